@@ -1,0 +1,73 @@
+"""What an alert is: the vocabulary between rules, lifecycle, store and delivery."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from dataclasses import dataclass
+
+from watchdog.rules.schema import Severity
+
+Labels = tuple[tuple[str, str], ...]  # (dimension, value), in the order of the rule's `by`
+
+
+class State(enum.StrEnum):
+    """Where an instance of a rule is in its life."""
+
+    INACTIVE = "inactive"
+    PENDING = "pending"
+    FIRING = "firing"
+    RESOLVED = "resolved"
+
+
+class Kind(enum.StrEnum):
+    """What happened to an alert that people may have to hear of."""
+
+    FIRING = "firing"
+    ESCALATED = "escalated"  # warning to critical
+    DEESCALATED = "deescalated"  # critical back to warning, still firing
+    RESOLVED = "resolved"
+
+
+def fingerprint(rule: str, labels: Labels) -> str:
+    """Return the identity of an alert: 16 hex digits over rule id and labels, order of labels not mattering.
+
+    Parts are kept apart by 0xff, which no UTF-8 text holds, so that {a="bc"} and {ab="c"} differ.
+    """
+    digest = hashlib.sha256(rule.encode())
+    for name, value in sorted(labels):
+        digest.update(b"\xff" + name.encode() + b"\xff" + value.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One firing or resolved instance, complete enough to tell people without asking anyone else.
+
+    `started`, `fired`, `resolved`: wall-clock seconds, for display: when the condition became true, when `for` was over,
+    when `keep` was over after it had cleared. `value` is the newest one, `peak` the worst since `fired`.
+    """
+
+    rule: str
+    labels: Labels
+    fingerprint: str
+    state: State
+    severity: Severity
+    summary: str
+    value: float
+    threshold: float
+    peak: float
+    started: float
+    fired: float
+    resolved: float | None
+    reason: str  # why it is in this state, in words: "value above 100 for 10 s"; "process gone"
+    receivers: tuple[str, ...] | None
+    runbook: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """An alert that changed."""
+
+    kind: Kind
+    alert: Alert

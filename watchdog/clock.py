@@ -1,0 +1,41 @@
+"""Time, as the daemon sees it: durations by CLOCK_BOOTTIME, wall clock only for display and calendars.
+
+Everything that has a notion of time takes a `Clock`, so that tests step it by hand.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Protocol
+
+SECOND_NS = 1_000_000_000
+
+
+class Clock(Protocol):
+    """What the daemon needs to know of time."""
+
+    def boottime_ns(self) -> int:
+        """Return CLOCK_BOOTTIME in ns: monotonic, counts suspend, starts at boot."""
+        ...
+
+    def wall(self) -> float:
+        """Return the wall clock in seconds since 1970, UTC. It may step either way at any time."""
+        ...
+
+
+class SystemClock:
+    """The kernel's clocks."""
+
+    def boottime_ns(self) -> int:
+        """Return CLOCK_BOOTTIME in ns."""
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def wall(self) -> float:
+        """Return CLOCK_REALTIME in seconds."""
+        return time.time()
+
+
+def boot_id() -> str:
+    """Return the kernel's id of this boot: CLOCK_BOOTTIME values compare only within one."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

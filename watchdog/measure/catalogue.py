@@ -1,0 +1,166 @@
+"""The metric catalogue: what can be measured, of what kind, in which unit, and by which dimensions.
+
+One closed list, read by the rules, by `bpf-watchdog metrics`, by `sample --by` and by the documentation.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Kind(enum.StrEnum):
+    """How values of a metric combine over connections and time."""
+
+    COUNTER = "counter"  # adds up over connections and ticks
+    GAUGE = "gauge"  # adds up over connections, holds for one tick
+    DISTRIBUTION = "distribution"  # one value per connection and tick, or none: exact percentiles
+
+
+class Unit(enum.StrEnum):
+    """The unit of one value."""
+
+    CONNECTIONS = "connections"
+    BYTES = "bytes"
+    SEGMENTS = "segments"
+    SECONDS = "seconds"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric: `source` is the kernel's field or event, `cost` what reading it costs the host."""
+
+    name: str
+    kind: Kind
+    unit: Unit
+    meaning: str
+    source: str
+    cost: str
+
+
+_EVENT = "one program run per state change of a connection"
+_PASS = "read in the pass over live sockets, nothing per message"
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("connects", Kind.COUNTER, Unit.CONNECTIONS, "attempts to connect out", "CLOSE to SYN_SENT", _EVENT),
+        Metric(
+            "established",
+            Kind.COUNTER,
+            Unit.CONNECTIONS,
+            "handshakes completed, either direction",
+            "to ESTABLISHED",
+            _EVENT,
+        ),
+        Metric(
+            "accepts",
+            Kind.COUNTER,
+            Unit.CONNECTIONS,
+            "inbound connections that a process took from its accept queue",
+            "sk_socket of an inbound socket",
+            _EVENT,
+        ),
+        Metric("closes", Kind.COUNTER, Unit.CONNECTIONS, "connections that ended, failed attempts included", "to CLOSE", _EVENT),
+        Metric(
+            "connect_failures",
+            Kind.COUNTER,
+            Unit.CONNECTIONS,
+            "attempts that were not established, or were reset by the peer before it sent a byte; by `failure`",
+            "sk_err at CLOSE",
+            _EVENT,
+        ),
+        Metric("resets_sent", Kind.COUNTER, Unit.CONNECTIONS, "RST segments sent", "tcp_send_reset", _EVENT),
+        Metric("resets_received", Kind.COUNTER, Unit.CONNECTIONS, "RST segments received", "tcp_receive_reset", _EVENT),
+        Metric(
+            "bytes_sent",
+            Kind.COUNTER,
+            Unit.BYTES,
+            "payload sent, retransmissions not counted again",
+            "tcp_sock.bytes_sent - bytes_retrans",
+            _PASS,
+        ),
+        Metric("bytes_received", Kind.COUNTER, Unit.BYTES, "payload received in order", "tcp_sock.bytes_received less the FIN", _PASS),
+        Metric("packets_sent", Kind.COUNTER, Unit.SEGMENTS, "segments sent, pure ACKs included", "tcp_sock.segs_out", _PASS),
+        Metric("packets_received", Kind.COUNTER, Unit.SEGMENTS, "segments received, pure ACKs included", "tcp_sock.segs_in", _PASS),
+        Metric("retransmits", Kind.COUNTER, Unit.SEGMENTS, "segments sent again", "tcp_sock.total_retrans", _PASS),
+        Metric("open", Kind.GAUGE, Unit.CONNECTIONS, "connections that exist now; by `state`", "skc_state", _PASS),
+        Metric(
+            "connect_latency",
+            Kind.DISTRIBUTION,
+            Unit.SECONDS,
+            "time from connect to established, of outbound connections established in the tick",
+            "SYN_SENT to ESTABLISHED",
+            _EVENT,
+        ),
+        Metric(
+            "rtt",
+            Kind.DISTRIBUTION,
+            Unit.SECONDS,
+            "smoothed round-trip time, of connections that received something in the tick",
+            "tcp_sock.srtt_us",
+            _PASS,
+        ),
+        Metric(
+            "lifetime",
+            Kind.DISTRIBUTION,
+            Unit.SECONDS,
+            "time from first to last state, of connections that ended in the tick",
+            "SYN_SENT or SYN_RECV to CLOSE",
+            _EVENT,
+        ),
+    )
+}
+
+
+class Values(enum.StrEnum):
+    """What the values of a dimension look like."""
+
+    NAME = "name"  # free text from the host: comm, user, unit, …
+    NUMBER = "number"  # pid, port, inode
+    CHOICE = "choice"  # one of a closed list
+    ADDRESS = "address"  # IPv4 or IPv6 address; selected by CIDR
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """One dimension. `volatile` ones make poor alert identities: they change with every process or connection."""
+
+    name: str
+    values: Values
+    meaning: str
+    choices: tuple[str, ...] = ()
+    volatile: bool = False
+
+
+DIRECTIONS = ("unknown", "out", "in")
+FAMILIES = ("", "ipv4", "ipv6")
+FAILURES = ("", "refused", "timeout", "unreachable", "reset", "aborted", "other")
+# include/net/tcp_states.h, by number
+STATES = (
+    "", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT",
+    "CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV",
+)  # fmt: skip
+
+UNATTRIBUTED = "(unattributed)"
+
+DIMENSIONS: dict[str, Dimension] = {
+    dimension.name: dimension
+    for dimension in (
+        Dimension("process", Values.NAME, "name (comm) of the process's main thread, `(unattributed)` if none is known"),
+        Dimension("exe", Values.NAME, "file name of the executable, from the kernel"),
+        Dimension("pid", Values.NUMBER, "process id", volatile=True),
+        Dimension("user", Values.NAME, "user that the process runs as"),
+        Dimension("unit", Values.NAME, "systemd unit"),
+        Dimension("container", Values.NAME, "container id, first 12 digits"),
+        Dimension("netns", Values.NUMBER, "network namespace, its inode number", volatile=True),
+        Dimension("direction", Values.CHOICE, "who opened the connection: this end (out) or the peer (in)", DIRECTIONS),
+        Dimension("family", Values.CHOICE, "address family; IPv4-mapped IPv6 counts as ipv4", FAMILIES),
+        Dimension("local", Values.ADDRESS, "address of this end"),
+        Dimension("local_port", Values.NUMBER, "port of this end", volatile=True),
+        Dimension("remote", Values.ADDRESS, "address of the peer"),
+        Dimension("remote_port", Values.NUMBER, "port of the peer"),
+        Dimension("state", Values.CHOICE, "TCP state", STATES),
+        Dimension("failure", Values.CHOICE, "why it failed or broke", FAILURES),
+    )
+}

@@ -1,0 +1,32 @@
+"""A notice: what one receiver is to be told, kept in the outbox until the receiver has said that it has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from watchdog.alerts.alert import Alert
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """News for one receiver about one group of alerts.
+
+    `id` is the notification_id: the same in every attempt, across restarts. `group` is the group's key (the rule's id).
+    `reason` says why it is sent: "first notification", "new alert in group", "severity changed", "resolved", "repeat", "test".
+    `alerts` holds every alert of the group that fires, and those that resolved since the last notice; at least one.
+    `created`: wall-clock seconds.
+    """
+
+    id: str
+    receiver: str
+    group: str
+    reason: str
+    alerts: tuple[Alert, ...]
+    created: float
+    host: str
+    test: bool = False
+
+    @property
+    def status(self) -> str:
+        """Return "firing" while any alert of the notice fires, else "resolved"."""
+        return "firing" if any(alert.resolved is None for alert in self.alerts) else "resolved"

@@ -1,0 +1,27 @@
+"""How complete a snapshot is: carried with every one of them, so that rules know when they can't know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What the collector knows to be missing from, or late in, one snapshot.
+
+    Counts are of this snapshot alone, not since the start.
+    """
+
+    ledger_full: int = 0  # closed connections folded into per-process sums: totals exact, detail lost
+    sums_full: int = 0  # closed connections that found neither ledger nor sums: lost
+    storage_failed: int = 0  # sockets the kernel had no memory to follow: lost until the pass sees them
+    programs_missed: int = 0  # runs the kernel skipped (bpf_prog_info.recursion_misses): events lost
+    unattributed_bytes: int = 0  # bytes whose process is not known
+    pass_seconds: float = 0.0  # what the pass over live sockets took
+    late_seconds: float = 0.0  # how much later than planned this tick began
+    missed_ticks: int = 0  # whole ticks that never ran since the previous snapshot
+
+    @property
+    def incomplete(self) -> bool:
+        """Tell whether counts may be too low, so that a rule that does not fire may be wrong."""
+        return bool(self.sums_full or self.storage_failed or self.programs_missed)
