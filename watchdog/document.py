@@ -1,7 +1,7 @@
 """A TOML document that is read strictly: every key is asked for, every problem is told with its line.
 
-The readers of `Table` never raise: what is wrong is noted and a harmless placeholder returned, so that all problems of a
-file come out in one go. `Document.raise_problems` ends the reading.
+The readers of `Table` never raise: what is wrong is noted and a harmless placeholder returned, so that all problems of
+a file come out in one go. `Document.raise_problems` ends the reading.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from watchdog.errors import ConfigError, Problem
 from watchdog.positions import Path, find_lines
 from watchdog.secret import Secret, SecretError, secret_from_environment, secret_from_file
 
+_BEYOND: Final = 2**63  # TOML 1.0, "Integer"; no limit or threshold of ours is near it
 
 
 class Required(Enum):
@@ -34,8 +35,8 @@ REQUIRED: Final = Required.REQUIRED
 class Document:
     """One parsed file, and what was found wrong in it.
 
-    `data` is what a TOML parser made of `text`. With `secrets_needed` off (checking a file as another user, or on another
-    machine), secrets that are not there are notes instead of problems.
+    `data` is what a TOML parser made of `text`. With `secrets_needed` off (checking a file as another user, or on
+    another machine), secrets that are not there are notes instead of problems.
     """
 
     def __init__(self, text: str, data: Mapping[str, object], file: str, *, secrets_needed: bool = True) -> None:
@@ -111,7 +112,7 @@ class Table:
         return Problem(self.document.file, self.document.line(path), name, message)
 
     def value(self, key: str, default: object = REQUIRED) -> object:
-        """Return whatever stands at `key`, for keys that may have several types; None where a required one is missing."""
+        """Return whatever stands at `key`, for keys of several types; None where a required one is missing."""
         self._asked.add(key)
         if key in self._data:
             return self._data[key]
@@ -156,8 +157,6 @@ class Table:
         value = self.value(key, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             self._wrong_type(key, "a number", value)
-        elif not math.isfinite(value):
-            self.problem(key, "must be finite")
         elif self._within(key, value, minimum, maximum):
             return float(value)
         return 0.0 if default is REQUIRED else default
@@ -194,7 +193,7 @@ class Table:
         minimum: str = "0s",
         maximum: str = "366d",
     ) -> int:
-        """Return the duration at `key` in ns, within the limits; written as `"10s"`, `"1m30s"`, `"500ms"`, `"4h"`, `"7d"`."""
+        """Return the duration at `key` in ns, within the limits; for its form see `watchdog.durations`."""
         value = self.value(key, default)
         placeholder = parse_duration(minimum if default is REQUIRED else default)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -270,6 +269,9 @@ class Table:
                 self.problem(key, spelling.unknown("key", key, self._asked))
 
     def _within(self, key: str, value: float, minimum: float, maximum: float) -> bool:
+        if not -_BEYOND < value < _BEYOND:  # NaN too
+            self.problem(key, "is not a number of use")
+            return False
         if value < minimum:
             self.problem(key, f"must be at least {minimum:g}, not {spelling.quoted(value)}")
         elif value > maximum:

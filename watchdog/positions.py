@@ -19,6 +19,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_ARRAY_HEADER = 2  # brackets of `[[rule]]`
 _ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|x([0-9A-Fa-f]{2})|(.))")
 _ESCAPED = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", "e": "\x1b"}
 
@@ -94,7 +95,7 @@ class _Walk:
                 path += (self._last[path],)
         path += (self._parts[-1],)
         self._note(path, self._key_line)
-        if self._header == 2:
+        if self._header == _ARRAY_HEADER:
             self._last[path] = self._last.get(path, -1) + 1
             path += (self._last[path],)
             self._note(path, self._key_line)

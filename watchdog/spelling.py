@@ -5,24 +5,31 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_MOST_LETTERS = 80
+_MOST_DIGITS_VALUE = 10**18
+
 
 def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     """Say that `word` is no `kind`, and which of `known` was probably meant, or all of them."""
-    words = sorted(name for name in known if name)
-    close = difflib.get_close_matches(word, words, n=1)
+    words = {name.casefold(): name for name in sorted(known) if name}
+    close = difflib.get_close_matches(word.casefold(), words, n=1)
     if close:
-        return f"unknown {kind} {quoted(word)}: did you mean {quoted(close[0])}?"
+        return f"unknown {kind} {quoted(word)}: did you mean {quoted(words[close[0]])}?"
     if not words:
         return f"unknown {kind} {quoted(word)}: there are none"
-    return f"unknown {kind} {quoted(word)}: known are {', '.join(words)}"
+    return f"unknown {kind} {quoted(word)}: known are {', '.join(words.values())}"
 
 
 def quoted(value: object) -> str:
     """Return `value` as a TOML file would write it, on one line, harmless to a terminal and cut at 80 characters."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if not isinstance(value, str):
-        return str(value)[:80]
-    text = value if len(value) <= 80 else value[:79] + "…"
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(letter if letter.isprintable() else f"\\u{ord(letter):04x}" for letter in escaped) + '"'
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            text = value if len(value) <= _MOST_LETTERS else value[: _MOST_LETTERS - 1] + "…"
+            escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+            return '"' + "".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in escaped) + '"'
+        case int() if abs(value) > _MOST_DIGITS_VALUE:  # Python refuses to print integers of over 4300 digits
+            return "a very large number"
+        case _:
+            return str(value)[:_MOST_LETTERS]
