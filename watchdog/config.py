@@ -1,0 +1,169 @@
+"""The daemon's own file, watchdog.toml; and how any TOML file of ours is opened."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from typing import Final
+
+import tomli
+
+from watchdog import spelling
+from watchdog.clock import SECOND_NS
+from watchdog.document import Document, Table
+from watchdog.errors import ConfigError, Problem
+
+DEFAULT_CONFIG: Final = "/etc/bpf-watchdog/watchdog.toml"
+DEFAULT_RULES: Final = "/etc/bpf-watchdog/rules.d"
+BUILT_IN: Final = "(built-in defaults)"
+
+_MOST_BYTES = 1_000_000
+_PLAINER = {"Cannot overwrite a value": "this key is given twice"}
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How often a snapshot is taken."""
+
+    interval_ns: int = SECOND_NS
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """To whom rules that name no receivers go, and how notices about one group are spaced."""
+
+    default: tuple[str, ...]
+    group_wait_ns: int
+    group_interval_ns: int
+    repeat_interval_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What watchdog.toml says.
+
+    `receivers`: (name, type, table) in the file's order; each type reads the rest of its own table. `file` is
+    `BUILT_IN` where there is no file.
+    """
+
+    file: str
+    sampling: Sampling
+    routing: Routing
+    receivers: tuple[tuple[str, str, Table], ...]
+
+    @property
+    def receiver_names(self) -> tuple[str, ...]:
+        """Return the names that rules may use."""
+        return tuple(name for name, _, _ in self.receivers)
+
+
+def open_document(file: str, *, secrets_needed: bool = True) -> Document:
+    """Read and parse a TOML file.
+
+    Raises:
+        ConfigError: missing, not a regular file, writable by everyone, over 1 MB, not UTF-8, not TOML.
+    """
+    text = _read(file)
+    try:
+        data = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        reason = _PLAINER.get(error.msg, error.msg)
+        problem = Problem(file, error.lineno, "file", f"not TOML: {reason} (column {error.colno})")
+    except RecursionError:
+        problem = Problem(file, 1, "file", "nested too deeply")
+    except ValueError:  # an integer of more digits than Python converts
+        problem = Problem(file, 1, "file", "holds a number that is too long")
+    else:
+        return Document(text, data, file, secrets_needed=secrets_needed)
+    raise ConfigError([problem])
+
+
+def _read(file: str) -> str:
+    try:
+        # O_NONBLOCK: opening a FIFO that nobody writes to would wait for ever.
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        raise _unusable(file, f"cannot read: {error.strerror}") from None
+    with os.fdopen(descriptor, "rb") as stream:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise _unusable(file, "not a regular file")
+        if mode & stat.S_IWOTH:
+            raise _unusable(file, f"everyone on this host can write it: chmod o-w {file}")
+        content = stream.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise _unusable(file, f"over {_MOST_BYTES} bytes")
+    try:
+        return content.decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise _unusable(file, f"not UTF-8 text: byte 0x{content[error.start]:02x}", line) from None
+
+
+def _unusable(file: str, message: str, line: int = 1) -> ConfigError:
+    return ConfigError([Problem(file, line, "file", message)])
+
+
+def load_config(file: str | None = None) -> Config:
+    """Read watchdog.toml from `file`, or from its default place, where it may be missing.
+
+    Raises:
+        ConfigError: with every problem of the file, but those inside the receivers' tables.
+    """
+    if file is None and not os.path.lexists(DEFAULT_CONFIG):
+        return read_config(Document("", {}, BUILT_IN))
+    document = open_document(file or DEFAULT_CONFIG)
+    config = read_config(document)
+    document.raise_problems()
+    return config
+
+
+def read_config(document: Document) -> Config:
+    """Return what `document` says; problems are noted in it."""
+    root = document.root
+    sampling = root.table("sampling")
+    interval_ns = sampling.duration("interval", "1s", minimum="100ms", maximum="1h")
+    sampling.finish()
+    receivers = _read_receivers(root)
+    routing = _read_routing(root.table("routing"), tuple(name for name, _, _ in receivers))
+    root.finish()
+    return Config(document.file, Sampling(interval_ns), routing, receivers)
+
+
+def _read_receivers(root: Table) -> tuple[tuple[str, str, Table], ...]:
+    tables = root.tables("receiver")
+    if not tables and not root.failed("receiver"):
+        tables = (Table(root.document, (), {"name": "console", "type": "console"}),)
+    lines: dict[str, int] = {}
+    receivers = []
+    for table in tables:
+        name = table.text("name")
+        if not table.failed("name") and not _NAME.fullmatch(name):
+            table.problem("name", f"{spelling.quoted(name)}: use a to z, 0 to 9, _ and -, beginning with a letter")
+        if name in lines and not table.failed("name"):
+            table.problem("name", f"{spelling.quoted(name)} is already the receiver of line {lines[name]}")
+        lines.setdefault(name, table.line)
+        receivers.append((name, table.text("type"), table))
+    return tuple(receivers)
+
+
+def _read_routing(table: Table, names: tuple[str, ...]) -> Routing:
+    default = table.texts("default", names)
+    if not default and not table.failed("default"):
+        table.problem("default", "must name at least one receiver: nobody would hear of anything")
+    for index, name in enumerate(default):
+        if name not in names:
+            table.problem("default", spelling.unknown("receiver", name, names), index=index)
+        elif name in default[:index]:
+            table.problem("default", f"{spelling.quoted(name)} stands there twice", index=index)
+    routing = Routing(
+        default=default,
+        group_wait_ns=table.duration("group_wait", "0s", maximum="1h"),
+        group_interval_ns=table.duration("group_interval", "60s", maximum="1d"),
+        repeat_interval_ns=table.duration("repeat_interval", "4h", minimum="1s", maximum="30d"),
+    )
+    table.finish()
+    return routing
