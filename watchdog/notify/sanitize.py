@@ -1,0 +1,87 @@
+r"""Text from the host made harmless: process names are written by whoever runs the process.
+
+There is one visible form for all sinks, and it can be turned back: a byte that is not UTF-8 or a control character
+becomes `\x1b`, any other character that does not show itself (bidi controls, zero-width and unassigned ones, spaces
+other than the space, lone surrogates) `\u202e` or `\U000e0001`. A backslash is doubled only where it would otherwise
+read as one of these, so that systemd's own `dev-disk\x2dby.mount` stays as it is. Each sink then adds its own quoting.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+
+CUT = "…"
+
+_READS_AS_ESCAPE = re.compile(r"\\(?:\\|x(?:[01][0-9a-f]|7f|[89a-f][0-9a-f])|u[0-9a-f]{4}|U[0-9a-f]{8})")
+_LONE_BYTES = range(0xDC80, 0xDD00)  # PEP 383: what `surrogateescape` makes of bytes that are not UTF-8
+_SYSLOG_QUOTED = {'"': r"\"", "\\": r"\\", "]": r"\]"}  # RFC 5424 §6.3.3
+_SLACK_QUOTED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}  # docs.slack.dev, "Escaping text": these three and no other
+
+
+def visible(text: str, limit: int | None = None) -> str:
+    """Return `text` with everything that does not show itself escaped, at most `limit` characters long."""
+    if limit is None:
+        return "".join(_pieces(text))
+    return _fit(_pieces(text), limit, len)
+
+
+def for_slack(text: str, limit: int) -> str:
+    """Return `text` for a Slack text object: visible, no mention or link can form, at most `limit` characters long."""
+    return _fit(("".join(_SLACK_QUOTED.get(c, c) for c in piece) for piece in _pieces(text)), limit, len)
+
+
+def for_syslog(text: str, limit: int) -> bytes:
+    """Return `text` for the MSG part of a syslog record: visible, UTF-8, at most `limit` octets long."""
+    return _fit(_pieces(text), limit, _octets).encode()
+
+
+def for_syslog_value(text: str, limit: int) -> bytes:
+    """Return `text` for a PARAM-VALUE of RFC 5424 without its quotes: visible, quoted, at most `limit` octets long."""
+    quoted = ("".join(_SYSLOG_QUOTED.get(c, c) for c in piece) for piece in _pieces(text))
+    return _fit(quoted, limit, _octets).encode()
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Return what to write for each character of `text`; no piece may be cut in two."""
+    for index, character in enumerate(text):
+        if character == "\\":
+            following = text[index + 1 : index + 2]
+            doubled = not following.isprintable() or _READS_AS_ESCAPE.match(text, index)
+            yield r"\\" if doubled else character
+        elif character.isprintable():
+            yield character
+        else:
+            yield _escape(ord(character))
+
+
+def _escape(code: int) -> str:
+    if code in _LONE_BYTES:
+        return f"\\x{code - 0xDC00:02x}"
+    if code < 0x80:  # noqa: PLR2004 - where bytes and code points are the same
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004 - four digits
+
+
+def _fit(pieces: Iterable[str], limit: int, size: Callable[[str], int]) -> str:
+    """Join `pieces` while they fit into `limit`; where some don't, end with the mark of a cut."""
+    whole: list[str] = []
+    used = 0
+    for piece in pieces:
+        used += size(piece)
+        if used > limit:
+            return _cut(whole, limit, size)
+        whole.append(piece)
+    return "".join(whole)
+
+
+def _cut(pieces: list[str], limit: int, size: Callable[[str], int]) -> str:
+    room = limit - size(CUT)
+    used = sum(size(piece) for piece in pieces)
+    while pieces and used > room:
+        used -= size(pieces.pop())
+    return "".join(pieces) + CUT if room >= 0 else ""
+
+
+def _octets(text: str) -> int:
+    return len(text.encode())
