@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 from watchdog.rules.schema import Severity
 
@@ -44,8 +46,8 @@ def fingerprint(rule: str, labels: Labels) -> str:
 class Alert:
     """One firing or resolved instance, complete enough to tell people without asking anyone else.
 
-    `started`, `fired`, `resolved`: wall-clock seconds, for display: when the condition became true, when `for` was over,
-    when `keep` was over after it had cleared. `value` is the newest one, `peak` the worst since `fired`.
+    `started`, `fired`, `resolved`: wall-clock seconds, for display: when the condition became true, when `for` was
+    over, when `keep` was over after it had cleared. `value` is the newest one, `peak` the worst since `fired`.
     """
 
     rule: str
@@ -63,6 +65,24 @@ class Alert:
     reason: str  # why it is in this state, in words: "value above 100 for 10 s"; "process gone"
     receivers: tuple[str, ...] | None
     runbook: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `json` can write and `from_json` reads; bytes that are no UTF-8 stay surrogate-escaped."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Return the alert that `to_json` wrote."""
+        receivers = document["receivers"]
+        return cls(
+            **{
+                **document,
+                "labels": tuple((name, value) for name, value in document["labels"]),
+                "state": State(document["state"]),
+                "severity": Severity(document["severity"]),
+                "receivers": None if receivers is None else tuple(receivers),
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 from watchdog.alerts.alert import Alert
 
@@ -12,7 +14,8 @@ class Notice:
     """News for one receiver about one group of alerts.
 
     `id` is the notification_id: the same in every attempt, across restarts. `group` is the group's key (the rule's id).
-    `reason` says why it is sent: "first notification", "new alert in group", "severity changed", "resolved", "repeat", "test".
+    `reason` says why it is sent: "first notification", "new alert in group", "severity changed", "resolved", "repeat",
+    "test".
     `alerts` holds every alert of the group that fires, and those that resolved since the last notice; at least one.
     `created`: wall-clock seconds.
     """
@@ -30,3 +33,12 @@ class Notice:
     def status(self) -> str:
         """Return "firing" while any alert of the notice fires, else "resolved"."""
         return "firing" if any(alert.resolved is None for alert in self.alerts) else "resolved"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `json` can write and `from_json` reads; bytes that are no UTF-8 stay surrogate-escaped."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Return the notice that `to_json` wrote."""
+        return cls(**{**document, "alerts": tuple(Alert.from_json(alert) for alert in document["alerts"])})

@@ -1,0 +1,378 @@
+import json
+from dataclasses import dataclass, replace
+
+import pytest
+
+from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
+from watchdog.alerts.grouping import Grouping
+from watchdog.clock import SECOND_NS
+from watchdog.rules.schema import Severity
+
+WALL = 1_700_000_000.0
+
+
+@dataclass(frozen=True)
+class Routing:
+    default: tuple[str, ...] = ("oncall",)
+    group_wait_ns: int = 0
+    group_interval_ns: int = 60 * SECOND_NS
+    repeat_interval_ns: int = 4 * 3600 * SECOND_NS
+
+
+def make_alert(process="nginx", rule="storm", severity=Severity.WARNING, receivers=None, fired=WALL):
+    labels = (("process", process),)
+    return Alert(
+        rule=rule,
+        labels=labels,
+        fingerprint=fingerprint(rule, labels),
+        state=State.FIRING,
+        severity=severity,
+        summary=f"{process} opens 150/s connections",
+        value=150.0,
+        threshold=100.0,
+        peak=151.0,
+        started=fired - 10,
+        fired=fired,
+        resolved=None,
+        reason="value above 100 for 10 s",
+        receivers=receivers,
+        runbook=None,
+    )
+
+
+class Host:
+    """Stands for lifecycle, clock and store: moves alerts, ticks the grouping, restarts it from its JSON."""
+
+    def __init__(self, routing=None, receivers=("oncall", "log", "other")):
+        self.routing = routing or Routing()
+        self.receivers = receivers
+        self.grouping = Grouping(self.routing, "db1")
+        self.seconds = 0.0
+        self.firing = {}
+        self.transitions = []
+        self.saved = {}
+
+    @property
+    def at_ns(self):
+        return round(self.seconds * SECOND_NS)
+
+    @property
+    def wall(self):
+        return WALL + self.seconds
+
+    def fire(self, alert):
+        self.firing[alert.fingerprint] = alert
+        self.transitions.append(Transition(Kind.FIRING, alert))
+
+    def become(self, alert, severity):
+        kind = Kind.ESCALATED if severity > alert.severity else Kind.DEESCALATED
+        changed = self.firing[alert.fingerprint] = replace(alert, severity=severity)
+        self.transitions.append(Transition(kind, changed))
+
+    def resolve(self, alert):
+        del self.firing[alert.fingerprint]
+        resolved = replace(alert, state=State.RESOLVED, resolved=self.wall, reason="value below 60 for 10 s")
+        self.transitions.append(Transition(Kind.RESOLVED, resolved))
+
+    def tick(self, after=0.0):
+        self.seconds += after
+        transitions, self.transitions = self.transitions, []
+        notices = self.grouping.advance(transitions, self.firing, self.at_ns, self.wall)
+        self.save()
+        return notices
+
+    def save(self):
+        for key, document in self.grouping.take_changes():
+            if document is None:
+                self.saved.pop(key, None)
+            else:
+                self.saved[key] = json.loads(json.dumps(document))
+
+    def restart(self, shift_ns=0):
+        self.grouping = Grouping(self.routing, "db1")
+        self.grouping.restore(
+            list(self.saved.values()), self.firing, self.receivers, self.at_ns, self.wall, shift_ns=shift_ns
+        )
+
+
+@pytest.fixture
+def host():
+    return Host()
+
+
+def told(notices):
+    return [
+        (notice.receiver, notice.reason, [(dict(a.labels)["process"], a.state.value) for a in notice.alerts])
+        for notice in notices
+    ]
+
+
+def test_first_alert_is_told_at_once_without_group_wait(host):
+    host.fire(make_alert())
+    (notice,) = host.tick()
+    assert told([notice]) == [("oncall", "first notification", [("nginx", "firing")])]
+    assert (notice.group, notice.host, notice.created, notice.status) == ("storm", "db1", WALL, "firing")
+    assert len(notice.id) == 32
+
+
+def test_nothing_is_told_without_transitions(host):
+    assert host.tick() == []
+
+
+def test_first_notice_waits_group_wait_and_gathers_what_comes_meanwhile():
+    host = Host(Routing(group_wait_ns=30 * SECOND_NS))
+    host.fire(make_alert("a"))
+    assert host.tick() == []
+    host.fire(make_alert("b", fired=WALL + 29))
+    assert host.tick(29) == []
+    assert told(host.tick(1)) == [("oncall", "first notification", [("a", "firing"), ("b", "firing")])]
+
+
+def test_later_news_wait_for_group_interval_since_the_last_notice(host):
+    host.fire(make_alert("a"))
+    host.tick()
+    host.fire(make_alert("b", fired=WALL + 1))
+    assert host.tick(1) == []
+    assert host.tick(58.9) == []
+    assert told(host.tick(0.1)) == [("oncall", "new alert in group", [("a", "firing"), ("b", "firing")])]
+
+
+def test_news_after_group_interval_are_told_at_once(host):
+    host.fire(make_alert("a"))
+    host.tick()
+    host.fire(make_alert("b"))
+    assert len(host.tick(61)) == 1
+
+
+def test_every_rule_and_every_receiver_is_a_group_of_its_own():
+    host = Host(Routing(default=("oncall", "log")))
+    host.fire(make_alert("a", rule="storm"))
+    host.fire(make_alert("a", rule="spike"))
+    host.fire(make_alert("a", rule="rtt", receivers=("other",)))
+    notices = host.tick()
+    assert sorted((notice.receiver, notice.group) for notice in notices) == [
+        ("log", "spike"), ("log", "storm"), ("oncall", "spike"), ("oncall", "storm"), ("other", "rtt"),
+    ]  # fmt: skip
+    assert len({notice.id for notice in notices}) == 5
+
+
+def test_resolved_is_told_once_after_group_interval(host):
+    alert = make_alert()
+    host.fire(alert)
+    host.tick()
+    host.resolve(alert)
+    assert host.tick(10) == []
+    (notice,) = host.tick(50)
+    assert told([notice]) == [("oncall", "resolved", [("nginx", "resolved")])]
+    assert notice.status == "resolved"
+    assert notice.alerts[0].resolved == WALL
+    assert [host.tick(3600) for _ in range(24)] == [[]] * 24
+
+
+def test_resolved_alerts_come_last_and_the_worst_first(host):
+    quiet, loud, gone = make_alert("quiet"), make_alert("loud", severity=Severity.CRITICAL), make_alert("gone")
+    for alert in (gone, quiet, loud):
+        host.fire(alert)
+    host.tick()
+    host.resolve(gone)
+    assert told(host.tick(60)) == [
+        ("oncall", "resolved", [("loud", "firing"), ("quiet", "firing"), ("gone", "resolved")])
+    ]
+
+
+def test_alert_that_fires_and_resolves_before_the_first_notice_is_told_as_resolved():
+    host = Host(Routing(group_wait_ns=30 * SECOND_NS))
+    alert = make_alert()
+    host.fire(alert)
+    host.tick()
+    host.resolve(alert)
+    host.tick(5)
+    (notice,) = host.tick(25)
+    assert told([notice]) == [("oncall", "resolved", [("nginx", "resolved")])]
+    assert (notice.alerts[0].fired, notice.alerts[0].resolved) == (WALL, WALL)
+    assert host.tick(60) == []
+
+
+def test_alert_that_fires_and_resolves_in_one_tick_is_told(host):
+    alert = make_alert()
+    host.fire(alert)
+    host.resolve(alert)
+    assert told(host.tick()) == [("oncall", "resolved", [("nginx", "resolved")])]
+
+
+def test_flapping_alert_makes_one_notice_per_group_interval_and_the_last_tells_the_final_state(host):
+    alert = make_alert()
+    notices = []
+    for second in range(601):
+        host.resolve(alert) if second % 2 else host.fire(alert)
+        notices += host.tick(1)
+    assert len(notices) == 11  # seconds 1, 61, … 601
+    assert notices[-1].status == "firing"
+    host.resolve(alert)
+    assert host.tick(1) == []
+    assert told(host.tick(60)) == [("oncall", "resolved", [("nginx", "resolved")])]
+
+
+def test_alert_that_resolved_and_fired_again_between_notices_is_told_as_new(host):
+    alert = make_alert()
+    host.fire(alert)
+    host.tick()
+    host.resolve(alert)
+    host.tick(1)
+    host.fire(replace(alert, fired=WALL + 2))
+    host.tick(1)
+    (notice,) = host.tick(58)
+    assert told([notice]) == [("oncall", "new alert in group", [("nginx", "firing")])]
+    assert notice.alerts[0].fired == WALL + 2
+
+
+def test_changed_severity_is_told(host):
+    alert = make_alert()
+    host.fire(alert)
+    host.tick()
+    host.become(alert, Severity.CRITICAL)
+    (notice,) = host.tick(60)
+    assert (notice.reason, notice.alerts[0].severity) == ("severity changed", Severity.CRITICAL)
+
+
+def test_severity_that_is_back_before_the_next_notice_is_no_news(host):
+    alert = make_alert()
+    host.fire(alert)
+    host.tick()
+    host.become(alert, Severity.CRITICAL)
+    host.tick(10)
+    host.become(host.firing[alert.fingerprint], Severity.WARNING)
+    host.tick(10)
+    assert host.tick(100) == []
+
+
+def test_reminder_comes_at_repeat_interval_while_anything_fires_with_the_newest_values(host):
+    alert = make_alert()
+    host.fire(alert)
+    host.tick()
+    host.firing[alert.fingerprint] = replace(alert, value=180.0)
+    assert host.tick(4 * 3600 - 1) == []
+    (notice,) = host.tick(1)
+    assert (notice.reason, notice.alerts[0].value) == ("repeat", 180.0)
+    assert host.tick(4 * 3600 - 1) == []
+    assert len(host.tick(1)) == 1
+
+
+def test_restart_is_no_news_and_keeps_the_waits(host):
+    alert = make_alert()
+    host.fire(alert)
+    host.tick()
+    host.restart()
+    assert host.tick(30) == []
+    host.resolve(alert)
+    host.tick(10)
+    host.restart()
+    assert host.tick(19) == []
+    assert told(host.tick(1)) == [("oncall", "resolved", [("nginx", "resolved")])]
+    host.tick(60)
+    assert host.saved == {}
+
+
+def test_reboot_shifts_the_waits_and_saves_every_group_anew(host):
+    host.seconds = 10_000
+    host.fire(make_alert())
+    host.tick()
+    host.seconds = 5  # booted 100 s after the last notice
+    host.restart(shift_ns=(5 - 100 - 10_000) * SECOND_NS)
+    host.save()
+    assert host.saved["oncall", "storm"]["last_notice_ns"] == -95 * SECOND_NS
+    host.fire(make_alert("b", fired=WALL + 100))
+    assert told(host.tick()) == [("oncall", "new alert in group", [("nginx", "firing"), ("b", "firing")])]
+    assert host.saved["oncall", "storm"]["last_notice_ns"] == 5 * SECOND_NS
+
+
+def test_alert_that_vanished_over_a_restart_is_told_as_resolved_once(host):
+    alert = make_alert()
+    host.fire(alert)
+    host.tick()
+    host.firing.clear()
+    host.restart()
+    (notice,) = host.tick(60)
+    assert told([notice]) == [("oncall", "resolved", [("nginx", "resolved")])]
+    assert (notice.alerts[0].reason, notice.alerts[0].resolved) == ("no longer watched", WALL)
+    assert host.tick(60) == []
+
+
+def test_reason_of_the_lifecycle_wins_over_the_guess_made_at_restart(host):
+    alert = make_alert()
+    host.fire(alert)
+    host.tick()
+    host.firing.clear()
+    host.restart()
+    removed = replace(alert, state=State.RESOLVED, resolved=host.wall, reason="rule removed")
+    host.transitions.append(Transition(Kind.RESOLVED, removed))
+    (notice,) = host.tick(60)
+    assert notice.alerts == (removed,)
+
+
+def test_rerouted_alert_is_told_to_the_new_receiver_and_ended_for_the_old_one(host):
+    alert = make_alert(receivers=("oncall",))
+    host.fire(alert)
+    host.tick()
+    host.firing[alert.fingerprint] = moved = replace(alert, receivers=("log",))
+    host.grouping.reload(host.routing, host.firing, host.at_ns, host.wall)
+    assert told(host.tick()) == [("log", "first notification", [("nginx", "firing")])]
+    (ended,) = host.tick(60)
+    assert told([ended]) == [("oncall", "resolved", [("nginx", "resolved")])]
+    assert ended.alerts[0].reason == "no longer sent to this receiver"
+    host.resolve(moved)
+    assert told(host.tick(1)) == [("log", "resolved", [("nginx", "resolved")])]
+
+
+def test_end_for_the_old_receiver_survives_that_the_alert_changes_meanwhile(host):
+    alert = make_alert(receivers=("oncall",))
+    host.fire(alert)
+    host.tick()
+    moved = replace(alert, receivers=("log",))
+    host.firing[alert.fingerprint] = moved
+    host.grouping.reload(host.routing, host.firing, host.at_ns, host.wall)
+    host.become(moved, Severity.CRITICAL)
+    host.tick(1)
+    host.resolve(host.firing[alert.fingerprint])
+    host.tick(1)
+    host.fire(moved)
+    notices = [notice for notice in host.tick(58) if notice.receiver == "oncall"]
+    assert told(notices) == [("oncall", "resolved", [("nginx", "resolved")])]
+
+
+def test_reload_that_changes_nothing_is_no_news(host):
+    host.fire(make_alert())
+    host.tick()
+    host.grouping.reload(host.routing, host.firing, host.at_ns, host.wall)
+    assert host.tick(3600) == []
+
+
+def test_groups_of_a_receiver_that_is_gone_are_forgotten():
+    host = Host(receivers=("log",))
+    alert = make_alert()
+    host.fire(alert)
+    host.tick()
+    host.routing = Routing(default=("log",))
+    host.restart()
+    assert told(host.tick()) == [("log", "first notification", [("nginx", "firing")])]
+    assert list(host.saved) == [("log", "storm")]
+
+
+def test_names_that_are_no_utf8_survive_the_store(host):
+    alert = make_alert("ev\udcffil\n\x1b[31m")
+    host.fire(alert)
+    host.tick()
+    host.restart()
+    host.resolve(alert)
+    (notice,) = host.tick(60)
+    assert notice.alerts[0].labels == alert.labels
+
+
+def test_only_groups_that_changed_are_saved(host):
+    host.fire(make_alert("a", rule="storm"))
+    host.fire(make_alert("a", rule="spike"))
+    host.grouping.advance(host.transitions, host.firing, host.at_ns, host.wall)
+    assert [key for key, _ in host.grouping.take_changes()] == [("oncall", "spike"), ("oncall", "storm")]
+    host.transitions.clear()
+    host.grouping.advance([], host.firing, host.at_ns + SECOND_NS, host.wall)
+    assert host.grouping.take_changes() == []
