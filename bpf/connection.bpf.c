@@ -1,0 +1,550 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The life of every TCP connection (tp_btf programs) and the pass over live
+ * sockets (a task_file iterator). No program sits on the send or receive path:
+ * the kernel counts bytes and segments in tcp_sock, we only read them.
+ *
+ * kernel_types.h is written at start from the running kernel's BTF and holds
+ * just the members used here. Memory is read through BTF-typed pointers, so
+ * that the verifier proves each offset; strings alone need a helper.
+ */
+#include <kernel_types.h>
+#include "connection.h"
+
+#define AF_INET 2
+#define AF_INET6 10
+#define IPPROTO_TCP 6
+
+#ifndef LEDGER_CAPACITY
+#define LEDGER_CAPACITY 65536
+#endif
+#ifndef SUMS_CAPACITY
+#define SUMS_CAPACITY 4096
+#endif
+
+/* include/net/tcp_states.h: part of the user-space ABI. */
+enum tcp_state {
+	TCP_ESTABLISHED = 1,
+	TCP_SYN_SENT = 2,
+	TCP_SYN_RECV = 3,
+	TCP_FIN_WAIT1 = 4,
+	TCP_TIME_WAIT = 6,
+	TCP_CLOSE = 7,
+	TCP_CLOSE_WAIT = 8,
+	TCP_LAST_ACK = 9,
+	TCP_LISTEN = 10,
+	TCP_NEW_SYN_RECV = 12,
+};
+
+/* How good the owner kept with a socket is: a better one replaces a worse one. */
+enum rank {
+	RANK_NONE = 0,
+	RANK_LISTENER = 1, /* the listener's owner, taken over by the child */
+	RANK_HOLDER = 2, /* holds a file of it, or closed it */
+	RANK_CONNECTOR = 3, /* called connect */
+};
+
+/* What the daemon has been told of a live connection, so that folding adds only the rest. */
+struct reported {
+	u64 bytes_sent;
+	u64 bytes_received;
+	u32 packets_sent;
+	u32 packets_received;
+	u32 retransmits;
+	u32 resets_sent;
+	u32 resets_received;
+	u32 flags; /* FLAG_CONNECT, FLAG_ACCEPTED, REPORTED_* */
+};
+
+#define REPORTED_ESTABLISHED 0x100
+#define REPORTED_SEEN 0x200
+
+struct following {
+	u64 cookie;
+	u64 born_ns;
+	u64 established_ns;
+	u64 pass; /* iterator session that last reported it */
+	u64 owner_pass; /* iterator session that last saw the owner hold it; 0: none yet */
+	struct reported reported;
+	u32 resets_sent;
+	u32 resets_received;
+	u16 life;
+	u8 direction;
+	u8 flags;
+	u8 rank;
+	u8 ended;
+	u16 pad;
+	struct owner owner;
+};
+
+/*
+ * Socket -> what we know of it beyond tcp_sock. Lives and dies with the
+ * socket: nobody deletes entries, it cannot overflow, a socket's address may
+ * be used again at once. BPF_F_CLONE hands a listener's entry to its children.
+ * About 256 bytes of kernel memory per socket. bcc's own macro has no flags.
+ */
+#define BPF_F_CLONE (1U << 9)
+struct conns_table_t {
+	int key;
+	struct following leaf;
+	void *(*sk_storage_get)(void *, void *, int);
+	int (*sk_storage_delete)(void *);
+	u32 flags;
+};
+__attribute__((section("maps/sk_storage"))) struct conns_table_t conns = {
+	.flags = BPF_F_NO_PREALLOC | BPF_F_CLONE,
+};
+BPF_ANNOTATE_KV_PAIR(conns, int, struct following);
+
+/*
+ * Connection id (cookie and life) -> final row, written once at its end. The
+ * daemon deletes entries as it drains them in batches. When full, the row is
+ * added to `sums` instead and LOSS_LEDGER_FULL counts it. Preallocated, about
+ * 250 bytes an entry: 16 MB.
+ */
+BPF_HASH(ledger, u64, struct connection, LEDGER_CAPACITY);
+
+/*
+ * Process, network namespace, direction -> totals of what found no room in
+ * the ledger, and of resets that belong to no row. Never cleared: the daemon
+ * takes differences. When full, LOSS_SUMS_FULL counts. About 250 bytes an
+ * entry: 1 MB.
+ */
+BPF_HASH(sums, struct sums_key, struct sums, SUMS_CAPACITY);
+
+/* enum loss -> how often since the programs were loaded. 24 bytes. */
+BPF_ARRAY(losses, u64, LOSS_KINDS);
+
+/*
+ * The one reader of the iterator: its session, the session before, and its
+ * tgid in the initial pid namespace, since it may be the one who drops the last
+ * reference to a file that its owner closed during the pass.
+ */
+struct observer {
+	u64 session;
+	u64 previous;
+	u32 tgid;
+	u32 pad;
+};
+BPF_ARRAY(observers, struct observer, 1);
+
+/* Helpers by number (include/uapi/linux/bpf.h): bcc's header wraps some of them in types that we do not have. */
+static struct socket *(*sock_from_file)(struct file *file) = (void *)162;
+static struct task_struct *(*current_task)(void) = (void *)158;
+
+static __always_inline void lose(int kind)
+{
+	u64 *count = losses.lookup(&kind);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
+
+static __always_inline void own(struct owner *owner, struct task_struct *task)
+{
+	struct task_struct *leader = task->group_leader;
+	const struct cred *cred = task->cred;
+	struct css_set *cgroups = task->cgroups;
+	struct mm_struct *mm = task->mm;
+	struct file *exe;
+
+	owner->tgid = task->tgid;
+	owner->cgroup_id = 0;
+	if (leader) {
+		owner->start_ns = leader->start_boottime;
+		__builtin_memcpy(owner->comm, leader->comm, COMM_LEN);
+	}
+	if (cred)
+		owner->uid = cred->uid;
+	if (cgroups && cgroups->dfl_cgrp && cgroups->dfl_cgrp->kn)
+		owner->cgroup_id = cgroups->dfl_cgrp->kn->id;
+	__builtin_memset(owner->exe, 0, EXE_LEN);
+	if (!mm)
+		return; /* a kernel thread */
+	exe = mm->exe_file;
+	if (exe && exe->f_path.dentry)
+		bpf_probe_read_kernel_str(owner->exe, EXE_LEN, exe->f_path.dentry->d_name.name);
+}
+
+/* Return what is kept with the socket, made afresh for a new socket or a listener's child; NULL without memory. */
+static __always_inline struct following *follow(struct sock *sk)
+{
+	struct following *s = conns.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	u64 cookie;
+
+	if (!s) {
+		lose(LOSS_STORAGE);
+		return NULL;
+	}
+	cookie = bpf_get_socket_cookie(sk);
+	if (s->cookie == cookie)
+		return s;
+	if (s->cookie) { /* the listener's, copied by sk_clone: nothing but its owner holds for the child */
+		__builtin_memset(s, 0, __builtin_offsetof(struct following, owner));
+		s->direction = DIRECTION_IN;
+		s->rank = s->owner.tgid ? RANK_LISTENER : RANK_NONE;
+	}
+	s->cookie = cookie;
+	return s;
+}
+
+static __always_inline void fill(struct connection *row, struct sock *sk, struct tcp_sock *tp, struct following *s)
+{
+	row->cookie = s->cookie;
+	row->born_ns = s->born_ns;
+	row->established_ns = s->established_ns;
+	/* bytes_sent counts every transmission (tcp_output.c), the FIN is one sequence number of bytes_received. */
+	row->bytes_sent = tp->bytes_sent - tp->bytes_retrans;
+	row->bytes_received = tp->bytes_received - !!(sk->__sk_common.skc_flags & (1UL << SOCK_DONE));
+	row->packets_sent = tp->segs_out;
+	row->packets_received = tp->segs_in;
+	row->retransmits = tp->total_retrans;
+	row->resets_sent = s->resets_sent;
+	row->resets_received = s->resets_received;
+	row->srtt_us = tp->srtt_us >> 3;
+	row->netns = sk->__sk_common.skc_net->ns.inum;
+	/* skc_num is 0 by the time of CLOSE (inet_put_port comes first), inet_sport is not. */
+	row->local_port = bpf_ntohs(((struct inet_sock *)tp)->inet_sport);
+	row->remote_port = bpf_ntohs(sk->__sk_common.skc_dport);
+	row->life = s->life;
+	row->family = sk->__sk_common.skc_family;
+	row->direction = s->direction;
+	row->flags = s->flags;
+	if (row->family == AF_INET) {
+		*(u32 *)(row->local + 8) = *(u32 *)(row->remote + 8) = bpf_htonl(0xffff);
+		*(u32 *)(row->local + 12) = sk->__sk_common.skc_rcv_saddr;
+		*(u32 *)(row->remote + 12) = sk->__sk_common.skc_daddr;
+	} else {
+		__builtin_memcpy(row->local, sk->__sk_common.skc_v6_rcv_saddr, 16);
+		__builtin_memcpy(row->remote, sk->__sk_common.skc_v6_daddr, 16);
+	}
+	row->owner = s->owner;
+}
+
+static __always_inline struct sums *sums_of(struct owner *owner, u32 netns, u32 direction)
+{
+	struct sums_key key = {
+		.start_ns = owner->start_ns,
+		.tgid = owner->tgid,
+		.netns = netns,
+		.direction = direction,
+	};
+	struct sums zero = {};
+	struct sums *total = sums.lookup(&key);
+
+	if (total)
+		return total;
+	zero.owner = *owner;
+	sums.insert(&key, &zero); /* another CPU may be first: both then find it */
+	total = sums.lookup(&key);
+	if (!total)
+		lose(LOSS_SUMS_FULL);
+	return total;
+}
+
+/* Add to the sums what the daemon does not yet know of a connection that found no room in the ledger. */
+static __always_inline void fold(struct connection *row, struct following *s)
+{
+	struct reported *known = &s->reported;
+	struct sums *total;
+	bool old;
+
+	/* Like in user space: what is older than the programs counts only from its first reading on. */
+	old = !row->born_ns && !(known->flags & REPORTED_SEEN);
+	total = sums_of(&row->owner, row->netns, row->direction);
+	if (!total)
+		return;
+	__sync_fetch_and_add(&total->connects, (row->flags & ~known->flags & FLAG_CONNECT) ? 1 : 0);
+	__sync_fetch_and_add(&total->accepts, (row->flags & ~known->flags & FLAG_ACCEPTED) ? 1 : 0);
+	__sync_fetch_and_add(&total->established, row->established_ns && !(known->flags & REPORTED_ESTABLISHED));
+	__sync_fetch_and_add(&total->closes, 1);
+	__sync_fetch_and_add(&total->connect_failures,
+			     (row->flags & FLAG_FAILED) && row->direction == DIRECTION_OUT);
+	__sync_fetch_and_add(&total->resets_sent, row->resets_sent - known->resets_sent);
+	__sync_fetch_and_add(&total->resets_received, row->resets_received - known->resets_received);
+	if (old)
+		return;
+	__sync_fetch_and_add(&total->bytes_sent, row->bytes_sent - known->bytes_sent);
+	__sync_fetch_and_add(&total->bytes_received, row->bytes_received - known->bytes_received);
+	__sync_fetch_and_add(&total->packets_sent, (u32)(row->packets_sent - known->packets_sent));
+	__sync_fetch_and_add(&total->packets_received, (u32)(row->packets_received - known->packets_received));
+	__sync_fetch_and_add(&total->retransmits, (u32)(row->retransmits - known->retransmits));
+}
+
+static __always_inline u64 id_of(struct following *s)
+{
+	return s->cookie ^ ((u64)s->life << 48);
+}
+
+static __always_inline bool observing(u32 tgid)
+{
+	int zero = 0;
+	struct observer *observer = observers.lookup(&zero);
+
+	return observer && observer->tgid == tgid;
+}
+
+/* Take the current process as owner where nothing better is known. Only for transitions made in process context. */
+static __always_inline void own_current(struct following *s)
+{
+	struct task_struct *task = current_task();
+
+	if (s->rank > RANK_LISTENER || observing(task->tgid))
+		return;
+	own(&s->owner, task);
+	s->rank = RANK_HOLDER;
+	s->owner_pass = 0;
+}
+
+static __always_inline void note_accept(struct following *s, struct sock *sk)
+{
+	/* sock_graft() in accept sets sk_socket; closing clears it only after the state has changed. */
+	if (s->direction == DIRECTION_IN && sk->sk_socket)
+		s->flags |= FLAG_ACCEPTED;
+}
+
+static __always_inline int on_connect(struct sock *sk)
+{
+	struct following *s = follow(sk);
+	struct reported nothing = {};
+
+	if (!s)
+		return 0;
+	if (s->born_ns || s->ended) { /* the same socket connects again: its counters began anew (tcp_disconnect) */
+		s->life++;
+		s->ended = 0;
+		s->established_ns = 0;
+		s->resets_sent = 0;
+		s->resets_received = 0;
+		s->reported = nothing;
+	}
+	s->born_ns = bpf_ktime_get_boot_ns();
+	s->direction = DIRECTION_OUT;
+	s->flags = FLAG_CONNECT;
+	s->rank = RANK_CONNECTOR;
+	s->owner_pass = 0;
+	own(&s->owner, current_task());
+	return 0;
+}
+
+static __always_inline int on_listen(struct sock *sk)
+{
+	struct following *s = follow(sk);
+
+	if (s && s->rank < RANK_HOLDER)
+		own_current(s);
+	return 0;
+}
+
+static __always_inline int on_established(struct sock *sk, int from)
+{
+	struct following *s = follow(sk);
+
+	if (!s)
+		return 0;
+	s->established_ns = bpf_ktime_get_boot_ns();
+	if (from == TCP_SYN_RECV && s->direction != DIRECTION_OUT) {
+		s->direction = DIRECTION_IN;
+		s->born_ns = s->established_ns;
+	} else if (!s->direction) {
+		s->direction = DIRECTION_OUT; /* its SYN was sent before the programs were there */
+	}
+	return 0;
+}
+
+static __always_inline int on_closing(struct sock *sk)
+{
+	struct following *s = follow(sk);
+
+	if (!s)
+		return 0;
+	note_accept(s, sk);
+	own_current(s);
+	return 0;
+}
+
+static __always_inline int on_end(struct sock *sk, int from)
+{
+	struct connection row = {};
+	struct following *s;
+	struct tcp_sock *tp;
+	u64 id;
+
+	if (from == TCP_LISTEN || from == TCP_CLOSE)
+		return 0;
+	s = follow(sk);
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!s || !tp)
+		return 0;
+	note_accept(s, sk);
+	if (!s->established_ns && (from == TCP_SYN_SENT || from == TCP_SYN_RECV))
+		s->flags |= FLAG_FAILED;
+	/* From these states without an error only close() and connect(AF_UNSPEC) lead here, both in the caller's context. */
+	if (!sk->sk_err && (from == TCP_ESTABLISHED || from == TCP_CLOSE_WAIT))
+		own_current(s);
+	s->ended = 1;
+	fill(&row, sk, tp, s);
+	row.ended_ns = bpf_ktime_get_boot_ns();
+	row.state = TCP_CLOSE;
+	row.error = sk->sk_err;
+	id = id_of(s);
+	if (ledger.update(&id, &row)) {
+		lose(LOSS_LEDGER_FULL);
+		fold(&row, s);
+	}
+	return 0;
+}
+
+KFUNC_PROBE(inet_sock_set_state, struct sock *sk, int from, int to)
+{
+	if (sk->sk_protocol != IPPROTO_TCP)
+		return 0; /* MPTCP's own sockets, SCTP, DCCP */
+	switch (to) {
+	case TCP_SYN_SENT:
+		return on_connect(sk);
+	case TCP_LISTEN:
+		return on_listen(sk);
+	case TCP_ESTABLISHED:
+		return on_established(sk, from);
+	case TCP_FIN_WAIT1:
+		return from == TCP_ESTABLISHED ? on_closing(sk) : 0;
+	case TCP_LAST_ACK:
+		return on_closing(sk);
+	case TCP_CLOSE:
+		return on_end(sk, from);
+	}
+	return 0;
+}
+
+KFUNC_PROBE(tcp_receive_reset, struct sock *sk)
+{
+	struct following *s = conns.sk_storage_get(sk, 0, 0);
+
+	if (s)
+		s->resets_received++;
+	return 0;
+}
+
+/*
+ * sk may be NULL (no socket for the segment) and may be a small request or
+ * time-wait socket since Linux 6.10, where it is not to be taken for a sock.
+ */
+KFUNC_PROBE(tcp_send_reset, struct sock *sk)
+{
+	struct owner nobody = {};
+	struct following *s = NULL;
+	struct connection *row;
+	struct sums *total;
+	u64 id;
+
+	if (sk && sk->__sk_common.skc_state != TCP_TIME_WAIT && sk->__sk_common.skc_state != TCP_NEW_SYN_RECV &&
+	    sk->__sk_common.skc_state != TCP_LISTEN)
+		s = conns.sk_storage_get(sk, 0, 0);
+	if (!s) {
+		total = sums_of(&nobody, 0, DIRECTION_UNKNOWN);
+		if (total)
+			__sync_fetch_and_add(&total->resets_sent, 1);
+		return 0;
+	}
+	if (!s->ended) {
+		s->resets_sent++;
+		return 0;
+	}
+	/* close() with unread data sets CLOSE first and sends the reset after: the row is already written. */
+	id = id_of(s);
+	row = ledger.lookup(&id);
+	if (row) {
+		__sync_fetch_and_add(&row->resets_sent, 1);
+		return 0;
+	}
+	total = sums_of(&s->owner, sk->__sk_common.skc_net->ns.inum, s->direction);
+	if (total)
+		__sync_fetch_and_add(&total->resets_sent, 1);
+	return 0;
+}
+
+/* Keep the owner right: the first holder of a socket without one, or a new holder when the owner has let go of it. */
+static __always_inline void hold(struct following *s, struct task_struct *task, struct observer *observer)
+{
+	struct task_struct *leader = task->group_leader;
+
+	if (!leader)
+		return;
+	if (s->owner.tgid == task->tgid && s->owner.start_ns == leader->start_boottime) {
+		if (*(u64 *)s->owner.comm != *(u64 *)leader->comm ||
+		    *(u64 *)(s->owner.comm + 8) != *(u64 *)(leader->comm + 8))
+			own(&s->owner, task); /* exec in place */
+		if (s->rank < RANK_HOLDER)
+			s->rank = RANK_HOLDER;
+		s->owner_pass = observer->session;
+	} else if (s->rank < RANK_HOLDER || (s->owner_pass && s->owner_pass != observer->session &&
+					     s->owner_pass != observer->previous)) {
+		own(&s->owner, task);
+		s->rank = RANK_HOLDER;
+		s->owner_pass = observer->session;
+	} else if (!s->owner_pass) {
+		s->owner_pass = observer->session; /* give the owner one pass to be seen */
+	}
+}
+
+/*
+ * The pass: one row per live TCP socket, whatever number of files refer to it.
+ * The kernel runs the program again for the same file when its buffer was too
+ * full for the row, so a socket counts as reported only after the write.
+ */
+BPF_ITER(task_file)
+{
+	struct seq_file *seq = ctx->meta->seq;
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct connection row = {};
+	struct observer *observer;
+	struct following *s;
+	struct tcp_sock *tp;
+	struct socket *sock;
+	struct sock *sk;
+	int zero = 0;
+
+	if (!task || !file)
+		return 0;
+	observer = observers.lookup(&zero);
+	if (!observer)
+		return 0;
+	if (observer->session != ctx->meta->session_id) {
+		observer->previous = observer->session;
+		observer->session = ctx->meta->session_id;
+		observer->tgid = bpf_get_current_pid_tgid() >> 32;
+	}
+	sock = sock_from_file(file);
+	if (!sock)
+		return 0;
+	sk = sock->sk;
+	/* A protocol number alone says nothing: netlink's 6 is XFRM. */
+	if (!sk || sk->sk_protocol != IPPROTO_TCP ||
+	    (sk->__sk_common.skc_family != AF_INET && sk->__sk_common.skc_family != AF_INET6))
+		return 0;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp || sk->__sk_common.skc_state == TCP_CLOSE)
+		return 0;
+	s = follow(sk); /* a failure may be counted twice: then the count of losses is too high, never too low */
+	if (!s)
+		return 0;
+	hold(s, task, observer);
+	if (s->pass == observer->session)
+		return 0;
+	note_accept(s, sk);
+	fill(&row, sk, tp, s);
+	row.state = sk->__sk_common.skc_state;
+	if (bpf_seq_write(seq, &row, sizeof(row)))
+		return 0;
+	s->pass = observer->session;
+	s->reported.bytes_sent = row.bytes_sent;
+	s->reported.bytes_received = row.bytes_received;
+	s->reported.packets_sent = row.packets_sent;
+	s->reported.packets_received = row.packets_received;
+	s->reported.retransmits = row.retransmits;
+	s->reported.resets_sent = row.resets_sent;
+	s->reported.resets_received = row.resets_received;
+	s->reported.flags = row.flags | REPORTED_SEEN | (row.established_ns ? REPORTED_ESTABLISHED : 0);
+	return 0;
+}

@@ -1,0 +1,115 @@
+"""The running kernel's types, from its own BTF: where each member of a struct lies.
+
+Reads /sys/kernel/btf/vmlinux through libbpf; used by the loader and by `doctor` only.
+Format: Documentation/bpf/btf.rst of the kernel.
+"""
+
+from __future__ import annotations
+
+import ctypes as ct
+import struct
+
+from watchdog.errors import KernelUnfit
+from watchdog.kernel.libbpf import library
+
+_STRUCT, _UNION, _ENUM, _ENUM64 = 4, 5, 6, 19
+_MODIFIERS = {8, 9, 10, 11, 18}  # typedef, volatile, const, restrict, type tag
+_TYPEDEF = 8
+
+
+class Btf:
+    """The types of the running kernel."""
+
+    def __init__(self) -> None:
+        """Read them.
+
+        Raises:
+            KernelUnfit: the kernel carries no BTF.
+        """
+        self._lib = library()
+        self._btf = self._lib.btf__load_vmlinux_btf()
+        if not self._btf:
+            raise KernelUnfit(
+                "the kernel carries no BTF (/sys/kernel/btf/vmlinux): boot one built with CONFIG_DEBUG_INFO_BTF=y"
+            )
+
+    def has_tracepoint(self, name: str) -> bool:
+        """Tell whether the kernel has the tracepoint `name` for typed raw tracepoint programs."""
+        return bool(self._find(f"btf_trace_{name}", _TYPEDEF))
+
+    def size(self, struct_name: str) -> int:
+        """Return the size of a struct in bytes."""
+        return self._head(self._struct(struct_name))[2]
+
+    def offset(self, struct_name: str, member: str) -> int:
+        """Return the offset of `member` in bytes, looking through anonymous structs and unions.
+
+        Raises:
+            KernelUnfit: the kernel has no such struct or member.
+        """
+        bits = self._member(self._struct(struct_name), member)
+        if bits is None:
+            raise KernelUnfit(f"this kernel's struct {struct_name} has no member {member}: Linux 5.12 or newer is needed")
+        return bits // 8
+
+    def constant(self, enum_name: str, name: str) -> int:
+        """Return the value of an enumerator.
+
+        Raises:
+            KernelUnfit: the kernel has no such enum or enumerator.
+        """
+        for kind, size in ((_ENUM, 8), (_ENUM64, 12)):
+            type_id = self._find(enum_name, kind)
+            if not type_id:
+                continue
+            for entry in self._entries(type_id, size):
+                name_at, value = struct.unpack_from("<II", entry)
+                if self._name(name_at) == name:
+                    return int(value)
+        raise KernelUnfit(f"this kernel has no {name} in enum {enum_name}: please report it with the kernel's version")
+
+    def _find(self, name: str, kind: int) -> int:
+        return max(0, int(self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind)))
+
+    def _struct(self, name: str) -> int:
+        type_id = self._find(name, _STRUCT)
+        if not type_id:
+            raise KernelUnfit(f"this kernel has no struct {name}: Linux 5.12 or newer is needed")
+        return type_id
+
+    def _head(self, type_id: int) -> tuple[int, int, int]:
+        # struct btf_type: name_off, info, size or type
+        address = self._lib.btf__type_by_id(self._btf, type_id)
+        _, info, size = struct.unpack("<III", ct.string_at(address, 12))
+        return (info >> 24) & 0x1F, info, size
+
+    def _entries(self, type_id: int, size: int) -> list[bytes]:
+        count = self._head(type_id)[1] & 0xFFFF
+        raw = ct.string_at(self._lib.btf__type_by_id(self._btf, type_id) + 12, count * size)
+        return [raw[at : at + size] for at in range(0, len(raw), size)]
+
+    def _name(self, at: int) -> str:
+        return self._lib.btf__name_by_offset(self._btf, at).decode() if at else ""
+
+    def _plain(self, type_id: int) -> int:
+        while self._head(type_id)[0] in _MODIFIERS:
+            type_id = self._head(type_id)[2]
+        return type_id
+
+    def _member(self, type_id: int, wanted: str) -> int | None:
+        has_bitfields = self._head(type_id)[1] >> 31
+        for entry in self._entries(type_id, 12):
+            name_at, member_type, at = struct.unpack("<III", entry)
+            if has_bitfields:
+                at &= 0xFFFFFF
+            name = self._name(name_at)
+            if name == wanted:
+                return int(at)
+            if name:
+                continue
+            inner = self._plain(member_type)
+            if self._head(inner)[0] in (_STRUCT, _UNION):
+                found = self._member(inner, wanted)
+                if found is not None:
+                    return int(at) + found
+        return None

@@ -1,0 +1,157 @@
+"""Collecting, in the unprivileged daemon: attach the programs, walk the live sockets, drain the ledger.
+
+Works on descriptors alone: no bcc, no compiler, no capability (since Linux 5.19; before, CAP_BPF).
+"""
+
+from __future__ import annotations
+
+import ctypes as ct
+import errno
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from watchdog.clock import Clock
+from watchdog.kernel import libbpf
+from watchdog.kernel.handover import Loaded
+from watchdog.kernel.layout import CONNECTION, LOSSES, SUMS, SUMS_KEY
+from watchdog.quality import Quality
+
+_READ_BYTES = 1 << 20
+_BATCH = 4096  # rows of the ledger in one call: 800 kB
+_EAGAIN_LIMIT = 10_000  # the iterator says EAGAIN after each 1,000,000 files without output: 10^10 files
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the kernel told in one tick.
+
+    `at_ns`: CLOCK_BOOTTIME after it was read. `live`, `closed`: (n,), (m,) of `CONNECTION`, listeners among the live; a
+    connection that ended during the reading is in both. `sums_keys`, `sums`: (k,) of `SUMS_KEY` and `SUMS`, totals
+    since the programs were loaded.
+    """
+
+    at_ns: int
+    live: NDArray[np.void]
+    closed: NDArray[np.void]
+    sums_keys: NDArray[np.void]
+    sums: NDArray[np.void]
+    quality: Quality
+
+
+class Collector:
+    """Reads the kernel half. Use from one thread; `close` detaches everything."""
+
+    def __init__(self, loaded: Loaded, clock: Clock) -> None:
+        """Attach the programs.
+
+        Raises:
+            NotPermitted: the kernel wants CAP_BPF for this (before Linux 5.19).
+        """
+        self._loaded = loaded
+        self._clock = clock
+        self._attached = [libbpf.attach(fd) for fd in loaded.programs.values()]
+        self._ledger_keys = np.empty(_BATCH, "<u8")
+        self._ledger_rows = np.empty(_BATCH, CONNECTION)
+        self._lost_before = np.zeros(len(LOSSES), np.int64)
+        self._misses_before = 0
+        self._sums_capacity = libbpf.map_info(loaded.maps["sums"]).max_entries
+
+    def read(self) -> Reading:
+        """Walk the live sockets, then drain the ledger: in this order no connection is missed between the two."""
+        began = self._clock.boottime_ns()
+        live = self._walk()
+        pass_seconds = (self._clock.boottime_ns() - began) / 1e9
+        closed = self._drain()
+        keys, sums = self._read_sums()
+        return Reading(self._clock.boottime_ns(), live, closed, keys, sums, self._quality(pass_seconds))
+
+    def close(self) -> None:
+        """Detach the programs and close every descriptor."""
+        for fd in self._attached:
+            os.close(fd)
+        self._attached.clear()
+        self._loaded.close()
+
+    def _walk(self) -> NDArray[np.void]:
+        fd = libbpf.open_iterator(self._loaded.link)
+        chunks: list[bytes] = []
+        again = 0
+        try:
+            while True:
+                try:
+                    chunk = os.read(fd, _READ_BYTES)
+                except BlockingIOError:  # Linux commit e679654a704e: no endless run without output
+                    again += 1
+                    if again > _EAGAIN_LIMIT:
+                        raise
+                    continue
+                if not chunk:
+                    break
+                chunks.append(chunk)
+        finally:
+            os.close(fd)
+        return np.frombuffer(b"".join(chunks), CONNECTION)
+
+    def _drain(self) -> NDArray[np.void]:
+        lib, fd = libbpf.library(), self._loaded.maps["ledger"]
+        cursor, following = ct.c_uint64(), ct.c_uint64()
+        start: object = None
+        parts: list[NDArray[np.void]] = []
+        while True:
+            count = ct.c_uint32(len(self._ledger_rows))
+            result = lib.bpf_map_lookup_and_delete_batch(
+                fd,
+                start,
+                ct.byref(following),
+                self._ledger_keys.ctypes.data,
+                self._ledger_rows.ctypes.data,
+                ct.byref(count),
+                None,
+            )
+            code = ct.get_errno() if result < 0 else 0
+            if code == errno.ENOSPC:  # one hash bucket holds more than fits: none was deleted
+                self._ledger_keys = np.empty(2 * len(self._ledger_keys), "<u8")
+                self._ledger_rows = np.empty(2 * len(self._ledger_rows), CONNECTION)
+                continue
+            if code not in (0, errno.ENOENT):
+                libbpf.checked(result, "draining the ledger")
+            if count.value:
+                parts.append(self._ledger_rows[: count.value].copy())
+            if code == errno.ENOENT:
+                return np.concatenate(parts) if parts else np.empty(0, CONNECTION)
+            cursor.value = following.value
+            start = ct.byref(cursor)
+
+    def _read_sums(self) -> tuple[NDArray[np.void], NDArray[np.void]]:
+        lib = libbpf.library()
+        keys, values = np.empty(self._sums_capacity, SUMS_KEY), np.empty(self._sums_capacity, SUMS)
+        following, count = ct.c_uint64(), ct.c_uint32(self._sums_capacity)
+        result = lib.bpf_map_lookup_batch(
+            self._loaded.maps["sums"],
+            None,
+            ct.byref(following),
+            keys.ctypes.data,
+            values.ctypes.data,
+            ct.byref(count),
+            None,
+        )
+        if result < 0 and ct.get_errno() != errno.ENOENT:  # the end of the map
+            libbpf.checked(result, "reading the sums")
+        return keys[: count.value].copy(), values[: count.value].copy()
+
+    def _quality(self, pass_seconds: float) -> Quality:
+        lib, fd = libbpf.library(), self._loaded.maps["losses"]
+        lost = np.zeros(len(LOSSES), np.int64)
+        value = ct.c_uint64()
+        for index in range(len(LOSSES)):
+            key = ct.c_uint32(index)
+            libbpf.checked(lib.bpf_map_lookup_elem(fd, ct.byref(key), ct.byref(value)), "reading the losses")
+            lost[index] = value.value
+        misses = sum(libbpf.recursion_misses(program) for program in self._loaded.programs.values())
+        new = dict(zip(LOSSES, (int(number) for number in lost - self._lost_before), strict=True))
+        missed = misses - self._misses_before
+        self._lost_before, self._misses_before = lost, misses
+        return Quality(**new, programs_missed=missed, pass_seconds=pass_seconds)

@@ -1,0 +1,138 @@
+"""The hand-over of loaded programs and maps from the loader to the daemon, over a socketpair.
+
+One message: a JSON manifest and the file descriptors that it names, in its order (SCM_RIGHTS). The receiver checks
+number, kind and layout of each before it uses any.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from watchdog import errors
+from watchdog.errors import HandoverError, WatchdogError
+from watchdog.kernel import layout, libbpf
+from watchdog.kernel.headers import TRACEPOINTS
+
+_MAX_FDS = 16
+_MAX_MESSAGE = 65536
+_LOADER_SECONDS = 60
+LINK = "task_file"
+# Map: key size, value size in bytes.
+MAPS = {
+    "ledger": (8, layout.CONNECTION.itemsize),
+    "sums": (layout.SUMS_KEY.itemsize, layout.SUMS.itemsize),
+    "losses": (4, np.dtype("<u8").itemsize),
+}
+_KINDS = {"program": "anon_inode:bpf-prog", "link": "anon_inode:bpf_link", "map": "anon_inode:bpf-map"}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """File descriptors of what the loader has loaded: programs not yet attached, an iterator's link, maps."""
+
+    programs: Mapping[str, int]
+    link: int
+    maps: Mapping[str, int]
+
+    def close(self) -> None:
+        """Close all; the kernel then frees what nothing else refers to."""
+        for fd in (*self.programs.values(), self.link, *self.maps.values()):
+            os.close(fd)
+
+
+def expected_names() -> list[str]:
+    """Return the names that a manifest must hold, in order: kind, colon, name."""
+    return [*(f"program:{name}" for name in TRACEPOINTS), f"link:{LINK}", *(f"map:{name}" for name in MAPS)]
+
+
+def send(channel: socket.socket, fds: Mapping[str, int]) -> None:
+    """Send the descriptors, by manifest name."""
+    names = expected_names()
+    socket.send_fds(channel, [json.dumps({"fds": names}).encode()], [fds[name] for name in names])
+
+
+def send_error(channel: socket.socket, error: WatchdogError) -> None:
+    """Send, in place of descriptors, why there are none."""
+    message = {"error": type(error).__name__, "text": str(error)[: _MAX_MESSAGE // 8]}
+    channel.send(json.dumps(message).encode())
+
+
+def receive(channel: socket.socket) -> Loaded:
+    """Receive and check what the loader sends.
+
+    Raises:
+        KernelUnfit, NotPermitted: as the loader reported.
+        HandoverError: nothing, or something else than expected, came.
+    """
+    try:
+        data, fds, flags, _ = socket.recv_fds(channel, _MAX_MESSAGE, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+    except TimeoutError as error:
+        raise HandoverError(f"the loader sent nothing within {_LOADER_SECONDS} s") from error
+    try:
+        return _checked(data, fds, flags)
+    except WatchdogError:
+        for fd in fds:
+            os.close(fd)
+        raise
+
+
+def _checked(data: bytes, fds: list[int], flags: int) -> Loaded:
+    if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+        raise HandoverError("the loader's message was cut")
+    if not data:
+        raise HandoverError("the loader ended without a word")
+    try:
+        message = json.loads(data)
+    except ValueError as error:
+        raise HandoverError("the loader's message is not JSON") from error
+    if "error" in message:
+        kind = getattr(errors, str(message["error"]), HandoverError)
+        raise kind(str(message.get("text")))
+    names = expected_names()
+    if message.get("fds") != names or len(fds) != len(names):
+        raise HandoverError(f"the loader sent {len(fds)} descriptors, named {message.get('fds')}, not {names}")
+    by_kind: dict[str, dict[str, int]] = {"program": {}, "link": {}, "map": {}}
+    for full_name, fd in zip(names, fds, strict=True):
+        kind_name, name = full_name.split(":")
+        if os.readlink(f"/proc/self/fd/{fd}").replace("bpf-link", "bpf_link") != _KINDS[kind_name]:
+            raise HandoverError(f"the loader sent something else as {full_name}")
+        by_kind[kind_name][name] = fd
+    for name, sizes in MAPS.items():
+        info = libbpf.map_info(by_kind["map"][name])
+        if (info.key_size, info.value_size) != sizes:
+            raise HandoverError(f"map {name} has sizes {info.key_size}, {info.value_size}, not {sizes}")
+    return Loaded(by_kind["program"], by_kind["link"][LINK], by_kind["map"])
+
+
+def load(ledger_capacity: int) -> Loaded:
+    """Run the loader as a child, wait for its end, and return what it loaded.
+
+    `ledger_capacity`: how many closed connections the kernel keeps between two ticks.
+
+    Raises:
+        KernelUnfit, NotPermitted: the kernel, bcc or privileges do not suffice; the text names the remedy.
+        HandoverError: the loader failed in some other way.
+    """
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with here, there:
+        here.settimeout(_LOADER_SECONDS)
+        command = [sys.executable, "-m", "watchdog.kernel.loader", str(there.fileno()), str(ledger_capacity)]
+        with subprocess.Popen(
+            command, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        ) as child:
+            there.close()
+            try:
+                return receive(here)
+            except HandoverError as error:
+                child.kill()
+                _, complaints = child.communicate()
+                last = complaints.decode(errors="replace").strip()[-2000:]
+                raise HandoverError(f"{error}{': ' if last else ''}{last}") from error

@@ -1,0 +1,158 @@
+"""The header tree that bcc compiles against, written at start from the running kernel's own BTF.
+
+bcc insists on kernel headers and hosts often lack them. Its own preamble needs a handful of include files; our programs
+need some twenty structs, of which they see just the members that they read, each at the offset that BTF tells.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from watchdog.errors import KernelUnfit
+from watchdog.kernel.btf import Btf
+
+# Struct, and the members that bpf/ reads: the declaration as the programs see it, and its name in the kernel.
+# In an order in which each struct comes after those that it holds.
+_MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
+    "ns_common": (("u32 inum", "inum"),),
+    "net": (("struct ns_common ns", "ns"),),
+    "sock_common": (
+        ("__be32 skc_daddr", "skc_daddr"),
+        ("__be32 skc_rcv_saddr", "skc_rcv_saddr"),
+        ("__be16 skc_dport", "skc_dport"),
+        ("u16 skc_family", "skc_family"),
+        ("u8 skc_state", "skc_state"),
+        ("unsigned long skc_flags", "skc_flags"),
+        ("struct net *skc_net", "skc_net"),  # possible_net_t holds just the pointer
+        ("u8 skc_v6_daddr[16]", "skc_v6_daddr"),
+        ("u8 skc_v6_rcv_saddr[16]", "skc_v6_rcv_saddr"),
+    ),
+    "sock": (
+        ("struct sock_common __sk_common", "__sk_common"),
+        ("struct socket *sk_socket", "sk_socket"),
+        ("u16 sk_protocol", "sk_protocol"),
+        ("int sk_err", "sk_err"),
+    ),
+    "inet_sock": (("struct sock sk", "sk"), ("__be16 inet_sport", "inet_sport")),
+    "tcp_sock": (
+        ("u64 bytes_sent", "bytes_sent"),
+        ("u64 bytes_retrans", "bytes_retrans"),
+        ("u64 bytes_received", "bytes_received"),
+        ("u32 srtt_us", "srtt_us"),
+        ("u32 segs_out", "segs_out"),
+        ("u32 segs_in", "segs_in"),
+        ("u32 total_retrans", "total_retrans"),
+    ),
+    "socket": (("struct sock *sk", "sk"),),
+    "qstr": (("const unsigned char *name", "name"),),
+    "dentry": (("struct qstr d_name", "d_name"),),
+    "path": (("struct dentry *dentry", "dentry"),),
+    "file": (("struct path f_path", "f_path"),),
+    "mm_struct": (("struct file *exe_file", "exe_file"),),
+    "cred": (("u32 uid", "uid"),),  # kuid_t holds just the number
+    "kernfs_node": (("u64 id", "id"),),
+    "cgroup": (("struct kernfs_node *kn", "kn"),),
+    "css_set": (("struct cgroup *dfl_cgrp", "dfl_cgrp"),),
+    "task_struct": (
+        ("pid_t tgid", "tgid"),
+        ("char comm[16]", "comm"),
+        ("u64 start_boottime", "start_boottime"),
+        ("struct task_struct *group_leader", "group_leader"),
+        ("const struct cred *cred", "cred"),
+        ("struct css_set *cgroups", "cgroups"),
+        ("struct mm_struct *mm", "mm"),
+    ),
+    "bpf_iter_meta": (("struct seq_file *seq", "seq"), ("u64 session_id", "session_id")),
+    "bpf_iter__task_file": (
+        ("struct bpf_iter_meta *meta", "meta"),
+        ("struct task_struct *task", "task"),
+        ("struct file *file", "file"),
+    ),
+}
+_CONSTANTS = {"SOCK_DONE": "sock_flags"}
+TRACEPOINTS = ("inet_sock_set_state", "tcp_receive_reset", "tcp_send_reset")
+
+_TYPES = """#pragma once
+typedef unsigned char __u8; typedef unsigned short __u16; typedef unsigned int __u32; typedef unsigned long long __u64;
+typedef signed char __s8; typedef short __s16; typedef int __s32; typedef long long __s64;
+typedef __u8 u8; typedef __u16 u16; typedef __u32 u32; typedef __u64 u64;
+typedef __s8 s8; typedef __s16 s16; typedef __s32 s32; typedef __s64 s64;
+typedef __u16 __be16; typedef __u32 __be32; typedef __u64 __be64;
+typedef __u16 __le16; typedef __u32 __le32; typedef __u64 __le64;
+typedef __u16 __sum16; typedef __u32 __wsum;
+typedef unsigned long size_t; typedef unsigned long uintptr_t; typedef int pid_t;
+typedef _Bool bool; typedef __u64 __aligned_u64 __attribute__((aligned(8)));
+#define TASK_COMM_LEN 16
+"""
+_KCONFIG = """#pragma once
+#define CONFIG_BPF_SYSCALL 1
+#include <linux/types.h>
+#define NULL ((void *)0)
+#define __always_inline inline __attribute__((always_inline))
+"""
+# Classic BPF's opcodes: bcc's copy of linux/bpf.h includes them from the kernel's tree (uapi/linux/bpf_common.h).
+_OPCODES = {
+    "CLASS(code)": "((code) & 0x07)", "LD": 0, "LDX": 1, "ST": 2, "STX": 3, "ALU": 4, "JMP": 5, "RET": 6, "MISC": 7,
+    "W": 0, "H": 8, "B": 16, "IMM": 0, "ABS": 32, "IND": 64, "MEM": 96, "LEN": 128, "MSH": 160,
+    "ADD": 0, "SUB": 16, "K": 0, "X": 8, "MAXINSNS": 4096,
+}  # fmt: skip
+# bcc's include path names the folder of the kernel's architecture.
+_ARCHITECTURES = {"x86_64": "x86", "aarch64": "arm64"}
+
+
+def kernel_types(btf: Btf) -> str:
+    """Return the text of kernel_types.h: each struct of `_MEMBERS` as a union of padded structs, offsets asserted.
+
+    Raises:
+        KernelUnfit: naming the first struct and member that this kernel lacks.
+    """
+    lines = ["#pragma once", "struct seq_file; struct socket;"]
+    lines += [f"#define {name} {btf.constant(enum, name)}" for name, enum in _CONSTANTS.items()]
+    lines += [f"struct {name};" for name in _MEMBERS]
+    for name, members in _MEMBERS.items():
+        offsets = {member: btf.offset(name, member) for _, member in members}
+        lines.append(f"struct {name} {{ union {{ char size_[{btf.size(name)}];")
+        for number, (declaration, member) in enumerate(members):
+            padding = f"char pad{number}_[{offsets[member]}]; " if offsets[member] else ""
+            lines.append(f"  struct {{ {padding}{declaration}; }};")
+        lines.append("}; };")
+        lines += [
+            f'_Static_assert(__builtin_offsetof(struct {name}, {member}) == {offset}, "{name}.{member}");'
+            for member, offset in offsets.items()
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _version_code() -> str:
+    numbers = os.uname().release.split("-")[0].split("+")[0].split(".")
+    major, minor, patch = (int(number) for number in [*numbers, "0", "0"][:3])
+    return f"KERNEL_VERSION({major},{minor},{patch})"
+
+
+def write_header_tree(root: Path) -> None:
+    """Write under `root` what bcc and our programs include.
+
+    Raises:
+        KernelUnfit: the kernel or the architecture lacks something.
+    """
+    machine = os.uname().machine
+    if machine not in _ARCHITECTURES:
+        raise KernelUnfit(f"{machine} is not supported: x86_64 and aarch64 are")
+    files = {
+        "include/linux/types.h": _TYPES,
+        "include/linux/kconfig.h": _KCONFIG,
+        "include/linux/bpf_common.h": "#pragma once\n"
+        + "".join(f"#define BPF_{name} {value}\n" for name, value in _OPCODES.items()),
+        "include/linux/version.h": "#pragma once\n"
+        "#define KERNEL_VERSION(a, b, c) (((a) << 16) + ((b) << 8) + ((c) > 255 ? 255 : (c)))\n"
+        f"#define LINUX_VERSION_CODE {_version_code()}\n",
+        "include/linux/log2.h": "",
+        "include/uapi/linux/bpf.h": "",
+        "include/uapi/linux/if_packet.h": "",
+        f"arch/{_ARCHITECTURES[machine]}/include/asm/page.h": "",
+        "include/kernel_types.h": kernel_types(Btf()),
+    }
+    for path, text in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text, encoding="ascii")

@@ -1,0 +1,85 @@
+"""The rows that the kernel hands over, as numpy sees them: the same layout as bpf/connection.h."""
+
+from __future__ import annotations
+
+import numpy as np
+
+OWNER = np.dtype(
+    [
+        ("start_ns", "<u8"),
+        ("cgroup_id", "<u8"),
+        ("tgid", "<u4"),
+        ("uid", "<u4"),
+        ("comm", "S16"),
+        ("exe", "S32"),
+    ]
+)
+"""struct owner: a process as it was when it took the socket; all zero when not known."""
+
+CONNECTION = np.dtype(
+    [
+        ("cookie", "<u8"),
+        ("born_ns", "<u8"),
+        ("established_ns", "<u8"),
+        ("ended_ns", "<u8"),
+        ("bytes_sent", "<u8"),
+        ("bytes_received", "<u8"),
+        ("packets_sent", "<u4"),
+        ("packets_received", "<u4"),
+        ("retransmits", "<u4"),
+        ("resets_sent", "<u4"),
+        ("resets_received", "<u4"),
+        ("srtt_us", "<u4"),
+        ("netns", "<u4"),
+        ("local_port", "<u2"),
+        ("remote_port", "<u2"),
+        ("error", "<u2"),
+        ("life", "<u2"),
+        ("family", "u1"),
+        ("state", "u1"),
+        ("direction", "u1"),
+        ("flags", "u1"),
+        ("local", "u1", (16,)),
+        ("remote", "u1", (16,)),
+        ("owner", OWNER),
+    ]
+)
+"""struct connection: one TCP connection; times in ns of CLOCK_BOOTTIME."""
+
+SUMS_KEY = np.dtype([("start_ns", "<u8"), ("tgid", "<u4"), ("netns", "<u4"), ("direction", "<u4"), ("pad", "<u4")])
+"""struct sums_key."""
+
+SUMMED = (
+    "connects",
+    "established",
+    "accepts",
+    "closes",
+    "connect_failures",
+    "resets_sent",
+    "resets_received",
+    "bytes_sent",
+    "bytes_received",
+    "packets_sent",
+    "packets_received",
+    "retransmits",
+)
+"""The counters of struct sums, in its order: all counters of the catalogue that the kernel half knows."""
+
+SUMS = np.dtype([*((name, "<u8") for name in SUMMED), ("owner", OWNER)])
+"""struct sums: totals of connections that found no room in the ledger."""
+
+FLAG_CONNECT, FLAG_ACCEPTED, FLAG_FAILED = 1, 2, 4
+LOSSES = ("ledger_full", "sums_full", "storage_failed")
+"""The map `losses`, by index: names of `Quality`'s fields."""
+
+
+def assertions() -> str:
+    """Return C code that fails to compile unless bpf/connection.h has this layout."""
+    structs = {"owner": OWNER, "connection": CONNECTION, "sums_key": SUMS_KEY, "sums": SUMS}
+    lines = []
+    for name, dtype in structs.items():
+        lines.append(f'_Static_assert(sizeof(struct {name}) == {dtype.itemsize}, "size of {name}");')
+        for field, (_, offset) in ((field, dtype.fields[field][:2]) for field in dtype.names or () if dtype.fields):
+            check = f"__builtin_offsetof(struct {name}, {field}) == {offset}"
+            lines.append(f'_Static_assert({check}, "{name}.{field}");')
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,194 @@
+"""libbpf through ctypes: the few calls that bcc's Python module does not offer, or that must work without bcc.
+
+The daemon uses this and not bcc, so that no compiler is ever mapped into it.
+"""
+
+from __future__ import annotations
+
+import ctypes as ct
+import errno
+import os
+from functools import cache
+
+from watchdog.errors import KernelUnfit, NotPermitted
+
+BPF_TRACE_RAW_TP = 23  # enum bpf_attach_type
+BPF_PROG_TYPE_TRACING = 26  # enum bpf_prog_type
+
+
+class _LoadOpts(ct.Structure):
+    """struct bpf_prog_load_opts of libbpf 1.x; libbpf accepts any prefix, by `sz`."""
+
+    _fields_ = [  # noqa: RUF012 - ctypes
+        ("sz", ct.c_size_t),
+        ("attempts", ct.c_int),
+        ("expected_attach_type", ct.c_int),
+        ("prog_btf_fd", ct.c_uint32),
+        ("prog_flags", ct.c_uint32),
+        ("prog_ifindex", ct.c_uint32),
+        ("kern_version", ct.c_uint32),
+        ("attach_btf_id", ct.c_uint32),
+        ("attach_prog_fd", ct.c_uint32),
+        ("attach_btf_obj_fd", ct.c_uint32),
+        ("fd_array", ct.c_void_p),
+        ("func_info", ct.c_void_p),
+        ("func_info_cnt", ct.c_uint32),
+        ("func_info_rec_size", ct.c_uint32),
+        ("line_info", ct.c_void_p),
+        ("line_info_cnt", ct.c_uint32),
+        ("line_info_rec_size", ct.c_uint32),
+        ("log_level", ct.c_uint32),
+        ("log_size", ct.c_uint32),
+        ("log_buf", ct.c_void_p),
+    ]
+
+
+class MapInfo(ct.Structure):
+    """struct bpf_map_info (include/uapi/linux/bpf.h), as far as it is read."""
+
+    _fields_ = [  # noqa: RUF012 - ctypes
+        ("type", ct.c_uint32),
+        ("id", ct.c_uint32),
+        ("key_size", ct.c_uint32),
+        ("value_size", ct.c_uint32),
+        ("max_entries", ct.c_uint32),
+        ("map_flags", ct.c_uint32),
+        ("name", ct.c_char * 16),
+    ]
+
+
+class ProgramInfo(ct.Structure):
+    """struct bpf_prog_info (include/uapi/linux/bpf.h), up to `recursion_misses` (Linux 5.12)."""
+
+    _fields_ = [  # noqa: RUF012 - ctypes
+        ("type", ct.c_uint32),
+        ("id", ct.c_uint32),
+        ("tag", ct.c_uint8 * 8),
+        ("jited_prog_len", ct.c_uint32),
+        ("xlated_prog_len", ct.c_uint32),
+        ("jited_prog_insns", ct.c_uint64),
+        ("xlated_prog_insns", ct.c_uint64),
+        ("load_time", ct.c_uint64),
+        ("created_by_uid", ct.c_uint32),
+        ("nr_map_ids", ct.c_uint32),
+        ("map_ids", ct.c_uint64),
+        ("name", ct.c_char * 16),
+        ("ifindex", ct.c_uint32),
+        ("gpl_compatible", ct.c_uint32),
+        ("netns_dev", ct.c_uint64),
+        ("netns_ino", ct.c_uint64),
+        ("nr_jited_ksyms", ct.c_uint32),
+        ("nr_jited_func_lens", ct.c_uint32),
+        ("jited_ksyms", ct.c_uint64),
+        ("jited_func_lens", ct.c_uint64),
+        ("btf_id", ct.c_uint32),
+        ("func_info_rec_size", ct.c_uint32),
+        ("func_info", ct.c_uint64),
+        ("nr_func_info", ct.c_uint32),
+        ("nr_line_info", ct.c_uint32),
+        ("line_info", ct.c_uint64),
+        ("jited_line_info", ct.c_uint64),
+        ("nr_jited_line_info", ct.c_uint32),
+        ("line_info_rec_size", ct.c_uint32),
+        ("jited_line_info_rec_size", ct.c_uint32),
+        ("nr_prog_tags", ct.c_uint32),
+        ("prog_tags", ct.c_uint64),
+        ("run_time_ns", ct.c_uint64),
+        ("run_cnt", ct.c_uint64),
+        ("recursion_misses", ct.c_uint64),
+    ]
+
+
+@cache
+def library() -> ct.CDLL:
+    """Return libbpf 1.x with the signatures that this module uses.
+
+    Raises:
+        KernelUnfit: it is not installed.
+    """
+    try:
+        lib = ct.CDLL("libbpf.so.1", use_errno=True)
+    except OSError as error:
+        raise KernelUnfit("libbpf.so.1 is missing: install Debian's package libbpf1") from error
+    pointer, u32 = ct.c_void_p, ct.c_uint32
+    lib.libbpf_find_vmlinux_btf_id.argtypes = [ct.c_char_p, ct.c_int]
+    lib.bpf_prog_load.argtypes = [ct.c_int, ct.c_char_p, ct.c_char_p, pointer, ct.c_size_t, pointer]
+    lib.bpf_raw_tracepoint_open.argtypes = [ct.c_char_p, ct.c_int]
+    lib.bpf_iter_create.argtypes = [ct.c_int]
+    lib.bpf_map_lookup_elem.argtypes = [ct.c_int, pointer, pointer]
+    lib.bpf_map_lookup_batch.argtypes = [ct.c_int, pointer, pointer, pointer, pointer, ct.POINTER(u32), pointer]
+    lib.bpf_map_lookup_and_delete_batch.argtypes = lib.bpf_map_lookup_batch.argtypes
+    lib.bpf_obj_get_info_by_fd.argtypes = [ct.c_int, pointer, ct.POINTER(u32)]
+    lib.btf__load_vmlinux_btf.restype = pointer
+    lib.btf__find_by_name_kind.argtypes = [pointer, ct.c_char_p, u32]
+    lib.btf__type_by_id.argtypes = [pointer, u32]
+    lib.btf__type_by_id.restype = pointer
+    lib.btf__name_by_offset.argtypes = [pointer, u32]
+    lib.btf__name_by_offset.restype = ct.c_char_p
+    return lib
+
+
+def checked(result: int, what: str) -> int:
+    """Return `result` of a libbpf call unless it is negative.
+
+    Raises:
+        NotPermitted: on EPERM and EACCES.
+        OSError: on any other errno.
+    """
+    if result >= 0:
+        return result
+    code = -result if result < -1 else ct.get_errno()
+    if code in (errno.EPERM, errno.EACCES):
+        raise NotPermitted(f"{what}: {os.strerror(code)}: CAP_BPF and CAP_PERFMON are needed")
+    raise OSError(code, f"{what}: {os.strerror(code)}")
+
+
+def load_tp_btf(tracepoint: str, code: int, size: int) -> int:
+    """Load `size` bytes of BPF code at address `code` for a BTF-typed raw tracepoint, not attached; return its fd.
+
+    Raises:
+        KernelUnfit: there is no such tracepoint, or the verifier refuses; the text holds the end of its log.
+        NotPermitted: without CAP_BPF and CAP_PERFMON.
+    """
+    lib = library()
+    btf_id = lib.libbpf_find_vmlinux_btf_id(tracepoint.encode(), BPF_TRACE_RAW_TP)
+    if btf_id <= 0:
+        raise KernelUnfit(f"this kernel has no tracepoint {tracepoint}: Linux 5.12 or newer with BTF is needed")
+    log = ct.create_string_buffer(1 << 20)
+    opts = _LoadOpts(sz=ct.sizeof(_LoadOpts), expected_attach_type=BPF_TRACE_RAW_TP, attach_btf_id=btf_id)
+    args = (BPF_PROG_TYPE_TRACING, tracepoint.encode()[:15], b"GPL", code, size // 8, ct.byref(opts))
+    fd = lib.bpf_prog_load(*args)
+    if fd >= 0:
+        return int(fd)
+    refusal = ct.get_errno()
+    opts.log_level, opts.log_size, opts.log_buf = 1, len(log), ct.cast(log, ct.c_void_p)
+    fd = lib.bpf_prog_load(*args)
+    if fd >= 0:
+        return int(fd)
+    if not log.value:
+        checked(-refusal, f"loading the program on {tracepoint}")
+    raise KernelUnfit(f"the kernel refuses the program on {tracepoint}:\n{log.value.decode(errors='replace')[-2000:]}")
+
+
+def attach(program: int) -> int:
+    """Attach a loaded tp_btf program; return the fd that keeps it attached."""
+    return checked(library().bpf_raw_tracepoint_open(None, program), "attaching to a tracepoint")
+
+
+def open_iterator(link: int) -> int:
+    """Return the fd of one pass of the iterator behind `link`."""
+    return checked(library().bpf_iter_create(link), "starting a pass over sockets")
+
+
+def map_info(fd: int) -> MapInfo:
+    """Return what the kernel says of a map."""
+    info, size = MapInfo(), ct.c_uint32(ct.sizeof(MapInfo))
+    checked(library().bpf_obj_get_info_by_fd(fd, ct.byref(info), ct.byref(size)), "asking about a BPF map")
+    return info
+
+
+def recursion_misses(program: int) -> int:
+    """Return how often the kernel skipped the program because it was already running on that CPU."""
+    info, size = ProgramInfo(), ct.c_uint32(ct.sizeof(ProgramInfo))
+    checked(library().bpf_obj_get_info_by_fd(program, ct.byref(info), ct.byref(size)), "asking about a BPF program")
+    return int(info.recursion_misses)
