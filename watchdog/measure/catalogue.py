@@ -24,6 +24,8 @@ class Unit(enum.StrEnum):
     BYTES = "bytes"
     SEGMENTS = "segments"
     SECONDS = "seconds"
+    RATIO = "ratio"
+    TICKS = "ticks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Metric:
 
 
 _EVENT = "one program run per state change of a connection"
+_OWN = "none: the watchdog knows it of itself"
 _PASS = "read in the pass over live sockets, nothing per message"
 
 METRICS: dict[str, Metric] = {
@@ -108,6 +111,22 @@ METRICS: dict[str, Metric] = {
             "time from first to last state, of connections that ended in the tick",
             "SYN_SENT or SYN_RECV to CLOSE",
             _EVENT,
+        ),
+        Metric(
+            "lost_connections",
+            Kind.COUNTER,
+            Unit.CONNECTIONS,
+            "connections whose detail or counts the watchdog itself lost; in one row of process `bpf-watchdog`",
+            "the collector's own counts",
+            _OWN,
+        ),
+        Metric(
+            "missed_ticks",
+            Kind.COUNTER,
+            Unit.TICKS,
+            "ticks that the watchdog itself should have run and did not; in one row of process `bpf-watchdog`",
+            "the collector's own counts",
+            _OWN,
         ),
     )
 }

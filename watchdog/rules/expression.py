@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
+
+from watchdog import spelling
+from watchdog.measure.catalogue import METRICS, Unit
+from watchdog.rules.quantity import parse_quantity
 
 Operator = Literal["+", "-", "*", "/"]
+Comparator = Literal["<", "<=", ">", ">="]
+
+_MOST_LETTERS = 500
+_MOST_DEPTH = 20
+_TOKEN = re.compile(r"\s*(?:(?P<number>\d+(?:\.\d+)?)|(?P<name>[A-Za-z_]\w*)|(?P<mark>[-+*/()]))", re.ASCII)
+_COMPARISON = re.compile(r"([^<>=]*)(<=|>=|<|>)([^<>=]*)")
+_PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +51,129 @@ Expression = Operand | Constant | Operation
 class Comparison:
     """`left operator right`, over the same window as the rule's metric: the volume gate `only_if`."""
 
-    operator: Literal["<", "<=", ">", ">="]
+    operator: Comparator
     left: Expression
     right: float
+
+
+class ExpressionError(ValueError):
+    """The text is no expression; the message says what is wrong with it."""
+
+
+class _Parser:
+    """Precedence climbing over the tokens of one text."""
+
+    def __init__(self, text: str) -> None:
+        self._tokens = list(_tokens(text))
+        self._next = 0
+        self._depth = 0
+
+    def parse(self) -> Expression:
+        expression = self._operations(1)
+        if self._peek() is not None:
+            raise ExpressionError(f"expected + - * or / before {self._peek()!r}")
+        return expression
+
+    def _peek(self) -> str | None:
+        return self._tokens[self._next] if self._next < len(self._tokens) else None
+
+    def _operations(self, least: int) -> Expression:
+        left = self._operand()
+        while (operator := self._peek()) is not None and _PRECEDENCE.get(operator, 0) >= least:
+            self._next += 1
+            left = Operation(cast("Operator", operator), left, self._operations(_PRECEDENCE[operator] + 1))
+        return left
+
+    def _operand(self) -> Expression:
+        token = self._peek()
+        if token is None:
+            raise ExpressionError("ends where a metric or a number should stand")
+        self._next += 1
+        if token == "(":
+            return self._parentheses()
+        if token[0].isdigit():
+            return Constant(float(token))
+        if not (token[0].isalpha() or token[0] == "_"):
+            raise ExpressionError(f"{token!r} stands where a metric or a number should")
+        if token not in METRICS:
+            raise ExpressionError(spelling.unknown("metric", token, METRICS))
+        return Operand(token)
+
+    def _parentheses(self) -> Expression:
+        self._depth += 1
+        if self._depth > _MOST_DEPTH:
+            raise ExpressionError(f"over {_MOST_DEPTH} parentheses inside each other")
+        inside = self._operations(1)
+        if self._peek() != ")":
+            raise ExpressionError("a parenthesis is not closed")
+        self._next += 1
+        self._depth -= 1
+        return inside
+
+
+def _tokens(text: str) -> Iterator[str]:
+    if len(text) > _MOST_LETTERS:
+        raise ExpressionError(f"over {_MOST_LETTERS} letters")
+    position, end = 0, len(text.rstrip())
+    while position < end:
+        match = _TOKEN.match(text, position)
+        if match is None:
+            wrong = spelling.quoted(text[position:].strip()[0])
+            raise ExpressionError(f"cannot use {wrong} here: only metrics, numbers, + - * / and parentheses")
+        yield match[match.lastgroup or 0]
+        position = match.end()
+
+
+def parse(text: str) -> Expression:
+    """Return the expression that `text` writes: metrics, numbers, + - * / and parentheses.
+
+    Raises:
+        ExpressionError: `text` is none, names an unknown metric or no metric at all.
+    """
+    expression = _Parser(text).parse()
+    if not metrics_of(expression):
+        raise ExpressionError("names no metric")
+    return expression
+
+
+def parse_comparison(text: str) -> Comparison:
+    """Return the comparison that `text` writes: an expression, one of < <= > >=, a number with or without unit.
+
+    Raises:
+        ExpressionError: `text` is none.
+    """
+    match = _COMPARISON.fullmatch(text)
+    if match is None:
+        raise ExpressionError('must compare once: "connects >= 50"')
+    left = parse(match[1])
+    try:
+        right = parse_quantity(match[3].strip(), unit_of(left), per_second=False)
+    except ValueError as error:
+        raise ExpressionError(str(error)) from None
+    return Comparison(cast("Comparator", match[2]), left, right)
+
+
+def metrics_of(expression: Expression) -> frozenset[str]:
+    """Return the metrics that `expression` reads."""
+    match expression:
+        case Operand(metric):
+            return frozenset((metric,))
+        case Operation(_, left, right):
+            return metrics_of(left) | metrics_of(right)
+        case _:
+            return frozenset()
+
+
+def unit_of(expression: Expression) -> Unit | None:
+    """Return the unit of what `expression` gives (of sums, not rates), None where it has no name."""
+    match expression:
+        case Operand(metric):
+            return METRICS[metric].unit
+        case Operation("+" | "-", left, right):
+            units = {unit_of(side) for side in (left, right) if not isinstance(side, Constant)}
+            return units.pop() if len(units) == 1 else None
+        case Operation("/", left, right):
+            unit = unit_of(left)
+            return Unit.RATIO if unit is not None and unit is unit_of(right) else None
+        case _:
+            return None

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+
+from watchdog import spelling
+from watchdog.rules import formats
+
+_MOST_LETTERS = 500
+_PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+
+# What stands behind each field, and so how it may be formatted.
+_MEASURED = frozenset(("value", "threshold", "peak"))
+_LASTING = {"window": "seconds", "for": "seconds", "since": "ago"}
+_TEXTS = frozenset(("severity", "rule", "host"))
+FIELDS = _MEASURED | _LASTING.keys() | _TEXTS  # and the dimensions of the rule's `by`
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """`{name:format}`; an empty format is the field's natural one."""
+    """`{name:format}`; an empty format is the text as it is."""
 
     name: str
     format: str = ""
@@ -19,3 +33,73 @@ class Template:
 
     text: str
     parts: tuple[str | Field, ...]
+
+
+class TemplateError(ValueError):
+    """The text is no summary; the message says what is wrong with it."""
+
+
+def parse(text: str, dimensions: Collection[str], natural: str = "count") -> Template:
+    """Return the template that `text` writes.
+
+    `dimensions`: the rule's `by`, which may be fields beside `FIELDS`. `natural`: the format of value, threshold and
+    peak where the text gives none. `{{` and `}}` are braces.
+
+    Raises:
+        TemplateError: a field or format is unknown, a brace stands alone, the text is too long or of several lines.
+    """
+    if len(text) > _MOST_LETTERS:
+        raise TemplateError(f"over {_MOST_LETTERS} letters")
+    if not text.isprintable():
+        raise TemplateError("must be one line without control characters")
+    return Template(text, tuple(_parts(text, dimensions, natural)))
+
+
+def _parts(text: str, dimensions: Collection[str], natural: str) -> Iterator[str | Field]:
+    position, literal = 0, ""
+    for piece in _PIECE.finditer(text):
+        literal += text[position : piece.start()]
+        position = piece.end()
+        if piece[0] in {"{{", "}}"}:
+            literal += piece[0][0]
+        elif piece[1] is None:
+            raise TemplateError(f"a {piece[0]} stands alone: write {piece[0] * 2} for a brace")
+        else:
+            if literal:
+                yield literal
+            literal = ""
+            yield _field(piece[1], dimensions, natural)
+    if literal := literal + text[position:]:
+        yield literal
+
+
+def _field(inside: str, dimensions: Collection[str], natural: str) -> Field:
+    name, colon, form = inside.partition(":")
+    if name in dimensions or name in _TEXTS:
+        if colon:
+            raise TemplateError(f"{{{name}}} is a text and takes no format")
+        return Field(name)
+    if name not in FIELDS:
+        raise TemplateError(spelling.unknown("field", name, FIELDS.union(dimensions)))
+    if colon and form not in formats.FORMATS:
+        raise TemplateError(spelling.unknown("format", form, formats.FORMATS))
+    if name in _LASTING:
+        if form not in {"", "seconds", "ago"}:
+            raise TemplateError(f"{{{name}}} is a time: use seconds or ago")
+        return Field(name, form or _LASTING[name])
+    return Field(name, form or natural)
+
+
+def render(template: Template, values: Mapping[str, object]) -> str:
+    """Return the text with each field replaced once by what `values` holds for it.
+
+    `values`: numbers for value, threshold and peak (in the metric's unit); seconds for window, for and since (how long
+    ago the condition became true); texts for the rest, an empty one shown as "-". What is put in is never read again.
+    """
+    return "".join(part if isinstance(part, str) else _shown(part, values[part.name]) for part in template.parts)
+
+
+def _shown(field: Field, value: object) -> str:
+    if field.format and isinstance(value, (int, float)):
+        return formats.FORMATS[field.format](value)
+    return str(value) or "-"

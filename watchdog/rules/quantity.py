@@ -1,0 +1,44 @@
+"""Numbers with units, as thresholds write them: `"100MB"`, `"1.5GiB"`, `"250ms"`, `"5%"`, `"10MB/s"`."""
+
+from __future__ import annotations
+
+import re
+
+from watchdog.measure.catalogue import Unit
+from watchdog.spelling import quoted
+
+_QUANTITY = re.compile(r"(-?\d{1,18}(?:\.\d{1,18})?) ?([A-Za-z%]*)(/s)?", re.ASCII)
+_SCALES: dict[Unit | None, dict[str, float]] = {
+    Unit.BYTES: {
+        "B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12,
+        "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40,
+    },
+    Unit.SECONDS: {"us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3_600, "d": 86_400},
+    Unit.RATIO: {"%": 1e-2},
+}  # fmt: skip
+_EXAMPLES = {Unit.BYTES: '"100MB"', Unit.SECONDS: '"250ms"', Unit.RATIO: '"5%"'}
+
+
+def parse_quantity(text: str, unit: Unit | None, *, per_second: bool) -> float:
+    """Return the number that `text` writes, in `unit` (bytes, seconds, share of 1); `/s` may follow where it is a rate.
+
+    Raises:
+        ValueError: `text` is no number, or its unit does not go with `unit`; the message says so.
+    """
+    match = _QUANTITY.fullmatch(text)
+    example = _EXAMPLES.get(unit, "100") if unit else "100"
+    if match is None:
+        raise ValueError(f"not a number: {quoted(text)}; write it like {example}")
+    number, suffix, rate = match.groups()
+    if rate and not per_second:
+        raise ValueError(f"{quoted(text)} is a rate, and what it is compared with is not")
+    scales = _SCALES.get(unit, {})
+    if not suffix:
+        return float(number)
+    if suffix not in scales:
+        allowed = f"with {', '.join(scales)}" if scales else "without a unit"
+        measured = f"{unit} are written" if unit else "it is written"
+        raise ValueError(f"wrong unit {quoted(suffix)} in {quoted(text)}: {measured} {allowed}")
+    # Divided where that is exact: 250 * 1e-3 is not 0.25 in floating point for every number.
+    scale = scales[suffix]
+    return float(number) * scale if scale >= 1 else float(number) / round(1 / scale)
