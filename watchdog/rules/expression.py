@@ -177,3 +177,22 @@ def unit_of(expression: Expression) -> Unit | None:
             return Unit.RATIO if unit is not None and unit is unit_of(right) else None
         case _:
             return None
+
+
+def is_linear(expression: Expression) -> bool:
+    """Tell whether what `expression` gives grows with time as its metrics do: true of sums, not of ratios."""
+    match expression:
+        case Operand():
+            return True
+        case Operation("+" | "-", left, right):
+            return all(is_linear(side) for side in (left, right) if not isinstance(side, Constant))
+        case Operation("*", left, right):
+            return isinstance(left, Constant) != isinstance(right, Constant) and is_linear(_variable(left, right))
+        case Operation("/", left, Constant()):
+            return is_linear(left)
+        case _:
+            return False
+
+
+def _variable(left: Expression, right: Expression) -> Expression:
+    return right if isinstance(left, Constant) else left

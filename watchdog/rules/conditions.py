@@ -1,0 +1,93 @@
+"""`where` of a rule: which rows it is about."""
+
+from __future__ import annotations
+
+import fnmatch
+import ipaddress
+import re
+
+from watchdog import spelling
+from watchdog.document import Table
+from watchdog.measure.catalogue import DIMENSIONS, Dimension, Values
+from watchdog.rules.schema import Condition
+
+_NUMBERS = re.compile(r"(\d{1,10})(?:-(\d{1,10}))?", re.ASCII)
+_GREATEST_PORT = 65_535
+_GREATEST = 2**32 - 1  # pids and inode numbers of namespaces
+
+
+def read_where(rule: Table) -> tuple[Condition, ...]:
+    """Return the conditions of `rule`, in the file's order; problems are noted in it."""
+    where = rule.table("where")
+    conditions = []
+    for key in where:
+        value = where.value(key)
+        if key not in DIMENSIONS:
+            where.problem(key, spelling.unknown("dimension", key, DIMENSIONS))
+            continue
+        if value == []:
+            where.problem(key, "must not be empty")
+        elements = value if isinstance(value, list) else [value]
+        conditions.append(_read_condition(where, DIMENSIONS[key], elements, is_array=isinstance(value, list)))
+    return tuple(conditions)
+
+
+def _read_condition(where: Table, dimension: Dimension, elements: list[object], *, is_array: bool) -> Condition:
+    any_of: list[str] = []
+    none_of: list[str] = []
+    for index, element in enumerate(elements):
+        text = str(element) if _is_plain_number(element) and dimension.values is Values.NUMBER else element
+        if not isinstance(text, str):
+            wanted = "numbers or texts" if dimension.values is Values.NUMBER else "texts"
+            where.problem(dimension.name, f"takes {wanted} only", index=index if is_array else None)
+            continue
+        pattern = text.removeprefix("!")
+        try:
+            _check(dimension, pattern)
+        except ValueError as error:
+            where.problem(dimension.name, str(error), index=index if is_array else None)
+        (any_of if pattern == text else none_of).append(pattern)
+    return Condition(dimension.name, tuple(any_of), tuple(none_of))
+
+
+def _is_plain_number(value: object) -> bool:
+    # Integers beyond 64 bits are no TOML, and Python refuses to print the greatest of them.
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def _check(dimension: Dimension, pattern: str) -> None:
+    match dimension.values:
+        case Values.CHOICE:
+            _check_choice(dimension, pattern)
+        case Values.NUMBER:
+            _check_number(dimension, pattern)
+        case Values.ADDRESS:
+            _check_address(pattern)
+        case Values.NAME:  # any text may be a name; "" is that of what has none
+            pass
+
+
+def _check_choice(dimension: Dimension, pattern: str) -> None:
+    if not any(fnmatch.fnmatchcase(choice, pattern) for choice in dimension.choices):
+        raise ValueError(spelling.unknown(dimension.name, pattern, dimension.choices))
+
+
+def _check_number(dimension: Dimension, pattern: str) -> None:
+    match = _NUMBERS.fullmatch(pattern)
+    if match is None:
+        raise ValueError(f'not a number or a range like "1024-65535": {spelling.quoted(pattern)}')
+    low, high = int(match[1]), int(match[2] or match[1])
+    greatest = _GREATEST_PORT if dimension.name.endswith("_port") else _GREATEST
+    if high > greatest:
+        raise ValueError(f"{high} is no {dimension.name}: the greatest is {greatest}")
+    if low > high:
+        raise ValueError(f"the range {spelling.quoted(pattern)} is empty")
+
+
+def _check_address(pattern: str) -> None:
+    try:
+        network = ipaddress.ip_network(pattern, strict=False)
+    except ValueError:
+        raise ValueError(f"not an address or a CIDR block: {spelling.quoted(pattern)}") from None
+    if str(network.network_address) != str(ipaddress.ip_address(pattern.partition("/")[0])):
+        raise ValueError(f'{spelling.quoted(pattern)} has bits set behind its prefix: did you mean "{network}"?')

@@ -1,0 +1,86 @@
+"""Rule files → rules, all or nothing: one problem anywhere, and none of them is used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from watchdog.clock import SECOND_NS
+from watchdog.config import open_document
+from watchdog.document import Document
+from watchdog.errors import ConfigError, Problem
+from watchdog.rules.reading import Surroundings, read_rule
+from watchdog.rules.schema import Rule
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """The rules of all files, in the order of files and lines; and what their authors should know of them."""
+
+    rules: tuple[Rule, ...]
+    notes: tuple[Problem, ...]
+
+
+def load_rules(
+    paths: Iterable[str | os.PathLike[str]], *, receivers: Collection[str] | None, interval_ns: int = SECOND_NS
+) -> RuleSet:
+    """Load the rules of files and folders.
+
+    `receivers`: the names that rules may use; None if they are not known here. `interval_ns`: of the sampling.
+
+    Raises:
+        ConfigError: with every problem of every file.
+    """
+    around = Surroundings(receivers, interval_ns, {})
+    problems: list[Problem] = []
+    notes: list[Problem] = []
+    rules: list[Rule] = []
+    for path in paths:
+        try:
+            files = toml_files(Path(path))
+        except ConfigError as error:
+            problems.extend(error.problems)
+            continue
+        for file in files:
+            try:
+                document = open_document(file)
+            except ConfigError as error:
+                problems.extend(error.problems)
+                continue
+            rules.extend(read_rules(document, around))
+            problems.extend(document.problems)
+            notes.extend(document.notes)
+    if problems:
+        raise ConfigError(sorted(problems))
+    return RuleSet(tuple(rules), tuple(sorted(notes)))
+
+
+def toml_files(path: Path) -> list[str]:
+    """Return `path` itself or, if it is a folder, the TOML files in it in byte order.
+
+    Left out are rule tests, hidden files, and what editors and package managers leave behind: all of it is hidden or
+    has another ending.
+
+    Raises:
+        ConfigError: the folder cannot be read.
+    """
+    if not path.is_dir():
+        return [str(path)]
+    try:
+        names = [entry.name for entry in path.iterdir()]
+    except OSError as error:
+        raise ConfigError([Problem(str(path), 1, "file", f"cannot read: {error.strerror}")]) from None
+    wanted = (name for name in names if name.endswith(".toml") and not name.endswith(".test.toml") and name[0] != ".")
+    return [str(path / name) for name in sorted(wanted, key=os.fsencode)]
+
+
+def read_rules(document: Document, around: Surroundings) -> tuple[Rule, ...]:
+    """Return the rules of one file; problems are noted in `document`."""
+    tables = document.root.tables("rule")
+    if not tables and not document.problems:
+        document.root.note("rule", "this file holds no rules")
+    rules = tuple(read_rule(table, around) for table in tables)
+    document.root.finish()
+    return rules

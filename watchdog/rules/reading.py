@@ -1,0 +1,219 @@
+"""One `[[rule]]` table → one `Rule`; all that is wrong with it is noted in the table."""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from watchdog import spelling
+from watchdog.document import Table
+from watchdog.durations import format_duration
+from watchdog.measure.catalogue import DIMENSIONS, METRICS, Kind
+from watchdog.rules import expression, template
+from watchdog.rules.conditions import read_where
+from watchdog.rules.expression import Comparison, Constant, Expression, ExpressionError, Operand
+from watchdog.rules.formats import natural_format
+from watchdog.rules.schema import Rule, Stat, Statistic
+from watchdog.rules.template import Template, TemplateError
+from watchdog.rules.thresholds import Measure, read_thresholds
+
+_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
+_PERCENTILE = re.compile(r"p(\d\d|9\d\d)", re.ASCII)
+_STATS = ("rate", "sum", "max", "min", "mean", "last")
+_FALLBACK = Constant(0.0)  # stands for an expression that could not be read
+_ALLOWED = {
+    Kind.COUNTER: frozenset(Statistic) - {Statistic.PERCENTILE},
+    Kind.GAUGE: frozenset((Statistic.MAX, Statistic.MIN, Statistic.MEAN, Statistic.LAST)),
+    Kind.DISTRIBUTION: frozenset(Statistic) - {Statistic.RATE, Statistic.LAST},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a rule is checked against.
+
+    `receivers`: the names there are, None if not known here. `ids`: those of the rules read so far, with their places.
+    """
+
+    receivers: Collection[str] | None
+    interval_ns: int
+    ids: dict[str, str]
+
+
+def read_rule(table: Table, around: Surroundings) -> Rule:
+    """Return the rule that `table` writes; not to be used if a problem has been noted."""
+    metric = _read_metric(table)
+    stat = _read_stat(table, metric)
+    by = _read_by(table)
+    measure = _measure(metric, stat)
+    rule = Rule(
+        id=_read_id(table, around.ids),
+        summary=_read_summary(table, by, measure),
+        metric=metric,
+        stat=stat,
+        window_ns=_read_window(table, around.interval_ns),
+        by=by,
+        where=read_where(table),
+        only_if=_read_only_if(table),
+        thresholds=read_thresholds(table, measure),
+        for_ns=table.duration("for", "0s", maximum="7d"),
+        keep_ns=table.duration("keep", "0s", maximum="7d"),
+        receivers=_read_receivers(table, around.receivers),
+        runbook=_read_runbook(table),
+        file=table.document.file,
+        line=table.line,
+    )
+    table.finish()
+    return rule
+
+
+def _read_id(table: Table, ids: dict[str, str]) -> str:
+    identity = table.text("id")
+    if table.failed("id"):
+        return identity
+    if not _ID.fullmatch(identity):
+        table.problem("id", f"{spelling.quoted(identity)}: use a to z, 0 to 9 and -, beginning with a letter or digit")
+    elif identity in ids:
+        table.problem("id", f'"{identity}" is already the rule of {ids[identity]}')
+    ids.setdefault(identity, f"{table.document.file}:{table.line}")
+    return identity
+
+
+def _read_metric(table: Table) -> Expression:
+    text = table.text("metric")
+    if table.failed("metric"):
+        return _FALLBACK
+    try:
+        metric = expression.parse(text)
+    except ExpressionError as error:
+        table.problem("metric", str(error))
+        return _FALLBACK
+    mixed = sorted(name for name in expression.metrics_of(metric) if METRICS[name].kind is Kind.DISTRIBUTION)
+    if mixed and not isinstance(metric, Operand):
+        table.problem("metric", f"{mixed[0]} has one value per connection: no arithmetic with it")
+        return _FALLBACK
+    return metric
+
+
+def _read_stat(table: Table, metric: Expression) -> Stat:
+    text = table.text("stat")
+    if table.failed("stat"):
+        return Stat(text, Statistic.MAX)
+    stat = _parse_stat(text)
+    if stat is None:
+        known = (*_STATS, "p50", "p90", "p95", "p99", "p999")
+        table.problem("stat", spelling.unknown("stat", text, known))
+        return Stat(text, Statistic.MAX)
+    for name in sorted(expression.metrics_of(metric)):
+        kind = METRICS[name].kind
+        if stat.statistic not in _ALLOWED[kind]:
+            allowed = ", ".join(sorted(one.value for one in _ALLOWED[kind] if one is not Statistic.PERCENTILE))
+            percentiles = ", p50 to p999" if kind is Kind.DISTRIBUTION else ""
+            table.problem("stat", f'"{text}" makes no sense of the {kind} {name}: use {allowed}{percentiles}')
+    return stat
+
+
+def _parse_stat(text: str) -> Stat | None:
+    if text in _STATS:
+        return Stat(text, Statistic(text))
+    match = _PERCENTILE.fullmatch(text)
+    if match is None or match[1] == "00":
+        return None
+    return Stat(text, Statistic.PERCENTILE, int(match[1]) / 10 ** (len(match[1]) - 2))
+
+
+def _measure(metric: Expression, stat: Stat) -> Measure | None:
+    """Return what thresholds are compared with; None if the metric could not be read."""
+    if metric is _FALLBACK:
+        return None
+    unit = expression.unit_of(metric)
+    # All but the sum of a counter is per second (see Statistic); a ratio has no time in it.
+    per_second = (
+        stat.statistic is not Statistic.SUM
+        and expression.is_linear(metric)
+        and all(METRICS[name].kind is Kind.COUNTER for name in expression.metrics_of(metric))
+    )
+    return Measure(unit, per_second)
+
+
+def _read_window(table: Table, interval_ns: int) -> int:
+    window_ns = table.duration("window", maximum="1d")
+    if not table.failed("window") and window_ns < 2 * interval_ns:
+        least, interval = format_duration(2 * interval_ns), format_duration(interval_ns)
+        table.problem("window", f"must hold two samples, so at least {least} with a sampling interval of {interval}")
+    return window_ns
+
+
+def _read_by(table: Table) -> tuple[str, ...]:
+    by = table.texts("by", ())
+    for index, name in enumerate(by):
+        if name not in DIMENSIONS:
+            table.problem("by", spelling.unknown("dimension", name, DIMENSIONS), index=index)
+        elif name in by[:index]:
+            table.problem("by", f'"{name}" stands there twice', index=index)
+        elif DIMENSIONS[name].volatile:
+            table.note("by", f'"{name}" changes all the time: each value is an alert of its own', index=index)
+    return by
+
+
+def _read_summary(table: Table, by: tuple[str, ...], measure: Measure | None) -> Template:
+    text = table.text("summary")
+    natural = natural_format(measure.unit, per_second=measure.per_second) if measure else "count"
+    if not table.failed("summary"):
+        try:
+            return template.parse(text, by, natural)
+        except TemplateError as error:
+            table.problem("summary", str(error))
+    return Template(text, ())
+
+
+def _read_only_if(table: Table) -> Comparison | None:
+    if "only_if" not in table:
+        return None
+    text = table.text("only_if")
+    if table.failed("only_if"):
+        return None
+    try:
+        comparison = expression.parse_comparison(text)
+    except ExpressionError as error:
+        table.problem("only_if", str(error))
+        return None
+    for name in sorted(expression.metrics_of(comparison.left)):
+        if METRICS[name].kind is Kind.DISTRIBUTION:
+            table.problem("only_if", f"{name} has one value per connection: use counters and gauges")
+    return comparison
+
+
+def _read_receivers(table: Table, known: Collection[str] | None) -> tuple[str, ...] | None:
+    if "receivers" not in table:
+        return None
+    names = table.texts("receivers")
+    if not names and not table.failed("receivers"):
+        table.problem("receivers", "must name one: nobody would be told. Without this key, the routing's default is")
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            table.problem("receivers", f"{spelling.quoted(name)} stands there twice", index=index)
+        elif known is None:
+            table.note("receivers", f"not checked: {spelling.quoted(name)} stands in another file", index=index)
+        elif name not in known:
+            table.problem("receivers", spelling.unknown("receiver", name, known), index=index)
+    return names
+
+
+def _read_runbook(table: Table) -> str | None:
+    if "runbook" not in table:
+        return None
+    url = table.text("runbook")
+    if not table.failed("runbook") and not _is_web_address(url):
+        table.problem("runbook", f"must be an http or https address, not {spelling.quoted(url)}")
+    return url
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and url.isprintable() and " " not in url

@@ -1,0 +1,100 @@
+"""`fire_above`, `fire_below` and `clear_*` of a rule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from watchdog.document import Table
+from watchdog.measure.catalogue import Unit
+from watchdog.rules.quantity import parse_quantity
+from watchdog.rules.schema import Severity, Thresholds
+
+Levels = Mapping[Severity, float]  # NaN, which compares with nothing, where a level could not be read
+
+_KEYS = ("fire_above", "fire_below", "clear_below", "clear_above")
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What thresholds are compared with: its unit (None: none that has a name), and whether it is a rate."""
+
+    unit: Unit | None
+    per_second: bool
+
+
+def read_thresholds(rule: Table, measure: Measure | None) -> Thresholds:
+    """Return when `rule` fires and clears; problems are noted in it. `measure` is None where the metric is wrong."""
+    levels = {key: _read_levels(rule, key, measure) for key in _KEYS}
+    above = "fire_above" in rule or "fire_below" not in rule
+    fire_key, clear_key = ("fire_above", "clear_below") if above else ("fire_below", "clear_above")
+    other_fire, other_clear = ("fire_below", "clear_above") if above else ("fire_above", "clear_below")
+    if fire_key not in rule:
+        rule.problem(fire_key, "missing: give fire_above or fire_below")
+    if other_fire in rule:
+        rule.problem(other_fire, f"a rule fires either above or below: {fire_key} is given too")
+    elif other_clear in rule:
+        rule.problem(other_clear, f"goes with {other_fire}; with {fire_key} use {clear_key}")
+    fire, clear = levels[fire_key], levels[clear_key]
+    if not rule.failed(fire_key):
+        _check_severities(rule, fire_key, fire, above=above)
+        _check_clear(rule, clear_key, clear, fire, above=above)
+    return Thresholds(above, fire, {severity: clear.get(severity, level) for severity, level in fire.items()})
+
+
+def _read_levels(rule: Table, key: str, measure: Measure | None) -> Levels:
+    """Return the levels at `key`, none if it is not there: a plain number is the warning's."""
+    value = rule.value(key, None)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        return {Severity.WARNING: _read_level(rule, key, value, measure)}
+    table = rule.table(key)
+    read = {
+        severity: _read_level(table, severity.label, level, measure)
+        for severity in Severity
+        if (level := table.value(severity.label, None)) is not None
+    }
+    table.finish()
+    if not value:
+        rule.problem(key, "names no severity: give warning, critical or both")
+    return read
+
+
+def _read_level(table: Table, key: str, value: object, measure: Measure | None) -> float:
+    if isinstance(value, str):
+        try:
+            return parse_quantity(value, measure.unit, per_second=measure.per_second) if measure else math.nan
+        except ValueError as error:
+            table.problem(key, str(error))
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+        table.problem(key, 'must be a number, or a text with a unit like "100MB"')
+    else:
+        number = table.number(key)
+        return math.nan if table.failed(key) else number
+    return math.nan
+
+
+def _check_severities(rule: Table, key: str, fire: Levels, *, above: bool) -> None:
+    warning, critical = (fire.get(severity, math.nan) for severity in Severity)
+    if (critical <= warning) if above else (critical >= warning):
+        better = "above" if above else "below"
+        _problem(rule, key, Severity.CRITICAL, f"must be {better} the warning's {warning:g}, not {critical:g}")
+
+
+def _check_clear(rule: Table, key: str, clear: Levels, fire: Levels, *, above: bool) -> None:
+    for severity, level in clear.items():
+        if severity not in fire:
+            _problem(rule, key, severity, f"the rule never fires as {severity.label}: nothing to clear")
+        elif (level > fire[severity]) if above else (level < fire[severity]):
+            limit = "at most" if above else "at least"
+            _problem(rule, key, severity, f"must be {limit} what fires, {fire[severity]:g}, not {level:g}")
+
+
+def _problem(rule: Table, key: str, severity: Severity, message: str) -> None:
+    """Note a problem where the level of `severity` is written."""
+    if isinstance(rule.value(key), dict):
+        rule.table(key).problem(severity.label, message)
+    else:
+        rule.problem(key, message)
