@@ -1,0 +1,67 @@
+"""Tell systemd how the daemon is (sd_notify(3)), by its datagram protocol; without systemd, do nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Mapping
+
+_PATIENCE_SECONDS = 1.0  # systemd's socket may be full for a moment; a tick must not wait for longer
+
+
+class Systemd:
+    """The service manager that started this process, if one did and asked to be told."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        """Take address and watchdog interval from `environment` (NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID)."""
+        address = environment.get("NOTIFY_SOCKET", "")
+        # "@" stands for the NUL byte of an abstract address; anything but that and a path (vsock:…) is for others.
+        self._address = address.replace("@", "\0", 1) if address.startswith("@") else address
+        if not address.startswith(("/", "@")):
+            self._address = ""
+        self.watchdog_interval_seconds = _watchdog_interval_seconds(environment)
+
+    def ready(self) -> bool:
+        """Say that the start, or the reload, is over."""
+        return self._tell("READY=1")
+
+    def reloading(self) -> bool:
+        """Say that a reload begins; `ready` must follow."""
+        # Type=notify-reload (systemd 253) waits for ever for a reload told without the time.
+        return self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+    def stopping(self) -> bool:
+        """Say that the end has begun."""
+        return self._tell("STOPPING=1")
+
+    def status(self, text: str) -> bool:
+        """Show `text` in `systemctl status`, its line ends made spaces: each line would be a message of its own."""
+        return self._tell(f"STATUS={' '.join(text.split())}")
+
+    def watchdog(self) -> bool:
+        """Say that the daemon does its work: to be called after a good sample, never by a thread that only waits.
+
+        systemd restarts the daemon when it has not heard this for `watchdog_interval_seconds` (None: it does not watch).
+        """
+        return self.watchdog_interval_seconds is not None and self._tell("WATCHDOG=1")
+
+    def _tell(self, message: str) -> bool:
+        # False if there is no one to tell, or they would not listen: no reason to stop guarding.
+        if not self._address:
+            return False
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.settimeout(_PATIENCE_SECONDS)
+            sender.sendto(message.encode("utf-8", "replace"), self._address)
+            return True
+        return False
+
+
+def _watchdog_interval_seconds(environment: Mapping[str, str]) -> float | None:
+    # sd_watchdog_enabled(3): WATCHDOG_PID names the process that is meant; a child inherits the variables.
+    meant = environment.get("WATCHDOG_PID", str(os.getpid()))
+    microseconds = environment.get("WATCHDOG_USEC", "")
+    if meant != str(os.getpid()) or not microseconds.isdecimal() or int(microseconds) == 0:
+        return None
+    return int(microseconds) / 1_000_000
