@@ -65,6 +65,7 @@ class Alert:
     reason: str  # why it is in this state, in words: "value above 100 for 10 s"; "process gone"
     receivers: tuple[str, ...] | None
     runbook: str | None
+    format: str = "count"  # how value, threshold and peak read best: one of `rules.formats.FORMATS`
 
     def to_json(self) -> dict[str, Any]:
         """Return what `json` can write and `from_json` reads; bytes that are no UTF-8 stay surrogate-escaped."""

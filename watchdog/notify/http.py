@@ -29,12 +29,14 @@ from urllib3 import connection, connectionpool
 from urllib3.exceptions import HTTPError as TransportError
 
 from watchdog import __version__
+from watchdog.document import Table
 from watchdog.errors import DeliveryError
 from watchdog.notify.dial import Deadline, Tripwire, connect
 from watchdog.secret import Secret
 
 MOST_ANSWER_BYTES = 65_536
 
+_NOWHERE = Secret("http://unset.invalid/")  # RFC 2606 §2: a name that never resolves
 _RETRYABLE_CLIENT_ERRORS = (408, 425)  # RFC 9110 §15.5.9 Request Timeout, RFC 8470 §5.2 Too Early
 
 
@@ -130,8 +132,19 @@ class Endpoint:
         return DeliveryError("connect", f"{self.host}: connection broken before the answer", retryable=True)
 
 
-def check(answer: Answer, host: str) -> None:
-    """Return if `answer` says that `host` has taken what was posted.
+def endpoint_from_table(table: Table, key: str) -> Endpoint:
+    """Return the endpoint whose URL is the secret at `key`; one that leads nowhere, where a problem has been noted."""
+    url = table.secret(key)
+    try:
+        return Endpoint(url or _NOWHERE)
+    except ValueError as error:
+        given = next(form for form in (key, f"{key}_file", f"{key}_env") if form in table)
+        table.problem(given, str(error))
+        return Endpoint(_NOWHERE)
+
+
+def check(answer: Answer, host: str, hint: str = "") -> None:
+    """Return if `answer` says that `host` has taken what was posted; `hint` is added to the error if not.
 
     Raises:
         DeliveryError: `rate_limited`, `auth`, `redirect`, `client_error` or `server_error`.
@@ -139,7 +152,7 @@ def check(answer: Answer, host: str) -> None:
     status, wait = answer.status, answer.retry_after_seconds
     if answer.accepted:
         return
-    said = f"{host} answered {status}"
+    said = f"{host} answered {status}{hint}"
     if status == 429:  # noqa: PLR2004 - RFC 6585 §4 Too Many Requests
         raise DeliveryError("rate_limited", said, retryable=True, retry_after_seconds=wait)
     if status in (401, 403):

@@ -1,0 +1,135 @@
+"""Webhooks: Alertmanager's JSON, version 4, so that whatever takes its webhooks takes ours.
+
+Source: prometheus/alertmanager, notify/webhook/webhook.go (Message) and template/template.go (Data, Alert).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import math
+from functools import reduce
+from typing import Any, ClassVar, Self
+
+from watchdog.alerts.alert import Alert
+from watchdog.clock import Clock, SystemClock
+from watchdog.document import Table
+from watchdog.notify import http, render, sanitize
+from watchdog.notify.notice import Notice
+from watchdog.notify.receiver import Receiver
+from watchdog.secret import Secret
+
+_LONGEST_VALUE = 1_024
+_NOT_ENDED = "0001-01-01T00:00:00Z"  # Go's zero time: what Alertmanager sends while an alert fires
+
+
+class Webhook(Receiver):
+    """Posts each notice as one JSON document."""
+
+    type: ClassVar[str] = "webhook"
+
+    def __init__(self, name: str, endpoint: http.Endpoint, hmac_secret: Secret | None, clock: Clock) -> None:
+        """Post to `endpoint`, signed if there is an `hmac_secret`."""
+        super().__init__(name)
+        self._endpoint = endpoint
+        self._hmac_secret = hmac_secret
+        self._clock = clock
+
+    @classmethod
+    def from_table(cls, name: str, table: Table) -> Self:
+        """Read `url` (or `url_file`, `url_env`) and `hmac_secret` (likewise, not required)."""
+        endpoint = http.endpoint_from_table(table, "url")
+        return cls(name, endpoint, table.secret("hmac_secret", required=False), SystemClock())
+
+    def render(self, notice: Notice) -> bytes:
+        """Return the JSON document."""
+        return json.dumps(_message(notice), ensure_ascii=False, separators=(",", ":")).encode()
+
+    def send(self, notice: Notice, deadline_seconds: float) -> None:
+        """Post it; a 2xx status says that the receiver has it."""
+        body = self.render(notice)
+        headers = {"Content-Type": "application/json", "X-Notification-Id": notice.id, **self._signature(body)}
+        http.check(self._endpoint.post(body, headers, deadline_seconds), self._endpoint.host)
+
+    def destination(self) -> str:
+        """Name the host."""
+        return f"webhook {self._endpoint.host}"
+
+    def _signature(self, body: bytes) -> dict[str, str]:
+        """Sign time and body, so that the other side can refuse old requests sent again."""
+        if self._hmac_secret is None:
+            return {}
+        sent_at = str(int(self._clock.wall()))
+        signed = hmac.new(self._hmac_secret.reveal().encode(), sent_at.encode() + b":" + body, hashlib.sha256)
+        return {"X-Watchdog-Timestamp": sent_at, "X-Watchdog-Signature": f"sha256={signed.hexdigest()}"}
+
+
+def _message(notice: Notice) -> dict[str, Any]:
+    alerts = [_alert(alert, notice) for alert in render.worst_first(notice.alerts)]
+    return {
+        "version": "4",
+        "groupKey": f'{{}}:{{alertname="{notice.group}"}}',
+        "truncatedAlerts": 0,
+        "status": notice.status,
+        "receiver": notice.receiver,
+        "groupLabels": {"alertname": notice.group},
+        "commonLabels": _common([alert["labels"] for alert in alerts]),
+        "commonAnnotations": _common([alert["annotations"] for alert in alerts]),
+        "externalURL": "",
+        "notification_reason": notice.reason,
+        "alerts": alerts,
+    }
+
+
+def _alert(alert: Alert, notice: Notice) -> dict[str, Any]:
+    return {
+        "status": "firing" if alert.resolved is None else "resolved",
+        "labels": _labels(alert, notice),
+        "annotations": _annotations(alert, notice),
+        "startsAt": render.timestamp(alert.fired),
+        "endsAt": _NOT_ENDED if alert.resolved is None else render.timestamp(alert.resolved),
+        "generatorURL": "",
+        "fingerprint": alert.fingerprint,
+    }
+
+
+def _labels(alert: Alert, notice: Notice) -> dict[str, str]:
+    labels = {name: _text(value) for name, value in alert.labels}
+    labels |= {"alertname": alert.rule, "severity": alert.severity.label}
+    labels |= {"host": _text(notice.host), "instance": _text(notice.host)}
+    if notice.test:
+        labels["test"] = "true"
+    return labels
+
+
+def _annotations(alert: Alert, notice: Notice) -> dict[str, str]:
+    mark = render.TEST_MARK if notice.test else ""
+    annotations = {
+        "summary": _text(mark + alert.summary),
+        "description": "\n".join(_text(line) for line in render.details(alert, notice)),
+        "value": _number(alert.value),
+        "threshold": _number(alert.threshold),
+        "peak": _number(alert.peak),
+        "reason": _text(alert.reason),
+        "since": render.timestamp(alert.started),
+    }
+    if alert.runbook is not None:
+        annotations["runbook_url"] = _text(alert.runbook)
+    return annotations
+
+
+def _common(tables: list[dict[str, str]]) -> dict[str, str]:
+    """Return the entries that all of `tables` have in common."""
+    return dict(sorted(reduce(lambda common, other: common & other.items(), tables[1:], set(tables[0].items()))))
+
+
+def _text(text: str) -> str:
+    return sanitize.visible(text, _LONGEST_VALUE)
+
+
+def _number(value: float) -> str:
+    """Return `value` as a program reads it, in Go's and Prometheus's words where it is not finite."""
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
+    return repr(value)
