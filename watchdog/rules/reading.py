@@ -196,7 +196,9 @@ def _read_receivers(table: Table, known: Collection[str] | None) -> tuple[str, .
         if name in names[:index]:
             table.problem("receivers", f"{spelling.quoted(name)} stands there twice", index=index)
         elif known is None:
-            table.note("receivers", f"not checked: {spelling.quoted(name)} stands in another file", index=index)
+            message = f"not checked: {spelling.quoted(name)} stands in another file"
+            if all(note.message != message for note in table.document.notes):  # once a file is enough
+                table.note("receivers", message, index=index)
         elif name not in known:
             table.problem("receivers", spelling.unknown("receiver", name, known), index=index)
     return names

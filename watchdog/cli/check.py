@@ -1,0 +1,162 @@
+"""`bpf-watchdog check`: everything that is wrong with rule files and settings, without running anything."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from watchdog import spelling
+from watchdog.clock import SECOND_NS
+from watchdog.config import DEFAULT_CONFIG, DEFAULT_RULES, Config, open_document, read_config
+from watchdog.document import Document
+from watchdog.errors import ConfigError, Problem, UsageError
+from watchdog.resources import rules_folder
+from watchdog.rules.load import read_rules, toml_files
+from watchdog.rules.reading import Surroundings
+
+_SETTINGS = ("receiver", "routing", "sampling")
+_DESCRIPTION = """\
+Check rule files and settings, and print every problem as `file:line: key: message`.
+
+PATH is a file under any name, or a folder whose *.toml files are checked; rules and settings are told apart by what is
+in them. Without PATH: /etc/bpf-watchdog/watchdog.toml and /etc/bpf-watchdog/rules.d, or the shipped rules where there
+are none.
+
+Needs no root, no network and no daemon, so that it fits the validation hooks of configuration management:
+`validate: bpf-watchdog check %s`. What can only be known on the guarded host (receivers that stand in another file,
+secrets that this user cannot read) is a note. Exit code: 0 no problem, 1 problems, 2 no such path."""
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What came out of the files."""
+
+    files: int = 0
+    rules: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[Problem] = field(default_factory=list)
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "check",
+        help="check rule files and settings, without running anything",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("paths", metavar="PATH", nargs="*", type=Path, help="a TOML file, or a folder of them")
+    parser.add_argument(
+        "--config", metavar="FILE", type=Path, help="also check this watchdog.toml, and the rules' receivers against it"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, print, and return the exit code.
+
+    Raises:
+        UsageError: there is no such path.
+    """
+    paths = [*([args.config] if args.config else []), *args.paths]
+    if not args.paths:
+        paths += _usual_paths(with_config=args.config is None)
+    for path in paths:
+        if not os.path.lexists(path):
+            raise UsageError(f"no such file or folder: {path}")
+    findings = _check(paths)
+    if args.json:
+        print(json.dumps(asdict(findings), indent=2))
+    else:
+        _print(findings)
+    return 1 if findings.problems else 0
+
+
+def _usual_paths(*, with_config: bool) -> list[Path]:
+    config, rules = Path(DEFAULT_CONFIG), Path(DEFAULT_RULES)
+    return [*([config] if with_config and config.exists() else []), rules if rules.exists() else rules_folder()]
+
+
+def _print(findings: _Findings) -> None:
+    notes = [Problem(note.file, note.line, note.key, f"note: {note.message}") for note in findings.notes]
+    for line in sorted(findings.problems + notes):
+        print(line)
+    counts = f"{_counted(findings.files, 'file')}, {_counted(findings.rules, 'rule')}"
+    found = f"{_counted(len(findings.problems), 'problem')}, {_counted(len(findings.notes), 'note')}"
+    print(f"{counts}: {found}", file=sys.stderr)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+
+
+def _check(paths: Sequence[Path]) -> _Findings:
+    findings = _Findings()
+    documents = _open_all(paths, findings)
+    settings = [document for document in documents if not _holds_rules(document) and _holds_settings(document)]
+    configs = [_check_settings(document) for document in settings]
+    receivers = [name for config in configs for name in config.receiver_names] if configs else None
+    interval_ns = max((config.sampling.interval_ns for config in configs), default=SECOND_NS)
+    around = Surroundings(receivers, interval_ns, {})
+    for document in documents:
+        if _holds_rules(document):
+            findings.rules += len(read_rules(document, around))
+        elif document not in settings:
+            _tell_neither(document)
+        findings.problems += document.problems
+        findings.notes += document.notes
+    findings.problems.sort()
+    findings.notes.sort()
+    return findings
+
+
+def _open_all(paths: Sequence[Path], findings: _Findings) -> list[Document]:
+    files: dict[str, None] = {}  # in order, each once
+    for path in paths:
+        try:
+            files.update(dict.fromkeys(toml_files(path)))
+        except ConfigError as error:
+            findings.problems += error.problems
+    documents = []
+    for file in files:
+        try:
+            documents.append(open_document(file, secrets_needed=False))
+        except ConfigError as error:
+            findings.problems += error.problems
+    findings.files = len(files)
+    return documents
+
+
+def _holds_rules(document: Document) -> bool:
+    return "rule" in document.root
+
+
+def _holds_settings(document: Document) -> bool:
+    return any(key in document.root for key in _SETTINGS)
+
+
+def _check_settings(document: Document) -> Config:
+    config = read_config(document)
+    if "receiver" in document.root:
+        # Late, because receivers bring requests with them, and most checks are of rules.
+        from watchdog.notify.registry import build_receivers
+
+        try:
+            build_receivers(config)
+        except ConfigError as error:
+            document.problems = sorted({*document.problems, *error.problems})
+    return config
+
+
+def _tell_neither(document: Document) -> None:
+    keys = list(document.root)
+    if not keys:
+        document.root.note("file", "holds neither rules nor settings")
+    for key in keys:
+        document.root.problem(key, spelling.unknown("key", key, ("rule", *_SETTINGS)))
