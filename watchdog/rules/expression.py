@@ -194,5 +194,16 @@ def is_linear(expression: Expression) -> bool:
             return False
 
 
+def never_negative(expression: Expression) -> bool:
+    """Tell whether no value of `expression` is below 0: true where nothing is subtracted, for no metric is."""
+    match expression:
+        case Operation("-"):
+            return False
+        case Operation(_, left, right):
+            return never_negative(left) and never_negative(right)
+        case _:
+            return True
+
+
 def _variable(left: Expression, right: Expression) -> Expression:
     return right if isinstance(left, Constant) else left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import urllib.parse
 from collections.abc import Collection
@@ -135,7 +136,7 @@ def _measure(metric: Expression, stat: Stat) -> Measure | None:
         and expression.is_linear(metric)
         and all(METRICS[name].kind is Kind.COUNTER for name in expression.metrics_of(metric))
     )
-    return Measure(unit, per_second)
+    return Measure(unit, per_second, 0.0 if expression.never_negative(metric) else -math.inf)
 
 
 def _read_window(table: Table, interval_ns: int) -> int:

@@ -18,10 +18,14 @@ _KEYS = ("fire_above", "fire_below", "clear_below", "clear_above")
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What thresholds are compared with: its unit (None: none that has a name), and whether it is a rate."""
+    """What thresholds are compared with.
+
+    `unit`: None where it has no name. `per_second`: it is a rate. `least`: no value is below this.
+    """
 
     unit: Unit | None
     per_second: bool
+    least: float
 
 
 def read_thresholds(rule: Table, measure: Measure | None) -> Thresholds:
@@ -39,8 +43,16 @@ def read_thresholds(rule: Table, measure: Measure | None) -> Thresholds:
     fire, clear = levels[fire_key], levels[clear_key]
     if not rule.failed(fire_key):
         _check_severities(rule, fire_key, fire, above=above)
+        _check_reach(rule, clear_key if above else fire_key, clear if above else fire, measure)
         _check_clear(rule, clear_key, clear, fire, above=above)
-    return Thresholds(above, fire, {severity: clear.get(severity, level) for severity, level in fire.items()})
+    return Thresholds(
+        above, fire, {severity: clear.get(severity, _next(level, above=above)) for severity, level in fire.items()}
+    )
+
+
+def _next(level: float, *, above: bool) -> float:
+    """Return the level that clears whatever does not fire: `fire_above = 0` clears at 0, and nothing is below 0."""
+    return math.nextafter(level, math.inf if above else -math.inf)
 
 
 def _read_levels(rule: Table, key: str, measure: Measure | None) -> Levels:
@@ -81,6 +93,12 @@ def _check_severities(rule: Table, key: str, fire: Levels, *, above: bool) -> No
     if (critical <= warning) if above else (critical >= warning):
         better = "above" if above else "below"
         _problem(rule, key, Severity.CRITICAL, f"must be {better} the warning's {warning:g}, not {critical:g}")
+
+
+def _check_reach(rule: Table, key: str, levels: Levels, measure: Measure | None) -> None:
+    for severity, level in levels.items():
+        if measure is not None and level <= measure.least:
+            _problem(rule, key, severity, f"is never reached: nothing measured is below {measure.least:g}")
 
 
 def _check_clear(rule: Table, key: str, clear: Levels, fire: Levels, *, above: bool) -> None:
