@@ -13,14 +13,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from watchdog.alerts.alert import Alert, Kind, State, Transition
+from watchdog.config import Routing
 from watchdog.notify.notice import Notice
 from watchdog.rules.schema import Severity
-
-if TYPE_CHECKING:
-    from watchdog.config import Routing
 
 GroupKey = tuple[str, str]  # (receiver, rule id)
 

@@ -1,22 +1,24 @@
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
 from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
 from watchdog.alerts.grouping import Grouping
 from watchdog.clock import SECOND_NS
+from watchdog.config import Routing
 from watchdog.rules.schema import Severity
 
 WALL = 1_700_000_000.0
 
 
-@dataclass(frozen=True)
-class Routing:
-    default: tuple[str, ...] = ("oncall",)
-    group_wait_ns: int = 0
-    group_interval_ns: int = 60 * SECOND_NS
-    repeat_interval_ns: int = 4 * 3600 * SECOND_NS
+def make_routing(default=("oncall",), group_wait_seconds=0):
+    return Routing(
+        default=default,
+        group_wait_ns=group_wait_seconds * SECOND_NS,
+        group_interval_ns=60 * SECOND_NS,
+        repeat_interval_ns=4 * 3600 * SECOND_NS,
+    )
 
 
 def make_alert(process="nginx", rule="storm", severity=Severity.WARNING, receivers=None, fired=WALL):
@@ -44,7 +46,7 @@ class Host:
     """Stands for lifecycle, clock and store: moves alerts, ticks the grouping, restarts it from its JSON."""
 
     def __init__(self, routing=None, receivers=("oncall", "log", "other")):
-        self.routing = routing or Routing()
+        self.routing = routing or make_routing()
         self.receivers = receivers
         self.grouping = Grouping(self.routing, "db1")
         self.seconds = 0.0
@@ -120,7 +122,7 @@ def test_nothing_is_told_without_transitions(host):
 
 
 def test_first_notice_waits_group_wait_and_gathers_what_comes_meanwhile():
-    host = Host(Routing(group_wait_ns=30 * SECOND_NS))
+    host = Host(make_routing(group_wait_seconds=30))
     host.fire(make_alert("a"))
     assert host.tick() == []
     host.fire(make_alert("b", fired=WALL + 29))
@@ -145,7 +147,7 @@ def test_news_after_group_interval_are_told_at_once(host):
 
 
 def test_every_rule_and_every_receiver_is_a_group_of_its_own():
-    host = Host(Routing(default=("oncall", "log")))
+    host = Host(make_routing(default=("oncall", "log")))
     host.fire(make_alert("a", rule="storm"))
     host.fire(make_alert("a", rule="spike"))
     host.fire(make_alert("a", rule="rtt", receivers=("other",)))
@@ -181,7 +183,7 @@ def test_resolved_alerts_come_last_and_the_worst_first(host):
 
 
 def test_alert_that_fires_and_resolves_before_the_first_notice_is_told_as_resolved():
-    host = Host(Routing(group_wait_ns=30 * SECOND_NS))
+    host = Host(make_routing(group_wait_seconds=30))
     alert = make_alert()
     host.fire(alert)
     host.tick()
@@ -352,7 +354,7 @@ def test_groups_of_a_receiver_that_is_gone_are_forgotten():
     alert = make_alert()
     host.fire(alert)
     host.tick()
-    host.routing = Routing(default=("log",))
+    host.routing = make_routing(default=("log",))
     host.restart()
     assert told(host.tick()) == [("log", "first notification", [("nginx", "firing")])]
     assert list(host.saved) == [("log", "storm")]

@@ -1,0 +1,197 @@
+"""The notices on their way: a queue in the state file, taken from by one worker per receiver.
+
+Notices of one group leave in the order in which they were made. Those that were never attempted are merged into the
+oldest of them: after a long outage a receiver hears the newest state of each group, not its history. One that was
+attempted is never altered: the receiver may have it, and would take other news under the same id for a duplicate.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from sqlite3 import Connection
+from typing import Literal
+
+from watchdog.clock import SECOND_NS, Clock
+from watchdog.notify.notice import Notice
+from watchdog.store.database import Database
+
+LONGEST_WAIT_NS = 3600 * SECOND_NS  # between two attempts, whatever the receiver asked for
+EXPIRY_NS = 24 * 3600 * SECOND_NS  # of news that something fires
+
+_MOST_ERROR_CHARACTERS = 200
+
+_FIRST_OF_GROUP = """
+    state = 'pending' AND receiver = ? AND NOT EXISTS (
+        SELECT 1 FROM notices AS earlier
+        WHERE earlier.state = 'pending' AND earlier.receiver = notices.receiver
+          AND earlier.rule = notices.rule AND earlier.place < notices.place
+    )
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A notice taken from the queue to be sent now; `number` counts from 1, over restarts."""
+
+    notice: Notice
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended: `state` is "done", "dead" or "pending" (again, at `due_ns` of CLOCK_BOOTTIME)."""
+
+    attempt: Attempt
+    state: Literal["pending", "done", "dead"]
+    result: str  # "ok", or what went wrong, without secrets
+    due_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits for one receiver; `oldest_seconds` is the age of the oldest pending notice, 0 without any."""
+
+    pending: int = 0
+    dead: int = 0
+    oldest_seconds: float = 0.0
+
+
+class Outbox:
+    """The queue. Every method is one transaction and raises StoreError when the file can't be written."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        """Use the notices that `Store.commit` writes."""
+        self._database = database
+        self._clock = clock
+
+    def begin(self, receiver: str) -> Attempt | None:
+        """Take the oldest notice that is due; None when none is.
+
+        The attempt is counted on disk before it is made, so that what may have been sent is known after a crash. A
+        waiting time that no attempt can have set (a clock has changed) counts as over.
+        """
+        now_ns = self._clock.boottime_ns()
+        with self._database.transaction() as connection:
+            row = connection.execute(
+                f"SELECT place, rule FROM notices WHERE {_FIRST_OF_GROUP} "  # noqa: S608 - a constant
+                "AND (due_ns <= ? OR due_ns > ?) ORDER BY place LIMIT 1",
+                (receiver, now_ns, now_ns + LONGEST_WAIT_NS),
+            ).fetchone()
+            if row is None:
+                return None
+            place, rule = row
+            _merge_unattempted(connection, receiver, rule, self._clock.wall())
+            body, number = connection.execute(
+                "UPDATE notices SET attempts = attempts + 1 WHERE place = ? RETURNING body, attempts", (place,)
+            ).fetchone()
+        return Attempt(Notice.from_json(json.loads(body)), number)
+
+    def end(self, outcome: Outcome) -> None:
+        """Write down how an attempt ended."""
+        attempt = outcome.attempt
+        result = _storable(outcome.result)
+        wall = self._clock.wall()
+        with self._database.transaction() as connection:
+            connection.execute(
+                "UPDATE notices SET state = ?, due_ns = ?, last_error = ?, ended = ? WHERE id = ?",
+                (
+                    outcome.state,
+                    outcome.due_ns,
+                    None if outcome.state == "done" else result,
+                    None if outcome.state == "pending" else wall,
+                    attempt.notice.id,
+                ),
+            )
+            connection.execute(
+                "INSERT INTO attempts (notice, number, at, result) VALUES (?, ?, ?, ?)",
+                (attempt.notice.id, attempt.number, wall, result),
+            )
+
+    def expire(self, receiver: str) -> list[str]:
+        """Give up on pending news of firing that are a day old; return their ids. The end of an alert never expires."""
+        too_old_ns = self._clock.boottime_ns() - EXPIRY_NS
+        with self._database.transaction() as connection:
+            rows = connection.execute(
+                "UPDATE notices SET state = 'dead', last_error = 'expired', ended = ? "
+                "WHERE state = 'pending' AND receiver = ? AND status = 'firing' AND created_ns < ? RETURNING id",
+                (self._clock.wall(), receiver, too_old_ns),
+            ).fetchall()
+        return [notice for (notice,) in rows]
+
+    def bury_all_but(self, receivers: Collection[str]) -> list[tuple[str, str]]:
+        """Give up on what waits for receivers that are not configured any more; return (receiver, id) of each."""
+        with self._database.transaction() as connection:
+            rows = connection.execute(
+                "SELECT receiver, id FROM notices WHERE state = 'pending' ORDER BY place"
+            ).fetchall()
+            buried = [(receiver, notice) for receiver, notice in rows if receiver not in receivers]
+            connection.executemany(
+                "UPDATE notices SET state = 'dead', last_error = 'receiver removed', ended = ? WHERE id = ?",
+                [(self._clock.wall(), notice) for _, notice in buried],
+            )
+        return buried
+
+    def next_due_ns(self, receiver: str) -> int | None:
+        """Return the CLOCK_BOOTTIME at which `begin` has something to give; None when nothing waits."""
+        with self._database.transaction() as connection:
+            due: int | None = connection.execute(
+                f"SELECT min(due_ns) FROM notices WHERE {_FIRST_OF_GROUP}",  # noqa: S608 - a constant
+                (receiver,),
+            ).fetchone()[0]
+        return due
+
+    def waiting(self) -> Mapping[str, Waiting]:
+        """Return what waits, by receiver."""
+        now_ns = self._clock.boottime_ns()
+        with self._database.transaction() as connection:
+            rows = connection.execute(
+                "SELECT receiver, sum(state = 'pending'), sum(state = 'dead'), "
+                "min(created_ns) FILTER (WHERE state = 'pending') "
+                "FROM notices WHERE state IN ('pending', 'dead') GROUP BY receiver"
+            ).fetchall()
+        return {
+            receiver: Waiting(pending, dead, 0.0 if oldest_ns is None else max(0, now_ns - oldest_ns) / SECOND_NS)
+            for receiver, pending, dead, oldest_ns in rows
+        }
+
+
+def merge(notices: Iterable[Notice]) -> Notice:
+    """Return one notice that tells what `notices` of one group, oldest first, tell: the newest state of every alert.
+
+    It keeps the id of the oldest. Its reason stays "first notification" while it says that something fires.
+    """
+    first, *later = notices
+    alerts = {alert.fingerprint: alert for alert in first.alerts}
+    merged = first
+    for notice in later:
+        newest = {alert.fingerprint: alert for alert in notice.alerts}
+        alerts = newest | {key: alert for key, alert in alerts.items() if key not in newest}
+        merged = replace(notice, id=first.id, alerts=tuple(alerts.values()))
+    if first.reason == "first notification" and merged.status == "firing":
+        merged = replace(merged, reason=first.reason)
+    return merged
+
+
+def _merge_unattempted(connection: Connection, receiver: str, rule: str, wall: float) -> None:
+    rows = connection.execute(
+        "SELECT place, body, created_ns FROM notices "
+        "WHERE state = 'pending' AND receiver = ? AND rule = ? AND attempts = 0 ORDER BY place",
+        (receiver, rule),
+    ).fetchall()
+    if len(rows) < 2:  # noqa: PLR2004 - nothing to merge with
+        return
+    merged = merge(Notice.from_json(json.loads(body)) for _, body, _ in rows)
+    connection.executemany(
+        "UPDATE notices SET state = 'merged', last_error = ?, ended = ? WHERE place = ?",
+        [(f"merged into {merged.id}", wall, place) for place, _, _ in rows[1:]],
+    )
+    connection.execute(
+        "UPDATE notices SET body = ?, status = ?, created_ns = ? WHERE place = ?",
+        (json.dumps(merged.to_json(), separators=(",", ":")), merged.status, rows[-1][2], rows[0][0]),
+    )
+
+
+def _storable(text: str) -> str:
+    return text[:_MOST_ERROR_CHARACTERS].encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,62 @@
+"""The tables of the state file, as a list of steps from one version to the next.
+
+`PRAGMA user_version` of a file is the number of steps taken. Steps are only ever added at the end; a released one is
+never changed.
+"""
+
+from __future__ import annotations
+
+APPLICATION_ID = int.from_bytes(b"bpfw", "big")  # PRAGMA application_id: tells our files from others
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        # When `part` ("state": alerts and groups; "notices") was last written: CLOCK_BOOTTIME values compare only
+        # within one boot, so a pair of both clocks is kept to carry them over to the next.
+        """
+        CREATE TABLE clocks (
+            part TEXT PRIMARY KEY,
+            boot_id TEXT NOT NULL,
+            boot_ns INTEGER NOT NULL,
+            wall REAL NOT NULL
+        ) STRICT
+        """,
+        "CREATE TABLE alerts (fingerprint TEXT PRIMARY KEY, state TEXT NOT NULL) STRICT",
+        """
+        CREATE TABLE groups (
+            receiver TEXT NOT NULL,
+            rule TEXT NOT NULL,
+            state TEXT NOT NULL,
+            PRIMARY KEY (receiver, rule)
+        ) STRICT
+        """,
+        # The outbox. `place` is the order of creation; `merged` notices were never sent, a newer one of their group
+        # tells the same and more. `created_ns`, `due_ns`: CLOCK_BOOTTIME; `ended`: wall clock.
+        """
+        CREATE TABLE notices (
+            place INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            receiver TEXT NOT NULL,
+            rule TEXT NOT NULL,
+            status TEXT NOT NULL CHECK (status IN ('firing', 'resolved')),
+            state TEXT NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'done', 'merged', 'dead')),
+            attempts INTEGER NOT NULL DEFAULT 0,
+            created_ns INTEGER NOT NULL,
+            due_ns INTEGER NOT NULL,
+            last_error TEXT,
+            ended REAL,
+            body TEXT NOT NULL -- last: long ones lie on pages of their own, which are read for columns behind them
+        ) STRICT
+        """,
+        "CREATE INDEX notices_pending ON notices (receiver, rule, place) WHERE state = 'pending'",
+        "CREATE INDEX notices_ended ON notices (ended) WHERE state != 'pending'",
+        """
+        CREATE TABLE attempts (
+            place INTEGER PRIMARY KEY,
+            notice TEXT NOT NULL,
+            number INTEGER NOT NULL,
+            at REAL NOT NULL,
+            result TEXT NOT NULL
+        ) STRICT
+        """,
+    ),
+)
