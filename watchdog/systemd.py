@@ -43,7 +43,7 @@ class Systemd:
     def watchdog(self) -> bool:
         """Say that the daemon does its work: to be called after a good sample, never by a thread that only waits.
 
-        systemd restarts the daemon when it has not heard this for `watchdog_interval_seconds` (None: it does not watch).
+        systemd restarts a daemon that has not said so for `watchdog_interval_seconds` (None: it does not watch).
         """
         return self.watchdog_interval_seconds is not None and self._tell("WATCHDOG=1")
 
