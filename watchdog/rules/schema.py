@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from watchdog.rules.expression import Comparison, Expression
 from watchdog.rules.template import Template
 
+Labels = tuple[tuple[str, str], ...]  # (dimension, value), in the order of the rule's `by`
+
 
 class Severity(enum.IntEnum):
     """How bad: ordered, so that the worse of two is `max`."""
@@ -61,7 +63,7 @@ class Thresholds:
     """When to fire and when to clear, for each severity that the rule names.
 
     With `above`, an instance is over `fire[s]` when value > fire[s] and over `clear[s]` when value >= clear[s]; else with
-    < and <=. `clear` has the same keys as `fire` (the fire threshold itself where the file gives none).
+    < and <=. `clear` has the same keys as `fire`; where the file gives none, it is what just no longer fires.
     """
 
     above: bool
@@ -71,7 +73,7 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule. `definition` is what two rules have in common when the windows and timers of one serve the other."""
+    """One rule."""
 
     id: str
     summary: Template
@@ -88,3 +90,8 @@ class Rule:
     runbook: str | None
     file: str = field(compare=False)
     line: int = field(compare=False)
+
+    @property
+    def definition(self) -> tuple[object, ...]:
+        """Return what two rules have in common when the windows of one serve the other."""
+        return self.metric, self.stat, self.window_ns, self.by, self.where, self.only_if
