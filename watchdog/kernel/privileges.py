@@ -9,7 +9,8 @@ import ctypes as ct
 import os
 import pwd
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from watchdog.errors import NotPermitted
@@ -32,11 +33,36 @@ def account() -> pwd.struct_passwd:
 
 def effective() -> set[int]:
     """Return the numbers of this process's effective capabilities."""
+    return _status("CapEff")
+
+
+def _status(field: str) -> set[int]:
     for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
-        if line.startswith("CapEff:"):
+        if line.startswith(f"{field}:"):
             bits = int(line.split()[1], 16)
             return {number for number in range(64) if bits >> number & 1}
     return set()
+
+
+def _set(effective_set: set[int], permitted: set[int]) -> None:
+    words: list[int] = []
+    for shift in (0, 32):
+        for numbers in (effective_set, permitted, set[int]()):  # the last: inheritable
+            words.append(sum(1 << number for number in numbers) >> shift & 0xFFFFFFFF)
+    header = struct.pack("<Ii", _CAPABILITY_VERSION_3, 0)
+    if ct.CDLL(None, use_errno=True).capset(header, struct.pack("<6I", *words)) != 0:
+        raise NotPermitted(f"cannot change capabilities: {os.strerror(ct.get_errno())}")
+
+
+@contextmanager
+def suspended() -> Iterator[None]:
+    """Run a block without any effective capability, to see what works without."""
+    before, permitted = effective(), _status("CapPrm")
+    _set(set(), permitted)
+    try:
+        yield
+    finally:
+        _set(before, permitted)
 
 
 def require(capabilities: Iterable[int]) -> None:
@@ -71,10 +97,5 @@ def keep_only(capabilities: Iterable[int]) -> None:
         os.setresgid(target.pw_gid, target.pw_gid, target.pw_gid)
         os.setresuid(target.pw_uid, target.pw_uid, target.pw_uid)
     libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-    bits = sum(1 << number for number in kept)
-    low, high = bits & 0xFFFFFFFF, bits >> 32
-    header = struct.pack("<Ii", _CAPABILITY_VERSION_3, 0)
-    data = struct.pack("<6I", low, low, 0, high, high, 0)  # effective, permitted, inheritable; twice
-    if libc.capset(header, data) != 0:
-        raise NotPermitted(f"cannot give up capabilities: {os.strerror(ct.get_errno())}")
+    _set(kept, kept)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)

@@ -1,0 +1,8 @@
+"""`python -m watchdog`: the same as the command `bpf-watchdog`."""
+
+import sys
+
+from watchdog.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

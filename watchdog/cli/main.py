@@ -1,0 +1,60 @@
+"""The command line: finds the command, runs it, and turns errors into a line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from watchdog import __version__
+from watchdog.errors import WatchdogError
+
+# Command: the module that has `register` and `run`. Modules are imported only when their command is asked for.
+_COMMANDS = {
+    "run": "watchdog.cli.run",
+    "sample": "watchdog.cli.sample",
+    "check": "watchdog.cli.check",
+    "notify": "watchdog.cli.notify",
+    "metrics": "watchdog.cli.metrics",
+    "doctor": "watchdog.cli.doctor",
+}
+_EPILOG = """\
+start here:
+  bpf-watchdog doctor              can this host be guarded?
+  bpf-watchdog sample              what its connections do in the next 5 seconds
+  bpf-watchdog run                 guard it: shipped rules, notices on this terminal
+  bpf-watchdog check FILE          is my rule file right?
+
+exit codes: 0 ok, 1 problem found, 2 usage, 3 daemon not reachable, 4 not permitted or kernel unfit"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(
+        prog="bpf-watchdog",
+        description="Watch every TCP connection of this host from inside the kernel, judge by rules, tell people on call.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"bpf-watchdog {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    wanted = next((word for word in given if not word.startswith("-")), None)
+    for name, module in _COMMANDS.items():
+        if wanted not in _COMMANDS or name == wanted:
+            importlib.import_module(module).register(commands)
+    args = parser.parse_args(given)
+    try:
+        return int(args.run(args))
+    except WatchdogError as error:
+        print(f"bpf-watchdog: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""`bpf-watchdog metrics`: the catalogue of what can be measured, and by what."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+
+from watchdog.measure.catalogue import DIMENSIONS, METRICS
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "metrics",
+        help="list the metrics and dimensions that rules can use",
+        description="Print the catalogue: every metric with its meaning, unit, kernel source and cost; every dimension.",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the catalogue."""
+    if args.json:
+        catalogue = {
+            "metrics": [asdict(metric) for metric in METRICS.values()],
+            "dimensions": [asdict(dimension) for dimension in DIMENSIONS.values()],
+        }
+        print(json.dumps(catalogue, indent=2))
+        return 0
+    for metric in METRICS.values():
+        print(f"{metric.name}  ({metric.kind}, {metric.unit})")
+        print(f"    {metric.meaning}\n    kernel: {metric.source}\n    cost: {metric.cost}")
+    print()
+    print("Dimensions, for `by`, `where` and `sample --by`:")
+    rows = [
+        [dimension.name, dimension.values, dimension.meaning, ", ".join(filter(None, dimension.choices))]
+        for dimension in DIMENSIONS.values()
+    ]
+    for name, values, meaning, choices in rows:
+        print(f"  {name:<12} {values:<8} {meaning}{': ' if choices else ''}{choices}")
+    return 0

@@ -1,0 +1,35 @@
+"""Plain text tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from watchdog.notify.sanitize import visible
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a table with aligned columns: numbers to the right, text to the left and harmless to a terminal."""
+    cells = [[_text(value) for value in row] for row in rows]
+    widths = [max([len(title), *(len(row[column]) for row in cells)]) for column, title in enumerate(head)]
+    right = [
+        bool(rows) and all(row[column] is None or isinstance(row[column], int | float) for row in rows)
+        for column in range(len(head))
+    ]
+    lines = [_line(head, widths, right), *(_line(row, widths, right) for row in cells)]
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    aligned = (
+        cell.rjust(width) if to_right else cell.ljust(width)
+        for cell, width, to_right in zip(cells, widths, right, strict=True)
+    )
+    return "  ".join(aligned).rstrip()
+
+
+def _text(value: object) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    return str(value) if isinstance(value, int) else visible(str(value), 40)

@@ -1,0 +1,121 @@
+"""The meter: readings of the kernel in, snapshots for the rules out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from watchdog.kernel.collector import Reading
+from watchdog.kernel.layout import CONNECTION
+from watchdog.measure.catalogue import FAMILIES, METRICS, Kind
+from watchdog.measure.cgroup import Cgroups
+from watchdog.measure.deltas import Changes, Deltas
+from watchdog.measure.identity import Identity
+from watchdog.measure.names import HostNames, address_text
+from watchdog.measure.snapshot import Codes, Halves, Numbers, Snapshot
+
+SELF = "bpf-watchdog"
+"""The process in whose row the watchdog's own losses stand."""
+
+_MAPPED = np.uint64(0xFFFF)  # ::ffff:0:0/96, upper half of the lower half
+
+
+class _Dimensions(Mapping[str, Codes]):
+    # Addresses are many and few rules ask for them: their codes are made on demand.
+    def __init__(self, columns: dict[str, Codes], lazy: Mapping[str, Callable[[], Codes]]) -> None:
+        self._columns = columns
+        self._lazy = lazy
+
+    def __getitem__(self, name: str) -> Codes:
+        if name not in self._columns:
+            self._columns[name] = self._lazy[name]()
+        return self._columns[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._columns, **self._lazy})
+
+    def __len__(self) -> int:
+        return len({**self._columns, **self._lazy})
+
+
+class Meter:
+    """Turns readings into snapshots; keeps what it needs from one to the next."""
+
+    def __init__(self) -> None:
+        """Start with a baseline to come."""
+        self.names = HostNames()
+        self._deltas = Deltas()
+        self._identity = Identity(self.names, Cgroups())
+        self._previous_ns: int | None = None
+
+    def advance(self, reading: Reading, wall: float, late_seconds: float = 0.0, missed_ticks: int = 0) -> Snapshot:
+        """Return the snapshot of one reading; the first one has `elapsed_ns` 0."""
+        _, snapshot = self.measure(reading, wall, late_seconds, missed_ticks)
+        return snapshot
+
+    def measure(
+        self, reading: Reading, wall: float, late_seconds: float = 0.0, missed_ticks: int = 0
+    ) -> tuple[Changes, Snapshot]:
+        """Return the snapshot and, row by row the same connections, the changes that it was made from."""
+        changes = self._deltas.advance(reading)
+        unattributed = changes.rows["owner"]["tgid"] == 0
+        moved = changes.metrics["bytes_sent"] + changes.metrics["bytes_received"]
+        quality = replace(
+            reading.quality,
+            unattributed_bytes=int(moved[unattributed].sum()),
+            late_seconds=late_seconds,
+            missed_ticks=missed_ticks,
+        )
+        lost = quality.ledger_full + quality.sums_full + quality.storage_failed + quality.programs_missed
+        changes = _with_self(changes, lost, missed_ticks)
+        elapsed = 0 if self._previous_ns is None else reading.at_ns - self._previous_ns
+        self._previous_ns = reading.at_ns
+        dimensions, addresses = self._dimensions(changes, reading.at_ns)
+        snapshot = Snapshot(reading.at_ns, elapsed, wall, dimensions, changes.metrics, addresses, self.names, quality)
+        return changes, snapshot
+
+    def _dimensions(self, changes: Changes, at_ns: int) -> tuple[_Dimensions, dict[str, Halves]]:
+        rows = changes.rows
+        columns = self._identity.codes(rows["owner"], at_ns)
+        columns["process"][-1] = self.names.code("process", SELF, at_ns)
+        addresses = {end: _halves(rows[end]) for end in ("local", "remote")}
+        remote = addresses["remote"]
+        ipv4 = (remote[:, 0] == 0) & (remote[:, 1] >> np.uint64(32) == _MAPPED)
+        family = np.where(ipv4, FAMILIES.index("ipv4"), FAMILIES.index("ipv6"))
+        columns["family"] = np.where(rows["family"] == 0, 0, family).astype(np.uint32)
+        columns["failure"] = changes.failure.astype(np.uint32)
+        for name in ("netns", "direction", "local_port", "remote_port", "state"):
+            columns[name] = rows[name].astype(np.uint32)
+        lazy = {
+            end: (lambda end=end: self._address_codes(end, addresses[end], rows["family"] != 0, at_ns))
+            for end in addresses
+        }
+        return _Dimensions(columns, lazy), addresses
+
+    def _address_codes(self, end: str, halves: Halves, has_one: NDArray[np.bool_], at_ns: int) -> Codes:
+        unique, inverse = np.unique(halves, axis=0, return_inverse=True)
+        codes = [self.names.code(end, address_text(upper, lower), at_ns) for upper, lower in unique.tolist()]
+        return np.where(has_one, np.array(codes, np.uint32)[inverse.reshape(-1)], np.uint32(0)).astype(np.uint32)
+
+
+def _halves(raw: NDArray[np.uint8]) -> Halves:
+    return np.ascontiguousarray(raw).view(">u8").reshape(-1, 2).astype(np.uint64)
+
+
+def _with_self(changes: Changes, lost: int, missed_ticks: int) -> Changes:
+    # The last row is the watchdog's own: what it lost, and nothing else.
+    own = {name: 0.0 if metric.kind is not Kind.DISTRIBUTION else np.nan for name, metric in METRICS.items()}
+    own["lost_connections"], own["missed_ticks"] = float(lost), float(missed_ticks)
+    count = len(changes.rows)
+    metrics: dict[str, Numbers] = {}
+    for name, value in own.items():
+        column = np.zeros(count + 1)
+        if name in changes.metrics:
+            column[:count] = changes.metrics[name]
+        column[count] = value
+        metrics[name] = column
+    rows = np.concatenate([changes.rows, np.zeros(1, CONNECTION)])
+    return Changes(rows, np.concatenate([changes.failure, np.zeros(1, np.uint8)]), metrics)

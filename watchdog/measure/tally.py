@@ -1,0 +1,144 @@
+"""The tally: everything that was measured in a stretch of time, for `sample` and `top`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from watchdog.measure.catalogue import DIMENSIONS, DIRECTIONS, METRICS, Kind, Values
+from watchdog.measure.deltas import Changes, ids_of
+from watchdog.measure.snapshot import Snapshot
+
+_OWN = ("lost_connections", "missed_ticks")  # the watchdog's, not the host's
+COUNTERS = tuple(name for name, metric in METRICS.items() if metric.kind is Kind.COUNTER and name not in _OWN)
+DISTRIBUTIONS = tuple(name for name, metric in METRICS.items() if metric.kind is Kind.DISTRIBUTION)
+_TRAFFIC = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "retransmits")
+_EVENTS = tuple(name for name in COUNTERS if name not in _TRAFFIC)
+_OUT = DIRECTIONS.index("out")
+_US_NS = 1000
+
+Row = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tick:
+    changes: Changes
+    snapshot: Snapshot
+
+
+class Tally:
+    """Collects ticks and sums them up by connection or by dimensions. The watchdog's own row is left out."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._ticks: list[_Tick] = []
+
+    def add(self, changes: Changes, snapshot: Snapshot) -> None:
+        """Add one tick, as `Meter.measure` returns it; the first one, the baseline, is not to be added."""
+        self._ticks.append(_Tick(changes, snapshot))
+
+    def connections(self) -> list[Row]:
+        """Return one row per connection, keys as DESIGN lists them for `sample --json`, most bytes first.
+
+        Counters hold what changed in the time; the rest is as last seen. Times are in µs, None where there is none.
+        """
+        rows: dict[int, Row] = {}
+        folded: list[Row] = []
+        for tick in self._ticks:
+            ids = ids_of(tick.changes.rows)
+            counters = [tick.changes.metrics[name].astype(np.int64).tolist() for name in COUNTERS]
+            for number in range(len(ids) - 1):
+                key = int(ids[number])
+                changed = {name: counters[column][number] for column, name in enumerate(COUNTERS)}
+                before = rows.get(key)
+                if key and before is not None:
+                    changed = {name: value + int(str(before[name])) for name, value in changed.items()}
+                row = _described(tick, number, changed)
+                if key:
+                    rows[key] = row
+                else:
+                    folded.append(row)
+        return sorted([*rows.values(), *folded], key=_bytes, reverse=True)
+
+    def by(self, dimensions: Sequence[str]) -> list[Row]:
+        """Return one row per combination of the dimensions' values, most bytes first.
+
+        Counters are sums over the time, `open` is as last seen, distributions are summed up in seconds.
+        """
+        rows: dict[tuple[str, ...], Row] = {}
+        values: dict[tuple[str, ...], dict[str, list[float]]] = {}
+        for tick in self._ticks:
+            for row in rows.values():
+                row["open"] = 0
+            self._add_groups(tick, dimensions, rows, values)
+        for key, row in rows.items():
+            row.update({name: _summary(values[key][name]) for name in DISTRIBUTIONS})
+        return sorted(rows.values(), key=_bytes, reverse=True)
+
+    def _add_groups(
+        self,
+        tick: _Tick,
+        dimensions: Sequence[str],
+        rows: dict[tuple[str, ...], Row],
+        values: dict[tuple[str, ...], dict[str, list[float]]],
+    ) -> None:
+        metrics, snapshot = tick.changes.metrics, tick.snapshot
+        codes = np.stack([snapshot.dimensions[name][:-1] for name in dimensions], axis=1)
+        groups, inverse = np.unique(codes, axis=0, return_inverse=True)
+        inverse = inverse.reshape(-1)
+        sums = {
+            name: np.bincount(inverse, metrics[name][:-1], len(groups)).astype(np.int64) for name in (*COUNTERS, "open")
+        }
+        keys = [
+            tuple(snapshot.names.text(name, code) for name, code in zip(dimensions, group, strict=True))
+            for group in groups.tolist()
+        ]
+        for number, key in enumerate(keys):
+            row = rows.get(key)
+            if row is None:
+                shown = {name: _plain(name, text) for name, text in zip(dimensions, key, strict=True)}
+                row = rows[key] = shown | dict.fromkeys((*COUNTERS, "open"), 0)
+                values[key] = {name: [] for name in DISTRIBUTIONS}
+            for name in COUNTERS:
+                row[name] = int(str(row[name])) + int(sums[name][number])
+            row["open"] = int(sums["open"][number])
+        for name in DISTRIBUTIONS:
+            column = metrics[name][:-1]
+            for number in np.flatnonzero(~np.isnan(column)).tolist():
+                values[keys[inverse[number]]][name].append(float(column[number]))
+
+
+def _plain(dimension: str, text: str) -> str | int:
+    return int(text) if DIMENSIONS[dimension].values is Values.NUMBER else text
+
+
+def _bytes(row: Row) -> tuple[int, int]:
+    return int(str(row["bytes_sent"])) + int(str(row["bytes_received"])), int(str(row["established"]))
+
+
+def _described(tick: _Tick, number: int, changed: dict[str, int]) -> Row:
+    snapshot, raw = tick.snapshot, tick.changes.rows[number]
+    born, established, ended = int(raw["born_ns"]), int(raw["established_ns"]), int(raw["ended_ns"])
+    row: Row = {
+        name: _plain(name, snapshot.names.text(name, int(snapshot.dimensions[name][number])))
+        for name in (
+            "pid", "process", "exe", "user", "unit", "container", "netns", "direction", "family", "local", "local_port",
+            "remote", "remote_port", "state", "failure",
+        )  # fmt: skip
+    }
+    latency = (established - born) // _US_NS if established and born and raw["direction"] == _OUT else None
+    row |= {name: changed[name] for name in _TRAFFIC}
+    row["rtt_us"] = int(raw["srtt_us"]) or None
+    row["connect_latency_us"] = latency
+    row["lifetime_us"] = ((ended or snapshot.at_ns) - born) // _US_NS if born else None
+    row["cookie"] = int(raw["cookie"])
+    return row | {name: changed[name] for name in _EVENTS}
+
+
+def _summary(values: list[float]) -> dict[str, float | int] | None:
+    if not values:
+        return None
+    p50, p99 = np.percentile(values, [50, 99]).tolist()
+    return {"count": len(values), "min": min(values), "p50": p50, "p99": p99, "max": max(values)}
