@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     receiver = receivers[args.receiver]
     attempt = _print_bytes if args.dry_run else _send
     if not args.json:
-        print(f"{receiver.name}: {receiver.destination()}")
+        print(f"{receiver.name}: {receiver.destination()}", flush=True)
     # A list, not a generator: the resolved notice is sent even if the firing one failed.
     results = [attempt(receiver, notice, as_json=args.json) for notice in _sample_pair(receiver.name)]
     receiver.close()

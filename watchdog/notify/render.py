@@ -6,12 +6,14 @@ Everything here is plain, unsanitised text; each receiver passes what it takes t
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Sequence
 
 from watchdog.alerts.alert import Alert
 from watchdog.notify.notice import Notice
 from watchdog.rules.formats import FORMATS
 
+_AMBIGUOUS = re.compile(r'[\s,="]')
 TEST_MARK = "[TEST] "
 
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
@@ -41,7 +43,7 @@ def details(alert: Alert, notice: Notice) -> list[str]:
     """Return the lines under the title: how much, since when, why, who and where."""
     lines = [_amounts(alert), _times(alert, notice), f"why: {alert.reason}"]
     if alert.labels:
-        lines.append(", ".join(f"{name}={value}" for name, value in alert.labels))
+        lines.append(", ".join(f"{name}={_quoted(value)}" for name, value in alert.labels))
     return [*lines, f"host {notice.host}, rule {alert.rule}"]
 
 
@@ -77,9 +79,16 @@ def _amounts(alert: Alert) -> str:
 def _times(alert: Alert, notice: Notice) -> str:
     since = _clock(alert.started)
     if alert.resolved is None:
-        return f"since {since}, {duration(notice.created - alert.started)} before this notice"
+        return f"since {since}, for {duration(notice.created - alert.started)}"
     return f"from {since} to {_clock(alert.resolved)}, lasted {duration(alert.resolved - alert.started)}"
 
 
 def _clock(wall: float) -> str:
     return dt.datetime.fromtimestamp(wall, tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _quoted(value: str) -> str:
+    """Quote what could be taken for the end of the value and the begin of another label."""
+    if _AMBIGUOUS.search(value):
+        return '"' + value.replace('"', '\\"') + '"'
+    return value or "-"

@@ -95,7 +95,7 @@ def _alert(alert: Alert, notice: Notice) -> dict[str, Any]:
 
 
 def _labels(alert: Alert, notice: Notice) -> dict[str, str]:
-    labels = {name: _text(value) for name, value in alert.labels}
+    labels = {name: _text(value) for name, value in alert.labels if value}  # Prometheus: empty and missing are one
     labels |= {"alertname": alert.rule, "severity": alert.severity.label}
     labels |= {"host": _text(notice.host), "instance": _text(notice.host)}
     if notice.test:

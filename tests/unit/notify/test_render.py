@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import pytest
+
+from watchdog.alerts.alert import State
+from watchdog.notify import render
+from watchdog.rules.schema import Severity
+
+
+def test_a_firing_alert_tells_how_much_since_when_why_who_and_where(make_alert, make_notice):
+    notice = make_notice()
+    assert [render.alert_title(make_alert(), notice), *render.details(make_alert(), notice)] == [
+        "[FIRING] critical: crawler opens 612/s connections (limit 500/s)",
+        "value 612/s, limit 500/s, peak 640/s",
+        "since 2025-06-15 15:06:40 UTC, for 12 s",
+        "why: value above 500/s for 10 s",
+        "process=crawler, unit=crawler.service",
+        "host web-1, rule outbound-connection-storm",
+    ]
+
+
+def test_a_resolved_alert_tells_how_long_it_lasted_and_its_peak(make_alert, make_notice):
+    alert = make_alert(state=State.RESOLVED, resolved=1_750_000_426.0, value=3.0, reason="value below 300/s for 10 s")
+    assert [render.alert_title(alert, make_notice(alert)), *render.details(alert, make_notice(alert))][:4] == [
+        "[RESOLVED] critical: crawler opens 612/s connections (limit 500/s)",
+        "value 3/s, limit 500/s, peak 640/s",
+        "from 2025-06-15 15:06:40 UTC to 2025-06-15 15:13:46 UTC, lasted 7 min 6 s",
+        "why: value below 300/s for 10 s",
+    ]
+
+
+def test_numbers_are_written_in_the_format_of_their_rule(make_alert, make_notice):
+    alert = make_alert(value=1.5e9, threshold=1e8, peak=2e9, format="bytes/s")
+    assert render.details(alert, make_notice())[0] == "value 1.5 GB/s, limit 100 MB/s, peak 2 GB/s"
+
+
+def test_a_label_cannot_be_mistaken_for_two(make_alert, make_notice):
+    alert = make_alert(labels=(("process", 'a, unit="b'), ("unit", "")))
+    assert render.details(alert, make_notice())[3] == r'process="a, unit=\"b", unit=-'
+
+
+def test_a_notice_of_one_alert_is_titled_with_its_words(make_notice):
+    assert render.notice_title(make_notice()) == "[FIRING] critical: crawler opens 612/s connections (limit 500/s)"
+    assert render.headline(make_notice()) == "[FIRING] critical: outbound-connection-storm on web-1"
+
+
+def test_a_notice_of_many_alerts_counts_them(make_alert, make_notice):
+    over = make_alert(resolved=1_750_000_011.0)
+    notice = make_notice(make_alert(severity=Severity.WARNING), make_alert(severity=Severity.WARNING), over)
+    assert render.notice_title(notice) == "[FIRING:2, RESOLVED:1] warning: outbound-connection-storm on web-1"
+
+
+def test_a_test_is_marked_in_every_title(make_alert, make_notice):
+    one, two = make_notice(test=True), make_notice(make_alert(), make_alert(), test=True)
+    assert render.notice_title(one) == "[TEST] [FIRING] critical: crawler opens 612/s connections (limit 500/s)"
+    assert render.notice_title(two) == "[TEST] [FIRING:2] critical: outbound-connection-storm on web-1"
+
+
+def test_the_worst_come_first_and_what_is_over_last(make_alert):
+    warning = make_alert(severity=Severity.WARNING, fingerprint="w")
+    over = make_alert(resolved=1.0, fingerprint="o")
+    critical = make_alert(fingerprint="c")
+    assert [alert.fingerprint for alert in render.worst_first((over, warning, critical))] == ["c", "w", "o"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-3, "0 s"),
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (426, "7 min 6 s"),
+        (3_600, "1 h 0 min"),
+        (7_509, "2 h 5 min"),
+        (86_400, "1 d 0 h"),
+        (266_400, "3 d 2 h"),
+    ],
+)
+def test_durations_are_told_in_their_two_greatest_units(seconds, words):
+    assert render.duration(seconds) == words
+
+
+def test_timestamps_are_rfc_3339_in_utc():
+    assert render.timestamp(1_750_000_000.25) == "2025-06-15T15:06:40.250Z"
+    assert render.timestamp(0.0) == "1970-01-01T00:00:00.000Z"
