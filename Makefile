@@ -1,0 +1,68 @@
+# Every target installs what it needs, and can be run again at once. `make` alone tells what there is.
+
+# What the daemon needs of Debian, and what its tests and checks need besides.
+PACKAGES      := python3 python3-venv python3-bpfcc libbpf1
+TEST_PACKAGES := gcc iproute2 rsyslog systemd util-linux
+
+# Always the distribution's Python: bcc's bindings come from the distribution and fit no other.
+PYTHON := /usr/bin/python3
+BIN    := .venv/bin
+PIP    := $(BIN)/pip --quiet --disable-pip-version-check --no-input
+# BPF needs root (or CAP_BPF and CAP_PERFMON).
+SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
+
+# Settings for other Pythons and environments must not leak into this one.
+unexport PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX VIRTUAL_ENV
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup setup-dev packages packages-dev run demo test lint bench
+
+help:
+	@echo 'make run     guard this host, in the foreground, by the shipped rules (root, or sudo)'
+	@echo 'make demo    show a connection storm and a byte spike being told (under a minute)'
+	@echo 'make test    all tests, those of the kernel half included'
+	@echo 'make lint    all checks of style, types, imports and the systemd unit'
+	@echo 'make bench   measure cost and latency on this host'
+	@echo 'make setup   only make .venv/bin/bpf-watchdog'
+
+setup: packages .venv/.setup
+setup-dev: packages-dev .venv/.setup-dev
+
+packages:
+	@packaging/ensure-packages $(PACKAGES)
+
+packages-dev:
+	@packaging/ensure-packages $(PACKAGES) $(TEST_PACKAGES)
+
+# pip comes last into a new environment: without it, an earlier attempt was cut short.
+$(BIN)/pip: | packages
+	$(PYTHON) -m venv --clear --system-site-packages .venv
+
+.venv/.setup: pyproject.toml | $(BIN)/pip
+	$(PIP) install --editable .
+	@touch $@
+
+.venv/.setup-dev: pyproject.toml | packages-dev $(BIN)/pip
+	$(PIP) install --editable '.[dev]'
+	@touch .venv/.setup $@
+
+run: setup
+	@exec $(SUDO) $(BIN)/bpf-watchdog run
+
+demo: setup
+	@exec $(SUDO) $(BIN)/python packaging/demo/demo.py
+
+test: setup-dev
+	$(SUDO) $(BIN)/pytest
+
+bench: setup-dev
+	$(SUDO) $(BIN)/pytest --capture=no --timeout=600 tests/bench
+
+lint: setup-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/clang-format --dry-run -Werror $(wildcard bpf/*.c bpf/*.h)
+	packaging/systemd/verify
