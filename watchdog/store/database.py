@@ -87,7 +87,7 @@ class Database:
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{self.path} is damaged or no state file ({_text(error)}); {START_ANEW}") from error
         if verdict != "ok":
-            raise StoreError(f"{self.path} is damaged ({verdict}); {START_ANEW}")
+            raise StoreError(f"{self.path} is damaged ({verdict.splitlines()[-1]}); {START_ANEW}")
         with self.transaction() as connection:
             for step in MIGRATIONS[version:]:
                 for statement in step:

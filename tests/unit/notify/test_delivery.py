@@ -1,0 +1,155 @@
+import logging
+import sqlite3
+import threading
+
+import pytest
+
+from watchdog.alerts.alert import Alert, State
+from watchdog.clock import SystemClock
+from watchdog.errors import DeliveryError
+from watchdog.notify import delivery as delivery_module
+from watchdog.notify.delivery import Delivery
+from watchdog.notify.notice import Notice
+from watchdog.notify.outbox import Waiting
+from watchdog.rules.schema import Severity
+from watchdog.store.store import Store
+
+PATIENCE_SECONDS = 10.0  # for what takes milliseconds
+
+
+class QuietReceiver:
+    """Notes what it is sent, and tells by `arrived`; with a `gate` it hangs until that opens."""
+
+    def __init__(self, name, gate=None):
+        self.name = name
+        self.gate = gate
+        self.ids = []
+        self.entered = threading.Event()
+        self.arrived = threading.Event()
+        self.closed = threading.Event()
+
+    def send(self, notice, deadline_seconds):
+        self.entered.set()
+        if self.gate is not None:
+            self.gate.wait(PATIENCE_SECONDS)
+        self.ids.append(notice.id)
+        self.arrived.set()
+
+    def close(self):
+        self.closed.set()
+
+
+class RefusingReceiver(QuietReceiver):
+    def send(self, notice, deadline_seconds):
+        self.arrived.set()
+        raise DeliveryError("auth", "HTTP 403", retryable=False)
+
+
+def make_notice(id_, receiver, group="storm"):
+    alert = Alert(
+        rule=group, labels=(), fingerprint="f" * 16, state=State.FIRING, severity=Severity.WARNING, summary="a storm",
+        value=150.0, threshold=100.0, peak=151.0, started=1.0, fired=2.0, resolved=None, reason="above 100",
+        receivers=None, runbook=None,
+    )  # fmt: skip
+    return Notice(id_, receiver, group, "first notification", (alert,), created=3.0, host="db1")
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path, SystemClock(), "boot1")
+    yield store
+    store.close()
+
+
+def put(store, *notices):
+    store.commit(alerts=(), groups=(), notices=notices)
+
+
+def make_delivery(store, *receivers):
+    return Delivery(store, receivers, SystemClock(), logging.getLogger("test"))
+
+
+def test_delivers_what_was_left_and_what_comes_later(store):
+    receiver = QuietReceiver("oncall")
+    put(store, make_notice("n1", "oncall"))
+    delivery = make_delivery(store, receiver)
+    delivery.start()
+    assert receiver.arrived.wait(PATIENCE_SECONDS)
+    receiver.arrived.clear()
+    put(store, make_notice("n2", "oncall"))
+    delivery.wake()
+    assert receiver.arrived.wait(PATIENCE_SECONDS)
+    delivery.stop(PATIENCE_SECONDS)
+    assert receiver.ids == ["n1", "n2"]
+    assert receiver.closed.is_set()
+    assert delivery.counters().sent == {"oncall": 2}
+
+
+def test_receiver_that_hangs_holds_up_no_other_and_no_stop(store):
+    gate = threading.Event()
+    hanging, quick = QuietReceiver("hanging", gate), QuietReceiver("quick")
+    delivery = make_delivery(store, hanging, quick)
+    delivery.start()
+    put(store, make_notice("n1", "hanging"), make_notice("n2", "quick"))
+    delivery.wake()
+    assert quick.arrived.wait(PATIENCE_SECONDS)
+    assert hanging.entered.wait(PATIENCE_SECONDS)
+    clock = SystemClock()
+    before_ns = clock.boottime_ns()
+    delivery.stop(0.1)
+    assert (clock.boottime_ns() - before_ns) / 1e9 < PATIENCE_SECONDS / 2
+    assert quick.closed.wait(PATIENCE_SECONDS)
+    counters = delivery.counters()
+    assert counters.sent == {"hanging": 0, "quick": 1}
+    assert counters.waiting["hanging"].pending == 1
+    gate.set()
+    assert hanging.closed.wait(PATIENCE_SECONDS)
+
+
+def test_stop_delivers_what_was_committed_just_before(store):
+    receiver = QuietReceiver("oncall")
+    delivery = make_delivery(store, receiver)
+    delivery.start()
+    put(store, *(make_notice(f"n{number}", "oncall", f"rule{number}") for number in range(50)))
+    delivery.stop(PATIENCE_SECONDS)
+    assert receiver.ids == [f"n{number}" for number in range(50)]
+
+
+def test_stop_before_start_returns(store):
+    make_delivery(store, QuietReceiver("oncall")).stop(PATIENCE_SECONDS)
+
+
+def test_counters_tell_failures_losses_and_what_waits(store):
+    receiver = RefusingReceiver("oncall")
+    put(store, make_notice("n1", "oncall"), make_notice("n2", "gone"))
+    delivery = make_delivery(store, receiver)
+    delivery.start()
+    delivery.stop(PATIENCE_SECONDS)
+    counters = delivery.counters()
+    assert counters.sent == {"oncall": 0}
+    assert counters.failed == {("oncall", "auth"): 1}
+    assert counters.lost == {("oncall", "refused"): 1, ("gone", "receiver_removed"): 1}
+    assert counters.waiting == {"oncall": Waiting(pending=0, dead=1), "gone": Waiting(pending=0, dead=1)}
+
+
+def test_store_that_can_not_be_written_is_told_once_and_tried_again(store, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(delivery_module, "STORE_RETRY_SECONDS", 0.01)
+    receiver = QuietReceiver("oncall")
+    put(store, make_notice("n1", "oncall"))
+    other = sqlite3.connect(tmp_path / "state.sqlite3", isolation_level=None)
+    other.execute("CREATE TRIGGER full BEFORE INSERT ON attempts BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    delivery = make_delivery(store, receiver)
+    tries = threading.Semaphore(0)
+    end = delivery._outbox.end
+    monkeypatch.setattr(delivery._outbox, "end", lambda outcome: (tries.release(), end(outcome)))
+    delivery.start()
+    for _ in range(3):
+        assert tries.acquire(timeout=PATIENCE_SECONDS)
+    other.execute("DROP TRIGGER full")
+    other.close()
+    delivery.stop(PATIENCE_SECONDS)
+    assert receiver.ids == ["n1"]
+    assert caplog.messages == [
+        f"outbox of oncall: cannot write {tmp_path}/state.sqlite3: no room; deliveries wait",
+        "outbox of oncall: works again",
+    ]

@@ -1,0 +1,198 @@
+import pytest
+
+from watchdog.alerts.alert import Alert, State, fingerprint
+from watchdog.notify.notice import Notice
+from watchdog.notify.outbox import EXPIRY_NS, Outbox, Outcome, Waiting, merge
+from watchdog.rules.schema import Severity
+from watchdog.store.store import Store
+
+SECOND_NS = 1_000_000_000
+HOUR_NS = 3600 * SECOND_NS
+
+
+def make_alert(process, resolved=None):
+    labels = (("process", process),)
+    return Alert(
+        rule="storm", labels=labels, fingerprint=fingerprint("storm", labels),
+        state=State.FIRING if resolved is None else State.RESOLVED, severity=Severity.WARNING, summary=process,
+        value=150.0, threshold=100.0, peak=151.0, started=1.0, fired=2.0, resolved=resolved, reason="above 100",
+        receivers=None, runbook=None,
+    )  # fmt: skip
+
+
+def make_notice(id_, *alerts, receiver="oncall", group="storm", reason="new alert in group"):
+    return Notice(id_, receiver, group, reason, alerts or (make_alert("nginx"),), created=3.0, host="db1")
+
+
+@pytest.fixture
+def store(tmp_path, clock):
+    store = Store(tmp_path, clock, "boot1")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def outbox(store, clock):
+    return Outbox(store.database, clock)
+
+
+def put(store, *notices):
+    store.commit(alerts=(), groups=(), notices=notices)
+
+
+def again_in(outbox, attempt, clock, seconds):
+    outbox.end(Outcome(attempt, "pending", "timeout: no answer", clock.boottime_ns() + round(seconds * SECOND_NS)))
+
+
+def states(store):
+    with store.database.transaction() as connection:
+        return dict(connection.execute("SELECT id, state FROM notices ORDER BY place"))
+
+
+def test_empty_outbox_gives_nothing(outbox):
+    assert outbox.begin("oncall") is None
+    assert outbox.next_due_ns("oncall") is None
+    assert outbox.waiting() == {}
+
+
+def test_notice_is_given_once_and_is_done_when_said_so(outbox, store):
+    put(store, make_notice("n1"))
+    attempt = outbox.begin("oncall")
+    assert (attempt.notice, attempt.number) == (make_notice("n1"), 1)
+    outbox.end(Outcome(attempt, "done", "ok"))
+    assert outbox.begin("oncall") is None
+    assert states(store) == {"n1": "done"}
+
+
+def test_attempt_that_never_ended_is_given_again_with_its_number(outbox, store):
+    put(store, make_notice("n1"))
+    outbox.begin("oncall")
+    attempt = outbox.begin("oncall")
+    assert (attempt.notice.id, attempt.number) == ("n1", 2)
+
+
+def test_receivers_have_queues_of_their_own(outbox, store):
+    put(store, make_notice("n1"), make_notice("n2", receiver="log"))
+    assert outbox.begin("log").notice.id == "n2"
+    assert outbox.begin("web") is None
+
+
+def test_notice_waits_until_it_is_due(outbox, store, clock):
+    put(store, make_notice("n1"))
+    again_in(outbox, outbox.begin("oncall"), clock, 5)
+    assert outbox.begin("oncall") is None
+    assert outbox.next_due_ns("oncall") == clock.boottime_ns() + 5 * SECOND_NS
+    clock.advance(5)
+    assert outbox.begin("oncall").number == 2
+
+
+def test_later_notice_of_a_group_never_overtakes_an_earlier_one(outbox, store, clock):
+    put(store, make_notice("n1", make_alert("a")))
+    again_in(outbox, outbox.begin("oncall"), clock, 300)
+    put(store, make_notice("n2", make_alert("a", resolved=9.0), reason="resolved"))
+    assert outbox.begin("oncall") is None
+    clock.advance(300)
+    attempt = outbox.begin("oncall")
+    assert attempt.notice.id == "n1"
+    outbox.end(Outcome(attempt, "done", "ok"))
+    assert outbox.begin("oncall").notice.id == "n2"
+
+
+def test_group_that_is_retried_does_not_hold_up_other_groups(outbox, store, clock):
+    put(store, make_notice("n1", group="storm"))
+    again_in(outbox, outbox.begin("oncall"), clock, 300)
+    put(store, make_notice("n2", group="spike"))
+    assert outbox.begin("oncall").notice.id == "n2"
+
+
+def test_unattempted_notices_of_a_group_become_one_with_the_id_of_the_oldest(outbox, store):
+    put(store, make_notice("n1", make_alert("a"), reason="first notification"))
+    put(store, make_notice("n2", make_alert("b"), make_alert("a", resolved=9.0)))
+    put(store, make_notice("other", group="spike"))
+    put(store, make_notice("n3", make_alert("c"), make_alert("b")))
+    notice = outbox.begin("oncall").notice
+    assert (notice.id, notice.reason) == ("n1", "first notification")
+    assert notice.alerts == (make_alert("c"), make_alert("b"), make_alert("a", resolved=9.0))
+    assert states(store) == {"n1": "pending", "n2": "merged", "other": "pending", "n3": "merged"}
+
+
+def test_attempted_notice_is_never_altered(outbox, store, clock):
+    put(store, make_notice("n1", make_alert("a")))
+    first = outbox.begin("oncall")
+    again_in(outbox, first, clock, 1)
+    put(store, make_notice("n2", make_alert("a", resolved=9.0)))
+    put(store, make_notice("n3", make_alert("b")))
+    clock.advance(1)
+    again = outbox.begin("oncall")
+    assert again.notice == first.notice
+    outbox.end(Outcome(again, "done", "ok"))
+    last = outbox.begin("oncall").notice
+    assert (last.id, last.alerts) == ("n2", (make_alert("b"), make_alert("a", resolved=9.0)))
+    assert states(store) == {"n1": "done", "n2": "pending", "n3": "merged"}
+
+
+def test_merging_ends_with_the_last_state_of_an_alert():
+    firing, ended = make_alert("a"), make_alert("a", resolved=9.0)
+    ups_and_downs = [make_notice("n1", firing), make_notice("n2", ended), make_notice("n3", firing)]
+    assert merge(ups_and_downs).alerts == (firing,)
+    assert merge(ups_and_downs[:2]) == make_notice("n1", ended)
+
+
+def test_merged_first_notification_whose_alerts_are_over_is_no_first_notification():
+    merged = merge(
+        [
+            make_notice("n1", make_alert("a"), reason="first notification"),
+            make_notice("n2", make_alert("a", resolved=9.0), reason="resolved"),
+        ]
+    )
+    assert (merged.status, merged.reason) == ("resolved", "resolved")
+
+
+def test_waiting_time_that_no_attempt_can_have_set_is_over(outbox, store, clock):
+    put(store, make_notice("n1"))
+    again_in(outbox, outbox.begin("oncall"), clock, 3601)
+    assert outbox.begin("oncall").number == 2
+    again_in(outbox, outbox.begin("oncall"), clock, 3600)
+    assert outbox.begin("oncall") is None
+
+
+def test_news_of_firing_expire_after_a_day_and_the_end_of_an_alert_never(outbox, store, clock):
+    put(store, make_notice("n1", group="a"), make_notice("n2", make_alert("x", resolved=9.0), group="b"))
+    put(store, make_notice("n3", receiver="log"))
+    clock.advance(EXPIRY_NS / SECOND_NS)
+    assert outbox.expire("oncall") == []
+    clock.advance(1)
+    assert outbox.expire("oncall") == ["n1"]
+    assert outbox.expire("oncall") == []
+    assert states(store) == {"n1": "dead", "n2": "pending", "n3": "pending"}
+    assert outbox.begin("oncall").notice.id == "n2"
+
+
+def test_what_waits_for_removed_receivers_is_buried(outbox, store):
+    put(store, make_notice("n1"), make_notice("n2", receiver="gone"), make_notice("n3", receiver="gone", group="spike"))
+    assert outbox.bury_all_but({"oncall", "log"}) == [("gone", "n2"), ("gone", "n3")]
+    assert outbox.bury_all_but({"oncall", "log"}) == []
+    assert states(store) == {"n1": "pending", "n2": "dead", "n3": "dead"}
+
+
+def test_waiting_counts_by_receiver(outbox, store, clock):
+    put(store, make_notice("n1", group="a"), make_notice("n2", group="b"), make_notice("n3", receiver="log"))
+    outbox.end(Outcome(outbox.begin("oncall"), "dead", "client_error: 404"))
+    outbox.end(Outcome(outbox.begin("log"), "done", "ok"))
+    clock.advance(90)
+    assert outbox.waiting() == {"oncall": Waiting(pending=1, dead=1, oldest_seconds=90.0)}
+
+
+def test_attempts_are_written_down(outbox, store, clock):
+    put(store, make_notice("n1"))
+    again_in(outbox, outbox.begin("oncall"), clock, 0)
+    clock.advance(2)
+    outbox.end(Outcome(outbox.begin("oncall"), "dead", "client_error: \udcff" + "x" * 300))
+    with store.database.transaction() as connection:
+        attempts = connection.execute("SELECT notice, number, at, result FROM attempts ORDER BY place").fetchall()
+        last_error = connection.execute("SELECT last_error FROM notices").fetchone()[0]
+    assert attempts == [
+        ("n1", 1, clock.wall() - 2, "timeout: no answer"),
+        ("n1", 2, clock.wall(), last_error),
+    ]
+    assert last_error == "client_error: \\udcff" + "x" * 185

@@ -1,0 +1,193 @@
+import json
+import sqlite3
+
+import pytest
+
+from watchdog.alerts.alert import Alert, State
+from watchdog.errors import StoreError
+from watchdog.notify.notice import Notice
+from watchdog.notify.outbox import Attempt, Outbox, Outcome
+from watchdog.rules.schema import Severity
+from watchdog.store.store import KEEP_ROWS, Store
+
+SECOND_NS = 1_000_000_000
+
+
+def make_notice(number, receiver="oncall", process="nginx"):
+    alert = Alert(
+        rule="storm", labels=(("process", process),), fingerprint="f" * 16, state=State.FIRING,
+        severity=Severity.CRITICAL, summary="a storm", value=float("inf"), threshold=100.0, peak=151.0, started=1.0,
+        fired=2.0, resolved=None, reason="value above 100", receivers=("oncall",), runbook=None,
+    )  # fmt: skip
+    return Notice(f"id{number}", receiver, "storm", "first notification", (alert,), created=3.0, host="db1")
+
+
+@pytest.fixture
+def open_store(tmp_path, clock):
+    stores = []
+
+    def open_it(boot_id="boot1"):
+        if stores:
+            stores[-1].close()
+        stores.append(Store(tmp_path, clock, boot_id))
+        return stores[-1]
+
+    yield open_it
+    for store in stores:
+        store.close()
+
+
+def rows(store, query):
+    with store.database.transaction() as connection:
+        return connection.execute(query).fetchall()
+
+
+def commit(store, alerts=(), groups=(), notices=()):
+    store.commit(alerts=alerts, groups=groups, notices=notices)
+
+
+def test_new_store_is_empty(open_store):
+    saved = open_store().load()
+    assert (saved.alerts, saved.groups, saved.shift_ns) == ((), (), 0)
+
+
+def test_what_was_committed_is_loaded_after_a_restart(open_store):
+    store = open_store()
+    commit(store, [("f1", {"n": 1}), ("f2", {"n": 2})], [(("oncall", "storm"), {"g": 1})], [make_notice(1)])
+    commit(store, [("f1", {"n": 3}), ("f2", None)], [(("log", "storm"), {"g": 2})])
+    store = open_store()
+    saved = store.load()
+    assert (saved.alerts, saved.groups) == (({"n": 3},), ({"g": 2}, {"g": 1}))
+    commit(store, groups=[(("oncall", "storm"), None)])
+    assert open_store().load().groups == ({"g": 2},)
+
+
+def test_notice_comes_back_from_the_outbox_as_it_was(open_store, clock):
+    hostile = make_notice(1, process='a"\udcff\u2028<!channel>\n\x1b[2J')
+    commit(open_store(), notices=[hostile])
+    assert Outbox(open_store().database, clock).begin("oncall") == Attempt(hostile, 1)
+
+
+def test_commit_of_nothing_writes_nothing(open_store):
+    store = open_store()
+    commit(store, [("f1", {})])
+    before = rows(store, "SELECT * FROM clocks")
+    store._clock.advance(60)
+    commit(store)
+    assert rows(store, "SELECT * FROM clocks") == before
+
+
+def test_failed_commit_leaves_nothing_half_done_and_the_next_writes_the_newest_of_all(open_store, tmp_path):
+    store = open_store()
+    commit(store, [("old", {"n": 0}), ("f1", {"n": 0})])
+    other = sqlite3.connect(tmp_path / "state.sqlite3", isolation_level=None)
+    other.execute("CREATE TRIGGER full BEFORE INSERT ON notices BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    with pytest.raises(StoreError, match="no room"):
+        commit(store, [("f1", {"n": 1}), ("old", None)], [(("oncall", "storm"), {"g": 1})], [make_notice(1)])
+    assert rows(store, "SELECT fingerprint, state FROM alerts ORDER BY 1") == [("f1", '{"n":0}'), ("old", '{"n":0}')]
+    assert rows(store, "SELECT * FROM groups") == []
+    other.execute("DROP TRIGGER full")
+    other.close()
+    commit(store, [("f1", {"n": 2}), ("f2", {"n": 1})], notices=[make_notice(2)])
+    assert rows(store, "SELECT fingerprint, state FROM alerts ORDER BY 1") == [("f1", '{"n":2}'), ("f2", '{"n":1}')]
+    assert rows(store, "SELECT receiver, rule, state FROM groups") == [("oncall", "storm", '{"g":1}')]
+    assert rows(store, "SELECT id FROM notices ORDER BY place") == [("id1",), ("id2",)]
+
+
+def test_failed_commit_is_written_by_the_next_tick_although_nothing_is_new(open_store, tmp_path):
+    store = open_store()
+    store.database._connection.execute("PRAGMA busy_timeout = 1")
+    other = sqlite3.connect(tmp_path / "state.sqlite3", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="locked"):
+        commit(store, [("f1", {"n": 1})])
+    other.execute("ROLLBACK")
+    other.close()
+    commit(store)
+    assert store.load().alerts == ({"n": 1},)
+
+
+def test_commit_that_was_on_disk_although_it_failed_is_not_written_twice(open_store):
+    store = open_store()
+    commit(store, notices=[make_notice(1)])
+    commit(store, notices=[make_notice(1), make_notice(2)])
+    assert rows(store, "SELECT id FROM notices ORDER BY place") == [("id1",), ("id2",)]
+
+
+def test_restart_within_one_boot_needs_no_shift(open_store, clock):
+    commit(open_store(), [("f1", {})])
+    clock.advance(100)
+    assert open_store().load().shift_ns == 0
+
+
+def test_reboot_shifts_by_downtime_of_the_wall_clock(open_store, clock):
+    commit(open_store(), [("f1", {})])  # at 1,000 s of the first boot
+    clock._boottime_ns = 20 * SECOND_NS
+    clock.step(90)
+    # the commit was 90 s ago, at -70 s of this boot
+    assert open_store("boot2").load().shift_ns == (-70 - 1000) * SECOND_NS
+
+
+def test_wall_clock_that_went_back_over_a_reboot_is_no_negative_downtime(open_store, clock):
+    commit(open_store(), [("f1", {})])
+    clock._boottime_ns = 20 * SECOND_NS
+    clock.step(-1_700_000_000)
+    assert open_store("boot2").load().shift_ns == (20 - 1000) * SECOND_NS
+
+
+def test_shift_lasts_until_the_first_commit_of_the_new_boot(open_store, clock):
+    commit(open_store(), [("f1", {})])
+    clock._boottime_ns = 20 * SECOND_NS
+    clock.step(90)
+    store = open_store("boot2")
+    shift_ns = store.load().shift_ns
+    store = open_store("boot2")  # crashed before its first commit
+    assert store.load().shift_ns == shift_ns
+    commit(store, [("f1", {})])
+    assert open_store("boot2").load().shift_ns == 0
+
+
+def test_waiting_time_of_a_notice_goes_on_over_a_reboot(open_store, clock):
+    store = open_store()
+    commit(store, notices=[make_notice(1)])
+    outbox = Outbox(store.database, clock)
+    outbox.end(Outcome(outbox.begin("oncall"), "pending", "timeout: no answer", clock.boottime_ns() + 300 * SECOND_NS))
+    clock._boottime_ns = 20 * SECOND_NS
+    clock.step(90)
+    for _ in range(2):  # carried over once, not at every start
+        outbox = Outbox(open_store("boot2").database, clock)
+        assert outbox.next_due_ns("oncall") == (20 + 300 - 90) * SECOND_NS
+    assert outbox.begin("oncall") is None
+    clock.advance(210)
+    assert outbox.begin("oncall").number == 2
+
+
+def test_ended_notices_are_pruned_after_seven_days_and_pending_ones_never(open_store, clock):
+    store = open_store()
+    outbox = Outbox(store.database, clock)
+    commit(store, notices=[make_notice(1), make_notice(2, receiver="log"), make_notice(3, receiver="web")])
+    outbox.end(Outcome(outbox.begin("oncall"), "done", "ok"))
+    outbox.end(Outcome(outbox.begin("log"), "dead", "client_error: 404"))
+    clock.advance(7 * 24 * 3600)
+    commit(store, [("f1", {})])
+    assert rows(store, "SELECT id FROM notices ORDER BY place") == [("id1",), ("id2",), ("id3",)]
+    clock.advance(3600)
+    commit(store, [("f1", {})])
+    assert rows(store, "SELECT id FROM notices") == [("id3",)]
+
+
+def test_pruning_keeps_the_newest_of_many(open_store, clock):
+    store = open_store()
+    body = json.dumps(make_notice(1).to_json())
+    with store.database.transaction() as connection:
+        connection.executemany(
+            "INSERT INTO notices (id, receiver, rule, status, body, created_ns, due_ns, state, ended) "
+            "VALUES (?, 'oncall', 'storm', 'firing', ?, 0, 0, 'done', ?)",
+            [(f"n{number}", body, clock.wall()) for number in range(KEEP_ROWS + 7)],
+        )
+        connection.executemany(
+            "INSERT INTO attempts (notice, number, at, result) VALUES ('n', 1, 0, 'ok')", [()] * (KEEP_ROWS + 5)
+        )
+    commit(store, [("f1", {})])
+    assert rows(store, "SELECT count(*), min(place), max(place) FROM notices") == [(KEEP_ROWS, 8, KEEP_ROWS + 7)]
+    assert rows(store, "SELECT count(*), min(place) FROM attempts") == [(KEEP_ROWS, 6)]
