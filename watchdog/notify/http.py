@@ -66,12 +66,15 @@ class Endpoint:
         text = url.reveal()
         try:
             parts = urllib.parse.urlsplit(text)
-            self._url = requests.Request("POST", text).prepare().url or ""
             port = parts.port
-        except (ValueError, requests.RequestException):
+        except ValueError:
             raise ValueError("not a URL") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must begin with https:// or http:// and a host name")
+        try:
+            self._url = requests.Request("POST", text).prepare().url or ""
+        except requests.RequestException:
+            raise ValueError("not a URL") from None
         self.host = parts.hostname
         self._port = port
         self._secure = parts.scheme == "https"

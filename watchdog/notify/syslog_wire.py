@@ -51,7 +51,8 @@ def parse_address(text: str) -> Wire:
     """
     parts = urlsplit(text)
     if parts.scheme == "unix":
-        if parts.netloc or not 1 < len(parts.path.encode()) <= _LONGEST_PATH:
+        is_absolute = parts.path.startswith("/") and not parts.netloc
+        if not is_absolute or not 1 < len(parts.path.encode()) <= _LONGEST_PATH:
             raise ValueError(f"write it like unix:///dev/log, an absolute path of at most {_LONGEST_PATH} bytes")
         return UnixWire(parts.path)
     if parts.scheme not in ("udp", "tcp"):

@@ -29,7 +29,7 @@ STORM = Alert(
     format="rate",
 )
 
-# What a process may call itself: bytes that are no UTF-8 arrive surrogate-escaped, as Python reads them from the kernel.
+# What a process may call itself; bytes that are no UTF-8 arrive surrogate-escaped.
 HOSTILE_NAMES = (
     "\x1b[2J\x1b]0;owned\x07",
     "line\r\nfeed: <26>1 - - - - - forged",

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from watchdog.config import read_config
+from watchdog.document import Document
+from watchdog.errors import ConfigError
+from watchdog.notify.registry import RECEIVER_TYPES, build_receivers
+
+
+def config_of(text, **options):
+    return read_config(Document(text, tomllib.loads(text), "watchdog.toml", **options))
+
+
+def problems_of(text):
+    with pytest.raises(ConfigError) as caught:
+        build_receivers(config_of(text))
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_there_are_these_types():
+    assert sorted(RECEIVER_TYPES) == ["console", "slack", "syslog", "webhook"]
+
+
+def test_makes_every_receiver_under_its_name_in_the_files_order():
+    receivers = build_receivers(
+        config_of("""
+[[receiver]]
+name = "oncall"
+type = "slack"
+webhook_url = "https://hooks.slack.com/services/T000/B000/token"
+[[receiver]]
+name = "hook"
+type = "webhook"
+url = "http://127.0.0.1:8080/in"
+hmac_secret = "key"
+[[receiver]]
+name = "log"
+type = "syslog"
+[[receiver]]
+name = "far"
+type = "syslog"
+address = "tcp://log.example:601"
+facility = "local3"
+""")
+    )
+    assert {name: receiver.destination() for name, receiver in receivers.items()} == {
+        "oncall": "Slack hooks.slack.com",
+        "hook": "webhook 127.0.0.1",
+        "log": "syslog unix:///dev/log",
+        "far": "syslog tcp://log.example:601",
+    }
+    assert list(receivers) == ["oncall", "hook", "log", "far"]
+    assert [receiver.name for receiver in receivers.values()] == list(receivers)
+
+
+def test_with_no_configuration_there_is_the_console():
+    assert [receiver.type for receiver in build_receivers(config_of("")).values()] == ["console"]
+
+
+def test_tells_every_problem_of_every_receiver_at_its_line():
+    assert problems_of("""
+[[receiver]]
+name = "a"
+type = "slakc"
+[[receiver]]
+name = "b"
+type = "webhook"
+url = "ftp://secret-host/secret-path"
+hmac_secrets = "x"
+[[receiver]]
+name = "c"
+type = "slack"
+[[receiver]]
+name = "d"
+type = "syslog"
+address = "tls://log.example"
+facility = "demon"
+[[receiver]]
+name = "e"
+type = "syslog"
+address = "udp://log.example"
+format = "local"
+[[receiver]]
+name = "f"
+type = "console"
+colour = true
+""") == [
+        'watchdog.toml:4: receiver.type: unknown type "slakc": did you mean "slack"?',
+        "watchdog.toml:8: receiver.url: must begin with https:// or http:// and a host name",
+        'watchdog.toml:9: receiver.hmac_secrets: unknown key "hmac_secrets": did you mean "hmac_secret"?',
+        "watchdog.toml:10: receiver.webhook_url: missing: give one of webhook_url, webhook_url_file, webhook_url_env",
+        "watchdog.toml:16: receiver.address: must begin with unix://, udp:// or tcp://",
+        'watchdog.toml:17: receiver.facility: unknown value "demon": did you mean "daemon"?',
+        'watchdog.toml:22: receiver.format: "local" is for unix:// addresses: servers expect "rfc5424"',
+        'watchdog.toml:26: receiver.colour: unknown key "colour": known are name, type',
+    ]
+
+
+def test_a_url_from_the_environment_is_told_by_its_own_key_and_not_shown(monkeypatch):
+    monkeypatch.setenv("HOOK_URL", "hooks.example/secret-path")
+    text = '[[receiver]]\nname = "hook"\ntype = "webhook"\nurl_env = "HOOK_URL"\n'
+    assert problems_of(text) == [
+        "watchdog.toml:4: receiver.url_env: must begin with https:// or http:// and a host name"
+    ]
+
+
+def test_a_secret_that_only_the_daemon_can_read_is_no_problem_where_secrets_are_not_needed():
+    text = '[[receiver]]\nname = "hook"\ntype = "webhook"\nurl_env = "NOT_SET_ANYWHERE"\n'
+    assert list(build_receivers(config_of(text, secrets_needed=False))) == ["hook"]
+
+
+@pytest.mark.parametrize(
+    ("address", "form", "start"),
+    [
+        ("unix:///dev/log", None, b"<26>Jun"),
+        ("unix:///run/systemd/journal/dev-log", None, b"<26>Jun"),
+        ("unix:///run/syslog-ng/5424", None, b"<26>1 2025-06-"),
+        ("unix:///dev/log", "rfc5424", b"<26>1 2025-06-"),
+        ("unix:///run/syslog-ng/old", "local", b"<26>Jun"),
+        ("udp://log.example", None, b"<26>1 2025-06-"),
+    ],
+)
+def test_the_format_is_what_usually_listens_there(make_notice, address, form, start):
+    text = f'[[receiver]]\nname = "log"\ntype = "syslog"\naddress = "{address}"\n'
+    if form is not None:
+        text += f'format = "{form}"\n'
+    assert build_receivers(config_of(text))["log"].render(make_notice()).startswith(start)
