@@ -14,6 +14,7 @@ from watchdog import spelling
 from watchdog.clock import SECOND_NS
 from watchdog.document import Document, Table
 from watchdog.errors import ConfigError, Problem
+from watchdog.secret import open_for_reading
 
 DEFAULT_CONFIG: Final = "/etc/bpf-watchdog/watchdog.toml"
 DEFAULT_RULES: Final = "/etc/bpf-watchdog/rules.d"
@@ -83,12 +84,11 @@ def open_document(file: str, *, secrets_needed: bool = True) -> Document:
 
 def _read(file: str) -> str:
     try:
-        # O_NONBLOCK: opening a FIFO that nobody writes to would wait for ever.
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        stream = open_for_reading(file)
     except OSError as error:
         raise _unusable(file, f"cannot read: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as stream:
-        mode = os.fstat(descriptor).st_mode
+    with stream:
+        mode = os.fstat(stream.fileno()).st_mode
         if not stat.S_ISREG(mode):
             raise _unusable(file, "not a regular file")
         if mode & stat.S_IWOTH:

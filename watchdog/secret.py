@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import BinaryIO
 
 from watchdog.errors import WatchdogError
 
@@ -42,6 +43,20 @@ class SecretError(WatchdogError):
         self.absent = absent
 
 
+def open_for_reading(path: str) -> BinaryIO:
+    """Open `path` without ever waiting, as for a FIFO that nobody writes to.
+
+    Raises:
+        OSError: it cannot be opened, or is a folder.
+        ValueError: no file can have such a name.
+    """
+    return open(path, "rb", opener=_open_at_once)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
 def secret_from_file(path: str) -> Secret:
     """Read the secret in `path`, an absolute path; one newline at its end is not part of it.
 
@@ -51,13 +66,13 @@ def secret_from_file(path: str) -> Secret:
     if not path.startswith("/"):
         raise SecretError(f"must be an absolute path, not {path!r}", absent=False)
     try:
-        # O_NONBLOCK: opening a FIFO that nobody writes to would wait for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a path"
-        raise SecretError(f"cannot read {path!r}: {reason}", absent=isinstance(error, OSError)) from None
-    with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(descriptor).st_mode
+        file = open_for_reading(path)
+    except OSError as error:
+        raise SecretError(f"cannot read {path!r}: {error.strerror}", absent=True) from None
+    except ValueError:  # a NUL in it
+        raise SecretError(f"cannot read {path!r}: not a path", absent=False) from None
+    with file:
+        mode = os.fstat(file.fileno()).st_mode
         if not stat.S_ISREG(mode):
             raise SecretError(f"{path!r} is not a regular file", absent=False)
         if mode & stat.S_IROTH:

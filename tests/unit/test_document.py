@@ -1,5 +1,6 @@
 import pytest
 import tomli
+
 from watchdog.document import Document
 from watchdog.errors import ConfigError
 
@@ -190,6 +191,4 @@ def test_refuses_a_secret_that_everyone_can_read_in_a_check_too(secret_file):
     secret_file.chmod(0o644)
     doc = document(f'key_file = "{secret_file}"\n', secrets_needed=False)
     assert doc.root.secret("key") is None
-    assert told(doc) == [
-        f"f.toml:1: key_file: everyone on this host can read '{secret_file}': chmod o-r {secret_file}"
-    ]
+    assert told(doc) == [f"f.toml:1: key_file: everyone on this host can read '{secret_file}': chmod o-r {secret_file}"]

@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from watchdog.durations import format_duration, parse_duration
 
 SECOND = 1_000_000_000
@@ -25,7 +26,9 @@ def test_reads_numbers_with_units(text, duration_ns):
     assert parse_duration(text) == duration_ns
 
 
-@pytest.mark.parametrize("text", ["", "10", "s", "10 s", "-1s", "1s1m", "1s1s", "1M", "1e3s", "1.s", "٣s", "10s\n", "1w"])
+@pytest.mark.parametrize(
+    "text", ["", "10", "s", "10 s", "-1s", "1s1m", "1s1s", "1M", "1e3s", "1.s", "٣s", "10s\n", "1w"]
+)
 def test_refuses_everything_else(text):
     with pytest.raises(ValueError, match="not a duration"):
         parse_duration(text)

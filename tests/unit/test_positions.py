@@ -4,6 +4,7 @@ import pytest
 import tomli
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from watchdog.positions import find_lines
 
 KEYS = st.sampled_from(["a", "b-1", "c_2", "3", "", "é", "dot.ted", 'quo"te', "#no", "[x]", "sp ace", "tab\t"])
@@ -26,7 +27,7 @@ class Writer:
         return "".join(self.junk() + self.table(name, table) for name, table in tables.items())
 
     def junk(self):
-        return self.choices.choice(["", "\n", "# [not] = { a \"header\n", "  # '''\n", "\t\n"])
+        return self.choices.choice(["", "\n", '# [not] = { a "header\n', "  # '''\n", "\t\n"])
 
     def key(self, key):
         if self.choices.random() < 0.3 and key.isprintable() and "'" not in key:
@@ -38,13 +39,15 @@ class Writer:
     def table(self, name, table):
         if isinstance(table, list):
             return "".join(
-                f"[[ {self.key(name)} ]] # ]\n" + self.body((name, index), element) for index, element in enumerate(table)
+                f"[[ {self.key(name)} ]] # ]\n" + self.body((name, index), element)
+                for index, element in enumerate(table)
             )
         return f"[{self.key(name)}]\n" + self.body((name,), table)
 
     def body(self, path, table):
         return "".join(
-            f"{self.junk()}{self.key(key)} = {self.value((*path, key), value)}  # = {{\n" for key, value in table.items()
+            f"{self.junk()}{self.key(key)} = {self.value((*path, key), value)}  # = {{\n"
+            for key, value in table.items()
         )
 
     def value(self, path, value):
@@ -85,7 +88,8 @@ def leaf_paths(value, path=()):
 @settings(max_examples=100, deadline=None)
 @given(
     tables=st.dictionaries(
-        KEYS, st.dictionaries(KEYS, VALUES, max_size=4) | st.lists(st.dictionaries(KEYS, VALUES), min_size=1, max_size=3)
+        KEYS,
+        st.dictionaries(KEYS, VALUES, max_size=4) | st.lists(st.dictionaries(KEYS, VALUES), min_size=1, max_size=3),
     ),
     seed=st.integers(0, 2**32),
     newline=st.sampled_from(["\n", "\r\n"]),

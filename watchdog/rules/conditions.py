@@ -86,6 +86,8 @@ def _check_number(dimension: Dimension, pattern: str) -> None:
 
 def _check_address(pattern: str) -> None:
     try:
+        if "%" in pattern:  # a zone, which the kernel's addresses come without
+            raise ValueError
         network = ipaddress.ip_network(pattern, strict=False)
     except ValueError:
         raise ValueError(f"not an address or a CIDR block: {spelling.quoted(pattern)}") from None

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from watchdog import spelling
+from watchdog.measure.catalogue import DIMENSIONS
 from watchdog.rules import formats
 
 _MOST_LETTERS = 500
@@ -79,6 +80,8 @@ def _field(inside: str, dimensions: Collection[str], natural: str) -> Field:
         if colon:
             raise TemplateError(f"{{{name}}} is a text and takes no format")
         return Field(name)
+    if name in DIMENSIONS:
+        raise TemplateError(f"{{{name}}} has many values in one alert: it must stand in by to be a field")
     if name not in FIELDS:
         raise TemplateError(spelling.unknown("field", name, FIELDS.union(dimensions)))
     if colon and form not in formats.FORMATS:

@@ -1,0 +1,191 @@
+import argparse
+import json
+import subprocess
+import sys
+
+import pytest
+
+from watchdog.cli import check
+from watchdog.errors import UsageError
+
+RULE = """\
+[[rule]]
+id = "r"
+summary = "s"
+metric = "connects"
+stat = "rate"
+window = "10s"
+fire_above = 1
+"""
+CONFIG = '[[receiver]]\nname = "oncall"\ntype = "console"\n'
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="rules.toml"):
+        path = tmp_path / name
+        path.write_text(text)
+        path.chmod(0o644)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def bpf_watchdog(capsys):
+    """Run the command; return its exit code, what it printed, and its last line."""
+
+    def run(*arguments):
+        parser = argparse.ArgumentParser()
+        check.register(parser.add_subparsers())
+        args = parser.parse_args([str(argument) for argument in arguments])
+        code = args.run(args)
+        printed = capsys.readouterr()
+        return code, printed.out.splitlines(), printed.err.strip()
+
+    return run
+
+
+def test_says_so_when_all_is_well(bpf_watchdog, write):
+    assert bpf_watchdog("check", write(RULE)) == (0, [], "1 file, 1 rule: no problems, no notes")
+
+
+def test_prints_each_problem_and_note_in_the_order_of_files_and_lines(bpf_watchdog, write):
+    second = write(RULE.replace('"10s"', '"10"') + 'receivers = ["oncall"]\n', "b.toml")
+    first = write(RULE.replace("fire_above", "fire_abov").replace('"r"', '"q"'), "a.toml")
+    assert bpf_watchdog("check", second, first) == (
+        1,
+        [
+            f"{first}:1: rule.fire_above: missing: give fire_above or fire_below",
+            f'{first}:7: rule.fire_abov: unknown key "fire_abov": did you mean "fire_above"?',
+            f'{second}:6: rule.window: not a duration: "10"; write it like "10s", "1m30s", "500ms", "4h"',
+            f'{second}:8: rule.receivers: note: not checked: "oncall" stands in another file',
+        ],
+        "2 files, 2 rules: 3 problems, 1 note",
+    )
+
+
+def test_checks_a_fragment_under_any_name(bpf_watchdog, write):
+    path = write(RULE, ".ansible_tmp1234-x")
+    assert bpf_watchdog("check", path)[0] == 0
+
+
+def test_tells_settings_from_rules_by_what_is_in_them(bpf_watchdog, write):
+    path = write('[sampling]\ninterval = "1"\n', "x")
+    assert bpf_watchdog("check", path) == (
+        1,
+        [f'{path}:2: sampling.interval: not a duration: "1"; write it like "10s", "1m30s", "500ms", "4h"'],
+        "1 file, no rules: 1 problem, no notes",
+    )
+
+
+def test_a_file_with_neither_is_told(bpf_watchdog, write):
+    empty, other = write("", "a.toml"), write("[[rules]]\n", "b.toml")
+    assert bpf_watchdog("check", empty, other) == (
+        1,
+        [
+            f"{empty}:1: file: note: holds neither rules nor settings",
+            f'{other}:1: rules: unknown key "rules": did you mean "rule"?',
+        ],
+        "2 files, no rules: 1 problem, 1 note",
+    )
+
+
+def test_checks_receivers_and_windows_against_settings_that_are_given(bpf_watchdog, write):
+    config = write(CONFIG + '[sampling]\ninterval = "6s"\n', "watchdog.toml")
+    rules = write(RULE + 'receivers = ["oncal"]\n')
+    code, lines, _ = bpf_watchdog("check", "--config", config, rules)
+    assert (code, lines) == (
+        1,
+        [
+            f"{rules}:6: rule.window: must hold two samples, so at least 12s with a sampling interval of 6s",
+            f'{rules}:8: rule.receivers: unknown receiver "oncal": did you mean "oncall"?',
+        ],
+    )
+
+
+def test_checks_the_receivers_own_keys(bpf_watchdog, write):
+    config = write(CONFIG + 'colour = "red"\n[routing]\ndefault = ["onkall"]\n', "watchdog.toml")
+    code, lines, _ = bpf_watchdog("check", config)
+    assert code == 1
+    assert [line.removeprefix(f"{config}:").split(": ")[:2] for line in lines] == [
+        ["4", "receiver.colour"],
+        ["6", "routing.default"],
+    ]
+
+
+def test_a_secret_that_is_not_here_is_a_note(bpf_watchdog, write, tmp_path):
+    config = write(f'[[receiver]]\nname = "hook"\ntype = "webhook"\nurl_file = "{tmp_path}/none"\n')
+    code, lines, _ = bpf_watchdog("check", config)
+    assert code == 0
+    assert lines == [
+        f"{config}:4: receiver.url_file: note: not checked: cannot read '{tmp_path}/none': No such file or directory"
+    ]
+
+
+def test_finds_the_same_id_in_two_files_of_a_folder(bpf_watchdog, write, tmp_path):
+    first, second = write(RULE, "a.toml"), write(RULE, "b.toml")
+    assert bpf_watchdog("check", tmp_path)[1] == [f'{second}:2: rule.id: "r" is already the rule of {first}:1']
+
+
+def test_checks_a_file_once_even_if_it_is_named_twice(bpf_watchdog, write, tmp_path):
+    assert bpf_watchdog("check", write(RULE), tmp_path) == (0, [], "1 file, 1 rule: no problems, no notes")
+
+
+def test_prints_json_for_programs(bpf_watchdog, write):
+    path = write(RULE.replace("10s", "1s") + 'receivers = ["oncall"]\n')
+    code, lines, _ = bpf_watchdog("check", "--json", path)
+    assert code == 1
+    assert json.loads("\n".join(lines)) == {
+        "files": 1,
+        "rules": 1,
+        "problems": [
+            {
+                "file": str(path),
+                "line": 6,
+                "key": "rule.window",
+                "message": "must hold two samples, so at least 2s with a sampling interval of 1s",
+            }
+        ],
+        "notes": [
+            {
+                "file": str(path),
+                "line": 8,
+                "key": "rule.receivers",
+                "message": 'not checked: "oncall" stands in another file',
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize("arguments", [["{}/none"], ["--config", "{}/none"]])
+def test_a_path_that_does_not_exist_is_an_error_of_usage(bpf_watchdog, tmp_path, arguments):
+    with pytest.raises(UsageError, match=f"no such file or folder: {tmp_path}/none"):
+        bpf_watchdog("check", *[argument.format(tmp_path) for argument in arguments])
+
+
+def test_without_paths_checks_the_hosts_own_files(bpf_watchdog, write, tmp_path, monkeypatch):
+    config = write(CONFIG, "watchdog.toml")
+    (tmp_path / "rules.d").mkdir()
+    write(RULE, "rules.d/r.toml")
+    monkeypatch.setattr(check, "DEFAULT_CONFIG", str(config))
+    monkeypatch.setattr(check, "DEFAULT_RULES", str(tmp_path / "rules.d"))
+    assert bpf_watchdog("check")[2] == "2 files, 1 rule: no problems, no notes"
+
+
+def test_without_paths_and_files_checks_the_shipped_rules(bpf_watchdog, tmp_path, monkeypatch):
+    monkeypatch.setattr(check, "DEFAULT_CONFIG", str(tmp_path / "none"))
+    monkeypatch.setattr(check, "DEFAULT_RULES", str(tmp_path / "none.d"))
+    assert bpf_watchdog("check") == (0, [], "6 files, 10 rules: no problems, no notes")
+
+
+def test_checking_rules_loads_none_of_what_makes_a_daemon_big(write):
+    code = (
+        "import sys, argparse, pathlib; from watchdog.cli import check\n"
+        "check.run(argparse.Namespace(paths=[pathlib.Path(sys.argv[1])], config=None, json=False))\n"
+        "print(sorted({'numpy', 'bcc', 'requests', 'apscheduler', 'sqlite3'} & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(write(RULE))], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert done.stdout == "[]\n"

@@ -1,0 +1,134 @@
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from watchdog.measure.catalogue import Unit
+from watchdog.rules.expression import (
+    Comparison,
+    Constant,
+    ExpressionError,
+    Operand,
+    Operation,
+    is_linear,
+    metrics_of,
+    never_negative,
+    parse,
+    parse_comparison,
+    unit_of,
+)
+
+CONNECTS, ACCEPTS, CLOSES = Operand("connects"), Operand("accepts"), Operand("closes")
+
+
+@pytest.mark.parametrize(
+    ("text", "expression"),
+    [
+        ("connects", CONNECTS),
+        (" ( connects ) ", CONNECTS),
+        ("connects/accepts", Operation("/", CONNECTS, ACCEPTS)),
+        ("connects + accepts * 2", Operation("+", CONNECTS, Operation("*", ACCEPTS, Constant(2.0)))),
+        ("(connects + accepts) * 0.5", Operation("*", Operation("+", CONNECTS, ACCEPTS), Constant(0.5))),
+        ("connects - accepts - closes", Operation("-", Operation("-", CONNECTS, ACCEPTS), CLOSES)),
+        ("connects / accepts * closes", Operation("*", Operation("/", CONNECTS, ACCEPTS), CLOSES)),
+        ("connects - (accepts - closes)", Operation("-", CONNECTS, Operation("-", ACCEPTS, CLOSES))),
+    ],
+)
+def test_reads_arithmetic_as_people_do(text, expression):
+    assert parse(text) == expression
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "ends where a metric or a number should stand"),
+        ("connects /", "ends where a metric or a number should stand"),
+        ("1 + 2", "names no metric"),
+        ("conects", 'unknown metric "conects": did you mean "connects"?'),
+        ("Connects", 'unknown metric "Connects": did you mean "connects"?'),
+        ("connects accepts", "expected + - * or / before 'accepts'"),
+        ("connects * 1e3", "expected + - * or / before 'e3'"),
+        ("connects * / 2", "'/' stands where a metric or a number should"),
+        ("-connects", "'-' stands where a metric or a number should"),
+        ("(connects", "a parenthesis is not closed"),
+        ("connects)", "expected + - * or / before ')'"),
+        ("connects ** 2", "'*' stands where a metric or a number should"),
+        ("connects.real", 'cannot use "." here: only metrics, numbers, + - * / and parentheses'),
+        ("connects > 3", 'cannot use ">" here: only metrics, numbers, + - * / and parentheses'),
+        ("connect\u0455", 'cannot use "\u0455" here: only metrics, numbers, + - * / and parentheses'),
+        ("(" * 21 + "connects" + ")" * 21, "over 20 parentheses inside each other"),
+        ("connects + " * 50 + "1", "over 500 letters"),
+    ],
+)
+def test_says_what_is_wrong(text, message):
+    with pytest.raises(ExpressionError) as caught:
+        parse(text)
+    assert str(caught.value) == message
+
+
+@given(st.text(st.sampled_from("connects 12.+-*/()<>=%\n\0é"), max_size=600))
+def test_any_text_is_read_or_refused(text):
+    for reader in (parse, parse_comparison):
+        with contextlib.suppress(ExpressionError):  # and nothing else
+            reader(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "comparison"),
+    [
+        ("connects >= 50", Comparison(">=", CONNECTS, 50.0)),
+        ("connects<0.5", Comparison("<", CONNECTS, 0.5)),
+        ("bytes_sent > 10MB", Comparison(">", Operand("bytes_sent"), 1e7)),
+        ("closes / connects <= 5%", Comparison("<=", Operation("/", CLOSES, CONNECTS), 0.05)),
+    ],
+)
+def test_reads_comparisons(text, comparison):
+    assert parse_comparison(text) == comparison
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("connects", 'must compare once: "connects >= 50"'),
+        ("connects == 3", 'must compare once: "connects >= 50"'),
+        ("1 < connects < 3", 'must compare once: "connects >= 50"'),
+        ("connects => 3", 'must compare once: "connects >= 50"'),
+        ("50 <= connects", "names no metric"),
+        ("connects > accepts", 'not a number: "accepts"; write it like 100'),
+        ("connects > 10MB", 'wrong unit "MB" in "10MB": connections are written without a unit'),
+        ("bytes_sent > 10MB/s", '"10MB/s" is a rate, and what it is compared with is not'),
+    ],
+)
+def test_says_what_is_wrong_with_comparisons(text, message):
+    with pytest.raises(ExpressionError) as caught:
+        parse_comparison(text)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "linear", "positive"),
+    [
+        ("bytes_sent", Unit.BYTES, True, True),
+        ("bytes_sent + bytes_received", Unit.BYTES, True, True),
+        ("bytes_sent - bytes_received", Unit.BYTES, True, False),
+        ("bytes_sent + 1", Unit.BYTES, True, True),
+        ("bytes_sent * 8", None, True, True),
+        ("8 * bytes_sent", None, True, True),
+        ("bytes_sent / 2", None, True, True),
+        ("bytes_sent / connects", None, False, True),
+        ("retransmits / packets_sent", Unit.RATIO, False, True),
+        ("1 - retransmits / packets_sent", Unit.RATIO, False, False),
+        ("100 * retransmits / packets_sent", None, False, True),
+        ("connects + bytes_sent", None, True, True),
+        ("connects * connects", None, False, True),
+        ("1 / connects", None, False, True),
+    ],
+)
+def test_knows_unit_and_nature_of_the_result(text, unit, linear, positive):
+    expression = parse(text)
+    assert (unit_of(expression), is_linear(expression), never_negative(expression)) == (unit, linear, positive)
+
+
+def test_knows_the_metrics_it_reads():
+    assert metrics_of(parse("(connects + 3 * closes) / connects")) == {"connects", "closes"}

@@ -1,0 +1,474 @@
+import os
+
+import pytest
+
+from watchdog.errors import ConfigError
+from watchdog.resources import rules_folder
+from watchdog.rules.expression import Comparison, Operand
+from watchdog.rules.load import load_rules, toml_files
+from watchdog.rules.schema import Condition, Rule, Severity, Stat, Statistic, Thresholds
+from watchdog.rules.template import Field, Template
+
+SECOND = 1_000_000_000
+WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
+
+WHOLE = """\
+# a comment
+[[rule]]
+id = "outbound-connection-storm"
+summary = "{process} opens {value} connections"
+metric = "connects"
+stat = "rate"
+window = "10s"
+by = ["process", "unit"]
+where = { direction = "out", remote = ["!10.0.0.0/8"], process = ["!chrom*", "c*"], remote_port = 443 }
+only_if = "connects >= 50"
+fire_above = { warning = 100, critical = 500 }
+clear_below = { warning = 60, critical = 300 }
+for = "10s"
+keep = "60s"
+receivers = ["oncall"]
+runbook = "https://wiki.example.net/storm"
+"""
+
+LEAST = 'id = "r"\nsummary = "s"\nmetric = "{metric}"\nstat = "{stat}"\nwindow = "10s"\n'
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="rules.toml"):
+        path = tmp_path / name
+        path.write_text(text)
+        path.chmod(0o644)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def problems(write):
+    """Return what is told of a file, without its name."""
+
+    def problems(text, **options):
+        path = write(text)
+        with pytest.raises(ConfigError) as caught:
+            load_rules([path], **{"receivers": ("oncall",), **options})
+        return [str(problem).removeprefix(f"{path}:") for problem in caught.value.problems]
+
+    return problems
+
+
+@pytest.fixture
+def load(write):
+    """Return the only rule of a text."""
+
+    def load(text, **options):
+        (rule,) = load_rules([write(text)], receivers=("oncall",), **options).rules
+        return rule
+
+    return load
+
+
+def rule_text(metric="connects", stat="rate", **keys):
+    return "[[rule]]\n" + LEAST.format(metric=metric, stat=stat) + "".join(f"{k} = {v}\n" for k, v in keys.items())
+
+
+def test_reads_a_rule(write):
+    path = write(WHOLE)
+    loaded = load_rules([path], receivers=("oncall",))
+    assert loaded.notes == ()
+    assert loaded.rules == (
+        Rule(
+            id="outbound-connection-storm",
+            summary=Template(
+                "{process} opens {value} connections",
+                (Field("process"), " opens ", Field("value", "rate"), " connections"),
+            ),
+            metric=Operand("connects"),
+            stat=Stat("rate", Statistic.RATE),
+            window_ns=10 * SECOND,
+            by=("process", "unit"),
+            where=(
+                Condition("direction", ("out",)),
+                Condition("remote", (), ("10.0.0.0/8",)),
+                Condition("process", ("c*",), ("chrom*",)),
+                Condition("remote_port", ("443",)),
+            ),
+            only_if=Comparison(">=", Operand("connects"), 50.0),
+            thresholds=Thresholds(
+                above=True, fire={WARNING: 100.0, CRITICAL: 500.0}, clear={WARNING: 60.0, CRITICAL: 300.0}
+            ),
+            for_ns=10 * SECOND,
+            keep_ns=60 * SECOND,
+            receivers=("oncall",),
+            runbook="https://wiki.example.net/storm",
+            file="",
+            line=0,
+        ),
+    )
+    assert (loaded.rules[0].file, loaded.rules[0].line) == (str(path), 2)
+
+
+def test_a_rule_needs_little_more_than_a_metric_and_a_threshold(load):
+    rule = load(rule_text(fire_above="100"))
+    assert (rule.by, rule.where, rule.only_if, rule.for_ns, rule.keep_ns) == ((), (), None, 0, 0)
+    assert (rule.receivers, rule.runbook) == (None, None)
+    assert rule.thresholds.fire == {WARNING: 100.0}
+
+
+def test_without_a_clear_level_whatever_does_not_fire_clears(load):
+    above = load(rule_text(fire_above="0")).thresholds
+    assert 0 < above.clear[WARNING] < 1e-300
+    below = load(rule_text(fire_below="5")).thresholds
+    assert not below.above
+    assert 4.999 < below.clear[WARNING] < 5
+
+
+@pytest.mark.parametrize(
+    ("metric", "stat", "text", "level"),
+    [
+        ("bytes_sent", "rate", '"100MB"', 100_000_000.0),
+        ("bytes_sent", "rate", '"100MB/s"', 100_000_000.0),
+        ("bytes_sent", "max", '"1.5GiB/s"', 1_610_612_736.0),
+        ("bytes_sent", "sum", '"1 kB"', 1_000.0),
+        ("rtt", "p99", '"250ms"', 0.25),
+        ("rtt", "p50", '"300us"', 0.0003),
+        ("rtt", "max", '"2m"', 120.0),
+        ("rtt", "max", "1", 1.0),
+        ("retransmits / packets_sent", "rate", '"5%"', 0.05),
+        ("connects", "rate", '"50/s"', 50.0),
+        ("connects", "rate", '"50"', 50.0),
+        ("connects", "rate", "0.5", 0.5),
+    ],
+)
+def test_levels_have_units(load, metric, stat, text, level):
+    assert load(rule_text(metric, stat, fire_above=text)).thresholds.fire == {WARNING: level}
+
+
+@pytest.mark.parametrize(
+    ("metric", "stat", "text", "message"),
+    [
+        ("bytes_sent", "sum", '"1MB/s"', '"1MB/s" is a rate, and what it is compared with is not'),
+        (
+            "bytes_sent",
+            "rate",
+            '"1mb"',
+            'wrong unit "mb" in "1mb": bytes are written with B, kB, MB, GB, TB, KiB, MiB, GiB, TiB',
+        ),
+        ("rtt", "max", '"1MB"', 'wrong unit "MB" in "1MB": seconds are written with us, ms, s, m, h, d'),
+        ("connects", "rate", '"5%"', 'wrong unit "%" in "5%": connections are written without a unit'),
+        ("bytes_sent / connects", "rate", '"5MB"', 'wrong unit "MB" in "5MB": it is written without a unit'),
+        ("connects", "rate", '"many"', 'not a number: "many"; write it like 100'),
+        ("bytes_sent", "rate", '"many"', 'not a number: "many"; write it like "100MB"'),
+        ("connects", "rate", "true", 'must be a number, or a text with a unit like "100MB"'),
+        ("connects", "rate", "inf", "is not a number of use"),
+        ("connects", "rate", "{}", "names no severity: give warning, critical or both"),
+    ],
+)
+def test_refuses_levels_that_mean_nothing(problems, metric, stat, text, message):
+    assert problems(rule_text(metric, stat, fire_above=text)) == [f"7: rule.fire_above: {message}"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, ["1: rule.fire_above: missing: give fire_above or fire_below"]),
+        (
+            {"fire_above": 5, "fire_below": 3},
+            ["8: rule.fire_below: a rule fires either above or below: fire_above is given too"],
+        ),
+        (
+            {"fire_above": 5, "clear_above": 3},
+            ["8: rule.clear_above: goes with fire_below; with fire_above use clear_below"],
+        ),
+        (
+            {"fire_below": 5, "clear_below": 3},
+            ["8: rule.clear_below: goes with fire_above; with fire_below use clear_above"],
+        ),
+        ({"fire_above": 5, "clear_below": 6}, ["8: rule.clear_below: must be at most what fires, 5, not 6"]),
+        ({"fire_below": 5, "clear_above": 4}, ["8: rule.clear_above: must be at least what fires, 5, not 4"]),
+        ({"fire_above": 5, "clear_below": 0}, ["8: rule.clear_below: is never reached: nothing measured is below 0"]),
+        ({"fire_below": 0}, ["7: rule.fire_below: is never reached: nothing measured is below 0"]),
+        (
+            {"fire_above": 5, "clear_below": "{ critical = 3 }"},
+            ["8: rule.clear_below.critical: the rule never fires as critical: nothing to clear"],
+        ),
+        (
+            {"fire_above": "{ critical = 3 }", "clear_below": 2},
+            ["8: rule.clear_below: the rule never fires as warning: nothing to clear"],
+        ),
+        (
+            {"fire_above": "{ warning = 5, critical = 5 }"},
+            ["7: rule.fire_above.critical: must be above the warning's 5, not 5"],
+        ),
+        (
+            {"fire_below": "{ warning = 5, critical = 6 }"},
+            ["7: rule.fire_below.critical: must be below the warning's 5, not 6"],
+        ),
+        (
+            {"fire_above": "{ warning = 5, crit = 6 }"},
+            ['7: rule.fire_above.crit: unknown key "crit": did you mean "critical"?'],
+        ),
+    ],
+)
+def test_refuses_levels_that_cannot_go_together(problems, keys, expected):
+    assert problems(rule_text(**keys)) == expected
+
+
+def test_a_difference_may_be_below_nothing(load):
+    rule = load(rule_text("connects - accepts", "sum", fire_below="-5", clear_above="0"))
+    assert rule.thresholds == Thresholds(above=False, fire={WARNING: -5.0}, clear={WARNING: 0.0})
+
+
+@pytest.mark.parametrize(
+    ("text", "percentile"), [("p50", 50.0), ("p99", 99.0), ("p05", 5.0), ("p999", 99.9), ("p995", 99.5)]
+)
+def test_reads_percentiles(load, text, percentile):
+    assert load(rule_text("rtt", text, fire_above="1")).stat == Stat(text, Statistic.PERCENTILE, percentile)
+
+
+@pytest.mark.parametrize(
+    ("metric", "stat", "message"),
+    [
+        ("connects", "p99", '"p99" makes no sense of the counter connects: use last, max, mean, min, rate, sum'),
+        ("open", "rate", '"rate" makes no sense of the gauge open: use last, max, mean, min'),
+        ("open", "sum", '"sum" makes no sense of the gauge open: use last, max, mean, min'),
+        ("rtt", "rate", '"rate" makes no sense of the distribution rtt: use max, mean, min, sum, p50 to p999'),
+        ("connects / open", "rate", '"rate" makes no sense of the gauge open: use last, max, mean, min'),
+        ("connects", "rat", 'unknown stat "rat": did you mean "rate"?'),
+        ("rtt", "p100", 'unknown stat "p100": did you mean "p50"?'),
+        ("rtt", "p00", 'unknown stat "p00": did you mean "p90"?'),
+        ("rtt", "percentile", 'unknown stat "percentile": did you mean "mean"?'),
+    ],
+)
+def test_refuses_statistics_that_the_metric_has_not(problems, metric, stat, message):
+    (problem,) = problems(rule_text(metric, stat, fire_above="1"))
+    assert problem.startswith(f"5: rule.stat: {message.split('did you mean')[0]}")
+
+
+def test_refuses_arithmetic_with_distributions(problems):
+    assert problems(rule_text("rtt * 2", "p99", fire_above="1")) == [
+        "4: rule.metric: rtt has one value per connection: no arithmetic with it"
+    ]
+    assert problems(rule_text(fire_above="1", only_if='"rtt > 1"')) == [
+        "8: rule.only_if: rtt has one value per connection: use counters and gauges"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ('process = "curl"', Condition("process", ("curl",))),
+        ('unit = ["", "!ssh*"]', Condition("unit", ("",), ("ssh*",))),
+        ('state = ["FIN_*", "!TIME_WAIT"]', Condition("state", ("FIN_*",), ("TIME_WAIT",))),
+        ('remote_port = [80, "443", "!1024-65535"]', Condition("remote_port", ("80", "443"), ("1024-65535",))),
+        ('remote = ["10.0.0.0/8", "::1", "!10.1.2.3"]', Condition("remote", ("10.0.0.0/8", "::1"), ("10.1.2.3",))),
+        ("pid = 4294967295", Condition("pid", ("4294967295",))),
+    ],
+)
+def test_reads_conditions(load, condition, expected):
+    assert load(rule_text(fire_above="1", where=f"{{ {condition} }}")).where == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ('proces = "x"', 'proces: unknown dimension "proces": did you mean "process"?'),
+        ('direction = "outbound"', 'direction: unknown direction "outbound": did you mean "out"?'),
+        ('state = "established"', 'state: unknown state "established": did you mean "ESTABLISHED"?'),
+        ("remote_port = 65536", "remote_port: 65536 is no remote_port: the greatest is 65535"),
+        ('remote_port = "90-80"', 'remote_port: the range "90-80" is empty'),
+        ('remote_port = "https"', 'remote_port: not a number or a range like "1024-65535": "https"'),
+        ("remote_port = -1", 'remote_port: not a number or a range like "1024-65535": "-1"'),
+        ("remote_port = true", "remote_port: takes numbers or texts only"),
+        ("pid = 0x" + "f" * 4000, "pid: takes numbers or texts only"),
+        ('remote = "10.0.0.0/33"', 'remote: not an address or a CIDR block: "10.0.0.0/33"'),
+        ('remote = "10.0.0.1/8"', 'remote: "10.0.0.1/8" has bits set behind its prefix: did you mean "10.0.0.0/8"?'),
+        ('remote = "fe80::1%eth0"', 'remote: not an address or a CIDR block: "fe80::1%eth0"'),
+        ("process = 3", "process: takes texts only"),
+        ("process = []", "process: must not be empty"),
+    ],
+)
+def test_refuses_conditions_that_nothing_can_meet(problems, condition, message):
+    assert problems(rule_text(fire_above="1", where=f"{{ {condition} }}")) == [f"8: rule.where.{message}"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"by": '["unti"]'}, 'by: unknown dimension "unti": did you mean "unit"?'),
+        ({"by": '["unit", "unit"]'}, 'by: "unit" stands there twice'),
+        ({"only_if": '"connects"'}, 'only_if: must compare once: "connects >= 50"'),
+        ({"only_if": "3"}, "only_if: must be a text, not a number"),
+        ({"for": '"8d"'}, "for: must be at most 7d, not 8d"),
+        ({"receivers": '["oncal"]'}, 'receivers: unknown receiver "oncal": did you mean "oncall"?'),
+        ({"receivers": '["oncall", "oncall"]'}, 'receivers: "oncall" stands there twice'),
+        (
+            {"receivers": "[]"},
+            "receivers: must name one: nobody would be told. Without this key, the routing's default is",
+        ),
+        ({"runbook": '"ftp://x/y"'}, 'runbook: must be an http or https address, not "ftp://x/y"'),
+        ({"runbook": '"https://"'}, 'runbook: must be an http or https address, not "https://"'),
+        ({"runbook": '"https://[x/"'}, 'runbook: must be an http or https address, not "https://[x/"'),
+        ({"hits": '"3 of 5"'}, 'hits: unknown key "hits": known are '),
+    ],
+)
+def test_refuses_other_mistakes(problems, keys, expected):
+    (problem,) = problems(rule_text(fire_above="1", **keys))
+    assert problem.startswith(f"8: rule.{expected}")
+
+
+@pytest.mark.parametrize("identity", ["Storm", "-a", "a b", "a_b", "ü", "x" * 65])
+def test_refuses_ids_that_are_no_plain_words(problems, identity):
+    text = rule_text(fire_above="1").replace('"r"', f'"{identity}"')
+    assert problems(text) == [f'2: rule.id: "{identity}": use a to z, 0 to 9 and -, beginning with a letter or digit']
+
+
+def test_a_window_holds_two_samples(problems, load):
+    text = rule_text(fire_above="1")
+    assert load(text, interval_ns=5 * SECOND).window_ns == 10 * SECOND
+    assert problems(text, interval_ns=5 * SECOND + 1_000) == [
+        "6: rule.window: must hold two samples, so at least 10s2us with a sampling interval of 5s1us"
+    ]
+
+
+def test_tells_that_an_id_is_taken_and_by_which_rule_of_which_file(write):
+    first = write(rule_text(fire_above="1"), "a.toml")
+    second = write("\n\n" + rule_text(fire_above="1"), "b.toml")
+    with pytest.raises(ConfigError) as caught:
+        load_rules([first, second], receivers=())
+    assert str(caught.value) == f'{second}:4: rule.id: "r" is already the rule of {first}:1'
+
+
+def test_notes_what_is_unwise_or_unknown_here(write):
+    path = write(rule_text(fire_above="1", by='["process", "pid"]', receivers='["oncall"]'))
+    assert [str(note).removeprefix(f"{path}:") for note in load_rules([path], receivers=None).notes] == [
+        '8: rule.by: "pid" changes all the time: each value is an alert of its own',
+        '9: rule.receivers: not checked: "oncall" stands in another file',
+    ]
+    assert len(load_rules([path], receivers=("oncall",)).notes) == 1
+
+
+def test_tells_twelve_mistakes_of_one_file_each_with_its_line(problems):
+    text = """\
+# rules of team blue
+
+[[rule]]
+id = "Storm"
+summary = "{proces} opens {value:rate}"
+metric = "conects"
+stat = "rate"
+window = "10"
+fire_above = { warning = 100,
+  critical = 50 }
+
+[[rule]]
+id = "storm"
+summary = \"""{process} is \\
+  slow\"""
+metric = "rtt"
+stat = "rate"
+window = "1s"
+by = [
+  "process",
+  "unti",  # a comment with "quotes" and [brackets]
+]
+where.remote = [ "10.0.0.0/8",
+  "10.0.0.1/8" ]
+fire_above = "5MB"
+keep = 60
+
+[[rule]]
+id = "storm"
+sumary = "x"
+metric = "connects"
+stat = "rate"
+window = "10s"
+fire_above = 1
+"""
+    assert [":".join(problem.split(":")[:2]) for problem in problems(text)] == [
+        "4: rule.id",
+        "5: rule.summary",
+        "6: rule.metric",
+        "8: rule.window",
+        "10: rule.fire_above.critical",
+        "17: rule.stat",
+        "18: rule.window",
+        "21: rule.by",
+        "24: rule.where.remote",
+        "25: rule.fire_above",
+        "26: rule.keep",
+        "28: rule.summary",
+        "29: rule.id",
+        "30: rule.sumary",
+    ]
+
+
+def test_one_bad_file_spoils_none_of_the_messages_of_the_others(write, tmp_path):
+    first = write("[[rule]\n", "a.toml")
+    second = write(rule_text(), "b.toml")
+    with pytest.raises(ConfigError) as caught:
+        load_rules([tmp_path, tmp_path / "none.toml"], receivers=())
+    assert [problem.file for problem in caught.value.problems] == [str(first), str(second), str(tmp_path / "none.toml")]
+
+
+def test_reads_the_toml_files_of_a_folder_in_byte_order_and_leaves_the_rest(tmp_path):
+    for name in (
+        "b.toml", "a.toml", "B.toml", "é.toml", "z.toml", "a.test.toml", ".hidden.toml", "a.toml~", "#a.toml#",
+        ".#a.toml", "a.toml.rpmnew", "a.toml.rpmsave", "a.toml.dpkg-dist", "a.toml.ucf-old", "README.md", "a.toml.swp",
+    ):  # fmt: skip
+        (tmp_path / name).touch()
+    (tmp_path / "sub").mkdir()
+    assert toml_files(tmp_path) == [f"{tmp_path}/{name}.toml" for name in ("B", "a", "b", "z", "é")]
+    assert toml_files(tmp_path / "a.toml~") == [f"{tmp_path}/a.toml~"]
+
+
+def test_a_dangling_link_in_a_folder_is_told(tmp_path):
+    (tmp_path / "a.toml").symlink_to(tmp_path / "gone")
+    with pytest.raises(ConfigError, match=r"a\.toml:1: file: cannot read: No such file or directory"):
+        load_rules([tmp_path], receivers=())
+
+
+def test_refuses_a_rule_file_that_everyone_can_write(write, tmp_path):
+    path = write(WHOLE)
+    path.chmod(0o646)
+    with pytest.raises(ConfigError, match="everyone on this host can write it: chmod o-w"):
+        load_rules([tmp_path], receivers=("oncall",))
+
+
+def test_a_file_without_rules_is_noted(write):
+    path = write("# nothing yet\n")
+    loaded = load_rules([path], receivers=())
+    assert loaded.rules == ()
+    assert [str(note) for note in loaded.notes] == [f"{path}:1: rule: this file holds no rules"]
+
+
+def test_other_tables_have_no_place_in_a_rule_file(problems):
+    assert problems('[sampling]\ninterval = "1s"\n[[rules]]\n') == [
+        '1: sampling: unknown key "sampling": known are rule',
+        '3: rules: unknown key "rules": did you mean "rule"?',
+    ]
+
+
+def test_the_shipped_rules_are_right_and_watch_what_they_promise():
+    loaded = load_rules([rules_folder()], receivers=())
+    assert loaded.notes == ()
+    assert sorted(rule.id for rule in loaded.rules) == [
+        "bytes-received-spike",
+        "bytes-sent-spike",
+        "connect-latency",
+        "failed-connect-storm",
+        "inbound-connection-storm",
+        "outbound-connection-storm",
+        "retransmission-share",
+        "round-trip-time",
+        "watchdog-lost-connections",
+        "watchdog-missed-ticks",
+    ]
+
+
+def test_a_relative_path_is_told_as_it_was_given(write, monkeypatch, tmp_path):
+    write(rule_text(), "a.toml")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"^a\.toml:1: rule\.fire_above: missing"):
+        load_rules([os.curdir], receivers=())

@@ -1,0 +1,123 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from watchdog.rules.formats import FORMATS
+from watchdog.rules.template import Field, TemplateError, parse, render
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", ()),
+        ("plain", ("plain",)),
+        ("{process}", (Field("process"),)),
+        ("{process} opens {value:rate}!", (Field("process"), " opens ", Field("value", "rate"), "!")),
+        ("{value}{threshold}", (Field("value", "bytes"), Field("threshold", "bytes"))),
+        (
+            "{window} {since} {for:ago}",
+            (Field("window", "seconds"), " ", Field("since", "ago"), " ", Field("for", "ago")),
+        ),
+        ("a {{b}} {{{rule}}}", ("a {b} {", Field("rule"), "}")),
+    ],
+)
+def test_reads_text_and_fields(text, parts):
+    assert parse(text, ("process",), "bytes").parts == parts
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{proces}", 'unknown field "proces": did you mean "process"?'),
+        ("{unit}", "{unit} has many values in one alert: it must stand in by to be a field"),
+        ("{}", 'unknown field "": known are for, host, peak, process, rule, severity, since, threshold, value, window'),
+        ("{value:rats}", 'unknown format "rats": did you mean "rate"?'),
+        ("{value:}", 'unknown format "": known are ago, bytes, bytes/s, count, percent, rate, seconds'),
+        ("{value.real}", 'unknown field "value.real": did you mean "value"?'),
+        ("{value!r}", 'unknown field "value!r": did you mean "value"?'),
+        ("{process:rate}", "{process} is a text and takes no format"),
+        ("{window:bytes}", "{window} is a time: use seconds or ago"),
+        ("{process", "a { stands alone: write {{ for a brace"),
+        ("process}", "a } stands alone: write }} for a brace"),
+        ("{pro{cess}}", "a { stands alone: write {{ for a brace"),
+        ("two\nlines", "must be one line without control characters"),
+        ("\u202e", "must be one line without control characters"),
+        ("x" * 501, "over 500 letters"),
+    ],
+)
+def test_says_what_is_wrong(text, message):
+    with pytest.raises(TemplateError) as caught:
+        parse(text, ("process",))
+    assert str(caught.value) == message
+
+
+def test_substitutes_once_and_never_reads_what_it_has_put_in():
+    template = parse("{process}: {value} > {threshold} on {host}", ("process",))
+    values = {"process": "{host}{{value}}", "value": 1234.0, "threshold": 100, "host": "{process}"}
+    assert render(template, values) == "{host}{{value}}: 1,234 > 100 on {process}"
+
+
+def test_shows_a_dash_for_an_empty_text():
+    assert render(parse("unit {unit}", ("unit",)), {"unit": ""}) == "unit -"
+
+
+@given(st.text())
+def test_any_text_is_read_or_refused(text):
+    try:
+        template = parse(text, ())
+    except TemplateError:
+        return
+    assert template.text == text
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "text"),
+    [
+        ("count", 0, "0"),
+        ("count", 3, "3"),
+        ("count", 1234, "1,234"),
+        ("count", 12.34, "12.3"),
+        ("count", 999.96, "1,000"),
+        ("count", 0.0523, "0.052"),
+        ("count", -5.5, "-5.5"),
+        ("rate", 120, "120/s"),
+        ("rate", 99.94, "99.9/s"),
+        ("rate", 99.96, "100/s"),
+        ("rate", 1.04, "1/s"),
+        ("bytes", 0, "0 B"),
+        ("bytes", 999, "999 B"),
+        ("bytes", 1_200_000, "1.2 MB"),
+        ("bytes", 999_600, "1 MB"),
+        ("bytes", 999_400, "999 kB"),
+        ("bytes", 5e18, "5,000 PB"),
+        ("bytes", -2_500, "-2.5 kB"),
+        ("bytes/s", 617_000_000, "617 MB/s"),
+        ("seconds", 0, "0 s"),
+        ("seconds", 0.0000004, "0.4 us"),
+        ("seconds", 0.000250, "250 us"),
+        ("seconds", 0.0123, "12.3 ms"),
+        ("seconds", 0.9996, "1 s"),
+        ("seconds", 4.5, "4.5 s"),
+        ("seconds", 59.99, "1 min"),
+        ("seconds", 120, "2 min"),
+        ("seconds", 5400, "1.5 h"),
+        ("seconds", 86_400 * 3, "3 d"),
+        ("percent", 0.053, "5.3 %"),
+        ("percent", 1, "100 %"),
+        ("ago", 12.4, "12 s ago"),
+        ("ago", -3, "0 s ago"),
+        ("ago", 180, "3 min ago"),
+        ("percent", math.inf, "infinite"),
+        ("bytes", -math.inf, "-infinite"),
+        ("seconds", math.nan, "unknown"),
+    ],
+)
+def test_writes_numbers_for_people(form, value, text):
+    assert render(parse(f"{{value:{form}}}", ()), {"value": value}) == text
+
+
+@given(st.sampled_from(sorted(FORMATS)), st.floats())
+def test_every_number_can_be_written_in_every_format(form, value):
+    assert 0 < len(FORMATS[form](value)) < 450

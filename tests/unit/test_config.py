@@ -1,0 +1,169 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from watchdog import config as config_module
+from watchdog.config import BUILT_IN, Routing, Sampling, load_config, open_document
+from watchdog.errors import ConfigError
+
+SECOND = 1_000_000_000
+
+WHOLE = """\
+[sampling]
+interval = "500ms"
+
+[[receiver]]
+name = "oncall"
+type = "slack"
+webhook_url_file = "/etc/bpf-watchdog/secrets/slack"
+
+[[receiver]]
+name = "log"
+type = "syslog"
+address = "unix:///dev/log"
+
+[routing]
+default = ["oncall", "log"]
+group_wait = "5s"
+group_interval = "2m"
+repeat_interval = "1h"
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "watchdog.toml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        path.chmod(0o644)
+        return str(path)
+
+    return write
+
+
+def problems(path):
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    return [str(problem).removeprefix(f"{path}:") for problem in caught.value.problems]
+
+
+def test_reads_the_whole_file_and_leaves_the_receivers_keys_to_their_types(write):
+    path = write(WHOLE)
+    config = load_config(path)
+    assert config.file == path
+    assert config.sampling == Sampling(SECOND // 2)
+    assert config.routing == Routing(("oncall", "log"), 5 * SECOND, 120 * SECOND, 3_600 * SECOND)
+    assert [(name, kind) for name, kind, _ in config.receivers] == [("oncall", "slack"), ("log", "syslog")]
+    assert config.receiver_names == ("oncall", "log")
+    syslog = config.receivers[1][2]
+    assert syslog.text("address") == "unix:///dev/log"
+    syslog.finish()
+    syslog.document.raise_problems()
+
+
+def test_an_empty_file_means_the_defaults_and_a_console(write):
+    config = load_config(write(""))
+    assert config.sampling == Sampling(SECOND)
+    assert config.routing == Routing(("console",), 0, 60 * SECOND, 14_400 * SECOND)
+    ((name, kind, table),) = config.receivers
+    assert (name, kind) == ("console", "console")
+    table.finish()
+    table.document.raise_problems()
+
+
+def test_no_file_at_the_default_place_means_the_same(monkeypatch, tmp_path):
+    monkeypatch.setattr(config_module, "DEFAULT_CONFIG", str(tmp_path / "none.toml"))
+    config = load_config()
+    assert config.file == BUILT_IN
+    assert config.routing.default == ("console",)
+
+
+def test_a_file_at_the_default_place_is_read(monkeypatch, write):
+    monkeypatch.setattr(config_module, "DEFAULT_CONFIG", write(WHOLE))
+    assert load_config().receiver_names == ("oncall", "log")
+
+
+def test_a_dangling_link_at_the_default_place_is_no_reason_to_use_defaults(monkeypatch, tmp_path):
+    (tmp_path / "watchdog.toml").symlink_to(tmp_path / "gone")
+    monkeypatch.setattr(config_module, "DEFAULT_CONFIG", str(tmp_path / "watchdog.toml"))
+    assert problems(None)[0].endswith(":1: file: cannot read: No such file or directory")
+
+
+def test_rules_without_receivers_go_to_all_receivers_unless_routing_says_otherwise(write):
+    config = load_config(write('[[receiver]]\nname = "a"\ntype = "x"\n[[receiver]]\nname = "b"\ntype = "x"\n'))
+    assert config.routing.default == ("a", "b")
+
+
+def test_tells_all_problems_at_once(write):
+    text = """\
+[sampling]
+interval = "50ms"
+intervall = "1s"
+[[receiver]]
+name = "2nd line"
+type = "slack"
+[[receiver]]
+name = "log"
+[[receiver]]
+name = "log"
+type = "syslog"
+[routing]
+default = ["log", "oncal",
+  "log"]
+group_wait = 5
+[rooting]
+"""
+    assert problems(write(text)) == [
+        "2: sampling.interval: must be at least 100ms, not 50ms",
+        '3: sampling.intervall: unknown key "intervall": did you mean "interval"?',
+        '5: receiver.name: "2nd line": use a to z, 0 to 9, _ and -, beginning with a letter',
+        "7: receiver.type: missing",
+        '10: receiver.name: "log" is already the receiver of line 7',
+        '13: routing.default: unknown receiver "oncal": known are 2nd line, log',
+        '14: routing.default: "log" stands there twice',
+        '15: routing.group_wait: needs a unit: "5s"?',
+        '16: rooting: unknown key "rooting": did you mean "routing"?',
+    ]
+
+
+def test_refuses_to_tell_nobody(write):
+    assert problems(write("[routing]\ndefault = []\n")) == [
+        "2: routing.default: must name at least one receiver: nobody would hear of anything"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = 1\nb = \n", "2: file: not TOML: Invalid value (column 5)"),
+        ("a = 1\n\na = 2\n", "3: file: not TOML: this key is given twice (column 6)"),
+        (b"a = 1\nb = '\xff'\n", "2: file: not UTF-8 text: byte 0xff"),
+        ("a = " + "[" * 5_000, "1: file: nested too deeply"),
+        ("a = " + "1" * 5_000, "1: file: holds a number that is too long"),
+        ("#" * 1_000_001, "1: file: over 1000000 bytes"),
+    ],
+)
+def test_tells_what_is_no_toml_file(write, text, message):
+    assert problems(write(text)) == [message]
+
+
+def test_takes_a_byte_order_mark(write):
+    assert load_config(write("\ufeff" + WHOLE)).receiver_names == ("oncall", "log")
+
+
+def test_refuses_a_file_that_everyone_can_write(write):
+    path = write(WHOLE)
+    Path(path).chmod(0o666)
+    assert problems(path) == [f"1: file: everyone on this host can write it: chmod o-w {path}"]
+
+
+def test_refuses_folders_fifos_and_missing_files(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    for name, message in (
+        ("", "cannot read: Is a directory"),
+        ("fifo", "not a regular file"),
+        ("none", "cannot read: No such file or directory"),
+    ):
+        with pytest.raises(ConfigError, match=f"1: file: {message}$"):
+            open_document(str(tmp_path / name))
