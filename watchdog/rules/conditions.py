@@ -86,10 +86,10 @@ def _check_number(dimension: Dimension, pattern: str) -> None:
 
 def _check_address(pattern: str) -> None:
     try:
-        if "%" in pattern:  # a zone, which the kernel's addresses come without
-            raise ValueError
         network = ipaddress.ip_network(pattern, strict=False)
     except ValueError:
         raise ValueError(f"not an address or a CIDR block: {spelling.quoted(pattern)}") from None
+    if "%" in pattern:
+        raise ValueError(f"{spelling.quoted(pattern)} names an interface, which addresses here come without")
     if str(network.network_address) != str(ipaddress.ip_address(pattern.partition("/")[0])):
         raise ValueError(f'{spelling.quoted(pattern)} has bits set behind its prefix: did you mean "{network}"?')

@@ -123,6 +123,23 @@ def test_a_secret_that_is_not_here_is_a_note(bpf_watchdog, write, tmp_path):
     ]
 
 
+def test_files_and_folders_that_cannot_be_read_are_told_with_all_else(bpf_watchdog, write, tmp_path, monkeypatch):
+    broken, good = write("[[rule]\n", "a.toml"), write(RULE.replace("10s", "1s"), "b.toml")
+    (tmp_path / "closed").mkdir()
+
+    def refuse(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.iterdir", refuse)  # the file system itself refuses root nothing
+    code, lines, _ = bpf_watchdog("check", tmp_path / "closed", good, broken)
+    assert code == 1
+    assert [line.removeprefix(f"{tmp_path}/").split(": ")[:2] for line in lines] == [
+        ["a.toml:1", "file"],
+        ["b.toml:6", "rule.window"],
+        ["closed:1", "file"],
+    ]
+
+
 def test_finds_the_same_id_in_two_files_of_a_folder(bpf_watchdog, write, tmp_path):
     first, second = write(RULE, "a.toml"), write(RULE, "b.toml")
     assert bpf_watchdog("check", tmp_path)[1] == [f'{second}:2: rule.id: "r" is already the rule of {first}:1']

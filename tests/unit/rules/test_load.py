@@ -274,7 +274,7 @@ def test_reads_conditions(load, condition, expected):
     ("condition", "message"),
     [
         ('proces = "x"', 'proces: unknown dimension "proces": did you mean "process"?'),
-        ('direction = "outbound"', 'direction: unknown direction "outbound": did you mean "out"?'),
+        ('direction = "outbound"', 'direction: unknown direction "outbound": known are in, out, unknown'),
         ('state = "established"', 'state: unknown state "established": did you mean "ESTABLISHED"?'),
         ("remote_port = 65536", "remote_port: 65536 is no remote_port: the greatest is 65535"),
         ('remote_port = "90-80"', 'remote_port: the range "90-80" is empty'),
@@ -284,7 +284,7 @@ def test_reads_conditions(load, condition, expected):
         ("pid = 0x" + "f" * 4000, "pid: takes numbers or texts only"),
         ('remote = "10.0.0.0/33"', 'remote: not an address or a CIDR block: "10.0.0.0/33"'),
         ('remote = "10.0.0.1/8"', 'remote: "10.0.0.1/8" has bits set behind its prefix: did you mean "10.0.0.0/8"?'),
-        ('remote = "fe80::1%eth0"', 'remote: not an address or a CIDR block: "fe80::1%eth0"'),
+        ('remote = "fe80::1%eth0"', 'remote: "fe80::1%eth0" names an interface, which addresses here come without'),
         ("process = 3", "process: takes texts only"),
         ("process = []", "process: must not be empty"),
     ],
@@ -426,6 +426,15 @@ def test_reads_the_toml_files_of_a_folder_in_byte_order_and_leaves_the_rest(tmp_
 def test_a_dangling_link_in_a_folder_is_told(tmp_path):
     (tmp_path / "a.toml").symlink_to(tmp_path / "gone")
     with pytest.raises(ConfigError, match=r"a\.toml:1: file: cannot read: No such file or directory"):
+        load_rules([tmp_path], receivers=())
+
+
+def test_a_folder_that_cannot_be_read_is_told(monkeypatch, tmp_path):
+    def refuse(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.iterdir", refuse)  # the file system itself refuses root nothing
+    with pytest.raises(ConfigError, match=r":1: file: cannot read: Permission denied$"):
         load_rules([tmp_path], receivers=())
 
 

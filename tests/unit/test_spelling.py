@@ -1,0 +1,30 @@
+import pytest
+
+from watchdog.spelling import quoted, unknown
+
+
+def test_names_the_nearest_known_word_whatever_its_case():
+    assert unknown("state", "established", ("", "ESTABLISHED", "LISTEN")) == (
+        'unknown state "established": did you mean "ESTABLISHED"?'
+    )
+
+
+def test_names_all_known_words_when_none_is_near():
+    assert unknown("stat", "zzz", ("b", "", "a")) == 'unknown stat "zzz": known are a, b'
+    assert unknown("receiver", "x", ()) == 'unknown receiver "x": there are none'
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("plain", '"plain"'),
+        ('a"b\\c', '"a\\"b\\\\c"'),
+        ("\x1b[2J\n", '"\\u001b[2J\\u000a"'),
+        ("x" * 81, '"' + "x" * 79 + '…"'),
+        (True, "true"),
+        (1.5, "1.5"),
+        pytest.param(10**5000, "a very large number", id="over 4300 digits"),
+    ],
+)
+def test_quotes_values_for_one_line_of_a_terminal(value, text):
+    assert quoted(value) == text
