@@ -1,0 +1,161 @@
+"""A daemon in small, to be killed: real grouping, store and delivery around a lifecycle of a few lines.
+
+    python guard.py STATE_DIR PORT RECEIVERS CONDITION [POINT]
+
+RECEIVERS are names with commas between. CONDITION is "on" or "off": whether the condition of every alert holds, from
+the first tick on; the process ends when all that is to be told has been told. Or it is "flapping": alerts change at
+random until the process is killed. At POINT the process kills itself: "before commit", "after commit", … "after end".
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
+from watchdog.alerts.grouping import Grouping
+from watchdog.clock import SystemClock, boot_id
+from watchdog.config import Routing
+from watchdog.errors import DeliveryError
+from watchdog.notify.delivery import Delivery
+from watchdog.rules.schema import Severity
+from watchdog.store.store import Store
+
+INTERVAL_NS = 50_000_000  # group_interval
+TICK_SECONDS = 0.005
+
+
+class PostingReceiver:
+    """Posts what a test wants to know of a notice to the test's server."""
+
+    def __init__(self, name, port):
+        self.name = name
+        self.port = port
+
+    def send(self, notice, deadline_seconds):
+        document = {
+            "receiver": self.name,
+            "id": notice.id,
+            "group": notice.group,
+            "reason": notice.reason,
+            "created": notice.created,
+            "alerts": [[alert.fingerprint, alert.state.value, alert.fired] for alert in notice.alerts],
+        }
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=deadline_seconds)
+        try:
+            connection.request("POST", "/", json.dumps(document))
+            connection.getresponse().read()
+        except OSError as error:
+            raise DeliveryError("connect", type(error).__name__, retryable=True) from error
+        finally:
+            connection.close()
+
+    def close(self):
+        pass
+
+
+class SmallLifecycle:
+    """Alerts that fire as soon as their condition holds and resolve as soon as it does not."""
+
+    def __init__(self, saved):
+        self.firing = {alert.fingerprint: alert for alert in map(Alert.from_json, saved)}
+        self.changes = {}
+
+    def advance(self, conditions, wall):
+        transitions = []
+        for (rule, process), holds in conditions.items():
+            labels = (("process", process),)
+            key = fingerprint(rule, labels)
+            if holds and key not in self.firing:
+                self.firing[key] = self._alert(rule, labels, key, wall)
+                self.changes[key] = self.firing[key].to_json()
+                transitions.append(Transition(Kind.FIRING, self.firing[key]))
+            elif not holds and key in self.firing:
+                gone = replace(self.firing.pop(key), state=State.RESOLVED, resolved=wall, reason="over")
+                self.changes[key] = None
+                transitions.append(Transition(Kind.RESOLVED, gone))
+        return transitions
+
+    def take_changes(self):
+        changes, self.changes = list(self.changes.items()), {}
+        return changes
+
+    @staticmethod
+    def _alert(rule, labels, key, wall):
+        return Alert(
+            rule=rule, labels=labels, fingerprint=key, state=State.FIRING, severity=Severity.WARNING, summary="a storm",
+            value=150.0, threshold=100.0, peak=151.0, started=wall, fired=wall, resolved=None, reason="above 100",
+            receivers=None, runbook=None,
+        )  # fmt: skip
+
+
+def kill_at(point, target, method, name):
+    """Let the process kill itself right before or after `target.method`."""
+    original = getattr(target, method)
+
+    def wrapped(*arguments, **options):
+        if point == f"before {name}":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*arguments, **options)
+        # Finding the outbox empty is no step of a notice's life.
+        if point == f"after {name}" and (name != "begin" or result is not None):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(target, method, wrapped)
+
+
+def conditions_of(condition, randomness):
+    return {
+        (rule, process): condition == "on" or (condition == "flapping" and randomness.random() < 0.5)
+        for rule in ("storm", "spike")
+        for process in ("a", "b")
+    }
+
+
+def main():
+    folder, port, names, condition, point = [*sys.argv[1:], ""][:5]
+    names = tuple(names.split(","))
+    clock = SystemClock()
+    store = Store(Path(folder), clock, boot_id())
+    receivers = [PostingReceiver(name, int(port)) for name in names]
+    saved = store.load()
+    lifecycle = SmallLifecycle(saved.alerts)
+    grouping = Grouping(Routing(names, 0, INTERVAL_NS, 3600 * 10**9), "db1")
+    grouping.restore(saved.groups, lifecycle.firing, names, clock.boottime_ns(), clock.wall(), saved.shift_ns)
+    delivery = Delivery(store, receivers, clock, logging.getLogger("guard"))
+    kill_at(point, delivery._outbox, "begin", "begin")
+    kill_at(point, delivery._outbox, "end", "end")
+    for receiver in receivers:
+        kill_at(point, receiver, "send", "send")
+    delivery.start()
+    kill_at(point, store, "commit", "commit")
+    print("ready", flush=True)
+
+    randomness = random.Random()
+    quiet_since_ns = clock.boottime_ns()
+    while True:
+        now_ns, wall = clock.boottime_ns(), clock.wall()
+        transitions = lifecycle.advance(conditions_of(condition, randomness), wall)
+        notices = grouping.advance(transitions, lifecycle.firing, now_ns, wall)
+        store.commit(alerts=lifecycle.take_changes(), groups=grouping.take_changes(), notices=notices)
+        delivery.wake()
+        if transitions or notices or any(waiting.pending for waiting in delivery.counters().waiting.values()):
+            quiet_since_ns = now_ns
+        if now_ns > quiet_since_ns + 2 * INTERVAL_NS:
+            break
+        time.sleep(TICK_SECONDS)
+    delivery.stop(5)
+    store.close()
+
+
+if __name__ == "__main__":
+    main()

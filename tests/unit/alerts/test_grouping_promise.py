@@ -1,0 +1,103 @@
+"""Whatever happens in between, every receiver ends up knowing the truth, and is told each end once."""
+
+import itertools
+import json
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
+from watchdog.alerts.grouping import Grouping
+from watchdog.clock import SECOND_NS
+from watchdog.config import Routing
+from watchdog.rules.schema import Severity
+
+RECEIVERS = ("oncall", "log")
+ROUTING = Routing(
+    default=RECEIVERS, group_wait_ns=5 * SECOND_NS, group_interval_ns=60 * SECOND_NS, repeat_interval_ns=600 * SECOND_NS
+)
+ALERTS = [("storm", "a"), ("storm", "b"), ("spike", "a")]
+
+# Each tick: seconds since the one before, what the alerts' severities become (None: over; "keep": as it is), a restart.
+ticks = st.lists(
+    st.tuples(
+        st.sampled_from([1, 2, 10, 59, 60, 61, 600]),
+        st.fixed_dictionaries(
+            {alert: st.sampled_from(["keep", None, Severity.WARNING, Severity.CRITICAL]) for alert in ALERTS}
+        ),
+        st.booleans(),
+    ),
+    max_size=30,
+)
+
+
+def make_alert(rule, process, severity, wall):
+    labels = (("process", process),)
+    return Alert(
+        rule=rule, labels=labels, fingerprint=fingerprint(rule, labels), state=State.FIRING, severity=severity,
+        summary="", value=1.0, threshold=1.0, peak=1.0, started=wall, fired=wall, resolved=None, reason="",
+        receivers=None, runbook=None,
+    )  # fmt: skip
+
+
+def change(firing, rule, process, severity, wall):
+    """Return the transition that brings one alert to `severity`, and apply it; None when it is there."""
+    new = make_alert(rule, process, severity or Severity.WARNING, wall)
+    old = firing.get(new.fingerprint)
+    if severity is None:
+        if old is None:
+            return None
+        return Transition(Kind.RESOLVED, replace(firing.pop(new.fingerprint), state=State.RESOLVED, resolved=wall))
+    if old is None:
+        firing[new.fingerprint] = new
+        return Transition(Kind.FIRING, new)
+    if old.severity == severity:
+        return None
+    firing[new.fingerprint] = replace(old, severity=severity)
+    kind = Kind.ESCALATED if severity > old.severity else Kind.DEESCALATED
+    return Transition(kind, firing[new.fingerprint])
+
+
+def live(script):
+    """Run `script`, then a minute of peace; return the alerts that fire, every firing's start, and the notices."""
+    grouping, firing, saved, notices, starts = Grouping(ROUTING, "db1"), {}, {}, [], set()
+    seconds = 0
+    for pause, severities, restart in [*script, (60, {}, False)]:
+        seconds += pause
+        if restart:
+            grouping = Grouping(ROUTING, "db1")
+            grouping.restore(list(saved.values()), firing, RECEIVERS, seconds * SECOND_NS, float(seconds), 0)
+        wanted = [(alert, severity) for alert, severity in severities.items() if severity != "keep"]
+        transitions = [change(firing, *alert, severity, float(seconds)) for alert, severity in wanted]
+        transitions = [transition for transition in transitions if transition is not None]
+        starts |= {(t.alert.fingerprint, t.alert.fired) for t in transitions if t.kind is Kind.FIRING}
+        notices += grouping.advance(transitions, firing, seconds * SECOND_NS, float(seconds))
+        for key, document in grouping.take_changes():
+            saved[key] = json.loads(json.dumps(document))
+        saved = {key: document for key, document in saved.items() if document is not None}
+    return firing, starts, notices
+
+
+@settings(max_examples=200, deadline=None)
+@given(ticks)
+def test_every_receiver_ends_up_knowing_the_truth(script):
+    firing, starts, notices = live(script)
+    for receiver in RECEIVERS:
+        mine = [notice for notice in notices if notice.receiver == receiver]
+        known, heard, ended = {}, set(), []
+        for notice in mine:
+            for alert in notice.alerts:
+                known[alert.fingerprint] = alert.severity if alert.resolved is None else None
+                heard.add((alert.fingerprint, alert.fired))
+                if alert.resolved is not None:
+                    ended.append((alert.fingerprint, alert.fired))
+        assert {key: severity for key, severity in known.items() if severity} == {
+            key: alert.severity for key, alert in firing.items()
+        }
+        assert known.keys() == {fingerprint for fingerprint, _ in starts}  # none came and went unheard of
+        assert len(ended) == len(set(ended))
+        assert heard <= starts
+        for rule in ("storm", "spike"):
+            times = [notice.created for notice in mine if notice.group == rule]
+            assert all(later - earlier >= 60 for earlier, later in itertools.pairwise(times))
