@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from watchdog.rules.schema import Severity
-
-Labels = tuple[tuple[str, str], ...]  # (dimension, value), in the order of the rule's `by`
+from watchdog.rules.schema import Labels, Severity
 
 
 class State(enum.StrEnum):

@@ -1,0 +1,489 @@
+"""What the engine says of snapshots."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from watchdog.rules.evaluate import OVERFLOW, Engine
+from watchdog.rules.expression import Comparison, Constant, Operand, Operation
+from watchdog.rules.schema import Condition, Severity
+
+WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
+
+
+def ratio(left, right):
+    return Operation("/", Operand(left), Operand(right))
+
+
+def labels(name):
+    return (("process", name),)
+
+
+def said(verdicts):
+    """Show verdicts as {process: (value, fires, holds)}."""
+    return {verdict.labels[0][1]: (verdict.value, verdict.fires, verdict.holds) for verdict in verdicts}
+
+
+class Run:
+    """An engine fed with a host's ticks, the watched instances staying the same."""
+
+    def __init__(self, host, *rules, watched=()):
+        self.host, self.engine = host, Engine(rules)
+        self.watched = [(rules[0].id, labels(name)) for name in watched]
+        self.engine.observe(host.baseline(), self.watched)
+
+    def tick(self, *rows, **options):
+        return self.engine.observe(self.host.tick(*rows, **options), self.watched)
+
+    def quiet(self, ticks):
+        for _ in range(ticks):
+            self.tick()
+        return self
+
+
+@pytest.fixture
+def run(host):
+    return lambda *rules, **options: Run(host, *rules, **options)
+
+
+# Rates and sums
+
+
+def test_a_rate_is_the_sum_of_the_window_by_its_time(run, make_rule):
+    guarded = run(make_rule(window=10, above=100)).quiet(10)
+    assert guarded.tick({"process": "a", "connects": 1000}) == []
+    assert said(guarded.tick({"process": "a", "connects": 1})) == {"a": (100.1, WARNING, WARNING)}
+
+
+def test_a_value_at_the_fire_threshold_does_not_fire(run, make_rule):
+    guarded = run(make_rule(stat="sum", above=5)).quiet(10)
+    assert guarded.tick({"process": "a", "connects": 5}) == []
+    assert said(guarded.tick({"process": "a", "connects": 1})) == {"a": (6, WARNING, WARNING)}
+
+
+def test_a_tick_leaves_the_window_when_it_is_as_old_as_the_window(run, make_rule):
+    guarded = run(make_rule(stat="sum", window=3, above=0)).quiet(3)
+    values = [said(guarded.tick({"process": "a", "connects": n})).get("a", (0,))[0] for n in (7, 0, 0, 0)]
+    assert values == [7, 7, 7, 0]
+
+
+def test_a_young_window_divides_by_its_full_length(run, make_rule):
+    guarded = run(make_rule(window=10, above=50))
+    assert guarded.tick({"process": "a", "connects": 500}) == []
+    assert said(guarded.tick({"process": "a", "connects": 100})) == {"a": (60.0, WARNING, WARNING)}
+
+
+def test_a_missed_tick_does_not_distort_a_rate(run, make_rule):
+    guarded = run(make_rule(window=4, above=99))
+    for _ in range(6):
+        guarded.tick({"process": "a", "connects": 100})
+    assert said(guarded.tick({"process": "a", "connects": 500}, seconds=5)) == {"a": (100.0, WARNING, WARNING)}
+    for _ in range(6):
+        assert said(guarded.tick({"process": "a", "connects": 100})) == {"a": (100.0, WARNING, WARNING)}
+
+
+def test_the_rows_of_a_baseline_count_for_nothing(host, make_rule):
+    engine = Engine([make_rule(stat="sum", above=1)])
+    assert engine.observe(host.baseline({"process": "a", "connects": 1000}), []) == []
+    assert engine.observe(host.tick({"process": "a", "connects": 1}), []) == []
+
+
+def test_rows_of_one_group_add_up(run, make_rule):
+    guarded = run(make_rule(stat="sum", above=0))
+    rows = [{"process": name, "connects": n} for name, n in (("a", 2), ("b", 3), ("a", 5), ("c", 0))]
+    assert said(guarded.tick(*rows)) == {"a": (7, WARNING, WARNING), "b": (3, WARNING, WARNING)}
+
+
+def test_rows_that_where_leaves_out_do_not_count(run, make_rule):
+    guarded = run(make_rule(stat="sum", above=0, where=[Condition("direction", any_of=("out",))]))
+    rows = [{"process": "a", "connects": 2, "direction": "out"}, {"process": "a", "connects": 3, "direction": "in"}]
+    assert said(guarded.tick(*rows)) == {"a": (2, WARNING, WARNING)}
+
+
+def test_a_rule_by_nothing_judges_the_host_as_a_whole(run, make_rule):
+    guarded = run(make_rule(stat="sum", above=4, by=()))
+    verdict = guarded.tick({"process": "a", "connects": 2}, {"process": "b", "connects": 3})[0]
+    assert (verdict.labels, verdict.value) == ((), 5)
+
+
+def test_labels_are_the_texts_of_by_in_its_order(run, make_rule):
+    guarded = run(make_rule(stat="sum", above=0, by=("remote", "pid", "direction")))
+    verdict = guarded.tick({"pid": 7, "remote": "2001:db8::1", "direction": "in", "connects": 1})[0]
+    assert verdict.labels == (("remote", "2001:db8::1"), ("pid", "7"), ("direction", "in"))
+
+
+# Arithmetic
+
+
+def test_a_ratio_is_that_of_the_window_sums(run, make_rule):
+    guarded = run(make_rule(metric=ratio("connect_failures", "connects"), above=0.25)).quiet(10)
+    guarded.tick({"process": "a", "connects": 90, "connect_failures": 10})
+    value, *_ = said(guarded.tick({"process": "a", "connects": 10, "connect_failures": 40}))["a"]
+    assert value == 0.5
+
+
+def test_nothing_by_nothing_is_nothing_and_something_by_nothing_is_infinite(run, make_rule):
+    guarded = run(make_rule(metric=ratio("retransmits", "packets_sent"), stat="sum", above=0.1), watched="ab")
+    verdicts = guarded.tick({"process": "a"}, {"process": "b", "retransmits": 1})
+    assert said(verdicts) == {"a": (0, None, None), "b": (math.inf, WARNING, WARNING)}
+
+
+def test_the_greatest_of_a_sum_is_that_of_the_single_ticks(run, make_rule):
+    both = Operation("+", Operand("bytes_sent"), Operation("*", Constant(2), Operand("bytes_received")))
+    guarded = run(make_rule(metric=both, stat="max", above=0), watched="a")
+    guarded.tick({"process": "a", "bytes_sent": 10})
+    guarded.tick({"process": "a", "bytes_received": 7})
+    assert said(guarded.tick({"process": "a", "bytes_sent": 3}))["a"][0] == 14
+
+
+def test_only_if_gates_by_the_sum_over_the_window(run, make_rule):
+    gate = Comparison(">=", Operand("connects"), 50)
+    guarded = run(make_rule(metric=ratio("connect_failures", "connects"), above=0.5, only_if=gate)).quiet(10)
+    assert guarded.tick({"process": "a", "connects": 49, "connect_failures": 49}) == []
+    assert said(guarded.tick({"process": "a", "connects": 1})) == {"a": (0.98, WARNING, WARNING)}
+
+
+def test_what_only_if_no_longer_lets_through_stops_holding(run, make_rule):
+    gate = Comparison(">", Operand("connects"), 10)
+    rule = make_rule(metric=ratio("connect_failures", "connects"), above=0.5, only_if=gate, window=2)
+    guarded = run(rule, watched="a").quiet(2)
+    verdict = guarded.tick({"process": "a", "connects": 5, "connect_failures": 5})[0]
+    assert (verdict.known, verdict.fires, verdict.holds, verdict.reason) == (True, None, None, "only_if does not hold")
+
+
+# Severities
+
+
+def test_each_severity_fires_and_holds_by_its_own_thresholds(run, make_rule):
+    rule = make_rule(stat="last", above=100, critical=500, clear=60, clear_critical=300)
+    guarded = run(rule, watched="a")
+    seen = [said(guarded.tick({"process": "a", "connects": n}))["a"][1:] for n in (501, 500, 300, 299, 100, 60, 59)]
+    assert seen == [
+        (CRITICAL, CRITICAL),
+        (WARNING, CRITICAL),
+        (WARNING, CRITICAL),
+        (WARNING, WARNING),
+        (None, WARNING),
+        (None, WARNING),
+        (None, None),
+    ]
+
+
+def test_below_thresholds_are_mirrored(run, make_rule):
+    guarded = run(make_rule(stat="last", above=None, below=10, critical=2, clear=20, clear_critical=5), watched="a")
+    seen = [said(guarded.tick({"process": "a", "connects": n}))["a"][1:] for n in (1, 2, 5, 6, 10, 20, 21)]
+    assert seen == [
+        (CRITICAL, CRITICAL),
+        (WARNING, CRITICAL),
+        (WARNING, CRITICAL),
+        (WARNING, WARNING),
+        (None, WARNING),
+        (None, WARNING),
+        (None, None),
+    ]
+
+
+def test_a_rule_may_have_critical_alone(run, make_rule):
+    guarded = run(make_rule(stat="sum", above=None, critical=5))
+    assert said(guarded.tick({"process": "a", "connects": 6})) == {"a": (6, CRITICAL, CRITICAL)}
+
+
+def test_an_instance_that_neither_fires_nor_is_watched_is_not_spoken_of(run, make_rule):
+    guarded = run(make_rule(stat="sum", above=10, clear=1), watched="b")
+    verdicts = guarded.tick({"process": "a", "connects": 5}, {"process": "b", "connects": 5})
+    assert said(verdicts) == {"b": (5, None, WARNING)}
+
+
+# Order statistics
+
+
+def test_a_percentile_is_the_nearest_rank_over_all_values_of_the_window(run, make_rule):
+    guarded = run(make_rule(metric="rtt", stat="p90", above=0.089, window=2), watched="a")
+    first = [{"process": "a", "rtt": value / 1000} for value in range(1, 51)]
+    second = [{"process": "a", "rtt": value / 1000} for value in range(51, 101)]
+    assert said(guarded.tick(*first))["a"] == (0.045, None, None)
+    assert said(guarded.tick(*second))["a"] == (0.09, WARNING, WARNING)
+    assert said(guarded.tick())["a"] == (0.095, WARNING, WARNING)
+    assert math.isnan(said(guarded.tick())["a"][0])
+
+
+def test_a_distribution_without_values_neither_fires_nor_holds(run, make_rule):
+    guarded = run(make_rule(metric="rtt", stat="p50", above=None, below=1), watched="a").quiet(10)
+    verdict = guarded.tick({"process": "a"})[0]
+    assert (verdict.known, verdict.fires, verdict.holds, verdict.reason) == (True, None, None, "nothing to measure")
+
+
+@pytest.mark.parametrize(("stat", "expected"), [("max", 7), ("min", 0), ("mean", 2), ("last", 0)])
+def test_a_counter_over_the_ticks_of_a_window(run, make_rule, stat, expected):
+    guarded = run(make_rule(metric="connects", stat=stat, above=100, window=6), watched="a").quiet(6)
+    for count in (7, 0, 3, 2):
+        guarded.tick({"process": "a", "connects": count})
+    guarded.tick()
+    assert said(guarded.tick())["a"][0] == expected
+
+
+def test_the_least_tick_of_a_counter_counts_ticks_without_rows(run, make_rule):
+    guarded = run(make_rule(stat="min", above=5, window=2), watched="a").quiet(2)
+    assert said(guarded.tick({"process": "a", "connects": 9}))["a"] == (0, None, None)
+    assert said(guarded.tick({"process": "a", "connects": 8}))["a"] == (8, WARNING, WARNING)
+    assert said(guarded.tick())["a"] == (0, None, None)
+
+
+def test_the_least_tick_below_its_threshold_may_be_one_without_rows(run, make_rule):
+    guarded = run(make_rule(stat="min", above=None, below=5, window=3)).quiet(3)
+    for _ in range(2):
+        guarded.tick({"process": "a", "connects": 9})
+    assert guarded.tick({"process": "a", "connects": 9}) == []
+    assert said(guarded.tick()) == {"a": (0, WARNING, WARNING)}
+
+
+@pytest.mark.parametrize(
+    ("stat", "expected"), [("sum", 0.6), ("mean", 0.2), ("max", 0.3), ("min", 0.1), ("last", 0.25), ("p50", 0.2)]
+)
+def test_a_distribution_over_a_window(run, make_rule, stat, expected):
+    guarded = run(make_rule(metric="rtt", stat=stat, above=9), watched="a")
+    guarded.tick({"process": "a", "rtt": 0.1}, {"process": "b", "rtt": 7.0})
+    verdicts = guarded.tick({"process": "a", "rtt": 0.2}, {"process": "a", "rtt": 0.3}, {"process": "a"})
+    assert said(verdicts)["a"][0] == pytest.approx(expected, rel=1e-15)
+
+
+@pytest.mark.parametrize(("stat", "expected"), [("mean", 4), ("max", 7), ("min", 3), ("last", 3)])
+def test_a_gauge_over_a_window_weighs_ticks_by_their_time(run, make_rule, stat, expected):
+    guarded = run(make_rule(metric="open", stat=stat, above=100, window=4), watched="a").quiet(4)
+    guarded.tick({"process": "a", "open": 3}, {"process": "a", "open": 4}, seconds=1)
+    assert said(guarded.tick({"process": "a", "open": 3}, seconds=3))["a"][0] == expected
+
+
+# Groups that come and go
+
+
+def test_a_watched_group_that_is_gone_measures_zero(run, make_rule):
+    guarded = run(make_rule(stat="sum", window=2, above=5), watched="a").quiet(2)
+    assert said(guarded.tick({"process": "a", "connects": 6}))["a"] == (6, WARNING, WARNING)
+    guarded.quiet(1)
+    verdict = guarded.tick()[0]
+    assert (verdict.value, verdict.known, verdict.holds, verdict.reason) == (0, True, None, "nothing to measure")
+
+
+def test_a_watched_group_that_never_was_measures_zero(run, make_rule):
+    guarded = run(make_rule(above=5, window=2), watched=["ghost"]).quiet(2)
+    assert said(guarded.tick({"process": "a"})) == {"ghost": (0, None, None)}
+
+
+def test_a_group_that_falls_silent_fires_below_and_goes_on_while_watched(run, make_rule):
+    guarded = run(make_rule(above=None, below=1, window=3)).quiet(3)
+    for _ in range(4):
+        guarded.tick({"process": "a", "connects": 5})
+    assert [said(guarded.tick()) for _ in range(2)] == [{}, {}]
+    assert [said(guarded.tick()) for _ in range(4)] == [{"a": (0, WARNING, WARNING)}] * 3 + [{}]
+    guarded.watched = [("storm", labels("a"))]
+    assert [said(guarded.tick()) for _ in range(9)] == [{"a": (0, WARNING, WARNING)}] * 9
+
+
+def test_slots_of_silent_groups_are_used_again_without_mixing_them_up(run, make_rule):
+    guarded = run(make_rule(stat="sum", window=2, above=0))
+    for number in range(1, 30):
+        rows = [{"process": f"{number}-{index}", "connects": 1000 * number + index} for index in range(150)]
+        verdicts = guarded.tick(*rows)
+        worst = {f"{number}-{index}": (1000 * number + index, WARNING, WARNING) for index in range(130, 150)}
+        assert said(verdicts) == worst | {"overflow": (130 + 150 * (number > 1), WARNING, WARNING)}
+
+
+def test_groups_that_share_hash_cells_are_kept_apart(run, make_rule):
+    guarded = run(make_rule(stat="sum", by=("pid", "remote_port"), above=0), watched=())
+    rows = [
+        {"pid": pid, "remote_port": port, "connects": 1 + pid * 300 + port} for pid in range(9) for port in range(99)
+    ]
+    guarded.watched = [("storm", (("pid", str(row["pid"])), ("remote_port", str(row["remote_port"])))) for row in rows]
+    values = {verdict.labels: verdict.value for verdict in guarded.tick(*rows, *rows)}
+    assert values == {
+        (("pid", str(row["pid"])), ("remote_port", str(row["remote_port"]))): 2 * row["connects"] for row in rows
+    }
+
+
+def test_the_worst_twenty_are_told_and_the_others_counted(run, make_rule):
+    guarded = run(make_rule(stat="sum", above=10, critical=30))
+    verdicts = guarded.tick(*({"process": str(number), "connects": number} for number in range(41)))
+    assert [verdict.labels for verdict in verdicts[:-1]] == [labels(str(number)) for number in range(40, 20, -1)]
+    overflow = verdicts[-1]
+    assert (overflow.labels, overflow.value, overflow.fires) == (OVERFLOW, 10, WARNING)
+
+
+def test_watched_instances_are_told_besides_the_worst_and_not_counted_as_overflow(run, make_rule):
+    guarded = run(make_rule(stat="sum", above=0), watched=["1"])
+    verdicts = guarded.tick(*({"process": str(number), "connects": number} for number in range(25)))
+    assert labels("1") in [verdict.labels for verdict in verdicts]
+    assert len(verdicts) == 22
+    assert (verdicts[-1].labels, verdicts[-1].value) == (OVERFLOW, 3)
+
+
+def test_a_stream_of_ever_worse_groups_does_not_add_up_to_more_than_forty(run, make_rule):
+    guarded = run(make_rule(stat="sum", above=0))
+    for number in range(10):
+        rows = ({"process": f"{number}-{index}", "connects": 1 + number} for index in range(20))
+        verdicts = guarded.tick(*rows)
+        guarded.watched = [("storm", verdict.labels) for verdict in verdicts]
+    assert len(verdicts) == 41
+    assert verdicts[-1].value == 160
+
+
+def test_overflow_that_is_over_is_told_as_cleared(run, make_rule):
+    guarded = run(make_rule(stat="sum", above=0)).quiet(10)
+    guarded.watched = [("storm", OVERFLOW)]
+    verdict = guarded.tick()[0]
+    assert (verdict.labels, verdict.value, verdict.fires, verdict.holds, verdict.known) == (
+        OVERFLOW,
+        0,
+        None,
+        None,
+        True,
+    )
+
+
+# What is not known
+
+
+def test_below_rules_are_unknown_until_their_window_is_filled(run, make_rule):
+    guarded = run(make_rule(above=None, below=5, window=3), watched="a")
+    told = [guarded.tick({"process": "a", "connects": 1})[0] for _ in range(3)]
+    assert [(verdict.known, verdict.fires, verdict.reason) for verdict in told] == [
+        (False, None, "window not filled yet"),
+        (False, None, "window not filled yet"),
+        (True, WARNING, ""),
+    ]
+
+
+def test_an_instance_restored_after_a_restart_is_unknown_until_its_window_is_filled(run, make_rule):
+    guarded = run(make_rule(window=3, above=5), watched="a")
+    assert [guarded.tick()[0].known for _ in range(4)] == [False, False, True, True]
+
+
+def test_what_fires_in_a_young_window_fires(run, make_rule):
+    guarded = run(make_rule(stat="sum", window=3, above=5), watched="a")
+    assert guarded.tick({"process": "a", "connects": 6})[0].fires is WARNING
+
+
+@pytest.mark.parametrize(
+    ("options", "fires"),
+    [
+        ({"stat": "sum", "above": 5}, WARNING),
+        ({"metric": Operation("+", Operand("connects"), Operand("accepts")), "stat": "sum", "above": 5}, WARNING),
+        ({"stat": "sum", "above": None, "below": 50}, None),
+        ({"metric": ratio("connects", "established"), "above": 5}, None),
+        ({"metric": "rtt", "stat": "p50", "above": 5}, None),
+        ({"metric": "rtt", "stat": "max", "above": 5}, WARNING),
+        ({"stat": "sum", "above": 5, "only_if": Comparison("<", Operand("accepts"), 5)}, None),
+    ],
+)
+def test_counts_too_low_tell_only_what_more_of_them_could_not_change(run, make_rule, options, fires):
+    guarded = run(make_rule(window=3, **options), watched="a").quiet(3)
+    verdict = guarded.tick({"process": "a", "connects": 9, "rtt": 9.0}, programs_missed=1)[0]
+    assert (verdict.known, verdict.fires, verdict.reason) == (False, fires, "input incomplete")
+    guarded.quiet(2)
+    assert guarded.tick()[0].known
+
+
+def test_after_a_new_baseline_windows_have_to_fill_again(host, make_rule):
+    engine = Engine([make_rule(window=2, above=5)])
+    watched = [("storm", labels("a"))]
+    snapshots = [host.baseline(), host.tick(), host.tick(), host.baseline(), host.tick(), host.tick()]
+    assert [engine.observe(snapshot, watched)[0].known for snapshot in snapshots] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
+
+
+# Reload
+
+
+def test_a_rule_whose_thresholds_alone_change_keeps_its_window(run, make_rule):
+    guarded = run(make_rule(stat="sum", above=100)).quiet(10)
+    guarded.tick({"process": "a", "connects": 50})
+    guarded.engine.replace([make_rule(stat="sum", above=20)])
+    assert said(guarded.tick()) == {"a": (50, WARNING, WARNING)}
+
+
+@pytest.mark.parametrize("stat", ["max", "min", "p50"])
+def test_order_statistics_keep_their_window_for_new_thresholds(run, make_rule, stat):
+    guarded = run(make_rule(metric="rtt", stat=stat, above=9))
+    guarded.tick({"process": "a", "rtt": 5.0}, {"process": "a", "rtt": 5.0})
+    guarded.engine.replace([make_rule(metric="rtt", stat=stat, above=4)])
+    assert said(guarded.tick()) == {"a": (5.0, WARNING, WARNING)}
+    guarded.quiet(7)
+    assert said(guarded.tick()) == {"a": (5.0, WARNING, WARNING)}
+    assert said(guarded.tick()) == {}
+
+
+def test_a_rule_with_another_window_starts_afresh(run, make_rule):
+    guarded = run(make_rule(stat="sum", above=20)).quiet(10)
+    guarded.tick({"process": "a", "connects": 50})
+    guarded.engine.replace([make_rule(stat="sum", above=20, window=20)])
+    assert guarded.tick() == []
+
+
+def test_needs_names_the_metrics_and_dimensions_of_all_rules(make_rule):
+    gate = Comparison(">", Operand("accepts"), 1)
+    rules = [make_rule("a", ratio("closes", "connects"), only_if=gate), make_rule("b", "rtt", "p50", by=["unit"])]
+    where = [Condition("remote", any_of=("::1",))]
+    engine = Engine([*rules, make_rule("c", "open", "max", by=(), where=where)])
+    assert engine.needs == {"closes", "connects", "accepts", "rtt", "open", "process", "unit", "remote"}
+    engine.replace([])
+    assert engine.needs == set()
+
+
+# All of it against doing it the slow way
+
+_ROWS = st.lists(
+    st.tuples(st.sampled_from("abc"), st.integers(0, 9), st.one_of(st.none(), st.integers(1, 9))), max_size=6
+)
+
+
+def _slowly(stat, history, at, window):
+    """Compute `connects` (or, for percentiles, `rtt`) of a group whose ticks were `history`: (at, elapsed, rows)."""
+    ticks = [(elapsed, rows) for when, elapsed, rows in history if when > at - window]
+    counts = [(sum(n for n, _ in rows), elapsed) for elapsed, rows in ticks]
+    if stat == "sum":
+        return sum(n for n, _ in counts)
+    if stat == "rate":
+        return sum(n for n, _ in counts) / max(window, sum(elapsed for _, elapsed in counts))
+    if stat in ("max", "min"):
+        return {"max": max, "min": min}[stat](n / elapsed for n, elapsed in counts)
+    values = sorted(value / 8 for _, rows in ticks for _, value in rows if value is not None)
+    return values[math.ceil(len(values) * int(stat[1:]) / 100) - 1] if values else math.nan
+
+
+@pytest.mark.parametrize("stat", ["sum", "rate", "max", "min", "p50", "p95"])
+@given(
+    ticks=st.lists(st.tuples(st.sampled_from([1, 1, 1, 2, 5]), _ROWS), min_size=1, max_size=25),
+    limit=st.integers(0, 12),
+)
+@settings(max_examples=60, deadline=None)
+def test_running_windows_say_what_recomputing_them_says(make_rule, make_host, stat, ticks, limit):
+    host = make_host()
+    metric = "rtt" if stat.startswith("p") else "connects"
+    rule = make_rule(metric=metric, stat=stat, window=4, above=limit / 8 if metric == "rtt" else limit)
+    guarded = Run(host, rule, watched="abc").quiet(4)
+    start = host.at_ns // 10**9
+    history = [(start - 3 + second, 1, {}) for second in range(4)]
+    for elapsed, rows in ticks:
+        written = [
+            {"process": name, "connects": n, **({} if rtt is None else {"rtt": rtt / 8})} for name, n, rtt in rows
+        ]
+        snapshot = host.tick(*written, seconds=elapsed)
+        history.append((snapshot.at_ns // 10**9, elapsed, rows))
+        at = history[-1][0]
+        expected = {}
+        for name in "abc":
+            own = [(when, took, [row[1:] for row in rows if row[0] == name]) for when, took, rows in history]
+            value = _slowly(stat, own, at, 4)
+            if value > rule.thresholds.fire[WARNING]:
+                expected[name] = (pytest.approx(value), WARNING, WARNING)
+        assert said(guarded.engine.observe(snapshot, [])) == expected

@@ -1,0 +1,92 @@
+"""Slots of groups: found again, kept apart, used again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from watchdog.rules.groups import HOST, NOBODY, Groups
+
+SECOND_NS = 1_000_000_000
+
+
+def numbered(host, *pids, seconds=1):
+    return host.tick(*({"pid": pid} for pid in pids), seconds=seconds)
+
+
+def test_rows_of_one_group_share_a_slot_in_every_tick(host):
+    groups = Groups(["pid"])
+    first = groups.assign(numbered(host, 7, 8, 7), SECOND_NS).tolist()
+    assert first[0] == first[2] != first[1]
+    assert groups.assign(numbered(host, 8, 7), SECOND_NS).tolist() == [first[1], first[0]]
+
+
+def test_many_groups_in_one_tick_all_get_their_own_slot(host):
+    groups = Groups(["pid"])
+    slots = groups.assign(numbered(host, *range(5_000), *range(5_000)), SECOND_NS)
+    assert np.array_equal(slots[:5_000], slots[5_000:])
+    assert len(set(slots.tolist())) == 5_000
+
+
+def test_no_group_ever_has_the_slot_of_nobody(host):
+    groups = Groups(["pid"])
+    slots = [groups.assign(numbered(host, *range(tick * 300, tick * 300 + 300)), SECOND_NS) for tick in range(9)]
+    assert NOBODY not in np.concatenate(slots)
+
+
+def test_slots_of_silent_groups_are_used_again(host):
+    groups = Groups(["pid"])
+    for tick in range(100):
+        groups.assign(numbered(host, *range(tick * 100, tick * 100 + 100)), 3 * SECOND_NS)
+    assert groups.capacity <= 1024
+
+
+def test_a_group_seen_within_the_silent_time_keeps_its_slot(host):
+    groups = Groups(["pid"])
+    slot = groups.assign(numbered(host, 1), 3 * SECOND_NS)[0]
+    for tick in range(1, 50):
+        pids = [*range(tick * 1000, tick * 1000 + 200), *([1] if tick % 2 == 0 else [])]
+        slots = groups.assign(numbered(host, *pids), 3 * SECOND_NS)
+        if tick % 2 == 0:
+            assert slots[-1] == slot
+
+
+def test_labels_and_slots_lead_to_each_other(host):
+    groups = Groups(["process", "direction", "remote", "remote_port"])
+    row = {"process": "curl", "direction": "out", "remote": "192.0.2.1", "remote_port": 443}
+    snapshot = host.tick({"process": "wget"}, row)
+    slot = groups.assign(snapshot, SECOND_NS)[1]
+    labels = tuple((name, str(value)) for name, value in row.items())
+    assert groups.labels(slot, snapshot) == labels
+    assert groups.slot(labels, snapshot) == slot
+    assert Groups(["pid"]).slot(labels, snapshot) == NOBODY
+
+
+@pytest.mark.parametrize(
+    "label", [("process", "gone"), ("pid", "12"), ("pid", "x"), ("direction", "up"), ("remote", "::9"), ("remote", "x")]
+)
+def test_labels_of_a_group_that_is_not_there_lead_to_nobody(host, label):
+    groups = Groups([label[0]])
+    snapshot = host.tick({"process": "curl", "pid": 1, "direction": "out", "remote": "::1"})
+    groups.assign(snapshot, SECOND_NS)
+    assert groups.slot((label,), snapshot) == NOBODY
+
+
+def test_labels_restored_before_their_group_came_find_it_when_it_comes(host):
+    groups = Groups(["process", "remote"])
+    labels = (("process", "curl"), ("remote", "192.0.2.1"))
+    snapshot = host.tick()
+    groups.assign(snapshot, SECOND_NS)
+    assert groups.slot(labels, snapshot) == NOBODY
+    snapshot = host.tick({"process": "curl", "remote": "192.0.2.1"})
+    assert groups.slot(labels, snapshot) == NOBODY
+    slot = groups.assign(snapshot, SECOND_NS)[0]
+    assert groups.slot(labels, snapshot) == slot
+
+
+def test_without_dimensions_there_is_the_host(host):
+    groups = Groups([])
+    snapshot = host.tick({"pid": 1}, {"pid": 2})
+    assert groups.assign(snapshot, SECOND_NS).tolist() == [HOST, HOST]
+    assert groups.labels(HOST, snapshot) == ()
+    assert groups.slot((), snapshot) == HOST

@@ -1,0 +1,94 @@
+"""Which rows `where` lets through."""
+
+from __future__ import annotations
+
+import pytest
+
+from watchdog.rules.schema import Condition
+from watchdog.rules.select import Selection
+
+
+def chosen(host, rows, *conditions):
+    mask = Selection().mask(host.tick(*rows), conditions)
+    return list(range(len(rows))) if mask is None else mask.nonzero()[0].tolist()
+
+
+def processes(*names):
+    return [{"process": name} for name in names]
+
+
+def test_no_condition_lets_every_row_through(host):
+    assert chosen(host, processes("a", "b")) == [0, 1]
+
+
+def test_a_glob_selects_names(host):
+    rows = processes("nginx", "nginx-worker", "redis", "Nginx")
+    assert chosen(host, rows, Condition("process", any_of=("nginx*",))) == [0, 1]
+
+
+def test_any_one_of_several_patterns_is_enough(host):
+    assert chosen(host, processes("a", "b", "c"), Condition("process", any_of=("a", "c"))) == [0, 2]
+
+
+def test_excluded_names_are_left_out_even_where_selected(host):
+    rows = processes("chrome", "chromium", "curl")
+    assert chosen(host, rows, Condition("process", any_of=("c*",), none_of=("chrom*",))) == [2]
+
+
+def test_with_nothing_but_exclusions_all_others_pass(host):
+    assert chosen(host, processes("chrome", "curl"), Condition("process", none_of=("chrom*",))) == [1]
+
+
+def test_a_name_with_a_newline_is_matched_whole(host):
+    assert chosen(host, processes("evil\nname", "evil"), Condition("process", any_of=("evil",))) == [1]
+    assert chosen(host, processes("evil\nname", "evil"), Condition("process", any_of=("evil*",))) == [0, 1]
+
+
+def test_choices_are_selected_by_their_names(host):
+    rows = [{"direction": "out"}, {"direction": "in"}, {}]
+    assert chosen(host, rows, Condition("direction", any_of=("out",))) == [0]
+    assert chosen(host, rows, Condition("direction", none_of=("out",))) == [1, 2]
+
+
+def test_numbers_and_ranges_include_both_ends(host):
+    rows = [{"remote_port": port} for port in (79, 80, 443, 1023, 1024, 65535)]
+    assert chosen(host, rows, Condition("remote_port", any_of=("80", "1024-65535"))) == [1, 4, 5]
+    assert chosen(host, rows, Condition("remote_port", none_of=("80", "1024-65535"))) == [0, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        ("10.0.0.0/8", ["10.0.0.0", "10.255.255.255"]),
+        ("10.0.0.0", ["10.0.0.0"]),
+        ("0.0.0.0/0", ["9.255.255.255", "10.0.0.0", "10.255.255.255", "11.0.0.0"]),
+        ("::/0", ["9.255.255.255", "10.0.0.0", "10.255.255.255", "11.0.0.0", "::1", "2001:db8::1", "2001:db9::"]),
+        ("2001:db8::/32", ["2001:db8::1"]),
+        ("2001:db8::1/128", ["2001:db8::1"]),
+        ("::ffff:10.0.0.0/104", ["10.0.0.0", "10.255.255.255"]),
+        ("::1", ["::1"]),
+    ],
+)
+def test_addresses_are_selected_by_block(host, block, expected):
+    addresses = ["9.255.255.255", "10.0.0.0", "10.255.255.255", "11.0.0.0", "::1", "2001:db8::1", "2001:db9::"]
+    rows = [{"remote": address} for address in addresses]
+    assert [addresses[row] for row in chosen(host, rows, Condition("remote", any_of=(block,)))] == expected
+    excluded = chosen(host, rows, Condition("remote", none_of=(block,)))
+    assert [addresses[row] for row in excluded] == [address for address in addresses if address not in expected]
+
+
+def test_a_row_must_pass_every_condition(host):
+    rows = [{"process": "a", "direction": "out"}, {"process": "a", "direction": "in"}, {"process": "b"}]
+    assert chosen(host, rows, Condition("process", any_of=("a",)), Condition("direction", any_of=("out",))) == [0]
+
+
+def test_names_that_come_later_are_judged_when_they_come(host):
+    selection, where = Selection(), [Condition("process", any_of=("p*7",))]
+    assert selection.mask(host.tick(*processes("p7", "p8")), where).tolist() == [True, False]
+    later = [f"p{number}" for number in range(200)]
+    assert selection.mask(host.tick(*processes(*later)), where).nonzero()[0].tolist() == [*range(7, 200, 10)]
+
+
+def test_a_snapshot_without_rows_selects_none(host):
+    where = [Condition("process", any_of=("a",)), Condition("remote", any_of=("::1",)), Condition("pid", any_of=("1",))]
+    assert Selection().mask(host.tick(), where).tolist() == []

@@ -1,0 +1,77 @@
+"""The values of expressions, over all groups at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from watchdog.measure.snapshot import Numbers
+from watchdog.rules.expression import Constant, Expression, Operand
+
+
+def combine(expression: Expression, read: Callable[[str], Numbers]) -> Numbers:
+    """Return the value of `expression`, where `read` gives the values of a metric.
+
+    Shapes are as numpy broadcasts them: (1,) for an expression without metrics.
+    """
+    match expression:
+        case Operand(metric):
+            return read(metric)
+        case Constant(value):
+            return np.float64(value).reshape(1)
+    left, right = combine(expression.left, read), combine(expression.right, read)
+    match expression.operator:
+        case "+":
+            return left + right
+        case "-":
+            return left - right
+        case "*":
+            return left * right
+        case "/":
+            return _divide(left, right)
+
+
+def _divide(left: Numbers, right: Numbers) -> Numbers:
+    """Divide; x / 0 is 0 where x is 0, else infinite with the sign of x."""
+    left, right = np.broadcast_arrays(left, right)
+    result = np.zeros(len(left))
+    result[left > 0] = np.inf
+    result[left < 0] = -np.inf
+    return np.divide(left, right, out=result, where=right != 0)
+
+
+def degree(expression: Expression) -> int | None:
+    """Return the power of time that all terms share when each metric stands for a sum over time; None if they differ.
+
+    1 for `a + b`, whose rate is its sum by the time; 0 for `a / b`, whose rate needs no time at all.
+    """
+    match expression:
+        case Operand():
+            return 1
+        case Constant():
+            return 0
+    left, right = degree(expression.left), degree(expression.right)
+    if left is None or right is None:
+        return None
+    match expression.operator:
+        case "*":
+            return left + right
+        case "/":
+            return left - right
+        case _:
+            return left if left == right else None
+
+
+def never_too_high(expression: Expression) -> bool:
+    """Tell whether metrics that counted too little can only make the value too low."""
+    match expression:
+        case Operand():
+            return True
+        case Constant(value):
+            return value >= 0
+    if expression.operator in "+*":
+        return never_too_high(expression.left) and never_too_high(expression.right)
+    if isinstance(expression.right, Constant):
+        return never_too_high(expression.left) and (expression.operator == "-" or expression.right.value > 0)
+    return False

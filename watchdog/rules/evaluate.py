@@ -1,0 +1,120 @@
+"""Judging: a snapshot goes in, what the rules say of it comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from watchdog.measure.snapshot import Snapshot
+from watchdog.rules.expression import metrics_of
+from watchdog.rules.groups import Groups
+from watchdog.rules.judge import OVERFLOW, Judge, Tick, Verdict, mildest
+from watchdog.rules.parts import Parts
+from watchdog.rules.ranking import Ranked, Ranking
+from watchdog.rules.schema import Labels, Rule
+from watchdog.rules.select import Selection
+from watchdog.rules.statistic import Combined, Tally
+from watchdog.rules.view import View, frame
+from watchdog.rules.window import Span
+
+__all__ = ["OVERFLOW", "Engine", "Verdict"]
+
+
+class Engine:
+    """Judges snapshots by rules."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        """Start with empty windows."""
+        self._selection = Selection()
+        self._parts = Parts()
+        self._judges: list[Judge] = []
+        self._since_ns: dict[object, int | None] = {}
+        self._silent_ns = 0
+        self.needs: frozenset[str] = frozenset()
+        self.replace(rules)
+
+    def replace(self, rules: Iterable[Rule]) -> None:
+        """Judge by `rules` from now on; windows of rules whose definition is unchanged keep what they hold.
+
+        `needs` then names the metrics and dimensions that snapshots must have.
+        """
+        rules = list(rules)
+        parts = Parts(self._parts)
+        self._judges = [Judge(rule, parts.measured(rule), parts.gate(rule)) for rule in rules]
+        parts.close()
+        self._parts = parts
+        self._watch_thresholds()
+        self._selection.keep(condition for rule in rules for condition in rule.where)
+        self._since_ns = {rule.definition: self._since_ns.get(rule.definition) for rule in rules}
+        self._silent_ns = max((2 * rule.window_ns for rule in rules), default=0)
+        self.needs = frozenset(name for rule in rules for name in _needs(rule))
+
+    def observe(self, snapshot: Snapshot, watched: Collection[tuple[str, Labels]]) -> list[Verdict]:
+        """Take in the newest tick, and return what is to be said of it, rule by rule.
+
+        That is a verdict for each instance that fires, at most `MOST_INSTANCES` of a rule, the worst, the rest as one
+        of the labels `OVERFLOW`; and one for each of `watched`: (rule id, labels) of what is pending or firing.
+        """
+        self._feed(snapshot)
+        watching: dict[str, list[Labels]] = {}
+        for rule_id, labels in watched:
+            watching.setdefault(rule_id, []).append(labels)
+        verdicts: dict[str, list[Verdict]] = {}
+        for measured, judges in self._by_measured():
+            for judge in judges:
+                rule = judge.rule
+                verdicts[rule.id] = judge.verdicts(self._tick(judge, snapshot), watching.get(rule.id, []))
+            if isinstance(measured, Combined):
+                measured.release()
+        for gate in self._parts.all(Combined):
+            gate.release()
+        return [verdict for judge in self._judges for verdict in verdicts[judge.rule.id]]
+
+    def _feed(self, snapshot: Snapshot) -> None:
+        """Let every part take in the tick: first time, then groups and rows, then what is measured."""
+        for span in self._parts.all(Span):
+            span.push(snapshot.at_ns, snapshot.elapsed_ns, incomplete=snapshot.quality.incomplete)
+        for definition, since_ns in self._since_ns.items():
+            if since_ns is None or not snapshot.elapsed_ns:
+                self._since_ns[definition] = snapshot.at_ns - snapshot.elapsed_ns
+        frames = {groups: frame(groups, snapshot, self._silent_ns) for groups in self._parts.all(Groups)}
+        for view in self._parts.all(View):
+            view.load(frames[view.groups], self._selection)
+        for tally in self._parts.all(Tally):
+            tally.feed()
+        for ranking in self._parts.all(Ranking):
+            ranking.feed()
+        for view in self._parts.all(View):
+            view.release()
+        self._selection.release()
+
+    def _tick(self, judge: Judge, snapshot: Snapshot) -> Tick:
+        rule, span = judge.rule, judge.measured.span
+        since_ns = self._since_ns[rule.definition]
+        filled = since_ns is not None and since_ns <= snapshot.at_ns - span.window_ns
+        gate_complete = judge.gate is None or not judge.gate.span.incomplete
+        return Tick(snapshot, filled=filled, complete=gate_complete and not span.incomplete)
+
+    def _by_measured(self) -> Iterable[tuple[Combined | Ranked, list[Judge]]]:
+        """Bring together the rules that read the same values, so that those exist for one set of rules at a time."""
+        together: dict[Combined | Ranked, list[Judge]] = {}
+        for judge in self._judges:
+            together.setdefault(judge.measured, []).append(judge)
+        return together.items()
+
+    def _watch_thresholds(self) -> None:
+        """Tell each ranking which thresholds decide whether a rule fires at all."""
+        wanted: dict[Ranking, set[tuple[float, bool]]] = {}
+        for judge in self._judges:
+            if isinstance(judge.measured, Ranked):
+                thresholds = judge.rule.thresholds
+                wanted.setdefault(judge.measured.ranking, set()).add((mildest(thresholds), thresholds.above))
+        for ranking, thresholds_wanted in wanted.items():
+            ranking.watch_only(thresholds_wanted)
+
+
+def _needs(rule: Rule) -> Iterable[str]:
+    yield from metrics_of(rule.metric)
+    yield from rule.by
+    yield from (condition.dimension for condition in rule.where)
+    if rule.only_if is not None:
+        yield from metrics_of(rule.only_if.left)

@@ -1,0 +1,139 @@
+"""The parts that rules are judged by: each made once for all rules that need it, kept over reloads while one does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar, cast
+
+import numpy as np
+
+from watchdog.measure.catalogue import METRICS, Kind
+from watchdog.measure.snapshot import Numbers
+from watchdog.rules.arithmetic import degree
+from watchdog.rules.expression import Expression, Operand, metrics_of
+from watchdog.rules.groups import Groups
+from watchdog.rules.ranking import Ranked, Ranking
+from watchdog.rules.schema import Rule, Statistic
+from watchdog.rules.statistic import Combined, Tally
+from watchdog.rules.view import View
+from watchdog.rules.window import Span, WindowSum
+
+_NEWEST_NS = 1  # a window that holds the newest tick and no other
+_PER_SECOND = (Statistic.RATE, Statistic.MEAN, Statistic.LAST)  # of counters
+_RANKED = (Statistic.MAX, Statistic.MIN, Statistic.PERCENTILE)
+
+_Part = TypeVar("_Part", Groups, View, Span, WindowSum, Tally, Ranking, Combined)
+
+
+class Parts:
+    """Parts by what makes them. Those that hold no past are made anew each time, cheaply."""
+
+    def __init__(self, before: Parts | None = None) -> None:
+        """Start without parts; those asked for are taken from `before` where it has them."""
+        self._before = before._made if before is not None else {}  # noqa: SLF001 - of its own kind
+        self._made: dict[tuple[object, ...], object] = {}
+
+    def measured(self, rule: Rule) -> Combined | Ranked:
+        """Return what gives the rule's metric."""
+        view = self._view(rule)
+        if rule.stat.statistic in _RANKED:
+            ranking = self._ranking(rule, view)
+            return Ranked(ranking, rule.stat, self._span(rule.window_ns))
+        window_ns = _NEWEST_NS if rule.stat.statistic is Statistic.LAST else rule.window_ns
+        return self._combined(view, rule.metric, rule.stat.statistic, window_ns)
+
+    def gate(self, rule: Rule) -> Combined | None:
+        """Return what gives the left side of the rule's `only_if`: sums, newest levels and numbers of values."""
+        return self._combined(self._view(rule), rule.only_if.left, None, rule.window_ns) if rule.only_if else None
+
+    def close(self) -> None:
+        """Let go of the parts of before that nobody asked for."""
+        self._before = {}
+
+    def all(self, kind: type[_Part]) -> Iterator[_Part]:
+        """Yield every part of a kind, in the order in which they were made."""
+        return (part for part in self._made.values() if isinstance(part, kind))
+
+    def _get(self, key: tuple[object, ...], make: Callable[[], _Part], *, lasting: bool) -> _Part:
+        if key not in self._made:
+            self._made[key] = self._before[key] if lasting and key in self._before else make()
+        return cast("_Part", self._made[key])
+
+    def _view(self, rule: Rule) -> View:
+        groups = self._get((Groups, rule.by), lambda: Groups(rule.by), lasting=True)
+        return self._get((View, rule.by, rule.where), lambda: View(groups, rule.where), lasting=True)
+
+    def _span(self, window_ns: int) -> Span:
+        return self._get((Span, window_ns), lambda: Span(window_ns), lasting=True)
+
+    def _total(self, view: View, metric: str, what: str, window_ns: int) -> WindowSum:
+        """Return the window sums of `metric`, or the numbers of its values."""
+        key = (view, metric, what)
+        read = view.counts if what == "counts" else view.sums
+        tally = self._get((Tally, *key), lambda: Tally(view, lambda: read(metric)), lasting=False)
+        total = self._get((WindowSum, *key, window_ns), lambda: WindowSum(window_ns), lasting=True)
+        tally.windows[window_ns] = total
+        return total
+
+    def _ranking(self, rule: Rule, view: View) -> Ranking:
+        counts = None
+        if isinstance(rule.metric, Operand) and METRICS[rule.metric.metric].kind is Kind.DISTRIBUTION:
+            counts = self._total(view, rule.metric.metric, "counts", rule.window_ns)
+        return self._get(
+            (Ranking, view, rule.metric, rule.window_ns),
+            lambda: Ranking(view, rule.metric, rule.window_ns, counts),
+            lasting=True,
+        )
+
+    def _combined(self, view: View, expression: Expression, statistic: Statistic | None, window_ns: int) -> Combined:
+        """Return `expression` of the window's `statistic`; None stands for how much there was (`only_if`)."""
+        metrics = metrics_of(expression)
+        power = degree(expression) if statistic in _PER_SECOND and not any(map(_is_no_counter, metrics)) else None
+        # What is a power of time as a whole is divided once, at the end: ratios of whole numbers come out exact.
+        each = statistic if power is None else Statistic.SUM
+        readers = {metric: self._reader(view, metric, each, window_ns) for metric in metrics}
+        return self._get(
+            (Combined, view, expression, statistic, window_ns),
+            lambda: Combined(view, expression, self._span(window_ns), lambda metric: readers[metric](), power or 0),
+            lasting=False,
+        )
+
+    def _reader(self, view: View, metric: str, statistic: Statistic | None, window_ns: int) -> Callable[[], Numbers]:
+        """Return what reads the statistic of one metric for each slot of the view."""
+        match METRICS[metric].kind:
+            case Kind.COUNTER:
+                return self._counter(view, metric, statistic, window_ns)
+            case Kind.GAUGE:
+                return self._gauge(view, metric, _NEWEST_NS if statistic is None else window_ns)
+            case Kind.DISTRIBUTION:
+                return self._distribution(view, metric, statistic, window_ns)
+
+    def _counter(self, view: View, metric: str, statistic: Statistic | None, window_ns: int) -> Callable[[], Numbers]:
+        total, span = self._total(view, metric, "sums", window_ns), self._span(window_ns)
+        if statistic is None or statistic is Statistic.SUM:
+            return lambda: total.sums[: view.groups.size]
+        return lambda: total.sums[: view.groups.size] / span.seconds
+
+    def _gauge(self, view: View, metric: str, window_ns: int) -> Callable[[], Numbers]:
+        total, span = self._total(view, metric, "sums", window_ns), self._span(window_ns)
+        return lambda: total.sums[: view.groups.size] / span.weight
+
+    def _distribution(
+        self, view: View, metric: str, statistic: Statistic | None, window_ns: int
+    ) -> Callable[[], Numbers]:
+        counts = self._total(view, metric, "counts", window_ns)
+        if statistic is None:
+            return lambda: counts.sums[: view.groups.size]
+        total = self._total(view, metric, "sums", window_ns)
+
+        def read() -> Numbers:
+            size = view.groups.size
+            n = counts.sums[:size]
+            values: Numbers = total.sums[:size] / 1e9 / np.where(statistic is Statistic.SUM, 1, np.maximum(n, 1))
+            return np.where(n > 0, values, np.nan)
+
+        return read
+
+
+def _is_no_counter(metric: str) -> bool:
+    return METRICS[metric].kind is not Kind.COUNTER

@@ -1,0 +1,138 @@
+"""Order statistics: `max`, `min` and percentiles of the single values in a window.
+
+A value is a connection's (distributions) or a tick's (counters per second, gauges; arithmetic is done tick by tick,
+and a tick in which a group had no row counts as 0). Percentiles are by nearest rank: the smallest value that at least p
+% of the values do not exceed, always one that was measured.
+
+Which groups are beyond a threshold is known from running counts of the values beyond it, so that a tick costs only what
+it carries; the value itself is looked up for the few groups that someone will hear of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from watchdog.measure.snapshot import Numbers
+from watchdog.rules.arithmetic import combine
+from watchdog.rules.expression import Expression, Operand
+from watchdog.rules.groups import Slots
+from watchdog.rules.schema import Stat, Statistic
+from watchdog.rules.statistic import value_of_nothing
+from watchdog.rules.view import View
+from watchdog.rules.window import Contribution, Samples, SampleWindow, Span, WindowSum, contribution
+
+_ROUNDING = 1e-9  # of n * p / 100, which may come out a little above the whole number that it is
+
+
+class Ranking:
+    """The single values of one window that order statistics look at, and how many of them lie beyond each threshold."""
+
+    def __init__(self, view: View, expression: Expression, window_ns: int, counts: WindowSum | None) -> None:
+        """Make one; `counts` has the number of values by slot if they are a distribution's, else each tick is one."""
+        self.view = view
+        self.counts = counts
+        self.absent = value_of_nothing(expression)
+        self.samples = SampleWindow(window_ns)
+        self._expression = expression
+        self._hits: dict[tuple[float, bool], WindowSum] = {}
+
+    def feed(self) -> None:
+        """Take in the newest tick."""
+        new = self._newest()
+        self.samples.push(new)
+        for (threshold, above), window in self._hits.items():
+            window.push(self._count(new, threshold, above=above), self.view.groups.capacity)
+
+    def watch_only(self, thresholds: Iterable[tuple[float, bool]]) -> None:
+        """Count the values above (True) or below (False) each of `thresholds`, back over the window, and no others."""
+        before, self._hits = self._hits, {}
+        for threshold, above in thresholds:
+            self._hits[threshold, above] = before.get((threshold, above)) or self._counted(threshold, above=above)
+
+    def _counted(self, threshold: float, *, above: bool) -> WindowSum:
+        window = WindowSum(self.samples.window_ns)
+        for samples in self.samples.entries:
+            window.push(self._count(samples, threshold, above=above), self.view.groups.capacity)
+        return window
+
+    def hits(self, threshold: float, ticks: int, *, above: bool) -> Numbers:
+        """Return for each slot how many values of the window are above (below) `threshold`, which is being watched."""
+        hits = self._hits[threshold, above].sums[: self.view.groups.size]
+        return hits + ticks if self.misses(threshold, above=above) else hits
+
+    def _newest(self) -> Samples:
+        frame = self.view.frame
+        if self.counts is None:
+            values = np.broadcast_to(combine(self._expression, self.view.level), (len(frame.present),))
+            return Samples(frame.snapshot.at_ns, frame.present, values, in_order=True)
+        if not isinstance(self._expression, Operand):
+            msg = "order statistics of distributions are of one metric"
+            raise TypeError(msg)
+        return Samples(frame.snapshot.at_ns, *self.view.samples(self._expression.metric))
+
+    def misses(self, threshold: float, *, above: bool) -> bool:
+        """Tell whether a tick without rows of a group is beyond the threshold too."""
+        return self.absent > threshold if above else self.absent < threshold
+
+    def _count(self, samples: Samples, threshold: float, *, above: bool) -> Contribution:
+        """Count the hits of one tick by slot, relative to those of a group that was not there."""
+        beyond = samples.values > threshold if above else samples.values < threshold
+        if self.misses(threshold, above=above):
+            slots = samples.slots[~beyond]
+            return contribution(samples.at_ns, slots, np.full(len(slots), -1.0), self.view.groups.size)
+        size = self.view.groups.size
+        hits = np.bincount(samples.slots[beyond], minlength=size)
+        return contribution(samples.at_ns, np.arange(size, dtype=np.int32), hits.astype(np.float64), size)
+
+
+class Ranked:
+    """`max`, `min` and percentiles: the k-th smallest of the n values in the window."""
+
+    def __init__(self, ranking: Ranking, stat: Stat, span: Span) -> None:
+        """Make one over `ranking`, whose window is that of `span`."""
+        self.view = ranking.view
+        self.span = span
+        self.ranking = ranking
+        self._stat = stat
+
+    def beyond(self, threshold: float, *, above: bool, filled: bool) -> Slots:
+        """Return the slots whose value is above (below) `threshold`."""
+        counts = self.ranking.counts
+        size = self.view.groups.size
+        hits = self.ranking.hits(threshold, self.span.ticks, above=above)
+        if counts is None:
+            # Ticks before the first one count as a tick without rows.
+            n: Numbers = np.full(size, float(self.span.ticks + (not filled)))
+            hits = hits + (not filled) * self.ranking.misses(threshold, above=above)
+        else:
+            n = counts.sums[:size]
+        k = self._rank(n)
+        reached = hits > n - k if above else hits >= k
+        return np.flatnonzero(reached & (n > 0)).astype(np.int32)
+
+    def values(self, slots: Slots, *, filled: bool) -> Numbers:
+        """Return the values of `slots`; NaN where there was nothing to measure."""
+        owner, values = self.ranking.samples.of(slots)
+        counts = np.bincount(owner, minlength=len(slots))
+        first = np.cumsum(counts) - counts
+        found = np.full(len(slots), np.nan)
+        some = counts > 0
+        rank = self._rank(counts[some].astype(np.float64)).astype(np.int64)
+        found[some] = values[first[some] + rank - 1]
+        if self.ranking.counts is not None:
+            return found
+        missed = (counts < self.span.ticks) | (not filled)
+        worst = np.fmax if self._stat.statistic is Statistic.MAX else np.fmin
+        return np.where(missed, worst(found, self.ranking.absent), found)
+
+    def _rank(self, n: Numbers) -> Numbers:
+        """Return k, counted from 1, of the value that the statistic takes out of n."""
+        match self._stat.statistic:
+            case Statistic.MAX:
+                return n
+            case Statistic.MIN:
+                return np.ones(len(n))
+            case _:
+                return np.maximum(np.ceil(n * self._stat.percentile / 100 - _ROUNDING), 1)

@@ -1,0 +1,182 @@
+"""Which rows of a snapshot a rule's `where` lets through, vectorised over the rows.
+
+A pattern is matched once against each distinct value: the answer is kept by the value's code, which keeps its meaning
+for as long as the daemon runs. Addresses are compared as numbers, IPv4 as ::ffff:a.b.c.d.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import ipaddress
+import re
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from watchdog.measure.catalogue import DIMENSIONS, Values
+from watchdog.measure.snapshot import Codes, Halves, Snapshot
+from watchdog.rules.schema import Condition
+
+Mask = NDArray[np.bool_]
+
+_ALL_ONES = 2**64 - 1
+_MAPPED = 0xFFFF << 32  # ::ffff:0:0/96, RFC 4291 section 2.5.5.2
+
+
+class _Matcher(Protocol):
+    """Decides one condition for every row."""
+
+    def mask(self, snapshot: Snapshot) -> Mask: ...
+
+
+class Selection:
+    """The conditions of all rules: each decided once a tick, however many rules share it."""
+
+    def __init__(self) -> None:
+        """Start knowing no condition."""
+        self._matchers: dict[Condition, _Matcher] = {}
+        self._masks: dict[Condition, Mask] = {}
+        self._snapshot: Snapshot | None = None
+
+    def mask(self, snapshot: Snapshot, where: Sequence[Condition]) -> Mask | None:
+        """Return which rows pass every condition, (n,) of bool; None when there is nothing to decide."""
+        if snapshot is not self._snapshot:
+            self._snapshot, self._masks = snapshot, {}
+        result: Mask | None = None
+        for condition in where:
+            one = self._condition(snapshot, condition)
+            result = one if result is None else result & one
+        return result
+
+    def release(self) -> None:
+        """Forget the snapshot decided last, so that its memory can go."""
+        self._snapshot, self._masks = None, {}
+
+    def keep(self, conditions: Iterable[Condition]) -> None:
+        """Forget every condition that is not among `conditions`."""
+        wanted = set(conditions)
+        self._matchers = {condition: matcher for condition, matcher in self._matchers.items() if condition in wanted}
+
+    def _condition(self, snapshot: Snapshot, condition: Condition) -> Mask:
+        if condition not in self._masks:
+            if condition not in self._matchers:
+                self._matchers[condition] = _matcher(condition)
+            self._masks[condition] = self._matchers[condition].mask(snapshot)
+        return self._masks[condition]
+
+
+def _matcher(condition: Condition) -> _Matcher:
+    match DIMENSIONS[condition.dimension].values:
+        case Values.NUMBER:
+            return _Numbers(condition)
+        case Values.ADDRESS:
+            return _Addresses(condition)
+        case _:
+            return _Texts(condition)
+
+
+class _Texts:
+    """Globs over names and choices; `_answers` holds by code 1 for yes, 0 for no, -1 for not yet asked."""
+
+    def __init__(self, condition: Condition) -> None:
+        self._condition = condition
+        self._any_of = _globs(condition.any_of)
+        self._none_of = _globs(condition.none_of)
+        self._answers = np.full(64, -1, dtype=np.int8)
+
+    def mask(self, snapshot: Snapshot) -> Mask:
+        codes = snapshot.dimensions[self._condition.dimension]
+        if not len(codes):
+            return np.zeros(0, dtype=np.bool_)
+        self._make_room(int(codes.max()) + 1)
+        answers = self._answers[codes]
+        if answers.min() < 0:
+            self._ask(snapshot, np.unique(codes[answers < 0]))
+            answers = self._answers[codes]
+        return answers.view(np.bool_)
+
+    def _make_room(self, size: int) -> None:
+        if size > len(self._answers):
+            more = np.full(max(size, 2 * len(self._answers)) - len(self._answers), -1, dtype=np.int8)
+            self._answers = np.concatenate((self._answers, more))
+
+    def _ask(self, snapshot: Snapshot, codes: Codes) -> None:
+        for code in codes.tolist():
+            text = snapshot.names.text(self._condition.dimension, code)
+            wanted = self._any_of is None or self._any_of.match(text) is not None
+            unwanted = self._none_of is not None and self._none_of.match(text) is not None
+            self._answers[code] = wanted and not unwanted
+
+
+def _globs(patterns: Sequence[str]) -> re.Pattern[str] | None:
+    return re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns)) if patterns else None
+
+
+class _Numbers:
+    """Numbers and ranges, both ends included."""
+
+    def __init__(self, condition: Condition) -> None:
+        self._condition = condition
+        self._any_of = [_bounds(pattern) for pattern in condition.any_of]
+        self._none_of = [_bounds(pattern) for pattern in condition.none_of]
+
+    def mask(self, snapshot: Snapshot) -> Mask:
+        numbers = snapshot.dimensions[self._condition.dimension]
+        result = _within(numbers, self._any_of) if self._any_of else np.ones(len(numbers), dtype=np.bool_)
+        return result & ~_within(numbers, self._none_of) if self._none_of else result
+
+
+def _bounds(pattern: str) -> tuple[int, int]:
+    low, _, high = pattern.partition("-")
+    return int(low), int(high or low)
+
+
+def _within(numbers: Codes, ranges: Iterable[tuple[int, int]]) -> Mask:
+    result = np.zeros(len(numbers), dtype=np.bool_)
+    for low, high in ranges:
+        result |= (numbers >= low) & (numbers <= high)
+    return result
+
+
+class _Addresses:
+    """CIDR blocks and single addresses, each as (network, mask) of two 64-bit halves."""
+
+    def __init__(self, condition: Condition) -> None:
+        self._condition = condition
+        self._any_of = [block(pattern) for pattern in condition.any_of]
+        self._none_of = [block(pattern) for pattern in condition.none_of]
+
+    def mask(self, snapshot: Snapshot) -> Mask:
+        halves = snapshot.addresses[self._condition.dimension]
+        result = _inside(halves, self._any_of) if self._any_of else np.ones(len(halves), dtype=np.bool_)
+        return result & ~_inside(halves, self._none_of) if self._none_of else result
+
+
+Block = tuple[tuple[int, int], tuple[int, int]]  # (network, mask), each as (upper, lower) half
+
+
+def block(pattern: str) -> Block:
+    """Read an address or CIDR block; the mask of a single address is all ones.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    network = ipaddress.ip_network(pattern, strict=False)
+    address, length = int(network.network_address), network.prefixlen
+    if network.version == 4:  # noqa: PLR2004 - the version of IPv4 is 4
+        address, length = address | _MAPPED, length + 96
+    mask = (1 << 128) - (1 << (128 - length))
+    return (address >> 64, address & _ALL_ONES), (mask >> 64, mask & _ALL_ONES)
+
+
+def _inside(halves: Halves, blocks: Iterable[Block]) -> Mask:
+    result = np.zeros(len(halves), dtype=np.bool_)
+    for network, mask in blocks:
+        inside = np.ones(len(halves), dtype=np.bool_)
+        for half in (0, 1):
+            if mask[half]:
+                inside &= (halves[:, half] & np.uint64(mask[half])) == np.uint64(network[half])
+        result |= inside
+    return result

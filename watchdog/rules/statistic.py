@@ -1,0 +1,82 @@
+"""How a rule's `stat` of its `metric` is had from windows, for all groups at once.
+
+`rate`, `sum`, `mean` and `last` are taken of each metric first and combined after: the rate of `a / b` is the rate of
+a by the rate of b, so time cancels. `last` is the mean over the newest tick alone; the mean of a counter is its rate,
+that of a gauge weighs ticks by their length. The others are in `ranking.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from watchdog.measure.catalogue import METRICS, Kind
+from watchdog.measure.snapshot import Numbers
+from watchdog.rules.arithmetic import combine
+from watchdog.rules.expression import Expression
+from watchdog.rules.groups import Slots
+from watchdog.rules.view import View
+from watchdog.rules.window import Span, WindowSum, contribution
+
+
+class Tally:
+    """What one metric of a view adds up to, tick by tick, and over each window that someone reads."""
+
+    def __init__(self, view: View, per_tick: Callable[[], Numbers]) -> None:
+        """Make one; `per_tick` gives a whole number for each group that the view's newest snapshot holds."""
+        self.view = view
+        self._per_tick = per_tick
+        self.windows: dict[int, WindowSum] = {}
+
+    def feed(self) -> None:
+        """Take in the newest tick."""
+        frame, groups = self.view.frame, self.view.groups
+        new = contribution(frame.snapshot.at_ns, frame.present, self._per_tick(), groups.size)
+        for window in self.windows.values():
+            window.push(new, groups.capacity)
+
+
+class Combined:
+    """`rate`, `sum`, `mean`, `last`, and the number of values: window sums of each metric, arithmetic after."""
+
+    def __init__(
+        self, view: View, expression: Expression, span: Span, read: Callable[[str], Numbers], time_power: int = 0
+    ) -> None:
+        """Make one; `read` gives a metric's statistic for each slot of the view, to be divided by time^`time_power`."""
+        self.view = view
+        self.span = span
+        self._expression = expression
+        self._read = read
+        self._time_power = time_power
+        self._all: Numbers | None = None
+
+    def release(self) -> None:
+        """Forget the values: the next tick has others, and their memory is wanted by other rules."""
+        self._all = None
+
+    def beyond(self, threshold: float, *, above: bool, filled: bool) -> Slots:  # noqa: ARG002 - sums divide right anyway
+        """Return the slots whose value is above (below) `threshold`."""
+        values = self._current()
+        return np.flatnonzero(values > threshold if above else values < threshold).astype(np.int32)
+
+    def values(self, slots: Slots, *, filled: bool) -> Numbers:  # noqa: ARG002 - as above
+        """Return the values of `slots`; NaN where there was nothing to measure."""
+        return self._current()[slots]
+
+    def _current(self) -> Numbers:
+        if self._all is None:
+            values = combine(self._expression, self._read)
+            if self._time_power:
+                values = values / self.span.seconds**self._time_power
+            self._all = np.broadcast_to(values, (self.view.groups.size,))
+        return self._all
+
+
+def value_of_nothing(expression: Expression) -> float:
+    """Return the value of `expression` without any rows: distributions have none, all else is 0."""
+
+    def read(metric: str) -> Numbers:
+        return np.array([np.nan if METRICS[metric].kind is Kind.DISTRIBUTION else 0.0])
+
+    return float(combine(expression, read)[0])

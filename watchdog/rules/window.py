@@ -1,0 +1,183 @@
+"""Windows: what the ticks of the last n seconds add up to, kept up to date by what enters and what leaves.
+
+Sums are running: the newest tick is added, those that became too old are taken away. That is exact only because all
+values are whole numbers (connections, bytes, segments, nanoseconds, milliseconds times connections) and sums stay
+below 2^53, so that float64 does not round. What is kept per tick is sparse where few groups changed, and as narrow as
+its values allow.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from watchdog.clock import SECOND_NS
+from watchdog.measure.snapshot import Numbers
+from watchdog.rules.groups import Slots
+
+_DENSE_SHARE = 0.5  # of the slots: from here on a plain array is smaller and faster than slots and values
+
+
+class Span:
+    """What is known of the ticks in one window, whatever they measured."""
+
+    def __init__(self, window_ns: int) -> None:
+        """Start without ticks."""
+        self.window_ns = window_ns
+        self.ticks = 0
+        self._measured_ns = 0
+        self._measured_ms = 0
+        self._incomplete = 0
+        self._entries: deque[tuple[int, int, bool]] = deque()
+
+    def push(self, at_ns: int, elapsed_ns: int, *, incomplete: bool) -> None:
+        """Add a tick, and let go of those at or before `at_ns` - window."""
+        self._entries.append((at_ns, elapsed_ns, incomplete))
+        self._count(1, elapsed_ns, incomplete)
+        while self._entries[0][0] <= at_ns - self.window_ns:
+            _, left_ns, was_incomplete = self._entries.popleft()
+            self._count(-1, left_ns, was_incomplete)
+
+    def _count(self, sign: int, elapsed_ns: int, incomplete: int) -> None:
+        self.ticks += sign * (elapsed_ns > 0)
+        self._measured_ns += sign * elapsed_ns
+        self._measured_ms += sign * milliseconds(elapsed_ns)
+        self._incomplete += sign * incomplete
+
+    @property
+    def seconds(self) -> float:
+        """Return what rates divide by: the measured time, but never less than the window.
+
+        So long as less was measured, the past counts as nothing: a young window makes no false alarm.
+        """
+        return max(self.window_ns, self._measured_ns) / SECOND_NS
+
+    @property
+    def weight(self) -> int:
+        """Return what a mean over time divides by: the ticks' weights; as in `seconds`, the past counts as nothing."""
+        window_ms = 0 if self._measured_ns >= self.window_ns else milliseconds(self.window_ns)
+        return max(window_ms, self._measured_ms, 1)
+
+    @property
+    def incomplete(self) -> bool:
+        """Tell whether any tick of the window may have counted too little."""
+        return self._incomplete > 0
+
+
+def milliseconds(elapsed_ns: int) -> int:
+    """Return the weight of a tick in a mean over time: whole milliseconds, so that weighted sums stay whole numbers."""
+    return round(elapsed_ns / 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What one tick adds: to `slots`, distinct; or, where that is None, to slots 0, 1, 2 …."""
+
+    at_ns: int
+    slots: Slots | None
+    values: NDArray[np.generic]
+
+    def apply(self, sums: Numbers, operation: np.ufunc) -> None:
+        """Add to, or subtract from, `sums` in place."""
+        if self.slots is None:
+            head = sums[: len(self.values)]
+            operation(head, self.values, out=head)
+        else:
+            sums[self.slots] = operation(sums[self.slots], self.values)
+
+
+def contribution(at_ns: int, slots: Slots, values: Numbers, size: int) -> Contribution:
+    """Make a contribution of `values` for distinct `slots` out of `size`, stored as small as can be."""
+    if len(slots) >= size * _DENSE_SHARE:
+        dense = np.zeros(size)
+        dense[slots] = values
+        return Contribution(at_ns, None, _narrow(dense))
+    changed = np.flatnonzero(values)
+    if len(changed) < len(slots):
+        slots, values = slots[changed], values[changed]
+    return Contribution(at_ns, slots, _narrow(values))
+
+
+def _narrow(values: Numbers) -> NDArray[np.generic]:
+    """Return the same whole numbers in the smallest unsigned type that holds them; others as they are."""
+    if not len(values) or values.min() < 0:
+        return values
+    top = values.max()
+    for kind in (np.uint8, np.uint16, np.uint32):
+        if top <= np.iinfo(kind).max:
+            narrow = values.astype(kind)
+            return narrow if np.array_equal(narrow, values) else values
+    return values
+
+
+class WindowSum:
+    """Running sums by slot over one window."""
+
+    def __init__(self, window_ns: int) -> None:
+        """Start at zero everywhere."""
+        self.window_ns = window_ns
+        self.sums: Numbers = np.zeros(0)
+        self._entries: deque[Contribution] = deque()
+
+    def push(self, new: Contribution, capacity: int) -> None:
+        """Add the newest tick, and take away those that have become too old."""
+        if len(self.sums) < capacity:
+            self.sums = np.concatenate((self.sums, np.zeros(capacity - len(self.sums))))
+        self._entries.append(new)
+        new.apply(self.sums, np.add)
+        while self._entries[0].at_ns <= new.at_ns - self.window_ns:
+            self._entries.popleft().apply(self.sums, np.subtract)
+
+
+@dataclass(slots=True)
+class Samples:
+    """Single values of one tick; brought into the order of slots when first asked for, as most never are."""
+
+    at_ns: int
+    slots: Slots
+    values: Numbers
+    in_order: bool = False
+
+    def of(self, slots: Slots) -> tuple[Slots, Numbers]:
+        """Return index into `slots` and value, for each value that belongs to one of `slots`."""
+        if not self.in_order:
+            order = np.argsort(self.slots, kind="stable")
+            self.slots, self.values, self.in_order = self.slots[order], self.values[order], True
+        first = np.searchsorted(self.slots, slots, side="left")
+        counts = np.searchsorted(self.slots, slots, side="right") - first
+        owner = np.repeat(np.arange(len(slots), dtype=np.int32), counts)
+        within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return owner, self.values[np.repeat(first, counts) + within]
+
+
+class SampleWindow:
+    """The single values of one window, kept so that order statistics are exact."""
+
+    def __init__(self, window_ns: int) -> None:
+        """Start without values."""
+        self.window_ns = window_ns
+        self.entries: deque[Samples] = deque()
+
+    def push(self, new: Samples) -> None:
+        """Add the newest tick, and let go of those that have become too old."""
+        self.entries.append(new)
+        while self.entries[0].at_ns <= new.at_ns - self.window_ns:
+            self.entries.popleft()
+
+    def of(self, slots: Slots) -> tuple[Slots, Numbers]:
+        """Return index into `slots` and value of every value in the window, ordered by index, then value."""
+        owner, values = _joined(samples.of(slots) for samples in self.entries)
+        order = np.lexsort((values, owner))
+        return owner[order], values[order]
+
+
+def _joined(parts: Iterable[tuple[Slots, Numbers]]) -> tuple[Slots, Numbers]:
+    owners, values = [np.zeros(0, dtype=np.int32)], [np.zeros(0)]
+    for owner, value in parts:
+        owners.append(owner)
+        values.append(value)
+    return np.concatenate(owners), np.concatenate(values)
