@@ -76,8 +76,8 @@ class Endpoint:
         except requests.RequestException:
             raise ValueError("not a URL") from None
         self.host = parts.hostname
-        self._port = port
         self._secure = parts.scheme == "https"
+        self._port = port or (443 if self._secure else 80)
         self._tls = _tls_context() if self._secure else None
 
     def post(self, body: bytes, headers: Mapping[str, str], deadline_seconds: float) -> Answer:
@@ -114,6 +114,8 @@ class Endpoint:
                 stream=True,
             )
             with response:
+                if tripwire.tripped:  # http.client takes headers that break off for complete ones
+                    raise TimeoutError
                 retry_after = parse_retry_after(response.headers.get("Retry-After"), time.time())
                 return Answer(response.status_code, _read_some(response.raw), retry_after)
 
@@ -130,8 +132,8 @@ class Endpoint:
         for cause in causes:
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return DeliveryError("tls", f"{self.host}: certificate refused: {cause.verify_message}", retryable=True)
-            if isinstance(cause, (ssl.SSLError, requests.exceptions.SSLError)):
-                return DeliveryError("tls", f"{self.host}: TLS failed", retryable=True)
+        if any(isinstance(cause, (ssl.SSLError, requests.exceptions.SSLError)) for cause in causes):
+            return DeliveryError("tls", f"{self.host}: TLS failed", retryable=True)
         return DeliveryError("connect", f"{self.host}: connection broken before the answer", retryable=True)
 
 
@@ -243,7 +245,7 @@ class _Dialled(connection.HTTPConnection):
         self._tripwire = tripwire
 
     def _new_conn(self) -> socket.socket:
-        made = connect(self.host, self.port or self.default_port, self._deadline, refuse_metadata=True)
+        made = connect(self.host.strip("[]"), self.port, self._deadline, refuse_metadata=True)
         self._tripwire.watch(made)
         return made
 

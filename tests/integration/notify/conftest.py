@@ -1,0 +1,192 @@
+"""Servers to deliver to: well-behaved ones that keep what arrives, and ones that do what they like with a socket."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import http.server
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from socket import AF_INET, AF_INET6, SO_LINGER, SOL_SOCKET, create_server, socket
+
+import pytest
+
+from watchdog.alerts.alert import Alert, State
+from watchdog.notify.notice import Notice
+from watchdog.rules.schema import Severity
+
+CERTIFICATE = Path(__file__).parent / "localhost.pem"  # self-signed for the name localhost, with its key
+
+STORM = Alert(
+    rule="outbound-connection-storm",
+    labels=(("process", "crawler"), ("unit", "crawler.service")),
+    fingerprint="0123456789abcdef",
+    state=State.FIRING,
+    severity=Severity.CRITICAL,
+    summary="crawler opens 612/s connections (limit 500/s)",
+    value=612.0,
+    threshold=500.0,
+    peak=640.5,
+    started=1_750_000_000.0,
+    fired=1_750_000_010.25,
+    resolved=None,
+    reason="value above 500/s for 10 s",
+    receivers=None,
+    runbook=None,
+    format="rate",
+)
+
+
+def notice_of(alert: Alert, reason: str, identity: str) -> Notice:
+    return Notice(
+        id=identity * 32,
+        receiver="oncall",
+        group=alert.rule,
+        reason=reason,
+        alerts=(alert,),
+        created=1_750_000_200.0,
+        host="web-1",
+    )
+
+
+@pytest.fixture
+def firing() -> Notice:
+    """Tell of a storm that fires."""
+    return notice_of(STORM, "first notification", "a")
+
+
+@pytest.fixture
+def resolved() -> Notice:
+    """Tell that it is over."""
+    over = dataclasses.replace(STORM, state=State.RESOLVED, resolved=1_750_000_100.0, value=3.0)
+    return notice_of(over, "resolved", "b")
+
+
+class KeepingServer(http.server.ThreadingHTTPServer):
+    """Answers every POST with `answer`, and keeps what was posted: (path, headers, body)."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), KeepingHandler)
+        self.posts: list[tuple[str, dict[str, str], bytes]] = []
+        self.answer: tuple[int, dict[str, str], bytes] = (200, {}, b"ok")
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/in/secret-path?token=secret-token"
+
+
+class KeepingHandler(http.server.BaseHTTPRequestHandler):
+    server: KeepingServer
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.posts.append((self.path, dict(self.headers), body))
+        status, headers, content = self.server.answer
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Keep the tests' output clean."""
+
+
+@contextlib.contextmanager
+def serving(server: KeepingServer) -> Iterator[KeepingServer]:
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[KeepingServer]:
+    """Serve HTTP on a free port of 127.0.0.1."""
+    with serving(KeepingServer()) as running:
+        yield running
+
+
+@pytest.fixture
+def other_server() -> Iterator[KeepingServer]:
+    """Serve HTTP on another port."""
+    with serving(KeepingServer()) as running:
+        yield running
+
+
+@pytest.fixture
+def tls_server() -> Iterator[KeepingServer]:
+    """Serve HTTPS, with a certificate that only who is told to trusts."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    running = KeepingServer()
+    running.handle_error = lambda *_: None  # handshakes that the client breaks off
+    running.socket = context.wrap_socket(running.socket, server_side=True)
+    with serving(running):
+        yield running
+
+
+class RawServer:
+    """Accepts connections and does `behave(connection, stopped)` with each, in a thread of its own."""
+
+    def __init__(self, behave: Callable[[socket, threading.Event], None], host: str) -> None:
+        self._listener = create_server((host, 0), family=AF_INET6 if ":" in host else AF_INET)
+        self._behave = behave
+        self._stopped = threading.Event()
+        self._threads = [threading.Thread(target=self._accept)]
+        self.port = self._listener.getsockname()[1]
+        self._threads[0].start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/in/secret-path?token=secret-token"
+
+    def stop(self) -> None:
+        self._stopped.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(2)
+        for thread in self._threads:
+            thread.join()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=self._serve, args=(connection,))
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, connection: socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            self._behave(connection, self._stopped)
+
+
+@pytest.fixture
+def raw_server() -> Iterator[Callable[..., RawServer]]:
+    """Start servers that do what a test wants with the socket."""
+    servers: list[RawServer] = []
+
+    def start(behave: Callable[[socket, threading.Event], None], host: str = "127.0.0.1") -> RawServer:
+        servers.append(RawServer(behave, host))
+        return servers[-1]
+
+    yield start
+    for running in servers:
+        running.stop()
+
+
+def reset(connection: socket) -> None:
+    """Break `connection` with a RST."""
+    connection.setsockopt(SOL_SOCKET, SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    connection.close()
