@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 
@@ -474,6 +475,12 @@ def test_the_shipped_rules_are_right_and_watch_what_they_promise():
         "watchdog-lost-connections",
         "watchdog-missed-ticks",
     ]
+
+
+def test_the_example_of_the_reference_is_right(load):
+    page = Path(__file__).parents[3].joinpath("docs", "rules.md").read_text(encoding="utf-8")
+    rule = load(page.partition("```toml\n")[2].partition("```")[0])
+    assert rule.id == "payments-connect-failures"
 
 
 def test_a_relative_path_is_told_as_it_was_given(write, monkeypatch, tmp_path):
