@@ -80,7 +80,8 @@ class Syslog(Receiver):
 
     def send(self, notice: Notice, deadline_seconds: float) -> None:
         """Send the records; what counts as delivered is told by each wire in `syslog_wire`."""
-        self._wire.deliver(list(self._records(notice)), Deadline(deadline_seconds))
+        deadline = Deadline(deadline_seconds)
+        self._wire.deliver(list(self._records(notice)), deadline)
 
     def destination(self) -> str:
         """Return the address."""
