@@ -23,6 +23,8 @@ from apscheduler.triggers.base import BaseTrigger
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.job import Counters, Grid, Job, Tick
 
+__all__ = ["Counters", "GridTrigger", "Scheduler", "Tick"]
+
 _LONGEST_PACE_SECONDS = 1.0  # how long a clock step may stay unseen when all intervals are long
 _MOST_LATE = timedelta(seconds=1)  # an alarm this late is set anew; half an interval, if that is less
 
