@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from watchdog.clock import SystemClock
-from watchdog.errors import NotPermitted, WatchdogError
+from watchdog.errors import KernelUnfit, WatchdogError
 from watchdog.kernel import libbpf, privileges
 from watchdog.kernel.btf import Btf
 from watchdog.kernel.headers import TRACEPOINTS, kernel_types
@@ -71,7 +71,7 @@ def _tracepoints() -> str:
     btf = Btf()
     missing = [name for name in TRACEPOINTS if not btf.has_tracepoint(name)]
     if missing:
-        raise NotPermitted(f"no {', '.join(missing)}: use Linux 6.1 or newer")
+        raise KernelUnfit(f"no {', '.join(missing)}: use Linux 6.1 or newer")
     return ", ".join(TRACEPOINTS)
 
 

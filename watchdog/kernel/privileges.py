@@ -16,7 +16,7 @@ from pathlib import Path
 from watchdog.errors import NotPermitted
 
 CAP_PERFMON, CAP_BPF = 38, 39  # include/uapi/linux/capability.h, since Linux 5.8
-NAMES = {CAP_PERFMON: "CAP_PERFMON", CAP_BPF: "CAP_BPF"}
+_NAMES = {CAP_PERFMON: "CAP_PERFMON", CAP_BPF: "CAP_BPF"}
 
 _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 8, 38, 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -29,6 +29,11 @@ def account() -> pwd.struct_passwd:
         return pwd.getpwnam(ACCOUNT)
     except KeyError:
         return pwd.getpwnam(FALLBACK_ACCOUNT)
+
+
+def name(capability: int) -> str:
+    """Return a capability's name, as far as we deal with it, else its number."""
+    return _NAMES.get(capability, f"capability {capability}")
 
 
 def effective() -> set[int]:
@@ -71,7 +76,7 @@ def require(capabilities: Iterable[int]) -> None:
     Raises:
         NotPermitted: naming those it has not.
     """
-    missing = sorted(NAMES[number] for number in set(capabilities) - effective())
+    missing = sorted(name(number) for number in set(capabilities) - effective())
     if missing:
         raise NotPermitted(
             f"{' and '.join(missing)} missing: run as root, or as a systemd service with"

@@ -1,0 +1,38 @@
+"""A process that collects like the daemon and prints what it saw, on demand: the tests' window into the kernel half.
+
+Reads lines from stdin: `read` prints what was measured since the start as one JSON object, `status` what it knows of
+itself. Arguments: the ledger's capacity.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from watchdog.clock import SystemClock
+from watchdog.kernel.start import start_collector
+from watchdog.measure.meter import Meter
+from watchdog.measure.tally import Tally
+
+
+def main() -> None:
+    """Answer until stdin ends."""
+    clock = SystemClock()
+    collector = start_collector(clock, int(sys.argv[1]))
+    meter, tally = Meter(), Tally()
+    quality = dict.fromkeys(("ledger_full", "sums_full", "storage_failed", "programs_missed"), 0)
+    _, baseline = meter.measure(collector.read(), clock.wall())
+    print(json.dumps({"baseline": int(baseline.metrics["open"].sum())}), flush=True)
+    for line in sys.stdin:
+        if line.strip() == "status":
+            print(json.dumps({"status": Path("/proc/self/status").read_text(encoding="utf-8")}), flush=True)
+            continue
+        changes, snapshot = meter.measure(collector.read(), clock.wall())
+        tally.add(changes, snapshot)
+        for name in quality:
+            quality[name] += getattr(snapshot.quality, name)
+        print(json.dumps({"rows": tally.connections(), "quality": quality}), flush=True)
+    collector.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The daemon: start in an order that ends without privileges, run by the scheduler, obey signals, stop in time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from watchdog import __version__
+from watchdog.clock import Clock, boot_id
+from watchdog.durations import format_duration
+from watchdog.errors import StoreError, WatchdogError
+from watchdog.guard import Guard
+from watchdog.kernel import privileges
+from watchdog.kernel.start import start_collector
+from watchdog.scheduler import Scheduler, Tick
+from watchdog.setup import Setup, Sources, read_setup, rule_ids
+from watchdog.store.store import FILE_NAME, Store
+from watchdog.systemd import Systemd
+
+DEFAULT_STATE = "/var/lib/bpf-watchdog"
+_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+_log = logging.getLogger("watchdog")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says."""
+
+    sources: Sources
+    state_folder: str = DEFAULT_STATE
+
+
+class Daemon:
+    """Runs until SIGTERM or SIGINT; SIGHUP reads files again."""
+
+    def __init__(self, options: Options, clock: Clock) -> None:
+        """Keep what to do; nothing is opened before `run`."""
+        self._options = options
+        self._clock = clock
+        self._systemd = Systemd(os.environ)
+        self._scheduler = Scheduler(clock, _log)
+
+    def run(self) -> int:
+        """Guard; return the exit code.
+
+        Raises:
+            ConfigError, KernelUnfit, NotPermitted, StoreError: the daemon cannot start; nothing is left behind.
+        """
+        # Blocked in every thread to come, so that they are taken by sigwait() alone.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        setup = read_setup(self._options.sources)
+        folder = prepare_state_folder(Path(self._options.state_folder))
+        collector = start_collector(self._clock)
+        store = Store(folder, self._clock, boot_id())
+        host = socket.gethostname()
+        guard = Guard(collector, store, setup, host, self._clock)
+        open_now = guard.start()
+        self._introduce(setup, host, open_now, folder, guard.restored)
+        self._scheduler.every("tick", setup.interval_ns, lambda tick: self._tick(guard, tick))
+        self._scheduler.start()
+        self._systemd.ready()
+        self._obey(guard, setup)
+        self._systemd.stopping()
+        self._scheduler.stop(1.0)
+        guard.stop()
+        _log.info("stopped; what was not delivered waits in %s", folder / FILE_NAME)
+        return 0
+
+    def _tick(self, guard: Guard, tick: Tick) -> None:
+        guard.tick(tick)
+        self._systemd.watchdog()
+
+    def _obey(self, guard: Guard, setup: Setup) -> None:
+        interval_ns = setup.interval_ns
+        while signal.sigwait(_SIGNALS) == signal.SIGHUP:
+            self._systemd.reloading()
+            try:
+                fresh = read_setup(self._options.sources)
+            except WatchdogError as error:
+                _log.error("reload refused, the old rules stay in force:\n%s", error)
+            else:
+                guard.reload(fresh)
+                if fresh.interval_ns != interval_ns:
+                    interval_ns = fresh.interval_ns
+                    self._scheduler.set_interval("tick", interval_ns)
+                _log.info("reloaded: %d rules from %s", len(fresh.rules), fresh.rules_from)
+            self._systemd.ready()
+
+    def _introduce(self, setup: Setup, host: str, open_now: int, folder: Path, restored: int) -> None:
+        interval = format_duration(setup.interval_ns)
+        kept = privileges.effective()
+        capabilities = "without capabilities" if not kept else f"with {', '.join(map(privileges.name, sorted(kept)))}"
+        lines = [
+            f"bpf-watchdog {__version__} guards {host}: every TCP connection, {open_now} open now, looked at every {interval}",
+            f"rules:   {len(setup.rules)} from {setup.rules_from}: {rule_ids(setup.rules)}",
+            *(f"notices: {receiver.name}: {receiver.destination()}" for receiver in setup.receivers.values()),
+            f"         rules that name no receiver go to {', '.join(setup.config.routing.default)}",
+            f"state:   {folder / FILE_NAME}" + (f", {restored} alerts still firing from before" if restored else ""),
+            f"runs as uid {os.geteuid()} {capabilities}, pid {os.getpid()}; Ctrl-C stops it, SIGHUP reads the files again",
+        ]
+        for line in lines:
+            _log.info("%s", line)
+        for note in setup.notes:
+            _log.info("%s", note)
+        self._systemd.status(f"guarding by {len(setup.rules)} rules")
+
+
+def prepare_state_folder(folder: Path) -> Path:
+    """Make the folder if need be and, as root, give it to the account that the daemon becomes.
+
+    Raises:
+        StoreError: it cannot be made or given.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.geteuid() == 0:
+            account = privileges.account()
+            for path in (folder, *folder.glob(f"{FILE_NAME}*")):
+                os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+    except OSError as error:
+        raise StoreError(f"cannot use the state folder {folder}: {error.strerror}: give another by --state-dir") from error
+    return folder
