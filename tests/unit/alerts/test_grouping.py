@@ -275,6 +275,15 @@ def test_restart_is_no_news_and_keeps_the_waits(host):
     assert host.saved == {}
 
 
+def test_restart_keeps_what_was_told_of_each_alert(host):
+    host.fire(make_alert("a"))
+    host.fire(make_alert("b", severity=Severity.CRITICAL))
+    host.tick()
+    host.restart()
+    host.resolve(make_alert("a"))
+    assert told(host.tick(60)) == [("oncall", "resolved", [("b", "firing"), ("a", "resolved")])]
+
+
 def test_reboot_shifts_the_waits_and_saves_every_group_anew(host):
     host.seconds = 10_000
     host.fire(make_alert())
@@ -326,19 +335,28 @@ def test_rerouted_alert_is_told_to_the_new_receiver_and_ended_for_the_old_one(ho
     assert told(host.tick(1)) == [("log", "resolved", [("nginx", "resolved")])]
 
 
-def test_end_for_the_old_receiver_survives_that_the_alert_changes_meanwhile(host):
+def test_end_for_the_old_receiver_survives_that_the_alert_gets_worse_meanwhile(host):
+    alert = make_alert(receivers=("oncall",))
+    host.fire(alert)
+    host.tick()
+    host.firing[alert.fingerprint] = moved = replace(alert, receivers=("log",))
+    host.grouping.reload(host.routing, host.firing, host.at_ns, host.wall)
+    host.become(moved, Severity.CRITICAL)
+    assert told(host.tick(1)) == [("log", "first notification", [("nginx", "firing")])]
+    assert told(host.tick(59)) == [("oncall", "resolved", [("nginx", "resolved")])]
+
+
+def test_end_for_the_old_receiver_survives_that_the_alert_comes_and_goes_meanwhile(host):
     alert = make_alert(receivers=("oncall",))
     host.fire(alert)
     host.tick()
     moved = replace(alert, receivers=("log",))
     host.firing[alert.fingerprint] = moved
     host.grouping.reload(host.routing, host.firing, host.at_ns, host.wall)
-    host.become(moved, Severity.CRITICAL)
-    host.tick(1)
-    host.resolve(host.firing[alert.fingerprint])
+    host.resolve(moved)
     host.tick(1)
     host.fire(moved)
-    notices = [notice for notice in host.tick(58) if notice.receiver == "oncall"]
+    notices = [notice for notice in host.tick(59) if notice.receiver == "oncall"]
     assert told(notices) == [("oncall", "resolved", [("nginx", "resolved")])]
 
 
