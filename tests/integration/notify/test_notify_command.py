@@ -1,0 +1,96 @@
+"""`bpf-watchdog notify test` against real receivers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+
+import pytest
+
+from watchdog.cli import notify
+from watchdog.errors import UsageError
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Run the command with a configuration of the given text; return its exit code."""
+
+    def run(configuration, *arguments):
+        file = tmp_path / "watchdog.toml"
+        file.write_text(configuration)
+        file.chmod(0o600)
+        parser = argparse.ArgumentParser()
+        notify.register(parser.add_subparsers())
+        args = parser.parse_args(["notify", "test", "--config", str(file), *arguments])
+        return args.run(args)
+
+    return run
+
+
+def webhook(url):
+    return f'[[receiver]]\nname = "hook"\ntype = "webhook"\nurl = "{url}"\n'
+
+
+def test_sends_a_firing_and_a_resolved_notice_marked_test(command, server, capfd):
+    assert command(webhook(server.url), "hook") == 0
+    documents = [json.loads(body) for _, _, body in server.posts]
+    assert [document["status"] for document in documents] == ["firing", "resolved"]
+    assert [document["commonLabels"]["test"] for document in documents] == ["true", "true"]
+    assert documents[0]["alerts"][0]["fingerprint"] == documents[1]["alerts"][0]["fingerprint"]
+    out, _ = capfd.readouterr()
+    assert re.fullmatch(r"hook: webhook 127\.0\.0\.1\nfiring: ok in \d+ ms\nresolved: ok in \d+ ms\n", out)
+
+
+def test_tells_what_went_wrong_and_the_remedy_without_secrets(command, server, capfd):
+    server.answer = (404, {}, b"")
+    assert command(webhook(server.url), "hook") == 1
+    out, err = capfd.readouterr()
+    told = "failed: 127.0.0.1 answered 404\n    the receiver does not take the message: check the address\n"
+    assert out == f"hook: webhook 127.0.0.1\nfiring: {told}resolved: {told}"
+    assert "secret" not in out + err
+
+
+def test_tells_programs_the_same(command, server, capfd):
+    server.answer = (503, {}, b"")
+    assert command(webhook(server.url), "hook", "--json") == 1
+    results = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [(result["notice"], result["ok"], result["reason"]) for result in results] == [
+        ("firing", False, "server_error"),
+        ("resolved", False, "server_error"),
+    ]
+    assert [result["notification_id"] for result in results] == [
+        headers["X-Notification-Id"] for _, headers, _ in server.posts
+    ]
+
+
+def test_a_dry_run_prints_the_exact_bytes_and_sends_none(command, server, capfdbinary):
+    assert command(webhook(server.url), "hook", "--dry-run") == 0
+    assert server.posts == []
+    out, _ = capfdbinary.readouterr()
+    bodies = re.fullmatch(
+        rb"hook: webhook 127\.0\.0\.1\nfiring, (\d+) bytes:\n(.*)\nresolved, (\d+) bytes:\n(.*)\n", out
+    ).groups()
+    assert [int(bodies[0]), int(bodies[2])] == [len(bodies[1]), len(bodies[3])]
+    assert [json.loads(body)["status"] for body in (bodies[1], bodies[3])] == ["firing", "resolved"]
+
+
+def test_a_dry_run_for_programs_holds_the_bytes_too(command, server, capfd):
+    assert command(webhook(server.url), "hook", "--dry-run", "--json") == 0
+    results = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [(result["notice"], result["bytes"] == len(result["body"].encode())) for result in results] == [
+        ("firing", True),
+        ("resolved", True),
+    ]
+
+
+def test_an_unknown_receiver_is_told_with_those_there_are(command, server):
+    with pytest.raises(UsageError, match=r'^no receiver "hok": there are hook$'):
+        command(webhook(server.url), "hok")
+
+
+def test_the_console_shows_both(command, capfd):
+    assert command('[[receiver]]\nname = "here"\ntype = "console"\n', "here") == 0
+    out, _ = capfd.readouterr()
+    assert out.count("[TEST] [FIRING] critical: example opens 612/s connections (limit 500/s)\n") == 1
+    assert out.count("[TEST] [RESOLVED] critical: example opens 612/s connections (limit 500/s)\n") == 1
