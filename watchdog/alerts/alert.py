@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 from watchdog.rules.schema import Labels, Severity
@@ -67,7 +67,7 @@ class Alert:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `json` can write and `from_json` reads; bytes that are no UTF-8 stay surrogate-escaped."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in self.__slots__}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 from watchdog.alerts.alert import Alert
@@ -36,7 +36,8 @@ class Notice:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `json` can write and `from_json` reads; bytes that are no UTF-8 stay surrogate-escaped."""
-        return asdict(self)
+        document = {name: getattr(self, name) for name in self.__slots__}
+        return {**document, "alerts": [alert.to_json() for alert in self.alerts]}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
