@@ -39,7 +39,6 @@ GATED: Final = "only_if does not hold"
 
 _COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _NO_SLOTS = np.zeros(0, dtype=np.int32)
-_NO_VALUES = np.zeros(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,47 +81,53 @@ class Judge:
 
     def verdicts(self, tick: Tick, watched: Sequence[Labels]) -> list[Verdict]:
         """Return a verdict for the worst of those that fire, and for each of `watched`."""
+        firing = self._firing(tick)
+        if not len(firing) and not watched:
+            return []
         groups = self.measured.view.groups
-        slots = {labels: groups.slot(labels, tick.snapshot) for labels in watched if labels != OVERFLOW}
-        firing, values = self._firing(tick)
-        others = ~np.isin(firing, list(slots.values()))
-        # A stream of ever new groups must not add up to more instances than people can read.
-        room = min(MOST_INSTANCES, max(2 * MOST_INSTANCES - len(watched), 0))
-        shown = others & (np.arange(len(firing)) < MOST_INSTANCES) & (np.cumsum(others) <= room)
-        verdicts = [
-            self._verdict(tick, groups.labels(slot, tick.snapshot), value, "")
-            for slot, value in zip(firing[shown].tolist(), values[shown].tolist(), strict=True)
-        ]
-        verdicts += self._watched(tick, slots)
-        hidden = values[others & ~shown].tolist()
-        if hidden or OVERFLOW in watched:
+        known = {labels: groups.slot(labels, tick.snapshot) for labels in watched if labels != OVERFLOW}
+        own = np.fromiter(known.values(), dtype=np.int32)
+        values = self.measured.values(np.concatenate((firing, own)), filled=tick.filled)
+        shown, hidden = self._share(firing, values[: len(firing)], own, len(watched))
+        verdicts = [self._verdict(tick, groups.labels(slot, tick.snapshot), value, "") for slot, value in shown]
+        for labels, value, reason in zip(known, values[len(firing) :].tolist(), self._reasons(own, tick), strict=True):
+            verdicts.append(self._verdict(tick, labels, value, reason))
+        if len(hidden) or OVERFLOW in watched:
             verdicts.append(self._overflow(tick, hidden))
         return verdicts
 
-    def _firing(self, tick: Tick) -> tuple[Slots, Numbers]:
-        """Return slots that fire and their values, the worst first."""
+    def _firing(self, tick: Tick) -> Slots:
+        """Return the slots that fire."""
         above = self.rule.thresholds.above
         if not (tick.filled or above) or not (tick.complete or (above and self._never_too_high)):
-            return _NO_SLOTS, _NO_VALUES
+            return _NO_SLOTS
         slots = self.measured.beyond(self._mildest, above=above, filled=tick.filled)
+        if not len(slots):
+            return _NO_SLOTS
         # A group that fell silent is judged for one window more: that its traffic stopped may be what the rule is for.
         slots = slots[self._seen(slots, tick, windows=2)]
-        slots = slots[self._lets(slots)]
-        if not len(slots):
-            return _NO_SLOTS, _NO_VALUES
-        values = self.measured.values(slots, filled=tick.filled)
-        order = np.argsort(-values if above else values, kind="stable")
-        return slots[order], values[order]
+        return slots[self._lets(slots)]
 
-    def _watched(self, tick: Tick, watched: Mapping[Labels, int]) -> list[Verdict]:
-        """Return the verdicts for instances that are asked for, whether or not there is anything of them."""
-        slots = np.fromiter(watched.values(), dtype=np.int32)
-        values = self.measured.values(slots, filled=tick.filled)
-        reasons = np.where(self._lets(slots), np.where(self._seen(slots, tick), "", NOTHING_TO_MEASURE), GATED)
-        return [
-            self._verdict(tick, labels, value, reason)
-            for labels, value, reason in zip(watched, values.tolist(), reasons.tolist(), strict=True)
-        ]
+    def _share(
+        self, firing: Slots, values: Numbers, own: Slots, watched: int
+    ) -> tuple[list[tuple[int, float]], list[float]]:
+        """Share out what fires besides `own`: slots and values to be told one by one, and the values of the others.
+
+        Both are in order, the worst first.
+        """
+        order = np.argsort(-values if self.rule.thresholds.above else values, kind="stable")
+        firing, values = firing[order], values[order]
+        new = ~np.isin(firing, own) if len(own) else np.ones(len(firing), dtype=np.bool_)
+        # A stream of ever new groups must not add up to more instances than people can read.
+        room = max(2 * MOST_INSTANCES - watched, 0)
+        told = new & (np.arange(len(firing)) < MOST_INSTANCES) & (np.cumsum(new) <= room)
+        return list(zip(firing[told].tolist(), values[told].tolist(), strict=True)), values[new & ~told].tolist()
+
+    def _reasons(self, slots: Slots, tick: Tick) -> list[str]:
+        """Say of each slot what besides its value speaks against firing."""
+        seen = np.where(self._seen(slots, tick), "", NOTHING_TO_MEASURE)
+        reasons: list[str] = np.where(self._lets(slots), seen, GATED).tolist()
+        return reasons
 
     def _seen(self, slots: Slots, tick: Tick, windows: int = 1) -> Mask:
         """Tell which slots had a row in the last `windows` windows."""

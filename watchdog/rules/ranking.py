@@ -66,7 +66,7 @@ class Ranking:
         frame = self.view.frame
         if self.counts is None:
             values = np.broadcast_to(combine(self._expression, self.view.level), (len(frame.present),))
-            return Samples(frame.snapshot.at_ns, frame.present, values, in_order=True)
+            return Samples(frame.snapshot.at_ns, frame.present, values)
         if not isinstance(self._expression, Operand):
             msg = "order statistics of distributions are of one metric"
             raise TypeError(msg)
@@ -81,10 +81,15 @@ class Ranking:
         beyond = samples.values > threshold if above else samples.values < threshold
         if self.misses(threshold, above=above):
             slots = samples.slots[~beyond]
-            return contribution(samples.at_ns, slots, np.full(len(slots), -1.0), self.view.groups.size)
-        size = self.view.groups.size
-        hits = np.bincount(samples.slots[beyond], minlength=size)
-        return contribution(samples.at_ns, np.arange(size, dtype=np.int32), hits.astype(np.float64), size)
+            return contribution(samples.at_ns, slots, np.full(len(slots), -1.0))
+        slots, hits = _runs(samples.slots[beyond])
+        return contribution(samples.at_ns, slots, hits)
+
+
+def _runs(slots: Slots) -> tuple[Slots, Numbers]:
+    """Return the distinct ones of `slots`, which are in rising order, and how often each is there."""
+    firsts = np.flatnonzero(np.diff(slots, prepend=-1))
+    return slots[firsts], np.diff(firsts, append=len(slots)).astype(np.float64)
 
 
 class Ranked:
@@ -99,18 +104,15 @@ class Ranked:
 
     def beyond(self, threshold: float, *, above: bool, filled: bool) -> Slots:
         """Return the slots whose value is above (below) `threshold`."""
-        counts = self.ranking.counts
-        size = self.view.groups.size
         hits = self.ranking.hits(threshold, self.span.ticks, above=above)
+        counts = self.ranking.counts
         if counts is None:
             # Ticks before the first one count as a tick without rows.
-            n: Numbers = np.full(size, float(self.span.ticks + (not filled)))
             hits = hits + (not filled) * self.ranking.misses(threshold, above=above)
-        else:
-            n = counts.sums[:size]
+        slots = np.flatnonzero(hits).astype(np.int32)  # k is 1 at least, and so are the hits of those who reach it
+        n = counts.sums[slots] if counts is not None else np.full(len(slots), float(self.span.ticks + (not filled)))
         k = self._rank(n)
-        reached = hits > n - k if above else hits >= k
-        return np.flatnonzero(reached & (n > 0)).astype(np.int32)
+        return slots[hits[slots] > n - k if above else hits[slots] >= k]
 
     def values(self, slots: Slots, *, filled: bool) -> Numbers:
         """Return the values of `slots`; NaN where there was nothing to measure."""

@@ -32,7 +32,7 @@ class Tally:
     def feed(self) -> None:
         """Take in the newest tick."""
         frame, groups = self.view.frame, self.view.groups
-        new = contribution(frame.snapshot.at_ns, frame.present, self._per_tick(), groups.size)
+        new = contribution(frame.snapshot.at_ns, frame.present, self._per_tick())
         for window in self.windows.values():
             window.push(new, groups.capacity)
 

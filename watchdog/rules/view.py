@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,27 @@ from watchdog.rules.select import Mask, Selection
 from watchdog.rules.window import milliseconds
 
 
-@dataclass(frozen=True, slots=True)
 class Frame:
-    """One snapshot seen through one `by`: for each row the index into `present`, the distinct slots in rising order."""
+    """One snapshot seen through one `by`.
 
-    snapshot: Snapshot
-    present: Slots
-    local: Slots
+    `present`: the distinct slots in rising order; `local`: (n,) for each row the index into `present`.
+    """
+
+    def __init__(self, snapshot: Snapshot, present: Slots, local: Slots) -> None:
+        """Keep all three."""
+        self.snapshot = snapshot
+        self.present = present
+        self.local = local
+
+    @cached_property
+    def order(self) -> NDArray[np.intp]:
+        """Return the rows in rising order of their slots."""
+        return np.argsort(self.local)
+
+    @cached_property
+    def ordered_slots(self) -> Slots:
+        """Return the slots of the rows, in that order."""
+        return self.present[self.local[self.order]]
 
 
 def frame(groups: Groups, snapshot: Snapshot, silent_ns: int) -> Frame:
@@ -87,20 +101,26 @@ class View:
 
     def counts(self, metric: str) -> Numbers:
         """Return how many values of the distribution `metric` each group present has."""
-        rows = self._measuring(metric)
-        return np.bincount(self.frame.local[rows], minlength=len(self.frame.present)).astype(np.float64)
+        frame = self.frame
+        if not len(frame.local):
+            return np.zeros(0)
+        return np.bincount(frame.local[self._measuring(metric)], minlength=len(frame.present)).astype(np.float64)
 
     def samples(self, metric: str) -> tuple[Slots, Numbers]:
-        """Return slot and value of each value of the distribution `metric`."""
-        frame, rows = self.frame, self._measuring(metric)
-        return frame.present[frame.local[rows]], frame.snapshot.metrics[metric][rows]
+        """Return slot and value of each value of the distribution `metric`, in rising order of slots."""
+        frame = self.frame
+        if not len(frame.local):
+            return np.zeros(0, dtype=np.int32), np.zeros(0)
+        values = frame.snapshot.metrics[metric][frame.order]
+        wanted = self._measuring(metric)[frame.order]
+        if wanted.all():  # one array of slots for all metrics
+            return frame.ordered_slots, values
+        return frame.ordered_slots[wanted], values[wanted]
 
-    def _measuring(self, metric: str) -> NDArray[np.intp]:
-        """Return the rows that have a value of the distribution `metric`."""
-        if not len(self.frame.local):
-            return np.zeros(0, dtype=np.intp)
+    def _measuring(self, metric: str) -> Mask:
+        """Tell which rows have a value of the distribution `metric`."""
         wanted = ~np.isnan(self.frame.snapshot.metrics[metric])
-        return np.flatnonzero(wanted if self._mask is None else wanted & self._mask)
+        return wanted if self._mask is None else wanted & self._mask
 
     def level(self, metric: str) -> Numbers:
         """Return the value of this tick alone for each group present: counters per second, gauges as they are."""

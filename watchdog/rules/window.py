@@ -19,7 +19,7 @@ from watchdog.clock import SECOND_NS
 from watchdog.measure.snapshot import Numbers
 from watchdog.rules.groups import Slots
 
-_DENSE_SHARE = 0.5  # of the slots: from here on a plain array is smaller and faster than slots and values
+_DENSE_SHARE = 0.5  # of the slots in reach: from here on a plain array is smaller and faster than slots and values
 
 
 class Span:
@@ -75,36 +75,42 @@ def milliseconds(elapsed_ns: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """What one tick adds: to `slots`, distinct; or, where that is None, to slots 0, 1, 2 …."""
+    """What one tick adds: to distinct slots, or to as many as there are values from a first one on."""
 
     at_ns: int
-    slots: Slots | None
+    slots: Slots | int
     values: NDArray[np.generic]
 
     def apply(self, sums: Numbers, operation: np.ufunc) -> None:
         """Add to, or subtract from, `sums` in place."""
-        if self.slots is None:
-            head = sums[: len(self.values)]
-            operation(head, self.values, out=head)
+        if isinstance(self.slots, int):
+            part = sums[self.slots : self.slots + len(self.values)]
+            operation(part, self.values, out=part)
         else:
             sums[self.slots] = operation(sums[self.slots], self.values)
 
 
-def contribution(at_ns: int, slots: Slots, values: Numbers, size: int) -> Contribution:
-    """Make a contribution of `values` for distinct `slots` out of `size`, stored as small as can be."""
-    if len(slots) >= size * _DENSE_SHARE:
-        dense = np.zeros(size)
-        dense[slots] = values
-        return Contribution(at_ns, None, _narrow(dense))
-    changed = np.flatnonzero(values)
-    if len(changed) < len(slots):
-        slots, values = slots[changed], values[changed]
+def contribution(at_ns: int, slots: Slots, values: Numbers) -> Contribution:
+    """Make a contribution of `values` for `slots`, distinct and in rising order, stored as small as can be."""
+    changed = np.count_nonzero(values)
+    if not changed:
+        return Contribution(at_ns, 0, np.zeros(0))
+    if changed < len(slots) * _DENSE_SHARE:
+        nonzero = np.flatnonzero(values)
+        slots, values = slots[nonzero], values[nonzero]
+    first, reach = int(slots[0]), int(slots[-1]) - int(slots[0]) + 1
+    if len(slots) == reach:
+        return Contribution(at_ns, first, _narrow(values))
+    if len(slots) >= reach * _DENSE_SHARE:
+        dense = np.zeros(reach)
+        dense[slots - first] = values
+        return Contribution(at_ns, first, _narrow(dense))
     return Contribution(at_ns, slots, _narrow(values))
 
 
 def _narrow(values: Numbers) -> NDArray[np.generic]:
     """Return the same whole numbers in the smallest unsigned type that holds them; others as they are."""
-    if not len(values) or values.min() < 0:
+    if values.min() < 0:
         return values
     top = values.max()
     for kind in (np.uint8, np.uint16, np.uint32):
@@ -133,25 +139,21 @@ class WindowSum:
             self._entries.popleft().apply(self.sums, np.subtract)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Samples:
-    """Single values of one tick; brought into the order of slots when first asked for, as most never are."""
+    """Single values of one tick, in rising order of `slots`."""
 
     at_ns: int
     slots: Slots
     values: Numbers
-    in_order: bool = False
 
     def of(self, slots: Slots) -> tuple[Slots, Numbers]:
         """Return index into `slots` and value, for each value that belongs to one of `slots`."""
-        if not self.in_order:
-            order = np.argsort(self.slots, kind="stable")
-            self.slots, self.values, self.in_order = self.slots[order], self.values[order], True
-        first = np.searchsorted(self.slots, slots, side="left")
-        counts = np.searchsorted(self.slots, slots, side="right") - first
-        owner = np.repeat(np.arange(len(slots), dtype=np.int32), counts)
-        within = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return owner, self.values[np.repeat(first, counts) + within]
+        first = self.slots.searchsorted(slots, side="left")
+        counts = self.slots.searchsorted(slots, side="right") - first
+        owner = np.arange(len(slots), dtype=np.int32).repeat(counts)
+        within = np.arange(len(owner)) - (counts.cumsum() - counts).repeat(counts)
+        return owner, self.values[first.repeat(counts) + within]
 
 
 class SampleWindow:

@@ -1,0 +1,150 @@
+"""Time and memory of one tick of the engine: 100 rules over 1,000, 10,000 and 100,000 groups, all of which change.
+
+Run with `python tests/bench/bench_evaluate.py [GROUPS]`; each size runs in its own process, so that its peak of memory is
+its own. Prints a Markdown table.
+
+Every tick has one row a group, in another order each time, and every group changes in every metric. The rules: 10 (metric,
+stat, window) of rates, sums, a gated ratio, a mean, a maximum and percentiles; each over 2 `by` (as many groups in both)
+and 2 `where`; variants with other thresholds make up the 100. Those of the first 40 fire for some of the groups.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from watchdog.measure.snapshot import Snapshot
+from watchdog.quality import Quality
+from watchdog.rules.evaluate import OVERFLOW, Engine
+from watchdog.rules.expression import Comparison, Operand, Operation
+from watchdog.rules.schema import Condition, Rule, Severity, Stat, Statistic, Thresholds
+from watchdog.rules.template import Template
+
+SIZES = (1_000, 10_000, 100_000)
+RULES = 100
+TICKS = 30  # measured, after as many that fill the windows
+SECOND_NS = 1_000_000_000
+
+RATE, SUM, MEAN, MAX = (Stat(name, Statistic(name)) for name in ("rate", "sum", "mean", "max"))
+P95, P99 = Stat("p95", Statistic.PERCENTILE, 95), Stat("p99", Statistic.PERCENTILE, 99)
+SHARE = Operation("/", Operand("retransmits"), Operand("packets_sent"))
+# metric, stat, window in s, threshold that a few of the groups exceed
+KINDS = (
+    (Operand("connects"), RATE, 10, 995),
+    (Operand("connects"), SUM, 30, 29_850),
+    (Operand("accepts"), RATE, 10, 995),
+    (Operand("bytes_sent"), RATE, 10, 9.95e6),
+    (Operand("bytes_received"), RATE, 10, 9.95e6),
+    (SHARE, RATE, 10, 0.09),
+    (Operand("open"), MEAN, 10, 99),
+    (Operand("connects"), MAX, 10, 999),
+    (Operand("connect_latency"), P95, 10, 0.0995),
+    (Operand("rtt"), P99, 10, 0.0995),
+)
+BYS = (("process", "remote"), ("pid",))
+WHERES = ((), (Condition("direction", any_of=("out",)), Condition("remote", none_of=("10.0.0.0/8",))))
+
+
+class Names:
+    """Names that are their codes."""
+
+    def text(self, dimension, code):
+        return str(code)
+
+    def all_texts(self, dimension):
+        return {}
+
+
+def rules():
+    made = []
+    for number in range(RULES):
+        metric, stat, window, limit = KINDS[number % len(KINDS)]
+        by, where = BYS[number // 10 % 2], WHERES[number // 20 % 2]
+        fire = limit if number < 40 else limit * (2 + number)
+        gate = Comparison(">=", Operand("packets_sent"), 100) if metric is SHARE else None
+        thresholds = Thresholds(above=True, fire={Severity.WARNING: fire}, clear={Severity.WARNING: fire * 0.6})
+        made.append(
+            Rule(
+                f"r{number}", Template("", ()), metric, stat, window * SECOND_NS, by, where, gate, thresholds,
+                for_ns=0, keep_ns=0, receivers=None, runbook=None, file="", line=0,
+            )
+        )  # fmt: skip
+    return made
+
+
+class Host:
+    """Groups that keep their level from tick to tick; the order of rows is another each tick."""
+
+    def __init__(self, groups):
+        self.random = np.random.default_rng(1)
+        self.groups = groups
+        self.level = np.linspace(0, 1, groups)  # of a group: all its metrics follow it
+        self.at_ns = 1_000 * SECOND_NS
+
+    def snapshot(self, elapsed_ns):
+        self.at_ns += elapsed_ns
+        order = self.random.permutation(self.groups).astype(np.uint32)
+        level = self.level[order]
+        noise = self.random.integers(0, 3, self.groups)
+        halves = np.zeros((self.groups, 2), dtype=np.uint64)
+        halves[:, 1] = (0xFFFF << 32) + (0x0A000000 - self.groups // 2) + order.astype(np.uint64)
+        dimensions = {
+            "pid": order,
+            "process": order % 50,
+            "remote": order,
+            "direction": np.full(self.groups, 1, dtype=np.uint32),
+        }
+        whole = {
+            "connects": np.floor(level * 998) + noise,
+            "accepts": np.floor(level * 998) + noise,
+            "bytes_sent": np.floor(level * 1e7) + noise,
+            "bytes_received": np.floor(level * 1e7) + noise,
+            "retransmits": np.floor(level * 90) + noise,
+            "packets_sent": np.full(self.groups, 1000.0),
+            "open": np.floor(level * 100),
+        }
+        latency = level * 0.1 + noise / 1e6
+        metrics = whole | {"connect_latency": latency, "rtt": latency}
+        return Snapshot(self.at_ns, elapsed_ns, 0.0, dimensions, metrics, {"remote": halves}, Names(), Quality())
+
+
+def measure(groups):
+    """Print the row of one size."""
+    host, engine = Host(groups), Engine(rules())
+    engine.observe(host.snapshot(0), [])
+    watched, took = [], []
+    for number in range(2 * TICKS):
+        snapshot = host.snapshot(SECOND_NS)
+        before = time.process_time()
+        verdicts = engine.observe(snapshot, watched)
+        if number >= TICKS:
+            took.append((time.process_time() - before) * 1e3)
+        watched = [(verdict.rule.id, verdict.labels) for verdict in verdicts]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    overflow = sum(int(verdict.value) - 1 for verdict in verdicts if verdict.labels == OVERFLOW)
+    figures = f"{statistics.median(took):.1f} | {max(took):.1f} | {peak:.0f} | {len(verdicts) + overflow:,}"
+    print(f"| {groups:,} | {figures} |", flush=True)
+
+
+def main():
+    if len(sys.argv) == 2:
+        measure(int(sys.argv[1]))
+        return
+    print(
+        "| groups | ms a tick, median | worst | MB resident, peak | instances firing |\n|---|---|---|---|---|",
+        flush=True,
+    )
+    for size in SIZES:
+        subprocess.run([sys.executable, __file__, str(size)], check=True)
+
+
+if __name__ == "__main__":
+    main()
