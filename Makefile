@@ -56,8 +56,8 @@ demo: setup
 test: setup-dev
 	$(SUDO) $(BIN)/pytest
 
-bench: setup-dev
-	$(SUDO) $(BIN)/pytest --capture=no --timeout=600 tests/bench
+bench: setup
+	@set -e; for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(SUDO) $(BIN)/python $$bench; done
 
 lint: setup-dev
 	$(BIN)/ruff check
