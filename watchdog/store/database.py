@@ -34,13 +34,10 @@ class Database:
         self._lock = threading.RLock()
         self._folder_fd = _lock_folder(path.parent)
         try:
-            _make_private(path)
-            self._connection = sqlite3.connect(
-                path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-        except (OSError, sqlite3.Error) as error:
+            self._connection = _connect(path)
+        except BaseException:
             os.close(self._folder_fd)
-            raise StoreError(f"cannot open {path}: {_text(error)}") from error
+            raise
         try:
             self._prepare()
         except BaseException:
@@ -127,6 +124,14 @@ def _lock_folder(folder: Path) -> int:
             f"another bpf-watchdog uses {folder}; stop it first, or give this one its own folder (--state-dir)"
         ) from error
     return descriptor
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    try:
+        _make_private(path)
+        return sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(f"cannot open {path}: {_text(error)}") from error
 
 
 def _make_private(path: Path) -> None:

@@ -153,3 +153,26 @@ def test_store_that_can_not_be_written_is_told_once_and_tried_again(store, tmp_p
         f"outbox of oncall: cannot write {tmp_path}/state.sqlite3: no room; deliveries wait",
         "outbox of oncall: works again",
     ]
+
+
+def test_bug_around_the_outbox_is_told_without_its_text_and_tried_again(store, monkeypatch, caplog):
+    monkeypatch.setattr(delivery_module, "STORE_RETRY_SECONDS", 0.01)
+    receiver = QuietReceiver("oncall")
+    put(store, make_notice("n1", "oncall"))
+    delivery = make_delivery(store, receiver)
+    begin, errors = delivery._outbox.begin, [ValueError("https://hooks.example.net/secret")] * 2
+
+    def begin_in_the_end(name):
+        if errors:
+            raise errors.pop()
+        return begin(name)
+
+    monkeypatch.setattr(delivery._outbox, "begin", begin_in_the_end)
+    delivery.start()
+    assert receiver.arrived.wait(PATIENCE_SECONDS)
+    delivery.stop(PATIENCE_SECONDS)
+    assert delivery.counters().failed == {("oncall", "internal"): 2}
+    assert len(caplog.messages) == 2
+    assert caplog.messages[0].startswith("outbox of oncall: ValueError in test_delivery.py:")
+    assert caplog.messages[1] == "outbox of oncall: works again"
+    assert "secret" not in caplog.text

@@ -158,3 +158,11 @@ def test_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "state").write_text("")
     with pytest.raises(StoreError, match=f"cannot use the state folder {tmp_path}/state: "):
         Database(tmp_path / "state" / "state.sqlite3")
+
+
+def test_pipe_in_place_of_the_file_is_refused_and_the_folder_let_go(path):
+    path.parent.mkdir()
+    os.mkfifo(path)
+    for _ in range(2):
+        with pytest.raises(StoreError, match=f"{path} is no regular file"):
+            Database(path)
