@@ -20,7 +20,6 @@ from watchdog.errors import DeliveryError, UsageError
 from watchdog.notify import sanitize
 from watchdog.notify.notice import Notice
 from watchdog.notify.receiver import Receiver
-from watchdog.notify.registry import build_receivers
 from watchdog.rules.schema import Severity
 
 _DEADLINE_SECONDS = 10.0  # the delivery worker's
@@ -63,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the configuration cannot be used.
         UsageError: there is no such receiver.
     """
+    from watchdog.notify.registry import build_receivers  # requests takes its time to import: not for `--help`
+
     receivers = build_receivers(load_config(args.config))
     if args.receiver not in receivers:
         raise UsageError(f"no receiver {spelling.quoted(args.receiver)}: there are {', '.join(receivers)}")

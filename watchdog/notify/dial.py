@@ -6,6 +6,7 @@ for ever; and name resolution has none at all.
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - Python itself imports it at the first look-up of a name
 import ipaddress
 import socket
 import threading

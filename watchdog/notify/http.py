@@ -9,8 +9,7 @@ an error.
 from __future__ import annotations
 
 import email.utils
-import encodings.idna  # imported by Python itself at the first look-up of a name
-import encodings.latin_1  # noqa: F401 - likewise, at the first header
+import encodings.latin_1  # noqa: F401 - Python itself imports it at the first header
 import re
 import socket
 import ssl
@@ -69,11 +68,11 @@ class Endpoint:
             port = parts.port
         except ValueError:
             raise ValueError("not a URL") from None
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
             raise ValueError("must begin with https:// or http:// and a host name")
         try:
             self._url = requests.Request("POST", text).prepare().url or ""
-        except requests.RequestException:
+        except (ValueError, requests.RequestException):
             raise ValueError("not a URL") from None
         self.host = parts.hostname
         self._secure = parts.scheme == "https"

@@ -57,9 +57,10 @@ def parse_address(text: str) -> Wire:
         return UnixWire(parts.path)
     if parts.scheme not in ("udp", "tcp"):
         raise ValueError("must begin with unix://, udp:// or tcp://")
-    if not parts.hostname or parts.path or parts.query or parts.username is not None:
+    # .port itself raises ValueError where it is no port
+    if not parts.hostname or parts.port == 0 or parts.path or parts.query or parts.username is not None:
         raise ValueError(f"write it like {parts.scheme}://host:{_PORT}")
-    port = _PORT if parts.port is None else parts.port  # .port itself raises ValueError where it is no port
+    port = parts.port or _PORT
     return UdpWire(parts.hostname, port) if parts.scheme == "udp" else TcpWire(parts.hostname, port)
 
 

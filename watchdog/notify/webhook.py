@@ -61,7 +61,8 @@ class Webhook(Receiver):
         if self._hmac_secret is None:
             return {}
         sent_at = str(int(self._clock.wall()))
-        signed = hmac.new(self._hmac_secret.reveal().encode(), sent_at.encode() + b":" + body, hashlib.sha256)
+        key = self._hmac_secret.reveal().encode("utf-8", "surrogateescape")  # an environment may hold any bytes
+        signed = hmac.new(key, sent_at.encode() + b":" + body, hashlib.sha256)
         return {"X-Watchdog-Timestamp": sent_at, "X-Watchdog-Signature": f"sha256={signed.hexdigest()}"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 
 import pytest
 
@@ -82,6 +83,14 @@ def test_a_dry_run_for_programs_holds_the_bytes_too(command, server, capfd):
         ("firing", True),
         ("resolved", True),
     ]
+
+
+def test_a_dry_run_on_a_terminal_shows_what_does_not_show_itself(command, capfd, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert (
+        command('[[receiver]]\nname = "log"\ntype = "syslog"\naddress = "udp://127.0.0.1"\n', "log", "--dry-run") == 0
+    )
+    assert capfd.readouterr().out.count(r"] \ufeff[TEST] [") == 2
 
 
 def test_an_unknown_receiver_is_told_with_those_there_are(command, server):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from watchdog.errors import DeliveryError
+from watchdog.notify.dial import Deadline
 from watchdog.notify.syslog import Syslog
 from watchdog.notify.syslog_wire import parse_address
 
@@ -230,11 +231,17 @@ def test_rsyslogs_closing_is_the_acknowledgement(rsyslog, firing):
 # -------------------------------------------------------------------------------------------------- misbehaving readers
 
 
-def test_a_unix_socket_whose_reader_is_stuck_holds_nobody_past_the_deadline(tmp_path, firing):
+def failure_of_wire(address, records):
+    began = time.monotonic()
+    with pytest.raises(DeliveryError) as caught:
+        parse_address(address).deliver(records, Deadline(DEADLINE))
+    return caught.value, time.monotonic() - began
+
+
+def test_a_unix_socket_whose_reader_is_stuck_holds_nobody_past_the_deadline(tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stuck:
         stuck.bind(str(tmp_path / "log"))
-        crowd = dataclasses.replace(firing, alerts=firing.alerts * 2_000)
-        error, took = failure_of(syslog_to(f"unix://{tmp_path}/log"), crowd)
+        error, took = failure_of_wire(f"unix://{tmp_path}/log", [b"x" * 1_000] * 2_000)
     assert (error.reason, error.retryable) == ("timeout", True)
     assert DEADLINE - 0.05 <= took <= DEADLINE + 0.5
 
@@ -263,12 +270,30 @@ def test_a_unix_socket_that_is_of_another_kind_says_so(tmp_path, firing):
     assert str(error) == f"unix://{tmp_path}/log: Protocol wrong type for socket"
 
 
-def test_a_tcp_server_that_does_not_read_holds_nobody_past_the_deadline(raw_server, firing):
+@pytest.mark.parametrize("records", [40, 2_000], ids=["buffered here", "more than buffers hold"])
+def test_a_tcp_server_that_does_not_read_holds_nobody_past_the_deadline(raw_server, records):
     server = raw_server(lambda connection, stopped: stopped.wait())
-    crowd = dataclasses.replace(firing, alerts=firing.alerts * 2_000)
-    error, took = failure_of(syslog_to(f"tcp://127.0.0.1:{server.port}"), crowd)
+    error, took = failure_of_wire(f"tcp://127.0.0.1:{server.port}", [b"x" * 8_000] * records)
     assert (error.reason, error.retryable) == ("timeout", True)
     assert DEADLINE - 0.05 <= took <= DEADLINE + 0.5
+
+
+def test_what_a_tcp_server_says_is_not_taken_for_its_end(raw_server, firing):
+    heard = []
+
+    def greet(connection, stopped):
+        connection.sendall(b"220 ready\r\n")
+        while piece := connection.recv(65_536):
+            heard.append(piece)
+
+    receiver = syslog_to(f"tcp://127.0.0.1:{raw_server(greet).port}")
+    receiver.send(firing, DEADLINE)
+    assert b"".join(heard).endswith(receiver.render(firing))
+
+
+def test_a_refusal_on_the_way_is_noticed_at_the_next_record(firing):
+    error, _ = failure_of_wire(f"udp://127.0.0.1:{free_port(socket.SOCK_DGRAM)}", [b"one", b"two"])
+    assert (error.reason, error.retryable) == ("connect", True)
 
 
 def test_a_tcp_server_that_goes_without_reading_to_the_end_has_not_got_it(raw_server, firing):

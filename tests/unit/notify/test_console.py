@@ -112,3 +112,11 @@ def test_a_closed_reader_is_an_error_not_a_crash(make_notice):
     finally:
         os.close(writing)
     assert caught.value.reason == "socket"
+
+
+def test_a_closed_standard_output_is_an_error_not_a_crash(make_notice):
+    reading, writing = os.pipe()
+    os.close(reading)
+    os.close(writing)
+    with pytest.raises(DeliveryError, match="standard output: Bad file descriptor"):
+        Console("console", writing).send(make_notice(), 1.0)

@@ -96,6 +96,9 @@ def test_loopback_and_private_addresses_are_where_operators_have_their_own(addre
         "http://",
         "https:///x",
         "http://h:99999/",
+        "http://h:0/",
+        "http://h\udcff/",
+        "http://h h/",
         "http://[::1/",
     ],
 )

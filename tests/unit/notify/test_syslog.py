@@ -160,6 +160,7 @@ def test_reads_addresses(text, address):
         "tls://log.example:6514",
         "udp://",
         "udp://:514",
+        "udp://log.example:0",
         "udp://log.example:99999",
         "udp://log.example:port",
         "tcp://log.example/path",
