@@ -125,7 +125,7 @@ class Grouping:
         `firing`: every alert that fires after `transitions`, by fingerprint. A notice that is returned counts as told:
         it must reach the outbox together with `take_changes()`.
         """
-        self._forget_what_is_over(at_ns)
+        self._forget(key for key, group in self._all() if group.is_over(at_ns, self._routing))
         touched: set[GroupKey] = set()
         for transition in transitions:
             touched.update(self._apply(transition))
@@ -137,13 +137,23 @@ class Grouping:
                 notices.append(self._notice(key, group, firing, at_ns, wall))
         return notices
 
-    def reload(self, routing: Routing, firing: Mapping[str, Alert], at_ns: int, wall: float) -> None:
+    def reload(
+        self,
+        routing: Routing,
+        firing: Mapping[str, Alert],
+        at_ns: int,
+        wall: float,
+        receivers: Collection[str] | None = None,
+    ) -> None:
         """Take a new routing, and alerts whose receivers may have changed with their rules.
 
         Receivers that are new to a firing alert are told of it; those that are not to hear of it any more are told
-        its end, once. Whoever knew and still is to know hears nothing.
+        its end, once. Whoever knew and still is to know hears nothing. `receivers`: all that exist now, None when they
+        are the same as before; groups of others are forgotten, for there is nobody to tell.
         """
         self._routing = routing
+        if receivers is not None:
+            self._forget(key for key, _ in self._all() if key[0] not in receivers)
         touched: set[GroupKey] = set()
         for key, group in self._all():
             for fingerprint, member in group.members.items():
@@ -166,18 +176,15 @@ class Grouping:
     ) -> None:
         """Take back what `take_changes` gave before a restart; what a receiver already knows is not news.
 
-        `firing`: the alerts that the lifecycle restored. Groups of receivers that are not in `receivers` any more are
-        forgotten: there is nobody to tell. `shift_ns` turns saved times into this boot's; after a shift every group
-        counts as changed, so that no time of the former boot stays in the store.
+        `firing`: the alerts that the lifecycle restored; `receivers` as in `reload`. `shift_ns` turns saved times into
+        this boot's; after a shift every group counts as changed, so that no time of the former boot stays in the store.
         """
         for document in saved:
-            receiver, rule = key = (document["receiver"], document["rule"])
-            known = receiver in receivers
-            if known:
-                self._groups.setdefault(rule, {})[receiver] = _Group.from_json(document, shift_ns)
-            if shift_ns or not known:
-                self._changed.add(key)
-        self.reload(self._routing, firing, at_ns, wall)
+            receiver, rule = document["receiver"], document["rule"]
+            self._groups.setdefault(rule, {})[receiver] = _Group.from_json(document, shift_ns)
+            if shift_ns:
+                self._changed.add((receiver, rule))
+        self.reload(self._routing, firing, at_ns, wall, receivers)
 
     def take_changes(self) -> list[tuple[GroupKey, dict[str, Any] | None]]:
         """Return the state of every group that changed since the last call, None for one that is over."""
@@ -199,8 +206,8 @@ class Grouping:
             self._groups[rule][receiver].refresh(at_ns)
             self._changed.add((receiver, rule))
 
-    def _forget_what_is_over(self, at_ns: int) -> None:
-        for key in [key for key, group in self._all() if group.is_over(at_ns, self._routing)]:
+    def _forget(self, keys: Iterable[GroupKey]) -> None:
+        for key in list(keys):
             receiver, rule = key
             del self._groups[rule][receiver]
             self._changed.add(key)

@@ -16,7 +16,8 @@ from watchdog.notify.worker import Worker, place_of
 from watchdog.store.store import Store
 
 STORE_RETRY_SECONDS = 5.0
-# Waits are by CLOCK_MONOTONIC, due times by CLOCK_BOOTTIME: after a suspend nothing is late by more than this.
+# Waits are by CLOCK_MONOTONIC, due times by CLOCK_BOOTTIME: after a suspend nothing is late by more than this. Nor is
+# what a commit wrote late, for an earlier one that had failed.
 LONGEST_SLEEP_SECONDS = 10.0
 
 
@@ -129,8 +130,8 @@ class _Lane:
             self._news.wait(sleep_seconds)
         self.worker.close()
 
-    def _step(self) -> float | None:
-        # Returns how long to sleep, None for until there is news.
+    def _step(self) -> float:
+        # Returns how long to sleep when there is no news.
         try:
             due_ns = self.worker.run_due()
         except StoreError as error:
@@ -144,7 +145,7 @@ class _Lane:
             self._trouble = None
             self._log.warning("outbox of %s: works again", self.worker.name)
         if due_ns is None:
-            return None
+            return LONGEST_SLEEP_SECONDS
         return min(LONGEST_SLEEP_SECONDS, max(0.0, (due_ns - self._clock.boottime_ns()) / SECOND_NS))
 
     def _tell(self, trouble: str) -> None:

@@ -89,19 +89,26 @@ class Outbox:
         return Attempt(Notice.from_json(json.loads(body)), number)
 
     def end(self, outcome: Outcome) -> None:
-        """Write down how an attempt ended."""
+        """Write down how an attempt ended.
+
+        After a reload an attempt of the former worker can end while its notice is attempted by the next one: that it
+        was delivered still counts then, that it failed does not.
+        """
         attempt = outcome.attempt
         result = _storable(outcome.result)
         wall = self._clock.wall()
         with self._database.transaction() as connection:
             connection.execute(
-                "UPDATE notices SET state = ?, due_ns = ?, last_error = ?, ended = ? WHERE id = ?",
+                "UPDATE notices SET state = ?, due_ns = ?, last_error = ?, ended = ? "
+                "WHERE id = ? AND state = 'pending' AND (attempts = ? OR ? = 'done')",
                 (
                     outcome.state,
                     outcome.due_ns,
                     None if outcome.state == "done" else result,
                     None if outcome.state == "pending" else wall,
                     attempt.notice.id,
+                    attempt.number,
+                    outcome.state,
                 ),
             )
             connection.execute(

@@ -378,6 +378,14 @@ def test_groups_of_a_receiver_that_is_gone_are_forgotten():
     assert list(host.saved) == [("log", "storm")]
 
 
+def test_receiver_that_a_reload_removes_is_told_nothing_more(host):
+    host.fire(make_alert())
+    host.tick()
+    host.grouping.reload(make_routing(("log",)), host.firing, host.at_ns, host.wall, {"log"})
+    assert told(host.tick(60)) == [("log", "first notification", [("nginx", "firing")])]
+    assert list(host.saved) == [("log", "storm")]
+
+
 def test_names_that_are_no_utf8_survive_the_store(host):
     alert = make_alert("ev\udcffil\n\x1b[31m")
     host.fire(alert)

@@ -71,6 +71,16 @@ def test_attempt_that_never_ended_is_given_again_with_its_number(outbox, store):
     assert (attempt.notice.id, attempt.number) == ("n1", 2)
 
 
+def test_failure_of_a_superseded_attempt_does_not_count_and_its_success_does(outbox, store, clock):
+    put(store, make_notice("n1"))
+    superseded, newest = outbox.begin("oncall"), outbox.begin("oncall")
+    outbox.end(Outcome(superseded, "dead", "auth: HTTP 403"))
+    assert states(store) == {"n1": "pending"}
+    outbox.end(Outcome(superseded, "done", "ok"))
+    again_in(outbox, newest, clock, 5)
+    assert states(store) == {"n1": "done"}
+
+
 def test_receivers_have_queues_of_their_own(outbox, store):
     put(store, make_notice("n1"), make_notice("n2", receiver="log"))
     assert outbox.begin("log").notice.id == "n2"
