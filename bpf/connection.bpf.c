@@ -258,8 +258,7 @@ static __always_inline void fold(struct connection *row, struct following *s)
 	__sync_fetch_and_add(&total->accepts, (row->flags & ~known->flags & FLAG_ACCEPTED) ? 1 : 0);
 	__sync_fetch_and_add(&total->established, row->established_ns && !(known->flags & REPORTED_ESTABLISHED));
 	__sync_fetch_and_add(&total->closes, 1);
-	__sync_fetch_and_add(&total->connect_failures,
-			     (row->flags & FLAG_FAILED) && row->direction == DIRECTION_OUT);
+	__sync_fetch_and_add(&total->connect_failures, (row->flags & FLAG_FAILED) && row->direction == DIRECTION_OUT);
 	__sync_fetch_and_add(&total->resets_sent, row->resets_sent - known->resets_sent);
 	__sync_fetch_and_add(&total->resets_received, row->resets_received - known->resets_received);
 	if (old)
@@ -477,8 +476,8 @@ static __always_inline void hold(struct following *s, struct task_struct *task, 
 		if (s->rank < RANK_HOLDER)
 			s->rank = RANK_HOLDER;
 		s->owner_pass = observer->session;
-	} else if (s->rank < RANK_HOLDER || (s->owner_pass && s->owner_pass != observer->session &&
-					     s->owner_pass != observer->previous)) {
+	} else if (s->rank < RANK_HOLDER ||
+		   (s->owner_pass && s->owner_pass != observer->session && s->owner_pass != observer->previous)) {
 		own(&s->owner, task);
 		s->rank = RANK_HOLDER;
 		s->owner_pass = observer->session;

@@ -95,12 +95,12 @@ class Daemon:
         kept = privileges.effective()
         capabilities = "without capabilities" if not kept else f"with {', '.join(map(privileges.name, sorted(kept)))}"
         lines = [
-            f"bpf-watchdog {__version__} guards {host}: every TCP connection, {open_now} open now, looked at every {interval}",
+            f"bpf-watchdog {__version__} guards {host}: all TCP connections ({open_now} now), every {interval}",
             f"rules:   {len(setup.rules)} from {setup.rules_from}: {rule_ids(setup.rules)}",
             *(f"notices: {receiver.name}: {receiver.destination()}" for receiver in setup.receivers.values()),
             f"         rules that name no receiver go to {', '.join(setup.config.routing.default)}",
             f"state:   {folder / FILE_NAME}" + (f", {restored} alerts still firing from before" if restored else ""),
-            f"runs as uid {os.geteuid()} {capabilities}, pid {os.getpid()}; Ctrl-C stops it, SIGHUP reads the files again",
+            f"runs as uid {os.geteuid()} {capabilities}, pid {os.getpid()}; Ctrl-C stops, SIGHUP reads the files again",
         ]
         for line in lines:
             _log.info("%s", line)
@@ -122,5 +122,7 @@ def prepare_state_folder(folder: Path) -> Path:
             for path in (folder, *folder.glob(f"{FILE_NAME}*")):
                 os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
     except OSError as error:
-        raise StoreError(f"cannot use the state folder {folder}: {error.strerror}: give another by --state-dir") from error
+        raise StoreError(
+            f"cannot use the state folder {folder}: {error.strerror}: give another by --state-dir"
+        ) from error
     return folder

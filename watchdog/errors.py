@@ -1,14 +1,14 @@
 """The exceptions of bpf-watchdog.
 
-    WatchdogError                 exit code 1
-    ├── UsageError                2   the command line asks for something that makes no sense
-    ├── ConfigError               1   one or more `Problem`s in TOML files
-    ├── DaemonUnreachable         3
-    ├── NotPermitted              4   a capability is missing
-    ├── KernelUnfit               4   the kernel (or bcc, libbpf) lacks something; names it and the remedy
-    ├── HandoverError             4   the loader did not hand over what was expected
-    ├── StoreError                1   the state file cannot be used
-    └── DeliveryError             -   one attempt to deliver failed; never leaves the delivery worker
+WatchdogError                 exit code 1
+├── UsageError                2   the command line asks for something that makes no sense
+├── ConfigError               1   one or more `Problem`s in TOML files
+├── DaemonUnreachable         3
+├── NotPermitted              4   a capability is missing
+├── KernelUnfit               4   the kernel (or bcc, libbpf) lacks something; names it and the remedy
+├── HandoverError             4   the loader did not hand over what was expected
+├── StoreError                1   the state file cannot be used
+└── DeliveryError             -   one attempt to deliver failed; never leaves the delivery worker
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Kernel tests run the real programs in the real kernel. They fail where BPF is refused; they are never skipped silently."""
+"""Kernel tests run the real programs in the real kernel; they fail where BPF is refused."""
 
 import json
 import subprocess

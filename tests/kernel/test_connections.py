@@ -70,9 +70,13 @@ def test_counts_bytes_and_owners_of_both_ends_are_exact(
     incoming = rows.where(direction="in")
 
     assert (len(out), len(incoming)) == (MANY, MANY)
-    assert {
-        name: out.total(name) for name in ("connects", "established", "accepts", "closes", "connect_failures")
-    } == {"connects": MANY, "established": MANY, "accepts": 0, "closes": MANY, "connect_failures": 0}
+    assert {name: out.total(name) for name in ("connects", "established", "accepts", "closes", "connect_failures")} == {
+        "connects": MANY,
+        "established": MANY,
+        "accepts": 0,
+        "closes": MANY,
+        "connect_failures": 0,
+    }
     assert {name: incoming.total(name) for name in ("connects", "established", "accepts", "closes")} == {
         "connects": 0, "established": MANY, "accepts": MANY, "closes": MANY,
     }  # fmt: skip

@@ -14,14 +14,13 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with a timeout of 0
 @pytest.fixture
 def full_queue():
     """Return the address of a listener whose accept queue is full: it drops every further SYN."""
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
-        with contextlib.ExitStack() as fillers:
-            for _ in range(2):
-                filler = fillers.enter_context(socket.socket())
-                filler.settimeout(0.5)
-                with contextlib.suppress(TimeoutError):
-                    filler.connect(server.getsockname())
-            yield server.getsockname()
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, contextlib.ExitStack() as fillers:
+        for _ in range(2):
+            filler = fillers.enter_context(socket.socket())
+            filler.settimeout(0.5)
+            with contextlib.suppress(TimeoutError):
+                filler.connect(server.getsockname())
+        yield server.getsockname()
 
 
 def test_refused_connects_are_counted_as_refused(reader):
@@ -71,7 +70,7 @@ except OSError as error:
 """
     commands = (
         "ip link set lo up && ip link add left type veth peer name right && ip addr add 192.0.2.1/24 dev left && "
-        "ip link set left up && ip link set right up && exec /usr/bin/python3 -c \"$SCRIPT\""
+        'ip link set left up && ip link set right up && exec /usr/bin/python3 -c "$SCRIPT"'
     )
     outcome = subprocess.run(
         ["unshare", "--net", "sh", "-c", commands], env=os.environ | {"SCRIPT": script}, capture_output=True, check=True
@@ -79,7 +78,9 @@ except OSError as error:
     assert outcome.stdout.split() == [b"113"]  # EHOSTUNREACH
     rows = reader.rows().where(remote="192.0.2.77")
 
-    assert [(row["failure"], row["connect_failures"], row["process"]) for row in rows] == [("unreachable", 1, "python3")]
+    assert [(row["failure"], row["connect_failures"], row["process"]) for row in rows] == [
+        ("unreachable", 1, "python3")
+    ]
 
 
 def test_a_connection_reset_before_the_peer_said_anything_is_a_failed_connect(reader):

@@ -92,7 +92,8 @@ def test_exec_in_place_gives_the_connection_its_new_name(reader, tmp_path):
     new_name = tmp_path / "afterexec"
     new_name.symlink_to("/usr/bin/sleep")
     script = (
-        "import os, socket, sys; s = socket.create_connection(('127.0.0.1', int(sys.argv[1]))); s.set_inheritable(True);"
+        "import os, socket, sys; s = socket.create_connection(('127.0.0.1', int(sys.argv[1])));"
+        "s.set_inheritable(True);"
         "sys.stdin.readline(); os.execv(sys.argv[2], [sys.argv[2], '30'])"
     )
     with socket.create_server(("127.0.0.1", 0)) as server:

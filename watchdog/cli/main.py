@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog="bpf-watchdog",
-        description="Watch every TCP connection of this host from inside the kernel, judge by rules, tell people on call.",
+        description="Watch every TCP connection of this host from inside the kernel, judge by rules, tell people.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -21,8 +21,8 @@ from watchdog.measure.tally import COUNTERS, Row, Tally
 _TICK_NS = SECOND_NS
 _DESCRIPTION = """\
 Watch every TCP connection of this host, in all network namespaces, for a while, and print what they did: one row per
-connection or, with --by, sums by dimensions (see `bpf-watchdog metrics`). Counts are exact: each byte and connection is in
-one row, those of unknown owners as process (unattributed). Needs root (CAP_BPF and CAP_PERFMON), no daemon."""
+connection or, with --by, sums by dimensions (see `bpf-watchdog metrics`). Counts are exact: each byte and connection is
+in one row, those of unknown owners as process (unattributed). Needs root (CAP_BPF and CAP_PERFMON), no daemon."""
 _CONNECTION_COLUMNS = {
     "PID": "pid", "COMMAND": "process", "DIR": "direction", "SRC ADDR": "local", "SPORT": "local_port",
     "DST ADDR": "remote", "DPORT": "remote_port", "STATE": "state", "CONNECTS": "connects", "CLOSES": "closes",
@@ -69,7 +69,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         meter = Meter()
         meter.measure(collector.read(), clock.wall())  # the baseline
-        print(f"watching every TCP connection of this host for {format_duration(duration_ns)} …", file=sys.stderr, flush=True)
+        print(
+            f"watching every TCP connection of this host for {format_duration(duration_ns)} …",
+            file=sys.stderr,
+            flush=True,
+        )
         end_ns = clock.boottime_ns() + duration_ns
         tally, shown_ns, lost = Tally(), clock.boottime_ns(), 0
         interrupted = False
@@ -123,7 +127,11 @@ def _print_json(rows: Sequence[Row]) -> None:
 
 def _show(tally: Tally, dimensions: Sequence[str], limit: int) -> None:
     rows = _rows(tally, dimensions)
-    columns = dict(zip(map(str.upper, dimensions), dimensions, strict=True)) | _GROUP_COLUMNS if dimensions else _CONNECTION_COLUMNS
+    columns = (
+        dict(zip(map(str.upper, dimensions), dimensions, strict=True)) | _GROUP_COLUMNS
+        if dimensions
+        else _CONNECTION_COLUMNS
+    )
     shown = rows[:limit] if limit else rows
     print(table(list(columns), [[row[name] for name in columns.values()] for row in shown]))
     if len(shown) < len(rows):

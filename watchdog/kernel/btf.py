@@ -49,7 +49,9 @@ class Btf:
         """
         bits = self._member(self._struct(struct_name), member)
         if bits is None:
-            raise KernelUnfit(f"this kernel's struct {struct_name} has no member {member}: Linux 5.12 or newer is needed")
+            raise KernelUnfit(
+                f"this kernel's struct {struct_name} has no member {member}: Linux 5.12 or newer is needed"
+            )
         return bits // 8
 
     def constant(self, enum_name: str, name: str) -> int:

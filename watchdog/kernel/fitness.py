@@ -1,4 +1,4 @@
-"""What this host offers the kernel half, point by point: for `doctor`, and for the reason that a kernel test is skipped."""
+"""What this host offers the kernel half, point by point."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ def _kernel() -> Finding:
     version = tuple(int(number) for number in release.split("-")[0].split("+")[0].split(".")[:2])
     if version >= _OLDEST_TESTED:
         return Finding("ok", "kernel", f"Linux {release}")
-    return Finding("note", "kernel", f"Linux {release}, older than what is tested", "use Linux 6.1 or newer; 5.12 may work")
+    return Finding(
+        "note", "kernel", f"Linux {release}, older than what is tested", "use Linux 6.1 or newer; 5.12 may work"
+    )
 
 
 def _btf() -> str:
@@ -93,10 +95,14 @@ def _lockdown() -> Finding:
     try:
         text = _LOCKDOWN.read_text(encoding="ascii")
     except OSError:
-        return Finding("ok", "lockdown", "state not readable (securityfs is not mounted): the rehearsal below will tell")
+        return Finding(
+            "ok", "lockdown", "state not readable (securityfs is not mounted): the rehearsal below will tell"
+        )
     state = text[text.index("[") + 1 : text.index("]")] if "[" in text else text.strip()
     if state == "confidentiality":
-        return Finding("missing", "lockdown", "confidentiality: the kernel refuses tracing", "boot with lockdown=integrity")
+        return Finding(
+            "missing", "lockdown", "confidentiality: the kernel refuses tracing", "boot with lockdown=integrity"
+        )
     return Finding("ok", "lockdown", f"{state}: no kprobes are needed")
 
 

@@ -11,19 +11,21 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from watchdog import errors
-from watchdog.errors import HandoverError, WatchdogError
+from watchdog.errors import HandoverError, KernelUnfit, WatchdogError
 from watchdog.kernel import layout, libbpf
 from watchdog.kernel.headers import TRACEPOINTS
 
 _MAX_FDS = 16
 _MAX_MESSAGE = 65536
 _LOADER_SECONDS = 60
+_MOST_COMPLAINTS = 2000  # characters of what the compiler had to say
 LINK = "task_file"
 # Map: key size, value size in bytes.
 MAPS = {
@@ -122,17 +124,19 @@ def load(ledger_capacity: int) -> Loaded:
         HandoverError: the loader failed in some other way.
     """
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with here, there:
+    # A file, for a pipe that nobody reads would hold up a compiler with much to say.
+    with here, there, tempfile.TemporaryFile() as complaints:
         here.settimeout(_LOADER_SECONDS)
         command = [sys.executable, "-m", "watchdog.kernel.loader", str(there.fileno()), str(ledger_capacity)]
-        with subprocess.Popen(
-            command, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        with subprocess.Popen(  # noqa: S603 - ourselves
+            command, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaints
         ) as child:
             there.close()
             try:
                 return receive(here)
-            except HandoverError as error:
+            except (HandoverError, KernelUnfit) as error:
                 child.kill()
-                _, complaints = child.communicate()
-                last = complaints.decode(errors="replace").strip()[-2000:]
-                raise HandoverError(f"{error}{': ' if last else ''}{last}") from error
+                child.wait()
+                complaints.seek(0)
+                last = complaints.read().decode(errors="replace").strip()[-_MOST_COMPLAINTS:]
+                raise type(error)(f"{error}\n{last}".strip()) from error

@@ -19,7 +19,7 @@ BPF_PROG_TYPE_TRACING = 26  # enum bpf_prog_type
 class _LoadOpts(ct.Structure):
     """struct bpf_prog_load_opts of libbpf 1.x; libbpf accepts any prefix, by `sz`."""
 
-    _fields_ = [  # noqa: RUF012 - ctypes
+    _fields_ = [
         ("sz", ct.c_size_t),
         ("attempts", ct.c_int),
         ("expected_attach_type", ct.c_int),
@@ -46,7 +46,7 @@ class _LoadOpts(ct.Structure):
 class MapInfo(ct.Structure):
     """struct bpf_map_info (include/uapi/linux/bpf.h), as far as it is read."""
 
-    _fields_ = [  # noqa: RUF012 - ctypes
+    _fields_ = [
         ("type", ct.c_uint32),
         ("id", ct.c_uint32),
         ("key_size", ct.c_uint32),
@@ -60,7 +60,7 @@ class MapInfo(ct.Structure):
 class ProgramInfo(ct.Structure):
     """struct bpf_prog_info (include/uapi/linux/bpf.h), up to `recursion_misses` (Linux 5.12)."""
 
-    _fields_ = [  # noqa: RUF012 - ctypes
+    _fields_ = [
         ("type", ct.c_uint32),
         ("id", ct.c_uint32),
         ("tag", ct.c_uint8 * 8),

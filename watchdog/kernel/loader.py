@@ -1,8 +1,8 @@
 """The loader: a short-lived child with CAP_BPF and CAP_PERFMON, the only one that ever maps LLVM.
 
 It compiles bpf/ with bcc against headers made from the running kernel's BTF, loads every program without attaching it,
-passes the descriptors to its parent, and exits. bcc has no name for tp_btf programs: their bytecode is compiled as bcc's
-"kfunc" and loaded through libbpf with the attach type and BTF id of the tracepoint.
+passes the descriptors to its parent, and exits. bcc has no name for tp_btf programs: their bytecode is compiled as
+bcc's "kfunc" and loaded through libbpf with the attach type and BTF id of the tracepoint.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def import_bcc() -> types.ModuleType:
         KernelUnfit: it is missing, or another package has its name; names the remedy.
     """
     try:
-        import bcc  # noqa: PLC0415 - maps LLVM: only here, only now
+        import bcc
     except ImportError as error:
         raise KernelUnfit(_BCC_MISSING.format(python=sys.executable)) from error
     if not hasattr(bcc, "BPF"):
@@ -71,12 +71,14 @@ def compile_and_load(folder: Path, ledger_capacity: int) -> dict[str, int]:
     except Exception as error:  # bcc raises Exception itself
         raise KernelUnfit(f"bcc cannot compile or load the programs: {error}") from error
     fds = {f"program:{name}": _load_tracepoint(bcc.lib, module.module, name) for name in TRACEPOINTS}
-    fds[f"link:{handover.LINK}"] = libbpf.checked(bcc.lib.bcc_iter_attach(iterator.fd, None, 0), "attaching the iterator")
+    fds[f"link:{handover.LINK}"] = libbpf.checked(
+        bcc.lib.bcc_iter_attach(iterator.fd, None, 0), "attaching the iterator"
+    )
     fds.update({f"map:{name}": module[name].map_fd for name in handover.MAPS})
     return fds
 
 
-def _load_tracepoint(lib: Any, module: Any, tracepoint: str) -> int:  # noqa: ANN401 - bcc's C library and handle
+def _load_tracepoint(lib: Any, module: Any, tracepoint: str) -> int:
     # The symbol is kfunc__NAME up to bcc 0.26, kfunc__vmlinux__NAME later.
     names = [lib.bpf_function_name(module, number) for number in range(lib.bpf_num_functions(module))]
     for symbol in names:

@@ -50,12 +50,11 @@ def _status(field: str) -> set[int]:
 
 
 def _set(effective_set: set[int], permitted: set[int]) -> None:
-    words: list[int] = []
-    for shift in (0, 32):
-        for numbers in (effective_set, permitted, set[int]()):  # the last: inheritable
-            words.append(sum(1 << number for number in numbers) >> shift & 0xFFFFFFFF)
     header = struct.pack("<Ii", _CAPABILITY_VERSION_3, 0)
-    if ct.CDLL(None, use_errno=True).capset(header, struct.pack("<6I", *words)) != 0:
+    masks = [sum(1 << number for number in numbers) for numbers in (effective_set, permitted, set[int]())]
+    # Lower halves of effective, permitted, inheritable, then the upper ones.
+    data = struct.pack("<6I", *(mask & 0xFFFFFFFF for mask in masks), *(mask >> 32 for mask in masks))
+    if ct.CDLL(None, use_errno=True).capset(header, data) != 0:
         raise NotPermitted(f"cannot change capabilities: {os.strerror(ct.get_errno())}")
 
 

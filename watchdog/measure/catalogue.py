@@ -64,7 +64,14 @@ METRICS: dict[str, Metric] = {
             "sk_socket of an inbound socket",
             _EVENT,
         ),
-        Metric("closes", Kind.COUNTER, Unit.CONNECTIONS, "connections that ended, failed attempts included", "to CLOSE", _EVENT),
+        Metric(
+            "closes",
+            Kind.COUNTER,
+            Unit.CONNECTIONS,
+            "connections that ended, failed attempts included",
+            "to CLOSE",
+            _EVENT,
+        ),
         Metric(
             "connect_failures",
             Kind.COUNTER,
@@ -83,9 +90,25 @@ METRICS: dict[str, Metric] = {
             "tcp_sock.bytes_sent - bytes_retrans",
             _PASS,
         ),
-        Metric("bytes_received", Kind.COUNTER, Unit.BYTES, "payload received in order", "tcp_sock.bytes_received less the FIN", _PASS),
-        Metric("packets_sent", Kind.COUNTER, Unit.SEGMENTS, "segments sent, pure ACKs included", "tcp_sock.segs_out", _PASS),
-        Metric("packets_received", Kind.COUNTER, Unit.SEGMENTS, "segments received, pure ACKs included", "tcp_sock.segs_in", _PASS),
+        Metric(
+            "bytes_received",
+            Kind.COUNTER,
+            Unit.BYTES,
+            "payload received in order",
+            "tcp_sock.bytes_received less the FIN",
+            _PASS,
+        ),
+        Metric(
+            "packets_sent", Kind.COUNTER, Unit.SEGMENTS, "segments sent, pure ACKs included", "tcp_sock.segs_out", _PASS
+        ),
+        Metric(
+            "packets_received",
+            Kind.COUNTER,
+            Unit.SEGMENTS,
+            "segments received, pure ACKs included",
+            "tcp_sock.segs_in",
+            _PASS,
+        ),
         Metric("retransmits", Kind.COUNTER, Unit.SEGMENTS, "segments sent again", "tcp_sock.total_retrans", _PASS),
         Metric("open", Kind.GAUGE, Unit.CONNECTIONS, "connections that exist now; by `state`", "skc_state", _PASS),
         Metric(
@@ -166,7 +189,9 @@ UNATTRIBUTED = "(unattributed)"
 DIMENSIONS: dict[str, Dimension] = {
     dimension.name: dimension
     for dimension in (
-        Dimension("process", Values.NAME, "name (comm) of the process's main thread, `(unattributed)` if none is known"),
+        Dimension(
+            "process", Values.NAME, "name (comm) of the process's main thread, `(unattributed)` if none is known"
+        ),
         Dimension("exe", Values.NAME, "file name of the executable, from the kernel"),
         Dimension("pid", Values.NUMBER, "process id", volatile=True),
         Dimension("user", Values.NAME, "user that the process runs as"),

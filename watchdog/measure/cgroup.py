@@ -69,6 +69,6 @@ class Cgroups:
         # Names of groups that went are of use still: their processes' last connections may just have come in.
         for folder, _, _ in os.walk(self._root):
             try:
-                self._by_inode[os.stat(folder).st_ino] = "/" + os.path.relpath(folder, self._root)
+                self._by_inode[Path(folder).stat().st_ino] = "/" + os.path.relpath(folder, self._root)
             except OSError:
                 continue  # removed meanwhile

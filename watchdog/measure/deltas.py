@@ -26,8 +26,8 @@ _WIDE = ("bytes_sent", "bytes_received")
 _WRAPPING = ("packets_sent", "packets_received", "retransmits", "resets_sent", "resets_received")  # u32 in the kernel
 _OUT, _IN = DIRECTIONS.index("out"), DIRECTIONS.index("in")
 _LISTEN, _ESTABLISHED = STATES.index("LISTEN"), STATES.index("ESTABLISHED")
-# A connection without a file (closed with data still to send, handed over in a message) is not in the pass. What is known
-# of it is kept so long; tcp_orphan_retries and keepalive end real ones sooner.
+# A connection without a file (closed with data still to send, handed over in a message) is not in the pass. What is
+# known of it is kept so long; tcp_orphan_retries and keepalive end real ones sooner.
 _KEEP_NS = 15 * 60 * SECOND_NS
 
 # What is kept of a connection between two ticks.
@@ -60,9 +60,9 @@ for _number, _name in {
 class Changes:
     """What one tick changed, one row per connection.
 
-    `rows`: (n,) of `CONNECTION`, without listeners; `failure`: (n,) index into `FAILURES`; `metrics`: by name, (n,) float64:
-    counters' changes, `open`, and distributions in seconds with NaN for none. Rows with cookie 0 are sums of connections
-    that the kernel could not keep apart.
+    `rows`: (n,) of `CONNECTION`, without listeners; those with cookie 0 are sums of connections that the kernel could
+    not keep apart. `failure`: (n,) index into `FAILURES`. `metrics`: by name, (n,) float64: counters' changes, `open`,
+    and distributions in seconds with NaN for none.
     """
 
     rows: Rows
@@ -155,7 +155,9 @@ class Deltas:
         extra["direction"] = reading.sums_keys["direction"][new]
         extra["ended_ns"] = reading.at_ns
         table = np.array(differences, np.float64)
-        metrics = {name: np.concatenate([values, np.full(len(new), np.nan)]) for name, values in changes.metrics.items()}
+        metrics = {
+            name: np.concatenate([values, np.full(len(new), np.nan)]) for name, values in changes.metrics.items()
+        }
         for column, name in enumerate(SUMMED):
             metrics[name][-len(new) :] = table[:, column]
         metrics["open"][-len(new) :] = 0

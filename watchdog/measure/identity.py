@@ -1,4 +1,4 @@
-"""Who a connection belongs to: from the kernel's notes of the owner to process, executable, user, unit and container."""
+"""Who a connection belongs to: process, executable, user, unit and container, from the kernel's notes of its owner."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from watchdog.measure.snapshot import Codes
 
 _NAMED = ("process", "exe", "user", "unit", "container")
 _WORDS = OWNER.itemsize // 8
-# Odd multipliers of a multiply-and-add hash over the owner's words: equal owners get equal keys, others practically never.
+# Odd multipliers of a multiply-and-add hash over the owner's words.
 _MULTIPLIERS = np.array([pow(0x9E3779B97F4A7C15, 2 * word + 3, 1 << 64) for word in range(_WORDS)], np.uint64)
 _REFRESH_NS = 60 * SECOND_NS
 

@@ -1,6 +1,6 @@
 """The snapshot: what one tick measured, one row per connection, and how its dimensions are coded.
 
-This is the only thing that the rules see of the host. It is made by `deltas.py` and `identity.py`, live or from a recording.
+This is the only thing that the rules see of the host, live or from a recording.
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from watchdog.measure.catalogue import DIMENSIONS, DIRECTIONS, METRICS, Kind, Values
 from watchdog.measure.deltas import Changes, ids_of
@@ -14,6 +15,7 @@ from watchdog.measure.snapshot import Snapshot
 _OWN = ("lost_connections", "missed_ticks")  # the watchdog's, not the host's
 COUNTERS = tuple(name for name, metric in METRICS.items() if metric.kind is Kind.COUNTER and name not in _OWN)
 DISTRIBUTIONS = tuple(name for name, metric in METRICS.items() if metric.kind is Kind.DISTRIBUTION)
+_SHOWN = ("pid", *(name for name in DIMENSIONS if name != "pid"))
 _TRAFFIC = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "retransmits")
 _EVENTS = tuple(name for name in COUNTERS if name not in _TRAFFIC)
 _OUT = DIRECTIONS.index("out")
@@ -26,6 +28,13 @@ Row = dict[str, object]
 class _Tick:
     changes: Changes
     snapshot: Snapshot
+
+
+@dataclass(slots=True)
+class _Group:
+    sums: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(COUNTERS), np.int64))
+    open: int = 0
+    distributions: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in DISTRIBUTIONS})
 
 
 class Tally:
@@ -67,47 +76,37 @@ class Tally:
 
         Counters are sums over the time, `open` is as last seen, distributions are summed up in seconds.
         """
-        rows: dict[tuple[str, ...], Row] = {}
-        values: dict[tuple[str, ...], dict[str, list[float]]] = {}
+        groups: dict[tuple[str, ...], _Group] = {}
         for tick in self._ticks:
-            for row in rows.values():
-                row["open"] = 0
-            self._add_groups(tick, dimensions, rows, values)
-        for key, row in rows.items():
-            row.update({name: _summary(values[key][name]) for name in DISTRIBUTIONS})
-        return sorted(rows.values(), key=_bytes, reverse=True)
+            for group in groups.values():
+                group.open = 0
+            _add_to_groups(groups, tick, dimensions)
+        rows = []
+        for key, group in groups.items():
+            row: Row = {name: _plain(name, text) for name, text in zip(dimensions, key, strict=True)}
+            row |= dict(zip(COUNTERS, group.sums.tolist(), strict=True)) | {"open": group.open}
+            row |= {name: _summary(values) for name, values in group.distributions.items()}
+            rows.append(row)
+        return sorted(rows, key=_bytes, reverse=True)
 
-    def _add_groups(
-        self,
-        tick: _Tick,
-        dimensions: Sequence[str],
-        rows: dict[tuple[str, ...], Row],
-        values: dict[tuple[str, ...], dict[str, list[float]]],
-    ) -> None:
-        metrics, snapshot = tick.changes.metrics, tick.snapshot
-        codes = np.stack([snapshot.dimensions[name][:-1] for name in dimensions], axis=1)
-        groups, inverse = np.unique(codes, axis=0, return_inverse=True)
-        inverse = inverse.reshape(-1)
-        sums = {
-            name: np.bincount(inverse, metrics[name][:-1], len(groups)).astype(np.int64) for name in (*COUNTERS, "open")
-        }
-        keys = [
-            tuple(snapshot.names.text(name, code) for name, code in zip(dimensions, group, strict=True))
-            for group in groups.tolist()
-        ]
-        for number, key in enumerate(keys):
-            row = rows.get(key)
-            if row is None:
-                shown = {name: _plain(name, text) for name, text in zip(dimensions, key, strict=True)}
-                row = rows[key] = shown | dict.fromkeys((*COUNTERS, "open"), 0)
-                values[key] = {name: [] for name in DISTRIBUTIONS}
-            for name in COUNTERS:
-                row[name] = int(str(row[name])) + int(sums[name][number])
-            row["open"] = int(sums["open"][number])
-        for name in DISTRIBUTIONS:
-            column = metrics[name][:-1]
-            for number in np.flatnonzero(~np.isnan(column)).tolist():
-                values[keys[inverse[number]]][name].append(float(column[number]))
+
+def _add_to_groups(groups: dict[tuple[str, ...], _Group], tick: _Tick, dimensions: Sequence[str]) -> None:
+    metrics, snapshot = tick.changes.metrics, tick.snapshot
+    codes = np.stack([snapshot.dimensions[name][:-1] for name in dimensions], axis=1)
+    unique, inverse = np.unique(codes, axis=0, return_inverse=True)
+    inverse = inverse.reshape(-1)
+    sums = np.stack([np.bincount(inverse, metrics[name][:-1], len(unique)) for name in (*COUNTERS, "open")])
+    here = []
+    for number, values in enumerate(unique.tolist()):
+        key = tuple(snapshot.names.text(name, code) for name, code in zip(dimensions, values, strict=True))
+        group = groups.setdefault(key, _Group())
+        group.sums += sums[:-1, number].astype(np.int64)
+        group.open += int(sums[-1, number])
+        here.append(group)
+    for name in DISTRIBUTIONS:
+        column = metrics[name][:-1]
+        for number in np.flatnonzero(~np.isnan(column)).tolist():
+            here[inverse[number]].distributions[name].append(float(column[number]))
 
 
 def _plain(dimension: str, text: str) -> str | int:
@@ -122,11 +121,7 @@ def _described(tick: _Tick, number: int, changed: dict[str, int]) -> Row:
     snapshot, raw = tick.snapshot, tick.changes.rows[number]
     born, established, ended = int(raw["born_ns"]), int(raw["established_ns"]), int(raw["ended_ns"])
     row: Row = {
-        name: _plain(name, snapshot.names.text(name, int(snapshot.dimensions[name][number])))
-        for name in (
-            "pid", "process", "exe", "user", "unit", "container", "netns", "direction", "family", "local", "local_port",
-            "remote", "remote_port", "state", "failure",
-        )  # fmt: skip
+        name: _plain(name, snapshot.names.text(name, int(snapshot.dimensions[name][number]))) for name in _SHOWN
     }
     latency = (established - born) // _US_NS if established and born and raw["direction"] == _OUT else None
     row |= {name: changed[name] for name in _TRAFFIC}

@@ -1,0 +1,95 @@
+"""What the loader sends is checked before it is used."""
+
+import json
+import os
+import socket
+
+import pytest
+
+from watchdog.errors import HandoverError, KernelUnfit
+from watchdog.kernel import handover
+
+
+@pytest.fixture
+def channel():
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    here.settimeout(5)
+    with here, there:
+        yield here, there
+
+
+def open_descriptors():
+    return set(os.listdir("/proc/self/fd"))
+
+
+def send(there, message, fds):
+    socket.send_fds(there, [message], fds)
+
+
+@pytest.mark.parametrize("count", [0, 1, 16])
+def test_a_wrong_number_of_descriptors_is_refused_and_they_are_closed(channel, count):
+    here, there = channel
+    devices = [os.open("/dev/null", os.O_RDONLY) for _ in range(count)]
+    send(there, json.dumps({"fds": handover.expected_names()}).encode(), devices)
+    for fd in devices:
+        os.close(fd)
+    before = open_descriptors()
+
+    with pytest.raises(HandoverError, match=f"sent {count} descriptors"):
+        handover.receive(here)
+    assert open_descriptors() == before
+
+
+def test_descriptors_of_another_kind_are_refused(channel):
+    here, there = channel
+    names = handover.expected_names()
+    null = os.open("/dev/null", os.O_RDONLY)
+    send(there, json.dumps({"fds": names}).encode(), [null] * len(names))
+    os.close(null)
+
+    with pytest.raises(HandoverError, match=f"something else as {names[0]}"):
+        handover.receive(here)
+
+
+def test_other_names_are_refused(channel):
+    here, there = channel
+    names = ["program:other", *handover.expected_names()[1:]]
+    null = os.open("/dev/null", os.O_RDONLY)
+    send(there, json.dumps({"fds": names}).encode(), [null] * len(names))
+    os.close(null)
+
+    with pytest.raises(HandoverError, match="program:other"):
+        handover.receive(here)
+
+
+@pytest.mark.parametrize("message", [b"\xff", b"no json", b"{"])
+def test_a_message_that_is_not_json_is_refused(channel, message):
+    here, there = channel
+    there.send(message)
+
+    with pytest.raises(HandoverError, match="not JSON"):
+        handover.receive(here)
+
+
+def test_a_loader_that_ends_without_a_word_is_told_of(channel):
+    here, there = channel
+    there.close()
+
+    with pytest.raises(HandoverError, match="ended without a word"):
+        handover.receive(here)
+
+
+def test_a_loader_that_says_nothing_is_not_waited_for_for_ever(channel):
+    here, _ = channel
+    here.settimeout(0.01)
+
+    with pytest.raises(HandoverError, match="sent nothing"):
+        handover.receive(here)
+
+
+def test_what_the_loader_reports_is_raised_as_it_was(channel):
+    here, there = channel
+    handover.send_error(there, KernelUnfit("no BTF: boot another kernel"))
+
+    with pytest.raises(KernelUnfit, match="no BTF: boot another kernel"):
+        handover.receive(here)

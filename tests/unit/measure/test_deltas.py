@@ -1,0 +1,218 @@
+"""Differences of the kernel's totals: each event and byte once, whatever happens between two readings."""
+
+import errno
+
+import numpy as np
+import pytest
+
+from watchdog.kernel.collector import Reading
+from watchdog.kernel.layout import CONNECTION, FLAG_ACCEPTED, FLAG_CONNECT, FLAG_FAILED, SUMMED, SUMS, SUMS_KEY
+from watchdog.measure.catalogue import DIRECTIONS, FAILURES, STATES
+from watchdog.measure.deltas import Deltas
+from watchdog.quality import Quality
+
+OUT, IN = DIRECTIONS.index("out"), DIRECTIONS.index("in")
+SECOND = 1_000_000_000
+
+
+def connection(**values):
+    row = np.zeros(1, CONNECTION)
+    defaults = {"cookie": 1, "born_ns": 5, "direction": OUT, "state": STATES.index("ESTABLISHED"), "family": 2}
+    for name, value in (defaults | values).items():
+        row[name] = value
+    return row
+
+
+def listener(port, netns=1):
+    return connection(cookie=99, state=STATES.index("LISTEN"), direction=0, local_port=port, netns=netns, born_ns=0)
+
+
+def reading(live=(), closed=(), at_ns=SECOND, sums=()):
+    nothing = np.empty(0, CONNECTION)
+    keys, values = np.zeros(len(sums), SUMS_KEY), np.zeros(len(sums), SUMS)
+    for number, (tgid, totals) in enumerate(sums):
+        keys["tgid"][number] = values["owner"]["tgid"][number] = tgid
+        keys["direction"][number] = OUT
+        for name, total in totals.items():
+            values[name][number] = total
+    return Reading(at_ns, np.concatenate([nothing, *live]), np.concatenate([nothing, *closed]), keys, values, Quality())
+
+
+def test_a_new_connection_counts_from_its_birth():
+    row = connection(
+        flags=FLAG_CONNECT, established_ns=1_000_005, bytes_sent=7, bytes_received=9, packets_sent=3, packets_received=2,
+        srtt_us=1500,
+    )  # fmt: skip
+    changes = Deltas().advance(reading(live=[row]))
+    counted = {name: values[0] for name, values in changes.metrics.items()}
+
+    assert {name: counted[name] for name in ("connects", "established", "accepts", "closes", "open")} == {
+        "connects": 1, "established": 1, "accepts": 0, "closes": 0, "open": 1,
+    }  # fmt: skip
+    assert (counted["bytes_sent"], counted["bytes_received"]) == (7, 9)
+    assert (counted["packets_sent"], counted["packets_received"]) == (3, 2)
+    assert counted["connect_latency"] == pytest.approx(0.001)
+    assert counted["rtt"] == pytest.approx(0.0015)
+    assert np.isnan(counted["lifetime"])
+
+
+def test_only_what_changed_counts_at_the_next_reading():
+    deltas = Deltas()
+    deltas.advance(reading(live=[connection(flags=FLAG_CONNECT, established_ns=9, bytes_sent=100)]))
+    changes = deltas.advance(reading(live=[connection(flags=FLAG_CONNECT, established_ns=9, bytes_sent=130)]))
+
+    assert {name: values[0] for name, values in changes.metrics.items() if not np.isnan(values[0]) and values[0]} == {
+        "bytes_sent": 30, "open": 1,
+    }  # fmt: skip
+
+
+def test_the_end_counts_what_the_last_reading_did_not_know():
+    deltas = Deltas()
+    deltas.advance(reading(live=[connection(flags=FLAG_CONNECT, established_ns=9, bytes_sent=100)]))
+    end = connection(flags=FLAG_CONNECT, established_ns=9, bytes_sent=150, ended_ns=5 + 2 * SECOND)
+    changes = deltas.advance(reading(closed=[end]))
+    counted = {name: values[0] for name, values in changes.metrics.items()}
+
+    assert (counted["connects"], counted["closes"], counted["bytes_sent"], counted["open"]) == (0, 1, 50, 0)
+    assert counted["lifetime"] == 2
+
+
+def test_a_connection_that_ends_during_the_reading_counts_once():
+    live = connection(flags=FLAG_CONNECT, established_ns=9, bytes_sent=100)
+    end = connection(flags=FLAG_CONNECT, established_ns=9, bytes_sent=150, ended_ns=SECOND)
+    changes = Deltas().advance(reading(live=[live], closed=[end]))
+
+    assert len(changes.rows) == 1
+    assert [changes.metrics[name][0] for name in ("connects", "closes", "bytes_sent", "open")] == [1, 1, 150, 0]
+
+
+def test_what_is_older_than_the_programs_is_a_baseline():
+    deltas = Deltas()
+    old = {"born_ns": 0, "bytes_sent": 2 * 10**12, "packets_sent": 10**9, "retransmits": 5}
+    first = deltas.advance(reading(live=[connection(**old)]))
+    later = deltas.advance(reading(live=[connection(**old | {"bytes_sent": 2 * 10**12 + 3})]))
+    never_seen = deltas.advance(reading(closed=[connection(**old | {"cookie": 2, "ended_ns": SECOND})]))
+
+    assert (first.metrics["bytes_sent"][0], first.metrics["connects"][0]) == (0, 0)
+    assert later.metrics["bytes_sent"][0] == 3
+    assert [never_seen.metrics[name][0] for name in ("bytes_sent", "packets_sent", "closes")] == [0, 0, 1]
+
+
+def test_a_connection_without_a_file_is_remembered_until_it_ends():
+    deltas = Deltas()
+    deltas.advance(reading(live=[connection(established_ns=9, bytes_sent=100)]))
+    deltas.advance(reading(at_ns=2 * SECOND))
+    deltas.advance(reading(at_ns=600 * SECOND))
+    changes = deltas.advance(
+        reading(closed=[connection(established_ns=9, bytes_sent=400, ended_ns=9)], at_ns=601 * SECOND)
+    )
+
+    assert (changes.metrics["bytes_sent"][0], changes.metrics["established"][0]) == (300, 0)
+
+
+def test_counters_of_32_bits_wrap():
+    deltas = Deltas()
+    deltas.advance(reading(live=[connection(packets_sent=2**32 - 3, retransmits=2**32 - 1)]))
+    changes = deltas.advance(reading(live=[connection(packets_sent=4, retransmits=0)]))
+
+    assert (changes.metrics["packets_sent"][0], changes.metrics["retransmits"][0]) == (7, 1)
+
+
+def test_the_same_socket_connecting_again_is_another_connection():
+    deltas = Deltas()
+    deltas.advance(reading(live=[connection(flags=FLAG_CONNECT, bytes_sent=100)]))
+    changes = deltas.advance(
+        reading(
+            live=[connection(flags=FLAG_CONNECT, life=1, bytes_sent=10)],
+            closed=[connection(flags=FLAG_CONNECT, bytes_sent=120, ended_ns=SECOND)],
+        )
+    )
+
+    assert sorted(changes.metrics["bytes_sent"]) == [10, 20]
+    assert changes.metrics["connects"].sum() == 1
+
+
+def test_the_fin_taken_back_one_reading_later_leaves_the_total_right():
+    deltas = Deltas()
+    totals = [
+        deltas.advance(reading(live=[connection(bytes_received=received)])).metrics["bytes_received"][0]
+        for received in (10, 21, 20)  # at 21 the FIN was in the count, its flag not yet set
+    ]
+
+    assert totals == [10, 11, -1]
+
+
+def test_listeners_are_no_connections():
+    changes = Deltas().advance(reading(live=[listener(80), connection()]))
+
+    assert changes.rows["cookie"].tolist() == [1]
+
+
+def test_the_direction_of_an_old_connection_is_told_by_the_listeners():
+    old = {"born_ns": 0, "direction": 0, "netns": 1}
+    rows = [
+        listener(80),
+        connection(**old, cookie=1, local_port=80),
+        connection(**old, cookie=2, local_port=81),
+        connection(**old | {"netns": 2}, cookie=3, local_port=80),
+    ]
+    changes = Deltas().advance(reading(live=rows))
+
+    assert dict(zip(changes.rows["cookie"].tolist(), changes.rows["direction"].tolist(), strict=True)) == {
+        1: IN, 2: OUT, 3: OUT,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("error", "flags", "failure", "failed_connects"),
+    [
+        (errno.ECONNREFUSED, FLAG_FAILED, "refused", 1),
+        (errno.ETIMEDOUT, FLAG_FAILED, "timeout", 1),
+        (errno.EHOSTUNREACH, FLAG_FAILED, "unreachable", 1),
+        (errno.ENETUNREACH, FLAG_FAILED, "unreachable", 1),
+        (0, FLAG_FAILED, "aborted", 1),
+        (errno.EACCES, FLAG_FAILED, "other", 1),
+        (1000, FLAG_FAILED, "other", 1),
+        (errno.ECONNRESET, 0, "reset", 1),
+        (errno.ETIMEDOUT, 0, "timeout", 0),
+        (0, 0, "", 0),
+    ],
+)
+def test_the_reason_of_a_failure_is_the_sockets_error(error, flags, failure, failed_connects):
+    row = connection(flags=FLAG_CONNECT | flags, error=error, ended_ns=SECOND)
+    changes = Deltas().advance(reading(closed=[row]))
+
+    assert FAILURES[changes.failure[0]] == failure
+    assert changes.metrics["connect_failures"][0] == failed_connects
+
+
+def test_a_reset_after_the_peers_first_byte_is_no_failed_connect():
+    row = connection(flags=FLAG_CONNECT, error=errno.ECONNRESET, bytes_received=1, ended_ns=SECOND)
+
+    assert Deltas().advance(reading(closed=[row])).metrics["connect_failures"][0] == 0
+
+
+def test_an_inbound_connection_counts_as_accepted_once():
+    deltas = Deltas()
+    row = {"direction": IN, "established_ns": 9}
+    waiting = deltas.advance(reading(live=[connection(**row)]))
+    accepted = deltas.advance(reading(live=[connection(**row, flags=FLAG_ACCEPTED)]))
+    after = deltas.advance(reading(live=[connection(**row, flags=FLAG_ACCEPTED)]))
+
+    assert [changes.metrics["accepts"][0] for changes in (waiting, accepted, after)] == [0, 1, 0]
+
+
+def test_sums_add_rows_of_what_changed_in_them():
+    deltas = Deltas()
+    first = deltas.advance(reading(sums=[(7, {"connects": 3, "bytes_sent": 30}), (8, {"closes": 1})]))
+    second = deltas.advance(reading(sums=[(7, {"connects": 5, "bytes_sent": 50}), (8, {"closes": 1})]))
+    third = deltas.advance(reading(sums=[(7, {"connects": 5, "bytes_sent": 50}), (8, {"closes": 1})]))
+
+    assert first.rows["owner"]["tgid"].tolist() == [7, 8]
+    assert [first.metrics[name].tolist() for name in ("connects", "bytes_sent", "closes")] == [[3, 0], [30, 0], [0, 1]]
+    assert second.rows["owner"]["tgid"].tolist() == [7]
+    assert {name: second.metrics[name][0] for name in SUMMED if second.metrics[name][0]} == {
+        "connects": 2, "bytes_sent": 20,
+    }  # fmt: skip
+    assert np.isnan(second.metrics["rtt"][0])
+    assert len(third.rows) == 0
