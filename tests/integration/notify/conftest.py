@@ -9,7 +9,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from socket import AF_INET, AF_INET6, SO_LINGER, SOL_SOCKET, create_server, socket
+from socket import AF_INET, AF_INET6, SO_RCVBUF, SOL_SOCKET, create_server, socket
 
 import pytest
 
@@ -139,6 +139,7 @@ class RawServer:
 
     def __init__(self, behave: Callable[[socket, threading.Event], None], host: str) -> None:
         self._listener = create_server((host, 0), family=AF_INET6 if ":" in host else AF_INET)
+        self._listener.setsockopt(SOL_SOCKET, SO_RCVBUF, 16_384)  # so that little fits where nobody reads
         self._behave = behave
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=self._accept)]
@@ -184,9 +185,3 @@ def raw_server() -> Iterator[Callable[..., RawServer]]:
     yield start
     for running in servers:
         running.stop()
-
-
-def reset(connection: socket) -> None:
-    """Break `connection` with a RST."""
-    connection.setsockopt(SOL_SOCKET, SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-    connection.close()

@@ -270,7 +270,7 @@ def test_a_unix_socket_that_is_of_another_kind_says_so(tmp_path, firing):
     assert str(error) == f"unix://{tmp_path}/log: Protocol wrong type for socket"
 
 
-@pytest.mark.parametrize("records", [40, 2_000], ids=["buffered here", "more than buffers hold"])
+@pytest.mark.parametrize("records", [20, 2_000], ids=["buffered here", "more than buffers hold"])
 def test_a_tcp_server_that_does_not_read_holds_nobody_past_the_deadline(raw_server, records):
     server = raw_server(lambda connection, stopped: stopped.wait())
     error, took = failure_of_wire(f"tcp://127.0.0.1:{server.port}", [b"x" * 8_000] * records)
@@ -316,6 +316,19 @@ def test_a_tcp_server_that_never_closes_is_believed_through_its_kernel(raw_serve
     assert time.monotonic() - began < 3.0
     record = receiver.render(firing)
     assert b"".join(heard) == b"%d %b" % (len(record), record)
+
+
+def test_a_tcp_server_that_reads_late_is_waited_for(raw_server):
+    heard = []
+
+    def read_late(connection, stopped):
+        stopped.wait(1.2)  # longer than the patience with a peer that does not close
+        while piece := connection.recv(65_536):
+            heard.append(len(piece))
+        stopped.wait()
+
+    parse_address(f"tcp://127.0.0.1:{raw_server(read_late).port}").deliver([b"x" * 8_000] * 20, Deadline(PATIENCE))
+    assert sum(heard) == 20 * len(b"8000 " + b"x" * 8_000)
 
 
 def test_octets_are_counted_not_characters(raw_server, firing):

@@ -63,7 +63,9 @@ def test_the_visible_form_is_printable_and_can_be_read_back(text):
 def test_no_form_is_longer_than_its_limit_and_no_escape_is_cut(text, limit):
     short = visible(text, limit)
     assert len(short) <= limit
-    assert short == visible(text) or read_back(short.removesuffix("…")) == text[: len(read_back(short.removesuffix("…")))]
+    assert (
+        short == visible(text) or read_back(short.removesuffix("…")) == text[: len(read_back(short.removesuffix("…")))]
+    )
     assert len(for_syslog(text, limit)) <= limit
     assert len(for_syslog_value(text, limit)) <= limit
     assert len(for_slack(text, limit)) <= limit

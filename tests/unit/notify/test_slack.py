@@ -142,7 +142,12 @@ def test_ok_is_taken_for_delivered(slack, make_notice):
             "client_error",
             "hooks.slack.com answered 404: the webhook has been removed or disabled, make a new one",
         ),
-        (410, b"channel_is_archived", "client_error", "hooks.slack.com answered 410: the webhook's channel is archived"),
+        (
+            410,
+            b"channel_is_archived",
+            "client_error",
+            "hooks.slack.com answered 410: the webhook's channel is archived",
+        ),
         (
             403,
             b"action_prohibited",
