@@ -116,6 +116,7 @@ class Grouping:
         self._host = host
         self._groups: dict[str, dict[str, _Group]] = {}  # by rule, then by receiver
         self._changed: set[GroupKey] = set()
+        self._reconcile_again = False
 
     def advance(
         self, transitions: Sequence[Transition], firing: Mapping[str, Alert], at_ns: int, wall: float
@@ -130,6 +131,9 @@ class Grouping:
         for transition in transitions:
             touched.update(self._apply(transition))
         self._touch(touched, at_ns)
+        if self._reconcile_again:
+            self._reconcile_again = False
+            self._reconcile(firing, at_ns, wall)
         notices = []
         for key, group in self._all():
             if group.is_due(at_ns, self._routing):
@@ -154,16 +158,8 @@ class Grouping:
         self._routing = routing
         if receivers is not None:
             self._forget(key for key, _ in self._all() if key[0] not in receivers)
-        touched: set[GroupKey] = set()
-        for key, group in self._all():
-            for fingerprint, member in group.members.items():
-                ending = self._ending(key[0], member, firing.get(fingerprint))
-                if ending is not None:
-                    member.alert = replace(member.alert, state=State.RESOLVED, resolved=wall, reason=ending)
-                    touched.add(key)
-        for alert in firing.values():
-            touched.update(self._route(alert))
-        self._touch(touched, at_ns)
+        self._reconcile(firing, at_ns, wall)
+        self._reconcile_again = True  # alerts get the receivers of their new rules with the next tick
 
     def restore(
         self,
@@ -195,6 +191,19 @@ class Grouping:
             changes.append((key, None if group is None else group.to_json(key)))
         self._changed.clear()
         return changes
+
+    def _reconcile(self, firing: Mapping[str, Alert], at_ns: int, wall: float) -> None:
+        # Brings what receivers know in line with who is to know what, where no transition tells.
+        touched: set[GroupKey] = set()
+        for key, group in self._all():
+            for fingerprint, member in group.members.items():
+                ending = self._ending(key[0], member, firing.get(fingerprint))
+                if ending is not None:
+                    member.alert = replace(member.alert, state=State.RESOLVED, resolved=wall, reason=ending)
+                    touched.add(key)
+        for alert in firing.values():
+            touched.update(self._route(alert))
+        self._touch(touched, at_ns)
 
     def _all(self) -> Iterator[tuple[GroupKey, _Group]]:
         for rule, groups in self._groups.items():

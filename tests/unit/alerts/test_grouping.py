@@ -360,6 +360,16 @@ def test_end_for_the_old_receiver_survives_that_the_alert_comes_and_goes_meanwhi
     assert told(notices) == [("oncall", "resolved", [("nginx", "resolved")])]
 
 
+def test_receivers_that_an_alert_gets_with_the_tick_after_a_reload_are_told(host):
+    alert = make_alert(receivers=("oncall",))
+    host.fire(alert)
+    host.tick()
+    host.grouping.reload(host.routing, host.firing, host.at_ns, host.wall)
+    host.firing[alert.fingerprint] = replace(alert, receivers=("log",))
+    assert told(host.tick(1)) == [("log", "first notification", [("nginx", "firing")])]
+    assert told(host.tick(59)) == [("oncall", "resolved", [("nginx", "resolved")])]
+
+
 def test_reload_that_changes_nothing_is_no_news(host):
     host.fire(make_alert())
     host.tick()
