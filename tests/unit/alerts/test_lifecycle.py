@@ -1,0 +1,462 @@
+"""The life of alerts, tick by tick."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from watchdog.alerts.alert import Kind, State, fingerprint
+from watchdog.alerts.lifecycle import Lifecycle
+from watchdog.rules import template
+from watchdog.rules.evaluate import OVERFLOW, Verdict
+from watchdog.rules.expression import Operand
+from watchdog.rules.schema import Rule, Severity, Stat, Statistic, Thresholds
+
+SECOND_NS = 1_000_000_000
+WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
+LABELS = (("process", "nginx"),)
+UNKNOWN = "unknown"
+
+
+def rule(name="storm", hold=0, keep=0, critical=None, above=True, summary="{process}: {value}", by=("process",)):
+    fire = {WARNING: 100.0, CRITICAL: critical}
+    clear = {WARNING: 60.0, CRITICAL: 300.0}
+    fire = {severity: limit for severity, limit in fire.items() if limit is not None}
+    return Rule(
+        id=name,
+        summary=template.parse(summary, by, "rate"),
+        metric=Operand("connects"),
+        stat=Stat("rate", Statistic.RATE),
+        window_ns=10 * SECOND_NS,
+        by=by,
+        where=(),
+        only_if=None,
+        thresholds=Thresholds(above, fire, {severity: clear[severity] for severity in fire}),
+        for_ns=hold * SECOND_NS,
+        keep_ns=keep * SECOND_NS,
+        receivers=("oncall",),
+        runbook="https://example.net/runbook",
+        file="rules.toml",
+        line=1,
+    )
+
+
+class Life:
+    """A lifecycle of one rule: each value given is what its one instance measures in the next tick."""
+
+    def __init__(self, judged, lifecycle=None):
+        self.rule = judged
+        self.lifecycle = lifecycle or Lifecycle("web1")
+        self.at_ns, self.wall = 1_000 * SECOND_NS, 5_000.0
+        self.lifecycle.restore([], [judged], self.at_ns, 0)
+
+    def verdict(self, value, labels=LABELS, reason=""):
+        if value == UNKNOWN:
+            return Verdict(self.rule, labels, False, 0.0, None, None, "input incomplete")
+        limits = self.rule.thresholds
+        fires = [severity for severity, limit in limits.fire.items() if value > limit]
+        holds = [severity for severity, limit in limits.clear.items() if value >= limit]
+        return Verdict(self.rule, labels, True, value, max(fires, default=None), max(holds, default=None), reason)
+
+    def tick(self, *values, seconds=1, **options):
+        """Let ticks of `seconds` pass; return the kinds of what happened."""
+        kinds = []
+        for value in values:
+            self.transitions = self.advance([self.verdict(value, **options)], seconds)
+            kinds += [transition.kind.value for transition in self.transitions]
+        return kinds
+
+    def advance(self, verdicts, seconds=1):
+        self.at_ns += seconds * SECOND_NS
+        self.wall += seconds
+        return self.lifecycle.advance(verdicts, self.at_ns, self.wall)
+
+    @property
+    def alert(self):
+        return self.lifecycle.firing().get(fingerprint(self.rule.id, LABELS))
+
+
+# for
+
+
+def test_without_for_it_fires_at_once():
+    assert Life(rule()).tick(101) == ["firing"]
+
+
+def test_it_is_pending_for_the_whole_of_for():
+    life = Life(rule(hold=3))
+    assert life.tick(101, 101, 101) == []
+    assert life.alert is None
+    assert life.lifecycle.watched() == [("storm", LABELS)]
+    assert life.tick(101) == ["firing"]
+
+
+def test_false_while_pending_forgets_it_without_a_word():
+    life = Life(rule(hold=2))
+    assert life.tick(101, 101, 99) == []
+    assert life.lifecycle.watched() == []
+    assert life.tick(101, 101) == []
+    assert life.tick(101) == ["firing"]
+
+
+def test_a_pending_value_must_be_over_the_fire_threshold_not_just_the_clear_threshold():
+    assert Life(rule(hold=2)).tick(101, 80, 101, 101) == []
+
+
+def test_unknown_time_does_not_count_for_for():
+    life = Life(rule(hold=2))
+    assert life.tick(101, UNKNOWN, UNKNOWN, UNKNOWN, 101) == []
+    assert life.tick(101) == ["firing"]
+
+
+def test_an_instance_never_true_is_not_remembered():
+    life = Life(rule())
+    life.tick(99, UNKNOWN)
+    assert life.lifecycle.watched() == []
+    assert life.lifecycle.take_changes() == []
+
+
+# keep
+
+
+def test_without_keep_it_resolves_as_soon_as_it_has_cleared():
+    assert Life(rule()).tick(101, 60, 59) == ["firing", "resolved"]
+
+
+def test_it_fires_on_for_the_whole_of_keep():
+    life = Life(rule(keep=3))
+    assert life.tick(101, 59, 59, 59) == ["firing"]
+    assert life.alert.state is State.FIRING
+    assert life.tick(59) == ["resolved"]
+    assert life.alert is None
+
+
+@pytest.mark.parametrize("value", [60, 101])
+def test_true_during_keep_starts_it_anew(value):
+    life = Life(rule(keep=2))
+    assert life.tick(101, 59, 59, value, 59, 59) == ["firing"]
+    assert life.tick(59) == ["resolved"]
+
+
+def test_unknown_time_does_not_count_for_keep():
+    life = Life(rule(keep=2))
+    assert life.tick(101, 59, UNKNOWN, UNKNOWN, UNKNOWN, 59) == ["firing"]
+    assert life.tick(59) == ["resolved"]
+
+
+def test_unknown_never_resolves():
+    assert Life(rule()).tick(101, *[UNKNOWN] * 50) == ["firing"]
+
+
+def test_an_instance_without_a_verdict_stays_as_it_is():
+    life = Life(rule(keep=2))
+    life.tick(101, 59)
+    assert life.advance([], seconds=50) == []
+    assert life.tick(59) == []
+    assert life.tick(59) == ["resolved"]
+
+
+def test_a_step_of_the_wall_clock_changes_no_timer():
+    life = Life(rule(hold=2, keep=2))
+    life.tick(101)
+    life.wall += 3600
+    assert life.tick(101) == []
+    life.wall -= 7200
+    assert life.tick(101, 59, 59) == ["firing"]
+    life.wall += 3600
+    assert life.tick(59) == ["resolved"]
+
+
+# Severities
+
+
+def test_critical_from_the_start_is_one_alert():
+    assert Life(rule(critical=500)).tick(501) == ["firing"]
+
+
+def test_it_escalates_when_critical_was_true_for_its_own_for():
+    life = Life(rule(critical=500, hold=2))
+    assert life.tick(101, 101, 501) == ["firing"]
+    assert life.alert.severity is WARNING
+    assert life.tick(501) == []
+    assert life.tick(501) == ["escalated"]
+    assert life.alert.severity is CRITICAL
+
+
+def test_it_deescalates_when_critical_has_cleared_for_keep():
+    life = Life(rule(critical=500, keep=2))
+    assert life.tick(501, 300, 299, 299) == ["firing"]
+    assert life.tick(299) == ["deescalated"]
+    assert (life.alert.severity, life.alert.threshold) == (WARNING, 100)
+    assert life.alert.reason == "value below 300/s for 2s"
+
+
+def test_critical_that_falls_to_nothing_resolves_once():
+    life = Life(rule(critical=500, keep=2))
+    assert life.tick(501, 0, 0, 0) == ["firing", "resolved"]
+    assert life.transitions[0].alert.severity is CRITICAL
+
+
+def test_a_breach_that_is_known_in_an_incomplete_tick_counts():
+    life = Life(rule(critical=500, keep=1))
+    life.tick(501)
+    part = Verdict(life.rule, LABELS, False, 120.0, WARNING, WARNING, "input incomplete")
+    assert [life.advance([part]) for _ in range(5)] == [[]] * 5
+    assert (life.alert.severity, life.alert.value) == (CRITICAL, 120)
+
+
+# What the alert says
+
+
+def test_a_firing_alert_tells_all_there_is():
+    life = Life(rule(hold=2, summary="{process} on {host}: {value} over {threshold} for {since:seconds} ({severity})"))
+    life.tick(150, 120, 130)
+    alert = life.transitions[0].alert
+    assert alert == life.alert
+    assert alert.summary == "nginx on web1: 130/s over 100/s for 2 s (warning)"
+    assert (alert.value, alert.peak, alert.threshold, alert.format) == (130, 130, 100, "rate")
+    assert (alert.started, alert.fired, alert.resolved) == (5001, 5003, None)
+    assert alert.reason == "value above 100/s for 2s"
+    assert (alert.receivers, alert.runbook) == (("oncall",), "https://example.net/runbook")
+
+
+def test_value_peak_and_summary_are_those_of_the_newest_tick():
+    life = Life(rule())
+    life.tick(150, 400, 120)
+    assert (life.alert.value, life.alert.peak, life.alert.summary) == (120, 400, "nginx: 120/s")
+
+
+def test_the_peak_of_a_rule_below_is_its_least_value():
+    life = Life(rule(above=False))
+    for value in (5.0, 2.0, 3.0):
+        life.advance([Verdict(life.rule, LABELS, True, value, WARNING, WARNING, "")])
+    assert life.alert.peak == 2
+
+
+def test_a_resolved_alert_tells_the_value_at_clear_the_peak_and_why():
+    life = Life(rule(keep=2))
+    life.tick(150, 400, 50, 40, 30)
+    alert = life.transitions[0].alert
+    assert (alert.state, alert.value, alert.peak, alert.resolved) == (State.RESOLVED, 30, 400, 5005)
+    assert (alert.fired, alert.reason) == (5001, "value below 60/s for 2s")
+
+
+def test_an_alert_whose_process_is_gone_says_so_and_keeps_its_last_value():
+    life = Life(rule())
+    life.tick(150)
+    life.tick(math.nan, reason="nothing to measure")
+    alert = life.transitions[0].alert
+    assert (alert.state, alert.value, alert.reason) == (State.RESOLVED, 150, "nothing to measure")
+
+
+def test_an_unknown_value_is_not_shown():
+    life = Life(rule())
+    life.tick(150, UNKNOWN)
+    assert life.alert.value == 150
+
+
+def test_overflow_tells_how_many_more_there_are():
+    life = Life(rule())
+    life.advance([Verdict(life.rule, OVERFLOW, True, 1234.0, WARNING, WARNING, "")])
+    (alert,) = life.lifecycle.firing().values()
+    assert (alert.labels, alert.summary) == (OVERFLOW, "1,234 more instances of storm fire")
+
+
+def test_instances_of_one_rule_live_apart():
+    life = Life(rule())
+    other = (("process", "redis"),)
+    life.advance([life.verdict(101), life.verdict(101, labels=other)])
+    (transition,) = life.advance([life.verdict(0), life.verdict(101, labels=other)])
+    assert (transition.kind, transition.alert.labels) == (Kind.RESOLVED, LABELS)
+    assert life.lifecycle.watched() == [("storm", other)]
+
+
+# Restart
+
+
+def restarted(life, judged=None, shift_seconds=0):
+    """Go through JSON, as the store does, into the lifecycle of a new daemon."""
+    saved = {}
+    for key, state in life.lifecycle.take_changes():
+        saved[key] = json.loads(json.dumps(state))
+    after = Life(judged or life.rule)
+    after.at_ns, after.wall = life.at_ns + shift_seconds * SECOND_NS, life.wall
+    rules = [after.rule] if judged is not False else []
+    after.lifecycle = Lifecycle("web1")
+    states = [state for state in saved.values() if state is not None]
+    after.lifecycle.restore(states, rules, after.at_ns, shift_seconds * SECOND_NS)
+    return after
+
+
+def test_what_fired_before_a_restart_fires_on_and_is_no_news():
+    life = Life(rule(keep=1))
+    life.tick(150)
+    after = restarted(life)
+    assert after.lifecycle.firing() == life.lifecycle.firing()
+    assert after.tick(UNKNOWN, 150, 59) == []
+    assert after.tick(59) == ["resolved"]
+    assert after.transitions[0].alert.fired == 5001
+
+
+def test_timers_go_on_after_a_restart():
+    life = Life(rule(hold=3))
+    life.tick(150, 150)
+    after = restarted(life)
+    assert after.tick(150) == []
+    assert after.tick(150) == ["firing"]
+
+
+def test_timers_survive_a_reboot():
+    life = Life(rule(keep=3))
+    life.tick(150, 59)
+    after = restarted(life, shift_seconds=-900)
+    assert after.tick(59, 59) == []
+    assert after.tick(59) == ["resolved"]
+
+
+def test_an_alert_whose_rule_is_gone_after_a_restart_is_resolved():
+    life = Life(rule())
+    life.tick(150)
+    after = restarted(life, rule("other"))
+    assert [alert.state for alert in after.lifecycle.firing().values()] == [State.FIRING]
+    assert [(t.kind, t.alert.reason, t.alert.resolved) for t in after.advance([])] == [
+        (Kind.RESOLVED, "rule removed", 5002)
+    ]
+    assert after.lifecycle.firing() == {}
+    assert after.lifecycle.take_changes() == [(fingerprint("storm", LABELS), None)]
+    assert after.advance([]) == []
+
+
+def test_changes_are_what_happened_since_they_were_last_taken():
+    life, key = Life(rule(hold=1, keep=5)), fingerprint("storm", LABELS)
+    seen = []
+    for value in (101, 101, 102, 103, 59, 59, 101, 101):
+        life.tick(value)
+        seen.append([name for name, _ in life.lifecycle.take_changes()])
+    assert seen == [[key], [key], [], [], [key], [], [key], []]
+
+
+def test_what_is_gone_is_told_once():
+    life = Life(rule())
+    life.tick(101)
+    life.lifecycle.take_changes()
+    life.tick(59)
+    assert life.lifecycle.take_changes() == [(fingerprint("storm", LABELS), None)]
+    assert life.lifecycle.take_changes() == []
+
+
+# Reload
+
+
+def reload(life, judged):
+    life.rule = judged
+    life.lifecycle.replace_rules([judged])
+
+
+def test_a_reload_of_the_same_rules_keeps_timers():
+    life = Life(rule(hold=2))
+    life.tick(101, 101)
+    reload(life, rule(hold=2))
+    assert life.tick(101) == ["firing"]
+
+
+def test_a_rule_with_other_thresholds_keeps_its_instances():
+    life = Life(rule(keep=5))
+    life.tick(150)
+    reload(life, rule(critical=140))
+    assert life.tick(150) == ["escalated"]
+
+
+def test_a_removed_rule_resolves_its_alerts_and_forgets_what_was_pending():
+    life = Life(rule())
+    life.tick(150)
+    life.lifecycle.replace_rules([])
+    assert [(t.kind, t.alert.reason) for t in life.advance([])] == [(Kind.RESOLVED, "rule removed")]
+    pending = Life(rule(hold=9))
+    pending.tick(150)
+    pending.lifecycle.replace_rules([])
+    assert pending.advance([]) == []
+    assert pending.lifecycle.watched() == []
+
+
+def test_a_rule_by_other_dimensions_resolves_the_alerts_of_before():
+    life = Life(rule())
+    life.tick(150)
+    reload(life, rule(by=("process", "unit")))
+    assert [(t.kind, t.alert.reason) for t in life.advance([])] == [(Kind.RESOLVED, "rule changed")]
+
+
+def test_a_severity_that_a_rule_no_longer_has_deescalates():
+    life = Life(rule(critical=500))
+    life.tick(600)
+    reload(life, rule())
+    assert life.tick(600) == ["deescalated"]
+    assert life.alert.reason == "rule changed"
+
+
+# All of it against a small model
+
+_STEPS = st.lists(st.tuples(st.sampled_from([0.0, 80.0, 150.0, 400.0, 600.0, UNKNOWN]), st.integers(1, 4)), max_size=40)
+
+
+class Model:
+    """One severity, with counters of known time instead of moments that are pushed along."""
+
+    def __init__(self, fire, clear, hold, keep):
+        self.fire, self.clear, self.hold, self.keep = fire, clear, hold, keep
+        self.state, self.counted = "inactive", 0
+
+    def step(self, value, seconds):
+        if value == UNKNOWN:
+            return
+        if self.state == "inactive" and value > self.fire:
+            self.state, self.counted = "pending", -seconds
+        if self.state == "pending":
+            self.counted += seconds
+            if value <= self.fire:
+                self.state = "inactive"
+            elif self.counted >= self.hold:
+                self.state, self.counted = "active", None
+        elif self.state == "active":
+            if value >= self.clear:
+                self.counted = None
+            else:
+                self.counted = 0 if self.counted is None else self.counted + seconds
+                if self.counted >= self.keep:
+                    self.state = "inactive"
+
+
+@given(
+    steps=_STEPS,
+    hold=st.integers(0, 5),
+    keep=st.integers(0, 5),
+    restart=st.integers(0, 40),
+    reload_at=st.integers(0, 40),
+)
+def test_any_history_has_the_severities_that_a_small_model_gives(steps, hold, keep, restart, reload_at):
+    life = Life(rule(hold=hold, keep=keep, critical=500))
+    models = {WARNING: Model(100, 60, hold, keep), CRITICAL: Model(500, 300, hold, keep)}
+    was = None
+    for number, (value, seconds) in enumerate(steps):
+        if number == restart:
+            life = restarted(life)
+        if number == reload_at:
+            reload(life, life.rule)
+        kinds = life.tick(value, seconds=seconds)
+        for model in models.values():
+            model.step(value, seconds)
+        now = max((severity for severity, model in models.items() if model.state == "active"), default=None)
+        assert (life.alert.severity if life.alert else None) == now
+        expected = {
+            (False, False): [],
+            (False, True): ["firing"],
+            (True, False): ["resolved"],
+            (True, True): [] if was == now else ["escalated" if (now or 0) > (was or 0) else "deescalated"],
+        }
+        assert kinds == expected[was is not None, now is not None]
+        assert bool(life.lifecycle.watched()) == any(model.state != "inactive" for model in models.values())
+        was = now

@@ -1,0 +1,161 @@
+"""One instance of a rule that is pending or firing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+from watchdog.alerts import wording
+from watchdog.alerts.alert import Alert, Kind, State, fingerprint
+from watchdog.alerts.stage import Stage
+from watchdog.clock import SECOND_NS
+from watchdog.rules.judge import OVERFLOW, Verdict
+from watchdog.rules.schema import Labels, Rule, Severity
+
+
+class Instance:
+    """What is remembered of one (rule, labels), from the tick that made it true to the one that resolves it."""
+
+    def __init__(self, rule: str, labels: Labels, at_ns: int, wall: float) -> None:
+        """Start at the tick in which the condition became true."""
+        self.rule = rule
+        self.labels = labels
+        self.fingerprint = fingerprint(rule, labels)
+        self.alert: Alert | None = None  # the newest one; None while pending
+        self.changed = True  # since it was last saved
+        self._stages: dict[Severity, Stage] = {}
+        self._since_ns = at_ns
+        self._started = wall
+        self._value = 0.0
+
+    @property
+    def severity(self) -> Severity | None:
+        """Return the worst severity that fires, None while pending or resolved."""
+        return max((severity for severity, stage in self._stages.items() if stage.active), default=None)
+
+    @property
+    def over(self) -> bool:
+        """Tell whether there is nothing left to remember."""
+        return not self._stages
+
+    def freeze(self, passed_ns: int) -> None:
+        """Let a tick pass that says nothing."""
+        for stage in self._stages.values():
+            self._freeze(stage, passed_ns)
+
+    def advance(self, verdict: Verdict, at_ns: int, passed_ns: int) -> None:
+        """Take in what a tick says, severity by severity."""
+        before = [(severity, stage.active, stage.cleared_ns is None) for severity, stage in self._stages.items()]
+        for severity in verdict.rule.thresholds.fire:
+            self._step(severity, verdict, at_ns, passed_ns)
+        after = [(severity, stage.active, stage.cleared_ns is None) for severity, stage in self._stages.items()]
+        self.changed |= before != after
+        if (verdict.known or verdict.fires is not None) and not math.isnan(verdict.value):
+            self._value = verdict.value
+
+    def _step(self, severity: Severity, verdict: Verdict, at_ns: int, passed_ns: int) -> None:
+        stage = self._stages.get(severity)
+        fires = verdict.fires is not None and verdict.fires >= severity
+        holds = verdict.holds is not None and verdict.holds >= severity
+        if stage is None:
+            if not fires:
+                return
+            stage = self._stages[severity] = Stage(at_ns)
+        if fires or (stage.active and holds):
+            stage.hold(at_ns, verdict.rule.for_ns)
+        elif not verdict.known:
+            self._freeze(stage, passed_ns)
+        elif stage.clear(at_ns, verdict.rule.keep_ns):
+            del self._stages[severity]
+
+    def _freeze(self, stage: Stage, passed_ns: int) -> None:
+        self.changed |= stage.freeze(passed_ns)
+
+    def tell(self, verdict: Verdict, host: str, at_ns: int, wall: float) -> Kind | None:
+        """Bring the alert up to date after `advance`; return what happened to it that people may have to hear of."""
+        rule, was, now = verdict.rule, self.alert, self.severity
+        if was is None:
+            if now is None:
+                return None
+            self.alert = self._alert(rule, now, wording.breached(rule, now), host, at_ns, fired=wall, resolved=None)
+            return Kind.FIRING
+        if now is None:
+            reason = wording.cleared(rule, was.severity, verdict.reason)
+            self.alert = self._alert(rule, was.severity, reason, host, at_ns, fired=was.fired, resolved=wall)
+            return Kind.RESOLVED
+        kind, reason = None, was.reason
+        if now > was.severity:
+            kind, reason = Kind.ESCALATED, wording.breached(rule, now)
+        elif now < was.severity:
+            kind, reason = Kind.DEESCALATED, wording.cleared(rule, was.severity, verdict.reason)
+        self.alert = self._alert(rule, now, reason, host, at_ns, fired=was.fired, resolved=None)
+        return kind
+
+    def fits(self, rule: Rule) -> bool:
+        """Tell whether `rule`, newly loaded, still speaks of this instance; drop severities that it no longer has."""
+        if self.labels != OVERFLOW and {name for name, _ in self.labels} != set(rule.by):
+            return False
+        kept = {severity: stage for severity, stage in self._stages.items() if severity in rule.thresholds.fire}
+        self.changed |= len(kept) < len(self._stages)
+        self._stages = kept
+        return not self.over and (self.alert is None or self.severity is not None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `json` can write and `from_json` reads."""
+        return {
+            "rule": self.rule,
+            "labels": self.labels,
+            "since_ns": self._since_ns,
+            "started": self._started,
+            "value": self._value,
+            "stages": {severity.label: stage.to_json() for severity, stage in self._stages.items()},
+            "alert": None if self.alert is None else self.alert.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any], shift_ns: int) -> Self:
+        """Return the instance that `to_json` wrote, its CLOCK_BOOTTIME values moved by `shift_ns`."""
+        labels = tuple((name, value) for name, value in document["labels"])
+        instance = cls(document["rule"], labels, document["since_ns"] + shift_ns, document["started"])
+        instance._value = document["value"]
+        stages = document["stages"].items()
+        instance._stages = {Severity[label.upper()]: Stage.from_json(stage, shift_ns) for label, stage in stages}
+        instance.alert = None if document["alert"] is None else Alert.from_json(document["alert"])
+        instance.changed = bool(shift_ns)
+        return instance
+
+    def _alert(
+        self,
+        rule: Rule,
+        severity: Severity,
+        reason: str,
+        host: str,
+        at_ns: int,
+        *,
+        fired: float,
+        resolved: float | None,
+    ) -> Alert:
+        worst = max if rule.thresholds.above or self.labels == OVERFLOW else min
+        peak = self._value if self.alert is None else worst(self.alert.peak, self._value)
+        since = (at_ns - self._since_ns) / SECOND_NS
+        return Alert(
+            rule=rule.id,
+            labels=self.labels,
+            fingerprint=self.fingerprint,
+            state=State.FIRING if resolved is None else State.RESOLVED,
+            severity=severity,
+            summary=wording.summary(
+                rule, self.labels, severity, host, value=self._value, peak=peak, since_seconds=since
+            ),
+            value=self._value,
+            threshold=rule.thresholds.fire[severity],
+            peak=peak,
+            started=self._started,
+            fired=fired,
+            resolved=resolved,
+            reason=reason,
+            receivers=rule.receivers,
+            runbook=rule.runbook,
+            format=wording.natural_format(rule),
+        )

@@ -1,0 +1,118 @@
+"""The life of alerts: verdicts in, transitions out.
+
+Each (rule, labels) goes from inactive over pending (`for`) to firing, and when it has been clear for `keep`, it is
+resolved; each severity has timers of its own (`stage.py`). What fires is never forgotten without a transition that says
+so: a rule that is gone or changed past recognition resolves its alerts.
+
+Times are CLOCK_BOOTTIME, passed in; the wall clock is copied into alerts for display, and may step as it likes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from watchdog.alerts import wording
+from watchdog.alerts.alert import Alert, Kind, State, Transition
+from watchdog.alerts.instance import Instance
+from watchdog.rules.judge import Verdict
+from watchdog.rules.schema import Labels, Rule
+
+
+class Lifecycle:
+    """Every instance that is pending or firing."""
+
+    def __init__(self, host: str) -> None:
+        """Start without instances; `host` is what summaries call this machine."""
+        self._host = host
+        self._at_ns: int | None = None
+        self._instances: dict[tuple[str, Labels], Instance] = {}
+        self._retired: list[tuple[Alert, str]] = []  # alerts whose rule no longer speaks of them, and why
+        self._gone: set[str] = set()
+
+    def advance(self, verdicts: Iterable[Verdict], at_ns: int, wall: float) -> list[Transition]:
+        """Take in what one tick says; return what happened to alerts, in the order of `verdicts`.
+
+        An instance that no verdict speaks of stays as it is, as if it were unknown.
+        """
+        passed_ns = 0 if self._at_ns is None else at_ns - self._at_ns
+        self._at_ns = at_ns
+        transitions = self._resolve_retired(wall)
+        silent = dict(self._instances)
+        for verdict in verdicts:
+            key = verdict.rule.id, verdict.labels
+            silent.pop(key, None)
+            if key not in self._instances:
+                if verdict.fires is None:
+                    continue
+                self._instances[key] = Instance(*key, at_ns, wall)
+            transitions += self._advance(key, verdict, passed_ns, wall)
+        for instance in silent.values():
+            instance.freeze(passed_ns)
+        return transitions
+
+    def watched(self) -> list[tuple[str, Labels]]:
+        """Return rule id and labels of everything that is pending or firing: what needs a verdict each tick."""
+        return list(self._instances)
+
+    def firing(self) -> Mapping[str, Alert]:
+        """Return every alert that fires, by fingerprint, as of the newest tick."""
+        alerts = [alert for alert, _ in self._retired]
+        alerts += [instance.alert for instance in self._instances.values() if instance.alert is not None]
+        return {alert.fingerprint: alert for alert in alerts}
+
+    def take_changes(self) -> list[tuple[str, dict[str, Any] | None]]:
+        """Return by fingerprint what `restore` needs of each instance whose state changed since the last call.
+
+        None stands for an instance that is gone.
+        """
+        changes: dict[str, dict[str, Any] | None] = dict.fromkeys(self._gone)
+        self._gone = set()
+        for instance in self._instances.values():
+            if instance.changed:
+                instance.changed = False
+                changes[instance.fingerprint] = instance.to_json()
+        return list(changes.items())
+
+    def restore(self, saved: Iterable[Mapping[str, Any]], rules: Iterable[Rule], at_ns: int, shift_ns: int) -> None:
+        """Take back what a former daemon saved; `shift_ns` turns its CLOCK_BOOTTIME into that of `at_ns`.
+
+        What was firing fires on, and is no news. Timers count the time in between; from here on, the first tick's time.
+        """
+        self._at_ns = at_ns
+        for document in saved:
+            instance = Instance.from_json(document, shift_ns)
+            self._instances[instance.rule, instance.labels] = instance
+        self.replace_rules(rules)
+
+    def replace_rules(self, rules: Iterable[Rule]) -> None:
+        """Keep what `rules` still speak of, timers included; the rest resolves with the next tick."""
+        by_id = {rule.id: rule for rule in rules}
+        for key, instance in list(self._instances.items()):
+            rule = by_id.get(instance.rule)
+            if rule is None or not instance.fits(rule):
+                del self._instances[key]
+                if instance.alert is None:
+                    self._gone.add(instance.fingerprint)
+                else:
+                    self._retired.append(
+                        (instance.alert, wording.RULE_REMOVED if rule is None else wording.RULE_CHANGED)
+                    )
+
+    def _advance(self, key: tuple[str, Labels], verdict: Verdict, passed_ns: int, wall: float) -> list[Transition]:
+        instance, at_ns = self._instances[key], self._at_ns or 0
+        instance.advance(verdict, at_ns, passed_ns)
+        kind = instance.tell(verdict, self._host, at_ns, wall)
+        if instance.over or kind is Kind.RESOLVED:
+            del self._instances[key]
+            self._gone.add(instance.fingerprint)
+        return [Transition(kind, instance.alert)] if kind is not None and instance.alert is not None else []
+
+    def _resolve_retired(self, wall: float) -> list[Transition]:
+        retired, self._retired = self._retired, []
+        self._gone.update(alert.fingerprint for alert, _ in retired)
+        return [
+            Transition(Kind.RESOLVED, replace(alert, state=State.RESOLVED, resolved=wall, reason=reason))
+            for alert, reason in retired
+        ]

@@ -1,0 +1,61 @@
+"""One severity of one instance: the timers of `for` and `keep`.
+
+    inactive ──true──► pending ──true for `for`──► active ──false for `keep`──► inactive
+        ▲                 │                          ▲  │
+        └──── false ──────┘                          └──┘ true: `keep` starts anew
+
+Unknown is neither true nor false: the stage stays, and the time until the next tick that knows counts for no timer.
+The time between two ticks belongs to the later one. Times are CLOCK_BOOTTIME in ns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+
+@dataclass(slots=True)
+class Stage:
+    """A severity that is pending or active; one that is inactive has no stage.
+
+    `since_ns`: when it became true; `cleared_ns`: when it became false while active, None while it is true.
+    """
+
+    since_ns: int
+    active: bool = False
+    cleared_ns: int | None = None
+
+    def freeze(self, passed_ns: int) -> bool:
+        """Let `passed_ns`, the time since the previous tick, count for no timer; tell whether one was running."""
+        if not self.active:
+            self.since_ns += passed_ns
+        elif self.cleared_ns is not None:
+            self.cleared_ns += passed_ns
+        else:
+            return False
+        return True
+
+    def hold(self, at_ns: int, for_ns: int) -> None:
+        """Take in that it is true: a pending stage may become active, an active one no longer clears."""
+        self.cleared_ns = None
+        self.active = self.active or at_ns - self.since_ns >= for_ns
+
+    def clear(self, at_ns: int, keep_ns: int) -> bool:
+        """Take in that it is false; tell whether the stage is over."""
+        if not self.active:
+            return True
+        if self.cleared_ns is None:
+            self.cleared_ns = at_ns
+        return at_ns - self.cleared_ns >= keep_ns
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `json` can write and `from_json` reads."""
+        return {"since_ns": self.since_ns, "active": self.active, "cleared_ns": self.cleared_ns}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any], shift_ns: int) -> Self:
+        """Return the stage that `to_json` wrote, its times moved by `shift_ns`."""
+        cleared_ns = document["cleared_ns"]
+        return cls(
+            document["since_ns"] + shift_ns, document["active"], None if cleared_ns is None else cleared_ns + shift_ns
+        )
