@@ -117,6 +117,7 @@ class Grouping:
         self._groups: dict[str, dict[str, _Group]] = {}  # by rule, then by receiver
         self._changed: set[GroupKey] = set()
         self._reconcile_again = False
+        self._existing: Collection[str] | None = None  # None: every receiver that is named
 
     def advance(
         self, transitions: Sequence[Transition], firing: Mapping[str, Alert], at_ns: int, wall: float
@@ -157,6 +158,7 @@ class Grouping:
         """
         self._routing = routing
         if receivers is not None:
+            self._existing = receivers
             self._forget(key for key, _ in self._all() if key[0] not in receivers)
         self._reconcile(firing, at_ns, wall)
         self._reconcile_again = True  # alerts get the receivers of their new rules with the next tick
@@ -222,7 +224,8 @@ class Grouping:
             self._changed.add(key)
 
     def _receivers(self, alert: Alert) -> tuple[str, ...]:
-        return self._routing.default if alert.receivers is None else alert.receivers
+        named = self._routing.default if alert.receivers is None else alert.receivers
+        return tuple(name for name in named if self._existing is None or name in self._existing)
 
     def _ending(self, receiver: str, member: _Member, alert: Alert | None) -> str | None:
         # Why `receiver` is to be told the end of an alert that never resolved by itself; None: it goes on.

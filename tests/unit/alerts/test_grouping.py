@@ -396,6 +396,15 @@ def test_receiver_that_a_reload_removes_is_told_nothing_more(host):
     assert list(host.saved) == [("log", "storm")]
 
 
+def test_removed_receiver_is_told_nothing_although_the_alert_still_names_it(host):
+    alert = make_alert(receivers=("oncall",))
+    host.fire(alert)
+    host.tick()
+    host.grouping.reload(host.routing, host.firing, host.at_ns, host.wall, {"log"})
+    host.firing[alert.fingerprint] = replace(alert, receivers=("log",))
+    assert told(host.tick(60)) == [("log", "first notification", [("nginx", "firing")])]
+
+
 def test_names_that_are_no_utf8_survive_the_store(host):
     alert = make_alert("ev\udcffil\n\x1b[31m")
     host.fire(alert)
