@@ -64,8 +64,7 @@ class Guard:
                 alerts=self._lifecycle.take_changes(), groups=self._grouping.take_changes(), notices=notices
             )
             delivery = self._delivery
-        if notices:
-            delivery.wake()
+        delivery.wake()  # at every tick: a commit that failed may have left notices to this one
 
     def reload(self, setup: Setup) -> None:
         """Judge by the rules of `setup` and tell its receivers from now on; alerts and timers go on."""
@@ -74,7 +73,7 @@ class Guard:
             self._delivery.stop(_STOP_SECONDS)
             self._engine.replace(setup.rules)
             self._lifecycle.replace_rules(setup.rules)
-            self._grouping.reload(setup.config.routing, self._lifecycle.firing(), at_ns, wall)
+            self._grouping.reload(setup.config.routing, self._lifecycle.firing(), at_ns, wall, set(setup.receivers))
             self._delivery = Delivery(self._store, setup.receivers.values(), self._clock, self._log)
             self._delivery.start()
 

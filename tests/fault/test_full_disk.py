@@ -10,9 +10,9 @@ import subprocess
 import pytest
 
 from watchdog.alerts.alert import Alert, State
+from watchdog.alerts.notice import Notice
 from watchdog.clock import SystemClock
 from watchdog.errors import StoreError
-from watchdog.notify.notice import Notice
 from watchdog.notify.outbox import Outbox
 from watchdog.notify.worker import Worker
 from watchdog.rules.schema import Severity

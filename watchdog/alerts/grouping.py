@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from watchdog.alerts.alert import Alert, Kind, State, Transition
+from watchdog.alerts.notice import Notice
 from watchdog.config import Routing
-from watchdog.notify.notice import Notice
 from watchdog.rules.schema import Severity
 
 GroupKey = tuple[str, str]  # (receiver, rule id)

@@ -14,11 +14,11 @@ from typing import Any
 
 from watchdog import spelling
 from watchdog.alerts.alert import Alert, State, fingerprint
+from watchdog.alerts.notice import Notice
 from watchdog.clock import SECOND_NS, SystemClock
 from watchdog.config import load_config
 from watchdog.errors import DeliveryError, UsageError
 from watchdog.notify import sanitize
-from watchdog.notify.notice import Notice
 from watchdog.notify.receiver import Receiver
 from watchdog.rules.schema import Severity
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from sqlite3 import Connection
 from typing import Literal
 
+from watchdog.alerts.notice import Notice
 from watchdog.clock import SECOND_NS, Clock
-from watchdog.notify.notice import Notice
 from watchdog.store.database import Database
 
 LONGEST_WAIT_NS = 3600 * SECOND_NS  # between two attempts, whatever the receiver asked for

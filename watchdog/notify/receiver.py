@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar, Self
 
+from watchdog.alerts.notice import Notice
 from watchdog.document import Table
-from watchdog.notify.notice import Notice
 
 
 class Receiver(ABC):

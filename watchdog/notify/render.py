@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from watchdog.alerts.alert import Alert
-from watchdog.notify.notice import Notice
+from watchdog.alerts.notice import Notice
 from watchdog.rules.formats import FORMATS
 
 _AMBIGUOUS = re.compile(r'[\s,="]')

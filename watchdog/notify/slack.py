@@ -9,9 +9,9 @@ import json
 from typing import Any, ClassVar, Self
 
 from watchdog.alerts.alert import Alert
+from watchdog.alerts.notice import Notice
 from watchdog.document import Table
 from watchdog.notify import http, render, sanitize
-from watchdog.notify.notice import Notice
 from watchdog.notify.receiver import Receiver
 from watchdog.rules.schema import Severity
 

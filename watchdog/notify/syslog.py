@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from typing import ClassVar, Self
 
 from watchdog.alerts.alert import Alert
+from watchdog.alerts.notice import Notice
 from watchdog.document import Table
 from watchdog.notify import render, sanitize
 from watchdog.notify.dial import Deadline
-from watchdog.notify.notice import Notice
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.syslog_wire import SYSTEM_SOCKETS, UnixWire, Wire, parse_address
 from watchdog.rules.schema import Severity

@@ -13,10 +13,10 @@ from functools import reduce
 from typing import Any, ClassVar, Self
 
 from watchdog.alerts.alert import Alert
+from watchdog.alerts.notice import Notice
 from watchdog.clock import Clock, SystemClock
 from watchdog.document import Table
 from watchdog.notify import http, render, sanitize
-from watchdog.notify.notice import Notice
 from watchdog.notify.receiver import Receiver
 from watchdog.secret import Secret
 

@@ -64,13 +64,10 @@ class Ranking:
 
     def _newest(self) -> Samples:
         frame = self.view.frame
-        if self.counts is None:
-            values = np.broadcast_to(combine(self._expression, self.view.level), (len(frame.present),))
-            return Samples(frame.snapshot.at_ns, frame.present, values)
-        if not isinstance(self._expression, Operand):
-            msg = "order statistics of distributions are of one metric"
-            raise TypeError(msg)
-        return Samples(frame.snapshot.at_ns, *self.view.samples(self._expression.metric))
+        if isinstance(self._expression, Operand) and self.counts is not None:
+            return Samples(frame.snapshot.at_ns, *self.view.samples(self._expression.metric))
+        values = np.broadcast_to(combine(self._expression, self.view.level), (len(frame.present),))
+        return Samples(frame.snapshot.at_ns, frame.present, values)
 
     def misses(self, threshold: float, *, above: bool) -> bool:
         """Tell whether a tick without rows of a group is beyond the threshold too."""

@@ -47,7 +47,7 @@ class Stat:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One entry of `where`: a row passes if its value matches any of `any_of` (when there are some) and none of `none_of`.
+    """One entry of `where`: a row passes if its value matches any of `any_of` (if there are some), none of `none_of`.
 
     Patterns are as in the file without the leading `!`: shell-style globs for names and choices, numbers or ranges
     (`"1024-65535"`) for numbers, addresses or CIDR blocks for addresses.

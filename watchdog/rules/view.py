@@ -59,25 +59,18 @@ class View:
         """Start without a snapshot."""
         self.groups = groups
         self.where = where
-        self._frame: Frame | None = None
+        self.frame: Frame  # the newest snapshot, grouped; between `load` and `release` only
         self._mask: Mask | None = None
 
     def load(self, current: Frame, selection: Selection) -> None:
         """Take up the newest snapshot, already grouped."""
-        self._frame = current
+        self.frame = current
         self._mask = selection.mask(current.snapshot, self.where) if len(current.local) else None
 
     def release(self) -> None:
         """Forget the snapshot, so that its memory can go."""
-        self._frame = self._mask = None
-
-    @property
-    def frame(self) -> Frame:
-        """Return the newest snapshot, grouped; between `load` and `release` only."""
-        if self._frame is None:
-            msg = "no snapshot is loaded"
-            raise RuntimeError(msg)
-        return self._frame
+        del self.frame
+        self._mask = None
 
     def sums(self, metric: str) -> Numbers:
         """Return one whole number for each group present.

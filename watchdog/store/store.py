@@ -13,8 +13,8 @@ from sqlite3 import Connection
 from typing import Any
 
 from watchdog.alerts.grouping import GroupKey
+from watchdog.alerts.notice import Notice
 from watchdog.clock import SECOND_NS, Clock
-from watchdog.notify.notice import Notice
 from watchdog.store.database import Database
 
 FILE_NAME = "state.sqlite3"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from watchdog.alerts.alert import Alert, State
-from watchdog.notify.notice import Notice
+from watchdog.alerts.notice import Notice
 from watchdog.rules.schema import Severity
 
 STORM = Alert(

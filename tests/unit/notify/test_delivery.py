@@ -5,11 +5,11 @@ import threading
 import pytest
 
 from watchdog.alerts.alert import Alert, State
+from watchdog.alerts.notice import Notice
 from watchdog.clock import SystemClock
 from watchdog.errors import DeliveryError
 from watchdog.notify import delivery as delivery_module
 from watchdog.notify.delivery import Delivery
-from watchdog.notify.notice import Notice
 from watchdog.notify.outbox import Waiting
 from watchdog.rules.schema import Severity
 from watchdog.store.store import Store

@@ -1,7 +1,7 @@
 import pytest
 
 from watchdog.alerts.alert import Alert, State, fingerprint
-from watchdog.notify.notice import Notice
+from watchdog.alerts.notice import Notice
 from watchdog.notify.outbox import EXPIRY_NS, Outbox, Outcome, Waiting, merge
 from watchdog.rules.schema import Severity
 from watchdog.store.store import Store

@@ -4,9 +4,9 @@ import sqlite3
 import pytest
 
 from watchdog.alerts.alert import Alert, State
+from watchdog.alerts.notice import Notice
 from watchdog.errors import DeliveryError, StoreError
 from watchdog.notify import worker as worker_module
-from watchdog.notify.notice import Notice
 from watchdog.notify.outbox import Outbox
 from watchdog.notify.worker import ATTEMPT_SECONDS, Worker, backoff_seconds
 from watchdog.rules.schema import Severity

@@ -147,6 +147,20 @@ def test_only_if_gates_by_the_sum_over_the_window(run, make_rule):
     assert said(guarded.tick({"process": "a", "connects": 1})) == {"a": (0.98, WARNING, WARNING)}
 
 
+def test_only_if_of_a_gauge_looks_at_the_newest_tick(run, make_rule):
+    guarded = run(make_rule(stat="sum", above=0, only_if=Comparison(">", Operand("open"), 2)))
+    assert guarded.tick({"process": "a", "connects": 1, "open": 2}) == []
+    assert said(guarded.tick({"process": "a", "open": 3})) == {"a": (1, WARNING, WARNING)}
+    assert guarded.tick({"process": "a", "open": 2}) == []
+
+
+def test_only_if_of_a_distribution_counts_its_values(run, make_rule):
+    gate = Comparison("<", Operand("rtt"), 3)
+    guarded = run(make_rule(stat="sum", above=0, only_if=gate))
+    told = [guarded.tick({"process": "a", "connects": 1, "rtt": 9.0}) for _ in range(3)]
+    assert [bool(verdicts) for verdicts in told] == [True, True, False]
+
+
 def test_what_only_if_no_longer_lets_through_stops_holding(run, make_rule):
     gate = Comparison(">", Operand("connects"), 10)
     rule = make_rule(metric=ratio("connect_failures", "connects"), above=0.5, only_if=gate, window=2)

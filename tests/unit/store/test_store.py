@@ -4,8 +4,8 @@ import sqlite3
 import pytest
 
 from watchdog.alerts.alert import Alert, State
+from watchdog.alerts.notice import Notice
 from watchdog.errors import StoreError
-from watchdog.notify.notice import Notice
 from watchdog.notify.outbox import Attempt, Outbox, Outcome
 from watchdog.rules.schema import Severity
 from watchdog.store.store import KEEP_ROWS, Store
