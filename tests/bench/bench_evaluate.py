@@ -4,8 +4,8 @@ Run with `python tests/bench/bench_evaluate.py [GROUPS]`; each size runs in its 
 is its own. Prints a Markdown table.
 
 Every tick has one row a group, in another order each time, and every group changes in every metric. The rules: 10
-(metric, stat, window) of rates, sums, a gated ratio, a mean, a maximum and percentiles; each over 2 `by` (as many groups
-in both) and 2 `where`; variants with other thresholds make up the 100. Those of the first 40 fire for some of the groups.
+(metric, stat, window) of rates, sums, a gated ratio, a mean, a maximum and percentiles; each over 2 `by` (as many
+groups in both) and 2 `where`; variants with other thresholds make up the 100. The first 40 fire for some of the groups.
 """
 
 from __future__ import annotations

@@ -62,8 +62,8 @@ class Condition:
 class Thresholds:
     """When to fire and when to clear, for each severity that the rule names.
 
-    With `above`, an instance is over `fire[s]` when value > fire[s] and over `clear[s]` when value >= clear[s]; else with
-    < and <=. `clear` has the same keys as `fire`; where the file gives none, it is what just no longer fires.
+    With `above`, an instance is over `fire[s]` when value > fire[s] and over `clear[s]` when value >= clear[s]; else
+    with < and <=. `clear` has the same keys as `fire`; where the file gives none, it is what just no longer fires.
     """
 
     above: bool

@@ -1,0 +1,58 @@
+"""Expressions over all groups at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from watchdog.rules.arithmetic import combine, degree, never_too_high
+from watchdog.rules.expression import parse
+
+VALUES = {"connects": np.array([0.0, 4.0, 0.0]), "accepts": np.array([0.0, 2.0, 5.0])}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("connects + accepts", [0, 6, 5]),
+        ("connects - accepts", [0, 2, -5]),
+        ("connects * accepts", [0, 8, 0]),
+        ("connects / accepts", [0, 2, 0]),
+        ("accepts / connects", [0, 0.5, np.inf]),
+        ("(connects - accepts) / connects", [0, 0.5, -np.inf]),
+        ("connects / 2 + 1", [1, 3, 1]),
+    ],
+)
+def test_values_are_combined_group_by_group(text, expected):
+    assert combine(parse(text), VALUES.__getitem__).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("connects + accepts", 1),
+        ("2 * connects / 3", 1),
+        ("connects / accepts", 0),
+        ("connects * accepts", 2),
+        ("connects + 5", None),
+        ("(connects + 5) * accepts", None),
+    ],
+)
+def test_the_power_of_time_is_that_of_the_terms(text, expected):
+    assert degree(parse(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("connects + 2 * accepts", True),
+        ("connects / 2", True),
+        ("connects - 5", True),
+        ("connects / accepts", False),
+        ("connects - accepts", False),
+        ("5 - connects", False),
+        ("(connects - accepts) * 2", False),
+    ],
+)
+def test_values_are_never_too_high_where_more_of_any_metric_only_adds(text, expected):
+    assert never_too_high(parse(text)) is expected
