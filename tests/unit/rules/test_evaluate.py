@@ -126,6 +126,16 @@ def test_a_ratio_is_that_of_the_window_sums(run, make_rule):
     assert value == 0.5
 
 
+def test_a_share_of_whole_numbers_is_exact_whatever_the_time(run, make_rule):
+    guarded = run(make_rule(metric=ratio("connect_failures", "connects"), above=0, window=7)).quiet(7)
+    assert said(guarded.tick({"process": "a", "connects": 50, "connect_failures": 49}))["a"][0] == 49 / 50
+
+
+def test_a_number_beside_a_rate_is_per_second_too(run, make_rule):
+    guarded = run(make_rule(metric=Operation("+", Operand("connects"), Constant(5)), above=14, window=2)).quiet(2)
+    assert said(guarded.tick({"process": "a", "connects": 20})) == {"a": (15, WARNING, WARNING)}
+
+
 def test_nothing_by_nothing_is_nothing_and_something_by_nothing_is_infinite(run, make_rule):
     guarded = run(make_rule(metric=ratio("retransmits", "packets_sent"), stat="sum", above=0.1), watched="ab")
     verdicts = guarded.tick({"process": "a"}, {"process": "b", "retransmits": 1})
