@@ -16,7 +16,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "doctor",
         help="tell what this kernel offers, what is missing, and the remedy",
         description="Look at everything that the watchdog needs of this host, load its programs for real, and tell"
-        " line by line: ok, note (works, with less) or missing, with the remedy. Exit code 0, or 4 if something is missing.",
+        " line by line: ok, note (works, with less) or missing, with the remedy. Exit code: 0, or 4 if anything is.",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON array")
     parser.set_defaults(run=run)

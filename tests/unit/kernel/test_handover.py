@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +20,7 @@ def channel():
 
 
 def open_descriptors():
-    return set(os.listdir("/proc/self/fd"))
+    return {link.name for link in Path("/proc/self/fd").iterdir()}
 
 
 def send(there, message, fds):

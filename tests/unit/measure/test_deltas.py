@@ -40,9 +40,14 @@ def reading(live=(), closed=(), at_ns=SECOND, sums=()):
 
 def test_a_new_connection_counts_from_its_birth():
     row = connection(
-        flags=FLAG_CONNECT, established_ns=1_000_005, bytes_sent=7, bytes_received=9, packets_sent=3, packets_received=2,
+        flags=FLAG_CONNECT,
+        established_ns=1_000_005,
+        bytes_sent=7,
+        bytes_received=9,
+        packets_sent=3,
+        packets_received=2,
         srtt_us=1500,
-    )  # fmt: skip
+    )
     changes = Deltas().advance(reading(live=[row]))
     counted = {name: values[0] for name, values in changes.metrics.items()}
 
