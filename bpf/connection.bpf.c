@@ -203,6 +203,14 @@ static __always_inline void fill(struct connection *row, struct sock *sk, struct
 	row->resets_received = s->resets_received;
 	row->srtt_us = tp->srtt_us >> 3;
 	row->netns = sk->__sk_common.skc_net->ns.inum;
+	row->drops = sk->sk_drops;
+	if (sk->__sk_common.skc_state == TCP_LISTEN) {
+		row->send_queue = sk->sk_max_ack_backlog;
+		row->receive_queue = sk->sk_ack_backlog;
+	} else {
+		row->send_queue = tp->write_seq - tp->snd_una;
+		row->receive_queue = tp->rcv_nxt - tp->copied_seq - !!(sk->__sk_common.skc_flags & (1UL << SOCK_DONE));
+	}
 	/* skc_num is 0 by the time of CLOSE (inet_put_port comes first), inet_sport is not. */
 	row->local_port = bpf_ntohs(((struct inet_sock *)tp)->inet_sport);
 	row->remote_port = bpf_ntohs(sk->__sk_common.skc_dport);
@@ -330,8 +338,11 @@ static __always_inline int on_listen(struct sock *sk)
 {
 	struct following *s = follow(sk);
 
-	if (s && s->rank < RANK_HOLDER)
-		own_current(s);
+	if (!s)
+		return 0;
+	own_current(s);
+	if (!s->born_ns)
+		s->born_ns = bpf_ktime_get_boot_ns(); /* what it drops counts from now on */
 	return 0;
 }
 

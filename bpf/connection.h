@@ -55,6 +55,10 @@ struct connection {
 	u32 resets_received;
 	u32 srtt_us;
 	u32 netns; /* inode number */
+	u32 send_queue; /* bytes not yet acknowledged; listeners: most that may wait for accept */
+	u32 receive_queue; /* bytes not yet read; listeners: how many wait for accept */
+	u32 drops; /* listeners: connections that found no room; wraps */
+	u32 pad;
 	u16 local_port; /* host order */
 	u16 remote_port; /* host order */
 	u16 error; /* sk_err at the end, a positive errno */
@@ -94,6 +98,6 @@ struct sums {
 };
 
 _Static_assert(sizeof(struct owner) == 72, "struct owner has no hidden padding");
-_Static_assert(sizeof(struct connection) == 192, "struct connection has no hidden padding");
+_Static_assert(sizeof(struct connection) == 208, "struct connection has no hidden padding");
 _Static_assert(sizeof(struct sums_key) == 24, "struct sums_key has no hidden padding");
 _Static_assert(sizeof(struct sums) == 168, "struct sums has no hidden padding");

@@ -50,6 +50,11 @@ class Reader:
         self.quality = answer["quality"]
         return Rows(row for row in answer["rows"] if port in (None, row["local_port"], row["remote_port"]))
 
+    def by_port(self, port: int, state: str) -> dict:
+        """Read now; return the sums of this process's sockets on a local port, in a state."""
+        rows = self.ask("read")["by_port"]
+        return next(row for row in rows if (row["local_port"], row["state"]) == (port, state))
+
     def until(self, complete: Callable[[Rows], bool], port: int | None = None) -> Rows:
         """Read until the rows are complete: the kernel ends connections after close() has returned."""
         end = time.monotonic() + PATIENCE_SECONDS

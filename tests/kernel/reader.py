@@ -30,7 +30,8 @@ def main() -> None:
         tally.add(changes, snapshot)
         for name in quality:
             quality[name] += getattr(snapshot.quality, name)
-        print(json.dumps({"rows": tally.connections(), "quality": quality}), flush=True)
+        by_port = tally.by(["local_port", "state", "process"])
+        print(json.dumps({"rows": tally.connections(), "by_port": by_port, "quality": quality}), flush=True)
     collector.close()
 
 

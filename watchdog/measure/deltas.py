@@ -23,9 +23,12 @@ Rows = NDArray[np.void]
 Ids = NDArray[np.uint64]
 
 _WIDE = ("bytes_sent", "bytes_received")
-_WRAPPING = ("packets_sent", "packets_received", "retransmits", "resets_sent", "resets_received")  # u32 in the kernel
+_WRAPPING = ("packets_sent", "packets_received", "retransmits", "resets_sent", "resets_received", "drops")  # u32
+_SINCE_BIRTH = (*_WIDE, "packets_sent", "packets_received", "retransmits", "drops")  # the others: since we follow it
 _OUT, _IN = DIRECTIONS.index("out"), DIRECTIONS.index("in")
-_LISTEN, _ESTABLISHED = STATES.index("LISTEN"), STATES.index("ESTABLISHED")
+_LISTEN = STATES.index("LISTEN")
+_OPENING = [STATES.index(name) for name in ("SYN_SENT", "SYN_RECV")]
+_FIN_QUEUED = [STATES.index(name) for name in ("FIN_WAIT1", "CLOSING", "LAST_ACK")]
 # A connection without a file (closed with data still to send, handed over in a message) is not in the pass. What is
 # known of it is kept so long; tcp_orphan_retries and keepalive end real ones sooner.
 _KEEP_NS = 15 * 60 * SECOND_NS
@@ -60,8 +63,8 @@ for _number, _name in {
 class Changes:
     """What one tick changed, one row per connection.
 
-    `rows`: (n,) of `CONNECTION`, without listeners; those with cookie 0 are sums of connections that the kernel could
-    not keep apart. `failure`: (n,) index into `FAILURES`. `metrics`: by name, (n,) float64: counters' changes, `open`,
+    `rows`: (n,) of `CONNECTION`, listeners (`is_listener`) included; those with cookie 0 are sums of connections that
+    the kernel could not keep apart. `failure`: (n,) index into `FAILURES`. `metrics`: by name, (n,) float64: counters' changes, `open`,
     and distributions in seconds with NaN for none.
     """
 
@@ -74,6 +77,12 @@ def ids_of(rows: Rows) -> Ids:
     """Return what tells the connections of `rows` apart: socket cookie and, above it, the socket's life."""
     ids: Ids = rows["cookie"] ^ (rows["life"].astype(np.uint64) << np.uint64(48))
     return ids
+
+
+def is_listener(rows: Rows) -> NDArray[np.bool_]:
+    """Tell, (n,), which rows are listening sockets."""
+    listening: NDArray[np.bool_] = rows["state"] == _LISTEN
+    return listening
 
 
 class Deltas:
@@ -94,19 +103,19 @@ class Deltas:
         failure = _failures(rows)
         _connect_failures(rows, failure, metrics)
         _distributions(rows, metrics)
+        _queues(rows, metrics)
         self._remember(rows, ids, at[known], reading.at_ns)
         return self._with_sums(Changes(rows, failure, metrics), reading)
 
     def _current(self, reading: Reading) -> Rows:
         # One row per connection: the final one where it ended while we read.
-        listening = reading.live["state"] == _LISTEN
-        live = reading.live[~listening]
+        live = reading.live
         if len(reading.closed):
             live = live[~np.isin(ids_of(live), ids_of(reading.closed))]
         rows = np.concatenate([live, reading.closed])
         unknown = rows["direction"] == 0
         if unknown.any():  # older than the programs: the port tells
-            ports = _ports(reading.live[listening])
+            ports = _ports(live[is_listener(live)])
             rows["direction"][unknown] = np.where(np.isin(_ports(rows[unknown]), ports), _IN, _OUT)
         return rows
 
@@ -120,7 +129,7 @@ class Deltas:
         before = np.zeros(len(rows), _KNOWN)
         before[known] = self._known[at[known]]
         baseline = ~known & (rows["born_ns"] == 0)
-        for name in (*_WIDE, "packets_sent", "packets_received", "retransmits"):
+        for name in _SINCE_BIRTH:
             before[name][baseline] = rows[name][baseline]
         return before
 
@@ -160,7 +169,8 @@ class Deltas:
         }
         for column, name in enumerate(SUMMED):
             metrics[name][-len(new) :] = table[:, column]
-        metrics["open"][-len(new) :] = 0
+        for name in ("open", "send_queue", "receive_queue", "listen_drops"):
+            metrics[name][-len(new) :] = 0
         failure = np.concatenate([changes.failure, np.zeros(len(new), np.uint8)])
         return Changes(np.concatenate([changes.rows, extra]), failure, metrics)
 
@@ -178,11 +188,12 @@ def _counters(rows: Rows, before: Rows, known: NDArray[np.bool_]) -> dict[str, N
         "established": established,
         "accepts": (fresh & FLAG_ACCEPTED) != 0,
         "closes": rows["ended_ns"] != 0,
-        "open": rows["ended_ns"] == 0,
+        "open": (rows["ended_ns"] == 0) & ~is_listener(rows),
     }
     # Signed: the FIN is taken off bytes_received when its flag is seen, which may be one reading after the byte.
     metrics |= {name: (rows[name] - before[name]).view(np.int64) for name in _WIDE}
     metrics |= {name: rows[name] - before[name] for name in _WRAPPING}
+    metrics["listen_drops"] = np.where(is_listener(rows), metrics.pop("drops"), 0)
     return {name: np.asarray(values, np.float64) for name, values in metrics.items()}
 
 
@@ -209,3 +220,14 @@ def _distributions(rows: Rows, metrics: dict[str, Numbers]) -> None:
     metrics["rtt"] = np.where(heard, rows["srtt_us"] / 1e6, np.nan)
     life = (rows["ended_ns"] - rows["born_ns"]).view(np.int64) / SECOND_NS
     metrics["lifetime"] = np.where((rows["ended_ns"] != 0) & born, life, np.nan)
+
+
+def _queues(rows: Rows, metrics: dict[str, Numbers]) -> None:
+    listening = is_listener(rows)
+    # A SYN or FIN in the queue is a sequence number, not a byte.
+    with_data = (metrics["open"] > 0) & ~np.isin(rows["state"], _OPENING)
+    unacknowledged = rows["send_queue"].astype(np.int64) - np.isin(rows["state"], _FIN_QUEUED)
+    metrics["send_queue"] = np.where(with_data, np.maximum(unacknowledged, 0), 0).astype(np.float64)
+    metrics["receive_queue"] = np.where(with_data, rows["receive_queue"].astype(np.int32), 0).clip(0).astype(np.float64)
+    share = rows["receive_queue"] / np.maximum(rows["send_queue"], 1)
+    metrics["accept_queue"] = np.where(listening, share, np.nan)

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.measure.catalogue import DIMENSIONS, DIRECTIONS, METRICS, Kind, Values
-from watchdog.measure.deltas import Changes, ids_of
+from watchdog.measure.deltas import Changes, ids_of, is_listener
 from watchdog.measure.snapshot import Snapshot
 
 _OWN = ("lost_connections", "missed_ticks")  # the watchdog's, not the host's
 COUNTERS = tuple(name for name, metric in METRICS.items() if metric.kind is Kind.COUNTER and name not in _OWN)
+GAUGES = tuple(name for name, metric in METRICS.items() if metric.kind is Kind.GAUGE)
 DISTRIBUTIONS = tuple(name for name, metric in METRICS.items() if metric.kind is Kind.DISTRIBUTION)
 _SHOWN = ("pid", *(name for name in DIMENSIONS if name != "pid"))
 _TRAFFIC = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "retransmits")
@@ -33,7 +34,7 @@ class _Tick:
 @dataclass(slots=True)
 class _Group:
     sums: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(COUNTERS), np.int64))
-    open: int = 0
+    now: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(GAUGES), np.int64))
     distributions: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in DISTRIBUTIONS})
 
 
@@ -58,7 +59,8 @@ class Tally:
         for tick in self._ticks:
             ids = ids_of(tick.changes.rows)
             counters = [tick.changes.metrics[name].astype(np.int64).tolist() for name in COUNTERS]
-            for number in range(len(ids) - 1):
+            listening = is_listener(tick.changes.rows)
+            for number in np.flatnonzero(~listening[:-1]).tolist():
                 key = int(ids[number])
                 changed = {name: counters[column][number] for column, name in enumerate(COUNTERS)}
                 before = rows.get(key)
@@ -74,17 +76,18 @@ class Tally:
     def by(self, dimensions: Sequence[str]) -> list[Row]:
         """Return one row per combination of the dimensions' values, most bytes first.
 
-        Counters are sums over the time, `open` is as last seen, distributions are summed up in seconds.
+        Counters are sums over the time, gauges are as last seen, distributions are summed up in seconds.
         """
         groups: dict[tuple[str, ...], _Group] = {}
         for tick in self._ticks:
             for group in groups.values():
-                group.open = 0
+                group.now[:] = 0
             _add_to_groups(groups, tick, dimensions)
         rows = []
         for key, group in groups.items():
             row: Row = {name: _plain(name, text) for name, text in zip(dimensions, key, strict=True)}
-            row |= dict(zip(COUNTERS, group.sums.tolist(), strict=True)) | {"open": group.open}
+            row |= dict(zip(COUNTERS, group.sums.tolist(), strict=True))
+            row |= dict(zip(GAUGES, group.now.tolist(), strict=True))
             row |= {name: _summary(values) for name, values in group.distributions.items()}
             rows.append(row)
         return sorted(rows, key=_bytes, reverse=True)
@@ -95,13 +98,13 @@ def _add_to_groups(groups: dict[tuple[str, ...], _Group], tick: _Tick, dimension
     codes = np.stack([snapshot.dimensions[name][:-1] for name in dimensions], axis=1)
     unique, inverse = np.unique(codes, axis=0, return_inverse=True)
     inverse = inverse.reshape(-1)
-    sums = np.stack([np.bincount(inverse, metrics[name][:-1], len(unique)) for name in (*COUNTERS, "open")])
+    sums = np.stack([np.bincount(inverse, metrics[name][:-1], len(unique)) for name in (*COUNTERS, *GAUGES)])
     here = []
     for number, values in enumerate(unique.tolist()):
         key = tuple(snapshot.names.text(name, code) for name, code in zip(dimensions, values, strict=True))
         group = groups.setdefault(key, _Group())
-        group.sums += sums[:-1, number].astype(np.int64)
-        group.open += int(sums[-1, number])
+        group.sums += sums[: len(COUNTERS), number].astype(np.int64)
+        group.now += sums[len(COUNTERS) :, number].astype(np.int64)
         here.append(group)
     for name in DISTRIBUTIONS:
         column = metrics[name][:-1]

@@ -8,7 +8,7 @@ import pytest
 from watchdog.kernel.collector import Reading
 from watchdog.kernel.layout import CONNECTION, FLAG_ACCEPTED, FLAG_CONNECT, FLAG_FAILED, SUMMED, SUMS, SUMS_KEY
 from watchdog.measure.catalogue import DIRECTIONS, FAILURES, STATES
-from watchdog.measure.deltas import Deltas
+from watchdog.measure.deltas import Deltas, is_listener
 from watchdog.quality import Quality
 
 OUT, IN = DIRECTIONS.index("out"), DIRECTIONS.index("in")
@@ -23,8 +23,9 @@ def connection(**values):
     return row
 
 
-def listener(port, netns=1):
-    return connection(cookie=99, state=STATES.index("LISTEN"), direction=0, local_port=port, netns=netns, born_ns=0)
+def listener(port, **values):
+    listening = {"cookie": 99, "state": STATES.index("LISTEN"), "direction": 0, "born_ns": 0, "netns": 1}
+    return connection(**listening | values, local_port=port)
 
 
 def reading(live=(), closed=(), at_ns=SECOND, sums=()):
@@ -150,7 +151,36 @@ def test_the_fin_taken_back_one_reading_later_leaves_the_total_right():
 def test_listeners_are_no_connections():
     changes = Deltas().advance(reading(live=[listener(80), connection()]))
 
-    assert changes.rows["cookie"].tolist() == [1]
+    assert is_listener(changes.rows).tolist() == [True, False]
+    assert changes.metrics["open"].tolist() == [0, 1]
+
+
+def test_the_accept_queue_is_a_share_of_its_limit():
+    changes = Deltas().advance(reading(live=[listener(80, receive_queue=3, send_queue=4), connection()]))
+
+    assert changes.metrics["accept_queue"][0] == 0.75
+    assert np.isnan(changes.metrics["accept_queue"][1])
+
+
+def test_a_listeners_drops_count_from_when_it_was_first_seen_or_began():
+    deltas = Deltas()
+    old = deltas.advance(reading(live=[listener(80, drops=100)]))
+    later = deltas.advance(reading(live=[listener(80, drops=103), listener(81, cookie=98, born_ns=7, drops=5)]))
+
+    assert old.metrics["listen_drops"].tolist() == [0]
+    assert later.metrics["listen_drops"].tolist() == [3, 5]
+
+
+@pytest.mark.parametrize(
+    ("state", "queue", "unacknowledged"),
+    [("ESTABLISHED", 10, 10), ("SYN_SENT", 1, 0), ("FIN_WAIT1", 11, 10), ("LAST_ACK", 1, 0), ("FIN_WAIT2", 0, 0)],
+)
+def test_a_syn_or_fin_in_the_queue_is_no_byte(state, queue, unacknowledged):
+    row = connection(state=STATES.index(state), send_queue=queue, receive_queue=6)
+    changes = Deltas().advance(reading(live=[row]))
+
+    assert changes.metrics["send_queue"][0] == unacknowledged
+    assert changes.metrics["receive_queue"][0] == (0 if state == "SYN_SENT" else 6)
 
 
 def test_the_direction_of_an_old_connection_is_told_by_the_listeners():
@@ -163,9 +193,8 @@ def test_the_direction_of_an_old_connection_is_told_by_the_listeners():
     ]
     changes = Deltas().advance(reading(live=rows))
 
-    assert dict(zip(changes.rows["cookie"].tolist(), changes.rows["direction"].tolist(), strict=True)) == {
-        1: IN, 2: OUT, 3: OUT,
-    }  # fmt: skip
+    directions = dict(zip(changes.rows["cookie"].tolist(), changes.rows["direction"].tolist(), strict=True))
+    assert {cookie: directions[cookie] for cookie in (1, 2, 3)} == {1: IN, 2: OUT, 3: OUT}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,75 @@
+"""What waits in queues is what the kernel and the program itself say waits there."""
+
+import contextlib
+import fcntl
+import socket
+import struct
+import termios
+import time
+
+
+def unread(connection):
+    return struct.unpack("i", fcntl.ioctl(connection, termios.FIONREAD, b"\0" * 4))[0]
+
+
+def unacknowledged(connection):
+    return struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, b"\0" * 4))[0]
+
+
+def settled(connection, peer):
+    """Wait until the kernel moves nothing from one end to the other any more."""
+    before = None
+    while (now := (unacknowledged(connection), unread(peer))) != before:
+        before = now
+        time.sleep(0.05)
+
+
+def test_a_reader_that_does_not_read_shows_in_both_queues(reader):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client, server.accept()[0] as accepted:
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    client.send(b"s" * 65_536)
+            settled(client, accepted)
+            sender = reader.by_port(client.getsockname()[1], "ESTABLISHED")
+            receiver = reader.by_port(port, "ESTABLISHED")
+            expected = unacknowledged(client), unread(accepted)
+
+    assert (sender["send_queue"], receiver["receive_queue"]) == expected
+    assert expected[1] > 0
+    assert (sender["receive_queue"], receiver["send_queue"]) == (0, 0)
+
+
+def test_the_accept_queue_and_its_drops_show_at_the_listener(reader):
+    with socket.create_server(("127.0.0.1", 0), backlog=4) as server, contextlib.ExitStack() as clients:
+        port = server.getsockname()[1]
+        before = reader.by_port(port, "LISTEN")
+        for _ in range(2):
+            clients.enter_context(socket.create_connection(("127.0.0.1", port)))
+        half = reader.by_port(port, "LISTEN")
+        for _ in range(12):
+            client = clients.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", port))
+        full = reader.by_port(port, "LISTEN")
+
+    assert before["accept_queue"]["max"] == 0
+    assert half["accept_queue"]["max"] == 0.5
+    assert full["accept_queue"]["max"] == 5 / 4  # the kernel takes one more than the limit
+    assert (before["listen_drops"], half["listen_drops"]) == (0, 0)
+    assert full["listen_drops"] >= 9
+
+
+def test_a_leak_of_closed_by_peer_connections_shows_by_state(reader):
+    count = 7
+    with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as held:
+        port = server.getsockname()[1]
+        for _ in range(count):
+            client = socket.create_connection(("127.0.0.1", port))
+            held.enter_context(server.accept()[0])
+            client.close()
+        row = reader.by_port(port, "CLOSE_WAIT")
+
+    assert row["open"] == count
