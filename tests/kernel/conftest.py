@@ -1,16 +1,20 @@
 """Kernel tests run the real programs in the real kernel; they fail where BPF is refused."""
 
+import contextlib
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 READER = Path(__file__).with_name("reader.py")
+GENERATORS = Path(__file__).with_name("generators")
 PATIENCE_SECONDS = 20
+UNAVAILABLE = 77  # a generator's exit status where the kernel lacks what it needs; its stderr tells what
 
 
 class Rows(list):
@@ -44,29 +48,33 @@ class Reader:
         self.process.stdin.flush()
         return self._answer()
 
-    def rows(self, port: int | None = None) -> Rows:
-        """Read now; return the rows of everything since the start, or of connections to and from a server's port."""
+    def rows(self, port: int | None = None, netns: int | None = None) -> Rows:
+        """Read now; return the rows since the start: all, those of a server's port, those of a network namespace."""
         answer = self.ask("read")
         self.quality = answer["quality"]
-        return Rows(row for row in answer["rows"] if port in (None, row["local_port"], row["remote_port"]))
+        return Rows(
+            row
+            for row in answer["rows"]
+            if port in (None, row["local_port"], row["remote_port"]) and netns in (None, row["netns"])
+        )
 
     def by_port(self, port: int, state: str) -> dict:
         """Read now; return the sums of this process's sockets on a local port, in a state."""
         rows = self.ask("read")["by_port"]
         return next(row for row in rows if (row["local_port"], row["state"]) == (port, state))
 
-    def until(self, complete: Callable[[Rows], bool], port: int | None = None) -> Rows:
+    def until(self, complete: Callable[[Rows], bool], port: int | None = None, netns: int | None = None) -> Rows:
         """Read until the rows are complete: the kernel ends connections after close() has returned."""
         end = time.monotonic() + PATIENCE_SECONDS
         while True:
-            rows = self.rows(port)
+            rows = self.rows(port, netns)
             if complete(rows) or time.monotonic() > end:
                 return rows
             time.sleep(0.05)
 
-    def until_closed(self, count: int, port: int | None = None) -> Rows:
+    def until_closed(self, count: int, port: int | None = None, netns: int | None = None) -> Rows:
         """Read until so many ends of connections are closed."""
-        return self.until(lambda rows: rows.total("closes") >= count, port)
+        return self.until(lambda rows: rows.total("closes") >= count, port, netns)
 
     def stop(self) -> None:
         self.process.stdin.close()
@@ -97,3 +105,104 @@ def start_reader() -> Iterator[Callable[..., Reader]]:
 def reader(start_reader: Callable[..., Reader]) -> Reader:
     """Return a collecting process whose baseline is taken."""
     return start_reader()
+
+
+class Program:
+    """A program that makes traffic: it prints one JSON object a line, and ends when its standard input does."""
+
+    def __init__(self, *command: object) -> None:
+        self.process = subprocess.Popen(
+            list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.pid = self.process.pid
+
+    def hear(self) -> dict:
+        """Return the next object; skip the test where the kernel lacks what the program is about."""
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait(PATIENCE_SECONDS)
+            message = self.process.stderr.read().strip()
+            if self.process.returncode == UNAVAILABLE:
+                pytest.skip(message)
+            pytest.fail(message or "the program ended without a word")
+        return json.loads(line)
+
+    def tell(self, word: str = "") -> None:
+        """Let the program go on."""
+        self.process.stdin.write(f"{word}\n")
+        self.process.stdin.flush()
+
+    def end(self) -> None:
+        """Let the program end by itself."""
+        self.process.stdin.close()
+        assert self.process.wait(PATIENCE_SECONDS) == 0, self.process.stderr.read()
+
+    def remove(self) -> None:
+        self.process.kill()
+        self.process.wait(PATIENCE_SECONDS)
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
+
+
+class Namespace:
+    """A network namespace with nothing but its loopback, so that the kernel's own totals in it are the test's alone."""
+
+    def __init__(self, run: Callable[..., Program]) -> None:
+        self._run = run
+        script = "ip link set lo up && echo '{}' && exec cat"
+        self._holder = run("unshare", "--net", "sh", "-c", script)
+        self._holder.hear()
+        self.inode = Path(f"/proc/{self._holder.pid}/ns/net").stat().st_ino
+
+    def command(self, *command: object) -> list[str]:
+        return ["nsenter", f"--net=/proc/{self._holder.pid}/ns/net", *map(str, command)]
+
+    def run(self, *command: object) -> Program:
+        """Start a program inside."""
+        return self._run(*self.command(*command))
+
+    def set(self, *command: object) -> None:
+        """Run a command inside to its end."""
+        subprocess.run(self.command(*command), check=True, capture_output=True)
+
+    def totals(self) -> dict[str, int]:
+        """Return what the kernel counted in it: the Tcp lines of /proc/net/snmp (RFC 4022)."""
+        lines = Path(f"/proc/{self._holder.pid}/net/snmp").read_text(encoding="ascii").splitlines()
+        names, values = (line.split()[1:] for line in lines if line.startswith("Tcp:"))
+        return dict(zip(names, map(int, values), strict=True))
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[..., Program]]:
+    """Return a function that starts a program; it is killed with the test."""
+    programs = []
+
+    def start(*command: object) -> Program:
+        programs.append(Program(*command))
+        return programs[-1]
+
+    yield start
+    for program in reversed(programs):
+        program.remove()
+
+
+@pytest.fixture
+def namespace(run: Callable[..., Program]) -> Namespace:
+    """Return a fresh network namespace."""
+    return Namespace(run)
+
+
+@pytest.fixture(scope="session")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that builds one of generators/*.c and returns its path."""
+    folder = tmp_path_factory.mktemp("generators")
+
+    @cache
+    def build(name: str) -> Path:
+        warnings = ("-Wall", "-Wextra", "-Werror")
+        source, program = GENERATORS / f"{name}.c", folder / name
+        subprocess.run(["gcc", "-O2", *warnings, "-pthread", "-o", program, source], check=True)
+        return program
+
+    return build
