@@ -14,6 +14,7 @@
 #define AF_INET 2
 #define AF_INET6 10
 #define IPPROTO_TCP 6
+#define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
 
 #ifndef LEDGER_CAPACITY
 #define LEDGER_CAPACITY 65536
@@ -140,17 +141,25 @@ static __always_inline void lose(int kind)
 		__sync_fetch_and_add(count, 1);
 }
 
+/* Tell whether the process kept as owner had the name that this one has now. */
+static __always_inline bool named(struct owner *owner, struct task_struct *leader)
+{
+	return *(u64 *)owner->comm == *(u64 *)leader->comm && *(u64 *)(owner->comm + 8) == *(u64 *)(leader->comm + 8);
+}
+
 static __always_inline void own(struct owner *owner, struct task_struct *task)
 {
 	struct task_struct *leader = task->group_leader;
 	const struct cred *cred = task->cred;
 	struct css_set *cgroups = task->cgroups;
 	struct mm_struct *mm = task->mm;
+	bool same_name = 0;
 	struct file *exe;
 
 	owner->tgid = task->tgid;
 	owner->cgroup_id = 0;
 	if (leader) {
+		same_name = named(owner, leader);
 		owner->start_ns = leader->start_boottime;
 		__builtin_memcpy(owner->comm, leader->comm, COMM_LEN);
 	}
@@ -158,9 +167,11 @@ static __always_inline void own(struct owner *owner, struct task_struct *task)
 		owner->uid = cred->uid;
 	if (cgroups && cgroups->dfl_cgrp && cgroups->dfl_cgrp->kn)
 		owner->cgroup_id = cgroups->dfl_cgrp->kn->id;
+	if (!mm && same_name)
+		return; /* it exits, and gives its memory back before its files: still the executable that was known */
 	__builtin_memset(owner->exe, 0, EXE_LEN);
 	if (!mm)
-		return; /* a kernel thread */
+		return;
 	exe = mm->exe_file;
 	if (exe && exe->f_path.dentry)
 		bpf_probe_read_kernel_str(owner->exe, EXE_LEN, exe->f_path.dentry->d_name.name);
@@ -291,12 +302,17 @@ static __always_inline bool observing(u32 tgid)
 	return observer && observer->tgid == tgid;
 }
 
-/* Take the current process as owner where nothing better is known. Only for transitions made in process context. */
+/*
+ * Take the current process as owner where nothing better is known. Only for
+ * transitions made in process context. A kernel thread is nobody's owner: it
+ * closes what an io_uring held (io_ring_exit_work), or what was lost in a
+ * message over a unix socket.
+ */
 static __always_inline void own_current(struct following *s)
 {
 	struct task_struct *task = current_task();
 
-	if (s->rank > RANK_LISTENER || observing(task->tgid))
+	if (s->rank > RANK_LISTENER || task->flags & PF_KTHREAD || observing(task->tgid))
 		return;
 	own(&s->owner, task);
 	s->rank = RANK_HOLDER;
@@ -481,8 +497,7 @@ static __always_inline void hold(struct following *s, struct task_struct *task, 
 	if (!leader)
 		return;
 	if (s->owner.tgid == task->tgid && s->owner.start_ns == leader->start_boottime) {
-		if (*(u64 *)s->owner.comm != *(u64 *)leader->comm ||
-		    *(u64 *)(s->owner.comm + 8) != *(u64 *)(leader->comm + 8))
+		if (!named(&s->owner, leader))
 			own(&s->owner, task); /* exec in place */
 		if (s->rank < RANK_HOLDER)
 			s->rank = RANK_HOLDER;

@@ -62,6 +62,7 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
     "cgroup": (("struct kernfs_node *kn", "kn"),),
     "css_set": (("struct cgroup *dfl_cgrp", "dfl_cgrp"),),
     "task_struct": (
+        ("u32 flags", "flags"),
         ("pid_t tgid", "tgid"),
         ("char comm[16]", "comm"),
         ("u64 start_boottime", "start_boottime"),
