@@ -40,8 +40,12 @@ class Reader:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._answer()  # the baseline is taken
         self.quality: dict[str, int] = {}
+        try:
+            self._answer()  # the baseline is taken
+        except BaseException:
+            self.stop()
+            raise
 
     def ask(self, question: str) -> dict:
         self.process.stdin.write(f"{question}\n")
