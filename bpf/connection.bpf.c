@@ -113,7 +113,7 @@ BPF_HASH(ledger, u64, struct connection, LEDGER_CAPACITY);
  */
 BPF_HASH(sums, struct sums_key, struct sums, SUMS_CAPACITY);
 
-/* enum loss -> how often since the programs were loaded. 24 bytes. */
+/* enum loss -> how often since the programs were loaded. 40 bytes. */
 BPF_ARRAY(losses, u64, LOSS_KINDS);
 
 /*

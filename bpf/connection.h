@@ -28,7 +28,9 @@ enum loss {
 	LOSS_LEDGER_FULL = 0, /* folded into `sums`: totals exact, detail lost */
 	LOSS_SUMS_FULL = 1, /* neither map had room: lost */
 	LOSS_STORAGE = 2, /* no memory to follow a socket */
-	LOSS_KINDS = 3,
+	LOSS_RESPONSES = 3, /* answers whose latency found no room */
+	LOSS_DATAGRAMS = 4, /* UDP messages whose process found no room */
+	LOSS_KINDS = 5,
 };
 
 /* A process, as it was when it took the socket. All zero: not known. */
@@ -97,7 +99,33 @@ struct sums {
 	struct owner owner;
 };
 
+/* A record of `responses`. */
+struct response {
+	u64 cookie;
+	u64 latency_ns; /* last send to first receive after it */
+};
+
+/* Key and value of `datagrams`: UDP of one process. */
+struct datagrams_key {
+	u64 start_ns;
+	u32 tgid;
+	u32 netns;
+	u32 family; /* AF_INET 2, AF_INET6 10 */
+	u32 pad;
+};
+
+struct datagrams {
+	u64 bytes_sent;
+	u64 bytes_received;
+	u64 datagrams_sent;
+	u64 datagrams_received;
+	struct owner owner;
+};
+
 _Static_assert(sizeof(struct owner) == 72, "struct owner has no hidden padding");
 _Static_assert(sizeof(struct connection) == 208, "struct connection has no hidden padding");
 _Static_assert(sizeof(struct sums_key) == 24, "struct sums_key has no hidden padding");
+_Static_assert(sizeof(struct response) == 16, "struct response has no hidden padding");
+_Static_assert(sizeof(struct datagrams_key) == 24, "struct datagrams_key has no hidden padding");
+_Static_assert(sizeof(struct datagrams) == 104, "struct datagrams has no hidden padding");
 _Static_assert(sizeof(struct sums) == 168, "struct sums has no hidden padding");

@@ -8,7 +8,9 @@ import threading
 from watchdog.alerts.grouping import Grouping
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import Clock
+from watchdog.errors import StoreError
 from watchdog.kernel.collector import Collector
+from watchdog.measure.catalogue import ON_DEMAND
 from watchdog.measure.meter import Meter
 from watchdog.notify.delivery import Delivery
 from watchdog.rules.evaluate import Engine
@@ -16,7 +18,10 @@ from watchdog.scheduler import Tick
 from watchdog.setup import Setup
 from watchdog.store.store import Store
 
-_STOP_SECONDS = 3.0  # of the five that SIGTERM has; the rest is for the tick under way and the file
+# Of the five seconds that SIGTERM has, were it to come in the middle of a reload; one more is the scheduler's.
+_STOP_SECONDS = 2.5
+_RELOAD_SECONDS = 1.0
+_TICK_SECONDS = 0.25
 
 
 class Guard:
@@ -32,6 +37,7 @@ class Guard:
         self._between_ticks = threading.Lock()
         self._meter = Meter()
         self._engine = Engine(setup.rules)
+        self._follow()
         self._lifecycle = Lifecycle(host)
         self._grouping = Grouping(setup.config.routing, host)
         saved = store.load()
@@ -41,16 +47,21 @@ class Guard:
         self._grouping.restore(saved.groups, firing, set(setup.receivers), at_ns, wall, saved.shift_ns)
         self.restored = len(firing)
         self._delivery = Delivery(store, setup.receivers.values(), clock, self._log)
+        self._delivering = False
 
     def start(self) -> int:
         """Read the baseline and begin to deliver what a former daemon left; return the number of open connections."""
         snapshot = self._meter.advance(self._collector.read(), self._clock.wall())
         self._engine.observe(snapshot, self._lifecycle.watched())
-        self._delivery.start()
+        self._deliver()
         return int(snapshot.metrics["open"].sum())
 
     def tick(self, tick: Tick) -> None:
-        """Move one snapshot from the kernel to the outbox."""
+        """Move one snapshot from the kernel to the outbox.
+
+        Raises:
+            StoreError: it could not be written; the sample was good, and the next tick writes what this one could not.
+        """
         with self._between_ticks:
             wall = self._clock.wall()
             snapshot = self._meter.advance(self._collector.read(), wall, tick.late_seconds, tick.missed)
@@ -63,23 +74,47 @@ class Guard:
             self._store.commit(
                 alerts=self._lifecycle.take_changes(), groups=self._grouping.take_changes(), notices=notices
             )
-            delivery = self._delivery
-        delivery.wake()  # at every tick: a commit that failed may have left notices to this one
+            self._deliver()
 
     def reload(self, setup: Setup) -> None:
         """Judge by the rules of `setup` and tell its receivers from now on; alerts and timers go on."""
         with self._between_ticks:
             at_ns, wall = self._clock.boottime_ns(), self._clock.wall()
-            self._delivery.stop(_STOP_SECONDS)
             self._engine.replace(setup.rules)
+            self._follow()
             self._lifecycle.replace_rules(setup.rules)
             self._grouping.reload(setup.config.routing, self._lifecycle.firing(), at_ns, wall, set(setup.receivers))
+        # While ticks go on: a receiver that hangs is none of their business.
+        self._delivery.stop(_RELOAD_SECONDS)
+        with self._between_ticks:
             self._delivery = Delivery(self._store, setup.receivers.values(), self._clock, self._log)
-            self._delivery.start()
+            self._delivering = False
+            self._deliver()
+
+    def _follow(self) -> None:
+        # Programs that run at every message are attached only while a rule reads what they measure.
+        wanted = ON_DEMAND & self._engine.needs
+        if wanted and not self._collector.follow_messages(True):
+            self._log.error("rules read %s, which stay empty: %s", sorted(wanted), self._collector.no_messages)
+        elif not wanted:
+            self._collector.follow_messages(False)
 
     def stop(self) -> None:
-        """Deliver what is due, for three seconds at most, and let go of everything; the outbox keeps the rest."""
+        """Deliver what is due, for some seconds at most, and let go of everything; the outbox keeps the rest."""
         self._delivery.stop(_STOP_SECONDS)
-        with self._between_ticks:
+        if self._between_ticks.acquire(timeout=_TICK_SECONDS):  # one that hangs ends with the process
             self._store.close()
             self._collector.close()
+            self._between_ticks.release()
+
+    def _deliver(self) -> None:
+        # At every tick: a commit that failed may have left notices to this one, as a reload on a full disk the start.
+        if self._delivering:
+            self._delivery.wake()
+            return
+        try:
+            self._delivery.start()
+        except StoreError as error:
+            self._log.error("the outbox: %s; deliveries wait", error)
+        else:
+            self._delivering = True

@@ -15,6 +15,8 @@ class Quality:
     ledger_full: int = 0  # closed connections folded into per-process sums: totals exact, detail lost
     sums_full: int = 0  # closed connections that found neither ledger nor sums: lost
     storage_failed: int = 0  # sockets the kernel had no memory to follow: lost until the pass sees them
+    responses_lost: int = 0  # answers whose latency was lost: the others are still a fair sample
+    datagrams_lost: int = 0  # UDP messages that were not counted
     programs_missed: int = 0  # runs the kernel skipped (bpf_prog_info.recursion_misses): events lost
     unattributed_bytes: int = 0  # bytes whose process is not known
     pass_seconds: float = 0.0  # what the pass over live sockets took
@@ -24,4 +26,4 @@ class Quality:
     @property
     def incomplete(self) -> bool:
         """Tell whether counts may be too low, so that a rule that does not fire may be wrong."""
-        return bool(self.sums_full or self.storage_failed or self.programs_missed)
+        return bool(self.sums_full or self.storage_failed or self.programs_missed or self.datagrams_lost)

@@ -23,6 +23,9 @@ def main() -> None:
     _, baseline = meter.measure(collector.read(), clock.wall())
     print(json.dumps({"baseline": int(baseline.metrics["open"].sum())}), flush=True)
     for line in sys.stdin:
+        if line.strip() in {"follow", "unfollow"}:
+            print(json.dumps({"follows": collector.follow_messages(line.strip() == "follow")}), flush=True)
+            continue
         if line.strip() == "status":
             print(json.dumps({"status": Path("/proc/self/status").read_text(encoding="utf-8")}), flush=True)
             continue
@@ -31,7 +34,11 @@ def main() -> None:
         for name in quality:
             quality[name] += getattr(snapshot.quality, name)
         by_port = tally.by(["local_port", "state", "process"])
-        print(json.dumps({"rows": tally.connections(), "by_port": by_port, "quality": quality}), flush=True)
+        by_process = tally.by(["pid", "process", "direction", "family"])
+        print(
+            json.dumps({"rows": tally.connections(), "by_port": by_port, "by_process": by_process, "quality": quality}),
+            flush=True,
+        )
     collector.close()
 
 

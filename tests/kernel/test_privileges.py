@@ -4,11 +4,13 @@ import ctypes
 import os
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 from watchdog.kernel import libbpf
 from watchdog.kernel.libbpf import ProgramInfo
 
+ON_DEMAND = {b"sock_send_lengt", b"sock_recv_lengt"}
 OURS = {b"inet_sock_set_s", b"tcp_receive_res", b"tcp_send_reset", b"task_file"}
 
 
@@ -26,11 +28,35 @@ def programs():
     return found
 
 
+class LinkInfo(ctypes.Structure):
+    """struct bpf_link_info (include/uapi/linux/bpf.h), as far as all types of links share it."""
+
+    _fields_ = [
+        ("type", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("prog_id", ctypes.c_uint32),
+        ("rest", ctypes.c_char * 128),
+    ]
+
+
 def links():
+    """Return (id, id of its program) of every BPF link in the kernel."""
     lib, number, found = libbpf.library(), ctypes.c_uint32(0), set()
     while lib.bpf_link_get_next_id(number, ctypes.byref(number)) == 0:
-        found.add(number.value)
+        fd = lib.bpf_link_get_fd_by_id(number)
+        if fd < 0:
+            continue
+        info, size = LinkInfo(), ctypes.c_uint32(ctypes.sizeof(LinkInfo))
+        lib.bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size))
+        os.close(fd)
+        found.add((info.id, info.prog_id))
     return found
+
+
+def attached():
+    """Return the names of all programs that are attached by a link."""
+    names = dict(programs())
+    return [names.get(program) for _, program in links()]
 
 
 def status_of(pid):
@@ -54,12 +80,18 @@ def test_no_compiler_is_mapped_into_the_collecting_process(reader):
     assert "libbcc" not in maps
 
 
-def test_the_programs_are_those_of_the_connection_table_and_none_on_the_data_path(start_reader):
-    before = programs()
-    start_reader()
-    new = {name for _, name in programs() - before}
+def test_programs_run_at_messages_only_while_somebody_wants_what_they_measure(start_reader):
+    before = attached()
+    reader = start_reader()
+    at_rest = Counter(attached()) - Counter(before)
+    reader.ask("follow")
+    following = Counter(attached()) - Counter(before)
+    reader.ask("unfollow")
+    again = Counter(attached()) - Counter(before)
 
-    assert new == OURS
+    assert at_rest == Counter(OURS)
+    assert following == Counter(OURS | ON_DEMAND)
+    assert again == at_rest
 
 
 def test_nothing_is_left_when_the_process_is_killed(start_reader):

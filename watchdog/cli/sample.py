@@ -12,7 +12,7 @@ from watchdog import spelling
 from watchdog.cli.table import table
 from watchdog.clock import SECOND_NS, SystemClock
 from watchdog.durations import format_duration, parse_duration
-from watchdog.errors import UsageError
+from watchdog.errors import KernelUnfit, UsageError
 from watchdog.kernel.start import start_collector
 from watchdog.measure.catalogue import DIMENSIONS
 from watchdog.measure.meter import Meter
@@ -48,6 +48,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--every", metavar="TIME", help="print a table each time this has passed, not one at the end")
     parser.add_argument("--by", metavar="DIM,…", help="sum up by these dimensions: process,remote for example")
     parser.add_argument("--limit", metavar="N", type=int, default=50, help="rows of a table (default: 50; 0: all)")
+    parser.add_argument(
+        "--messages",
+        action="store_true",
+        help="also measure response latency and, with --by, UDP: a program runs at every message meanwhile",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON array of all rows, at the end")
     parser.set_defaults(run=run)
 
@@ -67,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
     clock = SystemClock()
     collector = start_collector(clock)
     try:
+        if args.messages and not collector.follow_messages(True):
+            raise KernelUnfit(f"--messages: {collector.no_messages}")
         meter = Meter()
         meter.measure(collector.read(), clock.wall())  # the baseline
         print(

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from watchdog.clock import Clock
 from watchdog.kernel import libbpf
 from watchdog.kernel.handover import Loaded
-from watchdog.kernel.layout import CONNECTION, LOSSES, SUMS, SUMS_KEY
+from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, LOSSES, RESPONSE, SUMS, SUMS_KEY
+from watchdog.kernel.ring import Ring
+from watchdog.kernel.totals import Totals, TotalsMap
 from watchdog.quality import Quality
 
 _READ_BYTES = 1 << 20
@@ -29,15 +31,16 @@ class Reading:
     """What the kernel told in one tick.
 
     `at_ns`: CLOCK_BOOTTIME after it was read. `live`, `closed`: (n,), (m,) of `CONNECTION`, listeners among the live; a
-    connection that ended during the reading is in both. `sums_keys`, `sums`: (k,) of `SUMS_KEY` and `SUMS`, totals
-    since the programs were loaded.
+    connection that ended during the reading is in both. `sums`: of `SUMS_KEY` and `SUMS`. On demand, else empty:
+    `responses`, (r,) of `RESPONSE`; `datagrams`: of `DATAGRAMS_KEY` and `DATAGRAMS`.
     """
 
     at_ns: int
     live: NDArray[np.void]
     closed: NDArray[np.void]
-    sums_keys: NDArray[np.void]
-    sums: NDArray[np.void]
+    sums: Totals
+    responses: NDArray[np.void]
+    datagrams: Totals
     quality: Quality
 
 
@@ -52,12 +55,39 @@ class Collector:
         """
         self._loaded = loaded
         self._clock = clock
-        self._attached = [libbpf.attach(fd) for fd in loaded.programs.values()]
+        self._attached = [libbpf.attach(fd) for fd in loaded.connections]
+        self._on_messages: list[int] = []
+        self._responses: Ring | None = None
+        self._sums = TotalsMap(loaded.maps["sums"], SUMS_KEY, SUMS)
+        self._datagrams = TotalsMap(loaded.maps["datagrams"], DATAGRAMS_KEY, DATAGRAMS)
         self._ledger_keys = np.empty(_BATCH, "<u8")
         self._ledger_rows = np.empty(_BATCH, CONNECTION)
         self._lost_before = np.zeros(len(LOSSES), np.int64)
         self._misses_before = 0
-        self._sums_capacity = libbpf.map_info(loaded.maps["sums"]).max_entries
+
+    @property
+    def no_messages(self) -> str:
+        """Say why messages can't be followed on this kernel; "" where they can."""
+        return self._loaded.no_messages
+
+    def follow_messages(self, wanted: bool) -> bool:  # noqa: FBT001 - the one thing it is told
+        """Attach or detach the programs that run at each message; return whether they are attached now."""
+        if wanted and not self._on_messages:
+            self._on_messages = [libbpf.attach(fd) for fd in self._loaded.messages]
+            if self._on_messages:
+                size = libbpf.map_info(self._loaded.maps["responses"]).max_entries
+                self._responses = Ring(self._loaded.maps["responses"], size, RESPONSE)
+        elif not wanted:
+            self._forget_messages()
+        return bool(self._on_messages)
+
+    def _forget_messages(self) -> None:
+        for fd in self._on_messages:
+            os.close(fd)
+        self._on_messages.clear()
+        if self._responses is not None:
+            self._responses.close()
+            self._responses = None
 
     def read(self) -> Reading:
         """Walk the live sockets, then drain the ledger: in this order no connection is missed between the two."""
@@ -65,11 +95,20 @@ class Collector:
         live = self._walk()
         pass_seconds = (self._clock.boottime_ns() - began) / 1e9
         closed = self._drain()
-        keys, sums = self._read_sums()
-        return Reading(self._clock.boottime_ns(), live, closed, keys, sums, self._quality(pass_seconds))
+        following = self._responses is not None
+        return Reading(
+            at_ns=self._clock.boottime_ns(),
+            live=live,
+            closed=closed,
+            sums=self._sums.read(),
+            responses=self._responses.read() if self._responses is not None else np.empty(0, RESPONSE),
+            datagrams=self._datagrams.read() if following else self._datagrams.nothing(),
+            quality=self._quality(pass_seconds),
+        )
 
     def close(self) -> None:
         """Detach the programs and close every descriptor."""
+        self._forget_messages()
         for fd in self._attached:
             os.close(fd)
         self._attached.clear()
@@ -125,23 +164,6 @@ class Collector:
             cursor.value = following.value
             start = ct.byref(cursor)
 
-    def _read_sums(self) -> tuple[NDArray[np.void], NDArray[np.void]]:
-        lib = libbpf.library()
-        keys, values = np.empty(self._sums_capacity, SUMS_KEY), np.empty(self._sums_capacity, SUMS)
-        following, count = ct.c_uint64(), ct.c_uint32(self._sums_capacity)
-        result = lib.bpf_map_lookup_batch(
-            self._loaded.maps["sums"],
-            None,
-            ct.byref(following),
-            keys.ctypes.data,
-            values.ctypes.data,
-            ct.byref(count),
-            None,
-        )
-        if result < 0 and ct.get_errno() != errno.ENOENT:  # the end of the map
-            libbpf.checked(result, "reading the sums")
-        return keys[: count.value].copy(), values[: count.value].copy()
-
     def _quality(self, pass_seconds: float) -> Quality:
         lib, fd = libbpf.library(), self._loaded.maps["losses"]
         lost = np.zeros(len(LOSSES), np.int64)
@@ -150,7 +172,7 @@ class Collector:
             key = ct.c_uint32(index)
             libbpf.checked(lib.bpf_map_lookup_elem(fd, ct.byref(key), ct.byref(value)), "reading the losses")
             lost[index] = value.value
-        misses = sum(libbpf.recursion_misses(program) for program in self._loaded.programs.values())
+        misses = sum(libbpf.recursion_misses(program) for program in self._loaded.connections)
         new = dict(zip(LOSSES, (int(number) for number in lost - self._lost_before), strict=True))
         missed = misses - self._misses_before
         self._lost_before, self._misses_before = lost, misses

@@ -12,8 +12,9 @@ from watchdog.clock import SystemClock
 from watchdog.errors import KernelUnfit, WatchdogError
 from watchdog.kernel import libbpf, privileges
 from watchdog.kernel.btf import Btf
-from watchdog.kernel.headers import TRACEPOINTS, kernel_types
+from watchdog.kernel.headers import kernel_types
 from watchdog.kernel.loader import import_bcc
+from watchdog.kernel.probes import CONNECTIONS
 from watchdog.kernel.start import start_collector
 
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
@@ -71,10 +72,11 @@ def _btf() -> str:
 
 def _tracepoints() -> str:
     btf = Btf()
-    missing = [name for name in TRACEPOINTS if not btf.has_tracepoint(name)]
+    names = [probe.target for probe in CONNECTIONS]
+    missing = [name for name in names if not btf.has_tracepoint(name)]
     if missing:
         raise KernelUnfit(f"no {', '.join(missing)}: use Linux 6.1 or newer")
-    return ", ".join(TRACEPOINTS)
+    return ", ".join(names)
 
 
 def _bcc() -> str:

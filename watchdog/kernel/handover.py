@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,45 +20,54 @@ import numpy as np
 from watchdog import errors
 from watchdog.errors import HandoverError, KernelUnfit, WatchdogError
 from watchdog.kernel import layout, libbpf
-from watchdog.kernel.headers import TRACEPOINTS
+from watchdog.kernel.probes import CONNECTIONS, ITERATOR, MESSAGES, MESSAGES_BEFORE, Probe
 
-_MAX_FDS = 16
+_MAX_FDS = 32
 _MAX_MESSAGE = 65536
 _LOADER_SECONDS = 60
 _MOST_COMPLAINTS = 2000  # characters of what the compiler had to say
-LINK = "task_file"
 # Map: key size, value size in bytes.
 MAPS = {
     "ledger": (8, layout.CONNECTION.itemsize),
     "sums": (layout.SUMS_KEY.itemsize, layout.SUMS.itemsize),
     "losses": (4, np.dtype("<u8").itemsize),
+    "responses": (0, 0),
+    "datagrams": (layout.DATAGRAMS_KEY.itemsize, layout.DATAGRAMS.itemsize),
 }
 _KINDS = {"program": "anon_inode:bpf-prog", "link": "anon_inode:bpf_link", "map": "anon_inode:bpf-map"}
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """File descriptors of what the loader has loaded: programs not yet attached, an iterator's link, maps."""
+    """File descriptors of what the loader has loaded: programs not yet attached, an iterator's link, maps.
 
-    programs: Mapping[str, int]
+    `connections`, `messages`: the programs of `probes.CONNECTIONS`, and those that run at each message; of the latter
+    there are none where the kernel has no way to run them, which `no_messages` explains.
+    """
+
+    connections: tuple[int, ...]
+    messages: tuple[int, ...]
+    no_messages: str
     link: int
     maps: Mapping[str, int]
 
     def close(self) -> None:
         """Close all; the kernel then frees what nothing else refers to."""
-        for fd in (*self.programs.values(), self.link, *self.maps.values()):
+        for fd in (*self.connections, *self.messages, self.link, *self.maps.values()):
             os.close(fd)
 
 
-def expected_names() -> list[str]:
-    """Return the names that a manifest must hold, in order: kind, colon, name."""
-    return [*(f"program:{name}" for name in TRACEPOINTS), f"link:{LINK}", *(f"map:{name}" for name in MAPS)]
+def manifest(messages: Sequence[Probe]) -> list[str]:
+    """Return the names of what is handed over, in order (kind, colon, name), with these programs for messages."""
+    programs = [f"program:{probe.target}" for probe in (*CONNECTIONS, *messages)]
+    return [*programs, f"link:{ITERATOR}", *(f"map:{name}" for name in MAPS)]
 
 
-def send(channel: socket.socket, fds: Mapping[str, int]) -> None:
-    """Send the descriptors, by manifest name."""
-    names = expected_names()
-    socket.send_fds(channel, [json.dumps({"fds": names}).encode()], [fds[name] for name in names])
+def send(channel: socket.socket, fds: Mapping[str, int], messages: Sequence[Probe], no_messages: str) -> None:
+    """Send the descriptors, by manifest name; `no_messages` says why `messages` is empty, if it is."""
+    names = manifest(messages)
+    text = json.dumps({"fds": names, "no_messages": no_messages})
+    socket.send_fds(channel, [text.encode()], [fds[name] for name in names])
 
 
 def send_error(channel: socket.socket, error: WatchdogError) -> None:
@@ -98,9 +107,9 @@ def _checked(data: bytes, fds: list[int], flags: int) -> Loaded:
     if "error" in message:
         kind = getattr(errors, str(message["error"]), HandoverError)
         raise kind(str(message.get("text")))
-    names = expected_names()
-    if message.get("fds") != names or len(fds) != len(names):
-        raise HandoverError(f"the loader sent {len(fds)} descriptors, named {message.get('fds')}, not {names}")
+    names = message.get("fds")
+    if names not in [manifest(probes) for probes in (MESSAGES, MESSAGES_BEFORE, ())] or len(fds) != len(names):
+        raise HandoverError(f"the loader sent {len(fds)} descriptors, named {names}")
     by_kind: dict[str, dict[str, int]] = {"program": {}, "link": {}, "map": {}}
     for full_name, fd in zip(names, fds, strict=True):
         kind_name, name = full_name.split(":")
@@ -111,7 +120,9 @@ def _checked(data: bytes, fds: list[int], flags: int) -> Loaded:
         info = libbpf.map_info(by_kind["map"][name])
         if (info.key_size, info.value_size) != sizes:
             raise HandoverError(f"map {name} has sizes {info.key_size}, {info.value_size}, not {sizes}")
-    return Loaded(by_kind["program"], by_kind["link"][LINK], by_kind["map"])
+    programs = tuple(by_kind["program"].values())
+    connections, messages = programs[: len(CONNECTIONS)], programs[len(CONNECTIONS) :]
+    return Loaded(connections, messages, str(message.get("no_messages")), by_kind["link"][ITERATOR], by_kind["map"])
 
 
 def load(ledger_capacity: int) -> Loaded:

@@ -79,7 +79,6 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
 }
 _CONSTANTS = {"SOCK_DONE": "sock_flags"}
-TRACEPOINTS = ("inet_sock_set_state", "tcp_receive_reset", "tcp_send_reset")
 
 _TYPES = """#pragma once
 typedef unsigned char __u8; typedef unsigned short __u16; typedef unsigned int __u32; typedef unsigned long long __u64;

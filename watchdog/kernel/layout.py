@@ -72,14 +72,34 @@ SUMMED = (
 SUMS = np.dtype([*((name, "<u8") for name in SUMMED), ("owner", OWNER)])
 """struct sums: totals of connections that found no room in the ledger."""
 
+RESPONSE = np.dtype([("cookie", "<u8"), ("latency_ns", "<u8")])
+"""struct response: one answer to a request, on demand."""
+
+DATAGRAMS_KEY = np.dtype([("start_ns", "<u8"), ("tgid", "<u4"), ("netns", "<u4"), ("family", "<u4"), ("pad", "<u4")])
+"""struct datagrams_key."""
+
+COUNTED_DATAGRAMS = ("bytes_sent", "bytes_received", "datagrams_sent", "datagrams_received")
+"""The counters of struct datagrams, in its order; the catalogue's have `udp_` before them."""
+
+DATAGRAMS = np.dtype([*((name, "<u8") for name in COUNTED_DATAGRAMS), ("owner", OWNER)])
+"""struct datagrams: UDP of one process, on demand."""
+
 FLAG_CONNECT, FLAG_ACCEPTED, FLAG_FAILED = 1, 2, 4
-LOSSES = ("ledger_full", "sums_full", "storage_failed")
+LOSSES = ("ledger_full", "sums_full", "storage_failed", "responses_lost", "datagrams_lost")
 """The map `losses`, by index: names of `Quality`'s fields."""
 
 
 def assertions() -> str:
     """Return C code that fails to compile unless bpf/connection.h has this layout."""
-    structs = {"owner": OWNER, "connection": CONNECTION, "sums_key": SUMS_KEY, "sums": SUMS}
+    structs = {
+        "owner": OWNER,
+        "connection": CONNECTION,
+        "sums_key": SUMS_KEY,
+        "sums": SUMS,
+        "response": RESPONSE,
+        "datagrams_key": DATAGRAMS_KEY,
+        "datagrams": DATAGRAMS,
+    }
     lines = []
     for name, dtype in structs.items():
         lines.append(f'_Static_assert(sizeof(struct {name}) == {dtype.itemsize}, "size of {name}");')

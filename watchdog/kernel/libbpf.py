@@ -12,7 +12,6 @@ from functools import cache
 
 from watchdog.errors import KernelUnfit, NotPermitted
 
-BPF_TRACE_RAW_TP = 23  # enum bpf_attach_type
 BPF_PROG_TYPE_TRACING = 26  # enum bpf_prog_type
 
 
@@ -116,6 +115,7 @@ def library() -> ct.CDLL:
     lib.bpf_raw_tracepoint_open.argtypes = [ct.c_char_p, ct.c_int]
     lib.bpf_iter_create.argtypes = [ct.c_int]
     lib.bpf_map_lookup_elem.argtypes = [ct.c_int, pointer, pointer]
+    lib.bpf_map_lookup_and_delete_elem.argtypes = [ct.c_int, pointer, pointer]
     lib.bpf_map_lookup_batch.argtypes = [ct.c_int, pointer, pointer, pointer, pointer, ct.POINTER(u32), pointer]
     lib.bpf_map_lookup_and_delete_batch.argtypes = lib.bpf_map_lookup_batch.argtypes
     lib.bpf_obj_get_info_by_fd.argtypes = [ct.c_int, pointer, ct.POINTER(u32)]
@@ -143,20 +143,22 @@ def checked(result: int, what: str) -> int:
     raise OSError(code, f"{what}: {os.strerror(code)}")
 
 
-def load_tp_btf(tracepoint: str, code: int, size: int) -> int:
-    """Load `size` bytes of BPF code at address `code` for a BTF-typed raw tracepoint, not attached; return its fd.
+def load_program(target: str, attach_type: int, code: int, size: int) -> int:
+    """Load `size` bytes of BPF code at address `code` for a tracepoint or function, not attached; return its fd.
+
+    `attach_type`: of enum bpf_attach_type, one of those whose arguments BTF types.
 
     Raises:
-        KernelUnfit: there is no such tracepoint, or the verifier refuses; the text holds the end of its log.
+        KernelUnfit: there is no such target, or the verifier refuses; the text holds the end of its log.
         NotPermitted: without CAP_BPF and CAP_PERFMON.
     """
     lib = library()
-    btf_id = lib.libbpf_find_vmlinux_btf_id(tracepoint.encode(), BPF_TRACE_RAW_TP)
+    btf_id = lib.libbpf_find_vmlinux_btf_id(target.encode(), attach_type)
     if btf_id <= 0:
-        raise KernelUnfit(f"this kernel has no tracepoint {tracepoint}: Linux 5.12 or newer with BTF is needed")
+        raise KernelUnfit(f"this kernel has no {target} to attach to: Linux 5.12 or newer with BTF is needed")
     log = ct.create_string_buffer(1 << 20)
-    opts = _LoadOpts(sz=ct.sizeof(_LoadOpts), expected_attach_type=BPF_TRACE_RAW_TP, attach_btf_id=btf_id)
-    args = (BPF_PROG_TYPE_TRACING, tracepoint.encode()[:15], b"GPL", code, size // 8, ct.byref(opts))
+    opts = _LoadOpts(sz=ct.sizeof(_LoadOpts), expected_attach_type=attach_type, attach_btf_id=btf_id)
+    args = (BPF_PROG_TYPE_TRACING, target.encode()[:15], b"GPL", code, size // 8, ct.byref(opts))
     fd = lib.bpf_prog_load(*args)
     if fd >= 0:
         return int(fd)
@@ -166,13 +168,13 @@ def load_tp_btf(tracepoint: str, code: int, size: int) -> int:
     if fd >= 0:
         return int(fd)
     if not log.value:
-        checked(-refusal, f"loading the program on {tracepoint}")
-    raise KernelUnfit(f"the kernel refuses the program on {tracepoint}:\n{log.value.decode(errors='replace')[-2000:]}")
+        checked(-refusal, f"loading the program on {target}")
+    raise KernelUnfit(f"the kernel refuses the program on {target}:\n{log.value.decode(errors='replace')[-2000:]}")
 
 
 def attach(program: int) -> int:
-    """Attach a loaded tp_btf program; return the fd that keeps it attached."""
-    return checked(library().bpf_raw_tracepoint_open(None, program), "attaching to a tracepoint")
+    """Attach a loaded program to its target; return the fd that keeps it attached."""
+    return checked(library().bpf_raw_tracepoint_open(None, program), "attaching a program")
 
 
 def open_iterator(link: int) -> int:

@@ -7,23 +7,27 @@ bcc's "kfunc" and loaded through libbpf with the attach type and BTF id of the t
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import socket
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from watchdog.errors import KernelUnfit, WatchdogError
 from watchdog.kernel import handover, layout, libbpf, privileges
-from watchdog.kernel.headers import TRACEPOINTS, write_header_tree
+from watchdog.kernel.headers import write_header_tree
+from watchdog.kernel.probes import CONNECTIONS, ITERATOR, MESSAGES, MESSAGES_BEFORE, Probe
 from watchdog.resources import bpf_folder
 
 if TYPE_CHECKING:
     import types
 
-_SOURCES = ("connection.h", "connection.bpf.c")
+_UNIT = ("connection.bpf.c", "latency.bpf.c")
+_SOURCES = ("connection.h", *_UNIT)
 _BCC_MISSING = (
     "iovisor's bcc is missing for {python}: install Debian's package python3-bpfcc and make the environment with"
     " /usr/bin/python3 -m venv --system-site-packages"
@@ -49,8 +53,17 @@ def import_bcc() -> types.ModuleType:
     return bcc
 
 
-def compile_and_load(folder: Path, ledger_capacity: int) -> dict[str, int]:
-    """Compile the sources in `folder`, load all programs, and return descriptors by manifest name.
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """What was loaded: descriptors by manifest name, the programs for messages, or why there are none."""
+
+    fds: dict[str, int]
+    messages: tuple[Probe, ...]
+    no_messages: str
+
+
+def compile_and_load(folder: Path, ledger_capacity: int) -> Programs:
+    """Compile the sources in `folder` and load all programs.
 
     `folder` must be private and is the current folder after this: bcc puts it on its include path.
 
@@ -63,29 +76,44 @@ def compile_and_load(folder: Path, ledger_capacity: int) -> dict[str, int]:
     os.environ["BCC_KERNEL_SOURCE"] = str(folder / "kernel")
     bcc = import_bcc()
     bcc.BPF._trace_autoload = lambda _self: None  # noqa: SLF001 - it would attach by function name
-    source = (folder / "connection.bpf.c").read_text(encoding="ascii") + '#include "layout_assertions.h"\n'
-    cflags = [f"-I{folder}", f"-DLEDGER_CAPACITY={ledger_capacity}"]
+    # One unit: bcc gives maps to functions of its main file alone.
+    sources = [(folder / name).read_text(encoding="ascii") for name in _UNIT]
+    cflags = [f"-I{folder}", f"-DLEDGER_CAPACITY={ledger_capacity}", f"-DPAGE_SIZE={mmap.PAGESIZE}"]
     try:
-        module = bcc.BPF(text=source, cflags=cflags)
-        iterator = module.load_func(f"bpf_iter__{handover.LINK}", libbpf.BPF_PROG_TYPE_TRACING)
+        module = bcc.BPF(text="".join([*sources, '#include "layout_assertions.h"\n']), cflags=cflags)
+        iterator = module.load_func(f"bpf_iter__{ITERATOR}", libbpf.BPF_PROG_TYPE_TRACING)
     except Exception as error:  # bcc raises Exception itself
         raise KernelUnfit(f"bcc cannot compile or load the programs: {error}") from error
-    fds = {f"program:{name}": _load_tracepoint(bcc.lib, module.module, name) for name in TRACEPOINTS}
-    fds[f"link:{handover.LINK}"] = libbpf.checked(
-        bcc.lib.bcc_iter_attach(iterator.fd, None, 0), "attaching the iterator"
-    )
+    fds = {f"program:{probe.target}": _load(bcc.lib, module.module, probe) for probe in CONNECTIONS}
+    link = bcc.lib.bcc_iter_attach(iterator.fd, None, 0)
+    fds[f"link:{ITERATOR}"] = libbpf.checked(link, "attaching the iterator")
     fds.update({f"map:{name}": module[name].map_fd for name in handover.MAPS})
-    return fds
+    messages, no_messages = _load_messages(bcc.lib, module.module, fds)
+    return Programs(fds, messages, no_messages)
 
 
-def _load_tracepoint(lib: Any, module: Any, tracepoint: str) -> int:
+def _load_messages(lib: Any, module: Any, fds: dict[str, int]) -> tuple[tuple[Probe, ...], str]:
+    refusals = []
+    for probes in (MESSAGES, MESSAGES_BEFORE):
+        try:
+            fds.update({f"program:{probe.target}": _load(lib, module, probe) for probe in probes})
+        except (KernelUnfit, OSError) as error:
+            refusals.append(str(error).splitlines()[0])
+        else:
+            return probes, ""
+    return (), f"{'; '.join(refusals)}: use Linux 6.3 or newer"
+
+
+def _load(lib: Any, module: Any, probe: Probe) -> int:
+    attach_type, prefix = probe.attach.value
     # The symbol is kfunc__NAME up to bcc 0.26, kfunc__vmlinux__NAME later.
+    wanted = {prefix + middle + probe.target.encode() for middle in (b"", b"vmlinux__")}
     names = [lib.bpf_function_name(module, number) for number in range(lib.bpf_num_functions(module))]
     for symbol in names:
-        if symbol.startswith(b"kfunc__") and symbol.endswith(b"__" + tracepoint.encode()):
+        if symbol in wanted:
             start, size = lib.bpf_function_start(module, symbol), lib.bpf_function_size(module, symbol)
-            return libbpf.load_tp_btf(tracepoint, start, size)
-    raise KernelUnfit(f"this bcc names the program on {tracepoint} in a way not known: {names}")
+            return libbpf.load_program(probe.target, attach_type, start, size)
+    raise KernelUnfit(f"this bcc names the program on {probe.target} in a way not known: {names}")
 
 
 def main(channel_fd: int, ledger_capacity: int) -> int:
@@ -101,7 +129,8 @@ def main(channel_fd: int, ledger_capacity: int) -> int:
             try:
                 for name, text in sources.items():
                     (folder / name).write_text(text, encoding="ascii")
-                handover.send(channel, compile_and_load(folder, ledger_capacity))
+                loaded = compile_and_load(folder, ledger_capacity)
+                handover.send(channel, loaded.fds, loaded.messages, loaded.no_messages)
             finally:
                 os.chdir("/")
                 shutil.rmtree(folder, ignore_errors=True)

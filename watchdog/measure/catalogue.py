@@ -24,6 +24,7 @@ class Unit(enum.StrEnum):
     BYTES = "bytes"
     SEGMENTS = "segments"
     SECONDS = "seconds"
+    DATAGRAMS = "datagrams"
     RATIO = "ratio"
     TICKS = "ticks"
 
@@ -38,10 +39,12 @@ class Metric:
     meaning: str
     source: str
     cost: str
+    on_demand: bool = False  # measured only while somebody reads it
 
 
 _EVENT = "one program run per state change of a connection"
 _OWN = "none: the watchdog knows it of itself"
+_MESSAGE = "a program run at every message of the host, while a rule or `sample --messages` reads it"
 _PASS = "read in the pass over live sockets, nothing per message"
 
 METRICS: dict[str, Metric] = {
@@ -168,6 +171,26 @@ METRICS: dict[str, Metric] = {
             _EVENT,
         ),
         Metric(
+            "response_latency",
+            Kind.DISTRIBUTION,
+            Unit.SECONDS,
+            "time from the last send to the first receive after it: what a client waits for an answer (direction out),"
+            " what a server waits to be asked again (in)",
+            "sock_send_length to sock_recv_length",
+            _MESSAGE,
+            on_demand=True,
+        ),
+        *(
+            Metric(
+                f"udp_{what}_{way}", Kind.COUNTER, unit, f"{meaning} {way} by UDP, by process", source, _MESSAGE, True
+            )
+            for what, unit, meaning in (
+                ("bytes", Unit.BYTES, "payload"),
+                ("datagrams", Unit.DATAGRAMS, "datagrams"),
+            )
+            for way, source in (("sent", "sock_send_length"), ("received", "sock_recv_length"))
+        ),
+        Metric(
             "lost_connections",
             Kind.COUNTER,
             Unit.CONNECTIONS,
@@ -185,6 +208,9 @@ METRICS: dict[str, Metric] = {
         ),
     )
 }
+
+
+ON_DEMAND = frozenset(name for name, metric in METRICS.items() if metric.on_demand)
 
 
 class Values(enum.StrEnum):

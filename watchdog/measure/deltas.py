@@ -15,9 +15,18 @@ from numpy.typing import NDArray
 
 from watchdog.clock import SECOND_NS
 from watchdog.kernel.collector import Reading
-from watchdog.kernel.layout import CONNECTION, FLAG_ACCEPTED, FLAG_CONNECT, FLAG_FAILED, SUMMED
-from watchdog.measure.catalogue import DIRECTIONS, FAILURES, STATES
+from watchdog.kernel.layout import (
+    CONNECTION,
+    COUNTED_DATAGRAMS,
+    FLAG_ACCEPTED,
+    FLAG_CONNECT,
+    FLAG_FAILED,
+    SUMMED,
+)
+from watchdog.kernel.totals import Totals
+from watchdog.measure.catalogue import DIRECTIONS, FAILURES, METRICS, STATES, Kind
 from watchdog.measure.snapshot import Numbers
+from watchdog.measure.totals import TotalsDeltas
 
 Rows = NDArray[np.void]
 Ids = NDArray[np.uint64]
@@ -32,6 +41,9 @@ _FIN_QUEUED = [STATES.index(name) for name in ("FIN_WAIT1", "CLOSING", "LAST_ACK
 # A connection without a file (closed with data still to send, handed over in a message) is not in the pass. What is
 # known of it is kept so long; tcp_orphan_retries and keepalive end real ones sooner.
 _KEEP_NS = 15 * 60 * SECOND_NS
+
+# Counter of struct datagrams: metric.
+_UDP = {name: f"udp_{name}" for name in COUNTED_DATAGRAMS}
 
 # What is kept of a connection between two ticks.
 _KNOWN = np.dtype(
@@ -60,17 +72,26 @@ for _number, _name in {
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
-    """What one tick changed, one row per connection.
+class Responses:
+    """Answers to requests: `rows`, (r,), the index of each one's connection; `seconds`, (r,), how long it took."""
 
-    `rows`: (n,) of `CONNECTION`, listeners (`is_listener`) included; those with cookie 0 are sums of connections that
-    the kernel could not keep apart. `failure`: (n,) index into `FAILURES`. `metrics`: by name, (n,) float64: counters' changes, `open`,
+    rows: NDArray[np.intp]
+    seconds: Numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What one tick changed, one row per connection; rows of UDP and of what the kernel could not keep apart follow.
+
+    `rows`: (n,) of `CONNECTION`, listeners (`is_listener`) included; those with cookie 0 stand for no one connection.
+    `failure`: (n,) index into `FAILURES`. `metrics`: by name, (n,) float64: counters' changes, `open`,
     and distributions in seconds with NaN for none.
     """
 
     rows: Rows
     failure: NDArray[np.uint8]
     metrics: Mapping[str, Numbers]
+    responses: Responses
 
 
 def ids_of(rows: Rows) -> Ids:
@@ -91,7 +112,8 @@ class Deltas:
     def __init__(self) -> None:
         """Start knowing nothing: the first reading is the baseline."""
         self._known = np.empty(0, _KNOWN)
-        self._sums: dict[bytes, NDArray[np.uint64]] = {}
+        self._sums = TotalsDeltas(SUMMED)
+        self._datagrams = TotalsDeltas(COUNTED_DATAGRAMS)
 
     def advance(self, reading: Reading) -> Changes:
         """Return what changed since the reading before."""
@@ -105,7 +127,15 @@ class Deltas:
         _distributions(rows, metrics)
         _queues(rows, metrics)
         self._remember(rows, ids, at[known], reading.at_ns)
-        return self._with_sums(Changes(rows, failure, metrics), reading)
+        responses = self._responses(rows, reading)
+        changes = Changes(rows, failure, metrics | {name: np.zeros(len(rows)) for name in _UDP.values()}, responses)
+        for totals, names, keep in (
+            (self._sums.advance(reading.sums), {name: name for name in SUMMED}, _of_sums),
+            (self._datagrams.advance(reading.datagrams), _UDP, _of_datagrams),
+        ):
+            if len(totals.keys):
+                changes = _with_totals(changes, keep(totals, reading.at_ns), totals, names)
+        return changes
 
     def _current(self, reading: Reading) -> Rows:
         # One row per connection: the final one where it ended while we read.
@@ -146,33 +176,13 @@ class Deltas:
         both = np.concatenate([new, self._known[unseen]])
         self._known = both[np.argsort(both["id"], kind="stable")]
 
-    def _with_sums(self, changes: Changes, reading: Reading) -> Changes:
-        new: list[int] = []
-        differences: list[NDArray[np.uint64]] = []
-        for number, key in enumerate(reading.sums_keys):
-            name = key.tobytes()
-            total = np.array([reading.sums[counter][number] for counter in SUMMED], np.uint64)
-            before = self._sums.get(name)
-            if before is None or (total != before).any():
-                new.append(number)
-                differences.append(total if before is None else total - before)
-                self._sums[name] = total
-        if not new:
-            return changes
-        extra = np.zeros(len(new), CONNECTION)
-        extra["owner"], extra["netns"] = reading.sums["owner"][new], reading.sums_keys["netns"][new]
-        extra["direction"] = reading.sums_keys["direction"][new]
-        extra["ended_ns"] = reading.at_ns
-        table = np.array(differences, np.float64)
-        metrics = {
-            name: np.concatenate([values, np.full(len(new), np.nan)]) for name, values in changes.metrics.items()
-        }
-        for column, name in enumerate(SUMMED):
-            metrics[name][-len(new) :] = table[:, column]
-        for name in ("open", "send_queue", "receive_queue", "listen_drops"):
-            metrics[name][-len(new) :] = 0
-        failure = np.concatenate([changes.failure, np.zeros(len(new), np.uint8)])
-        return Changes(np.concatenate([changes.rows, extra]), failure, metrics)
+    def _responses(self, rows: Rows, reading: Reading) -> Responses:
+        # To the row of the same socket, the newest of its lives; a socket that has none any more was folded into sums.
+        order = np.argsort(rows["cookie"], kind="stable")
+        cookies = rows["cookie"][order]
+        at = np.searchsorted(cookies, reading.responses["cookie"], side="right") - 1
+        found = (at >= 0) & (cookies[at] == reading.responses["cookie"]) if len(rows) else np.zeros(len(at), np.bool_)
+        return Responses(order[at[found]], reading.responses["latency_ns"][found] / SECOND_NS)
 
 
 def _ports(rows: Rows) -> Ids:
@@ -231,3 +241,33 @@ def _queues(rows: Rows, metrics: dict[str, Numbers]) -> None:
     metrics["receive_queue"] = np.where(with_data, rows["receive_queue"].astype(np.int32), 0).clip(0).astype(np.float64)
     share = rows["receive_queue"] / np.maximum(rows["send_queue"], 1)
     metrics["accept_queue"] = np.where(listening, share, np.nan)
+
+
+def _of_sums(totals: Totals, at_ns: int) -> Rows:
+    rows = _of_process(totals, at_ns)
+    rows["direction"] = totals.keys["direction"]
+    return rows
+
+
+def _of_datagrams(totals: Totals, at_ns: int) -> Rows:
+    rows = _of_process(totals, at_ns)
+    rows["family"] = totals.keys["family"]
+    return rows
+
+
+def _of_process(totals: Totals, at_ns: int) -> Rows:
+    rows = np.zeros(len(totals.keys), CONNECTION)
+    rows["owner"], rows["netns"], rows["ended_ns"] = totals.values["owner"], totals.keys["netns"], at_ns
+    return rows
+
+
+def _with_totals(changes: Changes, rows: Rows, totals: Totals, names: Mapping[str, str]) -> Changes:
+    # `names`: counter of the totals: metric. Other metrics of these rows are nothing.
+    metrics = {}
+    for name, values in changes.metrics.items():
+        nothing = np.nan if METRICS[name].kind is Kind.DISTRIBUTION else 0.0
+        metrics[name] = np.concatenate([values, np.full(len(rows), nothing)])
+    for counter, name in names.items():
+        metrics[name][-len(rows) :] = totals.values[counter]
+    failure = np.concatenate([changes.failure, np.zeros(len(rows), np.uint8)])
+    return Changes(np.concatenate([changes.rows, rows]), failure, metrics, changes.responses)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from socket import AF_INET
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,10 @@ class Meter:
     def measure(
         self, reading: Reading, wall: float, late_seconds: float = 0.0, missed_ticks: int = 0
     ) -> tuple[Changes, Snapshot]:
-        """Return the snapshot and, row by row the same connections, the changes that it was made from."""
+        """Return the snapshot and the changes that it was made from.
+
+        The snapshot's first rows are those of the changes; one for each answer to a request follows them.
+        """
         changes = self._deltas.advance(reading)
         unattributed = changes.rows["owner"]["tgid"] == 0
         moved = changes.metrics["bytes_sent"] + changes.metrics["bytes_received"]
@@ -71,10 +75,16 @@ class Meter:
         )
         lost = quality.ledger_full + quality.sums_full + quality.storage_failed + quality.programs_missed
         changes = _with_self(changes, lost, missed_ticks)
+        answers = changes.responses.rows
         elapsed = 0 if self._previous_ns is None else reading.at_ns - self._previous_ns
         self._previous_ns = reading.at_ns
         dimensions, addresses = self._dimensions(changes, reading.at_ns)
-        snapshot = Snapshot(reading.at_ns, elapsed, wall, dimensions, changes.metrics, addresses, self.names, quality)
+        metrics = changes.metrics
+        if len(answers):  # one more row for each, of the connection that it belongs to
+            metrics = _with_answers(metrics, changes.responses.seconds)
+            dimensions = _Dimensions({}, {name: _extended(dimensions, name, answers) for name in dimensions})
+            addresses = {end: np.concatenate([halves, halves[answers]]) for end, halves in addresses.items()}
+        snapshot = Snapshot(reading.at_ns, elapsed, wall, dimensions, metrics, addresses, self.names, quality)
         return changes, snapshot
 
     def _dimensions(self, changes: Changes, at_ns: int) -> tuple[_Dimensions, dict[str, Halves]]:
@@ -84,13 +94,14 @@ class Meter:
         addresses = {end: _halves(rows[end]) for end in ("local", "remote")}
         remote = addresses["remote"]
         ipv4 = (remote[:, 0] == 0) & (remote[:, 1] >> np.uint64(32) == _MAPPED)
+        ipv4 |= rows["family"] == AF_INET
         family = np.where(ipv4, FAMILIES.index("ipv4"), FAMILIES.index("ipv6"))
         columns["family"] = np.where(rows["family"] == 0, 0, family).astype(np.uint32)
         columns["failure"] = changes.failure.astype(np.uint32)
         for name in ("netns", "direction", "local_port", "remote_port", "state"):
             columns[name] = rows[name].astype(np.uint32)
         lazy = {
-            end: (lambda end=end: self._address_codes(end, addresses[end], rows["family"] != 0, at_ns))
+            end: (lambda end=end: self._address_codes(end, addresses[end], rows["cookie"] != 0, at_ns))
             for end in addresses
         }
         return _Dimensions(columns, lazy), addresses
@@ -107,15 +118,26 @@ def _halves(raw: NDArray[np.uint8]) -> Halves:
 
 def _with_self(changes: Changes, lost: int, missed_ticks: int) -> Changes:
     # The last row is the watchdog's own: what it lost, and nothing else.
-    own = {name: 0.0 if metric.kind is not Kind.DISTRIBUTION else np.nan for name, metric in METRICS.items()}
-    own["lost_connections"], own["missed_ticks"] = float(lost), float(missed_ticks)
     count = len(changes.rows)
-    metrics: dict[str, Numbers] = {}
-    for name, value in own.items():
-        column = np.zeros(count + 1)
-        if name in changes.metrics:
-            column[:count] = changes.metrics[name]
-        column[count] = value
-        metrics[name] = column
+    metrics = {name: np.full(count + 1, _nothing(name)) for name in METRICS}
+    for name, values in changes.metrics.items():
+        metrics[name][:count] = values
+    metrics["lost_connections"][count], metrics["missed_ticks"][count] = lost, missed_ticks
     rows = np.concatenate([changes.rows, np.zeros(1, CONNECTION)])
-    return Changes(rows, np.concatenate([changes.failure, np.zeros(1, np.uint8)]), metrics)
+    return Changes(rows, np.concatenate([changes.failure, np.zeros(1, np.uint8)]), metrics, changes.responses)
+
+
+def _nothing(name: str) -> float:
+    return np.nan if METRICS[name].kind is Kind.DISTRIBUTION else 0.0
+
+
+def _with_answers(metrics: Mapping[str, Numbers], seconds: Numbers) -> dict[str, Numbers]:
+    extended = {}
+    for name, values in metrics.items():
+        extended[name] = np.concatenate([values, np.full(len(seconds), _nothing(name))])
+    extended["response_latency"][-len(seconds) :] = seconds
+    return extended
+
+
+def _extended(dimensions: Mapping[str, Codes], name: str, answers: NDArray[np.intp]) -> Callable[[], Codes]:
+    return lambda: np.concatenate([dimensions[name], dimensions[name][answers]])

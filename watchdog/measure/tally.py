@@ -95,7 +95,8 @@ class Tally:
 
 def _add_to_groups(groups: dict[tuple[str, ...], _Group], tick: _Tick, dimensions: Sequence[str]) -> None:
     metrics, snapshot = tick.changes.metrics, tick.snapshot
-    codes = np.stack([snapshot.dimensions[name][:-1] for name in dimensions], axis=1)
+    count = len(tick.changes.rows) - 1
+    codes = np.stack([snapshot.dimensions[name][:count] for name in dimensions], axis=1)
     unique, inverse = np.unique(codes, axis=0, return_inverse=True)
     inverse = inverse.reshape(-1)
     sums = np.stack([np.bincount(inverse, metrics[name][:-1], len(unique)) for name in (*COUNTERS, *GAUGES)])
@@ -110,6 +111,9 @@ def _add_to_groups(groups: dict[tuple[str, ...], _Group], tick: _Tick, dimension
         column = metrics[name][:-1]
         for number in np.flatnonzero(~np.isnan(column)).tolist():
             here[inverse[number]].distributions[name].append(float(column[number]))
+    responses = tick.changes.responses
+    for number, seconds in zip(responses.rows.tolist(), responses.seconds.tolist(), strict=True):
+        here[inverse[number]].distributions["response_latency"].append(seconds)
 
 
 def _plain(dimension: str, text: str) -> str | int:

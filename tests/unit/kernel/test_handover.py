@@ -9,6 +9,7 @@ import pytest
 
 from watchdog.errors import HandoverError, KernelUnfit
 from watchdog.kernel import handover
+from watchdog.kernel.probes import MESSAGES
 
 
 @pytest.fixture
@@ -27,11 +28,11 @@ def send(there, message, fds):
     socket.send_fds(there, [message], fds)
 
 
-@pytest.mark.parametrize("count", [0, 1, 16])
+@pytest.mark.parametrize("count", [0, 1, 24])
 def test_a_wrong_number_of_descriptors_is_refused_and_they_are_closed(channel, count):
     here, there = channel
     devices = [os.open("/dev/null", os.O_RDONLY) for _ in range(count)]
-    send(there, json.dumps({"fds": handover.expected_names()}).encode(), devices)
+    send(there, json.dumps({"fds": handover.manifest(MESSAGES)}).encode(), devices)
     for fd in devices:
         os.close(fd)
     before = open_descriptors()
@@ -43,7 +44,7 @@ def test_a_wrong_number_of_descriptors_is_refused_and_they_are_closed(channel, c
 
 def test_descriptors_of_another_kind_are_refused(channel):
     here, there = channel
-    names = handover.expected_names()
+    names = handover.manifest(MESSAGES)
     null = os.open("/dev/null", os.O_RDONLY)
     send(there, json.dumps({"fds": names}).encode(), [null] * len(names))
     os.close(null)
@@ -54,7 +55,7 @@ def test_descriptors_of_another_kind_are_refused(channel):
 
 def test_other_names_are_refused(channel):
     here, there = channel
-    names = ["program:other", *handover.expected_names()[1:]]
+    names = ["program:other", *handover.manifest(MESSAGES)[1:]]
     null = os.open("/dev/null", os.O_RDONLY)
     send(there, json.dumps({"fds": names}).encode(), [null] * len(names))
     os.close(null)

@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 
 from watchdog.kernel.collector import Reading
-from watchdog.kernel.layout import CONNECTION, FLAG_ACCEPTED, FLAG_CONNECT, FLAG_FAILED, SUMMED, SUMS, SUMS_KEY
+from watchdog.kernel.layout import (
+    CONNECTION,
+    DATAGRAMS,
+    DATAGRAMS_KEY,
+    FLAG_ACCEPTED,
+    FLAG_CONNECT,
+    FLAG_FAILED,
+    RESPONSE,
+    SUMMED,
+    SUMS,
+    SUMS_KEY,
+)
+from watchdog.kernel.totals import Totals
 from watchdog.measure.catalogue import DIRECTIONS, FAILURES, STATES
 from watchdog.measure.deltas import Deltas, is_listener
 from watchdog.quality import Quality
@@ -28,7 +40,7 @@ def listener(port, **values):
     return connection(**listening | values, local_port=port)
 
 
-def reading(live=(), closed=(), at_ns=SECOND, sums=()):
+def reading(live=(), closed=(), at_ns=SECOND, sums=(), responses=(), datagrams=None):
     nothing = np.empty(0, CONNECTION)
     keys, values = np.zeros(len(sums), SUMS_KEY), np.zeros(len(sums), SUMS)
     for number, (tgid, totals) in enumerate(sums):
@@ -36,7 +48,15 @@ def reading(live=(), closed=(), at_ns=SECOND, sums=()):
         keys["direction"][number] = OUT
         for name, total in totals.items():
             values[name][number] = total
-    return Reading(at_ns, np.concatenate([nothing, *live]), np.concatenate([nothing, *closed]), keys, values, Quality())
+    return Reading(
+        at_ns=at_ns,
+        live=np.concatenate([nothing, *live]),
+        closed=np.concatenate([nothing, *closed]),
+        sums=Totals(keys, values),
+        responses=np.array(list(responses), RESPONSE),
+        datagrams=datagrams or Totals(np.empty(0, DATAGRAMS_KEY), np.empty(0, DATAGRAMS)),
+        quality=Quality(),
+    )
 
 
 def test_a_new_connection_counts_from_its_birth():
@@ -250,3 +270,39 @@ def test_sums_add_rows_of_what_changed_in_them():
     }  # fmt: skip
     assert np.isnan(second.metrics["rtt"][0])
     assert len(third.rows) == 0
+
+
+def test_an_entry_that_was_taken_out_and_came_back_counts_from_zero():
+    deltas = Deltas()
+    totals = [
+        deltas.advance(reading(sums=sums)).metrics["closes"].sum()
+        for sums in ([(7, {"closes": 5})], [], [(7, {"closes": 2})], [(7, {"closes": 1})])
+    ]
+
+    assert totals == [5, 0, 2, 1]
+
+
+def test_answers_belong_to_the_newest_life_of_their_socket():
+    changes = Deltas().advance(
+        reading(
+            live=[connection(cookie=4), connection(cookie=1, life=1)],
+            closed=[connection(cookie=1, ended_ns=SECOND)],
+            responses=[(1, 2_000_000), (4, 3_000_000), (1, 4_000_000), (77, 5_000_000)],
+        )
+    )
+    of = changes.rows["cookie"][changes.responses.rows].tolist()
+
+    assert list(zip(of, changes.responses.seconds.tolist(), strict=True)) == [(1, 0.002), (4, 0.003), (1, 0.004)]
+
+
+def test_udp_adds_rows_of_its_processes():
+    keys, values = np.zeros(1, DATAGRAMS_KEY), np.zeros(1, DATAGRAMS)
+    keys["tgid"] = values["owner"]["tgid"] = 7
+    keys["family"], values["bytes_sent"], values["datagrams_sent"] = 10, 30, 3
+    changes = Deltas().advance(reading(live=[connection(bytes_sent=1)], datagrams=Totals(keys, values)))
+
+    assert changes.rows["family"].tolist() == [2, 10]
+    assert changes.metrics["udp_bytes_sent"].tolist() == [0, 30]
+    assert changes.metrics["udp_datagrams_sent"].tolist() == [0, 3]
+    assert changes.metrics["bytes_sent"].tolist() == [1, 0]
+    assert changes.metrics["open"].tolist() == [1, 0]
