@@ -19,6 +19,8 @@ from watchdog.secret import open_for_reading
 DEFAULT_CONFIG: Final = "/etc/bpf-watchdog/watchdog.toml"
 DEFAULT_RULES: Final = "/etc/bpf-watchdog/rules.d"
 BUILT_IN: Final = "(built-in defaults)"
+SHORTEST_INTERVAL: Final = "100ms"
+LONGEST_INTERVAL: Final = "1h"
 
 _MOST_BYTES = 1_000_000
 _PLAINER = {"Cannot overwrite a value": "this key is given twice"}
@@ -107,15 +109,24 @@ def _unusable(file: str, message: str, line: int = 1) -> ConfigError:
     return ConfigError([Problem(file, line, "file", message)])
 
 
+def open_settings(file: str | None = None) -> Document:
+    """Open watchdog.toml at `file`, or at its default place, where it may be missing.
+
+    Raises:
+        ConfigError: as `open_document`.
+    """
+    if file is None and not os.path.lexists(DEFAULT_CONFIG):
+        return Document("", {}, BUILT_IN)
+    return open_document(file or DEFAULT_CONFIG)
+
+
 def load_config(file: str | None = None) -> Config:
-    """Read watchdog.toml from `file`, or from its default place, where it may be missing.
+    """Read watchdog.toml, found as in `open_settings`.
 
     Raises:
         ConfigError: with every problem of the file, but those inside the receivers' tables.
     """
-    if file is None and not os.path.lexists(DEFAULT_CONFIG):
-        return read_config(Document("", {}, BUILT_IN))
-    document = open_document(file or DEFAULT_CONFIG)
+    document = open_settings(file)
     config = read_config(document)
     document.raise_problems()
     return config
@@ -125,7 +136,7 @@ def read_config(document: Document) -> Config:
     """Return what `document` says; problems are noted in it."""
     root = document.root
     sampling = root.table("sampling")
-    interval_ns = sampling.duration("interval", "1s", minimum="100ms", maximum="1h")
+    interval_ns = sampling.duration("interval", "1s", minimum=SHORTEST_INTERVAL, maximum=LONGEST_INTERVAL)
     sampling.finish()
     receivers = _read_receivers(root)
     routing = _read_routing(root.table("routing"), tuple(name for name, _, _ in receivers))

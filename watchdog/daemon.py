@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from watchdog import __version__
-from watchdog.clock import Clock, boot_id
+from watchdog.clock import SECOND_NS, Clock, boot_id
 from watchdog.durations import format_duration
 from watchdog.errors import StoreError, WatchdogError
 from watchdog.guard import Guard
@@ -62,6 +62,7 @@ class Daemon:
         self._introduce(setup, host, open_now, folder, guard.restored)
         self._scheduler.every("tick", setup.interval_ns, lambda tick: self._tick(guard, tick))
         self._scheduler.start()
+        self._systemd.expect_every(setup.interval_ns / SECOND_NS)
         self._systemd.ready()
         self._obey(guard, setup)
         self._systemd.stopping()
@@ -71,7 +72,12 @@ class Daemon:
         return 0
 
     def _tick(self, guard: Guard, tick: Tick) -> None:
-        guard.tick(tick)
+        try:
+            guard.tick(tick)
+        except StoreError:
+            # The sample was good. To be started anew would free no room on the disk, and lose what waits in memory.
+            self._systemd.watchdog()
+            raise
         self._systemd.watchdog()
 
     def _obey(self, guard: Guard, setup: Setup) -> None:
@@ -86,6 +92,7 @@ class Daemon:
                 guard.reload(fresh)
                 if fresh.interval_ns != interval_ns:
                     interval_ns = fresh.interval_ns
+                    self._systemd.expect_every(interval_ns / SECOND_NS)
                     self._scheduler.set_interval("tick", interval_ns)
                 _log.info("reloaded: %d rules from %s", len(fresh.rules), fresh.rules_from)
             self._systemd.ready()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from watchdog.config import DEFAULT_RULES, Config, load_config
+from watchdog.clock import SECOND_NS
+from watchdog.config import DEFAULT_RULES, Config, open_settings, read_config
 from watchdog.errors import ConfigError, Problem
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.registry import build_receivers
 from watchdog.resources import rules_folder
-from watchdog.rules.load import load_rules, toml_files
+from watchdog.rules.load import RuleSet, load_rules, toml_files
 from watchdog.rules.schema import Rule
 
 
@@ -46,24 +48,37 @@ def read_setup(sources: Sources) -> Setup:
         ConfigError: with every problem of every file; then nothing was opened that would have to be closed.
     """
     problems: list[Problem] = []
-    config = load_config(sources.config)
-    interval_ns = sources.interval_ns or config.sampling.interval_ns
-    receivers: dict[str, Receiver] = {}
+    config, receivers = _read_settings(sources.config, problems)
+    interval_ns = sources.interval_ns or (config.sampling.interval_ns if config else SECOND_NS)
+    names = config.receiver_names if config else None
+    loaded, origin = RuleSet((), ()), ""
     try:
-        receivers = build_receivers(config)
+        folder, shipped = _rules_folder(sources.rules)
+        origin = f"{folder}{' (shipped)' if shipped else ''}"
+        loaded = load_rules([folder], receivers=names, interval_ns=interval_ns)
     except ConfigError as error:
         problems += error.problems
-    folder, shipped = _rules_folder(sources.rules)
-    try:
-        loaded = load_rules([folder], receivers=config.receiver_names, interval_ns=interval_ns)
-    except ConfigError as error:
-        raise ConfigError(sorted([*problems, *error.problems])) from error
-    if problems:
-        raise ConfigError(problems)
-    if not loaded.rules:
-        raise ConfigError([Problem(str(folder), 1, "rule", "no rules here: nothing would be guarded")])
-    origin = f"{folder}{' (shipped)' if shipped else ''}"
+    else:
+        if not loaded.rules:
+            problems.append(Problem(str(folder), 1, "rule", "no rules here: nothing would be guarded"))
+    if problems or config is None:
+        raise ConfigError(sorted(problems))
     return Setup(config, interval_ns, receivers, loaded.rules, origin, loaded.notes)
+
+
+def _read_settings(file: str | None, problems: list[Problem]) -> tuple[Config | None, dict[str, Receiver]]:
+    # Problems are added to `problems`; None when the file cannot be read at all.
+    try:
+        document = open_settings(file)
+    except ConfigError as error:
+        problems += error.problems
+        return None, {}
+    config = read_config(document)
+    receivers: dict[str, Receiver] = {}
+    with contextlib.suppress(ConfigError):  # its problems stand in the document
+        receivers = build_receivers(config)
+    problems += set(document.problems)
+    return config, receivers
 
 
 def _rules_folder(given: str | None) -> tuple[Path, bool]:

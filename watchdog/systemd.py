@@ -1,4 +1,7 @@
-"""Tell systemd how the daemon is (sd_notify(3)), by its datagram protocol; without systemd, do nothing."""
+"""What the daemon has to do with systemd: telling it how it is (sd_notify(3)), and knowing the journal's stream.
+
+Without systemd, nothing of it does anything.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import time
 from collections.abc import Mapping
 
 _PATIENCE_SECONDS = 1.0  # systemd's socket may be full for a moment; a tick must not wait for longer
+_TIMES_LATE = 3  # intervals without a sample before the daemon counts as stuck
 
 
 class Systemd:
@@ -47,6 +51,13 @@ class Systemd:
         """
         return self.watchdog_interval_seconds is not None and self._tell("WATCHDOG=1")
 
+    def expect_every(self, seconds: float) -> bool:
+        """Have systemd wait for `watchdog` for three times `seconds`, where that is longer than what the unit says."""
+        if self.watchdog_interval_seconds is None:
+            return False
+        patience = max(self.watchdog_interval_seconds, _TIMES_LATE * seconds)
+        return self._tell(f"WATCHDOG_USEC={round(patience * 1_000_000)}")
+
     def _tell(self, message: str) -> bool:
         # False if there is no one to tell, or they would not listen: no reason to stop guarding.
         if not self._address:
@@ -56,6 +67,18 @@ class Systemd:
             sender.sendto(message.encode("utf-8", "replace"), self._address)
             return True
         return False
+
+
+def is_journal(environment: Mapping[str, str], descriptor: int) -> bool:
+    """Tell whether `descriptor` is the stream that systemd connected to the journal.
+
+    The variable alone says nothing: whoever redirects the stream leaves it as it was. Source: systemd.exec(5).
+    """
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return False
+    return environment.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def _watchdog_interval_seconds(environment: Mapping[str, str]) -> float | None:

@@ -8,11 +8,12 @@ import os
 import sys
 
 from watchdog.clock import SystemClock
-from watchdog.config import DEFAULT_CONFIG, DEFAULT_RULES
+from watchdog.config import DEFAULT_CONFIG, DEFAULT_RULES, LONGEST_INTERVAL, SHORTEST_INTERVAL
 from watchdog.daemon import DEFAULT_STATE, Daemon, Options
 from watchdog.durations import parse_duration
 from watchdog.errors import UsageError
 from watchdog.setup import Sources
+from watchdog.systemd import is_journal
 
 _DESCRIPTION = f"""\
 Guard this host until SIGTERM or Ctrl-C: watch every TCP connection, judge by rules, deliver notices.
@@ -21,6 +22,8 @@ Without any settings: the shipped rules, and notices on this terminal (or in the
 {DEFAULT_CONFIG}, rules from {DEFAULT_RULES} where it has any. SIGHUP reads all files again; if anything is wrong in
 them, the old ones stay in force and the log says so. Start it as root: it loads its programs through a child with two
 capabilities and goes on as an ordinary user without any."""
+
+_PRIORITIES = ((logging.ERROR, "<3>"), (logging.WARNING, "<4>"), (logging.NOTSET, "<6>"))
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the daemon; return its exit code.
 
     Raises:
-        UsageError: an interval that is none.
+        UsageError: an interval that is none, or out of bounds.
     """
     interval_ns = None
     if args.interval:
@@ -50,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
             interval_ns = parse_duration(args.interval)
         except ValueError as error:
             raise UsageError(f"--interval: {error}") from error
+        if not parse_duration(SHORTEST_INTERVAL) <= interval_ns <= parse_duration(LONGEST_INTERVAL):
+            raise UsageError(f"--interval: must be {SHORTEST_INTERVAL} to {LONGEST_INTERVAL}, not {args.interval}")
     _log_to_stderr()
     state = args.state_dir or os.environ.get("STATE_DIRECTORY") or DEFAULT_STATE
     options = Options(Sources(args.config, args.rules, interval_ns), state)
@@ -58,6 +63,18 @@ def run(args: argparse.Namespace) -> int:
 
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler(sys.stderr)
-    journal = "JOURNAL_STREAM" in os.environ  # it has its own time stamps
-    handler.setFormatter(logging.Formatter("%(message)s" if journal else "%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(
+        _JournalFormatter()
+        if is_journal(os.environ, sys.stderr.fileno())
+        else logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+    )
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+class _JournalFormatter(logging.Formatter):
+    """Puts a priority before each line, for each is an entry of its own; the journal has the time (sd-daemon(3))."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's lines."""
+        priority = next(text for level, text in _PRIORITIES if record.levelno >= level)
+        return "\n".join(f"{priority}{line}" for line in super().format(record).splitlines())

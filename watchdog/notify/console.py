@@ -14,6 +14,7 @@ from watchdog.notify import render, sanitize
 from watchdog.notify.dial import Deadline
 from watchdog.notify.receiver import Receiver
 from watchdog.rules.schema import Severity
+from watchdog.systemd import is_journal
 
 _STANDARD_OUTPUT = 1
 _LONGEST_LINE = 1_000
@@ -37,7 +38,7 @@ class Console(Receiver):
         """Write to `descriptor`."""
         super().__init__(name)
         self._descriptor = descriptor
-        self._is_journal = _is_journal(descriptor)
+        self._is_journal = is_journal(os.environ, descriptor)
         self._is_terminal = os.isatty(descriptor)
 
     @classmethod
@@ -80,12 +81,3 @@ class Console(Receiver):
             lines.append(f"    runbook: {sanitize.visible(alert.runbook, _LONGEST_LINE)}")
         level = (_RESOLVED_LEVEL if resolved else _LEVELS[alert.severity]) if self._is_journal else ""
         return "".join(f"{level}{line}\n" for line in lines).encode()
-
-
-def _is_journal(descriptor: int) -> bool:
-    """Tell whether `descriptor` is the stream that systemd connected to the journal; sd-daemon and systemd.exec(5)."""
-    try:
-        status = os.fstat(descriptor)
-    except OSError:
-        return False
-    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
