@@ -6,13 +6,14 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from watchdog import spelling
 from watchdog.cli.table import table
-from watchdog.clock import SECOND_NS, SystemClock
+from watchdog.clock import SECOND_NS, Clock, SystemClock
 from watchdog.durations import format_duration, parse_duration
 from watchdog.errors import KernelUnfit, UsageError
+from watchdog.kernel.collector import Collector
 from watchdog.kernel.start import start_collector
 from watchdog.measure.catalogue import DIMENSIONS
 from watchdog.measure.meter import Meter
@@ -33,6 +34,11 @@ _GROUP_COLUMNS = {
     "CONNECTS": "connects", "ESTABLISHED": "established", "ACCEPTS": "accepts", "FAILED": "connect_failures",
     "CLOSES": "closes", "OPEN": "open", "SENT": "bytes_sent", "RECEIVED": "bytes_received", "PKTS OUT": "packets_sent",
     "PKTS IN": "packets_received", "RETRANS": "retransmits",
+}  # fmt: skip
+_ANSWER_COLUMN = {"ANSWER us": "response_latency_us"}
+_MESSAGE_COLUMNS = {
+    "ANSWERS": "response_latency.count", "p50 us": "response_latency.p50", "p99 us": "response_latency.p99",
+    "UDP OUT": "udp_bytes_sent", "UDP IN": "udp_bytes_received",
 }  # fmt: skip
 
 
@@ -74,36 +80,37 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.messages and not collector.follow_messages(True):
             raise KernelUnfit(f"--messages: {collector.no_messages}")
-        meter = Meter()
-        meter.measure(collector.read(), clock.wall())  # the baseline
-        print(
-            f"watching every TCP connection of this host for {format_duration(duration_ns)} …",
-            file=sys.stderr,
-            flush=True,
-        )
-        end_ns = clock.boottime_ns() + duration_ns
-        tally, shown_ns, lost = Tally(), clock.boottime_ns(), 0
-        interrupted = False
-        while clock.boottime_ns() < end_ns and not interrupted:
-            now_ns = clock.boottime_ns()
-            until_ns = min(end_ns, shown_ns + every_ns, now_ns + _TICK_NS)
-            try:
-                time.sleep(max(0, until_ns - now_ns) / SECOND_NS)
-            except KeyboardInterrupt:
-                interrupted = True
-            changes, snapshot = meter.measure(collector.read(), clock.wall())
-            lost += snapshot.quality.sums_full + snapshot.quality.storage_failed + snapshot.quality.programs_missed
-            tally.add(changes, snapshot)
-            if not args.json and (interrupted or snapshot.at_ns >= min(end_ns, shown_ns + every_ns)):
-                _show(tally, dimensions, args.limit)
-                tally, shown_ns = Tally(), shown_ns + every_ns
+        for tally in _tallies(collector, clock, duration_ns, every_ns):
+            rows = tally.by(dimensions) if dimensions else tally.connections()
+            if args.json:
+                print("[" + ",\n".join(json.dumps(row) for row in rows) + "]")
+            else:
+                _print_table(rows, _columns(dimensions, messages=args.messages), args.limit)
+            _print_quality(tally)
     finally:
         collector.close()
-    if args.json:
-        _print_json(_rows(tally, dimensions))
-    if lost:
-        print(f"bpf-watchdog: {lost} events of connections were lost: the counts may be too low", file=sys.stderr)
     return 0
+
+
+def _tallies(collector: Collector, clock: Clock, duration_ns: int, every_ns: int) -> Iterator[Tally]:
+    """Yield a tally each time `every_ns` has passed, until `duration_ns` have, or Ctrl-C."""
+    meter = Meter()
+    meter.measure(collector.read(), clock.wall())  # the baseline
+    watching = f"watching every TCP connection of this host for {format_duration(duration_ns)} …"
+    print(watching, file=sys.stderr, flush=True)
+    shown_ns = clock.boottime_ns()
+    end_ns = shown_ns + duration_ns
+    tally, interrupted = Tally(), False
+    while shown_ns < end_ns and not interrupted:
+        now_ns, due_ns = clock.boottime_ns(), min(end_ns, shown_ns + every_ns)
+        try:
+            time.sleep(max(0, min(due_ns - now_ns, _TICK_NS)) / SECOND_NS)
+        except KeyboardInterrupt:
+            interrupted = True
+        tally.add(*meter.measure(collector.read(), clock.wall()))
+        if interrupted or clock.boottime_ns() >= due_ns:
+            yield tally
+            tally, shown_ns = Tally(), due_ns
 
 
 def _duration(option: str, text: str) -> int:
@@ -124,23 +131,16 @@ def _dimensions(text: str | None) -> tuple[str, ...]:
     return names
 
 
-def _rows(tally: Tally, dimensions: Sequence[str]) -> list[Row]:
-    return tally.by(dimensions) if dimensions else tally.connections()
+def _columns(dimensions: Sequence[str], *, messages: bool) -> dict[str, str]:
+    if not dimensions:
+        return _CONNECTION_COLUMNS | (_ANSWER_COLUMN if messages else {})
+    columns = {name.upper(): name for name in dimensions} | _GROUP_COLUMNS
+    return columns | (_MESSAGE_COLUMNS if messages else {})
 
 
-def _print_json(rows: Sequence[Row]) -> None:
-    print("[" + ",\n".join(json.dumps(row) for row in rows) + "]")
-
-
-def _show(tally: Tally, dimensions: Sequence[str], limit: int) -> None:
-    rows = _rows(tally, dimensions)
-    columns = (
-        dict(zip(map(str.upper, dimensions), dimensions, strict=True)) | _GROUP_COLUMNS
-        if dimensions
-        else _CONNECTION_COLUMNS
-    )
+def _print_table(rows: Sequence[Row], columns: Mapping[str, str], limit: int) -> None:
     shown = rows[:limit] if limit else rows
-    print(table(list(columns), [[row[name] for name in columns.values()] for row in shown]))
+    print(table(list(columns), [[_cell(row, name) for name in columns.values()] for row in shown]))
     if len(shown) < len(rows):
         print(f"… and {len(rows) - len(shown)} more rows (--limit 0 shows all)")
     sums = {name: sum(int(str(row[name])) for row in rows) for name in COUNTERS}
@@ -149,3 +149,19 @@ def _show(tally: Tally, dimensions: Sequence[str], limit: int) -> None:
         f" {sums['closes']} closes, {sums['bytes_sent']} bytes sent, {sums['bytes_received']} bytes received\n",
         flush=True,
     )
+
+
+def _cell(row: Row, name: str) -> object:
+    metric, _, part = name.partition(".")
+    if not part:
+        return row[name]
+    summary = row[metric]
+    if not isinstance(summary, dict):
+        return None
+    return summary[part] if part == "count" else round(summary[part] * 1e6)
+
+
+def _print_quality(tally: Tally) -> None:
+    causes = [f"{count} {cause}" for cause, count in tally.losses().items() if count]
+    if causes:
+        print(f"bpf-watchdog: not all was seen: {', '.join(causes)}", file=sys.stderr)

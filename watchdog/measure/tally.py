@@ -19,6 +19,14 @@ DISTRIBUTIONS = tuple(name for name, metric in METRICS.items() if metric.kind is
 _SHOWN = ("pid", *(name for name in DIMENSIONS if name != "pid"))
 _TRAFFIC = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "retransmits")
 _EVENTS = tuple(name for name in COUNTERS if name not in _TRAFFIC)
+_LOSSES = {
+    "ledger_full": "connections summed up by process (too many ended within a tick)",
+    "sums_full": "connections lost (too many processes)",
+    "storage_failed": "connections not followed (no kernel memory)",
+    "programs_missed": "events skipped by the kernel",
+    "responses_lost": "answers not timed (too many within a tick)",
+    "datagrams_lost": "datagrams not counted (too many processes)",
+}
 _OUT = DIRECTIONS.index("out")
 _US_NS = 1000
 
@@ -49,15 +57,22 @@ class Tally:
         """Add one tick, as `Meter.measure` returns it; the first one, the baseline, is not to be added."""
         self._ticks.append(_Tick(changes, snapshot))
 
+    def losses(self) -> dict[str, int]:
+        """Return how many of what was lost, by cause in words."""
+        qualities = [tick.snapshot.quality for tick in self._ticks]
+        return {words: sum(getattr(quality, name) for quality in qualities) for name, words in _LOSSES.items()}
+
     def connections(self) -> list[Row]:
         """Return one row per connection, keys as DESIGN lists them for `sample --json`, most bytes first.
 
-        Counters hold what changed in the time; the rest is as last seen. Times are in µs, None where there is none.
+        Counters hold what changed in the time; the rest is as last seen. Times are in µs, None where there is none;
+        `response_latency_us` is the median of the newest tick with an answer, where messages are followed.
         """
         rows: dict[int, Row] = {}
         folded: list[Row] = []
         for tick in self._ticks:
             ids = ids_of(tick.changes.rows)
+            answers = _answers(tick)
             counters = [tick.changes.metrics[name].astype(np.int64).tolist() for name in COUNTERS]
             listening = is_listener(tick.changes.rows)
             for number in np.flatnonzero(~listening[:-1]).tolist():
@@ -67,6 +82,9 @@ class Tally:
                 if key and before is not None:
                     changed = {name: value + int(str(before[name])) for name, value in changed.items()}
                 row = _described(tick, number, changed)
+                row["response_latency_us"] = _median_us(answers.get(number)) or (before or {}).get(
+                    "response_latency_us"
+                )
                 if key:
                     rows[key] = row
                 else:
@@ -114,6 +132,18 @@ def _add_to_groups(groups: dict[tuple[str, ...], _Group], tick: _Tick, dimension
     responses = tick.changes.responses
     for number, seconds in zip(responses.rows.tolist(), responses.seconds.tolist(), strict=True):
         here[inverse[number]].distributions["response_latency"].append(seconds)
+
+
+def _answers(tick: _Tick) -> dict[int, list[float]]:
+    answers: dict[int, list[float]] = {}
+    responses = tick.changes.responses
+    for number, seconds in zip(responses.rows.tolist(), responses.seconds.tolist(), strict=True):
+        answers.setdefault(number, []).append(seconds)
+    return answers
+
+
+def _median_us(seconds: list[float] | None) -> int | None:
+    return round(np.median(seconds) * 1e6) if seconds else None
 
 
 def _plain(dimension: str, text: str) -> str | int:
