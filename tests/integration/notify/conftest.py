@@ -1,10 +1,9 @@
-"""Servers to deliver to: well-behaved ones that keep what arrives, and ones that do what they like with a socket."""
+"""Notices to deliver, and servers that do what they like with a socket."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import http.server
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -64,74 +63,12 @@ def resolved() -> Notice:
     return notice_of(over, "resolved", "b")
 
 
-class KeepingServer(http.server.ThreadingHTTPServer):
-    """Answers every POST with `answer`, and keeps what was posted: (path, headers, body)."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), KeepingHandler)
-        self.posts: list[tuple[str, dict[str, str], bytes]] = []
-        self.answer: tuple[int, dict[str, str], bytes] = (200, {}, b"ok")
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/in/secret-path?token=secret-token"
-
-
-class KeepingHandler(http.server.BaseHTTPRequestHandler):
-    server: KeepingServer
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.posts.append((self.path, dict(self.headers), body))
-        status, headers, content = self.server.answer
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        """Keep the tests' output clean."""
-
-
-@contextlib.contextmanager
-def serving(server: KeepingServer) -> Iterator[KeepingServer]:
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 @pytest.fixture
-def server() -> Iterator[KeepingServer]:
-    """Serve HTTP on a free port of 127.0.0.1."""
-    with serving(KeepingServer()) as running:
-        yield running
-
-
-@pytest.fixture
-def other_server() -> Iterator[KeepingServer]:
-    """Serve HTTP on another port."""
-    with serving(KeepingServer()) as running:
-        yield running
-
-
-@pytest.fixture
-def tls_server() -> Iterator[KeepingServer]:
+def tls_server(start_server):
     """Serve HTTPS, with a certificate that only who is told to trusts."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
-    running = KeepingServer()
-    running.handle_error = lambda *_: None  # handshakes that the client breaks off
-    running.socket = context.wrap_socket(running.socket, server_side=True)
-    with serving(running):
-        yield running
+    return start_server(context=context)
 
 
 class RawServer:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import shutil
 import socket
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
@@ -21,29 +18,7 @@ from watchdog.notify.syslog_wire import parse_address
 DEADLINE = 1.0
 PATIENCE = 15.0
 
-CONFIGURATION = """
-module(load="imuxsock" sysSock.use="off")
-module(load="imudp")
-module(load="imtcp")
-module(load="imptcp")
-template(name="facts" type="list" option.jsonf="on") {{
-    property(outname="pri" name="pri" format="jsonf")
-    property(outname="time" name="timereported" dateFormat="rfc3339" format="jsonf")
-    property(outname="host" name="hostname" format="jsonf")
-    property(outname="app" name="app-name" format="jsonf")
-    property(outname="procid" name="procid" format="jsonf")
-    property(outname="msgid" name="msgid" format="jsonf")
-    property(outname="data" name="structured-data" format="jsonf")
-    property(outname="msg" name="msg" format="jsonf")
-    property(outname="raw" name="rawmsg" format="jsonf")
-}}
-input(type="imuxsock" socket="{folder}/log" useSpecialParser="on")
-input(type="imuxsock" socket="{folder}/log5424" useSpecialParser="off" parseHostname="on" ignoreTimestamp="off")
-input(type="imudp" address="127.0.0.1" port="{udp}")
-input(type="imtcp" address="127.0.0.1" port="{tcp}")
-input(type="imptcp" address="127.0.0.1" port="{ptcp}")
-action(type="omfile" file="{folder}/arrived" template="facts")
-"""
+WIRES = ("log", "log5424", "udp", "tcp", "ptcp")
 
 HOSTILE_NAMES = (
     "\x1b[2J\x1b]0;owned\x07",
@@ -59,70 +34,6 @@ HOSTILE_NAMES = (
     "\x1b" * 5_000,
     "日本 🔥",
 )
-
-
-class Rsyslog:
-    """A rsyslogd of our own, with all it needs in one folder."""
-
-    def __init__(self, folder: Path) -> None:
-        program = shutil.which("rsyslogd", path="/usr/sbin:/sbin:" + os.environ["PATH"])
-        assert program is not None, "these tests need rsyslog: apt-get install rsyslog"
-        self.folder = folder
-        self.ports = {name: free_port(kind) for name, kind in PORTS.items()}
-        configuration = folder / "rsyslog.conf"
-        configuration.write_text(CONFIGURATION.format(folder=folder, **self.ports))
-        self._command = [program, "-n", "-f", str(configuration), "-i", str(folder / "pid")]
-        self._process: subprocess.Popen[bytes] | None = None
-        self.start()
-
-    def address(self, wire: str) -> str:
-        if wire in self.ports:
-            return f"{wire.removeprefix('p')}://127.0.0.1:{self.ports[wire]}"
-        return f"unix://{self.folder}/{wire}"
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(self._command)
-        wait_for(lambda: all(self._listens(wire) for wire in WIRES), "rsyslog to listen")
-
-    def stop(self) -> None:
-        self._process.terminate()
-        assert self._process.wait(PATIENCE) == 0
-
-    def _listens(self, wire: str) -> bool:
-        if wire in {"log", "log5424"}:
-            return (self.folder / wire).is_socket()
-        table = Path("/proc/net/udp" if wire == "udp" else "/proc/net/tcp").read_text()
-        return f"0100007F:{self.ports[wire]:04X} 00000000:0000" in table
-
-    def arrived(self, count: int) -> list[dict[str, str]]:
-        """Return what has arrived, once it is `count` records."""
-        file = self.folder / "arrived"
-        wait_for(lambda: file.exists() and file.read_bytes().count(b"\n") >= count, f"{count} records to arrive")
-        return [json.loads(line) for line in file.read_text().splitlines()]
-
-
-PORTS = {"udp": socket.SOCK_DGRAM, "tcp": socket.SOCK_STREAM, "ptcp": socket.SOCK_STREAM}
-WIRES = ("log", "log5424", *PORTS)
-
-
-def free_port(kind):
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(condition, what):
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.02)
-
-
-@pytest.fixture
-def rsyslog(tmp_path):
-    running = Rsyslog(tmp_path)
-    yield running
-    running.stop()
 
 
 def syslog_to(address, *, local_format=False):
@@ -291,8 +202,8 @@ def test_what_a_tcp_server_says_is_not_taken_for_its_end(raw_server, firing):
     assert b"".join(heard).endswith(receiver.render(firing))
 
 
-def test_a_refusal_on_the_way_is_noticed_at_the_next_record(firing):
-    error, _ = failure_of_wire(f"udp://127.0.0.1:{free_port(socket.SOCK_DGRAM)}", [b"one", b"two"])
+def test_a_refusal_on_the_way_is_noticed_at_the_next_record(unused_port):
+    error, _ = failure_of_wire(f"udp://127.0.0.1:{unused_port(socket.SOCK_DGRAM)}", [b"one", b"two"])
     assert (error.reason, error.retryable) == ("connect", True)
 
 
