@@ -362,29 +362,52 @@ static __always_inline int on_listen(struct sock *sk)
 	return 0;
 }
 
+/*
+ * With TCP Fast Open a child is the process's before the handshake has ended
+ * (tcp_fastopen_create_child): in SYN_RECV it can be read, written and closed.
+ */
+static __always_inline void come_in(struct following *s)
+{
+	u64 now = bpf_ktime_get_boot_ns();
+
+	s->direction = DIRECTION_IN;
+	if (!s->born_ns)
+		s->born_ns = now;
+	if (!s->established_ns)
+		s->established_ns = now;
+}
+
 static __always_inline int on_established(struct sock *sk, int from)
 {
 	struct following *s = follow(sk);
 
 	if (!s)
 		return 0;
-	s->established_ns = bpf_ktime_get_boot_ns();
 	if (from == TCP_SYN_RECV && s->direction != DIRECTION_OUT) {
-		s->direction = DIRECTION_IN;
-		s->born_ns = s->established_ns;
-	} else if (!s->direction) {
+		come_in(s);
+		return 0;
+	}
+	s->established_ns = bpf_ktime_get_boot_ns();
+	if (!s->direction) {
 		s->direction = DIRECTION_OUT; /* its SYN was sent before the programs were there */
 	}
 	return 0;
 }
 
-static __always_inline int on_closing(struct sock *sk)
+static __always_inline int on_closing(struct sock *sk, int from)
 {
 	struct following *s = follow(sk);
 
 	if (!s)
 		return 0;
-	note_accept(s, sk);
+	if (from == TCP_SYN_RECV && s->direction != DIRECTION_OUT)
+		come_in(s);
+	/*
+	 * Only what was accepted says goodbye: what a closing listener leaves behind goes to CLOSE at once
+	 * (inet_child_forget). sk_socket would not tell of MPTCP's subflows: they lose it first (mptcp_close).
+	 */
+	if (s->direction == DIRECTION_IN)
+		s->flags |= FLAG_ACCEPTED;
 	own_current(s);
 	return 0;
 }
@@ -408,6 +431,8 @@ static __always_inline int on_end(struct sock *sk, int from)
 	/* From these states without an error only close() and connect(AF_UNSPEC) lead here, both in the caller's context. */
 	if (!sk->sk_err && (from == TCP_ESTABLISHED || from == TCP_CLOSE_WAIT))
 		own_current(s);
+	if (from == TCP_SYN_RECV && tp->bytes_received && !s->born_ns)
+		s->born_ns = bpf_ktime_get_boot_ns(); /* a fast open that nobody accepted */
 	s->ended = 1;
 	fill(&row, sk, tp, s);
 	row.ended_ns = bpf_ktime_get_boot_ns();
@@ -433,9 +458,9 @@ KFUNC_PROBE(inet_sock_set_state, struct sock *sk, int from, int to)
 	case TCP_ESTABLISHED:
 		return on_established(sk, from);
 	case TCP_FIN_WAIT1:
-		return from == TCP_ESTABLISHED ? on_closing(sk) : 0;
+		return from == TCP_ESTABLISHED || from == TCP_SYN_RECV ? on_closing(sk, from) : 0;
 	case TCP_LAST_ACK:
-		return on_closing(sk);
+		return on_closing(sk, from);
 	case TCP_CLOSE:
 		return on_end(sk, from);
 	}
@@ -557,6 +582,8 @@ BPF_ITER(task_file)
 	hold(s, task, observer);
 	if (s->pass == observer->session)
 		return 0;
+	if (sk->__sk_common.skc_state == TCP_SYN_RECV && s->direction != DIRECTION_OUT)
+		come_in(s);
 	note_accept(s, sk);
 	fill(&row, sk, tp, s);
 	row.state = sk->__sk_common.skc_state;
