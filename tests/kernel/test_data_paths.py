@@ -1,5 +1,8 @@
 """Bytes count once, by whatever way they enter and leave a socket: the generators' own counts are the truth."""
 
+import subprocess
+import sys
+
 import pytest
 
 
@@ -78,3 +81,157 @@ def test_sockets_that_only_a_ring_holds_count_at_their_end_at_the_process_that_m
     assert (rows.values("pid"), rows.values("process"), rows.values("exe")) == ({traffic.pid}, {"uring"}, {"uring"})
     assert rows.total("accepts") == 1
     assert_totals_are_the_kernels(rows, namespace.totals())
+
+
+PAIR = """
+import json, os, socket, sys
+def unless(error):
+    print(error, file=sys.stderr)
+    sys.exit(77)
+def told(**facts):
+    print(json.dumps(facts), flush=True)
+def wait():
+    sys.stdin.readline()
+"""
+MPTCP = (
+    PAIR
+    + """
+try:
+    server, client = (socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262) for _ in range(2))
+except OSError as error:
+    unless(f"no socket of IPPROTO_MPTCP: {error}")
+server.bind(("127.0.0.1", 0))
+server.listen()
+if sys.argv[1] == "plain":
+    client = socket.socket()
+client.connect(server.getsockname())
+accepted = server.accept()[0]
+client.sendall(b"m" * 100_003)
+left = 100_003
+while left:
+    left -= len(accepted.recv(left))
+accepted.sendall(b"n" * 1009)
+assert len(client.recv(1009, socket.MSG_WAITALL)) == 1009
+told()
+wait()
+client.close()
+assert accepted.recv(1) == b""
+accepted.close()
+server.close()
+"""
+)
+
+
+@pytest.mark.parametrize(("client", "seen_alive"), [("mptcp", False), ("plain", True)])
+def test_multipath_connections_count_as_the_tcp_connections_that_they_are_made_of(
+    reader, namespace, client, seen_alive
+):
+    traffic = namespace.run(sys.executable, "-c", MPTCP, client)
+    traffic.hear()
+    expected = [100_003, 1009, 1009, 100_003]
+    alive = reader.until(lambda rows: flow(rows) == expected or not seen_alive, netns=namespace.inode)
+    traffic.end()
+    rows = reader.until_closed(2, netns=namespace.inode)
+
+    assert flow(alive) == (expected if seen_alive else [0, 0, 0, 0])  # subflows have no file: docs/accuracy.md
+    assert flow(rows) == expected
+    assert [rows.total(name) for name in ("connects", "accepts", "established", "closes")] == [1, 1, 2, 2]
+    assert rows.values("pid") == {traffic.pid}
+    assert_totals_are_the_kernels(rows, namespace.totals())
+
+
+FAST_OPEN = (
+    PAIR
+    + """
+TCP_FASTOPEN, MSG_FASTOPEN = 23, 0x20000000
+server = socket.socket()
+server.bind(("127.0.0.1", 0))
+server.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN, 16)
+server.listen()
+received = 0
+def connection(size):
+    global received
+    client = socket.socket()
+    assert client.sendto(b"f" * size, MSG_FASTOPEN, server.getsockname()) == size
+    accepted = server.accept()[0]
+    while received < size:
+        received += len(accepted.recv(size))
+    received = 0
+    accepted.sendall(b"o" * 17)
+    assert len(client.recv(17, socket.MSG_WAITALL)) == 17
+    for end in ((client, accepted) if size % 2 else (accepted, client)):
+        end.close()
+for size in (11, 501, 502, 1200):
+    connection(size)
+counters = [line.split() for line in open("/proc/net/netstat") if line.startswith("TcpExt:")]
+told(**{name: int(value) for name, value in zip(*counters) if name.startswith("TCPFastOpen")})
+wait()
+"""
+)
+
+
+def test_data_in_the_syn_counts_like_any_other(reader, namespace):
+    namespace.set("sysctl", "-qw", "net.ipv4.tcp_fastopen=3")
+    traffic = namespace.run(sys.executable, "-c", FAST_OPEN)
+    fast_open = traffic.hear()
+    traffic.end()
+    rows = reader.until_closed(8, netns=namespace.inode)
+
+    # The first connection fetches the cookie for the others.
+    assert (fast_open["TCPFastOpenActive"], fast_open["TCPFastOpenPassive"]) == (3, 3)
+    assert flow(rows) == [2214, 4 * 17, 4 * 17, 2214]
+    assert sorted(row["bytes_sent"] for row in rows.where(direction="out")) == [11, 501, 502, 1200]
+    assert [rows.total(name) for name in ("connects", "accepts", "established", "closes")] == [4, 4, 8, 8]
+    assert rows.values("pid") == {traffic.pid}
+    assert_totals_are_the_kernels(rows, namespace.totals())
+
+
+SYN_RECV_SERVER = (
+    PAIR
+    + """
+TCP_FASTOPEN, MSG_FASTOPEN = 23, 0x20000000
+server = socket.socket()
+server.bind(("127.0.0.1", 7001))
+server.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN, 16)
+server.listen()
+client = socket.socket()
+assert client.sendto(b"f" * 1009, MSG_FASTOPEN, server.getsockname()) == 1009
+accepted = server.accept()[0]
+assert len(accepted.recv(1009, socket.MSG_WAITALL)) == 1009
+told(state=accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0])
+wait()
+if sys.argv[1] == "answers":
+    accepted.sendall(b"o" * 17)
+accepted.close()
+told()
+wait()
+"""
+)
+
+
+@pytest.mark.parametrize(("action", "answer"), [("answers", 17), ("closes", 0)])
+@pytest.mark.parametrize("read_before", [True, False])
+def test_a_server_that_ends_a_fast_open_before_the_handshake_does_loses_no_byte(
+    reader, namespace, action, answer, read_before
+):
+    namespace.set("sysctl", "-qw", "net.ipv4.tcp_fastopen=0x207")  # both ends, without a cookie
+    drop = "tcp dport 7001 tcp flags & (syn | ack | fin | rst) == ack drop"
+    try:
+        namespace.set(
+            "nft", f"add table t; add chain t c {{ type filter hook input priority 0; }}; add rule t c {drop}"
+        )
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"nft can't drop segments here: {error.stderr.decode().strip()}")
+    traffic = namespace.run(sys.executable, "-c", SYN_RECV_SERVER, action)
+    assert traffic.hear() == {"state": 3}  # SYN_RECV: the last part of the handshake is lost
+    if read_before:
+        reader.rows()
+    traffic.tell()
+    traffic.hear()
+    namespace.set("nft", "delete table t")
+    traffic.end()
+    rows = reader.until_closed(2, netns=namespace.inode)
+
+    assert flow(rows) == [1009, answer, answer, 1009]
+    assert [rows.total(name) for name in ("connects", "accepts", "closes")] == [1, 1, 2]
+    assert rows.values("pid") == {traffic.pid}
