@@ -15,9 +15,12 @@ from watchdog.clock import SECOND_NS
 from watchdog.config import DEFAULT_CONFIG, DEFAULT_RULES, Config, open_document, read_config
 from watchdog.document import Document
 from watchdog.errors import ConfigError, Problem, UsageError
+from watchdog.measure.catalogue import ON_DEMAND
 from watchdog.resources import rules_folder
+from watchdog.rules.expression import metrics_of
 from watchdog.rules.load import read_rules, toml_files
 from watchdog.rules.reading import Surroundings
+from watchdog.rules.schema import Rule
 
 _SETTINGS = ("receiver", "routing", "sampling")
 _DESCRIPTION = """\
@@ -106,7 +109,9 @@ def _check(paths: Sequence[Path]) -> _Findings:
     around = Surroundings(receivers, interval_ns, {})
     for document in documents:
         if _holds_rules(document):
-            findings.rules += len(read_rules(document, around))
+            rules = read_rules(document, around)
+            findings.rules += len(rules)
+            findings.notes += _doubts(rules)
         elif document not in settings:
             _tell_neither(document)
         findings.problems += document.problems
@@ -114,6 +119,17 @@ def _check(paths: Sequence[Path]) -> _Findings:
     findings.problems.sort()
     findings.notes.sort()
     return findings
+
+
+def _doubts(rules: Sequence[Rule]) -> list[Problem]:
+    # On the host that it guards, a rule can be right and still have nothing to read.
+    readers = [rule for rule in rules if ON_DEMAND.intersection(metrics_of(rule.metric))]
+    if not readers:
+        return []
+    from watchdog.kernel.btf import doubts_about_messages
+
+    doubts = doubts_about_messages()
+    return [Problem(rule.file, rule.line, "metric", doubts) for rule in readers if doubts]
 
 
 def _open_all(paths: Sequence[Path], findings: _Findings) -> list[Document]:

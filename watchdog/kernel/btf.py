@@ -11,10 +11,23 @@ import struct
 
 from watchdog.errors import KernelUnfit
 from watchdog.kernel.libbpf import library
+from watchdog.kernel.probes import MESSAGES
 
 _STRUCT, _UNION, _ENUM, _ENUM64 = 4, 5, 6, 19
 _MODIFIERS = {8, 9, 10, 11, 18}  # typedef, volatile, const, restrict, type tag
 _TYPEDEF = 8
+
+
+def doubts_about_messages() -> str:
+    """Return why this kernel may be unable to follow messages, "" where it surely is able; needs no privilege."""
+    try:
+        btf = Btf()
+    except KernelUnfit as error:
+        return str(error)
+    missing = [probe.target for probe in MESSAGES if not btf.has_tracepoint(probe.target)]
+    if not missing:
+        return ""
+    return f"this kernel has no {' and '.join(missing)} (Linux 6.3): fexit will be tried, `bpf-watchdog doctor` tells"
 
 
 class Btf:

@@ -146,6 +146,7 @@ def _rehearsal() -> Iterator[Finding]:
         collector = start_collector(clock)
         try:
             reading = collector.read()
+            no_messages = collector.no_messages
         finally:
             collector.close()
     except WatchdogError as error:
@@ -159,6 +160,10 @@ def _rehearsal() -> Iterator[Finding]:
         f"compiled, loaded, attached and read {len(reading.live)} live sockets in {seconds:.2f} s,"
         f" the pass itself in {reading.quality.pass_seconds * 1e3:.2f} ms",
     )
+    if no_messages:
+        yield Finding("note", "on demand", f"no response latency, no UDP: {no_messages}")
+    else:
+        yield Finding("ok", "on demand", "response latency and UDP can be measured while a rule reads them")
     if privileges.effective():
         yield Finding("note", "privileges", "the daemon keeps CAP_BPF on this kernel", "use Linux 5.19 or newer")
     else:
