@@ -1,0 +1,184 @@
+"""What is compared: the daemon, the daemon with its programs for messages, the obvious program, bpftrace."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+HERE = Path(__file__).parent
+COMMAND = str(Path(sys.executable).with_name("bpf-watchdog"))
+TRACEFS = Path("/sys/kernel/tracing")
+PATIENCE_SECONDS = 60
+
+# Rules of every kind over metrics of every kind; repeated with other thresholds until there are enough.
+_KINDS = (
+    ("connects", "rate", '"process", "unit"', 5e3),
+    ("established", "rate", '"process", "unit"', 1e4),
+    ("connect_failures / connects", "rate", '"process"', 2),
+    ("bytes_sent", "rate", '"process", "unit"', 1e12),
+    ("bytes_received", "rate", '"process", "unit"', 1e12),
+    ("retransmits / packets_sent", "rate", '"remote"', 2),
+    ("open", "last", '"process", "state"', 1e9),
+    ("connect_latency", "p95", '"process"', 1e3),
+    ("rtt", "p99", '"process"', 1e3),
+    ("accepts", "sum", '"local_port"', 1e9),
+)
+
+
+def rules_text(count: int, on_messages: bool = False) -> str:
+    """Return the text of so many rules, none of which fires."""
+    texts = []
+    for number in range(count):
+        metric, stat, by, limit = _KINDS[number % len(_KINDS)]
+        if on_messages and number == 0:
+            metric, stat, by, limit = "response_latency", "p99", '"process"', 1e3
+        texts.append(
+            f'[[rule]]\nid = "rule-{number}"\nsummary = "{{process}} {{value}}"\nmetric = "{metric}"\nstat = "{stat}"\n'
+            f'window = "10s"\nby = [{by}]\nfire_above = {{ warning = {limit + number} }}\n'.replace(
+                "{process} {value}", "{value} over {threshold}"
+            )
+        )
+    return "\n".join(texts)
+
+
+class Subject:
+    """A running process that watches."""
+
+    def __init__(self, process: subprocess.Popen) -> None:
+        self.process = process
+        self.pid = process.pid
+
+    def wait_for(self, pattern: str) -> None:
+        """Read its output until a line has the pattern."""
+        seen = []
+        for line in self.process.stdout:
+            seen.append(line)
+            if re.search(pattern, line):
+                return
+        raise RuntimeError(f"it ended: {''.join(seen)}")
+
+    def finish(self, stop: int) -> str:
+        """Stop it by a signal and return what it printed since."""
+        self.process.send_signal(stop)
+        return self.process.communicate(timeout=PATIENCE_SECONDS)[0]
+
+
+@contextlib.contextmanager
+def _started(*command: object, stderr: int | None = None, **settings) -> Iterator[Subject]:
+    process = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=stderr, text=True, stdin=subprocess.DEVNULL, **settings
+    )
+    try:
+        yield Subject(process)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(PATIENCE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        process.stdout.close()
+
+
+@contextlib.contextmanager
+def daemon(rules: int = 0, on_messages: bool = False) -> Iterator[Subject]:
+    """Run the daemon on so many rules, the shipped ones for 0, with notices to its standard output."""
+    with tempfile.TemporaryDirectory(prefix="watchdog-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # the daemon is not root for long
+        settings = folder / "watchdog.toml"
+        settings.write_text("")
+        command = [COMMAND, "run", "--config", settings, "--state-dir", folder / "state", "--interval", "1s"]
+        if rules:
+            (folder / "rules").mkdir()
+            (folder / "rules" / "bench.toml").write_text(rules_text(rules, on_messages))
+            command += ["--rules", folder / "rules"]
+        else:
+            command += ["--rules", HERE.parents[1] / "rules"]
+        with _started(*command, stderr=subprocess.STDOUT) as subject:
+            subject.wait_for("runs as uid")
+            yield subject
+
+
+@contextlib.contextmanager
+def daemon_on_messages() -> Iterator[Subject]:
+    """Run the daemon on a rule about response latency, so that its programs sit on the path of messages."""
+    with daemon(1, on_messages=True) as subject:
+        yield subject
+
+
+@contextlib.contextmanager
+def obvious() -> Iterator[Subject]:
+    """Run the obvious program, counting the connections of the traffic generator."""
+    with _started(sys.executable, HERE / "obvious.py", "traffic", stderr=subprocess.DEVNULL) as subject:
+        subject.wait_for("ready")
+        yield subject
+
+
+@contextlib.contextmanager
+def bpftrace() -> Iterator[Subject]:
+    """Run Debian's bpftrace, summing bytes per process each second."""
+    with traced(), _started("bpftrace", HERE / "bytes.bt", stderr=subprocess.STDOUT) as subject:
+        subject.wait_for("ready")
+        os.set_blocking(subject.process.stdout.fileno(), True)
+        yield subject
+
+
+@contextlib.contextmanager
+def traced() -> Iterator[None]:
+    """Mount tracefs where it is not, as bpftrace needs it."""
+    if any(TRACEFS.iterdir()):
+        yield
+        return
+    subprocess.run(["mount", "-t", "tracefs", "nodev", TRACEFS], check=True)
+    try:
+        yield
+    finally:
+        for _ in range(50):  # perf events are released after a grace period
+            if subprocess.run(["umount", TRACEFS], check=False, capture_output=True).returncode == 0:
+                break
+            time.sleep(0.1)
+
+
+SUBJECTS: dict[str, Callable[[], contextlib.AbstractContextManager[Subject]]] = {
+    "bpf-watchdog": daemon,
+    "with --messages": daemon_on_messages,
+    "obvious program": obvious,
+    "bpftrace": bpftrace,
+}
+
+
+def traffic(program: Path, kind: str, count: int, size: int = 64) -> dict:
+    """Run the generator to its end and return what it did."""
+    command = [program, kind, str(count), str(size)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+@contextlib.contextmanager
+def built() -> Iterator[Path]:
+    """Build the traffic generator; its name is that of its process."""
+    with tempfile.TemporaryDirectory(prefix="watchdog-bench-") as folder:
+        program = Path(folder) / "traffic"
+        subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, HERE / "traffic.c"], check=True)
+        yield program
+
+
+@contextlib.contextmanager
+def held(program: Path, sockets: int) -> Iterator[None]:
+    """Hold so many connected sockets open."""
+    command = [program, "hold", str(sockets)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        try:
+            yield
+        finally:
+            process.stdin.close()
+            process.send_signal(signal.SIGTERM)

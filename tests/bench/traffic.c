@@ -1,0 +1,141 @@
+/*
+ * Traffic on loopback whose truth is known. Prints one JSON object; `hold` then waits for the end of its input.
+ *
+ *     traffic messages COUNT BYTES       COUNT sends and as many receives of BYTES, over one connection
+ *     traffic connections COUNT BYTES    COUNT connections from birth to end; the client sends BYTES, the server none
+ *     traffic hold COUNT                 COUNT connected sockets, that is half as many connections
+ *
+ * One thread plays both ends: loopback delivers within the call that sends, so nobody waits and nothing is scheduled.
+ */
+#include <arpa/inet.h>
+#include <err.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define DESTINATIONS 64 /* 127.0.1.1 and on: so many times the local ports */
+
+static char buffer[65536];
+
+static double now(void)
+{
+	struct timespec at;
+
+	clock_gettime(CLOCK_MONOTONIC, &at);
+	return at.tv_sec + at.tv_nsec / 1e9;
+}
+
+static int listener(struct sockaddr_in *address)
+{
+	socklen_t size = sizeof(*address);
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	*address = (struct sockaddr_in){ .sin_family = AF_INET };
+	if (fd < 0 || bind(fd, (struct sockaddr *)address, size) || listen(fd, 1024))
+		err(1, "listen");
+	if (getsockname(fd, (struct sockaddr *)address, &size))
+		err(1, "getsockname");
+	return fd;
+}
+
+static void pair(int server, struct sockaddr_in *address, long number, int *near, int *far)
+{
+	address->sin_addr.s_addr = htonl(0x7f000101 + number % DESTINATIONS);
+	*near = socket(AF_INET, SOCK_STREAM, 0);
+	if (*near < 0 || connect(*near, (struct sockaddr *)address, sizeof(*address)))
+		err(1, "connect");
+	*far = accept(server, NULL, NULL);
+	if (*far < 0)
+		err(1, "accept");
+}
+
+static void carry(int from, int to, size_t bytes)
+{
+	if (write(from, buffer, bytes) != (ssize_t)bytes)
+		err(1, "write");
+	if (recv(to, buffer, bytes, MSG_WAITALL) != (ssize_t)bytes)
+		err(1, "read");
+}
+
+/* Hold `count` sockets, in as many processes as the limit of open files asks for; they end with this one. */
+static void hold(long count)
+{
+	struct sockaddr_in address;
+	struct rlimit files;
+	int server, near, far, ready[2];
+	long most, part;
+	char done;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) || pipe(ready))
+		err(1, "getrlimit");
+	files.rlim_cur = files.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &files))
+		err(1, "setrlimit");
+	most = ((long)files.rlim_max - 64) / 2 * 2;
+	for (; count > 0; count -= part) {
+		part = count < most ? count : most;
+		if (fork() == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			server = listener(&address);
+			for (long number = 0; number < part / 2; number++)
+				pair(server, &address, number, &near, &far);
+			if (write(ready[1], "", 1) != 1)
+				err(1, "write");
+			pause();
+			_exit(0);
+		}
+		if (read(ready[0], &done, 1) != 1)
+			err(1, "read");
+	}
+}
+
+int main(int count_of_words, char **words)
+{
+	struct sockaddr_in address;
+	int server, near, far, one = 1;
+	double began;
+	size_t bytes;
+	long count;
+
+	if (count_of_words < 3)
+		errx(2, "usage: traffic messages|connections|hold COUNT [BYTES]");
+	count = atol(words[2]);
+	bytes = count_of_words > 3 ? (size_t)atol(words[3]) : 0;
+	if (bytes > sizeof(buffer))
+		errx(2, "at most %zu bytes", sizeof(buffer));
+	began = now();
+	if (!strcmp(words[1], "hold")) {
+		hold(count);
+		printf("{\"count\": %ld, \"seconds\": %.6f}\n", count, now() - began);
+		fflush(stdout);
+		while (read(STDIN_FILENO, buffer, sizeof(buffer)) > 0)
+			;
+		return 0;
+	}
+	server = listener(&address);
+	if (!strcmp(words[1], "messages")) {
+		pair(server, &address, 0, &near, &far);
+		setsockopt(near, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+		began = now();
+		for (long number = 0; number < count; number++)
+			carry(near, far, bytes);
+	} else {
+		for (long number = 0; number < count; number++) {
+			pair(server, &address, number, &near, &far);
+			if (bytes)
+				carry(near, far, bytes);
+			close(near);
+			close(far);
+		}
+	}
+	printf("{\"count\": %ld, \"bytes\": %ld, \"seconds\": %.6f}\n", count, count * (long)bytes, now() - began);
+	return 0;
+}
