@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from watchdog.clock import SECOND_NS
-from watchdog.config import DEFAULT_RULES, Config, open_settings, read_config
+from watchdog.config import DEFAULT_RULES, SHORTEST_INTERVAL, Config, open_settings, read_config
+from watchdog.durations import parse_duration
 from watchdog.errors import ConfigError, Problem
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.registry import build_receivers
@@ -49,7 +49,9 @@ def read_setup(sources: Sources) -> Setup:
     """
     problems: list[Problem] = []
     config, receivers = _read_settings(sources.config, problems)
-    interval_ns = sources.interval_ns or (config.sampling.interval_ns if config else SECOND_NS)
+    # Where it is not known, no window is too short for it.
+    known_ns = config.sampling.interval_ns if config else parse_duration(SHORTEST_INTERVAL)
+    interval_ns = sources.interval_ns or known_ns
     names = config.receiver_names if config else None
     loaded, origin = RuleSet((), ()), ""
     try:

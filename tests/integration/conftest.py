@@ -1,4 +1,4 @@
-"""Real things to work with: servers that keep what arrives, a rsyslog, the daemon, a process that storms."""
+"""Real things to deliver to: servers that keep what arrives, and a rsyslog."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import http.server
 import json
 import os
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -20,8 +18,6 @@ from pathlib import Path
 import pytest
 
 PATIENCE = 15.0
-COMMAND = Path(sys.executable).with_name("bpf-watchdog")
-STORM = Path(__file__).with_name("storm.py")
 
 
 def until(condition: Callable[[], object], what: str) -> None:
@@ -71,6 +67,10 @@ class KeepingServer(http.server.ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/in/secret-path?token=secret-token"
 
+    def as_receiver(self, **more: object) -> dict:
+        """Return the settings of a webhook that posts here."""
+        return {"type": "webhook", "url": self.url, **more}
+
     def documents(self) -> list[tuple[str, dict]]:
         """Return (notification id, parsed body) of all that came, copies included."""
         return [(headers["X-Notification-Id"], json.loads(body)) for _, headers, body in list(self.posts)]
@@ -78,6 +78,10 @@ class KeepingServer(http.server.ThreadingHTTPServer):
     def notices(self) -> dict[str, dict]:
         """Return the bodies by notification id, in the order of their first arrival."""
         return dict(self.documents())
+
+    def statuses(self) -> list[str]:
+        """Return what the webhook's notices say, each once, in the order of their first arrival."""
+        return [document["status"] for document in self.notices().values()]
 
     def handle_error(self, *_: object) -> None:
         """Say nothing of clients that were killed, or broke off a handshake."""
@@ -217,140 +221,3 @@ def rsyslog(open_folder: Path) -> Iterator[Rsyslog]:
     running = Rsyslog(open_folder)
     yield running
     running.stop()
-
-
-# --------------------------------------------------------------------------------------------- the daemon and a culprit
-
-
-class Watchdog:
-    """`bpf-watchdog run` with its files in `folder`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.config, self.rules, self.state = folder / "watchdog.toml", folder / "rules.d", folder / "state"
-        self.rules.mkdir()
-        self.process: subprocess.Popen[bytes] | None = None
-        self._log = folder / "stderr"
-        self._output = folder / "stdout"
-        self._began_at = 0
-
-    def configure(self, receivers: dict[str, dict], rules: dict[str, dict], interval: str = "200ms") -> None:
-        """Write the settings and one file of rules, all of them by name."""
-        tables = [f"[sampling]\ninterval = {_toml(interval)}", '[routing]\ngroup_interval = "500ms"']
-        self.config.write_text("\n".join([*tables, *(_table("receiver", "name", *item) for item in receivers.items())]))
-        (self.rules / "test.toml").write_text("\n".join(_table("rule", "id", *item) for item in rules.items()))
-
-    def launch(self, *command: str, **environment: str) -> None:
-        """Start it, by `command` where it is given, without waiting for anything."""
-        arguments = ["run", "--config", self.config, "--rules", self.rules, "--state-dir", self.state]
-        self._began_at = self._log.stat().st_size if self._log.exists() else 0
-        with self._log.open("ab") as log, self._output.open("ab") as output:
-            self.process = subprocess.Popen(
-                [*command, COMMAND, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=log,
-                env={**os.environ, **environment},
-            )
-
-    def start(self, *command: str, **environment: str) -> None:
-        """Start it and wait until it guards."""
-        self.launch(*command, **environment)
-        until(lambda: "SIGHUP reads the files again" in self.log() or self.process.poll() is not None, "the daemon")
-        assert self.process.poll() is None, self.log()
-
-    def log(self) -> str:
-        """Return what it has said since it was started last."""
-        if not self._log.exists():
-            return ""
-        return self._log.read_bytes()[self._began_at :].decode(errors="replace")
-
-    def reload(self) -> str:
-        """Have it read its files again; return what it says of that."""
-        before = len(self.log())
-        self.process.send_signal(signal.SIGHUP)
-        until(lambda: " reload" in self.log()[before:] and self.log().endswith("\n"), "the reload")
-        return self.log()[before:]
-
-    def kill(self) -> None:
-        self.process.kill()
-        assert self.process.wait(PATIENCE) == -signal.SIGKILL
-
-    def terminate(self) -> tuple[int, float]:
-        """Send SIGTERM; return the exit code and the seconds that it took."""
-        began = time.monotonic()
-        self.process.terminate()
-        return self.process.wait(PATIENCE), time.monotonic() - began
-
-    def end(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.kill()
-
-
-def _table(kind: str, key: str, name: str, values: dict) -> str:
-    lines = [f"{key} = {_toml(value)}" for key, value in {key: name, **values}.items()]
-    return "\n".join([f"[[{kind}]]", *lines])
-
-
-def _toml(value: object) -> str:
-    # JSON's texts, numbers and arrays are TOML's too.
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(entry)}" for key, entry in value.items()) + " }"
-    return json.dumps(value)
-
-
-@pytest.fixture
-def watchdog(open_folder: Path) -> Iterator[Watchdog]:
-    """Return a daemon that is still to be configured and started."""
-    watchdog = Watchdog(open_folder)
-    yield watchdog
-    watchdog.end()
-
-
-class Storm:
-    """A process that calls itself `name` and opens connections as it is told; see storm.py."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.process = subprocess.Popen(
-            [sys.executable, str(STORM), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert self.process.stdout.readline() == "done\n"
-
-    def rage(self, rate: float) -> None:
-        self._order(f"rage {rate}")
-
-    def rest(self) -> None:
-        self._order("rage 0")
-
-    def open(self, count: int) -> None:
-        self._order(f"open {count}")
-
-    def stop(self) -> None:
-        self.process.stdin.close()
-        self.process.wait(PATIENCE)
-        self.process.stdout.close()
-
-    def _order(self, order: str) -> None:
-        self.process.stdin.write(f"{order}\n")
-        self.process.stdin.flush()
-        assert self.process.stdout.readline() == "done\n"
-
-
-@pytest.fixture
-def start_storm() -> Iterator[Callable[[str], Storm]]:
-    """Return a function that starts a process that is still calm."""
-    storms: list[Storm] = []
-
-    def start(name: str) -> Storm:
-        storms.append(Storm(name))
-        return storms[-1]
-
-    yield start
-    for storm in storms:
-        storm.stop()
-
-
-@pytest.fixture
-def storm(start_storm: Callable[[str], Storm]) -> Storm:
-    """Return a process that is still calm; its name is its own, whatever else runs on this host."""
-    return start_storm(f"storm-{os.getpid()}")

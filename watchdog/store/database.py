@@ -115,7 +115,9 @@ def _lock_folder(folder: Path) -> int:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise StoreError(f"cannot use the state folder {folder}: {_text(error)}") from error
+        raise StoreError(
+            f"cannot use the state folder {folder}: {_text(error)}: give another by --state-dir"
+        ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

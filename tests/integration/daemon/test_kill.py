@@ -1,0 +1,110 @@
+"""kill -9 in the life of a firing alert: the notice arrives under its id, nothing is new twice, the end comes once."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sqlite3
+
+
+def saved(watchdog, query):
+    """Return what the state file holds, the daemon running or not."""
+    connection = sqlite3.connect(watchdog.state / "state.sqlite3", timeout=5)
+    try:
+        return [value for (value,) in connection.execute(query)]
+    finally:
+        connection.close()
+
+
+def end(storm, watchdog, told):
+    """End the storm and the daemon; return the notices, which must be those of one firing and one end."""
+    storm.rest()
+    told("firing", "resolved")
+    assert watchdog.terminate()[0] == 0
+    return told("firing", "resolved")
+
+
+def test_while_the_receiver_hangs_with_the_first_notice(guarded, watchdog, server, storm, told, wait_for):
+    server.answering.clear()
+    guarded()
+    storm.rage()
+    wait_for(lambda: server.posts, "the request")
+    watchdog.kill()
+    server.answering.set()
+    watchdog.start()
+    wait_for(lambda: len(server.posts) == 2, "the copy")
+    end(storm, watchdog, told)
+
+    (first, told_first), (second, told_again), _ = server.documents()
+    assert first == second
+    assert told_first == told_again
+
+
+def test_while_the_receiver_hangs_with_the_last_notice(guarded, watchdog, server, storm, told, wait_for):
+    guarded()
+    storm.rage()
+    told("firing")
+    server.answering.clear()
+    storm.rest()
+    wait_for(lambda: len(server.posts) == 2, "the request")
+    watchdog.kill()
+    server.answering.set()
+    watchdog.start()
+    wait_for(lambda: len(server.posts) == 3, "the copy")
+    end(storm, watchdog, told)
+
+    _, (last, told_last), (again, told_again) = server.documents()
+    assert last == again
+    assert told_last == told_again
+
+
+def test_while_the_condition_holds(guarded, watchdog, server, storm, told):
+    guarded()
+    storm.rage()
+    told("firing")
+    watchdog.kill()
+    watchdog.start()
+    assert "1 alerts still firing from before" in watchdog.log()
+    first, last = end(storm, watchdog, told)
+
+    assert len(server.posts) == 2
+    assert first["alerts"][0]["startsAt"] == last["alerts"][0]["startsAt"]
+
+
+def test_while_the_alert_clears(guarded, watchdog, server, storm, told, wait_for):
+    guarded(keep="3s")
+    storm.rage()
+    told("firing")
+    storm.rest()
+
+    def clears():
+        [alert] = saved(watchdog, "SELECT state FROM alerts")
+        return json.loads(alert)["stages"]["warning"]["cleared_ns"] is not None
+
+    wait_for(clears, "the alert to begin to clear")
+    watchdog.kill()
+    assert server.statuses() == ["firing"]
+    watchdog.start()
+    end(storm, watchdog, told)
+    assert len(server.posts) == 2
+
+
+def test_right_after_the_commit_while_nobody_listens(watchdog, unused_port, start_server, storm, wait_for):
+    port = unused_port(socket.SOCK_STREAM)
+    hook = {"type": "webhook", "url": f"http://127.0.0.1:{port}/"}
+    watchdog.configure({"hook": hook}, {"storm": storm.rule()})
+    watchdog.start()
+    storm.rage()
+    wait_for(lambda: saved(watchdog, "SELECT id FROM notices"), "the commit")
+    watchdog.kill()
+    committed = saved(watchdog, "SELECT id FROM notices")
+    server = start_server(port)
+    watchdog.start()
+    wait_for(lambda: server.posts, "the notice")
+    storm.rest()
+    wait_for(lambda: len(server.posts) == 2, "the end")
+    assert watchdog.terminate()[0] == 0
+
+    assert server.statuses() == ["firing", "resolved"]
+    assert list(server.notices())[:1] == committed
+    assert len(server.posts) == 2

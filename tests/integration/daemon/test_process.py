@@ -1,0 +1,90 @@
+"""What the running daemon holds, and what is left of it when it is killed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from watchdog.kernel import libbpf
+
+# As the unit starts it: its own account, two ambient capabilities.
+AS_SERVICE = [
+    "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+    "--inh-caps=+bpf,+perfmon", "--ambient-caps=+bpf,+perfmon",
+]  # fmt: skip
+MOST_KILOBYTES = 60 * 1024
+
+
+def bpf_objects(pid):
+    """Return the ids of the programs that a process holds, and its links by id with what they attach to."""
+    programs, links = set(), {}
+    for file in Path(f"/proc/{pid}/fdinfo").iterdir():
+        facts = dict(line.split(":\t", 1) for line in file.read_text().splitlines() if ":\t" in line)
+        if "prog_id" in facts:
+            programs.add(int(facts["prog_id"]))
+        if "link_id" in facts:
+            links[int(facts["link_id"])] = facts.get("tp_name") or facts["target_name"]
+    return programs, links
+
+
+def exist(get_by_id, numbers):
+    """Return those of `numbers` that the kernel still knows."""
+    found = {number: get_by_id(number) for number in numbers}
+    for fd in found.values():
+        if fd >= 0:
+            os.close(fd)
+    return {number for number, fd in found.items() if fd >= 0}
+
+
+@pytest.mark.parametrize("started", [[], AS_SERVICE], ids=["by root", "as the service"])
+def test_it_holds_no_privilege_no_compiler_little_memory_and_no_program_on_the_data_path(
+    watchdog, server, rsyslog, storm, started
+):
+    if started:
+        watchdog.give_to_nobody()
+    watchdog.configure(
+        receivers={
+            "hook": server.as_receiver(hmac_secret="made-up"),
+            "oncall": {"type": "slack", "webhook_url": server.url},
+            "far": {"type": "syslog", "address": rsyslog.address("tcp")},
+            "near": {"type": "syslog", "address": rsyslog.address("log5424")},
+            "terminal": {"type": "console"},
+        },
+        rules={"storm": storm.rule()},
+    )
+    pinned = set(Path("/sys/fs/bpf").rglob("*"))
+    watchdog.start(*started)
+    storm.rage()
+    rsyslog.arrived(2)
+    storm.rest()
+    rsyslog.arrived(4)
+    process = Path(f"/proc/{watchdog.process.pid}")
+    lines = (process / "status").read_text().splitlines()
+    status = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    maps = (process / "maps").read_text()
+    _, links = bpf_objects(watchdog.process.pid)
+
+    assert {status[name] for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {"0" * 16}
+    assert (status["Uid"], status["Gid"]) == ("\t".join(["65534"] * 4),) * 2
+    assert (status["Groups"], status["NoNewPrivs"]) == ("", "1")
+    assert "libbpf" in maps
+    assert "LLVM" not in maps
+    assert "libbcc" not in maps
+    assert int(status["VmRSS"].removesuffix(" kB")) <= MOST_KILOBYTES
+    assert sorted(links.values()) == ["inet_sock_set_state", "task_file", "tcp_receive_reset", "tcp_send_reset"]
+    assert set(Path("/sys/fs/bpf").rglob("*")) <= pinned
+
+
+def test_kill_leaves_no_program_and_no_link_behind(guarded, watchdog, wait_for):
+    guarded()
+    programs, links = bpf_objects(watchdog.process.pid)
+    lib = libbpf.library()
+    assert exist(lib.bpf_prog_get_fd_by_id, programs) == programs
+    assert exist(lib.bpf_link_get_fd_by_id, links) == set(links)
+    watchdog.kill()
+
+    # The kernel frees them after a grace period.
+    wait_for(lambda: not exist(lib.bpf_prog_get_fd_by_id, programs), "the end of the programs")
+    wait_for(lambda: not exist(lib.bpf_link_get_fd_by_id, links), "the end of the links")

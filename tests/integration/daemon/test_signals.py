@@ -1,0 +1,127 @@
+"""SIGTERM and SIGHUP to the running daemon."""
+
+from __future__ import annotations
+
+import signal
+
+STOP_SECONDS = 5.0
+
+
+def alerts_of(documents):
+    return [(alert["labels"]["alertname"], alert["status"]) for document in documents for alert in document["alerts"]]
+
+
+def test_it_stops_in_time_though_the_receiver_hangs_and_tells_after_the_next_start(
+    guarded, watchdog, server, storm, told, wait_for
+):
+    server.answering.clear()
+    guarded()
+    storm.rage()
+    wait_for(lambda: server.posts, "the request")
+    code, took = watchdog.terminate()
+    assert (code, took < STOP_SECONDS) == (0, True)
+    server.answering.set()
+    watchdog.start()
+    wait_for(lambda: len(server.posts) == 2, "the copy")
+    storm.rest()
+    told("firing", "resolved")
+
+
+def test_it_stops_in_time_in_the_middle_of_a_reload_too(guarded, watchdog, server, storm, wait_for):
+    server.answering.clear()
+    guarded()
+    storm.rage()
+    wait_for(lambda: server.posts, "the request")
+    watchdog.process.send_signal(signal.SIGHUP)
+    code, took = watchdog.terminate()
+
+    assert (code, took < STOP_SECONDS) == (0, True)
+
+
+def test_a_reload_keeps_the_windows_of_rules_that_stay_the_same(watchdog, server, storm, told):
+    halfway = storm.rule(stat="sum", window="1m", fire_above=99, clear_below=1)
+    whole = storm.rule(stat="sum", window="1m", fire_above=199, clear_below=1)
+    rules = {"halfway": halfway, "whole": whole}
+    hook = {"hook": server.as_receiver()}
+    watchdog.configure(hook, rules)
+    watchdog.start()
+    storm.open(100)
+    told("firing")
+    watchdog.configure(hook, {**rules, "other": storm.rule(fire_above=1_000_000)})
+    assert "reloaded: 3 rules from" in watchdog.reload()
+    storm.open(100)
+    documents = told("firing", "firing")
+
+    assert alerts_of(documents) == [("halfway", "firing"), ("whole", "firing")]
+    assert float(documents[1]["alerts"][0]["annotations"]["value"]) == 200
+
+
+def test_a_reload_brings_rules_into_force_and_tells_the_end_of_those_that_are_gone(
+    guarded, watchdog, server, storm, told
+):
+    hook = {"hook": server.as_receiver()}
+    guarded()
+    storm.rage()
+    told("firing")
+    second = storm.rule(fire_above=storm.LIMIT + 1)
+    watchdog.configure(hook, {"storm": storm.rule(), "second": second})
+    assert "reloaded: 2 rules from" in watchdog.reload()
+    assert alerts_of(told("firing", "firing")) == [("storm", "firing"), ("second", "firing")]
+    watchdog.configure(hook, {"second": second})
+    watchdog.reload()
+    last = told("firing", "firing", "resolved")[-1]
+    assert alerts_of([last]) == [("storm", "resolved")]
+    assert last["alerts"][0]["annotations"]["reason"] == "rule removed"
+    storm.rest()
+    assert alerts_of(told("firing", "firing", "resolved", "resolved")[-1:]) == [("second", "resolved")]
+
+
+def test_broken_files_leave_the_old_ones_in_force_and_the_log_names_the_lines(guarded, watchdog, storm, told):
+    guarded()
+    rules, settings = watchdog.rules / "test.toml", watchdog.config
+    right = {file: file.read_text() for file in (rules, settings)}
+    rules.write_text(right[rules].replace('"connects"', '"conects"'))
+    settings.write_text(right[settings].replace('"webhook"', '"webhok"'))
+    metric = right[rules].splitlines().index('metric = "connects"') + 1
+    kind = right[settings].splitlines().index('type = "webhook"') + 1
+    refusal = watchdog.reload()
+    assert [line.split(" ", 1)[1] for line in refusal.splitlines()[:1]] == [
+        "reload refused, the old rules stay in force:"
+    ]
+    assert sorted(refusal.splitlines()[1:]) == sorted(
+        [
+            f'{rules}:{metric}: rule.metric: unknown metric "conects": did you mean "connects"?',
+            f'{settings}:{kind}: receiver.type: unknown type "webhok": did you mean "webhook"?',
+        ]
+    )
+    storm.rage()
+    told("firing")
+    for file, text in right.items():
+        file.write_text(text)
+    assert "reloaded: 1 rules from" in watchdog.reload()
+    storm.rest()
+    told("firing", "resolved")
+
+
+def test_files_that_only_root_can_read_are_refused_by_a_daemon_that_no_longer_is(guarded, watchdog, storm, told):
+    guarded()
+    watchdog.config.chmod(0o600)
+    assert f"{watchdog.config}:1: file: cannot read: Permission denied\n" in watchdog.reload()
+    storm.rage()
+    told("firing")
+
+
+def test_a_receiver_that_a_reload_adds_is_told_what_fires_and_the_others_hear_nothing(
+    guarded, watchdog, server, other_server, storm, told, wait_for
+):
+    guarded()
+    storm.rage()
+    told("firing")
+    watchdog.configure({"hook": server.as_receiver(), "new": other_server.as_receiver()}, {"storm": storm.rule()})
+    watchdog.reload()
+    wait_for(lambda: other_server.posts, "the new receiver's notice")
+    storm.rest()
+    wait_for(lambda: len(other_server.posts) == 2, "the end")
+
+    assert other_server.statuses() == ["firing", "resolved"]
+    told("firing", "resolved")

@@ -1,0 +1,197 @@
+"""Starting: what keeps the daemon from it, what it tells systemd, and how it writes its log."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from itertools import pairwise
+
+import pytest
+
+AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+
+@pytest.fixture
+def refused(watchdog):
+    """Return a function that starts the daemon and returns exit code and log of one that will not."""
+
+    def refused(*command):
+        watchdog.launch(*command)
+        return watchdog.process.wait(15), watchdog.log()
+
+    return refused
+
+
+def test_without_a_rule_it_does_not_start(watchdog, server, refused):
+    watchdog.configure({"hook": server.as_receiver()}, {})
+
+    assert refused() == (
+        1,
+        f"bpf-watchdog: {watchdog.rules}:1: rule: no rules here: nothing would be guarded\n",
+    )
+
+
+def test_every_problem_of_every_file_is_told_in_one_go(watchdog, storm, refused):
+    receivers = {
+        "Hook": {"type": "webhook", "url": "http://127.0.0.1:1/"},
+        "near": {"type": "syslog", "address": "tcp:514"},
+        "far": {"type": "pager"},
+    }
+    watchdog.configure(receivers, {"storm": storm.rule(window="soon", receivers=["nobody"])}, interval="1ms")
+    code, log = refused()
+    told = [line.removeprefix("bpf-watchdog: ").split(": ")[:2] for line in log.splitlines()]
+    lines = {}
+    for file in (watchdog.config, watchdog.rules / "test.toml"):
+        for number, line in enumerate(file.read_text().splitlines(), 1):
+            lines[file.name, line] = f"{file}:{number}"
+
+    assert code == 1
+    assert sorted(map(tuple, told)) == sorted(
+        [
+            (lines["watchdog.toml", 'interval = "1ms"'], "sampling.interval"),
+            (lines["watchdog.toml", 'name = "Hook"'], "receiver.name"),
+            (lines["watchdog.toml", 'address = "tcp:514"'], "receiver.address"),
+            (lines["watchdog.toml", 'type = "pager"'], "receiver.type"),
+            (lines["test.toml", 'window = "soon"'], "rule.window"),
+            (lines["test.toml", 'receivers = ["nobody"]'], "rule.receivers"),
+        ]
+    )
+
+
+def test_settings_that_are_no_toml_do_not_hide_the_problems_of_rules(watchdog, storm, refused):
+    watchdog.configure({}, {"storm": storm.rule(window="soon")})
+    watchdog.config.write_text("[sampling\n")
+    code, log = refused()
+
+    assert code == 1
+    assert f"{watchdog.config}:1: file: not TOML" in log
+    assert ": rule.window: " in log
+
+
+def test_a_second_daemon_on_the_same_state_is_refused_and_the_first_goes_on(guarded, watchdog, refused, storm, told):
+    guarded()
+    first = watchdog.process
+    code, log = refused()
+    watchdog.process = first
+
+    assert code == 1
+    assert log == (
+        f"bpf-watchdog: another bpf-watchdog uses {watchdog.state}; stop it first, "
+        "or give this one its own folder (--state-dir)\n"
+    )
+    storm.rage()
+    told("firing")
+
+
+@pytest.mark.parametrize("obstacle", ["a file", "a folder of root"])
+def test_a_state_folder_that_cannot_be_used_is_told_with_the_remedy(watchdog, server, storm, refused, obstacle):
+    watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.rule()})
+    above = watchdog.state
+    if obstacle == "a file":
+        above.write_text("")
+    else:
+        above.mkdir(0o700)
+    watchdog.state = above / "state"
+    code, log = refused()
+    reason = "Not a directory" if obstacle == "a file" else "Permission denied"
+
+    assert code == 1
+    assert log == f"bpf-watchdog: cannot use the state folder {watchdog.state}: {reason}: give another by --state-dir\n"
+
+
+def test_an_ordinary_user_is_told_what_is_missing(watchdog, server, storm, refused):
+    watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.rule()})
+    watchdog.give_to_nobody()
+    code, log = refused(*AS_NOBODY)
+
+    assert code == 4
+    assert log == (
+        "bpf-watchdog: CAP_BPF and CAP_PERFMON missing: run as root, or as a systemd service with "
+        "AmbientCapabilities=CAP_BPF CAP_PERFMON (see packaging/systemd/)\n"
+    )
+
+
+# --------------------------------------------------------------------------------------------- systemd, the journal
+
+
+class Manager:
+    """The end of the service manager: a datagram socket that the daemon's account may write to."""
+
+    def __init__(self, path):
+        self.path = str(path)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path)
+        self.socket.settimeout(15.0)
+        path.chmod(0o666)
+
+    def read(self):
+        return self.socket.recv(4096).decode()
+
+    def read_until(self, wanted):
+        """Return what came before `wanted`, ticks left out."""
+        before = []
+        while (message := self.read()) != wanted:
+            if message != "WATCHDOG=1":
+                before.append(message)
+        return before
+
+
+@pytest.fixture
+def manager(open_folder):
+    manager = Manager(open_folder / "notify")
+    yield manager
+    manager.socket.close()
+
+
+def test_systemd_is_told_of_start_reload_ticks_and_end(watchdog, server, storm, manager):
+    watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.rule()})
+    watchdog.start(NOTIFY_SOCKET=manager.path, WATCHDOG_USEC="30000000")
+    assert manager.read_until("READY=1") == ["STATUS=guarding by 1 rules", "WATCHDOG_USEC=30000000"]
+    assert manager.read_until("WATCHDOG=1") == []
+    watchdog.reload()
+    [reloading] = manager.read_until("READY=1")
+    assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=\d+", reloading)
+    assert watchdog.terminate()[0] == 0
+    assert manager.read_until("STOPPING=1") == []
+
+
+def test_another_interval_is_kept_from_the_reload_on_and_systemd_waits_accordingly(watchdog, server, storm, manager):
+    files = {"hook": server.as_receiver()}, {"storm": storm.rule(window="5s")}
+    watchdog.configure(*files, interval="100ms")
+    watchdog.start(NOTIFY_SOCKET=manager.path, WATCHDOG_USEC="2000000")
+    assert manager.read_until("READY=1") == ["STATUS=guarding by 1 rules", "WATCHDOG_USEC=2000000"]
+    watchdog.configure(*files, interval="1500ms")
+    watchdog.reload()
+    assert manager.read_until("READY=1")[1:] == ["WATCHDOG_USEC=4500000"]
+    ticks = []
+    while len(ticks) < 4:
+        assert manager.read() == "WATCHDOG=1"
+        ticks.append(time.monotonic())
+
+    # The first may have been on its way.
+    assert min(later - earlier for earlier, later in pairwise(ticks[1:])) > 0.75
+
+
+@pytest.mark.parametrize("journal", [True, False], ids=["journal", "elsewhere"])
+def test_lines_for_the_journal_have_priorities_others_a_time(watchdog, server, storm, journal):
+    watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.rule()})
+    watchdog.start(JOURNAL_STREAM=watchdog.log_stream() if journal else "1:2")
+    introduction = watchdog.log()
+    watchdog.config.write_text("[sampling\n")
+    refusal = watchdog.reload()
+
+    if journal:
+        assert {line[:3] for line in introduction.splitlines()} == {"<6>"}
+        assert [line[:3] for line in refusal.splitlines()] == ["<3>", "<3>"]
+    else:
+        assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in introduction.splitlines())
+
+
+@pytest.mark.parametrize("interval", ["1ms", "2h", "soon"])
+def test_an_interval_out_of_bounds_is_a_mistake_of_the_command_line(watchdog, server, storm, refused, interval):
+    watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.rule()})
+    watchdog.launch(more=["--interval", interval])
+
+    assert watchdog.process.wait(15) == 2
+    assert "--interval: " in watchdog.log()
