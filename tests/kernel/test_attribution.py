@@ -1,0 +1,313 @@
+"""Each connection has one owner: the process that makes it or holds it, and never the watchdog."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+SAY = """
+import json, os, socket, struct, sys, time
+def told(**facts):
+    print(json.dumps(facts), flush=True)
+def wait():
+    sys.stdin.readline()
+"""
+PASSED_ON = (
+    SAY
+    + """
+ours, theirs = socket.socketpair()
+heir = os.fork()
+if heir == 0:
+    ours.close()
+    _, (fd,), _, _ = socket.recv_fds(theirs, 1, 1)
+    heirloom = socket.socket(fileno=fd)
+    theirs.send(b"k")
+    while order := theirs.recv(1):
+        heirloom.sendall(b"h" * 1009)
+        theirs.send(b"k")
+    os._exit(0)
+theirs.close()
+client = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+client.sendall(b"p" * 503)
+told(parent=os.getpid(), heir=heir)
+wait()
+socket.send_fds(ours, [b"x"], [client.fileno()])
+ours.recv(1)
+client.close()
+told()
+wait()
+ours.send(b"s")
+ours.recv(1)
+told()
+wait()
+ours.close()
+os.waitpid(heir, 0)
+"""
+)
+DUPLICATED = (
+    SAY
+    + """
+client = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+copies = [os.dup(client.fileno()) for _ in range(97)]
+os.dup2(client.fileno(), 500)
+for copy in copies:
+    os.write(copy, b"d" * 11)
+os.write(500, b"D" * 13)
+client.close()
+told()
+wait()
+"""
+)
+PREFORK = (
+    SAY
+    + """
+server = socket.create_server(("127.0.0.1", 0), backlog=128)
+count, workers = int(sys.argv[1]), []
+for number in range(4):
+    pid = os.fork()
+    if pid == 0:
+        while True:
+            connection, _ = server.accept()
+            request = connection.recv(100)
+            connection.sendall(struct.pack("I", os.getpid()) * (number + 1))
+            connection.close()
+    workers.append(pid)
+told(port=server.getsockname()[1], workers=workers)
+wait()
+for pid in workers:
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+"""
+)
+ORPHANED_LISTENER = (
+    SAY
+    + """
+server = socket.create_server(("127.0.0.1", 0))
+child = os.fork()
+if child:
+    told(port=server.getsockname()[1], parent=os.getpid(), child=child)
+    os._exit(0)
+with open("/proc/self/comm", "w") as comm:
+    comm.write("orphan")
+connection, _ = server.accept()
+connection.recv(100)
+connection.close()
+"""
+)
+RENAMED = (
+    SAY
+    + """
+import threading
+def work():
+    with open("/proc/thread-self/comm", "w") as comm:
+        comm.write("only-a-thread")
+    client = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+    client.sendall(b"t" * 29)
+    client.close()
+with open("/proc/self/comm", "w") as comm:
+    comm.write("the-process")
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+told()
+"""
+)
+KILLED = (
+    SAY
+    + """
+with open("/proc/self/comm", "w") as comm:
+    comm.write("killed-server")
+server = socket.create_server(("127.0.0.1", 0))
+told(port=server.getsockname()[1])
+connection, _ = server.accept()
+connection.recv(100)
+told()
+time.sleep(60)
+"""
+)
+SAME_PID = """
+import os, socket, sys
+def connect(size):
+    client = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+    client.sendall(b"r" * size)
+    client.close()
+pids = []
+for name, size in (("first", 101), ("second", 103)):
+    with open("/proc/sys/kernel/ns_last_pid", "w") as last:
+        last.write("99")
+    pid = os.fork()
+    if pid == 0:
+        with open("/proc/self/comm", "w") as comm:
+            comm.write(name)
+        connect(size)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    pids.append(pid)
+assert pids == [100, 100], pids
+"""
+NO_PIDS_OF_OUR_OWN = "echo 99 > /proc/sys/kernel/ns_last_pid"
+
+
+@pytest.fixture
+def server():
+    """Return a listener of the test's own, and have it read whatever comes."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+        threads = []
+
+        def drain(connection):
+            with connection:
+                while connection.recv(65536):
+                    pass
+
+        def serve():
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                threads.append(threading.Thread(target=drain, args=(connection,)))
+                threads[-1].start()
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)  # ends accept()
+        serving.join()
+        for thread in threads:
+            thread.join()
+
+
+def out(reader, port, size):
+    """Return the clients' rows once they have sent so much."""
+    return reader.until(lambda rows: rows.where(direction="out").total("bytes_sent") >= size, port).where(
+        direction="out"
+    )
+
+
+def test_a_connection_passed_over_a_unix_socket_belongs_to_its_heir(reader, run, server):
+    program = run(sys.executable, "-c", PASSED_ON, server)
+    pids = program.hear()
+    before = out(reader, server, 503)
+    program.tell()
+    program.hear()
+    for _ in range(3):
+        reader.rows()
+    program.tell()
+    program.hear()
+    after = out(reader, server, 503 + 1009)
+    program.end()
+
+    assert (before.values("pid"), before.total("bytes_sent")) == ({pids["parent"]}, 503)
+    assert (after.values("pid"), after.total("bytes_sent"), len(after)) == ({pids["heir"]}, 503 + 1009, 1)
+
+
+def test_duplicated_descriptors_are_one_connection(reader, run, server):
+    size = 97 * 11 + 13
+    program = run(sys.executable, "-c", DUPLICATED, server)
+    program.hear()
+    rows = out(reader, server, size)
+    program.end()
+    later = reader.until_closed(2, server).where(direction="out")
+
+    assert (len(rows), rows.total("bytes_sent"), rows.total("connects")) == (1, size, 1)
+    assert (later.total("bytes_sent"), later.total("closes"), later.values("pid")) == (size, 1, {program.pid})
+
+
+def test_each_worker_of_a_prefork_server_owns_what_it_accepted(reader, run):
+    count = 401
+    program = run(sys.executable, "-c", PREFORK, count)
+    facts = program.hear()
+    said = dict.fromkeys(facts["workers"], 0)
+    for _ in range(count):
+        with socket.create_connection(("127.0.0.1", facts["port"])) as client:
+            client.sendall(b"q" * 7)
+            answer = client.recv(100, socket.MSG_WAITALL)
+        said[int.from_bytes(answer[:4], sys.byteorder)] += len(answer)
+    rows = reader.until_closed(2 * count, facts["port"]).where(direction="in")
+    program.end()
+
+    owned = {pid: rows.where(pid=pid).total("bytes_sent") for pid in facts["workers"]}
+    assert owned == said
+    assert (rows.total("accepts"), rows.total("bytes_received")) == (count, 7 * count)
+
+
+def test_a_listener_whose_maker_has_exited_gives_its_connections_to_the_child_that_holds_it(reader, run):
+    program = run(sys.executable, "-c", ORPHANED_LISTENER)
+    facts = program.hear()
+    program.process.wait(10)
+    with socket.create_connection(("127.0.0.1", facts["port"])) as client:
+        client.sendall(b"o" * 19)
+        client.recv(1)
+    rows = reader.until_closed(2, facts["port"]).where(direction="in")
+
+    assert (rows.values("pid"), rows.values("process")) == ({facts["child"]}, {"orphan"})
+    assert rows.total("bytes_received") == 19
+
+
+def test_a_thread_with_a_name_of_its_own_counts_under_its_process(reader, run, server):
+    program = run(sys.executable, "-c", RENAMED, server)
+    program.hear()
+    rows = out(reader, server, 29)
+    program.end()
+
+    assert (rows.values("process"), rows.values("pid"), rows.total("bytes_sent")) == (
+        {"the-process"},
+        {program.pid},
+        29,
+    )
+
+
+def test_a_killed_server_keeps_its_name_and_executable(reader, run):
+    program = run(sys.executable, "-c", KILLED)
+    port = program.hear()["port"]
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"k" * 23)
+        program.hear()
+        program.process.kill()
+        assert client.recv(1) == b""
+    rows = reader.until_closed(2, port).where(direction="in")
+
+    assert (rows.values("pid"), rows.values("process")) == ({program.pid}, {"killed-server"})
+    assert rows.values("exe") == {Path(sys.executable).resolve().name}
+    assert rows.total("bytes_received") == 23
+
+
+def test_a_pid_that_is_used_again_is_another_process(reader, server):
+    inside = ["unshare", "--pid", "--fork", "--mount-proc"]
+    tried = subprocess.run([*inside, "sh", "-c", NO_PIDS_OF_OUR_OWN], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"pids can't be chosen here: {tried.stderr.strip()}")
+    subprocess.run([*inside, sys.executable, "-c", SAME_PID, str(server)], check=True)
+    rows = reader.until(lambda rows: rows.where(direction="out").total("closes") >= 2, server).where(direction="out")
+
+    assert {row["process"]: row["bytes_sent"] for row in rows} == {"first": 101, "second": 103}
+
+
+def test_what_is_closed_during_a_pass_is_never_charged_to_the_watchdog(reader, run, server):
+    # The pass holds a reference to each file that it looks at: with bad luck it is the last one.
+    count = 3001
+    script = (
+        "import socket, sys\n"
+        f"for _ in range({count}):\n"
+        "    client = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n"
+        "    client.send(b'c')\n"
+        "    client.close()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(server)]) as program:
+        passes = 0
+        while program.poll() is None:
+            reader.rows()
+            passes += 1
+    rows = reader.until_closed(2 * count, server)
+
+    assert passes > 3
+    assert not any(reader.quality.values())
+    assert rows.where(direction="out").values("pid") == {program.pid}
+    assert rows.where(direction="in").values("pid") == {os.getpid()}
+    assert [rows.total(name) for name in ("connects", "accepts", "closes", "bytes_sent", "bytes_received")] == [
+        count, count, 2 * count, count, count,
+    ]  # fmt: skip
