@@ -1,0 +1,125 @@
+"""What files tell a daemon: as a whole or not at all."""
+
+from __future__ import annotations
+
+import pytest
+
+import watchdog.config as config_module
+import watchdog.setup as setup_of_all
+from watchdog.clock import SECOND_NS
+from watchdog.errors import ConfigError
+from watchdog.setup import Sources, read_setup, rule_ids
+
+RULE = """\
+[[rule]]
+id = "storm"
+summary = "{value}"
+metric = "connects"
+stat = "rate"
+window = "5s"
+fire_above = 100
+"""
+HOOK = '[[receiver]]\nname = "hook"\ntype = "webhook"\nurl = "http://127.0.0.1:1/"\n'
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, text):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o644)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def usual_places(monkeypatch, tmp_path):
+    """Keep this host's own files out."""
+    monkeypatch.setattr(config_module, "DEFAULT_CONFIG", str(tmp_path / "usual.toml"))
+    monkeypatch.setattr(setup_of_all, "DEFAULT_RULES", str(tmp_path / "rules.d"))
+
+
+def problems_of(sources):
+    with pytest.raises(ConfigError) as caught:
+        read_setup(sources)
+    return [(problem.file, problem.line, problem.key) for problem in caught.value.problems]
+
+
+def test_without_any_file_the_shipped_rules_tell_the_console():
+    setup = read_setup(Sources())
+
+    assert setup.rules_from.endswith("/rules (shipped)")
+    assert "outbound-connection-storm" in {rule.id for rule in setup.rules}
+    assert [receiver.type for receiver in setup.receivers.values()] == ["console"]
+    assert setup.interval_ns == SECOND_NS
+
+
+def test_rules_at_the_usual_place_are_used_instead(write, tmp_path):
+    write("rules.d/own.toml", RULE)
+    setup = read_setup(Sources())
+
+    assert (setup.rules_from, [rule.id for rule in setup.rules]) == (str(tmp_path / "rules.d"), ["storm"])
+
+
+def test_a_usual_place_without_rule_files_is_as_good_as_none(write):
+    write("rules.d/own.test.toml", "")
+
+    assert read_setup(Sources()).rules_from.endswith("(shipped)")
+
+
+def test_the_command_lines_interval_overrides_the_files_and_windows_are_judged_by_it(write):
+    sources = {"config": write("c.toml", '[sampling]\ninterval = "100ms"\n'), "rules": write("r.toml", RULE)}
+
+    assert read_setup(Sources(**sources)).interval_ns == SECOND_NS // 10
+    assert read_setup(Sources(**sources, interval_ns=2 * SECOND_NS)).interval_ns == 2 * SECOND_NS
+    assert problems_of(Sources(**sources, interval_ns=3 * SECOND_NS)) == [(sources["rules"], 6, "rule.window")]
+
+
+def test_problems_of_settings_receivers_and_rules_come_in_one_go(write):
+    config = write("c.toml", '[sampling]\nintervall = "1s"\n' + HOOK + 'urll = "x"\n[routing]\ndefault = ["hok"]\n')
+    rules = write("r.toml", RULE + 'receivers = ["hok"]\nruns = 1\n')
+
+    assert problems_of(Sources(config=config, rules=rules)) == [
+        (config, 2, "sampling.intervall"),
+        (config, 7, "receiver.urll"),
+        (config, 9, "routing.default"),
+        (rules, 8, "rule.receivers"),
+        (rules, 9, "rule.runs"),
+    ]
+
+
+def test_problems_are_told_where_there_is_no_receiver_to_tell_them_by(write):
+    config = write("c.toml", "receiver = 3\n")
+
+    assert (config, 1, "receiver") in problems_of(Sources(config=config))
+
+
+def test_settings_that_cannot_be_read_hide_no_problem_of_rules_and_make_none(write):
+    config = write("c.toml", "[sampling\n")
+    rules = write("r.toml", RULE.replace('"5s"', '"200ms"') + 'receivers = ["hook"]\n')
+
+    assert problems_of(Sources(config=config, rules=rules)) == [(config, 1, "file")]
+    rules = write("r.toml", RULE + "runs = 1\n")
+    assert problems_of(Sources(config=config, rules=rules)) == [(config, 1, "file"), (rules, 8, "rule.runs")]
+
+
+def test_rules_that_are_not_there_hide_no_problem_of_settings(write, tmp_path):
+    config = write("c.toml", "x = 1\n")
+    missing = str(tmp_path / "none")
+
+    assert problems_of(Sources(config=config, rules=missing)) == [(config, 1, "x"), (missing, 1, "rules")]
+
+
+def test_a_folder_without_rules_would_guard_nothing(tmp_path):
+    (tmp_path / "empty").mkdir()
+
+    assert problems_of(Sources(rules=str(tmp_path / "empty"))) == [(str(tmp_path / "empty"), 1, "rule")]
+
+
+def test_many_rules_are_named_in_part(write):
+    rules = read_setup(Sources(rules=write("r.toml", "".join(RULE.replace("storm", f"r{n}") for n in range(14))))).rules
+
+    assert rule_ids(rules[:12]) == ", ".join(f"r{n}" for n in range(12))
+    assert rule_ids(rules) == ", ".join(f"r{n}" for n in range(12)) + " and 2 more"
