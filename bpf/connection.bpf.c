@@ -14,6 +14,7 @@
 #define AF_INET 2
 #define AF_INET6 10
 #define IPPROTO_TCP 6
+#define EADDRNOTAVAIL 99
 #define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
 
 #ifndef LEDGER_CAPACITY
@@ -438,6 +439,8 @@ static __always_inline int on_end(struct sock *sk, int from)
 	row.ended_ns = bpf_ktime_get_boot_ns();
 	row.state = TCP_CLOSE;
 	row.error = sk->sk_err;
+	if (from == TCP_SYN_SENT && !row.error && !row.local_port)
+		row.error = EADDRNOTAVAIL; /* tcp_v4_connect found no free port: it tells the caller alone */
 	id = id_of(s);
 	if (ledger.update(&id, &row)) {
 		lose(LOSS_LEDGER_FULL);
