@@ -2,7 +2,7 @@
 
 # What the daemon needs of Debian, and what its tests and checks need besides.
 PACKAGES      := python3 python3-venv python3-bpfcc libbpf1
-TEST_PACKAGES := gcc iproute2 rsyslog systemd util-linux
+TEST_PACKAGES := gcc iperf3 iproute2 nftables nginx redis-tools rsyslog systemd util-linux wrk
 
 # Always the distribution's Python: bcc's bindings come from the distribution and fit no other.
 PYTHON := /usr/bin/python3

@@ -41,6 +41,7 @@ class Reader:
             text=True,
         )
         self.quality: dict[str, int] = {}
+        self.elapsed_seconds = 0.0  # of the last reading
         try:
             self._answer()  # the baseline is taken
         except BaseException:
@@ -56,6 +57,7 @@ class Reader:
         """Read now; return the rows since the start: all, those of a server's port, those of a network namespace."""
         answer = self.ask("read")
         self.quality = answer["quality"]
+        self.elapsed_seconds = answer["elapsed_seconds"]
         return Rows(
             row
             for row in answer["rows"]

@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from watchdog.clock import SystemClock
+from watchdog.clock import SECOND_NS, SystemClock
 from watchdog.kernel.start import start_collector
 from watchdog.measure.meter import Meter
 from watchdog.measure.tally import Tally
@@ -35,10 +35,14 @@ def main() -> None:
             quality[name] += getattr(snapshot.quality, name)
         by_port = tally.by(["local_port", "state", "process"])
         by_process = tally.by(["pid", "process", "direction", "family"])
-        print(
-            json.dumps({"rows": tally.connections(), "by_port": by_port, "by_process": by_process, "quality": quality}),
-            flush=True,
-        )
+        answer = {
+            "rows": tally.connections(),
+            "by_port": by_port,
+            "by_process": by_process,
+            "quality": quality,
+            "elapsed_seconds": snapshot.elapsed_ns / SECOND_NS,
+        }
+        print(json.dumps(answer), flush=True)
     collector.close()
 
 

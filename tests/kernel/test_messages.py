@@ -78,6 +78,26 @@ def test_what_was_sent_before_nobody_followed_is_no_exchange(reader):
     assert row["response_latency"] is None
 
 
+def test_what_was_sent_while_it_was_followed_before_is_no_exchange(reader):
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        accepted = server.accept()[0]
+        with accepted:
+            reader.ask("follow")
+            client.sendall(b"q")
+            reader.ask("unfollow")
+            accepted.recv(1)
+            accepted.sendall(b"a")
+            client.recv(1)
+            client.sendall(b"q")
+            reader.ask("follow")
+            accepted.recv(1)
+            accepted.sendall(b"a")
+            client.recv(1)
+            row = reader.by_port(client.getsockname()[1], "ESTABLISHED")
+
+    assert row["response_latency"] is None
+
+
 def test_answers_of_a_connection_that_ended_in_the_same_tick_are_there(following):
     count = 53
     with socket.create_server(("127.0.0.1", 0)) as server:
