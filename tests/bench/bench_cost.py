@@ -1,15 +1,15 @@
 """What a message and a connection cost in the kernel while somebody watches, by the kernel's own account.
 
-Run with `python tests/bench/bench_cost.py`, as root. The account is that of BPF statistics: the run time of every program
-that the subject loaded, its own overhead included, over the messages or connections of a generator. bpftrace hangs on
-perf tracepoints, whose cost is not in that account; the ratios of bench_rates.py hold it.
+Run with `python tests/bench/bench_cost.py`, as root. The account is that of BPF statistics: the run time of every
+program that the subject loaded, over the messages or connections of a generator; some 50 ns a run are the account's own.
+bpftrace hangs on perf tracepoints, whose cost is not in that account; the ratios of bench_rates.py hold it.
 """
 
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
-from measuring import Row, counted_runs, note, print_table, programs
+from measuring import Row, counted_runs, note, print_table, programs_of
 from subjects import SUBJECTS, built, traffic
 
 MESSAGES, CONNECTIONS, SIZE = 100_000, 10_000, 64
@@ -27,34 +27,32 @@ def rows() -> Iterator[Row]:
     with built() as program:
         for name, subject in SUBJECTS.items():
             note(f"cost: {name}")
-            others = set(programs())
-            with subject(), counted_runs():
-                names[name] = ", ".join(_running(program, others)) or "none"
-                message[name] = f"{_ns(program, 'messages', MESSAGES, others) / 2:.0f} ns"
-                connection[name] = f"{_ns(program, 'connections', CONNECTIONS, others) / 1e3:.2f} µs"
-    yield Row("programs that ran at messages", "none", names)
+            with subject() as watching, counted_runs():
+                names[name] = ", ".join(_running(program, watching.pid)) or "none"
+                message[name] = f"{_ns(program, 'messages', MESSAGES, watching.pid) / 2:.0f} ns"
+                connection[name] = f"{_ns(program, 'connections', CONNECTIONS, watching.pid) / 1e3:.2f} µs"
+    yield Row("programs that run at messages", "none", names)
     yield Row("kernel cost per message", "0", message)
     yield Row(f"kernel cost per connection, both ends, {SIZE} bytes sent", "≤ 1.5 µs", connection)
 
 
-def _running(program: Path, others: set[int]) -> list[str]:
-    # A program that runs for hardly any of the messages runs for something else: the pass over sockets, the connection.
-    before = programs()
+def _running(program: Path, pid: int) -> list[str]:
+    # One that runs for hardly any of the messages runs for something else: the pass over sockets, the connection.
+    before = programs_of(pid)
     traffic(program, "messages", MESSAGES, SIZE)
-    after = programs()
-    ran = {key: after[key].runs - (before[key].runs if key in before else 0) for key in set(after) - others}
-    return sorted(after[key].name for key, runs in ran.items() if runs >= MESSAGES)
+    after = programs_of(pid)
+    return sorted(after[key].name for key in after if after[key].runs - before[key].runs >= MESSAGES)
 
 
-def _ns(program: Path, kind: str, count: int, others: set[int]) -> float:
-    """Return the run time of all programs but `others` and iterators per unit of traffic, the median of rounds."""
+def _ns(program: Path, kind: str, count: int, pid: int) -> float:
+    """Return the run time of all programs but the pass over sockets, per unit of traffic: the median of rounds."""
     figures = []
     for _ in range(ROUNDS):
-        before = programs()
+        before = programs_of(pid)
         traffic(program, kind, count, SIZE)
-        after = programs()
-        ours = [key for key in after if key in before and key not in others and after[key].name != "task_file"]
-        figures.append(sum(after[key].run_time_ns - before[key].run_time_ns for key in ours) / count)
+        after = programs_of(pid)
+        spent = [after[key].run_time_ns - before[key].run_time_ns for key in after if after[key].name != "task_file"]
+        figures.append(sum(spent) / count)
     return statistics.median(figures)
 
 

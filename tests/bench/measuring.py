@@ -1,11 +1,12 @@
-"""What all benchmarks share: rows of the table, alternated pairs, what the kernel says of programs and processes."""
+"""What all benchmarks share: rows of the table, what the kernel says of programs and processes."""
 
 import contextlib
 import ctypes
 import os
+import re
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,18 +43,6 @@ def note(text: str) -> None:
     print(f"   … {text}", file=sys.stderr, flush=True)
 
 
-def paired(pairs: int, without: Callable[[], float], with_it: Callable[[], float]) -> list[float]:
-    """Return the ratios with : without of so many pairs, measured in turn, each second pair in reverse order."""
-    ratios = []
-    for number in range(pairs):
-        if number % 2:
-            second, first = with_it(), without()
-        else:
-            first, second = without(), with_it()
-        ratios.append(second / first)
-    return ratios
-
-
 def ratio(ratios: list[float]) -> str:
     """Write a median and its range."""
     return f"{statistics.median(ratios):.3f} ({min(ratios):.2f} to {max(ratios):.2f})"
@@ -74,24 +63,29 @@ def counted_runs() -> Iterator[None]:
 class Program:
     """A BPF program, with run time and runs since it was loaded, as far as they were counted."""
 
-    number: int
     name: str
     run_time_ns: int
     runs: int
 
 
-def programs() -> dict[int, Program]:
-    """Return every BPF program of this kernel by its id."""
-    lib, number, found = libbpf.library(), ctypes.c_uint32(0), {}
-    while lib.bpf_prog_get_next_id(number, ctypes.byref(number)) == 0:
-        fd = lib.bpf_prog_get_fd_by_id(number)
-        if fd < 0:
-            continue  # gone meanwhile
-        info, size = ProgramInfo(), ctypes.c_uint32(ctypes.sizeof(ProgramInfo))
-        libbpf.checked(lib.bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "asking about a program")
-        os.close(fd)
-        found[number.value] = Program(number.value, info.name.decode(), info.run_time_ns, info.run_cnt)
+def programs_of(pid: int) -> dict[int, Program]:
+    """Return the BPF programs that a process holds, by id; other processes' are none of our business."""
+    found = {}
+    for fd in Path(f"/proc/{pid}/fdinfo").iterdir():
+        number = re.search(r"^prog_id:\s+(\d+)", fd.read_text(), re.MULTILINE)
+        if number:
+            found[int(number[1])] = _program(int(number[1]))
     return found
+
+
+def _program(number: int) -> Program:
+    lib, info, size = libbpf.library(), ProgramInfo(), ctypes.c_uint32(ctypes.sizeof(ProgramInfo))
+    fd = libbpf.checked(lib.bpf_prog_get_fd_by_id(number), "opening a program")
+    try:
+        libbpf.checked(lib.bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "asking about a program")
+    finally:
+        os.close(fd)
+    return Program(info.name.decode(), info.run_time_ns, info.run_cnt)
 
 
 def threads(pid: int) -> Iterator[Path]:

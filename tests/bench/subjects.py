@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 import signal
 import subprocess
@@ -40,10 +39,8 @@ def rules_text(count: int, on_messages: bool = False) -> str:
         if on_messages and number == 0:
             metric, stat, by, limit = "response_latency", "p99", '"process"', 1e3
         texts.append(
-            f'[[rule]]\nid = "rule-{number}"\nsummary = "{{process}} {{value}}"\nmetric = "{metric}"\nstat = "{stat}"\n'
-            f'window = "10s"\nby = [{by}]\nfire_above = {{ warning = {limit + number} }}\n'.replace(
-                "{process} {value}", "{value} over {threshold}"
-            )
+            f'[[rule]]\nid = "rule-{number}"\nsummary = "{{value}} over {{threshold}}"\nmetric = "{metric}"\n'
+            f'stat = "{stat}"\nwindow = "10s"\nby = [{by}]\nfire_above = {{ warning = {limit + number} }}\n'
         )
     return "\n".join(texts)
 
@@ -71,9 +68,10 @@ class Subject:
 
 
 @contextlib.contextmanager
-def _started(*command: object, stderr: int | None = None, **settings) -> Iterator[Subject]:
+def started(*command: object, stderr: int) -> Iterator[Subject]:
+    """Run a command; it is ended with the context."""
     process = subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=stderr, text=True, stdin=subprocess.DEVNULL, **settings
+        list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True
     )
     try:
         yield Subject(process)
@@ -103,7 +101,7 @@ def daemon(rules: int = 0, on_messages: bool = False) -> Iterator[Subject]:
             command += ["--rules", folder / "rules"]
         else:
             command += ["--rules", HERE.parents[1] / "rules"]
-        with _started(*command, stderr=subprocess.STDOUT) as subject:
+        with started(*command, stderr=subprocess.STDOUT) as subject:
             subject.wait_for("runs as uid")
             yield subject
 
@@ -118,7 +116,7 @@ def daemon_on_messages() -> Iterator[Subject]:
 @contextlib.contextmanager
 def obvious() -> Iterator[Subject]:
     """Run the obvious program, counting the connections of the traffic generator."""
-    with _started(sys.executable, HERE / "obvious.py", "traffic", stderr=subprocess.DEVNULL) as subject:
+    with started(sys.executable, HERE / "obvious.py", "traffic", stderr=subprocess.DEVNULL) as subject:
         subject.wait_for("ready")
         yield subject
 
@@ -126,9 +124,8 @@ def obvious() -> Iterator[Subject]:
 @contextlib.contextmanager
 def bpftrace() -> Iterator[Subject]:
     """Run Debian's bpftrace, summing bytes per process each second."""
-    with traced(), _started("bpftrace", HERE / "bytes.bt", stderr=subprocess.STDOUT) as subject:
+    with traced(), started("bpftrace", HERE / "bytes.bt", stderr=subprocess.STDOUT) as subject:
         subject.wait_for("ready")
-        os.set_blocking(subject.process.stdout.fileno(), True)
         yield subject
 
 

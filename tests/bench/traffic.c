@@ -38,7 +38,7 @@ static int listener(struct sockaddr_in *address)
 	socklen_t size = sizeof(*address);
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
 
-	*address = (struct sockaddr_in){ .sin_family = AF_INET };
+	*address = (struct sockaddr_in){.sin_family = AF_INET};
 	if (fd < 0 || bind(fd, (struct sockaddr *)address, size) || listen(fd, 1024))
 		err(1, "listen");
 	if (getsockname(fd, (struct sockaddr *)address, &size))
