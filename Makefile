@@ -3,6 +3,8 @@
 # What the daemon needs of Debian, and what its tests and checks need besides.
 PACKAGES      := python3 python3-venv python3-bpfcc libbpf1
 TEST_PACKAGES := gcc iperf3 iproute2 nftables nginx redis-tools rsyslog systemd util-linux wrk
+# What the benchmarks compare with, and what makes their traffic.
+BENCH_PACKAGES := bpftrace gcc iperf3 redis-tools
 
 # Always the distribution's Python: bcc's bindings come from the distribution and fit no other.
 PYTHON := /usr/bin/python3
@@ -57,7 +59,8 @@ test: setup-dev
 	$(SUDO) $(BIN)/pytest
 
 bench: setup
-	@set -e; for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(SUDO) $(BIN)/python $$bench; done
+	@packaging/ensure-packages $(BENCH_PACKAGES)
+	@exec $(SUDO) $(BIN)/python tests/bench/everything.py
 
 lint: setup-dev
 	$(BIN)/ruff check

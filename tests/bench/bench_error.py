@@ -76,11 +76,9 @@ def _of_sample(text: str) -> Counter:
 
 def _of_obvious(text: str) -> Counter:
     counted = json.loads(text[text.index("{") :])
-    sent, received = counted["sent"], counted["received"]
-    # Each connection is told once a table: by what its client sent.
-    return Counter(
-        {"bytes sent": sent["bytes"], "bytes received": received["bytes"], "connections": sent["connections"]}
-    )
+    # Each connection stands in each table: told by what its client sent.
+    found = {f"bytes {way}": counts["bytes"] for way, counts in counted.items()}
+    return Counter({**found, "connections": counted["sent"]["connections"]})
 
 
 def _of_bpftrace(text: str) -> Counter:

@@ -37,9 +37,7 @@ def rows() -> Iterator[Row]:
                 ticks = [ask() for _ in range(TICKS)]
             yield Row(f"pass over {size:,} live sockets", reach, _ours(ticks, "pass_ms"))
             most = "≤ 60 ms" if size == max(SIZES) else ""
-            yield Row(
-                f"measuring them: differences, identities, snapshot, for {size:,}", most, _ours(ticks, "measure_ms")
-            )
+            yield Row(f"differences, identities, snapshot of {size:,}", most, _ours(ticks, "measure_ms"))
         note(f"draining {CLOSED:,} closed connections")
         with _collecting(2 * CLOSED) as ask:
             drained = []
@@ -49,7 +47,7 @@ def rows() -> Iterator[Row]:
                 if drained[-1]["closed"] < CLOSED:
                     raise RuntimeError(f"{drained[-1]['closed']} closed, not {CLOSED}")
         yield Row(f"draining {CLOSED:,} closed connections", "≤ 25 ms", _ours(drained, "drain_ms"))
-        yield Row("measuring them", "", _ours(drained, "measure_ms"))
+        yield Row("differences, identities, snapshot of them", "", _ours(drained, "measure_ms"))
 
 
 def _ours(ticks: list[dict], name: str) -> dict[str, str]:
