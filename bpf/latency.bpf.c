@@ -23,6 +23,12 @@ struct msghdr;
 BPF_SK_STORAGE(exchanges, u64);
 
 /*
+ * When the programs were attached: written by the daemon before it attaches
+ * them. A send from before may have had its answer while nobody looked.
+ */
+BPF_ARRAY(following_since, u64, 1);
+
+/*
  * One record per answer: exact, not a histogram. The daemon reads them at each
  * tick; when full, LOSS_RESPONSES counts. 4 MB: 170,000 answers a tick.
  */
@@ -86,12 +92,17 @@ static __always_inline int answered(struct sock *sk)
 {
 	u64 *since = exchanges.sk_storage_get(sk, 0, 0);
 	struct response *response;
+	u64 *attached_ns;
 	u64 sent_ns;
+	int zero = 0;
 
 	if (!since || !*since)
 		return 0;
 	sent_ns = *since;
 	*since = 0;
+	attached_ns = following_since.lookup(&zero);
+	if (!attached_ns || sent_ns < *attached_ns)
+		return 0;
 	response = responses.ringbuf_reserve(sizeof(*response));
 	if (!response) {
 		lose(LOSS_RESPONSES);

@@ -12,6 +12,7 @@ from watchdog.config import DEFAULT_CONFIG, DEFAULT_RULES, LONGEST_INTERVAL, SHO
 from watchdog.daemon import DEFAULT_STATE, Daemon, Options
 from watchdog.durations import parse_duration
 from watchdog.errors import UsageError
+from watchdog.memory import give_back_what_is_freed
 from watchdog.setup import Sources
 from watchdog.systemd import is_journal
 
@@ -55,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"--interval: {error}") from error
         if not parse_duration(SHORTEST_INTERVAL) <= interval_ns <= parse_duration(LONGEST_INTERVAL):
             raise UsageError(f"--interval: must be {SHORTEST_INTERVAL} to {LONGEST_INTERVAL}, not {args.interval}")
+    give_back_what_is_freed()
     _log_to_stderr()
     state = args.state_dir or os.environ.get("STATE_DIRECTORY") or DEFAULT_STATE
     options = Options(Sources(args.config, args.rules, interval_ns), state)

@@ -73,13 +73,22 @@ class Collector:
     def follow_messages(self, wanted: bool) -> bool:  # noqa: FBT001 - the one thing it is told
         """Attach or detach the programs that run at each message; return whether they are attached now."""
         if wanted and not self._on_messages:
-            self._on_messages = [libbpf.attach(fd) for fd in self._loaded.messages]
-            if self._on_messages:
-                size = libbpf.map_info(self._loaded.maps["responses"]).max_entries
-                self._responses = Ring(self._loaded.maps["responses"], size, RESPONSE)
+            self._attach_to_messages()
         elif not wanted:
             self._forget_messages()
         return bool(self._on_messages)
+
+    def _attach_to_messages(self) -> None:
+        maps = self._loaded.maps
+        since = ct.c_uint64(self._clock.boottime_ns())
+        result = libbpf.library().bpf_map_update_elem(
+            maps["following_since"], ct.byref(ct.c_uint32(0)), ct.byref(since), 0
+        )
+        libbpf.checked(result, "noting when messages are followed")
+        self._on_messages = [libbpf.attach(fd) for fd in self._loaded.messages]
+        if self._on_messages:
+            self._responses = Ring(maps["responses"], libbpf.map_info(maps["responses"]).max_entries, RESPONSE)
+            self._responses.read()  # what was left when they were followed the last time
 
     def _forget_messages(self) -> None:
         for fd in self._on_messages:

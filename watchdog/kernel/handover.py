@@ -31,6 +31,7 @@ MAPS = {
     "ledger": (8, layout.CONNECTION.itemsize),
     "sums": (layout.SUMS_KEY.itemsize, layout.SUMS.itemsize),
     "losses": (4, np.dtype("<u8").itemsize),
+    "following_since": (4, np.dtype("<u8").itemsize),
     "responses": (0, 0),
     "datagrams": (layout.DATAGRAMS_KEY.itemsize, layout.DATAGRAMS.itemsize),
 }

@@ -115,6 +115,7 @@ def library() -> ct.CDLL:
     lib.bpf_raw_tracepoint_open.argtypes = [ct.c_char_p, ct.c_int]
     lib.bpf_iter_create.argtypes = [ct.c_int]
     lib.bpf_map_lookup_elem.argtypes = [ct.c_int, pointer, pointer]
+    lib.bpf_map_update_elem.argtypes = [ct.c_int, pointer, pointer, ct.c_uint64]
     lib.bpf_map_lookup_and_delete_elem.argtypes = [ct.c_int, pointer, pointer]
     lib.bpf_map_lookup_batch.argtypes = [ct.c_int, pointer, pointer, pointer, pointer, ct.POINTER(u32), pointer]
     lib.bpf_map_lookup_and_delete_batch.argtypes = lib.bpf_map_lookup_batch.argtypes

@@ -41,6 +41,8 @@ _FIN_QUEUED = [STATES.index(name) for name in ("FIN_WAIT1", "CLOSING", "LAST_ACK
 # A connection without a file (closed with data still to send, handed over in a message) is not in the pass. What is
 # known of it is kept so long; tcp_orphan_retries and keepalive end real ones sooner.
 _KEEP_NS = 15 * 60 * SECOND_NS
+# Traffic of a connection that nobody saw for longer than this, and two ticks, says nothing about this tick.
+_LATE_NS = 10 * SECOND_NS
 
 # Counter of struct datagrams: metric.
 _UDP = {name: f"udp_{name}" for name in COUNTED_DATAGRAMS}
@@ -85,13 +87,15 @@ class Changes:
 
     `rows`: (n,) of `CONNECTION`, listeners (`is_listener`) included; those with cookie 0 stand for no one connection.
     `failure`: (n,) index into `FAILURES`. `metrics`: by name, (n,) float64: counters' changes, `open`,
-    and distributions in seconds with NaN for none.
+    and distributions in seconds with NaN for none. `late`: (n,), rows whose traffic is of a longer time than this tick,
+    for the connection had no file in which it could have been seen.
     """
 
     rows: Rows
     failure: NDArray[np.uint8]
     metrics: Mapping[str, Numbers]
     responses: Responses
+    late: NDArray[np.bool_]
 
 
 def ids_of(rows: Rows) -> Ids:
@@ -112,6 +116,7 @@ class Deltas:
     def __init__(self) -> None:
         """Start knowing nothing: the first reading is the baseline."""
         self._known = np.empty(0, _KNOWN)
+        self._previous_ns: int | None = None
         self._sums = TotalsDeltas(SUMMED)
         self._datagrams = TotalsDeltas(COUNTED_DATAGRAMS)
 
@@ -126,9 +131,11 @@ class Deltas:
         _connect_failures(rows, failure, metrics)
         _distributions(rows, metrics)
         _queues(rows, metrics)
+        late = self._late(rows, before, reading.at_ns)
         self._remember(rows, ids, at[known], reading.at_ns)
         responses = self._responses(rows, reading)
-        changes = Changes(rows, failure, metrics | {name: np.zeros(len(rows)) for name in _UDP.values()}, responses)
+        metrics |= {name: np.zeros(len(rows)) for name in _UDP.values()}
+        changes = Changes(rows, failure, metrics, responses, late)
         for totals, names, keep in (
             (self._sums.advance(reading.sums), {name: name for name in SUMMED}, _of_sums),
             (self._datagrams.advance(reading.datagrams), _UDP, _of_datagrams),
@@ -175,6 +182,14 @@ class Deltas:
         unseen &= self._known["seen_ns"] + np.uint64(_KEEP_NS) > at_ns
         both = np.concatenate([new, self._known[unseen]])
         self._known = both[np.argsort(both["id"], kind="stable")]
+
+    def _late(self, rows: Rows, before: Rows, at_ns: int) -> NDArray[np.bool_]:
+        # Kernel sockets (MPTCP's subflows, NFS), io_uring's own descriptors, what waits to be accepted.
+        interval_ns = 0 if self._previous_ns is None else at_ns - self._previous_ns
+        self._previous_ns = at_ns
+        last_seen = np.maximum(before["seen_ns"], rows["born_ns"]).astype(np.int64)
+        late: NDArray[np.bool_] = (last_seen > 0) & (last_seen < at_ns - max(_LATE_NS, 2 * interval_ns))
+        return late & ~is_listener(rows)
 
     def _responses(self, rows: Rows, reading: Reading) -> Responses:
         # To the row of the same socket, the newest of its lives; a socket that has none any more was folded into sums.
@@ -270,4 +285,5 @@ def _with_totals(changes: Changes, rows: Rows, totals: Totals, names: Mapping[st
     for counter, name in names.items():
         metrics[name][-len(rows) :] = totals.values[counter]
     failure = np.concatenate([changes.failure, np.zeros(len(rows), np.uint8)])
-    return Changes(np.concatenate([changes.rows, rows]), failure, metrics, changes.responses)
+    late = np.concatenate([changes.late, np.zeros(len(rows), np.bool_)])
+    return Changes(np.concatenate([changes.rows, rows]), failure, metrics, changes.responses, late)

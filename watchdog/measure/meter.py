@@ -21,6 +21,7 @@ from watchdog.measure.snapshot import Codes, Halves, Numbers, Snapshot
 SELF = "bpf-watchdog"
 """The process in whose row the watchdog's own losses stand."""
 
+_TRAFFIC = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "retransmits")
 _MAPPED = np.uint64(0xFFFF)  # ::ffff:0:0/96, upper half of the lower half
 
 
@@ -62,7 +63,8 @@ class Meter:
     ) -> tuple[Changes, Snapshot]:
         """Return the snapshot and the changes that it was made from.
 
-        The snapshot's first rows are those of the changes; one for each answer to a request follows them.
+        The snapshot's first rows are those of the changes; one for each answer to a request follows them. Traffic that
+        is late is in the changes, which totals are made of, and not in the snapshot, which rates are made of.
         """
         changes = self._deltas.advance(reading)
         unattributed = changes.rows["owner"]["tgid"] == 0
@@ -70,6 +72,7 @@ class Meter:
         quality = replace(
             reading.quality,
             unattributed_bytes=int(moved[unattributed].sum()),
+            late_bytes=int(moved[changes.late].sum()),
             late_seconds=late_seconds,
             missed_ticks=missed_ticks,
         )
@@ -79,7 +82,9 @@ class Meter:
         elapsed = 0 if self._previous_ns is None else reading.at_ns - self._previous_ns
         self._previous_ns = reading.at_ns
         dimensions, addresses = self._dimensions(changes, reading.at_ns)
-        metrics = changes.metrics
+        metrics = dict(changes.metrics)
+        for name in _TRAFFIC:
+            metrics[name] = np.where(changes.late, 0, metrics[name])
         if len(answers):  # one more row for each, of the connection that it belongs to
             metrics = _with_answers(metrics, changes.responses.seconds)
             dimensions = _Dimensions({}, {name: _extended(dimensions, name, answers) for name in dimensions})
@@ -124,7 +129,8 @@ def _with_self(changes: Changes, lost: int, missed_ticks: int) -> Changes:
         metrics[name][:count] = values
     metrics["lost_connections"][count], metrics["missed_ticks"][count] = lost, missed_ticks
     rows = np.concatenate([changes.rows, np.zeros(1, CONNECTION)])
-    return Changes(rows, np.concatenate([changes.failure, np.zeros(1, np.uint8)]), metrics, changes.responses)
+    failure, late = np.append(changes.failure, np.uint8(0)), np.append(changes.late, False)
+    return Changes(rows, failure, metrics, changes.responses, late)
 
 
 def _nothing(name: str) -> float:

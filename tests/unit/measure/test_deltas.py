@@ -306,3 +306,29 @@ def test_udp_adds_rows_of_its_processes():
     assert changes.metrics["udp_datagrams_sent"].tolist() == [0, 3]
     assert changes.metrics["bytes_sent"].tolist() == [1, 0]
     assert changes.metrics["open"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("born_s", "seen_s", "late"),
+    [(1, (), True), (1, (29,), False), (1, (2,), True), (29, (), False), (0, (), False)],
+)
+def test_traffic_of_a_connection_that_nobody_saw_for_long_is_late(born_s, seen_s, late):
+    deltas = Deltas()
+    row = {"born_ns": born_s * SECOND, "established_ns": born_s * SECOND, "bytes_sent": 1000}
+    for second in range(1, 30):
+        deltas.advance(reading(live=[connection(**row)] if second in seen_s else [], at_ns=second * SECOND))
+    changes = deltas.advance(
+        reading(closed=[connection(**row | {"bytes_sent": 9000, "ended_ns": 30 * SECOND})], at_ns=30 * SECOND)
+    )
+
+    assert changes.late.tolist() == [late]
+    assert changes.metrics["bytes_sent"][0] == (0 if not born_s else 8000 if seen_s else 9000)
+
+
+def test_no_traffic_is_late_because_the_watchdog_looks_seldom():
+    deltas = Deltas()
+    deltas.advance(reading(at_ns=SECOND))
+    deltas.advance(reading(live=[connection(born_ns=2 * SECOND)], at_ns=3600 * SECOND))
+    changes = deltas.advance(reading(live=[connection(born_ns=2 * SECOND)], at_ns=7200 * SECOND))
+
+    assert changes.late.tolist() == [False]

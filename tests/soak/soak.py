@@ -1,0 +1,78 @@
+"""Watch a mixed load for minutes, and hold what was counted against what the load knows it did.
+
+Arguments: how many seconds (default 600), connections a second (default 10000). Exit code 1 when a count differs, or
+when resident memory still grows after the first minute.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+NAME = "soak-load"
+DEFAULTS = [600, 10_000]
+SETTLE_SECONDS = 3
+# After the first minute: room for what windows and name tables hold when all rules have seen their fill.
+GROWTH_KIB = 4096
+
+
+def main():
+    """Run it; return the exit code."""
+    given = [int(word) for word in sys.argv[1:]]
+    seconds, rate = [*given, *DEFAULTS[len(given) :]]
+    with tempfile.TemporaryDirectory() as folder:
+        load = Path(folder) / NAME
+        subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-o", load, HERE / "load.c"], check=True)
+        watcher = subprocess.Popen(
+            [sys.executable, HERE / "watch.py", NAME], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        watcher.stdout.readline()  # its baseline is taken
+        with tempfile.TemporaryFile("w+") as output:
+            worker = subprocess.Popen([load, str(seconds), str(rate)], stdout=output)
+            seen = follow(watcher, worker)
+            if worker.returncode != 0:
+                raise SystemExit("the load failed")
+            output.seek(0)
+            truth = json.loads(output.read())
+    return report(truth, seen, seconds)
+
+
+def follow(watcher, worker):
+    """Collect the watcher's lines until some seconds after the load's end."""
+    seen, end = [], None
+    for line in watcher.stdout:
+        seen.append(json.loads(line))
+        if end is None and worker.poll() is not None:
+            end = time.monotonic() + SETTLE_SECONDS
+        elif end is not None and time.monotonic() > end and not watcher.stdin.closed:
+            watcher.stdin.close()
+    watcher.wait(10)
+    return seen
+
+
+def report(truth, seen, seconds):
+    """Print the comparison as a table; return the exit code."""
+    last = seen[-1]
+    print(f"| count over {seconds} s | the load did | the watchdog saw | difference |\n|---|---|---|---|")
+    good = True
+    for name, number in truth.items():
+        difference = last["totals"].get(name, 0) - number
+        good &= difference == 0
+        print(f"| {name} | {number:,} | {last['totals'].get(name, 0):,} | {difference:,} |")
+    residents = [line["resident_kib"] for line in seen]
+    after_a_minute = residents[min(60, len(residents) - 1)]
+    growth = residents[-1] - after_a_minute
+    good &= growth <= GROWTH_KIB
+    passes = sorted(line["pass_ms"] for line in seen)
+    print(f"\nlosses counted: { {name: number for name, number in last['lost'].items() if number} or 'none' }")
+    print(f"resident: {after_a_minute / 1024:.1f} MiB after a minute, {residents[-1] / 1024:.1f} MiB at the end")
+    print(f"pass: median {passes[len(passes) // 2]:.2f} ms, worst {passes[-1]:.2f} ms")
+    print("no difference" if good else "DIFFERENT from what the load did, or growing")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""The watching side of the soak: reads and judges once a second like the daemon, and adds up one executable's counts.
+
+Arguments: the executable's name. Prints one JSON object a second: totals, quality, resident memory. Ends with stdin.
+"""
+
+import json
+import select
+import sys
+from collections import Counter
+from dataclasses import fields
+from pathlib import Path
+
+from watchdog.alerts.lifecycle import Lifecycle
+from watchdog.clock import SystemClock
+from watchdog.kernel.start import start_collector
+from watchdog.measure.meter import Meter
+from watchdog.memory import give_back_what_is_freed
+from watchdog.quality import Quality
+from watchdog.resources import rules_folder
+from watchdog.rules.evaluate import Engine
+from watchdog.rules.load import load_rules
+
+COUNTED = ("connects", "accepts", "closes", "connect_failures", "resets_sent", "bytes_sent", "bytes_received")
+
+
+def resident_kib():
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.partition("VmRSS:")[2].split()[0])
+
+
+def main():
+    """Watch until stdin ends."""
+    give_back_what_is_freed()
+    clock = SystemClock()
+    rules = load_rules([rules_folder()], receivers=None).rules
+    collector = start_collector(clock)
+    meter, engine, lifecycle = Meter(), Engine(rules), Lifecycle("soak")
+    meter.advance(collector.read(), clock.wall())
+    totals, lost = Counter(), Counter()
+    while True:
+        ended = bool(select.select([sys.stdin], [], [], 1)[0])
+        snapshot = meter.advance(collector.read(), clock.wall())
+        codes = [code for code, text in snapshot.names.all_texts("exe").items() if text == sys.argv[1]]
+        ours = snapshot.dimensions["exe"] == codes[0] if codes else slice(0)
+        totals.update({name: int(snapshot.metrics[name][ours].sum()) for name in COUNTED})
+        lost.update({part.name: getattr(snapshot.quality, part.name) for part in fields(Quality) if part.type == "int"})
+        lifecycle.advance(engine.observe(snapshot, lifecycle.watched()), snapshot.at_ns, clock.wall())
+        lifecycle.take_changes()
+        pass_ms = snapshot.quality.pass_seconds * 1e3
+        line = {"totals": totals, "lost": lost, "resident_kib": resident_kib(), "pass_ms": pass_ms}
+        print(json.dumps(line), flush=True)
+        if ended:
+            break
+    collector.close()
+
+
+if __name__ == "__main__":
+    main()
