@@ -235,3 +235,44 @@ def test_a_server_that_ends_a_fast_open_before_the_handshake_does_loses_no_byte(
     assert flow(rows) == [1009, answer, answer, 1009]
     assert [rows.total(name) for name in ("connects", "accepts", "closes")] == [1, 1, 2]
     assert rows.values("pid") == {traffic.pid}
+
+
+KERNEL_TLS = (
+    PAIR
+    + """
+import struct
+TCP_ULP, SOL_TLS, TLS_TX, TLS_RX, TLS_1_3, AES_GCM_128 = 31, 282, 1, 2, 0x0304, 51
+server = socket.create_server(("127.0.0.1", 0))
+client = socket.create_connection(server.getsockname())
+accepted = server.accept()[0]
+try:
+    for end in (client, accepted):
+        end.setsockopt(socket.IPPROTO_TCP, TCP_ULP, b"tls")
+except OSError as error:
+    unless(f"no kernel TLS (CONFIG_TLS): {error}")
+# struct tls12_crypto_info_aes_gcm_128 (include/uapi/linux/tls.h): version, cipher, iv, key, salt, record number
+keys = struct.pack("HH8s16s4s8s", TLS_1_3, AES_GCM_128, b"i" * 8, b"k" * 16, b"s" * 4, bytes(8))
+client.setsockopt(SOL_TLS, TLS_TX, keys)
+accepted.setsockopt(SOL_TLS, TLS_RX, keys)
+size = int(sys.argv[1])
+assert client.send(b"t" * size) == size
+left = size
+while left:
+    left -= len(accepted.recv(left))
+told()
+wait()
+client.close()
+accepted.close()
+"""
+)
+
+
+def test_kernel_tls_counts_what_is_sent_records_and_all(reader, namespace):
+    size, record, overhead = 100_003, 16_384, 5 + 1 + 16  # RFC 8446 section 5.2: header, content type, tag
+    traffic = namespace.run(sys.executable, "-c", KERNEL_TLS, size)
+    traffic.hear()
+    traffic.end()
+    rows = reader.until_closed(2, netns=namespace.inode)
+
+    sent = size + -(-size // record) * overhead
+    assert flow(rows) == [sent, 0, 0, sent]
