@@ -40,7 +40,18 @@ class Metric:
     source: str
     cost: str
     on_demand: bool = False  # measured only while somebody reads it
+    lacks: tuple[str, ...] = ()  # dimensions that its values do not have
 
+
+LONGEST_WINDOW = "1h"  # of a rule: what has a name keeps it for so long, and what a process can do in it is bounded
+UNKNOWN = 2**32 - 1
+"""The code, in any dimension, of a value that was lost: it matches no pattern, excluding ones included."""
+ABSENT = 2**32 - 2
+"""The code, in any dimension, of what has no such value: it matches no pattern either."""
+
+_PEER = ("remote", "remote_port", "failure")
+_END = ("direction", "local", "local_port", "state", *_PEER)
+_OWNER = ("exe", "pid", "user", "unit", "container", "netns", "family")
 
 _EVENT = "one program run per state change of a connection"
 _OWN = "none: the watchdog knows it of itself"
@@ -137,6 +148,7 @@ METRICS: dict[str, Metric] = {
             "connections waiting for accept, as a share of the listener's limit; one value per listener and tick",
             "sock.sk_ack_backlog / sk_max_ack_backlog",
             _PASS,
+            lacks=_PEER,
         ),
         Metric(
             "listen_drops",
@@ -145,6 +157,7 @@ METRICS: dict[str, Metric] = {
             "connections that a listener dropped, its accept queue being full in most cases",
             "sock.sk_drops of listeners",
             _PASS,
+            lacks=_PEER,
         ),
         Metric(
             "connect_latency",
@@ -182,7 +195,14 @@ METRICS: dict[str, Metric] = {
         ),
         *(
             Metric(
-                f"udp_{what}_{way}", Kind.COUNTER, unit, f"{meaning} {way} by UDP, by process", source, _MESSAGE, True
+                f"udp_{what}_{way}",
+                Kind.COUNTER,
+                unit,
+                f"{meaning} {way} by UDP, by process",
+                source,
+                _MESSAGE,
+                on_demand=True,
+                lacks=_END,
             )
             for what, unit, meaning in (
                 ("bytes", Unit.BYTES, "payload"),
@@ -197,6 +217,7 @@ METRICS: dict[str, Metric] = {
             "connections whose detail or counts the watchdog itself lost; in one row of process `bpf-watchdog`",
             "the collector's own counts",
             _OWN,
+            lacks=(*_OWNER, *_END),
         ),
         Metric(
             "missed_ticks",
@@ -205,6 +226,7 @@ METRICS: dict[str, Metric] = {
             "ticks that the watchdog itself should have run and did not; in one row of process `bpf-watchdog`",
             "the collector's own counts",
             _OWN,
+            lacks=(*_OWNER, *_END),
         ),
     )
 }

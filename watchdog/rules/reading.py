@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from watchdog import spelling
 from watchdog.document import Table
 from watchdog.durations import format_duration
-from watchdog.measure.catalogue import DIMENSIONS, METRICS, Kind
+from watchdog.measure.catalogue import DIMENSIONS, LONGEST_WINDOW, METRICS, Kind
 from watchdog.rules import expression, template
 from watchdog.rules.conditions import read_where
 from watchdog.rules.expression import Comparison, Constant, Expression, ExpressionError, Operand
@@ -66,8 +66,21 @@ def read_rule(table: Table, around: Surroundings) -> Rule:
         file=table.document.file,
         line=table.line,
     )
+    _refuse_dimensions_that_lack(table, rule)
     table.finish()
     return rule
+
+
+def _refuse_dimensions_that_lack(table: Table, rule: Rule) -> None:
+    """Note each dimension of `by` and `where` that a metric of the rule does not have."""
+    metrics = expression.metrics_of(rule.metric)
+    if rule.only_if is not None:
+        metrics |= expression.metrics_of(rule.only_if.left)
+    for metric in sorted(metrics):
+        for name in sorted(set(rule.by).intersection(METRICS[metric].lacks)):
+            table.problem("by", f"{metric} has no {name}", index=rule.by.index(name))
+        for name in sorted({one.dimension for one in rule.where}.intersection(METRICS[metric].lacks)):
+            table.table("where").problem(name, f"{metric} has no {name}")
 
 
 def _read_id(table: Table, ids: dict[str, str]) -> str:
@@ -140,7 +153,7 @@ def _measure(metric: Expression, stat: Stat) -> Measure | None:
 
 
 def _read_window(table: Table, interval_ns: int) -> int:
-    window_ns = table.duration("window", maximum="1d")
+    window_ns = table.duration("window", maximum=LONGEST_WINDOW)
     if not table.failed("window") and window_ns < 2 * interval_ns:
         least, interval = format_duration(2 * interval_ns), format_duration(interval_ns)
         table.problem("window", f"must hold two samples, so at least {least} with a sampling interval of {interval}")

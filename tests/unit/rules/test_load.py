@@ -333,6 +333,35 @@ def test_a_window_holds_two_samples(problems, load):
     ]
 
 
+def test_a_window_is_no_longer_than_names_are_kept(problems, load):
+    text = rule_text(fire_above="1").replace('"10s"', '"{}"')
+    assert load(text.format("1h")).window_ns == 3600 * SECOND
+    assert problems(text.format("61m")) == ["6: rule.window: must be at most 1h, not 1h1m"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "dimension", "value"),
+    [
+        ("udp_bytes_sent", "remote", "!10.0.0.0/8"),
+        ("udp_datagrams_received", "remote_port", "53"),
+        ("udp_bytes_received", "state", "ESTABLISHED"),
+        ("listen_drops", "remote", "10.0.0.0/8"),
+        ("lost_connections", "unit", "x"),
+        ("missed_ticks", "pid", "1"),
+    ],
+)
+def test_tells_which_dimensions_a_metric_does_not_have(problems, metric, dimension, value):
+    text = rule_text(metric=metric, stat="sum", fire_above="1", where=f'{{ {dimension} = "{value}" }}')
+    assert problems(text) == [f"8: rule.where.{dimension}: {metric} has no {dimension}"]
+    text = rule_text(metric=metric, stat="sum", fire_above="1", by=f'["process", "{dimension}"]')
+    assert f"8: rule.by: {metric} has no {dimension}" in problems(text)
+
+
+def test_a_gate_must_have_the_dimensions_too(problems):
+    text = rule_text(fire_above="1", by='["remote"]', only_if='"udp_bytes_sent > 5"')
+    assert problems(text) == ["8: rule.by: udp_bytes_sent has no remote"]
+
+
 def test_tells_that_an_id_is_taken_and_by_which_rule_of_which_file(write):
     first = write(rule_text(fire_above="1"), "a.toml")
     second = write("\n\n" + rule_text(fire_above="1"), "b.toml")
