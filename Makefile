@@ -18,7 +18,7 @@ unexport PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev packages packages-dev run demo test lint bench
+.PHONY: help setup setup-dev packages packages-dev account run demo test lint bench
 
 help:
 	@echo 'make run     guard this host, in the foreground, by the shipped rules (root, or sudo)'
@@ -28,14 +28,18 @@ help:
 	@echo 'make bench   measure cost and latency on this host'
 	@echo 'make setup   only make .venv/bin/bpf-watchdog'
 
-setup: packages .venv/.setup
-setup-dev: packages-dev .venv/.setup-dev
+setup: packages account .venv/.setup
+setup-dev: packages-dev account .venv/.setup-dev
 
 packages:
 	@packaging/ensure-packages $(PACKAGES)
 
 packages-dev:
 	@packaging/ensure-packages $(PACKAGES) $(TEST_PACKAGES)
+
+# What root gives way to.
+account:
+	@packaging/ensure-account
 
 # pip comes last into a new environment: without it, an earlier attempt was cut short.
 $(BIN)/pip: | packages

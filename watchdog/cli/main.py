@@ -32,8 +32,6 @@ exit codes: 0 ok, 1 problem found, 2 usage, 3 daemon not reachable, 4 not permit
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    # One thread that adds up arrays needs no pool of numpy's linear algebra: it costs 30 MB on a large host.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog="bpf-watchdog",

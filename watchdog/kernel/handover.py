@@ -26,9 +26,12 @@ _MAX_FDS = 32
 _MAX_MESSAGE = 65536
 _LOADER_SECONDS = 60
 _MOST_COMPLAINTS = 2000  # characters of what the compiler had to say
+# All that the loader, which begins as root, has of ours: no library, folder or option from elsewhere.
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+_TEMPORARY = "/tmp"  # noqa: S108 - made with mkdtemp; root's own TMPDIR is often out of the account's reach
 # Map: key size, value size in bytes.
 MAPS = {
-    "ledger": (8, layout.CONNECTION.itemsize),
+    "ledger": (0, 0),
     "sums": (layout.SUMS_KEY.itemsize, layout.SUMS.itemsize),
     "losses": (4, np.dtype("<u8").itemsize),
     "following_since": (4, np.dtype("<u8").itemsize),
@@ -136,12 +139,26 @@ def load(ledger_capacity: int) -> Loaded:
         HandoverError: the loader failed in some other way.
     """
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    # A file, for a pipe that nobody reads would hold up a compiler with much to say.
-    with here, there, tempfile.TemporaryFile() as complaints:
+    with (
+        here,
+        there,
+        # A file, for a pipe that nobody reads would hold up a compiler with much to say.
+        tempfile.TemporaryFile() as complaints,
+        # Ours to remove: the loader has become another account by then.
+        tempfile.TemporaryDirectory(prefix="bpf-watchdog-", dir=_TEMPORARY) as folder,
+    ):
         here.settimeout(_LOADER_SECONDS)
-        command = [sys.executable, "-m", "watchdog.kernel.loader", str(there.fileno()), str(ledger_capacity)]
+        # -I: neither the current folder, nor PYTHONPATH, nor the user's own packages.
+        command = [sys.executable, "-I", "-m", "watchdog.kernel.loader"]
+        arguments = [str(there.fileno()), folder, str(ledger_capacity)]
         with subprocess.Popen(  # noqa: S603 - ourselves
-            command, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaints
+            [*command, *arguments],
+            pass_fds=[there.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=complaints,
+            cwd="/",
+            env=_ENVIRONMENT,
         ) as child:
             there.close()
             try:

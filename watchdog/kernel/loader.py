@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import mmap
 import os
-import shutil
 import socket
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +19,7 @@ from watchdog.errors import KernelUnfit, WatchdogError
 from watchdog.kernel import handover, layout, libbpf, privileges
 from watchdog.kernel.headers import write_header_tree
 from watchdog.kernel.probes import CONNECTIONS, ITERATOR, MESSAGES, MESSAGES_BEFORE, Probe
+from watchdog.kernel.ring import bytes_for
 from watchdog.resources import bpf_folder
 
 if TYPE_CHECKING:
@@ -62,23 +61,42 @@ class Programs:
     no_messages: str
 
 
-def compile_and_load(folder: Path, ledger_capacity: int) -> Programs:
-    """Compile the sources in `folder` and load all programs.
+def write_sources(folder: Path) -> None:
+    """Write into the empty `folder` all that is compiled, and only this account may change it from then on.
 
-    `folder` must be private and is the current folder after this: bcc puts it on its include path.
+    As root, so that not even processes of the account that root gives way to can put a word into what is loaded.
+
+    Raises:
+        KernelUnfit: the kernel lacks something.
+    """
+    os.umask(0o022)
+    for name in _SOURCES:
+        (folder / name).write_text((bpf_folder() / name).read_text(encoding="ascii"), encoding="ascii")
+    write_header_tree(folder / "kernel")
+    (folder / "layout_assertions.h").write_text(layout.assertions(), encoding="ascii")
+    if os.geteuid() == 0:
+        folder.chmod(0o755)
+
+
+def compile_and_load(folder: Path, ledger_capacity: int) -> Programs:
+    """Compile what `write_sources` has written to `folder`, and load all programs.
+
+    `folder` is the current folder after this: bcc puts that on its include path.
 
     Raises:
         KernelUnfit: the kernel or bcc lacks something.
     """
-    write_header_tree(folder / "kernel")
-    (folder / "layout_assertions.h").write_text(layout.assertions(), encoding="ascii")
     os.chdir(folder)
     os.environ["BCC_KERNEL_SOURCE"] = str(folder / "kernel")
     bcc = import_bcc()
     bcc.BPF._trace_autoload = lambda _self: None  # noqa: SLF001 - it would attach by function name
     # One unit: bcc gives maps to functions of its main file alone.
     sources = [(folder / name).read_text(encoding="ascii") for name in _UNIT]
-    cflags = [f"-I{folder}", f"-DLEDGER_CAPACITY={ledger_capacity}", f"-DPAGE_SIZE={mmap.PAGESIZE}"]
+    cflags = [
+        f"-I{folder}",
+        f"-DLEDGER_BYTES={bytes_for(ledger_capacity, layout.CONNECTION)}",
+        f"-DPAGE_SIZE={mmap.PAGESIZE}",
+    ]
     try:
         module = bcc.BPF(text="".join([*sources, '#include "layout_assertions.h"\n']), cflags=cflags)
         iterator = module.load_func(f"bpf_iter__{ITERATOR}", libbpf.BPF_PROG_TYPE_TRACING)
@@ -116,24 +134,15 @@ def _load(lib: Any, module: Any, probe: Probe) -> int:
     raise KernelUnfit(f"this bcc names the program on {probe.target} in a way not known: {names}")
 
 
-def main(channel_fd: int, ledger_capacity: int) -> int:
-    """Load and hand over through the socket `channel_fd`; return the exit code."""
+def main(channel_fd: int, folder: Path, ledger_capacity: int) -> int:
+    """Compile in the empty `folder`, load, and hand over through the socket `channel_fd`; return the exit code."""
     with socket.socket(fileno=channel_fd) as channel:
         try:
-            # Read before privileges go: the service's account may not reach into a checkout.
-            sources = {name: (bpf_folder() / name).read_text(encoding="ascii") for name in _SOURCES}
-            wanted = {privileges.CAP_BPF, privileges.CAP_PERFMON}
-            privileges.require(wanted)
-            privileges.keep_only(wanted)
-            folder = Path(tempfile.mkdtemp(prefix="bpf-watchdog-"))
-            try:
-                for name, text in sources.items():
-                    (folder / name).write_text(text, encoding="ascii")
-                loaded = compile_and_load(folder, ledger_capacity)
-                handover.send(channel, loaded.fds, loaded.messages, loaded.no_messages)
-            finally:
-                os.chdir("/")
-                shutil.rmtree(folder, ignore_errors=True)
+            privileges.require(privileges.LOADING)
+            write_sources(folder)
+            privileges.keep_only(privileges.LOADING)
+            loaded = compile_and_load(folder, ledger_capacity)
+            handover.send(channel, loaded.fds, loaded.messages, loaded.no_messages)
         except WatchdogError as error:
             handover.send_error(channel, error)
             return error.exit_code
@@ -141,4 +150,4 @@ def main(channel_fd: int, ledger_capacity: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))

@@ -1,5 +1,8 @@
 """Giving up privileges: the loader keeps two capabilities, the daemon none.
 
+Root gives way to an account of the service's own, and to no other: whatever ran as a shared one, such as nobody, could
+meddle with what runs, and what is written, under its name.
+
 Source: capabilities(7), capset(2), prctl(2).
 """
 
@@ -14,21 +17,31 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from watchdog.errors import NotPermitted
+from watchdog.kernel import imports
 
 CAP_PERFMON, CAP_BPF = 38, 39  # include/uapi/linux/capability.h, since Linux 5.8
+LOADING = frozenset({CAP_PERFMON, CAP_BPF})
+"""What it takes to load the programs."""
 _NAMES = {CAP_PERFMON: "CAP_PERFMON", CAP_BPF: "CAP_BPF"}
 
 _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 8, 38, 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
-ACCOUNT, FALLBACK_ACCOUNT = "bpf-watchdog", "nobody"
+_SELF = Path("/proc/self/status")
+ACCOUNT = "bpf-watchdog"
+# As packaging/ensure-account makes it.
+MAKE_ACCOUNT = f"useradd --system --user-group --no-create-home --shell /usr/sbin/nologin {ACCOUNT}"
 
 
 def account() -> pwd.struct_passwd:
-    """Return the account that root gives way to: the service's own, `nobody` where it does not exist."""
+    """Return the account that root gives way to.
+
+    Raises:
+        NotPermitted: there is none; names the remedy.
+    """
     try:
         return pwd.getpwnam(ACCOUNT)
     except KeyError:
-        return pwd.getpwnam(FALLBACK_ACCOUNT)
+        raise NotPermitted(f"no account {ACCOUNT}, which root gives way to: {MAKE_ACCOUNT}") from None
 
 
 def name(capability: int) -> str:
@@ -38,15 +51,17 @@ def name(capability: int) -> str:
 
 def effective() -> set[int]:
     """Return the numbers of this process's effective capabilities."""
-    return _status("CapEff")
+    return _numbers(_status(_SELF)["CapEff"])
 
 
-def _status(field: str) -> set[int]:
-    for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
-        if line.startswith(f"{field}:"):
-            bits = int(line.split()[1], 16)
-            return {number for number in range(64) if bits >> number & 1}
-    return set()
+def _status(file: Path) -> dict[str, str]:
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _numbers(mask: str) -> set[int]:
+    bits = int(mask, 16)
+    return {number for number in range(64) if bits >> number & 1}
 
 
 def _set(effective_set: set[int], permitted: set[int]) -> None:
@@ -61,7 +76,7 @@ def _set(effective_set: set[int], permitted: set[int]) -> None:
 @contextmanager
 def suspended() -> Iterator[None]:
     """Run a block without any effective capability, to see what works without."""
-    before, permitted = effective(), _status("CapPrm")
+    before, permitted = effective(), _numbers(_status(_SELF)["CapPrm"])
     _set(set(), permitted)
     try:
         yield
@@ -86,20 +101,40 @@ def require(capabilities: Iterable[int]) -> None:
 def keep_only(capabilities: Iterable[int]) -> None:
     """Become the service's account if root, and keep exactly these capabilities; never to gain any again.
 
-    Every thread started later inherits this; call it before there are any.
+    Every thread started later inherits this; call it before there are any, for the kernel gives each its own.
 
     Raises:
-        NotPermitted: the kernel refuses.
+        NotPermitted: the kernel refuses, there is no account, a thread keeps more, or the account could not import.
     """
     kept = set(capabilities)
-    libc = ct.CDLL(None, use_errno=True)
     if os.geteuid() == 0:
         target = account()
+        search_paths = imports.open_search_paths()
         if kept:
-            libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+            _prctl(_PR_SET_KEEPCAPS, 1)
         os.setgroups([])
         os.setresgid(target.pw_gid, target.pw_gid, target.pw_gid)
         os.setresuid(target.pw_uid, target.pw_uid, target.pw_uid)
-    libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+        imports.keep_reachable(search_paths)
+    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     _set(kept, kept)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _refuse_privileged_threads(kept)
+
+
+def _prctl(option: int, value: int) -> None:
+    if ct.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+        raise NotPermitted(f"cannot give up privileges: prctl({option}): {os.strerror(ct.get_errno())}")
+
+
+def _refuse_privileged_threads(kept: set[int]) -> None:
+    for file in Path("/proc/self/task").glob("*/status"):
+        try:
+            status = _status(file)
+        except (FileNotFoundError, ProcessLookupError):  # it has ended
+            continue
+        if not _numbers(status["CapPrm"]) <= kept or status["NoNewPrivs"] != "1":
+            raise NotPermitted(
+                f"a thread that was there before ({status['Name']}, {file.parent.name}) would keep its privileges:"
+                " set OPENBLAS_NUM_THREADS, OMP_NUM_THREADS and MKL_NUM_THREADS to 1"
+            )

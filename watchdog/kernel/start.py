@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 from watchdog.clock import Clock
 from watchdog.errors import NotPermitted
@@ -10,9 +11,20 @@ from watchdog.kernel import handover, libbpf, privileges
 from watchdog.kernel.collector import Collector
 
 LEDGER_CAPACITY = 65536
-"""Connections that may end between two ticks before their detail is lost: 16 MB of kernel memory."""
+"""Ends of connections that certainly find room between two ticks with all detail: 16 MB of kernel memory."""
 
 _log = logging.getLogger(__name__)
+
+
+def require_privileges() -> None:
+    """Make sure that programs can be loaded and, as root, that there is an account to become.
+
+    Raises:
+        NotPermitted: with the remedy.
+    """
+    privileges.require(privileges.LOADING)
+    if os.geteuid() == 0:
+        privileges.account()
 
 
 def start_collector(clock: Clock, ledger_capacity: int = LEDGER_CAPACITY) -> Collector:
@@ -23,7 +35,7 @@ def start_collector(clock: Clock, ledger_capacity: int = LEDGER_CAPACITY) -> Col
     Raises:
         KernelUnfit, NotPermitted, HandoverError: with the remedy.
     """
-    privileges.require({privileges.CAP_BPF, privileges.CAP_PERFMON})
+    require_privileges()
     loaded = handover.load(ledger_capacity)
     keep = set() if _works_without(loaded.maps["losses"]) else {privileges.CAP_BPF}
     privileges.keep_only(keep)
