@@ -110,7 +110,7 @@ static __always_inline int answered(struct sock *sk)
 	}
 	response->cookie = bpf_get_socket_cookie(sk);
 	response->latency_ns = bpf_ktime_get_boot_ns() - sent_ns;
-	responses.ringbuf_submit(response, 0);
+	responses.ringbuf_submit(response, BPF_RB_NO_WAKEUP);
 	return 0;
 }
 

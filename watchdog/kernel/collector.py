@@ -6,7 +6,6 @@ Works on descriptors alone: no bcc, no compiler, no capability (since Linux 5.19
 from __future__ import annotations
 
 import ctypes as ct
-import errno
 import os
 from dataclasses import dataclass
 
@@ -22,7 +21,6 @@ from watchdog.kernel.totals import Totals, TotalsMap
 from watchdog.quality import Quality
 
 _READ_BYTES = 1 << 20
-_BATCH = 4096  # rows of the ledger in one call: 800 kB
 _EAGAIN_LIMIT = 10_000  # the iterator says EAGAIN after each 1,000,000 files without output: 10^10 files
 
 
@@ -60,8 +58,7 @@ class Collector:
         self._responses: Ring | None = None
         self._sums = TotalsMap(loaded.maps["sums"], SUMS_KEY, SUMS)
         self._datagrams = TotalsMap(loaded.maps["datagrams"], DATAGRAMS_KEY, DATAGRAMS)
-        self._ledger_keys = np.empty(_BATCH, "<u8")
-        self._ledger_rows = np.empty(_BATCH, CONNECTION)
+        self._ledger = _ring(loaded.maps["ledger"], CONNECTION)
         self._lost_before = np.zeros(len(LOSSES), np.int64)
         self._misses_before = 0
 
@@ -87,7 +84,7 @@ class Collector:
         libbpf.checked(result, "noting when messages are followed")
         self._on_messages = [libbpf.attach(fd) for fd in self._loaded.messages]
         if self._on_messages:
-            self._responses = Ring(maps["responses"], libbpf.map_info(maps["responses"]).max_entries, RESPONSE)
+            self._responses = _ring(maps["responses"], RESPONSE)
             self._responses.read()  # what was left when they were followed the last time
 
     def _forget_messages(self) -> None:
@@ -103,7 +100,7 @@ class Collector:
         began = self._clock.boottime_ns()
         live = self._walk()
         pass_seconds = (self._clock.boottime_ns() - began) / 1e9
-        closed = self._drain()
+        closed = self._ledger.read()
         following = self._responses is not None
         return Reading(
             at_ns=self._clock.boottime_ns(),
@@ -121,6 +118,7 @@ class Collector:
         for fd in self._attached:
             os.close(fd)
         self._attached.clear()
+        self._ledger.close()
         self._loaded.close()
 
     def _walk(self) -> NDArray[np.void]:
@@ -143,36 +141,6 @@ class Collector:
             os.close(fd)
         return np.frombuffer(b"".join(chunks), CONNECTION)
 
-    def _drain(self) -> NDArray[np.void]:
-        lib, fd = libbpf.library(), self._loaded.maps["ledger"]
-        cursor, following = ct.c_uint64(), ct.c_uint64()
-        start: object = None
-        parts: list[NDArray[np.void]] = []
-        while True:
-            count = ct.c_uint32(len(self._ledger_rows))
-            result = lib.bpf_map_lookup_and_delete_batch(
-                fd,
-                start,
-                ct.byref(following),
-                self._ledger_keys.ctypes.data,
-                self._ledger_rows.ctypes.data,
-                ct.byref(count),
-                None,
-            )
-            code = ct.get_errno() if result < 0 else 0
-            if code == errno.ENOSPC:  # one hash bucket holds more than fits: none was deleted
-                self._ledger_keys = np.empty(2 * len(self._ledger_keys), "<u8")
-                self._ledger_rows = np.empty(2 * len(self._ledger_rows), CONNECTION)
-                continue
-            if code not in (0, errno.ENOENT):
-                libbpf.checked(result, "draining the ledger")
-            if count.value:
-                parts.append(self._ledger_rows[: count.value].copy())
-            if code == errno.ENOENT:
-                return np.concatenate(parts) if parts else np.empty(0, CONNECTION)
-            cursor.value = following.value
-            start = ct.byref(cursor)
-
     def _quality(self, pass_seconds: float) -> Quality:
         lib, fd = libbpf.library(), self._loaded.maps["losses"]
         lost = np.zeros(len(LOSSES), np.int64)
@@ -186,3 +154,7 @@ class Collector:
         missed = misses - self._misses_before
         self._lost_before, self._misses_before = lost, misses
         return Quality(**new, programs_missed=missed, pass_seconds=pass_seconds)
+
+
+def _ring(fd: int, record: np.dtype[np.void]) -> Ring:
+    return Ring(fd, libbpf.map_info(fd).max_entries, record)

@@ -84,7 +84,7 @@ COUNTED_DATAGRAMS = ("bytes_sent", "bytes_received", "datagrams_sent", "datagram
 DATAGRAMS = np.dtype([*((name, "<u8") for name in COUNTED_DATAGRAMS), ("owner", OWNER)])
 """struct datagrams: UDP of one process, on demand."""
 
-FLAG_CONNECT, FLAG_ACCEPTED, FLAG_FAILED = 1, 2, 4
+FLAG_CONNECT, FLAG_ACCEPTED, FLAG_FAILED, FLAG_AMENDS = 1, 2, 4, 8
 LOSSES = ("ledger_full", "sums_full", "storage_failed", "responses_lost", "datagrams_lost")
 """The map `losses`, by index: names of `Quality`'s fields."""
 

@@ -19,6 +19,7 @@ from watchdog.kernel.layout import (
     CONNECTION,
     COUNTED_DATAGRAMS,
     FLAG_ACCEPTED,
+    FLAG_AMENDS,
     FLAG_CONNECT,
     FLAG_FAILED,
     SUMMED,
@@ -104,6 +105,11 @@ def ids_of(rows: Rows) -> Ids:
     return ids
 
 
+def _amends(rows: Rows) -> NDArray[np.bool_]:
+    amending: NDArray[np.bool_] = (rows["flags"] & FLAG_AMENDS) != 0
+    return amending
+
+
 def is_listener(rows: Rows) -> NDArray[np.bool_]:
     """Tell, (n,), which rows are listening sockets."""
     listening: NDArray[np.bool_] = rows["state"] == _LISTEN
@@ -125,6 +131,7 @@ class Deltas:
         rows = self._current(reading)
         ids = ids_of(rows)
         at, known = self._join(ids)
+        known &= ~_amends(rows)
         before = self._before(rows, at, known)
         metrics = _counters(rows, before, known)
         failure = _failures(rows)
@@ -212,7 +219,7 @@ def _counters(rows: Rows, before: Rows, known: NDArray[np.bool_]) -> dict[str, N
         "connects": (fresh & FLAG_CONNECT) != 0,
         "established": established,
         "accepts": (fresh & FLAG_ACCEPTED) != 0,
-        "closes": rows["ended_ns"] != 0,
+        "closes": (rows["ended_ns"] != 0) & ~_amends(rows),
         "open": (rows["ended_ns"] == 0) & ~is_listener(rows),
     }
     # Signed: the FIN is taken off bytes_received when its flag is seen, which may be one reading after the byte.
