@@ -109,13 +109,28 @@ def _unusable(file: str, message: str, line: int = 1) -> ConfigError:
     return ConfigError([Problem(file, line, "file", message)])
 
 
+def is_there(path: str) -> bool:
+    """Tell whether there is such a file or folder.
+
+    Raises:
+        ConfigError: nobody may tell us, which is not to be taken for a no: other settings would come into force.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise _unusable(path, f"cannot read: {error.strerror}") from None
+    return True
+
+
 def open_settings(file: str | None = None) -> Document:
     """Open watchdog.toml at `file`, or at its default place, where it may be missing.
 
     Raises:
         ConfigError: as `open_document`.
     """
-    if file is None and not os.path.lexists(DEFAULT_CONFIG):
+    if file is None and not is_there(DEFAULT_CONFIG):
         return Document("", {}, BUILT_IN)
     return open_document(file or DEFAULT_CONFIG)
 

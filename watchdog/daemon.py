@@ -15,9 +15,10 @@ from watchdog.durations import format_duration
 from watchdog.errors import StoreError, WatchdogError
 from watchdog.guard import Guard
 from watchdog.kernel import privileges
-from watchdog.kernel.start import start_collector
+from watchdog.kernel.start import require_privileges, start_collector
 from watchdog.scheduler import Scheduler, Tick
 from watchdog.setup import Setup, Sources, read_setup, rule_ids
+from watchdog.store.folder import prepare_folder
 from watchdog.store.store import FILE_NAME, Store
 from watchdog.systemd import Systemd
 
@@ -52,9 +53,12 @@ class Daemon:
         """
         # Blocked in every thread to come, so that they are taken by sigwait() alone.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        require_privileges()
         setup = read_setup(self._options.sources)
-        folder = prepare_state_folder(Path(self._options.state_folder))
+        folder = Path(self._options.state_folder)
+        prepare_folder(folder, privileges.account() if os.geteuid() == 0 else None)
         collector = start_collector(self._clock)
+        self._rehearse_reload()
         store = Store(folder, self._clock, boot_id())
         host = socket.gethostname()
         guard = Guard(collector, store, setup, host, self._clock)
@@ -80,56 +84,51 @@ class Daemon:
             raise
         self._systemd.watchdog()
 
+    def _rehearse_reload(self) -> None:
+        # As the account, by now: what root could read is not always readable to it.
+        try:
+            read_setup(self._options.sources)
+        except WatchdogError as error:
+            _log.warning("a reload (SIGHUP) would be refused, though the start was not:\n%s", error)
+
     def _obey(self, guard: Guard, setup: Setup) -> None:
         interval_ns = setup.interval_ns
         while signal.sigwait(_SIGNALS) == signal.SIGHUP:
             self._systemd.reloading()
             try:
-                fresh = read_setup(self._options.sources)
-            except WatchdogError as error:
-                _log.error("reload refused, the old rules stay in force:\n%s", error)
-            else:
-                guard.reload(fresh)
-                if fresh.interval_ns != interval_ns:
-                    interval_ns = fresh.interval_ns
-                    self._systemd.expect_every(interval_ns / SECOND_NS)
-                    self._scheduler.set_interval("tick", interval_ns)
-                _log.info("reloaded: %d rules from %s", len(fresh.rules), fresh.rules_from)
+                interval_ns = self._reload(guard, interval_ns)
+            except Exception:  # noqa: BLE001 - an edge: nothing that stands in a file may end the guard
+                _log.exception("the reload failed, guarding goes on")
             self._systemd.ready()
+
+    def _reload(self, guard: Guard, interval_ns: int) -> int:
+        # Returns the interval that is in force from now on.
+        try:
+            fresh = read_setup(self._options.sources)
+        except WatchdogError as error:
+            _log.error("reload refused, the old rules stay in force:\n%s", error)
+            return interval_ns
+        guard.reload(fresh)
+        if fresh.interval_ns != interval_ns:
+            self._systemd.expect_every(fresh.interval_ns / SECOND_NS)
+            self._scheduler.set_interval("tick", fresh.interval_ns)
+        _log.info("reloaded: %d rules from %s", len(fresh.rules), fresh.rules_from)
+        return fresh.interval_ns
 
     def _introduce(self, setup: Setup, host: str, open_now: int, folder: Path, restored: int) -> None:
         interval = format_duration(setup.interval_ns)
-        kept = privileges.effective()
-        capabilities = "without capabilities" if not kept else f"with {', '.join(map(privileges.name, sorted(kept)))}"
+        kept = ", ".join(map(privileges.name, sorted(privileges.effective())))
+        who = f"{privileges.own_account()} {f'with {kept}' if kept else 'without capabilities'}, pid {os.getpid()}"
         lines = [
             f"bpf-watchdog {__version__} guards {host}: all TCP connections ({open_now} now), every {interval}",
             f"rules:   {len(setup.rules)} from {setup.rules_from}: {rule_ids(setup.rules)}",
             *(f"notices: {receiver.name}: {receiver.destination()}" for receiver in setup.receivers.values()),
             f"         rules that name no receiver go to {', '.join(setup.config.routing.default)}",
             f"state:   {folder / FILE_NAME}" + (f", {restored} alerts still firing from before" if restored else ""),
-            f"runs as uid {os.geteuid()} {capabilities}, pid {os.getpid()}; Ctrl-C stops, SIGHUP reads the files again",
+            f"runs as {who}; Ctrl-C stops, SIGHUP reads the files again",
         ]
         for line in lines:
             _log.info("%s", line)
         for note in setup.notes:
             _log.info("%s", note)
         self._systemd.status(f"guarding by {len(setup.rules)} rules")
-
-
-def prepare_state_folder(folder: Path) -> Path:
-    """Make the folder if need be and, as root, give it to the account that the daemon becomes.
-
-    Raises:
-        StoreError: it cannot be made or given.
-    """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.geteuid() == 0:
-            account = privileges.account()
-            for path in (folder, *folder.glob(f"{FILE_NAME}*")):
-                os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
-    except OSError as error:
-        raise StoreError(
-            f"cannot use the state folder {folder}: {error.strerror}: give another by --state-dir"
-        ) from error
-    return folder

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parent
+import watchdog
 
 
 def _folder(name: str) -> Path:
-    shipped = _PACKAGE / "_shipped" / name
-    return shipped if shipped.is_dir() else _PACKAGE.parent / name
+    # Where imports look, not where they looked when this was imported: see kernel/imports.py.
+    package = Path(watchdog.__path__[0])
+    shipped = package / "_shipped" / name
+    folder = shipped if shipped.is_dir() else package / ".." / name
+    plain = folder.resolve()
+    return plain if os.access(plain, os.R_OK | os.X_OK) else folder
 
 
 def rules_folder() -> Path:

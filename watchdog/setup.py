@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from watchdog.config import DEFAULT_RULES, SHORTEST_INTERVAL, Config, open_settings, read_config
+from watchdog.config import DEFAULT_RULES, SHORTEST_INTERVAL, Config, is_there, open_settings, read_config
 from watchdog.durations import parse_duration
 from watchdog.errors import ConfigError, Problem
+from watchdog.kernel import privileges
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.registry import build_receivers
 from watchdog.resources import rules_folder
@@ -56,7 +58,7 @@ def read_setup(sources: Sources) -> Setup:
     loaded, origin = RuleSet((), ()), ""
     try:
         folder, shipped = _rules_folder(sources.rules)
-        origin = f"{folder}{' (shipped)' if shipped else ''}"
+        origin = f"{os.path.realpath(folder)} (shipped)" if shipped else str(folder)
         loaded = load_rules([folder], receivers=names, interval_ns=interval_ns)
     except ConfigError as error:
         problems += error.problems
@@ -64,7 +66,7 @@ def read_setup(sources: Sources) -> Setup:
         if not loaded.rules:
             problems.append(Problem(str(folder), 1, "rule", "no rules here: nothing would be guarded"))
     if problems or config is None:
-        raise ConfigError(sorted(problems))
+        raise ConfigError(sorted(map(_explained, problems)))
     return Setup(config, interval_ns, receivers, loaded.rules, origin, loaded.notes)
 
 
@@ -85,13 +87,25 @@ def _read_settings(file: str | None, problems: list[Problem]) -> tuple[Config | 
 
 def _rules_folder(given: str | None) -> tuple[Path, bool]:
     if given is not None:
-        if not os.path.lexists(given):
+        if not is_there(given):
             raise ConfigError([Problem(given, 1, "rules", "no such file or folder")])
         return Path(given), False
     own = Path(DEFAULT_RULES)
-    if own.is_dir() and toml_files(own):
+    if is_there(DEFAULT_RULES) and toml_files(own):
         return own, False
     return rules_folder(), True
+
+
+def _explained(problem: Problem) -> Problem:
+    if os.strerror(errno.EACCES) not in problem.message:
+        return problem
+    # At the start it may have been root who read.
+    name = privileges.own_account()
+    return replace(
+        problem,
+        message=f"{problem.message}: it must be readable to the account {name}: chgrp {name} and chmod 640"
+        " (the folder: 750), or keep it in /etc/bpf-watchdog",
+    )
 
 
 def rule_ids(rules: Sequence[Rule]) -> str:

@@ -14,6 +14,7 @@ import os
 import pwd
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 
 from watchdog.errors import NotPermitted
@@ -23,7 +24,7 @@ def open_search_paths() -> dict[str, int]:
     """Open each folder that imports are looked for in; return descriptors by path, for `keep_reachable`."""
     opened: dict[str, int] = {}
     for path in [*sys.path, *(path for package in _packages() for path in package.__path__)]:
-        if path not in opened and os.path.isdir(path):
+        if path and path not in opened and Path(path).is_dir():
             opened[path] = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     return opened
 

@@ -44,6 +44,14 @@ def account() -> pwd.struct_passwd:
         raise NotPermitted(f"no account {ACCOUNT}, which root gives way to: {MAKE_ACCOUNT}") from None
 
 
+def own_account() -> str:
+    """Return the name of the account that this process runs as, or its number where it has none."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
 def name(capability: int) -> str:
     """Return a capability's name, as far as we deal with it, else its number."""
     return _NAMES.get(capability, f"capability {capability}")

@@ -66,7 +66,7 @@ def toml_files(path: Path) -> list[str]:
     Raises:
         ConfigError: the folder cannot be read.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112 - Path's raises where it may not look; to open it will tell why
         return [str(path)]
     try:
         names = [entry.name for entry in path.iterdir()]
