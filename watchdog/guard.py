@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterable, Sequence
 
+from watchdog.alerts.alert import Transition
 from watchdog.alerts.grouping import Grouping
 from watchdog.alerts.lifecycle import Lifecycle
+from watchdog.alerts.notice import Notice
 from watchdog.clock import Clock
 from watchdog.errors import StoreError
 from watchdog.kernel.collector import Collector
 from watchdog.measure.catalogue import ON_DEMAND
-from watchdog.measure.meter import Meter
+from watchdog.measure.meter import Meter, Ticks
+from watchdog.notify import sanitize
 from watchdog.notify.delivery import Delivery
 from watchdog.rules.evaluate import Engine
 from watchdog.scheduler import Tick
 from watchdog.setup import Setup
-from watchdog.store.store import Store
+from watchdog.store.store import FILE_NAME, Store
 
 # Of the five seconds that SIGTERM has, were it to come in the middle of a reload; one more is the scheduler's.
 _STOP_SECONDS = 2.5
 _RELOAD_SECONDS = 1.0
 _TICK_SECONDS = 0.25
+
+
+class RulesFailed(ExceptionGroup[Exception]):
+    """Some rules could not be judged, or their alerts not be updated: defects of ours, each with its rule."""
 
 
 class Guard:
@@ -42,10 +50,18 @@ class Guard:
         self._grouping = Grouping(setup.config.routing, host)
         saved = store.load()
         at_ns, wall = clock.boottime_ns(), clock.wall()
-        self._lifecycle.restore(saved.alerts, setup.rules, at_ns, saved.shift_ns)
+        forgotten = self._lifecycle.restore(saved.alerts, setup.rules, at_ns, saved.shift_ns, saved.down_ns)
         firing = self._lifecycle.firing()
-        self._grouping.restore(saved.groups, firing, set(setup.receivers), at_ns, wall, saved.shift_ns)
+        forgotten += self._grouping.restore(saved.groups, firing, set(setup.receivers), at_ns, wall, saved.shift_ns)
+        if forgotten:
+            self._log.error(
+                "%s: %d entries cannot be read and are left out; what they were about is announced anew",
+                FILE_NAME,
+                forgotten,
+            )
         self.restored = len(firing)
+        self._unwritten: list[Notice] = []
+        self._failed_ticks = self._lost_samples = 0  # since the newest tick that judged its sample
         self._delivery = Delivery(store, setup.receivers.values(), clock, self._log)
         self._delivering = False
 
@@ -61,20 +77,49 @@ class Guard:
 
         Raises:
             StoreError: it could not be written; the sample was good, and the next tick writes what this one could not.
+            RulesFailed: some rules could not be judged; all the rest was done.
+            Exception: whatever went wrong; nothing that people have to hear of is lost, the next tick tells it.
         """
         with self._between_ticks:
-            wall = self._clock.wall()
-            snapshot = self._meter.advance(self._collector.read(), wall, tick.late_seconds, tick.missed)
-            verdicts = self._engine.observe(snapshot, self._lifecycle.watched())
-            transitions = self._lifecycle.advance(verdicts, snapshot.at_ns, wall)
-            for transition in transitions:
-                alert = transition.alert
-                self._log.info("%s: %s %s: %s", transition.kind, alert.rule, dict(alert.labels), alert.reason)
-            notices = self._grouping.advance(transitions, self._lifecycle.firing(), snapshot.at_ns, wall)
-            self._store.commit(
-                alerts=self._lifecycle.take_changes(), groups=self._grouping.take_changes(), notices=notices
-            )
-            self._deliver()
+            try:
+                self._move(tick)
+            except BaseException:
+                self._failed_ticks += 1
+                self._grouping.reconcile()
+                raise
+
+    def _move(self, tick: Tick) -> None:
+        wall = self._clock.wall()
+        ticks = Ticks(tick.late_seconds, tick.missed, self._failed_ticks, self._lost_samples)
+        self._lost_samples += 1  # until it has been judged
+        snapshot = self._meter.advance(self._collector.read(), wall, ticks)
+        verdicts = self._engine.observe(snapshot, self._lifecycle.watched())
+        self._failed_ticks = self._lost_samples = 0
+        transitions = self._lifecycle.advance(verdicts, snapshot.at_ns, wall)
+        try:
+            self._write(transitions, snapshot.at_ns, wall)
+        finally:
+            self._tell(transitions)
+        self._deliver()
+        failures = [*self._engine.take_failures(), *self._lifecycle.take_failures()]
+        if failures:
+            raise RulesFailed("some rules could not be judged", failures)
+
+    def _write(self, transitions: Sequence[Transition], at_ns: int, wall: float) -> None:
+        self._unwritten += self._grouping.advance(transitions, self._lifecycle.firing(), at_ns, wall)
+        self._store.commit(
+            alerts=self._lifecycle.take_changes(),
+            groups=self._grouping.take_changes(),
+            notices=self._unwritten,
+            timing=self._lifecycle.timing,
+        )
+        self._unwritten.clear()
+
+    def _tell(self, transitions: Iterable[Transition]) -> None:
+        for transition in transitions:
+            alert = transition.alert
+            labels = "".join(f" {name}={value or '-'}" for name, value in alert.labels)
+            self._log.info("%s", sanitize.visible(f"{transition.kind}: {alert.rule}{labels}: {alert.reason}"))
 
     def reload(self, setup: Setup) -> None:
         """Judge by the rules of `setup` and tell its receivers from now on; alerts and timers go on."""

@@ -23,8 +23,11 @@ class Quality:
     pass_seconds: float = 0.0  # what the pass over live sockets took
     late_seconds: float = 0.0  # how much later than planned this tick began
     missed_ticks: int = 0  # whole ticks that never ran since the previous snapshot
+    failed_ticks: int = 0  # ticks that broke off, since the newest tick before that did not
+    lost_samples: int = 0  # of those, the ones whose sample was not judged: it is in no count
 
     @property
     def incomplete(self) -> bool:
         """Tell whether counts may be too low, so that a rule that does not fire may be wrong."""
-        return bool(self.sums_full or self.storage_failed or self.programs_missed or self.datagrams_lost)
+        lost_in_kernel = self.sums_full or self.storage_failed or self.programs_missed or self.datagrams_lost
+        return bool(lost_in_kernel or self.lost_samples)

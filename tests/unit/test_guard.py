@@ -9,18 +9,23 @@ import threading
 import numpy as np
 import pytest
 
+from watchdog.alerts.grouping import Grouping
+from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import SECOND_NS
 from watchdog.config import BUILT_IN, Config, Routing, Sampling
 from watchdog.errors import StoreError
-from watchdog.guard import Guard
+from watchdog.guard import Guard, RulesFailed
 from watchdog.job import Tick
 from watchdog.kernel.collector import Reading
 from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, FLAG_CONNECT, RESPONSE, SUMS, SUMS_KEY
 from watchdog.kernel.totals import Totals
 from watchdog.measure.catalogue import DIRECTIONS
+from watchdog.measure.meter import Meter
 from watchdog.notify.delivery import Delivery
 from watchdog.notify.outbox import Outbox
 from watchdog.quality import Quality
+from watchdog.rules.evaluate import Engine
+from watchdog.rules.judge import Judge
 from watchdog.rules.load import load_rules
 from watchdog.setup import Setup
 from watchdog.store.store import Store
@@ -36,7 +41,7 @@ metric = "connects"
 stat = "rate"
 window = "2s"
 by = ["process"]
-where = {{ process = "culprit" }}
+where = {{ process = "culprit*" }}
 fire_above = 5
 for = "3s"
 keep = "3s"
@@ -48,6 +53,7 @@ class Kernel:
 
     def __init__(self, clock):
         self.connects = CALM
+        self.comm = b"culprit"
         self.closed = False
         self._clock = clock
         self._last_cookie = 0
@@ -58,7 +64,7 @@ class Kernel:
         self._last_cookie += self.connects
         rows["born_ns"] = rows["ended_ns"] = self._clock.boottime_ns()
         rows["flags"], rows["direction"], rows["family"] = FLAG_CONNECT, DIRECTIONS.index("out"), 2
-        rows["owner"]["tgid"], rows["owner"]["comm"] = 2**22 + 1, b"culprit"  # beyond what a pid can be
+        rows["owner"]["tgid"], rows["owner"]["comm"] = 2**22 + 1, self.comm  # beyond what a pid can be
         return Reading(
             at_ns=self._clock.boottime_ns(),
             live=np.empty(0, CONNECTION),
@@ -169,8 +175,8 @@ def test_the_life_of_an_alert_second_by_second(night, caplog):
     said = {second: messages for second, (messages, _) in enumerate(seen) if messages}
 
     assert said == {
-        7: ["firing: storm {'process': 'culprit'}: value above 5/s for 3s"],
-        18: ["resolved: storm {'process': 'culprit'}: nothing to measure for 3s"],
+        7: ["firing: storm process=culprit: value above 5/s for 3s"],
+        18: ["resolved: storm process=culprit: nothing to measure for 3s"],
     }
     assert seen[-1][1] == [
         ("firing", "first notification", ["storm"]),
@@ -253,7 +259,7 @@ def test_ticks_go_on_while_a_reload_waits_for_a_receiver_that_hangs(night, monke
     assert ended == [True]
 
 
-def fail(*_):
+def fail(*_, **__):
     raise StoreError("cannot write: disk full")
 
 
@@ -296,3 +302,107 @@ def test_a_tick_that_hangs_does_not_hold_up_the_end(night):
         night.guard.stop()
 
     assert not night.kernel.closed
+
+
+# ---------------------------------------------------------------------------------------------------- ticks that failed
+
+
+# All that a tick calls. What grouping has returned is the guard's own: between the two nothing can break.
+STAGES = [
+    *((owner, name, when) for owner, name in (
+        (Kernel, "read"), (Meter, "advance"), (Engine, "observe"), (Lifecycle, "advance"), (Lifecycle, "firing"),
+        (Grouping, "take_changes"), (Store, "commit"),
+    ) for when in ("before", "after")),
+    (Grouping, "advance", "before"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "when"), STAGES, ids=[f"{when} {owner.__name__}.{name}" for owner, name, when in STAGES]
+)
+@pytest.mark.parametrize("second", [7, 18], ids=["firing", "resolved"])
+def test_wherever_a_tick_breaks_off_the_next_one_tells_what_happened(night, monkeypatch, owner, name, when, second):
+    original = getattr(owner, name)
+
+    def break_off(*arguments, **options):
+        if when == "after":
+            original(*arguments, **options)
+        raise RuntimeError("broken off")
+
+    for number, connects in enumerate(SECONDS):
+        if number == second:
+            monkeypatch.setattr(owner, name, break_off)
+            with pytest.raises(RuntimeError, match="broken off"):
+                night.tick(connects)
+            monkeypatch.setattr(owner, name, original)
+        else:
+            night.tick(connects)
+    history = [entry for entry in night.listener.told() if entry[1] != "repeat"]
+
+    assert history == [("firing", "first notification", ["storm"]), ("resolved", "resolved", ["storm"])]
+
+
+def test_a_failed_tick_is_counted_and_what_it_lost_leaves_rules_in_the_dark(night, monkeypatch):
+    seen = []
+    observe = Engine.observe
+    monkeypatch.setattr(
+        Engine, "observe", lambda engine, snapshot, *rest: seen.append(snapshot) or observe(engine, snapshot, *rest)
+    )
+    monkeypatch.setattr(night.kernel, "read", fail)
+    for _ in range(3):
+        with pytest.raises(StoreError):
+            night.tick(CALM)
+    monkeypatch.delattr(night.kernel, "read")
+    monkeypatch.setattr(night.store, "commit", fail)
+    with pytest.raises(StoreError):
+        night.tick(CALM)  # it judged, and could not write
+    monkeypatch.delattr(night.store, "commit")
+    for _ in range(2):
+        night.tick(CALM)
+
+    assert [int(snapshot.metrics["failed_ticks"].sum()) for snapshot in seen] == [3, 1, 0]
+    assert [snapshot.quality.lost_samples for snapshot in seen] == [3, 0, 0]
+    assert [snapshot.quality.incomplete for snapshot in seen] == [True, False, False]
+
+
+def test_a_rule_that_cannot_be_judged_takes_no_other_with_it(night, monkeypatch):
+    night.guard.reload(night.setup("broken", "storm"))
+    verdicts = Judge.verdicts
+
+    def fail_for_broken(judge, *rest):
+        if judge.rule.id == "broken":
+            raise RuntimeError("no verdict")
+        return verdicts(judge, *rest)
+
+    monkeypatch.setattr(Judge, "verdicts", fail_for_broken)
+    for _ in range(8):
+        with pytest.raises(RulesFailed) as caught:
+            night.tick(STORM)
+
+    assert night.listener.told()[0] == ("firing", "first notification", ["storm"])
+    assert [(str(one), one.__notes__) for one in caught.value.exceptions] == [("no verdict", ["in rule broken"])]
+
+
+def test_names_in_the_log_are_harmless(night, caplog):
+    caplog.set_level(logging.INFO)
+    night.kernel.comm = b"culprit\x1b[2J\n"
+    fire(night)
+
+    assert r"firing: storm process=culprit\x1b[2J\x0a: value above 5/s for 3s" in caplog.messages
+
+
+def test_saved_state_that_cannot_be_read_is_left_out_and_the_alert_announced_anew(night, caplog):
+    fire(night)
+    with night.store.database.transaction() as connection:
+        connection.execute("UPDATE alerts SET state = '{}'")
+        connection.execute("UPDATE groups SET state = '{'")
+    night.guard.stop()
+    night.begin("storm")
+    assert caplog.messages == [
+        "state.sqlite3: 2 entries cannot be read and are left out; what they were about is announced anew"
+    ]
+    before = len(night.listener.notices)
+    for _ in range(6):
+        night.tick(STORM)
+
+    assert night.listener.told()[before:][0] == ("firing", "first notification", ["storm"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -40,6 +41,14 @@ def fingerprint(rule: str, labels: Labels) -> str:
     return digest.hexdigest()[:16]
 
 
+_NUMBERS = ("value", "threshold", "peak")
+
+
+def number_to_json(value: float) -> float | str:
+    """Return a form of `value` that JSON has: it knows no infinities, which a share of nothing is; float() reads it."""
+    return value if math.isfinite(value) else str(value)
+
+
 @dataclass(frozen=True, slots=True)
 class Alert:
     """One firing or resolved instance, complete enough to tell people without asking anyone else.
@@ -67,7 +76,8 @@ class Alert:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `json` can write and `from_json` reads; bytes that are no UTF-8 stay surrogate-escaped."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        document = {name: getattr(self, name) for name in self.__slots__}
+        return document | {name: number_to_json(document[name]) for name in _NUMBERS}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
@@ -80,6 +90,7 @@ class Alert:
                 "state": State(document["state"]),
                 "severity": Severity(document["severity"]),
                 "receivers": None if receivers is None else tuple(receivers),
+                **{name: float(document[name]) for name in _NUMBERS},
             }
         )
 

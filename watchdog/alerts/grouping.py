@@ -118,6 +118,7 @@ class Grouping:
         self._changed: set[GroupKey] = set()
         self._reconcile_again = False
         self._existing: Collection[str] | None = None  # None: every receiver that is named
+        self._due: list[Notice] = []  # made, and not yet returned
 
     def advance(
         self, transitions: Sequence[Transition], firing: Mapping[str, Alert], at_ns: int, wall: float
@@ -125,7 +126,7 @@ class Grouping:
         """Take one tick's transitions and return the notices that are due.
 
         `firing`: every alert that fires after `transitions`, by fingerprint. A notice that is returned counts as told:
-        it must reach the outbox together with `take_changes()`.
+        it must reach the outbox together with `take_changes()`. When it raises, what it made comes with the next call.
         """
         self._forget(key for key, group in self._all() if group.is_over(at_ns, self._routing))
         touched: set[GroupKey] = set()
@@ -135,12 +136,16 @@ class Grouping:
         if self._reconcile_again:
             self._reconcile_again = False
             self._reconcile(firing, at_ns, wall)
-        notices = []
         for key, group in self._all():
             if group.is_due(at_ns, self._routing):
                 self._changed.add(key)
-                notices.append(self._notice(key, group, firing, at_ns, wall))
-        return notices
+                self._due.append(self._notice(key, group, firing, at_ns, wall))
+        due, self._due = self._due, []
+        return due
+
+    def reconcile(self) -> None:
+        """Compare what receivers know with what fires at the next `advance`: transitions may have been lost."""
+        self._reconcile_again = True
 
     def reload(
         self,
@@ -161,7 +166,7 @@ class Grouping:
             self._existing = receivers
             self._forget(key for key, _ in self._all() if key[0] not in receivers)
         self._reconcile(firing, at_ns, wall)
-        self._reconcile_again = True  # alerts get the receivers of their new rules with the next tick
+        self.reconcile()  # alerts get the receivers of their new rules with the next tick
 
     def restore(
         self,
@@ -171,18 +176,26 @@ class Grouping:
         at_ns: int,
         wall: float,
         shift_ns: int,
-    ) -> None:
+    ) -> int:
         """Take back what `take_changes` gave before a restart; what a receiver already knows is not news.
 
         `firing`: the alerts that the lifecycle restored; `receivers` as in `reload`. `shift_ns` turns saved times into
         this boot's; after a shift every group counts as changed, so that no time of the former boot stays in the store.
+        Return how many groups could not be read: their receivers are told anew of what fires.
         """
+        forgotten = 0
         for document in saved:
-            receiver, rule = document["receiver"], document["rule"]
-            self._groups.setdefault(rule, {})[receiver] = _Group.from_json(document, shift_ns)
+            try:
+                receiver, rule = document["receiver"], document["rule"]
+                group = _Group.from_json(document, shift_ns)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+                forgotten += 1
+                continue
+            self._groups.setdefault(rule, {})[receiver] = group
             if shift_ns:
                 self._changed.add((receiver, rule))
         self.reload(self._routing, firing, at_ns, wall, receivers)
+        return forgotten
 
     def take_changes(self) -> list[tuple[GroupKey, dict[str, Any] | None]]:
         """Return the state of every group that changed since the last call, None for one that is over."""
@@ -198,11 +211,20 @@ class Grouping:
         # Brings what receivers know in line with who is to know what, where no transition tells.
         touched: set[GroupKey] = set()
         for key, group in self._all():
-            for fingerprint, member in group.members.items():
-                ending = self._ending(key[0], member, firing.get(fingerprint))
+            for fingerprint, member in list(group.members.items()):
+                alert = firing.get(fingerprint)
+                ending = self._ending(key[0], member, alert)
                 if ending is not None:
                     member.alert = replace(member.alert, state=State.RESOLVED, resolved=wall, reason=ending)
-                    touched.add(key)
+                elif alert is None or key[0] not in self._receivers(alert):
+                    continue  # its end is known already
+                elif member.alert.resolved is not None:
+                    del group.members[fingerprint]  # it fires again: to be routed below
+                elif alert.severity != member.alert.severity:
+                    member.alert = alert
+                else:
+                    continue
+                touched.add(key)
         for alert in firing.values():
             touched.update(self._route(alert))
         self._touch(touched, at_ns)

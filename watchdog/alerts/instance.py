@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from watchdog.alerts import wording
-from watchdog.alerts.alert import Alert, Kind, State, fingerprint
+from watchdog.alerts.alert import Alert, Kind, State, fingerprint, number_to_json
 from watchdog.alerts.stage import Stage
 from watchdog.clock import SECOND_NS
 from watchdog.rules.judge import OVERFLOW, Verdict
@@ -39,8 +39,13 @@ class Instance:
         """Tell whether there is nothing left to remember."""
         return not self._stages
 
+    @property
+    def timing(self) -> bool:
+        """Tell whether a timer of it runs."""
+        return any(stage.timing for stage in self._stages.values())
+
     def freeze(self, passed_ns: int) -> None:
-        """Let a tick pass that says nothing."""
+        """Let time pass that nothing is known of: a tick that says nothing, or none at all."""
         for stage in self._stages.values():
             self._freeze(stage, passed_ns)
 
@@ -108,7 +113,7 @@ class Instance:
             "labels": self.labels,
             "since_ns": self._since_ns,
             "started": self._started,
-            "value": self._value,
+            "value": number_to_json(self._value),
             "stages": {severity.label: stage.to_json() for severity, stage in self._stages.items()},
             "alert": None if self.alert is None else self.alert.to_json(),
         }
@@ -118,7 +123,7 @@ class Instance:
         """Return the instance that `to_json` wrote, its CLOCK_BOOTTIME values moved by `shift_ns`."""
         labels = tuple((name, value) for name, value in document["labels"])
         instance = cls(document["rule"], labels, document["since_ns"] + shift_ns, document["started"])
-        instance._value = document["value"]
+        instance._value = float(document["value"])
         stages = document["stages"].items()
         instance._stages = {Severity[label.upper()]: Stage.from_json(stage, shift_ns) for label, stage in stages}
         instance.alert = None if document["alert"] is None else Alert.from_json(document["alert"])

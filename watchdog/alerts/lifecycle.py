@@ -30,11 +30,13 @@ class Lifecycle:
         self._instances: dict[tuple[str, Labels], Instance] = {}
         self._retired: list[tuple[Alert, str]] = []  # alerts whose rule no longer speaks of them, and why
         self._gone: set[str] = set()
+        self._failures: list[Exception] = []
 
     def advance(self, verdicts: Iterable[Verdict], at_ns: int, wall: float) -> list[Transition]:
         """Take in what one tick says; return what happened to alerts, in the order of `verdicts`.
 
-        An instance that no verdict speaks of stays as it is, as if it were unknown.
+        An instance that no verdict speaks of stays as it is, as if it were unknown. One that fails takes no other with
+        it, and does not lose what happened to it: the next tick tells it. `take_failures` has the reason.
         """
         passed_ns = 0 if self._at_ns is None else at_ns - self._at_ns
         self._at_ns = at_ns
@@ -47,10 +49,24 @@ class Lifecycle:
                 if verdict.fires is None:
                     continue
                 self._instances[key] = Instance(*key, at_ns, wall)
-            transitions += self._advance(key, verdict, passed_ns, wall)
+            try:
+                transitions += self._advance(key, verdict, passed_ns, wall)
+            except Exception as error:  # noqa: BLE001 - the edge of one alert: what happens to others must be told
+                error.add_note(f"with an alert of rule {verdict.rule.id}")
+                self._failures.append(error)
         for instance in silent.values():
             instance.freeze(passed_ns)
         return transitions
+
+    @property
+    def timing(self) -> bool:
+        """Tell whether the timer of any instance runs: a restart has then to know when this one ended."""
+        return any(instance.timing for instance in self._instances.values())
+
+    def take_failures(self) -> list[Exception]:
+        """Return what went wrong since the last call."""
+        failures, self._failures = self._failures, []
+        return failures
 
     def watched(self) -> list[tuple[str, Labels]]:
         """Return rule id and labels of everything that is pending or firing: what needs a verdict each tick."""
@@ -67,24 +83,34 @@ class Lifecycle:
 
         None stands for an instance that is gone.
         """
+        changed = [instance for instance in self._instances.values() if instance.changed]
         changes: dict[str, dict[str, Any] | None] = dict.fromkeys(self._gone)
+        changes |= {instance.fingerprint: instance.to_json() for instance in changed}
         self._gone = set()
-        for instance in self._instances.values():
-            if instance.changed:
-                instance.changed = False
-                changes[instance.fingerprint] = instance.to_json()
+        for instance in changed:
+            instance.changed = False
         return list(changes.items())
 
-    def restore(self, saved: Iterable[Mapping[str, Any]], rules: Iterable[Rule], at_ns: int, shift_ns: int) -> None:
-        """Take back what a former daemon saved; `shift_ns` turns its CLOCK_BOOTTIME into that of `at_ns`.
+    def restore(
+        self, saved: Iterable[Mapping[str, Any]], rules: Iterable[Rule], at_ns: int, shift_ns: int, down_ns: int
+    ) -> int:
+        """Take back what a former daemon saved; return how much of it could not be read, and is forgotten.
 
-        What was firing fires on, and is no news. Timers count the time in between; from here on, the first tick's time.
+        What was firing fires on, and is no news. `shift_ns` turns its CLOCK_BOOTTIME into that of `at_ns`; the
+        `down_ns` since the last that is known of it count for no timer: nobody looked.
         """
         self._at_ns = at_ns
+        forgotten = 0
         for document in saved:
-            instance = Instance.from_json(document, shift_ns)
+            try:
+                instance = Instance.from_json(document, shift_ns)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+                forgotten += 1
+                continue
+            instance.freeze(down_ns)
             self._instances[instance.rule, instance.labels] = instance
         self.replace_rules(rules)
+        return forgotten
 
     def replace_rules(self, rules: Iterable[Rule]) -> None:
         """Keep what `rules` still speak of, timers included; the rest resolves with the next tick."""
@@ -110,9 +136,10 @@ class Lifecycle:
         return [Transition(kind, instance.alert)] if kind is not None and instance.alert is not None else []
 
     def _resolve_retired(self, wall: float) -> list[Transition]:
-        retired, self._retired = self._retired, []
-        self._gone.update(alert.fingerprint for alert, _ in retired)
-        return [
+        transitions = [
             Transition(Kind.RESOLVED, replace(alert, state=State.RESOLVED, resolved=wall, reason=reason))
-            for alert, reason in retired
+            for alert, reason in self._retired
         ]
+        self._gone.update(alert.fingerprint for alert, _ in self._retired)
+        self._retired = []
+        return transitions

@@ -25,6 +25,11 @@ class Stage:
     active: bool = False
     cleared_ns: int | None = None
 
+    @property
+    def timing(self) -> bool:
+        """Tell whether one of its timers runs."""
+        return not self.active or self.cleared_ns is not None
+
     def freeze(self, passed_ns: int) -> bool:
         """Let `passed_ns`, the time since the previous tick, count for no timer; tell whether one was running."""
         if not self.active:

@@ -228,6 +228,15 @@ METRICS: dict[str, Metric] = {
             _OWN,
             lacks=(*_OWNER, *_END),
         ),
+        Metric(
+            "failed_ticks",
+            Kind.COUNTER,
+            Unit.TICKS,
+            "ticks of the watchdog itself that broke off, its log says why; in one row of process `bpf-watchdog`",
+            "the daemon's own counts",
+            _OWN,
+            lacks=(*_OWNER, *_END),
+        ),
     )
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from socket import AF_INET
 
 import numpy as np
@@ -43,6 +43,19 @@ class _Dimensions(Mapping[str, Codes]):
         return len({**self._columns, **self._lazy})
 
 
+@dataclass(frozen=True, slots=True)
+class Ticks:
+    """What the daemon counted since the newest snapshot: the same as in `Quality`."""
+
+    late_seconds: float = 0.0
+    missed: int = 0
+    failed: int = 0
+    lost_samples: int = 0
+
+
+ON_TIME = Ticks()
+
+
 class Meter:
     """Turns readings into snapshots; keeps what it needs from one to the next."""
 
@@ -53,15 +66,13 @@ class Meter:
         self._identity = Identity(self.names, Cgroups())
         self._previous_ns: int | None = None
 
-    def advance(self, reading: Reading, wall: float, late_seconds: float = 0.0, missed_ticks: int = 0) -> Snapshot:
+    def advance(self, reading: Reading, wall: float, ticks: Ticks = ON_TIME) -> Snapshot:
         """Return the snapshot of one reading; the first one has `elapsed_ns` 0."""
-        _, snapshot = self.measure(reading, wall, late_seconds, missed_ticks)
+        _, snapshot = self.measure(reading, wall, ticks)
         return snapshot
 
-    def measure(
-        self, reading: Reading, wall: float, late_seconds: float = 0.0, missed_ticks: int = 0
-    ) -> tuple[Changes, Snapshot]:
-        """Return the snapshot and the changes that it was made from.
+    def measure(self, reading: Reading, wall: float, ticks: Ticks = ON_TIME) -> tuple[Changes, Snapshot]:
+        """Return the snapshot and the changes that it was made from; `ticks` tells how it came to this reading.
 
         The snapshot's first rows are those of the changes; one for each answer to a request follows them. Traffic that
         is late is in the changes, which totals are made of, and not in the snapshot, which rates are made of.
@@ -73,11 +84,15 @@ class Meter:
             reading.quality,
             unattributed_bytes=int(moved[unattributed].sum()),
             late_bytes=int(moved[changes.late].sum()),
-            late_seconds=late_seconds,
-            missed_ticks=missed_ticks,
+            late_seconds=ticks.late_seconds,
+            missed_ticks=ticks.missed,
+            failed_ticks=ticks.failed,
+            lost_samples=ticks.lost_samples,
         )
         lost = quality.ledger_full + quality.sums_full + quality.storage_failed + quality.programs_missed
-        changes = _with_self(changes, lost, missed_ticks)
+        changes = _with_self(
+            changes, {"lost_connections": lost, "missed_ticks": ticks.missed, "failed_ticks": ticks.failed}
+        )
         answers = changes.responses.rows
         elapsed = 0 if self._previous_ns is None else reading.at_ns - self._previous_ns
         self._previous_ns = reading.at_ns
@@ -121,13 +136,14 @@ def _halves(raw: NDArray[np.uint8]) -> Halves:
     return np.ascontiguousarray(raw).view(">u8").reshape(-1, 2).astype(np.uint64)
 
 
-def _with_self(changes: Changes, lost: int, missed_ticks: int) -> Changes:
+def _with_self(changes: Changes, own: Mapping[str, int]) -> Changes:
     # The last row is the watchdog's own: what it lost, and nothing else.
     count = len(changes.rows)
     metrics = {name: np.full(count + 1, _nothing(name)) for name in METRICS}
     for name, values in changes.metrics.items():
         metrics[name][:count] = values
-    metrics["lost_connections"][count], metrics["missed_ticks"][count] = lost, missed_ticks
+    for name, value in own.items():
+        metrics[name][count] = value
     rows = np.concatenate([changes.rows, np.zeros(1, CONNECTION)])
     failure, late = np.append(changes.failure, np.uint8(0)), np.append(changes.late, False)
     return Changes(rows, failure, metrics, changes.responses, late)

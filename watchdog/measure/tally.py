@@ -12,7 +12,7 @@ from watchdog.measure.catalogue import DIMENSIONS, DIRECTIONS, METRICS, Kind, Va
 from watchdog.measure.deltas import Changes, ids_of, is_listener
 from watchdog.measure.snapshot import Snapshot
 
-_OWN = ("lost_connections", "missed_ticks")  # the watchdog's, not the host's
+_OWN = ("lost_connections", "missed_ticks", "failed_ticks")  # the watchdog's, not the host's
 COUNTERS = tuple(name for name, metric in METRICS.items() if metric.kind is Kind.COUNTER and name not in _OWN)
 GAUGES = tuple(name for name, metric in METRICS.items() if metric.kind is Kind.GAUGE)
 DISTRIBUTIONS = tuple(name for name, metric in METRICS.items() if metric.kind is Kind.DISTRIBUTION)

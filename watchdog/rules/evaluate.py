@@ -29,6 +29,7 @@ class Engine:
         self._judges: list[Judge] = []
         self._since_ns: dict[object, int | None] = {}
         self._silent_ns = 0
+        self._failures: list[Exception] = []
         self.needs: frozenset[str] = frozenset()
         self.replace(rules)
 
@@ -52,7 +53,8 @@ class Engine:
         """Take in the newest tick, and return what is to be said of it, rule by rule.
 
         That is a verdict for each instance that fires, at most `MOST_INSTANCES` of a rule, the worst, the rest as one
-        of the labels `OVERFLOW`; and one for each of `watched`: (rule id, labels) of what is pending or firing.
+        of the labels `OVERFLOW`; and one for each of `watched`: (rule id, labels) of what is pending or firing. A rule
+        that cannot be judged has none, and takes no other with it: `take_failures` has the reason.
         """
         self._feed(snapshot)
         watching: dict[str, list[Labels]] = {}
@@ -62,12 +64,21 @@ class Engine:
         for measured, judges in self._by_measured():
             for judge in judges:
                 rule = judge.rule
-                verdicts[rule.id] = judge.verdicts(self._tick(judge, snapshot), watching.get(rule.id, []))
+                try:
+                    verdicts[rule.id] = judge.verdicts(self._tick(judge, snapshot), watching.get(rule.id, []))
+                except Exception as error:  # noqa: BLE001 - the edge of one rule: others must be judged
+                    error.add_note(f"in rule {rule.id}")
+                    self._failures.append(error)
             if isinstance(measured, Combined):
                 measured.release()
         for gate in self._parts.all(Combined):
             gate.release()
-        return [verdict for judge in self._judges for verdict in verdicts[judge.rule.id]]
+        return [verdict for judge in self._judges for verdict in verdicts.get(judge.rule.id, ())]
+
+    def take_failures(self) -> list[Exception]:
+        """Return why rules could not be judged since the last call."""
+        failures, self._failures = self._failures, []
+        return failures
 
     def _feed(self, snapshot: Snapshot) -> None:
         """Let every part take in the tick: first time, then groups and rows, then what is measured."""

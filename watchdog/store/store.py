@@ -22,6 +22,7 @@ FILE_NAME = "state.sqlite3"
 KEEP_SECONDS = 7 * 24 * 3600  # notices that have ended are kept this long …
 KEEP_ROWS = 10_000  # … and this many at most; as many attempts
 PRUNE_EVERY_NS = 3600 * SECOND_NS
+NOTE_EVERY_NS = 5 * SECOND_NS  # while a timer runs, the time of the last tick is known this well after a crash
 
 State = dict[str, Any]  # JSON-able
 
@@ -30,12 +31,14 @@ State = dict[str, Any]  # JSON-able
 class Saved:
     """What was in the store at start.
 
-    `shift_ns` turns saved CLOCK_BOOTTIME values into this boot's, by addition; 0 within the same boot.
+    `shift_ns` turns saved CLOCK_BOOTTIME values into this boot's, by addition; 0 within the same boot. `down_ns`: time
+    since the last commit, as long as there was no daemon if timers ran until then.
     """
 
     alerts: tuple[State, ...]
     groups: tuple[State, ...]
     shift_ns: int
+    down_ns: int
 
 
 class Store:
@@ -53,6 +56,7 @@ class Store:
         self._clock = clock
         self._boot_id = boot_id
         self._pruned_ns: int | None = None
+        self._noted_ns = 0
         # What the next commit writes, by key, as JSON (None: delete). It outlives a commit that failed.
         self._alerts: dict[str, str | None] = {}
         self._groups: dict[GroupKey, str | None] = {}
@@ -77,10 +81,12 @@ class Store:
             alerts = connection.execute("SELECT state FROM alerts ORDER BY fingerprint").fetchall()
             groups = connection.execute("SELECT state FROM groups ORDER BY receiver, rule").fetchall()
             shift_ns = self._shift_ns(connection, "state")
+            noted = connection.execute("SELECT boot_ns FROM clocks WHERE part = 'state'").fetchone()
         return Saved(
-            alerts=tuple(json.loads(state) for (state,) in alerts),
-            groups=tuple(json.loads(state) for (state,) in groups),
+            alerts=tuple(_loads(state) for (state,) in alerts),
+            groups=tuple(_loads(state) for (state,) in groups),
             shift_ns=shift_ns,
+            down_ns=0 if noted is None else max(0, self._clock.boottime_ns() - (noted[0] + shift_ns)),
         )
 
     def commit(
@@ -89,8 +95,11 @@ class Store:
         alerts: Iterable[tuple[str, State | None]],
         groups: Iterable[tuple[GroupKey, State | None]],
         notices: Iterable[Notice],
+        timing: bool = False,
     ) -> None:
         """Write one tick's changes (None: gone) and notices in one transaction; nothing changed costs nothing.
+
+        `timing`: timers run, so that the time of this tick is noted, each `NOTE_EVERY_NS` at least.
 
         When it fails, nothing of it is in the file, and everything is kept here for the next commit, which writes the
         newest state of each key: the caller hands each change over once, and goes on with the next tick.
@@ -101,7 +110,8 @@ class Store:
         self._alerts.update((key, _dumps(state)) for key, state in alerts)
         self._groups.update((key, _dumps(state)) for key, state in groups)
         self._notices.update((notice.id, notice) for notice in notices)
-        if not (self._alerts or self._groups or self._notices):
+        due = timing and self._clock.boottime_ns() >= self._noted_ns + NOTE_EVERY_NS
+        if not (self._alerts or self._groups or self._notices or due):
             return
         with self.database.transaction() as connection:
             self._write_state(connection)
@@ -112,6 +122,7 @@ class Store:
         self._alerts.clear()
         self._groups.clear()
         self._notices.clear()
+        self._noted_ns = self._clock.boottime_ns()
 
     def close(self) -> None:
         """Close the file; what was not committed is lost."""
@@ -190,6 +201,15 @@ class Store:
             self._note_clocks(connection, "notices")
 
 
+def _loads(state: str) -> State:
+    # What is no JSON becomes what nobody can read: those who restore it know what to do with that.
+    try:
+        document = json.loads(state)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
 def _dumps(state: State | None) -> str | None:
     # ASCII: names that are no UTF-8 (surrogate-escaped) stay as they are.
-    return None if state is None else json.dumps(state, ensure_ascii=True, separators=(",", ":"))
+    return None if state is None else json.dumps(state, ensure_ascii=True, allow_nan=False, separators=(",", ":"))

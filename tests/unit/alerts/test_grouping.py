@@ -423,3 +423,75 @@ def test_only_groups_that_changed_are_saved(host):
     host.transitions.clear()
     host.grouping.advance([], host.firing, host.at_ns + SECOND_NS, host.wall)
     assert host.grouping.take_changes() == []
+
+
+# ------------------------------------------------------------------------------------------------ ticks that failed
+
+
+def lose_transitions(host):
+    """Let a tick fail between lifecycle and grouping."""
+    host.transitions = []
+    host.grouping.reconcile()
+
+
+def test_an_alert_whose_transition_was_lost_is_told_by_the_next_tick(host):
+    host.fire(make_alert())
+    lose_transitions(host)
+
+    assert told(host.tick(1)) == [("oncall", "first notification", [("nginx", "firing")])]
+    assert host.tick(1) == []
+
+
+def test_an_end_and_another_severity_that_were_lost_are_told(host):
+    over, worse = make_alert("over"), make_alert("worse")
+    host.fire(over)
+    host.fire(worse)
+    host.tick()
+    host.resolve(over)
+    host.become(worse, Severity.CRITICAL)
+    lose_transitions(host)
+    (notice,) = host.tick(60)
+
+    assert told([notice]) == [("oncall", "severity changed", [("worse", "firing"), ("over", "resolved")])]
+    assert [alert.severity for alert in notice.alerts] == [Severity.CRITICAL, Severity.WARNING]
+
+
+def test_an_alert_whose_new_start_was_lost_is_not_told_as_over(host):
+    alert = make_alert()
+    host.fire(alert)
+    host.tick()
+    host.resolve(alert)
+    host.tick(1)
+    host.fire(replace(alert, fired=WALL + 2))
+    lose_transitions(host)
+
+    assert told(host.tick(60)) == [("oncall", "new alert in group", [("nginx", "firing")])]
+
+
+def test_a_notice_made_before_another_failed_comes_with_the_next_tick(host, monkeypatch):
+    host.fire(make_alert("a", "one"))
+    host.fire(make_alert("b", "two"))
+    notice = Grouping._notice
+
+    def fail_for_two(grouping, key, *rest):
+        if key[1] == "two":
+            raise RuntimeError
+        return notice(grouping, key, *rest)
+
+    monkeypatch.setattr(Grouping, "_notice", fail_for_two)
+    with pytest.raises(RuntimeError):
+        host.tick()
+    monkeypatch.undo()
+
+    assert [notice.group for notice in host.tick(1)] == ["one", "two"]
+
+
+def test_a_group_that_cannot_be_read_is_counted_and_its_receiver_told_anew(host):
+    host.fire(make_alert())
+    host.tick()
+    [document] = host.saved.values()
+    spoiled = [{}, document | {"members": [{}]}, document | {"news_since_ns": "soon"}, 7]
+    host.grouping = Grouping(host.routing, "db1")
+
+    assert host.grouping.restore(spoiled, host.firing, host.receivers, host.at_ns, host.wall, shift_ns=5) == 4
+    assert told(host.tick(1)) == [("oncall", "first notification", [("nginx", "firing")])]

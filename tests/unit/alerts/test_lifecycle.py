@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from watchdog.alerts import wording
 from watchdog.alerts.alert import Kind, State, fingerprint
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.rules import template
@@ -52,7 +53,7 @@ class Life:
         self.rule = judged
         self.lifecycle = lifecycle or Lifecycle("web1")
         self.at_ns, self.wall = 1_000 * SECOND_NS, 5_000.0
-        self.lifecycle.restore([], [judged], self.at_ns, 0)
+        self.lifecycle.restore([], [judged], self.at_ns, 0, 0)
 
     def verdict(self, value, labels=LABELS, reason=""):
         if value == UNKNOWN:
@@ -278,17 +279,17 @@ def test_instances_of_one_rule_live_apart():
 # Restart
 
 
-def restarted(life, judged=None, shift_seconds=0):
+def restarted(life, judged=None, shift_seconds=0, down_seconds=0):
     """Go through JSON, as the store does, into the lifecycle of a new daemon."""
     saved = {}
     for key, state in life.lifecycle.take_changes():
         saved[key] = json.loads(json.dumps(state))
     after = Life(judged or life.rule)
-    after.at_ns, after.wall = life.at_ns + shift_seconds * SECOND_NS, life.wall
+    after.at_ns, after.wall = life.at_ns + (shift_seconds + down_seconds) * SECOND_NS, life.wall + down_seconds
     rules = [after.rule] if judged is not False else []
     after.lifecycle = Lifecycle("web1")
     states = [state for state in saved.values() if state is not None]
-    after.lifecycle.restore(states, rules, after.at_ns, shift_seconds * SECOND_NS)
+    after.lifecycle.restore(states, rules, after.at_ns, shift_seconds * SECOND_NS, down_seconds * SECOND_NS)
     return after
 
 
@@ -316,6 +317,71 @@ def test_timers_survive_a_reboot():
     after = restarted(life, shift_seconds=-900)
     assert after.tick(59, 59) == []
     assert after.tick(59) == ["resolved"]
+
+
+@pytest.mark.parametrize("shift_seconds", [0, -900], ids=["same boot", "another boot"])
+def test_the_time_between_two_daemons_counts_for_no_timer(shift_seconds):
+    pending, clearing = Life(rule(hold=600)), Life(rule(keep=600))
+    pending.tick(150)
+    clearing.tick(150, 59)
+    pending, clearing = (restarted(life, None, shift_seconds, 7_200) for life in (pending, clearing))
+
+    assert pending.tick(150, 150, seconds=299) == []
+    assert pending.tick(150, 150) == ["firing"]
+    assert clearing.tick(59, 59, seconds=299) == []
+    assert clearing.tick(59, 59) == ["resolved"]
+
+
+def test_what_cannot_be_read_after_a_restart_is_counted_and_takes_nothing_else_with_it():
+    life = Life(rule())
+    life.tick(150)
+    [(_, state)] = life.lifecycle.take_changes()
+    spoiled = [{}, state | {"stages": {"dire": {}}}, state | {"labels": [["process"]]}, state | {"value": None}, ["x"]]
+    after = Life(rule())
+
+    assert after.lifecycle.restore([*spoiled, state], [life.rule], after.at_ns, 0, 0) == 5
+    assert after.alert == life.alert
+
+
+def test_a_share_of_nothing_survives_a_restart():
+    life = Life(rule())
+    life.tick(math.inf)
+    [(_, state)] = life.lifecycle.take_changes()
+    life.lifecycle.restore([json.loads(json.dumps(state, allow_nan=False))], [life.rule], life.at_ns, 0, 0)
+
+    assert (life.alert.value, life.alert.peak) == (math.inf, math.inf)
+    assert life.tick(59) == ["resolved"]
+    assert life.transitions[0].alert.peak == math.inf
+
+
+@pytest.mark.parametrize(("values", "timing"), [([150], True), ([150] * 3, False), ([150] * 3 + [59], True)])
+def test_a_timer_runs_while_it_is_pending_and_while_it_clears(values, timing):
+    life = Life(rule(hold=2, keep=2))
+    assert not life.lifecycle.timing
+    life.tick(*values)
+    assert life.lifecycle.timing is timing
+
+
+def test_an_alert_that_fails_takes_no_other_with_it_and_is_told_with_the_next_tick(monkeypatch):
+    life = Life(rule())
+    others = [(("process", name),) for name in ("a", "b")]
+    summary = wording.summary
+
+    def fail_for_a(judged, labels, *rest, **options):
+        if labels == others[0]:
+            raise RuntimeError("no words")
+        return summary(judged, labels, *rest, **options)
+
+    monkeypatch.setattr(wording, "summary", fail_for_a)
+    told = life.advance([life.verdict(150, labels) for labels in others])
+    [failure] = life.lifecycle.take_failures()
+    assert [(t.kind, t.alert.labels) for t in told] == [(Kind.FIRING, others[1])]
+    assert (str(failure), failure.__notes__) == ("no words", ["with an alert of rule storm"])
+    monkeypatch.undo()
+    told = life.advance([life.verdict(150, labels) for labels in others])
+
+    assert [(t.kind, t.alert.labels) for t in told] == [(Kind.FIRING, others[0])]
+    assert life.lifecycle.take_failures() == []
 
 
 def test_an_alert_whose_rule_is_gone_after_a_restart_is_resolved():

@@ -501,6 +501,7 @@ def test_the_shipped_rules_are_right_and_watch_what_they_promise():
         "outbound-connection-storm",
         "retransmission-share",
         "round-trip-time",
+        "watchdog-failed-ticks",
         "watchdog-lost-connections",
         "watchdog-missed-ticks",
     ]

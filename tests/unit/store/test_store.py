@@ -48,7 +48,7 @@ def commit(store, alerts=(), groups=(), notices=()):
 
 def test_new_store_is_empty(open_store):
     saved = open_store().load()
-    assert (saved.alerts, saved.groups, saved.shift_ns) == ((), (), 0)
+    assert (saved.alerts, saved.groups, saved.shift_ns, saved.down_ns) == ((), (), 0, 0)
 
 
 def test_what_was_committed_is_loaded_after_a_restart(open_store):
@@ -117,7 +117,8 @@ def test_commit_that_was_on_disk_although_it_failed_is_not_written_twice(open_st
 def test_restart_within_one_boot_needs_no_shift(open_store, clock):
     commit(open_store(), [("f1", {})])
     clock.advance(100)
-    assert open_store().load().shift_ns == 0
+    saved = open_store().load()
+    assert (saved.shift_ns, saved.down_ns) == (0, 100 * SECOND_NS)
 
 
 def test_reboot_shifts_by_downtime_of_the_wall_clock(open_store, clock):
@@ -125,7 +126,28 @@ def test_reboot_shifts_by_downtime_of_the_wall_clock(open_store, clock):
     clock._boottime_ns = 20 * SECOND_NS
     clock.step(90)
     # the commit was 90 s ago, at -70 s of this boot
-    assert open_store("boot2").load().shift_ns == (-70 - 1000) * SECOND_NS
+    saved = open_store("boot2").load()
+    assert (saved.shift_ns, saved.down_ns) == ((-70 - 1000) * SECOND_NS, 90 * SECOND_NS)
+
+
+@pytest.mark.parametrize(("timing", "down_seconds"), [(True, 104), (False, 109)])
+def test_while_timers_run_the_end_of_a_daemon_is_known_to_within_five_seconds(open_store, clock, timing, down_seconds):
+    store = open_store()
+    commit(store, [("f1", {})])
+    for _ in range(9):
+        clock.advance(1)
+        store.commit(alerts=(), groups=(), notices=(), timing=timing)
+    clock.advance(100)
+    assert open_store().load().down_ns == down_seconds * SECOND_NS
+
+
+def test_state_that_is_no_json_is_loaded_as_nothing(open_store):
+    store = open_store()
+    with store.database.transaction() as connection:
+        connection.executemany(
+            "INSERT INTO alerts VALUES (?, ?)", [("f1", '{"n": 1'), ("f2", "[]"), ("f3", '{"n": 3}')]
+        )
+    assert store.load().alerts == ({}, {}, {"n": 3})
 
 
 def test_wall_clock_that_went_back_over_a_reboot_is_no_negative_downtime(open_store, clock):
