@@ -12,9 +12,9 @@ from watchdog.config import DEFAULT_CONFIG, DEFAULT_RULES, LONGEST_INTERVAL, SHO
 from watchdog.daemon import DEFAULT_STATE, Daemon, Options
 from watchdog.durations import parse_duration
 from watchdog.errors import UsageError
+from watchdog.logs import LogWriter
 from watchdog.memory import give_back_what_is_freed
 from watchdog.setup import Sources
-from watchdog.systemd import is_journal
 
 _DESCRIPTION = f"""\
 Guard this host until SIGTERM or Ctrl-C: watch every TCP connection, judge by rules, deliver notices.
@@ -24,7 +24,7 @@ Without any settings: the shipped rules, and notices on this terminal (or in the
 them, the old ones stay in force and the log says so. Start it as root: it loads its programs through a child with two
 capabilities and goes on as an ordinary user without any."""
 
-_PRIORITIES = ((logging.ERROR, "<3>"), (logging.WARNING, "<4>"), (logging.NOTSET, "<6>"))
+_LAST_WORDS_SECONDS = 0.5  # for a reader of the log that is slow; one that is stuck does not keep the daemon
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         UsageError: an interval that is none, or out of bounds.
     """
     interval_ns = None
-    if args.interval:
+    if args.interval is not None:
         try:
             interval_ns = parse_duration(args.interval)
         except ValueError as error:
@@ -57,26 +57,11 @@ def run(args: argparse.Namespace) -> int:
         if not parse_duration(SHORTEST_INTERVAL) <= interval_ns <= parse_duration(LONGEST_INTERVAL):
             raise UsageError(f"--interval: must be {SHORTEST_INTERVAL} to {LONGEST_INTERVAL}, not {args.interval}")
     give_back_what_is_freed()
-    _log_to_stderr()
+    log = LogWriter(sys.stderr.fileno())
+    logging.basicConfig(level=logging.INFO, handlers=[log])
     state = args.state_dir or os.environ.get("STATE_DIRECTORY") or DEFAULT_STATE
     options = Options(Sources(args.config, args.rules, interval_ns), state)
-    return Daemon(options, SystemClock()).run()
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        _JournalFormatter()
-        if is_journal(os.environ, sys.stderr.fileno())
-        else logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
-    )
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-
-
-class _JournalFormatter(logging.Formatter):
-    """Puts a priority before each line, for each is an entry of its own; the journal has the time (sd-daemon(3))."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the record's lines."""
-        priority = next(text for level, text in _PRIORITIES if record.levelno >= level)
-        return "\n".join(f"{priority}{line}" for line in super().format(record).splitlines())
+    try:
+        return Daemon(options, SystemClock()).run()
+    finally:
+        log.drain(_LAST_WORDS_SECONDS)

@@ -1,0 +1,99 @@
+"""The log's writer: what arrives, what is dropped, and that nobody waits."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import select
+import threading
+
+import pytest
+
+from watchdog.logs import LogWriter
+
+PATIENCE = 10.0
+
+
+@pytest.fixture
+def pipe():
+    reading, writing = os.pipe()
+    yield reading, writing
+    for descriptor in (reading, writing):
+        os.close(descriptor)
+
+
+@pytest.fixture
+def logger():
+    logger = logging.getLogger("test.logs")
+    logger.setLevel(logging.INFO)
+    yield logger
+    logger.handlers.clear()
+
+
+def lines(reading):
+    return os.read(reading, 1 << 20).decode().splitlines()
+
+
+def test_lines_come_in_order_with_the_time(pipe, logger):
+    reading, writing = pipe
+    writer = LogWriter(writing)
+    logger.addHandler(writer)
+    logger.info("first %s", "\udcff")
+    logger.error("second")
+
+    assert writer.drain(PATIENCE)
+    assert [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in lines(reading)] == [r"first \udcff", "second"]
+
+
+def test_for_the_journal_each_line_has_its_priority(pipe, logger, monkeypatch):
+    reading, writing = pipe
+    status = os.fstat(writing)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    writer = LogWriter(writing)
+    logger.addHandler(writer)
+    logger.info("fine")
+    logger.warning("hm")
+    logger.error("bad\nworse")
+
+    assert writer.drain(PATIENCE)
+    assert lines(reading) == ["<6>fine", "<4>hm", "<3>bad", "<3>worse"]
+
+
+def test_with_a_stuck_reader_nobody_waits_and_what_was_dropped_is_told_later(pipe, logger):
+    reading, writing = pipe
+    writer = LogWriter(writing, capacity=10)
+    logger.addHandler(writer)
+    long = "x" * 10_000  # six of them fill a pipe
+    speaking = threading.Thread(target=lambda: [logger.info(long) for _ in range(1_000)], daemon=True)
+    speaking.start()
+    speaking.join(PATIENCE)
+    assert not speaking.is_alive()
+    assert not writer.drain(0.05)
+
+    seen = []
+    listening = threading.Thread(target=lambda: seen.extend(iter(lambda: os.read(reading, 1 << 20), b"END")))
+    listening.start()
+    assert writer.drain(PATIENCE)
+    while select.select([reading], [], [], 0)[0]:
+        threading.Event().wait(0.01)
+    os.write(writing, b"END")
+    listening.join(PATIENCE)
+    told = b"".join(seen).decode().splitlines()
+    whole = sum(line.endswith(long) for line in told)
+    counts = [int(found[1]) for line in told if (found := re.search(r"(\d+) lines of the log were dropped", line))]
+
+    assert whole + sum(counts) == 1_000
+    assert whole <= 20
+
+
+def test_a_reader_that_is_gone_holds_up_nothing(logger):
+    reading, writing = os.pipe()
+    writer = LogWriter(writing)
+    logger.addHandler(writer)
+    os.close(reading)
+    for _ in range(3):
+        logger.info("anyone?")
+
+    assert writer.drain(PATIENCE)
+    os.close(writing)
