@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +27,21 @@ from watchdog.kernel.layout import (
 )
 from watchdog.kernel.totals import Totals
 from watchdog.measure.catalogue import DIRECTIONS, FAILURES, METRICS, STATES, Kind
+from watchdog.measure.columns import columns, joined, put, taken
 from watchdog.measure.snapshot import Numbers
 from watchdog.measure.totals import TotalsDeltas
 
 Rows = NDArray[np.void]
 Ids = NDArray[np.uint64]
+Cells = Mapping[str, Any]  # by name, (n,) each: fields of rows, contiguous
 
 _WIDE = ("bytes_sent", "bytes_received")
 _WRAPPING = ("packets_sent", "packets_received", "retransmits", "resets_sent", "resets_received", "drops")  # u32
 _SINCE_BIRTH = (*_WIDE, "packets_sent", "packets_received", "retransmits", "drops")  # the others: since we follow it
+_READ = (
+    *("cookie", "life", "born_ns", "established_ns", "ended_ns", "srtt_us", "send_queue", "receive_queue"),
+    *("error", "state", "direction", "flags", *_WIDE, *_WRAPPING),
+)
 _OUT, _IN = DIRECTIONS.index("out"), DIRECTIONS.index("in")
 _LISTEN = STATES.index("LISTEN")
 _OPENING = [STATES.index(name) for name in ("SYN_SENT", "SYN_RECV")]
@@ -99,18 +106,18 @@ class Changes:
     late: NDArray[np.bool_]
 
 
-def ids_of(rows: Rows) -> Ids:
+def ids_of(rows: Rows | Cells) -> Ids:
     """Return what tells the connections of `rows` apart: socket cookie and, above it, the socket's life."""
     ids: Ids = rows["cookie"] ^ (rows["life"].astype(np.uint64) << np.uint64(48))
     return ids
 
 
-def _amends(rows: Rows) -> NDArray[np.bool_]:
+def _amends(rows: Cells) -> NDArray[np.bool_]:
     amending: NDArray[np.bool_] = (rows["flags"] & FLAG_AMENDS) != 0
     return amending
 
 
-def is_listener(rows: Rows) -> NDArray[np.bool_]:
+def is_listener(rows: Rows | Cells) -> NDArray[np.bool_]:
     """Tell, (n,), which rows are listening sockets."""
     listening: NDArray[np.bool_] = rows["state"] == _LISTEN
     return listening
@@ -129,18 +136,19 @@ class Deltas:
     def advance(self, reading: Reading) -> Changes:
         """Return what changed since the reading before."""
         rows = self._current(reading)
-        ids = ids_of(rows)
+        cells = columns(rows, _READ)
+        ids = ids_of(cells)
         at, known = self._join(ids)
-        known &= ~_amends(rows)
-        before = self._before(rows, at, known)
-        metrics = _counters(rows, before, known)
-        failure = _failures(rows)
-        _connect_failures(rows, failure, metrics)
-        _distributions(rows, metrics)
-        _queues(rows, metrics)
-        late = self._late(rows, before, reading.at_ns)
-        self._remember(rows, ids, at[known], reading.at_ns)
-        responses = self._responses(rows, reading)
+        known &= ~_amends(cells)
+        before = self._before(cells, at, known)
+        metrics = _counters(cells, before, known)
+        failure = _failures(cells)
+        _connect_failures(cells, failure, metrics)
+        _distributions(cells, metrics)
+        _queues(cells, metrics)
+        late = self._late(cells, before, reading.at_ns)
+        self._remember(cells, ids, at[known], reading.at_ns)
+        responses = self._responses(cells["cookie"], reading)
         metrics |= {name: np.zeros(len(rows)) for name in _UDP.values()}
         changes = Changes(rows, failure, metrics, responses, late)
         for totals, names, keep in (
@@ -155,8 +163,8 @@ class Deltas:
         # One row per connection: the final one where it ended while we read.
         live = reading.live
         if len(reading.closed):
-            live = live[~np.isin(ids_of(live), ids_of(reading.closed))]
-        rows = np.concatenate([live, reading.closed])
+            live = taken(live, ~np.isin(ids_of(live), ids_of(reading.closed)))
+        rows = joined([live, reading.closed])
         unknown = rows["direction"] == 0
         if unknown.any():  # older than the programs: the port tells
             ports = _ports(live[is_listener(live)])
@@ -169,15 +177,16 @@ class Deltas:
         at = np.minimum(np.searchsorted(self._known["id"], ids), len(self._known) - 1)
         return at, self._known["id"][at] == ids
 
-    def _before(self, rows: Rows, at: NDArray[np.intp], known: NDArray[np.bool_]) -> Rows:
-        before = np.zeros(len(rows), _KNOWN)
-        before[known] = self._known[at[known]]
+    def _before(self, rows: Cells, at: NDArray[np.intp], known: NDArray[np.bool_]) -> Cells:
+        kept = np.zeros(len(at), _KNOWN)
+        put(kept, known, taken(self._known, at[known]))
+        before = columns(kept, _KNOWN.names or ())
         baseline = ~known & (rows["born_ns"] == 0)
         for name in _SINCE_BIRTH:
             before[name][baseline] = rows[name][baseline]
         return before
 
-    def _remember(self, rows: Rows, ids: Ids, met: NDArray[np.intp], at_ns: int) -> None:
+    def _remember(self, rows: Cells, ids: Ids, met: NDArray[np.intp], at_ns: int) -> None:
         alive = rows["ended_ns"] == 0
         new = np.zeros(int(alive.sum()), _KNOWN)
         new["id"], new["seen_ns"] = ids[alive], at_ns
@@ -187,10 +196,10 @@ class Deltas:
         unseen = np.ones(len(self._known), np.bool_)
         unseen[met] = False
         unseen &= self._known["seen_ns"] + np.uint64(_KEEP_NS) > at_ns
-        both = np.concatenate([new, self._known[unseen]])
-        self._known = both[np.argsort(both["id"], kind="stable")]
+        both = joined([new, taken(self._known, unseen)])
+        self._known = taken(both, np.argsort(both["id"], kind="stable"))
 
-    def _late(self, rows: Rows, before: Rows, at_ns: int) -> NDArray[np.bool_]:
+    def _late(self, rows: Cells, before: Cells, at_ns: int) -> NDArray[np.bool_]:
         # Kernel sockets (MPTCP's subflows, NFS), io_uring's own descriptors, what waits to be accepted.
         interval_ns = 0 if self._previous_ns is None else at_ns - self._previous_ns
         self._previous_ns = at_ns
@@ -198,12 +207,15 @@ class Deltas:
         late: NDArray[np.bool_] = (last_seen > 0) & (last_seen < at_ns - max(_LATE_NS, 2 * interval_ns))
         return late & ~is_listener(rows)
 
-    def _responses(self, rows: Rows, reading: Reading) -> Responses:
+    def _responses(self, cookies: Ids, reading: Reading) -> Responses:
         # To the row of the same socket, the newest of its lives; a socket that has none any more was folded into sums.
-        order = np.argsort(rows["cookie"], kind="stable")
-        cookies = rows["cookie"][order]
-        at = np.searchsorted(cookies, reading.responses["cookie"], side="right") - 1
-        found = (at >= 0) & (cookies[at] == reading.responses["cookie"]) if len(rows) else np.zeros(len(at), np.bool_)
+        wanted = reading.responses["cookie"]
+        if not len(wanted) or not len(cookies):
+            return Responses(np.empty(0, np.intp), np.empty(0))
+        order = np.argsort(cookies, kind="stable")
+        ordered = cookies[order]
+        at = np.searchsorted(ordered, wanted, side="right") - 1
+        found = (at >= 0) & (ordered[at] == wanted)
         return Responses(order[at[found]], reading.responses["latency_ns"][found] / SECOND_NS)
 
 
@@ -212,7 +224,7 @@ def _ports(rows: Rows) -> Ids:
     return ports
 
 
-def _counters(rows: Rows, before: Rows, known: NDArray[np.bool_]) -> dict[str, Numbers]:
+def _counters(rows: Cells, before: Cells, known: NDArray[np.bool_]) -> dict[str, Numbers]:
     fresh = rows["flags"] & ~before["flags"]
     established = (rows["established_ns"] != 0) & ~(known & before["established"])
     metrics = {
@@ -229,21 +241,21 @@ def _counters(rows: Rows, before: Rows, known: NDArray[np.bool_]) -> dict[str, N
     return {name: np.asarray(values, np.float64) for name, values in metrics.items()}
 
 
-def _failures(rows: Rows) -> NDArray[np.uint8]:
+def _failures(rows: Cells) -> NDArray[np.uint8]:
     broke = rows["error"] != 0
     failed = (rows["flags"] & FLAG_FAILED) != 0
     ended = (rows["ended_ns"] != 0) & (broke | failed)
     return np.where(ended, _FAILURE_OF_ERRNO[np.minimum(rows["error"], 255)], 0).astype(np.uint8)
 
 
-def _connect_failures(rows: Rows, failure: NDArray[np.uint8], metrics: dict[str, Numbers]) -> None:
+def _connect_failures(rows: Cells, failure: NDArray[np.uint8], metrics: dict[str, Numbers]) -> None:
     # Reset before the peer said anything: no listener behind the balancer, accept queue overflow, access refused.
     reset = (failure == FAILURES.index("reset")) & (rows["bytes_received"] == 0)
     failed = ((rows["flags"] & FLAG_FAILED) != 0) | (reset & (rows["born_ns"] != 0))
     metrics["connect_failures"] = (failed & (rows["ended_ns"] != 0) & (rows["direction"] == _OUT)).astype(np.float64)
 
 
-def _distributions(rows: Rows, metrics: dict[str, Numbers]) -> None:
+def _distributions(rows: Cells, metrics: dict[str, Numbers]) -> None:
     born = rows["born_ns"] != 0
     out = rows["direction"] == _OUT
     since_birth = (rows["established_ns"] - rows["born_ns"]).view(np.int64) / SECOND_NS
@@ -254,7 +266,7 @@ def _distributions(rows: Rows, metrics: dict[str, Numbers]) -> None:
     metrics["lifetime"] = np.where((rows["ended_ns"] != 0) & born, life, np.nan)
 
 
-def _queues(rows: Rows, metrics: dict[str, Numbers]) -> None:
+def _queues(rows: Cells, metrics: dict[str, Numbers]) -> None:
     listening = is_listener(rows)
     # A SYN or FIN in the queue is a sequence number, not a byte.
     with_data = (metrics["open"] > 0) & ~np.isin(rows["state"], _OPENING)
@@ -293,4 +305,4 @@ def _with_totals(changes: Changes, rows: Rows, totals: Totals, names: Mapping[st
         metrics[name][-len(rows) :] = totals.values[counter]
     failure = np.concatenate([changes.failure, np.zeros(len(rows), np.uint8)])
     late = np.concatenate([changes.late, np.zeros(len(rows), np.bool_)])
-    return Changes(np.concatenate([changes.rows, rows]), failure, metrics, changes.responses, late)
+    return Changes(joined([changes.rows, rows]), failure, metrics, changes.responses, late)
