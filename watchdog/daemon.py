@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from watchdog import __version__
-from watchdog.clock import SECOND_NS, Clock, boot_id
+from watchdog.clock import Clock, boot_id
 from watchdog.durations import format_duration
 from watchdog.errors import StoreError, WatchdogError
-from watchdog.guard import Guard
+from watchdog.guard import Guard, RulesFailed
 from watchdog.kernel import privileges
 from watchdog.kernel.start import require_privileges, start_collector
+from watchdog.rhythm import Rhythm
 from watchdog.scheduler import Scheduler, Tick
 from watchdog.setup import Setup, Sources, read_setup, rule_ids
 from watchdog.store.folder import prepare_folder
@@ -44,6 +45,7 @@ class Daemon:
         self._clock = clock
         self._systemd = Systemd(os.environ)
         self._scheduler = Scheduler(clock, _log)
+        self._rhythm = Rhythm(self._scheduler, self._systemd, clock, _log)
 
     def run(self) -> int:
         """Guard; return the exit code.
@@ -64,11 +66,10 @@ class Daemon:
         guard = Guard(collector, store, setup, host, self._clock)
         open_now = guard.start()
         self._introduce(setup, host, open_now, folder, guard.restored)
-        self._scheduler.every("tick", setup.interval_ns, lambda tick: self._tick(guard, tick))
+        self._rhythm.start(lambda tick: self._tick(guard, tick), setup.interval_ns)
         self._scheduler.start()
-        self._systemd.expect_every(setup.interval_ns / SECOND_NS)
         self._systemd.ready()
-        self._obey(guard, setup)
+        self._obey(guard)
         self._systemd.stopping()
         self._scheduler.stop(1.0)
         guard.stop()
@@ -78,8 +79,9 @@ class Daemon:
     def _tick(self, guard: Guard, tick: Tick) -> None:
         try:
             guard.tick(tick)
-        except StoreError:
-            # The sample was good. To be started anew would free no room on the disk, and lose what waits in memory.
+        except (StoreError, RulesFailed):
+            # The sample was good. To be started anew would free no room on the disk, mend no rule, and lose what waits
+            # in memory.
             self._systemd.watchdog()
             raise
         self._systemd.watchdog()
@@ -91,29 +93,24 @@ class Daemon:
         except WatchdogError as error:
             _log.warning("a reload (SIGHUP) would be refused, though the start was not:\n%s", error)
 
-    def _obey(self, guard: Guard, setup: Setup) -> None:
-        interval_ns = setup.interval_ns
+    def _obey(self, guard: Guard) -> None:
         while signal.sigwait(_SIGNALS) == signal.SIGHUP:
             self._systemd.reloading()
             try:
-                interval_ns = self._reload(guard, interval_ns)
+                self._reload(guard)
             except Exception:  # noqa: BLE001 - an edge: nothing that stands in a file may end the guard
                 _log.exception("the reload failed, guarding goes on")
             self._systemd.ready()
 
-    def _reload(self, guard: Guard, interval_ns: int) -> int:
-        # Returns the interval that is in force from now on.
+    def _reload(self, guard: Guard) -> None:
         try:
             fresh = read_setup(self._options.sources)
         except WatchdogError as error:
             _log.error("reload refused, the old rules stay in force:\n%s", error)
-            return interval_ns
+            return
         guard.reload(fresh)
-        if fresh.interval_ns != interval_ns:
-            self._systemd.expect_every(fresh.interval_ns / SECOND_NS)
-            self._scheduler.set_interval("tick", fresh.interval_ns)
+        self._rhythm.reset(fresh.interval_ns)
         _log.info("reloaded: %d rules from %s", len(fresh.rules), fresh.rules_from)
-        return fresh.interval_ns
 
     def _introduce(self, setup: Setup, host: str, open_now: int, folder: Path, restored: int) -> None:
         interval = format_duration(setup.interval_ns)

@@ -92,13 +92,13 @@ class Job:
         tick = self._begin(began_ns)
         if tick is None:
             return
-        failed = True
+        failed, interval_ns = True, self.interval_ns
         try:
             self._function(tick)
             failed = False
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the edge: the next tick must come, whatever this one did
             self._tell_failure(error)
-        overrun = self._clock.boottime_ns() - began_ns > self.interval_ns
+        overrun = self._clock.boottime_ns() - began_ns > interval_ns
         with self._lock:
             self._counters = self._counted(runs=1, errors=failed, overruns=overrun)
         if not failed:
