@@ -16,6 +16,7 @@ from watchdog.errors import StoreError, WatchdogError
 from watchdog.guard import Guard, RulesFailed
 from watchdog.kernel import privileges
 from watchdog.kernel.start import require_privileges, start_collector
+from watchdog.logs import LogWriter
 from watchdog.rhythm import Rhythm
 from watchdog.scheduler import Scheduler, Tick
 from watchdog.setup import Setup, Sources, read_setup, rule_ids
@@ -39,10 +40,11 @@ class Options:
 class Daemon:
     """Runs until SIGTERM or SIGINT; SIGHUP reads files again."""
 
-    def __init__(self, options: Options, clock: Clock) -> None:
-        """Keep what to do; nothing is opened before `run`."""
+    def __init__(self, options: Options, clock: Clock, writer: LogWriter) -> None:
+        """Keep what to do; nothing is opened before `run`, and the log's `writer` not started."""
         self._options = options
         self._clock = clock
+        self._writer = writer
         self._systemd = Systemd(os.environ)
         self._scheduler = Scheduler(clock, _log)
         self._rhythm = Rhythm(self._scheduler, self._systemd, clock, _log)
@@ -60,6 +62,7 @@ class Daemon:
         folder = Path(self._options.state_folder)
         prepare_folder(folder, privileges.account() if os.geteuid() == 0 else None)
         collector = start_collector(self._clock)
+        self._writer.start()
         self._rehearse_reload()
         store = Store(folder, self._clock, boot_id())
         host = socket.gethostname()
@@ -90,7 +93,7 @@ class Daemon:
         # As the account, by now: what root could read is not always readable to it.
         try:
             read_setup(self._options.sources)
-        except WatchdogError as error:
+        except (WatchdogError, OSError) as error:
             _log.warning("a reload (SIGHUP) would be refused, though the start was not:\n%s", error)
 
     def _obey(self, guard: Guard) -> None:

@@ -22,7 +22,7 @@ class LogWriter(logging.Handler):
     """Writes records to a file descriptor, without ever making their author wait."""
 
     def __init__(self, descriptor: int, capacity: int = _QUEUED_LINES) -> None:
-        """Begin to write to `descriptor`, which stays the caller's."""
+        """Keep what is to be written to `descriptor`, which stays the caller's, from `start` on."""
         super().__init__()
         # Not through sys.stderr: a thread stuck in there holds a lock that the interpreter wants when it ends.
         self._descriptor = descriptor
@@ -30,7 +30,12 @@ class LogWriter(logging.Handler):
         self._dropped = 0
         journal = is_journal(os.environ, descriptor)
         self.setFormatter(_JournalFormatter() if journal else logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-        threading.Thread(target=self._write, name="log", daemon=True).start()
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write, in a thread: where privileges are given up, only after that, or it would keep them."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue the record's lines, in this thread's words: what they speak of may change."""
@@ -42,7 +47,8 @@ class LogWriter(logging.Handler):
             self.handleError(record)
 
     def drain(self, seconds: float) -> bool:
-        """Wait until everything is written, for so long at most; return whether it is."""
+        """Write everything, started or not, for so long at most; return whether it is done."""
+        self.start()
         deadline = time.monotonic() + seconds
         while self._queue.unfinished_tasks:
             if time.monotonic() >= deadline:

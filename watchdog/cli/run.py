@@ -12,6 +12,7 @@ from watchdog.config import DEFAULT_CONFIG, DEFAULT_RULES, LONGEST_INTERVAL, SHO
 from watchdog.daemon import DEFAULT_STATE, Daemon, Options
 from watchdog.durations import parse_duration
 from watchdog.errors import UsageError
+from watchdog.kernel.privileges import ACCOUNT
 from watchdog.logs import LogWriter
 from watchdog.memory import give_back_what_is_freed
 from watchdog.setup import Sources
@@ -22,7 +23,7 @@ Guard this host until SIGTERM or Ctrl-C: watch every TCP connection, judge by ru
 Without any settings: the shipped rules, and notices on this terminal (or in the journal). Settings are read from
 {DEFAULT_CONFIG}, rules from {DEFAULT_RULES} where it has any. SIGHUP reads all files again; if anything is wrong in
 them, the old ones stay in force and the log says so. Start it as root: it loads its programs through a child with two
-capabilities and goes on as an ordinary user without any."""
+capabilities and goes on as the account {ACCOUNT} without any. That account must be able to read all files again."""
 
 _LAST_WORDS_SECONDS = 0.5  # for a reader of the log that is slow; one that is stuck does not keep the daemon
 
@@ -62,6 +63,6 @@ def run(args: argparse.Namespace) -> int:
     state = args.state_dir or os.environ.get("STATE_DIRECTORY") or DEFAULT_STATE
     options = Options(Sources(args.config, args.rules, interval_ns), state)
     try:
-        return Daemon(options, SystemClock()).run()
+        return Daemon(options, SystemClock(), log).run()
     finally:
         log.drain(_LAST_WORDS_SECONDS)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 
+import numpy.ma  # noqa: F401 - np.unique imports it when it first runs, by when an upgrade may have brought another
+
 from watchdog.clock import Clock
 from watchdog.errors import NotPermitted
 from watchdog.kernel import handover, libbpf, privileges
