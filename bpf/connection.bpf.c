@@ -14,6 +14,7 @@
 #define AF_INET 2
 #define AF_INET6 10
 #define IPPROTO_TCP 6
+#define ECONNRESET 104
 #define EADDRNOTAVAIL 99
 #define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
 
@@ -435,6 +436,10 @@ static __always_inline int on_end(struct sock *sk, int from)
 		return 0;
 	note_accept(s, sk);
 	if (!s->established_ns && (from == TCP_SYN_SENT || from == TCP_SYN_RECV))
+		s->flags |= FLAG_FAILED;
+	/* No backend behind the balancer, accept queue overflow, access refused: established, and reset before an answer. */
+	if (from == TCP_ESTABLISHED && sk->sk_err == ECONNRESET && s->direction == DIRECTION_OUT && s->born_ns &&
+	    !tp->bytes_received)
 		s->flags |= FLAG_FAILED;
 	/* From these states without an error only close() and connect(AF_UNSPEC) lead here, both in the caller's context. */
 	if (!sk->sk_err && (from == TCP_ESTABLISHED || from == TCP_CLOSE_WAIT))

@@ -20,7 +20,7 @@ enum direction {
 enum flags {
 	FLAG_CONNECT = 1, /* the attempt to connect out was seen */
 	FLAG_ACCEPTED = 2, /* a process has taken it from the accept queue */
-	FLAG_FAILED = 4, /* it ended before it was established */
+	FLAG_FAILED = 4, /* not established, or out and reset before the peer sent a byte */
 	FLAG_AMENDS = 8, /* it ended before: this adds a reset to what its final row said, and nothing else */
 };
 

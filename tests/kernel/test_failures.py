@@ -119,6 +119,21 @@ def test_a_reset_in_the_middle_is_no_failed_connect(reader):
     assert (out.values("failure"), out.total("connect_failures"), out.total("bytes_received")) == ({"reset"}, 0, 5)
 
 
+def test_a_reset_after_our_own_close_is_no_failed_connect(reader):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", port))
+        client.sendall(b"request")
+        client.shutdown(socket.SHUT_WR)
+        accepted = server.accept()[0]
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        accepted.close()
+        client.close()
+    out = reader.until_closed(2, port).where(direction="out")
+
+    assert (out.values("failure"), out.total("connect_failures")) == ({"reset"}, 0)
+
+
 def test_close_with_unread_data_sends_a_reset_that_is_counted(reader):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

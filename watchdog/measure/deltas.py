@@ -143,7 +143,7 @@ class Deltas:
         before = self._before(cells, at, known)
         metrics = _counters(cells, before, known)
         failure = _failures(cells)
-        _connect_failures(cells, failure, metrics)
+        _connect_failures(cells, metrics)
         _distributions(cells, metrics)
         _queues(cells, metrics)
         late = self._late(cells, before, reading.at_ns)
@@ -248,10 +248,8 @@ def _failures(rows: Cells) -> NDArray[np.uint8]:
     return np.where(ended, _FAILURE_OF_ERRNO[np.minimum(rows["error"], 255)], 0).astype(np.uint8)
 
 
-def _connect_failures(rows: Cells, failure: NDArray[np.uint8], metrics: dict[str, Numbers]) -> None:
-    # Reset before the peer said anything: no listener behind the balancer, accept queue overflow, access refused.
-    reset = (failure == FAILURES.index("reset")) & (rows["bytes_received"] == 0)
-    failed = ((rows["flags"] & FLAG_FAILED) != 0) | (reset & (rows["born_ns"] != 0))
+def _connect_failures(rows: Cells, metrics: dict[str, Numbers]) -> None:
+    failed = (rows["flags"] & FLAG_FAILED) != 0
     metrics["connect_failures"] = (failed & (rows["ended_ns"] != 0) & (rows["direction"] == _OUT)).astype(np.float64)
 
 

@@ -227,7 +227,8 @@ def test_the_direction_of_an_old_connection_is_told_by_the_listeners():
         (0, FLAG_FAILED, "aborted", 1),
         (errno.EACCES, FLAG_FAILED, "other", 1),
         (1000, FLAG_FAILED, "other", 1),
-        (errno.ECONNRESET, 0, "reset", 1),
+        (errno.ECONNRESET, FLAG_FAILED, "reset", 1),
+        (errno.ECONNRESET, 0, "reset", 0),
         (errno.ETIMEDOUT, 0, "timeout", 0),
         (0, 0, "", 0),
     ],
@@ -238,12 +239,6 @@ def test_the_reason_of_a_failure_is_the_sockets_error(error, flags, failure, fai
 
     assert FAILURES[changes.failure[0]] == failure
     assert changes.metrics["connect_failures"][0] == failed_connects
-
-
-def test_a_reset_after_the_peers_first_byte_is_no_failed_connect():
-    row = connection(flags=FLAG_CONNECT, error=errno.ECONNRESET, bytes_received=1, ended_ns=SECOND)
-
-    assert Deltas().advance(reading(closed=[row])).metrics["connect_failures"][0] == 0
 
 
 def test_an_inbound_connection_counts_as_accepted_once():
