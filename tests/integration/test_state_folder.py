@@ -1,0 +1,101 @@
+"""What root gives away of a state folder, and what not."""
+
+from __future__ import annotations
+
+import os
+import pwd
+
+import pytest
+
+from watchdog.errors import StoreError
+from watchdog.store.folder import prepare_folder
+
+ACCOUNT = pwd.getpwnam("nobody")  # any that is not root
+
+
+@pytest.fixture
+def state(tmp_path):
+    return tmp_path / "state"
+
+
+@pytest.fixture
+def victim(tmp_path):
+    """Return a file of root that no account is to be given."""
+    file = tmp_path / "victim"
+    file.write_text("root's")
+    return file
+
+
+def owner(path):
+    return path.lstat().st_uid
+
+
+def test_a_folder_that_is_made_is_private_and_the_accounts(state):
+    prepare_folder(state, ACCOUNT)
+
+    assert owner(state) == ACCOUNT.pw_uid
+    assert state.stat().st_mode & 0o777 == 0o700
+
+
+def test_without_an_account_to_become_it_stays_ours(state):
+    prepare_folder(state, None)
+
+    assert owner(state) == os.geteuid()
+
+
+def test_state_that_root_has_written_is_given_with_its_folder(state):
+    state.mkdir()
+    files = [state / name for name in ("state.sqlite3", "state.sqlite3-wal", "state.sqlite3-shm")]
+    for file in files:
+        file.write_text("")
+    prepare_folder(state, ACCOUNT)
+
+    assert {owner(path) for path in (state, *files)} == {ACCOUNT.pw_uid}
+
+
+def test_a_folder_with_anything_else_in_it_is_not_given_and_the_remedy_is_named(state):
+    state.mkdir()
+    (state / "state.sqlite3").write_text("")
+    (state / "letters").write_text("")
+
+    with pytest.raises(StoreError, match=f"holds more than state, such as letters: .* chown nobody: {state}$"):
+        prepare_folder(state, ACCOUNT)
+    assert (owner(state), owner(state / "state.sqlite3")) == (0, 0)
+
+
+def test_a_folder_that_the_account_has_already_may_hold_anything(state):
+    state.mkdir()
+    os.chown(state, ACCOUNT.pw_uid, ACCOUNT.pw_gid)
+    for name in ("letters", "state.sqlite3"):
+        (state / name).write_text("")
+    prepare_folder(state, ACCOUNT)
+
+    assert (owner(state / "letters"), owner(state / "state.sqlite3")) == (0, ACCOUNT.pw_uid)
+
+
+def test_no_link_leads_to_another_file(state, victim):
+    state.mkdir()
+    (state / "state.sqlite3").hardlink_to(victim)
+    prepare_folder(state, ACCOUNT)
+    assert owner(victim) == 0
+    (state / "state.sqlite3").unlink()
+    (state / "state.sqlite3").symlink_to(victim)
+
+    with pytest.raises(StoreError, match="cannot use the state folder"):
+        prepare_folder(state, ACCOUNT)
+    assert owner(victim) == 0
+
+
+def test_no_link_leads_to_another_folder(state, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    state.symlink_to(other)
+
+    with pytest.raises(StoreError, match=f"is a symbolic link: .* --state-dir {other}$"):
+        prepare_folder(state, ACCOUNT)
+    assert owner(other) == 0
+
+
+def test_a_file_is_no_folder(victim):
+    with pytest.raises(StoreError, match=f"^{victim} is no folder: give another by --state-dir$"):
+        prepare_folder(victim, ACCOUNT)

@@ -1,0 +1,142 @@
+"""Root runs nothing but ours on its way to the account, and nothing of it is left there."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from watchdog.errors import NotPermitted
+from watchdog.kernel import loader, privileges
+from watchdog.kernel.privileges import MAKE_ACCOUNT
+
+COMMAND = Path(sys.executable).with_name("bpf-watchdog")
+
+
+def python(script, *arguments, **options):
+    return subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, **options)
+
+
+@pytest.fixture
+def usual_umask():
+    before = os.umask(0)  # the loosest, to see it tightened
+    yield
+    os.umask(before)
+
+
+def test_modules_in_the_current_folder_are_not_run(tmp_path):
+    ran = tmp_path / "ran"
+    for name in ("json", "mmap", "bcc", "struct"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(ran)!r}, 'a').write('{name} ')")
+    done = subprocess.run([COMMAND, "sample", "--for", "1s"], cwd=tmp_path, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert not ran.exists()
+
+
+def test_what_is_compiled_is_roots_and_nobody_elses_to_change(tmp_path, usual_umask):
+    loader.write_sources(tmp_path)
+    written = [tmp_path, *tmp_path.rglob("*")]
+
+    assert {"connection.bpf.c", "kernel_types.h", "layout_assertions.h"} <= {path.name for path in written}
+    assert {path.stat().st_uid for path in written} == {0}
+    assert {path.name: path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH | stat.S_IROTH) for path in written} == {
+        path.name: stat.S_IROTH for path in written
+    }
+
+
+def test_without_the_account_root_is_not_given_up_to_another_and_the_remedy_is_named(monkeypatch):
+    monkeypatch.setattr(privileges, "ACCOUNT", "no-such-account")
+
+    with pytest.raises(NotPermitted) as caught:
+        privileges.keep_only(())
+    assert str(caught.value) == f"no account no-such-account, which root gives way to: {MAKE_ACCOUNT}"
+    assert os.geteuid() == 0
+
+
+def test_no_command_starts_without_the_account(tmp_path):
+    script = (
+        "import sys; from watchdog.cli.main import main; from watchdog.kernel import privileges;"
+        "privileges.ACCOUNT = 'no-such-account'; sys.exit(main(sys.argv[1:]))"
+    )
+    state = tmp_path / "state"
+
+    for command in (["sample", "--for", "1s"], ["doctor"], ["run", "--state-dir", str(state)]):
+        done = python(script, *command)
+        assert done.returncode == 4
+        assert MAKE_ACCOUNT in done.stdout + done.stderr
+    assert not state.exists()
+
+
+@pytest.mark.parametrize("kept", [(), (privileges.CAP_BPF,)], ids=["none", "CAP_BPF"])
+def test_a_thread_that_would_keep_privileges_is_found(kept):
+    script = (
+        "import threading; from watchdog.kernel.privileges import keep_only;"
+        "threading.Thread(target=threading.Event().wait, daemon=True).start();"
+        f"keep_only({kept!r})"
+    )
+    done = python(script)
+
+    assert done.returncode == 1
+    assert "NotPermitted: a thread that was there before" in done.stderr
+
+
+def test_numpys_own_threads_are_none_whatever_the_environment_asks_for():
+    script = (
+        "import watchdog.measure.meter, os; from watchdog.kernel.privileges import keep_only; keep_only(());"
+        "print(len(os.listdir('/proc/self/task')))"
+    )
+    done = python(script, env={**os.environ, "OPENBLAS_NUM_THREADS": "4"})
+
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+# ------------------------------------------------------------------------------------------------------------- imports
+
+
+@pytest.fixture
+def package(tmp_path):
+    """Return a folder with a package that has a late submodule, and a late module beside it; pytest's are private."""
+    package = tmp_path / "found" / "early"
+    package.mkdir(parents=True)
+    for file in (package / "__init__.py", package / "late.py", package.parent / "beside.py"):
+        file.write_text("")
+    return package
+
+
+LATE = """\
+import sys
+sys.path.insert(0, sys.argv[1])
+import early
+from watchdog.kernel.privileges import keep_only
+keep_only(())
+import early.late, beside
+print(early.late.__file__.startswith("/proc/self/fd/"), beside.__file__.startswith("/proc/self/fd/"))
+"""
+
+
+def test_imports_from_a_private_folder_go_on(package):
+    done = python(LATE, str(package.parent), cwd="/")
+
+    assert (done.stdout, done.stderr) == ("True True\n", "")
+
+
+def test_folders_that_the_account_can_reach_are_left_as_they_are():
+    script = (
+        "import sys, os; import watchdog; from watchdog.kernel.privileges import keep_only;"
+        "before = sys.path[:], len(os.listdir('/proc/self/fd')); keep_only(());"
+        "print(before == (sys.path, len(os.listdir('/proc/self/fd'))))"
+    )
+    done = python(script, cwd="/", env={"PYTHONPATH": ""})
+    reachable = python("import os; os.setuid(65534); import watchdog", cwd="/").returncode == 0
+
+    assert (done.stdout, done.stderr) == (f"{reachable}\n", "")
+
+
+def test_a_package_that_the_account_may_not_read_at_all_is_told_at_once_with_the_remedy(package):
+    package.chmod(0o700)
+    done = python(LATE, str(package.parent), cwd="/")
+
+    assert f"NotPermitted: the account bpf-watchdog cannot read {package}: chmod -R go+rX {package}\n" in done.stderr
