@@ -11,14 +11,15 @@ from pathlib import Path
 from watchdog.clock import SECOND_NS, SystemClock
 from watchdog.kernel.start import start_collector
 from watchdog.measure.meter import Meter
-from watchdog.measure.tally import Tally
+from watchdog.measure.tally import Connections, Groups
 
 
 def main() -> None:
     """Answer until stdin ends."""
     clock = SystemClock()
     collector = start_collector(clock, int(sys.argv[1]))
-    meter, tally = Meter(), Tally()
+    meter, connections = Meter(), Connections()
+    by_port, by_process = Groups(["local_port", "state", "process"]), Groups(["pid", "process", "direction", "family"])
     quality = dict.fromkeys(("ledger_full", "sums_full", "storage_failed", "programs_missed"), 0)
     _, baseline = meter.measure(collector.read(), clock.wall())
     print(json.dumps({"baseline": int(baseline.metrics["open"].sum())}), flush=True)
@@ -30,15 +31,14 @@ def main() -> None:
             print(json.dumps({"status": Path("/proc/self/status").read_text(encoding="utf-8")}), flush=True)
             continue
         changes, snapshot = meter.measure(collector.read(), clock.wall())
-        tally.add(changes, snapshot)
+        for tally in (connections, by_port, by_process):
+            tally.add(changes, snapshot)
         for name in quality:
             quality[name] += getattr(snapshot.quality, name)
-        by_port = tally.by(["local_port", "state", "process"])
-        by_process = tally.by(["pid", "process", "direction", "family"])
         answer = {
-            "rows": tally.connections(),
-            "by_port": by_port,
-            "by_process": by_process,
+            "rows": connections.rows(),
+            "by_port": by_port.rows(),
+            "by_process": by_process.rows(),
             "quality": quality,
             "elapsed_seconds": snapshot.elapsed_ns / SECOND_NS,
         }

@@ -17,7 +17,7 @@ from watchdog.kernel.collector import Collector
 from watchdog.kernel.start import start_collector
 from watchdog.measure.catalogue import DIMENSIONS
 from watchdog.measure.meter import Meter
-from watchdog.measure.tally import COUNTERS, Row, Tally
+from watchdog.measure.tally import COUNTERS, Connections, Groups, Losses, Row
 
 _TICK_NS = SECOND_NS
 _DESCRIPTION = """\
@@ -71,8 +71,10 @@ def run(args: argparse.Namespace) -> int:
         KernelUnfit, NotPermitted: this host cannot be sampled.
     """
     duration_ns = _duration("--for", args.duration)
-    every_ns = _duration("--every", args.every) if args.every else duration_ns
-    if args.json and args.every:
+    every_ns = duration_ns if args.every is None else _duration("--every", args.every)
+    if args.limit < 0:
+        raise UsageError("--limit: cannot be negative; 0 shows all rows")
+    if args.json and args.every is not None:
         raise UsageError("--every prints tables: it does not go with --json")
     dimensions = _dimensions(args.by)
     clock = SystemClock()
@@ -80,37 +82,45 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.messages and not collector.follow_messages(True):
             raise KernelUnfit(f"--messages: {collector.no_messages}")
-        for tally in _tallies(collector, clock, duration_ns, every_ns):
-            rows = tally.by(dimensions) if dimensions else tally.connections()
+        for tally, losses in _tallies(collector, clock, duration_ns, every_ns, dimensions):
+            rows = tally.rows()
             if args.json:
                 print("[" + ",\n".join(json.dumps(row) for row in rows) + "]")
             else:
                 _print_table(rows, _columns(dimensions, messages=args.messages), args.limit)
-            _print_quality(tally)
+            _print_losses(losses)
     finally:
         collector.close()
     return 0
 
 
-def _tallies(collector: Collector, clock: Clock, duration_ns: int, every_ns: int) -> Iterator[Tally]:
-    """Yield a tally each time `every_ns` has passed, until `duration_ns` have, or Ctrl-C."""
+def _tallies(
+    collector: Collector, clock: Clock, duration_ns: int, every_ns: int, dimensions: Sequence[str]
+) -> Iterator[tuple[Connections | Groups, Losses]]:
+    """Yield a tally and what it lacks each time `every_ns` has passed, until `duration_ns` have, or Ctrl-C."""
     meter = Meter()
     meter.measure(collector.read(), clock.wall())  # the baseline
     watching = f"watching every TCP connection of this host for {format_duration(duration_ns)} …"
     print(watching, file=sys.stderr, flush=True)
     shown_ns = clock.boottime_ns()
     end_ns = shown_ns + duration_ns
-    tally, interrupted = Tally(), False
+    tally, losses, interrupted = _tally(dimensions), Losses(), False
     while shown_ns < end_ns and not interrupted:
         now_ns, due_ns = clock.boottime_ns(), min(end_ns, shown_ns + every_ns)
         try:
             time.sleep(max(0, min(due_ns - now_ns, _TICK_NS)) / SECOND_NS)
         except KeyboardInterrupt:
             interrupted = True
-        tally.add(*meter.measure(collector.read(), clock.wall()))
+        changes, snapshot = meter.measure(collector.read(), clock.wall())
+        tally.add(changes, snapshot)
+        losses.add(snapshot.quality)
         if interrupted or clock.boottime_ns() >= due_ns:
-            yield tally
-            tally, shown_ns = Tally(), due_ns
+            yield tally, losses
+            tally, losses, shown_ns = _tally(dimensions), Losses(), due_ns
+
+
+def _tally(dimensions: Sequence[str]) -> Connections | Groups:
+    return Groups(dimensions) if dimensions else Connections()
 
 
 def _duration(option: str, text: str) -> int:
@@ -124,10 +134,12 @@ def _duration(option: str, text: str) -> int:
 
 
 def _dimensions(text: str | None) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(",")) if text else ()
-    for name in names:
+    names = () if text is None else tuple(name.strip() for name in text.split(","))
+    for index, name in enumerate(names):
         if name not in DIMENSIONS:
             raise UsageError(f"--by: {spelling.unknown('dimension', name, DIMENSIONS)}")
+        if name in names[:index]:
+            raise UsageError(f"--by: {name} stands there twice")
     return names
 
 
@@ -161,7 +173,7 @@ def _cell(row: Row, name: str) -> object:
     return summary[part] if part == "count" else round(summary[part] * 1e6)
 
 
-def _print_quality(tally: Tally) -> None:
-    causes = [f"{count} {cause}" for cause, count in tally.losses().items() if count]
+def _print_losses(losses: Losses) -> None:
+    causes = [f"{count} {cause}" for cause, count in losses.told().items() if count]
     if causes:
         print(f"bpf-watchdog: not all was seen: {', '.join(causes)}", file=sys.stderr)

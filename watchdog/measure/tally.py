@@ -1,7 +1,12 @@
-"""The tally: everything that was measured in a stretch of time, for `sample` and `top`."""
+"""Tallies: everything that was measured in a stretch of time, for `sample`.
+
+Ticks are summed up as they come: what is kept grows with the connections or groups seen, not with the ticks. The
+watchdog's own row is left out.
+"""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.measure.catalogue import DIMENSIONS, DIRECTIONS, METRICS, Kind, Values
-from watchdog.measure.deltas import Changes, ids_of, is_listener
+from watchdog.measure.deltas import Changes, Ids, ids_of, is_listener
 from watchdog.measure.snapshot import Snapshot
+from watchdog.quality import Quality
 
 _OWN = ("lost_connections", "missed_ticks", "failed_ticks")  # the watchdog's, not the host's
 COUNTERS = tuple(name for name, metric in METRICS.items() if metric.kind is Kind.COUNTER and name not in _OWN)
@@ -29,6 +35,7 @@ _LOSSES = {
 }
 _OUT = DIRECTIONS.index("out")
 _US_NS = 1000
+_TIMES = ("rtt_us", "connect_latency_us", "lifetime_us", "cookie")
 
 Row = dict[str, object]
 
@@ -38,72 +45,119 @@ class _Tick:
     changes: Changes
     snapshot: Snapshot
 
-
-@dataclass(slots=True)
-class _Group:
-    sums: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(COUNTERS), np.int64))
-    now: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(GAUGES), np.int64))
-    distributions: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in DISTRIBUTIONS})
+    def connections(self) -> tuple[NDArray[np.intp], Ids]:
+        """Return the numbers of the rows that are no listeners, nor the watchdog's own, and their ids."""
+        numbers = np.flatnonzero(~is_listener(self.changes.rows)[:-1])
+        return numbers, ids_of(self.changes.rows)[numbers]
 
 
-class Tally:
-    """Collects ticks and sums them up by connection or by dimensions. The watchdog's own row is left out."""
+class Connections:
+    """Sums ticks up by connection. Keeps the newest tick, and a row of each connection that is not in it any more."""
 
     def __init__(self) -> None:
         """Start empty."""
-        self._ticks: list[_Tick] = []
+        self._newest: _Tick | None = None
+        self._sums: dict[int, NDArray[np.int64]] = {}
+        self._answers: dict[int, int] = {}
+        self._gone: dict[int, Row] = {}
+        self._folded: dict[tuple[object, ...], tuple[Row, NDArray[np.int64]]] = {}
 
     def add(self, changes: Changes, snapshot: Snapshot) -> None:
         """Add one tick, as `Meter.measure` returns it; the first one, the baseline, is not to be added."""
-        self._ticks.append(_Tick(changes, snapshot))
+        tick = _Tick(changes, snapshot)
+        numbers, ids = tick.connections()
+        counted = np.stack([changes.metrics[name][numbers] for name in COUNTERS], axis=1).astype(np.int64)
+        for place in np.flatnonzero(counted.any(axis=1)).tolist():
+            if key := int(ids[place]):
+                self._sums[key] = self._sums.get(key, 0) + counted[place]
+        for place in np.flatnonzero(ids == 0).tolist():  # of no one connection
+            row = _described(tick, int(numbers[place]))
+            before = self._folded.get(tuple(row.values()), (row, 0))[1]
+            self._folded[tuple(row.values())] = row, before + counted[place]
+        self._answer(tick)
+        self._let_go(ids)
+        self._newest = tick
 
-    def losses(self) -> dict[str, int]:
-        """Return how many of what was lost, by cause in words."""
-        qualities = [tick.snapshot.quality for tick in self._ticks]
-        return {words: sum(getattr(quality, name) for quality in qualities) for name, words in _LOSSES.items()}
-
-    def connections(self) -> list[Row]:
+    def rows(self) -> list[Row]:
         """Return one row per connection, keys as DESIGN lists them for `sample --json`, most bytes first.
 
         Counters hold what changed in the time; the rest is as last seen. Times are in µs, None where there is none;
         `response_latency_us` is the median of the newest tick with an answer, where messages are followed.
         """
-        rows: dict[int, Row] = {}
-        folded: list[Row] = []
-        for tick in self._ticks:
-            ids = ids_of(tick.changes.rows)
-            answers = _answers(tick)
-            counters = [tick.changes.metrics[name].astype(np.int64).tolist() for name in COUNTERS]
-            listening = is_listener(tick.changes.rows)
-            for number in np.flatnonzero(~listening[:-1]).tolist():
-                key = int(ids[number])
-                changed = {name: counters[column][number] for column, name in enumerate(COUNTERS)}
-                before = rows.get(key)
-                if key and before is not None:
-                    changed = {name: value + int(str(before[name])) for name, value in changed.items()}
-                row = _described(tick, number, changed)
-                row["response_latency_us"] = _median_us(answers.get(number)) or (before or {}).get(
-                    "response_latency_us"
-                )
-                if key:
-                    rows[key] = row
-                else:
-                    folded.append(row)
-        return sorted([*rows.values(), *folded], key=_bytes, reverse=True)
+        rows = dict(self._gone)
+        if self._newest is not None:
+            numbers, ids = self._newest.connections()
+            described = zip(ids.tolist(), numbers.tolist(), strict=True)
+            rows |= {key: _described(self._newest, number) for key, number in described if key}
+        nothing = np.zeros(len(COUNTERS), np.int64)
+        whole = [_with_counters(row, self._sums.get(key, nothing), self._answers.get(key)) for key, row in rows.items()]
+        whole += [_with_counters(row, counted, None) for row, counted in self._folded.values()]
+        return sorted(whole, key=_bytes, reverse=True)
 
-    def by(self, dimensions: Sequence[str]) -> list[Row]:
+    def _answer(self, tick: _Tick) -> None:
+        responses, ids = tick.changes.responses, ids_of(tick.changes.rows)
+        answers: dict[int, list[float]] = {}
+        for number, seconds in zip(responses.rows.tolist(), responses.seconds.tolist(), strict=True):
+            answers.setdefault(int(ids[number]), []).append(seconds)
+        self._answers |= {key: _median_us(seconds) for key, seconds in answers.items()}
+
+    def _let_go(self, ids: Ids) -> None:
+        # What is not in the tick with these `ids` will not be seen again.
+        if self._newest is None:
+            return
+        numbers, before = self._newest.connections()
+        left = np.flatnonzero(~np.isin(before, ids) & (before != 0)).tolist()
+        self._gone |= {int(before[place]): _described(self._newest, int(numbers[place])) for place in left}
+
+
+@dataclass(slots=True)
+class _Group:
+    sums: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(COUNTERS), np.int64))
+    now: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(GAUGES), np.int64))
+    distributions: dict[str, array[float]] = field(default_factory=lambda: {name: array("d") for name in DISTRIBUTIONS})
+
+
+class Groups:
+    """Sums ticks up by dimensions."""
+
+    def __init__(self, dimensions: Sequence[str]) -> None:
+        """Start empty."""
+        self._dimensions = tuple(dimensions)
+        self._groups: dict[tuple[str, ...], _Group] = {}
+
+    def add(self, changes: Changes, snapshot: Snapshot) -> None:
+        """Add one tick, as `Meter.measure` returns it; the first one, the baseline, is not to be added."""
+        for group in self._groups.values():
+            group.now[:] = 0
+        metrics = changes.metrics
+        count = len(changes.rows) - 1
+        codes = np.stack([snapshot.dimensions[name][:count] for name in self._dimensions], axis=1)
+        unique, inverse = np.unique(codes, axis=0, return_inverse=True)
+        inverse = inverse.reshape(-1)
+        sums = np.stack([np.bincount(inverse, metrics[name][:-1], len(unique)) for name in (*COUNTERS, *GAUGES)])
+        here = []
+        for number, values in enumerate(unique.tolist()):
+            key = tuple(snapshot.names.text(name, code) for name, code in zip(self._dimensions, values, strict=True))
+            group = self._groups.setdefault(key, _Group())
+            group.sums += sums[: len(COUNTERS), number].astype(np.int64)
+            group.now += sums[len(COUNTERS) :, number].astype(np.int64)
+            here.append(group)
+        for name in DISTRIBUTIONS:
+            column = metrics[name][:-1]
+            for number in np.flatnonzero(~np.isnan(column)).tolist():
+                here[inverse[number]].distributions[name].append(float(column[number]))
+        responses = changes.responses
+        for number, seconds in zip(responses.rows.tolist(), responses.seconds.tolist(), strict=True):
+            here[inverse[number]].distributions["response_latency"].append(seconds)
+
+    def rows(self) -> list[Row]:
         """Return one row per combination of the dimensions' values, most bytes first.
 
         Counters are sums over the time, gauges are as last seen, distributions are summed up in seconds.
         """
-        groups: dict[tuple[str, ...], _Group] = {}
-        for tick in self._ticks:
-            for group in groups.values():
-                group.now[:] = 0
-            _add_to_groups(groups, tick, dimensions)
         rows = []
-        for key, group in groups.items():
-            row: Row = {name: _plain(name, text) for name, text in zip(dimensions, key, strict=True)}
+        for key, group in self._groups.items():
+            row: Row = {name: _plain(name, text) for name, text in zip(self._dimensions, key, strict=True)}
             row |= dict(zip(COUNTERS, group.sums.tolist(), strict=True))
             row |= dict(zip(GAUGES, group.now.tolist(), strict=True))
             row |= {name: _summary(values) for name, values in group.distributions.items()}
@@ -111,39 +165,25 @@ class Tally:
         return sorted(rows, key=_bytes, reverse=True)
 
 
-def _add_to_groups(groups: dict[tuple[str, ...], _Group], tick: _Tick, dimensions: Sequence[str]) -> None:
-    metrics, snapshot = tick.changes.metrics, tick.snapshot
-    count = len(tick.changes.rows) - 1
-    codes = np.stack([snapshot.dimensions[name][:count] for name in dimensions], axis=1)
-    unique, inverse = np.unique(codes, axis=0, return_inverse=True)
-    inverse = inverse.reshape(-1)
-    sums = np.stack([np.bincount(inverse, metrics[name][:-1], len(unique)) for name in (*COUNTERS, *GAUGES)])
-    here = []
-    for number, values in enumerate(unique.tolist()):
-        key = tuple(snapshot.names.text(name, code) for name, code in zip(dimensions, values, strict=True))
-        group = groups.setdefault(key, _Group())
-        group.sums += sums[: len(COUNTERS), number].astype(np.int64)
-        group.now += sums[len(COUNTERS) :, number].astype(np.int64)
-        here.append(group)
-    for name in DISTRIBUTIONS:
-        column = metrics[name][:-1]
-        for number in np.flatnonzero(~np.isnan(column)).tolist():
-            here[inverse[number]].distributions[name].append(float(column[number]))
-    responses = tick.changes.responses
-    for number, seconds in zip(responses.rows.tolist(), responses.seconds.tolist(), strict=True):
-        here[inverse[number]].distributions["response_latency"].append(seconds)
+class Losses:
+    """What was not seen in a stretch of time."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._counts = dict.fromkeys(_LOSSES, 0)
+
+    def add(self, quality: Quality) -> None:
+        """Add one tick's."""
+        for name in self._counts:
+            self._counts[name] += getattr(quality, name)
+
+    def told(self) -> dict[str, int]:
+        """Return how many of what was lost, by cause in words."""
+        return {_LOSSES[name]: count for name, count in self._counts.items()}
 
 
-def _answers(tick: _Tick) -> dict[int, list[float]]:
-    answers: dict[int, list[float]] = {}
-    responses = tick.changes.responses
-    for number, seconds in zip(responses.rows.tolist(), responses.seconds.tolist(), strict=True):
-        answers.setdefault(number, []).append(seconds)
-    return answers
-
-
-def _median_us(seconds: list[float] | None) -> int | None:
-    return round(np.median(seconds) * 1e6) if seconds else None
+def _median_us(seconds: list[float]) -> int:
+    return round(float(np.median(seconds)) * 1e6)
 
 
 def _plain(dimension: str, text: str) -> str | int:
@@ -154,22 +194,29 @@ def _bytes(row: Row) -> tuple[int, int]:
     return int(str(row["bytes_sent"])) + int(str(row["bytes_received"])), int(str(row["established"]))
 
 
-def _described(tick: _Tick, number: int, changed: dict[str, int]) -> Row:
+def _described(tick: _Tick, number: int) -> Row:
+    # All but the counters.
     snapshot, raw = tick.snapshot, tick.changes.rows[number]
     born, established, ended = int(raw["born_ns"]), int(raw["established_ns"]), int(raw["ended_ns"])
     row: Row = {
         name: _plain(name, snapshot.names.text(name, int(snapshot.dimensions[name][number]))) for name in _SHOWN
     }
     latency = (established - born) // _US_NS if established and born and raw["direction"] == _OUT else None
-    row |= {name: changed[name] for name in _TRAFFIC}
     row["rtt_us"] = int(raw["srtt_us"]) or None
     row["connect_latency_us"] = latency
     row["lifetime_us"] = ((ended or snapshot.at_ns) - born) // _US_NS if born else None
     row["cookie"] = int(raw["cookie"])
-    return row | {name: changed[name] for name in _EVENTS}
+    return row
 
 
-def _summary(values: list[float]) -> dict[str, float | int] | None:
+def _with_counters(row: Row, counted: NDArray[np.int64], answer_us: int | None) -> Row:
+    changed = dict(zip(COUNTERS, counted.tolist(), strict=True))
+    traffic, events = ({name: changed[name] for name in names} for names in (_TRAFFIC, _EVENTS))
+    dimensions, rest = ({name: row[name] for name in names} for names in (_SHOWN, _TIMES))
+    return {**dimensions, **traffic, **rest, **events, "response_latency_us": answer_us}
+
+
+def _summary(values: array[float]) -> dict[str, float | int] | None:
     if not values:
         return None
     p50, p99 = np.percentile(values, [50, 99]).tolist()
