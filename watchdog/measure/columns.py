@@ -1,4 +1,4 @@
-"""Moving many wide rows fast: numpy copies a structured row field by field, and reads one field of it a cache line each.
+"""Moving many wide rows fast: numpy copies a structured row field by field, and reads of a field a cache line per row.
 
 Rows are copied as opaque bytes, and all fields that are needed are laid out one after the other in one go.
 """

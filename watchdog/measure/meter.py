@@ -13,6 +13,7 @@ from watchdog.kernel.collector import Reading
 from watchdog.kernel.layout import CONNECTION
 from watchdog.measure.catalogue import FAMILIES, METRICS, Kind
 from watchdog.measure.cgroup import Cgroups
+from watchdog.measure.columns import joined
 from watchdog.measure.deltas import Changes, Deltas
 from watchdog.measure.identity import Identity
 from watchdog.measure.names import HostNames, address_text
@@ -22,6 +23,7 @@ SELF = "bpf-watchdog"
 """The process in whose row the watchdog's own losses stand."""
 
 _TRAFFIC = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "retransmits")
+_OFFSETS = {name: offset for name, (_, offset, *_) in (CONNECTION.fields or {}).items()}
 _MAPPED = np.uint64(0xFFFF)  # ::ffff:0:0/96, upper half of the lower half
 
 
@@ -111,7 +113,7 @@ class Meter:
         rows = changes.rows
         columns = self._identity.codes(rows["owner"], at_ns)
         columns["process"][-1] = self.names.code("process", SELF, at_ns)
-        addresses = {end: _halves(rows[end]) for end in ("local", "remote")}
+        addresses = {end: _halves(rows, end) for end in ("local", "remote")}
         remote = addresses["remote"]
         ipv4 = (remote[:, 0] == 0) & (remote[:, 1] >> np.uint64(32) == _MAPPED)
         ipv4 |= rows["family"] == AF_INET
@@ -132,8 +134,10 @@ class Meter:
         return np.where(has_one, np.array(codes, np.uint32)[inverse.reshape(-1)], np.uint32(0)).astype(np.uint32)
 
 
-def _halves(raw: NDArray[np.uint8]) -> Halves:
-    return np.ascontiguousarray(raw).view(">u8").reshape(-1, 2).astype(np.uint64)
+def _halves(rows: NDArray[np.void], end: str) -> Halves:
+    words = rows.view("<u8").reshape(len(rows), -1)  # a copy of words is four times as fast as one of bytes
+    at = _OFFSETS[end] // words.itemsize
+    return np.ascontiguousarray(words[:, at : at + 2]).byteswap()
 
 
 def _with_self(changes: Changes, own: Mapping[str, int]) -> Changes:
@@ -144,7 +148,7 @@ def _with_self(changes: Changes, own: Mapping[str, int]) -> Changes:
         metrics[name][:count] = values
     for name, value in own.items():
         metrics[name][count] = value
-    rows = np.concatenate([changes.rows, np.zeros(1, CONNECTION)])
+    rows = joined([changes.rows, np.zeros(1, CONNECTION)])
     failure, late = np.append(changes.failure, np.uint8(0)), np.append(changes.late, False)
     return Changes(rows, failure, metrics, changes.responses, late)
 
