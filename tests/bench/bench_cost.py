@@ -1,8 +1,8 @@
 """What a message and a connection cost in the kernel while somebody watches, by the kernel's own account.
 
 Run with `python tests/bench/bench_cost.py`, as root. The account is that of BPF statistics: the run time of every
-program that the subject loaded, over the messages or connections of a generator; some 50 ns a run are the account's own.
-bpftrace hangs on perf tracepoints, whose cost is not in that account; the ratios of bench_rates.py hold it.
+program that the subject loaded, over the messages or connections of a generator; some 50 ns a run are the account's
+own. bpftrace hangs on perf tracepoints, whose cost is not in that account; the ratios of bench_rates.py hold it.
 """
 
 import statistics

@@ -59,8 +59,8 @@ class Names:
     def text(self, dimension, code):
         return str(code)
 
-    def all_texts(self, dimension):
-        return {}
+    def code_of(self, dimension, text):
+        return int(text)
 
 
 def rules():
