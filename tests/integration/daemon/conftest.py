@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ class Watchdog:
         self.wait_for = wait_for
         self.config, self.rules, self.state = folder / "watchdog.toml", folder / "rules.d", folder / "state"
         self.rules.mkdir()
+        self.command = COMMAND
         self.process: subprocess.Popen[bytes] | None = None
         self._log = folder / "stderr"
         self._log.touch()
@@ -46,7 +48,7 @@ class Watchdog:
         self._began_at = self._log.stat().st_size
         with self._log.open("ab") as log, self._output.open("ab") as output:
             self.process = subprocess.Popen(
-                [*command, COMMAND, *arguments],
+                [*command, self.command, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=log,
@@ -78,6 +80,14 @@ class Watchdog:
         """Make the state folder as systemd would for the service's account."""
         self.state.mkdir(0o700)
         os.chown(self.state, NOBODY, NOBODY)
+
+    def saved(self, query: str) -> list:
+        """Return what the state file holds, the daemon running or not: the first column of the query's rows."""
+        connection = sqlite3.connect(self.state / "state.sqlite3", timeout=5)
+        try:
+            return [row[0] for row in connection.execute(query)]
+        finally:
+            connection.close()
 
     def reload(self) -> str:
         """Have it read its files again; return what it says of that."""
@@ -148,6 +158,24 @@ class Storm:
         }
         return {**rule, **changes}
 
+    def crowd_rule(self, **changes: object) -> dict:
+        """Return a rule that finds it while it holds connections, however slow the machine is."""
+        crowd = {
+            "summary": "{process} holds {value} (limit {threshold})",
+            "metric": "open",
+            "stat": "last",
+            "where": {"process": self.name, "direction": "out"},
+            "fire_above": self.LIMIT,
+            "clear_below": self.LIMIT,
+        }
+        return self.rule(**{**crowd, **changes})
+
+    def hold(self) -> None:
+        self._order(f"hold {self.LIMIT + 1}")
+
+    def release(self) -> None:
+        self._order("release")
+
     def rage(self, rate: float = RATE) -> None:
         self._order(f"rage {rate}")
 
@@ -190,21 +218,26 @@ def storm(start_storm: Callable[[str], Storm]) -> Storm:
 
 @pytest.fixture
 def guarded(watchdog, server, storm):
-    """Return a function that starts the daemon with a rule against the storm and a webhook to be told."""
+    """Return a function that starts the daemon with a rule against what the storm holds, and a webhook to be told."""
 
     def start(**changes):
-        watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.rule(**changes)})
+        watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.crowd_rule(**changes)})
         watchdog.start()
 
     return start
 
 
 @pytest.fixture
-def told(server, wait_for):
-    """Return a function that waits until the webhook's notices have these states, and returns them."""
+def told(watchdog, server, wait_for):
+    """Return a function that waits until the webhook has taken notices of these states, and returns them.
+
+    Taken: the daemon has written down that it was answered. A notice killed before that would come again.
+    """
 
     def told(*expected):
+        done = "SELECT id FROM notices WHERE receiver = 'hook' AND state = 'done'"
         wait_for(lambda: len(server.notices()) >= len(expected), f"notices {expected}")
+        wait_for(lambda: len(watchdog.saved(done)) >= len(expected), f"{expected} to be written down as done")
         assert server.statuses() == list(expected)
         return list(server.notices().values())
 

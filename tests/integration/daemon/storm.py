@@ -1,7 +1,8 @@
 """A process that calls itself as told and opens connections to itself as told, so that the daemon has a culprit.
 
 Argument: its name. Orders, a line each on standard input, each answered by "done": `rage RATE` opens so many
-connections a second from then on (0: none), `open COUNT` opens so many at once.
+connections a second from then on (0: none), `open COUNT` opens so many at once, `hold COUNT` opens so many and keeps
+them open until `release`.
 """
 
 from __future__ import annotations
@@ -18,35 +19,63 @@ import time
 PR_SET_NAME = 15
 
 
-def main():
-    ctypes.CDLL(None).prctl(PR_SET_NAME, os.fsencode(sys.argv[1]), 0, 0, 0)
-    server = socket.create_server(("127.0.0.1", 0), backlog=1024)
+class Culprit:
+    """Opens connections to a listener of its own."""
 
-    def accept():
+    def __init__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self._rate, self._due = 0.0, 0.0
+        self._held = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def patience(self):
+        """Return the seconds until the next connection is due; None for ever."""
+        return max(0.0, self._due - time.monotonic()) if self._rate else None
+
+    def connect_in_time(self):
+        self._connect()
+        self._due += 1 / self._rate
+
+    def rage(self, rate):
+        self._rate, self._due = float(rate), time.monotonic()
+
+    def open(self, count):
+        for _ in range(int(count)):
+            self._connect()
+
+    def hold(self, count):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            for _ in range(int(count)):
+                self._held.append(socket.create_connection(server.getsockname()))
+                self._held.append(server.accept()[0])
+
+    def release(self):
+        while self._held:
+            self._held.pop().close()
+
+    def _connect(self):
+        socket.create_connection(self._listener.getsockname()).close()
+
+    def _accept(self):
         with contextlib.suppress(OSError):
             while True:
-                server.accept()[0].close()
+                self._listener.accept()[0].close()
 
-    def connect():
-        socket.create_connection(server.getsockname()).close()
 
-    threading.Thread(target=accept, daemon=True).start()
+def main():
+    ctypes.CDLL(None).prctl(PR_SET_NAME, os.fsencode(sys.argv[1]), 0, 0, 0)
+    culprit = Culprit()
+    orders = {name: getattr(culprit, name) for name in ("rage", "open", "hold", "release")}
     print("done", flush=True)
-    rate, due = 0.0, 0.0
     while True:
-        ordered, _, _ = select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()) if rate else None)
+        ordered, _, _ = select.select([sys.stdin], [], [], culprit.patience())
         if not ordered:
-            connect()
-            due += 1 / rate
+            culprit.connect_in_time()
             continue
         order = sys.stdin.readline().split()
         if not order:
             return
-        if order[0] == "rage":
-            rate, due = float(order[1]), time.monotonic()
-        else:
-            for _ in range(int(order[1])):
-                connect()
+        orders[order[0]](*order[1:])
         print("done", flush=True)
 
 

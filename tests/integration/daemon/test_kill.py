@@ -4,21 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
-import sqlite3
-
-
-def saved(watchdog, query):
-    """Return what the state file holds, the daemon running or not."""
-    connection = sqlite3.connect(watchdog.state / "state.sqlite3", timeout=5)
-    try:
-        return [value for (value,) in connection.execute(query)]
-    finally:
-        connection.close()
 
 
 def end(storm, watchdog, told):
     """End the storm and the daemon; return the notices, which must be those of one firing and one end."""
-    storm.rest()
+    storm.release()
     told("firing", "resolved")
     assert watchdog.terminate()[0] == 0
     return told("firing", "resolved")
@@ -27,7 +17,7 @@ def end(storm, watchdog, told):
 def test_while_the_receiver_hangs_with_the_first_notice(guarded, watchdog, server, storm, told, wait_for):
     server.answering.clear()
     guarded()
-    storm.rage()
+    storm.hold()
     wait_for(lambda: server.posts, "the request")
     watchdog.kill()
     server.answering.set()
@@ -42,10 +32,10 @@ def test_while_the_receiver_hangs_with_the_first_notice(guarded, watchdog, serve
 
 def test_while_the_receiver_hangs_with_the_last_notice(guarded, watchdog, server, storm, told, wait_for):
     guarded()
-    storm.rage()
+    storm.hold()
     told("firing")
     server.answering.clear()
-    storm.rest()
+    storm.release()
     wait_for(lambda: len(server.posts) == 2, "the request")
     watchdog.kill()
     server.answering.set()
@@ -60,7 +50,7 @@ def test_while_the_receiver_hangs_with_the_last_notice(guarded, watchdog, server
 
 def test_while_the_condition_holds(guarded, watchdog, server, storm, told):
     guarded()
-    storm.rage()
+    storm.hold()
     told("firing")
     watchdog.kill()
     watchdog.start()
@@ -73,12 +63,12 @@ def test_while_the_condition_holds(guarded, watchdog, server, storm, told):
 
 def test_while_the_alert_clears(guarded, watchdog, server, storm, told, wait_for):
     guarded(keep="3s")
-    storm.rage()
+    storm.hold()
     told("firing")
-    storm.rest()
+    storm.release()
 
     def clears():
-        [alert] = saved(watchdog, "SELECT state FROM alerts")
+        [alert] = watchdog.saved("SELECT state FROM alerts")
         return json.loads(alert)["stages"]["warning"]["cleared_ns"] is not None
 
     wait_for(clears, "the alert to begin to clear")
@@ -92,16 +82,16 @@ def test_while_the_alert_clears(guarded, watchdog, server, storm, told, wait_for
 def test_right_after_the_commit_while_nobody_listens(watchdog, unused_port, start_server, storm, wait_for):
     port = unused_port(socket.SOCK_STREAM)
     hook = {"type": "webhook", "url": f"http://127.0.0.1:{port}/"}
-    watchdog.configure({"hook": hook}, {"storm": storm.rule()})
+    watchdog.configure({"hook": hook}, {"storm": storm.crowd_rule()})
     watchdog.start()
-    storm.rage()
-    wait_for(lambda: saved(watchdog, "SELECT id FROM notices"), "the commit")
+    storm.hold()
+    wait_for(lambda: watchdog.saved("SELECT id FROM notices"), "the commit")
     watchdog.kill()
-    committed = saved(watchdog, "SELECT id FROM notices")
+    committed = watchdog.saved("SELECT id FROM notices")
     server = start_server(port)
     watchdog.start()
     wait_for(lambda: server.posts, "the notice")
-    storm.rest()
+    storm.release()
     wait_for(lambda: len(server.posts) == 2, "the end")
     assert watchdog.terminate()[0] == 0
 

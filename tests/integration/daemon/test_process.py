@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from watchdog.kernel import libbpf
+from watchdog.kernel.privileges import account
 
 # As the unit starts it: its own account, two ambient capabilities.
 AS_SERVICE = [
     "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
     "--inh-caps=+bpf,+perfmon", "--ambient-caps=+bpf,+perfmon",
 ]  # fmt: skip
+NOBODY = 65534
 MOST_KILOBYTES = 60 * 1024
 
 
@@ -21,7 +23,11 @@ def bpf_objects(pid):
     """Return the ids of the programs that a process holds, and its links by id with what they attach to."""
     programs, links = set(), {}
     for file in Path(f"/proc/{pid}/fdinfo").iterdir():
-        facts = dict(line.split(":\t", 1) for line in file.read_text().splitlines() if ":\t" in line)
+        try:
+            lines = file.read_text().splitlines()
+        except FileNotFoundError:  # open for the length of a tick
+            continue
+        facts = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
         if "prog_id" in facts:
             programs.add(int(facts["prog_id"]))
         if "link_id" in facts:
@@ -52,13 +58,13 @@ def test_it_holds_no_privilege_no_compiler_little_memory_and_no_program_on_the_d
             "near": {"type": "syslog", "address": rsyslog.address("log5424")},
             "terminal": {"type": "console"},
         },
-        rules={"storm": storm.rule()},
+        rules={"storm": storm.crowd_rule()},
     )
     pinned = set(Path("/sys/fs/bpf").rglob("*"))
     watchdog.start(*started)
-    storm.rage()
+    storm.hold()
     rsyslog.arrived(2)
-    storm.rest()
+    storm.release()
     rsyslog.arrived(4)
     process = Path(f"/proc/{watchdog.process.pid}")
     lines = (process / "status").read_text().splitlines()
@@ -67,7 +73,10 @@ def test_it_holds_no_privilege_no_compiler_little_memory_and_no_program_on_the_d
     _, links = bpf_objects(watchdog.process.pid)
 
     assert {status[name] for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {"0" * 16}
-    assert (status["Uid"], status["Gid"]) == ("\t".join(["65534"] * 4),) * 2
+    uid, gid = (NOBODY, NOBODY) if started else (account().pw_uid, account().pw_gid)
+    assert uid != 0
+    assert status["Uid"].split() == [str(uid)] * 4  # real, effective, saved, of the file system
+    assert status["Gid"].split() == [str(gid)] * 4
     assert (status["Groups"], status["NoNewPrivs"]) == ("", "1")
     assert "libbpf" in maps
     assert "LLVM" not in maps

@@ -16,21 +16,21 @@ def test_it_stops_in_time_though_the_receiver_hangs_and_tells_after_the_next_sta
 ):
     server.answering.clear()
     guarded()
-    storm.rage()
+    storm.hold()
     wait_for(lambda: server.posts, "the request")
     code, took = watchdog.terminate()
     assert (code, took < STOP_SECONDS) == (0, True)
     server.answering.set()
     watchdog.start()
     wait_for(lambda: len(server.posts) == 2, "the copy")
-    storm.rest()
+    storm.release()
     told("firing", "resolved")
 
 
 def test_it_stops_in_time_in_the_middle_of_a_reload_too(guarded, watchdog, server, storm, wait_for):
     server.answering.clear()
     guarded()
-    storm.rage()
+    storm.hold()
     wait_for(lambda: server.posts, "the request")
     watchdog.process.send_signal(signal.SIGHUP)
     code, took = watchdog.terminate()
@@ -61,10 +61,10 @@ def test_a_reload_brings_rules_into_force_and_tells_the_end_of_those_that_are_go
 ):
     hook = {"hook": server.as_receiver()}
     guarded()
-    storm.rage()
+    storm.hold()
     told("firing")
-    second = storm.rule(fire_above=storm.LIMIT + 1)
-    watchdog.configure(hook, {"storm": storm.rule(), "second": second})
+    second = storm.crowd_rule(fire_above=storm.LIMIT - 1, clear_below=storm.LIMIT - 1)
+    watchdog.configure(hook, {"storm": storm.crowd_rule(), "second": second})
     assert "reloaded: 2 rules from" in watchdog.reload()
     assert alerts_of(told("firing", "firing")) == [("storm", "firing"), ("second", "firing")]
     watchdog.configure(hook, {"second": second})
@@ -72,7 +72,7 @@ def test_a_reload_brings_rules_into_force_and_tells_the_end_of_those_that_are_go
     last = told("firing", "firing", "resolved")[-1]
     assert alerts_of([last]) == [("storm", "resolved")]
     assert last["alerts"][0]["annotations"]["reason"] == "rule removed"
-    storm.rest()
+    storm.release()
     assert alerts_of(told("firing", "firing", "resolved", "resolved")[-1:]) == [("second", "resolved")]
 
 
@@ -80,9 +80,9 @@ def test_broken_files_leave_the_old_ones_in_force_and_the_log_names_the_lines(gu
     guarded()
     rules, settings = watchdog.rules / "test.toml", watchdog.config
     right = {file: file.read_text() for file in (rules, settings)}
-    rules.write_text(right[rules].replace('"connects"', '"conects"'))
+    rules.write_text(right[rules].replace('"open"', '"opn"'))
     settings.write_text(right[settings].replace('"webhook"', '"webhok"'))
-    metric = right[rules].splitlines().index('metric = "connects"') + 1
+    metric = right[rules].splitlines().index('metric = "open"') + 1
     kind = right[settings].splitlines().index('type = "webhook"') + 1
     refusal = watchdog.reload()
     assert [line.split(" ", 1)[1] for line in refusal.splitlines()[:1]] == [
@@ -90,16 +90,16 @@ def test_broken_files_leave_the_old_ones_in_force_and_the_log_names_the_lines(gu
     ]
     assert sorted(refusal.splitlines()[1:]) == sorted(
         [
-            f'{rules}:{metric}: rule.metric: unknown metric "conects": did you mean "connects"?',
+            f'{rules}:{metric}: rule.metric: unknown metric "opn": did you mean "open"?',
             f'{settings}:{kind}: receiver.type: unknown type "webhok": did you mean "webhook"?',
         ]
     )
-    storm.rage()
+    storm.hold()
     told("firing")
     for file, text in right.items():
         file.write_text(text)
     assert "reloaded: 1 rules from" in watchdog.reload()
-    storm.rest()
+    storm.release()
     told("firing", "resolved")
 
 
@@ -107,7 +107,7 @@ def test_files_that_only_root_can_read_are_refused_by_a_daemon_that_no_longer_is
     guarded()
     watchdog.config.chmod(0o600)
     assert f"{watchdog.config}:1: file: cannot read: Permission denied\n" in watchdog.reload()
-    storm.rage()
+    storm.hold()
     told("firing")
 
 
@@ -115,12 +115,12 @@ def test_a_receiver_that_a_reload_adds_is_told_what_fires_and_the_others_hear_no
     guarded, watchdog, server, other_server, storm, told, wait_for
 ):
     guarded()
-    storm.rage()
+    storm.hold()
     told("firing")
-    watchdog.configure({"hook": server.as_receiver(), "new": other_server.as_receiver()}, {"storm": storm.rule()})
+    watchdog.configure({"hook": server.as_receiver(), "new": other_server.as_receiver()}, {"storm": storm.crowd_rule()})
     watchdog.reload()
     wait_for(lambda: other_server.posts, "the new receiver's notice")
-    storm.rest()
+    storm.release()
     wait_for(lambda: len(other_server.posts) == 2, "the end")
 
     assert other_server.statuses() == ["firing", "resolved"]

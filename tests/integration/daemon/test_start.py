@@ -80,7 +80,7 @@ def test_a_second_daemon_on_the_same_state_is_refused_and_the_first_goes_on(guar
         f"bpf-watchdog: another bpf-watchdog uses {watchdog.state}; stop it first, "
         "or give this one its own folder (--state-dir)\n"
     )
-    storm.rage()
+    storm.hold()
     told("firing")
 
 

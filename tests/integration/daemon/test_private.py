@@ -1,0 +1,91 @@
+"""Files that root can read and the daemon's account cannot: a checkout in root's home, settings of mode 0600."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+from watchdog.kernel.privileges import ACCOUNT
+
+REMEDY = (
+    f"it must be readable to the account {ACCOUNT}: chgrp {ACCOUNT} and chmod 640 (the folder: 750),"
+    " or keep it in /etc/bpf-watchdog"
+)
+
+
+def test_from_a_private_checkout_it_guards_judges_and_reloads(
+    watchdog, private_command, server, storm, told, wait_for, open_folder
+):
+    watchdog.command = private_command
+    watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.rule()})
+    watchdog.start()
+    storm.rage()
+    told("firing")
+    assert "reloaded: 1 rules from" in watchdog.reload()
+    storm.rest()
+    told("firing", "resolved")
+
+    assert "Error" not in watchdog.log()
+    assert "refused" not in watchdog.log()
+    assert watchdog.terminate()[0] == 0
+
+
+def test_the_shipped_rules_of_a_private_checkout_can_be_read_again_and_are_named_as_people_know_them(
+    installation, private_command, open_folder, wait_for
+):
+    rules = installation / "rules"
+    log = open_folder / "log"
+    with log.open("wb") as output:
+        daemon = subprocess.Popen([private_command, "run", "--state-dir", open_folder / "state"], stderr=output)
+    try:
+        wait_for(lambda: "SIGHUP reads" in log.read_text(), "the daemon")
+        daemon.send_signal(signal.SIGHUP)
+        wait_for(lambda: "reloaded" in log.read_text(), "the reload")
+    finally:
+        daemon.terminate()
+        daemon.wait(15)
+
+    assert log.read_text().count(f" from {rules} (shipped)") == 2
+    assert "refused" not in log.read_text()
+
+
+def test_other_commands_work_from_a_private_checkout_too(private_command):
+    for arguments in (["doctor"], ["sample", "--for", "1s"], ["check"]):
+        done = subprocess.run([private_command, *arguments], check=False, capture_output=True, text=True, cwd="/")
+        assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stdout + done.stderr
+
+
+def test_what_a_reload_could_not_read_is_told_at_the_start(watchdog, server, storm, told):
+    secret = watchdog.config.with_name("secret")
+    secret.write_text("made-up")
+    secret.chmod(0o600)
+    hook = server.as_receiver(hmac_secret_file=str(secret))
+    watchdog.configure({"hook": hook}, {"storm": storm.rule()})
+    watchdog.start()
+    line = watchdog.config.read_text().splitlines().index(f'hmac_secret_file = "{secret}"') + 1
+    warned = (
+        "a reload (SIGHUP) would be refused, though the start was not:\n"
+        f"{watchdog.config}:{line}: receiver.hmac_secret_file: cannot read '{secret}': Permission denied: {REMEDY}\n"
+    )
+
+    assert warned in watchdog.log()
+    storm.rage()
+    told("firing")
+
+
+def test_a_folder_that_is_closed_later_is_not_taken_for_missing(watchdog, open_folder, server, storm, told):
+    inner = Path(open_folder, "inner")
+    inner.mkdir()
+    watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.rule()})
+    watchdog.rules = watchdog.rules.rename(inner / "rules.d")
+    watchdog.start()
+    inner.chmod(0o700)
+    refusal = watchdog.reload()
+
+    assert "reload refused, the old rules stay in force:\n" in refusal
+    assert f"{watchdog.rules}:1: file: cannot read: Permission denied: {REMEDY}\n" in refusal
+    storm.rage()
+    told("firing")
+    inner.chmod(0o755)
+    assert "reloaded: 1 rules" in watchdog.reload()
