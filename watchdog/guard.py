@@ -137,6 +137,7 @@ class Guard:
             self._deliver()
 
     def _follow(self) -> None:
+        self._meter.names.hold(self._engine.silent_ns)
         # Programs that run at every message are attached only while a rule reads what they measure.
         wanted = ON_DEMAND & self._engine.needs
         if wanted and not self._collector.follow_messages(True):

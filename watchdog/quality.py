@@ -19,6 +19,7 @@ class Quality:
     datagrams_lost: int = 0  # UDP messages that were not counted
     programs_missed: int = 0  # runs the kernel skipped (bpf_prog_info.recursion_misses): events lost
     late_bytes: int = 0  # of connections seen for the first time in long: in no rate, for they are no news
+    names_full: int = 0  # connections some name of whose owner is not known, there being too many names
     unattributed_bytes: int = 0  # bytes whose process is not known
     pass_seconds: float = 0.0  # what the pass over live sockets took
     late_seconds: float = 0.0  # how much later than planned this tick began

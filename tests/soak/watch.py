@@ -40,8 +40,8 @@ def main():
     while True:
         ended = bool(select.select([sys.stdin], [], [], 1)[0])
         snapshot = meter.advance(collector.read(), clock.wall())
-        codes = [code for code, text in snapshot.names.all_texts("exe").items() if text == sys.argv[1]]
-        ours = snapshot.dimensions["exe"] == codes[0] if codes else slice(0)
+        code = snapshot.names.code_of("exe", sys.argv[1])
+        ours = slice(0) if code is None else snapshot.dimensions["exe"] == code
         totals.update({name: int(snapshot.metrics[name][ours].sum()) for name in COUNTED})
         lost.update({part.name: getattr(snapshot.quality, part.name) for part in fields(Quality) if part.type == "int"})
         lifecycle.advance(engine.observe(snapshot, lifecycle.watched()), snapshot.at_ns, clock.wall())

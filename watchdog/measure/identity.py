@@ -2,96 +2,117 @@
 
 from __future__ import annotations
 
-import pwd
-from dataclasses import dataclass
-from functools import lru_cache
+from collections import deque
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.clock import SECOND_NS
 from watchdog.kernel.layout import OWNER
-from watchdog.measure.catalogue import UNATTRIBUTED
+from watchdog.measure.catalogue import UNATTRIBUTED, UNKNOWN
 from watchdog.measure.cgroup import Cgroups, unit_and_container
-from watchdog.measure.names import HORIZON_NS, HostNames
+from watchdog.measure.names import HostNames
 from watchdog.measure.snapshot import Codes
+from watchdog.measure.table import NEVER_NS, Slots, SlotTable
+from watchdog.measure.users import Users
 
 _NAMED = ("process", "exe", "user", "unit", "container")
+_USER = _NAMED.index("user")
 _WORDS = OWNER.itemsize // 8
-# Odd multipliers of a multiply-and-add hash over the owner's words.
-_MULTIPLIERS = np.array([pow(0x9E3779B97F4A7C15, 2 * word + 3, 1 << 64) for word in range(_WORDS)], np.uint64)
-_REFRESH_NS = 60 * SECOND_NS
-
-
-@dataclass(slots=True)
-class _Process:
-    codes: tuple[int, ...]
-    texts: tuple[str, ...]
-    used_ns: int
+_UID_WORD = 2  # tgid in its lower half, uid in the upper one
+_NOBODY = 0  # the slot of owners beyond the bound: none of their names is known
+_MOST = 1 << 17  # owners at a time, 20 MB
+_KEPT_TICKS = 8  # that an owner may miss: whoever has a connection is there at each
+_AGAIN = 256  # owners that are looked up again in one tick, not all having been known before
+_NOTE_NS = 15 * SECOND_NS
 
 
 class Identity:
-    """Resolves owners once each and remembers them."""
+    """Resolves owners once each, and remembers them for as long as they come."""
 
-    def __init__(self, names: HostNames, cgroups: Cgroups) -> None:
+    def __init__(self, names: HostNames, cgroups: Cgroups, users: Users) -> None:
         """Give codes out of `names`."""
         self._names = names
         self._cgroups = cgroups
-        self._processes: dict[int, _Process] = {}
-        self._cleaned_ns = 0
+        self._users = users
+        # By all of the owner's bytes, so that nobody passes for somebody else.
+        self._owners = SlotTable([np.uint64] * _WORDS, reserved=_NOBODY + 1, most=_MOST)
+        self._codes = np.full((_NOBODY + 1, len(_NAMED)), UNKNOWN, np.uint32)
+        self._known = np.ones(_NOBODY + 1, np.bool_)
+        self._ticks_ns = deque([NEVER_NS], maxlen=_KEPT_TICKS)
+        self._noted_ns = NEVER_NS
+        self._users_shown: dict[int, str] = {}
 
     def codes(self, owners: NDArray[np.void], at_ns: int) -> dict[str, Codes]:
         """Return the code columns `process exe pid user unit container`, each (n,), for `owners`, (n,) of `OWNER`."""
-        words = np.ascontiguousarray(owners).view("<u8").reshape(-1, _WORDS)
-        keys = (words * _MULTIPLIERS).sum(axis=1, dtype=np.uint64)
-        unique, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-        table = np.empty((len(unique), len(_NAMED)), np.uint32)
-        for number, (key, index) in enumerate(zip(unique.tolist(), first.tolist(), strict=True)):
-            table[number] = self._process(key, owners[index], at_ns).codes
-        self._clean(at_ns)
-        columns = {name: table[inverse, column] for column, name in enumerate(_NAMED)}
+        words = np.ascontiguousarray(np.ascontiguousarray(owners).view("<u8").reshape(-1, _WORDS).T)
+        slots = self._owners.assign(list(words), at_ns, self._ticks_ns[0])
+        self._ticks_ns.append(at_ns)
+        slots[slots < 0] = _NOBODY
+        self._resolve_new(at_ns)
+        self._resolve_again(slots, at_ns)
+        if len(self._owners.founded) or at_ns - self._noted_ns >= _NOTE_NS:
+            self._note_users(at_ns)
+        if at_ns - self._noted_ns >= _NOTE_NS:
+            self._note_use(at_ns)
+        columns = {name: self._codes[slots, column] for column, name in enumerate(_NAMED)}
         columns["pid"] = owners["tgid"].astype(np.uint32)
         return columns
 
-    def _process(self, key: int, owner: np.void, at_ns: int) -> _Process:
-        process = self._processes.get(key)
-        if process is None:
-            texts = self._resolve(owner)
-            process = self._processes[key] = _Process((), texts, 0)
-        if at_ns - process.used_ns > _REFRESH_NS or not process.codes:
-            process.codes = tuple(
-                self._names.code(name, text, at_ns) for name, text in zip(_NAMED, process.texts, strict=True)
-            )
-            process.used_ns = at_ns
-        return process
+    def _resolve_new(self, at_ns: int) -> None:
+        grown = self._owners.capacity - len(self._codes)
+        if grown:
+            self._codes = np.concatenate((self._codes, np.zeros((grown, len(_NAMED)), np.uint32)))
+            self._known = np.concatenate((self._known, np.zeros(grown, np.bool_)))
+        self._resolve(self._owners.founded, at_ns)
 
-    def _resolve(self, owner: np.void) -> tuple[str, ...]:
-        pid = int(owner["tgid"])
-        if not pid:
-            return (UNATTRIBUTED, "", "", "", "")
-        comm, exe = os_text(bytes(owner["comm"])), os_text(bytes(owner["exe"]))
-        unit, container = unit_and_container(self._cgroups.path(pid, int(owner["cgroup_id"])))
-        return (comm, exe, _user(int(owner["uid"])), unit, container)
+    def _resolve_again(self, slots: Slots, at_ns: int) -> None:
+        unknown = slots[~self._known[slots]]
+        if len(unknown):
+            self._resolve(np.unique(unknown)[:_AGAIN], at_ns)
 
-    def _clean(self, at_ns: int) -> None:
-        if at_ns - self._cleaned_ns < HORIZON_NS // 12:
-            return
-        self._cleaned_ns = at_ns
-        # Half the horizon: whoever comes back gets codes that are still known.
-        gone = [key for key, process in self._processes.items() if process.used_ns < at_ns - HORIZON_NS // 2]
-        for key in gone:
-            del self._processes[key]
+    def _resolve(self, slots: Slots, at_ns: int) -> None:
+        owners = np.stack([word[slots] for word in self._owners.keys], axis=1).view(OWNER).reshape(-1)
+        for slot, owner in zip(slots.tolist(), map(tuple, owners.tolist()), strict=True):
+            texts, settled = self._texts(owner, at_ns)
+            codes = [self._names.code(name, text, at_ns) for name, text in zip(_NAMED, texts, strict=True)]
+            self._codes[slot] = codes
+            self._known[slot] = settled and UNKNOWN not in codes
+
+    def _texts(self, owner: tuple[Any, ...], at_ns: int) -> tuple[tuple[str, ...], bool]:
+        """Return the texts of an owner, and whether they are all that will ever be known."""
+        start_ns, cgroup_id, tgid, uid, comm, exe = owner
+        if not tgid:
+            return (UNATTRIBUTED, "", "", "", ""), True
+        path = self._cgroups.path(tgid, start_ns, cgroup_id, at_ns)
+        unit, container = unit_and_container(path or "")
+        return (os_text(comm), os_text(exe), self._users.name(uid), unit, container), path is not None
+
+    def _note_users(self, at_ns: int) -> None:
+        """Have users' names looked up, and take in those that became known."""
+        kept = self._owners.seen_ns[: self._owners.size] > self._ticks_ns[0]
+        words = self._owners.keys[_UID_WORD][: self._owners.size]
+        uids, attributed = words >> np.uint64(32), words.astype(np.uint32) != 0
+        used = np.unique(uids[kept]).tolist()
+        self._users.update(used, at_ns)
+        shown = {uid: self._users.name(uid) for uid in used}
+        for uid, name in shown.items():
+            if self._users_shown.get(uid, name) != name:
+                same = np.flatnonzero(kept & (uids == uid) & attributed)
+                self._codes[same, _USER] = code = self._names.code("user", name, at_ns)
+                self._known[same] &= code != UNKNOWN
+        self._users_shown = shown
+
+    def _note_use(self, at_ns: int) -> None:
+        """Note which names are in use, and forget those that were not for long."""
+        used = self._owners.seen_ns[: self._owners.size] > self._noted_ns
+        self._noted_ns = at_ns
+        for column, name in enumerate(_NAMED):
+            self._names.used(name, np.unique(self._codes[: self._owners.size][used, column]).tolist(), at_ns)
         self._names.forget(at_ns)
 
 
 def os_text(raw: bytes) -> str:
     """Return bytes of the kernel as text; what is not UTF-8 is kept as lone surrogates."""
     return raw.decode("utf-8", "surrogateescape")
-
-
-@lru_cache(4096)
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)

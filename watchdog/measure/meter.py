@@ -11,18 +11,20 @@ from numpy.typing import NDArray
 
 from watchdog.kernel.collector import Reading
 from watchdog.kernel.layout import CONNECTION
-from watchdog.measure.catalogue import FAMILIES, METRICS, Kind
+from watchdog.measure.catalogue import ABSENT, FAMILIES, METRICS, UNKNOWN, Kind
 from watchdog.measure.cgroup import Cgroups
 from watchdog.measure.columns import joined
 from watchdog.measure.deltas import Changes, Deltas
 from watchdog.measure.identity import Identity
-from watchdog.measure.names import HostNames, address_text
+from watchdog.measure.names import HostNames
 from watchdog.measure.snapshot import Codes, Halves, Numbers, Snapshot
+from watchdog.measure.users import Users
 
 SELF = "bpf-watchdog"
 """The process in whose row the watchdog's own losses stand."""
 
 _TRAFFIC = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "retransmits")
+_NO_ADDRESS = np.uint64(2**64 - 1)  # both halves
 _OFFSETS = {name: offset for name, (_, offset, *_) in (CONNECTION.fields or {}).items()}
 _MAPPED = np.uint64(0xFFFF)  # ::ffff:0:0/96, upper half of the lower half
 
@@ -65,7 +67,7 @@ class Meter:
         """Start with a baseline to come."""
         self.names = HostNames()
         self._deltas = Deltas()
-        self._identity = Identity(self.names, Cgroups())
+        self._identity = Identity(self.names, Cgroups(), Users())
         self._previous_ns: int | None = None
 
     def advance(self, reading: Reading, wall: float, ticks: Ticks = ON_TIME) -> Snapshot:
@@ -82,8 +84,11 @@ class Meter:
         changes = self._deltas.advance(reading)
         unattributed = changes.rows["owner"]["tgid"] == 0
         moved = changes.metrics["bytes_sent"] + changes.metrics["bytes_received"]
+        who = self._identity.codes(changes.rows["owner"], reading.at_ns)
+        nameless = np.any([codes == UNKNOWN for codes in who.values()], axis=0)
         quality = replace(
             reading.quality,
+            names_full=int(nameless.sum()),
             unattributed_bytes=int(moved[unattributed].sum()),
             late_bytes=int(moved[changes.late].sum()),
             late_seconds=ticks.late_seconds,
@@ -92,13 +97,14 @@ class Meter:
             lost_samples=ticks.lost_samples,
         )
         lost = quality.ledger_full + quality.sums_full + quality.storage_failed + quality.programs_missed
+        lost += quality.names_full
         changes = _with_self(
             changes, {"lost_connections": lost, "missed_ticks": ticks.missed, "failed_ticks": ticks.failed}
         )
         answers = changes.responses.rows
         elapsed = 0 if self._previous_ns is None else reading.at_ns - self._previous_ns
         self._previous_ns = reading.at_ns
-        dimensions, addresses = self._dimensions(changes, reading.at_ns)
+        dimensions, addresses = self._dimensions(changes, who, reading.at_ns)
         metrics = dict(changes.metrics)
         for name in _TRAFFIC:
             metrics[name] = np.where(changes.late, 0, metrics[name])
@@ -109,29 +115,49 @@ class Meter:
         snapshot = Snapshot(reading.at_ns, elapsed, wall, dimensions, metrics, addresses, self.names, quality)
         return changes, snapshot
 
-    def _dimensions(self, changes: Changes, at_ns: int) -> tuple[_Dimensions, dict[str, Halves]]:
+    def _dimensions(
+        self, changes: Changes, who: Mapping[str, Codes], at_ns: int
+    ) -> tuple[_Dimensions, dict[str, Halves]]:
         rows = changes.rows
-        columns = self._identity.codes(rows["owner"], at_ns)
+        columns = {name: np.append(codes, np.uint32(ABSENT)) for name, codes in who.items()}
         columns["process"][-1] = self.names.code("process", SELF, at_ns)
         addresses = {end: _halves(rows, end) for end in ("local", "remote")}
         remote = addresses["remote"]
         ipv4 = (remote[:, 0] == 0) & (remote[:, 1] >> np.uint64(32) == _MAPPED)
         ipv4 |= rows["family"] == AF_INET
         family = np.where(ipv4, FAMILIES.index("ipv4"), FAMILIES.index("ipv6"))
-        columns["family"] = np.where(rows["family"] == 0, 0, family).astype(np.uint32)
+        columns["family"] = family.astype(np.uint32)
         columns["failure"] = changes.failure.astype(np.uint32)
         for name in ("netns", "direction", "local_port", "remote_port", "state"):
             columns[name] = rows[name].astype(np.uint32)
-        lazy = {
-            end: (lambda end=end: self._address_codes(end, addresses[end], rows["cookie"] != 0, at_ns))
-            for end in addresses
-        }
+        missing = _missing(rows)
+        apart = missing != 0
+        for name in ("local_port", "remote_port", "state", "failure"):
+            columns[name][apart] = missing[apart]
+        for name in ("family", "direction", "netns"):  # some of these rows have them
+            blank = apart & (rows[name] == 0)
+            columns[name][blank] = missing[blank]
+        for halves in addresses.values():
+            halves[apart] = _NO_ADDRESS
+        lazy = {end: (lambda end=end: self._address_codes(end, addresses[end], missing, at_ns)) for end in addresses}
         return _Dimensions(columns, lazy), addresses
 
-    def _address_codes(self, end: str, halves: Halves, has_one: NDArray[np.bool_], at_ns: int) -> Codes:
-        unique, inverse = np.unique(halves, axis=0, return_inverse=True)
-        codes = [self.names.code(end, address_text(upper, lower), at_ns) for upper, lower in unique.tolist()]
-        return np.where(has_one, np.array(codes, np.uint32)[inverse.reshape(-1)], np.uint32(0)).astype(np.uint32)
+    def _address_codes(self, end: str, halves: Halves, missing: Codes, at_ns: int) -> Codes:
+        codes = missing.copy()
+        there = missing == 0
+        codes[there] = self.names.address_codes(end, halves[there], at_ns)
+        return codes
+
+
+def _missing(rows: NDArray[np.void]) -> Codes:
+    """Return 0 for connections; for others, the code in the dimensions that they lack.
+
+    What was folded into sums lost them; UDP, which has a family, and the watchdog's own row, the last, never had them.
+    """
+    missing = np.where(rows["family"] == 0, UNKNOWN, ABSENT).astype(np.uint32)
+    missing[-1] = ABSENT
+    missing[rows["cookie"] != 0] = 0
+    return missing
 
 
 def _halves(rows: NDArray[np.void], end: str) -> Halves:

@@ -26,8 +26,8 @@ class Names(Protocol):
         """Return the text of `code` in `dimension`, as a rule file would write it."""
         ...
 
-    def all_texts(self, dimension: str) -> Mapping[int, str]:
-        """Return the text of every code that a `Values.NAME` dimension has now."""
+    def code_of(self, dimension: str, text: str) -> int | None:
+        """Return the code of a name or an address, None while it has none."""
         ...
 
 
@@ -38,11 +38,12 @@ class Snapshot:
     `at_ns`: CLOCK_BOOTTIME at the end of the pass. `elapsed_ns`: measured time since the previous snapshot, what rates
     divide by; 0 in the first one, whose rows are baselines. `wall`: for display only.
     `dimensions`: by name, (n,) uint32 codes; equal codes mean equal values. Names are interned, numbers and choices are
-    their own code (choices: index into `Dimension.choices`), addresses are interned.
+    their own code (choices: index into `Dimension.choices`), addresses are interned. Rows whose value was lost have
+    `UNKNOWN`, rows that have no such value `ABSENT`.
     `metrics`: by name, (n,) float64: counters hold the change in this tick, gauges the value now (0 where the
     connection has ended), distributions one value or NaN for none; seconds for times.
     `addresses`: for `local` and `remote`, (n, 2) uint64: upper and lower half of the IPv6 address in host order,
-    IPv4 as ::ffff:a.b.c.d.
+    IPv4 as ::ffff:a.b.c.d, all ones where there is none.
     """
 
     at_ns: int

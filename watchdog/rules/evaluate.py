@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from watchdog.measure.snapshot import Snapshot
+from watchdog.measure.table import NEVER_NS
 from watchdog.rules.expression import metrics_of
 from watchdog.rules.groups import Groups
 from watchdog.rules.judge import OVERFLOW, Judge, Tick, Verdict, mildest
@@ -28,7 +29,8 @@ class Engine:
         self._parts = Parts()
         self._judges: list[Judge] = []
         self._since_ns: dict[object, int | None] = {}
-        self._silent_ns = 0
+        self._folded_ns = self._nameless_ns = NEVER_NS  # when detail was lost last
+        self.silent_ns = 0
         self._failures: list[Exception] = []
         self.needs: frozenset[str] = frozenset()
         self.replace(rules)
@@ -36,7 +38,8 @@ class Engine:
     def replace(self, rules: Iterable[Rule]) -> None:
         """Judge by `rules` from now on; windows of rules whose definition is unchanged keep what they hold.
 
-        `needs` then names the metrics and dimensions that snapshots must have.
+        `needs` then names the metrics and dimensions that snapshots must have, and `silent_ns` says for how long a name
+        may be spoken of after it was seen last.
         """
         rules = list(rules)
         parts = Parts(self._parts)
@@ -46,7 +49,7 @@ class Engine:
         self._watch_thresholds()
         self._selection.keep(condition for rule in rules for condition in rule.where)
         self._since_ns = {rule.definition: self._since_ns.get(rule.definition) for rule in rules}
-        self._silent_ns = max((2 * rule.window_ns for rule in rules), default=0)
+        self.silent_ns = max((2 * rule.window_ns for rule in rules), default=0)
         self.needs = frozenset(name for rule in rules for name in _needs(rule))
 
     def observe(self, snapshot: Snapshot, watched: Collection[tuple[str, Labels]]) -> list[Verdict]:
@@ -84,10 +87,14 @@ class Engine:
         """Let every part take in the tick: first time, then groups and rows, then what is measured."""
         for span in self._parts.all(Span):
             span.push(snapshot.at_ns, snapshot.elapsed_ns, incomplete=snapshot.quality.incomplete)
+        if snapshot.quality.ledger_full:
+            self._folded_ns = snapshot.at_ns
+        if snapshot.quality.names_full:
+            self._nameless_ns = snapshot.at_ns
         for definition, since_ns in self._since_ns.items():
             if since_ns is None or not snapshot.elapsed_ns:
                 self._since_ns[definition] = snapshot.at_ns - snapshot.elapsed_ns
-        frames = {groups: frame(groups, snapshot, self._silent_ns) for groups in self._parts.all(Groups)}
+        frames = {groups: frame(groups, snapshot, self.silent_ns) for groups in self._parts.all(Groups)}
         for view in self._parts.all(View):
             view.load(frames[view.groups], self._selection)
         for tally in self._parts.all(Tally):
@@ -102,8 +109,19 @@ class Engine:
         rule, span = judge.rule, judge.measured.span
         since_ns = self._since_ns[rule.definition]
         filled = since_ns is not None and since_ns <= snapshot.at_ns - span.window_ns
-        gate_complete = judge.gate is None or not judge.gate.span.incomplete
-        return Tick(snapshot, filled=filled, complete=gate_complete and not span.incomplete)
+        complete = not span.incomplete and (judge.gate is None or not judge.gate.span.incomplete)
+        window_ns = span.window_ns if judge.gate is None else rule.window_ns
+        complete &= self._lost_ns(judge) <= snapshot.at_ns - window_ns
+        return Tick(snapshot, filled=filled, complete=complete)
+
+    def _lost_ns(self, judge: Judge) -> int:
+        """Return when detail that the rule depends on was lost last."""
+        lost_ns = judge.measured.view.groups.lost_ns
+        if judge.reads_detail:
+            lost_ns = max(lost_ns, self._folded_ns)
+        if judge.selects_names:
+            lost_ns = max(lost_ns, self._nameless_ns)
+        return lost_ns
 
     def _by_measured(self) -> Iterable[tuple[Combined | Ranked, list[Judge]]]:
         """Bring together the rules that read the same values, so that those exist for one set of rules at a time."""

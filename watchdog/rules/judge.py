@@ -19,11 +19,11 @@ from typing import Final
 
 import numpy as np
 
-from watchdog.measure.catalogue import METRICS, Kind
+from watchdog.measure.catalogue import DIMENSIONS, METRICS, Kind, Values
 from watchdog.measure.snapshot import Numbers, Snapshot
+from watchdog.measure.table import Slots
 from watchdog.rules.arithmetic import never_too_high
 from watchdog.rules.expression import metrics_of
-from watchdog.rules.groups import Slots
 from watchdog.rules.ranking import Ranked
 from watchdog.rules.schema import Labels, Rule, Severity, Statistic, Thresholds
 from watchdog.rules.select import Mask
@@ -38,6 +38,7 @@ INCOMPLETE: Final = "input incomplete"
 GATED: Final = "only_if does not hold"
 
 _COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+FOLDED: Final = frozenset(("local", "local_port", "remote", "remote_port", "family", "state", "failure"))
 _NO_SLOTS = np.zeros(0, dtype=np.int32)
 
 
@@ -78,6 +79,8 @@ class Judge:
         self.gate = gate
         self._mildest = mildest(rule.thresholds)
         self._never_too_high = _never_too_high(rule)
+        self.reads_detail = _reads_detail(rule)
+        self.selects_names = any(DIMENSIONS[one.dimension].values is Values.NAME for one in rule.where)
 
     def verdicts(self, tick: Tick, watched: Sequence[Labels]) -> list[Verdict]:
         """Return a verdict for the worst of those that fire, and for each of `watched`."""
@@ -168,6 +171,13 @@ def mildest(thresholds: Thresholds) -> float:
 
 def _worst(limits: Mapping[Severity, float], value: float, beyond: Callable[[float, float], bool]) -> Severity | None:
     return max((severity for severity, limit in limits.items() if beyond(value, limit)), default=None)
+
+
+def _reads_detail(rule: Rule) -> bool:
+    """Tell whether the rule depends on what connections lose when they are folded into sums by process."""
+    metrics = metrics_of(rule.metric) | (metrics_of(rule.only_if.left) if rule.only_if is not None else set())
+    dimensions = {*rule.by, *(one.dimension for one in rule.where)}
+    return any(METRICS[metric].kind is Kind.DISTRIBUTION for metric in metrics) or bool(dimensions & FOLDED)
 
 
 def _never_too_high(rule: Rule) -> bool:

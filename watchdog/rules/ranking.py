@@ -15,9 +15,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from watchdog.measure.snapshot import Numbers
+from watchdog.measure.table import Slots
 from watchdog.rules.arithmetic import combine
 from watchdog.rules.expression import Expression, Operand
-from watchdog.rules.groups import Slots
 from watchdog.rules.schema import Stat, Statistic
 from watchdog.rules.statistic import value_of_nothing
 from watchdog.rules.view import View

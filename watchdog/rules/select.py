@@ -15,13 +15,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from watchdog.measure.catalogue import DIMENSIONS, Values
+from watchdog.measure.catalogue import ABSENT, DIMENSIONS, UNKNOWN, Values
 from watchdog.measure.snapshot import Codes, Halves, Snapshot
 from watchdog.rules.schema import Condition
 
 Mask = NDArray[np.bool_]
 
 _ALL_ONES = 2**64 - 1
+_MOST_ANSWERS = 1 << 17
 _MAPPED = 0xFFFF << 32  # ::ffff:0:0/96, RFC 4291 section 2.5.5.2
 
 
@@ -78,36 +79,49 @@ def _matcher(condition: Condition) -> _Matcher:
 
 
 class _Texts:
-    """Globs over names and choices; `_answers` holds by code 1 for yes, 0 for no, -1 for not yet asked."""
+    """Globs over names and choices. `_answers` says of the code that `_codes` has in the same place whether it passes.
+
+    A code's place is its lower bits, for codes are counted up: there is room for as many names as there can be.
+    """
 
     def __init__(self, condition: Condition) -> None:
         self._condition = condition
         self._any_of = _globs(condition.any_of)
         self._none_of = _globs(condition.none_of)
-        self._answers = np.full(64, -1, dtype=np.int8)
+        self._forget(64)
 
     def mask(self, snapshot: Snapshot) -> Mask:
         codes = snapshot.dimensions[self._condition.dimension]
-        if not len(codes):
-            return np.zeros(0, dtype=np.bool_)
-        self._make_room(int(codes.max()) + 1)
-        answers = self._answers[codes]
-        if answers.min() < 0:
-            self._ask(snapshot, np.unique(codes[answers < 0]))
-            answers = self._answers[codes]
-        return answers.view(np.bool_)
+        places = codes & np.uint32(len(self._codes) - 1)
+        new = self._codes[places] != codes
+        if not new.any():
+            return np.take(self._answers, places)
+        asked = np.unique(codes[new])
+        self._asked += len(asked)
+        if self._asked > len(self._codes) // 2 and len(self._codes) < _MOST_ANSWERS:
+            self._forget(min(1 << (2 * self._asked).bit_length(), _MOST_ANSWERS))
+            return self.mask(snapshot)
+        answers = np.fromiter((self._ask(snapshot, code) for code in asked.tolist()), np.bool_, len(asked))
+        mask: Mask = self._answers[places]
+        mask[new] = answers[asked.searchsorted(codes[new])]
+        places = asked & np.uint32(len(self._codes) - 1)
+        # Of two that share a place, one stays: the one that numpy writes last, with its own answer.
+        self._codes[places] = asked
+        kept = self._codes[places] == asked
+        self._answers[places[kept]] = answers[kept]
+        return mask
 
-    def _make_room(self, size: int) -> None:
-        if size > len(self._answers):
-            more = np.full(max(size, 2 * len(self._answers)) - len(self._answers), -1, dtype=np.int8)
-            self._answers = np.concatenate((self._answers, more))
+    def _forget(self, size: int) -> None:
+        self._codes = np.full(size, UNKNOWN, dtype=np.uint32)
+        self._answers = np.zeros(size, dtype=np.bool_)
+        self._asked = 0
 
-    def _ask(self, snapshot: Snapshot, codes: Codes) -> None:
-        for code in codes.tolist():
-            text = snapshot.names.text(self._condition.dimension, code)
-            wanted = self._any_of is None or self._any_of.match(text) is not None
-            unwanted = self._none_of is not None and self._none_of.match(text) is not None
-            self._answers[code] = wanted and not unwanted
+    def _ask(self, snapshot: Snapshot, code: int) -> bool:
+        if code >= ABSENT:
+            return False
+        text = snapshot.names.text(self._condition.dimension, code)
+        wanted = self._any_of is None or self._any_of.match(text) is not None
+        return wanted and (self._none_of is None or self._none_of.match(text) is None)
 
 
 def _globs(patterns: Sequence[str]) -> re.Pattern[str] | None:
@@ -124,7 +138,7 @@ class _Numbers:
 
     def mask(self, snapshot: Snapshot) -> Mask:
         numbers = snapshot.dimensions[self._condition.dimension]
-        result = _within(numbers, self._any_of) if self._any_of else np.ones(len(numbers), dtype=np.bool_)
+        result = _within(numbers, self._any_of) if self._any_of else numbers < ABSENT
         return result & ~_within(numbers, self._none_of) if self._none_of else result
 
 
@@ -150,7 +164,10 @@ class _Addresses:
 
     def mask(self, snapshot: Snapshot) -> Mask:
         halves = snapshot.addresses[self._condition.dimension]
-        result = _inside(halves, self._any_of) if self._any_of else np.ones(len(halves), dtype=np.bool_)
+        # All ones: no address (RFC 4291 section 2.7 has none such), nor is one in any block that excludes some.
+        result: Mask = (halves != _ALL_ONES).any(axis=1)
+        if self._any_of:
+            result &= _inside(halves, self._any_of)
         return result & ~_inside(halves, self._none_of) if self._none_of else result
 
 

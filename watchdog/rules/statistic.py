@@ -13,9 +13,9 @@ import numpy as np
 
 from watchdog.measure.catalogue import METRICS, Kind
 from watchdog.measure.snapshot import Numbers
+from watchdog.measure.table import Slots
 from watchdog.rules.arithmetic import combine
 from watchdog.rules.expression import Expression
-from watchdog.rules.groups import Slots
 from watchdog.rules.view import View
 from watchdog.rules.window import Span, WindowSum, contribution
 

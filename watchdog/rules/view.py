@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from watchdog.measure.catalogue import METRICS, Kind
 from watchdog.measure.snapshot import Numbers, Snapshot
-from watchdog.rules.groups import Groups, Slots
+from watchdog.measure.table import Slots
+from watchdog.rules.groups import Groups
 from watchdog.rules.schema import Condition
 from watchdog.rules.select import Mask, Selection
 from watchdog.rules.window import milliseconds

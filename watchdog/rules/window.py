@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from watchdog.clock import SECOND_NS
 from watchdog.measure.snapshot import Numbers
-from watchdog.rules.groups import Slots
+from watchdog.measure.table import Slots
 
 _DENSE_SHARE = 0.5  # of the slots in reach: from here on a plain array is smaller and faster than slots and values
 

@@ -1,10 +1,15 @@
 """Control groups' paths, as the systems in use write them."""
 
+import os
+
 import pytest
 
+from watchdog.measure import cgroup
 from watchdog.measure.cgroup import Cgroups, unit_and_container
 
 ID = "3f5a" * 16
+SECOND = 1_000_000_000
+START = 5 * SECOND
 
 
 @pytest.mark.parametrize(
@@ -31,49 +36,111 @@ def test_unit_and_container_are_read_off_the_path(path, unit, container):
     assert unit_and_container(path) == (unit, container)
 
 
+def write_process(proc, pid, group, start_ns=0):
+    folder = proc / str(pid)
+    folder.mkdir(parents=True)
+    (folder / "cgroup").write_text(group)
+    fields = ["S", *["0"] * 18, str(start_ns * os.sysconf("SC_CLK_TCK") // SECOND), "0"]
+    (folder / "stat").write_text(f"{pid} (a) b) {' '.join(fields)}\n")
+
+
+class Host:
+    """A host with cgroup v2, one group and one process, 42, that says it is in another; a walk takes no time."""
+
+    def __init__(self, folder):
+        self.root = folder / "cgroup"
+        self.group = self.root / "system.slice" / "web.service"
+        self.group.mkdir(parents=True)
+        write_process(folder / "proc", 42, "0::/system.slice/other.service\n", START)
+        self.cgroups = Cgroups(folder / "proc", self.root)
+        self.at_ns = SECOND
+
+    def path(self, pid, inode, start_ns=START):
+        return self.cgroups.path(pid, start_ns, inode, self.at_ns)
+
+
 @pytest.fixture
 def host(tmp_path):
-    """A host with cgroup v2 and one process, 42."""
-    group = tmp_path / "cgroup" / "system.slice" / "web.service"
-    group.mkdir(parents=True)
-    process = tmp_path / "proc" / "42"
-    process.mkdir(parents=True)
-    (process / "cgroup").write_text("0::/system.slice/other.service\n")
-    return Cgroups(tmp_path / "proc", tmp_path / "cgroup"), group
+    return Host(tmp_path)
 
 
 def test_the_kernels_note_of_the_group_is_preferred(host):
-    cgroups, group = host
-
-    assert cgroups.path(42, group.stat().st_ino) == "/system.slice/web.service"
+    assert host.path(42, host.group.stat().st_ino) == "/system.slice/web.service"
 
 
 def test_a_process_that_is_gone_is_found_by_its_group(host):
-    cgroups, group = host
-
-    assert cgroups.path(43, group.stat().st_ino) == "/system.slice/web.service"
+    assert host.path(43, host.group.stat().st_ino) == "/system.slice/web.service"
 
 
 def test_a_group_that_is_gone_is_still_known(host):
-    cgroups, group = host
-    inode = group.stat().st_ino
-    cgroups.path(43, inode)
-    group.rmdir()
+    inode = host.group.stat().st_ino
+    host.path(43, inode)
+    host.group.rmdir()
 
-    assert cgroups.path(43, inode) == "/system.slice/web.service"
+    assert host.path(43, inode) == "/system.slice/web.service"
 
 
 @pytest.mark.parametrize("inode", [0, 1])
 def test_without_a_note_the_process_tells(host, inode):
-    cgroups, _ = host
+    assert host.path(42, inode) == "/system.slice/other.service"
+    assert host.path(43, inode) == ""
 
-    assert cgroups.path(42, inode) == "/system.slice/other.service"
-    assert cgroups.path(43, inode) == ""
+
+@pytest.mark.parametrize("inode", [0, 1, 77_777_777_777])
+def test_a_process_that_got_the_number_of_one_that_is_gone_does_not_speak_for_it(host, inode):
+    assert host.path(42, inode, START - SECOND) == ""
+    assert host.path(42, inode, START) == "/system.slice/other.service"
+
+
+def test_a_process_that_lives_tells_its_group_without_a_walk(host, monkeypatch):
+    (host.root / "system.slice" / "other.service").mkdir()
+    monkeypatch.setattr(cgroup, "_groups", lambda _root: pytest.fail("walked"))
+
+    inode = (host.root / "system.slice" / "other.service").stat().st_ino
+    assert host.path(42, inode) == "/system.slice/other.service"
+
+
+def test_groups_that_are_gone_cost_one_walk_a_tick_at_most(host, monkeypatch):
+    walks = []
+    groups = cgroup._groups
+    monkeypatch.setattr(cgroup, "_groups", lambda root: walks.append(root) or groups(root))
+
+    assert host.path(99, 10**12) == ""
+    assert [host.path(99, 10**12 + number) for number in range(1, 200)] == [None] * 199
+    assert len(walks) == 1
+    host.at_ns += 3600 * SECOND
+    assert host.path(99, 10**12 + 1) == ""
+    assert len(walks) == 2
+
+
+def test_walks_take_a_small_share_of_the_time(host, monkeypatch):
+    seconds = iter([0, SECOND])
+    monkeypatch.setattr(cgroup.time, "perf_counter_ns", lambda: next(seconds))
+
+    assert host.path(99, 10**12) == ""
+    host.at_ns += 19 * SECOND
+    assert host.path(99, 10**12 + 1) is None
+    monkeypatch.undo()
+    host.at_ns += SECOND
+    assert host.path(99, 10**12 + 1) == ""
+
+
+def test_of_groups_that_come_and_go_the_newest_are_kept(host, monkeypatch):
+    monkeypatch.setattr(cgroup, "_MOST_KEPT", 3)
+    inodes = []
+    for number in range(9):
+        group = host.root / f"{number}.service"
+        group.mkdir()
+        inodes.append(group.stat().st_ino)
+        host.at_ns += 3600 * SECOND
+        assert host.path(99, inodes[-1]) == f"/{number}.service"
+        host.path(99, inodes[0])
+    kept = [inodes[7], inodes[8], inodes[0]]
+    assert list(host.cgroups._kept) == kept
+    assert len(host.cgroups._walked) == len(list(host.root.rglob("*"))) + 1
 
 
 def test_on_hybrid_hosts_systemds_own_hierarchy_has_the_unit(tmp_path):
-    process = tmp_path / "42"
-    process.mkdir()
-    (process / "cgroup").write_text("4:memory:/x\n1:name=systemd:/system.slice/db.service\n0::/\n")
+    write_process(tmp_path, 42, "4:memory:/x\n1:name=systemd:/system.slice/db.service\n0::/\n")
 
-    assert Cgroups(tmp_path, tmp_path / "none").path(42, 1) == "/system.slice/db.service"
+    assert Cgroups(tmp_path, tmp_path / "none").path(42, 0, 1, SECOND) == "/system.slice/db.service"

@@ -95,10 +95,10 @@ class Host:
             return choices[code]
         if DIMENSIONS[dimension].values is Values.NUMBER:
             return str(code)
-        return self.all_texts(dimension)[code]
+        return next(text for text, known in self._codes[dimension].items() if known == code)
 
-    def all_texts(self, dimension: str) -> Mapping[int, str]:
-        return {code: text for text, code in self._codes.get(dimension, {}).items()}
+    def code_of(self, dimension: str, text: str) -> int | None:
+        return self._codes.get(dimension, {}).get(text)
 
     def baseline(self, *rows: Mapping[str, Any]) -> Snapshot:
         """Make a snapshot without measured time."""
