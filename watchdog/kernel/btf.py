@@ -73,6 +73,23 @@ class Btf:
         Raises:
             KernelUnfit: the kernel has no such enum or enumerator.
         """
+        value = self._enumerator(enum_name, name)
+        if value is None:
+            raise KernelUnfit(
+                f"this kernel has no {name} in enum {enum_name}: please report it with the kernel's version"
+            )
+        return value
+
+    def require_helper(self, name: str) -> None:
+        """Make sure that programs of this kernel can call the helper bpf_`name`.
+
+        Raises:
+            KernelUnfit: they can't.
+        """
+        if self._enumerator("bpf_func_id", f"BPF_FUNC_{name}") is None:
+            raise KernelUnfit(f"this kernel has no BPF helper bpf_{name}: Linux 5.12 or newer is needed")
+
+    def _enumerator(self, enum_name: str, name: str) -> int | None:
         for kind, size in ((_ENUM, 8), (_ENUM64, 12)):
             type_id = self._find(enum_name, kind)
             if not type_id:
@@ -81,7 +98,7 @@ class Btf:
                 name_at, value = struct.unpack_from("<II", entry)
                 if self._name(name_at) == name:
                     return int(value)
-        raise KernelUnfit(f"this kernel has no {name} in enum {enum_name}: please report it with the kernel's version")
+        return None
 
     def _find(self, name: str, kind: int) -> int:
         return max(0, int(self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind)))

@@ -79,6 +79,8 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
 }
 _CONSTANTS = {"SOCK_DONE": "sock_flags"}
+# The newest of those that bpf/ calls, since Linux 5.11; before that, loading ends with no more than EPERM.
+_NEWEST_HELPER = "sock_from_file"
 
 _TYPES = """#pragma once
 typedef unsigned char __u8; typedef unsigned short __u16; typedef unsigned int __u32; typedef unsigned long long __u64;
@@ -112,8 +114,9 @@ def kernel_types(btf: Btf) -> str:
     """Return the text of kernel_types.h: each struct of `_MEMBERS` as a union of padded structs, offsets asserted.
 
     Raises:
-        KernelUnfit: naming the first struct and member that this kernel lacks.
+        KernelUnfit: naming the first helper, struct or member that this kernel lacks.
     """
+    btf.require_helper(_NEWEST_HELPER)
     lines = ["#pragma once", "struct seq_file; struct socket;"]
     lines += [f"#define {name} {btf.constant(enum, name)}" for name, enum in _CONSTANTS.items()]
     lines += [f"struct {name};" for name in _MEMBERS]
