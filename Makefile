@@ -5,6 +5,8 @@ PACKAGES      := python3 python3-venv python3-bpfcc libbpf1
 TEST_PACKAGES := gcc iperf3 iproute2 nftables nginx redis-tools rsyslog systemd util-linux wrk
 # What the benchmarks compare with, and what makes their traffic.
 BENCH_PACKAGES := bpftrace gcc iperf3 redis-tools
+# What fetches and boots other kernels.
+KERNEL_PACKAGES := busybox-static debian-archive-keyring file kmod qemu-system-x86
 
 # Always the distribution's Python: bcc's bindings come from the distribution and fit no other.
 PYTHON := /usr/bin/python3
@@ -18,12 +20,13 @@ unexport PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev packages packages-dev account run demo test lint bench
+.PHONY: help setup setup-dev packages packages-dev account run demo test test-kernels lint bench
 
 help:
 	@echo 'make run     guard this host, in the foreground, by the shipped rules (root, or sudo)'
 	@echo 'make demo    show a connection storm and a byte spike being told (under a minute)'
 	@echo 'make test    all tests, those of the kernel half included'
+	@echo 'make test-kernels [KERNELS="6.1 6.12"]   the kernel tests on stock Debian kernels, emulated (hours)'
 	@echo 'make lint    all checks of style, types, imports and the systemd unit'
 	@echo 'make bench   measure cost and latency on this host'
 	@echo 'make setup   only make .venv/bin/bpf-watchdog'
@@ -61,6 +64,10 @@ demo: setup
 
 test: setup-dev
 	$(SUDO) $(BIN)/pytest
+
+test-kernels: setup-dev
+	@packaging/ensure-packages $(KERNEL_PACKAGES)
+	@exec $(SUDO) $(BIN)/python tests/vm/matrix.py $(KERNELS)
 
 bench: setup
 	@packaging/ensure-packages $(BENCH_PACKAGES)

@@ -1,0 +1,19 @@
+"""On a kernel that is too old, every command that needs the kernel says so, names what is missing, and gives up."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = Path(sys.executable).with_name("bpf-watchdog")
+
+
+@pytest.mark.parametrize("arguments", [("doctor",), ("run", "--state-dir", "/tmp/state"), ("sample", "--for", "1s")])
+def test_the_kernel_is_refused_and_what_it_lacks_is_named(arguments):
+    done = subprocess.run([COMMAND, *arguments], check=False, capture_output=True, text=True, timeout=300)
+    said = done.stdout + done.stderr
+
+    assert done.returncode == 4, said
+    assert "Linux 5.12 or newer is needed" in said, said
+    assert "Traceback" not in said
