@@ -27,7 +27,7 @@ def parse_duration(text: str) -> int:
     """
     match = _DURATION.fullmatch(text)
     if not text or match is None:
-        raise ValueError(f"not a duration: {text!r}")
+        raise ValueError(f"not a duration: {text!r}; write it like 5s, 1m30s, 500ms")
     amounts = zip(match.groups(), _UNITS_NS.values(), strict=True)
     return int(sum(Fraction(amount) * unit_ns for amount, unit_ns in amounts if amount))
 

@@ -53,7 +53,7 @@ def read_setup(sources: Sources) -> Setup:
     config, receivers = _read_settings(sources.config, problems)
     # Where it is not known, no window is too short for it.
     known_ns = config.sampling.interval_ns if config else parse_duration(SHORTEST_INTERVAL)
-    interval_ns = sources.interval_ns or known_ns
+    interval_ns = known_ns if sources.interval_ns is None else sources.interval_ns
     names = config.receiver_names if config else None
     loaded, origin = RuleSet((), ()), ""
     try:
@@ -111,5 +111,5 @@ def _explained(problem: Problem) -> Problem:
 def rule_ids(rules: Sequence[Rule]) -> str:
     """Return the rules' ids for people, cut when there are many."""
     ids = [rule.id for rule in rules]
-    most = 12
+    most = 4
     return ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if len(ids) > most else "")

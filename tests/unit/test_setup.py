@@ -121,5 +121,5 @@ def test_a_folder_without_rules_would_guard_nothing(tmp_path):
 def test_many_rules_are_named_in_part(write):
     rules = read_setup(Sources(rules=write("r.toml", "".join(RULE.replace("storm", f"r{n}") for n in range(14))))).rules
 
-    assert rule_ids(rules[:12]) == ", ".join(f"r{n}" for n in range(12))
-    assert rule_ids(rules) == ", ".join(f"r{n}" for n in range(12)) + " and 2 more"
+    assert rule_ids(rules[:4]) == "r0, r1, r2, r3"
+    assert rule_ids(rules) == "r0, r1, r2, r3 and 10 more"

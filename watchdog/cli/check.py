@@ -83,7 +83,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _usual_paths(*, with_config: bool) -> list[Path]:
     config, rules = Path(DEFAULT_CONFIG), Path(DEFAULT_RULES)
-    return [*([config] if with_config and config.exists() else []), rules if rules.exists() else rules_folder()]
+    own = rules.exists() and _holds_files(rules)
+    return [*([config] if with_config and config.exists() else []), rules if own else rules_folder()]
+
+
+def _holds_files(folder: Path) -> bool:
+    try:
+        return bool(toml_files(folder))
+    except ConfigError:  # to be told when it is opened
+        return True
 
 
 def _print(findings: _Findings) -> None:
@@ -136,7 +144,10 @@ def _open_all(paths: Sequence[Path], findings: _Findings) -> list[Document]:
     files: dict[str, None] = {}  # in order, each once
     for path in paths:
         try:
-            files.update(dict.fromkeys(toml_files(path)))
+            found = toml_files(path)
+            files.update(dict.fromkeys(found))
+            if not found:
+                findings.problems.append(Problem(str(path), 1, "file", "no *.toml files here: nothing to check"))
         except ConfigError as error:
             findings.problems += error.problems
     documents = []

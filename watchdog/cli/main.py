@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 
 from watchdog import __version__
-from watchdog.errors import WatchdogError
+from watchdog.errors import UsageError, WatchdogError
 
 # Command: the module that has `register` and `run`. Modules are imported only when their command is asked for.
 _COMMANDS = {
@@ -20,6 +21,7 @@ _COMMANDS = {
     "metrics": "watchdog.cli.metrics",
     "doctor": "watchdog.cli.doctor",
 }
+_INTERRUPTED = 130  # as shells say: 128 and SIGINT's number
 _EPILOG = """\
 start here:
   bpf-watchdog doctor              can this host be guarded?
@@ -33,6 +35,28 @@ exit codes: 0 ok, 1 problem found, 2 usage, 3 daemon not reachable, 4 not permit
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(given)
+    except WatchdogError as error:
+        print(f"bpf-watchdog: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        _forget_output()
+        return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _forget_output()
+        print(f"bpf-watchdog: cannot write to standard output: {error.strerror}", file=sys.stderr)
+        return WatchdogError.exit_code
+
+
+def _run(given: Sequence[str]) -> int:
+    if not given:
+        print(f"usage: bpf-watchdog COMMAND …; --help lists all commands\n\n{_EPILOG}", file=sys.stderr)
+        return UsageError.exit_code
     parser = argparse.ArgumentParser(
         prog="bpf-watchdog",
         description="Watch every TCP connection of this host from inside the kernel, judge by rules, tell people.",
@@ -45,15 +69,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, module in _COMMANDS.items():
         if wanted not in _COMMANDS or name == wanted:
             importlib.import_module(module).register(commands)
-    args = parser.parse_args(given)
     try:
+        args = parser.parse_args(given)
         return int(args.run(args))
-    except WatchdogError as error:
-        print(f"bpf-watchdog: {error}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    finally:
+        sys.stdout.flush()  # here, where it is known what to do when it fails
+
+
+def _forget_output() -> None:
+    # What is still in the buffer would fail once more when the interpreter ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

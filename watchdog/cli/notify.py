@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
     receivers = build_receivers(load_config(args.config))
     if args.receiver not in receivers:
-        raise UsageError(f"no receiver {spelling.quoted(args.receiver)}: there are {', '.join(receivers)}")
+        raise UsageError(spelling.unknown("receiver", args.receiver, receivers))
     receiver = receivers[args.receiver]
     attempt = _print_bytes if args.dry_run else _send
     if not args.json:

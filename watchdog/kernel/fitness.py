@@ -34,15 +34,16 @@ class Finding:
 
 def findings() -> Iterator[Finding]:
     """Look at everything, and load the programs for real. Gives up this process's privileges on its way."""
+    capable = _looked("capabilities", _capabilities)
+    yield capable  # first: without them all the rest is of no use
     yield _kernel()
     for subject, look in (("BTF", _btf), ("tracepoints", _tracepoints), ("bcc", _bcc), ("libbpf", _libbpf)):
         yield _looked(subject, look)
     yield _lockdown()
     yield _pid_namespace()
     yield _cgroups()
-    account, capable = _looked("account", _account), _looked("capabilities", _capabilities)
+    account = _looked("account", _account)
     yield account
-    yield capable
     if account.verdict == capable.verdict == "ok":
         yield from _rehearsal()
 

@@ -79,7 +79,8 @@ def _amounts(alert: Alert) -> str:
 def _times(alert: Alert, notice: Notice) -> str:
     since = _clock(alert.started)
     if alert.resolved is None:
-        return f"since {since}, for {duration(notice.created - alert.started)}"
+        lasts = duration(notice.created - alert.started)
+        return f"since {since}" if lasts == "0 s" else f"since {since}, for {lasts}"
     return f"from {since} to {_clock(alert.resolved)}, lasted {duration(alert.resolved - alert.started)}"
 
 

@@ -94,7 +94,7 @@ def test_a_dry_run_on_a_terminal_shows_what_does_not_show_itself(command, capfd,
 
 
 def test_an_unknown_receiver_is_told_with_those_there_are(command, server):
-    with pytest.raises(UsageError, match=r'^no receiver "hok": there are hook$'):
+    with pytest.raises(UsageError, match=r'^unknown receiver "hok": did you mean "hook"\?$'):
         command(webhook(server.url), "hok")
 
 

@@ -193,7 +193,7 @@ def test_without_paths_checks_the_hosts_own_files(bpf_watchdog, write, tmp_path,
 def test_without_paths_and_files_checks_the_shipped_rules(bpf_watchdog, tmp_path, monkeypatch):
     monkeypatch.setattr(check, "DEFAULT_CONFIG", str(tmp_path / "none"))
     monkeypatch.setattr(check, "DEFAULT_RULES", str(tmp_path / "none.d"))
-    assert bpf_watchdog("check") == (0, [], "6 files, 10 rules: no problems, no notes")
+    assert bpf_watchdog("check") == (0, [], "6 files, 11 rules: no problems, no notes")
 
 
 def test_checking_rules_loads_none_of_what_makes_a_daemon_big(write):
@@ -206,3 +206,11 @@ def test_checking_rules_loads_none_of_what_makes_a_daemon_big(write):
         [sys.executable, "-c", code, str(write(RULE))], capture_output=True, text=True, check=True, timeout=30
     )
     assert done.stdout == "[]\n"
+
+
+def test_a_folder_without_files_is_a_problem(bpf_watchdog, tmp_path):
+    assert bpf_watchdog("check", tmp_path) == (
+        1,
+        [f"{tmp_path}:1: file: no *.toml files here: nothing to check"],
+        "no files, no rules: 1 problem, no notes",
+    )

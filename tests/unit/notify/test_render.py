@@ -19,6 +19,12 @@ def test_a_firing_alert_tells_how_much_since_when_why_who_and_where(make_alert, 
     ]
 
 
+def test_an_alert_that_has_just_begun_lasts_for_no_time_yet(make_alert, make_notice):
+    alert = make_alert(started=1_750_000_011.8)
+    [_, times, *_] = render.details(alert, make_notice(alert, created=1_750_000_012.0))
+    assert times == "since 2025-06-15 15:06:51 UTC"
+
+
 def test_a_resolved_alert_tells_how_long_it_lasted_and_its_peak(make_alert, make_notice):
     alert = make_alert(state=State.RESOLVED, resolved=1_750_000_426.0, value=3.0, reason="value below 300/s for 10 s")
     assert [render.alert_title(alert, make_notice(alert)), *render.details(alert, make_notice(alert))][:4] == [

@@ -1,0 +1,74 @@
+"""The command line as a shell sees it: what it prints where, and its exit code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from watchdog.cli import metrics
+from watchdog.cli.main import main
+
+COMMAND = [sys.executable, "-m", "watchdog"]
+
+
+def test_without_arguments_it_says_where_to_start(capsys):
+    assert main([]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "start here:\n  bpf-watchdog doctor " in printed.err
+
+
+def test_an_interrupt_is_no_error(monkeypatch):
+    def interrupt(_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(metrics, "run", interrupt)
+    assert main(["metrics"]) == 130
+
+
+@pytest.mark.parametrize("arguments", [["metrics", "--help"], ["metrics"], ["--help"], ["metrics", "--json"]])
+def test_a_reader_that_has_seen_enough_is_no_error(arguments):
+    reading_nothing = subprocess.Popen(["true"], stdin=subprocess.PIPE)
+    reading_nothing.wait()
+    done = subprocess.run(
+        [*COMMAND, *arguments], stdout=reading_nothing.stdin, stderr=subprocess.PIPE, text=True, check=False
+    )
+    reading_nothing.stdin.close()
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_full_disk_under_its_output_is_told_in_a_line():
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*COMMAND, "metrics"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    told = "bpf-watchdog: cannot write to standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["sample", "--for", "0"], "--for: not a duration: '0'; write it like 5s, 1m30s, 500ms"),
+        (["sample", "--for", "1ns"], "--for: not a duration: '1ns'; write it like 5s, 1m30s, 500ms"),
+        (["sample", "--for", "0s"], "--for: must be longer than 0s"),
+        (["sample", "--every", ""], "--every: not a duration: ''; write it like 5s, 1m30s, 500ms"),
+        (["sample", "--by", "process,process"], "--by: process stands there twice"),
+        (["sample", "--limit", "-1"], "--limit: cannot be negative; 0 shows all rows"),
+        (["run", "--interval", "0s"], "--interval: must be 100ms to 1h, not 0s"),
+        (["run", "--interval", ""], "--interval: not a duration: ''; write it like 5s, 1m30s, 500ms"),
+        (["notify", "test", "nobody"], 'unknown receiver "nobody": known are console'),
+    ],
+    ids=" ".join,
+)
+def test_what_makes_no_sense_is_refused(capsys, arguments, told):
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == f"bpf-watchdog: {told}\n"
+
+
+def test_a_dimension_without_a_name_is_refused(capsys):
+    assert main(["sample", "--by", ""]) == 2
+    assert capsys.readouterr().err.startswith('bpf-watchdog: --by: unknown dimension "": known are ')
