@@ -96,21 +96,21 @@ class Collector:
             self._responses = None
 
     def read(self) -> Reading:
-        """Walk the live sockets, then drain the ledger: in this order no connection is missed between the two."""
+        """Walk the live sockets, then drain the ledger: in this order no connection is missed between the two.
+
+        Raises:
+            OSError, MemoryError: something could not be read; what has ended stays in the ledger for the next reading.
+        """
         began = self._clock.boottime_ns()
         live = self._walk()
         pass_seconds = (self._clock.boottime_ns() - began) / 1e9
-        closed = self._ledger.read()
+        sums = self._sums.read()
         following = self._responses is not None
-        return Reading(
-            at_ns=self._clock.boottime_ns(),
-            live=live,
-            closed=closed,
-            sums=self._sums.read(),
-            responses=self._responses.read() if self._responses is not None else np.empty(0, RESPONSE),
-            datagrams=self._datagrams.read() if following else self._datagrams.nothing(),
-            quality=self._quality(pass_seconds),
-        )
+        datagrams = self._datagrams.read() if following else self._datagrams.nothing()
+        responses = self._responses.read() if self._responses is not None else np.empty(0, RESPONSE)
+        quality = self._quality(pass_seconds)
+        closed = self._ledger.read()  # last, for it takes out what it reads, and a later failure would lose that
+        return Reading(self._clock.boottime_ns(), live, closed, sums, responses, datagrams, quality)
 
     def close(self) -> None:
         """Detach the programs and close every descriptor."""
