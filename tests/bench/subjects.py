@@ -46,44 +46,45 @@ def rules_text(count: int, on_messages: bool = False) -> str:
 
 
 class Subject:
-    """A running process that watches."""
+    """A running process that watches; `output` is the file that it prints to, so that no full pipe holds it up."""
 
-    def __init__(self, process: subprocess.Popen) -> None:
+    def __init__(self, process: subprocess.Popen, output: Path) -> None:
         self.process = process
         self.pid = process.pid
+        self._output = output
 
     def wait_for(self, pattern: str) -> None:
-        """Read its output until a line has the pattern."""
-        seen = []
-        for line in self.process.stdout:
-            seen.append(line)
-            if re.search(pattern, line):
-                return
-        raise RuntimeError(f"it ended: {''.join(seen)}")
+        """Wait until what it printed has the pattern."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not re.search(pattern, self._output.read_text()):
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"no {pattern!r} from {self.process.args}: {self._output.read_text()}")
+            time.sleep(0.005)
 
     def finish(self, stop: int) -> str:
-        """Stop it by a signal and return what it printed since."""
+        """Stop it by a signal and return all that it printed."""
         self.process.send_signal(stop)
-        return self.process.communicate(timeout=PATIENCE_SECONDS)[0]
+        self.process.wait(PATIENCE_SECONDS)
+        return self._output.read_text()
 
 
 @contextlib.contextmanager
 def started(*command: object, stderr: int) -> Iterator[Subject]:
     """Run a command; it is ended with the context."""
-    process = subprocess.Popen(
-        list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True
-    )
-    try:
-        yield Subject(process)
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(PATIENCE_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        process.stdout.close()
+    with tempfile.NamedTemporaryFile(prefix="watchdog-bench-") as output:
+        process = subprocess.Popen(
+            list(map(str, command)), stdin=subprocess.DEVNULL, stdout=output, stderr=stderr, text=True
+        )
+        try:
+            yield Subject(process, Path(output.name))
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(PATIENCE_SECONDS)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
 
 
 @contextlib.contextmanager
@@ -102,7 +103,7 @@ def daemon(rules: int = 0, on_messages: bool = False) -> Iterator[Subject]:
         else:
             command += ["--rules", HERE.parents[1] / "rules"]
         with started(*command, stderr=subprocess.STDOUT) as subject:
-            subject.wait_for("runs as uid")
+            subject.wait_for("Ctrl-C stops")
             yield subject
 
 
