@@ -5,14 +5,18 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
 import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import threading
 import time
+import venv
 from collections.abc import Callable, Iterator
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import pytest
@@ -41,6 +45,69 @@ def open_folder() -> Iterator[Path]:
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
+
+
+# ------------------------------------------------------------------------------------------------------- a copy of ours
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def installation() -> Iterator[Path]:
+    """Return a folder with a checkout, its environment in it, that has nothing to do with the one that tests run from.
+
+    It is below a folder that `private_command` closes to all but root, as root's home is, and `open_command` opens.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="bpf-watchdog-test-"))
+    checkout = folder / "checkout"
+    for name in ("watchdog", "bpf", "rules"):
+        shutil.copytree(CHECKOUT / name, checkout / name)
+    venv.create(checkout / ".venv", system_site_packages=True, symlinks=True)
+    [packages] = (checkout / ".venv/lib").glob("python3*/site-packages")
+    (packages / "checkout.pth").write_text(str(checkout))
+    for needed in required("bpf-watchdog"):
+        copy_distribution(needed, packages)
+    command = checkout / ".venv/bin/bpf-watchdog"
+    command.write_text(
+        f"#!{checkout}/.venv/bin/python\nimport sys\nfrom watchdog.cli.main import main\nsys.exit(main())\n"
+    )
+    command.chmod(0o755)
+    yield checkout
+    shutil.rmtree(folder)
+
+
+def required(name: str) -> list[Distribution]:
+    """Return what a distribution needs, what that needs, and so on."""
+    names = [name]
+    for each in names:
+        for requirement in distribution(each).requires or ():
+            found = re.split(r"[^A-Za-z0-9._-]", requirement)[0]
+            if ";" not in requirement and found not in names:
+                names.append(found)
+    return [distribution(each) for each in names[1:]]
+
+
+def copy_distribution(needed: Distribution, packages: Path) -> None:
+    """Copy what this environment has; what the system has, the other has too."""
+    for file in needed.files or ():
+        source = Path(file.locate())
+        if source.is_relative_to(sys.prefix) and ".." not in file.parts and source.exists():
+            (packages / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, packages / file)  # with its time: compiled files are for that alone
+
+
+@pytest.fixture
+def private_command(installation: Path) -> Path:
+    """Return a command below a folder that nobody but root can enter."""
+    installation.parent.chmod(0o700)
+    return installation / ".venv/bin/bpf-watchdog"
+
+
+@pytest.fixture
+def open_command(installation: Path) -> Path:
+    """Return a command that every account can run, wherever the checkout is that tests run from."""
+    installation.parent.chmod(0o755)
+    return installation / ".venv/bin/bpf-watchdog"
 
 
 # ------------------------------------------------------------------------------------------------------ HTTP and syslog

@@ -46,10 +46,11 @@ def exist(get_by_id, numbers):
 
 @pytest.mark.parametrize("started", [[], AS_SERVICE], ids=["by root", "as the service"])
 def test_it_holds_no_privilege_no_compiler_little_memory_and_no_program_on_the_data_path(
-    watchdog, server, rsyslog, storm, started
+    watchdog, open_command, server, rsyslog, storm, started
 ):
     if started:
         watchdog.give_to_nobody()
+        watchdog.command = open_command
     watchdog.configure(
         receivers={
             "hook": server.as_receiver(hmac_secret="made-up"),

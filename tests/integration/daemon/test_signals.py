@@ -106,7 +106,7 @@ def test_broken_files_leave_the_old_ones_in_force_and_the_log_names_the_lines(gu
 def test_files_that_only_root_can_read_are_refused_by_a_daemon_that_no_longer_is(guarded, watchdog, storm, told):
     guarded()
     watchdog.config.chmod(0o600)
-    assert f"{watchdog.config}:1: file: cannot read: Permission denied\n" in watchdog.reload()
+    assert f"{watchdog.config}:1: file: cannot read: Permission denied: it must be" in watchdog.reload()
     storm.hold()
     told("firing")
 

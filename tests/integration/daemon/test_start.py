@@ -100,9 +100,8 @@ def test_a_state_folder_that_cannot_be_used_is_told_with_the_remedy(watchdog, se
     assert log == f"bpf-watchdog: cannot use the state folder {watchdog.state}: {reason}: give another by --state-dir\n"
 
 
-def test_an_ordinary_user_is_told_what_is_missing(watchdog, server, storm, refused):
-    watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.rule()})
-    watchdog.give_to_nobody()
+def test_an_ordinary_user_is_told_what_is_missing_before_anything_else(watchdog, open_command, refused):
+    watchdog.command = open_command
     code, log = refused(*AS_NOBODY)
 
     assert code == 4
