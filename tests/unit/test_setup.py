@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 import watchdog.config as config_module
@@ -116,6 +118,35 @@ def test_a_folder_without_rules_would_guard_nothing(tmp_path):
     (tmp_path / "empty").mkdir()
 
     assert problems_of(Sources(rules=str(tmp_path / "empty"))) == [(str(tmp_path / "empty"), 1, "rule")]
+
+
+@pytest.fixture
+def unprivileged():
+    """Be an ordinary user: root may read everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    yield
+    os.seteuid(0)
+
+
+@pytest.mark.parametrize("place", ["usual.toml", "rules.d"])
+def test_usual_places_that_cannot_be_looked_at_are_a_problem_and_never_taken_for_missing(
+    tmp_path, monkeypatch, request, place
+):
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    monkeypatch.setattr(config_module, "DEFAULT_CONFIG", str(tmp_path / "usual.toml"))
+    module, name = {"usual.toml": (config_module, "DEFAULT_CONFIG"), "rules.d": (setup_of_all, "DEFAULT_RULES")}[place]
+    monkeypatch.setattr(module, name, str(closed / place))
+    closed.chmod(0)
+    request.getfixturevalue("unprivileged")
+
+    with pytest.raises(ConfigError) as caught:
+        read_setup(Sources())
+    told = {problem.file: problem.message for problem in caught.value.problems}
+    assert told[str(closed / place)].startswith("cannot read: Permission denied: it must be readable to the account ")
 
 
 def test_many_rules_are_named_in_part(write):
