@@ -12,7 +12,7 @@ from pathlib import Path
 
 from watchdog import spelling
 from watchdog.clock import SECOND_NS
-from watchdog.config import DEFAULT_CONFIG, DEFAULT_RULES, Config, open_document, read_config
+from watchdog.config import DEFAULT_CONFIG, DEFAULT_RULES, Config, is_there, open_document, read_config
 from watchdog.document import Document
 from watchdog.errors import ConfigError, Problem, UsageError
 from watchdog.measure.catalogue import ON_DEMAND
@@ -83,8 +83,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _usual_paths(*, with_config: bool) -> list[Path]:
     config, rules = Path(DEFAULT_CONFIG), Path(DEFAULT_RULES)
-    own = rules.exists() and _holds_files(rules)
-    return [*([config] if with_config and config.exists() else []), rules if own else rules_folder()]
+    own = is_there(str(rules)) and _holds_files(rules)
+    return [*([config] if with_config and is_there(str(config)) else []), rules if own else rules_folder()]
 
 
 def _holds_files(folder: Path) -> bool:

@@ -55,7 +55,7 @@ def _packages() -> list[ModuleType]:
     return [module for module in list(sys.modules.values()) if getattr(module, "__path__", None)]
 
 
-def _through(links: Mapping[str, str], path: str) -> str:
+def _through(links: dict[str, str], path: str) -> str:
     # The longest link's path is the last one added.
     for folder in reversed(links):
         if path == folder or path.startswith(f"{folder}/"):
