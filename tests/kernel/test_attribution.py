@@ -289,7 +289,7 @@ def test_a_pid_that_is_used_again_is_another_process(reader, server):
 
 def test_what_is_closed_during_a_pass_is_never_charged_to_the_watchdog(reader, run, server):
     # The pass holds a reference to each file that it looks at: with bad luck it is the last one.
-    count = 3001
+    count = 1009
     script = (
         "import socket, sys\n"
         f"for _ in range({count}):\n"
