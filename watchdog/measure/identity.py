@@ -46,13 +46,16 @@ class Identity:
 
     def codes(self, owners: NDArray[np.void], at_ns: int) -> dict[str, Codes]:
         """Return the code columns `process exe pid user unit container`, each (n,), for `owners`, (n,) of `OWNER`."""
-        words = np.ascontiguousarray(np.ascontiguousarray(owners).view("<u8").reshape(-1, _WORDS).T)
+        words = np.ascontiguousarray(owners[:, np.newaxis].view("<u8").T)
         slots = self._owners.assign(list(words), at_ns, self._ticks_ns[0])
         self._ticks_ns.append(at_ns)
         slots[slots < 0] = _NOBODY
-        self._resolve_new(at_ns)
+        self._grow()
+        new = self._owners.founded
+        self._known[new] = True
         self._resolve_again(slots, at_ns)
-        if len(self._owners.founded) or at_ns - self._noted_ns >= _NOTE_NS:
+        self._resolve(new, at_ns)
+        if len(new) or at_ns - self._noted_ns >= _NOTE_NS:
             self._note_users(at_ns)
         if at_ns - self._noted_ns >= _NOTE_NS:
             self._note_use(at_ns)
@@ -60,12 +63,11 @@ class Identity:
         columns["pid"] = owners["tgid"].astype(np.uint32)
         return columns
 
-    def _resolve_new(self, at_ns: int) -> None:
+    def _grow(self) -> None:
         grown = self._owners.capacity - len(self._codes)
         if grown:
             self._codes = np.concatenate((self._codes, np.zeros((grown, len(_NAMED)), np.uint32)))
             self._known = np.concatenate((self._known, np.zeros(grown, np.bool_)))
-        self._resolve(self._owners.founded, at_ns)
 
     def _resolve_again(self, slots: Slots, at_ns: int) -> None:
         unknown = slots[~self._known[slots]]

@@ -1,10 +1,14 @@
 """Snapshots made of readings: what rules see, and what totals see."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from watchdog.kernel.collector import Reading
 from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, RESPONSE, SUMS, SUMS_KEY
 from watchdog.kernel.totals import Totals
+from watchdog.measure import names
+from watchdog.measure.catalogue import ABSENT, UNKNOWN
 from watchdog.measure.meter import Meter
 from watchdog.quality import Quality
 
@@ -58,3 +62,48 @@ def test_each_answer_is_a_row_of_its_connection_that_counts_nothing_else():
     assert snapshot.addresses["remote"][answers].tolist() == [[0, 0xFFFF_0A00_0001]] * 2
     assert (snapshot.metrics["bytes_sent"].sum(), snapshot.metrics["open"].sum()) == (5, 1)
     assert {len(column) for column in snapshot.metrics.values()} == {4}  # the connection, the watchdog, two answers
+
+
+def folded(tgid):
+    keys, values = np.zeros(1, SUMS_KEY), np.zeros(1, SUMS)
+    keys["tgid"] = values["owner"]["tgid"] = tgid
+    keys["direction"], keys["netns"], values["connects"] = 1, 7, 200
+    return Totals(keys, values)
+
+
+def test_what_was_folded_has_lost_its_detail_and_the_watchdogs_own_row_never_had_it():
+    lost = reading(1)
+    lost = replace(lost, sums=folded(2**22 + 1), live=connection(remote_port=443))
+    snapshot = Meter().advance(lost, 0)
+
+    for name in ("local", "remote", "local_port", "remote_port", "family", "state", "failure"):
+        assert snapshot.dimensions[name][1:].tolist() == [UNKNOWN, ABSENT], name
+        assert snapshot.dimensions[name][0] < ABSENT
+    assert (snapshot.addresses["remote"][1:] == 2**64 - 1).all()
+    assert snapshot.metrics["connects"][1] == 200
+    assert [int(snapshot.dimensions[name][1]) for name in ("pid", "direction", "netns")] == [2**22 + 1, 1, 7]
+    assert snapshot.names.text("remote", UNKNOWN) == ""
+
+
+def test_udp_has_a_family_and_no_peer():
+    keys, values = np.zeros(1, DATAGRAMS_KEY), np.zeros(1, DATAGRAMS)
+    keys["tgid"], keys["family"], values["bytes_sent"] = 9, 2, 5
+    snapshot = Meter().advance(replace(reading(1), datagrams=Totals(keys, values)), 0)
+
+    assert snapshot.metrics["udp_bytes_sent"][0] == 5
+    assert snapshot.names.text("family", int(snapshot.dimensions["family"][0])) == "ipv4"
+    assert {int(snapshot.dimensions[name][0]) for name in ("remote", "remote_port", "direction")} == {ABSENT}
+
+
+def test_connections_without_room_for_their_names_are_counted(monkeypatch):
+    monkeypatch.setattr(names, "_MOST_NAMES", 5)
+    rows = [connection(cookie=number + 1) for number in range(8)]
+    for number, row in enumerate(rows):
+        row["owner"]["tgid"], row["owner"]["comm"] = 2**22 + 1 + number, f"c{number}".encode()
+    meter = Meter()
+    meter.advance(reading(1), 0)  # takes the name of the watchdog's own row; "" has one
+    snapshot = meter.advance(reading(2, live=rows), 0)
+
+    assert snapshot.quality.names_full == 5
+    assert snapshot.metrics["lost_connections"].sum() == 5
+    assert not snapshot.quality.incomplete

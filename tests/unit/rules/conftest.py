@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from watchdog.measure.catalogue import DIMENSIONS, METRICS, Kind, Values
+from watchdog.measure.catalogue import DIMENSIONS, METRICS, UNKNOWN, Kind, Values
 from watchdog.measure.snapshot import Snapshot
 from watchdog.quality import Quality
 from watchdog.rules.expression import Comparison, Expression, Operand
@@ -81,6 +81,8 @@ class Host:
         self._codes: dict[str, dict[str, int]] = {}
 
     def code(self, dimension: str, value: Any) -> int:
+        if value is None:
+            return UNKNOWN
         match DIMENSIONS[dimension].values:
             case Values.NUMBER:
                 return int(value)
@@ -105,7 +107,7 @@ class Host:
         return self._snapshot(rows, 0, Quality())
 
     def tick(self, *rows: Mapping[str, Any], seconds: float = 1, **quality: int) -> Snapshot:
-        """Let time pass, and make a snapshot of `rows`: dimensions and metrics by name, those not named empty."""
+        """Let time pass, and make a snapshot of `rows`: dimensions (None: lost) and metrics by name."""
         elapsed_ns = round(seconds * SECOND_NS)
         self.at_ns += elapsed_ns
         return self._snapshot(rows, elapsed_ns, Quality(**quality))
@@ -131,7 +133,9 @@ class Host:
         return Snapshot(self.at_ns, elapsed_ns, 1.75e9, dimensions, metrics, addresses, self, quality)
 
 
-def _halves(text: str) -> tuple[int, int]:
+def _halves(text: str | None) -> tuple[int, int]:
+    if text is None:
+        return 2**64 - 1, 2**64 - 1
     address = ipaddress.ip_address(text)
     number = int(address) | (0xFFFF << 32 if address.version == 4 else 0)
     return number >> 64, number & (2**64 - 1)

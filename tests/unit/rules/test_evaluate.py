@@ -411,6 +411,52 @@ def test_counts_too_low_tell_only_what_more_of_them_could_not_change(run, make_r
     assert guarded.tick()[0].known
 
 
+REMOTE, REFUSED = Condition("remote", none_of=("127.0.0.0/8",)), Condition("failure", any_of=("refused",))
+NAMED = Condition("process", any_of=("a*",))
+
+
+@pytest.mark.parametrize(
+    ("options", "lost", "known"),
+    [
+        ({}, "ledger_full", True),
+        ({"where": [Condition("direction", any_of=("out",))]}, "ledger_full", True),
+        ({"where": [REMOTE]}, "ledger_full", False),
+        ({"where": [REFUSED], "metric": "connect_failures"}, "ledger_full", False),
+        ({"metric": "lifetime", "stat": "p50"}, "ledger_full", False),
+        ({"metric": "lifetime", "stat": "max"}, "ledger_full", False),
+        ({}, "names_full", True),
+        ({"where": [NAMED]}, "names_full", False),
+        ({"where": [REMOTE]}, "names_full", True),
+    ],
+)
+def test_rules_that_need_what_was_lost_do_not_know_for_a_window(run, make_rule, options, lost, known):
+    guarded = run(make_rule(window=3, above=50, **options), watched="a").quiet(3)
+    assert guarded.tick({"process": "a", "lifetime": 9.0}, **{lost: 1})[0].known is known
+    assert [guarded.tick()[0].known for _ in range(3)] == [known, known, True]
+
+
+def test_a_gate_that_needs_what_was_lost_makes_a_rule_not_know(run, make_rule):
+    gate = Comparison(">=", Operand("connects"), 1)
+    guarded = run(make_rule("storm", "open", "last", window=3, above=1, only_if=gate, where=[REMOTE]), watched="a")
+    guarded.quiet(3).tick(ledger_full=1)
+    assert [guarded.tick()[0].known for _ in range(3)] == [False, False, True]
+
+
+def test_connections_that_lost_their_peer_fire_for_no_peer(run, make_rule):
+    lost = {"process": "a", "remote": None, "connects": 1000}
+    assert run(make_rule(stat="sum", window=2, where=[REMOTE])).quiet(2).tick(lost, ledger_full=1000) == []
+    assert run(make_rule(stat="sum", window=2, by=["remote"])).quiet(2).tick(lost, ledger_full=1000) == []
+
+
+def test_groups_that_lost_rows_are_not_known_for_a_window(host, make_rule):
+    engine = Engine([make_rule(window=2, by=["remote"])])
+    watched = [("storm", (("remote", "::1"),))]
+    for snapshot in (host.baseline(), host.tick(), host.tick()):
+        engine.observe(snapshot, watched)
+    known = [engine.observe(host.tick(*rows), watched)[0].known for rows in ([{"remote": None}], [], [])]
+    assert known == [False, False, True]
+
+
 def test_after_a_new_baseline_windows_have_to_fill_again(host, make_rule):
     engine = Engine([make_rule(window=2, above=5)])
     watched = [("storm", labels("a"))]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from watchdog.rules.groups import HOST, NOBODY, Groups
+from watchdog.measure.catalogue import ABSENT
+from watchdog.rules.groups import HOST, NOBODY, STRAY, Groups
 
 SECOND_NS = 1_000_000_000
 
@@ -90,3 +91,75 @@ def test_without_dimensions_there_is_the_host(host):
     assert groups.assign(snapshot, SECOND_NS).tolist() == [HOST, HOST]
     assert groups.labels(HOST, snapshot) == ()
     assert groups.slot((), snapshot) == HOST
+
+
+def test_rows_whose_group_was_lost_are_in_none(host):
+    groups = Groups(["process", "remote"])
+    snapshot = host.tick({"process": "a", "remote": "::1"}, {"process": "a", "remote": None})
+    slots = groups.assign(snapshot, SECOND_NS)
+    assert slots[1] == STRAY != slots[0]
+    assert groups.lost_ns == snapshot.at_ns
+    assert not groups.seen_since(slots, 0)[1]
+
+
+def test_rows_that_have_no_such_value_are_in_no_group_and_nothing_is_lost(host):
+    groups = Groups(["remote"])
+    snapshot = host.tick({"remote": "::1"}, {"remote": "::2"})
+    snapshot.dimensions["remote"][1] = ABSENT
+    assert groups.assign(snapshot, SECOND_NS)[1] == STRAY
+    assert groups.lost_ns < 0
+
+
+def test_groups_beyond_the_bound_are_in_none_and_that_is_told(host):
+    groups = Groups(["pid"], most=256)
+    snapshot = numbered(host, *range(1000))
+    slots = groups.assign(snapshot, SECOND_NS)
+    assert (slots == STRAY).sum() == 1000 - (256 - STRAY - 1)
+    assert groups.lost_ns == snapshot.at_ns
+    assert groups.capacity == 256
+
+
+def test_a_code_that_got_another_text_meanwhile_has_that_texts_labels(host):
+    groups = Groups(["process"])
+    snapshot = host.tick({"process": "old"})
+    (slot,) = groups.assign(snapshot, 10 * SECOND_NS)
+    assert groups.labels(slot, snapshot) == (("process", "old"),)
+    host._codes["process"] = {"new": host._codes["process"]["old"]}
+    snapshot = host.tick({"process": "new"}, seconds=11)
+    (slot,) = groups.assign(snapshot, 10 * SECOND_NS)
+    assert groups.labels(slot, snapshot) == (("process", "new"),)
+    assert groups.slot((("process", "old"),), snapshot) == NOBODY
+    assert groups.slot((("process", "new"),), snapshot) == slot
+
+
+def test_labels_lead_to_the_slot_that_a_group_got_when_it_came_back(host):
+    groups = Groups(["process"])
+    labels = (("process", "a"),)
+    snapshot = host.tick({"process": "a"})
+    groups.assign(snapshot, 3 * SECOND_NS)
+    assert groups.slot(labels, snapshot) != NOBODY
+    for tick in range(9):
+        snapshot = host.tick(*({"process": f"{tick}-{number}"} for number in range(200)))
+        groups.assign(snapshot, 3 * SECOND_NS)
+        for slot in range(STRAY + 1, STRAY + 20):
+            groups.labels(slot, snapshot)
+    assert groups.slot(labels, snapshot) == NOBODY
+    snapshot = host.tick({"process": "a"})
+    (slot,) = groups.assign(snapshot, 3 * SECOND_NS)
+    assert groups.slot(labels, snapshot) == slot
+
+
+def test_what_is_dead_stays_dead_when_a_reload_makes_windows_longer(host):
+    groups = Groups(["process"])
+    (slot,) = groups.assign(host.tick({"process": "a"}), SECOND_NS)
+    groups.assign(host.tick({"process": "b"}, seconds=5), SECOND_NS)
+    groups.assign(host.tick({"process": "b"}), 3600 * SECOND_NS)
+    assert not groups.seen_since(np.array([slot]), 0)[0]
+
+
+def test_few_labels_are_kept_as_text(host):
+    groups = Groups(["pid"])
+    snapshot = numbered(host, *range(9_000))
+    for slot, pid in zip(groups.assign(snapshot, SECOND_NS).tolist(), range(9_000), strict=True):
+        assert groups.labels(slot, snapshot) == (("pid", str(pid)),)
+    assert len(groups._labels) <= 4096

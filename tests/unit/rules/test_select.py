@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from watchdog.rules.schema import Condition
@@ -92,3 +93,44 @@ def test_names_that_come_later_are_judged_when_they_come(host):
 def test_a_snapshot_without_rows_selects_none(host):
     where = [Condition("process", any_of=("a",)), Condition("remote", any_of=("::1",)), Condition("pid", any_of=("1",))]
     assert Selection().mask(host.tick(), where).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("dimension", "one", "other"),
+    [
+        ("process", "a", "b"),
+        ("failure", "refused", "timeout"),
+        ("state", "LISTEN", "CLOSE"),
+        ("remote_port", "80", "81"),
+        ("remote", "10.0.0.1", "10.0.0.2"),
+        ("remote", "::/0", "::1"),
+    ],
+)
+def test_what_was_lost_matches_neither_a_pattern_nor_its_opposite(host, dimension, one, other):
+    rows = [{dimension: None}, {dimension: "10.9.9.9" if dimension == "remote" else other}]
+    assert 0 not in chosen(host, rows, Condition(dimension, any_of=(one, other)))
+    assert chosen(host, rows, Condition(dimension, none_of=(one,)))[:1] != [0]
+    assert 0 not in chosen(
+        host, rows, Condition(dimension, none_of=(one, "9.0.0.0") if dimension == "remote" else (one,))
+    )
+
+
+def test_ever_new_names_are_asked_about_in_bounded_memory(host):
+    selection, condition = Selection(), Condition("process", any_of=("*7",))
+    host.text = lambda _dimension, code: str(code)
+    for tick in range(40):
+        snapshot = host.tick()
+        codes = np.arange(tick * 10_000, tick * 10_000 + 20_000, dtype=np.uint32)  # half of them old
+        snapshot.dimensions["process"] = codes
+        assert np.array_equal(selection.mask(snapshot, [condition]), codes % 10 == 7)
+    assert len(selection._matchers[condition]._codes) == 1 << 17
+
+
+def test_names_whose_codes_share_a_place_have_answers_of_their_own(host):
+    selection, condition = Selection(), Condition("process", any_of=("*7",))
+    host.text = lambda _dimension, code: str(code)
+    codes = np.array([7, 7 + 64, 7 + 128, 7 + 64 * 1000, 8], dtype=np.uint32)
+    for _ in range(3):
+        snapshot = host.tick()
+        snapshot.dimensions["process"] = codes
+        assert selection.mask(snapshot, [condition]).tolist() == [True, False, False, True, False]

@@ -1,0 +1,125 @@
+"""Names of users: local ones at once, others without waiting for anybody."""
+
+from __future__ import annotations
+
+import pwd
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from watchdog.measure.users import Users
+
+SECOND = 1_000_000_000
+
+
+@pytest.fixture
+def passwd(tmp_path):
+    path = tmp_path / "passwd"
+    path.write_text("root:x:0:0::/root:/bin/sh\nweb:x:33:33::/:/bin/sh\nalias:x:33:33::/:/bin/sh\n+::::::\n\nx:y:z\n")
+    return path
+
+
+class Directory:
+    """A directory server that answers when it is let, from any thread."""
+
+    def __init__(self, monkeypatch):
+        self.open = threading.Event()
+        self.asked = []
+        self.people = {1000: "alice"}
+        monkeypatch.setattr(pwd, "getpwuid", self.look_up)
+
+    def look_up(self, uid):
+        self.asked.append(uid)
+        self.open.wait(10)
+        if uid not in self.people:
+            raise KeyError(uid)
+        return SimpleNamespace(pw_name=self.people[uid])
+
+
+@pytest.fixture
+def directory(monkeypatch):
+    server = Directory(monkeypatch)
+    yield server
+    server.open.set()
+
+
+def answered(users, count):
+    deadline = time.monotonic() + 10
+    while users._answers.qsize() < count and time.monotonic() < deadline:
+        threading.Event().wait(0.001)
+    assert users._answers.qsize() == count
+
+
+def test_local_users_are_known_at_once_and_nobody_is_asked(passwd, directory):
+    users = Users(passwd)
+    users.update([0, 33], SECOND)
+    assert (users.name(0), users.name(33), users.name(4)) == ("root", "web", "4")
+    assert directory.asked == []
+
+
+def test_a_user_of_a_directory_is_a_number_until_it_answers(passwd, directory):
+    users = Users(passwd)
+    users.update([1000], SECOND)
+    users.update([1000], 2 * SECOND)
+    assert users.name(1000) == "1000"
+    directory.open.set()
+    answered(users, 1)
+    users.update([1000], 3 * SECOND)
+    assert users.name(1000) == "alice"
+
+
+def test_a_user_is_asked_for_again_after_some_time_and_not_before(passwd, directory):
+    directory.open.set()
+    users = Users(passwd)
+    users.update([1000], SECOND)
+    answered(users, 1)
+    directory.people[1000] = "bob"
+    users.update([1000], 600 * SECOND)
+    assert directory.asked == [1000]
+    users.update([1000], 601 * SECOND)
+    answered(users, 1)
+    assert users.name(1000) == "alice"
+    users.update([1000], 602 * SECOND)
+    assert users.name(1000) == "bob"
+
+
+def test_what_nobody_knows_keeps_its_number(passwd, directory):
+    directory.open.set()
+    users = Users(passwd)
+    users.update([7777], SECOND)
+    answered(users, 1)
+    users.update([7777], 2 * SECOND)
+    assert users.name(7777) == "7777"
+
+
+def test_a_directory_that_hangs_is_asked_for_no_one_twice(passwd, directory):
+    users = Users(passwd)
+    for hour in range(1, 50):
+        users.update([1000, 1001], hour * 3600 * SECOND)
+    assert users._questions.qsize() <= 2
+    assert users.name(1000) == "1000"
+
+
+def test_users_out_of_use_are_forgotten(passwd, directory):
+    directory.open.set()
+    users = Users(passwd)
+    users.update([1000], SECOND)
+    answered(users, 1)
+    users.update([1000], 2 * SECOND)
+    users.update([], 3 * SECOND)
+    assert users.name(1000) == "1000"
+    assert users._asked_ns == {}
+
+
+def test_a_changed_file_is_read_again(passwd):
+    users = Users(passwd)
+    assert users.name(55) == "55"
+    passwd.write_text("new:x:55:55::/:/bin/sh\nmore:x:56:\n")
+    users.update([], SECOND)
+    assert users.name(55) == "new"
+
+
+def test_without_the_file_there_are_numbers(tmp_path):
+    assert Users(tmp_path / "none").name(0) == "0"
