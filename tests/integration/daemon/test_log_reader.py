@@ -1,0 +1,28 @@
+"""The daemon while nobody reads its log: a paused terminal, a stuck pager."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+
+PATIENCE = 15.0
+
+
+def test_a_reader_of_the_log_that_is_stuck_stops_neither_the_guard_nor_its_end(watchdog, server, storm, told):
+    watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.crowd_rule()})
+    reading, writing = os.pipe()
+    size = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writing, b"x" * size)  # full, before the daemon says its first word
+    command = [watchdog.command, "run", "--config", watchdog.config, "--rules", watchdog.rules]
+    watchdog.process = subprocess.Popen(
+        [*command, "--state-dir", watchdog.state], stdin=subprocess.DEVNULL, stdout=writing, stderr=writing
+    )
+    os.close(writing)
+    storm.hold()
+    told("firing")
+    code, seconds = watchdog.terminate()
+    os.close(reading)
+
+    assert code == 0
+    assert seconds < 5
