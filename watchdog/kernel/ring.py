@@ -59,7 +59,8 @@ class Ring:
         skipped = at % mmap.PAGESIZE
         length, offset = skipped + count * self._framed.itemsize, 2 * mmap.PAGESIZE + at - skipped
         with mmap.mmap(self._fd, length, mmap.MAP_SHARED, mmap.PROT_READ, offset=offset) as pages:
-            return np.frombuffer(pages, self._framed, count, skipped).copy()
+            raw = np.frombuffer(pages, np.uint8, count * self._framed.itemsize, skipped).copy()
+        return raw.view(self._framed)  # numpy copies structured records field by field
 
     def _position(self, page: mmap.mmap) -> int:
         position: int = struct.unpack_from("<Q", page)[0]
