@@ -236,10 +236,10 @@ def test_totals_stay_exact_when_the_ledger_is_full(start_reader, asked, capacity
     rows = reader.rows()
     mine, theirs = rows.where(pid=os.getpid()), rows.where(pid=server.pid)
 
-    assert reader.quality == {
-        "ledger_full": 2 * MANY - capacity, "sums_full": 0, "storage_failed": 0, "programs_missed": 0,
-    }  # fmt: skip
-    assert len(mine) + len(theirs) == capacity + 2
+    # The ledger is the host's: connections of others may have taken some of its room.
+    assert reader.quality.pop("ledger_full") >= 2 * MANY - capacity
+    assert not any(reader.quality.values())
+    assert 2 <= len(mine) + len(theirs) <= capacity + 2
     assert (mine.total("connects"), mine.total("closes"), theirs.total("accepts")) == (MANY, MANY, MANY)
     assert (mine.total("bytes_sent"), mine.total("bytes_received")) == (MANY * len(REQUEST), MANY * len(ANSWER))
     assert (theirs.total("bytes_sent"), theirs.total("bytes_received")) == (MANY * len(ANSWER), MANY * len(REQUEST))
