@@ -103,7 +103,7 @@ BPF_ANNOTATE_KV_PAIR(conns, int, struct following);
  * Final rows, one for each connection, written once at its end, in the order
  * of ends. The daemon reads them at each tick. When full, the row is added to
  * `sums` instead and LOSS_LEDGER_FULL counts it. 216 bytes an entry: 77,672 in
- * 16 MB. A hash map in its place took eight times as long at each end.
+ * 16 MB. A hash map in its place cost 0.5 to 1 us more a connection.
  */
 BPF_RINGBUF_OUTPUT(ledger, LEDGER_BYTES / PAGE_SIZE);
 
