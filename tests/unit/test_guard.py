@@ -139,6 +139,10 @@ class Night:
         self.kernel.connects = connects
         now_ns = self.clock.boottime_ns()
         self.guard.tick(Tick(now_ns, now_ns, 0.0, 0))
+        self.settle()
+
+    def settle(self):
+        """Return once all that is to be told has been told; a tick that fails leaves this to the test."""
         with self.store.database.transaction() as connection:
             made = connection.execute("SELECT count(*) FROM notices WHERE state != 'merged'").fetchone()[0]
         self.listener.wait_for(made)
@@ -378,6 +382,7 @@ def test_a_rule_that_cannot_be_judged_takes_no_other_with_it(night, monkeypatch)
     for _ in range(8):
         with pytest.raises(RulesFailed) as caught:
             night.tick(STORM)
+    night.settle()
 
     assert night.listener.told()[0] == ("firing", "first notification", ["storm"])
     assert [(str(one), one.__notes__) for one in caught.value.exceptions] == [("no verdict", ["in rule broken"])]
