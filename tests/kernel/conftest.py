@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -81,6 +82,19 @@ class Reader:
     def until_closed(self, count: int, port: int | None = None, netns: int | None = None) -> Rows:
         """Read until so many ends of connections are closed."""
         return self.until(lambda rows: rows.total("closes") >= count, port, netns)
+
+    def totals_until(self, complete: Callable[[Callable[[int], Counter]], bool]) -> Callable[[int], Counter]:
+        """Read until the totals of processes are complete; return a function from pid to its totals."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            answer = self.ask("read")
+            self.quality = answer["quality"]
+            sums: dict[int, Counter] = defaultdict(Counter)
+            for row in answer["by_process"]:
+                sums[row["pid"]].update({name: value for name, value in row.items() if isinstance(value, int)})
+            if complete(sums.__getitem__) or time.monotonic() > end:
+                return sums.__getitem__
+            time.sleep(0.05)
 
     def stop(self) -> None:
         self.process.stdin.close()

@@ -300,14 +300,16 @@ def test_what_is_closed_during_a_pass_is_never_charged_to_the_watchdog(reader, r
     with subprocess.Popen([sys.executable, "-c", script, str(server)]) as program:
         passes = 0
         while program.poll() is None:
-            reader.rows()
+            reader.ask("pass")
             passes += 1
-    rows = reader.until_closed(2 * count, server)
+    totals = reader.totals_until(
+        lambda totals: totals(program.pid)["closes"] + totals(os.getpid())["closes"] >= 2 * count
+    )
 
-    assert passes > 3
-    assert not any(reader.quality.values())
-    assert rows.where(direction="out").values("pid") == {program.pid}
-    assert rows.where(direction="in").values("pid") == {os.getpid()}
-    assert [rows.total(name) for name in ("connects", "accepts", "closes", "bytes_sent", "bytes_received")] == [
-        count, count, 2 * count, count, count,
-    ]  # fmt: skip
+    assert passes > 1
+    assert (reader.quality["programs_missed"], reader.quality["storage_failed"]) == (0, 0)
+    # By process, not by connection: these totals are exact even when other traffic of the host fills the ledger.
+    names = ("connects", "accepts", "closes", "bytes_sent", "bytes_received")
+    assert [totals(program.pid)[name] for name in names] == [count, 0, count, count, 0]
+    assert [totals(os.getpid())[name] for name in names] == [0, count, count, 0, count]
+    assert totals(reader.process.pid)["closes"] == 0
