@@ -30,6 +30,7 @@ _LOSSES = {
     "sums_full": "connections lost (too many processes)",
     "storage_failed": "connections not followed (no kernel memory)",
     "programs_missed": "events skipped by the kernel",
+    "names_full": "connections without their names (too many names)",
     "responses_lost": "answers not timed (too many within a tick)",
     "datagrams_lost": "datagrams not counted (too many processes)",
 }
