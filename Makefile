@@ -50,10 +50,12 @@ $(BIN)/pip: | packages
 
 .venv/.setup: pyproject.toml | $(BIN)/pip
 	$(PIP) install --editable .
+	$(BIN)/python -m compileall -q watchdog # or every start compiles, which leaves 10 MB behind
 	@touch $@
 
 .venv/.setup-dev: pyproject.toml | packages-dev $(BIN)/pip
 	$(PIP) install --editable '.[dev]'
+	$(BIN)/python -m compileall -q watchdog
 	@touch .venv/.setup $@
 
 run: setup

@@ -17,6 +17,7 @@ from watchdog.guard import Guard, RulesFailed
 from watchdog.kernel import privileges
 from watchdog.kernel.start import require_privileges, start_collector
 from watchdog.logs import LogWriter
+from watchdog.memory import give_back_all
 from watchdog.rhythm import Rhythm
 from watchdog.scheduler import Scheduler, Tick
 from watchdog.setup import Setup, Sources, read_setup, rule_ids
@@ -69,6 +70,7 @@ class Daemon:
         guard = Guard(collector, store, setup, host, self._clock)
         open_now = guard.start()
         self._introduce(setup, host, open_now, folder, guard.restored)
+        give_back_all()
         self._rhythm.start(lambda tick: self._tick(guard, tick), setup.interval_ns)
         self._scheduler.start()
         self._systemd.ready()
