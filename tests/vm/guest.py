@@ -13,7 +13,7 @@ from pathlib import Path
 from kernels import Kernel, kernel_root, virtme_path
 
 GUEST_INIT = Path(__file__).with_name("guest-init")
-BOOT_SECONDS, RUN_SECONDS = 180, 3600
+BOOT_SECONDS, RUN_SECONDS = 180, 7200
 CONSOLE_TAIL = 40
 
 
