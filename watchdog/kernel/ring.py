@@ -42,12 +42,8 @@ class Ring:
         count = (produced - consumed) // self._framed.itemsize
         if not count:
             return np.empty(0, self._framed["record"])
-        frames = self._copied(consumed % self._size, count)
-        unfinished = np.flatnonzero(frames["length"] & _BUSY)
-        if len(unfinished):  # reserved on another CPU, not yet written
-            frames = frames[: unfinished[0]]
-        struct.pack_into("<Q", self._consumer, 0, consumed + len(frames) * self._framed.itemsize)
-        records: NDArray[np.void] = frames["record"]
+        records = self._copied(consumed % self._size, count)
+        struct.pack_into("<Q", self._consumer, 0, consumed + len(records) * self._framed.itemsize)
         return records
 
     def close(self) -> None:
@@ -59,8 +55,13 @@ class Ring:
         skipped = at % mmap.PAGESIZE
         length, offset = skipped + count * self._framed.itemsize, 2 * mmap.PAGESIZE + at - skipped
         with mmap.mmap(self._fd, length, mmap.MAP_SHARED, mmap.PROT_READ, offset=offset) as pages:
-            raw = np.frombuffer(pages, np.uint8, count * self._framed.itemsize, skipped).copy()
-        return raw.view(self._framed)  # numpy copies structured records field by field
+            # Flags first: memcpy has no order, so a record could be copied unwritten and then be found finished.
+            flags = np.frombuffer(pages, self._framed, count, skipped)["length"].copy()
+            unfinished = np.flatnonzero(flags & _BUSY)  # reserved on another CPU, not yet written
+            finished = int(unfinished[0]) if len(unfinished) else count
+            raw = np.frombuffer(pages, np.uint8, finished * self._framed.itemsize, skipped).copy()
+        records: NDArray[np.void] = raw.view(self._framed)["record"]  # numpy copies structured records field by field
+        return records
 
     def _position(self, page: mmap.mmap) -> int:
         position: int = struct.unpack_from("<Q", page)[0]
