@@ -548,6 +548,8 @@ static __always_inline void hold(struct following *s, struct task_struct *task, 
 			s->rank = RANK_HOLDER;
 		s->owner_pass = observer->session;
 	} else if (s->rank < RANK_HOLDER ||
+		   /* Of many holders the oldest: the pass goes by pid, and a child may have a lower one. */
+		   (s->rank == RANK_HOLDER && leader->start_boottime < s->owner.start_ns) ||
 		   (s->owner_pass && s->owner_pass != observer->session && s->owner_pass != observer->previous)) {
 		own(&s->owner, task);
 		s->rank = RANK_HOLDER;
