@@ -12,6 +12,8 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
+# Native, which struct moves as one word; "<Q" goes byte by byte, and the kernel writes meanwhile: a torn position.
+_POSITION = struct.Struct("@Q")
 _BUSY = np.uint32(1 << 31)
 _HEADER_BYTES = 8
 
@@ -43,7 +45,7 @@ class Ring:
         if not count:
             return np.empty(0, self._framed["record"])
         records = self._copied(consumed % self._size, count)
-        struct.pack_into("<Q", self._consumer, 0, consumed + len(records) * self._framed.itemsize)
+        _POSITION.pack_into(self._consumer, 0, consumed + len(records) * self._framed.itemsize)
         return records
 
     def close(self) -> None:
@@ -64,5 +66,5 @@ class Ring:
         return records
 
     def _position(self, page: mmap.mmap) -> int:
-        position: int = struct.unpack_from("<Q", page)[0]
+        position: int = _POSITION.unpack_from(page)[0]
         return position
