@@ -20,7 +20,7 @@ unexport PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev packages packages-dev account run demo test test-kernels lint bench
+.PHONY: help setup setup-dev packages packages-dev account run demo test test-kernels lint soak bench
 
 help:
 	@echo 'make run     guard this host, in the foreground, by the shipped rules (root, or sudo)'
@@ -28,6 +28,7 @@ help:
 	@echo 'make test    all tests, those of the kernel half included'
 	@echo 'make test-kernels [KERNELS="6.1 6.12"]   the kernel tests on stock Debian kernels, emulated (hours)'
 	@echo 'make lint    all checks of style, types, imports and the systemd unit'
+	@echo 'make soak    watch a mixed load for ten minutes, and hold every count against what the load did'
 	@echo 'make bench   measure cost and latency on this host'
 	@echo 'make setup   only make .venv/bin/bpf-watchdog'
 
@@ -70,6 +71,9 @@ test: setup-dev
 test-kernels: setup-dev
 	@packaging/ensure-packages $(KERNEL_PACKAGES)
 	@exec $(SUDO) $(BIN)/python tests/vm/matrix.py $(KERNELS)
+
+soak: setup-dev
+	@exec $(SUDO) $(BIN)/python tests/soak/soak.py
 
 bench: setup
 	@packaging/ensure-packages $(BENCH_PACKAGES)
