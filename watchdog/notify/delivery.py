@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.errors import StoreError
+from watchdog.notify.memory import StoredMemory
 from watchdog.notify.outbox import Outbox, Waiting
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.worker import Worker, place_of
@@ -43,7 +44,10 @@ class Delivery:
         self._outbox = Outbox(store.database, clock)
         self._clock = clock
         self._log = log
-        self._lanes = [_Lane(Worker(receiver, self._outbox, clock, log), clock, log) for receiver in receivers]
+        self._lanes = []
+        for receiver in receivers:
+            receiver.memory = StoredMemory(store.database, receiver.name, clock)
+            self._lanes.append(_Lane(Worker(receiver, self._outbox, clock, log), clock, log))
         self._removed: Counter[str] = Counter()
 
     def start(self) -> None:

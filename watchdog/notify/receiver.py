@@ -3,20 +3,46 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self
+from collections.abc import Sequence
+from typing import ClassVar, Protocol, Self
 
+from watchdog.alerts.alert import Alert
 from watchdog.alerts.notice import Notice
 from watchdog.document import Table
+
+
+class Memory(Protocol):
+    """What a receiver has to know again after a restart, such as where the message is that it will change later."""
+
+    def get(self, key: str) -> str | None:
+        """Return what was kept under `key`, None if nothing was.
+
+        Raises:
+            StoreError: it can't be read.
+        """
+        ...
+
+    def put(self, key: str, value: str | None) -> None:
+        """Keep `value` under `key`, None to forget; on disk when this returns.
+
+        Raises:
+            StoreError: it can't be written.
+        """
+        ...
 
 
 class Receiver(ABC):
     """Delivers notices to one place. Instances are used by one worker thread at a time."""
 
     type: ClassVar[str]
+    refresh_seconds: ClassVar[float | None] = None
+    """How often `refresh` is called, without a notice, while anything fires that it was told of; None: never."""
 
     def __init__(self, name: str) -> None:
         """Keep the name that rules and routing use."""
         self.name = name
+        self.memory: Memory = Scratch()
+        """Set by `Delivery` to one that lasts; what is used alone forgets."""
 
     @classmethod
     @abstractmethod
@@ -41,5 +67,31 @@ class Receiver(ABC):
     def destination(self) -> str:
         """Say where notices go, for people, without secrets: "webhook alerts.example.net", "syslog unix:///dev/log"."""
 
+    def refresh(self, alerts: Sequence[Alert], host: str, deadline_seconds: float) -> None:  # noqa: B027 - few need it
+        """Say again that `alerts` fire, for peers that forget what is not repeated.
+
+        Raises:
+            DeliveryError: as `send`; it is counted, and done again at the next turn.
+        """
+
     def close(self) -> None:  # noqa: B027 - most have nothing to close
         """Give back sockets."""
+
+
+class Scratch:
+    """A memory that ends with the process."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._kept: dict[str, str] = {}
+
+    def get(self, key: str) -> str | None:
+        """Return what was kept under `key`."""
+        return self._kept.get(key)
+
+    def put(self, key: str, value: str | None) -> None:
+        """Keep `value` under `key`, None to forget."""
+        if value is None:
+            self._kept.pop(key, None)
+        else:
+            self._kept[key] = value

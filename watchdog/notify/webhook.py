@@ -8,20 +8,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import math
 from functools import reduce
 from typing import Any, ClassVar, Self
 
-from watchdog.alerts.alert import Alert
 from watchdog.alerts.notice import Notice
 from watchdog.clock import Clock, SystemClock
 from watchdog.document import Table
-from watchdog.notify import http, render, sanitize
+from watchdog.notify import http, render, v4
 from watchdog.notify.receiver import Receiver
 from watchdog.secret import Secret
-
-_LONGEST_VALUE = 1_024
-_NOT_ENDED = "0001-01-01T00:00:00Z"  # Go's zero time: what Alertmanager sends while an alert fires
 
 
 class Webhook(Receiver):
@@ -67,7 +62,7 @@ class Webhook(Receiver):
 
 
 def _message(notice: Notice) -> dict[str, Any]:
-    alerts = [_alert(alert, notice) for alert in render.worst_first(notice.alerts)]
+    alerts = [v4.alert_json(alert, notice) for alert in render.worst_first(notice.alerts)]
     return {
         "version": "4",
         "groupKey": f'{{}}:{{alertname="{notice.group}"}}',
@@ -83,54 +78,6 @@ def _message(notice: Notice) -> dict[str, Any]:
     }
 
 
-def _alert(alert: Alert, notice: Notice) -> dict[str, Any]:
-    return {
-        "status": "firing" if alert.resolved is None else "resolved",
-        "labels": _labels(alert, notice),
-        "annotations": _annotations(alert, notice),
-        "startsAt": render.timestamp(alert.fired),
-        "endsAt": _NOT_ENDED if alert.resolved is None else render.timestamp(alert.resolved),
-        "generatorURL": "",
-        "fingerprint": alert.fingerprint,
-    }
-
-
-def _labels(alert: Alert, notice: Notice) -> dict[str, str]:
-    labels = {name: _text(value) for name, value in alert.labels if value}  # Prometheus: empty and missing are one
-    labels |= {"alertname": alert.rule, "severity": alert.severity.label}
-    labels |= {"host": _text(notice.host), "instance": _text(notice.host)}
-    if notice.test:
-        labels["test"] = "true"
-    return labels
-
-
-def _annotations(alert: Alert, notice: Notice) -> dict[str, str]:
-    mark = render.TEST_MARK if notice.test else ""
-    annotations = {
-        "summary": _text(mark + alert.summary),
-        "description": "\n".join(_text(line) for line in render.details(alert, notice)),
-        "value": _number(alert.value),
-        "threshold": _number(alert.threshold),
-        "peak": _number(alert.peak),
-        "reason": _text(alert.reason),
-        "since": render.timestamp(alert.started),
-    }
-    if alert.runbook is not None:
-        annotations["runbook_url"] = _text(alert.runbook)
-    return annotations
-
-
 def _common(tables: list[dict[str, str]]) -> dict[str, str]:
     """Return the entries that all of `tables` have in common."""
     return dict(sorted(reduce(lambda common, other: common & other.items(), tables[1:], set(tables[0].items()))))
-
-
-def _text(text: str) -> str:
-    return sanitize.visible(text, _LONGEST_VALUE)
-
-
-def _number(value: float) -> str:
-    """Return `value` as a program reads it, in Go's and Prometheus's words where it is not finite."""
-    if math.isinf(value):
-        return "+Inf" if value > 0 else "-Inf"
-    return repr(value)

@@ -59,4 +59,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) STRICT
         """,
     ),
+    (
+        # What receivers have to know again after a restart; `at`: wall clock when it was written.
+        """
+        CREATE TABLE memories (
+            receiver TEXT NOT NULL,
+            key TEXT NOT NULL,
+            value TEXT NOT NULL,
+            at REAL NOT NULL,
+            PRIMARY KEY (receiver, key)
+        ) STRICT
+        """,
+    ),
 )
