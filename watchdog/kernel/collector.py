@@ -104,13 +104,13 @@ class Collector:
             OSError, MemoryError: something could not be read; what has ended stays in the ledger for the next reading.
         """
         began = self._clock.boottime_ns()
-        live = self._walk()
+        live, retries = self._walk()
         pass_seconds = (self._clock.boottime_ns() - began) / 1e9
         sums = self._sums.read()
         following = self._responses is not None
         datagrams = self._datagrams.read() if following else self._datagrams.nothing()
         responses = self._responses.read() if self._responses is not None else np.empty(0, RESPONSE)
-        quality = self._quality(pass_seconds)
+        quality = self._quality(pass_seconds, retries)
         closed = self._ledger.read()  # last, for it takes out what it reads, and a later failure would lose that
         return Reading(self._clock.boottime_ns(), live, closed, sums, responses, datagrams, quality)
 
@@ -123,7 +123,7 @@ class Collector:
         self._ledger.close()
         self._loaded.close()
 
-    def _walk(self) -> NDArray[np.void]:
+    def _walk(self) -> tuple[NDArray[np.void], int]:
         fd = libbpf.open_iterator(self._loaded.link)
         # One array for the whole pass, as long as the last one and some more: a piece for each read, joined at the end,
         # took a quarter of the pass.
@@ -146,9 +146,9 @@ class Collector:
         finally:
             os.close(fd)
         self._expected_bytes = filled + filled // 8 + 2 * _READ_BYTES
-        return raw[:filled].view(CONNECTION)
+        return raw[:filled].view(CONNECTION), again
 
-    def _quality(self, pass_seconds: float) -> Quality:
+    def _quality(self, pass_seconds: float, pass_retries: int) -> Quality:
         lib, fd = libbpf.library(), self._loaded.maps["losses"]
         lost = np.zeros(len(LOSSES), np.int64)
         value = ct.c_uint64()
@@ -160,7 +160,7 @@ class Collector:
         new = dict(zip(LOSSES, (int(number) for number in lost - self._lost_before), strict=True))
         missed = misses - self._misses_before
         self._lost_before, self._misses_before = lost, misses
-        return Quality(**new, programs_missed=missed, pass_seconds=pass_seconds)
+        return Quality(**new, programs_missed=missed, pass_seconds=pass_seconds, pass_retries=pass_retries)
 
 
 def _ring(fd: int, record: np.dtype[np.void]) -> Ring:
