@@ -66,6 +66,7 @@ class Daemon:
         self._writer.start()
         self._rehearse_reload()
         store = Store(folder, self._clock, boot_id())
+        store.reserve()
         host = socket.gethostname()
         guard = Guard(collector, store, setup, host, self._clock)
         open_now = guard.start()

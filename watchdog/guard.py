@@ -52,7 +52,9 @@ class Guard:
         at_ns, wall = clock.boottime_ns(), clock.wall()
         forgotten = self._lifecycle.restore(saved.alerts, setup.rules, at_ns, saved.shift_ns, saved.down_ns)
         firing = self._lifecycle.firing()
-        forgotten += self._grouping.restore(saved.groups, firing, set(setup.receivers), at_ns, wall, saved.shift_ns)
+        forgotten += self._grouping.restore(
+            saved.groups, firing, set(setup.receivers), at_ns, wall, saved.shift_ns, saved.told
+        )
         if forgotten:
             self._log.error(
                 "%s: %d entries cannot be read and are left out; what they were about is announced anew",
@@ -107,12 +109,19 @@ class Guard:
 
     def _write(self, transitions: Sequence[Transition], at_ns: int, wall: float) -> None:
         self._unwritten += self._grouping.advance(transitions, self._lifecycle.firing(), at_ns, wall)
-        self._store.commit(
-            alerts=self._lifecycle.take_changes(),
-            groups=self._grouping.take_changes(),
-            notices=self._unwritten,
-            timing=self._lifecycle.timing,
-        )
+        if self._store.take_renewed():
+            self._lifecycle.change_all()
+            self._grouping.change_all()
+        try:
+            self._store.commit(
+                alerts=self._lifecycle.take_changes(),
+                groups=self._grouping.take_changes(),
+                notices=self._unwritten,
+                timing=self._lifecycle.timing,
+            )
+        except StoreError:
+            self._unwritten.clear()  # the store has them, and bounds what waits
+            raise
         self._unwritten.clear()
 
     def _tell(self, transitions: Iterable[Transition]) -> None:

@@ -13,7 +13,7 @@ from watchdog.alerts.grouping import Grouping
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import SECOND_NS
 from watchdog.config import BUILT_IN, Config, Routing, Sampling
-from watchdog.errors import StoreError
+from watchdog.errors import DeliveryError, StoreError
 from watchdog.guard import Guard, RulesFailed
 from watchdog.job import Tick
 from watchdog.kernel.collector import Reading
@@ -90,6 +90,7 @@ class Listener:
         self.notices = []
         self.answering = threading.Event()
         self.answering.set()
+        self.refusing = False
         self._came = threading.Condition()
 
     def send(self, notice, deadline_seconds):
@@ -97,6 +98,8 @@ class Listener:
             self.notices.append(notice)
             self._came.notify_all()
         self.answering.wait(PATIENCE)
+        if self.refusing:
+            raise DeliveryError("client_error", "HTTP 404", retryable=False)
 
     def wait_for(self, count):
         with self._came:
@@ -396,7 +399,7 @@ def test_names_in_the_log_are_harmless(night, caplog):
     assert r"firing: storm process=culprit\x1b[2J\x0a: value above 5/s for 3s" in caplog.messages
 
 
-def test_saved_state_that_cannot_be_read_is_left_out_and_the_alert_announced_anew(night, caplog):
+def test_saved_state_that_cannot_be_read_is_left_out_and_its_end_told_and_the_alert_announced_anew(night, caplog):
     fire(night)
     with night.store.database.transaction() as connection:
         connection.execute("UPDATE alerts SET state = '{}'")
@@ -410,4 +413,42 @@ def test_saved_state_that_cannot_be_read_is_left_out_and_the_alert_announced_ane
     for _ in range(6):
         night.tick(STORM)
 
-    assert night.listener.told()[before:][0] == ("firing", "first notification", ["storm"])
+    assert night.listener.told()[before:] == [
+        ("resolved", "resolved", ["storm"]),
+        ("firing", "first notification", ["storm"]),
+    ]
+    assert night.listener.notices[before].alerts[0].reason == "no longer watched"
+
+
+def test_who_was_told_of_an_alert_is_told_its_end_although_its_notice_was_refused(night):
+    fire(night)
+    night.listener.refusing = True
+    while len(night.listener.notices) < 2 or night.listener.notices[-1].status == "firing":
+        night.tick(CALM)
+    night.listener.refusing = False
+    night.guard.stop()
+    night.begin("storm")
+    before = len(night.listener.notices)
+    for _ in range(6):
+        night.tick(CALM)
+    night.guard.stop()
+    night.begin("storm")
+    night.tick(CALM)
+
+    assert night.listener.told()[before:] == [("resolved", "resolved", ["storm"])]
+
+
+def test_a_file_that_turns_out_damaged_is_begun_anew_with_all_that_fires(night, caplog):
+    fire(night)
+    night.store.database._begin_anew("malformed")
+    with night.store.database.transaction() as connection:
+        connection.execute("DELETE FROM alerts")
+        connection.execute("DELETE FROM groups")
+    before = len(night.listener.notices)
+    night.tick(STORM)
+    night.guard.stop()
+    night.begin("storm")
+    night.tick(STORM)
+
+    assert night.guard.restored == 1
+    assert {reason for _, reason, _ in night.listener.told()[before:]} <= {"repeat"}

@@ -78,6 +78,11 @@ class Lifecycle:
         alerts += [instance.alert for instance in self._instances.values() if instance.alert is not None]
         return {alert.fingerprint: alert for alert in alerts}
 
+    def change_all(self) -> None:
+        """Let every instance count as changed: what was saved of it may be gone."""
+        for instance in self._instances.values():
+            instance.changed = True
+
     def take_changes(self) -> list[tuple[str, dict[str, Any] | None]]:
         """Return by fingerprint what `restore` needs of each instance whose state changed since the last call.
 
