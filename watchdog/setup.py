@@ -50,7 +50,8 @@ def read_setup(sources: Sources) -> Setup:
         ConfigError: with every problem of every file; then nothing was opened that would have to be closed.
     """
     problems: list[Problem] = []
-    config, receivers = _read_settings(sources.config, problems)
+    notes: list[Problem] = []
+    config, receivers = _read_settings(sources.config, problems, notes)
     # Where it is not known, no window is too short for it.
     known_ns = config.sampling.interval_ns if config else parse_duration(SHORTEST_INTERVAL)
     interval_ns = known_ns if sources.interval_ns is None else sources.interval_ns
@@ -67,11 +68,13 @@ def read_setup(sources: Sources) -> Setup:
             problems.append(Problem(str(folder), 1, "rule", "no rules here: nothing would be guarded"))
     if problems or config is None:
         raise ConfigError(sorted(map(_explained, problems)))
-    return Setup(config, interval_ns, receivers, loaded.rules, origin, loaded.notes)
+    return Setup(config, interval_ns, receivers, loaded.rules, origin, (*notes, *loaded.notes))
 
 
-def _read_settings(file: str | None, problems: list[Problem]) -> tuple[Config | None, dict[str, Receiver]]:
-    # Problems are added to `problems`; None when the file cannot be read at all.
+def _read_settings(
+    file: str | None, problems: list[Problem], notes: list[Problem]
+) -> tuple[Config | None, dict[str, Receiver]]:
+    # Adds to `problems` and `notes`; None when the file cannot be read at all.
     try:
         document = open_settings(file)
     except ConfigError as error:
@@ -82,6 +85,7 @@ def _read_settings(file: str | None, problems: list[Problem]) -> tuple[Config | 
     with contextlib.suppress(ConfigError):  # its problems stand in the document
         receivers = build_receivers(config)
     problems += set(document.problems)
+    notes += document.notes
     return config, receivers
 
 

@@ -7,12 +7,12 @@ import logging
 import os
 import sys
 
+from watchdog.account import ACCOUNT
 from watchdog.clock import SystemClock
 from watchdog.config import DEFAULT_CONFIG, DEFAULT_RULES, LONGEST_INTERVAL, SHORTEST_INTERVAL
 from watchdog.daemon import DEFAULT_STATE, Daemon, Options
 from watchdog.durations import parse_duration
 from watchdog.errors import UsageError
-from watchdog.kernel.privileges import ACCOUNT
 from watchdog.logs import LogWriter
 from watchdog.memory import give_back_what_is_freed
 from watchdog.setup import Sources
