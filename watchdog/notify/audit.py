@@ -1,0 +1,197 @@
+"""The audit trail: who was told what, when, by which receiver and with what answer; and a way to have it told again.
+
+All of it is what the state file holds anyway (docs/delivery.md, "What is kept"): names of receivers and what alerts
+say, never an address or a secret. The values are for `dataclasses.asdict` and JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from sqlite3 import Connection
+from typing import Any
+
+from watchdog.clock import Clock, SystemClock
+from watchdog.store.database import Database
+
+STATES = ("pending", "done", "merged", "dead")
+
+RETRIED = "to be sent again, asked for by hand"
+
+_SYSTEM_CLOCK = SystemClock()
+_COLUMNS = "id, receiver, rule, status, state, attempts, ended, last_error, body"
+_log = logging.getLogger("watchdog")
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeRecord:
+    """A notice and what became of it.
+
+    `state`: "pending" (to be sent, or sent again), "done" (the receiver has it), "merged" (never sent, a newer one of
+    its group tells the same and more), "dead" (given up). `created`, `ended`: wall-clock seconds; `ended` is None while
+    it is pending. `error`: what stood in the way last, or what it was merged into; None when it was delivered.
+    """
+
+    id: str
+    receiver: str
+    group: str
+    reason: str
+    status: str
+    state: str
+    alerts: int
+    attempts: int
+    created: float
+    ended: float | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One attempt: `number` from 1, `at` in wall-clock seconds when it ended, `result` "ok" or what went wrong."""
+
+    number: int
+    at: float
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRecord:
+    """One alert as the notice tells it."""
+
+    fingerprint: str
+    state: str
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeDetail:
+    """A notice with its alerts and every attempt that is known, oldest first.
+
+    An attempt that was counted and never ended (the daemon was killed) is in `notice.attempts` but not in `attempts`.
+    `overtaken_by`: the newest notice of its group that was delivered after it was made; a notice that is overtaken is
+    not sent again, for it would tell old news as new.
+    """
+
+    notice: NoticeRecord
+    alerts: tuple[AlertRecord, ...]
+    attempts: tuple[AttemptRecord, ...]
+    overtaken_by: str | None
+
+
+def list_notices(
+    database: Database, *, receiver: str | None = None, state: str | None = None, limit: int = 100
+) -> list[NoticeRecord]:
+    """Return the newest notices, newest first; of one receiver or in one of `STATES`, if given.
+
+    Raises:
+        StoreError: the file can't be read.
+    """
+    with database.transaction() as connection:
+        rows = connection.execute(
+            f"SELECT {_COLUMNS} FROM notices WHERE (?1 IS NULL OR receiver = ?1) "  # noqa: S608 - a constant
+            "AND (?2 IS NULL OR state = ?2) ORDER BY place DESC LIMIT ?3",
+            (receiver, state, max(0, limit)),
+        ).fetchall()
+    return [_record(row, _loads(row[-1])) for row in rows]
+
+
+def show(database: Database, notice: str) -> NoticeDetail | None:
+    """Return all that is known of the notice with this id; None when there is none (any more).
+
+    Raises:
+        StoreError: the file can't be read.
+    """
+    with database.transaction() as connection:
+        row = connection.execute(
+            f"SELECT {_COLUMNS} FROM notices WHERE id = ?",  # noqa: S608 - a constant
+            (notice,),
+        ).fetchone()
+        if row is None:
+            return None
+        attempts = connection.execute(
+            "SELECT number, at, result FROM attempts WHERE notice = ? ORDER BY place", (notice,)
+        ).fetchall()
+        overtaken_by = _overtaken_by(connection, notice)
+    document = _loads(row[-1])
+    return NoticeDetail(
+        notice=_record(row, document),
+        alerts=tuple(_alert(alert) for alert in _alerts(document)),
+        attempts=tuple(AttemptRecord(*attempt) for attempt in attempts),
+        overtaken_by=overtaken_by,
+    )
+
+
+def retry(database: Database, notice: str, clock: Clock = _SYSTEM_CLOCK) -> bool:
+    """Let a dead notice be pending and due again, with a day to live; tell whether it is.
+
+    It is not when it isn't dead, or when it is overtaken (`NoticeDetail.overtaken_by`). It keeps its id. The worker of
+    its receiver finds it within seconds, at once when woken.
+
+    Raises:
+        StoreError: the file can't be written.
+    """
+    with database.transaction() as connection:
+        if _overtaken_by(connection, notice) is not None:
+            return False
+        now_ns = clock.boottime_ns()
+        row = connection.execute(
+            "UPDATE notices SET state = 'pending', created_ns = ?, due_ns = ?, ended = NULL "
+            "WHERE id = ? AND state = 'dead' RETURNING receiver, attempts",
+            (now_ns, now_ns, notice),
+        ).fetchone()
+        if row is None:
+            return False
+        receiver, attempts = row
+        connection.execute(
+            "INSERT INTO attempts (notice, number, at, result) VALUES (?, ?, ?, ?)",
+            (notice, attempts, clock.wall(), RETRIED),
+        )
+    _log.info("notice %s for %s: %s", notice, receiver, RETRIED)
+    return True
+
+
+def _overtaken_by(connection: Connection, notice: str) -> str | None:
+    row = connection.execute(
+        "SELECT newer.id FROM notices AS newer JOIN notices AS this "
+        "ON newer.receiver = this.receiver AND newer.rule = this.rule AND newer.place > this.place "
+        "WHERE this.id = ? AND newer.state = 'done' ORDER BY newer.place DESC LIMIT 1",
+        (notice,),
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _record(row: Sequence[Any], document: dict[str, Any]) -> NoticeRecord:
+    id_, receiver, group, status, state, attempts, ended, last_error, _ = row
+    return NoticeRecord(
+        id=id_,
+        receiver=receiver,
+        group=group,
+        reason=str(document.get("reason", "")),
+        status=status,
+        state=state,
+        alerts=len(_alerts(document)),
+        attempts=attempts,
+        created=float(document.get("created", 0.0)),
+        ended=ended,
+        error=last_error,
+    )
+
+
+def _alerts(document: dict[str, Any]) -> list[dict[str, Any]]:
+    alerts = document.get("alerts", [])
+    return alerts if isinstance(alerts, list) else []
+
+
+def _alert(alert: dict[str, Any]) -> AlertRecord:
+    return AlertRecord(*(str(alert.get(name, "")) for name in AlertRecord.__slots__))
+
+
+def _loads(body: str) -> dict[str, Any]:
+    # What was written by a version that is gone, or damaged on the way, is shown as far as the columns tell.
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
