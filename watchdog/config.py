@@ -49,14 +49,15 @@ class Routing:
 class Config:
     """What watchdog.toml says.
 
-    `receivers`: (name, type, table) in the file's order; each type reads the rest of its own table. `file` is
-    `BUILT_IN` where there is no file.
+    `receivers`: (name, type, table) in the file's order; each type reads the rest of its own table, as the heartbeat
+    does. `file` is `BUILT_IN` where there is no file.
     """
 
     file: str
     sampling: Sampling
     routing: Routing
     receivers: tuple[tuple[str, str, Table], ...]
+    heartbeat: Table | None = None
 
     @property
     def receiver_names(self) -> tuple[str, ...]:
@@ -157,8 +158,9 @@ def read_config(document: Document) -> Config:
     sampling.finish()
     receivers = _read_receivers(root)
     routing = _read_routing(root.table("routing"), tuple(name for name, _, _ in receivers))
+    heartbeat = root.table("heartbeat") if "heartbeat" in root else None
     root.finish()
-    return Config(document.file, Sampling(interval_ns), routing, receivers)
+    return Config(document.file, Sampling(interval_ns), routing, receivers, heartbeat)
 
 
 def _read_receivers(root: Table) -> tuple[tuple[str, str, Table], ...]:

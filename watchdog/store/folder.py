@@ -12,6 +12,7 @@ from watchdog.store.store import FILE_NAME
 
 # SQLite's own beside it: https://www.sqlite.org/tempfiles.html
 _OURS = {f"{FILE_NAME}{ending}" for ending in ("", "-wal", "-shm", "-journal")}
+_SOCKET = "control.sock"  # may be left beside it by a daemon that was killed; no file to give away
 
 
 def prepare_folder(folder: Path, account: pwd.struct_passwd | None) -> None:
@@ -39,7 +40,7 @@ def _give(folder: Path, account: pwd.struct_passwd) -> None:
         raise StoreError(f"{folder} is a symbolic link: give what it leads to by --state-dir {folder.resolve()}")
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        names = set(os.listdir(descriptor))  # noqa: PTH208 - of the descriptor, not of what has the name by now
+        names = set(os.listdir(descriptor)) - {_SOCKET}  # noqa: PTH208 - of the descriptor, not of what has the name now
         given = os.fstat(descriptor).st_uid == account.pw_uid
         if not given and not names <= _OURS:
             raise StoreError(
