@@ -11,6 +11,7 @@ from typing import Final
 import tomli
 
 from watchdog import spelling
+from watchdog.account import others_who_read
 from watchdog.clock import SECOND_NS
 from watchdog.document import Document, Table
 from watchdog.errors import ConfigError, Problem
@@ -48,14 +49,15 @@ class Routing:
 class Config:
     """What watchdog.toml says.
 
-    `receivers`: (name, type, table) in the file's order; each type reads the rest of its own table. `file` is
-    `BUILT_IN` where there is no file.
+    `receivers`: (name, type, table) in the file's order; each type reads the rest of its own table, as the heartbeat
+    does. `file` is `BUILT_IN` where there is no file.
     """
 
     file: str
     sampling: Sampling
     routing: Routing
     receivers: tuple[tuple[str, str, Table], ...]
+    heartbeat: Table | None = None
 
     @property
     def receiver_names(self) -> tuple[str, ...]:
@@ -69,7 +71,7 @@ def open_document(file: str, *, secrets_needed: bool = True) -> Document:
     Raises:
         ConfigError: missing, not a regular file, writable by everyone, over 1 MB, not UTF-8, not TOML.
     """
-    text = _read(file)
+    text, others = _read(file)
     try:
         data = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
@@ -80,26 +82,27 @@ def open_document(file: str, *, secrets_needed: bool = True) -> Document:
     except ValueError:  # an integer of more digits than Python converts
         problem = Problem(file, 1, "file", "holds a number that is too long")
     else:
-        return Document(text, data, file, secrets_needed=secrets_needed)
+        return Document(text, data, file, secrets_needed=secrets_needed, others=others)
     raise ConfigError([problem])
 
 
-def _read(file: str) -> str:
+def _read(file: str) -> tuple[str, str | None]:
+    # Its text, and who but its owner can get at it.
     try:
         stream = open_for_reading(file)
     except OSError as error:
         raise _unusable(file, f"cannot read: {error.strerror}") from None
     with stream:
-        mode = os.fstat(stream.fileno()).st_mode
-        if not stat.S_ISREG(mode):
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode):
             raise _unusable(file, "not a regular file")
-        if mode & stat.S_IWOTH:
+        if status.st_mode & stat.S_IWOTH:
             raise _unusable(file, f"everyone on this host can write it: chmod o-w {file}")
         content = stream.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
         raise _unusable(file, f"over {_MOST_BYTES} bytes")
     try:
-        return content.decode().removeprefix("\ufeff")
+        return content.decode().removeprefix("\ufeff"), others_who_read(status)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise _unusable(file, f"not UTF-8 text: byte 0x{content[error.start]:02x}", line) from None
@@ -155,8 +158,9 @@ def read_config(document: Document) -> Config:
     sampling.finish()
     receivers = _read_receivers(root)
     routing = _read_routing(root.table("routing"), tuple(name for name, _, _ in receivers))
+    heartbeat = root.table("heartbeat") if "heartbeat" in root else None
     root.finish()
-    return Config(document.file, Sampling(interval_ns), routing, receivers)
+    return Config(document.file, Sampling(interval_ns), routing, receivers, heartbeat)
 
 
 def _read_receivers(root: Table) -> tuple[tuple[str, str, Table], ...]:

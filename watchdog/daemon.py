@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -11,21 +12,28 @@ from pathlib import Path
 
 from watchdog import __version__
 from watchdog.clock import Clock, boot_id
+from watchdog.control import notifications, place
+from watchdog.control.listener import Listener
+from watchdog.control.place import ControlError
+from watchdog.control.server import Server
 from watchdog.durations import format_duration
 from watchdog.errors import StoreError, WatchdogError
 from watchdog.guard import Guard, RulesFailed
+from watchdog.heartbeat import Heartbeat, Rules
 from watchdog.kernel import privileges
 from watchdog.kernel.start import require_privileges, start_collector
 from watchdog.logs import LogWriter
 from watchdog.memory import give_back_all
+from watchdog.notify.unreached import unreached
 from watchdog.rhythm import Rhythm
+from watchdog.rules.digest import digest
 from watchdog.scheduler import Scheduler, Tick
 from watchdog.setup import Setup, Sources, read_setup, rule_ids
 from watchdog.store.folder import prepare_folder
+from watchdog.store.reader import Reader
 from watchdog.store.store import FILE_NAME, Store
 from watchdog.systemd import Systemd
 
-DEFAULT_STATE = "/var/lib/bpf-watchdog"
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _log = logging.getLogger("watchdog")
 
@@ -35,7 +43,8 @@ class Options:
     """What the command line says."""
 
     sources: Sources
-    state_folder: str = DEFAULT_STATE
+    state_folder: Path
+    control: Path
 
 
 class Daemon:
@@ -49,6 +58,9 @@ class Daemon:
         self._systemd = Systemd(os.environ)
         self._scheduler = Scheduler(clock, _log)
         self._rhythm = Rhythm(self._scheduler, self._systemd, clock, _log)
+        self._host = socket.gethostname()
+        self._receivers: tuple[str, ...] = ()
+        self._heartbeat = Heartbeat(self._host, self._unreached, clock, _log)
 
     def run(self) -> int:
         """Guard; return the exit code.
@@ -60,17 +72,18 @@ class Daemon:
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         require_privileges()
         setup = read_setup(self._options.sources)
-        folder = Path(self._options.state_folder)
-        prepare_folder(folder, privileges.account() if os.geteuid() == 0 else None)
+        folder = self._options.state_folder
+        self._prepare_folders()
         collector = start_collector(self._clock)
         self._writer.start()
         self._rehearse_reload()
         store = Store(folder, self._clock, boot_id())
         store.reserve()
-        host = socket.gethostname()
-        guard = Guard(collector, store, setup, host, self._clock)
+        guard = Guard(collector, store, setup, self._host, self._clock)
         open_now = guard.start()
-        self._introduce(setup, host, open_now, folder, guard.restored)
+        self._introduce(setup, open_now, folder, guard.restored)
+        control = self._listen(store)
+        self._follow(setup)
         give_back_all()
         self._rhythm.start(lambda tick: self._tick(guard, tick), setup.interval_ns)
         self._scheduler.start()
@@ -78,18 +91,51 @@ class Daemon:
         self._obey(guard)
         self._systemd.stopping()
         self._scheduler.stop(1.0)
+        self._heartbeat.stop()
+        if control is not None:
+            control.stop()
         guard.stop()
         _log.info("stopped; what was not delivered waits in %s", folder / FILE_NAME)
         return 0
 
+    def _prepare_folders(self) -> None:
+        account = privileges.account() if os.geteuid() == 0 else None
+        prepare_folder(self._options.state_folder, account)
+        if account is not None:
+            with contextlib.suppress(ControlError):  # told when it is missed
+                place.prepare_folder(self._options.control, account)
+
+    def _listen(self, store: Store) -> Server | None:
+        # Not as root any more, so that the socket is the account's. A guard that nobody can ask still guards.
+        try:
+            listener = Listener.at(self._options.control)
+        except ControlError as error:
+            _log.error("%s; until then, commands cannot ask this daemon", error)
+            return None
+        control = Server(listener, notifications.handlers(store.database), _log)
+        control.start()
+        return control
+
+    def _unreached(self) -> list[str]:
+        reader = Reader(self._options.state_folder / FILE_NAME)
+        return unreached(reader, self._receivers, self._clock)
+
+    def _follow(self, setup: Setup) -> None:
+        self._receivers = tuple(setup.receivers)
+        self._heartbeat.follow(setup.heartbeat, Rules(len(setup.rules), digest(setup.rules)))
+
     def _tick(self, guard: Guard, tick: Tick) -> None:
+        good = False
         try:
             guard.tick(tick)
+            good = True
         except (StoreError, RulesFailed):
             # The sample was good. To be started anew would free no room on the disk, mend no rule, and lose what waits
             # in memory.
             self._systemd.watchdog()
             raise
+        finally:
+            self._heartbeat.tick_ended(good=good, interval_ns=self._rhythm.interval_ns)
         self._systemd.watchdog()
 
     def _rehearse_reload(self) -> None:
@@ -116,14 +162,15 @@ class Daemon:
             return
         guard.reload(fresh)
         self._rhythm.reset(fresh.interval_ns)
+        self._follow(fresh)
         _log.info("reloaded: %d rules from %s", len(fresh.rules), fresh.rules_from)
 
-    def _introduce(self, setup: Setup, host: str, open_now: int, folder: Path, restored: int) -> None:
+    def _introduce(self, setup: Setup, open_now: int, folder: Path, restored: int) -> None:
         interval = format_duration(setup.interval_ns)
         kept = ", ".join(map(privileges.name, sorted(privileges.effective())))
         who = f"{privileges.own_account()} {f'with {kept}' if kept else 'without capabilities'}, pid {os.getpid()}"
         lines = [
-            f"bpf-watchdog {__version__} guards {host}: all TCP connections ({open_now} now), every {interval}",
+            f"bpf-watchdog {__version__} guards {self._host}: all TCP connections ({open_now} now), every {interval}",
             f"rules:   {len(setup.rules)} from {setup.rules_from}: {rule_ids(setup.rules)}",
             *(f"notices: {receiver.name}: {receiver.destination()}" for receiver in setup.receivers.values()),
             f"         rules that name no receiver go to {', '.join(setup.config.routing.default)}",

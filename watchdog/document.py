@@ -15,11 +15,22 @@ from functools import cached_property
 from typing import Final
 
 from watchdog import spelling
+from watchdog.account import remedy
 from watchdog.durations import format_duration, parse_duration
 from watchdog.errors import ConfigError, Problem
 from watchdog.positions import Path, find_lines
-from watchdog.secret import Secret, SecretError, secret_from_environment, secret_from_file
+from watchdog.secret import (
+    Secret,
+    SecretError,
+    secret_from_credential,
+    secret_from_environment,
+    secret_from_file,
+)
 
+# Of URLs: one that leads to a host and says no more, and one that begins with a login.
+_BARE_URL: Final = re.compile(r"https?://[^/?#@]*/?", re.IGNORECASE)
+_LOGIN: Final = re.compile(r"[^/?#]*//[^/?#]*@")
+_READERS: Final = (secret_from_file, secret_from_environment, secret_from_credential)
 _BEYOND: Final = 2**63  # TOML 1.0, "Integer"; no limit or threshold of ours is near it
 
 
@@ -32,17 +43,32 @@ class Required(Enum):
 REQUIRED: Final = Required.REQUIRED
 
 
+def secret_forms(key: str) -> tuple[str, str, str, str]:
+    """Return the keys under which the secret `key` can be given."""
+    return key, f"{key}_file", f"{key}_env", f"{key}_credential"
+
+
 class Document:
     """One parsed file, and what was found wrong in it.
 
     `data` is what a TOML parser made of `text`. With `secrets_needed` off (checking a file as another user, or on
-    another machine), secrets that are not there are notes instead of problems.
+    another machine), secrets that are not there are notes instead of problems, and so are those that stand in a file
+    which is open to others. `others`: to whom it is, for people.
     """
 
-    def __init__(self, text: str, data: Mapping[str, object], file: str, *, secrets_needed: bool = True) -> None:
+    def __init__(
+        self,
+        text: str,
+        data: Mapping[str, object],
+        file: str,
+        *,
+        secrets_needed: bool = True,
+        others: str | None = None,
+    ) -> None:
         """Keep the file's text for its lines, and `file` as it is to be told."""
         self.file = file
         self.secrets_needed = secrets_needed
+        self.others = others
         self.problems: list[Problem] = []
         self.notes: list[Problem] = []
         self._text = text
@@ -230,12 +256,13 @@ class Table:
             return ()
         return tuple(Table(self.document, (*self._path, key, index), element) for index, element in enumerate(value))
 
-    def secret(self, key: str, *, required: bool = True) -> Secret | None:
-        """Return the secret given by exactly one of `key = "…"`, `key_file = "/path"` and `key_env = "NAME"`.
+    def secret(self, key: str, *, required: bool = True, is_url: bool = False) -> Secret | None:
+        """Return the secret given by exactly one of the keys that `secret_forms` names.
 
-        A file is read now. None if no secret is given, or if it can't be had, which then has been told.
+        A file is read now. None if no secret is given, or if it can't be had, which then has been told. `is_url`: it is
+        a URL that may hold no secret, so that in a file which others can read it is told, not refused.
         """
-        forms = (key, f"{key}_file", f"{key}_env")
+        forms = secret_forms(key)
         self._asked.update(forms)
         given = [form for form in forms if form in self._data]
         if len(given) > 1:
@@ -243,24 +270,40 @@ class Table:
         elif not given and required:
             self.problem(key, f"missing: give one of {', '.join(forms)}")
         elif given:
-            return self._secret(given[0], is_inline=given[0] == key, is_file=given[0] == forms[1])
+            return self._secret(given[0], key, is_url=is_url)
         return None
 
-    def _secret(self, form: str, *, is_inline: bool, is_file: bool) -> Secret | None:
+    def _secret(self, form: str, key: str, *, is_url: bool) -> Secret | None:
         text = self._data[form]
         if not isinstance(text, str) or not text:
             self.problem(form, f"must be a text, not {_type_name(text)}")
             return None
-        if is_inline:
-            return Secret(text)
+        if form == key:
+            return self._inline(key, text, is_url=is_url)
+        read = dict(zip(secret_forms(key)[1:], _READERS, strict=True))[form]
         try:
-            return secret_from_file(text) if is_file else secret_from_environment(text)
+            return read(text)
         except SecretError as error:
             if error.absent and not self.document.secrets_needed:
                 self.note(form, f"not checked: {error}")
             else:
                 self.problem(form, str(error))
             return None
+
+    def _inline(self, key: str, text: str, *, is_url: bool) -> Secret | None:
+        document = self.document
+        if document.others is None or (is_url and _BARE_URL.fullmatch(text)):
+            return Secret(text)
+        exposed = f"stands in a file that is open to {document.others}"
+        advice = f"give {key}_file instead, or {remedy(document.file)}"
+        if is_url and not _LOGIN.match(text):
+            self.note(key, f"{exposed}: if it holds a secret, {advice}")
+        elif document.secrets_needed:
+            self.problem(key, f"{exposed}: {advice}")
+            return None
+        else:
+            self.note(key, f"{exposed}: {advice}")
+        return Secret(text)
 
     def finish(self) -> None:
         """Note every key of this table (not of those inside it) that no reader asked for as unknown."""

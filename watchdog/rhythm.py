@@ -28,6 +28,11 @@ class Rhythm:
         self._pace = Pace(SECOND_NS)
         self._wanted_ns = 0
 
+    @property
+    def interval_ns(self) -> int:
+        """Return how far ticks are apart now."""
+        return self._pace.interval_ns
+
     def start(self, tick: Callable[[Tick], None], wanted_ns: int) -> None:
         """Run `tick` every `wanted_ns`, the first time when the scheduler starts."""
         self._pace, self._wanted_ns = Pace(wanted_ns), wanted_ns

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn, Self, SupportsIndex
 
+from watchdog.account import others_who_read, remedy
 from watchdog.errors import WatchdogError
 
 _MOST_BYTES = 65_536
 _MASK = "<secret>"
+_CREDENTIALS = "CREDENTIALS_DIRECTORY"
+_CREDENTIAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}", re.ASCII)  # no path: of what systemd takes, what is used
 
 
 class Secret:
-    """A text that only `reveal` shows."""
+    """A text that only `reveal` shows: not a message, a format, a traceback's locals, a copy or a pickle."""
 
     __slots__ = ("_text",)
 
@@ -32,6 +36,26 @@ class Secret:
     def __format__(self, spec: str) -> str:
         """Return a mask, whatever the format."""
         return format(_MASK, spec)
+
+    def __copy__(self) -> Self:
+        """Return the secret itself, as for any value that never changes."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Return the secret itself."""
+        return self
+
+    def __getstate__(self) -> NoReturn:
+        """Refuse: what asks for it writes it down somewhere.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("a secret is not to be written down")
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse, as `__getstate__`."""
+        self.__getstate__()
 
 
 class SecretError(WatchdogError):
@@ -61,10 +85,31 @@ def secret_from_file(path: str) -> Secret:
     """Read the secret in `path`, an absolute path; one newline at its end is not part of it.
 
     Raises:
-        SecretError: missing, unreadable, not a regular file, readable by everyone, empty, over 64 KiB or not UTF-8.
+        SecretError: missing, unreadable, not a regular file, open to others, empty, over 64 KiB or not UTF-8.
     """
     if not path.startswith("/"):
         raise SecretError(f"must be an absolute path, not {path!r}", absent=False)
+    return _read(path, private=True)
+
+
+def secret_from_credential(name: str) -> Secret:
+    """Read the secret that systemd gave the service as credential `name` (LoadCredential=, systemd.exec(5)).
+
+    Raises:
+        SecretError: no service, no such credential, or as `secret_from_file`.
+    """
+    if not _CREDENTIAL.fullmatch(name):
+        raise SecretError(f"not the name of a credential: {name!r}", absent=False)
+    folder = os.environ.get(_CREDENTIALS, "")
+    if not folder.startswith("/"):
+        missing = f"no credentials here, ${_CREDENTIALS} is not set"
+        raise SecretError(f"{missing}: give the unit LoadCredential={name}:/path", absent=True)
+    # The folder is the service's alone. Its files look open to a group, for that is how an access list of one user
+    # shows in a mode (systemd/systemd issues 29096, 29435).
+    return _read(os.path.join(folder, name), private=False)  # noqa: PTH118 - as it is told
+
+
+def _read(path: str, *, private: bool) -> Secret:
     try:
         file = open_for_reading(path)
     except OSError as error:
@@ -72,11 +117,11 @@ def secret_from_file(path: str) -> Secret:
     except ValueError:  # a NUL in it
         raise SecretError(f"cannot read {path!r}: not a path", absent=False) from None
     with file:
-        mode = os.fstat(file.fileno()).st_mode
-        if not stat.S_ISREG(mode):
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
             raise SecretError(f"{path!r} is not a regular file", absent=False)
-        if mode & stat.S_IROTH:
-            raise SecretError(f"everyone on this host can read {path!r}: chmod o-r {path}", absent=False)
+        if private and (others := others_who_read(status)):
+            raise SecretError(f"{path!r} is open to {others}: {remedy(path)}", absent=False)
         content = file.read(_MOST_BYTES + 1)
     return _secret_from_bytes(content, path)
 

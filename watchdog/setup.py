@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from watchdog.config import DEFAULT_RULES, SHORTEST_INTERVAL, Config, is_there, open_settings, read_config
+from watchdog.document import Table
 from watchdog.durations import parse_duration
 from watchdog.errors import ConfigError, Problem
+from watchdog.heartbeat import Target
 from watchdog.kernel import privileges
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.registry import build_receivers
@@ -39,6 +41,7 @@ class Setup:
     rules: tuple[Rule, ...]
     rules_from: str
     notes: tuple[Problem, ...]
+    heartbeat: Target | None = None
 
 
 def read_setup(sources: Sources) -> Setup:
@@ -50,7 +53,8 @@ def read_setup(sources: Sources) -> Setup:
         ConfigError: with every problem of every file; then nothing was opened that would have to be closed.
     """
     problems: list[Problem] = []
-    config, receivers = _read_settings(sources.config, problems)
+    notes: list[Problem] = []
+    config, receivers, heartbeat = _read_settings(sources.config, problems, notes)
     # Where it is not known, no window is too short for it.
     known_ns = config.sampling.interval_ns if config else parse_duration(SHORTEST_INTERVAL)
     interval_ns = known_ns if sources.interval_ns is None else sources.interval_ns
@@ -67,22 +71,34 @@ def read_setup(sources: Sources) -> Setup:
             problems.append(Problem(str(folder), 1, "rule", "no rules here: nothing would be guarded"))
     if problems or config is None:
         raise ConfigError(sorted(map(_explained, problems)))
-    return Setup(config, interval_ns, receivers, loaded.rules, origin, loaded.notes)
+    return Setup(config, interval_ns, receivers, loaded.rules, origin, (*notes, *loaded.notes), heartbeat)
 
 
-def _read_settings(file: str | None, problems: list[Problem]) -> tuple[Config | None, dict[str, Receiver]]:
-    # Problems are added to `problems`; None when the file cannot be read at all.
+def _read_settings(
+    file: str | None, problems: list[Problem], notes: list[Problem]
+) -> tuple[Config | None, dict[str, Receiver], Target | None]:
+    # Adds to `problems` and `notes`; None when the file cannot be read at all.
     try:
         document = open_settings(file)
     except ConfigError as error:
         problems += error.problems
-        return None, {}
+        return None, {}, None
     config = read_config(document)
     receivers: dict[str, Receiver] = {}
     with contextlib.suppress(ConfigError):  # its problems stand in the document
         receivers = build_receivers(config)
+    heartbeat = _heartbeat(config.heartbeat)
     problems += set(document.problems)
-    return config, receivers
+    notes += document.notes
+    return config, receivers, heartbeat
+
+
+def _heartbeat(table: Table | None) -> Target | None:
+    if table is None:
+        return None
+    from watchdog.notify.ping import Ping  # brings requests with it
+
+    return Ping.from_table(table)
 
 
 def _rules_folder(given: str | None) -> tuple[Path, bool]:

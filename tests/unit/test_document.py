@@ -152,15 +152,17 @@ def test_hostile_text_is_told_harmlessly():
 def secret_file(tmp_path):
     path = tmp_path / "secret"
     path.write_text("hunter2\n")
-    path.chmod(0o640)
+    path.chmod(0o600)
     return path
 
 
-def test_reads_a_secret_from_the_file_itself_a_file_or_the_environment(secret_file, monkeypatch):
+def test_reads_a_secret_from_the_file_itself_a_file_the_environment_or_a_credential(secret_file, monkeypatch):
     monkeypatch.setenv("HOOK_SECRET", "from-env")
-    root = document(f'a = "inline"\nb_file = "{secret_file}"\nc_env = "HOOK_SECRET"\n').root
-    secrets = [root.secret("a"), root.secret("b"), root.secret("c"), root.secret("d", required=False)]
-    assert [secret and secret.reveal() for secret in secrets] == ["inline", "hunter2", "from-env", None]
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(secret_file.parent))
+    text = f'a = "inline"\nb_file = "{secret_file}"\nc_env = "HOOK_SECRET"\nd_credential = "secret"\n'
+    root = document(text).root
+    secrets = [root.secret("a"), root.secret("b"), root.secret("c"), root.secret("d"), root.secret("e", required=False)]
+    assert [secret and secret.reveal() for secret in secrets] == ["inline", "hunter2", "from-env", "hunter2", None]
     root.finish()
     assert told(root.document) == []
 
@@ -171,17 +173,23 @@ def test_refuses_two_forms_of_one_secret(secret_file):
     assert told(doc) == ["f.toml:2: key_file: give only one of key, key_file"]
 
 
+NO_CREDENTIALS = "no credentials here, $CREDENTIALS_DIRECTORY is not set"
+
+
 def test_a_missing_secret_is_a_problem_for_the_daemon_and_a_note_for_a_check(tmp_path, monkeypatch):
     monkeypatch.delenv("NOT_SET", raising=False)
-    text = f'\na_file = "{tmp_path}/none"\nb_env = "NOT_SET"\n'
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    text = f'\na_file = "{tmp_path}/none"\nb_env = "NOT_SET"\nc_credential = "c"\n'
     expected = [
         f"f.toml:2: a_file: {{}}cannot read '{tmp_path}/none': No such file or directory",
         "f.toml:3: b_env: {}environment variable 'NOT_SET' is not set",
+        f"f.toml:4: c_credential: {{}}{NO_CREDENTIALS}: give the unit LoadCredential=c:/path",
     ]
     for needed, prefix in ((True, ""), (False, "not checked: ")):
         doc = document(text, secrets_needed=needed)
         assert doc.root.secret("a") is None
         assert doc.root.secret("b") is None
+        assert doc.root.secret("c") is None
         told_lines = [str(problem) for problem in (doc.problems if needed else doc.notes)]
         assert told_lines == [line.format(prefix) for line in expected]
         assert not (doc.notes if needed else doc.problems)
@@ -191,4 +199,49 @@ def test_refuses_a_secret_that_everyone_can_read_in_a_check_too(secret_file):
     secret_file.chmod(0o644)
     doc = document(f'key_file = "{secret_file}"\n', secrets_needed=False)
     assert doc.root.secret("key") is None
-    assert told(doc) == [f"f.toml:1: key_file: everyone on this host can read '{secret_file}': chmod o-r {secret_file}"]
+    assert told(doc) == [f"f.toml:1: key_file: '{secret_file}' is open to everyone on this host: {remedy(secret_file)}"]
+
+
+def remedy(file):
+    return f"chown bpf-watchdog {file} && chmod 600 {file}"
+
+
+def exposed(text, **options):
+    """Return a document that stands in a file which others can read."""
+    return Document(text, tomli.loads(text), "f.toml", others="everyone on this host", **options)
+
+
+EXPOSED = "stands in a file that is open to everyone on this host: "
+
+
+def test_a_secret_that_stands_in_a_file_which_others_can_read_is_refused_and_noted_in_a_check():
+    message = f"f.toml:1: key: {EXPOSED}give key_file instead, or {remedy('f.toml')}"
+    doc = exposed('key = "hunter2"\n')
+    assert doc.root.secret("key") is None
+    assert told(doc) == [message]
+    doc = exposed('key = "hunter2"\n', secrets_needed=False)
+    assert doc.root.secret("key").reveal() == "hunter2"
+    assert (told(doc), [str(note) for note in doc.notes]) == ([], [message])
+
+
+@pytest.mark.parametrize(
+    ("url", "verdict"),
+    [
+        ("http://127.0.0.1:9000", "taken"),
+        ("HTTPS://hooks.example.net/", "taken"),
+        ("https://hooks.example.net/T0/B0", "noted"),
+        ("https://hooks.example.net?token=hunter2", "noted"),
+        ("https://hooks.example.net/in?at=@home", "noted"),
+        ("https://me:hunter2@hooks.example.net/", "refused"),
+        ("https://hunter2@hooks.example.net", "refused"),
+    ],
+)
+def test_of_urls_in_a_file_which_others_can_read_only_those_with_a_login_are_refused(url, verdict):
+    doc = exposed(f'url = "{url}"\n')
+    secret = doc.root.secret("url", is_url=True)
+    assert (secret is None, bool(doc.problems), bool(doc.notes)) == {
+        "taken": (False, False, False),
+        "noted": (False, False, True),
+        "refused": (True, True, False),
+    }[verdict]
+    assert "hunter2" not in "".join(map(str, doc.problems + doc.notes))

@@ -92,6 +92,13 @@ def test_problems_of_settings_receivers_and_rules_come_in_one_go(write):
     ]
 
 
+def test_a_url_in_settings_that_everyone_can_read_is_told(write):
+    config = write("c.toml", HOOK.replace('/"', '/in/T0"'))
+    notes = read_setup(Sources(config=config, rules=write("r.toml", RULE))).notes
+
+    assert [(note.line, note.key) for note in notes] == [(4, "receiver.url")]
+
+
 def test_problems_are_told_where_there_is_no_receiver_to_tell_them_by(write):
     config = write("c.toml", "receiver = 3\n")
 

@@ -22,7 +22,7 @@ from watchdog.rules.load import read_rules, toml_files
 from watchdog.rules.reading import Surroundings
 from watchdog.rules.schema import Rule
 
-_SETTINGS = ("receiver", "routing", "sampling")
+_SETTINGS = ("heartbeat", "receiver", "routing", "sampling")
 _DESCRIPTION = """\
 Check rule files and settings, and print every problem as `file:line: key: message`.
 
@@ -178,6 +178,10 @@ def _check_settings(document: Document) -> Config:
             build_receivers(config)
         except ConfigError as error:
             document.problems = sorted({*document.problems, *error.problems})
+    if config.heartbeat is not None:
+        from watchdog.notify.ping import Ping
+
+        Ping.from_table(config.heartbeat)
     return config
 
 

@@ -18,6 +18,7 @@ _COMMANDS = {
     "sample": "watchdog.cli.sample",
     "check": "watchdog.cli.check",
     "notify": "watchdog.cli.notify",
+    "notifications": "watchdog.cli.notifications",
     "metrics": "watchdog.cli.metrics",
     "doctor": "watchdog.cli.doctor",
 }

@@ -6,13 +6,15 @@ import argparse
 import logging
 import os
 import sys
+from pathlib import Path
 
+from watchdog.account import ACCOUNT
 from watchdog.clock import SystemClock
 from watchdog.config import DEFAULT_CONFIG, DEFAULT_RULES, LONGEST_INTERVAL, SHORTEST_INTERVAL
-from watchdog.daemon import DEFAULT_STATE, Daemon, Options
+from watchdog.control.place import DEFAULT_FOLDER, DEFAULT_STATE, FILE_NAME, socket_of
+from watchdog.daemon import Daemon, Options
 from watchdog.durations import parse_duration
 from watchdog.errors import UsageError
-from watchdog.kernel.privileges import ACCOUNT
 from watchdog.logs import LogWriter
 from watchdog.memory import give_back_what_is_freed
 from watchdog.setup import Sources
@@ -39,6 +41,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--config", metavar="FILE", help=f"settings and receivers (default: {DEFAULT_CONFIG})")
     parser.add_argument("--rules", metavar="DIR", help=f"rule files (default: {DEFAULT_RULES}, else the shipped ones)")
     parser.add_argument("--state-dir", metavar="DIR", help=f"where state is kept (default: {DEFAULT_STATE})")
+    usual = f"{DEFAULT_FOLDER}/{FILE_NAME}; with a --state-dir: in there"
+    parser.add_argument("--control", metavar="SOCKET", help=f"where commands ask this daemon (default: {usual})")
     parser.add_argument("--interval", metavar="TIME", help="how often to look (default: what the settings say, 1s)")
     parser.set_defaults(run=run)
 
@@ -61,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     log = LogWriter(sys.stderr.fileno())
     logging.basicConfig(level=logging.INFO, handlers=[log])
     state = args.state_dir or os.environ.get("STATE_DIRECTORY") or DEFAULT_STATE
-    options = Options(Sources(args.config, args.rules, interval_ns), state)
+    control = Path(args.control) if args.control else socket_of(state, os.environ)
+    options = Options(Sources(args.config, args.rules, interval_ns), Path(state), control)
     try:
         return Daemon(options, SystemClock(), log).run()
     finally:

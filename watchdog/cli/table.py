@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from watchdog.notify.sanitize import visible
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a table with aligned columns: numbers to the right, text to the left and harmless to a terminal."""
-    cells = [[_text(value) for value in row] for row in rows]
+def table(head: Sequence[str], rows: Sequence[Sequence[object]], longest: int = 40) -> str:
+    """Return a table with aligned columns: numbers to the right, text to the left and harmless to a terminal.
+
+    Texts over `longest` characters are cut.
+    """
+    cells = [[_text(value, longest) for value in row] for row in rows]
     widths = [max([len(title), *(len(row[column]) for row in cells)]) for column, title in enumerate(head)]
     right = [
         bool(rows) and all(row[column] is None or isinstance(row[column], int | float) for row in rows)
@@ -27,9 +30,9 @@ def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) ->
     return "  ".join(aligned).rstrip()
 
 
-def _text(value: object) -> str:
+def _text(value: object, longest: int) -> str:
     if value is None or value == "":
         return "-"
     if isinstance(value, float):
         return f"{value:.1f}"
-    return str(value) if isinstance(value, int) else visible(str(value), 40)
+    return str(value) if isinstance(value, int) else visible(str(value), longest)

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from watchdog.account import ACCOUNT
 from watchdog.errors import NotPermitted
 from watchdog.kernel import imports
 
@@ -27,7 +28,6 @@ _NAMES = {CAP_PERFMON: "CAP_PERFMON", CAP_BPF: "CAP_BPF"}
 _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 8, 38, 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _SELF = Path("/proc/self/status")
-ACCOUNT = "bpf-watchdog"
 # As packaging/ensure-account makes it.
 MAKE_ACCOUNT = f"useradd --system --user-group --no-create-home --shell /usr/sbin/nologin {ACCOUNT}"
 

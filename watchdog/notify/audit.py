@@ -15,6 +15,7 @@ from typing import Any
 
 from watchdog.clock import Clock, SystemClock
 from watchdog.store.database import Database
+from watchdog.store.reader import Readable
 
 STATES = ("pending", "done", "merged", "dead")
 
@@ -81,7 +82,7 @@ class NoticeDetail:
 
 
 def list_notices(
-    database: Database, *, receiver: str | None = None, state: str | None = None, limit: int = 100
+    database: Readable, *, receiver: str | None = None, state: str | None = None, limit: int = 100
 ) -> list[NoticeRecord]:
     """Return the newest notices, newest first; of one receiver or in one of `STATES`, if given.
 
@@ -97,7 +98,20 @@ def list_notices(
     return [_record(row, _loads(row[-1])) for row in rows]
 
 
-def show(database: Database, notice: str) -> NoticeDetail | None:
+def ids_beginning(database: Readable, beginning: str) -> list[str]:
+    """Return the ids that begin so; of several, two.
+
+    Raises:
+        StoreError: the file can't be read.
+    """
+    with database.transaction() as connection:
+        rows = connection.execute(
+            "SELECT id FROM notices WHERE id >= ?1 AND substr(id, 1, length(?1)) = ?1 ORDER BY id LIMIT 2", (beginning,)
+        ).fetchall()
+    return [notice for (notice,) in rows]
+
+
+def show(database: Readable, notice: str) -> NoticeDetail | None:
     """Return all that is known of the notice with this id; None when there is none (any more).
 
     Raises:

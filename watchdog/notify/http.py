@@ -28,7 +28,7 @@ from urllib3 import connection, connectionpool
 from urllib3.exceptions import HTTPError as TransportError
 
 from watchdog import __version__
-from watchdog.document import Table
+from watchdog.document import Table, secret_forms
 from watchdog.errors import DeliveryError
 from watchdog.notify.dial import Deadline, Tripwire, connect
 from watchdog.secret import Secret
@@ -136,13 +136,16 @@ class Endpoint:
         return DeliveryError("connect", f"{self.host}: connection broken before the answer", retryable=True)
 
 
-def endpoint_from_table(table: Table, key: str) -> Endpoint:
-    """Return the endpoint whose URL is the secret at `key`; one that leads nowhere, where a problem has been noted."""
-    url = table.secret(key)
+def endpoint_from_table(table: Table, key: str, *, may_be_public: bool = False) -> Endpoint:
+    """Return the endpoint whose URL is the secret at `key`; one that leads nowhere, where a problem has been noted.
+
+    `may_be_public`: not every such URL is a secret.
+    """
+    url = table.secret(key, is_url=may_be_public)
     try:
         return Endpoint(url or _NOWHERE)
     except ValueError as error:
-        given = next(form for form in (key, f"{key}_file", f"{key}_env") if form in table)
+        given = next(form for form in secret_forms(key) if form in table)
         table.problem(given, str(error))
         return Endpoint(_NOWHERE)
 

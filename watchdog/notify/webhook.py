@@ -34,7 +34,7 @@ class Webhook(Receiver):
     @classmethod
     def from_table(cls, name: str, table: Table) -> Self:
         """Read `url` (or `url_file`, `url_env`) and `hmac_secret` (likewise, not required)."""
-        endpoint = http.endpoint_from_table(table, "url")
+        endpoint = http.endpoint_from_table(table, "url", may_be_public=True)
         return cls(name, endpoint, table.secret("hmac_secret", required=False), SystemClock())
 
     def render(self, notice: Notice) -> bytes:

@@ -14,6 +14,7 @@ from watchdog.store.store import FILE_NAME
 
 # SQLite's own beside it: https://www.sqlite.org/tempfiles.html
 _OURS = {f"{FILE_NAME}{part}{ending}" for part in ("", FRESH) for ending in ("", "-wal", "-shm", "-journal")}
+_SOCKET = "control.sock"  # may be left beside it by a daemon that was killed; no file to give away
 
 
 def prepare_folder(folder: Path, account: pwd.struct_passwd | None) -> None:
@@ -41,7 +42,8 @@ def _give(folder: Path, account: pwd.struct_passwd) -> None:
         raise StoreError(f"{folder} is a symbolic link: give what it leads to by --state-dir {folder.resolve()}")
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        names = os.listdir(descriptor)  # noqa: PTH208 - of the descriptor, not of what has the name by now
+        # Of the descriptor, not of what has the name by now.
+        names = [name for name in os.listdir(descriptor) if name != _SOCKET]  # noqa: PTH208
         given = os.fstat(descriptor).st_uid == account.pw_uid
         others = [name for name in names if not _is_ours(name)]
         if not given and others:

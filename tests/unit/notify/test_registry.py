@@ -5,7 +5,7 @@ import tomllib
 import pytest
 
 from watchdog.config import read_config
-from watchdog.document import Document
+from watchdog.document import Document, secret_forms
 from watchdog.errors import ConfigError
 from watchdog.notify.registry import RECEIVER_TYPES, build_receivers
 
@@ -91,7 +91,7 @@ colour = true
         'watchdog.toml:4: receiver.type: unknown type "slakc": did you mean "slack"?',
         "watchdog.toml:8: receiver.url: must begin with https:// or http:// and a host name",
         'watchdog.toml:9: receiver.hmac_secrets: unknown key "hmac_secrets": did you mean "hmac_secret"?',
-        "watchdog.toml:10: receiver.webhook_url: missing: give one of webhook_url, webhook_url_file, webhook_url_env",
+        "watchdog.toml:10: receiver.webhook_url: missing: give one of " + ", ".join(secret_forms("webhook_url")),
         "watchdog.toml:16: receiver.address: must begin with unix://, udp:// or tcp://",
         'watchdog.toml:17: receiver.facility: unknown value "demon": did you mean "daemon"?',
         'watchdog.toml:22: receiver.format: "local" is for unix:// addresses: servers expect "rfc5424"',

@@ -1,0 +1,310 @@
+"""The control socket with real clients: patient ones, slow ones, hostile ones, and those who may not ask."""
+
+from __future__ import annotations
+
+import grp
+import json
+import logging
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from watchdog.control import server as server_module
+from watchdog.control.client import ask
+from watchdog.control.listener import Listener
+from watchdog.control.place import ControlError
+from watchdog.control.server import MOST_CLIENTS, Server
+from watchdog.errors import DaemonUnreachable, UsageError, WatchdogError
+
+NOBODY = 65534
+STRANGER = next(group.gr_gid for group in grp.getgrall() if group.gr_name == "games")
+
+
+def refuse(given):
+    raise WatchdogError("it is Sunday")
+
+
+def fail(given):
+    raise ZeroDivisionError
+
+
+HANDLERS = {
+    "echo": lambda given: given,
+    "much": lambda given: "x" * given["letters"],
+    "refuse": refuse,
+    "fail": fail,
+}
+
+
+@pytest.fixture
+def path(open_folder):
+    return open_folder / "control.sock"
+
+
+@pytest.fixture
+def running(path):
+    running = Server(Listener.at(path), HANDLERS, logging.getLogger("watchdog"))
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def connect(path):
+    peers = []
+
+    def connect():
+        peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        peers.append(peer)
+        peer.connect(str(path))
+        peer.settimeout(15.0)
+        return peer
+
+    yield connect
+    for peer in peers:
+        peer.close()
+
+
+def said(peer, request=b""):
+    if request:
+        peer.sendall(request)
+    answer = b""
+    while chunk := peer.recv(65_536):
+        answer += chunk
+    peer.close()
+    return json.loads(answer) if answer else None
+
+
+# --------------------------------------------------------------------------------------------------------------- asking
+
+
+def test_what_is_asked_is_answered_and_then_the_connection_ends(running, path):
+    given = {"text": "ü\udcff", "number": 3}
+    assert ask(path, "echo", **given) == given
+
+
+def test_an_answer_larger_than_any_buffer_comes_whole(running, path):
+    assert ask(path, "much", letters=5_000_000) == "x" * 5_000_000
+
+
+def test_a_refusal_comes_with_its_words_and_exit_code(running, path):
+    with pytest.raises(WatchdogError, match=r"^it is Sunday$"):
+        ask(path, "refuse")
+    with pytest.raises(WatchdogError, match='unknown request "ech": did you mean "echo"') as caught:
+        ask(path, "ech")
+    assert caught.value.exit_code == UsageError.exit_code
+
+
+def test_a_defect_ends_neither_the_thread_nor_shows_itself(running, path, caplog):
+    with pytest.raises(WatchdogError, match="its log has the reason"):
+        ask(path, "fail")
+    assert ask(path, "echo") == {}
+    assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize("request_", [b"\n", b"nonsense\n", b"[]\n", b"\xff\xfe\n", b"[" * 50_000 + b"\n"])
+def test_what_is_no_request_is_told_so(running, path, request_, connect):
+    assert said(connect(), request_)["exit_code"] == UsageError.exit_code
+
+
+def test_a_request_without_an_end_is_answered_once_it_is_too_long(running, path, connect):
+    assert "bytes at most" in said(connect(), b"x" * 65_537)["error"]
+
+
+def test_a_request_in_pieces_and_one_that_ends_with_its_stream_are_answered(running, path, connect):
+    peer = connect()
+    for piece in (b'{"requ', b'est": "echo"', b"}"):
+        peer.sendall(piece)
+        time.sleep(0.02)
+    peer.shutdown(socket.SHUT_WR)
+    assert said(peer) == {"result": {}}
+
+
+# --------------------------------------------------------------------------------------------------------- slow clients
+
+
+def test_slow_clients_hold_up_nobody_and_are_left_when_their_time_is_over(running, path, monkeypatch, connect):
+    monkeypatch.setattr(server_module, "ASK_SECONDS", 3.0)
+    monkeypatch.setattr(server_module, "TAKE_SECONDS", 3.0)
+    silent = [connect() for _ in range(5)]
+    not_reading = connect()
+    not_reading.sendall(b'{"request": "much", "arguments": {"letters": 5000000}}\n')
+    dripping = connect()
+    began = time.monotonic()
+    for letter in b'{"req':
+        dripping.send(bytes([letter]))
+        assert ask(path, "echo", now=1) == {"now": 1}
+    assert time.monotonic() - began < 3.0
+    for peer in (*silent, dripping):
+        assert said(peer) is None
+    with pytest.raises(ValueError, match="Unterminated"):  # cut off, for it was not taken
+        said(not_reading)
+
+
+def test_when_all_places_are_taken_others_wait_until_one_is_free(running, path, monkeypatch, connect):
+    monkeypatch.setattr(server_module, "ASK_SECONDS", 3.0)
+    silent = [connect() for _ in range(MOST_CLIENTS)]
+    assert ask(path, "echo") == {}
+    for peer in silent:
+        assert said(peer) is None
+
+
+def test_clients_that_come_and_go_leave_nothing_behind(running, path, connect):
+    def descriptors():
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = descriptors()
+    for _ in range(100):
+        connect().close()
+        with connect() as peer:
+            peer.sendall(b'{"request": "much", "arguments": {"letters": 500000}}\n')
+    assert ask(path, "echo") == {}
+    assert descriptors() == before
+    assert len([thread for thread in threading.enumerate() if thread.name == "control"]) == 1
+
+
+# ---------------------------------------------------------------------------------------------------------- who may ask
+
+CLIENT = """
+import sys
+from pathlib import Path
+from watchdog.control.client import ask
+from watchdog.errors import WatchdogError
+try:
+    print(ask(Path(sys.argv[1]), "echo"))
+except WatchdogError as error:
+    print(error.exit_code, error)
+"""
+
+
+def asked_as(path, *, uid, gid, groups=""):
+    groups = f"--groups={groups}" if groups else "--clear-groups"
+    # The interpreter that anyone may run: the modules are read before the account changes.
+    program = f"""
+import os, sys
+from watchdog.control import client
+os.setgroups({[int(group) for group in groups.partition("=")[2].split(",") if group]})
+os.setresgid({gid}, {gid}, {gid}); os.setresuid({uid}, {uid}, {uid})
+{CLIENT}"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, path], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert done.stderr == ""
+    return done.stdout.strip()
+
+
+def test_root_and_the_sockets_group_may_ask_and_nobody_else(path, open_folder):
+    os.chown(open_folder, 0, STRANGER)
+    before = os.getegid()
+    os.setegid(STRANGER)
+    try:
+        listener = Listener.at(path)
+        running = Server(listener, HANDLERS, logging.getLogger("watchdog"))
+    finally:
+        os.setegid(before)
+    running.start()
+    try:
+        status = path.stat()
+        assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o660, STRANGER)
+        assert asked_as(path, uid=0, gid=0) == "{}"
+        assert asked_as(path, uid=NOBODY, gid=STRANGER) == "{}"
+        assert asked_as(path, uid=NOBODY, gid=NOBODY, groups=str(STRANGER)) == "{}"
+        assert asked_as(path, uid=NOBODY, gid=NOBODY).startswith(f"4 this user may not ask the daemon at {path}: run")
+        path.chmod(0o666)
+        refusal = "4 root, or a member of the socket's group, may ask"
+        assert asked_as(path, uid=NOBODY, gid=NOBODY, groups="1,2") == refusal
+        assert asked_as(path, uid=NOBODY, gid=NOBODY, groups=str(STRANGER)) == "{}"
+    finally:
+        running.stop()
+
+
+# ---------------------------------------------------------------------------------------------------- the socket's file
+
+
+def test_a_socket_that_a_killed_daemon_left_is_replaced(path):
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(str(path))
+    left.listen()
+    left.close()
+    listener = Listener.at(path)
+    listener.close()
+    assert not path.exists()
+
+
+def test_a_socket_that_somebody_answers_on_is_left_alone(running, path):
+    with pytest.raises(ControlError, match=f"another daemon answers at {path}: give this one its own"):
+        Listener.at(path)
+    assert ask(path, "echo") == {}
+
+
+def test_one_with_a_full_queue_counts_as_answered(path, connect):
+    with socket.socket(socket.AF_UNIX) as busy:
+        busy.bind(str(path))
+        busy.listen(0)
+        waiting = connect()
+        with pytest.raises(ControlError, match="another daemon answers"):
+            Listener.at(path)
+        waiting.close()
+    assert path.exists()
+
+
+@pytest.mark.parametrize("thing", ["file", "link", "folder"])
+def test_what_is_no_socket_is_not_touched(path, open_folder, thing):
+    victim = open_folder / "victim"
+    victim.write_text("letters")
+    if thing == "link":
+        path.symlink_to(victim)
+    elif thing == "file":
+        path.write_text("letters")
+    else:
+        path.mkdir()
+    with pytest.raises(ControlError, match=f"{path} is no socket: move it away"):
+        Listener.at(path)
+    assert path.exists()
+    assert victim.read_text() == "letters"
+
+
+def test_a_folder_that_is_not_there_is_told(open_folder):
+    with pytest.raises(ControlError, match=r"no control socket at .*: No such file or directory: give another place"):
+        Listener.at(open_folder / "none" / "control.sock")
+
+
+def test_at_the_end_another_daemons_socket_stays(path):
+    first = Listener.at(path)
+    path.unlink()
+    second = Listener.at(path)
+    first.close()
+    assert path.exists()
+    second.close()
+    assert not path.exists()
+
+
+def test_a_path_of_any_length_will_do(open_folder):
+    folder = open_folder / ("long" * 40)
+    folder.mkdir()
+    path = folder / "control.sock"
+    running = Server(Listener.at(path), HANDLERS, logging.getLogger("watchdog"))
+    running.start()
+    assert stat.S_IMODE(path.lstat().st_mode) == 0o660
+    assert ask(path, "echo") == {}
+    running.stop()
+    with pytest.raises(DaemonUnreachable, match="No such file or directory"):
+        ask(path, "echo")
+
+
+def test_a_daemon_that_hangs_or_ends_is_told_as_unreachable(path, monkeypatch):
+    monkeypatch.setattr("watchdog.control.client.ANSWER_SECONDS", 0.2)
+    with socket.socket(socket.AF_UNIX) as hanging:
+        hanging.bind(str(path))
+        hanging.listen()
+        with pytest.raises(DaemonUnreachable, match=f"the daemon at {path} does not answer"):
+            ask(path, "echo")
+    with pytest.raises(DaemonUnreachable, match=r"no daemon answers at .*: Connection refused"):
+        ask(path, "echo")

@@ -1,0 +1,60 @@
+"""Requests and answers as bytes: what goes in comes out, and nothing else gets through."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from watchdog.control import wire
+from watchdog.errors import DaemonUnreachable, UsageError, WatchdogError
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(st.text(), st.dictionaries(st.text(), VALUES))
+def test_a_request_is_one_line_and_comes_out_as_it_went_in(name, arguments):
+    line = wire.pack_request(wire.Request(name, arguments))
+    assert line.count(b"\n") == 1
+    assert wire.parse_request(line) == wire.Request(name, arguments)
+
+
+@given(VALUES)
+def test_a_result_is_one_line_and_comes_out_as_it_went_in(result):
+    line = wire.pack_result(result)
+    assert (line.count(b"\n"), line[-1:]) == (1, b"\n")
+    assert wire.parse_answer(line) == result
+
+
+def test_an_error_keeps_its_words_and_its_exit_code():
+    with pytest.raises(WatchdogError, match=r"^nobody is there$") as caught:
+        wire.parse_answer(wire.pack_error(DaemonUnreachable("nobody is there")))
+    assert caught.value.exit_code == 3
+    assert WatchdogError.exit_code == 1
+
+
+@given(st.binary())
+def test_whatever_bytes_come_they_are_a_request_or_a_usage_error(line):
+    with contextlib.suppress(UsageError):
+        wire.parse_request(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"[]", b"3", b'{"request": 3}', b'{"arguments": {}}', b'{"request": "a", "arguments": []}',
+     b'{"request": "a", "more": 1}', b"[" * 60_000, b"\xff"],
+)  # fmt: skip
+def test_what_is_no_request_is_told_so(line):
+    with pytest.raises(UsageError, match="request"):
+        wire.parse_request(line)
+
+
+@pytest.mark.parametrize("line", [b"", b"{}", b'{"error": "x"}', b'{"resul', b"[" * 60_000])
+def test_what_is_no_answer_is_told_so(line):
+    with pytest.raises(WatchdogError, match="cut or garbled"):
+        wire.parse_answer(line)

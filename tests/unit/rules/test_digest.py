@@ -1,0 +1,90 @@
+"""The digest of rules: what they mean, not how they are written."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from watchdog.rules.digest import digest
+from watchdog.rules.load import load_rules
+
+STORM = """\
+[[rule]]
+id = "storm"
+summary = "{process} opens {value}"
+metric = "connects / accepts"
+stat = "rate"
+window = "5s"
+by = ["process"]
+where = { direction = "out", remote = ["!10.0.0.0/8"] }
+fire_above = { warning = 100, critical = 500 }
+only_if = "connects >= 50"
+"""
+OTHER = '[[rule]]\nid = "other"\nsummary = "x"\nmetric = "open"\nstat = "last"\nfire_above = 1\nwindow = "5s"\n'
+
+
+@pytest.fixture
+def digest_of(tmp_path):
+    def digest_of(*texts):
+        for number, text in enumerate(texts):
+            (tmp_path / f"{number}.toml").write_text(text)
+        found = digest(load_rules([tmp_path], receivers=None).rules)
+        for file in tmp_path.iterdir():
+            file.unlink()
+        return found
+
+    return digest_of
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        ("# a comment\n\n" + STORM + OTHER,),
+        (OTHER + STORM,),
+        (OTHER, STORM),
+        (STORM.replace('"5s"', '"5000ms"') + OTHER,),
+        (STORM.replace("{ warning = 100, critical = 500 }", "{ critical = 500.0, warning = 100 }") + OTHER,),
+        (STORM.replace("connects / accepts", "connects/accepts") + OTHER,),
+        (STORM + 'for = "0s"\n' + OTHER,),
+    ],
+)
+def test_how_rules_are_written_and_where_changes_nothing(digest_of, same):
+    assert digest_of(*same) == digest_of(STORM + OTHER)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("storm", "storn"),
+        ("opens", "open"),
+        ("connects / accepts", "accepts / connects"),
+        ('"rate"', '"sum"'),
+        ('"5s"', '"6s"'),
+        ('by = ["process"]', 'by = ["process", "unit"]'),
+        ('"out"', '"in"'),
+        ("!10.0", "10.0"),
+        ("warning = 100", "warning = 101"),
+        (", critical = 500", ""),
+        (">= 50", "> 50"),
+        (">= 50", ">= 51"),
+    ],
+)
+def test_what_changes_a_rule_changes_it(digest_of, old, new):
+    assert old in STORM
+    assert digest_of(STORM.replace(old, new)) != digest_of(STORM)
+
+
+def test_it_is_the_same_in_every_process():
+    program = (
+        "from watchdog.resources import rules_folder\nfrom watchdog.rules.digest import digest\n"
+        "from watchdog.rules.load import load_rules\nprint(digest(load_rules([rules_folder()], receivers=None).rules))"
+    )
+    told = {
+        subprocess.check_output([sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, text=True)
+        for seed in ("1", "2")
+    }
+    assert [re.fullmatch(r"[0-9a-f]{64}\n", line) is not None for line in told] == [True]

@@ -1,0 +1,53 @@
+"""The arguments of a request, read strictly: whoever writes them by hand learns what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from watchdog.errors import UsageError
+from watchdog.spelling import unknown
+
+
+class Arguments:
+    """Asks for arguments by type; `finish` refuses those that nobody asked for. All raise UsageError."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        """Read `given`; null is as good as none."""
+        self._given = {name: value for name, value in given.items() if value is not None}
+        self._asked: set[str] = set()
+
+    def text(self, name: str, *, choices: Collection[str] | None = None) -> str | None:
+        """Return the text `name`, one of `choices` if given; None without one."""
+        value = self._take(name, None)
+        if value is not None and not isinstance(value, str):
+            raise UsageError(f"{name} must be a text")
+        if choices is not None and value is not None and value not in choices:
+            raise UsageError(unknown(name, value, choices))
+        return value
+
+    def texts(self, name: str, *, most: int) -> tuple[str, ...]:
+        """Return the texts in the array `name`, one at least and `most` at most."""
+        value = self._take(name, None)
+        if not isinstance(value, list) or not all(isinstance(text, str) for text in value) or not value:
+            raise UsageError(f"{name} must be an array of texts")
+        if len(value) > most:
+            raise UsageError(f"{name} may hold {most} texts at most")
+        return tuple(value)
+
+    def whole_number(self, name: str, default: int, *, most: int) -> int:
+        """Return the whole number `name`, from 1 to `most`."""
+        value = self._take(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            raise UsageError(f"{name} must be a whole number from 1 to {most}")
+        return value
+
+    def finish(self) -> None:
+        """Refuse what nobody asked for."""
+        for name in self._given:
+            if name not in self._asked:
+                raise UsageError(unknown("argument", name, self._asked))
+
+    def _take(self, name: str, default: object) -> Any:
+        self._asked.add(name)
+        return self._given.get(name, default)

@@ -1,0 +1,76 @@
+"""A command's end of the control socket."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from watchdog.control import wire
+from watchdog.control.place import reachable
+from watchdog.errors import DaemonUnreachable, NotPermitted
+
+ANSWER_SECONDS = 15.0
+_CHUNK = 65_536
+_PAUSE_SECONDS = 0.02
+
+
+def ask(path: Path, request: str, **arguments: object) -> Any:
+    """Ask the daemon at `path`; return its result.
+
+    Raises:
+        DaemonUnreachable: nobody listens there, or does not answer in time.
+        NotPermitted: this user may not ask.
+        WatchdogError: the daemon's answer is an error, with its exit code.
+    """
+    try:
+        line = _exchange(path, wire.pack_request(wire.Request(request, arguments)))
+    except TimeoutError:
+        raise DaemonUnreachable(f"the daemon at {path} does not answer") from None
+    except PermissionError:
+        may = "run this as root, or as a member of the socket's group"
+        raise NotPermitted(f"this user may not ask the daemon at {path}: {may}") from None
+    except OSError as error:
+        raise DaemonUnreachable(f"no daemon answers at {path}: {error.strerror}") from None
+    if not line:
+        raise DaemonUnreachable(f"the daemon at {path} ended before it answered")
+    return wire.parse_answer(line)
+
+
+def _exchange(path: Path, request: bytes) -> bytes:
+    until = time.monotonic() + ANSWER_SECONDS
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+            peer.settimeout(ANSWER_SECONDS)
+            _connect(peer, reachable(path, folder), until)
+            peer.sendall(request)
+            return _read(peer, until)
+    finally:
+        os.close(folder)
+
+
+def _connect(peer: socket.socket, address: str, until: float) -> None:
+    # A full queue is no reason to wait for a socket with a time limit: it fails at once (unix(7), EAGAIN).
+    while True:
+        try:
+            peer.connect(address)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise TimeoutError from None
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
+
+
+def _read(peer: socket.socket, until: float) -> bytes:
+    answer = bytearray()
+    while len(answer) <= wire.MOST_ANSWER_BYTES and not answer.endswith(b"\n"):
+        peer.settimeout(max(0.001, until - time.monotonic()))
+        chunk = peer.recv(_CHUNK)
+        if not chunk:
+            break
+        answer += chunk
+    return bytes(answer)

@@ -1,0 +1,38 @@
+"""One number for what a set of rules means, so that a fleet can be asked whether all of it judges alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from watchdog.rules.schema import Rule
+
+
+def digest(rules: Iterable[Rule]) -> str:
+    """Return the SHA-256, in hex, of the rules in force.
+
+    Layout, comments, file names, the order of rules and of keys, and a default that is written down change nothing;
+    whatever changes what a rule does or says changes it. Versions of bpf-watchdog may differ in it.
+    """
+    plain = [_plain(rule) for rule in sorted(rules, key=lambda rule: rule.id)]
+    text = json.dumps(plain, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case enum.Enum():
+            return value.name
+        case None | str() | int() | float():
+            return value
+        case Mapping():
+            return [[_plain(key), _plain(entry)] for key, entry in sorted(value.items())]
+        case tuple():
+            return [_plain(entry) for entry in value]
+    # Where it was read from does not compare.
+    fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.compare}
+    return {type(value).__name__: fields}

@@ -1,0 +1,56 @@
+"""Looking into the state file without holding up who writes it, or when there is no daemon."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from watchdog.errors import StoreError
+
+_BUSY_SECONDS = 2.0
+
+
+class Readable(Protocol):
+    """What can be read in a transaction: a `Database`, or a `Reader`."""
+
+    def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        """Run the block in one transaction."""
+        ...
+
+
+class Reader:
+    """A state file that is read, never written; opened anew each time, so that it holds nothing in between."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file at `path`."""
+        self._path = path
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Run the block on one state of the file, whatever is written meanwhile.
+
+        Raises:
+            StoreError: it is not there, or cannot be read.
+        """
+        try:
+            if not self._path.is_file():
+                raise StoreError(f"no state file {self._path}")
+            connection = sqlite3.connect(
+                f"file:{urllib.parse.quote(str(self._path))}?mode=ro",
+                uri=True,
+                timeout=_BUSY_SECONDS,
+                isolation_level=None,
+            )
+            try:
+                connection.execute("BEGIN")
+                yield connection
+            finally:
+                connection.close()
+        except (OSError, sqlite3.Error) as error:
+            text = error.strerror if isinstance(error, OSError) else error
+            raise StoreError(f"cannot read {self._path}: {text}") from error
