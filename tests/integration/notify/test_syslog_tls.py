@@ -6,6 +6,8 @@ import dataclasses
 import hashlib
 import os
 import ssl
+import subprocess
+import sys
 import time
 
 import pytest
@@ -331,3 +333,36 @@ def test_lines_end_records_where_a_tcp_server_knows_no_better(raw_server, receiv
     log.send(hostile(firing), DEADLINE)
     assert b"".join(heard) == log.render(hostile(firing)) + b"\n"
     assert b"".join(heard).count(b"\n") == len(HOSTILE_NAMES)
+
+
+def test_a_server_that_closes_before_it_was_sent_anything_has_taken_nothing():
+    """Over a real distance its reset comes late, after we have seen its end; here it is lost for good."""
+    script = """if True:
+        import socket
+        from watchdog.errors import DeliveryError
+        from watchdog.notify.dial import Deadline
+        from watchdog.notify.syslog_wire import parse_address
+
+        listener = socket.create_server(("127.0.0.1", 0))
+        accepted = socket.socket.accept
+        connecting = socket.socket.connect
+
+        def connect_to_one_that_leaves(self, address):
+            connecting(self, address)
+            accepted(listener)[0].close()
+
+        socket.socket.connect = connect_to_one_that_leaves
+        try:
+            parse_address(f"tcp://127.0.0.1:{listener.getsockname()[1]}").deliver([b"record"], Deadline(1.0))
+        except DeliveryError as error:
+            print(error.reason)
+        else:
+            print("delivered")
+    """
+    rules = (
+        "add table ip t; add chain ip t c { type filter hook input priority 0; }; add rule ip t c tcp flags rst drop"
+    )
+    shell = f"ip link set lo up && nft '{rules}' && exec {sys.executable} -c \"$1\""
+    command = ["unshare", "--net", "sh", "-c", shell, "sh", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "timeout\n"
