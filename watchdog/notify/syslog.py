@@ -80,6 +80,10 @@ class Syslog(Receiver):
         deadline = Deadline(deadline_seconds)
         self._wire.deliver(list(self._records(notice)), deadline)
 
+    def limits(self, notice: Notice) -> list[str]:
+        """Return the octets of each record."""
+        return [f"{len(record):,} of {self._wire.limit:,} octets" for record in self._records(notice)]
+
     def destination(self) -> str:
         """Return the address."""
         return f"syslog {self._wire}"

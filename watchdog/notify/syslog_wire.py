@@ -93,7 +93,7 @@ class UnixWire:
             try:
                 datagrams.connect(self.path)
                 for record in records:
-                    _send_datagram(datagrams, record, deadline, str(self))
+                    send_datagram(datagrams, record, deadline, str(self))
             except OSError as error:
                 raise DeliveryError("socket", f"{self}: {error.strerror}", retryable=True) from None
 
@@ -119,7 +119,7 @@ class UdpWire:
             try:
                 datagrams.connect(address.sockaddr)
                 for record in records:
-                    _send_datagram(datagrams, record, deadline, str(self))
+                    send_datagram(datagrams, record, deadline, str(self))
                 refused = datagrams.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             except OSError as error:
                 raise DeliveryError("connect", f"{self}: {error.strerror}", retryable=True) from None
@@ -131,12 +131,23 @@ class UdpWire:
         return f"udp://{_bracketed(self.host)}:{self.port}"
 
 
-def _send_datagram(datagrams: socket.socket, record: bytes, deadline: Deadline, address: str) -> None:
+def send_datagram(
+    datagrams: socket.socket, record: bytes, deadline: Deadline, address: str, files: Sequence[int] = ()
+) -> None:
+    """Send `record`, and descriptors of `files` with it, waiting while the reader's queue is full.
+
+    Raises:
+        DeliveryError: `timeout`: it is still full at the deadline.
+        OSError: whatever the kernel says to the rest.
+    """
     poll = select.poll()
     poll.register(datagrams, select.POLLOUT)
     while True:
         try:
-            datagrams.send(record)
+            if files:
+                socket.send_fds(datagrams, [record], list(files))
+            else:
+                datagrams.send(record)
         except BlockingIOError:
             if not poll.poll(deadline.remaining() * 1_000):
                 raise DeliveryError("timeout", f"{address}: the reader's queue is full", retryable=True) from None
