@@ -2,7 +2,7 @@
 
 # What the daemon needs of Debian, and what its tests and checks need besides.
 PACKAGES      := python3 python3-venv python3-bpfcc libbpf1
-TEST_PACKAGES := gcc iperf3 iproute2 nftables nginx redis-tools rsyslog systemd util-linux wrk
+TEST_PACKAGES := gcc iperf3 iproute2 nftables nginx openssl redis-tools rsyslog rsyslog-gnutls rsyslog-openssl systemd util-linux wrk
 # What the benchmarks compare with, and what makes their traffic.
 BENCH_PACKAGES := bpftrace gcc iperf3 redis-tools
 # What fetches and boots other kernels.
@@ -33,7 +33,7 @@ help:
 	@echo 'make setup   only make .venv/bin/bpf-watchdog'
 
 setup: packages account .venv/.setup
-setup-dev: packages-dev account .venv/.setup-dev
+setup-dev: packages-dev account .venv/.setup-dev .venv/syslog-ng/.complete
 
 packages:
 	@packaging/ensure-packages $(PACKAGES)
@@ -58,6 +58,10 @@ $(BIN)/pip: | packages
 	$(PIP) install --editable '.[dev]'
 	$(BIN)/python -m compileall -q watchdog
 	@touch .venv/.setup $@
+
+# Installed, it would remove rsyslog.
+.venv/syslog-ng/.complete: | packages-dev $(BIN)/pip
+	@packaging/ensure-unpacked syslog-ng-core .venv/syslog-ng
 
 run: setup
 	@exec $(SUDO) $(BIN)/bpf-watchdog run

@@ -6,12 +6,13 @@ from watchdog import spelling
 from watchdog.config import Config
 from watchdog.errors import ConfigError, Problem
 from watchdog.notify.console import Console
+from watchdog.notify.journald import Journald
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.slack import Slack
 from watchdog.notify.syslog import Syslog
 from watchdog.notify.webhook import Webhook
 
-RECEIVER_TYPES: dict[str, type[Receiver]] = {kind.type: kind for kind in (Console, Slack, Syslog, Webhook)}
+RECEIVER_TYPES: dict[str, type[Receiver]] = {kind.type: kind for kind in (Console, Journald, Slack, Syslog, Webhook)}
 
 
 def build_receivers(config: Config) -> dict[str, Receiver]:

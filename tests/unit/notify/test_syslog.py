@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from watchdog.document import Document
 from watchdog.notify.syslog import Syslog
 from watchdog.notify.syslog_wire import parse_address
 from watchdog.rules.schema import Severity
@@ -141,6 +142,8 @@ def test_a_host_name_is_made_printable_ascii(make_notice):
         ("tcp://log.example:1514", "tcp://log.example:1514"),
         ("udp://[2001:db8::1]:1514", "udp://[2001:db8::1]:1514"),
         ("tcp://192.0.2.1", "tcp://192.0.2.1:514"),
+        ("tls://log.example", "tls://log.example:6514"),
+        ("tls://[2001:db8::1]:1514", "tls://[2001:db8::1]:1514"),
     ],
 )
 def test_reads_addresses(text, address):
@@ -157,7 +160,8 @@ def test_reads_addresses(text, address):
         "unix://",
         "unix:///",
         "unix:///" + "x" * 107,
-        "tls://log.example:6514",
+        "tls://",
+        "ssl://log.example:6514",
         "udp://",
         "udp://:514",
         "udp://log.example:0",
@@ -170,3 +174,29 @@ def test_reads_addresses(text, address):
 def test_refuses_what_is_no_address(text):
     with pytest.raises(ValueError, match=r"must begin|write it like|[Pp]ort"):
         parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("keys", "problems"),
+    [
+        ({"address": "tcp://h", "framing": "lf"}, []),
+        ({"address": "udp://h", "framing": "octet-counting"}, []),
+        ({"address": "tls://h", "framing": "lf"}, ['framing: "lf" is for tcp:// addresses: TLS counts octets']),
+        ({"address": "udp://h", "framing": "lf"}, ['framing: "lf" is for tcp:// addresses: TLS counts octets']),
+        ({"address": "tcp://h", "framing": "crlf"}, ['framing: unknown value "crlf": did you mean "lf"?']),
+        ({"address": "tcp://h", "ca_file": "/ca.pem"}, ["ca_file: is for tls:// addresses"]),
+        ({"address": "tls://h", "fingerprints": ["sha-256:" + ":".join(["a1"] * 32)]}, []),
+        ({"address": "tls://h", "fingerprints": ["AB:CD"]}, ["fingerprints: write it like sha-256:AB:CD:…, 32 pairs"]),
+        ({"address": "tls://h", "ca_file": "ca.pem"}, ["ca_file: must be an absolute path, not 'ca.pem'"]),
+        ({"address": "tls://h", "ca_file": "/none"}, ["ca_file: cannot read '/none': No such file or directory"]),
+        ({"address": "tls://h", "ca_file": "/proc/version"}, ["ca_file: '/proc/version' is no file in PEM form"]),
+        ({"address": "tls://h", "cert_file": "/dev"}, ["cert_file: cannot read '/dev': Is a directory"]),
+        ({"address": "tls://h", "key_env": "HOME"}, ["key_env: of use with a cert_file only"]),
+    ],
+)
+def test_what_a_wire_cannot_use_is_told(keys, problems):
+    document = Document("", keys, "watchdog.toml")
+    Syslog.from_table("log", document.root)
+    document.root.finish()
+    told = [f"{problem.key}: {problem.message}" for problem in document.problems]
+    assert [said.startswith(start) for said, start in zip(told, problems, strict=True)] == [True] * len(problems), told
