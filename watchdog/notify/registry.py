@@ -5,13 +5,21 @@ from __future__ import annotations
 from watchdog import spelling
 from watchdog.config import Config
 from watchdog.errors import ConfigError, Problem
+from watchdog.notify.alertmanager import Alertmanager
 from watchdog.notify.console import Console
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.slack import Slack
 from watchdog.notify.syslog import Syslog
 from watchdog.notify.webhook import Webhook
 
-RECEIVER_TYPES: dict[str, type[Receiver]] = {kind.type: kind for kind in (Console, Slack, Syslog, Webhook)}
+_KINDS: tuple[type[Receiver], ...] = (
+    Alertmanager,
+    Console,
+    Slack,
+    Syslog,
+    Webhook,
+)
+RECEIVER_TYPES = {kind.type: kind for kind in _KINDS}
 
 
 def build_receivers(config: Config) -> dict[str, Receiver]:
