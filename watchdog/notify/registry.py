@@ -7,6 +7,7 @@ from watchdog.config import Config
 from watchdog.errors import ConfigError, Problem
 from watchdog.notify.alertmanager import Alertmanager
 from watchdog.notify.console import Console
+from watchdog.notify.pagerduty import PagerDuty
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.slack import Slack
 from watchdog.notify.syslog import Syslog
@@ -15,6 +16,7 @@ from watchdog.notify.webhook import Webhook
 _KINDS: tuple[type[Receiver], ...] = (
     Alertmanager,
     Console,
+    PagerDuty,
     Slack,
     Syslog,
     Webhook,
