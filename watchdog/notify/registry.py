@@ -8,6 +8,7 @@ from watchdog.errors import ConfigError, Problem
 from watchdog.notify.alertmanager import Alertmanager
 from watchdog.notify.command import Command
 from watchdog.notify.console import Console
+from watchdog.notify.email import Email
 from watchdog.notify.pagerduty import PagerDuty
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.slack import Slack
@@ -18,6 +19,7 @@ _KINDS: tuple[type[Receiver], ...] = (
     Alertmanager,
     Command,
     Console,
+    Email,
     PagerDuty,
     Slack,
     Syslog,
