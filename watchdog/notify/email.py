@@ -17,6 +17,7 @@ from watchdog.document import Table
 from watchdog.errors import DeliveryError, StoreError
 from watchdog.notify import http, mime, render, sanitize
 from watchdog.notify.dial import Deadline
+from watchdog.notify.letter import letter
 from watchdog.notify.receiver import Receiver
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ class Email(Receiver):
         }
         if first is not None and first != notice.id:
             headers |= dict.fromkeys(("In-Reply-To", "References"), self._message_id(first))
-        return mime.message(headers, _text(notice))
+        text = letter(notice, _MOST_ALERTS, lambda line: sanitize.visible(line, _LONGEST_LINE))
+        return mime.message(headers, text)
 
     def send(self, notice: Notice, deadline_seconds: float) -> None:
         """Hand it to the server, for all recipients that have not had it yet.
@@ -152,18 +154,3 @@ def _subject(notice: Notice) -> str:
         return sanitize.visible(render.notice_title(notice), _LONGEST_SUBJECT)
     host = sanitize.visible(notice.host, _LONGEST_HOST)
     return f"{sanitize.visible(render.notice_title(notice), _LONGEST_SUBJECT - len(host) - 4)} on {host}"
-
-
-def _text(notice: Notice) -> str:
-    """Return the body: of each alert what it is and what there is to say of it."""
-    parts = []
-    alerts = render.worst_first(notice.alerts)
-    for alert in alerts[:_MOST_ALERTS]:
-        lines = [render.alert_title(alert, notice), *(f"  {line}" for line in render.details(alert, notice))]
-        if alert.runbook is not None:
-            lines.append(f"  runbook: {alert.runbook}")
-        parts.append("\n".join(sanitize.visible(line, _LONGEST_LINE) for line in lines))
-    if len(alerts) > _MOST_ALERTS:
-        parts.append(f"and {len(alerts) - _MOST_ALERTS} more alerts of this rule")
-    parts.append(sanitize.visible(f"{notice.reason}, notification {notice.id}", _LONGEST_LINE))
-    return "\n\n".join(parts) + "\n"

@@ -6,6 +6,7 @@ from watchdog import spelling
 from watchdog.config import Config
 from watchdog.errors import ConfigError, Problem
 from watchdog.notify.alertmanager import Alertmanager
+from watchdog.notify.apprise import Apprise
 from watchdog.notify.command import Command
 from watchdog.notify.console import Console
 from watchdog.notify.email import Email
@@ -17,6 +18,7 @@ from watchdog.notify.webhook import Webhook
 
 _KINDS: tuple[type[Receiver], ...] = (
     Alertmanager,
+    Apprise,
     Command,
     Console,
     Email,
