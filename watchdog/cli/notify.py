@@ -27,6 +27,7 @@ _DEADLINE_SECONDS = 10.0  # the delivery worker's
 _REMEDIES = {
     "auth": "the receiver refuses us: check the secret",
     "client_error": "the receiver does not take the message: check the address",
+    "command": "run it by hand, as the daemon's account, with what --dry-run prints on its standard input",
     "connect": "check that the receiver runs, the port, and any firewall between",
     "dns": "check the host name and this host's resolver",
     "forbidden_address": "link-local addresses are never posted to: give another address",

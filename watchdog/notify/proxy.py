@@ -7,7 +7,7 @@ import socket
 import urllib.parse
 from dataclasses import dataclass
 
-from watchdog.document import Table
+from watchdog.document import Table, secret_forms
 from watchdog.notify.dial import is_metadata
 
 _PORT = 3_128  # registered for HTTP proxies by squid; what curl takes too is 1080, which nobody means
@@ -32,7 +32,7 @@ def proxy_from_table(table: Table) -> Proxy | None:
     try:
         return parse_proxy(url.reveal())
     except ValueError:
-        given = next(form for form in ("proxy", "proxy_file", "proxy_env") if form in table)
+        given = next(form for form in secret_forms("proxy") if form in table)
         table.problem(given, f"write it like http://proxy.example.net:{_PORT}")
     return None
 

@@ -5,14 +5,31 @@ from __future__ import annotations
 from watchdog import spelling
 from watchdog.config import Config
 from watchdog.errors import ConfigError, Problem
+from watchdog.notify.alertmanager import Alertmanager
+from watchdog.notify.apprise import Apprise
+from watchdog.notify.command import Command
 from watchdog.notify.console import Console
+from watchdog.notify.email import Email
 from watchdog.notify.journald import Journald
+from watchdog.notify.pagerduty import PagerDuty
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.slack import Slack
 from watchdog.notify.syslog import Syslog
 from watchdog.notify.webhook import Webhook
 
-RECEIVER_TYPES: dict[str, type[Receiver]] = {kind.type: kind for kind in (Console, Journald, Slack, Syslog, Webhook)}
+_KINDS: tuple[type[Receiver], ...] = (
+    Alertmanager,
+    Apprise,
+    Command,
+    Console,
+    Email,
+    Journald,
+    PagerDuty,
+    Slack,
+    Syslog,
+    Webhook,
+)
+RECEIVER_TYPES = {kind.type: kind for kind in _KINDS}
 
 
 def build_receivers(config: Config) -> dict[str, Receiver]:

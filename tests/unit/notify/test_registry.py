@@ -21,7 +21,18 @@ def problems_of(text):
 
 
 def test_there_are_these_types():
-    assert sorted(RECEIVER_TYPES) == ["console", "journald", "slack", "syslog", "webhook"]
+    assert sorted(RECEIVER_TYPES) == [
+        "alertmanager",
+        "apprise",
+        "command",
+        "console",
+        "email",
+        "journald",
+        "pagerduty",
+        "slack",
+        "syslog",
+        "webhook",
+    ]
 
 
 def test_makes_every_receiver_under_its_name_in_the_files_order():
