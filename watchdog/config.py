@@ -45,6 +45,13 @@ class Routing:
 
 
 @dataclass(frozen=True, slots=True)
+class EvidenceSettings:
+    """What alerts may tell of the processes that they are about."""
+
+    command_line: bool = True  # masked all the same
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """What watchdog.toml says.
 
@@ -56,6 +63,7 @@ class Config:
     sampling: Sampling
     routing: Routing
     receivers: tuple[tuple[str, str, Table], ...]
+    evidence: EvidenceSettings = EvidenceSettings()
 
     @property
     def receiver_names(self) -> tuple[str, ...]:
@@ -155,8 +163,11 @@ def read_config(document: Document) -> Config:
     sampling.finish()
     receivers = _read_receivers(root)
     routing = _read_routing(root.table("routing"), tuple(name for name, _, _ in receivers))
+    told = root.table("evidence")
+    evidence = EvidenceSettings(command_line=told.flag("command_line", default=True))
+    told.finish()
     root.finish()
-    return Config(document.file, Sampling(interval_ns), routing, receivers)
+    return Config(document.file, Sampling(interval_ns), routing, receivers, evidence)
 
 
 def _read_receivers(root: Table) -> tuple[tuple[str, str, Table], ...]:

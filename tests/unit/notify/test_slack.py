@@ -59,7 +59,7 @@ def test_a_message_says_it_all_in_text_header_and_sections(slack, make_alert, ma
     message = check_limits(slack.render(make_notice(make_alert(runbook="https://wiki.example/storm?a=1&b=2|3"))))
     title = "[FIRING] critical: crawler opens 612/s connections (limit 500/s)"
     assert message == {
-        "text": f"🔴 {title}",
+        "text": f"🔴 {title} on web-1",
         "blocks": [
             {
                 "type": "header",
@@ -75,9 +75,8 @@ def test_a_message_says_it_all_in_text_header_and_sections(slack, make_alert, ma
                     "type": "mrkdwn",
                     "text": f"*{title}*\n"
                     "value 612/s, limit 500/s, peak 640/s\n"
-                    "since 2025-06-15 15:06:40 UTC, for 12 s\n"
-                    "why: value above 500/s for 10 s\n"
                     "process=crawler, unit=crawler.service\n"
+                    "since 2025-06-15 15:06:40 UTC, for 12 s; why: value above 500/s for 10 s\n"
                     "host web-1, rule outbound-connection-storm\n"
                     "<https://wiki.example/storm?a=1&amp;b=2%7C3|runbook>",
                     "verbatim": True,

@@ -48,8 +48,8 @@ def test_a_record_is_rfc_5424_with_the_facts_as_structured_data(make_notice):
         b'value="612.0" threshold="500.0" peak="640.5" started="2025-06-15T15:06:40.000Z" '
         b'process="crawler" unit="crawler.service"] '
         b"\xef\xbb\xbf[FIRING] critical: crawler opens 612/s connections (limit 500/s); "
-        b"value 612/s, limit 500/s, peak 640/s; since 2025-06-15 15:06:40 UTC, for 12 s; "
-        b"why: value above 500/s for 10 s; process=crawler, unit=crawler.service; "
+        b"value 612/s, limit 500/s, peak 640/s; process=crawler, unit=crawler.service; "
+        b"since 2025-06-15 15:06:40 UTC, for 12 s; why: value above 500/s for 10 s; "
         b"host web-1, rule outbound-connection-storm" % os.getpid()
     )
 

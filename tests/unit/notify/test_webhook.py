@@ -52,9 +52,8 @@ def test_speaks_alertmanagers_json_version_4(webhook, make_notice):
         "commonAnnotations": {
             "summary": "crawler opens 612/s connections (limit 500/s)",
             "description": "value 612/s, limit 500/s, peak 640/s\n"
-            "since 2025-06-15 15:06:40 UTC, for 12 s\n"
-            "why: value above 500/s for 10 s\n"
             "process=crawler, unit=crawler.service\n"
+            "since 2025-06-15 15:06:40 UTC, for 12 s; why: value above 500/s for 10 s\n"
             "host web-1, rule outbound-connection-storm",
             "value": "612.0",
             "threshold": "500.0",
@@ -78,9 +77,8 @@ def test_speaks_alertmanagers_json_version_4(webhook, make_notice):
                 "annotations": {
                     "summary": "crawler opens 612/s connections (limit 500/s)",
                     "description": "value 612/s, limit 500/s, peak 640/s\n"
-                    "since 2025-06-15 15:06:40 UTC, for 12 s\n"
-                    "why: value above 500/s for 10 s\n"
                     "process=crawler, unit=crawler.service\n"
+                    "since 2025-06-15 15:06:40 UTC, for 12 s; why: value above 500/s for 10 s\n"
                     "host web-1, rule outbound-connection-storm",
                     "value": "612.0",
                     "threshold": "500.0",
