@@ -89,9 +89,12 @@ def history(evidence: Evidence) -> str:
 
 
 def sparkline(values: Sequence[float | None]) -> str:
-    """Return one bar for each value, from the least to the greatest of them; a dot where there is none."""
+    """Return one bar for each value, from zero to the greatest of them; a dot where there is none.
+
+    From zero, not from the least: what hardly changes must not look like a mountain range.
+    """
     known = [value for value in values if value is not None and abs(value) != float("inf")]
-    low, high = min(known, default=0.0), max(known, default=0.0)
+    low, high = min([0.0, *known]), max([0.0, *known])
     return "".join(_bar(value, low, high) for value in values)
 
 

@@ -84,11 +84,13 @@ def test_peers_that_find_no_room_in_the_line_are_counted(evidence):
     [
         ((), ""),
         ((None,), "·"),
-        ((5.0, 5.0), "▁▁"),
+        ((0.0, 0.0), "▁▁"),
+        ((5.0, 5.0), "██"),
+        ((99.0, 101.0, 100.0), "███"),
         ((0.0, 7.0), "▁█"),
         (tuple(float(value) for value in range(8)), "▁▂▃▄▅▆▇█"),
         ((-1.0, 1.0, None, float("inf")), "▁█·█"),
     ],
 )
-def test_a_sparkline_reaches_from_the_least_to_the_greatest(values, bars):
+def test_a_sparkline_reaches_from_zero_to_the_greatest(values, bars):
     assert story.sparkline(values) == bars
