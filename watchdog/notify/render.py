@@ -15,7 +15,8 @@ from watchdog.notify import story
 from watchdog.notify.story import clock, duration
 from watchdog.rules.formats import FORMATS
 
-_TOLD_IN_FULL = 3  # alerts of one notice; of more, each has one line of evidence
+_TOLD_IN_FULL = 3  # alerts of one notice; more are each told in short
+_WORDS = re.compile(r"[\w.-]+")
 _AMBIGUOUS = re.compile(r'[\s,="]')
 TEST_MARK = "[TEST] "
 
@@ -31,7 +32,7 @@ def notice_title(notice: Notice) -> str:
     if len(notice.alerts) > 1:
         return headline(notice)
     title = alert_title(notice.alerts[0], notice)
-    return title if notice.host in title else f"{title} on {notice.host}"
+    return title if notice.host in _WORDS.findall(title) else f"{title} on {notice.host}"
 
 
 def headline(notice: Notice) -> str:
@@ -49,11 +50,12 @@ def details(alert: Alert, notice: Notice) -> list[str]:
 
 
 def facts(alert: Alert, notice: Notice) -> list[str]:
-    """Return what nobody may be left without: how much, who, since when and why, where."""
-    lines = [_amounts(alert)]
-    if alert.labels:
-        lines.append(", ".join(f"{name}={_quoted(value)}" for name, value in alert.labels))
-    return [*lines, f"{_times(alert, notice)}; why: {alert.reason}", f"host {notice.host}, rule {alert.rule}"]
+    """Return what nobody may be left without: how much, who, since when and why, where; two lines each if many."""
+    amounts, labels = _amounts(alert), ", ".join(f"{name}={_quoted(value)}" for name, value in alert.labels)
+    times, origin = f"{_times(alert, notice)}; why: {alert.reason}", f"host {notice.host}, rule {alert.rule}"
+    if len(notice.alerts) <= _TOLD_IN_FULL:
+        return [line for line in (amounts, labels, times, origin) if line]
+    return ["; ".join(part for part in (amounts, labels) if part), f"{times}; {origin}"]
 
 
 def evidence(alert: Alert, notice: Notice) -> list[str]:
@@ -79,7 +81,7 @@ def _amounts(alert: Alert) -> str:
     write = FORMATS[alert.format]
     value, limit, peak = write(alert.value), write(alert.threshold), write(alert.peak)
     if alert.resolved is not None:
-        return f"lasted {duration(_lasted(alert))}, peak {peak}, now {value} (limit {limit})"
+        return f"lasted {duration(_lasted(alert))}, peak {peak}, last value {value} (limit {limit})"
     return f"value {value}, limit {limit}" + (f", peak {peak}" if peak != value else "")
 
 

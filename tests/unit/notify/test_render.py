@@ -29,7 +29,7 @@ def test_a_resolved_alert_tells_how_long_it_lasted_and_its_peak(make_alert, make
     alert = make_alert(state=State.RESOLVED, resolved=1_750_000_426.0, value=3.0, reason="value below 300/s for 10 s")
     assert [render.alert_title(alert, make_notice(alert)), *render.details(alert, make_notice(alert))][:4] == [
         "[RESOLVED] critical: crawler opens 612/s connections (limit 500/s)",
-        "lasted 7 min 6 s, peak 640/s, now 3/s (limit 500/s)",
+        "lasted 7 min 6 s, peak 640/s, last value 3/s (limit 500/s)",
         "process=crawler, unit=crawler.service",
         "from 2025-06-15 15:06:40 UTC to 2025-06-15 15:13:46 UTC; why: value below 300/s for 10 s",
     ]
@@ -47,10 +47,14 @@ def test_evidence_follows_the_facts_so_that_what_is_cut_is_evidence(make_alert, 
     assert [line.partition(":")[0] for line in lines[4:]] == ["process", "command", "parents", "peers", "history"]
 
 
-def test_of_many_alerts_each_has_one_line_of_evidence(make_alert, make_notice, evidence):
+def test_many_alerts_are_each_told_in_three_lines(make_alert, make_notice, evidence):
     alert = make_alert(evidence=evidence)
-    assert len(render.evidence(alert, make_notice(*[alert] * 3))) == 5
-    assert render.evidence(alert, make_notice(*[alert] * 4)) == render.evidence(alert, make_notice(alert))[:1]
+    assert len(render.details(alert, make_notice(*[alert] * 3))) == 9
+    assert render.details(alert, make_notice(*[alert] * 4)) == [
+        "value 612/s, limit 500/s, peak 640/s; process=crawler, unit=crawler.service",
+        f"since 2025-06-15 15:06:40 UTC, for 12 s; why: {alert.reason}; host web-1, rule outbound-connection-storm",
+        *render.evidence(alert, make_notice(alert))[:1],
+    ]
 
 
 def test_numbers_are_written_in_the_format_of_their_rule(make_alert, make_notice):
@@ -70,8 +74,8 @@ def test_a_notice_of_one_alert_is_titled_with_its_words_and_the_host(make_notice
 
 
 def test_a_host_that_the_summary_names_is_not_named_twice(make_alert, make_notice):
-    notice = make_notice(make_alert(summary="web-1 is under attack"))
-    assert render.notice_title(notice) == "[FIRING] critical: web-1 is under attack"
+    titles = [render.notice_title(make_notice(make_alert(summary=f"{name} is ill"))) for name in ("web-1", "web-10")]
+    assert titles == ["[FIRING] critical: web-1 is ill", "[FIRING] critical: web-10 is ill on web-1"]
 
 
 def test_a_notice_of_many_alerts_counts_them(make_alert, make_notice):

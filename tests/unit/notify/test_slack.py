@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -170,3 +171,18 @@ def test_what_slack_refuses_is_final_and_says_the_remedy(make_notice, status, bo
 
 def test_says_where_it_posts_without_the_path(slack):
     assert slack.destination() == "Slack hooks.slack.com"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 10, 21])
+def test_evidence_gives_way_to_the_facts_of_every_alert(slack, make_alert, make_notice, evidence, count):
+    wordy = replace(evidence, culprit=replace(evidence.culprit, command="&" * 256), peers=evidence.peers * 5)
+    labels = (("process", "<" * 60), ("unit", "crawler.service"))
+    alert = make_alert(evidence=wordy, labels=labels, runbook="https://wiki.example/storm")
+    bare = replace(alert, evidence=None)
+    message = check_limits(slack.render(make_notice(*[alert] * count)))
+    facts = json.loads(slack.render(make_notice(*[bare] * count)))
+    told, expected = ([block["text"]["text"] for block in one["blocks"] if "text" in block] for one in (message, facts))
+
+    assert len(told) == len(expected)
+    assert all(text.startswith(fact) for text, fact in zip(told, expected, strict=True))
+    assert (sum(map(len, told)) > sum(map(len, expected))) == (count < 21)  # the worst have what room is left

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -170,3 +171,13 @@ def test_reads_addresses(text, address):
 def test_refuses_what_is_no_address(text):
     with pytest.raises(ValueError, match=r"must begin|write it like|[Pp]ort"):
         parse_address(text)
+
+
+def test_evidence_is_cut_before_any_fact(make_alert, make_notice, evidence):
+    wordy = replace(evidence, culprit=replace(evidence.culprit, command="é" * 128), peers=evidence.peers * 5)
+    labels = tuple((f"label{number}", "x" * 100) for number in range(5))
+    message = parsed(syslog("udp://log.example").render(make_notice(make_alert(labels=labels, evidence=wordy))))["msg"]
+    facts = parsed(syslog("udp://log.example").render(make_notice(make_alert(labels=labels))))["msg"]
+
+    assert message.startswith(facts + b"; process: crawler, pid 4711 ")
+    assert message.endswith("…".encode())

@@ -169,3 +169,15 @@ def test_a_signature_covers_time_and_body(endpoint, clock, make_notice):
 
 def test_says_where_it_posts_without_the_path(webhook):
     assert webhook.destination() == "webhook alerts.example.net"
+
+
+def test_evidence_is_in_annotations_of_its_own(webhook, make_alert, make_notice, evidence):
+    document = json.loads(webhook.render(make_notice(make_alert(evidence=evidence))))
+    said = document["alerts"][0]["annotations"]
+    assert said["process"].startswith("crawler, pid 4711 (")
+    assert [said[name] for name in ("command", "parents", "peers", "history")] == [
+        "/usr/bin/crawler --token=***",
+        "supervisor (640), systemd (1)",
+        "within 1 s: to 192.0.2.7:443: 580 connects (95 %), 580 refused; and 32 more",
+        "▁·▄█ 0/s to 612/s in 4 s",
+    ]
