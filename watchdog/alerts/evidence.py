@@ -87,25 +87,23 @@ class Evidence:
     missing: str = ""
 
     def renewed(self, newer: Evidence) -> Evidence:
-        """Return `newer`, and what this one still has and `newer` could not get any more."""
+        """Return `newer`, and what this one still has and `newer` could not get any more.
+
+        A window is longer than a tick: what put the value above the limit may have been in the tick that began it, and
+        nothing of it in the one that fires.
+        """
         if newer.missing:
             return self
-        culprit = newer.culprit
-        if culprit is None or (culprit.gone and self.culprit is not None and not self.culprit.gone):
-            same = culprit is not None and self.culprit is not None and culprit.pid == self.culprit.pid
-            culprit = replace(self.culprit, gone=True) if same and self.culprit is not None else self.culprit
-        if newer.peers or not self.peers:
-            return replace(newer, culprit=culprit)
-        return replace(
-            newer,
-            culprit=culprit,
-            metric=self.metric,
-            format=self.format,
-            amount=self.amount,
-            seconds=self.seconds,
-            peers=self.peers,
-            peer_count=self.peer_count,
-        )
+        if self.tells and (not newer.tells or (self.peers and not newer.peers)):
+            kept = replace(self, history=newer.history, history_seconds=newer.history_seconds)
+        else:
+            kept = newer
+        return replace(kept, culprit=_better(self.culprit, newer.culprit, kept.culprit))
+
+    @property
+    def tells(self) -> bool:
+        """Tell whether anything of the value was in its tick."""
+        return bool(self.amount) or any(peer.amount for peer in self.peers)
 
     def to_json(self) -> dict[str, Any]:
         """Return what `json` can write and `from_json` reads; bytes that are no UTF-8 stay surrogate-escaped."""
@@ -197,6 +195,15 @@ def _culprit(
         parents=() if process is None else tuple((pid, _cut(name, _MOST_NAME_BYTES)) for pid, name in process.parents),
         gone=process is None,
     )
+
+
+def _better(before: Culprit | None, now: Culprit | None, chosen: Culprit | None) -> Culprit | None:
+    """Return the one of which more is known: who is gone now was alive `before`."""
+    if before is None or chosen is None or before.gone:
+        return chosen or before
+    if now is not None and now.gone:
+        return replace(before, gone=True) if now.pid == before.pid else before
+    return chosen
 
 
 def _fitted(evidence: Evidence) -> Evidence:

@@ -112,6 +112,8 @@ def test_when_it_is_taken_again_what_is_gone_stays_known():
     nothing = evidence(replace(TRACE, peers=(), peer_count=0, participants=(), process_count=0, history=(1.0,)))
     after = before.renewed(nothing)
     assert (after.culprit, after.peers, after.history) == (before.culprit, before.peers, (1.0,))
+    calm = replace(TRACE, amount=0.0, peers=(replace(PEER, amount=0.0, failures=()),), participants=(HELPER,))
+    assert before.renewed(evidence(calm)) == before
     dead = before.renewed(evidence(alive=()))
     assert dead.culprit == replace(before.culprit, gone=True)
     assert before.renewed(Evidence(WALL, missing=NOT_TAKEN)) == before
