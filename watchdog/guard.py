@@ -10,11 +10,13 @@ from watchdog.alerts.alert import Transition
 from watchdog.alerts.grouping import Grouping
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.alerts.notice import Notice
+from watchdog.alerts.taking import Taking
 from watchdog.clock import Clock
 from watchdog.errors import StoreError
 from watchdog.kernel.collector import Collector
 from watchdog.measure.catalogue import ON_DEMAND
 from watchdog.measure.meter import Meter, Ticks
+from watchdog.measure.process import read_process
 from watchdog.notify import sanitize
 from watchdog.notify.delivery import Delivery
 from watchdog.rules.evaluate import Engine
@@ -47,6 +49,8 @@ class Guard:
         self._engine = Engine(setup.rules)
         self._follow()
         self._lifecycle = Lifecycle(host)
+        self._taking = Taking(self._engine, self._meter.start_ns, read_process, clock)
+        self._taking.with_command = setup.config.evidence.command_line
         self._grouping = Grouping(setup.config.routing, host)
         saved = store.load()
         at_ns, wall = clock.boottime_ns(), clock.wall()
@@ -98,12 +102,13 @@ class Guard:
         verdicts = self._engine.observe(snapshot, self._lifecycle.watched())
         self._failed_ticks = self._lost_samples = 0
         transitions = self._lifecycle.advance(verdicts, snapshot.at_ns, wall)
+        transitions = self._taking.add(snapshot, self._lifecycle, transitions)
         try:
             self._write(transitions, snapshot.at_ns, wall)
         finally:
             self._tell(transitions)
         self._deliver()
-        failures = [*self._engine.take_failures(), *self._lifecycle.take_failures()]
+        failures = [*self._engine.take_failures(), *self._lifecycle.take_failures(), *self._taking.take_failures()]
         if failures:
             raise RulesFailed("some rules could not be judged", failures)
 
@@ -135,6 +140,7 @@ class Guard:
         with self._between_ticks:
             at_ns, wall = self._clock.boottime_ns(), self._clock.wall()
             self._engine.replace(setup.rules)
+            self._taking.with_command = setup.config.evidence.command_line
             self._follow()
             self._lifecycle.replace_rules(setup.rules)
             self._grouping.reload(setup.config.routing, self._lifecycle.firing(), at_ns, wall, set(setup.receivers))

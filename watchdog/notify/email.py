@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _PORTS = {"starttls": 587, "implicit": 465, "none": 25}
 _ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*")
 _LONGEST_SUBJECT = 200
-_LONGEST_HOST = 64
 _LONGEST_LINE = 2_000
 _MOST_ALERTS = 100
 _MOST_UNFINISHED = 100
@@ -80,7 +79,7 @@ class Email(Receiver):
         headers = {
             "From": self._sender,
             "To": ", ".join(self._recipients),
-            "Subject": _subject(notice),
+            "Subject": sanitize.visible(render.notice_title(notice), _LONGEST_SUBJECT),
             "Date": mime.date(notice.created),
             "Message-ID": self._message_id(notice.id),
             "Auto-Submitted": "auto-generated",
@@ -147,11 +146,3 @@ class Email(Receiver):
 
 def _thread(notice: Notice) -> str:
     return f"thread of {notice.group}"
-
-
-def _subject(notice: Notice) -> str:
-    """Return the title; a single alert's does not say which host."""
-    if len(notice.alerts) > 1:
-        return sanitize.visible(render.notice_title(notice), _LONGEST_SUBJECT)
-    host = sanitize.visible(notice.host, _LONGEST_HOST)
-    return f"{sanitize.visible(render.notice_title(notice), _LONGEST_SUBJECT - len(host) - 4)} on {host}"

@@ -71,9 +71,8 @@ def test_an_alert_that_fires_ends_four_refreshes_from_now(cluster, clock, make_a
         "annotations": {
             "summary": "crawler opens 612/s connections (limit 500/s)",
             "description": "value 612/s, limit 500/s, peak 640/s\n"
-            "since 2025-06-15 15:06:40 UTC, for 12 s\n"
-            "why: value above 500/s for 10 s\n"
             "process=crawler, unit=crawler.service\n"
+            "since 2025-06-15 15:06:40 UTC, for 12 s; why: value above 500/s for 10 s\n"
             "host web-1, rule outbound-connection-storm",
             "value": "612.0",
             "threshold": "500.0",

@@ -61,8 +61,8 @@ def test_without_the_extra_it_says_how_to_get_it(monkeypatch):
 def test_a_message_has_title_text_and_kind(receiver, make_alert, make_notice, changes, kind):
     message = json.loads(receiver.render(make_notice(make_alert(**changes))))
     assert message["type"] == kind
-    assert message["title"].endswith(": crawler opens 612/s connections (limit 500/s)")
-    assert "\n  value 612/s, limit 500/s, peak 640/s\n" in message["body"]
+    assert message["title"].endswith(": crawler opens 612/s connections (limit 500/s) on web-1")
+    assert "\n  process=crawler, unit=crawler.service\n" in message["body"]
 
 
 def test_hostile_names_mention_nobody_and_stay_inside_the_limits(receiver, hostile_notice):

@@ -79,9 +79,8 @@ def test_a_message_says_it_all(receiver, make_alert, make_notice):
     assert text_of(message) == (
         f"{title}\n"
         "  value 612/s, limit 500/s, peak 640/s\n"
-        "  since 2025-06-15 15:06:40 UTC, for 12 s\n"
-        "  why: value above 500/s for 10 s\n"
         "  process=crawler, unit=crawler.service\n"
+        "  since 2025-06-15 15:06:40 UTC, for 12 s; why: value above 500/s for 10 s\n"
         "  host web-1, rule outbound-connection-storm\n"
         "  runbook: https://wiki.example/storm\n"
         "\n"

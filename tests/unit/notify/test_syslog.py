@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -49,8 +50,8 @@ def test_a_record_is_rfc_5424_with_the_facts_as_structured_data(make_notice):
         b'value="612.0" threshold="500.0" peak="640.5" started="2025-06-15T15:06:40.000Z" '
         b'process="crawler" unit="crawler.service"] '
         b"\xef\xbb\xbf[FIRING] critical: crawler opens 612/s connections (limit 500/s); "
-        b"value 612/s, limit 500/s, peak 640/s; since 2025-06-15 15:06:40 UTC, for 12 s; "
-        b"why: value above 500/s for 10 s; process=crawler, unit=crawler.service; "
+        b"value 612/s, limit 500/s, peak 640/s; process=crawler, unit=crawler.service; "
+        b"since 2025-06-15 15:06:40 UTC, for 12 s; why: value above 500/s for 10 s; "
         b"host web-1, rule outbound-connection-storm" % os.getpid()
     )
 
@@ -200,3 +201,13 @@ def test_what_a_wire_cannot_use_is_told(keys, problems):
     document.root.finish()
     told = [f"{problem.key}: {problem.message}" for problem in document.problems]
     assert [said.startswith(start) for said, start in zip(told, problems, strict=True)] == [True] * len(problems), told
+
+
+def test_evidence_is_cut_before_any_fact(make_alert, make_notice, evidence):
+    wordy = replace(evidence, culprit=replace(evidence.culprit, command="é" * 128), peers=evidence.peers * 5)
+    labels = tuple((f"label{number}", "x" * 100) for number in range(5))
+    message = parsed(syslog("udp://log.example").render(make_notice(make_alert(labels=labels, evidence=wordy))))["msg"]
+    facts = parsed(syslog("udp://log.example").render(make_notice(make_alert(labels=labels))))["msg"]
+
+    assert message.startswith(facts + b"; process: crawler, pid 4711 ")
+    assert message.endswith("…".encode())
