@@ -7,7 +7,7 @@ import pytest
 from watchdog.config import read_config
 from watchdog.document import Document, secret_forms
 from watchdog.errors import ConfigError
-from watchdog.notify.registry import RECEIVER_TYPES, build_receivers
+from watchdog.notify.registry import RECEIVER_TYPES, build_receivers, receiver_class
 
 
 def config_of(text, **options):
@@ -33,6 +33,7 @@ def test_there_are_these_types():
         "syslog",
         "webhook",
     ]
+    assert [receiver_class(kind).type for kind in RECEIVER_TYPES] == list(RECEIVER_TYPES)
 
 
 def test_makes_every_receiver_under_its_name_in_the_files_order():
