@@ -2,18 +2,20 @@
 
 1. History: what has ended. Nothing is lost by it.
 2. News of one group that were never attempted become one notice. Nothing is lost by it.
-3. Reminders: the receiver has been told.
-4. Groups of which the receiver was told nothing, and nothing fires any more: alerts that came and went.
-5. Groups of which it was told nothing, and something fires: a reminder will tell it.
-6. The rest of what fires.
-7. The end of what it was told: only when there is nothing else.
+3. News that were never attempted go without their evidence. No alert is lost by it.
+4. Reminders: the receiver has been told.
+5. Groups of which the receiver was told nothing, and nothing fires any more: alerts that came and went.
+6. Groups of which it was told nothing, and something fires: a reminder will tell it.
+7. The rest of what fires.
+8. The end of what it was told: only when there is nothing else.
 
-In 4 to 7 a group's notices go together: a receiver is never left with the beginning whose end was dropped. Within
+In 5 to 8 a group's notices go together: a receiver is never left with the beginning whose end was dropped. Within
 each, the oldest go first.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,8 +24,10 @@ from sqlite3 import Connection
 
 from watchdog.notify.outbox import DROPPED, bury_unreadable, merge_unattempted
 from watchdog.store import losses
+from watchdog.store.checksum import checksum
 
 _MIB = 1024 * 1024
+_WITH_EVIDENCE = '"evidence":{'  # as it stands in a body; in no text, whose quotes are escaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,9 @@ def make_room(connection: Connection, capacity: Capacity, wall: float) -> Counte
         return dropped
     _merge_all(connection, wall)
     scales = _Scales(connection, capacity)
+    if scales.any_too_full():
+        _strip_evidence(connection)
+        scales = _Scales(connection, capacity)
     for has_to_give in (scales.too_full, scales.beyond_share):
         if not scales.any_too_full():
             break
@@ -134,13 +141,22 @@ def trim_history(connection: Connection, most_bytes: int) -> None:
 
 
 def _merge_all(connection: Connection, wall: float) -> None:
-    groups = connection.execute(
-        "SELECT receiver, rule FROM notices WHERE state = 'pending' AND attempts = 0 "
-        "GROUP BY receiver, rule HAVING count(*) > 1"
-    ).fetchall()
+    groups = connection.execute("SELECT DISTINCT receiver, rule FROM notices WHERE state = 'pending'").fetchall()
     for receiver, rule in groups:
         bury_unreadable(connection, receiver, rule, wall)
         merge_unattempted(connection, receiver, rule, wall)
+
+
+def _strip_evidence(connection: Connection) -> None:
+    rows = connection.execute(
+        "SELECT place, body FROM notices WHERE state = 'pending' AND attempts = 0 AND instr(body, ?) > 0",
+        (_WITH_EVIDENCE,),
+    ).fetchall()
+    for place, body in rows:
+        document = json.loads(body)
+        document["alerts"] = [alert | {"evidence": None} for alert in document["alerts"]]
+        slim = json.dumps(document, separators=(",", ":"))
+        connection.execute("UPDATE notices SET body = ?, checksum = ? WHERE place = ?", (slim, checksum(slim), place))
 
 
 def _least_needed_first(connection: Connection) -> Iterator[list[_Waiting]]:

@@ -1,9 +1,12 @@
 """What makes room for the rest when too much waits, in which order, and that each loss is counted."""
 
+import json
+
 import pytest
 
 from watchdog.alerts.alert import State
 from watchdog.errors import StoreError
+from watchdog.notify import capacity
 from watchdog.notify.capacity import Capacity
 from watchdog.notify.outbox import Outbox, Outcome
 from watchdog.store.store import Store
@@ -15,10 +18,10 @@ TIMEOUT = "timeout: no answer"
 def open_store(tmp_path, clock):
     stores = []
 
-    def open_it(**capacity):
+    def open_it(**most):
         if stores:
             stores[-1].close()
-        stores.append(Store(tmp_path, clock, "boot1", Capacity(**capacity)))
+        stores.append(Store(tmp_path, clock, "boot1", Capacity(**most)))
         return stores[-1]
 
     yield open_it
@@ -79,6 +82,31 @@ def test_news_of_one_group_become_one_notice_before_anything_is_lost(open_store,
     put(store, ("n1", "storm", "firing"), ("n2", "storm", "resolved"), ("n3", "spike", "firing"))
     assert states(store) == {"n1": "pending", "n2": "merged", "n3": "pending"}
     assert lost(store, clock) == {}
+
+
+def test_evidence_goes_before_any_alert_does(open_store, put, clock):
+    store = open_store()
+    put(store, ("n1", "a", "firing"), ("n2", "b", "firing"))
+    with store.database.transaction() as connection:
+        connection.execute(
+            "UPDATE notices SET body = json_set(body, '$.alerts[0].evidence', json(?))",
+            (json.dumps({"top": "x" * 1_000}),),
+        )
+        capacity._strip_evidence(connection)
+        bodies = [json.loads(body) for (body,) in connection.execute("SELECT body FROM notices")]
+    assert [body["alerts"][0]["evidence"] for body in bodies] == [None, None]
+    assert [body["alerts"][0]["fingerprint"][0] for body in bodies] == ["a", "b"]
+
+
+def test_one_that_is_damaged_makes_no_other_wait(open_store, put, clock, caplog):
+    store = open_store(receiver_notices=2)
+    put(store, ("n1", "a", "firing"), ("n2", "b", "firing"))
+    with store.database.transaction() as connection:
+        connection.execute("UPDATE notices SET body = replace(body, 'storm', 'stork'), checksum = 1 WHERE id = 'n1'")
+    assert deliver(store, clock) == "n2"
+    assert caplog.messages == ["notices given up for oncall, damaged in the state file: n1"]
+    assert states(store) == {"n1": "dead", "n2": "done"}
+    assert lost(store, clock) == {("oncall", "damaged"): 1}
 
 
 def test_reminders_go_first_the_oldest_of_them_before_the_others(open_store, put, clock):
