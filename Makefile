@@ -3,7 +3,7 @@
 # What the daemon needs of Debian, and what its tests and checks need besides.
 PACKAGES      := python3 python3-venv python3-bpfcc libbpf1
 TEST_PACKAGES := gcc iperf3 iproute2 nftables nginx openssl prometheus-alertmanager redis-tools rsyslog rsyslog-gnutls \
-		 rsyslog-openssl systemd util-linux wrk
+		 rsyslog-openssl strace systemd util-linux wrk
 # What the benchmarks compare with, and what makes their traffic.
 BENCH_PACKAGES := bpftrace gcc iperf3 redis-tools
 # What fetches and boots other kernels.

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
+import subprocess
 import threading
 
 import pytest
@@ -47,3 +49,14 @@ def inbox():
     inbox = Inbox()
     yield inbox
     inbox.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path, request):
+    """Mount a file system of 4 MiB, or as large as the test's parameter says."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    size = getattr(request, "param", "4m")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(tmp_path)], check=True)
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)

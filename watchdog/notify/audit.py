@@ -14,6 +14,7 @@ from sqlite3 import Connection
 from typing import Any
 
 from watchdog.clock import Clock, SystemClock
+from watchdog.notify.outbox import DAMAGED, DROPPED
 from watchdog.store.database import Database
 from watchdog.store.reader import Readable
 
@@ -140,8 +141,9 @@ def show(database: Readable, notice: str) -> NoticeDetail | None:
 def retry(database: Database, notice: str, clock: Clock = _SYSTEM_CLOCK) -> bool:
     """Let a dead notice be pending and due again, with a day to live; tell whether it is.
 
-    It is not when it isn't dead, or when it is overtaken (`NoticeDetail.overtaken_by`). It keeps its id. The worker of
-    its receiver finds it within seconds, at once when woken.
+    It is not when it isn't dead, when it is overtaken (`NoticeDetail.overtaken_by`), or when what it said is not there
+    any more (it had to make room, or was damaged). It keeps its id. The worker of its receiver finds it within seconds,
+    at once when woken.
 
     Raises:
         StoreError: the file can't be written.
@@ -152,8 +154,8 @@ def retry(database: Database, notice: str, clock: Clock = _SYSTEM_CLOCK) -> bool
         now_ns = clock.boottime_ns()
         row = connection.execute(
             "UPDATE notices SET state = 'pending', created_ns = ?, due_ns = ?, ended = NULL "
-            "WHERE id = ? AND state = 'dead' RETURNING receiver, attempts",
-            (now_ns, now_ns, notice),
+            "WHERE id = ? AND state = 'dead' AND last_error NOT IN (?, ?) RETURNING receiver, attempts",
+            (now_ns, now_ns, notice, DROPPED, DAMAGED),
         ).fetchone()
         if row is None:
             return False

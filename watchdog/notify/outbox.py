@@ -24,6 +24,7 @@ LONGEST_WAIT_NS = 3600 * SECOND_NS  # between two attempts, whatever the receive
 EXPIRY_NS = 24 * 3600 * SECOND_NS  # of news that something fires
 
 DROPPED = "dropped: no room"  # what is said of a notice that had to make room for others (`capacity.py`)
+DAMAGED = "damaged in the state file"
 
 _MOST_ERROR_CHARACTERS = 200
 _log = logging.getLogger("watchdog")
@@ -88,7 +89,7 @@ class Outbox:
                 given_up = bury_unreadable(connection, receiver, rule, self._clock.wall())
                 if not given_up:
                     return self._take(connection, place, receiver, rule)
-            _log.error("notices given up for %s, damaged in the state file: %s", receiver, ", ".join(given_up))
+            _log.error("notices given up for %s, %s: %s", receiver, DAMAGED, ", ".join(given_up))
 
     def end(self, outcome: Outcome) -> None:
         """Write down how an attempt ended.
@@ -250,8 +251,8 @@ def bury_unreadable(connection: Connection, receiver: str, rule: str, wall: floa
         if not (is_intact(body, expected) and _says(body, notice, receiver))
     ]
     connection.executemany(
-        "UPDATE notices SET state = 'dead', last_error = 'damaged in the state file', ended = ? WHERE place = ?",
-        [(wall, place) for place, _ in unreadable],
+        "UPDATE notices SET state = 'dead', last_error = ?, ended = ? WHERE place = ?",
+        [(DAMAGED, wall, place) for place, _ in unreadable],
     )
     losses.count(connection, receiver, "damaged", len(unreadable))
     return [notice for _, notice in unreadable]

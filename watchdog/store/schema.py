@@ -103,7 +103,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "DROP TABLE notices",
         "ALTER TABLE checked_notices RENAME TO notices",
+        # By group, by age, by what expires: with ten thousand that wait, no question may have to look at all of them.
         "CREATE INDEX notices_pending ON notices (receiver, rule, place, bytes) WHERE state = 'pending'",
+        "CREATE INDEX notices_oldest ON notices (receiver, place, due_ns) WHERE state = 'pending'",
+        "CREATE INDEX notices_expiring ON notices (receiver, status, created_ns) WHERE state = 'pending'",
         "CREATE INDEX notices_ended ON notices (ended) WHERE state != 'pending'",
         # Who alters a body without saying what its checksum is now, leaves it without.
         """

@@ -170,7 +170,7 @@ class Store:
         except StoreError as error:
             if not is_full(error.__cause__):
                 raise
-            wanted_bytes = reserve.SPARE_BYTES + 2 * self._backlog.bytes()
+            wanted_bytes = reserve.SPARE_BYTES + self._backlog.bytes() * 5 // 4
             with self.database.transaction() as connection:
                 if reserve.unused_bytes(connection) >= wanted_bytes:
                     raise  # it is the disk, and the log that finds no room on it

@@ -23,7 +23,7 @@ def note(connection: Connection, notice: Notice) -> None:
         "INSERT INTO told (receiver, rule, fingerprint, alert) VALUES (?, ?, ?, ?) "
         "ON CONFLICT (receiver, rule, fingerprint) DO UPDATE SET alert = excluded.alert",
         [
-            (notice.receiver, alert.rule, alert.fingerprint, json.dumps(alert.to_json(), separators=(",", ":")))
+            (notice.receiver, alert.rule, alert.fingerprint, _dumps(alert))
             for alert in notice.alerts
             if alert.resolved is None
         ],
@@ -69,6 +69,12 @@ def _alerts(body: str) -> Iterator[dict[str, Any]]:
     except (LookupError, TypeError, ValueError):
         return  # it will be given up when its turn comes
     yield from (alert for alert in alerts if isinstance(alert, dict))
+
+
+def _dumps(alert: Alert) -> str:
+    document = alert.to_json()
+    document.pop("evidence", None)  # of the beginning: it was told, and takes the most room
+    return json.dumps(document, separators=(",", ":"))
 
 
 def _alert(text: str) -> Alert | None:

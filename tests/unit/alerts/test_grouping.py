@@ -90,10 +90,10 @@ class Host:
             else:
                 self.saved[key] = json.loads(json.dumps(document))
 
-    def restart(self, shift_ns=0):
+    def restart(self, shift_ns=0, told=()):
         self.grouping = Grouping(self.routing, "db1")
         self.grouping.restore(
-            list(self.saved.values()), self.firing, self.receivers, self.at_ns, self.wall, shift_ns=shift_ns
+            list(self.saved.values()), self.firing, self.receivers, self.at_ns, self.wall, shift_ns=shift_ns, told=told
         )
 
 
@@ -495,3 +495,42 @@ def test_a_group_that_cannot_be_read_is_counted_and_its_receiver_told_anew(host)
 
     assert host.grouping.restore(spoiled, host.firing, host.receivers, host.at_ns, host.wall, shift_ns=5) == 4
     assert told(host.tick(1)) == [("oncall", "first notification", [("nginx", "firing")])]
+
+
+def test_who_was_told_what_no_group_knows_of_is_told_its_end_once(host):
+    lost, gone = make_alert(), make_alert("redis")
+    host.restart(told=[("oncall", lost), ("oncall", gone), ("log", gone)])
+    notices = host.tick()
+    assert sorted(told(notices)) == [
+        ("log", "resolved", [("redis", "resolved")]),
+        ("oncall", "resolved", [("redis", "resolved"), ("nginx", "resolved")]),
+    ]
+    assert {alert.reason for notice in notices for alert in notice.alerts} == {"no longer watched"}
+    host.restart()  # its end waits in the outbox now
+    assert host.tick(after=120) == []
+
+
+def test_who_was_told_what_fires_on_hears_nothing_new_but_its_reminder_and_its_end(host):
+    alert = make_alert()
+    host.firing[alert.fingerprint] = alert
+    host.restart(told=[("oncall", alert)])
+    assert host.tick() == []
+    assert told(host.tick(after=4 * 3600)) == [("oncall", "repeat", [("nginx", "firing")])]
+    host.resolve(alert)
+    assert told(host.tick(after=60)) == [("oncall", "resolved", [("nginx", "resolved")])]
+
+
+def test_an_end_that_a_group_has_still_to_tell_is_not_told_twice(host):
+    alert = make_alert()
+    host.fire(alert)
+    host.tick()
+    host.resolve(alert)
+    host.tick(after=1)  # within group_interval: it waits
+    host.restart(told=[("oncall", alert)])
+    assert told(host.tick(after=60)) == [("oncall", "resolved", [("nginx", "resolved")])]
+    assert host.tick(after=600) == []
+
+
+def test_a_receiver_that_is_gone_is_not_told_what_it_knew_of(host):
+    host.restart(told=[("gone", make_alert())])
+    assert host.tick() == []

@@ -7,7 +7,7 @@ import pytest
 
 from watchdog.notify import audit
 from watchdog.notify.audit import AlertRecord, AttemptRecord, NoticeRecord
-from watchdog.notify.outbox import EXPIRY_NS, Outbox, Outcome
+from watchdog.notify.outbox import DAMAGED, DROPPED, EXPIRY_NS, Outbox, Outcome
 from watchdog.store.store import Store
 
 SECOND_NS = 1_000_000_000
@@ -149,3 +149,11 @@ def test_a_body_that_cannot_be_read_hides_no_notice(store, put):
         connection.execute("UPDATE notices SET body = 'damaged'")
     assert ids(audit.list_notices(store.database)) == ["n1"]
     assert audit.show(store.database, "n1").alerts == ()
+
+
+def test_a_notice_that_had_to_make_room_or_was_damaged_has_nothing_left_to_say(store, put, clock):
+    for id_, error in (("n1", DROPPED), ("n2", DAMAGED)):
+        put(id_, group=id_)
+        with store.database.transaction() as connection:
+            connection.execute("UPDATE notices SET state = 'dead', last_error = ? WHERE id = ?", (error, id_))
+        assert not audit.retry(store.database, id_, clock)

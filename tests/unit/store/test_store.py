@@ -1,5 +1,6 @@
 import json
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from watchdog.alerts.notice import Notice
 from watchdog.errors import StoreError
 from watchdog.notify.outbox import Attempt, Outbox, Outcome
 from watchdog.rules.schema import Severity
+from watchdog.store.schema import APPLICATION_ID, MIGRATIONS
 from watchdog.store.store import KEEP_ROWS, Store
 
 SECOND_NS = 1_000_000_000
@@ -214,3 +216,86 @@ def test_pruning_keeps_the_newest_of_many(open_store, clock):
     commit(store, [("f1", {})])
     assert rows(store, "SELECT count(*), min(place), max(place) FROM notices") == [(KEEP_ROWS, 8, KEEP_ROWS + 7)]
     assert rows(store, "SELECT count(*), min(place) FROM attempts") == [(KEEP_ROWS, 6)]
+
+
+def told(open_store):
+    return [(receiver, alert.fingerprint) for receiver, alert in open_store().load().told]
+
+
+def deliver(store, clock, state="done"):
+    outbox = Outbox(store.database, clock)
+    outbox.end(Outcome(outbox.begin("oncall"), state, "ok" if state == "done" else "client_error: HTTP 404"))
+
+
+def ended_notice(number):
+    notice = make_notice(number)
+    (alert,) = notice.alerts
+    return replace(notice, reason="resolved", alerts=(replace(alert, state=State.RESOLVED, resolved=5.0),))
+
+
+def test_what_a_receiver_took_is_told_and_what_it_did_not_is_not(open_store, clock):
+    store = open_store()
+    commit(store, notices=[make_notice(1)])
+    assert told(open_store) == []
+    deliver(open_store(), clock, "dead")
+    assert told(open_store) == []
+    commit(open_store(), notices=[make_notice(2)])
+    deliver(open_store(), clock)
+    assert told(open_store) == [("oncall", "f" * 16)]
+
+
+def test_an_end_that_waits_is_on_its_way_one_that_died_is_not_and_one_that_arrived_is_the_last(open_store, clock):
+    commit(open_store(), notices=[make_notice(1)])
+    deliver(open_store(), clock)
+    commit(open_store(), notices=[ended_notice(2)])
+    assert told(open_store) == []
+    deliver(open_store(), clock, "dead")
+    assert told(open_store) == [("oncall", "f" * 16)]
+    commit(open_store(), notices=[ended_notice(3)])
+    deliver(open_store(), clock)
+    assert told(open_store) == []
+
+
+def test_what_fires_again_behind_an_end_that_waits_has_no_end_on_its_way(open_store, clock):
+    commit(open_store(), notices=[make_notice(1)])
+    deliver(open_store(), clock)
+    store = open_store()
+    commit(store, notices=[ended_notice(2), make_notice(3)])
+    assert told(open_store) == [("oncall", "f" * 16)]
+
+
+def test_a_receiver_that_is_removed_leaves_nothing_told(open_store, clock):
+    commit(open_store(), notices=[make_notice(1)])
+    store = open_store()
+    deliver(store, clock)
+    Outbox(store.database, clock).bury_all_but({"log"})
+    assert told(open_store) == []
+
+
+def test_state_that_is_not_what_it_was_is_loaded_as_nothing(open_store):
+    store = open_store()
+    commit(store, [("f1", {"n": 1}), ("f2", {"n": 2})], [(("oncall", "storm"), {"g": 1})])
+    with store.database.transaction() as connection:
+        connection.execute("UPDATE alerts SET state = replace(state, '1', '7')")
+        connection.execute("UPDATE groups SET state = replace(state, '1', '7')")
+    saved = open_store().load()
+    assert (saved.alerts, saved.groups) == (({}, {"n": 2}), ({},))
+
+
+def test_a_file_of_an_older_version_is_brought_up_to_date_with_all_that_waits(open_store, tmp_path, clock):
+    body = json.dumps(make_notice(1).to_json())
+    connection = sqlite3.connect(tmp_path / "state.sqlite3", isolation_level=None)
+    for statement in (*MIGRATIONS[0], *MIGRATIONS[1]):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute("PRAGMA user_version = 2")
+    connection.execute(
+        "INSERT INTO notices (id, receiver, rule, status, body, created_ns, due_ns) "
+        "VALUES ('id1', 'oncall', 'storm', 'firing', ?, 0, 0)",
+        (body,),
+    )
+    connection.execute("INSERT INTO alerts VALUES ('f1', '{\"n\":1}')")
+    connection.close()
+    store = open_store()
+    assert store.load().alerts == ({"n": 1},)
+    assert Outbox(store.database, clock).begin("oncall") == Attempt(make_notice(1), 1)

@@ -1,0 +1,95 @@
+"""A guard's state in small, for a host whose disk fails: commits and deliveries, each tried until it works.
+
+    python ledger.py STATE_DIR
+
+Prints, as JSON, what the state file holds in the end, what was delivered, and how many tries failed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+from watchdog.alerts.alert import Alert, State
+from watchdog.alerts.notice import Notice
+from watchdog.clock import SystemClock
+from watchdog.errors import StoreError
+from watchdog.notify.outbox import Outbox
+from watchdog.notify.worker import Worker
+from watchdog.rules.schema import Severity
+from watchdog.store.store import Store
+
+TICKS = 20
+MOST_TRIES = 5
+
+
+class Receiver:
+    name = "oncall"
+
+    def __init__(self):
+        self.ids = []
+
+    def send(self, notice, deadline_seconds):
+        self.ids.append(notice.id)
+
+
+def make_notice(number):
+    alert = Alert(
+        rule="storm", labels=(), fingerprint=f"{number:016x}", state=State.FIRING, severity=Severity.WARNING,
+        summary="x" * 3_000, value=1.0, threshold=1.0, peak=1.0, started=1.0, fired=2.0, resolved=None, reason="",
+        receivers=None, runbook=None,
+    )  # fmt: skip
+    return Notice(f"n{number}", "oncall", f"rule{number}", "first notification", (alert,), created=3.0, host="db1")
+
+
+def until_it_works(action):
+    """Return what `action` returns, and how often it failed before."""
+    for failures in range(MOST_TRIES):
+        try:
+            return action(), failures
+        except StoreError:
+            pass
+    raise SystemExit("it never works again")
+
+
+def main():
+    logging.basicConfig(level=logging.CRITICAL)
+    clock, receiver = SystemClock(), Receiver()
+    store, failed = until_it_works(lambda: Store(Path(sys.argv[1]), clock, "boot1"))
+    worker = Worker(receiver, Outbox(store.database, clock), clock, logging.getLogger("ledger"))
+    for tick in range(TICKS):
+        changes = {
+            "alerts": [(f"f{tick % 3}", {"n": tick}), (f"f{(tick + 1) % 3}", None)],
+            "groups": [(("oncall", f"rule{tick % 3}"), {"n": tick})],
+            "notices": [make_notice(tick)],
+        }
+        try:
+            store.commit(**changes)
+        except StoreError:
+            failed += 1
+        if tick % 7 == 6:
+            _, failures = until_it_works(store.database.checkpoint)
+            failed += failures
+        failed += until_it_works(worker.run_due)[1]
+    failed += until_it_works(lambda: store.commit(alerts=[], groups=[], notices=[]))[1]
+    failed += until_it_works(worker.run_due)[1]
+    saved, failures = until_it_works(store.load)
+    failed += failures
+    store.close()
+    print(
+        json.dumps(
+            {
+                "alerts": saved.alerts,
+                "groups": saved.groups,
+                "delivered": receiver.ids,
+                "quarantined": len(store.quarantined),
+                "failed": failed,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

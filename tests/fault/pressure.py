@@ -1,0 +1,107 @@
+"""An hour without a receiver, in a process of its own so that its memory can be measured.
+
+    python pressure.py STATE_DIR
+
+10,000 alerts begin to fire and 5,000 come and go while the receiver asks for patience; then it is back. Prints what
+became of them, as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections import Counter
+from pathlib import Path
+
+from watchdog.alerts.alert import Alert, State, fingerprint
+from watchdog.alerts.notice import Notice
+from watchdog.errors import DeliveryError
+from watchdog.notify.outbox import Outbox
+from watchdog.notify.worker import Worker
+from watchdog.rules.schema import Severity
+from watchdog.store.store import Store
+
+LASTING, SHORT, TICKS = 10_000, 5_000, 100
+SECONDS_A_TICK = 36
+
+
+class Clock:
+    def __init__(self):
+        self.seconds = 1_000
+
+    def boottime_ns(self):
+        return self.seconds * 10**9
+
+    def wall(self):
+        return 1_750_000_000.0 + self.seconds
+
+
+class Receiver:
+    name = "oncall"
+
+    def __init__(self):
+        self.down = True
+        self.notices = []
+
+    def send(self, notice, deadline_seconds):
+        if self.down:
+            raise DeliveryError("rate_limited", "HTTP 429", retryable=True, retry_after_seconds=30)
+        self.notices.append((notice.group, notice.status))
+
+
+def make_notice(number, kind, resolved=None):
+    rule, labels = f"{kind}-{number}", (("process", f"culprit{number}"), ("unit", "crawler.service"))
+    alert = Alert(
+        rule=rule, labels=labels, fingerprint=fingerprint(rule, labels), state=State.FIRING, severity=Severity.WARNING,
+        summary=f"culprit{number} opens 612/s connections (limit 500/s)", value=612.0, threshold=500.0, peak=640.5,
+        started=1_750_000_000.0, fired=1_750_000_010.25, resolved=resolved, reason="value above 500/s for 10 s",
+        receivers=None, runbook=None, format="rate",
+    )  # fmt: skip
+    reason = "first notification" if resolved is None else "resolved"
+    return Notice(f"{rule}-{resolved is not None:d}", "oncall", rule, reason, (alert,), created=3.0, host="db1")
+
+
+def resident_bytes():
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * 4096
+
+
+def main():
+    logging.basicConfig(level=logging.CRITICAL)
+    clock, receiver = Clock(), Receiver()
+    store = Store(Path(sys.argv[1]), clock, "boot1")
+    store.reserve()
+    worker = Worker(receiver, Outbox(store.database, clock), clock, logging.getLogger("pressure"))
+    at_rest = resident_bytes()
+    peak = 0
+    for tick in range(TICKS):
+        clock.seconds += SECONDS_A_TICK
+        lasting = [make_notice(number, "lasting") for number in range(tick, LASTING, TICKS)]
+        short = [make_notice(number, "short") for number in range(tick, SHORT, TICKS)]
+        store.commit(
+            alerts=[(notice.alerts[0].fingerprint, notice.alerts[0].to_json()) for notice in lasting],
+            groups=[((notice.receiver, notice.group), {"members": [notice.alerts[0].to_json()]}) for notice in lasting],
+            notices=[*lasting, *short],
+        )
+        ended = [make_notice(number, "short", resolved=4.0) for number in range(tick, SHORT, TICKS)]
+        store.commit(alerts=[], groups=[], notices=ended)
+        worker.run_due()
+        peak = max(peak, resident_bytes())
+    waiting = Outbox(store.database, clock).waiting()["oncall"].pending
+    receiver.down = False
+    while (due_ns := worker.run_due()) is not None:
+        clock.seconds = max(clock.seconds, -(-due_ns // 10**9))
+    kinds = Counter((group.split("-")[0], status) for group, status in receiver.notices)
+    document = {
+        "growth": peak - at_rest,
+        "waiting": waiting,
+        "delivered": {f"{kind} {status}": number for (kind, status), number in kinds.items()},
+        "twice": len(receiver.notices) - len(set(receiver.notices)),
+        "lost": {cause: number for (_, cause), number in Outbox(store.database, clock).losses().items()},
+    }
+    store.close()
+    print(json.dumps(document))
+
+
+if __name__ == "__main__":
+    main()

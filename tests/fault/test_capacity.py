@@ -1,0 +1,75 @@
+"""More than there is room for: the least needed goes, each loss is counted, and memory stays what it was."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from watchdog.alerts.alert import Alert, State
+from watchdog.alerts.notice import Notice
+from watchdog.notify.capacity import Capacity
+from watchdog.rules.schema import Severity
+from watchdog.store.opening import FILE_PAGES, PAGE_BYTES
+from watchdog.store.store import FILE_NAME, Store
+
+PRESSURE = Path(__file__).with_name("pressure.py")
+LASTING, SHORT = 10_000, 5_000  # of pressure.py
+MOST_GROWTH = 20_000_000
+
+
+@pytest.fixture
+def store_in(clock):
+    with contextlib.ExitStack() as opened:
+
+        def open_it(folder):
+            store = Store(folder, clock, "boot1")
+            opened.callback(store.close)
+            return store
+
+        yield open_it
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("small_disk", ["64m"], indirect=True)
+def test_an_hour_without_receiver_costs_no_memory_and_what_came_and_went_goes_first(small_disk):
+    finished = subprocess.run(
+        [sys.executable, str(PRESSURE), str(small_disk)], capture_output=True, text=True, timeout=170, check=True
+    )
+    found = json.loads(finished.stdout)
+    print(finished.stdout)
+
+    waiting = Capacity().receiver_notices
+    assert found["waiting"] == waiting
+    assert found["delivered"] == {"lasting firing": LASTING, "short resolved": waiting - LASTING}
+    assert found["twice"] == 0
+    assert found["lost"] == {"capacity": LASTING + SHORT - waiting}
+    assert found["growth"] < MOST_GROWTH
+
+
+@pytest.mark.parametrize("small_disk", ["64m"], indirect=True)
+def test_a_file_that_cannot_grow_gives_up_what_waits_rather_than_what_is_new(small_disk, store_in, clock):
+    store = store_in(small_disk)
+    store.reserve()
+    text = "x" * 200_000
+    for number in range(200):  # 40 MB into 32, with 16 for what waits
+        clock.advance(1)
+        alert = Alert(
+            rule="storm", labels=(), fingerprint="f" * 16, state=State.FIRING, severity=Severity.WARNING, summary=text,
+            value=1.0, threshold=1.0, peak=1.0, started=1.0, fired=2.0, resolved=None, reason="", receivers=None,
+            runbook=None,
+        )  # fmt: skip
+        notice = Notice(f"n{number}", f"r{number % 2}", f"g{number}", "new alert in group", (alert,), 3.0, "db1")
+        store.commit(alerts=[(f"f{number % 20}", {"n": number})], groups=(), notices=[notice])
+    store.commit(alerts=[(f"big{number}", {"text": text}) for number in range(80)], groups=(), notices=())
+    with store.database.transaction() as connection:
+        kept = [id_ for (id_,) in connection.execute("SELECT id FROM notices WHERE state = 'pending' ORDER BY place")]
+        dropped = connection.execute("SELECT sum(count) FROM losses WHERE cause = 'capacity'").fetchone()[0]
+    assert len(store.load().alerts) == 100
+    assert kept == [f"n{number}" for number in range(dropped, 200)]
+    assert 0 < dropped < 200
+    assert (small_disk / FILE_NAME).stat().st_size <= FILE_PAGES * PAGE_BYTES

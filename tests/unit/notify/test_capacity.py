@@ -1,0 +1,208 @@
+"""What makes room for the rest when too much waits, in which order, and that each loss is counted."""
+
+import json
+
+import pytest
+
+from watchdog.alerts.alert import State
+from watchdog.errors import StoreError
+from watchdog.notify import capacity
+from watchdog.notify.capacity import Capacity
+from watchdog.notify.outbox import Outbox, Outcome
+from watchdog.store.store import Store
+
+TIMEOUT = "timeout: no answer"
+
+
+@pytest.fixture
+def open_store(tmp_path, clock):
+    stores = []
+
+    def open_it(**most):
+        if stores:
+            stores[-1].close()
+        stores.append(Store(tmp_path, clock, "boot1", Capacity(**most)))
+        return stores[-1]
+
+    yield open_it
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def put(make_alert, make_notice):
+    def put(store, *made):
+        """Write notices, each said as (id, group, kind) of one alert, "repeat" being a reminder that it fires."""
+        notices = []
+        for id_, group, kind, *receiver in made:
+            resolved = 9.0 if kind == "resolved" else None
+            state = State.FIRING if resolved is None else State.RESOLVED
+            alert = make_alert(rule=group, fingerprint=group.ljust(16, "0"), resolved=resolved, state=state)
+            notices.append(
+                make_notice(
+                    alert, id=id_, group=group, reason=kind if kind != "firing" else "new alert in group",
+                    receiver=receiver[0] if receiver else "oncall",
+                )
+            )  # fmt: skip
+        store.commit(alerts=(), groups=(), notices=notices)
+
+    return put
+
+
+def deliver(store, clock, state="done", result="ok"):
+    """Attempt the first that is due; return its id."""
+    outbox = Outbox(store.database, clock)
+    attempt = outbox.begin("oncall")
+    outbox.end(Outcome(attempt, state, result, clock.boottime_ns() + 60 * 10**9))
+    return attempt.notice.id
+
+
+def states(store):
+    with store.database.transaction() as connection:
+        return dict(connection.execute("SELECT id, state FROM notices ORDER BY place"))
+
+
+def pending(store):
+    return [id_ for id_, state in states(store).items() if state == "pending"]
+
+
+def lost(store, clock):
+    return dict(Outbox(store.database, clock).losses())
+
+
+def test_within_capacity_nothing_is_touched(open_store, put, clock):
+    store = open_store(receiver_notices=2)
+    put(store, ("n1", "storm", "firing"), ("n2", "storm", "resolved"))
+    assert states(store) == {"n1": "pending", "n2": "pending"}
+    assert lost(store, clock) == {}
+
+
+def test_news_of_one_group_become_one_notice_before_anything_is_lost(open_store, put, clock):
+    store = open_store(receiver_notices=2)
+    put(store, ("n1", "storm", "firing"), ("n2", "storm", "resolved"), ("n3", "spike", "firing"))
+    assert states(store) == {"n1": "pending", "n2": "merged", "n3": "pending"}
+    assert lost(store, clock) == {}
+
+
+def test_evidence_goes_before_any_alert_does(open_store, put, clock):
+    store = open_store()
+    put(store, ("n1", "a", "firing"), ("n2", "b", "firing"))
+    with store.database.transaction() as connection:
+        connection.execute(
+            "UPDATE notices SET body = json_set(body, '$.alerts[0].evidence', json(?))",
+            (json.dumps({"top": "x" * 1_000}),),
+        )
+        capacity._strip_evidence(connection)
+        bodies = [json.loads(body) for (body,) in connection.execute("SELECT body FROM notices")]
+    assert [body["alerts"][0]["evidence"] for body in bodies] == [None, None]
+    assert [body["alerts"][0]["fingerprint"][0] for body in bodies] == ["a", "b"]
+
+
+def test_one_that_is_damaged_makes_no_other_wait(open_store, put, clock, caplog):
+    store = open_store(receiver_notices=2)
+    put(store, ("n1", "a", "firing"), ("n2", "b", "firing"))
+    with store.database.transaction() as connection:
+        connection.execute("UPDATE notices SET body = replace(body, 'storm', 'stork'), checksum = 1 WHERE id = 'n1'")
+    assert deliver(store, clock) == "n2"
+    assert caplog.messages == ["notices given up for oncall, damaged in the state file: n1"]
+    assert states(store) == {"n1": "dead", "n2": "done"}
+    assert lost(store, clock) == {("oncall", "damaged"): 1}
+
+
+def test_reminders_go_first_the_oldest_of_them_before_the_others(open_store, put, clock):
+    store = open_store(receiver_notices=3)
+    put(store, ("n1", "a", "firing"), ("n2", "b", "repeat"), ("n3", "c", "resolved"), ("n4", "d", "repeat"))
+    assert pending(store) == ["n1", "n3", "n4"]
+    assert lost(store, clock) == {("oncall", "capacity"): 1}
+
+
+def test_what_came_and_went_untold_goes_before_what_fires(open_store, put, clock, caplog):
+    store = open_store(receiver_notices=2)
+    put(store, ("n1", "a", "firing"), ("n2", "b", "resolved"), ("n3", "c", "resolved"), ("n4", "d", "firing"))
+    assert pending(store) == ["n1", "n4"]
+    put(store, ("n5", "e", "firing"))
+    assert pending(store) == ["n4", "n5"]  # the oldest
+    assert lost(store, clock) == {("oncall", "capacity"): 3}
+    clock.advance(60)
+    store.commit(alerts=(), groups=(), notices=())
+    assert caplog.messages == [
+        "no room for more notices that wait for oncall: 2 were given up",
+        "no room for more notices that wait for oncall: 1 were given up",
+    ]
+
+
+def test_the_end_of_what_was_told_outlasts_everything(open_store, put, clock):
+    store = open_store(receiver_notices=1)
+    put(store, ("n1", "a", "firing"))
+    deliver(store, clock)
+    put(store, ("n2", "a", "resolved"), ("n3", "b", "firing"), ("n4", "c", "resolved"), ("n5", "d", "repeat"))
+    assert pending(store) == ["n2"]
+    assert lost(store, clock) == {("oncall", "capacity"): 3}
+
+
+def test_a_beginning_that_may_have_arrived_is_not_left_without_its_end(open_store, put, clock):
+    store = open_store(receiver_notices=2)
+    put(store, ("n1", "a", "firing"))
+    deliver(store, clock, "pending", TIMEOUT)  # no answer: it may be there
+    put(store, ("n2", "a", "resolved"), ("n3", "b", "firing"))
+    assert pending(store) == ["n1", "n2"]
+
+
+def test_a_group_that_is_dropped_leaves_no_beginning_behind(open_store, put, clock):
+    store = open_store(receiver_notices=1)
+    put(store, ("n1", "a", "firing"), ("n2", "b", "firing"))
+    assert pending(store) == ["n2"]
+    put(store, ("n3", "a", "resolved"))
+    assert pending(store) == ["n2"]
+
+
+def test_bytes_are_bounded_as_well_as_notices(open_store, put, clock):
+    store = open_store(receiver_bytes=1_500)  # a notice has some 600
+    put(store, ("n1", "a", "firing"), ("n2", "b", "firing"), ("n3", "c", "firing"))
+    assert pending(store) == ["n2", "n3"]
+
+
+def test_one_receivers_backlog_takes_nothing_from_another_unless_all_is_full(open_store, put, clock):
+    store = open_store(receiver_notices=2, notices=3)
+    put(store, ("n1", "a", "firing", "log"), ("n2", "a", "firing"), ("n3", "b", "firing"), ("n4", "c", "firing"))
+    assert pending(store) == ["n1", "n3", "n4"]
+    put(store, ("n5", "b", "firing", "log"))
+    assert len(pending(store)) == 3
+    assert sum(lost(store, clock).values()) == 2
+
+
+def test_one_that_arrives_though_it_was_dropped_under_way_is_no_loss(open_store, put, clock):
+    store = open_store(receiver_notices=1)
+    put(store, ("n1", "a", "repeat"))
+    outbox = Outbox(store.database, clock)
+    under_way = outbox.begin("oncall")
+    put(store, ("n2", "b", "firing"))
+    assert states(store) == {"n1": "dead", "n2": "pending"}
+    assert lost(store, clock) == {("oncall", "capacity"): 1}
+    outbox.end(Outcome(under_way, "done", "ok"))
+    assert states(store) == {"n1": "done", "n2": "pending"}
+    assert lost(store, clock) == {}
+
+
+def test_losses_are_known_after_a_restart(open_store, put, clock):
+    store = open_store(receiver_notices=1)
+    put(store, ("n1", "a", "firing"), ("n2", "b", "firing"))
+    deliver(store, clock, "dead", "auth: HTTP 403")
+    assert lost(open_store(), clock) == {("oncall", "capacity"): 1, ("oncall", "refused"): 1}
+
+
+def test_what_waits_in_memory_is_bounded_when_nothing_can_be_written(open_store, put, monkeypatch, clock):
+    store = open_store()
+    write = store._write
+
+    def full():
+        raise StoreError("disk full")
+
+    monkeypatch.setattr(store, "_write", full)
+    for number in range(3_000):
+        with pytest.raises(StoreError, match="disk full"):
+            put(store, (f"n{number}", f"g{number % 10}", "firing"))
+    assert len(store._backlog.notices) <= 1_001
+    monkeypatch.setattr(store, "_write", write)
+    store.commit(alerts=(), groups=(), notices=())
+    assert {f"n{number}" for number in range(2_990, 3_000)} <= set(pending(store))

@@ -1,0 +1,262 @@
+"""The outbox held to a list: whatever is put, sent, refused, dropped or cut short by a crash is where it should be."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from watchdog.alerts.alert import Alert, State
+from watchdog.alerts.notice import Notice
+from watchdog.errors import StoreError
+from watchdog.notify.capacity import Capacity
+from watchdog.notify.outbox import DROPPED, EXPIRY_NS, Outbox, Outcome
+from watchdog.rules.schema import Severity
+from watchdog.store.store import Store
+
+RECEIVERS, GROUPS, ALERTS = ("oncall", "log"), ("storm", "spike", "lag"), ("a", "b")
+SECOND_NS = 10**9
+MEMORY = Path("/dev/shm")  # thousands of commits, each synced
+
+
+@dataclass
+class Entry:
+    """A notice that waits: what it says of each alert (True: it fires), and what is known of it."""
+
+    id: str
+    receiver: str
+    group: str
+    says: dict
+    created_ns: int = 0
+    due_ns: int = 0
+    attempts: int = 0
+
+
+class Clock:
+    def __init__(self):
+        self.ns = 1_000 * SECOND_NS
+
+    def boottime_ns(self):
+        return self.ns
+
+    def wall(self):
+        return 1_750_000_000.0 + self.ns / SECOND_NS
+
+
+def make_alert(group, process, fires):
+    return Alert(
+        rule=group, labels=(("process", process),), fingerprint=f"{group}-{process}",
+        state=State.FIRING if fires else State.RESOLVED, severity=Severity.WARNING, summary=process, value=1.0,
+        threshold=1.0, peak=1.0, started=1.0, fired=2.0, resolved=None if fires else 9.0, reason="", receivers=None,
+        runbook=None,
+    )  # fmt: skip
+
+
+def said(notice):
+    return {alert.labels[0][1]: alert.resolved is None for alert in notice.alerts}
+
+
+class OutboxMachine(RuleBasedStateMachine):
+    """`waiting` is the model: every notice that is to be sent, in the order of making."""
+
+    def __init__(self):
+        super().__init__()
+        self.home = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
+        self.clock, self.capacity = Clock(), Capacity()
+        self.waiting, self.unwritten, self.ended, self.under_way = [], [], {}, []
+        self.lost, self.made, self.crashes = {}, 0, 0
+        self.store = None
+
+    def teardown(self):
+        if self.store is not None:
+            self.store.close()
+        shutil.rmtree(self.home)
+
+    @initialize(most=st.sampled_from([2, 4, 1_000]))
+    def begin_anew(self, most):
+        self.capacity = Capacity(receiver_notices=most)
+        self.open()
+
+    def open(self):
+        self.store = Store(self.home / str(self.crashes), self.clock, "boot1", self.capacity)
+        self.outbox = Outbox(self.store.database, self.clock)
+
+    @rule(
+        made=st.lists(
+            st.tuples(
+                st.sampled_from(RECEIVERS),
+                st.sampled_from(GROUPS),
+                st.dictionaries(st.sampled_from(ALERTS), st.booleans(), min_size=1),
+                st.sampled_from(["new alert in group", "repeat"]),
+            ),
+            min_size=1,
+            max_size=5,
+        ),
+        works=st.sampled_from([True, True, True, False]),
+    )
+    def put(self, made, works):
+        notices = []
+        for receiver, group, says, reason in made:
+            self.made += 1
+            alerts = tuple(make_alert(group, process, fires) for process, fires in says.items())
+            notices.append(Notice(f"n{self.made}", receiver, group, reason, alerts, float(self.made), "db1"))
+            self.unwritten.append(Entry(f"n{self.made}", receiver, group, says))
+        if works:
+            self.commit(notices)
+        else:
+            self.fail_to_commit(notices)
+
+    def fail_to_commit(self, notices):
+        connection = self.store.database._connection
+        connection.execute(
+            "CREATE TEMP TRIGGER full BEFORE INSERT ON main.notices BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        )
+        with pytest.raises(StoreError, match="no room"):
+            self.store.commit(alerts=(), groups=(), notices=notices)
+        connection.execute("DROP TRIGGER full")
+
+    def commit(self, notices):
+        self.store.commit(alerts=(), groups=(), notices=notices)
+        for entry in self.unwritten:
+            entry.created_ns = entry.due_ns = self.clock.ns
+        self.waiting += self.unwritten
+        self.unwritten = []
+        self.follow_drops()
+
+    def follow_drops(self):
+        """What has to go is the outbox's choice; that all of it is said and counted, and no more of it, is not."""
+        most = self.capacity.receiver_notices
+        if max(self.backlogs().values(), default=0) <= most:
+            return
+        for receiver in RECEIVERS:
+            for group in GROUPS:
+                self.merge(receiver, group)
+        too_full = {receiver for receiver, count in self.backlogs().items() if count > most}
+        with self.store.database.transaction() as connection:
+            rows = {id_: rest for id_, *rest in connection.execute("SELECT id, state, last_error FROM notices")}
+        for entry in list(self.waiting):
+            if rows[entry.id] == ["dead", DROPPED]:
+                assert entry.receiver in too_full
+                self.end(entry, "dead")
+                self.lose(entry.receiver, "capacity")
+        assert max(self.backlogs().values()) <= most
+
+    def backlogs(self):
+        return Counter(entry.receiver for entry in self.waiting)
+
+    @rule(receiver=st.sampled_from(RECEIVERS))
+    def begin(self, receiver):
+        due = [
+            entry
+            for entry in self.waiting
+            if entry.receiver == receiver
+            and entry is self.first(receiver, entry.group)
+            and entry.due_ns <= self.clock.ns
+        ]
+        attempt = self.outbox.begin(receiver)
+        if not due:
+            assert attempt is None
+            return
+        self.merge(receiver, due[0].group)
+        entry = due[0]
+        entry.attempts += 1
+        assert (attempt.notice.id, attempt.number) == (entry.id, entry.attempts)
+        assert said(attempt.notice) == entry.says
+        self.under_way.append(attempt)
+
+    def first(self, receiver, group):
+        return next(entry for entry in self.waiting if (entry.receiver, entry.group) == (receiver, group))
+
+    def merge(self, receiver, group):
+        """Make one of those that were never attempted, the newest word on each alert in it."""
+        mine = [
+            entry for entry in self.waiting if (entry.receiver, entry.group) == (receiver, group) and not entry.attempts
+        ]
+        for later in mine[1:]:
+            mine[0].says = mine[0].says | later.says
+            mine[0].created_ns = later.created_ns
+            self.end(later, "merged")
+
+    def end(self, entry, state):
+        self.waiting.remove(entry)
+        self.ended[entry.id] = state
+
+    def lose(self, receiver, cause):
+        self.lost[receiver, cause] = self.lost.get((receiver, cause), 0) + 1
+
+    @precondition(lambda self: self.under_way)
+    @rule(data=st.data(), state=st.sampled_from(["done", "dead", "pending"]), wait=st.integers(0, 300))
+    def finish(self, data, state, wait):
+        attempt = data.draw(st.sampled_from(self.under_way))
+        self.under_way.remove(attempt)
+        due_ns = self.clock.ns + wait * SECOND_NS
+        self.outbox.end(Outcome(attempt, state, "ok" if state == "done" else "timeout: no answer", due_ns))
+        notice = attempt.notice
+        entry = next((entry for entry in self.waiting if entry.id == notice.id), None)
+        if entry is None:
+            with self.store.database.transaction() as connection:
+                now = connection.execute("SELECT state FROM notices WHERE id = ?", (notice.id,)).fetchone()[0]
+            if state == "done" and self.ended[notice.id] == "dead" and now == "done":  # dropped, and it arrived
+                self.ended[notice.id] = "done"
+                self.lost[notice.receiver, "capacity"] -= 1
+        elif state == "pending" and attempt.number == entry.attempts:
+            entry.due_ns = due_ns
+        elif state == "done" or (state == "dead" and attempt.number == entry.attempts):
+            self.end(entry, state)
+            if state == "dead":
+                self.lose(notice.receiver, "refused")
+
+    @rule(seconds=st.sampled_from([1, 60, 300, EXPIRY_NS // SECOND_NS + 1]))
+    def wait(self, seconds):
+        self.clock.ns += seconds * SECOND_NS
+
+    @rule(receiver=st.sampled_from(RECEIVERS))
+    def expire(self, receiver):
+        old = [
+            entry
+            for entry in self.waiting
+            if entry.receiver == receiver and any(entry.says.values()) and entry.created_ns < self.clock.ns - EXPIRY_NS
+        ]
+        assert set(self.outbox.expire(receiver)) == {entry.id for entry in old}
+        for entry in old:
+            self.end(entry, "dead")
+            self.lose(receiver, "expired")
+
+    @rule()
+    def crash(self):
+        """Go on with what is on disk; what was under way or not yet written is gone from memory."""
+        before = self.home / str(self.crashes)
+        self.crashes += 1
+        shutil.copytree(before, self.home / str(self.crashes))
+        self.store.close()
+        shutil.rmtree(before)
+        self.unwritten, self.under_way = [], []
+        self.open()
+
+    @invariant()
+    def what_waits_is_what_should_wait(self):
+        if self.store is None:
+            return
+        with self.store.database.transaction() as connection:
+            rows = connection.execute("SELECT id, state FROM notices ORDER BY place").fetchall()
+        assert [id_ for id_, state in rows if state == "pending"] == [entry.id for entry in self.waiting]
+        assert {id_: state for id_, state in rows if state != "pending"} == self.ended
+        assert dict(self.outbox.losses()) == {key: count for key, count in self.lost.items() if count}
+
+
+def test_the_outbox_is_a_list_that_survives():
+    run_state_machine_as_test(OutboxMachine, settings=settings(max_examples=100, stateful_step_count=40, deadline=None))
