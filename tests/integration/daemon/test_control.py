@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pwd
 import stat
 
@@ -58,6 +59,37 @@ def test_after_a_kill_its_file_is_read_and_the_next_daemon_takes_the_sockets_pla
     assert "no daemon answers at" in err
     watchdog.start()
     assert listed(watchdog) == (notices, "")
+
+
+def test_a_second_daemon_does_not_take_the_firsts_socket_and_guards_without(
+    guarded, watchdog, open_folder, wait_for, storm, told
+):
+    guarded()
+    first, first_state = watchdog.process, watchdog.state
+    path = first_state / "control.sock"
+    watchdog.state = open_folder / "second"
+    watchdog.launch(more=["--control", path])
+    try:
+        complaint = f"another daemon answers at {path}: give this one its own place by --control"
+        wait_for(lambda: complaint in watchdog.log(), "the complaint")
+        wait_for(lambda: "SIGHUP reads the files again" in watchdog.log(), "the second daemon")
+        assert watchdog.terminate()[0] == 0
+    finally:
+        watchdog.end()
+        watchdog.process, watchdog.state = first, first_state
+    assert listed(watchdog)[1] == ""  # the first still answers
+
+
+def test_a_place_of_ones_own_for_the_socket_serves_daemon_and_commands(watchdog, server, storm, open_folder, wait_for):
+    folder = open_folder / "run"
+    folder.mkdir()
+    account = pwd.getpwnam(ACCOUNT)
+    os.chown(folder, account.pw_uid, account.pw_gid)
+    watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.crowd_rule()})
+    watchdog.launch(more=["--control", folder / "own.sock"])
+    wait_for((folder / "own.sock").is_socket, "the socket")
+    code, _, err = watchdog.ask("notifications", "list", "--control", folder / "own.sock")
+    assert (code, err) == (0, "no notices yet\n")
 
 
 def test_a_daemon_that_cannot_have_its_socket_says_so_and_guards(guarded, watchdog, storm, told):
