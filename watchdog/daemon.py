@@ -112,7 +112,7 @@ class Daemon:
         except ControlError as error:
             _log.error("%s; until then, commands cannot ask this daemon", error)
             return None
-        control = Server(listener, notifications.handlers(store.database), _log)
+        control = Server(listener, notifications.handlers(store.database, self._clock), _log)
         control.start()
         return control
 

@@ -13,7 +13,9 @@ from watchdog.errors import WatchdogError
 _MOST_BYTES = 65_536
 _MASK = "<secret>"
 _CREDENTIALS = "CREDENTIALS_DIRECTORY"
-_CREDENTIAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}", re.ASCII)  # no path: of what systemd takes, what is used
+# A slip of the hand puts the secret where its name should be: what no one would use as a name is not told.
+_CREDENTIAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,39}", re.ASCII)  # no path; systemd takes longer ones
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}", re.ASCII)
 
 
 class Secret:
@@ -88,7 +90,7 @@ def secret_from_file(path: str) -> Secret:
         SecretError: missing, unreadable, not a regular file, open to others, empty, over 64 KiB or not UTF-8.
     """
     if not path.startswith("/"):
-        raise SecretError(f"must be an absolute path, not {path!r}", absent=False)
+        raise SecretError("must be an absolute path to a file that holds the secret", absent=False)
     return _read(path, private=True)
 
 
@@ -99,7 +101,7 @@ def secret_from_credential(name: str) -> Secret:
         SecretError: no service, no such credential, or as `secret_from_file`.
     """
     if not _CREDENTIAL.fullmatch(name):
-        raise SecretError(f"not the name of a credential: {name!r}", absent=False)
+        raise SecretError("must be the name of a credential: a word of 40 letters at most", absent=False)
     folder = os.environ.get(_CREDENTIALS, "")
     if not folder.startswith("/"):
         missing = f"no credentials here, ${_CREDENTIALS} is not set"
@@ -147,5 +149,6 @@ def secret_from_environment(name: str) -> Secret:
     """
     text = os.environ.get(name)
     if not text:
-        raise SecretError(f"environment variable {name!r} is not set", absent=True)
+        told = repr(name) if _VARIABLE.fullmatch(name) else "of that name"
+        raise SecretError(f"environment variable {told} is not set", absent=True)
     return Secret(text)

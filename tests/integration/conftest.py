@@ -24,16 +24,16 @@ import pytest
 PATIENCE = 15.0
 
 
-def until(condition: Callable[[], object], what: str) -> None:
+def until(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
     """Wait until `condition` holds, for a bounded time."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < end, f"waited in vain for {what}"
         time.sleep(0.02)
 
 
 @pytest.fixture
-def wait_for() -> Callable[[Callable[[], object], str], None]:
+def wait_for() -> Callable[..., None]:
     """Return a function that waits until a condition holds, for a bounded time."""
     return until
 

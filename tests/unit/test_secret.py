@@ -120,6 +120,18 @@ def test_an_empty_variable_is_no_secret(monkeypatch):
         secret_from_environment("EMPTY")
 
 
+SLACK = "https://hooks.slack.example/services/T00/B00/hunter2"
+
+
+@pytest.mark.parametrize("read", [secret_from_file, secret_from_environment, secret_from_credential])
+@pytest.mark.parametrize("secret", [SLACK, "hunter2-0123456789abcdef-0123456789abcdef"])
+def test_a_secret_that_stands_where_its_name_should_be_is_not_told(read, secret, monkeypatch, tmp_path):
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    with pytest.raises(SecretError) as caught:
+        read(secret)
+    assert "hunter2" not in str(caught.value)
+
+
 # ------------------------------------------------------------------------------------------------ who can read the file
 
 
@@ -181,10 +193,10 @@ def test_a_credential_is_read_from_the_services_folder_whatever_its_access_list_
     assert secret_from_credential("hook.url").reveal() == "hunter2"
 
 
-@pytest.mark.parametrize("name", ["", "../s", "/s", ".s", "a/b", "a b"])
+@pytest.mark.parametrize("name", ["", "../s", "/s", ".s", "a/b", "a b", "a" * 41])
 def test_a_credential_is_named_and_not_a_path(secret_file, monkeypatch, name):
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(secret_file(0o600).parent))
-    with pytest.raises(SecretError, match="not the name of a credential"):
+    with pytest.raises(SecretError, match="must be the name of a credential"):
         secret_from_credential(name)
 
 

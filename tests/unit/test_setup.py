@@ -99,6 +99,29 @@ def test_a_url_in_settings_that_everyone_can_read_is_told(write):
     assert [(note.line, note.key) for note in notes] == [(4, "receiver.url")]
 
 
+def test_a_heartbeat_is_read_from_the_settings_and_there_is_none_without(write):
+    rules = write("r.toml", RULE)
+    config = write("c.toml", '[heartbeat]\nurl = "http://127.0.0.1:1"\n')
+    assert read_setup(Sources(config=config, rules=rules)).heartbeat.interval_ns == 60 * SECOND_NS
+    config = write("c.toml", '[heartbeat]\nurl = "http://127.0.0.1:1"\ninterval = "5m"\n')
+    assert read_setup(Sources(config=config, rules=rules)).heartbeat.interval_ns == 300 * SECOND_NS
+    assert read_setup(Sources(config=write("c.toml", ""), rules=rules)).heartbeat is None
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key"),
+    [
+        ("", 1, "heartbeat.url"),
+        ('url = "hc.example.net"', 2, "heartbeat.url"),
+        ('url = "http://x/"\ninterval = "0s"', 3, "heartbeat.interval"),
+        ('url = "http://x/"\nfail_url = "http://x/"', 3, "heartbeat.fail_url"),
+    ],
+)
+def test_what_is_wrong_with_a_heartbeat_is_told(write, text, line, key):
+    config = write("c.toml", f"[heartbeat]\n{text}\n")
+    assert problems_of(Sources(config=config, rules=write("r.toml", RULE))) == [(config, line, key)]
+
+
 def test_problems_are_told_where_there_is_no_receiver_to_tell_them_by(write):
     config = write("c.toml", "receiver = 3\n")
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from watchdog.clock import Clock
 from watchdog.control.arguments import Arguments
 from watchdog.control.server import Handler
 from watchdog.errors import UsageError, WatchdogError
@@ -18,7 +19,7 @@ MOST_RETRIED = 50
 """In one request: each is a transaction of its own, between which the daemon's own get their turn."""
 
 
-def handlers(database: Database) -> dict[str, Handler]:
+def handlers(database: Database, clock: Clock) -> dict[str, Handler]:
     """Return what answers requests on the notices in `database`, by the request's name.
 
     What only reads does so through a connection of its own, which holds up no transaction of the daemon.
@@ -27,7 +28,7 @@ def handlers(database: Database) -> dict[str, Handler]:
     return {
         "notifications list": lambda given: list_notices(reader, given),
         "notifications show": lambda given: show(reader, given),
-        "notifications retry": lambda given: _retry(database, given),
+        "notifications retry": lambda given: _retry(database, given, clock),
     }
 
 
@@ -68,19 +69,19 @@ def show(database: Readable, given: Mapping[str, Any]) -> dict[str, Any]:
     return asdict(detail)
 
 
-def _retry(database: Database, given: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _retry(database: Database, given: Mapping[str, Any], clock: Clock) -> list[dict[str, Any]]:
     arguments = Arguments(given)
     wanted = arguments.texts("ids", most=MOST_RETRIED)
     arguments.finish()
-    return [_retried(database, notice) for notice in wanted]
+    return [_retried(database, notice, clock) for notice in wanted]
 
 
-def _retried(database: Database, wanted: str) -> dict[str, Any]:
+def _retried(database: Database, wanted: str, clock: Clock) -> dict[str, Any]:
     ids = audit.ids_beginning(database, wanted)
     if len(ids) > 1:
         return {"id": wanted, "retried": False, "reason": "several notices have an id that begins so"}
     notice = ids[0] if ids else wanted
-    if audit.retry(database, notice):
+    if audit.retry(database, notice, clock):
         return {"id": notice, "retried": True, "reason": None}
     return {"id": notice, "retried": False, "reason": _why_not(database, notice)}
 

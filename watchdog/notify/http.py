@@ -76,6 +76,8 @@ class Endpoint:
             ValueError: not an http or https URL with a host; the text does not show the URL.
         """
         text = url.reveal()
+        if not text.isprintable() or " " in text:  # urlsplit() makes one URL of two lines
+            raise ValueError("not a URL: it must be one line without spaces")
         try:
             parts = urllib.parse.urlsplit(text)
             port = parts.port

@@ -29,7 +29,7 @@ class Ping:
     @classmethod
     def from_table(cls, table: Table) -> Self | None:
         """Read `[heartbeat]`: `url` (or its other forms) and `interval`; None where a problem has been noted."""
-        url = table.secret("url")
+        url = table.secret("url", is_url=True)
         interval_ns = table.duration("interval", "60s", minimum="1s", maximum="1d")
         table.finish()
         if url is None:

@@ -40,12 +40,7 @@ class Reader:
         try:
             if not self._path.is_file():
                 raise StoreError(f"no state file {self._path}")
-            connection = sqlite3.connect(
-                f"file:{urllib.parse.quote(str(self._path))}?mode=ro",
-                uri=True,
-                timeout=_BUSY_SECONDS,
-                isolation_level=None,
-            )
+            connection = sqlite3.connect(self._address(), uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
             try:
                 connection.execute("BEGIN")
                 yield connection
@@ -54,3 +49,9 @@ class Reader:
         except (OSError, sqlite3.Error) as error:
             text = error.strerror if isinstance(error, OSError) else error
             raise StoreError(f"cannot read {self._path}: {text}") from error
+
+    def _address(self) -> str:
+        # Without a log beside it nobody has the file open. To say so leaves no trace, and needs no right to write; of
+        # who opens it right now, the first transactions go to the log.
+        alone = "" if self._path.with_name(f"{self._path.name}-wal").exists() else "&immutable=1"
+        return f"file:{urllib.parse.quote(str(self._path))}?mode=ro{alone}"

@@ -6,6 +6,7 @@ import grp
 import json
 import logging
 import os
+import pwd
 import socket
 import stat
 import subprocess
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from watchdog.account import ACCOUNT
+from watchdog.control import place
 from watchdog.control import server as server_module
 from watchdog.control.client import ask
 from watchdog.control.listener import Listener
@@ -156,7 +159,7 @@ def test_when_all_places_are_taken_others_wait_until_one_is_free(running, path, 
         assert said(peer) is None
 
 
-def test_clients_that_come_and_go_leave_nothing_behind(running, path, connect):
+def test_clients_that_come_and_go_leave_nothing_behind(running, path, connect, wait_for):
     def descriptors():
         return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -166,7 +169,7 @@ def test_clients_that_come_and_go_leave_nothing_behind(running, path, connect):
         with connect() as peer:
             peer.sendall(b'{"request": "much", "arguments": {"letters": 500000}}\n')
     assert ask(path, "echo") == {}
-    assert descriptors() == before
+    wait_for(lambda: descriptors() == before, "the last to be left")
     assert len([thread for thread in threading.enumerate() if thread.name == "control"]) == 1
 
 
@@ -308,3 +311,24 @@ def test_a_daemon_that_hangs_or_ends_is_told_as_unreachable(path, monkeypatch):
             ask(path, "echo")
     with pytest.raises(DaemonUnreachable, match=r"no daemon answers at .*: Connection refused"):
         ask(path, "echo")
+
+
+def test_the_usual_folder_is_made_for_the_account_and_any_other_is_left_alone(open_folder, monkeypatch):
+    account = pwd.getpwnam(ACCOUNT)
+    usual, other = open_folder / "run", open_folder / "other"
+    other.mkdir(0o700)
+    monkeypatch.setattr(place, "DEFAULT_FOLDER", str(usual))
+    for folder in (usual, usual, other):  # twice: it stays from one start to the next
+        place.prepare_folder(folder / "control.sock", account)
+    assert (usual.stat().st_uid, stat.S_IMODE(usual.stat().st_mode)) == (account.pw_uid, 0o755)
+    assert (other.stat().st_uid, stat.S_IMODE(other.stat().st_mode)) == (0, 0o700)
+
+
+def test_a_link_in_the_usual_folders_place_gives_nothing_away(open_folder, monkeypatch):
+    victim, usual = open_folder / "victim", open_folder / "run"
+    victim.mkdir()
+    usual.symlink_to(victim)
+    monkeypatch.setattr(place, "DEFAULT_FOLDER", str(usual))
+    with pytest.raises(ControlError, match=f"cannot make {usual}"):
+        place.prepare_folder(usual / "control.sock", pwd.getpwnam(ACCOUNT))
+    assert victim.stat().st_uid == 0

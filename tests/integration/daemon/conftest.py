@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import signal
 import sqlite3
@@ -14,6 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+
+from watchdog.account import ACCOUNT
 
 PATIENCE = 15.0
 COMMAND = Path(sys.executable).with_name("bpf-watchdog")
@@ -30,6 +33,7 @@ class Watchdog:
         self.config, self.rules, self.state = folder / "watchdog.toml", folder / "rules.d", folder / "state"
         self.rules.mkdir()
         self.command = COMMAND
+        self.before: list[str | Path] = []  # arguments before ours
         self.process: subprocess.Popen[bytes] | None = None
         self._log = folder / "stderr"
         self._log.touch()
@@ -42,13 +46,30 @@ class Watchdog:
         self.config.write_text("\n".join([*tables, *(_table("receiver", "name", *item) for item in receivers.items())]))
         (self.rules / "test.toml").write_text("\n".join(_table("rule", "id", *item) for item in rules.items()))
 
+    def configure_more(self, text: str) -> None:
+        """Add to the settings."""
+        with self.config.open("a") as config:
+            config.write(f"\n{text}\n")
+
+    def ask(self, *arguments: object) -> tuple[int, str, str]:
+        """Run a command of ours, such as `notifications list`; return its exit code, output and words."""
+        done = subprocess.run(
+            [self.command, *arguments, "--state-dir", self.state],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr
+
     def launch(self, *command: str, more: Sequence[str] = (), **environment: str) -> None:
         """Start it, by `command` where it is given, with `more` arguments, without waiting for anything."""
+        self._keep_private()
         arguments = ["run", "--config", self.config, "--rules", self.rules, "--state-dir", self.state, *more]
         self._began_at = self._log.stat().st_size
         with self._log.open("ab") as log, self._output.open("ab") as output:
             self.process = subprocess.Popen(
-                [*command, self.command, *arguments],
+                [*command, self.command, *self.before, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=log,
@@ -62,6 +83,17 @@ class Watchdog:
             lambda: "SIGHUP reads the files again" in self.log() or self.process.poll() is not None, "the daemon"
         )
         assert self.process.poll() is None, self.log()
+
+    def _keep_private(self) -> None:
+        # Settings hold secrets: for the account that the daemon becomes, or that a test has it be.
+        if not self.config.exists():
+            return
+        if self.state.exists() and self.state.stat().st_uid == NOBODY:
+            os.chown(self.config, NOBODY, NOBODY)
+            self.config.chmod(0o600)
+        else:
+            os.chown(self.config, 0, pwd.getpwnam(ACCOUNT).pw_gid)
+            self.config.chmod(0o640)
 
     def log(self) -> str:
         """Return what it has said since it was started last."""

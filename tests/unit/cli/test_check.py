@@ -115,6 +115,14 @@ def test_checks_the_receivers_own_keys(bpf_watchdog, write):
     ]
 
 
+def test_checks_the_heartbeat(bpf_watchdog, write):
+    path = write('[heartbeat]\nurl = "http://127.0.0.1:1/"\nintervall = "1m"\n', "c.toml")
+    assert bpf_watchdog("check", path)[:2] == (
+        1,
+        [f'{path}:3: heartbeat.intervall: unknown key "intervall": did you mean "interval"?'],
+    )
+
+
 def test_a_secret_that_is_not_here_is_a_note(bpf_watchdog, write, tmp_path):
     config = write(f'[[receiver]]\nname = "hook"\ntype = "webhook"\nurl_file = "{tmp_path}/none"\n')
     code, lines, _ = bpf_watchdog("check", config)

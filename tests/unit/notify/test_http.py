@@ -100,12 +100,18 @@ def test_loopback_and_private_addresses_are_where_operators_have_their_own(addre
         "http://h\udcff/",
         "http://h h/",
         "http://[::1/",
+        "https://alerts.example/in\nhttps://alerts.example/out",
+        "https://alerts.example/in ",
     ],
 )
 def test_refuses_what_is_no_http_url_without_showing_it(url):
     with pytest.raises(ValueError) as caught:
         http.Endpoint(Secret(url))
-    assert str(caught.value) in {"not a URL", "must begin with https:// or http:// and a host name"}
+    assert str(caught.value) in {
+        "not a URL",
+        "not a URL: it must be one line without spaces",
+        "must begin with https:// or http:// and a host name",
+    }
 
 
 def test_knows_the_host_of_a_url_with_everything_in_it():

@@ -1,0 +1,292 @@
+"""`bpf-watchdog notifications` against a state file with all that can become of a notice, answered by a server."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sqlite3
+import threading
+
+import pytest
+
+from watchdog.alerts.alert import Alert, State
+from watchdog.alerts.notice import Notice
+from watchdog.cli.main import main
+from watchdog.control import notifications
+from watchdog.control.listener import Listener
+from watchdog.control.server import Server
+from watchdog.notify.outbox import Outbox, Outcome
+from watchdog.notify.unreached import LONGEST_WAIT_SECONDS, unreached
+from watchdog.rules.schema import Severity
+from watchdog.store.reader import Reader
+from watchdog.store.store import Store
+
+STORM = Alert(
+    rule="storm",
+    labels=(("process", "crawler"),),
+    fingerprint="0123456789abcdef",
+    state=State.FIRING,
+    severity=Severity.CRITICAL,
+    summary="crawler\x1b[2J opens 612/s connections",
+    value=612.0,
+    threshold=500.0,
+    peak=640.5,
+    started=1_750_000_000.0,
+    fired=1_750_000_000.0,
+    resolved=None,
+    reason="value above 500/s",
+    receivers=None,
+    runbook=None,
+    format="rate",
+)
+GONE = "connect: 127.0.0.1: cannot connect: Connection refused"
+DENIED = "auth: 127.0.0.1 answered 401"
+TIME = "2025-06-15 15:06:40"  # where the fake clock stands
+
+LISTED = f"""\
+CREATED (UTC)        RECEIVER  NEWS      RULE   ALERTS  STATE    TRIES  ID            ANSWER
+{TIME}  oncall    firing    spike       1  pending      0  a4a4a4a4a4a4  -
+{TIME}  oncall    resolved  storm       1  pending      1  a3a3a3a3a3a3  {GONE}
+{TIME}  hook      firing    storm       1  dead         1  b2b2b2b2b2b2  {DENIED}
+{TIME}  oncall    firing    storm       1  done         1  a1a1a1a1a1a1  ok
+"""
+SHOWN = f"""\
+notice    {"b2" * 16}
+receiver  hook
+news      firing: first notification, rule storm
+created   {TIME} UTC
+state     dead since {TIME} UTC: {DENIED}
+
+alerts in it:
+  firing    crawler\\x1b[2J opens 612/s connections  (0123456789abcdef)
+
+attempts:
+     1  {TIME}  {DENIED}
+"""
+
+
+@pytest.fixture
+def store(open_folder, clock):
+    store = Store(open_folder, clock, "boot1")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def outbox(store, clock):
+    return Outbox(store.database, clock)
+
+
+@pytest.fixture
+def put(store, clock):
+    def put(id_, receiver, rule="storm", **changes):
+        alert = dataclasses.replace(STORM, rule=rule, **changes)
+        reason = "first notification" if alert.resolved is None else "resolved"
+        notice = Notice(id_ * 16, receiver, rule, reason, (alert,), clock.wall(), "web-1")
+        store.commit(alerts=(), groups=(), notices=[notice])
+
+    return put
+
+
+@pytest.fixture
+def history(put, outbox):
+    """Write one notice of each kind."""
+    put("a1", "oncall")
+    outbox.end(Outcome(outbox.begin("oncall"), "done", "ok"))
+    put("b2", "hook")
+    outbox.end(Outcome(outbox.begin("hook"), "dead", DENIED))
+    put("a3", "oncall", state=State.RESOLVED, resolved=1_750_000_100.0)
+    outbox.end(Outcome(outbox.begin("oncall"), "pending", GONE, due_ns=10**15))
+    put("a4", "oncall", rule="spike")
+
+
+@pytest.fixture
+def answering(store, open_folder, clock):
+    handlers = notifications.handlers(store.database, clock)
+    server = Server(Listener.at(open_folder / "control.sock"), handlers, logging.getLogger("watchdog"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def command(open_folder, capfd):
+    """Run a command; return its exit code, its output and its words on standard error."""
+
+    def command(*arguments, folder=open_folder):
+        code = main(["notifications", *arguments, "--state-dir", str(folder)])
+        told = capfd.readouterr()
+        return code, told.out, told.err
+
+    return command
+
+
+def test_the_list_tells_who_was_told_what_and_with_what_answer(history, answering, command):
+    assert command("list") == (0, LISTED, "")
+
+
+def test_the_list_can_be_of_one_receiver_one_state_and_some_lines(history, answering, command):
+    def ids(*arguments):
+        return [notice["id"][:2] for notice in json.loads(command("list", "--json", *arguments)[1])]
+
+    assert ids("--receiver", "hook") == ["b2"]
+    assert ids("--state", "pending") == ["a4", "a3"]
+    assert ids("--receiver", "oncall", "--limit", "2") == ["a4", "a3"]
+    assert command("list", "--receiver", "nobody") == (0, "", "no notices like that\n")
+    assert command("list", "--limit", "0")[0] == 2
+
+
+def test_a_notice_is_shown_with_its_alerts_and_attempts_harmless_to_a_terminal(history, answering, command):
+    assert command("show", "b2b2") == (0, SHOWN, "")
+    assert json.loads(command("show", "b2" * 16, "--json")[1])["alerts"][0]["summary"] == STORM.summary
+
+
+def test_an_attempt_that_was_counted_and_did_not_end_is_told(put, outbox, answering, command):
+    put("a1", "oncall")
+    outbox.begin("oncall")
+    assert "attempts: none\n  1 more: under way, or how they ended" in command("show", "a1")[1]
+
+
+@pytest.mark.parametrize(
+    ("id_", "words"), [("c", "no notice c: it never was"), ("a", "several notices"), ("%", "no notice %")]
+)
+def test_a_notice_that_is_not_meant_clearly_is_told(history, answering, command, id_, words):
+    code, out, err = command("show", id_)
+    assert (code, out) == (2 if id_ == "a" else 1, "")
+    assert words in err
+
+
+def test_what_was_given_up_is_sent_again_when_asked_for(history, answering, command, outbox):
+    assert command("retry", "b2b2") == (0, f"{'b2' * 16}: will be sent again\n", "")
+    assert outbox.begin("hook").notice.id == "b2" * 16
+    assert command("retry", "b2b2")[0] == 1
+    assert "asked for by hand" in command("show", "b2")[1]
+
+
+def test_all_that_was_given_up_is_sent_again_the_oldest_first_in_batches(put, outbox, answering, command, monkeypatch):
+    monkeypatch.setattr(notifications, "MOST_RETRIED", 2)
+    for number in range(5):
+        put(f"d{number}", "hook", rule=f"rule-{number}")
+        outbox.end(Outcome(outbox.begin("hook"), "dead", DENIED))
+    put("e1", "oncall")
+    outbox.end(Outcome(outbox.begin("oncall"), "dead", DENIED))
+    code, out, _ = command("retry", "--dead", "--receiver", "hook")
+    assert (code, [line[:2] for line in out.splitlines()]) == (0, ["d0", "d1", "d2", "d3", "d4"])
+    assert [notice["id"][:2] for notice in json.loads(command("list", "--state", "dead", "--json")[1])] == ["e1"]
+
+
+@pytest.mark.parametrize(
+    ("id_", "reason"),
+    [
+        ("a1", "it is done, and only what is dead is sent again"),
+        ("cc", "there is no such notice"),
+        ("a", "several notices have an id that begins so"),
+    ],
+)
+def test_what_cannot_be_sent_again_is_left_alone_with_the_reason(history, answering, command, id_, reason):
+    code, out, _ = command("retry", id_, "b2")
+    assert code == 1
+    assert out.splitlines()[0].endswith(f": left alone: {reason}")
+    assert out.splitlines()[1].endswith(": will be sent again")
+
+
+def test_old_news_are_not_told_as_new(history, put, outbox, answering, command):
+    put("b5", "hook")
+    outbox.end(Outcome(outbox.begin("hook"), "done", "ok"))
+    assert f"overtaken by {'b5' * 16}, which was delivered since: its news are old" in command("retry", "b2")[1]
+    assert f"overtaken by {'b5' * 16}: it is not sent again" in command("show", "b2")[1]
+
+
+@pytest.mark.parametrize("arguments", [(), ("a1", "--dead"), ("a1", "--receiver", "hook")])
+def test_what_to_send_again_has_to_be_said(command, arguments):
+    code, _, err = command("retry", *arguments)
+    assert code == 2
+    assert "retry what" in err or "goes with --dead" in err
+
+
+def test_a_list_waits_for_no_transaction_of_the_daemon_and_holds_none_up(history, answering, command, store):
+    with store.database.transaction() as connection:
+        connection.execute("UPDATE notices SET attempts = 9")
+        listed = threading.Thread(target=lambda: results.append(command("list")))
+        results = []
+        listed.start()
+        listed.join(10.0)
+        assert results == [(0, LISTED, "")]  # as it was before
+
+
+# ----------------------------------------------------------------------------------------------------- without a daemon
+
+
+def test_without_a_daemon_the_file_is_read_and_not_changed(history, store, open_folder, command):
+    store.close()
+    before = {file.name: file.read_bytes() for file in open_folder.iterdir()}
+    code, out, err = command("list")
+    assert (code, out) == (0, LISTED)
+    socket, state = open_folder / "control.sock", open_folder / "state.sqlite3"
+    assert err == f"no daemon answers at {socket}: No such file or directory; this is what {state} holds:\n"
+    assert command("show", "b2")[1] == SHOWN
+    assert {file.name: file.read_bytes() for file in open_folder.iterdir()} == before
+
+
+def test_after_a_crash_what_was_committed_last_is_read_too(history, store, open_folder, command, tmp_path):
+    for file in open_folder.iterdir():  # as they are while the daemon has them open
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    assert (tmp_path / "state.sqlite3-wal").stat().st_size > 0
+    assert command("list", folder=tmp_path)[:2] == (0, LISTED)
+
+
+def test_without_a_daemon_nothing_is_sent_again(history, open_folder, command):
+    code, _, err = command("retry", "b2")
+    assert code == 3
+    assert err.startswith(f"bpf-watchdog: no daemon answers at {open_folder}/control.sock: No such file or directory")
+
+
+def test_without_a_daemon_and_a_file_both_are_told(tmp_path, command):
+    code, _, err = command("list", folder=tmp_path)
+    assert code == 3
+    assert "no daemon answers at" in err
+    assert f"no state file {tmp_path}/state.sqlite3" in err
+
+
+def test_a_file_that_is_none_is_told(tmp_path, command):
+    (tmp_path / "state.sqlite3").write_bytes(b"no database" * 1000)
+    code, _, err = command("list", folder=tmp_path)
+    assert code == 3
+    assert f"cannot read {tmp_path}/state.sqlite3: file is not a database" in err
+
+
+def test_where_nobody_answers_the_usual_place_and_the_remedy_are_told(monkeypatch, capfd):
+    monkeypatch.setattr("watchdog.control.place.DEFAULT_FOLDER", "/nowhere")
+    assert main(["notifications", "list"]) == 3
+    assert capfd.readouterr().err == (
+        "bpf-watchdog: no daemon answers at /nowhere/control.sock: No such file or directory; start it, or read what it"
+        " left: --state-dir /var/lib/bpf-watchdog\n"
+    )
+
+
+# ------------------------------------------------------------------------------------------------ receivers not reached
+
+
+def test_a_receiver_counts_as_not_reached_while_a_notice_waits_too_long_or_the_last_was_given_up(
+    history, store, outbox, clock, open_folder
+):
+    reader = Reader(open_folder / "state.sqlite3")
+    assert unreached(reader, ["oncall", "hook", "new"], clock) == [
+        f"receiver hook: its last notice was given up: {DENIED}"
+    ]
+    clock.advance(LONGEST_WAIT_SECONDS + 1)
+    assert unreached(reader, ["oncall"], clock) == ["receiver oncall: a notice waits for 901 s"]
+
+
+def test_a_receiver_is_reached_again_once_one_got_through(history, put, outbox, clock, open_folder):
+    put("b5", "hook")
+    clock.advance(1)
+    outbox.end(Outcome(outbox.begin("hook"), "done", "ok"))
+    assert unreached(Reader(open_folder / "state.sqlite3"), ["hook"], clock) == []
+
+
+def test_a_reader_cannot_write(history, open_folder):
+    reader = Reader(open_folder / "state.sqlite3")
+    with reader.transaction() as connection, pytest.raises(sqlite3.OperationalError, match="readonly"):
+        connection.execute("DELETE FROM notices")

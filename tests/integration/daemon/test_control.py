@@ -1,0 +1,106 @@
+"""Asking the running daemon, and what it left when it is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import stat
+
+from watchdog.account import ACCOUNT
+
+
+def listed(watchdog):
+    code, out, err = watchdog.ask("notifications", "list", "--json")
+    assert code == 0, err
+    return json.loads(out), err
+
+
+def test_a_notice_that_was_refused_is_told_and_sent_after_all_when_asked_for(
+    guarded, watchdog, server, storm, wait_for
+):
+    server.answer = (404, {}, b"")
+    guarded()
+    storm.hold()
+    wait_for(lambda: [notice["state"] for notice in listed(watchdog)[0]] == ["dead"], "the refusal")
+    [refused], err = listed(watchdog)
+    assert (refused["receiver"], refused["attempts"], refused["error"]) == (
+        "hook",
+        1,
+        "client_error: 127.0.0.1 answered 404",
+    )
+    assert err == ""  # the daemon itself has answered
+    server.answer = (200, {}, b"")
+    code, out, _ = watchdog.ask("notifications", "retry", "--dead")
+    assert (code, out) == (0, f"{refused['id']}: will be sent again\n")
+    wait_for(lambda: [notice["state"] for notice in listed(watchdog)[0]] == ["done"], "the delivery")
+
+    assert [id_ for id_, _ in server.documents()] == [refused["id"]] * 2
+    assert "client_error: 127.0.0.1 answered 404" in watchdog.ask("notifications", "show", refused["id"])[1]
+
+
+def test_the_socket_is_the_accounts_and_goes_with_the_daemon(guarded, watchdog):
+    guarded()
+    status = (watchdog.state / "control.sock").lstat()
+    account = pwd.getpwnam(ACCOUNT)
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (account.pw_uid, account.pw_gid, 0o660)
+    assert watchdog.terminate()[0] == 0
+    assert not (watchdog.state / "control.sock").exists()
+
+
+def test_after_a_kill_its_file_is_read_and_the_next_daemon_takes_the_sockets_place(guarded, watchdog, storm, told):
+    guarded()
+    storm.hold()
+    told("firing")
+    watchdog.kill()
+    assert (watchdog.state / "control.sock").is_socket()
+    notices, err = listed(watchdog)
+    assert [notice["state"] for notice in notices] == ["done"]
+    assert "no daemon answers at" in err
+    watchdog.start()
+    assert listed(watchdog) == (notices, "")
+
+
+def test_a_second_daemon_does_not_take_the_firsts_socket_and_guards_without(
+    guarded, watchdog, open_folder, wait_for, storm, told
+):
+    guarded()
+    first, first_state = watchdog.process, watchdog.state
+    path = first_state / "control.sock"
+    watchdog.state = open_folder / "second"
+    watchdog.launch(more=["--control", path])
+    try:
+        complaint = f"another daemon answers at {path}: give this one its own place by --control"
+        wait_for(lambda: complaint in watchdog.log(), "the complaint")
+        wait_for(lambda: "SIGHUP reads the files again" in watchdog.log(), "the second daemon")
+        assert watchdog.terminate()[0] == 0
+    finally:
+        watchdog.end()
+        watchdog.process, watchdog.state = first, first_state
+    assert listed(watchdog)[1] == ""  # the first still answers
+
+
+def test_a_place_of_ones_own_for_the_socket_serves_daemon_and_commands(watchdog, server, storm, open_folder, wait_for):
+    folder = open_folder / "run"
+    folder.mkdir()
+    account = pwd.getpwnam(ACCOUNT)
+    os.chown(folder, account.pw_uid, account.pw_gid)
+    watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.crowd_rule()})
+    watchdog.launch(more=["--control", folder / "own.sock"])
+    wait_for((folder / "own.sock").is_socket, "the socket")
+    code, _, err = watchdog.ask("notifications", "list", "--control", folder / "own.sock")
+    assert (code, err) == (0, "no notices yet\n")
+
+
+def test_a_daemon_that_cannot_have_its_socket_says_so_and_guards(guarded, watchdog, storm, told):
+    watchdog.state.mkdir()
+    account = pwd.getpwnam(ACCOUNT)
+    (watchdog.state / "control.sock").write_text("letters")
+    (watchdog.state / "control.sock").chmod(0o644)
+    guarded()
+    path = watchdog.state / "control.sock"
+    assert f"{path} is no socket: move it away, or give another place by --control" in watchdog.log()
+    storm.hold()
+    told("firing")
+    assert path.read_text() == "letters"
+    assert watchdog.state.stat().st_uid == account.pw_uid

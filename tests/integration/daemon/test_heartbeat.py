@@ -1,0 +1,128 @@
+"""The heartbeat of the real daemon, heard by a real server: as long as it lives and works, and no longer."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import signal
+import socket
+import time
+
+import pytest
+
+from watchdog import __version__
+from watchdog.account import ACCOUNT
+from watchdog.rules.digest import digest
+from watchdog.rules.load import load_rules
+
+STOP_SECONDS = 5.0
+PATH = "/ping/secret-path?create=1"
+
+
+@pytest.fixture
+def beating(watchdog, server, storm):
+    """Return a function that starts the daemon with a heartbeat to a port of this host."""
+
+    def start(port):
+        secret = watchdog.config.with_name("heartbeat")
+        secret.write_text(f"http://127.0.0.1:{port}{PATH}\n")
+        os.chown(secret, pwd.getpwnam(ACCOUNT).pw_uid, -1)
+        secret.chmod(0o600)
+        watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.crowd_rule()})
+        watchdog.configure_more(f'[heartbeat]\nurl_file = "{secret}"\ninterval = "1s"')
+        watchdog.start()
+
+    return start
+
+
+def beats(server):
+    """Return (path, document) of every beat."""
+    return [(path, json.loads(body)) for path, _, body in list(server.posts)]
+
+
+def test_it_beats_while_the_daemon_works_and_goes_silent_when_that_is_stopped_or_killed(
+    beating, watchdog, other_server, wait_for
+):
+    beating(other_server.server_port)
+    wait_for(lambda: len(other_server.posts) >= 2, "two beats")
+    for path, said in beats(other_server):
+        assert path == PATH
+        assert 0 <= said.pop("last_tick_age_seconds") < 10
+        assert said == {
+            "host": socket.gethostname(),
+            "version": __version__,
+            "status": "ok",
+            "trouble": [],
+            "rules": 1,
+            "rules_sha256": digest(load_rules([watchdog.rules], receivers=["hook"], interval_ns=200_000_000).rules),
+        }
+    for end, again in ((signal.SIGSTOP, signal.SIGCONT), (signal.SIGKILL, None)):
+        watchdog.process.send_signal(end)
+        time.sleep(0.5)  # what was on its way
+        heard = len(other_server.posts)
+        time.sleep(2.5)
+        assert len(other_server.posts) == heard
+        if again is not None:
+            watchdog.process.send_signal(again)
+            wait_for(lambda heard=heard: len(other_server.posts) > heard, "the next beat")
+    assert "secret-path" not in watchdog.log() + watchdog.output()
+
+
+def test_a_receiver_that_is_not_reached_is_bad_news_until_it_is(
+    beating, watchdog, server, other_server, storm, wait_for
+):
+    server.answer = (401, {}, b"")
+    beating(other_server.server_port)
+    storm.hold()
+    wait_for(lambda: [path for path, _ in beats(other_server) if path == "/ping/secret-path/fail?create=1"], "bad news")
+    trouble = "receiver hook: its last notice was given up: auth: 127.0.0.1 answered 401"
+    bad = [(said["status"], said["trouble"]) for path, said in beats(other_server) if "/fail" in path]
+    assert bad[0] == ("fail", [trouble])
+    server.answer = (200, {}, b"")
+    assert watchdog.ask("notifications", "retry", "--dead")[0] == 0
+    wait_for(lambda: "/fail" not in beats(other_server)[-1][0], "good news")
+
+
+def test_a_target_that_hangs_holds_up_neither_ticks_nor_notices_nor_the_end(
+    beating, watchdog, other_server, storm, told, wait_for
+):
+    other_server.answering.clear()
+    beating(other_server.server_port)
+    wait_for(lambda: other_server.posts, "the beat")
+    storm.hold()
+    told("firing")
+    code, took = watchdog.terminate()
+    assert (code, took < STOP_SECONDS) == (0, True)
+
+
+def test_a_target_that_is_not_there_is_told_once_and_again_when_it_is(
+    beating, watchdog, start_server, unused_port, wait_for
+):
+    port = unused_port(socket.SOCK_STREAM)
+    beating(port)
+    failed = "heartbeat: not delivered: connect: 127.0.0.1: cannot connect: Connection refused; tried on, silently"
+    wait_for(lambda: failed in watchdog.log(), "the failure to be told")
+    time.sleep(1.0)
+    target = start_server(port)
+    wait_for(lambda: target.posts, "the beat")
+    wait_for(lambda: "heartbeat: works again after" in watchdog.log(), "its recovery to be told")
+    assert watchdog.log().count("heartbeat: not delivered") == 1
+    assert "secret-path" not in watchdog.log()
+
+
+def test_a_reload_takes_it_away_and_one_with_a_mistake_changes_nothing(beating, watchdog, other_server, wait_for):
+    beating(other_server.server_port)
+    wait_for(lambda: other_server.posts, "a beat")
+    right = watchdog.config.read_text()
+    line = right.splitlines().index('interval = "1s"')
+    watchdog.config.write_text(right.replace('interval = "1s"', 'intervall = "1s"'))
+    assert f'{watchdog.config}:{line + 1}: heartbeat.intervall: unknown key "intervall"' in watchdog.reload()
+    heard = len(other_server.posts)
+    wait_for(lambda: len(other_server.posts) > heard + 1, "further beats")
+    watchdog.config.write_text(right.partition("[heartbeat]")[0])
+    assert "reloaded" in watchdog.reload()
+    time.sleep(0.5)
+    heard = len(other_server.posts)
+    time.sleep(2.0)
+    assert len(other_server.posts) == heard

@@ -1,0 +1,328 @@
+"""Twenty secrets and more, planted wherever one can be given, in every way that reading and delivery can fail.
+
+They must be in nothing that the program writes. A new type of receiver, or a new way to give it a secret, is one more
+line of `KINDS`.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import os
+import pwd
+import secrets
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from watchdog.account import ACCOUNT
+
+CERTIFICATE = Path(__file__).parents[1] / "notify/localhost.pem"
+
+# A receiver's table, from what plants secrets and from where the receiver is to be found.
+KINDS = {
+    "file": lambda g, at: hook(url_file=g.file(g.url(at)), hmac_secret_file=g.file(g.secret())),
+    "env": lambda g, at: hook(url_env=g.variable(g.url(at)), hmac_secret_env=g.variable(g.secret())),
+    "cred": lambda g, at: hook(url_credential=g.credential(g.url(at)), hmac_secret_credential=g.credential(g.secret())),
+    "inline": lambda g, at: hook(url=g.url(at), hmac_secret=g.secret()),
+    "slack-file": lambda g, at: {"type": "slack", "webhook_url_file": g.file(g.url(at))},
+    "slack-inline": lambda g, at: {"type": "slack", "webhook_url": g.url(at)},
+}
+
+
+def hook(**keys):
+    return {"type": "webhook", **keys}
+
+
+class Garden:
+    """Makes secrets and gives them in every way; for each kind of receiver its own, the same wherever that is found."""
+
+    def __init__(self, folder: Path) -> None:
+        self.environment: dict[str, str] = {}
+        self._folder = folder
+        self._numbers = itertools.count()
+        self._kind, self._used = "", 0
+        self._secrets: dict[str, str] = {}
+        self._logins: dict[str, bytes] = {}
+        for made in (folder, folder / "credentials"):
+            made.mkdir()
+            made.chmod(0o755)
+        self.environment["CREDENTIALS_DIRECTORY"] = str(folder / "credentials")
+
+    def begin(self, kind: str) -> None:
+        self._kind, self._used = kind, 0
+
+    def secret(self) -> str:
+        """Return the kind's next secret: a word that no encoding of URLs, JSON or TOML alters."""
+        self._used += 1
+        return self._secrets.setdefault(f"{self._kind} {self._used}", f"planted{secrets.token_hex(10)}")
+
+    def url(self, base: str) -> str:
+        """Return a URL to `base` that has a secret wherever a URL can have one."""
+        scheme, _, place = base.partition("://")
+        user, word, path, query, mark = (self.secret() for _ in range(5))
+        self._logins[self._kind] = base64.b64encode(f"{user}:{word}".encode())
+        return f"{scheme}://{user}:{word}@{place}/services/{path}?token={query}#{mark}"
+
+    def file(self, content: str, mode: int = 0o600) -> str:
+        return str(self._write(self._folder / f"s{next(self._numbers)}", content, mode))
+
+    def variable(self, content: str) -> str:
+        name = f"PLANTED_{next(self._numbers)}"
+        self.environment[name] = content
+        return name
+
+    def credential(self, content: str) -> str:
+        """Give it as systemd does, with the mode that an access list shows as."""
+        return self._write(self._folder / "credentials" / f"c{next(self._numbers)}", content, 0o440).name
+
+    def __len__(self) -> int:
+        return len(self._secrets)
+
+    def harvest(self) -> str:
+        """Return all secrets, for a peer to throw back."""
+        return ".".join([*self._secrets.values(), *(login.decode() for login in self._logins.values())])
+
+    def found_in(self, *texts: bytes | str) -> list[str]:
+        """Return what the texts hold, in plain text or as a login is sent."""
+        whole = b"\n".join(text if isinstance(text, bytes) else text.encode() for text in texts)
+        plain = [name for name, secret in self._secrets.items() if secret.encode() in whole]
+        return plain + [f"login of {kind}" for kind, login in self._logins.items() if login in whole]
+
+    def _write(self, path: Path, content: str, mode: int) -> Path:
+        account = pwd.getpwnam(ACCOUNT)
+        path.write_text(content)
+        os.chown(path, account.pw_uid, account.pw_gid if mode == 0o440 else 0)
+        path.chmod(mode)
+        return path
+
+
+@pytest.fixture
+def garden(open_folder):
+    return Garden(open_folder / "garden")
+
+
+@pytest.fixture
+def echo():
+    """Return a function that starts a peer which answers with bytes made of all it was sent, and then closes."""
+    listeners, threads = [], []
+
+    def start(answer):
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+        threads.append(threading.Thread(target=serve, args=(listener, answer)))
+        threads[-1].start()
+        return listener.getsockname()[1]
+
+    def serve(listener, answer):
+        while True:
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                return
+            with peer:
+                peer.settimeout(5.0)
+                try:
+                    peer.sendall(answer(peer.recv(65_536)))
+                except OSError:
+                    continue
+
+    yield start
+    for listener in listeners:
+        listener.shutdown(socket.SHUT_RDWR)
+    for thread, listener in zip(threads, listeners, strict=True):
+        thread.join()
+        listener.close()
+
+
+@pytest.fixture
+def places(garden, echo, start_server, unused_port):
+    """Return where receivers are found that fail, by the way in which they do."""
+    hanging = socket.create_server(("127.0.0.1", 0))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+
+    def back(status, headers=""):
+        # Both what was sent and all there is: a peer may know more secrets than we just told it.
+        def answer(request):
+            body = request + garden.harvest().encode()
+            head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers.format(garden.harvest())}\r\n"
+            return head.encode() + body
+
+        return f"http://127.0.0.1:{echo(answer)}"
+
+    yield {
+        "refused": f"http://127.0.0.1:{unused_port(socket.SOCK_STREAM)}",
+        "dns": "https://planted.invalid",
+        "tls": f"https://127.0.0.1:{start_server().server_port}",
+        "cert": f"https://localhost:{start_server(context=context).server_port}",
+        "hang": f"http://127.0.0.1:{hanging.getsockname()[1]}",
+        "taken": back("200 OK"),
+        "auth": back("401 Unauthorized", 'WWW-Authenticate: Basic realm="{}"\r\n'),
+        "client": back("400 Bad", "X-Echo: {}\r\n"),
+        "server": back("500 Oh", "Retry-After: {}\r\n"),
+        "redirect": back("302 Found", "Location: http://127.0.0.1:1/{}\r\n"),
+        "banana": f"http://127.0.0.1:{echo(lambda request: b'HTTP/1.1 banana ' + request)}",
+        "garbage": f"http://127.0.0.1:{echo(lambda request: request * 3)}",
+    }
+    hanging.close()
+
+
+@pytest.fixture
+def plant(garden, places, watchdog, storm):
+    """Return a function that writes settings with a receiver of each kind at the places asked for."""
+
+    def plant(*wanted):
+        receivers = {}
+        for place in wanted:
+            for kind, table in KINDS.items():
+                garden.begin(kind)
+                receivers[f"{place}-{kind}"] = table(garden, places[place])
+        receivers["log"] = {"type": "syslog", "address": "unix:///nowhere"}
+        receivers["terminal"] = {"type": "console"}
+        watchdog.configure(receivers, {"storm": storm.crowd_rule()})
+        garden.begin("heartbeat")
+        watchdog.configure_more(f'[heartbeat]\nurl_file = "{garden.file(garden.url(places["auth"]))}"\ninterval = "1s"')
+        assert len(garden) >= 20
+        return list(receivers)
+
+    return plant
+
+
+# What a slip of the hand makes of a webhook's settings: from what plants secrets, the lines.
+SLIPS = {
+    "no TOML": lambda g: f'url = "{g.secret()}',
+    "twice": lambda g: f'url = "{g.secret()}"\nurl = "{g.secret()}"',
+    "no URL": lambda g: f'url = "{g.secret()}"',
+    "another scheme": lambda g: f'url = "ftp://{g.secret()}"',
+    "a port": lambda g: f'url = "http://x:{g.secret()}/"',
+    "a bracket": lambda g: f'url = "http://[{g.secret()}/"',
+    "two forms": lambda g: f'url = "{g.secret()}"\nurl_env = "{g.secret()}"',
+    "a list": lambda g: f'url = ["{g.secret()}"]',
+    "a wrong key": lambda g: f'url = "http://x/"\nhmac_secrte = "{g.secret()}"',
+    "for its file": lambda g: f'url_file = "{g.secret()}"',
+    "for its variable": lambda g: f'url_env = "{g.url("https://x")}"',
+    "for its credential": lambda g: f'url_credential = "{g.url("https://x")}"',
+    "an open file": lambda g: f'url_file = "{g.file(g.secret(), 0o644)}"',
+    "two lines": lambda g: f'url_file = "{g.file(g.url("https://x") + chr(10) + g.secret())}"',
+    "a heartbeat": lambda g: f'url = "http://x/"\n[heartbeats]\nurl = "{g.secret()}"',
+}
+
+
+def slipped(slip, garden):
+    garden.begin(slip)
+    return f'\n[[receiver]]\nname = "slip"\ntype = "webhook"\n{SLIPS[slip](garden)}\n'
+
+
+def run(watchdog, garden, *arguments):
+    """Run a command with the same surroundings as the daemon's; return all that it writes."""
+    environment = {**os.environ, **garden.environment}
+    done = subprocess.run([watchdog.command, *arguments], capture_output=True, check=False, timeout=60, env=environment)
+    return done.stdout + done.stderr
+
+
+@pytest.mark.timeout(180)
+def test_no_secret_shows_wherever_delivery_fails_or_is_looked_at(garden, places, plant, watchdog, storm, wait_for):
+    planted = plant(*places)
+    watchdog.start(**garden.environment)
+    storm.hold()
+    attempted = "SELECT DISTINCT notice FROM attempts"
+    wait_for(lambda: len(watchdog.saved(attempted)) >= len(planted), "every receiver to be tried", patience=60.0)
+    wait_for(lambda: "heartbeat: not delivered: auth: 127.0.0.1 answered 401" in watchdog.log(), "the heartbeat")
+    results = {line.split(":")[0] for line in watchdog.saved("SELECT result FROM attempts")}
+    failures = {"connect", "dns", "tls", "timeout", "auth", "client_error", "server_error", "redirect", "socket"}
+    assert results == {"ok"} | failures
+    listed = watchdog.ask("notifications", "list", "--json", "--limit", "1000")[1]
+    ids = [notice["id"] for notice in json.loads(listed)]
+    some = [*ids[:: len(KINDS) + 1]]
+    shown = [watchdog.ask("notifications", "show", id_, "--json")[1] for id_ in some]
+    state = [file.read_bytes() for file in watchdog.state.iterdir() if file.is_file()]
+    assert watchdog.terminate()[0] == 0
+    state += [file.read_bytes() for file in watchdog.state.iterdir()]
+
+    assert all(any(id_.encode() in part for part in state) for id_ in ids)
+    assert garden.found_in(watchdog.log(), watchdog.output(), listed, *shown, *state) == []
+
+
+def test_no_secret_shows_when_receivers_are_tried_or_settings_checked(garden, plant, watchdog):
+    plant("auth", "redirect", "banana", "taken")
+    watchdog.config.chmod(0o644)
+    usual = ["--config", watchdog.config]
+    told = [run(watchdog, garden, "check", watchdog.config), run(watchdog, garden, "run", *usual)]
+    assert all(b"stands in a file that is open to everyone on this host" in words for words in told)
+    watchdog.config.chmod(0o600)
+    told.append(run(watchdog, garden, "check", *usual, watchdog.rules, "--json"))
+    for place, kind in zip(itertools.cycle(("auth", "redirect", "banana")), KINDS, strict=False):
+        told.append(run(watchdog, garden, "notify", "test", f"{place}-{kind}", *usual))
+        assert b"failed: " in told[-1]
+    for kind, more in zip(KINDS, itertools.cycle((["--json"], ["--dry-run"], ["--dry-run", "--json"])), strict=False):
+        told.append(run(watchdog, garden, "notify", "test", f"taken-{kind}", *usual, *more))
+        assert b"firing" in told[-1]
+
+    assert garden.found_in(*told) == []
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_no_secret_shows_when_it_stands_in_the_wrong_place(garden, watchdog, slip):
+    watchdog.config.write_text(slipped(slip, garden))
+    watchdog.config.chmod(0o600)
+    told = [
+        run(watchdog, garden, "check", watchdog.config, "--json"),
+        run(watchdog, garden, "notify", "test", "slip", "--config", watchdog.config),
+    ]
+
+    assert all(str(watchdog.config).encode() in words for words in told)
+    assert garden.found_in(*told) == []
+
+
+def test_no_secret_shows_when_a_reload_is_refused(garden, plant, watchdog):
+    plant("refused")
+    watchdog.start(**garden.environment)
+    right = watchdog.config.read_text()
+    for slip in SLIPS:
+        watchdog.config.write_text(right + slipped(slip, garden))
+        assert "reload refused" in watchdog.reload()
+    assert garden.found_in(watchdog.log(), watchdog.output()) == []
+
+
+# Defects of ours, each where secrets are at hand: in the main thread; in those of receivers and of the heartbeat.
+DEFECTS = {
+    "main": """
+from watchdog.guard import Guard
+def start(self):
+    held = [receiver for lane in self._delivery._lanes for receiver in [lane.worker._receiver]]
+    raise KeyError(held, [vars(receiver) for receiver in held])
+Guard.start = start
+""",
+    "threads": """
+from watchdog.notify.http import Endpoint
+def post(self, body, headers, deadline_seconds):
+    raise ValueError(self._url, headers)
+Endpoint.post = post
+""",
+}
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_no_secret_shows_in_the_traceback_of_a_defect(garden, plant, watchdog, storm, wait_for, open_folder, defect):
+    program = open_folder / "defect.py"
+    program.write_text(f"import sys\nfrom watchdog.cli.main import main\n{DEFECTS[defect]}\nsys.exit(main())\n")
+    watchdog.command, watchdog.before = sys.executable, [program]
+    plant("taken")
+    watchdog.launch(**garden.environment, PYTHONFAULTHANDLER="1")
+    if defect == "main":
+        assert watchdog.process.wait(15) == 1
+        assert "Traceback" in watchdog.log()
+        assert "<secret>" in watchdog.log()
+    else:
+        wait_for(lambda: "heartbeat: not delivered: ValueError in defect.py" in watchdog.log(), "the heartbeat")
+        storm.hold()
+        wait_for(lambda: watchdog.log().count("internal: ValueError in defect.py") >= len(KINDS), "the receivers")
+        watchdog.end()
+    assert garden.found_in(watchdog.log(), watchdog.output()) == []
