@@ -74,17 +74,18 @@ def test_a_message_says_it_all_in_text_header_and_sections(slack, make_alert, ma
                 "text": {
                     "type": "mrkdwn",
                     "text": f"*{title}*\n"
+                    "<https://wiki.example/storm?a=1&amp;b=2%7C3|runbook>\n"
                     "value 612/s, limit 500/s, peak 640/s\n"
                     "since 2025-06-15 15:06:40 UTC, for 12 s\n"
                     "why: value above 500/s for 10 s\n"
                     "process=crawler, unit=crawler.service\n"
-                    "host web-1, rule outbound-connection-storm\n"
-                    "<https://wiki.example/storm?a=1&amp;b=2%7C3|runbook>",
+                    "host web-1, rule outbound-connection-storm",
                     "verbatim": True,
                 },
             },
             {
                 "type": "context",
+                "block_id": "notification-5f0c7e7a8d9b4c6e8f1a2b3c4d5e6f70",
                 "elements": [
                     {
                         "type": "plain_text",
