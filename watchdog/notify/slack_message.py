@@ -81,7 +81,8 @@ def _sections(notice: Notice, *, brief: bool, room: int) -> Iterator[Json]:
         room -= sum(map(_size, sections))
         blocks_left -= len(sections)
         if room < 0 or blocks_left < 0:
-            yield _section(f"and {len(alerts) - index} more alerts of this rule")
+            left = len(alerts) - index
+            yield _section(f"and {left} more {'alert' if left == 1 else 'alerts'} of this rule")
             return
         yield from sections
 

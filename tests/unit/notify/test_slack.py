@@ -5,7 +5,9 @@ import re
 
 import pytest
 
+from watchdog.document import Document
 from watchdog.errors import DeliveryError
+from watchdog.notify import render
 from watchdog.notify.http import Answer, Endpoint
 from watchdog.notify.slack import Slack
 from watchdog.rules.schema import Severity
@@ -172,3 +174,60 @@ def test_what_slack_refuses_is_final_and_says_the_remedy(make_notice, status, bo
 
 def test_says_where_it_posts_without_the_path(slack):
     assert slack.destination() == "Slack hooks.slack.com"
+
+
+def problems_of(**keys):
+    document = Document("", keys, "watchdog.toml")
+    slack = Slack.from_table("oncall", document.root)
+    document.root.finish()
+    return slack, [f"{problem.key}: {problem.message}" for problem in document.problems]
+
+
+def test_a_bot_says_where_it_posts_without_the_token():
+    slack, problems = problems_of(bot_token="xoxb-1", channel="#oncall")
+    assert (slack.destination(), problems) == ("Slack slack.com, channel #oncall", [])
+    assert problems_of(bot_token="xoxb-1", channel="C1", api_url="https://slack-gov.com/api/")[0].destination() == (
+        "Slack slack-gov.com, channel C1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({"bot_token": "xoxb-1"}, "channel: missing"),
+        ({"bot_token": "xoxb 1", "channel": "C1"}, "bot_token: is no token of Slack's"),
+        ({"bot_token": "xoxb-1", "channel": "C1", "api_url": "slack"}, "api_url: must begin with https:// or http://"),
+        (
+            {"bot_token": "xoxb-1", "channel": "C1", "webhook_url": "https://hooks.slack.com/x"},
+            "webhook_url: give either a webhook_url or a bot_token",
+        ),
+        ({"webhook_url": "https://hooks.slack.com/x", "channel": "C1"}, 'channel: unknown key "channel"'),
+        ({}, "webhook_url: missing: give one of webhook_url, webhook_url_file, webhook_url_env"),
+    ],
+)
+def test_what_is_wrong_with_its_table_is_told(keys, problem):
+    [told] = problems_of(**keys)[1]
+    assert told.startswith(problem)
+
+
+def test_a_bot_shows_both_of_its_messages_and_their_sizes(make_notice):
+    slack, _ = problems_of(bot_token="xoxb-1", channel="C1")
+    brief, full = slack.render(make_notice()).split(b"\n")
+    assert len(brief) < len(full)
+    check_limits(brief)
+    check_limits(full)
+    sizes = slack.limits(make_notice())
+    assert all(re.fullmatch(r"[\d,]+ of 8,000 characters; 3 of 50 blocks", size) for size in sizes)
+    assert len(sizes) == 2
+
+
+def test_an_alert_with_many_lines_stays_inside_every_limit(slack, make_alert, make_notice, monkeypatch):
+    monkeypatch.setattr(
+        render, "details", lambda alert, notice: [f"line {number}: {'x' * 200}" for number in range(90)]
+    )
+    message = check_limits(slack.render(make_notice(make_alert(), make_alert())))
+    sections = [block["text"]["text"] for block in message["blocks"] if block["type"] == "section"]
+    assert len(sections) == 4
+    assert sections[0].startswith("*[FIRING] critical: ")
+    assert sections[2].endswith("\n…")
+    assert sections[3] == "and 1 more alert of this rule"
