@@ -61,6 +61,7 @@ class Workspace:
     now: Callable[[], float] = time.time
     messages: list[Message] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
+    rung: list[str] = field(default_factory=list)  # the words that people's phones rang for
     errors: dict[str, list[str]] = field(default_factory=dict)  # by method: what to answer next instead
     seconds_per_message: float | None = None  # None: no rate limit
     burst: int = 3
@@ -125,6 +126,8 @@ class Workspace:
             broadcast=bool(arguments.get("reply_broadcast")),
         )
         self.messages.append(message)
+        if parent is None or message.broadcast:
+            self.rung.append(message.words())
         return {"channel": channel, "ts": message.ts, "message": self._shown(message)}
 
     def _update(self, arguments: dict) -> dict:

@@ -43,7 +43,6 @@ _FORM = (
     "no_text",
 )
 _CHANNEL_ID = re.compile(r"[CDG][A-Z0-9]{6,}")
-_LOUD = ("new alert in group", "severity changed", "repeat")  # an edit rings nobody's phone
 _EARLIER_SECONDS = 3_600.0  # our clock may differ from Slack's
 _MOST_LOOKED_AT = "100"
 
@@ -54,8 +53,8 @@ class Known:
 
     `notice` is the one that it was last posted or changed for, `step` how far that went, `wanted` the channel as the
     configuration named it, `channel` and `ts` Slack's names for where it is, empty while nobody has heard them. `over`:
-    all of it is resolved, the next alert gets a message of its own. `at`: wall-clock seconds. `remark`: what it says of
-    itself.
+    all of it is resolved, the next alert gets a message of its own. `edited`: for `notice` it was edited, not posted.
+    `at`: wall-clock seconds. `remark`: what it says of itself.
     """
 
     notice: str
@@ -64,6 +63,7 @@ class Known:
     channel: str = ""
     ts: str = ""
     over: bool = False
+    edited: bool = False
     at: float = 0.0
     remark: str = ""
 
@@ -103,7 +103,7 @@ class Thread:
                     raise
                 self._remember(notice, replace(known, step="lost"), memory)
                 raise DeliveryError(error.reason, str(error), retryable=True) from None
-            self._remember(notice, replace(known, step="told", over=notice.status == "resolved"), memory)
+            self._remember(notice, replace(known, step="told"), memory)
 
     def _show(self, notice: Notice, former: Known | None, memory: Memory, deadline: Deadline) -> Known:
         """Bring the group's message to what `notice` says, or post it; return it as it is then known."""
@@ -111,16 +111,18 @@ class Thread:
         if former is not None and former.step == "posting":
             known = self._find(former, deadline)
             remark = UNCERTAIN if known is None else ""
-        if known is not None and not known.over:
+        if known is not None and (not known.over or known.notice == notice.id):
             if known.wanted != self._channel:
                 self._leave(known, deadline)
             elif self._change(notice, known, deadline):
-                return replace(known, notice=notice.id, step="posted")
+                over = notice.status == "resolved"
+                return replace(known, notice=notice.id, step="posted", over=over, edited=True)
             remark = CONTINUED
         return self._post(notice, former, remark, memory, deadline)
 
     def _post(self, notice: Notice, former: Known | None, remark: str, memory: Memory, deadline: Deadline) -> Known:
-        known = Known(notice.id, "posting", self._channel, at=time.time(), remark=remark)
+        over = notice.status == "resolved"
+        known = Known(notice.id, "posting", self._channel, over=over, at=time.time(), remark=remark)
         self._write(notice, known, memory)
         where = {"channel": self._channel}
         try:
@@ -150,7 +152,8 @@ class Thread:
         return True
 
     def _reply(self, notice: Notice, known: Known, deadline: Deadline) -> None:
-        loud = notice.status == "firing" and notice.reason in _LOUD
+        # An edit rings nobody's phone: what still burns does, in the channel too.
+        loud = known.edited and notice.status == "firing" and notice.reason != "resolved"
         where = {"channel": known.channel, "thread_ts": known.ts, **({"reply_broadcast": True} if loud else {})}
         try:
             self._say("chat.postMessage", where, notice, deadline)
@@ -158,7 +161,8 @@ class Thread:
             if error.retryable or error.code in _LOST:
                 raise
             # No thread to be had: then the message itself takes the details.
-            self._say("chat.update", {"channel": known.channel, "ts": known.ts}, notice, deadline)
+            where = {"channel": known.channel, "ts": known.ts}
+            self._say("chat.update", where, notice, deadline, remark=known.remark)
 
     def _say(
         self,
