@@ -11,6 +11,9 @@ from watchdog.secret import Secret
 
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]+")  # RFC 9110 §5.6.2, less the underscore: our keys end in _file, _env
 _VALUE = re.compile(r"[!-~](?:[\t -~]*[!-~])?")  # RFC 9110 §5.5, less what is obsolete
+_SECRET = re.compile(
+    r"auth|cookie|key|secret|token", re.IGNORECASE
+)  # others are plain texts where they stand in the file
 _OURS = re.compile(
     r"host|connection|content-.*|transfer-encoding|te|trailer|upgrade|expect|accept-encoding|proxy-.*"
     r"|x-notification-id|x-watchdog-.*",
@@ -42,14 +45,15 @@ def _headers(table: Table) -> dict[str, Secret]:
     found: dict[str, Secret] = {}
     for key in table:
         name = re.sub(r"_(file|env)$", "", key)
-        value = table.secret(name)
+        is_secret = key != name or _SECRET.search(name)
+        value = table.secret(name) if is_secret else Secret(table.text(name))
         if not _NAME.fullmatch(name):
             table.problem(key, "is no name of a header")
         elif _OURS.fullmatch(name):
             table.problem(key, "is set by ourselves")
         elif name.lower() in {other.lower() for other in found}:
             table.problem(key, "is given twice")
-        elif value is not None and _check(table, name, value):
+        elif value is not None and not table.failed(key) and _check(table, name, value):
             found[name] = value
     table.finish()
     return found

@@ -110,7 +110,13 @@ class Thread:
         remark, known = "", former
         if former is not None and former.step == "posting":
             known = self._find(former, deadline)
-            remark = UNCERTAIN if known is None else ""
+            if known is None:
+                remark = UNCERTAIN
+            else:
+                former = known
+                self._remember(
+                    notice, known, memory
+                )  # by its name: the next change takes the mark that it was found by
         if known is not None and (not known.over or known.notice == notice.id):
             if known.wanted != self._channel:
                 self._leave(known, deadline)

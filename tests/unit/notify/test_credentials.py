@@ -41,6 +41,8 @@ def test_a_token_or_a_login_authorizes(tmp_path):
     [
         ({"headers": {"X-Bad": "a\r\nX-Forged: b"}}, "headers.X-Bad: must be printable ASCII on one line"),
         ({"headers": {"X-Bad": " a"}}, "headers.X-Bad: must be printable ASCII on one line"),
+        ({"headers": {"X-Bad": 5}}, "headers.X-Bad: must be a text, not a number"),
+        ({"headers": {"X-Bad": ""}}, "headers.X-Bad: must not be empty"),
         ({"headers": {"X Bad": "a"}}, 'headers."X Bad": is no name of a header'),
         ({"headers": {"Host": "a"}}, "headers.Host: is set by ourselves"),
         ({"headers": {"content-length": "1"}}, "headers.content-length: is set by ourselves"),

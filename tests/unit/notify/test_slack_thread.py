@@ -239,6 +239,17 @@ class TestAPostWithoutAnAnswer:
         assert [state_of(message) for message in bot.workspace.parents()] == ["RESOLVED"]
 
 
+def test_what_was_found_stays_found_though_the_next_answer_is_lost_too(firing):
+    bot = Bot(scopes={"chat:write", "channels:history"})
+    bot.faults += ["lost answer"]
+    bot.fails(firing("a"))  # given up
+    bot.faults += ["none", "lost answer"]
+    bot.fails(firing("b"))  # found and changed: it is not to be known by the first notice any more
+    bot.restart()
+    bot.tell(firing("b"))
+    assert len(bot.workspace.parents()) == 1
+
+
 def test_a_request_that_was_lost_leaves_one_message(firing):
     bot = Bot(scopes={"chat:write", "channels:history"})
     bot.faults += ["lost request"]
