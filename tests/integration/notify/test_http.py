@@ -451,11 +451,10 @@ def test_a_proxy_that_refuses_is_worth_another_try_and_told_by_its_name(raw_serv
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_that_hangs_ends_at_the_deadline(raw_server, firing, scheme):
+    webhook = webhook_of(url=f"{scheme}://alerts.invalid/in", proxy=f"http://127.0.0.1:{raw_server(hang).port}")
     began = time.monotonic()
     with pytest.raises(DeliveryError) as caught:
-        webhook_of(url=f"{scheme}://alerts.invalid/in", proxy=f"http://127.0.0.1:{raw_server(hang).port}").send(
-            firing, DEADLINE
-        )
+        webhook.send(firing, DEADLINE)
     assert (caught.value.reason, caught.value.retryable) == ("timeout", True)
     assert time.monotonic() - began <= DEADLINE + 0.5
 

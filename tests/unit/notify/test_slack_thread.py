@@ -310,7 +310,8 @@ def test_what_slack_does_not_like_the_look_of_is_said_in_bare_words(bot, firing,
     bot.workspace.errors["chat.postMessage"] = [error]
     bot.tell(firing("a"))
     [parent] = bot.workspace.parents()
-    assert (parent.text, parent.blocks) == ("🔴 [FIRING] critical: crawler opens 612/s connections (limit 500/s)", [])
+    assert parent.text.startswith("🔴 [FIRING] critical: crawler opens 612/s connections (limit 500/s)")
+    assert parent.blocks == []
     bot.workspace.errors["chat.update"] = [error]
     bot.tell(resolved("b"))
     assert (state_of(parent), parent.blocks) == ("RESOLVED", [])
