@@ -1,9 +1,9 @@
 """One POST to one URL: under a total deadline, without redirects, cookies, stored logins or proxies of the environment.
 
-The answer's status decides; its body is read for politeness, 64 KiB at most, and only a receiver that knows a closed
-list of answers looks at it. All modules and certificates that sending needs are read by the time an `Endpoint` is made:
-the daemon may be unable to read them once it has given up its privileges. Nothing of a URL but its host ever shows in
-an error.
+The answer's status decides; of its body 64 KiB are read for politeness, more where it is asked for, and only a receiver
+that knows a closed list of answers looks at it. All modules and certificates that sending needs are read by the time an
+`Endpoint` is made: the daemon may be unable to read them once it has given up its privileges. Nothing of a URL but its
+host ever shows in an error.
 """
 
 from __future__ import annotations
@@ -94,8 +94,15 @@ class Endpoint:
         self._port = port or (443 if self._secure else 80)
         self._transport = transport or Transport(host_context())
 
-    def post(self, body: bytes, headers: Mapping[str, str], deadline_seconds: float) -> Answer:
-        """Post `body` and return the answer, whatever its status.
+    def post(
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        deadline_seconds: float,
+        *,
+        most_bytes: int = MOST_ANSWER_BYTES,
+    ) -> Answer:
+        """Post `body` and return the answer, whatever its status, with the first `most_bytes` of its body.
 
         Raises:
             DeliveryError: `timeout`, `dns`, `connect`, `tls` or `forbidden_address`; after `deadline_seconds` at the
@@ -105,11 +112,11 @@ class Endpoint:
         with Tripwire(deadline) as tripwire:
             dialling = _Dialling(deadline, tripwire, self._transport.proxy)
             try:
-                return self._exchange(body, headers, dialling)
+                return self._exchange(body, headers, dialling, most_bytes)
             except (OSError, TransportError) as error:  # requests.RequestException is an OSError
                 raise self._classify(error, dialling) from None
 
-    def _exchange(self, body: bytes, headers: Mapping[str, str], dialling: _Dialling) -> Answer:
+    def _exchange(self, body: bytes, headers: Mapping[str, str], dialling: _Dialling, most_bytes: int) -> Answer:
         proxy = self._transport.proxy
         if proxy is not None and is_metadata_host(self.host):  # the socket leads to the proxy: the name must do
             raise DeliveryError(
@@ -138,7 +145,7 @@ class Endpoint:
                 if dialling.tripwire.tripped:  # http.client takes headers that break off for complete ones
                     raise TimeoutError
                 retry_after = parse_retry_after(response.headers.get("Retry-After"), time.time())
-                return Answer(response.status_code, _read_some(response.raw), retry_after)
+                return Answer(response.status_code, _read_some(response.raw, most_bytes), retry_after)
 
     def _pool(self, dialling: _Dialling) -> connectionpool.HTTPConnectionPool:
         options: dict[str, Any] = {"dialling": dialling}
@@ -220,11 +227,11 @@ def parse_retry_after(text: str | None, now: float) -> float | None:
     return max(0.0, at - now)
 
 
-def _read_some(raw: urllib3.BaseHTTPResponse) -> bytes:
+def _read_some(raw: urllib3.BaseHTTPResponse, most_bytes: int) -> bytes:
     # The status has decided already: an endless or broken body is no reason to send the notice again.
     body = b""
     try:
-        while len(body) < MOST_ANSWER_BYTES and (chunk := raw.read(MOST_ANSWER_BYTES - len(body))):
+        while len(body) < most_bytes and (chunk := raw.read(most_bytes - len(body))):
             body += chunk
     except (OSError, TransportError):
         pass

@@ -18,6 +18,6 @@ def letter(notice: Notice, most_alerts: int, write: Callable[[str], str]) -> str
             lines.append(f"  runbook: {alert.runbook}")
         parts.append("\n".join(write(line) for line in lines))
     if len(alerts) > most_alerts:
-        parts.append(f"and {len(alerts) - most_alerts} more alerts of this rule")
+        parts.append(f"and {len(alerts) - most_alerts} more alerts")
     parts.append(write(f"{notice.reason}, notification {notice.id}"))
     return "\n\n".join(parts) + "\n"

@@ -28,8 +28,11 @@ def visible(text: str, limit: int | None = None) -> str:
 
 
 def for_slack(text: str, limit: int) -> str:
-    """Return `text` for a Slack text object: visible, no mention or link can form, at most `limit` characters long."""
-    return _fit(("".join(_SLACK_QUOTED.get(c, c) for c in piece) for piece in _pieces(text)), limit, len)
+    """Return `text` for a Slack text object: visible, no mention or link can form, at most `limit` characters long.
+
+    Characters as JavaScript counts them: Slack does not say how it does, and this is the most that it can be.
+    """
+    return _fit(("".join(_SLACK_QUOTED.get(c, c) for c in piece) for piece in _pieces(text)), limit, utf16_units)
 
 
 def for_apprise(text: str, limit: int) -> str:
@@ -46,6 +49,11 @@ def for_syslog_value(text: str, limit: int) -> bytes:
     """Return `text` for a PARAM-VALUE of RFC 5424 without its quotes: visible, quoted, at most `limit` octets long."""
     quoted = ("".join(_SYSLOG_QUOTED.get(c, c) for c in piece) for piece in _pieces(text))
     return _fit(quoted, limit, _octets).encode()
+
+
+def utf16_units(text: str) -> int:
+    """Return how many characters `text` has where those beyond U+FFFF count twice."""
+    return len(text) + sum(character > "\uffff" for character in text)
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -1,30 +1,23 @@
-"""Slack: incoming webhooks with Block Kit, inside every limit that Slack has.
+"""Slack: an incoming webhook, or a bot that keeps one message per group up to date.
 
-Source: docs.slack.dev, "Sending messages using incoming webhooks", "Block Kit", "Formatting text" (escaping).
+Source: docs.slack.dev, "Sending messages using incoming webhooks", and what `slack_message`, `slack_api` and
+`slack_thread` name.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar, Self
+import re
+from typing import ClassVar, Self
 
-from watchdog.alerts.alert import Alert
 from watchdog.alerts.notice import Notice
-from watchdog.document import Table
-from watchdog.notify import http, render, sanitize
+from watchdog.document import Table, secret_forms
+from watchdog.notify import http, slack_message
+from watchdog.notify.dial import Deadline
 from watchdog.notify.receiver import Receiver
-from watchdog.rules.schema import Severity
-
-# Slack refuses a message as too long somewhere above 11,000 characters, at a point that it does not document.
-MOST_CHARACTERS = 8_000
-_ROOM_FOR_REST = 400  # the blocks that come after the alerts
-_LONGEST_HEADER = 150
-_LONGEST_TEXT = 300
-_LONGEST_LINE = 480  # the facts' six lines stay under the 3,000 of a section
-_LONGEST_SECTION = 3_000
-
-_SIGNS = {Severity.CRITICAL: "\N{LARGE RED CIRCLE}", Severity.WARNING: "\N{LARGE ORANGE CIRCLE}"}
-_RESOLVED_SIGN = "\N{LARGE GREEN CIRCLE}"
+from watchdog.notify.slack_api import API_URL, METHODS, Pace, SlackApi
+from watchdog.notify.slack_thread import Thread
+from watchdog.secret import Secret
 
 _GONE = ": the webhook has been removed or disabled, make a new one"
 _REFUSED = ": Slack refuses the message's form, please report this"
@@ -47,87 +40,74 @@ _HINTS = {
 
 
 class Slack(Receiver):
-    """Posts each notice as one message."""
+    """Posts to an incoming webhook each notice as one message, or has a bot tell it in a thread."""
 
     type: ClassVar[str] = "slack"
 
-    def __init__(self, name: str, endpoint: http.Endpoint) -> None:
-        """Post to `endpoint`, an incoming webhook of a channel."""
+    def __init__(self, name: str, way: http.Endpoint | Thread, host: str = "", pace: Pace | None = None) -> None:
+        """Post to an incoming webhook, or tell a thread at `host`."""
         super().__init__(name)
-        self._endpoint = endpoint
+        self._way = way
+        self._host = host or (way.host if isinstance(way, http.Endpoint) else "")
+        self._pace = pace or Pace()
 
     @classmethod
     def from_table(cls, name: str, table: Table) -> Self:
-        """Read `webhook_url` (or `webhook_url_file`, `webhook_url_env`)."""
-        return cls(name, http.endpoint_from_table(table, "webhook_url"))
+        """Read `webhook_url`, or `bot_token` and `channel` (secrets also in their other forms)."""
+        bot = _given(table, "bot_token")
+        if bot is None:
+            return cls(name, http.endpoint_from_table(table, "webhook_url"))
+        if (hook := _given(table, "webhook_url")) is not None:
+            table.problem(hook, f"give either a webhook_url or a {bot}")
+        token = table.secret("bot_token") or Secret("")
+        if not re.fullmatch(r"[!-~]*", token.reveal()):  # a header takes nothing else
+            table.problem(bot, "is no token of Slack's")
+        channel, pace = table.text("channel"), Pace()
+        api = SlackApi(_endpoints_from_table(table), token, pace)
+        return cls(name, Thread(api, channel), f"{api.host}, channel {channel}", pace)
 
     def render(self, notice: Notice) -> bytes:
-        """Return the message's JSON."""
-        return json.dumps(_message(notice), ensure_ascii=False, separators=(",", ":")).encode()
+        """Return the message's JSON; of a bot the message of the channel, then the reply in its thread."""
+        return b"\n".join(
+            json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+            for message in self._messages(notice)
+        )
 
     def send(self, notice: Notice, deadline_seconds: float) -> None:
-        """Post it; a 2xx status says that Slack has it."""
+        """Post it; a webhook's 2xx status, a bot's `"ok": true` to every message, say that Slack has it."""
+        deadline = Deadline(deadline_seconds)
+        if isinstance(self._way, Thread):
+            self._way.tell(notice, self.memory, deadline)
+            return
+        self._pace.take_turn(deadline)
         headers = {"Content-Type": "application/json; charset=utf-8", "X-Notification-Id": notice.id}
-        answer = self._endpoint.post(self.render(notice), headers, deadline_seconds)
-        http.check(answer, self._endpoint.host, _HINTS.get(answer.body.strip(), ""))
+        answer = self._way.post(self.render(notice), headers, deadline.remaining())
+        http.check(answer, self._way.host, _HINTS.get(answer.body.strip(), ""))
+
+    def limits(self, notice: Notice) -> list[str]:
+        """Return the characters and blocks of each message."""
+        return [slack_message.sizes(message) for message in self._messages(notice)]
 
     def destination(self) -> str:
-        """Name the host."""
-        return f"Slack {self._endpoint.host}"
+        """Name the host, and the channel of a bot."""
+        return f"Slack {self._host}"
+
+    def _messages(self, notice: Notice) -> list[slack_message.Json]:
+        if isinstance(self._way, Thread):
+            return [slack_message.message(notice, brief=True), slack_message.message(notice)]
+        return [slack_message.message(notice)]
 
 
-def _message(notice: Notice) -> dict[str, Any]:
-    header = f"{_sign(notice)} {sanitize.for_slack(render.headline(notice), _LONGEST_HEADER - 4)}"
-    blocks: list[dict[str, Any]] = [{"type": "header", "text": {"type": "plain_text", "text": header, "emoji": False}}]
-    # What a push message and a screen reader give; Slack shows the blocks instead where it can.
-    text = f"{_sign(notice)} {sanitize.for_slack(render.notice_title(notice), _LONGEST_TEXT)}"
-    used = len(json.dumps({"text": text, "blocks": blocks}, ensure_ascii=False)) + _ROOM_FOR_REST
-    alerts = render.worst_first(notice.alerts)
-    # Evidence has what the facts leave, those of the alerts that come after too.
-    sections = [_section(_facts(alert, notice)) for alert in alerts]
-    room = MOST_CHARACTERS - used - sum(_length(section) for section in sections)
-    for index, (alert, section) in enumerate(zip(alerts, sections, strict=True)):
-        room -= _add_evidence(section, alert, notice, room)
-        used += _length(section)
-        if used > MOST_CHARACTERS:
-            blocks.append(_section(f"and {len(alerts) - index} more alerts of this rule"))
-            break
-        blocks.append(section)
-    origin = sanitize.for_slack(f"{notice.reason}, notification {notice.id}", _ROOM_FOR_REST // 2)
-    blocks.append({"type": "context", "elements": [{"type": "plain_text", "text": origin, "emoji": False}]})
-    return {"text": text, "blocks": blocks}
+def _given(table: Table, key: str) -> str | None:
+    """Return the form in which the secret at `key` is given, None if it is not."""
+    return next((form for form in secret_forms(key) if form in table), None)
 
 
-def _section(text: str) -> dict[str, Any]:
-    # verbatim: Slack makes no links of its own out of what looks like a URL, a channel or a person.
-    return {"type": "section", "text": {"type": "mrkdwn", "text": text, "verbatim": True}}
-
-
-def _facts(alert: Alert, notice: Notice) -> str:
-    lines = [f"*{sanitize.for_slack(render.alert_title(alert, notice), _LONGEST_LINE)}*"]
-    lines += [sanitize.for_slack(line, _LONGEST_LINE) for line in render.facts(alert, notice)]
-    if alert.runbook is not None:
-        lines.append(f"<{sanitize.for_slack(alert.runbook.replace('|', '%7C'), _LONGEST_LINE)}|runbook>")
-    return "\n".join(lines)
-
-
-def _add_evidence(section: dict[str, Any], alert: Alert, notice: Notice, room: int) -> int:
-    """Add the lines of evidence that fit into `room` and into a section; return what they took of `room`."""
-    before = _length(section)
-    for line in render.evidence(alert, notice):
-        text = f"{section['text']['text']}\n{sanitize.for_slack(line, _LONGEST_LINE)}"
-        longer = _section(text)
-        if _length(longer) - before > room or len(text.encode("utf-16-le")) // 2 > _LONGEST_SECTION:
-            break
-        section |= longer
-    return _length(section) - before
-
-
-def _length(section: dict[str, Any]) -> int:
-    return len(json.dumps(section, ensure_ascii=False))
-
-
-def _sign(notice: Notice) -> str:
-    if notice.status == "resolved":
-        return _RESOLVED_SIGN
-    return _SIGNS[render.worst_first(notice.alerts)[0].severity]
+def _endpoints_from_table(table: Table) -> dict[str, http.Endpoint]:
+    transport = http.transport_from_table(table)
+    base = table.text("api_url", API_URL).rstrip("/")
+    try:
+        return {method: http.Endpoint(Secret(f"{base}/{method}"), transport) for method in METHODS}
+    except ValueError as error:
+        table.problem("api_url", str(error))
+        return {method: http.Endpoint(Secret(f"{API_URL}/{method}"), transport) for method in METHODS}

@@ -1,4 +1,4 @@
-"""Webhooks: Alertmanager's JSON, version 4, so that whatever takes its webhooks takes ours.
+"""Webhooks: Alertmanager's JSON, version 4, so that whatever takes its webhooks takes ours; or a body of one's own.
 
 Source: prometheus/alertmanager, notify/webhook/webhook.go (Message) and template/template.go (Data, Alert).
 """
@@ -8,48 +8,90 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from collections.abc import Mapping
 from functools import reduce
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 from watchdog.alerts.notice import Notice
 from watchdog.clock import Clock, SystemClock
 from watchdog.document import Table
-from watchdog.notify import http, render, v4
+from watchdog.notify import http, render, sanitize, v4
+from watchdog.notify.body import FAILURES, Body, body_from_table
+from watchdog.notify.credentials import headers_from_table
 from watchdog.notify.receiver import Receiver
 from watchdog.secret import Secret
 
+_JSON = "application/json"
+_LONGEST_ERROR = 200
+_NO_HEADERS: Mapping[str, Secret] = MappingProxyType({})
+
 
 class Webhook(Receiver):
-    """Posts each notice as one JSON document."""
+    """Posts each notice as one document."""
 
     type: ClassVar[str] = "webhook"
 
-    def __init__(self, name: str, endpoint: http.Endpoint, hmac_secret: Secret | None, clock: Clock) -> None:
-        """Post to `endpoint`, signed if there is an `hmac_secret`."""
+    def __init__(
+        self,
+        name: str,
+        endpoint: http.Endpoint,
+        hmac_secret: Secret | None,
+        clock: Clock,
+        *,
+        body: Body | None = None,
+        headers: Mapping[str, Secret] = _NO_HEADERS,
+    ) -> None:
+        """Post to `endpoint`, signed if there is an `hmac_secret`, in Alertmanager's form if there is no `body`."""
         super().__init__(name)
         self._endpoint = endpoint
         self._hmac_secret = hmac_secret
         self._clock = clock
+        self._body = body
+        self._headers = headers
 
     @classmethod
     def from_table(cls, name: str, table: Table) -> Self:
-        """Read `url` (or `url_file`, `url_env`) and `hmac_secret` (likewise, not required)."""
-        endpoint = http.endpoint_from_table(table, "url", may_be_public=True)
-        return cls(name, endpoint, table.secret("hmac_secret", required=False), SystemClock())
+        """Read `url` and `hmac_secret` (in any of a secret's forms); a template, headers and a login as given."""
+        return cls(
+            name,
+            http.endpoint_from_table(table, "url", may_be_public=True),
+            table.secret("hmac_secret", required=False),
+            SystemClock(),
+            body=body_from_table(table),
+            headers=headers_from_table(table),
+        )
 
     def render(self, notice: Notice) -> bytes:
-        """Return the JSON document."""
-        return json.dumps(message(notice), ensure_ascii=False, separators=(",", ":")).encode()
+        """Return the document."""
+        return self._content(notice)[0]
 
     def send(self, notice: Notice, deadline_seconds: float) -> None:
         """Post it; a 2xx status says that the receiver has it."""
-        body = self.render(notice)
-        headers = {"Content-Type": "application/json", "X-Notification-Id": notice.id, **self._signature(body)}
+        body, content_type = self._content(notice)
+        headers = {
+            **{name: value.reveal() for name, value in self._headers.items()},
+            "Content-Type": content_type,
+            "X-Notification-Id": notice.id,
+            **self._signature(body),
+        }
         http.check(self._endpoint.post(body, headers, deadline_seconds), self._endpoint.host)
 
     def destination(self) -> str:
         """Name the host."""
         return f"webhook {self._endpoint.host}"
+
+    def _content(self, notice: Notice) -> tuple[bytes, str]:
+        """Return the body and its media type: better Alertmanager's form, with the reason in it, than no notice."""
+        document = {}
+        if self._body is not None:
+            try:
+                return self._body.render(notice), self._body.content_type
+            except FAILURES as error:
+                said = sanitize.visible(f"{type(error).__name__}: {error}", _LONGEST_ERROR)
+                document = {"template_error": said}
+        document = {**message(notice), **document}
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), _JSON
 
     def _signature(self, body: bytes) -> dict[str, str]:
         """Sign time and body, so that the other side can refuse old requests sent again."""

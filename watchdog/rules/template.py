@@ -53,6 +53,15 @@ def parse(text: str, dimensions: Collection[str], natural: str = "count") -> Tem
         raise TemplateError(f"over {_MOST_LETTERS} letters")
     if not text.isprintable():
         raise TemplateError("must be one line without control characters")
+    return parse_text(text, dimensions, natural)
+
+
+def parse_text(text: str, dimensions: Collection[str], natural: str = "count") -> Template:
+    """Return the template that `text` writes, as `parse` does, of any length and number of lines.
+
+    Raises:
+        TemplateError: a field or format is unknown, a brace stands alone.
+    """
     return Template(text, tuple(_parts(text, dimensions, natural)))
 
 

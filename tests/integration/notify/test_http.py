@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import select
 import socket
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -15,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from certificates import make_certificates
 from watchdog.clock import SystemClock
+from watchdog.document import Document
 from watchdog.errors import DeliveryError
 from watchdog.notify.http import Endpoint, check
 from watchdog.notify.slack import Slack
@@ -334,6 +338,162 @@ def test_a_certificate_for_another_name_is_refused(tls_server, firing, monkeypat
 def test_a_server_that_does_not_speak_tls_is_a_tls_failure(raw_server, firing):
     error, _ = failure_of(raw_server(talk_nonsense).url.replace("http://", "https://"), firing)
     assert (error.reason, error.retryable) == ("tls", True)
+
+
+# --------------------------------------------------------------------------- certificates, proxies, what its owner says
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """Make an authority, a server, a client and a stranger."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+def webhook_of(**keys):
+    document = Document("", keys, "watchdog.toml")
+    made = Webhook.from_table("hook", document.root)
+    document.root.finish()
+    document.raise_problems()
+    return made
+
+
+@pytest.fixture
+def demanding_server(start_server, certificates):
+    """Serve HTTPS to those alone who show a certificate of our authority."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+    context.load_verify_locations(certificates / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    return start_server(context=context)
+
+
+def test_a_server_that_asks_for_our_certificate_gets_it(demanding_server, certificates, firing):
+    keys = {
+        "url": f"https://localhost:{demanding_server.server_port}/in/secret-path",
+        "ca_file": f"{certificates}/ca.pem",
+        "cert_file": f"{certificates}/client.pem",
+        "key_file": f"{certificates}/client.key",
+    }
+    webhook_of(**keys).send(firing, DEADLINE)
+    nobody = {name: text for name, text in keys.items() if name not in {"cert_file", "key_file"}}
+    stranger = {"cert_file": f"{certificates}/stranger.pem", "key_file": f"{certificates}/stranger.key"}
+    for others in (nobody, {**keys, **stranger}):
+        with pytest.raises(DeliveryError) as caught:
+            webhook_of(**others).send(firing, DEADLINE)
+        assert caught.value.reason in {"tls", "connect"}
+        assert caught.value.retryable
+    assert len(demanding_server.posts) == 1
+
+
+class ForwardingProxy:
+    """An HTTP proxy: tunnels CONNECT, forwards what names a whole URL; keeps the first line and headers of each."""
+
+    def __init__(self, start, refusal=None):
+        self.asked = []
+        self.refusal = refusal
+        self.port = start(self.serve).port
+
+    def serve(self, connection, stopped):
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += connection.recv(65_536)
+        lines = head.split(b"\r\n\r\n")[0].decode().split("\r\n")
+        self.asked.append(lines)
+        if self.refusal is not None:
+            connection.sendall(f"HTTP/1.1 {self.refusal}\r\n\r\n".encode())
+            return
+        method, target, _ = lines[0].split()
+        host, port = (target if method == "CONNECT" else target.split("/")[2]).rsplit(":", 1)
+        with socket.create_connection(("127.0.0.1", int(port))) as upstream:
+            if method == "CONNECT":
+                connection.sendall(b"HTTP/1.0 200 Connection established\r\n\r\n")
+            else:
+                upstream.sendall(head.replace(f"http://{host}:{port}".encode(), b"", 1))
+            self.pump(connection, upstream)
+
+    def pump(self, one, other):
+        while True:
+            for source in select.select([one, other], [], [], 10.0)[0]:
+                piece = source.recv(65_536)
+                if not piece:
+                    return
+                (other if source is one else one).sendall(piece)
+
+
+def test_a_proxy_that_is_configured_takes_plain_requests_and_tunnels_the_others(
+    raw_server, server, tls_server, firing, monkeypatch
+):
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    proxy = ForwardingProxy(raw_server)
+    keys = {"proxy": f"http://user:proxy-secret@127.0.0.1:{proxy.port}"}
+    # The names are the proxy's to look up: here nobody knows them.
+    plain = f"http://user:word@alerts.invalid:{server.server_port}/in?token=x"
+    webhook_of(url=plain, **keys).send(firing, DEADLINE)
+    webhook_of(url=f"https://localhost:{tls_server.server_port}/in/secret-path", **keys).send(firing, DEADLINE)
+    assert [lines[0] for lines in proxy.asked] == [
+        f"POST http://alerts.invalid:{server.server_port}/in?token=x HTTP/1.1",
+        f"CONNECT localhost:{tls_server.server_port} HTTP/1.0",
+    ]
+    login = "Proxy-Authorization: Basic dXNlcjpwcm94eS1zZWNyZXQ="
+    assert [login in lines for lines in proxy.asked] == [True, True]
+    assert not any("secret-path" in line for line in proxy.asked[1])
+    assert [path for path, _, _ in (*server.posts, *tls_server.posts)] == ["/in?token=x", "/in/secret-path"]
+    assert "Proxy-Authorization" not in tls_server.posts[0][1]
+
+
+def test_a_proxy_that_refuses_is_worth_another_try_and_told_by_its_name(raw_server, firing):
+    proxy = ForwardingProxy(raw_server, refusal="407 secret words")
+    with pytest.raises(DeliveryError) as caught:
+        webhook_of(url="https://alerts.invalid/in", proxy=f"http://127.0.0.1:{proxy.port}").send(firing, DEADLINE)
+    assert (caught.value.reason, caught.value.retryable) == ("connect", True)
+    assert str(caught.value) == "alerts.invalid: the proxy 127.0.0.1 answered 407"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_hangs_ends_at_the_deadline(raw_server, firing, scheme):
+    webhook = webhook_of(url=f"{scheme}://alerts.invalid/in", proxy=f"http://127.0.0.1:{raw_server(hang).port}")
+    began = time.monotonic()
+    with pytest.raises(DeliveryError) as caught:
+        webhook.send(firing, DEADLINE)
+    assert (caught.value.reason, caught.value.retryable) == ("timeout", True)
+    assert time.monotonic() - began <= DEADLINE + 0.5
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "2852039166", "[fe80::1]", "metadata.google.internal"])
+def test_link_local_addresses_are_refused_behind_a_proxy_too(raw_server, firing, host):
+    proxy = ForwardingProxy(raw_server)
+    for scheme in ("http", "https"):
+        with pytest.raises(DeliveryError) as caught:
+            webhook_of(url=f"{scheme}://{host}/latest", proxy=f"http://127.0.0.1:{proxy.port}").send(firing, DEADLINE)
+        assert (caught.value.reason, caught.value.retryable) == ("forbidden_address", False)
+    assert proxy.asked == []
+
+
+def test_a_proxy_at_a_link_local_address_is_refused(firing):
+    with pytest.raises(DeliveryError) as caught:
+        webhook_of(url="http://alerts.invalid/", proxy="http://169.254.169.254").send(firing, DEADLINE)
+    assert caught.value.reason == "forbidden_address"
+
+
+def test_headers_login_and_body_are_as_their_owner_writes_them(server, firing, resolved):
+    webhook = webhook_of(
+        url=server.url,
+        bearer_token="abc",
+        headers={"X-Team": "network"},
+        template={"text": "{title}", "host": "{host}"},
+        hmac_secret="key",
+    )
+    for notice in (firing, resolved):
+        webhook.send(notice, DEADLINE)
+    (_, headers, body), (_, _, last) = server.posts
+    assert (headers["Authorization"], headers["X-Team"]) == ("Bearer abc", "network")
+    assert headers["Content-Type"] == "application/json"
+    signed = headers["X-Watchdog-Timestamp"].encode() + b":" + body
+    assert headers["X-Watchdog-Signature"] == "sha256=" + hmac.new(b"key", signed, hashlib.sha256).hexdigest()
+    assert [json.loads(each) for each in (body, last)] == [
+        {"text": "[FIRING] critical: crawler opens 612/s connections (limit 500/s)", "host": "web-1"},
+        {"text": "[RESOLVED] critical: crawler opens 612/s connections (limit 500/s)", "host": "web-1"},
+    ]
 
 
 # ------------------------------------------------------------------------------------------- after giving up privileges

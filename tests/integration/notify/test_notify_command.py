@@ -103,3 +103,39 @@ def test_the_console_shows_both(command, capfd):
     out, _ = capfd.readouterr()
     assert out.count("[TEST] [FIRING] critical: example opens 612/s connections (limit 500/s)\n") == 1
     assert out.count("[TEST] [RESOLVED] critical: example opens 612/s connections (limit 500/s)\n") == 1
+
+
+SLACK = """
+[[receiver]]
+name = "oncall"
+type = "slack"
+bot_token = "xoxb-secret"
+channel = "C024BE91L"
+"""
+
+
+@pytest.mark.parametrize(
+    ("configuration", "name", "sizes"),
+    [
+        (SLACK, "oncall", [r"    [\d,]+ of 8,000 characters; 3 of 50 blocks"] * 2),
+        (
+            '[[receiver]]\nname = "log"\ntype = "syslog"\naddress = "udp://127.0.0.1"\n',
+            "log",
+            [r"    \d+ of 2,048 octets"],
+        ),
+        ('[[receiver]]\nname = "here"\ntype = "journald"\n', "here", [r"    [\d,]+ octets; \d of 100 lines"]),
+    ],
+)
+def test_a_dry_run_tells_the_sizes_against_the_receivers_limits(command, capfd, configuration, name, sizes):
+    assert command(configuration, name, "--dry-run") == 0
+    out = capfd.readouterr().out
+    told = [line for line in out.splitlines() if (line.startswith("    ") and "of " in line) or "octets" in line]
+    assert len(told) == 2 * len(sizes)
+    assert all(re.fullmatch(size, line) for size, line in zip(sizes * 2, told, strict=True)), told
+    assert "secret" not in out
+
+
+def test_a_dry_run_tells_programs_the_sizes_too(command, capfd):
+    assert command(SLACK, "oncall", "--dry-run", "--json") == 0
+    results = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [len(result["limits"]) for result in results] == [2, 2]

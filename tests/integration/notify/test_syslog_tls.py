@@ -268,7 +268,7 @@ def test_a_handshake_that_comes_to_nothing_ends_at_the_deadline(raw_server, rece
     with pytest.raises(DeliveryError) as caught:
         log.send(firing, 1.0)
     assert (caught.value.reason, caught.value.retryable) == (reason, True)
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 2.5
 
 
 def tls_reader(certificates, behave):
@@ -319,7 +319,7 @@ def test_a_server_that_never_closes_is_believed_through_its_kernel(raw_server, r
 
     began = time.monotonic()
     receiver("tls", raw_server(tls_reader(certificates, keep_open)).port).send(firing, 10.0)
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < 5.0
 
 
 def test_lines_end_records_where_a_tcp_server_knows_no_better(raw_server, receiver, firing):

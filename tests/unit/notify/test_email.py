@@ -94,7 +94,7 @@ def test_several_alerts_have_a_common_subject_and_are_counted_where_they_are_too
     message = check_form(receiver.render(make_notice(*(make_alert() for _ in range(103)))))
     assert message["Subject"] == "[FIRING:103] critical: outbound-connection-storm on web-1"
     assert text_of(message).count("[FIRING] critical: ") == 100
-    assert "\n\nand 3 more alerts of this rule\n\n" in text_of(message)
+    assert "\n\nand 3 more alerts\n\n" in text_of(message)
 
 
 def test_hostile_names_add_no_field_and_are_decoded_to_nothing_else(receiver, hostile_notice):

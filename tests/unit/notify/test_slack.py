@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from watchdog.document import Document
 from watchdog.errors import DeliveryError
+from watchdog.notify import render
 from watchdog.notify.http import Answer, Endpoint
 from watchdog.notify.slack import Slack
 from watchdog.rules.schema import Severity
@@ -75,16 +77,17 @@ def test_a_message_says_it_all_in_text_header_and_sections(slack, make_alert, ma
                 "text": {
                     "type": "mrkdwn",
                     "text": f"*{title}*\n"
+                    "<https://wiki.example/storm?a=1&amp;b=2%7C3|runbook>\n"
                     "value 612/s, limit 500/s, peak 640/s\n"
                     "process=crawler, unit=crawler.service\n"
                     "since 2025-06-15 15:06:40 UTC, for 12 s; why: value above 500/s for 10 s\n"
-                    "host web-1, rule outbound-connection-storm\n"
-                    "<https://wiki.example/storm?a=1&amp;b=2%7C3|runbook>",
+                    "host web-1, rule outbound-connection-storm",
                     "verbatim": True,
                 },
             },
             {
                 "type": "context",
+                "block_id": "notification-5f0c7e7a8d9b4c6e8f1a2b3c4d5e6f70",
                 "elements": [
                     {
                         "type": "plain_text",
@@ -115,7 +118,7 @@ def test_of_many_alerts_the_worst_are_listed_and_the_rest_counted(slack, make_al
     assert all(section.startswith("*[FIRING] warning: ") for section in sections[1:-1])
     listed = len(sections) - 1
     assert listed >= 10
-    assert sections[-1] == f"and {41 - listed} more alerts of this rule"
+    assert sections[-1] == f"and {41 - listed} more alerts"
 
 
 def test_hostile_names_stay_inside_every_limit_and_mention_nobody(slack, hostile_notice):
@@ -186,3 +189,58 @@ def test_evidence_gives_way_to_the_facts_of_every_alert(slack, make_alert, make_
     assert len(told) == len(expected)
     assert all(text.startswith(fact) for text, fact in zip(told, expected, strict=True))
     assert (sum(map(len, told)) > sum(map(len, expected))) == (count < 21)  # the worst have what room is left
+
+
+def problems_of(**keys):
+    document = Document("", keys, "watchdog.toml")
+    slack = Slack.from_table("oncall", document.root)
+    document.root.finish()
+    return slack, [f"{problem.key}: {problem.message}" for problem in document.problems]
+
+
+def test_a_bot_says_where_it_posts_without_the_token():
+    slack, problems = problems_of(bot_token="xoxb-1", channel="#oncall")
+    assert (slack.destination(), problems) == ("Slack slack.com, channel #oncall", [])
+    assert problems_of(bot_token="xoxb-1", channel="C1", api_url="https://slack-gov.com/api/")[0].destination() == (
+        "Slack slack-gov.com, channel C1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({"bot_token": "xoxb-1"}, "channel: missing"),
+        ({"bot_token": "xoxb 1", "channel": "C1"}, "bot_token: is no token of Slack's"),
+        ({"bot_token": "xoxb-1", "channel": "C1", "api_url": "slack"}, "api_url: must begin with https:// or http://"),
+        (
+            {"bot_token": "xoxb-1", "channel": "C1", "webhook_url": "https://hooks.slack.com/x"},
+            "webhook_url: give either a webhook_url or a bot_token",
+        ),
+        ({"webhook_url": "https://hooks.slack.com/x", "channel": "C1"}, 'channel: unknown key "channel"'),
+        ({}, "webhook_url: missing: give one of webhook_url"),
+    ],
+)
+def test_what_is_wrong_with_its_table_is_told(keys, problem):
+    [told] = problems_of(**keys)[1]
+    assert told.startswith(problem)
+
+
+def test_a_bot_shows_both_of_its_messages_and_their_sizes(make_notice):
+    slack, _ = problems_of(bot_token="xoxb-1", channel="C1")
+    brief, full = slack.render(make_notice()).split(b"\n")
+    assert len(brief) < len(full)
+    check_limits(brief)
+    check_limits(full)
+    sizes = slack.limits(make_notice())
+    assert all(re.fullmatch(r"[\d,]+ of 8,000 characters; 3 of 50 blocks", size) for size in sizes)
+    assert len(sizes) == 2
+
+
+def test_an_alert_with_many_lines_stays_inside_every_limit(slack, make_alert, make_notice, monkeypatch):
+    monkeypatch.setattr(render, "facts", lambda alert, notice: [f"line {number}: {'x' * 200}" for number in range(90)])
+    message = check_limits(slack.render(make_notice(make_alert(), make_alert())))
+    sections = [block["text"]["text"] for block in message["blocks"] if block["type"] == "section"]
+    assert len(sections) == 4
+    assert sections[0].startswith("*[FIRING] critical: ")
+    assert sections[2].endswith("\n…")
+    assert sections[3] == "and 1 more alert"

@@ -1,0 +1,87 @@
+"""A sample alert, firing and then over: what receivers are tried with."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import uuid
+from collections.abc import Iterator
+
+from watchdog.alerts.alert import Alert, State, fingerprint
+from watchdog.alerts.evidence import Culprit, Evidence
+from watchdog.alerts.notice import Notice
+from watchdog.clock import SystemClock
+from watchdog.rules.schema import Severity
+from watchdog.rules.trace import Peer
+
+
+def sample_pair(receiver: str) -> Iterator[Notice]:
+    """Return the notices of a connection storm that began ten seconds ago, firing and then over."""
+    now = SystemClock().wall()
+    labels = (("process", "example"), ("unit", "example.service"))
+    rule = "outbound-connection-storm"
+    firing = Alert(
+        rule=rule,
+        labels=labels,
+        fingerprint=fingerprint(rule, (*labels, ("test", "true"))),
+        state=State.FIRING,
+        severity=Severity.CRITICAL,
+        summary="example opens 612/s connections (limit 500/s)",
+        value=612.0,
+        threshold=500.0,
+        peak=640.0,
+        started=now - 10,
+        fired=now - 10,
+        resolved=None,
+        reason="value above 500/s",
+        receivers=None,
+        runbook=None,
+        format="rate",
+        evidence=_sample_evidence(now - 10),
+    )
+    over = dataclasses.replace(
+        firing, state=State.RESOLVED, resolved=now, lasted=10.0, value=3.0, reason="value below 300/s for 10s"
+    )
+    for alert in (firing, over):
+        yield Notice(
+            id=uuid.uuid4().hex,
+            receiver=receiver,
+            group=rule,
+            reason="test",
+            alerts=(alert,),
+            created=now,
+            host=socket.gethostname(),
+            test=True,
+        )
+
+
+def _sample_evidence(taken: float) -> Evidence:
+    """Return what such a storm would show: addresses are of those kept for documentation (RFC 5737)."""
+    culprit = Culprit(
+        pid=4711,
+        name="example",
+        exe="/usr/bin/example",
+        user="nobody",
+        unit="example.service",
+        container="",
+        share=1.0,
+        others=0,
+        started=taken - 7_509,
+        command="/usr/bin/example --config /etc/example.toml --token=***",
+        parents=((640, "supervisor"), (1, "systemd")),
+        gone=False,
+    )
+    refused = Peer("192.0.2.7", 443, "out", 580.0, 580, 0, 0, (), (("refused", 580),))
+    other = Peer("198.51.100.20", 5432, "out", 32.0, 32, 41_000, 96_000, (("ESTABLISHED", 32),), ())
+    return Evidence(
+        taken=taken,
+        metric="connects",
+        amount=612.0,
+        seconds=1.0,
+        peers=(refused, other),
+        peer_count=2,
+        culprit=culprit,
+        history=(2.0, 0.0, 4.0, 3.0, 120.0, 340.0, 610.0, 612.0),
+        history_format="rate",
+        history_seconds=8.0,
+    )
