@@ -103,3 +103,34 @@ def test_the_console_shows_both(command, capfd):
     out, _ = capfd.readouterr()
     assert out.count("[TEST] [FIRING] critical: example opens 612/s connections (limit 500/s)\n") == 1
     assert out.count("[TEST] [RESOLVED] critical: example opens 612/s connections (limit 500/s)\n") == 1
+
+
+TABLES = {
+    "alertmanager": 'urls = ["http://127.0.0.1:{port}"]',
+    "apprise": 'urls = "json://127.0.0.1:{port}/"',
+    "command": 'command = ["/bin/true", "--secret"]',
+    "pagerduty": 'url = "http://127.0.0.1:{port}/v2/enqueue"\nrouting_key = "secretsecretsecretsecretsecret00"',
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_every_kind_of_receiver_can_be_tried(command, server, capfd, kind):
+    table = f'[[receiver]]\nname = "one"\ntype = "{kind}"\n{TABLES[kind].format(port=server.server_port)}\n'
+    assert command(table, "one") == 0
+    assert command(table, "one", "--dry-run") == 0
+    out, err = capfd.readouterr()
+    assert out.count(": ok in ") == 2
+    assert "[TEST] " in out
+    assert "secretsecret" not in out + err
+    assert len(server.posts) == (0 if kind == "command" else 2)
+
+
+def test_mail_can_be_tried_too(command, unused_port, capfd):
+    table = (
+        '[[receiver]]\nname = "one"\ntype = "email"\nhost = "127.0.0.1"\nport = {port}\nfrom = "a@b"\nto = ["c@d"]\n'
+    )
+    assert command(table.format(port=unused_port(1)), "one") == 1
+    assert command(table.format(port=1), "one", "--dry-run") == 0
+    out, _ = capfd.readouterr()
+    assert out.count("failed: 127.0.0.1: cannot connect: Connection refused") == 2
+    assert out.count("Subject: [TEST] [FIRING] critical: ") == 1

@@ -23,6 +23,7 @@ def problems_of(text):
 def test_there_are_these_types():
     assert sorted(RECEIVER_TYPES) == [
         "alertmanager",
+        "apprise",
         "command",
         "console",
         "email",
