@@ -38,6 +38,7 @@ class Alertmanager(Receiver):
     """Posts the alerts of each notice to all instances at once."""
 
     type: ClassVar[str] = "alertmanager"
+    usual_budget: ClassVar[str] = "none"  # it groups and throttles itself
     refresh_seconds: ClassVar[float | None] = 60.0
     lifetime_seconds: ClassVar[float] = 4 * 60.0
     """How long an instance goes on with an alert that it hears no more of."""
@@ -151,6 +152,7 @@ class _Instance:
         self._news = threading.Condition()
         self._owed: dict[str, tuple[int, dict[str, Any]]] = {}  # by labels: until when, and the alert
         self._reports: list[_Report] = []  # who waits for the next post's result
+        self._pause_seconds = RETRY_SECONDS
         self._closing = False
         self._thread: threading.Thread | None = None
 
@@ -174,7 +176,7 @@ class _Instance:
     def _run(self) -> None:
         while True:
             with self._news:
-                self._news.wait_for(lambda: self._reports or self._closing, RETRY_SECONDS if self._owed else None)
+                self._news.wait_for(lambda: self._reports or self._closing, self._pause_seconds if self._owed else None)
                 if self._closing:
                     return
                 now_ns = self._clock.boottime_ns()
@@ -182,6 +184,8 @@ class _Instance:
                 batch, reports = self._owed.copy(), self._reports
                 self._reports = []
             failure = self._post([alert for _, alert in batch.values()]) if batch else None
+            asked = None if failure is None else failure.retry_after_seconds
+            self._pause_seconds = max(RETRY_SECONDS, min(asked or 0.0, self._lifetime_ns / SECOND_NS))
             with self._news:
                 if failure is None or not failure.retryable:
                     # What has been told anew meanwhile is still owed.

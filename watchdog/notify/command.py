@@ -30,6 +30,7 @@ class Command(Receiver):
     """Runs a program for each notice."""
 
     type: ClassVar[str] = "command"
+    usual_budget: ClassVar[str] = "600/h"
 
     def __init__(self, name: str, command: tuple[str, ...]) -> None:
         """Run `command`, an absolute path and arguments."""

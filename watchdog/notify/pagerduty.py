@@ -99,6 +99,15 @@ class PagerDuty(Receiver):
             count = f"{len(progress.refused)} of {len(notice.alerts)} events refused: "
             raise DeliveryError(first.reason, f"{count if len(notice.alerts) > 1 else ''}{first}", retryable=False)
 
+    def limits(self, notice: Notice) -> list[str]:
+        """Return characters of the summary and octets of each event."""
+        events = [json.loads(body) for body in self.render(notice).splitlines()]
+        sizes = [len(body) for body in self.render(notice).splitlines()]
+        return [
+            f"summary {len(event['payload']['summary'])} of 1,024 characters, event {size:,} of {MOST_BYTES:,} octets"
+            for event, size in zip(events, sizes, strict=True)
+        ]
+
     def destination(self) -> str:
         """Name the host."""
         return f"PagerDuty {self._endpoint.host}"

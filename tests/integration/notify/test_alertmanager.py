@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections import Counter
 from pathlib import Path
 
+import alertmanagers
 import pytest
+from alertmanagers import PEER_TIMEOUT_SECONDS, pair
 
 from watchdog.clock import SystemClock
 from watchdog.errors import DeliveryError
@@ -25,86 +24,20 @@ from watchdog.secret import Secret
 
 FLEET = Path(__file__).with_name("fleet.py")
 DEADLINE = 10.0
-# What the second instance waits for the first to notify. `group_interval` has to be longer: an instance that still
-# waits to say that something fires, when the other has said that it is over, says it.
-PEER_TIMEOUT_SECONDS = 2
-CONFIGURATION = """
-route:
-  receiver: far-end
-  group_by: [alertname, host]
-  group_wait: 1s
-  group_interval: 4s
-  repeat_interval: 1h
-receivers:
-  - name: far-end
-    webhook_configs:
-      - url: {url}
-        send_resolved: true
-"""
-
-
-class Instance:
-    """One Alertmanager, with all it needs in one folder."""
-
-    def __init__(self, folder, port, cluster_port, peer_port):
-        program = shutil.which("prometheus-alertmanager")
-        assert program is not None, "these tests need Alertmanager: apt-get install prometheus-alertmanager"
-        self.url = f"http://127.0.0.1:{port}"
-        self._log = folder / f"log-{port}"
-        self._command = [
-            program,
-            f"--config.file={folder}/alertmanager.yml",
-            f"--storage.path={folder}/data-{port}",
-            f"--web.listen-address=127.0.0.1:{port}",
-            f"--cluster.listen-address=127.0.0.1:{cluster_port}",
-            f"--cluster.advertise-address=127.0.0.1:{cluster_port}",
-            f"--cluster.peer=127.0.0.1:{peer_port}",
-            f"--cluster.peer-timeout={PEER_TIMEOUT_SECONDS}s",
-            "--cluster.settle-timeout=2s",
-            "--cluster.reconnect-interval=1s",
-        ]
-        self.process = None
-
-    def start(self):
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait(10)
-
-    def get(self, path):
-        try:
-            with urllib.request.urlopen(self.url + path, timeout=5) as answer:
-                return json.load(answer)
-        except OSError:
-            return {}
-
-    def alerts(self):
-        """Return what fires there, as (host, severity)."""
-        return sorted((found["labels"]["host"], found["labels"]["severity"]) for found in self.get(PATH))
 
 
 @pytest.fixture
-def cluster(tmp_path, server, unused_port, wait_for):
+def cluster(tmp_path, server, wait_for):
     """Run two Alertmanagers that know each other; their webhook is `server`."""
-    (tmp_path / "alertmanager.yml").write_text(CONFIGURATION.format(url=server.url))
-    web = [unused_port(socket.SOCK_STREAM) for _ in range(2)]
-    gossip = [unused_port(socket.SOCK_STREAM) for _ in range(2)]
-    instances = [Instance(tmp_path, web[own], gossip[own], gossip[1 - own]) for own in range(2)]
+    instances = pair(tmp_path, server.url)
     try:
         for instance in instances:
             instance.start()
-        wait_for(lambda: all(is_joined(instance) for instance in instances), "the cluster to settle")
+        wait_for(lambda: all(instance.is_joined() for instance in instances), "the cluster to settle")
         yield instances
     finally:
         for instance in instances:
             instance.kill()
-
-
-def is_joined(instance):
-    cluster = instance.get("/api/v2/status").get("cluster", {})
-    return cluster.get("status") == "ready" and len(cluster["peers"]) == 2
 
 
 @pytest.fixture
@@ -139,12 +72,8 @@ def over(notice):
 
 
 def told(server):
-    """Return what came out at the far end: (host, severity, status) of each alert of each notice, in order."""
-    return [
-        (alert["labels"]["host"], alert["labels"]["severity"], alert["status"])
-        for _, _, body in list(server.posts)
-        for alert in json.loads(body)["alerts"]
-    ]
+    """Return what came out at the far end."""
+    return alertmanagers.told(body for _, _, body in list(server.posts))
 
 
 def test_firing_and_end_come_out_once_at_the_far_end(cluster, server, receiver_of, now_firing, wait_for):

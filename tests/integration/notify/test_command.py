@@ -62,7 +62,7 @@ def test_it_gets_its_arguments_as_they_are_and_nothing_of_our_environment(firing
     assert arguments == ["$(id) `id` ; * \\", "--x"]
     assert environment.pop("LC_CTYPE", None) in (None, "C.UTF-8")  # Python's own doing
     assert {name for name in environment if not name.startswith("WATCHDOG_")} == {"PATH", "LANG"}
-    assert environment["WATCHDOG_TITLE"] == "[FIRING] critical: crawler opens 612/s connections (limit 500/s)"
+    assert environment["WATCHDOG_TITLE"].startswith("[FIRING] critical: crawler opens 612/s connections")
 
 
 WRITE_ALL = "import json, os, sys; json.dump((sys.argv[2:], dict(os.environ)), open(sys.argv[1], 'w'))"

@@ -139,3 +139,34 @@ def test_a_dry_run_tells_programs_the_sizes_too(command, capfd):
     assert command(SLACK, "oncall", "--dry-run", "--json") == 0
     results = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert [len(result["limits"]) for result in results] == [2, 2]
+
+
+TABLES = {
+    "alertmanager": 'urls = ["http://127.0.0.1:{port}"]',
+    "apprise": 'urls = "json://127.0.0.1:{port}/"',
+    "command": 'command = ["/bin/true", "--secret"]',
+    "pagerduty": 'url = "http://127.0.0.1:{port}/v2/enqueue"\nrouting_key = "secretsecretsecretsecretsecret00"',
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_every_kind_of_receiver_can_be_tried(command, server, capfd, kind):
+    table = f'[[receiver]]\nname = "one"\ntype = "{kind}"\n{TABLES[kind].format(port=server.server_port)}\n'
+    assert command(table, "one") == 0
+    assert command(table, "one", "--dry-run") == 0
+    out, err = capfd.readouterr()
+    assert out.count(": ok in ") == 2
+    assert "[TEST] " in out
+    assert "secretsecret" not in out + err
+    assert len(server.posts) == (0 if kind == "command" else 2)
+
+
+def test_mail_can_be_tried_too(command, unused_port, capfd):
+    table = (
+        '[[receiver]]\nname = "one"\ntype = "email"\nhost = "127.0.0.1"\nport = {port}\nfrom = "a@b"\nto = ["c@d"]\n'
+    )
+    assert command(table.format(port=unused_port(1)), "one") == 1
+    assert command(table.format(port=1), "one", "--dry-run") == 0
+    out, _ = capfd.readouterr()
+    assert out.count("failed: 127.0.0.1: cannot connect: Connection refused") == 2
+    assert out.count("Subject: [TEST] [FIRING] critical: ") == 1

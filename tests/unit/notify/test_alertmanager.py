@@ -122,6 +122,16 @@ def test_what_an_instance_missed_it_hears_when_it_is_back(cluster, make_alert, m
     assert down.taken.empty()
 
 
+def test_an_instance_that_asks_for_a_wait_is_left_alone_for_it(cluster, make_notice, monkeypatch):
+    monkeypatch.setattr(alertmanager, "RETRY_SECONDS", 0.001)
+    busy = ScriptedEndpoint("am-1", Answer(429, b"", 60.0))
+    receiver = cluster(busy, ScriptedEndpoint("am-2"))
+    receiver.send(make_notice(), 10.0)
+    busy.posted.get(timeout=10)
+    with pytest.raises(queue.Empty):
+        busy.posted.get(timeout=0.2)
+
+
 def test_news_of_an_alert_takes_the_place_of_what_was_missed(cluster, make_alert, make_notice):
     down = ScriptedEndpoint("am-1", DeliveryError("connect", "am-1: cannot connect", retryable=True))
     receiver = cluster(down, ScriptedEndpoint("am-2"))

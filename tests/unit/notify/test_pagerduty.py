@@ -222,6 +222,14 @@ def test_the_key_does_not_show_in_what_is_printed(three):
     assert [event["routing_key"] for event in events] == ["<secret>"] * 3
 
 
+def test_the_sizes_of_each_event_are_told_against_the_limits(three):
+    receiver, _ = pagerduty()
+    sizes = [len(event) for event in receiver.render(three).splitlines()]
+    assert receiver.limits(three) == [
+        f"summary 64 of 1,024 characters, event {size:,} of 512,000 octets" for size in sizes
+    ]
+
+
 def build(text):
     return build_receivers(read_config(Document(text, tomllib.loads(text), "watchdog.toml")))["pd"]
 

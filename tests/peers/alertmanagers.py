@@ -1,0 +1,95 @@
+"""Alertmanagers of Debian's, in a cluster on loopback."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import urllib.request
+
+# What the second instance waits for the first to notify. `group_interval` has to be longer: an instance that still
+# waits to say that something fires, when the other has said that it is over, says it.
+PEER_TIMEOUT_SECONDS = 3
+CONFIGURATION = """
+route:
+  receiver: far-end
+  group_by: [alertname, host]
+  group_wait: 1s
+  group_interval: 5s
+  repeat_interval: 1h
+receivers:
+  - name: far-end
+    webhook_configs:
+      - url: {url}
+        send_resolved: true
+"""
+
+
+class Instance:
+    """One Alertmanager, with all it needs in one folder."""
+
+    def __init__(self, folder, port, cluster_port, peer_port):
+        program = shutil.which("prometheus-alertmanager")
+        assert program is not None, "these tests need Alertmanager: apt-get install prometheus-alertmanager"
+        self.url = f"http://127.0.0.1:{port}"
+        self._log = folder / f"log-{port}"
+        self._command = [
+            program,
+            f"--config.file={folder}/alertmanager.yml",
+            f"--storage.path={folder}/data-{port}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            f"--cluster.listen-address=127.0.0.1:{cluster_port}",
+            f"--cluster.advertise-address=127.0.0.1:{cluster_port}",
+            f"--cluster.peer=127.0.0.1:{peer_port}",
+            f"--cluster.peer-timeout={PEER_TIMEOUT_SECONDS}s",
+            "--cluster.settle-timeout=2s",
+            "--cluster.reconnect-interval=1s",
+        ]
+        self.process = None
+
+    def start(self):
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(10)
+
+    def get(self, path):
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=5) as answer:
+                return json.load(answer)
+        except OSError:
+            return {}
+
+    def alerts(self):
+        """Return what fires there, as (host, severity)."""
+        return sorted((found["labels"]["host"], found["labels"]["severity"]) for found in self.get("/api/v2/alerts"))
+
+    def is_joined(self):
+        """Tell whether it is ready and knows the other."""
+        cluster = self.get("/api/v2/status").get("cluster", {})
+        return cluster.get("status") == "ready" and len(cluster["peers"]) == 2
+
+
+def pair(folder, url):
+    """Return two that know each other and post what they notify to `url`; they are still to be started."""
+    (folder / "alertmanager.yml").write_text(CONFIGURATION.format(url=url))
+    ports = [_free_port() for _ in range(4)]
+    return [Instance(folder, ports[own], ports[2 + own], ports[3 - own]) for own in range(2)]
+
+
+def told(bodies):
+    """Return what webhooks were told: (host, severity, status) of each alert of each notice, in order."""
+    return [
+        (alert["labels"]["host"], alert["labels"]["severity"], alert["status"])
+        for body in bodies
+        for alert in json.loads(body)["alerts"]
+    ]
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
