@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from watchdog.alerts.alert import Alert, State
 from watchdog.alerts.evidence import MOST_BYTES, MOST_COMMAND_BYTES, NOT_TAKEN, Culprit, Evidence, evidence_of
 from watchdog.measure.catalogue import FAILURES, METRICS, STATES
 from watchdog.measure.process import Process
@@ -96,6 +97,33 @@ def test_without_rows_there_is_history_alone():
 def test_it_comes_back_from_json_as_it_went():
     document = json.dumps(evidence().to_json(), allow_nan=False)
     assert Evidence.from_json(json.loads(document)) == evidence()
+
+
+def test_an_alert_that_an_older_daemon_saved_has_none():
+    alert = Alert(
+        rule="storm",
+        labels=(("process", "crawler"),),
+        fingerprint="0123456789abcdef",
+        state=State.FIRING,
+        severity=Severity.WARNING,
+        summary="crawler",
+        value=2.0,
+        threshold=1.0,
+        peak=2.0,
+        started=WALL,
+        fired=WALL,
+        resolved=None,
+        reason="value above 1/s",
+        receivers=None,
+        runbook=None,
+    )
+    document = alert.to_json()
+    told = replace(alert, evidence=evidence(), lasted=3.0)
+    older = {name: value for name, value in document.items() if name not in {"evidence", "lasted"}}
+
+    assert Alert.from_json(json.loads(json.dumps(older))) == alert
+    assert Alert.from_json(json.loads(json.dumps(told.to_json()))) == told
+    assert Alert.from_json({**document, "evidence": {"of": "another version"}}) == alert
 
 
 @pytest.mark.parametrize(
