@@ -123,6 +123,8 @@ class Evidence:
             culprit, history = document["culprit"], document["history"]
             if not document["missing"] and document["metric"] not in METRICS:
                 return None
+            if not {document["format"], document["history_format"]} <= formats.FORMATS.keys():
+                return None
             return cls(
                 **{
                     **document,
@@ -191,7 +193,7 @@ def _culprit(
         user=_cut(chosen.user, _MOST_NAME_BYTES),
         unit=_cut(chosen.unit, _MOST_NAME_BYTES),
         container=_cut(chosen.container, _MOST_NAME_BYTES),
-        share=chosen.amount / trace.amount if adds_up and trace.amount > 0 else None,
+        share=min(max(chosen.amount / trace.amount, 0.0), 1.0) if adds_up and trace.amount > 0 else None,
         others=trace.process_count - 1,
         started=started,
         command=_cut(command, MOST_COMMAND_BYTES) or None,

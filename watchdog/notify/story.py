@@ -9,7 +9,7 @@ import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 
 from watchdog.alerts.evidence import Culprit, Evidence
-from watchdog.measure.catalogue import METRICS, Unit
+from watchdog.measure.catalogue import METRICS
 from watchdog.rules.formats import FORMATS
 from watchdog.rules.schema import Labels
 from watchdog.rules.trace import Peer
@@ -138,7 +138,7 @@ def _peer(peer: Peer, evidence: Evidence) -> str:
         known += [
             f"{FORMATS['bytes'](count)} {way}"
             for way, count in (("sent", peer.bytes_sent), ("received", peer.bytes_received))
-            if count
+            if count > 0
         ]
     elif peer.connections > 1:
         known.append(f"{peer.connections:,} connections")
@@ -155,10 +155,10 @@ def _end(peer: Peer, evidence: Evidence) -> str:
 def _amount(peer: Peer, evidence: Evidence) -> str:
     share = ""
     if evidence.amount and evidence.peer_count > 1:
-        share = f" ({FORMATS['percent'](round(peer.amount / evidence.amount, 2))})"
+        share = f" ({FORMATS['percent'](round(min(peer.amount / evidence.amount, 1), 2))})"
     name = evidence.metric.replace("_", " ")
     amount = FORMATS[evidence.format](peer.amount)
-    if METRICS[evidence.metric].unit is Unit.BYTES and evidence.metric.startswith("bytes_"):
+    if evidence.metric.startswith("bytes_"):
         return f"{amount} {name.removeprefix('bytes ')}{share}"
     return f"{amount} {name}{share}"
 
