@@ -251,6 +251,8 @@ def test_an_alert_tells_what_its_process_was_though_it_died_before_the_alert_fir
     culprit = alert.evidence.culprit
 
     assert (culprit.pid, culprit.gone) == (os.getpid(), True)
+    age = (night.clock.boottime_ns() - night.kernel.start_ns) / SECOND_NS  # of two clocks of which one is made up
+    assert culprit.started == pytest.approx(night.clock.wall() - age)
     assert culprit.command.startswith(Path("/proc/self/cmdline").read_text().split("\0")[0])
     assert culprit.parents[0][0] == os.getppid()
     assert alert.evidence.history[-3:] == (STORM, STORM, STORM)

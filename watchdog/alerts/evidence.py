@@ -123,6 +123,8 @@ class Evidence:
             culprit, history = document["culprit"], document["history"]
             if not document["missing"] and document["metric"] not in METRICS:
                 return None
+            if not {document["format"], document["history_format"]} <= formats.FORMATS.keys():
+                return None
             return cls(
                 **{
                     **document,
@@ -148,7 +150,7 @@ def evidence_of(
     `look` tells of a pid when the process started, wall-clock seconds, and what it is, None where it is gone. Of the
     processes in `trace`, the greatest that still lives is told, for of the others there is least to be told.
     """
-    unit, is_counter = METRICS[trace.metric].unit, METRICS[trace.metric].kind is Kind.COUNTER
+    unit, adds_up = METRICS[trace.metric].unit, METRICS[trace.metric].kind is not Kind.DISTRIBUTION
     return _fitted(
         Evidence(
             taken=wall,
@@ -158,7 +160,7 @@ def evidence_of(
             seconds=round(trace.tick_seconds, 3),
             peers=trace.peers,
             peer_count=trace.peer_count,
-            culprit=_culprit(trace, look, with_command=with_command, adds_up=is_counter),
+            culprit=_culprit(trace, look, with_command=with_command, adds_up=adds_up),
             history=tuple(_known(float(f"{value:.4g}")) for value in trace.history),
             history_format=wording.level_format(rule),
             history_seconds=round(trace.history_seconds, 3),
@@ -175,10 +177,13 @@ def _culprit(
 ) -> Culprit | None:
     if not trace.participants:
         return None
-    looked = [(participant, *look(participant.pid)) for participant in trace.participants[:1]]
-    if looked[0][2] is None:
-        looked += [(participant, *look(participant.pid)) for participant in trace.participants[1:]]
-    chosen, started, process = next((one for one in looked if one[2] is not None), looked[0])
+    chosen, (started, process) = trace.participants[0], look(trace.participants[0].pid)
+    for other in trace.participants[1:]:
+        if process is not None:
+            break
+        other_started, process = look(other.pid)
+        if process is not None:
+            chosen, started = other, other_started
     command = masked(process.arguments) if process is not None and with_command else ""
     exe = (process.exe if process is not None else None) or chosen.exe
     return Culprit(
@@ -188,7 +193,7 @@ def _culprit(
         user=_cut(chosen.user, _MOST_NAME_BYTES),
         unit=_cut(chosen.unit, _MOST_NAME_BYTES),
         container=_cut(chosen.container, _MOST_NAME_BYTES),
-        share=chosen.amount / trace.amount if adds_up and trace.amount > 0 else None,
+        share=min(max(chosen.amount / trace.amount, 0.0), 1.0) if adds_up and trace.amount > 0 else None,
         others=trace.process_count - 1,
         started=started,
         command=_cut(command, MOST_COMMAND_BYTES) or None,

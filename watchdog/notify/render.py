@@ -14,6 +14,7 @@ from watchdog.alerts.notice import Notice
 from watchdog.notify import story
 from watchdog.notify.story import clock, duration
 from watchdog.rules.formats import FORMATS
+from watchdog.rules.schema import OVERFLOW
 
 _TOLD_IN_FULL = 3  # alerts of one notice; more are each told in short
 _WORDS = re.compile(r"[\w.-]+")
@@ -79,7 +80,9 @@ def timestamp(wall: float) -> str:
 
 def _amounts(alert: Alert) -> str:
     write = FORMATS[alert.format]
-    value, limit, peak = write(alert.value), write(alert.threshold), write(alert.peak)
+    # The one that counts the instances beyond the worst: its value is their number, its limit is theirs.
+    counts = FORMATS["count"] if alert.labels == OVERFLOW else write
+    value, limit, peak = counts(alert.value), write(alert.threshold), counts(alert.peak)
     if alert.resolved is not None:
         return f"lasted {duration(_lasted(alert))}, peak {peak}, last value {value} (limit {limit})"
     return f"value {value}, limit {limit}" + (f", peak {peak}" if peak != value else "")

@@ -9,7 +9,7 @@ import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 
 from watchdog.alerts.evidence import Culprit, Evidence
-from watchdog.measure.catalogue import METRICS, Unit
+from watchdog.measure.catalogue import METRICS
 from watchdog.rules.formats import FORMATS
 from watchdog.rules.schema import Labels
 from watchdog.rules.trace import Peer
@@ -18,6 +18,7 @@ _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 _BARS = "▁▂▃▄▅▆▇█"
 _NOTHING = "·"
 _LONGEST_LINE = 480
+_NOT_ALONE = 0.1  # a share below this says only that there are many
 _KINDS_TOLD = 2  # of states and of failures with one peer
 
 
@@ -39,7 +40,7 @@ def sections(evidence: Evidence, labels: Labels = ()) -> dict[str, str]:
             found["parents"] = parents(evidence.culprit)
     if evidence.peers:
         found["peers"] = peers(evidence)
-    if evidence.history:
+    if len(evidence.history) > 1:
         found["history"] = history(evidence)
     return found
 
@@ -49,9 +50,11 @@ def process(evidence: Evidence, culprit: Culprit, labels: Mapping[str, str]) -> 
     known = [culprit.name or "-"] if labels.get("process") != culprit.name else []
     notes = ["gone already"] if culprit.gone else []
     if culprit.others:
-        rest = f"{culprit.others:,} other process{'es' if culprit.others > 1 else ''}"
-        share = None if culprit.share is None else FORMATS["percent"](round(culprit.share, 2))
-        notes.append(f"and {rest}" if share is None else f"{share} of it, the rest by {rest}")
+        if culprit.share is None or culprit.share < _NOT_ALONE:
+            notes.append(f"one of {culprit.others + 1:,} processes")
+        else:
+            rest = f"{culprit.others:,} other process{'es' if culprit.others > 1 else ''}"
+            notes.append(f"{FORMATS['percent'](round(culprit.share, 2))} of it, the rest by {rest}")
     known.append(f"pid {culprit.pid}" + (f" ({'; '.join(notes)})" if notes else ""))
     known += [f"{what} {value}" for what, value in _identity(culprit) if value and labels.get(what) != value]
     if culprit.started is not None:
@@ -124,7 +127,7 @@ def _identity(culprit: Culprit) -> Iterator[tuple[str, str]]:
 
 
 def _span(seconds: float) -> str:
-    return FORMATS["seconds"](round(seconds, 1))
+    return FORMATS["seconds"](round(seconds, 1) if seconds >= 1 else seconds)
 
 
 def _peer(peer: Peer, evidence: Evidence) -> str:
@@ -135,7 +138,7 @@ def _peer(peer: Peer, evidence: Evidence) -> str:
         known += [
             f"{FORMATS['bytes'](count)} {way}"
             for way, count in (("sent", peer.bytes_sent), ("received", peer.bytes_received))
-            if count
+            if count > 0
         ]
     elif peer.connections > 1:
         known.append(f"{peer.connections:,} connections")
@@ -152,10 +155,10 @@ def _end(peer: Peer, evidence: Evidence) -> str:
 def _amount(peer: Peer, evidence: Evidence) -> str:
     share = ""
     if evidence.amount and evidence.peer_count > 1:
-        share = f" ({FORMATS['percent'](round(peer.amount / evidence.amount, 2))})"
+        share = f" ({FORMATS['percent'](round(min(peer.amount / evidence.amount, 1), 2))})"
     name = evidence.metric.replace("_", " ")
     amount = FORMATS[evidence.format](peer.amount)
-    if METRICS[evidence.metric].unit is Unit.BYTES and evidence.metric.startswith("bytes_"):
+    if evidence.metric.startswith("bytes_"):
         return f"{amount} {name.removeprefix('bytes ')}{share}"
     return f"{amount} {name}{share}"
 

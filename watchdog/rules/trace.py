@@ -22,7 +22,7 @@ from watchdog.rules.schema import Labels, Rule
 from watchdog.rules.select import Selection
 
 MOST_PEERS: Final = 5
-MOST_PROCESSES: Final = 4
+MOST_PROCESSES: Final = 16  # to look at, until one is found that lives
 
 _NO_ADDRESS = 2**64 - 1  # both halves
 _MULTIPLIERS = [np.uint64(secrets.randbits(64) | 1) for _ in range(3)]  # nobody outside can know which peers collide
@@ -155,14 +155,15 @@ def total(snapshot: Snapshot, rows: _Rows, metric: str) -> float:
 def _ranked(keys: _Ids, values: Numbers, metric: str) -> tuple[NDArray[np.intp], _Rows, list[tuple[int, float]]]:
     """Put rows with one key together; return each row's number, each number's first row, numbers with amounts.
 
-    The greatest amount comes first; of equal ones that of more rows.
+    The greatest amount comes first; of equal ones that of more rows, then the greater key: pids are counted up, and of
+    many that lived for a moment each, the newest may still be there to be looked at.
     """
     found, firsts, ids = np.unique(keys, return_index=True, return_inverse=True)
     ids = ids.reshape(-1)
     values = np.nan_to_num(values)
     amounts: Numbers = np.zeros(len(found))
     (np.maximum if _is_distribution(metric) else np.add).at(amounts, ids, values)
-    order = np.lexsort((-np.bincount(ids, minlength=len(found)), -amounts)).tolist()
+    order = np.lexsort((-np.arange(len(found)), -np.bincount(ids, minlength=len(found)), -amounts)).tolist()
     return ids, firsts, [(number, float(amounts[number])) for number in order]
 
 

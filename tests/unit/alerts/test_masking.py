@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watchdog.alerts.masking import MASK, masked
@@ -67,6 +67,7 @@ def test_what_is_no_secret_is_left_as_it_is(line):
     assert masked(line.split(" ")) == line
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=200), max_size=20))
 def test_any_command_line_can_be_masked(arguments):
     masked(arguments)

@@ -4,7 +4,7 @@ import pytest
 
 from watchdog.alerts.alert import State
 from watchdog.notify import render
-from watchdog.rules.schema import Severity
+from watchdog.rules.schema import OVERFLOW, Severity
 
 
 def test_a_firing_alert_tells_how_much_who_since_when_why_and_where(make_alert, make_notice):
@@ -60,6 +60,11 @@ def test_many_alerts_are_each_told_in_three_lines(make_alert, make_notice, evide
 def test_numbers_are_written_in_the_format_of_their_rule(make_alert, make_notice):
     alert = make_alert(value=1.5e9, threshold=1e8, peak=2e9, format="bytes/s")
     assert render.details(alert, make_notice())[0] == "value 1.5 GB/s, limit 100 MB/s, peak 2 GB/s"
+
+
+def test_the_alert_that_counts_others_has_their_number_and_their_limit(make_alert, make_notice):
+    alert = make_alert(value=7.0, peak=7.0, labels=OVERFLOW)
+    assert render.details(alert, make_notice(alert))[0] == "value 7, limit 500/s"
 
 
 def test_a_label_cannot_be_mistaken_for_two(make_alert, make_notice):

@@ -35,6 +35,26 @@ def test_a_process_that_is_gone_is_said_to_be(evidence):
     assert story.lines(dead, LABELS)[0].startswith("process: pid 4711 (gone already), exe /usr/bin/crawler")
 
 
+@pytest.mark.parametrize(
+    ("share", "others", "words"),
+    [
+        (1.0, 0, "pid 4711,"),
+        (0.996, 1, "pid 4711 (100 % of it, the rest by 1 other process),"),
+        (0.001, 869, "pid 4711 (one of 870 processes),"),
+        (None, 2, "pid 4711 (one of 3 processes),"),
+    ],
+)
+def test_it_says_whether_the_process_was_alone(evidence, share, others, words):
+    shown = replace(evidence, culprit=replace(evidence.culprit, share=share, others=others))
+    assert story.lines(shown, LABELS)[0].startswith(f"process: {words}")
+
+
+def test_what_was_measured_in_a_moment_is_told_as_such_and_one_tick_is_no_history(evidence):
+    shown = replace(evidence, seconds=0.0204, history=(1.0,))
+    assert story.peers(shown).startswith("within 20.4 ms: ")
+    assert [line.partition(":")[0] for line in story.lines(shown, LABELS)][-1] == "peers"
+
+
 def test_where_none_was_taken_it_says_why():
     assert story.lines(Evidence(0.0, missing=NOT_TAKEN), LABELS) == [f"evidence: {NOT_TAKEN}"]
 

@@ -109,6 +109,12 @@ def test_processes_come_by_what_they_add_with_their_names(host, make_rule):
     assert found.process_count == 2
 
 
+def test_of_processes_that_add_the_same_the_newest_come_first(host, make_rule):
+    found = trace(make_rule(), [connection(connects=1, pid=pid) for pid in (7, 9, 8)], host=host)
+
+    assert [one.pid for one in found.participants] == [9, 8, 7]
+
+
 def test_a_rule_for_the_whole_host_finds_the_process_that_has_most(host, make_rule):
     rows = [connection(connects=1), *[connection(connects=1, process="other", pid=9)] * 2]
     found = trace(make_rule(by=()), rows, host=host, labels=())
