@@ -20,7 +20,7 @@ unexport PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev packages packages-dev account run demo test test-kernels lint soak bench
+.PHONY: help setup setup-dev packages packages-dev account run demo test test-kernels lint soak soak-delivery bench
 
 help:
 	@echo 'make run     guard this host, in the foreground, by the shipped rules (root, or sudo)'
@@ -29,6 +29,7 @@ help:
 	@echo 'make test-kernels [KERNELS="6.1 6.12"]   the kernel tests on stock Debian kernels, emulated (hours)'
 	@echo 'make lint    all checks of style, types, imports and the systemd unit'
 	@echo 'make soak    watch a mixed load for ten minutes, and hold every count against what the load did'
+	@echo 'make soak-delivery   kill a delivering process 5,000 times, and hold what arrived against the promise (minutes)'
 	@echo 'make bench   measure cost and latency on this host'
 	@echo 'make setup   only make .venv/bin/bpf-watchdog'
 
@@ -74,6 +75,9 @@ test-kernels: setup-dev
 
 soak: setup-dev
 	@exec $(SUDO) $(BIN)/python tests/soak/soak.py
+
+soak-delivery: setup-dev
+	@exec $(BIN)/python tests/soak/delivery.py
 
 bench: setup
 	@packaging/ensure-packages $(BENCH_PACKAGES)
