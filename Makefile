@@ -5,6 +5,8 @@ PACKAGES      := python3 python3-venv python3-bpfcc libbpf1
 TEST_PACKAGES := gcc iperf3 iproute2 nftables nginx redis-tools rsyslog systemd util-linux wrk
 # What the benchmarks compare with, and what makes their traffic.
 BENCH_PACKAGES := bpftrace gcc iperf3 redis-tools
+# Whose delivery ours is compared with.
+DELIVERY_PACKAGES := prometheus-alertmanager
 # What fetches and boots other kernels.
 KERNEL_PACKAGES := busybox-static debian-archive-keyring file kmod qemu-system-x86
 
@@ -20,7 +22,7 @@ unexport PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev packages packages-dev account run demo test test-kernels lint soak soak-delivery bench
+.PHONY: help setup setup-dev packages packages-dev account run demo test test-kernels lint soak soak-delivery bench bench-delivery
 
 help:
 	@echo 'make run     guard this host, in the foreground, by the shipped rules (root, or sudo)'
@@ -31,6 +33,7 @@ help:
 	@echo 'make soak    watch a mixed load for ten minutes, and hold every count against what the load did'
 	@echo 'make soak-delivery   kill a delivering process 5,000 times, and hold what arrived against the promise (minutes)'
 	@echo 'make bench   measure cost and latency on this host'
+	@echo 'make bench-delivery   disturb the delivery of ours and of Alertmanager, and show what each tells (ten minutes)'
 	@echo 'make setup   only make .venv/bin/bpf-watchdog'
 
 setup: packages account .venv/.setup
@@ -82,6 +85,10 @@ soak-delivery: setup-dev
 bench: setup
 	@packaging/ensure-packages $(BENCH_PACKAGES)
 	@exec $(SUDO) $(BIN)/python tests/bench/everything.py
+
+bench-delivery: setup
+	@packaging/ensure-packages $(DELIVERY_PACKAGES)
+	@exec $(SUDO) $(BIN)/python tests/bench/bench_delivery.py
 
 lint: setup-dev
 	$(BIN)/ruff check
