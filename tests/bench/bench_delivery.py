@@ -4,7 +4,7 @@ Prints a Markdown table. Each case is run for an alert that lasts and for one th
 hard waits (group_wait 0 s, group_interval 1 s), with Alertmanager's own (30 s, 5 min), and the daemon with its own too
 (0 s, 60 s; where the kill is to come in group_wait, that is 5 or 30 s). Alertmanager is fed as Prometheus does it: what
 fires and what has ended is posted again and again, also to one that was restarted. Needs root, and the package
-prometheus-alertmanager. All cases run at once: a minute for the hard waits alone, eight for all.
+prometheus-alertmanager. All cases run at once: three minutes for the hard waits alone, eight for all.
 
     python tests/bench/bench_delivery.py [hard]
 """
@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import datetime as dt
 import http.server
+import ipaddress
+import itertools
 import json
+import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -53,8 +55,9 @@ class Waits:
     watch: int
 
 
-# Alertmanager gives a flush 10 s at least; the outage is longer than that, and so is the watch.
-HARD = Waits("hard waits", 0, 5, 1, resend=5, outage=20, watch=40)
+# Alertmanager gives a flush 10 s at least: outages are longer than that. Watches are longer than the longest wait between
+# two tries of ours after so many refusals.
+HARD = Waits("hard waits", 0, 5, 1, resend=5, outage=20, watch=150)
 ALERTMANAGERS = Waits("its own waits", 30, 30, 300, resend=60, outage=120, watch=360)
 OURS = Waits("its own waits", 0, 30, 60, resend=60, outage=120, watch=360)
 
@@ -194,6 +197,7 @@ class Alertmanager(Subject):
     """Debian's, fed as Prometheus does it (rules/manager.go: endsAt is four times the resend away)."""
 
     name = "Alertmanager"
+    _numbers = itertools.count(1)
 
     def __init__(self, folder: Path, hook: Hook, waits: Waits, group_wait: int) -> None:
         super().__init__(folder, hook)
@@ -210,9 +214,9 @@ receivers:
       - url: http://127.0.0.1:{hook.server_port}/
         send_resolved: true
 """)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._address = f"127.0.0.1:{probe.getsockname()[1]}"
+        # An address of its own: a port that the kernel chose could be another's by the time of the second start.
+        own = ipaddress.IPv4Address("127.64.0.0") + (os.getpid() << 8) % 2**22 + next(self._numbers)
+        self._address = f"{own}:9093"
         self._resend = waits.resend
         self._began = self._ended = 0.0
         self._stopping = threading.Event()
