@@ -55,8 +55,8 @@ class Waits:
     watch: int
 
 
-# Alertmanager gives a flush 10 s at least: outages are longer than that. Watches are longer than the longest wait between
-# two tries of ours after so many refusals.
+# Alertmanager gives a flush 10 s at least: outages are longer than that. Watches are longer than the longest wait
+# between two tries of ours after so many refusals.
 HARD = Waits("hard waits", 0, 5, 1, resend=5, outage=20, watch=150)
 ALERTMANAGERS = Waits("its own waits", 30, 30, 300, resend=60, outage=120, watch=360)
 OURS = Waits("its own waits", 0, 30, 60, resend=60, outage=120, watch=360)

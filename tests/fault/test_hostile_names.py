@@ -1,7 +1,7 @@
 """Ten thousand names that a process may give itself, through every kind of receiver that there is.
 
-A kind is made from its example in docs/receivers.md, with secrets of ours: one that is added is covered once it is
-documented there.
+A kind is made from what stands here, else from its example in docs/receivers.md with secrets of ours: one that is added
+is covered once it is documented there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from watchdog.alerts.notice import Notice
 from watchdog.config import read_config
 from watchdog.document import Document
 from watchdog.notify.registry import RECEIVER_TYPES, build_receivers
-from watchdog.notify.sanitize import visible
 from watchdog.rules import template
 from watchdog.rules.schema import Severity
 
@@ -45,8 +44,15 @@ PIECES = [
     *(b'"', b"'", b'"] [x@1 y="', b"]", b"=", b'","a":"', b" ", b"", b"a", b"kworker/0:1", "é日🔥".encode()),
 ]
 
-# Where a kind's example in the docs does not do: its table instead.
-SETTINGS: dict[str, dict] = {}
+SETTINGS = {
+    "alertmanager": {"urls": ["http://127.0.0.1:9093"]},
+    "apprise": {"urls": "json://127.0.0.1/"},
+    "command": {"command": ["/bin/true"]},
+    "console": {},
+    "email": {"host": "127.0.0.1", "tls": "none", "from": "watchdog@example.net", "to": ["oncall@example.net"]},
+    "journald": {},
+    "pagerduty": {"routing_key": "0123456789abcdef" * 2},
+}
 SECRETS = {
     r"(?:.*_)?(?:routing|integration)_key_file": "0123456789abcdef" * 2,
     r"(?:.*_)?(?:cert|certificate|ca|key)s?_file": CERTIFICATE.read_text(),
@@ -64,7 +70,7 @@ def names():
         for most in (COMM_BYTES, COMMAND_LINE_BYTES):
             whole = b"".join(randomness.choices(PIECES, k=randomness.randint(1, 40)))
             start = randomness.choice((0, randomness.randint(0, 3)))  # a cut may fall into a character
-            found.append(whole[start : start + most] or b"\x1b")
+            found.append((whole[start : start + most] or b"\x1b").decode("utf-8", "surrogateescape"))
         yield tuple(found)
 
 
@@ -76,13 +82,13 @@ def examples():
     ):
         for table in tomllib.loads(block).get("receiver", []):
             found.setdefault(table["type"], table)
-    return {**found, **SETTINGS}
+    return found | SETTINGS
 
 
 @pytest.fixture(params=sorted(RECEIVER_TYPES))
 def receiver(request, tmp_path):
     """Make one of each kind."""
-    table = {**examples()[request.param], "name": "oncall"}
+    table = {**examples()[request.param], "name": "oncall", "type": request.param}
     for key, value in table.items():
         if key.endswith("_file") and isinstance(value, str):
             secret = next(text for pattern, text in SECRETS.items() if re.fullmatch(pattern, key))
@@ -122,11 +128,13 @@ def read(kind, rendered):
         return [name for name, _ in fields], [value for _, value in fields]
     text = rendered.decode()  # UTF-8, or it raises
     if text.startswith(("{", "[{")):
-        shape, texts = leaves(json.loads(text))
+        shape, texts = leaves([json.loads(line) for line in text.split("\n")])
         return shape, [html.unescape(one) for one in texts] if kind.startswith("slack") else texts
     if re.match(r"[A-Z][A-Za-z-]+: ", text):
         message = email.message_from_bytes(rendered, policy=email.policy.default)
-        bodies = [part.get_content() for part in message.walk() if part.get_content_maintype() == "text"]
+        bodies = [
+            part.get_content().replace("\r\n", "\n") for part in message.walk() if part.get_content_maintype() == "text"
+        ]
         return (message.keys(), len(bodies)), [*map(str, message.values()), *bodies]
     if kind == "syslog":
         text = text.replace(" \ufeff", " ", 1)  # RFC 5424: MSG is UTF-8
@@ -137,6 +145,8 @@ def journal_fields(entry):
     """Yield names and values of an entry in journald's native protocol (systemd.io, JOURNAL_NATIVE_PROTOCOL)."""
     while entry:
         line, _, entry = entry.partition(b"\n")
+        if not line:
+            continue  # between two entries
         name, equals, value = line.partition(b"=")
         if not equals:
             size, entry = int.from_bytes(entry[:8], "little"), entry[8:]
@@ -155,33 +165,28 @@ def leaves(document, path=""):
     return [one for paths, _ in found for one in paths], [one for _, texts in found for one in texts]
 
 
-def recovered(shown):
+def recovered(text):
     """Undo the visible form, by what docs/receivers.md says of it."""
-    pattern = r"\\\\|\\x([0-9a-f]{2})|\\u([0-9a-f]{4})|\\U([0-9a-f]{8})|."
 
     def original(match):
-        byte, short, long = match.groups()
+        byte, character = match[1], match[2] or match[3]
         if byte:
-            return bytes([int(byte, 16)])
-        if short or long:
-            return chr(int(short or long, 16)).encode("utf-8", "surrogatepass")
-        return match[0].encode() if match[0] != r"\\" else b"\\"
+            return bytes([int(byte, 16)]).decode("utf-8", "surrogateescape")
+        return chr(int(character, 16)) if character else "\\"
 
-    return b"".join(original(match) for match in re.finditer(pattern, shown))
+    return re.sub(r"\\\\|\\x([0-9a-f]{2})|\\u([0-9a-f]{4})|\\U([0-9a-f]{8})", original, text)
 
 
 @pytest.mark.timeout(180)
 def test_ten_thousand_hostile_names_arrive_as_one_record_each_harmless_and_readable(receiver):
     shape, texts = read(receiver.type, receiver.render(notice_about(HARMLESS, HARMLESS)))
     assert any(HARMLESS in text for text in texts)
-    for raw, raw_line in names():
-        name, command_line = (one.decode("utf-8", "surrogateescape") for one in (raw, raw_line))
+    for name, command_line in names():
         rendered = receiver.render(notice_about(name, command_line))
         found_shape, found = read(receiver.type, rendered)
         assert found_shape == shape
         assert [text for text in found if not text.replace("\n", "").isprintable()] == []
-        assert recovered(visible(name)) == raw
-        assert any(visible(name) in text for text in found)
+        assert any(name in recovered(text) for text in found)
         if receiver.type.startswith("slack"):
             assert re.search(rb"<[!@#h]", rendered) is None
 
