@@ -29,7 +29,8 @@ from pathlib import Path
 import guard
 
 RECEIVERS = "oncall,log"
-LONGEST_LIFE_SECONDS = 0.15
+LONGEST_LIFE_SECONDS = 0.12
+SHARE_KILLED_IN_START = 0.2
 SHARE_REFUSED = 0.02
 PATIENCE_SECONDS = 60.0
 JOURNAL = "committed"
@@ -106,9 +107,15 @@ class Yard:
             os.kill(pid, signal.SIGKILL)
             reached.append(True)
 
+        def set_alarm():
+            signal.setitimer(signal.ITIMER_REAL, self._randomness.uniform(0.001, LONGEST_LIFE_SECONDS))
+
         signal.signal(signal.SIGALRM, kill)
-        signal.setitimer(signal.ITIMER_REAL, self._randomness.uniform(0.001, LONGEST_LIFE_SECONDS))
-        self._serve(output, lambda: reached)
+        if self._randomness.random() < SHARE_KILLED_IN_START:
+            set_alarm()
+            self._serve(output, lambda: reached)
+        else:
+            self._serve(output, lambda: reached, when_ready=set_alarm)
         assert os.waitpid(pid, 0)[1] == signal.SIGKILL
         os.close(output)
         self.kills += 1
@@ -143,7 +150,7 @@ class Yard:
         self.server.pid = pid
         return pid, reading
 
-    def _serve(self, output, is_over):
+    def _serve(self, output, is_over, when_ready=lambda: None):
         born = time.monotonic()
         watched = [self.server, output]
         while not is_over():
@@ -152,6 +159,7 @@ class Yard:
                 watched.remove(output)
                 if os.read(output, 100):
                     self.starts.append(time.monotonic() - born)
+                    when_ready()
             if self.server in readable:
                 self.server.handle_request()
 

@@ -91,11 +91,12 @@ def test_with_a_thousand_notices_waiting_it_stops_in_time_and_keeps_them_all(wat
     wait_for(lambda: len(watchdog.saved(pending)) == 2 * RULES, "their ends")
     code, seconds = watchdog.terminate()
     server.answering.set()
+    print(f"stopped in {seconds:.1f} s")
     assert (code, seconds < STOP_SECONDS) == (0, True)
     assert len(watchdog.saved(pending)) == 2 * RULES
     under_way, posts = list(server.notices()), len(server.posts)
     watchdog.start()
-    until = time.monotonic() + 120
+    until = time.monotonic() + 200
     while watchdog.saved(pending):
         assert time.monotonic() < until, "not delivered in time"
         time.sleep(0.1)
