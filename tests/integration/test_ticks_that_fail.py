@@ -11,11 +11,10 @@ from itertools import pairwise
 import pytest
 
 from watchdog.clock import SECOND_NS, SystemClock
-from watchdog.daemon import Daemon, Options
+from watchdog.daemon import Daemon
 from watchdog.errors import StoreError
 from watchdog.guard import RulesFailed
 from watchdog.logs import LogWriter
-from watchdog.setup import Sources
 
 INTERVAL_NS = SECOND_NS // 10
 TICKS = 10
@@ -75,7 +74,7 @@ def guard():
 
 @pytest.fixture
 def daemon(systemd, guard):
-    daemon = Daemon(Options(Sources()), SystemClock(), LogWriter(2))
+    daemon = Daemon(None, SystemClock(), LogWriter(2))  # options are for `run`
     daemon._rhythm.start(lambda tick: daemon._tick(guard, tick), INTERVAL_NS)
     yield daemon
     guard.released.set()
