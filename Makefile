@@ -6,6 +6,8 @@ TEST_PACKAGES := gcc iperf3 iproute2 nftables nginx openssl prometheus-alertmana
 		 rsyslog-openssl strace systemd util-linux wrk
 # What the benchmarks compare with, and what makes their traffic.
 BENCH_PACKAGES := bpftrace gcc iperf3 redis-tools
+# Whose delivery ours is compared with.
+DELIVERY_PACKAGES := prometheus-alertmanager
 # What fetches and boots other kernels.
 KERNEL_PACKAGES := busybox-static debian-archive-keyring file kmod qemu-system-x86
 
@@ -21,7 +23,7 @@ unexport PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev packages packages-dev account run demo test test-kernels lint soak bench
+.PHONY: help setup setup-dev packages packages-dev account run demo test test-kernels lint soak soak-delivery bench bench-delivery
 
 help:
 	@echo 'make run     guard this host, in the foreground, by the shipped rules (root, or sudo)'
@@ -30,7 +32,9 @@ help:
 	@echo 'make test-kernels [KERNELS="6.1 6.12"] [SUBSET=everywhere]   the kernel tests on stock Debian kernels, emulated'
 	@echo 'make lint    all checks of style, types, imports and the systemd unit'
 	@echo 'make soak    watch a mixed load for ten minutes, and hold every count against what the load did'
+	@echo 'make soak-delivery   kill a delivering process 5,000 times, and hold what arrived against the promise (minutes)'
 	@echo 'make bench   measure cost and latency on this host'
+	@echo 'make bench-delivery   disturb the delivery of ours and of Alertmanager, and show what each tells (ten minutes)'
 	@echo 'make setup   only make .venv/bin/bpf-watchdog'
 
 setup: packages account .venv/.setup
@@ -80,9 +84,16 @@ test-kernels: setup-dev
 soak: setup-dev
 	@exec $(SUDO) $(BIN)/python tests/soak/soak.py
 
+soak-delivery: setup-dev
+	@exec $(BIN)/python tests/soak/delivery.py
+
 bench: setup
 	@packaging/ensure-packages $(BENCH_PACKAGES)
 	@exec $(SUDO) $(BIN)/python tests/bench/everything.py
+
+bench-delivery: setup
+	@packaging/ensure-packages $(DELIVERY_PACKAGES)
+	@exec $(SUDO) $(BIN)/python tests/bench/bench_delivery.py
 
 lint: setup-dev
 	$(BIN)/ruff check

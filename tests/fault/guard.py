@@ -53,11 +53,14 @@ class PostingReceiver:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=deadline_seconds)
         try:
             connection.request("POST", "/", json.dumps(document))
-            connection.getresponse().read()
+            answer = connection.getresponse()
+            answer.read()
         except OSError as error:
             raise DeliveryError("connect", type(error).__name__, retryable=True) from error
         finally:
             connection.close()
+        if answer.status != http.HTTPStatus.OK:
+            raise DeliveryError("server_error", str(answer.status), retryable=True)
 
     def close(self):
         pass
@@ -122,8 +125,9 @@ def conditions_of(condition, randomness):
     }
 
 
-def main():
-    folder, port, names, condition, point = [*sys.argv[1:], ""][:5]
+def main(arguments, journal=None):
+    """Guard; write the ids of notices to `journal` once they are committed."""
+    folder, port, names, condition, point = [*arguments, ""][:5]
     names = tuple(names.split(","))
     clock = SystemClock()
     store = Store(Path(folder), clock, boot_id())
@@ -144,13 +148,15 @@ def main():
     kill_at(point, store, "commit", "commit")
     print("ready", flush=True)
 
-    randomness = random.Random()
+    randomness = random.Random(random.random())
     quiet_since_ns = clock.boottime_ns()
     for tick in itertools.count():
         now_ns, wall = clock.boottime_ns(), clock.wall()
         transitions = lifecycle.advance(conditions_of(condition, randomness), wall)
         notices = grouping.advance(transitions, lifecycle.firing, now_ns, wall)
         store.commit(alerts=lifecycle.take_changes(), groups=grouping.take_changes(), notices=notices)
+        if journal is not None:
+            journal.write("".join(f"{notice.id}\n" for notice in notices).encode())
         if tick == 0:
             delivery.start()  # not before: what it sends is what was committed, at every point of the first tick
         delivery.wake()
@@ -164,4 +170,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -167,6 +167,13 @@ def night(tmp_path, clock):
 
 # From calm over pending (second 4 on: over 5/s in two seconds), firing (7) and clearing (15) to calm again (18).
 SECONDS = [CALM] * 3 + [STORM] * 12 + [CALM] * 9
+STEPS = {
+    "an hour back": -HOUR,
+    "an hour forward": HOUR,
+    "a week forward": 7 * 24 * HOUR,
+    "back to 1970": -1_749_990_000,
+    "from 1970 to now": 1_749_990_000,
+}
 PHASES = {"before": 1, "pending": 5, "firing": 9, "clearing": 17, "after": 21}
 
 
@@ -198,7 +205,7 @@ def test_the_life_of_an_alert_second_by_second(night, caplog):
     ]
 
 
-@pytest.mark.parametrize("seconds", [-HOUR, HOUR], ids=["an hour back", "an hour forward"])
+@pytest.mark.parametrize("seconds", STEPS.values(), ids=STEPS)
 @pytest.mark.parametrize("at", PHASES.values(), ids=PHASES)
 def test_a_step_of_the_wall_clock_changes_nothing(tmp_path, clock, night, caplog, at, seconds):
     caplog.set_level(logging.INFO)

@@ -130,7 +130,10 @@ class Lifecycle:
         return forgotten
 
     def replace_rules(self, rules: Iterable[Rule]) -> None:
-        """Keep what `rules` still speak of, timers included; the rest resolves with the next tick."""
+        """Keep what `rules` still speak of, timers included; the rest resolves with the next tick.
+
+        Who is to hear of an alert is what its new rule says, at once: nobody is told by mistake until the next tick.
+        """
         by_id = {rule.id: rule for rule in rules}
         for key, instance in list(self._instances.items()):
             rule = by_id.get(instance.rule)
@@ -142,6 +145,8 @@ class Lifecycle:
                     self._retired.append(
                         (instance.alert, wording.RULE_REMOVED if rule is None else wording.RULE_CHANGED)
                     )
+            elif instance.alert is not None:
+                instance.alert = replace(instance.alert, receivers=rule.receivers)
 
     def _advance(self, key: tuple[str, Labels], verdict: Verdict, passed_ns: int, wall: float) -> list[Transition]:
         instance, at_ns = self._instances[key], self._at_ns or 0

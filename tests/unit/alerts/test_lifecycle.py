@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -489,6 +490,13 @@ def test_a_rule_with_other_thresholds_keeps_its_instances():
     life.tick(150)
     reload(life, rule(critical=140))
     assert life.tick(150) == ["escalated"]
+
+
+def test_the_receivers_of_a_new_rule_are_those_of_its_alerts_at_once():
+    life = Life(rule())
+    life.tick(150)
+    reload(life, replace(rule(), receivers=("other",)))
+    assert life.alert.receivers == ("other",)
 
 
 def test_a_removed_rule_resolves_its_alerts_and_forgets_what_was_pending():

@@ -1,0 +1,261 @@
+"""Kill guards (guard.py) at random times, one after the other on one state folder, and check what their receiver heard.
+
+    python killing.py STATE_DIR KILLS SEED
+
+Prints one JSON object: how much happened, and what must not: `missing` notices, unexplained `copies`, `disorder`,
+wrong `ends`. All guards are forked from here, so that a loop takes a tenth of a second; what dies is a process all the
+same. Their receiver is in this process too, without any thread: the kill comes by an alarm, in the middle of an answer
+if it so happens. Now and then an answer is 500, though the notice has been taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import logging
+import os
+import random
+import select
+import signal
+import sqlite3
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from pathlib import Path
+
+import guard
+
+RECEIVERS = "oncall,log"
+LONGEST_LIFE_SECONDS = 0.12
+SHARE_KILLED_IN_START = 0.2
+SHARE_REFUSED = 0.02
+PATIENCE_SECONDS = 60.0
+JOURNAL = "committed"
+
+guard.INTERVAL_NS = 20_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What arrived, from which guard, and how it was answered."""
+
+    pid: int
+    status: int
+    document: dict
+
+    @property
+    def receiver(self):
+        return self.document["receiver"]
+
+    @property
+    def id(self):
+        return self.document["id"]
+
+
+class Server(http.server.HTTPServer):
+    """Takes requests in the order in which they were sent, one at a time; knows from which guard."""
+
+    timeout = 0
+
+    def __init__(self, randomness):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.randomness = randomness
+        self.posts = []
+        self.pid = 0
+
+    def handle_error(self, request, client_address):
+        pass  # a guard that was killed while it was read or answered
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    timeout = 10
+
+    def do_POST(self):
+        length = int(self.headers["Content-Length"])
+        body = self.rfile.read(length)
+        if len(body) < length:
+            return  # killed in the middle of it
+        status = 500 if self.server.randomness.random() < SHARE_REFUSED else 200
+        self.server.posts.append(Post(self.server.pid, status, json.loads(body)))
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments):
+        pass
+
+
+class Yard:
+    """Where guards live and die."""
+
+    def __init__(self, folder, seed):
+        self._folder = folder
+        self._seed = seed
+        self._randomness = random.Random(seed)
+        self.server = Server(random.Random(f"answers {seed}"))
+        self.kills = 0
+        self.starts = []  # seconds from the birth of a guard until it was ready
+
+    def kill_one(self):
+        pid, output = self._bear("flapping")
+        reached = []
+
+        def kill(*_):
+            os.kill(pid, signal.SIGKILL)
+            reached.append(True)
+
+        def set_alarm():
+            signal.setitimer(signal.ITIMER_REAL, self._randomness.uniform(0.001, LONGEST_LIFE_SECONDS))
+
+        signal.signal(signal.SIGALRM, kill)
+        if self._randomness.random() < SHARE_KILLED_IN_START:
+            set_alarm()
+            self._serve(output, lambda: reached)
+        else:
+            self._serve(output, lambda: reached, when_ready=set_alarm)
+        assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+        os.close(output)
+        self.kills += 1
+        self._serve_the_dead()
+
+    def let_one_end(self):
+        pid, output = self._bear("off")
+        until = time.monotonic() + PATIENCE_SECONDS
+
+        def has_ended():
+            assert time.monotonic() < until, "it does not come to an end"
+            found, status = os.waitpid(pid, os.WNOHANG)
+            assert status == 0
+            return found
+
+        self._serve(output, has_ended)
+        os.close(output)
+
+    def _bear(self, condition):
+        reading, writing = os.pipe()
+        number = len(self.starts) + self.kills
+        pid = os.fork()
+        if pid == 0:
+            os.dup2(writing, 1)
+            os.close(reading)
+            self.server.socket.close()
+            random.seed(f"waits {self._seed} {number}")
+            with (self._folder / JOURNAL).open("ab", buffering=0) as journal:
+                guard.main([str(self._folder), str(self.server.server_port), RECEIVERS, condition], journal)
+            os._exit(0)
+        os.close(writing)
+        self.server.pid = pid
+        return pid, reading
+
+    def _serve(self, output, is_over, when_ready=lambda: None):
+        born = time.monotonic()
+        watched = [self.server, output]
+        while not is_over():
+            readable, _, _ = select.select(watched, [], [], 0.005)
+            if output in readable:
+                watched.remove(output)
+                if os.read(output, 100):
+                    self.starts.append(time.monotonic() - born)
+                    when_ready()
+            if self.server in readable:
+                self.server.handle_request()
+
+    def _serve_the_dead(self):
+        # What the dead have sent has arrived, and comes before what the next one sends.
+        while select.select([self.server], [], [], 0)[0]:
+            self.server.handle_request()
+
+
+def check(folder, posts):
+    """Return what is wrong, by kind."""
+    states = written(folder)
+    committed = set((folder / JOURNAL).read_text().split())
+    arrived = {post.id for post in posts}
+    done = {id_ for id_, state in states.items() if state == "done"}
+    unfinished = {id_ for id_, state in states.items() if state not in {"done", "merged"}}
+    return {
+        "missing": len(committed - set(states)) + len(unfinished) + len(done ^ arrived),
+        "copies": sum(1 for _ in unexplained_copies(posts)),
+        "disorder": sum(sum(1 for _ in disorder(of_group)) for of_group in by_group(posts)),
+        "ends": sum(sum(1 for _ in wrong_ends(of_group)) for of_group in by_group(posts)),
+    }
+
+
+def unexplained_copies(posts):
+    """Yield copies that differ, or of what was answered 200 and was not under way when its guard was killed."""
+    last_of = {(post.receiver, post.pid): post for post in posts}
+    before = {}
+    for post in posts:
+        for earlier in before.setdefault(post.id, []):
+            under_way = last_of[earlier.receiver, earlier.pid] is earlier and earlier.pid != post.pid
+            if earlier.document != post.document or (earlier.status == 200 and not under_way):
+                yield post
+        before[post.id].append(post)
+
+
+def by_group(posts):
+    def group_of(post):
+        return (post.receiver, post.document["group"])
+
+    return [list(of_group) for _, of_group in groupby(sorted(posts, key=group_of), group_of)]  # stable
+
+
+def disorder(posts):
+    """Yield what came after something newer of its group, copies included, and what an alert was told to be before."""
+    for earlier, later in pairwise(posts):
+        if earlier.document["created"] > later.document["created"]:
+            yield later
+    newest = {}
+    for post in posts:
+        for alert, state, fired in post.document["alerts"]:
+            age = (fired, state == "resolved")
+            if age < newest.setdefault(alert, age):
+                yield post
+            newest[alert] = age
+
+
+def wrong_ends(posts):
+    """Yield alerts that are still told to fire, and firings whose end was told in more than one notice."""
+    notices = {post.id: post.document for post in posts}  # each once
+    last, ends = {}, Counter()
+    for document in notices.values():
+        for alert, state, fired in document["alerts"]:
+            last[alert] = state
+            ends[alert, fired] += state == "resolved"
+    yield from (alert for alert, state in last.items() if state != "resolved")
+    yield from (firing for firing, count in ends.items() if count > 1)
+
+
+def written(folder):
+    with contextlib.closing(sqlite3.connect(folder / "state.sqlite3")) as connection:
+        return dict(connection.execute("SELECT id, state FROM notices"))
+
+
+def main():
+    """Kill, let the last one end in peace, and tell."""
+    folder, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    logging.getLogger("guard").setLevel(logging.ERROR)  # what is tried again is no news here
+    yard = Yard(folder, seed)
+    for _ in range(kills):
+        yard.kill_one()
+    yard.let_one_end()
+    posts = yard.server.posts
+    starts = sorted(yard.starts)
+    figures = {
+        "kills": yard.kills,
+        "ready": len(starts) - 1,
+        "notices": len(written(folder)),
+        "arrived": len({post.id for post in posts}),
+        "repeated": len(posts) - len({post.id for post in posts}),
+        "refused": sum(post.status != 200 for post in posts),
+        "start_seconds": {"median": starts[len(starts) // 2], "p99": starts[-1 - len(starts) // 100]},
+        **check(folder, posts),
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""What happens while the daemon is down, or has a thousand notices to deliver when it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import Counter
+
+import pytest
+
+RULES = 1_000
+STOP_SECONDS = 20.0  # TimeoutStopSec of the unit
+KILLS = 5
+
+
+def test_what_ends_and_what_begins_while_it_is_down_is_told_once(watchdog, server, storm, start_storm, wait_for):
+    other = start_storm(f"other-{os.getpid()}")
+    rule = storm.crowd_rule(where={"process": [storm.name, other.name], "direction": "out"})
+    watchdog.configure({"hook": server.as_receiver()}, {"storm": rule})
+    watchdog.start()
+    storm.hold()
+    wait_for(lambda: len(watchdog.saved("SELECT id FROM notices WHERE state = 'done'")) == 1, "the first notice")
+    watchdog.kill()
+    storm.release()
+    other.hold()
+    watchdog.start()
+
+    def told():
+        return Counter(
+            (alert["labels"]["process"], alert["status"], alert["startsAt"])
+            for _, document in server.documents()
+            for alert in document["alerts"]
+        )
+
+    wait_for(lambda: len(told()) == 3, "the end of one and the beginning of the other")
+    other.release()
+    wait_for(lambda: len(told()) == 4, "the end of the other")
+    assert watchdog.terminate()[0] == 0
+
+    [began] = {starts for name, _, starts in told() if name == storm.name}
+    assert {name: told()[storm.name, name, began] for name in ("firing", "resolved")} == {"firing": 1, "resolved": 1}
+    assert sum(count for (name, status, _), count in told().items() if (name, status) == (other.name, "resolved")) == 1
+    assert watchdog.saved("SELECT id FROM notices WHERE state != 'done'") == []
+
+
+@pytest.mark.timeout(180)
+def test_kills_at_random_times_lose_nothing_and_end_every_alert_once(guarded, watchdog, server, storm, wait_for):
+    guarded()
+    held, starts = False, []
+    for _ in range(KILLS):
+        (storm.release if held else storm.hold)()
+        held = not held
+        time.sleep(random.uniform(0, 1))
+        watchdog.kill()
+        began = time.monotonic()
+        watchdog.start()
+        starts.append(time.monotonic() - began)
+    if not held:
+        storm.hold()
+    wait_for(lambda: watchdog.saved("SELECT state FROM alerts"), "the last alert")
+    storm.release()
+    wait_for(lambda: not watchdog.saved("SELECT state FROM alerts"), "the last end")
+    wait_for(lambda: not watchdog.saved("SELECT id FROM notices WHERE state = 'pending'"), "all to be delivered")
+    assert watchdog.terminate()[0] == 0
+
+    done = set(watchdog.saved("SELECT id FROM notices WHERE state = 'done'"))
+    assert set(server.notices()) == done
+    assert set(watchdog.saved("SELECT state FROM notices")) <= {"done", "merged"}
+    assert len(server.posts) <= len(done) + KILLS
+    assert server.statuses()[-1] == "resolved"
+    ends = Counter(
+        alert["startsAt"] for document in server.notices().values() for alert in document["alerts"]
+        if alert["status"] == "resolved"
+    )  # fmt: skip
+    assert set(ends.values()) == {1}
+    print(f"started again in {sorted(starts)[len(starts) // 2]:.1f} s (median)")
+
+
+@pytest.mark.timeout(300)
+def test_with_a_thousand_notices_waiting_it_stops_in_time_and_keeps_them_all(watchdog, server, storm, wait_for):
+    watchdog.configure(
+        {"hook": server.as_receiver()}, {f"storm-{number}": storm.crowd_rule() for number in range(RULES)}
+    )
+    server.answering.clear()
+    watchdog.start()
+    storm.hold()
+    pending = "SELECT rule FROM notices WHERE state = 'pending' ORDER BY place"
+    wait_for(lambda: len(watchdog.saved(pending)) == RULES, "the notices")
+    storm.release()
+    wait_for(lambda: len(watchdog.saved(pending)) == 2 * RULES, "their ends")
+    code, seconds = watchdog.terminate()
+    server.answering.set()
+    print(f"stopped in {seconds:.1f} s")
+    assert (code, seconds < STOP_SECONDS) == (0, True)
+    assert len(watchdog.saved(pending)) == 2 * RULES
+    under_way, posts = list(server.notices()), len(server.posts)
+    watchdog.start()
+    until = time.monotonic() + 200
+    while watchdog.saved(pending):
+        assert time.monotonic() < until, "not delivered in time"
+        time.sleep(0.1)
+    assert watchdog.terminate()[0] == 0
+
+    notices = server.notices()
+    of_rule = {}
+    for document in notices.values():
+        of_rule.setdefault(document["groupLabels"]["alertname"], []).append(document["status"])
+    assert len(of_rule) == RULES
+    # What was never tried is merged into what is true now; what may have arrived is told as it was, and then its end.
+    assert Counter(map(tuple, of_rule.values())) == {
+        ("resolved",): RULES - len(under_way),
+        ("firing", "resolved"): len(under_way),
+    }
+    assert len(server.posts) == posts + len(notices)

@@ -1,0 +1,61 @@
+"""The daemon stopped by SIGSTOP for a while, as it is when a machine is suspended or a hypervisor takes a pause."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+
+import pytest
+
+INTERVAL_SECONDS = 0.5
+STOPPED_SECONDS = 10.0
+MISSED_TICKS = STOPPED_SECONDS / INTERVAL_SECONDS
+
+
+@pytest.fixture
+def heartbeats(open_folder):
+    """Return where the daemon tells systemd of its ticks, and a function that returns what it has told since."""
+    path = open_folder / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        path.chmod(0o666)
+        manager.setblocking(False)
+
+        def take():
+            told = []
+            try:
+                while True:
+                    told.append(manager.recv(4096).decode())
+            except BlockingIOError:
+                return told
+
+        yield str(path), take
+
+
+def test_missed_ticks_are_counted_not_caught_up_and_nobody_is_told_anything_twice(
+    watchdog, server, storm, told, heartbeats
+):
+    path, take = heartbeats
+    missed = {
+        "summary": "{value} ticks missed", "metric": "missed_ticks", "stat": "sum", "window": "60s", "fire_above": 5,
+    }  # fmt: skip
+    rules = {"missed": missed, "storm": storm.crowd_rule()}
+    watchdog.configure({"hook": server.as_receiver()}, rules, interval="500ms")
+    watchdog.start(NOTIFY_SOCKET=path, WATCHDOG_USEC="30000000")
+    storm.hold()
+    told("firing")
+    watchdog.process.send_signal(signal.SIGSTOP)
+    time.sleep(STOPPED_SECONDS)
+    take()
+    watchdog.process.send_signal(signal.SIGCONT)
+    time.sleep(3 * INTERVAL_SECONDS)
+    ticks = take().count("WATCHDOG=1")
+    _, told_missed = told("firing", "firing")
+    storm.release()
+    _, _, ended = told("firing", "firing", "resolved")
+
+    assert 1 <= ticks <= 1 + 4  # one for all that were missed, and those of three intervals
+    assert told_missed["groupLabels"]["alertname"] == "missed"
+    assert abs(float(told_missed["alerts"][0]["annotations"]["value"]) - MISSED_TICKS) <= 1
+    assert ended["groupLabels"]["alertname"] == "storm"

@@ -1,0 +1,116 @@
+"""Ticks that hang or raise: systemd is told of none, so that it starts the daemon anew; other jobs go on as ever."""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import threading
+import time
+from itertools import pairwise
+
+import pytest
+
+from watchdog.clock import SECOND_NS, SystemClock
+from watchdog.daemon import Daemon
+from watchdog.errors import StoreError
+from watchdog.guard import RulesFailed
+from watchdog.logs import LogWriter
+
+INTERVAL_NS = SECOND_NS // 10
+TICKS = 10
+PATIENCE_SECONDS = 20.0
+
+
+class Guard:
+    """Does in each tick what the test says."""
+
+    def __init__(self):
+        self.does = lambda: None
+        self.ticks = 0
+        self.released = threading.Event()
+
+    def tick(self, tick):
+        self.ticks += 1
+        self.does()
+
+    def hang(self):
+        self.released.wait(PATIENCE_SECONDS)
+
+    def fail(self):
+        raise RuntimeError("made to fail")
+
+    def find_the_disk_full(self):
+        raise StoreError("cannot write: disk full")
+
+    def judge_half(self):
+        raise RulesFailed("some rules could not be judged", [RuntimeError("made to fail")])
+
+
+@pytest.fixture
+def systemd(tmp_path, monkeypatch):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "3000000")
+        monkeypatch.delenv("WATCHDOG_PID", raising=False)
+        yield manager
+
+
+def heartbeats(manager):
+    """Return how often the daemon has said that it lives, since the last time."""
+    count = 0
+    try:
+        while True:
+            count += manager.recv(4096) == b"WATCHDOG=1"
+    except BlockingIOError:
+        return count
+
+
+@pytest.fixture
+def guard():
+    return Guard()
+
+
+@pytest.fixture
+def daemon(systemd, guard):
+    daemon = Daemon(None, SystemClock(), LogWriter(2))  # options are for `run`
+    daemon._rhythm.start(lambda tick: daemon._tick(guard, tick), INTERVAL_NS)
+    yield daemon
+    guard.released.set()
+    daemon._scheduler.stop()
+
+
+def wait_for(condition):
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("does", ["hang", "fail"])
+def test_systemd_is_told_nothing_while_every_tick_hangs_or_raises_and_other_jobs_keep_their_interval(
+    systemd, daemon, guard, does
+):
+    guard.does, others = getattr(guard, does), []
+    daemon._scheduler.every("other", INTERVAL_NS, lambda tick: others.append(tick.began_ns))
+    daemon._scheduler.start()
+    wait_for(lambda: len(others) > 2 * TICKS)
+    assert heartbeats(systemd) == 0
+    counted = daemon._scheduler.counters()["tick"]
+    if does == "fail":
+        assert counted.errors >= TICKS
+    else:
+        assert (counted.runs, counted.missed >= TICKS) == (0, True)
+    gap_ns = statistics.median(later - earlier for earlier, later in pairwise(others))
+    assert abs(gap_ns - INTERVAL_NS) <= INTERVAL_NS / 10
+    guard.does = lambda: None
+    guard.released.set()
+    wait_for(lambda: heartbeats(systemd))
+
+
+@pytest.mark.parametrize("does", ["find_the_disk_full", "judge_half"])
+def test_systemd_is_told_of_ticks_that_no_restart_would_mend(systemd, daemon, guard, does):
+    guard.does = getattr(guard, does)
+    daemon._scheduler.start()
+    wait_for(lambda: heartbeats(systemd) and guard.ticks >= 3)
