@@ -85,6 +85,8 @@ class Kernel:
 class Listener:
     """A receiver that keeps what it is told, and waits with its answer while `answering` is cleared."""
 
+    refresh_seconds = None
+
     def __init__(self, name="oncall"):
         self.name = name
         self.notices = []

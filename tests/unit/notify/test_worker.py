@@ -31,6 +31,9 @@ class ScriptedReceiver:
         if self.script and (error := self.script.pop(0)) is not None:
             raise error
 
+    def render(self, notice):
+        return notice.id.encode()
+
     def close(self):
         self.closed = True
 
