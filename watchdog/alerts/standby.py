@@ -188,4 +188,4 @@ class Standby:
 
 
 def _own(routing: Routing, name: str) -> Routing:
-    return replace(routing, default=(name,))
+    return Routing((name,), routing.group_wait_ns, routing.group_interval_ns, routing.repeat_interval_ns)

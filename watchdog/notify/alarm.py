@@ -28,7 +28,6 @@ class Alarm:
 
     def __init__(self, log: logging.Logger) -> None:
         """Use the system's socket; `log` is told when that takes nothing."""
-        self._wire = UnixWire(SOCKET)
         self._log = log
         self._said_ns: dict[str, int] = {}  # by receiver
         self._refused = False
@@ -61,7 +60,7 @@ class Alarm:
         # No time stamp: whoever reads the socket puts its own.
         record = b"<%d>bpf-watchdog[%d]: " % (priority, os.getpid()) + sanitize.for_syslog(text, _MOST_OCTETS)
         try:
-            self._wire.deliver([record], Deadline(0.0))
+            UnixWire(SOCKET).deliver([record], Deadline(0.0))
         except DeliveryError as error:
             if not self._refused:
                 self._log.error("%s; it was to be told: %s", error, sanitize.visible(text, _MOST_OCTETS))

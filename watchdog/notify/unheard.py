@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from watchdog.alerts.alert import Alert
 from watchdog.alerts.notice import Notice
@@ -53,9 +53,17 @@ def in_words(database: Database, receiver: str) -> str:
     if not count:
         return "no notice waits for it"
     newest: dict[str, tuple[Alert, Notice]] = {}
-    for notice in (Notice.from_json(json.loads(body)) for (body,) in rows):
+    for notice in _notices(body for (body,) in rows):
         for alert in notice.alerts:
             newest.setdefault(alert.fingerprint, (alert, notice))
     worst = sorted(newest.values(), key=lambda pair: (pair[0].resolved is not None, -pair[0].severity))
     told = [render.alert_title(alert, notice) for alert, notice in worst[:_MOST_NAMED]]
     return f"{count} {'notice waits' if count == 1 else 'notices wait'} for it, the worst: {'; '.join(told)}"
+
+
+def _notices(bodies: Iterable[str]) -> Iterator[Notice]:
+    for body in bodies:
+        try:
+            yield Notice.from_json(json.loads(body))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            continue  # damaged on disk: it is given up when its turn comes

@@ -24,16 +24,20 @@ from watchdog.notify.standing import Standing
 ATTEMPT_SECONDS = 10.0
 HANG_SECONDS = 3 * ATTEMPT_SECONDS  # no attempt takes so long that keeps its deadline
 MOST_DEFECTIVE_ATTEMPTS = 20  # of a notice that a defect of ours keeps from being sent: half an hour
+# So many failures in a row are the receiver's, not those of single notices. From then on it is asked seldom, however
+# many wait: ten thousand that are each tried now and then would be tried at every moment.
+PATIENT_FAILURES = 10
+LONGEST_HOLD_SECONDS = 30.0
 BACKOFF_BASE_SECONDS = 1.0
 BACKOFF_CAP_SECONDS = 300.0
 
 
-def backoff_seconds(number: int) -> float:
+def backoff_seconds(number: int, cap_seconds: float = BACKOFF_CAP_SECONDS) -> float:
     """Return how long to wait after failed attempt `number` (from 1): anything up to 1, 2, 4, … 300 s.
 
     Full jitter: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
-    most = min(BACKOFF_CAP_SECONDS, BACKOFF_BASE_SECONDS * 2.0 ** min(number - 1, 16))
+    most = min(cap_seconds, BACKOFF_BASE_SECONDS * 2.0 ** min(number - 1, 16))
     return random.uniform(0.0, most)  # noqa: S311 - spreads load, hides nothing
 
 
@@ -60,6 +64,8 @@ class Worker:
         self._unrecorded: Outcome | None = None
         self._held_until_ns = 0
         self._finish_by_ns: int | None = None
+        self._failures_in_row = 0
+        self._hurry = False
         self._refresh_trouble: str | None = None  # told once, not at every turn
 
     @property
@@ -131,6 +137,9 @@ class Worker:
         if self._unrecorded is not None:
             self._outbox.end(self._unrecorded)
             self._unrecorded = None
+        if self._hurry:
+            self._outbox.hurry(self.name)
+            self._hurry = False
 
     def _seconds_left(self) -> float:
         if self._finish_by_ns is None:
@@ -187,6 +196,8 @@ class Worker:
     def _sent(self, attempt: Attempt, result: str) -> Outcome:
         self.sent += 1
         self.standing.succeeded()
+        self._hurry |= self._failures_in_row > PATIENT_FAILURES
+        self._failures_in_row = 0
         return Outcome(attempt, "done", result)
 
     def _defect(self, attempt: Attempt, reason: str, text: str) -> Outcome:
@@ -204,6 +215,10 @@ class Worker:
         due_ns = self._clock.boottime_ns() + round(wait_seconds * SECOND_NS)
         if error.retry_after_seconds is not None or error.reason == "rate_limited":
             self._held_until_ns = due_ns  # it asked us to wait, not this notice
+        self._failures_in_row += 1
+        if self._failures_in_row > PATIENT_FAILURES:
+            in_vain = self._failures_in_row - PATIENT_FAILURES
+            self._hold(max(backoff_seconds(in_vain, LONGEST_HOLD_SECONDS), error.retry_after_seconds or 0.0))
         self._log.warning(
             "notice %s not delivered to %s: %s; attempt %d, next in %.1f s",
             attempt.notice.id,
@@ -222,7 +237,7 @@ class Worker:
 
     def _hold(self, seconds: float) -> None:
         wait_ns = round(min(max(0.0, seconds), LONGEST_WAIT_NS / SECOND_NS) * SECOND_NS)
-        self._held_until_ns = self._clock.boottime_ns() + wait_ns
+        self._held_until_ns = max(self._held_until_ns, self._clock.boottime_ns() + wait_ns)
 
     def _lose(self, notice: str, cause: str, text: str) -> None:
         self.lost[cause] += 1
