@@ -26,7 +26,7 @@ HANG_SECONDS = 3 * ATTEMPT_SECONDS  # no attempt takes so long that keeps its de
 MOST_DEFECTIVE_ATTEMPTS = 20  # of a notice that a defect of ours keeps from being sent: half an hour
 # So many failures in a row are the receiver's, not those of single notices. From then on it is asked seldom, however
 # many wait: ten thousand that are each tried now and then would be tried at every moment.
-PATIENT_FAILURES = 10
+PATIENT_FAILURES = 5
 LONGEST_HOLD_SECONDS = 30.0
 BACKOFF_BASE_SECONDS = 1.0
 BACKOFF_CAP_SECONDS = 300.0
