@@ -144,6 +144,13 @@ class Sender:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
+    def drain(self):
+        """Wait until nothing waits, on a slow machine too."""
+        end = time.monotonic() + 60
+        while self.report()["pending"].get("oncall", 0):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
     def terminate(self):
         """Return how long it took to end."""
         began = time.monotonic()
@@ -221,7 +228,7 @@ def test_an_hour_of_it_costs_no_memory_with_ten_thousand_alerts_waiting_and_all_
         most = max(most, sender.report()["resident"])
         time.sleep(0.2)
     far_end.well.set()
-    wait_for(lambda: sender.report()["pending"].get("oncall", 0) == 0, "everything to be delivered")
+    sender.drain()
     most = max(most, sender.report()["resident"])
 
     assert most - before < 20_000_000
@@ -229,7 +236,7 @@ def test_an_hour_of_it_costs_no_memory_with_ten_thousand_alerts_waiting_and_all_
 
 
 def test_sigterm_with_a_thousand_that_wait_ends_in_time_with_all_of_them_kept_in_order(
-    raw_server, tmp_path, make_notice, send, wait_for
+    raw_server, tmp_path, make_notice, send
 ):
     state = tmp_path / "state"
     store = Store(state, SystemClock(), "boot1")
@@ -251,7 +258,7 @@ def test_sigterm_with_a_thousand_that_wait_ends_in_time_with_all_of_them_kept_in
 
     far_end.well.set()
     sender = send(state, 10, 600, {"oncall": server.url})
-    wait_for(lambda: sender.report()["pending"].get("oncall", 0) == 0, "everything to be delivered")
+    sender.drain()
     assert far_end.alerts() == waiting
     by_group = {}
     for notice, document in far_end.posts:
