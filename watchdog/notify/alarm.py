@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterable, Mapping
 
 from watchdog.alerts.alert import Alert
 from watchdog.alerts.paths import Failure
 from watchdog.clock import SECOND_NS
-from watchdog.errors import DeliveryError
 from watchdog.notify import render, sanitize
-from watchdog.notify.dial import Deadline
-from watchdog.notify.syslog_wire import UnixWire
 
 AGAIN_NS = 3600 * SECOND_NS
 SOCKET = "/dev/log"
@@ -60,10 +58,15 @@ class Alarm:
         # No time stamp: whoever reads the socket puts its own.
         record = b"<%d>bpf-watchdog[%d]: " % (priority, os.getpid()) + sanitize.for_syslog(text, _MOST_OCTETS)
         try:
-            UnixWire(SOCKET).deliver([record], Deadline(0.0))
-        except DeliveryError as error:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
+                datagrams.setblocking(False)
+                datagrams.connect(SOCKET)
+                datagrams.send(record)
+        except OSError as error:
             if not self._refused:
-                self._log.error("%s; it was to be told: %s", error, sanitize.visible(text, _MOST_OCTETS))
+                self._log.error(
+                    "%s: %s; it was to be told: %s", SOCKET, error.strerror, sanitize.visible(text, _MOST_OCTETS)
+                )
             self._refused = True
             return False
         self._refused = False

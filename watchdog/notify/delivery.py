@@ -19,6 +19,9 @@ from watchdog.notify.worker import Worker, place_of
 from watchdog.store.store import Store
 
 STORE_RETRY_SECONDS = 5.0
+# A receiver that failed so long ago, with nothing left to try it by, may have been mended by what it took this start
+# for; sooner than that, others have not yet been told.
+STALE_SECONDS = 1_800.0
 # Waits are by CLOCK_MONOTONIC, due times by CLOCK_BOOTTIME: after a suspend nothing is late by more than this. Nor is
 # what a commit wrote late, for an earlier one that had failed.
 LONGEST_SLEEP_SECONDS = 10.0
@@ -79,7 +82,7 @@ class Delivery:
         waiting = self._outbox.waiting()
         for lane in self._lanes:
             if not waiting.get(lane.worker.name, Waiting()).pending:
-                lane.worker.standing.forget()  # with nothing left to try it by, what was known is of the past
+                lane.worker.standing.forget(STALE_SECONDS)
             lane.start()
 
     def expect_news(self, told: Mapping[str, Sequence[Alert]]) -> None:

@@ -60,9 +60,10 @@ class Standing:
         self._failure = Failure(since_ns, since, reason)
         self._attempt = None
 
-    def forget(self) -> None:
-        """Know nothing of the receiver, whose settings may be other ones now."""
-        self._failure = None
+    def forget(self, seconds: float) -> None:
+        """Know nothing of the receiver any more if it began to fail `seconds` ago or earlier."""
+        if self._failure is not None and self._clock.boottime_ns() - self._failure.since_ns >= seconds * SECOND_NS:
+            self._failure = None
 
     def save(self) -> None:
         """Write down what changed, if it does.

@@ -11,7 +11,7 @@ from watchdog.clock import SystemClock
 from watchdog.errors import DeliveryError, StoreError
 from watchdog.notify import delivery as delivery_module
 from watchdog.notify.delivery import Delivery, Health
-from watchdog.notify.outbox import Outbox, Waiting
+from watchdog.notify.outbox import Waiting
 from watchdog.rules.schema import Severity
 from watchdog.store.store import Store
 
@@ -260,18 +260,33 @@ def test_health_tells_since_when_and_why_and_how_much_waits(store):
     assert delivery.failing().keys() == {"deaf"}
 
 
-def test_the_next_daemon_knows_since_when_a_receiver_fails_while_something_waits_to_try_it_by(store):
+def test_the_next_daemon_knows_since_when_a_receiver_fails(store, monkeypatch):
     put(store, make_notice("n1", "deaf"))
     first = make_delivery(store, DeafReceiver("deaf"))
     first.start()
     first.stop(0.5)
+    since_ns = first.failing()["deaf"].since_ns
+    monkeypatch.setattr(delivery_module, "STALE_SECONDS", 0.0)
     second = make_delivery(store, DeafReceiver("deaf"))
-    assert second.failing()["deaf"].since_ns == first.failing()["deaf"].since_ns
-    Outbox(store.database, SystemClock()).bury_all_but(())
-    third = make_delivery(store, QuietReceiver("deaf"))
-    third.start()
-    third.stop(PATIENCE_SECONDS)
-    assert third.failing() == {}
+    second.start()
+    second.stop(0.5)
+    assert second.failing()["deaf"].since_ns == since_ns  # something waits to try it by
+
+
+@pytest.mark.parametrize(("stale_seconds", "known"), [(0.0, False), (3600.0, True)], ids=["long ago", "just now"])
+def test_a_receiver_that_nothing_waits_for_is_taken_for_mended_by_a_start_long_after(
+    store, monkeypatch, stale_seconds, known
+):
+    put(store, make_notice("n1", "oncall"))
+    first = make_delivery(store, RefusingReceiver("oncall"))
+    first.start()
+    first.stop(PATIENCE_SECONDS)
+    monkeypatch.setattr(delivery_module, "STALE_SECONDS", stale_seconds)
+    second = make_delivery(store, QuietReceiver("oncall"))
+    second.start()
+    second.stop(PATIENCE_SECONDS)
+    assert ("oncall" in second.failing()) is known
+    assert ("oncall" in make_delivery(store, QuietReceiver("oncall")).failing()) is known
 
 
 def test_a_state_file_that_cannot_be_written_is_a_failure_of_every_receiver(store, monkeypatch):
