@@ -20,6 +20,7 @@ from watchdog.config import BUILT_IN, Config, Escalation, Routing, Sampling
 from watchdog.errors import DeliveryError
 from watchdog.notify import alarm as alarm_module
 from watchdog.notify import standing as standing_module
+from watchdog.notify import unheard as unheard_module
 from watchdog.notify import worker as worker_module
 from watchdog.notify.memory import StoredMemory
 from watchdog.notify.outages import Outages
@@ -364,6 +365,28 @@ def test_a_second_receiver_that_is_gone_leaves_nothing_behind(scene):
         assert connection.execute("SELECT receiver, rule FROM groups").fetchall() == [("oncall", "storm")]
 
 
+def test_long_notices_are_read_one_by_one_and_none_is_left_out(scene, monkeypatch):
+    monkeypatch.setattr(unheard_module, "_MOST_CHARACTERS", 1_000)
+    scene.fail("oncall")
+    for number in range(20):
+        scene.fire(f"p{number}", rule=f"rule{number}")
+    scene.tick()
+    scene.live(8 * MINUTE)
+    assert Counter(scene.told("log")) == Counter((f"rule{n}", f"p{n}", "firing") for n in range(20))
+
+
+def test_a_notice_that_is_damaged_on_disk_holds_up_no_other(scene):
+    scene.fail("oncall")
+    scene.fire("nginx")
+    scene.tick()
+    with scene.store.database.transaction() as connection:
+        connection.execute("UPDATE notices SET body = substr(body, 9)")
+    scene.workers["oncall"].run_due = lambda: None  # what becomes of it there is another matter
+    scene.fire("cron", rule="spike")
+    scene.live(8 * MINUTE)
+    assert scene.told("log") == [("spike", "cron", "firing")]
+
+
 def test_thousands_that_wait_all_reach_the_second_receiver(scene):
     scene.fail("oncall")
     for number in range(2_400):
@@ -384,7 +407,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS, both=st.booleans())
 def test_whatever_happens_who_was_told_firing_is_told_the_end_once(tmp_path_factory, host_log, steps, both):
     default = ("oncall", "log") if both else ("oncall",)
