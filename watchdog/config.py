@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import tomli
@@ -37,12 +38,24 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """To whom rules that name no receivers go, and how notices about one group are spaced."""
+    """To whom rules that name no receivers go, and how notices about one group are spaced.
+
+    `delivery_dead_after_ns`: how long a receiver may fail before all others, and the host's own log, hear of it.
+    """
 
     default: tuple[str, ...]
     group_wait_ns: int
     group_interval_ns: int
     repeat_interval_ns: int
+    delivery_dead_after_ns: int = 600 * SECOND_NS
+
+
+@dataclass(frozen=True, slots=True)
+class Escalation:
+    """To whom goes what a receiver could not be told, once it has been failing for `after_ns`."""
+
+    to: str
+    after_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +70,7 @@ class Config:
     """What watchdog.toml says.
 
     `receivers`: (name, type, table) in the file's order; each type reads the rest of its own table, as the heartbeat
-    does. `file` is `BUILT_IN` where there is no file.
+    does. `escalations`: by the receiver that fails. `file` is `BUILT_IN` where there is no file.
     """
 
     file: str
@@ -66,6 +79,7 @@ class Config:
     receivers: tuple[tuple[str, str, Table], ...]
     heartbeat: Table | None = None
     evidence: EvidenceSettings = EvidenceSettings()
+    escalations: Mapping[str, Escalation] = field(default_factory=dict)
 
     @property
     def receiver_names(self) -> tuple[str, ...]:
@@ -171,7 +185,8 @@ def read_config(document: Document) -> Config:
     evidence = EvidenceSettings(command_line=told.flag("command_line", default=True))
     told.finish()
     root.finish()
-    return Config(document.file, Sampling(interval_ns), routing, receivers, heartbeat, evidence)
+    escalations = _read_escalations(receivers)
+    return Config(document.file, Sampling(interval_ns), routing, receivers, heartbeat, evidence, escalations)
 
 
 def _read_receivers(root: Table) -> tuple[tuple[str, str, Table], ...]:
@@ -191,6 +206,34 @@ def _read_receivers(root: Table) -> tuple[tuple[str, str, Table], ...]:
     return tuple(receivers)
 
 
+def _read_escalations(receivers: tuple[tuple[str, str, Table], ...]) -> dict[str, Escalation]:
+    names = tuple(name for name, _, _ in receivers)
+    escalations: dict[str, Escalation] = {}
+    for name, _, table in receivers:
+        to = table.text("escalate_to", "")
+        after_ns = table.duration("escalate_after", "5m", maximum="1d")
+        if not to:
+            if "escalate_after" in table and not table.failed("escalate_to"):
+                table.problem("escalate_after", "needs escalate_to: the receiver that is told instead")
+        elif to == name:
+            table.problem("escalate_to", "is the receiver itself: name another one")
+        elif to not in names:
+            table.problem("escalate_to", spelling.unknown("receiver", to, names))
+        elif name in (circle := _chain(to, escalations)):
+            told = " -> ".join((name, *circle[: circle.index(name) + 1]))
+            table.problem("escalate_to", f"goes round in a circle: {told}; the last one must name nobody")
+        else:
+            escalations[name] = Escalation(to, after_ns)
+    return escalations
+
+
+def _chain(name: str, escalations: Mapping[str, Escalation]) -> tuple[str, ...]:
+    chain: tuple[str, ...] = (name,)
+    while chain[-1] in escalations:
+        chain = (*chain, escalations[chain[-1]].to)
+    return chain
+
+
 def _read_routing(table: Table, names: tuple[str, ...]) -> Routing:
     default = table.texts("default", names)
     if not default and not table.failed("default"):
@@ -205,6 +248,7 @@ def _read_routing(table: Table, names: tuple[str, ...]) -> Routing:
         group_wait_ns=table.duration("group_wait", "0s", maximum="1h"),
         group_interval_ns=table.duration("group_interval", "60s", maximum="1d"),
         repeat_interval_ns=table.duration("repeat_interval", "4h", minimum="1s", maximum="30d"),
+        delivery_dead_after_ns=table.duration("delivery_dead_after", "10m", minimum="1m", maximum="1d"),
     )
     table.finish()
     return routing

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from watchdog.alerts.alert import Transition
+from watchdog.alerts.alert import Alert, Transition
 from watchdog.alerts.grouping import Grouping
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.alerts.notice import Notice
+from watchdog.alerts.paths import Failure
 from watchdog.alerts.taking import Taking
 from watchdog.clock import Clock
 from watchdog.errors import StoreError
@@ -19,6 +20,7 @@ from watchdog.measure.meter import Meter, Ticks
 from watchdog.measure.process import read_process
 from watchdog.notify import sanitize
 from watchdog.notify.delivery import Delivery
+from watchdog.notify.outages import Outages
 from watchdog.rules.evaluate import Engine
 from watchdog.scheduler import Tick
 from watchdog.setup import Setup
@@ -52,13 +54,16 @@ class Guard:
         self._taking = Taking(self._engine, self._meter.start_ns, read_process, clock)
         self._taking.with_command = setup.config.evidence.command_line
         self._grouping = Grouping(setup.config.routing, host)
+        self._outages = Outages(store.database, setup.config, setup.receivers, host, self._log)
         saved = store.load()
         at_ns, wall = clock.boottime_ns(), clock.wall()
-        forgotten = self._lifecycle.restore(saved.alerts, setup.rules, at_ns, saved.shift_ns, saved.down_ns)
-        firing = self._lifecycle.firing()
-        forgotten += self._grouping.restore(
-            saved.groups, firing, set(setup.receivers), at_ns, wall, saved.shift_ns, saved.told
-        )
+        alerts = [state for state in saved.alerts if "path" not in state]
+        groups = [state for state in saved.groups if "standby" not in state]
+        forgotten = self._lifecycle.restore(alerts, setup.rules, at_ns, saved.shift_ns, saved.down_ns)
+        forgotten += self._outages.restore(saved, self._lifecycle.firing(), at_ns, wall)
+        firing = self._firing()
+        told = [(receiver, alert) for receiver, alert in saved.told if not self._outages.knows(receiver, alert)]
+        forgotten += self._grouping.restore(groups, firing, set(setup.receivers), at_ns, wall, saved.shift_ns, told)
         if forgotten:
             self._log.error(
                 "%s: %d entries cannot be read and are left out; what they were about is announced anew",
@@ -68,8 +73,7 @@ class Guard:
         self.restored = len(firing)
         self._unwritten: list[Notice] = []
         self._failed_ticks = self._lost_samples = 0  # since the newest tick that judged its sample
-        self._delivery = Delivery(store, setup.receivers.values(), clock, self._log)
-        self._delivering = False
+        self._hire(setup)
 
     def start(self) -> int:
         """Read the baseline and begin to deliver what a former daemon left; return the number of open connections."""
@@ -92,6 +96,7 @@ class Guard:
             except BaseException:
                 self._failed_ticks += 1
                 self._grouping.reconcile()
+                self._outages.reconcile()
                 raise
 
     def _move(self, tick: Tick) -> None:
@@ -101,10 +106,12 @@ class Guard:
         snapshot = self._meter.advance(self._collector.read(), wall, ticks)
         verdicts = self._engine.observe(snapshot, self._lifecycle.watched())
         self._failed_ticks = self._lost_samples = 0
+        failing = self._delivery.failing()
         transitions = self._lifecycle.advance(verdicts, snapshot.at_ns, wall)
         transitions = self._taking.add(snapshot, self._lifecycle, transitions)
+        transitions = [*transitions, *self._outages.judge(failing, snapshot.at_ns, wall)]
         try:
-            self._write(transitions, snapshot.at_ns, wall)
+            self._write(transitions, failing, snapshot.at_ns, wall)
         finally:
             self._tell(transitions)
         self._deliver()
@@ -112,15 +119,24 @@ class Guard:
         if failures:
             raise RulesFailed("some rules could not be judged", failures)
 
-    def _write(self, transitions: Sequence[Transition], at_ns: int, wall: float) -> None:
-        self._unwritten += self._grouping.advance(transitions, self._lifecycle.firing(), at_ns, wall)
+    def _write(
+        self, transitions: Sequence[Transition], failing: Mapping[str, Failure], at_ns: int, wall: float
+    ) -> None:
+        firing = self._firing()
+        self._unwritten += self._grouping.advance(transitions, firing, at_ns, wall)
+        self._unwritten += self._outages.escalate(failing, transitions, firing, self._grouping.hears, at_ns, wall)
         if self._store.take_renewed():
             self._lifecycle.change_all()
             self._grouping.change_all()
+            self._outages.change_all()
+        groups = [*self._grouping.take_changes(), *self._outages.take_groups()]
+        told = self._told() if groups else None
+        if told is not None:
+            self._delivery.expect_news(told)
         try:
             self._store.commit(
-                alerts=self._lifecycle.take_changes(),
-                groups=self._grouping.take_changes(),
+                alerts=[*self._lifecycle.take_changes(), *self._outages.take_alerts()],
+                groups=groups,
                 notices=self._unwritten,
                 timing=self._lifecycle.timing,
             )
@@ -128,6 +144,15 @@ class Guard:
             self._unwritten.clear()  # the store has them, and bounds what waits
             raise
         self._unwritten.clear()
+        if told is not None:
+            self._delivery.refresh(told, self._host)
+
+    def _firing(self) -> dict[str, Alert]:
+        return {**self._lifecycle.firing(), **self._outages.firing()}
+
+    def _told(self) -> dict[str, list[Alert]]:
+        told = self._grouping.told(self._refreshed)
+        return {receiver: alerts + self._outages.told(receiver) for receiver, alerts in told.items()}
 
     def _tell(self, transitions: Iterable[Transition]) -> None:
         for transition in transitions:
@@ -143,13 +168,19 @@ class Guard:
             self._taking.with_command = setup.config.evidence.command_line
             self._follow()
             self._lifecycle.replace_rules(setup.rules)
-            self._grouping.reload(setup.config.routing, self._lifecycle.firing(), at_ns, wall, set(setup.receivers))
+            self._outages.reload(setup.config, setup.receivers, self._lifecycle.firing(), at_ns, wall)
+            self._grouping.reload(setup.config.routing, self._firing(), at_ns, wall, set(setup.receivers))
         # While ticks go on: a receiver that hangs is none of their business.
         self._delivery.stop(_RELOAD_SECONDS)
         with self._between_ticks:
-            self._delivery = Delivery(self._store, setup.receivers.values(), self._clock, self._log)
-            self._delivering = False
+            self._hire(setup)
             self._deliver()
+
+    def _hire(self, setup: Setup) -> None:
+        self._delivery = Delivery(self._store, setup.receivers.values(), self._clock, self._log)
+        self._delivering = False
+        self._refreshed = [name for name, receiver in setup.receivers.items() if receiver.refresh_seconds is not None]
+        self._delivery.refresh(self._told(), self._host)
 
     def _follow(self) -> None:
         self._meter.names.hold(self._engine.silent_ns)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from watchdog import config as config_module
-from watchdog.config import BUILT_IN, Routing, Sampling, load_config, open_document
+from watchdog.config import BUILT_IN, Escalation, Routing, Sampling, load_config, open_document
 from watchdog.errors import ConfigError
 
 SECOND = 1_000_000_000
@@ -176,3 +176,48 @@ def test_refuses_folders_fifos_and_missing_files(tmp_path):
     ):
         with pytest.raises(ConfigError, match=f"1: file: {message}$"):
             open_document(str(tmp_path / name))
+
+
+def tables(**keys):
+    return "".join(f'[[receiver]]\nname = "{name}"\ntype = "x"\n{lines}\n' for name, lines in keys.items())
+
+
+def test_reads_who_stands_by_for_whom_and_when_a_path_is_dead(write):
+    config = load_config(
+        write(
+            tables(a='escalate_to = "b"\nescalate_after = "2m"', b='escalate_to = "c"', c="")
+            + '[routing]\ndelivery_dead_after = "3m"\n'
+        )
+    )
+    assert config.escalations == {"a": Escalation("b", 120 * 10**9), "b": Escalation("c", 300 * 10**9)}
+    assert config.routing.delivery_dead_after_ns == 180 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        (tables(a='escalate_to = "a"'), "4: receiver.escalate_to: is the receiver itself: name another one"),
+        (
+            tables(a='escalate_to = "bb"', b=""),
+            '4: receiver.escalate_to: unknown receiver "bb": did you mean "b"?',
+        ),
+        (
+            tables(a='escalate_to = "b"', b='escalate_to = "c"', c='escalate_to = "a"'),
+            "12: receiver.escalate_to: goes round in a circle: c -> a -> b -> c; the last one must name nobody",
+        ),
+        (
+            tables(a='escalate_after = "1m"'),
+            "4: receiver.escalate_after: needs escalate_to: the receiver that is told instead",
+        ),
+        (
+            tables(a='escalate_to = "b"\nescalate_after = 5', b=""),
+            '5: receiver.escalate_after: needs a unit: "5s"?',
+        ),
+        (
+            tables(a="") + '[routing]\ndelivery_dead_after = "1s"',
+            "6: routing.delivery_dead_after: must be at least 1m, not 1s",
+        ),
+    ],
+)
+def test_tells_what_is_wrong_with_escalations(write, written, problem):
+    assert problems(write(written)) == [problem]

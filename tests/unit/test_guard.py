@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,9 @@ import pytest
 
 from watchdog.alerts.grouping import Grouping
 from watchdog.alerts.lifecycle import Lifecycle
+from watchdog.alerts.paths import DELIVERY_DEAD
 from watchdog.clock import SECOND_NS
-from watchdog.config import BUILT_IN, Config, EvidenceSettings, Routing, Sampling
+from watchdog.config import BUILT_IN, Config, Escalation, EvidenceSettings, Routing, Sampling
 from watchdog.errors import DeliveryError, StoreError
 from watchdog.guard import Guard, RulesFailed
 from watchdog.job import Tick
@@ -24,6 +26,7 @@ from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, FLAG_CO
 from watchdog.kernel.totals import Totals
 from watchdog.measure.catalogue import DIRECTIONS
 from watchdog.measure.meter import Meter
+from watchdog.notify import alarm as alarm_module
 from watchdog.notify.delivery import Delivery
 from watchdog.notify.outbox import Outbox
 from watchdog.quality import Quality
@@ -91,8 +94,11 @@ class Kernel:
 class Listener:
     """A receiver that keeps what it is told, and waits with its answer while `answering` is cleared."""
 
+    refresh_seconds = None
+
     def __init__(self, name="oncall"):
         self.name = name
+        self.error = None
         self.notices = []
         self.answering = threading.Event()
         self.answering.set()
@@ -100,6 +106,8 @@ class Listener:
         self._came = threading.Condition()
 
     def send(self, notice, deadline_seconds):
+        if self.error is not None:
+            raise self.error
         with self._came:
             self.notices.append(notice)
             self._came.notify_all()
@@ -124,6 +132,8 @@ class Night:
     def __init__(self, folder, clock):
         self.folder, self.clock, self.kernel, self.listener = folder, clock, Kernel(clock), Listener()
         self.rules = folder / "rules.toml"
+        self.others, self.escalations = {}, {}
+        self.pause = threading.Event()
         self.guard = None
         self.begin("storm")
 
@@ -131,11 +141,10 @@ class Night:
         self.rules.write_text("".join(RULE.format(id=rule) for rule in rules))
         self.rules.chmod(0o644)
         loaded = load_rules([self.rules], receivers=["oncall"])
-        routing = Routing(("oncall",), 0, 2 * SECOND_NS, 6 * SECOND_NS)
-        receivers = {self.listener.name: self.listener}
-        return Setup(
-            Config(BUILT_IN, Sampling(), routing, ()), SECOND_NS, receivers, loaded.rules, "here", loaded.notes
-        )
+        routing = Routing(("oncall",), 0, 2 * SECOND_NS, 6 * SECOND_NS, delivery_dead_after_ns=20 * SECOND_NS)
+        config = Config(BUILT_IN, Sampling(), routing, (), escalations=self.escalations)
+        receivers = {self.listener.name: self.listener, **self.others}
+        return Setup(config, SECOND_NS, receivers, loaded.rules, "here", loaded.notes)
 
     def begin(self, *rules):
         self.store = Store(self.folder / "state", self.clock, "this boot")
@@ -152,8 +161,12 @@ class Night:
 
     def settle(self):
         """Return once all that is to be told has been told; a tick that fails leaves this to the test."""
+        if self.others:
+            return  # some don't answer
         with self.store.database.transaction() as connection:
-            made = connection.execute("SELECT count(*) FROM notices WHERE state != 'merged'").fetchone()[0]
+            made = connection.execute(
+                "SELECT count(*) FROM notices WHERE receiver = 'oncall' AND state != 'merged'"
+            ).fetchone()[0]
         self.listener.wait_for(made)
 
 
@@ -300,6 +313,95 @@ def test_evidence_that_cannot_be_taken_costs_no_alert(night, monkeypatch):
 
     assert night.listener.told()[0] == ("firing", "first notification", ["storm"])
     assert night.listener.notices[0].alerts[0].evidence is None
+
+
+# -------------------------------------------------------------------------------------------- receivers that are silent
+
+
+DOWN = DeliveryError("timeout", "no answer", retryable=True)
+
+
+@pytest.fixture
+def second(night, monkeypatch, tmp_path):
+    """Let a second receiver stand by for the first."""
+    monkeypatch.setattr(alarm_module, "SOCKET", str(tmp_path / "dev-log"))
+    night.others["second"] = Listener("second")
+    night.escalations["oncall"] = Escalation("second", 3 * SECOND_NS)
+    night.guard.reload(night.setup("storm"))
+    return night.others["second"]
+
+
+def until(night, connects, condition, most=200):
+    """Tick until `condition()` holds; each waits a little, for receivers have threads of their own."""
+    for _ in range(most):
+        night.tick(connects)
+        night.pause.wait(0.01)
+        if condition():
+            return
+    raise AssertionError("it never came")
+
+
+def test_the_second_receiver_is_told_what_the_first_could_not_be_and_its_end_after_a_restart(night, second):
+    night.listener.error = DOWN
+    until(night, STORM, lambda: second.notices)
+    night.guard.stop()
+    night.begin("storm")
+    until(night, CALM, lambda: second.notices[-1].status == "resolved")
+    about_storm = [entry for entry in second.told() if entry[2] == ["storm"] and entry[1] != "repeat"]
+
+    assert [(status, reason.partition(" since")[0]) for status, reason, _ in about_storm] == [
+        ("firing", "escalated: oncall does not answer"),
+        ("resolved", "escalated: oncall does not answer"),
+    ]
+
+
+def test_all_others_and_the_hosts_log_are_told_that_nothing_reaches_a_receiver_until_it_does(night, second, tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dev_log:
+        dev_log.bind(str(tmp_path / "dev-log"))
+        dev_log.settimeout(PATIENCE)
+        night.listener.error = DOWN
+        until(night, STORM, lambda: any(rules == [DELIVERY_DEAD] for _, _, rules in second.told()))
+        assert b"nothing reaches the receiver oncall since" in dev_log.recv(65_536)
+        night.guard.stop()
+        night.begin("storm")
+        night.listener.error = None
+        until(night, STORM, lambda: ("resolved", "resolved", [DELIVERY_DEAD]) in second.told())
+        assert dev_log.recv(65_536).endswith(b"the receiver oncall no longer fails")
+    assert night.listener.told()[0][2] == ["storm"]
+    assert [reason for _, reason, rules in second.told() if rules == [DELIVERY_DEAD] and reason != "repeat"] == [
+        "first notification",
+        "resolved",
+    ]
+
+
+class Forgetful(Listener):
+    """A receiver that wants to be told again."""
+
+    refresh_seconds = 0.01
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.again = []
+
+    def refresh(self, alerts, host, deadline_seconds):
+        self.again.append([alert.rule for alert in alerts])
+
+
+def test_what_fires_is_told_again_from_time_to_time_after_a_restart_and_a_reload_too(night):
+    night.listener = Forgetful("oncall")
+    night.guard.reload(night.setup("storm"))
+    fire(night)
+    until(night, STORM, lambda: night.listener.again)
+    assert night.listener.again[0] == ["storm"]
+    for renew in (lambda: night.guard.reload(night.setup("storm")), lambda: (night.guard.stop(), night.begin("storm"))):
+        renew()
+        night.listener.again.clear()
+        until(night, STORM, lambda: night.listener.again)
+    until(night, CALM, lambda: night.listener.notices[-1].status == "resolved")
+    night.listener.again.clear()
+    for _ in range(5):
+        night.tick(CALM)
+    assert night.listener.again == []
 
 
 # ------------------------------------------------------------------------------------------------- reloads, a full disk

@@ -143,6 +143,27 @@ class Grouping:
         due, self._due = self._due, []
         return due
 
+    def hears(self, receiver: str, alert: Alert) -> bool:
+        """Tell whether `receiver` is one of those whom `alert` is routed to."""
+        return receiver in self._receivers(alert)
+
+    def told(self, receivers: Collection[str]) -> dict[str, list[Alert]]:
+        """Return by receiver, of `receivers`, what fires and what it was told of (the outbox may still have that)."""
+        told: dict[str, list[Alert]] = {receiver: [] for receiver in receivers}
+        for (receiver, _), group in self._all():
+            if receiver in told:
+                told[receiver] += (
+                    member.alert
+                    for member in group.members.values()
+                    if member.told is not None and member.alert.resolved is None
+                )
+        return told
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether nothing fires here and no end is to be told."""
+        return not any(group.members for _, group in self._all())
+
     def reconcile(self) -> None:
         """Compare what receivers know with what fires at the next `advance`: transitions may have been lost."""
         self._reconcile_again = True

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from watchdog.alerts.alert import Alert
+from watchdog.alerts.paths import Failure
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.errors import StoreError
 from watchdog.notify.memory import StoredMemory
@@ -16,6 +18,9 @@ from watchdog.notify.worker import Worker, place_of
 from watchdog.store.store import Store
 
 STORE_RETRY_SECONDS = 5.0
+# A receiver that failed so long ago, with nothing left to try it by, may have been mended by what it took this start
+# for; sooner than that, others have not yet been told.
+STALE_SECONDS = 1_800.0
 # Waits are by CLOCK_MONOTONIC, due times by CLOCK_BOOTTIME: after a suspend nothing is late by more than this. Nor is
 # what a commit wrote late, for an earlier one that had failed.
 LONGEST_SLEEP_SECONDS = 10.0
@@ -35,6 +40,20 @@ class Counters:
     waiting: Mapping[str, Waiting]
 
 
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How one receiver does.
+
+    `failing_since`: wall clock of the first attempt that failed since the last that did not, None while it takes what
+    it is sent; `failing_seconds`, and `reason` of the newest one, belong to it. `waiting`: what is on its way to it.
+    """
+
+    failing_since: float | None
+    failing_seconds: float
+    reason: str | None
+    waiting: Waiting
+
+
 class Delivery:
     """Sends what `Store.commit` has written, each receiver in its own thread."""
 
@@ -46,7 +65,8 @@ class Delivery:
         self._lanes = []
         for receiver in receivers:
             receiver.memory = StoredMemory(store.database, receiver.name, clock)
-            self._lanes.append(_Lane(Worker(receiver, self._outbox, clock, log), clock, log))
+            worker = Worker(receiver, self._outbox, clock, log, receiver.memory)
+            self._lanes.append(_Lane(worker, clock, log))
 
     def start(self) -> None:
         """Begin to deliver, what a former daemon left first.
@@ -56,8 +76,24 @@ class Delivery:
         """
         for receiver, notice in self._outbox.bury_all_but({lane.worker.name for lane in self._lanes}):
             self._log.error("notice %s given up: receiver %s is not configured any more", notice, receiver)
+        waiting = self._outbox.waiting()
         for lane in self._lanes:
+            if not waiting.get(lane.worker.name, Waiting()).pending:
+                lane.worker.standing.forget(STALE_SECONDS)
             lane.start()
+
+    def expect_news(self, told: Mapping[str, Sequence[Alert]]) -> None:
+        """Have no alert refreshed any more that is not in `told`, by receiver: news of it is on its way.
+
+        To be called before that news is committed: a refresh after it would raise the dead.
+        """
+        for lane in self._lanes:
+            lane.keep_only({alert.fingerprint for alert in told.get(lane.worker.name, ())})
+
+    def refresh(self, told: Mapping[str, Sequence[Alert]], host: str) -> None:
+        """Have each receiver that wants to be refreshed told again, from time to time, what it knows to be firing."""
+        for lane in self._lanes:
+            lane.keep_telling(told.get(lane.worker.name, ()), host)
 
     def wake(self) -> None:
         """Tell that there may be new notices. Returns at once."""
@@ -74,6 +110,30 @@ class Delivery:
             lane.finish_by(end_ns)
         for lane in self._lanes:
             lane.join(max(0.0, (end_ns - self._clock.boottime_ns()) / SECOND_NS))
+
+    def failing(self) -> Mapping[str, Failure]:
+        """Return the receivers that nothing reaches, with since when and why. It asks no file."""
+        failures = {lane.worker.name: lane.failure for lane in self._lanes}
+        return {name: failure for name, failure in failures.items() if failure is not None}
+
+    def health(self) -> Mapping[str, Health]:
+        """Return how each receiver does.
+
+        Raises:
+            StoreError: the outbox can't be read.
+        """
+        waiting, failing = self._outbox.waiting(), self.failing()
+        now_ns = self._clock.boottime_ns()
+        health = {}
+        for name in (lane.worker.name for lane in self._lanes):
+            failure = failing.get(name)
+            health[name] = Health(
+                failing_since=failure.since if failure else None,
+                failing_seconds=(now_ns - failure.since_ns) / SECOND_NS if failure else 0.0,
+                reason=failure.reason if failure else None,
+                waiting=waiting.get(name, Waiting()),
+            )
+        return health
 
     def counters(self) -> Counters:
         """Return what became of notices.
@@ -101,14 +161,29 @@ class _Lane:
         self._log = log
         self._news = threading.Event()
         self._stopping = threading.Event()
-        self._trouble: str | None = None  # told once, not at every try
+        self._trouble: Failure | None = None  # with the outbox; told once, not at every try
+        self._told: Mapping[str, Alert] = {}  # what is refreshed, by fingerprint; replaced as a whole by the tick
+        self._host = ""
+        self._refresh_ns: int | None = 0  # what fires already when the daemon starts is refreshed at once
         self._thread = threading.Thread(target=self._run, name=f"deliver-{worker.name}", daemon=True)
+
+    @property
+    def failure(self) -> Failure | None:
+        return self.worker.failure or self._trouble
 
     def start(self) -> None:
         self._thread.start()
 
     def wake(self) -> None:
         self._news.set()
+
+    def keep_only(self, told: set[str]) -> None:
+        if not self._told.keys() <= told:
+            self._told = {key: alert for key, alert in self._told.items() if key in told}
+
+    def keep_telling(self, alerts: Sequence[Alert], host: str) -> None:
+        self._told = {alert.fingerprint: alert for alert in alerts}
+        self._host = host
 
     def finish_by(self, at_ns: int) -> None:
         self.worker.finish_by(at_ns)
@@ -134,20 +209,39 @@ class _Lane:
         try:
             due_ns = self.worker.run_due()
         except StoreError as error:
-            self._tell(f"outbox of {self.worker.name}: {error}; deliveries wait")
+            self._tell(str(error))
             return STORE_RETRY_SECONDS
         except Exception as error:  # noqa: BLE001 - the edge of a worker: a bug is told, and tried again
             self.worker.failed["internal"] += 1
-            self._tell(f"outbox of {self.worker.name}: {type(error).__name__} in {place_of(error)}; deliveries wait")
+            self._tell(f"{type(error).__name__} in {place_of(error)}")
             return STORE_RETRY_SECONDS
         if self._trouble is not None:
             self._trouble = None
             self._log.warning("outbox of %s: works again", self.worker.name)
-        if due_ns is None:
+        times_ns = [at_ns for at_ns in (due_ns, self._refresh()) if at_ns is not None]
+        if not times_ns:
             return LONGEST_SLEEP_SECONDS
-        return min(LONGEST_SLEEP_SECONDS, max(0.0, (due_ns - self._clock.boottime_ns()) / SECOND_NS))
+        return min(LONGEST_SLEEP_SECONDS, max(0.0, (min(times_ns) - self._clock.boottime_ns()) / SECOND_NS))
+
+    def _refresh(self) -> int | None:
+        # Returns when the next one is due.
+        told = self._told
+        if not told or (every_seconds := self.worker.refresh_seconds) is None:
+            self._refresh_ns = None
+            return None
+        every_ns = round(every_seconds * SECOND_NS)
+        if self._refresh_ns is None:
+            self._refresh_ns = self._clock.boottime_ns() + every_ns
+        elif self._clock.boottime_ns() >= self._refresh_ns:
+            self.worker.refresh(list(told.values()), self._host)
+            self._refresh_ns = self._clock.boottime_ns() + every_ns
+        return self._refresh_ns
 
     def _tell(self, trouble: str) -> None:
-        if trouble != self._trouble:
-            self._trouble = trouble
-            self._log.error("%s", trouble)
+        reason = f"store: {trouble}"
+        if self._trouble is None or reason != self._trouble.reason:
+            since_ns, since = self._clock.boottime_ns(), self._clock.wall()
+            if self._trouble is not None:
+                since_ns, since = self._trouble.since_ns, self._trouble.since
+            self._trouble = Failure(since_ns, since, reason)
+            self._log.error("outbox of %s: %s; deliveries wait", self.worker.name, trouble)

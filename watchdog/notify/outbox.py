@@ -124,6 +124,15 @@ class Outbox:
                 (attempt.notice.id, attempt.number, wall, result),
             )
 
+    def hurry(self, receiver: str) -> None:
+        """Have everything that waits for `receiver` attempted now: it works again."""
+        now_ns = self._clock.boottime_ns()
+        with self._database.transaction() as connection:
+            connection.execute(
+                "UPDATE notices SET due_ns = ? WHERE state = 'pending' AND receiver = ? AND due_ns > ?",
+                (now_ns, receiver, now_ns),
+            )
+
     def expire(self, receiver: str) -> list[str]:
         """Give up on pending news of firing that are a day old; return their ids. The end of an alert never expires."""
         too_old_ns = self._clock.boottime_ns() - EXPIRY_NS

@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol, Self
 from watchdog.alerts.alert import Alert
 from watchdog.alerts.notice import Notice
 from watchdog.document import Table
+from watchdog.notify.plain import plain
 
 
 class Memory(Protocol):
@@ -60,8 +61,19 @@ class Receiver(ABC):
         Return only when the receiver has said that it has the notice (where its protocol has a way of saying so).
 
         Raises:
-            DeliveryError: with reason and whether trying again can help; after `deadline_seconds` at the latest.
+            DeliveryError: with reason and whether trying again can help; after `deadline_seconds` at the latest. With
+                reason `render`, the same notice is given to `send_plain` at once.
         """
+
+    def send_plain(self, notice: Notice, error: str, deadline_seconds: float) -> None:
+        """Deliver the least that can be said of `notice`, for `render` failed: `error` says at what, without secrets.
+
+        Whoever renders by something of the user's (a template) does it without here.
+
+        Raises:
+            DeliveryError: as `send`.
+        """
+        self.send(plain(notice, error), deadline_seconds)
 
     @abstractmethod
     def destination(self) -> str:

@@ -10,24 +10,34 @@ import logging
 import random
 import traceback
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+from watchdog.alerts.alert import Alert
+from watchdog.alerts.paths import Failure
 from watchdog.clock import SECOND_NS, Clock
-from watchdog.errors import DeliveryError
+from watchdog.errors import DeliveryError, StoreError
 from watchdog.notify.outbox import LONGEST_WAIT_NS, Attempt, Outbox, Outcome
-from watchdog.notify.receiver import Receiver
+from watchdog.notify.receiver import Memory, Receiver, Scratch
+from watchdog.notify.standing import Standing
 
 ATTEMPT_SECONDS = 10.0
+HANG_SECONDS = 3 * ATTEMPT_SECONDS  # no attempt takes so long that keeps its deadline
+MOST_DEFECTIVE_ATTEMPTS = 20  # of a notice that a defect of ours keeps from being sent: half an hour
+# So many failures in a row are the receiver's, not those of single notices. From then on it is asked seldom, however
+# many wait: ten thousand that are each tried now and then would be tried at every moment.
+PATIENT_FAILURES = 5
+LONGEST_HOLD_SECONDS = 30.0
 BACKOFF_BASE_SECONDS = 1.0
 BACKOFF_CAP_SECONDS = 300.0
 
 
-def backoff_seconds(number: int) -> float:
+def backoff_seconds(number: int, cap_seconds: float = BACKOFF_CAP_SECONDS) -> float:
     """Return how long to wait after failed attempt `number` (from 1): anything up to 1, 2, 4, … 300 s.
 
     Full jitter: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
-    most = min(BACKOFF_CAP_SECONDS, BACKOFF_BASE_SECONDS * 2.0 ** min(number - 1, 16))
+    most = min(cap_seconds, BACKOFF_BASE_SECONDS * 2.0 ** min(number - 1, 16))
     return random.uniform(0.0, most)  # noqa: S311 - spreads load, hides nothing
 
 
@@ -35,12 +45,15 @@ class Worker:
     """Delivers to one receiver.
 
     Since the start: `sent` counts notices, `failed` attempts by reason of `DeliveryError` (and "internal"), `lost`
-    notices given up, by cause ("expired", "refused").
+    notices given up, by cause ("expired", "refused", "defect").
     """
 
-    def __init__(self, receiver: Receiver, outbox: Outbox, clock: Clock, log: logging.Logger) -> None:
-        """Take the receiver over: nobody else sends through it."""
+    def __init__(
+        self, receiver: Receiver, outbox: Outbox, clock: Clock, log: logging.Logger, memory: Memory | None = None
+    ) -> None:
+        """Take the receiver over: nobody else sends through it. `memory` holds since when it fails, over restarts."""
         self.name = receiver.name
+        self.standing = Standing(memory or Scratch(), clock, HANG_SECONDS)
         self.sent = 0
         self.failed: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
@@ -51,6 +64,19 @@ class Worker:
         self._unrecorded: Outcome | None = None
         self._held_until_ns = 0
         self._finish_by_ns: int | None = None
+        self._failures_in_row = 0
+        self._hurry = False
+        self._refresh_trouble: str | None = None  # told once, not at every turn
+
+    @property
+    def failure(self) -> Failure | None:
+        """Return since when and why nothing reaches the receiver, None while it takes what it is sent."""
+        return self.standing.failure
+
+    @property
+    def refresh_seconds(self) -> float | None:
+        """Return how often the receiver wants to be refreshed, None for never."""
+        return self._receiver.refresh_seconds
 
     def run_due(self) -> int | None:
         """Attempt every notice that is due; return the CLOCK_BOOTTIME of the next one, None when none waits.
@@ -74,6 +100,29 @@ class Worker:
                 return self._outbox.next_due_ns(self.name)
             self._unrecorded = self._attempt(attempt)
 
+    def refresh(self, alerts: Sequence[Alert], host: str) -> None:
+        """Have the receiver say again that `alerts` fire; a failure is counted and told, and makes up for nothing."""
+        now_ns = self._clock.boottime_ns()
+        if now_ns < self._held_until_ns or self._finish_by_ns is not None:
+            return
+        trouble: str | None = None
+        self.standing.begin()
+        try:
+            self._receiver.refresh(alerts, host, ATTEMPT_SECONDS)
+        except DeliveryError as error:
+            if error.retry_after_seconds is not None:
+                self._hold(error.retry_after_seconds)
+            trouble = self._count(error.reason, str(error), refresh=True)
+        except Exception as error:  # noqa: BLE001 - as in _attempt
+            trouble = self._count("internal", _kind_and_place(error), refresh=True)
+        else:
+            self.standing.succeeded(refresh=True)
+        if trouble is not None and trouble != self._refresh_trouble:
+            self._log.warning("%s could not be told again what fires: %s", self.name, trouble)
+        elif trouble is None and self._refresh_trouble is not None:
+            self._log.warning("%s is told again what fires", self.name)
+        self._refresh_trouble = trouble
+
     def finish_by(self, at_ns: int) -> None:
         """Begin no attempt after `at_ns` of CLOCK_BOOTTIME, and give those before it no more than the time left."""
         self._finish_by_ns = at_ns
@@ -83,9 +132,14 @@ class Worker:
         self._receiver.close()
 
     def _record(self) -> None:
+        # What is known of the receiver first: should the next step fail, the notice is sent again, and that told anew.
+        self.standing.save()
         if self._unrecorded is not None:
             self._outbox.end(self._unrecorded)
             self._unrecorded = None
+        if self._hurry:
+            self._outbox.hurry(self.name)
+            self._hurry = False
 
     def _seconds_left(self) -> float:
         if self._finish_by_ns is None:
@@ -93,22 +147,67 @@ class Worker:
         return min(ATTEMPT_SECONDS, (self._finish_by_ns - self._clock.boottime_ns()) / SECOND_NS)
 
     def _attempt(self, attempt: Attempt) -> Outcome:
+        self.standing.begin()
         try:
-            self._receiver.send(attempt.notice, max(self._seconds_left(), 0.001))
+            self._receiver.send(attempt.notice, self._time_for_attempt())
         except DeliveryError as error:
+            if error.reason == "render":
+                return self._attempt_plain(attempt, str(error))
             return self._failed(attempt, error)
+        except StoreError as error:  # of the receiver's memory
+            return self._failed(attempt, DeliveryError("store", str(error), retryable=True))
         except Exception as error:  # noqa: BLE001 - one of the two edges: a bug in a receiver must not stop the others
-            # Only the kind and the place: the text of a stranger's exception can hold a URL or a secret.
-            text = f"{type(error).__name__} in {place_of(error)}"
-            return self._failed(attempt, DeliveryError("internal", text, retryable=True))
-        self.sent += 1
-        return Outcome(attempt, "done", "ok")
+            text = self._rendering_error(attempt)
+            if text is not None:
+                return self._attempt_plain(attempt, text)
+            return self._defect(attempt, "internal", _kind_and_place(error))
+        return self._sent(attempt, "ok")
 
-    def _failed(self, attempt: Attempt, error: DeliveryError) -> Outcome:
-        self.failed[error.reason] += 1
-        result = f"{error.reason}: {error}"
+    def _rendering_error(self, attempt: Attempt) -> str | None:
+        # Whether it was the words that could not be made, or something else.
+        try:
+            self._receiver.render(attempt.notice)
+        except DeliveryError as error:
+            return str(error)
+        except Exception as error:  # noqa: BLE001 - as in _attempt
+            return _kind_and_place(error)
+        return None
+
+    def _attempt_plain(self, attempt: Attempt, text: str) -> Outcome:
+        self.failed["render"] += 1
+        self._log.error(
+            "notice %s cannot be rendered for %s: %s; sent in plain words", attempt.notice.id, self.name, text
+        )
+        try:
+            self._receiver.send_plain(attempt.notice, text, self._time_for_attempt())
+        except DeliveryError as error:
+            if error.reason == "render":
+                return self._defect(attempt, "render", str(error))
+            return self._failed(attempt, error)
+        except StoreError as error:
+            return self._failed(attempt, DeliveryError("store", str(error), retryable=True))
+        except Exception as error:  # noqa: BLE001 - as in _attempt
+            return self._defect(attempt, "render", _kind_and_place(error))
+        return self._sent(attempt, f"ok, in plain words: {text}")
+
+    def _time_for_attempt(self) -> float:
+        return max(self._seconds_left(), 0.001)
+
+    def _sent(self, attempt: Attempt, result: str) -> Outcome:
+        self.sent += 1
+        self.standing.succeeded()
+        self._hurry |= self._failures_in_row > PATIENT_FAILURES
+        self._failures_in_row = 0
+        return Outcome(attempt, "done", result)
+
+    def _defect(self, attempt: Attempt, reason: str, text: str) -> Outcome:
+        again = attempt.number < MOST_DEFECTIVE_ATTEMPTS
+        return self._failed(attempt, DeliveryError(reason, text, retryable=again), cause="defect")
+
+    def _failed(self, attempt: Attempt, error: DeliveryError, cause: str = "refused") -> Outcome:
+        result = self._count(error.reason, str(error))
         if not error.retryable:
-            self._lose(attempt.notice.id, "refused", f"{result}; attempt {attempt.number}, the last")
+            self._lose(attempt.notice.id, cause, f"{result}; attempt {attempt.number}, the last")
             return Outcome(attempt, "dead", result)
         wait_seconds = backoff_seconds(attempt.number)
         if error.retry_after_seconds is not None:
@@ -116,6 +215,10 @@ class Worker:
         due_ns = self._clock.boottime_ns() + round(wait_seconds * SECOND_NS)
         if error.retry_after_seconds is not None or error.reason == "rate_limited":
             self._held_until_ns = due_ns  # it asked us to wait, not this notice
+        self._failures_in_row += 1
+        if self._failures_in_row > PATIENT_FAILURES:
+            in_vain = self._failures_in_row - PATIENT_FAILURES
+            self._hold(max(backoff_seconds(in_vain, LONGEST_HOLD_SECONDS), error.retry_after_seconds or 0.0))
         self._log.warning(
             "notice %s not delivered to %s: %s; attempt %d, next in %.1f s",
             attempt.notice.id,
@@ -126,9 +229,24 @@ class Worker:
         )
         return Outcome(attempt, "pending", result, due_ns)
 
+    def _count(self, reason: str, text: str, *, refresh: bool = False) -> str:
+        self.failed[reason] += 1
+        result = f"{reason}: {text}"
+        self.standing.failed(result, refresh=refresh)
+        return result
+
+    def _hold(self, seconds: float) -> None:
+        wait_ns = round(min(max(0.0, seconds), LONGEST_WAIT_NS / SECOND_NS) * SECOND_NS)
+        self._held_until_ns = max(self._held_until_ns, self._clock.boottime_ns() + wait_ns)
+
     def _lose(self, notice: str, cause: str, text: str) -> None:
         self.lost[cause] += 1
         self._log.error("notice %s given up for %s: %s", notice, self.name, text)
+
+
+def _kind_and_place(error: Exception) -> str:
+    # Nothing else: the text of a stranger's exception can hold a URL or a secret.
+    return f"{type(error).__name__} in {place_of(error)}"
 
 
 def place_of(error: Exception) -> str:

@@ -1,3 +1,4 @@
+import dataclasses
 import logging
 import sqlite3
 import threading
@@ -7,9 +8,9 @@ import pytest
 from watchdog.alerts.alert import Alert, State
 from watchdog.alerts.notice import Notice
 from watchdog.clock import SystemClock
-from watchdog.errors import DeliveryError
+from watchdog.errors import DeliveryError, StoreError
 from watchdog.notify import delivery as delivery_module
-from watchdog.notify.delivery import Delivery
+from watchdog.notify.delivery import Delivery, Health
 from watchdog.notify.outbox import Waiting
 from watchdog.rules.schema import Severity
 from watchdog.store.store import Store
@@ -176,3 +177,128 @@ def test_bug_around_the_outbox_is_told_without_its_text_and_tried_again(store, m
     assert caplog.messages[0].startswith("outbox of oncall: ValueError in test_delivery.py:")
     assert caplog.messages[1] == "outbox of oncall: works again"
     assert "secret" not in caplog.text
+
+
+# ----------------------------------------------------------------------------------------------------------- refreshing
+
+
+class ForgetfulReceiver(QuietReceiver):
+    """One that wants to be told again; `told` has what it was told, in order, `again` counts how often."""
+
+    refresh_seconds = 0.02
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.told = []
+        self.again = threading.Semaphore(0)
+
+    def send(self, notice, deadline_seconds):
+        super().send(notice, deadline_seconds)
+        self.told.append((notice.status, [alert.fingerprint for alert in notice.alerts]))
+
+    def refresh(self, alerts, host, deadline_seconds):
+        self.told.append((host, [alert.fingerprint for alert in alerts]))
+        self.again.release()
+
+
+def test_what_fires_is_told_again_at_once_after_a_start_and_from_time_to_time_until_it_ends(store):
+    receiver, other = ForgetfulReceiver("forgetful"), QuietReceiver("quiet")
+    alert = make_notice("n1", "forgetful").alerts[0]
+    delivery = make_delivery(store, receiver, other)
+    delivery.refresh({"forgetful": [alert]}, "db1")
+    delivery.start()
+    for _ in range(3):
+        assert receiver.again.acquire(timeout=PATIENCE_SECONDS)
+    delivery.expect_news({"forgetful": []})
+    end = make_notice("n2", "forgetful")
+    end = dataclasses.replace(end, alerts=(dataclasses.replace(alert, resolved=9.0),))
+    put(store, end)
+    delivery.wake()
+    assert receiver.arrived.wait(PATIENCE_SECONDS)
+    delivery.stop(PATIENCE_SECONDS)
+    assert receiver.told[:3] == [("db1", [alert.fingerprint])] * 3
+    assert receiver.told[-1] == ("resolved", [alert.fingerprint])  # and nothing raised it again
+
+
+def test_what_fires_later_is_told_again_after_its_notice(store):
+    receiver = ForgetfulReceiver("forgetful")
+    delivery = make_delivery(store, receiver)
+    delivery.refresh({"forgetful": []}, "db1")
+    delivery.start()
+    put(store, make_notice("n1", "forgetful"))
+    delivery.wake()
+    assert receiver.arrived.wait(PATIENCE_SECONDS)
+    delivery.refresh({"forgetful": make_notice("n1", "forgetful").alerts}, "db1")
+    delivery.wake()
+    assert receiver.again.acquire(timeout=PATIENCE_SECONDS)
+    delivery.stop(PATIENCE_SECONDS)
+    assert [status for status, _ in receiver.told[:2]] == ["firing", "db1"]
+
+
+# --------------------------------------------------------------------------------------------------------------- health
+
+
+class DeafReceiver(QuietReceiver):
+    def send(self, notice, deadline_seconds):
+        self.entered.set()
+        raise DeliveryError("connect", "cannot connect", retryable=True)
+
+
+def test_health_tells_since_when_and_why_and_how_much_waits(store):
+    deaf, quick = DeafReceiver("deaf"), QuietReceiver("quick")
+    put(store, make_notice("n1", "deaf"), make_notice("n2", "deaf", "spike"), make_notice("n3", "quick"))
+    delivery = make_delivery(store, deaf, quick)
+    before = SystemClock().wall()
+    delivery.start()
+    delivery.stop(0.5)
+    health = delivery.health()
+    assert before <= health["deaf"].failing_since <= SystemClock().wall()
+    assert health["deaf"].reason == "connect: cannot connect"
+    assert health["deaf"].waiting.pending == 2
+    assert health["deaf"].waiting.oldest_seconds > 0
+    assert health["quick"] == Health(None, 0.0, None, Waiting())
+    assert delivery.failing().keys() == {"deaf"}
+
+
+def test_the_next_daemon_knows_since_when_a_receiver_fails(store, monkeypatch):
+    put(store, make_notice("n1", "deaf"))
+    first = make_delivery(store, DeafReceiver("deaf"))
+    first.start()
+    first.stop(0.5)
+    since_ns = first.failing()["deaf"].since_ns
+    monkeypatch.setattr(delivery_module, "STALE_SECONDS", 0.0)
+    second = make_delivery(store, DeafReceiver("deaf"))
+    second.start()
+    second.stop(0.5)
+    assert second.failing()["deaf"].since_ns == since_ns  # something waits to try it by
+
+
+@pytest.mark.parametrize(("stale_seconds", "known"), [(0.0, False), (3600.0, True)], ids=["long ago", "just now"])
+def test_a_receiver_that_nothing_waits_for_is_taken_for_mended_by_a_start_long_after(
+    store, monkeypatch, stale_seconds, known
+):
+    put(store, make_notice("n1", "oncall"))
+    first = make_delivery(store, RefusingReceiver("oncall"))
+    first.start()
+    first.stop(PATIENCE_SECONDS)
+    monkeypatch.setattr(delivery_module, "STALE_SECONDS", stale_seconds)
+    second = make_delivery(store, QuietReceiver("oncall"))
+    second.start()
+    second.stop(PATIENCE_SECONDS)
+    assert ("oncall" in second.failing()) is known
+    assert ("oncall" in make_delivery(store, QuietReceiver("oncall")).failing()) is known
+
+
+def test_a_state_file_that_cannot_be_written_is_a_failure_of_every_receiver(store, monkeypatch):
+    delivery = make_delivery(store, QuietReceiver("oncall"))
+    tried = threading.Event()
+
+    def fail(_):
+        tried.set()
+        raise StoreError("cannot write state.sqlite3: disk full")
+
+    monkeypatch.setattr(delivery._outbox, "expire", fail)
+    delivery.start()
+    assert tried.wait(PATIENCE_SECONDS)
+    delivery.stop(PATIENCE_SECONDS)
+    assert delivery.failing()["oncall"].reason == "store: cannot write state.sqlite3: disk full"

@@ -107,7 +107,7 @@ colour = true
         "watchdog.toml:16: receiver.address: must begin with unix://, udp://, tcp:// or tls://",
         'watchdog.toml:17: receiver.facility: unknown value "demon": did you mean "daemon"?',
         'watchdog.toml:22: receiver.format: "local" is for unix:// addresses: servers expect "rfc5424"',
-        'watchdog.toml:26: receiver.colour: unknown key "colour": known are name, type',
+        'watchdog.toml:26: receiver.colour: unknown key "colour": known are escalate_after, escalate_to, name, type',
     ]
 
 

@@ -1,4 +1,6 @@
+import dataclasses
 import logging
+import math
 import sqlite3
 
 import pytest
@@ -6,9 +8,20 @@ import pytest
 from watchdog.alerts.alert import Alert, State
 from watchdog.alerts.notice import Notice
 from watchdog.errors import DeliveryError, StoreError
+from watchdog.notify import standing as standing_module
 from watchdog.notify import worker as worker_module
 from watchdog.notify.outbox import Outbox
-from watchdog.notify.worker import ATTEMPT_SECONDS, Worker, backoff_seconds
+from watchdog.notify.plain import plain
+from watchdog.notify.receiver import Receiver, Scratch
+from watchdog.notify.worker import (
+    ATTEMPT_SECONDS,
+    HANG_SECONDS,
+    LONGEST_HOLD_SECONDS,
+    MOST_DEFECTIVE_ATTEMPTS,
+    PATIENT_FAILURES,
+    Worker,
+    backoff_seconds,
+)
 from watchdog.rules.schema import Severity
 from watchdog.store.store import Store
 
@@ -30,6 +43,9 @@ class ScriptedReceiver:
         self.deadlines.append(deadline_seconds)
         if self.script and (error := self.script.pop(0)) is not None:
             raise error
+
+    def render(self, notice):
+        return notice.id.encode()
 
     def close(self):
         self.closed = True
@@ -53,8 +69,8 @@ def store(tmp_path, clock):
 
 @pytest.fixture
 def deliver(store, clock):
-    def make(receiver):
-        return Worker(receiver, Outbox(store.database, clock), clock, logging.getLogger("test"))
+    def make(receiver, memory=None):
+        return Worker(receiver, Outbox(store.database, clock), clock, logging.getLogger("test"), memory)
 
     return make
 
@@ -228,3 +244,290 @@ def test_attempts_near_the_end_get_the_time_that_is_left_and_none_begins_after_i
     assert (receiver.attempts, receiver.deadlines) == (["n1", "n2"], [5.0, 2.0])
     assert worker.sent == 2
     assert deliver(ScriptedReceiver()).run_due() is None
+
+
+# --------------------------------------------------------------------------------------------- receivers that are down
+
+
+def test_five_hundred_four_times_then_200_is_five_attempts_of_one_notice(deliver, store, clock):
+    receiver = ScriptedReceiver(*[DeliveryError("server_error", "answered 500", retryable=True)] * 4)
+    worker = deliver(receiver)
+    put(store, make_notice("n1"))
+    waits(worker, clock)
+    with store.database.transaction() as connection:
+        written = connection.execute("SELECT number, result FROM attempts ORDER BY place").fetchall()
+    assert written == [(n, "server_error: answered 500") for n in (1, 2, 3, 4)] + [(5, "ok")]
+
+
+def test_a_receiver_that_is_down_is_asked_seldom_however_many_wait_and_gets_all_once_it_is_back(deliver, store, clock):
+    down = [TIMEOUT] * 500
+    receiver = ScriptedReceiver(*down)
+    worker = deliver(receiver)
+    put(store, *(make_notice(f"n{number}", f"group{number}") for number in range(60)))
+    worker.run_due()
+    assert len(receiver.attempts) == PATIENT_FAILURES + 1
+    before = len(receiver.attempts)
+    for _ in range(1_200):
+        clock.advance(3)
+        worker.run_due()
+    assert len(receiver.attempts) - before <= 3_600 / LONGEST_HOLD_SECONDS + 5
+    receiver.script.clear()
+    clock.advance(LONGEST_HOLD_SECONDS)
+    assert worker.run_due() is None
+    assert worker.sent == 60
+
+
+def test_an_hour_of_429_is_waited_for_and_then_all_is_delivered(deliver, store, clock):
+    receiver = ScriptedReceiver()
+    worker = deliver(receiver)
+    end_ns = clock.boottime_ns() + 3_600 * SECOND_NS
+
+    def send(notice, deadline_seconds):
+        receiver.attempts.append(notice.id)
+        if clock.boottime_ns() < end_ns:
+            raise DeliveryError("rate_limited", "429", retryable=True, retry_after_seconds=30)
+
+    receiver.send = send
+    put(store, *(make_notice(f"n{number}", f"group{number}") for number in range(100)))
+    for _ in range(3_600 // 5 + 70):
+        worker.run_due()
+        clock.advance(5)
+    assert worker.sent == 100
+    assert worker.failed["rate_limited"] <= 3_600 / 30
+
+
+def test_since_when_nothing_reaches_the_receiver_is_known_until_something_does(deliver, store, clock):
+    worker = deliver(ScriptedReceiver(TIMEOUT, DeliveryError("dns", "name resolution failed", retryable=True)))
+    put(store, make_notice("n1"))
+    assert worker.failure is None
+    began_ns, began = clock.boottime_ns(), clock.wall()
+    worker.run_due()
+    clock.advance(1)
+    worker.run_due()
+    assert (worker.failure.since_ns, worker.failure.since) == (began_ns, began)
+    assert worker.failure.reason == "dns: name resolution failed"
+    clock.advance(2)
+    worker.run_due()
+    assert worker.failure is None
+
+
+@pytest.mark.parametrize("boot", ["boot1", "boot2"], ids=["restart", "reboot"])
+def test_since_when_it_fails_is_known_after_a_restart(deliver, store, clock, monkeypatch, boot):
+    monkeypatch.setattr(standing_module, "boot_id", lambda: "boot1")
+    memory = Scratch()
+    worker = deliver(ScriptedReceiver(*[TIMEOUT] * 9), memory)
+    put(store, make_notice("n1"))
+    worker.run_due()
+    clock.advance(100)
+    worker.run_due()
+    now_ns = clock.boottime_ns()
+    if boot == "boot2":
+        now_ns = 30 * SECOND_NS
+        monkeypatch.setattr(clock, "boottime_ns", lambda: now_ns)
+    monkeypatch.setattr(standing_module, "boot_id", lambda: boot)
+    failure = deliver(ScriptedReceiver(), memory).failure
+    assert (now_ns - failure.since_ns) / SECOND_NS == 100
+    assert failure.reason == "timeout: no answer within 10 s"
+
+
+def test_a_success_is_forgotten_by_no_restart(deliver, store, clock):
+    memory = Scratch()
+    worker = deliver(ScriptedReceiver(TIMEOUT), memory)
+    put(store, make_notice("n1"))
+    waits(worker, clock)
+    assert deliver(ScriptedReceiver(), memory).failure is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"since_ns": "x"}', '{"since_ns": 1, "since": null}'])
+def test_what_cannot_be_read_of_a_former_daemon_is_forgotten(deliver, text):
+    memory = Scratch()
+    memory.put("failing", text)
+    assert deliver(ScriptedReceiver(), memory).failure is None
+
+
+def test_an_attempt_that_does_not_end_counts_as_failed_from_its_begin(deliver, store, clock):
+    seen = []
+
+    class Hanging(ScriptedReceiver):
+        def send(self, notice, deadline_seconds):
+            clock.advance(HANG_SECONDS - 1)
+            seen.append(worker.failure)
+            clock.advance(1)
+            seen.append(worker.failure)
+
+    worker = deliver(Hanging())
+    put(store, make_notice("n1"))
+    began_ns = clock.boottime_ns()
+    worker.run_due()
+    assert seen[0] is None
+    assert (seen[1].since_ns, seen[1].reason) == (began_ns, "timeout: an attempt does not end")
+    assert worker.failure is None
+
+
+def test_a_memory_that_cannot_be_written_is_no_defect_of_the_receiver(deliver, store):
+    worker = deliver(ScriptedReceiver(StoreError("cannot write state.sqlite3: full")))
+    put(store, make_notice("n1"))
+    worker.run_due()
+    assert worker.failed == {"store": 1}
+
+
+# ----------------------------------------------------------------------------------------------- what can't be rendered
+
+
+class Unrenderable(Receiver):
+    """Renders only what is plain, and not even that if `worse`."""
+
+    type = "unrenderable"
+
+    def __init__(self, error, worse=None):
+        super().__init__("oncall")
+        self.error, self.worse = error, worse
+        self.taken = []
+
+    @classmethod
+    def from_table(cls, name, table):
+        raise NotImplementedError
+
+    def render(self, notice):
+        if "cannot be rendered" not in notice.alerts[0].summary:
+            raise self.error
+        return notice.alerts[0].summary.encode()
+
+    def send(self, notice, deadline_seconds):
+        self.taken.append(self.render(notice))
+        if self.worse is not None:
+            raise self.worse
+
+    def destination(self):
+        return "nowhere"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("https://hooks.example.net/secret"), "ValueError in test_worker.py:"),
+        (DeliveryError("render", "line 3 of the template", retryable=False), "line 3 of the template"),
+    ],
+    ids=["a bug", "a template"],
+)
+def test_what_cannot_be_rendered_is_sent_in_plain_words_with_the_error(deliver, store, caplog, error, told):
+    receiver = Unrenderable(error)
+    worker = deliver(receiver)
+    put(store, make_notice("n1"))
+    assert worker.run_due() is None
+    (text,) = receiver.taken
+    assert text.decode().startswith(f"storm; its own words cannot be rendered: {told}")
+    assert (worker.sent, worker.failed, worker.lost) == (1, {"render": 1}, {})
+    assert worker.failure is None
+    with store.database.transaction() as connection:
+        ((result,),) = connection.execute("SELECT result FROM attempts").fetchall()
+    assert result.startswith(f"ok, in plain words: {told}")
+    assert "secret" not in caplog.text + text.decode() + result
+
+
+def test_plain_words_that_find_no_connection_are_tried_again(deliver, store, clock):
+    receiver = Unrenderable(ValueError("x"), worse=TIMEOUT)
+    worker = deliver(receiver)
+    put(store, make_notice("n1"))
+    assert len(waits(worker, clock, most=30)) == 30
+    assert worker.lost == {}
+    receiver.worse = None
+    waits(worker, clock)
+    assert worker.sent == 1
+
+
+@pytest.mark.parametrize("resolved", [None, 9.0], ids=["firing", "resolved"])
+@pytest.mark.parametrize("kind", ["render", "internal"])
+def test_a_defect_that_keeps_a_notice_from_being_sent_is_not_tried_for_ever(deliver, store, clock, kind, resolved):
+    if kind == "render":
+        receiver = Unrenderable(ValueError("x"), worse=KeyError("y"))
+    else:
+        receiver = ScriptedReceiver(*[KeyError("y")] * 99)
+    worker = deliver(receiver)
+    put(store, make_notice("n1", resolved=resolved), make_notice("n2", "other", resolved=resolved))
+    waits(worker, clock, most=200)
+    assert worker.lost == {"defect": 2}
+    with store.database.transaction() as connection:
+        written = connection.execute("SELECT state, attempts FROM notices").fetchall()
+    assert written == [("dead", MOST_DEFECTIVE_ATTEMPTS)] * 2
+
+
+def test_plain_words_hold_nothing_that_could_be_stumbled_over(make_hostile):
+    told = plain(make_hostile("\x1b[2J\u202e\ud800" * 400, math.nan), "KeyError in x.py:3")
+    (alert,) = told.alerts
+    for text in (told.host, alert.summary, alert.reason, *dict(alert.labels).values()):
+        assert text.isascii()
+        assert text.isprintable()
+        assert len(text) < 1_000
+    assert (alert.value, alert.threshold, alert.peak) == (0.0, 100.0, 0.0)
+    assert alert.runbook is None
+
+
+@pytest.fixture
+def make_hostile():
+    def make(name, value):
+        notice = make_notice("n1")
+        alert = dataclasses.replace(
+            notice.alerts[0], labels=(("process", name),), summary=name, reason=name, value=value, peak=math.inf,
+            runbook="javascript:",
+        )  # fmt: skip
+        return dataclasses.replace(notice, alerts=(alert,), host=name)
+
+    return make
+
+
+# --------------------------------------------------------------------------------------------------------- refreshing
+
+
+def test_a_refresh_that_fails_is_counted_told_once_and_makes_up_for_no_notice(deliver, store, clock, caplog):
+    receiver = ScriptedReceiver(TIMEOUT)
+    answers = [TIMEOUT, TIMEOUT, None, ValueError("secret")]
+
+    def refresh(alerts, host, deadline_seconds):
+        if (error := answers.pop(0)) is not None:
+            raise error
+
+    receiver.refresh = refresh
+    worker = deliver(receiver)
+    for _ in range(3):
+        worker.refresh([], "web-1")
+    assert worker.failed == {"timeout": 2}
+    assert worker.failure is None  # what a refresh began, a refresh ends
+    put(store, make_notice("n1"))
+    worker.run_due()
+    worker.refresh([], "web-1")
+    assert worker.failed == {"timeout": 3, "internal": 1}
+    assert worker.failure is not None
+    assert [message for message in caplog.messages if "told again" in message] == [
+        "oncall could not be told again what fires: timeout: no answer within 10 s",
+        "oncall is told again what fires",
+        caplog.messages[-1],
+    ]
+    assert caplog.messages[-1].startswith(
+        "oncall could not be told again what fires: internal: ValueError in test_worker"
+    )
+    assert "secret" not in caplog.text
+
+
+def test_a_refresh_that_succeeds_does_not_undo_the_failure_of_a_notice(deliver, store):
+    receiver = ScriptedReceiver(TIMEOUT)
+    receiver.refresh = lambda *_: None
+    worker = deliver(receiver)
+    put(store, make_notice("n1"))
+    worker.run_due()
+    worker.refresh([], "web-1")
+    assert worker.failure.reason == "timeout: no answer within 10 s"
+
+
+def test_a_receiver_that_asked_to_wait_is_not_refreshed_meanwhile(deliver, store, clock):
+    refreshed = []
+    receiver = ScriptedReceiver(DeliveryError("rate_limited", "429", retryable=True, retry_after_seconds=30))
+    receiver.refresh = lambda *arguments: refreshed.append(arguments)
+    worker = deliver(receiver)
+    put(store, make_notice("n1"))
+    worker.run_due()
+    worker.refresh([], "web-1")
+    assert refreshed == []
+    clock.advance(30)
+    worker.refresh([], "web-1")
+    assert len(refreshed) == 1

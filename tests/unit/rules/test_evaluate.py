@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from watchdog.resources import rules_folder
 from watchdog.rules.evaluate import OVERFLOW, Engine
 from watchdog.rules.expression import Comparison, Constant, Operand, Operation
+from watchdog.rules.load import load_rules
 from watchdog.rules.schema import Condition, Severity
 
 WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
@@ -557,3 +559,21 @@ def test_running_windows_say_what_recomputing_them_says(make_rule, make_host, st
             if value > rule.thresholds.fire[WARNING]:
                 expected[name] = (pytest.approx(value), WARNING, WARNING)
         assert said(guarded.engine.observe(snapshot, [])) == expected
+
+
+# Shipped rules
+
+
+def test_the_watchdogs_own_failed_connects_are_no_storm_but_those_of_others_under_its_name_are(host):
+    (rule,) = [rule for rule in load_rules([rules_folder()], receivers=()).rules if rule.id == "failed-connect-storm"]
+    engine = Engine([rule])
+    engine.observe(host.baseline(), [])
+    failing = {"process": "bpf-watchdog", "connects": 50, "connect_failures": 50}
+    verdicts = engine.observe(
+        host.tick(
+            {**failing, "unit": "bpf-watchdog.service"}, {**failing, "unit": "cron.service"}, {**failing, "unit": ""}
+        ),
+        [],
+    )
+
+    assert [dict(verdict.labels)["unit"] for verdict in verdicts] == ["cron.service", ""]

@@ -1,0 +1,555 @@
+"""Receivers that fail, seen from everybody who is to hear of it: no thread, a clock by hand, a real state file."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import FakeClock
+from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
+from watchdog.alerts.grouping import Grouping
+from watchdog.alerts.paths import DELIVERY_DEAD
+from watchdog.clock import SECOND_NS
+from watchdog.config import BUILT_IN, Config, Escalation, Routing, Sampling
+from watchdog.errors import DeliveryError
+from watchdog.notify import alarm as alarm_module
+from watchdog.notify import standing as standing_module
+from watchdog.notify import unheard as unheard_module
+from watchdog.notify import worker as worker_module
+from watchdog.notify.memory import StoredMemory
+from watchdog.notify.outages import Outages
+from watchdog.notify.outbox import Outbox
+from watchdog.notify.worker import Worker
+from watchdog.rules.schema import Severity
+from watchdog.store.store import Store
+
+MINUTE = 60
+HOST = "web-1"
+DOWN = DeliveryError("timeout", "no answer", retryable=True)
+
+
+class Place:
+    """A receiver that is up or down, and keeps what it was told."""
+
+    def __init__(self, name):
+        self.name = name
+        self.error = None
+        self.notices = []
+
+    def send(self, notice, deadline_seconds):
+        if self.error is not None:
+            raise self.error
+        if notice.id not in {one.id for one in self.notices}:
+            self.notices.append(notice)
+
+    def render(self, notice):
+        return b""
+
+    def told(self):
+        return [
+            (alert.rule, dict(alert.labels).get("process"), alert.state.value)
+            for notice in self.notices
+            for alert in notice.alerts
+        ]
+
+    def reasons(self):
+        return [notice.reason for notice in self.notices]
+
+    def close(self):
+        pass
+
+
+class Scene:
+    """A host second by second; `escalations`: who stands by for whom, after how many seconds."""
+
+    def __init__(self, folder, clock, escalations, names=("oncall", "log"), default=("oncall",), boot="boot1"):
+        self.folder, self.clock = folder, clock
+        self.places = {name: Place(name) for name in names}
+        self.default, self.escalations = default, escalations
+        self.routing = Routing(default, 0, 60 * SECOND_NS, 4 * 3600 * SECOND_NS, 10 * MINUTE * SECOND_NS)
+        self.firing, self.transitions = {}, []
+        self.begin(boot)
+
+    def config(self):
+        escalations = {first: Escalation(to, after * SECOND_NS) for first, (to, after) in self.escalations.items()}
+        return Config(BUILT_IN, Sampling(), self.routing, (), escalations=escalations)
+
+    def begin(self, boot="boot1"):
+        log = logging.getLogger("test")
+        self.store = Store(self.folder, self.clock, boot)
+        self.store.database._connection.execute("PRAGMA synchronous = OFF")  # no machine crashes here
+        saved = self.store.load()
+        at_ns, wall = self.clock.boottime_ns(), self.clock.wall()
+        self.outages = Outages(self.store.database, self.config(), self.places, HOST, log)
+        assert self.outages.restore(saved, self.firing, at_ns, wall) == 0
+        self.grouping = Grouping(self.routing, HOST)
+        groups = [state for state in saved.groups if "standby" not in state]
+        firing = {**self.firing, **self.outages.firing()}
+        assert self.grouping.restore(groups, firing, self.places, at_ns, wall, saved.shift_ns) == 0
+        database = self.store.database
+        self.workers = {
+            name: Worker(place, Outbox(database, self.clock), self.clock, log, StoredMemory(database, name, self.clock))
+            for name, place in self.places.items()
+        }
+
+    def restart(self, boot="boot1"):
+        self.store.close()
+        self.begin(boot)
+
+    def reload(self):
+        at_ns, wall = self.clock.boottime_ns(), self.clock.wall()
+        self.outages.reload(self.config(), self.places, self.firing, at_ns, wall)
+        firing = {**self.firing, **self.outages.firing()}
+        self.grouping.reload(self.routing, firing, at_ns, wall, set(self.places))
+
+    def fire(self, process, rule="storm", severity=Severity.WARNING, receivers=None):
+        labels = (("process", process),)
+        alert = Alert(
+            rule=rule, labels=labels, fingerprint=fingerprint(rule, labels), state=State.FIRING, severity=severity,
+            summary=f"{process} storms", value=150.0, threshold=100.0, peak=151.0, started=self.clock.wall(),
+            fired=self.clock.wall(), resolved=None, reason="above 100", receivers=receivers, runbook=None,
+        )  # fmt: skip
+        self.firing[alert.fingerprint] = alert
+        self.transitions.append(Transition(Kind.FIRING, alert))
+
+    def end(self, process, rule="storm"):
+        alert = self.firing.pop(fingerprint(rule, (("process", process),)))
+        over = replace(alert, state=State.RESOLVED, resolved=self.clock.wall(), reason="over")
+        self.transitions.append(Transition(Kind.RESOLVED, over))
+
+    def tick(self, seconds=1):
+        """Let time pass, then do what the guard does."""
+        self.clock.advance(seconds)
+        at_ns, wall = self.clock.boottime_ns(), self.clock.wall()
+        failing = {name: worker.failure for name, worker in self.workers.items() if worker.failure is not None}
+        transitions = [*self.transitions, *self.outages.judge(failing, at_ns, wall)]
+        self.transitions = []
+        firing = {**self.firing, **self.outages.firing()}
+        notices = self.grouping.advance(transitions, firing, at_ns, wall)
+        notices += self.outages.escalate(failing, transitions, firing, self.grouping.hears, at_ns, wall)
+        self.store.commit(
+            alerts=self.outages.take_alerts(),
+            groups=[*self.grouping.take_changes(), *self.outages.take_groups()],
+            notices=notices,
+        )
+        for worker in self.workers.values():
+            worker.run_due()
+
+    def live(self, seconds, step=10):
+        for _ in range(seconds // step):
+            self.tick(step)
+
+    def fail(self, *names, error=DOWN):
+        for name in names:
+            self.places[name].error = error
+
+    def recover(self, *names):
+        for name in names:
+            self.places[name].error = None
+
+    def told(self, name):
+        return self.places[name].told()
+
+
+@pytest.fixture(autouse=True)
+def no_jitter(monkeypatch):
+    """Let each wait be as long as it may."""
+    monkeypatch.setattr(worker_module.random, "uniform", lambda _low, high: high)
+
+
+@pytest.fixture
+def host_log(tmp_path, monkeypatch):
+    """Listen where the host's own log would."""
+    path = str(tmp_path / "dev-log")
+    monkeypatch.setattr(alarm_module, "SOCKET", path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(path)
+        listener.setblocking(False)
+
+        def take():
+            records = []
+            while True:
+                try:
+                    records.append(listener.recv(65_536).decode())
+                except BlockingIOError:
+                    return records
+
+        yield take
+
+
+@pytest.fixture
+def make_scene(tmp_path, clock, host_log):
+    scenes = []
+
+    def make(escalations, **options):
+        scenes.append(Scene(tmp_path / "state", clock, escalations, **options))
+        return scenes[-1]
+
+    yield make
+    for scene in scenes:
+        scene.store.close()
+
+
+@pytest.fixture
+def scene(make_scene):
+    return make_scene({"oncall": ("log", 5 * MINUTE)})
+
+
+# ---------------------------------------------------------------------------------------------------------- escalation
+
+
+def test_what_waits_goes_to_the_second_receiver_once_the_first_has_been_failing_for_so_long(scene):
+    scene.fail("oncall")
+    scene.fire("nginx")
+    scene.live(5 * MINUTE - 10)
+    assert scene.told("log") == []
+    scene.live(MINUTE)
+    assert scene.told("log") == [("storm", "nginx", "firing")]
+    # The first attempt failed ten seconds after the clock's begin.
+    assert scene.places["log"].reasons() == ["escalated: oncall does not answer since 2025-06-15 15:06:50 UTC"]
+
+
+def test_a_first_receiver_that_is_back_in_time_is_not_escalated(scene):
+    scene.fail("oncall")
+    scene.fire("nginx")
+    scene.live(2 * MINUTE)
+    scene.recover("oncall")
+    scene.live(10 * MINUTE)
+    assert scene.told("log") == []
+    assert scene.told("oncall") == [("storm", "nginx", "firing")]
+
+
+def test_what_came_and_went_during_the_outage_is_told_once_with_its_end(scene):
+    scene.fail("oncall")
+    scene.fire("nginx")
+    scene.live(MINUTE)
+    scene.end("nginx")
+    scene.live(8 * MINUTE)
+    assert scene.told("log") == [("storm", "nginx", "resolved")]
+
+
+def test_the_second_receiver_is_told_the_end_of_what_it_was_told_once(scene):
+    scene.fail("oncall")
+    scene.fire("nginx")
+    scene.live(7 * MINUTE)
+    scene.end("nginx")
+    scene.live(2 * MINUTE)
+    assert scene.told("log") == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
+    scene.live(5 * MINUTE)
+    scene.recover("oncall")
+    scene.live(10 * MINUTE)
+    assert scene.told("oncall") == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
+    assert len(scene.told("log")) == 2 + 2  # the alert about oncall itself: dead, and no longer
+
+
+def test_the_end_is_told_to_both_when_the_first_is_back_by_then(scene):
+    scene.fail("oncall")
+    scene.fire("nginx")
+    scene.live(8 * MINUTE)
+    scene.recover("oncall")
+    scene.live(10 * MINUTE)
+    assert scene.told("oncall") == [("storm", "nginx", "firing")]
+    scene.end("nginx")
+    scene.live(2 * MINUTE)
+    assert scene.told("oncall")[-1] == ("storm", "nginx", "resolved")
+    assert scene.told("log") == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
+    assert scene.places["log"].reasons()[-1] == "resolved; escalated while oncall did not answer"
+
+
+def test_what_was_refused_for_good_is_escalated_too(scene):
+    scene.fail("oncall", error=DeliveryError("auth", "hooks answered 401", retryable=False))
+    scene.fire("nginx")
+    scene.live(6 * MINUTE)
+    assert scene.told("log") == [("storm", "nginx", "firing")]
+
+
+def test_what_the_second_receiver_hears_anyway_it_does_not_hear_twice(make_scene):
+    scene = make_scene({"oncall": ("log", MINUTE)}, default=("oncall", "log"))
+    scene.fail("oncall")
+    scene.fire("nginx")
+    scene.fire("cron", rule="spike", receivers=("oncall",))
+    scene.live(9 * MINUTE)
+    assert scene.told("log") == [("storm", "nginx", "firing"), ("spike", "cron", "firing")]
+
+
+def test_what_two_receivers_could_not_be_told_the_second_hears_once(make_scene):
+    scene = make_scene(
+        {"oncall": ("log", MINUTE), "hook": ("log", 2 * MINUTE)},
+        names=("oncall", "hook", "log"),
+        default=("oncall", "hook"),
+    )
+    scene.fail("oncall", "hook")
+    scene.fire("nginx")
+    scene.live(5 * MINUTE)
+    scene.end("nginx")
+    scene.live(4 * MINUTE)
+    assert scene.told("log") == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
+
+
+def test_a_second_receiver_that_fails_too_is_escalated_to_its_own(make_scene):
+    scene = make_scene(
+        {"oncall": ("hook", MINUTE), "hook": ("log", MINUTE)}, names=("oncall", "hook", "log"), default=("oncall",)
+    )
+    scene.fail("oncall", "hook")
+    scene.fire("nginx")
+    scene.live(8 * MINUTE)
+    assert scene.told("log") == [("storm", "nginx", "firing")]
+    scene.end("nginx")
+    scene.live(MINUTE)
+    assert scene.told("log") == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
+
+
+def test_what_fires_anew_during_the_outage_is_escalated_anew(scene):
+    scene.fail("oncall")
+    for _ in range(3):
+        scene.fire("nginx")
+        scene.live(6 * MINUTE)
+        scene.end("nginx")
+        scene.live(3 * MINUTE)
+    about_nginx = [entry for entry in scene.told("log") if entry[0] == "storm"]
+    assert about_nginx == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")] * 3
+
+
+@pytest.mark.parametrize("boot", ["boot1", "boot2"], ids=["restart", "reboot"])
+def test_a_restart_forgets_neither_the_outage_nor_who_was_told(scene, boot, monkeypatch):
+    monkeypatch.setattr(standing_module, "boot_id", lambda: "boot1")
+    scene.fail("oncall")
+    scene.fire("nginx")
+    scene.live(3 * MINUTE)
+    monkeypatch.setattr(standing_module, "boot_id", lambda: boot)
+    if boot == "boot2":
+        scene.clock.boottime_ns = lambda now=scene.clock.boottime_ns: now() - 900 * SECOND_NS
+    scene.restart(boot)
+    scene.live(3 * MINUTE)
+    assert scene.told("log") == [("storm", "nginx", "firing")]
+    scene.restart(boot)
+    scene.live(2 * MINUTE)
+    assert scene.told("log") == [("storm", "nginx", "firing")]
+    scene.end("nginx")
+    scene.live(30)
+    scene.restart(boot)
+    scene.live(30)
+    assert scene.told("log") == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
+
+
+def test_who_no_longer_stands_by_still_tells_the_end_of_what_it_told(scene):
+    scene.fail("oncall")
+    scene.fire("nginx")
+    scene.live(8 * MINUTE)
+    scene.escalations = {}
+    scene.reload()
+    scene.fire("cron")
+    scene.live(MINUTE)
+    scene.end("nginx")
+    scene.end("cron")
+    scene.restart()
+    scene.live(30)
+    assert scene.told("log") == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
+
+
+def test_a_second_receiver_that_is_gone_leaves_nothing_behind(scene):
+    scene.fail("oncall")
+    scene.fire("nginx")
+    scene.live(8 * MINUTE)
+    scene.escalations = {}
+    del scene.places["log"], scene.workers["log"]
+    scene.reload()
+    scene.tick()
+    with scene.store.database.transaction() as connection:
+        assert connection.execute("SELECT receiver, rule FROM groups").fetchall() == [("oncall", "storm")]
+
+
+def test_long_notices_are_read_one_by_one_and_none_is_left_out(scene, monkeypatch):
+    monkeypatch.setattr(unheard_module, "_MOST_CHARACTERS", 1_000)
+    scene.fail("oncall")
+    for number in range(20):
+        scene.fire(f"p{number}", rule=f"rule{number}")
+    scene.tick()
+    scene.live(10 * MINUTE)
+    assert Counter(scene.told("log")) == Counter((f"rule{n}", f"p{n}", "firing") for n in range(20))
+
+
+def test_a_notice_that_is_damaged_on_disk_holds_up_no_other(scene):
+    scene.fail("oncall")
+    scene.fire("nginx")
+    scene.tick()
+    with scene.store.database.transaction() as connection:
+        connection.execute("UPDATE notices SET body = substr(body, 9)")
+    scene.workers["oncall"].run_due = lambda: None  # what becomes of it there is another matter
+    scene.fire("cron", rule="spike")
+    scene.live(8 * MINUTE)
+    assert scene.told("log") == [("spike", "cron", "firing")]
+
+
+def test_thousands_that_wait_all_reach_the_second_receiver(scene):
+    scene.fail("oncall")
+    for number in range(2_400):
+        scene.fire(f"p{number}", rule=f"rule{number % 1_200}")  # more notices than are read in one tick
+    scene.tick()
+    scene.live(8 * MINUTE)
+    assert Counter(scene.told("log")) == Counter((f"rule{n % 1_200}", f"p{n}", "firing") for n in range(2_400))
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["fire", "end"]), st.sampled_from(["a", "b", "c"]), st.sampled_from(["r1", "r2"])),
+        st.tuples(st.sampled_from(["fail", "recover"]), st.sampled_from(["oncall", "log"])),
+        st.tuples(st.just("live"), st.sampled_from([10, 60, 200, 900])),
+        st.tuples(st.sampled_from(["restart", "reload"])),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS, both=st.booleans())
+def test_whatever_happens_who_was_told_firing_is_told_the_end_once(tmp_path_factory, host_log, steps, both):
+    default = ("oncall", "log") if both else ("oncall",)
+    scene = Scene(tmp_path_factory.mktemp("state"), FakeClock(), {"oncall": ("log", 150)}, default=default)
+    for step, *arguments in steps:
+        known = {(alert.labels[0][1], alert.rule) for alert in scene.firing.values()}
+        if step in ("fire", "end") and (tuple(arguments) in known) == (step == "fire"):
+            continue
+        getattr(scene, step)(*arguments)
+        if step in ("fire", "end"):
+            scene.tick(5)
+    scene.recover("oncall", "log")
+    scene.live(700, step=50)
+    for alert in list(scene.firing.values()):
+        scene.end(alert.labels[0][1], alert.rule)
+    scene.live(700, step=50)
+    for place in scene.places.values():
+        firing, ends = set(), Counter()
+        for notice in place.notices:
+            for alert in notice.alerts:
+                key = (alert.fingerprint, alert.fired)
+                if alert.resolved is None:
+                    assert ends[key] == 0
+                    firing.add(key)
+                else:
+                    ends[key] += 1
+        assert max(ends.values(), default=1) == 1
+        assert {key[0] for key in firing} <= {key[0] for key in ends}
+        last = {alert.fingerprint: alert for notice in place.notices for alert in notice.alerts}
+        assert all(alert.resolved is not None for alert in last.values())
+    scene.store.close()
+
+
+# ---------------------------------------------------------------------------------------------------------- dead paths
+
+
+def about_dead(place):
+    return [entry for entry in place.told() if entry[0] == DELIVERY_DEAD]
+
+
+def test_a_dead_receiver_is_an_alert_to_all_others_until_it_works_again(make_scene):
+    scene = make_scene({}, names=("oncall", "log", "hook"), default=("oncall",))
+    scene.fail("oncall")
+    scene.fire("nginx")
+    scene.live(10 * MINUTE)
+    assert about_dead(scene.places["log"]) == []
+    scene.live(MINUTE)
+    for name in ("log", "hook"):
+        (notice,) = scene.places[name].notices
+        (alert,) = notice.alerts
+        assert (alert.rule, alert.labels, alert.severity) == (
+            DELIVERY_DEAD, (("receiver", "oncall"),), Severity.CRITICAL,
+        )  # fmt: skip
+        assert alert.summary == "nothing reaches the receiver oncall: timeout: no answer"
+        assert alert.started == 1_750_000_010.0
+    scene.recover("oncall")
+    scene.live(10 * MINUTE)
+    assert [state for _, _, state in about_dead(scene.places["log"])] == ["firing", "resolved"]
+    assert about_dead(scene.places["oncall"]) == []  # it need not be told of itself
+
+
+def test_two_dead_receivers_make_two_alerts_and_no_more(make_scene):
+    scene = make_scene({}, names=("oncall", "log", "hook"), default=("oncall",))
+    scene.fail("oncall", "hook")
+    scene.fire("nginx")
+    scene.live(24 * 3600, step=300)
+    labels = {alert.labels for notice in scene.places["log"].notices for alert in notice.alerts}
+    assert labels == {(("receiver", "oncall"),), (("receiver", "hook"),)}
+    assert len(scene.outages.firing()) == 2
+
+
+def test_the_only_receiver_that_is_dead_makes_no_notice_to_itself(make_scene, host_log):
+    scene = make_scene({}, names=("oncall",), default=("oncall",))
+    scene.fail("oncall")
+    scene.fire("nginx")
+    scene.live(20 * MINUTE)
+    with scene.store.database.transaction() as connection:
+        rules = connection.execute("SELECT DISTINCT rule FROM notices").fetchall()
+    assert rules == [("storm",)]
+    assert len(host_log()) == 1
+
+
+def test_the_hosts_log_is_told_once_then_hourly_and_when_it_works_again(scene, host_log):
+    scene.fail("oncall")
+    scene.fire("nginx", severity=Severity.CRITICAL)
+    scene.fire("cron", rule="spike")
+    scene.live(11 * MINUTE)
+    (record,) = host_log()
+    priority, text = record.split(">", 1)
+    assert int(priority[1:]) == 25  # daemon.alert
+    assert text.split(": ", 1)[1] == (
+        "nothing reaches the receiver oncall since 2025-06-15T15:06:50.000Z: timeout: no answer; "
+        "2 notices wait for it, the worst: [FIRING] critical: nginx storms; [FIRING] warning: cron storms"
+    )
+    scene.restart()
+    scene.live(58 * MINUTE)
+    assert host_log() == []
+    scene.live(4 * MINUTE)
+    assert len(host_log()) == 1
+    scene.recover("oncall")
+    scene.live(6 * MINUTE)
+    (record,) = host_log()
+    assert record.startswith("<29>bpf-watchdog[")
+    assert record.endswith("]: the receiver oncall no longer fails")
+
+
+def test_a_log_of_the_host_that_takes_nothing_is_told_once_and_tried_again(make_scene, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(alarm_module, "SOCKET", str(tmp_path / "nobody"))
+    scene = make_scene({})
+    scene.fail("oncall")
+    scene.fire("nginx")
+    scene.live(15 * MINUTE)
+    told = [message for message in caplog.messages if "nobody" in message]
+    assert len(told) == 1
+    assert "it was to be told: nothing reaches the receiver oncall since" in told[0]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "nobody"))
+        listener.settimeout(5)
+        scene.tick()
+        assert listener.recv(65_536).startswith(b"<25>")
+
+
+def test_a_dead_receiver_that_is_removed_is_told_as_such(make_scene):
+    scene = make_scene({}, names=("oncall", "log"), default=("oncall", "log"))
+    scene.fail("oncall")
+    scene.fire("nginx")
+    scene.live(12 * MINUTE)
+    del scene.places["oncall"], scene.workers["oncall"]
+    scene.reload()
+    scene.live(2 * MINUTE)
+    last = scene.places["log"].notices[-1].alerts[0]
+    assert (last.rule, last.state, last.reason) == (DELIVERY_DEAD, State.RESOLVED, "receiver removed")
+
+
+def test_the_alert_about_a_receiver_outlives_a_restart(make_scene):
+    scene = make_scene({}, names=("oncall", "log"), default=("oncall",))
+    scene.fail("oncall")
+    scene.fire("nginx")
+    scene.live(12 * MINUTE)
+    scene.restart()
+    scene.live(3 * MINUTE)
+    assert about_dead(scene.places["log"]) == [(DELIVERY_DEAD, None, "firing")]
+    scene.recover("oncall")
+    scene.live(6 * MINUTE)
+    assert [state for _, _, state in about_dead(scene.places["log"])] == ["firing", "resolved"]

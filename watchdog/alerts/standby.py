@@ -1,0 +1,197 @@
+"""Escalation: what a second receiver hears in place of others that do not answer.
+
+It is told what they could not be told, and then goes on with those alerts as if they had been its own from the
+beginning: it hears of another severity, is reminded, and is told the end, once, although the first ones may answer
+again by then. What it hears of anyway it does not hear twice.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from watchdog.alerts.alert import Alert, Kind, Transition
+from watchdog.alerts.grouping import Grouping, GroupKey
+from watchdog.alerts.notice import Notice
+from watchdog.alerts.paths import Failure, is_about
+from watchdog.config import Routing
+
+MARK = ">"
+"""Begins the rule in the key of what is saved here: no rule has such an id."""
+
+Unheard = Callable[[str, int, float], tuple[int, Sequence[Notice]]]
+"""Of a receiver, a place and a wall-clock time: the notices after that place which did not reach it since, oldest
+first, and the place after which to go on."""
+
+# What has ended stays known, for notices of it may still wait; so many in an outage, and after it.
+_MOST_ENDED, _MOST_ENDED_AFTER = 10_000, 1_000
+
+
+class Standby:
+    """One second receiver, and the alerts that it was told of in place of others."""
+
+    def __init__(self, name: str, routing: Routing, host: str) -> None:
+        """Stand by for nobody yet; `routing` has the waits."""
+        self.name = name
+        self._after_ns: Mapping[str, int] = {}
+        self._grouping = Grouping(_own(routing, name), host)
+        self._places: dict[str, int] = {}  # by first receiver: how far its notices were looked through
+        self._known: dict[str, tuple[float, str]] = {}  # by fingerprint: which firing, and who could not be told
+        self._changed = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether it stands by for nobody and has no end to tell."""
+        return not self._after_ns and self._grouping.is_empty
+
+    def advance(
+        self,
+        failing: Mapping[str, Failure],
+        unheard: Unheard,
+        transitions: Iterable[Transition],
+        firing: Mapping[str, Alert],
+        hears: Callable[[str, Alert], bool],
+        at_ns: int,
+        wall: float,
+    ) -> list[Notice]:
+        """Return the notices that are due; `firing` and `transitions` as in `Grouping.advance`.
+
+        `hears` tells whether an alert is routed to a receiver.
+        """
+        own = [
+            Transition(transition.kind, self._own(transition.alert))
+            for transition in transitions
+            if transition.kind is not Kind.FIRING and self.knows(transition.alert)
+        ]
+        for first, after_ns in self._after_ns.items():
+            failure = failing.get(first)
+            if failure is None:
+                # Places are not kept for longer: once old rows are gone, SQLite gives their places away again.
+                self._changed |= self._places.pop(first, None) is not None
+            elif at_ns - failure.since_ns >= after_ns:
+                place, notices = unheard(first, self._places.get(first, 0), failure.since)
+                if place != self._places.get(first, 0):
+                    self._places[first] = place
+                    self._changed = True
+                newest = {alert.fingerprint: alert for notice in notices for alert in notice.alerts}
+                for alert in newest.values():
+                    own += self._take_over(first, alert, firing, hears)
+        self._forget_ended(firing)
+        notices = self._grouping.advance(own, self._firing(firing), at_ns, wall)
+        return [replace(notice, reason=self._reason(notice, failing)) for notice in notices]
+
+    def told(self) -> list[Alert]:
+        """Return what fires and what the receiver was told of here."""
+        return self._grouping.told((self.name,))[self.name]
+
+    def knows(self, alert: Alert) -> bool:
+        """Tell whether the receiver was told of this very firing of `alert` here."""
+        known = self._known.get(alert.fingerprint)
+        return known is not None and known[0] == alert.fired
+
+    def change_all(self) -> None:
+        """Have all of it returned by `take_changes` once more."""
+        self._grouping.change_all()
+        self._changed = True
+
+    def reconcile(self) -> None:
+        """As `Grouping.reconcile`."""
+        self._grouping.reconcile()
+
+    def reload(
+        self,
+        after_ns: Mapping[str, int],
+        routing: Routing,
+        firing: Mapping[str, Alert],
+        at_ns: int,
+        wall: float,
+        *,
+        exists: bool = True,
+    ) -> None:
+        """Stand by for the receivers in `after_ns`, by how long each may fail; what was told goes on.
+
+        When the receiver does not exist any more, all is forgotten: there is nobody to tell.
+        """
+        self._after_ns = dict(after_ns)
+        receivers = (self.name,) if exists else ()
+        self._grouping.reload(_own(routing, self.name), self._firing(firing), at_ns, wall, receivers)
+        if not exists:
+            self._known, self._places, self._changed = {}, {}, True
+
+    def restore(
+        self, saved: Iterable[Mapping[str, Any]], firing: Mapping[str, Alert], at_ns: int, wall: float, shift_ns: int
+    ) -> int:
+        """Take back what `take_changes` gave before a restart; return how much of it could not be read."""
+        groups, forgotten = [], 0
+        for document in saved:
+            if "rule" in document:
+                groups.append(document)
+                continue
+            try:
+                self._places = {str(first): int(place) for first, place in document["places"].items()}
+                known = document["known"].items()
+                self._known = {str(key): (float(fired), str(first)) for key, (fired, first) in known}
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+                forgotten += 1
+        return forgotten + self._grouping.restore(groups, self._firing(firing), (self.name,), at_ns, wall, shift_ns)
+
+    def take_changes(self) -> list[tuple[GroupKey, dict[str, Any] | None]]:
+        """Return what changed since the last call, as saved groups whose keys are no others'."""
+        changes: list[tuple[GroupKey, dict[str, Any] | None]] = [
+            ((receiver, MARK + rule), None if state is None else {**state, "standby": True})
+            for (receiver, rule), state in self._grouping.take_changes()
+        ]
+        if self._changed:
+            document = {"receiver": self.name, "standby": True, "places": self._places, "known": self._known}
+            changes.append(((self.name, MARK), document if self._places or self._known else None))
+            self._changed = False
+        return changes
+
+    def _take_over(
+        self, first: str, alert: Alert, firing: Mapping[str, Alert], hears: Callable[[str, Alert], bool]
+    ) -> Iterator[Transition]:
+        if alert.resolved is None:
+            current = firing.get(alert.fingerprint)
+            if current is None:
+                return  # it has ended, and the notice that says so is on its way
+            alert = current
+        if self.knows(alert) or is_about(alert, self.name) or hears(self.name, alert):
+            return
+        self._known.pop(alert.fingerprint, None)  # so that the newest comes last
+        self._known[alert.fingerprint] = (alert.fired, first)
+        self._changed = True
+        yield Transition(Kind.FIRING, self._own(alert))
+        if alert.resolved is not None:
+            yield Transition(Kind.RESOLVED, self._own(alert))
+
+    def _forget_ended(self, firing: Mapping[str, Alert]) -> None:
+        most = _MOST_ENDED if self._places else _MOST_ENDED_AFTER
+        if len(self._known) > most:
+            ended = [key for key in self._known if key not in firing]
+            for key in ended[: max(0, len(ended) - most)]:
+                del self._known[key]
+                self._changed = True
+
+    def _own(self, alert: Alert) -> Alert:
+        return replace(alert, receivers=(self.name,))
+
+    def _firing(self, firing: Mapping[str, Alert]) -> dict[str, Alert]:
+        return {key: self._own(firing[key]) for key in self._known if key in firing and self.knows(firing[key])}
+
+    def _reason(self, notice: Notice, failing: Mapping[str, Failure]) -> str:
+        if notice.reason == "repeat":
+            return notice.reason
+        known = [self._known[alert.fingerprint] for alert in notice.alerts if alert.fingerprint in self._known]
+        firsts = sorted({first for _, first in known})
+        silent = [first for first in firsts if first in failing]
+        if not silent:
+            return f"{notice.reason}; escalated while {' and '.join(firsts) or 'others'} did not answer"
+        since = dt.datetime.fromtimestamp(min(failing[first].since for first in silent), tz=dt.UTC)
+        verb = "does" if len(silent) == 1 else "do"
+        return f"escalated: {' and '.join(silent)} {verb} not answer since {since:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _own(routing: Routing, name: str) -> Routing:
+    return Routing((name,), routing.group_wait_ns, routing.group_interval_ns, routing.repeat_interval_ns)
