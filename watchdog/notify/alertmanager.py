@@ -29,6 +29,7 @@ from watchdog.secret import Secret
 PATH = "/api/v2/alerts"
 RETRY_SECONDS = 5.0
 _ATTEMPT_SECONDS = 10.0
+_MOST_OWED = 1_000  # alerts; what one is not told any more it ends by itself
 _HEADERS = {"Content-Type": "application/json"}
 
 _Report = queue.SimpleQueue[DeliveryError | None]  # what became of one post: None when the instance has it
@@ -73,23 +74,14 @@ class Alertmanager(Receiver):
 
     def send(self, notice: Notice, deadline_seconds: float) -> None:
         """Post it to all; delivered when one of them said that it has it."""
-        deadline = Deadline(deadline_seconds)
         alerts = self._alerts(notice)
-        report: _Report = queue.SimpleQueue()
-        for instance in self._instances:
-            instance.tell(alerts, report)
-        failures: list[DeliveryError] = []
-        while len(failures) < len(self._instances):
-            try:
-                failure = report.get(timeout=deadline.remaining())
-            except queue.Empty:
-                failure = DeliveryError("timeout", "no complete answer in time", retryable=True)
-                raise _all_of([*failures, failure]) from None
-            if failure is None:
-                self._remember(notice)
-                return
-            failures.append(failure)
-        raise _all_of(failures)
+        try:
+            self._tell(alerts, Deadline(deadline_seconds))
+        except DeliveryError:
+            for instance in self._instances:
+                instance.forgive(alerts)  # it will all be told again
+            raise
+        self._remember(notice)
 
     def refresh(self, alerts: Sequence[Alert], host: str, deadline_seconds: float) -> None:
         """Put off the end of `alerts`."""
@@ -107,6 +99,22 @@ class Alertmanager(Receiver):
         """Give up on what instances have missed."""
         for instance in self._instances:
             instance.close()
+
+    def _tell(self, alerts: list[dict[str, Any]], deadline: Deadline) -> None:
+        report: _Report = queue.SimpleQueue()
+        for instance in self._instances:
+            instance.tell(alerts, report)
+        failures: list[DeliveryError] = []
+        while len(failures) < len(self._instances):
+            try:
+                failure = report.get(timeout=deadline.remaining())
+            except queue.Empty:
+                failure = DeliveryError("timeout", "no complete answer in time", retryable=True)
+                raise _all_of([*failures, failure]) from None
+            if failure is None:
+                return
+            failures.append(failure)
+        raise _all_of(failures)
 
     def _alerts(self, notice: Notice) -> list[dict[str, Any]]:
         return [told for alert in render.worst_first(notice.alerts) for told in self._with_former(alert, notice)]
@@ -140,8 +148,8 @@ class _Instance:
     """One Alertmanager, in a thread of its own, and what it is still to be told.
 
     Each alert is tried until the instance has it, until there is news of it, or until its own `endsAt` is over and
-    there is nothing left to say. This is kept in memory alone: what a daemon that was killed owed an instance, the
-    instance finds out by that `endsAt`.
+    there is nothing left to say. What no instance has taken is not owed: the outbox has it. This is kept in memory
+    alone: what a daemon that was killed owed an instance, the instance finds out by that `endsAt`.
     """
 
     def __init__(self, endpoint: http.Endpoint, clock: Clock, lifetime_seconds: float) -> None:
@@ -160,12 +168,23 @@ class _Instance:
         """Have `alerts` posted, and the result put into `report`. Returns at once."""
         until_ns = self._clock.boottime_ns() + self._lifetime_ns
         with self._news:
-            self._owed |= {json.dumps(alert["labels"], sort_keys=True): (until_ns, alert) for alert in alerts}
+            for alert in alerts:
+                self._owed.pop(_key(alert), None)  # so that the newest stand last
+                self._owed[_key(alert)] = (until_ns, alert)
+            for key in list(self._owed)[: -max(_MOST_OWED, len(alerts))]:
+                del self._owed[key]
             self._reports.append(report)
             self._news.notify()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=f"alertmanager-{self.host}", daemon=True)
                 self._thread.start()
+
+    def forgive(self, alerts: list[dict[str, Any]]) -> None:
+        """Owe it `alerts` no longer."""
+        with self._news:
+            for alert in alerts:
+                if (owed := self._owed.get(_key(alert))) is not None and owed[1] is alert:
+                    del self._owed[_key(alert)]
 
     def close(self) -> None:
         """End the thread, when the post under way is over."""
@@ -201,6 +220,10 @@ class _Instance:
         except Exception as error:  # noqa: BLE001 - an edge as the worker's: a bug must not end the thread unseen
             return DeliveryError("internal", type(error).__name__, retryable=True)
         return None
+
+
+def _key(alert: dict[str, Any]) -> str:
+    return json.dumps(alert["labels"], sort_keys=True)
 
 
 def _body(alerts: list[dict[str, Any]]) -> bytes:

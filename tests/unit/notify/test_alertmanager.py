@@ -151,6 +151,28 @@ def test_what_was_missed_is_dropped_once_the_instance_has_ended_it_by_itself(clu
     assert [alert["labels"]["alertname"] for alert in down.posted.get(timeout=10)] == ["other"]
 
 
+def test_what_no_instance_took_is_left_to_the_outbox(cluster, make_notice):
+    endpoints = [ScriptedEndpoint(f"am-{number}", Answer(503, b"", None)) for number in range(2)]
+    receiver = cluster(*endpoints)
+    with pytest.raises(DeliveryError):
+        receiver.send(make_notice(), 10.0)
+    assert [instance._owed for instance in receiver._instances] == [{}, {}]
+
+
+def test_what_is_owed_is_bounded_and_the_newest_kept(cluster, make_alert, make_notice):
+    hung = ScriptedEndpoint("am-1")
+    hung.answering.clear()
+    receiver = cluster(hung, ScriptedEndpoint("am-2"))
+    for number in range(60):
+        alerts = [
+            make_alert(labels=(("pid", f"{number}.{each}"),), fingerprint=f"{number}.{each}") for each in range(20)
+        ]
+        receiver.send(make_notice(*alerts), 10.0)
+    owed = [alert["labels"]["pid"] for _, alert in receiver._instances[0]._owed.values()]
+    assert (len(owed), owed[0], owed[-1]) == (1_000, "10.0", "59.19")
+    hung.answering.set()
+
+
 def test_a_severity_that_changed_ends_the_alert_of_the_former_one(cluster, clock, make_alert, make_notice):
     instance = ScriptedEndpoint("am-1")
     receiver = cluster(instance)
