@@ -371,7 +371,7 @@ def test_long_notices_are_read_one_by_one_and_none_is_left_out(scene, monkeypatc
     for number in range(20):
         scene.fire(f"p{number}", rule=f"rule{number}")
     scene.tick()
-    scene.live(10 * MINUTE)
+    scene.live(9 * MINUTE)
     assert Counter(scene.told("log")) == Counter((f"rule{n}", f"p{n}", "firing") for n in range(20))
 
 
