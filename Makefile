@@ -2,7 +2,8 @@
 
 # What the daemon needs of Debian, and what its tests and checks need besides.
 PACKAGES      := python3 python3-venv python3-bpfcc libbpf1
-TEST_PACKAGES := gcc iperf3 iproute2 nftables nginx redis-tools rsyslog systemd util-linux wrk
+TEST_PACKAGES := gcc iperf3 iproute2 nftables nginx openssl prometheus-alertmanager redis-tools rsyslog rsyslog-gnutls \
+		 rsyslog-openssl systemd util-linux wrk
 # What the benchmarks compare with, and what makes their traffic.
 BENCH_PACKAGES := bpftrace gcc iperf3 redis-tools
 # What fetches and boots other kernels.
@@ -26,14 +27,14 @@ help:
 	@echo 'make run     guard this host, in the foreground, by the shipped rules (root, or sudo)'
 	@echo 'make demo    show a connection storm and a byte spike being told (under a minute)'
 	@echo 'make test    all tests, those of the kernel half included'
-	@echo 'make test-kernels [KERNELS="6.1 6.12"]   the kernel tests on stock Debian kernels, emulated (hours)'
+	@echo 'make test-kernels [KERNELS="6.1 6.12"] [SUBSET=everywhere]   the kernel tests on stock Debian kernels, emulated'
 	@echo 'make lint    all checks of style, types, imports and the systemd unit'
 	@echo 'make soak    watch a mixed load for ten minutes, and hold every count against what the load did'
 	@echo 'make bench   measure cost and latency on this host'
 	@echo 'make setup   only make .venv/bin/bpf-watchdog'
 
 setup: packages account .venv/.setup
-setup-dev: packages-dev account .venv/.setup-dev
+setup-dev: packages-dev account .venv/.setup-dev .venv/syslog-ng/.complete
 
 packages:
 	@packaging/ensure-packages $(PACKAGES)
@@ -59,6 +60,10 @@ $(BIN)/pip: | packages
 	$(BIN)/python -m compileall -q watchdog
 	@touch .venv/.setup $@
 
+# Installed, it would remove rsyslog.
+.venv/syslog-ng/.complete: | packages-dev $(BIN)/pip
+	@packaging/ensure-unpacked syslog-ng-core .venv/syslog-ng
+
 run: setup
 	@exec $(SUDO) $(BIN)/bpf-watchdog run
 
@@ -70,7 +75,7 @@ test: setup-dev
 
 test-kernels: setup-dev
 	@packaging/ensure-packages $(KERNEL_PACKAGES)
-	@exec $(SUDO) $(BIN)/python tests/vm/matrix.py $(KERNELS)
+	@exec $(SUDO) $(BIN)/python tests/vm/matrix.py $(KERNELS) $(if $(SUBSET),--pytest="-m $(SUBSET)")
 
 soak: setup-dev
 	@exec $(SUDO) $(BIN)/python tests/soak/soak.py

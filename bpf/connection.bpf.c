@@ -435,6 +435,12 @@ static __always_inline int on_end(struct sock *sk, int from)
 	if (!s || !tp)
 		return 0;
 	note_accept(s, sk);
+	/*
+	 * Never a connection: of two last ACKs of one handshake, handled at once, each makes a child, and the one that comes
+	 * second is given up (tcp_check_req, inet_csk_complete_hashdance). Nobody has seen it, no peer has to do with it.
+	 */
+	if (from == TCP_SYN_RECV && !s->established_ns && !s->flags && !tp->bytes_received)
+		return 0;
 	if (!s->established_ns && (from == TCP_SYN_SENT || from == TCP_SYN_RECV))
 		s->flags |= FLAG_FAILED;
 	/* No backend behind the balancer, accept queue overflow, access refused: established, and reset before an answer. */

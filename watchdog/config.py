@@ -46,6 +46,13 @@ class Routing:
 
 
 @dataclass(frozen=True, slots=True)
+class EvidenceSettings:
+    """What alerts may tell of the processes that they are about."""
+
+    command_line: bool = True  # masked all the same
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """What watchdog.toml says.
 
@@ -58,6 +65,7 @@ class Config:
     routing: Routing
     receivers: tuple[tuple[str, str, Table], ...]
     heartbeat: Table | None = None
+    evidence: EvidenceSettings = EvidenceSettings()
 
     @property
     def receiver_names(self) -> tuple[str, ...]:
@@ -159,8 +167,11 @@ def read_config(document: Document) -> Config:
     receivers = _read_receivers(root)
     routing = _read_routing(root.table("routing"), tuple(name for name, _, _ in receivers))
     heartbeat = root.table("heartbeat") if "heartbeat" in root else None
+    told = root.table("evidence")
+    evidence = EvidenceSettings(command_line=told.flag("command_line", default=True))
+    told.finish()
     root.finish()
-    return Config(document.file, Sampling(interval_ns), routing, receivers, heartbeat)
+    return Config(document.file, Sampling(interval_ns), routing, receivers, heartbeat, evidence)
 
 
 def _read_receivers(root: Table) -> tuple[tuple[str, str, Table], ...]:

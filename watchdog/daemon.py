@@ -78,6 +78,7 @@ class Daemon:
         self._writer.start()
         self._rehearse_reload()
         store = Store(folder, self._clock, boot_id())
+        store.reserve()
         guard = Guard(collector, store, setup, self._host, self._clock)
         open_now = guard.start()
         self._introduce(setup, open_now, folder, guard.restored)

@@ -84,8 +84,8 @@ class DeliveryError(WatchdogError):
     """One attempt to deliver a notice failed.
 
     `reason` is a short label of a closed set (`timeout`, `connect`, `dns`, `tls`, `rate_limited`, `client_error`,
-    `server_error`, `auth`, `redirect`, `forbidden_address`, `socket`, `render`); the text is safe to log: it holds no
-    URL and no secret.
+    `server_error`, `auth`, `redirect`, `forbidden_address`, `socket`, `render`, `command`); the text is safe to log: it
+    holds no URL and no secret.
     """
 
     def __init__(self, reason: str, text: str, *, retryable: bool, retry_after_seconds: float | None = None) -> None:

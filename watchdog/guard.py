@@ -10,11 +10,13 @@ from watchdog.alerts.alert import Transition
 from watchdog.alerts.grouping import Grouping
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.alerts.notice import Notice
+from watchdog.alerts.taking import Taking
 from watchdog.clock import Clock
 from watchdog.errors import StoreError
 from watchdog.kernel.collector import Collector
 from watchdog.measure.catalogue import ON_DEMAND
 from watchdog.measure.meter import Meter, Ticks
+from watchdog.measure.process import read_process
 from watchdog.notify import sanitize
 from watchdog.notify.delivery import Delivery
 from watchdog.rules.evaluate import Engine
@@ -47,12 +49,16 @@ class Guard:
         self._engine = Engine(setup.rules)
         self._follow()
         self._lifecycle = Lifecycle(host)
+        self._taking = Taking(self._engine, self._meter.start_ns, read_process, clock)
+        self._taking.with_command = setup.config.evidence.command_line
         self._grouping = Grouping(setup.config.routing, host)
         saved = store.load()
         at_ns, wall = clock.boottime_ns(), clock.wall()
         forgotten = self._lifecycle.restore(saved.alerts, setup.rules, at_ns, saved.shift_ns, saved.down_ns)
         firing = self._lifecycle.firing()
-        forgotten += self._grouping.restore(saved.groups, firing, set(setup.receivers), at_ns, wall, saved.shift_ns)
+        forgotten += self._grouping.restore(
+            saved.groups, firing, set(setup.receivers), at_ns, wall, saved.shift_ns, saved.told
+        )
         if forgotten:
             self._log.error(
                 "%s: %d entries cannot be read and are left out; what they were about is announced anew",
@@ -96,23 +102,31 @@ class Guard:
         verdicts = self._engine.observe(snapshot, self._lifecycle.watched())
         self._failed_ticks = self._lost_samples = 0
         transitions = self._lifecycle.advance(verdicts, snapshot.at_ns, wall)
+        transitions = self._taking.add(snapshot, self._lifecycle, transitions)
         try:
             self._write(transitions, snapshot.at_ns, wall)
         finally:
             self._tell(transitions)
         self._deliver()
-        failures = [*self._engine.take_failures(), *self._lifecycle.take_failures()]
+        failures = [*self._engine.take_failures(), *self._lifecycle.take_failures(), *self._taking.take_failures()]
         if failures:
             raise RulesFailed("some rules could not be judged", failures)
 
     def _write(self, transitions: Sequence[Transition], at_ns: int, wall: float) -> None:
         self._unwritten += self._grouping.advance(transitions, self._lifecycle.firing(), at_ns, wall)
-        self._store.commit(
-            alerts=self._lifecycle.take_changes(),
-            groups=self._grouping.take_changes(),
-            notices=self._unwritten,
-            timing=self._lifecycle.timing,
-        )
+        if self._store.take_renewed():
+            self._lifecycle.change_all()
+            self._grouping.change_all()
+        try:
+            self._store.commit(
+                alerts=self._lifecycle.take_changes(),
+                groups=self._grouping.take_changes(),
+                notices=self._unwritten,
+                timing=self._lifecycle.timing,
+            )
+        except StoreError:
+            self._unwritten.clear()  # the store has them, and bounds what waits
+            raise
         self._unwritten.clear()
 
     def _tell(self, transitions: Iterable[Transition]) -> None:
@@ -126,6 +140,7 @@ class Guard:
         with self._between_ticks:
             at_ns, wall = self._clock.boottime_ns(), self._clock.wall()
             self._engine.replace(setup.rules)
+            self._taking.with_command = setup.config.evidence.command_line
             self._follow()
             self._lifecycle.replace_rules(setup.rules)
             self._grouping.reload(setup.config.routing, self._lifecycle.firing(), at_ns, wall, set(setup.receivers))

@@ -20,7 +20,7 @@ def main() -> None:
     collector = start_collector(clock, int(sys.argv[1]))
     meter, connections = Meter(), Connections()
     by_port, by_process = Groups(["local_port", "state", "process"]), Groups(["pid", "process", "direction", "family"])
-    quality = dict.fromkeys(("ledger_full", "sums_full", "storage_failed", "programs_missed"), 0)
+    quality = dict.fromkeys(("ledger_full", "sums_full", "storage_failed", "programs_missed", "pass_retries"), 0)
     _, baseline = meter.measure(collector.read(), clock.wall())
     print(json.dumps({"baseline": int(baseline.metrics["open"].sum())}), flush=True)
     for line in sys.stdin:

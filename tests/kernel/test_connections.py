@@ -93,6 +93,7 @@ def test_counts_bytes_and_owners_of_both_ends_are_exact(
     assert not any(reader.quality.values())
 
 
+@pytest.mark.everywhere
 def test_connections_older_than_the_programs_are_baselines(start_reader):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -110,6 +111,7 @@ def test_connections_older_than_the_programs_are_baselines(start_reader):
     assert {row["direction"]: row["bytes_sent"] for row in later} == {"out": 11, "in": 0}
 
 
+@pytest.mark.everywhere
 def test_a_connection_that_goes_on_counts_each_byte_once(reader):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -157,6 +159,7 @@ def test_bytes_that_leave_after_close_are_counted_to_the_closer(reader):
     assert by_direction["out"]["pid"] == os.getpid()
 
 
+@pytest.mark.everywhere
 def test_a_socket_that_connects_again_is_a_new_connection(reader):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -178,6 +181,7 @@ def test_a_socket_that_connects_again_is_a_new_connection(reader):
     assert (out.total("connects"), out.total("closes")) == (2, 2)
 
 
+@pytest.mark.everywhere
 def test_a_socket_shared_by_many_processes_counts_once(reader):
     children = 10
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -51,6 +51,7 @@ def test_each_way_into_and_out_of_a_socket_counts_every_byte_once(reader, namesp
     assert not any(reader.quality.values())
 
 
+@pytest.mark.everywhere
 def test_bytes_by_io_uring_count_once(reader, namespace, generator):
     traffic = namespace.run(generator("uring"), "files")
     said = traffic.hear()

@@ -23,6 +23,7 @@ def full_queue():
         yield server.getsockname()
 
 
+@pytest.mark.everywhere
 def test_refused_connects_are_counted_as_refused(reader):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -83,6 +84,7 @@ except OSError as error:
     ]
 
 
+@pytest.mark.everywhere
 def test_a_connection_reset_before_the_peer_said_anything_is_a_failed_connect(reader):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -134,6 +136,7 @@ def test_a_reset_after_our_own_close_is_no_failed_connect(reader):
     assert (out.values("failure"), out.total("connect_failures")) == ({"reset"}, 0)
 
 
+@pytest.mark.everywhere
 def test_close_with_unread_data_sends_a_reset_that_is_counted(reader):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -27,6 +27,7 @@ def serve(server, pause):
                 accepted.sendall(b"y")
 
 
+@pytest.mark.everywhere
 def test_each_exchange_has_its_latency_at_the_client(following):
     exchanges, pause = 101, 0.005
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -118,6 +119,7 @@ def test_answers_of_a_connection_that_ended_in_the_same_tick_are_there(following
     assert latencies == [count]
 
 
+@pytest.mark.everywhere
 @pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
 def test_udp_of_each_process_is_exact(following, family, host):
     script = """

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 CLIENT = """
 import socket, sys
 with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as client:
@@ -68,6 +70,7 @@ def test_connections_accepted_and_closed_between_two_readings_belong_to_the_chil
     assert rows.where(direction="out").values("pid") == {os.getpid()}
 
 
+@pytest.mark.everywhere
 def test_a_connection_handed_to_another_process_belongs_to_it_from_the_second_reading_on(reader):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -88,6 +91,7 @@ def test_a_connection_handed_to_another_process_belongs_to_it_from_the_second_re
     assert rows.where(direction="in").values("pid") == {os.getpid()}
 
 
+@pytest.mark.everywhere
 def test_exec_in_place_gives_the_connection_its_new_name(reader, tmp_path):
     new_name = tmp_path / "afterexec"
     new_name.symlink_to("/usr/bin/sleep")
@@ -116,6 +120,7 @@ def test_exec_in_place_gives_the_connection_its_new_name(reader, tmp_path):
     assert before.values("cookie") == after.values("cookie")
 
 
+@pytest.mark.everywhere
 def test_two_network_namespaces_with_the_same_addresses_are_told_apart(reader):
     script = """
 import socket

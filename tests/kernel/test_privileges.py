@@ -7,6 +7,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from watchdog.kernel import libbpf
 from watchdog.kernel.libbpf import ProgramInfo
 
@@ -58,6 +60,7 @@ def status_of(pid):
     return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
 
 
+@pytest.mark.everywhere
 def test_the_collecting_process_has_no_capability_and_is_not_root(reader):
     status = status_of(reader.process.pid)
 
@@ -74,6 +77,7 @@ def test_no_compiler_is_mapped_into_the_collecting_process(reader):
     assert "libbcc" not in maps
 
 
+@pytest.mark.everywhere
 def test_programs_run_at_messages_only_while_somebody_wants_what_they_measure(reader):
     pid = reader.process.pid
     at_rest = attached(pid)
@@ -87,6 +91,7 @@ def test_programs_run_at_messages_only_while_somebody_wants_what_they_measure(re
     assert again == at_rest
 
 
+@pytest.mark.everywhere
 def test_nothing_is_left_when_the_process_is_killed(reader):
     ours, linked = held(reader.process.pid)
     assert len(ours) == len(OURS)

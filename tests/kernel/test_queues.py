@@ -7,6 +7,8 @@ import struct
 import termios
 import time
 
+import pytest
+
 
 def unread(connection):
     return struct.unpack("i", fcntl.ioctl(connection, termios.FIONREAD, b"\0" * 4))[0]
@@ -42,6 +44,7 @@ def test_a_reader_that_does_not_read_shows_in_both_queues(reader):
     assert (sender["receive_queue"], receiver["send_queue"]) == (0, 0)
 
 
+@pytest.mark.everywhere
 def test_the_accept_queue_and_its_drops_show_at_the_listener(reader):
     with socket.create_server(("127.0.0.1", 0), backlog=4) as server, contextlib.ExitStack() as clients:
         port = server.getsockname()[1]
@@ -62,6 +65,7 @@ def test_the_accept_queue_and_its_drops_show_at_the_listener(reader):
     assert full["listen_drops"] >= 9
 
 
+@pytest.mark.everywhere
 def test_a_leak_of_closed_by_peer_connections_shows_by_state(reader):
     count = 7
     with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as held:

@@ -1,6 +1,7 @@
 """Real programs: what they say of themselves, to the byte."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ import time
 import pytest
 
 COOKIE_BYTES = 37  # iperf3 begins each connection with a name of the test: src/iperf.h, COOKIE_SIZE
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = int(os.environ.get("WATCHDOG_PATIENCE_SECONDS", "20"))
 NGINX = """
 daemon off;
 pid {folder}/pid;

@@ -62,6 +62,15 @@ def test_reads_the_whole_file_and_leaves_the_receivers_keys_to_their_types(write
     syslog.document.raise_problems()
 
 
+def test_command_lines_are_told_unless_the_file_says_otherwise(write):
+    assert load_config(write("")).evidence.command_line
+    assert not load_config(write("[evidence]\ncommand_line = false\n")).evidence.command_line
+    assert problems(write("[evidence]\ncommand_line = 0\nexe = true\n")) == [
+        "2: evidence.command_line: must be true or false, not a number",
+        '3: evidence.exe: unknown key "exe": known are command_line',
+    ]
+
+
 def test_an_empty_file_means_the_defaults_and_a_console(write):
     config = load_config(write(""))
     assert config.sampling == Sampling(SECOND)

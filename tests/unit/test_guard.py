@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +15,8 @@ import pytest
 from watchdog.alerts.grouping import Grouping
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import SECOND_NS
-from watchdog.config import BUILT_IN, Config, Routing, Sampling
-from watchdog.errors import StoreError
+from watchdog.config import BUILT_IN, Config, EvidenceSettings, Routing, Sampling
+from watchdog.errors import DeliveryError, StoreError
 from watchdog.guard import Guard, RulesFailed
 from watchdog.job import Tick
 from watchdog.kernel.collector import Reading
@@ -54,6 +57,7 @@ class Kernel:
     def __init__(self, clock):
         self.connects = CALM
         self.comm = b"culprit"
+        self.pid, self.start_ns = 2**22 + 1, 0  # beyond what a pid can be
         self.closed = False
         self._clock = clock
         self._last_cookie = 0
@@ -64,7 +68,9 @@ class Kernel:
         self._last_cookie += self.connects
         rows["born_ns"] = rows["ended_ns"] = self._clock.boottime_ns()
         rows["flags"], rows["direction"], rows["family"] = FLAG_CONNECT, DIRECTIONS.index("out"), 2
-        rows["owner"]["tgid"], rows["owner"]["comm"] = 2**22 + 1, self.comm  # beyond what a pid can be
+        rows["remote"][:, 10:] = 255, 255, 192, 0, 2, 7
+        rows["owner"]["tgid"], rows["owner"]["comm"] = self.pid, self.comm
+        rows["owner"]["start_ns"] = self.start_ns
         return Reading(
             at_ns=self._clock.boottime_ns(),
             live=np.empty(0, CONNECTION),
@@ -90,6 +96,7 @@ class Listener:
         self.notices = []
         self.answering = threading.Event()
         self.answering.set()
+        self.refusing = False
         self._came = threading.Condition()
 
     def send(self, notice, deadline_seconds):
@@ -97,6 +104,8 @@ class Listener:
             self.notices.append(notice)
             self._came.notify_all()
         self.answering.wait(PATIENCE)
+        if self.refusing:
+            raise DeliveryError("client_error", "HTTP 404", retryable=False)
 
     def wait_for(self, count):
         with self._came:
@@ -219,6 +228,69 @@ def test_a_restart_loses_nothing_and_announces_nothing_as_new(night, caplog, at,
         ("resolved", "resolved", ["storm"]),
     ]
     assert told[-1][0] == "resolved"
+
+
+# ------------------------------------------------------------------------------------------------------------ evidence
+
+
+def process_of_ours(night):
+    """Let the culprit be a real process: this one."""
+    night.kernel.pid = os.getpid()
+    fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
+    night.kernel.start_ns = int(fields[19]) * SECOND_NS // os.sysconf("SC_CLK_TCK") + 1
+
+
+def test_an_alert_tells_what_its_process_was_though_it_died_before_the_alert_fired(night, monkeypatch):
+    process_of_ours(night)
+    for second in range(8):
+        if second == 3:  # pending since 1, fires at 4
+            monkeypatch.setattr(night.guard._taking, "_read", lambda *_: None)
+        night.tick(STORM)
+    night.settle()
+    [alert] = night.listener.notices[0].alerts
+    culprit = alert.evidence.culprit
+
+    assert (culprit.pid, culprit.gone) == (os.getpid(), True)
+    assert culprit.command.startswith(Path("/proc/self/cmdline").read_text().split("\0")[0])
+    assert culprit.parents[0][0] == os.getppid()
+    assert alert.evidence.history[-3:] == (STORM, STORM, STORM)
+    assert [(peer.amount, peer.connections) for peer in alert.evidence.peers] == [(STORM, STORM)]
+
+
+def test_evidence_outlives_a_restart_and_is_in_the_notice_of_the_end(night):
+    process_of_ours(night)
+    fire(night)
+    evidence = night.listener.notices[0].alerts[0].evidence
+    night.guard.stop()
+    night.begin("storm")
+    for _ in range(8):
+        night.tick(CALM)
+    last = night.listener.notices[-1]
+
+    assert last.status == "resolved"
+    assert last.alerts[0].evidence == evidence
+    assert last.alerts[0].value == CALM
+    assert last.alerts[0].peak == STORM
+
+
+def test_command_lines_can_be_kept_out_of_alerts(night):
+    process_of_ours(night)
+    setup = night.setup("storm")
+    night.guard.reload(replace(setup, config=replace(setup.config, evidence=EvidenceSettings(command_line=False))))
+    fire(night)
+
+    assert night.listener.notices[0].alerts[0].evidence.culprit.command is None
+
+
+def test_evidence_that_cannot_be_taken_costs_no_alert(night, monkeypatch):
+    monkeypatch.setattr(Engine, "trace", fail)
+    for _ in range(8):
+        with contextlib.suppress(RulesFailed):
+            night.tick(STORM)
+    night.settle()
+
+    assert night.listener.told()[0] == ("firing", "first notification", ["storm"])
+    assert night.listener.notices[0].alerts[0].evidence is None
 
 
 # ------------------------------------------------------------------------------------------------- reloads, a full disk
@@ -396,7 +468,7 @@ def test_names_in_the_log_are_harmless(night, caplog):
     assert r"firing: storm process=culprit\x1b[2J\x0a: value above 5/s for 3s" in caplog.messages
 
 
-def test_saved_state_that_cannot_be_read_is_left_out_and_the_alert_announced_anew(night, caplog):
+def test_saved_state_that_cannot_be_read_is_left_out_and_its_end_told_and_the_alert_announced_anew(night, caplog):
     fire(night)
     with night.store.database.transaction() as connection:
         connection.execute("UPDATE alerts SET state = '{}'")
@@ -410,4 +482,42 @@ def test_saved_state_that_cannot_be_read_is_left_out_and_the_alert_announced_ane
     for _ in range(6):
         night.tick(STORM)
 
-    assert night.listener.told()[before:][0] == ("firing", "first notification", ["storm"])
+    assert night.listener.told()[before:] == [
+        ("resolved", "resolved", ["storm"]),
+        ("firing", "first notification", ["storm"]),
+    ]
+    assert night.listener.notices[before].alerts[0].reason == "no longer watched"
+
+
+def test_who_was_told_of_an_alert_is_told_its_end_although_its_notice_was_refused(night):
+    fire(night)
+    night.listener.refusing = True
+    while len(night.listener.notices) < 2 or night.listener.notices[-1].status == "firing":
+        night.tick(CALM)
+    night.listener.refusing = False
+    night.guard.stop()
+    night.begin("storm")
+    before = len(night.listener.notices)
+    for _ in range(6):
+        night.tick(CALM)
+    night.guard.stop()
+    night.begin("storm")
+    night.tick(CALM)
+
+    assert night.listener.told()[before:] == [("resolved", "resolved", ["storm"])]
+
+
+def test_a_file_that_turns_out_damaged_is_begun_anew_with_all_that_fires(night, caplog):
+    fire(night)
+    night.store.database._begin_anew("malformed")
+    with night.store.database.transaction() as connection:
+        connection.execute("DELETE FROM alerts")
+        connection.execute("DELETE FROM groups")
+    before = len(night.listener.notices)
+    night.tick(STORM)
+    night.guard.stop()
+    night.begin("storm")
+    night.tick(STORM)
+
+    assert night.guard.restored == 1
+    assert {reason for _, reason, _ in night.listener.told()[before:]} <= {"repeat"}

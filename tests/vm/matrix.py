@@ -17,7 +17,9 @@ PYTEST = (
     " --timeout=600"  # emulated, a test takes ten to fifty times as long
 )
 # The checkout is read-only there. Bytecode is kept for the many short-lived processes of the tests.
-ENVIRONMENT = "PYTHONPYCACHEPREFIX=/tmp/bytecode HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis"
+ENVIRONMENT = (
+    "PYTHONPYCACHEPREFIX=/tmp/bytecode HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis WATCHDOG_PATIENCE_SECONDS=300"
+)
 
 
 @dataclass(frozen=True, slots=True)

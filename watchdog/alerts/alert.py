@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from watchdog.alerts.evidence import Evidence, number_to_json
 from watchdog.rules.schema import Labels, Severity
 
 
@@ -44,17 +44,13 @@ def fingerprint(rule: str, labels: Labels) -> str:
 _NUMBERS = ("value", "threshold", "peak")
 
 
-def number_to_json(value: float) -> float | str:
-    """Return a form of `value` that JSON has: it knows no infinities, which a share of nothing is; float() reads it."""
-    return value if math.isfinite(value) else str(value)
-
-
 @dataclass(frozen=True, slots=True)
 class Alert:
     """One firing or resolved instance, complete enough to tell people without asking anyone else.
 
     `started`, `fired`, `resolved`: wall-clock seconds, for display: when the condition became true, when `for` was
-    over, when `keep` was over after it had cleared. `value` is the newest one, `peak` the worst since `fired`.
+    over, when `keep` was over after it had cleared. `lasted`: seconds from `started` to `resolved` by a clock that
+    nobody steps, None where they are not known. `value` is the newest one, `peak` the worst since `fired`.
     """
 
     rule: str
@@ -73,11 +69,14 @@ class Alert:
     receivers: tuple[str, ...] | None
     runbook: str | None
     format: str = "count"  # how value, threshold and peak read best: one of `rules.formats.FORMATS`
+    lasted: float | None = None
+    evidence: Evidence | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return what `json` can write and `from_json` reads; bytes that are no UTF-8 stay surrogate-escaped."""
         document = {name: getattr(self, name) for name in self.__slots__}
-        return document | {name: number_to_json(document[name]) for name in _NUMBERS}
+        document |= {name: number_to_json(document[name]) for name in _NUMBERS}
+        return document | {"evidence": None if self.evidence is None else self.evidence.to_json()}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
@@ -91,6 +90,7 @@ class Alert:
                 "severity": Severity(document["severity"]),
                 "receivers": None if receivers is None else tuple(receivers),
                 **{name: float(document[name]) for name in _NUMBERS},
+                "evidence": Evidence.from_json(document.get("evidence")),
             }
         )
 

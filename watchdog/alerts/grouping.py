@@ -176,12 +176,15 @@ class Grouping:
         at_ns: int,
         wall: float,
         shift_ns: int,
+        told: Iterable[tuple[str, Alert]] = (),
     ) -> int:
         """Take back what `take_changes` gave before a restart; what a receiver already knows is not news.
 
         `firing`: the alerts that the lifecycle restored; `receivers` as in `reload`. `shift_ns` turns saved times into
         this boot's; after a shift every group counts as changed, so that no time of the former boot stays in the store.
-        Return how many groups could not be read: their receivers are told anew of what fires.
+        `told`: receivers and what they were told to fire, without those whose end waits to be sent. Where no group
+        knows of it, as the group or a notice was lost, they are told the end of what fires no more, once.
+        Return how many groups could not be read: their receivers are told anew of what fires, unless `told` has it.
         """
         forgotten = 0
         for document in saved:
@@ -194,8 +197,18 @@ class Grouping:
             self._groups.setdefault(rule, {})[receiver] = group
             if shift_ns:
                 self._changed.add((receiver, rule))
+        for receiver, alert in told:
+            group = self._groups.setdefault(alert.rule, {}).setdefault(receiver, _Group())
+            if alert.fingerprint not in group.members:
+                group.members[alert.fingerprint] = _Member(alert, alert.severity)
+                if group.last_notice_ns is None and alert.fingerprint in firing:
+                    group.last_notice_ns = at_ns  # nobody knows; reminders begin from here
         self.reload(self._routing, firing, at_ns, wall, receivers)
         return forgotten
+
+    def change_all(self) -> None:
+        """Let every group count as changed: what was saved of it may be gone."""
+        self._changed.update(key for key, _ in self._all())
 
     def take_changes(self) -> list[tuple[GroupKey, dict[str, Any] | None]]:
         """Return the state of every group that changed since the last call, None for one that is over."""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Self
 
 from watchdog.alerts import wording
-from watchdog.alerts.alert import Alert, Kind, State, fingerprint, number_to_json
+from watchdog.alerts.alert import Alert, Kind, State, fingerprint
+from watchdog.alerts.evidence import Evidence, number_to_json
 from watchdog.alerts.stage import Stage
 from watchdog.clock import SECOND_NS
-from watchdog.rules.judge import OVERFLOW, Verdict
-from watchdog.rules.schema import Labels, Rule, Severity
+from watchdog.rules.judge import Verdict
+from watchdog.rules.schema import OVERFLOW, Labels, Rule, Severity
+
+_WORTH_SAVING = 0.01  # of a peak: so exact is the one that is told after a crash
 
 
 class Instance:
@@ -28,6 +32,9 @@ class Instance:
         self._since_ns = at_ns
         self._started = wall
         self._value = 0.0
+        self._saved_peak: float | None = None
+        self._failure: Exception | None = None
+        self._evidence: Evidence | None = None  # while pending; a firing alert has it
 
     @property
     def severity(self) -> Severity | None:
@@ -43,6 +50,24 @@ class Instance:
     def timing(self) -> bool:
         """Tell whether a timer of it runs."""
         return any(stage.timing for stage in self._stages.values())
+
+    @property
+    def excess(self) -> float:
+        """Return how many times its limit the value is: which of two alerts to look into first."""
+        limit = self.alert.threshold if self.alert is not None else 0.0
+        return self._value / limit if limit else self._value
+
+    def take(self, evidence: Evidence) -> None:
+        """Take in evidence of the newest tick; what it lacks and was taken before is kept."""
+        self.changed = True
+        self._evidence = evidence if self._evidence is None else self._evidence.renewed(evidence)
+        if self.alert is not None:
+            self.alert = replace(self.alert, evidence=self._evidence)
+
+    def take_failure(self) -> Exception | None:
+        """Return why its summary could not be written, if that was since the last call."""
+        failure, self._failure = self._failure, None
+        return failure
 
     def freeze(self, passed_ns: int) -> None:
         """Let time pass that nothing is known of: a tick that says nothing, or none at all."""
@@ -79,6 +104,12 @@ class Instance:
 
     def tell(self, verdict: Verdict, host: str, at_ns: int, wall: float) -> Kind | None:
         """Bring the alert up to date after `advance`; return what happened to it that people may have to hear of."""
+        kind = self._tell(verdict, host, at_ns, wall)
+        if self.alert is not None and (self._saved_peak is None or _grown(self._saved_peak, self.alert.peak)):
+            self.changed = True
+        return kind
+
+    def _tell(self, verdict: Verdict, host: str, at_ns: int, wall: float) -> Kind | None:
         rule, was, now = verdict.rule, self.alert, self.severity
         if was is None:
             if now is None:
@@ -107,7 +138,9 @@ class Instance:
         return not self.over and (self.alert is None or self.severity is not None)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `json` can write and `from_json` reads."""
+        """Return what `json` can write and `from_json` reads; count it as saved."""
+        self._saved_peak = None if self.alert is None else self.alert.peak
+        pending = self._evidence if self.alert is None else None
         return {
             "rule": self.rule,
             "labels": self.labels,
@@ -116,6 +149,7 @@ class Instance:
             "value": number_to_json(self._value),
             "stages": {severity.label: stage.to_json() for severity, stage in self._stages.items()},
             "alert": None if self.alert is None else self.alert.to_json(),
+            "evidence": None if pending is None else pending.to_json(),
         }
 
     @classmethod
@@ -127,6 +161,9 @@ class Instance:
         stages = document["stages"].items()
         instance._stages = {Severity[label.upper()]: Stage.from_json(stage, shift_ns) for label, stage in stages}
         instance.alert = None if document["alert"] is None else Alert.from_json(document["alert"])
+        instance._evidence = Evidence.from_json(document.get("evidence"))
+        if instance.alert is not None:
+            instance._evidence, instance._saved_peak = instance.alert.evidence, instance.alert.peak
         instance.changed = bool(shift_ns)
         return instance
 
@@ -150,9 +187,7 @@ class Instance:
             fingerprint=self.fingerprint,
             state=State.FIRING if resolved is None else State.RESOLVED,
             severity=severity,
-            summary=wording.summary(
-                rule, self.labels, severity, host, value=self._value, peak=peak, since_seconds=since
-            ),
+            summary=self._summary(rule, severity, host, peak, since),
             value=self._value,
             threshold=rule.thresholds.fire[severity],
             peak=peak,
@@ -163,4 +198,19 @@ class Instance:
             receivers=rule.receivers,
             runbook=rule.runbook,
             format=wording.natural_format(rule),
+            lasted=None if resolved is None else since,
+            evidence=self._evidence,
         )
+
+    def _summary(self, rule: Rule, severity: Severity, host: str, peak: float, since: float) -> str:
+        try:
+            return wording.summary(rule, self.labels, severity, host, value=self._value, peak=peak, since_seconds=since)
+        except Exception as error:  # noqa: BLE001 - the edge of one summary: the alert must be told without it
+            error.add_note(f"in the summary of rule {rule.id}")
+            self._failure = error
+            return wording.plain_summary(rule, severity, self._value, error)
+
+
+def _grown(saved: float, peak: float) -> bool:
+    """Tell whether a peak is worth to be written down: one that creeps up must not cost the disk a write each tick."""
+    return peak != saved and abs(peak - saved) >= _WORTH_SAVING * abs(saved)

@@ -31,6 +31,7 @@ class Lifecycle:
         self._retired: list[tuple[Alert, str]] = []  # alerts whose rule no longer speaks of them, and why
         self._gone: set[str] = set()
         self._failures: list[Exception] = []
+        self._fresh: dict[str, Instance] = {}
 
     def advance(self, verdicts: Iterable[Verdict], at_ns: int, wall: float) -> list[Transition]:
         """Take in what one tick says; return what happened to alerts, in the order of `verdicts`.
@@ -40,6 +41,7 @@ class Lifecycle:
         """
         passed_ns = 0 if self._at_ns is None else at_ns - self._at_ns
         self._at_ns = at_ns
+        self._fresh = {}
         transitions = self._resolve_retired(wall)
         silent = dict(self._instances)
         for verdict in verdicts:
@@ -48,7 +50,8 @@ class Lifecycle:
             if key not in self._instances:
                 if verdict.fires is None:
                     continue
-                self._instances[key] = Instance(*key, at_ns, wall)
+                new = self._instances[key] = Instance(*key, at_ns, wall)
+                self._fresh[new.fingerprint] = new
             try:
                 transitions += self._advance(key, verdict, passed_ns, wall)
             except Exception as error:  # noqa: BLE001 - the edge of one alert: what happens to others must be told
@@ -57,6 +60,15 @@ class Lifecycle:
         for instance in silent.values():
             instance.freeze(passed_ns)
         return transitions
+
+    def fresh(self) -> list[Instance]:
+        """Return the instances that in the newest tick began, fired or got worse: their evidence is to be taken."""
+        return list(self._fresh.values())
+
+    def refreshed(self, transitions: Iterable[Transition]) -> list[Transition]:
+        """Return `transitions` of the newest tick, with what their instances have taken in since."""
+        alerts = {instance.fingerprint: instance.alert for instance in self.fresh()}
+        return [replace(one, alert=alerts.get(one.alert.fingerprint) or one.alert) for one in transitions]
 
     @property
     def timing(self) -> bool:
@@ -77,6 +89,11 @@ class Lifecycle:
         alerts = [alert for alert, _ in self._retired]
         alerts += [instance.alert for instance in self._instances.values() if instance.alert is not None]
         return {alert.fingerprint: alert for alert in alerts}
+
+    def change_all(self) -> None:
+        """Let every instance count as changed: what was saved of it may be gone."""
+        for instance in self._instances.values():
+            instance.changed = True
 
     def take_changes(self) -> list[tuple[str, dict[str, Any] | None]]:
         """Return by fingerprint what `restore` needs of each instance whose state changed since the last call.
@@ -130,6 +147,10 @@ class Lifecycle:
         instance, at_ns = self._instances[key], self._at_ns or 0
         instance.advance(verdict, at_ns, passed_ns)
         kind = instance.tell(verdict, self._host, at_ns, wall)
+        if (failure := instance.take_failure()) is not None:
+            self._failures.append(failure)
+        if kind in {Kind.FIRING, Kind.ESCALATED}:
+            self._fresh[instance.fingerprint] = instance
         if instance.over or kind is Kind.RESOLVED:
             del self._instances[key]
             self._gone.add(instance.fingerprint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 from watchdog.clock import SECOND_NS
@@ -9,11 +10,11 @@ from watchdog.durations import format_duration
 from watchdog.measure.catalogue import METRICS, Kind
 from watchdog.rules import formats, template
 from watchdog.rules.expression import Expression, is_linear, metrics_of, unit_of
-from watchdog.rules.judge import OVERFLOW
-from watchdog.rules.schema import Labels, Rule, Severity, Stat, Statistic
+from watchdog.rules.schema import OVERFLOW, Labels, Rule, Severity, Stat, Statistic
 
 RULE_REMOVED = "rule removed"
 RULE_CHANGED = "rule changed"
+_LONGEST_ERROR = 120
 
 
 def summary(
@@ -36,6 +37,27 @@ def summary(
     return template.render(rule.summary, values | dict(labels))
 
 
+def plain_summary(rule: Rule, severity: Severity, value: float, error: Exception) -> str:
+    """Return what is told where the rule's own summary failed, and that it did: alerts are not lost for words."""
+    limit = rule.thresholds.fire[severity]
+    said = f"{type(error).__name__}: {error}"[:_LONGEST_ERROR]
+    return f"{rule.id} is at {_shown(rule, value)} (limit {_shown(rule, limit)}; its summary failed: {said})"
+
+
+def rehearse(rule: Rule) -> None:
+    """Write the summary as it will be, for each severity and for values of every kind, firing and resolved.
+
+    Raises:
+        Exception: whatever goes wrong with it at night.
+    """
+    labels = tuple((dimension, "example") for dimension in rule.by)
+    for severity, limit in rule.thresholds.fire.items():
+        for value in (limit, rule.thresholds.clear[severity], 0.0, math.inf, math.nan):
+            summary(rule, labels, severity, "host", value=value, peak=limit, since_seconds=1.0)
+            breached(rule, severity)
+            cleared(rule, severity, "")
+
+
 def breached(rule: Rule, severity: Severity) -> str:
     """Say why an instance fires: "value above 100/s for 10s"."""
     direction = "above" if rule.thresholds.above else "below"
@@ -55,6 +77,11 @@ def cleared(rule: Rule, severity: Severity, reason: str) -> str:
 def natural_format(rule: Rule) -> str:
     """Return the name of the format in which the rule's values read best."""
     return _natural_format(rule.metric, rule.stat)
+
+
+def level_format(rule: Rule) -> str:
+    """Return the name of the format in which what one tick alone measured reads best: counters are rates then."""
+    return _natural_format(rule.metric, Stat("last", Statistic.LAST))
 
 
 @lru_cache(maxsize=1024)

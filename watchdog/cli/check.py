@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from watchdog import spelling
+from watchdog.alerts import wording
 from watchdog.clock import SECOND_NS
 from watchdog.config import DEFAULT_CONFIG, DEFAULT_RULES, Config, is_there, open_document, read_config
 from watchdog.document import Document
@@ -22,7 +23,7 @@ from watchdog.rules.load import read_rules, toml_files
 from watchdog.rules.reading import Surroundings
 from watchdog.rules.schema import Rule
 
-_SETTINGS = ("heartbeat", "receiver", "routing", "sampling")
+_SETTINGS = ("evidence", "heartbeat", "receiver", "routing", "sampling")
 _DESCRIPTION = """\
 Check rule files and settings, and print every problem as `file:line: key: message`.
 
@@ -120,6 +121,8 @@ def _check(paths: Sequence[Path]) -> _Findings:
             rules = read_rules(document, around)
             findings.rules += len(rules)
             findings.notes += _doubts(rules)
+            if not document.problems:
+                findings.problems += _rehearsed(rules)
         elif document not in settings:
             _tell_neither(document)
         findings.problems += document.problems
@@ -138,6 +141,18 @@ def _doubts(rules: Sequence[Rule]) -> list[Problem]:
 
     doubts = doubts_about_messages()
     return [Problem(rule.file, rule.line, "metric", doubts) for rule in readers if doubts]
+
+
+def _rehearsed(rules: Sequence[Rule]) -> list[Problem]:
+    # What parses can be written too; should that ever not be so, nobody is to find out at night.
+    problems = []
+    for rule in rules:
+        try:
+            wording.rehearse(rule)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what the rule's author must know
+            message = f"cannot be written: {type(error).__name__}: {error}"
+            problems.append(Problem(rule.file, rule.line, "rule.summary", message))
+    return problems
 
 
 def _open_all(paths: Sequence[Path], findings: _Findings) -> list[Document]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from watchdog import spelling
 from watchdog.alerts.alert import Alert, State, fingerprint
+from watchdog.alerts.evidence import Culprit, Evidence
 from watchdog.alerts.notice import Notice
 from watchdog.clock import SECOND_NS, SystemClock
 from watchdog.config import load_config
@@ -21,12 +22,14 @@ from watchdog.errors import DeliveryError, UsageError
 from watchdog.notify import sanitize
 from watchdog.notify.receiver import Receiver
 from watchdog.rules.schema import Severity
+from watchdog.rules.trace import Peer
 
 _DEADLINE_SECONDS = 10.0  # the delivery worker's
 
 _REMEDIES = {
     "auth": "the receiver refuses us: check the secret",
     "client_error": "the receiver does not take the message: check the address",
+    "command": "run it by hand, as the daemon's account, with what --dry-run prints on its standard input",
     "connect": "check that the receiver runs, the port, and any firewall between",
     "dns": "check the host name and this host's resolver",
     "forbidden_address": "link-local addresses are never posted to: give another address",
@@ -99,9 +102,10 @@ def _sample_pair(receiver: str) -> Iterator[Notice]:
         receivers=None,
         runbook=None,
         format="rate",
+        evidence=_sample_evidence(now - 10),
     )
     over = dataclasses.replace(
-        firing, state=State.RESOLVED, resolved=now, value=3.0, reason="value below 300/s for 10 s"
+        firing, state=State.RESOLVED, resolved=now, lasted=10.0, value=3.0, reason="value below 300/s for 10s"
     )
     for alert in (firing, over):
         yield Notice(
@@ -114,6 +118,38 @@ def _sample_pair(receiver: str) -> Iterator[Notice]:
             host=socket.gethostname(),
             test=True,
         )
+
+
+def _sample_evidence(taken: float) -> Evidence:
+    """Return what such a storm would show: addresses are of those kept for documentation (RFC 5737)."""
+    culprit = Culprit(
+        pid=4711,
+        name="example",
+        exe="/usr/bin/example",
+        user="nobody",
+        unit="example.service",
+        container="",
+        share=1.0,
+        others=0,
+        started=taken - 7_509,
+        command="/usr/bin/example --config /etc/example.toml --token=***",
+        parents=((640, "supervisor"), (1, "systemd")),
+        gone=False,
+    )
+    refused = Peer("192.0.2.7", 443, "out", 580.0, 580, 0, 0, (), (("refused", 580),))
+    other = Peer("198.51.100.20", 5432, "out", 32.0, 32, 41_000, 96_000, (("ESTABLISHED", 32),), ())
+    return Evidence(
+        taken=taken,
+        metric="connects",
+        amount=612.0,
+        seconds=1.0,
+        peers=(refused, other),
+        peer_count=2,
+        culprit=culprit,
+        history=(2.0, 0.0, 4.0, 3.0, 120.0, 340.0, 610.0, 612.0),
+        history_format="rate",
+        history_seconds=8.0,
+    )
 
 
 def _send(receiver: Receiver, notice: Notice, *, as_json: bool) -> bool:

@@ -6,6 +6,7 @@ Works on descriptors alone: no bcc, no compiler, no capability (since Linux 5.19
 from __future__ import annotations
 
 import ctypes as ct
+import mmap
 import os
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from watchdog.kernel.ring import Ring
 from watchdog.kernel.totals import Totals, TotalsMap
 from watchdog.quality import Quality
 
-_READ_BYTES = 1 << 20
+_READ_BYTES = 8 * mmap.PAGESIZE  # what an iterator gives at once: kernel/bpf/bpf_iter.c, bpf_seq_read
 _EAGAIN_LIMIT = 10_000  # the iterator says EAGAIN after each 1,000,000 files without output: 10^10 files
 
 
@@ -61,6 +62,7 @@ class Collector:
         self._ledger = _ring(loaded.maps["ledger"], CONNECTION)
         self._lost_before = np.zeros(len(LOSSES), np.int64)
         self._misses_before = 0
+        self._expected_bytes = 2 * _READ_BYTES
 
     @property
     def no_messages(self) -> str:
@@ -102,13 +104,13 @@ class Collector:
             OSError, MemoryError: something could not be read; what has ended stays in the ledger for the next reading.
         """
         began = self._clock.boottime_ns()
-        live = self._walk()
+        live, retries = self._walk()
         pass_seconds = (self._clock.boottime_ns() - began) / 1e9
         sums = self._sums.read()
         following = self._responses is not None
         datagrams = self._datagrams.read() if following else self._datagrams.nothing()
         responses = self._responses.read() if self._responses is not None else np.empty(0, RESPONSE)
-        quality = self._quality(pass_seconds)
+        quality = self._quality(pass_seconds, retries)
         closed = self._ledger.read()  # last, for it takes out what it reads, and a later failure would lose that
         return Reading(self._clock.boottime_ns(), live, closed, sums, responses, datagrams, quality)
 
@@ -121,27 +123,32 @@ class Collector:
         self._ledger.close()
         self._loaded.close()
 
-    def _walk(self) -> NDArray[np.void]:
+    def _walk(self) -> tuple[NDArray[np.void], int]:
         fd = libbpf.open_iterator(self._loaded.link)
-        chunks: list[bytes] = []
-        again = 0
+        # One array for the whole pass, as long as the last one and some more: a piece for each read, joined at the end,
+        # took a quarter of the pass.
+        raw = np.empty(self._expected_bytes, np.uint8)
+        filled = again = 0
         try:
             while True:
+                if len(raw) - filled < _READ_BYTES:
+                    raw = np.concatenate([raw[:filled], np.empty(len(raw), np.uint8)])
                 try:
-                    chunk = os.read(fd, _READ_BYTES)
+                    count = os.readv(fd, [raw.data[filled:]])
                 except BlockingIOError:  # Linux commit e679654a704e: no endless run without output
                     again += 1
                     if again > _EAGAIN_LIMIT:
                         raise
                     continue
-                if not chunk:
+                if not count:
                     break
-                chunks.append(chunk)
+                filled += count
         finally:
             os.close(fd)
-        return np.frombuffer(b"".join(chunks), CONNECTION)
+        self._expected_bytes = filled + filled // 8 + 2 * _READ_BYTES
+        return raw[:filled].view(CONNECTION), again
 
-    def _quality(self, pass_seconds: float) -> Quality:
+    def _quality(self, pass_seconds: float, pass_retries: int) -> Quality:
         lib, fd = libbpf.library(), self._loaded.maps["losses"]
         lost = np.zeros(len(LOSSES), np.int64)
         value = ct.c_uint64()
@@ -153,7 +160,7 @@ class Collector:
         new = dict(zip(LOSSES, (int(number) for number in lost - self._lost_before), strict=True))
         missed = misses - self._misses_before
         self._lost_before, self._misses_before = lost, misses
-        return Quality(**new, programs_missed=missed, pass_seconds=pass_seconds)
+        return Quality(**new, programs_missed=missed, pass_seconds=pass_seconds, pass_retries=pass_retries)
 
 
 def _ring(fd: int, record: np.dtype[np.void]) -> Ring:

@@ -155,7 +155,8 @@ def _rehearsal() -> Iterator[Finding]:
         "ok",
         "rehearsal",
         f"compiled, loaded, attached and read {len(reading.live)} live sockets in {seconds:.2f} s,"
-        f" the pass itself in {reading.quality.pass_seconds * 1e3:.2f} ms",
+        f" the pass itself in {reading.quality.pass_seconds * 1e3:.2f} ms"
+        + (f", resumed {reading.quality.pass_retries} times" if reading.quality.pass_retries else ""),
     )
     if no_messages:
         yield Finding("note", "on demand", f"no response latency, no UDP: {no_messages}")

@@ -20,6 +20,7 @@ from watchdog.measure.users import Users
 _NAMED = ("process", "exe", "user", "unit", "container")
 _USER = _NAMED.index("user")
 _WORDS = OWNER.itemsize // 8
+_START_WORD = 0
 _UID_WORD = 2  # tgid in its lower half, uid in the upper one
 _NOBODY = 0  # the slot of owners beyond the bound: none of their names is known
 _MOST = 1 << 17  # owners at a time, 20 MB
@@ -62,6 +63,13 @@ class Identity:
         columns = {name: self._codes[slots, column] for column, name in enumerate(_NAMED)}
         columns["pid"] = owners["tgid"].astype(np.uint32)
         return columns
+
+    def start_ns(self, pid: int) -> int | None:
+        """Return when the process that had `pid` last began, by CLOCK_BOOTTIME; None if it owned no connection."""
+        own = np.flatnonzero(self._owners.keys[_UID_WORD][: self._owners.size].astype(np.uint32) == np.uint32(pid))
+        if not len(own):
+            return None
+        return int(self._owners.keys[_START_WORD][own[self._owners.seen_ns[own].argmax()]])
 
     def _grow(self) -> None:
         grown = self._owners.capacity - len(self._codes)

@@ -75,6 +75,10 @@ class Meter:
         _, snapshot = self.measure(reading, wall, ticks)
         return snapshot
 
+    def start_ns(self, pid: int) -> int | None:
+        """Return when a process of the newest readings began, by CLOCK_BOOTTIME, None if it is not known."""
+        return self._identity.start_ns(pid)
+
     def measure(self, reading: Reading, wall: float, ticks: Ticks = ON_TIME) -> tuple[Changes, Snapshot]:
         """Return the snapshot and the changes that it was made from; `ticks` tells how it came to this reading.
 

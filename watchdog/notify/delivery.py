@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -24,10 +23,10 @@ LONGEST_SLEEP_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What became of notices: since the start for `sent`, `failed` and `lost`, now for `waiting`.
+    """What became of notices: since the start for `sent` and `failed`, now for `waiting`, ever for `lost`.
 
-    `sent`: notices by receiver. `failed`: attempts by (receiver, reason). `lost`: notices given up, by (receiver,
-    cause). `waiting`: by receiver.
+    `sent`: notices by receiver. `failed`: attempts by (receiver, reason). `lost`: notices given up since the
+    state file was begun, by (receiver, cause). `waiting`: by receiver.
     """
 
     sent: Mapping[str, int]
@@ -48,7 +47,6 @@ class Delivery:
         for receiver in receivers:
             receiver.memory = StoredMemory(store.database, receiver.name, clock)
             self._lanes.append(_Lane(Worker(receiver, self._outbox, clock, log), clock, log))
-        self._removed: Counter[str] = Counter()
 
     def start(self) -> None:
         """Begin to deliver, what a former daemon left first.
@@ -57,7 +55,6 @@ class Delivery:
             StoreError: the outbox can't be written.
         """
         for receiver, notice in self._outbox.bury_all_but({lane.worker.name for lane in self._lanes}):
-            self._removed[receiver] += 1
             self._log.error("notice %s given up: receiver %s is not configured any more", notice, receiver)
         for lane in self._lanes:
             lane.start()
@@ -85,14 +82,12 @@ class Delivery:
             StoreError: the outbox can't be read.
         """
         workers = [lane.worker for lane in self._lanes]
-        lost = {(receiver, "receiver_removed"): count for receiver, count in self._removed.items()}
         return Counters(
             sent={worker.name: worker.sent for worker in workers},
             failed={
                 (worker.name, reason): count for worker in workers for reason, count in worker.failed.copy().items()
             },
-            lost=lost
-            | {(worker.name, cause): count for worker in workers for cause, count in worker.lost.copy().items()},
+            lost=self._outbox.losses(),
             waiting=self._outbox.waiting(),
         )
 

@@ -1,4 +1,4 @@
-"""One POST to one URL: under a total deadline, without redirects, proxies, cookies or stored logins.
+"""One POST to one URL: under a total deadline, without redirects, cookies, stored logins or proxies of the environment.
 
 The answer's status decides; its body is read for politeness, 64 KiB at most, and only a receiver that knows a closed
 list of answers looks at it. All modules and certificates that sending needs are read by the time an `Endpoint` is made:
@@ -17,10 +17,8 @@ import time
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import certifi
 import requests
 import requests.adapters
 import urllib3
@@ -31,12 +29,27 @@ from watchdog import __version__
 from watchdog.document import Table, secret_forms
 from watchdog.errors import DeliveryError
 from watchdog.notify.dial import Deadline, Tripwire, connect
+from watchdog.notify.proxy import Proxy, is_metadata_host, proxy_from_table
+from watchdog.notify.tls import context_from_table, host_context
 from watchdog.secret import Secret
 
 MOST_ANSWER_BYTES = 65_536
 
 _NOWHERE = Secret("http://unset.invalid/")  # RFC 2606 §2: a name that never resolves
 _RETRYABLE_CLIENT_ERRORS = (408, 425)  # RFC 9110 §15.5.9 Request Timeout, RFC 8470 §5.2 Too Early
+_PROXY_REFUSES = re.compile(r"Tunnel connection failed: ([0-9]{3})")  # http.client's words
+
+
+class Unanswered(DeliveryError):
+    """There was a connection, and no answer: what was posted may have arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """How endpoints are reached: the context of TLS, a proxy."""
+
+    tls: ssl.SSLContext
+    proxy: Proxy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +69,8 @@ class Answer:
 class Endpoint:
     """A URL that is posted to."""
 
-    def __init__(self, url: Secret) -> None:
-        """Take `url` apart and read what TLS needs.
+    def __init__(self, url: Secret, transport: Transport | None = None) -> None:
+        """Take `url` apart and read what TLS needs; without a `transport`: directly, trusting what the host trusts.
 
         Raises:
             ValueError: not an http or https URL with a host; the text does not show the URL.
@@ -79,7 +92,7 @@ class Endpoint:
         self.host = parts.hostname
         self._secure = parts.scheme == "https"
         self._port = port or (443 if self._secure else 80)
-        self._tls = _tls_context() if self._secure else None
+        self._transport = transport or Transport(host_context())
 
     def post(self, body: bytes, headers: Mapping[str, str], deadline_seconds: float) -> Answer:
         """Post `body` and return the answer, whatever its status.
@@ -90,17 +103,22 @@ class Endpoint:
         """
         deadline = Deadline(deadline_seconds)
         with Tripwire(deadline) as tripwire:
+            dialling = _Dialling(deadline, tripwire, self._transport.proxy)
             try:
-                return self._exchange(body, headers, deadline, tripwire)
+                return self._exchange(body, headers, dialling)
             except (OSError, TransportError) as error:  # requests.RequestException is an OSError
-                raise self._classify(error, timed_out=tripwire.tripped) from None
+                raise self._classify(error, dialling) from None
 
-    def _exchange(self, body: bytes, headers: Mapping[str, str], deadline: Deadline, tripwire: Tripwire) -> Answer:
-        pool = self._pool(deadline, tripwire)
+    def _exchange(self, body: bytes, headers: Mapping[str, str], dialling: _Dialling) -> Answer:
+        proxy = self._transport.proxy
+        if proxy is not None and is_metadata_host(self.host):  # the socket leads to the proxy: the name must do
+            raise DeliveryError(
+                "forbidden_address", f"{self.host} is a link-local or metadata address", retryable=False
+            )
         with requests.Session() as session:
             session.trust_env = False  # no proxy from the environment, no .netrc
             session.headers.clear()
-            session.mount(f"{'https' if self._secure else 'http'}://", _OnePool(pool))
+            session.mount(f"{'https' if self._secure else 'http'}://", _OnePool(self._pool(dialling)))
             response = session.post(
                 self._url,
                 data=body,
@@ -108,48 +126,60 @@ class Endpoint:
                     "User-Agent": f"bpf-watchdog/{__version__}",
                     "Accept-Encoding": "identity",  # no decompression bombs
                     "Connection": "close",
+                    **(proxy.headers if proxy is not None and not self._secure else {}),
                     **headers,
                 },
-                timeout=max(0.001, deadline.remaining()),
+                proxies={"http": "http://proxy"} if proxy is not None else {},  # asks for the whole URL, no more
+                timeout=max(0.001, dialling.deadline.remaining()),
                 allow_redirects=False,
                 stream=True,
             )
             with response:
-                if tripwire.tripped:  # http.client takes headers that break off for complete ones
+                if dialling.tripwire.tripped:  # http.client takes headers that break off for complete ones
                     raise TimeoutError
                 retry_after = parse_retry_after(response.headers.get("Retry-After"), time.time())
                 return Answer(response.status_code, _read_some(response.raw), retry_after)
 
-    def _pool(self, deadline: Deadline, tripwire: Tripwire) -> connectionpool.HTTPConnectionPool:
-        dialling: dict[str, Any] = {"deadline": deadline, "tripwire": tripwire}
+    def _pool(self, dialling: _Dialling) -> connectionpool.HTTPConnectionPool:
+        options: dict[str, Any] = {"dialling": dialling}
         if self._secure:
-            return _SecurePool(self.host, self._port, ssl_context=self._tls, **dialling)
-        return _PlainPool(self.host, self._port, **dialling)
+            return _SecurePool(self.host, self._port, ssl_context=self._transport.tls, **options)
+        return _PlainPool(self.host, self._port, **options)
 
-    def _classify(self, error: Exception, *, timed_out: bool) -> DeliveryError:
+    def _classify(self, error: Exception, dialling: _Dialling) -> DeliveryError:
         causes = _causes(error)
-        if timed_out or any(isinstance(cause, (TimeoutError, requests.Timeout)) for cause in causes):
-            return DeliveryError("timeout", f"{self.host}: no complete answer in time", retryable=True)
+        kind = Unanswered if dialling.connected else DeliveryError
+        if dialling.tripwire.tripped or any(isinstance(cause, (TimeoutError, requests.Timeout)) for cause in causes):
+            return kind("timeout", f"{self.host}: no complete answer in time", retryable=True)
         for cause in causes:
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return DeliveryError("tls", f"{self.host}: certificate refused: {cause.verify_message}", retryable=True)
+            if dialling.proxy is not None and (refused := _PROXY_REFUSES.match(str(cause))):
+                said = f"the proxy {dialling.proxy.host} answered {refused[1]}"
+                return DeliveryError("connect", f"{self.host}: {said}", retryable=True)
         if any(isinstance(cause, (ssl.SSLError, requests.exceptions.SSLError)) for cause in causes):
-            return DeliveryError("tls", f"{self.host}: TLS failed", retryable=True)
-        return DeliveryError("connect", f"{self.host}: connection broken before the answer", retryable=True)
+            return kind("tls", f"{self.host}: TLS failed", retryable=True)
+        return kind("connect", f"{self.host}: connection broken before the answer", retryable=True)
+
+
+def transport_from_table(table: Table) -> Transport:
+    """Read `ca_file`, `cert_file`, `key_file` and `proxy`, none of them required."""
+    return Transport(context_from_table(table), proxy_from_table(table))
 
 
 def endpoint_from_table(table: Table, key: str, *, may_be_public: bool = False) -> Endpoint:
-    """Return the endpoint whose URL is the secret at `key`; one that leads nowhere, where a problem has been noted.
+    """Return the endpoint whose URL is the secret at `key`, reached as `transport_from_table` says.
 
-    `may_be_public`: not every such URL is a secret.
+    Where a problem has been noted, it leads nowhere. `may_be_public`: not every such URL is a secret.
     """
     url = table.secret(key, is_url=may_be_public)
+    transport = transport_from_table(table)
     try:
-        return Endpoint(url or _NOWHERE)
+        return Endpoint(url or _NOWHERE, transport)
     except ValueError as error:
         given = next(form for form in secret_forms(key) if form in table)
         table.problem(given, str(error))
-        return Endpoint(_NOWHERE)
+        return Endpoint(_NOWHERE, transport)
 
 
 def check(answer: Answer, host: str, hint: str = "") -> None:
@@ -188,15 +218,6 @@ def parse_retry_after(text: str | None, now: float) -> float | None:
     except (ValueError, OverflowError):
         return None
     return max(0.0, at - now)
-
-
-def _tls_context() -> ssl.SSLContext:
-    """Trust what the host trusts, so that an organisation's own authorities count; certifi's list where it has none."""
-    context = ssl.create_default_context()
-    folder = Path(ssl.get_default_verify_paths().capath or "/nonexistent")  # looked into at each handshake
-    if not context.get_ca_certs() and not (folder.is_dir() and any(folder.iterdir())):
-        context.load_verify_locations(certifi.where())
-    return context
 
 
 def _read_some(raw: urllib3.BaseHTTPResponse) -> bytes:
@@ -240,22 +261,39 @@ class _OnePool(requests.adapters.HTTPAdapter):
         super().close()
 
 
+@dataclass(slots=True)
+class _Dialling:
+    """What the connections of one attempt have to know, and whether one was made."""
+
+    deadline: Deadline
+    tripwire: Tripwire
+    proxy: Proxy | None
+    connected: bool = False
+
+
 class _Dialled(connection.HTTPConnection):
     """Connects under a deadline, never to a metadata service, and puts the socket under the tripwire."""
 
-    def __init__(self, *args: Any, deadline: Deadline, tripwire: Tripwire, **options: Any) -> None:
+    def __init__(self, *args: Any, dialling: _Dialling, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._deadline = deadline
-        self._tripwire = tripwire
+        self._dialling = dialling
 
     def _new_conn(self) -> socket.socket:
-        made = connect(self.host.strip("[]"), self.port, self._deadline, refuse_metadata=True)
-        self._tripwire.watch(made)
+        proxy = self._dialling.proxy
+        host, port = (self.host.strip("[]"), self.port) if proxy is None else (proxy.host, proxy.port)
+        made = connect(host, port, self._dialling.deadline, refuse_metadata=True)
+        self._dialling.connected = True
+        self._dialling.tripwire.watch(made)
         return made
 
 
 class _SecurelyDialled(_Dialled, connection.HTTPSConnection):
-    """The same with TLS above it."""
+    """The same with TLS above it, through a tunnel where there is a proxy."""
+
+    def __init__(self, *args: Any, dialling: _Dialling, **options: Any) -> None:
+        super().__init__(*args, dialling=dialling, **options)
+        if dialling.proxy is not None:
+            self.set_tunnel(self.host.strip("[]"), self.port, dialling.proxy.headers)
 
 
 class _PlainPool(connectionpool.HTTPConnectionPool):

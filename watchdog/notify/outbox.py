@@ -8,6 +8,7 @@ attempted is never altered: the receiver may have it, and would take other news 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from sqlite3 import Connection
@@ -15,12 +16,17 @@ from typing import Literal
 
 from watchdog.alerts.notice import Notice
 from watchdog.clock import SECOND_NS, Clock
+from watchdog.store import losses, told
+from watchdog.store.checksum import checksum, is_intact
 from watchdog.store.database import Database
 
 LONGEST_WAIT_NS = 3600 * SECOND_NS  # between two attempts, whatever the receiver asked for
 EXPIRY_NS = 24 * 3600 * SECOND_NS  # of news that something fires
 
+DROPPED = "dropped: no room"  # what is said of a notice that had to make room for others (`capacity.py`)
+
 _MOST_ERROR_CHARACTERS = 200
+_log = logging.getLogger("watchdog")
 
 _FIRST_OF_GROUP = """
     state = 'pending' AND receiver = ? AND NOT EXISTS (
@@ -70,35 +76,34 @@ class Outbox:
         """Take the oldest notice that is due; None when none is.
 
         The attempt is counted on disk before it is made, so that what may have been sent is known after a crash. A
-        waiting time that no attempt can have set (a clock has changed) counts as over.
+        waiting time that no attempt can have set (a clock has changed) counts as over. A notice that is not what it was
+        any more is given up: nobody is told what nobody said.
         """
-        now_ns = self._clock.boottime_ns()
-        with self._database.transaction() as connection:
-            row = connection.execute(
-                f"SELECT place, rule FROM notices WHERE {_FIRST_OF_GROUP} "  # noqa: S608 - a constant
-                "AND (due_ns <= ? OR due_ns > ?) ORDER BY place LIMIT 1",
-                (receiver, now_ns, now_ns + LONGEST_WAIT_NS),
-            ).fetchone()
-            if row is None:
-                return None
-            place, rule = row
-            _merge_unattempted(connection, receiver, rule, self._clock.wall())
-            body, number = connection.execute(
-                "UPDATE notices SET attempts = attempts + 1 WHERE place = ? RETURNING body, attempts", (place,)
-            ).fetchone()
-        return Attempt(Notice.from_json(json.loads(body)), number)
+        while True:
+            with self._database.transaction() as connection:
+                first = self._first_due(connection, receiver)
+                if first is None:
+                    return None
+                place, rule = first
+                given_up = bury_unreadable(connection, receiver, rule, self._clock.wall())
+                if not given_up:
+                    return self._take(connection, place, receiver, rule)
+            _log.error("notices given up for %s, damaged in the state file: %s", receiver, ", ".join(given_up))
 
     def end(self, outcome: Outcome) -> None:
         """Write down how an attempt ended.
 
         After a reload an attempt of the former worker can end while its notice is attempted by the next one: that it
-        was delivered still counts then, that it failed does not.
+        was delivered still counts then, that it failed does not. So it does for one that was dropped in that time.
         """
         attempt = outcome.attempt
         result = _storable(outcome.result)
         wall = self._clock.wall()
         with self._database.transaction() as connection:
-            connection.execute(
+            if outcome.state == "done":
+                told.note(connection, attempt.notice)
+                _take_back_drop(connection, attempt.notice)
+            counted = connection.execute(
                 "UPDATE notices SET state = ?, due_ns = ?, last_error = ?, ended = ? "
                 "WHERE id = ? AND state = 'pending' AND (attempts = ? OR ? = 'done')",
                 (
@@ -110,7 +115,9 @@ class Outbox:
                     attempt.number,
                     outcome.state,
                 ),
-            )
+            ).rowcount
+            if outcome.state == "dead":
+                losses.count(connection, attempt.notice.receiver, "refused", counted)
             connection.execute(
                 "INSERT INTO attempts (notice, number, at, result) VALUES (?, ?, ?, ?)",
                 (attempt.notice.id, attempt.number, wall, result),
@@ -125,6 +132,7 @@ class Outbox:
                 "WHERE state = 'pending' AND receiver = ? AND status = 'firing' AND created_ns < ? RETURNING id",
                 (self._clock.wall(), receiver, too_old_ns),
             ).fetchall()
+            losses.count(connection, receiver, "expired", len(rows))
         return [notice for (notice,) in rows]
 
     def bury_all_but(self, receivers: Collection[str]) -> list[tuple[str, str]]:
@@ -138,6 +146,11 @@ class Outbox:
                 "UPDATE notices SET state = 'dead', last_error = 'receiver removed', ended = ? WHERE id = ?",
                 [(self._clock.wall(), notice) for _, notice in buried],
             )
+            for receiver, _ in buried:
+                losses.count(connection, receiver, "receiver_removed")
+            for (receiver,) in connection.execute("SELECT DISTINCT receiver FROM told").fetchall():
+                if receiver not in receivers:
+                    connection.execute("DELETE FROM told WHERE receiver = ?", (receiver,))
         return buried
 
     def next_due_ns(self, receiver: str) -> int | None:
@@ -163,11 +176,33 @@ class Outbox:
             for receiver, pending, dead, oldest_ns in rows
         }
 
+    def losses(self) -> Mapping[tuple[str, str], int]:
+        """Return how many notices were given up since the state file was begun, by (receiver, cause)."""
+        with self._database.transaction() as connection:
+            return losses.read(connection)
+
+    def _first_due(self, connection: Connection, receiver: str) -> tuple[int, str] | None:
+        now_ns = self._clock.boottime_ns()
+        row: tuple[int, str] | None = connection.execute(
+            f"SELECT place, rule FROM notices WHERE {_FIRST_OF_GROUP} "  # noqa: S608 - a constant
+            "AND (due_ns <= ? OR due_ns > ?) ORDER BY place LIMIT 1",
+            (receiver, now_ns, now_ns + LONGEST_WAIT_NS),
+        ).fetchone()
+        return row
+
+    def _take(self, connection: Connection, place: int, receiver: str, rule: str) -> Attempt:
+        merge_unattempted(connection, receiver, rule, self._clock.wall())
+        body, number = connection.execute(
+            "UPDATE notices SET attempts = attempts + 1 WHERE place = ? RETURNING body, attempts", (place,)
+        ).fetchone()
+        return Attempt(Notice.from_json(json.loads(body)), number)
+
 
 def merge(notices: Iterable[Notice]) -> Notice:
     """Return one notice that tells what `notices` of one group, oldest first, tell: the newest state of every alert.
 
-    It keeps the id of the oldest. Its reason stays "first notification" while it says that something fires.
+    It keeps the id of the oldest. Its reason stays "first notification" while it says that something fires, and is
+    "repeat" only if nothing in it is news.
     """
     first, *later = notices
     alerts = {alert.fingerprint: alert for alert in first.alerts}
@@ -175,13 +210,15 @@ def merge(notices: Iterable[Notice]) -> Notice:
     for notice in later:
         newest = {alert.fingerprint: alert for alert in notice.alerts}
         alerts = newest | {key: alert for key, alert in alerts.items() if key not in newest}
-        merged = replace(notice, id=first.id, alerts=tuple(alerts.values()))
+        reason = merged.reason if notice.reason == "repeat" else notice.reason
+        merged = replace(notice, id=first.id, alerts=tuple(alerts.values()), reason=reason)
     if first.reason == "first notification" and merged.status == "firing":
         merged = replace(merged, reason=first.reason)
     return merged
 
 
-def _merge_unattempted(connection: Connection, receiver: str, rule: str, wall: float) -> None:
+def merge_unattempted(connection: Connection, receiver: str, rule: str, wall: float) -> None:
+    """Make one notice of those of a group that were never attempted."""
     rows = connection.execute(
         "SELECT place, body, created_ns FROM notices "
         "WHERE state = 'pending' AND receiver = ? AND rule = ? AND attempts = 0 ORDER BY place",
@@ -194,10 +231,47 @@ def _merge_unattempted(connection: Connection, receiver: str, rule: str, wall: f
         "UPDATE notices SET state = 'merged', last_error = ?, ended = ? WHERE place = ?",
         [(f"merged into {merged.id}", wall, place) for place, _, _ in rows[1:]],
     )
+    body = json.dumps(merged.to_json(), separators=(",", ":"))
     connection.execute(
-        "UPDATE notices SET body = ?, status = ?, created_ns = ? WHERE place = ?",
-        (json.dumps(merged.to_json(), separators=(",", ":")), merged.status, rows[-1][2], rows[0][0]),
+        "UPDATE notices SET body = ?, checksum = ?, status = ?, created_ns = ? WHERE place = ?",
+        (body, checksum(body), merged.status, rows[-1][2], rows[0][0]),
     )
+
+
+def bury_unreadable(connection: Connection, receiver: str, rule: str, wall: float) -> list[str]:
+    """Give up on the pending notices of a group that are not what they were any more; return their ids."""
+    rows = connection.execute(
+        "SELECT place, id, body, checksum FROM notices WHERE state = 'pending' AND receiver = ? AND rule = ?",
+        (receiver, rule),
+    ).fetchall()
+    unreadable = [
+        (place, notice)
+        for place, notice, body, expected in rows
+        if not (is_intact(body, expected) and _says(body, notice, receiver))
+    ]
+    connection.executemany(
+        "UPDATE notices SET state = 'dead', last_error = 'damaged in the state file', ended = ? WHERE place = ?",
+        [(wall, place) for place, _ in unreadable],
+    )
+    losses.count(connection, receiver, "damaged", len(unreadable))
+    return [notice for _, notice in unreadable]
+
+
+def _says(body: str, id_: str, receiver: str) -> bool:
+    # Tell whether it is a notice with something to tell, and the one that it is kept as.
+    try:
+        notice = Notice.from_json(json.loads(body))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return False
+    return bool(notice.alerts) and (notice.id, notice.receiver) == (id_, receiver)
+
+
+def _take_back_drop(connection: Connection, notice: Notice) -> None:
+    # It was given up for want of room while it was under way, and arrived all the same.
+    back = connection.execute(
+        "UPDATE notices SET state = 'pending' WHERE id = ? AND state = 'dead' AND last_error = ?", (notice.id, DROPPED)
+    ).rowcount
+    losses.count(connection, notice.receiver, "capacity", -back)
 
 
 def _storable(text: str) -> str:

@@ -67,6 +67,10 @@ class Receiver(ABC):
     def destination(self) -> str:
         """Say where notices go, for people, without secrets: "webhook alerts.example.net", "syslog unix:///dev/log"."""
 
+    def limits(self, notice: Notice) -> list[str]:
+        """Say how large what `render` returns is, against each limit of the receiver: "812 of 2,048 octets"."""
+        return [f"{len(self.render(notice)):,} bytes"]
+
     def refresh(self, alerts: Sequence[Alert], host: str, deadline_seconds: float) -> None:  # noqa: B027 - few need it
         """Say again that `alerts` fire, for peers that forget what is not repeated.
 

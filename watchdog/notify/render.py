@@ -11,12 +11,14 @@ from collections.abc import Sequence
 
 from watchdog.alerts.alert import Alert
 from watchdog.alerts.notice import Notice
+from watchdog.notify import story
+from watchdog.notify.story import clock, duration
 from watchdog.rules.formats import FORMATS
 
+_TOLD_IN_FULL = 3  # alerts of one notice; more are each told in short
+_WORDS = re.compile(r"[\w.-]+")
 _AMBIGUOUS = re.compile(r'[\s,="]')
 TEST_MARK = "[TEST] "
-
-_MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 
 
 def alert_title(alert: Alert, notice: Notice) -> str:
@@ -26,8 +28,11 @@ def alert_title(alert: Alert, notice: Notice) -> str:
 
 
 def notice_title(notice: Notice) -> str:
-    """Return the first line of a notice: the alert's own if there is one only, else the headline."""
-    return alert_title(notice.alerts[0], notice) if len(notice.alerts) == 1 else headline(notice)
+    """Return the first line of a notice, all there is of it in a push message: its alert's words and host."""
+    if len(notice.alerts) > 1:
+        return headline(notice)
+    title = alert_title(notice.alerts[0], notice)
+    return title if notice.host in _WORDS.findall(title) else f"{title} on {notice.host}"
 
 
 def headline(notice: Notice) -> str:
@@ -40,11 +45,25 @@ def headline(notice: Notice) -> str:
 
 
 def details(alert: Alert, notice: Notice) -> list[str]:
-    """Return the lines under the title: how much, since when, why, who and where."""
-    lines = [_amounts(alert), _times(alert, notice), f"why: {alert.reason}"]
-    if alert.labels:
-        lines.append(", ".join(f"{name}={_quoted(value)}" for name, value in alert.labels))
-    return [*lines, f"host {notice.host}, rule {alert.rule}"]
+    """Return the lines under the title: `facts`, then `evidence`, so that a text cut short loses evidence first."""
+    return [*facts(alert, notice), *evidence(alert, notice)]
+
+
+def facts(alert: Alert, notice: Notice) -> list[str]:
+    """Return what nobody may be left without: how much, who, since when and why, where; two lines each if many."""
+    amounts, labels = _amounts(alert), ", ".join(f"{name}={_quoted(value)}" for name, value in alert.labels)
+    times, origin = f"{_times(alert, notice)}; why: {alert.reason}", f"host {notice.host}, rule {alert.rule}"
+    if len(notice.alerts) <= _TOLD_IN_FULL:
+        return [line for line in (amounts, labels, times, origin) if line]
+    return ["; ".join(part for part in (amounts, labels) if part), f"{times}; {origin}"]
+
+
+def evidence(alert: Alert, notice: Notice) -> list[str]:
+    """Return what was seen when it began: the process, its peers, what led up to it; of many alerts one line each."""
+    if alert.evidence is None:
+        return []
+    lines = story.lines(alert.evidence, alert.labels)
+    return lines if len(notice.alerts) <= _TOLD_IN_FULL else lines[:1]
 
 
 def worst_first(alerts: Sequence[Alert]) -> list[Alert]:
@@ -58,34 +77,24 @@ def timestamp(wall: float) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def duration(seconds: float) -> str:
-    """Return a duration for people, in its two greatest units: "4 s", "7 min 6 s", "2 h 5 min", "3 d 1 h"."""
-    whole = max(0, round(seconds))
-    for unit, name, below, below_name in (
-        (_DAY, "d", _HOUR, "h"),
-        (_HOUR, "h", _MINUTE, "min"),
-        (_MINUTE, "min", 1, "s"),
-    ):
-        if whole >= unit:
-            return f"{whole // unit} {name} {whole % unit // below} {below_name}"
-    return f"{whole} s"
-
-
 def _amounts(alert: Alert) -> str:
     write = FORMATS[alert.format]
-    return f"value {write(alert.value)}, limit {write(alert.threshold)}, peak {write(alert.peak)}"
+    value, limit, peak = write(alert.value), write(alert.threshold), write(alert.peak)
+    if alert.resolved is not None:
+        return f"lasted {duration(_lasted(alert))}, peak {peak}, last value {value} (limit {limit})"
+    return f"value {value}, limit {limit}" + (f", peak {peak}" if peak != value else "")
 
 
 def _times(alert: Alert, notice: Notice) -> str:
-    since = _clock(alert.started)
-    if alert.resolved is None:
-        lasts = duration(notice.created - alert.started)
-        return f"since {since}" if lasts == "0 s" else f"since {since}, for {lasts}"
-    return f"from {since} to {_clock(alert.resolved)}, lasted {duration(alert.resolved - alert.started)}"
+    since = clock(alert.started)
+    if alert.resolved is not None:
+        return f"from {since} to {clock(alert.resolved)}"
+    lasts = duration(notice.created - alert.started)
+    return f"since {since}" if lasts == "0 s" else f"since {since}, for {lasts}"
 
 
-def _clock(wall: float) -> str:
-    return dt.datetime.fromtimestamp(wall, tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+def _lasted(alert: Alert) -> float:
+    return alert.lasted if alert.lasted is not None else (alert.resolved or alert.started) - alert.started
 
 
 def _quoted(value: str) -> str:

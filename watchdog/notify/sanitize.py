@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 CUT = "…"
 
 _READS_AS_ESCAPE = re.compile(r"\\(?:\\|x(?:[01][0-9a-f]|7f|[89a-f][0-9a-f])|u[0-9a-f]{4}|U[0-9a-f]{8})")
+_MENTION = re.compile(r"[<`]|(?<!\w)@|\[(?=[^\]]{0,200}\]\()")
 _LONE_BYTES = range(0xDC80, 0xDD00)  # PEP 383: what `surrogateescape` makes of bytes that are not UTF-8
 _SYSLOG_QUOTED = {'"': r"\"", "\\": r"\\", "]": r"\]"}  # RFC 5424 §6.3.3
 _SLACK_QUOTED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}  # docs.slack.dev, "Escaping text": these three and no other
@@ -29,6 +30,11 @@ def visible(text: str, limit: int | None = None) -> str:
 def for_slack(text: str, limit: int) -> str:
     """Return `text` for a Slack text object: visible, no mention or link can form, at most `limit` characters long."""
     return _fit(("".join(_SLACK_QUOTED.get(c, c) for c in piece) for piece in _pieces(text)), limit, len)
+
+
+def for_apprise(text: str, limit: int) -> str:
+    """Return `text` for a service nobody knows: visible, without what many take for a mention, markup or a tag."""
+    return visible(_MENTION.sub(lambda match: _escape(ord(match[0])), text), limit)
 
 
 def for_syslog(text: str, limit: int) -> bytes:

@@ -20,7 +20,8 @@ MOST_CHARACTERS = 8_000
 _ROOM_FOR_REST = 400  # the blocks that come after the alerts
 _LONGEST_HEADER = 150
 _LONGEST_TEXT = 300
-_LONGEST_LINE = 480  # six lines stay under the 3,000 of a section
+_LONGEST_LINE = 480  # the facts' six lines stay under the 3,000 of a section
+_LONGEST_SECTION = 3_000
 
 _SIGNS = {Severity.CRITICAL: "\N{LARGE RED CIRCLE}", Severity.WARNING: "\N{LARGE ORANGE CIRCLE}"}
 _RESOLVED_SIGN = "\N{LARGE GREEN CIRCLE}"
@@ -82,9 +83,12 @@ def _message(notice: Notice) -> dict[str, Any]:
     text = f"{_sign(notice)} {sanitize.for_slack(render.notice_title(notice), _LONGEST_TEXT)}"
     used = len(json.dumps({"text": text, "blocks": blocks}, ensure_ascii=False)) + _ROOM_FOR_REST
     alerts = render.worst_first(notice.alerts)
-    for index, alert in enumerate(alerts):
-        section = _section(_alert_text(alert, notice))
-        used += len(json.dumps(section, ensure_ascii=False))
+    # Evidence has what the facts leave, those of the alerts that come after too.
+    sections = [_section(_facts(alert, notice)) for alert in alerts]
+    room = MOST_CHARACTERS - used - sum(_length(section) for section in sections)
+    for index, (alert, section) in enumerate(zip(alerts, sections, strict=True)):
+        room -= _add_evidence(section, alert, notice, room)
+        used += _length(section)
         if used > MOST_CHARACTERS:
             blocks.append(_section(f"and {len(alerts) - index} more alerts of this rule"))
             break
@@ -99,12 +103,28 @@ def _section(text: str) -> dict[str, Any]:
     return {"type": "section", "text": {"type": "mrkdwn", "text": text, "verbatim": True}}
 
 
-def _alert_text(alert: Alert, notice: Notice) -> str:
+def _facts(alert: Alert, notice: Notice) -> str:
     lines = [f"*{sanitize.for_slack(render.alert_title(alert, notice), _LONGEST_LINE)}*"]
-    lines += [sanitize.for_slack(line, _LONGEST_LINE) for line in render.details(alert, notice)]
+    lines += [sanitize.for_slack(line, _LONGEST_LINE) for line in render.facts(alert, notice)]
     if alert.runbook is not None:
         lines.append(f"<{sanitize.for_slack(alert.runbook.replace('|', '%7C'), _LONGEST_LINE)}|runbook>")
     return "\n".join(lines)
+
+
+def _add_evidence(section: dict[str, Any], alert: Alert, notice: Notice, room: int) -> int:
+    """Add the lines of evidence that fit into `room` and into a section; return what they took of `room`."""
+    before = _length(section)
+    for line in render.evidence(alert, notice):
+        text = f"{section['text']['text']}\n{sanitize.for_slack(line, _LONGEST_LINE)}"
+        longer = _section(text)
+        if _length(longer) - before > room or len(text.encode("utf-16-le")) // 2 > _LONGEST_SECTION:
+            break
+        section |= longer
+    return _length(section) - before
+
+
+def _length(section: dict[str, Any]) -> int:
+    return len(json.dumps(section, ensure_ascii=False))
 
 
 def _sign(notice: Notice) -> str:

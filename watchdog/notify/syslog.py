@@ -18,7 +18,9 @@ from watchdog.document import Table
 from watchdog.notify import render, sanitize
 from watchdog.notify.dial import Deadline
 from watchdog.notify.receiver import Receiver
+from watchdog.notify.syslog_stream import FRAMINGS, Security
 from watchdog.notify.syslog_wire import SYSTEM_SOCKETS, UnixWire, Wire, parse_address
+from watchdog.notify.tls import KEYS, context_from_table, pinned, read_fingerprints
 from watchdog.rules.schema import Severity
 
 # RFC 5424 §6.2.1, by the names of syslog.conf(5)
@@ -59,13 +61,8 @@ class Syslog(Receiver):
 
     @classmethod
     def from_table(cls, name: str, table: Table) -> Self:
-        """Read `address`, `facility` and `format`."""
-        address = table.text("address", "unix:///dev/log")
-        wire: Wire = UnixWire("/dev/log")
-        try:
-            wire = parse_address(address)
-        except ValueError as error:
-            table.problem("address", str(error))
+        """Read `address`, `facility` and `format`, the `framing` of TCP and the certificates of TLS."""
+        wire = _wire_from_table(table)
         is_unix = isinstance(wire, UnixWire)
         usual = "local" if isinstance(wire, UnixWire) and wire.path in SYSTEM_SOCKETS else "rfc5424"
         chosen = table.text("format", usual, choices=("rfc5424", "local"))
@@ -82,6 +79,10 @@ class Syslog(Receiver):
         """Send the records; what counts as delivered is told by each wire in `syslog_wire`."""
         deadline = Deadline(deadline_seconds)
         self._wire.deliver(list(self._records(notice)), deadline)
+
+    def limits(self, notice: Notice) -> list[str]:
+        """Return the octets of each record."""
+        return [f"{len(record):,} of {self._wire.limit:,} octets" for record in self._records(notice)]
 
     def destination(self) -> str:
         """Return the address."""
@@ -108,6 +109,26 @@ class Syslog(Receiver):
         start = b"%b%b %b[%d]: " % (priority, moment, _APP, os.getpid())
         end = b" " + _structured_data(alert, notice, self._wire.limit - len(start) - _LEAST_MESSAGE)
         return start + _message(alert, notice, self._wire.limit - len(start) - len(end)) + end
+
+
+def _wire_from_table(table: Table) -> Wire:
+    address = table.text("address", "unix:///dev/log")
+    framing = table.text("framing", "octet-counting", choices=FRAMINGS)
+    scheme = address.partition(":")[0]
+    if scheme != "tcp" and framing != "octet-counting":
+        table.problem("framing", '"lf" is for tcp:// addresses: TLS counts octets (RFC 5425), datagrams need none')
+    security = None
+    if scheme == "tls":
+        context, pins = context_from_table(table), read_fingerprints(table, "fingerprints")
+        security = Security(pinned(context, chain_too="ca_file" in table) if pins else context, pins)
+    for key in (*KEYS, "fingerprints"):
+        if scheme != "tls" and table.value(key, None) is not None:
+            table.problem(key, "is for tls:// addresses")
+    try:
+        return parse_address(address, framing, security)
+    except ValueError as error:
+        table.problem("address", str(error))
+        return UnixWire("/dev/log")
 
 
 def _message_id(alert: Alert, notice: Notice) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 
 from watchdog.alerts.alert import Alert
 from watchdog.alerts.notice import Notice
-from watchdog.notify import render, sanitize
+from watchdog.notify import render, sanitize, story
 
 _LONGEST_VALUE = 1_024
 _NOT_ENDED = "0001-01-01T00:00:00Z"  # Go's zero time: what Alertmanager sends while an alert fires
@@ -51,6 +51,8 @@ def annotations_of(alert: Alert, notice: Notice) -> dict[str, str]:
         "reason": _text(alert.reason),
         "since": render.timestamp(alert.started),
     }
+    if alert.evidence is not None:
+        said |= {name: _text(text) for name, text in story.sections(alert.evidence).items()}
     if alert.runbook is not None:
         said["runbook_url"] = _text(alert.runbook)
     return said

@@ -39,7 +39,7 @@ class Webhook(Receiver):
 
     def render(self, notice: Notice) -> bytes:
         """Return the JSON document."""
-        return json.dumps(_message(notice), ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(message(notice), ensure_ascii=False, separators=(",", ":")).encode()
 
     def send(self, notice: Notice, deadline_seconds: float) -> None:
         """Post it; a 2xx status says that the receiver has it."""
@@ -61,7 +61,8 @@ class Webhook(Receiver):
         return {"X-Watchdog-Timestamp": sent_at, "X-Watchdog-Signature": f"sha256={signed.hexdigest()}"}
 
 
-def _message(notice: Notice) -> dict[str, Any]:
+def message(notice: Notice) -> dict[str, Any]:
+    """Return `notice` as Alertmanager's webhooks write it."""
     alerts = [v4.alert_json(alert, notice) for alert in render.worst_first(notice.alerts)]
     return {
         "version": "4",

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterable
 
+from watchdog.clock import SECOND_NS
 from watchdog.measure.snapshot import Snapshot
 from watchdog.measure.table import NEVER_NS
+from watchdog.rules import trace
 from watchdog.rules.expression import metrics_of
 from watchdog.rules.groups import Groups
-from watchdog.rules.judge import OVERFLOW, Judge, Tick, Verdict, mildest
+from watchdog.rules.judge import Judge, Tick, Verdict, mildest
 from watchdog.rules.parts import Parts
 from watchdog.rules.ranking import Ranked, Ranking
-from watchdog.rules.schema import Labels, Rule
+from watchdog.rules.schema import OVERFLOW, Labels, Rule
 from watchdog.rules.select import Selection
 from watchdog.rules.statistic import Combined, Tally
+from watchdog.rules.trace import Trace
 from watchdog.rules.view import View, frame
-from watchdog.rules.window import Span
+from watchdog.rules.window import RECENT_TICKS, Span
 
 __all__ = ["OVERFLOW", "Engine", "Verdict"]
 
@@ -29,6 +33,7 @@ class Engine:
         self._parts = Parts()
         self._judges: list[Judge] = []
         self._since_ns: dict[object, int | None] = {}
+        self._elapsed_ns: deque[tuple[int, int]] = deque(maxlen=RECENT_TICKS)  # of the newest ticks, by their times
         self._folded_ns = self._nameless_ns = NEVER_NS  # when detail was lost last
         self.silent_ns = 0
         self._failures: list[Exception] = []
@@ -78,6 +83,36 @@ class Engine:
             gate.release()
         return [verdict for judge in self._judges for verdict in verdicts.get(judge.rule.id, ())]
 
+    def trace(self, snapshot: Snapshot, rule_id: str, labels: Labels) -> tuple[Rule, Trace] | None:
+        """Return a rule and what made up the value of one instance in the tick of `snapshot`, the newest one observed.
+
+        None for a rule that is not judged.
+        """
+        judge = next((judge for judge in self._judges if judge.rule.id == rule_id), None)
+        metric = trace.leading_metric(judge.rule.metric) if judge is not None else None
+        if judge is None or metric is None:
+            return None
+        # A slot is its group's own for so long only.
+        since_ns = snapshot.at_ns - self.silent_ns
+        elapsed_ns = {at_ns: elapsed for at_ns, elapsed in self._elapsed_ns if elapsed and at_ns > since_ns}
+        history = judge.measured.history(judge.measured.view.groups.slot(labels, snapshot), elapsed_ns)
+        try:
+            rows = trace.rows_of(snapshot, judge.rule, labels, self._selection)
+        finally:
+            self._selection.release()
+        amount = trace.total(snapshot, rows, metric)
+        rows = trace.measuring(snapshot, rows, metric)
+        told_ns = list(elapsed_ns.values())[len(elapsed_ns) - len(history) :]
+        return judge.rule, Trace(
+            metric,
+            amount,
+            *trace.peers_of(snapshot, rows, metric),
+            *trace.participants_of(snapshot, rows, metric),
+            tuple(history.tolist()),
+            snapshot.elapsed_ns / SECOND_NS,
+            sum(told_ns) / SECOND_NS,
+        )
+
     def take_failures(self) -> list[Exception]:
         """Return why rules could not be judged since the last call."""
         failures, self._failures = self._failures, []
@@ -85,6 +120,7 @@ class Engine:
 
     def _feed(self, snapshot: Snapshot) -> None:
         """Let every part take in the tick: first time, then groups and rows, then what is measured."""
+        self._elapsed_ns.append((snapshot.at_ns, snapshot.elapsed_ns))
         for span in self._parts.all(Span):
             span.push(snapshot.at_ns, snapshot.elapsed_ns, incomplete=snapshot.quality.incomplete)
         if snapshot.quality.ledger_full:

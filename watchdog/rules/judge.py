@@ -25,12 +25,11 @@ from watchdog.measure.table import Slots
 from watchdog.rules.arithmetic import never_too_high
 from watchdog.rules.expression import metrics_of
 from watchdog.rules.ranking import Ranked
-from watchdog.rules.schema import Labels, Rule, Severity, Statistic, Thresholds
+from watchdog.rules.schema import OVERFLOW, Labels, Rule, Severity, Statistic, Thresholds
 from watchdog.rules.select import Mask
 from watchdog.rules.statistic import Combined
 
 MOST_INSTANCES: Final = 20  # of one rule: the worst of those that fire; the others are told as a number
-OVERFLOW: Final[Labels] = (("instances", "overflow"),)  # labels of the instance that tells that number
 
 NOTHING_TO_MEASURE: Final = "nothing to measure"
 NOT_FILLED: Final = "window not filled yet"

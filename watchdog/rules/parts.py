@@ -16,13 +16,15 @@ from watchdog.rules.ranking import Ranked, Ranking
 from watchdog.rules.schema import Rule, Statistic
 from watchdog.rules.statistic import Combined, Tally
 from watchdog.rules.view import View
-from watchdog.rules.window import Span, WindowSum
+from watchdog.rules.window import Recent, Span, WindowSum
 
 _NEWEST_NS = 1  # a window that holds the newest tick and no other
 _PER_SECOND = (Statistic.RATE, Statistic.MEAN, Statistic.LAST)  # of counters
 _RANKED = (Statistic.MAX, Statistic.MIN, Statistic.PERCENTILE)
 
-_Part = TypeVar("_Part", Groups, View, Span, WindowSum, Tally, Ranking, Combined)
+_TOLD = ("sums", "counts")
+
+_Part = TypeVar("_Part", Groups, View, Span, WindowSum, Recent, Tally, Ranking, Combined)
 
 
 class Parts:
@@ -70,10 +72,15 @@ class Parts:
         """Return the window sums of `metric`, or the numbers of its values."""
         key = (view, metric, what)
         read = view.counts if what == "counts" else view.sums
-        tally = self._get((Tally, *key), lambda: Tally(view, lambda: read(metric)), lasting=False)
+        tally = self._get(
+            (Tally, *key), lambda: Tally(view, lambda: read(metric), self._recent(view, metric, what)), lasting=False
+        )
         total = self._get((WindowSum, *key, window_ns), lambda: WindowSum(window_ns), lasting=True)
         tally.windows[window_ns] = total
         return total
+
+    def _recent(self, view: View, metric: str, what: str) -> Recent:
+        return self._get((Recent, view, metric, what), Recent, lasting=True)
 
     def _ranking(self, rule: Rule, view: View) -> Ranking:
         counts = None
@@ -92,11 +99,19 @@ class Parts:
         # What is a power of time as a whole is divided once, at the end: ratios of whole numbers come out exact.
         each = statistic if power is None else Statistic.SUM
         readers = {metric: self._reader(view, metric, each, window_ns) for metric in metrics}
-        return self._get(
-            (Combined, view, expression, statistic, window_ns),
-            lambda: Combined(view, expression, self._span(window_ns), lambda metric: readers[metric](), power or 0),
-            lasting=False,
-        )
+
+        def make() -> Combined:
+            recents = {(metric, what): self._recent(view, metric, what) for metric in metrics for what in _TOLD}
+            return Combined(
+                view,
+                expression,
+                self._span(window_ns),
+                lambda metric: readers[metric](),
+                lambda metric, what: recents[metric, what],
+                power or 0,
+            )
+
+        return self._get((Combined, view, expression, statistic, window_ns), make, lasting=False)
 
     def _reader(self, view: View, metric: str, statistic: Statistic | None, window_ns: int) -> Callable[[], Numbers]:
         """Return what reads the statistic of one metric for each slot of the view."""

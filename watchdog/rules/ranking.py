@@ -10,7 +10,7 @@ it carries; the value itself is looked up for the few groups that someone will h
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -125,6 +125,16 @@ class Ranked:
         missed = (counts < self.span.ticks) | (not filled)
         worst = np.fmax if self._stat.statistic is Statistic.MAX else np.fmin
         return np.where(missed, worst(found, self.ranking.absent), found)
+
+    def history(self, slot: int, elapsed_ns: Mapping[int, int]) -> Numbers:
+        """Return the statistic of `slot` in each tick of the window alone, as `Combined.history` does."""
+        found = []
+        for samples in self.ranking.samples.entries:
+            if samples.at_ns in elapsed_ns:
+                _, values = samples.of(np.array([slot], dtype=np.int32))
+                rank = int(self._rank(np.array([float(len(values))]))[0])
+                found.append(float(np.sort(values)[rank - 1]) if len(values) else self.ranking.absent)
+        return np.array(found)
 
     def _rank(self, n: Numbers) -> Numbers:
         """Return k, counted from 1, of the value that the statistic takes out of n."""

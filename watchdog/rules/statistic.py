@@ -7,7 +7,7 @@ that of a gauge weighs ticks by their length. The others are in `ranking.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -15,24 +15,26 @@ from watchdog.measure.catalogue import METRICS, Kind
 from watchdog.measure.snapshot import Numbers
 from watchdog.measure.table import Slots
 from watchdog.rules.arithmetic import combine
-from watchdog.rules.expression import Expression
+from watchdog.rules.expression import Expression, metrics_of
 from watchdog.rules.view import View
-from watchdog.rules.window import Span, WindowSum, contribution
+from watchdog.rules.window import Recent, Span, WindowSum, contribution, milliseconds
 
 
 class Tally:
     """What one metric of a view adds up to, tick by tick, and over each window that someone reads."""
 
-    def __init__(self, view: View, per_tick: Callable[[], Numbers]) -> None:
+    def __init__(self, view: View, per_tick: Callable[[], Numbers], recent: Recent) -> None:
         """Make one; `per_tick` gives a whole number for each group that the view's newest snapshot holds."""
         self.view = view
         self._per_tick = per_tick
+        self._recent = recent
         self.windows: dict[int, WindowSum] = {}
 
     def feed(self) -> None:
         """Take in the newest tick."""
         frame, groups = self.view.frame, self.view.groups
         new = contribution(frame.snapshot.at_ns, frame.present, self._per_tick())
+        self._recent.push(new)
         for window in self.windows.values():
             window.push(new, groups.capacity)
 
@@ -41,13 +43,23 @@ class Combined:
     """`rate`, `sum`, `mean`, `last`, and the number of values: window sums of each metric, arithmetic after."""
 
     def __init__(
-        self, view: View, expression: Expression, span: Span, read: Callable[[str], Numbers], time_power: int = 0
+        self,
+        view: View,
+        expression: Expression,
+        span: Span,
+        read: Callable[[str], Numbers],
+        recent: Callable[[str, str], Recent],
+        time_power: int = 0,
     ) -> None:
-        """Make one; `read` gives a metric's statistic for each slot of the view, to be divided by time^`time_power`."""
+        """Make one; `read` gives a metric's statistic for each slot of the view, to be divided by time^`time_power`.
+
+        `recent` gives the newest ticks of a metric's "sums" or "counts".
+        """
         self.view = view
         self.span = span
         self._expression = expression
         self._read = read
+        self._recent = recent
         self._time_power = time_power
         self._all: Numbers | None = None
 
@@ -63,6 +75,30 @@ class Combined:
     def values(self, slots: Slots, *, filled: bool) -> Numbers:  # noqa: ARG002 - as above
         """Return the values of `slots`; NaN where there was nothing to measure."""
         return self._current()[slots]
+
+    def history(self, slot: int, elapsed_ns: Mapping[int, int]) -> Numbers:
+        """Return what `slot` measured in each of the newest ticks alone, the oldest first; NaN where it was nothing.
+
+        `elapsed_ns`: the measured time of each tick to be told, by the tick's time.
+        """
+        levels = {metric: self._levels(metric, slot, elapsed_ns) for metric in metrics_of(self._expression)}
+        reach = min(len(level) for level in levels.values())
+        if not reach:
+            return np.zeros(0)
+        values = combine(self._expression, lambda metric: levels[metric][-reach:])
+        return np.broadcast_to(values, (reach,))
+
+    def _levels(self, metric: str, slot: int, elapsed_ns: Mapping[int, int]) -> Numbers:
+        def read(what: str) -> Numbers:
+            return np.array([one.of(slot) for one in self._recent(metric, what).entries if one.at_ns in elapsed_ns])
+
+        sums = read("sums")
+        if METRICS[metric].kind is Kind.DISTRIBUTION:
+            counts = read("counts")
+            return np.where(counts > 0, sums / 1e9 / np.maximum(counts, 1), np.nan)
+        times = [elapsed_ns[one.at_ns] for one in self._recent(metric, "sums").entries if one.at_ns in elapsed_ns]
+        gauge = METRICS[metric].kind is Kind.GAUGE
+        return np.asarray(sums / np.array([max(milliseconds(one), 1) if gauge else one / 1e9 for one in times]))
 
     def _current(self) -> Numbers:
         if self._all is None:

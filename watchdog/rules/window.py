@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from watchdog.clock import SECOND_NS
 from watchdog.measure.snapshot import Numbers
 from watchdog.measure.table import Slots
 
+RECENT_TICKS: Final = 20  # that an alert shows
+_RECENT_BYTES = 65_536  # of each metric under one `by` and `where`
 _DENSE_SHARE = 0.5  # of the slots in reach: from here on a plain array is smaller and faster than slots and values
 
 
@@ -89,6 +92,18 @@ class Contribution:
         else:
             sums[self.slots] = operation(sums[self.slots], self.values)
 
+    def of(self, slot: int) -> float:
+        """Return what `slot` has of it."""
+        place = slot - self.slots if isinstance(self.slots, int) else int(self.slots.searchsorted(slot))
+        if not 0 <= place < len(self.values):
+            return 0.0
+        return float(self.values[place]) if isinstance(self.slots, int) or self.slots[place] == slot else 0.0
+
+    @property
+    def nbytes(self) -> int:
+        """Return the memory of its arrays."""
+        return self.values.nbytes + (0 if isinstance(self.slots, int) else self.slots.nbytes)
+
 
 def contribution(at_ns: int, slots: Slots, values: Numbers) -> Contribution:
     """Make a contribution of `values` for `slots`, distinct and in rising order, stored as small as can be."""
@@ -118,6 +133,25 @@ def _narrow(values: Numbers) -> NDArray[np.generic]:
             narrow = values.astype(kind)
             return narrow if np.array_equal(narrow, values) else values
     return values
+
+
+class Recent:
+    """The newest ticks, of which an alert tells how it came about: as many as a little memory holds.
+
+    On a host with few groups they reach back behind every window; with very many, the window has to do.
+    """
+
+    def __init__(self) -> None:
+        """Start without ticks."""
+        self.entries: deque[Contribution] = deque()
+        self._bytes = 0
+
+    def push(self, new: Contribution) -> None:
+        """Add the newest tick, and let go of those that there is no room for."""
+        self.entries.append(new)
+        self._bytes += new.nbytes
+        while len(self.entries) > RECENT_TICKS or (self._bytes > _RECENT_BYTES and len(self.entries) > 1):
+            self._bytes -= self.entries.popleft().nbytes
 
 
 class WindowSum:

@@ -1,45 +1,53 @@
-"""The one SQLite file: opening it safely, one daemon at a time, and transactions that are on disk when they end."""
+"""The one SQLite file: one daemon at a time, transactions that are on disk when they end, and no damage that stays."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import sqlite3
-import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from watchdog.clock import Clock, SystemClock
 from watchdog.errors import StoreError
-from watchdog.store.schema import APPLICATION_ID, MIGRATIONS
+from watchdog.store.damage import MOST_KEPT, Damaged, Quarantined, is_corruption, is_full, keep_newest, move_aside
+from watchdog.store.opening import open_file, open_read_only, text_of
+from watchdog.store.salvage import Salvaged, salvage
 
-BUSY_SECONDS = 2.0  # somebody may look into the file with the sqlite3 shell
-START_ANEW = "move it away to start anew (alerts that fire are then announced once more)"
+FRESH = ".new"  # behind the file's name: one that is begun anew, until it takes the place of a damaged one
+
+_SYSTEM_CLOCK = SystemClock()
+_log = logging.getLogger("watchdog")
 
 
 class Database:
     """An open state file, for any number of threads: one transaction at a time.
 
     WAL with synchronous=FULL: a transaction that has ended survives a crash of the process, the kernel and the machine.
+
+    A file that is damaged is moved aside and begun anew with what can be read of it, at the start and whenever SQLite
+    finds it damaged later; `quarantined` names those of this process.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Clock = _SYSTEM_CLOCK) -> None:
         """Open `path`, made when missing (mode 0600), and bring its tables up to date.
 
         Raises:
             StoreError: the folder is in use by another daemon, or the file can't be used; names it and the remedy.
         """
         self.path = path
+        self.quarantined: tuple[Quarantined, ...] = ()
+        self._clock = clock
         self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._keeper: sqlite3.Connection | None = None
         self._folder_fd = _lock_folder(path.parent)
         try:
-            self._connection = _connect(path)
-        except BaseException:
-            os.close(self._folder_fd)
-            raise
-        try:
-            self._prepare()
+            with self._lock:
+                self._open()
         except BaseException:
             self.close()
             raise
@@ -49,63 +57,138 @@ class Database:
         """Run the block in one write transaction: all of it is on disk after the block, or nothing.
 
         Raises:
-            StoreError: the disk is full, the file is damaged or locked; nothing of the block was kept.
+            StoreError: the disk is full, the file is damaged or locked; nothing of the block was kept. After damage the
+                next transaction works on a new file.
+        """
+        with self._lock:
+            connection = self._connected()
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                connection.execute("COMMIT")
+            except (sqlite3.Error, UnicodeDecodeError) as error:
+                _roll_back(connection)
+                if is_corruption(error):
+                    self._begin_anew(text_of(error))
+                raise StoreError(f"cannot write {self.path}: {text_of(error)}") from error
+            finally:
+                # After some errors SQLite has rolled back by itself, after others (COMMIT on a full disk) it has not.
+                _roll_back(connection)
+
+    def checkpoint(self) -> None:
+        """Carry the log over into the file, so that it is written from its beginning again.
+
+        Raises:
+            StoreError: that is not possible; nothing is lost by it.
         """
         with self._lock:
             try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                yield self._connection
-                self._connection.execute("COMMIT")
+                self._connected().execute("PRAGMA wal_checkpoint(RESTART)")
             except sqlite3.Error as error:
-                raise StoreError(f"cannot write {self.path}: {_text(error)}") from error
-            finally:
-                # After some errors SQLite has rolled back by itself, after others (COMMIT on a full disk) it has not.
-                self._roll_back()
+                raise StoreError(f"cannot write {self.path}: {text_of(error)}") from error
 
     def close(self) -> None:
         """Close the file and let the next daemon have the folder."""
         with self._lock:
-            self._connection.close()
+            self._disconnect()
             if self._folder_fd >= 0:
                 os.close(self._folder_fd)
                 self._folder_fd = -1
 
-    def _roll_back(self) -> None:
-        with contextlib.suppress(sqlite3.Error):  # closed meanwhile, or the disk is gone: nothing was committed
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+    def _connected(self) -> sqlite3.Connection:
+        if self._folder_fd < 0:
+            raise StoreError(f"cannot write {self.path}: it is closed")
+        return self._connection or self._open()  # it is closed when it could not be begun anew
 
-    def _prepare(self) -> None:
+    def _open(self) -> sqlite3.Connection:
+        _take_over_fresh(self.path)
         try:
-            version = self._version()
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = FULL")
-            verdict = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        except sqlite3.DatabaseError as error:
-            raise StoreError(f"{self.path} is damaged or no state file ({_text(error)}); {START_ANEW}") from error
-        if verdict != "ok":
-            raise StoreError(f"{self.path} is damaged ({verdict.splitlines()[-1]}); {START_ANEW}")
-        with self.transaction() as connection:
-            for step in MIGRATIONS[version:]:
-                for statement in step:
-                    connection.execute(statement)
-            if version < len(MIGRATIONS):
-                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+            self._connection = open_file(self.path)
+        except Damaged as damage:
+            return self._begin_anew(str(damage))
+        self._keep_log()
+        return self._connection
 
-    def _version(self) -> int:
-        application: int = self._connection.execute("PRAGMA application_id").fetchone()[0]
-        version: int = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if application != APPLICATION_ID:
-            tables = self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-            if application or version or tables:
-                raise StoreError(f"{self.path} belongs to another program; move it away or give another folder")
-        if version > len(MIGRATIONS):
-            raise StoreError(
-                f"{self.path} was written by a newer bpf-watchdog (version {version} of the file, this one knows "
-                f"{len(MIGRATIONS)}); install that one again, or {START_ANEW}"
-            )
-        return version
+    def _begin_anew(self, reason: str) -> sqlite3.Connection:
+        self._disconnect()
+        try:
+            salvaged, aside = self._exchange()
+            connection = self._connection = open_file(self.path)
+        except OSError as error:
+            raise StoreError(f"cannot move {self.path} aside, which is damaged: {text_of(error)}") from error
+        except Damaged as damage:  # what was written a moment ago: no file will do
+            raise StoreError(f"cannot write {self.path}: {damage}") from damage
+        self._keep_log()
+        found = Quarantined(aside, reason, salvaged.notices, salvaged.unreadable)
+        self.quarantined += (found,)
+        _log.error(
+            "%s is damaged (%s): moved to %s and begun anew; taken over: %d alerts, %d notices to be sent;"
+            " %d notices cannot be read any more",
+            self.path,
+            reason,
+            aside,
+            salvaged.alerts,
+            found.salvaged,
+            found.lost,
+        )
+        return connection
+
+    def _exchange(self) -> tuple[Salvaged, Path]:
+        # Each step can be the last: the new file takes the place of the damaged one when all is in it.
+        fresh = _fresh(self.path)
+        for most in range(MOST_KEPT - 1, -1, -1):
+            try:
+                salvaged = salvage(self.path, fresh)
+                break
+            except StoreError as error:
+                _remove(fresh)
+                if not is_full(error.__cause__):
+                    raise
+                keep_newest(self.path, most)
+        else:
+            salvaged = Salvaged()
+        aside = move_aside(self.path, self._clock.wall())
+        keep_newest(self.path, MOST_KEPT if fresh.exists() else 0)  # a disk that is full has no room for a keepsake
+        _take_over_fresh(self.path)
+        return salvaged, aside
+
+    def _keep_log(self) -> None:
+        # The log's room on the disk is given back when the file is closed, unless a reader is the last to leave.
+        with contextlib.suppress(sqlite3.Error):
+            self._keeper = open_read_only(self.path)
+            self._keeper.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+
+    def _disconnect(self) -> None:
+        for connection in (self._connection, self._keeper):
+            if connection is not None:
+                connection.close()
+        self._connection = self._keeper = None
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    with contextlib.suppress(sqlite3.Error):  # closed meanwhile, or the disk is gone: nothing was committed
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _fresh(path: Path) -> Path:
+    return path.with_name(path.name + FRESH)
+
+
+def _remove(path: Path) -> None:
+    for ending in ("", "-wal", "-shm"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+
+
+def _take_over_fresh(path: Path) -> None:
+    # A new file that is still beside a damaged one may be half written; one that is alone is whole.
+    fresh = _fresh(path)
+    try:
+        if fresh.exists() and not path.exists():
+            fresh.rename(path)
+        _remove(fresh)
+    except OSError as error:
+        raise StoreError(f"cannot use {fresh}: {text_of(error)}") from error
 
 
 def _lock_folder(folder: Path) -> int:
@@ -116,7 +199,7 @@ def _lock_folder(folder: Path) -> int:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise StoreError(
-            f"cannot use the state folder {folder}: {_text(error)}: give another by --state-dir"
+            f"cannot use the state folder {folder}: {text_of(error)}: give another by --state-dir"
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -126,26 +209,3 @@ def _lock_folder(folder: Path) -> int:
             f"another bpf-watchdog uses {folder}; stop it first, or give this one its own folder (--state-dir)"
         ) from error
     return descriptor
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    try:
-        _make_private(path)
-        return sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    except (OSError, sqlite3.Error) as error:
-        raise StoreError(f"cannot open {path}: {_text(error)}") from error
-
-
-def _make_private(path: Path) -> None:
-    # SQLite gives the WAL beside it the same mode.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise StoreError(f"{path} is no regular file; {START_ANEW}")
-        os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
-
-
-def _text(error: Exception) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else str(error)

@@ -8,10 +8,12 @@ import stat
 from pathlib import Path
 
 from watchdog.errors import StoreError
+from watchdog.store.damage import is_aside
+from watchdog.store.database import FRESH
 from watchdog.store.store import FILE_NAME
 
 # SQLite's own beside it: https://www.sqlite.org/tempfiles.html
-_OURS = {f"{FILE_NAME}{ending}" for ending in ("", "-wal", "-shm", "-journal")}
+_OURS = {f"{FILE_NAME}{part}{ending}" for part in ("", FRESH) for ending in ("", "-wal", "-shm", "-journal")}
 _SOCKET = "control.sock"  # may be left beside it by a daemon that was killed; no file to give away
 
 
@@ -40,19 +42,25 @@ def _give(folder: Path, account: pwd.struct_passwd) -> None:
         raise StoreError(f"{folder} is a symbolic link: give what it leads to by --state-dir {folder.resolve()}")
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        names = set(os.listdir(descriptor)) - {_SOCKET}  # noqa: PTH208 - of the descriptor, not of what has the name now
+        # Of the descriptor, not of what has the name by now.
+        names = [name for name in os.listdir(descriptor) if name != _SOCKET]  # noqa: PTH208
         given = os.fstat(descriptor).st_uid == account.pw_uid
-        if not given and not names <= _OURS:
+        others = [name for name in names if not _is_ours(name)]
+        if not given and others:
             raise StoreError(
-                f"{folder} holds more than state, such as {min(names - _OURS)}: give another by --state-dir, or let it"
+                f"{folder} holds more than state, such as {min(others)}: give another by --state-dir, or let it"
                 f" belong to the account {account.pw_name} yourself: chown {account.pw_name}: {folder}"
             )
-        for name in sorted(names & _OURS):
+        for name in sorted(set(names).difference(others)):
             _give_file(name, descriptor, account)
         if not given:
             os.fchown(descriptor, account.pw_uid, account.pw_gid)
     finally:
         os.close(descriptor)
+
+
+def _is_ours(name: str) -> bool:
+    return name in _OURS or is_aside(name, FILE_NAME)
 
 
 def _give_file(name: str, folder: int, account: pwd.struct_passwd) -> None:

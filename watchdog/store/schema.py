@@ -8,6 +8,8 @@ from __future__ import annotations
 
 APPLICATION_ID = int.from_bytes(b"bpfw", "big")  # PRAGMA application_id: tells our files from others
 
+BALLAST = "ballast"  # a table that is there only while room is taken from the disk
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         # When `part` ("state": alerts and groups; "notices") was last written: CLOCK_BOOTTIME values compare only
@@ -68,6 +70,63 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             value TEXT NOT NULL,
             at REAL NOT NULL,
             PRIMARY KEY (receiver, key)
+        ) STRICT
+        """,
+    ),
+    (
+        # `checksum`: CRC-32 of the text beside it, for SQLite itself has none; NULL is not checked. `bytes`: of `body`.
+        "ALTER TABLE alerts ADD COLUMN checksum INTEGER",
+        "ALTER TABLE groups ADD COLUMN checksum INTEGER",
+        """
+        CREATE TABLE checked_notices (
+            place INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            receiver TEXT NOT NULL,
+            rule TEXT NOT NULL,
+            status TEXT NOT NULL CHECK (status IN ('firing', 'resolved')),
+            state TEXT NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'done', 'merged', 'dead')),
+            attempts INTEGER NOT NULL DEFAULT 0,
+            created_ns INTEGER NOT NULL,
+            due_ns INTEGER NOT NULL,
+            last_error TEXT,
+            ended REAL,
+            checksum INTEGER,
+            bytes INTEGER GENERATED ALWAYS AS (length(CAST(body AS BLOB))) STORED,
+            body TEXT NOT NULL -- last: long ones lie on pages of their own, which are read for columns behind them
+        ) STRICT
+        """,
+        """
+        INSERT INTO checked_notices
+            (place, id, receiver, rule, status, state, attempts, created_ns, due_ns, last_error, ended, body)
+        SELECT place, id, receiver, rule, status, state, attempts, created_ns, due_ns, last_error, ended, body
+        FROM notices
+        """,
+        "DROP TABLE notices",
+        "ALTER TABLE checked_notices RENAME TO notices",
+        "CREATE INDEX notices_pending ON notices (receiver, rule, place, bytes) WHERE state = 'pending'",
+        "CREATE INDEX notices_ended ON notices (ended) WHERE state != 'pending'",
+        # Who alters a body without saying what its checksum is now, leaves it without.
+        """
+        CREATE TRIGGER notices_altered AFTER UPDATE OF body ON notices WHEN NEW.checksum IS OLD.checksum
+        BEGIN UPDATE notices SET checksum = NULL WHERE place = NEW.place; END
+        """,
+        # The alerts that each receiver was told to fire, by a notice that it took, and was not told the end of.
+        """
+        CREATE TABLE told (
+            receiver TEXT NOT NULL,
+            rule TEXT NOT NULL,
+            fingerprint TEXT NOT NULL,
+            alert TEXT NOT NULL,
+            PRIMARY KEY (receiver, rule, fingerprint)
+        ) STRICT
+        """,
+        # Notices given up since the file was begun, by cause.
+        """
+        CREATE TABLE losses (
+            receiver TEXT NOT NULL,
+            cause TEXT NOT NULL,
+            count INTEGER NOT NULL,
+            PRIMARY KEY (receiver, cause)
         ) STRICT
         """,
     ),

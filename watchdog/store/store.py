@@ -5,26 +5,36 @@ The tick's one commit is the point of no return of DESIGN §2.5: before it nothi
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
-from typing import Any
 
+from watchdog.alerts.alert import Alert
 from watchdog.alerts.grouping import GroupKey
 from watchdog.alerts.notice import Notice
 from watchdog.clock import SECOND_NS, Clock
+from watchdog.errors import StoreError
+from watchdog.notify.capacity import Capacity, make_room, trim_history
+from watchdog.store import reserve, told
+from watchdog.store.backlog import Backlog, State, dumps
+from watchdog.store.checksum import checksum, is_intact
+from watchdog.store.damage import Quarantined, is_full
 from watchdog.store.database import Database
+from watchdog.store.reports import Reports
 
 FILE_NAME = "state.sqlite3"
 
 KEEP_SECONDS = 7 * 24 * 3600  # notices that have ended are kept this long …
-KEEP_ROWS = 10_000  # … and this many at most; as many attempts
+KEEP_ROWS = 10_000  # … and this many at most; as many attempts, and as many memories of receivers
 PRUNE_EVERY_NS = 3600 * SECOND_NS
 NOTE_EVERY_NS = 5 * SECOND_NS  # while a timer runs, the time of the last tick is known this well after a crash
 
-State = dict[str, Any]  # JSON-able
+_MOST_HALVINGS = 6  # of what may wait, when the file can't grow and has no room for what is new
+_CAPACITY = Capacity()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,41 +42,65 @@ class Saved:
     """What was in the store at start.
 
     `shift_ns` turns saved CLOCK_BOOTTIME values into this boot's, by addition; 0 within the same boot. `down_ns`: time
-    since the last commit, as long as there was no daemon if timers ran until then.
+    since the last commit, as long as there was no daemon if timers ran until then. `told`: receiver and alert of all
+    that was told to fire, if its end does not wait in the outbox.
     """
 
     alerts: tuple[State, ...]
     groups: tuple[State, ...]
     shift_ns: int
     down_ns: int
+    told: tuple[tuple[str, Alert], ...]
 
 
 class Store:
     """The state file. `commit` is for one thread; the outbox uses `database` from others at the same time."""
 
-    def __init__(self, folder: Path, clock: Clock, boot_id: str) -> None:
+    def __init__(self, folder: Path, clock: Clock, boot_id: str, capacity: Capacity = _CAPACITY) -> None:
         """Open the state file in `folder`, both made when missing.
 
-        `boot_id` names this boot (`watchdog.clock.boot_id()`).
+        `boot_id` names this boot (`watchdog.clock.boot_id()`); `capacity` bounds what may wait to be sent.
 
         Raises:
             StoreError: another daemon uses the folder, or the file can't be used.
         """
-        self.database = Database(folder / FILE_NAME)
+        self.database = Database(folder / FILE_NAME, clock)
         self._clock = clock
         self._boot_id = boot_id
+        self._capacity = capacity
+        self._reports = Reports(self.database.path, clock)
+        self._reserving = False
+        self._known_quarantined = 0
         self._pruned_ns: int | None = None
         self._noted_ns = 0
-        # What the next commit writes, by key, as JSON (None: delete). It outlives a commit that failed.
-        self._alerts: dict[str, str | None] = {}
-        self._groups: dict[GroupKey, str | None] = {}
-        self._notices: dict[str, Notice] = {}
+        self._backlog = Backlog()
         try:
             with self.database.transaction() as connection:
                 self._carry_notices_over(connection)
         except BaseException:
             self.database.close()
             raise
+
+    @property
+    def quarantined(self) -> tuple[Quarantined, ...]:
+        """Return the damaged files that were moved aside since the start, this one's first."""
+        return self.database.quarantined
+
+    def reserve(self) -> None:
+        """Take from the disk, now, what the file may ever need; when there is not enough, again each minute."""
+        self._reserving = True
+        try:
+            reserve.reserve(self.database)
+        except StoreError as error:
+            self._reports.not_reserved(error)
+
+    def take_renewed(self) -> bool:
+        """Tell whether the file was begun anew since `load` or the last call.
+
+        Then the next commit must hold every alert and every group, for not all may have been taken over.
+        """
+        before, self._known_quarantined = self._known_quarantined, len(self.quarantined)
+        return self._known_quarantined > before
 
     def load(self) -> Saved:
         """Return what the former daemon saved.
@@ -78,15 +112,18 @@ class Store:
             StoreError: the file can't be read.
         """
         with self.database.transaction() as connection:
-            alerts = connection.execute("SELECT state FROM alerts ORDER BY fingerprint").fetchall()
-            groups = connection.execute("SELECT state FROM groups ORDER BY receiver, rule").fetchall()
+            alerts = connection.execute("SELECT state, checksum FROM alerts ORDER BY fingerprint").fetchall()
+            groups = connection.execute("SELECT state, checksum FROM groups ORDER BY receiver, rule").fetchall()
             shift_ns = self._shift_ns(connection, "state")
             noted = connection.execute("SELECT boot_ns FROM clocks WHERE part = 'state'").fetchone()
+            without_end = told.without_end(connection)
+        self._known_quarantined = len(self.quarantined)
         return Saved(
-            alerts=tuple(_loads(state) for (state,) in alerts),
-            groups=tuple(_loads(state) for (state,) in groups),
+            alerts=tuple(_loads(*row) for row in alerts),
+            groups=tuple(_loads(*row) for row in groups),
             shift_ns=shift_ns,
             down_ns=0 if noted is None else max(0, self._clock.boottime_ns() - (noted[0] + shift_ns)),
+            told=tuple(without_end),
         )
 
     def commit(
@@ -102,62 +139,120 @@ class Store:
         `timing`: timers run, so that the time of this tick is noted, each `NOTE_EVERY_NS` at least.
 
         When it fails, nothing of it is in the file, and everything is kept here for the next commit, which writes the
-        newest state of each key: the caller hands each change over once, and goes on with the next tick.
+        newest state of each key: the caller hands each change over once, and goes on with the next tick. When more
+        waits than there is room for, the least needed of it is dropped, counted and told (`notify/capacity.py`).
 
         Raises:
             StoreError: the disk is full, or the file can't be written.
         """
-        self._alerts.update((key, _dumps(state)) for key, state in alerts)
-        self._groups.update((key, _dumps(state)) for key, state in groups)
-        self._notices.update((notice.id, notice) for notice in notices)
+        self._backlog.add(alerts, groups, notices)
+        self._look_after_room()
         due = timing and self._clock.boottime_ns() >= self._noted_ns + NOTE_EVERY_NS
-        if not (self._alerts or self._groups or self._notices or due):
+        if not (self._backlog or due):
             return
-        with self.database.transaction() as connection:
-            self._write_state(connection)
-            self._write_notices(connection)
-            self._note_clocks(connection, "state")
-            self._note_clocks(connection, "notices")
-            self._prune(connection)
-        self._alerts.clear()
-        self._groups.clear()
-        self._notices.clear()
+        try:
+            self._write()
+        except StoreError as error:
+            self._backlog.shrink()
+            changes = len(self._backlog.alerts) + len(self._backlog.groups)
+            self._reports.unwritten(error, changes, len(self._backlog.notices))
+            raise
+        self._backlog.clear()
         self._noted_ns = self._clock.boottime_ns()
 
     def close(self) -> None:
         """Close the file; what was not committed is lost."""
         self.database.close()
 
+    def _write(self) -> None:
+        try:
+            self._write_once()
+        except StoreError as error:
+            if not is_full(error.__cause__):
+                raise
+            wanted_bytes = reserve.SPARE_BYTES + 2 * self._backlog.bytes()
+            with self.database.transaction() as connection:
+                if reserve.unused_bytes(connection) >= wanted_bytes:
+                    raise  # it is the disk, and the log that finds no room on it
+                self._free_up(connection, wanted_bytes)
+            self._write_once()
+
+    def _write_once(self) -> None:
+        dropped: Counter[str] = Counter()
+        with self.database.transaction() as connection:
+            self._write_state(connection)
+            if self._backlog.notices:
+                self._write_notices(connection)
+                dropped = make_room(connection, self._capacity, self._clock.wall())
+            self._note_clocks(connection, "state")
+            self._note_clocks(connection, "notices")
+            self._prune(connection)
+        self._reports.dropped(dropped)
+
+    def _look_after_room(self) -> None:
+        # Once a minute: some room is kept free in the file, so that attempts and their results can be written too.
+        self._reports.dropped(Counter())  # those of the minute that is over
+        if not self._reports.is_due("look"):
+            return
+        with contextlib.suppress(StoreError):
+            with self.database.transaction() as connection:
+                missing = not reserve.is_reserved(connection)
+                if reserve.free_bytes(connection) < reserve.SPARE_BYTES:
+                    self._free_up(connection, reserve.SPARE_BYTES)
+                free_bytes = reserve.free_bytes(connection)
+            self._reports.disk(free_bytes)
+            if missing and self._reserving:
+                self.reserve()
+
+    def _free_up(self, connection: Connection, wanted_bytes: int) -> None:
+        # What has ended is worth less than what is new; what waits is given up only in a file that can't grow.
+        for history_bytes in (self._capacity.history_bytes, 0):
+            if reserve.unused_bytes(connection) < wanted_bytes:
+                trim_history(connection, history_bytes)
+        halvings = 0
+        while (
+            reserve.is_reserved(connection)
+            and reserve.unused_bytes(connection) < wanted_bytes
+            and halvings < _MOST_HALVINGS
+        ):
+            halvings += 1
+            dropped = make_room(connection, self._capacity.halved(halvings), self._clock.wall())
+            trim_history(connection, 0)  # the merged ones
+            self._reports.dropped(dropped)
+
     def _write_state(self, connection: Connection) -> None:
+        backlog = self._backlog
         connection.executemany(
-            "INSERT INTO alerts (fingerprint, state) VALUES (?, ?) "
-            "ON CONFLICT (fingerprint) DO UPDATE SET state = excluded.state",
-            [(key, state) for key, state in self._alerts.items() if state is not None],
+            "INSERT INTO alerts (fingerprint, state, checksum) VALUES (?, ?, ?) "
+            "ON CONFLICT (fingerprint) DO UPDATE SET state = excluded.state, checksum = excluded.checksum",
+            [(key, state, checksum(state)) for key, state in backlog.alerts.items() if state is not None],
         )
         connection.executemany(
             "DELETE FROM alerts WHERE fingerprint = ?",
-            [(key,) for key, state in self._alerts.items() if state is None],
+            [(key,) for key, state in backlog.alerts.items() if state is None],
         )
         connection.executemany(
-            "INSERT INTO groups (receiver, rule, state) VALUES (?, ?, ?) "
-            "ON CONFLICT (receiver, rule) DO UPDATE SET state = excluded.state",
-            [(*key, state) for key, state in self._groups.items() if state is not None],
+            "INSERT INTO groups (receiver, rule, state, checksum) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (receiver, rule) DO UPDATE SET state = excluded.state, checksum = excluded.checksum",
+            [(*key, state, checksum(state)) for key, state in backlog.groups.items() if state is not None],
         )
         connection.executemany(
             "DELETE FROM groups WHERE receiver = ? AND rule = ?",
-            [key for key, state in self._groups.items() if state is None],
+            [key for key, state in backlog.groups.items() if state is None],
         )
 
     def _write_notices(self, connection: Connection) -> None:
         now_ns = self._clock.boottime_ns()
+        rows = []
+        for notice in self._backlog.notices.values():
+            body = dumps(notice.to_json()) or ""
+            key = (notice.id, notice.receiver, notice.group, notice.status)
+            rows.append((*key, body, checksum(body), now_ns, now_ns))
         # A commit can be on disk although it was reported as failed: the same notice is not written twice.
         connection.executemany(
-            "INSERT INTO notices (id, receiver, rule, status, body, created_ns, due_ns) VALUES (?, ?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT (id) DO NOTHING",
-            [
-                (notice.id, notice.receiver, notice.group, notice.status, _dumps(notice.to_json()), now_ns, now_ns)
-                for notice in self._notices.values()
-            ],
+            "INSERT INTO notices (id, receiver, rule, status, body, checksum, created_ns, due_ns) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+            rows,
         )
 
     def _prune(self, connection: Connection) -> None:
@@ -172,7 +267,12 @@ class Store:
             "(SELECT place FROM notices WHERE state != 'pending' ORDER BY ended DESC, place DESC LIMIT -1 OFFSET ?)",
             (KEEP_ROWS,),
         )
-        connection.execute("DELETE FROM attempts WHERE place <= (SELECT max(place) FROM attempts) - ?", (KEEP_ROWS,))
+        trim_history(connection, self._capacity.history_bytes)
+        for table in ("attempts", "memories"):
+            connection.execute(
+                f"DELETE FROM {table} WHERE rowid <= (SELECT max(rowid) FROM {table}) - ?",  # noqa: S608 - ours
+                (KEEP_ROWS,),
+            )
         self._pruned_ns = now_ns
 
     def _note_clocks(self, connection: Connection, part: str) -> None:
@@ -201,15 +301,10 @@ class Store:
             self._note_clocks(connection, "notices")
 
 
-def _loads(state: str) -> State:
-    # What is no JSON becomes what nobody can read: those who restore it know what to do with that.
+def _loads(text: str, expected: int | None) -> State:
+    # What is no JSON, or not what it was, becomes what nobody can read: those who restore it know what to do with that.
     try:
-        document = json.loads(state)
+        document = json.loads(text)
     except ValueError:
         return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _dumps(state: State | None) -> str | None:
-    # ASCII: names that are no UTF-8 (surrogate-escaped) stay as they are.
-    return None if state is None else json.dumps(state, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return document if isinstance(document, dict) and is_intact(text, expected) else {}

@@ -169,10 +169,12 @@ class Storm:
     RATE = 200  # connections a second while it rages
     LIMIT = 50  # of the rule against it
 
-    def __init__(self, name: str) -> None:
+    script = STORM
+
+    def __init__(self, name: str, *arguments: str) -> None:
         self.name = name
         self.process = subprocess.Popen(
-            [sys.executable, str(STORM), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, str(STORM), name, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert self.process.stdout.readline() == "done\n"
 
@@ -229,12 +231,12 @@ class Storm:
 
 
 @pytest.fixture
-def start_storm() -> Iterator[Callable[[str], Storm]]:
+def start_storm() -> Iterator[Callable[..., Storm]]:
     """Return a function that starts a process that is still calm."""
     storms: list[Storm] = []
 
-    def start(name: str) -> Storm:
-        storms.append(Storm(name))
+    def start(name: str, *arguments: str) -> Storm:
+        storms.append(Storm(name, *arguments))
         return storms[-1]
 
     yield start
@@ -243,7 +245,7 @@ def start_storm() -> Iterator[Callable[[str], Storm]]:
 
 
 @pytest.fixture
-def storm(start_storm: Callable[[str], Storm]) -> Storm:
+def storm(start_storm: Callable[..., Storm]) -> Storm:
     """Return a process that is still calm; its name is its own, whatever else runs on this host."""
     return start_storm(f"storm-{os.getpid()}")
 

@@ -71,8 +71,8 @@ def test_slack_gets_firing_and_resolved(server, firing, resolved):
     for notice in (firing, resolved):
         slack.send(notice, DEADLINE)
     assert [json.loads(body)["text"] for _, _, body in server.posts] == [
-        "🔴 [FIRING] critical: crawler opens 612/s connections (limit 500/s)",
-        "🟢 [RESOLVED] critical: crawler opens 612/s connections (limit 500/s)",
+        "🔴 [FIRING] critical: crawler opens 612/s connections (limit 500/s) on web-1",
+        "🟢 [RESOLVED] critical: crawler opens 612/s connections (limit 500/s) on web-1",
     ]
 
 

@@ -71,8 +71,8 @@ def test_rsyslog_reads_firing_and_resolved_as_rfc_5424(rsyslog, wire, firing, re
             "msgid": "FIRING",
             "data": f'{rule} state="firing" ' + facts.format(identity="a" * 32, value="612.0", more=""),
             "msg": "\ufeff[FIRING] critical: crawler opens 612/s connections (limit 500/s); "
-            "value 612/s, limit 500/s, peak 640/s; since 2025-06-15 15:06:40 UTC, for 3 min 20 s; "
-            "why: value above 500/s for 10 s; process=crawler, unit=crawler.service; "
+            "value 612/s, limit 500/s, peak 640/s; process=crawler, unit=crawler.service; "
+            "since 2025-06-15 15:06:40 UTC, for 3 min 20 s; why: value above 500/s for 10 s; "
             "host web-1, rule outbound-connection-storm",
             "raw": receiver.render(firing).decode(),
         },
@@ -83,9 +83,8 @@ def test_rsyslog_reads_firing_and_resolved_as_rfc_5424(rsyslog, wire, firing, re
             "data": f'{rule} state="resolved" '
             + facts.format(identity="b" * 32, value="3.0", more='resolved="2025-06-15T15:08:20.000Z" '),
             "msg": "\ufeff[RESOLVED] critical: crawler opens 612/s connections (limit 500/s); "
-            "value 3/s, limit 500/s, peak 640/s; "
-            "from 2025-06-15 15:06:40 UTC to 2025-06-15 15:08:20 UTC, lasted 1 min 40 s; "
-            "why: value above 500/s for 10 s; process=crawler, unit=crawler.service; "
+            "lasted 1 min 40 s, peak 640/s, last value 3/s (limit 500/s); process=crawler, unit=crawler.service; "
+            "from 2025-06-15 15:06:40 UTC to 2025-06-15 15:08:20 UTC; why: value above 500/s for 10 s; "
             "host web-1, rule outbound-connection-storm",
             "raw": receiver.render(resolved).decode(),
         },

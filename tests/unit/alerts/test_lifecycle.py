@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchdog.alerts import wording
 from watchdog.alerts.alert import Kind, State, fingerprint
+from watchdog.alerts.instance import Instance
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.rules import template
 from watchdog.rules.evaluate import OVERFLOW, Verdict
@@ -365,23 +365,77 @@ def test_a_timer_runs_while_it_is_pending_and_while_it_clears(values, timing):
 def test_an_alert_that_fails_takes_no_other_with_it_and_is_told_with_the_next_tick(monkeypatch):
     life = Life(rule())
     others = [(("process", name),) for name in ("a", "b")]
-    summary = wording.summary
+    tell = Instance.tell
 
-    def fail_for_a(judged, labels, *rest, **options):
-        if labels == others[0]:
-            raise RuntimeError("no words")
-        return summary(judged, labels, *rest, **options)
+    def fail_for_a(instance, *rest):
+        if instance.labels == others[0]:
+            raise RuntimeError("not told")
+        return tell(instance, *rest)
 
-    monkeypatch.setattr(wording, "summary", fail_for_a)
+    monkeypatch.setattr(Instance, "tell", fail_for_a)
     told = life.advance([life.verdict(150, labels) for labels in others])
     [failure] = life.lifecycle.take_failures()
     assert [(t.kind, t.alert.labels) for t in told] == [(Kind.FIRING, others[1])]
-    assert (str(failure), failure.__notes__) == ("no words", ["with an alert of rule storm"])
+    assert (str(failure), failure.__notes__) == ("not told", ["with an alert of rule storm"])
     monkeypatch.undo()
     told = life.advance([life.verdict(150, labels) for labels in others])
 
     assert [(t.kind, t.alert.labels) for t in told] == [(Kind.FIRING, others[0])]
     assert life.lifecycle.take_failures() == []
+
+
+@pytest.mark.parametrize("value", [150, 10], ids=["firing", "resolved"])
+def test_an_alert_whose_summary_fails_is_told_in_plain_words_with_the_reason(monkeypatch, value):
+    life = Life(rule())
+    life.tick(*[150] * (value == 10))
+
+    def fail(*_):
+        raise KeyError("unit")
+
+    monkeypatch.setattr(template, "render", fail)
+    assert life.tick(value) == ["firing" if value == 150 else "resolved"]
+    [failure] = life.lifecycle.take_failures()
+
+    words = f"storm is at {value}/s (limit 100/s; its summary failed: KeyError: 'unit')"
+    assert life.transitions[0].alert.summary == words
+    assert (type(failure), failure.__notes__) == (KeyError, ["in the summary of rule storm"])
+
+
+# what outlives a crash
+
+
+def test_a_peak_is_saved_when_it_has_grown_and_told_after_a_restart():
+    life = Life(rule())
+    saved = {}
+    for value in (150, 400, 401, 120):
+        life.tick(value)
+        saved |= life.lifecycle.take_changes()
+    after = Life(life.rule)
+    after.lifecycle.restore(saved.values(), [life.rule], after.at_ns, 0, 0)
+    after.tick(50)
+
+    assert 396 <= after.transitions[0].alert.peak <= 401
+    assert after.transitions[0].alert.value == 50
+
+
+def test_a_peak_that_creeps_up_is_not_written_down_each_tick():
+    life = Life(rule())
+    writes = 0
+    for number in range(1_000):
+        life.tick(1_000 + number)
+        writes += bool(life.lifecycle.take_changes())
+
+    assert writes < 75  # a hundredth each
+
+
+def test_how_long_an_alert_lasted_does_not_come_from_the_wall_clock():
+    life = Life(rule())
+    life.tick(150)
+    life.wall += 3_600
+    life.tick(150, 50)
+
+    assert life.transitions[0].alert.lasted == 2
+    assert life.transitions[0].alert.resolved - life.transitions[0].alert.started == 3_602
 
 
 def test_an_alert_whose_rule_is_gone_after_a_restart_is_resolved():
@@ -400,7 +454,7 @@ def test_an_alert_whose_rule_is_gone_after_a_restart_is_resolved():
 def test_changes_are_what_happened_since_they_were_last_taken():
     life, key = Life(rule(hold=1, keep=5)), fingerprint("storm", LABELS)
     seen = []
-    for value in (101, 101, 102, 103, 59, 59, 101, 101):
+    for value in (101, 101, 101.5, 101.9, 59, 59, 101, 101):
         life.tick(value)
         seen.append([name for name, _ in life.lifecycle.take_changes()])
     assert seen == [[key], [key], [], [], [key], [], [key], []]

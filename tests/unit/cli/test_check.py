@@ -7,6 +7,7 @@ import pytest
 
 from watchdog.cli import check
 from watchdog.errors import UsageError
+from watchdog.rules import template
 
 RULE = """\
 [[rule]]
@@ -221,4 +222,17 @@ def test_a_folder_without_files_is_a_problem(bpf_watchdog, tmp_path):
         1,
         [f"{tmp_path}:1: file: no *.toml files here: nothing to check"],
         "no files, no rules: 1 problem, no notes",
+    )
+
+
+def test_a_summary_that_could_not_be_written_at_night_is_a_problem_now(bpf_watchdog, write, monkeypatch):
+    def fail(*_):
+        raise KeyError("unit")
+
+    monkeypatch.setattr(template, "render", fail)
+    file = write(RULE)
+    assert bpf_watchdog("check", file) == (
+        1,
+        [f"{file}:1: rule.summary: cannot be written: KeyError: 'unit'"],
+        "1 file, 1 rule: 1 problem, no notes",
     )

@@ -29,7 +29,7 @@ def test_a_reading_that_fails_leaves_what_has_ended_to_the_next_one(clock, monke
     nothing = SimpleNamespace(read=lambda: "sums", nothing=lambda: "datagrams")
     monkeypatch.setattr(module, "_ring", lambda _fd, record: Drained(np.zeros(3, record)))
     monkeypatch.setattr(module, "TotalsMap", lambda *_: nothing)
-    monkeypatch.setattr(Collector, "_walk", lambda _: np.empty(0, CONNECTION))
+    monkeypatch.setattr(Collector, "_walk", lambda _: (np.empty(0, CONNECTION), 0))
     monkeypatch.setattr(Collector, "_quality", lambda *_: "quality")
     collector = Collector(SimpleNamespace(connections=[], maps=collections.Counter()), clock)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from watchdog.alerts.alert import Alert, State
+from watchdog.alerts.evidence import Culprit, Evidence
 from watchdog.alerts.notice import Notice
 from watchdog.rules.schema import Severity
+from watchdog.rules.trace import Peer
 
 STORM = Alert(
     rule="outbound-connection-storm",
@@ -27,6 +30,34 @@ STORM = Alert(
     receivers=None,
     runbook=None,
     format="rate",
+)
+
+CULPRIT = Culprit(
+    pid=4711,
+    name="crawler",
+    exe="/usr/bin/crawler",
+    user="www-data",
+    unit="crawler.service",
+    container="",
+    share=0.75,
+    others=2,
+    started=1_749_992_491.0,
+    command="/usr/bin/crawler --token=***",
+    parents=((640, "supervisor"), (1, "systemd")),
+    gone=False,
+)
+REFUSING = Peer("192.0.2.7", 443, "out", 580.0, 580, 0, 0, (), (("refused", 580),))
+EVIDENCE = Evidence(
+    taken=1_750_000_000.0,
+    metric="connects",
+    amount=612.0,
+    seconds=1.0,
+    peers=(REFUSING,),
+    peer_count=33,
+    culprit=CULPRIT,
+    history=(0.0, None, 300.0, 612.0),
+    history_format="rate",
+    history_seconds=4.0,
 )
 
 # What a process may call itself; bytes that are no UTF-8 arrive surrogate-escaped.
@@ -61,6 +92,12 @@ def hostile_name(request) -> str:
 
 
 @pytest.fixture
+def evidence() -> Evidence:
+    """Show a crawler that a server refuses."""
+    return EVIDENCE
+
+
+@pytest.fixture
 def make_alert() -> Callable[..., Alert]:
     """Make a storm that fires, with any field changed."""
 
@@ -92,7 +129,12 @@ def make_notice(make_alert) -> Callable[..., Notice]:
 @pytest.fixture
 def hostile_notice(make_alert, make_notice, hostile_name) -> Notice:
     """Put a hostile name wherever text from the host can stand."""
+    texts = dict.fromkeys(("name", "exe", "user", "unit", "container", "command"), hostile_name)
+    culprit = replace(CULPRIT, **texts, parents=((1, hostile_name),) * 5)
     alert = make_alert(
-        labels=(("process", hostile_name), ("unit", hostile_name)), summary=hostile_name, reason=hostile_name
+        labels=(("process", hostile_name), ("unit", hostile_name)),
+        summary=hostile_name,
+        reason=hostile_name,
+        evidence=replace(EVIDENCE, culprit=culprit, peers=(replace(REFUSING, address=hostile_name),) * 5),
     )
     return make_notice(alert, host=hostile_name)

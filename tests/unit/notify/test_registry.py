@@ -7,7 +7,7 @@ import pytest
 from watchdog.config import read_config
 from watchdog.document import Document, secret_forms
 from watchdog.errors import ConfigError
-from watchdog.notify.registry import RECEIVER_TYPES, build_receivers
+from watchdog.notify.registry import RECEIVER_TYPES, build_receivers, receiver_class
 
 
 def config_of(text, **options):
@@ -21,7 +21,19 @@ def problems_of(text):
 
 
 def test_there_are_these_types():
-    assert sorted(RECEIVER_TYPES) == ["console", "slack", "syslog", "webhook"]
+    assert sorted(RECEIVER_TYPES) == [
+        "alertmanager",
+        "apprise",
+        "command",
+        "console",
+        "email",
+        "journald",
+        "pagerduty",
+        "slack",
+        "syslog",
+        "webhook",
+    ]
+    assert [receiver_class(kind).type for kind in RECEIVER_TYPES] == list(RECEIVER_TYPES)
 
 
 def test_makes_every_receiver_under_its_name_in_the_files_order():
@@ -76,7 +88,7 @@ type = "slack"
 [[receiver]]
 name = "d"
 type = "syslog"
-address = "tls://log.example"
+address = "ssl://log.example"
 facility = "demon"
 [[receiver]]
 name = "e"
@@ -92,7 +104,7 @@ colour = true
         "watchdog.toml:8: receiver.url: must begin with https:// or http:// and a host name",
         'watchdog.toml:9: receiver.hmac_secrets: unknown key "hmac_secrets": did you mean "hmac_secret"?',
         "watchdog.toml:10: receiver.webhook_url: missing: give one of " + ", ".join(secret_forms("webhook_url")),
-        "watchdog.toml:16: receiver.address: must begin with unix://, udp:// or tcp://",
+        "watchdog.toml:16: receiver.address: must begin with unix://, udp://, tcp:// or tls://",
         'watchdog.toml:17: receiver.facility: unknown value "demon": did you mean "daemon"?',
         'watchdog.toml:22: receiver.format: "local" is for unix:// addresses: servers expect "rfc5424"',
         'watchdog.toml:26: receiver.colour: unknown key "colour": known are name, type',

@@ -7,31 +7,53 @@ from watchdog.notify import render
 from watchdog.rules.schema import Severity
 
 
-def test_a_firing_alert_tells_how_much_since_when_why_who_and_where(make_alert, make_notice):
+def test_a_firing_alert_tells_how_much_who_since_when_why_and_where(make_alert, make_notice):
     notice = make_notice()
     assert [render.alert_title(make_alert(), notice), *render.details(make_alert(), notice)] == [
         "[FIRING] critical: crawler opens 612/s connections (limit 500/s)",
         "value 612/s, limit 500/s, peak 640/s",
-        "since 2025-06-15 15:06:40 UTC, for 12 s",
-        "why: value above 500/s for 10 s",
         "process=crawler, unit=crawler.service",
+        "since 2025-06-15 15:06:40 UTC, for 12 s; why: value above 500/s for 10 s",
         "host web-1, rule outbound-connection-storm",
     ]
 
 
-def test_an_alert_that_has_just_begun_lasts_for_no_time_yet(make_alert, make_notice):
-    alert = make_alert(started=1_750_000_011.8)
-    [_, times, *_] = render.details(alert, make_notice(alert, created=1_750_000_012.0))
-    assert times == "since 2025-06-15 15:06:51 UTC"
+def test_an_alert_that_has_just_begun_lasts_for_no_time_and_has_no_other_peak_yet(make_alert, make_notice):
+    alert = make_alert(started=1_750_000_011.8, peak=612.0)
+    [amounts, _, times, *_] = render.details(alert, make_notice(alert, created=1_750_000_012.0))
+    assert amounts == "value 612/s, limit 500/s"
+    assert times == "since 2025-06-15 15:06:51 UTC; why: value above 500/s for 10 s"
 
 
 def test_a_resolved_alert_tells_how_long_it_lasted_and_its_peak(make_alert, make_notice):
     alert = make_alert(state=State.RESOLVED, resolved=1_750_000_426.0, value=3.0, reason="value below 300/s for 10 s")
     assert [render.alert_title(alert, make_notice(alert)), *render.details(alert, make_notice(alert))][:4] == [
         "[RESOLVED] critical: crawler opens 612/s connections (limit 500/s)",
-        "value 3/s, limit 500/s, peak 640/s",
-        "from 2025-06-15 15:06:40 UTC to 2025-06-15 15:13:46 UTC, lasted 7 min 6 s",
-        "why: value below 300/s for 10 s",
+        "lasted 7 min 6 s, peak 640/s, last value 3/s (limit 500/s)",
+        "process=crawler, unit=crawler.service",
+        "from 2025-06-15 15:06:40 UTC to 2025-06-15 15:13:46 UTC; why: value below 300/s for 10 s",
+    ]
+
+
+def test_a_step_of_the_wall_clock_makes_no_alert_last_longer(make_alert, make_notice):
+    alert = make_alert(resolved=1_750_003_600.0, lasted=90.0)
+    assert render.details(alert, make_notice(alert))[0].startswith("lasted 1 min 30 s, ")
+
+
+def test_evidence_follows_the_facts_so_that_what_is_cut_is_evidence(make_alert, make_notice, evidence):
+    alert = make_alert(evidence=evidence)
+    lines = render.details(alert, make_notice(alert))
+    assert lines[:4] == render.details(make_alert(), make_notice())
+    assert [line.partition(":")[0] for line in lines[4:]] == ["process", "command", "parents", "peers", "history"]
+
+
+def test_many_alerts_are_each_told_in_three_lines(make_alert, make_notice, evidence):
+    alert = make_alert(evidence=evidence)
+    assert len(render.details(alert, make_notice(*[alert] * 3))) == 9
+    assert render.details(alert, make_notice(*[alert] * 4)) == [
+        "value 612/s, limit 500/s, peak 640/s; process=crawler, unit=crawler.service",
+        f"since 2025-06-15 15:06:40 UTC, for 12 s; why: {alert.reason}; host web-1, rule outbound-connection-storm",
+        *render.evidence(alert, make_notice(alert))[:1],
     ]
 
 
@@ -42,12 +64,18 @@ def test_numbers_are_written_in_the_format_of_their_rule(make_alert, make_notice
 
 def test_a_label_cannot_be_mistaken_for_two(make_alert, make_notice):
     alert = make_alert(labels=(("process", 'a, unit="b'), ("unit", "")))
-    assert render.details(alert, make_notice())[3] == r'process="a, unit=\"b", unit=-'
+    assert render.details(alert, make_notice())[1] == r'process="a, unit=\"b", unit=-'
 
 
-def test_a_notice_of_one_alert_is_titled_with_its_words(make_notice):
-    assert render.notice_title(make_notice()) == "[FIRING] critical: crawler opens 612/s connections (limit 500/s)"
+def test_a_notice_of_one_alert_is_titled_with_its_words_and_the_host(make_notice):
+    said = "[FIRING] critical: crawler opens 612/s connections (limit 500/s)"
+    assert render.notice_title(make_notice()) == f"{said} on web-1"
     assert render.headline(make_notice()) == "[FIRING] critical: outbound-connection-storm on web-1"
+
+
+def test_a_host_that_the_summary_names_is_not_named_twice(make_alert, make_notice):
+    titles = [render.notice_title(make_notice(make_alert(summary=f"{name} is ill"))) for name in ("web-1", "web-10")]
+    assert titles == ["[FIRING] critical: web-1 is ill", "[FIRING] critical: web-10 is ill on web-1"]
 
 
 def test_a_notice_of_many_alerts_counts_them(make_alert, make_notice):
@@ -58,7 +86,8 @@ def test_a_notice_of_many_alerts_counts_them(make_alert, make_notice):
 
 def test_a_test_is_marked_in_every_title(make_alert, make_notice):
     one, two = make_notice(test=True), make_notice(make_alert(), make_alert(), test=True)
-    assert render.notice_title(one) == "[TEST] [FIRING] critical: crawler opens 612/s connections (limit 500/s)"
+    said = "[TEST] [FIRING] critical: crawler opens 612/s connections (limit 500/s)"
+    assert render.notice_title(one) == f"{said} on web-1"
     assert render.notice_title(two) == "[TEST] [FIRING:2] critical: outbound-connection-storm on web-1"
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -59,7 +60,7 @@ def test_a_message_says_it_all_in_text_header_and_sections(slack, make_alert, ma
     message = check_limits(slack.render(make_notice(make_alert(runbook="https://wiki.example/storm?a=1&b=2|3"))))
     title = "[FIRING] critical: crawler opens 612/s connections (limit 500/s)"
     assert message == {
-        "text": f"🔴 {title}",
+        "text": f"🔴 {title} on web-1",
         "blocks": [
             {
                 "type": "header",
@@ -75,9 +76,8 @@ def test_a_message_says_it_all_in_text_header_and_sections(slack, make_alert, ma
                     "type": "mrkdwn",
                     "text": f"*{title}*\n"
                     "value 612/s, limit 500/s, peak 640/s\n"
-                    "since 2025-06-15 15:06:40 UTC, for 12 s\n"
-                    "why: value above 500/s for 10 s\n"
                     "process=crawler, unit=crawler.service\n"
+                    "since 2025-06-15 15:06:40 UTC, for 12 s; why: value above 500/s for 10 s\n"
                     "host web-1, rule outbound-connection-storm\n"
                     "<https://wiki.example/storm?a=1&amp;b=2%7C3|runbook>",
                     "verbatim": True,
@@ -171,3 +171,18 @@ def test_what_slack_refuses_is_final_and_says_the_remedy(make_notice, status, bo
 
 def test_says_where_it_posts_without_the_path(slack):
     assert slack.destination() == "Slack hooks.slack.com"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 10, 21])
+def test_evidence_gives_way_to_the_facts_of_every_alert(slack, make_alert, make_notice, evidence, count):
+    wordy = replace(evidence, culprit=replace(evidence.culprit, command="&" * 256), peers=evidence.peers * 5)
+    labels = (("process", "<" * 60), ("unit", "crawler.service"))
+    alert = make_alert(evidence=wordy, labels=labels, runbook="https://wiki.example/storm")
+    bare = replace(alert, evidence=None)
+    message = check_limits(slack.render(make_notice(*[alert] * count)))
+    facts = json.loads(slack.render(make_notice(*[bare] * count)))
+    told, expected = ([block["text"]["text"] for block in one["blocks"] if "text" in block] for one in (message, facts))
+
+    assert len(told) == len(expected)
+    assert all(text.startswith(fact) for text, fact in zip(told, expected, strict=True))
+    assert (sum(map(len, told)) > sum(map(len, expected))) == (count < 21)  # the worst have what room is left

@@ -3,9 +3,11 @@ from __future__ import annotations
 import os
 import re
 import time
+from dataclasses import replace
 
 import pytest
 
+from watchdog.document import Document
 from watchdog.notify.syslog import Syslog
 from watchdog.notify.syslog_wire import parse_address
 from watchdog.rules.schema import Severity
@@ -48,8 +50,8 @@ def test_a_record_is_rfc_5424_with_the_facts_as_structured_data(make_notice):
         b'value="612.0" threshold="500.0" peak="640.5" started="2025-06-15T15:06:40.000Z" '
         b'process="crawler" unit="crawler.service"] '
         b"\xef\xbb\xbf[FIRING] critical: crawler opens 612/s connections (limit 500/s); "
-        b"value 612/s, limit 500/s, peak 640/s; since 2025-06-15 15:06:40 UTC, for 12 s; "
-        b"why: value above 500/s for 10 s; process=crawler, unit=crawler.service; "
+        b"value 612/s, limit 500/s, peak 640/s; process=crawler, unit=crawler.service; "
+        b"since 2025-06-15 15:06:40 UTC, for 12 s; why: value above 500/s for 10 s; "
         b"host web-1, rule outbound-connection-storm" % os.getpid()
     )
 
@@ -141,6 +143,8 @@ def test_a_host_name_is_made_printable_ascii(make_notice):
         ("tcp://log.example:1514", "tcp://log.example:1514"),
         ("udp://[2001:db8::1]:1514", "udp://[2001:db8::1]:1514"),
         ("tcp://192.0.2.1", "tcp://192.0.2.1:514"),
+        ("tls://log.example", "tls://log.example:6514"),
+        ("tls://[2001:db8::1]:1514", "tls://[2001:db8::1]:1514"),
     ],
 )
 def test_reads_addresses(text, address):
@@ -157,7 +161,8 @@ def test_reads_addresses(text, address):
         "unix://",
         "unix:///",
         "unix:///" + "x" * 107,
-        "tls://log.example:6514",
+        "tls://",
+        "ssl://log.example:6514",
         "udp://",
         "udp://:514",
         "udp://log.example:0",
@@ -170,3 +175,39 @@ def test_reads_addresses(text, address):
 def test_refuses_what_is_no_address(text):
     with pytest.raises(ValueError, match=r"must begin|write it like|[Pp]ort"):
         parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("keys", "problems"),
+    [
+        ({"address": "tcp://h", "framing": "lf"}, []),
+        ({"address": "udp://h", "framing": "octet-counting"}, []),
+        ({"address": "tls://h", "framing": "lf"}, ['framing: "lf" is for tcp:// addresses: TLS counts octets']),
+        ({"address": "udp://h", "framing": "lf"}, ['framing: "lf" is for tcp:// addresses: TLS counts octets']),
+        ({"address": "tcp://h", "framing": "crlf"}, ['framing: unknown value "crlf": did you mean "lf"?']),
+        ({"address": "tcp://h", "ca_file": "/ca.pem"}, ["ca_file: is for tls:// addresses"]),
+        ({"address": "tls://h", "fingerprints": ["sha-256:" + ":".join(["a1"] * 32)]}, []),
+        ({"address": "tls://h", "fingerprints": ["AB:CD"]}, ["fingerprints: write it like sha-256:AB:CD:…, 32 pairs"]),
+        ({"address": "tls://h", "ca_file": "ca.pem"}, ["ca_file: must be an absolute path, not 'ca.pem'"]),
+        ({"address": "tls://h", "ca_file": "/none"}, ["ca_file: cannot read '/none': No such file or directory"]),
+        ({"address": "tls://h", "ca_file": "/proc/version"}, ["ca_file: '/proc/version' is no file in PEM form"]),
+        ({"address": "tls://h", "cert_file": "/dev"}, ["cert_file: cannot read '/dev': Is a directory"]),
+        ({"address": "tls://h", "key_env": "HOME"}, ["key_env: of use with a cert_file only"]),
+    ],
+)
+def test_what_a_wire_cannot_use_is_told(keys, problems):
+    document = Document("", keys, "watchdog.toml")
+    Syslog.from_table("log", document.root)
+    document.root.finish()
+    told = [f"{problem.key}: {problem.message}" for problem in document.problems]
+    assert [said.startswith(start) for said, start in zip(told, problems, strict=True)] == [True] * len(problems), told
+
+
+def test_evidence_is_cut_before_any_fact(make_alert, make_notice, evidence):
+    wordy = replace(evidence, culprit=replace(evidence.culprit, command="é" * 128), peers=evidence.peers * 5)
+    labels = tuple((f"label{number}", "x" * 100) for number in range(5))
+    message = parsed(syslog("udp://log.example").render(make_notice(make_alert(labels=labels, evidence=wordy))))["msg"]
+    facts = parsed(syslog("udp://log.example").render(make_notice(make_alert(labels=labels))))["msg"]
+
+    assert message.startswith(facts + b"; process: crawler, pid 4711 ")
+    assert message.endswith("…".encode())

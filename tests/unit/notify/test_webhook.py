@@ -52,9 +52,8 @@ def test_speaks_alertmanagers_json_version_4(webhook, make_notice):
         "commonAnnotations": {
             "summary": "crawler opens 612/s connections (limit 500/s)",
             "description": "value 612/s, limit 500/s, peak 640/s\n"
-            "since 2025-06-15 15:06:40 UTC, for 12 s\n"
-            "why: value above 500/s for 10 s\n"
             "process=crawler, unit=crawler.service\n"
+            "since 2025-06-15 15:06:40 UTC, for 12 s; why: value above 500/s for 10 s\n"
             "host web-1, rule outbound-connection-storm",
             "value": "612.0",
             "threshold": "500.0",
@@ -78,9 +77,8 @@ def test_speaks_alertmanagers_json_version_4(webhook, make_notice):
                 "annotations": {
                     "summary": "crawler opens 612/s connections (limit 500/s)",
                     "description": "value 612/s, limit 500/s, peak 640/s\n"
-                    "since 2025-06-15 15:06:40 UTC, for 12 s\n"
-                    "why: value above 500/s for 10 s\n"
                     "process=crawler, unit=crawler.service\n"
+                    "since 2025-06-15 15:06:40 UTC, for 12 s; why: value above 500/s for 10 s\n"
                     "host web-1, rule outbound-connection-storm",
                     "value": "612.0",
                     "threshold": "500.0",
@@ -171,3 +169,15 @@ def test_a_signature_covers_time_and_body(endpoint, clock, make_notice):
 
 def test_says_where_it_posts_without_the_path(webhook):
     assert webhook.destination() == "webhook alerts.example.net"
+
+
+def test_evidence_is_in_annotations_of_its_own(webhook, make_alert, make_notice, evidence):
+    document = json.loads(webhook.render(make_notice(make_alert(evidence=evidence))))
+    said = document["alerts"][0]["annotations"]
+    assert said["process"].startswith("crawler, pid 4711 (")
+    assert [said[name] for name in ("command", "parents", "peers", "history")] == [
+        "/usr/bin/crawler --token=***",
+        "supervisor (640), systemd (1)",
+        "within 1 s: to 192.0.2.7:443: 580 connects (95 %), 580 refused; and 32 more",
+        "▁·▄█ 0/s to 612/s in 4 s",
+    ]

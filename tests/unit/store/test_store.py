@@ -145,7 +145,8 @@ def test_state_that_is_no_json_is_loaded_as_nothing(open_store):
     store = open_store()
     with store.database.transaction() as connection:
         connection.executemany(
-            "INSERT INTO alerts VALUES (?, ?)", [("f1", '{"n": 1'), ("f2", "[]"), ("f3", '{"n": 3}')]
+            "INSERT INTO alerts (fingerprint, state) VALUES (?, ?)",
+            [("f1", '{"n": 1'), ("f2", "[]"), ("f3", '{"n": 3}')],
         )
     assert store.load().alerts == ({}, {}, {"n": 3})
 

@@ -9,6 +9,7 @@ import pytest
 COMMAND = Path(sys.executable).with_name("bpf-watchdog")
 
 
+@pytest.mark.everywhere
 @pytest.mark.parametrize("arguments", [("doctor",), ("run", "--state-dir", "/tmp/state"), ("sample", "--for", "1s")])
 def test_the_kernel_is_refused_and_what_it_lacks_is_named(arguments):
     done = subprocess.run([COMMAND, *arguments], check=False, capture_output=True, text=True, timeout=300)

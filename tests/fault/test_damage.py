@@ -1,0 +1,249 @@
+"""A state file that was damaged, anywhere: the guard starts, says so once, and tells nobody what nobody said."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sqlite3
+
+import pytest
+
+from watchdog.alerts.alert import Alert, State
+from watchdog.alerts.notice import Notice
+from watchdog.errors import StoreError
+from watchdog.notify.outbox import Outbox, Outcome
+from watchdog.rules.schema import Severity
+from watchdog.store.damage import MOST_KEPT, moved_aside
+from watchdog.store.database import Database
+from watchdog.store.schema import MIGRATIONS
+from watchdog.store.store import FILE_NAME, Store
+
+SEEDS = 100
+FLIPPED = 64
+ALERTS, DONE, PENDING = 40, 10, 40
+
+
+def make_notice(number):
+    alert = Alert(
+        rule=f"rule{number}", labels=(("process", f"culprit{number}"),), fingerprint=f"{number:016x}",
+        state=State.FIRING, severity=Severity.WARNING, summary=f"storm {number} " + "x" * 500, value=150.0,
+        threshold=100.0, peak=151.0, started=1.0, fired=2.0, resolved=None, reason="above 100", receivers=None,
+        runbook=None,
+    )  # fmt: skip
+    return Notice(f"n{number}", "oncall", f"rule{number}", "first notification", (alert,), created=3.0, host="db1")
+
+
+def alert_state(number):
+    return {"n": number, "text": "y" * 300}
+
+
+NOTICES = {f"n{number}": make_notice(number) for number in range(DONE + PENDING)}
+STATES = [alert_state(number) for number in range(ALERTS)]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """Return a folder as a daemon leaves it that is killed: part of its state is in the log."""
+    clock = _Clock()
+    folder = tmp_path_factory.mktemp("original")
+    live, store = folder / "live", Store(folder / "live", clock, "boot1")
+    for number in range(ALERTS):
+        store.commit(alerts=[(f"f{number}", alert_state(number))], groups=[], notices=[])
+    for notice in NOTICES.values():
+        store.commit(alerts=[], groups=[], notices=[notice])
+    outbox = Outbox(store.database, clock)
+    for _ in range(DONE):
+        outbox.end(Outcome(outbox.begin("oncall"), "done", "ok"))
+    shutil.copytree(live, folder / "killed")
+    store.close()
+    return folder / "killed"
+
+
+class _Clock:
+    def boottime_ns(self):
+        return 10**12
+
+    def wall(self):
+        return 1_750_000_000.0
+
+
+@pytest.fixture
+def state(tmp_path, original):
+    return shutil.copytree(original, tmp_path / "state")
+
+
+def flip(path, randomness):
+    """Change 64 bytes."""
+    content = bytearray(path.read_bytes())
+    for _ in range(FLIPPED):
+        content[randomness.randrange(len(content))] ^= randomness.randrange(1, 256)
+    path.write_bytes(content)
+
+
+def flip_file(folder, randomness):
+    database = Database(folder / FILE_NAME)
+    database.checkpoint()
+    database.close()
+    flip(folder / FILE_NAME, randomness)
+
+
+def flip_log(folder, randomness):
+    flip(folder / f"{FILE_NAME}-wal", randomness)
+
+
+def cut_log(folder, randomness):
+    path = folder / f"{FILE_NAME}-wal"
+    os.truncate(path, randomness.randrange(path.stat().st_size))
+
+
+def start(folder):
+    """Start, take what is there, and stop; return the alerts, the notices to be sent and what was moved aside."""
+    clock = _Clock()
+    store = Store(folder, clock, "boot1")
+    try:
+        alerts = [state for state in store.load().alerts if state]
+        with store.database.transaction() as connection:
+            connection.execute("UPDATE notices SET due_ns = 0")
+            pending = connection.execute("SELECT count(*) FROM notices WHERE state = 'pending'").fetchone()[0]
+        outbox, taken = Outbox(store.database, clock), {}
+        for _ in range(pending):
+            attempt = outbox.begin("oncall")
+            if attempt is None:
+                break
+            taken[attempt.notice.id] = attempt.notice
+            outbox.end(Outcome(attempt, "pending", "timeout: no answer", clock.boottime_ns() + 10**9))
+        return alerts, taken, store.quarantined, sum(outbox.losses().values())
+    finally:
+        store.close()
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("harm", "seeds"), [(flip_file, SEEDS), (flip_log, SEEDS // 2), (cut_log, SEEDS // 2)])
+def test_whatever_byte_is_damaged_the_guard_starts_and_says_only_what_is_true(tmp_path, original, caplog, harm, seeds):
+    damaged = salvaged = 0
+    for seed in range(seeds):
+        folder = shutil.copytree(original, tmp_path / f"{seed}")
+        harm(folder, random.Random(seed))
+        caplog.clear()
+        alerts, taken, quarantined, lost = start(folder)
+
+        assert all(notice == NOTICES[id_] for id_, notice in taken.items())
+        assert all(alert in STATES for alert in alerts)
+        assert len(quarantined) <= 1
+        assert moved_aside(folder / FILE_NAME) == [found.path for found in quarantined]
+        assert len([record for record in caplog.records if "begun anew" in record.message]) == len(quarantined)
+        if quarantined:
+            damaged += 1
+            salvaged += len(taken)
+        elif harm is flip_file:
+            assert len(taken) + lost >= PENDING
+
+        again = start(folder)  # never a loop: what is there now is whole
+        assert again[2] == ()
+        assert again[1] == taken
+        shutil.rmtree(folder)
+    print(f"{harm.__name__}: {damaged} of {seeds} moved aside, {salvaged} of {damaged * PENDING} notices taken over")
+    # To SQLite a damaged log ends there, as if nothing had been written behind it.
+    assert (damaged > seeds // 2) == (harm is flip_file)
+
+
+def test_a_damaged_file_keeps_its_content_and_what_can_be_read_goes_over(state, caplog):
+    path = state / FILE_NAME
+    database = Database(path)
+    database.checkpoint()
+    database.close()
+    content = bytearray(path.read_bytes())
+    page = content.index(b'"id":"n30"') // 4096
+    content[page * 4096 : (page + 1) * 4096] = b"\xa5" * 4096
+    path.write_bytes(content)
+    alerts, taken, (found,), _ = start(state)
+
+    assert found.path.name == "state.sqlite3.damaged-20250615T150640Z"
+    assert bytes(content) == found.path.read_bytes()
+    assert sorted(alerts, key=str) == sorted(STATES, key=str)
+    assert "n30" not in taken
+    assert found.salvaged == len(taken) >= PENDING - 8
+    assert caplog.records[0].message.startswith(f"{path} is damaged (")
+    assert f"moved to {found.path} and begun anew; taken over: 40 alerts, {len(taken)} notices" in caplog.text
+
+
+def test_what_is_no_state_file_at_all_is_moved_aside(state):
+    (state / FILE_NAME).write_bytes(b"garbage" * 1000)
+    (state / f"{FILE_NAME}-wal").unlink()
+    _, taken, (found,), _ = start(state)
+
+    assert (taken, found.salvaged, found.reason) == ({}, 0, "file is not a database")
+    assert found.path.read_bytes() == b"garbage" * 1000
+
+
+@pytest.mark.parametrize("pragma", ["application_id = 7", "user_version = 2000000000", "user_version = 1"])
+def test_a_header_that_denies_its_own_tables_is_damage(state, pragma):
+    connection = sqlite3.connect(state / FILE_NAME)
+    connection.execute(f"PRAGMA {pragma}")
+    connection.close()
+    _, taken, quarantined, lost = start(state)
+
+    assert (len(taken), len(quarantined), lost) == (PENDING, 1, 0)
+
+
+def test_damage_that_shows_while_the_guard_runs_costs_one_transaction(state, caplog):
+    clock = _Clock()
+    store = Store(state, clock, "boot1")
+    with store.database.transaction() as connection:
+        connection.execute("PRAGMA cache_size = 0")
+        root = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'memories'").fetchone()[0]
+    store.database.checkpoint()
+    with (state / FILE_NAME).open("r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(b"\xa5" * 4096)
+    store.database._connection.execute("PRAGMA shrink_memory")
+    with pytest.raises(StoreError, match="malformed"), store.database.transaction() as connection:
+        connection.execute("SELECT * FROM memories").fetchall()
+    with store.database.transaction() as connection:
+        connection.execute("SELECT * FROM memories").fetchall()
+    assert store.take_renewed()
+    assert not store.take_renewed()
+    store.close()
+
+    alerts, taken, quarantined, _ = start(state)
+    assert (len(alerts), len(taken), quarantined) == (ALERTS, PENDING, ())
+
+
+def test_no_more_than_a_few_damaged_files_are_kept(tmp_path):
+    path = tmp_path / FILE_NAME
+    for number in range(MOST_KEPT + 2):
+        path.write_bytes(b"garbage %d" % number)
+        Database(path).close()
+    kept = sorted(file.read_bytes() for file in moved_aside(path))
+    assert kept == [b"garbage %d" % number for number in range(2, MOST_KEPT + 2)]
+
+
+@pytest.mark.parametrize("step", ["salvaged", "moved aside"])
+def test_a_crash_while_a_file_is_begun_anew_loses_nothing(state, monkeypatch, step):
+    connection = sqlite3.connect(state / FILE_NAME)
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    target = "move_aside" if step == "salvaged" else "keep_newest"
+
+    def die(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"watchdog.store.database.{target}", die)
+    with pytest.raises(KeyboardInterrupt):
+        Database(state / FILE_NAME)
+    monkeypatch.undo()
+
+    assert len(start(state)[1]) == PENDING
+
+
+def test_a_newer_file_is_refused_and_left_as_it_is(state):
+    Database(state / FILE_NAME).close()
+    connection = sqlite3.connect(state / FILE_NAME)
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    connection.close()
+    before = (state / FILE_NAME).read_bytes()
+    for _ in range(2):
+        with pytest.raises(StoreError, match="was written by a newer bpf-watchdog"):
+            Database(state / FILE_NAME)
+    assert (state / FILE_NAME).read_bytes() == before

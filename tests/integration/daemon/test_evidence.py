@@ -1,0 +1,44 @@
+"""What a notice says of a process that is gone when someone reads it."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+SECRET = "hunter2-hunter2"
+
+
+def test_a_storms_notice_names_process_command_parents_peer_and_history_though_it_is_dead_when_it_is_read(
+    watchdog, server, start_storm, wait_for
+):
+    storm = start_storm(f"storm-{os.getpid()}", f"--token={SECRET}")
+    pid, own_name = storm.process.pid, Path("/proc/self/comm").read_text().strip()
+    watchdog.configure(
+        {"hook": server.as_receiver(), "terminal": {"type": "console"}},
+        {"storm": storm.rule(window="2s", receivers=["hook", "terminal"])},
+    )
+    watchdog.start()
+    server.answering.clear()
+    storm.rage()
+    wait_for(lambda: server.posts, "the storm to be told")
+    storm.process.kill()
+    storm.process.wait()
+    server.answering.set()
+    [notice, *_] = server.notices().values()
+    [alert] = notice["alerts"]
+    said = alert["annotations"]
+
+    assert not Path(f"/proc/{pid}").exists()
+    exe = Path(sys.executable).resolve().name  # the path may not be read by the daemon
+    who = rf"{storm.name}, pid {pid}, exe {exe}, user root,.* started \S+ \S+ UTC, .* before"
+    assert re.fullmatch(who, said["process"])
+    assert said["command"] == f"{sys.executable} {storm.script} {storm.name} --token=***"
+    assert said["parents"].startswith(f"{own_name} ({os.getpid()}), ")
+    assert re.match(r"within [0-9.]+ (ms|s): to 127\.0\.0\.1:\d+: \d+ connects", said["peers"])
+    assert re.fullmatch(r"[▁▂▃▄▅▆▇█]{2,20} [0-9.]+/s to [0-9.]+/s in [0-9.]+ (ms|s)", said["history"])
+    for line in ("process", "command", "parents", "peers", "history"):
+        wait_for(lambda line=line: f"\n    {line}: " in watchdog.output(), f"{line} on the terminal")
+    saved = "".join(map(str, watchdog.saved("SELECT state FROM alerts") + watchdog.saved("SELECT body FROM notices")))
+    assert SECRET not in saved + watchdog.output() + watchdog.log()

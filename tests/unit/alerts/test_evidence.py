@@ -1,0 +1,153 @@
+"""Evidence: bounded whatever it is about, readable whatever became of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from watchdog.alerts.evidence import MOST_BYTES, MOST_COMMAND_BYTES, NOT_TAKEN, Culprit, Evidence, evidence_of
+from watchdog.measure.catalogue import FAILURES, METRICS, STATES
+from watchdog.measure.process import Process
+from watchdog.rules import template
+from watchdog.rules.expression import Operand
+from watchdog.rules.schema import Rule, Severity, Stat, Statistic, Thresholds
+from watchdog.rules.trace import MOST_PEERS, MOST_PROCESSES, Participant, Peer, Trace
+
+WALL = 1_750_000_000.0
+RULE = Rule(
+    id="storm",
+    summary=template.parse("{process}", ("process",)),
+    metric=Operand("connects"),
+    stat=Stat("rate", Statistic.RATE),
+    window_ns=5_000_000_000,
+    by=("process",),
+    where=(),
+    only_if=None,
+    thresholds=Thresholds(True, {Severity.WARNING: 1.0}, {Severity.WARNING: 1.0}),
+    for_ns=0,
+    keep_ns=0,
+    receivers=None,
+    runbook=None,
+    file="rules.toml",
+    line=1,
+)
+ALIVE = Process("crawler", None, ("/usr/bin/crawler", "--token=hunter2"), ((640, "supervisor"), (1, "systemd")))
+PEER = Peer("192.0.2.7", 443, "out", 90.0, 90, 0, 0, (), (("refused", 90),))
+CRAWLER = Participant(4711, 75.0, "crawler", "crawler", "www-data", "crawler.service", "")
+HELPER = Participant(4712, 25.0, "crawler", "crawler", "www-data", "crawler.service", "")
+TRACE = Trace("connects", 100.0, (PEER,), 3, (CRAWLER, HELPER), 2, (0.0, math.nan, math.inf), 1.0, 3.0)
+
+
+def evidence(trace=TRACE, alive=(4711, 4712), process=ALIVE, with_command=True):
+    def look(pid):
+        return WALL - 60, process if pid in alive else None
+
+    return evidence_of(RULE, trace, look, WALL, with_command=with_command)
+
+
+def test_it_tells_of_the_process_that_had_most_of_the_value():
+    assert evidence().culprit == Culprit(
+        pid=4711,
+        name="crawler",
+        exe="crawler",
+        user="www-data",
+        unit="crawler.service",
+        container="",
+        share=0.75,
+        others=1,
+        started=WALL - 60,
+        command="/usr/bin/crawler --token=***",
+        parents=((640, "supervisor"), (1, "systemd")),
+        gone=False,
+    )
+
+
+def test_of_a_process_that_is_gone_the_kernel_knows_who_it_was_and_another_that_lives_tells_more():
+    gone = evidence(alive=()).culprit
+    assert (gone.pid, gone.gone, gone.exe, gone.user, gone.command, gone.parents) == (
+        4711, True, "crawler", "www-data", None, (),
+    )  # fmt: skip
+    assert (evidence(alive=(4712,)).culprit.pid, evidence(alive=(4712,)).culprit.share) == (4712, 0.25)
+
+
+def test_the_path_of_a_program_is_told_where_it_may_be_read():
+    assert evidence(process=replace(ALIVE, exe="/opt/crawler")).culprit.exe == "/opt/crawler"
+    assert evidence(process=replace(ALIVE, exe="/" + "x" * 500 + "/name")).culprit.exe.endswith("xx/name")
+
+
+def test_command_lines_can_be_kept_out():
+    assert evidence(with_command=False).culprit.command is None
+
+
+def test_values_that_do_not_add_up_have_no_share():
+    assert evidence(replace(TRACE, metric="rtt", amount=math.nan)).culprit.share is None
+
+
+def test_without_rows_there_is_history_alone():
+    found = evidence(replace(TRACE, amount=0.0, peers=(), peer_count=0, participants=(), process_count=0))
+    assert (found.culprit, found.peers, found.history) == (None, (), (0.0, None, math.inf))
+
+
+def test_it_comes_back_from_json_as_it_went():
+    document = json.dumps(evidence().to_json(), allow_nan=False)
+    assert Evidence.from_json(json.loads(document)) == evidence()
+
+
+@pytest.mark.parametrize(
+    "document",
+    [None, {}, {"peers": 3}, [1], "x", evidence().to_json() | {"metric": "of another version"},
+     evidence().to_json() | {"peers": [{"address": "x"}]}, evidence().to_json() | {"new": 1}],
+)  # fmt: skip
+def test_what_cannot_be_read_is_no_evidence_and_no_error(document):
+    assert Evidence.from_json(document) is None
+
+
+def test_when_it_is_taken_again_what_is_gone_stays_known():
+    before = evidence()
+    nothing = evidence(replace(TRACE, peers=(), peer_count=0, participants=(), process_count=0, history=(1.0,)))
+    after = before.renewed(nothing)
+    assert (after.culprit, after.peers, after.history) == (before.culprit, before.peers, (1.0,))
+    calm = replace(TRACE, amount=0.0, peers=(replace(PEER, amount=0.0, failures=()),), participants=(HELPER,))
+    assert before.renewed(evidence(calm)) == before
+    dead = before.renewed(evidence(alive=()))
+    assert dead.culprit == replace(before.culprit, gone=True)
+    assert before.renewed(Evidence(WALL, missing=NOT_TAKEN)) == before
+    assert Evidence(WALL, missing=NOT_TAKEN).renewed(before) == before
+
+
+texts = st.text(st.characters(), max_size=300) | st.sampled_from(
+    ["\x1b" * 300, "\udcff" * 300, "\ud800" * 300, "\U000e0041" * 300, "é" * 300, '"\\' * 150]
+)
+numbers = st.integers(0, 2**63)
+peers = st.builds(
+    Peer, st.sampled_from(["192.0.2.7", "2001:db8:1111:2222:3333:4444:5555:6666"]), st.integers(0, 65_535),
+    st.sampled_from(["in", "out", "unknown"]), st.floats(0, 1e18), numbers, numbers, numbers,
+    st.just(tuple((state, 2**31) for state in STATES[1:])), st.just(tuple((one, 2**31) for one in FAILURES[1:])),
+)  # fmt: skip
+participants = st.builds(Participant, st.integers(1, 2**22), st.floats(0, 1e18), texts, texts, texts, texts, texts)
+processes = st.builds(
+    Process, texts, st.none() | texts, st.lists(texts, max_size=5).map(tuple),
+    st.lists(st.tuples(st.integers(1, 2**22), texts), max_size=5).map(tuple),
+)  # fmt: skip
+traces = st.builds(
+    Trace, st.sampled_from(sorted(METRICS)), st.floats(0, 1e18), st.lists(peers, max_size=MOST_PEERS).map(tuple),
+    numbers, st.lists(participants, max_size=MOST_PROCESSES).map(tuple), numbers,
+    st.lists(st.floats(), max_size=20).map(tuple), st.floats(0, 1e9), st.floats(0, 1e9),
+)  # fmt: skip
+
+
+@given(traces, processes)
+def test_it_is_never_more_than_its_bytes_whatever_it_is_about(trace, process):
+    found = evidence_of(RULE, trace, lambda pid: (WALL, process), WALL, with_command=True)
+    document = json.dumps(found.to_json(), allow_nan=False, separators=(",", ":"))
+
+    assert len(document) <= MOST_BYTES
+    assert found.culprit is None or len((found.culprit.command or "").encode("utf-8", "surrogatepass")) <= (
+        MOST_COMMAND_BYTES
+    )
+    assert Evidence.from_json(json.loads(document)) == found

@@ -1,0 +1,126 @@
+"""Of which instances evidence is taken, and for how long."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from watchdog.alerts.evidence import NOT_TAKEN
+from watchdog.alerts.lifecycle import Lifecycle
+from watchdog.alerts.taking import MOST_A_TICK, Taking
+from watchdog.measure.names import HostNames
+from watchdog.measure.snapshot import Snapshot
+from watchdog.quality import Quality
+from watchdog.rules import template
+from watchdog.rules.expression import Operand
+from watchdog.rules.judge import Verdict
+from watchdog.rules.schema import OVERFLOW, Rule, Severity, Stat, Statistic, Thresholds
+from watchdog.rules.trace import Participant, Trace
+
+SECOND_NS = 1_000_000_000
+WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
+LIMITS = {WARNING: 100.0, CRITICAL: 500.0}
+STORM = Rule(
+    id="storm",
+    summary=template.parse("{process}: {value}", ("process",)),
+    metric=Operand("connects"),
+    stat=Stat("rate", Statistic.RATE),
+    window_ns=5 * SECOND_NS,
+    by=("process",),
+    where=(),
+    only_if=None,
+    thresholds=Thresholds(True, LIMITS, LIMITS),
+    for_ns=0,
+    keep_ns=0,
+    receivers=None,
+    runbook=None,
+    file="rules.toml",
+    line=1,
+)
+
+
+class Scene:
+    """A lifecycle whose instances are processes by number, and evidence of them."""
+
+    def __init__(self, clock):
+        self.clock, self.lifecycle = clock, Lifecycle("web-1")
+        self.asked, self.looked = [], []
+        self.seconds_each = 0.0
+        self.taking = Taking(self, lambda pid: (1_000 - 60) * SECOND_NS, self.read, clock)
+
+    def trace(self, snapshot, rule_id, labels):
+        self.asked.append(labels[0][1])
+        self.clock.advance(self.seconds_each)
+        crawler = Participant(4711, 1.0, labels[0][1], "", "", "", "")
+        return STORM, Trace("connects", 1.0, (), 0, (crawler,), 1, (), 1.0, 1.0)
+
+    def read(self, pid, start_ns):
+        self.looked.append((pid, start_ns))
+
+    def tick(self, values):
+        """Let a second pass in which processes have these values, by name; return what has been told."""
+        self.clock.advance(1)
+        at_ns, wall = self.clock.boottime_ns(), self.clock.wall()
+        verdicts = [self.verdict(name, value) for name, value in values.items()]
+        snapshot = Snapshot(at_ns, SECOND_NS, wall, {"pid": np.zeros(0)}, {}, {}, HostNames(), Quality())
+        transitions = self.lifecycle.advance(verdicts, at_ns, wall)
+        return self.taking.add(snapshot, self.lifecycle, transitions)
+
+    @staticmethod
+    def verdict(name, value):
+        worst = max((severity for severity, limit in LIMITS.items() if value > limit), default=None)
+        labels = OVERFLOW if name == "overflow" else (("process", name),)
+        return Verdict(STORM, labels, True, value, worst, worst, "")
+
+
+@pytest.fixture
+def scene(clock):
+    return Scene(clock)
+
+
+def test_it_is_taken_when_an_alert_begins_and_when_it_gets_worse_and_not_in_between(scene):
+    for value in (150, 160, 600, 700, 200, 50):
+        scene.tick({"crawler": value})
+    assert scene.asked == ["crawler", "crawler"]
+
+
+def test_what_is_told_has_it_and_knows_when_the_process_began(scene):
+    [told] = scene.tick({"crawler": 150})
+    culprit = told.alert.evidence.culprit
+    assert (culprit.name, culprit.pid, culprit.gone) == ("crawler", 4711, True)
+    assert culprit.started == told.alert.evidence.taken - 61
+    assert scene.looked == [(4711, 940 * SECOND_NS)]
+    assert scene.lifecycle.firing()[told.alert.fingerprint] == told.alert
+
+
+def test_the_worst_of_a_tick_have_it_and_the_others_say_that_they_have_none(scene):
+    told = scene.tick({f"p{number}": 101 + number * 5 for number in range(1_000)})
+    assert scene.asked == [f"p{number}" for number in range(999, 999 - MOST_A_TICK, -1)]
+    assert [one.alert.evidence.missing for one in told] == [NOT_TAKEN] * (1_000 - MOST_A_TICK) + [""] * MOST_A_TICK
+
+
+def test_a_tick_does_not_wait_for_it_longer_than_a_tenth_of_a_second(scene):
+    scene.seconds_each = 0.04
+    scene.tick({f"p{number}": 150 for number in range(10)})
+    assert len(scene.asked) == 3
+
+
+def test_the_instance_that_counts_others_has_none(scene):
+    [told] = scene.tick({"overflow": 150})
+    assert (told.alert.evidence, scene.asked) == (None, [])
+
+
+def test_one_that_fails_takes_no_other_with_it(scene, monkeypatch):
+    trace = scene.trace
+
+    def fail_for_a(snapshot, rule_id, labels):
+        if labels[0][1] == "a":
+            raise RuntimeError("no trace")
+        return trace(snapshot, rule_id, labels)
+
+    monkeypatch.setattr(scene, "trace", fail_for_a)
+    told = scene.tick({"a": 150, "b": 140})
+    assert [one.alert.evidence is None for one in told] == [True, False]
+    [failure] = scene.taking.take_failures()
+    assert (str(failure), failure.__notes__) == ("no trace", ["in the evidence of an alert of rule storm"])
+    assert scene.taking.take_failures() == []

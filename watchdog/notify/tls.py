@@ -1,0 +1,140 @@
+"""Whom TLS trusts and who we say we are: certificates and keys, all read when the configuration is.
+
+The daemon may be unable to read them once it has given up its privileges. What a context needs of keys goes through a
+file in memory: OpenSSL's binding takes paths only, and a key may come from the environment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import ssl
+import stat
+from pathlib import Path
+
+import certifi
+
+from watchdog.account import others_who_read, remedy
+from watchdog.document import Table
+from watchdog.secret import Secret, open_for_reading
+
+KEYS = ("ca_file", "cert_file", "key", "key_file", "key_env")
+
+_MOST_BYTES = 1_048_576  # a host's whole bundle of authorities is a quarter of that
+_FINGERPRINT = re.compile(r"sha-256:((?:[0-9A-F]{2}:){31}[0-9A-F]{2})", re.IGNORECASE)  # RFC 5425 §4.2.2
+_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")
+
+
+def host_context() -> ssl.SSLContext:
+    """Trust what the host trusts, so that an organisation's own authorities count; certifi's list where it has none."""
+    context = ssl.create_default_context()
+    folder = Path(ssl.get_default_verify_paths().capath or "/nonexistent")  # looked into at each handshake
+    if not context.get_ca_certs() and not (folder.is_dir() and any(folder.iterdir())):
+        context.load_verify_locations(certifi.where())
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def context_from_table(table: Table) -> ssl.SSLContext:
+    """Read `ca_file`, `cert_file` and `key_file` (or `key_env`), none of them required.
+
+    With a `ca_file`, only the authorities in it are trusted, not the host's.
+    """
+    context = host_context()
+    if (authorities := _pem(table, "ca_file")) is not None:
+        context = _trusting(authorities, table)
+    if (certificate := _pem(table, "cert_file")) is not None:
+        _identify(context, certificate, table.secret("key", required=False), table)
+    elif table.secret("key", required=False) is not None:
+        given = next(form for form in KEYS[2:] if form in table)
+        table.problem(given, "of use with a cert_file only")
+    return context
+
+
+def pinned(context: ssl.SSLContext, *, chain_too: bool) -> ssl.SSLContext:
+    """Return `context` for a peer that is known by its certificate's fingerprint.
+
+    The fingerprint alone vouches for it, so that a self-signed certificate of whatever name will do, unless
+    `chain_too`.
+    """
+    if not chain_too:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def read_fingerprints(table: Table, key: str) -> tuple[bytes, ...]:
+    """Return the digests at `key`, an array of texts like "sha-256:AB:CD:…"; what is none is noted as a problem."""
+    digests = []
+    for index, text in enumerate(table.texts(key, ())):
+        match = _FINGERPRINT.fullmatch(text)
+        if match is None:
+            table.problem(key, "write it like sha-256:AB:CD:…, 32 pairs of hex digits", index=index)
+        else:
+            digests.append(bytes.fromhex(match[1].replace(":", "")))
+    return tuple(digests)
+
+
+def has_fingerprint(certificate: bytes, digests: tuple[bytes, ...]) -> bool:
+    """Tell whether the DER form of a certificate has one of `digests`."""
+    found = hashlib.sha256(certificate).digest()
+    return any(hmac.compare_digest(found, digest) for digest in digests)
+
+
+def _trusting(authorities: str, table: Table) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_verify_locations(cadata=authorities)
+    except (ssl.SSLError, ValueError):
+        table.problem("ca_file", "holds no certificates in PEM form")
+    return context
+
+
+def _identify(context: ssl.SSLContext, certificate: str, key: Secret | None, table: Table) -> None:
+    """Have `context` show `certificate`, whose key is `key` or stands with it."""
+    together = certificate if key is None else f"{certificate}\n{key.reveal()}\n"
+    if not _PRIVATE_KEY.search(together):
+        if not any(form in table for form in KEYS[2:]):
+            table.problem("cert_file", "holds no private key: give key_file too")
+        elif key is not None:
+            table.problem("key_file" if "key_file" in table else "key", "holds no private key in PEM form")
+        return
+    memory = os.memfd_create("key", os.MFD_CLOEXEC)
+    try:
+        with open(memory, "wb", closefd=False) as file:
+            file.write(together.encode())
+        # An empty passphrase: without one, OpenSSL would ask the terminal.
+        context.load_cert_chain(f"/proc/self/fd/{memory}", password="")
+    except (ssl.SSLError, OSError, ValueError):
+        table.problem("cert_file", "certificate and key do not belong together, or the key has a passphrase")
+    finally:
+        os.close(memory)
+
+
+def _pem(table: Table, key: str) -> str | None:
+    """Return the text of the file at `key`, None if there is none or a problem with it, which has been told."""
+    path = table.text(key, "")
+    if not path:
+        return None
+    if not path.startswith("/"):
+        table.problem(key, f"must be an absolute path, not {path!r}")
+        return None
+    try:
+        with open_for_reading(path) as file:
+            status = os.fstat(file.fileno())
+            content = file.read(_MOST_BYTES + 1) if stat.S_ISREG(status.st_mode) else b""
+    except (OSError, ValueError) as error:
+        said = f"cannot read {path!r}: {getattr(error, 'strerror', None) or 'not a path'}"
+        (table.problem if table.document.secrets_needed else table.note)(key, said)
+        return None
+    text = content.decode("ascii", "replace")
+    if not content or len(content) > _MOST_BYTES or "-----BEGIN " not in text:
+        table.problem(key, f"{path!r} is no file in PEM form")
+    elif _PRIVATE_KEY.search(text) and (others := others_who_read(status)):
+        table.problem(key, f"the private key in {path!r} is open to {others}: {remedy(path)}")
+    else:
+        return text
+    return None

@@ -1,0 +1,187 @@
+"""What made up a value: the connections of one instance in one tick, by peer and by process.
+
+They are those that the rule's `where` lets through and that have the instance's labels, put in order by what they add
+to the rule's metric: to its first one, where it is arithmetic, which of a share is the part and not the whole.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from watchdog.measure.catalogue import ABSENT, DIRECTIONS, FAILURES, METRICS, STATES, Kind
+from watchdog.measure.names import address_text
+from watchdog.measure.snapshot import Numbers, Snapshot
+from watchdog.rules.expression import Constant, Expression, Operand
+from watchdog.rules.groups import code_of
+from watchdog.rules.schema import Labels, Rule
+from watchdog.rules.select import Selection
+
+MOST_PEERS: Final = 5
+MOST_PROCESSES: Final = 4
+
+_NO_ADDRESS = 2**64 - 1  # both halves
+_MULTIPLIERS = [np.uint64(secrets.randbits(64) | 1) for _ in range(3)]  # nobody outside can know which peers collide
+_NAMES = ("process", "exe", "user", "unit", "container")
+
+_Rows = NDArray[np.intp]
+_Ids = NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The connections with one peer: who opened them (`direction`), to which `port`, this end's where it is the peer.
+
+    `address` and `port` are this end's own for metrics that have no peer. `amount`: what they add to the metric, their
+    greatest value for distributions. `states` are of those that exist, `failures` of those that failed or broke: names
+    with counts, the most first.
+    """
+
+    address: str
+    port: int
+    direction: str
+    amount: float
+    connections: int
+    bytes_sent: int
+    bytes_received: int
+    states: tuple[tuple[str, int], ...]
+    failures: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """One process, and its `amount` of the metric; names are the kernel's, "" where there is none."""
+
+    pid: int
+    amount: float
+    process: str
+    exe: str
+    user: str
+    unit: str
+    container: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What made up the value of one instance: the greatest first, and how many there are in all.
+
+    `metric`: the one that amounts are of. `amount`: of all, NaN for distributions. `history`: what each of the newest
+    ticks measured alone, the oldest first, NaN for nothing; `seconds`: of the newest tick and of all of them.
+    """
+
+    metric: str
+    amount: float
+    peers: tuple[Peer, ...]
+    peer_count: int
+    participants: tuple[Participant, ...]
+    process_count: int
+    history: tuple[float, ...]
+    tick_seconds: float
+    history_seconds: float
+
+
+def leading_metric(expression: Expression) -> str | None:
+    """Return the first metric of `expression`."""
+    match expression:
+        case Operand(metric):
+            return metric
+        case Constant():
+            return None
+    return leading_metric(expression.left) or leading_metric(expression.right)
+
+
+def rows_of(snapshot: Snapshot, rule: Rule, labels: Labels, selection: Selection) -> _Rows:
+    """Return the numbers of the rows that `rule` counts for the instance with `labels`."""
+    chosen = selection.mask(snapshot, rule.where)
+    for dimension, text in labels:
+        code = code_of(dimension, text, snapshot)
+        if code is None:
+            return np.zeros(0, np.intp)
+        same = snapshot.dimensions[dimension] == code
+        chosen = same if chosen is None else chosen & same
+    return np.arange(len(snapshot)) if chosen is None else np.flatnonzero(chosen)
+
+
+def peers_of(snapshot: Snapshot, rows: _Rows, metric: str) -> tuple[tuple[Peer, ...], int]:
+    """Return the peers with the greatest amounts of `metric` in `rows`, and how many there are."""
+    inbound = snapshot.dimensions["direction"][rows] == DIRECTIONS.index("in")
+    halves = snapshot.addresses["local" if "remote" in METRICS[metric].lacks else "remote"][rows]
+    own = inbound | ("remote" in METRICS[metric].lacks)
+    ports = np.where(own, snapshot.dimensions["local_port"][rows], snapshot.dimensions["remote_port"][rows])
+    there = np.flatnonzero(~(halves == _NO_ADDRESS).all(axis=1) & (ports < ABSENT))
+    rows, halves, ports, inbound = rows[there], halves[there], ports[there], inbound[there]
+    keys = halves[:, 0] * _MULTIPLIERS[0] + halves[:, 1] * _MULTIPLIERS[1]
+    keys += (ports.astype(np.uint64) * np.uint64(2) + inbound) * _MULTIPLIERS[2]
+    ids, firsts, order = _ranked(keys, snapshot.metrics[metric][rows], metric)
+    peers = []
+    for number, amount in order[:MOST_PEERS]:
+        first = firsts[number]
+        address = address_text(int(halves[first, 0]), int(halves[first, 1]))
+        direction = DIRECTIONS[int(snapshot.dimensions["direction"][rows[first]])]
+        peers.append(_peer(snapshot, rows[ids == number], address, int(ports[first]), direction, amount))
+    return tuple(peers), len(order)
+
+
+def participants_of(snapshot: Snapshot, rows: _Rows, metric: str) -> tuple[tuple[Participant, ...], int]:
+    """Return the processes with the greatest amounts of `metric` in `rows`, and how many there are."""
+    pids = snapshot.dimensions["pid"][rows]
+    there = np.flatnonzero((pids > 0) & (pids < ABSENT))
+    rows, pids = rows[there], pids[there]
+    _, firsts, order = _ranked(pids.astype(np.uint64), snapshot.metrics[metric][rows], metric)
+    found = []
+    for number, amount in order[:MOST_PROCESSES]:
+        row = rows[firsts[number]]
+        texts = [snapshot.names.text(name, int(snapshot.dimensions[name][row])) for name in _NAMES]
+        found.append(Participant(int(pids[firsts[number]]), amount, *texts))
+    return tuple(found), len(order)
+
+
+def measuring(snapshot: Snapshot, rows: _Rows, metric: str) -> _Rows:
+    """Return those of `rows` that add to `metric`, all of them where none does."""
+    values = snapshot.metrics[metric][rows]
+    adding = rows[~np.isnan(values) & (values != 0)]
+    return adding if len(adding) else rows
+
+
+def total(snapshot: Snapshot, rows: _Rows, metric: str) -> float:
+    """Return the amount of `metric` in `rows`; NaN for distributions, which do not add up."""
+    return float("nan") if _is_distribution(metric) else float(snapshot.metrics[metric][rows].sum())
+
+
+def _ranked(keys: _Ids, values: Numbers, metric: str) -> tuple[NDArray[np.intp], _Rows, list[tuple[int, float]]]:
+    """Put rows with one key together; return each row's number, each number's first row, numbers with amounts.
+
+    The greatest amount comes first; of equal ones that of more rows.
+    """
+    found, firsts, ids = np.unique(keys, return_index=True, return_inverse=True)
+    ids = ids.reshape(-1)
+    values = np.nan_to_num(values)
+    amounts: Numbers = np.zeros(len(found))
+    (np.maximum if _is_distribution(metric) else np.add).at(amounts, ids, values)
+    order = np.lexsort((-np.bincount(ids, minlength=len(found)), -amounts)).tolist()
+    return ids, firsts, [(number, float(amounts[number])) for number in order]
+
+
+def _peer(snapshot: Snapshot, rows: _Rows, address: str, port: int, direction: str, amount: float) -> Peer:
+    metrics, dimensions = snapshot.metrics, snapshot.dimensions
+    alive = metrics["open"][rows] > 0
+    # Answers to requests have rows of their own, beside their connection's.
+    connections = int((alive | (metrics["closes"][rows] > 0)).sum())
+    sent, received = (int(metrics[name][rows].sum()) for name in ("bytes_sent", "bytes_received"))
+    states = _counted(dimensions["state"][rows[alive]], STATES)
+    failures = _counted(dimensions["failure"][rows], FAILURES)
+    return Peer(address, port, direction, amount, connections, sent, received, states, failures)
+
+
+def _counted(codes: NDArray[np.uint32], choices: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    counts = np.bincount(codes[codes < len(choices)], minlength=len(choices)).tolist()
+    counted = [(choice, count) for choice, count in zip(choices, counts, strict=True) if choice and count]
+    return tuple(sorted(counted, key=lambda item: -item[1]))
+
+
+def _is_distribution(metric: str) -> bool:
+    return METRICS[metric].kind is Kind.DISTRIBUTION

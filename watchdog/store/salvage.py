@@ -1,0 +1,146 @@
+"""What can still be read of a damaged state file, taken over into a new one.
+
+Row by row: from both ends of each table as far as SQLite gets, and in between by asking for each row. A row goes over
+only if its checksum says that it is what it was. History stays behind: it is in the damaged file, for people.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from watchdog.alerts.notice import Notice
+from watchdog.errors import StoreError
+from watchdog.store import losses
+from watchdog.store.checksum import is_intact
+from watchdog.store.damage import PRIMARY
+from watchdog.store.opening import open_file, open_read_only
+
+LOST = "damaged"  # the cause under which unreadable notices are counted
+
+_TABLES = ("clocks", "alerts", "groups", "memories", "told", "losses", "notices")
+_MOST_ASKED_FOR = 20_000  # rows of one table, each by its number
+_TEXTS = {"alerts": "state", "groups": "state", "notices": "body"}
+
+_TROUBLE = (sqlite3.Error, UnicodeDecodeError)  # the latter when SQLite's words quote what is no text any more
+
+Row = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Salvaged:
+    """What was taken over; `unreadable`: pending notices that were seen and are not what they were."""
+
+    alerts: int = 0
+    notices: int = 0
+    unreadable: int = 0
+
+
+def salvage(damaged: Path, fresh: Path) -> Salvaged:
+    """Make the state file `fresh` from what can be read of `damaged`, which is left as it is.
+
+    Raises:
+        Damaged, StoreError: `fresh` can't be written.
+    """
+    salvaged = Salvaged()
+    target = open_file(fresh)
+    try:
+        target.execute("BEGIN IMMEDIATE")
+        with contextlib.suppress(*_TROUBLE), _reading(damaged) as source:
+            for table in _TABLES:
+                for row in _rows(source, table, _common_columns(source, target, table)):
+                    _take_over(target, table, row, salvaged)
+        target.execute("COMMIT")
+        target.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot write {fresh}: {error}") from error
+    finally:
+        target.close()
+    return salvaged
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    connection = open_read_only(path)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _common_columns(source: sqlite3.Connection, target: sqlite3.Connection, table: str) -> tuple[str, ...]:
+    columns = _columns(source, table)
+    return tuple(name for name in _columns(target, table) if name in columns)
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
+    try:
+        return [name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")]
+    except _TROUBLE:
+        return []
+
+
+def _rows(source: sqlite3.Connection, table: str, columns: tuple[str, ...]) -> Iterator[Row]:
+    if not columns:
+        return
+    select = f"SELECT rowid, {', '.join(columns)} FROM {table} NOT INDEXED"  # noqa: S608 - names of our own
+    seen: set[int] = set()
+    lowest: int | None = None
+    for direction in ("ASC", "DESC"):
+        try:
+            for number, *values in source.execute(f"{select} ORDER BY rowid {direction}"):
+                if number in seen:
+                    return
+                seen.add(number)
+                lowest = number if direction == "DESC" else lowest
+                yield dict(zip(columns, values, strict=True))
+        except _TROUBLE:
+            continue
+        return
+    first = max((number for number in seen if lowest is None or number < lowest), default=0) + 1
+    last = first + _MOST_ASKED_FOR if lowest is None else min(lowest, first + _MOST_ASKED_FOR)
+    for number in range(first, last):
+        with contextlib.suppress(*_TROUBLE):
+            for _, *values in source.execute(f"{select} WHERE rowid = ?", (number,)):
+                yield dict(zip(columns, values, strict=True))
+
+
+def _take_over(target: sqlite3.Connection, table: str, row: Row, salvaged: Salvaged) -> None:
+    if table == "notices" and row.get("state") != "pending":
+        return
+    readable = _is_readable(table, row)
+    if readable:
+        statement = (
+            f"INSERT OR IGNORE INTO {table} ({', '.join(row)}) "  # noqa: S608 - names of our own
+            f"VALUES ({', '.join('?' * len(row))})"
+        )
+        try:
+            readable = target.execute(statement, tuple(row.values())).rowcount > 0
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode & PRIMARY not in {sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_CONSTRAINT}:
+                raise
+            readable = False
+    if table == "alerts":
+        salvaged.alerts += readable
+    elif table == "notices":
+        salvaged.notices += readable
+        salvaged.unreadable += not readable
+        losses.count(target, str(row.get("receiver", "")), LOST, int(not readable))
+
+
+def _is_readable(table: str, row: Row) -> bool:
+    text = row.get(_TEXTS.get(table, ""), "")
+    if not isinstance(text, str) or not is_intact(text, row.get("checksum")):
+        return False
+    if table != "notices":
+        return True
+    try:
+        notice = Notice.from_json(json.loads(text))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return False
+    return (notice.id, notice.receiver, notice.group) == (row.get("id"), row.get("receiver"), row.get("rule"))
