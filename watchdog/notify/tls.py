@@ -17,10 +17,10 @@ from pathlib import Path
 import certifi
 
 from watchdog.account import others_who_read, remedy
-from watchdog.document import Table
+from watchdog.document import Table, secret_forms
 from watchdog.secret import Secret, open_for_reading
 
-KEYS = ("ca_file", "cert_file", "key", "key_file", "key_env")
+KEYS = ("ca_file", "cert_file", *secret_forms("key"))
 
 _MOST_BYTES = 1_048_576  # a host's whole bundle of authorities is a quarter of that
 _FINGERPRINT = re.compile(r"sha-256:((?:[0-9A-F]{2}:){31}[0-9A-F]{2})", re.IGNORECASE)  # RFC 5425 §4.2.2
