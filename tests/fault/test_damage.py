@@ -85,6 +85,7 @@ def flip_file(folder, randomness):
     database = Database(folder / FILE_NAME)
     database.checkpoint()
     database.close()
+    (folder / f"{FILE_NAME}-wal").unlink()  # or its pages would hide those that are damaged
     flip(folder / FILE_NAME, randomness)
 
 
@@ -121,31 +122,38 @@ def start(folder):
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(("harm", "seeds"), [(flip_file, SEEDS), (flip_log, SEEDS // 2), (cut_log, SEEDS // 2)])
 def test_whatever_byte_is_damaged_the_guard_starts_and_says_only_what_is_true(tmp_path, original, caplog, harm, seeds):
-    damaged = salvaged = 0
+    damaged = salvaged = logs = 0
     for seed in range(seeds):
         folder = shutil.copytree(original, tmp_path / f"{seed}")
         harm(folder, random.Random(seed))
         caplog.clear()
         alerts, taken, quarantined, lost = start(folder)
 
-        assert all(notice == NOTICES[id_] for id_, notice in taken.items())
-        assert all(alert in STATES for alert in alerts)
+        assert [notice for id_, notice in taken.items() if notice != NOTICES[id_]] == []
+        assert [alert for alert in alerts if alert not in STATES] == []
         assert len(quarantined) <= 1
         assert moved_aside(folder / FILE_NAME) == [found.path for found in quarantined]
         assert len([record for record in caplog.records if "begun anew" in record.message]) == len(quarantined)
         if quarantined:
             damaged += 1
             salvaged += len(taken)
-        elif harm is flip_file:
+        told_of_log = [record for record in caplog.records if "-wal is damaged" in record.message]
+        logs += len(told_of_log)
+        assert len(told_of_log) <= 1
+        if not quarantined and harm is flip_file:
             assert len(taken) + lost >= PENDING
 
+        caplog.clear()
         again = start(folder)  # never a loop: what is there now is whole
         assert again[2] == ()
         assert again[1] == taken
+        assert not [record for record in caplog.records if "-wal is damaged" in record.message]
         shutil.rmtree(folder)
     print(f"{harm.__name__}: {damaged} of {seeds} moved aside, {salvaged} of {damaged * PENDING} notices taken over")
+    print(f"{logs} logs told to be damaged")
     # To SQLite a damaged log ends there, as if nothing had been written behind it.
     assert (damaged > seeds // 2) == (harm is flip_file)
+    assert (logs > seeds * 3 // 4) == (harm is flip_log)
 
 
 def test_a_damaged_file_keeps_its_content_and_what_can_be_read_goes_over(state, caplog):
@@ -153,6 +161,7 @@ def test_a_damaged_file_keeps_its_content_and_what_can_be_read_goes_over(state, 
     database = Database(path)
     database.checkpoint()
     database.close()
+    (state / f"{FILE_NAME}-wal").unlink()  # or its pages would hide the damaged one
     content = bytearray(path.read_bytes())
     page = content.index(b'"id":"n30"') // 4096
     content[page * 4096 : (page + 1) * 4096] = b"\xa5" * 4096

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import stat
@@ -12,6 +13,7 @@ from watchdog.errors import StoreError
 from watchdog.notify import sanitize
 from watchdog.store.damage import Damaged, spoils_start
 from watchdog.store.schema import APPLICATION_ID, BALLAST, MIGRATIONS
+from watchdog.store.wal import commits_behind
 
 BUSY_SECONDS = 2.0  # somebody may look into the file with the sqlite3 shell
 START_ANEW = "move it away to start anew (alerts that fire are then announced once more)"
@@ -33,6 +35,8 @@ _SETTINGS = (
     "temp_store = MEMORY",  # no file elsewhere, whose disk may be full too
     "cell_size_check = ON",
 )
+
+_log = logging.getLogger("watchdog")
 
 
 def open_file(path: Path) -> sqlite3.Connection:
@@ -88,6 +92,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     verdict = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
     if verdict != "ok":
         raise Damaged(sanitize.visible(verdict.splitlines()[-1]))
+    _tell_damaged_log(connection, path)
     connection.execute("BEGIN IMMEDIATE")
     for step in MIGRATIONS[version:]:
         for statement in step:
@@ -96,6 +101,15 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
     connection.execute("COMMIT")
+
+
+def _tell_damaged_log(connection: sqlite3.Connection, path: Path) -> None:
+    # The checkpoint is what says how much was read.
+    frames: int = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
+    behind = commits_behind(path.with_name(f"{path.name}-wal"), max(0, frames), PAGE_BYTES)
+    if behind > 1:
+        _log.error("%s-wal is damaged: %d transactions at its end are lost, and what they told of", path, behind - 1)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # so that it is not told again
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:

@@ -27,6 +27,9 @@ _TABLES = ("clocks", "alerts", "groups", "memories", "told", "losses", "notices"
 _MOST_ASKED_FOR = 20_000  # rows of one table, each by its number
 _TEXTS = {"alerts": "state", "groups": "state", "notices": "body"}
 
+_CHECKED_SINCE = 3  # the version of the file from which on rows have checksums …
+_NONE = -1  # … and one whose column is gone has this, which fits no text
+
 _TROUBLE = (sqlite3.Error, UnicodeDecodeError)  # the latter when SQLite's words quote what is no text any more
 
 Row = Mapping[str, Any]
@@ -52,9 +55,10 @@ def salvage(damaged: Path, fresh: Path) -> Salvaged:
     try:
         target.execute("BEGIN IMMEDIATE")
         with contextlib.suppress(*_TROUBLE), _reading(damaged) as source:
+            unchecked = source.execute("PRAGMA user_version").fetchone()[0] < _CHECKED_SINCE
             for table in _TABLES:
                 for row in _rows(source, table, _common_columns(source, target, table)):
-                    _take_over(target, table, row, salvaged)
+                    _take_over(target, table, row if unchecked else {"checksum": _NONE, **row}, salvaged)
         target.execute("COMMIT")
         target.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except sqlite3.Error as error:
@@ -114,6 +118,8 @@ def _take_over(target: sqlite3.Connection, table: str, row: Row, salvaged: Salva
     if table == "notices" and row.get("state") != "pending":
         return
     readable = _is_readable(table, row)
+    if table not in _TEXTS:
+        row = {name: value for name, value in row.items() if name != "checksum"}
     if readable:
         statement = (
             f"INSERT OR IGNORE INTO {table} ({', '.join(row)}) "  # noqa: S608 - names of our own
@@ -134,7 +140,9 @@ def _take_over(target: sqlite3.Connection, table: str, row: Row, salvaged: Salva
 
 
 def _is_readable(table: str, row: Row) -> bool:
-    text = row.get(_TEXTS.get(table, ""), "")
+    if table not in _TEXTS:
+        return True
+    text = row.get(_TEXTS[table])
     if not isinstance(text, str) or not is_intact(text, row.get("checksum")):
         return False
     if table != "notices":

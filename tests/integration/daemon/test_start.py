@@ -194,3 +194,21 @@ def test_an_interval_out_of_bounds_is_a_mistake_of_the_command_line(watchdog, se
 
     assert watchdog.process.wait(15) == 2
     assert "--interval: " in watchdog.log()
+
+
+def test_a_damaged_state_file_is_moved_aside_and_the_guard_goes_on(guarded, watchdog, server, storm, told, wait_for):
+    guarded()
+    storm.hold()
+    told("firing")
+    watchdog.kill()
+    for name in ("state.sqlite3", "state.sqlite3-wal"):
+        with (watchdog.state / name).open("r+b") as file:
+            file.write(b"garbage" * 20)
+    watchdog.start()
+    wait_for(lambda: len(server.posts) > 1, "the alert to be announced anew")
+    assert watchdog.log().count("is damaged (file is not a database): moved to ") == 1
+    assert watchdog.terminate()[0] == 0
+    watchdog.start()
+    assert "damaged" not in watchdog.log()
+    assert watchdog.terminate()[0] == 0
+    assert len(list(watchdog.state.glob("state.sqlite3.damaged-*Z"))) == 1
