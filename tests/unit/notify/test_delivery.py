@@ -215,6 +215,9 @@ def test_what_fires_is_told_again_at_once_after_a_start_and_from_time_to_time_un
     put(store, end)
     delivery.wake()
     assert receiver.arrived.wait(PATIENCE_SECONDS)
+    while receiver.again.acquire(blocking=False):
+        pass
+    assert not receiver.again.acquire(timeout=10 * receiver.refresh_seconds)
     delivery.stop(PATIENCE_SECONDS)
     assert receiver.told[:3] == [("db1", [alert.fingerprint])] * 3
     assert receiver.told[-1] == ("resolved", [alert.fingerprint])  # and nothing raised it again

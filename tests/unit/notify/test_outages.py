@@ -305,6 +305,19 @@ def test_a_second_receiver_that_fails_too_is_escalated_to_its_own(make_scene):
     assert scene.told("log") == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
 
 
+def test_a_receiver_is_not_told_that_nothing_reaches_it_in_place_of_another(make_scene):
+    scene = make_scene({"hook": ("oncall", MINUTE)}, names=("oncall", "hook", "log"), default=("oncall", "hook"))
+    scene.fail("oncall", "hook")
+    scene.fire("nginx")
+    scene.live(12 * MINUTE)  # hook can't be told that oncall is dead, for which oncall stands by
+    scene.recover("oncall")
+    scene.live(10 * MINUTE)
+    assert {alert.labels for notice in scene.places["oncall"].notices for alert in notice.alerts} == {
+        (("process", "nginx"),),
+        (("receiver", "hook"),),
+    }
+
+
 def test_what_fires_anew_during_the_outage_is_escalated_anew(scene):
     scene.fail("oncall")
     for _ in range(3):
