@@ -15,7 +15,7 @@ from watchdog.notify.syslog_wire import parse_address
 DEADLINE = 0.2
 PATIENCE = 15.0
 MOST_OVER = 0.05
-TRIES = 10  # of which the best counts: the others tell of the machine
+MOST_TRIES = 50  # one that is prompt is enough: the others tell of the machine
 RECORDS = [b"x" * 8_000] * 2_000
 
 
@@ -55,15 +55,15 @@ def refusing_tcp(unused_port):
 @pytest.mark.parametrize("peer", ["stuck_unix", "missing_unix", "stuck_tcp", "full_tcp", "refusing_tcp"])
 def test_no_peer_holds_it_past_the_deadline(request, peer):
     address, reason = request.getfixturevalue(peer)
-    wire, took = parse_address(address), []
-    deadline = DEADLINE if reason == "timeout" else PATIENCE
-    for _ in range(TRIES):
+    wire, is_prompt = parse_address(address), False
+    deadline, end = (DEADLINE, DEADLINE) if reason == "timeout" else (PATIENCE, 0.0)
+    for _ in range(MOST_TRIES):
         began = time.monotonic()
         with pytest.raises(DeliveryError) as caught:
             wire.deliver(RECORDS, Deadline(deadline))
-        took.append(time.monotonic() - began)
+        took = time.monotonic() - began
         assert (caught.value.reason, caught.value.retryable) == (reason, True)
-    if reason == "timeout":
-        assert DEADLINE <= min(took) <= DEADLINE + MOST_OVER
-    else:
-        assert min(took) <= MOST_OVER
+        assert took >= end
+        if is_prompt := took <= end + MOST_OVER:
+            break
+    assert is_prompt
