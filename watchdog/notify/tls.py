@@ -19,7 +19,7 @@ import certifi
 from watchdog.document import Table
 from watchdog.secret import Secret, open_for_reading
 
-KEYS = ("ca_file", "cert_file", "key", "key_file", "key_env")
+KEYS = ("ca_file", "cert_file", "key", "key_file", "key_env", "key_credential")
 
 _MOST_BYTES = 1_048_576  # a host's whole bundle of authorities is a quarter of that
 _FINGERPRINT = re.compile(r"sha-256:((?:[0-9A-F]{2}:){31}[0-9A-F]{2})", re.IGNORECASE)  # RFC 5425 §4.2.2
