@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from watchdog.document import Table
 from watchdog.secret import Secret
 
-_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]+")  # RFC 9110 §5.6.2, less the underscore: our keys end in _file, _env
+_NAME = re.compile(
+    r"[A-Za-z0-9!#$%&'*+.^`|~-]+"
+)  # RFC 9110 §5.6.2, less the underscore: our keys end in _file and the like
 _VALUE = re.compile(r"[!-~](?:[\t -~]*[!-~])?")  # RFC 9110 §5.5, less what is obsolete
 _SECRET = re.compile(
     r"auth|cookie|key|secret|token", re.IGNORECASE
@@ -44,7 +46,7 @@ def headers_from_table(table: Table) -> Mapping[str, Secret]:
 def _headers(table: Table) -> dict[str, Secret]:
     found: dict[str, Secret] = {}
     for key in table:
-        name = re.sub(r"_(file|env)$", "", key)
+        name = re.sub(r"_(file|env|credential)$", "", key)
         is_secret = key != name or _SECRET.search(name)
         value = table.secret(name) if is_secret else Secret(table.text(name))
         if not _NAME.fullmatch(name):
@@ -62,6 +64,6 @@ def _headers(table: Table) -> dict[str, Secret]:
 def _check(table: Table, name: str, value: Secret) -> bool:
     if _VALUE.fullmatch(value.reveal()):
         return True
-    given = next(form for form in (name, f"{name}_file", f"{name}_env") if form in table)
+    given = next(form for form in table if re.fullmatch(rf"{re.escape(name)}(_[a-z]+)?", form))
     table.problem(given, "must be printable ASCII on one line")
     return False

@@ -119,7 +119,7 @@ def _wire_from_table(table: Table) -> Wire:
         table.problem("framing", '"lf" is for tcp:// addresses: TLS counts octets (RFC 5425), datagrams need none')
     security = None
     if scheme == "tls":
-        context, pins = context_from_table(table), read_fingerprints(table, "fingerprints")
+        context, pins = context_from_table(table, own=True), read_fingerprints(table, "fingerprints")
         security = Security(pinned(context, chain_too="ca_file" in table) if pins else context, pins)
     for key in (*KEYS, "fingerprints"):
         if scheme != "tls" and table.value(key, None) is not None:

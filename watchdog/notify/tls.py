@@ -12,6 +12,7 @@ import os
 import re
 import ssl
 import stat
+from functools import lru_cache
 from pathlib import Path
 
 import certifi
@@ -28,28 +29,54 @@ _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 
 
 def host_context() -> ssl.SSLContext:
-    """Trust what the host trusts, so that an organisation's own authorities count; certifi's list where it has none."""
+    """Trust what the host trusts, so that an organisation's own authorities count; certifi's list where it has none.
+
+    The same context for everyone, never to be changed: each takes 0.1 s and 1 MB. A new one when the host's list is.
+    """
+    return _shared_host_context(_host_list())
+
+
+def context_from_table(table: Table, *, own: bool = False) -> ssl.SSLContext:
+    """Read `ca_file`, `cert_file` and `key_file` (or another form of `key`), none of them required.
+
+    With a `ca_file`, only the authorities in it are trusted, not the host's. `own`: the caller is going to change it.
+    """
+    authorities, certificate = _pem(table, "ca_file"), _pem(table, "cert_file")
+    if authorities is not None:
+        context = _trusting(authorities, table)
+    else:
+        context = _new_host_context() if own or certificate is not None else host_context()
+    if certificate is not None:
+        _identify(context, certificate, table.secret("key", required=False), table)
+    elif table.secret("key", required=False) is not None:
+        given = next(form for form in KEYS[2:] if form in table)
+        table.problem(given, "of use with a cert_file only")
+    return context
+
+
+@lru_cache(maxsize=1)
+def _shared_host_context(_host_list: tuple[int, ...]) -> ssl.SSLContext:
+    return _new_host_context()
+
+
+def _host_list() -> tuple[int, ...]:
+    # What a change of the host's list changes, too.
+    paths = ssl.get_default_verify_paths()
+    times = []
+    for path in (paths.cafile, paths.capath):
+        try:
+            times.append(Path(path or "/nonexistent").stat().st_mtime_ns)
+        except OSError:
+            times.append(0)
+    return tuple(times)
+
+
+def _new_host_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     folder = Path(ssl.get_default_verify_paths().capath or "/nonexistent")  # looked into at each handshake
     if not context.get_ca_certs() and not (folder.is_dir() and any(folder.iterdir())):
         context.load_verify_locations(certifi.where())
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-def context_from_table(table: Table) -> ssl.SSLContext:
-    """Read `ca_file`, `cert_file` and `key_file` (or `key_env`), none of them required.
-
-    With a `ca_file`, only the authorities in it are trusted, not the host's.
-    """
-    context = host_context()
-    if (authorities := _pem(table, "ca_file")) is not None:
-        context = _trusting(authorities, table)
-    if (certificate := _pem(table, "cert_file")) is not None:
-        _identify(context, certificate, table.secret("key", required=False), table)
-    elif table.secret("key", required=False) is not None:
-        given = next(form for form in KEYS[2:] if form in table)
-        table.problem(given, "of use with a cert_file only")
     return context
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import ssl
@@ -16,14 +17,14 @@ from certificates import make_certificates
 from slack_server import TOKEN, SlackServer, Workspace
 
 SCRIPT = """
-    import json, sys
+    import importlib, json, sys
     from watchdog.alerts.notice import Notice
     from watchdog.document import Document
-    from watchdog.notify.registry import RECEIVER_TYPES
 
     kind, keys, notices = json.loads(sys.stdin.read())
     table = Document("", keys, "watchdog.toml")
-    receiver = RECEIVER_TYPES[kind].from_table("r", table.root)
+    module = importlib.import_module(f"watchdog.notify.{kind}")
+    receiver = getattr(module, kind.capitalize()).from_table("r", table.root)
     table.raise_problems()
 
     def tell(event, arguments):
@@ -51,14 +52,17 @@ def tls_sink(certificates):
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve():
-        for _ in range(2):
-            with context.wrap_socket(listener.accept()[0], server_side=True) as session:
-                while session.recv(65_536):
-                    pass
+        with contextlib.suppress(OSError):
+            for _ in range(2):
+                with context.wrap_socket(listener.accept()[0], server_side=True) as session:
+                    while session.recv(65_536):
+                        pass
 
     thread = threading.Thread(target=serve)
     thread.start()
     yield listener.getsockname()[1]
+    with contextlib.suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)
     thread.join()
     listener.close()
 

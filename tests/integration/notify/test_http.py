@@ -491,8 +491,8 @@ def test_headers_login_and_body_are_as_their_owner_writes_them(server, firing, r
     signed = headers["X-Watchdog-Timestamp"].encode() + b":" + body
     assert headers["X-Watchdog-Signature"] == "sha256=" + hmac.new(b"key", signed, hashlib.sha256).hexdigest()
     assert [json.loads(each) for each in (body, last)] == [
-        {"text": "[FIRING] critical: crawler opens 612/s connections (limit 500/s)", "host": "web-1"},
-        {"text": "[RESOLVED] critical: crawler opens 612/s connections (limit 500/s)", "host": "web-1"},
+        {"text": "[FIRING] critical: crawler opens 612/s connections (limit 500/s) on web-1", "host": "web-1"},
+        {"text": "[RESOLVED] critical: crawler opens 612/s connections (limit 500/s) on web-1", "host": "web-1"},
     ]
 
 

@@ -121,9 +121,9 @@ channel = "C024BE91L"
         (
             '[[receiver]]\nname = "log"\ntype = "syslog"\naddress = "udp://127.0.0.1"\n',
             "log",
-            [r"    \d+ of 2,048 octets"],
+            [r"    [\d,]+ of 2,048 octets"],
         ),
-        ('[[receiver]]\nname = "here"\ntype = "journald"\n', "here", [r"    [\d,]+ octets; \d of 100 lines"]),
+        ('[[receiver]]\nname = "here"\ntype = "journald"\n', "here", [r"    [\d,]+ octets; \d+ of 100 lines"]),
     ],
 )
 def test_a_dry_run_tells_the_sizes_against_the_receivers_limits(command, capfd, configuration, name, sizes):

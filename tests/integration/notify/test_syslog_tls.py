@@ -287,12 +287,12 @@ def test_a_server_that_reads_nothing_after_the_handshake_holds_nobody_past_the_d
     raw_server, receiver, certificates, firing
 ):
     server = raw_server(tls_reader(certificates, hang))
-    crowd = dataclasses.replace(firing, alerts=firing.alerts * 3_000)
+    crowd = dataclasses.replace(firing, alerts=firing.alerts * 500)
     began = time.monotonic()
     with pytest.raises(DeliveryError) as caught:
         receiver("tls", server.port).send(crowd, 1.5)
     assert (caught.value.reason, caught.value.retryable) == ("timeout", True)
-    assert 1.4 <= time.monotonic() - began < 3.5  # what is sent is made first, and that takes its time too
+    assert 1.4 <= time.monotonic() - began < 5.0  # what is sent is made first, and that takes its time too
 
 
 def test_octets_are_counted_and_the_end_is_said_before_the_connection_closes(
