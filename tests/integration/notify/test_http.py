@@ -73,7 +73,7 @@ def test_a_receiver_with_the_key_can_check_the_signature(server, firing):
 def test_slack_gets_firing_and_resolved(server, firing, resolved):
     slack = Slack("oncall", Endpoint(Secret(server.url)))
     for notice in (firing, resolved):
-        slack.send(notice, DEADLINE)
+        slack.send(notice, 10.0)  # one message a second
     assert [json.loads(body)["text"] for _, _, body in server.posts] == [
         "🔴 [FIRING] critical: crawler opens 612/s connections (limit 500/s) on web-1",
         "🟢 [RESOLVED] critical: crawler opens 612/s connections (limit 500/s) on web-1",
