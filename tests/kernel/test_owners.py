@@ -121,21 +121,23 @@ def test_exec_in_place_gives_the_connection_its_new_name(reader, tmp_path):
 
 
 @pytest.mark.everywhere
-def test_two_network_namespaces_with_the_same_addresses_are_told_apart(reader):
+def test_two_network_namespaces_with_the_same_addresses_are_told_apart(reader, run):
     script = """
-import socket
-server = socket.create_server(("127.0.0.1", 8765))
-client = socket.socket()
-client.bind(("127.0.0.1", 8766))
-client.connect(("127.0.0.1", 8765))
-accepted = server.accept()[0]
-client.sendall(b"n" * {size})
-accepted.recv({size}, socket.MSG_WAITALL)
-client.close()
+import socket, sys
+with socket.create_server(("127.0.0.1", 8765)) as server, socket.socket() as client:
+    client.bind(("127.0.0.1", 8766))
+    client.connect(("127.0.0.1", 8765))
+    with server.accept()[0] as accepted:
+        client.sendall(b"n" * int(sys.argv[1]))
+        accepted.recv(int(sys.argv[1]), socket.MSG_WAITALL)
+        client.close()
+print("{}", flush=True)
+sys.stdin.read()
 """
+    setup = 'ip link set lo up && exec /usr/bin/python3 -c "$0" "$1"'
+    # Both at once: the number of one that is gone is given to the next.
     for size in (101, 103):
-        command = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec /usr/bin/python3 -c "$SCRIPT"']
-        subprocess.run(command, env=os.environ | {"SCRIPT": script.format(size=size)}, check=True)
+        run("unshare", "--net", "sh", "-c", setup, script, size).hear()
     rows = reader.until_closed(4, 8765)
     by_namespace = {row["netns"]: row["bytes_sent"] for row in rows.where(direction="out")}
 

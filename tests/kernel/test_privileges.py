@@ -11,8 +11,8 @@ import pytest
 
 from watchdog.kernel import libbpf
 from watchdog.kernel.libbpf import ProgramInfo
+from watchdog.kernel.probes import MESSAGES, MESSAGES_BEFORE
 
-ON_DEMAND = {b"sock_send_lengt", b"sock_recv_lengt"}
 OURS = {b"inet_sock_set_s", b"tcp_receive_res", b"tcp_send_reset", b"task_file"}
 
 
@@ -87,7 +87,10 @@ def test_programs_run_at_messages_only_while_somebody_wants_what_they_measure(re
     again = attached(pid)
 
     assert at_rest == Counter(OURS)
-    assert following == Counter(OURS | ON_DEMAND)
+    # Tracepoints, or the functions themselves where a kernel has none (before Linux 6.3).
+    assert following - Counter(OURS) in [
+        Counter(probe.target[:15].encode() for probe in probes) for probes in (MESSAGES, MESSAGES_BEFORE)
+    ]
     assert again == at_rest
 
 
