@@ -66,12 +66,12 @@ def test_a_service_that_hangs_is_left_in_time(server, firing):
 def test_the_daemon_itself_never_imports_it(server):
     program = (
         "import sys\n"
-        "from watchdog.cli.notify import _sample_pair\n"
+        "from watchdog.notify.sample import sample_pair\n"
         "from watchdog.notify.apprise import Apprise\n"
         "from watchdog.secret import Secret\n"
         "receiver = Apprise('all', (Secret(sys.argv[1]),))\n"
         "before = set(sys.modules)\n"
-        "for notice in _sample_pair('all'): receiver.send(notice, 30.0)\n"
+        "for notice in sample_pair('all'): receiver.send(notice, 30.0)\n"
         "print(sorted(set(sys.modules) - before))\n"
     )
     url = f"json://127.0.0.1:{server.server_port}/"

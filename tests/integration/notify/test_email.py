@@ -341,12 +341,12 @@ def test_what_sending_needs_is_loaded_when_the_receiver_is_made():
         from watchdog.config import read_config
         from watchdog.document import Document
         from watchdog.notify.registry import build_receivers
-        from watchdog.cli.notify import _sample_pair
+        from watchdog.notify.sample import sample_pair
         assert "smtplib" not in sys.modules
         text = '[[receiver]]\\nname="m"\\ntype="email"\\nhost="127.0.0.1"\\nport=1\\nfrom="a@b"\\nto=["c@d"]\\n'
         receiver = build_receivers(read_config(Document(text, tomllib.loads(text), "x")))["m"]
         before = set(sys.modules)
-        for notice in _sample_pair("m"):
+        for notice in sample_pair("m"):
             try:
                 receiver.send(notice, 5.0)
             except Exception as error:
