@@ -21,6 +21,7 @@ _COMMANDS = {
     "notifications": "watchdog.cli.notifications",
     "metrics": "watchdog.cli.metrics",
     "doctor": "watchdog.cli.doctor",
+    "selftest": "watchdog.cli.selftest",
 }
 _INTERRUPTED = 130  # as shells say: 128 and SIGINT's number
 _EPILOG = """\

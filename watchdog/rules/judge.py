@@ -78,7 +78,7 @@ class Judge:
         self.gate = gate
         self._mildest = mildest(rule.thresholds)
         self._never_too_high = _never_too_high(rule)
-        self.reads_detail = _reads_detail(rule)
+        self.reads_detail = reads_detail(rule)
         self.selects_names = any(DIMENSIONS[one.dimension].values is Values.NAME for one in rule.where)
 
     def verdicts(self, tick: Tick, watched: Sequence[Labels]) -> list[Verdict]:
@@ -172,7 +172,7 @@ def _worst(limits: Mapping[Severity, float], value: float, beyond: Callable[[flo
     return max((severity for severity, limit in limits.items() if beyond(value, limit)), default=None)
 
 
-def _reads_detail(rule: Rule) -> bool:
+def reads_detail(rule: Rule) -> bool:
     """Tell whether the rule depends on what connections lose when they are folded into sums by process."""
     metrics = metrics_of(rule.metric) | (metrics_of(rule.only_if.left) if rule.only_if is not None else set())
     dimensions = {*rule.by, *(one.dimension for one in rule.where)}

@@ -1,0 +1,173 @@
+"""The real command on this host: shipped rules, and receivers of every kind that can be made without a server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+COMMAND = [str(Path(sys.executable).with_name("bpf-watchdog")), "selftest"]
+REHEARSALS = ["full-disk", "hung-receiver", "full-ledger", "clock-step", "hostile-names", "kill"]
+SETTINGS = """
+[sampling]
+interval = "500ms"
+
+[[receiver]]
+name = "hook"
+type = "webhook"
+url = "{url}"
+
+[[receiver]]
+name = "own"
+type = "webhook"
+url = "{url}"
+content_type = "application/json"
+template = '{{{{"text": "{{process}}: {{summary}}"}}}}'
+
+[[receiver]]
+name = "chat"
+type = "slack"
+webhook_url = "{url}"
+
+[[receiver]]
+name = "log"
+type = "syslog"
+
+[[receiver]]
+name = "journal"
+type = "journald"
+
+[[receiver]]
+name = "mail"
+type = "email"
+host = "127.0.0.1"
+tls = "none"
+from = "watchdog@example.net"
+to = ["oncall@example.net"]
+
+[[receiver]]
+name = "program"
+type = "command"
+command = ["/bin/false"]
+"""
+# To be read by a machine, and nobody has said so: a quotation mark in a name ends the text that it stands in.
+UNQUOTED = """
+[[receiver]]
+name = "homemade"
+type = "webhook"
+url = "http://127.0.0.1:9/"
+content_type = "text/plain"
+template = '{{"text": "{process}"}}'
+"""
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def selftest(open_folder):
+    """Return a function that runs the command with settings, and returns how it ended."""
+
+    def run(settings, *arguments):
+        file = open_folder / "watchdog.toml"
+        file.write_text(settings)
+        file.chmod(0o600)  # it has secrets in it
+        command = [*COMMAND, "--config", str(file), "--rules", str(CHECKOUT / "rules"), *arguments]
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=280)
+
+    return run
+
+
+def left_behind():
+    return list(Path("/tmp").glob("bpf-watchdog-selftest-*"))
+
+
+@pytest.fixture
+def daemon(open_folder, wait_for):
+    """Run one beside it; return its process and its log."""
+    log = open_folder / "log"
+    command = [COMMAND[0], "run", "--state-dir", str(open_folder / "state"), "--rules", str(CHECKOUT / "rules")]
+    with log.open("wb") as written, subprocess.Popen(command, stdout=written, stderr=written) as process:
+        wait_for(lambda: b" guards " in log.read_bytes(), "the daemon to guard", 60.0)
+        yield process, log
+        process.terminate()
+
+
+def test_all_is_well_the_receivers_hear_nothing_and_a_daemon_goes_on(selftest, server, daemon):
+    before = left_behind()
+    done = selftest(SETTINGS.format(url=server.url))
+    print(done.stdout, done.stderr)
+    lines = re.findall(r"^(\S+) +(ok|failed|not rehearsed) +(.*)", done.stdout, re.MULTILINE)
+
+    assert [(name, verdict) for name, verdict, _ in lines] == [(name, "ok") for name in REHEARSALS]
+    assert done.returncode == 0
+    assert done.stderr.startswith("11 rules of ")
+    assert server.posts == []
+    assert "secret-path" not in done.stdout + done.stderr
+    assert left_behind() == before
+    assert "selftest" not in Path("/proc/self/mounts").read_text()
+    process, log = daemon
+    assert process.poll() is None
+    process.terminate()
+    assert process.wait(30) == 0
+    assert b"bpf-wd-selftest" not in log.read_bytes()  # nor is what is rehearsed an alert of its own
+
+
+def test_it_runs_from_where_only_root_can_enter(private_command, open_folder):
+    rules = private_command.parents[2] / "rules"
+    command = [private_command, "selftest", "--rules", rules, "--json", "hung-receiver", "full-ledger", "kill"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100, cwd="/")
+    print(done.stdout, done.stderr)
+
+    assert [outcome["verdict"] for outcome in json.loads(done.stdout)] == ["ok"] * 3
+
+
+def test_a_receiver_that_a_name_can_break_fails_in_front_of_its_owner(selftest):
+    done = selftest(UNQUOTED, "hostile-names", "kill", "--json")
+    hostile, kill = json.loads(done.stdout)
+
+    assert done.returncode == 1
+    assert (hostile["rehearsal"], hostile["verdict"]) == ("hostile-names", "failed")
+    assert re.match(
+        r"receiver homemade \(webhook\), process '.*': (is no JSON any more|it has .* fields)", hostile["seen"]
+    )
+    assert (kill["verdict"], kill["seconds"] > 0) == ("ok", True)
+
+
+def test_where_nothing_can_be_mounted_it_is_not_rehearsed_and_the_rest_is(open_folder):
+    drop = ["setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-all"]
+    rules = ["--rules", str(CHECKOUT / "rules")]
+    (open_folder / "watchdog.toml").write_text("")
+    command = [*drop, *COMMAND, "--config", str(open_folder / "watchdog.toml"), *rules, "full-disk", "kill", "--json"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
+    print(done.stdout, done.stderr)
+    disk, kill = json.loads(done.stdout)
+
+    assert (done.returncode, disk["verdict"], kill["verdict"]) == (0, "not rehearsed", "ok")
+    assert disk["seen"].startswith("a small disk cannot be mounted: Operation not permitted")
+
+
+@pytest.mark.parametrize(("arguments", "code", "said"), [(["full-disc"], 2, "did you mean"), ([], 4, "CAP_BPF")])
+def test_what_cannot_be_asked_for_or_is_not_permitted_is_said(arguments, code, said):
+    drop = ["setpriv", "--bounding-set", "-bpf,-perfmon,-sys_admin", "--inh-caps", "-all"] if code == 4 else []
+    done = subprocess.run([*drop, *COMMAND, *arguments], check=False, capture_output=True, text=True, timeout=60)
+
+    assert (done.returncode, done.stdout) == (code, "")
+    assert said in done.stderr
+
+
+def test_one_that_is_ended_leaves_nothing(wait_for, selftest):
+    before = left_behind()
+    with subprocess.Popen([*COMMAND, "--rules", str(CHECKOUT / "rules"), "clock-step"], stderr=subprocess.PIPE) as run:
+        wait_for(lambda: len(left_behind()) > len(before), "a rehearsal to begin")
+        time.sleep(0.2)
+        os.kill(run.pid, signal.SIGTERM)
+        assert run.wait(30) == 128 + signal.SIGTERM
+    assert left_behind() == before

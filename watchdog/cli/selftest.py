@@ -1,0 +1,84 @@
+"""`bpf-watchdog selftest`: would anything be lost on this host, with these settings?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+import textwrap
+from dataclasses import asdict
+
+from watchdog import spelling
+from watchdog.config import DEFAULT_CONFIG, DEFAULT_RULES
+from watchdog.errors import UsageError
+from watchdog.kernel.start import require_privileges
+from watchdog.notify.sanitize import visible
+from watchdog.rehearsal import programme
+from watchdog.rehearsal.outcome import Outcome, Verdict
+from watchdog.setup import Sources, read_setup
+
+_DESCRIPTION = """\
+Rehearse what could lose or falsify an alert, on this host and with its own settings and rules: a full disk, a receiver
+that hangs, a full ledger of the kernel half, a clock that steps, process names made to do harm, SIGKILL.
+
+Each rehearsal runs in a process of its own and in a scratch folder. Nothing is sent to your receivers, your disks are
+not filled, your clock is not set, and a daemon that runs goes on. Takes half a minute, and 50 MB of memory meanwhile.
+Needs root (or CAP_BPF and CAP_PERFMON; then what takes more is not rehearsed).
+Exit code: 0 all that could be rehearsed is ok, 1 something failed, 4 not permitted."""
+_WIDTHS = (15, 15)
+_NARROWEST = 40
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "selftest",
+        help="rehearse losses on this host, with its own settings and rules",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = ", ".join(programme.MODULES)
+    parser.add_argument("names", metavar="NAME", nargs="*", help=f"only these: {names}")
+    parser.add_argument("--config", metavar="FILE", help=f"settings and receivers (default: {DEFAULT_CONFIG})")
+    parser.add_argument("--rules", metavar="DIR", help=f"rule files (default: {DEFAULT_RULES}, else the shipped ones)")
+    parser.add_argument("--json", action="store_true", help="print one JSON array, at the end")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Rehearse, print each outcome as it is known, and return the exit code.
+
+    Raises:
+        UsageError: a rehearsal that there is not.
+        NotPermitted: this user may not load programs.
+        ConfigError: the settings or rules cannot be used.
+    """
+    for name in args.names:
+        if name not in programme.MODULES:
+            raise UsageError(spelling.unknown("rehearsal", name, programme.MODULES))
+    require_privileges()
+    sources = Sources(args.config, args.rules)
+    setup = read_setup(sources)  # told once, not by each rehearsal
+    if not args.json:
+        print(f"{len(setup.rules)} rules of {setup.rules_from}, receivers of {setup.config.file}", file=sys.stderr)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what is under way is taken down first
+    outcomes = []
+    for name in dict.fromkeys(args.names or programme.MODULES):
+        outcomes.append(programme.run(name, sources))
+        if not args.json:
+            _print(outcomes[-1])
+    if args.json:
+        print(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))
+    return 1 if any(outcome.verdict is Verdict.FAILED for outcome in outcomes) else 0
+
+
+def _print(outcome: Outcome) -> None:
+    indent = sum(_WIDTHS)
+    room = max(_NARROWEST, shutil.get_terminal_size((120, 0)).columns - indent)
+    seen = visible(f"{outcome.seen} ({outcome.seconds:.1f} s)".replace("\n", "; "))
+    first, *more = textwrap.wrap(seen, room, break_on_hyphens=False)
+    print(f"{outcome.rehearsal:<{_WIDTHS[0]}}{outcome.verdict.value:<{_WIDTHS[1]}}{first}", flush=True)
+    for line in more:
+        print(f"{'':<{indent}}{line}", flush=True)

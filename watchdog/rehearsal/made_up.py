@@ -1,0 +1,93 @@
+"""A made-up host: clocks that step when they are told to, and a kernel half that has seen what it is told."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from watchdog.clock import SECOND_NS
+from watchdog.kernel.collector import Reading
+from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, FLAG_CONNECT, RESPONSE, SUMS, SUMS_KEY
+from watchdog.kernel.totals import Totals
+from watchdog.measure.catalogue import DIRECTIONS
+from watchdog.quality import Quality
+
+_PORT = 443
+
+
+class SteppedClock:
+    """The host's clocks, the wall clock off by what is said."""
+
+    def __init__(self) -> None:
+        """Go right."""
+        self.offset = 0.0
+
+    def boottime_ns(self) -> int:
+        """Return CLOCK_BOOTTIME in ns."""
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def wall(self) -> float:
+        """Return CLOCK_REALTIME, stepped."""
+        return time.time() + self.offset
+
+
+class MadeUpClock(SteppedClock):
+    """A clock that goes on only when it is told to."""
+
+    def __init__(self) -> None:
+        """Stand at 1,000 s after boot."""
+        super().__init__()
+        self.passed_ns = 1_000 * SECOND_NS
+        self._booted = time.time()
+
+    def boottime_ns(self) -> int:
+        """Return the time since boot in ns."""
+        return self.passed_ns
+
+    def wall(self) -> float:
+        """Return the wall clock, stepped."""
+        return self._booted + self.passed_ns / SECOND_NS + self.offset
+
+
+class MadeUpKernel:
+    """In place of the collector: `connects` connections of one process begin, move much and break in each tick."""
+
+    no_messages = ""
+
+    def __init__(self, clock: MadeUpClock) -> None:
+        """Be calm."""
+        self.connects = 0
+        self._clock = clock
+        self._last = 0
+
+    def read(self) -> Reading:
+        """Return the tick's."""
+        now_ns = self._clock.boottime_ns()
+        rows = np.zeros(self.connects, CONNECTION)
+        rows["cookie"] = self._last + 1 + np.arange(self.connects)
+        self._last += self.connects
+        rows["born_ns"] = rows["established_ns"] = rows["ended_ns"] = now_ns
+        rows["bytes_sent"] = rows["bytes_received"] = 10_000_000
+        rows["packets_sent"], rows["packets_received"], rows["retransmits"] = 10_000, 10_000, 5_000
+        rows["resets_received"], rows["srtt_us"] = 1, 2_000_000
+        rows["flags"], rows["direction"], rows["family"] = FLAG_CONNECT, DIRECTIONS.index("out"), 2
+        rows["remote_port"] = _PORT
+        rows["remote"][:, 10:] = 255, 255, 192, 0, 2, 7  # RFC 5737
+        rows["owner"]["tgid"], rows["owner"]["comm"] = 2**22 + 1, b"selftest"  # beyond what a pid can be
+        return Reading(
+            at_ns=now_ns,
+            live=np.empty(0, CONNECTION),
+            closed=rows,
+            sums=Totals(np.empty(0, SUMS_KEY), np.empty(0, SUMS)),
+            responses=np.empty(0, RESPONSE),
+            datagrams=Totals(np.empty(0, DATAGRAMS_KEY), np.empty(0, DATAGRAMS)),
+            quality=Quality(),
+        )
+
+    def follow_messages(self, wanted: bool) -> bool:  # noqa: FBT001 - as the collector's
+        """Return whether messages are followed."""
+        return wanted
+
+    def close(self) -> None:
+        """Do nothing."""

@@ -1,0 +1,79 @@
+"""What a rehearsal plays with: the user's own settings and rules, a scratch folder, notices of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes as ct
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from watchdog.alerts.notice import Notice
+from watchdog.config import load_config
+from watchdog.notify.receiver import Receiver
+from watchdog.notify.registry import build_receivers
+from watchdog.notify.sample import sample_pair
+from watchdog.rehearsal.outcome import demand
+from watchdog.setup import Setup
+
+NAME = b"bpf-wd-selftest"
+"""What rehearsing processes are called: whoever sees their connections knows whose they are."""
+
+_PR_SET_NAME = 15  # include/uapi/linux/prctl.h
+_LOOK_SECONDS = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """`folder`: empty, removed afterwards. `setup`: as the daemon would read it; nothing is sent to its receivers."""
+
+    folder: Path
+    setup: Setup
+
+
+def notice_of(number: int, receiver: str) -> Notice:
+    """Return a notice for `receiver` about a group that no other number has; its id is new."""
+    return replace(next(iter(sample_pair(receiver))), group=f"rehearsal-{number}")
+
+
+def webhooks(folder: Path, urls: dict[str, str]) -> dict[str, Receiver]:
+    """Return webhooks by name, read from a file in `folder` as the daemon reads its own."""
+    file = folder / "rehearsal.toml"
+    tables = [f'[[receiver]]\nname = "{name}"\ntype = "webhook"\nurl = "{url}"\n' for name, url in urls.items()]
+    file.write_text("\n".join(tables), encoding="ascii")
+    file.chmod(0o600)
+    return build_receivers(load_config(str(file)))
+
+
+def comes_true(condition: Callable[[], object], patience_seconds: float) -> bool:
+    """Wait until `condition` holds; tell whether it did in time."""
+    end = time.monotonic() + patience_seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(_LOOK_SECONDS)
+    return True
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Do `work` in a process forked from this one, and wait for its end; return its pid.
+
+    Raises:
+        Failed: it did not come to a good end.
+    """
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException):
+            work()
+            os._exit(0)
+        os._exit(1)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    demand(code == 0, f"the process that was to be watched ended with code {code}")
+    return pid
+
+
+def take_name(name: bytes) -> None:
+    """Call this process by `name`, 15 bytes of it at most."""
+    ct.CDLL(None).prctl(_PR_SET_NAME, name, 0, 0, 0)
