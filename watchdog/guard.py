@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from watchdog.alerts.alert import Transition
 from watchdog.alerts.grouping import Grouping
+from watchdog.alerts.jitter import share_of
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.alerts.notice import Notice
 from watchdog.clock import Clock
@@ -21,6 +22,7 @@ from watchdog.rules.evaluate import Engine
 from watchdog.scheduler import Tick
 from watchdog.setup import Setup
 from watchdog.store.store import FILE_NAME, Store
+from watchdog.systemd import machine_id
 
 # Of the five seconds that SIGTERM has, were it to come in the middle of a reload; one more is the scheduler's.
 _STOP_SECONDS = 2.5
@@ -47,7 +49,7 @@ class Guard:
         self._engine = Engine(setup.rules)
         self._follow()
         self._lifecycle = Lifecycle(host)
-        self._grouping = Grouping(setup.config.routing, host)
+        self._grouping = Grouping(setup.config.routing, host, setup.routes, share_of(host, machine_id()))
         saved = store.load()
         at_ns, wall = clock.boottime_ns(), clock.wall()
         forgotten = self._lifecycle.restore(saved.alerts, setup.rules, at_ns, saved.shift_ns, saved.down_ns)
@@ -128,7 +130,8 @@ class Guard:
             self._engine.replace(setup.rules)
             self._follow()
             self._lifecycle.replace_rules(setup.rules)
-            self._grouping.reload(setup.config.routing, self._lifecycle.firing(), at_ns, wall, set(setup.receivers))
+            firing, routing = self._lifecycle.firing(), setup.config.routing
+            self._grouping.reload(routing, firing, at_ns, wall, set(setup.receivers), setup.routes)
         # While ticks go on: a receiver that hangs is none of their business.
         self._delivery.stop(_RELOAD_SECONDS)
         with self._between_ticks:

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from watchdog.alerts.routes import Route, read_routes
+from watchdog.alerts.unreached import notes_on_routes
 from watchdog.config import DEFAULT_RULES, SHORTEST_INTERVAL, Config, is_there, open_settings, read_config
 from watchdog.durations import parse_duration
 from watchdog.errors import ConfigError, Problem
@@ -39,6 +41,7 @@ class Setup:
     rules: tuple[Rule, ...]
     rules_from: str
     notes: tuple[Problem, ...]
+    routes: tuple[Route, ...] = ()
 
 
 def read_setup(sources: Sources) -> Setup:
@@ -50,7 +53,7 @@ def read_setup(sources: Sources) -> Setup:
         ConfigError: with every problem of every file; then nothing was opened that would have to be closed.
     """
     problems: list[Problem] = []
-    config, receivers = _read_settings(sources.config, problems)
+    config, receivers, routes = _read_settings(sources.config, problems)
     # Where it is not known, no window is too short for it.
     known_ns = config.sampling.interval_ns if config else parse_duration(SHORTEST_INTERVAL)
     interval_ns = known_ns if sources.interval_ns is None else sources.interval_ns
@@ -67,22 +70,26 @@ def read_setup(sources: Sources) -> Setup:
             problems.append(Problem(str(folder), 1, "rule", "no rules here: nothing would be guarded"))
     if problems or config is None:
         raise ConfigError(sorted(map(_explained, problems)))
-    return Setup(config, interval_ns, receivers, loaded.rules, origin, loaded.notes)
+    notes = (*notes_on_routes(routes, loaded.rules), *loaded.notes)
+    return Setup(config, interval_ns, receivers, loaded.rules, origin, notes, routes)
 
 
-def _read_settings(file: str | None, problems: list[Problem]) -> tuple[Config | None, dict[str, Receiver]]:
+def _read_settings(
+    file: str | None, problems: list[Problem]
+) -> tuple[Config | None, dict[str, Receiver], tuple[Route, ...]]:
     # Problems are added to `problems`; None when the file cannot be read at all.
     try:
         document = open_settings(file)
     except ConfigError as error:
         problems += error.problems
-        return None, {}
+        return None, {}, ()
     config = read_config(document)
+    routes = read_routes(config)
     receivers: dict[str, Receiver] = {}
     with contextlib.suppress(ConfigError):  # its problems stand in the document
         receivers = build_receivers(config)
     problems += set(document.problems)
-    return config, receivers
+    return config, receivers, routes
 
 
 def _rules_folder(given: str | None) -> tuple[Path, bool]:

@@ -28,6 +28,7 @@ default = ["oncall", "log"]
 group_wait = "5s"
 group_interval = "2m"
 repeat_interval = "1h"
+jitter = "2s"
 """
 
 
@@ -53,7 +54,7 @@ def test_reads_the_whole_file_and_leaves_the_receivers_keys_to_their_types(write
     config = load_config(path)
     assert config.file == path
     assert config.sampling == Sampling(SECOND // 2)
-    assert config.routing == Routing(("oncall", "log"), 5 * SECOND, 120 * SECOND, 3_600 * SECOND)
+    assert config.routing == Routing(("oncall", "log"), 5 * SECOND, 120 * SECOND, 3_600 * SECOND, 2 * SECOND)
     assert [(name, kind) for name, kind, _ in config.receivers] == [("oncall", "slack"), ("log", "syslog")]
     assert config.receiver_names == ("oncall", "log")
     syslog = config.receivers[1][2]

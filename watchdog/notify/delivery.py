@@ -59,6 +59,7 @@ class Delivery:
         for receiver, notice in self._outbox.bury_all_but({lane.worker.name for lane in self._lanes}):
             self._removed[receiver] += 1
             self._log.error("notice %s given up: receiver %s is not configured any more", notice, receiver)
+        self._outbox.release()
         for lane in self._lanes:
             lane.start()
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from sqlite3 import Connection
-from typing import Literal
+from typing import Literal, Protocol
 
 from watchdog.alerts.notice import Notice
 from watchdog.clock import SECOND_NS, Clock
@@ -24,9 +24,9 @@ _MOST_ERROR_CHARACTERS = 200
 
 _FIRST_OF_GROUP = """
     state = 'pending' AND receiver = ? AND NOT EXISTS (
-        SELECT 1 FROM notices AS earlier
-        WHERE earlier.state = 'pending' AND earlier.receiver = notices.receiver
-          AND earlier.rule = notices.rule AND earlier.place < notices.place
+        SELECT 1 FROM lanes AS mine JOIN lanes AS earlier
+          ON earlier.receiver = mine.receiver AND earlier.lane = mine.lane AND earlier.place < mine.place
+        WHERE mine.place = notices.place
     )
 """
 
@@ -58,6 +58,18 @@ class Waiting:
     oldest_seconds: float = 0.0
 
 
+class Gate(Protocol):
+    """What may keep notices back that were never attempted; called inside the transaction that takes one."""
+
+    def hold(self, connection: Connection, receiver: str, now_ns: int) -> None:
+        """Leave due only what may be sent now."""
+        ...
+
+    def count(self, connection: Connection, receiver: str, now_ns: int) -> None:
+        """Note that one more notice is sent for the first time."""
+        ...
+
+
 class Outbox:
     """The queue. Every method is one transaction and raises StoreError when the file can't be written."""
 
@@ -66,14 +78,16 @@ class Outbox:
         self._database = database
         self._clock = clock
 
-    def begin(self, receiver: str) -> Attempt | None:
-        """Take the oldest notice that is due; None when none is.
+    def begin(self, receiver: str, gate: Gate | None = None) -> Attempt | None:
+        """Take the oldest notice that is due, and that `gate` lets through; None when none is.
 
         The attempt is counted on disk before it is made, so that what may have been sent is known after a crash. A
         waiting time that no attempt can have set (a clock has changed) counts as over.
         """
         now_ns = self._clock.boottime_ns()
         with self._database.transaction() as connection:
+            if gate is not None:
+                gate.hold(connection, receiver, now_ns)
             row = connection.execute(
                 f"SELECT place, rule FROM notices WHERE {_FIRST_OF_GROUP} "  # noqa: S608 - a constant
                 "AND (due_ns <= ? OR due_ns > ?) ORDER BY place LIMIT 1",
@@ -82,10 +96,12 @@ class Outbox:
             if row is None:
                 return None
             place, rule = row
-            _merge_unattempted(connection, receiver, rule, self._clock.wall())
+            _merge_unattempted(connection, place, receiver, rule, self._clock.wall())
             body, number = connection.execute(
                 "UPDATE notices SET attempts = attempts + 1 WHERE place = ? RETURNING body, attempts", (place,)
             ).fetchone()
+            if gate is not None and number == 1:
+                gate.count(connection, receiver, now_ns)
         return Attempt(Notice.from_json(json.loads(body)), number)
 
     def end(self, outcome: Outcome) -> None:
@@ -140,6 +156,14 @@ class Outbox:
             )
         return buried
 
+    def release(self) -> None:
+        """Let everything be due that a gate of before kept back."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                "UPDATE notices SET due_ns = created_ns "
+                "WHERE state = 'pending' AND attempts = 0 AND due_ns > created_ns"
+            )
+
     def next_due_ns(self, receiver: str) -> int | None:
         """Return the CLOCK_BOOTTIME at which `begin` has something to give; None when nothing waits."""
         with self._database.transaction() as connection:
@@ -181,11 +205,17 @@ def merge(notices: Iterable[Notice]) -> Notice:
     return merged
 
 
-def _merge_unattempted(connection: Connection, receiver: str, rule: str, wall: float) -> None:
+def _merge_unattempted(connection: Connection, first: int, receiver: str, rule: str, wall: float) -> None:
+    # Not what another group's notice stands before, which may tell something older of the same alerts.
     rows = connection.execute(
         "SELECT place, body, created_ns FROM notices "
-        "WHERE state = 'pending' AND receiver = ? AND rule = ? AND attempts = 0 ORDER BY place",
-        (receiver, rule),
+        "WHERE state = 'pending' AND receiver = ? AND rule = ? AND attempts = 0 AND NOT EXISTS ("
+        " SELECT 1 FROM lanes AS mine"
+        " JOIN lanes AS other ON other.receiver = mine.receiver AND other.lane = mine.lane"
+        " AND other.place BETWEEN ? AND mine.place - 1"
+        " JOIN notices AS between_them ON between_them.place = other.place AND between_them.rule != notices.rule"
+        " WHERE mine.place = notices.place) ORDER BY place",
+        (receiver, rule, first),
     ).fetchall()
     if len(rows) < 2:  # noqa: PLR2004 - nothing to merge with
         return

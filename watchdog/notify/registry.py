@@ -5,6 +5,7 @@ from __future__ import annotations
 from watchdog import spelling
 from watchdog.config import Config
 from watchdog.errors import ConfigError, Problem
+from watchdog.notify.budget import read_budget
 from watchdog.notify.console import Console
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.slack import Slack
@@ -25,6 +26,7 @@ def build_receivers(config: Config) -> dict[str, Receiver]:
     for name, kind, table in config.receivers:
         if kind in RECEIVER_TYPES:
             receivers[name] = RECEIVER_TYPES[kind].from_table(name, table)
+            receivers[name].budget = read_budget(table, RECEIVER_TYPES[kind].usual_budget)
             table.finish()
         else:
             table.problem("type", spelling.unknown("type", kind, RECEIVER_TYPES))

@@ -86,7 +86,7 @@ def _message(notice: Notice) -> dict[str, Any]:
         section = _section(_alert_text(alert, notice))
         used += len(json.dumps(section, ensure_ascii=False))
         if used > MOST_CHARACTERS:
-            blocks.append(_section(f"and {len(alerts) - index} more alerts of this rule"))
+            blocks.append(_section(f"and {len(alerts) - index} more alerts"))
             break
         blocks.append(section)
     origin = sanitize.for_slack(f"{notice.reason}, notification {notice.id}", _ROOM_FOR_REST // 2)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.errors import DeliveryError
+from watchdog.notify.gate import BudgetGate
 from watchdog.notify.outbox import LONGEST_WAIT_NS, Attempt, Outbox, Outcome
 from watchdog.notify.receiver import Receiver
 
@@ -48,6 +49,7 @@ class Worker:
         self._outbox = outbox
         self._clock = clock
         self._log = log
+        self._gate = BudgetGate(receiver.budget, clock) if receiver.budget else None
         self._unrecorded: Outcome | None = None
         self._held_until_ns = 0
         self._finish_by_ns: int | None = None
@@ -69,7 +71,7 @@ class Worker:
                 return None
             if self._clock.boottime_ns() < self._held_until_ns:
                 return self._held_until_ns
-            attempt = self._outbox.begin(self.name)
+            attempt = self._outbox.begin(self.name, self._gate)
             if attempt is None:
                 return self._outbox.next_due_ns(self.name)
             self._unrecorded = self._attempt(attempt)

@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
 
-from watchdog.alerts.grouping import GroupKey
+from watchdog.alerts.group import GroupKey
 from watchdog.alerts.notice import Notice
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.store.database import Database

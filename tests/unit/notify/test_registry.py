@@ -95,7 +95,7 @@ colour = true
         "watchdog.toml:16: receiver.address: must begin with unix://, udp:// or tcp://",
         'watchdog.toml:17: receiver.facility: unknown value "demon": did you mean "daemon"?',
         'watchdog.toml:22: receiver.format: "local" is for unix:// addresses: servers expect "rfc5424"',
-        'watchdog.toml:26: receiver.colour: unknown key "colour": known are name, type',
+        'watchdog.toml:26: receiver.colour: unknown key "colour": known are budget, name, type',
     ]
 
 

@@ -115,7 +115,7 @@ def test_of_many_alerts_the_worst_are_listed_and_the_rest_counted(slack, make_al
     assert all(section.startswith("*[FIRING] warning: ") for section in sections[1:-1])
     listed = len(sections) - 1
     assert listed >= 10
-    assert sections[-1] == f"and {41 - listed} more alerts of this rule"
+    assert sections[-1] == f"and {41 - listed} more alerts"
 
 
 def test_hostile_names_stay_inside_every_limit_and_mention_nobody(slack, hostile_notice):

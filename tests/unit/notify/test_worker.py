@@ -21,6 +21,7 @@ class ScriptedReceiver:
 
     def __init__(self, *script):
         self.name = "oncall"
+        self.budget = None
         self.script = list(script)
         self.attempts = []
         self.deadlines = []
