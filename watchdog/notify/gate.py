@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from sqlite3 import Connection
 from typing import Final
 
@@ -19,7 +19,7 @@ from watchdog.notify.budget import Budget
 from watchdog.notify.outbox import LONGEST_WAIT_NS, merge
 from watchdog.rules.schema import Severity
 
-MOST_ALERTS: Final = 200  # of a digest; those beyond it are told by the next one
+MOST_ALERTS: Final = 40  # of a digest: what one message shows; those beyond it are told by the next one
 _KEY: Final = "budget"  # in the table `memories`
 _DUE: Final = "(due_ns <= ? OR due_ns > ?)"
 _NEWS: Final = ("first notification", "new alert in group", "severity changed")
@@ -91,14 +91,20 @@ class BudgetGate:
         return general.paid(debts[0], passed_ns), reserve.paid(debts[-1], passed_ns)
 
     def _collapse(self, connection: Connection, receiver: str, now_ns: int, only: set[int] | None = None) -> None:
-        rows = _collapsible(connection, receiver, only)
+        pending = _pending(connection, receiver)
+        taken: set[int] = set()
+        if only is None and sum(row.alerts for row in pending) > MOST_ALERTS:
+            urgent = {row.place for row in pending if not row.attempted and _is_urgent(row.body)}
+            taken = _choose(pending, urgent.union(*(_before(connection, place) for place in urgent)), taken)
+        chosen = _choose(pending, only, taken)
+        rows = [row for row in pending if row.place in chosen]
         if len(rows) < 2:  # noqa: PLR2004 - nothing to collapse
             return
-        (first, _, _), *rest = rows
-        digest = digest_of([Notice.from_json(json.loads(body)) for _, body, _ in rows])
+        first, *rest = rows
+        digest = digest_of([Notice.from_json(json.loads(row.body)) for row in rows])
         connection.executemany(
             "UPDATE notices SET state = 'merged', last_error = ?, ended = ? WHERE place = ?",
-            [(f"merged into {digest.id}", self._clock.wall(), place) for place, _, _ in rest],
+            [(f"merged into {digest.id}", self._clock.wall(), row.place) for row in rest],
         )
         connection.execute(
             "UPDATE notices SET rule = ?, body = ?, status = ?, created_ns = ?, due_ns = ? WHERE place = ?",
@@ -106,9 +112,9 @@ class BudgetGate:
                 digest.group,
                 json.dumps(digest.to_json(), separators=(",", ":")),
                 digest.status,
-                rows[-1][2],
+                rows[-1].created_ns,
                 now_ns,
-                first,
+                first.place,
             ),
         )
 
@@ -125,27 +131,46 @@ def digest_of(notices: Sequence[Notice]) -> Notice:
     return replace(merged, group=DIGEST, by=(), reason="digest", alerts=tuple(alerts))
 
 
-def _collapsible(connection: Connection, receiver: str, only: set[int] | None) -> list[tuple[int, str, int]]:
-    # (place, body, created_ns) of what can become one notice in the place of the oldest of it, without overtaking
-    # anything. In the order of places, so that what is left for want of room comes after all that it could depend on.
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A pending notice: how many alerts it has, and what else may not overtake it."""
+
+    place: int
+    attempted: bool
+    created_ns: int
+    alerts: int
+    lanes: frozenset[str]
+    body: str
+
+
+def _pending(connection: Connection, receiver: str) -> list[_Row]:
     rows = connection.execute(
-        "SELECT place, attempts, created_ns, body, "
-        "(SELECT json_group_array(lane) FROM lanes WHERE lanes.place = notices.place) "
+        "SELECT place, attempts, created_ns, json_array_length(body, '$.alerts'), "
+        "(SELECT json_group_array(lane) FROM lanes WHERE lanes.place = notices.place), body "
         "FROM notices WHERE state = 'pending' AND receiver = ? ORDER BY place",
         (receiver,),
     )
-    found: list[tuple[int, str, int]] = []
-    alerts, shut, opened = 0, set[str](), set[str]()
-    for place, attempts, created_ns, body, names in rows:
-        lanes = set(json.loads(names))
-        chosen = only is None or place in only or lanes <= opened
-        if attempts or not chosen or lanes & shut or alerts >= MOST_ALERTS:
-            shut |= lanes
-            continue
-        opened |= lanes
-        found.append((place, body, created_ns))
-        alerts += len(json.loads(body)["alerts"])
-    return found
+    return [
+        _Row(place, attempts > 0, created_ns, alerts, frozenset(json.loads(lanes)), body)
+        for place, attempts, created_ns, alerts, lanes, body in rows
+    ]
+
+
+def _choose(rows: Sequence[_Row], only: set[int] | None, taken: set[int]) -> set[int]:
+    # Adds to the places `taken` those of what can become one notice with them, in the place of the oldest, without
+    # overtaking anything: in order, so that what is left for want of room comes after all that it could depend on.
+    chosen, shut, opened = set(taken), set[str](), set[str]()
+    room = MOST_ALERTS - sum(row.alerts for row in rows if row.place in taken)
+    for row in rows:
+        wanted = only is None or row.place in only or row.lanes <= opened
+        if row.place not in taken:
+            if row.attempted or not wanted or row.lanes & shut or room <= 0:
+                shut |= row.lanes
+                continue
+            chosen.add(row.place)
+            room -= row.alerts
+        opened |= row.lanes
+    return chosen
 
 
 def _before(connection: Connection, place: int) -> set[int]:

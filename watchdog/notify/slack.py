@@ -9,7 +9,7 @@ import json
 from typing import Any, ClassVar, Self
 
 from watchdog.alerts.alert import Alert
-from watchdog.alerts.notice import Notice
+from watchdog.alerts.notice import DIGEST, Notice
 from watchdog.document import Table
 from watchdog.notify import http, render, sanitize
 from watchdog.notify.receiver import Receiver
@@ -101,6 +101,8 @@ def _section(text: str) -> dict[str, Any]:
 
 def _alert_text(alert: Alert, notice: Notice) -> str:
     lines = [f"*{sanitize.for_slack(render.alert_title(alert, notice), _LONGEST_LINE)}*"]
+    if notice.group == DIGEST:  # a line each, so that all of them find room
+        return lines[0]
     lines += [sanitize.for_slack(line, _LONGEST_LINE) for line in render.details(alert, notice)]
     if alert.runbook is not None:
         lines.append(f"<{sanitize.for_slack(alert.runbook.replace('|', '%7C'), _LONGEST_LINE)}|runbook>")
