@@ -96,6 +96,18 @@ def test_rules_without_receivers_go_to_all_receivers_unless_routing_says_otherwi
     assert config.routing.default == ("a", "b")
 
 
+def test_hosts_spread_what_they_tell_of_their_start_where_there_are_receivers(write):
+    receiver = '[[receiver]]\nname = "a"\ntype = "x"\n'
+    assert load_config(write(receiver)).routing.jitter_ns == 10 * SECOND
+    assert load_config(write(receiver + '[routing]\njitter = "0s"')).routing.jitter_ns == 0
+    assert problems(write('[routing]\njitter = "1h"')) == ["2: routing.jitter: must be at most 10m, not 1h"]
+
+
+def test_routes_are_left_to_those_who_know_of_rules(write):
+    config = load_config(write('[[route]]\nreceivers = ["console"]\n[[route]]\nwhere = {}\n'))
+    assert [table.line for table in config.routes] == [1, 3]
+
+
 def test_tells_all_problems_at_once(write):
     text = """\
 [sampling]

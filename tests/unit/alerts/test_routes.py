@@ -1,12 +1,14 @@
 """Which receivers an alert goes to, and when; what is said of routes that no alert takes."""
 
 import tomllib
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
 from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
 from watchdog.alerts.grouping import Grouping
+from watchdog.alerts.jitter import share_of
 from watchdog.alerts.matching import matches
 from watchdog.alerts.routes import Router, read_routes
 from watchdog.alerts.unreached import notes_on_routes
@@ -416,3 +418,11 @@ def test_an_alert_that_flaps_says_how_often():
         "value above 100; flapping: fired 3 times within an hour",
     ]
     assert reasons[-1] == "value above 100; flapping: fired 60 times within an hour"
+
+
+def test_five_hundred_hosts_do_not_speak_in_the_same_second():
+    shares = [share_of(f"web-{number}.example", "the id of the image that all were made from") for number in range(500)]
+    seconds = Counter(int(share * 10) for share in shares)
+    assert len(seconds) == 10
+    assert max(seconds.values()) < 80  # 50 on average
+    assert share_of("web-1", "a") == share_of("web-1", "a") != share_of("web-1", "b")

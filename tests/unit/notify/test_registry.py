@@ -9,6 +9,8 @@ from watchdog.document import Document
 from watchdog.errors import ConfigError
 from watchdog.notify.registry import RECEIVER_TYPES, build_receivers
 
+URL = '"http://127.0.0.1:1/"'
+
 
 def config_of(text, **options):
     return read_config(Document(text, tomllib.loads(text), "watchdog.toml", **options))
@@ -54,6 +56,18 @@ facility = "local3"
     }
     assert list(receivers) == ["oncall", "hook", "log", "far"]
     assert [receiver.name for receiver in receivers.values()] == list(receivers)
+
+
+def test_every_receiver_has_a_budget_for_those_who_read_it():
+    tables = {"slack": "webhook_url", "webhook": "url", "syslog": None, "console": None}
+    text = "".join(
+        f'[[receiver]]\nname = "{name}"\ntype = "{name}"\n{f"{key} = {URL}" if key else ""}\n'
+        for name, key in tables.items()
+    )
+    receivers = build_receivers(config_of(f'{text}[[receiver]]\nname = "few"\ntype = "console"\nbudget = "3/h"'))
+    assert {name: receiver.budget and receiver.budget.notices for name, receiver in receivers.items()} == {
+        "slack": 30, "webhook": 600, "syslog": None, "console": None, "few": 3,
+    }  # fmt: skip
 
 
 def test_with_no_configuration_there_is_the_console():
