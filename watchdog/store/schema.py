@@ -92,6 +92,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) STRICT, WITHOUT ROWID
         """,
         "CREATE INDEX lanes_place ON lanes (place)",
+        "CREATE INDEX notices_in_order ON notices (receiver, place) WHERE state = 'pending'",
         "INSERT INTO lanes SELECT receiver, rule, place FROM notices WHERE state = 'pending'",
         f"CREATE TRIGGER lanes_opened AFTER INSERT ON notices BEGIN {_OPEN_LANES} END",
         f"CREATE TRIGGER lanes_new AFTER UPDATE OF state, rule, body ON notices BEGIN {_SHUT_LANES} {_OPEN_LANES} END",
