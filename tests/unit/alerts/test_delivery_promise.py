@@ -8,6 +8,7 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,6 +84,17 @@ def read(routes):
     found = read_routes(config)
     document.raise_problems()
     return config, found
+
+
+def in_memory():
+    memory = Path("/dev/shm")
+    return tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)
+
+
+@pytest.fixture
+def shm():
+    with in_memory() as folder:
+        yield Path(folder)
 
 
 class Clock:
@@ -210,8 +222,7 @@ def check_ends(notices):
 @settings(max_examples=60, deadline=None)
 @given(ticks)
 def test_whoever_is_told_firing_is_told_the_end_once_and_knows_the_truth_at_last(script):
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+    with in_memory() as folder:
         host = live(Path(folder), script)
     for receiver, notices in host.heard.items():
         to_know = {
@@ -227,3 +238,26 @@ def test_whoever_is_told_firing_is_told_the_end_once_and_knows_the_truth_at_last
         assert beyond - first >= HOUR
     told = {a.fingerprint for notice in itertools.chain(*host.heard.values()) for a in notice.alerts}
     assert told == {key for key, _ in host.starts}  # none came and went unheard of
+
+
+@pytest.mark.parametrize("routes", [ROUTES[0], ROUTES[1]], ids=["one group", "a group for each severity"])
+@pytest.mark.parametrize(
+    "states", [(Severity.WARNING, None), (Severity.WARNING, Severity.CRITICAL)], ids=["on and off", "bad and worse"]
+)
+def test_ten_minutes_of_flapping_each_second_make_a_message_a_minute_and_end_with_the_truth(shm, routes, states):
+    host = Host(shm, routes)
+    for second in range(600):
+        host.clock.seconds += 1
+        host.tick({("storm", "a"): states[second % 2]}, "taken")
+    for last in (None, Severity.WARNING, None):
+        host.tick({("storm", "a"): last}, "taken")
+        host.clock.seconds += HOUR
+        host.tick({}, "taken")
+        for receiver, notices in host.heard.items():
+            assert believed(notices) == believed(host.made[receiver])
+        if last is None:
+            assert not any(believed(notices) for notices in host.heard.values())
+    for notices in host.made.values():
+        times = [notice.created for notice in notices]
+        assert all(later - earlier >= 60 for earlier, later in itertools.pairwise(times))
+    host.store.close()
