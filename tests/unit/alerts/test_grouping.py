@@ -495,3 +495,21 @@ def test_a_group_that_cannot_be_read_is_counted_and_its_receiver_told_anew(host)
 
     assert host.grouping.restore(spoiled, host.firing, host.receivers, host.at_ns, host.wall, shift_ns=5) == 4
     assert told(host.tick(1)) == [("oncall", "first notification", [("nginx", "firing")])]
+
+
+def test_what_an_earlier_version_saved_is_read(host):
+    alert = make_alert()
+    host.fire(alert)
+    host.tick()
+    [document] = host.saved.values()
+    for key in ("by", "waits"):
+        del document[key]
+    for key in ("believed", "ended"):
+        del document["members"][0][key]
+    host.restart()
+    host.grouping.reload(make_routing(("log",)), host.firing, host.at_ns, host.wall)
+
+    assert told(host.tick(60)) == [
+        ("oncall", "resolved", [("nginx", "resolved")]),
+        ("log", "first notification", [("nginx", "firing")]),
+    ]
