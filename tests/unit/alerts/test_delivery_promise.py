@@ -236,6 +236,7 @@ def test_whoever_is_told_firing_is_told_the_end_once_and_knows_the_truth_at_last
     times = sorted(host.sent["oncall"].values())
     for first, beyond in zip(times, times[BUDGETS["oncall"].notices :], strict=False):
         assert beyond - first >= HOUR
+    assert host.grouping._homes.keys() == host.firing.keys()  # nothing is kept of what is over
     told = {a.fingerprint for notice in itertools.chain(*host.heard.values()) for a in notice.alerts}
     assert told == {key for key, _ in host.starts}  # none came and went unheard of
 

@@ -320,6 +320,7 @@ def test_an_end_is_not_told_again_when_the_alert_came_back_for_too_short_a_time_
     assert host.told(1) == [("oncall", "storm", "resolved", [("critical", "resolved")])]
     host.resolve(alert)
     assert [host.told(60) for _ in range(10)] == [[]] * 10
+    assert all(document is None for _, document in host.grouping.take_changes())
 
 
 def test_an_alert_that_changes_its_group_takes_along_what_its_receiver_knows():
