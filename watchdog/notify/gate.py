@@ -145,9 +145,9 @@ class _Row:
 
 def _pending(connection: Connection, receiver: str) -> list[_Row]:
     rows = connection.execute(
-        "SELECT place, attempts, created_ns, json_array_length(body, '$.alerts'), "
+        "SELECT place, attempts, created_ns, coalesce(json_array_length(body, '$.alerts'), 0), "
         "(SELECT json_group_array(lane) FROM lanes WHERE lanes.place = notices.place), body "
-        "FROM notices WHERE state = 'pending' AND receiver = ? ORDER BY place",
+        "FROM notices WHERE state = 'pending' AND receiver = ? AND json_valid(body) ORDER BY place",
         (receiver,),
     )
     return [
@@ -185,7 +185,10 @@ def _before(connection: Connection, place: int) -> set[int]:
 
 
 def _is_urgent(body: str) -> bool:
-    document = json.loads(body)
+    try:
+        document = json.loads(body)
+    except ValueError:  # damaged: not for this module to say
+        return False
     return document["reason"] in _NEWS and any(
         alert["resolved"] is None and alert["severity"] == Severity.CRITICAL for alert in document["alerts"]
     )

@@ -96,7 +96,7 @@ class Outbox:
             if row is None:
                 return None
             place, rule = row
-            _merge_unattempted(connection, place, receiver, rule, self._clock.wall())
+            _merge_unattempted(connection, receiver, rule, self._clock.wall())
             body, number = connection.execute(
                 "UPDATE notices SET attempts = attempts + 1 WHERE place = ? RETURNING body, attempts", (place,)
             ).fetchone()
@@ -205,17 +205,18 @@ def merge(notices: Iterable[Notice]) -> Notice:
     return merged
 
 
-def _merge_unattempted(connection: Connection, first: int, receiver: str, rule: str, wall: float) -> None:
+def _merge_unattempted(connection: Connection, receiver: str, rule: str, wall: float) -> None:
     # Not what another group's notice stands before, which may tell something older of the same alerts.
     rows = connection.execute(
-        "SELECT place, body, created_ns FROM notices "
-        "WHERE state = 'pending' AND receiver = ? AND rule = ? AND attempts = 0 AND NOT EXISTS ("
+        "WITH own AS (SELECT place, body, created_ns, min(place) OVER () AS first FROM notices"
+        " WHERE state = 'pending' AND receiver = ?1 AND rule = ?2 AND attempts = 0) "
+        "SELECT place, body, created_ns FROM own WHERE NOT EXISTS ("
         " SELECT 1 FROM lanes AS mine"
         " JOIN lanes AS other ON other.receiver = mine.receiver AND other.lane = mine.lane"
-        " AND other.place BETWEEN ? AND mine.place - 1"
-        " JOIN notices AS between_them ON between_them.place = other.place AND between_them.rule != notices.rule"
-        " WHERE mine.place = notices.place) ORDER BY place",
-        (receiver, rule, first),
+        " AND other.place BETWEEN own.first AND mine.place - 1"
+        " JOIN notices AS between_them ON between_them.place = other.place AND between_them.rule != ?2"
+        " WHERE mine.place = own.place) ORDER BY place",
+        (receiver, rule),
     ).fetchall()
     if len(rows) < 2:  # noqa: PLR2004 - nothing to merge with
         return

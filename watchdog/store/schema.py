@@ -12,8 +12,9 @@ _SHUT_LANES = "DELETE FROM lanes WHERE place = OLD.place;"
 _OPEN_LANES = """
     INSERT INTO lanes SELECT NEW.receiver, NEW.rule, NEW.place WHERE NEW.state = 'pending' AND NEW.rule != '(digest)'
     UNION SELECT NEW.receiver, json_extract(told.value, '$.rule'), NEW.place
-    FROM json_each(NEW.body, '$.alerts') AS told
-    WHERE NEW.state = 'pending' AND substr(NEW.rule, 1, 1) IN ('(', '{');
+    FROM json_each(CASE WHEN json_valid(NEW.body) THEN NEW.body ELSE '{}' END, '$.alerts') AS told
+    WHERE NEW.state = 'pending' AND substr(NEW.rule, 1, 1) IN ('(', '{')
+      AND json_type(told.value, '$.rule') = 'text';
 """
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (

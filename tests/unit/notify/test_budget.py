@@ -280,3 +280,16 @@ def test_a_state_that_cannot_be_read_counts_as_nothing_used(queue):
         connection.execute("UPDATE memories SET value = '[1]'")
     queue.put(make_alert("storm"))
     assert len(queue.deliver()) == 1
+
+
+def test_a_damaged_notice_takes_no_other_with_it(queue, clock):
+    queue.exhaust()
+    for rule in ("storm", "spike", "rtt"):
+        queue.put(make_alert(rule))
+    with queue.store.database.transaction() as connection:
+        connection.execute("UPDATE notices SET body = 'x' || body WHERE rule = 'spike'")
+        connection.execute("UPDATE notices SET rule = '{}' WHERE rule = 'spike'")
+    assert queue.take() is None
+    clock.advance(STEP)
+    digest = queue.take().notice
+    assert [alert.rule for alert in digest.alerts] == ["rtt", "storm"]
