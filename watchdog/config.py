@@ -15,6 +15,7 @@ from watchdog import spelling
 from watchdog.account import others_who_read
 from watchdog.clock import SECOND_NS
 from watchdog.document import Document, Table
+from watchdog.durations import format_duration
 from watchdog.errors import ConfigError, Problem
 from watchdog.secret import open_for_reading
 
@@ -23,6 +24,7 @@ DEFAULT_RULES: Final = "/etc/bpf-watchdog/rules.d"
 BUILT_IN: Final = "(built-in defaults)"
 SHORTEST_INTERVAL: Final = "100ms"
 LONGEST_INTERVAL: Final = "1h"
+DEFAULT_JITTER: Final = "10s"
 
 _MOST_BYTES = 1_000_000
 _PLAINER = {"Cannot overwrite a value": "this key is given twice"}
@@ -37,10 +39,20 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Waits:
+    """How notices about one group are spaced."""
+
+    group_wait_ns: int
+    group_interval_ns: int
+    repeat_interval_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Routing:
-    """To whom rules that name no receivers go, and how notices about one group are spaced.
+    """To whom what no rule and no route says otherwise of goes, and how notices about one group are spaced.
 
     `delivery_dead_after_ns`: how long a receiver may fail before all others, and the host's own log, hear of it.
+    `jitter_ns`: how far hosts spread what they tell of the first seconds after a start or a reload.
     """
 
     default: tuple[str, ...]
@@ -48,6 +60,15 @@ class Routing:
     group_interval_ns: int
     repeat_interval_ns: int
     delivery_dead_after_ns: int = 600 * SECOND_NS
+    jitter_ns: int = 0
+
+    @property
+    def waits(self) -> Waits:
+        """Return the waits of groups that no route gives others."""
+        return Waits(self.group_wait_ns, self.group_interval_ns, self.repeat_interval_ns)
+
+
+USUAL_WAITS: Final = Waits(0, 60 * SECOND_NS, 4 * 3600 * SECOND_NS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +91,8 @@ class Config:
     """What watchdog.toml says.
 
     `receivers`: (name, type, table) in the file's order; each type reads the rest of its own table, as the heartbeat
-    does. `escalations`: by the receiver that fails. `file` is `BUILT_IN` where there is no file.
+    does. `escalations`: by the receiver that fails. `routes`: tables in the file's order, read by `alerts/routes.py`.
+    `file` is `BUILT_IN` where there is no file.
     """
 
     file: str
@@ -80,6 +102,7 @@ class Config:
     heartbeat: Table | None = None
     evidence: EvidenceSettings = EvidenceSettings()
     escalations: Mapping[str, Escalation] = field(default_factory=dict)
+    routes: tuple[Table, ...] = ()
 
     @property
     def receiver_names(self) -> tuple[str, ...]:
@@ -179,14 +202,17 @@ def read_config(document: Document) -> Config:
     interval_ns = sampling.duration("interval", "1s", minimum=SHORTEST_INTERVAL, maximum=LONGEST_INTERVAL)
     sampling.finish()
     receivers = _read_receivers(root)
-    routing = _read_routing(root.table("routing"), tuple(name for name, _, _ in receivers))
+    # Where nobody but this host is told, there is nobody to spare.
+    jitter = DEFAULT_JITTER if "receiver" in root else "0s"
+    routing = _read_routing(root.table("routing"), tuple(name for name, _, _ in receivers), jitter)
+    routes = root.tables("route")
     heartbeat = root.table("heartbeat") if "heartbeat" in root else None
     told = root.table("evidence")
     evidence = EvidenceSettings(command_line=told.flag("command_line", default=True))
     told.finish()
     root.finish()
     escalations = _read_escalations(receivers)
-    return Config(document.file, Sampling(interval_ns), routing, receivers, heartbeat, evidence, escalations)
+    return Config(document.file, Sampling(interval_ns), routing, receivers, heartbeat, evidence, escalations, routes)
 
 
 def _read_receivers(root: Table) -> tuple[tuple[str, str, Table], ...]:
@@ -234,7 +260,7 @@ def _chain(name: str, escalations: Mapping[str, Escalation]) -> tuple[str, ...]:
     return chain
 
 
-def _read_routing(table: Table, names: tuple[str, ...]) -> Routing:
+def _read_routing(table: Table, names: tuple[str, ...], jitter: str) -> Routing:
     default = table.texts("default", names)
     if not default and not table.failed("default"):
         table.problem("default", "must name at least one receiver: nobody would hear of anything")
@@ -243,12 +269,26 @@ def _read_routing(table: Table, names: tuple[str, ...]) -> Routing:
             table.problem("default", spelling.unknown("receiver", name, names), index=index)
         elif name in default[:index]:
             table.problem("default", f"{spelling.quoted(name)} stands there twice", index=index)
-    routing = Routing(
-        default=default,
-        group_wait_ns=table.duration("group_wait", "0s", maximum="1h"),
-        group_interval_ns=table.duration("group_interval", "60s", maximum="1d"),
-        repeat_interval_ns=table.duration("repeat_interval", "4h", minimum="1s", maximum="30d"),
-        delivery_dead_after_ns=table.duration("delivery_dead_after", "10m", minimum="1m", maximum="1d"),
-    )
+    waits = read_waits(table, USUAL_WAITS)
+    dead_after_ns = table.duration("delivery_dead_after", "10m", minimum="1m", maximum="1d")
+    jitter_ns = table.duration("jitter", jitter, maximum="10m")
     table.finish()
-    return routing
+    return Routing(
+        default,
+        waits.group_wait_ns,
+        waits.group_interval_ns,
+        waits.repeat_interval_ns,
+        delivery_dead_after_ns=dead_after_ns,
+        jitter_ns=jitter_ns,
+    )
+
+
+def read_waits(table: Table, usual: Waits) -> Waits:
+    """Return the waits that `table` gives, and of `usual` what it does not."""
+    return Waits(
+        group_wait_ns=table.duration("group_wait", format_duration(usual.group_wait_ns), maximum="1h"),
+        group_interval_ns=table.duration("group_interval", format_duration(usual.group_interval_ns), maximum="1d"),
+        repeat_interval_ns=table.duration(
+            "repeat_interval", format_duration(usual.repeat_interval_ns), minimum="1s", maximum="30d"
+        ),
+    )

@@ -169,11 +169,12 @@ class Daemon:
         interval = format_duration(setup.interval_ns)
         kept = ", ".join(map(privileges.name, sorted(privileges.effective())))
         who = f"{privileges.own_account()} {f'with {kept}' if kept else 'without capabilities'}, pid {os.getpid()}"
+        by_routes = f", unless a route matches ({len(setup.routes)})" if setup.routes else ""
         lines = [
             f"bpf-watchdog {__version__} guards {self._host}: all TCP connections ({open_now} now), every {interval}",
             f"rules:   {len(setup.rules)} from {setup.rules_from}: {rule_ids(setup.rules)}",
             *(f"notices: {receiver.name}: {receiver.destination()}" for receiver in setup.receivers.values()),
-            f"         rules that name no receiver go to {', '.join(setup.config.routing.default)}",
+            f"         rules that name no receiver go to {', '.join(setup.config.routing.default)}{by_routes}",
             f"state:   {folder / FILE_NAME}" + (f", {restored} alerts still firing from before" if restored else ""),
             f"runs as {who}; Ctrl-C stops, SIGHUP reads the files again",
         ]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from watchdog.alerts.alert import Alert, Transition
 from watchdog.alerts.grouping import Grouping
+from watchdog.alerts.jitter import share_of
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.alerts.notice import Notice
 from watchdog.alerts.paths import Failure
@@ -25,6 +26,7 @@ from watchdog.rules.evaluate import Engine
 from watchdog.scheduler import Tick
 from watchdog.setup import Setup
 from watchdog.store.store import FILE_NAME, Store
+from watchdog.systemd import machine_id
 
 # Of the five seconds that SIGTERM has, were it to come in the middle of a reload; one more is the scheduler's.
 _STOP_SECONDS = 2.5
@@ -53,8 +55,9 @@ class Guard:
         self._lifecycle = Lifecycle(host)
         self._taking = Taking(self._engine, self._meter.start_ns, read_process, clock)
         self._taking.with_command = setup.config.evidence.command_line
-        self._grouping = Grouping(setup.config.routing, host)
         self._outages = Outages(store.database, setup.config, setup.receivers, host, self._log)
+        share, elsewhere = share_of(host, machine_id()), self._outages.knows
+        self._grouping = Grouping(setup.config.routing, host, setup.routes, share, elsewhere)
         saved = store.load()
         at_ns, wall = clock.boottime_ns(), clock.wall()
         alerts = [state for state in saved.alerts if "path" not in state]
@@ -124,7 +127,10 @@ class Guard:
     ) -> None:
         firing = self._firing()
         self._unwritten += self._grouping.advance(transitions, firing, at_ns, wall)
-        self._unwritten += self._outages.escalate(failing, transitions, firing, self._grouping.hears, at_ns, wall)
+        escalated = self._outages.escalate(failing, transitions, firing, self._grouping.hears, at_ns, wall)
+        if escalated:
+            self._grouping.reconcile()  # who hears of it there is not to be told that it is over for them
+        self._unwritten += escalated
         if self._store.take_renewed():
             self._lifecycle.change_all()
             self._grouping.change_all()
@@ -169,7 +175,8 @@ class Guard:
             self._follow()
             self._lifecycle.replace_rules(setup.rules)
             self._outages.reload(setup.config, setup.receivers, self._lifecycle.firing(), at_ns, wall)
-            self._grouping.reload(setup.config.routing, self._firing(), at_ns, wall, set(setup.receivers))
+            firing, routing = self._firing(), setup.config.routing
+            self._grouping.reload(routing, firing, at_ns, wall, set(setup.receivers), setup.routes)
         # While ticks go on: a receiver that hangs is none of their business.
         self._delivery.stop(_RELOAD_SECONDS)
         with self._between_ticks:

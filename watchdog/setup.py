@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from watchdog.alerts.routes import Route, read_routes
+from watchdog.alerts.unreached import notes_on_routes
 from watchdog.config import DEFAULT_RULES, SHORTEST_INTERVAL, Config, is_there, open_settings, read_config
 from watchdog.document import Table
 from watchdog.durations import parse_duration
@@ -42,6 +44,7 @@ class Setup:
     rules_from: str
     notes: tuple[Problem, ...]
     heartbeat: Target | None = None
+    routes: tuple[Route, ...] = ()
 
 
 def read_setup(sources: Sources) -> Setup:
@@ -54,7 +57,7 @@ def read_setup(sources: Sources) -> Setup:
     """
     problems: list[Problem] = []
     notes: list[Problem] = []
-    config, receivers, heartbeat = _read_settings(sources.config, problems, notes)
+    config, receivers, heartbeat, routes = _read_settings(sources.config, problems, notes)
     # Where it is not known, no window is too short for it.
     known_ns = config.sampling.interval_ns if config else parse_duration(SHORTEST_INTERVAL)
     interval_ns = known_ns if sources.interval_ns is None else sources.interval_ns
@@ -71,26 +74,28 @@ def read_setup(sources: Sources) -> Setup:
             problems.append(Problem(str(folder), 1, "rule", "no rules here: nothing would be guarded"))
     if problems or config is None:
         raise ConfigError(sorted(map(_explained, problems)))
-    return Setup(config, interval_ns, receivers, loaded.rules, origin, (*notes, *loaded.notes), heartbeat)
+    notes += (*notes_on_routes(routes, loaded.rules), *loaded.notes)
+    return Setup(config, interval_ns, receivers, loaded.rules, origin, tuple(notes), heartbeat, routes)
 
 
 def _read_settings(
     file: str | None, problems: list[Problem], notes: list[Problem]
-) -> tuple[Config | None, dict[str, Receiver], Target | None]:
+) -> tuple[Config | None, dict[str, Receiver], Target | None, tuple[Route, ...]]:
     # Adds to `problems` and `notes`; None when the file cannot be read at all.
     try:
         document = open_settings(file)
     except ConfigError as error:
         problems += error.problems
-        return None, {}, None
+        return None, {}, None, ()
     config = read_config(document)
+    routes = read_routes(config)
     receivers: dict[str, Receiver] = {}
     with contextlib.suppress(ConfigError):  # its problems stand in the document
         receivers = build_receivers(config)
     heartbeat = _heartbeat(config.heartbeat)
     problems += set(document.problems)
     notes += document.notes
-    return config, receivers, heartbeat
+    return config, receivers, heartbeat, routes
 
 
 def _heartbeat(table: Table | None) -> Target | None:

@@ -1,4 +1,4 @@
-"""What the daemon has to do with systemd: telling it how it is (sd_notify(3)), and knowing the journal's stream.
+"""What the daemon has to do with systemd: telling it how it is (sd_notify(3)), knowing the journal's stream.
 
 Without systemd, nothing of it does anything.
 """
@@ -10,7 +10,9 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
+_MACHINE_ID = Path("/etc/machine-id")
 _PATIENCE_SECONDS = 1.0  # systemd's socket may be full for a moment; a tick must not wait for longer
 _TIMES_LATE = 3  # intervals without a sample before the daemon counts as stuck
 
@@ -67,6 +69,14 @@ class Systemd:
             sender.sendto(message.encode("utf-8", "replace"), self._address)
             return True
         return False
+
+
+def machine_id() -> str:
+    """Return the id of this installation of an operating system (machine-id(5)), "" where there is none."""
+    try:
+        return _MACHINE_ID.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def is_journal(environment: Mapping[str, str], descriptor: int) -> bool:

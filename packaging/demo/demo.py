@@ -40,6 +40,7 @@ url = "http://127.0.0.1:{port}/"
 [routing]
 default = ["terminal", "demo"]
 group_interval = "1s"      # the demo has no time for the default of a minute
+jitter = "0s"
 """
 
 

@@ -144,6 +144,7 @@ interval = "200ms"
 [routing]
 group_wait = "{group_wait}s"
 group_interval = "{waits.group_interval}s"
+jitter = "0s"
 [[receiver]]
 name = "hook"
 type = "webhook"

@@ -35,6 +35,7 @@ url = "http://127.0.0.1:{port}/"
 
 [routing]
 group_interval = "0s"
+jitter = "0s"
 """
 RULE = f"""\
 [[rule]]

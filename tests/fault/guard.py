@@ -39,6 +39,7 @@ class PostingReceiver:
 
     def __init__(self, name, port):
         self.name = name
+        self.budget = None
         self.port = port
 
     def send(self, notice, deadline_seconds):

@@ -27,6 +27,7 @@ MOST_TRIES = 5
 
 class Receiver:
     name = "oncall"
+    budget = None
 
     def __init__(self):
         self.ids = []

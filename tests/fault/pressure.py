@@ -39,6 +39,7 @@ class Clock:
 
 class Receiver:
     name = "oncall"
+    budget = None
 
     def __init__(self):
         self.down = True

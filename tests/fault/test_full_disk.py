@@ -23,6 +23,7 @@ CAPACITY = 4_000  # notices that the file holds, at the least, of a kilobyte eac
 
 class ListReceiver:
     name = "oncall"
+    budget = None
 
     def __init__(self):
         self.ids = []

@@ -80,7 +80,8 @@ def examples():
     for block in re.findall(
         r"^```toml\n(.*?)^```", (CHECKOUT / "docs/receivers.md").read_text(), re.MULTILINE | re.DOTALL
     ):
-        for table in tomllib.loads(block).get("receiver", []):
+        tables = tomllib.loads(block).get("receiver", [])
+        for table in tables if isinstance(tables, list) else ():  # else they are keys to be added to one above
             found.setdefault(table["type"], table)
     return found | SETTINGS
 

@@ -28,6 +28,7 @@ default = ["oncall", "log"]
 group_wait = "5s"
 group_interval = "2m"
 repeat_interval = "1h"
+jitter = "2s"
 """
 
 
@@ -53,7 +54,7 @@ def test_reads_the_whole_file_and_leaves_the_receivers_keys_to_their_types(write
     config = load_config(path)
     assert config.file == path
     assert config.sampling == Sampling(SECOND // 2)
-    assert config.routing == Routing(("oncall", "log"), 5 * SECOND, 120 * SECOND, 3_600 * SECOND)
+    assert config.routing == Routing(("oncall", "log"), 5 * SECOND, 120 * SECOND, 3_600 * SECOND, jitter_ns=2 * SECOND)
     assert [(name, kind) for name, kind, _ in config.receivers] == [("oncall", "slack"), ("log", "syslog")]
     assert config.receiver_names == ("oncall", "log")
     syslog = config.receivers[1][2]
@@ -102,6 +103,18 @@ def test_a_dangling_link_at_the_default_place_is_no_reason_to_use_defaults(monke
 def test_rules_without_receivers_go_to_all_receivers_unless_routing_says_otherwise(write):
     config = load_config(write('[[receiver]]\nname = "a"\ntype = "x"\n[[receiver]]\nname = "b"\ntype = "x"\n'))
     assert config.routing.default == ("a", "b")
+
+
+def test_hosts_spread_what_they_tell_of_their_start_where_there_are_receivers(write):
+    receiver = '[[receiver]]\nname = "a"\ntype = "x"\n'
+    assert load_config(write(receiver)).routing.jitter_ns == 10 * SECOND
+    assert load_config(write(receiver + '[routing]\njitter = "0s"')).routing.jitter_ns == 0
+    assert problems(write('[routing]\njitter = "1h"')) == ["2: routing.jitter: must be at most 10m, not 1h"]
+
+
+def test_routes_are_left_to_those_who_know_of_rules(write):
+    config = load_config(write('[[route]]\nreceivers = ["console"]\n[[route]]\nwhere = {}\n'))
+    assert [table.line for table in config.routes] == [1, 3]
 
 
 def test_tells_all_problems_at_once(write):

@@ -99,6 +99,7 @@ class Listener:
     def __init__(self, name="oncall"):
         self.name = name
         self.error = None
+        self.budget = None
         self.notices = []
         self.answering = threading.Event()
         self.answering.set()

@@ -1,9 +1,10 @@
 """Who is to be told what, and when: transitions in, notices out.
 
-A group is what one receiver hears of one rule. The waits are Alertmanager's (`group_wait`, `group_interval`,
-`repeat_interval`), the reasons for a notice too; two things differ. An alert that fired and resolved before its group's
-first notice is told as resolved, not dropped. And a receiver that was told "firing" is always told the end of it, also
-when rule, routing or daemon change in between. Source of the waits: Alertmanager, docs/configuration.md and dispatch/.
+A group is what one receiver hears of one rule, unless a route groups by something else. The waits are Alertmanager's
+(`group_wait`, `group_interval`, `repeat_interval`), the reasons for a notice too; two things differ. An alert that
+fired and resolved before its group's first notice is told as resolved, not dropped. And a receiver that was told
+"firing" is always told the end of it, also when rule, severity, routing or daemon change in between. Source of the
+waits: Alertmanager, docs/configuration.md and dispatch/.
 
 Times are CLOCK_BOOTTIME, passed in; the wall clock is copied into notices for display.
 """
@@ -11,113 +12,47 @@ Times are CLOCK_BOOTTIME, passed in; the wall clock is copied into notices for d
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from watchdog.alerts.alert import Alert, Kind, State, Transition
+from watchdog.alerts.flapping import Flapping
+from watchdog.alerts.group import Group, GroupKey, Member
+from watchdog.alerts.jitter import Jitter
 from watchdog.alerts.notice import Notice
+from watchdog.alerts.routes import Destination, Route, Router
 from watchdog.config import Routing
-from watchdog.rules.schema import Severity
-
-GroupKey = tuple[str, str]  # (receiver, rule id)
 
 NOT_WATCHED = "no longer watched"
 NOT_SENT_HERE = "no longer sent to this receiver"
 
 
-@dataclass(slots=True)
-class _Member:
-    alert: Alert  # as in the newest transition or notice
-    told: Severity | None = None  # what the newest notice said of this firing; None: nothing yet
-
-    @property
-    def is_news(self) -> bool:
-        return self.alert.resolved is not None or self.told != self.alert.severity
-
-
-class _Group:
-    """What one receiver knows of one rule, and what it does not know yet."""
-
-    def __init__(self) -> None:
-        self.members: dict[str, _Member] = {}
-        self.news_since_ns: int | None = None
-        self.last_notice_ns: int | None = None
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any], shift_ns: int) -> _Group:
-        group = cls()
-        for member in document["members"]:
-            alert = Alert.from_json(member["alert"])
-            told = member["told"]
-            group.members[alert.fingerprint] = _Member(alert, None if told is None else Severity(told))
-        group.news_since_ns = _shifted(document["news_since_ns"], shift_ns)
-        group.last_notice_ns = _shifted(document["last_notice_ns"], shift_ns)
-        return group
-
-    def to_json(self, key: GroupKey) -> dict[str, Any]:
-        receiver, rule = key
-        return {
-            "receiver": receiver,
-            "rule": rule,
-            "members": [{"alert": member.alert.to_json(), "told": member.told} for member in self.members.values()],
-            "news_since_ns": self.news_since_ns,
-            "last_notice_ns": self.last_notice_ns,
-        }
-
-    def refresh(self, at_ns: int) -> None:
-        """Start the wait at the first news; forget it when an alert is back to what the receiver knows."""
-        if not any(member.is_news for member in self.members.values()):
-            self.news_since_ns = None
-        elif self.news_since_ns is None:
-            self.news_since_ns = at_ns
-
-    def is_due(self, at_ns: int, routing: Routing) -> bool:
-        if self.last_notice_ns is None:
-            return self.news_since_ns is not None and at_ns >= self.news_since_ns + routing.group_wait_ns
-        if self.news_since_ns is not None:
-            return at_ns >= self.last_notice_ns + routing.group_interval_ns
-        return bool(self.members) and at_ns >= self.last_notice_ns + routing.repeat_interval_ns
-
-    def is_over(self, at_ns: int, routing: Routing) -> bool:
-        """Tell whether nothing fires and the last notice is so long ago that the next alert is a first one again."""
-        return not self.members and (
-            self.last_notice_ns is None or at_ns >= self.last_notice_ns + routing.group_interval_ns
-        )
-
-    def reason(self) -> str:
-        """Return why a notice is due now, the weightiest reason of several."""
-        firing = [member for member in self.members.values() if member.alert.resolved is None]
-        if any(member.told is None for member in firing):
-            return "first notification" if self.last_notice_ns is None else "new alert in group"
-        if any(member.told != member.alert.severity for member in firing):
-            return "severity changed"
-        return "resolved" if len(firing) < len(self.members) else "repeat"
-
-    def tell(self, firing: Mapping[str, Alert], at_ns: int) -> tuple[Alert, ...]:
-        """Return the alerts of a notice, worst first and resolved ones last, and note that they have been told."""
-        for fingerprint, member in self.members.items():
-            if member.alert.resolved is None:
-                member.alert = firing.get(fingerprint, member.alert)
-                member.told = member.alert.severity
-        alerts = sorted((member.alert for member in self.members.values()), key=_weight)
-        self.members = {key: member for key, member in self.members.items() if member.alert.resolved is None}
-        self.news_since_ns = None
-        self.last_notice_ns = at_ns
-        return tuple(alerts)
-
-
 class Grouping:
-    """Groups alerts by (receiver, rule) and makes the notices that are due."""
+    """Groups alerts by receiver and rule, or as routes say, and makes the notices that are due."""
 
-    def __init__(self, routing: Routing, host: str) -> None:
-        """Take the waits and the default receivers; `host` is named in every notice."""
+    def __init__(
+        self,
+        routing: Routing,
+        host: str,
+        routes: Sequence[Route] = (),
+        share: float = 0.0,
+        elsewhere: Callable[[str, Alert], bool] | None = None,
+    ) -> None:
+        """Go by `routes` and `routing`; `host` is named in every notice, `share` is its share of the jitter.
+
+        `elsewhere` tells whether a receiver hears of an alert in another way: then it is none of ours.
+        """
         self._routing = routing
+        self._elsewhere = elsewhere or (lambda receiver, alert: False)  # noqa: ARG005 - named as it is called
+        self._router = Router(routing, routes)
         self._host = host
-        self._groups: dict[str, dict[str, _Group]] = {}  # by rule, then by receiver
+        self._groups: dict[GroupKey, Group] = {}
+        self._homes: dict[str, set[GroupKey]] = {}  # by fingerprint: the groups that it is in, one of each receiver
         self._changed: set[GroupKey] = set()
         self._reconcile_again = False
-        self._existing: Collection[str] | None = None  # None: every receiver that is named
+        self._jitter = Jitter(share)
+        self._flapping = Flapping()
         self._due: list[Notice] = []  # made, and not yet returned
 
     def advance(
@@ -128,29 +63,30 @@ class Grouping:
         `firing`: every alert that fires after `transitions`, by fingerprint. A notice that is returned counts as told:
         it must reach the outbox together with `take_changes()`. When it raises, what it made comes with the next call.
         """
-        self._forget(key for key, group in self._all() if group.is_over(at_ns, self._routing))
+        self._forget(key for key, group in self._groups.items() if group.is_over(at_ns))
         touched: set[GroupKey] = set()
         for transition in transitions:
-            touched.update(self._apply(transition))
+            touched.update(self._apply(transition, at_ns, wall))
         self._touch(touched, at_ns)
         if self._reconcile_again:
             self._reconcile_again = False
             self._reconcile(firing, at_ns, wall)
-        for key, group in self._all():
-            if group.is_due(at_ns, self._routing):
+        for key, group in self._groups.items():
+            if group.is_due(at_ns, self._jitter.delay_ns):
                 self._changed.add(key)
                 self._due.append(self._notice(key, group, firing, at_ns, wall))
+                self._settle(key, group, at_ns)
         due, self._due = self._due, []
         return due
 
     def hears(self, receiver: str, alert: Alert) -> bool:
-        """Tell whether `receiver` is one of those whom `alert` is routed to."""
-        return receiver in self._receivers(alert)
+        """Tell whether `receiver` is one of those whom `alert` is routed to, as it is now."""
+        return any(destination.receiver == receiver for destination in self._router.destinations(alert))
 
     def told(self, receivers: Collection[str]) -> dict[str, list[Alert]]:
         """Return by receiver, of `receivers`, what fires and what it was told of (the outbox may still have that)."""
         told: dict[str, list[Alert]] = {receiver: [] for receiver in receivers}
-        for (receiver, _), group in self._all():
+        for (receiver, _), group in self._groups.items():
             if receiver in told:
                 told[receiver] += (
                     member.alert
@@ -162,7 +98,14 @@ class Grouping:
     @property
     def is_empty(self) -> bool:
         """Tell whether nothing fires here and no end is to be told."""
-        return not any(group.members for _, group in self._all())
+        return all(member.is_away for group in self._groups.values() for member in group.members.values())
+
+    def drop(self, fingerprint: str, at_ns: int) -> None:
+        """Say no more of an alert: its receivers hear of it in another way."""
+        keys = sorted(self._homes.get(fingerprint, ()))
+        for key in keys:
+            self._remove(key, fingerprint)
+        self._touch(keys, at_ns)
 
     def reconcile(self) -> None:
         """Compare what receivers know with what fires at the next `advance`: transitions may have been lost."""
@@ -175,6 +118,7 @@ class Grouping:
         at_ns: int,
         wall: float,
         receivers: Collection[str] | None = None,
+        routes: Sequence[Route] = (),
     ) -> None:
         """Take a new routing, and alerts whose receivers may have changed with their rules.
 
@@ -183,10 +127,13 @@ class Grouping:
         are the same as before; groups of others are forgotten, for there is nobody to tell.
         """
         self._routing = routing
+        self._router = Router(routing, routes, self._router.existing if receivers is None else receivers)
         if receivers is not None:
-            self._existing = receivers
-            self._forget(key for key, _ in self._all() if key[0] not in receivers)
+            self._forget(key for key in self._groups if key[0] not in receivers)
+        self._jitter.begin(at_ns, wall, routing.jitter_ns)
         self._reconcile(firing, at_ns, wall)
+        for key, group in self._groups.items():
+            self._refresh(key, group, at_ns)
         self.reconcile()  # alerts get the receivers of their new rules with the next tick
 
     def restore(
@@ -210,122 +157,186 @@ class Grouping:
         forgotten = 0
         for document in saved:
             try:
-                receiver, rule = document["receiver"], document["rule"]
-                group = _Group.from_json(document, shift_ns)
+                key = document["receiver"], document["rule"]
+                group = Group.from_json(document, shift_ns, self._router.waits)
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
                 forgotten += 1
                 continue
-            self._groups.setdefault(rule, {})[receiver] = group
+            self._groups[key] = group
+            for fingerprint in group.members:
+                self._homes.setdefault(fingerprint, set()).add(key)
             if shift_ns:
-                self._changed.add((receiver, rule))
+                self._changed.add(key)
         for receiver, alert in told:
-            group = self._groups.setdefault(alert.rule, {}).setdefault(receiver, _Group())
-            if alert.fingerprint not in group.members:
-                group.members[alert.fingerprint] = _Member(alert, alert.severity)
-                if group.last_notice_ns is None and alert.fingerprint in firing:
-                    group.last_notice_ns = at_ns  # nobody knows; reminders begin from here
-        self.reload(self._routing, firing, at_ns, wall, receivers)
+            self._remember(receiver, alert, firing, at_ns)
+        self.reload(self._routing, firing, at_ns, wall, receivers, self._router.routes)
         return forgotten
 
     def change_all(self) -> None:
         """Let every group count as changed: what was saved of it may be gone."""
-        self._changed.update(key for key, _ in self._all())
+        self._changed.update(self._groups)
 
     def take_changes(self) -> list[tuple[GroupKey, dict[str, Any] | None]]:
         """Return the state of every group that changed since the last call, None for one that is over."""
         changes = []
         for key in sorted(self._changed):
-            receiver, rule = key
-            group = self._groups.get(rule, {}).get(receiver)
+            group = self._groups.get(key)
             changes.append((key, None if group is None else group.to_json(key)))
         self._changed.clear()
         return changes
 
+    def _destinations(self, alert: Alert) -> tuple[Destination, ...]:
+        # The one place that says who is to know of an alert from here.
+        found = self._router.destinations(alert)
+        return tuple(each for each in found if not self._elsewhere(each.receiver, alert))
+
+    def _remember(self, receiver: str, alert: Alert, firing: Mapping[str, Alert], at_ns: int) -> None:
+        # `receiver` took a notice that `alert` fires, and no end of it is on its way.
+        for key in self._homes.get(alert.fingerprint, ()):
+            if key[0] == receiver:
+                member = self._groups[key].members[alert.fingerprint]
+                if member.ended:  # it was made, and never arrived
+                    member.told, member.believed, member.ended = alert.severity, True, False
+                    self._changed.add(key)
+                return
+        usual = Destination(receiver, alert.rule, None, self._router.waits)
+        routed = (each for each in self._router.destinations(alert) if each.receiver == receiver)
+        home = next(routed, usual)
+        group = self._enter((receiver, home.group), home, alert.fingerprint)
+        group.members[alert.fingerprint] = Member(alert, alert.severity, believed=True)
+        if group.last_notice_ns is None and alert.fingerprint in firing:
+            group.last_notice_ns = at_ns  # nobody knows; reminders begin from here
+
+    def _apply(self, transition: Transition, at_ns: int, wall: float) -> Iterator[GroupKey]:
+        alert = transition.alert
+        if transition.kind is Kind.RESOLVED:
+            yield from self._resolve(alert)
+            return
+        anew = transition.kind is Kind.FIRING
+        if anew:
+            self._flapping.note(alert, at_ns)
+        yield from self._route(alert, wall, anew=anew)
+
+    def _resolve(self, alert: Alert) -> Iterator[GroupKey]:
+        for key in sorted(self._homes.get(alert.fingerprint, ())):
+            member = self._groups[key].members[alert.fingerprint]
+            if member.ended:
+                self._remove(key, alert.fingerprint)
+                yield key
+            # Why it ended for all is told rather than why it ended for one, but not of another firing.
+            elif member.alert.resolved is None or member.alert.fired == alert.fired:
+                member.alert = alert
+                yield key
+
     def _reconcile(self, firing: Mapping[str, Alert], at_ns: int, wall: float) -> None:
         # Brings what receivers know in line with who is to know what, where no transition tells.
         touched: set[GroupKey] = set()
-        for key, group in self._all():
-            for fingerprint, member in list(group.members.items()):
-                alert = firing.get(fingerprint)
-                ending = self._ending(key[0], member, alert)
-                if ending is not None:
-                    member.alert = replace(member.alert, state=State.RESOLVED, resolved=wall, reason=ending)
-                elif alert is None or key[0] not in self._receivers(alert):
-                    continue  # its end is known already
-                elif member.alert.resolved is not None:
-                    del group.members[fingerprint]  # it fires again: to be routed below
-                elif alert.severity != member.alert.severity:
-                    member.alert = alert
+        for fingerprint in self._homes.keys() - firing.keys():
+            for key in sorted(self._homes[fingerprint]):
+                member = self._groups[key].members[fingerprint]
+                if member.ended:
+                    self._remove(key, fingerprint)
+                elif member.alert.resolved is None:
+                    member.alert = _ended(member.alert, wall, NOT_WATCHED)
                 else:
                     continue
                 touched.add(key)
         for alert in firing.values():
-            touched.update(self._route(alert))
+            touched.update(self._route(alert, wall))
         self._touch(touched, at_ns)
 
-    def _all(self) -> Iterator[tuple[GroupKey, _Group]]:
-        for rule, groups in self._groups.items():
-            for receiver, group in groups.items():
-                yield (receiver, rule), group
+    def _route(self, alert: Alert, wall: float, *, anew: bool = False) -> Iterator[GroupKey]:
+        # Brings those who know of a firing alert, and those who are to know, in line; yields the groups that changed.
+        # With `anew` it has just begun to fire: an end that was not told yet is not told any more, the new start is.
+        wanted = {destination.receiver: destination for destination in self._destinations(alert)}
+        for key in sorted(self._homes.get(alert.fingerprint, ())):
+            group = self._groups[key]
+            member = group.members[alert.fingerprint]
+            destination = wanted.get(key[0])
+            if destination is None and self._elsewhere(key[0], alert):
+                self._remove(key, alert.fingerprint)
+                yield key
+                continue
+            if destination is None:
+                yield from self._dismiss(key, member, alert, wall)
+                continue
+            del wanted[key[0]]
+            home = key[0], destination.group
+            over = member.alert.resolved is not None
+            if anew or (over and member.alert.fired != alert.fired):
+                member.told, member.ended = None, False
+                member.alert = alert
+                yield key
+            elif over or home != key or member.alert.severity != alert.severity:
+                member.alert = alert
+                yield key
+            if home != key:
+                self._remove(key, alert.fingerprint)
+                self._enter(home, destination, alert.fingerprint).take(member, group)
+                yield home
+        for destination in wanted.values():
+            home = destination.receiver, destination.group
+            self._enter(home, destination, alert.fingerprint).members[alert.fingerprint] = Member(alert)
+            yield home
+
+    def _dismiss(self, key: GroupKey, member: Member, alert: Alert, wall: float) -> Iterator[GroupKey]:
+        # `key`'s receiver is not to hear of `alert` any more: it is told an end, if it was told a beginning.
+        if member.alert.resolved is not None:
+            return
+        if not (member.believed or member.ended):
+            self._remove(key, alert.fingerprint)
+        elif member.alert.severity != alert.severity:
+            label = alert.severity.label
+            member.alert = _ended(member.alert, wall, f"{label} now, which is not sent to this receiver")
+        else:
+            member.alert = _ended(member.alert, wall, NOT_SENT_HERE)
+        yield key
+
+    def _enter(self, key: GroupKey, destination: Destination, fingerprint: str) -> Group:
+        self._homes.setdefault(fingerprint, set()).add(key)
+        if key not in self._groups:
+            self._groups[key] = Group(destination.waits, destination.by)
+        return self._groups[key]
+
+    def _remove(self, key: GroupKey, fingerprint: str) -> None:
+        del self._groups[key].members[fingerprint]
+        self._leave(key, fingerprint)
+
+    def _leave(self, key: GroupKey, fingerprint: str) -> None:
+        homes = self._homes[fingerprint]
+        homes.discard(key)
+        if not homes:
+            del self._homes[fingerprint]
 
     def _touch(self, keys: Iterable[GroupKey], at_ns: int) -> None:
-        for receiver, rule in keys:
-            self._groups[rule][receiver].refresh(at_ns)
-            self._changed.add((receiver, rule))
+        for key in keys:
+            self._refresh(key, self._groups[key], at_ns)
+            self._changed.add(key)
+
+    def _refresh(self, key: GroupKey, group: Group, at_ns: int) -> None:
+        group.refresh(at_ns, lambda alert: self._router.waits_of(key[0], alert))
 
     def _forget(self, keys: Iterable[GroupKey]) -> None:
         for key in list(keys):
-            receiver, rule = key
-            del self._groups[rule][receiver]
+            for fingerprint in self._groups[key].members:
+                self._leave(key, fingerprint)
+            del self._groups[key]
             self._changed.add(key)
 
-    def _receivers(self, alert: Alert) -> tuple[str, ...]:
-        named = self._routing.default if alert.receivers is None else alert.receivers
-        return tuple(name for name in named if self._existing is None or name in self._existing)
-
-    def _ending(self, receiver: str, member: _Member, alert: Alert | None) -> str | None:
-        # Why `receiver` is to be told the end of an alert that never resolved by itself; None: it goes on.
-        if member.alert.resolved is not None:
-            return None
-        if alert is None:
-            return NOT_WATCHED
-        return None if receiver in self._receivers(alert) else NOT_SENT_HERE
-
-    def _route(self, alert: Alert) -> Iterator[GroupKey]:
-        # Makes a firing alert known to those of its receivers who have not heard of it.
-        groups = self._groups.setdefault(alert.rule, {})
-        for receiver in self._receivers(alert):
-            group = groups.setdefault(receiver, _Group())
-            if alert.fingerprint not in group.members:
-                group.members[alert.fingerprint] = _Member(alert)
-                yield receiver, alert.rule
-
-    def _apply(self, transition: Transition) -> Iterator[GroupKey]:
-        alert = transition.alert
-        groups = self._groups.get(alert.rule, {})
-        if transition.kind is Kind.FIRING:
-            # Fires again before its end was told: the end is not told any more, the new start is.
-            for receiver in self._receivers(alert):
-                if receiver in groups:
-                    groups[receiver].members.pop(alert.fingerprint, None)
-            yield from self._route(alert)
-            return
-        for receiver, group in groups.items():
-            member = group.members.get(alert.fingerprint)
-            if member is not None and (transition.kind is Kind.RESOLVED or member.alert.resolved is None):
-                member.alert = alert
-                yield receiver, alert.rule
-
-    def _notice(self, key: GroupKey, group: _Group, firing: Mapping[str, Alert], at_ns: int, wall: float) -> Notice:
-        receiver, rule = key
+    def _notice(self, key: GroupKey, group: Group, firing: Mapping[str, Alert], at_ns: int, wall: float) -> Notice:
+        receiver, name = key
         reason = group.reason()
         alerts = group.tell(firing, at_ns)
-        return Notice(uuid.uuid4().hex, receiver, rule, reason, alerts, created=wall, host=self._host)
+        told = tuple(self._flapping.marked(alert, at_ns) for alert in alerts)
+        return Notice(uuid.uuid4().hex, receiver, name, reason, told, created=wall, host=self._host, by=group.by)
+
+    def _settle(self, key: GroupKey, group: Group, at_ns: int) -> None:
+        # After a notice: what has ended is no member any more, and the waits are those of what still fires.
+        for alert in self._due[-1].alerts:
+            if alert.fingerprint not in group.members:
+                self._leave(key, alert.fingerprint)
+        self._refresh(key, group, at_ns)
 
 
-def _weight(alert: Alert) -> tuple[bool, int, float, str]:
-    return (alert.resolved is not None, -alert.severity, alert.fired, alert.fingerprint)
-
-
-def _shifted(at_ns: int | None, shift_ns: int) -> int | None:
-    return None if at_ns is None else at_ns + shift_ns
+def _ended(alert: Alert, wall: float, reason: str) -> Alert:
+    return replace(alert, state=State.RESOLVED, resolved=wall, reason=reason)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from watchdog.alerts.alert import Alert
+from watchdog.rules.schema import Labels
+
+DIGEST: Final = "(digest)"  # in place of a group
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
     """News for one receiver about one group of alerts.
 
-    `id` is the notification_id: the same in every attempt, across restarts. `group` is the group's key (the rule's id).
-    `reason` says why it is sent: "first notification", "new alert in group", "severity changed", "resolved", "repeat",
-    "test".
+    `id` is the notification_id: the same in every attempt, across restarts. `group` is the group's key: the rule's id,
+    or what `by` says in braces, or `DIGEST`. `reason` says why it is sent: "first notification", "new alert in group",
+    "severity changed", "resolved", "repeat", "digest" (of several groups), "test".
     `alerts` holds every alert of the group that fires, and those that resolved since the last notice; at least one.
-    `created`: wall-clock seconds.
+    `created`: wall-clock seconds. `by`: what the alerts have in common by their grouping; None: the rule.
     """
 
     id: str
@@ -28,6 +31,7 @@ class Notice:
     created: float
     host: str
     test: bool = False
+    by: Labels | None = None
 
     @property
     def status(self) -> str:
@@ -42,4 +46,11 @@ class Notice:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Return the notice that `to_json` wrote."""
-        return cls(**{**document, "alerts": tuple(Alert.from_json(alert) for alert in document["alerts"])})
+        by = document.get("by")
+        return cls(
+            **{
+                **document,
+                "alerts": tuple(Alert.from_json(alert) for alert in document["alerts"]),
+                "by": None if by is None else tuple((name, value) for name, value in by),
+            }
+        )

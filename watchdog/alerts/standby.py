@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from watchdog.alerts.alert import Alert, Kind, Transition
-from watchdog.alerts.grouping import Grouping, GroupKey
+from watchdog.alerts.group import GroupKey
+from watchdog.alerts.grouping import Grouping
 from watchdog.alerts.notice import Notice
 from watchdog.alerts.paths import Failure, is_about
 from watchdog.config import Routing
@@ -60,11 +61,14 @@ class Standby:
 
         `hears` tells whether an alert is routed to a receiver.
         """
-        own = [
-            Transition(transition.kind, self._own(transition.alert))
-            for transition in transitions
-            if transition.kind is not Kind.FIRING and self.knows(transition.alert)
-        ]
+        own = []
+        for transition in transitions:
+            if transition.kind is not Kind.FIRING:
+                if self.knows(transition.alert):
+                    own.append(Transition(transition.kind, self._own(transition.alert)))
+            elif hears(self.name, transition.alert):
+                # It hears the new beginning itself: the end of the one before would be taken for that of this one.
+                self._grouping.drop(transition.alert.fingerprint, at_ns)
         for first, after_ns in self._after_ns.items():
             failure = failing.get(first)
             if failure is None:
@@ -152,11 +156,13 @@ class Standby:
     def _take_over(
         self, first: str, alert: Alert, firing: Mapping[str, Alert], hears: Callable[[str, Alert], bool]
     ) -> Iterator[Transition]:
+        current = firing.get(alert.fingerprint)
         if alert.resolved is None:
-            current = firing.get(alert.fingerprint)
             if current is None:
                 return  # it has ended, and the notice that says so is on its way
             alert = current
+        elif current is not None and (hears(self.name, current) or self.knows(current)):
+            return  # it fires again, as is known: an end would be taken for that of the new beginning
         if self.knows(alert) or is_about(alert, self.name) or hears(self.name, alert):
             return
         self._known.pop(alert.fingerprint, None)  # so that the newest comes last

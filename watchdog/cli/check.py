@@ -12,6 +12,8 @@ from pathlib import Path
 
 from watchdog import spelling
 from watchdog.alerts import wording
+from watchdog.alerts.routes import read_routes
+from watchdog.alerts.unreached import notes_on_routes
 from watchdog.clock import SECOND_NS
 from watchdog.config import DEFAULT_CONFIG, DEFAULT_RULES, Config, is_there, open_document, read_config
 from watchdog.document import Document
@@ -23,7 +25,7 @@ from watchdog.rules.load import read_rules, toml_files
 from watchdog.rules.reading import Surroundings
 from watchdog.rules.schema import Rule
 
-_SETTINGS = ("evidence", "heartbeat", "receiver", "routing", "sampling")
+_SETTINGS = ("evidence", "heartbeat", "receiver", "route", "routing", "sampling")
 _DESCRIPTION = """\
 Check rule files and settings, and print every problem as `file:line: key: message`.
 
@@ -113,13 +115,15 @@ def _check(paths: Sequence[Path]) -> _Findings:
     documents = _open_all(paths, findings)
     settings = [document for document in documents if not _holds_rules(document) and _holds_settings(document)]
     configs = [_check_settings(document) for document in settings]
+    routes = [read_routes(config) for config in configs]
     receivers = [name for config in configs for name in config.receiver_names] if configs else None
     interval_ns = max((config.sampling.interval_ns for config in configs), default=SECOND_NS)
     around = Surroundings(receivers, interval_ns, {})
+    all_rules: list[Rule] = []
     for document in documents:
         if _holds_rules(document):
             rules = read_rules(document, around)
-            findings.rules += len(rules)
+            all_rules += rules
             findings.notes += _doubts(rules)
             if not document.problems:
                 findings.problems += _rehearsed(rules)
@@ -127,6 +131,9 @@ def _check(paths: Sequence[Path]) -> _Findings:
             _tell_neither(document)
         findings.problems += document.problems
         findings.notes += document.notes
+    findings.rules = len(all_rules)
+    for each in routes:
+        findings.notes += notes_on_routes(each, all_rules or None)
     findings.problems.sort()
     findings.notes.sort()
     return findings

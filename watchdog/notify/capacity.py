@@ -98,7 +98,7 @@ class _Waiting:
     firing: bool
     reminder: bool
     attempted: bool
-    told: bool  # the receiver knows of something in this group that fires
+    told: bool  # the receiver knows of something of these rules that fires, or perhaps does, by a digest on its way
     bytes: int
 
 
@@ -184,12 +184,17 @@ def _waiting(connection: Connection) -> list[_Waiting]:
     rows = connection.execute(
         "SELECT place, receiver, rule, status = 'firing', "
         'instr(body, \'"reason":"repeat"\') > 0, attempts > 0, EXISTS ('
-        "SELECT 1 FROM told WHERE told.receiver = notices.receiver AND told.rule = notices.rule), bytes "
+        "SELECT 1 FROM lanes JOIN told ON told.receiver = lanes.receiver AND told.rule = lanes.lane "
+        "WHERE lanes.place = notices.place), EXISTS ("
+        "SELECT 1 FROM lanes AS mine JOIN lanes AS earlier "
+        "ON earlier.receiver = mine.receiver AND earlier.lane = mine.lane AND earlier.place < mine.place "
+        "JOIN notices AS before ON before.place = earlier.place AND before.rule != notices.rule "
+        "AND before.attempts > 0 AND before.status = 'firing' WHERE mine.place = notices.place), bytes "
         "FROM notices WHERE state = 'pending' ORDER BY place"
     )
     return [
-        _Waiting(place, receiver, rule, bool(firing), bool(reminder), bool(attempted), bool(told), size)
-        for place, receiver, rule, firing, reminder, attempted, told, size in rows
+        _Waiting(place, receiver, rule, bool(firing), bool(reminder), bool(attempted), bool(told or perhaps), size)
+        for place, receiver, rule, firing, reminder, attempted, told, perhaps, size in rows
     ]
 
 

@@ -33,6 +33,7 @@ class Console(Receiver):
     """Writes a few lines per alert."""
 
     type: ClassVar[str] = "console"
+    usual_budget: ClassVar[str] = "none"
 
     def __init__(self, name: str, descriptor: int) -> None:
         """Write to `descriptor`."""

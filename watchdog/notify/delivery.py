@@ -76,6 +76,7 @@ class Delivery:
         """
         for receiver, notice in self._outbox.bury_all_but({lane.worker.name for lane in self._lanes}):
             self._log.error("notice %s given up: receiver %s is not configured any more", notice, receiver)
+        self._outbox.release()
         waiting = self._outbox.waiting()
         for lane in self._lanes:
             if not waiting.get(lane.worker.name, Waiting()).pending:

@@ -47,6 +47,7 @@ class Journald(Receiver):
     """Sends one entry per alert of a notice."""
 
     type: ClassVar[str] = "journald"
+    usual_budget: ClassVar[str] = "none"
 
     def __init__(self, name: str, path: str) -> None:
         """Send to the socket at `path`."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from watchdog.alerts.alert import Alert, Transition
-from watchdog.alerts.grouping import GroupKey
+from watchdog.alerts.group import GroupKey
 from watchdog.alerts.notice import Notice
 from watchdog.alerts.paths import Failure, Paths
 from watchdog.alerts.standby import Standby

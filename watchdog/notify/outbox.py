@@ -12,7 +12,7 @@ import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from sqlite3 import Connection
-from typing import Literal
+from typing import Literal, Protocol
 
 from watchdog.alerts.notice import Notice
 from watchdog.clock import SECOND_NS, Clock
@@ -31,9 +31,9 @@ _log = logging.getLogger("watchdog")
 
 _FIRST_OF_GROUP = """
     state = 'pending' AND receiver = ? AND NOT EXISTS (
-        SELECT 1 FROM notices AS earlier
-        WHERE earlier.state = 'pending' AND earlier.receiver = notices.receiver
-          AND earlier.rule = notices.rule AND earlier.place < notices.place
+        SELECT 1 FROM lanes AS mine JOIN lanes AS earlier
+          ON earlier.receiver = mine.receiver AND earlier.lane = mine.lane AND earlier.place < mine.place
+        WHERE mine.place = notices.place
     )
 """
 
@@ -65,6 +65,18 @@ class Waiting:
     oldest_seconds: float = 0.0
 
 
+class Gate(Protocol):
+    """What may keep notices back that were never attempted; called inside the transaction that takes one."""
+
+    def hold(self, connection: Connection, receiver: str, now_ns: int) -> None:
+        """Leave due only what may be sent now."""
+        ...
+
+    def count(self, connection: Connection, receiver: str, now_ns: int) -> None:
+        """Note that one more notice is sent for the first time."""
+        ...
+
+
 class Outbox:
     """The queue. Every method is one transaction and raises StoreError when the file can't be written."""
 
@@ -73,22 +85,28 @@ class Outbox:
         self._database = database
         self._clock = clock
 
-    def begin(self, receiver: str) -> Attempt | None:
-        """Take the oldest notice that is due; None when none is.
+    def begin(self, receiver: str, gate: Gate | None = None) -> Attempt | None:
+        """Take the oldest notice that is due, and that `gate` lets through; None when none is.
 
         The attempt is counted on disk before it is made, so that what may have been sent is known after a crash. A
         waiting time that no attempt can have set (a clock has changed) counts as over. A notice that is not what it was
         any more is given up: nobody is told what nobody said.
         """
         while True:
+            now_ns = self._clock.boottime_ns()
             with self._database.transaction() as connection:
-                first = self._first_due(connection, receiver)
+                if gate is not None:
+                    gate.hold(connection, receiver, now_ns)
+                first = self._first_due(connection, receiver, now_ns)
                 if first is None:
                     return None
                 place, rule = first
                 given_up = bury_unreadable(connection, receiver, rule, self._clock.wall())
                 if not given_up:
-                    return self._take(connection, place, receiver, rule)
+                    attempt = self._take(connection, place, receiver, rule)
+                    if gate is not None and attempt.number == 1:
+                        gate.count(connection, receiver, now_ns)
+                    return attempt
             _log.error("notices given up for %s, %s: %s", receiver, DAMAGED, ", ".join(given_up))
 
     def end(self, outcome: Outcome) -> None:
@@ -163,6 +181,14 @@ class Outbox:
                     connection.execute("DELETE FROM told WHERE receiver = ?", (receiver,))
         return buried
 
+    def release(self) -> None:
+        """Let everything be due that a gate of before kept back."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                "UPDATE notices SET due_ns = created_ns "
+                "WHERE state = 'pending' AND attempts = 0 AND due_ns > created_ns"
+            )
+
     def next_due_ns(self, receiver: str) -> int | None:
         """Return the CLOCK_BOOTTIME at which `begin` has something to give; None when nothing waits."""
         with self._database.transaction() as connection:
@@ -191,8 +217,7 @@ class Outbox:
         with self._database.transaction() as connection:
             return losses.read(connection)
 
-    def _first_due(self, connection: Connection, receiver: str) -> tuple[int, str] | None:
-        now_ns = self._clock.boottime_ns()
+    def _first_due(self, connection: Connection, receiver: str, now_ns: int) -> tuple[int, str] | None:
         row: tuple[int, str] | None = connection.execute(
             f"SELECT place, rule FROM notices WHERE {_FIRST_OF_GROUP} "  # noqa: S608 - a constant
             "AND (due_ns <= ? OR due_ns > ?) ORDER BY place LIMIT 1",
@@ -228,10 +253,20 @@ def merge(notices: Iterable[Notice]) -> Notice:
 
 
 def merge_unattempted(connection: Connection, receiver: str, rule: str, wall: float) -> None:
-    """Make one notice of those of a group that were never attempted."""
+    """Make one notice of those of a group that were never attempted.
+
+    But not of what another group's notice stands before, which may tell something older of the same alerts.
+    """
     rows = connection.execute(
-        "SELECT place, body, created_ns FROM notices "
-        "WHERE state = 'pending' AND receiver = ? AND rule = ? AND attempts = 0 ORDER BY place",
+        "WITH own AS MATERIALIZED (SELECT place, body, created_ns FROM notices"
+        " WHERE state = 'pending' AND receiver = ?1 AND rule = ?2 AND attempts = 0), "
+        "others AS MATERIALIZED (SELECT lane, min(lanes.place) AS place FROM lanes"
+        " JOIN notices ON notices.place = lanes.place AND rule != ?2"
+        " WHERE lanes.receiver = ?1 AND lanes.place > (SELECT min(place) FROM own)"
+        " AND lane IN (SELECT lane FROM lanes JOIN own ON own.place = lanes.place) GROUP BY lane) "
+        "SELECT place, body, created_ns FROM own WHERE NOT EXISTS ("
+        " SELECT 1 FROM lanes AS mine JOIN others ON others.lane = mine.lane AND others.place < mine.place"
+        " WHERE mine.place = own.place) ORDER BY place",
         (receiver, rule),
     ).fetchall()
     if len(rows) < 2:  # noqa: PLR2004 - nothing to merge with
@@ -257,7 +292,7 @@ def bury_unreadable(connection: Connection, receiver: str, rule: str, wall: floa
     unreadable = [
         (place, notice)
         for place, notice, body, expected in rows
-        if not (is_intact(body, expected) and _says(body, notice, receiver))
+        if not is_what_it_was(body, expected, notice, receiver)
     ]
     connection.executemany(
         "UPDATE notices SET state = 'dead', last_error = ?, ended = ? WHERE place = ?",
@@ -267,8 +302,10 @@ def bury_unreadable(connection: Connection, receiver: str, rule: str, wall: floa
     return [notice for _, notice in unreadable]
 
 
-def _says(body: str, id_: str, receiver: str) -> bool:
-    # Tell whether it is a notice with something to tell, and the one that it is kept as.
+def is_what_it_was(body: str, expected: int | None, id_: str, receiver: str) -> bool:
+    """Tell whether `body` is a notice with something to tell, and the one that it is kept as, by its checksum too."""
+    if not is_intact(body, expected):
+        return False
     try:
         notice = Notice.from_json(json.loads(body))
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):

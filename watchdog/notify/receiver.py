@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol, Self
 from watchdog.alerts.alert import Alert
 from watchdog.alerts.notice import Notice
 from watchdog.document import Table
+from watchdog.notify.budget import Budget
 from watchdog.notify.plain import plain
 
 
@@ -44,6 +45,11 @@ class Receiver(ABC):
         self.name = name
         self.memory: Memory = Scratch()
         """Set by `Delivery` to one that lasts; what is used alone forgets."""
+        self.budget: Budget | None = None
+        """How many notices it is to be sent; set by what reads its table."""
+
+    usual_budget: ClassVar[str] = "30/h"
+    """The budget where the table has none: this one is for people, and "none" is for programs."""
 
     @classmethod
     @abstractmethod

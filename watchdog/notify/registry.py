@@ -8,6 +8,7 @@ from typing import Final
 from watchdog import spelling
 from watchdog.config import Config
 from watchdog.errors import ConfigError, Problem
+from watchdog.notify.budget import read_budget
 from watchdog.notify.receiver import Receiver
 
 # Type, which is the module's name too, and the class in it. Imported when a configuration asks for it: all of them
@@ -43,6 +44,7 @@ def build_receivers(config: Config) -> dict[str, Receiver]:
     for name, kind, table in config.receivers:
         if kind in RECEIVER_TYPES:
             receivers[name] = receiver_class(kind).from_table(name, table)
+            receivers[name].budget = read_budget(table, receivers[name].usual_budget)
             table.finish()
         else:
             table.problem("type", spelling.unknown("type", kind, RECEIVER_TYPES))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from watchdog.alerts.alert import Alert
-from watchdog.alerts.notice import Notice
+from watchdog.alerts.notice import DIGEST, Notice
 from watchdog.notify import story
 from watchdog.notify.story import clock, duration
 from watchdog.rules.formats import FORMATS
@@ -42,7 +42,20 @@ def headline(notice: Notice) -> str:
     counts = {"FIRING": firing, "RESOLVED": len(notice.alerts) - firing}
     told = [f"{name}:{count}" if len(notice.alerts) > 1 else name for name, count in counts.items() if count]
     mark = TEST_MARK if notice.test else ""
-    return f"{mark}[{', '.join(told)}] {worst_first(notice.alerts)[0].severity.label}: {notice.group} on {notice.host}"
+    return (
+        f"{mark}[{', '.join(told)}] {worst_first(notice.alerts)[0].severity.label}: {subject(notice)} on {notice.host}"
+    )
+
+
+def subject(notice: Notice) -> str:
+    """Return what the alerts of a notice have in common: its rule, "unit=nginx.service", "digest of 3 rules"."""
+    rules = len({alert.rule for alert in notice.alerts})
+    counted = f"{rules} rule{'' if rules == 1 else 's'}"
+    if notice.group == DIGEST:
+        return f"digest of {counted}"
+    if notice.by is None:
+        return notice.group
+    return ", ".join(value if name == "rule" else f"{name}={_quoted(value)}" for name, value in notice.by) or counted
 
 
 def details(alert: Alert, notice: Notice) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from watchdog.alerts.alert import Alert
-from watchdog.alerts.notice import Notice
+from watchdog.alerts.notice import DIGEST, Notice
 from watchdog.notify import render, sanitize
 from watchdog.rules.schema import Severity
 
@@ -21,6 +21,7 @@ _ROOM_FOR_REST = 700  # the blocks that come after the alerts
 _LONGEST_HEADER = 150
 _LONGEST_TEXT = 300
 _LONGEST_LINE = 480
+_LONGEST_OF_DIGEST = 140  # 40 of them are within the limit of a message
 _LONGEST_SECTION = 3_000
 _LONGEST_REMARK = 300
 _BRIEF_LINES = 3  # how much, who, since when and why
@@ -70,6 +71,9 @@ def sizes(message: Json) -> str:
 def _sections(notice: Notice, *, brief: bool, room: int) -> Iterator[Json]:
     """Return the sections of as many alerts as there is room for, and one that counts the others."""
     alerts = render.worst_first(notice.alerts)
+    if notice.group == DIGEST:
+        yield from _packed(_list(alerts, notice, room))
+        return
     told = [_facts(alert, notice, brief=brief) for alert in alerts]
     # Evidence has what the facts leave, those of the alerts that come after too.
     spare = 0 if brief else room - sum(map(_weight, told))
@@ -84,10 +88,22 @@ def _sections(notice: Notice, *, brief: bool, room: int) -> Iterator[Json]:
         room -= sum(map(_size, sections))
         blocks_left -= len(sections)
         if room < 0 or blocks_left < 0:
-            left = len(alerts) - index
-            yield _section(f"and {left} more {'alert' if left == 1 else 'alerts'}")
+            yield _section(_left_out(len(alerts) - index))
             return
         yield from sections
+
+
+def _list(alerts: Sequence[Alert], notice: Notice, room: int) -> list[str]:
+    """Return a line for each alert of a digest: so all of them find room."""
+    lines = [f"*{sanitize.for_slack(render.alert_title(alert, notice), _LONGEST_OF_DIGEST)}*" for alert in alerts]
+    told = list(lines)
+    while len(told) > 1 and _weight(told) > room:
+        told.pop()
+    return told if len(told) == len(lines) else [*told, _left_out(len(lines) - len(told))]
+
+
+def _left_out(count: int) -> str:
+    return f"and {count} more {'alert' if count == 1 else 'alerts'}"
 
 
 def _cut(lines: list[str], room: int) -> None:

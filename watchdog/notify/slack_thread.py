@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-from watchdog.alerts.notice import Notice
+from watchdog.alerts.notice import DIGEST, Notice
 from watchdog.errors import DeliveryError, StoreError
 from watchdog.notify import http, slack_message
 from watchdog.notify.dial import Deadline
@@ -246,7 +246,9 @@ class Thread:
 
 
 def _key(notice: Notice) -> str:
-    return f"message:{'test:' if notice.test else ''}{notice.group}"
+    # A digest is of other groups each time: each is a message of its own.
+    about = f"{DIGEST}{notice.id}" if notice.group == DIGEST else notice.group
+    return f"message:{'test:' if notice.test else ''}{about}"
 
 
 def _dicts(found: object) -> list[dict[str, Any]]:

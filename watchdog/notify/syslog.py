@@ -51,6 +51,7 @@ class Syslog(Receiver):
     """Sends one record per alert of a notice."""
 
     type: ClassVar[str] = "syslog"
+    usual_budget: ClassVar[str] = "none"
 
     def __init__(self, name: str, wire: Wire, facility: int, *, local_format: bool) -> None:
         """Send over `wire`, in syslog(3)'s format or that of RFC 5424."""

@@ -31,9 +31,9 @@ def alert_json(alert: Alert, notice: Notice) -> dict[str, Any]:
 
 def labels_of(alert: Alert, notice: Notice) -> dict[str, str]:
     """Return what the alert is about: Prometheus knows it again by these."""
-    found = {name: _text(value) for name, value in alert.labels if value}  # Prometheus: empty and missing are one
+    found = {name: text(value) for name, value in alert.labels if value}  # Prometheus: empty and missing are one
     found |= {"alertname": alert.rule, "severity": alert.severity.label}
-    found |= {"host": _text(notice.host), "instance": _text(notice.host)}
+    found |= {"host": text(notice.host), "instance": text(notice.host)}
     if notice.test:
         found["test"] = "true"
     return found
@@ -43,23 +43,24 @@ def annotations_of(alert: Alert, notice: Notice) -> dict[str, str]:
     """Return what is said of the alert."""
     mark = render.TEST_MARK if notice.test else ""
     said = {
-        "summary": _text(mark + alert.summary),
-        "description": "\n".join(_text(line) for line in render.details(alert, notice)),
+        "summary": text(mark + alert.summary),
+        "description": "\n".join(text(line) for line in render.details(alert, notice)),
         "value": _number(alert.value),
         "threshold": _number(alert.threshold),
         "peak": _number(alert.peak),
-        "reason": _text(alert.reason),
+        "reason": text(alert.reason),
         "since": render.timestamp(alert.started),
     }
     if alert.evidence is not None:
-        said |= {name: _text(text) for name, text in story.sections(alert.evidence).items()}
+        said |= {name: text(part) for name, part in story.sections(alert.evidence).items()}
     if alert.runbook is not None:
-        said["runbook_url"] = _text(alert.runbook)
+        said["runbook_url"] = text(alert.runbook)
     return said
 
 
-def _text(text: str) -> str:
-    return sanitize.visible(text, _LONGEST_VALUE)
+def text(value: str) -> str:
+    """Return a text of the host's as every label and annotation has it."""
+    return sanitize.visible(value, _LONGEST_VALUE)
 
 
 def _number(value: float) -> str:

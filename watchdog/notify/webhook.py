@@ -31,6 +31,7 @@ class Webhook(Receiver):
     """Posts each notice as one document."""
 
     type: ClassVar[str] = "webhook"
+    usual_budget: ClassVar[str] = "600/h"
 
     def __init__(
         self,
@@ -106,13 +107,17 @@ class Webhook(Receiver):
 def message(notice: Notice) -> dict[str, Any]:
     """Return `notice` as Alertmanager's webhooks write it."""
     alerts = [v4.alert_json(alert, notice) for alert in render.worst_first(notice.alerts)]
+    # As Alertmanager says it: what all alerts of the group have in common, nothing for a digest.
+    by = (("rule", notice.group),) if notice.by is None else notice.by
+    group = {"alertname" if name == "rule" else name: v4.text(value) for name, value in by}
+    key = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in sorted(group.items()))
     return {
         "version": "4",
-        "groupKey": f'{{}}:{{alertname="{notice.group}"}}',
+        "groupKey": f"{{}}:{{{key}}}",
         "truncatedAlerts": 0,
         "status": notice.status,
         "receiver": notice.receiver,
-        "groupLabels": {"alertname": notice.group},
+        "groupLabels": group,
         "commonLabels": _common([alert["labels"] for alert in alerts]),
         "commonAnnotations": _common([alert["annotations"] for alert in alerts]),
         "externalURL": "",

@@ -17,23 +17,24 @@ from watchdog.alerts.alert import Alert
 from watchdog.alerts.paths import Failure
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.errors import DeliveryError, StoreError
+from watchdog.notify.gate import BudgetGate
 from watchdog.notify.outbox import LONGEST_WAIT_NS, Attempt, Outbox, Outcome
 from watchdog.notify.receiver import Memory, Receiver, Scratch
 from watchdog.notify.standing import Standing
 
 ATTEMPT_SECONDS = 10.0
 HANG_SECONDS = 3 * ATTEMPT_SECONDS  # no attempt takes so long that keeps its deadline
-MOST_DEFECTIVE_ATTEMPTS = 20  # of a notice that a defect of ours keeps from being sent: half an hour
+MOST_DEFECTIVE_ATTEMPTS = 65  # of a notice that a defect of ours keeps from being sent: half an hour
 # So many failures in a row are the receiver's, not those of single notices. From then on it is asked seldom, however
 # many wait: ten thousand that are each tried now and then would be tried at every moment.
 PATIENT_FAILURES = 5
 LONGEST_HOLD_SECONDS = 30.0
 BACKOFF_BASE_SECONDS = 1.0
-BACKOFF_CAP_SECONDS = 300.0
+BACKOFF_CAP_SECONDS = 60.0
 
 
 def backoff_seconds(number: int, cap_seconds: float = BACKOFF_CAP_SECONDS) -> float:
-    """Return how long to wait after failed attempt `number` (from 1): anything up to 1, 2, 4, … 300 s.
+    """Return how long to wait after failed attempt `number` (from 1): anything up to 1, 2, 4, … 60 s.
 
     Full jitter: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
@@ -61,6 +62,7 @@ class Worker:
         self._outbox = outbox
         self._clock = clock
         self._log = log
+        self._gate = BudgetGate(receiver.budget, clock) if receiver.budget else None
         self._unrecorded: Outcome | None = None
         self._held_until_ns = 0
         self._finish_by_ns: int | None = None
@@ -95,7 +97,7 @@ class Worker:
                 return None
             if self._clock.boottime_ns() < self._held_until_ns:
                 return self._held_until_ns
-            attempt = self._outbox.begin(self.name)
+            attempt = self._outbox.begin(self.name, self._gate)
             if attempt is None:
                 return self._outbox.next_due_ns(self.name)
             self._unrecorded = self._attempt(attempt)

@@ -41,7 +41,8 @@ def notice_of(number: int, receiver: str) -> Notice:
 def webhooks(folder: Path, urls: dict[str, str]) -> dict[str, Receiver]:
     """Return webhooks by name, read from a file in `folder` as the daemon reads its own."""
     file = folder / "rehearsal.toml"
-    tables = [f'[[receiver]]\nname = "{name}"\ntype = "webhook"\nurl = "{url}"\n' for name, url in urls.items()]
+    common = 'type = "webhook"\nbudget = "none"\n'  # it is what gets lost that is counted, not what is told at once
+    tables = [f'[[receiver]]\nname = "{name}"\n{common}url = "{url}"\n' for name, url in urls.items()]
     file.write_text("\n".join(tables), encoding="ascii")
     file.chmod(0o600)
     return build_receivers(load_config(str(file)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import ipaddress
 import re
+from collections.abc import Mapping
 
 from watchdog import spelling
 from watchdog.document import Table
@@ -16,19 +17,19 @@ _GREATEST_PORT = 65_535
 _GREATEST = 2**32 - 1  # pids and inode numbers of namespaces
 
 
-def read_where(rule: Table) -> tuple[Condition, ...]:
-    """Return the conditions of `rule`, in the file's order; problems are noted in it."""
-    where = rule.table("where")
+def read_where(table: Table, dimensions: Mapping[str, Dimension] = DIMENSIONS) -> tuple[Condition, ...]:
+    """Return the conditions of a rule's `where`, or another table's, in the file's order; problems are noted in it."""
+    where = table.table("where")
     conditions = []
     for key in where:
         value = where.value(key)
-        if key not in DIMENSIONS:
-            where.problem(key, spelling.unknown("dimension", key, DIMENSIONS))
+        if key not in dimensions:
+            where.problem(key, spelling.unknown("dimension", key, dimensions))
             continue
         if value == []:
             where.problem(key, "must not be empty")
         elements = value if isinstance(value, list) else [value]
-        conditions.append(_read_condition(where, DIMENSIONS[key], elements, is_array=isinstance(value, list)))
+        conditions.append(_read_condition(where, dimensions[key], elements, is_array=isinstance(value, list)))
     return tuple(conditions)
 
 

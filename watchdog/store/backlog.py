@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from watchdog.alerts.grouping import GroupKey
+from watchdog.alerts.group import GroupKey
 from watchdog.alerts.notice import Notice
 from watchdog.notify.outbox import merge
 
@@ -55,10 +54,7 @@ class Backlog:
         """
         if len(self.notices) <= _MOST_NOTICES:
             return
-        groups: defaultdict[GroupKey, list[Notice]] = defaultdict(list)
-        for notice in self.notices.values():
-            groups[notice.receiver, notice.group].append(notice)
-        merged = [replace(merge(notices), id=notices[-1].id) for notices in groups.values()]
+        merged = [replace(merge(notices), id=notices[-1].id) for notices in _mergeable(self.notices.values())]
         self.notices = {notice.id: notice for notice in merged}
 
     def clear(self) -> None:
@@ -66,6 +62,22 @@ class Backlog:
         self.alerts.clear()
         self.groups.clear()
         self.notices.clear()
+
+
+def _mergeable(notices: Iterable[Notice]) -> list[list[Notice]]:
+    # Notices of one group, until another group of the receiver has told of the same alerts in between.
+    runs: list[list[Notice]] = []
+    newest: dict[GroupKey, list[Notice]] = {}
+    telling: dict[tuple[str, str], list[Notice]] = {}  # by receiver and fingerprint
+    for notice in notices:
+        told = [(notice.receiver, alert.fingerprint) for alert in notice.alerts]
+        run = newest.get((notice.receiver, notice.group))
+        if run is None or any(telling.get(key, run) is not run for key in told):
+            run = newest[notice.receiver, notice.group] = []
+            runs.append(run)
+        run.append(notice)
+        telling.update((key, run) for key in told)
+    return runs
 
 
 def dumps(state: State | None) -> str | None:

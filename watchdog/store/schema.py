@@ -10,6 +10,15 @@ APPLICATION_ID = int.from_bytes(b"bpfw", "big")  # PRAGMA application_id: tells 
 
 BALLAST = "ballast"  # a table that is there only while room is taken from the disk
 
+_SHUT_LANES = "DELETE FROM lanes WHERE place = OLD.place;"
+_OPEN_LANES = """
+    INSERT INTO lanes SELECT NEW.receiver, NEW.rule, NEW.place WHERE NEW.state = 'pending' AND NEW.rule != '(digest)'
+    UNION SELECT NEW.receiver, json_extract(told.value, '$.rule'), NEW.place
+    FROM json_each(CASE WHEN json_valid(NEW.body) THEN NEW.body ELSE '{}' END, '$.alerts') AS told
+    WHERE NEW.state = 'pending' AND substr(NEW.rule, 1, 1) IN ('(', '{')
+      AND json_type(told.value, '$.rule') = 'text';
+"""
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         # When `part` ("state": alerts and groups; "notices") was last written: CLOCK_BOOTTIME values compare only
@@ -132,5 +141,24 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (receiver, cause)
         ) STRICT
         """,
+    ),
+    (
+        # A pending notice may not overtake earlier ones that share a lane. Its group is one (a digest is none); where
+        # that is no rule (such names begin with a bracket), so are the rules of its alerts. Kept by triggers, so that
+        # whoever writes notices need not think of it.
+        """
+        CREATE TABLE lanes (
+            receiver TEXT NOT NULL,
+            lane TEXT NOT NULL,
+            place INTEGER NOT NULL,
+            PRIMARY KEY (receiver, lane, place)
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX lanes_place ON lanes (place)",
+        "CREATE INDEX notices_in_order ON notices (receiver, place) WHERE state = 'pending'",
+        "INSERT INTO lanes SELECT receiver, rule, place FROM notices WHERE state = 'pending'",
+        f"CREATE TRIGGER lanes_opened AFTER INSERT ON notices BEGIN {_OPEN_LANES} END",
+        f"CREATE TRIGGER lanes_new AFTER UPDATE OF state, rule, body ON notices BEGIN {_SHUT_LANES} {_OPEN_LANES} END",
+        f"CREATE TRIGGER lanes_closed AFTER DELETE ON notices BEGIN {_SHUT_LANES} END",
     ),
 )

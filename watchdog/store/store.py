@@ -14,7 +14,7 @@ from pathlib import Path
 from sqlite3 import Connection
 
 from watchdog.alerts.alert import Alert
-from watchdog.alerts.grouping import GroupKey
+from watchdog.alerts.group import GroupKey
 from watchdog.alerts.notice import Notice
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.errors import StoreError

@@ -42,7 +42,7 @@ class Watchdog:
 
     def configure(self, receivers: dict[str, dict], rules: dict[str, dict], interval: str = "200ms") -> None:
         """Write the settings and one file of rules, all of them by name."""
-        tables = [f"[sampling]\ninterval = {_toml(interval)}", '[routing]\ngroup_interval = "500ms"']
+        tables = [f"[sampling]\ninterval = {_toml(interval)}", '[routing]\ngroup_interval = "500ms"\njitter = "0s"']
         self.config.write_text("\n".join([*tables, *(_table("receiver", "name", *item) for item in receivers.items())]))
         (self.rules / "test.toml").write_text("\n".join(_table("rule", "id", *item) for item in rules.items()))
 

@@ -534,3 +534,21 @@ def test_an_end_that_a_group_has_still_to_tell_is_not_told_twice(host):
 def test_a_receiver_that_is_gone_is_not_told_what_it_knew_of(host):
     host.restart(told=[("gone", make_alert())])
     assert host.tick() == []
+
+
+def test_what_an_earlier_version_saved_is_read(host):
+    alert = make_alert()
+    host.fire(alert)
+    host.tick()
+    [document] = host.saved.values()
+    for key in ("by", "waits"):
+        del document[key]
+    for key in ("believed", "ended"):
+        del document["members"][0][key]
+    host.restart()
+    host.grouping.reload(make_routing(("log",)), host.firing, host.at_ns, host.wall)
+
+    assert told(host.tick(60)) == [
+        ("oncall", "resolved", [("nginx", "resolved")]),
+        ("log", "first notification", [("nginx", "firing")]),
+    ]

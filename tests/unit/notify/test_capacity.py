@@ -9,6 +9,7 @@ from watchdog.errors import StoreError
 from watchdog.notify import capacity
 from watchdog.notify.capacity import Capacity
 from watchdog.notify.outbox import Outbox, Outcome
+from watchdog.store import backlog
 from watchdog.store.store import Store
 
 TIMEOUT = "timeout: no answer"
@@ -148,6 +149,30 @@ def test_a_beginning_that_may_have_arrived_is_not_left_without_its_end(open_stor
     assert pending(store) == ["n1", "n2"]
 
 
+def test_an_end_of_what_a_digest_tells_that_may_have_arrived_outlasts_what_fires(open_store, put, clock):
+    store = open_store(receiver_notices=2)
+    put(store, ("n1", "a", "firing"))
+    with store.database.transaction() as connection:  # as a digest of this and others would stand there
+        connection.execute("UPDATE notices SET rule = '(digest)', body = json_set(body, '$.group', '(digest)')")
+    deliver(store, clock, "pending", TIMEOUT)
+    put(store, ("n2", "a", "resolved"), ("n3", "b", "firing"))
+    assert pending(store) == ["n1", "n2"]
+    assert lost(store, clock) == {("oncall", "capacity"): 1}
+
+
+def test_the_end_of_what_was_told_outlasts_everything_in_groups_by_something_else_too(
+    open_store, clock, make_alert, make_notice
+):
+    store = open_store(receiver_notices=1)
+    group = {"group": '{unit="a"}', "by": (("unit", "a"),), "receiver": "oncall"}
+    store.commit(alerts=(), groups=(), notices=[make_notice(make_alert(rule="a"), id="n1", **group)])
+    assert deliver(store, clock) == "n1"
+    over = make_alert(rule="a", resolved=9.0, state=State.RESOLVED)
+    new = make_notice(make_alert(rule="b"), id="n3", group="b", receiver="oncall")
+    store.commit(alerts=(), groups=(), notices=[make_notice(over, id="n2", **group), new])
+    assert pending(store) == ["n2"]
+
+
 def test_a_group_that_is_dropped_leaves_no_beginning_behind(open_store, put, clock):
     store = open_store(receiver_notices=1)
     put(store, ("n1", "a", "firing"), ("n2", "b", "firing"))
@@ -189,6 +214,28 @@ def test_losses_are_known_after_a_restart(open_store, put, clock):
     put(store, ("n1", "a", "firing"), ("n2", "b", "firing"))
     deliver(store, clock, "dead", "auth: HTTP 403")
     assert lost(open_store(), clock) == {("oncall", "capacity"): 1, ("oncall", "refused"): 1}
+
+
+def test_what_waits_in_memory_is_not_merged_over_what_another_group_told_of_the_same_alert(
+    monkeypatch, make_alert, make_notice
+):
+    monkeypatch.setattr(backlog, "_MOST_NOTICES", 2)
+    waits = backlog.Backlog()
+    firing, over = make_alert(rule="a"), make_alert(rule="a", resolved=9.0, state=State.RESOLVED)
+    groups = ("a", "b", '{severity="critical"}', "a", "b")
+    told = (
+        firing,
+        make_alert(rule="b", fingerprint="b" * 16),
+        firing,
+        over,
+        make_alert(rule="b", fingerprint="b" * 16),
+    )
+    made = [
+        make_notice(each, id=f"n{n}", group=group) for n, (group, each) in enumerate(zip(groups, told, strict=True))
+    ]
+    waits.add((), (), made)
+    waits.shrink()
+    assert [notice.id for notice in waits.notices.values()] == ["n0", "n4", "n2", "n3"]
 
 
 def test_what_waits_in_memory_is_bounded_when_nothing_can_be_written(open_store, put, monkeypatch, clock):

@@ -23,6 +23,7 @@ class QuietReceiver:
 
     def __init__(self, name, gate=None):
         self.name = name
+        self.budget = None
         self.gate = gate
         self.ids = []
         self.entered = threading.Event()
@@ -163,10 +164,10 @@ def test_bug_around_the_outbox_is_told_without_its_text_and_tried_again(store, m
     delivery = make_delivery(store, receiver)
     begin, errors = delivery._outbox.begin, [ValueError("https://hooks.example.net/secret")] * 2
 
-    def begin_in_the_end(name):
+    def begin_in_the_end(*asked):
         if errors:
             raise errors.pop()
-        return begin(name)
+        return begin(*asked)
 
     monkeypatch.setattr(delivery._outbox, "begin", begin_in_the_end)
     delivery.start()

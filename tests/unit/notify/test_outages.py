@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections import Counter
+import tomllib
+from collections import Counter, defaultdict
 from dataclasses import replace
 
 import pytest
@@ -12,11 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import FakeClock
+from watchdog.alerts import routes as routes_module
 from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
 from watchdog.alerts.grouping import Grouping
 from watchdog.alerts.paths import DELIVERY_DEAD
 from watchdog.clock import SECOND_NS
-from watchdog.config import BUILT_IN, Config, Escalation, Routing, Sampling
+from watchdog.config import BUILT_IN, Config, Escalation, Routing, Sampling, read_config
+from watchdog.document import Document
 from watchdog.errors import DeliveryError
 from watchdog.notify import alarm as alarm_module
 from watchdog.notify import standing as standing_module
@@ -39,6 +42,7 @@ class Place:
 
     def __init__(self, name):
         self.name = name
+        self.budget = None
         self.error = None
         self.notices = []
 
@@ -65,14 +69,24 @@ class Place:
         pass
 
 
+def read_routes(names, text):
+    """Return the routes of `text`."""
+    text = "".join(f'[[receiver]]\nname = "{name}"\ntype = "x"\n' for name in names) + text
+    return routes_module.read_routes(read_config(Document(text, tomllib.loads(text), "watchdog.toml")))
+
+
 class Scene:
     """A host second by second; `escalations`: who stands by for whom, after how many seconds."""
 
-    def __init__(self, folder, clock, escalations, names=("oncall", "log"), default=("oncall",), boot="boot1"):
+    def __init__(
+        self, folder, clock, escalations, names=("oncall", "log"), default=("oncall",), boot="boot1", routes=""
+    ):
         self.folder, self.clock = folder, clock
         self.places = {name: Place(name) for name in names}
         self.default, self.escalations = default, escalations
         self.routing = Routing(default, 0, 60 * SECOND_NS, 4 * 3600 * SECOND_NS, 10 * MINUTE * SECOND_NS)
+        self.routes = read_routes(names, routes)
+        self.made = defaultdict(list)  # by receiver: every notice, whether it was merged with others or sent as it was
         self.firing, self.transitions = {}, []
         self.begin(boot)
 
@@ -88,7 +102,7 @@ class Scene:
         at_ns, wall = self.clock.boottime_ns(), self.clock.wall()
         self.outages = Outages(self.store.database, self.config(), self.places, HOST, log)
         assert self.outages.restore(saved, self.firing, at_ns, wall) == 0
-        self.grouping = Grouping(self.routing, HOST)
+        self.grouping = Grouping(self.routing, HOST, self.routes, elsewhere=self.outages.knows)
         groups = [state for state in saved.groups if "standby" not in state]
         firing = {**self.firing, **self.outages.firing()}
         assert self.grouping.restore(groups, firing, self.places, at_ns, wall, saved.shift_ns) == 0
@@ -98,6 +112,14 @@ class Scene:
             for name, place in self.places.items()
         }
 
+    def worsen(self, process, rule="storm"):
+        """Make a warning of what is critical, and something critical of a warning."""
+        key = fingerprint(rule, (("process", process),))
+        worse = self.firing[key].severity is Severity.WARNING
+        severity = Severity.CRITICAL if worse else Severity.WARNING
+        self.firing[key] = replace(self.firing[key], severity=severity)
+        self.transitions.append(Transition(Kind.ESCALATED if worse else Kind.DEESCALATED, self.firing[key]))
+
     def restart(self, boot="boot1"):
         self.store.close()
         self.begin(boot)
@@ -106,7 +128,7 @@ class Scene:
         at_ns, wall = self.clock.boottime_ns(), self.clock.wall()
         self.outages.reload(self.config(), self.places, self.firing, at_ns, wall)
         firing = {**self.firing, **self.outages.firing()}
-        self.grouping.reload(self.routing, firing, at_ns, wall, set(self.places))
+        self.grouping.reload(self.routing, firing, at_ns, wall, set(self.places), self.routes)
 
     def fire(self, process, rule="storm", severity=Severity.WARNING, receivers=None):
         labels = (("process", process),)
@@ -132,7 +154,12 @@ class Scene:
         self.transitions = []
         firing = {**self.firing, **self.outages.firing()}
         notices = self.grouping.advance(transitions, firing, at_ns, wall)
-        notices += self.outages.escalate(failing, transitions, firing, self.grouping.hears, at_ns, wall)
+        escalated = self.outages.escalate(failing, transitions, firing, self.grouping.hears, at_ns, wall)
+        if escalated:
+            self.grouping.reconcile()
+        notices += escalated
+        for notice in notices:
+            self.made[notice.receiver].append(notice)
         self.store.commit(
             alerts=self.outages.take_alerts(),
             groups=[*self.grouping.take_changes(), *self.outages.take_groups()],
@@ -452,6 +479,153 @@ def test_whatever_happens_who_was_told_firing_is_told_the_end_once(tmp_path_fact
         last = {alert.fingerprint: alert for notice in place.notices for alert in notice.alerts}
         assert all(alert.resolved is not None for alert in last.values())
     scene.store.close()
+
+
+# -------------------------------------------------------------------------------------------- escalation and routes
+
+
+TO_BOTH_IF_CRITICAL = """
+[[route]]
+where = { severity = "critical" }
+receivers = ["oncall", "log"]
+"""
+CRITICAL_TO_LOG = """
+[[route]]
+where = { severity = "critical" }
+receivers = ["log"]
+"""
+BY_SEVERITY = """
+[[route]]
+where = { severity = "critical" }
+receivers = ["oncall", "log"]
+group_by = ["severity"]
+[[route]]
+receivers = ["oncall"]
+group_by = []
+group_wait = "30s"
+"""
+
+
+@pytest.mark.parametrize("routes", [TO_BOTH_IF_CRITICAL, BY_SEVERITY], ids=["by rule", "by severity"])
+def test_what_was_escalated_and_is_routed_to_the_second_receiver_then_is_told_there_once(make_scene, routes):
+    scene = make_scene({"oncall": ("log", MINUTE)}, routes=routes)
+    scene.fail("oncall")
+    scene.fire("nginx")
+    scene.live(3 * MINUTE)
+    scene.worsen("nginx")
+    scene.live(3 * MINUTE)
+    scene.end("nginx")
+    scene.live(2 * MINUTE)
+    alerts = [alert for notice in scene.made["log"] for alert in notice.alerts]
+    assert [(alert.severity.label, alert.state.value) for alert in alerts] == [
+        ("warning", "firing"),
+        ("critical", "firing"),
+        ("critical", "resolved"),
+    ]
+
+
+def test_an_end_that_was_not_told_in_place_of_another_is_not_told_of_what_is_heard_anyway(make_scene):
+    scene = make_scene({"oncall": ("log", MINUTE)}, routes=TO_BOTH_IF_CRITICAL)
+    scene.fail("oncall")
+    scene.fire("nginx")
+    scene.live(80)
+    assert scene.told("log") == [("storm", "nginx", "firing")]
+    scene.end("nginx")
+    scene.tick()
+    scene.fire("nginx", severity=Severity.CRITICAL)
+    scene.live(3 * MINUTE)
+    assert scene.told("log") == [("storm", "nginx", "firing")] * 2
+    scene.end("nginx")
+    scene.live(2 * MINUTE)
+    assert scene.told("log")[2:] == [("storm", "nginx", "resolved")]
+
+
+def test_an_end_that_others_could_not_be_told_is_not_told_where_it_fires_again(make_scene):
+    scene = make_scene({"oncall": ("log", MINUTE)}, routes=CRITICAL_TO_LOG)
+    scene.fail("oncall")
+    scene.fire("nginx")
+    scene.live(20)
+    scene.end("nginx")
+    scene.live(10)
+    scene.fire("nginx", severity=Severity.CRITICAL)
+    scene.live(5 * MINUTE)
+    assert scene.told("log") == [("storm", "nginx", "firing")]
+
+
+def test_what_leaves_a_receiver_and_comes_back_in_place_of_another_has_not_ended_there(make_scene):
+    scene = make_scene({"oncall": ("log", MINUTE)}, routes=CRITICAL_TO_LOG)
+    scene.fail("oncall")
+    scene.fire("cron", rule="spike")
+    scene.live(3 * MINUTE)
+    scene.fire("nginx", severity=Severity.CRITICAL)
+    scene.live(20)
+    scene.worsen("nginx")
+    scene.live(3 * MINUTE)
+    assert [entry for entry in scene.told("log") if entry[0] == "storm"] == [("storm", "nginx", "firing")] * 2
+    scene.end("nginx")
+    scene.live(2 * MINUTE)
+    assert [entry for entry in scene.told("log") if entry[0] == "storm"][2:] == [("storm", "nginx", "resolved")]
+
+
+def test_an_alert_about_a_receiver_goes_past_the_routes_to_those_whom_it_names(make_scene):
+    scene = make_scene({}, names=("oncall", "log", "hook"), routes='[[route]]\nreceivers = ["oncall"]\n')
+    scene.fail("oncall")
+    scene.fire("nginx")
+    scene.live(12 * MINUTE)
+    assert about_dead(scene.places["log"]) == about_dead(scene.places["hook"]) == [(DELIVERY_DEAD, None, "firing")]
+    assert about_dead(scene.places["oncall"]) == []
+
+
+ROUTED_STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["fire", "end", "worsen"]), st.sampled_from("ab"), st.sampled_from(["r1", "r2"])),
+        st.tuples(st.sampled_from(["fail", "recover"]), st.sampled_from(["oncall", "log"])),
+        st.tuples(st.just("live"), st.sampled_from([10, 60, 200, 900])),
+        st.tuples(st.sampled_from(["restart", "reload"])),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=ROUTED_STEPS, routes=st.sampled_from([TO_BOTH_IF_CRITICAL, CRITICAL_TO_LOG, BY_SEVERITY]))
+def test_whatever_happens_with_routes_everyone_knows_the_truth_at_last(tmp_path_factory, host_log, steps, routes):
+    scene = Scene(tmp_path_factory.mktemp("state"), FakeClock(), {"oncall": ("log", 150)}, routes=routes)
+    for step, *arguments in steps:
+        known = {(alert.labels[0][1], alert.rule) for alert in scene.firing.values()}
+        if step in ("fire", "end", "worsen") and (tuple(arguments) in known) == (step == "fire"):
+            continue
+        getattr(scene, step)(*arguments)
+        if step in ("fire", "end", "worsen"):
+            scene.tick(5)
+    scene.recover("oncall", "log")
+    scene.live(700, step=50)
+    for name, place in scene.places.items():
+        believes = believed(place)
+        for key, alert in scene.firing.items():
+            assert believes.get(key, alert.severity) is alert.severity
+            assert key in believes or not scene.grouping.hears(name, alert)
+        assert believes.keys() <= scene.firing.keys()
+    for alert in list(scene.firing.values()):
+        scene.end(alert.labels[0][1], alert.rule)
+    scene.live(700, step=50)
+    for name, place in scene.places.items():
+        assert believed(place) == {}
+        firing, ended = set(), set()
+        for alert in (alert for notice in scene.made[name] for alert in notice.alerts):
+            if alert.resolved is None:
+                firing.add(alert.fingerprint)
+            else:
+                assert alert.fingerprint in firing or (alert.fingerprint, alert.fired) not in ended
+                firing.discard(alert.fingerprint)
+                ended.add((alert.fingerprint, alert.fired))
+    scene.store.close()
+
+
+def believed(place):
+    """Return how badly what fires, to all that the receiver knows."""
+    last = {alert.fingerprint: alert for notice in place.notices for alert in notice.alerts}
+    return {key: alert.severity for key, alert in last.items() if alert.resolved is None}
 
 
 # ---------------------------------------------------------------------------------------------------------- dead paths

@@ -206,3 +206,45 @@ def test_attempts_are_written_down(outbox, store, clock):
         ("n1", 2, clock.wall(), last_error),
     ]
     assert last_error == "client_error: \\udcff" + "x" * 185
+
+
+# ------------------------------------------------------------------------------- groups of more than one rule
+
+
+def test_a_notice_about_several_rules_neither_overtakes_nor_is_overtaken_by_others_about_them(outbox, store, clock):
+    by_unit = '{unit="a"}'
+    put(store, make_notice("n1", make_alert("a")))
+    first = outbox.begin("oncall")
+    again_in(outbox, first, clock, 300)
+    put(store, make_notice("n2", make_alert("a"), group=by_unit))
+    put(store, make_notice("n3", make_alert("a")), make_notice("n4", group="spike"))
+    assert outbox.begin("oncall").notice.id == "n4"
+    clock.advance(300)
+    order = []
+    while (attempt := outbox.begin("oncall")) is not None:
+        order.append(attempt.notice.id)
+        outbox.end(Outcome(attempt, "done", "ok"))
+    assert order == ["n1", "n2", "n3", "n4"]
+
+
+def test_notices_of_one_group_are_not_merged_over_one_of_another_that_stands_between(outbox, store):
+    firing, worse, ended = make_alert("a"), make_alert("a"), make_alert("a", resolved=9.0)
+    put(store, make_notice("n1", firing))
+    put(store, make_notice("n2", worse, group='{severity="critical"}'))
+    put(store, make_notice("n3", ended))
+    told = []
+    while (attempt := outbox.begin("oncall")) is not None:
+        told.append((attempt.notice.id, attempt.notice.status))
+        outbox.end(Outcome(attempt, "done", "ok"))
+    assert told == [("n1", "firing"), ("n2", "firing"), ("n3", "resolved")]
+
+
+def test_lanes_are_open_while_a_notice_waits_and_no_longer(outbox, store):
+    put(store, make_notice("n1"), make_notice("n2", group="(all)"))
+    with store.database.transaction() as connection:
+        before = connection.execute("SELECT lane, place FROM lanes ORDER BY lane, place").fetchall()
+        connection.execute("DELETE FROM notices WHERE id = 'n2'")
+    outbox.end(Outcome(outbox.begin("oncall"), "done", "ok"))
+    with store.database.transaction() as connection:
+        assert connection.execute("SELECT * FROM lanes").fetchall() == []
+    assert before == [("(all)", 2), ("storm", 1), ("storm", 2)]

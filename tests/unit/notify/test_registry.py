@@ -9,6 +9,9 @@ from watchdog.document import Document, secret_forms
 from watchdog.errors import ConfigError
 from watchdog.notify.registry import RECEIVER_TYPES, build_receivers, receiver_class
 
+EVERYWHERE = "budget, escalate_after, escalate_to, name, type"
+URL = '"http://127.0.0.1:1/"'
+
 
 def config_of(text, **options):
     return read_config(Document(text, tomllib.loads(text), "watchdog.toml", **options))
@@ -68,6 +71,22 @@ facility = "local3"
     assert [receiver.name for receiver in receivers.values()] == list(receivers)
 
 
+def test_every_receiver_has_a_budget_for_those_who_read_it():
+    tables = {"slack": "webhook_url", "webhook": "url", "syslog": None, "console": None}
+    text = "".join(
+        f'[[receiver]]\nname = "{name}"\ntype = "{name}"\n{f"{key} = {URL}" if key else ""}\n'
+        for name, key in tables.items()
+    )
+    receivers = build_receivers(config_of(f'{text}[[receiver]]\nname = "few"\ntype = "console"\nbudget = "3/h"'))
+    assert {kind: receiver_class(kind).usual_budget for kind in RECEIVER_TYPES} == {
+        "alertmanager": "none", "apprise": "30/h", "command": "600/h", "console": "none", "email": "30/h",
+        "journald": "none", "pagerduty": "30/h", "slack": "30/h", "syslog": "none", "webhook": "600/h",
+    }  # fmt: skip
+    assert {name: receiver.budget and receiver.budget.notices for name, receiver in receivers.items()} == {
+        "slack": 30, "webhook": 600, "syslog": None, "console": None, "few": 3,
+    }  # fmt: skip
+
+
 def test_with_no_configuration_there_is_the_console():
     assert [receiver.type for receiver in build_receivers(config_of("")).values()] == ["console"]
 
@@ -107,7 +126,7 @@ colour = true
         "watchdog.toml:16: receiver.address: must begin with unix://, udp://, tcp:// or tls://",
         'watchdog.toml:17: receiver.facility: unknown value "demon": did you mean "daemon"?',
         'watchdog.toml:22: receiver.format: "local" is for unix:// addresses: servers expect "rfc5424"',
-        'watchdog.toml:26: receiver.colour: unknown key "colour": known are escalate_after, escalate_to, name, type',
+        f'watchdog.toml:26: receiver.colour: unknown key "colour": known are {EVERYWHERE}',
     ]
 
 

@@ -1,0 +1,73 @@
+"""A daemon with routes and budgets: who is told what, and how much."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+ROUTES = """
+[[route]]
+where = { severity = "critical" }
+receivers = ["pager"]
+[[route]]
+where = { rule = ["flood-*", "!flood-9"] }
+receivers = ["chat"]
+[[route]]
+where = { rule = "flood-1" }
+receivers = ["pager"]
+"""
+FLOOD = {f"flood-{number}" for number in range(5)}
+
+
+@pytest.fixture
+def flood(watchdog, server, other_server, start_storm):
+    """Start a daemon with five rules about one storm for the chat, one for the pager, and one that names it."""
+    storm = start_storm(f"flood-{os.getpid()}")
+    rules = {name: storm.crowd_rule() for name in sorted(FLOOD)}
+    rules["worst"] = storm.crowd_rule(fire_above={"critical": storm.LIMIT}, clear_below={"critical": storm.LIMIT})
+    rules["own"] = storm.crowd_rule(receivers=["pager"])
+
+    def configure(budget):
+        chat = other_server.as_receiver(budget=budget)
+        watchdog.configure({"pager": server.as_receiver(), "chat": chat}, rules)
+        with watchdog.config.open("a") as file:
+            file.write(ROUTES)
+
+    configure("3/h")
+    watchdog.start()
+    return configure, storm
+
+
+def told(server):
+    """Return (reason, rules) of each notice."""
+    return [
+        (document["notification_reason"], {alert["labels"]["alertname"] for alert in document["alerts"]})
+        for document in server.notices().values()
+    ]
+
+
+def test_alerts_go_where_routes_say_and_a_flood_of_them_becomes_a_digest(
+    watchdog, server, other_server, flood, wait_for
+):
+    configure, storm = flood
+    assert "watchdog.toml:" in watchdog.log()
+    assert "route: no alert takes this route: that of line" in watchdog.log()
+    storm.hold()
+    wait_for(lambda: len(server.posts) == 2 and other_server.posts, "the first notices")
+    storm.release()
+    wait_for(lambda: len(server.posts) == 4, "the ends that no budget holds")
+    held = "SELECT count(*) FROM notices WHERE receiver = 'chat' AND state = 'pending'"
+    wait_for(lambda: watchdog.saved(held) == [len(FLOOD)], "the ends that the budget holds")
+    wanted = [(reason, rule) for reason in ("first notification", "resolved") for rule in ("own", "worst")]
+    assert sorted((reason, *rules) for reason, rules in told(server)) == wanted
+    assert told(other_server) == [("digest", FLOOD)]
+
+    watchdog.kill()
+    watchdog.start()
+    assert len(other_server.posts) == 1
+    configure("none")
+    watchdog.reload()
+    wait_for(lambda: len(other_server.notices()) == 1 + len(FLOOD), "the ends, now that there is no budget")
+    assert sorted(map(str, told(other_server)[1:])) == sorted(str(("resolved", {name})) for name in FLOOD)
+    assert other_server.statuses() == ["firing", *["resolved"] * len(FLOOD)]

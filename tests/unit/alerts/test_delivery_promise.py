@@ -1,0 +1,264 @@
+"""Routes, budgets, failures and restarts together: whoever hears that something fires hears the end of it, once."""
+
+import itertools
+import json
+import tempfile
+import tomllib
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
+from watchdog.alerts.grouping import Grouping
+from watchdog.alerts.routes import read_routes
+from watchdog.config import read_config
+from watchdog.document import Document
+from watchdog.notify.budget import Budget
+from watchdog.notify.gate import BudgetGate
+from watchdog.notify.outbox import Outbox, Outcome
+from watchdog.rules.schema import Severity
+from watchdog.store.store import Store
+
+SECOND_NS = 1_000_000_000
+HOUR = 3_600
+RECEIVERS = "".join(f'[[receiver]]\nname = "{name}"\ntype = "x"\n' for name in ("oncall", "log"))
+ROUTES = [
+    "",
+    """
+    [[route]]
+    where = { severity = "critical" }
+    receivers = ["oncall"]
+    group_by = ["process"]
+    [[route]]
+    receivers = ["log"]
+    """,
+    """
+    [[route]]
+    where = { rule = ["s*", "!spike"] }
+    receivers = ["oncall"]
+    continue = true
+    group_wait = "5s"
+    [[route]]
+    where = { severity = "critical" }
+    receivers = ["oncall", "log"]
+    group_interval = "10s"
+    [[route]]
+    receivers = ["log"]
+    group_by = ["rule", "severity"]
+    repeat_interval = "20m"
+    """,
+    """
+    [[route]]
+    receivers = ["oncall", "log"]
+    group_by = []
+    group_wait = "10s"
+    """,
+]
+BUDGETS = {"oncall": Budget(5, HOUR * SECOND_NS), "log": None}
+ALERTS = [("storm", "a"), ("storm", "b"), ("spike", "a"), ("drip", "c")]
+
+# Each tick: seconds since the one before, what the alerts' severities become (None: over; "keep": as it is), whether
+# there is a restart, routes that a reload brings, and how attempts end: answers are lost, or nobody was there at all.
+ticks = st.lists(
+    st.tuples(
+        st.sampled_from([1, 2, 10, 59, 60, 61, 600]),
+        st.fixed_dictionaries(
+            {alert: st.sampled_from(["keep", "keep", None, Severity.WARNING, Severity.CRITICAL]) for alert in ALERTS}
+        ),
+        st.booleans(),
+        st.sampled_from([None, None, None, *ROUTES]),
+        st.sampled_from(["taken", "taken", "answer lost", "nobody there"]),
+    ),
+    max_size=25,
+)
+
+
+def read(routes):
+    text = RECEIVERS + '[routing]\njitter = "4s"\n' + routes
+    document = Document(text, tomllib.loads(text), "watchdog.toml")
+    config = read_config(document)
+    found = read_routes(config)
+    document.raise_problems()
+    return config, found
+
+
+def in_memory():
+    memory = Path("/dev/shm")
+    return tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)
+
+
+@pytest.fixture
+def shm():
+    with in_memory() as folder:
+        yield Path(folder)
+
+
+class Clock:
+    def __init__(self):
+        self.seconds = 0
+
+    def boottime_ns(self):
+        return self.seconds * SECOND_NS
+
+    def wall(self):
+        return 1e9 + self.seconds
+
+
+class Host:
+    """Lifecycle by hand; grouping, store and outbox as they are."""
+
+    def __init__(self, folder, routes):
+        self.folder, self.clock = folder, Clock()
+        self.config, self.routes = read(routes)
+        self.firing, self.starts = {}, set()
+        self.made = defaultdict(list)  # by receiver: every notice, whether it was merged with others or sent as it was
+        self.heard = defaultdict(list)  # by receiver, in order; a copy of what was heard is left out
+        self.sent = defaultdict(dict)  # by receiver: when each id was sent first
+        self.store = None
+        self.start()
+
+    def start(self):
+        if self.store is not None:
+            self.store.close()
+        self.store = Store(self.folder, self.clock, "boot")
+        self.outbox = Outbox(self.store.database, self.clock)
+        self.outbox.release()
+        self.gates = {name: budget and BudgetGate(budget, self.clock) for name, budget in BUDGETS.items()}
+        self.grouping = Grouping(self.config.routing, "db1", self.routes, share=0.5)
+        saved, now = self.store.load(), (self.clock.boottime_ns(), self.clock.wall())
+        assert self.grouping.restore(saved.groups, self.firing, tuple(BUDGETS), *now, saved.shift_ns, saved.told) == 0
+
+    def reload(self, routes):
+        self.config, self.routes = read(routes)
+        now = self.clock.boottime_ns(), self.clock.wall()
+        self.grouping.reload(self.config.routing, self.firing, *now, tuple(BUDGETS), self.routes)
+
+    def tick(self, severities, answer):
+        now = self.clock.boottime_ns(), self.clock.wall()
+        transitions = [self.change(*alert, severity) for alert, severity in severities.items() if severity != "keep"]
+        transitions = [transition for transition in transitions if transition is not None]
+        notices = self.grouping.advance(transitions, self.firing, *now)
+        for notice in notices:
+            self.made[notice.receiver].append(notice)
+        self.store.commit(alerts=(), groups=self.grouping.take_changes(), notices=notices)
+        for receiver in BUDGETS:
+            self.deliver(receiver, answer)
+
+    def change(self, rule, process, severity):
+        labels, wall = (("process", process),), self.clock.wall()
+        key = fingerprint(rule, labels)
+        old = self.firing.get(key)
+        if severity is None:
+            return old and Transition(
+                Kind.RESOLVED, replace(self.firing.pop(key), state=State.RESOLVED, resolved=wall, reason="over")
+            )
+        if old is None:
+            self.firing[key] = Alert(
+                rule=rule, labels=labels, fingerprint=key, state=State.FIRING, severity=severity, summary="", value=1.0,
+                threshold=1.0, peak=1.0, started=wall, fired=wall, resolved=None, reason="", receivers=None,
+                runbook=None,
+            )  # fmt: skip
+            self.starts.add((key, wall))
+            return Transition(Kind.FIRING, self.firing[key])
+        if old.severity == severity:
+            return None
+        self.firing[key] = replace(old, severity=severity)
+        return Transition(Kind.ESCALATED if severity > old.severity else Kind.DEESCALATED, self.firing[key])
+
+    def deliver(self, receiver, answer):
+        while (attempt := self.outbox.begin(receiver, self.gates[receiver])) is not None:
+            notice, now_ns = attempt.notice, self.clock.boottime_ns()
+            known = [json.dumps(heard.to_json()) for heard in self.heard[receiver] if heard.id == notice.id]
+            assert all(before == json.dumps(notice.to_json()) for before in known)
+            self.sent[receiver].setdefault(notice.id, self.clock.seconds)
+            if answer != "nobody there" and not known:
+                self.heard[receiver].append(notice)
+            if answer == "taken":
+                self.outbox.end(Outcome(attempt, "done", "ok"))
+            else:
+                self.outbox.end(Outcome(attempt, "pending", "timeout", now_ns + 30 * SECOND_NS))
+
+
+def live(folder, script):
+    host = Host(folder, ROUTES[0])
+    for pause, severities, restart, routes, answer in script:
+        host.clock.seconds += pause
+        if restart:
+            host.start()
+        if routes is not None:
+            host.reload(routes)
+        host.tick(severities, answer)
+    for _ in range(20):  # peace, until the budget has room for everything
+        host.clock.seconds += 300
+        host.tick({}, "taken")
+    host.store.close()
+    return host
+
+
+def believed(notices):
+    """Return what fires, and how badly, to all that a receiver knows from `notices`."""
+    believes = {}
+    for alert in itertools.chain.from_iterable(notice.alerts for notice in notices):
+        believes[alert.fingerprint] = alert.severity if alert.resolved is None else None
+    return {key: severity for key, severity in believes.items() if severity is not None}
+
+
+def check_ends(notices):
+    """Hold `notices` to one end for each beginning; what came and went unheard of has an end too."""
+    firing, ended = set(), set()
+    for alert in itertools.chain.from_iterable(notice.alerts for notice in notices):
+        if alert.resolved is None:
+            firing.add(alert.fingerprint)
+            continue
+        assert alert.fingerprint in firing or (alert.fingerprint, alert.fired) not in ended
+        firing.discard(alert.fingerprint)
+        ended.add((alert.fingerprint, alert.fired))
+
+
+@settings(max_examples=60, deadline=None)
+@given(ticks)
+def test_whoever_is_told_firing_is_told_the_end_once_and_knows_the_truth_at_last(script):
+    with in_memory() as folder:
+        host = live(Path(folder), script)
+    for receiver, notices in host.heard.items():
+        to_know = {
+            key: alert.severity
+            for key, alert in host.firing.items()
+            if receiver in [destination.receiver for destination in host.grouping._destinations(alert)]
+        }
+        check_ends(host.made[receiver])
+        assert believed(notices) == believed(host.made[receiver]) == to_know
+        assert {(a.fingerprint, a.fired) for notice in notices for a in notice.alerts} <= host.starts
+    times = sorted(host.sent["oncall"].values())
+    for first, beyond in zip(times, times[BUDGETS["oncall"].notices :], strict=False):
+        assert beyond - first >= HOUR
+    assert host.grouping._homes.keys() == host.firing.keys()  # nothing is kept of what is over
+    told = {a.fingerprint for notice in itertools.chain(*host.heard.values()) for a in notice.alerts}
+    assert told == {key for key, _ in host.starts}  # none came and went unheard of
+
+
+@pytest.mark.parametrize("routes", [ROUTES[0], ROUTES[1]], ids=["one group", "a group for each severity"])
+@pytest.mark.parametrize(
+    "states", [(Severity.WARNING, None), (Severity.WARNING, Severity.CRITICAL)], ids=["on and off", "bad and worse"]
+)
+def test_ten_minutes_of_flapping_each_second_make_a_message_a_minute_and_end_with_the_truth(shm, routes, states):
+    host = Host(shm, routes)
+    for second in range(600):
+        host.clock.seconds += 1
+        host.tick({("storm", "a"): states[second % 2]}, "taken")
+    for last in (None, Severity.WARNING, None):
+        host.tick({("storm", "a"): last}, "taken")
+        host.clock.seconds += HOUR
+        host.tick({}, "taken")
+        for receiver, notices in host.heard.items():
+            assert believed(notices) == believed(host.made[receiver])
+        if last is None:
+            assert not any(believed(notices) for notices in host.heard.values())
+    for notices in host.made.values():
+        times = [notice.created for notice in notices]
+        assert all(later - earlier >= 60 for earlier, later in itertools.pairwise(times))
+    host.store.close()

@@ -1,0 +1,483 @@
+"""Which receivers an alert goes to, and when; what is said of routes that no alert takes."""
+
+import tomllib
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
+from watchdog.alerts.grouping import Grouping
+from watchdog.alerts.jitter import share_of
+from watchdog.alerts.matching import matches
+from watchdog.alerts.routes import Router, read_routes
+from watchdog.alerts.unreached import notes_on_routes
+from watchdog.config import Waits, read_config
+from watchdog.document import Document
+from watchdog.errors import ConfigError
+from watchdog.measure.catalogue import Values
+from watchdog.rules.load import read_rules
+from watchdog.rules.reading import Surroundings
+from watchdog.rules.schema import Condition, Severity
+
+SECOND_NS = 1_000_000_000
+WALL = 1_700_000_000.0
+WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
+RECEIVERS = "".join(f'[[receiver]]\nname = "{name}"\ntype = "x"\n' for name in ("oncall", "dba", "log"))  # 9 lines
+
+
+def read(routes, routing='default = ["log"]'):
+    text = f"{RECEIVERS}{routes}\n[routing]\n{routing}\n"
+    document = Document(text, tomllib.loads(text), "watchdog.toml")
+    config = read_config(document)
+    found = read_routes(config)
+    document.raise_problems()
+    return config.routing, found
+
+
+def problems_of(routes):
+    with pytest.raises(ConfigError) as caught:
+        read(routes)
+    return [f"{problem.line}: {problem.key}: {problem.message}" for problem in caught.value.problems]
+
+
+def make_alert(rule="storm", severity=WARNING, receivers=None, fired=WALL, **labels):
+    labels = tuple((labels or {"process": "nginx"}).items())
+    return Alert(
+        rule=rule, labels=labels, fingerprint=fingerprint(rule, labels), state=State.FIRING, severity=severity,
+        summary="", value=150.0, threshold=100.0, peak=151.0, started=fired, fired=fired, resolved=None,
+        reason="value above 100", receivers=receivers, runbook=None,
+    )  # fmt: skip
+
+
+def receivers_of(alert, routes):
+    return [destination.receiver for destination in Router(*read(routes)).destinations(alert)]
+
+
+# ------------------------------------------------------------------------------------------------ which route
+
+
+TWO = """\
+[[route]]
+where = { severity = "critical", rule = ["*storm", "!udp-*"] }
+receivers = ["oncall", "log"]
+[[route]]
+where = { unit = "postgres*" }
+receivers = ["dba"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("alert", "receivers"),
+    [
+        (make_alert(severity=CRITICAL), ["oncall", "log"]),
+        (make_alert(severity=CRITICAL, unit="postgresql.service"), ["oncall", "log"]),
+        (make_alert(unit="postgresql.service"), ["dba"]),
+        (make_alert("udp-storm", CRITICAL), ["log"]),
+        (make_alert(), ["log"]),
+        (make_alert(severity=CRITICAL, receivers=("dba",)), ["dba"]),
+    ],
+    ids=["first", "first of two", "second", "excluded", "none", "the rule's own"],
+)
+def test_the_first_route_that_matches_decides_unless_the_rule_names_receivers(alert, receivers):
+    assert receivers_of(alert, TWO) == receivers
+
+
+def test_a_route_that_continues_lets_those_after_it_decide_too_and_tells_nobody_twice():
+    routes = TWO.replace('receivers = ["oncall", "log"]', 'receivers = ["oncall", "log"]\ncontinue = true')
+    routes += '[[route]]\nreceivers = ["log", "oncall"]\ngroup_wait = "30s"\n'
+    router = Router(*read(routes))
+    found = router.destinations(make_alert(severity=CRITICAL))
+    assert [(each.receiver, each.waits.group_wait_ns) for each in found] == [("oncall", 0), ("log", 0)]
+    assert [each.receiver for each in router.destinations(make_alert(severity=CRITICAL, unit="postgres"))] == [
+        "oncall", "log", "dba",
+    ]  # fmt: skip
+
+
+def test_what_a_route_does_not_give_of_the_waits_is_that_of_the_routing():
+    routes = '[[route]]\nreceivers = ["oncall"]\ngroup_interval = "5m"\n'
+    _, (route,) = read(routes, 'group_wait = "7s"\nrepeat_interval = "1h"')
+    assert route.waits == Waits(7 * SECOND_NS, 300 * SECOND_NS, 3_600 * SECOND_NS)
+
+
+@pytest.mark.parametrize(
+    ("values", "text", "any_of", "none_of", "passes"),
+    [
+        (Values.NAME, "nginx", ("ng*",), (), True),
+        (Values.NAME, "nginx", ("ng*",), ("nginx",), False),
+        (Values.NAME, "nginx", (), ("redis",), True),
+        (Values.NAME, "", ("*",), (), True),
+        (Values.NAME, "", ("n*",), (), False),
+        (Values.NAME, "ev\udcffil", ("ev?il",), (), True),
+        (Values.NUMBER, "8080", ("1024-65535",), ("8080",), False),
+        (Values.NUMBER, "443", ("80", "443"), (), True),
+        (Values.NUMBER, "", ("0-65535",), (), False),
+        (Values.NUMBER, "", (), ("80",), True),
+        (Values.ADDRESS, "10.1.2.3", ("10.0.0.0/8",), (), True),
+        (Values.ADDRESS, "::ffff:10.1.2.3", ("10.0.0.0/8",), (), True),
+        (Values.ADDRESS, "2001:db8::1", ("10.0.0.0/8", "2001:db8::/32"), ("2001:db8::1",), False),
+        (Values.ADDRESS, "", (), ("10.0.0.0/8",), True),
+        (Values.CHOICE, "critical", ("crit*",), (), True),
+    ],
+)
+def test_values_meet_patterns_as_rows_meet_those_of_rules(values, text, any_of, none_of, passes):
+    assert matches(Condition("x", any_of, none_of), values, text) is passes
+
+
+# ------------------------------------------------------------------------------------------------ what is wrong
+
+
+def test_every_problem_of_a_route_is_told_at_its_line():
+    routes = """\
+[[route]]
+where = { severity = "severe", unite = "x" }
+receivers = ["oncal",
+  "log", "log"]
+group_by = ["process", "proces"]
+group_wait = "2h"
+[[route]]
+receivers = []
+continu = true
+"""
+    assert problems_of(routes) == [
+        '11: route.where.severity: unknown severity "severe": known are critical, warning',
+        '11: route.where.unite: unknown dimension "unite": did you mean "unit"?',
+        '12: route.receivers: unknown receiver "oncal": did you mean "oncall"?',
+        '13: route.receivers: "log" stands there twice',
+        '14: route.group_by: unknown label "proces": did you mean "process"?',
+        "15: route.group_wait: must be at most 1h, not 2h",
+        "17: route.receivers: must name at least one receiver: nobody would hear of what is routed here",
+        '18: route.continu: unknown key "continu": did you mean "continue"?',
+    ]
+
+
+RULES = """\
+[[rule]]
+id = "storm"
+summary = "x"
+metric = "connects"
+stat = "rate"
+window = "5s"
+by = ["process"]
+fire_above = { warning = 100, critical = 500 }
+[[rule]]
+id = "spike"
+summary = "x"
+metric = "bytes_sent"
+stat = "rate"
+window = "5s"
+by = ["unit"]
+fire_above = { warning = 100 }
+[[rule]]
+id = "own"
+summary = "x"
+metric = "connects"
+stat = "rate"
+window = "5s"
+fire_above = 100
+receivers = ["dba"]
+"""
+
+
+def notes_of(routes, rules=RULES):
+    known = None
+    if rules is not None:
+        document = Document(rules, tomllib.loads(rules), "rules.toml")
+        known = read_rules(document, Surroundings(["oncall", "dba", "log"], SECOND_NS, {}))
+        document.raise_problems()
+    return [f"{note.line}: {note.message}" for note in notes_on_routes(read(routes)[1], known)]
+
+
+def route(where, more="", receivers='["oncall"]'):
+    return f"[[route]]\nwhere = {{ {where} }}\nreceivers = {receivers}\n{more}\n"  # 4 lines
+
+
+NONE = "no alert takes this route: it matches none of the rules"
+OWN = "no alert takes this route: the rules that it matches name their receivers, or have no such severity"
+FIRST = "no alert takes this route: that of line 10 takes all that it matches first"
+
+
+@pytest.mark.parametrize(
+    ("routes", "notes"),
+    [
+        (route('rule = "st*"') + route('rule = "storm"'), [f"14: {FIRST}"]),
+        (route('severity = "warning"') + route('rule = "spike"'), [f"14: {FIRST}"]),
+        (route('severity = "warning"') + route('rule = "storm"'), []),
+        (route('process = "ng*"') + route('process = ["nginx", "nghttpd"], rule = "storm"'), [f"14: {FIRST}"]),
+        (route('process = "ng*"') + route('process = "*"'), []),
+        (route('process = "ng*"', "continue = true") + route('process = "nginx"'), []),
+        (route('rule = "strom"'), [f"10: {NONE}"]),
+        (route('unit = "nginx*", rule = "storm"'), [f"10: {NONE}"]),
+        (route('rule = "own"'), [f"10: {OWN}"]),
+        (route('rule = "spike", severity = "critical"'), [f"10: {OWN}"]),
+        (
+            route('severity = "warning"') + route('severity = "critical"') + route('rule = "*"'),
+            ["18: no alert takes this route: those of lines 10 and 14 take all that it matches first"],
+        ),
+        (
+            route('rule = "storm"', "continue = true") + route('severity = "critical"', 'group_wait = "9s"'),
+            ["14: where the route of line 10 matches too, its waits and group_by hold for oncall"],
+        ),
+    ],
+)
+def test_routes_that_no_alert_takes_and_those_that_overlap_are_told(routes, notes):
+    assert notes_of(routes) == notes
+
+
+def test_without_rules_only_what_is_sure_is_told():
+    assert notes_of(route('rule = "strom"'), None) == []
+    assert notes_of(route('severity = "critical"') + route('severity = "critical", process = "x"'), None) == [
+        f"14: {FIRST}"
+    ]
+
+
+# ------------------------------------------------------------------------------------------------ alerts that live
+
+
+class Host:
+    """A grouping with routes, and the alerts that fire."""
+
+    def __init__(self, routes, share=0.0, routing='default = ["log"]'):
+        self.routing, self.routes = read(routes, routing)
+        self.grouping = Grouping(self.routing, "db1", self.routes, share)
+        self.seconds, self.firing, self.transitions = 0.0, {}, []
+
+    def fire(self, alert):
+        self.firing[alert.fingerprint] = alert
+        self.transitions.append(Transition(Kind.FIRING, alert))
+
+    def become(self, alert, severity):
+        kind = Kind.ESCALATED if severity > alert.severity else Kind.DEESCALATED
+        self.firing[alert.fingerprint] = replace(alert, severity=severity)
+        self.transitions.append(Transition(kind, self.firing[alert.fingerprint]))
+
+    def resolve(self, alert):
+        alert = self.firing.pop(alert.fingerprint)
+        over = replace(alert, state=State.RESOLVED, resolved=WALL + self.seconds, reason="over")
+        self.transitions.append(Transition(Kind.RESOLVED, over))
+
+    def tick(self, after=0.0):
+        self.seconds += after
+        transitions, self.transitions = self.transitions, []
+        return self.grouping.advance(transitions, self.firing, round(self.seconds * SECOND_NS), WALL + self.seconds)
+
+    def begin(self):
+        now = round(self.seconds * SECOND_NS), WALL + self.seconds
+        self.grouping.restore([], self.firing, ("oncall", "dba", "log"), *now, shift_ns=0)
+
+    def told(self, after=0.0):
+        return sorted(
+            (n.receiver, n.group, n.reason, [(a.severity.label, a.state.value) for a in n.alerts])
+            for n in self.tick(after)
+        )
+
+
+BY_SEVERITY = '[[route]]\nwhere = { severity = "critical" }\nreceivers = ["oncall"]\n'
+
+
+def test_an_alert_that_gets_worse_goes_to_those_for_the_worse_and_ends_for_the_others():
+    host, alert = Host(BY_SEVERITY), make_alert()
+    host.fire(alert)
+    host.tick()
+    host.become(alert, CRITICAL)
+    assert host.told(5) == [("oncall", "storm", "first notification", [("critical", "firing")])]
+    (ended,) = host.tick(55)
+    assert (ended.receiver, ended.reason) == ("log", "resolved")
+    assert ended.alerts[0].reason == "critical now, which is not sent to this receiver"
+    host.resolve(alert)
+    assert host.told(5) == [("oncall", "storm", "resolved", [("critical", "resolved")])]
+    assert host.told(3_600) == []
+
+
+def test_who_is_told_both_severities_is_told_the_change_and_not_twice():
+    host, alert = Host(BY_SEVERITY.replace('["oncall"]', '["oncall", "log"]')), make_alert()
+    host.fire(alert)
+    host.tick()
+    host.become(alert, CRITICAL)
+    assert host.told(5) == [("oncall", "storm", "first notification", [("critical", "firing")])]
+    assert host.told(55) == [("log", "storm", "severity changed", [("critical", "firing")])]
+
+
+def test_an_alert_that_is_back_before_its_end_for_a_receiver_was_told_is_no_news_to_it():
+    host, alert = Host(BY_SEVERITY), make_alert()
+    host.fire(alert)
+    host.tick()
+    host.become(alert, CRITICAL)
+    host.tick(5)
+    host.become(host.firing[alert.fingerprint], WARNING)
+    assert host.told(5) == []
+    assert host.told(55) == [("oncall", "storm", "resolved", [("critical", "resolved")])]
+
+
+def test_an_end_is_not_told_again_when_the_alert_came_back_for_too_short_a_time_to_be_told():
+    host, alert = Host(BY_SEVERITY), make_alert()
+    host.fire(alert)
+    host.tick()
+    host.become(alert, CRITICAL)
+    host.tick(5)
+    assert [notice.receiver for notice in host.tick(60)] == ["log"]
+    host.become(host.firing[alert.fingerprint], WARNING)
+    assert host.told(1) == [("oncall", "storm", "resolved", [("critical", "resolved")])]
+    host.resolve(alert)
+    assert [host.told(60) for _ in range(10)] == [[]] * 10
+    assert all(document is None for _, document in host.grouping.take_changes())
+
+
+def test_an_alert_that_changes_its_group_takes_along_what_its_receiver_knows():
+    grouped = BY_SEVERITY.replace("oncall", "log") + 'group_by = ["process"]\n'
+    host, alert = Host(grouped), make_alert()
+    host.fire(alert)
+    host.tick()
+    host.become(alert, CRITICAL)
+    assert host.told(59) == []
+    assert host.told(1) == [("log", '{process="nginx"}', "severity changed", [("critical", "firing")])]
+    host.resolve(alert)
+    assert host.told(60) == [("log", '{process="nginx"}', "resolved", [("critical", "resolved")])]
+    assert host.told(3_600) == []
+
+
+def test_a_route_groups_by_what_it_says():
+    host = Host('[[route]]\nreceivers = ["oncall"]\ngroup_by = ["unit"]\n')
+    for rule, unit in (("storm", "a"), ("spike", "a"), ("storm", "b\udcff")):
+        host.fire(make_alert(rule, unit=unit))
+    host.fire(make_alert("rtt"))
+    found = {notice.group: notice for notice in host.tick()}
+    assert {group: sorted(alert.rule for alert in notice.alerts) for group, notice in found.items()} == {
+        '{unit="a"}': ["spike", "storm"],
+        '{unit="b\\udcff"}': ["storm"],
+        '{unit=""}': ["rtt"],
+    }
+    assert found['{unit="a"}'].by == (("unit", "a"),)
+
+
+def test_of_the_waits_of_several_routes_in_one_group_the_shortest_of_what_is_news_holds():
+    slow = '[[route]]\nwhere = { severity = "warning" }\nreceivers = ["oncall"]\ngroup_wait = "5m"\n'
+    host = Host(slow + '[[route]]\nreceivers = ["oncall"]\ngroup_interval = "10s"\n')
+    host.fire(make_alert(process="a"))
+    assert host.told() == []
+    host.fire(make_alert(severity=CRITICAL, process="b"))
+    assert host.told(1) == [("oncall", "storm", "first notification", [("critical", "firing"), ("warning", "firing")])]
+    host.fire(make_alert(process="c"))
+    assert host.told(59) == []
+    assert [notice.reason for notice in host.tick(1)] == ["new alert in group"]
+
+
+# ------------------------------------------------------------------------------------------------ spread and flapping
+
+JITTER = 'default = ["log"]\njitter = "10s"'
+
+
+def delays(share, severity=WARNING, after=1.0, held=0.0):
+    """Return how long after it fires an alert is told that becomes true `after` seconds of the start."""
+    host = Host("", share, JITTER)
+    host.begin()
+    host.seconds = after
+    alert = make_alert(severity=severity, fired=WALL + after)
+    host.seconds += held
+    host.fire(replace(alert, fired=WALL + host.seconds))
+    for tenths in range(200):
+        if host.tick(0.1 if tenths else 0):
+            return tenths / 10
+    raise AssertionError("never told")
+
+
+def test_hosts_that_start_together_spread_what_is_not_critical():
+    assert [delays(share) for share in (0.0, 0.25, 0.999)] == [0, 2.5, 10]
+    assert delays(0.999, CRITICAL) == 0
+
+
+def test_what_was_true_soon_after_the_start_is_spread_however_long_for_is_and_nothing_else():
+    assert delays(0.5, after=14.9, held=300) == 5
+    assert delays(0.5, after=15) == 0
+
+
+def test_a_reload_spreads_again_and_holds_back_nothing_older():
+    host = Host("", 0.5, JITTER)
+    host.begin()
+    host.seconds = 100
+    host.fire(make_alert(process="a", fired=WALL + 100))
+    assert len(host.tick()) == 1
+    host.fire(make_alert(process="b", fired=WALL + 110))
+    host.tick(10)
+    host.seconds = 150
+    host.begin()
+    assert len(host.tick(10)) == 1  # group_interval after the first, as without the reload
+
+
+def test_an_alert_that_flaps_says_how_often():
+    host = Host("")
+    reasons = []
+    for _ in range(200):
+        alert = make_alert(fired=WALL + host.seconds)
+        host.fire(alert)
+        reasons += [notice.alerts[0].reason for notice in host.tick(30)]
+        host.resolve(alert)
+        host.tick(30)
+    assert reasons[:3] == [
+        "value above 100",
+        "value above 100",
+        "value above 100; flapping: fired 3 times within an hour",
+    ]
+    assert reasons[-1] == "value above 100; flapping: fired 60 times within an hour"
+
+
+def test_five_hundred_hosts_do_not_speak_in_the_same_second():
+    shares = [share_of(f"web-{number}.example", "the id of the image that all were made from") for number in range(500)]
+    seconds = Counter(int(share * 10) for share in shares)
+    assert len(seconds) == 10
+    assert max(seconds.values()) < 80  # 50 on average
+    assert share_of("web-1", "a") == share_of("web-1", "a") != share_of("web-1", "b")
+
+
+# ------------------------------------------------------------------------------------------------ what was told
+
+
+BY_PROCESS = '[[route]]\nreceivers = ["oncall"]\ngroup_by = ["process"]\n'
+
+
+def told_again(firing, known, told, routes=BY_PROCESS):
+    """Return what oncall is told after a restart: `known` is what was saved, `told` what it took."""
+    routing, found = read(routes)
+    grouping = Grouping(routing, "db1", found)
+    grouping.restore(known, {alert.fingerprint: alert for alert in firing}, ("oncall", "log"), 0, WALL, 0, told)
+    notices = grouping.advance((), {alert.fingerprint: alert for alert in firing}, 0, WALL)
+    notices += grouping.advance((), {alert.fingerprint: alert for alert in firing}, 120 * SECOND_NS, WALL + 120)
+    return [(each.receiver, each.group, [alert.state.value for alert in each.alerts]) for each in notices]
+
+
+def test_who_was_told_what_no_group_knows_of_is_told_its_end_in_the_group_of_its_route():
+    lasting, gone = make_alert(), make_alert(process="redis")
+    told = [("oncall", lasting), ("oncall", gone), ("log", lasting)]
+    assert told_again([lasting], [], told) == [
+        ("oncall", '{process="redis"}', ["resolved"]),
+        ("log", "storm", ["resolved"]),  # no longer sent to it
+    ]
+
+
+def test_an_end_for_one_receiver_that_never_arrived_is_told_after_a_restart():
+    routing, found = read('[[route]]\nwhere = { severity = "critical" }\nreceivers = ["oncall"]\n')
+    grouping, worse = Grouping(routing, "db1", found), make_alert(severity=CRITICAL)
+    grouping.advance([Transition(Kind.FIRING, worse)], {worse.fingerprint: worse}, 0, WALL)
+    alert = replace(worse, severity=WARNING)
+    firing = {alert.fingerprint: alert}
+    grouping.advance([Transition(Kind.DEESCALATED, alert)], firing, SECOND_NS, WALL)
+    (ended,) = (each for each in grouping.advance((), firing, 60 * SECOND_NS, WALL) if each.receiver == "oncall")
+    assert ended.status == "resolved"
+    saved = [document for _, document in grouping.take_changes() if document is not None]
+    routes = '[[route]]\nwhere = { severity = "critical" }\nreceivers = ["oncall"]\n'
+    assert told_again([alert], saved, [], routes) == []
+    assert told_again([alert], saved, [("oncall", worse)], routes) == [("oncall", "storm", ["resolved"])]
+
+
+def test_only_those_who_are_told_that_an_alert_fires_here_are_told_it_again():
+    routing, found = read('[[route]]\nwhere = { severity = "critical" }\nreceivers = ["oncall"]\n')
+    grouping, worse = Grouping(routing, "db1", found), make_alert(severity=CRITICAL)
+    grouping.advance([Transition(Kind.FIRING, worse)], {worse.fingerprint: worse}, 0, WALL)
+    assert grouping.told(["oncall", "log"]) == {"oncall": [worse], "log": []}
+    assert grouping.hears("oncall", worse)
+    alert = replace(worse, severity=WARNING)
+    firing = {alert.fingerprint: alert}
+    grouping.advance([Transition(Kind.DEESCALATED, alert)], firing, SECOND_NS, WALL)
+    assert grouping.told(["oncall", "log"]) == {"oncall": [], "log": [alert]}
+    assert (grouping.hears("oncall", alert), grouping.hears("log", alert)) == (False, True)
+    assert not grouping.is_empty

@@ -1,0 +1,379 @@
+"""What a budget says, how its buckets count, and what becomes of notices beyond it."""
+
+from __future__ import annotations
+
+import logging
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from watchdog.alerts.alert import Alert, State, fingerprint
+from watchdog.alerts.notice import DIGEST, Notice
+from watchdog.document import Document
+from watchdog.errors import DeliveryError
+from watchdog.notify.budget import Bucket, Budget, read_budget
+from watchdog.notify.gate import MOST_ALERTS, BudgetGate
+from watchdog.notify.outbox import Outbox, Outcome
+from watchdog.notify.worker import Worker
+from watchdog.rules.schema import Severity
+from watchdog.store.checksum import checksum
+from watchdog.store.store import Store
+
+SECOND_NS = 1_000_000_000
+HOUR = 3_600
+STEP = 1_200  # seconds until one more notice of five an hour may go
+WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
+
+
+def read(text):
+    document = Document(text, tomllib.loads(text), "watchdog.toml")
+    return read_budget(document.root, "30/h"), [problem.message for problem in document.problems]
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("", Budget(30, HOUR * SECOND_NS)),
+        ('budget = "5/m"', Budget(5, 60 * SECOND_NS)),
+        ('budget = "10/15m"', Budget(10, 900 * SECOND_NS)),
+        ('budget = "100/d"', Budget(100, 24 * HOUR * SECOND_NS)),
+        ('budget = "none"', None),
+        ('budget = "0"', None),
+        ("budget = 0", None),
+    ],
+)
+def test_a_budget_is_so_many_notices_in_a_time(text, budget):
+    assert read(text) == (budget, [])
+
+
+@pytest.mark.parametrize("given_", ['"30"', '"30/x"', "30", '"0/h"', '"5/0s"', '"1000000/h"', "true", "[]", '"-1/h"'])
+def test_what_is_no_budget_is_told_with_what_is_one(given_):
+    assert read(f"budget = {given_}")[1] == [
+        f'not a number of notices in a time: {given_}; write it like "30/h", or "none"'
+    ]
+
+
+@given(st.integers(1, 60), st.integers(0, 1_000), st.lists(st.integers(0, 2_000), max_size=80))
+def test_no_period_has_more_than_the_budget_says_and_a_long_one_has_nearly_half(most, passed, pauses):
+    bucket, period, now, debt, sent = Bucket.of(most, HOUR), HOUR, passed, 0, []
+    for pause in [*pauses, *[10] * 2_000]:
+        now, debt = now + pause, bucket.paid(debt, pause)
+        while bucket.available(debt) > 0:
+            debt += bucket.step_ns
+            sent.append(now)
+        assert debt == 0 or bucket.wait_ns(debt) > 0
+    assert all(beyond - first >= period for first, beyond in zip(sent, sent[most:], strict=False))
+    assert len([at for at in sent if at > now - 5 * HOUR]) >= 5 * (most // 2)
+
+
+def test_a_tenth_is_kept_for_what_is_critical():
+    budget = Budget(30, HOUR * SECOND_NS)
+    assert (budget.general.burst, budget.reserve.burst) == (14, 2)
+    assert Budget(1, HOUR).reserve.available(0) == 0
+
+
+# ------------------------------------------------------------------------------------------------ beyond it
+
+
+def make_alert(rule, process="a", severity=WARNING, resolved=None):
+    labels = (("process", process),)
+    return Alert(
+        rule=rule, labels=labels, fingerprint=fingerprint(rule, labels), severity=severity, summary=process,
+        state=State.FIRING if resolved is None else State.RESOLVED, value=150.0, threshold=100.0, peak=151.0,
+        started=1.0, fired=2.0, resolved=resolved, reason="above 100", receivers=None, runbook=None,
+    )  # fmt: skip
+
+
+class Queue:
+    """A store, its outbox and one receiver with a budget of five an hour: two at once, one of them for criticals."""
+
+    def __init__(self, folder, clock):
+        self.folder, self.clock, self.count = folder, clock, 0
+        self.open()
+
+    def open(self):
+        self.store = Store(self.folder, self.clock, "boot")
+        self.outbox = Outbox(self.store.database, self.clock)
+        self.gate = BudgetGate(Budget(5, HOUR * SECOND_NS), self.clock)
+
+    def restart(self):
+        self.store.close()
+        self.open()
+        self.outbox.release()
+
+    def put(self, *alerts, reason="first notification", group=None):
+        self.count += 1
+        notice = Notice(
+            f"n{self.count}", "oncall", group or alerts[0].rule, reason, alerts, created=3.0, host="db1",
+        )  # fmt: skip
+        self.store.commit(alerts=(), groups=(), notices=[notice])
+
+    def take(self):
+        return self.outbox.begin("oncall", self.gate)
+
+    def end(self, attempt, state="done", seconds=0):
+        due_ns = self.clock.boottime_ns() + seconds * SECOND_NS
+        self.outbox.end(Outcome(attempt, state, "ok", due_ns))
+
+    def deliver(self):
+        """Deliver all that may go now; return what was sent as (id, group, reason, alerts)."""
+        sent = []
+        while (attempt := self.take()) is not None:
+            self.end(attempt)
+            notice = attempt.notice
+            told = [(alert.rule, alert.severity.label, alert.state.value) for alert in notice.alerts]
+            sent.append((notice.id, notice.group, notice.reason, told))
+        return sent
+
+    def exhaust(self):
+        """Use the budget up, but for what is kept for criticals."""
+        for rule in ("one", "two"):
+            self.put(make_alert(rule))
+        assert len(self.deliver()) == 2
+
+
+@pytest.fixture
+def queue(tmp_path, clock):
+    queue = Queue(tmp_path, clock)
+    yield queue
+    queue.store.close()
+
+
+def test_beyond_the_budget_what_waits_becomes_one_digest_with_the_newest_state_worst_first(queue, clock):
+    queue.exhaust()
+    queue.put(make_alert("storm"))
+    queue.put(make_alert("spike"))
+    queue.put(make_alert("storm", resolved=9.0), reason="resolved")
+    queue.put(make_alert("rtt", severity=CRITICAL), reason="repeat")
+    queue.put(make_alert("spike"), make_alert("spike", "b", CRITICAL), reason="resolved")
+    assert queue.deliver() == []
+    clock.advance(STEP - 1)
+    assert queue.deliver() == []
+    assert queue.outbox.next_due_ns("oncall") == clock.boottime_ns() + SECOND_NS
+    clock.advance(1)
+    assert queue.deliver() == [
+        (
+            "n3",
+            DIGEST,
+            "digest",
+            [
+                ("rtt", "critical", "firing"),
+                ("spike", "critical", "firing"),
+                ("spike", "warning", "firing"),
+                ("storm", "warning", "resolved"),
+            ],
+        )
+    ]
+    assert queue.outbox.waiting() == {}
+
+
+def test_the_last_that_may_go_is_a_digest_of_all(queue):
+    for rule in ("one", "two", "three", "four"):
+        queue.put(make_alert(rule))
+    assert [(group, len(told)) for _, group, _, told in queue.deliver()] == [("one", 1), (DIGEST, 3)]
+
+
+def test_news_of_something_critical_do_not_wait_behind_a_flood_of_warnings(queue, clock):
+    queue.exhaust()
+    for number in range(50):
+        queue.put(make_alert(f"flood-{number}"))
+    queue.put(make_alert("storm"))
+    assert queue.deliver() == []
+    clock.advance(1)
+    queue.put(make_alert("storm"), make_alert("storm", "b", CRITICAL), reason="new alert in group")
+    assert queue.deliver() == [
+        ("n53", "storm", "first notification", [("storm", "warning", "firing"), ("storm", "critical", "firing")])
+    ]
+    queue.put(make_alert("rtt", severity=CRITICAL))  # what was kept is used up
+    assert queue.deliver() == []
+    clock.advance(STEP)
+    assert [(group, len(told), told[0][0]) for _, group, _, told in queue.deliver()] == [(DIGEST, MOST_ALERTS, "rtt")]
+
+
+def test_several_criticals_share_the_last_that_is_kept_for_them(queue):
+    queue.exhaust()
+    queue.put(make_alert("flood"))
+    queue.put(make_alert("storm", severity=CRITICAL))
+    queue.put(make_alert("rtt", severity=CRITICAL))
+    assert [(group, [rule for rule, _, _ in told]) for _, group, _, told in queue.deliver()] == [
+        (DIGEST, ["rtt", "storm"])
+    ]
+
+
+def test_what_is_tried_again_costs_nothing_and_is_in_no_digest(queue, clock):
+    queue.put(make_alert("one"))
+    failed = queue.take()
+    queue.end(failed, "pending", 60)
+    queue.put(make_alert("two"))
+    queue.deliver()
+    queue.put(make_alert("one", resolved=9.0), reason="resolved")
+    queue.put(make_alert("three"))
+    queue.put(make_alert("four"))
+    clock.advance(60)
+    assert queue.deliver() == [("n1", "one", "first notification", [("one", "warning", "firing")])]
+    clock.advance(STEP)
+    assert [told for *_, told in queue.deliver()] == [
+        [("four", "warning", "firing"), ("three", "warning", "firing"), ("one", "warning", "resolved")]
+    ]
+
+
+def test_later_news_of_what_is_in_a_digest_wait_for_it_and_others_do_not(queue, clock):
+    queue.exhaust()
+    queue.put(make_alert("storm"))
+    queue.put(make_alert("spike"))
+    clock.advance(STEP)
+    digest = queue.take()
+    assert digest.notice.group == DIGEST
+    queue.end(digest, "pending", 300)
+    clock.advance(HOUR)
+    queue.end(queue.take(), "pending", 300)
+    queue.put(make_alert("storm", resolved=9.0), reason="resolved")
+    queue.put(make_alert("rtt"))
+    assert [group for _, group, _, _ in queue.deliver()] == ["rtt"]
+    clock.advance(300)
+    assert [group for _, group, _, _ in queue.deliver()] == [DIGEST, "storm"]
+
+
+def test_what_a_budget_has_left_survives_restarts_and_reboots(queue, clock):
+    queue.exhaust()
+    queue.put(make_alert("storm"))
+    queue.put(make_alert("spike"))
+    queue.restart()
+    assert queue.deliver() == []
+    clock.advance(STEP - 600)
+    clock._boottime_ns -= 1_500 * SECOND_NS  # as the clock of another boot
+    queue.restart()
+    assert queue.deliver() == []
+    clock.advance(600)
+    assert len(queue.deliver()) == 1
+
+
+def test_a_budget_that_is_lifted_lets_go_what_it_held(queue):
+    queue.exhaust()
+    queue.put(make_alert("storm"))
+    queue.put(make_alert("spike"))
+    assert queue.deliver() == []
+    queue.gate = None
+    queue.outbox.release()
+    assert [group for _, group, _, _ in queue.deliver()] == ["storm", "spike"]
+
+
+def test_a_digest_of_very_many_leaves_the_rest_to_the_next(queue, clock):
+    queue.exhaust()
+    for number in range(MOST_ALERTS + 5):
+        queue.put(make_alert(f"flood-{number}"))
+    clock.advance(STEP)
+    assert [len(told) for *_, told in queue.deliver()] == [MOST_ALERTS]
+    clock.advance(STEP)
+    assert [len(told) for *_, told in queue.deliver()] == [5]
+
+
+def test_names_that_are_no_utf8_are_in_a_digest_as_they_were(queue, clock):
+    queue.exhaust()
+    queue.put(make_alert("storm", "ev\udcff\x1b"))
+    queue.put(make_alert("spike"))
+    clock.advance(STEP)
+    assert queue.take().notice.alerts[1].labels == (("process", "ev\udcff\x1b"),)
+
+
+def test_a_state_that_cannot_be_read_counts_as_nothing_used(queue):
+    queue.exhaust()
+    with queue.store.database.transaction() as connection:
+        connection.execute("UPDATE memories SET value = '[1]'")
+    queue.put(make_alert("storm"))
+    assert len(queue.deliver()) == 1
+
+
+def test_a_damaged_notice_takes_no_other_with_it(queue, clock):
+    queue.exhaust()
+    for rule in ("storm", "spike", "rtt"):
+        queue.put(make_alert(rule))
+    with queue.store.database.transaction() as connection:
+        connection.execute("UPDATE notices SET body = 'x' || body WHERE rule = 'spike'")
+        connection.execute("UPDATE notices SET rule = '{}' WHERE rule = 'spike'")
+    assert queue.take() is None
+    clock.advance(STEP)
+    digest = queue.take().notice
+    assert [alert.rule for alert in digest.alerts] == ["rtt", "storm"]
+
+
+def test_a_notice_that_is_no_more_what_it_was_is_told_in_no_digest(queue, clock):
+    queue.exhaust()
+    for rule in ("storm", "spike", "rtt"):
+        queue.put(make_alert(rule))
+    with queue.store.database.transaction() as connection:
+        connection.execute(
+            "UPDATE notices SET body = replace(body, '150.0', '950.0'), checksum = checksum + 1 WHERE rule = 'spike'"
+        )
+    clock.advance(STEP)
+    attempt = queue.take()
+    assert [alert.rule for alert in attempt.notice.alerts] == ["rtt", "storm"]
+    with queue.store.database.transaction() as connection:
+        (text, expected), *_ = connection.execute("SELECT body, checksum FROM notices WHERE rule = ?", (DIGEST,))
+    assert expected == checksum(text)
+    queue.end(attempt)
+    clock.advance(STEP)
+    assert queue.deliver() == []
+    assert queue.outbox.losses() == {("oncall", "damaged"): 1}
+
+
+def test_a_digest_tells_of_all_its_alerts(queue, clock):
+    queue.exhaust()
+    queue.put(make_alert("storm"))
+    queue.put(make_alert("spike"), make_alert("spike", "b"))
+    queue.put(make_alert("one", resolved=9.0), reason="resolved")
+    clock.advance(STEP)
+    assert [group for _, group, *_ in queue.deliver()] == [DIGEST]
+    queue.put(make_alert("two", resolved=9.0), reason="resolved")
+    known = sorted((alert.rule, dict(alert.labels)["process"]) for _, alert in queue.store.load().told)
+    assert known == [("spike", "a"), ("spike", "b"), ("storm", "a")]  # the end of "two" is on its way
+
+
+@pytest.mark.parametrize("reason", ["escalated: log does not answer since 2025-06-15 15:06:50 UTC", "severity changed"])
+def test_what_is_critical_and_told_in_place_of_another_does_not_wait(queue, reason):
+    queue.exhaust()
+    queue.put(make_alert("storm"), reason=reason)
+    queue.put(make_alert("rtt", severity=CRITICAL), reason=reason)
+    assert [group for _, group, *_ in queue.deliver()] == ["rtt"]
+
+
+class Phone:
+    """A receiver with a budget of five an hour that is out of order at first."""
+
+    def __init__(self, clock):
+        self.name, self.budget, self.clock = "oncall", Budget(5, HOUR * SECOND_NS), clock
+        self.down, self.tried, self.told = True, {}, set()
+
+    def send(self, notice, deadline_seconds):
+        self.tried.setdefault(notice.id, self.clock.boottime_ns() / SECOND_NS)
+        if self.down:
+            raise DeliveryError("timeout", "no answer", retryable=True)
+        self.told.update((alert.rule, alert.state.value) for alert in notice.alerts)
+
+
+def test_a_receiver_that_was_away_is_told_everything_and_no_more_often_than_its_budget_says(queue, clock):
+    phone = Phone(clock)
+    worker = Worker(phone, queue.outbox, clock, logging.getLogger("test"))
+
+    def live(seconds):
+        for _ in range(seconds // 10):
+            worker.run_due()
+            clock.advance(10)
+
+    for number in range(20):
+        queue.put(make_alert(f"storm-{number}"))
+    live(2 * HOUR)
+    for number in range(10):
+        queue.put(make_alert(f"storm-{number}", resolved=9.0), reason="resolved")
+    assert worker.failure is not None
+    phone.down = False
+    live(HOUR)
+    assert worker.failure is None
+    states = {rule: {state for name, state in phone.told if name == rule} for rule, _ in phone.told}
+    assert states.keys() == {f"storm-{number}" for number in range(20)}
+    assert all("resolved" in states[f"storm-{number}"] for number in range(10))
+    times = sorted(phone.tried.values())
+    assert all(beyond - first >= HOUR for first, beyond in zip(times, times[5:], strict=False))
+    assert queue.outbox.waiting() == {}

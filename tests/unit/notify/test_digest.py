@@ -1,0 +1,96 @@
+"""A digest, and groups of more than one rule, as each receiver tells them."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from watchdog.alerts.notice import DIGEST, Notice
+from watchdog.clock import SystemClock
+from watchdog.notify import render
+from watchdog.notify.console import Console
+from watchdog.notify.gate import MOST_ALERTS
+from watchdog.notify.http import Endpoint
+from watchdog.notify.slack import Slack
+from watchdog.notify.syslog import Syslog
+from watchdog.notify.syslog_wire import UnixWire
+from watchdog.notify.webhook import Webhook
+from watchdog.rules.schema import Severity
+from watchdog.secret import Secret
+
+ENDPOINT = Endpoint(Secret("http://127.0.0.1:1/"))
+
+
+@pytest.fixture
+def digest(make_alert, make_notice):
+    """Two rules' alerts, one of them over."""
+    over = make_alert(rule="spike", severity=Severity.WARNING, resolved=1_750_000_100.0, summary="db sends 4 MB/s")
+    return make_notice(make_alert(), over, group=DIGEST, by=(), reason="digest")
+
+
+def test_a_headline_says_what_the_alerts_have_in_common(digest, make_alert, make_notice):
+    assert render.headline(digest) == "[FIRING:1, RESOLVED:1] critical: digest of 2 rules on web-1"
+    both = make_alert(), make_alert(rule="spike")
+    by_unit = make_notice(*both, group='{unit="a b"}', by=(("unit", "a b"),))
+    assert render.headline(by_unit) == '[FIRING:2] critical: unit="a b" on web-1'
+    by_both = make_notice(*both, by=(("rule", "storm"), ("unit", "")))
+    assert render.headline(by_both) == "[FIRING:2] critical: storm, unit=- on web-1"
+    assert render.headline(make_notice(*both, by=())) == "[FIRING:2] critical: 2 rules on web-1"
+
+
+def test_a_webhook_has_no_label_of_the_group_for_a_digest(digest):
+    message = json.loads(Webhook("hook", ENDPOINT, None, SystemClock()).render(digest))
+    assert (message["groupKey"], message["groupLabels"], message["status"]) == ("{}:{}", {}, "firing")
+    assert message["notification_reason"] == "digest"
+    assert [(alert["labels"]["alertname"], alert["status"]) for alert in message["alerts"]] == [
+        ("outbound-connection-storm", "firing"),
+        ("spike", "resolved"),
+    ]
+    assert "alertname" not in message["commonLabels"]
+
+
+def test_a_webhook_has_the_labels_that_a_route_groups_by(make_notice):
+    by = (("unit", 'ev\udcff"il'), ("rule", "storm"))
+    message = json.loads(Webhook("hook", ENDPOINT, None, SystemClock()).render(make_notice(by=by)))
+    assert message["groupLabels"] == {"unit": 'ev\\xff"il', "alertname": "storm"}
+    assert message["groupKey"] == r'{}:{alertname="storm", unit="ev\\xff\"il"}'
+
+
+def test_slack_shows_every_alert_of_a_digest(make_alert, make_notice):
+    alerts = [
+        make_alert(rule=f"rule-{number}", summary=f"crawler {number} opens {'many ' * 50}")
+        for number in range(MOST_ALERTS)
+    ]
+    message = json.loads(Slack("oncall", ENDPOINT).render(make_notice(*alerts, group=DIGEST, by=(), reason="digest")))
+    sections = [block["text"]["text"] for block in message["blocks"] if block["type"] == "section"]
+    lines = "\n".join(sections).split("\n")
+    assert [line.split(" opens")[0] for line in lines] == [
+        f"*[FIRING] critical: crawler {number}" for number in range(MOST_ALERTS)
+    ]
+    assert all(len(line) <= 142 for line in lines)
+    assert len(json.dumps(message, ensure_ascii=False)) <= 8_000
+    assert message["blocks"][-1]["elements"][0]["text"].startswith("digest, notification ")
+
+
+def test_syslog_and_the_console_name_the_rule_of_each_alert(digest):
+    records = Syslog("log", UnixWire("/dev/log"), 3, local_format=False).render(digest).split(b"\n")
+    assert [b'rule="spike"' in record for record in records] == [False, True]
+    assert [record.split()[5] for record in records] == [b"FIRING", b"RESOLVED"]
+    read_end, write_end = os.pipe()
+    lines = Console("console", write_end).render(digest).decode().splitlines()
+    os.close(read_end)
+    os.close(write_end)
+    assert [line.strip() for line in lines if "rule " in line] == [
+        "host web-1, rule outbound-connection-storm",
+        "host web-1, rule spike",
+    ]
+
+
+def test_a_notice_survives_the_state_file_with_what_it_is_grouped_by(make_notice, digest):
+    for notice in (digest, make_notice(by=(("unit", "x"),)), make_notice()):
+        assert Notice.from_json(json.loads(json.dumps(notice.to_json()))) == notice
+    old = make_notice().to_json()
+    del old["by"]
+    assert Notice.from_json(old).by is None

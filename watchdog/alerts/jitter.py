@@ -1,0 +1,43 @@
+"""Hosts that share their rules should not all speak at once: what is told of the time after a start or a reload waits.
+
+Each host waits for a share of `jitter` of its own, the same each time. Only with news of the first seconds, and of what
+became true then, however long a rule's `for` is: that is how a bad rule shows. What is critical never waits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from watchdog.clock import SECOND_NS
+
+SETTLING_SECONDS = 15
+
+
+def share_of(*identity: str) -> float:
+    """Return a number of [0, 1) that looks random and is always the same for one host."""
+    digest = hashlib.sha256("\0".join(identity).encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
+
+
+class Jitter:
+    """How long one host waits."""
+
+    def __init__(self, share: float) -> None:
+        """Wait for `share` of whatever the settings say, and not at all before `begin`."""
+        self._share = share
+        self._began_ns = 0
+        self._began = 0.0
+        self._delay_ns = 0
+
+    def begin(self, at_ns: int, wall: float, jitter_ns: int) -> None:
+        """Take in that the daemon has started, or its rules have changed."""
+        self._began_ns, self._began = at_ns, wall
+        self._delay_ns = int(jitter_ns * self._share)
+
+    def delay_ns(self, news_since_ns: int, started: float) -> int:
+        """Return how much later than at other times news are told.
+
+        `news_since_ns`: CLOCK_BOOTTIME of the first of them; `started`: wall clock when the first became true.
+        """
+        passed_seconds = (news_since_ns - self._began_ns) / SECOND_NS, started - self._began
+        return self._delay_ns if any(0 <= seconds < SETTLING_SECONDS for seconds in passed_seconds) else 0

@@ -1,0 +1,40 @@
+"""One value against one condition of a `where`: what `rules/select.py` does for the columns of a snapshot."""
+
+from __future__ import annotations
+
+import ipaddress
+from fnmatch import fnmatchcase
+
+from watchdog.measure.catalogue import Values
+from watchdog.rules.schema import Condition
+
+
+def matches(condition: Condition, values: Values, text: str) -> bool:
+    """Tell whether `text`, a value of the condition's dimension as labels have it, passes; "" is that of none.
+
+    A number or an address that is none meets no pattern, but passes where only exclusions are named.
+    """
+    if condition.any_of and not any(_meets(values, text, pattern) for pattern in condition.any_of):
+        return False
+    return not any(_meets(values, text, pattern) for pattern in condition.none_of)
+
+
+def _meets(values: Values, text: str, pattern: str) -> bool:
+    match values:
+        case Values.NUMBER:
+            low, _, high = pattern.partition("-")
+            return text.isdecimal() and int(low) <= int(text) <= int(high or low)
+        case Values.ADDRESS:
+            return _is_inside(text, pattern)
+        case _:
+            return fnmatchcase(text, pattern)
+
+
+def _is_inside(text: str, block: str) -> bool:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address in ipaddress.ip_network(block, strict=False)

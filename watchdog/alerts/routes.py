@@ -1,0 +1,158 @@
+"""Who is told of an alert, and how its notices are spaced: the `[[route]]` tables of watchdog.toml, tried in order.
+
+A rule that names receivers itself needs no route. Else the first route that matches decides; one with `continue` lets
+the routes after it decide too. What no route matches goes to the receivers of `[routing] default`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from watchdog import spelling
+from watchdog.alerts.matching import matches
+from watchdog.config import Config, Routing, Waits, read_waits
+from watchdog.document import Table
+from watchdog.measure.catalogue import DIMENSIONS, Dimension, Values
+from watchdog.rules.conditions import read_where
+from watchdog.rules.schema import Condition, Labels, Severity
+
+if TYPE_CHECKING:  # it brings numpy with it, which those who only read routes do without
+    from watchdog.alerts.alert import Alert
+
+BY_RULE: Final = ("rule",)
+SEVERITIES: Final = tuple(severity.label for severity in Severity)
+MATCHED: Final = {
+    "rule": Dimension("rule", Values.NAME, "the rule's id"),
+    "severity": Dimension("severity", Values.CHOICE, "how bad it is", choices=SEVERITIES),
+    **DIMENSIONS,
+}
+_MOST_ANSWERS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One `[[route]]`; `table` is where it stands, for what is to be said of it."""
+
+    where: tuple[Condition, ...]
+    receivers: tuple[str, ...]
+    goes_on: bool
+    waits: Waits
+    group_by: tuple[str, ...]
+    table: Table = field(compare=False, repr=False)
+
+    def takes(self, alert: Alert) -> bool:
+        """Tell whether the route is for `alert`; what a rule is not `by` counts as empty."""
+        values = {**dict(alert.labels), "rule": alert.rule, "severity": alert.severity.label}
+        return all(
+            matches(condition, MATCHED[condition.dimension].values, values.get(condition.dimension, ""))
+            for condition in self.where
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """One receiver of an alert, the group there that it belongs to, and when that is told.
+
+    `by`: what the group's alerts have in common; None: the rule, whose id is the group's name then.
+    """
+
+    receiver: str
+    group: str
+    by: Labels | None
+    waits: Waits
+
+
+class Router:
+    """Decides where alerts go. Answers are kept: there is one for each alert, severity and set of receivers."""
+
+    def __init__(self, routing: Routing, routes: Sequence[Route], existing: Collection[str] | None = None) -> None:
+        """Go by `routes`, then by `routing`; of the receivers only `existing` ones are told, None: all."""
+        self.waits = routing.waits
+        self._default = routing.default
+        self.routes = tuple(routes)
+        self.existing = existing
+        self._answers: dict[tuple[str, Severity, tuple[str, ...] | None], tuple[Destination, ...]] = {}
+
+    def destinations(self, alert: Alert) -> tuple[Destination, ...]:
+        """Return where `alert` goes, each receiver once: by the first route that names it."""
+        key = alert.fingerprint, alert.severity, alert.receivers
+        if key not in self._answers:
+            if len(self._answers) >= _MOST_ANSWERS:
+                self._answers.clear()
+            found: dict[str, Destination] = {}
+            for destination in self._decide(alert):
+                if self.existing is None or destination.receiver in self.existing:
+                    found.setdefault(destination.receiver, destination)
+            self._answers[key] = tuple(found.values())
+        return self._answers[key]
+
+    def waits_of(self, receiver: str, alert: Alert) -> Waits:
+        """Return how notices about `alert` to `receiver` are spaced."""
+        for destination in self.destinations(alert):
+            if destination.receiver == receiver:
+                return destination.waits
+        return self.waits
+
+    def _decide(self, alert: Alert) -> Iterator[Destination]:
+        if alert.receivers is not None:
+            yield from _to(alert.receivers, alert, BY_RULE, self.waits)
+            return
+        matched = False
+        for route in self.routes:
+            if route.takes(alert):
+                matched = True
+                yield from _to(route.receivers, alert, route.group_by, route.waits)
+                if not route.goes_on:
+                    return
+        if not matched:
+            yield from _to(self._default, alert, BY_RULE, self.waits)
+
+
+def _to(receivers: Sequence[str], alert: Alert, group_by: tuple[str, ...], waits: Waits) -> Iterator[Destination]:
+    by: Labels | None = None
+    group = alert.rule
+    if group_by != BY_RULE:
+        values = {**dict(alert.labels), "rule": alert.rule, "severity": alert.severity.label}
+        by = tuple((name, values.get(name, "")) for name in group_by)
+        group = "{" + ",".join(f"{name}={_plain(value)}" for name, value in by) + "}"
+    for receiver in receivers:
+        yield Destination(receiver, group, by, waits)
+
+
+def _plain(value: str) -> str:
+    # A key of the state file, which holds UTF-8; names of the host may hold anything.
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').encode("utf-8", "backslashreplace").decode() + '"'
+
+
+def read_routes(config: Config) -> tuple[Route, ...]:
+    """Return the routes of `config`, in order; problems are noted in its document."""
+    return tuple(_read_route(table, config) for table in config.routes)
+
+
+def _read_route(table: Table, config: Config) -> Route:
+    receivers = table.texts("receivers")
+    if not receivers and not table.failed("receivers"):
+        table.problem("receivers", "must name at least one receiver: nobody would hear of what is routed here")
+    for index, name in enumerate(receivers):
+        if name not in config.receiver_names:
+            table.problem("receivers", spelling.unknown("receiver", name, config.receiver_names), index=index)
+        elif name in receivers[:index]:
+            table.problem("receivers", f"{spelling.quoted(name)} stands there twice", index=index)
+    group_by = table.texts("group_by", BY_RULE)
+    for index, name in enumerate(group_by):
+        if name not in MATCHED:
+            table.problem("group_by", spelling.unknown("label", name, MATCHED), index=index)
+        elif name in group_by[:index]:
+            table.problem("group_by", f"{spelling.quoted(name)} stands there twice", index=index)
+    route = Route(
+        where=read_where(table, MATCHED),
+        receivers=receivers,
+        goes_on=table.flag("continue", default=False),
+        waits=read_waits(table, config.routing.waits),
+        group_by=group_by,
+        table=table,
+    )
+    table.finish()
+    return route

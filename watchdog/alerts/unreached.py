@@ -1,0 +1,109 @@
+"""What is to be said of routes by those who read them: which no alert can take, and which overlap.
+
+Of an alert to come, its rule and its severity are known, and that labels are empty that its rule is not `by`. What its
+other labels are is not: a route that asks for one may take it or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from watchdog.alerts.matching import matches
+from watchdog.alerts.routes import MATCHED, SEVERITIES, Route
+from watchdog.errors import Problem
+from watchdog.rules.schema import Condition, Rule
+
+_SPECIAL = frozenset("*?[")
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Alerts of one rule and severity: what is known of them before there are any."""
+
+    known: dict[str, str]
+    unknown: frozenset[str]
+
+    def may_take(self, route: Route) -> bool:
+        return all(self._meets(condition) for condition in route.where if condition.dimension not in self.unknown)
+
+    def asks_more(self, route: Route) -> list[Condition]:
+        """Return the conditions of `route` that cannot be decided yet."""
+        return [condition for condition in route.where if condition.dimension in self.unknown]
+
+    def _meets(self, condition: Condition) -> bool:
+        values = MATCHED[condition.dimension].values
+        return matches(condition, values, self.known.get(condition.dimension, ""))
+
+
+def notes_on_routes(routes: Sequence[Route], rules: Sequence[Rule] | None) -> list[Problem]:
+    """Return a note for each route that no alert takes, or that overlaps; `rules`: all there are, None: not known."""
+    kinds = [_Kind({}, frozenset(MATCHED))] if rules is None else list(_kinds(rules))
+    notes = []
+    for index, route in enumerate(routes):
+        found = _unreached(route, routes[:index], kinds, rules or ()) or _overlap(route, routes[:index], kinds)
+        if found:
+            notes.append(Problem(route.table.document.file, route.table.line, "route", found))
+    return notes
+
+
+def _kinds(rules: Sequence[Rule]) -> Iterator[_Kind]:
+    for rule in rules:
+        if rule.receivers is None:
+            for severity in rule.thresholds.fire:
+                yield _Kind({"rule": rule.id, "severity": severity.label}, frozenset(rule.by))
+
+
+def _unreached(route: Route, earlier: Sequence[Route], kinds: Sequence[_Kind], rules: Sequence[Rule]) -> str | None:
+    its_own = [kind for kind in kinds if kind.may_take(route)]
+    if not its_own:
+        named = [
+            _Kind({"rule": rule.id, "severity": word}, frozenset(rule.by)) for rule in rules for word in SEVERITIES
+        ]
+        if any(kind.may_take(route) for kind in named):
+            return "no alert takes this route: the rules that it matches name their receivers, or have no such severity"
+        return "no alert takes this route: it matches none of the rules"
+    takers = [_taken_by(kind, route, earlier) for kind in its_own]
+    if None in takers:
+        return None
+    lines = sorted({taker.table.line for taker in takers if taker is not None})
+    return f"no alert takes this route: {_of_lines(lines)} all that it matches first"
+
+
+def _taken_by(kind: _Kind, route: Route, earlier: Sequence[Route]) -> Route | None:
+    for other in earlier:
+        if not other.goes_on and kind.may_take(other):
+            wanted = {condition.dimension: condition for condition in route.where}
+            if all(_is_within(wanted.get(more.dimension), more) for more in kind.asks_more(other)):
+                return other
+    return None
+
+
+def _is_within(inner: Condition | None, outer: Condition) -> bool:
+    # Whether what meets `inner` is sure to meet `outer`; where that is hard to say, it is not.
+    if inner is None:
+        return False
+    if inner == outer:
+        return True
+    values = MATCHED[outer.dimension].values
+    return bool(inner.any_of) and all(
+        not _SPECIAL.intersection(word) and matches(outer, values, word) for word in inner.any_of
+    )
+
+
+def _overlap(route: Route, earlier: Sequence[Route], kinds: Sequence[_Kind]) -> str | None:
+    for other in earlier:
+        shared = [name for name in route.receivers if name in other.receivers]
+        differs = (other.waits, other.group_by) != (route.waits, route.group_by)
+        both = any(kind.may_take(route) and kind.may_take(other) for kind in kinds)
+        if other.goes_on and shared and differs and both:
+            return (
+                f"where the route of line {other.table.line} matches too, its waits and group_by hold for {shared[0]}"
+            )
+    return None
+
+
+def _of_lines(lines: Sequence[int]) -> str:
+    if len(lines) == 1:
+        return f"that of line {lines[0]} takes"
+    return f"those of lines {', '.join(map(str, lines[:-1]))} and {lines[-1]} take"

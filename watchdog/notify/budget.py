@@ -1,0 +1,89 @@
+"""How many notices a receiver is to be sent.
+
+Of a budget of n notices a period, a tenth is kept for news of something critical. Half of the rest may go at once, the
+other half comes back evenly, so that no period, whenever it begins, has more than n. The algorithm is that of a leaky
+bucket as a meter (ITU-T I.371, "GCRA"): one debt for each bucket, in time. What becomes of the rest: `gate.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from watchdog import spelling
+from watchdog.clock import SECOND_NS
+from watchdog.document import Table
+from watchdog.durations import parse_duration
+
+_MOST_NOTICES: Final = 100_000
+_LONGEST_WAIT_NS: Final = 3600 * SECOND_NS  # the outbox's: what is due later counts as due
+_BUDGET = re.compile(r"(\d{1,6})/(.+)", re.ASCII)
+_UNITS = {"s": "1s", "m": "1m", "h": "1h", "d": "1d"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Lets `burst` go at once, and one more every `step_ns`."""
+
+    burst: int
+    step_ns: int
+
+    @classmethod
+    def of(cls, most: int, period_ns: int) -> Bucket:
+        """Return the one that lets no more than `most` go in any `period_ns`."""
+        burst = (most + 1) // 2
+        return cls(burst, -(-period_ns // (most + 1 - burst)))
+
+    def available(self, debt_ns: int) -> int:
+        """Return how many may go now."""
+        return (self.burst * self.step_ns - debt_ns) // self.step_ns
+
+    def wait_ns(self, debt_ns: int) -> int:
+        """Return how long it is until one may go, or when to ask again."""
+        wait_ns = max(0, debt_ns - (self.burst - 1) * self.step_ns) if self.burst else _LONGEST_WAIT_NS
+        return min(wait_ns, _LONGEST_WAIT_NS)
+
+    def paid(self, debt_ns: int, passed_ns: int) -> int:
+        """Return what is left of a debt after some time; never more than that of an empty bucket."""
+        return max(0, min(debt_ns, self.burst * self.step_ns) - passed_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """So many notices in a period: what a receiver's `budget` says."""
+
+    notices: int
+    period_ns: int
+
+    @property
+    def reserve(self) -> Bucket:
+        """Return what only news of something critical may use."""
+        return Bucket.of(self._kept, self.period_ns)
+
+    @property
+    def general(self) -> Bucket:
+        """Return what every notice may use."""
+        return Bucket.of(self.notices - self._kept, self.period_ns)
+
+    @property
+    def _kept(self) -> int:
+        return max(1, self.notices // 10) if self.notices > 1 else 0
+
+
+def read_budget(table: Table, usual: str) -> Budget | None:
+    """Return what `budget` of a `[[receiver]]` says: "30/h", or None for 0 and "none"; problems are noted in it."""
+    given = table.value("budget", usual)
+    text = str(given) if isinstance(given, int) and not isinstance(given, bool) else given
+    if text in ("0", "none"):  # no set: it may be anything that TOML has
+        return None
+    match = _BUDGET.fullmatch(text) if isinstance(text, str) else None
+    try:
+        period_ns = parse_duration(_UNITS.get(match[2], match[2])) if match else 0
+    except ValueError:
+        period_ns = 0
+    if match and period_ns and 0 < int(match[1]) <= _MOST_NOTICES:
+        return Budget(int(match[1]), period_ns)
+    told = spelling.quoted(given)
+    table.problem("budget", f'not a number of notices in a time: {told}; write it like "30/h", or "none"')
+    return None
