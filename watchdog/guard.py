@@ -65,7 +65,7 @@ class Guard:
         forgotten = self._lifecycle.restore(alerts, setup.rules, at_ns, saved.shift_ns, saved.down_ns)
         forgotten += self._outages.restore(saved, self._lifecycle.firing(), at_ns, wall)
         firing = self._firing()
-        told = [(receiver, alert) for receiver, alert in saved.told if not self._outages.knows(receiver, alert)]
+        told = [(receiver, alert) for receiver, alert in saved.told if not self._outages.has_to_end(receiver, alert)]
         forgotten += self._grouping.restore(groups, firing, set(setup.receivers), at_ns, wall, saved.shift_ns, told)
         if forgotten:
             self._log.error(

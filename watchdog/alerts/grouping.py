@@ -100,6 +100,10 @@ class Grouping:
         """Tell whether nothing fires here and no end is to be told."""
         return all(member.is_away for group in self._groups.values() for member in group.members.values())
 
+    def has(self, fingerprint: str) -> bool:
+        """Tell whether an alert is in any group: somebody was told of it, or is going to be."""
+        return fingerprint in self._homes
+
     def drop(self, fingerprint: str, at_ns: int) -> None:
         """Say no more of an alert: its receivers hear of it in another way."""
         keys = sorted(self._homes.get(fingerprint, ()))

@@ -95,6 +95,10 @@ class Standby:
         known = self._known.get(alert.fingerprint)
         return known is not None and known[0] == alert.fired
 
+    def has_to_end(self, alert: Alert) -> bool:
+        """Tell whether the receiver was told of this very firing of `alert` here, and not of its end."""
+        return self.knows(alert) and self._grouping.has(alert.fingerprint)
+
     def change_all(self) -> None:
         """Have all of it returned by `take_changes` once more."""
         self._grouping.change_all()

@@ -101,6 +101,10 @@ class Outages:
         """Tell whether `receiver` was told of this very firing of `alert`, standing by: its end is told here, too."""
         return receiver in self._standbys and self._standbys[receiver].knows(alert)
 
+    def has_to_end(self, receiver: str, alert: Alert) -> bool:
+        """Tell whether it is here that `receiver` is told the end of this firing of `alert`, standing by."""
+        return receiver in self._standbys and self._standbys[receiver].has_to_end(alert)
+
     def change_all(self) -> None:
         """Have all of it returned by `take_alerts` and `take_groups` once more, for a store that was begun anew."""
         self._paths.change_all()

@@ -152,16 +152,24 @@ class Outbox:
             )
 
     def expire(self, receiver: str) -> list[str]:
-        """Give up on pending news of firing that are a day old; return their ids. The end of an alert never expires."""
+        """Give up on pending notices that are a day old and tell of firing alone; return their ids.
+
+        The end of an alert never expires, nor does what is told with it.
+        """
         too_old_ns = self._clock.boottime_ns() - EXPIRY_NS
         with self._database.transaction() as connection:
             rows = connection.execute(
-                "UPDATE notices SET state = 'dead', last_error = 'expired', ended = ? "
-                "WHERE state = 'pending' AND receiver = ? AND status = 'firing' AND created_ns < ? RETURNING id",
-                (self._clock.wall(), receiver, too_old_ns),
-            ).fetchall()
-            losses.count(connection, receiver, "expired", len(rows))
-        return [notice for (notice,) in rows]
+                "SELECT id, body FROM notices "
+                "WHERE state = 'pending' AND receiver = ? AND status = 'firing' AND created_ns < ? ORDER BY place",
+                (receiver, too_old_ns),
+            )
+            old = [notice for notice, body in rows if not _tells_an_end(body)]
+            connection.executemany(
+                "UPDATE notices SET state = 'dead', last_error = 'expired', ended = ? WHERE id = ?",
+                [(self._clock.wall(), notice) for notice in old],
+            )
+            losses.count(connection, receiver, "expired", len(old))
+        return old
 
     def bury_all_but(self, receivers: Collection[str]) -> list[tuple[str, str]]:
         """Give up on what waits for receivers that are not configured any more; return (receiver, id) of each."""
@@ -319,6 +327,13 @@ def _take_back_drop(connection: Connection, notice: Notice) -> None:
         "UPDATE notices SET state = 'pending' WHERE id = ? AND state = 'dead' AND last_error = ?", (notice.id, DROPPED)
     ).rowcount
     losses.count(connection, notice.receiver, "capacity", -back)
+
+
+def _tells_an_end(body: str) -> bool:
+    try:
+        return any(alert["resolved"] is not None for alert in json.loads(body)["alerts"])
+    except (LookupError, TypeError, ValueError):
+        return False  # damaged: it tells nothing
 
 
 def _storable(text: str) -> str:

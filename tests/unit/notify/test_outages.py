@@ -35,6 +35,7 @@ from watchdog.store.store import Store
 MINUTE = 60
 HOST = "web-1"
 DOWN = DeliveryError("timeout", "no answer", retryable=True)
+REFUSED = DeliveryError("client_error", "answered 404", retryable=False)
 
 
 class Place:
@@ -105,7 +106,8 @@ class Scene:
         self.grouping = Grouping(self.routing, HOST, self.routes, elsewhere=self.outages.knows)
         groups = [state for state in saved.groups if "standby" not in state]
         firing = {**self.firing, **self.outages.firing()}
-        assert self.grouping.restore(groups, firing, self.places, at_ns, wall, saved.shift_ns) == 0
+        told = [(receiver, alert) for receiver, alert in saved.told if not self.outages.has_to_end(receiver, alert)]
+        assert self.grouping.restore(groups, firing, self.places, at_ns, wall, saved.shift_ns, told) == 0
         database = self.store.database
         self.workers = {
             name: Worker(place, Outbox(database, self.clock), self.clock, log, StoredMemory(database, name, self.clock))
@@ -343,6 +345,21 @@ def test_a_receiver_is_not_told_that_nothing_reaches_it_in_place_of_another(make
         (("process", "nginx"),),
         (("receiver", "hook"),),
     }
+
+
+def test_an_end_that_the_second_receiver_refused_is_told_after_a_restart_once(scene):
+    scene.fail("oncall")
+    scene.fire("nginx")
+    scene.live(8 * MINUTE)
+    scene.fail("log", error=REFUSED)
+    scene.end("nginx")
+    scene.live(MINUTE)
+    scene.recover("log")
+    for _ in range(2):
+        scene.restart()
+        scene.live(2 * MINUTE)
+    about_nginx = [entry for entry in scene.told("log") if entry[0] == "storm"]
+    assert about_nginx == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
 
 
 def test_what_fires_anew_during_the_outage_is_escalated_anew(scene):

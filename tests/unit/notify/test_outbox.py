@@ -169,12 +169,13 @@ def test_waiting_time_that_no_attempt_can_have_set_is_over(outbox, store, clock)
 def test_news_of_firing_expire_after_a_day_and_the_end_of_an_alert_never(outbox, store, clock):
     put(store, make_notice("n1", group="a"), make_notice("n2", make_alert("x", resolved=9.0), group="b"))
     put(store, make_notice("n3", receiver="log"))
+    put(store, make_notice("n4", make_alert("y"), make_alert("z", resolved=9.0), group="c"))
     clock.advance(EXPIRY_NS / SECOND_NS)
     assert outbox.expire("oncall") == []
     clock.advance(1)
     assert outbox.expire("oncall") == ["n1"]
     assert outbox.expire("oncall") == []
-    assert states(store) == {"n1": "dead", "n2": "pending", "n3": "pending"}
+    assert states(store) == {"n1": "dead", "n2": "pending", "n3": "pending", "n4": "pending"}
     assert outbox.begin("oncall").notice.id == "n2"
 
 

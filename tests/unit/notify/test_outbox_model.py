@@ -229,7 +229,7 @@ class OutboxMachine(RuleBasedStateMachine):
         old = [
             entry
             for entry in self.waiting
-            if entry.receiver == receiver and any(entry.says.values()) and entry.created_ns < self.clock.ns - EXPIRY_NS
+            if entry.receiver == receiver and all(entry.says.values()) and entry.created_ns < self.clock.ns - EXPIRY_NS
         ]
         assert set(self.outbox.expire(receiver)) == {entry.id for entry in old}
         for entry in old:
