@@ -12,9 +12,11 @@
 #define MSG_PEEK 0x2
 #define MSG_ERRQUEUE 0x2000
 
+#ifndef RESPONSES_BYTES
 #define RESPONSES_BYTES (4 << 20)
+#endif
 #ifndef DATAGRAMS_CAPACITY
-#define DATAGRAMS_CAPACITY 8192
+#define DATAGRAMS_CAPACITY 4096
 #endif
 
 struct msghdr;

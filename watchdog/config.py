@@ -13,6 +13,8 @@ import tomli
 
 from watchdog import spelling
 from watchdog.account import others_who_read
+from watchdog.capacities import USUAL as USUAL_CAPACITIES
+from watchdog.capacities import Capacities
 from watchdog.clock import SECOND_NS
 from watchdog.document import Document, Table
 from watchdog.durations import format_duration
@@ -24,6 +26,7 @@ DEFAULT_RULES: Final = "/etc/bpf-watchdog/rules.d"
 BUILT_IN: Final = "(built-in defaults)"
 SHORTEST_INTERVAL: Final = "100ms"
 LONGEST_INTERVAL: Final = "1h"
+MOST_ROWS: Final = 4_000_000  # of any map: 1 GB
 DEFAULT_JITTER: Final = "10s"
 
 _MOST_BYTES = 1_000_000
@@ -33,9 +36,10 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How often a snapshot is taken."""
+    """How often a snapshot is taken, and how much the kernel keeps between two (as of the start, not of a reload)."""
 
     interval_ns: int = SECOND_NS
+    capacities: Capacities = USUAL_CAPACITIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +204,7 @@ def read_config(document: Document) -> Config:
     root = document.root
     sampling = root.table("sampling")
     interval_ns = sampling.duration("interval", "1s", minimum=SHORTEST_INTERVAL, maximum=LONGEST_INTERVAL)
+    capacities = _read_capacities(sampling)
     sampling.finish()
     receivers = _read_receivers(root)
     # Where nobody but this host is told, there is nobody to spare.
@@ -212,7 +217,18 @@ def read_config(document: Document) -> Config:
     told.finish()
     root.finish()
     escalations = _read_escalations(receivers)
-    return Config(document.file, Sampling(interval_ns), routing, receivers, heartbeat, evidence, escalations, routes)
+    return Config(
+        document.file, Sampling(interval_ns, capacities), routing, receivers, heartbeat, evidence, escalations, routes
+    )
+
+
+def _read_capacities(table: Table) -> Capacities:
+    usual = USUAL_CAPACITIES
+    return Capacities(
+        ledger=table.integer("ledger", usual.ledger, minimum=8, maximum=MOST_ROWS),
+        responses=table.integer("responses", usual.responses, minimum=8, maximum=MOST_ROWS),
+        processes=table.integer("processes", usual.processes, minimum=8, maximum=MOST_ROWS),
+    )
 
 
 def _read_receivers(root: Table) -> tuple[tuple[str, str, Table], ...]:

@@ -74,7 +74,7 @@ class Daemon:
         setup = read_setup(self._options.sources)
         folder = self._options.state_folder
         self._prepare_folders()
-        collector = start_collector(self._clock)
+        collector = start_collector(self._clock, setup.config.sampling.capacities)
         self._writer.start()
         self._rehearse_reload()
         store = Store(folder, self._clock, boot_id())

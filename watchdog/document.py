@@ -316,14 +316,18 @@ class Table:
             self.problem(key, "is not a number of use")
             return False
         if value < minimum:
-            self.problem(key, f"must be at least {minimum:g}, not {spelling.quoted(value)}")
+            self.problem(key, f"must be at least {_plain(minimum)}, not {spelling.quoted(value)}")
         elif value > maximum:
-            self.problem(key, f"must be at most {maximum:g}, not {spelling.quoted(value)}")
+            self.problem(key, f"must be at most {_plain(maximum)}, not {spelling.quoted(value)}")
         return minimum <= value <= maximum
 
     def _wrong_type(self, key: str, wanted: str, value: object) -> None:
         if key in self._data:  # a missing key has been told
             self.problem(key, f"must be {wanted}, not {_type_name(value)}")
+
+
+def _plain(limit: float) -> str:
+    return str(int(limit)) if limit == int(limit) else f"{limit:g}"
 
 
 def _bare(key: str) -> str:

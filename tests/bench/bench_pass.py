@@ -70,12 +70,13 @@ def _collecting(capacity: int) -> Iterator[Callable[[], dict]]:
 
 def collect(capacity: int) -> None:
     """Collect and measure once for each line of standard input; print what it took."""
+    from watchdog.capacities import Capacities
     from watchdog.clock import SystemClock
     from watchdog.kernel.start import start_collector
     from watchdog.measure.meter import Meter
 
     clock = SystemClock()
-    collector, meter = start_collector(clock, capacity), Meter()
+    collector, meter = start_collector(clock, Capacities(ledger=capacity)), Meter()
     meter.advance(collector.read(), clock.wall())
     for _ in sys.stdin:
         began = time.perf_counter()

@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 
+from watchdog.capacities import Capacities
 from watchdog.clock import SECOND_NS, SystemClock
 from watchdog.kernel.start import start_collector
 from watchdog.measure.meter import Meter
@@ -17,7 +18,7 @@ from watchdog.measure.tally import Connections, Groups
 def main() -> None:
     """Answer until stdin ends."""
     clock = SystemClock()
-    collector = start_collector(clock, int(sys.argv[1]))
+    collector = start_collector(clock, Capacities(ledger=int(sys.argv[1])))
     meter, connections = Meter(), Connections()
     by_port, by_process = Groups(["local_port", "state", "process"]), Groups(["pid", "process", "direction", "family"])
     quality = dict.fromkeys(("ledger_full", "sums_full", "storage_failed", "programs_missed", "pass_retries"), 0)

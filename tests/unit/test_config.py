@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from watchdog import config as config_module
+from watchdog.capacities import Capacities
 from watchdog.config import BUILT_IN, Escalation, Routing, Sampling, load_config, open_document
 from watchdog.errors import ConfigError
 
@@ -61,6 +62,16 @@ def test_reads_the_whole_file_and_leaves_the_receivers_keys_to_their_types(write
     assert syslog.text("address") == "unix:///dev/log"
     syslog.finish()
     syslog.document.raise_problems()
+
+
+def test_how_much_the_kernel_keeps_can_be_said(write):
+    assert load_config(write("")).sampling.capacities == Capacities(65_536, 131_072, 4_096)
+    text = "[sampling]\nledger = 8\nresponses = 16\nprocesses = 4_000_000\n"
+    assert load_config(write(text)).sampling.capacities == Capacities(8, 16, 4_000_000)
+    assert problems(write("[sampling]\nledger = 7\nprocesses = 4_000_001\n")) == [
+        "2: sampling.ledger: must be at least 8, not 7",
+        "3: sampling.processes: must be at most 4000000, not 4000001",
+    ]
 
 
 def test_command_lines_are_told_unless_the_file_says_otherwise(write):

@@ -13,11 +13,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
 from watchdog import errors
+from watchdog.capacities import Capacities
 from watchdog.errors import HandoverError, KernelUnfit, WatchdogError
 from watchdog.kernel import layout, libbpf
 from watchdog.kernel.probes import CONNECTIONS, ITERATOR, MESSAGES, MESSAGES_BEFORE, Probe
@@ -129,10 +130,10 @@ def _checked(data: bytes, fds: list[int], flags: int) -> Loaded:
     return Loaded(connections, messages, str(message.get("no_messages")), by_kind["link"][ITERATOR], by_kind["map"])
 
 
-def load(ledger_capacity: int) -> Loaded:
+def load(capacities: Capacities) -> Loaded:
     """Run the loader as a child, wait for its end, and return what it loaded.
 
-    `ledger_capacity`: how many closed connections the kernel keeps between two ticks.
+    `capacities`: how much the kernel keeps between two ticks.
 
     Raises:
         KernelUnfit, NotPermitted: the kernel, bcc or privileges do not suffice; the text names the remedy.
@@ -150,7 +151,7 @@ def load(ledger_capacity: int) -> Loaded:
         here.settimeout(_LOADER_SECONDS)
         # -I: neither the current folder, nor PYTHONPATH, nor the user's own packages.
         command = [sys.executable, "-I", "-m", "watchdog.kernel.loader"]
-        arguments = [str(there.fileno()), folder, str(ledger_capacity)]
+        arguments = [str(there.fileno()), folder, *map(str, astuple(capacities))]
         with subprocess.Popen(  # noqa: S603 - ourselves
             [*command, *arguments],
             pass_fds=[there.fileno()],

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from watchdog.capacities import Capacities
 from watchdog.errors import KernelUnfit, WatchdogError
 from watchdog.kernel import handover, layout, libbpf, privileges
 from watchdog.kernel.headers import write_header_tree
@@ -78,7 +79,7 @@ def write_sources(folder: Path) -> None:
         folder.chmod(0o755)
 
 
-def compile_and_load(folder: Path, ledger_capacity: int) -> Programs:
+def compile_and_load(folder: Path, capacities: Capacities) -> Programs:
     """Compile what `write_sources` has written to `folder`, and load all programs.
 
     `folder` is the current folder after this: bcc puts that on its include path.
@@ -94,7 +95,10 @@ def compile_and_load(folder: Path, ledger_capacity: int) -> Programs:
     sources = [(folder / name).read_text(encoding="ascii") for name in _UNIT]
     cflags = [
         f"-I{folder}",
-        f"-DLEDGER_BYTES={bytes_for(ledger_capacity, layout.CONNECTION)}",
+        f"-DLEDGER_BYTES={bytes_for(capacities.ledger, layout.CONNECTION)}",
+        f"-DRESPONSES_BYTES={bytes_for(capacities.responses, layout.RESPONSE)}",
+        f"-DSUMS_CAPACITY={capacities.processes}",
+        f"-DDATAGRAMS_CAPACITY={capacities.processes}",
         f"-DPAGE_SIZE={mmap.PAGESIZE}",
     ]
     try:
@@ -134,14 +138,14 @@ def _load(lib: Any, module: Any, probe: Probe) -> int:
     raise KernelUnfit(f"this bcc names the program on {probe.target} in a way not known: {names}")
 
 
-def main(channel_fd: int, folder: Path, ledger_capacity: int) -> int:
+def main(channel_fd: int, folder: Path, capacities: Capacities) -> int:
     """Compile in the empty `folder`, load, and hand over through the socket `channel_fd`; return the exit code."""
     with socket.socket(fileno=channel_fd) as channel:
         try:
             privileges.require(privileges.LOADING)
             write_sources(folder)
             privileges.keep_only(privileges.LOADING)
-            loaded = compile_and_load(folder, ledger_capacity)
+            loaded = compile_and_load(folder, capacities)
             handover.send(channel, loaded.fds, loaded.messages, loaded.no_messages)
         except WatchdogError as error:
             handover.send_error(channel, error)
@@ -150,4 +154,4 @@ def main(channel_fd: int, folder: Path, ledger_capacity: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))
+    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2]), Capacities(*map(int, sys.argv[3:]))))

@@ -7,13 +7,11 @@ import os
 
 import numpy.ma  # noqa: F401 - np.unique imports it when it first runs, by when an upgrade may have brought another
 
+from watchdog.capacities import USUAL, Capacities
 from watchdog.clock import Clock
 from watchdog.errors import NotPermitted
 from watchdog.kernel import handover, libbpf, privileges
 from watchdog.kernel.collector import Collector
-
-LEDGER_CAPACITY = 65536
-"""Ends of connections that certainly find room between two ticks with all detail: 16 MB of kernel memory."""
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +27,7 @@ def require_privileges() -> None:
         privileges.account()
 
 
-def start_collector(clock: Clock, ledger_capacity: int = LEDGER_CAPACITY) -> Collector:
+def start_collector(clock: Clock, capacities: Capacities = USUAL) -> Collector:
     """Run the loader, give up every capability (and root), attach the programs, and return the collector.
 
     Before Linux 5.19 (commit c8644cd0efe7) the kernel refuses every bpf() call without CAP_BPF: then that one is kept.
@@ -38,7 +36,7 @@ def start_collector(clock: Clock, ledger_capacity: int = LEDGER_CAPACITY) -> Col
         KernelUnfit, NotPermitted, HandoverError: with the remedy.
     """
     require_privileges()
-    loaded = handover.load(ledger_capacity)
+    loaded = handover.load(capacities)
     keep = set() if _works_without(loaded.maps["losses"]) else {privileges.CAP_BPF}
     privileges.keep_only(keep)
     if keep:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from watchdog.capacities import Capacities
 from watchdog.clock import Clock, SystemClock
 from watchdog.kernel.collector import Collector, Reading
 from watchdog.kernel.start import start_collector
@@ -58,7 +59,7 @@ def rehearse(stage: Stage) -> str:
         KernelUnfit, NotPermitted: this host cannot be guarded.
     """
     clock = SystemClock()
-    collector = start_collector(clock, LEDGER_ROWS)
+    collector = start_collector(clock, Capacities(ledger=LEDGER_ROWS))
     try:
         return overflow(collector, clock, stage.setup.rules)
     finally:
