@@ -77,6 +77,8 @@ class Console(Receiver):
         if self._is_terminal:
             title = f"{_RESOLVED_COLOUR if resolved else _COLOURS[alert.severity]}{title}{_PLAIN}"
         lines = [title]
+        if occasion := render.occasion(notice):
+            lines.append(f"    {sanitize.visible(occasion, _LONGEST_LINE)}")
         lines += [f"    {sanitize.visible(line, _LONGEST_LINE)}" for line in render.details(alert, notice)]
         if alert.runbook is not None:
             lines.append(f"    runbook: {sanitize.visible(alert.runbook, _LONGEST_LINE)}")

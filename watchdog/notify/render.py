@@ -19,6 +19,7 @@ from watchdog.rules.schema import OVERFLOW
 _TOLD_IN_FULL = 3  # alerts of one notice; more are each told in short
 _WORDS = re.compile(r"[\w.-]+")
 _AMBIGUOUS = re.compile(r'[\s,="]')
+_ORDINARY = {"first notification", "new alert in group", "severity changed", "resolved", "repeat", "digest", "test"}
 TEST_MARK = "[TEST] "
 
 
@@ -78,6 +79,11 @@ def evidence(alert: Alert, notice: Notice) -> list[str]:
         return []
     lines = story.lines(alert.evidence, alert.labels)
     return lines if len(notice.alerts) <= _TOLD_IN_FULL else lines[:1]
+
+
+def occasion(notice: Notice) -> str:
+    """Return why a notice is sent where that says more than its alerts do: escalated, flapping; else ""."""
+    return "" if notice.reason in _ORDINARY else notice.reason
 
 
 def worst_first(alerts: Sequence[Alert]) -> list[Alert]:

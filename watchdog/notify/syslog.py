@@ -139,7 +139,9 @@ def _message_id(alert: Alert, notice: Notice) -> bytes:
 
 
 def _message(alert: Alert, notice: Notice, limit: int) -> bytes:
-    return sanitize.for_syslog("; ".join((render.alert_title(alert, notice), *render.details(alert, notice))), limit)
+    occasion = [text] if (text := render.occasion(notice)) else []
+    said = [render.alert_title(alert, notice), *occasion, *render.details(alert, notice)]
+    return sanitize.for_syslog("; ".join(said), limit)
 
 
 def _structured_data(alert: Alert, notice: Notice, limit: int) -> bytes:

@@ -41,6 +41,12 @@ def test_writes_a_few_lines_per_alert(pipe, make_notice):
     assert os.read(reading, 10_000).decode() == STORM_LINES
 
 
+def test_why_it_is_told_here_stands_under_the_title_where_that_is_no_matter_of_course(pipe, make_notice):
+    reason = "escalated: oncall does not answer since 2025-06-15 15:06:40 UTC"
+    lines = Console("console", pipe[1]).render(make_notice(reason=reason)).decode().splitlines()
+    assert (lines[1], len(lines)) == (f"    {reason}", 6)
+
+
 def test_the_worst_comes_first_and_a_runbook_last(pipe, make_alert, make_notice):
     notice = make_notice(make_alert(severity=Severity.WARNING), make_alert(runbook="https://wiki.example/storm"))
     lines = Console("console", pipe[1]).render(notice).decode().splitlines()
