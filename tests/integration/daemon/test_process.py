@@ -98,3 +98,22 @@ def test_kill_leaves_no_program_and_no_link_behind(guarded, watchdog, wait_for):
     # The kernel frees them after a grace period.
     wait_for(lambda: not exist(lib.bpf_prog_get_fd_by_id, programs), "the end of the programs")
     wait_for(lambda: not exist(lib.bpf_link_get_fd_by_id, links), "the end of the links")
+
+
+def test_programs_sit_on_the_way_of_messages_only_while_a_rule_reads_what_they_measure(watchdog, server, storm):
+    hook, crowd = {"hook": server.as_receiver()}, storm.crowd_rule()
+    latency = storm.rule(metric="response_latency", stat="p99", fire_above=1_000, clear_below=500)
+
+    def on_messages():
+        return sorted(name for name in bpf_objects(watchdog.process.pid)[1].values() if name.startswith("sock_"))
+
+    watchdog.configure(hook, {"storm": crowd})
+    watchdog.start()
+    assert on_messages() == []
+    for rules, attached in (
+        ({"storm": crowd, "latency": latency}, ["sock_recv_length", "sock_send_length"]),
+        ({"storm": crowd}, []),
+    ):
+        watchdog.configure(hook, rules)
+        assert f"reloaded: {len(rules)} rules" in watchdog.reload()
+        assert on_messages() == attached
