@@ -228,8 +228,10 @@ def test_a_server_that_knows_no_login_is_told(mail_server, firing):
 
 def test_nothing_is_sent_to_a_server_that_offers_no_tls(raw_server, firing):
     heard = []
-    failure = failure_of(receiver_of(raw_server(speaking(heard, b"250 localhost")).port), firing)
+    server = raw_server(speaking(heard, b"250 localhost"))
+    failure = failure_of(receiver_of(server.port), firing)
     assert (failure.reason, str(failure), failure.retryable) == ("tls", "localhost offers no STARTTLS", True)
+    server.stop()  # it has read all that was sent
     assert [line.split()[0] for line in heard] == [b"ehlo", b"quit"]
 
 
