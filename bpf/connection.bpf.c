@@ -76,7 +76,7 @@ struct following {
 	u8 flags;
 	u8 rank;
 	u8 ended;
-	u16 pad;
+	u16 step; /* the newest change of state that was taken */
 	struct owner owner;
 };
 
@@ -117,6 +117,16 @@ BPF_HASH(sums, struct sums_key, struct sums, SUMS_CAPACITY);
 
 /* enum loss -> how often since the programs were loaded. 40 bytes. */
 BPF_ARRAY(losses, u64, LOSS_KINDS);
+
+/* The newest event on this CPU that was not skipped. */
+struct handled {
+	u64 socket;
+	u64 step;
+};
+BPF_PERCPU_ARRAY(handled, struct handled, 1);
+
+/* How often the stand-in took an event that was skipped. */
+BPF_ARRAY(stood_in, u64, 1);
 
 /*
  * The one reader of the iterator: its session, the session before, and its
@@ -323,13 +333,10 @@ static __always_inline void note_accept(struct following *s, struct sock *sk)
 		s->flags |= FLAG_ACCEPTED;
 }
 
-static __always_inline int on_connect(struct sock *sk)
+static __always_inline void on_connect(struct following *s)
 {
-	struct following *s = follow(sk);
 	struct reported nothing = {};
 
-	if (!s)
-		return 0;
 	if (s->born_ns || s->ended) { /* the same socket connects again: its counters began anew (tcp_disconnect) */
 		s->life++;
 		s->ended = 0;
@@ -344,19 +351,13 @@ static __always_inline int on_connect(struct sock *sk)
 	s->rank = RANK_CONNECTOR;
 	s->owner_pass = 0;
 	own(&s->owner, current_task());
-	return 0;
 }
 
-static __always_inline int on_listen(struct sock *sk)
+static __always_inline void on_listen(struct following *s)
 {
-	struct following *s = follow(sk);
-
-	if (!s)
-		return 0;
 	own_current(s);
 	if (!s->born_ns)
 		s->born_ns = bpf_ktime_get_boot_ns(); /* what it drops counts from now on */
-	return 0;
 }
 
 /*
@@ -374,29 +375,19 @@ static __always_inline void come_in(struct following *s)
 		s->established_ns = now;
 }
 
-static __always_inline int on_established(struct sock *sk, int from)
+static __always_inline void on_established(struct following *s, int from)
 {
-	struct following *s = follow(sk);
-
-	if (!s)
-		return 0;
 	if (from == TCP_SYN_RECV && s->direction != DIRECTION_OUT) {
 		come_in(s);
-		return 0;
+		return;
 	}
 	s->established_ns = bpf_ktime_get_boot_ns();
-	if (!s->direction) {
+	if (!s->direction)
 		s->direction = DIRECTION_OUT; /* its SYN was sent before the programs were there */
-	}
-	return 0;
 }
 
-static __always_inline int on_closing(struct sock *sk, int from)
+static __always_inline void on_closing(struct following *s, int from)
 {
-	struct following *s = follow(sk);
-
-	if (!s)
-		return 0;
 	if (from == TCP_SYN_RECV && s->direction != DIRECTION_OUT)
 		come_in(s);
 	/*
@@ -406,7 +397,6 @@ static __always_inline int on_closing(struct sock *sk, int from)
 	if (s->direction == DIRECTION_IN)
 		s->flags |= FLAG_ACCEPTED;
 	own_current(s);
-	return 0;
 }
 
 /* Fill the final row. */
@@ -422,25 +412,20 @@ static __always_inline void finish(struct connection *row, struct sock *sk, stru
 		row->error = EADDRNOTAVAIL; /* tcp_v4_connect found no free port: it tells the caller alone */
 }
 
-static __always_inline int on_end(struct sock *sk, int from)
+static __always_inline void on_end(struct sock *sk, struct following *s, int from)
 {
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	struct connection *row, lost;
-	struct following *s;
-	struct tcp_sock *tp;
 
-	if (from == TCP_LISTEN || from == TCP_CLOSE)
-		return 0;
-	s = follow(sk);
-	tp = bpf_skc_to_tcp_sock(sk);
-	if (!s || !tp)
-		return 0;
+	if (!tp)
+		return;
 	note_accept(s, sk);
 	/*
 	 * Never a connection: of two last ACKs of one handshake, handled at once, each makes a child, and the one that comes
 	 * second is given up (tcp_check_req, inet_csk_complete_hashdance). Nobody has seen it, no peer has to do with it.
 	 */
 	if (from == TCP_SYN_RECV && !s->established_ns && !s->flags && !tp->bytes_received)
-		return 0;
+		return;
 	if (!s->established_ns && (from == TCP_SYN_SENT || from == TCP_SYN_RECV))
 		s->flags |= FLAG_FAILED;
 	/* No backend behind the balancer, accept queue overflow, access refused: established, and reset before an answer. */
@@ -457,32 +442,110 @@ static __always_inline int on_end(struct sock *sk, int from)
 	if (row) {
 		finish(row, sk, tp, s, from);
 		ledger.ringbuf_submit(row, BPF_RB_NO_WAKEUP);
-		return 0;
+		return;
 	}
 	finish(&lost, sk, tp, s, from);
 	lose(LOSS_LEDGER_FULL);
 	fold(&lost, s);
+}
+
+static __always_inline u16 step_of(int from, int to)
+{
+	return from << 8 | to;
+}
+
+/* Tell whether a change of state is one of those that count. MPTCP's own sockets, SCTP and DCCP pass here too. */
+static __always_inline bool matters(struct sock *sk, int from, int to)
+{
+	if (sk->sk_protocol != IPPROTO_TCP)
+		return 0;
+	switch (to) {
+	case TCP_SYN_SENT:
+	case TCP_LISTEN:
+	case TCP_ESTABLISHED:
+	case TCP_LAST_ACK:
+		return 1;
+	case TCP_FIN_WAIT1:
+		return from == TCP_ESTABLISHED || from == TCP_SYN_RECV;
+	case TCP_CLOSE:
+		return from != TCP_LISTEN && from != TCP_CLOSE;
+	}
 	return 0;
+}
+
+static __always_inline void take(struct sock *sk, int from, int to)
+{
+	struct following *s = follow(sk);
+
+	if (!s)
+		return;
+	s->step = step_of(from, to);
+	switch (to) {
+	case TCP_SYN_SENT:
+		on_connect(s);
+		break;
+	case TCP_LISTEN:
+		on_listen(s);
+		break;
+	case TCP_ESTABLISHED:
+		on_established(s, from);
+		break;
+	case TCP_FIN_WAIT1:
+	case TCP_LAST_ACK:
+		on_closing(s, from);
+		break;
+	case TCP_CLOSE:
+		on_end(sk, s, from);
+		break;
+	}
+}
+
+/* What tells the socket of an event from that of any other: its cookie, never used again, once it has one. */
+static __always_inline u64 identity(struct sock *sk)
+{
+	return sk->__sk_common.skc_cookie ? sk->__sk_common.skc_cookie : (u64)sk;
 }
 
 KFUNC_PROBE(inet_sock_set_state, struct sock *sk, int from, int to)
 {
-	if (sk->sk_protocol != IPPROTO_TCP)
-		return 0; /* MPTCP's own sockets, SCTP, DCCP */
-	switch (to) {
-	case TCP_SYN_SENT:
-		return on_connect(sk);
-	case TCP_LISTEN:
-		return on_listen(sk);
-	case TCP_ESTABLISHED:
-		return on_established(sk, from);
-	case TCP_FIN_WAIT1:
-		return from == TCP_ESTABLISHED || from == TCP_SYN_RECV ? on_closing(sk, from) : 0;
-	case TCP_LAST_ACK:
-		return on_closing(sk, from);
-	case TCP_CLOSE:
-		return on_end(sk, from);
+	struct handled *newest;
+	int zero = 0;
+
+	if (matters(sk, from, to))
+		take(sk, from, to);
+	newest = handled.lookup(&zero);
+	if (newest) {
+		newest->socket = identity(sk);
+		newest->step = step_of(from, to);
 	}
+	return 0;
+}
+
+/*
+ * The stand-in: runs after the program above for each event, and takes those that the kernel skipped that one for. A
+ * program that is running on a CPU is not run again there (bpf_trace_run): when an interrupt comes in the middle of it,
+ * and packets are handled at the interrupt's end, all their events would be lost. Two levels is all there are, a process
+ * or one softirq above it, so one of the two programs is always free; and no socket is handled at both levels at once.
+ */
+KFUNC_PROBE(stand_in_inet_sock_set_state, struct sock *sk, int from, int to)
+{
+	struct handled *newest;
+	struct following *s;
+	int zero = 0;
+	u64 *count;
+
+	newest = handled.lookup(&zero);
+	if (!newest || (newest->socket == identity(sk) && newest->step == step_of(from, to)))
+		return 0;
+	if (matters(sk, from, to)) {
+		s = conns.sk_storage_get(sk, 0, 0);
+		if (s && s->cookie == sk->__sk_common.skc_cookie && s->step == step_of(from, to))
+			return 0; /* it was taken: other events came between the two programs */
+		take(sk, from, to);
+	}
+	count = stood_in.lookup(&zero);
+	if (count)
+		__sync_fetch_and_add(count, 1);
 	return 0;
 }
 

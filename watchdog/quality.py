@@ -17,7 +17,7 @@ class Quality:
     storage_failed: int = 0  # sockets the kernel had no memory to follow: lost until the pass sees them
     responses_lost: int = 0  # answers whose latency was lost: the others are still a fair sample
     datagrams_lost: int = 0  # UDP messages that were not counted
-    programs_missed: int = 0  # runs the kernel skipped (bpf_prog_info.recursion_misses): events lost
+    programs_missed: int = 0  # events lost: the kernel skipped a program, and no other took them
     late_bytes: int = 0  # of connections seen for the first time in long: in no rate, for they are no news
     names_full: int = 0  # connections some name of whose owner is not known, there being too many names
     unattributed_bytes: int = 0  # bytes whose process is not known

@@ -1,11 +1,20 @@
 """Hosts in trouble: no ports left, a watchdog that stood still, millions of files, programs in each other's way."""
 
+import ctypes
 import os
 import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
+import pytest
+from unseen import counting_unseen
+
+from watchdog.kernel import libbpf
+from watchdog.kernel.libbpf import ProgramInfo
+
+BUSY_SECONDS = 10
 EXHAUSTED = """
 import errno, json, socket, sys
 server = socket.create_server(("127.0.0.1", 50000), backlog=64)
@@ -63,6 +72,54 @@ for _ in range(int(sys.argv[1])):
         client.sendall(b"l" * 11)
         accepted.recv(11, socket.MSG_WAITALL)
 """
+BUSY = """
+import os, select, sys
+while not select.select([0], [], [], 0)[0]:
+    for _ in range(100_000):
+        pass
+"""
+# Two threads, connecting and accepting; arguments: for how many seconds, "reset" to reset each once it is accepted.
+LOOP_OF_THREADS = """
+import json, socket, struct, sys, threading, time
+server = socket.create_server(("127.0.0.1", 0), backlog=1024)
+resetting = sys.argv[2] == "reset"
+def serve():
+    while True:
+        with server.accept()[0] as accepted:
+            if resetting:
+                accepted.send(b"y")
+                try:
+                    accepted.recv(1)
+                except ConnectionResetError:
+                    pass
+threading.Thread(target=serve, daemon=True).start()
+connections = 0
+end = time.monotonic() + float(sys.argv[1])
+while time.monotonic() < end:
+    with socket.create_connection(server.getsockname()) as client:
+        connections += 1
+        if resetting:
+            client.recv(1)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    if connections % 100 == 0:
+        time.sleep(0.01)
+print(json.dumps({"connections": connections}), flush=True)
+sys.stdin.read()
+"""
+
+
+def skipped_by_program(reader):
+    """Return, by name, how often the kernel skipped each program that a collecting process has attached."""
+    lib, found = libbpf.library(), {}
+    for file in Path(f"/proc/{reader.process.pid}/fdinfo").iterdir():
+        facts = dict(line.split(":\t", 1) for line in file.read_text().splitlines() if ":\t" in line)
+        if "link_id" in facts:
+            fd = lib.bpf_prog_get_fd_by_id(int(facts["prog_id"]))
+            info, size = ProgramInfo(), ctypes.c_uint32(ctypes.sizeof(ProgramInfo))
+            lib.bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size))
+            os.close(fd)
+            found[info.name.decode()] = info.recursion_misses
+    return found
 
 
 def test_a_connect_that_finds_no_port_is_counted_with_a_reason_of_its_own(reader, namespace):
@@ -115,7 +172,38 @@ def test_a_pass_over_two_million_files_finds_the_socket_behind_them(reader, run)
     assert reader.quality["pass_retries"] >= 1
 
 
-def test_two_watchdogs_under_load_count_the_same_or_say_that_they_missed_something(start_reader, run):
+@pytest.mark.everywhere
+def test_what_comes_in_the_middle_of_another_event_is_counted(start_reader, run):
+    # Where CPU is short packets are handled late, at the end of whatever interrupt comes, and that may have come in the
+    # middle of one of the programs: the kernel skips it then for all of their events (bpf_trace_run).
+    reader = start_reader(1 << 20)
+    busy = [run(sys.executable, "-c", BUSY) for _ in range(os.cpu_count())]
+    with counting_unseen() as unseen:
+        loops = [run(sys.executable, "-c", LOOP_OF_THREADS, BUSY_SECONDS, how) for how in ("close", "reset")]
+        made, reset = (loop.hear()["connections"] for loop in loops)
+        for program in busy:
+            program.tell()
+        total = reader.totals_until(
+            lambda total: sum(total(loop.pid)["closes"] for loop in loops) >= 2 * (made + reset) - unseen.count()
+        )
+        excused = unseen.count()
+    skipped = skipped_by_program(reader)
+    print(f"{made} + {reset} connections; skipped: {skipped}; excused: {excused}")
+
+    missing = [
+        ends * count - total(loop.pid)[name]
+        for loop, count in zip(loops, (made, reset), strict=True)
+        for name, ends in (("connects", 1), ("accepts", 1), ("established", 2), ("closes", 2))
+    ]
+    assert 0 <= min(missing) <= max(missing) <= excused
+    assert {reader.quality[name] for name in ("programs_missed", "storage_failed", "ledger_full")} == {0}
+    # Of a reset that was skipped the kernel tells only that there was one.
+    for counter, program in (("resets_sent", "tcp_send_reset"), ("resets_received", "tcp_receive_res")):
+        assert 0 <= reset - total(loops[1].pid)[counter] <= skipped[program] + excused
+        assert skipped[program] <= total(0)[counter]
+
+
+def test_two_watchdogs_under_load_count_the_same(start_reader, run):
     count = 1009
     readers = [start_reader(), start_reader()]
     loops = [run(sys.executable, "-c", LOOP, count) for _ in range(os.cpu_count())]
@@ -125,9 +213,7 @@ def test_two_watchdogs_under_load_count_the_same_or_say_that_they_missed_somethi
     for reader in readers:
         for port in ports:
             rows = reader.until_closed(2 * count, port)
-            found = [rows.total(name) for name in ("connects", "accepts", "closes", "bytes_sent", "bytes_received")]
-            missing = sum(abs(truth - number) for truth, number in zip(
-                (count, count, 2 * count, 11 * count, 11 * count), found, strict=True
-            ))  # fmt: skip
-            # One event that the kernel skipped loses at most one connection, with its bytes, at each of its ends.
-            assert missing <= reader.quality["programs_missed"] * (5 + 2 * 11)
+            assert [rows.total(name) for name in ("connects", "accepts", "closes", "bytes_sent", "bytes_received")] == [
+                count, count, 2 * count, 11 * count, 11 * count,
+            ]  # fmt: skip
+        assert reader.quality["programs_missed"] == 0

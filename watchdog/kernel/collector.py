@@ -17,6 +17,7 @@ from watchdog.clock import Clock
 from watchdog.kernel import libbpf
 from watchdog.kernel.handover import Loaded
 from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, LOSSES, RESPONSE, SUMS, SUMS_KEY
+from watchdog.kernel.probes import RESETS, STATES
 from watchdog.kernel.ring import Ring
 from watchdog.kernel.totals import Totals, TotalsMap
 from watchdog.quality import Quality
@@ -54,14 +55,14 @@ class Collector:
         """
         self._loaded = loaded
         self._clock = clock
-        self._attached = [libbpf.attach(fd) for fd in loaded.connections]
+        self._attached = [libbpf.attach(fd) for fd in loaded.connections.values()]
         self._on_messages: list[int] = []
         self._responses: Ring | None = None
         self._sums = TotalsMap(loaded.maps["sums"], SUMS_KEY, SUMS)
         self._datagrams = TotalsMap(loaded.maps["datagrams"], DATAGRAMS_KEY, DATAGRAMS)
         self._ledger = _ring(loaded.maps["ledger"], CONNECTION)
         self._lost_before = np.zeros(len(LOSSES), np.int64)
-        self._misses_before = 0
+        self._missed = 0
         self._expected_bytes = 2 * _READ_BYTES
 
     @property
@@ -103,14 +104,15 @@ class Collector:
         Raises:
             OSError, MemoryError: something could not be read; what has ended stays in the ledger for the next reading.
         """
+        misses = self._misses()  # first: what is skipped from here on may already have been made up for below
         began = self._clock.boottime_ns()
         live, retries = self._walk()
         pass_seconds = (self._clock.boottime_ns() - began) / 1e9
-        sums = self._sums.read()
+        sums = self._with_missed_resets(self._sums.read())
         following = self._responses is not None
         datagrams = self._datagrams.read() if following else self._datagrams.nothing()
         responses = self._responses.read() if self._responses is not None else np.empty(0, RESPONSE)
-        quality = self._quality(pass_seconds, retries)
+        quality = self._quality(misses, pass_seconds, retries)
         closed = self._ledger.read()  # last, for it takes out what it reads, and a later failure would lose that
         return Reading(self._clock.boottime_ns(), live, closed, sums, responses, datagrams, quality)
 
@@ -148,19 +150,42 @@ class Collector:
         self._expected_bytes = filled + filled // 8 + 2 * _READ_BYTES
         return raw[:filled].view(CONNECTION), again
 
-    def _quality(self, pass_seconds: float, pass_retries: int) -> Quality:
-        lib, fd = libbpf.library(), self._loaded.maps["losses"]
-        lost = np.zeros(len(LOSSES), np.int64)
-        value = ct.c_uint64()
-        for index in range(len(LOSSES)):
-            key = ct.c_uint32(index)
-            libbpf.checked(lib.bpf_map_lookup_elem(fd, ct.byref(key), ct.byref(value)), "reading the losses")
-            lost[index] = value.value
-        misses = sum(libbpf.recursion_misses(program) for program in self._loaded.connections)
+    def _misses(self) -> int:
+        """Return how many runs of programs the kernel has skipped, those aside that only count resets."""
+        messages = sum(libbpf.recursion_misses(program) for program in self._loaded.messages)
+        return messages + libbpf.recursion_misses(self._loaded.connections[STATES.name])
+
+    def _with_missed_resets(self, sums: Totals) -> Totals:
+        """Add the resets that the kernel skipped the programs for: it tells how many, and not whose."""
+        missed = {
+            counter: libbpf.recursion_misses(self._loaded.connections[program.name])
+            for counter, program in zip(("resets_received", "resets_sent"), RESETS, strict=True)
+        }
+        if not any(missed.values()):
+            return sums
+        nobody = np.zeros(1, SUMS_KEY)
+        keys, values = sums.keys, sums.values
+        if nobody not in keys:
+            keys, values = np.append(keys, nobody), np.append(values, np.zeros(1, SUMS))
+        for counter, count in missed.items():
+            values[counter][keys == nobody] += np.uint64(count)
+        return Totals(keys, values)
+
+    def _quality(self, misses: int, pass_seconds: float, pass_retries: int) -> Quality:
+        maps = self._loaded.maps
+        lost = np.array([_number(maps["losses"], index) for index in range(len(LOSSES))])
         new = dict(zip(LOSSES, (int(number) for number in lost - self._lost_before), strict=True))
-        missed = misses - self._misses_before
-        self._lost_before, self._misses_before = lost, misses
-        return Quality(**new, programs_missed=missed, pass_seconds=pass_seconds, pass_retries=pass_retries)
+        missed = max(self._missed, misses - _number(maps["stood_in"], 0))
+        newly_missed = missed - self._missed
+        self._lost_before, self._missed = lost, missed
+        return Quality(**new, programs_missed=newly_missed, pass_seconds=pass_seconds, pass_retries=pass_retries)
+
+
+def _number(array: int, index: int) -> int:
+    value = ct.c_uint64()
+    result = libbpf.library().bpf_map_lookup_elem(array, ct.byref(ct.c_uint32(index)), ct.byref(value))
+    libbpf.checked(result, "reading a count")
+    return value.value
 
 
 def _ring(fd: int, record: np.dtype[np.void]) -> Ring:

@@ -73,7 +73,7 @@ def _btf() -> str:
 
 def _tracepoints() -> str:
     btf = Btf()
-    names = [probe.target for probe in CONNECTIONS]
+    names = list(dict.fromkeys(probe.target for probe in CONNECTIONS))
     missing = [name for name in names if not btf.has_tracepoint(name)]
     if missing:
         raise KernelUnfit(f"no {', '.join(missing)}: use Linux 6.1 or newer")

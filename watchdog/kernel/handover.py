@@ -35,6 +35,7 @@ MAPS = {
     "ledger": (0, 0),
     "sums": (layout.SUMS_KEY.itemsize, layout.SUMS.itemsize),
     "losses": (4, np.dtype("<u8").itemsize),
+    "stood_in": (4, np.dtype("<u8").itemsize),
     "following_since": (4, np.dtype("<u8").itemsize),
     "responses": (0, 0),
     "datagrams": (layout.DATAGRAMS_KEY.itemsize, layout.DATAGRAMS.itemsize),
@@ -46,11 +47,11 @@ _KINDS = {"program": "anon_inode:bpf-prog", "link": "anon_inode:bpf_link", "map"
 class Loaded:
     """File descriptors of what the loader has loaded: programs not yet attached, an iterator's link, maps.
 
-    `connections`, `messages`: the programs of `probes.CONNECTIONS`, and those that run at each message; of the latter
-    there are none where the kernel has no way to run them, which `no_messages` explains.
+    `connections`, `messages`: the programs of `probes.CONNECTIONS`, by name and in that order, and those that run at
+    each message; of the latter there are none where the kernel has no way to run them, which `no_messages` explains.
     """
 
-    connections: tuple[int, ...]
+    connections: Mapping[str, int]
     messages: tuple[int, ...]
     no_messages: str
     link: int
@@ -58,13 +59,13 @@ class Loaded:
 
     def close(self) -> None:
         """Close all; the kernel then frees what nothing else refers to."""
-        for fd in (*self.connections, *self.messages, self.link, *self.maps.values()):
+        for fd in (*self.connections.values(), *self.messages, self.link, *self.maps.values()):
             os.close(fd)
 
 
 def manifest(messages: Sequence[Probe]) -> list[str]:
     """Return the names of what is handed over, in order (kind, colon, name), with these programs for messages."""
-    programs = [f"program:{probe.target}" for probe in (*CONNECTIONS, *messages)]
+    programs = [f"program:{probe.name}" for probe in (*CONNECTIONS, *messages)]
     return [*programs, f"link:{ITERATOR}", *(f"map:{name}" for name in MAPS)]
 
 
@@ -125,8 +126,8 @@ def _checked(data: bytes, fds: list[int], flags: int) -> Loaded:
         info = libbpf.map_info(by_kind["map"][name])
         if (info.key_size, info.value_size) != sizes:
             raise HandoverError(f"map {name} has sizes {info.key_size}, {info.value_size}, not {sizes}")
-    programs = tuple(by_kind["program"].values())
-    connections, messages = programs[: len(CONNECTIONS)], programs[len(CONNECTIONS) :]
+    connections = {probe.name: by_kind["program"].pop(probe.name) for probe in CONNECTIONS}
+    messages = tuple(by_kind["program"].values())
     return Loaded(connections, messages, str(message.get("no_messages")), by_kind["link"][ITERATOR], by_kind["map"])
 
 

@@ -23,6 +23,7 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("__be16 skc_dport", "skc_dport"),
         ("u16 skc_family", "skc_family"),
         ("u8 skc_state", "skc_state"),
+        ("u64 skc_cookie", "skc_cookie"),  # atomic64_t holds just the number
         ("unsigned long skc_flags", "skc_flags"),
         ("struct net *skc_net", "skc_net"),  # possible_net_t holds just the pointer
         ("u8 skc_v6_daddr[16]", "skc_v6_daddr"),

@@ -106,7 +106,7 @@ def compile_and_load(folder: Path, capacities: Capacities) -> Programs:
         iterator = module.load_func(f"bpf_iter__{ITERATOR}", libbpf.BPF_PROG_TYPE_TRACING)
     except Exception as error:  # bcc raises Exception itself
         raise KernelUnfit(f"bcc cannot compile or load the programs: {error}") from error
-    fds = {f"program:{probe.target}": _load(bcc.lib, module.module, probe) for probe in CONNECTIONS}
+    fds = {f"program:{probe.name}": _load(bcc.lib, module.module, probe) for probe in CONNECTIONS}
     link = bcc.lib.bcc_iter_attach(iterator.fd, None, 0)
     fds[f"link:{ITERATOR}"] = libbpf.checked(link, "attaching the iterator")
     fds.update({f"map:{name}": module[name].map_fd for name in handover.MAPS})
@@ -118,7 +118,7 @@ def _load_messages(lib: Any, module: Any, fds: dict[str, int]) -> tuple[tuple[Pr
     refusals = []
     for probes in (MESSAGES, MESSAGES_BEFORE):
         try:
-            fds.update({f"program:{probe.target}": _load(lib, module, probe) for probe in probes})
+            fds.update({f"program:{probe.name}": _load(lib, module, probe) for probe in probes})
         except (KernelUnfit, OSError) as error:
             refusals.append(str(error).splitlines()[0])
         else:
@@ -129,13 +129,13 @@ def _load_messages(lib: Any, module: Any, fds: dict[str, int]) -> tuple[tuple[Pr
 def _load(lib: Any, module: Any, probe: Probe) -> int:
     attach_type, prefix = probe.attach.value
     # The symbol is kfunc__NAME up to bcc 0.26, kfunc__vmlinux__NAME later.
-    wanted = {prefix + middle + probe.target.encode() for middle in (b"", b"vmlinux__")}
+    wanted = {prefix + middle + probe.name.encode() for middle in (b"", b"vmlinux__")}
     names = [lib.bpf_function_name(module, number) for number in range(lib.bpf_num_functions(module))]
     for symbol in names:
         if symbol in wanted:
             start, size = lib.bpf_function_start(module, symbol), lib.bpf_function_size(module, symbol)
-            return libbpf.load_program(probe.target, attach_type, start, size)
-    raise KernelUnfit(f"this bcc names the program on {probe.target} in a way not known: {names}")
+            return libbpf.load_program(probe.name, probe.target, attach_type, start, size)
+    raise KernelUnfit(f"this bcc names the program {probe.name} in a way not known: {names}")
 
 
 def main(channel_fd: int, folder: Path, capacities: Capacities) -> int:

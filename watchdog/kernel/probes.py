@@ -15,22 +15,24 @@ class Attach(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One program: `target` is the tracepoint or kernel function, and its name in the sources."""
+    """One program: `target` is the tracepoint or kernel function, `name` that of the program in the sources."""
 
     target: str
     attach: Attach
+    name: str
 
 
-CONNECTIONS = tuple(
-    Probe(name, Attach.TP_BTF) for name in ("inet_sock_set_state", "tcp_receive_reset", "tcp_send_reset")
-)
-"""The life of connections: always attached."""
+STATES = Probe("inet_sock_set_state", Attach.TP_BTF, "inet_sock_set_state")
+STATES_STAND_IN = Probe("inet_sock_set_state", Attach.TP_BTF, "stand_in_inet_sock_set_state")
+RESETS = tuple(Probe(name, Attach.TP_BTF, name) for name in ("tcp_receive_reset", "tcp_send_reset"))
+CONNECTIONS = (STATES, STATES_STAND_IN, *RESETS)
+"""The life of connections: always attached, in this order, which is that in which they run."""
 
-MESSAGES = tuple(Probe(name, Attach.TP_BTF) for name in ("sock_send_length", "sock_recv_length"))
+MESSAGES = tuple(Probe(name, Attach.TP_BTF, name) for name in ("sock_send_length", "sock_recv_length"))
 """Each message, on demand: since Linux 6.3."""
 
 MESSAGES_BEFORE = tuple(
-    Probe(name, Attach.FEXIT)
+    Probe(name, Attach.FEXIT, name)
     for name in ("tcp_sendmsg", "tcp_recvmsg", "udp_sendmsg", "udp_recvmsg", "udpv6_sendmsg", "udpv6_recvmsg")
 )
 """The same on kernels without those tracepoints."""

@@ -10,7 +10,9 @@ import pytest
 
 from watchdog.kernel import collector as module
 from watchdog.kernel.collector import Collector
-from watchdog.kernel.layout import CONNECTION
+from watchdog.kernel.layout import CONNECTION, SUMS, SUMS_KEY
+from watchdog.kernel.probes import CONNECTIONS
+from watchdog.kernel.totals import Totals
 
 
 class Drained:
@@ -24,14 +26,16 @@ class Drained:
         return rows
 
 
-@pytest.mark.parametrize("fails", ["_walk", "_quality", "_sums.read", "_datagrams.nothing"])
+@pytest.mark.parametrize("fails", ["_misses", "_walk", "_quality", "_sums.read", "_datagrams.nothing"])
 def test_a_reading_that_fails_leaves_what_has_ended_to_the_next_one(clock, monkeypatch, fails):
     nothing = SimpleNamespace(read=lambda: "sums", nothing=lambda: "datagrams")
     monkeypatch.setattr(module, "_ring", lambda _fd, record: Drained(np.zeros(3, record)))
     monkeypatch.setattr(module, "TotalsMap", lambda *_: nothing)
     monkeypatch.setattr(Collector, "_walk", lambda _: (np.empty(0, CONNECTION), 0))
     monkeypatch.setattr(Collector, "_quality", lambda *_: "quality")
-    collector = Collector(SimpleNamespace(connections=[], maps=collections.Counter()), clock)
+    monkeypatch.setattr(Collector, "_misses", lambda _: 0)
+    monkeypatch.setattr(Collector, "_with_missed_resets", lambda _, sums: sums)
+    collector = Collector(SimpleNamespace(connections={}, maps=collections.Counter()), clock)
 
     def fail(*_):
         raise OSError("no")
@@ -43,3 +47,40 @@ def test_a_reading_that_fails_leaves_what_has_ended_to_the_next_one(clock, monke
             collector.read()
 
     assert [len(collector.read().closed) for _ in range(2)] == [3, 0]
+
+
+@pytest.fixture
+def counts(monkeypatch, clock):
+    """Return a collector, and what its kernel counts: skipped runs by program, those that the stand-in took."""
+    told = collections.Counter()
+    nothing = Totals(np.empty(0, SUMS_KEY), np.empty(0, SUMS))
+    monkeypatch.setattr(module, "_ring", lambda _fd, record: Drained(np.zeros(0, record)))
+    monkeypatch.setattr(module, "TotalsMap", lambda *_: SimpleNamespace(read=lambda: nothing, nothing=lambda: nothing))
+    monkeypatch.setattr(module.libbpf, "recursion_misses", lambda name: told[name])
+    monkeypatch.setattr(module.libbpf, "attach", lambda _: -1)
+    monkeypatch.setattr(module, "_number", lambda name, _index: told[name])
+    monkeypatch.setattr(Collector, "_walk", lambda _: (np.empty(0, CONNECTION), 0))
+    maps = {name: name for name in ("sums", "datagrams", "ledger", "losses", "stood_in")}
+    programs = {probe.name: probe.name for probe in CONNECTIONS}
+    return Collector(SimpleNamespace(connections=programs, messages=("sends",), maps=maps), clock), told
+
+
+def test_a_skipped_event_is_lost_unless_the_stand_in_took_it(counts):
+    collector, told = counts
+    missed = []
+    for skipped, stood_in, sends in ((0, 0, 0), (7, 7, 0), (9, 8, 0), (9, 8, 0), (9, 9, 0), (12, 10, 1)):
+        told.update({"inet_sock_set_state": skipped - told["inet_sock_set_state"], "sends": sends - told["sends"]})
+        told["stood_in"] = stood_in
+        missed.append(collector.read().quality.programs_missed)
+
+    assert missed == [0, 0, 1, 0, 0, 2]
+
+
+def test_resets_that_were_skipped_are_nobody_s(counts):
+    collector, told = counts
+    told["tcp_receive_reset"], told["tcp_send_reset"] = 3, 1
+    reading = collector.read()
+
+    assert reading.sums.keys == np.zeros(1, SUMS_KEY)
+    assert [int(reading.sums.values[name][0]) for name in ("resets_received", "resets_sent", "closes")] == [3, 1, 0]
+    assert reading.quality.programs_missed == 0
