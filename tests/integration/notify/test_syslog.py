@@ -220,10 +220,12 @@ def test_a_tcp_server_that_never_closes_is_believed_through_its_kernel(raw_serve
             heard.append(piece)
         stopped.wait()
 
-    receiver = syslog_to(f"tcp://127.0.0.1:{raw_server(keep_open).port}")
+    server = raw_server(keep_open)
+    receiver = syslog_to(f"tcp://127.0.0.1:{server.port}")
     began = time.monotonic()
     receiver.send(firing, 10.0)
     assert time.monotonic() - began < 3.0
+    server.stop()  # it has read all that was sent
     record = receiver.render(firing)
     assert b"".join(heard) == b"%d %b" % (len(record), record)
 
@@ -237,7 +239,9 @@ def test_a_tcp_server_that_reads_late_is_waited_for(raw_server):
             heard.append(len(piece))
         stopped.wait()
 
-    parse_address(f"tcp://127.0.0.1:{raw_server(read_late).port}").deliver([b"x" * 8_000] * 20, Deadline(PATIENCE))
+    server = raw_server(read_late)
+    parse_address(f"tcp://127.0.0.1:{server.port}").deliver([b"x" * 8_000] * 20, Deadline(PATIENCE))
+    server.stop()
     assert sum(heard) == 20 * len(b"8000 " + b"x" * 8_000)
 
 
