@@ -61,6 +61,7 @@ def test_kills_at_random_times_lose_nothing_and_end_every_alert_once(guarded, wa
     wait_for(lambda: watchdog.saved("SELECT state FROM alerts"), "the last alert")
     storm.release()
     wait_for(lambda: not watchdog.saved("SELECT state FROM alerts"), "the last end")
+    wait_for(lambda: server.statuses()[-1] == "resolved", "the notice of it")  # group_interval after the one before
     wait_for(lambda: not watchdog.saved("SELECT id FROM notices WHERE state = 'pending'"), "all to be delivered")
     assert watchdog.terminate()[0] == 0
 
