@@ -23,7 +23,7 @@ from watchdog.notify.dial import Deadline
 MOST_OUTPUT_BYTES = 4_096
 
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
-_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}  # Python ignores some, nohup and shells others
 _CHUNK = 65_536
 _SECONDS_TO_DIE = 1.0
 
@@ -57,7 +57,7 @@ def run(command: Sequence[str], given: bytes, environment: Mapping[str, str], de
                 file_actions=[*actions, *closing],
                 setsid=True,
                 setsigmask=(),
-                setsigdef=_IGNORED_BY_PYTHON,
+                setsigdef=_SIGNALS,
             )
         except OSError as error:
             raise DeliveryError("command", f"cannot start {command[0]}: {error.strerror}", retryable=True) from None

@@ -132,9 +132,11 @@ def test_one_that_reads_slowly_gets_all_of_a_long_notice(script, firing, tmp_pat
 
 def test_it_starts_with_no_signal_blocked_or_ignored_and_no_file_of_ours(script, firing, tmp_path):
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGHUP))  # as in the daemon's threads
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
         script('exec cat /proc/self/status >"$1/status"').send(firing, DEADLINE)
     finally:
+        signal.signal(signal.SIGHUP, before)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGHUP))
     status = dict(line.split(":\t", 1) for line in (tmp_path / "status").read_text().splitlines() if ":\t" in line)
     standard = (1 << 31) - 1  # above them are two that glibc keeps for itself
