@@ -145,6 +145,19 @@ BPF_ARRAY(observers, struct observer, 1);
 static struct socket *(*sock_from_file)(struct file *file) = (void *)162;
 static struct task_struct *(*current_task)(void) = (void *)158;
 
+/*
+ * Newer kernels let a process be preempted in the middle of a program on a tracepoint (Linux 7.3; tracepoint_srcu), and
+ * skip that program on this CPU until the process runs again. There the program forbids it, by kfuncs for whose numbers
+ * the loader puts in the kernel's own.
+ */
+#ifdef KFUNC_PREEMPT_DISABLE
+static void (*stay)(void) = (void *)KFUNC_PREEMPT_DISABLE;
+static void (*go_on)(void) = (void *)KFUNC_PREEMPT_ENABLE;
+#else
+#define stay()
+#define go_on()
+#endif
+
 static __always_inline void lose(int kind)
 {
 	u64 *count = losses.lookup(&kind);
@@ -454,32 +467,8 @@ static __always_inline u16 step_of(int from, int to)
 	return from << 8 | to;
 }
 
-/* Tell whether a change of state is one of those that count. MPTCP's own sockets, SCTP and DCCP pass here too. */
-static __always_inline bool matters(struct sock *sk, int from, int to)
+static __always_inline void change(struct sock *sk, struct following *s, int from, int to)
 {
-	if (sk->sk_protocol != IPPROTO_TCP)
-		return 0;
-	switch (to) {
-	case TCP_SYN_SENT:
-	case TCP_LISTEN:
-	case TCP_ESTABLISHED:
-	case TCP_LAST_ACK:
-		return 1;
-	case TCP_FIN_WAIT1:
-		return from == TCP_ESTABLISHED || from == TCP_SYN_RECV;
-	case TCP_CLOSE:
-		return from != TCP_LISTEN && from != TCP_CLOSE;
-	}
-	return 0;
-}
-
-static __always_inline void take(struct sock *sk, int from, int to)
-{
-	struct following *s = follow(sk);
-
-	if (!s)
-		return;
-	s->step = step_of(from, to);
 	switch (to) {
 	case TCP_SYN_SENT:
 		on_connect(s);
@@ -491,13 +480,35 @@ static __always_inline void take(struct sock *sk, int from, int to)
 		on_established(s, from);
 		break;
 	case TCP_FIN_WAIT1:
+		if (from == TCP_ESTABLISHED || from == TCP_SYN_RECV)
+			on_closing(s, from);
+		break;
 	case TCP_LAST_ACK:
 		on_closing(s, from);
 		break;
 	case TCP_CLOSE:
-		on_end(sk, s, from);
+		if (from != TCP_LISTEN)
+			on_end(sk, s, from);
 		break;
 	}
+}
+
+/*
+ * Take a change of state, and note on the socket that it was taken. A child that a listener just made has the listener's
+ * entry still, and its cookie is not its own yet (inet_csk_clone_lock).
+ */
+static __always_inline void take(struct sock *sk, int from, int to)
+{
+	struct following *s;
+
+	/* What closes without ever having been more than closed; MPTCP's own sockets, SCTP and DCCP pass here, too. */
+	if (sk->sk_protocol != IPPROTO_TCP || (from == TCP_CLOSE && to == TCP_CLOSE))
+		return;
+	s = to == TCP_SYN_RECV ? conns.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE) : follow(sk);
+	if (!s)
+		return;
+	change(sk, s, from, to);
+	s->step = step_of(from, to);
 }
 
 /* What tells the socket of an event from that of any other: its cookie, never used again, once it has one. */
@@ -511,13 +522,14 @@ KFUNC_PROBE(inet_sock_set_state, struct sock *sk, int from, int to)
 	struct handled *newest;
 	int zero = 0;
 
-	if (matters(sk, from, to))
-		take(sk, from, to);
+	stay();
+	take(sk, from, to);
 	newest = handled.lookup(&zero);
 	if (newest) {
 		newest->socket = identity(sk);
 		newest->step = step_of(from, to);
 	}
+	go_on();
 	return 0;
 }
 
@@ -526,6 +538,7 @@ KFUNC_PROBE(inet_sock_set_state, struct sock *sk, int from, int to)
  * program that is running on a CPU is not run again there (bpf_trace_run): when an interrupt comes in the middle of it,
  * and packets are handled at the interrupt's end, all their events would be lost. Two levels is all there are, a process
  * or one softirq above it, so one of the two programs is always free; and no socket is handled at both levels at once.
+ * (Where programs can be preempted, it is so but for a moment at their begin and end; what both miss is counted.)
  */
 KFUNC_PROBE(stand_in_inet_sock_set_state, struct sock *sk, int from, int to)
 {
@@ -537,12 +550,12 @@ KFUNC_PROBE(stand_in_inet_sock_set_state, struct sock *sk, int from, int to)
 	newest = handled.lookup(&zero);
 	if (!newest || (newest->socket == identity(sk) && newest->step == step_of(from, to)))
 		return 0;
-	if (matters(sk, from, to)) {
-		s = conns.sk_storage_get(sk, 0, 0);
-		if (s && s->cookie == sk->__sk_common.skc_cookie && s->step == step_of(from, to))
-			return 0; /* it was taken: other events came between the two programs */
-		take(sk, from, to);
-	}
+	s = conns.sk_storage_get(sk, 0, 0);
+	if (s && s->step == step_of(from, to))
+		return 0; /* it was taken: other events came between the two programs */
+	stay();
+	take(sk, from, to);
+	go_on();
 	count = stood_in.lookup(&zero);
 	if (count)
 		__sync_fetch_and_add(count, 1);

@@ -188,15 +188,18 @@ def test_what_comes_in_the_middle_of_another_event_is_counted(start_reader, run)
         )
         excused = unseen.count()
     skipped = skipped_by_program(reader)
-    print(f"{made} + {reset} connections; skipped: {skipped}; excused: {excused}")
+    print(f"{made} + {reset} connections; skipped: {skipped}; excused: {excused}; {reader.quality}")
 
     missing = [
         ends * count - total(loop.pid)[name]
         for loop, count in zip(loops, (made, reset), strict=True)
         for name, ends in (("connects", 1), ("accepts", 1), ("established", 2), ("closes", 2))
     ]
-    assert 0 <= min(missing) <= max(missing) <= excused
-    assert {reader.quality[name] for name in ("programs_missed", "storage_failed", "ledger_full")} == {0}
+    lost = reader.quality["programs_missed"]
+    assert 0 <= min(missing) <= max(missing) <= excused + lost
+    assert {reader.quality[name] for name in ("storage_failed", "ledger_full")} == {0}
+    # Where programs on tracepoints can be preempted, a moment is left at their begin and end.
+    assert lost == 0 or int(os.uname().release.split(".")[0]) >= 7
     # Of a reset that was skipped the kernel tells only that there was one.
     for counter, program in (("resets_sent", "tcp_send_reset"), ("resets_received", "tcp_receive_res")):
         assert 0 <= reset - total(loops[1].pid)[counter] <= skipped[program] + excused

@@ -15,7 +15,7 @@ from watchdog.kernel.probes import MESSAGES
 
 _STRUCT, _UNION, _ENUM, _ENUM64 = 4, 5, 6, 19
 _MODIFIERS = {8, 9, 10, 11, 18}  # typedef, volatile, const, restrict, type tag
-_TYPEDEF = 8
+_TYPEDEF, _FUNCTION = 8, 12
 
 
 def doubts_about_messages() -> str:
@@ -49,6 +49,10 @@ class Btf:
     def has_tracepoint(self, name: str) -> bool:
         """Tell whether the kernel has the tracepoint `name` for typed raw tracepoint programs."""
         return bool(self._find(f"btf_trace_{name}", _TYPEDEF))
+
+    def function(self, name: str) -> int:
+        """Return the id of a function of the kernel, 0 if it has none of this name."""
+        return self._find(name, _FUNCTION)
 
     def size(self, struct_name: str) -> int:
         """Return the size of a struct in bytes."""

@@ -144,8 +144,8 @@ def checked(result: int, what: str) -> int:
     raise OSError(code, f"{what}: {os.strerror(code)}")
 
 
-def load_program(name: str, target: str, attach_type: int, code: int, size: int) -> int:
-    """Load `size` bytes of BPF code at address `code` for a tracepoint or function, not attached; return its fd.
+def load_program(name: str, target: str, attach_type: int, code: bytes) -> int:
+    """Load BPF instructions for a tracepoint or function, not attached; return the program's fd.
 
     `attach_type`: of enum bpf_attach_type, one of those whose arguments BTF types.
 
@@ -159,7 +159,7 @@ def load_program(name: str, target: str, attach_type: int, code: int, size: int)
         raise KernelUnfit(f"this kernel has no {target} to attach to: Linux 5.12 or newer with BTF is needed")
     log = ct.create_string_buffer(1 << 20)
     opts = _LoadOpts(sz=ct.sizeof(_LoadOpts), expected_attach_type=attach_type, attach_btf_id=btf_id)
-    args = (BPF_PROG_TYPE_TRACING, name.encode()[:15], b"GPL", code, size // 8, ct.byref(opts))
+    args = (BPF_PROG_TYPE_TRACING, name.encode()[:15], b"GPL", code, len(code) // 8, ct.byref(opts))
     fd = lib.bpf_prog_load(*args)
     if fd >= 0:
         return int(fd)

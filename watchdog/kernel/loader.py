@@ -7,6 +7,7 @@ bcc's "kfunc" and loaded through libbpf with the attach type and BTF id of the t
 
 from __future__ import annotations
 
+import ctypes as ct
 import mmap
 import os
 import socket
@@ -19,6 +20,7 @@ from watchdog.capacities import Capacities
 from watchdog.errors import KernelUnfit, WatchdogError
 from watchdog.kernel import handover, layout, libbpf, privileges
 from watchdog.kernel.headers import write_header_tree
+from watchdog.kernel.kfuncs import Kfuncs
 from watchdog.kernel.probes import CONNECTIONS, ITERATOR, MESSAGES, MESSAGES_BEFORE, Probe
 from watchdog.kernel.ring import bytes_for
 from watchdog.resources import bpf_folder
@@ -91,6 +93,7 @@ def compile_and_load(folder: Path, capacities: Capacities) -> Programs:
     os.environ["BCC_KERNEL_SOURCE"] = str(folder / "kernel")
     bcc = import_bcc()
     bcc.BPF._trace_autoload = lambda _self: None  # noqa: SLF001 - it would attach by function name
+    kfuncs = Kfuncs()
     # One unit: bcc gives maps to functions of its main file alone.
     sources = [(folder / name).read_text(encoding="ascii") for name in _UNIT]
     cflags = [
@@ -100,25 +103,26 @@ def compile_and_load(folder: Path, capacities: Capacities) -> Programs:
         f"-DSUMS_CAPACITY={capacities.processes}",
         f"-DDATAGRAMS_CAPACITY={capacities.processes}",
         f"-DPAGE_SIZE={mmap.PAGESIZE}",
+        *kfuncs.cflags,
     ]
     try:
         module = bcc.BPF(text="".join([*sources, '#include "layout_assertions.h"\n']), cflags=cflags)
         iterator = module.load_func(f"bpf_iter__{ITERATOR}", libbpf.BPF_PROG_TYPE_TRACING)
     except Exception as error:  # bcc raises Exception itself
         raise KernelUnfit(f"bcc cannot compile or load the programs: {error}") from error
-    fds = {f"program:{probe.name}": _load(bcc.lib, module.module, probe) for probe in CONNECTIONS}
+    fds = {f"program:{probe.name}": _load(bcc.lib, module.module, kfuncs, probe) for probe in CONNECTIONS}
     link = bcc.lib.bcc_iter_attach(iterator.fd, None, 0)
     fds[f"link:{ITERATOR}"] = libbpf.checked(link, "attaching the iterator")
     fds.update({f"map:{name}": module[name].map_fd for name in handover.MAPS})
-    messages, no_messages = _load_messages(bcc.lib, module.module, fds)
+    messages, no_messages = _load_messages(bcc.lib, module.module, kfuncs, fds)
     return Programs(fds, messages, no_messages)
 
 
-def _load_messages(lib: Any, module: Any, fds: dict[str, int]) -> tuple[tuple[Probe, ...], str]:
+def _load_messages(lib: Any, module: Any, kfuncs: Kfuncs, fds: dict[str, int]) -> tuple[tuple[Probe, ...], str]:
     refusals = []
     for probes in (MESSAGES, MESSAGES_BEFORE):
         try:
-            fds.update({f"program:{probe.name}": _load(lib, module, probe) for probe in probes})
+            fds.update({f"program:{probe.name}": _load(lib, module, kfuncs, probe) for probe in probes})
         except (KernelUnfit, OSError) as error:
             refusals.append(str(error).splitlines()[0])
         else:
@@ -126,7 +130,7 @@ def _load_messages(lib: Any, module: Any, fds: dict[str, int]) -> tuple[tuple[Pr
     return (), f"{'; '.join(refusals)}: use Linux 6.3 or newer"
 
 
-def _load(lib: Any, module: Any, probe: Probe) -> int:
+def _load(lib: Any, module: Any, kfuncs: Kfuncs, probe: Probe) -> int:
     attach_type, prefix = probe.attach.value
     # The symbol is kfunc__NAME up to bcc 0.26, kfunc__vmlinux__NAME later.
     wanted = {prefix + middle + probe.name.encode() for middle in (b"", b"vmlinux__")}
@@ -134,7 +138,8 @@ def _load(lib: Any, module: Any, probe: Probe) -> int:
     for symbol in names:
         if symbol in wanted:
             start, size = lib.bpf_function_start(module, symbol), lib.bpf_function_size(module, symbol)
-            return libbpf.load_program(probe.name, probe.target, attach_type, start, size)
+            code = kfuncs.linked(ct.string_at(start, size))
+            return libbpf.load_program(probe.name, probe.target, attach_type, code)
     raise KernelUnfit(f"this bcc names the program {probe.name} in a way not known: {names}")
 
 

@@ -1,0 +1,46 @@
+"""Calls of the kernel's own functions, put into programs before they are loaded."""
+
+from __future__ import annotations
+
+import pytest
+
+from watchdog.kernel import kfuncs as module
+from watchdog.kernel.kfuncs import Kfuncs
+
+HELPER = bytes.fromhex("8500000001000000")  # call bpf_map_lookup_elem
+DISABLE = bytes.fromhex("850000000100ff7f")
+LOADED = bytes.fromhex("180000000100ff7f 0000000000000000".replace(" ", ""))  # the number, but as a value
+EXIT = bytes.fromhex("9500000000000000")
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """Return a function that makes the kernel one of a version, with the functions that it has."""
+
+    def make(release, **functions):
+        monkeypatch.setattr(module, "Btf", type("Btf", (), {"function": lambda _, name: functions.get(name, 0)}))
+        monkeypatch.setattr(module.os, "uname", lambda: type("Uname", (), {"release": release}))
+        return Kfuncs()
+
+    return make
+
+
+def test_a_call_of_our_number_becomes_one_of_the_function_and_nothing_else_changes(kernel):
+    kfuncs = kernel("7.3.4+deb13-amd64", bpf_preempt_disable=0x1234, bpf_preempt_enable=0x1235)
+    assert kfuncs.linked(HELPER + DISABLE + LOADED + EXIT) == (
+        HELPER + bytes.fromhex("8520000034120000") + LOADED + EXIT
+    )
+    assert kfuncs.cflags == ["-DKFUNC_PREEMPT_DISABLE=0x7fff0001", "-DKFUNC_PREEMPT_ENABLE=0x7fff0002"]
+
+
+@pytest.mark.parametrize(
+    ("release", "functions"),
+    [
+        ("6.12.118+deb13-amd64", {"bpf_preempt_disable": 7, "bpf_preempt_enable": 8}),  # never preempted there
+        ("7.0.0", {"bpf_preempt_disable": 7}),
+    ],
+)
+def test_where_they_are_not_needed_or_not_there_the_sources_hear_nothing_of_them(kernel, release, functions):
+    kfuncs = kernel(release, **functions)
+    assert kfuncs.cflags == []
+    assert kfuncs.linked(DISABLE) == DISABLE
