@@ -33,7 +33,9 @@ class Kfuncs:
         """
         btf = Btf()
         found = {macro: (number, btf.function(name)) for macro, (number, name) in _PREEMPTION.items()}
-        needed = int(os.uname().release.split(".")[0]) >= _PREEMPTIBLE_SINCE
+        kernel = os.uname()
+        # A real-time kernel may sleep where memory is allocated.
+        needed = int(kernel.release.split(".")[0]) >= _PREEMPTIBLE_SINCE and "PREEMPT_RT" not in kernel.version
         self._found = found if needed and all(btf_id for _, btf_id in found.values()) else {}
 
     @property

@@ -17,9 +17,9 @@ EXIT = bytes.fromhex("9500000000000000")
 def kernel(monkeypatch):
     """Return a function that makes the kernel one of a version, with the functions that it has."""
 
-    def make(release, **functions):
+    def make(release, version="#1 SMP PREEMPT_DYNAMIC", **functions):
         monkeypatch.setattr(module, "Btf", type("Btf", (), {"function": lambda _, name: functions.get(name, 0)}))
-        monkeypatch.setattr(module.os, "uname", lambda: type("Uname", (), {"release": release}))
+        monkeypatch.setattr(module.os, "uname", lambda: type("Uname", (), {"release": release, "version": version}))
         return Kfuncs()
 
     return make
@@ -38,6 +38,7 @@ def test_a_call_of_our_number_becomes_one_of_the_function_and_nothing_else_chang
     [
         ("6.12.118+deb13-amd64", {"bpf_preempt_disable": 7, "bpf_preempt_enable": 8}),  # never preempted there
         ("7.0.0", {"bpf_preempt_disable": 7}),
+        ("7.0.0", {"version": "#1 SMP PREEMPT_RT", "bpf_preempt_disable": 7, "bpf_preempt_enable": 8}),
     ],
 )
 def test_where_they_are_not_needed_or_not_there_the_sources_hear_nothing_of_them(kernel, release, functions):
