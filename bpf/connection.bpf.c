@@ -151,11 +151,11 @@ static struct task_struct *(*current_task)(void) = (void *)158;
  * the loader puts in the kernel's own.
  */
 #ifdef KFUNC_PREEMPT_DISABLE
-static void (*stay)(void) = (void *)KFUNC_PREEMPT_DISABLE;
-static void (*go_on)(void) = (void *)KFUNC_PREEMPT_ENABLE;
+static void (*preempt_disable)(void) = (void *)KFUNC_PREEMPT_DISABLE;
+static void (*preempt_enable)(void) = (void *)KFUNC_PREEMPT_ENABLE;
 #else
-#define stay()
-#define go_on()
+#define preempt_disable()
+#define preempt_enable()
 #endif
 
 static __always_inline void lose(int kind)
@@ -522,14 +522,14 @@ KFUNC_PROBE(inet_sock_set_state, struct sock *sk, int from, int to)
 	struct handled *newest;
 	int zero = 0;
 
-	stay();
+	preempt_disable();
 	take(sk, from, to);
 	newest = handled.lookup(&zero);
 	if (newest) {
 		newest->socket = identity(sk);
 		newest->step = step_of(from, to);
 	}
-	go_on();
+	preempt_enable();
 	return 0;
 }
 
@@ -553,9 +553,9 @@ KFUNC_PROBE(stand_in_inet_sock_set_state, struct sock *sk, int from, int to)
 	s = conns.sk_storage_get(sk, 0, 0);
 	if (s && s->step == step_of(from, to))
 		return 0; /* it was taken: other events came between the two programs */
-	stay();
+	preempt_disable();
 	take(sk, from, to);
-	go_on();
+	preempt_enable();
 	count = stood_in.lookup(&zero);
 	if (count)
 		__sync_fetch_and_add(count, 1);

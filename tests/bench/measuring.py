@@ -1,7 +1,6 @@
 """What all benchmarks share: rows of the table, what the kernel says of programs and processes."""
 
 import contextlib
-import ctypes
 import os
 import re
 import statistics
@@ -11,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from watchdog.kernel import libbpf
-from watchdog.kernel.libbpf import ProgramInfo
 
 BPF_STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
 SUBJECTS = ("bpf-watchdog", "with --messages", "obvious program", "bpftrace")
@@ -79,10 +77,9 @@ def programs_of(pid: int) -> dict[int, Program]:
 
 
 def _program(number: int) -> Program:
-    lib, info, size = libbpf.library(), ProgramInfo(), ctypes.c_uint32(ctypes.sizeof(ProgramInfo))
-    fd = libbpf.checked(lib.bpf_prog_get_fd_by_id(number), "opening a program")
+    fd = libbpf.checked(libbpf.library().bpf_prog_get_fd_by_id(number), "opening a program")
     try:
-        libbpf.checked(lib.bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)), "asking about a program")
+        info = libbpf.program_info(fd)
     finally:
         os.close(fd)
     return Program(info.name.decode(), info.run_time_ns, info.run_cnt)

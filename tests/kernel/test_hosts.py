@@ -1,18 +1,14 @@
 """Hosts in trouble: no ports left, a watchdog that stood still, millions of files, programs in each other's way."""
 
-import ctypes
 import os
 import signal
 import socket
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from held import links_of, program_of
 from unseen import counting_unseen
-
-from watchdog.kernel import libbpf
-from watchdog.kernel.libbpf import ProgramInfo
 
 BUSY_SECONDS = 10
 EXHAUSTED = """
@@ -110,16 +106,8 @@ sys.stdin.read()
 
 def skipped_by_program(reader):
     """Return, by name, how often the kernel skipped each program that a collecting process has attached."""
-    lib, found = libbpf.library(), {}
-    for file in Path(f"/proc/{reader.process.pid}/fdinfo").iterdir():
-        facts = dict(line.split(":\t", 1) for line in file.read_text().splitlines() if ":\t" in line)
-        if "link_id" in facts:
-            fd = lib.bpf_prog_get_fd_by_id(int(facts["prog_id"]))
-            info, size = ProgramInfo(), ctypes.c_uint32(ctypes.sizeof(ProgramInfo))
-            lib.bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size))
-            os.close(fd)
-            found[info.name.decode()] = info.recursion_misses
-    return found
+    programs = map(program_of, links_of(reader.process.pid).values())
+    return {info.name.decode(): info.recursion_misses for info in programs}
 
 
 def test_a_connect_that_finds_no_port_is_counted_with_a_reason_of_its_own(reader, namespace):

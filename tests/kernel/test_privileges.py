@@ -1,5 +1,6 @@
 """Collecting needs no privilege once it has begun, puts nothing on the data path, and leaves nothing behind."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -8,9 +9,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from held import links_of, program_of
 
 from watchdog.kernel import libbpf
-from watchdog.kernel.libbpf import ProgramInfo
 from watchdog.kernel.probes import MESSAGES, MESSAGES_BEFORE
 
 OURS = {b"inet_sock_set_s", b"stand_in_inet_s", b"tcp_receive_res", b"tcp_send_reset", b"task_file"}
@@ -20,25 +21,15 @@ def programs():
     """Return (id, name) of every BPF program in the kernel."""
     lib, number, found = libbpf.library(), ctypes.c_uint32(0), set()
     while lib.bpf_prog_get_next_id(number, ctypes.byref(number)) == 0:
-        fd = lib.bpf_prog_get_fd_by_id(number)
-        if fd < 0:
-            continue
-        info, size = ProgramInfo(), ctypes.c_uint32(ctypes.sizeof(ProgramInfo))
-        lib.bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size))
-        os.close(fd)
-        found.add((number.value, info.name))
+        with contextlib.suppress(OSError):  # gone meanwhile
+            found.add((number.value, program_of(number.value).name))
     return found
 
 
 def held(pid):
     """Return the ids of the links that a process holds, and how many of them each program has."""
-    links, programs = set(), Counter()
-    for file in Path(f"/proc/{pid}/fdinfo").iterdir():
-        facts = dict(line.split(":\t", 1) for line in file.read_text().splitlines() if ":\t" in line)
-        if "link_id" in facts:
-            links.add(int(facts["link_id"]))
-            programs[int(facts["prog_id"])] += 1
-    return links, programs
+    links = links_of(pid)
+    return set(links), Counter(links.values())
 
 
 def attached(pid):

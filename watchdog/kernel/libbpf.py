@@ -185,13 +185,23 @@ def open_iterator(link: int) -> int:
 
 def map_info(fd: int) -> MapInfo:
     """Return what the kernel says of a map."""
-    info, size = MapInfo(), ct.c_uint32(ct.sizeof(MapInfo))
-    checked(library().bpf_obj_get_info_by_fd(fd, ct.byref(info), ct.byref(size)), "asking about a BPF map")
+    info = MapInfo()
+    _ask(fd, info, "asking about a BPF map")
+    return info
+
+
+def program_info(fd: int) -> ProgramInfo:
+    """Return what the kernel says of a program."""
+    info = ProgramInfo()
+    _ask(fd, info, "asking about a BPF program")
     return info
 
 
 def recursion_misses(program: int) -> int:
     """Return how often the kernel skipped the program because it was already running on that CPU."""
-    info, size = ProgramInfo(), ct.c_uint32(ct.sizeof(ProgramInfo))
-    checked(library().bpf_obj_get_info_by_fd(program, ct.byref(info), ct.byref(size)), "asking about a BPF program")
-    return int(info.recursion_misses)
+    return int(program_info(program).recursion_misses)
+
+
+def _ask(fd: int, info: ct.Structure, what: str) -> None:
+    size = ct.c_uint32(ct.sizeof(info))
+    checked(library().bpf_obj_get_info_by_fd(fd, ct.byref(info), ct.byref(size)), what)
