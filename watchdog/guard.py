@@ -25,7 +25,8 @@ from watchdog.notify.outages import Outages
 from watchdog.rules.evaluate import Engine
 from watchdog.scheduler import Tick
 from watchdog.setup import Setup
-from watchdog.store.store import FILE_NAME, Store
+from watchdog.store.folder import FILE_NAME
+from watchdog.store.store import Store
 from watchdog.systemd import machine_id
 
 # Of the five seconds that SIGTERM has, were it to come in the middle of a reload; one more is the scheduler's.

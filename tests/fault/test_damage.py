@@ -16,8 +16,9 @@ from watchdog.notify.outbox import Outbox, Outcome
 from watchdog.rules.schema import Severity
 from watchdog.store.damage import MOST_KEPT, moved_aside
 from watchdog.store.database import Database
+from watchdog.store.folder import FILE_NAME
 from watchdog.store.schema import MIGRATIONS
-from watchdog.store.store import FILE_NAME, Store
+from watchdog.store.store import Store
 
 SEEDS = 100
 FLIPPED = 64

@@ -15,7 +15,7 @@ from watchdog.clock import Clock, SystemClock
 from watchdog.errors import StoreError
 from watchdog.store.damage import MOST_KEPT, Damaged, Quarantined, is_corruption, is_full, keep_newest, move_aside
 from watchdog.store.opening import open_file, open_read_only, text_of
-from watchdog.store.salvage import Salvaged, salvage
+from watchdog.store.salvage import NO_CHECKS, SalvageChecks, Salvaged, salvage
 
 FRESH = ".new"  # behind the file's name: one that is begun anew, until it takes the place of a damaged one
 
@@ -32,8 +32,8 @@ class Database:
     finds it damaged later; `quarantined` names those of this process.
     """
 
-    def __init__(self, path: Path, clock: Clock = _SYSTEM_CLOCK) -> None:
-        """Open `path`, made when missing (mode 0600), and bring its tables up to date.
+    def __init__(self, path: Path, clock: Clock = _SYSTEM_CLOCK, checks: SalvageChecks = NO_CHECKS) -> None:
+        """Open `path`, made when missing (mode 0600), and bring its tables up to date; `checks` are for a damaged one.
 
         Raises:
             StoreError: the folder is in use by another daemon, or the file can't be used; names it and the remedy.
@@ -41,6 +41,7 @@ class Database:
         self.path = path
         self.quarantined: tuple[Quarantined, ...] = ()
         self._clock = clock
+        self._checks = checks
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._keeper: sqlite3.Connection | None = None
@@ -138,7 +139,7 @@ class Database:
         fresh = _fresh(self.path)
         for most in range(MOST_KEPT - 1, -1, -1):
             try:
-                salvaged = salvage(self.path, fresh)
+                salvaged = salvage(self.path, fresh, self._checks)
                 break
             except StoreError as error:
                 _remove(fresh)

@@ -10,8 +10,8 @@ from pathlib import Path
 from watchdog.errors import StoreError
 from watchdog.store.damage import is_aside
 from watchdog.store.database import FRESH
-from watchdog.store.store import FILE_NAME
 
+FILE_NAME = "state.sqlite3"
 # SQLite's own beside it: https://www.sqlite.org/tempfiles.html
 _OURS = {f"{FILE_NAME}{part}{ending}" for part in ("", FRESH) for ending in ("", "-wal", "-shm", "-journal")}
 _SOCKET = "control.sock"  # may be left beside it by a daemon that was killed; no file to give away

@@ -7,21 +7,16 @@ only if its checksum says that it is what it was. History stays behind: it is in
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from watchdog.alerts.notice import Notice
 from watchdog.errors import StoreError
-from watchdog.store import losses
 from watchdog.store.checksum import is_intact
 from watchdog.store.damage import PRIMARY
 from watchdog.store.opening import open_file, open_read_only
-
-LOST = "damaged"  # the cause under which unreadable notices are counted
 
 _TABLES = ("clocks", "alerts", "groups", "memories", "told", "losses", "notices")
 _MOST_ASKED_FOR = 20_000  # rows of one table, each by its number
@@ -35,6 +30,22 @@ _TROUBLE = (sqlite3.Error, UnicodeDecodeError)  # the latter when SQLite's words
 Row = Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class SalvageChecks:
+    """The knowledge of the content of rows, which belongs to `watchdog.state`.
+
+    `is_readable`: takes a table and a row whose checksum is right. `count_loss`: takes the new file and a pending
+    notification that cannot be read, and counts it there.
+    """
+
+    is_readable: Callable[[str, Row], bool]
+    count_loss: Callable[[sqlite3.Connection, Row], None]
+
+
+NO_CHECKS = SalvageChecks(lambda _table, _row: True, lambda _target, _row: None)
+"""For a file whose content is unknown: the checksum alone decides."""
+
+
 @dataclass(slots=True)
 class Salvaged:
     """What was taken over; `unreadable`: pending notices that were seen and are not what they were."""
@@ -44,7 +55,7 @@ class Salvaged:
     unreadable: int = 0
 
 
-def salvage(damaged: Path, fresh: Path) -> Salvaged:
+def salvage(damaged: Path, fresh: Path, checks: SalvageChecks = NO_CHECKS) -> Salvaged:
     """Make the state file `fresh` from what can be read of `damaged`, which is left as it is.
 
     Raises:
@@ -58,7 +69,7 @@ def salvage(damaged: Path, fresh: Path) -> Salvaged:
             unchecked = source.execute("PRAGMA user_version").fetchone()[0] < _CHECKED_SINCE
             for table in _TABLES:
                 for row in _rows(source, table, _common_columns(source, target, table)):
-                    _take_over(target, table, row if unchecked else {"checksum": _NONE, **row}, salvaged)
+                    _take_over(target, table, row if unchecked else {"checksum": _NONE, **row}, salvaged, checks)
         target.execute("COMMIT")
         target.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except sqlite3.Error as error:
@@ -114,10 +125,10 @@ def _rows(source: sqlite3.Connection, table: str, columns: tuple[str, ...]) -> I
                 yield dict(zip(columns, values, strict=True))
 
 
-def _take_over(target: sqlite3.Connection, table: str, row: Row, salvaged: Salvaged) -> None:
+def _take_over(target: sqlite3.Connection, table: str, row: Row, salvaged: Salvaged, checks: SalvageChecks) -> None:
     if table == "notices" and row.get("state") != "pending":
         return
-    readable = _is_readable(table, row)
+    readable = _is_intact(table, row) and checks.is_readable(table, row)
     if table not in _TEXTS:
         row = {name: value for name, value in row.items() if name != "checksum"}
     if readable:
@@ -136,19 +147,12 @@ def _take_over(target: sqlite3.Connection, table: str, row: Row, salvaged: Salva
     elif table == "notices":
         salvaged.notices += readable
         salvaged.unreadable += not readable
-        losses.count(target, str(row.get("receiver", "")), LOST, int(not readable))
+        if not readable:
+            checks.count_loss(target, row)
 
 
-def _is_readable(table: str, row: Row) -> bool:
+def _is_intact(table: str, row: Row) -> bool:
     if table not in _TEXTS:
         return True
     text = row.get(_TEXTS[table])
-    if not isinstance(text, str) or not is_intact(text, row.get("checksum")):
-        return False
-    if table != "notices":
-        return True
-    try:
-        notice = Notice.from_json(json.loads(text))
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-        return False
-    return (notice.id, notice.receiver, notice.group) == (row.get("id"), row.get("receiver"), row.get("rule"))
+    return isinstance(text, str) and is_intact(text, row.get("checksum"))

@@ -24,9 +24,9 @@ from watchdog.store.backlog import Backlog, State, dumps
 from watchdog.store.checksum import checksum, is_intact
 from watchdog.store.damage import Quarantined, is_full
 from watchdog.store.database import Database
+from watchdog.store.folder import FILE_NAME
 from watchdog.store.reports import Reports
-
-FILE_NAME = "state.sqlite3"
+from watchdog.store.salvage_checks import SALVAGE_CHECKS
 
 KEEP_SECONDS = 7 * 24 * 3600  # notices that have ended are kept this long …
 KEEP_ROWS = 10_000  # … and this many at most; as many attempts, and as many memories of receivers
@@ -64,7 +64,7 @@ class Store:
         Raises:
             StoreError: another daemon uses the folder, or the file can't be used.
         """
-        self.database = Database(folder / FILE_NAME, clock)
+        self.database = Database(folder / FILE_NAME, clock, SALVAGE_CHECKS)
         self._clock = clock
         self._boot_id = boot_id
         self._capacity = capacity

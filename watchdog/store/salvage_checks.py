@@ -1,0 +1,35 @@
+"""Checks of rows that are salvaged from a damaged state file: the part that knows the content."""
+
+from __future__ import annotations
+
+import json
+from sqlite3 import Connection
+
+from watchdog.alerts.notice import Notice
+from watchdog.store import losses
+from watchdog.store.salvage import Row, SalvageChecks
+
+LOST = "damaged"
+"""The cause under which unreadable notifications are counted."""
+
+
+def is_readable(table: str, row: Row) -> bool:
+    """Return whether `row`, whose checksum is right, has content that the daemon can use.
+
+    A notification must be the one that its columns name.
+    """
+    if table != "notices":
+        return True
+    try:
+        notice = Notice.from_json(json.loads(row["body"]))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return False
+    return (notice.id, notice.receiver, notice.group) == (row.get("id"), row.get("receiver"), row.get("rule"))
+
+
+def count_loss(target: Connection, row: Row) -> None:
+    """Count the unreadable pending notification `row` as lost, in the new file `target`."""
+    losses.count(target, str(row.get("receiver", "")), LOST)
+
+
+SALVAGE_CHECKS = SalvageChecks(is_readable, count_loss)
