@@ -12,11 +12,11 @@ from pathlib import Path
 
 from watchdog import __version__
 from watchdog.clock import Clock, boot_id
+from watchdog.config.durations import format_duration
 from watchdog.control import notifications, place
 from watchdog.control.listener import Listener
 from watchdog.control.place import ControlError
 from watchdog.control.server import Server
-from watchdog.durations import format_duration
 from watchdog.errors import StoreError, WatchdogError
 from watchdog.guard import Guard, RulesFailed
 from watchdog.heartbeat import Heartbeat, Rules

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 
+from watchdog import sanitize
 from watchdog.alerts.alert import Alert, Transition
 from watchdog.alerts.grouping import Grouping
 from watchdog.alerts.jitter import share_of
@@ -19,7 +20,6 @@ from watchdog.kernel.collector import Collector
 from watchdog.measure.catalogue import ON_DEMAND
 from watchdog.measure.meter import Meter, Ticks
 from watchdog.measure.process import read_process
-from watchdog.notify import sanitize
 from watchdog.notify.delivery import Delivery
 from watchdog.notify.outages import Outages
 from watchdog.rules.evaluate import Engine

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from watchdog.clock import SECOND_NS, Clock
-from watchdog.durations import format_duration
+from watchdog.config.durations import format_duration
 from watchdog.pace import Pace
 from watchdog.scheduler import Scheduler, Tick
 from watchdog.systemd import Systemd

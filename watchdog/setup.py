@@ -11,9 +11,9 @@ from pathlib import Path
 
 from watchdog.alerts.routes import Route, read_routes
 from watchdog.alerts.unreached import notes_on_routes
-from watchdog.config import DEFAULT_RULES, SHORTEST_INTERVAL, Config, is_there, open_settings, read_config
-from watchdog.document import Table
-from watchdog.durations import parse_duration
+from watchdog.config.document import Table
+from watchdog.config.durations import parse_duration
+from watchdog.config.settings import DEFAULT_RULES, SHORTEST_INTERVAL, Config, is_there, open_settings, read_config
 from watchdog.errors import ConfigError, Problem
 from watchdog.heartbeat import Target
 from watchdog.kernel import privileges

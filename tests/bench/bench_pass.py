@@ -70,8 +70,8 @@ def _collecting(capacity: int) -> Iterator[Callable[[], dict]]:
 
 def collect(capacity: int) -> None:
     """Collect and measure once for each line of standard input; print what it took."""
-    from watchdog.capacities import Capacities
     from watchdog.clock import SystemClock
+    from watchdog.config.map_sizes import Capacities
     from watchdog.kernel.start import start_collector
     from watchdog.measure.meter import Meter
 

@@ -9,7 +9,7 @@ import tracemalloc
 
 import pytest
 
-from watchdog.config import load_config
+from watchdog.config.settings import load_config
 from watchdog.errors import ConfigError
 from watchdog.rules.load import load_rules
 

@@ -20,8 +20,8 @@ import pytest
 
 from watchdog.alerts.alert import Alert, State, fingerprint
 from watchdog.alerts.notice import Notice
-from watchdog.config import read_config
-from watchdog.document import Document
+from watchdog.config.document import Document
+from watchdog.config.settings import read_config
 from watchdog.notify.registry import RECEIVER_TYPES, build_receivers
 from watchdog.rules import template
 from watchdog.rules.schema import Severity

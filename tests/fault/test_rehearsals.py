@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from watchdog.notify import sanitize
+from watchdog import sanitize
 from watchdog.notify.delivery import Delivery
 from watchdog.notify.webhook import Webhook
 from watchdog.rehearsal import clock_step, full_disk, full_ledger, hostile_names, hung_receiver, kill, programme

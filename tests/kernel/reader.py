@@ -8,8 +8,8 @@ import json
 import sys
 from pathlib import Path
 
-from watchdog.capacities import Capacities
 from watchdog.clock import SECOND_NS, SystemClock
+from watchdog.config.map_sizes import Capacities
 from watchdog.kernel.start import start_collector
 from watchdog.measure.meter import Meter
 from watchdog.measure.tally import Connections, Groups

@@ -17,7 +17,7 @@ from watchdog.alerts.grouping import Grouping
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.alerts.paths import DELIVERY_DEAD
 from watchdog.clock import SECOND_NS
-from watchdog.config import BUILT_IN, Config, Escalation, EvidenceSettings, Routing, Sampling
+from watchdog.config.settings import BUILT_IN, Config, Escalation, EvidenceSettings, Routing, Sampling
 from watchdog.errors import DeliveryError, StoreError
 from watchdog.guard import Guard, RulesFailed
 from watchdog.job import Tick

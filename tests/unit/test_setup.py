@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-import watchdog.config as config_module
+import watchdog.config.settings as config_module
 import watchdog.setup as setup_of_all
 from watchdog.clock import SECOND_NS
 from watchdog.errors import ConfigError

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from watchdog.alerts.alert import Alert
-from watchdog.config import Waits
+from watchdog.config.settings import Waits
 from watchdog.rules.schema import Labels, Severity
 
 GroupKey = tuple[str, str]  # (receiver, the group's name: the rule's id, if it is not grouped by anything else)

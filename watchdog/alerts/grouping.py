@@ -22,7 +22,7 @@ from watchdog.alerts.group import Group, GroupKey, Member
 from watchdog.alerts.jitter import Jitter
 from watchdog.alerts.notice import Notice
 from watchdog.alerts.routes import Destination, Route, Router
-from watchdog.config import Routing
+from watchdog.config.settings import Routing
 
 NOT_WATCHED = "no longer watched"
 NOT_SENT_HERE = "no longer sent to this receiver"

@@ -12,7 +12,7 @@ from typing import Any
 
 from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
 from watchdog.clock import SECOND_NS
-from watchdog.durations import format_duration
+from watchdog.config.durations import format_duration
 from watchdog.rules.schema import Severity
 
 DELIVERY_DEAD = "watchdog-delivery-dead"

@@ -10,10 +10,10 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from watchdog import spelling
 from watchdog.alerts.matching import matches
-from watchdog.config import Config, Routing, Waits, read_waits
-from watchdog.document import Table
+from watchdog.config import suggestions
+from watchdog.config.document import Table
+from watchdog.config.settings import Config, Routing, Waits, read_waits
 from watchdog.measure.catalogue import DIMENSIONS, Dimension, Values
 from watchdog.rules.conditions import read_where
 from watchdog.rules.schema import Condition, Labels, Severity
@@ -137,15 +137,15 @@ def _read_route(table: Table, config: Config) -> Route:
         table.problem("receivers", "must name at least one receiver: nobody would hear of what is routed here")
     for index, name in enumerate(receivers):
         if name not in config.receiver_names:
-            table.problem("receivers", spelling.unknown("receiver", name, config.receiver_names), index=index)
+            table.problem("receivers", suggestions.unknown("receiver", name, config.receiver_names), index=index)
         elif name in receivers[:index]:
-            table.problem("receivers", f"{spelling.quoted(name)} stands there twice", index=index)
+            table.problem("receivers", f"{suggestions.quoted(name)} stands there twice", index=index)
     group_by = table.texts("group_by", BY_RULE)
     for index, name in enumerate(group_by):
         if name not in MATCHED:
-            table.problem("group_by", spelling.unknown("label", name, MATCHED), index=index)
+            table.problem("group_by", suggestions.unknown("label", name, MATCHED), index=index)
         elif name in group_by[:index]:
-            table.problem("group_by", f"{spelling.quoted(name)} stands there twice", index=index)
+            table.problem("group_by", f"{suggestions.quoted(name)} stands there twice", index=index)
     route = Route(
         where=read_where(table, MATCHED),
         receivers=receivers,

@@ -17,7 +17,7 @@ from watchdog.alerts.group import GroupKey
 from watchdog.alerts.grouping import Grouping
 from watchdog.alerts.notice import Notice
 from watchdog.alerts.paths import Failure, is_about
-from watchdog.config import Routing
+from watchdog.config.settings import Routing
 
 MARK = ">"
 """Begins the rule in the key of what is saved here: no rule has such an id."""

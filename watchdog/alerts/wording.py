@@ -6,7 +6,7 @@ import math
 from functools import lru_cache
 
 from watchdog.clock import SECOND_NS
-from watchdog.durations import format_duration
+from watchdog.config.durations import format_duration
 from watchdog.measure.catalogue import METRICS, Kind
 from watchdog.rules import formats, template
 from watchdog.rules.expression import Expression, is_linear, metrics_of, unit_of

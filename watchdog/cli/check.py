@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from watchdog import spelling
 from watchdog.alerts import wording
 from watchdog.alerts.routes import read_routes
 from watchdog.alerts.unreached import notes_on_routes
 from watchdog.clock import SECOND_NS
-from watchdog.config import DEFAULT_CONFIG, DEFAULT_RULES, Config, is_there, open_document, read_config
-from watchdog.document import Document
+from watchdog.config import suggestions
+from watchdog.config.document import Document
+from watchdog.config.settings import DEFAULT_CONFIG, DEFAULT_RULES, Config, is_there, open_document, read_config
 from watchdog.errors import ConfigError, Problem, UsageError
 from watchdog.measure.catalogue import ON_DEMAND
 from watchdog.resources import rules_folder
@@ -212,4 +212,4 @@ def _tell_neither(document: Document) -> None:
     if not keys:
         document.root.note("file", "holds neither rules nor settings")
     for key in keys:
-        document.root.problem(key, spelling.unknown("key", key, ("rule", *_SETTINGS)))
+        document.root.problem(key, suggestions.unknown("key", key, ("rule", *_SETTINGS)))

@@ -16,7 +16,7 @@ from watchdog.control.client import ask
 from watchdog.control.place import DEFAULT_FOLDER, DEFAULT_STATE, FILE_NAME, socket_of
 from watchdog.errors import DaemonUnreachable, StoreError, UsageError
 from watchdog.notify.audit import STATES
-from watchdog.notify.sanitize import visible
+from watchdog.sanitize import visible
 from watchdog.store.folder import FILE_NAME as STATE_FILE
 from watchdog.store.reader import Readable, Reader
 

@@ -8,12 +8,12 @@ import sys
 import time
 from typing import Any
 
-from watchdog import spelling
+from watchdog import sanitize
 from watchdog.alerts.notice import Notice
 from watchdog.clock import SECOND_NS
-from watchdog.config import load_config
+from watchdog.config import suggestions
+from watchdog.config.settings import load_config
 from watchdog.errors import DeliveryError, UsageError
-from watchdog.notify import sanitize
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.sample import sample_pair
 
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
     receivers = build_receivers(load_config(args.config))
     if args.receiver not in receivers:
-        raise UsageError(spelling.unknown("receiver", args.receiver, receivers))
+        raise UsageError(suggestions.unknown("receiver", args.receiver, receivers))
     receiver = receivers[args.receiver]
     attempt = _print_bytes if args.dry_run else _send
     if not args.json:

@@ -8,12 +8,12 @@ import os
 import sys
 from pathlib import Path
 
-from watchdog.account import ACCOUNT
 from watchdog.clock import SystemClock
-from watchdog.config import DEFAULT_CONFIG, DEFAULT_RULES, LONGEST_INTERVAL, SHORTEST_INTERVAL
+from watchdog.config.durations import parse_duration
+from watchdog.config.permissions import ACCOUNT
+from watchdog.config.settings import DEFAULT_CONFIG, DEFAULT_RULES, LONGEST_INTERVAL, SHORTEST_INTERVAL
 from watchdog.control.place import DEFAULT_FOLDER, DEFAULT_STATE, FILE_NAME, socket_of
 from watchdog.daemon import Daemon, Options
-from watchdog.durations import parse_duration
 from watchdog.errors import UsageError
 from watchdog.logs import LogWriter
 from watchdog.memory import give_back_what_is_freed

@@ -8,10 +8,10 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from watchdog import spelling
 from watchdog.cli.table import table
 from watchdog.clock import SECOND_NS, Clock, SystemClock
-from watchdog.durations import format_duration, parse_duration
+from watchdog.config import suggestions
+from watchdog.config.durations import format_duration, parse_duration
 from watchdog.errors import KernelUnfit, UsageError
 from watchdog.kernel.collector import Collector
 from watchdog.kernel.start import start_collector
@@ -137,7 +137,7 @@ def _dimensions(text: str | None) -> tuple[str, ...]:
     names = () if text is None else tuple(name.strip() for name in text.split(","))
     for index, name in enumerate(names):
         if name not in DIMENSIONS:
-            raise UsageError(f"--by: {spelling.unknown('dimension', name, DIMENSIONS)}")
+            raise UsageError(f"--by: {suggestions.unknown('dimension', name, DIMENSIONS)}")
         if name in names[:index]:
             raise UsageError(f"--by: {name} stands there twice")
     return names

@@ -10,13 +10,13 @@ import sys
 import textwrap
 from dataclasses import asdict
 
-from watchdog import spelling
-from watchdog.config import DEFAULT_CONFIG, DEFAULT_RULES
+from watchdog.config import suggestions
+from watchdog.config.settings import DEFAULT_CONFIG, DEFAULT_RULES
 from watchdog.errors import UsageError
 from watchdog.kernel.start import require_privileges
-from watchdog.notify.sanitize import visible
 from watchdog.rehearsal import programme
 from watchdog.rehearsal.outcome import Outcome, Verdict
+from watchdog.sanitize import visible
 from watchdog.setup import Sources, read_setup
 
 _DESCRIPTION = """\
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     """
     for name in args.names:
         if name not in programme.MODULES:
-            raise UsageError(spelling.unknown("rehearsal", name, programme.MODULES))
+            raise UsageError(suggestions.unknown("rehearsal", name, programme.MODULES))
     require_privileges()
     sources = Sources(args.config, args.rules)
     setup = read_setup(sources)  # told once, not by each rehearsal

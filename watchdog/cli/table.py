@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from watchdog.notify.sanitize import visible
+from watchdog.sanitize import visible
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], longest: int = 40) -> str:

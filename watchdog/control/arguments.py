@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from watchdog.config.suggestions import unknown
 from watchdog.errors import UsageError
-from watchdog.spelling import unknown
 
 
 class Arguments:

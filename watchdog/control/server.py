@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from watchdog.config.suggestions import unknown
 from watchdog.control import wire
 from watchdog.control.listener import Listener
 from watchdog.errors import NotPermitted, UsageError, WatchdogError
-from watchdog.spelling import unknown
 
 Handler = Callable[[Mapping[str, Any]], object]
 """Takes a request's arguments, returns what JSON can hold, raises WatchdogError."""

@@ -18,7 +18,7 @@ from dataclasses import astuple, dataclass
 import numpy as np
 
 from watchdog import errors
-from watchdog.capacities import Capacities
+from watchdog.config.map_sizes import Capacities
 from watchdog.errors import HandoverError, KernelUnfit, WatchdogError
 from watchdog.kernel import layout, libbpf
 from watchdog.kernel.probes import CONNECTIONS, ITERATOR, MESSAGES, MESSAGES_BEFORE, Probe

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from watchdog.capacities import Capacities
+from watchdog.config.map_sizes import Capacities
 from watchdog.errors import KernelUnfit, WatchdogError
 from watchdog.kernel import handover, layout, libbpf, privileges
 from watchdog.kernel.headers import write_header_tree

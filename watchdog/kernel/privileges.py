@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from watchdog.account import ACCOUNT
+from watchdog.config.permissions import ACCOUNT
 from watchdog.errors import NotPermitted
 from watchdog.kernel import imports
 

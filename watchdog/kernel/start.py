@@ -7,8 +7,8 @@ import os
 
 import numpy.ma  # noqa: F401 - np.unique imports it when it first runs, by when an upgrade may have brought another
 
-from watchdog.capacities import USUAL, Capacities
 from watchdog.clock import Clock
+from watchdog.config.map_sizes import USUAL, Capacities
 from watchdog.errors import NotPermitted
 from watchdog.kernel import handover, libbpf, privileges
 from watchdog.kernel.collector import Collector

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.clock import SECOND_NS
-from watchdog.durations import parse_duration
+from watchdog.config.durations import parse_duration
 from watchdog.measure.catalogue import ABSENT, DIMENSIONS, LONGEST_WINDOW, UNKNOWN, Values
 from watchdog.measure.snapshot import Codes, Halves
 from watchdog.measure.table import NO_SLOT, SlotTable

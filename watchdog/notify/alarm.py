@@ -7,10 +7,11 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
 
+from watchdog import sanitize
 from watchdog.alerts.alert import Alert
 from watchdog.alerts.paths import Failure
 from watchdog.clock import SECOND_NS
-from watchdog.notify import render, sanitize
+from watchdog.notify import render
 
 AGAIN_NS = 3600 * SECOND_NS
 SOCKET = "/dev/log"

@@ -19,12 +19,12 @@ from typing import Any, ClassVar, Self
 from watchdog.alerts.alert import Alert
 from watchdog.alerts.notice import Notice
 from watchdog.clock import SECOND_NS, Clock, SystemClock
-from watchdog.document import Table
+from watchdog.config.document import Table
+from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
 from watchdog.notify import http, render, v4
 from watchdog.notify.dial import Deadline
 from watchdog.notify.receiver import Receiver
-from watchdog.secret import Secret
 
 PATH = "/api/v2/alerts"
 RETRY_SECONDS = 5.0

@@ -12,16 +12,17 @@ import re
 import sys
 from typing import ClassVar, Self
 
+from watchdog import sanitize
 from watchdog.alerts.notice import Notice
-from watchdog.document import Table, secret_forms
+from watchdog.config.document import Table, secret_forms
+from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
-from watchdog.notify import render, sanitize
+from watchdog.notify import render
 from watchdog.notify.dial import Deadline
 from watchdog.notify.letter import letter
 from watchdog.notify.program import run
 from watchdog.notify.receiver import Receiver
 from watchdog.rules.schema import Severity
-from watchdog.secret import Secret
 
 FAILED, UNKNOWN_URL = 3, 4  # how the child ends, 0 aside
 

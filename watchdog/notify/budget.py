@@ -11,10 +11,10 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from watchdog import spelling
 from watchdog.clock import SECOND_NS
-from watchdog.document import Table
-from watchdog.durations import parse_duration
+from watchdog.config import suggestions
+from watchdog.config.document import Table
+from watchdog.config.durations import parse_duration
 
 _MOST_NOTICES: Final = 100_000
 _LONGEST_WAIT_NS: Final = 3600 * SECOND_NS  # the outbox's: what is due later counts as due
@@ -84,6 +84,6 @@ def read_budget(table: Table, usual: str) -> Budget | None:
         period_ns = 0
     if match and period_ns and 0 < int(match[1]) <= _MOST_NOTICES:
         return Budget(int(match[1]), period_ns)
-    told = spelling.quoted(given)
+    told = suggestions.quoted(given)
     table.problem("budget", f'not a number of notices in a time: {told}; write it like "30/h", or "none"')
     return None

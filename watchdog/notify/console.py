@@ -6,11 +6,12 @@ import os
 import select
 from typing import ClassVar, Self
 
+from watchdog import sanitize
 from watchdog.alerts.alert import Alert
 from watchdog.alerts.notice import Notice
-from watchdog.document import Table
+from watchdog.config.document import Table
 from watchdog.errors import DeliveryError
-from watchdog.notify import render, sanitize
+from watchdog.notify import render
 from watchdog.notify.dial import Deadline
 from watchdog.notify.receiver import Receiver
 from watchdog.rules.schema import Severity

@@ -6,8 +6,8 @@ import base64
 import re
 from collections.abc import Mapping
 
-from watchdog.document import Table
-from watchdog.secret import Secret
+from watchdog.config.document import Table
+from watchdog.config.secrets import Secret
 
 _NAME = re.compile(
     r"[A-Za-z0-9!#$%&'*+.^`|~-]+"

@@ -12,10 +12,11 @@ import re
 from collections import OrderedDict
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from watchdog import sanitize
 from watchdog.alerts.notice import Notice
-from watchdog.document import Table, secret_forms
+from watchdog.config.document import Table, secret_forms
 from watchdog.errors import DeliveryError, StoreError
-from watchdog.notify import mime, render, sanitize
+from watchdog.notify import mime, render
 from watchdog.notify.dial import Deadline
 from watchdog.notify.letter import letter
 from watchdog.notify.receiver import Receiver

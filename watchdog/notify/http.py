@@ -26,12 +26,12 @@ from urllib3 import connection, connectionpool
 from urllib3.exceptions import HTTPError as TransportError
 
 from watchdog import __version__
-from watchdog.document import Table, secret_forms
+from watchdog.config.document import Table, secret_forms
+from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
 from watchdog.notify.dial import Deadline, Tripwire, connect
 from watchdog.notify.proxy import Proxy, is_metadata_host, proxy_from_table
 from watchdog.notify.tls import context_from_table, host_context
-from watchdog.secret import Secret
 
 MOST_ANSWER_BYTES = 65_536
 

@@ -13,11 +13,12 @@ import socket
 from collections.abc import Iterator
 from typing import ClassVar, Self
 
+from watchdog import sanitize
 from watchdog.alerts.alert import Alert
 from watchdog.alerts.notice import Notice
-from watchdog.document import Table
+from watchdog.config.document import Table
 from watchdog.errors import DeliveryError
-from watchdog.notify import render, sanitize
+from watchdog.notify import render
 from watchdog.notify.dial import Deadline
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.syslog_wire import send_datagram, unix_path

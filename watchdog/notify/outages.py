@@ -14,7 +14,7 @@ from watchdog.alerts.group import GroupKey
 from watchdog.alerts.notice import Notice
 from watchdog.alerts.paths import Failure, Paths
 from watchdog.alerts.standby import Standby
-from watchdog.config import Config, Routing
+from watchdog.config.settings import Config, Routing
 from watchdog.errors import StoreError
 from watchdog.notify.alarm import Alarm
 from watchdog.notify.unheard import in_words, unheard

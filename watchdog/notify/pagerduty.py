@@ -16,15 +16,16 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
+from watchdog import sanitize
 from watchdog.alerts.alert import Alert
 from watchdog.alerts.notice import Notice
-from watchdog.document import Table, secret_forms
+from watchdog.config.document import Table, secret_forms
+from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
-from watchdog.notify import http, render, sanitize, v4
+from watchdog.notify import http, render, v4
 from watchdog.notify.dial import Deadline
 from watchdog.notify.receiver import Receiver
 from watchdog.rules.schema import Severity
-from watchdog.secret import Secret
 
 URL = "https://events.pagerduty.com/v2/enqueue"
 MOST_BYTES = 512_000

@@ -8,9 +8,9 @@ from __future__ import annotations
 import urllib.parse
 from typing import Self
 
-from watchdog.document import Table, secret_forms
+from watchdog.config.document import Table, secret_forms
+from watchdog.config.secrets import Secret
 from watchdog.notify import http
-from watchdog.secret import Secret
 
 
 class Ping:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from watchdog import sanitize
 from watchdog.alerts.alert import Alert
 from watchdog.alerts.notice import Notice
-from watchdog.notify import sanitize
 
 _MOST_CHARACTERS = 120
 

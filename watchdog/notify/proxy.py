@@ -7,7 +7,7 @@ import socket
 import urllib.parse
 from dataclasses import dataclass
 
-from watchdog.document import Table, secret_forms
+from watchdog.config.document import Table, secret_forms
 from watchdog.notify.dial import is_metadata
 
 _PORT = 3_128  # registered for HTTP proxies by squid; what curl takes too is 1080, which nobody means

@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol, Self
 
 from watchdog.alerts.alert import Alert
 from watchdog.alerts.notice import Notice
-from watchdog.document import Table
+from watchdog.config.document import Table
 from watchdog.notify.budget import Budget
 from watchdog.notify.plain import plain
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Final
 
-from watchdog import spelling
-from watchdog.config import Config
+from watchdog.config import suggestions
+from watchdog.config.settings import Config
 from watchdog.errors import ConfigError, Problem
 from watchdog.notify.budget import read_budget
 from watchdog.notify.receiver import Receiver
@@ -47,7 +47,7 @@ def build_receivers(config: Config) -> dict[str, Receiver]:
             receivers[name].budget = read_budget(table, receivers[name].usual_budget)
             table.finish()
         else:
-            table.problem("type", spelling.unknown("type", kind, RECEIVER_TYPES))
+            table.problem("type", suggestions.unknown("type", kind, RECEIVER_TYPES))
         problems += table.document.problems
     if problems:
         raise ConfigError(sorted(set(problems)))

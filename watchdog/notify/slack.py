@@ -11,13 +11,13 @@ import re
 from typing import ClassVar, Self
 
 from watchdog.alerts.notice import Notice
-from watchdog.document import Table, secret_forms
+from watchdog.config.document import Table, secret_forms
+from watchdog.config.secrets import Secret
 from watchdog.notify import http, slack_message
 from watchdog.notify.dial import Deadline
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.slack_api import API_URL, METHODS, Pace, SlackApi
 from watchdog.notify.slack_thread import Thread
-from watchdog.secret import Secret
 
 _GONE = ": the webhook has been removed or disabled, make a new one"
 _REFUSED = ": Slack refuses the message's form, please report this"

@@ -13,10 +13,10 @@ import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
 from watchdog.notify import http
 from watchdog.notify.dial import Deadline
-from watchdog.secret import Secret
 
 API_URL = "https://slack.com/api"
 METHODS = ("chat.postMessage", "chat.update", "conversations.history")

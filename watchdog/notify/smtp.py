@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
 from watchdog.notify.dial import Deadline, Tripwire, connect
-from watchdog.secret import Secret
 
 MOST_ANSWER_BYTES = 65_536
 

@@ -12,10 +12,11 @@ import time
 from collections.abc import Iterator
 from typing import ClassVar, Self
 
+from watchdog import sanitize
 from watchdog.alerts.alert import Alert
 from watchdog.alerts.notice import Notice
-from watchdog.document import Table
-from watchdog.notify import render, sanitize
+from watchdog.config.document import Table
+from watchdog.notify import render
 from watchdog.notify.dial import Deadline
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.syslog_stream import FRAMINGS, Security

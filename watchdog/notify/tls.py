@@ -17,9 +17,9 @@ from pathlib import Path
 
 import certifi
 
-from watchdog.account import others_who_read, remedy
-from watchdog.document import Table, secret_forms
-from watchdog.secret import Secret, open_for_reading
+from watchdog.config.document import Table, secret_forms
+from watchdog.config.permissions import others_who_read, remedy
+from watchdog.config.secrets import Secret, open_for_reading
 
 KEYS = ("ca_file", "cert_file", *secret_forms("key"))
 

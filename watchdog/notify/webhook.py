@@ -13,14 +13,15 @@ from functools import reduce
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
+from watchdog import sanitize
 from watchdog.alerts.notice import Notice
 from watchdog.clock import Clock, SystemClock
-from watchdog.document import Table
-from watchdog.notify import http, render, sanitize, v4
+from watchdog.config.document import Table
+from watchdog.config.secrets import Secret
+from watchdog.notify import http, render, v4
 from watchdog.notify.body import FAILURES, Body, body_from_table
 from watchdog.notify.credentials import headers_from_table
 from watchdog.notify.receiver import Receiver
-from watchdog.secret import Secret
 
 _JSON = "application/json"
 _LONGEST_ERROR = 200

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Self
 
 from watchdog.alerts.notice import Notice
-from watchdog.document import Table
+from watchdog.config.document import Table
 from watchdog.notify.receiver import Receiver
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from watchdog.capacities import Capacities
 from watchdog.clock import Clock, SystemClock
+from watchdog.config.map_sizes import Capacities
 from watchdog.kernel.collector import Collector, Reading
 from watchdog.kernel.start import start_collector
 from watchdog.measure.meter import Meter

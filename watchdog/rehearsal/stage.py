@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from watchdog.alerts.notice import Notice
-from watchdog.config import load_config
+from watchdog.config.settings import load_config
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.registry import build_receivers
 from watchdog.notify.sample import sample_pair

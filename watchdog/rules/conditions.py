@@ -7,8 +7,8 @@ import ipaddress
 import re
 from collections.abc import Mapping
 
-from watchdog import spelling
-from watchdog.document import Table
+from watchdog.config import suggestions
+from watchdog.config.document import Table
 from watchdog.measure.catalogue import DIMENSIONS, Dimension, Values
 from watchdog.rules.schema import Condition
 
@@ -24,7 +24,7 @@ def read_where(table: Table, dimensions: Mapping[str, Dimension] = DIMENSIONS) -
     for key in where:
         value = where.value(key)
         if key not in dimensions:
-            where.problem(key, spelling.unknown("dimension", key, dimensions))
+            where.problem(key, suggestions.unknown("dimension", key, dimensions))
             continue
         if value == []:
             where.problem(key, "must not be empty")
@@ -70,27 +70,27 @@ def _check(dimension: Dimension, pattern: str) -> None:
 
 def _check_choice(dimension: Dimension, pattern: str) -> None:
     if not any(fnmatch.fnmatchcase(choice, pattern) for choice in dimension.choices):
-        raise ValueError(spelling.unknown(dimension.name, pattern, dimension.choices))
+        raise ValueError(suggestions.unknown(dimension.name, pattern, dimension.choices))
 
 
 def _check_number(dimension: Dimension, pattern: str) -> None:
     match = _NUMBERS.fullmatch(pattern)
     if match is None:
-        raise ValueError(f'not a number or a range like "1024-65535": {spelling.quoted(pattern)}')
+        raise ValueError(f'not a number or a range like "1024-65535": {suggestions.quoted(pattern)}')
     low, high = int(match[1]), int(match[2] or match[1])
     greatest = _GREATEST_PORT if dimension.name.endswith("_port") else _GREATEST
     if high > greatest:
         raise ValueError(f"{high} is no {dimension.name}: the greatest is {greatest}")
     if low > high:
-        raise ValueError(f"the range {spelling.quoted(pattern)} is empty")
+        raise ValueError(f"the range {suggestions.quoted(pattern)} is empty")
 
 
 def _check_address(pattern: str) -> None:
     try:
         network = ipaddress.ip_network(pattern, strict=False)
     except ValueError:
-        raise ValueError(f"not an address or a CIDR block: {spelling.quoted(pattern)}") from None
+        raise ValueError(f"not an address or a CIDR block: {suggestions.quoted(pattern)}") from None
     if "%" in pattern:
-        raise ValueError(f"{spelling.quoted(pattern)} names an interface, which addresses here come without")
+        raise ValueError(f"{suggestions.quoted(pattern)} names an interface, which addresses here come without")
     if str(network.network_address) != str(ipaddress.ip_address(pattern.partition("/")[0])):
-        raise ValueError(f'{spelling.quoted(pattern)} has bits set behind its prefix: did you mean "{network}"?')
+        raise ValueError(f'{suggestions.quoted(pattern)} has bits set behind its prefix: did you mean "{network}"?')

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from watchdog import spelling
+from watchdog.config import suggestions
 from watchdog.measure.catalogue import METRICS, Unit
 from watchdog.rules.quantity import parse_quantity
 
@@ -96,7 +96,7 @@ class _Parser:
         if not (token[0].isalpha() or token[0] == "_"):
             raise ExpressionError(f"{token!r} stands where a metric or a number should")
         if token not in METRICS:
-            raise ExpressionError(spelling.unknown("metric", token, METRICS))
+            raise ExpressionError(suggestions.unknown("metric", token, METRICS))
         return Operand(token)
 
     def _parentheses(self) -> Expression:
@@ -118,7 +118,7 @@ def _tokens(text: str) -> Iterator[str]:
     while position < end:
         match = _TOKEN.match(text, position)
         if match is None:
-            wrong = spelling.quoted(text[position:].strip()[0])
+            wrong = suggestions.quoted(text[position:].strip()[0])
             raise ExpressionError(f"cannot use {wrong} here: only metrics, numbers, + - * / and parentheses")
         yield match[match.lastgroup or 0]
         position = match.end()

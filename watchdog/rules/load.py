@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from watchdog.clock import SECOND_NS
-from watchdog.config import open_document
-from watchdog.document import Document
+from watchdog.config.document import Document
+from watchdog.config.settings import open_document
 from watchdog.errors import ConfigError, Problem
 from watchdog.rules.reading import Surroundings, read_rule
 from watchdog.rules.schema import Rule

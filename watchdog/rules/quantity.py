@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from watchdog.config.suggestions import quoted
 from watchdog.measure.catalogue import Unit
-from watchdog.spelling import quoted
 
 _QUANTITY = re.compile(r"(-?\d{1,18}(?:\.\d{1,18})?) ?([A-Za-z%]*)(/s)?", re.ASCII)
 _SCALES: dict[Unit | None, dict[str, float]] = {

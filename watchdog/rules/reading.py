@@ -8,9 +8,9 @@ import urllib.parse
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from watchdog import spelling
-from watchdog.document import Table
-from watchdog.durations import format_duration
+from watchdog.config import suggestions
+from watchdog.config.document import Table
+from watchdog.config.durations import format_duration
 from watchdog.measure.catalogue import DIMENSIONS, LONGEST_WINDOW, METRICS, Kind
 from watchdog.rules import expression, template
 from watchdog.rules.conditions import read_where
@@ -88,7 +88,9 @@ def _read_id(table: Table, ids: dict[str, str]) -> str:
     if table.failed("id"):
         return identity
     if not _ID.fullmatch(identity):
-        table.problem("id", f"{spelling.quoted(identity)}: use a to z, 0 to 9 and -, beginning with a letter or digit")
+        table.problem(
+            "id", f"{suggestions.quoted(identity)}: use a to z, 0 to 9 and -, beginning with a letter or digit"
+        )
     elif identity in ids:
         table.problem("id", f'"{identity}" is already the rule of {ids[identity]}')
     ids.setdefault(identity, f"{table.document.file}:{table.line}")
@@ -118,7 +120,7 @@ def _read_stat(table: Table, metric: Expression) -> Stat:
     stat = _parse_stat(text)
     if stat is None:
         known = (*_STATS, "p50", "p90", "p95", "p99", "p999")
-        table.problem("stat", spelling.unknown("stat", text, known))
+        table.problem("stat", suggestions.unknown("stat", text, known))
         return Stat(text, Statistic.MAX)
     for name in sorted(expression.metrics_of(metric)):
         kind = METRICS[name].kind
@@ -164,7 +166,7 @@ def _read_by(table: Table) -> tuple[str, ...]:
     by = table.texts("by", ())
     for index, name in enumerate(by):
         if name not in DIMENSIONS:
-            table.problem("by", spelling.unknown("dimension", name, DIMENSIONS), index=index)
+            table.problem("by", suggestions.unknown("dimension", name, DIMENSIONS), index=index)
         elif name in by[:index]:
             table.problem("by", f'"{name}" stands there twice', index=index)
         elif DIMENSIONS[name].volatile:
@@ -208,13 +210,13 @@ def _read_receivers(table: Table, known: Collection[str] | None) -> tuple[str, .
         table.problem("receivers", "must name one: nobody would be told. Without this key, the routing's default is")
     for index, name in enumerate(names):
         if name in names[:index]:
-            table.problem("receivers", f"{spelling.quoted(name)} stands there twice", index=index)
+            table.problem("receivers", f"{suggestions.quoted(name)} stands there twice", index=index)
         elif known is None:
-            message = f"not checked: {spelling.quoted(name)} stands in another file"
+            message = f"not checked: {suggestions.quoted(name)} stands in another file"
             if all(note.message != message for note in table.document.notes):  # once a file is enough
                 table.note("receivers", message, index=index)
         elif name not in known:
-            table.problem("receivers", spelling.unknown("receiver", name, known), index=index)
+            table.problem("receivers", suggestions.unknown("receiver", name, known), index=index)
     return names
 
 
@@ -223,7 +225,7 @@ def _read_runbook(table: Table) -> str | None:
         return None
     url = table.text("runbook")
     if not table.failed("runbook") and not _is_web_address(url):
-        table.problem("runbook", f"must be an http or https address, not {spelling.quoted(url)}")
+        table.problem("runbook", f"must be an http or https address, not {suggestions.quoted(url)}")
     return url
 
 

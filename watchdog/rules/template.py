@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from watchdog import spelling
+from watchdog.config import suggestions
 from watchdog.measure.catalogue import DIMENSIONS
 from watchdog.rules import formats
 
@@ -92,9 +92,9 @@ def _field(inside: str, dimensions: Collection[str], natural: str) -> Field:
     if name in DIMENSIONS:
         raise TemplateError(f"{{{name}}} has many values in one alert: it must stand in by to be a field")
     if name not in FIELDS:
-        raise TemplateError(spelling.unknown("field", name, FIELDS.union(dimensions)))
+        raise TemplateError(suggestions.unknown("field", name, FIELDS.union(dimensions)))
     if colon and form not in formats.FORMATS:
-        raise TemplateError(spelling.unknown("format", form, formats.FORMATS))
+        raise TemplateError(suggestions.unknown("format", form, formats.FORMATS))
     if name in _LASTING:
         if form not in {"", "seconds", "ago"}:
             raise TemplateError(f"{{{name}}} is a time: use seconds or ago")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from watchdog.document import Table
+from watchdog.config.document import Table
 from watchdog.measure.catalogue import Unit
 from watchdog.rules.quantity import parse_quantity
 from watchdog.rules.schema import Severity, Thresholds

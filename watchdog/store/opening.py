@@ -9,8 +9,8 @@ import stat
 from pathlib import Path
 from urllib.parse import quote
 
+from watchdog import sanitize
 from watchdog.errors import StoreError
-from watchdog.notify import sanitize
 from watchdog.store.damage import Damaged, spoils_start
 from watchdog.store.schema import APPLICATION_ID, BALLAST, MIGRATIONS
 from watchdog.store.wal import commits_behind

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from watchdog.account import ACCOUNT
+from watchdog.config.permissions import ACCOUNT
 from watchdog.control import place
 from watchdog.control import server as server_module
 from watchdog.control.client import ask

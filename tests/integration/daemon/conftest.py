@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from watchdog.account import ACCOUNT
+from watchdog.config.permissions import ACCOUNT
 
 PATIENCE = 15.0
 COMMAND = Path(sys.executable).with_name("bpf-watchdog")

@@ -7,7 +7,7 @@ import os
 import pwd
 import stat
 
-from watchdog.account import ACCOUNT
+from watchdog.config.permissions import ACCOUNT
 
 
 def listed(watchdog):

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from watchdog import __version__
-from watchdog.account import ACCOUNT
+from watchdog.config.permissions import ACCOUNT
 from watchdog.rules.digest import digest
 from watchdog.rules.load import load_rules
 

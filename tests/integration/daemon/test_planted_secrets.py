@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from watchdog.account import ACCOUNT
+from watchdog.config.permissions import ACCOUNT
 
 CERTIFICATE = Path(__file__).parents[1] / "notify/localhost.pem"
 

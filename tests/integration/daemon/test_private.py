@@ -6,7 +6,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from watchdog.account import ACCOUNT
+from watchdog.config.permissions import ACCOUNT
 
 REMEDY = (
     f"it must be readable to the account {ACCOUNT}: chgrp {ACCOUNT} and chmod 640 (the folder: 750),"

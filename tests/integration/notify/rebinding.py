@@ -17,9 +17,9 @@ import tempfile
 import threading
 from pathlib import Path
 
+from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
 from watchdog.notify.http import Endpoint
-from watchdog.secret import Secret
 
 NAME = "alerts.example"
 METADATA = ("169.254.169.254", "fd00:ec2::254")

@@ -20,11 +20,11 @@ import time
 from pathlib import Path
 
 from watchdog.clock import SystemClock
+from watchdog.config.secrets import Secret
 from watchdog.notify import worker
 from watchdog.notify.delivery import Delivery
 from watchdog.notify.http import Endpoint
 from watchdog.notify.webhook import Webhook
-from watchdog.secret import Secret
 from watchdog.store.store import Store
 
 STOP_SECONDS = 2.5

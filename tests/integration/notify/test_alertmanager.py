@@ -16,11 +16,11 @@ import pytest
 from alertmanagers import PEER_TIMEOUT_SECONDS, pair
 
 from watchdog.clock import SystemClock
+from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
 from watchdog.notify import alertmanager
 from watchdog.notify.alertmanager import PATH, Alertmanager
 from watchdog.notify.http import Endpoint
-from watchdog.secret import Secret
 
 FLEET = Path(__file__).with_name("fleet.py")
 DEADLINE = 10.0

@@ -10,9 +10,9 @@ import traceback
 
 import pytest
 
+from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
 from watchdog.notify.apprise import Apprise
-from watchdog.secret import Secret
 
 DEADLINE = 30.0  # Apprise takes its time to import on a busy machine
 
@@ -68,7 +68,7 @@ def test_the_daemon_itself_never_imports_it(server):
         "import sys\n"
         "from watchdog.notify.sample import sample_pair\n"
         "from watchdog.notify.apprise import Apprise\n"
-        "from watchdog.secret import Secret\n"
+        "from watchdog.config.secrets import Secret\n"
         "receiver = Apprise('all', (Secret(sys.argv[1]),))\n"
         "before = set(sys.modules)\n"
         "for notice in sample_pair('all'): receiver.send(notice, 30.0)\n"

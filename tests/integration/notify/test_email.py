@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 from aiosmtpd.smtp import SMTP, AuthResult
 
+from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
 from watchdog.notify.email import Email
 from watchdog.notify.smtp import Login, Relay
-from watchdog.secret import Secret
 
 CERTIFICATE = Path(__file__).parent / "localhost.pem"
 DEADLINE = 10.0
@@ -340,8 +340,8 @@ def test_what_sending_needs_is_loaded_when_the_receiver_is_made():
     """The daemon may be unable to read its own installation by then."""
     program = textwrap.dedent("""
         import sys, tomllib
-        from watchdog.config import read_config
-        from watchdog.document import Document
+        from watchdog.config.settings import read_config
+        from watchdog.config.document import Document
         from watchdog.notify.registry import build_receivers
         from watchdog.notify.sample import sample_pair
         assert "smtplib" not in sys.modules

@@ -19,7 +19,7 @@ from slack_server import TOKEN, SlackServer, Workspace
 SCRIPT = """
     import importlib, json, sys
     from watchdog.alerts.notice import Notice
-    from watchdog.document import Document
+    from watchdog.config.document import Document
 
     kind, keys, notices = json.loads(sys.stdin.read())
     table = Document("", keys, "watchdog.toml")

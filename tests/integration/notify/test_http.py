@@ -19,12 +19,12 @@ import pytest
 
 from certificates import make_certificates
 from watchdog.clock import SystemClock
-from watchdog.document import Document
+from watchdog.config.document import Document
+from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
 from watchdog.notify.http import Endpoint, check
 from watchdog.notify.slack import Slack
 from watchdog.notify.webhook import Webhook
-from watchdog.secret import Secret
 
 DEADLINE = 1.0
 CERTIFICATE = Path(__file__).parent / "localhost.pem"
@@ -505,7 +505,7 @@ def test_sending_imports_nothing(request, scheme):
     script = f"""
         import sys
         from watchdog.notify.http import Endpoint
-        from watchdog.secret import Secret
+        from watchdog.config.secrets import Secret
 
         class Wall:
             def find_spec(self, name, *_):

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from watchdog.clock import SystemClock
+from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
 from watchdog.notify import worker as worker_module
 from watchdog.notify.delivery import Delivery
@@ -26,7 +27,6 @@ from watchdog.notify.http import Endpoint
 from watchdog.notify.outbox import Outbox
 from watchdog.notify.webhook import Webhook
 from watchdog.notify.worker import Worker
-from watchdog.secret import Secret
 from watchdog.store.store import Store
 
 HERE = Path(__file__).parent
@@ -279,7 +279,7 @@ def test_a_body_without_end_costs_no_memory(raw_server, behave):
         import resource
         from pathlib import Path
         from watchdog.notify.http import Endpoint
-        from watchdog.secret import Secret
+        from watchdog.config.secrets import Secret
 
         def resident():
             return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from watchdog import sanitize
 from watchdog.errors import DeliveryError
-from watchdog.notify import sanitize
 from watchdog.notify.journald import Journald
 
 DAEMON = "/lib/systemd/systemd-journald"

@@ -11,10 +11,10 @@ from collections import deque
 
 import pytest
 
+from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
 from watchdog.notify.http import Endpoint
 from watchdog.notify.pagerduty import PagerDuty
-from watchdog.secret import Secret
 
 KEY = "0123456789abcdef0123456789abcdef"
 DEADLINE = 10.0

@@ -12,7 +12,7 @@ import textwrap
 import pytest
 
 from slack_server import HOOK, TOKEN, SlackServer, Workspace
-from watchdog.document import Document
+from watchdog.config.document import Document
 from watchdog.errors import DeliveryError
 from watchdog.notify.slack import Slack
 
@@ -99,7 +99,7 @@ SENDER = """
     import json, sys
     from watchdog.alerts.notice import Notice
     from watchdog.clock import SystemClock
-    from watchdog.document import Document
+    from watchdog.config.document import Document
     from watchdog.notify.memory import StoredMemory
     from watchdog.notify.slack import Slack
     from watchdog.store.database import Database

@@ -14,9 +14,9 @@ import pytest
 
 from certificates import make_certificates
 from syslog_servers import RsyslogTls, SyslogNg
-from watchdog.document import Document
+from watchdog import sanitize
+from watchdog.config.document import Document
 from watchdog.errors import DeliveryError
-from watchdog.notify import sanitize
 from watchdog.notify.syslog import Syslog
 
 DEADLINE = 5.0

@@ -6,7 +6,7 @@ import pytest
 from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
 from watchdog.alerts.grouping import Grouping
 from watchdog.clock import SECOND_NS
-from watchdog.config import Routing
+from watchdog.config.settings import Routing
 from watchdog.rules.schema import Severity
 
 WALL = 1_700_000_000.0

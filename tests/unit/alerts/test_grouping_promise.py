@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
 from watchdog.alerts.grouping import Grouping
 from watchdog.clock import SECOND_NS
-from watchdog.config import Routing
+from watchdog.config.settings import Routing
 from watchdog.rules.schema import Severity
 
 RECEIVERS = ("oncall", "log")

@@ -12,8 +12,8 @@ from watchdog.alerts.jitter import share_of
 from watchdog.alerts.matching import matches
 from watchdog.alerts.routes import Router, read_routes
 from watchdog.alerts.unreached import notes_on_routes
-from watchdog.config import Waits, read_config
-from watchdog.document import Document
+from watchdog.config.document import Document
+from watchdog.config.settings import Waits, read_config
 from watchdog.errors import ConfigError
 from watchdog.measure.catalogue import Values
 from watchdog.rules.load import read_rules

@@ -7,15 +7,15 @@ import tomllib
 
 import pytest
 
-from watchdog.config import read_config
-from watchdog.document import Document
+from watchdog.config.document import Document
+from watchdog.config.secrets import Secret
+from watchdog.config.settings import read_config
 from watchdog.errors import ConfigError, DeliveryError
 from watchdog.notify import alertmanager
 from watchdog.notify.alertmanager import Alertmanager
 from watchdog.notify.http import Answer, Endpoint
 from watchdog.notify.registry import build_receivers
 from watchdog.rules.schema import Severity
-from watchdog.secret import Secret
 
 TAKEN = Answer(200, b"", None)
 

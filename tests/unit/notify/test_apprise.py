@@ -7,14 +7,14 @@ import tomllib
 
 import pytest
 
-from watchdog.config import read_config
-from watchdog.document import Document
+from watchdog import sanitize
+from watchdog.config.document import Document
+from watchdog.config.secrets import Secret
+from watchdog.config.settings import read_config
 from watchdog.errors import ConfigError
-from watchdog.notify import sanitize
 from watchdog.notify.apprise import Apprise
 from watchdog.notify.registry import build_receivers
 from watchdog.rules.schema import Severity
-from watchdog.secret import Secret
 
 
 def build(urls):

@@ -7,11 +7,11 @@ import json
 import pytest
 
 from watchdog.clock import SystemClock
-from watchdog.document import Document
+from watchdog.config.document import Document
+from watchdog.config.secrets import Secret
 from watchdog.notify.body import body_from_table
 from watchdog.notify.http import Answer, Endpoint
 from watchdog.notify.webhook import Webhook
-from watchdog.secret import Secret
 
 
 def body_of(given, **keys):

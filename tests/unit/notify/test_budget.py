@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from watchdog.alerts.alert import Alert, State, fingerprint
 from watchdog.alerts.notice import DIGEST, Notice
-from watchdog.document import Document
+from watchdog.config.document import Document
 from watchdog.errors import DeliveryError
 from watchdog.notify.budget import Bucket, Budget, read_budget
 from watchdog.notify.gate import MOST_ALERTS, BudgetGate

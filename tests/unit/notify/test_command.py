@@ -6,8 +6,8 @@ import tomllib
 
 import pytest
 
-from watchdog.config import read_config
-from watchdog.document import Document
+from watchdog.config.document import Document
+from watchdog.config.settings import read_config
 from watchdog.errors import ConfigError
 from watchdog.notify import command
 from watchdog.notify.command import Command

@@ -9,6 +9,7 @@ import pytest
 
 from watchdog.alerts.notice import DIGEST, Notice
 from watchdog.clock import SystemClock
+from watchdog.config.secrets import Secret
 from watchdog.notify import render
 from watchdog.notify.console import Console
 from watchdog.notify.gate import MOST_ALERTS
@@ -18,7 +19,6 @@ from watchdog.notify.syslog import Syslog
 from watchdog.notify.syslog_wire import UnixWire
 from watchdog.notify.webhook import Webhook
 from watchdog.rules.schema import Severity
-from watchdog.secret import Secret
 
 ENDPOINT = Endpoint(Secret("http://127.0.0.1:1/"))
 

@@ -6,8 +6,8 @@ import tomllib
 
 import pytest
 
-from watchdog.config import read_config
-from watchdog.document import Document
+from watchdog.config.document import Document
+from watchdog.config.settings import read_config
 from watchdog.errors import ConfigError, DeliveryError, StoreError
 from watchdog.notify.email import Email
 from watchdog.notify.registry import build_receivers

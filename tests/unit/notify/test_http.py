@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
 from watchdog.notify import http
 from watchdog.notify.dial import is_metadata
-from watchdog.secret import Secret
 
 NOW = 1_750_000_000.0  # Sun, 15 Jun 2025 15:06:40 GMT
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from watchdog.document import Document
+from watchdog.config.document import Document
 from watchdog.notify.journald import FIRING_ID, REMINDER_ID, RESOLVED_ID, Journald
 from watchdog.rules.schema import Severity
 

@@ -18,8 +18,8 @@ from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
 from watchdog.alerts.grouping import Grouping
 from watchdog.alerts.paths import DELIVERY_DEAD
 from watchdog.clock import SECOND_NS
-from watchdog.config import BUILT_IN, Config, Escalation, Routing, Sampling, read_config
-from watchdog.document import Document
+from watchdog.config.document import Document
+from watchdog.config.settings import BUILT_IN, Config, Escalation, Routing, Sampling, read_config
 from watchdog.errors import DeliveryError
 from watchdog.notify import alarm as alarm_module
 from watchdog.notify import standing as standing_module

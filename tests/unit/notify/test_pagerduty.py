@@ -5,14 +5,14 @@ import tomllib
 
 import pytest
 
-from watchdog.config import read_config
-from watchdog.document import Document
+from watchdog.config.document import Document
+from watchdog.config.secrets import Secret
+from watchdog.config.settings import read_config
 from watchdog.errors import ConfigError, DeliveryError
 from watchdog.notify.http import Answer, Endpoint
 from watchdog.notify.pagerduty import MOST_BYTES, PagerDuty, dedup_key
 from watchdog.notify.registry import build_receivers
 from watchdog.rules.schema import Severity
-from watchdog.secret import Secret
 
 KEY = "R" + "0123456789abcde" * 2 + "f"
 ACCEPTED = Answer(202, b'{"status":"success","message":"Event processed"}', None)

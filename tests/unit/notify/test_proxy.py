@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from watchdog.document import Document
+from watchdog.config.document import Document
 from watchdog.notify.proxy import Proxy, is_metadata_host, parse_proxy, proxy_from_table
 
 

@@ -4,8 +4,8 @@ import tomllib
 
 import pytest
 
-from watchdog.config import read_config
-from watchdog.document import Document, secret_forms
+from watchdog.config.document import Document, secret_forms
+from watchdog.config.settings import read_config
 from watchdog.errors import ConfigError
 from watchdog.notify.registry import RECEIVER_TYPES, build_receivers, receiver_class
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from watchdog.document import Document
+from watchdog.config.document import Document
+from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
 from watchdog.notify import render
 from watchdog.notify.http import Answer, Endpoint
 from watchdog.notify.slack import Slack
 from watchdog.rules.schema import Severity
-from watchdog.secret import Secret
 
 
 class AnsweringEndpoint(Endpoint):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from slack_server import TOKEN, Workspace
 from watchdog.alerts.alert import Alert, State
 from watchdog.alerts.notice import Notice
+from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError, StoreError
 from watchdog.notify.dial import Deadline
 from watchdog.notify.http import Answer, Endpoint, Transport, Unanswered
@@ -19,7 +20,6 @@ from watchdog.notify.slack_api import METHODS, Pace, SlackApi
 from watchdog.notify.slack_thread import CONTINUED, LEFT, UNCERTAIN, Thread
 from watchdog.notify.tls import host_context
 from watchdog.rules.schema import Severity
-from watchdog.secret import Secret
 
 CHANNEL = "C024BE91L"
 TRANSPORT = Transport(host_context())

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from watchdog.document import Document
+from watchdog.config.document import Document
 from watchdog.notify.syslog import Syslog
 from watchdog.notify.syslog_wire import parse_address
 from watchdog.rules.schema import Severity

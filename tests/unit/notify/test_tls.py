@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from certificates import make_certificates
-from watchdog.document import Document
+from watchdog.config.document import Document
 from watchdog.notify.tls import context_from_table
 
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from watchdog.config.secrets import Secret
 from watchdog.notify.http import Answer, Endpoint
 from watchdog.notify.webhook import Webhook
-from watchdog.secret import Secret
 
 
 class RecordingEndpoint(Endpoint):

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from watchdog import config as config_module
-from watchdog.capacities import Capacities
-from watchdog.config import BUILT_IN, Escalation, Routing, Sampling, load_config, open_document
+from watchdog.config import settings as config_module
+from watchdog.config.map_sizes import Capacities
+from watchdog.config.settings import BUILT_IN, Escalation, Routing, Sampling, load_config, open_document
 from watchdog.errors import ConfigError
 
 SECOND = 1_000_000_000

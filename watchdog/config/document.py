@@ -14,18 +14,18 @@ from enum import Enum
 from functools import cached_property
 from typing import Final
 
-from watchdog import spelling
-from watchdog.account import remedy
-from watchdog.durations import format_duration, parse_duration
-from watchdog.errors import ConfigError, Problem
-from watchdog.positions import Path, find_lines
-from watchdog.secret import (
+from watchdog.config import suggestions
+from watchdog.config.durations import format_duration, parse_duration
+from watchdog.config.line_numbers import Path, find_lines
+from watchdog.config.permissions import remedy
+from watchdog.config.secrets import (
     Secret,
     SecretError,
     secret_from_credential,
     secret_from_environment,
     secret_from_file,
 )
+from watchdog.errors import ConfigError, Problem
 
 # Of URLs: one that leads to a host and says no more, and one that begins with a login.
 _BARE_URL: Final = re.compile(r"https?://[^/?#@]*/?", re.IGNORECASE)
@@ -153,7 +153,7 @@ class Table:
         if not isinstance(value, str):
             self._wrong_type(key, "a text", value)
         elif choices is not None and value not in choices:
-            self.problem(key, spelling.unknown("value", value, choices))
+            self.problem(key, suggestions.unknown("value", value, choices))
         elif not value and value != default:
             self.problem(key, "must not be empty")
         else:
@@ -219,7 +219,7 @@ class Table:
         minimum: str = "0s",
         maximum: str = "366d",
     ) -> int:
-        """Return the duration at `key` in ns, within the limits; for its form see `watchdog.durations`."""
+        """Return the duration at `key` in ns, within the limits; for its form see `watchdog.config.durations`."""
         value = self.value(key, default)
         placeholder = parse_duration(minimum if default is REQUIRED else default)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -231,7 +231,9 @@ class Table:
         try:
             duration_ns = parse_duration(value)
         except ValueError:
-            self.problem(key, f'not a duration: {spelling.quoted(value)}; write it like "10s", "1m30s", "500ms", "4h"')
+            self.problem(
+                key, f'not a duration: {suggestions.quoted(value)}; write it like "10s", "1m30s", "500ms", "4h"'
+            )
             return placeholder
         least, most = parse_duration(minimum), parse_duration(maximum)
         if least <= duration_ns <= most:
@@ -309,16 +311,16 @@ class Table:
         """Note every key of this table (not of those inside it) that no reader asked for as unknown."""
         for key in self._data:
             if key not in self._asked:
-                self.problem(key, spelling.unknown("key", key, self._asked))
+                self.problem(key, suggestions.unknown("key", key, self._asked))
 
     def _within(self, key: str, value: float, minimum: float, maximum: float) -> bool:
         if not -_BEYOND < value < _BEYOND:  # NaN too
             self.problem(key, "is not a number of use")
             return False
         if value < minimum:
-            self.problem(key, f"must be at least {_plain(minimum)}, not {spelling.quoted(value)}")
+            self.problem(key, f"must be at least {_plain(minimum)}, not {suggestions.quoted(value)}")
         elif value > maximum:
-            self.problem(key, f"must be at most {_plain(maximum)}, not {spelling.quoted(value)}")
+            self.problem(key, f"must be at most {_plain(maximum)}, not {suggestions.quoted(value)}")
         return minimum <= value <= maximum
 
     def _wrong_type(self, key: str, wanted: str, value: object) -> None:

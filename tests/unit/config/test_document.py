@@ -1,7 +1,7 @@
 import pytest
 import tomli
 
-from watchdog.document import Document
+from watchdog.config.document import Document
 from watchdog.errors import ConfigError
 
 SECOND = 1_000_000_000

@@ -7,7 +7,7 @@ import re
 import stat
 from typing import BinaryIO, NoReturn, Self, SupportsIndex
 
-from watchdog.account import others_who_read, remedy
+from watchdog.config.permissions import others_who_read, remedy
 from watchdog.errors import WatchdogError
 
 _MOST_BYTES = 65_536

@@ -5,7 +5,7 @@ import tomli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watchdog.positions import find_lines
+from watchdog.config.line_numbers import find_lines
 
 KEYS = st.sampled_from(["a", "b-1", "c_2", "3", "", "é", "dot.ted", 'quo"te', "#no", "[x]", "sp ace", "tab\t"])
 VALUES = st.recursive(

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchdog.durations import format_duration, parse_duration
+from watchdog.config.durations import format_duration, parse_duration
 
 SECOND = 1_000_000_000
 

@@ -11,15 +11,15 @@ from typing import Final
 
 import tomli
 
-from watchdog import spelling
-from watchdog.account import others_who_read
-from watchdog.capacities import USUAL as USUAL_CAPACITIES
-from watchdog.capacities import Capacities
 from watchdog.clock import SECOND_NS
-from watchdog.document import Document, Table
-from watchdog.durations import format_duration
+from watchdog.config import suggestions
+from watchdog.config.document import Document, Table
+from watchdog.config.durations import format_duration
+from watchdog.config.map_sizes import USUAL as USUAL_CAPACITIES
+from watchdog.config.map_sizes import Capacities
+from watchdog.config.permissions import others_who_read
+from watchdog.config.secrets import open_for_reading
 from watchdog.errors import ConfigError, Problem
-from watchdog.secret import open_for_reading
 
 DEFAULT_CONFIG: Final = "/etc/bpf-watchdog/watchdog.toml"
 DEFAULT_RULES: Final = "/etc/bpf-watchdog/rules.d"
@@ -240,9 +240,9 @@ def _read_receivers(root: Table) -> tuple[tuple[str, str, Table], ...]:
     for table in tables:
         name = table.text("name")
         if not table.failed("name") and not _NAME.fullmatch(name):
-            table.problem("name", f"{spelling.quoted(name)}: use a to z, 0 to 9, _ and -, beginning with a letter")
+            table.problem("name", f"{suggestions.quoted(name)}: use a to z, 0 to 9, _ and -, beginning with a letter")
         if name in lines and not table.failed("name"):
-            table.problem("name", f"{spelling.quoted(name)} is already the receiver of line {lines[name]}")
+            table.problem("name", f"{suggestions.quoted(name)} is already the receiver of line {lines[name]}")
         lines.setdefault(name, table.line)
         receivers.append((name, table.text("type"), table))
     return tuple(receivers)
@@ -260,7 +260,7 @@ def _read_escalations(receivers: tuple[tuple[str, str, Table], ...]) -> dict[str
         elif to == name:
             table.problem("escalate_to", "is the receiver itself: name another one")
         elif to not in names:
-            table.problem("escalate_to", spelling.unknown("receiver", to, names))
+            table.problem("escalate_to", suggestions.unknown("receiver", to, names))
         elif name in (circle := _chain(to, escalations)):
             told = " -> ".join((name, *circle[: circle.index(name) + 1]))
             table.problem("escalate_to", f"goes round in a circle: {told}; the last one must name nobody")
@@ -282,9 +282,9 @@ def _read_routing(table: Table, names: tuple[str, ...], jitter: str) -> Routing:
         table.problem("default", "must name at least one receiver: nobody would hear of anything")
     for index, name in enumerate(default):
         if name not in names:
-            table.problem("default", spelling.unknown("receiver", name, names), index=index)
+            table.problem("default", suggestions.unknown("receiver", name, names), index=index)
         elif name in default[:index]:
-            table.problem("default", f"{spelling.quoted(name)} stands there twice", index=index)
+            table.problem("default", f"{suggestions.quoted(name)} stands there twice", index=index)
     waits = read_waits(table, USUAL_WAITS)
     dead_after_ns = table.duration("delivery_dead_after", "10m", minimum="1m", maximum="1d")
     jitter_ns = table.duration("jitter", jitter, maximum="10m")

@@ -9,8 +9,8 @@ import traceback
 
 import pytest
 
-from watchdog.account import ACCOUNT
-from watchdog.secret import (
+from watchdog.config.permissions import ACCOUNT
+from watchdog.config.secrets import (
     Secret,
     SecretError,
     secret_from_credential,

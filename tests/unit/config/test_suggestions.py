@@ -1,6 +1,6 @@
 import pytest
 
-from watchdog.spelling import quoted, unknown
+from watchdog.config.suggestions import quoted, unknown
 
 
 def test_names_the_nearest_known_word_whatever_its_case():

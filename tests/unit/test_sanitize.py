@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchdog.notify.sanitize import for_slack, for_syslog, for_syslog_value, visible
+from watchdog.sanitize import for_slack, for_syslog, for_syslog_value, visible
 
 # Any text, with more than its share of what is special here.
 TEXTS = st.text(
