@@ -29,8 +29,8 @@ from watchdog.rhythm import Rhythm
 from watchdog.rules.digest import digest
 from watchdog.scheduler import Scheduler, Tick
 from watchdog.setup import Setup, Sources, read_setup, rule_ids
-from watchdog.store.folder import FILE_NAME, prepare_folder
-from watchdog.store.reader import Reader
+from watchdog.storage.folder import FILE_NAME, prepare_folder
+from watchdog.storage.reader import Reader
 from watchdog.store.store import Store
 from watchdog.systemd import Systemd
 

@@ -25,7 +25,7 @@ from watchdog.notify.outages import Outages
 from watchdog.rules.evaluate import Engine
 from watchdog.scheduler import Tick
 from watchdog.setup import Setup
-from watchdog.store.folder import FILE_NAME
+from watchdog.storage.folder import FILE_NAME
 from watchdog.store.store import Store
 from watchdog.systemd import machine_id
 

@@ -14,7 +14,7 @@ from watchdog.alerts.alert import Alert, State
 from watchdog.alerts.notice import Notice
 from watchdog.notify.capacity import Capacity
 from watchdog.rules.schema import Severity
-from watchdog.store.opening import FILE_PAGES, PAGE_BYTES
+from watchdog.storage.opening import FILE_PAGES, PAGE_BYTES
 from watchdog.store.store import FILE_NAME, Store
 
 PRESSURE = Path(__file__).with_name("pressure.py")

@@ -14,10 +14,10 @@ from watchdog.alerts.notice import Notice
 from watchdog.errors import StoreError
 from watchdog.notify.outbox import Outbox, Outcome
 from watchdog.rules.schema import Severity
-from watchdog.store.damage import MOST_KEPT, moved_aside
-from watchdog.store.database import Database
-from watchdog.store.folder import FILE_NAME
-from watchdog.store.schema import MIGRATIONS
+from watchdog.storage.damage import MOST_KEPT, moved_aside
+from watchdog.storage.database import Database
+from watchdog.storage.folder import FILE_NAME
+from watchdog.storage.schema import MIGRATIONS
 from watchdog.store.store import Store
 
 SEEDS = 100
@@ -239,7 +239,7 @@ def test_a_crash_while_a_file_is_begun_anew_loses_nothing(state, monkeypatch, st
     def die(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"watchdog.store.database.{target}", die)
+    monkeypatch.setattr(f"watchdog.storage.database.{target}", die)
     with pytest.raises(KeyboardInterrupt):
         Database(state / FILE_NAME)
     monkeypatch.undo()

@@ -8,7 +8,7 @@ import pwd
 import pytest
 
 from watchdog.errors import StoreError
-from watchdog.store.folder import prepare_folder
+from watchdog.storage.folder import prepare_folder
 
 ACCOUNT = pwd.getpwnam("nobody")  # any that is not root
 

@@ -17,8 +17,8 @@ from watchdog.control.place import DEFAULT_FOLDER, DEFAULT_STATE, FILE_NAME, soc
 from watchdog.errors import DaemonUnreachable, StoreError, UsageError
 from watchdog.notify.audit import STATES
 from watchdog.sanitize import visible
-from watchdog.store.folder import FILE_NAME as STATE_FILE
-from watchdog.store.reader import Readable, Reader
+from watchdog.storage.folder import FILE_NAME as STATE_FILE
+from watchdog.storage.reader import Readable, Reader
 
 _SHORT_ID = 12  # letters that tell notices apart; `show` and `retry` take them for the whole
 _LONGEST_TEXT = 100

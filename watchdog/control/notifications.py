@@ -11,8 +11,8 @@ from watchdog.control.arguments import Arguments
 from watchdog.control.server import Handler
 from watchdog.errors import UsageError, WatchdogError
 from watchdog.notify import audit
-from watchdog.store.database import Database
-from watchdog.store.reader import Readable, Reader
+from watchdog.storage.database import Database
+from watchdog.storage.reader import Readable, Reader
 
 MOST_LISTED = 10_000
 MOST_RETRIED = 50

@@ -15,8 +15,8 @@ from typing import Any
 
 from watchdog.clock import Clock, SystemClock
 from watchdog.notify.outbox import DAMAGED, DROPPED
-from watchdog.store.database import Database
-from watchdog.store.reader import Readable
+from watchdog.storage.database import Database
+from watchdog.storage.reader import Readable
 
 STATES = ("pending", "done", "merged", "dead")
 

@@ -18,7 +18,7 @@ from watchdog.clock import SECOND_NS, Clock
 from watchdog.notify.budget import Budget
 from watchdog.notify.outbox import LONGEST_WAIT_NS, is_what_it_was, merge
 from watchdog.rules.schema import Severity
-from watchdog.store.checksum import checksum
+from watchdog.storage.checksum import checksum
 
 MOST_ALERTS: Final = 40  # of a digest: what one message shows; those beyond it are told by the next one
 _KEY: Final = "budget"  # in the table `memories`

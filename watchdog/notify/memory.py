@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from watchdog.clock import Clock
-from watchdog.store.database import Database
+from watchdog.storage.database import Database
 
 
 class StoredMemory:

@@ -18,8 +18,8 @@ from watchdog.config.settings import Config, Routing
 from watchdog.errors import StoreError
 from watchdog.notify.alarm import Alarm
 from watchdog.notify.unheard import in_words, unheard
+from watchdog.storage.database import Database
 from watchdog.store.backlog import State
-from watchdog.store.database import Database
 from watchdog.store.store import Saved
 
 

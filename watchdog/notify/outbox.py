@@ -16,9 +16,9 @@ from typing import Literal, Protocol
 
 from watchdog.alerts.notice import Notice
 from watchdog.clock import SECOND_NS, Clock
+from watchdog.storage.checksum import checksum, is_intact
+from watchdog.storage.database import Database
 from watchdog.store import losses, told
-from watchdog.store.checksum import checksum, is_intact
-from watchdog.store.database import Database
 
 LONGEST_WAIT_NS = 3600 * SECOND_NS  # between two attempts, whatever the receiver asked for
 EXPIRY_NS = 24 * 3600 * SECOND_NS  # of news that something fires

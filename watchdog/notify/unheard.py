@@ -9,7 +9,7 @@ from sqlite3 import Connection
 from watchdog.alerts.alert import Alert
 from watchdog.alerts.notice import Notice
 from watchdog.notify import render
-from watchdog.store.database import Database
+from watchdog.storage.database import Database
 
 _MOST_AT_ONCE = 500  # notices within one tick …
 _MOST_CHARACTERS = 2_000_000  # … and so much of them, beyond the first

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from watchdog.clock import SECOND_NS, Clock
-from watchdog.store.reader import Readable
+from watchdog.storage.reader import Readable
 
 LONGEST_WAIT_SECONDS = 900.0  # of a notice, until its receiver counts as not reached
 

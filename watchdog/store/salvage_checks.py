@@ -6,8 +6,8 @@ import json
 from sqlite3 import Connection
 
 from watchdog.alerts.notice import Notice
+from watchdog.storage.salvage import Row, SalvageChecks
 from watchdog.store import losses
-from watchdog.store.salvage import Row, SalvageChecks
 
 LOST = "damaged"
 """The cause under which unreadable notifications are counted."""

@@ -19,12 +19,13 @@ from watchdog.alerts.notice import Notice
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.errors import StoreError
 from watchdog.notify.capacity import Capacity, make_room, trim_history
-from watchdog.store import reserve, told
+from watchdog.storage import reserve
+from watchdog.storage.checksum import checksum, is_intact
+from watchdog.storage.damage import Quarantined, is_full
+from watchdog.storage.database import Database
+from watchdog.storage.folder import FILE_NAME
+from watchdog.store import told
 from watchdog.store.backlog import Backlog, State, dumps
-from watchdog.store.checksum import checksum, is_intact
-from watchdog.store.damage import Quarantined, is_full
-from watchdog.store.database import Database
-from watchdog.store.folder import FILE_NAME
 from watchdog.store.reports import Reports
 from watchdog.store.salvage_checks import SALVAGE_CHECKS
 

@@ -19,7 +19,7 @@ from watchdog.control.server import Server
 from watchdog.notify.outbox import Outbox, Outcome
 from watchdog.notify.unreached import LONGEST_WAIT_SECONDS, unreached
 from watchdog.rules.schema import Severity
-from watchdog.store.reader import Reader
+from watchdog.storage.reader import Reader
 from watchdog.store.store import Store
 
 STORM = Alert(

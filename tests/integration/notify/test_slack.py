@@ -102,7 +102,7 @@ SENDER = """
     from watchdog.config.document import Document
     from watchdog.notify.memory import StoredMemory
     from watchdog.notify.slack import Slack
-    from watchdog.store.database import Database
+    from watchdog.storage.database import Database
     from pathlib import Path
 
     keys, state, notice = json.loads(sys.stdin.read())

@@ -18,7 +18,7 @@ from watchdog.notify.gate import MOST_ALERTS, BudgetGate
 from watchdog.notify.outbox import Outbox, Outcome
 from watchdog.notify.worker import Worker
 from watchdog.rules.schema import Severity
-from watchdog.store.checksum import checksum
+from watchdog.storage.checksum import checksum
 from watchdog.store.store import Store
 
 SECOND_NS = 1_000_000_000

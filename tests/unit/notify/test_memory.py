@@ -5,7 +5,7 @@ import pytest
 from watchdog.clock import SystemClock
 from watchdog.notify.memory import StoredMemory
 from watchdog.notify.receiver import Scratch
-from watchdog.store.database import Database
+from watchdog.storage.database import Database
 
 
 @pytest.fixture(params=["stored", "scratch"])

@@ -26,7 +26,7 @@ from watchdog.errors import StoreError
 from watchdog.notify.capacity import Capacity
 from watchdog.notify.outbox import DROPPED, EXPIRY_NS, Outbox, Outcome
 from watchdog.rules.schema import Severity
-from watchdog.store.store import Store
+from watchdog.store.store import KEEP_SECONDS, Store
 
 RECEIVERS, GROUPS, ALERTS = ("oncall", "log"), ("storm", "spike", "lag"), ("a", "b")
 SECOND_NS = 10**9
@@ -77,7 +77,7 @@ class OutboxMachine(RuleBasedStateMachine):
         super().__init__()
         self.home = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
         self.clock, self.capacity = Clock(), Capacity()
-        self.waiting, self.unwritten, self.ended, self.under_way = [], [], {}, []
+        self.waiting, self.unwritten, self.ended, self.ended_ns, self.under_way = [], [], {}, {}, []
         self.lost, self.made, self.crashes = {}, 0, 0
         self.store = None
 
@@ -194,6 +194,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def end(self, entry, state):
         self.waiting.remove(entry)
         self.ended[entry.id] = state
+        self.ended_ns[entry.id] = self.clock.ns
 
     def lose(self, receiver, cause):
         self.lost[receiver, cause] = self.lost.get((receiver, cause), 0) + 1
@@ -209,8 +210,9 @@ class OutboxMachine(RuleBasedStateMachine):
         entry = next((entry for entry in self.waiting if entry.id == notice.id), None)
         if entry is None:
             with self.store.database.transaction() as connection:
-                now = connection.execute("SELECT state FROM notices WHERE id = ?", (notice.id,)).fetchone()[0]
-            if state == "done" and self.ended[notice.id] == "dead" and now == "done":  # dropped, and it arrived
+                row = connection.execute("SELECT state FROM notices WHERE id = ?", (notice.id,)).fetchone()
+            before = self.ended.get(notice.id)
+            if state == "done" and before == "dead" and row == ("done",):  # dropped, and it arrived
                 self.ended[notice.id] = "done"
                 self.lost[notice.receiver, "capacity"] -= 1
         elif state == "pending" and attempt.number == entry.attempts:
@@ -254,7 +256,11 @@ class OutboxMachine(RuleBasedStateMachine):
         with self.store.database.transaction() as connection:
             rows = connection.execute("SELECT id, state FROM notices ORDER BY place").fetchall()
         assert [id_ for id_, state in rows if state == "pending"] == [entry.id for entry in self.waiting]
-        assert {id_: state for id_, state in rows if state != "pending"} == self.ended
+        ended = {id_: state for id_, state in rows if state != "pending"}
+        for pruned in self.ended.keys() - ended.keys():
+            assert self.clock.ns - self.ended_ns[pruned] >= KEEP_SECONDS * SECOND_NS
+            del self.ended[pruned]
+        assert ended == self.ended
         assert dict(self.outbox.losses()) == {key: count for key, count in self.lost.items() if count}
 
 

@@ -9,7 +9,7 @@ from watchdog.alerts.notice import Notice
 from watchdog.errors import StoreError
 from watchdog.notify.outbox import Attempt, Outbox, Outcome
 from watchdog.rules.schema import Severity
-from watchdog.store.schema import APPLICATION_ID, MIGRATIONS
+from watchdog.storage.schema import APPLICATION_ID, MIGRATIONS
 from watchdog.store.store import KEEP_ROWS, Store
 
 SECOND_NS = 1_000_000_000

@@ -12,9 +12,9 @@ from pathlib import Path
 from sqlite3 import Connection
 
 from watchdog.errors import StoreError
-from watchdog.store.database import Database
-from watchdog.store.opening import FILE_PAGES, PAGE_BYTES, WAL_PAGES
-from watchdog.store.schema import BALLAST
+from watchdog.storage.database import Database
+from watchdog.storage.opening import FILE_PAGES, PAGE_BYTES, WAL_PAGES
+from watchdog.storage.schema import BALLAST
 
 _CHUNK_PAGES = WAL_PAGES - 64  # within the log, with what else a transaction writes
 SPARE_BYTES = 2 * 1024 * 1024  # kept free in a file that can't grow

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from watchdog.errors import StoreError
-from watchdog.store.checksum import is_intact
-from watchdog.store.damage import PRIMARY
-from watchdog.store.opening import open_file, open_read_only
+from watchdog.storage.checksum import is_intact
+from watchdog.storage.damage import PRIMARY
+from watchdog.storage.opening import open_file, open_read_only
 
 _TABLES = ("clocks", "alerts", "groups", "memories", "told", "losses", "notices")
 _MOST_ASKED_FOR = 20_000  # rows of one table, each by its number

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from watchdog.clock import Clock, SystemClock
 from watchdog.errors import StoreError
-from watchdog.store.damage import MOST_KEPT, Damaged, Quarantined, is_corruption, is_full, keep_newest, move_aside
-from watchdog.store.opening import open_file, open_read_only, text_of
-from watchdog.store.salvage import NO_CHECKS, SalvageChecks, Salvaged, salvage
+from watchdog.storage.damage import MOST_KEPT, Damaged, Quarantined, is_corruption, is_full, keep_newest, move_aside
+from watchdog.storage.opening import open_file, open_read_only, text_of
+from watchdog.storage.salvage import NO_CHECKS, SalvageChecks, Salvaged, salvage
 
 FRESH = ".new"  # behind the file's name: one that is begun anew, until it takes the place of a damaged one
 

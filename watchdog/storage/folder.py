@@ -8,8 +8,8 @@ import stat
 from pathlib import Path
 
 from watchdog.errors import StoreError
-from watchdog.store.damage import is_aside
-from watchdog.store.database import FRESH
+from watchdog.storage.damage import is_aside
+from watchdog.storage.database import FRESH
 
 FILE_NAME = "state.sqlite3"
 # SQLite's own beside it: https://www.sqlite.org/tempfiles.html

@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from watchdog.errors import StoreError
-from watchdog.store.database import Database
-from watchdog.store.schema import MIGRATIONS
+from watchdog.storage.database import Database
+from watchdog.storage.schema import MIGRATIONS
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 from watchdog import sanitize
 from watchdog.errors import StoreError
-from watchdog.store.damage import Damaged, spoils_start
-from watchdog.store.schema import APPLICATION_ID, BALLAST, MIGRATIONS
-from watchdog.store.wal import commits_behind
+from watchdog.storage.damage import Damaged, spoils_start
+from watchdog.storage.schema import APPLICATION_ID, BALLAST, MIGRATIONS
+from watchdog.storage.wal import commits_behind
 
 BUSY_SECONDS = 2.0  # somebody may look into the file with the sqlite3 shell
 START_ANEW = "move it away to start anew (alerts that fire are then announced once more)"
