@@ -8,10 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from watchdog import sanitize
 from watchdog.alerts.alert import Alert, Transition
-from watchdog.alerts.grouping import Grouping
-from watchdog.alerts.jitter import share_of
 from watchdog.alerts.lifecycle import Lifecycle
-from watchdog.alerts.notice import Notice
 from watchdog.alerts.paths import Failure
 from watchdog.alerts.taking import Taking
 from watchdog.clock import Clock
@@ -22,6 +19,9 @@ from watchdog.measure.meter import Meter, Ticks
 from watchdog.measure.process import read_process
 from watchdog.notify.delivery import Delivery
 from watchdog.notify.outages import Outages
+from watchdog.routing.grouping import Grouping
+from watchdog.routing.jitter import share_of
+from watchdog.routing.notification import Notice
 from watchdog.rules.evaluate import Engine
 from watchdog.scheduler import Tick
 from watchdog.setup import Setup

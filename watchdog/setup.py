@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from watchdog.alerts.routes import Route, read_routes
-from watchdog.alerts.unreached import notes_on_routes
 from watchdog.config.document import Table
 from watchdog.config.durations import parse_duration
 from watchdog.config.settings import DEFAULT_RULES, SHORTEST_INTERVAL, Config, is_there, open_settings, read_config
@@ -20,6 +18,8 @@ from watchdog.kernel import privileges
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.registry import build_receivers
 from watchdog.resources import rules_folder
+from watchdog.routing.route_checks import notes_on_routes
+from watchdog.routing.routes import Route, read_routes
 from watchdog.rules.load import RuleSet, load_rules, toml_files
 from watchdog.rules.schema import Rule
 

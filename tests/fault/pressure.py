@@ -15,10 +15,10 @@ from collections import Counter
 from pathlib import Path
 
 from watchdog.alerts.alert import Alert, State, fingerprint
-from watchdog.alerts.notice import Notice
 from watchdog.errors import DeliveryError
 from watchdog.notify.outbox import Outbox
 from watchdog.notify.worker import Worker
+from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 from watchdog.store.store import Store
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from watchdog.alerts.alert import Alert, State
-from watchdog.alerts.notice import Notice
 from watchdog.notify.capacity import Capacity
+from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 from watchdog.storage.opening import FILE_PAGES, PAGE_BYTES
 from watchdog.store.store import FILE_NAME, Store

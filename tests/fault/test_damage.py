@@ -10,9 +10,9 @@ import sqlite3
 import pytest
 
 from watchdog.alerts.alert import Alert, State
-from watchdog.alerts.notice import Notice
 from watchdog.errors import StoreError
 from watchdog.notify.outbox import Outbox, Outcome
+from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 from watchdog.storage.damage import MOST_KEPT, moved_aside
 from watchdog.storage.database import Database

@@ -9,11 +9,11 @@ import os
 import pytest
 
 from watchdog.alerts.alert import Alert, State
-from watchdog.alerts.notice import Notice
 from watchdog.clock import SystemClock
 from watchdog.errors import StoreError
 from watchdog.notify.outbox import Outbox
 from watchdog.notify.worker import Worker
+from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 from watchdog.store.store import Store
 

@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 
 from watchdog.alerts.alert import Alert, State, fingerprint
-from watchdog.alerts.notice import Notice
 from watchdog.config.document import Document
 from watchdog.config.settings import read_config
 from watchdog.notify.registry import RECEIVER_TYPES, build_receivers
+from watchdog.routing.notification import Notice
 from watchdog.rules import template
 from watchdog.rules.schema import Severity
 

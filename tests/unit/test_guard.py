@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from watchdog.alerts.grouping import Grouping
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.alerts.paths import DELIVERY_DEAD
 from watchdog.clock import SECOND_NS
@@ -30,6 +29,7 @@ from watchdog.notify import alarm as alarm_module
 from watchdog.notify.delivery import Delivery
 from watchdog.notify.outbox import Outbox
 from watchdog.quality import Quality
+from watchdog.routing.grouping import Grouping
 from watchdog.rules.evaluate import Engine
 from watchdog.rules.judge import Judge
 from watchdog.rules.load import load_rules

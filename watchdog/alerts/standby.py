@@ -13,11 +13,11 @@ from dataclasses import replace
 from typing import Any
 
 from watchdog.alerts.alert import Alert, Kind, Transition
-from watchdog.alerts.group import GroupKey
-from watchdog.alerts.grouping import Grouping
-from watchdog.alerts.notice import Notice
 from watchdog.alerts.paths import Failure, is_about
 from watchdog.config.settings import Routing
+from watchdog.routing.group import GroupKey
+from watchdog.routing.grouping import Grouping
+from watchdog.routing.notification import Notice
 
 MARK = ">"
 """Begins the rule in the key of what is saved here: no rule has such an id."""

@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from watchdog.alerts import wording
-from watchdog.alerts.routes import read_routes
-from watchdog.alerts.unreached import notes_on_routes
 from watchdog.clock import SECOND_NS
 from watchdog.config import suggestions
 from watchdog.config.document import Document
@@ -20,6 +18,8 @@ from watchdog.config.settings import DEFAULT_CONFIG, DEFAULT_RULES, Config, is_t
 from watchdog.errors import ConfigError, Problem, UsageError
 from watchdog.measure.catalogue import ON_DEMAND
 from watchdog.resources import rules_folder
+from watchdog.routing.route_checks import notes_on_routes
+from watchdog.routing.routes import read_routes
 from watchdog.rules.expression import metrics_of
 from watchdog.rules.load import read_rules, toml_files
 from watchdog.rules.reading import Surroundings

@@ -9,13 +9,13 @@ import time
 from typing import Any
 
 from watchdog import sanitize
-from watchdog.alerts.notice import Notice
 from watchdog.clock import SECOND_NS
 from watchdog.config import suggestions
 from watchdog.config.settings import load_config
 from watchdog.errors import DeliveryError, UsageError
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.sample import sample_pair
+from watchdog.routing.notification import Notice
 
 _DEADLINE_SECONDS = 10.0  # the delivery worker's
 

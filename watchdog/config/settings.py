@@ -95,7 +95,7 @@ class Config:
     """What watchdog.toml says.
 
     `receivers`: (name, type, table) in the file's order; each type reads the rest of its own table, as the heartbeat
-    does. `escalations`: by the receiver that fails. `routes`: tables in the file's order, read by `alerts/routes.py`.
+    does. `escalations`: by the receiver that fails. `routes`: tables in the file's order, read by `routing/routes.py`.
     `file` is `BUILT_IN` where there is no file.
     """
 

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self
 
 from watchdog.alerts.alert import Alert
-from watchdog.alerts.notice import Notice
 from watchdog.clock import SECOND_NS, Clock, SystemClock
 from watchdog.config.document import Table
 from watchdog.config.secrets import Secret
@@ -25,6 +24,7 @@ from watchdog.errors import DeliveryError
 from watchdog.notify import http, render, v4
 from watchdog.notify.dial import Deadline
 from watchdog.notify.receiver import Receiver
+from watchdog.routing.notification import Notice
 
 PATH = "/api/v2/alerts"
 RETRY_SECONDS = 5.0

@@ -13,7 +13,6 @@ import sys
 from typing import ClassVar, Self
 
 from watchdog import sanitize
-from watchdog.alerts.notice import Notice
 from watchdog.config.document import Table, secret_forms
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
@@ -22,6 +21,7 @@ from watchdog.notify.dial import Deadline
 from watchdog.notify.letter import letter
 from watchdog.notify.program import run
 from watchdog.notify.receiver import Receiver
+from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 
 FAILED, UNKNOWN_URL = 3, 4  # how the child ends, 0 aside

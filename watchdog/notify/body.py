@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from watchdog import sanitize
-from watchdog.alerts.notice import Notice
 from watchdog.config.document import Table
 from watchdog.measure.catalogue import DIMENSIONS
 from watchdog.notify import render, story
 from watchdog.notify.sample import sample_pair
+from watchdog.routing.notification import Notice
 from watchdog.rules import template
 from watchdog.rules.formats import FORMATS
 

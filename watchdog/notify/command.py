@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from watchdog import sanitize
-from watchdog.alerts.notice import Notice
 from watchdog.config.document import Table
 from watchdog.errors import DeliveryError
 from watchdog.notify import render, webhook
 from watchdog.notify.dial import Deadline
 from watchdog.notify.program import Ended, run
 from watchdog.notify.receiver import Receiver
+from watchdog.routing.notification import Notice
 
 REFUSED = os.EX_DATAERR
 

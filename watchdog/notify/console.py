@@ -8,12 +8,12 @@ from typing import ClassVar, Self
 
 from watchdog import sanitize
 from watchdog.alerts.alert import Alert
-from watchdog.alerts.notice import Notice
 from watchdog.config.document import Table
 from watchdog.errors import DeliveryError
 from watchdog.notify import render
 from watchdog.notify.dial import Deadline
 from watchdog.notify.receiver import Receiver
+from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 from watchdog.systemd import is_journal
 

@@ -13,7 +13,6 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from watchdog import sanitize
-from watchdog.alerts.notice import Notice
 from watchdog.config.document import Table, secret_forms
 from watchdog.errors import DeliveryError, StoreError
 from watchdog.notify import mime, render
@@ -21,6 +20,7 @@ from watchdog.notify.dial import Deadline
 from watchdog.notify.letter import letter
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.tls import context_from_table
+from watchdog.routing.notification import Notice
 
 if TYPE_CHECKING:
     from watchdog.notify.smtp import Relay

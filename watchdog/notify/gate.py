@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from sqlite3 import Connection
 from typing import Any, Final
 
-from watchdog.alerts.notice import DIGEST, Notice
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.notify.budget import Budget
 from watchdog.notify.outbox import LONGEST_WAIT_NS, is_what_it_was, merge
+from watchdog.routing.notification import DIGEST, Notice
 from watchdog.rules.schema import Severity
 from watchdog.storage.checksum import checksum
 

@@ -15,13 +15,13 @@ from typing import ClassVar, Self
 
 from watchdog import sanitize
 from watchdog.alerts.alert import Alert
-from watchdog.alerts.notice import Notice
 from watchdog.config.document import Table
 from watchdog.errors import DeliveryError
 from watchdog.notify import render
 from watchdog.notify.dial import Deadline
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.syslog_wire import send_datagram, unix_path
+from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 
 SOCKET = "/run/systemd/journal/socket"

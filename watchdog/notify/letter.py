@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from watchdog.alerts.notice import Notice
 from watchdog.notify import render
+from watchdog.routing.notification import Notice
 
 
 def letter(notice: Notice, most_alerts: int, write: Callable[[str], str]) -> str:

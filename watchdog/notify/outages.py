@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from watchdog.alerts.alert import Alert, Transition
-from watchdog.alerts.group import GroupKey
-from watchdog.alerts.notice import Notice
 from watchdog.alerts.paths import Failure, Paths
 from watchdog.alerts.standby import Standby
 from watchdog.config.settings import Config, Routing
 from watchdog.errors import StoreError
 from watchdog.notify.alarm import Alarm
 from watchdog.notify.unheard import in_words, unheard
+from watchdog.routing.group import GroupKey
+from watchdog.routing.notification import Notice
 from watchdog.storage.database import Database
 from watchdog.store.backlog import State
 from watchdog.store.store import Saved

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from sqlite3 import Connection
 from typing import Literal, Protocol
 
-from watchdog.alerts.notice import Notice
 from watchdog.clock import SECOND_NS, Clock
+from watchdog.routing.notification import Notice
 from watchdog.storage.checksum import checksum, is_intact
 from watchdog.storage.database import Database
 from watchdog.store import losses, told

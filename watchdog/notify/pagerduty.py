@@ -18,13 +18,13 @@ from typing import Any, ClassVar, Self
 
 from watchdog import sanitize
 from watchdog.alerts.alert import Alert
-from watchdog.alerts.notice import Notice
 from watchdog.config.document import Table, secret_forms
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
 from watchdog.notify import http, render, v4
 from watchdog.notify.dial import Deadline
 from watchdog.notify.receiver import Receiver
+from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 
 URL = "https://events.pagerduty.com/v2/enqueue"

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from watchdog import sanitize
 from watchdog.alerts.alert import Alert
-from watchdog.alerts.notice import Notice
+from watchdog.routing.notification import Notice
 
 _MOST_CHARACTERS = 120
 

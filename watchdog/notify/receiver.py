@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import ClassVar, Protocol, Self
 
 from watchdog.alerts.alert import Alert
-from watchdog.alerts.notice import Notice
 from watchdog.config.document import Table
 from watchdog.notify.budget import Budget
 from watchdog.notify.plain import plain
+from watchdog.routing.notification import Notice
 
 
 class Memory(Protocol):

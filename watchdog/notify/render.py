@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 
 from watchdog.alerts.alert import Alert
-from watchdog.alerts.notice import DIGEST, Notice
 from watchdog.notify import story
 from watchdog.notify.story import clock, duration
+from watchdog.routing.notification import DIGEST, Notice
 from watchdog.rules.formats import FORMATS
 from watchdog.rules.schema import OVERFLOW
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from watchdog.alerts.alert import Alert, State, fingerprint
 from watchdog.alerts.evidence import Culprit, Evidence
-from watchdog.alerts.notice import Notice
 from watchdog.clock import SystemClock
+from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 from watchdog.rules.trace import Peer
 

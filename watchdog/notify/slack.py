@@ -10,7 +10,6 @@ import json
 import re
 from typing import ClassVar, Self
 
-from watchdog.alerts.notice import Notice
 from watchdog.config.document import Table, secret_forms
 from watchdog.config.secrets import Secret
 from watchdog.notify import http, slack_message
@@ -18,6 +17,7 @@ from watchdog.notify.dial import Deadline
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.slack_api import API_URL, METHODS, Pace, SlackApi
 from watchdog.notify.slack_thread import Thread
+from watchdog.routing.notification import Notice
 
 _GONE = ": the webhook has been removed or disabled, make a new one"
 _REFUSED = ": Slack refuses the message's form, please report this"

@@ -11,8 +11,8 @@ from typing import Any
 
 from watchdog import sanitize
 from watchdog.alerts.alert import Alert
-from watchdog.alerts.notice import DIGEST, Notice
 from watchdog.notify import render
+from watchdog.routing.notification import DIGEST, Notice
 from watchdog.rules.schema import Severity
 
 # Slack refuses a message as too long somewhere above 11,000 characters, at a point that it does not document.

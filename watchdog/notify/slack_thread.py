@@ -17,12 +17,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-from watchdog.alerts.notice import DIGEST, Notice
 from watchdog.errors import DeliveryError, StoreError
 from watchdog.notify import http, slack_message
 from watchdog.notify.dial import Deadline
 from watchdog.notify.receiver import Memory
 from watchdog.notify.slack_api import Refused, SlackApi
+from watchdog.routing.notification import DIGEST, Notice
 
 UNCERTAIN = "posted anew: an earlier attempt had no answer; if there is a copy, this message is the one that changes"
 CONTINUED = "continues an earlier message, which is changed no more"

@@ -14,7 +14,6 @@ from typing import ClassVar, Self
 
 from watchdog import sanitize
 from watchdog.alerts.alert import Alert
-from watchdog.alerts.notice import Notice
 from watchdog.config.document import Table
 from watchdog.notify import render
 from watchdog.notify.dial import Deadline
@@ -22,6 +21,7 @@ from watchdog.notify.receiver import Receiver
 from watchdog.notify.syslog_stream import FRAMINGS, Security
 from watchdog.notify.syslog_wire import SYSTEM_SOCKETS, UnixWire, Wire, parse_address
 from watchdog.notify.tls import KEYS, context_from_table, pinned, read_fingerprints
+from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 
 # RFC 5424 §6.2.1, by the names of syslog.conf(5)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from sqlite3 import Connection
 
 from watchdog.alerts.alert import Alert
-from watchdog.alerts.notice import Notice
 from watchdog.notify import render
+from watchdog.routing.notification import Notice
 from watchdog.storage.database import Database
 
 _MOST_AT_ONCE = 500  # notices within one tick …

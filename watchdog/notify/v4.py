@@ -10,8 +10,8 @@ from typing import Any
 
 from watchdog import sanitize
 from watchdog.alerts.alert import Alert
-from watchdog.alerts.notice import Notice
 from watchdog.notify import render, story
+from watchdog.routing.notification import Notice
 
 _LONGEST_VALUE = 1_024
 _NOT_ENDED = "0001-01-01T00:00:00Z"  # Go's zero time: what Alertmanager sends while an alert fires

@@ -14,7 +14,6 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 from watchdog import sanitize
-from watchdog.alerts.notice import Notice
 from watchdog.clock import Clock, SystemClock
 from watchdog.config.document import Table
 from watchdog.config.secrets import Secret
@@ -22,6 +21,7 @@ from watchdog.notify import http, render, v4
 from watchdog.notify.body import FAILURES, Body, body_from_table
 from watchdog.notify.credentials import headers_from_table
 from watchdog.notify.receiver import Receiver
+from watchdog.routing.notification import Notice
 
 _JSON = "application/json"
 _LONGEST_ERROR = 200

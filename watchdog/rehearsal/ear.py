@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
-from watchdog.alerts.notice import Notice
 from watchdog.config.document import Table
 from watchdog.notify.receiver import Receiver
+from watchdog.routing.notification import Notice
 
 
 class Ear(Receiver):

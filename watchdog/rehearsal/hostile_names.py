@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from watchdog.alerts.alert import fingerprint
-from watchdog.alerts.notice import Notice
 from watchdog.clock import SystemClock
 from watchdog.kernel.collector import Collector
 from watchdog.kernel.start import start_collector
@@ -20,6 +19,7 @@ from watchdog.notify.sample import sample_pair
 from watchdog.rehearsal.far_reader import read
 from watchdog.rehearsal.outcome import Failed, demand
 from watchdog.rehearsal.stage import Stage, in_child, take_name
+from watchdog.routing.notification import Notice
 
 NAMES = (
     b"<!channel>",

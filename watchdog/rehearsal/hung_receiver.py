@@ -7,13 +7,13 @@ import statistics
 import time
 from pathlib import Path
 
-from watchdog.alerts.notice import Notice
 from watchdog.clock import SystemClock, boot_id
 from watchdog.kernel import privileges
 from watchdog.notify.delivery import Delivery
 from watchdog.rehearsal.far_end import FarEnd
 from watchdog.rehearsal.outcome import Failed, demand
 from watchdog.rehearsal.stage import Stage, comes_true, notice_of, webhooks
+from watchdog.routing.notification import Notice
 from watchdog.store.store import Store
 
 NOTICES = 30

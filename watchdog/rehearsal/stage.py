@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from watchdog.alerts.notice import Notice
 from watchdog.config.settings import load_config
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.registry import build_receivers
 from watchdog.notify.sample import sample_pair
 from watchdog.rehearsal.outcome import demand
+from watchdog.routing.notification import Notice
 from watchdog.setup import Setup
 
 NAME = b"bpf-wd-selftest"

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from watchdog.alerts.group import GroupKey
-from watchdog.alerts.notice import Notice
 from watchdog.notify.outbox import merge
+from watchdog.routing.group import GroupKey
+from watchdog.routing.notification import Notice
 
 State = dict[str, Any]  # JSON-able
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from sqlite3 import Connection
 
-from watchdog.alerts.notice import Notice
+from watchdog.routing.notification import Notice
 from watchdog.storage.salvage import Row, SalvageChecks
 from watchdog.store import losses
 

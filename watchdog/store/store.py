@@ -14,11 +14,11 @@ from pathlib import Path
 from sqlite3 import Connection
 
 from watchdog.alerts.alert import Alert
-from watchdog.alerts.group import GroupKey
-from watchdog.alerts.notice import Notice
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.errors import StoreError
 from watchdog.notify.capacity import Capacity, make_room, trim_history
+from watchdog.routing.group import GroupKey
+from watchdog.routing.notification import Notice
 from watchdog.storage import reserve
 from watchdog.storage.checksum import checksum, is_intact
 from watchdog.storage.damage import Quarantined, is_full

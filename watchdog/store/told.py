@@ -12,7 +12,7 @@ from sqlite3 import Connection
 from typing import Any
 
 from watchdog.alerts.alert import Alert
-from watchdog.alerts.notice import Notice
+from watchdog.routing.notification import Notice
 
 
 def note(connection: Connection, notice: Notice) -> None:

@@ -11,13 +11,13 @@ import threading
 import pytest
 
 from watchdog.alerts.alert import Alert, State
-from watchdog.alerts.notice import Notice
 from watchdog.cli.main import main
 from watchdog.control import notifications
 from watchdog.control.listener import Listener
 from watchdog.control.server import Server
 from watchdog.notify.outbox import Outbox, Outcome
 from watchdog.notify.unreached import LONGEST_WAIT_SECONDS, unreached
+from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 from watchdog.storage.reader import Reader
 from watchdog.store.store import Store

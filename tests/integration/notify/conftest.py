@@ -13,7 +13,7 @@ from socket import AF_INET, AF_INET6, SO_RCVBUF, SOL_SOCKET, create_server, sock
 import pytest
 
 from watchdog.alerts.alert import Alert, State
-from watchdog.alerts.notice import Notice
+from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 
 CERTIFICATE = Path(__file__).parent / "localhost.pem"  # self-signed for the name localhost, with its key

@@ -18,7 +18,7 @@ from slack_server import TOKEN, SlackServer, Workspace
 
 SCRIPT = """
     import importlib, json, sys
-    from watchdog.alerts.notice import Notice
+    from watchdog.routing.notification import Notice
     from watchdog.config.document import Document
 
     kind, keys, notices = json.loads(sys.stdin.read())

@@ -97,7 +97,7 @@ def test_a_token_that_is_not_taken_is_told_and_not_shown(slack, firing):
 
 SENDER = """
     import json, sys
-    from watchdog.alerts.notice import Notice
+    from watchdog.routing.notification import Notice
     from watchdog.clock import SystemClock
     from watchdog.config.document import Document
     from watchdog.notify.memory import StoredMemory

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
-from watchdog.alerts.grouping import Grouping
-from watchdog.alerts.routes import read_routes
 from watchdog.config.document import Document
 from watchdog.config.settings import read_config
 from watchdog.notify.budget import Budget
 from watchdog.notify.gate import BudgetGate
 from watchdog.notify.outbox import Outbox, Outcome
+from watchdog.routing.grouping import Grouping
+from watchdog.routing.routes import read_routes
 from watchdog.rules.schema import Severity
 from watchdog.store.store import Store
 

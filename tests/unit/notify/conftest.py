@@ -9,7 +9,7 @@ import pytest
 
 from watchdog.alerts.alert import Alert, State
 from watchdog.alerts.evidence import Culprit, Evidence
-from watchdog.alerts.notice import Notice
+from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 from watchdog.rules.trace import Peer
 

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchdog.alerts.alert import Alert, State, fingerprint
-from watchdog.alerts.notice import DIGEST, Notice
 from watchdog.config.document import Document
 from watchdog.errors import DeliveryError
 from watchdog.notify.budget import Bucket, Budget, read_budget
 from watchdog.notify.gate import MOST_ALERTS, BudgetGate
 from watchdog.notify.outbox import Outbox, Outcome
 from watchdog.notify.worker import Worker
+from watchdog.routing.notification import DIGEST, Notice
 from watchdog.rules.schema import Severity
 from watchdog.storage.checksum import checksum
 from watchdog.store.store import Store

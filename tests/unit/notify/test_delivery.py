@@ -6,12 +6,12 @@ import threading
 import pytest
 
 from watchdog.alerts.alert import Alert, State
-from watchdog.alerts.notice import Notice
 from watchdog.clock import SystemClock
 from watchdog.errors import DeliveryError, StoreError
 from watchdog.notify import delivery as delivery_module
 from watchdog.notify.delivery import Delivery, Health
 from watchdog.notify.outbox import Waiting
+from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 from watchdog.store.store import Store
 

@@ -7,7 +7,6 @@ import os
 
 import pytest
 
-from watchdog.alerts.notice import DIGEST, Notice
 from watchdog.clock import SystemClock
 from watchdog.config.secrets import Secret
 from watchdog.notify import render
@@ -18,6 +17,7 @@ from watchdog.notify.slack import Slack
 from watchdog.notify.syslog import Syslog
 from watchdog.notify.syslog_wire import UnixWire
 from watchdog.notify.webhook import Webhook
+from watchdog.routing.notification import DIGEST, Notice
 from watchdog.rules.schema import Severity
 
 ENDPOINT = Endpoint(Secret("http://127.0.0.1:1/"))

@@ -13,9 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import FakeClock
-from watchdog.alerts import routes as routes_module
 from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
-from watchdog.alerts.grouping import Grouping
 from watchdog.alerts.paths import DELIVERY_DEAD
 from watchdog.clock import SECOND_NS
 from watchdog.config.document import Document
@@ -29,6 +27,8 @@ from watchdog.notify.memory import StoredMemory
 from watchdog.notify.outages import Outages
 from watchdog.notify.outbox import Outbox
 from watchdog.notify.worker import Worker
+from watchdog.routing import routes as routes_module
+from watchdog.routing.grouping import Grouping
 from watchdog.rules.schema import Severity
 from watchdog.store.store import Store
 

@@ -1,8 +1,8 @@
 import pytest
 
 from watchdog.alerts.alert import Alert, State, fingerprint
-from watchdog.alerts.notice import Notice
 from watchdog.notify.outbox import EXPIRY_NS, Outbox, Outcome, Waiting, merge
+from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 from watchdog.store.store import Store
 

@@ -21,10 +21,10 @@ from hypothesis.stateful import (
 )
 
 from watchdog.alerts.alert import Alert, State
-from watchdog.alerts.notice import Notice
 from watchdog.errors import StoreError
 from watchdog.notify.capacity import Capacity
 from watchdog.notify.outbox import DROPPED, EXPIRY_NS, Outbox, Outcome
+from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 from watchdog.store.store import KEEP_SECONDS, Store
 

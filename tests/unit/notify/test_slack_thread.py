@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from slack_server import TOKEN, Workspace
 from watchdog.alerts.alert import Alert, State
-from watchdog.alerts.notice import Notice
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError, StoreError
 from watchdog.notify.dial import Deadline
@@ -19,6 +18,7 @@ from watchdog.notify.receiver import Scratch
 from watchdog.notify.slack_api import METHODS, Pace, SlackApi
 from watchdog.notify.slack_thread import CONTINUED, LEFT, UNCERTAIN, Thread
 from watchdog.notify.tls import host_context
+from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 
 CHANNEL = "C024BE91L"

@@ -6,7 +6,6 @@ import sqlite3
 import pytest
 
 from watchdog.alerts.alert import Alert, State
-from watchdog.alerts.notice import Notice
 from watchdog.errors import DeliveryError, StoreError
 from watchdog.notify import standing as standing_module
 from watchdog.notify import worker as worker_module
@@ -22,6 +21,7 @@ from watchdog.notify.worker import (
     Worker,
     backoff_seconds,
 )
+from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 from watchdog.store.store import Store
 

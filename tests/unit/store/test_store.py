@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from watchdog.alerts.alert import Alert, State
-from watchdog.alerts.notice import Notice
 from watchdog.errors import StoreError
 from watchdog.notify.outbox import Attempt, Outbox, Outcome
+from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 from watchdog.storage.schema import APPLICATION_ID, MIGRATIONS
 from watchdog.store.store import KEEP_ROWS, Store

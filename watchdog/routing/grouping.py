@@ -17,12 +17,12 @@ from dataclasses import replace
 from typing import Any
 
 from watchdog.alerts.alert import Alert, Kind, State, Transition
-from watchdog.alerts.flapping import Flapping
-from watchdog.alerts.group import Group, GroupKey, Member
-from watchdog.alerts.jitter import Jitter
-from watchdog.alerts.notice import Notice
-from watchdog.alerts.routes import Destination, Route, Router
 from watchdog.config.settings import Routing
+from watchdog.routing.flapping import Flapping
+from watchdog.routing.group import Group, GroupKey, Member
+from watchdog.routing.jitter import Jitter
+from watchdog.routing.notification import Notice
+from watchdog.routing.routes import Destination, Route, Router
 
 NOT_WATCHED = "no longer watched"
 NOT_SENT_HERE = "no longer sent to this receiver"

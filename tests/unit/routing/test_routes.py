@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 
 from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
-from watchdog.alerts.grouping import Grouping
-from watchdog.alerts.jitter import share_of
-from watchdog.alerts.matching import matches
-from watchdog.alerts.routes import Router, read_routes
-from watchdog.alerts.unreached import notes_on_routes
 from watchdog.config.document import Document
 from watchdog.config.settings import Waits, read_config
 from watchdog.errors import ConfigError
 from watchdog.measure.catalogue import Values
+from watchdog.routing.grouping import Grouping
+from watchdog.routing.jitter import share_of
+from watchdog.routing.label_matching import matches
+from watchdog.routing.route_checks import notes_on_routes
+from watchdog.routing.routes import Router, read_routes
 from watchdog.rules.load import read_rules
 from watchdog.rules.reading import Surroundings
 from watchdog.rules.schema import Condition, Severity

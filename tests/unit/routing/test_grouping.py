@@ -4,9 +4,9 @@ from dataclasses import replace
 import pytest
 
 from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
-from watchdog.alerts.grouping import Grouping
 from watchdog.clock import SECOND_NS
 from watchdog.config.settings import Routing
+from watchdog.routing.grouping import Grouping
 from watchdog.rules.schema import Severity
 
 WALL = 1_700_000_000.0

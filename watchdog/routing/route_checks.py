@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from watchdog.alerts.matching import matches
-from watchdog.alerts.routes import MATCHED, SEVERITIES, Route
 from watchdog.errors import Problem
+from watchdog.routing.label_matching import matches
+from watchdog.routing.routes import MATCHED, SEVERITIES, Route
 from watchdog.rules.schema import Condition, Rule
 
 _SPECIAL = frozenset("*?[")

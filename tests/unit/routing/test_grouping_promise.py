@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
-from watchdog.alerts.grouping import Grouping
 from watchdog.clock import SECOND_NS
 from watchdog.config.settings import Routing
+from watchdog.routing.grouping import Grouping
 from watchdog.rules.schema import Severity
 
 RECEIVERS = ("oncall", "log")

@@ -10,11 +10,11 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from watchdog.alerts.matching import matches
 from watchdog.config import suggestions
 from watchdog.config.document import Table
 from watchdog.config.settings import Config, Routing, Waits, read_waits
 from watchdog.measure.catalogue import DIMENSIONS, Dimension, Values
+from watchdog.routing.label_matching import matches
 from watchdog.rules.conditions import read_where
 from watchdog.rules.schema import Condition, Labels, Severity
 
