@@ -24,14 +24,14 @@ from watchdog.kernel import privileges
 from watchdog.kernel.start import require_privileges, start_collector
 from watchdog.logs import LogWriter
 from watchdog.memory import give_back_all
-from watchdog.notify.unreached import unreached
 from watchdog.rhythm import Rhythm
 from watchdog.rules.digest import digest
 from watchdog.scheduler import Scheduler, Tick
 from watchdog.setup import Setup, Sources, read_setup, rule_ids
+from watchdog.state.delivery_status import unreached
+from watchdog.state.store import Store
 from watchdog.storage.folder import FILE_NAME, prepare_folder
 from watchdog.storage.reader import Reader
-from watchdog.store.store import Store
 from watchdog.systemd import Systemd
 
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}

@@ -25,8 +25,8 @@ from watchdog.routing.notification import Notice
 from watchdog.rules.evaluate import Engine
 from watchdog.scheduler import Tick
 from watchdog.setup import Setup
+from watchdog.state.store import Store
 from watchdog.storage.folder import FILE_NAME
-from watchdog.store.store import Store
 from watchdog.systemd import machine_id
 
 # Of the five seconds that SIGTERM has, were it to come in the middle of a reload; one more is the scheduler's.

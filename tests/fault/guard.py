@@ -28,7 +28,7 @@ from watchdog.errors import DeliveryError
 from watchdog.notify.delivery import Delivery
 from watchdog.routing.grouping import Grouping
 from watchdog.rules.schema import Severity
-from watchdog.store.store import Store
+from watchdog.state.store import Store
 
 INTERVAL_NS = 50_000_000  # group_interval
 TICK_SECONDS = 0.005

@@ -15,11 +15,11 @@ from pathlib import Path
 from watchdog.alerts.alert import Alert, State
 from watchdog.clock import SystemClock
 from watchdog.errors import StoreError
-from watchdog.notify.outbox import Outbox
 from watchdog.notify.worker import Worker
 from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
-from watchdog.store.store import Store
+from watchdog.state.outbox import Outbox
+from watchdog.state.store import Store
 
 TICKS = 20
 MOST_TRIES = 5

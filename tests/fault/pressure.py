@@ -16,11 +16,11 @@ from pathlib import Path
 
 from watchdog.alerts.alert import Alert, State, fingerprint
 from watchdog.errors import DeliveryError
-from watchdog.notify.outbox import Outbox
 from watchdog.notify.worker import Worker
 from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
-from watchdog.store.store import Store
+from watchdog.state.outbox import Outbox
+from watchdog.state.store import Store
 
 LASTING, SHORT, TICKS = 10_000, 5_000, 100
 SECONDS_A_TICK = 36

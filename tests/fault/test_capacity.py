@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from watchdog.alerts.alert import Alert, State
-from watchdog.notify.capacity import Capacity
 from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
+from watchdog.state.capacity import Capacity
+from watchdog.state.store import FILE_NAME, Store
 from watchdog.storage.opening import FILE_PAGES, PAGE_BYTES
-from watchdog.store.store import FILE_NAME, Store
 
 PRESSURE = Path(__file__).with_name("pressure.py")
 LASTING, SHORT = 10_000, 5_000  # of pressure.py

@@ -11,14 +11,14 @@ import pytest
 
 from watchdog.alerts.alert import Alert, State
 from watchdog.errors import StoreError
-from watchdog.notify.outbox import Outbox, Outcome
 from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
+from watchdog.state.outbox import Outbox, Outcome
+from watchdog.state.store import Store
 from watchdog.storage.damage import MOST_KEPT, moved_aside
 from watchdog.storage.database import Database
 from watchdog.storage.folder import FILE_NAME
 from watchdog.storage.schema import MIGRATIONS
-from watchdog.store.store import Store
 
 SEEDS = 100
 FLIPPED = 64

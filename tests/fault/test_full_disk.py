@@ -11,11 +11,11 @@ import pytest
 from watchdog.alerts.alert import Alert, State
 from watchdog.clock import SystemClock
 from watchdog.errors import StoreError
-from watchdog.notify.outbox import Outbox
 from watchdog.notify.worker import Worker
 from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
-from watchdog.store.store import Store
+from watchdog.state.outbox import Outbox
+from watchdog.state.store import Store
 
 CYCLES = 2_000
 CAPACITY = 4_000  # notices that the file holds, at the least, of a kilobyte each

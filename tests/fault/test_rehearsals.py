@@ -21,7 +21,7 @@ from watchdog.rules.judge import INCOMPLETE, reads_detail
 from watchdog.rules.judge import Verdict as Judgement
 from watchdog.scheduler import Scheduler
 from watchdog.setup import Sources, read_setup
-from watchdog.store.store import Store
+from watchdog.state.store import Store
 
 
 @pytest.fixture

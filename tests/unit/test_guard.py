@@ -27,14 +27,14 @@ from watchdog.measure.catalogue import DIRECTIONS
 from watchdog.measure.meter import Meter
 from watchdog.notify import alarm as alarm_module
 from watchdog.notify.delivery import Delivery
-from watchdog.notify.outbox import Outbox
 from watchdog.quality import Quality
 from watchdog.routing.grouping import Grouping
 from watchdog.rules.evaluate import Engine
 from watchdog.rules.judge import Judge
 from watchdog.rules.load import load_rules
 from watchdog.setup import Setup
-from watchdog.store.store import Store
+from watchdog.state.outbox import Outbox
+from watchdog.state.store import Store
 
 PATIENCE = 10.0
 CALM, STORM = 0, 10  # connects a tick

@@ -15,8 +15,8 @@ from watchdog.control import notifications
 from watchdog.control.client import ask
 from watchdog.control.place import DEFAULT_FOLDER, DEFAULT_STATE, FILE_NAME, socket_of
 from watchdog.errors import DaemonUnreachable, StoreError, UsageError
-from watchdog.notify.audit import STATES
 from watchdog.sanitize import visible
+from watchdog.state.audit import STATES
 from watchdog.storage.folder import FILE_NAME as STATE_FILE
 from watchdog.storage.reader import Readable, Reader
 

@@ -10,7 +10,7 @@ from watchdog.clock import Clock
 from watchdog.control.arguments import Arguments
 from watchdog.control.server import Handler
 from watchdog.errors import UsageError, WatchdogError
-from watchdog.notify import audit
+from watchdog.state import audit
 from watchdog.storage.database import Database
 from watchdog.storage.reader import Readable, Reader
 

@@ -11,11 +11,11 @@ from watchdog.alerts.alert import Alert
 from watchdog.alerts.paths import Failure
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.errors import StoreError
-from watchdog.notify.memory import StoredMemory
-from watchdog.notify.outbox import Outbox, Waiting
 from watchdog.notify.receiver import Receiver
 from watchdog.notify.worker import Worker, place_of
-from watchdog.store.store import Store
+from watchdog.state.outbox import Outbox, Waiting
+from watchdog.state.receiver_state import StoredMemory
+from watchdog.state.store import Store
 
 STORE_RETRY_SECONDS = 5.0
 # A receiver that failed so long ago, with nothing left to try it by, may have been mended by what it took this start

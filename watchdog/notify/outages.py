@@ -18,9 +18,9 @@ from watchdog.notify.alarm import Alarm
 from watchdog.notify.unheard import in_words, unheard
 from watchdog.routing.group import GroupKey
 from watchdog.routing.notification import Notice
+from watchdog.state.pending_writes import State
+from watchdog.state.store import Saved
 from watchdog.storage.database import Database
-from watchdog.store.backlog import State
-from watchdog.store.store import Saved
 
 
 class Outages:

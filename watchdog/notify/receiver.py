@@ -8,9 +8,9 @@ from typing import ClassVar, Protocol, Self
 
 from watchdog.alerts.alert import Alert
 from watchdog.config.document import Table
-from watchdog.notify.budget import Budget
 from watchdog.notify.plain import plain
 from watchdog.routing.notification import Notice
+from watchdog.state.rate_limit import Budget
 
 
 class Memory(Protocol):

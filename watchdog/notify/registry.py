@@ -8,8 +8,8 @@ from typing import Final
 from watchdog.config import suggestions
 from watchdog.config.settings import Config
 from watchdog.errors import ConfigError, Problem
-from watchdog.notify.budget import read_budget
 from watchdog.notify.receiver import Receiver
+from watchdog.state.rate_limit import read_budget
 
 # Type, which is the module's name too, and the class in it. Imported when a configuration asks for it: all of them
 # together, with the libraries that they bring, would take a fifth of the daemon's memory.

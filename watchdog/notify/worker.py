@@ -17,10 +17,10 @@ from watchdog.alerts.alert import Alert
 from watchdog.alerts.paths import Failure
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.errors import DeliveryError, StoreError
-from watchdog.notify.gate import BudgetGate
-from watchdog.notify.outbox import LONGEST_WAIT_NS, Attempt, Outbox, Outcome
 from watchdog.notify.receiver import Memory, Receiver, Scratch
 from watchdog.notify.standing import Standing
+from watchdog.state.outbox import LONGEST_WAIT_NS, Attempt, Outbox, Outcome
+from watchdog.state.rate_limiter import BudgetGate
 
 ATTEMPT_SECONDS = 10.0
 HANG_SECONDS = 3 * ATTEMPT_SECONDS  # no attempt takes so long that keeps its deadline

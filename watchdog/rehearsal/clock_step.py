@@ -27,7 +27,7 @@ from watchdog.rehearsal.outcome import demand
 from watchdog.rehearsal.stage import Stage, comes_true
 from watchdog.scheduler import Scheduler, Tick
 from watchdog.setup import Setup
-from watchdog.store.store import Store
+from watchdog.state.store import Store
 
 STEPS = {"an hour back": -3_600.0, "a week forward": 7 * 86_400.0, "to 1970": -time.time()}
 MOST_INTERVALS = 3  # two, and one more for the pauses of a busy host

@@ -19,7 +19,7 @@ from watchdog.notify.delivery import Delivery
 from watchdog.rehearsal.ear import Ear
 from watchdog.rehearsal.outcome import Failed, NotRehearsed, demand
 from watchdog.rehearsal.stage import Stage, comes_true, notice_of
-from watchdog.store.store import Store
+from watchdog.state.store import Store
 
 COMMITS = 500
 DISK_BYTES = 48 * 1024 * 1024  # the state's file and its log, and some to be filled

@@ -14,7 +14,7 @@ from watchdog.rehearsal.far_end import FarEnd
 from watchdog.rehearsal.outcome import Failed, demand
 from watchdog.rehearsal.stage import Stage, comes_true, notice_of, webhooks
 from watchdog.routing.notification import Notice
-from watchdog.store.store import Store
+from watchdog.state.store import Store
 
 NOTICES = 30
 MOST_DELAY_SECONDS = 3.0  # a receiver that hung with the other would have waited ten

@@ -18,7 +18,7 @@ from watchdog.kernel import privileges
 from watchdog.notify.delivery import Delivery
 from watchdog.rehearsal.outcome import Failed, demand
 from watchdog.rehearsal.stage import Stage, comes_true, notice_of, webhooks
-from watchdog.store.store import Store
+from watchdog.state.store import Store
 
 NOTICES = 5
 KILLS = 3

@@ -15,12 +15,12 @@ from watchdog.cli.main import main
 from watchdog.control import notifications
 from watchdog.control.listener import Listener
 from watchdog.control.server import Server
-from watchdog.notify.outbox import Outbox, Outcome
-from watchdog.notify.unreached import LONGEST_WAIT_SECONDS, unreached
 from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
+from watchdog.state.delivery_status import LONGEST_WAIT_SECONDS, unreached
+from watchdog.state.outbox import Outbox, Outcome
+from watchdog.state.store import Store
 from watchdog.storage.reader import Reader
-from watchdog.store.store import Store
 
 STORM = Alert(
     rule="storm",

@@ -23,7 +23,7 @@ from watchdog.notify.delivery import Delivery
 from watchdog.notify.http import Endpoint
 from watchdog.routing.grouping import Grouping
 from watchdog.rules.schema import Severity
-from watchdog.store.store import Store
+from watchdog.state.store import Store
 
 LABELS = (("process", "crawler"),)
 STORM = Alert(

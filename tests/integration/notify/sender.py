@@ -25,7 +25,7 @@ from watchdog.notify import worker
 from watchdog.notify.delivery import Delivery
 from watchdog.notify.http import Endpoint
 from watchdog.notify.webhook import Webhook
-from watchdog.store.store import Store
+from watchdog.state.store import Store
 
 STOP_SECONDS = 2.5
 

@@ -24,10 +24,10 @@ from watchdog.errors import DeliveryError
 from watchdog.notify import worker as worker_module
 from watchdog.notify.delivery import Delivery
 from watchdog.notify.http import Endpoint
-from watchdog.notify.outbox import Outbox
 from watchdog.notify.webhook import Webhook
 from watchdog.notify.worker import Worker
-from watchdog.store.store import Store
+from watchdog.state.outbox import Outbox
+from watchdog.state.store import Store
 
 HERE = Path(__file__).parent
 EXPIRED = HERE / "expired.pem"

@@ -100,7 +100,7 @@ SENDER = """
     from watchdog.routing.notification import Notice
     from watchdog.clock import SystemClock
     from watchdog.config.document import Document
-    from watchdog.notify.memory import StoredMemory
+    from watchdog.state.receiver_state import StoredMemory
     from watchdog.notify.slack import Slack
     from watchdog.storage.database import Database
     from pathlib import Path

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
 from watchdog.config.document import Document
 from watchdog.config.settings import read_config
-from watchdog.notify.budget import Budget
-from watchdog.notify.gate import BudgetGate
-from watchdog.notify.outbox import Outbox, Outcome
 from watchdog.routing.grouping import Grouping
 from watchdog.routing.routes import read_routes
 from watchdog.rules.schema import Severity
-from watchdog.store.store import Store
+from watchdog.state.outbox import Outbox, Outcome
+from watchdog.state.rate_limit import Budget
+from watchdog.state.rate_limiter import BudgetGate
+from watchdog.state.store import Store
 
 SECOND_NS = 1_000_000_000
 HOUR = 3_600

@@ -10,10 +10,10 @@ from watchdog.clock import SystemClock
 from watchdog.errors import DeliveryError, StoreError
 from watchdog.notify import delivery as delivery_module
 from watchdog.notify.delivery import Delivery, Health
-from watchdog.notify.outbox import Waiting
 from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
-from watchdog.store.store import Store
+from watchdog.state.outbox import Waiting
+from watchdog.state.store import Store
 
 PATIENCE_SECONDS = 10.0  # for what takes milliseconds
 

@@ -23,14 +23,14 @@ from watchdog.notify import alarm as alarm_module
 from watchdog.notify import standing as standing_module
 from watchdog.notify import unheard as unheard_module
 from watchdog.notify import worker as worker_module
-from watchdog.notify.memory import StoredMemory
 from watchdog.notify.outages import Outages
-from watchdog.notify.outbox import Outbox
 from watchdog.notify.worker import Worker
 from watchdog.routing import routes as routes_module
 from watchdog.routing.grouping import Grouping
 from watchdog.rules.schema import Severity
-from watchdog.store.store import Store
+from watchdog.state.outbox import Outbox
+from watchdog.state.receiver_state import StoredMemory
+from watchdog.state.store import Store
 
 MINUTE = 60
 HOST = "web-1"

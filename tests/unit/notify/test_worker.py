@@ -9,7 +9,6 @@ from watchdog.alerts.alert import Alert, State
 from watchdog.errors import DeliveryError, StoreError
 from watchdog.notify import standing as standing_module
 from watchdog.notify import worker as worker_module
-from watchdog.notify.outbox import Outbox
 from watchdog.notify.plain import plain
 from watchdog.notify.receiver import Receiver, Scratch
 from watchdog.notify.worker import (
@@ -23,7 +22,8 @@ from watchdog.notify.worker import (
 )
 from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
-from watchdog.store.store import Store
+from watchdog.state.outbox import Outbox
+from watchdog.state.store import Store
 
 SECOND_NS = 1_000_000_000
 TIMEOUT = DeliveryError("timeout", "no answer within 10 s", retryable=True)

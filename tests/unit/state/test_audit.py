@@ -5,10 +5,10 @@ from dataclasses import asdict
 
 import pytest
 
-from watchdog.notify import audit
-from watchdog.notify.audit import AlertRecord, AttemptRecord, NoticeRecord
-from watchdog.notify.outbox import DAMAGED, DROPPED, EXPIRY_NS, Outbox, Outcome
-from watchdog.store.store import Store
+from watchdog.state import audit
+from watchdog.state.audit import AlertRecord, AttemptRecord, NoticeRecord
+from watchdog.state.outbox import DAMAGED, DROPPED, EXPIRY_NS, Outbox, Outcome
+from watchdog.state.store import Store
 
 SECOND_NS = 1_000_000_000
 

@@ -14,7 +14,7 @@ from sqlite3 import Connection
 from typing import Any
 
 from watchdog.clock import Clock, SystemClock
-from watchdog.notify.outbox import DAMAGED, DROPPED
+from watchdog.state.outbox import DAMAGED, DROPPED
 from watchdog.storage.database import Database
 from watchdog.storage.reader import Readable
 

@@ -22,9 +22,9 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from sqlite3 import Connection
 
-from watchdog.notify.outbox import DROPPED, bury_unreadable, merge_unattempted
+from watchdog.state import losses
+from watchdog.state.outbox import DROPPED, bury_unreadable, merge_unattempted
 from watchdog.storage.checksum import checksum
-from watchdog.store import losses
 
 _MIB = 1024 * 1024
 _WITH_EVIDENCE = '"evidence":{'  # as it stands in a body; in no text, whose quotes are escaped

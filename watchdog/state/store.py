@@ -16,18 +16,18 @@ from sqlite3 import Connection
 from watchdog.alerts.alert import Alert
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.errors import StoreError
-from watchdog.notify.capacity import Capacity, make_room, trim_history
 from watchdog.routing.group import GroupKey
 from watchdog.routing.notification import Notice
+from watchdog.state import notified
+from watchdog.state.capacity import Capacity, make_room, trim_history
+from watchdog.state.pending_writes import Backlog, State, dumps
+from watchdog.state.reports import Reports
+from watchdog.state.salvage_checks import SALVAGE_CHECKS
 from watchdog.storage import reserve
 from watchdog.storage.checksum import checksum, is_intact
 from watchdog.storage.damage import Quarantined, is_full
 from watchdog.storage.database import Database
 from watchdog.storage.folder import FILE_NAME
-from watchdog.store import told
-from watchdog.store.backlog import Backlog, State, dumps
-from watchdog.store.reports import Reports
-from watchdog.store.salvage_checks import SALVAGE_CHECKS
 
 KEEP_SECONDS = 7 * 24 * 3600  # notices that have ended are kept this long …
 KEEP_ROWS = 10_000  # … and this many at most; as many attempts, and as many memories of receivers
@@ -117,7 +117,7 @@ class Store:
             groups = connection.execute("SELECT state, checksum FROM groups ORDER BY receiver, rule").fetchall()
             shift_ns = self._shift_ns(connection, "state")
             noted = connection.execute("SELECT boot_ns FROM clocks WHERE part = 'state'").fetchone()
-            without_end = told.without_end(connection)
+            without_end = notified.without_end(connection)
         self._known_quarantined = len(self.quarantined)
         return Saved(
             alerts=tuple(_loads(*row) for row in alerts),
@@ -141,7 +141,7 @@ class Store:
 
         When it fails, nothing of it is in the file, and everything is kept here for the next commit, which writes the
         newest state of each key: the caller hands each change over once, and goes on with the next tick. When more
-        waits than there is room for, the least needed of it is dropped, counted and told (`notify/capacity.py`).
+        waits than there is room for, the least needed of it is dropped, counted and told (`state/capacity.py`).
 
         Raises:
             StoreError: the disk is full, or the file can't be written.

@@ -6,11 +6,10 @@ import pytest
 
 from watchdog.alerts.alert import State
 from watchdog.errors import StoreError
-from watchdog.notify import capacity
-from watchdog.notify.capacity import Capacity
-from watchdog.notify.outbox import Outbox, Outcome
-from watchdog.store import backlog
-from watchdog.store.store import Store
+from watchdog.state import capacity, pending_writes
+from watchdog.state.capacity import Capacity
+from watchdog.state.outbox import Outbox, Outcome
+from watchdog.state.store import Store
 
 TIMEOUT = "timeout: no answer"
 
@@ -219,8 +218,8 @@ def test_losses_are_known_after_a_restart(open_store, put, clock):
 def test_what_waits_in_memory_is_not_merged_over_what_another_group_told_of_the_same_alert(
     monkeypatch, make_alert, make_notice
 ):
-    monkeypatch.setattr(backlog, "_MOST_NOTICES", 2)
-    waits = backlog.Backlog()
+    monkeypatch.setattr(pending_writes, "_MOST_NOTICES", 2)
+    waits = pending_writes.Backlog()
     firing, over = make_alert(rule="a"), make_alert(rule="a", resolved=9.0, state=State.RESOLVED)
     groups = ("a", "b", '{severity="critical"}', "a", "b")
     told = (

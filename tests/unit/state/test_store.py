@@ -6,11 +6,11 @@ import pytest
 
 from watchdog.alerts.alert import Alert, State
 from watchdog.errors import StoreError
-from watchdog.notify.outbox import Attempt, Outbox, Outcome
 from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
+from watchdog.state.outbox import Attempt, Outbox, Outcome
+from watchdog.state.store import KEEP_ROWS, Store
 from watchdog.storage.schema import APPLICATION_ID, MIGRATIONS
-from watchdog.store.store import KEEP_ROWS, Store
 
 SECOND_NS = 1_000_000_000
 

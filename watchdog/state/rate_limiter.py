@@ -14,10 +14,10 @@ from sqlite3 import Connection
 from typing import Any, Final
 
 from watchdog.clock import SECOND_NS, Clock
-from watchdog.notify.budget import Budget
-from watchdog.notify.outbox import LONGEST_WAIT_NS, is_what_it_was, merge
 from watchdog.routing.notification import DIGEST, Notice
 from watchdog.rules.schema import Severity
+from watchdog.state.outbox import LONGEST_WAIT_NS, is_what_it_was, merge
+from watchdog.state.rate_limit import Budget
 from watchdog.storage.checksum import checksum
 
 MOST_ALERTS: Final = 40  # of a digest: what one message shows; those beyond it are told by the next one

@@ -11,7 +11,6 @@ from watchdog.clock import SystemClock
 from watchdog.config.secrets import Secret
 from watchdog.notify import render
 from watchdog.notify.console import Console
-from watchdog.notify.gate import MOST_ALERTS
 from watchdog.notify.http import Endpoint
 from watchdog.notify.slack import Slack
 from watchdog.notify.syslog import Syslog
@@ -19,6 +18,7 @@ from watchdog.notify.syslog_wire import UnixWire
 from watchdog.notify.webhook import Webhook
 from watchdog.routing.notification import DIGEST, Notice
 from watchdog.rules.schema import Severity
+from watchdog.state.rate_limiter import MOST_ALERTS
 
 ENDPOINT = Endpoint(Secret("http://127.0.0.1:1/"))
 

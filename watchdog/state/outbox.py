@@ -16,9 +16,9 @@ from typing import Literal, Protocol
 
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.routing.notification import Notice
+from watchdog.state import losses, notified
 from watchdog.storage.checksum import checksum, is_intact
 from watchdog.storage.database import Database
-from watchdog.store import losses, told
 
 LONGEST_WAIT_NS = 3600 * SECOND_NS  # between two attempts, whatever the receiver asked for
 EXPIRY_NS = 24 * 3600 * SECOND_NS  # of news that something fires
@@ -120,7 +120,7 @@ class Outbox:
         wall = self._clock.wall()
         with self._database.transaction() as connection:
             if outcome.state == "done":
-                told.note(connection, attempt.notice)
+                notified.note(connection, attempt.notice)
                 _take_back_drop(connection, attempt.notice)
             counted = connection.execute(
                 "UPDATE notices SET state = ?, due_ns = ?, last_error = ?, ended = ? "

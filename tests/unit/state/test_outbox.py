@@ -1,10 +1,10 @@
 import pytest
 
 from watchdog.alerts.alert import Alert, State, fingerprint
-from watchdog.notify.outbox import EXPIRY_NS, Outbox, Outcome, Waiting, merge
 from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
-from watchdog.store.store import Store
+from watchdog.state.outbox import EXPIRY_NS, Outbox, Outcome, Waiting, merge
+from watchdog.state.store import Store
 
 SECOND_NS = 1_000_000_000
 HOUR_NS = 3600 * SECOND_NS

@@ -22,11 +22,11 @@ from hypothesis.stateful import (
 
 from watchdog.alerts.alert import Alert, State
 from watchdog.errors import StoreError
-from watchdog.notify.capacity import Capacity
-from watchdog.notify.outbox import DROPPED, EXPIRY_NS, Outbox, Outcome
 from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
-from watchdog.store.store import KEEP_SECONDS, Store
+from watchdog.state.capacity import Capacity
+from watchdog.state.outbox import DROPPED, EXPIRY_NS, Outbox, Outcome
+from watchdog.state.store import KEEP_SECONDS, Store
 
 RECEIVERS, GROUPS, ALERTS = ("oncall", "log"), ("storm", "spike", "lag"), ("a", "b")
 SECOND_NS = 10**9

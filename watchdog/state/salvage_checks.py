@@ -6,8 +6,8 @@ import json
 from sqlite3 import Connection
 
 from watchdog.routing.notification import Notice
+from watchdog.state import losses
 from watchdog.storage.salvage import Row, SalvageChecks
-from watchdog.store import losses
 
 LOST = "damaged"
 """The cause under which unreadable notifications are counted."""

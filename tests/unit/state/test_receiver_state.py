@@ -3,8 +3,8 @@
 import pytest
 
 from watchdog.clock import SystemClock
-from watchdog.notify.memory import StoredMemory
 from watchdog.notify.receiver import Scratch
+from watchdog.state.receiver_state import StoredMemory
 from watchdog.storage.database import Database
 
 

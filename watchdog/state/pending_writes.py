@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from watchdog.notify.outbox import merge
 from watchdog.routing.group import GroupKey
 from watchdog.routing.notification import Notice
+from watchdog.state.outbox import merge
 
 State = dict[str, Any]  # JSON-able
 

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from watchdog.alerts.alert import Alert, State, fingerprint
 from watchdog.config.document import Document
 from watchdog.errors import DeliveryError
-from watchdog.notify.budget import Bucket, Budget, read_budget
-from watchdog.notify.gate import MOST_ALERTS, BudgetGate
-from watchdog.notify.outbox import Outbox, Outcome
 from watchdog.notify.worker import Worker
 from watchdog.routing.notification import DIGEST, Notice
 from watchdog.rules.schema import Severity
+from watchdog.state.outbox import Outbox, Outcome
+from watchdog.state.rate_limit import Bucket, Budget, read_budget
+from watchdog.state.rate_limiter import MOST_ALERTS, BudgetGate
+from watchdog.state.store import Store
 from watchdog.storage.checksum import checksum
-from watchdog.store.store import Store
 
 SECOND_NS = 1_000_000_000
 HOUR = 3_600
