@@ -9,16 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from watchdog import sanitize
 from watchdog.alerts.alert import Alert, Transition
 from watchdog.alerts.lifecycle import Lifecycle
-from watchdog.alerts.paths import Failure
 from watchdog.alerts.taking import Taking
 from watchdog.clock import Clock
+from watchdog.delivery.delivery import Delivery
+from watchdog.delivery.escalation import Outages
+from watchdog.delivery.receiver_down import Failure
 from watchdog.errors import StoreError
 from watchdog.kernel.collector import Collector
 from watchdog.measure.catalogue import ON_DEMAND
 from watchdog.measure.meter import Meter, Ticks
 from watchdog.measure.process import read_process
-from watchdog.notify.delivery import Delivery
-from watchdog.notify.outages import Outages
 from watchdog.routing.grouping import Grouping
 from watchdog.routing.jitter import share_of
 from watchdog.routing.notification import Notice

@@ -11,8 +11,8 @@ from typing import Protocol
 
 from watchdog import __version__
 from watchdog.clock import SECOND_NS, Clock
+from watchdog.delivery.worker import place_of
 from watchdog.errors import DeliveryError, StoreError
-from watchdog.notify.worker import place_of
 
 DEADLINE_SECONDS = 10.0
 _RETRIES = 4  # in the time of one interval, when a beat did not get through

@@ -24,8 +24,8 @@ from pathlib import Path
 from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
 from watchdog.clock import SystemClock, boot_id
 from watchdog.config.settings import Routing
+from watchdog.delivery.delivery import Delivery
 from watchdog.errors import DeliveryError
-from watchdog.notify.delivery import Delivery
 from watchdog.routing.grouping import Grouping
 from watchdog.rules.schema import Severity
 from watchdog.state.store import Store

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from watchdog.alerts.alert import Alert, State
 from watchdog.clock import SystemClock
+from watchdog.delivery.worker import Worker
 from watchdog.errors import StoreError
-from watchdog.notify.worker import Worker
 from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 from watchdog.state.outbox import Outbox

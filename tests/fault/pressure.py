@@ -15,8 +15,8 @@ from collections import Counter
 from pathlib import Path
 
 from watchdog.alerts.alert import Alert, State, fingerprint
+from watchdog.delivery.worker import Worker
 from watchdog.errors import DeliveryError
-from watchdog.notify.worker import Worker
 from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 from watchdog.state.outbox import Outbox

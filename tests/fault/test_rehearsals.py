@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from watchdog import sanitize
-from watchdog.notify.delivery import Delivery
+from watchdog.delivery.delivery import Delivery
 from watchdog.notify.webhook import Webhook
 from watchdog.rehearsal import clock_step, full_disk, full_ledger, hostile_names, hung_receiver, kill, programme
 from watchdog.rehearsal.ear import Ear

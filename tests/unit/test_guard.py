@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from watchdog.alerts.lifecycle import Lifecycle
-from watchdog.alerts.paths import DELIVERY_DEAD
 from watchdog.clock import SECOND_NS
 from watchdog.config.settings import BUILT_IN, Config, Escalation, EvidenceSettings, Routing, Sampling
+from watchdog.delivery import local_log as alarm_module
+from watchdog.delivery.delivery import Delivery
+from watchdog.delivery.receiver_down import DELIVERY_DEAD
 from watchdog.errors import DeliveryError, StoreError
 from watchdog.guard import Guard, RulesFailed
 from watchdog.job import Tick
@@ -25,8 +27,6 @@ from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, FLAG_CO
 from watchdog.kernel.totals import Totals
 from watchdog.measure.catalogue import DIRECTIONS
 from watchdog.measure.meter import Meter
-from watchdog.notify import alarm as alarm_module
-from watchdog.notify.delivery import Delivery
 from watchdog.quality import Quality
 from watchdog.routing.grouping import Grouping
 from watchdog.rules.evaluate import Engine

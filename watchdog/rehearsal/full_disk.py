@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from watchdog.clock import SystemClock, boot_id
+from watchdog.delivery.delivery import Delivery
 from watchdog.errors import StoreError
 from watchdog.kernel import privileges
-from watchdog.notify.delivery import Delivery
 from watchdog.rehearsal.ear import Ear
 from watchdog.rehearsal.outcome import Failed, NotRehearsed, demand
 from watchdog.rehearsal.stage import Stage, comes_true, notice_of

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from watchdog.clock import SystemClock, boot_id
+from watchdog.delivery.delivery import Delivery
 from watchdog.kernel import privileges
-from watchdog.notify.delivery import Delivery
 from watchdog.rehearsal.far_end import FarEnd
 from watchdog.rehearsal.outcome import Failed, demand
 from watchdog.rehearsal.stage import Stage, comes_true, notice_of, webhooks

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from watchdog.clock import SystemClock, boot_id
+from watchdog.delivery.delivery import Delivery
 from watchdog.kernel import privileges
-from watchdog.notify.delivery import Delivery
 from watchdog.rehearsal.outcome import Failed, demand
 from watchdog.rehearsal.stage import Stage, comes_true, notice_of, webhooks
 from watchdog.state.store import Store

@@ -18,8 +18,8 @@ from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
 from watchdog.clock import SystemClock, boot_id
 from watchdog.config.secrets import Secret
 from watchdog.config.settings import Routing
+from watchdog.delivery.delivery import Delivery
 from watchdog.notify.alertmanager import PATH, Alertmanager
-from watchdog.notify.delivery import Delivery
 from watchdog.notify.http import Endpoint
 from watchdog.routing.grouping import Grouping
 from watchdog.rules.schema import Severity

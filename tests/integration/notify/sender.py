@@ -21,8 +21,8 @@ from pathlib import Path
 
 from watchdog.clock import SystemClock
 from watchdog.config.secrets import Secret
-from watchdog.notify import worker
-from watchdog.notify.delivery import Delivery
+from watchdog.delivery import worker
+from watchdog.delivery.delivery import Delivery
 from watchdog.notify.http import Endpoint
 from watchdog.notify.webhook import Webhook
 from watchdog.state.store import Store

@@ -20,12 +20,12 @@ import pytest
 
 from watchdog.clock import SystemClock
 from watchdog.config.secrets import Secret
+from watchdog.delivery import worker as worker_module
+from watchdog.delivery.delivery import Delivery
+from watchdog.delivery.worker import Worker
 from watchdog.errors import DeliveryError
-from watchdog.notify import worker as worker_module
-from watchdog.notify.delivery import Delivery
 from watchdog.notify.http import Endpoint
 from watchdog.notify.webhook import Webhook
-from watchdog.notify.worker import Worker
 from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store
 

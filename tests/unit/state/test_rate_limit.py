@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from watchdog.alerts.alert import Alert, State, fingerprint
 from watchdog.config.document import Document
+from watchdog.delivery.worker import Worker
 from watchdog.errors import DeliveryError
-from watchdog.notify.worker import Worker
 from watchdog.routing.notification import DIGEST, Notice
 from watchdog.rules.schema import Severity
 from watchdog.state.outbox import Outbox, Outcome

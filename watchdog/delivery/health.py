@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from watchdog.alerts.paths import Failure
 from watchdog.clock import SECOND_NS, Clock, boot_id
+from watchdog.delivery.receiver_down import Failure
 from watchdog.errors import StoreError
 from watchdog.notify.receiver import Memory
 

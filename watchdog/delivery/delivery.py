@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from watchdog.alerts.alert import Alert
-from watchdog.alerts.paths import Failure
 from watchdog.clock import SECOND_NS, Clock
+from watchdog.delivery.receiver_down import Failure
+from watchdog.delivery.worker import Worker, place_of
 from watchdog.errors import StoreError
 from watchdog.notify.receiver import Receiver
-from watchdog.notify.worker import Worker, place_of
 from watchdog.state.outbox import Outbox, Waiting
 from watchdog.state.receiver_state import StoredMemory
 from watchdog.state.store import Store

@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 
 from tests.conftest import FakeClock
 from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
-from watchdog.alerts.paths import DELIVERY_DEAD
 from watchdog.clock import SECOND_NS
 from watchdog.config.document import Document
 from watchdog.config.settings import BUILT_IN, Config, Escalation, Routing, Sampling, read_config
+from watchdog.delivery import health as standing_module
+from watchdog.delivery import local_log as alarm_module
+from watchdog.delivery import undelivered as unheard_module
+from watchdog.delivery import worker as worker_module
+from watchdog.delivery.escalation import Outages
+from watchdog.delivery.receiver_down import DELIVERY_DEAD
+from watchdog.delivery.worker import Worker
 from watchdog.errors import DeliveryError
-from watchdog.notify import alarm as alarm_module
-from watchdog.notify import standing as standing_module
-from watchdog.notify import unheard as unheard_module
-from watchdog.notify import worker as worker_module
-from watchdog.notify.outages import Outages
-from watchdog.notify.worker import Worker
 from watchdog.routing import routes as routes_module
 from watchdog.routing.grouping import Grouping
 from watchdog.rules.schema import Severity

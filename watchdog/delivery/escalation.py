@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from watchdog.alerts.alert import Alert, Transition
-from watchdog.alerts.paths import Failure, Paths
-from watchdog.alerts.standby import Standby
 from watchdog.config.settings import Config, Routing
+from watchdog.delivery.escalation_target import Standby
+from watchdog.delivery.local_log import Alarm
+from watchdog.delivery.receiver_down import Failure, Paths
+from watchdog.delivery.undelivered import in_words, unheard
 from watchdog.errors import StoreError
-from watchdog.notify.alarm import Alarm
-from watchdog.notify.unheard import in_words, unheard
 from watchdog.routing.group import GroupKey
 from watchdog.routing.notification import Notice
 from watchdog.state.pending_writes import State

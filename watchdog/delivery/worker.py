@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from watchdog.alerts.alert import Alert
-from watchdog.alerts.paths import Failure
 from watchdog.clock import SECOND_NS, Clock
+from watchdog.delivery.health import Standing
+from watchdog.delivery.receiver_down import Failure
 from watchdog.errors import DeliveryError, StoreError
 from watchdog.notify.receiver import Memory, Receiver, Scratch
-from watchdog.notify.standing import Standing
 from watchdog.state.outbox import LONGEST_WAIT_NS, Attempt, Outbox, Outcome
 from watchdog.state.rate_limiter import BudgetGate
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from watchdog import sanitize
 from watchdog.alerts.alert import Alert
-from watchdog.alerts.paths import Failure
 from watchdog.clock import SECOND_NS
+from watchdog.delivery.receiver_down import Failure
 from watchdog.notify import render
 
 AGAIN_NS = 3600 * SECOND_NS

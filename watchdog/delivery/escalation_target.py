@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from watchdog.alerts.alert import Alert, Kind, Transition
-from watchdog.alerts.paths import Failure, is_about
 from watchdog.config.settings import Routing
+from watchdog.delivery.receiver_down import Failure, is_about
 from watchdog.routing.group import GroupKey
 from watchdog.routing.grouping import Grouping
 from watchdog.routing.notification import Notice

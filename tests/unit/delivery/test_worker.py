@@ -6,12 +6,9 @@ import sqlite3
 import pytest
 
 from watchdog.alerts.alert import Alert, State
-from watchdog.errors import DeliveryError, StoreError
-from watchdog.notify import standing as standing_module
-from watchdog.notify import worker as worker_module
-from watchdog.notify.plain import plain
-from watchdog.notify.receiver import Receiver, Scratch
-from watchdog.notify.worker import (
+from watchdog.delivery import health as standing_module
+from watchdog.delivery import worker as worker_module
+from watchdog.delivery.worker import (
     ATTEMPT_SECONDS,
     HANG_SECONDS,
     LONGEST_HOLD_SECONDS,
@@ -20,6 +17,9 @@ from watchdog.notify.worker import (
     Worker,
     backoff_seconds,
 )
+from watchdog.errors import DeliveryError, StoreError
+from watchdog.notify.plain import plain
+from watchdog.notify.receiver import Receiver, Scratch
 from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 from watchdog.state.outbox import Outbox

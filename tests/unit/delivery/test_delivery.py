@@ -7,9 +7,9 @@ import pytest
 
 from watchdog.alerts.alert import Alert, State
 from watchdog.clock import SystemClock
+from watchdog.delivery import delivery as delivery_module
+from watchdog.delivery.delivery import Delivery, Health
 from watchdog.errors import DeliveryError, StoreError
-from watchdog.notify import delivery as delivery_module
-from watchdog.notify.delivery import Delivery, Health
 from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 from watchdog.state.outbox import Waiting
