@@ -15,8 +15,8 @@ from watchdog.config.settings import DEFAULT_RULES, SHORTEST_INTERVAL, Config, i
 from watchdog.errors import ConfigError, Problem
 from watchdog.heartbeat import Target
 from watchdog.kernel import privileges
-from watchdog.notify.receiver import Receiver
-from watchdog.notify.registry import build_receivers
+from watchdog.receivers.base import Receiver
+from watchdog.receivers.registry import build_receivers
 from watchdog.resources import rules_folder
 from watchdog.routing.route_checks import notes_on_routes
 from watchdog.routing.routes import Route, read_routes

@@ -21,13 +21,13 @@ import pytest
 from watchdog.alerts.alert import Alert, State, fingerprint
 from watchdog.config.document import Document
 from watchdog.config.settings import read_config
-from watchdog.notify.registry import RECEIVER_TYPES, build_receivers
+from watchdog.receivers.registry import RECEIVER_TYPES, build_receivers
 from watchdog.routing.notification import Notice
 from watchdog.rules import template
 from watchdog.rules.schema import Severity
 
 CHECKOUT = Path(__file__).parents[2]
-CERTIFICATE = CHECKOUT / "tests/integration/notify/localhost.pem"
+CERTIFICATE = CHECKOUT / "tests/integration/receivers/localhost.pem"
 NAMES = 10_000
 COMM_BYTES, COMMAND_LINE_BYTES = 15, 256
 HARMLESS = "harmless"

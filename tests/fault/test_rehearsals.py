@@ -11,7 +11,7 @@ import pytest
 
 from watchdog import sanitize
 from watchdog.delivery.delivery import Delivery
-from watchdog.notify.webhook import Webhook
+from watchdog.receivers.webhook import Webhook
 from watchdog.rehearsal import clock_step, full_disk, full_ledger, hostile_names, hung_receiver, kill, programme
 from watchdog.rehearsal.ear import Ear
 from watchdog.rehearsal.far_end import FarEnd

@@ -194,7 +194,7 @@ def _check_settings(document: Document) -> Config:
     config = read_config(document)
     if "receiver" in document.root:
         # Late, because receivers bring requests with them, and most checks are of rules.
-        from watchdog.notify.registry import build_receivers
+        from watchdog.receivers.registry import build_receivers
 
         try:
             build_receivers(config)

@@ -13,8 +13,8 @@ from watchdog.clock import SECOND_NS
 from watchdog.config import suggestions
 from watchdog.config.settings import load_config
 from watchdog.errors import DeliveryError, UsageError
-from watchdog.notify.receiver import Receiver
-from watchdog.notify.sample import sample_pair
+from watchdog.receivers.base import Receiver
+from watchdog.receivers.render.example import sample_pair
 from watchdog.routing.notification import Notice
 
 _DEADLINE_SECONDS = 10.0  # the delivery worker's
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the configuration cannot be used.
         UsageError: there is no such receiver.
     """
-    from watchdog.notify.registry import build_receivers  # requests takes its time to import: not for `--help`
+    from watchdog.receivers.registry import build_receivers
 
     receivers = build_receivers(load_config(args.config))
     if args.receiver not in receivers:

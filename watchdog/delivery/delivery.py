@@ -12,7 +12,7 @@ from watchdog.clock import SECOND_NS, Clock
 from watchdog.delivery.receiver_down import Failure
 from watchdog.delivery.worker import Worker, place_of
 from watchdog.errors import StoreError
-from watchdog.notify.receiver import Receiver
+from watchdog.receivers.base import Receiver
 from watchdog.state.outbox import Outbox, Waiting
 from watchdog.state.receiver_state import StoredMemory
 from watchdog.state.store import Store

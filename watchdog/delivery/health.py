@@ -8,7 +8,7 @@ from typing import NamedTuple
 from watchdog.clock import SECOND_NS, Clock, boot_id
 from watchdog.delivery.receiver_down import Failure
 from watchdog.errors import StoreError
-from watchdog.notify.receiver import Memory
+from watchdog.receivers.base import Memory
 
 _KEY = "failing"
 

@@ -11,7 +11,7 @@ from watchdog import sanitize
 from watchdog.alerts.alert import Alert
 from watchdog.clock import SECOND_NS
 from watchdog.delivery.receiver_down import Failure
-from watchdog.notify import render
+from watchdog.receivers.render import notification_text
 
 AGAIN_NS = 3600 * SECOND_NS
 SOCKET = "/dev/log"
@@ -48,7 +48,8 @@ class Alarm:
             if name not in failing or (said_ns is not None and at_ns - said_ns < AGAIN_NS):
                 continue
             failure = failing[name]
-            text = f"nothing reaches the receiver {name} since {render.timestamp(failure.since)}: {failure.reason}"
+            since = notification_text.timestamp(failure.since)
+            text = f"nothing reaches the receiver {name} since {since}: {failure.reason}"
             if self._say(_ALERT, f"{text}; {waiting(name)}"):
                 self._said_ns[name] = at_ns
         for name in [name for name in self._said_ns if name not in dead]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from sqlite3 import Connection
 
 from watchdog.alerts.alert import Alert
-from watchdog.notify import render
+from watchdog.receivers.render import notification_text
 from watchdog.routing.notification import Notice
 from watchdog.storage.database import Database
 
@@ -61,7 +61,7 @@ def in_words(database: Database, receiver: str) -> str:
         for alert in notice.alerts:
             newest.setdefault(alert.fingerprint, (alert, notice))
     worst = sorted(newest.values(), key=lambda pair: (pair[0].resolved is not None, -pair[0].severity))
-    told = [render.alert_title(alert, notice) for alert, notice in worst[:_MOST_NAMED]]
+    told = [notification_text.alert_title(alert, notice) for alert, notice in worst[:_MOST_NAMED]]
     return f"{count} {'notice waits' if count == 1 else 'notices wait'} for it, the worst: {'; '.join(told)}"
 
 

@@ -18,7 +18,7 @@ from watchdog.clock import SECOND_NS, Clock
 from watchdog.delivery.health import Standing
 from watchdog.delivery.receiver_down import Failure
 from watchdog.errors import DeliveryError, StoreError
-from watchdog.notify.receiver import Memory, Receiver, Scratch
+from watchdog.receivers.base import Memory, Receiver, Scratch
 from watchdog.state.outbox import LONGEST_WAIT_NS, Attempt, Outbox, Outcome
 from watchdog.state.rate_limiter import BudgetGate
 

@@ -10,7 +10,7 @@ from typing import Self
 
 from watchdog.config.document import Table, secret_forms
 from watchdog.config.secrets import Secret
-from watchdog.notify import http
+from watchdog.receivers.transport import http
 
 
 class Ping:

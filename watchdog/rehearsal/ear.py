@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Self
 
 from watchdog.config.document import Table
-from watchdog.notify.receiver import Receiver
+from watchdog.receivers.base import Receiver
 from watchdog.routing.notification import Notice
 
 

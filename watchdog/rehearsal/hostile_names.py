@@ -14,8 +14,8 @@ from watchdog.clock import SystemClock
 from watchdog.kernel.collector import Collector
 from watchdog.kernel.start import start_collector
 from watchdog.measure.meter import Meter
-from watchdog.notify.receiver import Receiver
-from watchdog.notify.sample import sample_pair
+from watchdog.receivers.base import Receiver
+from watchdog.receivers.render.example import sample_pair
 from watchdog.rehearsal.far_reader import read
 from watchdog.rehearsal.outcome import Failed, demand
 from watchdog.rehearsal.stage import Stage, in_child, take_name

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from watchdog.config.settings import load_config
-from watchdog.notify.receiver import Receiver
-from watchdog.notify.registry import build_receivers
-from watchdog.notify.sample import sample_pair
+from watchdog.receivers.base import Receiver
+from watchdog.receivers.registry import build_receivers
+from watchdog.receivers.render.example import sample_pair
 from watchdog.rehearsal.outcome import demand
 from watchdog.routing.notification import Notice
 from watchdog.setup import Setup

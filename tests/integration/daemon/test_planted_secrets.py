@@ -23,7 +23,7 @@ import pytest
 
 from watchdog.config.permissions import ACCOUNT
 
-CERTIFICATE = Path(__file__).parents[1] / "notify/localhost.pem"
+CERTIFICATE = Path(__file__).parents[1] / "receivers/localhost.pem"
 
 # A receiver's table, from what plants secrets and from where the receiver is to be found.
 KINDS = {
@@ -339,7 +339,7 @@ def start(self):
 Guard.start = start
 """,
     "threads": """
-from watchdog.notify.http import Endpoint
+from watchdog.receivers.transport.http import Endpoint
 def post(self, body, headers, deadline_seconds):
     raise ValueError(self._url, headers)
 Endpoint.post = post

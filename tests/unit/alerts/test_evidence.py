@@ -14,7 +14,7 @@ from watchdog.alerts.alert import Alert, State
 from watchdog.alerts.evidence import MOST_BYTES, MOST_COMMAND_BYTES, NOT_TAKEN, Culprit, Evidence, evidence_of
 from watchdog.measure.catalogue import FAILURES, METRICS, STATES
 from watchdog.measure.process import Process
-from watchdog.notify import story
+from watchdog.receivers.render import evidence_text
 from watchdog.rules import template
 from watchdog.rules.expression import Operand
 from watchdog.rules.schema import Rule, Severity, Stat, Statistic, Thresholds
@@ -186,4 +186,4 @@ def test_it_is_never_more_than_its_bytes_whatever_it_is_about(trace, process):
     )
     assert found.culprit is None or found.culprit.share is None or 0 <= found.culprit.share <= 1
     assert Evidence.from_json(json.loads(document)) == found
-    assert all(len(line) <= 1_000 for line in story.lines(found, ()))
+    assert all(len(line) <= 1_000 for line in evidence_text.lines(found, ()))

@@ -18,8 +18,8 @@ from watchdog.delivery.worker import (
     backoff_seconds,
 )
 from watchdog.errors import DeliveryError, StoreError
-from watchdog.notify.plain import plain
-from watchdog.notify.receiver import Receiver, Scratch
+from watchdog.receivers.base import Receiver, Scratch
+from watchdog.receivers.render.fallback import plain
 from watchdog.routing.notification import Notice
 from watchdog.rules.schema import Severity
 from watchdog.state.outbox import Outbox

@@ -9,13 +9,13 @@ import pytest
 
 from watchdog.clock import SystemClock
 from watchdog.config.secrets import Secret
-from watchdog.notify import render
-from watchdog.notify.console import Console
-from watchdog.notify.http import Endpoint
-from watchdog.notify.slack import Slack
-from watchdog.notify.syslog import Syslog
-from watchdog.notify.syslog_wire import UnixWire
-from watchdog.notify.webhook import Webhook
+from watchdog.receivers.console import Console
+from watchdog.receivers.render import notification_text
+from watchdog.receivers.slack.slack_receiver import Slack
+from watchdog.receivers.syslog.syslog_receiver import Syslog
+from watchdog.receivers.syslog.wires import UnixWire
+from watchdog.receivers.transport.http import Endpoint
+from watchdog.receivers.webhook import Webhook
 from watchdog.routing.notification import DIGEST, Notice
 from watchdog.rules.schema import Severity
 from watchdog.state.rate_limiter import MOST_ALERTS
@@ -31,13 +31,13 @@ def digest(make_alert, make_notice):
 
 
 def test_a_headline_says_what_the_alerts_have_in_common(digest, make_alert, make_notice):
-    assert render.headline(digest) == "[FIRING:1, RESOLVED:1] critical: digest of 2 rules on web-1"
+    assert notification_text.headline(digest) == "[FIRING:1, RESOLVED:1] critical: digest of 2 rules on web-1"
     both = make_alert(), make_alert(rule="spike")
     by_unit = make_notice(*both, group='{unit="a b"}', by=(("unit", "a b"),))
-    assert render.headline(by_unit) == '[FIRING:2] critical: unit="a b" on web-1'
+    assert notification_text.headline(by_unit) == '[FIRING:2] critical: unit="a b" on web-1'
     by_both = make_notice(*both, by=(("rule", "storm"), ("unit", "")))
-    assert render.headline(by_both) == "[FIRING:2] critical: storm, unit=- on web-1"
-    assert render.headline(make_notice(*both, by=())) == "[FIRING:2] critical: 2 rules on web-1"
+    assert notification_text.headline(by_both) == "[FIRING:2] critical: storm, unit=- on web-1"
+    assert notification_text.headline(make_notice(*both, by=())) == "[FIRING:2] critical: 2 rules on web-1"
 
 
 def test_a_webhook_has_no_label_of_the_group_for_a_digest(digest):

@@ -3,7 +3,7 @@
 import pytest
 
 from watchdog.clock import SystemClock
-from watchdog.notify.receiver import Scratch
+from watchdog.receivers.base import Scratch
 from watchdog.state.receiver_state import StoredMemory
 from watchdog.storage.database import Database
 

@@ -1,0 +1,116 @@
+"""Many hosts' delivery engines, each a process of its own with real store, grouping and delivery.
+
+    python fleet.py FOLDER COUNT URL...
+
+Each feeds the Alertmanagers at URL. One line on standard input is done by every host, and answered by "done" once it is
+on disk: "fire" and "end" let one alert of each host fire and end; "stop" has everything delivered that is due.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
+from watchdog.clock import SystemClock, boot_id
+from watchdog.config.secrets import Secret
+from watchdog.config.settings import Routing
+from watchdog.delivery.delivery import Delivery
+from watchdog.receivers.alertmanager import PATH, Alertmanager
+from watchdog.receivers.transport.http import Endpoint
+from watchdog.routing.grouping import Grouping
+from watchdog.rules.schema import Severity
+from watchdog.state.store import Store
+
+LABELS = (("process", "crawler"),)
+STORM = Alert(
+    rule="storm", labels=LABELS, fingerprint=fingerprint("storm", LABELS), state=State.FIRING,
+    severity=Severity.CRITICAL, summary="crawler opens 612/s connections (limit 500/s)", value=612.0, threshold=500.0,
+    peak=640.5, started=0.0, fired=0.0, resolved=None, reason="value above 500/s", receivers=None, runbook=None,
+)  # fmt: skip
+
+
+class Host:
+    """One host's engine."""
+
+    def __init__(self, folder, name, urls):
+        folder.mkdir()
+        self._clock = SystemClock()
+        self._store = Store(folder, self._clock, boot_id())
+        saved = self._store.load()
+        self._firing = {}
+        self._grouping = Grouping(Routing(("am",), 0, 0, 3600 * 10**9), name)
+        self._grouping.restore(saved.groups, {}, ("am",), self._clock.boottime_ns(), self._clock.wall(), saved.shift_ns)
+        receiver = Alertmanager("am", [Endpoint(Secret(url + PATH)) for url in urls], self._clock)
+        self._delivery = Delivery(self._store, [receiver], self._clock, logging.getLogger(name))
+        self._delivery.start()
+
+    def do(self, order):
+        now, wall = self._clock.boottime_ns(), self._clock.wall()
+        if order == "fire":
+            alert = replace(STORM, started=wall, fired=wall)
+            self._firing[alert.fingerprint] = alert
+            self._pass_on(Transition(Kind.FIRING, alert), now, wall)
+        elif order == "end":
+            _, alert = self._firing.popitem()
+            over = replace(alert, state=State.RESOLVED, resolved=wall, value=3.0, reason="value below 300/s")
+            self._pass_on(Transition(Kind.RESOLVED, over), now, wall)
+        else:
+            self._delivery.stop(5)
+            self._store.close()
+
+    def _pass_on(self, transition, now_ns, wall):
+        notices = self._grouping.advance([transition], self._firing, now_ns, wall)
+        alert = transition.alert
+        written = None if alert.resolved is not None else alert.to_json()
+        self._store.commit(alerts=[(alert.fingerprint, written)], groups=self._grouping.take_changes(), notices=notices)
+        self._delivery.wake()
+
+
+def serve(folder, name, urls, orders, answers):
+    """Be one host: obey until the orders end."""
+    host = Host(folder, name, urls)
+    os.write(answers, b".")
+    for order in os.fdopen(orders):
+        host.do(order.strip())
+        os.write(answers, b".")
+        if order.strip() == "stop":
+            break
+    os._exit(0)
+
+
+def main():
+    """Make the hosts, pass orders on, and answer when all have done them."""
+    folder, count, urls = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+    answered, answers = os.pipe()
+    hosts = []
+    for number in range(1, count + 1):
+        orders, ordering = os.pipe()
+        if os.fork() == 0:
+            os.close(ordering)
+            for other in hosts:
+                os.close(other)
+            serve(folder / f"host-{number}", f"host-{number}", urls, orders, answers)
+        os.close(orders)
+        hosts.append(ordering)
+
+    def wait_for_all():
+        missing = count
+        while missing:
+            missing -= len(os.read(answered, missing))
+        print("done", flush=True)
+
+    wait_for_all()
+    for order in sys.stdin:
+        for ordering in hosts:
+            os.write(ordering, order.encode())
+        wait_for_all()
+    for _ in hosts:
+        os.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""A daemon's delivery alone, in a process of its own: sends what its state folder holds until SIGTERM.
+
+    python sender.py STATE_DIR ATTEMPT_SECONDS SPEED NAME=URL …
+
+Time passes SPEED times as fast as it does. Each line of standard input is answered with a line of JSON: the process's
+resident bytes, and by receiver what waits and what was sent.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from watchdog.clock import SystemClock
+from watchdog.config.secrets import Secret
+from watchdog.delivery import worker
+from watchdog.delivery.delivery import Delivery
+from watchdog.receivers.transport.http import Endpoint
+from watchdog.receivers.webhook import Webhook
+from watchdog.state.store import Store
+
+STOP_SECONDS = 2.5
+
+
+class FastClock:
+    """A clock on which an hour may pass in seconds."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._began_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def boottime_ns(self) -> int:
+        passed_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - self._began_ns
+        return self._began_ns + round(passed_ns * self._speed)
+
+    def wall(self) -> float:
+        return time.time()
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def main() -> None:
+    folder, attempt_seconds, speed, *places = sys.argv[1:]
+    worker.ATTEMPT_SECONDS = float(attempt_seconds)
+    logging.disable()
+    clock = FastClock(float(speed)) if float(speed) != 1 else SystemClock()
+    store = Store(Path(folder), clock, "boot1")
+    receivers = [
+        Webhook(name, Endpoint(Secret(url)), None, SystemClock())
+        for name, url in (place.split("=", 1) for place in places)
+    ]
+    delivery = Delivery(store, receivers, clock, logging.getLogger("sender"))
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+
+    def answer() -> None:
+        for _ in sys.stdin:
+            gc.collect()
+            counters = delivery.counters()
+            pending = {name: waiting.pending for name, waiting in counters.waiting.items()}
+            report = {"resident": resident_bytes(), "pending": pending, "sent": dict(counters.sent)}
+            report["failed"] = {f"{name} {reason}": count for (name, reason), count in counters.failed.items()}
+            print(json.dumps(report), flush=True)
+
+    threading.Thread(target=answer, daemon=True).start()
+    delivery.start()
+    while not stopping.wait(0.02):
+        delivery.wake()  # as each tick does
+    delivery.stop(STOP_SECONDS)
+    os._exit(0)  # as when the interpreter ends: threads that hang go with it
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Apprise itself, notifying a server of ours."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import traceback
+
+import pytest
+
+from watchdog.config.secrets import Secret
+from watchdog.errors import DeliveryError
+from watchdog.receivers.apprise.apprise_receiver import Apprise
+
+DEADLINE = 30.0  # Apprise takes its time to import on a busy machine
+
+
+def receiver_of(*servers, more=()):
+    urls = (f"json://127.0.0.1:{server.server_port}/secret-path" for server in servers)
+    return Apprise("all", tuple(Secret(url) for url in (*urls, *more)))
+
+
+def failure_of(receiver, notice, deadline=DEADLINE):
+    with pytest.raises(DeliveryError) as caught:
+        receiver.send(notice, deadline)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+    return caught.value
+
+
+def test_every_service_gets_firing_and_end(server, other_server, firing, resolved):
+    receiver = receiver_of(server, other_server)
+    for notice in (firing, resolved):
+        receiver.send(notice, DEADLINE)
+    for each in (server, other_server):
+        documents = [json.loads(body) for _, _, body in each.posts]
+        assert [document["type"] for document in documents] == ["failure", "success"]
+        assert documents[0]["title"].startswith("[FIRING] critical: crawler opens 612/s connections")
+        assert documents[0]["message"].rstrip() == json.loads(receiver.render(firing))["body"].rstrip()
+
+
+def test_a_service_that_fails_has_all_tried_again(server, other_server, firing):
+    other_server.answer = (500, {}, b"")
+    failure = failure_of(receiver_of(server, other_server), firing)
+    assert (failure.reason, failure.retryable) == ("server_error", True)
+    assert len(server.posts) == 1
+
+
+def test_a_url_that_apprise_does_not_know_holds_up_no_other_and_is_told(server, firing):
+    failure = failure_of(receiver_of(server, more=("nonsense://secret",)), firing)
+    assert (failure.reason, failure.retryable) == ("client_error", False)
+    assert str(failure) == "Apprise does not know all of its URLs"
+    assert len(server.posts) == 1
+
+
+def test_a_service_that_hangs_is_left_in_time(server, firing):
+    server.answering.clear()
+    began = time.monotonic()
+    failure = failure_of(receiver_of(server), firing, 2.0)
+    assert time.monotonic() - began < 4
+    assert (failure.reason, failure.retryable) == ("timeout", True)
+    server.answering.set()
+
+
+def test_the_daemon_itself_never_imports_it(server):
+    program = (
+        "import sys\n"
+        "from watchdog.receivers.render.example import sample_pair\n"
+        "from watchdog.receivers.apprise.apprise_receiver import Apprise\n"
+        "from watchdog.config.secrets import Secret\n"
+        "receiver = Apprise('all', (Secret(sys.argv[1]),))\n"
+        "before = set(sys.modules)\n"
+        "for notice in sample_pair('all'): receiver.send(notice, 30.0)\n"
+        "print(sorted(set(sys.modules) - before))\n"
+    )
+    url = f"json://127.0.0.1:{server.server_port}/"
+    done = subprocess.run([sys.executable, "-c", program, url], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
+    assert len(server.posts) == 2

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import tomllib
+
+import pytest
+
+from watchdog import sanitize
+from watchdog.config.document import Document
+from watchdog.config.secrets import Secret
+from watchdog.config.settings import read_config
+from watchdog.errors import ConfigError
+from watchdog.receivers.apprise.apprise_receiver import Apprise
+from watchdog.receivers.registry import build_receivers
+from watchdog.rules.schema import Severity
+
+
+def build(urls):
+    text = f'[[receiver]]\nname = "all"\ntype = "apprise"\nurls = {json.dumps(urls)}\n'
+    return build_receivers(read_config(Document(text, tomllib.loads(text), "watchdog.toml")))["all"]
+
+
+def problems_of(urls):
+    with pytest.raises(ConfigError) as caught:
+        build(urls)
+    return [str(problem) for problem in caught.value.problems]
+
+
+@pytest.fixture
+def receiver():
+    return Apprise("all", (Secret("json://127.0.0.1/secret"),))
+
+
+def test_urls_stand_one_a_line_and_show_by_their_schemes_alone():
+    receiver = build("# on call\nmatrix://user:hidden@host/#room\n\n  ntfys://hidden-topic\nmatrix://other:hidden@host")
+    assert receiver.destination() == "Apprise matrix, ntfys"
+    assert "hidden" not in repr(vars(receiver))
+
+
+def test_what_is_no_url_is_told_by_its_line_and_not_shown():
+    assert problems_of("json://host\nsecret-token\n") == [
+        "watchdog.toml:4: receiver.urls: line 2 of it is not a URL of Apprise's"
+    ]
+    assert problems_of("# none\n") == ["watchdog.toml:4: receiver.urls: holds no URL"]
+
+
+def test_without_the_extra_it_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert problems_of("json://host") == [
+        "watchdog.toml:3: receiver.type: Apprise is not installed: pip install 'bpf-watchdog[apprise]'"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [({}, "failure"), ({"severity": Severity.WARNING}, "warning"), ({"resolved": 1_750_000_100.0}, "success")],
+    ids=["critical", "warning", "resolved"],
+)
+def test_a_message_has_title_text_and_kind(receiver, make_alert, make_notice, changes, kind):
+    message = json.loads(receiver.render(make_notice(make_alert(**changes))))
+    assert message["type"] == kind
+    assert message["title"].endswith(": crawler opens 612/s connections (limit 500/s) on web-1")
+    assert "\n  process=crawler, unit=crawler.service\n" in message["body"]
+
+
+def test_hostile_names_mention_nobody_and_stay_inside_the_limits(receiver, hostile_notice):
+    message = json.loads(receiver.render(hostile_notice))
+    assert len(message["title"]) <= 250
+    for line in (message["title"], *message["body"].split("\n")):
+        assert line.isprintable()
+        assert len(line) <= 480
+        assert not re.search(r"[<`]|(?<!\w)@\w", line)
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("<!channel>", r"\x3c!channel>"),
+        ("@everyone", r"\x40everyone"),
+        ("getty@tty1.service", "getty@tty1.service"),
+        ("[click](https://evil.example)", r"\x5bclick](https://evil.example)"),
+        ("[FIRING] critical", "[FIRING] critical"),
+        ("`code`", r"\x60code\x60"),
+    ],
+)
+def test_what_services_take_for_a_mention_or_markup_is_escaped(text, written):
+    assert sanitize.for_apprise(text, 100) == written

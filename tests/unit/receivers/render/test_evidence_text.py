@@ -1,0 +1,116 @@
+"""Evidence in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from watchdog.alerts.evidence import NOT_TAKEN, Evidence
+from watchdog.receivers.render import evidence_text
+
+STARTED = "started 2025-06-15 13:01:31 UTC, 2 h 5 min before"
+LABELS = (("process", "crawler"), ("unit", "crawler.service"))
+
+
+def test_it_tells_of_process_command_parents_peers_and_what_led_up_to_it(evidence):
+    assert evidence_text.lines(evidence, LABELS) == [
+        "process: pid 4711 (75 % of it, the rest by 2 other processes), exe /usr/bin/crawler, user www-data, "
+        + STARTED,
+        "command: /usr/bin/crawler --token=***",
+        "parents: supervisor (640), systemd (1)",
+        "peers: within 1 s: to 192.0.2.7:443: 580 connects (95 %), 580 refused; and 32 more",
+        "history: ▁·▄█ 0/s to 612/s in 4 s",
+    ]
+
+
+def test_what_the_labels_do_not_tell_it_tells(evidence):
+    assert evidence_text.lines(evidence, ())[0].startswith("process: crawler, pid 4711 (")
+    assert ", unit crawler.service, " in evidence_text.lines(evidence, ())[0]
+
+
+def test_a_process_that_is_gone_is_said_to_be(evidence):
+    dead = replace(evidence, culprit=replace(evidence.culprit, gone=True, others=0, command=None, parents=()))
+    assert [line.partition(":")[0] for line in evidence_text.lines(dead, LABELS)] == ["process", "peers", "history"]
+    assert evidence_text.lines(dead, LABELS)[0].startswith("process: pid 4711 (gone already), exe /usr/bin/crawler")
+
+
+@pytest.mark.parametrize(
+    ("share", "others", "words"),
+    [
+        (1.0, 0, "pid 4711,"),
+        (0.996, 1, "pid 4711 (100 % of it, the rest by 1 other process),"),
+        (0.001, 869, "pid 4711 (one of 870 processes),"),
+        (None, 2, "pid 4711 (one of 3 processes),"),
+    ],
+)
+def test_it_says_whether_the_process_was_alone(evidence, share, others, words):
+    shown = replace(evidence, culprit=replace(evidence.culprit, share=share, others=others))
+    assert evidence_text.lines(shown, LABELS)[0].startswith(f"process: {words}")
+
+
+def test_what_was_measured_in_a_moment_is_told_as_such_and_one_tick_is_no_history(evidence):
+    shown = replace(evidence, seconds=0.0204, history=(1.0,))
+    assert evidence_text.peers(shown).startswith("within 20.4 ms: ")
+    assert [line.partition(":")[0] for line in evidence_text.lines(shown, LABELS)][-1] == "peers"
+
+
+def test_where_none_was_taken_it_says_why():
+    assert evidence_text.lines(Evidence(0.0, missing=NOT_TAKEN), LABELS) == [f"evidence: {NOT_TAKEN}"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"direction": "in", "port": 8080}, "from 192.0.2.7 to port 8080: 580 connects"),
+        ({"address": "2001:db8::1"}, "to [2001:db8::1]:443: 580 connects"),
+        ({"states": (("SYN_SENT", 9), ("ESTABLISHED", 2), ("LISTEN", 1))}, "580 refused, 9 SYN_SENT, 2 ESTABLISHED"),
+        ({"bytes_sent": 1_500_000, "bytes_received": 20}, "1.5 MB sent, 20 B received"),
+    ],
+)  # fmt: skip
+def test_a_peer_is_told_by_who_connected_and_what_became_of_it(evidence, changes, words):
+    shown = replace(evidence, peers=(replace(evidence.peers[0], **changes),))
+    assert words in evidence_text.peers(shown)
+
+
+@pytest.mark.parametrize(
+    ("metric", "form", "amount", "words"),
+    [
+        ("bytes_sent", "bytes", 4e8, "to 192.0.2.7:443: 400 MB sent, 580 refused, 580 connections"),
+        ("connect_latency", "seconds", 2.5, "to 192.0.2.7:443: 2.5 s connect latency"),
+        ("accept_queue", "percent", 1.0, "at 192.0.2.7:443: 100 % accept queue"),
+        ("open", "count", 51.0, "to 192.0.2.7:443: 51 open"),
+    ],
+)
+def test_amounts_are_in_the_metrics_own_words(evidence, metric, form, amount, words):
+    peer = replace(evidence.peers[0], amount=amount)
+    shown = replace(evidence, metric=metric, format=form, amount=None, peers=(peer,))
+    assert words in evidence_text.peers(shown)
+
+
+def test_peers_that_find_no_room_in_the_line_are_counted(evidence):
+    peer = replace(
+        evidence.peers[0], address="2001:db8:1111:2222:3333:4444:5555:6666", states=(("ESTABLISHED", 2**40),)
+    )
+    line = evidence_text.peers(replace(evidence, peers=(peer,) * 5, peer_count=1_000_000))
+    assert len(line) <= 480
+    told = line.count("2001:")
+    assert 1 <= told < 5
+    assert line.endswith(f"; and {1_000_000 - told:,} more")
+
+
+@pytest.mark.parametrize(
+    ("values", "bars"),
+    [
+        ((), ""),
+        ((None,), "·"),
+        ((0.0, 0.0), "▁▁"),
+        ((5.0, 5.0), "██"),
+        ((99.0, 101.0, 100.0), "███"),
+        ((0.0, 7.0), "▁█"),
+        (tuple(float(value) for value in range(8)), "▁▂▃▄▅▆▇█"),
+        ((-1.0, 1.0, None, float("inf")), "▁█·█"),
+    ],
+)
+def test_a_sparkline_reaches_from_zero_to_the_greatest(values, bars):
+    assert evidence_text.sparkline(values) == bars

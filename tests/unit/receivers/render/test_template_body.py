@@ -1,0 +1,132 @@
+"""The body of a webhook as its owner writes it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from watchdog.clock import SystemClock
+from watchdog.config.document import Document
+from watchdog.config.secrets import Secret
+from watchdog.receivers.render.template_body import body_from_table
+from watchdog.receivers.transport.http import Answer, Endpoint
+from watchdog.receivers.webhook import Webhook
+
+
+def body_of(given, **keys):
+    document = Document("", {"template": given, **keys}, "watchdog.toml")
+    body = body_from_table(document.root)
+    document.root.finish()
+    return body, [f"{problem.key}: {problem.message}" for problem in document.problems]
+
+
+def rendered(given, notice, **keys):
+    body, problems = body_of(given, **keys)
+    assert problems == []
+    return body.render(notice).decode()
+
+
+def test_a_table_becomes_json_with_every_field_put_in(make_alert, make_notice):
+    given = {
+        "text": "{title}\n{since}",
+        "level": "{severity}/{status}",
+        "tags": ["{rule}", "{process} on {host}", {"n": 1, "on": True}],
+        "numbers": "{value} {value:count} {threshold:bytes} {peak}",
+        "{not a field}": "{{literal}} {firing}",
+    }
+    notice = make_notice(make_alert(), make_alert(resolved=1_750_000_100.0))
+    document = json.loads(rendered(given, notice))
+    assert document == {
+        "text": "[FIRING:1, RESOLVED:1] critical: outbound-connection-storm on web-1\n12 s ago",
+        "level": "critical/firing",
+        "tags": ["outbound-connection-storm", "crawler on web-1", {"n": 1, "on": True}],
+        "numbers": "612/s 612 500 B 640/s",
+        "{not a field}": "{literal} 1",
+    }
+
+
+def test_the_details_are_those_of_every_alert(make_alert, make_notice):
+    text = rendered("{details}", make_notice(make_alert(), make_alert(summary="another")))
+    assert text.count("value 612/s, limit 500/s, peak 640/s\n") == 2
+    assert "[FIRING] critical: another\n" in text
+
+
+def test_what_is_not_there_is_a_dash(make_notice):
+    assert rendered("{runbook} {resolved} {container}", make_notice()) == "- - -"
+
+
+@pytest.mark.parametrize(
+    ("keys", "content_type"),
+    [
+        ({}, "text/plain; charset=utf-8"),
+        ({"content_type": "text/markdown; charset=utf-8"}, "text/markdown; charset=utf-8"),
+        ({"content_type": "application/x-ndjson"}, "application/x-ndjson"),
+    ],
+)
+def test_a_text_has_the_media_type_that_it_is_given(keys, content_type):
+    body, problems = body_of("{{}}" if "json" in content_type else "{title}", **keys)
+    assert (body.content_type, problems) == (content_type, [])
+
+
+JSON = '{{"text": "{summary}", "lines": "{details}", "host": "{host}"}}'
+
+
+def test_hostile_names_cannot_end_the_string_that_they_stand_in(hostile_notice):
+    for text in (
+        rendered({"text": "{summary}", "lines": "{details}", "host": "{host}"}, hostile_notice),
+        rendered(JSON, hostile_notice, content_type="application/json"),
+    ):
+        document = json.loads(text)
+        assert document.keys() == {"text", "lines", "host"}
+        assert all(line.isprintable() for value in document.values() for line in value.split("\n"))
+        assert len(document["text"]) <= 1_024
+    assert all(line.isprintable() for line in rendered("{summary}\n{details}", hostile_notice).split("\n"))
+
+
+@pytest.mark.parametrize(
+    ("given", "keys", "problem"),
+    [
+        ("{vaule}", {}, 'template: unknown field "vaule": did you mean "value"?'),
+        ({"a": ["{value:rat}"]}, {}, 'template: unknown format "rat": did you mean "rate"?'),
+        ("{for} {window}", {}, "template: {for} is not known any more when a notice is sent"),
+        ("{", {}, "template: a { stands alone: write {{ for a brace"),
+        ("{title:count}", {}, "template: {title} is a text and takes no format"),
+        ("{value.__class__}", {}, 'template: unknown field "value.__class__"'),
+        ('{{"a": {details}}}', {"content_type": "application/json"}, "template: does not make JSON: "),
+        (3, {}, "template: must be a text, or a table"),
+        ({"a": "b"}, {"content_type": "text/plain"}, "content_type: is for a template that is a text"),
+        ("x", {"content_type": "text/plain\r\nX: y"}, "content_type: is no media type"),
+    ],
+)
+def test_what_is_wrong_with_a_template_is_told_when_it_is_read(given, keys, problem):
+    body, problems = body_of(given, **keys)
+    assert [told.startswith(problem) for told in problems] == [True], problems
+    assert body is None or keys
+
+
+class RecordingEndpoint(Endpoint):
+    """Keeps what would have been posted."""
+
+    def __init__(self):
+        super().__init__(Secret("https://alerts.example.net/in/token"))
+        self.posts = []
+
+    def post(self, body, headers, deadline_seconds):
+        self.posts.append((body, dict(headers)))
+        return Answer(200, b"", None)
+
+
+def test_a_template_that_fails_at_night_sends_alertmanagers_form_and_says_why(make_alert, make_notice):
+    body, problems = body_of('{{"n": {value:count}}}', content_type="application/json")
+    assert problems == []
+    endpoint = RecordingEndpoint()
+    webhook = Webhook("hook", endpoint, None, SystemClock(), body=body)
+    webhook.send(make_notice(), 10.0)
+    webhook.send(make_notice(make_alert(value=1_234.0)), 10.0)  # "1,234" is no number of JSON's
+    (good, _), (document, headers) = endpoint.posts
+    assert json.loads(good) == {"n": 612}
+    document = json.loads(document)
+    assert (document["version"], document["status"], len(document["alerts"])) == ("4", "firing", 1)
+    assert document["template_error"].startswith("JSONDecodeError: ")
+    assert headers["Content-Type"] == "application/json"

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from watchdog.config.document import Document
+from watchdog.config.secrets import Secret
+from watchdog.errors import DeliveryError
+from watchdog.receivers.render import notification_text
+from watchdog.receivers.slack.slack_receiver import Slack
+from watchdog.receivers.transport.http import Answer, Endpoint
+from watchdog.rules.schema import Severity
+
+
+class AnsweringEndpoint(Endpoint):
+    """Gives one answer to whatever is posted."""
+
+    def __init__(self, answer):
+        super().__init__(Secret("https://hooks.slack.com/services/T000/B000/token"))
+        self.answer = answer
+
+    def post(self, body, headers, deadline_seconds):
+        return self.answer
+
+
+def slack_answering(status, body):
+    return Slack("oncall", AnsweringEndpoint(Answer(status, body, None)))
+
+
+@pytest.fixture
+def slack():
+    return slack_answering(200, b"ok")
+
+
+def texts(message):
+    yield message["text"]
+    for block in message["blocks"]:
+        yield from (element["text"] for element in block.get("elements", ()))
+        if "text" in block:
+            yield block["text"]["text"]
+
+
+def check_limits(body):
+    """Hold a message against every limit that Slack documents, and the one that it does not."""
+    assert len(body.decode()) <= 8_000
+    message = json.loads(body)
+    assert 1 <= len(message["blocks"]) <= 50
+    assert message["text"]
+    longest = {"header": 150, "section": 3_000, "context": 2_000}
+    for block in message["blocks"]:
+        for text in (block["text"],) if "text" in block else block["elements"]:
+            assert 1 <= len(text["text"].encode("utf-16-le")) // 2 <= longest[block["type"]]
+    for text in texts(message):
+        assert all(line.isprintable() for line in text.split("\n"))
+    return message
+
+
+def test_a_message_says_it_all_in_text_header_and_sections(slack, make_alert, make_notice):
+    message = check_limits(slack.render(make_notice(make_alert(runbook="https://wiki.example/storm?a=1&b=2|3"))))
+    title = "[FIRING] critical: crawler opens 612/s connections (limit 500/s)"
+    assert message == {
+        "text": f"🔴 {title} on web-1",
+        "blocks": [
+            {
+                "type": "header",
+                "text": {
+                    "type": "plain_text",
+                    "text": "🔴 [FIRING] critical: outbound-connection-storm on web-1",
+                    "emoji": False,
+                },
+            },
+            {
+                "type": "section",
+                "text": {
+                    "type": "mrkdwn",
+                    "text": f"*{title}*\n"
+                    "<https://wiki.example/storm?a=1&amp;b=2%7C3|runbook>\n"
+                    "value 612/s, limit 500/s, peak 640/s\n"
+                    "process=crawler, unit=crawler.service\n"
+                    "since 2025-06-15 15:06:40 UTC, for 12 s; why: value above 500/s for 10 s\n"
+                    "host web-1, rule outbound-connection-storm",
+                    "verbatim": True,
+                },
+            },
+            {
+                "type": "context",
+                "block_id": "notification-5f0c7e7a8d9b4c6e8f1a2b3c4d5e6f70",
+                "elements": [
+                    {
+                        "type": "plain_text",
+                        "text": "first notification, notification 5f0c7e7a8d9b4c6e8f1a2b3c4d5e6f70",
+                        "emoji": False,
+                    }
+                ],
+            },
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "sign"),
+    [({}, "🔴"), ({"severity": Severity.WARNING}, "🟠"), ({"resolved": 1_750_000_100.0}, "🟢")],
+    ids=["critical", "warning", "resolved"],
+)
+def test_the_sign_tells_how_bad_it_is(slack, make_alert, make_notice, changes, sign):
+    assert json.loads(slack.render(make_notice(make_alert(**changes))))["text"].startswith(f"{sign} ")
+
+
+def test_of_many_alerts_the_worst_are_listed_and_the_rest_counted(slack, make_alert, make_notice):
+    warnings = [make_alert(severity=Severity.WARNING) for _ in range(40)]
+    message = check_limits(slack.render(make_notice(*warnings, make_alert())))
+    assert message["text"] == "🔴 [FIRING:41] critical: outbound-connection-storm on web-1"
+    sections = [block["text"]["text"] for block in message["blocks"] if block["type"] == "section"]
+    assert sections[0].startswith("*[FIRING] critical: ")
+    assert all(section.startswith("*[FIRING] warning: ") for section in sections[1:-1])
+    listed = len(sections) - 1
+    assert listed >= 10
+    assert sections[-1] == f"and {41 - listed} more alerts"
+
+
+def test_hostile_names_stay_inside_every_limit_and_mention_nobody(slack, hostile_notice):
+    message = check_limits(slack.render(hostile_notice))
+    for text in texts(message):
+        assert not re.search(r"[<>]|&(?!amp;|lt;|gt;)", text)
+
+
+def test_many_alerts_with_hostile_names_stay_inside_every_limit(slack, make_alert, make_notice, hostile_name):
+    alerts = [make_alert(labels=(("process", hostile_name),), summary=hostile_name, runbook="https://x/" + "&" * 3_000)]
+    check_limits(slack.render(make_notice(*alerts * 30, host=hostile_name, group="r" * 300)))
+
+
+def test_ok_is_taken_for_delivered(slack, make_notice):
+    slack.send(make_notice(), 10.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason", "text"),
+    [
+        (
+            404,
+            b"no_service",
+            "client_error",
+            "hooks.slack.com answered 404: the webhook has been removed or disabled, make a new one",
+        ),
+        (
+            410,
+            b"channel_is_archived",
+            "client_error",
+            "hooks.slack.com answered 410: the webhook's channel is archived",
+        ),
+        (
+            403,
+            b"action_prohibited",
+            "auth",
+            "hooks.slack.com answered 403: an administrator of the workspace does not allow this webhook",
+        ),
+        (
+            400,
+            b"invalid_blocks",
+            "client_error",
+            "hooks.slack.com answered 400: Slack refuses the message's form, please report this",
+        ),
+        (400, b"<secret page>", "client_error", "hooks.slack.com answered 400"),
+    ],
+)
+def test_what_slack_refuses_is_final_and_says_the_remedy(make_notice, status, body, reason, text):
+    with pytest.raises(DeliveryError) as caught:
+        slack_answering(status, body).send(make_notice(), 10.0)
+    assert (caught.value.reason, str(caught.value), caught.value.retryable) == (reason, text, False)
+
+
+def test_says_where_it_posts_without_the_path(slack):
+    assert slack.destination() == "Slack hooks.slack.com"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 10, 21])
+def test_evidence_gives_way_to_the_facts_of_every_alert(slack, make_alert, make_notice, evidence, count):
+    wordy = replace(evidence, culprit=replace(evidence.culprit, command="&" * 256), peers=evidence.peers * 5)
+    labels = (("process", "<" * 60), ("unit", "crawler.service"))
+    alert = make_alert(evidence=wordy, labels=labels, runbook="https://wiki.example/storm")
+    bare = replace(alert, evidence=None)
+    message = check_limits(slack.render(make_notice(*[alert] * count)))
+    facts = json.loads(slack.render(make_notice(*[bare] * count)))
+    told, expected = ([block["text"]["text"] for block in one["blocks"] if "text" in block] for one in (message, facts))
+
+    assert len(told) == len(expected)
+    assert all(text.startswith(fact) for text, fact in zip(told, expected, strict=True))
+    assert (sum(map(len, told)) > sum(map(len, expected))) == (count < 21)  # the worst have what room is left
+
+
+def problems_of(**keys):
+    document = Document("", keys, "watchdog.toml")
+    slack = Slack.from_table("oncall", document.root)
+    document.root.finish()
+    return slack, [f"{problem.key}: {problem.message}" for problem in document.problems]
+
+
+def test_a_bot_says_where_it_posts_without_the_token():
+    slack, problems = problems_of(bot_token="xoxb-1", channel="#oncall")
+    assert (slack.destination(), problems) == ("Slack slack.com, channel #oncall", [])
+    assert problems_of(bot_token="xoxb-1", channel="C1", api_url="https://slack-gov.com/api/")[0].destination() == (
+        "Slack slack-gov.com, channel C1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({"bot_token": "xoxb-1"}, "channel: missing"),
+        ({"bot_token": "xoxb 1", "channel": "C1"}, "bot_token: is no token of Slack's"),
+        ({"bot_token": "xoxb-1", "channel": "C1", "api_url": "slack"}, "api_url: must begin with https:// or http://"),
+        (
+            {"bot_token": "xoxb-1", "channel": "C1", "webhook_url": "https://hooks.slack.com/x"},
+            "webhook_url: give either a webhook_url or a bot_token",
+        ),
+        ({"webhook_url": "https://hooks.slack.com/x", "channel": "C1"}, 'channel: unknown key "channel"'),
+        ({}, "webhook_url: missing: give one of webhook_url"),
+    ],
+)
+def test_what_is_wrong_with_its_table_is_told(keys, problem):
+    [told] = problems_of(**keys)[1]
+    assert told.startswith(problem)
+
+
+def test_a_bot_shows_both_of_its_messages_and_their_sizes(make_notice):
+    slack, _ = problems_of(bot_token="xoxb-1", channel="C1")
+    brief, full = slack.render(make_notice()).split(b"\n")
+    assert len(brief) < len(full)
+    check_limits(brief)
+    check_limits(full)
+    sizes = slack.limits(make_notice())
+    assert all(re.fullmatch(r"[\d,]+ of 8,000 characters; 3 of 50 blocks", size) for size in sizes)
+    assert len(sizes) == 2
+
+
+def test_an_alert_with_many_lines_stays_inside_every_limit(slack, make_alert, make_notice, monkeypatch):
+    monkeypatch.setattr(
+        notification_text, "facts", lambda alert, notice: [f"line {number}: {'x' * 200}" for number in range(90)]
+    )
+    message = check_limits(slack.render(make_notice(make_alert(), make_alert())))
+    sections = [block["text"]["text"] for block in message["blocks"] if block["type"] == "section"]
+    assert len(sections) == 4
+    assert sections[0].startswith("*[FIRING] critical: ")
+    assert sections[2].endswith("\n…")
+    assert sections[3] == "and 1 more alert"

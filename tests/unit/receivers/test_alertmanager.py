@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import tomllib
+
+import pytest
+
+from watchdog.config.document import Document
+from watchdog.config.secrets import Secret
+from watchdog.config.settings import read_config
+from watchdog.errors import ConfigError, DeliveryError
+from watchdog.receivers import alertmanager
+from watchdog.receivers.alertmanager import Alertmanager
+from watchdog.receivers.registry import build_receivers
+from watchdog.receivers.transport.http import Answer, Endpoint
+from watchdog.rules.schema import Severity
+
+TAKEN = Answer(200, b"", None)
+
+
+class ScriptedEndpoint(Endpoint):
+    """Answers as it is told, keeps what it took, and can be made to wait."""
+
+    def __init__(self, host, answer=TAKEN):
+        super().__init__(Secret(f"http://{host}/api/v2/alerts"))
+        self.answer = answer
+        self.posted = queue.SimpleQueue()
+        self.taken = queue.SimpleQueue()
+        self.answering = threading.Event()
+        self.answering.set()
+
+    def post(self, body, headers, deadline_seconds):
+        self.posted.put(json.loads(body))
+        assert self.answering.wait(10)
+        answer = self.answer
+        if isinstance(answer, Exception):
+            raise answer
+        if answer.accepted:
+            self.taken.put(json.loads(body))
+        return answer
+
+
+@pytest.fixture
+def cluster(clock):
+    """Return a function that makes a receiver of the given endpoints."""
+    made = []
+
+    def make(*endpoints):
+        made.append(Alertmanager("am", endpoints, clock))
+        return made[-1]
+
+    yield make
+    for receiver in made:
+        receiver.close()
+
+
+def test_an_alert_that_fires_ends_four_refreshes_from_now(cluster, clock, make_alert, make_notice):
+    receiver = cluster(ScriptedEndpoint("am-1"))
+    [alert] = json.loads(receiver.render(make_notice(make_alert(runbook="https://wiki.example/storm"))))
+    assert alert == {
+        "labels": {
+            "alertname": "outbound-connection-storm",
+            "severity": "critical",
+            "host": "web-1",
+            "instance": "web-1",
+            "process": "crawler",
+            "unit": "crawler.service",
+        },
+        "annotations": {
+            "summary": "crawler opens 612/s connections (limit 500/s)",
+            "description": "value 612/s, limit 500/s, peak 640/s\n"
+            "process=crawler, unit=crawler.service\n"
+            "since 2025-06-15 15:06:40 UTC, for 12 s; why: value above 500/s for 10 s\n"
+            "host web-1, rule outbound-connection-storm",
+            "value": "612.0",
+            "threshold": "500.0",
+            "peak": "640.5",
+            "reason": "value above 500/s for 10 s",
+            "since": "2025-06-15T15:06:40.000Z",
+            "runbook_url": "https://wiki.example/storm",
+        },
+        "startsAt": "2025-06-15T15:06:50.250Z",
+        "endsAt": "2025-06-15T15:10:40.000Z",
+    }
+    assert receiver.lifetime_seconds == 4 * receiver.refresh_seconds
+
+
+def test_one_that_is_over_ended_when_it_did(cluster, make_alert, make_notice):
+    [alert] = json.loads(cluster(ScriptedEndpoint("am-1")).render(make_notice(make_alert(resolved=1_750_000_100.0))))
+    assert alert["endsAt"] == "2025-06-15T15:08:20.000Z"
+
+
+def test_every_instance_gets_every_alert(cluster, make_notice):
+    instances = ScriptedEndpoint("am-1"), ScriptedEndpoint("am-2")
+    receiver = cluster(*instances)
+    notice = make_notice()
+    receiver.send(notice, 10.0)
+    expected = json.loads(receiver.render(notice))
+    assert [instance.posted.get(timeout=10) for instance in instances] == [expected, expected]
+
+
+def test_one_instance_is_enough_and_the_other_delays_nobody(cluster, make_notice):
+    hung, well = ScriptedEndpoint("am-1"), ScriptedEndpoint("am-2")
+    hung.answering.clear()
+    cluster(hung, well).send(make_notice(), 10.0)  # or it would fail
+    hung.answering.set()
+
+
+def test_what_an_instance_missed_it_hears_when_it_is_back(cluster, make_alert, make_notice, monkeypatch):
+    monkeypatch.setattr(alertmanager, "RETRY_SECONDS", 0.001)
+    down = ScriptedEndpoint("am-1", DeliveryError("connect", "am-1: cannot connect", retryable=True))
+    receiver = cluster(down, ScriptedEndpoint("am-2"))
+    receiver.send(make_notice(make_alert(resolved=1_750_000_100.0)), 10.0)
+    receiver.send(make_notice(make_alert(rule="other", fingerprint="f" * 16)), 10.0)
+    for _ in range(3):
+        down.posted.get(timeout=10)
+    down.answer = TAKEN
+    taken = down.taken.get(timeout=10)
+    assert {alert["labels"]["alertname"] for alert in taken} == {"outbound-connection-storm", "other"}
+    assert down.taken.empty()
+
+
+def test_an_instance_that_asks_for_a_wait_is_left_alone_for_it(cluster, make_notice, monkeypatch):
+    monkeypatch.setattr(alertmanager, "RETRY_SECONDS", 0.001)
+    busy = ScriptedEndpoint("am-1", Answer(429, b"", 60.0))
+    receiver = cluster(busy, ScriptedEndpoint("am-2"))
+    receiver.send(make_notice(), 10.0)
+    busy.posted.get(timeout=10)
+    with pytest.raises(queue.Empty):
+        busy.posted.get(timeout=0.2)
+
+
+def test_news_of_an_alert_takes_the_place_of_what_was_missed(cluster, make_alert, make_notice):
+    down = ScriptedEndpoint("am-1", DeliveryError("connect", "am-1: cannot connect", retryable=True))
+    receiver = cluster(down, ScriptedEndpoint("am-2"))
+    receiver.send(make_notice(), 10.0)
+    down.posted.get(timeout=10)
+    receiver.send(make_notice(make_alert(resolved=1_750_000_100.0)), 10.0)
+    assert [alert["endsAt"] for alert in down.posted.get(timeout=10)] == ["2025-06-15T15:08:20.000Z"]
+
+
+def test_what_was_missed_is_dropped_once_the_instance_has_ended_it_by_itself(cluster, clock, make_alert, make_notice):
+    down = ScriptedEndpoint("am-1", DeliveryError("connect", "am-1: cannot connect", retryable=True))
+    receiver = cluster(down, ScriptedEndpoint("am-2"))
+    receiver.send(make_notice(), 10.0)
+    down.posted.get(timeout=10)
+    clock.advance(receiver.lifetime_seconds)
+    receiver.send(make_notice(make_alert(rule="other", fingerprint="f" * 16)), 10.0)
+    assert [alert["labels"]["alertname"] for alert in down.posted.get(timeout=10)] == ["other"]
+
+
+def test_what_no_instance_took_is_left_to_the_outbox(cluster, make_notice):
+    endpoints = [ScriptedEndpoint(f"am-{number}", Answer(503, b"", None)) for number in range(2)]
+    receiver = cluster(*endpoints)
+    with pytest.raises(DeliveryError):
+        receiver.send(make_notice(), 10.0)
+    assert [instance._owed for instance in receiver._instances] == [{}, {}]
+
+
+def test_what_is_owed_is_bounded_and_the_newest_kept(cluster, make_alert, make_notice):
+    hung = ScriptedEndpoint("am-1")
+    hung.answering.clear()
+    receiver = cluster(hung, ScriptedEndpoint("am-2"))
+    for number in range(60):
+        alerts = [
+            make_alert(labels=(("pid", f"{number}.{each}"),), fingerprint=f"{number}.{each}") for each in range(20)
+        ]
+        receiver.send(make_notice(*alerts), 10.0)
+    owed = [alert["labels"]["pid"] for _, alert in receiver._instances[0]._owed.values()]
+    assert (len(owed), owed[0], owed[-1]) == (1_000, "10.0", "59.19")
+    hung.answering.set()
+
+
+def test_a_severity_that_changed_ends_the_alert_of_the_former_one(cluster, clock, make_alert, make_notice):
+    instance = ScriptedEndpoint("am-1")
+    receiver = cluster(instance)
+    receiver.send(make_notice(make_alert(severity=Severity.WARNING)), 10.0)
+    [warning] = instance.posted.get(timeout=10)
+    clock.advance(30)
+    receiver.send(make_notice(reason="severity changed"), 10.0)
+    critical, ended = instance.posted.get(timeout=10)
+    assert critical["labels"]["severity"] == "critical"
+    assert ended == {**warning, "endsAt": "2025-06-15T15:07:10.000Z"}
+    receiver.send(make_notice(reason="repeat"), 10.0)
+    assert len(instance.posted.get(timeout=10)) == 1
+
+
+def test_the_former_severity_is_ended_by_the_attempt_that_arrives(cluster, make_alert, make_notice):
+    instance = ScriptedEndpoint("am-1")
+    receiver = cluster(instance)
+    receiver.send(make_notice(make_alert(severity=Severity.WARNING)), 10.0)
+    instance.answer = Answer(503, b"", None)
+    with pytest.raises(DeliveryError):
+        receiver.send(make_notice(), 10.0)
+    instance.answer = TAKEN
+    receiver.send(make_notice(), 10.0)
+    severities = [[alert["labels"]["severity"] for alert in instance.posted.get(timeout=10)] for _ in range(3)]
+    assert severities == [["warning"], ["critical", "warning"], ["critical", "warning"]]
+
+
+def test_a_refresh_puts_the_end_off(cluster, clock, make_alert):
+    instance = ScriptedEndpoint("am-1")
+    receiver = cluster(instance)
+    clock.advance(60)
+    receiver.refresh([make_alert()], "web-1", 10.0)
+    [alert] = instance.posted.get(timeout=10)
+    assert (alert["startsAt"], alert["endsAt"]) == ("2025-06-15T15:06:50.250Z", "2025-06-15T15:11:40.000Z")
+    assert alert["labels"]["host"] == "web-1"
+
+
+def test_nothing_to_refresh_is_nothing_to_post(cluster):
+    instance = ScriptedEndpoint("am-1")
+    cluster(instance).refresh([], "web-1", 10.0)
+    assert instance.posted.empty()
+
+
+@pytest.mark.parametrize(
+    ("answers", "reasons", "retryable", "wait"),
+    [
+        ((Answer(400, b"", None), Answer(503, b"", 7.0)), {"server_error"}, True, None),
+        ((Answer(429, b"", 30.0), Answer(503, b"", 7.0)), {"rate_limited", "server_error"}, True, 7.0),
+        ((Answer(400, b"", None), Answer(401, b"", None)), {"client_error", "auth"}, False, None),
+    ],
+)
+def test_it_fails_when_no_instance_took_it(cluster, make_notice, answers, reasons, retryable, wait):
+    receiver = cluster(*(ScriptedEndpoint(f"am-{number}", answer) for number, answer in enumerate(answers, 1)))
+    with pytest.raises(DeliveryError) as caught:
+        receiver.send(make_notice(), 10.0)
+    failure = caught.value
+    told = {f"am-{number} answered {answer.status}" for number, answer in enumerate(answers, 1)}
+    assert set(str(failure).split("; ")) == told
+    assert (failure.reason in reasons, failure.retryable, failure.retry_after_seconds) == (True, retryable, wait)
+
+
+def test_it_fails_in_time_when_all_hang(cluster, make_notice):
+    instance = ScriptedEndpoint("am-1")
+    instance.answering.clear()
+    with pytest.raises(DeliveryError) as caught:
+        cluster(instance).send(make_notice(), 0.01)
+    assert (caught.value.reason, caught.value.retryable) == ("timeout", True)
+    instance.answering.set()
+
+
+def test_hostile_names_are_visible_labels(cluster, hostile_notice):
+    [alert] = json.loads(cluster(ScriptedEndpoint("am-1")).render(hostile_notice))
+    for text in (*alert["labels"].values(), *alert["annotations"].values()):
+        assert all(line.isprintable() for line in text.split("\n"))
+    assert all(alert["labels"].get(name) != "" for name in ("process", "unit"))
+
+
+def build(text):
+    return build_receivers(read_config(Document(text, tomllib.loads(text), "watchdog.toml")))["am"]
+
+
+def test_says_the_hosts_it_posts_to():
+    text = '[[receiver]]\nname="am"\ntype="alertmanager"\nurls=["http://user:pass@am-1:9093/x/", "https://am-2"]\n'
+    assert build(text).destination() == "Alertmanager am-1, am-2"
+
+
+@pytest.mark.parametrize(
+    ("urls", "problem"),
+    [
+        ("[]", "watchdog.toml:4: receiver.urls: must name at least one instance"),
+        ('["am-1:9093"]', "watchdog.toml:4: receiver.urls: must begin with https:// or http:// and a host name"),
+    ],
+)
+def test_urls_that_lead_nowhere_are_told(urls, problem):
+    with pytest.raises(ConfigError) as caught:
+        build(f'[[receiver]]\nname="am"\ntype="alertmanager"\nurls={urls}\n')
+    assert [str(each) for each in caught.value.problems] == [problem]

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+import signal
+import tomllib
+
+import pytest
+
+from watchdog.config.document import Document
+from watchdog.config.settings import read_config
+from watchdog.errors import ConfigError
+from watchdog.receivers import command
+from watchdog.receivers.command import Command
+from watchdog.receivers.registry import build_receivers
+from watchdog.receivers.transport.child_process import Ended
+
+
+def document_of(words, **options):
+    text = f'[[receiver]]\nname = "tell"\ntype = "command"\ncommand = {json.dumps(words)}\n'
+    return Document(text, tomllib.loads(text), "watchdog.toml", **options)
+
+
+def problems_of(words):
+    with pytest.raises(ConfigError) as caught:
+        build_receivers(read_config(document_of(words)))
+    return [str(problem).removeprefix("watchdog.toml:4: receiver.command: ") for problem in caught.value.problems]
+
+
+def test_its_place_is_told_without_its_arguments():
+    receivers = build_receivers(read_config(document_of(["/bin/true", "--token=secret"])))
+    assert receivers["tell"].destination() == "command /bin/true"
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ([], "must name a program"),
+        (["true"], "must be an absolute path, not 'true'"),
+        (["/nonexistent/tell"], "cannot run '/nonexistent/tell': No such file or directory"),
+        (["/etc"], "'/etc' is not an executable file"),
+        (["/etc/passwd"], "'/etc/passwd' is not an executable file"),
+        (["/bin/true", "a\0b"], "must not hold NUL characters"),
+        (["/bin/true", ""], "must be a text, not an empty text"),
+    ],
+)
+def test_what_cannot_be_run_is_told(words, problem):
+    assert problems_of(words) == [problem]
+
+
+def test_what_everyone_can_change_is_not_run(tmp_path):
+    tmp_path.chmod(0o755)
+    script = tmp_path / "tell"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o757)
+    assert problems_of([str(script)]) == [f"everyone on this host can change '{script}': chmod o-w {script}"]
+    script.chmod(0o755)
+    tmp_path.chmod(0o757)
+    assert problems_of([str(script)]) == [f"everyone on this host can replace '{script}': chmod o-w {tmp_path}"]
+
+
+def test_a_command_of_another_machine_is_a_note_where_files_are_checked():
+    document = document_of(["/nonexistent/tell"], secrets_needed=False)
+    build_receivers(read_config(document))
+    assert [note.message for note in document.notes] == ["cannot run '/nonexistent/tell': No such file or directory"]
+
+
+def test_it_is_given_the_webhooks_document(make_notice):
+    document = json.loads(Command("tell", ("/bin/true",)).render(make_notice()))
+    assert (document["version"], document["status"], len(document["alerts"])) == ("4", "firing", 1)
+
+
+def test_the_variables_say_what_a_small_script_needs(make_notice):
+    assert command._environment(make_notice()) == {
+        "WATCHDOG_STATUS": "firing",
+        "WATCHDOG_SEVERITY": "critical",
+        "WATCHDOG_RULE": "outbound-connection-storm",
+        "WATCHDOG_HOST": "web-1",
+        "WATCHDOG_REASON": "first notification",
+        "WATCHDOG_TITLE": "[FIRING] critical: crawler opens 612/s connections (limit 500/s) on web-1",
+        "WATCHDOG_NOTIFICATION_ID": "5f0c7e7a8d9b4c6e8f1a2b3c4d5e6f70",
+        "WATCHDOG_RECEIVER": "oncall",
+        "WATCHDOG_TEST": "false",
+    }
+
+
+def test_variables_with_hostile_names_are_one_line_and_bounded(hostile_notice):
+    for value in command._environment(hostile_notice).values():
+        assert value.isprintable()
+        assert len(value) <= 1_024
+    json.loads(Command("tell", ("/bin/true",)).render(hostile_notice))
+
+
+@pytest.mark.parametrize(
+    ("code", "output", "text"),
+    [
+        (1, b"", "ended with code 1"),
+        (75, b"trying\nno route to host\n\n", "ended with code 75: no route to host"),
+        (2, b"\x1b[2J\xff" + b"x" * 5_000, "ended with code 2: \\x1b[2J\\xff" + "x" * 188 + "…"),
+        (-signal.SIGSEGV, b"", "was killed by SIGSEGV"),
+        (-40, b"", "was killed by signal 40"),
+    ],
+)
+def test_a_failure_says_how_it_ended_and_its_last_words(code, output, text):
+    assert command._told(Ended(code, output)) == text

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import email
+import email.policy
+import tomllib
+
+import pytest
+
+from watchdog.config.document import Document
+from watchdog.config.settings import read_config
+from watchdog.errors import ConfigError, DeliveryError, StoreError
+from watchdog.receivers.email import Email
+from watchdog.receivers.registry import build_receivers
+
+
+class Server:
+    """A relay that takes messages, or refuses recipients as it is told."""
+
+    host, port = "mail.example", 587
+
+    def __init__(self):
+        self.taken = []
+        self.refusing = {}
+
+    def deliver(self, sender, recipients, message, deadline):
+        refused = {recipient: self.refusing[recipient] for recipient in recipients if recipient in self.refusing}
+        self.taken.append(([recipient for recipient in recipients if recipient not in refused], parse(message)))
+        return refused
+
+
+def parse(message):
+    return email.message_from_bytes(message, policy=email.policy.default)
+
+
+@pytest.fixture
+def server():
+    return Server()
+
+
+@pytest.fixture
+def receiver(server):
+    return Email("mail", server, "watchdog@example.net", ("oncall@example.net", "boss@example.net"))
+
+
+def text_of(message):
+    return message.get_content().replace("\r\n", "\n")
+
+
+def check_form(raw):
+    """Hold a message to RFC 5322: short lines of 7 bits, a header that nothing was added to."""
+    assert raw.isascii()
+    lines = raw.split(b"\r\n")
+    assert all(len(line) <= 998 and b"\n" not in line and b"\r" not in line for line in lines)
+    names = [line.split(b":")[0] for line in raw.partition(b"\r\n\r\n")[0].split(b"\r\n") if not line.startswith(b" ")]
+    assert sorted(names) == [
+        b"Auto-Submitted",
+        b"Content-Transfer-Encoding",
+        b"Content-Type",
+        b"Date",
+        b"From",
+        b"MIME-Version",
+        b"Message-ID",
+        b"Subject",
+        b"To",
+        b"X-Notification-Id",
+    ]
+    return parse(raw)
+
+
+def test_a_message_says_it_all(receiver, make_alert, make_notice):
+    message = check_form(receiver.render(make_notice(make_alert(runbook="https://wiki.example/storm"))))
+    identity = "5f0c7e7a8d9b4c6e8f1a2b3c4d5e6f70"
+    title = "[FIRING] critical: crawler opens 612/s connections (limit 500/s)"
+    assert message["Subject"] == f"{title} on web-1"
+    assert (message["From"], message["To"]) == ("watchdog@example.net", "oncall@example.net, boss@example.net")
+    assert message["Date"].datetime.timestamp() == 1_750_000_012
+    assert message["Message-ID"] == f"<{identity}@example.net>"
+    assert (message["Auto-Submitted"], message["X-Notification-Id"]) == ("auto-generated", identity)
+    assert text_of(message) == (
+        f"{title}\n"
+        "  value 612/s, limit 500/s, peak 640/s\n"
+        "  process=crawler, unit=crawler.service\n"
+        "  since 2025-06-15 15:06:40 UTC, for 12 s; why: value above 500/s for 10 s\n"
+        "  host web-1, rule outbound-connection-storm\n"
+        "  runbook: https://wiki.example/storm\n"
+        "\n"
+        f"first notification, notification {identity}\n"
+    )
+
+
+def test_several_alerts_have_a_common_subject_and_are_counted_where_they_are_too_many(
+    receiver, make_alert, make_notice
+):
+    message = check_form(receiver.render(make_notice(*(make_alert() for _ in range(103)))))
+    assert message["Subject"] == "[FIRING:103] critical: outbound-connection-storm on web-1"
+    assert text_of(message).count("[FIRING] critical: ") == 100
+    assert "\n\nand 3 more alerts\n\n" in text_of(message)
+
+
+def test_hostile_names_add_no_field_and_are_decoded_to_nothing_else(receiver, hostile_notice):
+    message = check_form(receiver.render(hostile_notice))
+    assert message["Subject"].isprintable()
+    assert message["Subject"].startswith("[FIRING] critical: ")
+    assert all(line.isprintable() for line in text_of(message).split("\n"))
+
+
+def test_a_name_that_reads_as_an_encoded_word_stays_as_it_is(receiver, make_alert, make_notice):
+    hidden = "=?utf-8?b?4oCu?="  # a bidi control
+    message = check_form(receiver.render(make_notice(make_alert(summary=hidden), host=hidden)))
+    assert message["Subject"] == f"[FIRING] critical: {hidden} on {hidden}"
+
+
+def test_from_first_to_last_there_is_one_thread(receiver, server, make_alert, make_notice):
+    for number, alert in enumerate((make_alert(), make_alert(), make_alert(resolved=1_750_000_100.0), make_alert())):
+        receiver.send(make_notice(alert, id=str(number)), 10.0)
+    references = [message["References"] for _, message in server.taken]
+    assert references == [None, "<0@example.net>", "<0@example.net>", None]
+    assert [message["In-Reply-To"] for _, message in server.taken] == references
+
+
+def test_groups_have_threads_of_their_own(receiver, server, make_notice):
+    receiver.send(make_notice(id="0"), 10.0)
+    receiver.send(make_notice(id="1", group="other"), 10.0)
+    assert [message["References"] for _, message in server.taken] == [None, None]
+
+
+def test_a_message_that_is_sent_again_is_the_same(receiver, server, make_notice):
+    receiver.send(make_notice(), 10.0)
+    receiver.send(make_notice(), 10.0)
+    first, second = (message.as_bytes() for _, message in server.taken)
+    assert first == second
+
+
+def test_a_memory_that_fails_costs_the_thread_and_no_notice(receiver, server, make_alert, make_notice):
+    class Broken:
+        def get(self, key):
+            raise StoreError("disk full")
+
+        put = get
+
+    receiver.memory = Broken()
+    receiver.memory.put = lambda key, value: receiver.memory.get(key)
+    receiver.send(make_notice(), 10.0)
+    receiver.send(make_notice(make_alert(resolved=1_750_000_100.0), id="1"), 10.0)
+    assert len(server.taken) == 2
+
+
+def test_what_the_outbox_gave_up_is_forgotten_in_the_end(receiver, server, make_notice):
+    server.refusing["boss@example.net"] = DeliveryError("server_error", "later", retryable=True)
+    for number in range(300):
+        with pytest.raises(DeliveryError):
+            receiver.send(make_notice(id=str(number)), 10.0)
+    assert len(receiver._unfinished) == 100
+
+
+TABLE = '[[receiver]]\nname="mail"\ntype="email"\nhost="mail.example"\nfrom="a@example.net"\nto=["b@example.net"]\n'
+
+
+def build(text):
+    return build_receivers(read_config(Document(text, tomllib.loads(text), "watchdog.toml")))["mail"]
+
+
+@pytest.mark.parametrize(
+    ("more", "tls", "port"),
+    [
+        ("", "starttls", 587),
+        ('tls="implicit"', "implicit", 465),
+        ('tls="none"', "none", 25),
+        ("port=2525", "starttls", 2525),
+    ],
+)
+def test_tls_is_what_is_usual_and_the_port_goes_by_it(more, tls, port):
+    receiver = build(TABLE + more)
+    assert (receiver._relay.tls, receiver._relay.port) == (tls, port)
+    assert receiver.destination() == f"e-mail through mail.example:{port}"
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        (TABLE + 'password="x"', "7: receiver.password: give both username and password, or none"),
+        (TABLE + 'username="x"', "7: receiver.username: give both username and password, or none"),
+        (
+            TABLE + 'username="x"\npassword="y"\ntls="none"',
+            "9: receiver.tls: a password is never sent without TLS",
+        ),
+        (
+            TABLE + 'username="é"\npassword="y"',
+            "7: receiver.username: must be ASCII, and the password too: SMTP logins know nothing else",
+        ),
+        (
+            TABLE.replace('"a@example.net"', '"A <a@example.net>"'),
+            "5: receiver.from: must be an address like watchdog@example.net, without a name",
+        ),
+        (
+            TABLE.replace('["b@example.net"]', '["b@example.net", "c@x\\r\\nRCPT TO:<d@x>"]'),
+            "6: receiver.to: must be an address like oncall@example.net, without a name",
+        ),
+        (TABLE.replace('["b@example.net"]', "[]"), "6: receiver.to: must name at least one address"),
+    ],
+)
+def test_what_cannot_be_sent_is_told(table, problem):
+    with pytest.raises(ConfigError) as caught:
+        build(table)
+    assert [str(each) for each in caught.value.problems] == [f"watchdog.toml:{problem}"]

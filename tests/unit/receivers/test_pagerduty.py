@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import json
+import tomllib
+
+import pytest
+
+from watchdog.config.document import Document
+from watchdog.config.secrets import Secret
+from watchdog.config.settings import read_config
+from watchdog.errors import ConfigError, DeliveryError
+from watchdog.receivers.pagerduty import MOST_BYTES, PagerDuty, dedup_key
+from watchdog.receivers.registry import build_receivers
+from watchdog.receivers.transport.http import Answer, Endpoint
+from watchdog.rules.schema import Severity
+
+KEY = "R" + "0123456789abcde" * 2 + "f"
+ACCEPTED = Answer(202, b'{"status":"success","message":"Event processed"}', None)
+BUSY = Answer(429, b"", None)
+
+
+def refusal(*errors):
+    document = {"status": "invalid event", "message": "Event object is invalid", "errors": errors}
+    return Answer(400, json.dumps(document).encode(), None)
+
+
+class ScriptedEndpoint(Endpoint):
+    """Gives the answers in turn, then accepts; keeps what was posted."""
+
+    def __init__(self, *answers):
+        super().__init__(Secret("https://events.pagerduty.com/v2/enqueue"))
+        self.answers = list(answers)
+        self.posts = []
+
+    def post(self, body, headers, deadline_seconds):
+        self.posts.append(json.loads(body))
+        return self.answers.pop(0) if self.answers else ACCEPTED
+
+    def fingerprints(self):
+        return [event["payload"]["custom_details"]["process"] for event in self.posts]
+
+
+def pagerduty(*answers):
+    endpoint = ScriptedEndpoint(*answers)
+    return PagerDuty("oncall", endpoint, Secret(KEY)), endpoint
+
+
+@pytest.fixture
+def three(make_alert, make_notice):
+    """Tell of three processes at once."""
+    return make_notice(*(make_alert(fingerprint=name * 16, labels=(("process", name),)) for name in "abc"))
+
+
+def test_an_alert_that_fires_triggers(make_alert, make_notice):
+    receiver, endpoint = pagerduty()
+    receiver.send(make_notice(make_alert(runbook="https://wiki.example/storm")), 10.0)
+    [event] = endpoint.posts
+    details = event["payload"].pop("custom_details")
+    assert event == {
+        "routing_key": KEY,
+        "event_action": "trigger",
+        "dedup_key": dedup_key(make_alert(), "web-1"),
+        "client": "bpf-watchdog",
+        "payload": {
+            "summary": "[FIRING] critical: crawler opens 612/s connections (limit 500/s)",
+            "source": "web-1",
+            "severity": "critical",
+            "timestamp": "2025-06-15T15:06:50.250Z",
+            "class": "outbound-connection-storm",
+            "component": "crawler",
+            "group": "crawler.service",
+        },
+        "links": [{"href": "https://wiki.example/storm", "text": "runbook"}],
+    }
+    assert details["value"] == "612.0"
+    assert details["process"] == "crawler"
+    assert details["notification_id"] == "5f0c7e7a8d9b4c6e8f1a2b3c4d5e6f70"
+
+
+def test_one_that_is_over_resolves_the_same(make_alert, make_notice):
+    receiver, endpoint = pagerduty()
+    receiver.send(make_notice(), 10.0)
+    receiver.send(make_notice(make_alert(resolved=1_750_000_100.0), id="2" * 32), 10.0)
+    assert [event["event_action"] for event in endpoint.posts] == ["trigger", "resolve"]
+    assert endpoint.posts[0]["dedup_key"] == endpoint.posts[1]["dedup_key"]
+
+
+def test_a_warning_is_one_there_too(make_alert, make_notice):
+    receiver, endpoint = pagerduty()
+    receiver.send(make_notice(make_alert(severity=Severity.WARNING)), 10.0)
+    assert endpoint.posts[0]["payload"]["severity"] == "warning"
+
+
+def test_hosts_and_alerts_are_told_apart_and_severities_are_not(make_alert):
+    alert = make_alert()
+    keys = {
+        dedup_key(alert, "web-1"),
+        dedup_key(alert, "web-2"),
+        dedup_key(make_alert(fingerprint="f" * 16), "web-1"),
+        dedup_key(make_alert(severity=Severity.WARNING), "web-1"),
+    }
+    assert len(keys) == 3
+    assert {len(key) for key in keys} == {64}
+
+
+def test_what_was_taken_is_not_sent_again_when_the_rest_is(three):
+    receiver, endpoint = pagerduty(ACCEPTED, BUSY)
+    with pytest.raises(DeliveryError) as caught:
+        receiver.send(three, 10.0)
+    assert (caught.value.reason, caught.value.retryable) == ("rate_limited", True)
+    assert caught.value.retry_after_seconds == 30
+    receiver.send(three, 10.0)
+    assert endpoint.fingerprints() == ["a", "b", "b", "c"]
+    assert not receiver._unfinished
+
+
+def test_after_a_crash_all_is_sent_again_under_the_same_keys(three):
+    receiver, endpoint = pagerduty(ACCEPTED, BUSY)
+    with pytest.raises(DeliveryError):
+        receiver.send(three, 10.0)
+    other, later = pagerduty()
+    other.send(three, 10.0)
+    assert endpoint.posts[0] == later.posts[0]
+    assert later.fingerprints() == ["a", "b", "c"]
+
+
+def test_an_event_that_is_refused_holds_up_no_other(three):
+    receiver, endpoint = pagerduty(ACCEPTED, refusal("'payload.summary' is missing or blank"))
+    with pytest.raises(DeliveryError) as caught:
+        receiver.send(three, 10.0)
+    assert endpoint.fingerprints() == ["a", "b", "c"]
+    assert (caught.value.reason, caught.value.retryable) == ("client_error", False)
+    assert str(caught.value) == (
+        "1 of 3 events refused: events.pagerduty.com answered 400: "
+        "PagerDuty refuses the event's form, please report this"
+    )
+
+
+def test_what_was_refused_is_told_when_the_rest_has_been_taken(three):
+    receiver, endpoint = pagerduty(refusal("x"), BUSY)
+    with pytest.raises(DeliveryError) as caught:
+        receiver.send(three, 10.0)
+    assert caught.value.retryable
+    with pytest.raises(DeliveryError, match=r"^1 of 3 events refused: ") as caught:
+        receiver.send(three, 10.0)
+    assert not caught.value.retryable
+    assert endpoint.fingerprints() == ["a", "b", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (
+            refusal("Length of 'routing_key' is incorrect (should be 32 characters)"),
+            ": PagerDuty does not know the routing key, take that of an Events API v2 integration",
+        ),
+        (
+            Answer(400, b'{"status":"invalid","message":"Invalid routing key"}', None),
+            ": PagerDuty does not know the routing key, take that of an Events API v2 integration",
+        ),
+        (Answer(400, b"<html>secret", None), ""),
+        (Answer(400, b'["secret"]', None), ""),
+        (Answer(400, b'{"errors":7,"status":{}}', None), ""),
+    ],
+)
+def test_a_refusal_says_what_it_means_and_repeats_nothing(make_notice, answer, text):
+    receiver, _ = pagerduty(answer)
+    with pytest.raises(DeliveryError) as caught:
+        receiver.send(make_notice(), 10.0)
+    assert str(caught.value) == f"events.pagerduty.com answered 400{text}"
+
+
+def test_a_wait_that_is_asked_for_is_the_one_that_counts(make_notice):
+    receiver, _ = pagerduty(Answer(429, b"", 7.0))
+    with pytest.raises(DeliveryError) as caught:
+        receiver.send(make_notice(), 10.0)
+    assert caught.value.retry_after_seconds == 7
+
+
+def test_when_time_is_up_the_rest_is_left_for_later(three):
+    receiver, endpoint = pagerduty()
+    with pytest.raises(DeliveryError) as caught:
+        receiver.send(three, 0.0)
+    assert (caught.value.reason, caught.value.retryable) == ("timeout", True)
+    assert endpoint.posts == []
+
+
+def test_what_the_outbox_gave_up_is_forgotten_in_the_end(make_notice):
+    receiver, _ = pagerduty(*[BUSY] * 300)
+    for number in range(300):
+        with pytest.raises(DeliveryError):
+            receiver.send(make_notice(id=str(number)), 10.0)
+    assert len(receiver._unfinished) == 100
+
+
+def test_hostile_names_stay_inside_every_limit(hostile_notice):
+    receiver, endpoint = pagerduty()
+    receiver.send(hostile_notice, 10.0)
+    [event] = endpoint.posts
+    payload = event["payload"]
+    assert 1 <= len(payload["summary"].encode("utf-16-le")) // 2 <= 1_024
+    assert payload["source"]
+    assert all(
+        line.isprintable()
+        for text in (*payload["custom_details"].values(), payload["summary"], payload["source"], payload["class"])
+        for line in text.split("\n")
+    )
+
+
+def test_details_that_are_too_many_are_left_out(make_alert, make_notice):
+    labels = tuple((f"label{number}", "é" * 1_000) for number in range(400))
+    notice = make_notice(make_alert(labels=labels))
+    receiver, endpoint = pagerduty()
+    receiver.send(notice, 10.0)
+    assert endpoint.posts[0]["payload"]["custom_details"] == {"truncated": "true"}
+    assert len(receiver.render(notice)) <= MOST_BYTES
+
+
+def test_the_key_does_not_show_in_what_is_printed(three):
+    receiver, _ = pagerduty()
+    events = [json.loads(line) for line in receiver.render(three).splitlines()]
+    assert [event["routing_key"] for event in events] == ["<secret>"] * 3
+
+
+def test_the_sizes_of_each_event_are_told_against_the_limits(three):
+    receiver, _ = pagerduty()
+    sizes = [len(event) for event in receiver.render(three).splitlines()]
+    assert receiver.limits(three) == [
+        f"summary 64 of 1,024 characters, event {size:,} of 512,000 octets" for size in sizes
+    ]
+
+
+def build(text):
+    return build_receivers(read_config(Document(text, tomllib.loads(text), "watchdog.toml")))["pd"]
+
+
+def test_says_the_host_it_posts_to():
+    text = f'[[receiver]]\nname="pd"\ntype="pagerduty"\nrouting_key="{KEY}"\n'
+    assert build(text).destination() == "PagerDuty events.pagerduty.com"
+    assert build(f'{text}url="https://events.eu.pagerduty.com/v2/enqueue"').destination() == (
+        "PagerDuty events.eu.pagerduty.com"
+    )
+
+
+def test_a_key_that_can_be_none_is_told_and_not_shown():
+    with pytest.raises(ConfigError) as caught:
+        build('[[receiver]]\nname="pd"\ntype="pagerduty"\nrouting_key="secret+key"\nurl="pagerduty.com"\n')
+    assert [str(each) for each in caught.value.problems] == [
+        "watchdog.toml:4: receiver.routing_key: must be the 32 letters and digits of an Events API v2 integration",
+        "watchdog.toml:5: receiver.url: must begin with https:// or http:// and a host name",
+    ]

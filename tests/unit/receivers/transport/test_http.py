@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import pytest
+
+from watchdog.config.secrets import Secret
+from watchdog.errors import DeliveryError
+from watchdog.receivers.transport import http
+from watchdog.receivers.transport.deadline import is_metadata
+
+NOW = 1_750_000_000.0  # Sun, 15 Jun 2025 15:06:40 GMT
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (None, None),
+        ("0", 0.0),
+        ("30", 30.0),
+        (str(10**12), 1e12),
+        ("Sun, 15 Jun 2025 15:07:10 GMT", 30.0),
+        ("Sunday, 15-Jun-25 15:07:10 GMT", 30.0),
+        ("Sun, 15 Jun 2025 14:00:00 GMT", 0.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("-5", None),
+        ("1.5", None),
+        ("soon", None),
+        ("", None),
+        ("Sun, 99 Jun 2025 15:07:10 GMT", None),
+        ("9" * 5_000, None),
+        ("٣", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_or_nothing(text, seconds):
+    assert http.parse_retry_after(text, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "retryable", "wait"),
+    [
+        (301, "redirect", False, None),
+        (307, "redirect", False, None),
+        (400, "client_error", False, None),
+        (401, "auth", False, None),
+        (403, "auth", False, None),
+        (404, "client_error", False, None),
+        (408, "client_error", True, 7.0),
+        (410, "client_error", False, None),
+        (425, "client_error", True, 7.0),
+        (429, "rate_limited", True, 7.0),
+        (500, "server_error", True, 7.0),
+        (503, "server_error", True, 7.0),
+    ],
+)
+def test_a_status_says_whether_trying_again_can_help(status, reason, retryable, wait):
+    with pytest.raises(DeliveryError, match=rf"^alerts\.example answered {status}") as caught:
+        http.check(http.Answer(status, b"", 7.0), "alerts.example")
+    error = caught.value
+    assert (error.reason, error.retryable, error.retry_after_seconds) == (reason, retryable, wait)
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
+def test_every_2xx_is_success(status):
+    http.check(http.Answer(status, b"", None), "alerts.example")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "169.254.169.254",
+        "169.254.0.1",
+        "::ffff:169.254.169.254",
+        "fe80::1",
+        "fe80::1%eth0",
+        "febf::1",
+        "fd00:ec2::254",
+    ],
+)
+def test_link_local_and_metadata_addresses_are_known(address):
+    assert is_metadata(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "::1", "10.0.0.1", "192.168.1.1", "fd00::1", "192.0.2.1", "::ffff:10.0.0.1"]
+)
+def test_loopback_and_private_addresses_are_where_operators_have_their_own(address):
+    assert not is_metadata(address)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "alerts.example/in",
+        "ftp://alerts.example/",
+        "file:///etc/passwd",
+        "http://",
+        "https:///x",
+        "http://h:99999/",
+        "http://h:0/",
+        "http://h\udcff/",
+        "http://h h/",
+        "http://[::1/",
+        "https://alerts.example/in\nhttps://alerts.example/out",
+        "https://alerts.example/in ",
+    ],
+)
+def test_refuses_what_is_no_http_url_without_showing_it(url):
+    with pytest.raises(ValueError) as caught:
+        http.Endpoint(Secret(url))
+    assert str(caught.value) in {
+        "not a URL",
+        "not a URL: it must be one line without spaces",
+        "must begin with https:// or http:// and a host name",
+    }
+
+
+def test_knows_the_host_of_a_url_with_everything_in_it():
+    endpoint = http.Endpoint(Secret("https://user:password@Alerts.Example:8443/in?token=x#y"))
+    assert endpoint.host == "alerts.example"

@@ -1,0 +1,94 @@
+"""Apprise, for whatever has no receiver of its own: one notify call per notice, in a process of its own.
+
+Apprise sleeps, waits and imports as it likes, so it is not let into the daemon: a child imports it, makes the one call
+and is killed when time is up.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from typing import ClassVar, Self
+
+from watchdog import sanitize
+from watchdog.config.document import Table, secret_forms
+from watchdog.config.secrets import Secret
+from watchdog.errors import DeliveryError
+from watchdog.receivers.base import Receiver
+from watchdog.receivers.render import notification_text
+from watchdog.receivers.render.plaintext import letter
+from watchdog.receivers.transport.child_process import run
+from watchdog.receivers.transport.deadline import Deadline
+from watchdog.routing.notification import Notice
+from watchdog.rules.schema import Severity
+
+FAILED, UNKNOWN_URL = 3, 4  # how the child ends, 0 aside
+
+_CHILD = (sys.executable, "-I", "-B", "-m", "watchdog.receivers.apprise.child")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S.*")
+_LONGEST_TITLE = 250
+_LONGEST_LINE = 480
+_MOST_ALERTS = 20
+_KINDS = {Severity.CRITICAL: "failure", Severity.WARNING: "warning"}
+
+
+class Apprise(Receiver):
+    """Has Apprise notify its URLs."""
+
+    type: ClassVar[str] = "apprise"
+
+    def __init__(self, name: str, urls: tuple[Secret, ...]) -> None:
+        """Notify `urls`."""
+        super().__init__(name)
+        self._urls = urls
+
+    @classmethod
+    def from_table(cls, name: str, table: Table) -> Self:
+        """Read `urls` (or `urls_file`, `urls_env`): one URL a line, but for empty lines and those that begin with #."""
+        if importlib.util.find_spec("apprise") is None:
+            table.problem("type", "Apprise is not installed: pip install 'bpf-watchdog[apprise]'")
+        secret = table.secret("urls")
+        lines = [] if secret is None else [line.strip() for line in secret.reveal().splitlines()]
+        urls = []
+        given = next((form for form in secret_forms("urls") if form in table), "urls")
+        for number, line in enumerate(lines, 1):
+            if _URL.fullmatch(line):
+                urls.append(Secret(line))
+            elif line and not line.startswith("#"):
+                table.problem(given, f"line {number} of it is not a URL of Apprise's")
+        if secret is not None and not urls:
+            table.problem(given, "holds no URL")
+        return cls(name, tuple(urls))
+
+    def render(self, notice: Notice) -> bytes:
+        """Return title, text and kind as JSON: what is made of them is each service's matter."""
+        return json.dumps(_message(notice), ensure_ascii=False, separators=(",", ":")).encode()
+
+    def send(self, notice: Notice, deadline_seconds: float) -> None:
+        """Notify; Apprise says no more than whether all of its services have it."""
+        order = json.dumps({"urls": [url.reveal() for url in self._urls], **_message(notice)})
+        code = run(_CHILD, order.encode("utf-8", "surrogatepass"), {}, Deadline(deadline_seconds)).code
+        if code == FAILED:
+            raise DeliveryError("server_error", "Apprise could not notify all of its services", retryable=True)
+        if code == UNKNOWN_URL:
+            raise DeliveryError("client_error", "Apprise does not know all of its URLs", retryable=False)
+        if code != 0:
+            # What it wrote can hold URLs.
+            said = f"Apprise's process ended with code {code}: can the daemon's account read what is installed?"
+            raise DeliveryError("command", said, retryable=True)
+
+    def destination(self) -> str:
+        """Name the services' schemes; all the rest of a URL can be secret."""
+        schemes = [url.reveal().partition(":")[0].lower() for url in self._urls]
+        return f"Apprise {', '.join(dict.fromkeys(schemes))}"
+
+
+def _message(notice: Notice) -> dict[str, str]:
+    over = notice.status == "resolved"
+    return {
+        "title": sanitize.for_apprise(notification_text.notice_title(notice), _LONGEST_TITLE),
+        "body": letter(notice, _MOST_ALERTS, lambda line: sanitize.for_apprise(line, _LONGEST_LINE)),
+        "type": "success" if over else _KINDS[notification_text.worst_first(notice.alerts)[0].severity],
+    }

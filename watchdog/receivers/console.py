@@ -1,0 +1,87 @@
+"""The terminal, or the journal: whatever standard output is. What receives notices when nothing is configured."""
+
+from __future__ import annotations
+
+import os
+import select
+from typing import ClassVar, Self
+
+from watchdog import sanitize
+from watchdog.alerts.alert import Alert
+from watchdog.config.document import Table
+from watchdog.errors import DeliveryError
+from watchdog.receivers.base import Receiver
+from watchdog.receivers.render import notification_text
+from watchdog.receivers.transport.deadline import Deadline
+from watchdog.routing.notification import Notice
+from watchdog.rules.schema import Severity
+from watchdog.systemd import is_journal
+
+_STANDARD_OUTPUT = 1
+_LONGEST_LINE = 1_000
+_CHUNK_BYTES = 4_096  # pipe(7): a pipe that polls writable takes PIPE_BUF without blocking
+
+_COLOURS = {Severity.CRITICAL: "\x1b[1;31m", Severity.WARNING: "\x1b[1;33m"}
+_RESOLVED_COLOUR = "\x1b[1;32m"
+_PLAIN = "\x1b[0m"
+
+# sd-daemon(3): the level of a line, where standard output goes to the journal
+_LEVELS = {Severity.CRITICAL: "<2>", Severity.WARNING: "<4>"}
+_RESOLVED_LEVEL = "<5>"
+
+
+class Console(Receiver):
+    """Writes a few lines per alert."""
+
+    type: ClassVar[str] = "console"
+    usual_budget: ClassVar[str] = "none"
+
+    def __init__(self, name: str, descriptor: int) -> None:
+        """Write to `descriptor`."""
+        super().__init__(name)
+        self._descriptor = descriptor
+        self._is_journal = is_journal(os.environ, descriptor)
+        self._is_terminal = os.isatty(descriptor)
+
+    @classmethod
+    def from_table(cls, name: str, table: Table) -> Self:  # noqa: ARG003 - it has no keys
+        """Write to standard output."""
+        return cls(name, _STANDARD_OUTPUT)
+
+    def render(self, notice: Notice) -> bytes:
+        """Return the lines."""
+        return b"".join(self._lines(alert, notice) for alert in notification_text.worst_first(notice.alerts))
+
+    def send(self, notice: Notice, deadline_seconds: float) -> None:
+        """Write them: once written they count as delivered."""
+        deadline = Deadline(deadline_seconds)
+        rest = memoryview(self.render(notice))
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        while rest:
+            if not poll.poll(deadline.remaining() * 1_000):
+                raise DeliveryError("timeout", "standard output takes nothing", retryable=True)
+            try:
+                rest = rest[os.write(self._descriptor, rest[:_CHUNK_BYTES]) :]
+            except OSError as error:
+                raise DeliveryError("socket", f"standard output: {error.strerror}", retryable=True) from None
+
+    def destination(self) -> str:
+        """Say what standard output is."""
+        if self._is_journal:
+            return "the journal"
+        return "the terminal" if self._is_terminal else "standard output"
+
+    def _lines(self, alert: Alert, notice: Notice) -> bytes:
+        resolved = alert.resolved is not None
+        title = sanitize.visible(notification_text.alert_title(alert, notice), _LONGEST_LINE)
+        if self._is_terminal:
+            title = f"{_RESOLVED_COLOUR if resolved else _COLOURS[alert.severity]}{title}{_PLAIN}"
+        lines = [title]
+        if occasion := notification_text.occasion(notice):
+            lines.append(f"    {sanitize.visible(occasion, _LONGEST_LINE)}")
+        lines += [f"    {sanitize.visible(line, _LONGEST_LINE)}" for line in notification_text.details(alert, notice)]
+        if alert.runbook is not None:
+            lines.append(f"    runbook: {sanitize.visible(alert.runbook, _LONGEST_LINE)}")
+        level = (_RESOLVED_LEVEL if resolved else _LEVELS[alert.severity]) if self._is_journal else ""
+        return "".join(f"{level}{line}\n" for line in lines).encode()

@@ -1,0 +1,150 @@
+"""E-mail: one message per notice, all of an alert's life in one thread.
+
+The thread's first message is remembered until all of its group is over. A message that is sent again has the same
+Message-ID, so that mail systems can know it for a copy.
+
+Source: RFC 5322 (messages, §3.6.4 threads), RFC 3834 (Auto-Submitted).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from watchdog import sanitize
+from watchdog.config.document import Table, secret_forms
+from watchdog.errors import DeliveryError, StoreError
+from watchdog.receivers.base import Receiver
+from watchdog.receivers.render import notification_text
+from watchdog.receivers.render.plaintext import letter
+from watchdog.receivers.transport import mime
+from watchdog.receivers.transport.deadline import Deadline
+from watchdog.receivers.transport.tls import context_from_table
+from watchdog.routing.notification import Notice
+
+if TYPE_CHECKING:
+    from watchdog.receivers.transport.smtp import Relay
+
+_PORTS = {"starttls": 587, "implicit": 465, "none": 25}
+_ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*")
+_LONGEST_SUBJECT = 200
+_LONGEST_LINE = 2_000
+_MOST_ALERTS = 100
+_MOST_UNFINISHED = 100
+
+
+class Email(Receiver):
+    """Sends each notice as one message to all its recipients."""
+
+    type: ClassVar[str] = "email"
+
+    def __init__(self, name: str, relay: Relay, sender: str, recipients: tuple[str, ...]) -> None:
+        """Send through `relay`."""
+        super().__init__(name)
+        self._relay = relay
+        self._sender = sender
+        self._recipients = recipients
+        self._unfinished: OrderedDict[str, dict[str, DeliveryError | None]] = OrderedDict()
+
+    @classmethod
+    def from_table(cls, name: str, table: Table) -> Self:
+        """Read `host`, `port`, `tls`, `username` and `password` (or `password_file`, `password_env`), `from`, `to`."""
+        from watchdog.receivers.transport.smtp import Login, Relay
+
+        host = table.text("host")
+        tls = table.text("tls", "starttls", choices=_PORTS)
+        port = table.integer("port", _PORTS[tls], minimum=1, maximum=65_535)
+        username, password = table.text("username", ""), table.secret("password", required=False)
+        if (username == "") is not (password is None) and not table.document.problems:
+            given = next(key for key in ("username", *secret_forms("password")) if key in table)
+            table.problem(given, "give both username and password, or none")
+        if password is not None and not (username + password.reveal()).isascii():
+            table.problem("username", "must be ASCII, and the password too: SMTP logins know nothing else")
+        if password is not None and tls == "none":
+            table.problem("tls", "a password is never sent without TLS")
+        sender, recipients = table.text("from"), table.texts("to")
+        if not table.failed("from") and not _ADDRESS.fullmatch(sender):
+            table.problem("from", "must be an address like watchdog@example.net, without a name")
+        if not recipients and not table.failed("to"):
+            table.problem("to", "must name at least one address")
+        for index, recipient in enumerate(recipients):
+            if not _ADDRESS.fullmatch(recipient):
+                table.problem("to", "must be an address like oncall@example.net, without a name", index=index)
+        login = None if password is None else Login(username, password)
+        relay = Relay(host, port, tls, context_from_table(table), login)
+        return cls(name, relay, sender, recipients)
+
+    def render(self, notice: Notice) -> bytes:
+        """Return the message as it is sent."""
+        first = self._first_of_thread(notice)
+        headers = {
+            "From": self._sender,
+            "To": ", ".join(self._recipients),
+            "Subject": sanitize.visible(notification_text.notice_title(notice), _LONGEST_SUBJECT),
+            "Date": mime.date(notice.created),
+            "Message-ID": self._message_id(notice.id),
+            "Auto-Submitted": "auto-generated",
+            "X-Notification-Id": notice.id,
+        }
+        if first is not None and first != notice.id:
+            headers |= dict.fromkeys(("In-Reply-To", "References"), self._message_id(first))
+        text = letter(notice, _MOST_ALERTS, lambda line: sanitize.visible(line, _LONGEST_LINE))
+        return mime.message(headers, text)
+
+    def send(self, notice: Notice, deadline_seconds: float) -> None:
+        """Hand it to the server, for all recipients that have not had it yet.
+
+        One that is refused for good holds up no other; the notice counts as refused then.
+        """
+        verdicts = self._unfinished.setdefault(notice.id, {})
+        if len(self._unfinished) > _MOST_UNFINISHED:  # some were given up by the outbox, which nobody tells us
+            self._unfinished.popitem(last=False)
+        waiting = [recipient for recipient in self._recipients if recipient not in verdicts]
+        if waiting:
+            self._remember_thread(notice)
+            refused = self._relay.deliver(self._sender, waiting, self.render(notice), Deadline(deadline_seconds))
+            verdicts |= {recipient: refused.get(recipient) for recipient in waiting}
+        again = [failure for failure in verdicts.values() if failure is not None and failure.retryable]
+        if again:
+            self._unfinished[notice.id] = {
+                recipient: failure for recipient, failure in verdicts.items() if failure not in again
+            }
+            raise again[0]
+        del self._unfinished[notice.id]
+        if notice.status == "resolved":
+            self._keep(notice, None)
+        self._tell_refused([failure for failure in verdicts.values() if failure is not None])
+
+    def destination(self) -> str:
+        """Name the server, not the recipients: there may be many."""
+        return f"e-mail through {self._relay.host}:{self._relay.port}"
+
+    def _tell_refused(self, failures: list[DeliveryError]) -> None:
+        if failures:
+            count = f"{len(failures)} of {len(self._recipients)} recipients refused: "
+            text = f"{count if len(self._recipients) > 1 else ''}{failures[0]}"
+            raise DeliveryError(failures[0].reason, text, retryable=False)
+
+    def _message_id(self, notice: str) -> str:
+        return f"<{notice}@{self._sender.rpartition('@')[2]}>"
+
+    def _first_of_thread(self, notice: Notice) -> str | None:
+        try:
+            return self.memory.get(_thread(notice))
+        except StoreError:  # a thread is not worth a notice
+            return None
+
+    def _remember_thread(self, notice: Notice) -> None:
+        if self._first_of_thread(notice) is None and notice.status == "firing":
+            self._keep(notice, notice.id)
+
+    def _keep(self, notice: Notice, first: str | None) -> None:
+        try:
+            self.memory.put(_thread(notice), first)
+        except StoreError:
+            return
+
+
+def _thread(notice: Notice) -> str:
+    return f"thread of {notice.group}"

@@ -1,0 +1,175 @@
+"""The journal, in its own protocol: one entry per alert, every fact a field of its own.
+
+Source: systemd.io, "Journal native protocol"; systemd.journal-fields(7).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import socket
+from collections.abc import Iterator
+from typing import ClassVar, Self
+
+from watchdog import sanitize
+from watchdog.alerts.alert import Alert
+from watchdog.config.document import Table
+from watchdog.errors import DeliveryError
+from watchdog.receivers.base import Receiver
+from watchdog.receivers.render import notification_text
+from watchdog.receivers.syslog.wires import send_datagram, unix_path
+from watchdog.receivers.transport.deadline import Deadline
+from watchdog.routing.notification import Notice
+from watchdog.rules.schema import Severity
+
+SOCKET = "/run/systemd/journal/socket"
+
+# Made once, never to change: systemd.journal-fields(7), MESSAGE_ID. What they mean: packaging/systemd/*.catalog.
+FIRING_ID = "3be99c91d943483786b7b7eb0620bb01"
+RESOLVED_ID = "acbd2cf7254348eba5b7981a1531198b"
+REMINDER_ID = "c03dd2a1e3b44c08b048d8173e8d112f"
+
+_LEVELS = {Severity.CRITICAL: 2, Severity.WARNING: 4}
+_RESOLVED_LEVEL = 5  # as in syslog
+_FACILITY = 3  # daemon
+
+_LONGEST_LINE = 1_000
+_MOST_LINES = 100
+_LONGEST_VALUE = 1_024
+_LONGEST_NAME = 64
+_NOT_IN_NAME = re.compile(r"[^A-Z0-9_]")
+_TOO_LONG = (errno.EMSGSIZE, errno.ENOBUFS)
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+
+
+class Journald(Receiver):
+    """Sends one entry per alert of a notice."""
+
+    type: ClassVar[str] = "journald"
+    usual_budget: ClassVar[str] = "none"
+
+    def __init__(self, name: str, path: str) -> None:
+        """Send to the socket at `path`."""
+        super().__init__(name)
+        self._path = path
+
+    @classmethod
+    def from_table(cls, name: str, table: Table) -> Self:
+        """Read `address`: that of the system's journal, or of a namespace's."""
+        try:
+            return cls(name, unix_path(table.text("address", f"unix://{SOCKET}")))
+        except ValueError as error:
+            table.problem("address", str(error).replace("/dev/log", SOCKET))
+            return cls(name, SOCKET)
+
+    def render(self, notice: Notice) -> bytes:
+        """Return the entries, a newline between them."""
+        return b"\n".join(self._entries(notice))
+
+    def send(self, notice: Notice, deadline_seconds: float) -> None:
+        """Send each entry; it is delivered when it is in the journal's queue."""
+        deadline = Deadline(deadline_seconds)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
+            datagrams.setblocking(False)
+            try:
+                datagrams.connect(self._path)
+                for entry in self._entries(notice):
+                    self._send(datagrams, entry, deadline)
+            except OSError as error:
+                raise DeliveryError("socket", f"{self._path}: {error.strerror}", retryable=True) from None
+
+    def limits(self, notice: Notice) -> list[str]:
+        """Return the octets and lines of each entry."""
+        return [
+            f"{len(entry):,} octets; {1 + len(_lines(alert, notice))} of {_MOST_LINES} lines"
+            for alert, entry in zip(notification_text.worst_first(notice.alerts), self._entries(notice), strict=True)
+        ]
+
+    def destination(self) -> str:
+        """Return the address."""
+        return f"journal unix://{self._path}"
+
+    def _send(self, datagrams: socket.socket, entry: bytes, deadline: Deadline) -> None:
+        try:
+            send_datagram(datagrams, entry, deadline, self._path)
+        except OSError as error:
+            if error.errno not in _TOO_LONG:
+                raise
+            file = _sealed(entry)
+            try:
+                send_datagram(datagrams, b"", deadline, self._path, [file])
+            finally:
+                os.close(file)
+
+    def _entries(self, notice: Notice) -> Iterator[bytes]:
+        for alert in notification_text.worst_first(notice.alerts):
+            yield b"".join(_field(name, value) for name, value in _fields(alert, notice))
+
+
+def _sealed(entry: bytes) -> int:
+    """Return a descriptor of a file in memory that nobody can change any more: journald reads no other."""
+    file = os.memfd_create("entry", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    rest = memoryview(entry)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+    fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
+    return file
+
+
+def _field(name: str, value: str) -> bytes:
+    octets = value.encode()
+    if "\n" in value:
+        return b"%b\n%b%b\n" % (name.encode(), len(octets).to_bytes(8, "little"), octets)
+    return b"%b=%b\n" % (name.encode(), octets)
+
+
+def _fields(alert: Alert, notice: Notice) -> Iterator[tuple[str, str]]:
+    resolved = alert.resolved is not None
+    title = sanitize.visible(notification_text.alert_title(alert, notice), _LONGEST_LINE)
+    yield "MESSAGE", "\n".join([title, *_lines(alert, notice)])
+    yield "PRIORITY", str(_RESOLVED_LEVEL if resolved else _LEVELS[alert.severity])
+    yield "MESSAGE_ID", _message_id(alert, notice)
+    yield "SYSLOG_IDENTIFIER", "bpf-watchdog"
+    yield "SYSLOG_FACILITY", str(_FACILITY)
+    if alert.runbook is not None:
+        yield "DOCUMENTATION", _text(alert.runbook)
+    for name, value in _facts(alert, notice):
+        yield f"WATCHDOG_{name}", value
+    for label, value in alert.labels:
+        yield f"WATCHDOG_LABEL_{_NOT_IN_NAME.sub('_', label.upper())}"[:_LONGEST_NAME], _text(value)
+
+
+def _lines(alert: Alert, notice: Notice) -> list[str]:
+    lines = [sanitize.visible(line, _LONGEST_LINE) for line in notification_text.details(alert, notice)]
+    return lines if len(lines) < _MOST_LINES else [*lines[: _MOST_LINES - 2], sanitize.CUT]
+
+
+def _facts(alert: Alert, notice: Notice) -> Iterator[tuple[str, str]]:
+    yield "RULE", _text(alert.rule)
+    yield "STATE", "firing" if alert.resolved is None else "resolved"
+    yield "SEVERITY", alert.severity.label
+    yield "FINGERPRINT", alert.fingerprint
+    yield "NOTIFICATION_ID", _text(notice.id)
+    yield "NOTIFICATION_REASON", _text(notice.reason)
+    yield "REASON", _text(alert.reason)
+    yield "HOST", _text(notice.host)
+    yield "VALUE", repr(alert.value)
+    yield "THRESHOLD", repr(alert.threshold)
+    yield "PEAK", repr(alert.peak)
+    yield "STARTED", notification_text.timestamp(alert.started)
+    if alert.resolved is not None:
+        yield "RESOLVED", notification_text.timestamp(alert.resolved)
+    if notice.test:
+        yield "TEST", "true"
+
+
+def _message_id(alert: Alert, notice: Notice) -> str:
+    if alert.resolved is not None:
+        return RESOLVED_ID
+    return REMINDER_ID if notice.reason == "repeat" else FIRING_ID
+
+
+def _text(text: str) -> str:
+    return sanitize.visible(text, _LONGEST_VALUE)

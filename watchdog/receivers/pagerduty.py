@@ -1,0 +1,194 @@
+"""PagerDuty: one event per alert through the Events API v2, triggered while it fires, resolved when it is over.
+
+An event that is sent again changes nothing but PagerDuty's log, for its `dedup_key` is the alert's own. So a notice of
+which only some events were taken is simply sent again; which ones those were is remembered, for there are limits on the
+rate, but only while the process lives.
+
+Source: PagerDuty/developer-docs, docs/events-API-v2 (01-Overview, 02-Trigger-Events, 05-Rate-Limits).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+from watchdog import sanitize
+from watchdog.alerts.alert import Alert
+from watchdog.config.document import Table, secret_forms
+from watchdog.config.secrets import Secret
+from watchdog.errors import DeliveryError
+from watchdog.receivers.base import Receiver
+from watchdog.receivers.render import notification_text, prometheus
+from watchdog.receivers.transport import http
+from watchdog.receivers.transport.deadline import Deadline
+from watchdog.routing.notification import Notice
+from watchdog.rules.schema import Severity
+
+URL = "https://events.pagerduty.com/v2/enqueue"
+MOST_BYTES = 512_000
+
+_LONGEST_SUMMARY = 512  # 1,024 are allowed, of what is not said: no character is more than two of UTF-16's
+_LONGEST_FIELD = 255
+_RATE_LIMIT_SECONDS = 30.0  # how long to wait, by the advice on its page about limits
+_MOST_UNFINISHED = 100
+
+_SEVERITIES = {Severity.CRITICAL: "critical", Severity.WARNING: "warning"}
+_ROUTING_KEY = re.compile(r"[0-9A-Za-z]{32}")
+_NO_KEY = Secret("0" * 32)
+_HINTS = {
+    "routing": ": PagerDuty does not know the routing key, take that of an Events API v2 integration",
+    "invalid event": ": PagerDuty refuses the event's form, please report this",
+}
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What has become of the events of one notice, by fingerprint."""
+
+    taken: set[str] = field(default_factory=set)
+    refused: dict[str, DeliveryError] = field(default_factory=dict)
+
+
+class PagerDuty(Receiver):
+    """Posts one event per alert of a notice."""
+
+    type: ClassVar[str] = "pagerduty"
+
+    def __init__(self, name: str, endpoint: http.Endpoint, routing_key: Secret) -> None:
+        """Post to `endpoint`, for the service that `routing_key` belongs to."""
+        super().__init__(name)
+        self._endpoint = endpoint
+        self._routing_key = routing_key
+        self._unfinished: OrderedDict[str, _Progress] = OrderedDict()
+
+    @classmethod
+    def from_table(cls, name: str, table: Table) -> Self:
+        """Read `routing_key` (or `routing_key_file`, `routing_key_env`) and `url`, for other regions than the US."""
+        key = table.secret("routing_key")
+        if key is not None and not _ROUTING_KEY.fullmatch(key.reveal()):
+            given = next(form for form in secret_forms("routing_key") if form in table)
+            table.problem(given, "must be the 32 letters and digits of an Events API v2 integration")
+        transport = http.transport_from_table(table)
+        try:
+            endpoint = http.Endpoint(Secret(table.text("url", URL)), transport)
+        except ValueError as error:
+            table.problem("url", str(error))
+            endpoint = http.Endpoint(Secret(URL))
+        return cls(name, endpoint, key or _NO_KEY)
+
+    def render(self, notice: Notice) -> bytes:
+        """Return the events' JSON, the routing key masked."""
+        mask = str(self._routing_key)
+        return b"\n".join(_body(alert, notice, mask) for alert in notification_text.worst_first(notice.alerts))
+
+    def send(self, notice: Notice, deadline_seconds: float) -> None:
+        """Post the events that were not taken yet; a 2xx status says that PagerDuty has one.
+
+        One that is refused for good holds up no other; the notice counts as refused then.
+        """
+        deadline = Deadline(deadline_seconds)
+        progress = self._progress_of(notice)
+        for alert in notification_text.worst_first(notice.alerts):
+            if alert.fingerprint not in progress.taken and alert.fingerprint not in progress.refused:
+                self._post(alert, notice, progress, deadline)
+        del self._unfinished[notice.id]
+        if progress.refused:
+            first = next(iter(progress.refused.values()))
+            count = f"{len(progress.refused)} of {len(notice.alerts)} events refused: "
+            raise DeliveryError(first.reason, f"{count if len(notice.alerts) > 1 else ''}{first}", retryable=False)
+
+    def limits(self, notice: Notice) -> list[str]:
+        """Return characters of the summary and octets of each event."""
+        events = [json.loads(body) for body in self.render(notice).splitlines()]
+        sizes = [len(body) for body in self.render(notice).splitlines()]
+        return [
+            f"summary {len(event['payload']['summary'])} of 1,024 characters, event {size:,} of {MOST_BYTES:,} octets"
+            for event, size in zip(events, sizes, strict=True)
+        ]
+
+    def destination(self) -> str:
+        """Name the host."""
+        return f"PagerDuty {self._endpoint.host}"
+
+    def _progress_of(self, notice: Notice) -> _Progress:
+        progress = self._unfinished.setdefault(notice.id, _Progress())
+        if len(self._unfinished) > _MOST_UNFINISHED:  # some were given up by the outbox, which nobody tells us
+            self._unfinished.popitem(last=False)
+        return progress
+
+    def _post(self, alert: Alert, notice: Notice, progress: _Progress, deadline: Deadline) -> None:
+        host = self._endpoint.host
+        if deadline.remaining() <= 0:
+            raise DeliveryError("timeout", f"{host}: no time left for the other events", retryable=True)
+        headers = {"Content-Type": "application/json", "X-Notification-Id": notice.id}
+        answer = self._endpoint.post(
+            _body(alert, notice, self._routing_key.reveal()), headers, max(0.001, deadline.remaining())
+        )
+        try:
+            http.check(answer, host, _hint(answer))
+        except DeliveryError as error:
+            if error.reason == "rate_limited" and error.retry_after_seconds is None:
+                error.retry_after_seconds = _RATE_LIMIT_SECONDS
+            if error.retryable:
+                raise
+            progress.refused[alert.fingerprint] = error
+        else:
+            progress.taken.add(alert.fingerprint)
+
+
+def dedup_key(alert: Alert, host: str) -> str:
+    """Return what PagerDuty knows the alert again by, the same for its firing and its end: 64 hex digits."""
+    return hashlib.sha256(host.encode("utf-8", "surrogatepass") + b"\xff" + alert.fingerprint.encode()).hexdigest()
+
+
+def _body(alert: Alert, notice: Notice, routing_key: str) -> bytes:
+    event = _event(alert, notice, routing_key)
+    body = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
+    if len(body) <= MOST_BYTES:
+        return body
+    event["payload"]["custom_details"] = {"truncated": "true"}
+    return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _event(alert: Alert, notice: Notice, routing_key: str) -> dict[str, Any]:
+    labels = prometheus.labels_of(alert, notice)
+    payload = {
+        "summary": sanitize.visible(notification_text.alert_title(alert, notice), _LONGEST_SUMMARY),
+        "source": _field(notice.host) or "unknown",
+        "severity": _SEVERITIES[alert.severity],
+        "timestamp": notification_text.timestamp(alert.fired),
+        "class": _field(alert.rule),
+        "custom_details": prometheus.annotations_of(alert, notice) | labels | {"notification_id": notice.id},
+    }
+    payload |= {
+        key: _field(labels[label]) for key, label in (("component", "process"), ("group", "unit")) if label in labels
+    }
+    event: dict[str, Any] = {
+        "routing_key": routing_key,
+        "event_action": "trigger" if alert.resolved is None else "resolve",
+        "dedup_key": dedup_key(alert, notice.host),
+        "client": "bpf-watchdog",
+        "payload": payload,
+    }
+    if alert.runbook is not None:
+        event["links"] = [{"href": sanitize.visible(alert.runbook), "text": "runbook"}]
+    return event
+
+
+def _field(text: str) -> str:
+    return sanitize.visible(text, _LONGEST_FIELD)
+
+
+def _hint(answer: http.Answer) -> str:
+    """Return what a refusal means; its text can hold parts of the event, and shows nowhere."""
+    try:
+        said = json.loads(answer.body)
+        errors = " ".join(str(error) for error in said.get("errors", ())) + str(said.get("message", ""))
+        status = str(said.get("status", ""))
+    except (ValueError, AttributeError, TypeError):
+        return ""
+    return _HINTS["routing"] if re.search("routing.key", errors, re.IGNORECASE) else _HINTS.get(status, "")

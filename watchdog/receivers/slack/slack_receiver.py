@@ -1,0 +1,114 @@
+"""Slack: an incoming webhook, or a bot that keeps one message per group up to date.
+
+Source: docs.slack.dev, "Sending messages using incoming webhooks", and what `slack_message`, `slack_api` and
+`slack_thread` name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import ClassVar, Self
+
+from watchdog.config.document import Table, secret_forms
+from watchdog.config.secrets import Secret
+from watchdog.receivers.base import Receiver
+from watchdog.receivers.slack import message as slack_message
+from watchdog.receivers.slack.api import API_URL, METHODS, Pace, SlackApi
+from watchdog.receivers.slack.thread import Thread
+from watchdog.receivers.transport import http
+from watchdog.receivers.transport.deadline import Deadline
+from watchdog.routing.notification import Notice
+
+_GONE = ": the webhook has been removed or disabled, make a new one"
+_REFUSED = ": Slack refuses the message's form, please report this"
+_HINTS = {
+    b"no_service": _GONE,
+    b"no_service_id": _GONE,
+    b"no_active_hooks": _GONE,
+    b"no_team": _GONE,
+    b"team_disabled": _GONE,
+    b"invalid_token": _GONE,
+    b"user_not_found": _GONE,
+    b"channel_not_found": ": the webhook's channel is gone, make a new webhook",
+    b"channel_is_archived": ": the webhook's channel is archived",
+    b"action_prohibited": ": an administrator of the workspace does not allow this webhook",
+    b"posting_to_general_channel_denied": ": the workspace does not let webhooks post to its general channel",
+    b"invalid_payload": _REFUSED,
+    b"invalid_blocks": _REFUSED,
+    b"msg_blocks_too_long": _REFUSED,
+}
+
+
+class Slack(Receiver):
+    """Posts to an incoming webhook each notice as one message, or has a bot tell it in a thread."""
+
+    type: ClassVar[str] = "slack"
+
+    def __init__(self, name: str, way: http.Endpoint | Thread, host: str = "", pace: Pace | None = None) -> None:
+        """Post to an incoming webhook, or tell a thread at `host`."""
+        super().__init__(name)
+        self._way = way
+        self._host = host or (way.host if isinstance(way, http.Endpoint) else "")
+        self._pace = pace or Pace()
+
+    @classmethod
+    def from_table(cls, name: str, table: Table) -> Self:
+        """Read `webhook_url`, or `bot_token` and `channel` (secrets also in their other forms)."""
+        bot = _given(table, "bot_token")
+        if bot is None:
+            return cls(name, http.endpoint_from_table(table, "webhook_url"))
+        if (hook := _given(table, "webhook_url")) is not None:
+            table.problem(hook, f"give either a webhook_url or a {bot}")
+        token = table.secret("bot_token") or Secret("")
+        if not re.fullmatch(r"[!-~]*", token.reveal()):  # a header takes nothing else
+            table.problem(bot, "is no token of Slack's")
+        channel, pace = table.text("channel"), Pace()
+        api = SlackApi(_endpoints_from_table(table), token, pace)
+        return cls(name, Thread(api, channel), f"{api.host}, channel {channel}", pace)
+
+    def render(self, notice: Notice) -> bytes:
+        """Return the message's JSON; of a bot the message of the channel, then the reply in its thread."""
+        return b"\n".join(
+            json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+            for message in self._messages(notice)
+        )
+
+    def send(self, notice: Notice, deadline_seconds: float) -> None:
+        """Post it; a webhook's 2xx status, a bot's `"ok": true` to every message, say that Slack has it."""
+        deadline = Deadline(deadline_seconds)
+        if isinstance(self._way, Thread):
+            self._way.tell(notice, self.memory, deadline)
+            return
+        self._pace.take_turn(deadline)
+        headers = {"Content-Type": "application/json; charset=utf-8", "X-Notification-Id": notice.id}
+        answer = self._way.post(self.render(notice), headers, deadline.remaining())
+        http.check(answer, self._way.host, _HINTS.get(answer.body.strip(), ""))
+
+    def limits(self, notice: Notice) -> list[str]:
+        """Return the characters and blocks of each message."""
+        return [slack_message.sizes(message) for message in self._messages(notice)]
+
+    def destination(self) -> str:
+        """Name the host, and the channel of a bot."""
+        return f"Slack {self._host}"
+
+    def _messages(self, notice: Notice) -> list[slack_message.Json]:
+        if isinstance(self._way, Thread):
+            return [slack_message.message(notice, brief=True), slack_message.message(notice)]
+        return [slack_message.message(notice)]
+
+
+def _given(table: Table, key: str) -> str | None:
+    """Return the form in which the secret at `key` is given, None if it is not."""
+    return next((form for form in secret_forms(key) if form in table), None)
+
+
+def _endpoints_from_table(table: Table) -> dict[str, http.Endpoint]:
+    transport = http.transport_from_table(table)
+    base = table.text("api_url", API_URL).rstrip("/")
+    try:
+        return {method: http.Endpoint(Secret(f"{base}/{method}"), transport) for method in METHODS}
+    except ValueError as error:
+        table.problem("api_url", str(error))
+        return {method: http.Endpoint(Secret(f"{API_URL}/{method}"), transport) for method in METHODS}

@@ -1,0 +1,133 @@
+"""Webhooks: Alertmanager's JSON, version 4, so that whatever takes its webhooks takes ours; or a body of one's own.
+
+Source: prometheus/alertmanager, notify/webhook/webhook.go (Message) and template/template.go (Data, Alert).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from functools import reduce
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
+
+from watchdog import sanitize
+from watchdog.clock import Clock, SystemClock
+from watchdog.config.document import Table
+from watchdog.config.secrets import Secret
+from watchdog.receivers.base import Receiver
+from watchdog.receivers.render import notification_text, prometheus
+from watchdog.receivers.render.template_body import FAILURES, Body, body_from_table
+from watchdog.receivers.transport import http
+from watchdog.receivers.transport.http_headers import headers_from_table
+from watchdog.routing.notification import Notice
+
+_JSON = "application/json"
+_LONGEST_ERROR = 200
+_NO_HEADERS: Mapping[str, Secret] = MappingProxyType({})
+
+
+class Webhook(Receiver):
+    """Posts each notice as one document."""
+
+    type: ClassVar[str] = "webhook"
+    usual_budget: ClassVar[str] = "600/h"
+
+    def __init__(
+        self,
+        name: str,
+        endpoint: http.Endpoint,
+        hmac_secret: Secret | None,
+        clock: Clock,
+        *,
+        body: Body | None = None,
+        headers: Mapping[str, Secret] = _NO_HEADERS,
+    ) -> None:
+        """Post to `endpoint`, signed if there is an `hmac_secret`, in Alertmanager's form if there is no `body`."""
+        super().__init__(name)
+        self._endpoint = endpoint
+        self._hmac_secret = hmac_secret
+        self._clock = clock
+        self._body = body
+        self._headers = headers
+
+    @classmethod
+    def from_table(cls, name: str, table: Table) -> Self:
+        """Read `url` and `hmac_secret` (in any of a secret's forms); a template, headers and a login as given."""
+        return cls(
+            name,
+            http.endpoint_from_table(table, "url", may_be_public=True),
+            table.secret("hmac_secret", required=False),
+            SystemClock(),
+            body=body_from_table(table),
+            headers=headers_from_table(table),
+        )
+
+    def render(self, notice: Notice) -> bytes:
+        """Return the document."""
+        return self._content(notice)[0]
+
+    def send(self, notice: Notice, deadline_seconds: float) -> None:
+        """Post it; a 2xx status says that the receiver has it."""
+        body, content_type = self._content(notice)
+        headers = {
+            **{name: value.reveal() for name, value in self._headers.items()},
+            "Content-Type": content_type,
+            "X-Notification-Id": notice.id,
+            **self._signature(body),
+        }
+        http.check(self._endpoint.post(body, headers, deadline_seconds), self._endpoint.host)
+
+    def destination(self) -> str:
+        """Name the host."""
+        return f"webhook {self._endpoint.host}"
+
+    def _content(self, notice: Notice) -> tuple[bytes, str]:
+        """Return the body and its media type: better Alertmanager's form, with the reason in it, than no notice."""
+        document = {}
+        if self._body is not None:
+            try:
+                return self._body.render(notice), self._body.content_type
+            except FAILURES as error:
+                said = sanitize.visible(f"{type(error).__name__}: {error}", _LONGEST_ERROR)
+                document = {"template_error": said}
+        document = {**message(notice), **document}
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), _JSON
+
+    def _signature(self, body: bytes) -> dict[str, str]:
+        """Sign time and body, so that the other side can refuse old requests sent again."""
+        if self._hmac_secret is None:
+            return {}
+        sent_at = str(int(self._clock.wall()))
+        key = self._hmac_secret.reveal().encode("utf-8", "surrogateescape")  # an environment may hold any bytes
+        signed = hmac.new(key, sent_at.encode() + b":" + body, hashlib.sha256)
+        return {"X-Watchdog-Timestamp": sent_at, "X-Watchdog-Signature": f"sha256={signed.hexdigest()}"}
+
+
+def message(notice: Notice) -> dict[str, Any]:
+    """Return `notice` as Alertmanager's webhooks write it."""
+    alerts = [prometheus.alert_json(alert, notice) for alert in notification_text.worst_first(notice.alerts)]
+    # As Alertmanager says it: what all alerts of the group have in common, nothing for a digest.
+    by = (("rule", notice.group),) if notice.by is None else notice.by
+    group = {"alertname" if name == "rule" else name: prometheus.text(value) for name, value in by}
+    key = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in sorted(group.items()))
+    return {
+        "version": "4",
+        "groupKey": f"{{}}:{{{key}}}",
+        "truncatedAlerts": 0,
+        "status": notice.status,
+        "receiver": notice.receiver,
+        "groupLabels": group,
+        "commonLabels": _common([alert["labels"] for alert in alerts]),
+        "commonAnnotations": _common([alert["annotations"] for alert in alerts]),
+        "externalURL": "",
+        "notification_reason": notice.reason,
+        "alerts": alerts,
+    }
+
+
+def _common(tables: list[dict[str, str]]) -> dict[str, str]:
+    """Return the entries that all of `tables` have in common."""
+    return dict(sorted(reduce(lambda common, other: common & other.items(), tables[1:], set(tables[0].items()))))
