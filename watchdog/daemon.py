@@ -25,7 +25,7 @@ from watchdog.kernel.start import require_privileges, start_collector
 from watchdog.logs import LogWriter
 from watchdog.memory import give_back_all
 from watchdog.rhythm import Rhythm
-from watchdog.rules.digest import digest
+from watchdog.rules.language.ruleset_hash import digest
 from watchdog.scheduler import Scheduler, Tick
 from watchdog.setup import Setup, Sources, read_setup, rule_ids
 from watchdog.state.delivery_status import unreached

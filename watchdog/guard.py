@@ -22,7 +22,7 @@ from watchdog.measure.process import read_process
 from watchdog.routing.grouping import Grouping
 from watchdog.routing.jitter import share_of
 from watchdog.routing.notification import Notice
-from watchdog.rules.evaluate import Engine
+from watchdog.rules.engine.engine import Engine
 from watchdog.scheduler import Tick
 from watchdog.setup import Setup
 from watchdog.state.store import Store

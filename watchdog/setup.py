@@ -20,8 +20,8 @@ from watchdog.receivers.registry import build_receivers
 from watchdog.resources import rules_folder
 from watchdog.routing.route_checks import notes_on_routes
 from watchdog.routing.routes import Route, read_routes
-from watchdog.rules.load import RuleSet, load_rules, toml_files
-from watchdog.rules.schema import Rule
+from watchdog.rules.language.load import RuleSet, load_rules, toml_files
+from watchdog.rules.language.rule import Rule
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from watchdog.measure.snapshot import Snapshot
 from watchdog.quality import Quality
-from watchdog.rules.evaluate import OVERFLOW, Engine
-from watchdog.rules.expression import Comparison, Operand, Operation
-from watchdog.rules.schema import Condition, Rule, Severity, Stat, Statistic, Thresholds
-from watchdog.rules.template import Template
+from watchdog.rules.engine.engine import OVERFLOW, Engine
+from watchdog.rules.language.expression import Comparison, Operand, Operation
+from watchdog.rules.language.rule import Condition, Rule, Severity, Stat, Statistic, Thresholds
+from watchdog.rules.language.template import Template
 
 SIZES = (1_000, 10_000, 100_000)
 RULES = 100

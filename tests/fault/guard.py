@@ -27,7 +27,7 @@ from watchdog.config.settings import Routing
 from watchdog.delivery.delivery import Delivery
 from watchdog.errors import DeliveryError
 from watchdog.routing.grouping import Grouping
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 from watchdog.state.store import Store
 
 INTERVAL_NS = 50_000_000  # group_interval

@@ -18,7 +18,7 @@ from watchdog.alerts.alert import Alert, State, fingerprint
 from watchdog.delivery.worker import Worker
 from watchdog.errors import DeliveryError
 from watchdog.routing.notification import Notice
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store
 

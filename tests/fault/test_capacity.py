@@ -12,7 +12,7 @@ import pytest
 
 from watchdog.alerts.alert import Alert, State
 from watchdog.routing.notification import Notice
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 from watchdog.state.capacity import Capacity
 from watchdog.state.store import FILE_NAME, Store
 from watchdog.storage.opening import FILE_PAGES, PAGE_BYTES

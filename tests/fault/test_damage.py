@@ -12,7 +12,7 @@ import pytest
 from watchdog.alerts.alert import Alert, State
 from watchdog.errors import StoreError
 from watchdog.routing.notification import Notice
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import Outbox, Outcome
 from watchdog.state.store import Store
 from watchdog.storage.damage import MOST_KEPT, moved_aside

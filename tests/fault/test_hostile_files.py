@@ -11,7 +11,7 @@ import pytest
 
 from watchdog.config.settings import load_config
 from watchdog.errors import ConfigError
-from watchdog.rules.load import load_rules
+from watchdog.rules.language.load import load_rules
 
 MOST_SECONDS = 1.0
 MOST_BYTES = 100_000_000

@@ -23,8 +23,8 @@ from watchdog.config.document import Document
 from watchdog.config.settings import read_config
 from watchdog.receivers.registry import RECEIVER_TYPES, build_receivers
 from watchdog.routing.notification import Notice
-from watchdog.rules import template
-from watchdog.rules.schema import Severity
+from watchdog.rules.language import template
+from watchdog.rules.language.rule import Severity
 
 CHECKOUT = Path(__file__).parents[2]
 CERTIFICATE = CHECKOUT / "tests/integration/receivers/localhost.pem"

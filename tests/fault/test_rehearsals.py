@@ -17,8 +17,8 @@ from watchdog.rehearsal.ear import Ear
 from watchdog.rehearsal.far_end import FarEnd
 from watchdog.rehearsal.made_up import MadeUpClock
 from watchdog.rehearsal.outcome import Failed, Verdict
-from watchdog.rules.judge import INCOMPLETE, reads_detail
-from watchdog.rules.judge import Verdict as Judgement
+from watchdog.rules.engine.judge import INCOMPLETE, reads_detail
+from watchdog.rules.engine.judge import Verdict as Judgement
 from watchdog.scheduler import Scheduler
 from watchdog.setup import Sources, read_setup
 from watchdog.state.store import Store

@@ -17,8 +17,8 @@ from watchdog.measure.meter import Meter
 from watchdog.memory import give_back_what_is_freed
 from watchdog.quality import Quality
 from watchdog.resources import rules_folder
-from watchdog.rules.evaluate import Engine
-from watchdog.rules.load import load_rules
+from watchdog.rules.engine.engine import Engine
+from watchdog.rules.language.load import load_rules
 
 COUNTED = ("connects", "accepts", "closes", "connect_failures", "resets_sent", "bytes_sent", "bytes_received")
 

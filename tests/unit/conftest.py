@@ -10,8 +10,8 @@ import pytest
 from watchdog.alerts.alert import Alert, State
 from watchdog.alerts.evidence import Culprit, Evidence
 from watchdog.routing.notification import Notice
-from watchdog.rules.schema import Severity
-from watchdog.rules.trace import Peer
+from watchdog.rules.engine.contributors import Peer
+from watchdog.rules.language.rule import Severity
 
 STORM = Alert(
     rule="outbound-connection-storm",

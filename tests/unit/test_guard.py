@@ -29,9 +29,9 @@ from watchdog.measure.catalogue import DIRECTIONS
 from watchdog.measure.meter import Meter
 from watchdog.quality import Quality
 from watchdog.routing.grouping import Grouping
-from watchdog.rules.evaluate import Engine
-from watchdog.rules.judge import Judge
-from watchdog.rules.load import load_rules
+from watchdog.rules.engine.engine import Engine
+from watchdog.rules.engine.judge import Judge
+from watchdog.rules.language.load import load_rules
 from watchdog.setup import Setup
 from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store

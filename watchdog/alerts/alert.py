@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from watchdog.alerts.evidence import Evidence, number_to_json
-from watchdog.rules.schema import Labels, Severity
+from watchdog.rules.language.rule import Labels, Severity
 
 
 class State(enum.StrEnum):

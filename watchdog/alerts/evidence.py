@@ -16,9 +16,9 @@ from watchdog.alerts import wording
 from watchdog.alerts.masking import masked
 from watchdog.measure.catalogue import METRICS, Kind
 from watchdog.measure.process import Process
-from watchdog.rules import formats
-from watchdog.rules.schema import Rule
-from watchdog.rules.trace import Peer, Trace
+from watchdog.rules.engine.contributors import Peer, Trace
+from watchdog.rules.language import formats
+from watchdog.rules.language.rule import Rule
 
 MOST_BYTES: Final = 4_096
 MOST_COMMAND_BYTES: Final = 256

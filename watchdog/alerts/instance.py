@@ -12,8 +12,8 @@ from watchdog.alerts.alert import Alert, Kind, State, fingerprint
 from watchdog.alerts.evidence import Evidence, number_to_json
 from watchdog.alerts.stage import Stage
 from watchdog.clock import SECOND_NS
-from watchdog.rules.judge import Verdict
-from watchdog.rules.schema import OVERFLOW, Labels, Rule, Severity
+from watchdog.rules.engine.judge import Verdict
+from watchdog.rules.language.rule import OVERFLOW, Labels, Rule, Severity
 
 _WORTH_SAVING = 0.01  # of a peak: so exact is the one that is told after a crash
 

@@ -16,8 +16,8 @@ from typing import Any
 from watchdog.alerts import wording
 from watchdog.alerts.alert import Alert, Kind, State, Transition
 from watchdog.alerts.instance import Instance
-from watchdog.rules.judge import Verdict
-from watchdog.rules.schema import Labels, Rule
+from watchdog.rules.engine.judge import Verdict
+from watchdog.rules.language.rule import Labels, Rule
 
 
 class Lifecycle:

@@ -16,8 +16,8 @@ from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.measure.process import Process
 from watchdog.measure.snapshot import Snapshot
-from watchdog.rules.evaluate import Engine
-from watchdog.rules.schema import OVERFLOW
+from watchdog.rules.engine.engine import Engine
+from watchdog.rules.language.rule import OVERFLOW
 
 MOST_A_TICK: Final = 20
 _MOST_NS = SECOND_NS // 10

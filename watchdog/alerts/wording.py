@@ -8,9 +8,9 @@ from functools import lru_cache
 from watchdog.clock import SECOND_NS
 from watchdog.config.durations import format_duration
 from watchdog.measure.catalogue import METRICS, Kind
-from watchdog.rules import formats, template
-from watchdog.rules.expression import Expression, is_linear, metrics_of, unit_of
-from watchdog.rules.schema import OVERFLOW, Labels, Rule, Severity, Stat, Statistic
+from watchdog.rules.language import formats, template
+from watchdog.rules.language.expression import Expression, is_linear, metrics_of, unit_of
+from watchdog.rules.language.rule import OVERFLOW, Labels, Rule, Severity, Stat, Statistic
 
 RULE_REMOVED = "rule removed"
 RULE_CHANGED = "rule changed"

@@ -20,10 +20,10 @@ from watchdog.measure.catalogue import ON_DEMAND
 from watchdog.resources import rules_folder
 from watchdog.routing.route_checks import notes_on_routes
 from watchdog.routing.routes import read_routes
-from watchdog.rules.expression import metrics_of
-from watchdog.rules.load import read_rules, toml_files
-from watchdog.rules.reading import Surroundings
-from watchdog.rules.schema import Rule
+from watchdog.rules.language.expression import metrics_of
+from watchdog.rules.language.load import read_rules, toml_files
+from watchdog.rules.language.parse_rule import Surroundings
+from watchdog.rules.language.rule import Rule
 
 _SETTINGS = ("evidence", "heartbeat", "receiver", "route", "routing", "sampling")
 _DESCRIPTION = """\

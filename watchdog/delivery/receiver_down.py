@@ -13,7 +13,7 @@ from typing import Any
 from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
 from watchdog.clock import SECOND_NS
 from watchdog.config.durations import format_duration
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 
 DELIVERY_DEAD = "watchdog-delivery-dead"
 """What stands where other alerts have the id of a rule."""

@@ -14,7 +14,7 @@ from watchdog.receivers.base import Receiver
 from watchdog.receivers.render import notification_text
 from watchdog.receivers.transport.deadline import Deadline
 from watchdog.routing.notification import Notice
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 from watchdog.systemd import is_journal
 
 _STANDARD_OUTPUT = 1

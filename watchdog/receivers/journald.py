@@ -22,7 +22,7 @@ from watchdog.receivers.render import notification_text
 from watchdog.receivers.syslog.wires import send_datagram, unix_path
 from watchdog.receivers.transport.deadline import Deadline
 from watchdog.routing.notification import Notice
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 
 SOCKET = "/run/systemd/journal/socket"
 

@@ -26,7 +26,7 @@ from watchdog.receivers.render import notification_text, prometheus
 from watchdog.receivers.transport import http
 from watchdog.receivers.transport.deadline import Deadline
 from watchdog.routing.notification import Notice
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 
 URL = "https://events.pagerduty.com/v2/enqueue"
 MOST_BYTES = 512_000

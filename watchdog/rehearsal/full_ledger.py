@@ -20,9 +20,9 @@ from watchdog.kernel.start import start_collector
 from watchdog.measure.meter import Meter
 from watchdog.rehearsal.outcome import Failed, demand
 from watchdog.rehearsal.stage import Stage, in_child
-from watchdog.rules.evaluate import Engine, Verdict
-from watchdog.rules.judge import INCOMPLETE, reads_detail
-from watchdog.rules.schema import Rule
+from watchdog.rules.engine.engine import Engine, Verdict
+from watchdog.rules.engine.judge import INCOMPLETE, reads_detail
+from watchdog.rules.language.rule import Rule
 
 LEDGER_ROWS = 8
 CONNECTIONS = 100  # a daemon that runs sees them too: not so many that it would tell of them

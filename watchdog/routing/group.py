@@ -8,7 +8,7 @@ from typing import Any
 
 from watchdog.alerts.alert import Alert
 from watchdog.config.settings import Waits
-from watchdog.rules.schema import Labels, Severity
+from watchdog.rules.language.rule import Labels, Severity
 
 GroupKey = tuple[str, str]  # (receiver, the group's name: the rule's id, if it is not grouped by anything else)
 

@@ -1,4 +1,4 @@
-"""One value against one condition of a `where`: what `rules/select.py` does for the columns of a snapshot."""
+"""One value against one condition of a `where`: what `rules/engine/selection.py` does for the columns of a snapshot."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ipaddress
 from fnmatch import fnmatchcase
 
 from watchdog.measure.catalogue import Values
-from watchdog.rules.schema import Condition
+from watchdog.rules.language.rule import Condition
 
 
 def matches(condition: Condition, values: Values, text: str) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from watchdog.alerts.alert import Alert
-from watchdog.rules.schema import Labels
+from watchdog.rules.language.rule import Labels
 
 DIGEST: Final = "(digest)"  # in place of a group
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from watchdog.errors import Problem
 from watchdog.routing.label_matching import matches
 from watchdog.routing.routes import MATCHED, SEVERITIES, Route
-from watchdog.rules.schema import Condition, Rule
+from watchdog.rules.language.rule import Condition, Rule
 
 _SPECIAL = frozenset("*?[")
 

@@ -15,8 +15,8 @@ from watchdog.config.document import Table
 from watchdog.config.settings import Config, Routing, Waits, read_waits
 from watchdog.measure.catalogue import DIMENSIONS, Dimension, Values
 from watchdog.routing.label_matching import matches
-from watchdog.rules.conditions import read_where
-from watchdog.rules.schema import Condition, Labels, Severity
+from watchdog.rules.language.conditions import read_where
+from watchdog.rules.language.rule import Condition, Labels, Severity
 
 if TYPE_CHECKING:  # it brings numpy with it, which those who only read routes do without
     from watchdog.alerts.alert import Alert

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.routing.notification import DIGEST, Notice
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import LONGEST_WAIT_NS, is_what_it_was, merge
 from watchdog.state.rate_limit import Budget
 from watchdog.storage.checksum import checksum

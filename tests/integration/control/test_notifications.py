@@ -16,7 +16,7 @@ from watchdog.control import notifications
 from watchdog.control.listener import Listener
 from watchdog.control.server import Server
 from watchdog.routing.notification import Notice
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 from watchdog.state.delivery_status import LONGEST_WAIT_SECONDS, unreached
 from watchdog.state.outbox import Outbox, Outcome
 from watchdog.state.store import Store

@@ -13,8 +13,8 @@ import pytest
 
 from watchdog import __version__
 from watchdog.config.permissions import ACCOUNT
-from watchdog.rules.digest import digest
-from watchdog.rules.load import load_rules
+from watchdog.rules.language.load import load_rules
+from watchdog.rules.language.ruleset_hash import digest
 
 STOP_SECONDS = 5.0
 PATH = "/ping/secret-path?create=1"

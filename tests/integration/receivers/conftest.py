@@ -14,7 +14,7 @@ import pytest
 
 from watchdog.alerts.alert import Alert, State
 from watchdog.routing.notification import Notice
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 
 CERTIFICATE = Path(__file__).parent / "localhost.pem"  # self-signed for the name localhost, with its key
 

@@ -22,7 +22,7 @@ from watchdog.delivery.delivery import Delivery
 from watchdog.receivers.alertmanager import PATH, Alertmanager
 from watchdog.receivers.transport.http import Endpoint
 from watchdog.routing.grouping import Grouping
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 from watchdog.state.store import Store
 
 LABELS = (("process", "crawler"),)

@@ -15,10 +15,10 @@ from watchdog.alerts.evidence import MOST_BYTES, MOST_COMMAND_BYTES, NOT_TAKEN, 
 from watchdog.measure.catalogue import FAILURES, METRICS, STATES
 from watchdog.measure.process import Process
 from watchdog.receivers.render import evidence_text
-from watchdog.rules import template
-from watchdog.rules.expression import Operand
-from watchdog.rules.schema import Rule, Severity, Stat, Statistic, Thresholds
-from watchdog.rules.trace import MOST_PEERS, MOST_PROCESSES, Participant, Peer, Trace
+from watchdog.rules.engine.contributors import MOST_PEERS, MOST_PROCESSES, Participant, Peer, Trace
+from watchdog.rules.language import template
+from watchdog.rules.language.expression import Operand
+from watchdog.rules.language.rule import Rule, Severity, Stat, Statistic, Thresholds
 
 WALL = 1_750_000_000.0
 RULE = Rule(

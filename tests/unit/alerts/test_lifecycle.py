@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from watchdog.alerts.alert import Kind, State, fingerprint
 from watchdog.alerts.instance import Instance
 from watchdog.alerts.lifecycle import Lifecycle
-from watchdog.rules import template
-from watchdog.rules.evaluate import OVERFLOW, Verdict
-from watchdog.rules.expression import Operand
-from watchdog.rules.schema import Rule, Severity, Stat, Statistic, Thresholds
+from watchdog.rules.engine.engine import OVERFLOW, Verdict
+from watchdog.rules.language import template
+from watchdog.rules.language.expression import Operand
+from watchdog.rules.language.rule import Rule, Severity, Stat, Statistic, Thresholds
 
 SECOND_NS = 1_000_000_000
 WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL

@@ -11,11 +11,11 @@ from watchdog.alerts.taking import MOST_A_TICK, Taking
 from watchdog.measure.names import HostNames
 from watchdog.measure.snapshot import Snapshot
 from watchdog.quality import Quality
-from watchdog.rules import template
-from watchdog.rules.expression import Operand
-from watchdog.rules.judge import Verdict
-from watchdog.rules.schema import OVERFLOW, Rule, Severity, Stat, Statistic, Thresholds
-from watchdog.rules.trace import Participant, Trace
+from watchdog.rules.engine.contributors import Participant, Trace
+from watchdog.rules.engine.judge import Verdict
+from watchdog.rules.language import template
+from watchdog.rules.language.expression import Operand
+from watchdog.rules.language.rule import OVERFLOW, Rule, Severity, Stat, Statistic, Thresholds
 
 SECOND_NS = 1_000_000_000
 WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL

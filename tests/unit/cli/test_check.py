@@ -7,7 +7,7 @@ import pytest
 
 from watchdog.cli import check
 from watchdog.errors import UsageError
-from watchdog.rules import template
+from watchdog.rules.language import template
 
 RULE = """\
 [[rule]]

@@ -11,7 +11,7 @@ from watchdog.delivery import delivery as delivery_module
 from watchdog.delivery.delivery import Delivery, Health
 from watchdog.errors import DeliveryError, StoreError
 from watchdog.routing.notification import Notice
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import Waiting
 from watchdog.state.store import Store
 

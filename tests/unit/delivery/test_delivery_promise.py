@@ -17,7 +17,7 @@ from watchdog.config.document import Document
 from watchdog.config.settings import read_config
 from watchdog.routing.grouping import Grouping
 from watchdog.routing.routes import read_routes
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import Outbox, Outcome
 from watchdog.state.rate_limit import Budget
 from watchdog.state.rate_limiter import BudgetGate

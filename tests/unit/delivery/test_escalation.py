@@ -27,7 +27,7 @@ from watchdog.delivery.worker import Worker
 from watchdog.errors import DeliveryError
 from watchdog.routing import routes as routes_module
 from watchdog.routing.grouping import Grouping
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import Outbox
 from watchdog.state.receiver_state import StoredMemory
 from watchdog.state.store import Store

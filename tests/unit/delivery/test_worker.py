@@ -21,7 +21,7 @@ from watchdog.errors import DeliveryError, StoreError
 from watchdog.receivers.base import Receiver, Scratch
 from watchdog.receivers.render.fallback import plain
 from watchdog.routing.notification import Notice
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store
 

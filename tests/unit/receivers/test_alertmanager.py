@@ -15,7 +15,7 @@ from watchdog.receivers import alertmanager
 from watchdog.receivers.alertmanager import Alertmanager
 from watchdog.receivers.registry import build_receivers
 from watchdog.receivers.transport.http import Answer, Endpoint
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 
 TAKEN = Answer(200, b"", None)
 

@@ -8,7 +8,7 @@ import pytest
 from watchdog.errors import DeliveryError
 from watchdog.receivers.console import Console
 from watchdog.receivers.render import notification_text
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 
 STORM_LINES = (
     "[FIRING] critical: crawler opens 612/s connections (limit 500/s)\n"

@@ -6,7 +6,7 @@ import pytest
 
 from watchdog.config.document import Document
 from watchdog.receivers.journald import FIRING_ID, REMINDER_ID, RESOLVED_ID, Journald
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from watchdog.errors import ConfigError, DeliveryError
 from watchdog.receivers.pagerduty import MOST_BYTES, PagerDuty, dedup_key
 from watchdog.receivers.registry import build_receivers
 from watchdog.receivers.transport.http import Answer, Endpoint
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 
 KEY = "R" + "0123456789abcde" * 2 + "f"
 ACCEPTED = Answer(202, b'{"status":"success","message":"Event processed"}', None)

@@ -7,7 +7,7 @@ from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
 from watchdog.clock import SECOND_NS
 from watchdog.config.settings import Routing
 from watchdog.routing.grouping import Grouping
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 
 WALL = 1_700_000_000.0
 

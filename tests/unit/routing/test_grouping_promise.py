@@ -11,7 +11,7 @@ from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
 from watchdog.clock import SECOND_NS
 from watchdog.config.settings import Routing
 from watchdog.routing.grouping import Grouping
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 
 RECEIVERS = ("oncall", "log")
 ROUTING = Routing(

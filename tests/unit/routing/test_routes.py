@@ -16,9 +16,9 @@ from watchdog.routing.jitter import share_of
 from watchdog.routing.label_matching import matches
 from watchdog.routing.route_checks import notes_on_routes
 from watchdog.routing.routes import Router, read_routes
-from watchdog.rules.load import read_rules
-from watchdog.rules.reading import Surroundings
-from watchdog.rules.schema import Condition, Severity
+from watchdog.rules.language.load import read_rules
+from watchdog.rules.language.parse_rule import Surroundings
+from watchdog.rules.language.rule import Condition, Severity
 
 SECOND_NS = 1_000_000_000
 WALL = 1_700_000_000.0

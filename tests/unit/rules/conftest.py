@@ -12,9 +12,9 @@ import pytest
 from watchdog.measure.catalogue import DIMENSIONS, METRICS, UNKNOWN, Kind, Values
 from watchdog.measure.snapshot import Snapshot
 from watchdog.quality import Quality
-from watchdog.rules.expression import Comparison, Expression, Operand
-from watchdog.rules.schema import Condition, Rule, Severity, Stat, Statistic, Thresholds
-from watchdog.rules.template import Template
+from watchdog.rules.language.expression import Comparison, Expression, Operand
+from watchdog.rules.language.rule import Condition, Rule, Severity, Stat, Statistic, Thresholds
+from watchdog.rules.language.template import Template
 
 SECOND_NS = 1_000_000_000
 

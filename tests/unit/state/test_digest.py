@@ -17,7 +17,7 @@ from watchdog.receivers.syslog.wires import UnixWire
 from watchdog.receivers.transport.http import Endpoint
 from watchdog.receivers.webhook import Webhook
 from watchdog.routing.notification import DIGEST, Notice
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 from watchdog.state.rate_limiter import MOST_ALERTS
 
 ENDPOINT = Endpoint(Secret("http://127.0.0.1:1/"))

@@ -2,7 +2,7 @@ import pytest
 
 from watchdog.alerts.alert import Alert, State, fingerprint
 from watchdog.routing.notification import Notice
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import EXPIRY_NS, Outbox, Outcome, Waiting, merge
 from watchdog.state.store import Store
 

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 from watchdog.alerts.alert import Alert, State
 from watchdog.errors import StoreError
 from watchdog.routing.notification import Notice
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 from watchdog.state.capacity import Capacity
 from watchdog.state.outbox import DROPPED, EXPIRY_NS, Outbox, Outcome
 from watchdog.state.store import KEEP_SECONDS, Store

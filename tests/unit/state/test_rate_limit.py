@@ -14,7 +14,7 @@ from watchdog.config.document import Document
 from watchdog.delivery.worker import Worker
 from watchdog.errors import DeliveryError
 from watchdog.routing.notification import DIGEST, Notice
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import Outbox, Outcome
 from watchdog.state.rate_limit import Bucket, Budget, read_budget
 from watchdog.state.rate_limiter import MOST_ALERTS, BudgetGate

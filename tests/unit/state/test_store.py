@@ -7,7 +7,7 @@ import pytest
 from watchdog.alerts.alert import Alert, State
 from watchdog.errors import StoreError
 from watchdog.routing.notification import Notice
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import Attempt, Outbox, Outcome
 from watchdog.state.store import KEEP_ROWS, Store
 from watchdog.storage.schema import APPLICATION_ID, MIGRATIONS

@@ -22,7 +22,7 @@ from watchdog.receivers.render.plaintext import letter
 from watchdog.receivers.transport.child_process import run
 from watchdog.receivers.transport.deadline import Deadline
 from watchdog.routing.notification import Notice
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 
 FAILED, UNKNOWN_URL = 3, 4  # how the child ends, 0 aside
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from watchdog.alerts.evidence import Culprit, Evidence
 from watchdog.measure.catalogue import METRICS
-from watchdog.rules.formats import FORMATS
-from watchdog.rules.schema import Labels
-from watchdog.rules.trace import Peer
+from watchdog.rules.engine.contributors import Peer
+from watchdog.rules.language.formats import FORMATS
+from watchdog.rules.language.rule import Labels
 
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 _BARS = "▁▂▃▄▅▆▇█"

@@ -11,8 +11,8 @@ from watchdog.alerts.alert import Alert, State, fingerprint
 from watchdog.alerts.evidence import Culprit, Evidence
 from watchdog.clock import SystemClock
 from watchdog.routing.notification import Notice
-from watchdog.rules.schema import Severity
-from watchdog.rules.trace import Peer
+from watchdog.rules.engine.contributors import Peer
+from watchdog.rules.language.rule import Severity
 
 
 def sample_pair(receiver: str) -> Iterator[Notice]:

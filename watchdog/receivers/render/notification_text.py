@@ -13,8 +13,8 @@ from watchdog.alerts.alert import Alert
 from watchdog.receivers.render import evidence_text
 from watchdog.receivers.render.evidence_text import clock, duration
 from watchdog.routing.notification import DIGEST, Notice
-from watchdog.rules.formats import FORMATS
-from watchdog.rules.schema import OVERFLOW
+from watchdog.rules.language.formats import FORMATS
+from watchdog.rules.language.rule import OVERFLOW
 
 _TOLD_IN_FULL = 3  # alerts of one notice; more are each told in short
 _WORDS = re.compile(r"[\w.-]+")

@@ -17,8 +17,8 @@ from watchdog.measure.catalogue import DIMENSIONS
 from watchdog.receivers.render import evidence_text, notification_text
 from watchdog.receivers.render.example import sample_pair
 from watchdog.routing.notification import Notice
-from watchdog.rules import template
-from watchdog.rules.formats import FORMATS
+from watchdog.rules.language import template
+from watchdog.rules.language.formats import FORMATS
 
 # Beside value, threshold, peak, since, severity, rule, host and the rule's dimensions.
 TEXTS = (

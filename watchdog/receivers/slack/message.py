@@ -13,7 +13,7 @@ from watchdog import sanitize
 from watchdog.alerts.alert import Alert
 from watchdog.receivers.render import notification_text
 from watchdog.routing.notification import DIGEST, Notice
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 
 # Slack refuses a message as too long somewhere above 11,000 characters, at a point that it does not document.
 MOST_CHARACTERS = 8_000

@@ -22,7 +22,7 @@ from watchdog.receivers.syslog.wires import SYSTEM_SOCKETS, UnixWire, Wire, pars
 from watchdog.receivers.transport.deadline import Deadline
 from watchdog.receivers.transport.tls import KEYS, context_from_table, pinned, read_fingerprints
 from watchdog.routing.notification import Notice
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 
 # RFC 5424 §6.2.1, by the names of syslog.conf(5)
 FACILITIES = {

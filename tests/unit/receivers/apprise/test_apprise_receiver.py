@@ -14,7 +14,7 @@ from watchdog.config.settings import read_config
 from watchdog.errors import ConfigError
 from watchdog.receivers.apprise.apprise_receiver import Apprise
 from watchdog.receivers.registry import build_receivers
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 
 
 def build(urls):

@@ -4,7 +4,7 @@ import pytest
 
 from watchdog.alerts.alert import State
 from watchdog.receivers.render import notification_text
-from watchdog.rules.schema import OVERFLOW, Severity
+from watchdog.rules.language.rule import OVERFLOW, Severity
 
 
 def test_a_firing_alert_tells_how_much_who_since_when_why_and_where(make_alert, make_notice):

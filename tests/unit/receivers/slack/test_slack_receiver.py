@@ -12,7 +12,7 @@ from watchdog.errors import DeliveryError
 from watchdog.receivers.render import notification_text
 from watchdog.receivers.slack.slack_receiver import Slack
 from watchdog.receivers.transport.http import Answer, Endpoint
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 
 
 class AnsweringEndpoint(Endpoint):

@@ -19,7 +19,7 @@ from watchdog.receivers.transport.deadline import Deadline
 from watchdog.receivers.transport.http import Answer, Endpoint, Transport, Unanswered
 from watchdog.receivers.transport.tls import host_context
 from watchdog.routing.notification import Notice
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 
 CHANNEL = "C024BE91L"
 TRANSPORT = Transport(host_context())

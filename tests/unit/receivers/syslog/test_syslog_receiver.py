@@ -10,7 +10,7 @@ import pytest
 from watchdog.config.document import Document
 from watchdog.receivers.syslog.syslog_receiver import Syslog
 from watchdog.receivers.syslog.wires import parse_address
-from watchdog.rules.schema import Severity
+from watchdog.rules.language.rule import Severity
 
 # RFC 5424 §6, narrowed to what we send
 NAME = rb"[!-<>-\\^-~]{1,32}"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from watchdog.measure.catalogue import ABSENT, DIMENSIONS, UNKNOWN, Values
 from watchdog.measure.snapshot import Codes, Halves, Snapshot
-from watchdog.rules.schema import Condition
+from watchdog.rules.language.rule import Condition
 
 Mask = NDArray[np.bool_]
 

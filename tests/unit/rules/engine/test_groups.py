@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from watchdog.measure.catalogue import ABSENT
-from watchdog.rules.groups import HOST, NOBODY, STRAY, Groups
+from watchdog.rules.engine.groups import HOST, NOBODY, STRAY, Groups
 
 SECOND_NS = 1_000_000_000
 

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from watchdog.rules.evaluate import Engine
-from watchdog.rules.expression import parse
-from watchdog.rules.schema import Condition
+from watchdog.rules.engine.engine import Engine
+from watchdog.rules.language.expression import parse
+from watchdog.rules.language.rule import Condition
 
 LABELS = (("process", "crawler"),)
 CRAWLER = {"process": "crawler", "pid": 4711, "exe": "crawler", "user": "www-data", "direction": "out"}

@@ -8,18 +8,18 @@ from collections.abc import Collection, Iterable
 from watchdog.clock import SECOND_NS
 from watchdog.measure.snapshot import Snapshot
 from watchdog.measure.table import NEVER_NS
-from watchdog.rules import trace
-from watchdog.rules.expression import metrics_of
-from watchdog.rules.groups import Groups
-from watchdog.rules.judge import Judge, Tick, Verdict, mildest
-from watchdog.rules.parts import Parts
-from watchdog.rules.ranking import Ranked, Ranking
-from watchdog.rules.schema import OVERFLOW, Labels, Rule
-from watchdog.rules.select import Selection
-from watchdog.rules.statistic import Combined, Tally
-from watchdog.rules.trace import Trace
-from watchdog.rules.view import View, frame
-from watchdog.rules.window import RECENT_TICKS, Span
+from watchdog.rules.engine import contributors
+from watchdog.rules.engine.aggregations import Combined, Tally
+from watchdog.rules.engine.contributors import Trace
+from watchdog.rules.engine.groups import Groups
+from watchdog.rules.engine.judge import Judge, Tick, Verdict, mildest
+from watchdog.rules.engine.order_statistics import Ranked, Ranking
+from watchdog.rules.engine.plan import Parts
+from watchdog.rules.engine.selection import Selection
+from watchdog.rules.engine.view import View, frame
+from watchdog.rules.engine.window import RECENT_TICKS, Span
+from watchdog.rules.language.expression import metrics_of
+from watchdog.rules.language.rule import OVERFLOW, Labels, Rule
 
 __all__ = ["OVERFLOW", "Engine", "Verdict"]
 
@@ -89,7 +89,7 @@ class Engine:
         None for a rule that is not judged.
         """
         judge = next((judge for judge in self._judges if judge.rule.id == rule_id), None)
-        metric = trace.leading_metric(judge.rule.metric) if judge is not None else None
+        metric = contributors.leading_metric(judge.rule.metric) if judge is not None else None
         if judge is None or metric is None:
             return None
         # A slot is its group's own for so long only.
@@ -97,17 +97,17 @@ class Engine:
         elapsed_ns = {at_ns: elapsed for at_ns, elapsed in self._elapsed_ns if elapsed and at_ns > since_ns}
         history = judge.measured.history(judge.measured.view.groups.slot(labels, snapshot), elapsed_ns)
         try:
-            rows = trace.rows_of(snapshot, judge.rule, labels, self._selection)
+            rows = contributors.rows_of(snapshot, judge.rule, labels, self._selection)
         finally:
             self._selection.release()
-        amount = trace.total(snapshot, rows, metric)
-        rows = trace.measuring(snapshot, rows, metric)
+        amount = contributors.total(snapshot, rows, metric)
+        rows = contributors.measuring(snapshot, rows, metric)
         told_ns = list(elapsed_ns.values())[len(elapsed_ns) - len(history) :]
         return judge.rule, Trace(
             metric,
             amount,
-            *trace.peers_of(snapshot, rows, metric),
-            *trace.participants_of(snapshot, rows, metric),
+            *contributors.peers_of(snapshot, rows, metric),
+            *contributors.participants_of(snapshot, rows, metric),
             tuple(history.tolist()),
             snapshot.elapsed_ns / SECOND_NS,
             sum(told_ns) / SECOND_NS,

@@ -22,12 +22,12 @@ import numpy as np
 from watchdog.measure.catalogue import DIMENSIONS, METRICS, Kind, Values
 from watchdog.measure.snapshot import Numbers, Snapshot
 from watchdog.measure.table import Slots
-from watchdog.rules.arithmetic import never_too_high
-from watchdog.rules.expression import metrics_of
-from watchdog.rules.ranking import Ranked
-from watchdog.rules.schema import OVERFLOW, Labels, Rule, Severity, Statistic, Thresholds
-from watchdog.rules.select import Mask
-from watchdog.rules.statistic import Combined
+from watchdog.rules.engine.aggregations import Combined
+from watchdog.rules.engine.arithmetic import never_too_high
+from watchdog.rules.engine.order_statistics import Ranked
+from watchdog.rules.engine.selection import Mask
+from watchdog.rules.language.expression import metrics_of
+from watchdog.rules.language.rule import OVERFLOW, Labels, Rule, Severity, Statistic, Thresholds
 
 MOST_INSTANCES: Final = 20  # of one rule: the worst of those that fire; the others are told as a number
 

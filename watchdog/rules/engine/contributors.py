@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from watchdog.measure.catalogue import ABSENT, DIRECTIONS, FAILURES, METRICS, STATES, Kind
 from watchdog.measure.names import address_text
 from watchdog.measure.snapshot import Numbers, Snapshot
-from watchdog.rules.expression import Constant, Expression, Operand
-from watchdog.rules.groups import code_of
-from watchdog.rules.schema import Labels, Rule
-from watchdog.rules.select import Selection
+from watchdog.rules.engine.groups import code_of
+from watchdog.rules.engine.selection import Selection
+from watchdog.rules.language.expression import Constant, Expression, Operand
+from watchdog.rules.language.rule import Labels, Rule
 
 MOST_PEERS: Final = 5
 MOST_PROCESSES: Final = 16  # to look at, until one is found that lives

@@ -12,13 +12,13 @@ from watchdog.config import suggestions
 from watchdog.config.document import Table
 from watchdog.config.durations import format_duration
 from watchdog.measure.catalogue import DIMENSIONS, LONGEST_WINDOW, METRICS, Kind
-from watchdog.rules import expression, template
-from watchdog.rules.conditions import read_where
-from watchdog.rules.expression import Comparison, Constant, Expression, ExpressionError, Operand
-from watchdog.rules.formats import natural_format
-from watchdog.rules.schema import Rule, Stat, Statistic
-from watchdog.rules.template import Template, TemplateError
-from watchdog.rules.thresholds import Measure, read_thresholds
+from watchdog.rules.language import expression, template
+from watchdog.rules.language.conditions import read_where
+from watchdog.rules.language.expression import Comparison, Constant, Expression, ExpressionError, Operand
+from watchdog.rules.language.formats import natural_format
+from watchdog.rules.language.rule import Rule, Stat, Statistic
+from watchdog.rules.language.template import Template, TemplateError
+from watchdog.rules.language.thresholds import Measure, read_thresholds
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
 _PERCENTILE = re.compile(r"p(\d\d|9\d\d)", re.ASCII)

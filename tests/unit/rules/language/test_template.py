@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchdog.rules.formats import FORMATS
-from watchdog.rules.template import Field, TemplateError, parse, render
+from watchdog.rules.language.formats import FORMATS
+from watchdog.rules.language.template import Field, TemplateError, parse, render
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchdog.rules.window import Samples, SampleWindow, Span, WindowSum, contribution
+from watchdog.rules.engine.window import Samples, SampleWindow, Span, WindowSum, contribution
 
 SECOND_NS = 1_000_000_000
 

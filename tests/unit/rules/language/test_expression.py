@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchdog.measure.catalogue import Unit
-from watchdog.rules.expression import (
+from watchdog.rules.language.expression import (
     Comparison,
     Constant,
     ExpressionError,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from watchdog.measure.snapshot import Numbers
-from watchdog.rules.expression import Constant, Expression, Operand
+from watchdog.rules.language.expression import Constant, Expression, Operand
 
 
 def combine(expression: Expression, read: Callable[[str], Numbers]) -> Numbers:

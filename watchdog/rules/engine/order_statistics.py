@@ -16,12 +16,12 @@ import numpy as np
 
 from watchdog.measure.snapshot import Numbers
 from watchdog.measure.table import Slots
-from watchdog.rules.arithmetic import combine
-from watchdog.rules.expression import Expression, Operand
-from watchdog.rules.schema import Stat, Statistic
-from watchdog.rules.statistic import value_of_nothing
-from watchdog.rules.view import View
-from watchdog.rules.window import Contribution, Samples, SampleWindow, Span, WindowSum, contribution
+from watchdog.rules.engine.aggregations import value_of_nothing
+from watchdog.rules.engine.arithmetic import combine
+from watchdog.rules.engine.view import View
+from watchdog.rules.engine.window import Contribution, Samples, SampleWindow, Span, WindowSum, contribution
+from watchdog.rules.language.expression import Expression, Operand
+from watchdog.rules.language.rule import Stat, Statistic
 
 _ROUNDING = 1e-9  # of n * p / 100, which may come out a little above the whole number that it is
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from watchdog.config import suggestions
 from watchdog.measure.catalogue import DIMENSIONS
-from watchdog.rules import formats
+from watchdog.rules.language import formats
 
 _MOST_LETTERS = 500
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from watchdog.config import suggestions
 from watchdog.config.document import Table
 from watchdog.measure.catalogue import DIMENSIONS, Dimension, Values
-from watchdog.rules.schema import Condition
+from watchdog.rules.language.rule import Condition
 
 _NUMBERS = re.compile(r"(\d{1,10})(?:-(\d{1,10}))?", re.ASCII)
 _GREATEST_PORT = 65_535

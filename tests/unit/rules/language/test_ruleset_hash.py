@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from watchdog.rules.digest import digest
-from watchdog.rules.load import load_rules
+from watchdog.rules.language.load import load_rules
+from watchdog.rules.language.ruleset_hash import digest
 
 STORM = """\
 [[rule]]
@@ -80,8 +80,9 @@ def test_what_changes_a_rule_changes_it(digest_of, old, new):
 
 def test_it_is_the_same_in_every_process():
     program = (
-        "from watchdog.resources import rules_folder\nfrom watchdog.rules.digest import digest\n"
-        "from watchdog.rules.load import load_rules\nprint(digest(load_rules([rules_folder()], receivers=None).rules))"
+        "from watchdog.resources import rules_folder\nfrom watchdog.rules.language.ruleset_hash import digest\n"
+        "from watchdog.rules.language.load import load_rules\n"
+        "print(digest(load_rules([rules_folder()], receivers=None).rules))"
     )
     told = {
         subprocess.check_output([sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, text=True)

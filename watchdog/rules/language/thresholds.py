@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from watchdog.config.document import Table
 from watchdog.measure.catalogue import Unit
-from watchdog.rules.quantity import parse_quantity
-from watchdog.rules.schema import Severity, Thresholds
+from watchdog.rules.language.quantity import parse_quantity
+from watchdog.rules.language.rule import Severity, Thresholds
 
 Levels = Mapping[Severity, float]  # NaN, which compares with nothing, where a level could not be read
 

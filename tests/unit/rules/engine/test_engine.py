@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watchdog.resources import rules_folder
-from watchdog.rules.evaluate import OVERFLOW, Engine
-from watchdog.rules.expression import Comparison, Constant, Operand, Operation
-from watchdog.rules.load import load_rules
-from watchdog.rules.schema import Condition, Severity
+from watchdog.rules.engine.engine import OVERFLOW, Engine
+from watchdog.rules.language.expression import Comparison, Constant, Operand, Operation
+from watchdog.rules.language.load import load_rules
+from watchdog.rules.language.rule import Condition, Severity
 
 WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
 

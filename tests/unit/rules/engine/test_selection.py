@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from watchdog.rules.schema import Condition
-from watchdog.rules.select import Selection
+from watchdog.rules.engine.selection import Selection
+from watchdog.rules.language.rule import Condition
 
 
 def chosen(host, rows, *conditions):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from watchdog.rules.arithmetic import combine, degree, never_too_high
-from watchdog.rules.expression import parse
+from watchdog.rules.engine.arithmetic import combine, degree, never_too_high
+from watchdog.rules.language.expression import parse
 
 VALUES = {"connects": np.array([0.0, 4.0, 0.0]), "accepts": np.array([0.0, 2.0, 5.0])}
 

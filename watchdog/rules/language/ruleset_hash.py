@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from watchdog.rules.schema import Rule
+from watchdog.rules.language.rule import Rule
 
 
 def digest(rules: Iterable[Rule]) -> str:

@@ -9,14 +9,14 @@ import numpy as np
 
 from watchdog.measure.catalogue import METRICS, Kind
 from watchdog.measure.snapshot import Numbers
-from watchdog.rules.arithmetic import degree
-from watchdog.rules.expression import Expression, Operand, metrics_of
-from watchdog.rules.groups import Groups
-from watchdog.rules.ranking import Ranked, Ranking
-from watchdog.rules.schema import Rule, Statistic
-from watchdog.rules.statistic import Combined, Tally
-from watchdog.rules.view import View
-from watchdog.rules.window import Recent, Span, WindowSum
+from watchdog.rules.engine.aggregations import Combined, Tally
+from watchdog.rules.engine.arithmetic import degree
+from watchdog.rules.engine.groups import Groups
+from watchdog.rules.engine.order_statistics import Ranked, Ranking
+from watchdog.rules.engine.view import View
+from watchdog.rules.engine.window import Recent, Span, WindowSum
+from watchdog.rules.language.expression import Expression, Operand, metrics_of
+from watchdog.rules.language.rule import Rule, Statistic
 
 _NEWEST_NS = 1  # a window that holds the newest tick and no other
 _PER_SECOND = (Statistic.RATE, Statistic.MEAN, Statistic.LAST)  # of counters

@@ -9,7 +9,7 @@ from typing import Literal, cast
 
 from watchdog.config import suggestions
 from watchdog.measure.catalogue import METRICS, Unit
-from watchdog.rules.quantity import parse_quantity
+from watchdog.rules.language.quantity import parse_quantity
 
 Operator = Literal["+", "-", "*", "/"]
 Comparator = Literal["<", "<=", ">", ">="]

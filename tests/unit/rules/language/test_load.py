@@ -5,10 +5,10 @@ import pytest
 
 from watchdog.errors import ConfigError
 from watchdog.resources import rules_folder
-from watchdog.rules.expression import Comparison, Operand
-from watchdog.rules.load import load_rules, toml_files
-from watchdog.rules.schema import Condition, Rule, Severity, Stat, Statistic, Thresholds
-from watchdog.rules.template import Field, Template
+from watchdog.rules.language.expression import Comparison, Operand
+from watchdog.rules.language.load import load_rules, toml_files
+from watchdog.rules.language.rule import Condition, Rule, Severity, Stat, Statistic, Thresholds
+from watchdog.rules.language.template import Field, Template
 
 SECOND = 1_000_000_000
 WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
@@ -508,7 +508,7 @@ def test_the_shipped_rules_are_right_and_watch_what_they_promise():
 
 
 def test_the_example_of_the_reference_is_right(load):
-    page = Path(__file__).parents[3].joinpath("docs", "rules.md").read_text(encoding="utf-8")
+    page = Path(__file__).parents[4].joinpath("docs", "rules.md").read_text(encoding="utf-8")
     rule = load(page.partition("```toml\n")[2].partition("```")[0])
     assert rule.id == "payments-connect-failures"
 

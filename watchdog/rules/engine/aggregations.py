@@ -14,10 +14,10 @@ import numpy as np
 from watchdog.measure.catalogue import METRICS, Kind
 from watchdog.measure.snapshot import Numbers
 from watchdog.measure.table import Slots
-from watchdog.rules.arithmetic import combine
-from watchdog.rules.expression import Expression, metrics_of
-from watchdog.rules.view import View
-from watchdog.rules.window import Recent, Span, WindowSum, contribution, milliseconds
+from watchdog.rules.engine.arithmetic import combine
+from watchdog.rules.engine.view import View
+from watchdog.rules.engine.window import Recent, Span, WindowSum, contribution, milliseconds
+from watchdog.rules.language.expression import Expression, metrics_of
 
 
 class Tally:

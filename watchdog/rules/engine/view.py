@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from watchdog.measure.catalogue import METRICS, Kind
 from watchdog.measure.snapshot import Numbers, Snapshot
 from watchdog.measure.table import Slots
-from watchdog.rules.groups import Groups
-from watchdog.rules.schema import Condition
-from watchdog.rules.select import Mask, Selection
-from watchdog.rules.window import milliseconds
+from watchdog.rules.engine.groups import Groups
+from watchdog.rules.engine.selection import Mask, Selection
+from watchdog.rules.engine.window import milliseconds
+from watchdog.rules.language.rule import Condition
 
 
 class Frame:

@@ -11,8 +11,8 @@ from watchdog.clock import SECOND_NS
 from watchdog.config.document import Document
 from watchdog.config.settings import open_document
 from watchdog.errors import ConfigError, Problem
-from watchdog.rules.reading import Surroundings, read_rule
-from watchdog.rules.schema import Rule
+from watchdog.rules.language.parse_rule import Surroundings, read_rule
+from watchdog.rules.language.rule import Rule
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from watchdog.rules.expression import Comparison, Expression
-from watchdog.rules.template import Template
+from watchdog.rules.language.expression import Comparison, Expression
+from watchdog.rules.language.template import Template
 
 Labels = tuple[tuple[str, str], ...]  # (dimension, value), in the order of the rule's `by`
 OVERFLOW: Final[Labels] = (("instances", "overflow"),)  # of the instance that tells how many are not told one by one

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from watchdog.measure.catalogue import ABSENT, DIMENSIONS, UNKNOWN, Values
 from watchdog.measure.snapshot import Codes, Snapshot
 from watchdog.measure.table import NEVER_NS, NO_SLOT, Slots, SlotTable
-from watchdog.rules.schema import Labels
+from watchdog.rules.language.rule import Labels
 
 NOBODY = 0  # the slot of no group at all: never has rows, so that it shows what a rule measures of nothing
 HOST = 1  # the slot of the one group that there is without dimensions
