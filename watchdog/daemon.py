@@ -21,7 +21,7 @@ from watchdog.errors import StoreError, WatchdogError
 from watchdog.guard import Guard, RulesFailed
 from watchdog.heartbeat import Heartbeat, Rules
 from watchdog.kernel import privileges
-from watchdog.kernel.start import require_privileges, start_collector
+from watchdog.kernel.startup import require_privileges, start_collector
 from watchdog.logs import LogWriter
 from watchdog.memory import give_back_all
 from watchdog.rhythm import Rhythm

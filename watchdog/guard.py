@@ -18,7 +18,7 @@ from watchdog.errors import StoreError
 from watchdog.kernel.collector import Collector
 from watchdog.measure.catalogue import ON_DEMAND
 from watchdog.measure.meter import Meter, Ticks
-from watchdog.measure.process import read_process
+from watchdog.measure.procfs import read_process
 from watchdog.routing.grouping import Grouping
 from watchdog.routing.jitter import share_of
 from watchdog.routing.notification import Notice

@@ -9,7 +9,7 @@ import watchdog
 
 
 def _folder(name: str) -> Path:
-    # Where imports look, not where they looked when this was imported: see kernel/imports.py.
+    # Where imports look, not where they looked when this was imported: see kernel/import_paths.py.
     package = Path(watchdog.__path__[0])
     shipped = package / "_shipped" / name
     folder = shipped if shipped.is_dir() else package / ".." / name

@@ -21,8 +21,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from watchdog.kernel.quality import Quality
 from watchdog.measure.snapshot import Snapshot
-from watchdog.quality import Quality
 from watchdog.rules.engine.engine import OVERFLOW, Engine
 from watchdog.rules.language.expression import Comparison, Operand, Operation
 from watchdog.rules.language.rule import Condition, Rule, Severity, Stat, Statistic, Thresholds

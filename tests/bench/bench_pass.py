@@ -72,7 +72,7 @@ def collect(capacity: int) -> None:
     """Collect and measure once for each line of standard input; print what it took."""
     from watchdog.clock import SystemClock
     from watchdog.config.map_sizes import Capacities
-    from watchdog.kernel.start import start_collector
+    from watchdog.kernel.startup import start_collector
     from watchdog.measure.meter import Meter
 
     clock = SystemClock()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bcc import BPF
 
-from watchdog.kernel.headers import write_header_tree
+from watchdog.kernel.kernel_headers import write_header_tree
 
 SOURCE = r"""
 #include <kernel_types.h>

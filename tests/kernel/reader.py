@@ -10,9 +10,9 @@ from pathlib import Path
 
 from watchdog.clock import SECOND_NS, SystemClock
 from watchdog.config.map_sizes import Capacities
-from watchdog.kernel.start import start_collector
+from watchdog.kernel.startup import start_collector
+from watchdog.measure.aggregate import Connections, Groups
 from watchdog.measure.meter import Meter
-from watchdog.measure.tally import Connections, Groups
 
 
 def main() -> None:

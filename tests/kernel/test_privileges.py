@@ -12,7 +12,7 @@ import pytest
 from held import links_of, program_of
 
 from watchdog.kernel import libbpf
-from watchdog.kernel.probes import MESSAGES, MESSAGES_BEFORE
+from watchdog.kernel.programs import MESSAGES, MESSAGES_BEFORE
 
 OURS = {b"inet_sock_set_s", b"stand_in_inet_s", b"tcp_receive_res", b"tcp_send_reset", b"task_file"}
 

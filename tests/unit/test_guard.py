@@ -24,10 +24,10 @@ from watchdog.guard import Guard, RulesFailed
 from watchdog.job import Tick
 from watchdog.kernel.collector import Reading
 from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, FLAG_CONNECT, RESPONSE, SUMS, SUMS_KEY
-from watchdog.kernel.totals import Totals
+from watchdog.kernel.quality import Quality
+from watchdog.kernel.totals_map import Totals
 from watchdog.measure.catalogue import DIRECTIONS
 from watchdog.measure.meter import Meter
-from watchdog.quality import Quality
 from watchdog.routing.grouping import Grouping
 from watchdog.rules.engine.engine import Engine
 from watchdog.rules.engine.judge import Judge

@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 from watchdog.alerts import wording
 from watchdog.alerts.masking import masked
 from watchdog.measure.catalogue import METRICS, Kind
-from watchdog.measure.process import Process
+from watchdog.measure.procfs import Process
 from watchdog.rules.engine.contributors import Peer, Trace
 from watchdog.rules.language import formats
 from watchdog.rules.language.rule import Rule

@@ -14,7 +14,7 @@ from watchdog.alerts.evidence import NOT_TAKEN, Evidence, evidence_of
 from watchdog.alerts.instance import Instance
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import SECOND_NS, Clock
-from watchdog.measure.process import Process
+from watchdog.measure.procfs import Process
 from watchdog.measure.snapshot import Snapshot
 from watchdog.rules.engine.engine import Engine
 from watchdog.rules.language.rule import OVERFLOW

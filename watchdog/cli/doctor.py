@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 
 from watchdog.errors import KernelUnfit
-from watchdog.kernel.fitness import findings
+from watchdog.kernel.kernel_support import findings
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

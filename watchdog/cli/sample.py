@@ -14,10 +14,10 @@ from watchdog.config import suggestions
 from watchdog.config.durations import format_duration, parse_duration
 from watchdog.errors import KernelUnfit, UsageError
 from watchdog.kernel.collector import Collector
-from watchdog.kernel.start import start_collector
+from watchdog.kernel.startup import start_collector
+from watchdog.measure.aggregate import COUNTERS, Connections, Groups, Losses, Row
 from watchdog.measure.catalogue import DIMENSIONS
 from watchdog.measure.meter import Meter
-from watchdog.measure.tally import COUNTERS, Connections, Groups, Losses, Row
 
 _TICK_NS = SECOND_NS
 _DESCRIPTION = """\

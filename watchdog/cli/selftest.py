@@ -13,7 +13,7 @@ from dataclasses import asdict
 from watchdog.config import suggestions
 from watchdog.config.settings import DEFAULT_CONFIG, DEFAULT_RULES
 from watchdog.errors import UsageError
-from watchdog.kernel.start import require_privileges
+from watchdog.kernel.startup import require_privileges
 from watchdog.rehearsal import programme
 from watchdog.rehearsal.outcome import Outcome, Verdict
 from watchdog.sanitize import visible

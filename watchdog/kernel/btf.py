@@ -11,7 +11,7 @@ import struct
 
 from watchdog.errors import KernelUnfit
 from watchdog.kernel.libbpf import library
-from watchdog.kernel.probes import MESSAGES
+from watchdog.kernel.programs import MESSAGES
 
 _STRUCT, _UNION, _ENUM, _ENUM64 = 4, 5, 6, 19
 _MODIFIERS = {8, 9, 10, 11, 18}  # typedef, volatile, const, restrict, type tag

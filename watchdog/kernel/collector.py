@@ -17,10 +17,10 @@ from watchdog.clock import Clock
 from watchdog.kernel import libbpf
 from watchdog.kernel.handover import Loaded
 from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, LOSSES, RESPONSE, SUMS, SUMS_KEY
-from watchdog.kernel.probes import RESETS, STATES
-from watchdog.kernel.ring import Ring
-from watchdog.kernel.totals import Totals, TotalsMap
-from watchdog.quality import Quality
+from watchdog.kernel.programs import RESETS, STATES
+from watchdog.kernel.quality import Quality
+from watchdog.kernel.ring_buffer import Ring
+from watchdog.kernel.totals_map import Totals, TotalsMap
 
 _READ_BYTES = 8 * mmap.PAGESIZE  # what an iterator gives at once: kernel/bpf/bpf_iter.c, bpf_seq_read
 _EAGAIN_LIMIT = 10_000  # the iterator says EAGAIN after each 1,000,000 files without output: 10^10 files

@@ -21,7 +21,7 @@ from watchdog import errors
 from watchdog.config.map_sizes import Capacities
 from watchdog.errors import HandoverError, KernelUnfit, WatchdogError
 from watchdog.kernel import layout, libbpf
-from watchdog.kernel.probes import CONNECTIONS, ITERATOR, MESSAGES, MESSAGES_BEFORE, Probe
+from watchdog.kernel.programs import CONNECTIONS, ITERATOR, MESSAGES, MESSAGES_BEFORE, Probe
 
 _MAX_FDS = 32
 _MAX_MESSAGE = 65536

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from watchdog.config.map_sizes import Capacities
 from watchdog.errors import KernelUnfit, WatchdogError
 from watchdog.kernel import handover, layout, libbpf, privileges
-from watchdog.kernel.headers import write_header_tree
+from watchdog.kernel.kernel_headers import write_header_tree
 from watchdog.kernel.kfuncs import Kfuncs
-from watchdog.kernel.probes import CONNECTIONS, ITERATOR, MESSAGES, MESSAGES_BEFORE, Probe
-from watchdog.kernel.ring import bytes_for
+from watchdog.kernel.programs import CONNECTIONS, ITERATOR, MESSAGES, MESSAGES_BEFORE, Probe
+from watchdog.kernel.ring_buffer import bytes_for
 from watchdog.resources import bpf_folder
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from watchdog.config.permissions import ACCOUNT
 from watchdog.errors import NotPermitted
-from watchdog.kernel import imports
+from watchdog.kernel import import_paths
 
 CAP_PERFMON, CAP_BPF = 38, 39  # include/uapi/linux/capability.h, since Linux 5.8
 LOADING = frozenset({CAP_PERFMON, CAP_BPF})
@@ -117,13 +117,13 @@ def keep_only(capabilities: Iterable[int]) -> None:
     kept = set(capabilities)
     if os.geteuid() == 0:
         target = account()
-        search_paths = imports.open_search_paths()
+        search_paths = import_paths.open_search_paths()
         if kept:
             _prctl(_PR_SET_KEEPCAPS, 1)
         os.setgroups([])
         os.setresgid(target.pw_gid, target.pw_gid, target.pw_gid)
         os.setresuid(target.pw_uid, target.pw_uid, target.pw_uid)
-        imports.keep_reachable(search_paths)
+        import_paths.keep_reachable(search_paths)
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     _set(kept, kept)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)

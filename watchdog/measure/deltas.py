@@ -25,11 +25,11 @@ from watchdog.kernel.layout import (
     FLAG_FAILED,
     SUMMED,
 )
-from watchdog.kernel.totals import Totals
+from watchdog.kernel.totals_map import Totals
 from watchdog.measure.catalogue import DIRECTIONS, FAILURES, METRICS, STATES, Kind
-from watchdog.measure.columns import columns, joined, put, taken
 from watchdog.measure.snapshot import Numbers
-from watchdog.measure.totals import TotalsDeltas
+from watchdog.measure.struct_rows import columns, joined, put, taken
+from watchdog.measure.totals_deltas import TotalsDeltas
 
 Rows = NDArray[np.void]
 Ids = NDArray[np.uint64]

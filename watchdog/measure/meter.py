@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from watchdog.kernel.collector import Reading
 from watchdog.kernel.layout import CONNECTION
+from watchdog.measure.attribution import Identity
 from watchdog.measure.catalogue import ABSENT, FAMILIES, METRICS, UNKNOWN, Kind
 from watchdog.measure.cgroup import Cgroups
-from watchdog.measure.columns import joined
 from watchdog.measure.deltas import Changes, Deltas
-from watchdog.measure.identity import Identity
-from watchdog.measure.names import HostNames
+from watchdog.measure.interning import HostNames
 from watchdog.measure.snapshot import Codes, Halves, Numbers, Snapshot
+from watchdog.measure.struct_rows import joined
 from watchdog.measure.users import Users
 
 SELF = "bpf-watchdog"

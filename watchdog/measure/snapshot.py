@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from watchdog.quality import Quality
+from watchdog.kernel.quality import Quality
 
 Codes = NDArray[np.uint32]
 Numbers = NDArray[np.float64]

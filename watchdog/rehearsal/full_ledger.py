@@ -16,7 +16,7 @@ import numpy as np
 from watchdog.clock import Clock, SystemClock
 from watchdog.config.map_sizes import Capacities
 from watchdog.kernel.collector import Collector, Reading
-from watchdog.kernel.start import start_collector
+from watchdog.kernel.startup import start_collector
 from watchdog.measure.meter import Meter
 from watchdog.rehearsal.outcome import Failed, demand
 from watchdog.rehearsal.stage import Stage, in_child

@@ -12,7 +12,7 @@ from dataclasses import replace
 from watchdog.alerts.alert import fingerprint
 from watchdog.clock import SystemClock
 from watchdog.kernel.collector import Collector
-from watchdog.kernel.start import start_collector
+from watchdog.kernel.startup import start_collector
 from watchdog.measure.meter import Meter
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.render.example import sample_pair

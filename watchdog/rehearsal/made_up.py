@@ -9,9 +9,9 @@ import numpy as np
 from watchdog.clock import SECOND_NS
 from watchdog.kernel.collector import Reading
 from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, FLAG_CONNECT, RESPONSE, SUMS, SUMS_KEY
-from watchdog.kernel.totals import Totals
+from watchdog.kernel.quality import Quality
+from watchdog.kernel.totals_map import Totals
 from watchdog.measure.catalogue import DIRECTIONS
-from watchdog.quality import Quality
 
 _PORT = 443
 

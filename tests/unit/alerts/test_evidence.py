@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from watchdog.alerts.alert import Alert, State
 from watchdog.alerts.evidence import MOST_BYTES, MOST_COMMAND_BYTES, NOT_TAKEN, Culprit, Evidence, evidence_of
 from watchdog.measure.catalogue import FAILURES, METRICS, STATES
-from watchdog.measure.process import Process
+from watchdog.measure.procfs import Process
 from watchdog.receivers.render import evidence_text
 from watchdog.rules.engine.contributors import MOST_PEERS, MOST_PROCESSES, Participant, Peer, Trace
 from watchdog.rules.language import template

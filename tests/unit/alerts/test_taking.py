@@ -8,9 +8,9 @@ import pytest
 from watchdog.alerts.evidence import NOT_TAKEN
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.alerts.taking import MOST_A_TICK, Taking
-from watchdog.measure.names import HostNames
+from watchdog.kernel.quality import Quality
+from watchdog.measure.interning import HostNames
 from watchdog.measure.snapshot import Snapshot
-from watchdog.quality import Quality
 from watchdog.rules.engine.contributors import Participant, Trace
 from watchdog.rules.engine.judge import Verdict
 from watchdog.rules.language import template

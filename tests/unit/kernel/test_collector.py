@@ -11,8 +11,8 @@ import pytest
 from watchdog.kernel import collector as module
 from watchdog.kernel.collector import Collector
 from watchdog.kernel.layout import CONNECTION, SUMS, SUMS_KEY
-from watchdog.kernel.probes import CONNECTIONS
-from watchdog.kernel.totals import Totals
+from watchdog.kernel.programs import CONNECTIONS
+from watchdog.kernel.totals_map import Totals
 
 
 class Drained:

@@ -9,7 +9,7 @@ import pytest
 
 from watchdog.errors import HandoverError, KernelUnfit
 from watchdog.kernel import handover
-from watchdog.kernel.probes import MESSAGES
+from watchdog.kernel.programs import MESSAGES
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from watchdog.kernel.layout import (
     SUMS,
     SUMS_KEY,
 )
-from watchdog.kernel.totals import Totals
+from watchdog.kernel.quality import Quality
+from watchdog.kernel.totals_map import Totals
 from watchdog.measure.catalogue import DIRECTIONS, FAILURES, STATES
 from watchdog.measure.deltas import Deltas, is_listener
-from watchdog.quality import Quality
 
 OUT, IN = DIRECTIONS.index("out"), DIRECTIONS.index("in")
 SECOND = 1_000_000_000

@@ -6,11 +6,11 @@ import numpy as np
 
 from watchdog.kernel.collector import Reading
 from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, RESPONSE, SUMS, SUMS_KEY
-from watchdog.kernel.totals import Totals
-from watchdog.measure import names
+from watchdog.kernel.quality import Quality
+from watchdog.kernel.totals_map import Totals
+from watchdog.measure import interning
 from watchdog.measure.catalogue import ABSENT, UNKNOWN
 from watchdog.measure.meter import Meter
-from watchdog.quality import Quality
 
 SECOND = 1_000_000_000
 
@@ -96,7 +96,7 @@ def test_udp_has_a_family_and_no_peer():
 
 
 def test_connections_without_room_for_their_names_are_counted(monkeypatch):
-    monkeypatch.setattr(names, "_MOST_NAMES", 5)
+    monkeypatch.setattr(interning, "_MOST_NAMES", 5)
     rows = [connection(cookie=number + 1) for number in range(8)]
     for number, row in enumerate(rows):
         row["owner"]["tgid"], row["owner"]["comm"] = 2**22 + 1 + number, f"c{number}".encode()

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from watchdog.kernel.quality import Quality
 from watchdog.measure.catalogue import DIMENSIONS, METRICS, UNKNOWN, Kind, Values
 from watchdog.measure.snapshot import Snapshot
-from watchdog.quality import Quality
 from watchdog.rules.language.expression import Comparison, Expression, Operand
 from watchdog.rules.language.rule import Condition, Rule, Severity, Stat, Statistic, Thresholds
 from watchdog.rules.language.template import Template

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from watchdog.measure.catalogue import METRICS, Kind
+from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers
-from watchdog.measure.table import Slots
 from watchdog.rules.engine.arithmetic import combine
 from watchdog.rules.engine.view import View
 from watchdog.rules.engine.window import Recent, Span, WindowSum, contribution, milliseconds

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.measure.catalogue import ABSENT, DIRECTIONS, FAILURES, METRICS, STATES, Kind
-from watchdog.measure.names import address_text
+from watchdog.measure.interning import address_text
 from watchdog.measure.snapshot import Numbers, Snapshot
 from watchdog.rules.engine.groups import code_of
 from watchdog.rules.engine.selection import Selection

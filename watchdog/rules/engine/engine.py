@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Collection, Iterable
 
 from watchdog.clock import SECOND_NS
+from watchdog.measure.slot_table import NEVER_NS
 from watchdog.measure.snapshot import Snapshot
-from watchdog.measure.table import NEVER_NS
 from watchdog.rules.engine import contributors
 from watchdog.rules.engine.aggregations import Combined, Tally
 from watchdog.rules.engine.contributors import Trace

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.measure.catalogue import ABSENT, DIMENSIONS, UNKNOWN, Values
+from watchdog.measure.slot_table import NEVER_NS, NO_SLOT, Slots, SlotTable
 from watchdog.measure.snapshot import Codes, Snapshot
-from watchdog.measure.table import NEVER_NS, NO_SLOT, Slots, SlotTable
 from watchdog.rules.language.rule import Labels
 
 NOBODY = 0  # the slot of no group at all: never has rows, so that it shows what a rule measures of nothing

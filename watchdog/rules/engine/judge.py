@@ -20,8 +20,8 @@ from typing import Final
 import numpy as np
 
 from watchdog.measure.catalogue import DIMENSIONS, METRICS, Kind, Values
+from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers, Snapshot
-from watchdog.measure.table import Slots
 from watchdog.rules.engine.aggregations import Combined
 from watchdog.rules.engine.arithmetic import never_too_high
 from watchdog.rules.engine.order_statistics import Ranked

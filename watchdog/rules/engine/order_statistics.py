@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers
-from watchdog.measure.table import Slots
 from watchdog.rules.engine.aggregations import value_of_nothing
 from watchdog.rules.engine.arithmetic import combine
 from watchdog.rules.engine.view import View

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.measure.catalogue import METRICS, Kind
+from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers, Snapshot
-from watchdog.measure.table import Slots
 from watchdog.rules.engine.groups import Groups
 from watchdog.rules.engine.selection import Mask, Selection
 from watchdog.rules.engine.window import milliseconds

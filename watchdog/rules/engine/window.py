@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.clock import SECOND_NS
+from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers
-from watchdog.measure.table import Slots
 
 RECENT_TICKS: Final = 20  # that an alert shows
 _RECENT_BYTES = 65_536  # of each metric under one `by` and `where`

@@ -7,11 +7,11 @@ import pytest
 
 from watchdog.kernel.collector import Reading
 from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, RESPONSE, SUMS, SUMS_KEY
-from watchdog.kernel.totals import Totals
+from watchdog.kernel.quality import Quality
+from watchdog.kernel.totals_map import Totals
+from watchdog.measure.aggregate import Connections, Groups, Losses
 from watchdog.measure.catalogue import DIRECTIONS
 from watchdog.measure.meter import Meter
-from watchdog.measure.tally import Connections, Groups, Losses
-from watchdog.quality import Quality
 
 SECOND = 1_000_000_000
 OUT = DIRECTIONS.index("out")

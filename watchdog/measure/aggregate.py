@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from watchdog.kernel.quality import Quality
 from watchdog.measure.catalogue import DIMENSIONS, DIRECTIONS, METRICS, Kind, Values
 from watchdog.measure.deltas import Changes, Ids, ids_of, is_listener
 from watchdog.measure.snapshot import Snapshot
-from watchdog.quality import Quality
 
 _OWN = ("lost_connections", "missed_ticks", "failed_ticks")  # the watchdog's, not the host's
 COUNTERS = tuple(name for name, metric in METRICS.items() if metric.kind is Kind.COUNTER and name not in _OWN)

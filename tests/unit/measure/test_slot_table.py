@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from watchdog.measure.table import NO_SLOT, SlotTable
+from watchdog.measure.slot_table import NO_SLOT, SlotTable
 
 SECOND = 1_000_000_000
 

@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from watchdog.kernel.ring import Ring
+from watchdog.kernel.ring_buffer import Ring
 
 RECORD = np.dtype([("number", "<u8"), ("twice", "<u8")])
 SIZE = mmap.PAGESIZE

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from watchdog.kernel.totals import Totals
+from watchdog.kernel.totals_map import Totals
 
 
 class TotalsDeltas:

@@ -12,10 +12,10 @@ from watchdog.clock import SystemClock
 from watchdog.errors import KernelUnfit, WatchdogError
 from watchdog.kernel import libbpf, privileges
 from watchdog.kernel.btf import Btf
-from watchdog.kernel.headers import kernel_types
+from watchdog.kernel.kernel_headers import kernel_types
 from watchdog.kernel.loader import import_bcc
-from watchdog.kernel.probes import CONNECTIONS
-from watchdog.kernel.start import start_collector
+from watchdog.kernel.programs import CONNECTIONS
+from watchdog.kernel.startup import start_collector
 
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO, include/linux/proc_ns.h

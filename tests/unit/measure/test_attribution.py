@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from watchdog.kernel.layout import CONNECTION, OWNER
-from watchdog.measure import identity as module
-from watchdog.measure import names as names_module
+from watchdog.measure import attribution as module
+from watchdog.measure import interning as names_module
+from watchdog.measure.attribution import Identity
 from watchdog.measure.catalogue import UNKNOWN
-from watchdog.measure.identity import Identity
-from watchdog.measure.names import HostNames
+from watchdog.measure.interning import HostNames
 
 SECOND = 1_000_000_000
 

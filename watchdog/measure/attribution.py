@@ -12,9 +12,9 @@ from watchdog.clock import SECOND_NS
 from watchdog.kernel.layout import OWNER
 from watchdog.measure.catalogue import UNATTRIBUTED, UNKNOWN
 from watchdog.measure.cgroup import Cgroups, unit_and_container
-from watchdog.measure.names import HostNames
+from watchdog.measure.interning import HostNames
+from watchdog.measure.slot_table import NEVER_NS, Slots, SlotTable
 from watchdog.measure.snapshot import Codes
-from watchdog.measure.table import NEVER_NS, Slots, SlotTable
 from watchdog.measure.users import Users
 
 _NAMED = ("process", "exe", "user", "unit", "container")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from watchdog.clock import SECOND_NS
-from watchdog.measure.process import MOST_PARENTS, Process, read_process
+from watchdog.measure.procfs import MOST_PARENTS, Process, read_process
 
 TICKS = os.sysconf("SC_CLK_TCK")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from watchdog.measure import names as module
+from watchdog.measure import interning as module
 from watchdog.measure.catalogue import UNKNOWN
-from watchdog.measure.names import OTHER, HostNames
+from watchdog.measure.interning import OTHER, HostNames
 
 SECOND = 1_000_000_000
 HOUR = 3600 * SECOND

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from watchdog.kernel.layout import CONNECTION
-from watchdog.measure.columns import columns, joined, put, taken
+from watchdog.measure.struct_rows import columns, joined, put, taken
 
 MANY = 2_503  # more than fit one block
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from watchdog.clock import SECOND_NS
 from watchdog.config.durations import parse_duration
 from watchdog.measure.catalogue import ABSENT, DIMENSIONS, LONGEST_WINDOW, UNKNOWN, Values
+from watchdog.measure.slot_table import NO_SLOT, SlotTable
 from watchdog.measure.snapshot import Codes, Halves
-from watchdog.measure.table import NO_SLOT, SlotTable
 
 OTHER = "(other)"
 """What stands for names beyond the bound where names must be shown."""
