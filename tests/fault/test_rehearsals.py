@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 from watchdog import sanitize
+from watchdog.daemon.configuration import Sources, read_setup
 from watchdog.delivery.delivery import Delivery
 from watchdog.receivers.webhook import Webhook
-from watchdog.rehearsal import clock_step, full_disk, full_ledger, hostile_names, hung_receiver, kill, programme
-from watchdog.rehearsal.ear import Ear
-from watchdog.rehearsal.far_end import FarEnd
-from watchdog.rehearsal.made_up import MadeUpClock
-from watchdog.rehearsal.outcome import Failed, Verdict
 from watchdog.rules.engine.judge import INCOMPLETE, reads_detail
 from watchdog.rules.engine.judge import Verdict as Judgement
-from watchdog.scheduler import Scheduler
-from watchdog.setup import Sources, read_setup
+from watchdog.scheduling.scheduler import Scheduler
+from watchdog.selftest import clock_step, full_disk, full_ledger, hostile_names, hung_receiver, kill, runner
+from watchdog.selftest.fakes import MadeUpClock
+from watchdog.selftest.null_receiver import Ear
+from watchdog.selftest.result import Failed, Verdict
+from watchdog.selftest.webhook_server import FarEnd
 from watchdog.state.store import Store
 
 
@@ -175,9 +175,9 @@ def test_a_receiver_that_is_careless_with_names(monkeypatch, careless, said):
 
 
 def test_a_rehearsal_that_hangs_or_crashes_has_failed_and_leaves_nothing(monkeypatch, tmp_path, sources):
-    monkeypatch.setattr(programme, "_TEMPORARY", str(tmp_path))
-    hung = programme.run("clock-step", sources, limit_seconds=1.0)
-    crashed = programme.run("no-such", sources)
+    monkeypatch.setattr(runner, "_TEMPORARY", str(tmp_path))
+    hung = runner.run("clock-step", sources, limit_seconds=1.0)
+    crashed = runner.run("no-such", sources)
     assert (hung.verdict, hung.seen) == (Verdict.FAILED, "no end after 1 s")
     assert (crashed.verdict, crashed.seen) == (Verdict.FAILED, "ended with code 1: KeyError: 'no-such'")
     assert list(tmp_path.iterdir()) == []

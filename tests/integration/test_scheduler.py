@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 
 from watchdog.clock import SECOND_NS
-from watchdog.scheduler import Scheduler
+from watchdog.scheduling.scheduler import Scheduler
 
 LOG = logging.getLogger("test.scheduler")
 INTERVAL_NS = SECOND_NS // 5  # long enough that a busy machine's pauses are less than one

@@ -11,10 +11,10 @@ from itertools import pairwise
 import pytest
 
 from watchdog.clock import SECOND_NS, SystemClock
-from watchdog.daemon import Daemon
+from watchdog.daemon.daemon import Daemon
+from watchdog.daemon.log_writer import LogWriter
+from watchdog.daemon.pipeline import RulesFailed
 from watchdog.errors import StoreError
-from watchdog.guard import RulesFailed
-from watchdog.logs import LogWriter
 
 INTERVAL_NS = SECOND_NS // 10
 TICKS = 10

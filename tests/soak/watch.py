@@ -12,10 +12,10 @@ from pathlib import Path
 
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import SystemClock
+from watchdog.daemon.malloc import give_back_what_is_freed
 from watchdog.kernel.quality import Quality
 from watchdog.kernel.startup import start_collector
 from watchdog.measure.meter import Meter
-from watchdog.memory import give_back_what_is_freed
 from watchdog.resources import rules_folder
 from watchdog.rules.engine.engine import Engine
 from watchdog.rules.language.load import load_rules

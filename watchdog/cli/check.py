@@ -201,7 +201,7 @@ def _check_settings(document: Document) -> Config:
         except ConfigError as error:
             document.problems = sorted({*document.problems, *error.problems})
     if config.heartbeat is not None:
-        from watchdog.notify.ping import Ping
+        from watchdog.daemon.heartbeat_url import Ping
 
         Ping.from_table(config.heartbeat)
     return config

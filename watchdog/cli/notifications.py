@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from watchdog.cli.table import table
-from watchdog.control import notifications
+from watchdog.control import notification_handlers
 from watchdog.control.client import ask
-from watchdog.control.place import DEFAULT_FOLDER, DEFAULT_STATE, FILE_NAME, socket_of
+from watchdog.control.socket_path import DEFAULT_FOLDER, DEFAULT_STATE, FILE_NAME, socket_of
 from watchdog.errors import DaemonUnreachable, StoreError, UsageError
 from watchdog.sanitize import visible
 from watchdog.state.audit import STATES
@@ -67,7 +67,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def _list(args: argparse.Namespace) -> int:
     wanted = {"receiver": args.receiver, "state": args.state, "limit": args.limit}
-    notices = _read(args, "notifications list", notifications.list_notices, wanted)
+    notices = _read(args, "notifications list", notification_handlers.list_notices, wanted)
     if args.json:
         print(json.dumps(notices, indent=2))
     elif notices:
@@ -78,7 +78,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    detail = _read(args, "notifications show", notifications.show, {"id": args.id})
+    detail = _read(args, "notifications show", notification_handlers.show, {"id": args.id})
     print(json.dumps(detail, indent=2) if args.json else "\n".join(_lines(detail)))
     return 0
 
@@ -91,12 +91,12 @@ def _retry(args: argparse.Namespace) -> int:
     socket = _socket(args)
     ids = args.ids
     if args.dead:
-        limit = notifications.MOST_LISTED
+        limit = notification_handlers.MOST_LISTED
         dead = ask(socket, "notifications list", receiver=args.receiver, state="dead", limit=limit)
         ids = [notice["id"] for notice in reversed(dead)]  # the oldest first
     results = []
-    for first in range(0, len(ids), notifications.MOST_RETRIED):
-        some = ids[first : first + notifications.MOST_RETRIED]
+    for first in range(0, len(ids), notification_handlers.MOST_RETRIED):
+        some = ids[first : first + notification_handlers.MOST_RETRIED]
         results += ask(socket, "notifications retry", ids=some)
     if args.json:
         print(json.dumps(results, indent=2))

@@ -12,12 +12,12 @@ from watchdog.clock import SystemClock
 from watchdog.config.durations import parse_duration
 from watchdog.config.permissions import ACCOUNT
 from watchdog.config.settings import DEFAULT_CONFIG, DEFAULT_RULES, LONGEST_INTERVAL, SHORTEST_INTERVAL
-from watchdog.control.place import DEFAULT_FOLDER, DEFAULT_STATE, FILE_NAME, socket_of
-from watchdog.daemon import Daemon, Options
+from watchdog.control.socket_path import DEFAULT_FOLDER, DEFAULT_STATE, FILE_NAME, socket_of
+from watchdog.daemon.configuration import Sources
+from watchdog.daemon.daemon import Daemon, Options
+from watchdog.daemon.log_writer import LogWriter
+from watchdog.daemon.malloc import give_back_what_is_freed
 from watchdog.errors import UsageError
-from watchdog.logs import LogWriter
-from watchdog.memory import give_back_what_is_freed
-from watchdog.setup import Sources
 
 _DESCRIPTION = f"""\
 Guard this host until SIGTERM or Ctrl-C: watch every TCP connection, judge by rules, deliver notices.

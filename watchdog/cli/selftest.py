@@ -12,12 +12,12 @@ from dataclasses import asdict
 
 from watchdog.config import suggestions
 from watchdog.config.settings import DEFAULT_CONFIG, DEFAULT_RULES
+from watchdog.daemon.configuration import Sources, read_setup
 from watchdog.errors import UsageError
 from watchdog.kernel.startup import require_privileges
-from watchdog.rehearsal import programme
-from watchdog.rehearsal.outcome import Outcome, Verdict
 from watchdog.sanitize import visible
-from watchdog.setup import Sources, read_setup
+from watchdog.selftest import runner
+from watchdog.selftest.result import Outcome, Verdict
 
 _DESCRIPTION = """\
 Rehearse what could lose or falsify an alert, on this host and with its own settings and rules: a full disk, a receiver
@@ -39,7 +39,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = ", ".join(programme.MODULES)
+    names = ", ".join(runner.MODULES)
     parser.add_argument("names", metavar="NAME", nargs="*", help=f"only these: {names}")
     parser.add_argument("--config", metavar="FILE", help=f"settings and receivers (default: {DEFAULT_CONFIG})")
     parser.add_argument("--rules", metavar="DIR", help=f"rule files (default: {DEFAULT_RULES}, else the shipped ones)")
@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the settings or rules cannot be used.
     """
     for name in args.names:
-        if name not in programme.MODULES:
-            raise UsageError(suggestions.unknown("rehearsal", name, programme.MODULES))
+        if name not in runner.MODULES:
+            raise UsageError(suggestions.unknown("rehearsal", name, runner.MODULES))
     require_privileges()
     sources = Sources(args.config, args.rules)
     setup = read_setup(sources)  # told once, not by each rehearsal
@@ -65,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"{len(setup.rules)} rules of {setup.rules_from}, receivers of {setup.config.file}", file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what is under way is taken down first
     outcomes = []
-    for name in dict.fromkeys(args.names or programme.MODULES):
-        outcomes.append(programme.run(name, sources))
+    for name in dict.fromkeys(args.names or runner.MODULES):
+        outcomes.append(runner.run(name, sources))
         if not args.json:
             _print(outcomes[-1])
     if args.json:

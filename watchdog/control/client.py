@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from watchdog.control import wire
-from watchdog.control.place import reachable
+from watchdog.control import protocol
+from watchdog.control.socket_path import reachable
 from watchdog.errors import DaemonUnreachable, NotPermitted
 
 ANSWER_SECONDS = 15.0
@@ -26,7 +26,7 @@ def ask(path: Path, request: str, **arguments: object) -> Any:
         WatchdogError: the daemon's answer is an error, with its exit code.
     """
     try:
-        line = _exchange(path, wire.pack_request(wire.Request(request, arguments)))
+        line = _exchange(path, protocol.pack_request(protocol.Request(request, arguments)))
     except TimeoutError:
         raise DaemonUnreachable(f"the daemon at {path} does not answer") from None
     except PermissionError:
@@ -36,7 +36,7 @@ def ask(path: Path, request: str, **arguments: object) -> Any:
         raise DaemonUnreachable(f"no daemon answers at {path}: {error.strerror}") from None
     if not line:
         raise DaemonUnreachable(f"the daemon at {path} ended before it answered")
-    return wire.parse_answer(line)
+    return protocol.parse_answer(line)
 
 
 def _exchange(path: Path, request: bytes) -> bytes:
@@ -67,7 +67,7 @@ def _connect(peer: socket.socket, address: str, until: float) -> None:
 
 def _read(peer: socket.socket, until: float) -> bytes:
     answer = bytearray()
-    while len(answer) <= wire.MOST_ANSWER_BYTES and not answer.endswith(b"\n"):
+    while len(answer) <= protocol.MOST_ANSWER_BYTES and not answer.endswith(b"\n"):
         peer.settimeout(max(0.001, until - time.monotonic()))
         chunk = peer.recv(_CHUNK)
         if not chunk:

@@ -9,7 +9,7 @@ import struct
 from pathlib import Path
 from typing import Self
 
-from watchdog.control.place import ControlError, is_socket, reachable
+from watchdog.control.socket_path import ControlError, is_socket, reachable
 
 BACKLOG = 16
 _MODE = 0o660

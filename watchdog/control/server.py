@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from watchdog.config.suggestions import unknown
-from watchdog.control import wire
+from watchdog.control import protocol
 from watchdog.control.listener import Listener
 from watchdog.errors import NotPermitted, UsageError, WatchdogError
 
@@ -27,7 +27,7 @@ ASK_SECONDS = 5.0  # for a whole request to come
 TAKE_SECONDS = 10.0  # for the answer to be taken
 
 _CHUNK = 65_536
-_REFUSAL = wire.pack_error(NotPermitted("root, or a member of the socket's group, may ask"))
+_REFUSAL = protocol.pack_error(NotPermitted("root, or a member of the socket's group, may ask"))
 
 
 class Server:
@@ -116,17 +116,17 @@ class Server:
 
     def _answer(self, line: bytes) -> bytes:
         try:
-            return wire.pack_result(self._result(line))
+            return protocol.pack_result(self._result(line))
         except WatchdogError as error:
-            return wire.pack_error(error)
+            return protocol.pack_error(error)
         except Exception:  # noqa: BLE001 - an edge: a defect in an answer ends neither this thread nor the guard
             self._log.exception("the control socket: a request failed")
-            return wire.pack_error(WatchdogError("the daemon failed to answer; its log has the reason"))
+            return protocol.pack_error(WatchdogError("the daemon failed to answer; its log has the reason"))
 
     def _result(self, line: bytes) -> object:
-        if len(line) > wire.MOST_REQUEST_BYTES:
-            raise UsageError(f"a request has {wire.MOST_REQUEST_BYTES} bytes at most")
-        request = wire.parse_request(line)
+        if len(line) > protocol.MOST_REQUEST_BYTES:
+            raise UsageError(f"a request has {protocol.MOST_REQUEST_BYTES} bytes at most")
+        request = protocol.parse_request(line)
         if request.name not in self._handlers:
             raise UsageError(unknown("request", request.name, self._handlers))
         return self._handlers[request.name](request.arguments)
@@ -149,7 +149,7 @@ class _Client:
         line, end, _ = self._received.partition(b"\n")
         if not chunk and not line:
             raise ConnectionAbortedError  # it asked for nothing
-        return bytes(line) if end or not chunk or len(line) > wire.MOST_REQUEST_BYTES else None
+        return bytes(line) if end or not chunk or len(line) > protocol.MOST_REQUEST_BYTES else None
 
     def answer(self, answer: bytes) -> None:
         self.leaving = memoryview(answer)

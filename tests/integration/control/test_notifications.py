@@ -12,7 +12,7 @@ import pytest
 
 from watchdog.alerts.alert import Alert, State
 from watchdog.cli.main import main
-from watchdog.control import notifications
+from watchdog.control import notification_handlers
 from watchdog.control.listener import Listener
 from watchdog.control.server import Server
 from watchdog.routing.notification import Notice
@@ -103,7 +103,7 @@ def history(put, outbox):
 
 @pytest.fixture
 def answering(store, open_folder, clock):
-    handlers = notifications.handlers(store.database, clock)
+    handlers = notification_handlers.handlers(store.database, clock)
     server = Server(Listener.at(open_folder / "control.sock"), handlers, logging.getLogger("watchdog"))
     server.start()
     yield server
@@ -165,7 +165,7 @@ def test_what_was_given_up_is_sent_again_when_asked_for(history, answering, comm
 
 
 def test_all_that_was_given_up_is_sent_again_the_oldest_first_in_batches(put, outbox, answering, command, monkeypatch):
-    monkeypatch.setattr(notifications, "MOST_RETRIED", 2)
+    monkeypatch.setattr(notification_handlers, "MOST_RETRIED", 2)
     for number in range(5):
         put(f"d{number}", "hook", rule=f"rule-{number}")
         outbox.end(Outcome(outbox.begin("hook"), "dead", DENIED))
@@ -262,7 +262,7 @@ def test_a_file_that_is_none_is_told(tmp_path, command):
 
 
 def test_where_nobody_answers_the_usual_place_and_the_remedy_are_told(monkeypatch, capfd):
-    monkeypatch.setattr("watchdog.control.place.DEFAULT_FOLDER", "/nowhere")
+    monkeypatch.setattr("watchdog.control.socket_path.DEFAULT_FOLDER", "/nowhere")
     assert main(["notifications", "list"]) == 3
     assert capfd.readouterr().err == (
         "bpf-watchdog: no daemon answers at /nowhere/control.sock: No such file or directory; start it, or read what it"

@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 
 from watchdog.config.permissions import ACCOUNT
-from watchdog.control import place
 from watchdog.control import server as server_module
+from watchdog.control import socket_path
 from watchdog.control.client import ask
 from watchdog.control.listener import Listener
-from watchdog.control.place import ControlError
 from watchdog.control.server import MOST_CLIENTS, Server
+from watchdog.control.socket_path import ControlError
 from watchdog.errors import DaemonUnreachable, UsageError, WatchdogError
 
 NOBODY = 65534
@@ -317,9 +317,9 @@ def test_the_usual_folder_is_made_for_the_account_and_any_other_is_left_alone(op
     account = pwd.getpwnam(ACCOUNT)
     usual, other = open_folder / "run", open_folder / "other"
     other.mkdir(0o700)
-    monkeypatch.setattr(place, "DEFAULT_FOLDER", str(usual))
+    monkeypatch.setattr(socket_path, "DEFAULT_FOLDER", str(usual))
     for folder in (usual, usual, other):  # twice: it stays from one start to the next
-        place.prepare_folder(folder / "control.sock", account)
+        socket_path.prepare_folder(folder / "control.sock", account)
     assert (usual.stat().st_uid, stat.S_IMODE(usual.stat().st_mode)) == (account.pw_uid, 0o755)
     assert (other.stat().st_uid, stat.S_IMODE(other.stat().st_mode)) == (0, 0o700)
 
@@ -328,7 +328,7 @@ def test_a_link_in_the_usual_folders_place_gives_nothing_away(open_folder, monke
     victim, usual = open_folder / "victim", open_folder / "run"
     victim.mkdir()
     usual.symlink_to(victim)
-    monkeypatch.setattr(place, "DEFAULT_FOLDER", str(usual))
+    monkeypatch.setattr(socket_path, "DEFAULT_FOLDER", str(usual))
     with pytest.raises(ControlError, match=f"cannot make {usual}"):
-        place.prepare_folder(usual / "control.sock", pwd.getpwnam(ACCOUNT))
+        socket_path.prepare_folder(usual / "control.sock", pwd.getpwnam(ACCOUNT))
     assert victim.stat().st_uid == 0

@@ -332,7 +332,7 @@ def test_no_secret_shows_when_a_reload_is_refused(garden, plant, watchdog):
 # Defects of ours, each where secrets are at hand: in the main thread; in those of receivers and of the heartbeat.
 DEFECTS = {
     "main": """
-from watchdog.guard import Guard
+from watchdog.daemon.pipeline import Guard
 def start(self):
     held = [receiver for lane in self._delivery._lanes for receiver in [lane.worker._receiver]]
     raise KeyError(held, [vars(receiver) for receiver in held])

@@ -11,7 +11,7 @@ import pytest
 from watchdog.cli import metrics
 from watchdog.cli.main import main
 
-COMMAND = [sys.executable, "-m", "watchdog"]
+COMMAND = [sys.executable, "-m", "watchdog.cli"]
 
 
 def test_without_arguments_it_says_where_to_start(capsys):

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from watchdog.clock import SECOND_NS
-from watchdog.job import Grid
-from watchdog.scheduler import GridTrigger
+from watchdog.scheduling.job import Grid
+from watchdog.scheduling.scheduler import GridTrigger
 
 ROUNDING = timedelta(microseconds=2)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from watchdog.config.document import Table
 from watchdog.config.durations import parse_duration
 from watchdog.config.settings import DEFAULT_RULES, SHORTEST_INTERVAL, Config, is_there, open_settings, read_config
+from watchdog.daemon.heartbeat import Target
 from watchdog.errors import ConfigError, Problem
-from watchdog.heartbeat import Target
 from watchdog.kernel import privileges
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.registry import build_receivers
@@ -101,7 +101,7 @@ def _read_settings(
 def _heartbeat(table: Table | None) -> Target | None:
     if table is None:
         return None
-    from watchdog.notify.ping import Ping  # brings requests with it
+    from watchdog.daemon.heartbeat_url import Ping
 
     return Ping.from_table(table)
 

@@ -9,8 +9,8 @@ import pytest
 
 from watchdog import __version__
 from watchdog.clock import SECOND_NS
+from watchdog.daemon.heartbeat import DEADLINE_SECONDS, Heartbeat, Rules
 from watchdog.errors import DeliveryError, StoreError
-from watchdog.heartbeat import DEADLINE_SECONDS, Heartbeat, Rules
 
 INTERVAL = 60.0
 

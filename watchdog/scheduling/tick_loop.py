@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.config.durations import format_duration
-from watchdog.pace import Pace
-from watchdog.scheduler import Scheduler, Tick
+from watchdog.scheduling.adaptive_interval import Pace
+from watchdog.scheduling.scheduler import Scheduler, Tick
 from watchdog.systemd import Systemd
 
 _JOB = "tick"

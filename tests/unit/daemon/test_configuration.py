@@ -7,10 +7,10 @@ import os
 import pytest
 
 import watchdog.config.settings as config_module
-import watchdog.setup as setup_of_all
+import watchdog.daemon.configuration as setup_of_all
 from watchdog.clock import SECOND_NS
+from watchdog.daemon.configuration import Sources, read_setup, rule_ids
 from watchdog.errors import ConfigError
-from watchdog.setup import Sources, read_setup, rule_ids
 
 RULE = """\
 [[rule]]

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from watchdog.clock import SECOND_NS
-from watchdog.job import Grid, Job
-from watchdog.rhythm import Rhythm
+from watchdog.scheduling.job import Grid, Job
+from watchdog.scheduling.tick_loop import Rhythm
 
 LOG = logging.getLogger("test.rhythm")
 

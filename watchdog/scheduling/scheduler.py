@@ -21,7 +21,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from watchdog.clock import SECOND_NS, Clock
-from watchdog.job import Counters, Grid, Job, Tick
+from watchdog.scheduling.job import Counters, Grid, Job, Tick
 
 __all__ = ["Counters", "GridTrigger", "Scheduler", "Tick"]
 

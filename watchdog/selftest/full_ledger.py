@@ -18,11 +18,11 @@ from watchdog.config.map_sizes import Capacities
 from watchdog.kernel.collector import Collector, Reading
 from watchdog.kernel.startup import start_collector
 from watchdog.measure.meter import Meter
-from watchdog.rehearsal.outcome import Failed, demand
-from watchdog.rehearsal.stage import Stage, in_child
 from watchdog.rules.engine.engine import Engine, Verdict
 from watchdog.rules.engine.judge import INCOMPLETE, reads_detail
 from watchdog.rules.language.rule import Rule
+from watchdog.selftest.context import Stage, in_child
+from watchdog.selftest.result import Failed, demand
 
 LEDGER_ROWS = 8
 CONNECTIONS = 100  # a daemon that runs sees them too: not so many that it would tell of them

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from watchdog.logs import LogWriter
+from watchdog.daemon.log_writer import LogWriter
 
 PATIENCE = 10.0
 

@@ -1,7 +1,7 @@
 """The interval grows with what a tick takes, and comes back."""
 
 from watchdog.clock import SECOND_NS
-from watchdog.pace import Pace
+from watchdog.scheduling.adaptive_interval import Pace
 
 
 def changes(pace, took_seconds, ticks):

@@ -15,18 +15,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from watchdog.daemon.configuration import Sources
 from watchdog.kernel import privileges
-from watchdog.rehearsal.outcome import Outcome, Verdict
-from watchdog.setup import Sources
+from watchdog.selftest.result import Outcome, Verdict
 
 # Rehearsal: the module that has `rehearse`.
 MODULES = {
-    "full-disk": "watchdog.rehearsal.full_disk",
-    "hung-receiver": "watchdog.rehearsal.hung_receiver",
-    "full-ledger": "watchdog.rehearsal.full_ledger",
-    "clock-step": "watchdog.rehearsal.clock_step",
-    "hostile-names": "watchdog.rehearsal.hostile_names",
-    "kill": "watchdog.rehearsal.kill",
+    "full-disk": "watchdog.selftest.full_disk",
+    "hung-receiver": "watchdog.selftest.hung_receiver",
+    "full-ledger": "watchdog.selftest.full_ledger",
+    "clock-step": "watchdog.selftest.clock_step",
+    "hostile-names": "watchdog.selftest.hostile_names",
+    "kill": "watchdog.selftest.kill",
 }
 LIMIT_SECONDS = 45.0  # each takes seconds, on a host that is busy some more
 
@@ -39,7 +39,7 @@ def run(name: str, sources: Sources, limit_seconds: float = LIMIT_SECONDS) -> Ou
     began = time.monotonic()
     with _scratch() as folder:
         # -I: neither the current folder, nor PYTHONPATH, nor the user's own packages.
-        command = [sys.executable, "-I", "-m", "watchdog.rehearsal", name, str(folder)]
+        command = [sys.executable, "-I", "-m", "watchdog.selftest", name, str(folder)]
         arguments = [json.dumps(sources.config), json.dumps(sources.rules)]
         child = subprocess.Popen(  # noqa: S603 - ourselves
             [*command, *arguments],

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from watchdog.control.place import reachable, socket_of
+from watchdog.control.socket_path import reachable, socket_of
 
 SERVICE = {"STATE_DIRECTORY": "/var/lib/private/bpf-watchdog", "RUNTIME_DIRECTORY": "/run/own"}
 

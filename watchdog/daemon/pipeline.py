@@ -11,6 +11,7 @@ from watchdog.alerts.alert import Alert, Transition
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.alerts.taking import Taking
 from watchdog.clock import Clock
+from watchdog.daemon.configuration import Setup
 from watchdog.delivery.delivery import Delivery
 from watchdog.delivery.escalation import Outages
 from watchdog.delivery.receiver_down import Failure
@@ -23,8 +24,7 @@ from watchdog.routing.grouping import Grouping
 from watchdog.routing.jitter import share_of
 from watchdog.routing.notification import Notice
 from watchdog.rules.engine.engine import Engine
-from watchdog.scheduler import Tick
-from watchdog.setup import Setup
+from watchdog.scheduling.scheduler import Tick
 from watchdog.state.store import Store
 from watchdog.storage.folder import FILE_NAME
 from watchdog.systemd import machine_id

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from watchdog.config.settings import load_config
+from watchdog.daemon.configuration import Setup
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.registry import build_receivers
 from watchdog.receivers.render.example import sample_pair
-from watchdog.rehearsal.outcome import demand
 from watchdog.routing.notification import Notice
-from watchdog.setup import Setup
+from watchdog.selftest.result import demand
 
 NAME = b"bpf-wd-selftest"
 """What rehearsing processes are called: whoever sees their connections knows whose they are."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchdog.control import wire
+from watchdog.control import protocol
 from watchdog.errors import DaemonUnreachable, UsageError, WatchdogError
 
 VALUES = st.recursive(
@@ -19,21 +19,21 @@ VALUES = st.recursive(
 
 @given(st.text(), st.dictionaries(st.text(), VALUES))
 def test_a_request_is_one_line_and_comes_out_as_it_went_in(name, arguments):
-    line = wire.pack_request(wire.Request(name, arguments))
+    line = protocol.pack_request(protocol.Request(name, arguments))
     assert line.count(b"\n") == 1
-    assert wire.parse_request(line) == wire.Request(name, arguments)
+    assert protocol.parse_request(line) == protocol.Request(name, arguments)
 
 
 @given(VALUES)
 def test_a_result_is_one_line_and_comes_out_as_it_went_in(result):
-    line = wire.pack_result(result)
+    line = protocol.pack_result(result)
     assert (line.count(b"\n"), line[-1:]) == (1, b"\n")
-    assert wire.parse_answer(line) == result
+    assert protocol.parse_answer(line) == result
 
 
 def test_an_error_keeps_its_words_and_its_exit_code():
     with pytest.raises(WatchdogError, match=r"^nobody is there$") as caught:
-        wire.parse_answer(wire.pack_error(DaemonUnreachable("nobody is there")))
+        protocol.parse_answer(protocol.pack_error(DaemonUnreachable("nobody is there")))
     assert caught.value.exit_code == 3
     assert WatchdogError.exit_code == 1
 
@@ -41,7 +41,7 @@ def test_an_error_keeps_its_words_and_its_exit_code():
 @given(st.binary())
 def test_whatever_bytes_come_they_are_a_request_or_a_usage_error(line):
     with contextlib.suppress(UsageError):
-        wire.parse_request(line)
+        protocol.parse_request(line)
 
 
 @pytest.mark.parametrize(
@@ -51,10 +51,10 @@ def test_whatever_bytes_come_they_are_a_request_or_a_usage_error(line):
 )  # fmt: skip
 def test_what_is_no_request_is_told_so(line):
     with pytest.raises(UsageError, match="request"):
-        wire.parse_request(line)
+        protocol.parse_request(line)
 
 
 @pytest.mark.parametrize("line", [b"", b"{}", b'{"error": "x"}', b'{"resul', b"[" * 60_000])
 def test_what_is_no_answer_is_told_so(line):
     with pytest.raises(WatchdogError, match="cut or garbled"):
-        wire.parse_answer(line)
+        protocol.parse_answer(line)

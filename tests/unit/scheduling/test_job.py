@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from watchdog.clock import SECOND_NS
-from watchdog.job import Counters, Grid, Job, Tick
+from watchdog.scheduling.job import Counters, Grid, Job, Tick
 
 LOG = logging.getLogger("test.job")
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from watchdog.clock import SystemClock, boot_id
 from watchdog.delivery.delivery import Delivery
 from watchdog.kernel import privileges
-from watchdog.rehearsal.far_end import FarEnd
-from watchdog.rehearsal.outcome import Failed, demand
-from watchdog.rehearsal.stage import Stage, comes_true, notice_of, webhooks
 from watchdog.routing.notification import Notice
+from watchdog.selftest.context import Stage, comes_true, notice_of, webhooks
+from watchdog.selftest.result import Failed, demand
+from watchdog.selftest.webhook_server import FarEnd
 from watchdog.state.store import Store
 
 NOTICES = 30

@@ -16,8 +16,8 @@ from typing import Any
 from watchdog.clock import SystemClock, boot_id
 from watchdog.delivery.delivery import Delivery
 from watchdog.kernel import privileges
-from watchdog.rehearsal.outcome import Failed, demand
-from watchdog.rehearsal.stage import Stage, comes_true, notice_of, webhooks
+from watchdog.selftest.context import Stage, comes_true, notice_of, webhooks
+from watchdog.selftest.result import Failed, demand
 from watchdog.state.store import Store
 
 NOTICES = 5

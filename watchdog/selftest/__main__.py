@@ -1,6 +1,6 @@
 """One rehearsal, in a process of its own: prints one JSON object, `verdict` and `seen`.
 
-python -m watchdog.rehearsal NAME FOLDER CONFIG RULES
+python -m watchdog.selftest NAME FOLDER CONFIG RULES
 
 `FOLDER` is empty and the account's; CONFIG and RULES are JSON: a path, or null for the usual place.
 """
@@ -15,11 +15,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from watchdog.daemon.configuration import Sources, read_setup
 from watchdog.errors import WatchdogError
-from watchdog.rehearsal.outcome import Failed, NotRehearsed, Verdict
-from watchdog.rehearsal.programme import LIMIT_SECONDS, MODULES
-from watchdog.rehearsal.stage import NAME, Stage, take_name
-from watchdog.setup import Sources, read_setup
+from watchdog.selftest.context import NAME, Stage, take_name
+from watchdog.selftest.result import Failed, NotRehearsed, Verdict
+from watchdog.selftest.runner import LIMIT_SECONDS, MODULES
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -16,10 +16,10 @@ from watchdog.kernel.startup import start_collector
 from watchdog.measure.meter import Meter
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.render.example import sample_pair
-from watchdog.rehearsal.far_reader import read
-from watchdog.rehearsal.outcome import Failed, demand
-from watchdog.rehearsal.stage import Stage, in_child, take_name
 from watchdog.routing.notification import Notice
+from watchdog.selftest.context import Stage, in_child, take_name
+from watchdog.selftest.payload_parser import read
+from watchdog.selftest.result import Failed, demand
 
 NAMES = (
     b"<!channel>",

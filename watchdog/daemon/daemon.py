@@ -13,21 +13,21 @@ from pathlib import Path
 from watchdog import __version__
 from watchdog.clock import Clock, boot_id
 from watchdog.config.durations import format_duration
-from watchdog.control import notifications, place
+from watchdog.control import notification_handlers, socket_path
 from watchdog.control.listener import Listener
-from watchdog.control.place import ControlError
 from watchdog.control.server import Server
+from watchdog.control.socket_path import ControlError
+from watchdog.daemon.configuration import Setup, Sources, read_setup, rule_ids
+from watchdog.daemon.heartbeat import Heartbeat, Rules
+from watchdog.daemon.log_writer import LogWriter
+from watchdog.daemon.malloc import give_back_all
+from watchdog.daemon.pipeline import Guard, RulesFailed
 from watchdog.errors import StoreError, WatchdogError
-from watchdog.guard import Guard, RulesFailed
-from watchdog.heartbeat import Heartbeat, Rules
 from watchdog.kernel import privileges
 from watchdog.kernel.startup import require_privileges, start_collector
-from watchdog.logs import LogWriter
-from watchdog.memory import give_back_all
-from watchdog.rhythm import Rhythm
 from watchdog.rules.language.ruleset_hash import digest
-from watchdog.scheduler import Scheduler, Tick
-from watchdog.setup import Setup, Sources, read_setup, rule_ids
+from watchdog.scheduling.scheduler import Scheduler, Tick
+from watchdog.scheduling.tick_loop import Rhythm
 from watchdog.state.delivery_status import unreached
 from watchdog.state.store import Store
 from watchdog.storage.folder import FILE_NAME, prepare_folder
@@ -103,7 +103,7 @@ class Daemon:
         prepare_folder(self._options.state_folder, account)
         if account is not None:
             with contextlib.suppress(ControlError):  # told when it is missed
-                place.prepare_folder(self._options.control, account)
+                socket_path.prepare_folder(self._options.control, account)
 
     def _listen(self, store: Store) -> Server | None:
         # Not as root any more, so that the socket is the account's. A guard that nobody can ask still guards.
@@ -112,7 +112,7 @@ class Daemon:
         except ControlError as error:
             _log.error("%s; until then, commands cannot ask this daemon", error)
             return None
-        control = Server(listener, notifications.handlers(store.database, self._clock), _log)
+        control = Server(listener, notification_handlers.handlers(store.database, self._clock), _log)
         control.start()
         return control
 

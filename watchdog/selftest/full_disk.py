@@ -16,9 +16,9 @@ from watchdog.clock import SystemClock, boot_id
 from watchdog.delivery.delivery import Delivery
 from watchdog.errors import StoreError
 from watchdog.kernel import privileges
-from watchdog.rehearsal.ear import Ear
-from watchdog.rehearsal.outcome import Failed, NotRehearsed, demand
-from watchdog.rehearsal.stage import Stage, comes_true, notice_of
+from watchdog.selftest.context import Stage, comes_true, notice_of
+from watchdog.selftest.null_receiver import Ear
+from watchdog.selftest.result import Failed, NotRehearsed, demand
 from watchdog.state.store import Store
 
 COMMITS = 500

@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from watchdog.clock import SECOND_NS
-from watchdog.guard import Guard
+from watchdog.daemon.configuration import Setup
+from watchdog.daemon.pipeline import Guard
 from watchdog.kernel import privileges
-from watchdog.rehearsal.ear import Ear
-from watchdog.rehearsal.made_up import MadeUpClock, MadeUpKernel, SteppedClock
-from watchdog.rehearsal.outcome import demand
-from watchdog.rehearsal.stage import Stage, comes_true
-from watchdog.scheduler import Scheduler, Tick
-from watchdog.setup import Setup
+from watchdog.scheduling.scheduler import Scheduler, Tick
+from watchdog.selftest.context import Stage, comes_true
+from watchdog.selftest.fakes import MadeUpClock, MadeUpKernel, SteppedClock
+from watchdog.selftest.null_receiver import Ear
+from watchdog.selftest.result import demand
 from watchdog.state.store import Store
 
 STEPS = {"an hour back": -3_600.0, "a week forward": 7 * 86_400.0, "to 1970": -time.time()}

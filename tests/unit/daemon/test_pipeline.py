@@ -16,12 +16,12 @@ import pytest
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import SECOND_NS
 from watchdog.config.settings import BUILT_IN, Config, Escalation, EvidenceSettings, Routing, Sampling
+from watchdog.daemon.configuration import Setup
+from watchdog.daemon.pipeline import Guard, RulesFailed
 from watchdog.delivery import local_log as alarm_module
 from watchdog.delivery.delivery import Delivery
 from watchdog.delivery.receiver_down import DELIVERY_DEAD
 from watchdog.errors import DeliveryError, StoreError
-from watchdog.guard import Guard, RulesFailed
-from watchdog.job import Tick
 from watchdog.kernel.collector import Reading
 from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, FLAG_CONNECT, RESPONSE, SUMS, SUMS_KEY
 from watchdog.kernel.quality import Quality
@@ -32,7 +32,7 @@ from watchdog.routing.grouping import Grouping
 from watchdog.rules.engine.engine import Engine
 from watchdog.rules.engine.judge import Judge
 from watchdog.rules.language.load import load_rules
-from watchdog.setup import Setup
+from watchdog.scheduling.job import Tick
 from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store
 
