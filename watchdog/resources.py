@@ -17,7 +17,7 @@ def _folder(name: str) -> Path:
     return plain if os.access(plain, os.R_OK | os.X_OK) else folder
 
 
-def rules_folder() -> Path:
+def shipped_rules_folder() -> Path:
     """Return the folder of the shipped rules."""
     return _folder("rules")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-CUT = "…"
+ELLIPSIS = "…"
 
 _READS_AS_ESCAPE = re.compile(r"\\(?:\\|x(?:[01][0-9a-f]|7f|[89a-f][0-9a-f])|u[0-9a-f]{4}|U[0-9a-f]{8})")
 _MENTION = re.compile(r"[<`]|(?<!\w)@|\[(?=[^\]]{0,200}\]\()")
@@ -20,24 +20,26 @@ _SYSLOG_QUOTED = {'"': r"\"", "\\": r"\\", "]": r"\]"}  # RFC 5424 §6.3.3
 _SLACK_QUOTED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}  # docs.slack.dev, "Escaping text": these three and no other
 
 
-def visible(text: str, limit: int | None = None) -> str:
+def escape_unprintable(text: str, max_characters: int | None = None) -> str:
     """Return `text` with everything that does not show itself escaped, at most `limit` characters long."""
-    if limit is None:
+    if max_characters is None:
         return "".join(_pieces(text))
-    return _fit(_pieces(text), limit, len)
+    return _fit(_pieces(text), max_characters, len)
 
 
-def for_slack(text: str, limit: int) -> str:
+def for_slack(text: str, max_characters: int) -> str:
     """Return `text` for a Slack text object: visible, no mention or link can form, at most `limit` characters long.
 
     Characters as JavaScript counts them: Slack does not say how it does, and this is the most that it can be.
     """
-    return _fit(("".join(_SLACK_QUOTED.get(c, c) for c in piece) for piece in _pieces(text)), limit, utf16_units)
+    return _fit(
+        ("".join(_SLACK_QUOTED.get(c, c) for c in piece) for piece in _pieces(text)), max_characters, utf16_length
+    )
 
 
-def for_apprise(text: str, limit: int) -> str:
+def for_apprise(text: str, max_characters: int) -> str:
     """Return `text` for a service nobody knows: visible, without what many take for a mention, markup or a tag."""
-    return visible(_MENTION.sub(lambda match: _escape(ord(match[0])), text), limit)
+    return escape_unprintable(_MENTION.sub(lambda match: _escape(ord(match[0])), text), max_characters)
 
 
 def for_syslog(text: str, limit: int) -> bytes:
@@ -51,7 +53,7 @@ def for_syslog_value(text: str, limit: int) -> bytes:
     return _fit(quoted, limit, _octets).encode()
 
 
-def utf16_units(text: str) -> int:
+def utf16_length(text: str) -> int:
     """Return how many characters `text` has where those beyond U+FFFF count twice."""
     return len(text) + sum(character > "\uffff" for character in text)
 
@@ -90,11 +92,11 @@ def _fit(pieces: Iterable[str], limit: int, size: Callable[[str], int]) -> str:
 
 
 def _cut(pieces: list[str], limit: int, size: Callable[[str], int]) -> str:
-    room = limit - size(CUT)
+    room = limit - size(ELLIPSIS)
     used = sum(size(piece) for piece in pieces)
     while pieces and used > room:
         used -= size(pieces.pop())
-    return "".join(pieces) + CUT if room >= 0 else ""
+    return "".join(pieces) + ELLIPSIS if room >= 0 else ""
 
 
 def _octets(text: str) -> int:

@@ -29,35 +29,35 @@ class Systemd:
             self._address = ""
         self.watchdog_interval_seconds = _watchdog_interval_seconds(environment)
 
-    def ready(self) -> bool:
+    def notify_ready(self) -> bool:
         """Say that the start, or the reload, is over."""
         return self._tell("READY=1")
 
-    def reloading(self) -> bool:
+    def notify_reloading(self) -> bool:
         """Say that a reload begins; `ready` must follow."""
         # Type=notify-reload (systemd 253) waits for ever for a reload told without the time.
         return self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
-    def stopping(self) -> bool:
+    def notify_stopping(self) -> bool:
         """Say that the end has begun."""
         return self._tell("STOPPING=1")
 
-    def status(self, text: str) -> bool:
+    def notify_status(self, text: str) -> bool:
         """Show `text` in `systemctl status`, its line ends made spaces: each line would be a message of its own."""
         return self._tell(f"STATUS={' '.join(text.split())}")
 
-    def watchdog(self) -> bool:
+    def notify_watchdog(self) -> bool:
         """Say that the daemon does its work: to be called after a good sample, never by a thread that only waits.
 
         systemd restarts a daemon that has not said so for `watchdog_interval_seconds` (None: it does not watch).
         """
         return self.watchdog_interval_seconds is not None and self._tell("WATCHDOG=1")
 
-    def expect_every(self, seconds: float) -> bool:
+    def set_watchdog_timeout(self, tick_interval_seconds: float) -> bool:
         """Have systemd wait for `watchdog` for three times `seconds`, where that is longer than what the unit says."""
         if self.watchdog_interval_seconds is None:
             return False
-        patience = max(self.watchdog_interval_seconds, _TIMES_LATE * seconds)
+        patience = max(self.watchdog_interval_seconds, _TIMES_LATE * tick_interval_seconds)
         return self._tell(f"WATCHDOG_USEC={round(patience * 1_000_000)}")
 
     def _tell(self, message: str) -> bool:

@@ -109,10 +109,10 @@ def follow(onsets: dict[str, float]) -> dict[str, dict[str, float]]:
     end = time.monotonic() + LONGEST_SECONDS
     while any("resolved" not in times for times in told.values()):
         try:
-            at, notice = Inbox.news.get(timeout=max(0.1, end - time.monotonic()))
+            at, notification = Inbox.news.get(timeout=max(0.1, end - time.monotonic()))
         except queue.Empty:
             break
-        for alert in notice["alerts"]:  # type: ignore[attr-defined]
+        for alert in notification["alerts"]:  # type: ignore[attr-defined]
             labels = alert["labels"]
             rule = labels["alertname"]
             if EXPECTED.get(rule) == labels.get("process"):

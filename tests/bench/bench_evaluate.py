@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from watchdog.kernel.quality import Quality
 from watchdog.measure.snapshot import Snapshot
-from watchdog.rules.engine.engine import OVERFLOW, Engine
-from watchdog.rules.language.expression import Comparison, Operand, Operation
-from watchdog.rules.language.rule import Condition, Rule, Severity, Stat, Statistic, Thresholds
+from watchdog.rules.engine.engine import OVERFLOW_LABELS, Engine
+from watchdog.rules.language.expression import Comparison, MetricReference, Operation
+from watchdog.rules.language.rule import Condition, Rule, Severity, Stat, StatKind, Thresholds
 from watchdog.rules.language.template import Template
 
 SIZES = (1_000, 10_000, 100_000)
@@ -33,21 +33,21 @@ RULES = 100
 TICKS = 30  # measured, after as many that fill the windows
 SECOND_NS = 1_000_000_000
 
-RATE, SUM, MEAN, MAX = (Stat(name, Statistic(name)) for name in ("rate", "sum", "mean", "max"))
-P95, P99 = Stat("p95", Statistic.PERCENTILE, 95), Stat("p99", Statistic.PERCENTILE, 99)
-SHARE = Operation("/", Operand("retransmits"), Operand("packets_sent"))
+RATE, SUM, MEAN, MAX = (Stat(name, StatKind(name)) for name in ("rate", "sum", "mean", "max"))
+P95, P99 = Stat("p95", StatKind.PERCENTILE, 95), Stat("p99", StatKind.PERCENTILE, 99)
+SHARE = Operation("/", MetricReference("retransmits"), MetricReference("packets_sent"))
 # metric, stat, window in s, threshold that a few of the groups exceed
 KINDS = (
-    (Operand("connects"), RATE, 10, 995),
-    (Operand("connects"), SUM, 30, 29_850),
-    (Operand("accepts"), RATE, 10, 995),
-    (Operand("bytes_sent"), RATE, 10, 9.95e6),
-    (Operand("bytes_received"), RATE, 10, 9.95e6),
+    (MetricReference("connects"), RATE, 10, 995),
+    (MetricReference("connects"), SUM, 30, 29_850),
+    (MetricReference("accepts"), RATE, 10, 995),
+    (MetricReference("bytes_sent"), RATE, 10, 9.95e6),
+    (MetricReference("bytes_received"), RATE, 10, 9.95e6),
     (SHARE, RATE, 10, 0.09),
-    (Operand("open"), MEAN, 10, 99),
-    (Operand("connects"), MAX, 10, 999),
-    (Operand("connect_latency"), P95, 10, 0.0995),
-    (Operand("rtt"), P99, 10, 0.0995),
+    (MetricReference("open"), MEAN, 10, 99),
+    (MetricReference("connects"), MAX, 10, 999),
+    (MetricReference("connect_latency"), P95, 10, 0.0995),
+    (MetricReference("rtt"), P99, 10, 0.0995),
 )
 BYS = (("process", "remote"), ("pid",))
 WHERES = ((), (Condition("direction", any_of=("out",)), Condition("remote", none_of=("10.0.0.0/8",))))
@@ -59,7 +59,7 @@ class Names:
     def text(self, dimension, code):
         return str(code)
 
-    def code_of(self, dimension, text):
+    def find_code(self, dimension, text):
         return int(text)
 
 
@@ -69,12 +69,12 @@ def rules():
         metric, stat, window, limit = KINDS[number % len(KINDS)]
         by, where = BYS[number // 10 % 2], WHERES[number // 20 % 2]
         fire = limit if number < 40 else limit * (2 + number)
-        gate = Comparison(">=", Operand("packets_sent"), 100) if metric is SHARE else None
+        gate = Comparison(">=", MetricReference("packets_sent"), 100) if metric is SHARE else None
         thresholds = Thresholds(above=True, fire={Severity.WARNING: fire}, clear={Severity.WARNING: fire * 0.6})
         made.append(
             Rule(
                 f"r{number}", Template("", ()), metric, stat, window * SECOND_NS, by, where, gate, thresholds,
-                for_ns=0, keep_ns=0, receivers=None, runbook=None, file="", line=0,
+                for_ns=0, keep_firing_for_ns=0, receivers=None, runbook=None, file="", line=0,
             )
         )  # fmt: skip
     return made
@@ -119,17 +119,17 @@ class Host:
 def measure(groups):
     """Print the row of one size."""
     host, engine = Host(groups), Engine(rules())
-    engine.observe(host.snapshot(0), [])
+    engine.evaluate(host.snapshot(0), [])
     watched, took = [], []
     for number in range(2 * TICKS):
         snapshot = host.snapshot(SECOND_NS)
         before = time.process_time()
-        verdicts = engine.observe(snapshot, watched)
+        verdicts = engine.evaluate(snapshot, watched)
         if number >= TICKS:
             took.append((time.process_time() - before) * 1e3)
         watched = [(verdict.rule.id, verdict.labels) for verdict in verdicts]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    overflow = sum(int(verdict.value) - 1 for verdict in verdicts if verdict.labels == OVERFLOW)
+    overflow = sum(int(verdict.value) - 1 for verdict in verdicts if verdict.labels == OVERFLOW_LABELS)
     figures = f"{statistics.median(took):.1f} | {max(took):.1f} | {peak:.0f} | {len(verdicts) + overflow:,}"
     print(f"| {groups:,} | {figures} |", flush=True)
 

@@ -71,12 +71,12 @@ def _collecting(capacity: int) -> Iterator[Callable[[], dict]]:
 def collect(capacity: int) -> None:
     """Collect and measure once for each line of standard input; print what it took."""
     from watchdog.clock import SystemClock
-    from watchdog.config.map_sizes import Capacities
+    from watchdog.config.map_sizes import MapSizes
     from watchdog.kernel.startup import start_collector
     from watchdog.measure.meter import Meter
 
     clock = SystemClock()
-    collector, meter = start_collector(clock, Capacities(ledger=capacity)), Meter()
+    collector, meter = start_collector(clock, MapSizes(ledger=capacity)), Meter()
     meter.advance(collector.read(), clock.wall())
     for _ in sys.stdin:
         began = time.perf_counter()

@@ -77,7 +77,7 @@ def programs_of(pid: int) -> dict[int, Program]:
 
 
 def _program(number: int) -> Program:
-    fd = libbpf.checked(libbpf.library().bpf_prog_get_fd_by_id(number), "opening a program")
+    fd = libbpf.check_result(libbpf.library().bpf_prog_get_fd_by_id(number), "opening a program")
     try:
         info = libbpf.program_info(fd)
     finally:

@@ -21,9 +21,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
+from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
 from watchdog.clock import SystemClock, boot_id
-from watchdog.config.settings import Routing
+from watchdog.config.settings import RoutingSettings
 from watchdog.delivery.delivery import Delivery
 from watchdog.errors import DeliveryError
 from watchdog.routing.grouping import Grouping
@@ -39,17 +39,17 @@ class PostingReceiver:
 
     def __init__(self, name, port):
         self.name = name
-        self.budget = None
+        self.rate_limit = None
         self.port = port
 
-    def send(self, notice, deadline_seconds):
+    def send(self, notification, deadline_seconds):
         document = {
             "receiver": self.name,
-            "id": notice.id,
-            "group": notice.group,
-            "reason": notice.reason,
-            "created": notice.created,
-            "alerts": [[alert.fingerprint, alert.state.value, alert.fired] for alert in notice.alerts],
+            "id": notification.id,
+            "group": notification.group_key,
+            "reason": notification.reason,
+            "created": notification.created,
+            "alerts": [[alert.fingerprint, alert.state.value, alert.fired] for alert in notification.alerts],
         }
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=deadline_seconds)
         try:
@@ -82,11 +82,11 @@ class SmallLifecycle:
             if holds and key not in self.firing:
                 self.firing[key] = self._alert(rule, labels, key, wall)
                 self.changes[key] = self.firing[key].to_json()
-                transitions.append(Transition(Kind.FIRING, self.firing[key]))
+                transitions.append(Transition(TransitionKind.FIRING, self.firing[key]))
             elif not holds and key in self.firing:
-                gone = replace(self.firing.pop(key), state=State.RESOLVED, resolved=wall, reason="over")
+                gone = replace(self.firing.pop(key), state=AlertState.RESOLVED, resolved=wall, reason="over")
                 self.changes[key] = None
-                transitions.append(Transition(Kind.RESOLVED, gone))
+                transitions.append(Transition(TransitionKind.RESOLVED, gone))
         return transitions
 
     def take_changes(self):
@@ -96,7 +96,8 @@ class SmallLifecycle:
     @staticmethod
     def _alert(rule, labels, key, wall):
         return Alert(
-            rule=rule, labels=labels, fingerprint=key, state=State.FIRING, severity=Severity.WARNING, summary="a storm",
+            rule=rule, labels=labels, fingerprint=key, state=AlertState.FIRING, severity=Severity.WARNING,
+            summary="a storm",
             value=150.0, threshold=100.0, peak=151.0, started=wall, fired=wall, resolved=None, reason="above 100",
             receivers=None, runbook=None,
         )  # fmt: skip
@@ -135,15 +136,15 @@ def main(arguments, journal=None):
     receivers = [PostingReceiver(name, int(port)) for name in names]
     saved = store.load()
     lifecycle = SmallLifecycle(saved.alerts)
-    grouping = Grouping(Routing(names, 0, INTERVAL_NS, 3600 * 10**9), "db1")
-    grouping.restore(saved.groups, lifecycle.firing, names, clock.boottime_ns(), clock.wall(), saved.shift_ns)
+    grouping = Grouping(RoutingSettings(names, 0, INTERVAL_NS, 3600 * 10**9), "db1")
+    grouping.restore(saved.groups, lifecycle.firing, names, clock.boottime_ns(), clock.wall(), saved.boottime_shift_ns)
     delivery = Delivery(store, receivers, clock, logging.getLogger("guard"))
 
     def is_pending():
-        return any(waiting.pending for waiting in delivery.counters().waiting.values())
+        return any(waiting.pending for waiting in delivery.counters().queues.values())
 
-    kill_at(point, delivery._outbox, "begin", "begin", is_pending)  # not when it is asked in vain
-    kill_at(point, delivery._outbox, "end", "end")
+    kill_at(point, delivery._outbox, "begin_attempt", "begin", is_pending)  # not when it is asked in vain
+    kill_at(point, delivery._outbox, "finish_attempt", "end")
     for receiver in receivers:
         kill_at(point, receiver, "send", "send")
     kill_at(point, store, "commit", "commit")
@@ -154,14 +155,14 @@ def main(arguments, journal=None):
     for tick in itertools.count():
         now_ns, wall = clock.boottime_ns(), clock.wall()
         transitions = lifecycle.advance(conditions_of(condition, randomness), wall)
-        notices = grouping.advance(transitions, lifecycle.firing, now_ns, wall)
-        store.commit(alerts=lifecycle.take_changes(), groups=grouping.take_changes(), notices=notices)
+        notifications = grouping.advance(transitions, lifecycle.firing, now_ns, wall)
+        store.commit(alerts=lifecycle.take_changes(), groups=grouping.take_changes(), notifications=notifications)
         if journal is not None:
-            journal.write("".join(f"{notice.id}\n" for notice in notices).encode())
+            journal.write("".join(f"{notification.id}\n" for notification in notifications).encode())
         if tick == 0:
             delivery.start()  # not before: what it sends is what was committed, at every point of the first tick
-        delivery.wake()
-        if transitions or notices or is_pending():
+        delivery.wake_workers()
+        if transitions or notifications or is_pending():
             quiet_since_ns = now_ns
         if now_ns > quiet_since_ns + 2 * INTERVAL_NS:
             break

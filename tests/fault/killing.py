@@ -219,9 +219,9 @@ def disorder(posts):
 
 def wrong_ends(posts):
     """Yield alerts that are still told to fire, and firings whose end was told in more than one notice."""
-    notices = {post.id: post.document for post in posts}  # each once
+    notifications = {post.id: post.document for post in posts}  # each once
     last, ends = {}, Counter()
-    for document in notices.values():
+    for document in notifications.values():
         for alert, state, fired in document["alerts"]:
             last[alert] = state
             ends[alert, fired] += state == "resolved"

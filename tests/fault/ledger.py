@@ -12,11 +12,11 @@ import logging
 import sys
 from pathlib import Path
 
-from watchdog.alerts.alert import Alert, State
+from watchdog.alerts.alert import Alert, AlertState
 from watchdog.clock import SystemClock
 from watchdog.delivery.worker import Worker
 from watchdog.errors import StoreError
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store
@@ -27,22 +27,24 @@ MOST_TRIES = 5
 
 class Receiver:
     name = "oncall"
-    budget = None
+    rate_limit = None
 
     def __init__(self):
         self.ids = []
 
-    def send(self, notice, deadline_seconds):
-        self.ids.append(notice.id)
+    def send(self, notification, deadline_seconds):
+        self.ids.append(notification.id)
 
 
 def make_notice(number):
     alert = Alert(
-        rule="storm", labels=(), fingerprint=f"{number:016x}", state=State.FIRING, severity=Severity.WARNING,
+        rule="storm", labels=(), fingerprint=f"{number:016x}", state=AlertState.FIRING, severity=Severity.WARNING,
         summary="x" * 3_000, value=1.0, threshold=1.0, peak=1.0, started=1.0, fired=2.0, resolved=None, reason="",
         receivers=None, runbook=None,
     )  # fmt: skip
-    return Notice(f"n{number}", "oncall", f"rule{number}", "first notification", (alert,), created=3.0, host="db1")
+    return Notification(
+        f"n{number}", "oncall", f"rule{number}", "first notification", (alert,), created=3.0, host="db1"
+    )
 
 
 def until_it_works(action):
@@ -64,7 +66,7 @@ def main():
         changes = {
             "alerts": [(f"f{tick % 3}", {"n": tick}), (f"f{(tick + 1) % 3}", None)],
             "groups": [(("oncall", f"rule{tick % 3}"), {"n": tick})],
-            "notices": [make_notice(tick)],
+            "notifications": [make_notice(tick)],
         }
         try:
             store.commit(**changes)
@@ -73,9 +75,9 @@ def main():
         if tick % 7 == 6:
             _, failures = until_it_works(store.database.checkpoint)
             failed += failures
-        failed += until_it_works(worker.run_due)[1]
-    failed += until_it_works(lambda: store.commit(alerts=[], groups=[], notices=[]))[1]
-    failed += until_it_works(worker.run_due)[1]
+        failed += until_it_works(worker.deliver_due)[1]
+    failed += until_it_works(lambda: store.commit(alerts=[], groups=[], notifications=[]))[1]
+    failed += until_it_works(worker.deliver_due)[1]
     saved, failures = until_it_works(store.load)
     failed += failures
     store.close()

@@ -14,10 +14,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from watchdog.alerts.alert import Alert, State, fingerprint
+from watchdog.alerts.alert import Alert, AlertState, fingerprint
 from watchdog.delivery.worker import Worker
 from watchdog.errors import DeliveryError
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store
@@ -39,28 +39,29 @@ class Clock:
 
 class Receiver:
     name = "oncall"
-    budget = None
+    rate_limit = None
 
     def __init__(self):
         self.down = True
-        self.notices = []
+        self.notifications = []
 
-    def send(self, notice, deadline_seconds):
+    def send(self, notification, deadline_seconds):
         if self.down:
             raise DeliveryError("rate_limited", "HTTP 429", retryable=True, retry_after_seconds=30)
-        self.notices.append((notice.group, notice.status))
+        self.notifications.append((notification.group_key, notification.status))
 
 
 def make_notice(number, kind, resolved=None):
     rule, labels = f"{kind}-{number}", (("process", f"culprit{number}"), ("unit", "crawler.service"))
     alert = Alert(
-        rule=rule, labels=labels, fingerprint=fingerprint(rule, labels), state=State.FIRING, severity=Severity.WARNING,
+        rule=rule, labels=labels, fingerprint=fingerprint(rule, labels), state=AlertState.FIRING,
+        severity=Severity.WARNING,
         summary=f"culprit{number} opens 612/s connections (limit 500/s)", value=612.0, threshold=500.0, peak=640.5,
         started=1_750_000_000.0, fired=1_750_000_010.25, resolved=resolved, reason="value above 500/s for 10 s",
         receivers=None, runbook=None, format="rate",
     )  # fmt: skip
     reason = "first notification" if resolved is None else "resolved"
-    return Notice(f"{rule}-{resolved is not None:d}", "oncall", rule, reason, (alert,), created=3.0, host="db1")
+    return Notification(f"{rule}-{resolved is not None:d}", "oncall", rule, reason, (alert,), created=3.0, host="db1")
 
 
 def resident_bytes():
@@ -71,7 +72,7 @@ def main():
     logging.basicConfig(level=logging.CRITICAL)
     clock, receiver = Clock(), Receiver()
     store = Store(Path(sys.argv[1]), clock, "boot1")
-    store.reserve()
+    store.reserve_space()
     worker = Worker(receiver, Outbox(store.database, clock), clock, logging.getLogger("pressure"))
     at_rest = resident_bytes()
     peak = 0
@@ -80,24 +81,27 @@ def main():
         lasting = [make_notice(number, "lasting") for number in range(tick, LASTING, TICKS)]
         short = [make_notice(number, "short") for number in range(tick, SHORT, TICKS)]
         store.commit(
-            alerts=[(notice.alerts[0].fingerprint, notice.alerts[0].to_json()) for notice in lasting],
-            groups=[((notice.receiver, notice.group), {"members": [notice.alerts[0].to_json()]}) for notice in lasting],
-            notices=[*lasting, *short],
+            alerts=[(notification.alerts[0].fingerprint, notification.alerts[0].to_json()) for notification in lasting],
+            groups=[
+                ((notification.receiver, notification.group_key), {"members": [notification.alerts[0].to_json()]})
+                for notification in lasting
+            ],
+            notifications=[*lasting, *short],
         )
         ended = [make_notice(number, "short", resolved=4.0) for number in range(tick, SHORT, TICKS)]
-        store.commit(alerts=[], groups=[], notices=ended)
-        worker.run_due()
+        store.commit(alerts=[], groups=[], notifications=ended)
+        worker.deliver_due()
         peak = max(peak, resident_bytes())
-    waiting = Outbox(store.database, clock).waiting()["oncall"].pending
+    waiting = Outbox(store.database, clock).queues()["oncall"].pending
     receiver.down = False
-    while (due_ns := worker.run_due()) is not None:
+    while (due_ns := worker.deliver_due()) is not None:
         clock.seconds = max(clock.seconds, -(-due_ns // 10**9))
-    kinds = Counter((group.split("-")[0], status) for group, status in receiver.notices)
+    kinds = Counter((group.split("-")[0], status) for group, status in receiver.notifications)
     document = {
         "growth": peak - at_rest,
         "waiting": waiting,
         "delivered": {f"{kind} {status}": number for (kind, status), number in kinds.items()},
-        "twice": len(receiver.notices) - len(set(receiver.notices)),
+        "twice": len(receiver.notifications) - len(set(receiver.notifications)),
         "lost": {cause: number for (_, cause), number in Outbox(store.database, clock).losses().items()},
     }
     store.close()

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from watchdog.alerts.alert import Alert, State
-from watchdog.routing.notification import Notice
+from watchdog.alerts.alert import Alert, AlertState
+from watchdog.routing.notification import Notification
 from watchdog.rules.language.rule import Severity
-from watchdog.state.capacity import Capacity
-from watchdog.state.store import FILE_NAME, Store
-from watchdog.storage.opening import FILE_PAGES, PAGE_BYTES
+from watchdog.state.capacity import OutboxCapacity
+from watchdog.state.store import STATE_FILE_NAME, Store
+from watchdog.storage.opening import MAX_FILE_PAGES, PAGE_BYTES
 
 PRESSURE = Path(__file__).with_name("pressure.py")
 LASTING, SHORT = 10_000, 5_000  # of pressure.py
@@ -43,7 +43,7 @@ def test_an_hour_without_receiver_costs_no_memory_and_what_came_and_went_goes_fi
     found = json.loads(finished.stdout)
     print(finished.stdout)
 
-    waiting = Capacity().receiver_notices
+    waiting = OutboxCapacity().max_receiver_notifications
     assert found["waiting"] == waiting
     assert found["delivered"] == {"lasting firing": LASTING, "short resolved": waiting - LASTING}
     assert found["twice"] == 0
@@ -54,22 +54,25 @@ def test_an_hour_without_receiver_costs_no_memory_and_what_came_and_went_goes_fi
 @pytest.mark.parametrize("small_disk", ["64m"], indirect=True)
 def test_a_file_that_cannot_grow_gives_up_what_waits_rather_than_what_is_new(small_disk, store_in, clock):
     store = store_in(small_disk)
-    store.reserve()
+    store.reserve_space()
     text = "x" * 200_000
     for number in range(200):  # 40 MB into 32, with 16 for what waits
         clock.advance(1)
         alert = Alert(
-            rule="storm", labels=(), fingerprint="f" * 16, state=State.FIRING, severity=Severity.WARNING, summary=text,
+            rule="storm", labels=(), fingerprint="f" * 16, state=AlertState.FIRING, severity=Severity.WARNING,
+            summary=text,
             value=1.0, threshold=1.0, peak=1.0, started=1.0, fired=2.0, resolved=None, reason="", receivers=None,
             runbook=None,
         )  # fmt: skip
-        notice = Notice(f"n{number}", f"r{number % 2}", f"g{number}", "new alert in group", (alert,), 3.0, "db1")
-        store.commit(alerts=[(f"f{number % 20}", {"n": number})], groups=(), notices=[notice])
-    store.commit(alerts=[(f"big{number}", {"text": text}) for number in range(80)], groups=(), notices=())
+        notification = Notification(
+            f"n{number}", f"r{number % 2}", f"g{number}", "new alert in group", (alert,), 3.0, "db1"
+        )
+        store.commit(alerts=[(f"f{number % 20}", {"n": number})], groups=(), notifications=[notification])
+    store.commit(alerts=[(f"big{number}", {"text": text}) for number in range(80)], groups=(), notifications=())
     with store.database.transaction() as connection:
         kept = [id_ for (id_,) in connection.execute("SELECT id FROM notices WHERE state = 'pending' ORDER BY place")]
         dropped = connection.execute("SELECT sum(count) FROM losses WHERE cause = 'capacity'").fetchone()[0]
     assert len(store.load().alerts) == 100
     assert kept == [f"n{number}" for number in range(dropped, 200)]
     assert 0 < dropped < 200
-    assert (small_disk / FILE_NAME).stat().st_size <= FILE_PAGES * PAGE_BYTES
+    assert (small_disk / STATE_FILE_NAME).stat().st_size <= MAX_FILE_PAGES * PAGE_BYTES

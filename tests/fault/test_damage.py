@@ -9,16 +9,16 @@ import sqlite3
 
 import pytest
 
-from watchdog.alerts.alert import Alert, State
+from watchdog.alerts.alert import Alert, AlertState
 from watchdog.errors import StoreError
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 from watchdog.rules.language.rule import Severity
-from watchdog.state.outbox import Outbox, Outcome
+from watchdog.state.outbox import AttemptOutcome, Outbox
 from watchdog.state.store import Store
-from watchdog.storage.damage import MOST_KEPT, moved_aside
+from watchdog.storage.damage import MAX_QUARANTINED_FILES, quarantined_files
 from watchdog.storage.database import Database
-from watchdog.storage.folder import FILE_NAME
-from watchdog.storage.schema import MIGRATIONS
+from watchdog.storage.folder import STATE_FILE_NAME
+from watchdog.storage.schema import SCHEMA_STEPS
 
 SEEDS = 100
 FLIPPED = 64
@@ -28,11 +28,13 @@ ALERTS, DONE, PENDING = 40, 10, 40
 def make_notice(number):
     alert = Alert(
         rule=f"rule{number}", labels=(("process", f"culprit{number}"),), fingerprint=f"{number:016x}",
-        state=State.FIRING, severity=Severity.WARNING, summary=f"storm {number} " + "x" * 500, value=150.0,
+        state=AlertState.FIRING, severity=Severity.WARNING, summary=f"storm {number} " + "x" * 500, value=150.0,
         threshold=100.0, peak=151.0, started=1.0, fired=2.0, resolved=None, reason="above 100", receivers=None,
         runbook=None,
     )  # fmt: skip
-    return Notice(f"n{number}", "oncall", f"rule{number}", "first notification", (alert,), created=3.0, host="db1")
+    return Notification(
+        f"n{number}", "oncall", f"rule{number}", "first notification", (alert,), created=3.0, host="db1"
+    )
 
 
 def alert_state(number):
@@ -50,12 +52,12 @@ def original(tmp_path_factory):
     folder = tmp_path_factory.mktemp("original")
     live, store = folder / "live", Store(folder / "live", clock, "boot1")
     for number in range(ALERTS):
-        store.commit(alerts=[(f"f{number}", alert_state(number))], groups=[], notices=[])
-    for notice in NOTICES.values():
-        store.commit(alerts=[], groups=[], notices=[notice])
+        store.commit(alerts=[(f"f{number}", alert_state(number))], groups=[], notifications=[])
+    for notification in NOTICES.values():
+        store.commit(alerts=[], groups=[], notifications=[notification])
     outbox = Outbox(store.database, clock)
     for _ in range(DONE):
-        outbox.end(Outcome(outbox.begin("oncall"), "done", "ok"))
+        outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "done", "ok"))
     shutil.copytree(live, folder / "killed")
     store.close()
     return folder / "killed"
@@ -83,19 +85,19 @@ def flip(path, randomness):
 
 
 def flip_file(folder, randomness):
-    database = Database(folder / FILE_NAME)
+    database = Database(folder / STATE_FILE_NAME)
     database.checkpoint()
     database.close()
-    (folder / f"{FILE_NAME}-wal").unlink()  # or its pages would hide those that are damaged
-    flip(folder / FILE_NAME, randomness)
+    (folder / f"{STATE_FILE_NAME}-wal").unlink()  # or its pages would hide those that are damaged
+    flip(folder / STATE_FILE_NAME, randomness)
 
 
 def flip_log(folder, randomness):
-    flip(folder / f"{FILE_NAME}-wal", randomness)
+    flip(folder / f"{STATE_FILE_NAME}-wal", randomness)
 
 
 def cut_log(folder, randomness):
-    path = folder / f"{FILE_NAME}-wal"
+    path = folder / f"{STATE_FILE_NAME}-wal"
     os.truncate(path, randomness.randrange(path.stat().st_size))
 
 
@@ -110,11 +112,11 @@ def start(folder):
             pending = connection.execute("SELECT count(*) FROM notices WHERE state = 'pending'").fetchone()[0]
         outbox, taken = Outbox(store.database, clock), {}
         for _ in range(pending):
-            attempt = outbox.begin("oncall")
+            attempt = outbox.begin_attempt("oncall")
             if attempt is None:
                 break
-            taken[attempt.notice.id] = attempt.notice
-            outbox.end(Outcome(attempt, "pending", "timeout: no answer", clock.boottime_ns() + 10**9))
+            taken[attempt.notification.id] = attempt.notification
+            outbox.finish_attempt(AttemptOutcome(attempt, "pending", "timeout: no answer", clock.boottime_ns() + 10**9))
         return alerts, taken, store.quarantined, sum(outbox.losses().values())
     finally:
         store.close()
@@ -130,10 +132,10 @@ def test_whatever_byte_is_damaged_the_guard_starts_and_says_only_what_is_true(tm
         caplog.clear()
         alerts, taken, quarantined, lost = start(folder)
 
-        assert [notice for id_, notice in taken.items() if notice != NOTICES[id_]] == []
+        assert [notification for id_, notification in taken.items() if notification != NOTICES[id_]] == []
         assert [alert for alert in alerts if alert not in STATES] == []
         assert len(quarantined) <= 1
-        assert moved_aside(folder / FILE_NAME) == [found.path for found in quarantined]
+        assert quarantined_files(folder / STATE_FILE_NAME) == [found.path for found in quarantined]
         assert len([record for record in caplog.records if "begun anew" in record.message]) == len(quarantined)
         if quarantined:
             damaged += 1
@@ -158,11 +160,11 @@ def test_whatever_byte_is_damaged_the_guard_starts_and_says_only_what_is_true(tm
 
 
 def test_a_damaged_file_keeps_its_content_and_what_can_be_read_goes_over(state, caplog):
-    path = state / FILE_NAME
+    path = state / STATE_FILE_NAME
     database = Database(path)
     database.checkpoint()
     database.close()
-    (state / f"{FILE_NAME}-wal").unlink()  # or its pages would hide the damaged one
+    (state / f"{STATE_FILE_NAME}-wal").unlink()  # or its pages would hide the damaged one
     content = bytearray(path.read_bytes())
     page = content.index(b'"id":"n30"') // 4096
     content[page * 4096 : (page + 1) * 4096] = b"\xa5" * 4096
@@ -179,8 +181,8 @@ def test_a_damaged_file_keeps_its_content_and_what_can_be_read_goes_over(state, 
 
 
 def test_what_is_no_state_file_at_all_is_moved_aside(state):
-    (state / FILE_NAME).write_bytes(b"garbage" * 1000)
-    (state / f"{FILE_NAME}-wal").unlink()
+    (state / STATE_FILE_NAME).write_bytes(b"garbage" * 1000)
+    (state / f"{STATE_FILE_NAME}-wal").unlink()
     _, taken, (found,), _ = start(state)
 
     assert (taken, found.salvaged, found.reason) == ({}, 0, "file is not a database")
@@ -189,7 +191,7 @@ def test_what_is_no_state_file_at_all_is_moved_aside(state):
 
 @pytest.mark.parametrize("pragma", ["application_id = 7", "user_version = 2000000000", "user_version = 1"])
 def test_a_header_that_denies_its_own_tables_is_damage(state, pragma):
-    connection = sqlite3.connect(state / FILE_NAME)
+    connection = sqlite3.connect(state / STATE_FILE_NAME)
     connection.execute(f"PRAGMA {pragma}")
     connection.close()
     _, taken, quarantined, lost = start(state)
@@ -204,7 +206,7 @@ def test_damage_that_shows_while_the_guard_runs_costs_one_transaction(state, cap
         connection.execute("PRAGMA cache_size = 0")
         root = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'memories'").fetchone()[0]
     store.database.checkpoint()
-    with (state / FILE_NAME).open("r+b") as file:
+    with (state / STATE_FILE_NAME).open("r+b") as file:
         file.seek((root - 1) * 4096)
         file.write(b"\xa5" * 4096)
     store.database._connection.execute("PRAGMA shrink_memory")
@@ -212,8 +214,8 @@ def test_damage_that_shows_while_the_guard_runs_costs_one_transaction(state, cap
         connection.execute("SELECT * FROM memories").fetchall()
     with store.database.transaction() as connection:
         connection.execute("SELECT * FROM memories").fetchall()
-    assert store.take_renewed()
-    assert not store.take_renewed()
+    assert store.take_recreated()
+    assert not store.take_recreated()
     store.close()
 
     alerts, taken, quarantined, _ = start(state)
@@ -221,39 +223,39 @@ def test_damage_that_shows_while_the_guard_runs_costs_one_transaction(state, cap
 
 
 def test_no_more_than_a_few_damaged_files_are_kept(tmp_path):
-    path = tmp_path / FILE_NAME
-    for number in range(MOST_KEPT + 2):
+    path = tmp_path / STATE_FILE_NAME
+    for number in range(MAX_QUARANTINED_FILES + 2):
         path.write_bytes(b"garbage %d" % number)
         Database(path).close()
-    kept = sorted(file.read_bytes() for file in moved_aside(path))
-    assert kept == [b"garbage %d" % number for number in range(2, MOST_KEPT + 2)]
+    kept = sorted(file.read_bytes() for file in quarantined_files(path))
+    assert kept == [b"garbage %d" % number for number in range(2, MAX_QUARANTINED_FILES + 2)]
 
 
 @pytest.mark.parametrize("step", ["salvaged", "moved aside"])
 def test_a_crash_while_a_file_is_begun_anew_loses_nothing(state, monkeypatch, step):
-    connection = sqlite3.connect(state / FILE_NAME)
+    connection = sqlite3.connect(state / STATE_FILE_NAME)
     connection.execute("PRAGMA user_version = 1")
     connection.close()
-    target = "move_aside" if step == "salvaged" else "keep_newest"
+    target = "quarantine_file" if step == "salvaged" else "delete_oldest_quarantined"
 
     def die(*arguments):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(f"watchdog.storage.database.{target}", die)
     with pytest.raises(KeyboardInterrupt):
-        Database(state / FILE_NAME)
+        Database(state / STATE_FILE_NAME)
     monkeypatch.undo()
 
     assert len(start(state)[1]) == PENDING
 
 
 def test_a_newer_file_is_refused_and_left_as_it_is(state):
-    Database(state / FILE_NAME).close()
-    connection = sqlite3.connect(state / FILE_NAME)
-    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    Database(state / STATE_FILE_NAME).close()
+    connection = sqlite3.connect(state / STATE_FILE_NAME)
+    connection.execute(f"PRAGMA user_version = {len(SCHEMA_STEPS) + 1}")
     connection.close()
-    before = (state / FILE_NAME).read_bytes()
+    before = (state / STATE_FILE_NAME).read_bytes()
     for _ in range(2):
         with pytest.raises(StoreError, match="was written by a newer bpf-watchdog"):
-            Database(state / FILE_NAME)
-    assert (state / FILE_NAME).read_bytes() == before
+            Database(state / STATE_FILE_NAME)
+    assert (state / STATE_FILE_NAME).read_bytes() == before

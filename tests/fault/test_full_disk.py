@@ -8,11 +8,11 @@ import os
 
 import pytest
 
-from watchdog.alerts.alert import Alert, State
+from watchdog.alerts.alert import Alert, AlertState
 from watchdog.clock import SystemClock
 from watchdog.delivery.worker import Worker
 from watchdog.errors import StoreError
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store
@@ -23,13 +23,13 @@ CAPACITY = 4_000  # notices that the file holds, at the least, of a kilobyte eac
 
 class ListReceiver:
     name = "oncall"
-    budget = None
+    rate_limit = None
 
     def __init__(self):
         self.ids = []
 
-    def send(self, notice, deadline_seconds):
-        self.ids.append(notice.id)
+    def send(self, notification, deadline_seconds):
+        self.ids.append(notification.id)
 
 
 @pytest.fixture
@@ -51,11 +51,13 @@ def fill(folder):
 
 def make_notice(number, text="x" * 400):
     alert = Alert(
-        rule="storm", labels=(), fingerprint=f"{number:016x}", state=State.FIRING, severity=Severity.WARNING,
+        rule="storm", labels=(), fingerprint=f"{number:016x}", state=AlertState.FIRING, severity=Severity.WARNING,
         summary=text, value=150.0, threshold=100.0, peak=151.0, started=1.0, fired=2.0, resolved=None,
         reason="above 100", receivers=None, runbook=None,
     )  # fmt: skip
-    return Notice(f"n{number}", "oncall", f"rule{number}", "first notification", (alert,), created=3.0, host="db1")
+    return Notification(
+        f"n{number}", "oncall", f"rule{number}", "first notification", (alert,), created=3.0, host="db1"
+    )
 
 
 def worker_for(store, clock):
@@ -68,18 +70,18 @@ def test_what_could_not_be_written_is_written_when_there_is_room_again(store, sm
     fill(small_disk)
     for number in range(3):
         with pytest.raises(StoreError, match="full"):
-            store.commit(alerts=[("f1", {"n": number})], groups=[], notices=[make_notice(number, "x" * 50_000)])
+            store.commit(alerts=[("f1", {"n": number})], groups=[], notifications=[make_notice(number, "x" * 50_000)])
     assert store.load().alerts == ()
     (small_disk / "ballast").unlink()
-    store.commit(alerts=[], groups=[], notices=[])
+    store.commit(alerts=[], groups=[], notifications=[])
     assert store.load().alerts == ({"n": 2},)
-    assert worker.run_due() is None
+    assert worker.deliver_due() is None
     assert receiver.ids == ["n0", "n1", "n2"]
 
 
 @roomy
 def test_in_its_reserved_room_the_state_goes_on_without_a_byte_left_on_the_disk(store, small_disk, clock, caplog):
-    store.reserve()
+    store.reserve_space()
     fill(small_disk)
     receiver, worker = worker_for(store, clock)
     for number in range(CYCLES):
@@ -87,9 +89,9 @@ def test_in_its_reserved_room_the_state_goes_on_without_a_byte_left_on_the_disk(
         store.commit(
             alerts=[(f"f{number % 50}", {"n": number})],
             groups=[(("oncall", f"rule{number % 50}"), {"n": number})],
-            notices=[make_notice(number)],
+            notifications=[make_notice(number)],
         )
-        assert worker.run_due() is None
+        assert worker.deliver_due() is None
     assert os.statvfs(small_disk).f_bavail == 0
     assert receiver.ids == [f"n{number}" for number in range(CYCLES)]
     full = [record for record in caplog.records if "the disk of" in record.message]
@@ -99,17 +101,17 @@ def test_in_its_reserved_room_the_state_goes_on_without_a_byte_left_on_the_disk(
 
 @roomy
 def test_on_a_full_disk_notices_are_kept_up_to_capacity_and_survive_a_restart(store, small_disk, clock):
-    store.reserve()
+    store.reserve_space()
     fill(small_disk)
     for number in range(0, CAPACITY, 100):
-        notices = [make_notice(each) for each in range(number, number + 100)]
-        store.commit(alerts=[], groups=[], notices=notices)
+        notifications = [make_notice(each) for each in range(number, number + 100)]
+        store.commit(alerts=[], groups=[], notifications=notifications)
     store.close()
     again = Store(small_disk, clock, "boot1")
     try:
         receiver, worker = worker_for(again, clock)
-        again.commit(alerts=[("f1", {})], groups=[], notices=[])
-        assert worker.run_due() is None
+        again.commit(alerts=[("f1", {})], groups=[], notifications=[])
+        assert worker.deliver_due() is None
     finally:
         again.close()
     assert os.statvfs(small_disk).f_bavail == 0
@@ -119,20 +121,20 @@ def test_on_a_full_disk_notices_are_kept_up_to_capacity_and_survive_a_restart(st
 @roomy
 def test_room_that_the_disk_did_not_have_is_taken_when_it_has(store, small_disk, clock, caplog):
     fill(small_disk)
-    store.reserve()
+    store.reserve_space()
     assert caplog.messages[0].startswith("no room is reserved for the state, which will have to wait when the disk")
     (small_disk / "ballast").unlink()
     clock.advance(60)
-    store.commit(alerts=[], groups=[], notices=[])
+    store.commit(alerts=[], groups=[], notifications=[])
     fill(small_disk)
-    store.commit(alerts=[("f1", {"n": 1})], groups=[], notices=[make_notice(1)])
+    store.commit(alerts=[("f1", {"n": 1})], groups=[], notifications=[make_notice(1)])
     assert store.load().alerts == ({"n": 1},)
 
 
 @roomy
 def test_a_damaged_file_is_begun_anew_on_a_full_disk_too(store, small_disk, clock):
-    store.reserve()
-    store.commit(alerts=[], groups=[], notices=[make_notice(1)])
+    store.reserve_space()
+    store.commit(alerts=[], groups=[], notifications=[make_notice(1)])
     store.database.checkpoint()
     store.close()
     path = small_disk / "state.sqlite3"
@@ -143,5 +145,5 @@ def test_a_damaged_file_is_begun_anew_on_a_full_disk_too(store, small_disk, cloc
     for expected in (1, 0):
         again = Store(small_disk, clock, "boot1")
         assert len(again.quarantined) == expected
-        again.commit(alerts=[("f1", {"n": 1})], groups=[], notices=[make_notice(2)])
+        again.commit(alerts=[("f1", {"n": 1})], groups=[], notifications=[make_notice(2)])
         again.close()

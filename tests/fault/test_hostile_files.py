@@ -9,7 +9,7 @@ import tracemalloc
 
 import pytest
 
-from watchdog.config.settings import load_config
+from watchdog.config.settings import load_settings
 from watchdog.errors import ConfigError
 from watchdog.rules.language.load import load_rules
 
@@ -52,7 +52,7 @@ CONTENTS = {
 
 @pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
 @pytest.mark.parametrize(
-    "load", [load_config, lambda path: load_rules([path], receivers=None)], ids=["settings", "rules"]
+    "load", [load_settings, lambda path: load_rules([path], receivers=None)], ids=["settings", "rules"]
 )
 def test_it_is_refused_within_a_second_with_a_line(tmp_path, content, load):
     path = tmp_path / "hostile.toml"
@@ -74,7 +74,7 @@ def test_a_file_of_50_mb_is_not_read(tmp_path):
     path.chmod(0o600)
     tracemalloc.start()
     with pytest.raises(ConfigError):
-        load_config(str(path))
+        load_settings(str(path))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 5_000_000

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from watchdog.alerts.alert import Alert, State, fingerprint
+from watchdog.alerts.alert import Alert, AlertState, fingerprint
 from watchdog.config.document import Document
-from watchdog.config.settings import read_config
+from watchdog.config.settings import read_settings
 from watchdog.receivers.registry import RECEIVER_TYPES, build_receivers
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 from watchdog.rules.language import template
 from watchdog.rules.language.rule import Severity
 
@@ -31,7 +31,7 @@ CERTIFICATE = CHECKOUT / "tests/integration/receivers/localhost.pem"
 NAMES = 10_000
 COMM_BYTES, COMMAND_LINE_BYTES = 15, 256
 HARMLESS = "harmless"
-SUMMARY = template.parse("{process} opens {value:rate} connections (limit {threshold:rate})", ["process"])
+SUMMARY = template.parse_summary("{process} opens {value:rate} connections (limit {threshold:rate})", ["process"])
 
 PIECES = [
     *(b"\x1b[2J", b"\x1b]0;owned\x07", b"\x9b31m", b"\x1b", b"\x00", b"\x7f", b"\t", b"\x85"),
@@ -98,7 +98,7 @@ def receiver(request, tmp_path):
             table[key] = str(tmp_path / key)
     lines = [f"{key} = {toml(value)}" for key, value in table.items()]
     text = "\n".join(["[[receiver]]", *lines])
-    return build_receivers(read_config(Document(text, tomllib.loads(text), "watchdog.toml")))["oncall"]
+    return build_receivers(read_settings(Document(text, tomllib.loads(text), "watchdog.toml")))["oncall"]
 
 
 def toml(value):
@@ -114,12 +114,12 @@ def notice_about(name, command_line):
     labels = (("exe", command_line), ("process", name), ("unit", name))
     values = {"process": name, "value": 612.0, "threshold": 500.0}
     alert = Alert(
-        rule="storm", labels=labels, fingerprint=fingerprint("storm", labels), state=State.FIRING,
-        severity=Severity.CRITICAL, summary=template.render(SUMMARY, values), value=612.0, threshold=500.0,
+        rule="storm", labels=labels, fingerprint=fingerprint("storm", labels), state=AlertState.FIRING,
+        severity=Severity.CRITICAL, summary=template.render_template(SUMMARY, values), value=612.0, threshold=500.0,
         peak=640.0, started=1_750_000_000.0, fired=1_750_000_010.0, resolved=None, reason=f"{name} is above 500/s",
         receivers=None, runbook=None, format="rate",
     )  # fmt: skip
-    return Notice("5f" * 16, "oncall", "storm", "first notification", (alert,), 1_750_000_012.0, "web-1")
+    return Notification("5f" * 16, "oncall", "storm", "first notification", (alert,), 1_750_000_012.0, "web-1")
 
 
 def read(kind, rendered):
@@ -194,7 +194,7 @@ def test_ten_thousand_hostile_names_arrive_as_one_record_each_harmless_and_reada
 
 def test_a_record_never_tells_of_two_alerts(receiver):
     harmless, hostile = (
-        dataclasses.replace(notice, alerts=notice.alerts * 3)
-        for notice in (notice_about(HARMLESS, HARMLESS), notice_about("\r\n<26>1", "\n[FIRING]"))
+        dataclasses.replace(notification, alerts=notification.alerts * 3)
+        for notification in (notice_about(HARMLESS, HARMLESS), notice_about("\r\n<26>1", "\n[FIRING]"))
     )
     assert read(receiver.type, receiver.render(hostile))[0] == read(receiver.type, receiver.render(harmless))[0]

@@ -42,8 +42,8 @@ def test_alert_is_told_under_one_id_and_ended_once_when_killed(tmp_path, inbox, 
         assert run(tmp_path, inbox, "oncall", condition, point) == -signal.SIGKILL
         assert run(tmp_path, inbox, "oncall", condition) == 0
         assert run(tmp_path, inbox, "oncall", condition) == 0
-        notices, copies = take(inbox)
-        assert sorted((n["group"], n["reason"], [state for _, state, _ in n["alerts"]]) for n in notices) == [
+        notifications, copies = take(inbox)
+        assert sorted((n["group"], n["reason"], [state for _, state, _ in n["alerts"]]) for n in notifications) == [
             (rule, reason, [state, state]) for rule in RULES
         ]
         # Only what had arrived without being marked comes again.

@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 from watchdog import sanitize
-from watchdog.daemon.configuration import Sources, read_setup
+from watchdog.daemon.configuration import ConfigurationSources, read_configuration
 from watchdog.delivery.delivery import Delivery
 from watchdog.receivers.webhook import Webhook
-from watchdog.rules.engine.judge import INCOMPLETE, reads_detail
+from watchdog.rules.engine.judge import INPUT_INCOMPLETE, reads_connection_detail
 from watchdog.rules.engine.judge import Verdict as Judgement
 from watchdog.scheduling.scheduler import Scheduler
 from watchdog.selftest import clock_step, full_disk, full_ledger, hostile_names, hung_receiver, kill, runner
-from watchdog.selftest.fakes import MadeUpClock
-from watchdog.selftest.null_receiver import Ear
-from watchdog.selftest.result import Failed, Verdict
-from watchdog.selftest.webhook_server import FarEnd
+from watchdog.selftest.fakes import ManualClock
+from watchdog.selftest.null_receiver import NullReceiver
+from watchdog.selftest.result import CheckFailed, CheckStatus
+from watchdog.selftest.webhook_server import WebhookServer
 from watchdog.state.store import Store
 
 
@@ -28,12 +28,12 @@ from watchdog.state.store import Store
 def sources(tmp_path_factory):
     settings = tmp_path_factory.mktemp("settings") / "watchdog.toml"
     settings.write_text('[[receiver]]\nname = "screen"\ntype = "console"\n')
-    return Sources(str(settings), str(Path(__file__).parents[2] / "rules"))
+    return ConfigurationSources(str(settings), str(Path(__file__).parents[2] / "rules"))
 
 
 @pytest.fixture
 def setup(sources):
-    return read_setup(sources)
+    return read_configuration(sources)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def far_ends():
     made = []
 
     def make(**how):
-        made.append(FarEnd(**how))
+        made.append(WebhookServer(**how))
         return made[-1]
 
     yield make
@@ -51,32 +51,32 @@ def far_ends():
 
 @pytest.mark.parametrize("small_disk", ["48m"], indirect=True)
 def test_a_full_disk_without_room_that_was_reserved(small_disk, monkeypatch):
-    monkeypatch.setattr(Store, "reserve", lambda _: None)
-    with pytest.raises(Failed, match=r"^\d+ of 500 commits written, then: .*full"):
-        full_disk.live_on(small_disk)
+    monkeypatch.setattr(Store, "reserve_space", lambda _: None)
+    with pytest.raises(CheckFailed, match=r"^\d+ of 500 commits written, then: .*full"):
+        full_disk.check_full_disk(small_disk)
 
 
 def test_a_receiver_that_waits_for_another(tmp_path, far_ends, monkeypatch):
     monkeypatch.setattr(hung_receiver, "_PATIENCE_SECONDS", 2.0)
-    with pytest.raises(Failed, match=r"^with one receiver hanging, a notice for the other took over 2 s$"):
-        hung_receiver.tell_both(tmp_path, far_ends(hangs=True), far_ends(hangs=True))
+    with pytest.raises(CheckFailed, match=r"^with one receiver hanging, a notice for the other took over 2 s$"):
+        hung_receiver.notify_both(tmp_path, far_ends(hangs=True), far_ends(hangs=True))
 
 
 def test_a_receiver_that_is_late(tmp_path, far_ends, monkeypatch):
-    monkeypatch.setattr(hung_receiver, "MOST_DELAY_SECONDS", 0.0)
-    with pytest.raises(Failed, match=r"^while one hung, 30 notices reached the other, p50 \d+ ms, max \d+ ms$"):
-        hung_receiver.tell_both(tmp_path, far_ends(hangs=True), far_ends())
+    monkeypatch.setattr(hung_receiver, "MAX_DELAY_SECONDS", 0.0)
+    with pytest.raises(CheckFailed, match=r"^while one hung, 30 notices reached the other, p50 \d+ ms, max \d+ ms$"):
+        hung_receiver.notify_both(tmp_path, far_ends(hangs=True), far_ends())
 
 
 def test_a_notice_that_is_sent_again_under_another_id(tmp_path, monkeypatch, far_ends):
     send = Webhook.send
 
-    def send_as_another(receiver, notice, deadline_seconds):
-        send(receiver, replace(notice, id=uuid.uuid4().hex), deadline_seconds)
+    def send_as_another(receiver, notification, deadline_seconds):
+        send(receiver, replace(notification, id=uuid.uuid4().hex), deadline_seconds)
 
     monkeypatch.setattr(Webhook, "send", send_as_another)
-    with pytest.raises(Failed, match=r"^a notice came under an id that it never had$"):
-        kill.kill_and_go_on(tmp_path)
+    with pytest.raises(CheckFailed, match=r"^a notice came under an id that it never had$"):
+        kill.kill_and_resume(tmp_path)
 
 
 def test_a_notice_that_is_forgotten_when_the_daemon_is_killed(tmp_path, monkeypatch):
@@ -88,80 +88,90 @@ def test_a_notice_that_is_forgotten_when_the_daemon_is_killed(tmp_path, monkeypa
         start(delivery)
 
     monkeypatch.setattr(Delivery, "start", start_anew)
-    with pytest.raises(Failed, match=r"^3 times killed before the answer was noted; 5 of 5 notices arrived, 0 copies"):
-        kill.kill_and_go_on(tmp_path)
+    with pytest.raises(
+        CheckFailed, match=r"^3 times killed before the answer was noted; 5 of 5 notices arrived, 0 copies"
+    ):
+        kill.kill_and_resume(tmp_path)
 
 
-RIGHT = full_ledger.Seen(full_ledger.Counter(full_ledger._EXPECTED), detailed=18, folded=182, told_folded=200)
+RIGHT = full_ledger.LedgerCounts(
+    full_ledger.Counter(full_ledger._EXPECTED), detailed=18, folded=182, reported_folded=200
+)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"totals": RIGHT.totals - full_ledger.Counter(accepts=1)}, "accepts 99 of 100"),
-        ({"told_folded": 181}, "totals are exact, but 182 of 200 ends folded, 181 told"),
+        ({"reported_folded": 181}, "totals are exact, but 182 of 200 ends folded, 181 told"),
         ({"folded": 0}, "totals are exact, but 0 of 200 ends folded"),
-        ({"told_lost": 2}, "totals are exact, but 2 connections of the host were lost"),
+        ({"reported_lost": 2}, "totals are exact, but 2 connections of the host were lost"),
     ],
 )
 def test_a_ledger_that_loses_what_it_has_no_room_for(change, said):
     assert full_ledger._judged(RIGHT) == "100 connections counted exactly, 182 of 200 ends folded, 200 told of the host"
-    with pytest.raises(Failed, match=said):
+    with pytest.raises(CheckFailed, match=said):
         full_ledger._judged(replace(RIGHT, **change))
 
 
 def test_rules_that_take_for_known_what_was_folded(setup):
-    readers = sorted(rule.id for rule in setup.rules if reads_detail(rule))
+    readers = sorted(rule.id for rule in setup.rules if reads_connection_detail(rule))
     rule = next(rule for rule in setup.rules if rule.id == readers[0])
     blank = [
-        Judgement(rule, full_ledger._anybody(rule), False, 0.0, None, None, INCOMPLETE)
+        Judgement(rule, full_ledger._anybody(rule), False, 0.0, None, None, INPUT_INCOMPLETE)
         for rule in setup.rules
-        if reads_detail(rule)
+        if reads_connection_detail(rule)
     ]
     assert full_ledger._judged_by_rules(setup.rules, blank).startswith(f"; {len(readers)} of {len(setup.rules)} rules")
-    with pytest.raises(Failed, match=f"^these rules take folded detail for known: {readers[0]}$"):
-        full_ledger._judged_by_rules([rule], [replace(blank[0], rule=rule, known=True)])
-    with pytest.raises(Failed, match=f"^no verdict of {readers[0]}$"):
+    with pytest.raises(CheckFailed, match=f"^these rules take folded detail for known: {readers[0]}$"):
+        full_ledger._judged_by_rules([rule], [replace(blank[0], rule=rule, complete=True)])
+    with pytest.raises(CheckFailed, match=f"^no verdict of {readers[0]}$"):
         full_ledger._judged_by_rules([rule], [])
 
 
 def test_timers_that_go_by_the_wall_clock(tmp_path, setup, monkeypatch):
-    monkeypatch.setattr(MadeUpClock, "boottime_ns", lambda clock: round(clock.wall() * 1e9))
-    with pytest.raises(Failed, match=r"^steps change what is told of .*outbound-connection-storm"):
-        clock_step.step_under_rules(tmp_path, setup)
+    monkeypatch.setattr(ManualClock, "boottime_ns", lambda clock: round(clock.wall() * 1e9))
+    with pytest.raises(CheckFailed, match=r"^steps change what is told of .*outbound-connection-storm"):
+        clock_step.check_rules(tmp_path, setup)
 
 
 def test_a_scheduler_that_waits_until_the_clock_is_right_again(monkeypatch):
     monkeypatch.setattr("apscheduler.schedulers.base.datetime", dt.datetime)  # to be put back
     monkeypatch.setattr(Scheduler, "_check", lambda *_: None)
     monkeypatch.setattr(clock_step, "_PATIENCE_SECONDS", 2.0)
-    with pytest.raises(Failed, match=r"^a step an hour back ended the ticks$"):
-        clock_step.step_under_scheduler()
+    with pytest.raises(CheckFailed, match=r"^a step an hour back ended the ticks$"):
+        clock_step.check_scheduler()
 
 
-class Careless(Ear):
+class Careless(NullReceiver):
     """A receiver that does to names what it is told."""
 
     type = "console"
-    form = staticmethod(sanitize.visible)
+    form = staticmethod(sanitize.escape_unprintable)
     most = 1_000_000
 
-    def render(self, notice):
-        return self.form(dict(notice.alerts[0].labels)["process"]).encode("utf-8", "surrogateescape")
+    def render(self, notification):
+        return self.form(dict(notification.alerts[0].labels)["process"]).encode("utf-8", "surrogateescape")
 
-    def limits(self, notice):
-        return [f"{len(self.render(notice)):,} of {self.most:,} octets"]
+    def limits(self, notification):
+        return [f"{len(self.render(notification)):,} of {self.most:,} octets"]
 
 
 @pytest.mark.parametrize(
     ("careless", "said"),
     [
         ({"form": lambda name: name}, "a control character is left in it"),
-        ({"form": lambda name: sanitize.visible(name).encode().decode("latin-1"), "most": 8}, "is too large: 1.* of 8"),
+        (
+            {"form": lambda name: sanitize.escape_unprintable(name).encode().decode("latin-1"), "most": 8},
+            "is too large: 1.* of 8",
+        ),
         ({"type": "slack"}, "a mention or a link is left in it"),
         ({"form": lambda name: name.replace("\r", "") if "\udcff" not in name else "x"}, "a control character"),
-        ({"form": lambda name: "\n".join(sanitize.visible(name).split())}, "lines or fields that it has not for other"),
-        ({"form": lambda name: f'{{"name": "{sanitize.visible(name)}"}}'}, "is no JSON any more"),
+        (
+            {"form": lambda name: "\n".join(sanitize.escape_unprintable(name).split())},
+            "lines or fields that it has not for other",
+        ),
+        ({"form": lambda name: f'{{"name": "{sanitize.escape_unprintable(name)}"}}'}, "is no JSON any more"),
         ({"form": lambda name: name if "\udcff" in name else "x"}, "is no UTF-8 any more"),
         ({"form": lambda name: name[20]}, "cannot be rendered: IndexError"),
     ],
@@ -169,15 +179,15 @@ class Careless(Ear):
 def test_a_receiver_that_is_careless_with_names(monkeypatch, careless, said):
     for key, value in careless.items():
         monkeypatch.setattr(Careless, key, staticmethod(value) if callable(value) else value)
-    names = [name.decode("utf-8", "surrogateescape") for name in hostile_names.NAMES]
-    with pytest.raises(Failed, match=rf"^receiver oncall \({Careless.type}\), process '.*': .*{said}"):
+    names = [name.decode("utf-8", "surrogateescape") for name in hostile_names.HOSTILE_NAMES]
+    with pytest.raises(CheckFailed, match=rf"^receiver oncall \({Careless.type}\), process '.*': .*{said}"):
         hostile_names.render_all({"oncall": Careless("oncall")}, names)
 
 
 def test_a_rehearsal_that_hangs_or_crashes_has_failed_and_leaves_nothing(monkeypatch, tmp_path, sources):
     monkeypatch.setattr(runner, "_TEMPORARY", str(tmp_path))
-    hung = runner.run("clock-step", sources, limit_seconds=1.0)
-    crashed = runner.run("no-such", sources)
-    assert (hung.verdict, hung.seen) == (Verdict.FAILED, "no end after 1 s")
-    assert (crashed.verdict, crashed.seen) == (Verdict.FAILED, "ended with code 1: KeyError: 'no-such'")
+    hung = runner.run_in_process("clock-step", sources, timeout_seconds=1.0)
+    crashed = runner.run_in_process("no-such", sources)
+    assert (hung.verdict, hung.seen) == (CheckStatus.FAILED, "no end after 1 s")
+    assert (crashed.verdict, crashed.seen) == (CheckStatus.FAILED, "ended with code 1: KeyError: 'no-such'")
     assert list(tmp_path.iterdir()) == []

@@ -142,13 +142,13 @@ class KeepingServer(http.server.ThreadingHTTPServer):
         """Return (notification id, parsed body) of all that came, copies included."""
         return [(headers["X-Notification-Id"], json.loads(body)) for _, headers, body in list(self.posts)]
 
-    def notices(self) -> dict[str, dict]:
+    def notifications(self) -> dict[str, dict]:
         """Return the bodies by notification id, in the order of their first arrival."""
         return dict(self.documents())
 
     def statuses(self) -> list[str]:
         """Return what the webhook's notices say, each once, in the order of their first arrival."""
-        return [document["status"] for document in self.notices().values()]
+        return [document["status"] for document in self.notifications().values()]
 
     def handle_error(self, *_: object) -> None:
         """Say nothing of clients that were killed, or broke off a handshake."""

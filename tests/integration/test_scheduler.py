@@ -82,7 +82,7 @@ def scheduler(clock):
 def test_no_tick_is_missed_by_more_than_two_intervals_when_the_clock_steps(clock, scheduler, before, after):
     ticks = Ticks()
     clock.offset = before
-    scheduler.every("sample", INTERVAL_NS, ticks)
+    scheduler.add_job("sample", INTERVAL_NS, ticks)
     scheduler.start()
     ticks.wait_for_more(3)
 
@@ -98,14 +98,14 @@ def test_no_tick_is_missed_by_more_than_two_intervals_when_the_clock_steps(clock
     assert max(gaps) <= 3 * INTERVAL_NS
     points = [tick.planned_ns for tick in ticks.seen]
     assert points == sorted(set(points))
-    assert sum(tick.missed for tick in ticks.seen) == scheduler.counters()["sample"].missed
+    assert sum(tick.missed for tick in ticks.seen) == scheduler.job_counters()["sample"].missed
 
 
 def test_a_job_added_while_the_clock_is_wrong_runs_at_once_and_goes_on(clock, scheduler):
     ticks = Ticks()
     scheduler.start()
     clock.offset = 10**8
-    scheduler.every("sample", INTERVAL_NS, ticks)
+    scheduler.add_job("sample", INTERVAL_NS, ticks)
     clock.offset = 0
     ticks.wait_for_more(3)
 
@@ -113,11 +113,11 @@ def test_a_job_added_while_the_clock_is_wrong_runs_at_once_and_goes_on(clock, sc
 def test_a_job_that_hangs_delays_neither_the_others_nor_the_end(clock):
     scheduler, ticks = Scheduler(clock, LOG), Ticks()
     release = threading.Event()
-    scheduler.every("hangs", INTERVAL_NS, lambda _tick: release.wait())
-    scheduler.every("sample", INTERVAL_NS, ticks)
+    scheduler.add_job("hangs", INTERVAL_NS, lambda _tick: release.wait())
+    scheduler.add_job("sample", INTERVAL_NS, ticks)
     scheduler.start()
     ticks.wait_for_more(5)
-    hanging = scheduler.counters()["hangs"]
+    hanging = scheduler.job_counters()["hangs"]
     began = time.monotonic()
     left = scheduler.stop(grace_seconds=0.5)
     took = time.monotonic() - began
@@ -130,7 +130,7 @@ def test_a_job_that_hangs_delays_neither_the_others_nor_the_end(clock):
 
 def test_after_stop_no_job_begins(clock):
     scheduler, ticks = Scheduler(clock, LOG), Ticks()
-    scheduler.every("sample", INTERVAL_NS, ticks)
+    scheduler.add_job("sample", INTERVAL_NS, ticks)
     scheduler.start()
     ticks.wait_for_more(1)
 
@@ -142,7 +142,7 @@ def test_after_stop_no_job_begins(clock):
 
 def test_a_longer_interval_is_kept_from_then_on(clock, scheduler):
     ticks = Ticks()
-    scheduler.every("sample", INTERVAL_NS, ticks)
+    scheduler.add_job("sample", INTERVAL_NS, ticks)
     scheduler.start()
     ticks.wait_for_more(2)
     scheduler.set_interval("sample", 3 * INTERVAL_NS)
@@ -161,7 +161,7 @@ def test_a_job_keeps_its_thread(scheduler):
         threads.add(threading.current_thread().name)
         ticks(tick)
 
-    scheduler.every("sample", INTERVAL_NS, job)
+    scheduler.add_job("sample", INTERVAL_NS, job)
     scheduler.start()
     ticks.wait_for_more(3)
 
@@ -175,8 +175,8 @@ def test_apscheduler_says_nothing_of_its_own_in_the_log(scheduler, caplog):
     def slow(_tick):
         time.sleep(2.5 * INTERVAL_NS / SECOND_NS)
 
-    scheduler.every("slow", INTERVAL_NS, slow)
-    scheduler.every("sample", INTERVAL_NS, ticks)
+    scheduler.add_job("slow", INTERVAL_NS, slow)
+    scheduler.add_job("sample", INTERVAL_NS, ticks)
     scheduler.start()
     ticks.wait_for_more(4)
 

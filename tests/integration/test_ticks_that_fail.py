@@ -13,7 +13,7 @@ import pytest
 from watchdog.clock import SECOND_NS, SystemClock
 from watchdog.daemon.daemon import Daemon
 from watchdog.daemon.log_writer import LogWriter
-from watchdog.daemon.pipeline import RulesFailed
+from watchdog.daemon.pipeline import RuleErrors
 from watchdog.errors import StoreError
 
 INTERVAL_NS = SECOND_NS // 10
@@ -29,7 +29,7 @@ class Guard:
         self.ticks = 0
         self.released = threading.Event()
 
-    def tick(self, tick):
+    def run_tick(self, tick):
         self.ticks += 1
         self.does()
 
@@ -43,7 +43,7 @@ class Guard:
         raise StoreError("cannot write: disk full")
 
     def judge_half(self):
-        raise RulesFailed("some rules could not be judged", [RuntimeError("made to fail")])
+        raise RuleErrors("some rules could not be judged", [RuntimeError("made to fail")])
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def guard():
 @pytest.fixture
 def daemon(systemd, guard):
     daemon = Daemon(None, SystemClock(), LogWriter(2))  # options are for `run`
-    daemon._rhythm.start(lambda tick: daemon._tick(guard, tick), INTERVAL_NS)
+    daemon._tick_loop.start(lambda tick: daemon._tick(guard, tick), INTERVAL_NS)
     yield daemon
     guard.released.set()
     daemon._scheduler.stop()
@@ -93,11 +93,11 @@ def test_systemd_is_told_nothing_while_every_tick_hangs_or_raises_and_other_jobs
     systemd, daemon, guard, does
 ):
     guard.does, others = getattr(guard, does), []
-    daemon._scheduler.every("other", INTERVAL_NS, lambda tick: others.append(tick.began_ns))
+    daemon._scheduler.add_job("other", INTERVAL_NS, lambda tick: others.append(tick.began_ns))
     daemon._scheduler.start()
     wait_for(lambda: len(others) > 2 * TICKS)
     assert heartbeats(systemd) == 0
-    counted = daemon._scheduler.counters()["tick"]
+    counted = daemon._scheduler.job_counters()["tick"]
     if does == "fail":
         assert counted.errors >= TICKS
     else:

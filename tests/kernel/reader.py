@@ -9,29 +9,32 @@ import sys
 from pathlib import Path
 
 from watchdog.clock import SECOND_NS, SystemClock
-from watchdog.config.map_sizes import Capacities
+from watchdog.config.map_sizes import MapSizes
 from watchdog.kernel.startup import start_collector
-from watchdog.measure.aggregate import Connections, Groups
+from watchdog.measure.aggregate import ConnectionAggregate, GroupAggregate
 from watchdog.measure.meter import Meter
 
 
 def main() -> None:
     """Answer until stdin ends."""
     clock = SystemClock()
-    collector = start_collector(clock, Capacities(ledger=int(sys.argv[1])))
-    meter, connections = Meter(), Connections()
-    by_port, by_process = Groups(["local_port", "state", "process"]), Groups(["pid", "process", "direction", "family"])
-    quality = dict.fromkeys(("ledger_full", "sums_full", "storage_failed", "programs_missed", "pass_retries"), 0)
-    _, baseline = meter.measure(collector.read(), clock.wall())
+    collector = start_collector(clock, MapSizes(ledger=int(sys.argv[1])))
+    meter, connections = Meter(), ConnectionAggregate()
+    by_port, by_process = (
+        GroupAggregate(["local_port", "state", "process"]),
+        GroupAggregate(["pid", "process", "direction", "family"]),
+    )
+    quality = dict.fromkeys(("ledger_full", "sums_full", "storage_failed", "missed_events", "pass_retries"), 0)
+    _, baseline = meter.advance_with_changes(collector.read(), clock.wall())
     print(json.dumps({"baseline": int(baseline.metrics["open"].sum())}), flush=True)
     for line in sys.stdin:
         if line.strip() in {"follow", "unfollow"}:
-            print(json.dumps({"follows": collector.follow_messages(line.strip() == "follow")}), flush=True)
+            print(json.dumps({"follows": collector.enable_message_probes(line.strip() == "follow")}), flush=True)
             continue
         if line.strip() == "status":
             print(json.dumps({"status": Path("/proc/self/status").read_text(encoding="utf-8")}), flush=True)
             continue
-        changes, snapshot = meter.measure(collector.read(), clock.wall())
+        changes, snapshot = meter.advance_with_changes(collector.read(), clock.wall())
         for tally in (connections, by_port, by_process):
             tally.add(changes, snapshot)
         for name in quality:

@@ -307,7 +307,7 @@ def test_what_is_closed_during_a_pass_is_never_charged_to_the_watchdog(reader, r
     )
 
     assert passes > 1
-    assert (reader.quality["programs_missed"], reader.quality["storage_failed"]) == (0, 0)
+    assert (reader.quality["missed_events"], reader.quality["storage_failed"]) == (0, 0)
     # By process, not by connection: these totals are exact even when other traffic of the host fills the ledger.
     names = ("connects", "accepts", "closes", "bytes_sent", "bytes_received")
     assert [totals(program.pid)[name] for name in names] == [count, 0, count, count, 0]

@@ -10,7 +10,7 @@ import pytest
 
 from watchdog.errors import NotPermitted
 from watchdog.kernel import loader, privileges
-from watchdog.kernel.privileges import MAKE_ACCOUNT
+from watchdog.kernel.privileges import CREATE_ACCOUNT_COMMAND
 
 COMMAND = Path(sys.executable).with_name("bpf-watchdog")
 
@@ -51,8 +51,8 @@ def test_without_the_account_root_is_not_given_up_to_another_and_the_remedy_is_n
     monkeypatch.setattr(privileges, "ACCOUNT", "no-such-account")
 
     with pytest.raises(NotPermitted) as caught:
-        privileges.keep_only(())
-    assert str(caught.value) == f"no account no-such-account, which root gives way to: {MAKE_ACCOUNT}"
+        privileges.keep_only_capabilities(())
+    assert str(caught.value) == f"no account no-such-account, which root gives way to: {CREATE_ACCOUNT_COMMAND}"
     assert os.geteuid() == 0
 
 
@@ -66,16 +66,16 @@ def test_no_command_starts_without_the_account(tmp_path):
     for command in (["sample", "--for", "1s"], ["doctor"], ["run", "--state-dir", str(state)]):
         done = python(script, *command)
         assert done.returncode == 4
-        assert MAKE_ACCOUNT in done.stdout + done.stderr
+        assert CREATE_ACCOUNT_COMMAND in done.stdout + done.stderr
     assert not state.exists()
 
 
 @pytest.mark.parametrize("kept", [(), (privileges.CAP_BPF,)], ids=["none", "CAP_BPF"])
 def test_a_thread_that_would_keep_privileges_is_found(kept):
     script = (
-        "import threading; from watchdog.kernel.privileges import keep_only;"
+        "import threading; from watchdog.kernel.privileges import keep_only_capabilities;"
         "threading.Thread(target=threading.Event().wait, daemon=True).start();"
-        f"keep_only({kept!r})"
+        f"keep_only_capabilities({kept!r})"
     )
     done = python(script)
 
@@ -85,7 +85,8 @@ def test_a_thread_that_would_keep_privileges_is_found(kept):
 
 def test_numpys_own_threads_are_none_whatever_the_environment_asks_for():
     script = (
-        "import watchdog.measure.meter, os; from watchdog.kernel.privileges import keep_only; keep_only(());"
+        "import watchdog.measure.meter, os; from watchdog.kernel.privileges import keep_only_capabilities;"
+        "keep_only_capabilities(());"
         "print(len(os.listdir('/proc/self/task')))"
     )
     done = python(script, env={**os.environ, "OPENBLAS_NUM_THREADS": "4"})
@@ -110,8 +111,8 @@ LATE = """\
 import sys
 sys.path.insert(0, sys.argv[1])
 import early
-from watchdog.kernel.privileges import keep_only
-keep_only(())
+from watchdog.kernel.privileges import keep_only_capabilities
+keep_only_capabilities(())
 import early.late, beside
 print(early.late.__file__.startswith("/proc/self/fd/"), beside.__file__.startswith("/proc/self/fd/"))
 """
@@ -125,8 +126,8 @@ def test_imports_from_a_private_folder_go_on(package):
 
 def test_folders_that_the_account_can_reach_are_left_as_they_are():
     script = (
-        "import sys, os; import watchdog; from watchdog.kernel.privileges import keep_only;"
-        "before = sys.path[:], len(os.listdir('/proc/self/fd')); keep_only(());"
+        "import sys, os; import watchdog; from watchdog.kernel.privileges import keep_only_capabilities;"
+        "before = sys.path[:], len(os.listdir('/proc/self/fd')); keep_only_capabilities(());"
         "print(before == (sys.path, len(os.listdir('/proc/self/fd'))))"
     )
     done = python(script, cwd="/", env={"PYTHONPATH": ""})

@@ -183,7 +183,7 @@ def test_what_comes_in_the_middle_of_another_event_is_counted(start_reader, run)
         for loop, count in zip(loops, (made, reset), strict=True)
         for name, ends in (("connects", 1), ("accepts", 1), ("established", 2), ("closes", 2))
     ]
-    lost = reader.quality["programs_missed"]
+    lost = reader.quality["missed_events"]
     assert 0 <= min(missing) <= max(missing) <= excused + lost
     assert {reader.quality[name] for name in ("storage_failed", "ledger_full")} == {0}
     # Where programs on tracepoints can be preempted, a moment is left at their begin and end.
@@ -209,4 +209,4 @@ def test_two_watchdogs_under_load_count_the_same(start_reader, run):
             rows = reader.until_closed(2 * count - excused, port)
             for name, each in truth.items():
                 assert 0 <= each * count - rows.total(name) <= each * excused
-        assert reader.quality["programs_missed"] == 0
+        assert reader.quality["missed_events"] == 0

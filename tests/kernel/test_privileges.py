@@ -12,7 +12,7 @@ import pytest
 from held import links_of, program_of
 
 from watchdog.kernel import libbpf
-from watchdog.kernel.programs import MESSAGES, MESSAGES_BEFORE
+from watchdog.kernel.programs import LEGACY_MESSAGE_PROBES, MESSAGE_PROBES
 
 OURS = {b"inet_sock_set_s", b"stand_in_inet_s", b"tcp_receive_res", b"tcp_send_reset", b"task_file"}
 
@@ -80,7 +80,7 @@ def test_programs_run_at_messages_only_while_somebody_wants_what_they_measure(re
     assert at_rest == Counter(OURS)
     # Tracepoints, or the functions themselves where a kernel has none (before Linux 6.3).
     assert following - Counter(OURS) in [
-        Counter(probe.name[:15].encode() for probe in probes) for probes in (MESSAGES, MESSAGES_BEFORE)
+        Counter(probe.name[:15].encode() for probe in probes) for probes in (MESSAGE_PROBES, LEGACY_MESSAGE_PROBES)
     ]
     assert again == at_rest
 

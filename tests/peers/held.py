@@ -25,7 +25,7 @@ def program_of(number: int) -> ProgramInfo:
     Raises:
         OSError: there is none.
     """
-    fd = libbpf.checked(libbpf.library().bpf_prog_get_fd_by_id(number), "opening a program")
+    fd = libbpf.check_result(libbpf.library().bpf_prog_get_fd_by_id(number), "opening a program")
     try:
         return libbpf.program_info(fd)
     finally:

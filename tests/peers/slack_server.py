@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 TOKEN = "xoxb-17653672481-19874698323-pdFZKVeTuE8sk7oOcHrzqqgy"
 HOOK = "/services/T00000000/B00000000/XXXXXXXXXXXXXXXXXXXXXXXX"
 
-MOST_BLOCKS = 50
+MAX_BLOCKS = 50
 MOST_BLOCK_CHARACTERS = 11_000  # not documented; the least that anybody saw refused
 MOST_TEXT = 40_000
 LONGEST = {"header": 150, "section": 3_000, "context": 2_000}
@@ -222,7 +222,7 @@ def check(arguments: dict, former: list[dict] = ()) -> tuple[str, list[dict]]:
     if len(text) > MOST_TEXT:
         raise Refusal("msg_too_long")
     check_text(text)
-    if len(blocks) > MOST_BLOCKS or len({block.get("block_id", index) for index, block in enumerate(blocks)}) < len(
+    if len(blocks) > MAX_BLOCKS or len({block.get("block_id", index) for index, block in enumerate(blocks)}) < len(
         blocks
     ):
         raise Refusal("invalid_blocks")

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import SystemClock
-from watchdog.daemon.malloc import give_back_what_is_freed
+from watchdog.daemon.malloc import configure_malloc
 from watchdog.kernel.quality import Quality
 from watchdog.kernel.startup import start_collector
 from watchdog.measure.meter import Meter
-from watchdog.resources import rules_folder
+from watchdog.resources import shipped_rules_folder
 from watchdog.rules.engine.engine import Engine
 from watchdog.rules.language.load import load_rules
 
@@ -30,9 +30,9 @@ def resident_kib():
 
 def main():
     """Watch until stdin ends."""
-    give_back_what_is_freed()
+    configure_malloc()
     clock = SystemClock()
-    rules = load_rules([rules_folder()], receivers=None).rules
+    rules = load_rules([shipped_rules_folder()], receivers=None).rules
     collector = start_collector(clock)
     meter, engine, lifecycle = Meter(), Engine(rules), Lifecycle("soak")
     meter.advance(collector.read(), clock.wall())
@@ -40,11 +40,11 @@ def main():
     while True:
         ended = bool(select.select([sys.stdin], [], [], 1)[0])
         snapshot = meter.advance(collector.read(), clock.wall())
-        code = snapshot.names.code_of("exe", sys.argv[1])
+        code = snapshot.names.find_code("exe", sys.argv[1])
         ours = slice(0) if code is None else snapshot.dimensions["exe"] == code
         totals.update({name: int(snapshot.metrics[name][ours].sum()) for name in COUNTED})
         lost.update({part.name: getattr(snapshot.quality, part.name) for part in fields(Quality) if part.type == "int"})
-        lifecycle.advance(engine.observe(snapshot, lifecycle.watched()), snapshot.at_ns, clock.wall())
+        lifecycle.advance(engine.evaluate(snapshot, lifecycle.active_keys()), snapshot.at_ns, clock.wall())
         lifecycle.take_changes()
         pass_ms = snapshot.quality.pass_seconds * 1e3
         line = {"totals": totals, "lost": lost, "resident_kib": resident_kib(), "pass_ms": pass_ms}

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from watchdog.alerts.alert import Alert, State
-from watchdog.alerts.evidence import Culprit, Evidence
-from watchdog.routing.notification import Notice
+from watchdog.alerts.alert import Alert, AlertState
+from watchdog.alerts.evidence import Evidence, TopProcess
+from watchdog.routing.notification import Notification
 from watchdog.rules.engine.contributors import Peer
 from watchdog.rules.language.rule import Severity
 
@@ -17,7 +17,7 @@ STORM = Alert(
     rule="outbound-connection-storm",
     labels=(("process", "crawler"), ("unit", "crawler.service")),
     fingerprint="0123456789abcdef",
-    state=State.FIRING,
+    state=AlertState.FIRING,
     severity=Severity.CRITICAL,
     summary="crawler opens 612/s connections (limit 500/s)",
     value=612.0,
@@ -32,7 +32,7 @@ STORM = Alert(
     format="rate",
 )
 
-CULPRIT = Culprit(
+CULPRIT = TopProcess(
     pid=4711,
     name="crawler",
     exe="/usr/bin/crawler",
@@ -40,21 +40,21 @@ CULPRIT = Culprit(
     unit="crawler.service",
     container="",
     share=0.75,
-    others=2,
+    other_process_count=2,
     started=1_749_992_491.0,
     command="/usr/bin/crawler --token=***",
     parents=((640, "supervisor"), (1, "systemd")),
-    gone=False,
+    has_exited=False,
 )
 REFUSING = Peer("192.0.2.7", 443, "out", 580.0, 580, 0, 0, (), (("refused", 580),))
 EVIDENCE = Evidence(
     taken=1_750_000_000.0,
     metric="connects",
     amount=612.0,
-    seconds=1.0,
+    tick_seconds=1.0,
     peers=(REFUSING,),
     peer_count=33,
-    culprit=CULPRIT,
+    top_process=CULPRIT,
     history=(0.0, None, 300.0, 612.0),
     history_format="rate",
     history_seconds=4.0,
@@ -108,26 +108,26 @@ def make_alert() -> Callable[..., Alert]:
 
 
 @pytest.fixture
-def make_notice(make_alert) -> Callable[..., Notice]:
+def make_notice(make_alert) -> Callable[..., Notification]:
     """Make a notice of the given alerts, of one storm if none is given."""
 
-    def make(*alerts: Alert, **changes: object) -> Notice:
+    def make(*alerts: Alert, **changes: object) -> Notification:
         fields = {
             "id": "5f0c7e7a8d9b4c6e8f1a2b3c4d5e6f70",
             "receiver": "oncall",
-            "group": "outbound-connection-storm",
+            "group_key": "outbound-connection-storm",
             "reason": "first notification",
             "alerts": alerts or (make_alert(),),
             "created": 1_750_000_012.0,
             "host": "web-1",
         }
-        return Notice(**{**fields, **changes})
+        return Notification(**{**fields, **changes})
 
     return make
 
 
 @pytest.fixture
-def hostile_notice(make_alert, make_notice, hostile_name) -> Notice:
+def hostile_notice(make_alert, make_notice, hostile_name) -> Notification:
     """Put a hostile name wherever text from the host can stand."""
     texts = dict.fromkeys(("name", "exe", "user", "unit", "container", "command"), hostile_name)
     culprit = replace(CULPRIT, **texts, parents=((1, hostile_name),) * 5)
@@ -135,6 +135,6 @@ def hostile_notice(make_alert, make_notice, hostile_name) -> Notice:
         labels=(("process", hostile_name), ("unit", hostile_name)),
         summary=hostile_name,
         reason=hostile_name,
-        evidence=replace(EVIDENCE, culprit=culprit, peers=(replace(REFUSING, address=hostile_name),) * 5),
+        evidence=replace(EVIDENCE, top_process=culprit, peers=(replace(REFUSING, address=hostile_name),) * 5),
     )
     return make_notice(alert, host=hostile_name)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchdog.sanitize import for_slack, for_syslog, for_syslog_value, visible
+from watchdog.sanitize import escape_unprintable, for_slack, for_syslog, for_syslog_value
 
 # Any text, with more than its share of what is special here.
 TEXTS = st.text(
@@ -49,22 +49,23 @@ def read_back(text: str) -> str:
     ],
 )
 def test_shows_what_does_not_show_itself(text, shown):
-    assert visible(text) == shown
+    assert escape_unprintable(text) == shown
 
 
 @given(TEXTS)
 def test_the_visible_form_is_printable_and_can_be_read_back(text):
-    shown = visible(text)
+    shown = escape_unprintable(text)
     assert shown.isprintable()
     assert read_back(shown) == text
 
 
 @given(TEXTS, st.integers(0, 40))
 def test_no_form_is_longer_than_its_limit_and_no_escape_is_cut(text, limit):
-    short = visible(text, limit)
+    short = escape_unprintable(text, limit)
     assert len(short) <= limit
     assert (
-        short == visible(text) or read_back(short.removesuffix("…")) == text[: len(read_back(short.removesuffix("…")))]
+        short == escape_unprintable(text)
+        or read_back(short.removesuffix("…")) == text[: len(read_back(short.removesuffix("…")))]
     )
     assert len(for_syslog(text, limit)) <= limit
     assert len(for_syslog_value(text, limit)) <= limit
@@ -81,7 +82,7 @@ def test_octets_are_cut_between_characters(text, limit):
     ("limit", "shown"), [(0, ""), (1, "…"), (2, "a…"), (5, "a…"), (6, r"a\x1b…"), (7, "a\\x1bbc"), (8, "a\\x1bbc")]
 )
 def test_a_cut_is_marked_and_keeps_escapes_whole(limit, shown):
-    assert visible("a\x1bbc", limit) == shown
+    assert escape_unprintable("a\x1bbc", limit) == shown
 
 
 def test_slack_gets_its_three_characters_escaped_and_no_other():

@@ -27,14 +27,14 @@ def test_each_message_arrives_as_the_protocol_writes_it(told, message):
     address, receiver = told
     systemd = Systemd({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "30000000"})
 
-    assert getattr(systemd, message)() is True
+    assert getattr(systemd, f"notify_{message}")() is True
     assert receiver.recv(4096) == message.upper().encode() + b"=1"
 
 
 def test_a_reload_is_told_together_with_the_monotonic_time(told):
     address, receiver = told
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-    Systemd({"NOTIFY_SOCKET": address}).reloading()
+    Systemd({"NOTIFY_SOCKET": address}).notify_reloading()
     after = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     match = re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=(\d+)", receiver.recv(4096))
 
@@ -43,22 +43,22 @@ def test_a_reload_is_told_together_with_the_monotonic_time(told):
 
 def test_a_status_cannot_smuggle_in_another_message(told):
     address, receiver = told
-    Systemd({"NOTIFY_SOCKET": address}).status("42 rules\nSTOPPING=1\r\n  \ud800 é")
+    Systemd({"NOTIFY_SOCKET": address}).notify_status("42 rules\nSTOPPING=1\r\n  \ud800 é")
 
     assert receiver.recv(4096) == "STATUS=42 rules STOPPING=1 ? é".encode()
 
 
 @pytest.mark.parametrize("address", ["", "vsock:2:1234", "relative/path"])
 def test_without_an_address_of_a_unix_socket_nothing_is_told(address):
-    assert Systemd({"NOTIFY_SOCKET": address}).ready() is False
+    assert Systemd({"NOTIFY_SOCKET": address}).notify_ready() is False
 
 
 def test_outside_systemd_nothing_is_told():
-    assert Systemd({}).ready() is False
+    assert Systemd({}).notify_ready() is False
 
 
 def test_a_systemd_that_has_gone_away_is_no_reason_to_fail(tmp_path):
-    assert Systemd({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready() is False
+    assert Systemd({"NOTIFY_SOCKET": str(tmp_path / "gone")}).notify_ready() is False
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,6 @@ def test_the_watchdog_interval_is_the_one_meant_for_this_process(environment, se
 def test_the_watchdog_is_not_told_unless_systemd_asked_for_it(told):
     address, receiver = told
 
-    assert Systemd({"NOTIFY_SOCKET": address}).watchdog() is False
+    assert Systemd({"NOTIFY_SOCKET": address}).notify_watchdog() is False
     with pytest.raises(BlockingIOError):
         receiver.recv(4096)

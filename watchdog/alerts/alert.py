@@ -12,7 +12,7 @@ from watchdog.alerts.evidence import Evidence, number_to_json
 from watchdog.rules.language.rule import Labels, Severity
 
 
-class State(enum.StrEnum):
+class AlertState(enum.StrEnum):
     """Where an instance of a rule is in its life."""
 
     INACTIVE = "inactive"
@@ -21,12 +21,12 @@ class State(enum.StrEnum):
     RESOLVED = "resolved"
 
 
-class Kind(enum.StrEnum):
+class TransitionKind(enum.StrEnum):
     """What happened to an alert that people may have to hear of."""
 
     FIRING = "firing"
-    ESCALATED = "escalated"  # warning to critical
-    DEESCALATED = "deescalated"  # critical back to warning, still firing
+    SEVERITY_RAISED = "escalated"  # warning to critical
+    SEVERITY_LOWERED = "deescalated"  # critical back to warning, still firing
     RESOLVED = "resolved"
 
 
@@ -49,14 +49,15 @@ class Alert:
     """One firing or resolved instance, complete enough to tell people without asking anyone else.
 
     `started`, `fired`, `resolved`: wall-clock seconds, for display: when the condition became true, when `for` was
-    over, when `keep` was over after it had cleared. `lasted`: seconds from `started` to `resolved` by a clock that
+    over, when `keep` was over after it had cleared. `duration_seconds`: seconds from `started` to `resolved` by a
+    clock that
     nobody steps, None where they are not known. `value` is the newest one, `peak` the worst since `fired`.
     """
 
     rule: str
     labels: Labels
     fingerprint: str
-    state: State
+    state: AlertState
     severity: Severity
     summary: str
     value: float
@@ -69,7 +70,7 @@ class Alert:
     receivers: tuple[str, ...] | None
     runbook: str | None
     format: str = "count"  # how value, threshold and peak read best: one of `rules.formats.FORMATS`
-    lasted: float | None = None
+    duration_seconds: float | None = None
     evidence: Evidence | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -86,7 +87,7 @@ class Alert:
             **{
                 **document,
                 "labels": tuple((name, value) for name, value in document["labels"]),
-                "state": State(document["state"]),
+                "state": AlertState(document["state"]),
                 "severity": Severity(document["severity"]),
                 "receivers": None if receivers is None else tuple(receivers),
                 **{name: float(document[name]) for name in _NUMBERS},
@@ -99,5 +100,5 @@ class Alert:
 class Transition:
     """An alert that changed."""
 
-    kind: Kind
+    kind: TransitionKind
     alert: Alert

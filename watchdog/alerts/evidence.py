@@ -13,15 +13,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Self
 
 from watchdog.alerts import wording
-from watchdog.alerts.masking import masked
-from watchdog.measure.catalogue import METRICS, Kind
+from watchdog.alerts.masking import mask_secrets
+from watchdog.measure.catalogue import METRICS, MetricKind
 from watchdog.measure.procfs import Process
-from watchdog.rules.engine.contributors import Peer, Trace
+from watchdog.rules.engine.contributors import Contributors, Peer
 from watchdog.rules.language import formats
 from watchdog.rules.language.rule import Rule
 
-MOST_BYTES: Final = 4_096
-MOST_COMMAND_BYTES: Final = 256
+MAX_EVIDENCE_BYTES: Final = 4_096
+MAX_COMMAND_BYTES: Final = 256
 _MOST_PATH_BYTES = 128
 _MOST_NAME_BYTES = 96
 _CUT = "…"
@@ -35,7 +35,7 @@ def number_to_json(value: float) -> float | str:
 
 
 @dataclass(frozen=True, slots=True)
-class Culprit:
+class TopProcess:
     """The process that had most of the value.
 
     `share`: of the value, None where values do not add up. `others`: how many more processes there were. `started`:
@@ -51,11 +51,11 @@ class Culprit:
     unit: str
     container: str
     share: float | None
-    others: int
+    other_process_count: int
     started: float | None
     command: str | None
     parents: tuple[tuple[int, str], ...]
-    gone: bool
+    has_exited: bool
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
@@ -77,31 +77,31 @@ class Evidence:
     metric: str = ""
     format: str = "count"
     amount: float | None = None
-    seconds: float = 0.0
+    tick_seconds: float = 0.0
     peers: tuple[Peer, ...] = ()
     peer_count: int = 0
-    culprit: Culprit | None = None
+    top_process: TopProcess | None = None
     history: tuple[float | None, ...] = ()
     history_format: str = "count"
     history_seconds: float = 0.0
-    missing: str = ""
+    missing_reason: str = ""
 
-    def renewed(self, newer: Evidence) -> Evidence:
+    def updated_with(self, newer: Evidence) -> Evidence:
         """Return `newer`, and what this one still has and `newer` could not get any more.
 
         A window is longer than a tick: what put the value above the limit may have been in the tick that began it, and
         nothing of it in the one that fires.
         """
-        if newer.missing:
+        if newer.missing_reason:
             return self
-        if self.tells and (not newer.tells or (self.peers and not newer.peers)):
+        if self.has_amount and (not newer.has_amount or (self.peers and not newer.peers)):
             kept = replace(self, history=newer.history, history_seconds=newer.history_seconds)
         else:
             kept = newer
-        return replace(kept, culprit=_better(self.culprit, newer.culprit, kept.culprit))
+        return replace(kept, top_process=_better(self.top_process, newer.top_process, kept.top_process))
 
     @property
-    def tells(self) -> bool:
+    def has_amount(self) -> bool:
         """Tell whether anything of the value was in its tick."""
         return bool(self.amount) or any(peer.amount for peer in self.peers)
 
@@ -110,7 +110,7 @@ class Evidence:
         document = {name: getattr(self, name) for name in self.__slots__}
         return document | {
             "peers": [asdict(peer) for peer in self.peers],
-            "culprit": None if self.culprit is None else asdict(self.culprit),
+            "top_process": None if self.top_process is None else asdict(self.top_process),
             "history": [None if value is None else number_to_json(value) for value in self.history],
         }
 
@@ -120,8 +120,8 @@ class Evidence:
         try:
             if not document:
                 return None
-            culprit, history = document["culprit"], document["history"]
-            if not document["missing"] and document["metric"] not in METRICS:
+            culprit, history = document["top_process"], document["history"]
+            if not document["missing_reason"] and document["metric"] not in METRICS:
                 return None
             if not {document["format"], document["history_format"]} <= formats.FORMATS.keys():
                 return None
@@ -129,7 +129,7 @@ class Evidence:
                 **{
                     **document,
                     "peers": tuple(map(_peer_from_json, document["peers"])),
-                    "culprit": None if culprit is None else Culprit.from_json(culprit),
+                    "top_process": None if culprit is None else TopProcess.from_json(culprit),
                     "history": tuple(None if value is None else float(value) for value in history),
                 }
             )
@@ -137,10 +137,10 @@ class Evidence:
             return None
 
 
-def evidence_of(
+def build_evidence(
     rule: Rule,
-    trace: Trace,
-    look: Callable[[int], tuple[float | None, Process | None]],
+    contributors: Contributors,
+    look_up_process: Callable[[int], tuple[float | None, Process | None]],
     wall: float,
     *,
     with_command: bool,
@@ -150,43 +150,43 @@ def evidence_of(
     `look` tells of a pid when the process started, wall-clock seconds, and what it is, None where it is gone. Of the
     processes in `trace`, the greatest that still lives is told, for of the others there is least to be told.
     """
-    unit, adds_up = METRICS[trace.metric].unit, METRICS[trace.metric].kind is not Kind.DISTRIBUTION
+    unit, adds_up = METRICS[contributors.metric].unit, METRICS[contributors.metric].kind is not MetricKind.DISTRIBUTION
     return _fitted(
         Evidence(
             taken=wall,
-            metric=trace.metric,
+            metric=contributors.metric,
             format=formats.natural_format(unit, per_second=False),
-            amount=_known(trace.amount),
-            seconds=round(trace.tick_seconds, 3),
-            peers=trace.peers,
-            peer_count=trace.peer_count,
-            culprit=_culprit(trace, look, with_command=with_command, adds_up=adds_up),
-            history=tuple(_known(float(f"{value:.4g}")) for value in trace.history),
-            history_format=wording.level_format(rule),
-            history_seconds=round(trace.history_seconds, 3),
+            amount=_known(contributors.amount),
+            tick_seconds=round(contributors.tick_seconds, 3),
+            peers=contributors.peers,
+            peer_count=contributors.peer_count,
+            top_process=_culprit(contributors, look_up_process, with_command=with_command, adds_up=adds_up),
+            history=tuple(_known(float(f"{value:.4g}")) for value in contributors.history),
+            history_format=wording.tick_value_format(rule),
+            history_seconds=round(contributors.history_seconds, 3),
         )
     )
 
 
 def _culprit(
-    trace: Trace,
-    look: Callable[[int], tuple[float | None, Process | None]],
+    trace: Contributors,
+    look_up_process: Callable[[int], tuple[float | None, Process | None]],
     *,
     with_command: bool,
     adds_up: bool,
-) -> Culprit | None:
-    if not trace.participants:
+) -> TopProcess | None:
+    if not trace.processes:
         return None
-    chosen, (started, process) = trace.participants[0], look(trace.participants[0].pid)
-    for other in trace.participants[1:]:
+    chosen, (started, process) = trace.processes[0], look_up_process(trace.processes[0].pid)
+    for other in trace.processes[1:]:
         if process is not None:
             break
-        other_started, process = look(other.pid)
+        other_started, process = look_up_process(other.pid)
         if process is not None:
             chosen, started = other, other_started
-    command = masked(process.arguments) if process is not None and with_command else ""
+    command = mask_secrets(process.arguments) if process is not None and with_command else ""
     exe = (process.exe if process is not None else None) or chosen.exe
-    return Culprit(
+    return TopProcess(
         pid=chosen.pid,
         name=_cut(chosen.process, _MOST_NAME_BYTES),
         exe=_cut(exe, _MOST_PATH_BYTES, keep_end=True),
@@ -194,34 +194,34 @@ def _culprit(
         unit=_cut(chosen.unit, _MOST_NAME_BYTES),
         container=_cut(chosen.container, _MOST_NAME_BYTES),
         share=min(max(chosen.amount / trace.amount, 0.0), 1.0) if adds_up and trace.amount > 0 else None,
-        others=trace.process_count - 1,
+        other_process_count=trace.process_count - 1,
         started=started,
-        command=_cut(command, MOST_COMMAND_BYTES) or None,
+        command=_cut(command, MAX_COMMAND_BYTES) or None,
         parents=() if process is None else tuple((pid, _cut(name, _MOST_NAME_BYTES)) for pid, name in process.parents),
-        gone=process is None,
+        has_exited=process is None,
     )
 
 
-def _better(before: Culprit | None, now: Culprit | None, chosen: Culprit | None) -> Culprit | None:
+def _better(before: TopProcess | None, now: TopProcess | None, chosen: TopProcess | None) -> TopProcess | None:
     """Return the one of which more is known: who is gone now was alive `before`."""
-    if before is None or chosen is None or before.gone:
+    if before is None or chosen is None or before.has_exited:
         return chosen or before
-    if now is not None and now.gone:
-        return replace(before, gone=True) if now.pid == before.pid else before
+    if now is not None and now.has_exited:
+        return replace(before, has_exited=True) if now.pid == before.pid else before
     return chosen
 
 
 def _fitted(evidence: Evidence) -> Evidence:
     """Return as much of `evidence` as has room: the command line gives way first, then the least of the peers."""
-    while _size(evidence) > MOST_BYTES:
-        culprit = evidence.culprit
+    while _size(evidence) > MAX_EVIDENCE_BYTES:
+        culprit = evidence.top_process
         if culprit is not None and culprit.command is not None and len(culprit.command) > len(_CUT):
             command = _cut(culprit.command, len(_octets(culprit.command)) // 2)
-            evidence = replace(evidence, culprit=replace(culprit, command=command))
+            evidence = replace(evidence, top_process=replace(culprit, command=command))
         elif evidence.peers:
             evidence = replace(evidence, peers=evidence.peers[:-1])
         elif culprit is not None:
-            evidence = replace(evidence, culprit=None)
+            evidence = replace(evidence, top_process=None)
         else:
             evidence = replace(evidence, history=())
     return evidence

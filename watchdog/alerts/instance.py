@@ -8,17 +8,17 @@ from dataclasses import replace
 from typing import Any, Self
 
 from watchdog.alerts import wording
-from watchdog.alerts.alert import Alert, Kind, State, fingerprint
+from watchdog.alerts.alert import Alert, AlertState, TransitionKind, fingerprint
 from watchdog.alerts.evidence import Evidence, number_to_json
-from watchdog.alerts.stage import Stage
+from watchdog.alerts.severity_timer import SeverityTimer
 from watchdog.clock import SECOND_NS
 from watchdog.rules.engine.judge import Verdict
-from watchdog.rules.language.rule import OVERFLOW, Labels, Rule, Severity
+from watchdog.rules.language.rule import OVERFLOW_LABELS, Labels, Rule, Severity
 
 _WORTH_SAVING = 0.01  # of a peak: so exact is the one that is told after a crash
 
 
-class Instance:
+class AlertInstance:
     """What is remembered of one (rule, labels), from the tick that made it true to the one that resolves it."""
 
     def __init__(self, rule: str, labels: Labels, at_ns: int, wall: float) -> None:
@@ -27,8 +27,8 @@ class Instance:
         self.labels = labels
         self.fingerprint = fingerprint(rule, labels)
         self.alert: Alert | None = None  # the newest one; None while pending
-        self.changed = True  # since it was last saved
-        self._stages: dict[Severity, Stage] = {}
+        self.has_changed = True  # since it was last saved
+        self._stages: dict[Severity, SeverityTimer] = {}
         self._since_ns = at_ns
         self._started = wall
         self._value = 0.0
@@ -39,103 +39,105 @@ class Instance:
     @property
     def severity(self) -> Severity | None:
         """Return the worst severity that fires, None while pending or resolved."""
-        return max((severity for severity, stage in self._stages.items() if stage.active), default=None)
+        return max((severity for severity, stage in self._stages.items() if stage.is_active), default=None)
 
     @property
-    def over(self) -> bool:
+    def is_inactive(self) -> bool:
         """Tell whether there is nothing left to remember."""
         return not self._stages
 
     @property
-    def timing(self) -> bool:
+    def has_running_timer(self) -> bool:
         """Tell whether a timer of it runs."""
-        return any(stage.timing for stage in self._stages.values())
+        return any(stage.has_running_timer for stage in self._stages.values())
 
     @property
-    def excess(self) -> float:
+    def threshold_ratio(self) -> float:
         """Return how many times its limit the value is: which of two alerts to look into first."""
         limit = self.alert.threshold if self.alert is not None else 0.0
         return self._value / limit if limit else self._value
 
-    def take(self, evidence: Evidence) -> None:
+    def add_evidence(self, evidence: Evidence) -> None:
         """Take in evidence of the newest tick; what it lacks and was taken before is kept."""
-        self.changed = True
-        self._evidence = evidence if self._evidence is None else self._evidence.renewed(evidence)
+        self.has_changed = True
+        self._evidence = evidence if self._evidence is None else self._evidence.updated_with(evidence)
         if self.alert is not None:
             self.alert = replace(self.alert, evidence=self._evidence)
 
-    def take_failure(self) -> Exception | None:
+    def take_summary_error(self) -> Exception | None:
         """Return why its summary could not be written, if that was since the last call."""
         failure, self._failure = self._failure, None
         return failure
 
-    def freeze(self, passed_ns: int) -> None:
+    def skip_time(self, passed_ns: int) -> None:
         """Let time pass that nothing is known of: a tick that says nothing, or none at all."""
         for stage in self._stages.values():
             self._freeze(stage, passed_ns)
 
     def advance(self, verdict: Verdict, at_ns: int, passed_ns: int) -> None:
         """Take in what a tick says, severity by severity."""
-        before = [(severity, stage.active, stage.cleared_ns is None) for severity, stage in self._stages.items()]
+        before = [(severity, stage.is_active, stage.cleared_ns is None) for severity, stage in self._stages.items()]
         for severity in verdict.rule.thresholds.fire:
             self._step(severity, verdict, at_ns, passed_ns)
-        after = [(severity, stage.active, stage.cleared_ns is None) for severity, stage in self._stages.items()]
-        self.changed |= before != after
-        if (verdict.known or verdict.fires is not None) and not math.isnan(verdict.value):
+        after = [(severity, stage.is_active, stage.cleared_ns is None) for severity, stage in self._stages.items()]
+        self.has_changed |= before != after
+        if (verdict.complete or verdict.breached is not None) and not math.isnan(verdict.value):
             self._value = verdict.value
 
     def _step(self, severity: Severity, verdict: Verdict, at_ns: int, passed_ns: int) -> None:
         stage = self._stages.get(severity)
-        fires = verdict.fires is not None and verdict.fires >= severity
-        holds = verdict.holds is not None and verdict.holds >= severity
+        fires = verdict.breached is not None and verdict.breached >= severity
+        holds = verdict.not_cleared is not None and verdict.not_cleared >= severity
         if stage is None:
             if not fires:
                 return
-            stage = self._stages[severity] = Stage(at_ns)
-        if fires or (stage.active and holds):
-            stage.hold(at_ns, verdict.rule.for_ns)
-        elif not verdict.known:
+            stage = self._stages[severity] = SeverityTimer(at_ns)
+        if fires or (stage.is_active and holds):
+            stage.mark_breached(at_ns, verdict.rule.for_ns)
+        elif not verdict.complete:
             self._freeze(stage, passed_ns)
-        elif stage.clear(at_ns, verdict.rule.keep_ns):
+        elif stage.mark_cleared(at_ns, verdict.rule.keep_firing_for_ns):
             del self._stages[severity]
 
-    def _freeze(self, stage: Stage, passed_ns: int) -> None:
-        self.changed |= stage.freeze(passed_ns)
+    def _freeze(self, stage: SeverityTimer, passed_ns: int) -> None:
+        self.has_changed |= stage.skip_time(passed_ns)
 
-    def tell(self, verdict: Verdict, host: str, at_ns: int, wall: float) -> Kind | None:
+    def update_alert(self, verdict: Verdict, host: str, at_ns: int, wall: float) -> TransitionKind | None:
         """Bring the alert up to date after `advance`; return what happened to it that people may have to hear of."""
         kind = self._tell(verdict, host, at_ns, wall)
         if self.alert is not None and (self._saved_peak is None or _grown(self._saved_peak, self.alert.peak)):
-            self.changed = True
+            self.has_changed = True
         return kind
 
-    def _tell(self, verdict: Verdict, host: str, at_ns: int, wall: float) -> Kind | None:
+    def _tell(self, verdict: Verdict, host: str, at_ns: int, wall: float) -> TransitionKind | None:
         rule, was, now = verdict.rule, self.alert, self.severity
         if was is None:
             if now is None:
                 return None
-            self.alert = self._alert(rule, now, wording.breached(rule, now), host, at_ns, fired=wall, resolved=None)
-            return Kind.FIRING
+            self.alert = self._alert(
+                rule, now, wording.breach_reason(rule, now), host, at_ns, fired=wall, resolved=None
+            )
+            return TransitionKind.FIRING
         if now is None:
-            reason = wording.cleared(rule, was.severity, verdict.reason)
+            reason = wording.clear_reason(rule, was.severity, verdict.reason)
             self.alert = self._alert(rule, was.severity, reason, host, at_ns, fired=was.fired, resolved=wall)
-            return Kind.RESOLVED
+            return TransitionKind.RESOLVED
         kind, reason = None, was.reason
         if now > was.severity:
-            kind, reason = Kind.ESCALATED, wording.breached(rule, now)
+            kind, reason = TransitionKind.SEVERITY_RAISED, wording.breach_reason(rule, now)
         elif now < was.severity:
-            kind, reason = Kind.DEESCALATED, wording.cleared(rule, was.severity, verdict.reason)
+            kind, reason = TransitionKind.SEVERITY_LOWERED, wording.clear_reason(rule, was.severity, verdict.reason)
         self.alert = self._alert(rule, now, reason, host, at_ns, fired=was.fired, resolved=None)
         return kind
 
-    def fits(self, rule: Rule) -> bool:
+    def apply_rule(self, rule: Rule) -> bool:
         """Tell whether `rule`, newly loaded, still speaks of this instance; drop severities that it no longer has."""
-        if self.labels != OVERFLOW and {name for name, _ in self.labels} != set(rule.by):
+        if self.labels != OVERFLOW_LABELS and {name for name, _ in self.labels} != set(rule.by):
             return False
         kept = {severity: stage for severity, stage in self._stages.items() if severity in rule.thresholds.fire}
-        self.changed |= len(kept) < len(self._stages)
+        self.has_changed |= len(kept) < len(self._stages)
         self._stages = kept
-        return not self.over and (self.alert is None or self.severity is not None)
+        return not self.is_inactive and (self.alert is None or self.severity is not None)
 
     def to_json(self) -> dict[str, Any]:
         """Return what `json` can write and `from_json` reads; count it as saved."""
@@ -153,18 +155,20 @@ class Instance:
         }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any], shift_ns: int) -> Self:
-        """Return the instance that `to_json` wrote, its CLOCK_BOOTTIME values moved by `shift_ns`."""
+    def from_json(cls, document: Mapping[str, Any], boottime_shift_ns: int) -> Self:
+        """Return the instance that `to_json` wrote, its CLOCK_BOOTTIME values moved by `boottime_shift_ns`."""
         labels = tuple((name, value) for name, value in document["labels"])
-        instance = cls(document["rule"], labels, document["since_ns"] + shift_ns, document["started"])
+        instance = cls(document["rule"], labels, document["since_ns"] + boottime_shift_ns, document["started"])
         instance._value = float(document["value"])
         stages = document["stages"].items()
-        instance._stages = {Severity[label.upper()]: Stage.from_json(stage, shift_ns) for label, stage in stages}
+        instance._stages = {
+            Severity[label.upper()]: SeverityTimer.from_json(stage, boottime_shift_ns) for label, stage in stages
+        }
         instance.alert = None if document["alert"] is None else Alert.from_json(document["alert"])
         instance._evidence = Evidence.from_json(document.get("evidence"))
         if instance.alert is not None:
             instance._evidence, instance._saved_peak = instance.alert.evidence, instance.alert.peak
-        instance.changed = bool(shift_ns)
+        instance.has_changed = bool(boottime_shift_ns)
         return instance
 
     def _alert(
@@ -178,14 +182,14 @@ class Instance:
         fired: float,
         resolved: float | None,
     ) -> Alert:
-        worst = max if rule.thresholds.above or self.labels == OVERFLOW else min
+        worst = max if rule.thresholds.above or self.labels == OVERFLOW_LABELS else min
         peak = self._value if self.alert is None else worst(self.alert.peak, self._value)
         since = (at_ns - self._since_ns) / SECOND_NS
         return Alert(
             rule=rule.id,
             labels=self.labels,
             fingerprint=self.fingerprint,
-            state=State.FIRING if resolved is None else State.RESOLVED,
+            state=AlertState.FIRING if resolved is None else AlertState.RESOLVED,
             severity=severity,
             summary=self._summary(rule, severity, host, peak, since),
             value=self._value,
@@ -197,18 +201,20 @@ class Instance:
             reason=reason,
             receivers=rule.receivers,
             runbook=rule.runbook,
-            format=wording.natural_format(rule),
-            lasted=None if resolved is None else since,
+            format=wording.value_format(rule),
+            duration_seconds=None if resolved is None else since,
             evidence=self._evidence,
         )
 
     def _summary(self, rule: Rule, severity: Severity, host: str, peak: float, since: float) -> str:
         try:
-            return wording.summary(rule, self.labels, severity, host, value=self._value, peak=peak, since_seconds=since)
+            return wording.render_summary(
+                rule, self.labels, severity, host, value=self._value, peak=peak, since_seconds=since
+            )
         except Exception as error:  # noqa: BLE001 - the edge of one summary: the alert must be told without it
             error.add_note(f"in the summary of rule {rule.id}")
             self._failure = error
-            return wording.plain_summary(rule, severity, self._value, error)
+            return wording.fallback_summary(rule, severity, self._value, error)
 
 
 def _grown(saved: float, peak: float) -> bool:

@@ -41,7 +41,7 @@ _LETTERS = {"mysql": "-p", "mariadb": "-p", "mysqldump": "-p", "sshpass": "-p", 
 _IN_NEXT = ("sshpass", "redis-cli", "ldapsearch")
 
 
-def masked(arguments: Sequence[str]) -> str:
+def mask_secrets(arguments: Sequence[str]) -> str:
     """Return a command line as one text, its secrets masked."""
     program = arguments[0].rpartition("/")[2] if arguments else ""
     shown: list[str] = []

@@ -7,21 +7,21 @@ from functools import lru_cache
 
 from watchdog.clock import SECOND_NS
 from watchdog.config.durations import format_duration
-from watchdog.measure.catalogue import METRICS, Kind
+from watchdog.measure.catalogue import METRICS, MetricKind
 from watchdog.rules.language import formats, template
 from watchdog.rules.language.expression import Expression, is_linear, metrics_of, unit_of
-from watchdog.rules.language.rule import OVERFLOW, Labels, Rule, Severity, Stat, Statistic
+from watchdog.rules.language.rule import OVERFLOW_LABELS, Labels, Rule, Severity, Stat, StatKind
 
 RULE_REMOVED = "rule removed"
 RULE_CHANGED = "rule changed"
 _LONGEST_ERROR = 120
 
 
-def summary(
+def render_summary(
     rule: Rule, labels: Labels, severity: Severity, host: str, *, value: float, peak: float, since_seconds: float
 ) -> str:
     """Return the rule's summary for one instance; `since_seconds`: how long its condition has been true."""
-    if labels == OVERFLOW:
+    if labels == OVERFLOW_LABELS:
         return f"{formats.FORMATS['count'](value)} more instances of {rule.id} fire"
     values: dict[str, object] = {
         "value": value,
@@ -34,17 +34,17 @@ def summary(
         "host": host,
         "since": since_seconds,
     }
-    return template.render(rule.summary, values | dict(labels))
+    return template.render_template(rule.summary, values | dict(labels))
 
 
-def plain_summary(rule: Rule, severity: Severity, value: float, error: Exception) -> str:
+def fallback_summary(rule: Rule, severity: Severity, value: float, error: Exception) -> str:
     """Return what is told where the rule's own summary failed, and that it did: alerts are not lost for words."""
     limit = rule.thresholds.fire[severity]
     said = f"{type(error).__name__}: {error}"[:_LONGEST_ERROR]
     return f"{rule.id} is at {_shown(rule, value)} (limit {_shown(rule, limit)}; its summary failed: {said})"
 
 
-def rehearse(rule: Rule) -> None:
+def check_summary(rule: Rule) -> None:
     """Write the summary as it will be, for each severity and for values of every kind, firing and resolved.
 
     Raises:
@@ -53,49 +53,49 @@ def rehearse(rule: Rule) -> None:
     labels = tuple((dimension, "example") for dimension in rule.by)
     for severity, limit in rule.thresholds.fire.items():
         for value in (limit, rule.thresholds.clear[severity], 0.0, math.inf, math.nan):
-            summary(rule, labels, severity, "host", value=value, peak=limit, since_seconds=1.0)
-            breached(rule, severity)
-            cleared(rule, severity, "")
+            render_summary(rule, labels, severity, "host", value=value, peak=limit, since_seconds=1.0)
+            breach_reason(rule, severity)
+            clear_reason(rule, severity, "")
 
 
-def breached(rule: Rule, severity: Severity) -> str:
+def breach_reason(rule: Rule, severity: Severity) -> str:
     """Say why an instance fires: "value above 100/s for 10s"."""
     direction = "above" if rule.thresholds.above else "below"
     return f"value {direction} {_shown(rule, rule.thresholds.fire[severity])}{_lasting(rule.for_ns)}"
 
 
-def cleared(rule: Rule, severity: Severity, reason: str) -> str:
+def clear_reason(rule: Rule, severity: Severity, reason: str) -> str:
     """Say why it no longer does: "value below 60/s for 1m", or what else there was (`reason`)."""
     if severity not in rule.thresholds.clear:
         return RULE_CHANGED
     if not reason:
         direction = "below" if rule.thresholds.above else "above"
         reason = f"value {direction} {_shown(rule, rule.thresholds.clear[severity])}"
-    return reason + _lasting(rule.keep_ns)
+    return reason + _lasting(rule.keep_firing_for_ns)
 
 
-def natural_format(rule: Rule) -> str:
+def value_format(rule: Rule) -> str:
     """Return the name of the format in which the rule's values read best."""
     return _natural_format(rule.metric, rule.stat)
 
 
-def level_format(rule: Rule) -> str:
+def tick_value_format(rule: Rule) -> str:
     """Return the name of the format in which what one tick alone measured reads best: counters are rates then."""
-    return _natural_format(rule.metric, Stat("last", Statistic.LAST))
+    return _natural_format(rule.metric, Stat("last", StatKind.LAST))
 
 
 @lru_cache(maxsize=1024)
 def _natural_format(metric: Expression, stat: Stat) -> str:
     per_second = (
-        stat.statistic is not Statistic.SUM
+        stat.kind is not StatKind.SUM
         and is_linear(metric)
-        and all(METRICS[name].kind is Kind.COUNTER for name in metrics_of(metric))
+        and all(METRICS[name].kind is MetricKind.COUNTER for name in metrics_of(metric))
     )
     return formats.natural_format(unit_of(metric), per_second=per_second)
 
 
 def _shown(rule: Rule, value: float) -> str:
-    return formats.FORMATS[natural_format(rule)](value)
+    return formats.FORMATS[value_format(rule)](value)
 
 
 def _lasting(duration_ns: int) -> str:

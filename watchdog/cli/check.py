@@ -14,15 +14,22 @@ from watchdog.alerts import wording
 from watchdog.clock import SECOND_NS
 from watchdog.config import suggestions
 from watchdog.config.document import Document
-from watchdog.config.settings import DEFAULT_CONFIG, DEFAULT_RULES, Config, is_there, open_document, read_config
+from watchdog.config.settings import (
+    DEFAULT_RULES_FOLDER,
+    DEFAULT_SETTINGS_FILE,
+    Settings,
+    open_document,
+    path_exists,
+    read_settings,
+)
 from watchdog.errors import ConfigError, Problem, UsageError
-from watchdog.measure.catalogue import ON_DEMAND
-from watchdog.resources import rules_folder
-from watchdog.routing.route_checks import notes_on_routes
+from watchdog.measure.catalogue import ON_DEMAND_METRICS
+from watchdog.resources import shipped_rules_folder
+from watchdog.routing.route_checks import check_routes
 from watchdog.routing.routes import read_routes
 from watchdog.rules.language.expression import metrics_of
 from watchdog.rules.language.load import read_rules, toml_files
-from watchdog.rules.language.parse_rule import Surroundings
+from watchdog.rules.language.parse_rule import RuleEnvironment
 from watchdog.rules.language.rule import Rule
 
 _SETTINGS = ("evidence", "heartbeat", "receiver", "route", "routing", "sampling")
@@ -39,7 +46,7 @@ secrets that this user cannot read) is a note. Exit code: 0 no problem, 1 proble
 
 
 @dataclass(slots=True)
-class _Findings:
+class _CheckReport:
     """What came out of the files."""
 
     files: int = 0
@@ -85,9 +92,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _usual_paths(*, with_config: bool) -> list[Path]:
-    config, rules = Path(DEFAULT_CONFIG), Path(DEFAULT_RULES)
-    own = is_there(str(rules)) and _holds_files(rules)
-    return [*([config] if with_config and is_there(str(config)) else []), rules if own else rules_folder()]
+    config, rules = Path(DEFAULT_SETTINGS_FILE), Path(DEFAULT_RULES_FOLDER)
+    own = path_exists(str(rules)) and _holds_files(rules)
+    return [*([config] if with_config and path_exists(str(config)) else []), rules if own else shipped_rules_folder()]
 
 
 def _holds_files(folder: Path) -> bool:
@@ -97,7 +104,7 @@ def _holds_files(folder: Path) -> bool:
         return True
 
 
-def _print(findings: _Findings) -> None:
+def _print(findings: _CheckReport) -> None:
     notes = [Problem(note.file, note.line, note.key, f"note: {note.message}") for note in findings.notes]
     for line in sorted(findings.problems + notes):
         print(line)
@@ -110,15 +117,15 @@ def _counted(number: int, noun: str) -> str:
     return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 
 
-def _check(paths: Sequence[Path]) -> _Findings:
-    findings = _Findings()
+def _check(paths: Sequence[Path]) -> _CheckReport:
+    findings = _CheckReport()
     documents = _open_all(paths, findings)
     settings = [document for document in documents if not _holds_rules(document) and _holds_settings(document)]
     configs = [_check_settings(document) for document in settings]
     routes = [read_routes(config) for config in configs]
     receivers = [name for config in configs for name in config.receiver_names] if configs else None
     interval_ns = max((config.sampling.interval_ns for config in configs), default=SECOND_NS)
-    around = Surroundings(receivers, interval_ns, {})
+    around = RuleEnvironment(receivers, interval_ns, {})
     all_rules: list[Rule] = []
     for document in documents:
         if _holds_rules(document):
@@ -133,7 +140,7 @@ def _check(paths: Sequence[Path]) -> _Findings:
         findings.notes += document.notes
     findings.rules = len(all_rules)
     for each in routes:
-        findings.notes += notes_on_routes(each, all_rules or None)
+        findings.notes += check_routes(each, all_rules or None)
     findings.problems.sort()
     findings.notes.sort()
     return findings
@@ -141,12 +148,12 @@ def _check(paths: Sequence[Path]) -> _Findings:
 
 def _doubts(rules: Sequence[Rule]) -> list[Problem]:
     # On the host that it guards, a rule can be right and still have nothing to read.
-    readers = [rule for rule in rules if ON_DEMAND.intersection(metrics_of(rule.metric))]
+    readers = [rule for rule in rules if ON_DEMAND_METRICS.intersection(metrics_of(rule.metric))]
     if not readers:
         return []
-    from watchdog.kernel.btf import doubts_about_messages
+    from watchdog.kernel.btf import message_probes_warning
 
-    doubts = doubts_about_messages()
+    doubts = message_probes_warning()
     return [Problem(rule.file, rule.line, "metric", doubts) for rule in readers if doubts]
 
 
@@ -155,14 +162,14 @@ def _rehearsed(rules: Sequence[Rule]) -> list[Problem]:
     problems = []
     for rule in rules:
         try:
-            wording.rehearse(rule)
+            wording.check_summary(rule)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what the rule's author must know
             message = f"cannot be written: {type(error).__name__}: {error}"
             problems.append(Problem(rule.file, rule.line, "rule.summary", message))
     return problems
 
 
-def _open_all(paths: Sequence[Path], findings: _Findings) -> list[Document]:
+def _open_all(paths: Sequence[Path], findings: _CheckReport) -> list[Document]:
     files: dict[str, None] = {}  # in order, each once
     for path in paths:
         try:
@@ -175,7 +182,7 @@ def _open_all(paths: Sequence[Path], findings: _Findings) -> list[Document]:
     documents = []
     for file in files:
         try:
-            documents.append(open_document(file, secrets_needed=False))
+            documents.append(open_document(file, require_secrets=False))
         except ConfigError as error:
             findings.problems += error.problems
     findings.files = len(files)
@@ -190,8 +197,8 @@ def _holds_settings(document: Document) -> bool:
     return any(key in document.root for key in _SETTINGS)
 
 
-def _check_settings(document: Document) -> Config:
-    config = read_config(document)
+def _check_settings(document: Document) -> Settings:
+    config = read_settings(document)
     if "receiver" in document.root:
         # Late, because receivers bring requests with them, and most checks are of rules.
         from watchdog.receivers.registry import build_receivers
@@ -201,15 +208,15 @@ def _check_settings(document: Document) -> Config:
         except ConfigError as error:
             document.problems = sorted({*document.problems, *error.problems})
     if config.heartbeat is not None:
-        from watchdog.daemon.heartbeat_url import Ping
+        from watchdog.daemon.heartbeat_url import HeartbeatUrl
 
-        Ping.from_table(config.heartbeat)
+        HeartbeatUrl.from_table(config.heartbeat)
     return config
 
 
 def _tell_neither(document: Document) -> None:
     keys = list(document.root)
     if not keys:
-        document.root.note("file", "holds neither rules nor settings")
+        document.root.add_note("file", "holds neither rules nor settings")
     for key in keys:
-        document.root.problem(key, suggestions.unknown("key", key, ("rule", *_SETTINGS)))
+        document.root.add_problem(key, suggestions.unknown_name("key", key, ("rule", *_SETTINGS)))

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 
 from watchdog.errors import KernelUnfit
-from watchdog.kernel.kernel_support import findings
+from watchdog.kernel.kernel_support import examine_host
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -25,7 +25,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def run(args: argparse.Namespace) -> int:
     """Print the findings; return 0, or 4 when something is missing."""
     found = []
-    for finding in findings():
+    for finding in examine_host():
         found.append(finding)
         if not args.json:
             print(f"{finding.verdict:<8}{finding.subject:<15}{finding.detail}", flush=True)

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     print()
     print("Dimensions, for `by`, `where` and `sample --by`:")
     rows = [
-        [dimension.name, dimension.values, dimension.meaning, ", ".join(filter(None, dimension.choices))]
+        [dimension.name, dimension.kind, dimension.meaning, ", ".join(filter(None, dimension.choices))]
         for dimension in DIMENSIONS.values()
     ]
     for name, values, meaning, choices in rows:

@@ -11,11 +11,11 @@ from typing import Any
 from watchdog import sanitize
 from watchdog.clock import SECOND_NS
 from watchdog.config import suggestions
-from watchdog.config.settings import load_config
+from watchdog.config.settings import load_settings
 from watchdog.errors import DeliveryError, UsageError
 from watchdog.receivers.base import Receiver
-from watchdog.receivers.render.example import sample_pair
-from watchdog.routing.notification import Notice
+from watchdog.receivers.render.example import example_notifications
+from watchdog.routing.notification import Notification
 
 _DEADLINE_SECONDS = 10.0  # the delivery worker's
 
@@ -60,23 +60,25 @@ def run(args: argparse.Namespace) -> int:
     """
     from watchdog.receivers.registry import build_receivers
 
-    receivers = build_receivers(load_config(args.config))
+    receivers = build_receivers(load_settings(args.config))
     if args.receiver not in receivers:
-        raise UsageError(suggestions.unknown("receiver", args.receiver, receivers))
+        raise UsageError(suggestions.unknown_name("receiver", args.receiver, receivers))
     receiver = receivers[args.receiver]
     attempt = _print_bytes if args.dry_run else _send
     if not args.json:
         print(f"{receiver.name}: {receiver.destination()}", flush=True)
     # A list, not a generator: the resolved notice is sent even if the firing one failed.
-    results = [attempt(receiver, notice, as_json=args.json) for notice in sample_pair(receiver.name)]
+    results = [
+        attempt(receiver, notification, as_json=args.json) for notification in example_notifications(receiver.name)
+    ]
     receiver.close()
     return 0 if all(results) else 1
 
 
-def _send(receiver: Receiver, notice: Notice, *, as_json: bool) -> bool:
+def _send(receiver: Receiver, notification: Notification, *, as_json: bool) -> bool:
     began_ns = time.monotonic_ns()
     try:
-        receiver.send(notice, _DEADLINE_SECONDS)
+        receiver.send(notification, _DEADLINE_SECONDS)
     except DeliveryError as error:
         result = {"ok": False, "reason": error.reason, "error": str(error), "remedy": _REMEDIES.get(error.reason)}
         words = f"failed: {error}\n    {_REMEDIES.get(error.reason, error.reason)}"
@@ -84,29 +86,34 @@ def _send(receiver: Receiver, notice: Notice, *, as_json: bool) -> bool:
         taken = (time.monotonic_ns() - began_ns) * 1_000 // SECOND_NS
         result = {"ok": True, "milliseconds": taken}
         words = f"ok in {taken} ms"
-    facts: dict[str, Any] = {"receiver": receiver.name, "notice": notice.status, "notification_id": notice.id, **result}
-    print(json.dumps(facts) if as_json else f"{notice.status}: {words}", flush=True)
+    facts: dict[str, Any] = {
+        "receiver": receiver.name,
+        "notice": notification.status,
+        "notification_id": notification.id,
+        **result,
+    }
+    print(json.dumps(facts) if as_json else f"{notification.status}: {words}", flush=True)
     return result["ok"] is True
 
 
-def _print_bytes(receiver: Receiver, notice: Notice, *, as_json: bool) -> bool:
-    body, limits = receiver.render(notice), receiver.limits(notice)
+def _print_bytes(receiver: Receiver, notification: Notification, *, as_json: bool) -> bool:
+    body, limits = receiver.render(notification), receiver.limit_usage(notification)
     shown = body.decode("utf-8", "backslashreplace")  # the journal's form has lengths in it
     if as_json:
         facts = {
             "receiver": receiver.name,
-            "notice": notice.status,
+            "notice": notification.status,
             "bytes": len(body),
             "limits": limits,
             "body": shown,
         }
         print(json.dumps(facts))
         return True
-    print(f"{notice.status}, {len(body)} bytes:")
+    print(f"{notification.status}, {len(body)} bytes:")
     print("".join(f"    {limit}\n" for limit in limits if limit != f"{len(body):,} bytes"), end="", flush=True)
     if sys.stdout.isatty():
         # What a terminal would take for a command is shown, not obeyed: the console's own colours.
-        print("\n".join(sanitize.visible(line) for line in shown.splitlines()))
+        print("\n".join(sanitize.escape_unprintable(line) for line in shown.splitlines()))
     else:
         sys.stdout.buffer.write(body + b"\n")
         sys.stdout.flush()

@@ -8,14 +8,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from watchdog.cli.table import table
+from watchdog.cli.table import format_table
 from watchdog.clock import SECOND_NS, Clock, SystemClock
 from watchdog.config import suggestions
 from watchdog.config.durations import format_duration, parse_duration
 from watchdog.errors import KernelUnfit, UsageError
 from watchdog.kernel.collector import Collector
 from watchdog.kernel.startup import start_collector
-from watchdog.measure.aggregate import COUNTERS, Connections, Groups, Losses, Row
+from watchdog.measure.aggregate import COUNTERS, ConnectionAggregate, GroupAggregate, SampleLosses, SampleRow
 from watchdog.measure.catalogue import DIMENSIONS
 from watchdog.measure.meter import Meter
 
@@ -80,8 +80,8 @@ def run(args: argparse.Namespace) -> int:
     clock = SystemClock()
     collector = start_collector(clock)
     try:
-        if args.messages and not collector.follow_messages(True):
-            raise KernelUnfit(f"--messages: {collector.no_messages}")
+        if args.messages and not collector.enable_message_probes(True):
+            raise KernelUnfit(f"--messages: {collector.message_probes_problem}")
         for tally, losses in _tallies(collector, clock, duration_ns, every_ns, dimensions):
             rows = tally.rows()
             if args.json:
@@ -96,31 +96,31 @@ def run(args: argparse.Namespace) -> int:
 
 def _tallies(
     collector: Collector, clock: Clock, duration_ns: int, every_ns: int, dimensions: Sequence[str]
-) -> Iterator[tuple[Connections | Groups, Losses]]:
+) -> Iterator[tuple[ConnectionAggregate | GroupAggregate, SampleLosses]]:
     """Yield a tally and what it lacks each time `every_ns` has passed, until `duration_ns` have, or Ctrl-C."""
     meter = Meter()
-    meter.measure(collector.read(), clock.wall())  # the baseline
+    meter.advance_with_changes(collector.read(), clock.wall())  # the baseline
     watching = f"watching every TCP connection of this host for {format_duration(duration_ns)} …"
     print(watching, file=sys.stderr, flush=True)
     shown_ns = clock.boottime_ns()
     end_ns = shown_ns + duration_ns
-    tally, losses, interrupted = _tally(dimensions), Losses(), False
+    tally, losses, interrupted = _tally(dimensions), SampleLosses(), False
     while shown_ns < end_ns and not interrupted:
         now_ns, due_ns = clock.boottime_ns(), min(end_ns, shown_ns + every_ns)
         try:
             time.sleep(max(0, min(due_ns - now_ns, _TICK_NS)) / SECOND_NS)
         except KeyboardInterrupt:
             interrupted = True
-        changes, snapshot = meter.measure(collector.read(), clock.wall())
+        changes, snapshot = meter.advance_with_changes(collector.read(), clock.wall())
         tally.add(changes, snapshot)
         losses.add(snapshot.quality)
         if interrupted or clock.boottime_ns() >= due_ns:
             yield tally, losses
-            tally, losses, shown_ns = _tally(dimensions), Losses(), due_ns
+            tally, losses, shown_ns = _tally(dimensions), SampleLosses(), due_ns
 
 
-def _tally(dimensions: Sequence[str]) -> Connections | Groups:
-    return Groups(dimensions) if dimensions else Connections()
+def _tally(dimensions: Sequence[str]) -> ConnectionAggregate | GroupAggregate:
+    return GroupAggregate(dimensions) if dimensions else ConnectionAggregate()
 
 
 def _duration(option: str, text: str) -> int:
@@ -137,7 +137,7 @@ def _dimensions(text: str | None) -> tuple[str, ...]:
     names = () if text is None else tuple(name.strip() for name in text.split(","))
     for index, name in enumerate(names):
         if name not in DIMENSIONS:
-            raise UsageError(f"--by: {suggestions.unknown('dimension', name, DIMENSIONS)}")
+            raise UsageError(f"--by: {suggestions.unknown_name('dimension', name, DIMENSIONS)}")
         if name in names[:index]:
             raise UsageError(f"--by: {name} stands there twice")
     return names
@@ -150,9 +150,9 @@ def _columns(dimensions: Sequence[str], *, messages: bool) -> dict[str, str]:
     return columns | (_MESSAGE_COLUMNS if messages else {})
 
 
-def _print_table(rows: Sequence[Row], columns: Mapping[str, str], limit: int) -> None:
+def _print_table(rows: Sequence[SampleRow], columns: Mapping[str, str], limit: int) -> None:
     shown = rows[:limit] if limit else rows
-    print(table(list(columns), [[_cell(row, name) for name in columns.values()] for row in shown]))
+    print(format_table(list(columns), [[_cell(row, name) for name in columns.values()] for row in shown]))
     if len(shown) < len(rows):
         print(f"… and {len(rows) - len(shown)} more rows (--limit 0 shows all)")
     sums = {name: sum(int(str(row[name])) for row in rows) for name in COUNTERS}
@@ -163,7 +163,7 @@ def _print_table(rows: Sequence[Row], columns: Mapping[str, str], limit: int) ->
     )
 
 
-def _cell(row: Row, name: str) -> object:
+def _cell(row: SampleRow, name: str) -> object:
     metric, _, part = name.partition(".")
     if not part:
         return row[name]
@@ -173,7 +173,7 @@ def _cell(row: Row, name: str) -> object:
     return summary[part] if part == "count" else round(summary[part] * 1e6)
 
 
-def _print_losses(losses: Losses) -> None:
-    causes = [f"{count} {cause}" for cause, count in losses.told().items() if count]
+def _print_losses(losses: SampleLosses) -> None:
+    causes = [f"{count} {cause}" for cause, count in losses.counts_by_cause().items() if count]
     if causes:
         print(f"bpf-watchdog: not all was seen: {', '.join(causes)}", file=sys.stderr)

@@ -11,13 +11,13 @@ import textwrap
 from dataclasses import asdict
 
 from watchdog.config import suggestions
-from watchdog.config.settings import DEFAULT_CONFIG, DEFAULT_RULES
-from watchdog.daemon.configuration import Sources, read_setup
+from watchdog.config.settings import DEFAULT_RULES_FOLDER, DEFAULT_SETTINGS_FILE
+from watchdog.daemon.configuration import ConfigurationSources, read_configuration
 from watchdog.errors import UsageError
 from watchdog.kernel.startup import require_privileges
-from watchdog.sanitize import visible
+from watchdog.sanitize import escape_unprintable
 from watchdog.selftest import runner
-from watchdog.selftest.result import Outcome, Verdict
+from watchdog.selftest.result import CheckResult, CheckStatus
 
 _DESCRIPTION = """\
 Rehearse what could lose or falsify an alert, on this host and with its own settings and rules: a full disk, a receiver
@@ -39,10 +39,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = ", ".join(runner.MODULES)
+    names = ", ".join(runner.CHECK_MODULES)
     parser.add_argument("names", metavar="NAME", nargs="*", help=f"only these: {names}")
-    parser.add_argument("--config", metavar="FILE", help=f"settings and receivers (default: {DEFAULT_CONFIG})")
-    parser.add_argument("--rules", metavar="DIR", help=f"rule files (default: {DEFAULT_RULES}, else the shipped ones)")
+    parser.add_argument("--config", metavar="FILE", help=f"settings and receivers (default: {DEFAULT_SETTINGS_FILE})")
+    parser.add_argument(
+        "--rules", metavar="DIR", help=f"rule files (default: {DEFAULT_RULES_FOLDER}, else the shipped ones)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON array, at the end")
     parser.set_defaults(run=run)
 
@@ -56,28 +58,28 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the settings or rules cannot be used.
     """
     for name in args.names:
-        if name not in runner.MODULES:
-            raise UsageError(suggestions.unknown("rehearsal", name, runner.MODULES))
+        if name not in runner.CHECK_MODULES:
+            raise UsageError(suggestions.unknown_name("rehearsal", name, runner.CHECK_MODULES))
     require_privileges()
-    sources = Sources(args.config, args.rules)
-    setup = read_setup(sources)  # told once, not by each rehearsal
+    sources = ConfigurationSources(args.config, args.rules)
+    setup = read_configuration(sources)  # told once, not by each rehearsal
     if not args.json:
-        print(f"{len(setup.rules)} rules of {setup.rules_from}, receivers of {setup.config.file}", file=sys.stderr)
+        print(f"{len(setup.rules)} rules of {setup.rules_origin}, receivers of {setup.settings.file}", file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what is under way is taken down first
     outcomes = []
-    for name in dict.fromkeys(args.names or runner.MODULES):
-        outcomes.append(runner.run(name, sources))
+    for name in dict.fromkeys(args.names or runner.CHECK_MODULES):
+        outcomes.append(runner.run_in_process(name, sources))
         if not args.json:
             _print(outcomes[-1])
     if args.json:
         print(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))
-    return 1 if any(outcome.verdict is Verdict.FAILED for outcome in outcomes) else 0
+    return 1 if any(outcome.verdict is CheckStatus.FAILED for outcome in outcomes) else 0
 
 
-def _print(outcome: Outcome) -> None:
+def _print(outcome: CheckResult) -> None:
     indent = sum(_WIDTHS)
     room = max(_NARROWEST, shutil.get_terminal_size((120, 0)).columns - indent)
-    seen = visible(f"{outcome.seen} ({outcome.seconds:.1f} s)".replace("\n", "; "))
+    seen = escape_unprintable(f"{outcome.seen} ({outcome.seconds:.1f} s)".replace("\n", "; "))
     first, *more = textwrap.wrap(seen, room, break_on_hyphens=False)
     print(f"{outcome.rehearsal:<{_WIDTHS[0]}}{outcome.verdict.value:<{_WIDTHS[1]}}{first}", flush=True)
     for line in more:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from watchdog.sanitize import visible
+from watchdog.sanitize import escape_unprintable
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]], longest: int = 40) -> str:
+def format_table(head: Sequence[str], rows: Sequence[Sequence[object]], max_characters: int = 40) -> str:
     """Return a table with aligned columns: numbers to the right, text to the left and harmless to a terminal.
 
     Texts over `longest` characters are cut.
     """
-    cells = [[_text(value, longest) for value in row] for row in rows]
+    cells = [[_text(value, max_characters) for value in row] for row in rows]
     widths = [max([len(title), *(len(row[column]) for row in cells)]) for column, title in enumerate(head)]
     right = [
         bool(rows) and all(row[column] is None or isinstance(row[column], int | float) for row in rows)
@@ -35,4 +35,4 @@ def _text(value: object, longest: int) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.1f}"
-    return str(value) if isinstance(value, int) else visible(str(value), longest)
+    return str(value) if isinstance(value, int) else escape_unprintable(str(value), longest)

@@ -16,8 +16,8 @@ from typing import Final
 
 from watchdog.config import suggestions
 from watchdog.config.durations import format_duration, parse_duration
-from watchdog.config.line_numbers import Path, find_lines
-from watchdog.config.permissions import remedy
+from watchdog.config.line_numbers import KeyPath, find_line_numbers
+from watchdog.config.permissions import restrict_command
 from watchdog.config.secrets import (
     Secret,
     SecretError,
@@ -51,7 +51,7 @@ def secret_forms(key: str) -> tuple[str, str, str, str]:
 class Document:
     """One parsed file, and what was found wrong in it.
 
-    `data` is what a TOML parser made of `text`. With `secrets_needed` off (checking a file as another user, or on
+    `data` is what a TOML parser made of `text`. With `require_secrets` off (checking a file as another user, or on
     another machine), secrets that are not there are notes instead of problems, and so are those that stand in a file
     which is open to others. `others`: to whom it is, for people.
     """
@@ -62,23 +62,23 @@ class Document:
         data: Mapping[str, object],
         file: str,
         *,
-        secrets_needed: bool = True,
-        others: str | None = None,
+        require_secrets: bool = True,
+        other_readers: str | None = None,
     ) -> None:
         """Keep the file's text for its lines, and `file` as it is to be told."""
         self.file = file
-        self.secrets_needed = secrets_needed
-        self.others = others
+        self.require_secrets = require_secrets
+        self.others = other_readers
         self.problems: list[Problem] = []
         self.notes: list[Problem] = []
         self._text = text
         self.root = Table(self, (), data)
 
     @cached_property
-    def _lines(self) -> dict[Path, int]:
-        return find_lines(self._text)
+    def _lines(self) -> dict[KeyPath, int]:
+        return find_line_numbers(self._text)
 
-    def line(self, path: Path) -> int:
+    def line(self, path: KeyPath) -> int:
         """Return the line of the key at `path`, or of the nearest table around it that is written down."""
         while path and path not in self._lines:
             path = path[:-1]
@@ -97,7 +97,7 @@ class Document:
 class Table:
     """One table of a document: asks for keys by type, and knows afterwards which ones nobody asked for."""
 
-    def __init__(self, document: Document, path: Path, data: Mapping[str, object]) -> None:
+    def __init__(self, document: Document, path: KeyPath, data: Mapping[str, object]) -> None:
         """Read `data`, which stands at `path` of `document`."""
         self.document = document
         self._path = path
@@ -118,17 +118,17 @@ class Table:
         """Return the line that the table begins on."""
         return self.document.line(self._path)
 
-    def failed(self, key: str) -> bool:
+    def has_problem(self, key: str) -> bool:
         """Tell whether a problem has been noted for `key`, so that what was read of it is a placeholder."""
         return any(name == key for name, _ in self._failed)
 
-    def problem(self, key: str, message: str, *, index: int | None = None) -> None:
+    def add_problem(self, key: str, message: str, *, index: int | None = None) -> None:
         """Note that `key` (or its element `index`) is wrong, unless it is known to be: one problem each is enough."""
         if (key, None) not in self._failed and (key, index) not in self._failed:
             self._failed.add((key, index))
             self.document.problems.append(self._told(key, message, index))
 
-    def note(self, key: str, message: str, *, index: int | None = None) -> None:
+    def add_note(self, key: str, message: str, *, index: int | None = None) -> None:
         """Note something about `key` that people should know and that is no reason to refuse the file."""
         self.document.notes.append(self._told(key, message, index))
 
@@ -143,7 +143,7 @@ class Table:
         if key in self._data:
             return self._data[key]
         if default is REQUIRED:
-            self.problem(key, "missing")
+            self.add_problem(key, "missing")
             return None
         return default
 
@@ -153,9 +153,9 @@ class Table:
         if not isinstance(value, str):
             self._wrong_type(key, "a text", value)
         elif choices is not None and value not in choices:
-            self.problem(key, suggestions.unknown("value", value, choices))
+            self.add_problem(key, suggestions.unknown_name("value", value, choices))
         elif not value and value != default:
-            self.problem(key, "must not be empty")
+            self.add_problem(key, "must not be empty")
         else:
             return value
         return "" if default is REQUIRED else default
@@ -168,7 +168,7 @@ class Table:
             return () if default is REQUIRED else default
         for index, element in enumerate(value):
             if not isinstance(element, str) or not element:
-                self.problem(key, f"must be a text, not {_type_name(element)}", index=index)
+                self.add_problem(key, f"must be a text, not {_type_name(element)}", index=index)
         return tuple(element for element in value if isinstance(element, str) and element)
 
     def number(
@@ -203,7 +203,7 @@ class Table:
             return value
         return 0 if default is REQUIRED else default
 
-    def flag(self, key: str, default: bool | Required = REQUIRED) -> bool:  # noqa: FBT001 - as the other readers
+    def boolean(self, key: str, default: bool | Required = REQUIRED) -> bool:  # noqa: FBT001 - as the other readers
         """Return the true or false at `key`."""
         value = self.value(key, default)
         if isinstance(value, bool):
@@ -223,7 +223,7 @@ class Table:
         value = self.value(key, default)
         placeholder = parse_duration(minimum if default is REQUIRED else default)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            self.problem(key, f'needs a unit: "{value}s"?')
+            self.add_problem(key, f'needs a unit: "{value}s"?')
             return placeholder
         if not isinstance(value, str):
             self._wrong_type(key, 'a duration like "10s"', value)
@@ -231,15 +231,15 @@ class Table:
         try:
             duration_ns = parse_duration(value)
         except ValueError:
-            self.problem(
-                key, f'not a duration: {suggestions.quoted(value)}; write it like "10s", "1m30s", "500ms", "4h"'
+            self.add_problem(
+                key, f'not a duration: {suggestions.quote_value(value)}; write it like "10s", "1m30s", "500ms", "4h"'
             )
             return placeholder
         least, most = parse_duration(minimum), parse_duration(maximum)
         if least <= duration_ns <= most:
             return duration_ns
         limit = f"at least {minimum}" if duration_ns < least else f"at most {maximum}"
-        self.problem(key, f"must be {limit}, not {format_duration(duration_ns)}")
+        self.add_problem(key, f"must be {limit}, not {format_duration(duration_ns)}")
         return placeholder
 
     def table(self, key: str) -> Table:
@@ -254,7 +254,7 @@ class Table:
         """Return the tables of the array at `key`, `[[key]]` in the file; none if there are none."""
         value = self.value(key, [])
         if not isinstance(value, list) or not all(isinstance(element, dict) for element in value):
-            self.problem(key, f"must be tables: write [[{_bare(key)}]]")
+            self.add_problem(key, f"must be tables: write [[{_bare(key)}]]")
             return ()
         return tuple(Table(self.document, (*self._path, key, index), element) for index, element in enumerate(value))
 
@@ -268,9 +268,9 @@ class Table:
         self._asked.update(forms)
         given = [form for form in forms if form in self._data]
         if len(given) > 1:
-            self.problem(given[1], f"give only one of {', '.join(given)}")
+            self.add_problem(given[1], f"give only one of {', '.join(given)}")
         elif not given and required:
-            self.problem(key, f"missing: give one of {', '.join(forms)}")
+            self.add_problem(key, f"missing: give one of {', '.join(forms)}")
         elif given:
             return self._secret(given[0], key, is_url=is_url)
         return None
@@ -278,7 +278,7 @@ class Table:
     def _secret(self, form: str, key: str, *, is_url: bool) -> Secret | None:
         text = self._data[form]
         if not isinstance(text, str) or not text:
-            self.problem(form, f"must be a text, not {_type_name(text)}")
+            self.add_problem(form, f"must be a text, not {_type_name(text)}")
             return None
         if form == key:
             return self._inline(key, text, is_url=is_url)
@@ -286,10 +286,10 @@ class Table:
         try:
             return read(text)
         except SecretError as error:
-            if error.absent and not self.document.secrets_needed:
-                self.note(form, f"not checked: {error}")
+            if error.is_unavailable and not self.document.require_secrets:
+                self.add_note(form, f"not checked: {error}")
             else:
-                self.problem(form, str(error))
+                self.add_problem(form, str(error))
             return None
 
     def _inline(self, key: str, text: str, *, is_url: bool) -> Secret | None:
@@ -297,35 +297,35 @@ class Table:
         if document.others is None or (is_url and _BARE_URL.fullmatch(text)):
             return Secret(text)
         exposed = f"stands in a file that is open to {document.others}"
-        advice = f"give {key}_file instead, or {remedy(document.file)}"
+        advice = f"give {key}_file instead, or {restrict_command(document.file)}"
         if is_url and not _LOGIN.match(text):
-            self.note(key, f"{exposed}: if it holds a secret, {advice}")
-        elif document.secrets_needed:
-            self.problem(key, f"{exposed}: {advice}")
+            self.add_note(key, f"{exposed}: if it holds a secret, {advice}")
+        elif document.require_secrets:
+            self.add_problem(key, f"{exposed}: {advice}")
             return None
         else:
-            self.note(key, f"{exposed}: {advice}")
+            self.add_note(key, f"{exposed}: {advice}")
         return Secret(text)
 
-    def finish(self) -> None:
+    def reject_unknown_keys(self) -> None:
         """Note every key of this table (not of those inside it) that no reader asked for as unknown."""
         for key in self._data:
             if key not in self._asked:
-                self.problem(key, suggestions.unknown("key", key, self._asked))
+                self.add_problem(key, suggestions.unknown_name("key", key, self._asked))
 
     def _within(self, key: str, value: float, minimum: float, maximum: float) -> bool:
         if not -_BEYOND < value < _BEYOND:  # NaN too
-            self.problem(key, "is not a number of use")
+            self.add_problem(key, "is not a number of use")
             return False
         if value < minimum:
-            self.problem(key, f"must be at least {_plain(minimum)}, not {suggestions.quoted(value)}")
+            self.add_problem(key, f"must be at least {_plain(minimum)}, not {suggestions.quote_value(value)}")
         elif value > maximum:
-            self.problem(key, f"must be at most {_plain(maximum)}, not {suggestions.quoted(value)}")
+            self.add_problem(key, f"must be at most {_plain(maximum)}, not {suggestions.quote_value(value)}")
         return minimum <= value <= maximum
 
     def _wrong_type(self, key: str, wanted: str, value: object) -> None:
         if key in self._data:  # a missing key has been told
-            self.problem(key, f"must be {wanted}, not {_type_name(value)}")
+            self.add_problem(key, f"must be {wanted}, not {_type_name(value)}")
 
 
 def _plain(limit: float) -> str:

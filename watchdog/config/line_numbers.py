@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-Path = tuple[str | int, ...]  # keys, and indices into arrays: ("rule", 2, "fire_above", "critical")
+KeyPath = tuple[str | int, ...]  # keys, and indices into arrays: ("rule", 2, "fire_above", "critical")
 
 # One token each; only ever used on text that a TOML parser has accepted. Up to two quotes may stand before a closing
 # triple quote (TOML 1.0, "String").
@@ -25,28 +25,28 @@ _ESCAPED = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", "e": "\x1b"}
 
 
 @dataclass(slots=True)
-class _Frame:
+class _OpenContainer:
     """A table or array that is open at this point of the text; `value`: between a table's `=` and the value's end."""
 
-    path: Path
+    path: KeyPath
     array: bool = False
     index: int = 0
-    value: Path | None = None
+    value: KeyPath | None = None
 
 
-class _Walk:
+class _LineNumberScan:
     """One pass over the tokens of a text, noting the first line of each key and array element."""
 
     def __init__(self) -> None:
-        self.lines: dict[Path, int] = {}
+        self.lines: dict[KeyPath, int] = {}
         self._line = 1
-        self._frames = [_Frame(())]
+        self._frames = [_OpenContainer(())]
         self._parts: list[str] = []  # of the key being read
         self._key_line = 1
         self._header = 0  # brackets that opened the header being read
-        self._last: dict[Path, int] = {}  # arrays of tables: index of the newest one
+        self._last: dict[KeyPath, int] = {}  # arrays of tables: index of the newest one
 
-    def walk(self, text: str) -> dict[Path, int]:
+    def scan(self, text: str) -> dict[KeyPath, int]:
         for token in _TOKEN.finditer(text):
             kind = token.lastgroup
             if kind == "newline":
@@ -68,7 +68,7 @@ class _Walk:
         if len(self._frames) == 1:
             self._frames[0].value = None
 
-    def _note(self, path: Path, line: int) -> None:
+    def _note(self, path: KeyPath, line: int) -> None:
         self.lines.setdefault(path, line)
 
     def _part(self, token: str) -> None:
@@ -87,7 +87,7 @@ class _Walk:
             self._part(token)
 
     def _open_header(self) -> None:
-        path: Path = ()
+        path: KeyPath = ()
         for part in self._parts[:-1]:
             path += (part,)
             self._note(path, self._key_line)
@@ -121,7 +121,7 @@ class _Walk:
     def _in_value(self, token: str) -> None:
         frame = self._frames[-1]
         if token in {"[", "{"}:
-            self._frames.append(_Frame(frame.value or (), array=token == "["))
+            self._frames.append(_OpenContainer(frame.value or (), array=token == "["))
         elif token == ",":
             frame.value = None
         elif token == "}":
@@ -137,7 +137,7 @@ class _Walk:
             path = (*frame.path, frame.index)
             self._note(path, self._line)
             if token in {"[", "{"}:
-                self._frames.append(_Frame(path, array=token == "["))
+                self._frames.append(_OpenContainer(path, array=token == "["))
 
 
 def _key(token: str) -> str:
@@ -153,6 +153,6 @@ def _unescape(escape: re.Match[str]) -> str:
     return chr(int(code, 16)) if code else _ESCAPED.get(escape[4], escape[4])
 
 
-def find_lines(text: str) -> dict[Path, int]:
+def find_line_numbers(text: str) -> dict[KeyPath, int]:
     """Return the line (from 1) of every key, table and array element of `text`, which must be valid TOML."""
-    return _Walk().walk(text)
+    return _LineNumberScan().scan(text)

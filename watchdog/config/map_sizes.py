@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Capacities:
+class MapSizes:
     """What certainly finds room; the kernel rounds up. Beyond it detail is lost, and counted.
 
     `ledger`: ends of connections, 216 bytes each; further ones are added to their process's sums. `responses`: answers
@@ -18,4 +18,4 @@ class Capacities:
     processes: int = 4_096
 
 
-USUAL = Capacities()
+DEFAULT_MAP_SIZES = MapSizes()

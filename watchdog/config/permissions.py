@@ -11,7 +11,7 @@ import stat
 ACCOUNT = "bpf-watchdog"
 
 
-def others_who_read(status: os.stat_result) -> str | None:
+def other_readers(status: os.stat_result) -> str | None:
     """Say who but its owner can get at a file, for people; None if nobody can.
 
     The group of the daemon's account may read: so a file of root's is readable at a reload, when root has been given
@@ -25,7 +25,7 @@ def others_who_read(status: os.stat_result) -> str | None:
     return f"the group {_group(status.st_gid)}"
 
 
-def remedy(path: str) -> str:
+def restrict_command(path: str) -> str:
     """Return the command that makes the file at `path` the daemon's alone."""
     quoted = shlex.quote(path)
     return f"chown {_name()} {quoted} && chmod 600 {quoted}"

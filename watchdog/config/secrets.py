@@ -7,7 +7,7 @@ import re
 import stat
 from typing import BinaryIO, NoReturn, Self, SupportsIndex
 
-from watchdog.config.permissions import others_who_read, remedy
+from watchdog.config.permissions import other_readers, restrict_command
 from watchdog.errors import WatchdogError
 
 _MOST_BYTES = 65_536
@@ -66,10 +66,10 @@ class SecretError(WatchdogError):
     def __init__(self, text: str, *, absent: bool) -> None:
         """Keep the text, which names the place and never its content."""
         super().__init__(text)
-        self.absent = absent
+        self.is_unavailable = absent
 
 
-def open_for_reading(path: str) -> BinaryIO:
+def open_without_blocking(path: str) -> BinaryIO:
     """Open `path` without ever waiting, as for a FIFO that nobody writes to.
 
     Raises:
@@ -113,7 +113,7 @@ def secret_from_credential(name: str) -> Secret:
 
 def _read(path: str, *, private: bool) -> Secret:
     try:
-        file = open_for_reading(path)
+        file = open_without_blocking(path)
     except OSError as error:
         raise SecretError(f"cannot read {path!r}: {error.strerror}", absent=True) from None
     except ValueError:  # a NUL in it
@@ -122,8 +122,8 @@ def _read(path: str, *, private: bool) -> Secret:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise SecretError(f"{path!r} is not a regular file", absent=False)
-        if private and (others := others_who_read(status)):
-            raise SecretError(f"{path!r} is open to {others}: {remedy(path)}", absent=False)
+        if private and (others := other_readers(status)):
+            raise SecretError(f"{path!r} is open to {others}: {restrict_command(path)}", absent=False)
         content = file.read(_MOST_BYTES + 1)
     return _secret_from_bytes(content, path)
 

@@ -15,18 +15,17 @@ from watchdog.clock import SECOND_NS
 from watchdog.config import suggestions
 from watchdog.config.document import Document, Table
 from watchdog.config.durations import format_duration
-from watchdog.config.map_sizes import USUAL as USUAL_CAPACITIES
-from watchdog.config.map_sizes import Capacities
-from watchdog.config.permissions import others_who_read
-from watchdog.config.secrets import open_for_reading
+from watchdog.config.map_sizes import DEFAULT_MAP_SIZES, MapSizes
+from watchdog.config.permissions import other_readers
+from watchdog.config.secrets import open_without_blocking
 from watchdog.errors import ConfigError, Problem
 
-DEFAULT_CONFIG: Final = "/etc/bpf-watchdog/watchdog.toml"
-DEFAULT_RULES: Final = "/etc/bpf-watchdog/rules.d"
-BUILT_IN: Final = "(built-in defaults)"
-SHORTEST_INTERVAL: Final = "100ms"
-LONGEST_INTERVAL: Final = "1h"
-MOST_ROWS: Final = 4_000_000  # of any map: 1 GB
+DEFAULT_SETTINGS_FILE: Final = "/etc/bpf-watchdog/watchdog.toml"
+DEFAULT_RULES_FOLDER: Final = "/etc/bpf-watchdog/rules.d"
+BUILT_IN_SETTINGS: Final = "(built-in defaults)"
+MIN_INTERVAL: Final = "100ms"
+MAX_INTERVAL: Final = "1h"
+MAX_MAP_ENTRIES: Final = 4_000_000  # of any map: 1 GB
 DEFAULT_JITTER: Final = "10s"
 
 _MOST_BYTES = 1_000_000
@@ -35,15 +34,15 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class SamplingSettings:
     """How often a snapshot is taken, and how much the kernel keeps between two (as of the start, not of a reload)."""
 
     interval_ns: int = SECOND_NS
-    capacities: Capacities = USUAL_CAPACITIES
+    map_sizes: MapSizes = DEFAULT_MAP_SIZES
 
 
 @dataclass(frozen=True, slots=True)
-class Waits:
+class GroupTiming:
     """How notices about one group are spaced."""
 
     group_wait_ns: int
@@ -52,10 +51,10 @@ class Waits:
 
 
 @dataclass(frozen=True, slots=True)
-class Routing:
+class RoutingSettings:
     """To whom what no rule and no route says otherwise of goes, and how notices about one group are spaced.
 
-    `delivery_dead_after_ns`: how long a receiver may fail before all others, and the host's own log, hear of it.
+    `receiver_down_after_ns`: how long a receiver may fail before all others, and the host's own log, hear of it.
     `jitter_ns`: how far hosts spread what they tell of the first seconds after a start or a reload.
     """
 
@@ -63,20 +62,20 @@ class Routing:
     group_wait_ns: int
     group_interval_ns: int
     repeat_interval_ns: int
-    delivery_dead_after_ns: int = 600 * SECOND_NS
+    receiver_down_after_ns: int = 600 * SECOND_NS
     jitter_ns: int = 0
 
     @property
-    def waits(self) -> Waits:
+    def group_timing(self) -> GroupTiming:
         """Return the waits of groups that no route gives others."""
-        return Waits(self.group_wait_ns, self.group_interval_ns, self.repeat_interval_ns)
+        return GroupTiming(self.group_wait_ns, self.group_interval_ns, self.repeat_interval_ns)
 
 
-USUAL_WAITS: Final = Waits(0, 60 * SECOND_NS, 4 * 3600 * SECOND_NS)
+DEFAULT_GROUP_TIMING: Final = GroupTiming(0, 60 * SECOND_NS, 4 * 3600 * SECOND_NS)
 
 
 @dataclass(frozen=True, slots=True)
-class Escalation:
+class EscalationSettings:
     """To whom goes what a receiver could not be told, once it has been failing for `after_ns`."""
 
     to: str
@@ -91,21 +90,21 @@ class EvidenceSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class Settings:
     """What watchdog.toml says.
 
     `receivers`: (name, type, table) in the file's order; each type reads the rest of its own table, as the heartbeat
     does. `escalations`: by the receiver that fails. `routes`: tables in the file's order, read by `routing/routes.py`.
-    `file` is `BUILT_IN` where there is no file.
+    `file` is `BUILT_IN_SETTINGS` where there is no file.
     """
 
     file: str
-    sampling: Sampling
-    routing: Routing
+    sampling: SamplingSettings
+    routing: RoutingSettings
     receivers: tuple[tuple[str, str, Table], ...]
     heartbeat: Table | None = None
     evidence: EvidenceSettings = EvidenceSettings()
-    escalations: Mapping[str, Escalation] = field(default_factory=dict)
+    escalations: Mapping[str, EscalationSettings] = field(default_factory=dict)
     routes: tuple[Table, ...] = ()
 
     @property
@@ -114,7 +113,7 @@ class Config:
         return tuple(name for name, _, _ in self.receivers)
 
 
-def open_document(file: str, *, secrets_needed: bool = True) -> Document:
+def open_document(file: str, *, require_secrets: bool = True) -> Document:
     """Read and parse a TOML file.
 
     Raises:
@@ -131,14 +130,14 @@ def open_document(file: str, *, secrets_needed: bool = True) -> Document:
     except ValueError:  # an integer of more digits than Python converts
         problem = Problem(file, 1, "file", "holds a number that is too long")
     else:
-        return Document(text, data, file, secrets_needed=secrets_needed, others=others)
+        return Document(text, data, file, require_secrets=require_secrets, other_readers=others)
     raise ConfigError([problem])
 
 
 def _read(file: str) -> tuple[str, str | None]:
     # Its text, and who but its owner can get at it.
     try:
-        stream = open_for_reading(file)
+        stream = open_without_blocking(file)
     except OSError as error:
         raise _unusable(file, f"cannot read: {error.strerror}") from None
     with stream:
@@ -151,7 +150,7 @@ def _read(file: str) -> tuple[str, str | None]:
     if len(content) > _MOST_BYTES:
         raise _unusable(file, f"over {_MOST_BYTES} bytes")
     try:
-        return content.decode().removeprefix("\ufeff"), others_who_read(status)
+        return content.decode().removeprefix("\ufeff"), other_readers(status)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise _unusable(file, f"not UTF-8 text: byte 0x{content[error.start]:02x}", line) from None
@@ -161,7 +160,7 @@ def _unusable(file: str, message: str, line: int = 1) -> ConfigError:
     return ConfigError([Problem(file, line, "file", message)])
 
 
-def is_there(path: str) -> bool:
+def path_exists(path: str) -> bool:
     """Tell whether there is such a file or folder.
 
     Raises:
@@ -182,30 +181,30 @@ def open_settings(file: str | None = None) -> Document:
     Raises:
         ConfigError: as `open_document`.
     """
-    if file is None and not is_there(DEFAULT_CONFIG):
-        return Document("", {}, BUILT_IN)
-    return open_document(file or DEFAULT_CONFIG)
+    if file is None and not path_exists(DEFAULT_SETTINGS_FILE):
+        return Document("", {}, BUILT_IN_SETTINGS)
+    return open_document(file or DEFAULT_SETTINGS_FILE)
 
 
-def load_config(file: str | None = None) -> Config:
+def load_settings(file: str | None = None) -> Settings:
     """Read watchdog.toml, found as in `open_settings`.
 
     Raises:
         ConfigError: with every problem of the file, but those inside the receivers' tables.
     """
     document = open_settings(file)
-    config = read_config(document)
+    config = read_settings(document)
     document.raise_problems()
     return config
 
 
-def read_config(document: Document) -> Config:
+def read_settings(document: Document) -> Settings:
     """Return what `document` says; problems are noted in it."""
     root = document.root
     sampling = root.table("sampling")
-    interval_ns = sampling.duration("interval", "1s", minimum=SHORTEST_INTERVAL, maximum=LONGEST_INTERVAL)
-    capacities = _read_capacities(sampling)
-    sampling.finish()
+    interval_ns = sampling.duration("interval", "1s", minimum=MIN_INTERVAL, maximum=MAX_INTERVAL)
+    map_sizes = _read_map_sizes(sampling)
+    sampling.reject_unknown_keys()
     receivers = _read_receivers(root)
     # Where nobody but this host is told, there is nobody to spare.
     jitter = DEFAULT_JITTER if "receiver" in root else "0s"
@@ -213,98 +212,107 @@ def read_config(document: Document) -> Config:
     routes = root.tables("route")
     heartbeat = root.table("heartbeat") if "heartbeat" in root else None
     told = root.table("evidence")
-    evidence = EvidenceSettings(command_line=told.flag("command_line", default=True))
-    told.finish()
-    root.finish()
+    evidence = EvidenceSettings(command_line=told.boolean("command_line", default=True))
+    told.reject_unknown_keys()
+    root.reject_unknown_keys()
     escalations = _read_escalations(receivers)
-    return Config(
-        document.file, Sampling(interval_ns, capacities), routing, receivers, heartbeat, evidence, escalations, routes
+    return Settings(
+        document.file,
+        SamplingSettings(interval_ns, map_sizes),
+        routing,
+        receivers,
+        heartbeat,
+        evidence,
+        escalations,
+        routes,
     )
 
 
-def _read_capacities(table: Table) -> Capacities:
-    usual = USUAL_CAPACITIES
-    return Capacities(
-        ledger=table.integer("ledger", usual.ledger, minimum=8, maximum=MOST_ROWS),
-        responses=table.integer("responses", usual.responses, minimum=8, maximum=MOST_ROWS),
-        processes=table.integer("processes", usual.processes, minimum=8, maximum=MOST_ROWS),
+def _read_map_sizes(table: Table) -> MapSizes:
+    usual = DEFAULT_MAP_SIZES
+    return MapSizes(
+        ledger=table.integer("ledger", usual.ledger, minimum=8, maximum=MAX_MAP_ENTRIES),
+        responses=table.integer("responses", usual.responses, minimum=8, maximum=MAX_MAP_ENTRIES),
+        processes=table.integer("processes", usual.processes, minimum=8, maximum=MAX_MAP_ENTRIES),
     )
 
 
 def _read_receivers(root: Table) -> tuple[tuple[str, str, Table], ...]:
     tables = root.tables("receiver")
-    if not tables and not root.failed("receiver"):
+    if not tables and not root.has_problem("receiver"):
         tables = (Table(root.document, (), {"name": "console", "type": "console"}),)
     lines: dict[str, int] = {}
     receivers = []
     for table in tables:
         name = table.text("name")
-        if not table.failed("name") and not _NAME.fullmatch(name):
-            table.problem("name", f"{suggestions.quoted(name)}: use a to z, 0 to 9, _ and -, beginning with a letter")
-        if name in lines and not table.failed("name"):
-            table.problem("name", f"{suggestions.quoted(name)} is already the receiver of line {lines[name]}")
+        if not table.has_problem("name") and not _NAME.fullmatch(name):
+            table.add_problem(
+                "name", f"{suggestions.quote_value(name)}: use a to z, 0 to 9, _ and -, beginning with a letter"
+            )
+        if name in lines and not table.has_problem("name"):
+            table.add_problem("name", f"{suggestions.quote_value(name)} is already the receiver of line {lines[name]}")
         lines.setdefault(name, table.line)
         receivers.append((name, table.text("type"), table))
     return tuple(receivers)
 
 
-def _read_escalations(receivers: tuple[tuple[str, str, Table], ...]) -> dict[str, Escalation]:
+def _read_escalations(receivers: tuple[tuple[str, str, Table], ...]) -> dict[str, EscalationSettings]:
     names = tuple(name for name, _, _ in receivers)
-    escalations: dict[str, Escalation] = {}
+    escalations: dict[str, EscalationSettings] = {}
     for name, _, table in receivers:
         to = table.text("escalate_to", "")
         after_ns = table.duration("escalate_after", "5m", maximum="1d")
         if not to:
-            if "escalate_after" in table and not table.failed("escalate_to"):
-                table.problem("escalate_after", "needs escalate_to: the receiver that is told instead")
+            if "escalate_after" in table and not table.has_problem("escalate_to"):
+                table.add_problem("escalate_after", "needs escalate_to: the receiver that is told instead")
         elif to == name:
-            table.problem("escalate_to", "is the receiver itself: name another one")
+            table.add_problem("escalate_to", "is the receiver itself: name another one")
         elif to not in names:
-            table.problem("escalate_to", suggestions.unknown("receiver", to, names))
+            table.add_problem("escalate_to", suggestions.unknown_name("receiver", to, names))
         elif name in (circle := _chain(to, escalations)):
             told = " -> ".join((name, *circle[: circle.index(name) + 1]))
-            table.problem("escalate_to", f"goes round in a circle: {told}; the last one must name nobody")
+            table.add_problem("escalate_to", f"goes round in a circle: {told}; the last one must name nobody")
         else:
-            escalations[name] = Escalation(to, after_ns)
+            escalations[name] = EscalationSettings(to, after_ns)
     return escalations
 
 
-def _chain(name: str, escalations: Mapping[str, Escalation]) -> tuple[str, ...]:
+def _chain(name: str, escalations: Mapping[str, EscalationSettings]) -> tuple[str, ...]:
     chain: tuple[str, ...] = (name,)
     while chain[-1] in escalations:
         chain = (*chain, escalations[chain[-1]].to)
     return chain
 
 
-def _read_routing(table: Table, names: tuple[str, ...], jitter: str) -> Routing:
+def _read_routing(table: Table, names: tuple[str, ...], jitter: str) -> RoutingSettings:
     default = table.texts("default", names)
-    if not default and not table.failed("default"):
-        table.problem("default", "must name at least one receiver: nobody would hear of anything")
+    if not default and not table.has_problem("default"):
+        table.add_problem("default", "must name at least one receiver: nobody would hear of anything")
     for index, name in enumerate(default):
         if name not in names:
-            table.problem("default", suggestions.unknown("receiver", name, names), index=index)
+            table.add_problem("default", suggestions.unknown_name("receiver", name, names), index=index)
         elif name in default[:index]:
-            table.problem("default", f"{suggestions.quoted(name)} stands there twice", index=index)
-    waits = read_waits(table, USUAL_WAITS)
+            table.add_problem("default", f"{suggestions.quote_value(name)} stands there twice", index=index)
+    waits = read_group_timing(table, DEFAULT_GROUP_TIMING)
     dead_after_ns = table.duration("delivery_dead_after", "10m", minimum="1m", maximum="1d")
     jitter_ns = table.duration("jitter", jitter, maximum="10m")
-    table.finish()
-    return Routing(
+    table.reject_unknown_keys()
+    return RoutingSettings(
         default,
         waits.group_wait_ns,
         waits.group_interval_ns,
         waits.repeat_interval_ns,
-        delivery_dead_after_ns=dead_after_ns,
+        receiver_down_after_ns=dead_after_ns,
         jitter_ns=jitter_ns,
     )
 
 
-def read_waits(table: Table, usual: Waits) -> Waits:
+def read_group_timing(table: Table, defaults: GroupTiming) -> GroupTiming:
     """Return the waits that `table` gives, and of `usual` what it does not."""
-    return Waits(
-        group_wait_ns=table.duration("group_wait", format_duration(usual.group_wait_ns), maximum="1h"),
-        group_interval_ns=table.duration("group_interval", format_duration(usual.group_interval_ns), maximum="1d"),
+    return GroupTiming(
+        group_wait_ns=table.duration("group_wait", format_duration(defaults.group_wait_ns), maximum="1h"),
+        group_interval_ns=table.duration("group_interval", format_duration(defaults.group_interval_ns), maximum="1d"),
         repeat_interval_ns=table.duration(
-            "repeat_interval", format_duration(usual.repeat_interval_ns), minimum="1s", maximum="30d"
+            "repeat_interval", format_duration(defaults.repeat_interval_ns), minimum="1s", maximum="30d"
         ),
     )

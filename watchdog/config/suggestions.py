@@ -9,18 +9,18 @@ _MOST_LETTERS = 80
 _MOST_DIGITS_VALUE = 10**18
 
 
-def unknown(kind: str, word: str, known: Iterable[str]) -> str:
+def unknown_name(kind: str, word: str, known: Iterable[str]) -> str:
     """Say that `word` is no `kind`, and which of `known` was probably meant, or all of them."""
     words = {name.casefold(): name for name in sorted(known) if name}
     close = difflib.get_close_matches(word.casefold(), words, n=1)
     if close:
-        return f"unknown {kind} {quoted(word)}: did you mean {quoted(words[close[0]])}?"
+        return f"unknown {kind} {quote_value(word)}: did you mean {quote_value(words[close[0]])}?"
     if not words:
-        return f"unknown {kind} {quoted(word)}: there are none"
-    return f"unknown {kind} {quoted(word)}: known are {', '.join(words.values())}"
+        return f"unknown {kind} {quote_value(word)}: there are none"
+    return f"unknown {kind} {quote_value(word)}: known are {', '.join(words.values())}"
 
 
-def quoted(value: object) -> str:
+def quote_value(value: object) -> str:
     """Return `value` as a TOML file would write it, on one line, harmless to a terminal and cut at 80 characters."""
     match value:
         case bool():

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from watchdog.config.suggestions import unknown
+from watchdog.config.suggestions import unknown_name
 from watchdog.errors import UsageError
 
 
-class Arguments:
+class RequestArguments:
     """Asks for arguments by type; `finish` refuses those that nobody asked for. All raise UsageError."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
@@ -23,30 +23,30 @@ class Arguments:
         if value is not None and not isinstance(value, str):
             raise UsageError(f"{name} must be a text")
         if choices is not None and value is not None and value not in choices:
-            raise UsageError(unknown(name, value, choices))
+            raise UsageError(unknown_name(name, value, choices))
         return value
 
-    def texts(self, name: str, *, most: int) -> tuple[str, ...]:
+    def texts(self, name: str, *, max_count: int) -> tuple[str, ...]:
         """Return the texts in the array `name`, one at least and `most` at most."""
         value = self._take(name, None)
         if not isinstance(value, list) or not all(isinstance(text, str) for text in value) or not value:
             raise UsageError(f"{name} must be an array of texts")
-        if len(value) > most:
-            raise UsageError(f"{name} may hold {most} texts at most")
+        if len(value) > max_count:
+            raise UsageError(f"{name} may hold {max_count} texts at most")
         return tuple(value)
 
-    def whole_number(self, name: str, default: int, *, most: int) -> int:
+    def integer(self, name: str, default: int, *, maximum: int) -> int:
         """Return the whole number `name`, from 1 to `most`."""
         value = self._take(name, default)
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-            raise UsageError(f"{name} must be a whole number from 1 to {most}")
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= maximum:
+            raise UsageError(f"{name} must be a whole number from 1 to {maximum}")
         return value
 
-    def finish(self) -> None:
+    def reject_unknown_arguments(self) -> None:
         """Refuse what nobody asked for."""
         for name in self._given:
             if name not in self._asked:
-                raise UsageError(unknown("argument", name, self._asked))
+                raise UsageError(unknown_name("argument", name, self._asked))
 
     def _take(self, name: str, default: object) -> Any:
         self._asked.add(name)

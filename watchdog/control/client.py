@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from watchdog.control import protocol
-from watchdog.control.socket_path import reachable
+from watchdog.control.socket_path import socket_address
 from watchdog.errors import DaemonUnreachable, NotPermitted
 
-ANSWER_SECONDS = 15.0
+RESPONSE_TIMEOUT_SECONDS = 15.0
 _CHUNK = 65_536
 _PAUSE_SECONDS = 0.02
 
 
-def ask(path: Path, request: str, **arguments: object) -> Any:
+def send_request(path: Path, request_name: str, **arguments: object) -> Any:
     """Ask the daemon at `path`; return its result.
 
     Raises:
@@ -26,7 +26,7 @@ def ask(path: Path, request: str, **arguments: object) -> Any:
         WatchdogError: the daemon's answer is an error, with its exit code.
     """
     try:
-        line = _exchange(path, protocol.pack_request(protocol.Request(request, arguments)))
+        line = _exchange(path, protocol.pack_request(protocol.Request(request_name, arguments)))
     except TimeoutError:
         raise DaemonUnreachable(f"the daemon at {path} does not answer") from None
     except PermissionError:
@@ -36,16 +36,16 @@ def ask(path: Path, request: str, **arguments: object) -> Any:
         raise DaemonUnreachable(f"no daemon answers at {path}: {error.strerror}") from None
     if not line:
         raise DaemonUnreachable(f"the daemon at {path} ended before it answered")
-    return protocol.parse_answer(line)
+    return protocol.parse_response(line)
 
 
 def _exchange(path: Path, request: bytes) -> bytes:
-    until = time.monotonic() + ANSWER_SECONDS
+    until = time.monotonic() + RESPONSE_TIMEOUT_SECONDS
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
-            peer.settimeout(ANSWER_SECONDS)
-            _connect(peer, reachable(path, folder), until)
+            peer.settimeout(RESPONSE_TIMEOUT_SECONDS)
+            _connect(peer, socket_address(path, folder), until)
             peer.sendall(request)
             return _read(peer, until)
     finally:
@@ -67,7 +67,7 @@ def _connect(peer: socket.socket, address: str, until: float) -> None:
 
 def _read(peer: socket.socket, until: float) -> bytes:
     answer = bytearray()
-    while len(answer) <= protocol.MOST_ANSWER_BYTES and not answer.endswith(b"\n"):
+    while len(answer) <= protocol.MAX_RESPONSE_BYTES and not answer.endswith(b"\n"):
         peer.settimeout(max(0.001, until - time.monotonic()))
         chunk = peer.recv(_CHUNK)
         if not chunk:

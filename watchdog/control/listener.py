@@ -9,7 +9,7 @@ import struct
 from pathlib import Path
 from typing import Self
 
-from watchdog.control.socket_path import ControlError, is_socket, reachable
+from watchdog.control.socket_path import ControlError, is_socket, socket_address
 
 BACKLOG = 16
 _MODE = 0o660
@@ -62,7 +62,7 @@ class Listener:
 
 
 def _bind(path: Path, folder: int) -> socket.socket:
-    name = reachable(path, folder)
+    name = socket_address(path, folder)
     _clear(path, name)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

@@ -13,8 +13,8 @@ from typing import Any
 
 from watchdog.errors import UsageError, WatchdogError
 
-MOST_REQUEST_BYTES = 65_536
-MOST_ANSWER_BYTES = 64 * 1024 * 1024
+MAX_REQUEST_BYTES = 65_536
+MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 _FORM = 'a request is {"request": "…", "arguments": {…}}'
 
 
@@ -59,7 +59,7 @@ def pack_error(error: WatchdogError) -> bytes:
     return _line({"error": str(error), "exit_code": error.exit_code})
 
 
-def parse_answer(line: bytes) -> Any:
+def parse_response(line: bytes) -> Any:
     """Return the result that `line` holds.
 
     Raises:

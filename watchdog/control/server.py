@@ -14,32 +14,32 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from watchdog.config.suggestions import unknown
+from watchdog.config.suggestions import unknown_name
 from watchdog.control import protocol
 from watchdog.control.listener import Listener
 from watchdog.errors import NotPermitted, UsageError, WatchdogError
 
-Handler = Callable[[Mapping[str, Any]], object]
+RequestHandler = Callable[[Mapping[str, Any]], object]
 """Takes a request's arguments, returns what JSON can hold, raises WatchdogError."""
 
-MOST_CLIENTS = 16
-ASK_SECONDS = 5.0  # for a whole request to come
-TAKE_SECONDS = 10.0  # for the answer to be taken
+MAX_CLIENTS = 16
+REQUEST_TIMEOUT_SECONDS = 5.0  # for a whole request to come
+RESPONSE_WRITE_TIMEOUT_SECONDS = 10.0  # for the answer to be taken
 
 _CHUNK = 65_536
 _REFUSAL = protocol.pack_error(NotPermitted("root, or a member of the socket's group, may ask"))
 
 
-class Server:
+class ControlServer:
     """Answers on a listener from `start` until `stop`."""
 
-    def __init__(self, listener: Listener, handlers: Mapping[str, Handler], log: logging.Logger) -> None:
+    def __init__(self, listener: Listener, handlers: Mapping[str, RequestHandler], log: logging.Logger) -> None:
         """Answer the requests that `handlers` names."""
         self._listener = listener
         self._handlers = handlers
         self._log = log
         self._selector = selectors.DefaultSelector()
-        self._clients: dict[socket.socket, _Client] = {}
+        self._clients: dict[socket.socket, _ClientConnection] = {}
         self._listening = False
         self._bell, self._ringer = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
@@ -64,7 +64,7 @@ class Server:
 
     def _serve(self) -> None:
         while True:
-            self._listen(len(self._clients) < MOST_CLIENTS)
+            self._listen(len(self._clients) < MAX_CLIENTS)
             ends = min((client.ends for client in self._clients.values()), default=None)
             ready = self._selector.select(None if ends is None else max(0.0, ends - time.monotonic()))
             for key, _ in ready:
@@ -92,10 +92,10 @@ class Server:
         except OSError:  # it has gone again, or there are no descriptors left
             return
         peer.setblocking(False)
-        self._clients[peer] = client = _Client(peer, may_ask=self._listener.allows(peer))
+        self._clients[peer] = client = _ClientConnection(peer, may_ask=self._listener.allows(peer))
         self._selector.register(peer, selectors.EVENT_READ, client)
 
-    def _move(self, client: _Client) -> None:
+    def _move(self, client: _ClientConnection) -> None:
         try:
             if client.leaving is not None:
                 if client.write():
@@ -109,7 +109,7 @@ class Server:
         except OSError:  # gone
             self._drop(client)
 
-    def _drop(self, client: _Client) -> None:
+    def _drop(self, client: _ClientConnection) -> None:
         self._selector.unregister(client.peer)
         del self._clients[client.peer]
         client.peer.close()
@@ -124,21 +124,21 @@ class Server:
             return protocol.pack_error(WatchdogError("the daemon failed to answer; its log has the reason"))
 
     def _result(self, line: bytes) -> object:
-        if len(line) > protocol.MOST_REQUEST_BYTES:
-            raise UsageError(f"a request has {protocol.MOST_REQUEST_BYTES} bytes at most")
+        if len(line) > protocol.MAX_REQUEST_BYTES:
+            raise UsageError(f"a request has {protocol.MAX_REQUEST_BYTES} bytes at most")
         request = protocol.parse_request(line)
         if request.name not in self._handlers:
-            raise UsageError(unknown("request", request.name, self._handlers))
+            raise UsageError(unknown_name("request", request.name, self._handlers))
         return self._handlers[request.name](request.arguments)
 
 
-class _Client:
+class _ClientConnection:
     """One connection: first it asks, then it is answered; `ends` is the CLOCK_MONOTONIC at which it is left."""
 
     def __init__(self, peer: socket.socket, *, may_ask: bool) -> None:
         self.peer = peer
         self.may_ask = may_ask
-        self.ends = time.monotonic() + ASK_SECONDS
+        self.ends = time.monotonic() + REQUEST_TIMEOUT_SECONDS
         self.leaving: memoryview | None = None
         self._received = bytearray()
 
@@ -149,11 +149,11 @@ class _Client:
         line, end, _ = self._received.partition(b"\n")
         if not chunk and not line:
             raise ConnectionAbortedError  # it asked for nothing
-        return bytes(line) if end or not chunk or len(line) > protocol.MOST_REQUEST_BYTES else None
+        return bytes(line) if end or not chunk or len(line) > protocol.MAX_REQUEST_BYTES else None
 
     def answer(self, answer: bytes) -> None:
         self.leaving = memoryview(answer)
-        self.ends = time.monotonic() + TAKE_SECONDS
+        self.ends = time.monotonic() + RESPONSE_WRITE_TIMEOUT_SECONDS
 
     def write(self) -> bool:
         """Write what can be written now; tell whether that was all."""

@@ -11,43 +11,50 @@ from pathlib import Path
 
 from watchdog.config.document import Table
 from watchdog.config.durations import parse_duration
-from watchdog.config.settings import DEFAULT_RULES, SHORTEST_INTERVAL, Config, is_there, open_settings, read_config
-from watchdog.daemon.heartbeat import Target
+from watchdog.config.settings import (
+    DEFAULT_RULES_FOLDER,
+    MIN_INTERVAL,
+    Settings,
+    open_settings,
+    path_exists,
+    read_settings,
+)
+from watchdog.daemon.heartbeat import HeartbeatTarget
 from watchdog.errors import ConfigError, Problem
 from watchdog.kernel import privileges
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.registry import build_receivers
-from watchdog.resources import rules_folder
-from watchdog.routing.route_checks import notes_on_routes
+from watchdog.resources import shipped_rules_folder
+from watchdog.routing.route_checks import check_routes
 from watchdog.routing.routes import Route, read_routes
 from watchdog.rules.language.load import RuleSet, load_rules, toml_files
 from watchdog.rules.language.rule import Rule
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class ConfigurationSources:
     """Where to read: None means the usual place."""
 
-    config: str | None = None
-    rules: str | None = None
+    settings_file: str | None = None
+    rules_path: str | None = None
     interval_ns: int | None = None  # overrides the file's
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class Configuration:
     """What was read: settings, live receivers by name, rules and where they come from, notes for their author."""
 
-    config: Config
+    settings: Settings
     interval_ns: int
     receivers: Mapping[str, Receiver]
     rules: tuple[Rule, ...]
-    rules_from: str
+    rules_origin: str
     notes: tuple[Problem, ...]
-    heartbeat: Target | None = None
+    heartbeat: HeartbeatTarget | None = None
     routes: tuple[Route, ...] = ()
 
 
-def read_setup(sources: Sources) -> Setup:
+def read_configuration(sources: ConfigurationSources) -> Configuration:
     """Read settings, secrets and rules.
 
     Without `sources.rules`: the files of /etc/bpf-watchdog/rules.d where there are any, else the shipped rules.
@@ -57,14 +64,14 @@ def read_setup(sources: Sources) -> Setup:
     """
     problems: list[Problem] = []
     notes: list[Problem] = []
-    config, receivers, heartbeat, routes = _read_settings(sources.config, problems, notes)
+    config, receivers, heartbeat, routes = _read_settings_file(sources.settings_file, problems, notes)
     # Where it is not known, no window is too short for it.
-    known_ns = config.sampling.interval_ns if config else parse_duration(SHORTEST_INTERVAL)
+    known_ns = config.sampling.interval_ns if config else parse_duration(MIN_INTERVAL)
     interval_ns = known_ns if sources.interval_ns is None else sources.interval_ns
     names = config.receiver_names if config else None
     loaded, origin = RuleSet((), ()), ""
     try:
-        folder, shipped = _rules_folder(sources.rules)
+        folder, shipped = _rules_folder(sources.rules_path)
         origin = f"{os.path.realpath(folder)} (shipped)" if shipped else str(folder)
         loaded = load_rules([folder], receivers=names, interval_ns=interval_ns)
     except ConfigError as error:
@@ -74,20 +81,20 @@ def read_setup(sources: Sources) -> Setup:
             problems.append(Problem(str(folder), 1, "rule", "no rules here: nothing would be guarded"))
     if problems or config is None:
         raise ConfigError(sorted(map(_explained, problems)))
-    notes += (*notes_on_routes(routes, loaded.rules), *loaded.notes)
-    return Setup(config, interval_ns, receivers, loaded.rules, origin, tuple(notes), heartbeat, routes)
+    notes += (*check_routes(routes, loaded.rules), *loaded.notes)
+    return Configuration(config, interval_ns, receivers, loaded.rules, origin, tuple(notes), heartbeat, routes)
 
 
-def _read_settings(
+def _read_settings_file(
     file: str | None, problems: list[Problem], notes: list[Problem]
-) -> tuple[Config | None, dict[str, Receiver], Target | None, tuple[Route, ...]]:
+) -> tuple[Settings | None, dict[str, Receiver], HeartbeatTarget | None, tuple[Route, ...]]:
     # Adds to `problems` and `notes`; None when the file cannot be read at all.
     try:
         document = open_settings(file)
     except ConfigError as error:
         problems += error.problems
         return None, {}, None, ()
-    config = read_config(document)
+    config = read_settings(document)
     routes = read_routes(config)
     receivers: dict[str, Receiver] = {}
     with contextlib.suppress(ConfigError):  # its problems stand in the document
@@ -98,30 +105,30 @@ def _read_settings(
     return config, receivers, heartbeat, routes
 
 
-def _heartbeat(table: Table | None) -> Target | None:
+def _heartbeat(table: Table | None) -> HeartbeatTarget | None:
     if table is None:
         return None
-    from watchdog.daemon.heartbeat_url import Ping
+    from watchdog.daemon.heartbeat_url import HeartbeatUrl
 
-    return Ping.from_table(table)
+    return HeartbeatUrl.from_table(table)
 
 
 def _rules_folder(given: str | None) -> tuple[Path, bool]:
     if given is not None:
-        if not is_there(given):
+        if not path_exists(given):
             raise ConfigError([Problem(given, 1, "rules", "no such file or folder")])
         return Path(given), False
-    own = Path(DEFAULT_RULES)
-    if is_there(DEFAULT_RULES) and toml_files(own):
+    own = Path(DEFAULT_RULES_FOLDER)
+    if path_exists(DEFAULT_RULES_FOLDER) and toml_files(own):
         return own, False
-    return rules_folder(), True
+    return shipped_rules_folder(), True
 
 
 def _explained(problem: Problem) -> Problem:
     if os.strerror(errno.EACCES) not in problem.message:
         return problem
     # At the start it may have been root who read.
-    name = privileges.own_account()
+    name = privileges.current_account_name()
     return replace(
         problem,
         message=f"{problem.message}: it must be readable to the account {name}: chgrp {name} and chmod 640"
@@ -129,7 +136,7 @@ def _explained(problem: Problem) -> Problem:
     )
 
 
-def rule_ids(rules: Sequence[Rule]) -> str:
+def format_rule_ids(rules: Sequence[Rule]) -> str:
     """Return the rules' ids for people, cut when there are many."""
     ids = [rule.id for rule in rules]
     most = 4

@@ -13,7 +13,7 @@ from watchdog.config.secrets import Secret
 from watchdog.receivers.transport import http
 
 
-class Ping:
+class HeartbeatUrl:
     """Posts heartbeats, every `interval_ns`."""
 
     def __init__(self, url: Secret, interval_ns: int) -> None:
@@ -31,24 +31,24 @@ class Ping:
         """Read `[heartbeat]`: `url` (or its other forms) and `interval`; None where a problem has been noted."""
         url = table.secret("url", is_url=True)
         interval_ns = table.duration("interval", "60s", minimum="1s", maximum="1d")
-        table.finish()
+        table.reject_unknown_keys()
         if url is None:
             return None
         try:
             return cls(url, interval_ns)
         except ValueError as error:
-            table.problem(next(form for form in secret_forms("url") if form in table), str(error))
+            table.add_problem(next(form for form in secret_forms("url") if form in table), str(error))
             return None
 
-    def post(self, body: bytes, deadline_seconds: float, *, well: bool) -> None:
+    def post(self, body: bytes, deadline_seconds: float, *, is_healthy: bool) -> None:
         """Post a JSON document; a 2xx status says that it was heard.
 
         Raises:
             DeliveryError: after `deadline_seconds` at the latest.
         """
-        endpoint = self._well if well else self._unwell
+        endpoint = self._well if is_healthy else self._unwell
         answer = endpoint.post(body, {"Content-Type": "application/json"}, deadline_seconds)
-        http.check(answer, endpoint.host)
+        http.raise_for_status(answer, endpoint.host)
 
 
 def _with_fail(url: Secret) -> Secret:

@@ -12,14 +12,14 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h; to 
 _THRESHOLD_BYTES = 128 * 1024
 
 
-def give_back_all() -> None:
+def release_free_memory() -> None:
     """Return every free page now: what the start needed and nothing will need again."""
     trim = getattr(ct.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
 
 
-def give_back_what_is_freed() -> None:
+def configure_malloc() -> None:
     """Tell malloc to return large blocks at once, and to use one heap; with another C library, do nothing."""
     mallopt = getattr(ct.CDLL(None), "mallopt", None)
     if mallopt is None:

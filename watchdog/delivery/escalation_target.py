@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from watchdog.alerts.alert import Alert, Kind, Transition
-from watchdog.config.settings import Routing
-from watchdog.delivery.receiver_down import Failure, is_about
-from watchdog.routing.group import GroupKey
+from watchdog.alerts.alert import Alert, Transition, TransitionKind
+from watchdog.config.settings import RoutingSettings
+from watchdog.delivery.receiver_down import Outage, is_receiver_down_alert
+from watchdog.routing.group import ReceiverGroupKey
 from watchdog.routing.grouping import Grouping
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 
-MARK = ">"
+ESCALATION_PREFIX = ">"
 """Begins the rule in the key of what is saved here: no rule has such an id."""
 
-Unheard = Callable[[str, int, float], tuple[int, Sequence[Notice]]]
+UndeliveredLookup = Callable[[str, int, float], tuple[int, Sequence[Notification]]]
 """Of a receiver, a place and a wall-clock time: the notices after that place which did not reach it since, oldest
 first, and the place after which to go on."""
 
@@ -30,10 +30,10 @@ first, and the place after which to go on."""
 _MOST_ENDED, _MOST_ENDED_AFTER = 10_000, 1_000
 
 
-class Standby:
+class EscalationTarget:
     """One second receiver, and the alerts that it was told of in place of others."""
 
-    def __init__(self, name: str, routing: Routing, host: str) -> None:
+    def __init__(self, name: str, routing: RoutingSettings, host: str) -> None:
         """Stand by for nobody yet; `routing` has the waits."""
         self.name = name
         self._after_ns: Mapping[str, int] = {}
@@ -49,87 +49,92 @@ class Standby:
 
     def advance(
         self,
-        failing: Mapping[str, Failure],
-        unheard: Unheard,
+        failing: Mapping[str, Outage],
+        find_undelivered: UndeliveredLookup,
         transitions: Iterable[Transition],
         firing: Mapping[str, Alert],
-        hears: Callable[[str, Alert], bool],
+        is_routed_to: Callable[[str, Alert], bool],
         at_ns: int,
         wall: float,
-    ) -> list[Notice]:
+    ) -> list[Notification]:
         """Return the notices that are due; `firing` and `transitions` as in `Grouping.advance`.
 
-        `hears` tells whether an alert is routed to a receiver.
+        `is_routed_to` tells whether an alert is routed to a receiver.
         """
         own = []
         for transition in transitions:
-            if transition.kind is not Kind.FIRING:
-                if self.knows(transition.alert):
+            if transition.kind is not TransitionKind.FIRING:
+                if self.was_notified(transition.alert):
                     own.append(Transition(transition.kind, self._own(transition.alert)))
-            elif hears(self.name, transition.alert):
+            elif is_routed_to(self.name, transition.alert):
                 # It hears the new beginning itself: the end of the one before would be taken for that of this one.
-                self._grouping.drop(transition.alert.fingerprint, at_ns)
+                self._grouping.drop_alert(transition.alert.fingerprint, at_ns)
         for first, after_ns in self._after_ns.items():
             failure = failing.get(first)
             if failure is None:
                 # Places are not kept for longer: once old rows are gone, SQLite gives their places away again.
                 self._changed |= self._places.pop(first, None) is not None
             elif at_ns - failure.since_ns >= after_ns:
-                place, notices = unheard(first, self._places.get(first, 0), failure.since)
+                place, notifications = find_undelivered(first, self._places.get(first, 0), failure.since)
                 if place != self._places.get(first, 0):
                     self._places[first] = place
                     self._changed = True
-                newest = {alert.fingerprint: alert for notice in notices for alert in notice.alerts}
+                newest = {alert.fingerprint: alert for notification in notifications for alert in notification.alerts}
                 for alert in newest.values():
-                    own += self._take_over(first, alert, firing, hears)
+                    own += self._take_over(first, alert, firing, is_routed_to)
         self._forget_ended(firing)
-        notices = self._grouping.advance(own, self._firing(firing), at_ns, wall)
-        return [replace(notice, reason=self._reason(notice, failing)) for notice in notices]
+        notifications = self._grouping.advance(own, self._firing(firing), at_ns, wall)
+        return [replace(notification, reason=self._reason(notification, failing)) for notification in notifications]
 
-    def told(self) -> list[Alert]:
+    def notified_alerts(self) -> list[Alert]:
         """Return what fires and what the receiver was told of here."""
-        return self._grouping.told((self.name,))[self.name]
+        return self._grouping.notified_alerts((self.name,))[self.name]
 
-    def knows(self, alert: Alert) -> bool:
+    def was_notified(self, alert: Alert) -> bool:
         """Tell whether the receiver was told of this very firing of `alert` here."""
         known = self._known.get(alert.fingerprint)
         return known is not None and known[0] == alert.fired
 
-    def has_to_end(self, alert: Alert) -> bool:
+    def owes_resolved(self, alert: Alert) -> bool:
         """Tell whether the receiver was told of this very firing of `alert` here, and not of its end."""
-        return self.knows(alert) and self._grouping.has(alert.fingerprint)
+        return self.was_notified(alert) and self._grouping.has_alert(alert.fingerprint)
 
-    def change_all(self) -> None:
+    def mark_all_changed(self) -> None:
         """Have all of it returned by `take_changes` once more."""
-        self._grouping.change_all()
+        self._grouping.mark_all_changed()
         self._changed = True
 
-    def reconcile(self) -> None:
-        """As `Grouping.reconcile`."""
-        self._grouping.reconcile()
+    def request_reconcile(self) -> None:
+        """As `Grouping.request_reconcile`."""
+        self._grouping.request_reconcile()
 
     def reload(
         self,
-        after_ns: Mapping[str, int],
-        routing: Routing,
+        escalate_after_ns: Mapping[str, int],
+        routing: RoutingSettings,
         firing: Mapping[str, Alert],
         at_ns: int,
         wall: float,
         *,
-        exists: bool = True,
+        receiver_exists: bool = True,
     ) -> None:
         """Stand by for the receivers in `after_ns`, by how long each may fail; what was told goes on.
 
         When the receiver does not exist any more, all is forgotten: there is nobody to tell.
         """
-        self._after_ns = dict(after_ns)
-        receivers = (self.name,) if exists else ()
+        self._after_ns = dict(escalate_after_ns)
+        receivers = (self.name,) if receiver_exists else ()
         self._grouping.reload(_own(routing, self.name), self._firing(firing), at_ns, wall, receivers)
-        if not exists:
+        if not receiver_exists:
             self._known, self._places, self._changed = {}, {}, True
 
     def restore(
-        self, saved: Iterable[Mapping[str, Any]], firing: Mapping[str, Alert], at_ns: int, wall: float, shift_ns: int
+        self,
+        saved: Iterable[Mapping[str, Any]],
+        firing: Mapping[str, Alert],
+        at_ns: int,
+        wall: float,
+        boottime_shift_ns: int,
     ) -> int:
         """Take back what `take_changes` gave before a restart; return how much of it could not be read."""
         groups, forgotten = [], 0
@@ -143,38 +148,40 @@ class Standby:
                 self._known = {str(key): (float(fired), str(first)) for key, (fired, first) in known}
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
                 forgotten += 1
-        return forgotten + self._grouping.restore(groups, self._firing(firing), (self.name,), at_ns, wall, shift_ns)
+        return forgotten + self._grouping.restore(
+            groups, self._firing(firing), (self.name,), at_ns, wall, boottime_shift_ns
+        )
 
-    def take_changes(self) -> list[tuple[GroupKey, dict[str, Any] | None]]:
+    def take_changes(self) -> list[tuple[ReceiverGroupKey, dict[str, Any] | None]]:
         """Return what changed since the last call, as saved groups whose keys are no others'."""
-        changes: list[tuple[GroupKey, dict[str, Any] | None]] = [
-            ((receiver, MARK + rule), None if state is None else {**state, "standby": True})
+        changes: list[tuple[ReceiverGroupKey, dict[str, Any] | None]] = [
+            ((receiver, ESCALATION_PREFIX + rule), None if state is None else {**state, "standby": True})
             for (receiver, rule), state in self._grouping.take_changes()
         ]
         if self._changed:
             document = {"receiver": self.name, "standby": True, "places": self._places, "known": self._known}
-            changes.append(((self.name, MARK), document if self._places or self._known else None))
+            changes.append(((self.name, ESCALATION_PREFIX), document if self._places or self._known else None))
             self._changed = False
         return changes
 
     def _take_over(
-        self, first: str, alert: Alert, firing: Mapping[str, Alert], hears: Callable[[str, Alert], bool]
+        self, first: str, alert: Alert, firing: Mapping[str, Alert], is_routed_to: Callable[[str, Alert], bool]
     ) -> Iterator[Transition]:
         current = firing.get(alert.fingerprint)
         if alert.resolved is None:
             if current is None:
                 return  # it has ended, and the notice that says so is on its way
             alert = current
-        elif current is not None and (hears(self.name, current) or self.knows(current)):
+        elif current is not None and (is_routed_to(self.name, current) or self.was_notified(current)):
             return  # it fires again, as is known: an end would be taken for that of the new beginning
-        if self.knows(alert) or is_about(alert, self.name) or hears(self.name, alert):
+        if self.was_notified(alert) or is_receiver_down_alert(alert, self.name) or is_routed_to(self.name, alert):
             return
         self._known.pop(alert.fingerprint, None)  # so that the newest comes last
         self._known[alert.fingerprint] = (alert.fired, first)
         self._changed = True
-        yield Transition(Kind.FIRING, self._own(alert))
+        yield Transition(TransitionKind.FIRING, self._own(alert))
         if alert.resolved is not None:
-            yield Transition(Kind.RESOLVED, self._own(alert))
+            yield Transition(TransitionKind.RESOLVED, self._own(alert))
 
     def _forget_ended(self, firing: Mapping[str, Alert]) -> None:
         most = _MOST_ENDED if self._places else _MOST_ENDED_AFTER
@@ -188,20 +195,20 @@ class Standby:
         return replace(alert, receivers=(self.name,))
 
     def _firing(self, firing: Mapping[str, Alert]) -> dict[str, Alert]:
-        return {key: self._own(firing[key]) for key in self._known if key in firing and self.knows(firing[key])}
+        return {key: self._own(firing[key]) for key in self._known if key in firing and self.was_notified(firing[key])}
 
-    def _reason(self, notice: Notice, failing: Mapping[str, Failure]) -> str:
-        if notice.reason == "repeat":
-            return notice.reason
-        known = [self._known[alert.fingerprint] for alert in notice.alerts if alert.fingerprint in self._known]
+    def _reason(self, notification: Notification, failing: Mapping[str, Outage]) -> str:
+        if notification.reason == "repeat":
+            return notification.reason
+        known = [self._known[alert.fingerprint] for alert in notification.alerts if alert.fingerprint in self._known]
         firsts = sorted({first for _, first in known})
         silent = [first for first in firsts if first in failing]
         if not silent:
-            return f"{notice.reason}; escalated while {' and '.join(firsts) or 'others'} did not answer"
+            return f"{notification.reason}; escalated while {' and '.join(firsts) or 'others'} did not answer"
         since = dt.datetime.fromtimestamp(min(failing[first].since for first in silent), tz=dt.UTC)
         verb = "does" if len(silent) == 1 else "do"
         return f"escalated: {' and '.join(silent)} {verb} not answer since {since:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _own(routing: Routing, name: str) -> Routing:
-    return Routing((name,), routing.group_wait_ns, routing.group_interval_ns, routing.repeat_interval_ns)
+def _own(routing: RoutingSettings, name: str) -> RoutingSettings:
+    return RoutingSettings((name,), routing.group_wait_ns, routing.group_interval_ns, routing.repeat_interval_ns)

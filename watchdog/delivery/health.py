@@ -6,63 +6,66 @@ import json
 from typing import NamedTuple
 
 from watchdog.clock import SECOND_NS, Clock, boot_id
-from watchdog.delivery.receiver_down import Failure
+from watchdog.delivery.receiver_down import Outage
 from watchdog.errors import StoreError
-from watchdog.receivers.base import Memory
+from watchdog.receivers.base import ReceiverState
 
 _KEY = "failing"
 
 
-class _Begin(NamedTuple):
+class _AttemptStart(NamedTuple):
     at_ns: int
     wall: float
 
 
-class Standing:
+class ReceiverHealth:
     """What the newest attempts say of one receiver.
 
     Written by the receiver's thread, read by others: each attribute is replaced as a whole.
     """
 
-    def __init__(self, memory: Memory, clock: Clock, hang_seconds: float) -> None:
+    def __init__(self, memory: ReceiverState, clock: Clock, hang_timeout_seconds: float) -> None:
         """Go on where `memory` ends; an attempt that takes `hang_seconds` counts as failed without having ended."""
         self._memory = memory
         self._clock = clock
-        self._hang_ns = round(hang_seconds * SECOND_NS)
+        self._hang_ns = round(hang_timeout_seconds * SECOND_NS)
         self._failure = self._remembered()
         self._saved = self._failure is not None
         self._by_refresh = False
-        self._attempt: _Begin | None = None
+        self._attempt: _AttemptStart | None = None
 
     @property
-    def failure(self) -> Failure | None:
+    def outage(self) -> Outage | None:
         """Return since when and why nothing reaches the receiver; None while it takes what it is sent."""
         failure, attempt = self._failure, self._attempt
         if failure is None and attempt is not None and self._clock.boottime_ns() - attempt.at_ns >= self._hang_ns:
-            return Failure(attempt.at_ns, attempt.wall, "timeout: an attempt does not end")
+            return Outage(attempt.at_ns, attempt.wall, "timeout: an attempt does not end")
         return failure
 
-    def begin(self) -> None:
+    def attempt_started(self) -> None:
         """Take note that an attempt begins."""
-        self._attempt = _Begin(self._clock.boottime_ns(), self._clock.wall())
+        self._attempt = _AttemptStart(self._clock.boottime_ns(), self._clock.wall())
 
-    def succeeded(self, *, refresh: bool = False) -> None:
+    def attempt_succeeded(self, *, refresh: bool = False) -> None:
         """Take note that the attempt succeeded; a refresh that did says nothing of notices that failed."""
         self._attempt = None
         if not refresh or self._by_refresh:
             self._failure = None
 
-    def failed(self, reason: str, *, refresh: bool = False) -> None:
+    def attempt_failed(self, reason: str, *, refresh: bool = False) -> None:
         """Take note that the attempt failed."""
-        begin = self._attempt or _Begin(self._clock.boottime_ns(), self._clock.wall())
+        begin = self._attempt or _AttemptStart(self._clock.boottime_ns(), self._clock.wall())
         self._by_refresh = refresh and (self._failure is None or self._by_refresh)
         since_ns, since = (self._failure.since_ns, self._failure.since) if self._failure else begin
-        self._failure = Failure(since_ns, since, reason)
+        self._failure = Outage(since_ns, since, reason)
         self._attempt = None
 
-    def forget(self, seconds: float) -> None:
+    def forget_stale_outage(self, min_age_seconds: float) -> None:
         """Know nothing of the receiver any more if it began to fail `seconds` ago or earlier."""
-        if self._failure is not None and self._clock.boottime_ns() - self._failure.since_ns >= seconds * SECOND_NS:
+        if (
+            self._failure is not None
+            and self._clock.boottime_ns() - self._failure.since_ns >= min_age_seconds * SECOND_NS
+        ):
             self._failure = None
 
     def save(self) -> None:
@@ -85,7 +88,7 @@ class Standing:
         self._memory.put(_KEY, None if document is None else json.dumps(document))
         self._saved = failure is not None
 
-    def _remembered(self) -> Failure | None:
+    def _remembered(self) -> Outage | None:
         try:
             text = self._memory.get(_KEY)
             if text is None:
@@ -97,4 +100,4 @@ class Standing:
             return None
         if not same_boot:
             since_ns = self._clock.boottime_ns() - max(0, round((self._clock.wall() - since) * SECOND_NS))
-        return Failure(since_ns, since, reason)
+        return Outage(since_ns, since, reason)

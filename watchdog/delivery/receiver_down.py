@@ -10,21 +10,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
+from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
 from watchdog.clock import SECOND_NS
 from watchdog.config.durations import format_duration
 from watchdog.rules.language.rule import Severity
 
-DELIVERY_DEAD = "watchdog-delivery-dead"
+RECEIVER_DOWN_RULE = "watchdog-delivery-dead"
 """What stands where other alerts have the id of a rule."""
 
-NO_LONGER_FAILS = "it no longer fails"
-REMOVED = "receiver removed"
+RECEIVER_RECOVERED = "it no longer fails"
+RECEIVER_REMOVED = "receiver removed"
 _LABEL = "receiver"
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class Outage:
     """That nothing reaches a receiver: no attempt has succeeded since `since_ns`, when the first one failed.
 
     `since_ns`: CLOCK_BOOTTIME; `since`: wall clock, for display. `reason`: what the newest attempt ended with, without
@@ -36,52 +36,52 @@ class Failure:
     reason: str
 
 
-class Paths:
+class ReceiverDownAlerts:
     """The alerts about receivers that have been failing for too long."""
 
-    def __init__(self, receivers: Iterable[str], dead_after_ns: int) -> None:
+    def __init__(self, receivers: Iterable[str], down_after_ns: int) -> None:
         """Take the names of all receivers, and how long one may fail before the others hear of it."""
         self._receivers = tuple(receivers)
-        self._dead_after_ns = dead_after_ns
+        self._dead_after_ns = down_after_ns
         self._dead: dict[str, Alert] = {}  # by receiver
         self._changes: dict[str, dict[str, Any] | None] = {}
 
-    def advance(self, failing: Mapping[str, Failure], at_ns: int, wall: float) -> list[Transition]:
+    def advance(self, outages: Mapping[str, Outage], at_ns: int, wall: float) -> list[Transition]:
         """Return what changed: receivers that are dead by now, and dead ones that no longer fail or are gone."""
         transitions = []
         for name, alert in list(self._dead.items()):
-            if name not in failing or name not in self._receivers:
-                ending = NO_LONGER_FAILS if name in self._receivers else REMOVED
-                over = replace(alert, state=State.RESOLVED, resolved=wall, reason=ending)
-                transitions.append(Transition(Kind.RESOLVED, over))
+            if name not in outages or name not in self._receivers:
+                ending = RECEIVER_RECOVERED if name in self._receivers else RECEIVER_REMOVED
+                over = replace(alert, state=AlertState.RESOLVED, resolved=wall, reason=ending)
+                transitions.append(Transition(TransitionKind.RESOLVED, over))
                 del self._dead[name]
                 self._changes[alert.fingerprint] = None
         for name in self._receivers:
-            failure = failing.get(name)
+            failure = outages.get(name)
             if failure is None or name in self._dead or at_ns - failure.since_ns < self._dead_after_ns:
                 continue
             alert = self._dead[name] = self._alert(name, failure, at_ns, wall)
-            transitions.append(Transition(Kind.FIRING, alert))
+            transitions.append(Transition(TransitionKind.FIRING, alert))
             self._note(name, alert)
         return transitions
 
-    def firing(self) -> dict[str, Alert]:
+    def firing_alerts(self) -> dict[str, Alert]:
         """Return every alert that fires, by fingerprint."""
         return {alert.fingerprint: alert for alert in self._dead.values()}
 
-    def dead(self) -> Mapping[str, Alert]:
+    def alerts_by_receiver(self) -> Mapping[str, Alert]:
         """Return every alert that fires, by the receiver that it is about."""
         return self._dead
 
-    def replace_receivers(self, receivers: Iterable[str], dead_after_ns: int) -> None:
+    def replace_receivers(self, receivers: Iterable[str], down_after_ns: int) -> None:
         """Take the names and the patience of a new configuration."""
         self._receivers = tuple(receivers)
-        self._dead_after_ns = dead_after_ns
+        self._dead_after_ns = down_after_ns
         for name, alert in self._dead.items():
             self._dead[name] = replace(alert, receivers=self._others(name))
             self._note(name, self._dead[name])
 
-    def change_all(self) -> None:
+    def mark_all_changed(self) -> None:
         """Have all of it returned by `take_changes` once more."""
         for name, alert in self._dead.items():
             self._note(name, alert)
@@ -109,14 +109,14 @@ class Paths:
     def _others(self, name: str) -> tuple[str, ...]:
         return tuple(other for other in self._receivers if other != name)
 
-    def _alert(self, name: str, failure: Failure, at_ns: int, wall: float) -> Alert:
+    def _alert(self, name: str, failure: Outage, at_ns: int, wall: float) -> Alert:
         labels = ((_LABEL, name),)
         seconds = (at_ns - failure.since_ns) / SECOND_NS
         return Alert(
-            rule=DELIVERY_DEAD,
+            rule=RECEIVER_DOWN_RULE,
             labels=labels,
-            fingerprint=fingerprint(DELIVERY_DEAD, labels),
-            state=State.FIRING,
+            fingerprint=fingerprint(RECEIVER_DOWN_RULE, labels),
+            state=AlertState.FIRING,
             severity=Severity.CRITICAL,
             summary=f"nothing reaches the receiver {name}: {failure.reason}",
             value=seconds,
@@ -132,6 +132,6 @@ class Paths:
         )
 
 
-def is_about(alert: Alert, receiver: str) -> bool:
+def is_receiver_down_alert(alert: Alert, receiver: str) -> bool:
     """Tell whether `alert` says that nothing reaches `receiver`."""
-    return alert.rule == DELIVERY_DEAD and alert.labels == ((_LABEL, receiver),)
+    return alert.rule == RECEIVER_DOWN_RULE and alert.labels == ((_LABEL, receiver),)

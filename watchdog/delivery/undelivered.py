@@ -8,7 +8,7 @@ from sqlite3 import Connection
 
 from watchdog.alerts.alert import Alert
 from watchdog.receivers.render import notification_text
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 from watchdog.storage.database import Database
 
 _MOST_AT_ONCE = 500  # notices within one tick …
@@ -17,7 +17,9 @@ _MOST_SEARCHED = 200
 _MOST_NAMED = 3
 
 
-def unheard(database: Database, receiver: str, place: int, since: float) -> tuple[int, Sequence[Notice]]:
+def undelivered_notifications(
+    database: Database, receiver: str, after_sequence: int, since: float
+) -> tuple[int, Sequence[Notification]]:
     """Return the notices after `place` that wait for `receiver`, or were given up after `since` (wall clock).
 
     Oldest first, some hundred at most, with the place after which to go on. Those merged into one that waits count too:
@@ -32,14 +34,14 @@ def unheard(database: Database, receiver: str, place: int, since: float) -> tupl
             "SELECT place, body FROM notices WHERE place > ? AND receiver = ? "
             "AND (state = 'pending' OR (state IN ('dead', 'merged') AND ended >= ?)) ORDER BY place LIMIT ?",
             # What comes after a place that is known came in this outage, whatever the wall clock did meanwhile.
-            (place, receiver, 0.0 if place else since, _MOST_AT_ONCE),
+            (after_sequence, receiver, 0.0 if after_sequence else since, _MOST_AT_ONCE),
         )
         newest: int = connection.execute("SELECT coalesce(max(place), 0) FROM notices").fetchone()[0]
     whole = all_read and len(rows) < _MOST_AT_ONCE
     return (newest if whole else rows[-1][0]), list(_notices(body for _, body in rows))
 
 
-def in_words(database: Database, receiver: str) -> str:
+def describe_queue(database: Database, receiver: str) -> str:
     """Return for people how much waits for `receiver`, and the worst of it.
 
     Raises:
@@ -56,12 +58,12 @@ def in_words(database: Database, receiver: str) -> str:
         )
     if not count:
         return "no notice waits for it"
-    newest: dict[str, tuple[Alert, Notice]] = {}
-    for notice in _notices(body for _, body in rows):
-        for alert in notice.alerts:
-            newest.setdefault(alert.fingerprint, (alert, notice))
+    newest: dict[str, tuple[Alert, Notification]] = {}
+    for notification in _notices(body for _, body in rows):
+        for alert in notification.alerts:
+            newest.setdefault(alert.fingerprint, (alert, notification))
     worst = sorted(newest.values(), key=lambda pair: (pair[0].resolved is not None, -pair[0].severity))
-    told = [notification_text.alert_title(alert, notice) for alert, notice in worst[:_MOST_NAMED]]
+    told = [notification_text.alert_title(alert, notification) for alert, notification in worst[:_MOST_NAMED]]
     return f"{count} {'notice waits' if count == 1 else 'notices wait'} for it, the worst: {'; '.join(told)}"
 
 
@@ -77,9 +79,9 @@ def _some(connection: Connection, query: str, values: Sequence[object]) -> tuple
     return rows, True
 
 
-def _notices(bodies: Iterable[str]) -> Iterator[Notice]:
+def _notices(bodies: Iterable[str]) -> Iterator[Notification]:
     for body in bodies:
         try:
-            yield Notice.from_json(json.loads(body))
+            yield Notification.from_json(json.loads(body))
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
             continue  # damaged on disk: it is given up when its turn comes

@@ -1,6 +1,6 @@
 """One receiver's worker: takes what is due from the outbox, sends it, writes down how it went.
 
-No thread in here: `run_due` does all that can be done now and returns. `delivery.py` calls it from the receiver's
+No thread in here: `deliver_due` does all that can be done now and returns. `delivery.py` calls it from the receiver's
 thread.
 """
 
@@ -15,30 +15,30 @@ from pathlib import Path
 
 from watchdog.alerts.alert import Alert
 from watchdog.clock import SECOND_NS, Clock
-from watchdog.delivery.health import Standing
-from watchdog.delivery.receiver_down import Failure
+from watchdog.delivery.health import ReceiverHealth
+from watchdog.delivery.receiver_down import Outage
 from watchdog.errors import DeliveryError, StoreError
-from watchdog.receivers.base import Memory, Receiver, Scratch
-from watchdog.state.outbox import LONGEST_WAIT_NS, Attempt, Outbox, Outcome
-from watchdog.state.rate_limiter import BudgetGate
+from watchdog.receivers.base import Receiver, ReceiverState, VolatileReceiverState
+from watchdog.state.outbox import MAX_RETRY_WAIT_NS, AttemptOutcome, DeliveryAttempt, Outbox
+from watchdog.state.rate_limiter import RateLimiter
 
-ATTEMPT_SECONDS = 10.0
-HANG_SECONDS = 3 * ATTEMPT_SECONDS  # no attempt takes so long that keeps its deadline
-MOST_DEFECTIVE_ATTEMPTS = 65  # of a notice that a defect of ours keeps from being sent: half an hour
+ATTEMPT_TIMEOUT_SECONDS = 10.0
+HANG_TIMEOUT_SECONDS = 3 * ATTEMPT_TIMEOUT_SECONDS  # no attempt takes so long that keeps its deadline
+MAX_DEFECT_ATTEMPTS = 65  # of a notice that a defect of ours keeps from being sent: half an hour
 # So many failures in a row are the receiver's, not those of single notices. From then on it is asked seldom, however
 # many wait: ten thousand that are each tried now and then would be tried at every moment.
-PATIENT_FAILURES = 5
-LONGEST_HOLD_SECONDS = 30.0
+FAILURES_BEFORE_HOLD = 5
+MAX_HOLD_SECONDS = 30.0
 BACKOFF_BASE_SECONDS = 1.0
-BACKOFF_CAP_SECONDS = 60.0
+MAX_BACKOFF_SECONDS = 60.0
 
 
-def backoff_seconds(number: int, cap_seconds: float = BACKOFF_CAP_SECONDS) -> float:
+def backoff_seconds(attempt: int, max_seconds: float = MAX_BACKOFF_SECONDS) -> float:
     """Return how long to wait after failed attempt `number` (from 1): anything up to 1, 2, 4, … 60 s.
 
     Full jitter: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
-    most = min(cap_seconds, BACKOFF_BASE_SECONDS * 2.0 ** min(number - 1, 16))
+    most = min(max_seconds, BACKOFF_BASE_SECONDS * 2.0 ** min(attempt - 1, 16))
     return random.uniform(0.0, most)  # noqa: S311 - spreads load, hides nothing
 
 
@@ -50,20 +50,20 @@ class Worker:
     """
 
     def __init__(
-        self, receiver: Receiver, outbox: Outbox, clock: Clock, log: logging.Logger, memory: Memory | None = None
+        self, receiver: Receiver, outbox: Outbox, clock: Clock, log: logging.Logger, memory: ReceiverState | None = None
     ) -> None:
         """Take the receiver over: nobody else sends through it. `memory` holds since when it fails, over restarts."""
         self.name = receiver.name
-        self.standing = Standing(memory or Scratch(), clock, HANG_SECONDS)
-        self.sent = 0
-        self.failed: Counter[str] = Counter()
-        self.lost: Counter[str] = Counter()
+        self.health = ReceiverHealth(memory or VolatileReceiverState(), clock, HANG_TIMEOUT_SECONDS)
+        self.delivered = 0
+        self.failed_attempts: Counter[str] = Counter()
+        self.losses: Counter[str] = Counter()
         self._receiver = receiver
         self._outbox = outbox
         self._clock = clock
         self._log = log
-        self._gate = BudgetGate(receiver.budget, clock) if receiver.budget else None
-        self._unrecorded: Outcome | None = None
+        self._gate = RateLimiter(receiver.rate_limit, clock) if receiver.rate_limit else None
+        self._unrecorded: AttemptOutcome | None = None
         self._held_until_ns = 0
         self._finish_by_ns: int | None = None
         self._failures_in_row = 0
@@ -71,16 +71,16 @@ class Worker:
         self._refresh_trouble: str | None = None  # told once, not at every turn
 
     @property
-    def failure(self) -> Failure | None:
+    def outage(self) -> Outage | None:
         """Return since when and why nothing reaches the receiver, None while it takes what it is sent."""
-        return self.standing.failure
+        return self.health.outage
 
     @property
-    def refresh_seconds(self) -> float | None:
+    def refresh_interval_seconds(self) -> float | None:
         """Return how often the receiver wants to be refreshed, None for never."""
-        return self._receiver.refresh_seconds
+        return self._receiver.refresh_interval_seconds
 
-    def run_due(self) -> int | None:
+    def deliver_due(self) -> int | None:
         """Attempt every notice that is due; return the CLOCK_BOOTTIME of the next one, None when none waits.
 
         An outcome that could not be written is kept, and written before anything else is sent: a full disk holds
@@ -91,13 +91,13 @@ class Worker:
         """
         while True:
             self._record()
-            for notice in self._outbox.expire(self.name):
-                self._lose(notice, "expired", "not delivered for a day")
+            for notification in self._outbox.expire_old(self.name):
+                self._lose(notification, "expired", "not delivered for a day")
             if self._seconds_left() <= 0:
                 return None
             if self._clock.boottime_ns() < self._held_until_ns:
                 return self._held_until_ns
-            attempt = self._outbox.begin(self.name, self._gate)
+            attempt = self._outbox.begin_attempt(self.name, self._gate)
             if attempt is None:
                 return self._outbox.next_due_ns(self.name)
             self._unrecorded = self._attempt(attempt)
@@ -108,9 +108,9 @@ class Worker:
         if now_ns < self._held_until_ns or self._finish_by_ns is not None:
             return
         trouble: str | None = None
-        self.standing.begin()
+        self.health.attempt_started()
         try:
-            self._receiver.refresh(alerts, host, ATTEMPT_SECONDS)
+            self._receiver.refresh(alerts, host, ATTEMPT_TIMEOUT_SECONDS)
         except DeliveryError as error:
             if error.retry_after_seconds is not None:
                 self._hold(error.retry_after_seconds)
@@ -118,14 +118,14 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - as in _attempt
             trouble = self._count("internal", _kind_and_place(error), refresh=True)
         else:
-            self.standing.succeeded(refresh=True)
+            self.health.attempt_succeeded(refresh=True)
         if trouble is not None and trouble != self._refresh_trouble:
             self._log.warning("%s could not be told again what fires: %s", self.name, trouble)
         elif trouble is None and self._refresh_trouble is not None:
             self._log.warning("%s is told again what fires", self.name)
         self._refresh_trouble = trouble
 
-    def finish_by(self, at_ns: int) -> None:
+    def set_deadline(self, at_ns: int) -> None:
         """Begin no attempt after `at_ns` of CLOCK_BOOTTIME, and give those before it no more than the time left."""
         self._finish_by_ns = at_ns
 
@@ -135,23 +135,23 @@ class Worker:
 
     def _record(self) -> None:
         # What is known of the receiver first: should the next step fail, the notice is sent again, and that told anew.
-        self.standing.save()
+        self.health.save()
         if self._unrecorded is not None:
-            self._outbox.end(self._unrecorded)
+            self._outbox.finish_attempt(self._unrecorded)
             self._unrecorded = None
         if self._hurry:
-            self._outbox.hurry(self.name)
+            self._outbox.retry_now(self.name)
             self._hurry = False
 
     def _seconds_left(self) -> float:
         if self._finish_by_ns is None:
-            return ATTEMPT_SECONDS
-        return min(ATTEMPT_SECONDS, (self._finish_by_ns - self._clock.boottime_ns()) / SECOND_NS)
+            return ATTEMPT_TIMEOUT_SECONDS
+        return min(ATTEMPT_TIMEOUT_SECONDS, (self._finish_by_ns - self._clock.boottime_ns()) / SECOND_NS)
 
-    def _attempt(self, attempt: Attempt) -> Outcome:
-        self.standing.begin()
+    def _attempt(self, attempt: DeliveryAttempt) -> AttemptOutcome:
+        self.health.attempt_started()
         try:
-            self._receiver.send(attempt.notice, self._time_for_attempt())
+            self._receiver.send(attempt.notification, self._time_for_attempt())
         except DeliveryError as error:
             if error.reason == "render":
                 return self._attempt_plain(attempt, str(error))
@@ -165,23 +165,23 @@ class Worker:
             return self._defect(attempt, "internal", _kind_and_place(error))
         return self._sent(attempt, "ok")
 
-    def _rendering_error(self, attempt: Attempt) -> str | None:
+    def _rendering_error(self, attempt: DeliveryAttempt) -> str | None:
         # Whether it was the words that could not be made, or something else.
         try:
-            self._receiver.render(attempt.notice)
+            self._receiver.render(attempt.notification)
         except DeliveryError as error:
             return str(error)
         except Exception as error:  # noqa: BLE001 - as in _attempt
             return _kind_and_place(error)
         return None
 
-    def _attempt_plain(self, attempt: Attempt, text: str) -> Outcome:
-        self.failed["render"] += 1
+    def _attempt_plain(self, attempt: DeliveryAttempt, text: str) -> AttemptOutcome:
+        self.failed_attempts["render"] += 1
         self._log.error(
-            "notice %s cannot be rendered for %s: %s; sent in plain words", attempt.notice.id, self.name, text
+            "notice %s cannot be rendered for %s: %s; sent in plain words", attempt.notification.id, self.name, text
         )
         try:
-            self._receiver.send_plain(attempt.notice, text, self._time_for_attempt())
+            self._receiver.send_fallback(attempt.notification, text, self._time_for_attempt())
         except DeliveryError as error:
             if error.reason == "render":
                 return self._defect(attempt, "render", str(error))
@@ -195,63 +195,63 @@ class Worker:
     def _time_for_attempt(self) -> float:
         return max(self._seconds_left(), 0.001)
 
-    def _sent(self, attempt: Attempt, result: str) -> Outcome:
-        self.sent += 1
-        self.standing.succeeded()
-        self._hurry |= self._failures_in_row > PATIENT_FAILURES
+    def _sent(self, attempt: DeliveryAttempt, result: str) -> AttemptOutcome:
+        self.delivered += 1
+        self.health.attempt_succeeded()
+        self._hurry |= self._failures_in_row > FAILURES_BEFORE_HOLD
         self._failures_in_row = 0
-        return Outcome(attempt, "done", result)
+        return AttemptOutcome(attempt, "done", result)
 
-    def _defect(self, attempt: Attempt, reason: str, text: str) -> Outcome:
-        again = attempt.number < MOST_DEFECTIVE_ATTEMPTS
+    def _defect(self, attempt: DeliveryAttempt, reason: str, text: str) -> AttemptOutcome:
+        again = attempt.number < MAX_DEFECT_ATTEMPTS
         return self._failed(attempt, DeliveryError(reason, text, retryable=again), cause="defect")
 
-    def _failed(self, attempt: Attempt, error: DeliveryError, cause: str = "refused") -> Outcome:
+    def _failed(self, attempt: DeliveryAttempt, error: DeliveryError, cause: str = "refused") -> AttemptOutcome:
         result = self._count(error.reason, str(error))
         if not error.retryable:
-            self._lose(attempt.notice.id, cause, f"{result}; attempt {attempt.number}, the last")
-            return Outcome(attempt, "dead", result)
+            self._lose(attempt.notification.id, cause, f"{result}; attempt {attempt.number}, the last")
+            return AttemptOutcome(attempt, "dead", result)
         wait_seconds = backoff_seconds(attempt.number)
         if error.retry_after_seconds is not None:
-            wait_seconds = min(max(wait_seconds, error.retry_after_seconds), LONGEST_WAIT_NS / SECOND_NS)
+            wait_seconds = min(max(wait_seconds, error.retry_after_seconds), MAX_RETRY_WAIT_NS / SECOND_NS)
         due_ns = self._clock.boottime_ns() + round(wait_seconds * SECOND_NS)
         if error.retry_after_seconds is not None or error.reason == "rate_limited":
             self._held_until_ns = due_ns  # it asked us to wait, not this notice
         self._failures_in_row += 1
-        if self._failures_in_row > PATIENT_FAILURES:
-            in_vain = self._failures_in_row - PATIENT_FAILURES
-            self._hold(max(backoff_seconds(in_vain, LONGEST_HOLD_SECONDS), error.retry_after_seconds or 0.0))
+        if self._failures_in_row > FAILURES_BEFORE_HOLD:
+            in_vain = self._failures_in_row - FAILURES_BEFORE_HOLD
+            self._hold(max(backoff_seconds(in_vain, MAX_HOLD_SECONDS), error.retry_after_seconds or 0.0))
         self._log.warning(
             "notice %s not delivered to %s: %s; attempt %d, next in %.1f s",
-            attempt.notice.id,
+            attempt.notification.id,
             self.name,
             result,
             attempt.number,
             wait_seconds,
         )
-        return Outcome(attempt, "pending", result, due_ns)
+        return AttemptOutcome(attempt, "pending", result, due_ns)
 
     def _count(self, reason: str, text: str, *, refresh: bool = False) -> str:
-        self.failed[reason] += 1
+        self.failed_attempts[reason] += 1
         result = f"{reason}: {text}"
-        self.standing.failed(result, refresh=refresh)
+        self.health.attempt_failed(result, refresh=refresh)
         return result
 
     def _hold(self, seconds: float) -> None:
-        wait_ns = round(min(max(0.0, seconds), LONGEST_WAIT_NS / SECOND_NS) * SECOND_NS)
+        wait_ns = round(min(max(0.0, seconds), MAX_RETRY_WAIT_NS / SECOND_NS) * SECOND_NS)
         self._held_until_ns = max(self._held_until_ns, self._clock.boottime_ns() + wait_ns)
 
-    def _lose(self, notice: str, cause: str, text: str) -> None:
-        self.lost[cause] += 1
-        self._log.error("notice %s given up for %s: %s", notice, self.name, text)
+    def _lose(self, notification: str, cause: str, text: str) -> None:
+        self.losses[cause] += 1
+        self._log.error("notice %s given up for %s: %s", notification, self.name, text)
 
 
 def _kind_and_place(error: Exception) -> str:
     # Nothing else: the text of a stranger's exception can hold a URL or a secret.
-    return f"{type(error).__name__} in {place_of(error)}"
+    return f"{type(error).__name__} in {error_location(error)}"
 
 
-def place_of(error: Exception) -> str:
+def error_location(error: Exception) -> str:
     """Return "file.py:line" of where `error` was raised: all of a stranger's exception that is safe to log."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{Path(frame.filename).name}:{frame.lineno}"

@@ -11,20 +11,20 @@ import struct
 
 from watchdog.errors import KernelUnfit
 from watchdog.kernel.libbpf import library
-from watchdog.kernel.programs import MESSAGES
+from watchdog.kernel.programs import MESSAGE_PROBES
 
 _STRUCT, _UNION, _ENUM, _ENUM64 = 4, 5, 6, 19
 _MODIFIERS = {8, 9, 10, 11, 18}  # typedef, volatile, const, restrict, type tag
 _TYPEDEF, _FUNCTION = 8, 12
 
 
-def doubts_about_messages() -> str:
+def message_probes_warning() -> str:
     """Return why this kernel may be unable to follow messages, "" where it surely is able; needs no privilege."""
     try:
         btf = Btf()
     except KernelUnfit as error:
         return str(error)
-    missing = [probe.target for probe in MESSAGES if not btf.has_tracepoint(probe.target)]
+    missing = [probe.target for probe in MESSAGE_PROBES if not btf.has_tracepoint(probe.target)]
     if not missing:
         return ""
     return f"this kernel has no {' and '.join(missing)} (Linux 6.3): fexit will be tried, `bpf-watchdog doctor` tells"
@@ -50,15 +50,15 @@ class Btf:
         """Tell whether the kernel has the tracepoint `name` for typed raw tracepoint programs."""
         return bool(self._find(f"btf_trace_{name}", _TYPEDEF))
 
-    def function(self, name: str) -> int:
+    def function_id(self, name: str) -> int:
         """Return the id of a function of the kernel, 0 if it has none of this name."""
         return self._find(name, _FUNCTION)
 
-    def size(self, struct_name: str) -> int:
+    def struct_size(self, struct_name: str) -> int:
         """Return the size of a struct in bytes."""
         return self._head(self._struct(struct_name))[2]
 
-    def offset(self, struct_name: str, member: str) -> int:
+    def member_offset(self, struct_name: str, member: str) -> int:
         """Return the offset of `member` in bytes, looking through anonymous structs and unions.
 
         Raises:
@@ -71,7 +71,7 @@ class Btf:
             )
         return bits // 8
 
-    def constant(self, enum_name: str, name: str) -> int:
+    def enumerator_value(self, enum_name: str, name: str) -> int:
         """Return the value of an enumerator.
 
         Raises:

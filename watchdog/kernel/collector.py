@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from watchdog.clock import Clock
 from watchdog.kernel import libbpf
-from watchdog.kernel.handover import Loaded
-from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, LOSSES, RESPONSE, SUMS, SUMS_KEY
-from watchdog.kernel.programs import RESETS, STATES
+from watchdog.kernel.handover import LoadedPrograms
+from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, LOSS_FIELDS, RESPONSE, SUMS, SUMS_KEY
+from watchdog.kernel.programs import RESET_PROBES, STATE_PROBE
 from watchdog.kernel.quality import Quality
-from watchdog.kernel.ring_buffer import Ring
+from watchdog.kernel.ring_buffer import RingBuffer
 from watchdog.kernel.totals_map import Totals, TotalsMap
 
 _READ_BYTES = 8 * mmap.PAGESIZE  # what an iterator gives at once: kernel/bpf/bpf_iter.c, bpf_seq_read
@@ -47,7 +47,7 @@ class Reading:
 class Collector:
     """Reads the kernel half. Use from one thread; `close` detaches everything."""
 
-    def __init__(self, loaded: Loaded, clock: Clock) -> None:
+    def __init__(self, loaded: LoadedPrograms, clock: Clock) -> None:
         """Attach the programs.
 
         Raises:
@@ -55,42 +55,42 @@ class Collector:
         """
         self._loaded = loaded
         self._clock = clock
-        self._attached = [libbpf.attach(fd) for fd in loaded.connections.values()]
+        self._attached = [libbpf.attach(fd) for fd in loaded.connection_programs.values()]
         self._on_messages: list[int] = []
-        self._responses: Ring | None = None
+        self._responses: RingBuffer | None = None
         self._sums = TotalsMap(loaded.maps["sums"], SUMS_KEY, SUMS)
         self._datagrams = TotalsMap(loaded.maps["datagrams"], DATAGRAMS_KEY, DATAGRAMS)
-        self._ledger = _ring(loaded.maps["ledger"], CONNECTION)
-        self._lost_before = np.zeros(len(LOSSES), np.int64)
+        self._ledger = _open_ring_buffer(loaded.maps["ledger"], CONNECTION)
+        self._lost_before = np.zeros(len(LOSS_FIELDS), np.int64)
         self._missed = 0
         self._expected_bytes = 2 * _READ_BYTES
 
     @property
-    def no_messages(self) -> str:
+    def message_probes_problem(self) -> str:
         """Say why messages can't be followed on this kernel; "" where they can."""
-        return self._loaded.no_messages
+        return self._loaded.message_probes_problem
 
-    def follow_messages(self, wanted: bool) -> bool:  # noqa: FBT001 - the one thing it is told
+    def enable_message_probes(self, enabled: bool) -> bool:  # noqa: FBT001 - the one thing it is told
         """Attach or detach the programs that run at each message; return whether they are attached now."""
-        if wanted and not self._on_messages:
-            self._attach_to_messages()
-        elif not wanted:
-            self._forget_messages()
+        if enabled and not self._on_messages:
+            self._attach_message_probes()
+        elif not enabled:
+            self._detach_message_probes()
         return bool(self._on_messages)
 
-    def _attach_to_messages(self) -> None:
+    def _attach_message_probes(self) -> None:
         maps = self._loaded.maps
         since = ct.c_uint64(self._clock.boottime_ns())
         result = libbpf.library().bpf_map_update_elem(
             maps["following_since"], ct.byref(ct.c_uint32(0)), ct.byref(since), 0
         )
-        libbpf.checked(result, "noting when messages are followed")
-        self._on_messages = [libbpf.attach(fd) for fd in self._loaded.messages]
+        libbpf.check_result(result, "noting when messages are followed")
+        self._on_messages = [libbpf.attach(fd) for fd in self._loaded.message_programs]
         if self._on_messages:
-            self._responses = _ring(maps["responses"], RESPONSE)
+            self._responses = _open_ring_buffer(maps["responses"], RESPONSE)
             self._responses.read()  # what was left when they were followed the last time
 
-    def _forget_messages(self) -> None:
+    def _detach_message_probes(self) -> None:
         for fd in self._on_messages:
             os.close(fd)
         self._on_messages.clear()
@@ -110,7 +110,7 @@ class Collector:
         pass_seconds = (self._clock.boottime_ns() - began) / 1e9
         sums = self._with_missed_resets(self._sums.read())
         following = self._responses is not None
-        datagrams = self._datagrams.read() if following else self._datagrams.nothing()
+        datagrams = self._datagrams.read() if following else self._datagrams.empty_totals()
         responses = self._responses.read() if self._responses is not None else np.empty(0, RESPONSE)
         quality = self._quality(misses, pass_seconds, retries)
         closed = self._ledger.read()  # last, for it takes out what it reads, and a later failure would lose that
@@ -118,7 +118,7 @@ class Collector:
 
     def close(self) -> None:
         """Detach the programs and close every descriptor."""
-        self._forget_messages()
+        self._detach_message_probes()
         for fd in self._attached:
             os.close(fd)
         self._attached.clear()
@@ -126,7 +126,7 @@ class Collector:
         self._loaded.close()
 
     def _walk(self) -> tuple[NDArray[np.void], int]:
-        fd = libbpf.open_iterator(self._loaded.link)
+        fd = libbpf.open_iterator(self._loaded.iterator_link)
         # One array for the whole pass, as long as the last one and some more: a piece for each read, joined at the end,
         # took a quarter of the pass.
         raw = np.empty(self._expected_bytes, np.uint8)
@@ -152,14 +152,14 @@ class Collector:
 
     def _misses(self) -> int:
         """Return how many runs of programs the kernel has skipped, those aside that only count resets."""
-        messages = sum(libbpf.recursion_misses(program) for program in self._loaded.messages)
-        return messages + libbpf.recursion_misses(self._loaded.connections[STATES.name])
+        messages = sum(libbpf.recursion_misses(program) for program in self._loaded.message_programs)
+        return messages + libbpf.recursion_misses(self._loaded.connection_programs[STATE_PROBE.name])
 
     def _with_missed_resets(self, sums: Totals) -> Totals:
         """Add the resets that the kernel skipped the programs for: it tells how many, and not whose."""
         missed = {
-            counter: libbpf.recursion_misses(self._loaded.connections[program.name])
-            for counter, program in zip(("resets_received", "resets_sent"), RESETS, strict=True)
+            counter: libbpf.recursion_misses(self._loaded.connection_programs[program.name])
+            for counter, program in zip(("resets_received", "resets_sent"), RESET_PROBES, strict=True)
         }
         if not any(missed.values()):
             return sums
@@ -173,20 +173,20 @@ class Collector:
 
     def _quality(self, misses: int, pass_seconds: float, pass_retries: int) -> Quality:
         maps = self._loaded.maps
-        lost = np.array([_number(maps["losses"], index) for index in range(len(LOSSES))])
-        new = dict(zip(LOSSES, (int(number) for number in lost - self._lost_before), strict=True))
-        missed = max(self._missed, misses - _number(maps["stood_in"], 0))
+        lost = np.array([_read_counter(maps["losses"], index) for index in range(len(LOSS_FIELDS))])
+        new = dict(zip(LOSS_FIELDS, (int(number) for number in lost - self._lost_before), strict=True))
+        missed = max(self._missed, misses - _read_counter(maps["stood_in"], 0))
         newly_missed = missed - self._missed
         self._lost_before, self._missed = lost, missed
-        return Quality(**new, programs_missed=newly_missed, pass_seconds=pass_seconds, pass_retries=pass_retries)
+        return Quality(**new, missed_events=newly_missed, pass_seconds=pass_seconds, pass_retries=pass_retries)
 
 
-def _number(array: int, index: int) -> int:
+def _read_counter(array: int, index: int) -> int:
     value = ct.c_uint64()
     result = libbpf.library().bpf_map_lookup_elem(array, ct.byref(ct.c_uint32(index)), ct.byref(value))
-    libbpf.checked(result, "reading a count")
+    libbpf.check_result(result, "reading a count")
     return value.value
 
 
-def _ring(fd: int, record: np.dtype[np.void]) -> Ring:
-    return Ring(fd, libbpf.map_info(fd).max_entries, record)
+def _open_ring_buffer(fd: int, record: np.dtype[np.void]) -> RingBuffer:
+    return RingBuffer(fd, libbpf.map_info(fd).max_entries, record)

@@ -18,15 +18,15 @@ from dataclasses import astuple, dataclass
 import numpy as np
 
 from watchdog import errors
-from watchdog.config.map_sizes import Capacities
+from watchdog.config.map_sizes import MapSizes
 from watchdog.errors import HandoverError, KernelUnfit, WatchdogError
 from watchdog.kernel import layout, libbpf
-from watchdog.kernel.programs import CONNECTIONS, ITERATOR, MESSAGES, MESSAGES_BEFORE, Probe
+from watchdog.kernel.programs import CONNECTION_PROBES, ITERATOR, LEGACY_MESSAGE_PROBES, MESSAGE_PROBES, Probe
 
 _MAX_FDS = 32
 _MAX_MESSAGE = 65536
 _LOADER_SECONDS = 60
-_MOST_COMPLAINTS = 2000  # characters of what the compiler had to say
+_MAX_COMPILER_OUTPUT = 2000  # characters of what the compiler had to say
 # All that the loader, which begins as root, has of ours: no library, folder or option from elsewhere.
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 _TEMPORARY = "/tmp"  # noqa: S108 - made with mkdtemp; root's own TMPDIR is often out of the account's reach
@@ -44,35 +44,38 @@ _KINDS = {"program": "anon_inode:bpf-prog", "link": "anon_inode:bpf_link", "map"
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedPrograms:
     """File descriptors of what the loader has loaded: programs not yet attached, an iterator's link, maps.
 
     `connections`, `messages`: the programs of `probes.CONNECTIONS`, by name and in that order, and those that run at
-    each message; of the latter there are none where the kernel has no way to run them, which `no_messages` explains.
+    each message; of the latter there are none where the kernel has no way to run them, which `message_probes_problem`
+    explains.
     """
 
-    connections: Mapping[str, int]
-    messages: tuple[int, ...]
-    no_messages: str
-    link: int
+    connection_programs: Mapping[str, int]
+    message_programs: tuple[int, ...]
+    message_probes_problem: str
+    iterator_link: int
     maps: Mapping[str, int]
 
     def close(self) -> None:
         """Close all; the kernel then frees what nothing else refers to."""
-        for fd in (*self.connections.values(), *self.messages, self.link, *self.maps.values()):
+        for fd in (*self.connection_programs.values(), *self.message_programs, self.iterator_link, *self.maps.values()):
             os.close(fd)
 
 
-def manifest(messages: Sequence[Probe]) -> list[str]:
+def manifest(message_probes: Sequence[Probe]) -> list[str]:
     """Return the names of what is handed over, in order (kind, colon, name), with these programs for messages."""
-    programs = [f"program:{probe.name}" for probe in (*CONNECTIONS, *messages)]
+    programs = [f"program:{probe.name}" for probe in (*CONNECTION_PROBES, *message_probes)]
     return [*programs, f"link:{ITERATOR}", *(f"map:{name}" for name in MAPS)]
 
 
-def send(channel: socket.socket, fds: Mapping[str, int], messages: Sequence[Probe], no_messages: str) -> None:
-    """Send the descriptors, by manifest name; `no_messages` says why `messages` is empty, if it is."""
+def send(
+    channel: socket.socket, fds: Mapping[str, int], messages: Sequence[Probe], message_probes_problem: str
+) -> None:
+    """Send the descriptors, by manifest name; `message_probes_problem` says why `messages` is empty, if it is."""
     names = manifest(messages)
-    text = json.dumps({"fds": names, "no_messages": no_messages})
+    text = json.dumps({"fds": names, "no_messages": message_probes_problem})
     socket.send_fds(channel, [text.encode()], [fds[name] for name in names])
 
 
@@ -82,7 +85,7 @@ def send_error(channel: socket.socket, error: WatchdogError) -> None:
     channel.send(json.dumps(message).encode())
 
 
-def receive(channel: socket.socket) -> Loaded:
+def receive(channel: socket.socket) -> LoadedPrograms:
     """Receive and check what the loader sends.
 
     Raises:
@@ -101,7 +104,7 @@ def receive(channel: socket.socket) -> Loaded:
         raise
 
 
-def _checked(data: bytes, fds: list[int], flags: int) -> Loaded:
+def _checked(data: bytes, fds: list[int], flags: int) -> LoadedPrograms:
     if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
         raise HandoverError("the loader's message was cut")
     if not data:
@@ -114,7 +117,9 @@ def _checked(data: bytes, fds: list[int], flags: int) -> Loaded:
         kind = getattr(errors, str(message["error"]), HandoverError)
         raise kind(str(message.get("text")))
     names = message.get("fds")
-    if names not in [manifest(probes) for probes in (MESSAGES, MESSAGES_BEFORE, ())] or len(fds) != len(names):
+    if names not in [manifest(probes) for probes in (MESSAGE_PROBES, LEGACY_MESSAGE_PROBES, ())] or len(fds) != len(
+        names
+    ):
         raise HandoverError(f"the loader sent {len(fds)} descriptors, named {names}")
     by_kind: dict[str, dict[str, int]] = {"program": {}, "link": {}, "map": {}}
     for full_name, fd in zip(names, fds, strict=True):
@@ -126,15 +131,17 @@ def _checked(data: bytes, fds: list[int], flags: int) -> Loaded:
         info = libbpf.map_info(by_kind["map"][name])
         if (info.key_size, info.value_size) != sizes:
             raise HandoverError(f"map {name} has sizes {info.key_size}, {info.value_size}, not {sizes}")
-    connections = {probe.name: by_kind["program"].pop(probe.name) for probe in CONNECTIONS}
+    connections = {probe.name: by_kind["program"].pop(probe.name) for probe in CONNECTION_PROBES}
     messages = tuple(by_kind["program"].values())
-    return Loaded(connections, messages, str(message.get("no_messages")), by_kind["link"][ITERATOR], by_kind["map"])
+    return LoadedPrograms(
+        connections, messages, str(message.get("no_messages")), by_kind["link"][ITERATOR], by_kind["map"]
+    )
 
 
-def load(capacities: Capacities) -> Loaded:
+def run_loader(map_sizes: MapSizes) -> LoadedPrograms:
     """Run the loader as a child, wait for its end, and return what it loaded.
 
-    `capacities`: how much the kernel keeps between two ticks.
+    `map_sizes`: how much the kernel keeps between two ticks.
 
     Raises:
         KernelUnfit, NotPermitted: the kernel, bcc or privileges do not suffice; the text names the remedy.
@@ -152,7 +159,7 @@ def load(capacities: Capacities) -> Loaded:
         here.settimeout(_LOADER_SECONDS)
         # -I: neither the current folder, nor PYTHONPATH, nor the user's own packages.
         command = [sys.executable, "-I", "-m", "watchdog.kernel.loader"]
-        arguments = [str(there.fileno()), folder, *map(str, astuple(capacities))]
+        arguments = [str(there.fileno()), folder, *map(str, astuple(map_sizes))]
         with subprocess.Popen(  # noqa: S603 - ourselves
             [*command, *arguments],
             pass_fds=[there.fileno()],
@@ -169,5 +176,5 @@ def load(capacities: Capacities) -> Loaded:
                 child.kill()
                 child.wait()
                 complaints.seek(0)
-                last = complaints.read().decode(errors="replace").strip()[-_MOST_COMPLAINTS:]
+                last = complaints.read().decode(errors="replace").strip()[-_MAX_COMPILER_OUTPUT:]
                 raise type(error)(f"{error}\n{last}".strip()) from error

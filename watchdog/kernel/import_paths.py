@@ -21,7 +21,7 @@ from watchdog.errors import NotPermitted
 
 
 def open_search_paths() -> dict[str, int]:
-    """Open each folder that imports are looked for in; return descriptors by path, for `keep_reachable`."""
+    """Open each folder of the import path; return descriptors by path, for `keep_search_paths_reachable`."""
     opened: dict[str, int] = {}
     for path in [*sys.path, *(path for package in _packages() for path in package.__path__)]:
         if path and path not in opened and Path(path).is_dir():
@@ -29,14 +29,14 @@ def open_search_paths() -> dict[str, int]:
     return opened
 
 
-def keep_reachable(opened: Mapping[str, int]) -> None:
+def keep_search_paths_reachable(search_paths: Mapping[str, int]) -> None:
     """Let imports find what is in the folders of `opened` that are out of reach by now, and close the others.
 
     Raises:
         NotPermitted: a package that is in use cannot be read, not even so; names the remedy.
     """
     links: dict[str, str] = {}
-    for path, fd in opened.items():
+    for path, fd in search_paths.items():
         if _readable(path) or _readable(_through(links, path)):
             os.close(fd)
         else:

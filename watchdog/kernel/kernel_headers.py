@@ -111,7 +111,7 @@ _OPCODES = {
 _ARCHITECTURES = {"x86_64": "x86", "aarch64": "arm64"}
 
 
-def kernel_types(btf: Btf) -> str:
+def kernel_types_header(btf: Btf) -> str:
     """Return the text of kernel_types.h: each struct of `_MEMBERS` as a union of padded structs, offsets asserted.
 
     Raises:
@@ -119,11 +119,11 @@ def kernel_types(btf: Btf) -> str:
     """
     btf.require_helper(_NEWEST_HELPER)
     lines = ["#pragma once", "struct seq_file; struct socket;"]
-    lines += [f"#define {name} {btf.constant(enum, name)}" for name, enum in _CONSTANTS.items()]
+    lines += [f"#define {name} {btf.enumerator_value(enum, name)}" for name, enum in _CONSTANTS.items()]
     lines += [f"struct {name};" for name in _MEMBERS]
     for name, members in _MEMBERS.items():
-        offsets = {member: btf.offset(name, member) for _, member in members}
-        lines.append(f"struct {name} {{ union {{ char size_[{btf.size(name)}];")
+        offsets = {member: btf.member_offset(name, member) for _, member in members}
+        lines.append(f"struct {name} {{ union {{ char size_[{btf.struct_size(name)}];")
         for number, (declaration, member) in enumerate(members):
             padding = f"char pad{number}_[{offsets[member]}]; " if offsets[member] else ""
             lines.append(f"  struct {{ {padding}{declaration}; }};")
@@ -162,7 +162,7 @@ def write_header_tree(root: Path) -> None:
         "include/uapi/linux/bpf.h": "",
         "include/uapi/linux/if_packet.h": "",
         f"arch/{_ARCHITECTURES[machine]}/include/asm/page.h": "",
-        "include/kernel_types.h": kernel_types(Btf()),
+        "include/kernel_types.h": kernel_types_header(Btf()),
     }
     for path, text in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)

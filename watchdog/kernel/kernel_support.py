@@ -12,9 +12,9 @@ from watchdog.clock import SystemClock
 from watchdog.errors import KernelUnfit, WatchdogError
 from watchdog.kernel import libbpf, privileges
 from watchdog.kernel.btf import Btf
-from watchdog.kernel.kernel_headers import kernel_types
+from watchdog.kernel.kernel_headers import kernel_types_header
 from watchdog.kernel.loader import import_bcc
-from watchdog.kernel.programs import CONNECTIONS
+from watchdog.kernel.programs import CONNECTION_PROBES
 from watchdog.kernel.startup import start_collector
 
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
@@ -32,23 +32,23 @@ class Finding:
     remedy: str = ""
 
 
-def findings() -> Iterator[Finding]:
+def examine_host() -> Iterator[Finding]:
     """Look at everything, and load the programs for real. Gives up this process's privileges on its way."""
-    capable = _looked("capabilities", _capabilities)
+    capable = _check("capabilities", _capabilities)
     yield capable  # first: without them all the rest is of no use
     yield _kernel()
     for subject, look in (("BTF", _btf), ("tracepoints", _tracepoints), ("bcc", _bcc), ("libbpf", _libbpf)):
-        yield _looked(subject, look)
+        yield _check(subject, look)
     yield _lockdown()
     yield _pid_namespace()
     yield _cgroups()
-    account = _looked("account", _account)
+    account = _check("account", _account)
     yield account
     if account.verdict == capable.verdict == "ok":
-        yield from _rehearsal()
+        yield from _load_for_real()
 
 
-def _looked(subject: str, look: Callable[[], str]) -> Finding:
+def _check(subject: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding("ok", subject, look())
     except WatchdogError as error:
@@ -67,13 +67,13 @@ def _kernel() -> Finding:
 
 
 def _btf() -> str:
-    kernel_types(Btf())
+    kernel_types_header(Btf())
     return "every struct member that is read has its offset in /sys/kernel/btf/vmlinux"
 
 
 def _tracepoints() -> str:
     btf = Btf()
-    names = list(dict.fromkeys(probe.target for probe in CONNECTIONS))
+    names = list(dict.fromkeys(probe.target for probe in CONNECTION_PROBES))
     missing = [name for name in names if not btf.has_tracepoint(name)]
     if missing:
         raise KernelUnfit(f"no {', '.join(missing)}: use Linux 6.1 or newer")
@@ -90,7 +90,7 @@ def _libbpf() -> str:
 
 
 def _capabilities() -> str:
-    privileges.require(privileges.LOADING)
+    privileges.require_capabilities(privileges.LOADER_CAPABILITIES)
     return "CAP_BPF and CAP_PERFMON"
 
 
@@ -131,19 +131,19 @@ def _cgroups() -> Finding:
 
 
 def _account() -> str:
-    if os.geteuid() != 0 and privileges.effective() >= privileges.LOADING:
+    if os.geteuid() != 0 and privileges.effective_capabilities() >= privileges.LOADER_CAPABILITIES:
         return f"none is needed: not root, but uid {os.geteuid()}"
-    return f"root gives way to {privileges.account().pw_name}"
+    return f"root gives way to {privileges.service_account().pw_name}"
 
 
-def _rehearsal() -> Iterator[Finding]:
+def _load_for_real() -> Iterator[Finding]:
     clock = SystemClock()
     began = clock.boottime_ns()
     try:
         collector = start_collector(clock)
         try:
             reading = collector.read()
-            no_messages = collector.no_messages
+            message_probes_problem = collector.message_probes_problem
         finally:
             collector.close()
     except WatchdogError as error:
@@ -158,11 +158,11 @@ def _rehearsal() -> Iterator[Finding]:
         f" the pass itself in {reading.quality.pass_seconds * 1e3:.2f} ms"
         + (f", resumed {reading.quality.pass_retries} times" if reading.quality.pass_retries else ""),
     )
-    if no_messages:
-        yield Finding("note", "on demand", f"no response latency, no UDP: {no_messages}")
+    if message_probes_problem:
+        yield Finding("note", "on demand", f"no response latency, no UDP: {message_probes_problem}")
     else:
         yield Finding("ok", "on demand", "response latency and UDP can be measured while a rule reads them")
-    if privileges.effective():
+    if privileges.effective_capabilities():
         yield Finding("note", "privileges", "the daemon keeps CAP_BPF on this kernel", "use Linux 5.19 or newer")
     else:
         yield Finding("ok", "privileges", f"all of that as uid {os.getuid()} without any capability")

@@ -32,7 +32,7 @@ class Kfuncs:
             KernelUnfit: the kernel carries no BTF.
         """
         btf = Btf()
-        found = {macro: (number, btf.function(name)) for macro, (number, name) in _PREEMPTION.items()}
+        found = {macro: (number, btf.function_id(name)) for macro, (number, name) in _PREEMPTION.items()}
         kernel = os.uname()
         # A real-time kernel may sleep where memory is allocated.
         needed = int(kernel.release.split(".")[0]) >= _PREEMPTIBLE_SINCE and "PREEMPT_RT" not in kernel.version
@@ -43,7 +43,7 @@ class Kfuncs:
         """Return what tells the sources of them."""
         return [f"-D{macro}={number:#x}" for macro, (number, _) in self._found.items()]
 
-    def linked(self, code: bytes) -> bytes:
+    def link_calls(self, code: bytes) -> bytes:
         """Return BPF instructions whose calls of our numbers are calls of the functions."""
         ids = dict(self._found.values())
         linked = bytearray(code)

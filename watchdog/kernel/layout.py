@@ -53,7 +53,7 @@ CONNECTION = np.dtype(
 SUMS_KEY = np.dtype([("start_ns", "<u8"), ("tgid", "<u4"), ("netns", "<u4"), ("direction", "<u4"), ("pad", "<u4")])
 """struct sums_key."""
 
-SUMMED = (
+SUMS_COUNTERS = (
     "connects",
     "established",
     "accepts",
@@ -69,7 +69,7 @@ SUMMED = (
 )
 """The counters of struct sums, in its order: all counters of the catalogue that the kernel half knows."""
 
-SUMS = np.dtype([*((name, "<u8") for name in SUMMED), ("owner", OWNER)])
+SUMS = np.dtype([*((name, "<u8") for name in SUMS_COUNTERS), ("owner", OWNER)])
 """struct sums: totals of connections that found no room in the ledger."""
 
 RESPONSE = np.dtype([("cookie", "<u8"), ("latency_ns", "<u8")])
@@ -78,18 +78,18 @@ RESPONSE = np.dtype([("cookie", "<u8"), ("latency_ns", "<u8")])
 DATAGRAMS_KEY = np.dtype([("start_ns", "<u8"), ("tgid", "<u4"), ("netns", "<u4"), ("family", "<u4"), ("pad", "<u4")])
 """struct datagrams_key."""
 
-COUNTED_DATAGRAMS = ("bytes_sent", "bytes_received", "datagrams_sent", "datagrams_received")
+DATAGRAMS_COUNTERS = ("bytes_sent", "bytes_received", "datagrams_sent", "datagrams_received")
 """The counters of struct datagrams, in its order; the catalogue's have `udp_` before them."""
 
-DATAGRAMS = np.dtype([*((name, "<u8") for name in COUNTED_DATAGRAMS), ("owner", OWNER)])
+DATAGRAMS = np.dtype([*((name, "<u8") for name in DATAGRAMS_COUNTERS), ("owner", OWNER)])
 """struct datagrams: UDP of one process, on demand."""
 
-FLAG_CONNECT, FLAG_ACCEPTED, FLAG_FAILED, FLAG_AMENDS = 1, 2, 4, 8
-LOSSES = ("ledger_full", "sums_full", "storage_failed", "responses_lost", "datagrams_lost")
+FLAG_CONNECT, FLAG_ACCEPTED, FLAG_FAILED, FLAG_CORRECTION = 1, 2, 4, 8
+LOSS_FIELDS = ("ledger_full", "sums_full", "storage_failed", "responses_lost", "datagrams_lost")
 """The map `losses`, by index: names of `Quality`'s fields."""
 
 
-def assertions() -> str:
+def layout_assertions() -> str:
     """Return C code that fails to compile unless bpf/connection.h has this layout."""
     structs = {
         "owner": OWNER,

@@ -15,7 +15,7 @@ from watchdog.errors import KernelUnfit, NotPermitted
 BPF_PROG_TYPE_TRACING = 26  # enum bpf_prog_type
 
 
-class _LoadOpts(ct.Structure):
+class _ProgramLoadOptions(ct.Structure):
     """struct bpf_prog_load_opts of libbpf 1.x; libbpf accepts any prefix, by `sz`."""
 
     _fields_ = [
@@ -129,7 +129,7 @@ def library() -> ct.CDLL:
     return lib
 
 
-def checked(result: int, what: str) -> int:
+def check_result(result: int, action: str) -> int:
     """Return `result` of a libbpf call unless it is negative.
 
     Raises:
@@ -140,8 +140,8 @@ def checked(result: int, what: str) -> int:
         return result
     code = -result if result < -1 else ct.get_errno()
     if code in (errno.EPERM, errno.EACCES):
-        raise NotPermitted(f"{what}: {os.strerror(code)}: CAP_BPF and CAP_PERFMON are needed")
-    raise OSError(code, f"{what}: {os.strerror(code)}")
+        raise NotPermitted(f"{action}: {os.strerror(code)}: CAP_BPF and CAP_PERFMON are needed")
+    raise OSError(code, f"{action}: {os.strerror(code)}")
 
 
 def load_program(name: str, target: str, attach_type: int, code: bytes) -> int:
@@ -158,7 +158,9 @@ def load_program(name: str, target: str, attach_type: int, code: bytes) -> int:
     if btf_id <= 0:
         raise KernelUnfit(f"this kernel has no {target} to attach to: Linux 5.12 or newer with BTF is needed")
     log = ct.create_string_buffer(1 << 20)
-    opts = _LoadOpts(sz=ct.sizeof(_LoadOpts), expected_attach_type=attach_type, attach_btf_id=btf_id)
+    opts = _ProgramLoadOptions(
+        sz=ct.sizeof(_ProgramLoadOptions), expected_attach_type=attach_type, attach_btf_id=btf_id
+    )
     args = (BPF_PROG_TYPE_TRACING, name.encode()[:15], b"GPL", code, len(code) // 8, ct.byref(opts))
     fd = lib.bpf_prog_load(*args)
     if fd >= 0:
@@ -169,18 +171,18 @@ def load_program(name: str, target: str, attach_type: int, code: bytes) -> int:
     if fd >= 0:
         return int(fd)
     if not log.value:
-        checked(-refusal, f"loading the program on {target}")
+        check_result(-refusal, f"loading the program on {target}")
     raise KernelUnfit(f"the kernel refuses the program on {target}:\n{log.value.decode(errors='replace')[-2000:]}")
 
 
 def attach(program: int) -> int:
     """Attach a loaded program to its target; return the fd that keeps it attached."""
-    return checked(library().bpf_raw_tracepoint_open(None, program), "attaching a program")
+    return check_result(library().bpf_raw_tracepoint_open(None, program), "attaching a program")
 
 
 def open_iterator(link: int) -> int:
     """Return the fd of one pass of the iterator behind `link`."""
-    return checked(library().bpf_iter_create(link), "starting a pass over sockets")
+    return check_result(library().bpf_iter_create(link), "starting a pass over sockets")
 
 
 def map_info(fd: int) -> MapInfo:
@@ -204,4 +206,4 @@ def recursion_misses(program: int) -> int:
 
 def _ask(fd: int, info: ct.Structure, what: str) -> None:
     size = ct.c_uint32(ct.sizeof(info))
-    checked(library().bpf_obj_get_info_by_fd(fd, ct.byref(info), ct.byref(size)), what)
+    check_result(library().bpf_obj_get_info_by_fd(fd, ct.byref(info), ct.byref(size)), what)

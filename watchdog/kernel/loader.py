@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from watchdog.config.map_sizes import Capacities
+from watchdog.config.map_sizes import MapSizes
 from watchdog.errors import KernelUnfit, WatchdogError
 from watchdog.kernel import handover, layout, libbpf, privileges
 from watchdog.kernel.kernel_headers import write_header_tree
 from watchdog.kernel.kfuncs import Kfuncs
-from watchdog.kernel.programs import CONNECTIONS, ITERATOR, MESSAGES, MESSAGES_BEFORE, Probe
-from watchdog.kernel.ring_buffer import bytes_for
+from watchdog.kernel.programs import CONNECTION_PROBES, ITERATOR, LEGACY_MESSAGE_PROBES, MESSAGE_PROBES, Probe
+from watchdog.kernel.ring_buffer import ring_size
 from watchdog.resources import bpf_folder
 
 if TYPE_CHECKING:
@@ -56,12 +56,12 @@ def import_bcc() -> types.ModuleType:
 
 
 @dataclass(frozen=True, slots=True)
-class Programs:
+class LoadResult:
     """What was loaded: descriptors by manifest name, the programs for messages, or why there are none."""
 
     fds: dict[str, int]
-    messages: tuple[Probe, ...]
-    no_messages: str
+    message_probes: tuple[Probe, ...]
+    message_probes_problem: str
 
 
 def write_sources(folder: Path) -> None:
@@ -76,12 +76,12 @@ def write_sources(folder: Path) -> None:
     for name in _SOURCES:
         (folder / name).write_text((bpf_folder() / name).read_text(encoding="ascii"), encoding="ascii")
     write_header_tree(folder / "kernel")
-    (folder / "layout_assertions.h").write_text(layout.assertions(), encoding="ascii")
+    (folder / "layout_assertions.h").write_text(layout.layout_assertions(), encoding="ascii")
     if os.geteuid() == 0:
         folder.chmod(0o755)
 
 
-def compile_and_load(folder: Path, capacities: Capacities) -> Programs:
+def compile_and_load(folder: Path, map_sizes: MapSizes) -> LoadResult:
     """Compile what `write_sources` has written to `folder`, and load all programs.
 
     `folder` is the current folder after this: bcc puts that on its include path.
@@ -98,10 +98,10 @@ def compile_and_load(folder: Path, capacities: Capacities) -> Programs:
     sources = [(folder / name).read_text(encoding="ascii") for name in _UNIT]
     cflags = [
         f"-I{folder}",
-        f"-DLEDGER_BYTES={bytes_for(capacities.ledger, layout.CONNECTION)}",
-        f"-DRESPONSES_BYTES={bytes_for(capacities.responses, layout.RESPONSE)}",
-        f"-DSUMS_CAPACITY={capacities.processes}",
-        f"-DDATAGRAMS_CAPACITY={capacities.processes}",
+        f"-DLEDGER_BYTES={ring_size(map_sizes.ledger, layout.CONNECTION)}",
+        f"-DRESPONSES_BYTES={ring_size(map_sizes.responses, layout.RESPONSE)}",
+        f"-DSUMS_CAPACITY={map_sizes.processes}",
+        f"-DDATAGRAMS_CAPACITY={map_sizes.processes}",
         f"-DPAGE_SIZE={mmap.PAGESIZE}",
         *kfuncs.cflags,
     ]
@@ -110,17 +110,17 @@ def compile_and_load(folder: Path, capacities: Capacities) -> Programs:
         iterator = module.load_func(f"bpf_iter__{ITERATOR}", libbpf.BPF_PROG_TYPE_TRACING)
     except Exception as error:  # bcc raises Exception itself
         raise KernelUnfit(f"bcc cannot compile or load the programs: {error}") from error
-    fds = {f"program:{probe.name}": _load(bcc.lib, module.module, kfuncs, probe) for probe in CONNECTIONS}
+    fds = {f"program:{probe.name}": _load(bcc.lib, module.module, kfuncs, probe) for probe in CONNECTION_PROBES}
     link = bcc.lib.bcc_iter_attach(iterator.fd, None, 0)
-    fds[f"link:{ITERATOR}"] = libbpf.checked(link, "attaching the iterator")
+    fds[f"link:{ITERATOR}"] = libbpf.check_result(link, "attaching the iterator")
     fds.update({f"map:{name}": module[name].map_fd for name in handover.MAPS})
-    messages, no_messages = _load_messages(bcc.lib, module.module, kfuncs, fds)
-    return Programs(fds, messages, no_messages)
+    messages, message_probes_problem = _load_message_probes(bcc.lib, module.module, kfuncs, fds)
+    return LoadResult(fds, messages, message_probes_problem)
 
 
-def _load_messages(lib: Any, module: Any, kfuncs: Kfuncs, fds: dict[str, int]) -> tuple[tuple[Probe, ...], str]:
+def _load_message_probes(lib: Any, module: Any, kfuncs: Kfuncs, fds: dict[str, int]) -> tuple[tuple[Probe, ...], str]:
     refusals = []
-    for probes in (MESSAGES, MESSAGES_BEFORE):
+    for probes in (MESSAGE_PROBES, LEGACY_MESSAGE_PROBES):
         try:
             fds.update({f"program:{probe.name}": _load(lib, module, kfuncs, probe) for probe in probes})
         except (KernelUnfit, OSError) as error:
@@ -131,27 +131,27 @@ def _load_messages(lib: Any, module: Any, kfuncs: Kfuncs, fds: dict[str, int]) -
 
 
 def _load(lib: Any, module: Any, kfuncs: Kfuncs, probe: Probe) -> int:
-    attach_type, prefix = probe.attach.value
+    attach_type, prefix = probe.attach_type.value
     # The symbol is kfunc__NAME up to bcc 0.26, kfunc__vmlinux__NAME later.
     wanted = {prefix + middle + probe.name.encode() for middle in (b"", b"vmlinux__")}
     names = [lib.bpf_function_name(module, number) for number in range(lib.bpf_num_functions(module))]
     for symbol in names:
         if symbol in wanted:
             start, size = lib.bpf_function_start(module, symbol), lib.bpf_function_size(module, symbol)
-            code = kfuncs.linked(ct.string_at(start, size))
+            code = kfuncs.link_calls(ct.string_at(start, size))
             return libbpf.load_program(probe.name, probe.target, attach_type, code)
     raise KernelUnfit(f"this bcc names the program {probe.name} in a way not known: {names}")
 
 
-def main(channel_fd: int, folder: Path, capacities: Capacities) -> int:
+def main(channel_fd: int, folder: Path, map_sizes: MapSizes) -> int:
     """Compile in the empty `folder`, load, and hand over through the socket `channel_fd`; return the exit code."""
     with socket.socket(fileno=channel_fd) as channel:
         try:
-            privileges.require(privileges.LOADING)
+            privileges.require_capabilities(privileges.LOADER_CAPABILITIES)
             write_sources(folder)
-            privileges.keep_only(privileges.LOADING)
-            loaded = compile_and_load(folder, capacities)
-            handover.send(channel, loaded.fds, loaded.messages, loaded.no_messages)
+            privileges.keep_only_capabilities(privileges.LOADER_CAPABILITIES)
+            loaded = compile_and_load(folder, map_sizes)
+            handover.send(channel, loaded.fds, loaded.message_probes, loaded.message_probes_problem)
         except WatchdogError as error:
             handover.send_error(channel, error)
             return error.exit_code
@@ -159,4 +159,4 @@ def main(channel_fd: int, folder: Path, capacities: Capacities) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2]), Capacities(*map(int, sys.argv[3:]))))
+    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2]), MapSizes(*map(int, sys.argv[3:]))))

@@ -21,7 +21,7 @@ from watchdog.errors import NotPermitted
 from watchdog.kernel import import_paths
 
 CAP_PERFMON, CAP_BPF = 38, 39  # include/uapi/linux/capability.h, since Linux 5.8
-LOADING = frozenset({CAP_PERFMON, CAP_BPF})
+LOADER_CAPABILITIES = frozenset({CAP_PERFMON, CAP_BPF})
 """What it takes to load the programs."""
 _NAMES = {CAP_PERFMON: "CAP_PERFMON", CAP_BPF: "CAP_BPF"}
 
@@ -29,10 +29,10 @@ _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_A
 _CAPABILITY_VERSION_3 = 0x20080522
 _SELF = Path("/proc/self/status")
 # As packaging/ensure-account makes it.
-MAKE_ACCOUNT = f"useradd --system --user-group --no-create-home --shell /usr/sbin/nologin {ACCOUNT}"
+CREATE_ACCOUNT_COMMAND = f"useradd --system --user-group --no-create-home --shell /usr/sbin/nologin {ACCOUNT}"
 
 
-def account() -> pwd.struct_passwd:
+def service_account() -> pwd.struct_passwd:
     """Return the account that root gives way to.
 
     Raises:
@@ -41,10 +41,10 @@ def account() -> pwd.struct_passwd:
     try:
         return pwd.getpwnam(ACCOUNT)
     except KeyError:
-        raise NotPermitted(f"no account {ACCOUNT}, which root gives way to: {MAKE_ACCOUNT}") from None
+        raise NotPermitted(f"no account {ACCOUNT}, which root gives way to: {CREATE_ACCOUNT_COMMAND}") from None
 
 
-def own_account() -> str:
+def current_account_name() -> str:
     """Return the name of the account that this process runs as, or its number where it has none."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
@@ -52,12 +52,12 @@ def own_account() -> str:
         return str(os.geteuid())
 
 
-def name(capability: int) -> str:
+def capability_name(capability: int) -> str:
     """Return a capability's name, as far as we deal with it, else its number."""
     return _NAMES.get(capability, f"capability {capability}")
 
 
-def effective() -> set[int]:
+def effective_capabilities() -> set[int]:
     """Return the numbers of this process's effective capabilities."""
     return _numbers(_status(_SELF)["CapEff"])
 
@@ -72,7 +72,7 @@ def _numbers(mask: str) -> set[int]:
     return {number for number in range(64) if bits >> number & 1}
 
 
-def _set(effective_set: set[int], permitted: set[int]) -> None:
+def _set_capabilities(effective_set: set[int], permitted: set[int]) -> None:
     header = struct.pack("<Ii", _CAPABILITY_VERSION_3, 0)
     masks = [sum(1 << number for number in numbers) for numbers in (effective_set, permitted, set[int]())]
     # Lower halves of effective, permitted, inheritable, then the upper ones.
@@ -82,23 +82,23 @@ def _set(effective_set: set[int], permitted: set[int]) -> None:
 
 
 @contextmanager
-def suspended() -> Iterator[None]:
+def without_capabilities() -> Iterator[None]:
     """Run a block without any effective capability, to see what works without."""
-    before, permitted = effective(), _numbers(_status(_SELF)["CapPrm"])
-    _set(set(), permitted)
+    before, permitted = effective_capabilities(), _numbers(_status(_SELF)["CapPrm"])
+    _set_capabilities(set(), permitted)
     try:
         yield
     finally:
-        _set(before, permitted)
+        _set_capabilities(before, permitted)
 
 
-def require(capabilities: Iterable[int]) -> None:
+def require_capabilities(capabilities: Iterable[int]) -> None:
     """Make sure that this process has the capabilities.
 
     Raises:
         NotPermitted: naming those it has not.
     """
-    missing = sorted(name(number) for number in set(capabilities) - effective())
+    missing = sorted(capability_name(number) for number in set(capabilities) - effective_capabilities())
     if missing:
         raise NotPermitted(
             f"{' and '.join(missing)} missing: run as root, or as a systemd service with"
@@ -106,7 +106,7 @@ def require(capabilities: Iterable[int]) -> None:
         )
 
 
-def keep_only(capabilities: Iterable[int]) -> None:
+def keep_only_capabilities(capabilities: Iterable[int]) -> None:
     """Become the service's account if root, and keep exactly these capabilities; never to gain any again.
 
     Every thread started later inherits this; call it before there are any, for the kernel gives each its own.
@@ -116,16 +116,16 @@ def keep_only(capabilities: Iterable[int]) -> None:
     """
     kept = set(capabilities)
     if os.geteuid() == 0:
-        target = account()
+        target = service_account()
         search_paths = import_paths.open_search_paths()
         if kept:
             _prctl(_PR_SET_KEEPCAPS, 1)
         os.setgroups([])
         os.setresgid(target.pw_gid, target.pw_gid, target.pw_gid)
         os.setresuid(target.pw_uid, target.pw_uid, target.pw_uid)
-        import_paths.keep_reachable(search_paths)
+        import_paths.keep_search_paths_reachable(search_paths)
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    _set(kept, kept)
+    _set_capabilities(kept, kept)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _refuse_privileged_threads(kept)
 

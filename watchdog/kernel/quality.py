@@ -17,7 +17,7 @@ class Quality:
     storage_failed: int = 0  # sockets the kernel had no memory to follow: lost until the pass sees them
     responses_lost: int = 0  # answers whose latency was lost: the others are still a fair sample
     datagrams_lost: int = 0  # UDP messages that were not counted
-    programs_missed: int = 0  # events lost: the kernel skipped a program, and no other took them
+    missed_events: int = 0  # events lost: the kernel skipped a program, and no other took them
     late_bytes: int = 0  # of connections seen for the first time in long: in no rate, for they are no news
     names_full: int = 0  # connections some name of whose owner is not known, there being too many names
     unattributed_bytes: int = 0  # bytes whose process is not known
@@ -29,7 +29,7 @@ class Quality:
     lost_samples: int = 0  # of those, the ones whose sample was not judged: it is in no count
 
     @property
-    def incomplete(self) -> bool:
+    def is_incomplete(self) -> bool:
         """Tell whether counts may be too low, so that a rule that does not fire may be wrong."""
-        lost_in_kernel = self.sums_full or self.storage_failed or self.programs_missed or self.datagrams_lost
+        lost_in_kernel = self.sums_full or self.storage_failed or self.missed_events or self.datagrams_lost
         return bool(lost_in_kernel or self.lost_samples)

@@ -18,13 +18,13 @@ _BUSY = np.uint32(1 << 31)
 _HEADER_BYTES = 8
 
 
-def bytes_for(records: int, record: np.dtype[np.void]) -> int:
+def ring_size(record_count: int, record: np.dtype[np.void]) -> int:
     """Return the size of the smallest ring that holds so many records: a power of two, and whole pages."""
-    most = records * (record.itemsize + _HEADER_BYTES)  # one byte always stays free
+    most = record_count * (record.itemsize + _HEADER_BYTES)  # one byte always stays free
     return max(mmap.PAGESIZE, 1 << most.bit_length())
 
 
-class Ring:
+class RingBuffer:
     """One reader of a ring buffer whose records nobody discards.
 
     Only the two positions stay mapped: pages of the ring would count as this process's memory.

@@ -8,7 +8,7 @@ import os
 import numpy.ma  # noqa: F401 - np.unique imports it when it first runs, by when an upgrade may have brought another
 
 from watchdog.clock import Clock
-from watchdog.config.map_sizes import USUAL, Capacities
+from watchdog.config.map_sizes import DEFAULT_MAP_SIZES, MapSizes
 from watchdog.errors import NotPermitted
 from watchdog.kernel import handover, libbpf, privileges
 from watchdog.kernel.collector import Collector
@@ -22,12 +22,12 @@ def require_privileges() -> None:
     Raises:
         NotPermitted: with the remedy.
     """
-    privileges.require(privileges.LOADING)
+    privileges.require_capabilities(privileges.LOADER_CAPABILITIES)
     if os.geteuid() == 0:
-        privileges.account()
+        privileges.service_account()
 
 
-def start_collector(clock: Clock, capacities: Capacities = USUAL) -> Collector:
+def start_collector(clock: Clock, map_sizes: MapSizes = DEFAULT_MAP_SIZES) -> Collector:
     """Run the loader, give up every capability (and root), attach the programs, and return the collector.
 
     Before Linux 5.19 (commit c8644cd0efe7) the kernel refuses every bpf() call without CAP_BPF: then that one is kept.
@@ -36,16 +36,16 @@ def start_collector(clock: Clock, capacities: Capacities = USUAL) -> Collector:
         KernelUnfit, NotPermitted, HandoverError: with the remedy.
     """
     require_privileges()
-    loaded = handover.load(capacities)
+    loaded = handover.run_loader(map_sizes)
     keep = set() if _works_without(loaded.maps["losses"]) else {privileges.CAP_BPF}
-    privileges.keep_only(keep)
+    privileges.keep_only_capabilities(keep)
     if keep:
         _log.warning("this kernel wants CAP_BPF for reading maps (before Linux 5.19): keeping CAP_BPF, nothing else")
     return Collector(loaded, clock)
 
 
 def _works_without(fd: int) -> bool:
-    with privileges.suspended():
+    with privileges.without_capabilities():
         try:
             libbpf.map_info(fd)
         except NotPermitted:

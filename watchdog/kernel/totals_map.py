@@ -36,7 +36,7 @@ class TotalsMap:
         self._key, self._value = key, value
         self._capacity = libbpf.map_info(fd).max_entries
 
-    def nothing(self) -> Totals:
+    def empty_totals(self) -> Totals:
         """Return what an empty map reads as."""
         return Totals(np.empty(0, self._key), np.empty(0, self._value))
 
@@ -49,13 +49,13 @@ class TotalsMap:
             self._fd, None, ct.byref(following), keys.ctypes.data, values.ctypes.data, ct.byref(count), None
         )
         if result < 0 and ct.get_errno() != errno.ENOENT:  # the end of the map
-            libbpf.checked(result, "reading totals")
+            libbpf.check_result(result, "reading totals")
         totals = Totals(keys[: count.value].copy(), values[: count.value].copy())
         if count.value > self._capacity // 4:
-            self._take_out_the_gone(totals)
+            self._delete_ended_processes(totals)
         return totals
 
-    def _take_out_the_gone(self, totals: Totals) -> None:
+    def _delete_ended_processes(self, totals: Totals) -> None:
         lib = libbpf.library()
         for number, key in enumerate(totals.keys):
             if key["tgid"] and not _lives(int(key["tgid"]), int(key["start_ns"])):

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.kernel.quality import Quality
-from watchdog.measure.catalogue import DIMENSIONS, DIRECTIONS, METRICS, Kind, Values
-from watchdog.measure.deltas import Changes, Ids, ids_of, is_listener
+from watchdog.measure.catalogue import DIMENSIONS, DIRECTIONS, METRICS, DimensionKind, MetricKind
+from watchdog.measure.deltas import Changes, ConnectionIds, connection_ids, is_listener
 from watchdog.measure.snapshot import Snapshot
 
 _OWN = ("lost_connections", "missed_ticks", "failed_ticks")  # the watchdog's, not the host's
-COUNTERS = tuple(name for name, metric in METRICS.items() if metric.kind is Kind.COUNTER and name not in _OWN)
-GAUGES = tuple(name for name, metric in METRICS.items() if metric.kind is Kind.GAUGE)
-DISTRIBUTIONS = tuple(name for name, metric in METRICS.items() if metric.kind is Kind.DISTRIBUTION)
+COUNTERS = tuple(name for name, metric in METRICS.items() if metric.kind is MetricKind.COUNTER and name not in _OWN)
+GAUGES = tuple(name for name, metric in METRICS.items() if metric.kind is MetricKind.GAUGE)
+DISTRIBUTIONS = tuple(name for name, metric in METRICS.items() if metric.kind is MetricKind.DISTRIBUTION)
 _SHOWN = ("pid", *(name for name in DIMENSIONS if name != "pid"))
 _TRAFFIC = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "retransmits")
 _EVENTS = tuple(name for name in COUNTERS if name not in _TRAFFIC)
@@ -29,7 +29,7 @@ _LOSSES = {
     "ledger_full": "connections summed up by process (too many ended within a tick)",
     "sums_full": "connections lost (too many processes)",
     "storage_failed": "connections not followed (no kernel memory)",
-    "programs_missed": "events skipped by the kernel",
+    "missed_events": "events skipped by the kernel",
     "names_full": "connections without their names (too many names)",
     "responses_lost": "answers not timed (too many within a tick)",
     "datagrams_lost": "datagrams not counted (too many processes)",
@@ -38,34 +38,34 @@ _OUT = DIRECTIONS.index("out")
 _US_NS = 1000
 _TIMES = ("rtt_us", "connect_latency_us", "lifetime_us", "cookie")
 
-Row = dict[str, object]
+SampleRow = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
-class _Tick:
+class _MeasuredTick:
     changes: Changes
     snapshot: Snapshot
 
-    def connections(self) -> tuple[NDArray[np.intp], Ids]:
+    def connections(self) -> tuple[NDArray[np.intp], ConnectionIds]:
         """Return the numbers of the rows that are no listeners, nor the watchdog's own, and their ids."""
         numbers = np.flatnonzero(~is_listener(self.changes.rows)[:-1])
-        return numbers, ids_of(self.changes.rows)[numbers]
+        return numbers, connection_ids(self.changes.rows)[numbers]
 
 
-class Connections:
+class ConnectionAggregate:
     """Sums ticks up by connection. Keeps the newest tick, and a row of each connection that is not in it any more."""
 
     def __init__(self) -> None:
         """Start empty."""
-        self._newest: _Tick | None = None
+        self._newest: _MeasuredTick | None = None
         self._sums: dict[int, NDArray[np.int64]] = {}
         self._answers: dict[int, int] = {}
-        self._gone: dict[int, Row] = {}
-        self._folded: dict[tuple[object, ...], tuple[Row, NDArray[np.int64]]] = {}
+        self._gone: dict[int, SampleRow] = {}
+        self._folded: dict[tuple[object, ...], tuple[SampleRow, NDArray[np.int64]]] = {}
 
     def add(self, changes: Changes, snapshot: Snapshot) -> None:
-        """Add one tick, as `Meter.measure` returns it; the first one, the baseline, is not to be added."""
-        tick = _Tick(changes, snapshot)
+        """Add one tick, as `Meter.advance_with_changes` returns it; the first one, the baseline, is not to be added."""
+        tick = _MeasuredTick(changes, snapshot)
         numbers, ids = tick.connections()
         counted = np.stack([changes.metrics[name][numbers] for name in COUNTERS], axis=1).astype(np.int64)
         for place in np.flatnonzero(counted.any(axis=1)).tolist():
@@ -79,7 +79,7 @@ class Connections:
         self._let_go(ids)
         self._newest = tick
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[SampleRow]:
         """Return one row per connection, keys as DESIGN lists them for `sample --json`, most bytes first.
 
         Counters hold what changed in the time; the rest is as last seen. Times are in µs, None where there is none;
@@ -95,14 +95,14 @@ class Connections:
         whole += [_with_counters(row, counted, None) for row, counted in self._folded.values()]
         return sorted(whole, key=_bytes, reverse=True)
 
-    def _answer(self, tick: _Tick) -> None:
-        responses, ids = tick.changes.responses, ids_of(tick.changes.rows)
+    def _answer(self, tick: _MeasuredTick) -> None:
+        responses, ids = tick.changes.responses, connection_ids(tick.changes.rows)
         answers: dict[int, list[float]] = {}
         for number, seconds in zip(responses.rows.tolist(), responses.seconds.tolist(), strict=True):
             answers.setdefault(int(ids[number]), []).append(seconds)
         self._answers |= {key: _median_us(seconds) for key, seconds in answers.items()}
 
-    def _let_go(self, ids: Ids) -> None:
+    def _let_go(self, ids: ConnectionIds) -> None:
         # What is not in the tick with these `ids` will not be seen again.
         if self._newest is None:
             return
@@ -112,22 +112,22 @@ class Connections:
 
 
 @dataclass(slots=True)
-class _Group:
+class _GroupSums:
     sums: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(COUNTERS), np.int64))
     now: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(GAUGES), np.int64))
     distributions: dict[str, array[float]] = field(default_factory=lambda: {name: array("d") for name in DISTRIBUTIONS})
 
 
-class Groups:
+class GroupAggregate:
     """Sums ticks up by dimensions."""
 
     def __init__(self, dimensions: Sequence[str]) -> None:
         """Start empty."""
         self._dimensions = tuple(dimensions)
-        self._groups: dict[tuple[str, ...], _Group] = {}
+        self._groups: dict[tuple[str, ...], _GroupSums] = {}
 
     def add(self, changes: Changes, snapshot: Snapshot) -> None:
-        """Add one tick, as `Meter.measure` returns it; the first one, the baseline, is not to be added."""
+        """Add one tick, as `Meter.advance_with_changes` returns it; the first one, the baseline, is not to be added."""
         for group in self._groups.values():
             group.now[:] = 0
         metrics = changes.metrics
@@ -139,7 +139,7 @@ class Groups:
         here = []
         for number, values in enumerate(unique.tolist()):
             key = tuple(snapshot.names.text(name, code) for name, code in zip(self._dimensions, values, strict=True))
-            group = self._groups.setdefault(key, _Group())
+            group = self._groups.setdefault(key, _GroupSums())
             group.sums += sums[: len(COUNTERS), number].astype(np.int64)
             group.now += sums[len(COUNTERS) :, number].astype(np.int64)
             here.append(group)
@@ -151,14 +151,14 @@ class Groups:
         for number, seconds in zip(responses.rows.tolist(), responses.seconds.tolist(), strict=True):
             here[inverse[number]].distributions["response_latency"].append(seconds)
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[SampleRow]:
         """Return one row per combination of the dimensions' values, most bytes first.
 
         Counters are sums over the time, gauges are as last seen, distributions are summed up in seconds.
         """
         rows = []
         for key, group in self._groups.items():
-            row: Row = {name: _plain(name, text) for name, text in zip(self._dimensions, key, strict=True)}
+            row: SampleRow = {name: _plain(name, text) for name, text in zip(self._dimensions, key, strict=True)}
             row |= dict(zip(COUNTERS, group.sums.tolist(), strict=True))
             row |= dict(zip(GAUGES, group.now.tolist(), strict=True))
             row |= {name: _summary(values) for name, values in group.distributions.items()}
@@ -166,7 +166,7 @@ class Groups:
         return sorted(rows, key=_bytes, reverse=True)
 
 
-class Losses:
+class SampleLosses:
     """What was not seen in a stretch of time."""
 
     def __init__(self) -> None:
@@ -178,7 +178,7 @@ class Losses:
         for name in self._counts:
             self._counts[name] += getattr(quality, name)
 
-    def told(self) -> dict[str, int]:
+    def counts_by_cause(self) -> dict[str, int]:
         """Return how many of what was lost, by cause in words."""
         return {_LOSSES[name]: count for name, count in self._counts.items()}
 
@@ -188,18 +188,18 @@ def _median_us(seconds: list[float]) -> int:
 
 
 def _plain(dimension: str, text: str) -> str | int:
-    return int(text) if DIMENSIONS[dimension].values is Values.NUMBER else text
+    return int(text) if DIMENSIONS[dimension].kind is DimensionKind.NUMBER else text
 
 
-def _bytes(row: Row) -> tuple[int, int]:
+def _bytes(row: SampleRow) -> tuple[int, int]:
     return int(str(row["bytes_sent"])) + int(str(row["bytes_received"])), int(str(row["established"]))
 
 
-def _described(tick: _Tick, number: int) -> Row:
+def _described(tick: _MeasuredTick, number: int) -> SampleRow:
     # All but the counters.
     snapshot, raw = tick.snapshot, tick.changes.rows[number]
     born, established, ended = int(raw["born_ns"]), int(raw["established_ns"]), int(raw["ended_ns"])
-    row: Row = {
+    row: SampleRow = {
         name: _plain(name, snapshot.names.text(name, int(snapshot.dimensions[name][number]))) for name in _SHOWN
     }
     latency = (established - born) // _US_NS if established and born and raw["direction"] == _OUT else None
@@ -210,7 +210,7 @@ def _described(tick: _Tick, number: int) -> Row:
     return row
 
 
-def _with_counters(row: Row, counted: NDArray[np.int64], answer_us: int | None) -> Row:
+def _with_counters(row: SampleRow, counted: NDArray[np.int64], answer_us: int | None) -> SampleRow:
     changed = dict(zip(COUNTERS, counted.tolist(), strict=True))
     traffic, events = ({name: changed[name] for name in names} for names in (_TRAFFIC, _EVENTS))
     dimensions, rest = ({name: row[name] for name in names} for names in (_SHOWN, _TIMES))

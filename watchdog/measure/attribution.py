@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from watchdog.clock import SECOND_NS
 from watchdog.kernel.layout import OWNER
-from watchdog.measure.catalogue import UNATTRIBUTED, UNKNOWN
+from watchdog.measure.catalogue import UNATTRIBUTED, UNKNOWN_CODE
 from watchdog.measure.cgroup import Cgroups, unit_and_container
-from watchdog.measure.interning import HostNames
+from watchdog.measure.interning import InternedNames
 from watchdog.measure.slot_table import NEVER_NS, Slots, SlotTable
 from watchdog.measure.snapshot import Codes
-from watchdog.measure.users import Users
+from watchdog.measure.users import UserNames
 
 _NAMED = ("process", "exe", "user", "unit", "container")
 _USER = _NAMED.index("user")
@@ -23,23 +23,23 @@ _WORDS = OWNER.itemsize // 8
 _START_WORD = 0
 _UID_WORD = 2  # tgid in its lower half, uid in the upper one
 _NOBODY = 0  # the slot of owners beyond the bound: none of their names is known
-_MOST = 1 << 17  # owners at a time, 20 MB
+_MAX_OWNERS = 1 << 17  # owners at a time, 20 MB
 _KEPT_TICKS = 8  # that an owner may miss: whoever has a connection is there at each
 _AGAIN = 256  # owners that are looked up again in one tick, not all having been known before
 _NOTE_NS = 15 * SECOND_NS
 
 
-class Identity:
+class Attribution:
     """Resolves owners once each, and remembers them for as long as they come."""
 
-    def __init__(self, names: HostNames, cgroups: Cgroups, users: Users) -> None:
+    def __init__(self, names: InternedNames, cgroups: Cgroups, users: UserNames) -> None:
         """Give codes out of `names`."""
         self._names = names
         self._cgroups = cgroups
         self._users = users
         # By all of the owner's bytes, so that nobody passes for somebody else.
-        self._owners = SlotTable([np.uint64] * _WORDS, reserved=_NOBODY + 1, most=_MOST)
-        self._codes = np.full((_NOBODY + 1, len(_NAMED)), UNKNOWN, np.uint32)
+        self._owners = SlotTable([np.uint64] * _WORDS, reserved=_NOBODY + 1, max_slots=_MAX_OWNERS)
+        self._codes = np.full((_NOBODY + 1, len(_NAMED)), UNKNOWN_CODE, np.uint32)
         self._known = np.ones(_NOBODY + 1, np.bool_)
         self._ticks_ns = deque([NEVER_NS], maxlen=_KEPT_TICKS)
         self._noted_ns = NEVER_NS
@@ -52,7 +52,7 @@ class Identity:
         self._ticks_ns.append(at_ns)
         slots[slots < 0] = _NOBODY
         self._grow()
-        new = self._owners.founded
+        new = self._owners.new_slots
         self._known[new] = True
         self._resolve_again(slots, at_ns)
         self._resolve(new, at_ns)
@@ -64,7 +64,7 @@ class Identity:
         columns["pid"] = owners["tgid"].astype(np.uint32)
         return columns
 
-    def start_ns(self, pid: int) -> int | None:
+    def process_start_ns(self, pid: int) -> int | None:
         """Return when the process that had `pid` last began, by CLOCK_BOOTTIME; None if it owned no connection."""
         own = np.flatnonzero(self._owners.keys[_UID_WORD][: self._owners.size].astype(np.uint32) == np.uint32(pid))
         if not len(own):
@@ -86,18 +86,24 @@ class Identity:
         owners = np.stack([word[slots] for word in self._owners.keys], axis=1).view(OWNER).reshape(-1)
         for slot, owner in zip(slots.tolist(), map(tuple, owners.tolist()), strict=True):
             texts, settled = self._texts(owner, at_ns)
-            codes = [self._names.code(name, text, at_ns) for name, text in zip(_NAMED, texts, strict=True)]
+            codes = [self._names.intern(name, text, at_ns) for name, text in zip(_NAMED, texts, strict=True)]
             self._codes[slot] = codes
-            self._known[slot] = settled and UNKNOWN not in codes
+            self._known[slot] = settled and UNKNOWN_CODE not in codes
 
     def _texts(self, owner: tuple[Any, ...], at_ns: int) -> tuple[tuple[str, ...], bool]:
         """Return the texts of an owner, and whether they are all that will ever be known."""
         start_ns, cgroup_id, tgid, uid, comm, exe = owner
         if not tgid:
             return (UNATTRIBUTED, "", "", "", ""), True
-        path = self._cgroups.path(tgid, start_ns, cgroup_id, at_ns)
+        path = self._cgroups.find_path(tgid, start_ns, cgroup_id, at_ns)
         unit, container = unit_and_container(path or "")
-        return (os_text(comm), os_text(exe), self._users.name(uid), unit, container), path is not None
+        return (
+            decode_kernel_text(comm),
+            decode_kernel_text(exe),
+            self._users.name(uid),
+            unit,
+            container,
+        ), path is not None
 
     def _note_users(self, at_ns: int) -> None:
         """Have users' names looked up, and take in those that became known."""
@@ -110,8 +116,8 @@ class Identity:
         for uid, name in shown.items():
             if self._users_shown.get(uid, name) != name:
                 same = np.flatnonzero(kept & (uids == uid) & attributed)
-                self._codes[same, _USER] = code = self._names.code("user", name, at_ns)
-                self._known[same] &= code != UNKNOWN
+                self._codes[same, _USER] = code = self._names.intern("user", name, at_ns)
+                self._known[same] &= code != UNKNOWN_CODE
         self._users_shown = shown
 
     def _note_use(self, at_ns: int) -> None:
@@ -119,10 +125,10 @@ class Identity:
         used = self._owners.seen_ns[: self._owners.size] > self._noted_ns
         self._noted_ns = at_ns
         for column, name in enumerate(_NAMED):
-            self._names.used(name, np.unique(self._codes[: self._owners.size][used, column]).tolist(), at_ns)
-        self._names.forget(at_ns)
+            self._names.mark_used(name, np.unique(self._codes[: self._owners.size][used, column]).tolist(), at_ns)
+        self._names.forget_unused(at_ns)
 
 
-def os_text(raw: bytes) -> str:
+def decode_kernel_text(raw: bytes) -> str:
     """Return bytes of the kernel as text; what is not UTF-8 is kept as lone surrogates."""
     return raw.decode("utf-8", "surrogateescape")

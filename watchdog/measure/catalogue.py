@@ -9,7 +9,7 @@ import enum
 from dataclasses import dataclass
 
 
-class Kind(enum.StrEnum):
+class MetricKind(enum.StrEnum):
     """How values of a metric combine over connections and time."""
 
     COUNTER = "counter"  # adds up over connections and ticks
@@ -34,19 +34,19 @@ class Metric:
     """One metric: `source` is the kernel's field or event, `cost` what reading it costs the host."""
 
     name: str
-    kind: Kind
+    kind: MetricKind
     unit: Unit
     meaning: str
     source: str
     cost: str
     on_demand: bool = False  # measured only while somebody reads it
-    lacks: tuple[str, ...] = ()  # dimensions that its values do not have
+    missing_dimensions: tuple[str, ...] = ()  # dimensions that its values do not have
 
 
-LONGEST_WINDOW = "1h"  # of a rule: what has a name keeps it for so long, and what a process can do in it is bounded
-UNKNOWN = 2**32 - 1
+MAX_WINDOW = "1h"  # of a rule: what has a name keeps it for so long, and what a process can do in it is bounded
+UNKNOWN_CODE = 2**32 - 1
 """The code, in any dimension, of a value that was lost: it matches no pattern, excluding ones included."""
-ABSENT = 2**32 - 2
+ABSENT_CODE = 2**32 - 2
 """The code, in any dimension, of what has no such value: it matches no pattern either."""
 
 _PEER = ("remote", "remote_port", "failure")
@@ -61,10 +61,12 @@ _PASS = "read in the pass over live sockets, nothing per message"
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("connects", Kind.COUNTER, Unit.CONNECTIONS, "attempts to connect out", "CLOSE to SYN_SENT", _EVENT),
+        Metric(
+            "connects", MetricKind.COUNTER, Unit.CONNECTIONS, "attempts to connect out", "CLOSE to SYN_SENT", _EVENT
+        ),
         Metric(
             "established",
-            Kind.COUNTER,
+            MetricKind.COUNTER,
             Unit.CONNECTIONS,
             "handshakes completed, either direction",
             "to ESTABLISHED",
@@ -72,7 +74,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "accepts",
-            Kind.COUNTER,
+            MetricKind.COUNTER,
             Unit.CONNECTIONS,
             "inbound connections that a process took from its accept queue",
             "sk_socket of an inbound socket",
@@ -80,7 +82,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "closes",
-            Kind.COUNTER,
+            MetricKind.COUNTER,
             Unit.CONNECTIONS,
             "connections that ended, failed attempts included",
             "to CLOSE",
@@ -88,17 +90,24 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "connect_failures",
-            Kind.COUNTER,
+            MetricKind.COUNTER,
             Unit.CONNECTIONS,
             "attempts that were not established, or were reset by the peer before it sent a byte; by `failure`",
             "sk_err at CLOSE",
             _EVENT,
         ),
-        Metric("resets_sent", Kind.COUNTER, Unit.CONNECTIONS, "RST segments sent", "tcp_send_reset", _EVENT),
-        Metric("resets_received", Kind.COUNTER, Unit.CONNECTIONS, "RST segments received", "tcp_receive_reset", _EVENT),
+        Metric("resets_sent", MetricKind.COUNTER, Unit.CONNECTIONS, "RST segments sent", "tcp_send_reset", _EVENT),
+        Metric(
+            "resets_received",
+            MetricKind.COUNTER,
+            Unit.CONNECTIONS,
+            "RST segments received",
+            "tcp_receive_reset",
+            _EVENT,
+        ),
         Metric(
             "bytes_sent",
-            Kind.COUNTER,
+            MetricKind.COUNTER,
             Unit.BYTES,
             "payload sent, retransmissions not counted again",
             "tcp_sock.bytes_sent - bytes_retrans",
@@ -106,28 +115,37 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "bytes_received",
-            Kind.COUNTER,
+            MetricKind.COUNTER,
             Unit.BYTES,
             "payload received in order",
             "tcp_sock.bytes_received less the FIN",
             _PASS,
         ),
         Metric(
-            "packets_sent", Kind.COUNTER, Unit.SEGMENTS, "segments sent, pure ACKs included", "tcp_sock.segs_out", _PASS
+            "packets_sent",
+            MetricKind.COUNTER,
+            Unit.SEGMENTS,
+            "segments sent, pure ACKs included",
+            "tcp_sock.segs_out",
+            _PASS,
         ),
         Metric(
             "packets_received",
-            Kind.COUNTER,
+            MetricKind.COUNTER,
             Unit.SEGMENTS,
             "segments received, pure ACKs included",
             "tcp_sock.segs_in",
             _PASS,
         ),
-        Metric("retransmits", Kind.COUNTER, Unit.SEGMENTS, "segments sent again", "tcp_sock.total_retrans", _PASS),
-        Metric("open", Kind.GAUGE, Unit.CONNECTIONS, "connections that exist now; by `state`", "skc_state", _PASS),
+        Metric(
+            "retransmits", MetricKind.COUNTER, Unit.SEGMENTS, "segments sent again", "tcp_sock.total_retrans", _PASS
+        ),
+        Metric(
+            "open", MetricKind.GAUGE, Unit.CONNECTIONS, "connections that exist now; by `state`", "skc_state", _PASS
+        ),
         Metric(
             "send_queue",
-            Kind.GAUGE,
+            MetricKind.GAUGE,
             Unit.BYTES,
             "payload written and not yet acknowledged by the peer",
             "tcp_sock.write_seq - snd_una",
@@ -135,7 +153,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "receive_queue",
-            Kind.GAUGE,
+            MetricKind.GAUGE,
             Unit.BYTES,
             "payload received and not yet read by the process",
             "tcp_sock.rcv_nxt - copied_seq",
@@ -143,25 +161,25 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "accept_queue",
-            Kind.DISTRIBUTION,
+            MetricKind.DISTRIBUTION,
             Unit.RATIO,
             "connections waiting for accept, as a share of the listener's limit; one value per listener and tick",
             "sock.sk_ack_backlog / sk_max_ack_backlog",
             _PASS,
-            lacks=_PEER,
+            missing_dimensions=_PEER,
         ),
         Metric(
             "listen_drops",
-            Kind.COUNTER,
+            MetricKind.COUNTER,
             Unit.CONNECTIONS,
             "connections that a listener dropped, its accept queue being full in most cases",
             "sock.sk_drops of listeners",
             _PASS,
-            lacks=_PEER,
+            missing_dimensions=_PEER,
         ),
         Metric(
             "connect_latency",
-            Kind.DISTRIBUTION,
+            MetricKind.DISTRIBUTION,
             Unit.SECONDS,
             "time from connect to established, of outbound connections established in the tick",
             "SYN_SENT to ESTABLISHED",
@@ -169,7 +187,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "rtt",
-            Kind.DISTRIBUTION,
+            MetricKind.DISTRIBUTION,
             Unit.SECONDS,
             "smoothed round-trip time, of connections that received something in the tick",
             "tcp_sock.srtt_us",
@@ -177,7 +195,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "lifetime",
-            Kind.DISTRIBUTION,
+            MetricKind.DISTRIBUTION,
             Unit.SECONDS,
             "time from first to last state, of connections that ended in the tick",
             "SYN_SENT or SYN_RECV to CLOSE",
@@ -185,7 +203,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "response_latency",
-            Kind.DISTRIBUTION,
+            MetricKind.DISTRIBUTION,
             Unit.SECONDS,
             "time from the last send to the first receive after it: what a client waits for an answer (direction out),"
             " what a server waits to be asked again (in)",
@@ -196,13 +214,13 @@ METRICS: dict[str, Metric] = {
         *(
             Metric(
                 f"udp_{what}_{way}",
-                Kind.COUNTER,
+                MetricKind.COUNTER,
                 unit,
                 f"{meaning} {way} by UDP, by process",
                 source,
                 _MESSAGE,
                 on_demand=True,
-                lacks=_END,
+                missing_dimensions=_END,
             )
             for what, unit, meaning in (
                 ("bytes", Unit.BYTES, "payload"),
@@ -212,39 +230,39 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "lost_connections",
-            Kind.COUNTER,
+            MetricKind.COUNTER,
             Unit.CONNECTIONS,
             "connections whose detail or counts the watchdog itself lost; in one row of process `bpf-watchdog`",
             "the collector's own counts",
             _OWN,
-            lacks=(*_OWNER, *_END),
+            missing_dimensions=(*_OWNER, *_END),
         ),
         Metric(
             "missed_ticks",
-            Kind.COUNTER,
+            MetricKind.COUNTER,
             Unit.TICKS,
             "ticks that the watchdog itself should have run and did not; in one row of process `bpf-watchdog`",
             "the collector's own counts",
             _OWN,
-            lacks=(*_OWNER, *_END),
+            missing_dimensions=(*_OWNER, *_END),
         ),
         Metric(
             "failed_ticks",
-            Kind.COUNTER,
+            MetricKind.COUNTER,
             Unit.TICKS,
             "ticks of the watchdog itself that broke off, its log says why; in one row of process `bpf-watchdog`",
             "the daemon's own counts",
             _OWN,
-            lacks=(*_OWNER, *_END),
+            missing_dimensions=(*_OWNER, *_END),
         ),
     )
 }
 
 
-ON_DEMAND = frozenset(name for name, metric in METRICS.items() if metric.on_demand)
+ON_DEMAND_METRICS = frozenset(name for name, metric in METRICS.items() if metric.on_demand)
 
 
-class Values(enum.StrEnum):
+class DimensionKind(enum.StrEnum):
     """What the values of a dimension look like."""
 
     NAME = "name"  # free text from the host: comm, user, unit, …
@@ -258,7 +276,7 @@ class Dimension:
     """One dimension. `volatile` ones make poor alert identities: they change with every process or connection."""
 
     name: str
-    values: Values
+    kind: DimensionKind
     meaning: str
     choices: tuple[str, ...] = ()
     volatile: bool = False
@@ -268,7 +286,7 @@ DIRECTIONS = ("unknown", "out", "in")
 FAMILIES = ("", "ipv4", "ipv6")
 FAILURES = ("", "refused", "timeout", "unreachable", "reset", "aborted", "other")
 # include/net/tcp_states.h, by number
-STATES = (
+TCP_STATES = (
     "", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT",
     "CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV",
 )  # fmt: skip
@@ -279,21 +297,23 @@ DIMENSIONS: dict[str, Dimension] = {
     dimension.name: dimension
     for dimension in (
         Dimension(
-            "process", Values.NAME, "name (comm) of the process's main thread, `(unattributed)` if none is known"
+            "process", DimensionKind.NAME, "name (comm) of the process's main thread, `(unattributed)` if none is known"
         ),
-        Dimension("exe", Values.NAME, "file name of the executable, from the kernel"),
-        Dimension("pid", Values.NUMBER, "process id", volatile=True),
-        Dimension("user", Values.NAME, "user that the process runs as"),
-        Dimension("unit", Values.NAME, "systemd unit"),
-        Dimension("container", Values.NAME, "container id, first 12 digits"),
-        Dimension("netns", Values.NUMBER, "network namespace, its inode number", volatile=True),
-        Dimension("direction", Values.CHOICE, "who opened the connection: this end (out) or the peer (in)", DIRECTIONS),
-        Dimension("family", Values.CHOICE, "address family; IPv4-mapped IPv6 counts as ipv4", FAMILIES),
-        Dimension("local", Values.ADDRESS, "address of this end"),
-        Dimension("local_port", Values.NUMBER, "port of this end", volatile=True),
-        Dimension("remote", Values.ADDRESS, "address of the peer"),
-        Dimension("remote_port", Values.NUMBER, "port of the peer"),
-        Dimension("state", Values.CHOICE, "TCP state", STATES),
-        Dimension("failure", Values.CHOICE, "why it failed or broke", FAILURES),
+        Dimension("exe", DimensionKind.NAME, "file name of the executable, from the kernel"),
+        Dimension("pid", DimensionKind.NUMBER, "process id", volatile=True),
+        Dimension("user", DimensionKind.NAME, "user that the process runs as"),
+        Dimension("unit", DimensionKind.NAME, "systemd unit"),
+        Dimension("container", DimensionKind.NAME, "container id, first 12 digits"),
+        Dimension("netns", DimensionKind.NUMBER, "network namespace, its inode number", volatile=True),
+        Dimension(
+            "direction", DimensionKind.CHOICE, "who opened the connection: this end (out) or the peer (in)", DIRECTIONS
+        ),
+        Dimension("family", DimensionKind.CHOICE, "address family; IPv4-mapped IPv6 counts as ipv4", FAMILIES),
+        Dimension("local", DimensionKind.ADDRESS, "address of this end"),
+        Dimension("local_port", DimensionKind.NUMBER, "port of this end", volatile=True),
+        Dimension("remote", DimensionKind.ADDRESS, "address of the peer"),
+        Dimension("remote_port", DimensionKind.NUMBER, "port of the peer"),
+        Dimension("state", DimensionKind.CHOICE, "TCP state", TCP_STATES),
+        Dimension("failure", DimensionKind.CHOICE, "why it failed or broke", FAILURES),
     )
 }

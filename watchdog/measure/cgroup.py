@@ -22,8 +22,8 @@ _UNIT = re.compile(r".+\.(service|scope|socket|mount|swap)$")
 _CONTAINER = re.compile(r"(?:^|[-:/])([0-9a-f]{64})(?:\.scope)?$")
 _MACHINE = re.compile(r"^machine-(.+)\.scope$")
 _CONTAINER_DIGITS = 12
-_MOST_KEPT = 8192
-_MOST_WALKED = 16_384  # whoever may make groups may make very many
+_MAX_CACHED_PATHS = 8192
+_MAX_WALKED_GROUPS = 16_384  # whoever may make groups may make very many
 _REST = 20  # times as long as a walk through all groups took, no other begins
 _TICKS = os.sysconf("SC_CLK_TCK")
 _LINKS_OF_A_LEAF = 2
@@ -59,7 +59,7 @@ class Cgroups:
         self._kept: dict[int, str] = {}  # the one used last is the last
         self._rest_until_ns = -(2**62)
 
-    def path(self, pid: int, start_ns: int, inode: int, at_ns: int) -> str | None:
+    def find_path(self, pid: int, start_ns: int, inode: int, at_ns: int) -> str | None:
         """Return the path of the group with this inode, else of the process; "" where neither is known.
 
         None: not known yet, ask again at a later tick. `start_ns`: when the process began, by CLOCK_BOOTTIME.
@@ -76,7 +76,7 @@ class Cgroups:
         if path is None:
             return None
         self._kept[inode] = path
-        if len(self._kept) > _MOST_KEPT:
+        if len(self._kept) > _MAX_CACHED_PATHS:
             del self._kept[next(iter(self._kept))]
         return path or own or self._of_process(pid, start_ns)
 
@@ -105,7 +105,7 @@ class Cgroups:
             if at_ns < self._rest_until_ns:
                 return None
             began = time.perf_counter_ns()
-            self._walked = dict(islice(_groups(str(self._root)), _MOST_WALKED))
+            self._walked = dict(islice(_groups(str(self._root)), _MAX_WALKED_GROUPS))
             self._rest_until_ns = at_ns + max((time.perf_counter_ns() - began) * _REST, 1)
         return self._walked.get(inode, "")
 

@@ -18,22 +18,22 @@ from watchdog.clock import SECOND_NS
 from watchdog.kernel.collector import Reading
 from watchdog.kernel.layout import (
     CONNECTION,
-    COUNTED_DATAGRAMS,
+    DATAGRAMS_COUNTERS,
     FLAG_ACCEPTED,
-    FLAG_AMENDS,
     FLAG_CONNECT,
+    FLAG_CORRECTION,
     FLAG_FAILED,
-    SUMMED,
+    SUMS_COUNTERS,
 )
 from watchdog.kernel.totals_map import Totals
-from watchdog.measure.catalogue import DIRECTIONS, FAILURES, METRICS, STATES, Kind
+from watchdog.measure.catalogue import DIRECTIONS, FAILURES, METRICS, TCP_STATES, MetricKind
 from watchdog.measure.snapshot import Numbers
-from watchdog.measure.struct_rows import columns, joined, put, taken
+from watchdog.measure.struct_rows import assign_rows, concatenate_rows, extract_fields, select_rows
 from watchdog.measure.totals_deltas import TotalsDeltas
 
-Rows = NDArray[np.void]
-Ids = NDArray[np.uint64]
-Cells = Mapping[str, Any]  # by name, (n,) each: fields of rows, contiguous
+ConnectionRows = NDArray[np.void]
+ConnectionIds = NDArray[np.uint64]
+ConnectionFields = Mapping[str, Any]  # by name, (n,) each: fields of rows, contiguous
 
 _WIDE = ("bytes_sent", "bytes_received")
 _WRAPPING = ("packets_sent", "packets_received", "retransmits", "resets_sent", "resets_received", "drops")  # u32
@@ -43,9 +43,9 @@ _READ = (
     *("error", "state", "direction", "flags", *_WIDE, *_WRAPPING),
 )
 _OUT, _IN = DIRECTIONS.index("out"), DIRECTIONS.index("in")
-_LISTEN = STATES.index("LISTEN")
-_OPENING = [STATES.index(name) for name in ("SYN_SENT", "SYN_RECV")]
-_FIN_QUEUED = [STATES.index(name) for name in ("FIN_WAIT1", "CLOSING", "LAST_ACK")]
+_LISTEN = TCP_STATES.index("LISTEN")
+_OPENING = [TCP_STATES.index(name) for name in ("SYN_SENT", "SYN_RECV")]
+_FIN_QUEUED = [TCP_STATES.index(name) for name in ("FIN_WAIT1", "CLOSING", "LAST_ACK")]
 # A connection without a file (closed with data still to send, handed over in a message) is not in the pass. What is
 # known of it is kept so long; tcp_orphan_retries and keepalive end real ones sooner.
 _KEEP_NS = 15 * 60 * SECOND_NS
@@ -53,7 +53,7 @@ _KEEP_NS = 15 * 60 * SECOND_NS
 _LATE_NS = 10 * SECOND_NS
 
 # Counter of struct datagrams: metric.
-_UDP = {name: f"udp_{name}" for name in COUNTED_DATAGRAMS}
+_UDP = {name: f"udp_{name}" for name in DATAGRAMS_COUNTERS}
 
 # What is kept of a connection between two ticks.
 _KNOWN = np.dtype(
@@ -99,25 +99,25 @@ class Changes:
     for the connection had no file in which it could have been seen.
     """
 
-    rows: Rows
+    rows: ConnectionRows
     failure: NDArray[np.uint8]
     metrics: Mapping[str, Numbers]
     responses: Responses
     late: NDArray[np.bool_]
 
 
-def ids_of(rows: Rows | Cells) -> Ids:
+def connection_ids(rows: ConnectionRows | ConnectionFields) -> ConnectionIds:
     """Return what tells the connections of `rows` apart: socket cookie and, above it, the socket's life."""
-    ids: Ids = rows["cookie"] ^ (rows["life"].astype(np.uint64) << np.uint64(48))
+    ids: ConnectionIds = rows["cookie"] ^ (rows["life"].astype(np.uint64) << np.uint64(48))
     return ids
 
 
-def _amends(rows: Cells) -> NDArray[np.bool_]:
-    amending: NDArray[np.bool_] = (rows["flags"] & FLAG_AMENDS) != 0
+def _is_correction(rows: ConnectionFields) -> NDArray[np.bool_]:
+    amending: NDArray[np.bool_] = (rows["flags"] & FLAG_CORRECTION) != 0
     return amending
 
 
-def is_listener(rows: Rows | Cells) -> NDArray[np.bool_]:
+def is_listener(rows: ConnectionRows | ConnectionFields) -> NDArray[np.bool_]:
     """Tell, (n,), which rows are listening sockets."""
     listening: NDArray[np.bool_] = rows["state"] == _LISTEN
     return listening
@@ -130,16 +130,16 @@ class Deltas:
         """Start knowing nothing: the first reading is the baseline."""
         self._known = np.empty(0, _KNOWN)
         self._previous_ns: int | None = None
-        self._sums = TotalsDeltas(SUMMED)
-        self._datagrams = TotalsDeltas(COUNTED_DATAGRAMS)
+        self._sums = TotalsDeltas(SUMS_COUNTERS)
+        self._datagrams = TotalsDeltas(DATAGRAMS_COUNTERS)
 
     def advance(self, reading: Reading) -> Changes:
         """Return what changed since the reading before."""
         rows = self._current(reading)
-        cells = columns(rows, _READ)
-        ids = ids_of(cells)
+        cells = extract_fields(rows, _READ)
+        ids = connection_ids(cells)
         at, known = self._join(ids)
-        known &= ~_amends(cells)
+        known &= ~_is_correction(cells)
         before = self._before(cells, at, known)
         metrics = _counters(cells, before, known)
         failure = _failures(cells)
@@ -152,41 +152,41 @@ class Deltas:
         metrics |= {name: np.zeros(len(rows)) for name in _UDP.values()}
         changes = Changes(rows, failure, metrics, responses, late)
         for totals, names, keep in (
-            (self._sums.advance(reading.sums), {name: name for name in SUMMED}, _of_sums),
+            (self._sums.advance(reading.sums), {name: name for name in SUMS_COUNTERS}, _of_sums),
             (self._datagrams.advance(reading.datagrams), _UDP, _of_datagrams),
         ):
             if len(totals.keys):
                 changes = _with_totals(changes, keep(totals, reading.at_ns), totals, names)
         return changes
 
-    def _current(self, reading: Reading) -> Rows:
+    def _current(self, reading: Reading) -> ConnectionRows:
         # One row per connection: the final one where it ended while we read.
         live = reading.live
         if len(reading.closed):
-            live = taken(live, ~np.isin(ids_of(live), ids_of(reading.closed)))
-        rows = joined([live, reading.closed])
+            live = select_rows(live, ~np.isin(connection_ids(live), connection_ids(reading.closed)))
+        rows = concatenate_rows([live, reading.closed])
         unknown = rows["direction"] == 0
         if unknown.any():  # older than the programs: the port tells
             ports = _ports(live[is_listener(live)])
             rows["direction"][unknown] = np.where(np.isin(_ports(rows[unknown]), ports), _IN, _OUT)
         return rows
 
-    def _join(self, ids: Ids) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    def _join(self, ids: ConnectionIds) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         if not len(self._known):
             return np.zeros(len(ids), np.intp), np.zeros(len(ids), np.bool_)
         at = np.minimum(np.searchsorted(self._known["id"], ids), len(self._known) - 1)
         return at, self._known["id"][at] == ids
 
-    def _before(self, rows: Cells, at: NDArray[np.intp], known: NDArray[np.bool_]) -> Cells:
+    def _before(self, rows: ConnectionFields, at: NDArray[np.intp], known: NDArray[np.bool_]) -> ConnectionFields:
         kept = np.zeros(len(at), _KNOWN)
-        put(kept, known, taken(self._known, at[known]))
-        before = columns(kept, _KNOWN.names or ())
+        assign_rows(kept, known, select_rows(self._known, at[known]))
+        before = extract_fields(kept, _KNOWN.names or ())
         baseline = ~known & (rows["born_ns"] == 0)
         for name in _SINCE_BIRTH:
             before[name][baseline] = rows[name][baseline]
         return before
 
-    def _remember(self, rows: Cells, ids: Ids, met: NDArray[np.intp], at_ns: int) -> None:
+    def _remember(self, rows: ConnectionFields, ids: ConnectionIds, met: NDArray[np.intp], at_ns: int) -> None:
         alive = rows["ended_ns"] == 0
         new = np.zeros(int(alive.sum()), _KNOWN)
         new["id"], new["seen_ns"] = ids[alive], at_ns
@@ -196,10 +196,10 @@ class Deltas:
         unseen = np.ones(len(self._known), np.bool_)
         unseen[met] = False
         unseen &= self._known["seen_ns"] + np.uint64(_KEEP_NS) > at_ns
-        both = joined([new, taken(self._known, unseen)])
-        self._known = taken(both, np.argsort(both["id"], kind="stable"))
+        both = concatenate_rows([new, select_rows(self._known, unseen)])
+        self._known = select_rows(both, np.argsort(both["id"], kind="stable"))
 
-    def _late(self, rows: Cells, before: Cells, at_ns: int) -> NDArray[np.bool_]:
+    def _late(self, rows: ConnectionFields, before: ConnectionFields, at_ns: int) -> NDArray[np.bool_]:
         # Kernel sockets (MPTCP's subflows, NFS), io_uring's own descriptors, what waits to be accepted.
         interval_ns = 0 if self._previous_ns is None else at_ns - self._previous_ns
         self._previous_ns = at_ns
@@ -207,7 +207,7 @@ class Deltas:
         late: NDArray[np.bool_] = (last_seen > 0) & (last_seen < at_ns - max(_LATE_NS, 2 * interval_ns))
         return late & ~is_listener(rows)
 
-    def _responses(self, cookies: Ids, reading: Reading) -> Responses:
+    def _responses(self, cookies: ConnectionIds, reading: Reading) -> Responses:
         # To the row of the same socket, the newest of its lives; a socket that has none any more was folded into sums.
         wanted = reading.responses["cookie"]
         if not len(wanted) or not len(cookies):
@@ -219,19 +219,19 @@ class Deltas:
         return Responses(order[at[found]], reading.responses["latency_ns"][found] / SECOND_NS)
 
 
-def _ports(rows: Rows) -> Ids:
-    ports: Ids = rows["netns"].astype(np.uint64) << np.uint64(16) | rows["local_port"].astype(np.uint64)
+def _ports(rows: ConnectionRows) -> ConnectionIds:
+    ports: ConnectionIds = rows["netns"].astype(np.uint64) << np.uint64(16) | rows["local_port"].astype(np.uint64)
     return ports
 
 
-def _counters(rows: Cells, before: Cells, known: NDArray[np.bool_]) -> dict[str, Numbers]:
+def _counters(rows: ConnectionFields, before: ConnectionFields, known: NDArray[np.bool_]) -> dict[str, Numbers]:
     fresh = rows["flags"] & ~before["flags"]
     established = (rows["established_ns"] != 0) & ~(known & before["established"])
     metrics = {
         "connects": (fresh & FLAG_CONNECT) != 0,
         "established": established,
         "accepts": (fresh & FLAG_ACCEPTED) != 0,
-        "closes": (rows["ended_ns"] != 0) & ~_amends(rows),
+        "closes": (rows["ended_ns"] != 0) & ~_is_correction(rows),
         "open": (rows["ended_ns"] == 0) & ~is_listener(rows),
     }
     # Signed: the FIN is taken off bytes_received when its flag is seen, which may be one reading after the byte.
@@ -241,19 +241,19 @@ def _counters(rows: Cells, before: Cells, known: NDArray[np.bool_]) -> dict[str,
     return {name: np.asarray(values, np.float64) for name, values in metrics.items()}
 
 
-def _failures(rows: Cells) -> NDArray[np.uint8]:
+def _failures(rows: ConnectionFields) -> NDArray[np.uint8]:
     broke = rows["error"] != 0
     failed = (rows["flags"] & FLAG_FAILED) != 0
     ended = (rows["ended_ns"] != 0) & (broke | failed)
     return np.where(ended, _FAILURE_OF_ERRNO[np.minimum(rows["error"], 255)], 0).astype(np.uint8)
 
 
-def _connect_failures(rows: Cells, metrics: dict[str, Numbers]) -> None:
+def _connect_failures(rows: ConnectionFields, metrics: dict[str, Numbers]) -> None:
     failed = (rows["flags"] & FLAG_FAILED) != 0
     metrics["connect_failures"] = (failed & (rows["ended_ns"] != 0) & (rows["direction"] == _OUT)).astype(np.float64)
 
 
-def _distributions(rows: Cells, metrics: dict[str, Numbers]) -> None:
+def _distributions(rows: ConnectionFields, metrics: dict[str, Numbers]) -> None:
     born = rows["born_ns"] != 0
     out = rows["direction"] == _OUT
     since_birth = (rows["established_ns"] - rows["born_ns"]).view(np.int64) / SECOND_NS
@@ -264,7 +264,7 @@ def _distributions(rows: Cells, metrics: dict[str, Numbers]) -> None:
     metrics["lifetime"] = np.where((rows["ended_ns"] != 0) & born, life, np.nan)
 
 
-def _queues(rows: Cells, metrics: dict[str, Numbers]) -> None:
+def _queues(rows: ConnectionFields, metrics: dict[str, Numbers]) -> None:
     listening = is_listener(rows)
     # A SYN or FIN in the queue is a sequence number, not a byte.
     with_data = (metrics["open"] > 0) & ~np.isin(rows["state"], _OPENING)
@@ -275,32 +275,32 @@ def _queues(rows: Cells, metrics: dict[str, Numbers]) -> None:
     metrics["accept_queue"] = np.where(listening, share, np.nan)
 
 
-def _of_sums(totals: Totals, at_ns: int) -> Rows:
+def _of_sums(totals: Totals, at_ns: int) -> ConnectionRows:
     rows = _of_process(totals, at_ns)
     rows["direction"] = totals.keys["direction"]
     return rows
 
 
-def _of_datagrams(totals: Totals, at_ns: int) -> Rows:
+def _of_datagrams(totals: Totals, at_ns: int) -> ConnectionRows:
     rows = _of_process(totals, at_ns)
     rows["family"] = totals.keys["family"]
     return rows
 
 
-def _of_process(totals: Totals, at_ns: int) -> Rows:
+def _of_process(totals: Totals, at_ns: int) -> ConnectionRows:
     rows = np.zeros(len(totals.keys), CONNECTION)
     rows["owner"], rows["netns"], rows["ended_ns"] = totals.values["owner"], totals.keys["netns"], at_ns
     return rows
 
 
-def _with_totals(changes: Changes, rows: Rows, totals: Totals, names: Mapping[str, str]) -> Changes:
+def _with_totals(changes: Changes, rows: ConnectionRows, totals: Totals, names: Mapping[str, str]) -> Changes:
     # `names`: counter of the totals: metric. Other metrics of these rows are nothing.
     metrics = {}
     for name, values in changes.metrics.items():
-        nothing = np.nan if METRICS[name].kind is Kind.DISTRIBUTION else 0.0
+        nothing = np.nan if METRICS[name].kind is MetricKind.DISTRIBUTION else 0.0
         metrics[name] = np.concatenate([values, np.full(len(rows), nothing)])
     for counter, name in names.items():
         metrics[name][-len(rows) :] = totals.values[counter]
     failure = np.concatenate([changes.failure, np.zeros(len(rows), np.uint8)])
     late = np.concatenate([changes.late, np.zeros(len(rows), np.bool_)])
-    return Changes(joined([changes.rows, rows]), failure, metrics, changes.responses, late)
+    return Changes(concatenate_rows([changes.rows, rows]), failure, metrics, changes.responses, late)

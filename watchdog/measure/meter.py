@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from watchdog.kernel.collector import Reading
 from watchdog.kernel.layout import CONNECTION
-from watchdog.measure.attribution import Identity
-from watchdog.measure.catalogue import ABSENT, FAMILIES, METRICS, UNKNOWN, Kind
+from watchdog.measure.attribution import Attribution
+from watchdog.measure.catalogue import ABSENT_CODE, FAMILIES, METRICS, UNKNOWN_CODE, MetricKind
 from watchdog.measure.cgroup import Cgroups
 from watchdog.measure.deltas import Changes, Deltas
-from watchdog.measure.interning import HostNames
-from watchdog.measure.snapshot import Codes, Halves, Numbers, Snapshot
-from watchdog.measure.struct_rows import joined
-from watchdog.measure.users import Users
+from watchdog.measure.interning import InternedNames
+from watchdog.measure.snapshot import AddressHalves, Codes, Numbers, Snapshot
+from watchdog.measure.struct_rows import concatenate_rows
+from watchdog.measure.users import UserNames
 
-SELF = "bpf-watchdog"
+SELF_PROCESS = "bpf-watchdog"
 """The process in whose row the watchdog's own losses stand."""
 
 _TRAFFIC = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "retransmits")
@@ -48,7 +48,7 @@ class _Dimensions(Mapping[str, Codes]):
 
 
 @dataclass(frozen=True, slots=True)
-class Ticks:
+class TickCounts:
     """What the daemon counted since the newest snapshot: the same as in `Quality`."""
 
     late_seconds: float = 0.0
@@ -57,7 +57,7 @@ class Ticks:
     lost_samples: int = 0
 
 
-ON_TIME = Ticks()
+NO_MISSED_TICKS = TickCounts()
 
 
 class Meter:
@@ -65,21 +65,23 @@ class Meter:
 
     def __init__(self) -> None:
         """Start with a baseline to come."""
-        self.names = HostNames()
+        self.names = InternedNames()
         self._deltas = Deltas()
-        self._identity = Identity(self.names, Cgroups(), Users())
+        self._identity = Attribution(self.names, Cgroups(), UserNames())
         self._previous_ns: int | None = None
 
-    def advance(self, reading: Reading, wall: float, ticks: Ticks = ON_TIME) -> Snapshot:
+    def advance(self, reading: Reading, wall: float, tick_counts: TickCounts = NO_MISSED_TICKS) -> Snapshot:
         """Return the snapshot of one reading; the first one has `elapsed_ns` 0."""
-        _, snapshot = self.measure(reading, wall, ticks)
+        _, snapshot = self.advance_with_changes(reading, wall, tick_counts)
         return snapshot
 
-    def start_ns(self, pid: int) -> int | None:
+    def process_start_ns(self, pid: int) -> int | None:
         """Return when a process of the newest readings began, by CLOCK_BOOTTIME, None if it is not known."""
-        return self._identity.start_ns(pid)
+        return self._identity.process_start_ns(pid)
 
-    def measure(self, reading: Reading, wall: float, ticks: Ticks = ON_TIME) -> tuple[Changes, Snapshot]:
+    def advance_with_changes(
+        self, reading: Reading, wall: float, ticks: TickCounts = NO_MISSED_TICKS
+    ) -> tuple[Changes, Snapshot]:
         """Return the snapshot and the changes that it was made from; `ticks` tells how it came to this reading.
 
         The snapshot's first rows are those of the changes; one for each answer to a request follows them. Traffic that
@@ -89,7 +91,7 @@ class Meter:
         unattributed = changes.rows["owner"]["tgid"] == 0
         moved = changes.metrics["bytes_sent"] + changes.metrics["bytes_received"]
         who = self._identity.codes(changes.rows["owner"], reading.at_ns)
-        nameless = np.any([codes == UNKNOWN for codes in who.values()], axis=0)
+        nameless = np.any([codes == UNKNOWN_CODE for codes in who.values()], axis=0)
         quality = replace(
             reading.quality,
             names_full=int(nameless.sum()),
@@ -100,7 +102,7 @@ class Meter:
             failed_ticks=ticks.failed,
             lost_samples=ticks.lost_samples,
         )
-        lost = quality.ledger_full + quality.sums_full + quality.storage_failed + quality.programs_missed
+        lost = quality.ledger_full + quality.sums_full + quality.storage_failed + quality.missed_events
         lost += quality.names_full
         changes = _with_self(
             changes, {"lost_connections": lost, "missed_ticks": ticks.missed, "failed_ticks": ticks.failed}
@@ -121,10 +123,10 @@ class Meter:
 
     def _dimensions(
         self, changes: Changes, who: Mapping[str, Codes], at_ns: int
-    ) -> tuple[_Dimensions, dict[str, Halves]]:
+    ) -> tuple[_Dimensions, dict[str, AddressHalves]]:
         rows = changes.rows
-        columns = {name: np.append(codes, np.uint32(ABSENT)) for name, codes in who.items()}
-        columns["process"][-1] = self.names.code("process", SELF, at_ns)
+        columns = {name: np.append(codes, np.uint32(ABSENT_CODE)) for name, codes in who.items()}
+        columns["process"][-1] = self.names.intern("process", SELF_PROCESS, at_ns)
         addresses = {end: _halves(rows, end) for end in ("local", "remote")}
         remote = addresses["remote"]
         ipv4 = (remote[:, 0] == 0) & (remote[:, 1] >> np.uint64(32) == _MAPPED)
@@ -146,10 +148,10 @@ class Meter:
         lazy = {end: (lambda end=end: self._address_codes(end, addresses[end], missing, at_ns)) for end in addresses}
         return _Dimensions(columns, lazy), addresses
 
-    def _address_codes(self, end: str, halves: Halves, missing: Codes, at_ns: int) -> Codes:
+    def _address_codes(self, end: str, halves: AddressHalves, missing: Codes, at_ns: int) -> Codes:
         codes = missing.copy()
         there = missing == 0
-        codes[there] = self.names.address_codes(end, halves[there], at_ns)
+        codes[there] = self.names.intern_addresses(end, halves[there], at_ns)
         return codes
 
 
@@ -158,13 +160,13 @@ def _missing(rows: NDArray[np.void]) -> Codes:
 
     What was folded into sums lost them; UDP, which has a family, and the watchdog's own row, the last, never had them.
     """
-    missing = np.where(rows["family"] == 0, UNKNOWN, ABSENT).astype(np.uint32)
-    missing[-1] = ABSENT
+    missing = np.where(rows["family"] == 0, UNKNOWN_CODE, ABSENT_CODE).astype(np.uint32)
+    missing[-1] = ABSENT_CODE
     missing[rows["cookie"] != 0] = 0
     return missing
 
 
-def _halves(rows: NDArray[np.void], end: str) -> Halves:
+def _halves(rows: NDArray[np.void], end: str) -> AddressHalves:
     words = rows.view("<u8").reshape(len(rows), -1)  # a copy of words is four times as fast as one of bytes
     at = _OFFSETS[end] // words.itemsize
     return np.ascontiguousarray(words[:, at : at + 2]).byteswap()
@@ -178,13 +180,13 @@ def _with_self(changes: Changes, own: Mapping[str, int]) -> Changes:
         metrics[name][:count] = values
     for name, value in own.items():
         metrics[name][count] = value
-    rows = joined([changes.rows, np.zeros(1, CONNECTION)])
+    rows = concatenate_rows([changes.rows, np.zeros(1, CONNECTION)])
     failure, late = np.append(changes.failure, np.uint8(0)), np.append(changes.late, False)
     return Changes(rows, failure, metrics, changes.responses, late)
 
 
 def _nothing(name: str) -> float:
-    return np.nan if METRICS[name].kind is Kind.DISTRIBUTION else 0.0
+    return np.nan if METRICS[name].kind is MetricKind.DISTRIBUTION else 0.0
 
 
 def _with_answers(metrics: Mapping[str, Numbers], seconds: Numbers) -> dict[str, Numbers]:

@@ -14,9 +14,9 @@ from typing import Final
 
 from watchdog.clock import SECOND_NS
 
-MOST_PARENTS: Final = 5
+MAX_PARENTS: Final = 5
 
-_MOST_READ = 1_024  # of a command line: more than anyone is shown, for masked secrets make it shorter
+_MAX_CMDLINE_BYTES = 1_024  # of a command line: more than anyone is shown, for masked secrets make it shorter
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PPID, _START = 1, 19  # of the fields behind the name, proc_pid_stat(5)
 
@@ -66,13 +66,13 @@ def _exe(proc: Path, pid: int) -> str | None:
 
 def _arguments(proc: Path, pid: int) -> tuple[str, ...]:
     with contextlib.suppress(OSError), (proc / str(pid) / "cmdline").open("rb") as file:
-        text = file.read(_MOST_READ).decode("utf-8", "surrogateescape")
+        text = file.read(_MAX_CMDLINE_BYTES).decode("utf-8", "surrogateescape")
         return tuple(text.rstrip("\0").split("\0")) if text.strip("\0") else ()
     return ()
 
 
 def _parents(proc: Path, pid: int) -> Iterator[tuple[int, str]]:
-    for _ in range(MOST_PARENTS):
+    for _ in range(MAX_PARENTS):
         stat = _stat(proc, pid) if pid else None
         if stat is None:
             return

@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from watchdog.clock import SECOND_NS
 
 Slots = NDArray[np.int32]
-Columns = Sequence[NDArray[np.unsignedinteger]]
+KeyColumns = Sequence[NDArray[np.unsignedinteger]]
 
 NO_SLOT: Final = np.int32(-1)
 NEVER_NS: Final = -(2**62)
@@ -35,35 +35,35 @@ class SlotTable:
     when a key came last, which the caller may set too. `founded`: the slots that the newest `assign` gave to new keys.
     """
 
-    def __init__(self, kinds: Sequence[DTypeLike], *, reserved: int, most: int) -> None:
+    def __init__(self, key_types: Sequence[DTypeLike], *, reserved: int, max_slots: int) -> None:
         """Start empty. The first `reserved` slots are the caller's own; there are never more than `most` slots."""
         self.capacity = _FIRST_CAPACITY
         self.size = self._reserved = reserved
-        self.keys: list[NDArray[np.unsignedinteger]] = [np.zeros(self.capacity, kind) for kind in kinds]
+        self.keys: list[NDArray[np.unsignedinteger]] = [np.zeros(self.capacity, kind) for kind in key_types]
         self.seen_ns = np.full(self.capacity, NEVER_NS)
-        self.founded: Slots = np.zeros(0, np.int32)
-        self._most = most
+        self.new_slots: Slots = np.zeros(0, np.int32)
+        self._most = max_slots
         self._free: Slots = np.zeros(0, np.int32)
         self._cells = np.full(self.capacity * _CELLS_PER_SLOT, NO_SLOT)
         # Odd and at random in each process: nobody outside can know which keys collide.
-        self._multipliers = [np.uint64(secrets.randbits(64) | 1 << 63 | 1) for _ in kinds]
+        self._multipliers = [np.uint64(secrets.randbits(64) | 1 << 63 | 1) for _ in key_types]
         self._full_until_ns = NEVER_NS
 
-    def assign(self, columns: Columns, now_ns: int, silent_since_ns: int) -> Slots:
+    def assign(self, columns: KeyColumns, now_ns: int, idle_since_ns: int) -> Slots:
         """Return the slot of every key, (n,), new ones included; `NO_SLOT` for those that found no room.
 
         Slots of keys that were seen at or before `silent_since_ns` for the last time may be given to new ones.
         """
-        self.founded = np.zeros(0, np.int32)
+        self.new_slots = np.zeros(0, np.int32)
         slots = self.find(columns)
         missing = np.flatnonzero(slots == NO_SLOT)
         # Seen before any slot is reclaimed: the keys of this very tick are to be spared.
         self.seen_ns[slots if not len(missing) else slots[slots != NO_SLOT]] = now_ns
         if len(missing):
-            slots[missing] = self._insert([column[missing] for column in columns], now_ns, silent_since_ns)
+            slots[missing] = self._insert([column[missing] for column in columns], now_ns, idle_since_ns)
         return slots
 
-    def find(self, columns: Columns) -> Slots:
+    def find(self, columns: KeyColumns) -> Slots:
         """Return the slot of each key, `NO_SLOT` for those that have none."""
         cells = self._hash(columns)
         slots = self._cells[cells]
@@ -74,7 +74,7 @@ class SlotTable:
             other = other[self._differs(slots[other], [column[other] for column in columns])]
         return slots
 
-    def _hash(self, columns: Columns) -> NDArray[np.int64]:
+    def _hash(self, columns: KeyColumns) -> NDArray[np.int64]:
         mixed = columns[0] * self._multipliers[0]
         for column, multiplier in zip(columns[1:], self._multipliers[1:], strict=True):
             mixed += column * multiplier
@@ -83,7 +83,7 @@ class SlotTable:
         bits = len(self._cells).bit_length() - 1
         return (mixed >> np.uint64(64 - bits)).astype(np.int64)
 
-    def _differs(self, slots: Slots, columns: Columns) -> NDArray[np.bool_]:
+    def _differs(self, slots: Slots, columns: KeyColumns) -> NDArray[np.bool_]:
         """Tell which keys met a cell that another key holds."""
         differs = np.zeros(len(slots), dtype=np.bool_)
         for column, keys in zip(columns, self.keys, strict=True):
@@ -91,7 +91,7 @@ class SlotTable:
         differs &= slots != NO_SLOT
         return differs
 
-    def _insert(self, columns: Columns, now_ns: int, silent_since_ns: int) -> Slots:
+    def _insert(self, columns: KeyColumns, now_ns: int, silent_since_ns: int) -> Slots:
         """Give a slot to each distinct key; none of them has one yet.
 
         All rows claim the first empty cell of their chain at once; the one whose claim stands founds the key's slot,
@@ -115,13 +115,13 @@ class SlotTable:
             for kept, key in zip(self.keys, keys, strict=True):
                 kept[new] = key[founders]
             self.seen_ns[new] = now_ns
-            self.founded = np.concatenate((self.founded, new))
+            self.new_slots = np.concatenate((self.new_slots, new))
             self._cells[cells[founders]] = new
             slots[left] = self.find(keys)
             left = left[slots[left] == NO_SLOT]
         return slots
 
-    def _first_empty(self, columns: Columns) -> NDArray[np.int64]:
+    def _first_empty(self, columns: KeyColumns) -> NDArray[np.int64]:
         cells = self._hash(columns)
         taken = np.flatnonzero(self._cells[cells] != NO_SLOT)
         while len(taken):

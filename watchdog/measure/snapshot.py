@@ -16,17 +16,17 @@ from watchdog.kernel.quality import Quality
 
 Codes = NDArray[np.uint32]
 Numbers = NDArray[np.float64]
-Halves = NDArray[np.uint64]
+AddressHalves = NDArray[np.uint64]
 
 
-class Names(Protocol):
+class NameLookup(Protocol):
     """Turns codes of dimension columns back into text."""
 
     def text(self, dimension: str, code: int) -> str:
         """Return the text of `code` in `dimension`, as a rule file would write it."""
         ...
 
-    def code_of(self, dimension: str, text: str) -> int | None:
+    def find_code(self, dimension: str, text: str) -> int | None:
         """Return the code of a name or an address, None while it has none."""
         ...
 
@@ -51,8 +51,8 @@ class Snapshot:
     wall: float
     dimensions: Mapping[str, Codes]
     metrics: Mapping[str, Numbers]
-    addresses: Mapping[str, Halves]
-    names: Names
+    addresses: Mapping[str, AddressHalves]
+    names: NameLookup
     quality: Quality
 
     def __len__(self) -> int:

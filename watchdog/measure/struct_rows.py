@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 _BLOCK = 1024  # rows that stay in a core's cache while each of their fields is copied: 208 kB
 
 
-def joined(parts: Sequence[NDArray[np.void]]) -> NDArray[np.void]:
+def concatenate_rows(parts: Sequence[NDArray[np.void]]) -> NDArray[np.void]:
     """Return the rows of all parts, which have one type, as an array of its own."""
     rows = np.empty(sum(len(part) for part in parts), parts[0].dtype)
     at = 0
@@ -24,18 +24,18 @@ def joined(parts: Sequence[NDArray[np.void]]) -> NDArray[np.void]:
     return rows
 
 
-def taken(rows: NDArray[np.void], which: NDArray[np.intp] | NDArray[np.bool_]) -> NDArray[np.void]:
+def select_rows(rows: NDArray[np.void], selection: NDArray[np.intp] | NDArray[np.bool_]) -> NDArray[np.void]:
     """Return the rows that `which`, numbers or a mask, selects."""
-    chosen: NDArray[np.void] = _opaque(rows)[which].view(rows.dtype)
+    chosen: NDArray[np.void] = _opaque(rows)[selection].view(rows.dtype)
     return chosen
 
 
-def put(rows: NDArray[np.void], which: NDArray[np.bool_], values: NDArray[np.void]) -> None:
+def assign_rows(rows: NDArray[np.void], which: NDArray[np.bool_], values: NDArray[np.void]) -> None:
     """Set the rows that `which` selects."""
     _opaque(rows)[which] = _opaque(values)
 
 
-def columns(rows: NDArray[np.void], names: Iterable[str]) -> dict[str, Any]:
+def extract_fields(rows: NDArray[np.void], names: Iterable[str]) -> dict[str, Any]:
     """Return fields of `rows` as contiguous arrays."""
     found = {name: np.empty(len(rows), rows.dtype[name]) for name in names}
     for at in range(0, len(rows), _BLOCK):

@@ -15,11 +15,11 @@ from pathlib import Path
 from watchdog.clock import SECOND_NS
 
 _TRUE_FOR_NS = 600 * SECOND_NS
-_MOST = 4096  # users asked for at a time; others keep their number for a name
+_MAX_LOOKUPS = 4096  # users asked for at a time; others keep their number for a name
 _NUMBER = 2  # the third field (passwd(5))
 
 
-class Users:
+class UserNames:
     """Knows the names of user numbers, and asks for those that it does not know."""
 
     def __init__(self, passwd: Path = Path("/etc/passwd")) -> None:
@@ -27,7 +27,7 @@ class Users:
         self._passwd = passwd
         self._version: tuple[int, int] | None = None
         self._local: dict[int, str] = {}
-        self._told: dict[int, str] = {}
+        self._looked_up: dict[int, str] = {}
         self._asked_ns: dict[int, int] = {}
         self._unanswered: set[int] = set()
         self._questions: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -37,7 +37,7 @@ class Users:
 
     def name(self, uid: int) -> str:
         """Return the name of `uid`, the number itself while there is none known."""
-        return self._local.get(uid) or self._told.get(uid) or str(uid)
+        return self._local.get(uid) or self._looked_up.get(uid) or str(uid)
 
     def update(self, uids: Iterable[int], at_ns: int) -> None:
         """Take in what became known, have the unknown ones of `uids` looked up, and forget all others.
@@ -47,14 +47,14 @@ class Users:
         self._read()
         while not self._answers.empty():
             uid, name = self._answers.get()
-            self._told[uid] = name
+            self._looked_up[uid] = name
             self._unanswered.discard(uid)
-        strangers = [uid for uid in uids if uid not in self._local][:_MOST]
-        self._told = {uid: self._told[uid] for uid in strangers if uid in self._told}
+        strangers = [uid for uid in uids if uid not in self._local][:_MAX_LOOKUPS]
+        self._looked_up = {uid: self._looked_up[uid] for uid in strangers if uid in self._looked_up}
         self._asked_ns = {uid: self._asked_ns[uid] for uid in strangers if uid in self._asked_ns}
         for uid in strangers:
             due = at_ns - self._asked_ns.get(uid, -_TRUE_FOR_NS) >= _TRUE_FOR_NS
-            if due and uid not in self._unanswered and len(self._unanswered) < _MOST:
+            if due and uid not in self._unanswered and len(self._unanswered) < _MAX_LOOKUPS:
                 self._asked_ns[uid] = at_ns
                 self._unanswered.add(uid)
                 self._questions.put(uid)

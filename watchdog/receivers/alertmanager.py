@@ -25,71 +25,72 @@ from watchdog.receivers.base import Receiver
 from watchdog.receivers.render import notification_text, prometheus
 from watchdog.receivers.transport import http
 from watchdog.receivers.transport.deadline import Deadline
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 
-PATH = "/api/v2/alerts"
+API_PATH = "/api/v2/alerts"
 RETRY_SECONDS = 5.0
 _ATTEMPT_SECONDS = 10.0
 _MOST_OWED = 1_000  # alerts; what one is not told any more it ends by itself
 _HEADERS = {"Content-Type": "application/json"}
 
-_Report = queue.SimpleQueue[DeliveryError | None]  # what became of one post: None when the instance has it
+_PostOutcomes = queue.SimpleQueue[DeliveryError | None]  # what became of one post: None when the instance has it
 
 
 class Alertmanager(Receiver):
     """Posts the alerts of each notice to all instances at once."""
 
     type: ClassVar[str] = "alertmanager"
-    usual_budget: ClassVar[str] = "none"  # it groups and throttles itself
-    refresh_seconds: ClassVar[float | None] = 60.0
-    lifetime_seconds: ClassVar[float] = 4 * 60.0
+    default_rate_limit: ClassVar[str] = "none"  # it groups and throttles itself
+    refresh_interval_seconds: ClassVar[float | None] = 60.0
+    alert_expiry_seconds: ClassVar[float] = 4 * 60.0
     """How long an instance goes on with an alert that it hears no more of."""
 
     def __init__(self, name: str, endpoints: Sequence[http.Endpoint], clock: Clock) -> None:
         """Post to `endpoints`, the instances of one cluster."""
         super().__init__(name)
-        self._instances = [_Instance(endpoint, clock, self.lifetime_seconds) for endpoint in endpoints]
+        self._instances = [_ClusterMember(endpoint, clock, self.alert_expiry_seconds) for endpoint in endpoints]
         self._clock = clock
         self._told: dict[str, dict[str, Any]] = {}  # by fingerprint, of what fires: the alert as it was told
 
     @classmethod
     def from_table(cls, name: str, table: Table) -> Self:
-        """Read `urls`, each as Alertmanager's own tools take it, and how they are reached (`transport_from_table`).
+        """Read `urls`, each as Alertmanager's own tools take it, and their transport (`http_transport_from_table`).
 
         URLs are without the path of the interface.
         """
         endpoints = []
-        transport = http.transport_from_table(table)
+        transport = http.http_transport_from_table(table)
         for index, url in enumerate(table.texts("urls")):
             try:
-                endpoints.append(http.Endpoint(Secret(url.rstrip("/") + PATH), transport))
+                endpoints.append(http.Endpoint(Secret(url.rstrip("/") + API_PATH), transport))
             except ValueError as error:
-                table.problem("urls", str(error), index=index)
+                table.add_problem("urls", str(error), index=index)
         if not endpoints and not table.document.problems:
-            table.problem("urls", "must name at least one instance")
+            table.add_problem("urls", "must name at least one instance")
         return cls(name, endpoints, SystemClock())
 
-    def render(self, notice: Notice) -> bytes:
+    def render(self, notification: Notification) -> bytes:
         """Return the JSON array of alerts."""
-        return _body(self._alerts(notice))
+        return _body(self._alerts(notification))
 
-    def send(self, notice: Notice, deadline_seconds: float) -> None:
+    def send(self, notification: Notification, deadline_seconds: float) -> None:
         """Post it to all; delivered when one of them said that it has it."""
-        alerts = self._alerts(notice)
+        alerts = self._alerts(notification)
         try:
-            self._tell(alerts, Deadline(deadline_seconds))
+            self._post_to_all(alerts, Deadline(deadline_seconds))
         except DeliveryError:
             for instance in self._instances:
-                instance.forgive(alerts)  # it will all be told again
+                instance.discard(alerts)  # it will all be told again
             raise
-        self._remember(notice)
+        self._remember(notification)
 
     def refresh(self, alerts: Sequence[Alert], host: str, deadline_seconds: float) -> None:
         """Put off the end of `alerts`."""
         if alerts:
             now = self._clock.wall()
             self.send(
-                Notice("refresh", self.name, alerts[0].rule, "refresh", tuple(alerts), now, host), deadline_seconds
+                Notification("refresh", self.name, alerts[0].rule, "refresh", tuple(alerts), now, host),
+                deadline_seconds,
             )
 
     def destination(self) -> str:
@@ -101,10 +102,10 @@ class Alertmanager(Receiver):
         for instance in self._instances:
             instance.close()
 
-    def _tell(self, alerts: list[dict[str, Any]], deadline: Deadline) -> None:
-        report: _Report = queue.SimpleQueue()
+    def _post_to_all(self, alerts: list[dict[str, Any]], deadline: Deadline) -> None:
+        report: _PostOutcomes = queue.SimpleQueue()
         for instance in self._instances:
-            instance.tell(alerts, report)
+            instance.enqueue(alerts, report)
         failures: list[DeliveryError] = []
         while len(failures) < len(self._instances):
             try:
@@ -117,37 +118,39 @@ class Alertmanager(Receiver):
             failures.append(failure)
         raise _all_of(failures)
 
-    def _alerts(self, notice: Notice) -> list[dict[str, Any]]:
+    def _alerts(self, notification: Notification) -> list[dict[str, Any]]:
         return [
-            told for alert in notification_text.worst_first(notice.alerts) for told in self._with_former(alert, notice)
+            told
+            for alert in notification_text.worst_first(notification.alerts)
+            for told in self._with_former(alert, notification)
         ]
 
-    def _with_former(self, alert: Alert, notice: Notice) -> Iterator[dict[str, Any]]:
+    def _with_former(self, alert: Alert, notification: Notification) -> Iterator[dict[str, Any]]:
         """Return `alert`, and the end of what it was: for an Alertmanager, other severity is another alert."""
-        told = self._alert(alert, notice)
+        told = self._alert(alert, notification)
         yield told
         former = self._told.get(alert.fingerprint)
         if former is not None and former["labels"] != told["labels"]:
-            yield {**former, "endsAt": notification_text.timestamp(self._clock.wall())}
+            yield {**former, "endsAt": notification_text.rfc3339(self._clock.wall())}
 
-    def _alert(self, alert: Alert, notice: Notice) -> dict[str, Any]:
-        ends = self._clock.wall() + self.lifetime_seconds if alert.resolved is None else alert.resolved
+    def _alert(self, alert: Alert, notification: Notification) -> dict[str, Any]:
+        ends = self._clock.wall() + self.alert_expiry_seconds if alert.resolved is None else alert.resolved
         return {
-            "labels": prometheus.labels_of(alert, notice),
-            "annotations": prometheus.annotations_of(alert, notice),
-            "startsAt": notification_text.timestamp(alert.fired),
-            "endsAt": notification_text.timestamp(ends),
+            "labels": prometheus.prometheus_labels(alert, notification),
+            "annotations": prometheus.prometheus_annotations(alert, notification),
+            "startsAt": notification_text.rfc3339(alert.fired),
+            "endsAt": notification_text.rfc3339(ends),
         }
 
-    def _remember(self, notice: Notice) -> None:
-        for alert in notice.alerts:
+    def _remember(self, notification: Notification) -> None:
+        for alert in notification.alerts:
             if alert.resolved is None:
-                self._told[alert.fingerprint] = self._alert(alert, notice)
+                self._told[alert.fingerprint] = self._alert(alert, notification)
             else:
                 self._told.pop(alert.fingerprint, None)
 
 
-class _Instance:
+class _ClusterMember:
     """One Alertmanager, in a thread of its own, and what it is still to be told.
 
     Each alert is tried until the instance has it, until there is news of it, or until its own `endsAt` is over and
@@ -155,19 +158,19 @@ class _Instance:
     alone: what a daemon that was killed owed an instance, the instance finds out by that `endsAt`.
     """
 
-    def __init__(self, endpoint: http.Endpoint, clock: Clock, lifetime_seconds: float) -> None:
+    def __init__(self, endpoint: http.Endpoint, clock: Clock, alert_expiry_seconds: float) -> None:
         self.host = endpoint.host
         self._endpoint = endpoint
         self._clock = clock
-        self._lifetime_ns = round(lifetime_seconds * SECOND_NS)
+        self._lifetime_ns = round(alert_expiry_seconds * SECOND_NS)
         self._news = threading.Condition()
         self._owed: dict[str, tuple[int, dict[str, Any]]] = {}  # by labels: until when, and the alert
-        self._reports: list[_Report] = []  # who waits for the next post's result
+        self._reports: list[_PostOutcomes] = []  # who waits for the next post's result
         self._pause_seconds = RETRY_SECONDS
         self._closing = False
         self._thread: threading.Thread | None = None
 
-    def tell(self, alerts: list[dict[str, Any]], report: _Report) -> None:
+    def enqueue(self, alerts: list[dict[str, Any]], report: _PostOutcomes) -> None:
         """Have `alerts` posted, and the result put into `report`. Returns at once."""
         until_ns = self._clock.boottime_ns() + self._lifetime_ns
         with self._news:
@@ -182,7 +185,7 @@ class _Instance:
                 self._thread = threading.Thread(target=self._run, name=f"alertmanager-{self.host}", daemon=True)
                 self._thread.start()
 
-    def forgive(self, alerts: list[dict[str, Any]]) -> None:
+    def discard(self, alerts: list[dict[str, Any]]) -> None:
         """Owe it `alerts` no longer."""
         with self._news:
             for alert in alerts:
@@ -217,7 +220,7 @@ class _Instance:
 
     def _post(self, alerts: list[dict[str, Any]]) -> DeliveryError | None:
         try:
-            http.check(self._endpoint.post(_body(alerts), _HEADERS, _ATTEMPT_SECONDS), self.host)
+            http.raise_for_status(self._endpoint.post(_body(alerts), _HEADERS, _ATTEMPT_SECONDS), self.host)
         except DeliveryError as error:
             return error
         except Exception as error:  # noqa: BLE001 - an edge as the worker's: a bug must not end the thread unseen

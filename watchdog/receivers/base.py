@@ -8,12 +8,12 @@ from typing import ClassVar, Protocol, Self
 
 from watchdog.alerts.alert import Alert
 from watchdog.config.document import Table
-from watchdog.receivers.render.fallback import plain
-from watchdog.routing.notification import Notice
-from watchdog.state.rate_limit import Budget
+from watchdog.receivers.render.fallback import fallback_notification
+from watchdog.routing.notification import Notification
+from watchdog.state.rate_limit import RateLimit
 
 
-class Memory(Protocol):
+class ReceiverState(Protocol):
     """What a receiver has to know again after a restart, such as where the message is that it will change later."""
 
     def get(self, key: str) -> str | None:
@@ -37,18 +37,18 @@ class Receiver(ABC):
     """Delivers notices to one place. Instances are used by one worker thread at a time."""
 
     type: ClassVar[str]
-    refresh_seconds: ClassVar[float | None] = None
+    refresh_interval_seconds: ClassVar[float | None] = None
     """How often `refresh` is called, without a notice, while anything fires that it was told of; None: never."""
 
     def __init__(self, name: str) -> None:
         """Keep the name that rules and routing use."""
         self.name = name
-        self.memory: Memory = Scratch()
+        self.state: ReceiverState = VolatileReceiverState()
         """Set by `Delivery` to one that lasts; what is used alone forgets."""
-        self.budget: Budget | None = None
+        self.rate_limit: RateLimit | None = None
         """How many notices it is to be sent; set by what reads its table."""
 
-    usual_budget: ClassVar[str] = "30/h"
+    default_rate_limit: ClassVar[str] = "30/h"
     """The budget where the table has none: this one is for people, and "none" is for programs."""
 
     @classmethod
@@ -57,37 +57,37 @@ class Receiver(ABC):
         """Make one from its `[[receiver]]` table; problems are noted in the table, secrets read now."""
 
     @abstractmethod
-    def render(self, notice: Notice) -> bytes:
+    def render(self, notification: Notification) -> bytes:
         """Return the bytes that `send` would send (for several messages: one after the other, a newline between)."""
 
     @abstractmethod
-    def send(self, notice: Notice, deadline_seconds: float) -> None:
+    def send(self, notification: Notification, deadline_seconds: float) -> None:
         """Deliver, or raise.
 
         Return only when the receiver has said that it has the notice (where its protocol has a way of saying so).
 
         Raises:
             DeliveryError: with reason and whether trying again can help; after `deadline_seconds` at the latest. With
-                reason `render`, the same notice is given to `send_plain` at once.
+                reason `render`, the same notice is given to `send_fallback` at once.
         """
 
-    def send_plain(self, notice: Notice, error: str, deadline_seconds: float) -> None:
-        """Deliver the least that can be said of `notice`, for `render` failed: `error` says at what, without secrets.
+    def send_fallback(self, notification: Notification, error: str, deadline_seconds: float) -> None:
+        """Deliver a minimal form of `notification` after `render` failed with `error`, which holds no secrets.
 
         Whoever renders by something of the user's (a template) does it without here.
 
         Raises:
             DeliveryError: as `send`.
         """
-        self.send(plain(notice, error), deadline_seconds)
+        self.send(fallback_notification(notification, error), deadline_seconds)
 
     @abstractmethod
     def destination(self) -> str:
         """Say where notices go, for people, without secrets: "webhook alerts.example.net", "syslog unix:///dev/log"."""
 
-    def limits(self, notice: Notice) -> list[str]:
+    def limit_usage(self, notification: Notification) -> list[str]:
         """Say how large what `render` returns is, against each limit of the receiver: "812 of 2,048 octets"."""
-        return [f"{len(self.render(notice)):,} bytes"]
+        return [f"{len(self.render(notification)):,} bytes"]
 
     def refresh(self, alerts: Sequence[Alert], host: str, deadline_seconds: float) -> None:  # noqa: B027 - few need it
         """Say again that `alerts` fire, for peers that forget what is not repeated.
@@ -100,7 +100,7 @@ class Receiver(ABC):
         """Give back sockets."""
 
 
-class Scratch:
+class VolatileReceiverState:
     """A memory that ends with the process."""
 
     def __init__(self) -> None:

@@ -18,11 +18,11 @@ from watchdog.errors import DeliveryError
 from watchdog.receivers import webhook
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.render import notification_text
-from watchdog.receivers.transport.child_process import Ended, run
+from watchdog.receivers.transport.child_process import ProcessResult, run_process
 from watchdog.receivers.transport.deadline import Deadline
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 
-REFUSED = os.EX_DATAERR
+EXIT_REFUSED = os.EX_DATAERR
 
 _LONGEST_VARIABLE = 1_024
 _LONGEST_OUTPUT = 200  # of what shows in the log
@@ -32,7 +32,7 @@ class Command(Receiver):
     """Runs a program for each notice."""
 
     type: ClassVar[str] = "command"
-    usual_budget: ClassVar[str] = "600/h"
+    default_rate_limit: ClassVar[str] = "600/h"
 
     def __init__(self, name: str, command: tuple[str, ...]) -> None:
         """Run `command`, an absolute path and arguments."""
@@ -43,23 +43,27 @@ class Command(Receiver):
     def from_table(cls, name: str, table: Table) -> Self:
         """Read `command`; what is there now is looked at now."""
         command = table.texts("command")
-        if not command and not table.failed("command"):
-            table.problem("command", "must name a program")
+        if not command and not table.has_problem("command"):
+            table.add_problem("command", "must name a program")
         if any("\0" in word for word in command):
-            table.problem("command", "must not hold NUL characters")
+            table.add_problem("command", "must not hold NUL characters")
         elif command:
             _look_at(command[0], table)
         return cls(name, command)
 
-    def render(self, notice: Notice) -> bytes:
+    def render(self, notification: Notification) -> bytes:
         """Return the JSON document, the webhook's."""
-        return json.dumps(webhook.message(notice), ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(webhook.webhook_payload(notification), ensure_ascii=False, separators=(",", ":")).encode()
 
-    def send(self, notice: Notice, deadline_seconds: float) -> None:
+    def send(self, notification: Notification, deadline_seconds: float) -> None:
         """Run it; exit code 0 says that it has the notice."""
-        ended = run(self._command, self.render(notice), _environment(notice), Deadline(deadline_seconds))
-        if ended.code != 0:
-            raise DeliveryError("command", f"{self._command[0]} {_told(ended)}", retryable=ended.code != REFUSED)
+        ended = run_process(
+            self._command, self.render(notification), _environment(notification), Deadline(deadline_seconds)
+        )
+        if ended.exit_code != 0:
+            raise DeliveryError(
+                "command", f"{self._command[0]} {_describe_failure(ended)}", retryable=ended.exit_code != EXIT_REFUSED
+            )
 
     def destination(self) -> str:
         """Name the program, not its arguments."""
@@ -68,44 +72,50 @@ class Command(Receiver):
 
 def _look_at(path: str, table: Table) -> None:
     if not path.startswith("/"):
-        table.problem("command", f"must be an absolute path, not {path!r}", index=0)
+        table.add_problem("command", f"must be an absolute path, not {path!r}", index=0)
         return
     try:
         mode, folder_mode = Path(path).stat().st_mode, Path(path).parent.stat().st_mode
     except OSError as error:
         # Another machine's command, when a file is checked elsewhere.
-        tell = table.problem if table.document.secrets_needed else table.note
+        tell = table.add_problem if table.document.require_secrets else table.add_note
         tell("command", f"cannot run {path!r}: {error.strerror}", index=0)
         return
     if not stat.S_ISREG(mode) or not os.access(path, os.X_OK):
-        table.problem("command", f"{path!r} is not an executable file", index=0)
+        table.add_problem("command", f"{path!r} is not an executable file", index=0)
     elif mode & stat.S_IWOTH:
-        table.problem("command", f"everyone on this host can change {path!r}: chmod o-w {path}", index=0)
+        table.add_problem("command", f"everyone on this host can change {path!r}: chmod o-w {path}", index=0)
     elif folder_mode & stat.S_IWOTH and not folder_mode & stat.S_ISVTX:
-        table.problem("command", f"everyone on this host can replace {path!r}: chmod o-w {Path(path).parent}", index=0)
+        table.add_problem(
+            "command", f"everyone on this host can replace {path!r}: chmod o-w {Path(path).parent}", index=0
+        )
 
 
-def _environment(notice: Notice) -> dict[str, str]:
+def _environment(notification: Notification) -> dict[str, str]:
     """Return what a small script wants to know without taking JSON apart; each is one line."""
     values = {
-        "STATUS": notice.status,
-        "SEVERITY": notification_text.worst_first(notice.alerts)[0].severity.label,
-        "RULE": notice.group,
-        "HOST": notice.host,
-        "REASON": notice.reason,
-        "TITLE": notification_text.notice_title(notice),
-        "NOTIFICATION_ID": notice.id,
-        "RECEIVER": notice.receiver,
-        "TEST": "true" if notice.test else "false",
+        "STATUS": notification.status,
+        "SEVERITY": notification_text.worst_first(notification.alerts)[0].severity.label,
+        "RULE": notification.group_key,
+        "HOST": notification.host,
+        "REASON": notification.reason,
+        "TITLE": notification_text.notification_title(notification),
+        "NOTIFICATION_ID": notification.id,
+        "RECEIVER": notification.receiver,
+        "TEST": "true" if notification.is_test else "false",
     }
-    return {f"WATCHDOG_{name}": sanitize.visible(value, _LONGEST_VARIABLE) for name, value in values.items()}
+    return {f"WATCHDOG_{name}": sanitize.escape_unprintable(value, _LONGEST_VARIABLE) for name, value in values.items()}
 
 
-def _told(ended: Ended) -> str:
-    how = f"ended with code {ended.code}" if ended.code > 0 else f"was killed by {_signal_name(-ended.code)}"
+def _describe_failure(ended: ProcessResult) -> str:
+    how = (
+        f"ended with code {ended.exit_code}"
+        if ended.exit_code > 0
+        else f"was killed by {_signal_name(-ended.exit_code)}"
+    )
     lines = ended.output.decode("utf-8", "surrogateescape").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), "")
-    return f"{how}: {sanitize.visible(last, _LONGEST_OUTPUT)}" if last else how
+    return f"{how}: {sanitize.escape_unprintable(last, _LONGEST_OUTPUT)}" if last else how
 
 
 def _signal_name(number: int) -> str:

@@ -13,7 +13,7 @@ from watchdog.errors import DeliveryError
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.render import notification_text
 from watchdog.receivers.transport.deadline import Deadline
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 from watchdog.rules.language.rule import Severity
 from watchdog.systemd import is_journal
 
@@ -34,7 +34,7 @@ class Console(Receiver):
     """Writes a few lines per alert."""
 
     type: ClassVar[str] = "console"
-    usual_budget: ClassVar[str] = "none"
+    default_rate_limit: ClassVar[str] = "none"
 
     def __init__(self, name: str, descriptor: int) -> None:
         """Write to `descriptor`."""
@@ -48,14 +48,16 @@ class Console(Receiver):
         """Write to standard output."""
         return cls(name, _STANDARD_OUTPUT)
 
-    def render(self, notice: Notice) -> bytes:
+    def render(self, notification: Notification) -> bytes:
         """Return the lines."""
-        return b"".join(self._lines(alert, notice) for alert in notification_text.worst_first(notice.alerts))
+        return b"".join(
+            self._lines(alert, notification) for alert in notification_text.worst_first(notification.alerts)
+        )
 
-    def send(self, notice: Notice, deadline_seconds: float) -> None:
+    def send(self, notification: Notification, deadline_seconds: float) -> None:
         """Write them: once written they count as delivered."""
         deadline = Deadline(deadline_seconds)
-        rest = memoryview(self.render(notice))
+        rest = memoryview(self.render(notification))
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
         while rest:
@@ -72,16 +74,19 @@ class Console(Receiver):
             return "the journal"
         return "the terminal" if self._is_terminal else "standard output"
 
-    def _lines(self, alert: Alert, notice: Notice) -> bytes:
+    def _lines(self, alert: Alert, notification: Notification) -> bytes:
         resolved = alert.resolved is not None
-        title = sanitize.visible(notification_text.alert_title(alert, notice), _LONGEST_LINE)
+        title = sanitize.escape_unprintable(notification_text.alert_title(alert, notification), _LONGEST_LINE)
         if self._is_terminal:
             title = f"{_RESOLVED_COLOUR if resolved else _COLOURS[alert.severity]}{title}{_PLAIN}"
         lines = [title]
-        if occasion := notification_text.occasion(notice):
-            lines.append(f"    {sanitize.visible(occasion, _LONGEST_LINE)}")
-        lines += [f"    {sanitize.visible(line, _LONGEST_LINE)}" for line in notification_text.details(alert, notice)]
+        if unusual_reason := notification_text.unusual_reason(notification):
+            lines.append(f"    {sanitize.escape_unprintable(unusual_reason, _LONGEST_LINE)}")
+        lines += [
+            f"    {sanitize.escape_unprintable(line, _LONGEST_LINE)}"
+            for line in notification_text.detail_lines(alert, notification)
+        ]
         if alert.runbook is not None:
-            lines.append(f"    runbook: {sanitize.visible(alert.runbook, _LONGEST_LINE)}")
+            lines.append(f"    runbook: {sanitize.escape_unprintable(alert.runbook, _LONGEST_LINE)}")
         level = (_RESOLVED_LEVEL if resolved else _LEVELS[alert.severity]) if self._is_journal else ""
         return "".join(f"{level}{line}\n" for line in lines).encode()

@@ -17,14 +17,14 @@ from watchdog.config.document import Table, secret_forms
 from watchdog.errors import DeliveryError, StoreError
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.render import notification_text
-from watchdog.receivers.render.plaintext import letter
+from watchdog.receivers.render.plaintext import plaintext_body
 from watchdog.receivers.transport import mime
 from watchdog.receivers.transport.deadline import Deadline
-from watchdog.receivers.transport.tls import context_from_table
-from watchdog.routing.notification import Notice
+from watchdog.receivers.transport.tls import tls_context_from_table
+from watchdog.routing.notification import Notification
 
 if TYPE_CHECKING:
-    from watchdog.receivers.transport.smtp import Relay
+    from watchdog.receivers.transport.smtp import SmtpServer
 
 _PORTS = {"starttls": 587, "implicit": 465, "none": 25}
 _ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*")
@@ -39,7 +39,7 @@ class Email(Receiver):
 
     type: ClassVar[str] = "email"
 
-    def __init__(self, name: str, relay: Relay, sender: str, recipients: tuple[str, ...]) -> None:
+    def __init__(self, name: str, relay: SmtpServer, sender: str, recipients: tuple[str, ...]) -> None:
         """Send through `relay`."""
         super().__init__(name)
         self._relay = relay
@@ -50,7 +50,7 @@ class Email(Receiver):
     @classmethod
     def from_table(cls, name: str, table: Table) -> Self:
         """Read `host`, `port`, `tls`, `username` and `password` (or `password_file`, `password_env`), `from`, `to`."""
-        from watchdog.receivers.transport.smtp import Login, Relay
+        from watchdog.receivers.transport.smtp import SmtpLogin, SmtpServer
 
         host = table.text("host")
         tls = table.text("tls", "starttls", choices=_PORTS)
@@ -58,93 +58,97 @@ class Email(Receiver):
         username, password = table.text("username", ""), table.secret("password", required=False)
         if (username == "") is not (password is None) and not table.document.problems:
             given = next(key for key in ("username", *secret_forms("password")) if key in table)
-            table.problem(given, "give both username and password, or none")
+            table.add_problem(given, "give both username and password, or none")
         if password is not None and not (username + password.reveal()).isascii():
-            table.problem("username", "must be ASCII, and the password too: SMTP logins know nothing else")
+            table.add_problem("username", "must be ASCII, and the password too: SMTP logins know nothing else")
         if password is not None and tls == "none":
-            table.problem("tls", "a password is never sent without TLS")
+            table.add_problem("tls", "a password is never sent without TLS")
         sender, recipients = table.text("from"), table.texts("to")
-        if not table.failed("from") and not _ADDRESS.fullmatch(sender):
-            table.problem("from", "must be an address like watchdog@example.net, without a name")
-        if not recipients and not table.failed("to"):
-            table.problem("to", "must name at least one address")
+        if not table.has_problem("from") and not _ADDRESS.fullmatch(sender):
+            table.add_problem("from", "must be an address like watchdog@example.net, without a name")
+        if not recipients and not table.has_problem("to"):
+            table.add_problem("to", "must name at least one address")
         for index, recipient in enumerate(recipients):
             if not _ADDRESS.fullmatch(recipient):
-                table.problem("to", "must be an address like oncall@example.net, without a name", index=index)
-        login = None if password is None else Login(username, password)
-        relay = Relay(host, port, tls, context_from_table(table), login)
+                table.add_problem("to", "must be an address like oncall@example.net, without a name", index=index)
+        login = None if password is None else SmtpLogin(username, password)
+        relay = SmtpServer(host, port, tls, tls_context_from_table(table), login)
         return cls(name, relay, sender, recipients)
 
-    def render(self, notice: Notice) -> bytes:
+    def render(self, notification: Notification) -> bytes:
         """Return the message as it is sent."""
-        first = self._first_of_thread(notice)
+        first = self._first_of_thread(notification)
         headers = {
             "From": self._sender,
             "To": ", ".join(self._recipients),
-            "Subject": sanitize.visible(notification_text.notice_title(notice), _LONGEST_SUBJECT),
-            "Date": mime.date(notice.created),
-            "Message-ID": self._message_id(notice.id),
+            "Subject": sanitize.escape_unprintable(
+                notification_text.notification_title(notification), _LONGEST_SUBJECT
+            ),
+            "Date": mime.format_date(notification.created),
+            "Message-ID": self._message_id(notification.id),
             "Auto-Submitted": "auto-generated",
-            "X-Notification-Id": notice.id,
+            "X-Notification-Id": notification.id,
         }
-        if first is not None and first != notice.id:
+        if first is not None and first != notification.id:
             headers |= dict.fromkeys(("In-Reply-To", "References"), self._message_id(first))
-        text = letter(notice, _MOST_ALERTS, lambda line: sanitize.visible(line, _LONGEST_LINE))
-        return mime.message(headers, text)
+        text = plaintext_body(notification, _MOST_ALERTS, lambda line: sanitize.escape_unprintable(line, _LONGEST_LINE))
+        return mime.build_message(headers, text)
 
-    def send(self, notice: Notice, deadline_seconds: float) -> None:
+    def send(self, notification: Notification, deadline_seconds: float) -> None:
         """Hand it to the server, for all recipients that have not had it yet.
 
         One that is refused for good holds up no other; the notice counts as refused then.
         """
-        verdicts = self._unfinished.setdefault(notice.id, {})
+        verdicts = self._unfinished.setdefault(notification.id, {})
         if len(self._unfinished) > _MOST_UNFINISHED:  # some were given up by the outbox, which nobody tells us
             self._unfinished.popitem(last=False)
         waiting = [recipient for recipient in self._recipients if recipient not in verdicts]
         if waiting:
-            self._remember_thread(notice)
-            refused = self._relay.deliver(self._sender, waiting, self.render(notice), Deadline(deadline_seconds))
+            self._remember_thread(notification)
+            refused = self._relay.send_message(
+                self._sender, waiting, self.render(notification), Deadline(deadline_seconds)
+            )
             verdicts |= {recipient: refused.get(recipient) for recipient in waiting}
         again = [failure for failure in verdicts.values() if failure is not None and failure.retryable]
         if again:
-            self._unfinished[notice.id] = {
+            self._unfinished[notification.id] = {
                 recipient: failure for recipient, failure in verdicts.items() if failure not in again
             }
             raise again[0]
-        del self._unfinished[notice.id]
-        if notice.status == "resolved":
-            self._keep(notice, None)
-        self._tell_refused([failure for failure in verdicts.values() if failure is not None])
+        del self._unfinished[notification.id]
+        if notification.status == "resolved":
+            self._keep(notification, None)
+        self._raise_if_refused([failure for failure in verdicts.values() if failure is not None])
 
     def destination(self) -> str:
         """Name the server, not the recipients: there may be many."""
         return f"e-mail through {self._relay.host}:{self._relay.port}"
 
-    def _tell_refused(self, failures: list[DeliveryError]) -> None:
+    def _raise_if_refused(self, failures: list[DeliveryError]) -> None:
         if failures:
             count = f"{len(failures)} of {len(self._recipients)} recipients refused: "
             text = f"{count if len(self._recipients) > 1 else ''}{failures[0]}"
             raise DeliveryError(failures[0].reason, text, retryable=False)
 
-    def _message_id(self, notice: str) -> str:
-        return f"<{notice}@{self._sender.rpartition('@')[2]}>"
+    def _message_id(self, notification: str) -> str:
+        return f"<{notification}@{self._sender.rpartition('@')[2]}>"
 
-    def _first_of_thread(self, notice: Notice) -> str | None:
+    def _first_of_thread(self, notification: Notification) -> str | None:
         try:
-            return self.memory.get(_thread(notice))
+            return self.state.get(_thread(notification))
         except StoreError:  # a thread is not worth a notice
             return None
 
-    def _remember_thread(self, notice: Notice) -> None:
-        if self._first_of_thread(notice) is None and notice.status == "firing":
-            self._keep(notice, notice.id)
+    def _remember_thread(self, notification: Notification) -> None:
+        if self._first_of_thread(notification) is None and notification.status == "firing":
+            self._keep(notification, notification.id)
 
-    def _keep(self, notice: Notice, first: str | None) -> None:
+    def _keep(self, notification: Notification, first: str | None) -> None:
         try:
-            self.memory.put(_thread(notice), first)
+            self.state.put(_thread(notification), first)
         except StoreError:
             return
 
 
-def _thread(notice: Notice) -> str:
-    return f"thread of {notice.group}"
+def _thread(notification: Notification) -> str:
+    return f"thread of {notification.group_key}"

@@ -19,17 +19,17 @@ from watchdog.config.document import Table
 from watchdog.errors import DeliveryError
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.render import notification_text
-from watchdog.receivers.syslog.wires import send_datagram, unix_path
+from watchdog.receivers.syslog.wires import parse_unix_address, send_datagram
 from watchdog.receivers.transport.deadline import Deadline
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 from watchdog.rules.language.rule import Severity
 
-SOCKET = "/run/systemd/journal/socket"
+JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
 # Made once, never to change: systemd.journal-fields(7), MESSAGE_ID. What they mean: packaging/systemd/*.catalog.
-FIRING_ID = "3be99c91d943483786b7b7eb0620bb01"
-RESOLVED_ID = "acbd2cf7254348eba5b7981a1531198b"
-REMINDER_ID = "c03dd2a1e3b44c08b048d8173e8d112f"
+FIRING_MESSAGE_ID = "3be99c91d943483786b7b7eb0620bb01"
+RESOLVED_MESSAGE_ID = "acbd2cf7254348eba5b7981a1531198b"
+REMINDER_MESSAGE_ID = "c03dd2a1e3b44c08b048d8173e8d112f"
 
 _LEVELS = {Severity.CRITICAL: 2, Severity.WARNING: 4}
 _RESOLVED_LEVEL = 5  # as in syslog
@@ -48,7 +48,7 @@ class Journald(Receiver):
     """Sends one entry per alert of a notice."""
 
     type: ClassVar[str] = "journald"
-    usual_budget: ClassVar[str] = "none"
+    default_rate_limit: ClassVar[str] = "none"
 
     def __init__(self, name: str, path: str) -> None:
         """Send to the socket at `path`."""
@@ -59,32 +59,34 @@ class Journald(Receiver):
     def from_table(cls, name: str, table: Table) -> Self:
         """Read `address`: that of the system's journal, or of a namespace's."""
         try:
-            return cls(name, unix_path(table.text("address", f"unix://{SOCKET}")))
+            return cls(name, parse_unix_address(table.text("address", f"unix://{JOURNAL_SOCKET}")))
         except ValueError as error:
-            table.problem("address", str(error).replace("/dev/log", SOCKET))
-            return cls(name, SOCKET)
+            table.add_problem("address", str(error).replace("/dev/log", JOURNAL_SOCKET))
+            return cls(name, JOURNAL_SOCKET)
 
-    def render(self, notice: Notice) -> bytes:
+    def render(self, notification: Notification) -> bytes:
         """Return the entries, a newline between them."""
-        return b"\n".join(self._entries(notice))
+        return b"\n".join(self._entries(notification))
 
-    def send(self, notice: Notice, deadline_seconds: float) -> None:
+    def send(self, notification: Notification, deadline_seconds: float) -> None:
         """Send each entry; it is delivered when it is in the journal's queue."""
         deadline = Deadline(deadline_seconds)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
             datagrams.setblocking(False)
             try:
                 datagrams.connect(self._path)
-                for entry in self._entries(notice):
+                for entry in self._entries(notification):
                     self._send(datagrams, entry, deadline)
             except OSError as error:
                 raise DeliveryError("socket", f"{self._path}: {error.strerror}", retryable=True) from None
 
-    def limits(self, notice: Notice) -> list[str]:
+    def limit_usage(self, notification: Notification) -> list[str]:
         """Return the octets and lines of each entry."""
         return [
-            f"{len(entry):,} octets; {1 + len(_lines(alert, notice))} of {_MOST_LINES} lines"
-            for alert, entry in zip(notification_text.worst_first(notice.alerts), self._entries(notice), strict=True)
+            f"{len(entry):,} octets; {1 + len(_lines(alert, notification))} of {_MOST_LINES} lines"
+            for alert, entry in zip(
+                notification_text.worst_first(notification.alerts), self._entries(notification), strict=True
+            )
         ]
 
     def destination(self) -> str:
@@ -103,9 +105,9 @@ class Journald(Receiver):
             finally:
                 os.close(file)
 
-    def _entries(self, notice: Notice) -> Iterator[bytes]:
-        for alert in notification_text.worst_first(notice.alerts):
-            yield b"".join(_field(name, value) for name, value in _fields(alert, notice))
+    def _entries(self, notification: Notification) -> Iterator[bytes]:
+        for alert in notification_text.worst_first(notification.alerts):
+            yield b"".join(_field(name, value) for name, value in _fields(alert, notification))
 
 
 def _sealed(entry: bytes) -> int:
@@ -125,51 +127,53 @@ def _field(name: str, value: str) -> bytes:
     return b"%b=%b\n" % (name.encode(), octets)
 
 
-def _fields(alert: Alert, notice: Notice) -> Iterator[tuple[str, str]]:
+def _fields(alert: Alert, notification: Notification) -> Iterator[tuple[str, str]]:
     resolved = alert.resolved is not None
-    title = sanitize.visible(notification_text.alert_title(alert, notice), _LONGEST_LINE)
-    yield "MESSAGE", "\n".join([title, *_lines(alert, notice)])
+    title = sanitize.escape_unprintable(notification_text.alert_title(alert, notification), _LONGEST_LINE)
+    yield "MESSAGE", "\n".join([title, *_lines(alert, notification)])
     yield "PRIORITY", str(_RESOLVED_LEVEL if resolved else _LEVELS[alert.severity])
-    yield "MESSAGE_ID", _message_id(alert, notice)
+    yield "MESSAGE_ID", _message_id(alert, notification)
     yield "SYSLOG_IDENTIFIER", "bpf-watchdog"
     yield "SYSLOG_FACILITY", str(_FACILITY)
     if alert.runbook is not None:
         yield "DOCUMENTATION", _text(alert.runbook)
-    for name, value in _facts(alert, notice):
+    for name, value in _facts(alert, notification):
         yield f"WATCHDOG_{name}", value
     for label, value in alert.labels:
         yield f"WATCHDOG_LABEL_{_NOT_IN_NAME.sub('_', label.upper())}"[:_LONGEST_NAME], _text(value)
 
 
-def _lines(alert: Alert, notice: Notice) -> list[str]:
-    lines = [sanitize.visible(line, _LONGEST_LINE) for line in notification_text.details(alert, notice)]
-    return lines if len(lines) < _MOST_LINES else [*lines[: _MOST_LINES - 2], sanitize.CUT]
+def _lines(alert: Alert, notification: Notification) -> list[str]:
+    lines = [
+        sanitize.escape_unprintable(line, _LONGEST_LINE) for line in notification_text.detail_lines(alert, notification)
+    ]
+    return lines if len(lines) < _MOST_LINES else [*lines[: _MOST_LINES - 2], sanitize.ELLIPSIS]
 
 
-def _facts(alert: Alert, notice: Notice) -> Iterator[tuple[str, str]]:
+def _facts(alert: Alert, notification: Notification) -> Iterator[tuple[str, str]]:
     yield "RULE", _text(alert.rule)
     yield "STATE", "firing" if alert.resolved is None else "resolved"
     yield "SEVERITY", alert.severity.label
     yield "FINGERPRINT", alert.fingerprint
-    yield "NOTIFICATION_ID", _text(notice.id)
-    yield "NOTIFICATION_REASON", _text(notice.reason)
+    yield "NOTIFICATION_ID", _text(notification.id)
+    yield "NOTIFICATION_REASON", _text(notification.reason)
     yield "REASON", _text(alert.reason)
-    yield "HOST", _text(notice.host)
+    yield "HOST", _text(notification.host)
     yield "VALUE", repr(alert.value)
     yield "THRESHOLD", repr(alert.threshold)
     yield "PEAK", repr(alert.peak)
-    yield "STARTED", notification_text.timestamp(alert.started)
+    yield "STARTED", notification_text.rfc3339(alert.started)
     if alert.resolved is not None:
-        yield "RESOLVED", notification_text.timestamp(alert.resolved)
-    if notice.test:
+        yield "RESOLVED", notification_text.rfc3339(alert.resolved)
+    if notification.is_test:
         yield "TEST", "true"
 
 
-def _message_id(alert: Alert, notice: Notice) -> str:
+def _message_id(alert: Alert, notification: Notification) -> str:
     if alert.resolved is not None:
-        return RESOLVED_ID
-    return REMINDER_ID if notice.reason == "repeat" else FIRING_ID
+        return RESOLVED_MESSAGE_ID
+    return REMINDER_MESSAGE_ID if notification.reason == "repeat" else FIRING_MESSAGE_ID
 
 
 def _text(text: str) -> str:
-    return sanitize.visible(text, _LONGEST_VALUE)
+    return sanitize.escape_unprintable(text, _LONGEST_VALUE)

@@ -25,11 +25,11 @@ from watchdog.receivers.base import Receiver
 from watchdog.receivers.render import notification_text, prometheus
 from watchdog.receivers.transport import http
 from watchdog.receivers.transport.deadline import Deadline
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 from watchdog.rules.language.rule import Severity
 
-URL = "https://events.pagerduty.com/v2/enqueue"
-MOST_BYTES = 512_000
+EVENTS_API_URL = "https://events.pagerduty.com/v2/enqueue"
+MAX_EVENT_BYTES = 512_000
 
 _LONGEST_SUMMARY = 512  # 1,024 are allowed, of what is not said: no character is more than two of UTF-16's
 _LONGEST_FIELD = 255
@@ -46,10 +46,10 @@ _HINTS = {
 
 
 @dataclass(slots=True)
-class _Progress:
+class _EventProgress:
     """What has become of the events of one notice, by fingerprint."""
 
-    taken: set[str] = field(default_factory=set)
+    accepted: set[str] = field(default_factory=set)
     refused: dict[str, DeliveryError] = field(default_factory=dict)
 
 
@@ -63,7 +63,7 @@ class PagerDuty(Receiver):
         super().__init__(name)
         self._endpoint = endpoint
         self._routing_key = routing_key
-        self._unfinished: OrderedDict[str, _Progress] = OrderedDict()
+        self._unfinished: OrderedDict[str, _EventProgress] = OrderedDict()
 
     @classmethod
     def from_table(cls, name: str, table: Table) -> Self:
@@ -71,42 +71,47 @@ class PagerDuty(Receiver):
         key = table.secret("routing_key")
         if key is not None and not _ROUTING_KEY.fullmatch(key.reveal()):
             given = next(form for form in secret_forms("routing_key") if form in table)
-            table.problem(given, "must be the 32 letters and digits of an Events API v2 integration")
-        transport = http.transport_from_table(table)
+            table.add_problem(given, "must be the 32 letters and digits of an Events API v2 integration")
+        transport = http.http_transport_from_table(table)
         try:
-            endpoint = http.Endpoint(Secret(table.text("url", URL)), transport)
+            endpoint = http.Endpoint(Secret(table.text("url", EVENTS_API_URL)), transport)
         except ValueError as error:
-            table.problem("url", str(error))
-            endpoint = http.Endpoint(Secret(URL))
+            table.add_problem("url", str(error))
+            endpoint = http.Endpoint(Secret(EVENTS_API_URL))
         return cls(name, endpoint, key or _NO_KEY)
 
-    def render(self, notice: Notice) -> bytes:
+    def render(self, notification: Notification) -> bytes:
         """Return the events' JSON, the routing key masked."""
         mask = str(self._routing_key)
-        return b"\n".join(_body(alert, notice, mask) for alert in notification_text.worst_first(notice.alerts))
+        return b"\n".join(
+            _body(alert, notification, mask) for alert in notification_text.worst_first(notification.alerts)
+        )
 
-    def send(self, notice: Notice, deadline_seconds: float) -> None:
+    def send(self, notification: Notification, deadline_seconds: float) -> None:
         """Post the events that were not taken yet; a 2xx status says that PagerDuty has one.
 
         One that is refused for good holds up no other; the notice counts as refused then.
         """
         deadline = Deadline(deadline_seconds)
-        progress = self._progress_of(notice)
-        for alert in notification_text.worst_first(notice.alerts):
-            if alert.fingerprint not in progress.taken and alert.fingerprint not in progress.refused:
-                self._post(alert, notice, progress, deadline)
-        del self._unfinished[notice.id]
+        progress = self._progress_of(notification)
+        for alert in notification_text.worst_first(notification.alerts):
+            if alert.fingerprint not in progress.accepted and alert.fingerprint not in progress.refused:
+                self._post(alert, notification, progress, deadline)
+        del self._unfinished[notification.id]
         if progress.refused:
             first = next(iter(progress.refused.values()))
-            count = f"{len(progress.refused)} of {len(notice.alerts)} events refused: "
-            raise DeliveryError(first.reason, f"{count if len(notice.alerts) > 1 else ''}{first}", retryable=False)
+            count = f"{len(progress.refused)} of {len(notification.alerts)} events refused: "
+            raise DeliveryError(
+                first.reason, f"{count if len(notification.alerts) > 1 else ''}{first}", retryable=False
+            )
 
-    def limits(self, notice: Notice) -> list[str]:
+    def limit_usage(self, notification: Notification) -> list[str]:
         """Return characters of the summary and octets of each event."""
-        events = [json.loads(body) for body in self.render(notice).splitlines()]
-        sizes = [len(body) for body in self.render(notice).splitlines()]
+        events = [json.loads(body) for body in self.render(notification).splitlines()]
+        sizes = [len(body) for body in self.render(notification).splitlines()]
         return [
-            f"summary {len(event['payload']['summary'])} of 1,024 characters, event {size:,} of {MOST_BYTES:,} octets"
+            f"summary {len(event['payload']['summary'])} of 1,024 characters, event"
+            f" {size:,} of {MAX_EVENT_BYTES:,} octets"
             for event, size in zip(events, sizes, strict=True)
         ]
 
@@ -114,22 +119,22 @@ class PagerDuty(Receiver):
         """Name the host."""
         return f"PagerDuty {self._endpoint.host}"
 
-    def _progress_of(self, notice: Notice) -> _Progress:
-        progress = self._unfinished.setdefault(notice.id, _Progress())
+    def _progress_of(self, notification: Notification) -> _EventProgress:
+        progress = self._unfinished.setdefault(notification.id, _EventProgress())
         if len(self._unfinished) > _MOST_UNFINISHED:  # some were given up by the outbox, which nobody tells us
             self._unfinished.popitem(last=False)
         return progress
 
-    def _post(self, alert: Alert, notice: Notice, progress: _Progress, deadline: Deadline) -> None:
+    def _post(self, alert: Alert, notification: Notification, progress: _EventProgress, deadline: Deadline) -> None:
         host = self._endpoint.host
         if deadline.remaining() <= 0:
             raise DeliveryError("timeout", f"{host}: no time left for the other events", retryable=True)
-        headers = {"Content-Type": "application/json", "X-Notification-Id": notice.id}
+        headers = {"Content-Type": "application/json", "X-Notification-Id": notification.id}
         answer = self._endpoint.post(
-            _body(alert, notice, self._routing_key.reveal()), headers, max(0.001, deadline.remaining())
+            _body(alert, notification, self._routing_key.reveal()), headers, max(0.001, deadline.remaining())
         )
         try:
-            http.check(answer, host, _hint(answer))
+            http.raise_for_status(answer, host, _hint(answer))
         except DeliveryError as error:
             if error.reason == "rate_limited" and error.retry_after_seconds is None:
                 error.retry_after_seconds = _RATE_LIMIT_SECONDS
@@ -137,7 +142,7 @@ class PagerDuty(Receiver):
                 raise
             progress.refused[alert.fingerprint] = error
         else:
-            progress.taken.add(alert.fingerprint)
+            progress.accepted.add(alert.fingerprint)
 
 
 def dedup_key(alert: Alert, host: str) -> str:
@@ -145,24 +150,26 @@ def dedup_key(alert: Alert, host: str) -> str:
     return hashlib.sha256(host.encode("utf-8", "surrogatepass") + b"\xff" + alert.fingerprint.encode()).hexdigest()
 
 
-def _body(alert: Alert, notice: Notice, routing_key: str) -> bytes:
-    event = _event(alert, notice, routing_key)
+def _body(alert: Alert, notification: Notification, routing_key: str) -> bytes:
+    event = _event(alert, notification, routing_key)
     body = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
-    if len(body) <= MOST_BYTES:
+    if len(body) <= MAX_EVENT_BYTES:
         return body
     event["payload"]["custom_details"] = {"truncated": "true"}
     return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _event(alert: Alert, notice: Notice, routing_key: str) -> dict[str, Any]:
-    labels = prometheus.labels_of(alert, notice)
+def _event(alert: Alert, notification: Notification, routing_key: str) -> dict[str, Any]:
+    labels = prometheus.prometheus_labels(alert, notification)
     payload = {
-        "summary": sanitize.visible(notification_text.alert_title(alert, notice), _LONGEST_SUMMARY),
-        "source": _field(notice.host) or "unknown",
+        "summary": sanitize.escape_unprintable(notification_text.alert_title(alert, notification), _LONGEST_SUMMARY),
+        "source": _field(notification.host) or "unknown",
         "severity": _SEVERITIES[alert.severity],
-        "timestamp": notification_text.timestamp(alert.fired),
+        "timestamp": notification_text.rfc3339(alert.fired),
         "class": _field(alert.rule),
-        "custom_details": prometheus.annotations_of(alert, notice) | labels | {"notification_id": notice.id},
+        "custom_details": prometheus.prometheus_annotations(alert, notification)
+        | labels
+        | {"notification_id": notification.id},
     }
     payload |= {
         key: _field(labels[label]) for key, label in (("component", "process"), ("group", "unit")) if label in labels
@@ -170,20 +177,20 @@ def _event(alert: Alert, notice: Notice, routing_key: str) -> dict[str, Any]:
     event: dict[str, Any] = {
         "routing_key": routing_key,
         "event_action": "trigger" if alert.resolved is None else "resolve",
-        "dedup_key": dedup_key(alert, notice.host),
+        "dedup_key": dedup_key(alert, notification.host),
         "client": "bpf-watchdog",
         "payload": payload,
     }
     if alert.runbook is not None:
-        event["links"] = [{"href": sanitize.visible(alert.runbook), "text": "runbook"}]
+        event["links"] = [{"href": sanitize.escape_unprintable(alert.runbook), "text": "runbook"}]
     return event
 
 
 def _field(text: str) -> str:
-    return sanitize.visible(text, _LONGEST_FIELD)
+    return sanitize.escape_unprintable(text, _LONGEST_FIELD)
 
 
-def _hint(answer: http.Answer) -> str:
+def _hint(answer: http.HttpResponse) -> str:
     """Return what a refusal means; its text can hold parts of the event, and shows nowhere."""
     try:
         said = json.loads(answer.body)

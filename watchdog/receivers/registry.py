@@ -6,10 +6,10 @@ import importlib
 from typing import Final
 
 from watchdog.config import suggestions
-from watchdog.config.settings import Config
+from watchdog.config.settings import Settings
 from watchdog.errors import ConfigError, Problem
 from watchdog.receivers.base import Receiver
-from watchdog.state.rate_limit import read_budget
+from watchdog.state.rate_limit import parse_rate_limit
 
 RECEIVER_TYPES: Final = {
     "alertmanager": "watchdog.receivers.alertmanager:Alertmanager",
@@ -30,14 +30,14 @@ take a fifth of the daemon's memory.
 """
 
 
-def receiver_class(kind: str) -> type[Receiver]:
+def receiver_class(receiver_type: str) -> type[Receiver]:
     """Return the class of receivers of a type of `RECEIVER_TYPES`."""
-    module, _, name = RECEIVER_TYPES[kind].partition(":")
+    module, _, name = RECEIVER_TYPES[receiver_type].partition(":")
     found: type[Receiver] = getattr(importlib.import_module(module), name)
     return found
 
 
-def build_receivers(config: Config) -> dict[str, Receiver]:
+def build_receivers(config: Settings) -> dict[str, Receiver]:
     """Return the receivers of `config` by name, in the file's order; their secrets are read now.
 
     Raises:
@@ -48,10 +48,10 @@ def build_receivers(config: Config) -> dict[str, Receiver]:
     for name, kind, table in config.receivers:
         if kind in RECEIVER_TYPES:
             receivers[name] = receiver_class(kind).from_table(name, table)
-            receivers[name].budget = read_budget(table, receivers[name].usual_budget)
-            table.finish()
+            receivers[name].rate_limit = parse_rate_limit(table, receivers[name].default_rate_limit)
+            table.reject_unknown_keys()
         else:
-            table.problem("type", suggestions.unknown("type", kind, RECEIVER_TYPES))
+            table.add_problem("type", suggestions.unknown_name("type", kind, RECEIVER_TYPES))
         problems += table.document.problems
     if problems:
         raise ConfigError(sorted(set(problems)))

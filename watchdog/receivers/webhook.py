@@ -19,10 +19,10 @@ from watchdog.config.document import Table
 from watchdog.config.secrets import Secret
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.render import notification_text, prometheus
-from watchdog.receivers.render.template_body import FAILURES, Body, body_from_table
+from watchdog.receivers.render.template_body import TEMPLATE_ERRORS, TemplateBody, parse_template_body
 from watchdog.receivers.transport import http
 from watchdog.receivers.transport.http_headers import headers_from_table
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 
 _JSON = "application/json"
 _LONGEST_ERROR = 200
@@ -33,7 +33,7 @@ class Webhook(Receiver):
     """Posts each notice as one document."""
 
     type: ClassVar[str] = "webhook"
-    usual_budget: ClassVar[str] = "600/h"
+    default_rate_limit: ClassVar[str] = "600/h"
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Webhook(Receiver):
         hmac_secret: Secret | None,
         clock: Clock,
         *,
-        body: Body | None = None,
+        body: TemplateBody | None = None,
         headers: Mapping[str, Secret] = _NO_HEADERS,
     ) -> None:
         """Post to `endpoint`, signed if there is an `hmac_secret`, in Alertmanager's form if there is no `body`."""
@@ -58,42 +58,42 @@ class Webhook(Receiver):
         """Read `url` and `hmac_secret` (in any of a secret's forms); a template, headers and a login as given."""
         return cls(
             name,
-            http.endpoint_from_table(table, "url", may_be_public=True),
+            http.endpoint_from_table(table, "url", is_public_allowed=True),
             table.secret("hmac_secret", required=False),
             SystemClock(),
-            body=body_from_table(table),
+            body=parse_template_body(table),
             headers=headers_from_table(table),
         )
 
-    def render(self, notice: Notice) -> bytes:
+    def render(self, notification: Notification) -> bytes:
         """Return the document."""
-        return self._content(notice)[0]
+        return self._content(notification)[0]
 
-    def send(self, notice: Notice, deadline_seconds: float) -> None:
+    def send(self, notification: Notification, deadline_seconds: float) -> None:
         """Post it; a 2xx status says that the receiver has it."""
-        body, content_type = self._content(notice)
+        body, content_type = self._content(notification)
         headers = {
             **{name: value.reveal() for name, value in self._headers.items()},
             "Content-Type": content_type,
-            "X-Notification-Id": notice.id,
+            "X-Notification-Id": notification.id,
             **self._signature(body),
         }
-        http.check(self._endpoint.post(body, headers, deadline_seconds), self._endpoint.host)
+        http.raise_for_status(self._endpoint.post(body, headers, deadline_seconds), self._endpoint.host)
 
     def destination(self) -> str:
         """Name the host."""
         return f"webhook {self._endpoint.host}"
 
-    def _content(self, notice: Notice) -> tuple[bytes, str]:
+    def _content(self, notification: Notification) -> tuple[bytes, str]:
         """Return the body and its media type: better Alertmanager's form, with the reason in it, than no notice."""
         document = {}
         if self._body is not None:
             try:
-                return self._body.render(notice), self._body.content_type
-            except FAILURES as error:
-                said = sanitize.visible(f"{type(error).__name__}: {error}", _LONGEST_ERROR)
+                return self._body.render(notification), self._body.content_type
+            except TEMPLATE_ERRORS as error:
+                said = sanitize.escape_unprintable(f"{type(error).__name__}: {error}", _LONGEST_ERROR)
                 document = {"template_error": said}
-        document = {**message(notice), **document}
+        document = {**webhook_payload(notification), **document}
         return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), _JSON
 
     def _signature(self, body: bytes) -> dict[str, str]:
@@ -106,24 +106,26 @@ class Webhook(Receiver):
         return {"X-Watchdog-Timestamp": sent_at, "X-Watchdog-Signature": f"sha256={signed.hexdigest()}"}
 
 
-def message(notice: Notice) -> dict[str, Any]:
-    """Return `notice` as Alertmanager's webhooks write it."""
-    alerts = [prometheus.alert_json(alert, notice) for alert in notification_text.worst_first(notice.alerts)]
+def webhook_payload(notification: Notification) -> dict[str, Any]:
+    """Return `notification` as Alertmanager's webhooks write it."""
+    alerts = [
+        prometheus.prometheus_alert(alert, notification) for alert in notification_text.worst_first(notification.alerts)
+    ]
     # As Alertmanager says it: what all alerts of the group have in common, nothing for a digest.
-    by = (("rule", notice.group),) if notice.by is None else notice.by
-    group = {"alertname" if name == "rule" else name: prometheus.text(value) for name, value in by}
+    by = (("rule", notification.group_key),) if notification.group_labels is None else notification.group_labels
+    group = {"alertname" if name == "rule" else name: prometheus.label_value(value) for name, value in by}
     key = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in sorted(group.items()))
     return {
         "version": "4",
         "groupKey": f"{{}}:{{{key}}}",
         "truncatedAlerts": 0,
-        "status": notice.status,
-        "receiver": notice.receiver,
+        "status": notification.status,
+        "receiver": notification.receiver,
         "groupLabels": group,
         "commonLabels": _common([alert["labels"] for alert in alerts]),
         "commonAnnotations": _common([alert["annotations"] for alert in alerts]),
         "externalURL": "",
-        "notification_reason": notice.reason,
+        "notification_reason": notification.reason,
         "alerts": alerts,
     }
 

@@ -16,16 +16,16 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import replace
 from typing import Any
 
-from watchdog.alerts.alert import Alert, Kind, State, Transition
-from watchdog.config.settings import Routing
-from watchdog.routing.flapping import Flapping
-from watchdog.routing.group import Group, GroupKey, Member
+from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind
+from watchdog.config.settings import RoutingSettings
+from watchdog.routing.flapping import FlappingDetector
+from watchdog.routing.group import GroupMember, NotificationGroup, ReceiverGroupKey
 from watchdog.routing.jitter import Jitter
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 from watchdog.routing.routes import Destination, Route, Router
 
-NOT_WATCHED = "no longer watched"
-NOT_SENT_HERE = "no longer sent to this receiver"
+NO_LONGER_ACTIVE = "no longer watched"
+NO_LONGER_ROUTED = "no longer sent to this receiver"
 
 
 class Grouping:
@@ -33,38 +33,40 @@ class Grouping:
 
     def __init__(
         self,
-        routing: Routing,
+        routing: RoutingSettings,
         host: str,
         routes: Sequence[Route] = (),
-        share: float = 0.0,
-        elsewhere: Callable[[str, Alert], bool] | None = None,
+        jitter_share: float = 0.0,
+        is_escalated_to: Callable[[str, Alert], bool] | None = None,
     ) -> None:
         """Go by `routes` and `routing`; `host` is named in every notice, `share` is its share of the jitter.
 
-        `elsewhere` tells whether a receiver hears of an alert in another way: then it is none of ours.
+        `is_escalated_to` tells whether a receiver hears of an alert in another way: then it is none of ours.
         """
         self._routing = routing
-        self._elsewhere = elsewhere or (lambda receiver, alert: False)  # noqa: ARG005 - named as it is called
+        self._elsewhere = is_escalated_to or (lambda receiver, alert: False)  # noqa: ARG005 - named as it is called
         self._router = Router(routing, routes)
         self._host = host
-        self._groups: dict[GroupKey, Group] = {}
-        self._homes: dict[str, set[GroupKey]] = {}  # by fingerprint: the groups that it is in, one of each receiver
-        self._changed: set[GroupKey] = set()
+        self._groups: dict[ReceiverGroupKey, NotificationGroup] = {}
+        self._homes: dict[
+            str, set[ReceiverGroupKey]
+        ] = {}  # by fingerprint: the groups that it is in, one of each receiver
+        self._changed: set[ReceiverGroupKey] = set()
         self._reconcile_again = False
-        self._jitter = Jitter(share)
-        self._flapping = Flapping()
-        self._due: list[Notice] = []  # made, and not yet returned
+        self._jitter = Jitter(jitter_share)
+        self._flapping = FlappingDetector()
+        self._due: list[Notification] = []  # made, and not yet returned
 
     def advance(
         self, transitions: Sequence[Transition], firing: Mapping[str, Alert], at_ns: int, wall: float
-    ) -> list[Notice]:
+    ) -> list[Notification]:
         """Take one tick's transitions and return the notices that are due.
 
         `firing`: every alert that fires after `transitions`, by fingerprint. A notice that is returned counts as told:
         it must reach the outbox together with `take_changes()`. When it raises, what it made comes with the next call.
         """
-        self._forget(key for key, group in self._groups.items() if group.is_over(at_ns))
-        touched: set[GroupKey] = set()
+        self._forget(key for key, group in self._groups.items() if group.is_expired(at_ns))
+        touched: set[ReceiverGroupKey] = set()
         for transition in transitions:
             touched.update(self._apply(transition, at_ns, wall))
         self._touch(touched, at_ns)
@@ -79,11 +81,11 @@ class Grouping:
         due, self._due = self._due, []
         return due
 
-    def hears(self, receiver: str, alert: Alert) -> bool:
+    def is_routed_to(self, receiver: str, alert: Alert) -> bool:
         """Tell whether `receiver` is one of those whom `alert` is routed to, as it is now."""
         return any(destination.receiver == receiver for destination in self._router.destinations(alert))
 
-    def told(self, receivers: Collection[str]) -> dict[str, list[Alert]]:
+    def notified_alerts(self, receivers: Collection[str]) -> dict[str, list[Alert]]:
         """Return by receiver, of `receivers`, what fires and what it was told of (the outbox may still have that)."""
         told: dict[str, list[Alert]] = {receiver: [] for receiver in receivers}
         for (receiver, _), group in self._groups.items():
@@ -91,33 +93,33 @@ class Grouping:
                 told[receiver] += (
                     member.alert
                     for member in group.members.values()
-                    if member.told is not None and member.alert.resolved is None
+                    if member.notified_severity is not None and member.alert.resolved is None
                 )
         return told
 
     @property
     def is_empty(self) -> bool:
         """Tell whether nothing fires here and no end is to be told."""
-        return all(member.is_away for group in self._groups.values() for member in group.members.values())
+        return all(member.is_routed_elsewhere for group in self._groups.values() for member in group.members.values())
 
-    def has(self, fingerprint: str) -> bool:
+    def has_alert(self, fingerprint: str) -> bool:
         """Tell whether an alert is in any group: somebody was told of it, or is going to be."""
         return fingerprint in self._homes
 
-    def drop(self, fingerprint: str, at_ns: int) -> None:
+    def drop_alert(self, fingerprint: str, at_ns: int) -> None:
         """Say no more of an alert: its receivers hear of it in another way."""
         keys = sorted(self._homes.get(fingerprint, ()))
         for key in keys:
             self._remove(key, fingerprint)
         self._touch(keys, at_ns)
 
-    def reconcile(self) -> None:
+    def request_reconcile(self) -> None:
         """Compare what receivers know with what fires at the next `advance`: transitions may have been lost."""
         self._reconcile_again = True
 
     def reload(
         self,
-        routing: Routing,
+        routing: RoutingSettings,
         firing: Mapping[str, Alert],
         at_ns: int,
         wall: float,
@@ -131,14 +133,14 @@ class Grouping:
         are the same as before; groups of others are forgotten, for there is nobody to tell.
         """
         self._routing = routing
-        self._router = Router(routing, routes, self._router.existing if receivers is None else receivers)
+        self._router = Router(routing, routes, self._router.existing_receivers if receivers is None else receivers)
         if receivers is not None:
             self._forget(key for key in self._groups if key[0] not in receivers)
-        self._jitter.begin(at_ns, wall, routing.jitter_ns)
+        self._jitter.restart(at_ns, wall, routing.jitter_ns)
         self._reconcile(firing, at_ns, wall)
         for key, group in self._groups.items():
             self._refresh(key, group, at_ns)
-        self.reconcile()  # alerts get the receivers of their new rules with the next tick
+        self.request_reconcile()  # alerts get the receivers of their new rules with the next tick
 
     def restore(
         self,
@@ -147,12 +149,13 @@ class Grouping:
         receivers: Collection[str],
         at_ns: int,
         wall: float,
-        shift_ns: int,
-        told: Iterable[tuple[str, Alert]] = (),
+        boottime_shift_ns: int,
+        notified: Iterable[tuple[str, Alert]] = (),
     ) -> int:
         """Take back what `take_changes` gave before a restart; what a receiver already knows is not news.
 
-        `firing`: the alerts that the lifecycle restored; `receivers` as in `reload`. `shift_ns` turns saved times into
+        `firing`: the alerts that the lifecycle restored; `receivers` as in `reload`. `boottime_shift_ns` turns saved
+        times into
         this boot's; after a shift every group counts as changed, so that no time of the former boot stays in the store.
         `told`: receivers and what they were told to fire, without those whose end waits to be sent. Where no group
         knows of it, as the group or a notice was lost, they are told the end of what fires no more, once.
@@ -162,25 +165,25 @@ class Grouping:
         for document in saved:
             try:
                 key = document["receiver"], document["rule"]
-                group = Group.from_json(document, shift_ns, self._router.waits)
+                group = NotificationGroup.from_json(document, boottime_shift_ns, self._router.default_timing)
             except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
                 forgotten += 1
                 continue
             self._groups[key] = group
             for fingerprint in group.members:
                 self._homes.setdefault(fingerprint, set()).add(key)
-            if shift_ns:
+            if boottime_shift_ns:
                 self._changed.add(key)
-        for receiver, alert in told:
+        for receiver, alert in notified:
             self._remember(receiver, alert, firing, at_ns)
         self.reload(self._routing, firing, at_ns, wall, receivers, self._router.routes)
         return forgotten
 
-    def change_all(self) -> None:
+    def mark_all_changed(self) -> None:
         """Let every group count as changed: what was saved of it may be gone."""
         self._changed.update(self._groups)
 
-    def take_changes(self) -> list[tuple[GroupKey, dict[str, Any] | None]]:
+    def take_changes(self) -> list[tuple[ReceiverGroupKey, dict[str, Any] | None]]:
         """Return the state of every group that changed since the last call, None for one that is over."""
         changes = []
         for key in sorted(self._changed):
@@ -199,32 +202,36 @@ class Grouping:
         for key in self._homes.get(alert.fingerprint, ()):
             if key[0] == receiver:
                 member = self._groups[key].members[alert.fingerprint]
-                if member.ended:  # it was made, and never arrived
-                    member.told, member.believed, member.ended = alert.severity, True, False
+                if member.is_end_notified:  # it was made, and never arrived
+                    member.notified_severity, member.is_notified_firing, member.is_end_notified = (
+                        alert.severity,
+                        True,
+                        False,
+                    )
                     self._changed.add(key)
                 return
-        usual = Destination(receiver, alert.rule, None, self._router.waits)
+        usual = Destination(receiver, alert.rule, None, self._router.default_timing)
         routed = (each for each in self._router.destinations(alert) if each.receiver == receiver)
         home = next(routed, usual)
-        group = self._enter((receiver, home.group), home, alert.fingerprint)
-        group.members[alert.fingerprint] = Member(alert, alert.severity, believed=True)
-        if group.last_notice_ns is None and alert.fingerprint in firing:
-            group.last_notice_ns = at_ns  # nobody knows; reminders begin from here
+        group = self._enter((receiver, home.group_key), home, alert.fingerprint)
+        group.members[alert.fingerprint] = GroupMember(alert, alert.severity, is_notified_firing=True)
+        if group.last_notification_ns is None and alert.fingerprint in firing:
+            group.last_notification_ns = at_ns  # nobody knows; reminders begin from here
 
-    def _apply(self, transition: Transition, at_ns: int, wall: float) -> Iterator[GroupKey]:
+    def _apply(self, transition: Transition, at_ns: int, wall: float) -> Iterator[ReceiverGroupKey]:
         alert = transition.alert
-        if transition.kind is Kind.RESOLVED:
+        if transition.kind is TransitionKind.RESOLVED:
             yield from self._resolve(alert)
             return
-        anew = transition.kind is Kind.FIRING
+        anew = transition.kind is TransitionKind.FIRING
         if anew:
-            self._flapping.note(alert, at_ns)
+            self._flapping.record_firing(alert, at_ns)
         yield from self._route(alert, wall, anew=anew)
 
-    def _resolve(self, alert: Alert) -> Iterator[GroupKey]:
+    def _resolve(self, alert: Alert) -> Iterator[ReceiverGroupKey]:
         for key in sorted(self._homes.get(alert.fingerprint, ())):
             member = self._groups[key].members[alert.fingerprint]
-            if member.ended:
+            if member.is_end_notified:
                 self._remove(key, alert.fingerprint)
                 yield key
             # Why it ended for all is told rather than why it ended for one, but not of another firing.
@@ -234,14 +241,14 @@ class Grouping:
 
     def _reconcile(self, firing: Mapping[str, Alert], at_ns: int, wall: float) -> None:
         # Brings what receivers know in line with who is to know what, where no transition tells.
-        touched: set[GroupKey] = set()
+        touched: set[ReceiverGroupKey] = set()
         for fingerprint in self._homes.keys() - firing.keys():
             for key in sorted(self._homes[fingerprint]):
                 member = self._groups[key].members[fingerprint]
-                if member.ended:
+                if member.is_end_notified:
                     self._remove(key, fingerprint)
                 elif member.alert.resolved is None:
-                    member.alert = _ended(member.alert, wall, NOT_WATCHED)
+                    member.alert = _ended(member.alert, wall, NO_LONGER_ACTIVE)
                 else:
                     continue
                 touched.add(key)
@@ -249,7 +256,7 @@ class Grouping:
             touched.update(self._route(alert, wall))
         self._touch(touched, at_ns)
 
-    def _route(self, alert: Alert, wall: float, *, anew: bool = False) -> Iterator[GroupKey]:
+    def _route(self, alert: Alert, wall: float, *, anew: bool = False) -> Iterator[ReceiverGroupKey]:
         # Brings those who know of a firing alert, and those who are to know, in line; yields the groups that changed.
         # With `anew` it has just begun to fire: an end that was not told yet is not told any more, the new start is.
         wanted = {destination.receiver: destination for destination in self._destinations(alert)}
@@ -265,10 +272,10 @@ class Grouping:
                 yield from self._dismiss(key, member, alert, wall)
                 continue
             del wanted[key[0]]
-            home = key[0], destination.group
+            home = key[0], destination.group_key
             over = member.alert.resolved is not None
             if anew or (over and member.alert.fired != alert.fired):
-                member.told, member.ended = None, False
+                member.notified_severity, member.is_end_notified = None, False
                 member.alert = alert
                 yield key
             elif over or home != key or member.alert.severity != alert.severity:
@@ -276,65 +283,78 @@ class Grouping:
                 yield key
             if home != key:
                 self._remove(key, alert.fingerprint)
-                self._enter(home, destination, alert.fingerprint).take(member, group)
+                self._enter(home, destination, alert.fingerprint).adopt_member(member, group)
                 yield home
         for destination in wanted.values():
-            home = destination.receiver, destination.group
-            self._enter(home, destination, alert.fingerprint).members[alert.fingerprint] = Member(alert)
+            home = destination.receiver, destination.group_key
+            self._enter(home, destination, alert.fingerprint).members[alert.fingerprint] = GroupMember(alert)
             yield home
 
-    def _dismiss(self, key: GroupKey, member: Member, alert: Alert, wall: float) -> Iterator[GroupKey]:
+    def _dismiss(
+        self, key: ReceiverGroupKey, member: GroupMember, alert: Alert, wall: float
+    ) -> Iterator[ReceiverGroupKey]:
         # `key`'s receiver is not to hear of `alert` any more: it is told an end, if it was told a beginning.
         if member.alert.resolved is not None:
             return
-        if not (member.believed or member.ended):
+        if not (member.is_notified_firing or member.is_end_notified):
             self._remove(key, alert.fingerprint)
         elif member.alert.severity != alert.severity:
             label = alert.severity.label
             member.alert = _ended(member.alert, wall, f"{label} now, which is not sent to this receiver")
         else:
-            member.alert = _ended(member.alert, wall, NOT_SENT_HERE)
+            member.alert = _ended(member.alert, wall, NO_LONGER_ROUTED)
         yield key
 
-    def _enter(self, key: GroupKey, destination: Destination, fingerprint: str) -> Group:
+    def _enter(self, key: ReceiverGroupKey, destination: Destination, fingerprint: str) -> NotificationGroup:
         self._homes.setdefault(fingerprint, set()).add(key)
         if key not in self._groups:
-            self._groups[key] = Group(destination.waits, destination.by)
+            self._groups[key] = NotificationGroup(destination.group_timing, destination.group_labels)
         return self._groups[key]
 
-    def _remove(self, key: GroupKey, fingerprint: str) -> None:
+    def _remove(self, key: ReceiverGroupKey, fingerprint: str) -> None:
         del self._groups[key].members[fingerprint]
         self._leave(key, fingerprint)
 
-    def _leave(self, key: GroupKey, fingerprint: str) -> None:
+    def _leave(self, key: ReceiverGroupKey, fingerprint: str) -> None:
         homes = self._homes[fingerprint]
         homes.discard(key)
         if not homes:
             del self._homes[fingerprint]
 
-    def _touch(self, keys: Iterable[GroupKey], at_ns: int) -> None:
+    def _touch(self, keys: Iterable[ReceiverGroupKey], at_ns: int) -> None:
         for key in keys:
             self._refresh(key, self._groups[key], at_ns)
             self._changed.add(key)
 
-    def _refresh(self, key: GroupKey, group: Group, at_ns: int) -> None:
-        group.refresh(at_ns, lambda alert: self._router.waits_of(key[0], alert))
+    def _refresh(self, key: ReceiverGroupKey, group: NotificationGroup, at_ns: int) -> None:
+        group.update_schedule(at_ns, lambda alert: self._router.group_timing_of(key[0], alert))
 
-    def _forget(self, keys: Iterable[GroupKey]) -> None:
+    def _forget(self, keys: Iterable[ReceiverGroupKey]) -> None:
         for key in list(keys):
             for fingerprint in self._groups[key].members:
                 self._leave(key, fingerprint)
             del self._groups[key]
             self._changed.add(key)
 
-    def _notice(self, key: GroupKey, group: Group, firing: Mapping[str, Alert], at_ns: int, wall: float) -> Notice:
+    def _notice(
+        self, key: ReceiverGroupKey, group: NotificationGroup, firing: Mapping[str, Alert], at_ns: int, wall: float
+    ) -> Notification:
         receiver, name = key
         reason = group.reason()
-        alerts = group.tell(firing, at_ns)
-        told = tuple(self._flapping.marked(alert, at_ns) for alert in alerts)
-        return Notice(uuid.uuid4().hex, receiver, name, reason, told, created=wall, host=self._host, by=group.by)
+        alerts = group.mark_notified(firing, at_ns)
+        told = tuple(self._flapping.mark_flapping(alert, at_ns) for alert in alerts)
+        return Notification(
+            uuid.uuid4().hex,
+            receiver,
+            name,
+            reason,
+            told,
+            created=wall,
+            host=self._host,
+            group_labels=group.group_labels,
+        )
 
-    def _settle(self, key: GroupKey, group: Group, at_ns: int) -> None:
+    def _settle(self, key: ReceiverGroupKey, group: NotificationGroup, at_ns: int) -> None:
         # After a notice: what has ended is no member any more, and the waits are those of what still fires.
         for alert in self._due[-1].alerts:
             if alert.fingerprint not in group.members:
@@ -343,4 +363,4 @@ class Grouping:
 
 
 def _ended(alert: Alert, wall: float, reason: str) -> Alert:
-    return replace(alert, state=State.RESOLVED, resolved=wall, reason=reason)
+    return replace(alert, state=AlertState.RESOLVED, resolved=wall, reason=reason)

@@ -13,7 +13,7 @@ from watchdog.clock import SECOND_NS
 SETTLING_SECONDS = 15
 
 
-def share_of(*identity: str) -> float:
+def hash_to_share(*identity: str) -> float:
     """Return a number of [0, 1) that looks random and is always the same for one host."""
     digest = hashlib.sha256("\0".join(identity).encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
@@ -29,15 +29,15 @@ class Jitter:
         self._began = 0.0
         self._delay_ns = 0
 
-    def begin(self, at_ns: int, wall: float, jitter_ns: int) -> None:
+    def restart(self, at_ns: int, wall: float, jitter_ns: int) -> None:
         """Take in that the daemon has started, or its rules have changed."""
         self._began_ns, self._began = at_ns, wall
         self._delay_ns = int(jitter_ns * self._share)
 
-    def delay_ns(self, news_since_ns: int, started: float) -> int:
+    def delay_ns(self, unsent_since_ns: int, started: float) -> int:
         """Return how much later than at other times news are told.
 
-        `news_since_ns`: CLOCK_BOOTTIME of the first of them; `started`: wall clock when the first became true.
+        `unsent_since_ns`: CLOCK_BOOTTIME of the first of them; `started`: wall clock when the first became true.
         """
-        passed_seconds = (news_since_ns - self._began_ns) / SECOND_NS, started - self._began
+        passed_seconds = (unsent_since_ns - self._began_ns) / SECOND_NS, started - self._began
         return self._delay_ns if any(0 <= seconds < SETTLING_SECONDS for seconds in passed_seconds) else 0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ipaddress
 from fnmatch import fnmatchcase
 
-from watchdog.measure.catalogue import Values
+from watchdog.measure.catalogue import DimensionKind
 from watchdog.rules.language.rule import Condition
 
 
-def matches(condition: Condition, values: Values, text: str) -> bool:
+def matches_condition(condition: Condition, values: DimensionKind, text: str) -> bool:
     """Tell whether `text`, a value of the condition's dimension as labels have it, passes; "" is that of none.
 
     A number or an address that is none meets no pattern, but passes where only exclusions are named.
@@ -19,12 +19,12 @@ def matches(condition: Condition, values: Values, text: str) -> bool:
     return not any(_meets(values, text, pattern) for pattern in condition.none_of)
 
 
-def _meets(values: Values, text: str, pattern: str) -> bool:
+def _meets(values: DimensionKind, text: str, pattern: str) -> bool:
     match values:
-        case Values.NUMBER:
+        case DimensionKind.NUMBER:
             low, _, high = pattern.partition("-")
             return text.isdecimal() and int(low) <= int(text) <= int(high or low)
-        case Values.ADDRESS:
+        case DimensionKind.ADDRESS:
             return _is_inside(text, pattern)
         case _:
             return fnmatchcase(text, pattern)

@@ -9,15 +9,16 @@ from typing import Any, Final, Self
 from watchdog.alerts.alert import Alert
 from watchdog.rules.language.rule import Labels
 
-DIGEST: Final = "(digest)"  # in place of a group
+DIGEST_GROUP_KEY: Final = "(digest)"  # in place of a group
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Notification:
     """News for one receiver about one group of alerts.
 
     `id` is the notification_id: the same in every attempt, across restarts. `group` is the group's key: the rule's id,
-    or what `by` says in braces, or `DIGEST`. `reason` says why it is sent: "first notification", "new alert in group",
+    or what `by` says in braces, or `DIGEST_GROUP_KEY`. `reason` says why it is sent: "first notification", "new alert
+    in group",
     "severity changed", "resolved", "repeat", "digest" (of several groups), "test".
     `alerts` holds every alert of the group that fires, and those that resolved since the last notice; at least one.
     `created`: wall-clock seconds. `by`: what the alerts have in common by their grouping; None: the rule.
@@ -25,13 +26,13 @@ class Notice:
 
     id: str
     receiver: str
-    group: str
+    group_key: str
     reason: str
     alerts: tuple[Alert, ...]
     created: float
     host: str
-    test: bool = False
-    by: Labels | None = None
+    is_test: bool = False
+    group_labels: Labels | None = None
 
     @property
     def status(self) -> str:
@@ -46,11 +47,11 @@ class Notice:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Return the notice that `to_json` wrote."""
-        by = document.get("by")
+        group_labels = document.get("group_labels")
         return cls(
             **{
                 **document,
                 "alerts": tuple(Alert.from_json(alert) for alert in document["alerts"]),
-                "by": None if by is None else tuple((name, value) for name, value in by),
+                "group_labels": None if group_labels is None else tuple((name, value) for name, value in group_labels),
             }
         )

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Final
 
 from watchdog.config import suggestions
 from watchdog.config.document import Table
-from watchdog.config.settings import Config, Routing, Waits, read_waits
-from watchdog.measure.catalogue import DIMENSIONS, Dimension, Values
-from watchdog.routing.label_matching import matches
+from watchdog.config.settings import GroupTiming, RoutingSettings, Settings, read_group_timing
+from watchdog.measure.catalogue import DIMENSIONS, Dimension, DimensionKind
+from watchdog.routing.label_matching import matches_condition
 from watchdog.rules.language.conditions import read_where
 from watchdog.rules.language.rule import Condition, Labels, Severity
 
 if TYPE_CHECKING:  # it brings numpy with it, which those who only read routes do without
     from watchdog.alerts.alert import Alert
 
-BY_RULE: Final = ("rule",)
-SEVERITIES: Final = tuple(severity.label for severity in Severity)
-MATCHED: Final = {
-    "rule": Dimension("rule", Values.NAME, "the rule's id"),
-    "severity": Dimension("severity", Values.CHOICE, "how bad it is", choices=SEVERITIES),
+DEFAULT_GROUP_BY: Final = ("rule",)
+SEVERITY_NAMES: Final = tuple(severity.label for severity in Severity)
+ROUTE_DIMENSIONS: Final = {
+    "rule": Dimension("rule", DimensionKind.NAME, "the rule's id"),
+    "severity": Dimension("severity", DimensionKind.CHOICE, "how bad it is", choices=SEVERITY_NAMES),
     **DIMENSIONS,
 }
 _MOST_ANSWERS = 10_000
@@ -37,16 +37,18 @@ class Route:
 
     where: tuple[Condition, ...]
     receivers: tuple[str, ...]
-    goes_on: bool
-    waits: Waits
+    continues: bool
+    group_timing: GroupTiming
     group_by: tuple[str, ...]
     table: Table = field(compare=False, repr=False)
 
-    def takes(self, alert: Alert) -> bool:
+    def matches_alert(self, alert: Alert) -> bool:
         """Tell whether the route is for `alert`; what a rule is not `by` counts as empty."""
         values = {**dict(alert.labels), "rule": alert.rule, "severity": alert.severity.label}
         return all(
-            matches(condition, MATCHED[condition.dimension].values, values.get(condition.dimension, ""))
+            matches_condition(
+                condition, ROUTE_DIMENSIONS[condition.dimension].kind, values.get(condition.dimension, "")
+            )
             for condition in self.where
         )
 
@@ -59,20 +61,22 @@ class Destination:
     """
 
     receiver: str
-    group: str
-    by: Labels | None
-    waits: Waits
+    group_key: str
+    group_labels: Labels | None
+    group_timing: GroupTiming
 
 
 class Router:
     """Decides where alerts go. Answers are kept: there is one for each alert, severity and set of receivers."""
 
-    def __init__(self, routing: Routing, routes: Sequence[Route], existing: Collection[str] | None = None) -> None:
-        """Go by `routes`, then by `routing`; of the receivers only `existing` ones are told, None: all."""
-        self.waits = routing.waits
+    def __init__(
+        self, routing: RoutingSettings, routes: Sequence[Route], existing_receivers: Collection[str] | None = None
+    ) -> None:
+        """Go by `routes`, then by `routing`; of the receivers only `existing_receivers` ones are told, None: all."""
+        self.default_timing = routing.group_timing
         self._default = routing.default
         self.routes = tuple(routes)
-        self.existing = existing
+        self.existing_receivers = existing_receivers
         self._answers: dict[tuple[str, Severity, tuple[str, ...] | None], tuple[Destination, ...]] = {}
 
     def destinations(self, alert: Alert) -> tuple[Destination, ...]:
@@ -83,37 +87,37 @@ class Router:
                 self._answers.clear()
             found: dict[str, Destination] = {}
             for destination in self._decide(alert):
-                if self.existing is None or destination.receiver in self.existing:
+                if self.existing_receivers is None or destination.receiver in self.existing_receivers:
                     found.setdefault(destination.receiver, destination)
             self._answers[key] = tuple(found.values())
         return self._answers[key]
 
-    def waits_of(self, receiver: str, alert: Alert) -> Waits:
+    def group_timing_of(self, receiver: str, alert: Alert) -> GroupTiming:
         """Return how notices about `alert` to `receiver` are spaced."""
         for destination in self.destinations(alert):
             if destination.receiver == receiver:
-                return destination.waits
-        return self.waits
+                return destination.group_timing
+        return self.default_timing
 
     def _decide(self, alert: Alert) -> Iterator[Destination]:
         if alert.receivers is not None:
-            yield from _to(alert.receivers, alert, BY_RULE, self.waits)
+            yield from _to(alert.receivers, alert, DEFAULT_GROUP_BY, self.default_timing)
             return
         matched = False
         for route in self.routes:
-            if route.takes(alert):
+            if route.matches_alert(alert):
                 matched = True
-                yield from _to(route.receivers, alert, route.group_by, route.waits)
-                if not route.goes_on:
+                yield from _to(route.receivers, alert, route.group_by, route.group_timing)
+                if not route.continues:
                     return
         if not matched:
-            yield from _to(self._default, alert, BY_RULE, self.waits)
+            yield from _to(self._default, alert, DEFAULT_GROUP_BY, self.default_timing)
 
 
-def _to(receivers: Sequence[str], alert: Alert, group_by: tuple[str, ...], waits: Waits) -> Iterator[Destination]:
+def _to(receivers: Sequence[str], alert: Alert, group_by: tuple[str, ...], waits: GroupTiming) -> Iterator[Destination]:
     by: Labels | None = None
     group = alert.rule
-    if group_by != BY_RULE:
+    if group_by != DEFAULT_GROUP_BY:
         values = {**dict(alert.labels), "rule": alert.rule, "severity": alert.severity.label}
         by = tuple((name, values.get(name, "")) for name in group_by)
         group = "{" + ",".join(f"{name}={_plain(value)}" for name, value in by) + "}"
@@ -126,33 +130,35 @@ def _plain(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"').encode("utf-8", "backslashreplace").decode() + '"'
 
 
-def read_routes(config: Config) -> tuple[Route, ...]:
+def read_routes(config: Settings) -> tuple[Route, ...]:
     """Return the routes of `config`, in order; problems are noted in its document."""
     return tuple(_read_route(table, config) for table in config.routes)
 
 
-def _read_route(table: Table, config: Config) -> Route:
+def _read_route(table: Table, config: Settings) -> Route:
     receivers = table.texts("receivers")
-    if not receivers and not table.failed("receivers"):
-        table.problem("receivers", "must name at least one receiver: nobody would hear of what is routed here")
+    if not receivers and not table.has_problem("receivers"):
+        table.add_problem("receivers", "must name at least one receiver: nobody would hear of what is routed here")
     for index, name in enumerate(receivers):
         if name not in config.receiver_names:
-            table.problem("receivers", suggestions.unknown("receiver", name, config.receiver_names), index=index)
+            table.add_problem(
+                "receivers", suggestions.unknown_name("receiver", name, config.receiver_names), index=index
+            )
         elif name in receivers[:index]:
-            table.problem("receivers", f"{suggestions.quoted(name)} stands there twice", index=index)
-    group_by = table.texts("group_by", BY_RULE)
+            table.add_problem("receivers", f"{suggestions.quote_value(name)} stands there twice", index=index)
+    group_by = table.texts("group_by", DEFAULT_GROUP_BY)
     for index, name in enumerate(group_by):
-        if name not in MATCHED:
-            table.problem("group_by", suggestions.unknown("label", name, MATCHED), index=index)
+        if name not in ROUTE_DIMENSIONS:
+            table.add_problem("group_by", suggestions.unknown_name("label", name, ROUTE_DIMENSIONS), index=index)
         elif name in group_by[:index]:
-            table.problem("group_by", f"{suggestions.quoted(name)} stands there twice", index=index)
+            table.add_problem("group_by", f"{suggestions.quote_value(name)} stands there twice", index=index)
     route = Route(
-        where=read_where(table, MATCHED),
+        where=read_where(table, ROUTE_DIMENSIONS),
         receivers=receivers,
-        goes_on=table.flag("continue", default=False),
-        waits=read_waits(table, config.routing.waits),
+        continues=table.boolean("continue", default=False),
+        group_timing=read_group_timing(table, config.routing.group_timing),
         group_by=group_by,
         table=table,
     )
-    table.finish()
+    table.reject_unknown_keys()
     return route

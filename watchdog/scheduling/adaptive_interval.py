@@ -13,25 +13,25 @@ _TICKS_TO_SHORTEN = 30
 _LONGEST_NS = 60 * SECOND_NS
 
 
-class Pace:
+class AdaptiveInterval:
     """Chooses the interval between ticks, from what they took; never shorter than what the settings ask for."""
 
-    def __init__(self, wanted_ns: int) -> None:
+    def __init__(self, configured_ns: int) -> None:
         """Start with what the settings ask for."""
-        self._wanted_ns = wanted_ns
-        self.interval_ns = wanted_ns
+        self._configured_ns = configured_ns
+        self.interval_ns = configured_ns
         self._too_long = 0
         self._short_enough = 0
 
-    def after(self, took_seconds: float) -> bool:
+    def record_tick_duration(self, took_seconds: float) -> bool:
         """Take in what a tick took; return whether `interval_ns` has changed."""
         share = took_seconds * SECOND_NS / self.interval_ns
         self._too_long = self._too_long + 1 if share > _TOO_LONG else 0
         self._short_enough = self._short_enough + 1 if 2 * share < _SHORT_ENOUGH else 0
         if self._too_long >= _TICKS_TO_LENGTHEN:
-            return self._change(min(2 * self.interval_ns, max(_LONGEST_NS, self._wanted_ns)))
+            return self._change(min(2 * self.interval_ns, max(_LONGEST_NS, self._configured_ns)))
         if self._short_enough >= _TICKS_TO_SHORTEN:
-            return self._change(max(self.interval_ns // 2, self._wanted_ns))
+            return self._change(max(self.interval_ns // 2, self._configured_ns))
         return False
 
     def _change(self, interval_ns: int) -> bool:

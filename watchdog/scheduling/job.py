@@ -11,7 +11,7 @@ from watchdog.clock import SECOND_NS, Clock
 
 
 @dataclass(frozen=True, slots=True)
-class Tick:
+class ScheduledTick:
     """One run of a job, in ns of CLOCK_BOOTTIME: the point of the grid that it stands for, and when it really began.
 
     `missed`: points of the grid since the previous run that never had one.
@@ -24,7 +24,7 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Counters:
+class JobCounters:
     """What became of a job's ticks since the daemon began.
 
     `overruns`: runs that took longer than the interval. `missed`: points of the grid that never had a run, those that
@@ -44,11 +44,11 @@ class Grid:
     anchor_ns: int
     interval_ns: int
 
-    def index(self, boottime_ns: int) -> int:
+    def index_at(self, boottime_ns: int) -> int:
         """Return the number of the last point at or before `boottime_ns`."""
         return (boottime_ns - self.anchor_ns) // self.interval_ns
 
-    def point(self, index: int) -> int:
+    def time_ns_of(self, index: int) -> int:
         """Return when point `index` is, in ns of CLOCK_BOOTTIME."""
         return self.anchor_ns + index * self.interval_ns
 
@@ -57,7 +57,7 @@ class Job:
     """One job's function with its grid and counters: the edge at which whatever a tick raises is caught."""
 
     def __init__(
-        self, name: str, function: Callable[[Tick], None], grid: Grid, clock: Clock, log: logging.Logger
+        self, name: str, function: Callable[[ScheduledTick], None], grid: Grid, clock: Clock, log: logging.Logger
     ) -> None:
         """Keep what to run and when; nothing runs before `run` is called."""
         self._name = name
@@ -67,7 +67,7 @@ class Job:
         self._lock = threading.Lock()
         self._grid = grid
         self._last: int | None = None  # the point of the grid that ran last
-        self._counters = Counters()
+        self._counters = JobCounters()
         self._failed_in_a_row = 0
 
     @property
@@ -75,13 +75,13 @@ class Job:
         """Return how far the points of the grid are apart."""
         return self._grid.interval_ns
 
-    def follow(self, grid: Grid) -> None:
+    def set_grid(self, grid: Grid) -> None:
         """Go by `grid` from now on, its point 0 taken as run."""
         with self._lock:
             self._counters = self._counted(missed=self._missed(self._clock.boottime_ns()))
             self._grid, self._last = grid, 0
 
-    def counters(self) -> Counters:
+    def counters(self) -> JobCounters:
         """Return what became of the ticks so far."""
         with self._lock:
             return self._counted(missed=self._missed(self._clock.boottime_ns()))
@@ -104,24 +104,24 @@ class Job:
         if not failed:
             self._tell_recovery()
 
-    def _begin(self, began_ns: int) -> Tick | None:
+    def _begin(self, began_ns: int) -> ScheduledTick | None:
         # None if this point of the grid had its run: the alarm rang early, after a forward step.
         with self._lock:
-            index = self._grid.index(began_ns)
+            index = self._grid.index_at(began_ns)
             if self._last is not None and index <= self._last:
                 return None
             missed = self._missed(began_ns)
             self._counters = self._counted(missed=missed)
             self._last = index
-            planned_ns = self._grid.point(index)
-        return Tick(planned_ns, began_ns, (began_ns - planned_ns) / SECOND_NS, missed)
+            planned_ns = self._grid.time_ns_of(index)
+        return ScheduledTick(planned_ns, began_ns, (began_ns - planned_ns) / SECOND_NS, missed)
 
     def _missed(self, boottime_ns: int) -> int:
-        return 0 if self._last is None else max(0, self._grid.index(boottime_ns) - self._last - 1)
+        return 0 if self._last is None else max(0, self._grid.index_at(boottime_ns) - self._last - 1)
 
-    def _counted(self, *, runs: int = 0, errors: int = 0, overruns: int = 0, missed: int = 0) -> Counters:
+    def _counted(self, *, runs: int = 0, errors: int = 0, overruns: int = 0, missed: int = 0) -> JobCounters:
         had = self._counters
-        return Counters(had.runs + runs, had.errors + errors, had.overruns + overruns, had.missed + missed)
+        return JobCounters(had.runs + runs, had.errors + errors, had.overruns + overruns, had.missed + missed)
 
     def _tell_failure(self, error: BaseException) -> None:
         # A job that fails each second must not fill the log: told the 1st, 2nd, 4th, 8th, … time in a row.

@@ -21,11 +21,11 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from watchdog.clock import SECOND_NS, Clock
-from watchdog.scheduling.job import Counters, Grid, Job, Tick
+from watchdog.scheduling.job import Grid, Job, JobCounters, ScheduledTick
 
-__all__ = ["Counters", "GridTrigger", "Scheduler", "Tick"]
+__all__ = ["GridTrigger", "JobCounters", "ScheduledTick", "Scheduler"]
 
-_LONGEST_PACE_SECONDS = 1.0  # how long a clock step may stay unseen when all intervals are long
+_MAX_WATCH_INTERVAL_SECONDS = 1.0  # how long a clock step may stay unseen when all intervals are long
 _MOST_LATE = timedelta(seconds=1)  # an alarm this late is set anew; half an interval, if that is less
 
 
@@ -43,7 +43,7 @@ class GridTrigger(BaseTrigger):
         Later even when the clock stepped back since `now` was read: APScheduler asks again until it is.
         """
         boottime_ns = self._clock.boottime_ns()
-        ahead_ns = self._grid.point(self._grid.index(boottime_ns) + 1) - boottime_ns
+        ahead_ns = self._grid.time_ns_of(self._grid.index_at(boottime_ns) + 1) - boottime_ns
         # Rounded up: an alarm a microsecond early would wake up for nothing.
         alarm = _wall(self._clock) + timedelta(microseconds=ahead_ns // 1000 + 2)
         return max(alarm, now + timedelta(milliseconds=1))
@@ -59,16 +59,16 @@ class Scheduler:
         self._jobs: dict[str, Job] = {}
         self._threads = _JobThreads()
         self._stopping = threading.Event()
-        self._pacemaker = threading.Thread(target=self._keep_pace, name="pacemaker", daemon=True)
+        self._clock_watch = threading.Thread(target=self._watch_clock, name="pacemaker", daemon=True)
         # It warns of every tick that finds the job still running; Counters tell that better.
         quiet = log.getChild("apscheduler")
         quiet.setLevel(logging.ERROR)
         self._scheduler = BackgroundScheduler(timezone=UTC, executors={"default": self._threads}, logger=quiet)
 
-    def every(self, name: str, interval_ns: int, job: Callable[[Tick], None]) -> None:
+    def add_job(self, name: str, interval_ns: int, function: Callable[[ScheduledTick], None]) -> None:
         """Run `job` every `interval_ns`, the first time at once (at `start`, if that is still to come)."""
         grid = Grid(self._clock.boottime_ns(), interval_ns)
-        self._jobs[name] = Job(name, job, grid, self._clock, self._log)
+        self._jobs[name] = Job(name, function, grid, self._clock, self._log)
         self._scheduler.add_job(
             self._jobs[name].run,
             trigger=GridTrigger(self._clock, grid),
@@ -83,13 +83,13 @@ class Scheduler:
     def set_interval(self, name: str, interval_ns: int) -> None:
         """Run job `name` every `interval_ns` from now on, next after one such interval."""
         grid = Grid(self._clock.boottime_ns(), interval_ns)
-        self._jobs[name].follow(grid)
+        self._jobs[name].set_grid(grid)
         self._scheduler.reschedule_job(name, trigger=GridTrigger(self._clock, grid))
 
     def start(self) -> None:
         """Begin to run jobs."""
         self._scheduler.start()
-        self._pacemaker.start()
+        self._clock_watch.start()
 
     def stop(self, grace_seconds: float = 1.0) -> tuple[str, ...]:
         """Start no more ticks and wait for running ones; return the jobs that still run after `grace_seconds`.
@@ -97,22 +97,22 @@ class Scheduler:
         Those are left behind in their threads, which don't keep the process from ending.
         """
         self._stopping.set()
-        self._pacemaker.join()
+        self._clock_watch.join()
         self._scheduler.shutdown(wait=False)
         return self._threads.join(grace_seconds)
 
-    def counters(self) -> Mapping[str, Counters]:
+    def job_counters(self) -> Mapping[str, JobCounters]:
         """Return each job's counters by its name."""
         return {name: job.counters() for name, job in self._jobs.items()}
 
-    def _keep_pace(self) -> None:
-        while not self._stopping.wait(self._pace_seconds()):
+    def _watch_clock(self) -> None:
+        while not self._stopping.wait(self._watch_interval_seconds()):
             for alarm in self._scheduler.get_jobs():
                 self._check(alarm)
 
-    def _pace_seconds(self) -> float:
+    def _watch_interval_seconds(self) -> float:
         shortest = min((job.interval_ns for job in list(self._jobs.values())), default=SECOND_NS)
-        return min(_LONGEST_PACE_SECONDS, shortest / SECOND_NS / 2)
+        return min(_MAX_WATCH_INTERVAL_SECONDS, shortest / SECOND_NS / 2)
 
     def _check(self, alarm: Alarm) -> None:
         # Read before the grid is: read after it, the next tick's alarm could be taken for this one's, set too late.

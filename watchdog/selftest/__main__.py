@@ -15,27 +15,29 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from watchdog.daemon.configuration import Sources, read_setup
+from watchdog.daemon.configuration import ConfigurationSources, read_configuration
 from watchdog.errors import WatchdogError
-from watchdog.selftest.context import NAME, Stage, take_name
-from watchdog.selftest.result import Failed, NotRehearsed, Verdict
-from watchdog.selftest.runner import LIMIT_SECONDS, MODULES
+from watchdog.selftest.context import PROCESS_NAME, CheckContext, set_process_name
+from watchdog.selftest.result import CheckFailed, CheckSkipped, CheckStatus
+from watchdog.selftest.runner import CHECK_MODULES, CHECK_TIMEOUT_SECONDS
 
 
 def main(arguments: Sequence[str]) -> int:
     """Rehearse, print, and return the exit code."""
     name, folder, config, rules = arguments
-    signal.alarm(int(LIMIT_SECONDS) + 5)  # should nobody be left who would end us
-    take_name(NAME)
+    signal.alarm(int(CHECK_TIMEOUT_SECONDS) + 5)  # should nobody be left who would end us
+    set_process_name(PROCESS_NAME)
     # What is made to go wrong is complained of, which is right, and nobody's news.
     logging.basicConfig(level=logging.CRITICAL)
     try:
-        stage = Stage(Path(folder), read_setup(Sources(json.loads(config), json.loads(rules))))
-        verdict, seen = Verdict.OK, importlib.import_module(MODULES[name]).rehearse(stage)
-    except NotRehearsed as error:
-        verdict, seen = Verdict.NOT_REHEARSED, str(error)
-    except (Failed, WatchdogError) as error:
-        verdict, seen = Verdict.FAILED, str(error)
+        stage = CheckContext(
+            Path(folder), read_configuration(ConfigurationSources(json.loads(config), json.loads(rules)))
+        )
+        verdict, seen = CheckStatus.OK, importlib.import_module(CHECK_MODULES[name]).rehearse(stage)
+    except CheckSkipped as error:
+        verdict, seen = CheckStatus.SKIPPED, str(error)
+    except (CheckFailed, WatchdogError) as error:
+        verdict, seen = CheckStatus.FAILED, str(error)
     sys.stdout.write(json.dumps({"verdict": verdict, "seen": seen}))
     return 0
 

@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from watchdog.clock import SECOND_NS
-from watchdog.daemon.configuration import Setup
-from watchdog.daemon.pipeline import Guard
+from watchdog.daemon.configuration import Configuration
+from watchdog.daemon.pipeline import Pipeline
 from watchdog.kernel import privileges
-from watchdog.scheduling.scheduler import Scheduler, Tick
-from watchdog.selftest.context import Stage, comes_true
-from watchdog.selftest.fakes import MadeUpClock, MadeUpKernel, SteppedClock
-from watchdog.selftest.null_receiver import Ear
-from watchdog.selftest.result import demand
+from watchdog.scheduling.scheduler import ScheduledTick, Scheduler
+from watchdog.selftest.context import CheckContext, wait_until
+from watchdog.selftest.fakes import FakeCollector, ManualClock, SteppedClock
+from watchdog.selftest.null_receiver import NullReceiver
+from watchdog.selftest.result import require
 from watchdog.state.store import Store
 
-STEPS = {"an hour back": -3_600.0, "a week forward": 7 * 86_400.0, "to 1970": -time.time()}
-MOST_INTERVALS = 3  # two, and one more for the pauses of a busy host
+CLOCK_STEPS = {"an hour back": -3_600.0, "a week forward": 7 * 86_400.0, "to 1970": -time.time()}
+MAX_GAP_INTERVALS = 3  # two, and one more for the pauses of a busy host
 
 _INTERVAL_NS = SECOND_NS // 4
 _TICKS = 3  # before and after each step
@@ -42,7 +42,7 @@ _EVERY = 7  # ticks from one step to the next
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class CommittedNotification:
     """One notice as it was committed, at what tick, without any time of the wall clock."""
 
     tick: int
@@ -53,23 +53,23 @@ class Told:
     alerts: tuple[str, ...]
 
 
-def rehearse(stage: Stage) -> str:
+def rehearse(stage: CheckContext) -> str:
     """Step the clock under the scheduler and under the user's rules; return what was seen.
 
     Raises:
         Failed: a tick did not come in time, or an alert was told otherwise than without steps.
     """
-    privileges.keep_only(())
-    ticks = step_under_scheduler()
-    return f"{ticks}; {step_under_rules(stage.folder, stage.setup)}"
+    privileges.keep_only_capabilities(())
+    ticks = check_scheduler()
+    return f"{ticks}; {check_rules(stage.folder, stage.configuration)}"
 
 
-def step_under_scheduler() -> str:
+def check_scheduler() -> str:
     """Step the clock to and fro between ticks of the real scheduler."""
-    clock, seen, came = SteppedClock(), list[Tick](), threading.Condition()
+    clock, seen, came = SteppedClock(), list[ScheduledTick](), threading.Condition()
     _put_in_place(clock)
 
-    def note(tick: Tick) -> None:
+    def note(tick: ScheduledTick) -> None:
         with came:
             seen.append(tick)
             came.notify_all()
@@ -80,31 +80,32 @@ def step_under_scheduler() -> str:
             return came.wait_for(lambda: len(seen) >= target, _PATIENCE_SECONDS)
 
     scheduler = Scheduler(clock, logging.getLogger(__name__))
-    scheduler.every("sample", _INTERVAL_NS, note)
+    scheduler.add_job("sample", _INTERVAL_NS, note)
     scheduler.start()
     try:
-        demand(more(), "the scheduler does not tick")
-        for name, seconds in STEPS.items():
+        require(more(), "the scheduler does not tick")
+        for name, seconds in CLOCK_STEPS.items():
             for offset, way in ((seconds, name), (0.0, f"back from {name}")):
                 time.sleep(0.4 * _INTERVAL_NS / SECOND_NS)  # in the middle, not at a tick
-                clock.offset = offset
-                demand(more(), f"a step {way} ended the ticks")
+                clock.wall_offset_seconds = offset
+                require(more(), f"a step {way} ended the ticks")
     finally:
         scheduler.stop()
     longest_ns = max(later.began_ns - earlier.began_ns for earlier, later in pairwise(seen))
-    said = f"{len(seen)} ticks through {2 * len(STEPS)} steps, at most {longest_ns / _INTERVAL_NS:.1f} intervals apart"
-    demand(longest_ns <= MOST_INTERVALS * _INTERVAL_NS, said)
+    said = f"{len(seen)} ticks through {2 * len(CLOCK_STEPS)} steps"
+    said += f", at most {longest_ns / _INTERVAL_NS:.1f} intervals apart"
+    require(longest_ns <= MAX_GAP_INTERVALS * _INTERVAL_NS, said)
     return said
 
 
-def step_under_rules(folder: Path, setup: Setup) -> str:
+def check_rules(folder: Path, setup: Configuration) -> str:
     """Let a guard by the user's rules live through a storm, with steps and without."""
-    undisturbed = live_through(folder / "undisturbed", setup, [])
-    offsets = [*STEPS.values(), 0.0]
-    stepped = live_through(folder / "stepped", setup, offsets)
+    undisturbed = simulate_ticks(folder / "undisturbed", setup, [])
+    offsets = [*CLOCK_STEPS.values(), 0.0]
+    stepped = simulate_ticks(folder / "stepped", setup, offsets)
     differing = sorted({told.rule for told in set(undisturbed) ^ set(stepped)})
-    demand(not differing, f"steps change what is told of {', '.join(differing)}")
-    demand(undisturbed == stepped, "steps change the order in which alerts are told")
+    require(not differing, f"steps change what is told of {', '.join(differing)}")
+    require(undisturbed == stepped, "steps change the order in which alerts are told")
     fired = {told.rule for told in stepped if told.status == "firing"} & {rule.id for rule in setup.rules}
     if not fired:
         return f"none of {len(setup.rules)} rules fired in a made-up storm, and none by a step"
@@ -112,32 +113,32 @@ def step_under_rules(folder: Path, setup: Setup) -> str:
     return f"{rules}, and with steps and without, the {len(stepped)} notices are the same"
 
 
-def live_through(folder: Path, setup: Setup, offsets: Sequence[float]) -> list[Told]:
+def simulate_ticks(folder: Path, setup: Configuration, offsets: Sequence[float]) -> list[CommittedNotification]:
     """Return every notice that was committed, the clock being set off by `offsets` in turn."""
-    clock = MadeUpClock()
-    kernel = MadeUpKernel(clock)
+    clock = ManualClock()
+    kernel = FakeCollector(clock)
     store = Store(folder, clock, "made up")
-    ears = {name: Ear(name) for name in setup.receivers}  # in the place of the user's
-    guard = Guard(_as_collector(kernel), store, replace(setup, receivers=ears), "selftest", clock)
+    ears = {name: NullReceiver(name) for name in setup.receivers}  # in the place of the user's
+    guard = Pipeline(_as_collector(kernel), store, replace(setup, receivers=ears), "selftest", clock)
     guard.start()
     loads = [connects for connects, ticks in _PHASES for _ in range(ticks)]
     steps = islice(cycle(offsets), len(loads))
-    began_ns = clock.passed_ns
+    began_ns = clock.since_boot_ns
     try:
         for number, connects in enumerate(loads):
             if offsets and number % _EVERY == _EVERY - 1:
-                clock.offset = next(steps)
-            clock.passed_ns += setup.interval_ns
+                clock.wall_offset_seconds = next(steps)
+            clock.since_boot_ns += setup.interval_ns
             kernel.connects = connects
-            guard.tick(Tick(clock.passed_ns, clock.passed_ns, 0.0, 0))
+            guard.run_tick(ScheduledTick(clock.since_boot_ns, clock.since_boot_ns, 0.0, 0))
             # Before the next one is made, lest the two are told as one, or not, as the threads will have it.
-            demand(comes_true(lambda: not _due(store, clock), _PATIENCE_SECONDS), "what was due was not delivered")
+            require(wait_until(lambda: not _due(store, clock), _PATIENCE_SECONDS), "what was due was not delivered")
         return _told(store, lambda at_ns: (at_ns - began_ns) // setup.interval_ns)
     finally:
         guard.stop()
 
 
-def _due(store: Store, clock: MadeUpClock) -> bool:
+def _due(store: Store, clock: ManualClock) -> bool:
     with store.database.transaction() as connection:
         row = connection.execute(
             "SELECT count(*) FROM notices WHERE state = 'pending' AND due_ns <= ?", (clock.boottime_ns(),)
@@ -145,7 +146,7 @@ def _due(store: Store, clock: MadeUpClock) -> bool:
     return bool(row[0])
 
 
-def _told(store: Store, tick_of: Callable[[int], int]) -> list[Told]:
+def _told(store: Store, tick_of: Callable[[int], int]) -> list[CommittedNotification]:
     with store.database.transaction() as connection:
         rows = connection.execute(
             "SELECT created_ns, receiver, rule, status, body FROM notices ORDER BY place"
@@ -154,11 +155,11 @@ def _told(store: Store, tick_of: Callable[[int], int]) -> list[Told]:
     for created_ns, receiver, rule, status, body in rows:
         document = json.loads(body)
         alerts = tuple(f"{alert['fingerprint']} {alert['severity']} {alert['reason']}" for alert in document["alerts"])
-        told.append(Told(tick_of(created_ns), receiver, rule, status, document["reason"], alerts))
+        told.append(CommittedNotification(tick_of(created_ns), receiver, rule, status, document["reason"], alerts))
     return told
 
 
-def _as_collector(kernel: MadeUpKernel) -> Any:
+def _as_collector(kernel: FakeCollector) -> Any:
     return kernel
 
 

@@ -10,15 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from watchdog.config.settings import load_config
-from watchdog.daemon.configuration import Setup
+from watchdog.config.settings import load_settings
+from watchdog.daemon.configuration import Configuration
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.registry import build_receivers
-from watchdog.receivers.render.example import sample_pair
-from watchdog.routing.notification import Notice
-from watchdog.selftest.result import demand
+from watchdog.receivers.render.example import example_notifications
+from watchdog.routing.notification import Notification
+from watchdog.selftest.result import require
 
-NAME = b"bpf-wd-selftest"
+PROCESS_NAME = b"bpf-wd-selftest"
 """What rehearsing processes are called: whoever sees their connections knows whose they are."""
 
 _PR_SET_NAME = 15  # include/uapi/linux/prctl.h
@@ -26,29 +26,29 @@ _LOOK_SECONDS = 0.005
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class CheckContext:
     """`folder`: empty, removed afterwards. `setup`: as the daemon would read it; nothing is sent to its receivers."""
 
     folder: Path
-    setup: Setup
+    configuration: Configuration
 
 
-def notice_of(number: int, receiver: str) -> Notice:
+def make_notification(number: int, receiver: str) -> Notification:
     """Return a notice for `receiver` about a group that no other number has; its id is new."""
-    return replace(next(iter(sample_pair(receiver))), group=f"rehearsal-{number}")
+    return replace(next(iter(example_notifications(receiver))), group_key=f"rehearsal-{number}")
 
 
-def webhooks(folder: Path, urls: dict[str, str]) -> dict[str, Receiver]:
+def webhook_receivers(folder: Path, urls: dict[str, str]) -> dict[str, Receiver]:
     """Return webhooks by name, read from a file in `folder` as the daemon reads its own."""
     file = folder / "rehearsal.toml"
     common = 'type = "webhook"\nbudget = "none"\n'  # it is what gets lost that is counted, not what is told at once
     tables = [f'[[receiver]]\nname = "{name}"\n{common}url = "{url}"\n' for name, url in urls.items()]
     file.write_text("\n".join(tables), encoding="ascii")
     file.chmod(0o600)
-    return build_receivers(load_config(str(file)))
+    return build_receivers(load_settings(str(file)))
 
 
-def comes_true(condition: Callable[[], object], patience_seconds: float) -> bool:
+def wait_until(condition: Callable[[], object], patience_seconds: float) -> bool:
     """Wait until `condition` holds; tell whether it did in time."""
     end = time.monotonic() + patience_seconds
     while not condition():
@@ -58,7 +58,7 @@ def comes_true(condition: Callable[[], object], patience_seconds: float) -> bool
     return True
 
 
-def in_child(work: Callable[[], object]) -> int:
+def run_in_child(work: Callable[[], object]) -> int:
     """Do `work` in a process forked from this one, and wait for its end; return its pid.
 
     Raises:
@@ -71,10 +71,10 @@ def in_child(work: Callable[[], object]) -> int:
             os._exit(0)
         os._exit(1)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    demand(code == 0, f"the process that was to be watched ended with code {code}")
+    require(code == 0, f"the process that was to be watched ended with code {code}")
     return pid
 
 
-def take_name(name: bytes) -> None:
+def set_process_name(name: bytes) -> None:
     """Call this process by `name`, 15 bytes of it at most."""
     ct.CDLL(None).prctl(_PR_SET_NAME, name, 0, 0, 0)

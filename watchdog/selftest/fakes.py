@@ -21,7 +21,7 @@ class SteppedClock:
 
     def __init__(self) -> None:
         """Go right."""
-        self.offset = 0.0
+        self.wall_offset_seconds = 0.0
 
     def boottime_ns(self) -> int:
         """Return CLOCK_BOOTTIME in ns."""
@@ -29,33 +29,33 @@ class SteppedClock:
 
     def wall(self) -> float:
         """Return CLOCK_REALTIME, stepped."""
-        return time.time() + self.offset
+        return time.time() + self.wall_offset_seconds
 
 
-class MadeUpClock(SteppedClock):
+class ManualClock(SteppedClock):
     """A clock that goes on only when it is told to."""
 
     def __init__(self) -> None:
         """Stand at 1,000 s after boot."""
         super().__init__()
-        self.passed_ns = 1_000 * SECOND_NS
+        self.since_boot_ns = 1_000 * SECOND_NS
         self._booted = time.time()
 
     def boottime_ns(self) -> int:
         """Return the time since boot in ns."""
-        return self.passed_ns
+        return self.since_boot_ns
 
     def wall(self) -> float:
         """Return the wall clock, stepped."""
-        return self._booted + self.passed_ns / SECOND_NS + self.offset
+        return self._booted + self.since_boot_ns / SECOND_NS + self.wall_offset_seconds
 
 
-class MadeUpKernel:
+class FakeCollector:
     """In place of the collector: `connects` connections of one process begin, move much and break in each tick."""
 
-    no_messages = ""
+    message_probes_problem = ""
 
-    def __init__(self, clock: MadeUpClock) -> None:
+    def __init__(self, clock: ManualClock) -> None:
         """Be calm."""
         self.connects = 0
         self._clock = clock
@@ -85,7 +85,7 @@ class MadeUpKernel:
             quality=Quality(),
         )
 
-    def follow_messages(self, wanted: bool) -> bool:  # noqa: FBT001 - as the collector's
+    def enable_message_probes(self, wanted: bool) -> bool:  # noqa: FBT001 - as the collector's
         """Return whether messages are followed."""
         return wanted
 

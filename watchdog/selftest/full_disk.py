@@ -16,12 +16,12 @@ from watchdog.clock import SystemClock, boot_id
 from watchdog.delivery.delivery import Delivery
 from watchdog.errors import StoreError
 from watchdog.kernel import privileges
-from watchdog.selftest.context import Stage, comes_true, notice_of
-from watchdog.selftest.null_receiver import Ear
-from watchdog.selftest.result import Failed, NotRehearsed, demand
+from watchdog.selftest.context import CheckContext, make_notification, wait_until
+from watchdog.selftest.null_receiver import NullReceiver
+from watchdog.selftest.result import CheckFailed, CheckSkipped, require
 from watchdog.state.store import Store
 
-COMMITS = 500
+COMMIT_COUNT = 500
 DISK_BYTES = 48 * 1024 * 1024  # the state's file and its log, and some to be filled
 
 _CLONE_NEWNS = 0x20000  # include/uapi/linux/sched.h
@@ -29,7 +29,7 @@ _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 0x4000, 0x400
 _PATIENCE_SECONDS = 20.0
 
 
-def rehearse(stage: Stage) -> str:
+def run_check(stage: CheckContext) -> str:
     """Fill a small disk under a state file, and go on; return what was seen.
 
     Raises:
@@ -37,48 +37,51 @@ def rehearse(stage: Stage) -> str:
         Failed: something was not written, not delivered, or delivered twice.
     """
     mount_small_disk(stage.folder)
-    privileges.keep_only(())  # root may have blocks that are kept for it
-    return live_on(stage.folder)
+    privileges.keep_only_capabilities(())  # root may have blocks that are kept for it
+    return check_full_disk(stage.folder)
 
 
-def live_on(folder: Path) -> str:
+def check_full_disk(folder: Path) -> str:
     """Commit and deliver on the full disk of `folder`."""
     store = Store(folder / "state", SystemClock(), boot_id())
     try:
-        store.reserve()
-        fill(folder)
+        store.reserve_space()
+        fill_disk(folder)
         return _commit_and_deliver(store, folder)
     finally:
         store.close()
 
 
 def _commit_and_deliver(store: Store, folder: Path) -> str:
-    ear = Ear("rehearsal")
+    ear = NullReceiver("rehearsal")
     delivery = Delivery(store, [ear], SystemClock(), logging.getLogger(__name__))
     delivery.start()
     committed: list[str] = []
     try:
-        for number in range(COMMITS):
-            notice = notice_of(number, ear.name)
-            alert = (f"{number % 50:016x}", notice.alerts[0].to_json())
-            store.commit(alerts=[alert], groups=[((ear.name, notice.group), {})], notices=[notice])
-            committed.append(notice.id)
-            delivery.wake()
-        comes_true(lambda: len(ear.ids) >= COMMITS, _PATIENCE_SECONDS)
+        for number in range(COMMIT_COUNT):
+            notification = make_notification(number, ear.name)
+            alert = (f"{number % 50:016x}", notification.alerts[0].to_json())
+            store.commit(
+                alerts=[alert], groups=[((ear.name, notification.group_key), {})], notifications=[notification]
+            )
+            committed.append(notification.id)
+            delivery.wake_workers()
+        wait_until(lambda: len(ear.notification_ids) >= COMMIT_COUNT, _PATIENCE_SECONDS)
     except StoreError as error:
-        raise Failed(f"{len(committed)} of {COMMITS} commits written, then: {error}") from error
+        raise CheckFailed(f"{len(committed)} of {COMMIT_COUNT} commits written, then: {error}") from error
     finally:
         delivery.stop(1.0)
-    delivered, noted, free_bytes = set(ear.ids) & set(committed), _noted(store), _free_bytes(folder)
+    delivered, noted, free_bytes = set(ear.notification_ids) & set(committed), _noted(store), _free_bytes(folder)
     seen = (
-        f"{len(committed)} of {COMMITS} commits written, {len(delivered)} notices delivered, {noted} results noted,"
-        f" {len(ear.ids) - len(delivered)} sent twice, with {free_bytes} bytes free"
+        f"{len(committed)} of {COMMIT_COUNT} commits written, {len(delivered)} notices delivered,"
+        f" {noted} results noted,"
+        f" {len(ear.notification_ids) - len(delivered)} sent twice, with {free_bytes} bytes free"
     )
-    demand(sorted(ear.ids) == sorted(committed) and noted == COMMITS and free_bytes == 0, seen)
+    require(sorted(ear.notification_ids) == sorted(committed) and noted == COMMIT_COUNT and free_bytes == 0, seen)
     return seen
 
 
-def fill(folder: Path) -> None:
+def fill_disk(folder: Path) -> None:
     """Write until not another byte finds room."""
     with (folder / "ballast").open("wb", buffering=0) as ballast, contextlib.suppress(OSError):
         while True:
@@ -102,7 +105,7 @@ def mount_small_disk(folder: Path) -> None:
     )
     if refused:
         reason = os.strerror(ct.get_errno())
-        raise NotRehearsed(f"a small disk cannot be mounted: {reason} (it takes root; in a container, CAP_SYS_ADMIN)")
+        raise CheckSkipped(f"a small disk cannot be mounted: {reason} (it takes root; in a container, CAP_SYS_ADMIN)")
 
 
 def _free_bytes(folder: Path) -> int:

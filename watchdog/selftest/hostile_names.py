@@ -15,13 +15,13 @@ from watchdog.kernel.collector import Collector
 from watchdog.kernel.startup import start_collector
 from watchdog.measure.meter import Meter
 from watchdog.receivers.base import Receiver
-from watchdog.receivers.render.example import sample_pair
-from watchdog.routing.notification import Notice
-from watchdog.selftest.context import Stage, in_child, take_name
-from watchdog.selftest.payload_parser import read
-from watchdog.selftest.result import Failed, demand
+from watchdog.receivers.render.example import example_notifications
+from watchdog.routing.notification import Notification
+from watchdog.selftest.context import CheckContext, run_in_child, set_process_name
+from watchdog.selftest.payload_parser import parse_payload
+from watchdog.selftest.result import CheckFailed, require
 
-NAMES = (
+HOSTILE_NAMES = (
     b"<!channel>",
     b"@here <@U0AB>",
     b"\x1b[2J\x1b]0;x\x07",
@@ -44,7 +44,7 @@ _MOST_READINGS = 50
 _PAUSE_SECONDS = 0.1
 
 
-def rehearse(stage: Stage) -> str:
+def rehearse(stage: CheckContext) -> str:
     """Let processes with such names connect, and render notices about them; return what was seen.
 
     Raises:
@@ -53,28 +53,28 @@ def rehearse(stage: Stage) -> str:
     """
     collector = start_collector(SystemClock())
     try:
-        names = measured(collector)
+        names = measure_names(collector)
     finally:
         collector.close()
-    demand(
-        [name.encode("utf-8", "surrogateescape") for name in names] == list(NAMES),
-        f"names arrived altered: {', '.join(map(ascii, names))} for {', '.join(map(ascii, NAMES))}",
+    require(
+        [name.encode("utf-8", "surrogateescape") for name in names] == list(HOSTILE_NAMES),
+        f"names arrived altered: {', '.join(map(ascii, names))} for {', '.join(map(ascii, HOSTILE_NAMES))}",
     )
-    render_all(stage.setup.receivers, names)
-    receivers = stage.setup.receivers.values()
+    render_all(stage.configuration.receivers, names)
+    receivers = stage.configuration.receivers.values()
     told = ", ".join(f"{receiver.name} ({receiver.type})" for receiver in receivers)
     return f"{len(names)} names measured byte for byte, and rendered without harm for {told}"
 
 
-def measured(collector: Collector) -> list[str]:
+def measure_names(collector: Collector) -> list[str]:
     """Return what was measured as the names of processes that call themselves by each of `NAMES`, in order."""
     meter, clock = Meter(), SystemClock()
     meter.advance(collector.read(), clock.wall())
     with socket.create_server(("127.0.0.1", 0)) as server:
-        children = [_connect_as(name, server) for name in NAMES]
+        children = [_connect_as(name, server) for name in HOSTILE_NAMES]
     found: dict[int, str] = {}
     for _ in range(_MOST_READINGS):
-        changes, snapshot = meter.measure(collector.read(), clock.wall())
+        changes, snapshot = meter.advance_with_changes(collector.read(), clock.wall())
         pids = changes.rows["owner"]["tgid"].tolist()
         codes = snapshot.dimensions["process"].tolist()
         found |= {
@@ -85,7 +85,7 @@ def measured(collector: Collector) -> list[str]:
         if len(found) == len(children):
             return [found[child] for child in children]
         time.sleep(_PAUSE_SECONDS)
-    raise Failed(f"of {len(children)} processes with such names, {len(found)} were seen")
+    raise CheckFailed(f"of {len(children)} processes with such names, {len(found)} were seen")
 
 
 def render_all(receivers: Mapping[str, Receiver], names: Iterable[str]) -> None:
@@ -96,15 +96,15 @@ def render_all(receivers: Mapping[str, Receiver], names: Iterable[str]) -> None:
     """
     for name in names:
         for receiver in receivers.values():
-            for notice in notices_about(name, receiver.name):
-                if trouble := _trouble(receiver, notice):
-                    raise Failed(f"receiver {receiver.name} ({receiver.type}), process {name!a}: {trouble}")
+            for notification in notifications_about(name, receiver.name):
+                if trouble := _trouble(receiver, notification):
+                    raise CheckFailed(f"receiver {receiver.name} ({receiver.type}), process {name!a}: {trouble}")
 
 
-def notices_about(name: str, receiver: str) -> Iterator[Notice]:
+def notifications_about(name: str, receiver: str) -> Iterator[Notification]:
     """Yield a firing and a resolved notice with the name wherever one can stand."""
-    for notice in sample_pair(receiver):
-        [alert] = notice.alerts
+    for notification in example_notifications(receiver):
+        [alert] = notification.alerts
         labels = (("process", name), ("unit", name))
         told = replace(
             alert,
@@ -113,14 +113,14 @@ def notices_about(name: str, receiver: str) -> Iterator[Notice]:
             summary=f"{name} opens 612/s connections (limit 500/s)",
             reason=f"{name}: {alert.reason}",
         )
-        yield replace(notice, alerts=(told,))
+        yield replace(notification, alerts=(told,))
 
 
-def _trouble(receiver: Receiver, notice: Notice) -> str | None:
+def _trouble(receiver: Receiver, notification: Notification) -> str | None:
     """Say what is wrong with what the receiver would be sent."""
     try:
-        body, limits = receiver.render(notice), receiver.limits(notice)
-        shape, texts = read(receiver.type, body)
+        body, limits = receiver.render(notification), receiver.limit_usage(notification)
+        shape, texts = parse_payload(receiver.type, body)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         return f"is no {'UTF-8' if isinstance(error, UnicodeDecodeError) else 'JSON'} any more"
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what would go wrong at night
@@ -132,8 +132,8 @@ def _trouble(receiver: Receiver, notice: Notice) -> str | None:
         return "a mention or a link is left in it"
     if b'"template_error":' in body:
         return "its template fails, and the form without one is sent"
-    [harmless] = [one for one in notices_about(_HARMLESS, receiver.name) if one.status == notice.status]
-    if shape != read(receiver.type, receiver.render(harmless))[0]:
+    [harmless] = [one for one in notifications_about(_HARMLESS, receiver.name) if one.status == notification.status]
+    if shape != parse_payload(receiver.type, receiver.render(harmless))[0]:
         return "it has lines or fields that it has not for other names"
     over = [limit for limit in limits for used, most in _SIZE.findall(limit) if _number(used) > _number(most)]
     return f"is too large: {over[0]}" if over else None
@@ -147,10 +147,10 @@ def _connect_as(name: bytes, server: socket.socket) -> int:
     """Let a process of that name connect, and end; return its pid."""
 
     def connect() -> None:
-        take_name(name)
+        set_process_name(name)
         with socket.create_connection(server.getsockname()) as client:
             client.sendall(b"x")
 
-    pid = in_child(connect)
+    pid = run_in_child(connect)
     server.accept()[0].close()
     return pid

@@ -10,71 +10,74 @@ from pathlib import Path
 from watchdog.clock import SystemClock, boot_id
 from watchdog.delivery.delivery import Delivery
 from watchdog.kernel import privileges
-from watchdog.routing.notification import Notice
-from watchdog.selftest.context import Stage, comes_true, notice_of, webhooks
-from watchdog.selftest.result import Failed, demand
-from watchdog.selftest.webhook_server import FarEnd
+from watchdog.routing.notification import Notification
+from watchdog.selftest.context import CheckContext, make_notification, wait_until, webhook_receivers
+from watchdog.selftest.result import CheckFailed, require
+from watchdog.selftest.webhook_server import WebhookServer
 from watchdog.state.store import Store
 
-NOTICES = 30
-MOST_DELAY_SECONDS = 3.0  # a receiver that hung with the other would have waited ten
+NOTIFICATION_COUNT = 30
+MAX_DELAY_SECONDS = 3.0  # a receiver that hung with the other would have waited ten
 
 _PATIENCE_SECONDS = 12.0
 
 
-def rehearse(stage: Stage) -> str:
+def rehearse(stage: CheckContext) -> str:
     """Tell one receiver while the other hangs, then let that one go; return what was seen.
 
     Raises:
         Failed: the good one waited, or the other was never told, or told under another id.
     """
-    privileges.keep_only(())
-    hung, good = FarEnd(hangs=True), FarEnd()
+    privileges.keep_only_capabilities(())
+    hung, good = WebhookServer(hangs=True), WebhookServer()
     try:
-        return tell_both(stage.folder, hung, good)
+        return notify_both(stage.folder, hung, good)
     finally:
         hung.close()
         good.close()
 
 
-def tell_both(folder: Path, hung: FarEnd, good: FarEnd) -> str:
+def notify_both(folder: Path, hung: WebhookServer, good: WebhookServer) -> str:
     """Deliver to both by the real outbox and webhooks."""
     store = Store(folder / "state", SystemClock(), boot_id())
-    receivers = webhooks(folder, {"hung": hung.url, "good": good.url})
+    receivers = webhook_receivers(folder, {"hung": hung.url, "good": good.url})
     delivery = Delivery(store, receivers.values(), SystemClock(), logging.getLogger(__name__))
     delivery.start()
     try:
-        first = notice_of(0, "hung")
+        first = make_notification(0, "hung")
         _commit(store, delivery, first)
-        demand(comes_true(lambda: hung.arrivals, _PATIENCE_SECONDS), "the receiver that hangs was never connected to")
-        delays = [_delay(store, delivery, good, number) for number in range(NOTICES)]
-        seen = f"while one hung, {NOTICES} notices reached the other, p50 {_ms(statistics.median(delays))}"
+        require(wait_until(lambda: hung.arrivals, _PATIENCE_SECONDS), "the receiver that hangs was never connected to")
+        delays = [_delay(store, delivery, good, number) for number in range(NOTIFICATION_COUNT)]
+        seen = f"while one hung, {NOTIFICATION_COUNT} notices reached the other, p50 {_ms(statistics.median(delays))}"
         seen += f", max {_ms(max(delays))}"
-        demand(max(delays) <= MOST_DELAY_SECONDS, seen)
-        demand(hung.ids() == [first.id], f"{seen}; but the one that hung was not hanging")
-        hung.answering.set()
-        came = comes_true(lambda: len(hung.arrivals) > 1, _PATIENCE_SECONDS)
-        demand(came, f"{seen}; what the hung one was to be told was not sent again once it was let go")
-        demand(set(hung.ids()) == {first.id}, f"{seen}; the hung one was told under another id")
+        require(max(delays) <= MAX_DELAY_SECONDS, seen)
+        require(hung.notification_ids() == [first.id], f"{seen}; but the one that hung was not hanging")
+        hung.is_answering.set()
+        came = wait_until(lambda: len(hung.arrivals) > 1, _PATIENCE_SECONDS)
+        require(came, f"{seen}; what the hung one was to be told was not sent again once it was let go")
+        require(set(hung.notification_ids()) == {first.id}, f"{seen}; the hung one was told under another id")
         return f"{seen}; let go, the hung one was told too, under the same id"
     finally:
-        hung.answering.set()
+        hung.is_answering.set()
         delivery.stop(1.0)
         store.close()
 
 
-def _commit(store: Store, delivery: Delivery, notice: Notice) -> None:
-    store.commit(alerts=[], groups=[], notices=[notice])
-    delivery.wake()
+def _commit(store: Store, delivery: Delivery, notification: Notification) -> None:
+    store.commit(alerts=[], groups=[], notifications=[notification])
+    delivery.wake_workers()
 
 
-def _delay(store: Store, delivery: Delivery, good: FarEnd, number: int) -> float:
-    notice = notice_of(number, "good")
+def _delay(store: Store, delivery: Delivery, good: WebhookServer, number: int) -> float:
+    notification = make_notification(number, "good")
     began = time.monotonic()
-    _commit(store, delivery, notice)
-    if not comes_true(lambda: notice.id in good.ids(), _PATIENCE_SECONDS):
-        raise Failed(f"with one receiver hanging, a notice for the other took over {_PATIENCE_SECONDS:g} s")
-    return next(arrival.at for arrival in good.arrivals if arrival.notification_id == notice.id) - began
+    _commit(store, delivery, notification)
+    if not wait_until(lambda: notification.id in good.notification_ids(), _PATIENCE_SECONDS):
+        raise CheckFailed(f"with one receiver hanging, a notice for the other took over {_PATIENCE_SECONDS:g} s")
+    return (
+        next(arrival.monotonic_seconds for arrival in good.arrivals if arrival.notification_id == notification.id)
+        - began
+    )
 
 
 def _ms(seconds: float) -> str:

@@ -6,10 +6,10 @@ from typing import ClassVar, Self
 
 from watchdog.config.document import Table
 from watchdog.receivers.base import Receiver
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 
 
-class Ear(Receiver):
+class NullReceiver(Receiver):
     """Keeps the ids of what it is sent."""
 
     type: ClassVar[str] = "ear"
@@ -17,20 +17,20 @@ class Ear(Receiver):
     def __init__(self, name: str) -> None:
         """Start with none."""
         super().__init__(name)
-        self.ids: list[str] = []
+        self.notification_ids: list[str] = []
 
     @classmethod
     def from_table(cls, name: str, table: Table) -> Self:  # noqa: ARG003 - it has no settings
         """Make one."""
         return cls(name)
 
-    def render(self, notice: Notice) -> bytes:
+    def render(self, notification: Notification) -> bytes:
         """Return the id."""
-        return notice.id.encode()
+        return notification.id.encode()
 
-    def send(self, notice: Notice, deadline_seconds: float) -> None:  # noqa: ARG002 - it takes no time
+    def send(self, notification: Notification, deadline_seconds: float) -> None:  # noqa: ARG002 - it takes no time
         """Keep the id."""
-        self.ids.append(notice.id)
+        self.notification_ids.append(notification.id)
 
     def destination(self) -> str:
         """Say that it goes nowhere."""

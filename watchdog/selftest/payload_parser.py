@@ -9,22 +9,22 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 
-def read(kind: str, body: bytes) -> tuple[list[str], list[str]]:
+def parse_payload(receiver_type: str, body: bytes) -> tuple[list[str], list[str]]:
     """Return what a machine at the other end reads of a notice: its shape, and its texts.
 
     Raises:
         UnicodeDecodeError, json.JSONDecodeError: it is no UTF-8, or begins like JSON and is none.
     """
-    if kind == "journald":
+    if receiver_type == "journald":
         fields = list(_journal_fields(body))
         return [name for name, _ in fields], [value for _, value in fields]
-    if kind == "email":
+    if receiver_type == "email":
         return _read_mail(body)
     text = body.decode()
     if text.startswith(("{", "[{")):
         leaves = [leaf for document in _documents(text) for leaf in _leaves(document, "")]
         return [path for path, _ in leaves], [value for _, value in leaves]
-    if kind == "syslog":
+    if receiver_type == "syslog":
         text = text.replace(" \ufeff", " ", 1)  # RFC 5424 §6.4: MSG is UTF-8
     return [""] * text.count("\n"), [text]
 

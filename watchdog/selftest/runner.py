@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from watchdog.daemon.configuration import Sources
+from watchdog.daemon.configuration import ConfigurationSources
 from watchdog.kernel import privileges
-from watchdog.selftest.result import Outcome, Verdict
+from watchdog.selftest.result import CheckResult, CheckStatus
 
 # Rehearsal: the module that has `rehearse`.
-MODULES = {
+CHECK_MODULES = {
     "full-disk": "watchdog.selftest.full_disk",
     "hung-receiver": "watchdog.selftest.hung_receiver",
     "full-ledger": "watchdog.selftest.full_ledger",
@@ -28,19 +28,21 @@ MODULES = {
     "hostile-names": "watchdog.selftest.hostile_names",
     "kill": "watchdog.selftest.kill",
 }
-LIMIT_SECONDS = 45.0  # each takes seconds, on a host that is busy some more
+CHECK_TIMEOUT_SECONDS = 45.0  # each takes seconds, on a host that is busy some more
 
 _MOST_COMPLAINT = 300
 _TEMPORARY = "/tmp"  # noqa: S108 - a folder in it is made by mkdtemp; TMPDIR may name one that the account cannot enter
 
 
-def run(name: str, sources: Sources, limit_seconds: float = LIMIT_SECONDS) -> Outcome:
+def run_in_process(
+    name: str, sources: ConfigurationSources, timeout_seconds: float = CHECK_TIMEOUT_SECONDS
+) -> CheckResult:
     """Run one rehearsal; a crash or a hang is one that failed."""
     began = time.monotonic()
     with _scratch() as folder:
         # -I: neither the current folder, nor PYTHONPATH, nor the user's own packages.
         command = [sys.executable, "-I", "-m", "watchdog.selftest", name, str(folder)]
-        arguments = [json.dumps(sources.config), json.dumps(sources.rules)]
+        arguments = [json.dumps(sources.settings_file), json.dumps(sources.rules_path)]
         child = subprocess.Popen(  # noqa: S603 - ourselves
             [*command, *arguments],
             stdin=subprocess.DEVNULL,
@@ -49,13 +51,13 @@ def run(name: str, sources: Sources, limit_seconds: float = LIMIT_SECONDS) -> Ou
             start_new_session=True,
         )
         try:
-            output, complaints = child.communicate(timeout=limit_seconds)
+            output, complaints = child.communicate(timeout=timeout_seconds)
             verdict, seen = _read(output, complaints, child.returncode)
         except subprocess.TimeoutExpired:
-            verdict, seen = Verdict.FAILED, f"no end after {limit_seconds:g} s"
+            verdict, seen = CheckStatus.FAILED, f"no end after {timeout_seconds:g} s"
         finally:
             _end(child)
-    return Outcome(name, verdict, seen, round(time.monotonic() - began, 2))
+    return CheckResult(name, verdict, seen, round(time.monotonic() - began, 2))
 
 
 @contextmanager
@@ -63,7 +65,7 @@ def _scratch() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="bpf-watchdog-selftest-", dir=_TEMPORARY))
     try:
         if os.geteuid() == 0:  # given up in most rehearsals
-            account = privileges.account()
+            account = privileges.service_account()
             os.chown(folder, account.pw_uid, account.pw_gid)
         yield folder
     finally:
@@ -77,11 +79,11 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     child.communicate()
 
 
-def _read(output: bytes, complaints: bytes, code: int) -> tuple[Verdict, str]:
+def _read(output: bytes, complaints: bytes, code: int) -> tuple[CheckStatus, str]:
     try:
         document = json.loads(output)
-        return Verdict(document["verdict"]), str(document["seen"])
+        return CheckStatus(document["verdict"]), str(document["seen"])
     except (ValueError, LookupError, TypeError):
         how = f"ended with code {code}" if code >= 0 else f"was killed by signal {-code}"
         last = complaints.decode(errors="replace").strip().rpartition("\n")[2][-_MOST_COMPLAINT:]
-        return Verdict.FAILED, f"{how}: {last}" if last else how
+        return CheckStatus.FAILED, f"{how}: {last}" if last else how

@@ -14,13 +14,13 @@ from sqlite3 import Connection
 from typing import Any
 
 from watchdog.clock import Clock, SystemClock
-from watchdog.state.outbox import DAMAGED, DROPPED
+from watchdog.state.outbox import DAMAGED_RESULT, DROPPED_RESULT
 from watchdog.storage.database import Database
-from watchdog.storage.reader import Readable
+from watchdog.storage.reader import ReadableDatabase
 
-STATES = ("pending", "done", "merged", "dead")
+DELIVERY_STATES = ("pending", "done", "merged", "dead")
 
-RETRIED = "to be sent again, asked for by hand"
+RETRIED_RESULT = "to be sent again, asked for by hand"
 
 _SYSTEM_CLOCK = SystemClock()
 _COLUMNS = "id, receiver, rule, status, state, attempts, ended, last_error, body"
@@ -28,7 +28,7 @@ _log = logging.getLogger("watchdog")
 
 
 @dataclass(frozen=True, slots=True)
-class NoticeRecord:
+class NotificationRecord:
     """A notice and what became of it.
 
     `state`: "pending" (to be sent, or sent again), "done" (the receiver has it), "merged" (never sent, a newer one of
@@ -38,7 +38,7 @@ class NoticeRecord:
 
     id: str
     receiver: str
-    group: str
+    group_key: str
     reason: str
     status: str
     state: str
@@ -54,7 +54,7 @@ class AttemptRecord:
     """One attempt: `number` from 1, `at` in wall-clock seconds when it ended, `result` "ok" or what went wrong."""
 
     number: int
-    at: float
+    ended: float
     result: str
 
 
@@ -68,23 +68,23 @@ class AlertRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class NoticeDetail:
+class NotificationDetail:
     """A notice with its alerts and every attempt that is known, oldest first.
 
     An attempt that was counted and never ended (the daemon was killed) is in `notice.attempts` but not in `attempts`.
-    `overtaken_by`: the newest notice of its group that was delivered after it was made; a notice that is overtaken is
+    `superseded_by`: the newest notice of its group that was delivered after it was made; a notice that is overtaken is
     not sent again, for it would tell old news as new.
     """
 
-    notice: NoticeRecord
+    notification: NotificationRecord
     alerts: tuple[AlertRecord, ...]
     attempts: tuple[AttemptRecord, ...]
-    overtaken_by: str | None
+    superseded_by: str | None
 
 
-def list_notices(
-    database: Readable, *, receiver: str | None = None, state: str | None = None, limit: int = 100
-) -> list[NoticeRecord]:
+def list_notifications(
+    database: ReadableDatabase, *, receiver: str | None = None, state: str | None = None, limit: int = 100
+) -> list[NotificationRecord]:
     """Return the newest notices, newest first; of one receiver or in one of `STATES`, if given.
 
     Raises:
@@ -99,7 +99,7 @@ def list_notices(
     return [_record(row, _loads(row[-1])) for row in rows]
 
 
-def ids_beginning(database: Readable, beginning: str) -> list[str]:
+def find_ids(database: ReadableDatabase, prefix: str) -> list[str]:
     """Return the ids that begin so; of several, two.
 
     Raises:
@@ -107,12 +107,12 @@ def ids_beginning(database: Readable, beginning: str) -> list[str]:
     """
     with database.transaction() as connection:
         rows = connection.execute(
-            "SELECT id FROM notices WHERE id >= ?1 AND substr(id, 1, length(?1)) = ?1 ORDER BY id LIMIT 2", (beginning,)
+            "SELECT id FROM notices WHERE id >= ?1 AND substr(id, 1, length(?1)) = ?1 ORDER BY id LIMIT 2", (prefix,)
         ).fetchall()
-    return [notice for (notice,) in rows]
+    return [notification for (notification,) in rows]
 
 
-def show(database: Readable, notice: str) -> NoticeDetail | None:
+def read_notification(database: ReadableDatabase, notification_id: str) -> NotificationDetail | None:
     """Return all that is known of the notice with this id; None when there is none (any more).
 
     Raises:
@@ -121,27 +121,28 @@ def show(database: Readable, notice: str) -> NoticeDetail | None:
     with database.transaction() as connection:
         row = connection.execute(
             f"SELECT {_COLUMNS} FROM notices WHERE id = ?",  # noqa: S608 - a constant
-            (notice,),
+            (notification_id,),
         ).fetchone()
         if row is None:
             return None
         attempts = connection.execute(
-            "SELECT number, at, result FROM attempts WHERE notice = ? ORDER BY place", (notice,)
+            "SELECT number, at, result FROM attempts WHERE notice = ? ORDER BY place", (notification_id,)
         ).fetchall()
-        overtaken_by = _overtaken_by(connection, notice)
+        superseded_by = _overtaken_by(connection, notification_id)
     document = _loads(row[-1])
-    return NoticeDetail(
-        notice=_record(row, document),
+    return NotificationDetail(
+        notification=_record(row, document),
         alerts=tuple(_alert(alert) for alert in _alerts(document)),
         attempts=tuple(AttemptRecord(*attempt) for attempt in attempts),
-        overtaken_by=overtaken_by,
+        superseded_by=superseded_by,
     )
 
 
-def retry(database: Database, notice: str, clock: Clock = _SYSTEM_CLOCK) -> bool:
+def retry_failed(database: Database, notification_id: str, clock: Clock = _SYSTEM_CLOCK) -> bool:
     """Let a dead notice be pending and due again, with a day to live; tell whether it is.
 
-    It is not when it isn't dead, when it is overtaken (`NoticeDetail.overtaken_by`), or when what it said is not there
+    It is not when it isn't dead, when it is overtaken (`NotificationDetail.superseded_by`), or when what it said is
+    not there
     any more (it had to make room, or was damaged). It keeps its id. The worker of its receiver finds it within seconds,
     at once when woken.
 
@@ -149,41 +150,41 @@ def retry(database: Database, notice: str, clock: Clock = _SYSTEM_CLOCK) -> bool
         StoreError: the file can't be written.
     """
     with database.transaction() as connection:
-        if _overtaken_by(connection, notice) is not None:
+        if _overtaken_by(connection, notification_id) is not None:
             return False
         now_ns = clock.boottime_ns()
         row = connection.execute(
             "UPDATE notices SET state = 'pending', created_ns = ?, due_ns = ?, ended = NULL "
             "WHERE id = ? AND state = 'dead' AND last_error NOT IN (?, ?) RETURNING receiver, attempts",
-            (now_ns, now_ns, notice, DROPPED, DAMAGED),
+            (now_ns, now_ns, notification_id, DROPPED_RESULT, DAMAGED_RESULT),
         ).fetchone()
         if row is None:
             return False
         receiver, attempts = row
         connection.execute(
             "INSERT INTO attempts (notice, number, at, result) VALUES (?, ?, ?, ?)",
-            (notice, attempts, clock.wall(), RETRIED),
+            (notification_id, attempts, clock.wall(), RETRIED_RESULT),
         )
-    _log.info("notice %s for %s: %s", notice, receiver, RETRIED)
+    _log.info("notice %s for %s: %s", notification_id, receiver, RETRIED_RESULT)
     return True
 
 
-def _overtaken_by(connection: Connection, notice: str) -> str | None:
+def _overtaken_by(connection: Connection, notification: str) -> str | None:
     row = connection.execute(
         "SELECT newer.id FROM notices AS newer JOIN notices AS this "
         "ON newer.receiver = this.receiver AND newer.rule = this.rule AND newer.place > this.place "
         "WHERE this.id = ? AND newer.state = 'done' ORDER BY newer.place DESC LIMIT 1",
-        (notice,),
+        (notification,),
     ).fetchone()
     return None if row is None else str(row[0])
 
 
-def _record(row: Sequence[Any], document: dict[str, Any]) -> NoticeRecord:
+def _record(row: Sequence[Any], document: dict[str, Any]) -> NotificationRecord:
     id_, receiver, group, status, state, attempts, ended, last_error, _ = row
-    return NoticeRecord(
+    return NotificationRecord(
         id=id_,
         receiver=receiver,
-        group=group,
+        group_key=group,
         reason=str(document.get("reason", "")),
         status=status,
         state=state,

@@ -23,7 +23,7 @@ from itertools import groupby
 from sqlite3 import Connection
 
 from watchdog.state import losses
-from watchdog.state.outbox import DROPPED, bury_unreadable, merge_unattempted
+from watchdog.state.outbox import DROPPED_RESULT, fail_damaged, merge_unattempted
 from watchdog.storage.checksum import checksum
 
 _MIB = 1024 * 1024
@@ -31,119 +31,122 @@ _WITH_EVIDENCE = '"evidence":{'  # as it stands in a body; in no text, whose quo
 
 
 @dataclass(frozen=True, slots=True)
-class Capacity:
+class OutboxCapacity:
     """How many notices, and bytes of them, may be pending for one receiver and in all; and what may be kept ended."""
 
-    receiver_notices: int = 12_000
-    receiver_bytes: int = 12 * _MIB
-    notices: int = 20_000
-    bytes: int = 16 * _MIB
-    history_bytes: int = 8 * _MIB
+    max_receiver_notifications: int = 12_000
+    max_receiver_bytes: int = 12 * _MIB
+    max_notifications: int = 20_000
+    max_bytes: int = 16 * _MIB
+    max_history_bytes: int = 8 * _MIB
 
-    def halved(self, times: int) -> Capacity:
+    def halved(self, times: int) -> OutboxCapacity:
         """Return it with half the bytes, `times` over."""
-        return replace(self, receiver_bytes=self.receiver_bytes >> times, bytes=self.bytes >> times)
+        return replace(self, max_receiver_bytes=self.max_receiver_bytes >> times, max_bytes=self.max_bytes >> times)
 
 
 @dataclass(slots=True)
-class _Load:
-    notices: int = 0
+class _QueueSize:
+    notifications: int = 0
     bytes: int = 0
 
 
-class _Scales:
+class _QueueSizes:
     """What is pending, and whether that is too much."""
 
-    def __init__(self, connection: Connection, capacity: Capacity) -> None:
+    def __init__(self, connection: Connection, capacity: OutboxCapacity) -> None:
         self._capacity = capacity
         self._loads = {
-            receiver: _Load(notices, size)
-            for receiver, notices, size in connection.execute(
+            receiver: _QueueSize(notifications, size)
+            for receiver, notifications, size in connection.execute(
                 "SELECT receiver, count(*), sum(bytes) FROM notices INDEXED BY notices_pending "
                 "WHERE state = 'pending' GROUP BY receiver"
             )
         }
 
-    def take_off(self, receiver: str, notices: int, size: int) -> None:
+    def subtract(self, receiver: str, notifications: int, size: int) -> None:
         """Count what was dropped."""
         load = self._loads[receiver]
-        load.notices -= notices
+        load.notifications -= notifications
         load.bytes -= size
 
-    def too_full(self, receiver: str) -> bool:
+    def is_over_limit(self, receiver: str) -> bool:
         """Tell whether more waits for `receiver` than may."""
         load, capacity = self._loads[receiver], self._capacity
-        return load.notices > capacity.receiver_notices or load.bytes > capacity.receiver_bytes
+        return load.notifications > capacity.max_receiver_notifications or load.bytes > capacity.max_receiver_bytes
 
-    def beyond_share(self, receiver: str) -> bool:
+    def is_over_share(self, receiver: str) -> bool:
         """Tell whether more waits in all than may, and for `receiver` more than its share of that."""
         load, capacity, shares = self._loads[receiver], self._capacity, len(self._loads)
         return (
-            sum(each.notices for each in self._loads.values()) > capacity.notices
-            and load.notices * shares > capacity.notices
+            sum(each.notifications for each in self._loads.values()) > capacity.max_notifications
+            and load.notifications * shares > capacity.max_notifications
         ) or (
-            sum(each.bytes for each in self._loads.values()) > capacity.bytes and load.bytes * shares > capacity.bytes
+            sum(each.bytes for each in self._loads.values()) > capacity.max_bytes
+            and load.bytes * shares > capacity.max_bytes
         )
 
-    def any_too_full(self) -> bool:
+    def is_any_over(self) -> bool:
         """Tell whether anything has to go."""
-        return any(self.too_full(receiver) or self.beyond_share(receiver) for receiver in self._loads)
+        return any(self.is_over_limit(receiver) or self.is_over_share(receiver) for receiver in self._loads)
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
-    place: int
+class _PendingEntry:
+    sequence: int
     receiver: str
-    rule: str
+    group_key: str
     firing: bool
-    reminder: bool
+    is_repeat: bool
     attempted: bool
-    told: bool  # the receiver knows of something of these rules that fires, or perhaps does, by a digest on its way
+    was_notified: (
+        bool  # the receiver knows of something of these rules that fires, or perhaps does, by a digest on its way
+    )
     bytes: int
 
 
-def make_room(connection: Connection, capacity: Capacity, wall: float) -> Counter[str]:
+def enforce_capacity(connection: Connection, capacity: OutboxCapacity, wall: float) -> Counter[str]:
     """Bring what is pending within `capacity`; return how many notices were dropped, by receiver.
 
     They are counted in the same transaction, as lost by "capacity".
     """
     dropped: Counter[str] = Counter()
-    scales = _Scales(connection, capacity)
-    if not scales.any_too_full():
+    scales = _QueueSizes(connection, capacity)
+    if not scales.is_any_over():
         return dropped
     _merge_all(connection, wall)
-    scales = _Scales(connection, capacity)
-    if scales.any_too_full():
+    scales = _QueueSizes(connection, capacity)
+    if scales.is_any_over():
         _strip_evidence(connection)
-        scales = _Scales(connection, capacity)
-    for has_to_give in (scales.too_full, scales.beyond_share):
-        if not scales.any_too_full():
+        scales = _QueueSizes(connection, capacity)
+    for has_to_give in (scales.is_over_limit, scales.is_over_share):
+        if not scales.is_any_over():
             break
         for bundle in _least_needed_first(connection):
             receiver = bundle[0].receiver
             if has_to_give(receiver):
-                _drop(connection, [waiting.place for waiting in bundle], wall)
-                scales.take_off(receiver, len(bundle), sum(waiting.bytes for waiting in bundle))
+                _drop(connection, [waiting.sequence for waiting in bundle], wall)
+                scales.subtract(receiver, len(bundle), sum(waiting.bytes for waiting in bundle))
                 dropped[receiver] += len(bundle)
     for receiver, number in dropped.items():
-        losses.count(connection, receiver, "capacity", number)
+        losses.count_loss(connection, receiver, "capacity", number)
     return dropped
 
 
-def trim_history(connection: Connection, most_bytes: int) -> None:
-    """Delete the oldest of what has ended, so that `most_bytes` stay."""
+def trim_history(connection: Connection, max_bytes: int) -> None:
+    """Delete the oldest of what has ended, so that `max_bytes` stay."""
     connection.execute(
         "DELETE FROM notices WHERE place IN (SELECT place FROM ("
         "SELECT place, sum(bytes) OVER (ORDER BY ended DESC, place DESC) AS so_far FROM notices "
         "WHERE state != 'pending') WHERE so_far > ?)",
-        (most_bytes,),
+        (max_bytes,),
     )
 
 
 def _merge_all(connection: Connection, wall: float) -> None:
     groups = connection.execute("SELECT DISTINCT receiver, rule FROM notices WHERE state = 'pending'").fetchall()
     for receiver, rule in groups:
-        bury_unreadable(connection, receiver, rule, wall)
+        fail_damaged(connection, receiver, rule, wall)
         merge_unattempted(connection, receiver, rule, wall)
 
 
@@ -159,27 +162,28 @@ def _strip_evidence(connection: Connection) -> None:
         connection.execute("UPDATE notices SET body = ?, checksum = ? WHERE place = ?", (slim, checksum(slim), place))
 
 
-def _least_needed_first(connection: Connection) -> Iterator[list[_Waiting]]:
+def _least_needed_first(connection: Connection) -> Iterator[list[_PendingEntry]]:
     waiting = _waiting(connection)
-    reminders = [each for each in waiting if each.reminder]
+    reminders = [each for each in waiting if each.is_repeat]
     yield from ([each] for each in reminders)
-    gone = {each.place for each in reminders}
+    gone = {each.sequence for each in reminders}
     rest = sorted(
-        (each for each in waiting if each.place not in gone), key=lambda each: (each.receiver, each.rule, each.place)
+        (each for each in waiting if each.sequence not in gone),
+        key=lambda each: (each.receiver, each.group_key, each.sequence),
     )
-    groups = [list(group) for _, group in groupby(rest, key=lambda each: (each.receiver, each.rule))]
-    yield from sorted(groups, key=lambda group: (_need(group), group[-1].place))
+    groups = [list(group) for _, group in groupby(rest, key=lambda each: (each.receiver, each.group_key))]
+    yield from sorted(groups, key=lambda group: (_need(group), group[-1].sequence))
 
 
-def _need(group: list[_Waiting]) -> int:
+def _need(group: list[_PendingEntry]) -> int:
     # One that was attempted may have arrived: then the receiver was told of what fires in it.
-    told = any(each.told or (each.attempted and each.firing) for each in group)
+    told = any(each.was_notified or (each.attempted and each.firing) for each in group)
     if group[-1].firing:
         return 2 if told else 1
     return 3 if told else 0
 
 
-def _waiting(connection: Connection) -> list[_Waiting]:
+def _waiting(connection: Connection) -> list[_PendingEntry]:
     # No text in the body can look like that: its quotes are escaped there. To parse them all takes ten times as long.
     rows = connection.execute(
         "SELECT place, receiver, rule, status = 'firing', "
@@ -193,7 +197,7 @@ def _waiting(connection: Connection) -> list[_Waiting]:
         "FROM notices WHERE state = 'pending' ORDER BY place"
     )
     return [
-        _Waiting(place, receiver, rule, bool(firing), bool(reminder), bool(attempted), bool(told or perhaps), size)
+        _PendingEntry(place, receiver, rule, bool(firing), bool(reminder), bool(attempted), bool(told or perhaps), size)
         for place, receiver, rule, firing, reminder, attempted, told, perhaps, size in rows
     ]
 
@@ -203,5 +207,5 @@ def _drop(connection: Connection, places: list[int], wall: float) -> None:
     connection.executemany(
         "UPDATE notices SET state = 'dead', last_error = ?, ended = ?, checksum = NULL, "
         "body = CASE WHEN json_valid(body) THEN json_set(body, '$.alerts', json('[]')) ELSE '{}' END WHERE place = ?",
-        [(DROPPED, wall, place) for place in places],
+        [(DROPPED_RESULT, wall, place) for place in places],
     )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from watchdog.clock import SECOND_NS, Clock
-from watchdog.storage.reader import Readable
+from watchdog.storage.reader import ReadableDatabase
 
-LONGEST_WAIT_SECONDS = 900.0  # of a notice, until its receiver counts as not reached
+MAX_PENDING_SECONDS = 900.0  # of a notice, until its receiver counts as not reached
 
 
-def unreached(database: Readable, receivers: Iterable[str], clock: Clock) -> list[str]:
+def delivery_problems(database: ReadableDatabase, receivers: Iterable[str], clock: Clock) -> list[str]:
     """Return a line, without secrets, for each of `receivers` that is not reached.
 
     Either its oldest notice waits for too long, or the last that ended was given up: until one gets through, nobody
@@ -32,7 +32,7 @@ def unreached(database: Readable, receivers: Iterable[str], clock: Clock) -> lis
                 (receiver,),
             ).fetchone()
             waits = 0.0 if oldest_ns is None else (now_ns - oldest_ns) / SECOND_NS
-            if waits > LONGEST_WAIT_SECONDS:
+            if waits > MAX_PENDING_SECONDS:
                 found.append(f"receiver {receiver}: a notice waits for {waits:.0f} s")
             elif last is not None and last[0] == "dead":
                 found.append(f"receiver {receiver}: its last notice was given up: {last[1]}")

@@ -9,17 +9,17 @@ from collections.abc import Mapping
 from sqlite3 import Connection
 
 
-def count(connection: Connection, receiver: str, cause: str, number: int = 1) -> None:
+def count_loss(connection: Connection, receiver: str, cause: str, count: int = 1) -> None:
     """Count `number` more notices for `receiver` as lost by `cause`."""
-    if number:
+    if count:
         connection.execute(
             "INSERT INTO losses (receiver, cause, count) VALUES (?, ?, ?) "
             "ON CONFLICT (receiver, cause) DO UPDATE SET count = count + excluded.count",
-            (receiver, cause, number),
+            (receiver, cause, count),
         )
 
 
-def read(connection: Connection) -> Mapping[tuple[str, str], int]:
+def read_losses(connection: Connection) -> Mapping[tuple[str, str], int]:
     """Return the counts by (receiver, cause)."""
     rows = connection.execute("SELECT receiver, cause, count FROM losses WHERE count > 0 ORDER BY receiver, cause")
     return {(receiver, cause): number for receiver, cause, number in rows}

@@ -12,29 +12,33 @@ from sqlite3 import Connection
 from typing import Any
 
 from watchdog.alerts.alert import Alert
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 
 
-def note(connection: Connection, notice: Notice) -> None:
-    """Write down what the receiver of `notice` knows now that it took it."""
-    if notice.test:
+def record_delivery(connection: Connection, notification: Notification) -> None:
+    """Write down what the receiver of `notification` knows now that it took it."""
+    if notification.is_test:
         return
     connection.executemany(
         "INSERT INTO told (receiver, rule, fingerprint, alert) VALUES (?, ?, ?, ?) "
         "ON CONFLICT (receiver, rule, fingerprint) DO UPDATE SET alert = excluded.alert",
         [
-            (notice.receiver, alert.rule, alert.fingerprint, _dumps(alert))
-            for alert in notice.alerts
+            (notification.receiver, alert.rule, alert.fingerprint, _dumps(alert))
+            for alert in notification.alerts
             if alert.resolved is None
         ],
     )
     connection.executemany(
         "DELETE FROM told WHERE receiver = ? AND rule = ? AND fingerprint = ?",
-        [(notice.receiver, alert.rule, alert.fingerprint) for alert in notice.alerts if alert.resolved is not None],
+        [
+            (notification.receiver, alert.rule, alert.fingerprint)
+            for alert in notification.alerts
+            if alert.resolved is not None
+        ],
     )
 
 
-def without_end(connection: Connection) -> list[tuple[str, Alert]]:
+def unresolved_alerts(connection: Connection) -> list[tuple[str, Alert]]:
     """Return receiver and alert of everything told to fire whose end does not wait to be sent.
 
     That is what fires on, too: who asks knows which that is.

@@ -15,16 +15,16 @@ from sqlite3 import Connection
 from typing import Literal, Protocol
 
 from watchdog.clock import SECOND_NS, Clock
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 from watchdog.state import losses, notified
 from watchdog.storage.checksum import checksum, is_intact
 from watchdog.storage.database import Database
 
-LONGEST_WAIT_NS = 3600 * SECOND_NS  # between two attempts, whatever the receiver asked for
-EXPIRY_NS = 24 * 3600 * SECOND_NS  # of news that something fires
+MAX_RETRY_WAIT_NS = 3600 * SECOND_NS  # between two attempts, whatever the receiver asked for
+FIRING_EXPIRY_NS = 24 * 3600 * SECOND_NS  # of news that something fires
 
-DROPPED = "dropped: no room"  # what is said of a notice that had to make room for others (`capacity.py`)
-DAMAGED = "damaged in the state file"
+DROPPED_RESULT = "dropped: no room"  # what is said of a notice that had to make room for others (`capacity.py`)
+DAMAGED_RESULT = "damaged in the state file"
 
 _MOST_ERROR_CHARACTERS = 200
 _log = logging.getLogger("watchdog")
@@ -39,40 +39,40 @@ _FIRST_OF_GROUP = """
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class DeliveryAttempt:
     """A notice taken from the queue to be sent now; `number` counts from 1, over restarts."""
 
-    notice: Notice
+    notification: Notification
     number: int
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class AttemptOutcome:
     """How an attempt ended: `state` is "done", "dead" or "pending" (again, at `due_ns` of CLOCK_BOOTTIME)."""
 
-    attempt: Attempt
+    attempt: DeliveryAttempt
     state: Literal["pending", "done", "dead"]
     result: str  # "ok", or what went wrong, without secrets
     due_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class QueueStatus:
     """What waits for one receiver; `oldest_seconds` is the age of the oldest pending notice, 0 without any."""
 
     pending: int = 0
-    dead: int = 0
+    failed: int = 0
     oldest_seconds: float = 0.0
 
 
-class Gate(Protocol):
+class AttemptLimiter(Protocol):
     """What may keep notices back that were never attempted; called inside the transaction that takes one."""
 
-    def hold(self, connection: Connection, receiver: str, now_ns: int) -> None:
+    def defer_excess(self, connection: Connection, receiver: str, now_ns: int) -> None:
         """Leave due only what may be sent now."""
         ...
 
-    def count(self, connection: Connection, receiver: str, now_ns: int) -> None:
+    def count_sent(self, connection: Connection, receiver: str, now_ns: int) -> None:
         """Note that one more notice is sent for the first time."""
         ...
 
@@ -85,7 +85,7 @@ class Outbox:
         self._database = database
         self._clock = clock
 
-    def begin(self, receiver: str, gate: Gate | None = None) -> Attempt | None:
+    def begin_attempt(self, receiver: str, gate: AttemptLimiter | None = None) -> DeliveryAttempt | None:
         """Take the oldest notice that is due, and that `gate` lets through; None when none is.
 
         The attempt is counted on disk before it is made, so that what may have been sent is known after a crash. A
@@ -96,20 +96,20 @@ class Outbox:
             now_ns = self._clock.boottime_ns()
             with self._database.transaction() as connection:
                 if gate is not None:
-                    gate.hold(connection, receiver, now_ns)
+                    gate.defer_excess(connection, receiver, now_ns)
                 first = self._first_due(connection, receiver, now_ns)
                 if first is None:
                     return None
                 place, rule = first
-                given_up = bury_unreadable(connection, receiver, rule, self._clock.wall())
+                given_up = fail_damaged(connection, receiver, rule, self._clock.wall())
                 if not given_up:
                     attempt = self._take(connection, place, receiver, rule)
                     if gate is not None and attempt.number == 1:
-                        gate.count(connection, receiver, now_ns)
+                        gate.count_sent(connection, receiver, now_ns)
                     return attempt
-            _log.error("notices given up for %s, %s: %s", receiver, DAMAGED, ", ".join(given_up))
+            _log.error("notices given up for %s, %s: %s", receiver, DAMAGED_RESULT, ", ".join(given_up))
 
-    def end(self, outcome: Outcome) -> None:
+    def finish_attempt(self, outcome: AttemptOutcome) -> None:
         """Write down how an attempt ended.
 
         After a reload an attempt of the former worker can end while its notice is attempted by the next one: that it
@@ -120,8 +120,8 @@ class Outbox:
         wall = self._clock.wall()
         with self._database.transaction() as connection:
             if outcome.state == "done":
-                notified.note(connection, attempt.notice)
-                _take_back_drop(connection, attempt.notice)
+                notified.record_delivery(connection, attempt.notification)
+                _take_back_drop(connection, attempt.notification)
             counted = connection.execute(
                 "UPDATE notices SET state = ?, due_ns = ?, last_error = ?, ended = ? "
                 "WHERE id = ? AND state = 'pending' AND (attempts = ? OR ? = 'done')",
@@ -130,19 +130,19 @@ class Outbox:
                     outcome.due_ns,
                     None if outcome.state == "done" else result,
                     None if outcome.state == "pending" else wall,
-                    attempt.notice.id,
+                    attempt.notification.id,
                     attempt.number,
                     outcome.state,
                 ),
             ).rowcount
             if outcome.state == "dead":
-                losses.count(connection, attempt.notice.receiver, "refused", counted)
+                losses.count_loss(connection, attempt.notification.receiver, "refused", counted)
             connection.execute(
                 "INSERT INTO attempts (notice, number, at, result) VALUES (?, ?, ?, ?)",
-                (attempt.notice.id, attempt.number, wall, result),
+                (attempt.notification.id, attempt.number, wall, result),
             )
 
-    def hurry(self, receiver: str) -> None:
+    def retry_now(self, receiver: str) -> None:
         """Have everything that waits for `receiver` attempted now: it works again."""
         now_ns = self._clock.boottime_ns()
         with self._database.transaction() as connection:
@@ -151,45 +151,45 @@ class Outbox:
                 (now_ns, receiver, now_ns),
             )
 
-    def expire(self, receiver: str) -> list[str]:
+    def expire_old(self, receiver: str) -> list[str]:
         """Give up on pending notices that are a day old and tell of firing alone; return their ids.
 
         The end of an alert never expires, nor does what is told with it.
         """
-        too_old_ns = self._clock.boottime_ns() - EXPIRY_NS
+        too_old_ns = self._clock.boottime_ns() - FIRING_EXPIRY_NS
         with self._database.transaction() as connection:
             rows = connection.execute(
                 "SELECT id, body FROM notices "
                 "WHERE state = 'pending' AND receiver = ? AND status = 'firing' AND created_ns < ? ORDER BY place",
                 (receiver, too_old_ns),
             )
-            old = [notice for notice, body in rows if not _tells_an_end(body)]
+            old = [notification for notification, body in rows if not _tells_an_end(body)]
             connection.executemany(
                 "UPDATE notices SET state = 'dead', last_error = 'expired', ended = ? WHERE id = ?",
-                [(self._clock.wall(), notice) for notice in old],
+                [(self._clock.wall(), notification) for notification in old],
             )
-            losses.count(connection, receiver, "expired", len(old))
+            losses.count_loss(connection, receiver, "expired", len(old))
         return old
 
-    def bury_all_but(self, receivers: Collection[str]) -> list[tuple[str, str]]:
+    def fail_unconfigured(self, receivers: Collection[str]) -> list[tuple[str, str]]:
         """Give up on what waits for receivers that are not configured any more; return (receiver, id) of each."""
         with self._database.transaction() as connection:
             rows = connection.execute(
                 "SELECT receiver, id FROM notices WHERE state = 'pending' ORDER BY place"
             ).fetchall()
-            buried = [(receiver, notice) for receiver, notice in rows if receiver not in receivers]
+            buried = [(receiver, notification) for receiver, notification in rows if receiver not in receivers]
             connection.executemany(
                 "UPDATE notices SET state = 'dead', last_error = 'receiver removed', ended = ? WHERE id = ?",
-                [(self._clock.wall(), notice) for _, notice in buried],
+                [(self._clock.wall(), notification) for _, notification in buried],
             )
             for receiver, _ in buried:
-                losses.count(connection, receiver, "receiver_removed")
+                losses.count_loss(connection, receiver, "receiver_removed")
             for (receiver,) in connection.execute("SELECT DISTINCT receiver FROM told").fetchall():
                 if receiver not in receivers:
                     connection.execute("DELETE FROM told WHERE receiver = ?", (receiver,))
         return buried
 
-    def release(self) -> None:
+    def release_deferred(self) -> None:
         """Let everything be due that a gate of before kept back."""
         with self._database.transaction() as connection:
             connection.execute(
@@ -206,7 +206,7 @@ class Outbox:
             ).fetchone()[0]
         return due
 
-    def waiting(self) -> Mapping[str, Waiting]:
+    def queues(self) -> Mapping[str, QueueStatus]:
         """Return what waits, by receiver."""
         now_ns = self._clock.boottime_ns()
         with self._database.transaction() as connection:
@@ -216,45 +216,45 @@ class Outbox:
                 "FROM notices WHERE state IN ('pending', 'dead') GROUP BY receiver"
             ).fetchall()
         return {
-            receiver: Waiting(pending, dead, 0.0 if oldest_ns is None else max(0, now_ns - oldest_ns) / SECOND_NS)
+            receiver: QueueStatus(pending, dead, 0.0 if oldest_ns is None else max(0, now_ns - oldest_ns) / SECOND_NS)
             for receiver, pending, dead, oldest_ns in rows
         }
 
     def losses(self) -> Mapping[tuple[str, str], int]:
         """Return how many notices were given up since the state file was begun, by (receiver, cause)."""
         with self._database.transaction() as connection:
-            return losses.read(connection)
+            return losses.read_losses(connection)
 
     def _first_due(self, connection: Connection, receiver: str, now_ns: int) -> tuple[int, str] | None:
         row: tuple[int, str] | None = connection.execute(
             f"SELECT place, rule FROM notices WHERE {_FIRST_OF_GROUP} "  # noqa: S608 - a constant
             "AND (due_ns <= ? OR due_ns > ?) ORDER BY place LIMIT 1",
-            (receiver, now_ns, now_ns + LONGEST_WAIT_NS),
+            (receiver, now_ns, now_ns + MAX_RETRY_WAIT_NS),
         ).fetchone()
         return row
 
-    def _take(self, connection: Connection, place: int, receiver: str, rule: str) -> Attempt:
+    def _take(self, connection: Connection, place: int, receiver: str, rule: str) -> DeliveryAttempt:
         merge_unattempted(connection, receiver, rule, self._clock.wall())
         body, number = connection.execute(
             "UPDATE notices SET attempts = attempts + 1 WHERE place = ? RETURNING body, attempts", (place,)
         ).fetchone()
-        return Attempt(Notice.from_json(json.loads(body)), number)
+        return DeliveryAttempt(Notification.from_json(json.loads(body)), number)
 
 
-def merge(notices: Iterable[Notice]) -> Notice:
-    """Return one notice that tells what `notices` of one group, oldest first, tell: the newest state of every alert.
+def merge_notifications(notifications: Iterable[Notification]) -> Notification:
+    """Return one notification for `notifications` of one group, oldest first, with the newest state of every alert.
 
     It keeps the id of the oldest. Its reason stays "first notification" while it says that something fires, and is
     "repeat" only if nothing in it is news.
     """
-    first, *later = notices
+    first, *later = notifications
     alerts = {alert.fingerprint: alert for alert in first.alerts}
     merged = first
-    for notice in later:
-        newest = {alert.fingerprint: alert for alert in notice.alerts}
+    for notification in later:
+        newest = {alert.fingerprint: alert for alert in notification.alerts}
         alerts = newest | {key: alert for key, alert in alerts.items() if key not in newest}
-        reason = merged.reason if notice.reason == "repeat" else notice.reason
-        merged = replace(notice, id=first.id, alerts=tuple(alerts.values()), reason=reason)
+        reason = merged.reason if notification.reason == "repeat" else notification.reason
+        merged = replace(notification, id=first.id, alerts=tuple(alerts.values()), reason=reason)
     if first.reason == "first notification" and merged.status == "firing":
         merged = replace(merged, reason=first.reason)
     return merged
@@ -279,7 +279,7 @@ def merge_unattempted(connection: Connection, receiver: str, rule: str, wall: fl
     ).fetchall()
     if len(rows) < 2:  # noqa: PLR2004 - nothing to merge with
         return
-    merged = merge(Notice.from_json(json.loads(body)) for _, body, _ in rows)
+    merged = merge_notifications(Notification.from_json(json.loads(body)) for _, body, _ in rows)
     connection.executemany(
         "UPDATE notices SET state = 'merged', last_error = ?, ended = ? WHERE place = ?",
         [(f"merged into {merged.id}", wall, place) for place, _, _ in rows[1:]],
@@ -291,42 +291,43 @@ def merge_unattempted(connection: Connection, receiver: str, rule: str, wall: fl
     )
 
 
-def bury_unreadable(connection: Connection, receiver: str, rule: str, wall: float) -> list[str]:
+def fail_damaged(connection: Connection, receiver: str, rule: str, wall: float) -> list[str]:
     """Give up on the pending notices of a group that are not what they were any more; return their ids."""
     rows = connection.execute(
         "SELECT place, id, body, checksum FROM notices WHERE state = 'pending' AND receiver = ? AND rule = ?",
         (receiver, rule),
     ).fetchall()
     unreadable = [
-        (place, notice)
-        for place, notice, body, expected in rows
-        if not is_what_it_was(body, expected, notice, receiver)
+        (place, notification)
+        for place, notification, body, expected in rows
+        if not is_valid_body(body, expected, notification, receiver)
     ]
     connection.executemany(
         "UPDATE notices SET state = 'dead', last_error = ?, ended = ? WHERE place = ?",
-        [(DAMAGED, wall, place) for place, _ in unreadable],
+        [(DAMAGED_RESULT, wall, place) for place, _ in unreadable],
     )
-    losses.count(connection, receiver, "damaged", len(unreadable))
-    return [notice for _, notice in unreadable]
+    losses.count_loss(connection, receiver, "damaged", len(unreadable))
+    return [notification for _, notification in unreadable]
 
 
-def is_what_it_was(body: str, expected: int | None, id_: str, receiver: str) -> bool:
+def is_valid_body(body: str, expected: int | None, id_: str, receiver: str) -> bool:
     """Tell whether `body` is a notice with something to tell, and the one that it is kept as, by its checksum too."""
     if not is_intact(body, expected):
         return False
     try:
-        notice = Notice.from_json(json.loads(body))
+        notification = Notification.from_json(json.loads(body))
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         return False
-    return bool(notice.alerts) and (notice.id, notice.receiver) == (id_, receiver)
+    return bool(notification.alerts) and (notification.id, notification.receiver) == (id_, receiver)
 
 
-def _take_back_drop(connection: Connection, notice: Notice) -> None:
+def _take_back_drop(connection: Connection, notification: Notification) -> None:
     # It was given up for want of room while it was under way, and arrived all the same.
     back = connection.execute(
-        "UPDATE notices SET state = 'pending' WHERE id = ? AND state = 'dead' AND last_error = ?", (notice.id, DROPPED)
+        "UPDATE notices SET state = 'pending' WHERE id = ? AND state = 'dead' AND last_error = ?",
+        (notification.id, DROPPED_RESULT),
     ).rowcount
-    losses.count(connection, notice.receiver, "capacity", -back)
+    losses.count_loss(connection, notification.receiver, "capacity", -back)
 
 
 def _tells_an_end(body: str) -> bool:

@@ -23,57 +23,57 @@ _UNITS = {"s": "1s", "m": "1m", "h": "1h", "d": "1d"}
 
 
 @dataclass(frozen=True, slots=True)
-class Bucket:
+class LeakyBucket:
     """Lets `burst` go at once, and one more every `step_ns`."""
 
-    burst: int
+    burst_size: int
     step_ns: int
 
     @classmethod
-    def of(cls, most: int, period_ns: int) -> Bucket:
+    def per_period(cls, max_count: int, period_ns: int) -> LeakyBucket:
         """Return the one that lets no more than `most` go in any `period_ns`."""
-        burst = (most + 1) // 2
-        return cls(burst, -(-period_ns // (most + 1 - burst)))
+        burst = (max_count + 1) // 2
+        return cls(burst, -(-period_ns // (max_count + 1 - burst)))
 
-    def available(self, debt_ns: int) -> int:
+    def available_count(self, debt_ns: int) -> int:
         """Return how many may go now."""
-        return (self.burst * self.step_ns - debt_ns) // self.step_ns
+        return (self.burst_size * self.step_ns - debt_ns) // self.step_ns
 
     def wait_ns(self, debt_ns: int) -> int:
         """Return how long it is until one may go, or when to ask again."""
-        wait_ns = max(0, debt_ns - (self.burst - 1) * self.step_ns) if self.burst else _LONGEST_WAIT_NS
+        wait_ns = max(0, debt_ns - (self.burst_size - 1) * self.step_ns) if self.burst_size else _LONGEST_WAIT_NS
         return min(wait_ns, _LONGEST_WAIT_NS)
 
-    def paid(self, debt_ns: int, passed_ns: int) -> int:
+    def remaining_debt_ns(self, debt_ns: int, elapsed_ns: int) -> int:
         """Return what is left of a debt after some time; never more than that of an empty bucket."""
-        return max(0, min(debt_ns, self.burst * self.step_ns) - passed_ns)
+        return max(0, min(debt_ns, self.burst_size * self.step_ns) - elapsed_ns)
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class RateLimit:
     """So many notices in a period: what a receiver's `budget` says."""
 
-    notices: int
+    max_notifications: int
     period_ns: int
 
     @property
-    def reserve(self) -> Bucket:
+    def critical_bucket(self) -> LeakyBucket:
         """Return what only news of something critical may use."""
-        return Bucket.of(self._kept, self.period_ns)
+        return LeakyBucket.per_period(self._kept, self.period_ns)
 
     @property
-    def general(self) -> Bucket:
+    def shared_bucket(self) -> LeakyBucket:
         """Return what every notice may use."""
-        return Bucket.of(self.notices - self._kept, self.period_ns)
+        return LeakyBucket.per_period(self.max_notifications - self._kept, self.period_ns)
 
     @property
     def _kept(self) -> int:
-        return max(1, self.notices // 10) if self.notices > 1 else 0
+        return max(1, self.max_notifications // 10) if self.max_notifications > 1 else 0
 
 
-def read_budget(table: Table, usual: str) -> Budget | None:
+def parse_rate_limit(table: Table, default: str) -> RateLimit | None:
     """Return what `budget` of a `[[receiver]]` says: "30/h", or None for 0 and "none"; problems are noted in it."""
-    given = table.value("budget", usual)
+    given = table.value("budget", default)
     text = str(given) if isinstance(given, int) and not isinstance(given, bool) else given
     if text in ("0", "none"):  # no set: it may be anything that TOML has
         return None
@@ -83,7 +83,7 @@ def read_budget(table: Table, usual: str) -> Budget | None:
     except ValueError:
         period_ns = 0
     if match and period_ns and 0 < int(match[1]) <= _MOST_NOTICES:
-        return Budget(int(match[1]), period_ns)
-    told = suggestions.quoted(given)
-    table.problem("budget", f'not a number of notices in a time: {told}; write it like "30/h", or "none"')
+        return RateLimit(int(match[1]), period_ns)
+    told = suggestions.quote_value(given)
+    table.add_problem("budget", f'not a number of notices in a time: {told}; write it like "30/h", or "none"')
     return None

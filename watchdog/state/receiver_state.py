@@ -6,7 +6,7 @@ from watchdog.clock import Clock
 from watchdog.storage.database import Database
 
 
-class StoredMemory:
+class StoredReceiverState:
     """The memory of one receiver, safe from crashes. Every method is one transaction."""
 
     def __init__(self, database: Database, receiver: str, clock: Clock) -> None:

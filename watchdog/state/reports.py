@@ -9,13 +9,13 @@ from pathlib import Path
 
 from watchdog.clock import SECOND_NS, Clock
 
-EVERY_NS = 60 * SECOND_NS
+REPORT_INTERVAL_NS = 60 * SECOND_NS
 _FULL_BYTES = 1024 * 1024  # with less than that left for us a disk counts as full
 
 _log = logging.getLogger("watchdog")
 
 
-class Reports:
+class StorageReports:
     """Tells each kind of trouble when it begins, and each minute while it lasts."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
@@ -25,26 +25,26 @@ class Reports:
         self._told_ns: dict[str, int] = {}
         self._dropped: Counter[str] = Counter()
 
-    def is_due(self, what: str) -> bool:
+    def is_due(self, report: str) -> bool:
         """Tell whether `what` has its turn, and count it as taken."""
         now_ns = self._clock.boottime_ns()
-        told_ns = self._told_ns.get(what)
-        if told_ns is not None and now_ns < told_ns + EVERY_NS:
+        told_ns = self._told_ns.get(report)
+        if told_ns is not None and now_ns < told_ns + REPORT_INTERVAL_NS:
             return False
-        self._told_ns[what] = now_ns
+        self._told_ns[report] = now_ns
         return True
 
-    def not_reserved(self, error: Exception) -> None:
+    def report_unreserved(self, error: Exception) -> None:
         """Tell that the disk has not the room that the file may need."""
         if self.is_due("not reserved"):
             _log.error("no room is reserved for the state, which will have to wait when the disk is full: %s", error)
 
-    def unwritten(self, error: Exception, changes: int, notices: int) -> None:
+    def report_failed_commit(self, error: Exception, changes: int, notifications: int) -> None:
         """Tell that a commit failed, and how much waits for the next in memory."""
         if self.is_due("unwritten"):
-            _log.error("%s; %d changes and %d notices wait in memory", error, changes, notices)
+            _log.error("%s; %d changes and %d notices wait in memory", error, changes, notifications)
 
-    def dropped(self, dropped: Counter[str]) -> None:
+    def report_dropped(self, dropped: Counter[str]) -> None:
         """Tell of notices, by receiver, that were given up for want of room; those of the last minute together."""
         self._dropped += dropped
         if self._dropped and self.is_due("dropped"):
@@ -52,7 +52,7 @@ class Reports:
                 _log.error("no room for more notices that wait for %s: %d were given up", receiver, number)
             self._dropped.clear()
 
-    def disk(self, free_in_file: int) -> None:
+    def report_full_disk(self, free_bytes: int) -> None:
         """Tell when the disk is full, though the state goes on in what is reserved."""
         try:
             status = os.statvfs(self._path)
@@ -62,5 +62,5 @@ class Reports:
             _log.error(
                 "the disk of %s is full: the state goes on in the %d KiB that are left in the file",
                 self._path,
-                free_in_file // 1024,
+                free_bytes // 1024,
             )

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from sqlite3 import Connection
 
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 from watchdog.state import losses
-from watchdog.storage.salvage import Row, SalvageChecks
+from watchdog.storage.salvage import SalvageChecks, TableRow
 
 LOST = "damaged"
 """The cause under which unreadable notifications are counted."""
 
 
-def is_readable(table: str, row: Row) -> bool:
+def is_readable(table: str, row: TableRow) -> bool:
     """Return whether `row`, whose checksum is right, has content that the daemon can use.
 
     A notification must be the one that its columns name.
@@ -21,15 +21,19 @@ def is_readable(table: str, row: Row) -> bool:
     if table != "notices":
         return True
     try:
-        notice = Notice.from_json(json.loads(row["body"]))
+        notification = Notification.from_json(json.loads(row["body"]))
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         return False
-    return (notice.id, notice.receiver, notice.group) == (row.get("id"), row.get("receiver"), row.get("rule"))
+    return (notification.id, notification.receiver, notification.group_key) == (
+        row.get("id"),
+        row.get("receiver"),
+        row.get("rule"),
+    )
 
 
-def count_loss(target: Connection, row: Row) -> None:
+def count_loss(target: Connection, row: TableRow) -> None:
     """Count the unreadable pending notification `row` as lost, in the new file `target`."""
-    losses.count(target, str(row.get("receiver", "")), LOST)
+    losses.count_loss(target, str(row.get("receiver", "")), LOST)
 
 
 SALVAGE_CHECKS = SalvageChecks(is_readable, count_loss)

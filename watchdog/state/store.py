@@ -16,48 +16,49 @@ from sqlite3 import Connection
 from watchdog.alerts.alert import Alert
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.errors import StoreError
-from watchdog.routing.group import GroupKey
-from watchdog.routing.notification import Notice
+from watchdog.routing.group import ReceiverGroupKey
+from watchdog.routing.notification import Notification
 from watchdog.state import notified
-from watchdog.state.capacity import Capacity, make_room, trim_history
-from watchdog.state.pending_writes import Backlog, State, dumps
-from watchdog.state.reports import Reports
+from watchdog.state.capacity import OutboxCapacity, enforce_capacity, trim_history
+from watchdog.state.pending_writes import JsonDocument, PendingWrites, dump_document
+from watchdog.state.reports import StorageReports
 from watchdog.state.salvage_checks import SALVAGE_CHECKS
 from watchdog.storage import reserve
 from watchdog.storage.checksum import checksum, is_intact
-from watchdog.storage.damage import Quarantined, is_full
+from watchdog.storage.damage import QuarantinedFile, is_disk_full
 from watchdog.storage.database import Database
-from watchdog.storage.folder import FILE_NAME
+from watchdog.storage.folder import STATE_FILE_NAME
 
-KEEP_SECONDS = 7 * 24 * 3600  # notices that have ended are kept this long …
-KEEP_ROWS = 10_000  # … and this many at most; as many attempts, and as many memories of receivers
-PRUNE_EVERY_NS = 3600 * SECOND_NS
-NOTE_EVERY_NS = 5 * SECOND_NS  # while a timer runs, the time of the last tick is known this well after a crash
+MAX_HISTORY_SECONDS = 7 * 24 * 3600  # notices that have ended are kept this long …
+MAX_HISTORY_ROWS = 10_000  # … and this many at most; as many attempts, and as many memories of receivers
+PRUNE_INTERVAL_NS = 3600 * SECOND_NS
+CLOCK_SAVE_INTERVAL_NS = 5 * SECOND_NS  # while a timer runs, the time of the last tick is known this well after a crash
 
 _MOST_HALVINGS = 6  # of what may wait, when the file can't grow and has no room for what is new
-_CAPACITY = Capacity()
+_CAPACITY = OutboxCapacity()
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class SavedState:
     """What was in the store at start.
 
-    `shift_ns` turns saved CLOCK_BOOTTIME values into this boot's, by addition; 0 within the same boot. `down_ns`: time
+    `boottime_shift_ns` turns saved CLOCK_BOOTTIME values into this boot's, by addition; 0 within the same boot.
+    `downtime_ns`: time
     since the last commit, as long as there was no daemon if timers ran until then. `told`: receiver and alert of all
     that was told to fire, if its end does not wait in the outbox.
     """
 
-    alerts: tuple[State, ...]
-    groups: tuple[State, ...]
-    shift_ns: int
-    down_ns: int
-    told: tuple[tuple[str, Alert], ...]
+    alerts: tuple[JsonDocument, ...]
+    groups: tuple[JsonDocument, ...]
+    boottime_shift_ns: int
+    downtime_ns: int
+    notified: tuple[tuple[str, Alert], ...]
 
 
 class Store:
     """The state file. `commit` is for one thread; the outbox uses `database` from others at the same time."""
 
-    def __init__(self, folder: Path, clock: Clock, boot_id: str, capacity: Capacity = _CAPACITY) -> None:
+    def __init__(self, folder: Path, clock: Clock, boot_id: str, capacity: OutboxCapacity = _CAPACITY) -> None:
         """Open the state file in `folder`, both made when missing.
 
         `boot_id` names this boot (`watchdog.clock.boot_id()`); `capacity` bounds what may wait to be sent.
@@ -65,16 +66,16 @@ class Store:
         Raises:
             StoreError: another daemon uses the folder, or the file can't be used.
         """
-        self.database = Database(folder / FILE_NAME, clock, SALVAGE_CHECKS)
+        self.database = Database(folder / STATE_FILE_NAME, clock, SALVAGE_CHECKS)
         self._clock = clock
         self._boot_id = boot_id
         self._capacity = capacity
-        self._reports = Reports(self.database.path, clock)
+        self._reports = StorageReports(self.database.path, clock)
         self._reserving = False
         self._known_quarantined = 0
         self._pruned_ns: int | None = None
         self._noted_ns = 0
-        self._backlog = Backlog()
+        self._backlog = PendingWrites()
         try:
             with self.database.transaction() as connection:
                 self._carry_notices_over(connection)
@@ -83,19 +84,19 @@ class Store:
             raise
 
     @property
-    def quarantined(self) -> tuple[Quarantined, ...]:
+    def quarantined(self) -> tuple[QuarantinedFile, ...]:
         """Return the damaged files that were moved aside since the start, this one's first."""
         return self.database.quarantined
 
-    def reserve(self) -> None:
+    def reserve_space(self) -> None:
         """Take from the disk, now, what the file may ever need; when there is not enough, again each minute."""
         self._reserving = True
         try:
-            reserve.reserve(self.database)
+            reserve.reserve_space(self.database)
         except StoreError as error:
-            self._reports.not_reserved(error)
+            self._reports.report_unreserved(error)
 
-    def take_renewed(self) -> bool:
+    def take_recreated(self) -> bool:
         """Tell whether the file was begun anew since `load` or the last call.
 
         Then the next commit must hold every alert and every group, for not all may have been taken over.
@@ -103,10 +104,11 @@ class Store:
         before, self._known_quarantined = self._known_quarantined, len(self.quarantined)
         return self._known_quarantined > before
 
-    def load(self) -> Saved:
+    def load(self) -> SavedState:
         """Return what the former daemon saved.
 
-        When `shift_ns` is not 0, the first commit must hold every alert and every group that was loaded, with shifted
+        When `boottime_shift_ns` is not 0, the first commit must hold every alert and every group that was loaded,
+        with shifted
         times: saved times of two boots can't be told apart.
 
         Raises:
@@ -115,29 +117,29 @@ class Store:
         with self.database.transaction() as connection:
             alerts = connection.execute("SELECT state, checksum FROM alerts ORDER BY fingerprint").fetchall()
             groups = connection.execute("SELECT state, checksum FROM groups ORDER BY receiver, rule").fetchall()
-            shift_ns = self._shift_ns(connection, "state")
+            boottime_shift_ns = self._shift_ns(connection, "state")
             noted = connection.execute("SELECT boot_ns FROM clocks WHERE part = 'state'").fetchone()
-            without_end = notified.without_end(connection)
+            without_end = notified.unresolved_alerts(connection)
         self._known_quarantined = len(self.quarantined)
-        return Saved(
+        return SavedState(
             alerts=tuple(_loads(*row) for row in alerts),
             groups=tuple(_loads(*row) for row in groups),
-            shift_ns=shift_ns,
-            down_ns=0 if noted is None else max(0, self._clock.boottime_ns() - (noted[0] + shift_ns)),
-            told=tuple(without_end),
+            boottime_shift_ns=boottime_shift_ns,
+            downtime_ns=0 if noted is None else max(0, self._clock.boottime_ns() - (noted[0] + boottime_shift_ns)),
+            notified=tuple(without_end),
         )
 
     def commit(
         self,
         *,
-        alerts: Iterable[tuple[str, State | None]],
-        groups: Iterable[tuple[GroupKey, State | None]],
-        notices: Iterable[Notice],
-        timing: bool = False,
+        alerts: Iterable[tuple[str, JsonDocument | None]],
+        groups: Iterable[tuple[ReceiverGroupKey, JsonDocument | None]],
+        notifications: Iterable[Notification],
+        timers_running: bool = False,
     ) -> None:
         """Write one tick's changes (None: gone) and notices in one transaction; nothing changed costs nothing.
 
-        `timing`: timers run, so that the time of this tick is noted, each `NOTE_EVERY_NS` at least.
+        `timers_running`: timers run, so that the time of this tick is noted, each `CLOCK_SAVE_INTERVAL_NS` at least.
 
         When it fails, nothing of it is in the file, and everything is kept here for the next commit, which writes the
         newest state of each key: the caller hands each change over once, and goes on with the next tick. When more
@@ -146,17 +148,17 @@ class Store:
         Raises:
             StoreError: the disk is full, or the file can't be written.
         """
-        self._backlog.add(alerts, groups, notices)
+        self._backlog.add(alerts, groups, notifications)
         self._look_after_room()
-        due = timing and self._clock.boottime_ns() >= self._noted_ns + NOTE_EVERY_NS
+        due = timers_running and self._clock.boottime_ns() >= self._noted_ns + CLOCK_SAVE_INTERVAL_NS
         if not (self._backlog or due):
             return
         try:
             self._write()
         except StoreError as error:
-            self._backlog.shrink()
+            self._backlog.merge_groups()
             changes = len(self._backlog.alerts) + len(self._backlog.groups)
-            self._reports.unwritten(error, changes, len(self._backlog.notices))
+            self._reports.report_failed_commit(error, changes, len(self._backlog.notifications))
             raise
         self._backlog.clear()
         self._noted_ns = self._clock.boottime_ns()
@@ -169,11 +171,11 @@ class Store:
         try:
             self._write_once()
         except StoreError as error:
-            if not is_full(error.__cause__):
+            if not is_disk_full(error.__cause__):
                 raise
-            wanted_bytes = reserve.SPARE_BYTES + self._backlog.bytes() * 5 // 4
+            wanted_bytes = reserve.MIN_FREE_BYTES + self._backlog.size_bytes() * 5 // 4
             with self.database.transaction() as connection:
-                if reserve.unused_bytes(connection) >= wanted_bytes:
+                if reserve.preallocated_bytes(connection) >= wanted_bytes:
                     raise  # it is the disk, and the log that finds no room on it
                 self._free_up(connection, wanted_bytes)
             self._write_once()
@@ -182,44 +184,44 @@ class Store:
         dropped: Counter[str] = Counter()
         with self.database.transaction() as connection:
             self._write_state(connection)
-            if self._backlog.notices:
+            if self._backlog.notifications:
                 self._write_notices(connection)
-                dropped = make_room(connection, self._capacity, self._clock.wall())
+                dropped = enforce_capacity(connection, self._capacity, self._clock.wall())
             self._note_clocks(connection, "state")
             self._note_clocks(connection, "notices")
             self._prune(connection)
-        self._reports.dropped(dropped)
+        self._reports.report_dropped(dropped)
 
     def _look_after_room(self) -> None:
         # Once a minute: some room is kept free in the file, so that attempts and their results can be written too.
-        self._reports.dropped(Counter())  # those of the minute that is over
+        self._reports.report_dropped(Counter())  # those of the minute that is over
         if not self._reports.is_due("look"):
             return
         with contextlib.suppress(StoreError):
             with self.database.transaction() as connection:
-                missing = not reserve.is_reserved(connection)
-                if reserve.free_bytes(connection) < reserve.SPARE_BYTES:
-                    self._free_up(connection, reserve.SPARE_BYTES)
+                missing = not reserve.is_fully_reserved(connection)
+                if reserve.free_bytes(connection) < reserve.MIN_FREE_BYTES:
+                    self._free_up(connection, reserve.MIN_FREE_BYTES)
                 free_bytes = reserve.free_bytes(connection)
-            self._reports.disk(free_bytes)
+            self._reports.report_full_disk(free_bytes)
             if missing and self._reserving:
-                self.reserve()
+                self.reserve_space()
 
     def _free_up(self, connection: Connection, wanted_bytes: int) -> None:
         # What has ended is worth less than what is new; what waits is given up only in a file that can't grow.
-        for history_bytes in (self._capacity.history_bytes, 0):
-            if reserve.unused_bytes(connection) < wanted_bytes:
+        for history_bytes in (self._capacity.max_history_bytes, 0):
+            if reserve.preallocated_bytes(connection) < wanted_bytes:
                 trim_history(connection, history_bytes)
         halvings = 0
         while (
-            reserve.is_reserved(connection)
-            and reserve.unused_bytes(connection) < wanted_bytes
+            reserve.is_fully_reserved(connection)
+            and reserve.preallocated_bytes(connection) < wanted_bytes
             and halvings < _MOST_HALVINGS
         ):
             halvings += 1
-            dropped = make_room(connection, self._capacity.halved(halvings), self._clock.wall())
+            dropped = enforce_capacity(connection, self._capacity.halved(halvings), self._clock.wall())
             trim_history(connection, 0)  # the merged ones
-            self._reports.dropped(dropped)
+            self._reports.report_dropped(dropped)
 
     def _write_state(self, connection: Connection) -> None:
         backlog = self._backlog
@@ -245,9 +247,9 @@ class Store:
     def _write_notices(self, connection: Connection) -> None:
         now_ns = self._clock.boottime_ns()
         rows = []
-        for notice in self._backlog.notices.values():
-            body = dumps(notice.to_json()) or ""
-            key = (notice.id, notice.receiver, notice.group, notice.status)
+        for notification in self._backlog.notifications.values():
+            body = dump_document(notification.to_json()) or ""
+            key = (notification.id, notification.receiver, notification.group_key, notification.status)
             rows.append((*key, body, checksum(body), now_ns, now_ns))
         # A commit can be on disk although it was reported as failed: the same notice is not written twice.
         connection.executemany(
@@ -258,21 +260,21 @@ class Store:
 
     def _prune(self, connection: Connection) -> None:
         now_ns = self._clock.boottime_ns()
-        if self._pruned_ns is not None and now_ns < self._pruned_ns + PRUNE_EVERY_NS:
+        if self._pruned_ns is not None and now_ns < self._pruned_ns + PRUNE_INTERVAL_NS:
             return
         connection.execute(
-            "DELETE FROM notices WHERE state != 'pending' AND ended < ?", (self._clock.wall() - KEEP_SECONDS,)
+            "DELETE FROM notices WHERE state != 'pending' AND ended < ?", (self._clock.wall() - MAX_HISTORY_SECONDS,)
         )
         connection.execute(
             "DELETE FROM notices WHERE place IN "
             "(SELECT place FROM notices WHERE state != 'pending' ORDER BY ended DESC, place DESC LIMIT -1 OFFSET ?)",
-            (KEEP_ROWS,),
+            (MAX_HISTORY_ROWS,),
         )
-        trim_history(connection, self._capacity.history_bytes)
+        trim_history(connection, self._capacity.max_history_bytes)
         for table in ("attempts", "memories"):
             connection.execute(
                 f"DELETE FROM {table} WHERE rowid <= (SELECT max(rowid) FROM {table}) - ?",  # noqa: S608 - ours
-                (KEEP_ROWS,),
+                (MAX_HISTORY_ROWS,),
             )
         self._pruned_ns = now_ns
 
@@ -289,20 +291,20 @@ class Store:
             return 0
         boot_ns, wall = int(row[1]), float(row[2])
         # A host without a battery-backed clock starts in 1970: better no time at all was lost than a negative one.
-        down_ns = max(0, round((self._clock.wall() - wall) * SECOND_NS))
-        return self._clock.boottime_ns() - (boot_ns + down_ns)
+        downtime_ns = max(0, round((self._clock.wall() - wall) * SECOND_NS))
+        return self._clock.boottime_ns() - (boot_ns + downtime_ns)
 
     def _carry_notices_over(self, connection: Connection) -> None:
-        shift_ns = self._shift_ns(connection, "notices")
-        if shift_ns:
+        boottime_shift_ns = self._shift_ns(connection, "notices")
+        if boottime_shift_ns:
             connection.execute(
                 "UPDATE notices SET created_ns = created_ns + ?1, due_ns = due_ns + ?1 WHERE state = 'pending'",
-                (shift_ns,),
+                (boottime_shift_ns,),
             )
             self._note_clocks(connection, "notices")
 
 
-def _loads(text: str, expected: int | None) -> State:
+def _loads(text: str, expected: int | None) -> JsonDocument:
     # What is no JSON, or not what it was, becomes what nobody can read: those who restore it know what to do with that.
     try:
         document = json.loads(text)

@@ -13,11 +13,19 @@ from pathlib import Path
 
 from watchdog.clock import Clock, SystemClock
 from watchdog.errors import StoreError
-from watchdog.storage.damage import MOST_KEPT, Damaged, Quarantined, is_corruption, is_full, keep_newest, move_aside
-from watchdog.storage.opening import open_file, open_read_only, text_of
-from watchdog.storage.salvage import NO_CHECKS, SalvageChecks, Salvaged, salvage
+from watchdog.storage.damage import (
+    MAX_QUARANTINED_FILES,
+    DamagedFileError,
+    QuarantinedFile,
+    delete_oldest_quarantined,
+    is_corruption,
+    is_disk_full,
+    quarantine_file,
+)
+from watchdog.storage.opening import error_text, open_read_only, open_state_file
+from watchdog.storage.salvage import NO_CHECKS, SalvageChecks, SalvageResult, salvage
 
-FRESH = ".new"  # behind the file's name: one that is begun anew, until it takes the place of a damaged one
+NEW_SUFFIX = ".new"  # behind the file's name: one that is begun anew, until it takes the place of a damaged one
 
 _SYSTEM_CLOCK = SystemClock()
 _log = logging.getLogger("watchdog")
@@ -39,7 +47,7 @@ class Database:
             StoreError: the folder is in use by another daemon, or the file can't be used; names it and the remedy.
         """
         self.path = path
-        self.quarantined: tuple[Quarantined, ...] = ()
+        self.quarantined: tuple[QuarantinedFile, ...] = ()
         self._clock = clock
         self._checks = checks
         self._lock = threading.RLock()
@@ -70,8 +78,8 @@ class Database:
             except (sqlite3.Error, UnicodeDecodeError) as error:
                 _roll_back(connection)
                 if is_corruption(error):
-                    self._begin_anew(text_of(error))
-                raise StoreError(f"cannot write {self.path}: {text_of(error)}") from error
+                    self._begin_anew(error_text(error))
+                raise StoreError(f"cannot write {self.path}: {error_text(error)}") from error
             finally:
                 # After some errors SQLite has rolled back by itself, after others (COMMIT on a full disk) it has not.
                 _roll_back(connection)
@@ -86,7 +94,7 @@ class Database:
             try:
                 self._connected().execute("PRAGMA wal_checkpoint(RESTART)")
             except sqlite3.Error as error:
-                raise StoreError(f"cannot write {self.path}: {text_of(error)}") from error
+                raise StoreError(f"cannot write {self.path}: {error_text(error)}") from error
 
     def close(self) -> None:
         """Close the file and let the next daemon have the folder."""
@@ -104,8 +112,8 @@ class Database:
     def _open(self) -> sqlite3.Connection:
         _take_over_fresh(self.path)
         try:
-            self._connection = open_file(self.path)
-        except Damaged as damage:
+            self._connection = open_state_file(self.path)
+        except DamagedFileError as damage:
             return self._begin_anew(str(damage))
         self._keep_log()
         return self._connection
@@ -114,13 +122,13 @@ class Database:
         self._disconnect()
         try:
             salvaged, aside = self._exchange()
-            connection = self._connection = open_file(self.path)
+            connection = self._connection = open_state_file(self.path)
         except OSError as error:
-            raise StoreError(f"cannot move {self.path} aside, which is damaged: {text_of(error)}") from error
-        except Damaged as damage:  # what was written a moment ago: no file will do
+            raise StoreError(f"cannot move {self.path} aside, which is damaged: {error_text(error)}") from error
+        except DamagedFileError as damage:  # what was written a moment ago: no file will do
             raise StoreError(f"cannot write {self.path}: {damage}") from damage
         self._keep_log()
-        found = Quarantined(aside, reason, salvaged.notices, salvaged.unreadable)
+        found = QuarantinedFile(aside, reason, salvaged.notifications, salvaged.unreadable)
         self.quarantined += (found,)
         _log.error(
             "%s is damaged (%s): moved to %s and begun anew; taken over: %d alerts, %d notices to be sent;"
@@ -134,22 +142,24 @@ class Database:
         )
         return connection
 
-    def _exchange(self) -> tuple[Salvaged, Path]:
+    def _exchange(self) -> tuple[SalvageResult, Path]:
         # Each step can be the last: the new file takes the place of the damaged one when all is in it.
         fresh = _fresh(self.path)
-        for most in range(MOST_KEPT - 1, -1, -1):
+        for most in range(MAX_QUARANTINED_FILES - 1, -1, -1):
             try:
                 salvaged = salvage(self.path, fresh, self._checks)
                 break
             except StoreError as error:
                 _remove(fresh)
-                if not is_full(error.__cause__):
+                if not is_disk_full(error.__cause__):
                     raise
-                keep_newest(self.path, most)
+                delete_oldest_quarantined(self.path, most)
         else:
-            salvaged = Salvaged()
-        aside = move_aside(self.path, self._clock.wall())
-        keep_newest(self.path, MOST_KEPT if fresh.exists() else 0)  # a disk that is full has no room for a keepsake
+            salvaged = SalvageResult()
+        aside = quarantine_file(self.path, self._clock.wall())
+        delete_oldest_quarantined(
+            self.path, MAX_QUARANTINED_FILES if fresh.exists() else 0
+        )  # a disk that is full has no room for a keepsake
         _take_over_fresh(self.path)
         return salvaged, aside
 
@@ -173,7 +183,7 @@ def _roll_back(connection: sqlite3.Connection) -> None:
 
 
 def _fresh(path: Path) -> Path:
-    return path.with_name(path.name + FRESH)
+    return path.with_name(path.name + NEW_SUFFIX)
 
 
 def _remove(path: Path) -> None:
@@ -189,7 +199,7 @@ def _take_over_fresh(path: Path) -> None:
             fresh.rename(path)
         _remove(fresh)
     except OSError as error:
-        raise StoreError(f"cannot use {fresh}: {text_of(error)}") from error
+        raise StoreError(f"cannot use {fresh}: {error_text(error)}") from error
 
 
 def _lock_folder(folder: Path) -> int:
@@ -200,7 +210,7 @@ def _lock_folder(folder: Path) -> int:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise StoreError(
-            f"cannot use the state folder {folder}: {text_of(error)}: give another by --state-dir"
+            f"cannot use the state folder {folder}: {error_text(error)}: give another by --state-dir"
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,12 +8,12 @@ import stat
 from pathlib import Path
 
 from watchdog.errors import StoreError
-from watchdog.storage.damage import is_aside
-from watchdog.storage.database import FRESH
+from watchdog.storage.damage import is_quarantined_name
+from watchdog.storage.database import NEW_SUFFIX
 
-FILE_NAME = "state.sqlite3"
+STATE_FILE_NAME = "state.sqlite3"
 # SQLite's own beside it: https://www.sqlite.org/tempfiles.html
-_OURS = {f"{FILE_NAME}{part}{ending}" for part in ("", FRESH) for ending in ("", "-wal", "-shm", "-journal")}
+_OURS = {f"{STATE_FILE_NAME}{part}{ending}" for part in ("", NEW_SUFFIX) for ending in ("", "-wal", "-shm", "-journal")}
 _SOCKET = "control.sock"  # may be left beside it by a daemon that was killed; no file to give away
 
 
@@ -60,7 +60,7 @@ def _give(folder: Path, account: pwd.struct_passwd) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    return name in _OURS or is_aside(name, FILE_NAME)
+    return name in _OURS or is_quarantined_name(name, STATE_FILE_NAME)
 
 
 def _give_file(name: str, folder: int, account: pwd.struct_passwd) -> None:

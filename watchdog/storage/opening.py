@@ -11,16 +11,16 @@ from urllib.parse import quote
 
 from watchdog import sanitize
 from watchdog.errors import StoreError
-from watchdog.storage.damage import Damaged, spoils_start
-from watchdog.storage.schema import APPLICATION_ID, BALLAST, MIGRATIONS
+from watchdog.storage.damage import DamagedFileError, is_content_error
+from watchdog.storage.schema import APPLICATION_ID, BALLAST, SCHEMA_STEPS
 from watchdog.storage.wal import commits_behind
 
-BUSY_SECONDS = 2.0  # somebody may look into the file with the sqlite3 shell
-START_ANEW = "move it away to start anew (alerts that fire are then announced once more)"
+BUSY_TIMEOUT_SECONDS = 2.0  # somebody may look into the file with the sqlite3 shell
+RESET_HINT = "move it away to start anew (alerts that fire are then announced once more)"
 
 PAGE_BYTES = 4096
-FILE_PAGES = 8192  # 32 MiB: what the file grows to at most, and takes from the disk at once (`reserve.py`)
-WAL_PAGES = 2048  # 8 MiB, likewise
+MAX_FILE_PAGES = 8192  # 32 MiB: what the file grows to at most, and takes from the disk at once (`reserve.py`)
+MAX_WAL_PAGES = 2048  # 8 MiB, likewise
 # From this on the log is carried over into the file at the next commit: what is left of it is room for one commit.
 _CHECKPOINT_PAGES = 256
 
@@ -30,7 +30,7 @@ _SETTINGS = (
     "journal_mode = WAL",
     "synchronous = FULL",
     f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
-    f"max_page_count = {FILE_PAGES}",
+    f"max_page_count = {MAX_FILE_PAGES}",
     "secure_delete = FAST",  # Debian's default writes every page that is let go of once more
     "temp_store = MEMORY",  # no file elsewhere, whose disk may be full too
     "cell_size_check = ON",
@@ -39,7 +39,7 @@ _SETTINGS = (
 _log = logging.getLogger("watchdog")
 
 
-def open_file(path: Path) -> sqlite3.Connection:
+def open_state_file(path: Path) -> sqlite3.Connection:
     """Open the state file `path`, made when missing (mode 0600), and bring its tables up to date.
 
     Raises:
@@ -48,15 +48,15 @@ def open_file(path: Path) -> sqlite3.Connection:
     """
     try:
         _make_private(path)
-        connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
     except (OSError, sqlite3.Error) as error:
-        raise StoreError(f"cannot open {path}: {text_of(error)}") from error
+        raise StoreError(f"cannot open {path}: {error_text(error)}") from error
     try:
         _prepare(connection, path)
     except (sqlite3.Error, UnicodeDecodeError) as error:
         connection.close()
-        if spoils_start(error):
-            raise Damaged(text_of(error)) from error
+        if is_content_error(error):
+            raise DamagedFileError(error_text(error)) from error
         raise StoreError(f"cannot open {path}: {error}") from error
     except BaseException:
         connection.close()
@@ -71,16 +71,18 @@ def open_read_only(path: Path) -> sqlite3.Connection:
     a write lock to remove it).
     """
     uri = f"file:{quote(str(path))}?mode=ro"
-    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+    )
     connection.text_factory = _lenient
     return connection
 
 
-def text_of(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """Return what went wrong, without the number and the path that `OSError` tells; safe to log."""
     if isinstance(error, UnicodeDecodeError):
         return "database disk image is malformed"  # the module could not read SQLite's own words, which quote the file
-    return sanitize.visible(error.strerror or str(error) if isinstance(error, OSError) else str(error))
+    return sanitize.escape_unprintable(error.strerror or str(error) if isinstance(error, OSError) else str(error))
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
@@ -91,15 +93,15 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     # The whole check, for an index that does not fit its table hides notices; 0.2 s for a file that is full.
     verdict = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
     if verdict != "ok":
-        raise Damaged(sanitize.visible(verdict.splitlines()[-1]))
+        raise DamagedFileError(sanitize.escape_unprintable(verdict.splitlines()[-1]))
     _tell_damaged_log(connection, path)
     connection.execute("BEGIN IMMEDIATE")
-    for step in MIGRATIONS[version:]:
+    for step in SCHEMA_STEPS[version:]:
         for statement in step:
             connection.execute(statement)
-    if version < len(MIGRATIONS):
+    if version < len(SCHEMA_STEPS):
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute(f"PRAGMA user_version = {len(SCHEMA_STEPS)}")
     connection.execute("COMMIT")
 
 
@@ -117,15 +119,15 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     schema = _schema(connection)
     foreign = application != APPLICATION_ID and (application or version or schema)
-    if not foreign and 0 <= version <= len(MIGRATIONS):
+    if not foreign and 0 <= version <= len(SCHEMA_STEPS):
         return version
     if _is_ours(schema) and (foreign or not 0 <= version <= _LIKELY_VERSIONS):
-        raise Damaged("its header names a program or a version that its tables are not of")
+        raise DamagedFileError("its header names a program or a version that its tables are not of")
     if foreign:
         raise StoreError(f"{path} belongs to another program; move it away or give another folder")
     raise StoreError(
         f"{path} was written by a newer bpf-watchdog (version {version} of the file, this one knows "
-        f"{len(MIGRATIONS)}); install that one again, or {START_ANEW}"
+        f"{len(SCHEMA_STEPS)}); install that one again, or {RESET_HINT}"
     )
 
 
@@ -138,7 +140,7 @@ def _is_ours(schema: set[tuple[str, ...]]) -> bool:
     # Tables exactly as one of our versions makes them.
     scratch = sqlite3.connect(":memory:", isolation_level=None)
     try:
-        for step in MIGRATIONS:
+        for step in SCHEMA_STEPS:
             for statement in step:
                 scratch.execute(statement)
             if _schema(scratch) == schema:
@@ -153,7 +155,7 @@ def _make_private(path: Path) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise StoreError(f"{path} is no regular file; {START_ANEW}")
+            raise StoreError(f"{path} is no regular file; {RESET_HINT}")
         os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)

@@ -15,15 +15,15 @@ from watchdog.errors import StoreError
 _BUSY_SECONDS = 2.0
 
 
-class Readable(Protocol):
-    """What can be read in a transaction: a `Database`, or a `Reader`."""
+class ReadableDatabase(Protocol):
+    """What can be read in a transaction: a `Database`, or a `StateReader`."""
 
     def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
         """Run the block in one transaction."""
         ...
 
 
-class Reader:
+class StateReader:
     """A state file that is read, never written; opened anew each time, so that it holds nothing in between."""
 
     def __init__(self, path: Path) -> None:

@@ -13,24 +13,24 @@ from sqlite3 import Connection
 
 from watchdog.errors import StoreError
 from watchdog.storage.database import Database
-from watchdog.storage.opening import FILE_PAGES, PAGE_BYTES, WAL_PAGES
+from watchdog.storage.opening import MAX_FILE_PAGES, MAX_WAL_PAGES, PAGE_BYTES
 from watchdog.storage.schema import BALLAST
 
-_CHUNK_PAGES = WAL_PAGES - 64  # within the log, with what else a transaction writes
-SPARE_BYTES = 2 * 1024 * 1024  # kept free in a file that can't grow
+_CHUNK_PAGES = MAX_WAL_PAGES - 64  # within the log, with what else a transaction writes
+MIN_FREE_BYTES = 2 * 1024 * 1024  # kept free in a file that can't grow
 
 _FEW_PAGES = 8  # that a row of a single page needs around it
 
 
-def reserve(database: Database) -> None:
+def reserve_space(database: Database) -> None:
     """Let the file and its log take all the room that they may ever need; nothing is done when they have it.
 
     Raises:
         StoreError: the disk has not enough. What was taken stays the file's.
     """
     try:
-        if _bytes_of(Path(f"{database.path}-wal")) < WAL_PAGES * PAGE_BYTES:
-            _add(database, WAL_PAGES)
+        if _bytes_of(Path(f"{database.path}-wal")) < MAX_WAL_PAGES * PAGE_BYTES:
+            _add(database, MAX_WAL_PAGES)
         while (missing := _missing(database)) > _FEW_PAGES:
             _add(database, min(_CHUNK_PAGES, missing - _FEW_PAGES // 2))
     finally:
@@ -44,19 +44,19 @@ def free_bytes(connection: Connection) -> int:
     return _free_pages(connection) * PAGE_BYTES
 
 
-def unused_bytes(connection: Connection) -> int:
+def preallocated_bytes(connection: Connection) -> int:
     """Return how much goes into the file without another byte of the disk."""
     return _number(connection, "freelist_count") * PAGE_BYTES
 
 
-def is_reserved(connection: Connection) -> bool:
+def is_fully_reserved(connection: Connection) -> bool:
     """Tell whether what is free in the file is the file's already."""
-    return _number(connection, "page_count") + _FEW_PAGES >= FILE_PAGES
+    return _number(connection, "page_count") + _FEW_PAGES >= MAX_FILE_PAGES
 
 
 def _missing(database: Database) -> int:
     with database.transaction() as connection:
-        return FILE_PAGES - _number(connection, "page_count")
+        return MAX_FILE_PAGES - _number(connection, "page_count")
 
 
 def _add(database: Database, pages: int) -> None:

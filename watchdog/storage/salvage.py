@@ -15,8 +15,8 @@ from typing import Any
 
 from watchdog.errors import StoreError
 from watchdog.storage.checksum import is_intact
-from watchdog.storage.damage import PRIMARY
-from watchdog.storage.opening import open_file, open_read_only
+from watchdog.storage.damage import PRIMARY_CODE_MASK
+from watchdog.storage.opening import open_read_only, open_state_file
 
 _TABLES = ("clocks", "alerts", "groups", "memories", "told", "losses", "notices")
 _MOST_ASKED_FOR = 20_000  # rows of one table, each by its number
@@ -27,7 +27,7 @@ _NONE = -1  # … and one whose column is gone has this, which fits no text
 
 _TROUBLE = (sqlite3.Error, UnicodeDecodeError)  # the latter when SQLite's words quote what is no text any more
 
-Row = Mapping[str, Any]
+TableRow = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class SalvageChecks:
     notification that cannot be read, and counts it there.
     """
 
-    is_readable: Callable[[str, Row], bool]
-    count_loss: Callable[[sqlite3.Connection, Row], None]
+    is_readable: Callable[[str, TableRow], bool]
+    count_loss: Callable[[sqlite3.Connection, TableRow], None]
 
 
 NO_CHECKS = SalvageChecks(lambda _table, _row: True, lambda _target, _row: None)
@@ -47,22 +47,22 @@ NO_CHECKS = SalvageChecks(lambda _table, _row: True, lambda _target, _row: None)
 
 
 @dataclass(slots=True)
-class Salvaged:
+class SalvageResult:
     """What was taken over; `unreadable`: pending notices that were seen and are not what they were."""
 
     alerts: int = 0
-    notices: int = 0
+    notifications: int = 0
     unreadable: int = 0
 
 
-def salvage(damaged: Path, fresh: Path, checks: SalvageChecks = NO_CHECKS) -> Salvaged:
+def salvage(damaged: Path, fresh: Path, checks: SalvageChecks = NO_CHECKS) -> SalvageResult:
     """Make the state file `fresh` from what can be read of `damaged`, which is left as it is.
 
     Raises:
         Damaged, StoreError: `fresh` can't be written.
     """
-    salvaged = Salvaged()
-    target = open_file(fresh)
+    salvaged = SalvageResult()
+    target = open_state_file(fresh)
     try:
         target.execute("BEGIN IMMEDIATE")
         with contextlib.suppress(*_TROUBLE), _reading(damaged) as source:
@@ -100,7 +100,7 @@ def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
         return []
 
 
-def _rows(source: sqlite3.Connection, table: str, columns: tuple[str, ...]) -> Iterator[Row]:
+def _rows(source: sqlite3.Connection, table: str, columns: tuple[str, ...]) -> Iterator[TableRow]:
     if not columns:
         return
     select = f"SELECT rowid, {', '.join(columns)} FROM {table} NOT INDEXED"  # noqa: S608 - names of our own
@@ -125,7 +125,9 @@ def _rows(source: sqlite3.Connection, table: str, columns: tuple[str, ...]) -> I
                 yield dict(zip(columns, values, strict=True))
 
 
-def _take_over(target: sqlite3.Connection, table: str, row: Row, salvaged: Salvaged, checks: SalvageChecks) -> None:
+def _take_over(
+    target: sqlite3.Connection, table: str, row: TableRow, salvaged: SalvageResult, checks: SalvageChecks
+) -> None:
     if table == "notices" and row.get("state") != "pending":
         return
     readable = _is_intact(table, row) and checks.is_readable(table, row)
@@ -139,19 +141,19 @@ def _take_over(target: sqlite3.Connection, table: str, row: Row, salvaged: Salva
         try:
             readable = target.execute(statement, tuple(row.values())).rowcount > 0
         except sqlite3.Error as error:
-            if error.sqlite_errorcode & PRIMARY not in {sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_CONSTRAINT}:
+            if error.sqlite_errorcode & PRIMARY_CODE_MASK not in {sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_CONSTRAINT}:
                 raise
             readable = False
     if table == "alerts":
         salvaged.alerts += readable
     elif table == "notices":
-        salvaged.notices += readable
+        salvaged.notifications += readable
         salvaged.unreadable += not readable
         if not readable:
             checks.count_loss(target, row)
 
 
-def _is_intact(table: str, row: Row) -> bool:
+def _is_intact(table: str, row: TableRow) -> bool:
     if table not in _TEXTS:
         return True
     text = row.get(_TEXTS[table])

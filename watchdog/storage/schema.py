@@ -19,7 +19,7 @@ _OPEN_LANES = """
       AND json_type(told.value, '$.rule') = 'text';
 """
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
+SCHEMA_STEPS: tuple[tuple[str, ...], ...] = (
     (
         # When `part` ("state": alerts and groups; "notices") was last written: CLOCK_BOOTTIME values compare only
         # within one boot, so a pair of both clocks is kept to carry them over to the next.

@@ -10,23 +10,23 @@ import threading
 
 import pytest
 
-from watchdog.alerts.alert import Alert, State
+from watchdog.alerts.alert import Alert, AlertState
 from watchdog.cli.main import main
 from watchdog.control import notification_handlers
 from watchdog.control.listener import Listener
-from watchdog.control.server import Server
-from watchdog.routing.notification import Notice
+from watchdog.control.server import ControlServer
+from watchdog.routing.notification import Notification
 from watchdog.rules.language.rule import Severity
-from watchdog.state.delivery_status import LONGEST_WAIT_SECONDS, unreached
-from watchdog.state.outbox import Outbox, Outcome
+from watchdog.state.delivery_status import MAX_PENDING_SECONDS, delivery_problems
+from watchdog.state.outbox import AttemptOutcome, Outbox
 from watchdog.state.store import Store
-from watchdog.storage.reader import Reader
+from watchdog.storage.reader import StateReader
 
 STORM = Alert(
     rule="storm",
     labels=(("process", "crawler"),),
     fingerprint="0123456789abcdef",
-    state=State.FIRING,
+    state=AlertState.FIRING,
     severity=Severity.CRITICAL,
     summary="crawler\x1b[2J opens 612/s connections",
     value=612.0,
@@ -83,8 +83,8 @@ def put(store, clock):
     def put(id_, receiver, rule="storm", **changes):
         alert = dataclasses.replace(STORM, rule=rule, **changes)
         reason = "first notification" if alert.resolved is None else "resolved"
-        notice = Notice(id_ * 16, receiver, rule, reason, (alert,), clock.wall(), "web-1")
-        store.commit(alerts=(), groups=(), notices=[notice])
+        notification = Notification(id_ * 16, receiver, rule, reason, (alert,), clock.wall(), "web-1")
+        store.commit(alerts=(), groups=(), notifications=[notification])
 
     return put
 
@@ -93,18 +93,18 @@ def put(store, clock):
 def history(put, outbox):
     """Write one notice of each kind."""
     put("a1", "oncall")
-    outbox.end(Outcome(outbox.begin("oncall"), "done", "ok"))
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "done", "ok"))
     put("b2", "hook")
-    outbox.end(Outcome(outbox.begin("hook"), "dead", DENIED))
-    put("a3", "oncall", state=State.RESOLVED, resolved=1_750_000_100.0)
-    outbox.end(Outcome(outbox.begin("oncall"), "pending", GONE, due_ns=10**15))
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("hook"), "dead", DENIED))
+    put("a3", "oncall", state=AlertState.RESOLVED, resolved=1_750_000_100.0)
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "pending", GONE, due_ns=10**15))
     put("a4", "oncall", rule="spike")
 
 
 @pytest.fixture
 def answering(store, open_folder, clock):
-    handlers = notification_handlers.handlers(store.database, clock)
-    server = Server(Listener.at(open_folder / "control.sock"), handlers, logging.getLogger("watchdog"))
+    handlers = notification_handlers.notification_handlers(store.database, clock)
+    server = ControlServer(Listener.at(open_folder / "control.sock"), handlers, logging.getLogger("watchdog"))
     server.start()
     yield server
     server.stop()
@@ -128,7 +128,7 @@ def test_the_list_tells_who_was_told_what_and_with_what_answer(history, answerin
 
 def test_the_list_can_be_of_one_receiver_one_state_and_some_lines(history, answering, command):
     def ids(*arguments):
-        return [notice["id"][:2] for notice in json.loads(command("list", "--json", *arguments)[1])]
+        return [notification["id"][:2] for notification in json.loads(command("list", "--json", *arguments)[1])]
 
     assert ids("--receiver", "hook") == ["b2"]
     assert ids("--state", "pending") == ["a4", "a3"]
@@ -144,7 +144,7 @@ def test_a_notice_is_shown_with_its_alerts_and_attempts_harmless_to_a_terminal(h
 
 def test_an_attempt_that_was_counted_and_did_not_end_is_told(put, outbox, answering, command):
     put("a1", "oncall")
-    outbox.begin("oncall")
+    outbox.begin_attempt("oncall")
     assert "attempts: none\n  1 more: under way, or how they ended" in command("show", "a1")[1]
 
 
@@ -159,21 +159,23 @@ def test_a_notice_that_is_not_meant_clearly_is_told(history, answering, command,
 
 def test_what_was_given_up_is_sent_again_when_asked_for(history, answering, command, outbox):
     assert command("retry", "b2b2") == (0, f"{'b2' * 16}: will be sent again\n", "")
-    assert outbox.begin("hook").notice.id == "b2" * 16
+    assert outbox.begin_attempt("hook").notification.id == "b2" * 16
     assert command("retry", "b2b2")[0] == 1
     assert "asked for by hand" in command("show", "b2")[1]
 
 
 def test_all_that_was_given_up_is_sent_again_the_oldest_first_in_batches(put, outbox, answering, command, monkeypatch):
-    monkeypatch.setattr(notification_handlers, "MOST_RETRIED", 2)
+    monkeypatch.setattr(notification_handlers, "MAX_RETRIED", 2)
     for number in range(5):
         put(f"d{number}", "hook", rule=f"rule-{number}")
-        outbox.end(Outcome(outbox.begin("hook"), "dead", DENIED))
+        outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("hook"), "dead", DENIED))
     put("e1", "oncall")
-    outbox.end(Outcome(outbox.begin("oncall"), "dead", DENIED))
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "dead", DENIED))
     code, out, _ = command("retry", "--dead", "--receiver", "hook")
     assert (code, [line[:2] for line in out.splitlines()]) == (0, ["d0", "d1", "d2", "d3", "d4"])
-    assert [notice["id"][:2] for notice in json.loads(command("list", "--state", "dead", "--json")[1])] == ["e1"]
+    assert [notification["id"][:2] for notification in json.loads(command("list", "--state", "dead", "--json")[1])] == [
+        "e1"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ def test_what_cannot_be_sent_again_is_left_alone_with_the_reason(history, answer
 
 def test_old_news_are_not_told_as_new(history, put, outbox, answering, command):
     put("b5", "hook")
-    outbox.end(Outcome(outbox.begin("hook"), "done", "ok"))
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("hook"), "done", "ok"))
     assert f"overtaken by {'b5' * 16}, which was delivered since: its news are old" in command("retry", "b2")[1]
     assert f"overtaken by {'b5' * 16}: it is not sent again" in command("show", "b2")[1]
 
@@ -262,7 +264,7 @@ def test_a_file_that_is_none_is_told(tmp_path, command):
 
 
 def test_where_nobody_answers_the_usual_place_and_the_remedy_are_told(monkeypatch, capfd):
-    monkeypatch.setattr("watchdog.control.socket_path.DEFAULT_FOLDER", "/nowhere")
+    monkeypatch.setattr("watchdog.control.socket_path.DEFAULT_RUNTIME_FOLDER", "/nowhere")
     assert main(["notifications", "list"]) == 3
     assert capfd.readouterr().err == (
         "bpf-watchdog: no daemon answers at /nowhere/control.sock: No such file or directory; start it, or read what it"
@@ -276,22 +278,22 @@ def test_where_nobody_answers_the_usual_place_and_the_remedy_are_told(monkeypatc
 def test_a_receiver_counts_as_not_reached_while_a_notice_waits_too_long_or_the_last_was_given_up(
     history, store, outbox, clock, open_folder
 ):
-    reader = Reader(open_folder / "state.sqlite3")
-    assert unreached(reader, ["oncall", "hook", "new"], clock) == [
+    reader = StateReader(open_folder / "state.sqlite3")
+    assert delivery_problems(reader, ["oncall", "hook", "new"], clock) == [
         f"receiver hook: its last notice was given up: {DENIED}"
     ]
-    clock.advance(LONGEST_WAIT_SECONDS + 1)
-    assert unreached(reader, ["oncall"], clock) == ["receiver oncall: a notice waits for 901 s"]
+    clock.advance(MAX_PENDING_SECONDS + 1)
+    assert delivery_problems(reader, ["oncall"], clock) == ["receiver oncall: a notice waits for 901 s"]
 
 
 def test_a_receiver_is_reached_again_once_one_got_through(history, put, outbox, clock, open_folder):
     put("b5", "hook")
     clock.advance(1)
-    outbox.end(Outcome(outbox.begin("hook"), "done", "ok"))
-    assert unreached(Reader(open_folder / "state.sqlite3"), ["hook"], clock) == []
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("hook"), "done", "ok"))
+    assert delivery_problems(StateReader(open_folder / "state.sqlite3"), ["hook"], clock) == []
 
 
 def test_a_reader_cannot_write(history, open_folder):
-    reader = Reader(open_folder / "state.sqlite3")
+    reader = StateReader(open_folder / "state.sqlite3")
     with reader.transaction() as connection, pytest.raises(sqlite3.OperationalError, match="readonly"):
         connection.execute("DELETE FROM notices")

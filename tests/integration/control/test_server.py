@@ -20,9 +20,9 @@ import pytest
 from watchdog.config.permissions import ACCOUNT
 from watchdog.control import server as server_module
 from watchdog.control import socket_path
-from watchdog.control.client import ask
+from watchdog.control.client import send_request
 from watchdog.control.listener import Listener
-from watchdog.control.server import MOST_CLIENTS, Server
+from watchdog.control.server import MAX_CLIENTS, ControlServer
 from watchdog.control.socket_path import ControlError
 from watchdog.errors import DaemonUnreachable, UsageError, WatchdogError
 
@@ -53,7 +53,7 @@ def path(open_folder):
 
 @pytest.fixture
 def running(path):
-    running = Server(Listener.at(path), HANDLERS, logging.getLogger("watchdog"))
+    running = ControlServer(Listener.at(path), HANDLERS, logging.getLogger("watchdog"))
     running.start()
     yield running
     running.stop()
@@ -90,25 +90,25 @@ def said(peer, request=b""):
 
 def test_what_is_asked_is_answered_and_then_the_connection_ends(running, path):
     given = {"text": "ü\udcff", "number": 3}
-    assert ask(path, "echo", **given) == given
+    assert send_request(path, "echo", **given) == given
 
 
 def test_an_answer_larger_than_any_buffer_comes_whole(running, path):
-    assert ask(path, "much", letters=5_000_000) == "x" * 5_000_000
+    assert send_request(path, "much", letters=5_000_000) == "x" * 5_000_000
 
 
 def test_a_refusal_comes_with_its_words_and_exit_code(running, path):
     with pytest.raises(WatchdogError, match=r"^it is Sunday$"):
-        ask(path, "refuse")
+        send_request(path, "refuse")
     with pytest.raises(WatchdogError, match='unknown request "ech": did you mean "echo"') as caught:
-        ask(path, "ech")
+        send_request(path, "ech")
     assert caught.value.exit_code == UsageError.exit_code
 
 
 def test_a_defect_ends_neither_the_thread_nor_shows_itself(running, path, caplog):
     with pytest.raises(WatchdogError, match="its log has the reason"):
-        ask(path, "fail")
-    assert ask(path, "echo") == {}
+        send_request(path, "fail")
+    assert send_request(path, "echo") == {}
     assert "ZeroDivisionError" in caplog.text
 
 
@@ -134,8 +134,8 @@ def test_a_request_in_pieces_and_one_that_ends_with_its_stream_are_answered(runn
 
 
 def test_slow_clients_hold_up_nobody_and_are_left_when_their_time_is_over(running, path, monkeypatch, connect):
-    monkeypatch.setattr(server_module, "ASK_SECONDS", 3.0)
-    monkeypatch.setattr(server_module, "TAKE_SECONDS", 3.0)
+    monkeypatch.setattr(server_module, "REQUEST_TIMEOUT_SECONDS", 3.0)
+    monkeypatch.setattr(server_module, "RESPONSE_WRITE_TIMEOUT_SECONDS", 3.0)
     silent = [connect() for _ in range(5)]
     not_reading = connect()
     not_reading.sendall(b'{"request": "much", "arguments": {"letters": 5000000}}\n')
@@ -143,7 +143,7 @@ def test_slow_clients_hold_up_nobody_and_are_left_when_their_time_is_over(runnin
     began = time.monotonic()
     for letter in b'{"req':
         dripping.send(bytes([letter]))
-        assert ask(path, "echo", now=1) == {"now": 1}
+        assert send_request(path, "echo", now=1) == {"now": 1}
     assert time.monotonic() - began < 3.0
     for peer in (*silent, dripping):
         assert said(peer) is None
@@ -152,9 +152,9 @@ def test_slow_clients_hold_up_nobody_and_are_left_when_their_time_is_over(runnin
 
 
 def test_when_all_places_are_taken_others_wait_until_one_is_free(running, path, monkeypatch, connect):
-    monkeypatch.setattr(server_module, "ASK_SECONDS", 3.0)
-    silent = [connect() for _ in range(MOST_CLIENTS)]
-    assert ask(path, "echo") == {}
+    monkeypatch.setattr(server_module, "REQUEST_TIMEOUT_SECONDS", 3.0)
+    silent = [connect() for _ in range(MAX_CLIENTS)]
+    assert send_request(path, "echo") == {}
     for peer in silent:
         assert said(peer) is None
 
@@ -168,7 +168,7 @@ def test_clients_that_come_and_go_leave_nothing_behind(running, path, connect, w
         connect().close()
         with connect() as peer:
             peer.sendall(b'{"request": "much", "arguments": {"letters": 500000}}\n')
-    assert ask(path, "echo") == {}
+    assert send_request(path, "echo") == {}
     wait_for(lambda: descriptors() == before, "the last to be left")
     assert len([thread for thread in threading.enumerate() if thread.name == "control"]) == 1
 
@@ -209,7 +209,7 @@ def test_root_and_the_sockets_group_may_ask_and_nobody_else(path, open_folder):
     os.setegid(STRANGER)
     try:
         listener = Listener.at(path)
-        running = Server(listener, HANDLERS, logging.getLogger("watchdog"))
+        running = ControlServer(listener, HANDLERS, logging.getLogger("watchdog"))
     finally:
         os.setegid(before)
     running.start()
@@ -244,7 +244,7 @@ def test_a_socket_that_a_killed_daemon_left_is_replaced(path):
 def test_a_socket_that_somebody_answers_on_is_left_alone(running, path):
     with pytest.raises(ControlError, match=f"another daemon answers at {path}: give this one its own"):
         Listener.at(path)
-    assert ask(path, "echo") == {}
+    assert send_request(path, "echo") == {}
 
 
 def test_one_with_a_full_queue_counts_as_answered(path, connect):
@@ -293,33 +293,33 @@ def test_a_path_of_any_length_will_do(open_folder):
     folder = open_folder / ("long" * 40)
     folder.mkdir()
     path = folder / "control.sock"
-    running = Server(Listener.at(path), HANDLERS, logging.getLogger("watchdog"))
+    running = ControlServer(Listener.at(path), HANDLERS, logging.getLogger("watchdog"))
     running.start()
     assert stat.S_IMODE(path.lstat().st_mode) == 0o660
-    assert ask(path, "echo") == {}
+    assert send_request(path, "echo") == {}
     running.stop()
     with pytest.raises(DaemonUnreachable, match="No such file or directory"):
-        ask(path, "echo")
+        send_request(path, "echo")
 
 
 def test_a_daemon_that_hangs_or_ends_is_told_as_unreachable(path, monkeypatch):
-    monkeypatch.setattr("watchdog.control.client.ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("watchdog.control.client.RESPONSE_TIMEOUT_SECONDS", 0.2)
     with socket.socket(socket.AF_UNIX) as hanging:
         hanging.bind(str(path))
         hanging.listen()
         with pytest.raises(DaemonUnreachable, match=f"the daemon at {path} does not answer"):
-            ask(path, "echo")
+            send_request(path, "echo")
     with pytest.raises(DaemonUnreachable, match=r"no daemon answers at .*: Connection refused"):
-        ask(path, "echo")
+        send_request(path, "echo")
 
 
 def test_the_usual_folder_is_made_for_the_account_and_any_other_is_left_alone(open_folder, monkeypatch):
     account = pwd.getpwnam(ACCOUNT)
     usual, other = open_folder / "run", open_folder / "other"
     other.mkdir(0o700)
-    monkeypatch.setattr(socket_path, "DEFAULT_FOLDER", str(usual))
+    monkeypatch.setattr(socket_path, "DEFAULT_RUNTIME_FOLDER", str(usual))
     for folder in (usual, usual, other):  # twice: it stays from one start to the next
-        socket_path.prepare_folder(folder / "control.sock", account)
+        socket_path.prepare_socket_folder(folder / "control.sock", account)
     assert (usual.stat().st_uid, stat.S_IMODE(usual.stat().st_mode)) == (account.pw_uid, 0o755)
     assert (other.stat().st_uid, stat.S_IMODE(other.stat().st_mode)) == (0, 0o700)
 
@@ -328,7 +328,7 @@ def test_a_link_in_the_usual_folders_place_gives_nothing_away(open_folder, monke
     victim, usual = open_folder / "victim", open_folder / "run"
     victim.mkdir()
     usual.symlink_to(victim)
-    monkeypatch.setattr(socket_path, "DEFAULT_FOLDER", str(usual))
+    monkeypatch.setattr(socket_path, "DEFAULT_RUNTIME_FOLDER", str(usual))
     with pytest.raises(ControlError, match=f"cannot make {usual}"):
-        socket_path.prepare_folder(usual / "control.sock", pwd.getpwnam(ACCOUNT))
+        socket_path.prepare_socket_folder(usual / "control.sock", pwd.getpwnam(ACCOUNT))
     assert victim.stat().st_uid == 0

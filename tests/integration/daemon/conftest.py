@@ -272,12 +272,12 @@ def told(watchdog, server, wait_for):
         done = "SELECT id FROM notices WHERE receiver = 'hook' AND state = 'done'"
         everything = "SELECT state FROM alerts UNION ALL SELECT state || ' ' || attempts FROM notices"
         try:
-            wait_for(lambda: len(server.notices()) >= len(expected), f"notices {expected}")
+            wait_for(lambda: len(server.notifications()) >= len(expected), f"notices {expected}")
             wait_for(lambda: len(watchdog.saved(done)) >= len(expected), f"{expected} to be written down as done")
         except AssertionError as error:
             error.add_note(f"the daemon said:\n{watchdog.log()}\nin its state:\n{watchdog.saved(everything)}")
             raise
         assert server.statuses() == list(expected)
-        return list(server.notices().values())
+        return list(server.notifications().values())
 
     return told

@@ -22,7 +22,7 @@ def test_a_notice_that_was_refused_is_told_and_sent_after_all_when_asked_for(
     server.answer = (404, {}, b"")
     guarded()
     storm.hold()
-    wait_for(lambda: [notice["state"] for notice in listed(watchdog)[0]] == ["dead"], "the refusal")
+    wait_for(lambda: [notification["state"] for notification in listed(watchdog)[0]] == ["dead"], "the refusal")
     [refused], err = listed(watchdog)
     assert (refused["receiver"], refused["attempts"], refused["error"]) == (
         "hook",
@@ -33,7 +33,7 @@ def test_a_notice_that_was_refused_is_told_and_sent_after_all_when_asked_for(
     server.answer = (200, {}, b"")
     code, out, _ = watchdog.ask("notifications", "retry", "--dead")
     assert (code, out) == (0, f"{refused['id']}: will be sent again\n")
-    wait_for(lambda: [notice["state"] for notice in listed(watchdog)[0]] == ["done"], "the delivery")
+    wait_for(lambda: [notification["state"] for notification in listed(watchdog)[0]] == ["done"], "the delivery")
 
     assert [id_ for id_, _ in server.documents()] == [refused["id"]] * 2
     assert "client_error: 127.0.0.1 answered 404" in watchdog.ask("notifications", "show", refused["id"])[1]
@@ -54,11 +54,11 @@ def test_after_a_kill_its_file_is_read_and_the_next_daemon_takes_the_sockets_pla
     told("firing")
     watchdog.kill()
     assert (watchdog.state / "control.sock").is_socket()
-    notices, err = listed(watchdog)
-    assert [notice["state"] for notice in notices] == ["done"]
+    notifications, err = listed(watchdog)
+    assert [notification["state"] for notification in notifications] == ["done"]
     assert "no daemon answers at" in err
     watchdog.start()
-    assert listed(watchdog) == (notices, "")
+    assert listed(watchdog) == (notifications, "")
 
 
 def test_a_second_daemon_does_not_take_the_firsts_socket_and_guards_without(

@@ -49,12 +49,16 @@ def test_firing_and_resolved_reach_every_receiver_and_name_the_culprit(
     check_webhook(server, storm, began)
     check_slack(other_server, storm)
     check_syslog(rsyslog.arrived(6), storm)
-    ids = [*server.notices(), *other_server.notices(), *(parameter(record, "notification_id") for record in records)]
+    ids = [
+        *server.notifications(),
+        *other_server.notifications(),
+        *(parameter(record, "notification_id") for record in records),
+    ]
     assert len(set(ids)) == len(ids) == 2 * (2 + len(WIRES))
 
 
 def check_webhook(server, storm, began):
-    documents = list(server.notices().values())
+    documents = list(server.notifications().values())
     assert len(server.posts) == 2
     assert [(document["version"], document["status"]) for document in documents] == [("4", "firing"), ("4", "resolved")]
     assert [document["notification_reason"] for document in documents] == ["first notification", "resolved"]
@@ -79,7 +83,7 @@ def check_webhook(server, storm, began):
 
 
 def check_slack(server, storm):
-    messages = list(server.notices().values())
+    messages = list(server.notifications().values())
     assert len(server.posts) == len(messages) == 2
     for message, state in zip(messages, LEVELS, strict=True):
         title = f"[{state}] warning: {storm.name} opens "
@@ -132,9 +136,9 @@ def test_a_hostile_process_name_is_harmless_wherever_it_arrives(
     wait_for(lambda: len(server.posts) == len(other_server.posts) == 2, "the ends")
     assert watchdog.terminate()[0] == 0
 
-    for document in server.notices().values():
+    for document in server.notifications().values():
         assert [alert["labels"]["process"] for alert in document["alerts"]] == [shown]
-    for message in other_server.notices().values():
+    for message in other_server.notifications().values():
         assert "&lt;!channel&gt;" in message["text"]
         assert "<!" not in json.dumps(message)
     assert len(rsyslog.arrived(2)) == 2

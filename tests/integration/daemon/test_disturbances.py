@@ -58,7 +58,7 @@ def test_a_receiver_that_fails_for_a_while(guarded, watchdog, server, storm, wai
         wait_for(lambda: not watchdog.saved("SELECT state FROM alerts"), "the end of the alert")
     accept(server)
     last_state_is_told("firing", lasts=lasts)
-    assert len(server.notices()) == 2
+    assert len(server.notifications()) == 2
 
 
 @for_both

@@ -66,12 +66,12 @@ def test_kills_at_random_times_lose_nothing_and_end_every_alert_once(guarded, wa
     assert watchdog.terminate()[0] == 0
 
     done = set(watchdog.saved("SELECT id FROM notices WHERE state = 'done'"))
-    assert set(server.notices()) == done
+    assert set(server.notifications()) == done
     assert set(watchdog.saved("SELECT state FROM notices")) <= {"done", "merged"}
     assert len(server.posts) <= len(done) + KILLS
     assert server.statuses()[-1] == "resolved"
     ends = Counter(
-        alert["startsAt"] for document in server.notices().values() for alert in document["alerts"]
+        alert["startsAt"] for document in server.notifications().values() for alert in document["alerts"]
         if alert["status"] == "resolved"
     )  # fmt: skip
     assert set(ends.values()) == {1}
@@ -95,7 +95,7 @@ def test_with_a_thousand_notices_waiting_it_stops_in_time_and_keeps_them_all(wat
     print(f"stopped in {seconds:.1f} s")
     assert (code, seconds < STOP_SECONDS) == (0, True)
     assert len(watchdog.saved(pending)) == 2 * RULES
-    under_way, posts = list(server.notices()), len(server.posts)
+    under_way, posts = list(server.notifications()), len(server.posts)
     watchdog.start()
     until = time.monotonic() + 200
     while watchdog.saved(pending):
@@ -103,9 +103,9 @@ def test_with_a_thousand_notices_waiting_it_stops_in_time_and_keeps_them_all(wat
         time.sleep(0.1)
     assert watchdog.terminate()[0] == 0
 
-    notices = server.notices()
+    notifications = server.notifications()
     of_rule = {}
-    for document in notices.values():
+    for document in notifications.values():
         of_rule.setdefault(document["groupLabels"]["alertname"], []).append(document["status"])
     assert len(of_rule) == RULES
     # What was never tried is merged into what is true now; what may have arrived is told as it was, and then its end.
@@ -113,4 +113,4 @@ def test_with_a_thousand_notices_waiting_it_stops_in_time_and_keeps_them_all(wat
         ("resolved",): RULES - len(under_way),
         ("firing", "resolved"): len(under_way),
     }
-    assert len(server.posts) == posts + len(notices)
+    assert len(server.posts) == posts + len(notifications)

@@ -22,6 +22,6 @@ def test_the_second_receiver_hears_what_the_first_cannot_and_its_end_over_kill_9
     wait_for(lambda: "resolved" in server.statuses(), "the second receiver to be told the end")
     assert watchdog.terminate()[0] == 0
 
-    reasons = [document["notification_reason"] for document in server.notices().values()]
+    reasons = [document["notification_reason"] for document in server.notifications().values()]
     assert server.statuses() == ["firing", "resolved"]
     assert [reason.partition(" since ")[0] for reason in reasons] == ["escalated: oncall does not answer"] * 2

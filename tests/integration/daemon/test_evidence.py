@@ -26,8 +26,8 @@ def test_a_storms_notice_names_process_command_parents_peer_and_history_though_i
     storm.process.kill()
     storm.process.wait()
     server.answering.set()
-    [notice, *_] = server.notices().values()
-    [alert] = notice["alerts"]
+    [notification, *_] = server.notifications().values()
+    [alert] = notification["alerts"]
     said = alert["annotations"]
 
     assert not Path(f"/proc/{pid}").exists()

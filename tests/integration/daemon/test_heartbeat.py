@@ -14,7 +14,7 @@ import pytest
 from watchdog import __version__
 from watchdog.config.permissions import ACCOUNT
 from watchdog.rules.language.load import load_rules
-from watchdog.rules.language.ruleset_hash import digest
+from watchdog.rules.language.ruleset_hash import ruleset_hash
 
 STOP_SECONDS = 5.0
 PATH = "/ping/secret-path?create=1"
@@ -55,7 +55,9 @@ def test_it_beats_while_the_daemon_works_and_goes_silent_when_that_is_stopped_or
             "status": "ok",
             "trouble": [],
             "rules": 1,
-            "rules_sha256": digest(load_rules([watchdog.rules], receivers=["hook"], interval_ns=200_000_000).rules),
+            "rules_sha256": ruleset_hash(
+                load_rules([watchdog.rules], receivers=["hook"], interval_ns=200_000_000).rules
+            ),
         }
     for end, again in ((signal.SIGSTOP, signal.SIGCONT), (signal.SIGKILL, None)):
         watchdog.process.send_signal(end)

@@ -96,5 +96,5 @@ def test_right_after_the_commit_while_nobody_listens(watchdog, unused_port, star
     assert watchdog.terminate()[0] == 0
 
     assert server.statuses() == ["firing", "resolved"]
-    assert list(server.notices())[:1] == committed
+    assert list(server.notifications())[:1] == committed
     assert len(server.posts) == 2

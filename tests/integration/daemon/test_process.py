@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from watchdog.kernel import libbpf
-from watchdog.kernel.privileges import account
+from watchdog.kernel.privileges import service_account
 
 # As the unit starts it: its own account, two ambient capabilities.
 AS_SERVICE = [
@@ -74,7 +74,7 @@ def test_it_holds_no_privilege_no_compiler_little_memory_and_no_program_on_the_d
     _, links = bpf_objects(watchdog.process.pid)
 
     assert {status[name] for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {"0" * 16}
-    uid, gid = (NOBODY, NOBODY) if started else (account().pw_uid, account().pw_gid)
+    uid, gid = (NOBODY, NOBODY) if started else (service_account().pw_uid, service_account().pw_gid)
     assert uid != 0
     assert status["Uid"].split() == [str(uid)] * 4  # real, effective, saved, of the file system
     assert status["Gid"].split() == [str(gid)] * 4

@@ -43,7 +43,7 @@ def told(server):
     """Return (reason, rules) of each notice."""
     return [
         (document["notification_reason"], {alert["labels"]["alertname"] for alert in document["alerts"]})
-        for document in server.notices().values()
+        for document in server.notifications().values()
     ]
 
 
@@ -68,6 +68,6 @@ def test_alerts_go_where_routes_say_and_a_flood_of_them_becomes_a_digest(
     assert len(other_server.posts) == 1
     configure("none")
     watchdog.reload()
-    wait_for(lambda: len(other_server.notices()) == 1 + len(FLOOD), "the ends, now that there is no budget")
+    wait_for(lambda: len(other_server.notifications()) == 1 + len(FLOOD), "the ends, now that there is no budget")
     assert sorted(map(str, told(other_server)[1:])) == sorted(str(("resolved", {name})) for name in FLOOD)
     assert other_server.statuses() == ["firing", *["resolved"] * len(FLOOD)]

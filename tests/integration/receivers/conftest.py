@@ -12,8 +12,8 @@ from socket import AF_INET, AF_INET6, SO_RCVBUF, SOL_SOCKET, create_server, sock
 
 import pytest
 
-from watchdog.alerts.alert import Alert, State
-from watchdog.routing.notification import Notice
+from watchdog.alerts.alert import Alert, AlertState
+from watchdog.routing.notification import Notification
 from watchdog.rules.language.rule import Severity
 
 CERTIFICATE = Path(__file__).parent / "localhost.pem"  # self-signed for the name localhost, with its key
@@ -22,7 +22,7 @@ STORM = Alert(
     rule="outbound-connection-storm",
     labels=(("process", "crawler"), ("unit", "crawler.service")),
     fingerprint="0123456789abcdef",
-    state=State.FIRING,
+    state=AlertState.FIRING,
     severity=Severity.CRITICAL,
     summary="crawler opens 612/s connections (limit 500/s)",
     value=612.0,
@@ -38,11 +38,11 @@ STORM = Alert(
 )
 
 
-def notice_of(alert: Alert, reason: str, identity: str) -> Notice:
-    return Notice(
+def notice_of(alert: Alert, reason: str, identity: str) -> Notification:
+    return Notification(
         id=identity * 32,
         receiver="oncall",
-        group=alert.rule,
+        group_key=alert.rule,
         reason=reason,
         alerts=(alert,),
         created=1_750_000_200.0,
@@ -51,15 +51,15 @@ def notice_of(alert: Alert, reason: str, identity: str) -> Notice:
 
 
 @pytest.fixture
-def firing() -> Notice:
+def firing() -> Notification:
     """Tell of a storm that fires."""
     return notice_of(STORM, "first notification", "a")
 
 
 @pytest.fixture
-def resolved() -> Notice:
+def resolved() -> Notification:
     """Tell that it is over."""
-    over = dataclasses.replace(STORM, state=State.RESOLVED, resolved=1_750_000_100.0, value=3.0)
+    over = dataclasses.replace(STORM, state=AlertState.RESOLVED, resolved=1_750_000_100.0, value=3.0)
     return notice_of(over, "resolved", "b")
 
 

@@ -14,12 +14,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
+from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
 from watchdog.clock import SystemClock, boot_id
 from watchdog.config.secrets import Secret
-from watchdog.config.settings import Routing
+from watchdog.config.settings import RoutingSettings
 from watchdog.delivery.delivery import Delivery
-from watchdog.receivers.alertmanager import PATH, Alertmanager
+from watchdog.receivers.alertmanager import API_PATH, Alertmanager
 from watchdog.receivers.transport.http import Endpoint
 from watchdog.routing.grouping import Grouping
 from watchdog.rules.language.rule import Severity
@@ -27,7 +27,7 @@ from watchdog.state.store import Store
 
 LABELS = (("process", "crawler"),)
 STORM = Alert(
-    rule="storm", labels=LABELS, fingerprint=fingerprint("storm", LABELS), state=State.FIRING,
+    rule="storm", labels=LABELS, fingerprint=fingerprint("storm", LABELS), state=AlertState.FIRING,
     severity=Severity.CRITICAL, summary="crawler opens 612/s connections (limit 500/s)", value=612.0, threshold=500.0,
     peak=640.5, started=0.0, fired=0.0, resolved=None, reason="value above 500/s", receivers=None, runbook=None,
 )  # fmt: skip
@@ -42,9 +42,11 @@ class Host:
         self._store = Store(folder, self._clock, boot_id())
         saved = self._store.load()
         self._firing = {}
-        self._grouping = Grouping(Routing(("am",), 0, 0, 3600 * 10**9), name)
-        self._grouping.restore(saved.groups, {}, ("am",), self._clock.boottime_ns(), self._clock.wall(), saved.shift_ns)
-        receiver = Alertmanager("am", [Endpoint(Secret(url + PATH)) for url in urls], self._clock)
+        self._grouping = Grouping(RoutingSettings(("am",), 0, 0, 3600 * 10**9), name)
+        self._grouping.restore(
+            saved.groups, {}, ("am",), self._clock.boottime_ns(), self._clock.wall(), saved.boottime_shift_ns
+        )
+        receiver = Alertmanager("am", [Endpoint(Secret(url + API_PATH)) for url in urls], self._clock)
         self._delivery = Delivery(self._store, [receiver], self._clock, logging.getLogger(name))
         self._delivery.start()
 
@@ -53,21 +55,23 @@ class Host:
         if order == "fire":
             alert = replace(STORM, started=wall, fired=wall)
             self._firing[alert.fingerprint] = alert
-            self._pass_on(Transition(Kind.FIRING, alert), now, wall)
+            self._pass_on(Transition(TransitionKind.FIRING, alert), now, wall)
         elif order == "end":
             _, alert = self._firing.popitem()
-            over = replace(alert, state=State.RESOLVED, resolved=wall, value=3.0, reason="value below 300/s")
-            self._pass_on(Transition(Kind.RESOLVED, over), now, wall)
+            over = replace(alert, state=AlertState.RESOLVED, resolved=wall, value=3.0, reason="value below 300/s")
+            self._pass_on(Transition(TransitionKind.RESOLVED, over), now, wall)
         else:
             self._delivery.stop(5)
             self._store.close()
 
     def _pass_on(self, transition, now_ns, wall):
-        notices = self._grouping.advance([transition], self._firing, now_ns, wall)
+        notifications = self._grouping.advance([transition], self._firing, now_ns, wall)
         alert = transition.alert
         written = None if alert.resolved is not None else alert.to_json()
-        self._store.commit(alerts=[(alert.fingerprint, written)], groups=self._grouping.take_changes(), notices=notices)
-        self._delivery.wake()
+        self._store.commit(
+            alerts=[(alert.fingerprint, written)], groups=self._grouping.take_changes(), notifications=notifications
+        )
+        self._delivery.wake_workers()
 
 
 def serve(folder, name, urls, orders, answers):

@@ -51,7 +51,7 @@ def resident_bytes() -> int:
 
 def main() -> None:
     folder, attempt_seconds, speed, *places = sys.argv[1:]
-    worker.ATTEMPT_SECONDS = float(attempt_seconds)
+    worker.ATTEMPT_TIMEOUT_SECONDS = float(attempt_seconds)
     logging.disable()
     clock = FastClock(float(speed)) if float(speed) != 1 else SystemClock()
     store = Store(Path(folder), clock, "boot1")
@@ -67,15 +67,15 @@ def main() -> None:
         for _ in sys.stdin:
             gc.collect()
             counters = delivery.counters()
-            pending = {name: waiting.pending for name, waiting in counters.waiting.items()}
-            report = {"resident": resident_bytes(), "pending": pending, "sent": dict(counters.sent)}
-            report["failed"] = {f"{name} {reason}": count for (name, reason), count in counters.failed.items()}
+            pending = {name: waiting.pending for name, waiting in counters.queues.items()}
+            report = {"resident": resident_bytes(), "pending": pending, "sent": dict(counters.delivered)}
+            report["failed"] = {f"{name} {reason}": count for (name, reason), count in counters.failed_attempts.items()}
             print(json.dumps(report), flush=True)
 
     threading.Thread(target=answer, daemon=True).start()
     delivery.start()
     while not stopping.wait(0.02):
-        delivery.wake()  # as each tick does
+        delivery.wake_workers()  # as each tick does
     delivery.stop(STOP_SECONDS)
     os._exit(0)  # as when the interpreter ends: threads that hang go with it
 

@@ -19,7 +19,7 @@ from watchdog.clock import SystemClock
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
 from watchdog.receivers import alertmanager
-from watchdog.receivers.alertmanager import PATH, Alertmanager
+from watchdog.receivers.alertmanager import API_PATH, Alertmanager
 from watchdog.receivers.transport.http import Endpoint
 
 FLEET = Path(__file__).with_name("fleet.py")
@@ -47,7 +47,7 @@ def receiver_of(monkeypatch):
     made = []
 
     def make(instances):
-        endpoints = [Endpoint(Secret(instance.url + PATH)) for instance in instances]
+        endpoints = [Endpoint(Secret(instance.url + API_PATH)) for instance in instances]
         made.append(Alertmanager("am", endpoints, SystemClock()))
         return made[-1]
 
@@ -64,10 +64,12 @@ def now_firing(firing):
     return dataclasses.replace(firing, alerts=(dataclasses.replace(alert, started=now, fired=now),), created=now)
 
 
-def over(notice):
+def over(notification):
     now = time.time()
     return dataclasses.replace(
-        notice, reason="resolved", alerts=tuple(dataclasses.replace(alert, resolved=now) for alert in notice.alerts)
+        notification,
+        reason="resolved",
+        alerts=tuple(dataclasses.replace(alert, resolved=now) for alert in notification.alerts),
     )
 
 
@@ -132,7 +134,7 @@ def test_a_severity_that_rises_is_one_alert_that_fires(cluster, server, receiver
 def test_what_is_refreshed_goes_on_firing_and_what_is_not_ends(
     cluster, server, receiver_of, now_firing, monkeypatch, wait_for
 ):
-    monkeypatch.setattr(Alertmanager, "lifetime_seconds", 5.0)
+    monkeypatch.setattr(Alertmanager, "alert_expiry_seconds", 5.0)
     receiver = receiver_of(cluster)
     receiver.send(now_firing, DEADLINE)
     end = time.monotonic() + 7

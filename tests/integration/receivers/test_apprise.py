@@ -22,17 +22,17 @@ def receiver_of(*servers, more=()):
     return Apprise("all", tuple(Secret(url) for url in (*urls, *more)))
 
 
-def failure_of(receiver, notice, deadline=DEADLINE):
+def failure_of(receiver, notification, deadline=DEADLINE):
     with pytest.raises(DeliveryError) as caught:
-        receiver.send(notice, deadline)
+        receiver.send(notification, deadline)
     assert "secret" not in "".join(traceback.format_exception(caught.value))
     return caught.value
 
 
 def test_every_service_gets_firing_and_end(server, other_server, firing, resolved):
     receiver = receiver_of(server, other_server)
-    for notice in (firing, resolved):
-        receiver.send(notice, DEADLINE)
+    for notification in (firing, resolved):
+        receiver.send(notification, DEADLINE)
     for each in (server, other_server):
         documents = [json.loads(body) for _, _, body in each.posts]
         assert [document["type"] for document in documents] == ["failure", "success"]
@@ -66,12 +66,12 @@ def test_a_service_that_hangs_is_left_in_time(server, firing):
 def test_the_daemon_itself_never_imports_it(server):
     program = (
         "import sys\n"
-        "from watchdog.receivers.render.example import sample_pair\n"
+        "from watchdog.receivers.render.example import example_notifications\n"
         "from watchdog.receivers.apprise.apprise_receiver import Apprise\n"
         "from watchdog.config.secrets import Secret\n"
         "receiver = Apprise('all', (Secret(sys.argv[1]),))\n"
         "before = set(sys.modules)\n"
-        "for notice in sample_pair('all'): receiver.send(notice, 30.0)\n"
+        "for notice in example_notifications('all'): receiver.send(notice, 30.0)\n"
         "print(sorted(set(sys.modules) - before))\n"
     )
     url = f"json://127.0.0.1:{server.server_port}/"

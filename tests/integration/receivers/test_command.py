@@ -15,7 +15,7 @@ import pytest
 
 from watchdog.errors import DeliveryError
 from watchdog.receivers.command import Command
-from watchdog.receivers.transport.child_process import MOST_OUTPUT_BYTES, run
+from watchdog.receivers.transport.child_process import MAX_OUTPUT_BYTES, run_process
 from watchdog.receivers.transport.deadline import Deadline
 
 DEADLINE = 10.0
@@ -34,9 +34,9 @@ def script(tmp_path):
     return make
 
 
-def failure_of(receiver, notice, deadline=DEADLINE):
+def failure_of(receiver, notification, deadline=DEADLINE):
     with pytest.raises(DeliveryError) as caught:
-        receiver.send(notice, deadline)
+        receiver.send(notification, deadline)
     return caught.value
 
 
@@ -109,8 +109,8 @@ def test_what_it_leaves_running_holds_nobody_up_and_is_killed(script, firing, tm
 
 
 def test_one_that_writes_without_end_costs_no_memory_and_is_killed(firing):
-    ended = run(("/usr/bin/head", "-c", "50000000", "/dev/zero"), b"", {}, Deadline(DEADLINE))
-    assert (ended.code, ended.output) == (0, bytes(MOST_OUTPUT_BYTES))
+    ended = run_process(("/usr/bin/head", "-c", "50000000", "/dev/zero"), b"", {}, Deadline(DEADLINE))
+    assert (ended.exit_code, ended.output) == (0, bytes(MAX_OUTPUT_BYTES))
     assert failure_of(Command("tell", ("/usr/bin/yes",)), firing, 0.5).reason == "timeout"
 
 

@@ -21,7 +21,7 @@ from aiosmtpd.smtp import SMTP, AuthResult
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
 from watchdog.receivers.email import Email
-from watchdog.receivers.transport.smtp import Login, Relay
+from watchdog.receivers.transport.smtp import SmtpLogin, SmtpServer
 
 CERTIFICATE = Path(__file__).parent / "localhost.pem"
 DEADLINE = 10.0
@@ -119,13 +119,13 @@ def mail_server(mailbox):
 
 def receiver_of(port, *recipients, tls="starttls", login=None, trusts=CERTIFICATE):
     context = ssl.create_default_context(cafile=trusts)
-    return Email("mail", Relay("localhost", port, tls, context, login), SENDER, recipients or (ONCALL,))
+    return Email("mail", SmtpServer("localhost", port, tls, context, login), SENDER, recipients or (ONCALL,))
 
 
-def failure_of(receiver, notice, deadline=DEADLINE):
+def failure_of(receiver, notification, deadline=DEADLINE):
     """Deliver, which must fail: return the error, having looked for secrets in it."""
     with pytest.raises(DeliveryError) as caught:
-        receiver.send(notice, deadline)
+        receiver.send(notification, deadline)
     assert "secret" not in "".join(traceback.format_exception(caught.value))
     return caught.value
 
@@ -135,7 +135,7 @@ def failure_of(receiver, notice, deadline=DEADLINE):
 
 def test_firing_and_end_arrive_over_tls_in_one_thread(mail_server, mailbox, firing, resolved):
     port = mail_server(require_starttls=True, authenticator=only_us, auth_required=True)
-    receiver = receiver_of(port, ONCALL, BOSS, login=Login("watchdog", Secret("secret-password")))
+    receiver = receiver_of(port, ONCALL, BOSS, login=SmtpLogin("watchdog", Secret("secret-password")))
     receiver.send(firing, DEADLINE)
     receiver.send(resolved, DEADLINE)
     assert [taken[:3] for taken in mailbox.taken] == [(True, SENDER, [ONCALL, BOSS])] * 2
@@ -212,14 +212,14 @@ def test_a_recipient_that_is_refused_holds_up_no_other_and_is_told(mail_server, 
 
 def test_a_wrong_password_is_final_and_not_shown(mail_server, firing):
     port = mail_server(require_starttls=True, authenticator=only_us, auth_required=True)
-    failure = failure_of(receiver_of(port, login=Login("watchdog", Secret("wrong-secret"))), firing)
+    failure = failure_of(receiver_of(port, login=SmtpLogin("watchdog", Secret("wrong-secret"))), firing)
     assert (failure.reason, failure.retryable) == ("auth", False)
     assert str(failure) == "localhost answered 535 5.7.8 to our login"
 
 
 def test_a_server_that_knows_no_login_is_told(mail_server, firing):
     port = mail_server(auth_exclude_mechanism=["LOGIN", "PLAIN"])
-    failure = failure_of(receiver_of(port, login=Login("watchdog", Secret("secret"))), firing)
+    failure = failure_of(receiver_of(port, login=SmtpLogin("watchdog", Secret("secret"))), firing)
     assert (failure.reason, str(failure)) == ("auth", "localhost offers no login that we know")
 
 
@@ -340,15 +340,15 @@ def test_what_sending_needs_is_loaded_when_the_receiver_is_made():
     """The daemon may be unable to read its own installation by then."""
     program = textwrap.dedent("""
         import sys, tomllib
-        from watchdog.config.settings import read_config
+        from watchdog.config.settings import read_settings
         from watchdog.config.document import Document
         from watchdog.receivers.registry import build_receivers
-        from watchdog.receivers.render.example import sample_pair
+        from watchdog.receivers.render.example import example_notifications
         assert "smtplib" not in sys.modules
         text = '[[receiver]]\\nname="m"\\ntype="email"\\nhost="127.0.0.1"\\nport=1\\nfrom="a@b"\\nto=["c@d"]\\n'
-        receiver = build_receivers(read_config(Document(text, tomllib.loads(text), "x")))["m"]
+        receiver = build_receivers(read_settings(Document(text, tomllib.loads(text), "x")))["m"]
         before = set(sys.modules)
-        for notice in sample_pair("m"):
+        for notice in example_notifications("m"):
             try:
                 receiver.send(notice, 5.0)
             except Exception as error:

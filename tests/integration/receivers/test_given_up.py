@@ -18,7 +18,7 @@ from slack_server import TOKEN, SlackServer, Workspace
 
 SCRIPT = """
     import json, sys
-    from watchdog.routing.notification import Notice
+    from watchdog.routing.notification import Notification
     from watchdog.config.document import Document
     from watchdog.receivers.registry import receiver_class
 
@@ -33,7 +33,7 @@ SCRIPT = """
 
     sys.addaudithook(tell)
     for notice in notices:
-        receiver.send(Notice.from_json(notice), 10.0)
+        receiver.send(Notification.from_json(notice), 10.0)
     print("sent")
 """
 

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from watchdog.receivers.syslog.syslog_receiver import Syslog
-from watchdog.receivers.syslog.wires import parse_address
+from watchdog.receivers.syslog.wires import wire_from_address
 
 RECORDS, A_NOTICE = 10_000, 500
 COMM_BYTES = 15
@@ -35,7 +35,7 @@ def names():
 
 @pytest.mark.parametrize("wire", ["log", "log5424", "tcp"])
 def test_ten_thousand_hostile_names_are_ten_thousand_records(rsyslog, wire, firing):
-    receiver = Syslog("log", parse_address(rsyslog.address(wire)), 3, local_format=wire == "log")
+    receiver = Syslog("log", wire_from_address(rsyslog.address(wire)), 3, use_local_format=wire == "log")
     alerts = [
         dataclasses.replace(alert, labels=(("process", name),), summary=name, reason=name)
         for alert in firing.alerts
@@ -43,9 +43,9 @@ def test_ten_thousand_hostile_names_are_ten_thousand_records(rsyslog, wire, firi
     ]
     sent = []
     for start in range(0, RECORDS, A_NOTICE):
-        notice = dataclasses.replace(firing, alerts=tuple(alerts[start : start + A_NOTICE]))
-        receiver.send(notice, DEADLINE)
-        sent += receiver.render(notice).decode().split("\n")
+        notification = dataclasses.replace(firing, alerts=tuple(alerts[start : start + A_NOTICE]))
+        receiver.send(notification, DEADLINE)
+        sent += receiver.render(notification).decode().split("\n")
     arrived = rsyslog.arrived(RECORDS)
     assert len(arrived) == len(sent) == RECORDS
     assert sorted(record["raw"] for record in arrived) == sorted(sent)

@@ -23,7 +23,7 @@ from watchdog.config.document import Document
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
 from watchdog.receivers.slack.slack_receiver import Slack
-from watchdog.receivers.transport.http import Endpoint, check
+from watchdog.receivers.transport.http import Endpoint, raise_for_status
 from watchdog.receivers.webhook import Webhook
 
 DEADLINE = 1.0
@@ -35,12 +35,12 @@ def webhook_to(url, key=None):
     return Webhook("hook", Endpoint(Secret(url)), key and Secret(key), SystemClock())
 
 
-def failure_of(url, notice):
+def failure_of(url, notification):
     """Deliver to `url`, which must fail: return the error and the seconds it took, having looked for secrets in it."""
     webhook = webhook_to(url)
     began = time.monotonic()
     with pytest.raises(DeliveryError) as caught:
-        webhook.send(notice, DEADLINE)
+        webhook.send(notification, DEADLINE)
     took = time.monotonic() - began
     assert "secret" not in "".join(traceback.format_exception(caught.value))
     return caught.value, took
@@ -51,8 +51,8 @@ def failure_of(url, notice):
 
 def test_a_webhook_gets_firing_and_resolved(server, firing, resolved):
     webhook = webhook_to(server.url)
-    for notice in (firing, resolved):
-        webhook.send(notice, DEADLINE)
+    for notification in (firing, resolved):
+        webhook.send(notification, DEADLINE)
     assert [path for path, _, _ in server.posts] == ["/in/secret-path?token=secret-token"] * 2
     assert [headers["X-Notification-Id"] for _, headers, _ in server.posts] == ["a" * 32, "b" * 32]
     assert [headers["Content-Type"] for _, headers, _ in server.posts] == ["application/json"] * 2
@@ -72,8 +72,8 @@ def test_a_receiver_with_the_key_can_check_the_signature(server, firing):
 
 def test_slack_gets_firing_and_resolved(server, firing, resolved):
     slack = Slack("oncall", Endpoint(Secret(server.url)))
-    for notice in (firing, resolved):
-        slack.send(notice, 10.0)  # one message a second
+    for notification in (firing, resolved):
+        slack.send(notification, 10.0)  # one message a second
     assert [json.loads(body)["text"] for _, _, body in server.posts] == [
         "🔴 [FIRING] critical: crawler opens 612/s connections (limit 500/s) on web-1",
         "🟢 [RESOLVED] critical: crawler opens 612/s connections (limit 500/s) on web-1",
@@ -195,7 +195,7 @@ def test_a_body_cut_short_does_not_undo_a_success(raw_server):
         connection.recv(65_536)
         connection.sendall(HEAD + b"Content-Length: 100\r\n\r\nok")
 
-    check(Endpoint(Secret(raw_server(cut).url)).post(b"{}", {}, DEADLINE), "127.0.0.1")
+    raise_for_status(Endpoint(Secret(raw_server(cut).url)).post(b"{}", {}, DEADLINE), "127.0.0.1")
 
 
 def close_at_once(connection, stopped):
@@ -352,7 +352,7 @@ def certificates(tmp_path_factory):
 def webhook_of(**keys):
     document = Document("", keys, "watchdog.toml")
     made = Webhook.from_table("hook", document.root)
-    document.root.finish()
+    document.root.reject_unknown_keys()
     document.raise_problems()
     return made
 
@@ -483,8 +483,8 @@ def test_headers_login_and_body_are_as_their_owner_writes_them(server, firing, r
         template={"text": "{title}", "host": "{host}"},
         hmac_secret="key",
     )
-    for notice in (firing, resolved):
-        webhook.send(notice, DEADLINE)
+    for notification in (firing, resolved):
+        webhook.send(notification, DEADLINE)
     (_, headers, body), (_, _, last) = server.posts
     assert (headers["Authorization"], headers["X-Team"]) == ("Bearer abc", "network")
     assert headers["Content-Type"] == "application/json"

@@ -85,49 +85,51 @@ def store(tmp_path):
     store.close()
 
 
-def put(store, *notices):
-    store.commit(alerts=(), groups=(), notices=notices)
+def put(store, *notifications):
+    store.commit(alerts=(), groups=(), notifications=notifications)
 
 
 @pytest.fixture
 def make_notice(firing):
     """Make the notice `number` to a receiver, of a group of its own unless one is given."""
 
-    def make(receiver, number, group=None):
-        rule = f"rule{number}" if group is None else group
+    def make(receiver, number, group_key=None):
+        rule = f"rule{number}" if group_key is None else group_key
         alert = dataclasses.replace(firing.alerts[0], rule=rule, fingerprint=f"{number:016x}")
         return dataclasses.replace(
-            firing, id=f"{receiver}-{number}", receiver=receiver, group=rule, alerts=(alert,), created=float(number)
+            firing, id=f"{receiver}-{number}", receiver=receiver, group_key=rule, alerts=(alert,), created=float(number)
         )
 
     return make
 
 
 def test_no_receiver_that_misbehaves_delays_another(raw_server, server, store, make_notice, monkeypatch):
-    monkeypatch.setattr(worker_module, "ATTEMPT_SECONDS", 0.5)  # so that many attempts are under way in this time
+    monkeypatch.setattr(
+        worker_module, "ATTEMPT_TIMEOUT_SECONDS", 0.5
+    )  # so that many attempts are under way in this time
     bad = [webhook(name, raw_server(behave).url) for name, behave in BEHAVIOURS.items()]
     delivery = Delivery(store, [*bad, webhook("good", server.url)], SystemClock(), logging.getLogger("test"))
     put(store, *(make_notice(one.name, number) for one in bad for number in range(300)))
     delivery.start()
     committed = {}
     for number in range(200):
-        notice = make_notice("good", number)
-        committed[notice.id] = time.monotonic()
-        put(store, notice)
-        delivery.wake()
-        until_arrived(server, notice.id)
-        committed[notice.id] = time.monotonic() - committed[notice.id]
+        notification = make_notice("good", number)
+        committed[notification.id] = time.monotonic()
+        put(store, notification)
+        delivery.wake_workers()
+        until_arrived(server, notification.id)
+        committed[notification.id] = time.monotonic() - committed[notification.id]
     delivery.stop(1.0)
     delays = sorted(committed.values())
 
     assert delays[int(len(delays) * 0.99) - 1] < 1.0
-    assert server.notices().keys() == committed.keys()
+    assert server.notifications().keys() == committed.keys()
 
 
-def until_arrived(server, notice):
+def until_arrived(server, notification):
     end = time.monotonic() + 15
-    while not any(headers["X-Notification-Id"] == notice for _, headers, _ in server.posts[-3:]):
-        assert time.monotonic() < end, f"{notice} did not arrive"
+    while not any(headers["X-Notification-Id"] == notification for _, headers, _ in server.posts[-3:]):
+        assert time.monotonic() < end, f"{notification} did not arrive"
         time.sleep(0.001)
 
 
@@ -261,8 +263,8 @@ def test_sigterm_with_a_thousand_that_wait_ends_in_time_with_all_of_them_kept_in
     sender.drain()
     assert far_end.alerts() == waiting
     by_group = {}
-    for notice, document in far_end.posts:
-        by_group.setdefault(document["groupLabels"]["alertname"], []).append(int(notice.partition("-")[2]))
+    for notification, document in far_end.posts:
+        by_group.setdefault(document["groupLabels"]["alertname"], []).append(int(notification.partition("-")[2]))
     assert all(numbers == sorted(numbers) for numbers in by_group.values())
 
 
@@ -320,10 +322,10 @@ def test_retry_after_as_servers_write_it_is_obeyed_within_reason(server, store, 
     worker = Worker(webhook("hook", server.url), Outbox(store.database, clock), clock, logging.getLogger("test"))
     store._clock = clock
     put(store, make_notice("hook", 1))
-    due_ns = worker.run_due()
+    due_ns = worker.deliver_due()
     wait = (due_ns - clock.boottime_ns()) / 1e9
     assert least <= wait <= most
-    assert worker.failed == {"rate_limited": 1}
+    assert worker.failed_attempts == {"rate_limited": 1}
 
 
 @pytest.mark.parametrize(
@@ -343,11 +345,11 @@ def test_what_a_status_means_for_the_notice(server, store, make_notice, clock, s
     store._clock = clock
     worker = Worker(webhook("hook", server.url), Outbox(store.database, clock), clock, logging.getLogger("test"))
     put(store, make_notice("hook", 1))
-    worker.run_due()
+    worker.deliver_due()
     with store.database.transaction() as connection:
         assert connection.execute("SELECT state, attempts FROM notices").fetchall() == [(state, 1)]
-    assert worker.failed == {reason: 1}
-    assert worker.failure is not None
+    assert worker.failed_attempts == {reason: 1}
+    assert worker.outage is not None
 
 
 def test_four_times_500_then_200_is_one_notice_with_one_id(server, store, make_notice, clock):
@@ -358,10 +360,10 @@ def test_four_times_500_then_200_is_one_notice_with_one_id(server, store, make_n
     for attempt in range(5):
         if attempt == 4:
             server.answer = (200, {}, b"")
-        due_ns = worker.run_due()
+        due_ns = worker.deliver_due()
         clock.advance(0 if due_ns is None else max(0, due_ns - clock.boottime_ns()) / 1e9)
     assert [headers["X-Notification-Id"] for _, headers, _ in server.posts] == ["hook-1"] * 5
-    assert (worker.sent, worker.failed, worker.failure) == (1, {"server_error": 4}, None)
+    assert (worker.delivered, worker.failed_attempts, worker.outage) == (1, {"server_error": 4}, None)
 
 
 def test_a_certificate_that_has_expired_is_worth_another_try(start_server, firing, monkeypatch):

@@ -70,8 +70,8 @@ def journal(wait_for):
 
 def test_the_journal_reads_every_field_as_it_was_meant(journal, firing, resolved):
     receiver = Journald("journal", str(journal.socket))
-    for notice in (firing, resolved):
-        receiver.send(notice, DEADLINE)
+    for notification in (firing, resolved):
+        receiver.send(notification, DEADLINE)
     fires, ends = journal.entries(2)
     assert fires["MESSAGE"].split("\n")[0] == "[FIRING] critical: crawler opens 612/s connections (limit 500/s)"
     assert fires["MESSAGE"].split("\n")[-1] == "host web-1, rule outbound-connection-storm"
@@ -97,7 +97,7 @@ def test_hostile_names_and_entries_too_long_for_a_datagram_arrive_whole(journal,
     Journald("journal", str(journal.socket)).send(dataclasses.replace(firing, alerts=(*alerts, long)), DEADLINE)
     *others, last = journal.entries(len(HOSTILE_NAMES) + 1)
     assert [entry["WATCHDOG_LABEL_PROCESS"] for entry in others] == [
-        sanitize.visible(name, 1_024) for name in HOSTILE_NAMES
+        sanitize.escape_unprintable(name, 1_024) for name in HOSTILE_NAMES
     ]
     assert {(entry["PRIORITY"], entry["WATCHDOG_RULE"]) for entry in others} == {("2", "outbound-connection-storm")}
     assert last["WATCHDOG_LABEL_LABEL299"] == "é" * 1_000

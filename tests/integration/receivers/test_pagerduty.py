@@ -139,11 +139,11 @@ def receiver(stand_in):
     return PagerDuty("oncall", Endpoint(Secret(stand_in.url)), Secret(KEY))
 
 
-def crowd(notice, count):
-    """Return `notice` with as many alerts."""
-    [alert] = notice.alerts
+def crowd(notification, count):
+    """Return `notification` with as many alerts."""
+    [alert] = notification.alerts
     alerts = (dataclasses.replace(alert, fingerprint=f"{number:016x}") for number in range(count))
-    return dataclasses.replace(notice, alerts=tuple(alerts))
+    return dataclasses.replace(notification, alerts=tuple(alerts))
 
 
 def test_an_incident_opens_and_closes_with_its_alert(receiver, stand_in, firing, resolved):
@@ -161,25 +161,25 @@ def test_the_end_of_what_it_never_heard_of_is_taken_and_dropped(receiver, stand_
 
 
 def test_a_notice_cut_short_anywhere_opens_each_incident_once(receiver, stand_in, firing):
-    notice = crowd(firing, 5)
+    notification = crowd(firing, 5)
     for failure in (500, 429, 503):
         stand_in.answers.extend([None, failure])
         with pytest.raises(DeliveryError) as caught:
-            receiver.send(notice, DEADLINE)
+            receiver.send(notification, DEADLINE)
         assert caught.value.retryable
-    receiver.send(notice, DEADLINE)
+    receiver.send(notification, DEADLINE)
     assert len(stand_in.opened) == len(stand_in.log) == 5
 
 
 def test_more_events_than_a_minute_takes_arrive_over_several_without_one_sent_twice(receiver, stand_in, firing):
     stand_in.now = lambda: minutes * 60.0
-    notice = crowd(firing, 2 * MOST_A_MINUTE + 30)
+    notification = crowd(firing, 2 * MOST_A_MINUTE + 30)
     for minutes in range(2):  # noqa: B007 - the stand-in's clock reads it
         with pytest.raises(DeliveryError) as caught:
-            receiver.send(notice, 60.0)
+            receiver.send(notification, 60.0)
         assert (caught.value.reason, caught.value.retry_after_seconds) == ("rate_limited", 30.0)
     minutes = 2
-    receiver.send(notice, 60.0)
+    receiver.send(notification, 60.0)
     assert len(stand_in.opened) == len(stand_in.log) == 2 * MOST_A_MINUTE + 30
 
 
@@ -198,6 +198,6 @@ def test_nothing_that_a_host_can_be_called_is_refused(receiver, stand_in, firing
     for number, name in enumerate(names):
         hostile = dataclasses.replace(alert, labels=(("process", name), ("unit", name)), summary=name, reason=name)
         receiver.send(
-            dataclasses.replace(firing, id=f"{number:032x}", alerts=(hostile,), host=name, group=name), DEADLINE
+            dataclasses.replace(firing, id=f"{number:032x}", alerts=(hostile,), host=name, group_key=name), DEADLINE
         )
     assert len(stand_in.opened) == len(names)

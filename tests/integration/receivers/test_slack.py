@@ -31,7 +31,7 @@ def slack():
 def receiver_of(keys):
     document = Document("", keys, "watchdog.toml")
     made = Slack.from_table("oncall", document.root)
-    document.root.finish()
+    document.root.reject_unknown_keys()
     document.raise_problems()
     return made
 
@@ -46,8 +46,8 @@ def bot_of(server, token=TOKEN):
 
 def test_a_webhook_posts_each_notice_and_keeps_to_the_rate(slack, firing, resolved):
     receiver = hook_of(slack)
-    for notice in (firing, firing, resolved):
-        receiver.send(notice, DEADLINE)
+    for notification in (firing, firing, resolved):
+        receiver.send(notification, DEADLINE)
     assert [message.text.split("]")[0] for message in slack.workspace.messages] == [
         "🔴 [FIRING",
         "🔴 [FIRING",
@@ -57,8 +57,8 @@ def test_a_webhook_posts_each_notice_and_keeps_to_the_rate(slack, firing, resolv
 
 def test_a_bot_keeps_one_message_up_to_date_and_keeps_to_the_rate(slack, firing, resolved):
     receiver = bot_of(slack)
-    for notice in (firing, resolved):
-        receiver.send(notice, DEADLINE)
+    for notification in (firing, resolved):
+        receiver.send(notification, DEADLINE)
     [parent] = slack.workspace.parents()
     assert "[RESOLVED]" in parent.words()
     assert len(slack.workspace.replies()) == 2
@@ -71,9 +71,9 @@ def test_crowds_and_long_lines_stay_inside_the_limits_by_both_ways(slack, firing
         alert, summary="🔥<!channel>" * 900, reason="&" * 5_000, runbook="https://x/" + "|" * 99
     )
     for alerts in ((nasty,), (alert,) * 200, (nasty,) * 60):
-        notice = dataclasses.replace(firing, alerts=alerts, host="h" * 300, id="c" * 300)
-        hook_of(slack).send(notice, DEADLINE)
-        bot_of(slack).send(notice, DEADLINE)
+        notification = dataclasses.replace(firing, alerts=alerts, host="h" * 300, id="c" * 300)
+        hook_of(slack).send(notification, DEADLINE)
+        bot_of(slack).send(notification, DEADLINE)
     assert len(slack.workspace.messages) == 9
     assert all(message.blocks for message in slack.workspace.messages)
 
@@ -97,10 +97,10 @@ def test_a_token_that_is_not_taken_is_told_and_not_shown(slack, firing):
 
 SENDER = """
     import json, sys
-    from watchdog.routing.notification import Notice
+    from watchdog.routing.notification import Notification
     from watchdog.clock import SystemClock
     from watchdog.config.document import Document
-    from watchdog.state.receiver_state import StoredMemory
+    from watchdog.state.receiver_state import StoredReceiverState
     from watchdog.receivers.slack.slack_receiver import Slack
     from watchdog.storage.database import Database
     from pathlib import Path
@@ -108,14 +108,14 @@ SENDER = """
     keys, state, notice = json.loads(sys.stdin.read())
     receiver = Slack.from_table("oncall", Document("", keys, "watchdog.toml").root)
     database = Database(Path(state))
-    receiver.memory = StoredMemory(database, "oncall", SystemClock())
-    receiver.send(Notice.from_json(notice), 10.0)
+    receiver.state = StoredReceiverState(database, "oncall", SystemClock())
+    receiver.send(Notification.from_json(notice), 10.0)
     database.close()
 """
 
 
-def send_from_a_process(server, folder, notice, kill_at=None):
-    """Send `notice` in a process of its own, killed when its call number `kill_at` has taken effect."""
+def send_from_a_process(server, folder, notification, kill_at=None):
+    """Send `notification` in a process of its own, killed when its call number `kill_at` has taken effect."""
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(SENDER)], stdin=subprocess.PIPE, text=True)
     begun = len(server.workspace.calls)
 
@@ -128,7 +128,7 @@ def send_from_a_process(server, folder, notice, kill_at=None):
 
     server.before_answer = kill
     keys = {"bot_token": TOKEN, "channel": CHANNEL, "api_url": f"{server.url}/api"}
-    process.stdin.write(json.dumps([keys, str(folder / "state.sqlite3"), notice.to_json()]))
+    process.stdin.write(json.dumps([keys, str(folder / "state.sqlite3"), notification.to_json()]))
     process.stdin.close()
     assert process.wait(30) == (0 if kill_at is None else -signal.SIGKILL)
 
@@ -138,10 +138,10 @@ def test_killed_after_each_call_no_message_fires_for_ever(slack, tmp_path, firin
     slack.workspace.seconds_per_message = None
     if may_read:
         slack.workspace.scopes.add("channels:history")
-    for notice in (firing, resolved):
+    for notification in (firing, resolved):
         for call in (1, 2):
-            send_from_a_process(slack, tmp_path, notice, kill_at=call)
-        send_from_a_process(slack, tmp_path, notice)
+            send_from_a_process(slack, tmp_path, notification, kill_at=call)
+        send_from_a_process(slack, tmp_path, notification)
     parents = slack.workspace.parents()
     assert "[RESOLVED]" in parents[-1].words()
     if may_read:
@@ -149,4 +149,4 @@ def test_killed_after_each_call_no_message_fires_for_ever(slack, tmp_path, firin
     else:
         assert "posted anew: an earlier attempt had no answer" in parents[-1].words()
     told = "".join(message.words() for message in slack.workspace.replies())
-    assert all(notice.id in told for notice in (firing, resolved))
+    assert all(notification.id in told for notification in (firing, resolved))

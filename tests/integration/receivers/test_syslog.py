@@ -12,7 +12,7 @@ import pytest
 
 from watchdog.errors import DeliveryError
 from watchdog.receivers.syslog.syslog_receiver import Syslog
-from watchdog.receivers.syslog.wires import parse_address
+from watchdog.receivers.syslog.wires import wire_from_address
 from watchdog.receivers.transport.deadline import Deadline
 
 DEADLINE = 1.0
@@ -36,22 +36,22 @@ HOSTILE_NAMES = (
 )
 
 
-def syslog_to(address, *, local_format=False):
-    return Syslog("log", parse_address(address), 3, local_format=local_format)
+def syslog_to(address, *, use_local_format=False):
+    return Syslog("log", wire_from_address(address), 3, use_local_format=use_local_format)
 
 
-def failure_of(receiver, notice):
+def failure_of(receiver, notification):
     began = time.monotonic()
     with pytest.raises(DeliveryError) as caught:
-        receiver.send(notice, DEADLINE)
+        receiver.send(notification, DEADLINE)
     return caught.value, time.monotonic() - began
 
 
 @pytest.mark.parametrize("wire", ["log5424", "udp", "tcp", "ptcp"])
 def test_rsyslog_reads_firing_and_resolved_as_rfc_5424(rsyslog, wire, firing, resolved):
     receiver = syslog_to(rsyslog.address(wire))
-    for notice in (firing, resolved):
-        receiver.send(notice, DEADLINE)
+    for notification in (firing, resolved):
+        receiver.send(notification, DEADLINE)
     common = {
         "time": "2025-06-15T15:10:00.000Z",
         "host": "web-1",
@@ -92,7 +92,7 @@ def test_rsyslog_reads_firing_and_resolved_as_rfc_5424(rsyslog, wire, firing, re
 
 
 def test_the_systems_socket_reads_name_process_and_words(rsyslog, firing):
-    receiver = syslog_to(rsyslog.address("log"), local_format=True)
+    receiver = syslog_to(rsyslog.address("log"), use_local_format=True)
     receiver.send(firing, DEADLINE)
     [record] = rsyslog.arrived(1)
     assert (record["pri"], record["app"], record["procid"]) == ("26", "bpf-watchdog", str(os.getpid()))
@@ -103,22 +103,22 @@ def test_the_systems_socket_reads_name_process_and_words(rsyslog, firing):
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_hostile_names_arrive_unaltered_one_record_each(rsyslog, wire, firing):
-    receiver = syslog_to(rsyslog.address(wire), local_format=wire == "log")
+    receiver = syslog_to(rsyslog.address(wire), use_local_format=wire == "log")
     alerts = tuple(
         dataclasses.replace(alert, labels=(("process", name),), summary=name, reason=name)
         for alert in firing.alerts
         for name in HOSTILE_NAMES
     )
-    notice = dataclasses.replace(firing, alerts=alerts)
-    receiver.send(notice, DEADLINE)
+    notification = dataclasses.replace(firing, alerts=alerts)
+    receiver.send(notification, DEADLINE)
     arrived = rsyslog.arrived(len(HOSTILE_NAMES))
-    assert [record["raw"] for record in arrived] == receiver.render(notice).decode().split("\n")
+    assert [record["raw"] for record in arrived] == receiver.render(notification).decode().split("\n")
     assert {record["app"] for record in arrived} == {"bpf-watchdog"}
 
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_a_server_that_was_away_is_found_again(rsyslog, wire, firing, resolved):
-    receiver = syslog_to(rsyslog.address(wire), local_format=wire == "log")
+    receiver = syslog_to(rsyslog.address(wire), use_local_format=wire == "log")
     receiver.send(firing, DEADLINE)
     rsyslog.arrived(1)
     rsyslog.stop()
@@ -128,7 +128,7 @@ def test_a_server_that_was_away_is_found_again(rsyslog, wire, firing, resolved):
     assert took < DEADLINE / 2
     receiver.send(resolved, DEADLINE)
     assert [record["raw"] for record in rsyslog.arrived(2)] == [
-        receiver.render(notice).decode() for notice in (firing, resolved)
+        receiver.render(notification).decode() for notification in (firing, resolved)
     ]
 
 
@@ -144,7 +144,7 @@ def test_rsyslogs_closing_is_the_acknowledgement(rsyslog, firing):
 def failure_of_wire(address, records):
     began = time.monotonic()
     with pytest.raises(DeliveryError) as caught:
-        parse_address(address).deliver(records, Deadline(DEADLINE))
+        wire_from_address(address).send_records(records, Deadline(DEADLINE))
     return caught.value, time.monotonic() - began
 
 
@@ -240,7 +240,7 @@ def test_a_tcp_server_that_reads_late_is_waited_for(raw_server):
         stopped.wait()
 
     server = raw_server(read_late)
-    parse_address(f"tcp://127.0.0.1:{server.port}").deliver([b"x" * 8_000] * 20, Deadline(PATIENCE))
+    wire_from_address(f"tcp://127.0.0.1:{server.port}").send_records([b"x" * 8_000] * 20, Deadline(PATIENCE))
     server.stop()
     assert sum(heard) == 20 * len(b"8000 " + b"x" * 8_000)
 
@@ -253,10 +253,10 @@ def test_octets_are_counted_not_characters(raw_server, firing):
             heard.append(piece)
 
     two = tuple(dataclasses.replace(alert, summary=words) for alert in firing.alerts for words in ("é日本", "ascii"))
-    notice = dataclasses.replace(firing, alerts=two)
+    notification = dataclasses.replace(firing, alerts=two)
     receiver = syslog_to(f"tcp://127.0.0.1:{raw_server(read_all).port}")
-    receiver.send(notice, DEADLINE)
-    first, second = receiver.render(notice).split(b"\n")
+    receiver.send(notification, DEADLINE)
+    first, second = receiver.render(notification).split(b"\n")
     assert b"".join(heard) == b"%d %b%d %b" % (len(first), first, len(second), second)
 
 

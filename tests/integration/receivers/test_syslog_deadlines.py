@@ -9,7 +9,7 @@ import time
 import pytest
 
 from watchdog.errors import DeliveryError
-from watchdog.receivers.syslog.wires import parse_address
+from watchdog.receivers.syslog.wires import wire_from_address
 from watchdog.receivers.transport.deadline import Deadline
 
 DEADLINE = 0.2
@@ -55,12 +55,12 @@ def refusing_tcp(unused_port):
 @pytest.mark.parametrize("peer", ["stuck_unix", "missing_unix", "stuck_tcp", "full_tcp", "refusing_tcp"])
 def test_no_peer_holds_it_past_the_deadline(request, peer):
     address, reason = request.getfixturevalue(peer)
-    wire, is_prompt = parse_address(address), False
+    wire, is_prompt = wire_from_address(address), False
     deadline, end = (DEADLINE, DEADLINE) if reason == "timeout" else (PATIENCE, 0.0)
     for _ in range(MOST_TRIES):
         began = time.monotonic()
         with pytest.raises(DeliveryError) as caught:
-            wire.deliver(RECORDS, Deadline(deadline))
+            wire.send_records(RECORDS, Deadline(deadline))
         took = time.monotonic() - began
         assert (caught.value.reason, caught.value.retryable) == (reason, True)
         assert took >= end

@@ -78,29 +78,29 @@ def receiver(certificates):
             keys |= {"cert_file": f"{certificates}/{client}.pem", "key_file": f"{certificates}/{client}.key"}
         document = Document("", keys, "watchdog.toml")
         made = Syslog.from_table("log", document.root)
-        document.root.finish()
+        document.root.reject_unknown_keys()
         document.raise_problems()
         return made
 
     return read
 
 
-def failure_of(receiver, notice):
+def failure_of(receiver, notification):
     began = time.monotonic()
     with pytest.raises(DeliveryError) as caught:
-        receiver.send(notice, DEADLINE)
+        receiver.send(notification, DEADLINE)
     assert time.monotonic() - began < DEADLINE + 0.5
     assert caught.value.retryable
     return caught.value.reason, str(caught.value).partition(": ")[2]
 
 
-def hostile(notice):
+def hostile(notification):
     """Return the notice with an alert for each hostile name, in every place that takes one."""
     return dataclasses.replace(
-        notice,
+        notification,
         alerts=tuple(
             dataclasses.replace(alert, labels=(("process", name),), summary=name, reason=name)
-            for alert in notice.alerts
+            for alert in notification.alerts
             for name in HOSTILE_NAMES
         ),
     )
@@ -112,9 +112,9 @@ def hostile(notice):
 @pytest.mark.parametrize("library", ["gtls", "ossl"])
 def test_rsyslog_takes_records_over_tls_unaltered(rsyslog_tls, receiver, library, firing, resolved):
     log = receiver("tls", rsyslog_tls.ports[library])
-    notices = [firing, resolved, hostile(firing)]
-    for notice in notices:
-        log.send(notice, DEADLINE)
+    notifications = [firing, resolved, hostile(firing)]
+    for notification in notifications:
+        log.send(notification, DEADLINE)
     arrived = rsyslog_tls.arrived(2 + len(HOSTILE_NAMES))
     assert [(record["pri"], record["msgid"]) for record in arrived[:3]] == [
         ("26", "FIRING"),
@@ -122,7 +122,7 @@ def test_rsyslog_takes_records_over_tls_unaltered(rsyslog_tls, receiver, library
         ("26", "FIRING"),
     ]
     assert [record["raw"] for record in arrived] == [
-        record for notice in notices for record in log.render(notice).decode().split("\n")
+        record for notification in notifications for record in log.render(notification).decode().split("\n")
     ]
     assert all(record["data"] in record["raw"] for record in arrived)
 
@@ -134,8 +134,8 @@ def test_syslog_ng_reads_every_record_as_rfc_5424_with_its_facts(syslog_ng, rece
     else:
         more = {"framing": "lf"} if wire == "lf" else {}
         log = receiver({"lf": "tcp"}.get(wire, wire), syslog_ng.ports[wire], **more)
-    for notice in (firing, resolved, hostile(firing)):
-        log.send(notice, DEADLINE)
+    for notification in (firing, resolved, hostile(firing)):
+        log.send(notification, DEADLINE)
     fires, ends, *others = syslog_ng.arrived(2 + len(HOSTILE_NAMES))
     facts = {
         "rule": "outbound-connection-storm",
@@ -177,7 +177,7 @@ def test_syslog_ng_reads_every_record_as_rfc_5424_with_its_facts(syslog_ng, rece
     ]
     # Each name comes out of syslog-ng's own parser as we show it: no quoting is left on, none missed.
     assert [record["data"]["bpf-watchdog@32473"]["process"] for record in others[:11]] == [
-        sanitize.visible(name) for name in HOSTILE_NAMES[:11]
+        sanitize.escape_unprintable(name) for name in HOSTILE_NAMES[:11]
     ]
     assert {tuple(record["data"]) for record in others} == {("bpf-watchdog@32473",)}
     assert [record["raw"] for record in others] == log.render(hostile(firing)).decode().split("\n")
@@ -344,7 +344,7 @@ def test_a_server_that_closes_before_it_was_sent_anything_has_taken_nothing():
         import socket
         from watchdog.errors import DeliveryError
         from watchdog.receivers.transport.deadline import Deadline
-        from watchdog.receivers.syslog.wires import parse_address
+        from watchdog.receivers.syslog.wires import wire_from_address
 
         listener = socket.create_server(("127.0.0.1", 0))
         accepted = socket.socket.accept
@@ -356,7 +356,7 @@ def test_a_server_that_closes_before_it_was_sent_anything_has_taken_nothing():
 
         socket.socket.connect = connect_to_one_that_leaves
         try:
-            parse_address(f"tcp://127.0.0.1:{listener.getsockname()[1]}").deliver([b"record"], Deadline(1.0))
+            wire_from_address(f"tcp://127.0.0.1:{listener.getsockname()[1]}").send_records([b"record"], Deadline(1.0))
         except DeliveryError as error:
             print(error.reason)
         else:

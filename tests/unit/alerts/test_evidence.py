@@ -10,29 +10,36 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from watchdog.alerts.alert import Alert, State
-from watchdog.alerts.evidence import MOST_BYTES, MOST_COMMAND_BYTES, NOT_TAKEN, Culprit, Evidence, evidence_of
-from watchdog.measure.catalogue import FAILURES, METRICS, STATES
+from watchdog.alerts.alert import Alert, AlertState
+from watchdog.alerts.evidence import (
+    MAX_COMMAND_BYTES,
+    MAX_EVIDENCE_BYTES,
+    NOT_TAKEN,
+    Evidence,
+    TopProcess,
+    build_evidence,
+)
+from watchdog.measure.catalogue import FAILURES, METRICS, TCP_STATES
 from watchdog.measure.procfs import Process
 from watchdog.receivers.render import evidence_text
-from watchdog.rules.engine.contributors import MOST_PEERS, MOST_PROCESSES, Participant, Peer, Trace
+from watchdog.rules.engine.contributors import MAX_PEERS, MAX_PROCESSES, ContributingProcess, Contributors, Peer
 from watchdog.rules.language import template
-from watchdog.rules.language.expression import Operand
-from watchdog.rules.language.rule import Rule, Severity, Stat, Statistic, Thresholds
+from watchdog.rules.language.expression import MetricReference
+from watchdog.rules.language.rule import Rule, Severity, Stat, StatKind, Thresholds
 
 WALL = 1_750_000_000.0
 RULE = Rule(
     id="storm",
-    summary=template.parse("{process}", ("process",)),
-    metric=Operand("connects"),
-    stat=Stat("rate", Statistic.RATE),
+    summary=template.parse_summary("{process}", ("process",)),
+    metric=MetricReference("connects"),
+    stat=Stat("rate", StatKind.RATE),
     window_ns=5_000_000_000,
     by=("process",),
     where=(),
     only_if=None,
     thresholds=Thresholds(True, {Severity.WARNING: 1.0}, {Severity.WARNING: 1.0}),
     for_ns=0,
-    keep_ns=0,
+    keep_firing_for_ns=0,
     receivers=None,
     runbook=None,
     file="rules.toml",
@@ -40,20 +47,20 @@ RULE = Rule(
 )
 ALIVE = Process("crawler", None, ("/usr/bin/crawler", "--token=hunter2"), ((640, "supervisor"), (1, "systemd")))
 PEER = Peer("192.0.2.7", 443, "out", 90.0, 90, 0, 0, (), (("refused", 90),))
-CRAWLER = Participant(4711, 75.0, "crawler", "crawler", "www-data", "crawler.service", "")
-HELPER = Participant(4712, 25.0, "crawler", "crawler", "www-data", "crawler.service", "")
-TRACE = Trace("connects", 100.0, (PEER,), 3, (CRAWLER, HELPER), 2, (0.0, math.nan, math.inf), 1.0, 3.0)
+CRAWLER = ContributingProcess(4711, 75.0, "crawler", "crawler", "www-data", "crawler.service", "")
+HELPER = ContributingProcess(4712, 25.0, "crawler", "crawler", "www-data", "crawler.service", "")
+TRACE = Contributors("connects", 100.0, (PEER,), 3, (CRAWLER, HELPER), 2, (0.0, math.nan, math.inf), 1.0, 3.0)
 
 
-def evidence(trace=TRACE, alive=(4711, 4712), process=ALIVE, with_command=True):
+def evidence(contributors=TRACE, alive=(4711, 4712), process=ALIVE, with_command=True):
     def look(pid):
         return WALL - 60, process if pid in alive else None
 
-    return evidence_of(RULE, trace, look, WALL, with_command=with_command)
+    return build_evidence(RULE, contributors, look, WALL, with_command=with_command)
 
 
 def test_it_tells_of_the_process_that_had_most_of_the_value():
-    assert evidence().culprit == Culprit(
+    assert evidence().top_process == TopProcess(
         pid=4711,
         name="crawler",
         exe="crawler",
@@ -61,38 +68,38 @@ def test_it_tells_of_the_process_that_had_most_of_the_value():
         unit="crawler.service",
         container="",
         share=0.75,
-        others=1,
+        other_process_count=1,
         started=WALL - 60,
         command="/usr/bin/crawler --token=***",
         parents=((640, "supervisor"), (1, "systemd")),
-        gone=False,
+        has_exited=False,
     )
 
 
 def test_of_a_process_that_is_gone_the_kernel_knows_who_it_was_and_another_that_lives_tells_more():
-    gone = evidence(alive=()).culprit
-    assert (gone.pid, gone.gone, gone.exe, gone.user, gone.command, gone.parents) == (
+    gone = evidence(alive=()).top_process
+    assert (gone.pid, gone.has_exited, gone.exe, gone.user, gone.command, gone.parents) == (
         4711, True, "crawler", "www-data", None, (),
     )  # fmt: skip
-    assert (evidence(alive=(4712,)).culprit.pid, evidence(alive=(4712,)).culprit.share) == (4712, 0.25)
+    assert (evidence(alive=(4712,)).top_process.pid, evidence(alive=(4712,)).top_process.share) == (4712, 0.25)
 
 
 def test_the_path_of_a_program_is_told_where_it_may_be_read():
-    assert evidence(process=replace(ALIVE, exe="/opt/crawler")).culprit.exe == "/opt/crawler"
-    assert evidence(process=replace(ALIVE, exe="/" + "x" * 500 + "/name")).culprit.exe.endswith("xx/name")
+    assert evidence(process=replace(ALIVE, exe="/opt/crawler")).top_process.exe == "/opt/crawler"
+    assert evidence(process=replace(ALIVE, exe="/" + "x" * 500 + "/name")).top_process.exe.endswith("xx/name")
 
 
 def test_command_lines_can_be_kept_out():
-    assert evidence(with_command=False).culprit.command is None
+    assert evidence(with_command=False).top_process.command is None
 
 
 def test_values_that_do_not_add_up_have_no_share():
-    assert evidence(replace(TRACE, metric="rtt", amount=math.nan)).culprit.share is None
+    assert evidence(replace(TRACE, metric="rtt", amount=math.nan)).top_process.share is None
 
 
 def test_without_rows_there_is_history_alone():
-    found = evidence(replace(TRACE, amount=0.0, peers=(), peer_count=0, participants=(), process_count=0))
-    assert (found.culprit, found.peers, found.history) == (None, (), (0.0, None, math.inf))
+    found = evidence(replace(TRACE, amount=0.0, peers=(), peer_count=0, processes=(), process_count=0))
+    assert (found.top_process, found.peers, found.history) == (None, (), (0.0, None, math.inf))
 
 
 def test_it_comes_back_from_json_as_it_went():
@@ -105,7 +112,7 @@ def test_an_alert_that_an_older_daemon_saved_has_none():
         rule="storm",
         labels=(("process", "crawler"),),
         fingerprint="0123456789abcdef",
-        state=State.FIRING,
+        state=AlertState.FIRING,
         severity=Severity.WARNING,
         summary="crawler",
         value=2.0,
@@ -119,8 +126,8 @@ def test_an_alert_that_an_older_daemon_saved_has_none():
         runbook=None,
     )
     document = alert.to_json()
-    told = replace(alert, evidence=evidence(), lasted=3.0)
-    older = {name: value for name, value in document.items() if name not in {"evidence", "lasted"}}
+    told = replace(alert, evidence=evidence(), duration_seconds=3.0)
+    older = {name: value for name, value in document.items() if name not in {"evidence", "duration_seconds"}}
 
     assert Alert.from_json(json.loads(json.dumps(older))) == alert
     assert Alert.from_json(json.loads(json.dumps(told.to_json()))) == told
@@ -139,15 +146,15 @@ def test_what_cannot_be_read_is_no_evidence_and_no_error(document):
 
 def test_when_it_is_taken_again_what_is_gone_stays_known():
     before = evidence()
-    nothing = evidence(replace(TRACE, peers=(), peer_count=0, participants=(), process_count=0, history=(1.0,)))
-    after = before.renewed(nothing)
-    assert (after.culprit, after.peers, after.history) == (before.culprit, before.peers, (1.0,))
-    calm = replace(TRACE, amount=0.0, peers=(replace(PEER, amount=0.0, failures=()),), participants=(HELPER,))
-    assert before.renewed(evidence(calm)) == before
-    dead = before.renewed(evidence(alive=()))
-    assert dead.culprit == replace(before.culprit, gone=True)
-    assert before.renewed(Evidence(WALL, missing=NOT_TAKEN)) == before
-    assert Evidence(WALL, missing=NOT_TAKEN).renewed(before) == before
+    nothing = evidence(replace(TRACE, peers=(), peer_count=0, processes=(), process_count=0, history=(1.0,)))
+    after = before.updated_with(nothing)
+    assert (after.top_process, after.peers, after.history) == (before.top_process, before.peers, (1.0,))
+    calm = replace(TRACE, amount=0.0, peers=(replace(PEER, amount=0.0, failures=()),), processes=(HELPER,))
+    assert before.updated_with(evidence(calm)) == before
+    dead = before.updated_with(evidence(alive=()))
+    assert dead.top_process == replace(before.top_process, has_exited=True)
+    assert before.updated_with(Evidence(WALL, missing_reason=NOT_TAKEN)) == before
+    assert Evidence(WALL, missing_reason=NOT_TAKEN).updated_with(before) == before
 
 
 texts = st.text(st.characters(), max_size=300) | st.sampled_from(
@@ -157,16 +164,18 @@ numbers = st.integers(0, 2**63)
 peers = st.builds(
     Peer, st.sampled_from(["192.0.2.7", "2001:db8:1111:2222:3333:4444:5555:6666"]), st.integers(0, 65_535),
     st.sampled_from(["in", "out", "unknown"]), st.floats(0, 1e18), numbers, numbers, numbers,
-    st.just(tuple((state, 2**31) for state in STATES[1:])), st.just(tuple((one, 2**31) for one in FAILURES[1:])),
+    st.just(tuple((state, 2**31) for state in TCP_STATES[1:])), st.just(tuple((one, 2**31) for one in FAILURES[1:])),
 )  # fmt: skip
-participants = st.builds(Participant, st.integers(1, 2**22), st.floats(0, 1e18), texts, texts, texts, texts, texts)
+participants = st.builds(
+    ContributingProcess, st.integers(1, 2**22), st.floats(0, 1e18), texts, texts, texts, texts, texts
+)
 processes = st.builds(
     Process, texts, st.none() | texts, st.lists(texts, max_size=5).map(tuple),
     st.lists(st.tuples(st.integers(1, 2**22), texts), max_size=5).map(tuple),
 )  # fmt: skip
 traces = st.builds(
-    Trace, st.sampled_from(sorted(METRICS)), st.floats(0, 1e18), st.lists(peers, max_size=MOST_PEERS).map(tuple),
-    numbers, st.lists(participants, max_size=MOST_PROCESSES).map(tuple), numbers,
+    Contributors, st.sampled_from(sorted(METRICS)), st.floats(0, 1e18), st.lists(peers, max_size=MAX_PEERS).map(tuple),
+    numbers, st.lists(participants, max_size=MAX_PROCESSES).map(tuple), numbers,
     st.lists(st.floats(), max_size=20).map(tuple), st.floats(0, 1e9), st.floats(0, 1e9),
 )  # fmt: skip
 
@@ -177,13 +186,13 @@ traces = st.builds(
 @settings(deadline=None)
 @given(traces, processes)
 def test_it_is_never_more_than_its_bytes_whatever_it_is_about(trace, process):
-    found = evidence_of(RULE, trace, lambda pid: (WALL, process), WALL, with_command=True)
+    found = build_evidence(RULE, trace, lambda pid: (WALL, process), WALL, with_command=True)
     document = json.dumps(found.to_json(), allow_nan=False, separators=(",", ":"))
 
-    assert len(document) <= MOST_BYTES
-    assert found.culprit is None or len((found.culprit.command or "").encode("utf-8", "surrogatepass")) <= (
-        MOST_COMMAND_BYTES
+    assert len(document) <= MAX_EVIDENCE_BYTES
+    assert found.top_process is None or len((found.top_process.command or "").encode("utf-8", "surrogatepass")) <= (
+        MAX_COMMAND_BYTES
     )
-    assert found.culprit is None or found.culprit.share is None or 0 <= found.culprit.share <= 1
+    assert found.top_process is None or found.top_process.share is None or 0 <= found.top_process.share <= 1
     assert Evidence.from_json(json.loads(document)) == found
-    assert all(len(line) <= 1_000 for line in evidence_text.lines(found, ()))
+    assert all(len(line) <= 1_000 for line in evidence_text.evidence_lines(found, ()))

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchdog.alerts.alert import Kind, State, fingerprint
-from watchdog.alerts.instance import Instance
+from watchdog.alerts.alert import AlertState, TransitionKind, fingerprint
+from watchdog.alerts.instance import AlertInstance
 from watchdog.alerts.lifecycle import Lifecycle
-from watchdog.rules.engine.engine import OVERFLOW, Verdict
+from watchdog.rules.engine.engine import OVERFLOW_LABELS, Verdict
 from watchdog.rules.language import template
-from watchdog.rules.language.expression import Operand
-from watchdog.rules.language.rule import Rule, Severity, Stat, Statistic, Thresholds
+from watchdog.rules.language.expression import MetricReference
+from watchdog.rules.language.rule import Rule, Severity, Stat, StatKind, Thresholds
 
 SECOND_NS = 1_000_000_000
 WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
@@ -30,16 +30,16 @@ def rule(name="storm", hold=0, keep=0, critical=None, above=True, summary="{proc
     fire = {severity: limit for severity, limit in fire.items() if limit is not None}
     return Rule(
         id=name,
-        summary=template.parse(summary, by, "rate"),
-        metric=Operand("connects"),
-        stat=Stat("rate", Statistic.RATE),
+        summary=template.parse_summary(summary, by, "rate"),
+        metric=MetricReference("connects"),
+        stat=Stat("rate", StatKind.RATE),
         window_ns=10 * SECOND_NS,
         by=by,
         where=(),
         only_if=None,
         thresholds=Thresholds(above, fire, {severity: clear[severity] for severity in fire}),
         for_ns=hold * SECOND_NS,
-        keep_ns=keep * SECOND_NS,
+        keep_firing_for_ns=keep * SECOND_NS,
         receivers=("oncall",),
         runbook="https://example.net/runbook",
         file="rules.toml",
@@ -79,7 +79,7 @@ class Life:
 
     @property
     def alert(self):
-        return self.lifecycle.firing().get(fingerprint(self.rule.id, LABELS))
+        return self.lifecycle.firing_alerts().get(fingerprint(self.rule.id, LABELS))
 
 
 # for
@@ -93,14 +93,14 @@ def test_it_is_pending_for_the_whole_of_for():
     life = Life(rule(hold=3))
     assert life.tick(101, 101, 101) == []
     assert life.alert is None
-    assert life.lifecycle.watched() == [("storm", LABELS)]
+    assert life.lifecycle.active_keys() == [("storm", LABELS)]
     assert life.tick(101) == ["firing"]
 
 
 def test_false_while_pending_forgets_it_without_a_word():
     life = Life(rule(hold=2))
     assert life.tick(101, 101, 99) == []
-    assert life.lifecycle.watched() == []
+    assert life.lifecycle.active_keys() == []
     assert life.tick(101, 101) == []
     assert life.tick(101) == ["firing"]
 
@@ -118,7 +118,7 @@ def test_unknown_time_does_not_count_for_for():
 def test_an_instance_never_true_is_not_remembered():
     life = Life(rule())
     life.tick(99, UNKNOWN)
-    assert life.lifecycle.watched() == []
+    assert life.lifecycle.active_keys() == []
     assert life.lifecycle.take_changes() == []
 
 
@@ -132,7 +132,7 @@ def test_without_keep_it_resolves_as_soon_as_it_has_cleared():
 def test_it_fires_on_for_the_whole_of_keep():
     life = Life(rule(keep=3))
     assert life.tick(101, 59, 59, 59) == ["firing"]
-    assert life.alert.state is State.FIRING
+    assert life.alert.state is AlertState.FIRING
     assert life.tick(59) == ["resolved"]
     assert life.alert is None
 
@@ -243,7 +243,7 @@ def test_a_resolved_alert_tells_the_value_at_clear_the_peak_and_why():
     life = Life(rule(keep=2))
     life.tick(150, 400, 50, 40, 30)
     alert = life.transitions[0].alert
-    assert (alert.state, alert.value, alert.peak, alert.resolved) == (State.RESOLVED, 30, 400, 5005)
+    assert (alert.state, alert.value, alert.peak, alert.resolved) == (AlertState.RESOLVED, 30, 400, 5005)
     assert (alert.fired, alert.reason) == (5001, "value below 60/s for 2s")
 
 
@@ -252,7 +252,7 @@ def test_an_alert_whose_process_is_gone_says_so_and_keeps_its_last_value():
     life.tick(150)
     life.tick(math.nan, reason="nothing to measure")
     alert = life.transitions[0].alert
-    assert (alert.state, alert.value, alert.reason) == (State.RESOLVED, 150, "nothing to measure")
+    assert (alert.state, alert.value, alert.reason) == (AlertState.RESOLVED, 150, "nothing to measure")
 
 
 def test_an_unknown_value_is_not_shown():
@@ -263,9 +263,9 @@ def test_an_unknown_value_is_not_shown():
 
 def test_overflow_tells_how_many_more_there_are():
     life = Life(rule())
-    life.advance([Verdict(life.rule, OVERFLOW, True, 1234.0, WARNING, WARNING, "")])
-    (alert,) = life.lifecycle.firing().values()
-    assert (alert.labels, alert.summary) == (OVERFLOW, "1,234 more instances of storm fire")
+    life.advance([Verdict(life.rule, OVERFLOW_LABELS, True, 1234.0, WARNING, WARNING, "")])
+    (alert,) = life.lifecycle.firing_alerts().values()
+    assert (alert.labels, alert.summary) == (OVERFLOW_LABELS, "1,234 more instances of storm fire")
 
 
 def test_instances_of_one_rule_live_apart():
@@ -273,8 +273,8 @@ def test_instances_of_one_rule_live_apart():
     other = (("process", "redis"),)
     life.advance([life.verdict(101), life.verdict(101, labels=other)])
     (transition,) = life.advance([life.verdict(0), life.verdict(101, labels=other)])
-    assert (transition.kind, transition.alert.labels) == (Kind.RESOLVED, LABELS)
-    assert life.lifecycle.watched() == [("storm", other)]
+    assert (transition.kind, transition.alert.labels) == (TransitionKind.RESOLVED, LABELS)
+    assert life.lifecycle.active_keys() == [("storm", other)]
 
 
 # Restart
@@ -298,7 +298,7 @@ def test_what_fired_before_a_restart_fires_on_and_is_no_news():
     life = Life(rule(keep=1))
     life.tick(150)
     after = restarted(life)
-    assert after.lifecycle.firing() == life.lifecycle.firing()
+    assert after.lifecycle.firing_alerts() == life.lifecycle.firing_alerts()
     assert after.tick(UNKNOWN, 150, 59) == []
     assert after.tick(59) == ["resolved"]
     assert after.transitions[0].alert.fired == 5001
@@ -355,33 +355,33 @@ def test_a_share_of_nothing_survives_a_restart():
     assert life.transitions[0].alert.peak == math.inf
 
 
-@pytest.mark.parametrize(("values", "timing"), [([150], True), ([150] * 3, False), ([150] * 3 + [59], True)])
-def test_a_timer_runs_while_it_is_pending_and_while_it_clears(values, timing):
+@pytest.mark.parametrize(("values", "has_running_timer"), [([150], True), ([150] * 3, False), ([150] * 3 + [59], True)])
+def test_a_timer_runs_while_it_is_pending_and_while_it_clears(values, has_running_timer):
     life = Life(rule(hold=2, keep=2))
-    assert not life.lifecycle.timing
+    assert not life.lifecycle.has_running_timer
     life.tick(*values)
-    assert life.lifecycle.timing is timing
+    assert life.lifecycle.has_running_timer is has_running_timer
 
 
 def test_an_alert_that_fails_takes_no_other_with_it_and_is_told_with_the_next_tick(monkeypatch):
     life = Life(rule())
     others = [(("process", name),) for name in ("a", "b")]
-    tell = Instance.tell
+    tell = AlertInstance.update_alert
 
     def fail_for_a(instance, *rest):
         if instance.labels == others[0]:
             raise RuntimeError("not told")
         return tell(instance, *rest)
 
-    monkeypatch.setattr(Instance, "tell", fail_for_a)
+    monkeypatch.setattr(AlertInstance, "update_alert", fail_for_a)
     told = life.advance([life.verdict(150, labels) for labels in others])
     [failure] = life.lifecycle.take_failures()
-    assert [(t.kind, t.alert.labels) for t in told] == [(Kind.FIRING, others[1])]
+    assert [(t.kind, t.alert.labels) for t in told] == [(TransitionKind.FIRING, others[1])]
     assert (str(failure), failure.__notes__) == ("not told", ["with an alert of rule storm"])
     monkeypatch.undo()
     told = life.advance([life.verdict(150, labels) for labels in others])
 
-    assert [(t.kind, t.alert.labels) for t in told] == [(Kind.FIRING, others[0])]
+    assert [(t.kind, t.alert.labels) for t in told] == [(TransitionKind.FIRING, others[0])]
     assert life.lifecycle.take_failures() == []
 
 
@@ -393,7 +393,7 @@ def test_an_alert_whose_summary_fails_is_told_in_plain_words_with_the_reason(mon
     def fail(*_):
         raise KeyError("unit")
 
-    monkeypatch.setattr(template, "render", fail)
+    monkeypatch.setattr(template, "render_template", fail)
     assert life.tick(value) == ["firing" if value == 150 else "resolved"]
     [failure] = life.lifecycle.take_failures()
 
@@ -435,7 +435,7 @@ def test_how_long_an_alert_lasted_does_not_come_from_the_wall_clock():
     life.wall += 3_600
     life.tick(150, 50)
 
-    assert life.transitions[0].alert.lasted == 2
+    assert life.transitions[0].alert.duration_seconds == 2
     assert life.transitions[0].alert.resolved - life.transitions[0].alert.started == 3_602
 
 
@@ -443,11 +443,11 @@ def test_an_alert_whose_rule_is_gone_after_a_restart_is_resolved():
     life = Life(rule())
     life.tick(150)
     after = restarted(life, rule("other"))
-    assert [alert.state for alert in after.lifecycle.firing().values()] == [State.FIRING]
+    assert [alert.state for alert in after.lifecycle.firing_alerts().values()] == [AlertState.FIRING]
     assert [(t.kind, t.alert.reason, t.alert.resolved) for t in after.advance([])] == [
-        (Kind.RESOLVED, "rule removed", 5002)
+        (TransitionKind.RESOLVED, "rule removed", 5002)
     ]
-    assert after.lifecycle.firing() == {}
+    assert after.lifecycle.firing_alerts() == {}
     assert after.lifecycle.take_changes() == [(fingerprint("storm", LABELS), None)]
     assert after.advance([]) == []
 
@@ -503,19 +503,19 @@ def test_a_removed_rule_resolves_its_alerts_and_forgets_what_was_pending():
     life = Life(rule())
     life.tick(150)
     life.lifecycle.replace_rules([])
-    assert [(t.kind, t.alert.reason) for t in life.advance([])] == [(Kind.RESOLVED, "rule removed")]
+    assert [(t.kind, t.alert.reason) for t in life.advance([])] == [(TransitionKind.RESOLVED, "rule removed")]
     pending = Life(rule(hold=9))
     pending.tick(150)
     pending.lifecycle.replace_rules([])
     assert pending.advance([]) == []
-    assert pending.lifecycle.watched() == []
+    assert pending.lifecycle.active_keys() == []
 
 
 def test_a_rule_by_other_dimensions_resolves_the_alerts_of_before():
     life = Life(rule())
     life.tick(150)
     reload(life, rule(by=("process", "unit")))
-    assert [(t.kind, t.alert.reason) for t in life.advance([])] == [(Kind.RESOLVED, "rule changed")]
+    assert [(t.kind, t.alert.reason) for t in life.advance([])] == [(TransitionKind.RESOLVED, "rule changed")]
 
 
 def test_a_severity_that_a_rule_no_longer_has_deescalates():
@@ -586,5 +586,5 @@ def test_any_history_has_the_severities_that_a_small_model_gives(steps, hold, ke
             (True, True): [] if was == now else ["escalated" if (now or 0) > (was or 0) else "deescalated"],
         }
         assert kinds == expected[was is not None, now is not None]
-        assert bool(life.lifecycle.watched()) == any(model.state != "inactive" for model in models.values())
+        assert bool(life.lifecycle.active_keys()) == any(model.state != "inactive" for model in models.values())
         was = now

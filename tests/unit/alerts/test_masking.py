@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watchdog.alerts.masking import MASK, masked
+from watchdog.alerts.masking import MASK, mask_secrets
 
 SECRET = "hunter2-hunter2"
 
@@ -34,7 +34,7 @@ SECRET = "hunter2-hunter2"
     ],
 )
 def test_obvious_secrets_are_masked(line):
-    shown = masked(line.split(" "))
+    shown = mask_secrets(line.split(" "))
     assert "hunter2" not in shown.lower()
     assert MASK in shown
     assert shown.split(" ")[0] == line.split(" ")[0]
@@ -50,7 +50,7 @@ def test_obvious_secrets_are_masked(line):
     ],
 )
 def test_secrets_within_one_argument_are_masked(arguments):
-    assert SECRET not in masked(arguments)
+    assert SECRET not in mask_secrets(arguments)
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,13 @@ def test_secrets_within_one_argument_are_masked(arguments):
     ],
 )
 def test_what_is_no_secret_is_left_as_it_is(line):
-    assert masked(line.split(" ")) == line
+    assert mask_secrets(line.split(" ")) == line
 
 
 @settings(deadline=None)
 @given(st.lists(st.text(max_size=200), max_size=20))
 def test_any_command_line_can_be_masked(arguments):
-    masked(arguments)
+    mask_secrets(arguments)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,6 @@ def test_no_command_line_takes_long_to_mask(piece):
     taken = []
     for _ in range(3):
         began = time.thread_time()
-        masked([line, *line.split(" ")])
+        mask_secrets([line, *line.split(" ")])
         taken.append(time.thread_time() - began)
     assert min(taken) < 0.05

@@ -210,14 +210,14 @@ def test_without_paths_checks_the_hosts_own_files(bpf_watchdog, write, tmp_path,
     config = write(CONFIG, "watchdog.toml")
     (tmp_path / "rules.d").mkdir()
     write(RULE, "rules.d/r.toml")
-    monkeypatch.setattr(check, "DEFAULT_CONFIG", str(config))
-    monkeypatch.setattr(check, "DEFAULT_RULES", str(tmp_path / "rules.d"))
+    monkeypatch.setattr(check, "DEFAULT_SETTINGS_FILE", str(config))
+    monkeypatch.setattr(check, "DEFAULT_RULES_FOLDER", str(tmp_path / "rules.d"))
     assert bpf_watchdog("check")[2] == "2 files, 1 rule: no problems, no notes"
 
 
 def test_without_paths_and_files_checks_the_shipped_rules(bpf_watchdog, tmp_path, monkeypatch):
-    monkeypatch.setattr(check, "DEFAULT_CONFIG", str(tmp_path / "none"))
-    monkeypatch.setattr(check, "DEFAULT_RULES", str(tmp_path / "none.d"))
+    monkeypatch.setattr(check, "DEFAULT_SETTINGS_FILE", str(tmp_path / "none"))
+    monkeypatch.setattr(check, "DEFAULT_RULES_FOLDER", str(tmp_path / "none.d"))
     assert bpf_watchdog("check") == (0, [], "6 files, 11 rules: no problems, no notes")
 
 
@@ -245,7 +245,7 @@ def test_a_summary_that_could_not_be_written_at_night_is_a_problem_now(bpf_watch
     def fail(*_):
         raise KeyError("unit")
 
-    monkeypatch.setattr(template, "render", fail)
+    monkeypatch.setattr(template, "render_template", fail)
     file = write(RULE)
     assert bpf_watchdog("check", file) == (
         1,

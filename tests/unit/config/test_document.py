@@ -26,11 +26,11 @@ def test_reads_every_type():
     assert root.number("number") == 1.5
     assert root.number("whole") == 3.0
     assert root.integer("whole", minimum=3, maximum=3) == 3
-    assert root.flag("flag") is True
+    assert root.boolean("flag") is True
     assert root.duration("long") == 90 * SECOND
     assert root.table("table").integer("key") == 1
     assert [table.integer("a") for table in root.tables("many")] == [1, 2]
-    root.finish()
+    root.reject_unknown_keys()
     assert told(doc) == []
     doc.raise_problems()
 
@@ -41,14 +41,14 @@ def test_gives_defaults_for_missing_keys():
     assert root.texts("a", ("x",)) == ("x",)
     assert root.number("a", 1.5) == 1.5
     assert root.integer("a", 2) == 2
-    assert root.flag("a", default=True) is True
+    assert root.boolean("a", default=True) is True
     assert root.duration("a", "2s") == 2 * SECOND
     assert list(root.table("a")) == []
     assert root.tables("a") == ()
     assert told(root.document) == []
 
 
-@pytest.mark.parametrize("reader", ["text", "texts", "number", "integer", "flag", "duration", "secret"])
+@pytest.mark.parametrize("reader", ["text", "texts", "number", "integer", "boolean", "duration", "secret"])
 def test_tells_a_missing_required_key_at_its_table(reader):
     doc = document("\n[[rule]]\n[[rule]]\nx = 1\n")
     getattr(doc.root.tables("rule")[1], reader)("key")
@@ -71,7 +71,7 @@ def test_tells_a_missing_required_key_at_its_table(reader):
         ("integer", "1.0", "must be a whole number, not a number"),
         ("integer", "0x" + "f" * 5000, "is not a number of use"),
         ("integer", "1979-05-27", "must be a whole number, not a date or time"),
-        ("flag", '"yes"', "must be true or false, not a text"),
+        ("boolean", '"yes"', "must be true or false, not a text"),
         ("duration", "10", 'needs a unit: "10s"?'),
         ("duration", "true", 'must be a duration like "10s", not true or false'),
         ("duration", '"10"', 'not a duration: "10"; write it like "10s", "1m30s", "500ms", "4h"'),
@@ -111,11 +111,11 @@ def test_an_element_of_an_array_is_told_on_its_own_line():
 def test_one_key_is_told_once():
     doc = document("id = 3\n")
     doc.root.text("id")
-    doc.root.problem("id", "is already taken")
-    doc.root.problem("id", "is odd", index=2)
+    doc.root.add_problem("id", "is already taken")
+    doc.root.add_problem("id", "is odd", index=2)
     assert told(doc) == ["f.toml:1: id: must be a text, not a number"]
-    assert doc.root.failed("id")
-    assert not doc.root.failed("other")
+    assert doc.root.has_problem("id")
+    assert not doc.root.has_problem("other")
 
 
 def test_keys_that_nobody_asked_for_are_unknown_and_the_nearest_known_one_is_named():
@@ -123,7 +123,7 @@ def test_keys_that_nobody_asked_for_are_unknown_and_the_nearest_known_one_is_nam
     rule = doc.root.table("rule")
     rule.text("summary", "")
     rule.text("id", "")
-    rule.finish()
+    rule.reject_unknown_keys()
     assert told(doc) == [
         'f.toml:2: rule.sumary: unknown key "sumary": did you mean "summary"?',
         'f.toml:3: rule.zzz: unknown key "zzz": known are id, summary',
@@ -133,9 +133,9 @@ def test_keys_that_nobody_asked_for_are_unknown_and_the_nearest_known_one_is_nam
 
 def test_raises_all_problems_in_line_order_and_keeps_notes_apart():
     doc = document("a = 1\nb = 2\n")
-    doc.root.problem("b", "second")
-    doc.root.problem("a", "first")
-    doc.root.note("a", "by the way")
+    doc.root.add_problem("b", "second")
+    doc.root.add_problem("a", "first")
+    doc.root.add_note("a", "by the way")
     with pytest.raises(ConfigError) as caught:
         doc.raise_problems()
     assert str(caught.value) == "f.toml:1: a: first\nf.toml:2: b: second"
@@ -163,7 +163,7 @@ def test_reads_a_secret_from_the_file_itself_a_file_the_environment_or_a_credent
     root = document(text).root
     secrets = [root.secret("a"), root.secret("b"), root.secret("c"), root.secret("d"), root.secret("e", required=False)]
     assert [secret and secret.reveal() for secret in secrets] == ["inline", "hunter2", "from-env", "hunter2", None]
-    root.finish()
+    root.reject_unknown_keys()
     assert told(root.document) == []
 
 
@@ -186,7 +186,7 @@ def test_a_missing_secret_is_a_problem_for_the_daemon_and_a_note_for_a_check(tmp
         f"f.toml:4: c_credential: {{}}{NO_CREDENTIALS}: give the unit LoadCredential=c:/path",
     ]
     for needed, prefix in ((True, ""), (False, "not checked: ")):
-        doc = document(text, secrets_needed=needed)
+        doc = document(text, require_secrets=needed)
         assert doc.root.secret("a") is None
         assert doc.root.secret("b") is None
         assert doc.root.secret("c") is None
@@ -197,7 +197,7 @@ def test_a_missing_secret_is_a_problem_for_the_daemon_and_a_note_for_a_check(tmp
 
 def test_refuses_a_secret_that_everyone_can_read_in_a_check_too(secret_file):
     secret_file.chmod(0o644)
-    doc = document(f'key_file = "{secret_file}"\n', secrets_needed=False)
+    doc = document(f'key_file = "{secret_file}"\n', require_secrets=False)
     assert doc.root.secret("key") is None
     assert told(doc) == [f"f.toml:1: key_file: '{secret_file}' is open to everyone on this host: {remedy(secret_file)}"]
 
@@ -208,7 +208,7 @@ def remedy(file):
 
 def exposed(text, **options):
     """Return a document that stands in a file which others can read."""
-    return Document(text, tomli.loads(text), "f.toml", others="everyone on this host", **options)
+    return Document(text, tomli.loads(text), "f.toml", other_readers="everyone on this host", **options)
 
 
 EXPOSED = "stands in a file that is open to everyone on this host: "
@@ -219,7 +219,7 @@ def test_a_secret_that_stands_in_a_file_which_others_can_read_is_refused_and_not
     doc = exposed('key = "hunter2"\n')
     assert doc.root.secret("key") is None
     assert told(doc) == [message]
-    doc = exposed('key = "hunter2"\n', secrets_needed=False)
+    doc = exposed('key = "hunter2"\n', require_secrets=False)
     assert doc.root.secret("key").reveal() == "hunter2"
     assert (told(doc), [str(note) for note in doc.notes]) == ([], [message])
 

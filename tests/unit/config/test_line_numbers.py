@@ -5,7 +5,7 @@ import tomli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watchdog.config.line_numbers import find_lines
+from watchdog.config.line_numbers import find_line_numbers
 
 KEYS = st.sampled_from(["a", "b-1", "c_2", "3", "", "é", "dot.ted", 'quo"te', "#no", "[x]", "sp ace", "tab\t"])
 VALUES = st.recursive(
@@ -97,7 +97,7 @@ def leaf_paths(value, path=()):
 def test_every_key_and_element_has_the_line_that_it_is_written_on(tables, seed, newline):
     writer = Writer(random.Random(seed))
     text = writer.document(tables).replace("\n", newline)
-    lines = find_lines(text)
+    lines = find_line_numbers(text)
     assert lines.keys() == set(leaf_paths(tomli.loads(text))) - {()}
     for path, mark in writer.expected.items():
         place = text.find(mark)
@@ -122,4 +122,4 @@ def test_every_key_and_element_has_the_line_that_it_is_written_on(tables, seed, 
 )
 def test_finds_keys_in_arrays_of_tables_dotted_keys_and_values_of_several_lines(text, path, line):
     tomli.loads(text)
-    assert find_lines(text)[path] == line
+    assert find_line_numbers(text)[path] == line

@@ -93,7 +93,7 @@ def test_refuses_what_is_no_secret(tmp_path, content, message):
     path.chmod(0o600)
     with pytest.raises(SecretError, match=message) as caught:
         secret_from_file(str(path))
-    assert not caught.value.absent
+    assert not caught.value.is_unavailable
 
 
 def test_does_not_wait_for_a_fifo(tmp_path):
@@ -175,7 +175,7 @@ def test_a_file_that_others_can_get_at_is_refused_with_the_remedy(secret_file, m
     with pytest.raises(SecretError) as caught:
         secret_from_file(str(path))
     assert str(caught.value) == f"'{path}' is open to {others}: chown {ACCOUNT} {path} && chmod 600 {path}"
-    assert not caught.value.absent
+    assert not caught.value.is_unavailable
 
 
 def test_the_remedy_is_safe_to_paste(secret_file):
@@ -204,11 +204,11 @@ def test_a_credential_that_the_unit_does_not_give_is_told_with_its_place(tmp_pat
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     with pytest.raises(SecretError, match=f"cannot read '{tmp_path}/hook': No such file or directory") as caught:
         secret_from_credential("hook")
-    assert caught.value.absent
+    assert caught.value.is_unavailable
 
 
 def test_outside_of_a_service_there_are_no_credentials(monkeypatch):
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     with pytest.raises(SecretError, match=r"give the unit LoadCredential=hook:/path$") as caught:
         secret_from_credential("hook")
-    assert caught.value.absent
+    assert caught.value.is_unavailable

@@ -4,8 +4,15 @@ from pathlib import Path
 import pytest
 
 from watchdog.config import settings as config_module
-from watchdog.config.map_sizes import Capacities
-from watchdog.config.settings import BUILT_IN, Escalation, Routing, Sampling, load_config, open_document
+from watchdog.config.map_sizes import MapSizes
+from watchdog.config.settings import (
+    BUILT_IN_SETTINGS,
+    EscalationSettings,
+    RoutingSettings,
+    SamplingSettings,
+    load_settings,
+    open_document,
+)
 from watchdog.errors import ConfigError
 
 SECOND = 1_000_000_000
@@ -46,28 +53,30 @@ def write(tmp_path):
 
 def problems(path):
     with pytest.raises(ConfigError) as caught:
-        load_config(path)
+        load_settings(path)
     return [str(problem).removeprefix(f"{path}:") for problem in caught.value.problems]
 
 
 def test_reads_the_whole_file_and_leaves_the_receivers_keys_to_their_types(write):
     path = write(WHOLE)
-    config = load_config(path)
+    config = load_settings(path)
     assert config.file == path
-    assert config.sampling == Sampling(SECOND // 2)
-    assert config.routing == Routing(("oncall", "log"), 5 * SECOND, 120 * SECOND, 3_600 * SECOND, jitter_ns=2 * SECOND)
+    assert config.sampling == SamplingSettings(SECOND // 2)
+    assert config.routing == RoutingSettings(
+        ("oncall", "log"), 5 * SECOND, 120 * SECOND, 3_600 * SECOND, jitter_ns=2 * SECOND
+    )
     assert [(name, kind) for name, kind, _ in config.receivers] == [("oncall", "slack"), ("log", "syslog")]
     assert config.receiver_names == ("oncall", "log")
     syslog = config.receivers[1][2]
     assert syslog.text("address") == "unix:///dev/log"
-    syslog.finish()
+    syslog.reject_unknown_keys()
     syslog.document.raise_problems()
 
 
 def test_how_much_the_kernel_keeps_can_be_said(write):
-    assert load_config(write("")).sampling.capacities == Capacities(65_536, 131_072, 4_096)
+    assert load_settings(write("")).sampling.map_sizes == MapSizes(65_536, 131_072, 4_096)
     text = "[sampling]\nledger = 8\nresponses = 16\nprocesses = 4_000_000\n"
-    assert load_config(write(text)).sampling.capacities == Capacities(8, 16, 4_000_000)
+    assert load_settings(write(text)).sampling.map_sizes == MapSizes(8, 16, 4_000_000)
     assert problems(write("[sampling]\nledger = 7\nprocesses = 4_000_001\n")) == [
         "2: sampling.ledger: must be at least 8, not 7",
         "3: sampling.processes: must be at most 4000000, not 4000001",
@@ -75,8 +84,8 @@ def test_how_much_the_kernel_keeps_can_be_said(write):
 
 
 def test_command_lines_are_told_unless_the_file_says_otherwise(write):
-    assert load_config(write("")).evidence.command_line
-    assert not load_config(write("[evidence]\ncommand_line = false\n")).evidence.command_line
+    assert load_settings(write("")).evidence.command_line
+    assert not load_settings(write("[evidence]\ncommand_line = false\n")).evidence.command_line
     assert problems(write("[evidence]\ncommand_line = 0\nexe = true\n")) == [
         "2: evidence.command_line: must be true or false, not a number",
         '3: evidence.exe: unknown key "exe": known are command_line',
@@ -84,47 +93,47 @@ def test_command_lines_are_told_unless_the_file_says_otherwise(write):
 
 
 def test_an_empty_file_means_the_defaults_and_a_console(write):
-    config = load_config(write(""))
-    assert config.sampling == Sampling(SECOND)
-    assert config.routing == Routing(("console",), 0, 60 * SECOND, 14_400 * SECOND)
+    config = load_settings(write(""))
+    assert config.sampling == SamplingSettings(SECOND)
+    assert config.routing == RoutingSettings(("console",), 0, 60 * SECOND, 14_400 * SECOND)
     ((name, kind, table),) = config.receivers
     assert (name, kind) == ("console", "console")
-    table.finish()
+    table.reject_unknown_keys()
     table.document.raise_problems()
 
 
 def test_no_file_at_the_default_place_means_the_same(monkeypatch, tmp_path):
-    monkeypatch.setattr(config_module, "DEFAULT_CONFIG", str(tmp_path / "none.toml"))
-    config = load_config()
-    assert config.file == BUILT_IN
+    monkeypatch.setattr(config_module, "DEFAULT_SETTINGS_FILE", str(tmp_path / "none.toml"))
+    config = load_settings()
+    assert config.file == BUILT_IN_SETTINGS
     assert config.routing.default == ("console",)
 
 
 def test_a_file_at_the_default_place_is_read(monkeypatch, write):
-    monkeypatch.setattr(config_module, "DEFAULT_CONFIG", write(WHOLE))
-    assert load_config().receiver_names == ("oncall", "log")
+    monkeypatch.setattr(config_module, "DEFAULT_SETTINGS_FILE", write(WHOLE))
+    assert load_settings().receiver_names == ("oncall", "log")
 
 
 def test_a_dangling_link_at_the_default_place_is_no_reason_to_use_defaults(monkeypatch, tmp_path):
     (tmp_path / "watchdog.toml").symlink_to(tmp_path / "gone")
-    monkeypatch.setattr(config_module, "DEFAULT_CONFIG", str(tmp_path / "watchdog.toml"))
+    monkeypatch.setattr(config_module, "DEFAULT_SETTINGS_FILE", str(tmp_path / "watchdog.toml"))
     assert problems(None)[0].endswith(":1: file: cannot read: No such file or directory")
 
 
 def test_rules_without_receivers_go_to_all_receivers_unless_routing_says_otherwise(write):
-    config = load_config(write('[[receiver]]\nname = "a"\ntype = "x"\n[[receiver]]\nname = "b"\ntype = "x"\n'))
+    config = load_settings(write('[[receiver]]\nname = "a"\ntype = "x"\n[[receiver]]\nname = "b"\ntype = "x"\n'))
     assert config.routing.default == ("a", "b")
 
 
 def test_hosts_spread_what_they_tell_of_their_start_where_there_are_receivers(write):
     receiver = '[[receiver]]\nname = "a"\ntype = "x"\n'
-    assert load_config(write(receiver)).routing.jitter_ns == 10 * SECOND
-    assert load_config(write(receiver + '[routing]\njitter = "0s"')).routing.jitter_ns == 0
+    assert load_settings(write(receiver)).routing.jitter_ns == 10 * SECOND
+    assert load_settings(write(receiver + '[routing]\njitter = "0s"')).routing.jitter_ns == 0
     assert problems(write('[routing]\njitter = "1h"')) == ["2: routing.jitter: must be at most 10m, not 1h"]
 
 
 def test_routes_are_left_to_those_who_know_of_rules(write):
-    config = load_config(write('[[route]]\nreceivers = ["console"]\n[[route]]\nwhere = {}\n'))
+    config = load_settings(write('[[route]]\nreceivers = ["console"]\n[[route]]\nwhere = {}\n'))
     assert [table.line for table in config.routes] == [1, 3]
 
 
@@ -182,7 +191,7 @@ def test_tells_what_is_no_toml_file(write, text, message):
 
 
 def test_takes_a_byte_order_mark(write):
-    assert load_config(write("\ufeff" + WHOLE)).receiver_names == ("oncall", "log")
+    assert load_settings(write("\ufeff" + WHOLE)).receiver_names == ("oncall", "log")
 
 
 def test_refuses_a_file_that_everyone_can_write(write):
@@ -207,14 +216,14 @@ def tables(**keys):
 
 
 def test_reads_who_stands_by_for_whom_and_when_a_path_is_dead(write):
-    config = load_config(
+    config = load_settings(
         write(
             tables(a='escalate_to = "b"\nescalate_after = "2m"', b='escalate_to = "c"', c="")
             + '[routing]\ndelivery_dead_after = "3m"\n'
         )
     )
-    assert config.escalations == {"a": Escalation("b", 120 * 10**9), "b": Escalation("c", 300 * 10**9)}
-    assert config.routing.delivery_dead_after_ns == 180 * 10**9
+    assert config.escalations == {"a": EscalationSettings("b", 120 * 10**9), "b": EscalationSettings("c", 300 * 10**9)}
+    assert config.routing.receiver_down_after_ns == 180 * 10**9
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,17 @@
 import pytest
 
-from watchdog.config.suggestions import quoted, unknown
+from watchdog.config.suggestions import quote_value, unknown_name
 
 
 def test_names_the_nearest_known_word_whatever_its_case():
-    assert unknown("state", "established", ("", "ESTABLISHED", "LISTEN")) == (
+    assert unknown_name("state", "established", ("", "ESTABLISHED", "LISTEN")) == (
         'unknown state "established": did you mean "ESTABLISHED"?'
     )
 
 
 def test_names_all_known_words_when_none_is_near():
-    assert unknown("stat", "zzz", ("b", "", "a")) == 'unknown stat "zzz": known are a, b'
-    assert unknown("receiver", "x", ()) == 'unknown receiver "x": there are none'
+    assert unknown_name("stat", "zzz", ("b", "", "a")) == 'unknown stat "zzz": known are a, b'
+    assert unknown_name("receiver", "x", ()) == 'unknown receiver "x": there are none'
 
 
 @pytest.mark.parametrize(
@@ -27,4 +27,4 @@ def test_names_all_known_words_when_none_is_near():
     ],
 )
 def test_quotes_values_for_one_line_of_a_terminal(value, text):
-    assert quoted(value) == text
+    assert quote_value(value) == text

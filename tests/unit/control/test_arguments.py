@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from watchdog.control.arguments import Arguments
+from watchdog.control.arguments import RequestArguments
 from watchdog.errors import UsageError
 
 
 def test_arguments_are_had_by_type_and_null_is_none():
-    arguments = Arguments({"a": "x", "b": 3, "c": ["y"], "d": None})
+    arguments = RequestArguments({"a": "x", "b": 3, "c": ["y"], "d": None})
     assert arguments.text("a", choices=("x", "y")) == "x"
-    assert arguments.whole_number("b", 1, most=3) == 3
-    assert arguments.texts("c", most=1) == ("y",)
+    assert arguments.integer("b", 1, maximum=3) == 3
+    assert arguments.texts("c", max_count=1) == ("y",)
     assert arguments.text("d") is None
-    assert arguments.whole_number("e", 7, most=9) == 7
-    arguments.finish()
+    assert arguments.integer("e", 7, maximum=9) == 7
+    arguments.reject_unknown_arguments()
 
 
 @pytest.mark.parametrize(
@@ -21,17 +21,21 @@ def test_arguments_are_had_by_type_and_null_is_none():
     [
         ({"a": 1}, lambda a: a.text("a"), "a must be a text"),
         ({"a": "z"}, lambda a: a.text("a", choices=("x",)), 'unknown a "z": known are x'),
-        ({"a": True}, lambda a: a.whole_number("a", 1, most=9), "a must be a whole number from 1 to 9"),
-        ({"a": 0}, lambda a: a.whole_number("a", 1, most=9), "a must be a whole number from 1 to 9"),
-        ({"a": 10}, lambda a: a.whole_number("a", 1, most=9), "a must be a whole number from 1 to 9"),
-        ({"a": []}, lambda a: a.texts("a", most=1), "a must be an array of texts"),
-        ({}, lambda a: a.texts("a", most=1), "a must be an array of texts"),
-        ({"a": ["x", 3]}, lambda a: a.texts("a", most=2), "a must be an array of texts"),
-        ({"a": ["x", "y"]}, lambda a: a.texts("a", most=1), "a may hold 1 texts at most"),
-        ({"limti": 1}, lambda a: (a.text("limit"), a.finish()), 'unknown argument "limti": did you mean "limit"?'),
+        ({"a": True}, lambda a: a.integer("a", 1, maximum=9), "a must be a whole number from 1 to 9"),
+        ({"a": 0}, lambda a: a.integer("a", 1, maximum=9), "a must be a whole number from 1 to 9"),
+        ({"a": 10}, lambda a: a.integer("a", 1, maximum=9), "a must be a whole number from 1 to 9"),
+        ({"a": []}, lambda a: a.texts("a", max_count=1), "a must be an array of texts"),
+        ({}, lambda a: a.texts("a", max_count=1), "a must be an array of texts"),
+        ({"a": ["x", 3]}, lambda a: a.texts("a", max_count=2), "a must be an array of texts"),
+        ({"a": ["x", "y"]}, lambda a: a.texts("a", max_count=1), "a may hold 1 texts at most"),
+        (
+            {"limti": 1},
+            lambda a: (a.text("limit"), a.reject_unknown_arguments()),
+            'unknown argument "limti": did you mean "limit"?',
+        ),
     ],
 )
 def test_what_is_wrong_with_an_argument_is_told(given, ask, message):
     with pytest.raises(UsageError) as caught:
-        ask(Arguments(given))
+        ask(RequestArguments(given))
     assert str(caught.value) == message

@@ -28,12 +28,12 @@ def test_a_request_is_one_line_and_comes_out_as_it_went_in(name, arguments):
 def test_a_result_is_one_line_and_comes_out_as_it_went_in(result):
     line = protocol.pack_result(result)
     assert (line.count(b"\n"), line[-1:]) == (1, b"\n")
-    assert protocol.parse_answer(line) == result
+    assert protocol.parse_response(line) == result
 
 
 def test_an_error_keeps_its_words_and_its_exit_code():
     with pytest.raises(WatchdogError, match=r"^nobody is there$") as caught:
-        protocol.parse_answer(protocol.pack_error(DaemonUnreachable("nobody is there")))
+        protocol.parse_response(protocol.pack_error(DaemonUnreachable("nobody is there")))
     assert caught.value.exit_code == 3
     assert WatchdogError.exit_code == 1
 
@@ -57,4 +57,4 @@ def test_what_is_no_request_is_told_so(line):
 @pytest.mark.parametrize("line", [b"", b"{}", b'{"error": "x"}', b'{"resul', b"[" * 60_000])
 def test_what_is_no_answer_is_told_so(line):
     with pytest.raises(WatchdogError, match="cut or garbled"):
-        protocol.parse_answer(line)
+        protocol.parse_response(line)

@@ -9,7 +9,7 @@ import pytest
 import watchdog.config.settings as config_module
 import watchdog.daemon.configuration as setup_of_all
 from watchdog.clock import SECOND_NS
-from watchdog.daemon.configuration import Sources, read_setup, rule_ids
+from watchdog.daemon.configuration import ConfigurationSources, format_rule_ids, read_configuration
 from watchdog.errors import ConfigError
 
 RULE = """\
@@ -39,20 +39,20 @@ def write(tmp_path):
 @pytest.fixture(autouse=True)
 def usual_places(monkeypatch, tmp_path):
     """Keep this host's own files out."""
-    monkeypatch.setattr(config_module, "DEFAULT_CONFIG", str(tmp_path / "usual.toml"))
-    monkeypatch.setattr(setup_of_all, "DEFAULT_RULES", str(tmp_path / "rules.d"))
+    monkeypatch.setattr(config_module, "DEFAULT_SETTINGS_FILE", str(tmp_path / "usual.toml"))
+    monkeypatch.setattr(setup_of_all, "DEFAULT_RULES_FOLDER", str(tmp_path / "rules.d"))
 
 
 def problems_of(sources):
     with pytest.raises(ConfigError) as caught:
-        read_setup(sources)
+        read_configuration(sources)
     return [(problem.file, problem.line, problem.key) for problem in caught.value.problems]
 
 
 def test_without_any_file_the_shipped_rules_tell_the_console():
-    setup = read_setup(Sources())
+    setup = read_configuration(ConfigurationSources())
 
-    assert setup.rules_from.endswith("/rules (shipped)")
+    assert setup.rules_origin.endswith("/rules (shipped)")
     assert "outbound-connection-storm" in {rule.id for rule in setup.rules}
     assert [receiver.type for receiver in setup.receivers.values()] == ["console"]
     assert setup.interval_ns == SECOND_NS
@@ -60,30 +60,35 @@ def test_without_any_file_the_shipped_rules_tell_the_console():
 
 def test_rules_at_the_usual_place_are_used_instead(write, tmp_path):
     write("rules.d/own.toml", RULE)
-    setup = read_setup(Sources())
+    setup = read_configuration(ConfigurationSources())
 
-    assert (setup.rules_from, [rule.id for rule in setup.rules]) == (str(tmp_path / "rules.d"), ["storm"])
+    assert (setup.rules_origin, [rule.id for rule in setup.rules]) == (str(tmp_path / "rules.d"), ["storm"])
 
 
 def test_a_usual_place_without_rule_files_is_as_good_as_none(write):
     write("rules.d/own.test.toml", "")
 
-    assert read_setup(Sources()).rules_from.endswith("(shipped)")
+    assert read_configuration(ConfigurationSources()).rules_origin.endswith("(shipped)")
 
 
 def test_the_command_lines_interval_overrides_the_files_and_windows_are_judged_by_it(write):
-    sources = {"config": write("c.toml", '[sampling]\ninterval = "100ms"\n'), "rules": write("r.toml", RULE)}
+    sources = {
+        "settings_file": write("c.toml", '[sampling]\ninterval = "100ms"\n'),
+        "rules_path": write("r.toml", RULE),
+    }
 
-    assert read_setup(Sources(**sources)).interval_ns == SECOND_NS // 10
-    assert read_setup(Sources(**sources, interval_ns=2 * SECOND_NS)).interval_ns == 2 * SECOND_NS
-    assert problems_of(Sources(**sources, interval_ns=3 * SECOND_NS)) == [(sources["rules"], 6, "rule.window")]
+    assert read_configuration(ConfigurationSources(**sources)).interval_ns == SECOND_NS // 10
+    assert read_configuration(ConfigurationSources(**sources, interval_ns=2 * SECOND_NS)).interval_ns == 2 * SECOND_NS
+    assert problems_of(ConfigurationSources(**sources, interval_ns=3 * SECOND_NS)) == [
+        (sources["rules_path"], 6, "rule.window")
+    ]
 
 
 def test_problems_of_settings_receivers_and_rules_come_in_one_go(write):
     config = write("c.toml", '[sampling]\nintervall = "1s"\n' + HOOK + 'urll = "x"\n[routing]\ndefault = ["hok"]\n')
     rules = write("r.toml", RULE + 'receivers = ["hok"]\nruns = 1\n')
 
-    assert problems_of(Sources(config=config, rules=rules)) == [
+    assert problems_of(ConfigurationSources(settings_file=config, rules_path=rules)) == [
         (config, 2, "sampling.intervall"),
         (config, 7, "receiver.urll"),
         (config, 9, "routing.default"),
@@ -94,7 +99,7 @@ def test_problems_of_settings_receivers_and_rules_come_in_one_go(write):
 
 def test_a_url_in_settings_that_everyone_can_read_is_told(write):
     config = write("c.toml", HOOK.replace('/"', '/in/T0"'))
-    notes = read_setup(Sources(config=config, rules=write("r.toml", RULE))).notes
+    notes = read_configuration(ConfigurationSources(settings_file=config, rules_path=write("r.toml", RULE))).notes
 
     assert [(note.line, note.key) for note in notes] == [(4, "receiver.url")]
 
@@ -102,10 +107,18 @@ def test_a_url_in_settings_that_everyone_can_read_is_told(write):
 def test_a_heartbeat_is_read_from_the_settings_and_there_is_none_without(write):
     rules = write("r.toml", RULE)
     config = write("c.toml", '[heartbeat]\nurl = "http://127.0.0.1:1"\n')
-    assert read_setup(Sources(config=config, rules=rules)).heartbeat.interval_ns == 60 * SECOND_NS
+    assert (
+        read_configuration(ConfigurationSources(settings_file=config, rules_path=rules)).heartbeat.interval_ns
+        == 60 * SECOND_NS
+    )
     config = write("c.toml", '[heartbeat]\nurl = "http://127.0.0.1:1"\ninterval = "5m"\n')
-    assert read_setup(Sources(config=config, rules=rules)).heartbeat.interval_ns == 300 * SECOND_NS
-    assert read_setup(Sources(config=write("c.toml", ""), rules=rules)).heartbeat is None
+    assert (
+        read_configuration(ConfigurationSources(settings_file=config, rules_path=rules)).heartbeat.interval_ns
+        == 300 * SECOND_NS
+    )
+    assert (
+        read_configuration(ConfigurationSources(settings_file=write("c.toml", ""), rules_path=rules)).heartbeat is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,35 +132,45 @@ def test_a_heartbeat_is_read_from_the_settings_and_there_is_none_without(write):
 )
 def test_what_is_wrong_with_a_heartbeat_is_told(write, text, line, key):
     config = write("c.toml", f"[heartbeat]\n{text}\n")
-    assert problems_of(Sources(config=config, rules=write("r.toml", RULE))) == [(config, line, key)]
+    assert problems_of(ConfigurationSources(settings_file=config, rules_path=write("r.toml", RULE))) == [
+        (config, line, key)
+    ]
 
 
 def test_problems_are_told_where_there_is_no_receiver_to_tell_them_by(write):
     config = write("c.toml", "receiver = 3\n")
 
-    assert (config, 1, "receiver") in problems_of(Sources(config=config))
+    assert (config, 1, "receiver") in problems_of(ConfigurationSources(settings_file=config))
 
 
 def test_settings_that_cannot_be_read_hide_no_problem_of_rules_and_make_none(write):
     config = write("c.toml", "[sampling\n")
     rules = write("r.toml", RULE.replace('"5s"', '"200ms"') + 'receivers = ["hook"]\n')
 
-    assert problems_of(Sources(config=config, rules=rules)) == [(config, 1, "file")]
+    assert problems_of(ConfigurationSources(settings_file=config, rules_path=rules)) == [(config, 1, "file")]
     rules = write("r.toml", RULE + "runs = 1\n")
-    assert problems_of(Sources(config=config, rules=rules)) == [(config, 1, "file"), (rules, 8, "rule.runs")]
+    assert problems_of(ConfigurationSources(settings_file=config, rules_path=rules)) == [
+        (config, 1, "file"),
+        (rules, 8, "rule.runs"),
+    ]
 
 
 def test_rules_that_are_not_there_hide_no_problem_of_settings(write, tmp_path):
     config = write("c.toml", "x = 1\n")
     missing = str(tmp_path / "none")
 
-    assert problems_of(Sources(config=config, rules=missing)) == [(config, 1, "x"), (missing, 1, "rules")]
+    assert problems_of(ConfigurationSources(settings_file=config, rules_path=missing)) == [
+        (config, 1, "x"),
+        (missing, 1, "rules"),
+    ]
 
 
 def test_a_folder_without_rules_would_guard_nothing(tmp_path):
     (tmp_path / "empty").mkdir()
 
-    assert problems_of(Sources(rules=str(tmp_path / "empty"))) == [(str(tmp_path / "empty"), 1, "rule")]
+    assert problems_of(ConfigurationSources(rules_path=str(tmp_path / "empty"))) == [
+        (str(tmp_path / "empty"), 1, "rule")
+    ]
 
 
 @pytest.fixture
@@ -167,20 +190,25 @@ def test_usual_places_that_cannot_be_looked_at_are_a_problem_and_never_taken_for
 ):
     closed = tmp_path / "closed"
     closed.mkdir()
-    monkeypatch.setattr(config_module, "DEFAULT_CONFIG", str(tmp_path / "usual.toml"))
-    module, name = {"usual.toml": (config_module, "DEFAULT_CONFIG"), "rules.d": (setup_of_all, "DEFAULT_RULES")}[place]
+    monkeypatch.setattr(config_module, "DEFAULT_SETTINGS_FILE", str(tmp_path / "usual.toml"))
+    module, name = {
+        "usual.toml": (config_module, "DEFAULT_SETTINGS_FILE"),
+        "rules.d": (setup_of_all, "DEFAULT_RULES_FOLDER"),
+    }[place]
     monkeypatch.setattr(module, name, str(closed / place))
     closed.chmod(0)
     request.getfixturevalue("unprivileged")
 
     with pytest.raises(ConfigError) as caught:
-        read_setup(Sources())
+        read_configuration(ConfigurationSources())
     told = {problem.file: problem.message for problem in caught.value.problems}
     assert told[str(closed / place)].startswith("cannot read: Permission denied: it must be readable to the account ")
 
 
 def test_many_rules_are_named_in_part(write):
-    rules = read_setup(Sources(rules=write("r.toml", "".join(RULE.replace("storm", f"r{n}") for n in range(14))))).rules
+    rules = read_configuration(
+        ConfigurationSources(rules_path=write("r.toml", "".join(RULE.replace("storm", f"r{n}") for n in range(14))))
+    ).rules
 
-    assert rule_ids(rules[:4]) == "r0, r1, r2, r3"
-    assert rule_ids(rules) == "r0, r1, r2, r3 and 10 more"
+    assert format_rule_ids(rules[:4]) == "r0, r1, r2, r3"
+    assert format_rule_ids(rules) == "r0, r1, r2, r3 and 10 more"

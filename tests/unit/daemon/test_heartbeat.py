@@ -9,7 +9,7 @@ import pytest
 
 from watchdog import __version__
 from watchdog.clock import SECOND_NS
-from watchdog.daemon.heartbeat import DEADLINE_SECONDS, Heartbeat, Rules
+from watchdog.daemon.heartbeat import DEADLINE_SECONDS, Heartbeat, RulesInForce
 from watchdog.errors import DeliveryError, StoreError
 
 INTERVAL = 60.0
@@ -24,11 +24,11 @@ class Somebody:
         self.heard = []
         self.deaf = None
 
-    def post(self, body, deadline_seconds, *, well):
+    def post(self, body, deadline_seconds, *, is_healthy):
         assert deadline_seconds == DEADLINE_SECONDS
         if self.deaf:
             raise self.deaf
-        self.heard.append((well, json.loads(body)))
+        self.heard.append((is_healthy, json.loads(body)))
 
     def verdicts(self):
         return [well for well, _ in self.heard]
@@ -39,23 +39,23 @@ class Patient:
 
     def __init__(self, clock):
         self.clock = clock
-        self.trouble = []
+        self.problems = []
         self.somebody = Somebody()
         self.heartbeat = Heartbeat("web-1", self._troubles, clock, logging.getLogger("watchdog"))
-        self.heartbeat._target, self.heartbeat._rules = self.somebody, Rules(11, "abc")
+        self.heartbeat._target, self.heartbeat._rules = self.somebody, RulesInForce(11, "abc")
 
     def _troubles(self):
-        if isinstance(self.trouble, Exception):
-            raise self.trouble
-        return self.trouble
+        if isinstance(self.problems, Exception):
+            raise self.problems
+        return self.problems
 
-    def tick(self, *, good=True, interval=1.0):
-        self.heartbeat.tick_ended(good=good, interval_ns=round(interval * SECOND_NS))
+    def tick(self, *, succeeded=True, interval=1.0):
+        self.heartbeat.record_tick(succeeded=succeeded, interval_ns=round(interval * SECOND_NS))
 
-    def ticks(self, seconds, *, good=True):
+    def ticks(self, seconds, *, succeeded=True):
         for _ in range(seconds):
             self.clock.advance(1)
-            self.tick(good=good)
+            self.tick(succeeded=succeeded)
 
 
 @pytest.fixture
@@ -64,14 +64,14 @@ def patient(clock):
 
 
 def test_nothing_is_said_before_the_first_tick(patient):
-    assert patient.heartbeat.beat() is None
+    assert patient.heartbeat.send_if_due() is None
     assert patient.somebody.heard == []
 
 
 def test_after_a_good_tick_it_says_who_it_is_and_what_it_judges_by(patient, clock):
     patient.tick()
     clock.advance(0.25)
-    assert patient.heartbeat.beat() == INTERVAL
+    assert patient.heartbeat.send_if_due() == INTERVAL
     expected = {
         "host": "web-1",
         "version": __version__,
@@ -87,13 +87,13 @@ def test_after_a_good_tick_it_says_who_it_is_and_what_it_judges_by(patient, cloc
 def test_a_sampler_that_hangs_lets_it_go_silent_and_is_told_once(patient, clock, caplog):
     patient.tick()
     clock.advance(10)
-    patient.heartbeat.beat()
+    patient.heartbeat.send_if_due()
     clock.advance(1)
-    assert [patient.heartbeat.beat() for _ in range(3)] == [INTERVAL] * 3
+    assert [patient.heartbeat.send_if_due() for _ in range(3)] == [INTERVAL] * 3
     assert patient.somebody.verdicts() == [True]
     assert [record.message for record in caplog.records] == ["heartbeat: withheld, for no tick has ended in time"]
     patient.tick()
-    patient.heartbeat.beat()
+    patient.heartbeat.send_if_due()
     assert patient.somebody.verdicts() == [True, True]
     assert [record.message for record in caplog.records][1:] == ["heartbeat: ticks end again"]
 
@@ -101,35 +101,35 @@ def test_a_sampler_that_hangs_lets_it_go_silent_and_is_told_once(patient, clock,
 def test_where_ticks_are_far_apart_silence_begins_after_three_of_them(patient, clock):
     patient.tick(interval=30)
     clock.advance(90)
-    patient.heartbeat.beat()
+    patient.heartbeat.send_if_due()
     clock.advance(1)
-    patient.heartbeat.beat()
+    patient.heartbeat.send_if_due()
     assert patient.somebody.verdicts() == [True]
 
 
 def test_ticks_that_fail_are_bad_news_once_none_was_good_for_a_while(patient):
     patient.tick()
-    patient.ticks(5, good=False)
-    patient.heartbeat.beat()
-    patient.ticks(6, good=False)
-    patient.heartbeat.beat()
+    patient.ticks(5, succeeded=False)
+    patient.heartbeat.send_if_due()
+    patient.ticks(6, succeeded=False)
+    patient.heartbeat.send_if_due()
     assert patient.somebody.verdicts() == [True, False]
     said = patient.somebody.heard[-1][1]
     assert (said["status"], said["trouble"], said["last_tick_age_seconds"]) == ("fail", ["ticks fail"], 11.0)
 
 
 def test_a_guard_whose_ticks_fail_from_the_start_says_so(patient):
-    patient.tick(good=False)
-    patient.heartbeat.beat()
+    patient.tick(succeeded=False)
+    patient.heartbeat.send_if_due()
     [(well, said)] = patient.somebody.heard
     assert (well, said["last_tick_age_seconds"]) == (False, None)
 
 
 @pytest.mark.parametrize("trouble", [["receiver oncall: a notice waits for 901 s"], StoreError("cannot read it")])
 def test_what_else_is_wrong_is_bad_news_too(patient, trouble):
-    patient.trouble = trouble
+    patient.problems = trouble
     patient.tick()
-    patient.heartbeat.beat()
+    patient.heartbeat.send_if_due()
     [(well, said)] = patient.somebody.heard
     assert (well, said["trouble"]) == (False, trouble if isinstance(trouble, list) else [str(trouble)])
 
@@ -137,9 +137,9 @@ def test_what_else_is_wrong_is_bad_news_too(patient, trouble):
 def test_a_beat_that_is_not_heard_is_tried_sooner_and_told_once_with_the_count_when_it_works_again(patient, caplog):
     patient.somebody.deaf = DeliveryError("timeout", "hc.example.net: no complete answer in time", retryable=True)
     patient.tick()
-    assert [patient.heartbeat.beat() for _ in range(3)] == [INTERVAL / 4] * 3
+    assert [patient.heartbeat.send_if_due() for _ in range(3)] == [INTERVAL / 4] * 3
     patient.somebody.deaf = None
-    assert patient.heartbeat.beat() == INTERVAL
+    assert patient.heartbeat.send_if_due() == INTERVAL
     assert [record.getMessage() for record in caplog.records] == [
         "heartbeat: not delivered: timeout: hc.example.net: no complete answer in time; tried on, silently",
         "heartbeat: works again after 3 failures",
@@ -149,6 +149,6 @@ def test_a_beat_that_is_not_heard_is_tried_sooner_and_told_once_with_the_count_w
 def test_of_a_defect_only_kind_and_place_are_told(patient, caplog):
     patient.somebody.deaf = KeyError("https://hc.example.net/hunter2")
     patient.tick()
-    assert patient.heartbeat.beat() == INTERVAL / 4
+    assert patient.heartbeat.send_if_due() == INTERVAL / 4
     assert "KeyError in test_heartbeat.py:" in caplog.text
     assert "hunter2" not in caplog.text

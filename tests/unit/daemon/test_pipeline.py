@@ -15,12 +15,19 @@ import pytest
 
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import SECOND_NS
-from watchdog.config.settings import BUILT_IN, Config, Escalation, EvidenceSettings, Routing, Sampling
-from watchdog.daemon.configuration import Setup
-from watchdog.daemon.pipeline import Guard, RulesFailed
+from watchdog.config.settings import (
+    BUILT_IN_SETTINGS,
+    EscalationSettings,
+    EvidenceSettings,
+    RoutingSettings,
+    SamplingSettings,
+    Settings,
+)
+from watchdog.daemon.configuration import Configuration
+from watchdog.daemon.pipeline import Pipeline, RuleErrors
 from watchdog.delivery import local_log as alarm_module
 from watchdog.delivery.delivery import Delivery
-from watchdog.delivery.receiver_down import DELIVERY_DEAD
+from watchdog.delivery.receiver_down import RECEIVER_DOWN_RULE
 from watchdog.errors import DeliveryError, StoreError
 from watchdog.kernel.collector import Reading
 from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, FLAG_CONNECT, RESPONSE, SUMS, SUMS_KEY
@@ -32,7 +39,7 @@ from watchdog.routing.grouping import Grouping
 from watchdog.rules.engine.engine import Engine
 from watchdog.rules.engine.judge import Judge
 from watchdog.rules.language.load import load_rules
-from watchdog.scheduling.job import Tick
+from watchdog.scheduling.job import ScheduledTick
 from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store
 
@@ -84,7 +91,7 @@ class Kernel:
             quality=Quality(),
         )
 
-    def follow_messages(self, wanted):
+    def enable_message_probes(self, wanted):
         return wanted
 
     def close(self):
@@ -94,23 +101,23 @@ class Kernel:
 class Listener:
     """A receiver that keeps what it is told, and waits with its answer while `answering` is cleared."""
 
-    refresh_seconds = None
+    refresh_interval_seconds = None
 
     def __init__(self, name="oncall"):
         self.name = name
         self.error = None
-        self.budget = None
-        self.notices = []
+        self.rate_limit = None
+        self.notifications = []
         self.answering = threading.Event()
         self.answering.set()
         self.refusing = False
         self._came = threading.Condition()
 
-    def send(self, notice, deadline_seconds):
+    def send(self, notification, deadline_seconds):
         if self.error is not None:
             raise self.error
         with self._came:
-            self.notices.append(notice)
+            self.notifications.append(notification)
             self._came.notify_all()
         self.answering.wait(PATIENCE)
         if self.refusing:
@@ -118,10 +125,15 @@ class Listener:
 
     def wait_for(self, count):
         with self._came:
-            assert self._came.wait_for(lambda: len(self.notices) >= count, PATIENCE), f"{len(self.notices)} of {count}"
+            assert self._came.wait_for(lambda: len(self.notifications) >= count, PATIENCE), (
+                f"{len(self.notifications)} of {count}"
+            )
 
     def told(self):
-        return [(notice.status, notice.reason, [alert.rule for alert in notice.alerts]) for notice in self.notices]
+        return [
+            (notification.status, notification.reason, [alert.rule for alert in notification.alerts])
+            for notification in self.notifications
+        ]
 
     def close(self):
         pass
@@ -142,14 +154,14 @@ class Night:
         self.rules.write_text("".join(RULE.format(id=rule) for rule in rules))
         self.rules.chmod(0o644)
         loaded = load_rules([self.rules], receivers=["oncall"])
-        routing = Routing(("oncall",), 0, 2 * SECOND_NS, 6 * SECOND_NS, delivery_dead_after_ns=20 * SECOND_NS)
-        config = Config(BUILT_IN, Sampling(), routing, (), escalations=self.escalations)
+        routing = RoutingSettings(("oncall",), 0, 2 * SECOND_NS, 6 * SECOND_NS, receiver_down_after_ns=20 * SECOND_NS)
+        config = Settings(BUILT_IN_SETTINGS, SamplingSettings(), routing, (), escalations=self.escalations)
         receivers = {self.listener.name: self.listener, **self.others}
-        return Setup(config, SECOND_NS, receivers, loaded.rules, "here", loaded.notes)
+        return Configuration(config, SECOND_NS, receivers, loaded.rules, "here", loaded.notes)
 
     def begin(self, *rules):
         self.store = Store(self.folder / "state", self.clock, "this boot")
-        self.guard = Guard(self.kernel, self.store, self.setup(*rules), "web-1", self.clock)
+        self.guard = Pipeline(self.kernel, self.store, self.setup(*rules), "web-1", self.clock)
         self.guard.start()
 
     def tick(self, connects):
@@ -157,7 +169,7 @@ class Night:
         self.clock.advance(1)
         self.kernel.connects = connects
         now_ns = self.clock.boottime_ns()
-        self.guard.tick(Tick(now_ns, now_ns, 0.0, 0))
+        self.guard.run_tick(ScheduledTick(now_ns, now_ns, 0.0, 0))
         self.settle()
 
     def settle(self):
@@ -268,10 +280,10 @@ def test_an_alert_tells_what_its_process_was_though_it_died_before_the_alert_fir
             monkeypatch.setattr(night.guard._taking, "_read", lambda *_: None)
         night.tick(STORM)
     night.settle()
-    [alert] = night.listener.notices[0].alerts
-    culprit = alert.evidence.culprit
+    [alert] = night.listener.notifications[0].alerts
+    culprit = alert.evidence.top_process
 
-    assert (culprit.pid, culprit.gone) == (os.getpid(), True)
+    assert (culprit.pid, culprit.has_exited) == (os.getpid(), True)
     age = (night.clock.boottime_ns() - night.kernel.start_ns) / SECOND_NS  # of two clocks of which one is made up
     assert culprit.started == pytest.approx(night.clock.wall() - age)
     assert culprit.command.startswith(Path("/proc/self/cmdline").read_text().split("\0")[0])
@@ -283,12 +295,12 @@ def test_an_alert_tells_what_its_process_was_though_it_died_before_the_alert_fir
 def test_evidence_outlives_a_restart_and_is_in_the_notice_of_the_end(night):
     process_of_ours(night)
     fire(night)
-    evidence = night.listener.notices[0].alerts[0].evidence
+    evidence = night.listener.notifications[0].alerts[0].evidence
     night.guard.stop()
     night.begin("storm")
     for _ in range(8):
         night.tick(CALM)
-    last = night.listener.notices[-1]
+    last = night.listener.notifications[-1]
 
     assert last.status == "resolved"
     assert last.alerts[0].evidence == evidence
@@ -299,21 +311,21 @@ def test_evidence_outlives_a_restart_and_is_in_the_notice_of_the_end(night):
 def test_command_lines_can_be_kept_out_of_alerts(night):
     process_of_ours(night)
     setup = night.setup("storm")
-    night.guard.reload(replace(setup, config=replace(setup.config, evidence=EvidenceSettings(command_line=False))))
+    night.guard.reload(replace(setup, settings=replace(setup.settings, evidence=EvidenceSettings(command_line=False))))
     fire(night)
 
-    assert night.listener.notices[0].alerts[0].evidence.culprit.command is None
+    assert night.listener.notifications[0].alerts[0].evidence.top_process.command is None
 
 
 def test_evidence_that_cannot_be_taken_costs_no_alert(night, monkeypatch):
-    monkeypatch.setattr(Engine, "trace", fail)
+    monkeypatch.setattr(Engine, "find_contributors", fail)
     for _ in range(8):
-        with contextlib.suppress(RulesFailed):
+        with contextlib.suppress(RuleErrors):
             night.tick(STORM)
     night.settle()
 
     assert night.listener.told()[0] == ("firing", "first notification", ["storm"])
-    assert night.listener.notices[0].alerts[0].evidence is None
+    assert night.listener.notifications[0].alerts[0].evidence is None
 
 
 # -------------------------------------------------------------------------------------------- receivers that are silent
@@ -325,9 +337,9 @@ DOWN = DeliveryError("timeout", "no answer", retryable=True)
 @pytest.fixture
 def second(night, monkeypatch, tmp_path):
     """Let a second receiver stand by for the first."""
-    monkeypatch.setattr(alarm_module, "SOCKET", str(tmp_path / "dev-log"))
+    monkeypatch.setattr(alarm_module, "SYSLOG_SOCKET", str(tmp_path / "dev-log"))
     night.others["second"] = Listener("second")
-    night.escalations["oncall"] = Escalation("second", 3 * SECOND_NS)
+    night.escalations["oncall"] = EscalationSettings("second", 3 * SECOND_NS)
     night.guard.reload(night.setup("storm"))
     return night.others["second"]
 
@@ -344,10 +356,10 @@ def until(night, connects, condition, most=200):
 
 def test_the_second_receiver_is_told_what_the_first_could_not_be_and_its_end_after_a_restart(night, second):
     night.listener.error = DOWN
-    until(night, STORM, lambda: second.notices)
+    until(night, STORM, lambda: second.notifications)
     night.guard.stop()
     night.begin("storm")
-    until(night, CALM, lambda: second.notices[-1].status == "resolved")
+    until(night, CALM, lambda: second.notifications[-1].status == "resolved")
     about_storm = [entry for entry in second.told() if entry[2] == ["storm"] and entry[1] != "repeat"]
 
     assert [(status, reason.partition(" since")[0]) for status, reason, _ in about_storm] == [
@@ -361,15 +373,15 @@ def test_all_others_and_the_hosts_log_are_told_that_nothing_reaches_a_receiver_u
         dev_log.bind(str(tmp_path / "dev-log"))
         dev_log.settimeout(PATIENCE)
         night.listener.error = DOWN
-        until(night, STORM, lambda: any(rules == [DELIVERY_DEAD] for _, _, rules in second.told()))
+        until(night, STORM, lambda: any(rules == [RECEIVER_DOWN_RULE] for _, _, rules in second.told()))
         assert b"nothing reaches the receiver oncall since" in dev_log.recv(65_536)
         night.guard.stop()
         night.begin("storm")
         night.listener.error = None
-        until(night, STORM, lambda: ("resolved", "resolved", [DELIVERY_DEAD]) in second.told())
+        until(night, STORM, lambda: ("resolved", "resolved", [RECEIVER_DOWN_RULE]) in second.told())
         assert dev_log.recv(65_536).endswith(b"the receiver oncall no longer fails")
     assert night.listener.told()[0][2] == ["storm"]
-    assert [reason for _, reason, rules in second.told() if rules == [DELIVERY_DEAD] and reason != "repeat"] == [
+    assert [reason for _, reason, rules in second.told() if rules == [RECEIVER_DOWN_RULE] and reason != "repeat"] == [
         "first notification",
         "resolved",
     ]
@@ -378,7 +390,7 @@ def test_all_others_and_the_hosts_log_are_told_that_nothing_reaches_a_receiver_u
 class Forgetful(Listener):
     """A receiver that wants to be told again."""
 
-    refresh_seconds = 0.01
+    refresh_interval_seconds = 0.01
 
     def __init__(self, name):
         super().__init__(name)
@@ -394,11 +406,14 @@ def test_what_fires_is_told_again_from_time_to_time_after_a_restart_and_a_reload
     fire(night)
     until(night, STORM, lambda: night.listener.again)
     assert night.listener.again[0] == ["storm"]
-    for renew in (lambda: night.guard.reload(night.setup("storm")), lambda: (night.guard.stop(), night.begin("storm"))):
+    for renew in (
+        lambda: night.guard.reload(night.setup("storm")),
+        lambda: (night.guard.stop(), night.begin("storm")),
+    ):
         renew()
         night.listener.again.clear()
         until(night, STORM, lambda: night.listener.again)
-    until(night, CALM, lambda: night.listener.notices[-1].status == "resolved")
+    until(night, CALM, lambda: night.listener.notifications[-1].status == "resolved")
     night.listener.again.clear()
     for _ in range(5):
         night.tick(CALM)
@@ -416,14 +431,14 @@ def fire(night):
 
 def test_a_reload_keeps_what_fires_and_tells_the_end_of_a_rule_that_is_gone(night):
     fire(night)
-    before = len(night.listener.notices)
+    before = len(night.listener.notifications)
     night.guard.reload(night.setup("storm", "second"))
     night.tick(STORM)
     assert night.listener.told()[before:] == []
     night.guard.reload(night.setup("second"))
     for _ in range(2):
         night.tick(STORM)
-    last = night.listener.notices[-1]
+    last = night.listener.notifications[-1]
 
     assert [(alert.rule, alert.state, alert.reason) for alert in last.alerts] == [("storm", "resolved", "rule removed")]
 
@@ -463,7 +478,7 @@ def test_a_tick_that_could_not_be_written_is_told_with_the_next_one(night, monke
     monkeypatch.setattr(night.store.database, "transaction", full_disk)
     with pytest.raises(StoreError):
         night.tick(STORM)  # the one that fires
-    assert night.listener.notices == []
+    assert night.listener.notifications == []
     monkeypatch.undo()
     night.tick(STORM)
 
@@ -471,7 +486,7 @@ def test_a_tick_that_could_not_be_written_is_told_with_the_next_one(night, monke
 
 
 def test_a_reload_on_a_full_disk_delivers_as_soon_as_there_is_room(night, monkeypatch, caplog):
-    monkeypatch.setattr(Outbox, "bury_all_but", fail)
+    monkeypatch.setattr(Outbox, "fail_unconfigured", fail)
     night.guard.reload(night.setup("storm"))
     assert caplog.messages == ["the outbox: cannot write: disk full; deliveries wait"]
     monkeypatch.undo()
@@ -498,7 +513,8 @@ def test_a_tick_that_hangs_does_not_hold_up_the_end(night):
 # All that a tick calls. What grouping has returned is the guard's own: between the two nothing can break.
 STAGES = [
     *((owner, name, when) for owner, name in (
-        (Kernel, "read"), (Meter, "advance"), (Engine, "observe"), (Lifecycle, "advance"), (Lifecycle, "firing"),
+        (Kernel, "read"), (Meter, "advance"), (Engine, "evaluate"), (Lifecycle, "advance"), (Lifecycle,
+        "firing_alerts"),
         (Grouping, "take_changes"), (Store, "commit"),
     ) for when in ("before", "after")),
     (Grouping, "advance", "before"),
@@ -532,9 +548,9 @@ def test_wherever_a_tick_breaks_off_the_next_one_tells_what_happened(night, monk
 
 def test_a_failed_tick_is_counted_and_what_it_lost_leaves_rules_in_the_dark(night, monkeypatch):
     seen = []
-    observe = Engine.observe
+    evaluate = Engine.evaluate
     monkeypatch.setattr(
-        Engine, "observe", lambda engine, snapshot, *rest: seen.append(snapshot) or observe(engine, snapshot, *rest)
+        Engine, "evaluate", lambda engine, snapshot, *rest: seen.append(snapshot) or evaluate(engine, snapshot, *rest)
     )
     monkeypatch.setattr(night.kernel, "read", fail)
     for _ in range(3):
@@ -550,7 +566,7 @@ def test_a_failed_tick_is_counted_and_what_it_lost_leaves_rules_in_the_dark(nigh
 
     assert [int(snapshot.metrics["failed_ticks"].sum()) for snapshot in seen] == [3, 1, 0]
     assert [snapshot.quality.lost_samples for snapshot in seen] == [3, 0, 0]
-    assert [snapshot.quality.incomplete for snapshot in seen] == [True, False, False]
+    assert [snapshot.quality.is_incomplete for snapshot in seen] == [True, False, False]
 
 
 def test_a_rule_that_cannot_be_judged_takes_no_other_with_it(night, monkeypatch):
@@ -564,7 +580,7 @@ def test_a_rule_that_cannot_be_judged_takes_no_other_with_it(night, monkeypatch)
 
     monkeypatch.setattr(Judge, "verdicts", fail_for_broken)
     for _ in range(8):
-        with pytest.raises(RulesFailed) as caught:
+        with pytest.raises(RuleErrors) as caught:
             night.tick(STORM)
     night.settle()
 
@@ -590,7 +606,7 @@ def test_saved_state_that_cannot_be_read_is_left_out_and_its_end_told_and_the_al
     assert caplog.messages == [
         "state.sqlite3: 2 entries cannot be read and are left out; what they were about is announced anew"
     ]
-    before = len(night.listener.notices)
+    before = len(night.listener.notifications)
     for _ in range(6):
         night.tick(STORM)
 
@@ -598,18 +614,18 @@ def test_saved_state_that_cannot_be_read_is_left_out_and_its_end_told_and_the_al
         ("resolved", "resolved", ["storm"]),
         ("firing", "first notification", ["storm"]),
     ]
-    assert night.listener.notices[before].alerts[0].reason == "no longer watched"
+    assert night.listener.notifications[before].alerts[0].reason == "no longer watched"
 
 
 def test_who_was_told_of_an_alert_is_told_its_end_although_its_notice_was_refused(night):
     fire(night)
     night.listener.refusing = True
-    while len(night.listener.notices) < 2 or night.listener.notices[-1].status == "firing":
+    while len(night.listener.notifications) < 2 or night.listener.notifications[-1].status == "firing":
         night.tick(CALM)
     night.listener.refusing = False
     night.guard.stop()
     night.begin("storm")
-    before = len(night.listener.notices)
+    before = len(night.listener.notifications)
     for _ in range(6):
         night.tick(CALM)
     night.guard.stop()
@@ -626,11 +642,11 @@ def test_a_file_that_turns_out_damaged_is_begun_anew_with_all_that_fires(night, 
     with night.store.database.transaction() as connection:
         connection.execute("DELETE FROM alerts")
         connection.execute("DELETE FROM groups")
-    before = len(night.listener.notices)
+    before = len(night.listener.notifications)
     night.tick(STORM)
     night.guard.stop()
     night.begin("storm")
     night.tick(STORM)
 
-    assert night.guard.restored == 1
+    assert night.guard.restored_alert_count == 1
     assert {reason for _, reason, _ in night.listener.told()[before:]} <= {"repeat"}

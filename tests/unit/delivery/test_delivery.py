@@ -5,14 +5,14 @@ import threading
 
 import pytest
 
-from watchdog.alerts.alert import Alert, State
+from watchdog.alerts.alert import Alert, AlertState
 from watchdog.clock import SystemClock
 from watchdog.delivery import delivery as delivery_module
-from watchdog.delivery.delivery import Delivery, Health
+from watchdog.delivery.delivery import Delivery, ReceiverStatus
 from watchdog.errors import DeliveryError, StoreError
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 from watchdog.rules.language.rule import Severity
-from watchdog.state.outbox import Waiting
+from watchdog.state.outbox import QueueStatus
 from watchdog.state.store import Store
 
 PATIENCE_SECONDS = 10.0  # for what takes milliseconds
@@ -23,18 +23,18 @@ class QuietReceiver:
 
     def __init__(self, name, gate=None):
         self.name = name
-        self.budget = None
+        self.rate_limit = None
         self.gate = gate
         self.ids = []
         self.entered = threading.Event()
         self.arrived = threading.Event()
         self.closed = threading.Event()
 
-    def send(self, notice, deadline_seconds):
+    def send(self, notification, deadline_seconds):
         self.entered.set()
         if self.gate is not None:
             self.gate.wait(PATIENCE_SECONDS)
-        self.ids.append(notice.id)
+        self.ids.append(notification.id)
         self.arrived.set()
 
     def close(self):
@@ -42,18 +42,19 @@ class QuietReceiver:
 
 
 class RefusingReceiver(QuietReceiver):
-    def send(self, notice, deadline_seconds):
+    def send(self, notification, deadline_seconds):
         self.arrived.set()
         raise DeliveryError("auth", "HTTP 403", retryable=False)
 
 
-def make_notice(id_, receiver, group="storm"):
+def make_notice(id_, receiver, group_key="storm"):
     alert = Alert(
-        rule=group, labels=(), fingerprint="f" * 16, state=State.FIRING, severity=Severity.WARNING, summary="a storm",
+        rule=group_key, labels=(), fingerprint="f" * 16, state=AlertState.FIRING, severity=Severity.WARNING,
+        summary="a storm",
         value=150.0, threshold=100.0, peak=151.0, started=1.0, fired=2.0, resolved=None, reason="above 100",
         receivers=None, runbook=None,
     )  # fmt: skip
-    return Notice(id_, receiver, group, "first notification", (alert,), created=3.0, host="db1")
+    return Notification(id_, receiver, group_key, "first notification", (alert,), created=3.0, host="db1")
 
 
 @pytest.fixture
@@ -63,8 +64,8 @@ def store(tmp_path):
     store.close()
 
 
-def put(store, *notices):
-    store.commit(alerts=(), groups=(), notices=notices)
+def put(store, *notifications):
+    store.commit(alerts=(), groups=(), notifications=notifications)
 
 
 def make_delivery(store, *receivers):
@@ -79,12 +80,12 @@ def test_delivers_what_was_left_and_what_comes_later(store):
     assert receiver.arrived.wait(PATIENCE_SECONDS)
     receiver.arrived.clear()
     put(store, make_notice("n2", "oncall"))
-    delivery.wake()
+    delivery.wake_workers()
     assert receiver.arrived.wait(PATIENCE_SECONDS)
     delivery.stop(PATIENCE_SECONDS)
     assert receiver.ids == ["n1", "n2"]
     assert receiver.closed.is_set()
-    assert delivery.counters().sent == {"oncall": 2}
+    assert delivery.counters().delivered == {"oncall": 2}
 
 
 def test_receiver_that_hangs_holds_up_no_other_and_no_stop(store):
@@ -93,7 +94,7 @@ def test_receiver_that_hangs_holds_up_no_other_and_no_stop(store):
     delivery = make_delivery(store, hanging, quick)
     delivery.start()
     put(store, make_notice("n1", "hanging"), make_notice("n2", "quick"))
-    delivery.wake()
+    delivery.wake_workers()
     assert quick.arrived.wait(PATIENCE_SECONDS)
     assert hanging.entered.wait(PATIENCE_SECONDS)
     clock = SystemClock()
@@ -102,8 +103,8 @@ def test_receiver_that_hangs_holds_up_no_other_and_no_stop(store):
     assert (clock.boottime_ns() - before_ns) / 1e9 < PATIENCE_SECONDS / 2
     assert quick.closed.wait(PATIENCE_SECONDS)
     counters = delivery.counters()
-    assert counters.sent == {"hanging": 0, "quick": 1}
-    assert counters.waiting["hanging"].pending == 1
+    assert counters.delivered == {"hanging": 0, "quick": 1}
+    assert counters.queues["hanging"].pending == 1
     gate.set()
     assert hanging.closed.wait(PATIENCE_SECONDS)
 
@@ -128,10 +129,13 @@ def test_counters_tell_failures_losses_and_what_waits(store):
     delivery.start()
     delivery.stop(PATIENCE_SECONDS)
     counters = delivery.counters()
-    assert counters.sent == {"oncall": 0}
-    assert counters.failed == {("oncall", "auth"): 1}
-    assert counters.lost == {("oncall", "refused"): 1, ("gone", "receiver_removed"): 1}
-    assert counters.waiting == {"oncall": Waiting(pending=0, dead=1), "gone": Waiting(pending=0, dead=1)}
+    assert counters.delivered == {"oncall": 0}
+    assert counters.failed_attempts == {("oncall", "auth"): 1}
+    assert counters.losses == {("oncall", "refused"): 1, ("gone", "receiver_removed"): 1}
+    assert counters.queues == {
+        "oncall": QueueStatus(pending=0, failed=1),
+        "gone": QueueStatus(pending=0, failed=1),
+    }
 
 
 def test_store_that_can_not_be_written_is_told_once_and_tried_again(store, tmp_path, monkeypatch, caplog):
@@ -142,8 +146,8 @@ def test_store_that_can_not_be_written_is_told_once_and_tried_again(store, tmp_p
     other.execute("CREATE TRIGGER full BEFORE INSERT ON attempts BEGIN SELECT RAISE(ABORT, 'no room'); END")
     delivery = make_delivery(store, receiver)
     tries = threading.Semaphore(0)
-    end = delivery._outbox.end
-    monkeypatch.setattr(delivery._outbox, "end", lambda outcome: (tries.release(), end(outcome)))
+    end = delivery._outbox.finish_attempt
+    monkeypatch.setattr(delivery._outbox, "finish_attempt", lambda outcome: (tries.release(), end(outcome)))
     delivery.start()
     for _ in range(3):
         assert tries.acquire(timeout=PATIENCE_SECONDS)
@@ -162,18 +166,18 @@ def test_bug_around_the_outbox_is_told_without_its_text_and_tried_again(store, m
     receiver = QuietReceiver("oncall")
     put(store, make_notice("n1", "oncall"))
     delivery = make_delivery(store, receiver)
-    begin, errors = delivery._outbox.begin, [ValueError("https://hooks.example.net/secret")] * 2
+    begin, errors = delivery._outbox.begin_attempt, [ValueError("https://hooks.example.net/secret")] * 2
 
     def begin_in_the_end(*asked):
         if errors:
             raise errors.pop()
         return begin(*asked)
 
-    monkeypatch.setattr(delivery._outbox, "begin", begin_in_the_end)
+    monkeypatch.setattr(delivery._outbox, "begin_attempt", begin_in_the_end)
     delivery.start()
     assert receiver.arrived.wait(PATIENCE_SECONDS)
     delivery.stop(PATIENCE_SECONDS)
-    assert delivery.counters().failed == {("oncall", "internal"): 2}
+    assert delivery.counters().failed_attempts == {("oncall", "internal"): 2}
     assert len(caplog.messages) == 2
     assert caplog.messages[0].startswith("outbox of oncall: ValueError in test_delivery.py:")
     assert caplog.messages[1] == "outbox of oncall: works again"
@@ -186,19 +190,19 @@ def test_bug_around_the_outbox_is_told_without_its_text_and_tried_again(store, m
 class ForgetfulReceiver(QuietReceiver):
     """One that wants to be told again; `told` has what it was told, in order, `again` counts how often."""
 
-    refresh_seconds = 0.02
+    refresh_interval_seconds = 0.02
 
     def __init__(self, name):
         super().__init__(name)
-        self.told = []
+        self.notified = []
         self.again = threading.Semaphore(0)
 
-    def send(self, notice, deadline_seconds):
-        super().send(notice, deadline_seconds)
-        self.told.append((notice.status, [alert.fingerprint for alert in notice.alerts]))
+    def send(self, notification, deadline_seconds):
+        super().send(notification, deadline_seconds)
+        self.notified.append((notification.status, [alert.fingerprint for alert in notification.alerts]))
 
     def refresh(self, alerts, host, deadline_seconds):
-        self.told.append((host, [alert.fingerprint for alert in alerts]))
+        self.notified.append((host, [alert.fingerprint for alert in alerts]))
         self.again.release()
 
 
@@ -206,44 +210,44 @@ def test_what_fires_is_told_again_at_once_after_a_start_and_from_time_to_time_un
     receiver, other = ForgetfulReceiver("forgetful"), QuietReceiver("quiet")
     alert = make_notice("n1", "forgetful").alerts[0]
     delivery = make_delivery(store, receiver, other)
-    delivery.refresh({"forgetful": [alert]}, "db1")
+    delivery.set_refreshed_alerts({"forgetful": [alert]}, "db1")
     delivery.start()
     for _ in range(3):
         assert receiver.again.acquire(timeout=PATIENCE_SECONDS)
-    delivery.expect_news({"forgetful": []})
+    delivery.limit_refresh_to({"forgetful": []})
     end = make_notice("n2", "forgetful")
     end = dataclasses.replace(end, alerts=(dataclasses.replace(alert, resolved=9.0),))
     put(store, end)
-    delivery.wake()
+    delivery.wake_workers()
     assert receiver.arrived.wait(PATIENCE_SECONDS)
     while receiver.again.acquire(blocking=False):
         pass
-    assert not receiver.again.acquire(timeout=10 * receiver.refresh_seconds)
+    assert not receiver.again.acquire(timeout=10 * receiver.refresh_interval_seconds)
     delivery.stop(PATIENCE_SECONDS)
-    assert receiver.told[:3] == [("db1", [alert.fingerprint])] * 3
-    assert receiver.told[-1] == ("resolved", [alert.fingerprint])  # and nothing raised it again
+    assert receiver.notified[:3] == [("db1", [alert.fingerprint])] * 3
+    assert receiver.notified[-1] == ("resolved", [alert.fingerprint])  # and nothing raised it again
 
 
 def test_what_fires_later_is_told_again_after_its_notice(store):
     receiver = ForgetfulReceiver("forgetful")
     delivery = make_delivery(store, receiver)
-    delivery.refresh({"forgetful": []}, "db1")
+    delivery.set_refreshed_alerts({"forgetful": []}, "db1")
     delivery.start()
     put(store, make_notice("n1", "forgetful"))
-    delivery.wake()
+    delivery.wake_workers()
     assert receiver.arrived.wait(PATIENCE_SECONDS)
-    delivery.refresh({"forgetful": make_notice("n1", "forgetful").alerts}, "db1")
-    delivery.wake()
+    delivery.set_refreshed_alerts({"forgetful": make_notice("n1", "forgetful").alerts}, "db1")
+    delivery.wake_workers()
     assert receiver.again.acquire(timeout=PATIENCE_SECONDS)
     delivery.stop(PATIENCE_SECONDS)
-    assert [status for status, _ in receiver.told[:2]] == ["firing", "db1"]
+    assert [status for status, _ in receiver.notified[:2]] == ["firing", "db1"]
 
 
 # --------------------------------------------------------------------------------------------------------------- health
 
 
 class DeafReceiver(QuietReceiver):
-    def send(self, notice, deadline_seconds):
+    def send(self, notification, deadline_seconds):
         self.entered.set()
         raise DeliveryError("connect", "cannot connect", retryable=True)
 
@@ -255,13 +259,13 @@ def test_health_tells_since_when_and_why_and_how_much_waits(store):
     before = SystemClock().wall()
     delivery.start()
     delivery.stop(0.5)
-    health = delivery.health()
+    health = delivery.receiver_statuses()
     assert before <= health["deaf"].failing_since <= SystemClock().wall()
     assert health["deaf"].reason == "connect: cannot connect"
-    assert health["deaf"].waiting.pending == 2
-    assert health["deaf"].waiting.oldest_seconds > 0
-    assert health["quick"] == Health(None, 0.0, None, Waiting())
-    assert delivery.failing().keys() == {"deaf"}
+    assert health["deaf"].queue.pending == 2
+    assert health["deaf"].queue.oldest_seconds > 0
+    assert health["quick"] == ReceiverStatus(None, 0.0, None, QueueStatus())
+    assert delivery.outages().keys() == {"deaf"}
 
 
 def test_the_next_daemon_knows_since_when_a_receiver_fails(store, monkeypatch):
@@ -269,12 +273,12 @@ def test_the_next_daemon_knows_since_when_a_receiver_fails(store, monkeypatch):
     first = make_delivery(store, DeafReceiver("deaf"))
     first.start()
     first.stop(0.5)
-    since_ns = first.failing()["deaf"].since_ns
-    monkeypatch.setattr(delivery_module, "STALE_SECONDS", 0.0)
+    since_ns = first.outages()["deaf"].since_ns
+    monkeypatch.setattr(delivery_module, "STALE_OUTAGE_SECONDS", 0.0)
     second = make_delivery(store, DeafReceiver("deaf"))
     second.start()
     second.stop(0.5)
-    assert second.failing()["deaf"].since_ns == since_ns  # something waits to try it by
+    assert second.outages()["deaf"].since_ns == since_ns  # something waits to try it by
 
 
 @pytest.mark.parametrize(("stale_seconds", "known"), [(0.0, False), (3600.0, True)], ids=["long ago", "just now"])
@@ -285,12 +289,12 @@ def test_a_receiver_that_nothing_waits_for_is_taken_for_mended_by_a_start_long_a
     first = make_delivery(store, RefusingReceiver("oncall"))
     first.start()
     first.stop(PATIENCE_SECONDS)
-    monkeypatch.setattr(delivery_module, "STALE_SECONDS", stale_seconds)
+    monkeypatch.setattr(delivery_module, "STALE_OUTAGE_SECONDS", stale_seconds)
     second = make_delivery(store, QuietReceiver("oncall"))
     second.start()
     second.stop(PATIENCE_SECONDS)
-    assert ("oncall" in second.failing()) is known
-    assert ("oncall" in make_delivery(store, QuietReceiver("oncall")).failing()) is known
+    assert ("oncall" in second.outages()) is known
+    assert ("oncall" in make_delivery(store, QuietReceiver("oncall")).outages()) is known
 
 
 def test_a_state_file_that_cannot_be_written_is_a_failure_of_every_receiver(store, monkeypatch):
@@ -301,8 +305,8 @@ def test_a_state_file_that_cannot_be_written_is_a_failure_of_every_receiver(stor
         tried.set()
         raise StoreError("cannot write state.sqlite3: disk full")
 
-    monkeypatch.setattr(delivery._outbox, "expire", fail)
+    monkeypatch.setattr(delivery._outbox, "expire_old", fail)
     delivery.start()
     assert tried.wait(PATIENCE_SECONDS)
     delivery.stop(PATIENCE_SECONDS)
-    assert delivery.failing()["oncall"].reason == "store: cannot write state.sqlite3: disk full"
+    assert delivery.outages()["oncall"].reason == "store: cannot write state.sqlite3: disk full"

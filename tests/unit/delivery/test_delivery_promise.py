@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
+from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
 from watchdog.config.document import Document
-from watchdog.config.settings import read_config
+from watchdog.config.settings import read_settings
 from watchdog.routing.grouping import Grouping
 from watchdog.routing.routes import read_routes
 from watchdog.rules.language.rule import Severity
-from watchdog.state.outbox import Outbox, Outcome
-from watchdog.state.rate_limit import Budget
-from watchdog.state.rate_limiter import BudgetGate
+from watchdog.state.outbox import AttemptOutcome, Outbox
+from watchdog.state.rate_limit import RateLimit
+from watchdog.state.rate_limiter import RateLimiter
 from watchdog.state.store import Store
 
 SECOND_NS = 1_000_000_000
@@ -58,7 +58,7 @@ ROUTES = [
     group_wait = "10s"
     """,
 ]
-BUDGETS = {"oncall": Budget(5, HOUR * SECOND_NS), "log": None}
+BUDGETS = {"oncall": RateLimit(5, HOUR * SECOND_NS), "log": None}
 ALERTS = [("storm", "a"), ("storm", "b"), ("spike", "a"), ("drip", "c")]
 
 # Each tick: seconds since the one before, what the alerts' severities become (None: over; "keep": as it is), whether
@@ -80,7 +80,7 @@ ticks = st.lists(
 def read(routes):
     text = RECEIVERS + '[routing]\njitter = "4s"\n' + routes
     document = Document(text, tomllib.loads(text), "watchdog.toml")
-    config = read_config(document)
+    config = read_settings(document)
     found = read_routes(config)
     document.raise_problems()
     return config, found
@@ -126,11 +126,16 @@ class Host:
             self.store.close()
         self.store = Store(self.folder, self.clock, "boot")
         self.outbox = Outbox(self.store.database, self.clock)
-        self.outbox.release()
-        self.gates = {name: budget and BudgetGate(budget, self.clock) for name, budget in BUDGETS.items()}
-        self.grouping = Grouping(self.config.routing, "db1", self.routes, share=0.5)
+        self.outbox.release_deferred()
+        self.gates = {name: budget and RateLimiter(budget, self.clock) for name, budget in BUDGETS.items()}
+        self.grouping = Grouping(self.config.routing, "db1", self.routes, jitter_share=0.5)
         saved, now = self.store.load(), (self.clock.boottime_ns(), self.clock.wall())
-        assert self.grouping.restore(saved.groups, self.firing, tuple(BUDGETS), *now, saved.shift_ns, saved.told) == 0
+        assert (
+            self.grouping.restore(
+                saved.groups, self.firing, tuple(BUDGETS), *now, saved.boottime_shift_ns, saved.notified
+            )
+            == 0
+        )
 
     def reload(self, routes):
         self.config, self.routes = read(routes)
@@ -141,10 +146,10 @@ class Host:
         now = self.clock.boottime_ns(), self.clock.wall()
         transitions = [self.change(*alert, severity) for alert, severity in severities.items() if severity != "keep"]
         transitions = [transition for transition in transitions if transition is not None]
-        notices = self.grouping.advance(transitions, self.firing, *now)
-        for notice in notices:
-            self.made[notice.receiver].append(notice)
-        self.store.commit(alerts=(), groups=self.grouping.take_changes(), notices=notices)
+        notifications = self.grouping.advance(transitions, self.firing, *now)
+        for notification in notifications:
+            self.made[notification.receiver].append(notification)
+        self.store.commit(alerts=(), groups=self.grouping.take_changes(), notifications=notifications)
         for receiver in BUDGETS:
             self.deliver(receiver, answer)
 
@@ -154,33 +159,38 @@ class Host:
         old = self.firing.get(key)
         if severity is None:
             return old and Transition(
-                Kind.RESOLVED, replace(self.firing.pop(key), state=State.RESOLVED, resolved=wall, reason="over")
+                TransitionKind.RESOLVED,
+                replace(self.firing.pop(key), state=AlertState.RESOLVED, resolved=wall, reason="over"),
             )
         if old is None:
             self.firing[key] = Alert(
-                rule=rule, labels=labels, fingerprint=key, state=State.FIRING, severity=severity, summary="", value=1.0,
+                rule=rule, labels=labels, fingerprint=key, state=AlertState.FIRING, severity=severity, summary="",
+                value=1.0,
                 threshold=1.0, peak=1.0, started=wall, fired=wall, resolved=None, reason="", receivers=None,
                 runbook=None,
             )  # fmt: skip
             self.starts.add((key, wall))
-            return Transition(Kind.FIRING, self.firing[key])
+            return Transition(TransitionKind.FIRING, self.firing[key])
         if old.severity == severity:
             return None
         self.firing[key] = replace(old, severity=severity)
-        return Transition(Kind.ESCALATED if severity > old.severity else Kind.DEESCALATED, self.firing[key])
+        return Transition(
+            TransitionKind.SEVERITY_RAISED if severity > old.severity else TransitionKind.SEVERITY_LOWERED,
+            self.firing[key],
+        )
 
     def deliver(self, receiver, answer):
-        while (attempt := self.outbox.begin(receiver, self.gates[receiver])) is not None:
-            notice, now_ns = attempt.notice, self.clock.boottime_ns()
-            known = [json.dumps(heard.to_json()) for heard in self.heard[receiver] if heard.id == notice.id]
-            assert all(before == json.dumps(notice.to_json()) for before in known)
-            self.sent[receiver].setdefault(notice.id, self.clock.seconds)
+        while (attempt := self.outbox.begin_attempt(receiver, self.gates[receiver])) is not None:
+            notification, now_ns = attempt.notification, self.clock.boottime_ns()
+            known = [json.dumps(heard.to_json()) for heard in self.heard[receiver] if heard.id == notification.id]
+            assert all(before == json.dumps(notification.to_json()) for before in known)
+            self.sent[receiver].setdefault(notification.id, self.clock.seconds)
             if answer != "nobody there" and not known:
-                self.heard[receiver].append(notice)
+                self.heard[receiver].append(notification)
             if answer == "taken":
-                self.outbox.end(Outcome(attempt, "done", "ok"))
+                self.outbox.finish_attempt(AttemptOutcome(attempt, "done", "ok"))
             else:
-                self.outbox.end(Outcome(attempt, "pending", "timeout", now_ns + 30 * SECOND_NS))
+                self.outbox.finish_attempt(AttemptOutcome(attempt, "pending", "timeout", now_ns + 30 * SECOND_NS))
 
 
 def live(folder, script):
@@ -199,18 +209,18 @@ def live(folder, script):
     return host
 
 
-def believed(notices):
-    """Return what fires, and how badly, to all that a receiver knows from `notices`."""
+def believed(notifications):
+    """Return what fires, and how badly, to all that a receiver knows from `notifications`."""
     believes = {}
-    for alert in itertools.chain.from_iterable(notice.alerts for notice in notices):
+    for alert in itertools.chain.from_iterable(notification.alerts for notification in notifications):
         believes[alert.fingerprint] = alert.severity if alert.resolved is None else None
     return {key: severity for key, severity in believes.items() if severity is not None}
 
 
-def check_ends(notices):
-    """Hold `notices` to one end for each beginning; what came and went unheard of has an end too."""
+def check_ends(notifications):
+    """Hold `notifications` to one end for each beginning; what came and went unheard of has an end too."""
     firing, ended = set(), set()
-    for alert in itertools.chain.from_iterable(notice.alerts for notice in notices):
+    for alert in itertools.chain.from_iterable(notification.alerts for notification in notifications):
         if alert.resolved is None:
             firing.add(alert.fingerprint)
             continue
@@ -224,20 +234,20 @@ def check_ends(notices):
 def test_whoever_is_told_firing_is_told_the_end_once_and_knows_the_truth_at_last(script):
     with in_memory() as folder:
         host = live(Path(folder), script)
-    for receiver, notices in host.heard.items():
+    for receiver, notifications in host.heard.items():
         to_know = {
             key: alert.severity
             for key, alert in host.firing.items()
             if receiver in [destination.receiver for destination in host.grouping._destinations(alert)]
         }
         check_ends(host.made[receiver])
-        assert believed(notices) == believed(host.made[receiver]) == to_know
-        assert {(a.fingerprint, a.fired) for notice in notices for a in notice.alerts} <= host.starts
+        assert believed(notifications) == believed(host.made[receiver]) == to_know
+        assert {(a.fingerprint, a.fired) for notification in notifications for a in notification.alerts} <= host.starts
     times = sorted(host.sent["oncall"].values())
-    for first, beyond in zip(times, times[BUDGETS["oncall"].notices :], strict=False):
+    for first, beyond in zip(times, times[BUDGETS["oncall"].max_notifications :], strict=False):
         assert beyond - first >= HOUR
     assert host.grouping._homes.keys() == host.firing.keys()  # nothing is kept of what is over
-    told = {a.fingerprint for notice in itertools.chain(*host.heard.values()) for a in notice.alerts}
+    told = {a.fingerprint for notification in itertools.chain(*host.heard.values()) for a in notification.alerts}
     assert told == {key for key, _ in host.starts}  # none came and went unheard of
 
 
@@ -254,11 +264,11 @@ def test_ten_minutes_of_flapping_each_second_make_a_message_a_minute_and_end_wit
         host.tick({("storm", "a"): last}, "taken")
         host.clock.seconds += HOUR
         host.tick({}, "taken")
-        for receiver, notices in host.heard.items():
-            assert believed(notices) == believed(host.made[receiver])
+        for receiver, notifications in host.heard.items():
+            assert believed(notifications) == believed(host.made[receiver])
         if last is None:
-            assert not any(believed(notices) for notices in host.heard.values())
-    for notices in host.made.values():
-        times = [notice.created for notice in notices]
+            assert not any(believed(notifications) for notifications in host.heard.values())
+    for notifications in host.made.values():
+        times = [notification.created for notification in notifications]
         assert all(later - earlier >= 60 for earlier, later in itertools.pairwise(times))
     host.store.close()

@@ -13,23 +13,30 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import FakeClock
-from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
+from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
 from watchdog.clock import SECOND_NS
 from watchdog.config.document import Document
-from watchdog.config.settings import BUILT_IN, Config, Escalation, Routing, Sampling, read_config
+from watchdog.config.settings import (
+    BUILT_IN_SETTINGS,
+    EscalationSettings,
+    RoutingSettings,
+    SamplingSettings,
+    Settings,
+    read_settings,
+)
 from watchdog.delivery import health as standing_module
 from watchdog.delivery import local_log as alarm_module
 from watchdog.delivery import undelivered as unheard_module
 from watchdog.delivery import worker as worker_module
-from watchdog.delivery.escalation import Outages
-from watchdog.delivery.receiver_down import DELIVERY_DEAD
+from watchdog.delivery.escalation import OutageHandler
+from watchdog.delivery.receiver_down import RECEIVER_DOWN_RULE
 from watchdog.delivery.worker import Worker
 from watchdog.errors import DeliveryError
 from watchdog.routing import routes as routes_module
 from watchdog.routing.grouping import Grouping
 from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import Outbox
-from watchdog.state.receiver_state import StoredMemory
+from watchdog.state.receiver_state import StoredReceiverState
 from watchdog.state.store import Store
 
 MINUTE = 60
@@ -43,28 +50,28 @@ class Place:
 
     def __init__(self, name):
         self.name = name
-        self.budget = None
+        self.rate_limit = None
         self.error = None
-        self.notices = []
+        self.notifications = []
 
-    def send(self, notice, deadline_seconds):
+    def send(self, notification, deadline_seconds):
         if self.error is not None:
             raise self.error
-        if notice.id not in {one.id for one in self.notices}:
-            self.notices.append(notice)
+        if notification.id not in {one.id for one in self.notifications}:
+            self.notifications.append(notification)
 
-    def render(self, notice):
+    def render(self, notification):
         return b""
 
     def told(self):
         return [
             (alert.rule, dict(alert.labels).get("process"), alert.state.value)
-            for notice in self.notices
-            for alert in notice.alerts
+            for notification in self.notifications
+            for alert in notification.alerts
         ]
 
     def reasons(self):
-        return [notice.reason for notice in self.notices]
+        return [notification.reason for notification in self.notifications]
 
     def close(self):
         pass
@@ -73,7 +80,7 @@ class Place:
 def read_routes(names, text):
     """Return the routes of `text`."""
     text = "".join(f'[[receiver]]\nname = "{name}"\ntype = "x"\n' for name in names) + text
-    return routes_module.read_routes(read_config(Document(text, tomllib.loads(text), "watchdog.toml")))
+    return routes_module.read_routes(read_settings(Document(text, tomllib.loads(text), "watchdog.toml")))
 
 
 class Scene:
@@ -85,15 +92,17 @@ class Scene:
         self.folder, self.clock = folder, clock
         self.places = {name: Place(name) for name in names}
         self.default, self.escalations = default, escalations
-        self.routing = Routing(default, 0, 60 * SECOND_NS, 4 * 3600 * SECOND_NS, 10 * MINUTE * SECOND_NS)
+        self.routing = RoutingSettings(default, 0, 60 * SECOND_NS, 4 * 3600 * SECOND_NS, 10 * MINUTE * SECOND_NS)
         self.routes = read_routes(names, routes)
         self.made = defaultdict(list)  # by receiver: every notice, whether it was merged with others or sent as it was
-        self.firing, self.transitions = {}, []
+        self.firing_alerts, self.transitions = {}, []
         self.begin(boot)
 
     def config(self):
-        escalations = {first: Escalation(to, after * SECOND_NS) for first, (to, after) in self.escalations.items()}
-        return Config(BUILT_IN, Sampling(), self.routing, (), escalations=escalations)
+        escalations = {
+            first: EscalationSettings(to, after * SECOND_NS) for first, (to, after) in self.escalations.items()
+        }
+        return Settings(BUILT_IN_SETTINGS, SamplingSettings(), self.routing, (), escalations=escalations)
 
     def begin(self, boot="boot1"):
         log = logging.getLogger("test")
@@ -101,26 +110,34 @@ class Scene:
         self.store.database._connection.execute("PRAGMA synchronous = OFF")  # no machine crashes here
         saved = self.store.load()
         at_ns, wall = self.clock.boottime_ns(), self.clock.wall()
-        self.outages = Outages(self.store.database, self.config(), self.places, HOST, log)
-        assert self.outages.restore(saved, self.firing, at_ns, wall) == 0
-        self.grouping = Grouping(self.routing, HOST, self.routes, elsewhere=self.outages.knows)
+        self.outages = OutageHandler(self.store.database, self.config(), self.places, HOST, log)
+        assert self.outages.restore(saved, self.firing_alerts, at_ns, wall) == 0
+        self.grouping = Grouping(self.routing, HOST, self.routes, is_escalated_to=self.outages.was_notified)
         groups = [state for state in saved.groups if "standby" not in state]
-        firing = {**self.firing, **self.outages.firing()}
-        told = [(receiver, alert) for receiver, alert in saved.told if not self.outages.has_to_end(receiver, alert)]
-        assert self.grouping.restore(groups, firing, self.places, at_ns, wall, saved.shift_ns, told) == 0
+        firing = {**self.firing_alerts, **self.outages.firing_alerts()}
+        told = [
+            (receiver, alert) for receiver, alert in saved.notified if not self.outages.owes_resolved(receiver, alert)
+        ]
+        assert self.grouping.restore(groups, firing, self.places, at_ns, wall, saved.boottime_shift_ns, told) == 0
         database = self.store.database
         self.workers = {
-            name: Worker(place, Outbox(database, self.clock), self.clock, log, StoredMemory(database, name, self.clock))
+            name: Worker(
+                place, Outbox(database, self.clock), self.clock, log, StoredReceiverState(database, name, self.clock)
+            )
             for name, place in self.places.items()
         }
 
     def worsen(self, process, rule="storm"):
         """Make a warning of what is critical, and something critical of a warning."""
         key = fingerprint(rule, (("process", process),))
-        worse = self.firing[key].severity is Severity.WARNING
+        worse = self.firing_alerts[key].severity is Severity.WARNING
         severity = Severity.CRITICAL if worse else Severity.WARNING
-        self.firing[key] = replace(self.firing[key], severity=severity)
-        self.transitions.append(Transition(Kind.ESCALATED if worse else Kind.DEESCALATED, self.firing[key]))
+        self.firing_alerts[key] = replace(self.firing_alerts[key], severity=severity)
+        self.transitions.append(
+            Transition(
+                TransitionKind.SEVERITY_RAISED if worse else TransitionKind.SEVERITY_LOWERED, self.firing_alerts[key]
+            )
+        )
 
     def restart(self, boot="boot1"):
         self.store.close()
@@ -128,47 +145,47 @@ class Scene:
 
     def reload(self):
         at_ns, wall = self.clock.boottime_ns(), self.clock.wall()
-        self.outages.reload(self.config(), self.places, self.firing, at_ns, wall)
-        firing = {**self.firing, **self.outages.firing()}
+        self.outages.reload(self.config(), self.places, self.firing_alerts, at_ns, wall)
+        firing = {**self.firing_alerts, **self.outages.firing_alerts()}
         self.grouping.reload(self.routing, firing, at_ns, wall, set(self.places), self.routes)
 
     def fire(self, process, rule="storm", severity=Severity.WARNING, receivers=None):
         labels = (("process", process),)
         alert = Alert(
-            rule=rule, labels=labels, fingerprint=fingerprint(rule, labels), state=State.FIRING, severity=severity,
+            rule=rule, labels=labels, fingerprint=fingerprint(rule, labels), state=AlertState.FIRING, severity=severity,
             summary=f"{process} storms", value=150.0, threshold=100.0, peak=151.0, started=self.clock.wall(),
             fired=self.clock.wall(), resolved=None, reason="above 100", receivers=receivers, runbook=None,
         )  # fmt: skip
-        self.firing[alert.fingerprint] = alert
-        self.transitions.append(Transition(Kind.FIRING, alert))
+        self.firing_alerts[alert.fingerprint] = alert
+        self.transitions.append(Transition(TransitionKind.FIRING, alert))
 
     def end(self, process, rule="storm"):
-        alert = self.firing.pop(fingerprint(rule, (("process", process),)))
-        over = replace(alert, state=State.RESOLVED, resolved=self.clock.wall(), reason="over")
-        self.transitions.append(Transition(Kind.RESOLVED, over))
+        alert = self.firing_alerts.pop(fingerprint(rule, (("process", process),)))
+        over = replace(alert, state=AlertState.RESOLVED, resolved=self.clock.wall(), reason="over")
+        self.transitions.append(Transition(TransitionKind.RESOLVED, over))
 
     def tick(self, seconds=1):
         """Let time pass, then do what the guard does."""
         self.clock.advance(seconds)
         at_ns, wall = self.clock.boottime_ns(), self.clock.wall()
-        failing = {name: worker.failure for name, worker in self.workers.items() if worker.failure is not None}
-        transitions = [*self.transitions, *self.outages.judge(failing, at_ns, wall)]
+        failing = {name: worker.outage for name, worker in self.workers.items() if worker.outage is not None}
+        transitions = [*self.transitions, *self.outages.update_alerts(failing, at_ns, wall)]
         self.transitions = []
-        firing = {**self.firing, **self.outages.firing()}
-        notices = self.grouping.advance(transitions, firing, at_ns, wall)
-        escalated = self.outages.escalate(failing, transitions, firing, self.grouping.hears, at_ns, wall)
+        firing = {**self.firing_alerts, **self.outages.firing_alerts()}
+        notifications = self.grouping.advance(transitions, firing, at_ns, wall)
+        escalated = self.outages.escalate(failing, transitions, firing, self.grouping.is_routed_to, at_ns, wall)
         if escalated:
-            self.grouping.reconcile()
-        notices += escalated
-        for notice in notices:
-            self.made[notice.receiver].append(notice)
+            self.grouping.request_reconcile()
+        notifications += escalated
+        for notification in notifications:
+            self.made[notification.receiver].append(notification)
         self.store.commit(
-            alerts=self.outages.take_alerts(),
-            groups=[*self.grouping.take_changes(), *self.outages.take_groups()],
-            notices=notices,
+            alerts=self.outages.take_alert_changes(),
+            groups=[*self.grouping.take_changes(), *self.outages.take_group_changes()],
+            notifications=notifications,
         )
         for worker in self.workers.values():
-            worker.run_due()
+            worker.deliver_due()
 
     def live(self, seconds, step=10):
         for _ in range(seconds // step):
@@ -196,7 +213,7 @@ def no_jitter(monkeypatch):
 def host_log(tmp_path, monkeypatch):
     """Listen where the host's own log would."""
     path = str(tmp_path / "dev-log")
-    monkeypatch.setattr(alarm_module, "SOCKET", path)
+    monkeypatch.setattr(alarm_module, "SYSLOG_SOCKET", path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(path)
         listener.setblocking(False)
@@ -341,7 +358,7 @@ def test_a_receiver_is_not_told_that_nothing_reaches_it_in_place_of_another(make
     scene.live(12 * MINUTE)  # hook can't be told that oncall is dead, for which oncall stands by
     scene.recover("oncall")
     scene.live(10 * MINUTE)
-    assert {alert.labels for notice in scene.places["oncall"].notices for alert in notice.alerts} == {
+    assert {alert.labels for notification in scene.places["oncall"].notifications for alert in notification.alerts} == {
         (("process", "nginx"),),
         (("receiver", "hook"),),
     }
@@ -438,7 +455,7 @@ def test_a_notice_that_is_damaged_on_disk_holds_up_no_other(scene):
     scene.tick()
     with scene.store.database.transaction() as connection:
         connection.execute("UPDATE notices SET body = substr(body, 9)")
-    scene.workers["oncall"].run_due = lambda: None  # what becomes of it there is another matter
+    scene.workers["oncall"].deliver_due = lambda: None  # what becomes of it there is another matter
     scene.fire("cron", rule="spike")
     scene.live(8 * MINUTE)
     assert scene.told("log") == [("spike", "cron", "firing")]
@@ -470,7 +487,7 @@ def test_whatever_happens_who_was_told_firing_is_told_the_end_once(tmp_path_fact
     default = ("oncall", "log") if both else ("oncall",)
     scene = Scene(tmp_path_factory.mktemp("state"), FakeClock(), {"oncall": ("log", 150)}, default=default)
     for step, *arguments in steps:
-        known = {(alert.labels[0][1], alert.rule) for alert in scene.firing.values()}
+        known = {(alert.labels[0][1], alert.rule) for alert in scene.firing_alerts.values()}
         if step in ("fire", "end") and (tuple(arguments) in known) == (step == "fire"):
             continue
         getattr(scene, step)(*arguments)
@@ -478,13 +495,13 @@ def test_whatever_happens_who_was_told_firing_is_told_the_end_once(tmp_path_fact
             scene.tick(5)
     scene.recover("oncall", "log")
     scene.live(700, step=50)
-    for alert in list(scene.firing.values()):
+    for alert in list(scene.firing_alerts.values()):
         scene.end(alert.labels[0][1], alert.rule)
     scene.live(700, step=50)
     for place in scene.places.values():
         firing, ends = set(), Counter()
-        for notice in place.notices:
-            for alert in notice.alerts:
+        for notification in place.notifications:
+            for alert in notification.alerts:
                 key = (alert.fingerprint, alert.fired)
                 if alert.resolved is None:
                     assert ends[key] == 0
@@ -493,7 +510,7 @@ def test_whatever_happens_who_was_told_firing_is_told_the_end_once(tmp_path_fact
                     ends[key] += 1
         assert max(ends.values(), default=1) == 1
         assert {key[0] for key in firing} <= {key[0] for key in ends}
-        last = {alert.fingerprint: alert for notice in place.notices for alert in notice.alerts}
+        last = {alert.fingerprint: alert for notification in place.notifications for alert in notification.alerts}
         assert all(alert.resolved is not None for alert in last.values())
     scene.store.close()
 
@@ -533,7 +550,7 @@ def test_what_was_escalated_and_is_routed_to_the_second_receiver_then_is_told_th
     scene.live(3 * MINUTE)
     scene.end("nginx")
     scene.live(2 * MINUTE)
-    alerts = [alert for notice in scene.made["log"] for alert in notice.alerts]
+    alerts = [alert for notification in scene.made["log"] for alert in notification.alerts]
     assert [(alert.severity.label, alert.state.value) for alert in alerts] == [
         ("warning", "firing"),
         ("critical", "firing"),
@@ -589,7 +606,7 @@ def test_an_alert_about_a_receiver_goes_past_the_routes_to_those_whom_it_names(m
     scene.fail("oncall")
     scene.fire("nginx")
     scene.live(12 * MINUTE)
-    assert about_dead(scene.places["log"]) == about_dead(scene.places["hook"]) == [(DELIVERY_DEAD, None, "firing")]
+    assert about_dead(scene.places["log"]) == about_dead(scene.places["hook"]) == [(RECEIVER_DOWN_RULE, None, "firing")]
     assert about_dead(scene.places["oncall"]) == []
 
 
@@ -609,7 +626,7 @@ ROUTED_STEPS = st.lists(
 def test_whatever_happens_with_routes_everyone_knows_the_truth_at_last(tmp_path_factory, host_log, steps, routes):
     scene = Scene(tmp_path_factory.mktemp("state"), FakeClock(), {"oncall": ("log", 150)}, routes=routes)
     for step, *arguments in steps:
-        known = {(alert.labels[0][1], alert.rule) for alert in scene.firing.values()}
+        known = {(alert.labels[0][1], alert.rule) for alert in scene.firing_alerts.values()}
         if step in ("fire", "end", "worsen") and (tuple(arguments) in known) == (step == "fire"):
             continue
         getattr(scene, step)(*arguments)
@@ -619,17 +636,17 @@ def test_whatever_happens_with_routes_everyone_knows_the_truth_at_last(tmp_path_
     scene.live(700, step=50)
     for name, place in scene.places.items():
         believes = believed(place)
-        for key, alert in scene.firing.items():
+        for key, alert in scene.firing_alerts.items():
             assert believes.get(key, alert.severity) is alert.severity
-            assert key in believes or not scene.grouping.hears(name, alert)
-        assert believes.keys() <= scene.firing.keys()
-    for alert in list(scene.firing.values()):
+            assert key in believes or not scene.grouping.is_routed_to(name, alert)
+        assert believes.keys() <= scene.firing_alerts.keys()
+    for alert in list(scene.firing_alerts.values()):
         scene.end(alert.labels[0][1], alert.rule)
     scene.live(700, step=50)
     for name, place in scene.places.items():
         assert believed(place) == {}
         firing, ended = set(), set()
-        for alert in (alert for notice in scene.made[name] for alert in notice.alerts):
+        for alert in (alert for notification in scene.made[name] for alert in notification.alerts):
             if alert.resolved is None:
                 firing.add(alert.fingerprint)
             else:
@@ -641,7 +658,7 @@ def test_whatever_happens_with_routes_everyone_knows_the_truth_at_last(tmp_path_
 
 def believed(place):
     """Return how badly what fires, to all that the receiver knows."""
-    last = {alert.fingerprint: alert for notice in place.notices for alert in notice.alerts}
+    last = {alert.fingerprint: alert for notification in place.notifications for alert in notification.alerts}
     return {key: alert.severity for key, alert in last.items() if alert.resolved is None}
 
 
@@ -649,7 +666,7 @@ def believed(place):
 
 
 def about_dead(place):
-    return [entry for entry in place.told() if entry[0] == DELIVERY_DEAD]
+    return [entry for entry in place.told() if entry[0] == RECEIVER_DOWN_RULE]
 
 
 def test_a_dead_receiver_is_an_alert_to_all_others_until_it_works_again(make_scene):
@@ -660,10 +677,10 @@ def test_a_dead_receiver_is_an_alert_to_all_others_until_it_works_again(make_sce
     assert about_dead(scene.places["log"]) == []
     scene.live(MINUTE)
     for name in ("log", "hook"):
-        (notice,) = scene.places[name].notices
-        (alert,) = notice.alerts
+        (notification,) = scene.places[name].notifications
+        (alert,) = notification.alerts
         assert (alert.rule, alert.labels, alert.severity) == (
-            DELIVERY_DEAD, (("receiver", "oncall"),), Severity.CRITICAL,
+            RECEIVER_DOWN_RULE, (("receiver", "oncall"),), Severity.CRITICAL,
         )  # fmt: skip
         assert alert.summary == "nothing reaches the receiver oncall: timeout: no answer"
         assert alert.started == 1_750_000_010.0
@@ -678,9 +695,9 @@ def test_two_dead_receivers_make_two_alerts_and_no_more(make_scene):
     scene.fail("oncall", "hook")
     scene.fire("nginx")
     scene.live(24 * 3600, step=300)
-    labels = {alert.labels for notice in scene.places["log"].notices for alert in notice.alerts}
+    labels = {alert.labels for notification in scene.places["log"].notifications for alert in notification.alerts}
     assert labels == {(("receiver", "oncall"),), (("receiver", "hook"),)}
-    assert len(scene.outages.firing()) == 2
+    assert len(scene.outages.firing_alerts()) == 2
 
 
 def test_the_only_receiver_that_is_dead_makes_no_notice_to_itself(make_scene, host_log):
@@ -719,7 +736,7 @@ def test_the_hosts_log_is_told_once_then_hourly_and_when_it_works_again(scene, h
 
 
 def test_a_log_of_the_host_that_takes_nothing_is_told_once_and_tried_again(make_scene, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(alarm_module, "SOCKET", str(tmp_path / "nobody"))
+    monkeypatch.setattr(alarm_module, "SYSLOG_SOCKET", str(tmp_path / "nobody"))
     scene = make_scene({})
     scene.fail("oncall")
     scene.fire("nginx")
@@ -742,8 +759,8 @@ def test_a_dead_receiver_that_is_removed_is_told_as_such(make_scene):
     del scene.places["oncall"], scene.workers["oncall"]
     scene.reload()
     scene.live(2 * MINUTE)
-    last = scene.places["log"].notices[-1].alerts[0]
-    assert (last.rule, last.state, last.reason) == (DELIVERY_DEAD, State.RESOLVED, "receiver removed")
+    last = scene.places["log"].notifications[-1].alerts[0]
+    assert (last.rule, last.state, last.reason) == (RECEIVER_DOWN_RULE, AlertState.RESOLVED, "receiver removed")
 
 
 def test_the_alert_about_a_receiver_outlives_a_restart(make_scene):
@@ -753,7 +770,7 @@ def test_the_alert_about_a_receiver_outlives_a_restart(make_scene):
     scene.live(12 * MINUTE)
     scene.restart()
     scene.live(3 * MINUTE)
-    assert about_dead(scene.places["log"]) == [(DELIVERY_DEAD, None, "firing")]
+    assert about_dead(scene.places["log"]) == [(RECEIVER_DOWN_RULE, None, "firing")]
     scene.recover("oncall")
     scene.live(6 * MINUTE)
     assert [state for _, _, state in about_dead(scene.places["log"])] == ["firing", "resolved"]

@@ -5,22 +5,22 @@ import sqlite3
 
 import pytest
 
-from watchdog.alerts.alert import Alert, State
+from watchdog.alerts.alert import Alert, AlertState
 from watchdog.delivery import health as standing_module
 from watchdog.delivery import worker as worker_module
 from watchdog.delivery.worker import (
-    ATTEMPT_SECONDS,
-    HANG_SECONDS,
-    LONGEST_HOLD_SECONDS,
-    MOST_DEFECTIVE_ATTEMPTS,
-    PATIENT_FAILURES,
+    ATTEMPT_TIMEOUT_SECONDS,
+    FAILURES_BEFORE_HOLD,
+    HANG_TIMEOUT_SECONDS,
+    MAX_DEFECT_ATTEMPTS,
+    MAX_HOLD_SECONDS,
     Worker,
     backoff_seconds,
 )
 from watchdog.errors import DeliveryError, StoreError
-from watchdog.receivers.base import Receiver, Scratch
-from watchdog.receivers.render.fallback import plain
-from watchdog.routing.notification import Notice
+from watchdog.receivers.base import Receiver, VolatileReceiverState
+from watchdog.receivers.render.fallback import fallback_notification
+from watchdog.routing.notification import Notification
 from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store
@@ -34,31 +34,32 @@ class ScriptedReceiver:
 
     def __init__(self, *script):
         self.name = "oncall"
-        self.budget = None
+        self.rate_limit = None
         self.script = list(script)
         self.attempts = []
         self.deadlines = []
 
-    def send(self, notice, deadline_seconds):
-        self.attempts.append(notice.id)
+    def send(self, notification, deadline_seconds):
+        self.attempts.append(notification.id)
         self.deadlines.append(deadline_seconds)
         if self.script and (error := self.script.pop(0)) is not None:
             raise error
 
-    def render(self, notice):
-        return notice.id.encode()
+    def render(self, notification):
+        return notification.id.encode()
 
     def close(self):
         self.closed = True
 
 
-def make_notice(id_, group="storm", resolved=None):
+def make_notice(id_, group_key="storm", resolved=None):
     alert = Alert(
-        rule=group, labels=(), fingerprint="f" * 16, state=State.FIRING, severity=Severity.WARNING, summary="a storm",
+        rule=group_key, labels=(), fingerprint="f" * 16, state=AlertState.FIRING, severity=Severity.WARNING,
+        summary="a storm",
         value=150.0, threshold=100.0, peak=151.0, started=1.0, fired=2.0, resolved=resolved, reason="above 100",
         receivers=None, runbook=None,
     )  # fmt: skip
-    return Notice(id_, "oncall", group, "first notification", (alert,), created=3.0, host="db1")
+    return Notification(id_, "oncall", group_key, "first notification", (alert,), created=3.0, host="db1")
 
 
 @pytest.fixture
@@ -82,14 +83,14 @@ def longest_backoff(monkeypatch):
     monkeypatch.setattr(worker_module.random, "uniform", lambda _low, high: high)
 
 
-def put(store, *notices):
-    store.commit(alerts=(), groups=(), notices=notices)
+def put(store, *notifications):
+    store.commit(alerts=(), groups=(), notifications=notifications)
 
 
 def waits(worker, clock, most=20):
     """Run the worker whenever something is due; return the waits in between."""
     seen = []
-    while (due_ns := worker.run_due()) is not None and len(seen) < most:
+    while (due_ns := worker.deliver_due()) is not None and len(seen) < most:
         seen.append((due_ns - clock.boottime_ns()) / SECOND_NS)
         clock.advance(seen[-1])
     return seen
@@ -99,9 +100,9 @@ def test_delivers_all_that_is_due_in_one_run_each_with_the_full_deadline(deliver
     receiver = ScriptedReceiver()
     worker = deliver(receiver)
     put(store, make_notice("n1", "a"), make_notice("n2", "b"))
-    assert worker.run_due() is None
-    assert (receiver.attempts, receiver.deadlines) == (["n1", "n2"], [ATTEMPT_SECONDS] * 2)
-    assert (worker.sent, worker.failed, worker.lost) == (2, {}, {})
+    assert worker.deliver_due() is None
+    assert (receiver.attempts, receiver.deadlines) == (["n1", "n2"], [ATTEMPT_TIMEOUT_SECONDS] * 2)
+    assert (worker.delivered, worker.failed_attempts, worker.losses) == (2, {}, {})
 
 
 def test_failed_attempt_is_repeated_with_the_same_id_until_taken(deliver, store, clock):
@@ -110,7 +111,7 @@ def test_failed_attempt_is_repeated_with_the_same_id_until_taken(deliver, store,
     put(store, make_notice("n1"))
     assert waits(worker, clock) == [1, 2, 4, 8]
     assert receiver.attempts == ["n1"] * 5
-    assert (worker.sent, worker.failed) == (1, {"timeout": 4})
+    assert (worker.delivered, worker.failed_attempts) == (1, {"timeout": 4})
 
 
 def test_backoff_doubles_up_to_five_minutes():
@@ -125,9 +126,9 @@ def test_backoff_is_drawn_from_zero(monkeypatch):
 def test_backoff_goes_on_where_it_was_before_a_restart(deliver, store, clock):
     put(store, make_notice("n1"))
     before = deliver(ScriptedReceiver(TIMEOUT, TIMEOUT))
-    assert before.run_due() == clock.boottime_ns() + 1 * SECOND_NS
+    assert before.deliver_due() == clock.boottime_ns() + 1 * SECOND_NS
     clock.advance(1)
-    before.run_due()
+    before.deliver_due()
     after = deliver(ScriptedReceiver(TIMEOUT))
     assert waits(after, clock) == [2, 4]
 
@@ -154,25 +155,25 @@ def test_receiver_that_asks_to_wait_is_left_alone_by_all_groups(deliver, store, 
 def test_group_that_fails_does_not_hold_up_another(deliver, store):
     receiver = ScriptedReceiver(TIMEOUT)
     put(store, make_notice("n1", "a"), make_notice("n2", "b"))
-    deliver(receiver).run_due()
+    deliver(receiver).deliver_due()
     assert receiver.attempts == ["n1", "n2"]
 
 
 def test_notice_that_is_refused_for_good_is_kept_as_dead_and_told(deliver, store, caplog):
     worker = deliver(ScriptedReceiver(DeliveryError("client_error", "HTTP 404", retryable=False)))
     put(store, make_notice("n1"))
-    assert worker.run_due() is None
+    assert worker.deliver_due() is None
     with store.database.transaction() as connection:
         assert connection.execute("SELECT state, last_error FROM notices").fetchall() == [
             ("dead", "client_error: HTTP 404")
         ]
-    assert (worker.failed, worker.lost) == ({"client_error": 1}, {"refused": 1})
+    assert (worker.failed_attempts, worker.losses) == ({"client_error": 1}, {"refused": 1})
     assert caplog.messages == ["notice n1 given up for oncall: client_error: HTTP 404; attempt 1, the last"]
 
 
 def test_retry_is_told_with_receiver_id_reason_attempt_and_next_try(deliver, store, caplog):
     put(store, make_notice("n1"))
-    deliver(ScriptedReceiver(TIMEOUT)).run_due()
+    deliver(ScriptedReceiver(TIMEOUT)).deliver_due()
     assert caplog.messages == [
         "notice n1 not delivered to oncall: timeout: no answer within 10 s; attempt 1, next in 1.0 s"
     ]
@@ -182,7 +183,7 @@ def test_bug_in_a_receiver_is_retried_and_its_text_is_not_told(deliver, store, c
     worker = deliver(ScriptedReceiver(KeyError("https://hooks.example.net/T0/secret")))
     put(store, make_notice("n1"))
     assert waits(worker, clock) == [1]
-    assert (worker.sent, worker.failed) == (1, {"internal": 1})
+    assert (worker.delivered, worker.failed_attempts) == (1, {"internal": 1})
     with store.database.transaction() as connection:
         written = str(connection.execute("SELECT * FROM notices").fetchall())
         written += str(connection.execute("SELECT * FROM attempts").fetchall())
@@ -196,9 +197,9 @@ def test_expired_notice_is_counted_told_and_not_sent(deliver, store, clock, capl
     worker = deliver(receiver)
     put(store, make_notice("n1"), make_notice("n2", "other", resolved=9.0))
     clock.advance(24 * 3600 + 1)
-    worker.run_due()
+    worker.deliver_due()
     assert receiver.attempts == ["n2"]
-    assert worker.lost == {"expired": 1}
+    assert worker.losses == {"expired": 1}
     assert caplog.messages == ["notice n1 given up for oncall: not delivered for a day"]
 
 
@@ -210,13 +211,13 @@ def test_outcome_that_can_not_be_written_is_kept_and_nothing_is_sent_twice(deliv
     other.execute("CREATE TRIGGER full BEFORE INSERT ON attempts BEGIN SELECT RAISE(ABORT, 'no room'); END")
     for _ in range(3):
         with pytest.raises(StoreError, match="no room"):
-            worker.run_due()
+            worker.deliver_due()
     assert receiver.attempts == ["n1"]
     other.execute("DROP TRIGGER full")
     other.close()
-    assert worker.run_due() is None
+    assert worker.deliver_due() is None
     assert receiver.attempts == ["n1", "n2"]
-    assert worker.sent == 2
+    assert worker.delivered == 2
 
 
 def test_nothing_is_sent_when_the_attempt_can_not_be_counted(deliver, store, tmp_path):
@@ -227,24 +228,24 @@ def test_nothing_is_sent_when_the_attempt_can_not_be_counted(deliver, store, tmp
     other.execute("CREATE TRIGGER full BEFORE UPDATE ON notices BEGIN SELECT RAISE(ABORT, 'no room'); END")
     other.close()
     with pytest.raises(StoreError, match="no room"):
-        worker.run_due()
+        worker.deliver_due()
     assert receiver.attempts == []
 
 
 def test_attempts_near_the_end_get_the_time_that_is_left_and_none_begins_after_it(deliver, store, clock):
     class Slow(ScriptedReceiver):
-        def send(self, notice, deadline_seconds):
-            super().send(notice, deadline_seconds)
+        def send(self, notification, deadline_seconds):
+            super().send(notification, deadline_seconds)
             clock.advance(3)
 
     receiver = Slow()
     worker = deliver(receiver)
     put(store, make_notice("n1", "a"), make_notice("n2", "b"), make_notice("n3", "c"))
-    worker.finish_by(clock.boottime_ns() + 5 * SECOND_NS)
-    assert worker.run_due() is None
+    worker.set_deadline(clock.boottime_ns() + 5 * SECOND_NS)
+    assert worker.deliver_due() is None
     assert (receiver.attempts, receiver.deadlines) == (["n1", "n2"], [5.0, 2.0])
-    assert worker.sent == 2
-    assert deliver(ScriptedReceiver()).run_due() is None
+    assert worker.delivered == 2
+    assert deliver(ScriptedReceiver()).deliver_due() is None
 
 
 # --------------------------------------------------------------------------------------------- receivers that are down
@@ -265,17 +266,17 @@ def test_a_receiver_that_is_down_is_asked_seldom_however_many_wait_and_gets_all_
     receiver = ScriptedReceiver(*down)
     worker = deliver(receiver)
     put(store, *(make_notice(f"n{number}", f"group{number}") for number in range(60)))
-    worker.run_due()
-    assert len(receiver.attempts) == PATIENT_FAILURES + 1
+    worker.deliver_due()
+    assert len(receiver.attempts) == FAILURES_BEFORE_HOLD + 1
     before = len(receiver.attempts)
     for _ in range(1_200):
         clock.advance(3)
-        worker.run_due()
-    assert len(receiver.attempts) - before <= 3_600 / LONGEST_HOLD_SECONDS + 5
+        worker.deliver_due()
+    assert len(receiver.attempts) - before <= 3_600 / MAX_HOLD_SECONDS + 5
     receiver.script.clear()
-    clock.advance(LONGEST_HOLD_SECONDS)
-    assert worker.run_due() is None
-    assert worker.sent == 60
+    clock.advance(MAX_HOLD_SECONDS)
+    assert worker.deliver_due() is None
+    assert worker.delivered == 60
 
 
 def test_an_hour_of_429_is_waited_for_and_then_all_is_delivered(deliver, store, clock):
@@ -283,93 +284,93 @@ def test_an_hour_of_429_is_waited_for_and_then_all_is_delivered(deliver, store, 
     worker = deliver(receiver)
     end_ns = clock.boottime_ns() + 3_600 * SECOND_NS
 
-    def send(notice, deadline_seconds):
-        receiver.attempts.append(notice.id)
+    def send(notification, deadline_seconds):
+        receiver.attempts.append(notification.id)
         if clock.boottime_ns() < end_ns:
             raise DeliveryError("rate_limited", "429", retryable=True, retry_after_seconds=30)
 
     receiver.send = send
     put(store, *(make_notice(f"n{number}", f"group{number}") for number in range(100)))
     for _ in range(3_600 // 5 + 70):
-        worker.run_due()
+        worker.deliver_due()
         clock.advance(5)
-    assert worker.sent == 100
-    assert worker.failed["rate_limited"] <= 3_600 / 30
+    assert worker.delivered == 100
+    assert worker.failed_attempts["rate_limited"] <= 3_600 / 30
 
 
 def test_since_when_nothing_reaches_the_receiver_is_known_until_something_does(deliver, store, clock):
     worker = deliver(ScriptedReceiver(TIMEOUT, DeliveryError("dns", "name resolution failed", retryable=True)))
     put(store, make_notice("n1"))
-    assert worker.failure is None
+    assert worker.outage is None
     began_ns, began = clock.boottime_ns(), clock.wall()
-    worker.run_due()
+    worker.deliver_due()
     clock.advance(1)
-    worker.run_due()
-    assert (worker.failure.since_ns, worker.failure.since) == (began_ns, began)
-    assert worker.failure.reason == "dns: name resolution failed"
+    worker.deliver_due()
+    assert (worker.outage.since_ns, worker.outage.since) == (began_ns, began)
+    assert worker.outage.reason == "dns: name resolution failed"
     clock.advance(2)
-    worker.run_due()
-    assert worker.failure is None
+    worker.deliver_due()
+    assert worker.outage is None
 
 
 @pytest.mark.parametrize("boot", ["boot1", "boot2"], ids=["restart", "reboot"])
 def test_since_when_it_fails_is_known_after_a_restart(deliver, store, clock, monkeypatch, boot):
     monkeypatch.setattr(standing_module, "boot_id", lambda: "boot1")
-    memory = Scratch()
+    memory = VolatileReceiverState()
     worker = deliver(ScriptedReceiver(*[TIMEOUT] * 9), memory)
     put(store, make_notice("n1"))
-    worker.run_due()
+    worker.deliver_due()
     clock.advance(100)
-    worker.run_due()
+    worker.deliver_due()
     now_ns = clock.boottime_ns()
     if boot == "boot2":
         now_ns = 30 * SECOND_NS
         monkeypatch.setattr(clock, "boottime_ns", lambda: now_ns)
     monkeypatch.setattr(standing_module, "boot_id", lambda: boot)
-    failure = deliver(ScriptedReceiver(), memory).failure
+    failure = deliver(ScriptedReceiver(), memory).outage
     assert (now_ns - failure.since_ns) / SECOND_NS == 100
     assert failure.reason == "timeout: no answer within 10 s"
 
 
 def test_a_success_is_forgotten_by_no_restart(deliver, store, clock):
-    memory = Scratch()
+    memory = VolatileReceiverState()
     worker = deliver(ScriptedReceiver(TIMEOUT), memory)
     put(store, make_notice("n1"))
     waits(worker, clock)
-    assert deliver(ScriptedReceiver(), memory).failure is None
+    assert deliver(ScriptedReceiver(), memory).outage is None
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"since_ns": "x"}', '{"since_ns": 1, "since": null}'])
 def test_what_cannot_be_read_of_a_former_daemon_is_forgotten(deliver, text):
-    memory = Scratch()
+    memory = VolatileReceiverState()
     memory.put("failing", text)
-    assert deliver(ScriptedReceiver(), memory).failure is None
+    assert deliver(ScriptedReceiver(), memory).outage is None
 
 
 def test_an_attempt_that_does_not_end_counts_as_failed_from_its_begin(deliver, store, clock):
     seen = []
 
     class Hanging(ScriptedReceiver):
-        def send(self, notice, deadline_seconds):
-            clock.advance(HANG_SECONDS - 1)
-            seen.append(worker.failure)
+        def send(self, notification, deadline_seconds):
+            clock.advance(HANG_TIMEOUT_SECONDS - 1)
+            seen.append(worker.outage)
             clock.advance(1)
-            seen.append(worker.failure)
+            seen.append(worker.outage)
 
     worker = deliver(Hanging())
     put(store, make_notice("n1"))
     began_ns = clock.boottime_ns()
-    worker.run_due()
+    worker.deliver_due()
     assert seen[0] is None
     assert (seen[1].since_ns, seen[1].reason) == (began_ns, "timeout: an attempt does not end")
-    assert worker.failure is None
+    assert worker.outage is None
 
 
 def test_a_memory_that_cannot_be_written_is_no_defect_of_the_receiver(deliver, store):
     worker = deliver(ScriptedReceiver(StoreError("cannot write state.sqlite3: full")))
     put(store, make_notice("n1"))
-    worker.run_due()
-    assert worker.failed == {"store": 1}
+    worker.deliver_due()
+    assert worker.failed_attempts == {"store": 1}
 
 
 # ----------------------------------------------------------------------------------------------- what can't be rendered
@@ -389,13 +390,13 @@ class Unrenderable(Receiver):
     def from_table(cls, name, table):
         raise NotImplementedError
 
-    def render(self, notice):
-        if "cannot be rendered" not in notice.alerts[0].summary:
+    def render(self, notification):
+        if "cannot be rendered" not in notification.alerts[0].summary:
             raise self.error
-        return notice.alerts[0].summary.encode()
+        return notification.alerts[0].summary.encode()
 
-    def send(self, notice, deadline_seconds):
-        self.taken.append(self.render(notice))
+    def send(self, notification, deadline_seconds):
+        self.taken.append(self.render(notification))
         if self.worse is not None:
             raise self.worse
 
@@ -415,11 +416,11 @@ def test_what_cannot_be_rendered_is_sent_in_plain_words_with_the_error(deliver, 
     receiver = Unrenderable(error)
     worker = deliver(receiver)
     put(store, make_notice("n1"))
-    assert worker.run_due() is None
+    assert worker.deliver_due() is None
     (text,) = receiver.taken
     assert text.decode().startswith(f"storm; its own words cannot be rendered: {told}")
-    assert (worker.sent, worker.failed, worker.lost) == (1, {"render": 1}, {})
-    assert worker.failure is None
+    assert (worker.delivered, worker.failed_attempts, worker.losses) == (1, {"render": 1}, {})
+    assert worker.outage is None
     with store.database.transaction() as connection:
         ((result,),) = connection.execute("SELECT result FROM attempts").fetchall()
     assert result.startswith(f"ok, in plain words: {told}")
@@ -431,10 +432,10 @@ def test_plain_words_that_find_no_connection_are_tried_again(deliver, store, clo
     worker = deliver(receiver)
     put(store, make_notice("n1"))
     assert len(waits(worker, clock, most=30)) == 30
-    assert worker.lost == {}
+    assert worker.losses == {}
     receiver.worse = None
     waits(worker, clock)
-    assert worker.sent == 1
+    assert worker.delivered == 1
 
 
 @pytest.mark.parametrize("resolved", [None, 9.0], ids=["firing", "resolved"])
@@ -443,18 +444,18 @@ def test_a_defect_that_keeps_a_notice_from_being_sent_is_not_tried_for_ever(deli
     if kind == "render":
         receiver = Unrenderable(ValueError("x"), worse=KeyError("y"))
     else:
-        receiver = ScriptedReceiver(*[KeyError("y")] * 2 * MOST_DEFECTIVE_ATTEMPTS)
+        receiver = ScriptedReceiver(*[KeyError("y")] * 2 * MAX_DEFECT_ATTEMPTS)
     worker = deliver(receiver)
     put(store, make_notice("n1", resolved=resolved), make_notice("n2", "other", resolved=resolved))
     waits(worker, clock, most=1_000)
-    assert worker.lost == {"defect": 2}
+    assert worker.losses == {"defect": 2}
     with store.database.transaction() as connection:
         written = connection.execute("SELECT state, attempts FROM notices").fetchall()
-    assert written == [("dead", MOST_DEFECTIVE_ATTEMPTS)] * 2
+    assert written == [("dead", MAX_DEFECT_ATTEMPTS)] * 2
 
 
 def test_plain_words_hold_nothing_that_could_be_stumbled_over(make_hostile):
-    told = plain(make_hostile("\x1b[2J\u202e\ud800" * 400, math.nan), "KeyError in x.py:3")
+    told = fallback_notification(make_hostile("\x1b[2J\u202e\ud800" * 400, math.nan), "KeyError in x.py:3")
     (alert,) = told.alerts
     for text in (told.host, alert.summary, alert.reason, *dict(alert.labels).values()):
         assert text.isascii()
@@ -467,12 +468,12 @@ def test_plain_words_hold_nothing_that_could_be_stumbled_over(make_hostile):
 @pytest.fixture
 def make_hostile():
     def make(name, value):
-        notice = make_notice("n1")
+        notification = make_notice("n1")
         alert = dataclasses.replace(
-            notice.alerts[0], labels=(("process", name),), summary=name, reason=name, value=value, peak=math.inf,
+            notification.alerts[0], labels=(("process", name),), summary=name, reason=name, value=value, peak=math.inf,
             runbook="javascript:",
         )  # fmt: skip
-        return dataclasses.replace(notice, alerts=(alert,), host=name)
+        return dataclasses.replace(notification, alerts=(alert,), host=name)
 
     return make
 
@@ -492,13 +493,13 @@ def test_a_refresh_that_fails_is_counted_told_once_and_makes_up_for_no_notice(de
     worker = deliver(receiver)
     for _ in range(3):
         worker.refresh([], "web-1")
-    assert worker.failed == {"timeout": 2}
-    assert worker.failure is None  # what a refresh began, a refresh ends
+    assert worker.failed_attempts == {"timeout": 2}
+    assert worker.outage is None  # what a refresh began, a refresh ends
     put(store, make_notice("n1"))
-    worker.run_due()
+    worker.deliver_due()
     worker.refresh([], "web-1")
-    assert worker.failed == {"timeout": 3, "internal": 1}
-    assert worker.failure is not None
+    assert worker.failed_attempts == {"timeout": 3, "internal": 1}
+    assert worker.outage is not None
     assert [message for message in caplog.messages if "told again" in message] == [
         "oncall could not be told again what fires: timeout: no answer within 10 s",
         "oncall is told again what fires",
@@ -515,9 +516,9 @@ def test_a_refresh_that_succeeds_does_not_undo_the_failure_of_a_notice(deliver, 
     receiver.refresh = lambda *_: None
     worker = deliver(receiver)
     put(store, make_notice("n1"))
-    worker.run_due()
+    worker.deliver_due()
     worker.refresh([], "web-1")
-    assert worker.failure.reason == "timeout: no answer within 10 s"
+    assert worker.outage.reason == "timeout: no answer within 10 s"
 
 
 def test_a_receiver_that_asked_to_wait_is_not_refreshed_meanwhile(deliver, store, clock):
@@ -526,7 +527,7 @@ def test_a_receiver_that_asked_to_wait_is_not_refreshed_meanwhile(deliver, store
     receiver.refresh = lambda *arguments: refreshed.append(arguments)
     worker = deliver(receiver)
     put(store, make_notice("n1"))
-    worker.run_due()
+    worker.deliver_due()
     worker.refresh([], "web-1")
     assert refreshed == []
     clock.advance(30)

@@ -11,7 +11,7 @@ import pytest
 from watchdog.kernel import collector as module
 from watchdog.kernel.collector import Collector
 from watchdog.kernel.layout import CONNECTION, SUMS, SUMS_KEY
-from watchdog.kernel.programs import CONNECTIONS
+from watchdog.kernel.programs import CONNECTION_PROBES
 from watchdog.kernel.totals_map import Totals
 
 
@@ -26,16 +26,16 @@ class Drained:
         return rows
 
 
-@pytest.mark.parametrize("fails", ["_misses", "_walk", "_quality", "_sums.read", "_datagrams.nothing"])
+@pytest.mark.parametrize("fails", ["_misses", "_walk", "_quality", "_sums.read", "_datagrams.empty_totals"])
 def test_a_reading_that_fails_leaves_what_has_ended_to_the_next_one(clock, monkeypatch, fails):
-    nothing = SimpleNamespace(read=lambda: "sums", nothing=lambda: "datagrams")
-    monkeypatch.setattr(module, "_ring", lambda _fd, record: Drained(np.zeros(3, record)))
+    nothing = SimpleNamespace(read=lambda: "sums", empty_totals=lambda: "datagrams")
+    monkeypatch.setattr(module, "_open_ring_buffer", lambda _fd, record: Drained(np.zeros(3, record)))
     monkeypatch.setattr(module, "TotalsMap", lambda *_: nothing)
     monkeypatch.setattr(Collector, "_walk", lambda _: (np.empty(0, CONNECTION), 0))
     monkeypatch.setattr(Collector, "_quality", lambda *_: "quality")
     monkeypatch.setattr(Collector, "_misses", lambda _: 0)
     monkeypatch.setattr(Collector, "_with_missed_resets", lambda _, sums: sums)
-    collector = Collector(SimpleNamespace(connections={}, maps=collections.Counter()), clock)
+    collector = Collector(SimpleNamespace(connection_programs={}, maps=collections.Counter()), clock)
 
     def fail(*_):
         raise OSError("no")
@@ -54,15 +54,17 @@ def counts(monkeypatch, clock):
     """Return a collector, and what its kernel counts: skipped runs by program, those that the stand-in took."""
     told = collections.Counter()
     nothing = Totals(np.empty(0, SUMS_KEY), np.empty(0, SUMS))
-    monkeypatch.setattr(module, "_ring", lambda _fd, record: Drained(np.zeros(0, record)))
-    monkeypatch.setattr(module, "TotalsMap", lambda *_: SimpleNamespace(read=lambda: nothing, nothing=lambda: nothing))
+    monkeypatch.setattr(module, "_open_ring_buffer", lambda _fd, record: Drained(np.zeros(0, record)))
+    monkeypatch.setattr(
+        module, "TotalsMap", lambda *_: SimpleNamespace(read=lambda: nothing, empty_totals=lambda: nothing)
+    )
     monkeypatch.setattr(module.libbpf, "recursion_misses", lambda name: told[name])
     monkeypatch.setattr(module.libbpf, "attach", lambda _: -1)
-    monkeypatch.setattr(module, "_number", lambda name, _index: told[name])
+    monkeypatch.setattr(module, "_read_counter", lambda name, _index: told[name])
     monkeypatch.setattr(Collector, "_walk", lambda _: (np.empty(0, CONNECTION), 0))
     maps = {name: name for name in ("sums", "datagrams", "ledger", "losses", "stood_in")}
-    programs = {probe.name: probe.name for probe in CONNECTIONS}
-    return Collector(SimpleNamespace(connections=programs, messages=("sends",), maps=maps), clock), told
+    programs = {probe.name: probe.name for probe in CONNECTION_PROBES}
+    return Collector(SimpleNamespace(connection_programs=programs, message_programs=("sends",), maps=maps), clock), told
 
 
 def test_a_skipped_event_is_lost_unless_the_stand_in_took_it(counts):
@@ -71,7 +73,7 @@ def test_a_skipped_event_is_lost_unless_the_stand_in_took_it(counts):
     for skipped, stood_in, sends in ((0, 0, 0), (7, 7, 0), (9, 8, 0), (9, 8, 0), (9, 9, 0), (12, 10, 1)):
         told.update({"inet_sock_set_state": skipped - told["inet_sock_set_state"], "sends": sends - told["sends"]})
         told["stood_in"] = stood_in
-        missed.append(collector.read().quality.programs_missed)
+        missed.append(collector.read().quality.missed_events)
 
     assert missed == [0, 0, 1, 0, 0, 2]
 
@@ -83,4 +85,4 @@ def test_resets_that_were_skipped_are_nobody_s(counts):
 
     assert reading.sums.keys == np.zeros(1, SUMS_KEY)
     assert [int(reading.sums.values[name][0]) for name in ("resets_received", "resets_sent", "closes")] == [3, 1, 0]
-    assert reading.quality.programs_missed == 0
+    assert reading.quality.missed_events == 0

@@ -18,7 +18,7 @@ def kernel(monkeypatch):
     """Return a function that makes the kernel one of a version, with the functions that it has."""
 
     def make(release, version="#1 SMP PREEMPT_DYNAMIC", **functions):
-        monkeypatch.setattr(module, "Btf", type("Btf", (), {"function": lambda _, name: functions.get(name, 0)}))
+        monkeypatch.setattr(module, "Btf", type("Btf", (), {"function_id": lambda _, name: functions.get(name, 0)}))
         monkeypatch.setattr(module.os, "uname", lambda: type("Uname", (), {"release": release, "version": version}))
         return Kfuncs()
 
@@ -27,7 +27,7 @@ def kernel(monkeypatch):
 
 def test_a_call_of_our_number_becomes_one_of_the_function_and_nothing_else_changes(kernel):
     kfuncs = kernel("7.3.4+deb13-amd64", bpf_preempt_disable=0x1234, bpf_preempt_enable=0x1235)
-    assert kfuncs.linked(HELPER + DISABLE + LOADED + EXIT) == (
+    assert kfuncs.link_calls(HELPER + DISABLE + LOADED + EXIT) == (
         HELPER + bytes.fromhex("8520000034120000") + LOADED + EXIT
     )
     assert kfuncs.cflags == ["-DKFUNC_PREEMPT_DISABLE=0x7fff0001", "-DKFUNC_PREEMPT_ENABLE=0x7fff0002"]
@@ -44,4 +44,4 @@ def test_a_call_of_our_number_becomes_one_of_the_function_and_nothing_else_chang
 def test_where_they_are_not_needed_or_not_there_the_sources_hear_nothing_of_them(kernel, release, functions):
     kfuncs = kernel(release, **functions)
     assert kfuncs.cflags == []
-    assert kfuncs.linked(DISABLE) == DISABLE
+    assert kfuncs.link_calls(DISABLE) == DISABLE

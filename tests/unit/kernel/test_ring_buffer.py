@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from watchdog.kernel.ring_buffer import Ring
+from watchdog.kernel.ring_buffer import RingBuffer
 
 RECORD = np.dtype([("number", "<u8"), ("twice", "<u8")])
 SIZE = mmap.PAGESIZE
@@ -52,7 +52,7 @@ def producer(request):
 
 @pytest.fixture
 def ring(producer):
-    reader = Ring(producer.fd, SIZE, RECORD)
+    reader = RingBuffer(producer.fd, SIZE, RECORD)
     yield reader
     reader.close()
 

@@ -9,7 +9,7 @@ from watchdog.kernel.collector import Reading
 from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, RESPONSE, SUMS, SUMS_KEY
 from watchdog.kernel.quality import Quality
 from watchdog.kernel.totals_map import Totals
-from watchdog.measure.aggregate import Connections, Groups, Losses
+from watchdog.measure.aggregate import ConnectionAggregate, GroupAggregate, SampleLosses
 from watchdog.measure.catalogue import DIRECTIONS
 from watchdog.measure.meter import Meter
 
@@ -41,7 +41,7 @@ class Stretch:
 
     def __init__(self, tally):
         self.tally, self.meter, self.second = tally, Meter(), 1
-        self.meter.measure(self.reading(), 0)
+        self.meter.advance_with_changes(self.reading(), 0)
 
     def reading(self, live=(), closed=(), responses=(), folded=None):
         empty = np.empty(0, CONNECTION)
@@ -57,7 +57,7 @@ class Stretch:
 
     def tick(self, **given):
         self.second += 1
-        self.tally.add(*self.meter.measure(self.reading(**given), 0))
+        self.tally.add(*self.meter.advance_with_changes(self.reading(**given), 0))
 
 
 def seen(rows, *names):
@@ -65,7 +65,7 @@ def seen(rows, *names):
 
 
 def test_a_connection_is_one_row_with_what_all_ticks_counted_and_the_newest_saw():
-    stretch = Stretch(Connections())
+    stretch = Stretch(ConnectionAggregate())
     stretch.tick(live=[connections(bytes_sent=5, srtt_us=100)], responses=[(1, 2_000_000)])
     stretch.tick(live=[connections(bytes_sent=12, srtt_us=300)])
     names = ("cookie", "process", "bytes_sent", "rtt_us", "response_latency_us", "lifetime_us", "closes")
@@ -74,7 +74,7 @@ def test_a_connection_is_one_row_with_what_all_ticks_counted_and_the_newest_saw(
 
 
 def test_a_connection_that_ended_stays_as_it_was_seen_last():
-    stretch = Stretch(Connections())
+    stretch = Stretch(ConnectionAggregate())
     stretch.tick(live=[connections(bytes_sent=5)])
     stretch.tick(closed=[connections(bytes_sent=7, ended_ns=3 * SECOND, state=7)])
     for _ in range(3):
@@ -89,7 +89,7 @@ def test_a_connection_that_ended_stays_as_it_was_seen_last():
 
 
 def test_what_was_folded_together_is_one_row_over_all_ticks():
-    stretch = Stretch(Connections())
+    stretch = Stretch(ConnectionAggregate())
     for closes in (3, 5, 11):
         stretch.tick(folded=sums(closes))
 
@@ -97,7 +97,7 @@ def test_what_was_folded_together_is_one_row_over_all_ticks():
 
 
 def test_groups_sum_counters_up_keep_the_newest_gauge_and_every_value_of_a_distribution():
-    stretch = Stretch(Groups(["process", "direction"]))
+    stretch = Stretch(GroupAggregate(["process", "direction"]))
     stretch.tick(live=[connections(3, bytes_sent=5, packets_received=1, srtt_us=1_000)])
     stretch.tick(live=[connections(2, bytes_sent=6, packets_received=2, srtt_us=3_000)])
     [row] = stretch.tally.rows()
@@ -109,15 +109,17 @@ def test_groups_sum_counters_up_keep_the_newest_gauge_and_every_value_of_a_distr
 
 
 def test_losses_are_told_in_words():
-    losses = Losses()
+    losses = SampleLosses()
     for _ in range(2):
         losses.add(Quality(sums_full=3))
 
-    assert losses.told()["connections lost (too many processes)"] == 6
-    assert sum(losses.told().values()) == 6
+    assert losses.counts_by_cause()["connections lost (too many processes)"] == 6
+    assert sum(losses.counts_by_cause().values()) == 6
 
 
-@pytest.mark.parametrize("tally", [Connections(), Groups(["process", "local_port"])], ids=["connections", "groups"])
+@pytest.mark.parametrize(
+    "tally", [ConnectionAggregate(), GroupAggregate(["process", "local_port"])], ids=["connections", "groups"]
+)
 def test_what_is_kept_does_not_grow_with_the_ticks(tally):
     stretch = Stretch(tally)
     live = connections(1_000, bytes_sent=1)

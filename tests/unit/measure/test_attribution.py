@@ -8,9 +8,9 @@ import pytest
 from watchdog.kernel.layout import CONNECTION, OWNER
 from watchdog.measure import attribution as module
 from watchdog.measure import interning as names_module
-from watchdog.measure.attribution import Identity
-from watchdog.measure.catalogue import UNKNOWN
-from watchdog.measure.interning import HostNames
+from watchdog.measure.attribution import Attribution
+from watchdog.measure.catalogue import UNKNOWN_CODE
+from watchdog.measure.interning import InternedNames
 
 SECOND = 1_000_000_000
 
@@ -22,7 +22,7 @@ class Cgroups:
         self.asked = []
         self.known = True
 
-    def path(self, pid, start_ns, inode, at_ns):
+    def find_path(self, pid, start_ns, inode, at_ns):
         self.asked.append(pid)
         return f"/{inode}.service" if self.known else None
 
@@ -45,8 +45,8 @@ class Who:
     """An identity, tick by tick."""
 
     def __init__(self):
-        self.names, self.cgroups, self.users = HostNames(), Cgroups(), Users()
-        self.identity = Identity(self.names, self.cgroups, self.users)
+        self.names, self.cgroups, self.users = InternedNames(), Cgroups(), Users()
+        self.identity = Attribution(self.names, self.cgroups, self.users)
         self.at_ns = 1000 * SECOND
 
     def tick(self, owners, seconds=1):
@@ -118,25 +118,25 @@ def test_short_lived_processes_are_not_remembered(who):
 
 
 def test_owners_beyond_the_bound_have_no_names_rather_than_anothers(monkeypatch):
-    monkeypatch.setattr(module, "_MOST", 256)
+    monkeypatch.setattr(module, "_MAX_OWNERS", 256)
     who = Who()
     codes = who.tick(owners(*range(1, 301)))
-    assert (codes["process"] == UNKNOWN).sum() == 45
+    assert (codes["process"] == UNKNOWN_CODE).sum() == 45
     assert codes["pid"].tolist() == list(range(1, 301))
 
 
 def test_an_owner_that_found_no_room_for_its_name_gets_one_when_there_is(who, monkeypatch):
-    monkeypatch.setattr(names_module, "_MOST_NAMES", 3)
-    who.names.hold(10 * SECOND)
+    monkeypatch.setattr(names_module, "_MAX_NAMES", 3)
+    who.names.set_retention(10 * SECOND)
     codes = who.tick(owners(1, 2, 3, comm=[b"a", b"b", b"c"]))
-    (left_out,) = np.flatnonzero(codes["process"] == UNKNOWN)  # which of the three is for the hash to say
+    (left_out,) = np.flatnonzero(codes["process"] == UNKNOWN_CODE)  # which of the three is for the hash to say
     for _ in range(90):
         who.tick(owners(left_out + 1, comm=[b"abc"[left_out : left_out + 1]]))
     assert who.texts("process") == ["abc"[left_out]]
 
 
 def test_names_in_use_are_never_forgotten(who):
-    who.names.hold(SECOND)
+    who.names.set_retention(SECOND)
     codes = who.tick(owners(1))["process"].tolist()
     for _ in range(200):
         who.tick(owners(1))

@@ -56,7 +56,7 @@ class Host:
         self.at_ns = SECOND
 
     def path(self, pid, inode, start_ns=START):
-        return self.cgroups.path(pid, start_ns, inode, self.at_ns)
+        return self.cgroups.find_path(pid, start_ns, inode, self.at_ns)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_walks_take_a_small_share_of_the_time(host, monkeypatch):
 
 
 def test_of_groups_that_come_and_go_the_newest_are_kept(host, monkeypatch):
-    monkeypatch.setattr(cgroup, "_MOST_KEPT", 3)
+    monkeypatch.setattr(cgroup, "_MAX_CACHED_PATHS", 3)
     inodes = []
     for number in range(9):
         group = host.root / f"{number}.service"
@@ -143,4 +143,4 @@ def test_of_groups_that_come_and_go_the_newest_are_kept(host, monkeypatch):
 def test_on_hybrid_hosts_systemds_own_hierarchy_has_the_unit(tmp_path):
     write_process(tmp_path, 42, "4:memory:/x\n1:name=systemd:/system.slice/db.service\n0::/\n")
 
-    assert Cgroups(tmp_path, tmp_path / "none").path(42, 0, 1, SECOND) == "/system.slice/db.service"
+    assert Cgroups(tmp_path, tmp_path / "none").find_path(42, 0, 1, SECOND) == "/system.slice/db.service"

@@ -14,13 +14,13 @@ from watchdog.kernel.layout import (
     FLAG_CONNECT,
     FLAG_FAILED,
     RESPONSE,
-    SUMMED,
     SUMS,
+    SUMS_COUNTERS,
     SUMS_KEY,
 )
 from watchdog.kernel.quality import Quality
 from watchdog.kernel.totals_map import Totals
-from watchdog.measure.catalogue import DIRECTIONS, FAILURES, STATES
+from watchdog.measure.catalogue import DIRECTIONS, FAILURES, TCP_STATES
 from watchdog.measure.deltas import Deltas, is_listener
 
 OUT, IN = DIRECTIONS.index("out"), DIRECTIONS.index("in")
@@ -29,14 +29,14 @@ SECOND = 1_000_000_000
 
 def connection(**values):
     row = np.zeros(1, CONNECTION)
-    defaults = {"cookie": 1, "born_ns": 5, "direction": OUT, "state": STATES.index("ESTABLISHED"), "family": 2}
+    defaults = {"cookie": 1, "born_ns": 5, "direction": OUT, "state": TCP_STATES.index("ESTABLISHED"), "family": 2}
     for name, value in (defaults | values).items():
         row[name] = value
     return row
 
 
 def listener(port, **values):
-    listening = {"cookie": 99, "state": STATES.index("LISTEN"), "direction": 0, "born_ns": 0, "netns": 1}
+    listening = {"cookie": 99, "state": TCP_STATES.index("LISTEN"), "direction": 0, "born_ns": 0, "netns": 1}
     return connection(**listening | values, local_port=port)
 
 
@@ -196,7 +196,7 @@ def test_a_listeners_drops_count_from_when_it_was_first_seen_or_began():
     [("ESTABLISHED", 10, 10), ("SYN_SENT", 1, 0), ("FIN_WAIT1", 11, 10), ("LAST_ACK", 1, 0), ("FIN_WAIT2", 0, 0)],
 )
 def test_a_syn_or_fin_in_the_queue_is_no_byte(state, queue, unacknowledged):
-    row = connection(state=STATES.index(state), send_queue=queue, receive_queue=6)
+    row = connection(state=TCP_STATES.index(state), send_queue=queue, receive_queue=6)
     changes = Deltas().advance(reading(live=[row]))
 
     assert changes.metrics["send_queue"][0] == unacknowledged
@@ -260,7 +260,7 @@ def test_sums_add_rows_of_what_changed_in_them():
     assert first.rows["owner"]["tgid"].tolist() == [7, 8]
     assert [first.metrics[name].tolist() for name in ("connects", "bytes_sent", "closes")] == [[3, 0], [30, 0], [0, 1]]
     assert second.rows["owner"]["tgid"].tolist() == [7]
-    assert {name: second.metrics[name][0] for name in SUMMED if second.metrics[name][0]} == {
+    assert {name: second.metrics[name][0] for name in SUMS_COUNTERS if second.metrics[name][0]} == {
         "connects": 2, "bytes_sent": 20,
     }  # fmt: skip
     assert np.isnan(second.metrics["rtt"][0])

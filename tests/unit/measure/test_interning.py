@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from watchdog.measure import interning as module
-from watchdog.measure.catalogue import UNKNOWN
-from watchdog.measure.interning import OTHER, HostNames
+from watchdog.measure.catalogue import UNKNOWN_CODE
+from watchdog.measure.interning import OTHER_NAME, InternedNames
 
 SECOND = 1_000_000_000
 HOUR = 3600 * SECOND
@@ -19,84 +19,84 @@ def halves(*numbers):
 
 @pytest.fixture
 def names():
-    return HostNames()
+    return InternedNames()
 
 
 def test_a_name_has_one_code_and_leads_back(names):
-    code = names.code("process", "curl", SECOND)
-    assert names.code("process", "curl", 2 * SECOND) == code != names.code("process", "wget", SECOND)
+    code = names.intern("process", "curl", SECOND)
+    assert names.intern("process", "curl", 2 * SECOND) == code != names.intern("process", "wget", SECOND)
     assert names.text("process", code) == "curl"
-    assert names.code_of("process", "curl") == code
-    assert names.code_of("process", "none") is None
-    assert names.text("process", names.code("process", "", SECOND)) == ""
+    assert names.find_code("process", "curl") == code
+    assert names.find_code("process", "none") is None
+    assert names.text("process", names.intern("process", "", SECOND)) == ""
 
 
 def test_by_default_a_name_is_held_for_two_of_the_longest_windows(names):
-    code = names.code("process", "backup", 10 * HOUR)
-    names.forget(12 * HOUR)
-    assert names.code("process", "backup", 12 * HOUR) == code
-    names.forget(14 * HOUR + 61 * SECOND)
-    assert names.code_of("process", "backup") is None
+    code = names.intern("process", "backup", 10 * HOUR)
+    names.forget_unused(12 * HOUR)
+    assert names.intern("process", "backup", 12 * HOUR) == code
+    names.forget_unused(14 * HOUR + 61 * SECOND)
+    assert names.find_code("process", "backup") is None
 
 
 def test_names_that_no_window_speaks_of_are_forgotten_and_their_codes_never_used_again(names):
-    names.hold(10 * SECOND)
-    code = names.code("process", "a", HOUR)
-    kept = names.code("process", "b", HOUR)
-    names.used("process", [kept], HOUR + 60 * SECOND)
-    names.forget(HOUR + 71 * SECOND)
-    assert names.text("process", code) == OTHER
+    names.set_retention(10 * SECOND)
+    code = names.intern("process", "a", HOUR)
+    kept = names.intern("process", "b", HOUR)
+    names.mark_used("process", [kept], HOUR + 60 * SECOND)
+    names.forget_unused(HOUR + 71 * SECOND)
+    assert names.text("process", code) == OTHER_NAME
     assert names.text("process", kept) == "b"
-    assert names.code("process", "a", HOUR + 72 * SECOND) not in (code, kept)
+    assert names.intern("process", "a", HOUR + 72 * SECOND) not in (code, kept)
 
 
 def test_beyond_the_bound_a_name_is_unknown_until_others_are_out_of_use(names, monkeypatch):
-    monkeypatch.setattr(module, "_MOST_NAMES", 100)
-    names.hold(10 * SECOND)
-    codes = {names.code("process", f"x{number}", HOUR) for number in range(99)}
+    monkeypatch.setattr(module, "_MAX_NAMES", 100)
+    names.set_retention(10 * SECOND)
+    codes = {names.intern("process", f"x{number}", HOUR) for number in range(99)}
     assert len(codes) == 99
-    assert UNKNOWN not in codes
-    assert names.code("process", "xmrig", HOUR) == UNKNOWN
-    assert names.code("process", "x5", HOUR) in codes
+    assert UNKNOWN_CODE not in codes
+    assert names.intern("process", "xmrig", HOUR) == UNKNOWN_CODE
+    assert names.intern("process", "x5", HOUR) in codes
     later = HOUR + 71 * SECOND
-    assert names.text("process", names.code("process", "xmrig", later)) == "xmrig"
+    assert names.text("process", names.intern("process", "xmrig", later)) == "xmrig"
 
 
 def test_a_full_dictionary_is_not_searched_at_every_new_name(names, monkeypatch):
-    monkeypatch.setattr(module, "_MOST_NAMES", 100)
+    monkeypatch.setattr(module, "_MAX_NAMES", 100)
     for number in range(99):
-        names.code("process", f"x{number}", HOUR)
-    names.code("process", "y", HOUR)
-    names.hold(-HOUR)  # all could go
-    assert names.code("process", "y", HOUR + 9 * SECOND) == UNKNOWN
-    assert names.code("process", "y", HOUR + 10 * SECOND) != UNKNOWN
+        names.intern("process", f"x{number}", HOUR)
+    names.intern("process", "y", HOUR)
+    names.set_retention(-HOUR)  # all could go
+    assert names.intern("process", "y", HOUR + 9 * SECOND) == UNKNOWN_CODE
+    assert names.intern("process", "y", HOUR + 10 * SECOND) != UNKNOWN_CODE
 
 
 @pytest.mark.parametrize(("number", "text"), [(0x0A000001, "10.0.0.1"), (0xC0000201, "192.0.2.1")])
 def test_addresses_have_codes_that_lead_back(names, number, text):
-    (code,) = names.address_codes("remote", halves(number), SECOND).tolist()
+    (code,) = names.intern_addresses("remote", halves(number), SECOND).tolist()
     assert names.text("remote", code) == text
-    assert names.code_of("remote", text) == code
-    assert names.code_of("local", text) is None
+    assert names.find_code("remote", text) == code
+    assert names.find_code("local", text) is None
 
 
 @pytest.mark.parametrize("text", ["", "x", "10.0.0.0/8", "300.1.1.1", "::9"])
 def test_what_is_no_address_or_was_not_seen_has_no_code(names, text):
-    assert names.code_of("remote", text) is None
+    assert names.find_code("remote", text) is None
 
 
 def test_ipv6_addresses_are_told_apart_by_all_their_bits(names):
     pairs = np.array([(1, 2), (1, 3), (2, 2), (0x20010DB8 << 32, 1)], np.uint64)
-    codes = names.address_codes("remote", pairs, SECOND).tolist()
+    codes = names.intern_addresses("remote", pairs, SECOND).tolist()
     assert len(set(codes)) == 4
     assert names.text("remote", codes[3]) == "2001:db8::1"
 
 
 def test_ever_new_addresses_are_bounded_and_those_without_room_unknown(names, monkeypatch):
-    monkeypatch.setattr(module, "_MOST_ADDRESSES", 256)
-    bounded = HostNames()
-    bounded.hold(10 * SECOND)
-    codes = bounded.address_codes("remote", halves(*range(300)), HOUR)
-    assert (codes == UNKNOWN).sum() == 44
-    again = bounded.address_codes("remote", halves(1000), HOUR + 80 * SECOND)
+    monkeypatch.setattr(module, "_MAX_ADDRESSES", 256)
+    bounded = InternedNames()
+    bounded.set_retention(10 * SECOND)
+    codes = bounded.intern_addresses("remote", halves(*range(300)), HOUR)
+    assert (codes == UNKNOWN_CODE).sum() == 44
+    again = bounded.intern_addresses("remote", halves(1000), HOUR + 80 * SECOND)
     assert bounded.text("remote", int(again[0])) == "0.0.3.232"

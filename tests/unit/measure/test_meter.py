@@ -9,7 +9,7 @@ from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, RESPONS
 from watchdog.kernel.quality import Quality
 from watchdog.kernel.totals_map import Totals
 from watchdog.measure import interning
-from watchdog.measure.catalogue import ABSENT, UNKNOWN
+from watchdog.measure.catalogue import ABSENT_CODE, UNKNOWN_CODE
 from watchdog.measure.meter import Meter
 
 SECOND = 1_000_000_000
@@ -40,7 +40,7 @@ def test_late_traffic_is_in_the_totals_and_in_no_rate():
     for second in range(1, 30):
         meter.advance(reading(second), 0)
     ended = connection(bytes_sent=10**9, packets_sent=10**6, ended_ns=30 * SECOND)
-    changes, snapshot = meter.measure(reading(30, closed=[ended]), 0)
+    changes, snapshot = meter.advance_with_changes(reading(30, closed=[ended]), 0)
 
     assert changes.metrics["bytes_sent"].sum() == 10**9
     assert (snapshot.metrics["bytes_sent"].sum(), snapshot.metrics["packets_sent"].sum()) == (0, 0)
@@ -51,7 +51,7 @@ def test_late_traffic_is_in_the_totals_and_in_no_rate():
 def test_each_answer_is_a_row_of_its_connection_that_counts_nothing_else():
     row = connection(local_port=80, remote_port=4000, bytes_sent=5)
     row["remote"][0, 10:] = [255, 255, 10, 0, 0, 1]
-    _, snapshot = Meter().measure(reading(1, live=[row], responses=[(1, 2_000_000), (1, 3_000_000)]), 0)
+    _, snapshot = Meter().advance_with_changes(reading(1, live=[row], responses=[(1, 2_000_000), (1, 3_000_000)]), 0)
     latencies = snapshot.metrics["response_latency"]
     answers = ~np.isnan(latencies)
 
@@ -77,12 +77,12 @@ def test_what_was_folded_has_lost_its_detail_and_the_watchdogs_own_row_never_had
     snapshot = Meter().advance(lost, 0)
 
     for name in ("local", "remote", "local_port", "remote_port", "family", "state", "failure"):
-        assert snapshot.dimensions[name][1:].tolist() == [UNKNOWN, ABSENT], name
-        assert snapshot.dimensions[name][0] < ABSENT
+        assert snapshot.dimensions[name][1:].tolist() == [UNKNOWN_CODE, ABSENT_CODE], name
+        assert snapshot.dimensions[name][0] < ABSENT_CODE
     assert (snapshot.addresses["remote"][1:] == 2**64 - 1).all()
     assert snapshot.metrics["connects"][1] == 200
     assert [int(snapshot.dimensions[name][1]) for name in ("pid", "direction", "netns")] == [2**22 + 1, 1, 7]
-    assert snapshot.names.text("remote", UNKNOWN) == ""
+    assert snapshot.names.text("remote", UNKNOWN_CODE) == ""
 
 
 def test_udp_has_a_family_and_no_peer():
@@ -92,11 +92,11 @@ def test_udp_has_a_family_and_no_peer():
 
     assert snapshot.metrics["udp_bytes_sent"][0] == 5
     assert snapshot.names.text("family", int(snapshot.dimensions["family"][0])) == "ipv4"
-    assert {int(snapshot.dimensions[name][0]) for name in ("remote", "remote_port", "direction")} == {ABSENT}
+    assert {int(snapshot.dimensions[name][0]) for name in ("remote", "remote_port", "direction")} == {ABSENT_CODE}
 
 
 def test_connections_without_room_for_their_names_are_counted(monkeypatch):
-    monkeypatch.setattr(interning, "_MOST_NAMES", 5)
+    monkeypatch.setattr(interning, "_MAX_NAMES", 5)
     rows = [connection(cookie=number + 1) for number in range(8)]
     for number, row in enumerate(rows):
         row["owner"]["tgid"], row["owner"]["comm"] = 2**22 + 1 + number, f"c{number}".encode()
@@ -106,4 +106,4 @@ def test_connections_without_room_for_their_names_are_counted(monkeypatch):
 
     assert snapshot.quality.names_full == 5
     assert snapshot.metrics["lost_connections"].sum() == 5
-    assert not snapshot.quality.incomplete
+    assert not snapshot.quality.is_incomplete

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from watchdog.clock import SECOND_NS
-from watchdog.measure.procfs import MOST_PARENTS, Process, read_process
+from watchdog.measure.procfs import MAX_PARENTS, Process, read_process
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -38,7 +38,7 @@ def test_a_process_is_known_by_name_program_arguments_and_parents(child):
     assert found.exe == str(Path(sys.executable).resolve())
     assert found.arguments[:4] == (sys.executable, "-c", "input()", "a b")
     assert found.parents[0] == (os.getpid(), Path("/proc/self/comm").read_text().strip())
-    assert len(found.parents) <= MOST_PARENTS
+    assert len(found.parents) <= MAX_PARENTS
 
 
 def test_one_that_is_gone_is_not_known(child):

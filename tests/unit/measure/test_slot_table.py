@@ -13,8 +13,8 @@ def keys(*numbers):
     return [np.array(numbers, np.uint64)]
 
 
-def table(most=1 << 20, reserved=0):
-    return SlotTable([np.uint64], reserved=reserved, most=most)
+def table(max_slots=1 << 20, reserved=0):
+    return SlotTable([np.uint64], reserved=reserved, max_slots=max_slots)
 
 
 def test_a_key_has_the_same_slot_in_every_row_and_tick():
@@ -27,13 +27,13 @@ def test_a_key_has_the_same_slot_in_every_row_and_tick():
 def test_tells_which_slots_are_those_of_new_keys():
     slots = table()
     first = slots.assign(keys(7, 8, 7), SECOND, 0)
-    assert sorted(slots.founded) == sorted(set(first.tolist()))
+    assert sorted(slots.new_slots) == sorted(set(first.tolist()))
     second = slots.assign(keys(9, 7), 2 * SECOND, 0)
-    assert slots.founded.tolist() == [second[0]]
+    assert slots.new_slots.tolist() == [second[0]]
 
 
 def test_keys_that_differ_in_any_column_have_slots_of_their_own():
-    slots = SlotTable([np.uint64, np.uint32], reserved=0, most=1 << 20)
+    slots = SlotTable([np.uint64, np.uint32], reserved=0, max_slots=1 << 20)
     left = np.repeat(np.arange(100, dtype=np.uint64), 100)
     right = np.tile(np.arange(100, dtype=np.uint32), 100)
     assert len(set(slots.assign([left, right], SECOND, 0).tolist())) == 10_000
@@ -54,7 +54,7 @@ def test_a_key_that_was_silent_too_long_makes_room_for_others():
 
 
 def test_there_are_never_more_slots_than_allowed_and_keys_without_room_are_told():
-    slots = table(most=512)
+    slots = table(max_slots=512)
     given = slots.assign(keys(*range(1000), *range(1000)), SECOND, 0)
     assert slots.capacity == 512
     assert np.array_equal(given[:1000], given[1000:])
@@ -66,14 +66,14 @@ def test_there_are_never_more_slots_than_allowed_and_keys_without_room_are_told(
 
 
 def test_a_full_table_takes_new_keys_once_others_fell_silent():
-    slots = table(most=256)
+    slots = table(max_slots=256)
     slots.assign(keys(*range(300)), SECOND, 0)
     assert slots.assign(keys(1_000), 2 * SECOND, 0)[0] == NO_SLOT
     assert slots.assign(keys(1_000), 10 * SECOND, 5 * SECOND)[0] != NO_SLOT
 
 
 def test_a_full_table_is_not_searched_for_room_at_every_tick(monkeypatch):
-    slots = table(most=256)
+    slots = table(max_slots=256)
     slots.assign(keys(*range(300)), SECOND, 0)
     rebuilt = []
     monkeypatch.setattr(slots, "_rebuild", lambda: rebuilt.append(1))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from watchdog.kernel.layout import CONNECTION
-from watchdog.measure.struct_rows import columns, joined, put, taken
+from watchdog.measure.struct_rows import assign_rows, concatenate_rows, extract_fields, select_rows
 
 MANY = 2_503  # more than fit one block
 
@@ -19,7 +19,7 @@ def rows(count):
 
 @pytest.mark.parametrize("count", [0, 1, 1_024, MANY])
 def test_columns_hold_the_fields_of_all_rows_one_after_the_other(count):
-    made = columns(rows(count), ["cookie", "remote_port"])
+    made = extract_fields(rows(count), ["cookie", "remote_port"])
 
     assert made["cookie"].tolist() == list(range(count))
     assert made["remote_port"].tolist() == list(range(count))
@@ -29,7 +29,7 @@ def test_columns_hold_the_fields_of_all_rows_one_after_the_other(count):
 
 def test_rows_are_joined_whole_and_in_order_also_those_that_lie_apart_in_memory():
     apart = rows(10)[::3]
-    both = joined([rows(2), np.empty(0, CONNECTION), apart])
+    both = concatenate_rows([rows(2), np.empty(0, CONNECTION), apart])
 
     assert both["cookie"].tolist() == [0, 1, 0, 3, 6, 9]
     assert both["owner"]["comm"].tolist() == [b"p0", b"p1", b"p0", b"p3", b"p6", b"p9"]
@@ -38,13 +38,13 @@ def test_rows_are_joined_whole_and_in_order_also_those_that_lie_apart_in_memory(
 
 
 def test_rows_are_taken_by_numbers_and_by_a_mask():
-    assert taken(rows(5), np.array([3, 3, 0]))["owner"]["comm"].tolist() == [b"p3", b"p3", b"p0"]
-    assert taken(rows(5), np.arange(5) > 2)["cookie"].tolist() == [3, 4]
+    assert select_rows(rows(5), np.array([3, 3, 0]))["owner"]["comm"].tolist() == [b"p3", b"p3", b"p0"]
+    assert select_rows(rows(5), np.arange(5) > 2)["cookie"].tolist() == [3, 4]
 
 
 def test_only_the_chosen_rows_are_put():
     changed = rows(4)
-    put(changed, np.array([False, True, False, True]), rows(9)[7:])
+    assign_rows(changed, np.array([False, True, False, True]), rows(9)[7:])
 
     assert changed["cookie"].tolist() == [0, 7, 2, 8]
     assert changed["owner"]["comm"].tolist() == [b"p0", b"p7", b"p2", b"p8"]

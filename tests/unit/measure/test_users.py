@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from watchdog.measure.users import Users
+from watchdog.measure.users import UserNames
 
 SECOND = 1_000_000_000
 
@@ -53,14 +53,14 @@ def answered(users, count):
 
 
 def test_local_users_are_known_at_once_and_nobody_is_asked(passwd, directory):
-    users = Users(passwd)
+    users = UserNames(passwd)
     users.update([0, 33], SECOND)
     assert (users.name(0), users.name(33), users.name(4)) == ("root", "web", "4")
     assert directory.asked == []
 
 
 def test_a_user_of_a_directory_is_a_number_until_it_answers(passwd, directory):
-    users = Users(passwd)
+    users = UserNames(passwd)
     users.update([1000], SECOND)
     users.update([1000], 2 * SECOND)
     assert users.name(1000) == "1000"
@@ -72,7 +72,7 @@ def test_a_user_of_a_directory_is_a_number_until_it_answers(passwd, directory):
 
 def test_a_user_is_asked_for_again_after_some_time_and_not_before(passwd, directory):
     directory.open.set()
-    users = Users(passwd)
+    users = UserNames(passwd)
     users.update([1000], SECOND)
     answered(users, 1)
     directory.people[1000] = "bob"
@@ -87,7 +87,7 @@ def test_a_user_is_asked_for_again_after_some_time_and_not_before(passwd, direct
 
 def test_what_nobody_knows_keeps_its_number(passwd, directory):
     directory.open.set()
-    users = Users(passwd)
+    users = UserNames(passwd)
     users.update([7777], SECOND)
     answered(users, 1)
     users.update([7777], 2 * SECOND)
@@ -95,7 +95,7 @@ def test_what_nobody_knows_keeps_its_number(passwd, directory):
 
 
 def test_a_directory_that_hangs_is_asked_for_no_one_twice(passwd, directory):
-    users = Users(passwd)
+    users = UserNames(passwd)
     for hour in range(1, 50):
         users.update([1000, 1001], hour * 3600 * SECOND)
     assert users._questions.qsize() <= 2
@@ -104,7 +104,7 @@ def test_a_directory_that_hangs_is_asked_for_no_one_twice(passwd, directory):
 
 def test_users_out_of_use_are_forgotten(passwd, directory):
     directory.open.set()
-    users = Users(passwd)
+    users = UserNames(passwd)
     users.update([1000], SECOND)
     answered(users, 1)
     users.update([1000], 2 * SECOND)
@@ -114,7 +114,7 @@ def test_users_out_of_use_are_forgotten(passwd, directory):
 
 
 def test_a_changed_file_is_read_again(passwd):
-    users = Users(passwd)
+    users = UserNames(passwd)
     assert users.name(55) == "55"
     passwd.write_text("new:x:55:55::/:/bin/sh\nmore:x:56:\n")
     users.update([], SECOND)
@@ -122,4 +122,4 @@ def test_a_changed_file_is_read_again(passwd):
 
 
 def test_without_the_file_there_are_numbers(tmp_path):
-    assert Users(tmp_path / "none").name(0) == "0"
+    assert UserNames(tmp_path / "none").name(0) == "0"

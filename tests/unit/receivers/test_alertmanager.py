@@ -9,15 +9,15 @@ import pytest
 
 from watchdog.config.document import Document
 from watchdog.config.secrets import Secret
-from watchdog.config.settings import read_config
+from watchdog.config.settings import read_settings
 from watchdog.errors import ConfigError, DeliveryError
 from watchdog.receivers import alertmanager
 from watchdog.receivers.alertmanager import Alertmanager
 from watchdog.receivers.registry import build_receivers
-from watchdog.receivers.transport.http import Answer, Endpoint
+from watchdog.receivers.transport.http import Endpoint, HttpResponse
 from watchdog.rules.language.rule import Severity
 
-TAKEN = Answer(200, b"", None)
+TAKEN = HttpResponse(200, b"", None)
 
 
 class ScriptedEndpoint(Endpoint):
@@ -37,7 +37,7 @@ class ScriptedEndpoint(Endpoint):
         answer = self.answer
         if isinstance(answer, Exception):
             raise answer
-        if answer.accepted:
+        if answer.is_success:
             self.taken.put(json.loads(body))
         return answer
 
@@ -84,7 +84,7 @@ def test_an_alert_that_fires_ends_four_refreshes_from_now(cluster, clock, make_a
         "startsAt": "2025-06-15T15:06:50.250Z",
         "endsAt": "2025-06-15T15:10:40.000Z",
     }
-    assert receiver.lifetime_seconds == 4 * receiver.refresh_seconds
+    assert receiver.alert_expiry_seconds == 4 * receiver.refresh_interval_seconds
 
 
 def test_one_that_is_over_ended_when_it_did(cluster, make_alert, make_notice):
@@ -95,9 +95,9 @@ def test_one_that_is_over_ended_when_it_did(cluster, make_alert, make_notice):
 def test_every_instance_gets_every_alert(cluster, make_notice):
     instances = ScriptedEndpoint("am-1"), ScriptedEndpoint("am-2")
     receiver = cluster(*instances)
-    notice = make_notice()
-    receiver.send(notice, 10.0)
-    expected = json.loads(receiver.render(notice))
+    notification = make_notice()
+    receiver.send(notification, 10.0)
+    expected = json.loads(receiver.render(notification))
     assert [instance.posted.get(timeout=10) for instance in instances] == [expected, expected]
 
 
@@ -124,7 +124,7 @@ def test_what_an_instance_missed_it_hears_when_it_is_back(cluster, make_alert, m
 
 def test_an_instance_that_asks_for_a_wait_is_left_alone_for_it(cluster, make_notice, monkeypatch):
     monkeypatch.setattr(alertmanager, "RETRY_SECONDS", 0.001)
-    busy = ScriptedEndpoint("am-1", Answer(429, b"", 60.0))
+    busy = ScriptedEndpoint("am-1", HttpResponse(429, b"", 60.0))
     receiver = cluster(busy, ScriptedEndpoint("am-2"))
     receiver.send(make_notice(), 10.0)
     busy.posted.get(timeout=10)
@@ -146,13 +146,13 @@ def test_what_was_missed_is_dropped_once_the_instance_has_ended_it_by_itself(clu
     receiver = cluster(down, ScriptedEndpoint("am-2"))
     receiver.send(make_notice(), 10.0)
     down.posted.get(timeout=10)
-    clock.advance(receiver.lifetime_seconds)
+    clock.advance(receiver.alert_expiry_seconds)
     receiver.send(make_notice(make_alert(rule="other", fingerprint="f" * 16)), 10.0)
     assert [alert["labels"]["alertname"] for alert in down.posted.get(timeout=10)] == ["other"]
 
 
 def test_what_no_instance_took_is_left_to_the_outbox(cluster, make_notice):
-    endpoints = [ScriptedEndpoint(f"am-{number}", Answer(503, b"", None)) for number in range(2)]
+    endpoints = [ScriptedEndpoint(f"am-{number}", HttpResponse(503, b"", None)) for number in range(2)]
     receiver = cluster(*endpoints)
     with pytest.raises(DeliveryError):
         receiver.send(make_notice(), 10.0)
@@ -191,7 +191,7 @@ def test_the_former_severity_is_ended_by_the_attempt_that_arrives(cluster, make_
     instance = ScriptedEndpoint("am-1")
     receiver = cluster(instance)
     receiver.send(make_notice(make_alert(severity=Severity.WARNING)), 10.0)
-    instance.answer = Answer(503, b"", None)
+    instance.answer = HttpResponse(503, b"", None)
     with pytest.raises(DeliveryError):
         receiver.send(make_notice(), 10.0)
     instance.answer = TAKEN
@@ -219,9 +219,9 @@ def test_nothing_to_refresh_is_nothing_to_post(cluster):
 @pytest.mark.parametrize(
     ("answers", "reasons", "retryable", "wait"),
     [
-        ((Answer(400, b"", None), Answer(503, b"", 7.0)), {"server_error"}, True, None),
-        ((Answer(429, b"", 30.0), Answer(503, b"", 7.0)), {"rate_limited", "server_error"}, True, 7.0),
-        ((Answer(400, b"", None), Answer(401, b"", None)), {"client_error", "auth"}, False, None),
+        ((HttpResponse(400, b"", None), HttpResponse(503, b"", 7.0)), {"server_error"}, True, None),
+        ((HttpResponse(429, b"", 30.0), HttpResponse(503, b"", 7.0)), {"rate_limited", "server_error"}, True, 7.0),
+        ((HttpResponse(400, b"", None), HttpResponse(401, b"", None)), {"client_error", "auth"}, False, None),
     ],
 )
 def test_it_fails_when_no_instance_took_it(cluster, make_notice, answers, reasons, retryable, wait):
@@ -251,7 +251,7 @@ def test_hostile_names_are_visible_labels(cluster, hostile_notice):
 
 
 def build(text):
-    return build_receivers(read_config(Document(text, tomllib.loads(text), "watchdog.toml")))["am"]
+    return build_receivers(read_settings(Document(text, tomllib.loads(text), "watchdog.toml")))["am"]
 
 
 def test_says_the_hosts_it_posts_to():

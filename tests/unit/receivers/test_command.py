@@ -7,12 +7,12 @@ import tomllib
 import pytest
 
 from watchdog.config.document import Document
-from watchdog.config.settings import read_config
+from watchdog.config.settings import read_settings
 from watchdog.errors import ConfigError
 from watchdog.receivers import command
 from watchdog.receivers.command import Command
 from watchdog.receivers.registry import build_receivers
-from watchdog.receivers.transport.child_process import Ended
+from watchdog.receivers.transport.child_process import ProcessResult
 
 
 def document_of(words, **options):
@@ -22,12 +22,12 @@ def document_of(words, **options):
 
 def problems_of(words):
     with pytest.raises(ConfigError) as caught:
-        build_receivers(read_config(document_of(words)))
+        build_receivers(read_settings(document_of(words)))
     return [str(problem).removeprefix("watchdog.toml:4: receiver.command: ") for problem in caught.value.problems]
 
 
 def test_its_place_is_told_without_its_arguments():
-    receivers = build_receivers(read_config(document_of(["/bin/true", "--token=secret"])))
+    receivers = build_receivers(read_settings(document_of(["/bin/true", "--token=secret"])))
     assert receivers["tell"].destination() == "command /bin/true"
 
 
@@ -59,8 +59,8 @@ def test_what_everyone_can_change_is_not_run(tmp_path):
 
 
 def test_a_command_of_another_machine_is_a_note_where_files_are_checked():
-    document = document_of(["/nonexistent/tell"], secrets_needed=False)
-    build_receivers(read_config(document))
+    document = document_of(["/nonexistent/tell"], require_secrets=False)
+    build_receivers(read_settings(document))
     assert [note.message for note in document.notes] == ["cannot run '/nonexistent/tell': No such file or directory"]
 
 
@@ -101,4 +101,4 @@ def test_variables_with_hostile_names_are_one_line_and_bounded(hostile_notice):
     ],
 )
 def test_a_failure_says_how_it_ended_and_its_last_words(code, output, text):
-    assert command._told(Ended(code, output)) == text
+    assert command._describe_failure(ProcessResult(code, output)) == text

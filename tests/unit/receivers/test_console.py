@@ -48,8 +48,8 @@ def test_why_it_is_told_here_stands_under_the_title_where_that_is_no_matter_of_c
 
 
 def test_the_worst_comes_first_and_a_runbook_last(pipe, make_alert, make_notice):
-    notice = make_notice(make_alert(severity=Severity.WARNING), make_alert(runbook="https://wiki.example/storm"))
-    lines = Console("console", pipe[1]).render(notice).decode().splitlines()
+    notification = make_notice(make_alert(severity=Severity.WARNING), make_alert(runbook="https://wiki.example/storm"))
+    lines = Console("console", pipe[1]).render(notification).decode().splitlines()
     assert [lines[0][:18], lines[5], lines[6][:17]] == [
         "[FIRING] critical:",
         "    runbook: https://wiki.example/storm",
@@ -63,10 +63,13 @@ def test_the_worst_comes_first_and_a_runbook_last(pipe, make_alert, make_notice)
     ids=["critical", "warning", "resolved"],
 )
 def test_titles_are_coloured_on_a_terminal_only(terminal, pipe, make_alert, make_notice, changes, colour):
-    notice = make_notice(make_alert(**changes))
-    on_terminal = Console("console", terminal).render(notice).decode()
+    notification = make_notice(make_alert(**changes))
+    on_terminal = Console("console", terminal).render(notification).decode()
     assert on_terminal.startswith(f"{colour}[")
-    assert on_terminal.replace(colour, "").replace("\x1b[0m", "") == Console("console", pipe[1]).render(notice).decode()
+    assert (
+        on_terminal.replace(colour, "").replace("\x1b[0m", "")
+        == Console("console", pipe[1]).render(notification).decode()
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,7 +99,7 @@ def test_knows_a_terminal(terminal):
 
 def test_hostile_names_give_no_command_to_a_terminal_and_forge_no_line(pipe, terminal, hostile_notice, make_notice):
     lines = Console("console", pipe[1]).render(hostile_notice).decode().splitlines(keepends=True)
-    assert len(lines) == 5 + len(notification_text.evidence(hostile_notice.alerts[0], hostile_notice))
+    assert len(lines) == 5 + len(notification_text.evidence_lines(hostile_notice.alerts[0], hostile_notice))
     assert all(line.removesuffix("\n").isprintable() for line in lines)
     assert all(line.startswith("    ") for line in lines[1:])
     assert Console("console", terminal).render(hostile_notice).count(b"\x1b") == 2

@@ -7,7 +7,7 @@ import tomllib
 import pytest
 
 from watchdog.config.document import Document
-from watchdog.config.settings import read_config
+from watchdog.config.settings import read_settings
 from watchdog.errors import ConfigError, DeliveryError, StoreError
 from watchdog.receivers.email import Email
 from watchdog.receivers.registry import build_receivers
@@ -22,7 +22,7 @@ class Server:
         self.taken = []
         self.refusing = {}
 
-    def deliver(self, sender, recipients, message, deadline):
+    def send_message(self, sender, recipients, message, deadline):
         refused = {recipient: self.refusing[recipient] for recipient in recipients if recipient in self.refusing}
         self.taken.append(([recipient for recipient in recipients if recipient not in refused], parse(message)))
         return refused
@@ -120,7 +120,7 @@ def test_from_first_to_last_there_is_one_thread(receiver, server, make_alert, ma
 
 def test_groups_have_threads_of_their_own(receiver, server, make_notice):
     receiver.send(make_notice(id="0"), 10.0)
-    receiver.send(make_notice(id="1", group="other"), 10.0)
+    receiver.send(make_notice(id="1", group_key="other"), 10.0)
     assert [message["References"] for _, message in server.taken] == [None, None]
 
 
@@ -138,8 +138,8 @@ def test_a_memory_that_fails_costs_the_thread_and_no_notice(receiver, server, ma
 
         put = get
 
-    receiver.memory = Broken()
-    receiver.memory.put = lambda key, value: receiver.memory.get(key)
+    receiver.state = Broken()
+    receiver.state.put = lambda key, value: receiver.state.get(key)
     receiver.send(make_notice(), 10.0)
     receiver.send(make_notice(make_alert(resolved=1_750_000_100.0), id="1"), 10.0)
     assert len(server.taken) == 2
@@ -157,7 +157,7 @@ TABLE = '[[receiver]]\nname="mail"\ntype="email"\nhost="mail.example"\nfrom="a@e
 
 
 def build(text):
-    return build_receivers(read_config(Document(text, tomllib.loads(text), "watchdog.toml")))["mail"]
+    return build_receivers(read_settings(Document(text, tomllib.loads(text), "watchdog.toml")))["mail"]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def build(text):
 )
 def test_tls_is_what_is_usual_and_the_port_goes_by_it(more, tls, port):
     receiver = build(TABLE + more)
-    assert (receiver._relay.tls, receiver._relay.port) == (tls, port)
+    assert (receiver._relay.tls_mode, receiver._relay.port) == (tls, port)
     assert receiver.destination() == f"e-mail through mail.example:{port}"
 
 

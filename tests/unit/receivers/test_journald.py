@@ -5,7 +5,7 @@ import re
 import pytest
 
 from watchdog.config.document import Document
-from watchdog.receivers.journald import FIRING_ID, REMINDER_ID, RESOLVED_ID, Journald
+from watchdog.receivers.journald import FIRING_MESSAGE_ID, REMINDER_MESSAGE_ID, RESOLVED_MESSAGE_ID, Journald
 from watchdog.rules.language.rule import Severity
 
 
@@ -67,10 +67,10 @@ def test_an_entry_has_every_fact_as_a_field(journald, make_alert, make_notice):
 @pytest.mark.parametrize(
     ("changes", "reason", "priority", "identity"),
     [
-        ({}, "first notification", "2", FIRING_ID),
-        ({"severity": Severity.WARNING}, "new alert in group", "4", FIRING_ID),
-        ({}, "repeat", "2", REMINDER_ID),
-        ({"resolved": 1_750_000_100.0}, "resolved", "5", RESOLVED_ID),
+        ({}, "first notification", "2", FIRING_MESSAGE_ID),
+        ({"severity": Severity.WARNING}, "new alert in group", "4", FIRING_MESSAGE_ID),
+        ({}, "repeat", "2", REMINDER_MESSAGE_ID),
+        ({"resolved": 1_750_000_100.0}, "resolved", "5", RESOLVED_MESSAGE_ID),
     ],
 )
 def test_priority_and_message_id_tell_what_happened(
@@ -82,8 +82,8 @@ def test_priority_and_message_id_tell_what_happened(
 
 
 def test_each_alert_has_its_own_entry_the_worst_first(journald, make_alert, make_notice):
-    notice = make_notice(make_alert(severity=Severity.WARNING), make_alert(), test=True)
-    entries = parsed(journald.render(notice))
+    notification = make_notice(make_alert(severity=Severity.WARNING), make_alert(), is_test=True)
+    entries = parsed(journald.render(notification))
     assert [entry["PRIORITY"] for entry in entries] == ["2", "4"]
     assert {entry["WATCHDOG_TEST"] for entry in entries} == {"true"}
 
@@ -104,10 +104,10 @@ def test_hostile_names_stay_in_their_field(journald, hostile_notice, make_notice
 
 
 def test_sizes_are_told_entry_by_entry(journald, make_alert, make_notice):
-    notice = make_notice(make_alert(), make_alert(resolved=1_750_000_100.0))
+    notification = make_notice(make_alert(), make_alert(resolved=1_750_000_100.0))
     first = len(journald.render(make_notice()))
-    second = len(journald.render(notice)) - first - 1
-    assert journald.limits(notice) == [
+    second = len(journald.render(notification)) - first - 1
+    assert journald.limit_usage(notification) == [
         f"{first:,} octets; 5 of 100 lines",
         f"{second:,} octets; 5 of 100 lines",
     ]

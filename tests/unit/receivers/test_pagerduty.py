@@ -7,21 +7,21 @@ import pytest
 
 from watchdog.config.document import Document
 from watchdog.config.secrets import Secret
-from watchdog.config.settings import read_config
+from watchdog.config.settings import read_settings
 from watchdog.errors import ConfigError, DeliveryError
-from watchdog.receivers.pagerduty import MOST_BYTES, PagerDuty, dedup_key
+from watchdog.receivers.pagerduty import MAX_EVENT_BYTES, PagerDuty, dedup_key
 from watchdog.receivers.registry import build_receivers
-from watchdog.receivers.transport.http import Answer, Endpoint
+from watchdog.receivers.transport.http import Endpoint, HttpResponse
 from watchdog.rules.language.rule import Severity
 
 KEY = "R" + "0123456789abcde" * 2 + "f"
-ACCEPTED = Answer(202, b'{"status":"success","message":"Event processed"}', None)
-BUSY = Answer(429, b"", None)
+ACCEPTED = HttpResponse(202, b'{"status":"success","message":"Event processed"}', None)
+BUSY = HttpResponse(429, b"", None)
 
 
 def refusal(*errors):
     document = {"status": "invalid event", "message": "Event object is invalid", "errors": errors}
-    return Answer(400, json.dumps(document).encode(), None)
+    return HttpResponse(400, json.dumps(document).encode(), None)
 
 
 class ScriptedEndpoint(Endpoint):
@@ -155,12 +155,12 @@ def test_what_was_refused_is_told_when_the_rest_has_been_taken(three):
             ": PagerDuty does not know the routing key, take that of an Events API v2 integration",
         ),
         (
-            Answer(400, b'{"status":"invalid","message":"Invalid routing key"}', None),
+            HttpResponse(400, b'{"status":"invalid","message":"Invalid routing key"}', None),
             ": PagerDuty does not know the routing key, take that of an Events API v2 integration",
         ),
-        (Answer(400, b"<html>secret", None), ""),
-        (Answer(400, b'["secret"]', None), ""),
-        (Answer(400, b'{"errors":7,"status":{}}', None), ""),
+        (HttpResponse(400, b"<html>secret", None), ""),
+        (HttpResponse(400, b'["secret"]', None), ""),
+        (HttpResponse(400, b'{"errors":7,"status":{}}', None), ""),
     ],
 )
 def test_a_refusal_says_what_it_means_and_repeats_nothing(make_notice, answer, text):
@@ -171,7 +171,7 @@ def test_a_refusal_says_what_it_means_and_repeats_nothing(make_notice, answer, t
 
 
 def test_a_wait_that_is_asked_for_is_the_one_that_counts(make_notice):
-    receiver, _ = pagerduty(Answer(429, b"", 7.0))
+    receiver, _ = pagerduty(HttpResponse(429, b"", 7.0))
     with pytest.raises(DeliveryError) as caught:
         receiver.send(make_notice(), 10.0)
     assert caught.value.retry_after_seconds == 7
@@ -209,11 +209,11 @@ def test_hostile_names_stay_inside_every_limit(hostile_notice):
 
 def test_details_that_are_too_many_are_left_out(make_alert, make_notice):
     labels = tuple((f"label{number}", "é" * 1_000) for number in range(400))
-    notice = make_notice(make_alert(labels=labels))
+    notification = make_notice(make_alert(labels=labels))
     receiver, endpoint = pagerduty()
-    receiver.send(notice, 10.0)
+    receiver.send(notification, 10.0)
     assert endpoint.posts[0]["payload"]["custom_details"] == {"truncated": "true"}
-    assert len(receiver.render(notice)) <= MOST_BYTES
+    assert len(receiver.render(notification)) <= MAX_EVENT_BYTES
 
 
 def test_the_key_does_not_show_in_what_is_printed(three):
@@ -225,13 +225,13 @@ def test_the_key_does_not_show_in_what_is_printed(three):
 def test_the_sizes_of_each_event_are_told_against_the_limits(three):
     receiver, _ = pagerduty()
     sizes = [len(event) for event in receiver.render(three).splitlines()]
-    assert receiver.limits(three) == [
+    assert receiver.limit_usage(three) == [
         f"summary 64 of 1,024 characters, event {size:,} of 512,000 octets" for size in sizes
     ]
 
 
 def build(text):
-    return build_receivers(read_config(Document(text, tomllib.loads(text), "watchdog.toml")))["pd"]
+    return build_receivers(read_settings(Document(text, tomllib.loads(text), "watchdog.toml")))["pd"]
 
 
 def test_says_the_host_it_posts_to():

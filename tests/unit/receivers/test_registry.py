@@ -5,7 +5,7 @@ import tomllib
 import pytest
 
 from watchdog.config.document import Document, secret_forms
-from watchdog.config.settings import read_config
+from watchdog.config.settings import read_settings
 from watchdog.errors import ConfigError
 from watchdog.receivers.registry import RECEIVER_TYPES, build_receivers, receiver_class
 
@@ -14,7 +14,7 @@ URL = '"http://127.0.0.1:1/"'
 
 
 def config_of(text, **options):
-    return read_config(Document(text, tomllib.loads(text), "watchdog.toml", **options))
+    return read_settings(Document(text, tomllib.loads(text), "watchdog.toml", **options))
 
 
 def problems_of(text):
@@ -78,11 +78,12 @@ def test_every_receiver_has_a_budget_for_those_who_read_it():
         for name, key in tables.items()
     )
     receivers = build_receivers(config_of(f'{text}[[receiver]]\nname = "few"\ntype = "console"\nbudget = "3/h"'))
-    assert {kind: receiver_class(kind).usual_budget for kind in RECEIVER_TYPES} == {
+    assert {kind: receiver_class(kind).default_rate_limit for kind in RECEIVER_TYPES} == {
         "alertmanager": "none", "apprise": "30/h", "command": "600/h", "console": "none", "email": "30/h",
         "journald": "none", "pagerduty": "30/h", "slack": "30/h", "syslog": "none", "webhook": "600/h",
     }  # fmt: skip
-    assert {name: receiver.budget and receiver.budget.notices for name, receiver in receivers.items()} == {
+    assert {name: receiver.rate_limit and receiver.rate_limit.max_notifications for name, receiver in
+    receivers.items()} == {
         "slack": 30, "webhook": 600, "syslog": None, "console": None, "few": 3,
     }  # fmt: skip
 
@@ -140,7 +141,7 @@ def test_a_url_from_the_environment_is_told_by_its_own_key_and_not_shown(monkeyp
 
 def test_a_secret_that_only_the_daemon_can_read_is_no_problem_where_secrets_are_not_needed():
     text = '[[receiver]]\nname = "hook"\ntype = "webhook"\nurl_env = "NOT_SET_ANYWHERE"\n'
-    assert list(build_receivers(config_of(text, secrets_needed=False))) == ["hook"]
+    assert list(build_receivers(config_of(text, require_secrets=False))) == ["hook"]
 
 
 @pytest.mark.parametrize(

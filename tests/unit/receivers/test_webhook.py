@@ -7,7 +7,7 @@ import json
 import pytest
 
 from watchdog.config.secrets import Secret
-from watchdog.receivers.transport.http import Answer, Endpoint
+from watchdog.receivers.transport.http import Endpoint, HttpResponse
 from watchdog.receivers.webhook import Webhook
 
 
@@ -20,7 +20,7 @@ class RecordingEndpoint(Endpoint):
 
     def post(self, body, headers, deadline_seconds):
         self.posts.append((body, dict(headers), deadline_seconds))
-        return Answer(200, b"", None)
+        return HttpResponse(200, b"", None)
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_an_empty_label_is_no_label(webhook, make_alert, make_notice):
 
 
 def test_a_test_is_told_apart_by_label_and_by_words(webhook, make_notice):
-    alert = json.loads(webhook.render(make_notice(test=True)))["alerts"][0]
+    alert = json.loads(webhook.render(make_notice(is_test=True)))["alerts"][0]
     assert alert["labels"]["test"] == "true"
     assert alert["annotations"]["summary"].startswith("[TEST] ")
 
@@ -151,10 +151,10 @@ def test_hostile_names_are_plain_printable_text(webhook, hostile_notice, hostile
 
 
 def test_every_request_carries_the_notifications_id(webhook, endpoint, make_notice):
-    notice = make_notice()
-    webhook.send(notice, 10.0)
+    notification = make_notice()
+    webhook.send(notification, 10.0)
     assert endpoint.posts == [
-        (webhook.render(notice), {"Content-Type": "application/json", "X-Notification-Id": notice.id}, 10.0)
+        (webhook.render(notification), {"Content-Type": "application/json", "X-Notification-Id": notification.id}, 10.0)
     ]
 
 

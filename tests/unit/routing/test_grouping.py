@@ -3,9 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
+from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
 from watchdog.clock import SECOND_NS
-from watchdog.config.settings import Routing
+from watchdog.config.settings import RoutingSettings
 from watchdog.routing.grouping import Grouping
 from watchdog.rules.language.rule import Severity
 
@@ -13,7 +13,7 @@ WALL = 1_700_000_000.0
 
 
 def make_routing(default=("oncall",), group_wait_seconds=0):
-    return Routing(
+    return RoutingSettings(
         default=default,
         group_wait_ns=group_wait_seconds * SECOND_NS,
         group_interval_ns=60 * SECOND_NS,
@@ -27,7 +27,7 @@ def make_alert(process="nginx", rule="storm", severity=Severity.WARNING, receive
         rule=rule,
         labels=labels,
         fingerprint=fingerprint(rule, labels),
-        state=State.FIRING,
+        state=AlertState.FIRING,
         severity=severity,
         summary=f"{process} opens 150/s connections",
         value=150.0,
@@ -64,24 +64,24 @@ class Host:
 
     def fire(self, alert):
         self.firing[alert.fingerprint] = alert
-        self.transitions.append(Transition(Kind.FIRING, alert))
+        self.transitions.append(Transition(TransitionKind.FIRING, alert))
 
     def become(self, alert, severity):
-        kind = Kind.ESCALATED if severity > alert.severity else Kind.DEESCALATED
+        kind = TransitionKind.SEVERITY_RAISED if severity > alert.severity else TransitionKind.SEVERITY_LOWERED
         changed = self.firing[alert.fingerprint] = replace(alert, severity=severity)
         self.transitions.append(Transition(kind, changed))
 
     def resolve(self, alert):
         del self.firing[alert.fingerprint]
-        resolved = replace(alert, state=State.RESOLVED, resolved=self.wall, reason="value below 60 for 10 s")
-        self.transitions.append(Transition(Kind.RESOLVED, resolved))
+        resolved = replace(alert, state=AlertState.RESOLVED, resolved=self.wall, reason="value below 60 for 10 s")
+        self.transitions.append(Transition(TransitionKind.RESOLVED, resolved))
 
     def tick(self, after=0.0):
         self.seconds += after
         transitions, self.transitions = self.transitions, []
-        notices = self.grouping.advance(transitions, self.firing, self.at_ns, self.wall)
+        notifications = self.grouping.advance(transitions, self.firing, self.at_ns, self.wall)
         self.save()
-        return notices
+        return notifications
 
     def save(self):
         for key, document in self.grouping.take_changes():
@@ -90,10 +90,16 @@ class Host:
             else:
                 self.saved[key] = json.loads(json.dumps(document))
 
-    def restart(self, shift_ns=0, told=()):
+    def restart(self, boottime_shift_ns=0, told=()):
         self.grouping = Grouping(self.routing, "db1")
         self.grouping.restore(
-            list(self.saved.values()), self.firing, self.receivers, self.at_ns, self.wall, shift_ns=shift_ns, told=told
+            list(self.saved.values()),
+            self.firing,
+            self.receivers,
+            self.at_ns,
+            self.wall,
+            boottime_shift_ns=boottime_shift_ns,
+            notified=told,
         )
 
 
@@ -102,19 +108,28 @@ def host():
     return Host()
 
 
-def told(notices):
+def told(notifications):
     return [
-        (notice.receiver, notice.reason, [(dict(a.labels)["process"], a.state.value) for a in notice.alerts])
-        for notice in notices
+        (
+            notification.receiver,
+            notification.reason,
+            [(dict(a.labels)["process"], a.state.value) for a in notification.alerts],
+        )
+        for notification in notifications
     ]
 
 
 def test_first_alert_is_told_at_once_without_group_wait(host):
     host.fire(make_alert())
-    (notice,) = host.tick()
-    assert told([notice]) == [("oncall", "first notification", [("nginx", "firing")])]
-    assert (notice.group, notice.host, notice.created, notice.status) == ("storm", "db1", WALL, "firing")
-    assert len(notice.id) == 32
+    (notification,) = host.tick()
+    assert told([notification]) == [("oncall", "first notification", [("nginx", "firing")])]
+    assert (notification.group_key, notification.host, notification.created, notification.status) == (
+        "storm",
+        "db1",
+        WALL,
+        "firing",
+    )
+    assert len(notification.id) == 32
 
 
 def test_nothing_is_told_without_transitions(host):
@@ -151,11 +166,11 @@ def test_every_rule_and_every_receiver_is_a_group_of_its_own():
     host.fire(make_alert("a", rule="storm"))
     host.fire(make_alert("a", rule="spike"))
     host.fire(make_alert("a", rule="rtt", receivers=("other",)))
-    notices = host.tick()
-    assert sorted((notice.receiver, notice.group) for notice in notices) == [
+    notifications = host.tick()
+    assert sorted((notification.receiver, notification.group_key) for notification in notifications) == [
         ("log", "spike"), ("log", "storm"), ("oncall", "spike"), ("oncall", "storm"), ("other", "rtt"),
     ]  # fmt: skip
-    assert len({notice.id for notice in notices}) == 5
+    assert len({notification.id for notification in notifications}) == 5
 
 
 def test_resolved_is_told_once_after_group_interval(host):
@@ -164,10 +179,10 @@ def test_resolved_is_told_once_after_group_interval(host):
     host.tick()
     host.resolve(alert)
     assert host.tick(10) == []
-    (notice,) = host.tick(50)
-    assert told([notice]) == [("oncall", "resolved", [("nginx", "resolved")])]
-    assert notice.status == "resolved"
-    assert notice.alerts[0].resolved == WALL
+    (notification,) = host.tick(50)
+    assert told([notification]) == [("oncall", "resolved", [("nginx", "resolved")])]
+    assert notification.status == "resolved"
+    assert notification.alerts[0].resolved == WALL
     assert [host.tick(3600) for _ in range(24)] == [[]] * 24
 
 
@@ -189,9 +204,9 @@ def test_alert_that_fires_and_resolves_before_the_first_notice_is_told_as_resolv
     host.tick()
     host.resolve(alert)
     host.tick(5)
-    (notice,) = host.tick(25)
-    assert told([notice]) == [("oncall", "resolved", [("nginx", "resolved")])]
-    assert (notice.alerts[0].fired, notice.alerts[0].resolved) == (WALL, WALL)
+    (notification,) = host.tick(25)
+    assert told([notification]) == [("oncall", "resolved", [("nginx", "resolved")])]
+    assert (notification.alerts[0].fired, notification.alerts[0].resolved) == (WALL, WALL)
     assert host.tick(60) == []
 
 
@@ -204,12 +219,12 @@ def test_alert_that_fires_and_resolves_in_one_tick_is_told(host):
 
 def test_flapping_alert_makes_one_notice_per_group_interval_and_the_last_tells_the_final_state(host):
     alert = make_alert()
-    notices = []
+    notifications = []
     for second in range(601):
         host.resolve(alert) if second % 2 else host.fire(alert)
-        notices += host.tick(1)
-    assert len(notices) == 11  # seconds 1, 61, … 601
-    assert notices[-1].status == "firing"
+        notifications += host.tick(1)
+    assert len(notifications) == 11  # seconds 1, 61, … 601
+    assert notifications[-1].status == "firing"
     host.resolve(alert)
     assert host.tick(1) == []
     assert told(host.tick(60)) == [("oncall", "resolved", [("nginx", "resolved")])]
@@ -223,9 +238,9 @@ def test_alert_that_resolved_and_fired_again_between_notices_is_told_as_new(host
     host.tick(1)
     host.fire(replace(alert, fired=WALL + 2))
     host.tick(1)
-    (notice,) = host.tick(58)
-    assert told([notice]) == [("oncall", "new alert in group", [("nginx", "firing")])]
-    assert notice.alerts[0].fired == WALL + 2
+    (notification,) = host.tick(58)
+    assert told([notification]) == [("oncall", "new alert in group", [("nginx", "firing")])]
+    assert notification.alerts[0].fired == WALL + 2
 
 
 def test_changed_severity_is_told(host):
@@ -233,8 +248,8 @@ def test_changed_severity_is_told(host):
     host.fire(alert)
     host.tick()
     host.become(alert, Severity.CRITICAL)
-    (notice,) = host.tick(60)
-    assert (notice.reason, notice.alerts[0].severity) == ("severity changed", Severity.CRITICAL)
+    (notification,) = host.tick(60)
+    assert (notification.reason, notification.alerts[0].severity) == ("severity changed", Severity.CRITICAL)
 
 
 def test_severity_that_is_back_before_the_next_notice_is_no_news(host):
@@ -254,8 +269,8 @@ def test_reminder_comes_at_repeat_interval_while_anything_fires_with_the_newest_
     host.tick()
     host.firing[alert.fingerprint] = replace(alert, value=180.0)
     assert host.tick(4 * 3600 - 1) == []
-    (notice,) = host.tick(1)
-    assert (notice.reason, notice.alerts[0].value) == ("repeat", 180.0)
+    (notification,) = host.tick(1)
+    assert (notification.reason, notification.alerts[0].value) == ("repeat", 180.0)
     assert host.tick(4 * 3600 - 1) == []
     assert len(host.tick(1)) == 1
 
@@ -289,7 +304,7 @@ def test_reboot_shifts_the_waits_and_saves_every_group_anew(host):
     host.fire(make_alert())
     host.tick()
     host.seconds = 5  # booted 100 s after the last notice
-    host.restart(shift_ns=(5 - 100 - 10_000) * SECOND_NS)
+    host.restart(boottime_shift_ns=(5 - 100 - 10_000) * SECOND_NS)
     host.save()
     assert host.saved["oncall", "storm"]["last_notice_ns"] == -95 * SECOND_NS
     host.fire(make_alert("b", fired=WALL + 100))
@@ -303,9 +318,9 @@ def test_alert_that_vanished_over_a_restart_is_told_as_resolved_once(host):
     host.tick()
     host.firing.clear()
     host.restart()
-    (notice,) = host.tick(60)
-    assert told([notice]) == [("oncall", "resolved", [("nginx", "resolved")])]
-    assert (notice.alerts[0].reason, notice.alerts[0].resolved) == ("no longer watched", WALL)
+    (notification,) = host.tick(60)
+    assert told([notification]) == [("oncall", "resolved", [("nginx", "resolved")])]
+    assert (notification.alerts[0].reason, notification.alerts[0].resolved) == ("no longer watched", WALL)
     assert host.tick(60) == []
 
 
@@ -315,10 +330,10 @@ def test_reason_of_the_lifecycle_wins_over_the_guess_made_at_restart(host):
     host.tick()
     host.firing.clear()
     host.restart()
-    removed = replace(alert, state=State.RESOLVED, resolved=host.wall, reason="rule removed")
-    host.transitions.append(Transition(Kind.RESOLVED, removed))
-    (notice,) = host.tick(60)
-    assert notice.alerts == (removed,)
+    removed = replace(alert, state=AlertState.RESOLVED, resolved=host.wall, reason="rule removed")
+    host.transitions.append(Transition(TransitionKind.RESOLVED, removed))
+    (notification,) = host.tick(60)
+    assert notification.alerts == (removed,)
 
 
 def test_rerouted_alert_is_told_to_the_new_receiver_and_ended_for_the_old_one(host):
@@ -356,8 +371,8 @@ def test_end_for_the_old_receiver_survives_that_the_alert_comes_and_goes_meanwhi
     host.resolve(moved)
     host.tick(1)
     host.fire(moved)
-    notices = [notice for notice in host.tick(59) if notice.receiver == "oncall"]
-    assert told(notices) == [("oncall", "resolved", [("nginx", "resolved")])]
+    notifications = [notification for notification in host.tick(59) if notification.receiver == "oncall"]
+    assert told(notifications) == [("oncall", "resolved", [("nginx", "resolved")])]
 
 
 def test_receivers_that_an_alert_gets_with_the_tick_after_a_reload_are_told(host):
@@ -411,8 +426,8 @@ def test_names_that_are_no_utf8_survive_the_store(host):
     host.tick()
     host.restart()
     host.resolve(alert)
-    (notice,) = host.tick(60)
-    assert notice.alerts[0].labels == alert.labels
+    (notification,) = host.tick(60)
+    assert notification.alerts[0].labels == alert.labels
 
 
 def test_only_groups_that_changed_are_saved(host):
@@ -431,7 +446,7 @@ def test_only_groups_that_changed_are_saved(host):
 def lose_transitions(host):
     """Let a tick fail between lifecycle and grouping."""
     host.transitions = []
-    host.grouping.reconcile()
+    host.grouping.request_reconcile()
 
 
 def test_an_alert_whose_transition_was_lost_is_told_by_the_next_tick(host):
@@ -450,10 +465,10 @@ def test_an_end_and_another_severity_that_were_lost_are_told(host):
     host.resolve(over)
     host.become(worse, Severity.CRITICAL)
     lose_transitions(host)
-    (notice,) = host.tick(60)
+    (notification,) = host.tick(60)
 
-    assert told([notice]) == [("oncall", "severity changed", [("worse", "firing"), ("over", "resolved")])]
-    assert [alert.severity for alert in notice.alerts] == [Severity.CRITICAL, Severity.WARNING]
+    assert told([notification]) == [("oncall", "severity changed", [("worse", "firing"), ("over", "resolved")])]
+    assert [alert.severity for alert in notification.alerts] == [Severity.CRITICAL, Severity.WARNING]
 
 
 def test_an_alert_whose_new_start_was_lost_is_not_told_as_over(host):
@@ -471,19 +486,19 @@ def test_an_alert_whose_new_start_was_lost_is_not_told_as_over(host):
 def test_a_notice_made_before_another_failed_comes_with_the_next_tick(host, monkeypatch):
     host.fire(make_alert("a", "one"))
     host.fire(make_alert("b", "two"))
-    notice = Grouping._notice
+    notification = Grouping._notice
 
     def fail_for_two(grouping, key, *rest):
         if key[1] == "two":
             raise RuntimeError
-        return notice(grouping, key, *rest)
+        return notification(grouping, key, *rest)
 
     monkeypatch.setattr(Grouping, "_notice", fail_for_two)
     with pytest.raises(RuntimeError):
         host.tick()
     monkeypatch.undo()
 
-    assert [notice.group for notice in host.tick(1)] == ["one", "two"]
+    assert [notification.group_key for notification in host.tick(1)] == ["one", "two"]
 
 
 def test_a_group_that_cannot_be_read_is_counted_and_its_receiver_told_anew(host):
@@ -493,19 +508,19 @@ def test_a_group_that_cannot_be_read_is_counted_and_its_receiver_told_anew(host)
     spoiled = [{}, document | {"members": [{}]}, document | {"news_since_ns": "soon"}, 7]
     host.grouping = Grouping(host.routing, "db1")
 
-    assert host.grouping.restore(spoiled, host.firing, host.receivers, host.at_ns, host.wall, shift_ns=5) == 4
+    assert host.grouping.restore(spoiled, host.firing, host.receivers, host.at_ns, host.wall, boottime_shift_ns=5) == 4
     assert told(host.tick(1)) == [("oncall", "first notification", [("nginx", "firing")])]
 
 
 def test_who_was_told_what_no_group_knows_of_is_told_its_end_once(host):
     lost, gone = make_alert(), make_alert("redis")
     host.restart(told=[("oncall", lost), ("oncall", gone), ("log", gone)])
-    notices = host.tick()
-    assert sorted(told(notices)) == [
+    notifications = host.tick()
+    assert sorted(told(notifications)) == [
         ("log", "resolved", [("redis", "resolved")]),
         ("oncall", "resolved", [("redis", "resolved"), ("nginx", "resolved")]),
     ]
-    assert {alert.reason for notice in notices for alert in notice.alerts} == {"no longer watched"}
+    assert {alert.reason for notification in notifications for alert in notification.alerts} == {"no longer watched"}
     host.restart()  # its end waits in the outbox now
     assert host.tick(after=120) == []
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
+from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
 from watchdog.clock import SECOND_NS
-from watchdog.config.settings import Routing
+from watchdog.config.settings import RoutingSettings
 from watchdog.routing.grouping import Grouping
 from watchdog.rules.language.rule import Severity
 
 RECEIVERS = ("oncall", "log")
-ROUTING = Routing(
+ROUTING = RoutingSettings(
     default=RECEIVERS, group_wait_ns=5 * SECOND_NS, group_interval_ns=60 * SECOND_NS, repeat_interval_ns=600 * SECOND_NS
 )
 ALERTS = [("storm", "a"), ("storm", "b"), ("spike", "a")]
@@ -35,7 +35,7 @@ ticks = st.lists(
 def make_alert(rule, process, severity, wall):
     labels = (("process", process),)
     return Alert(
-        rule=rule, labels=labels, fingerprint=fingerprint(rule, labels), state=State.FIRING, severity=severity,
+        rule=rule, labels=labels, fingerprint=fingerprint(rule, labels), state=AlertState.FIRING, severity=severity,
         summary="", value=1.0, threshold=1.0, peak=1.0, started=wall, fired=wall, resolved=None, reason="",
         receivers=None, runbook=None,
     )  # fmt: skip
@@ -48,20 +48,22 @@ def change(firing, rule, process, severity, wall):
     if severity is None:
         if old is None:
             return None
-        return Transition(Kind.RESOLVED, replace(firing.pop(new.fingerprint), state=State.RESOLVED, resolved=wall))
+        return Transition(
+            TransitionKind.RESOLVED, replace(firing.pop(new.fingerprint), state=AlertState.RESOLVED, resolved=wall)
+        )
     if old is None:
         firing[new.fingerprint] = new
-        return Transition(Kind.FIRING, new)
+        return Transition(TransitionKind.FIRING, new)
     if old.severity == severity:
         return None
     firing[new.fingerprint] = replace(old, severity=severity)
-    kind = Kind.ESCALATED if severity > old.severity else Kind.DEESCALATED
+    kind = TransitionKind.SEVERITY_RAISED if severity > old.severity else TransitionKind.SEVERITY_LOWERED
     return Transition(kind, firing[new.fingerprint])
 
 
 def live(script):
     """Run `script`, then a minute of peace; return the alerts that fire, every firing's start, and the notices."""
-    grouping, firing, saved, notices, starts = Grouping(ROUTING, "db1"), {}, {}, [], set()
+    grouping, firing, saved, notifications, starts = Grouping(ROUTING, "db1"), {}, {}, [], set()
     seconds = 0
     for pause, severities, restart in [*script, (60, {}, False)]:
         seconds += pause
@@ -71,23 +73,23 @@ def live(script):
         wanted = [(alert, severity) for alert, severity in severities.items() if severity != "keep"]
         transitions = [change(firing, *alert, severity, float(seconds)) for alert, severity in wanted]
         transitions = [transition for transition in transitions if transition is not None]
-        starts |= {(t.alert.fingerprint, t.alert.fired) for t in transitions if t.kind is Kind.FIRING}
-        notices += grouping.advance(transitions, firing, seconds * SECOND_NS, float(seconds))
+        starts |= {(t.alert.fingerprint, t.alert.fired) for t in transitions if t.kind is TransitionKind.FIRING}
+        notifications += grouping.advance(transitions, firing, seconds * SECOND_NS, float(seconds))
         for key, document in grouping.take_changes():
             saved[key] = json.loads(json.dumps(document))
         saved = {key: document for key, document in saved.items() if document is not None}
-    return firing, starts, notices
+    return firing, starts, notifications
 
 
 @settings(max_examples=200, deadline=None)
 @given(ticks)
 def test_every_receiver_ends_up_knowing_the_truth(script):
-    firing, starts, notices = live(script)
+    firing, starts, notifications = live(script)
     for receiver in RECEIVERS:
-        mine = [notice for notice in notices if notice.receiver == receiver]
+        mine = [notification for notification in notifications if notification.receiver == receiver]
         known, heard, ended = {}, set(), []
-        for notice in mine:
-            for alert in notice.alerts:
+        for notification in mine:
+            for alert in notification.alerts:
                 known[alert.fingerprint] = alert.severity if alert.resolved is None else None
                 heard.add((alert.fingerprint, alert.fired))
                 if alert.resolved is not None:
@@ -99,5 +101,5 @@ def test_every_receiver_ends_up_knowing_the_truth(script):
         assert len(ended) == len(set(ended))
         assert heard <= starts
         for rule in ("storm", "spike"):
-            times = [notice.created for notice in mine if notice.group == rule]
+            times = [notification.created for notification in mine if notification.group_key == rule]
             assert all(later - earlier >= 60 for earlier, later in itertools.pairwise(times))

@@ -6,18 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from watchdog.alerts.alert import Alert, Kind, State, Transition, fingerprint
+from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
 from watchdog.config.document import Document
-from watchdog.config.settings import Waits, read_config
+from watchdog.config.settings import GroupTiming, read_settings
 from watchdog.errors import ConfigError
-from watchdog.measure.catalogue import Values
+from watchdog.measure.catalogue import DimensionKind
 from watchdog.routing.grouping import Grouping
-from watchdog.routing.jitter import share_of
-from watchdog.routing.label_matching import matches
-from watchdog.routing.route_checks import notes_on_routes
+from watchdog.routing.jitter import hash_to_share
+from watchdog.routing.label_matching import matches_condition
+from watchdog.routing.route_checks import check_routes
 from watchdog.routing.routes import Router, read_routes
 from watchdog.rules.language.load import read_rules
-from watchdog.rules.language.parse_rule import Surroundings
+from watchdog.rules.language.parse_rule import RuleEnvironment
 from watchdog.rules.language.rule import Condition, Severity
 
 SECOND_NS = 1_000_000_000
@@ -29,7 +29,7 @@ RECEIVERS = "".join(f'[[receiver]]\nname = "{name}"\ntype = "x"\n' for name in (
 def read(routes, routing='default = ["log"]'):
     text = f"{RECEIVERS}{routes}\n[routing]\n{routing}\n"
     document = Document(text, tomllib.loads(text), "watchdog.toml")
-    config = read_config(document)
+    config = read_settings(document)
     found = read_routes(config)
     document.raise_problems()
     return config.routing, found
@@ -44,7 +44,7 @@ def problems_of(routes):
 def make_alert(rule="storm", severity=WARNING, receivers=None, fired=WALL, **labels):
     labels = tuple((labels or {"process": "nginx"}).items())
     return Alert(
-        rule=rule, labels=labels, fingerprint=fingerprint(rule, labels), state=State.FIRING, severity=severity,
+        rule=rule, labels=labels, fingerprint=fingerprint(rule, labels), state=AlertState.FIRING, severity=severity,
         summary="", value=150.0, threshold=100.0, peak=151.0, started=fired, fired=fired, resolved=None,
         reason="value above 100", receivers=receivers, runbook=None,
     )  # fmt: skip
@@ -88,7 +88,7 @@ def test_a_route_that_continues_lets_those_after_it_decide_too_and_tells_nobody_
     routes += '[[route]]\nreceivers = ["log", "oncall"]\ngroup_wait = "30s"\n'
     router = Router(*read(routes))
     found = router.destinations(make_alert(severity=CRITICAL))
-    assert [(each.receiver, each.waits.group_wait_ns) for each in found] == [("oncall", 0), ("log", 0)]
+    assert [(each.receiver, each.group_timing.group_wait_ns) for each in found] == [("oncall", 0), ("log", 0)]
     assert [each.receiver for each in router.destinations(make_alert(severity=CRITICAL, unit="postgres"))] == [
         "oncall", "log", "dba",
     ]  # fmt: skip
@@ -97,31 +97,31 @@ def test_a_route_that_continues_lets_those_after_it_decide_too_and_tells_nobody_
 def test_what_a_route_does_not_give_of_the_waits_is_that_of_the_routing():
     routes = '[[route]]\nreceivers = ["oncall"]\ngroup_interval = "5m"\n'
     _, (route,) = read(routes, 'group_wait = "7s"\nrepeat_interval = "1h"')
-    assert route.waits == Waits(7 * SECOND_NS, 300 * SECOND_NS, 3_600 * SECOND_NS)
+    assert route.group_timing == GroupTiming(7 * SECOND_NS, 300 * SECOND_NS, 3_600 * SECOND_NS)
 
 
 @pytest.mark.parametrize(
     ("values", "text", "any_of", "none_of", "passes"),
     [
-        (Values.NAME, "nginx", ("ng*",), (), True),
-        (Values.NAME, "nginx", ("ng*",), ("nginx",), False),
-        (Values.NAME, "nginx", (), ("redis",), True),
-        (Values.NAME, "", ("*",), (), True),
-        (Values.NAME, "", ("n*",), (), False),
-        (Values.NAME, "ev\udcffil", ("ev?il",), (), True),
-        (Values.NUMBER, "8080", ("1024-65535",), ("8080",), False),
-        (Values.NUMBER, "443", ("80", "443"), (), True),
-        (Values.NUMBER, "", ("0-65535",), (), False),
-        (Values.NUMBER, "", (), ("80",), True),
-        (Values.ADDRESS, "10.1.2.3", ("10.0.0.0/8",), (), True),
-        (Values.ADDRESS, "::ffff:10.1.2.3", ("10.0.0.0/8",), (), True),
-        (Values.ADDRESS, "2001:db8::1", ("10.0.0.0/8", "2001:db8::/32"), ("2001:db8::1",), False),
-        (Values.ADDRESS, "", (), ("10.0.0.0/8",), True),
-        (Values.CHOICE, "critical", ("crit*",), (), True),
+        (DimensionKind.NAME, "nginx", ("ng*",), (), True),
+        (DimensionKind.NAME, "nginx", ("ng*",), ("nginx",), False),
+        (DimensionKind.NAME, "nginx", (), ("redis",), True),
+        (DimensionKind.NAME, "", ("*",), (), True),
+        (DimensionKind.NAME, "", ("n*",), (), False),
+        (DimensionKind.NAME, "ev\udcffil", ("ev?il",), (), True),
+        (DimensionKind.NUMBER, "8080", ("1024-65535",), ("8080",), False),
+        (DimensionKind.NUMBER, "443", ("80", "443"), (), True),
+        (DimensionKind.NUMBER, "", ("0-65535",), (), False),
+        (DimensionKind.NUMBER, "", (), ("80",), True),
+        (DimensionKind.ADDRESS, "10.1.2.3", ("10.0.0.0/8",), (), True),
+        (DimensionKind.ADDRESS, "::ffff:10.1.2.3", ("10.0.0.0/8",), (), True),
+        (DimensionKind.ADDRESS, "2001:db8::1", ("10.0.0.0/8", "2001:db8::/32"), ("2001:db8::1",), False),
+        (DimensionKind.ADDRESS, "", (), ("10.0.0.0/8",), True),
+        (DimensionKind.CHOICE, "critical", ("crit*",), (), True),
     ],
 )
 def test_values_meet_patterns_as_rows_meet_those_of_rules(values, text, any_of, none_of, passes):
-    assert matches(Condition("x", any_of, none_of), values, text) is passes
+    assert matches_condition(Condition("x", any_of, none_of), values, text) is passes
 
 
 # ------------------------------------------------------------------------------------------------ what is wrong
@@ -183,9 +183,9 @@ def notes_of(routes, rules=RULES):
     known = None
     if rules is not None:
         document = Document(rules, tomllib.loads(rules), "rules.toml")
-        known = read_rules(document, Surroundings(["oncall", "dba", "log"], SECOND_NS, {}))
+        known = read_rules(document, RuleEnvironment(["oncall", "dba", "log"], SECOND_NS, {}))
         document.raise_problems()
-    return [f"{note.line}: {note.message}" for note in notes_on_routes(read(routes)[1], known)]
+    return [f"{note.line}: {note.message}" for note in check_routes(read(routes)[1], known)]
 
 
 def route(where, more="", receivers='["oncall"]'):
@@ -237,24 +237,24 @@ def test_without_rules_only_what_is_sure_is_told():
 class Host:
     """A grouping with routes, and the alerts that fire."""
 
-    def __init__(self, routes, share=0.0, routing='default = ["log"]'):
+    def __init__(self, routes, jitter_share=0.0, routing='default = ["log"]'):
         self.routing, self.routes = read(routes, routing)
-        self.grouping = Grouping(self.routing, "db1", self.routes, share)
+        self.grouping = Grouping(self.routing, "db1", self.routes, jitter_share)
         self.seconds, self.firing, self.transitions = 0.0, {}, []
 
     def fire(self, alert):
         self.firing[alert.fingerprint] = alert
-        self.transitions.append(Transition(Kind.FIRING, alert))
+        self.transitions.append(Transition(TransitionKind.FIRING, alert))
 
     def become(self, alert, severity):
-        kind = Kind.ESCALATED if severity > alert.severity else Kind.DEESCALATED
+        kind = TransitionKind.SEVERITY_RAISED if severity > alert.severity else TransitionKind.SEVERITY_LOWERED
         self.firing[alert.fingerprint] = replace(alert, severity=severity)
         self.transitions.append(Transition(kind, self.firing[alert.fingerprint]))
 
     def resolve(self, alert):
         alert = self.firing.pop(alert.fingerprint)
-        over = replace(alert, state=State.RESOLVED, resolved=WALL + self.seconds, reason="over")
-        self.transitions.append(Transition(Kind.RESOLVED, over))
+        over = replace(alert, state=AlertState.RESOLVED, resolved=WALL + self.seconds, reason="over")
+        self.transitions.append(Transition(TransitionKind.RESOLVED, over))
 
     def tick(self, after=0.0):
         self.seconds += after
@@ -263,11 +263,11 @@ class Host:
 
     def begin(self):
         now = round(self.seconds * SECOND_NS), WALL + self.seconds
-        self.grouping.restore([], self.firing, ("oncall", "dba", "log"), *now, shift_ns=0)
+        self.grouping.restore([], self.firing, ("oncall", "dba", "log"), *now, boottime_shift_ns=0)
 
     def told(self, after=0.0):
         return sorted(
-            (n.receiver, n.group, n.reason, [(a.severity.label, a.state.value) for a in n.alerts])
+            (n.receiver, n.group_key, n.reason, [(a.severity.label, a.state.value) for a in n.alerts])
             for n in self.tick(after)
         )
 
@@ -315,7 +315,7 @@ def test_an_end_is_not_told_again_when_the_alert_came_back_for_too_short_a_time_
     host.tick()
     host.become(alert, CRITICAL)
     host.tick(5)
-    assert [notice.receiver for notice in host.tick(60)] == ["log"]
+    assert [notification.receiver for notification in host.tick(60)] == ["log"]
     host.become(host.firing[alert.fingerprint], WARNING)
     assert host.told(1) == [("oncall", "storm", "resolved", [("critical", "resolved")])]
     host.resolve(alert)
@@ -341,13 +341,13 @@ def test_a_route_groups_by_what_it_says():
     for rule, unit in (("storm", "a"), ("spike", "a"), ("storm", "b\udcff")):
         host.fire(make_alert(rule, unit=unit))
     host.fire(make_alert("rtt"))
-    found = {notice.group: notice for notice in host.tick()}
-    assert {group: sorted(alert.rule for alert in notice.alerts) for group, notice in found.items()} == {
+    found = {notification.group_key: notification for notification in host.tick()}
+    assert {group: sorted(alert.rule for alert in notification.alerts) for group, notification in found.items()} == {
         '{unit="a"}': ["spike", "storm"],
         '{unit="b\\udcff"}': ["storm"],
         '{unit=""}': ["rtt"],
     }
-    assert found['{unit="a"}'].by == (("unit", "a"),)
+    assert found['{unit="a"}'].group_labels == (("unit", "a"),)
 
 
 def test_of_the_waits_of_several_routes_in_one_group_the_shortest_of_what_is_news_holds():
@@ -359,7 +359,7 @@ def test_of_the_waits_of_several_routes_in_one_group_the_shortest_of_what_is_new
     assert host.told(1) == [("oncall", "storm", "first notification", [("critical", "firing"), ("warning", "firing")])]
     host.fire(make_alert(process="c"))
     assert host.told(59) == []
-    assert [notice.reason for notice in host.tick(1)] == ["new alert in group"]
+    assert [notification.reason for notification in host.tick(1)] == ["new alert in group"]
 
 
 # ------------------------------------------------------------------------------------------------ spread and flapping
@@ -410,7 +410,7 @@ def test_an_alert_that_flaps_says_how_often():
     for _ in range(200):
         alert = make_alert(fired=WALL + host.seconds)
         host.fire(alert)
-        reasons += [notice.alerts[0].reason for notice in host.tick(30)]
+        reasons += [notification.alerts[0].reason for notification in host.tick(30)]
         host.resolve(alert)
         host.tick(30)
     assert reasons[:3] == [
@@ -422,11 +422,13 @@ def test_an_alert_that_flaps_says_how_often():
 
 
 def test_five_hundred_hosts_do_not_speak_in_the_same_second():
-    shares = [share_of(f"web-{number}.example", "the id of the image that all were made from") for number in range(500)]
+    shares = [
+        hash_to_share(f"web-{number}.example", "the id of the image that all were made from") for number in range(500)
+    ]
     seconds = Counter(int(share * 10) for share in shares)
     assert len(seconds) == 10
     assert max(seconds.values()) < 80  # 50 on average
-    assert share_of("web-1", "a") == share_of("web-1", "a") != share_of("web-1", "b")
+    assert hash_to_share("web-1", "a") == hash_to_share("web-1", "a") != hash_to_share("web-1", "b")
 
 
 # ------------------------------------------------------------------------------------------------ what was told
@@ -440,9 +442,9 @@ def told_again(firing, known, told, routes=BY_PROCESS):
     routing, found = read(routes)
     grouping = Grouping(routing, "db1", found)
     grouping.restore(known, {alert.fingerprint: alert for alert in firing}, ("oncall", "log"), 0, WALL, 0, told)
-    notices = grouping.advance((), {alert.fingerprint: alert for alert in firing}, 0, WALL)
-    notices += grouping.advance((), {alert.fingerprint: alert for alert in firing}, 120 * SECOND_NS, WALL + 120)
-    return [(each.receiver, each.group, [alert.state.value for alert in each.alerts]) for each in notices]
+    notifications = grouping.advance((), {alert.fingerprint: alert for alert in firing}, 0, WALL)
+    notifications += grouping.advance((), {alert.fingerprint: alert for alert in firing}, 120 * SECOND_NS, WALL + 120)
+    return [(each.receiver, each.group_key, [alert.state.value for alert in each.alerts]) for each in notifications]
 
 
 def test_who_was_told_what_no_group_knows_of_is_told_its_end_in_the_group_of_its_route():
@@ -457,10 +459,10 @@ def test_who_was_told_what_no_group_knows_of_is_told_its_end_in_the_group_of_its
 def test_an_end_for_one_receiver_that_never_arrived_is_told_after_a_restart():
     routing, found = read('[[route]]\nwhere = { severity = "critical" }\nreceivers = ["oncall"]\n')
     grouping, worse = Grouping(routing, "db1", found), make_alert(severity=CRITICAL)
-    grouping.advance([Transition(Kind.FIRING, worse)], {worse.fingerprint: worse}, 0, WALL)
+    grouping.advance([Transition(TransitionKind.FIRING, worse)], {worse.fingerprint: worse}, 0, WALL)
     alert = replace(worse, severity=WARNING)
     firing = {alert.fingerprint: alert}
-    grouping.advance([Transition(Kind.DEESCALATED, alert)], firing, SECOND_NS, WALL)
+    grouping.advance([Transition(TransitionKind.SEVERITY_LOWERED, alert)], firing, SECOND_NS, WALL)
     (ended,) = (each for each in grouping.advance((), firing, 60 * SECOND_NS, WALL) if each.receiver == "oncall")
     assert ended.status == "resolved"
     saved = [document for _, document in grouping.take_changes() if document is not None]
@@ -472,12 +474,12 @@ def test_an_end_for_one_receiver_that_never_arrived_is_told_after_a_restart():
 def test_only_those_who_are_told_that_an_alert_fires_here_are_told_it_again():
     routing, found = read('[[route]]\nwhere = { severity = "critical" }\nreceivers = ["oncall"]\n')
     grouping, worse = Grouping(routing, "db1", found), make_alert(severity=CRITICAL)
-    grouping.advance([Transition(Kind.FIRING, worse)], {worse.fingerprint: worse}, 0, WALL)
-    assert grouping.told(["oncall", "log"]) == {"oncall": [worse], "log": []}
-    assert grouping.hears("oncall", worse)
+    grouping.advance([Transition(TransitionKind.FIRING, worse)], {worse.fingerprint: worse}, 0, WALL)
+    assert grouping.notified_alerts(["oncall", "log"]) == {"oncall": [worse], "log": []}
+    assert grouping.is_routed_to("oncall", worse)
     alert = replace(worse, severity=WARNING)
     firing = {alert.fingerprint: alert}
-    grouping.advance([Transition(Kind.DEESCALATED, alert)], firing, SECOND_NS, WALL)
-    assert grouping.told(["oncall", "log"]) == {"oncall": [], "log": [alert]}
-    assert (grouping.hears("oncall", alert), grouping.hears("log", alert)) == (False, True)
+    grouping.advance([Transition(TransitionKind.SEVERITY_LOWERED, alert)], firing, SECOND_NS, WALL)
+    assert grouping.notified_alerts(["oncall", "log"]) == {"oncall": [], "log": [alert]}
+    assert (grouping.is_routed_to("oncall", alert), grouping.is_routed_to("log", alert)) == (False, True)
     assert not grouping.is_empty

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from watchdog.kernel.quality import Quality
-from watchdog.measure.catalogue import DIMENSIONS, METRICS, UNKNOWN, Kind, Values
+from watchdog.measure.catalogue import DIMENSIONS, METRICS, UNKNOWN_CODE, DimensionKind, MetricKind
 from watchdog.measure.snapshot import Snapshot
-from watchdog.rules.language.expression import Comparison, Expression, Operand
-from watchdog.rules.language.rule import Condition, Rule, Severity, Stat, Statistic, Thresholds
+from watchdog.rules.language.expression import Comparison, Expression, MetricReference
+from watchdog.rules.language.rule import Condition, Rule, Severity, Stat, StatKind, Thresholds
 from watchdog.rules.language.template import Template
 
 SECOND_NS = 1_000_000_000
@@ -22,8 +22,8 @@ SECOND_NS = 1_000_000_000
 def _stat(text: str) -> Stat:
     if text.startswith("p"):
         digits = text[1:]
-        return Stat(text, Statistic.PERCENTILE, float(digits[:2] + "." + digits[2:] if len(digits) > 2 else digits))
-    return Stat(text, Statistic(text))
+        return Stat(text, StatKind.PERCENTILE, float(digits[:2] + "." + digits[2:] if len(digits) > 2 else digits))
+    return Stat(text, StatKind(text))
 
 
 def _rule(
@@ -51,7 +51,7 @@ def _rule(
     return Rule(
         id=name,
         summary=others.get("summary", Template("", ())),
-        metric=Operand(metric) if isinstance(metric, str) else metric,
+        metric=MetricReference(metric) if isinstance(metric, str) else metric,
         stat=_stat(stat),
         window_ns=round(window * SECOND_NS),
         by=tuple(by),
@@ -59,7 +59,7 @@ def _rule(
         only_if=only_if,
         thresholds=Thresholds(below is None, fire, cleared),
         for_ns=round(hold * SECOND_NS),
-        keep_ns=round(keep * SECOND_NS),
+        keep_firing_for_ns=round(keep * SECOND_NS),
         receivers=None,
         runbook=None,
         file="rules.toml",
@@ -82,11 +82,11 @@ class Host:
 
     def code(self, dimension: str, value: Any) -> int:
         if value is None:
-            return UNKNOWN
-        match DIMENSIONS[dimension].values:
-            case Values.NUMBER:
+            return UNKNOWN_CODE
+        match DIMENSIONS[dimension].kind:
+            case DimensionKind.NUMBER:
                 return int(value)
-            case Values.CHOICE:
+            case DimensionKind.CHOICE:
                 return DIMENSIONS[dimension].choices.index(value)
             case _:
                 codes = self._codes.setdefault(dimension, {})
@@ -95,11 +95,11 @@ class Host:
     def text(self, dimension: str, code: int) -> str:
         if choices := DIMENSIONS[dimension].choices:
             return choices[code]
-        if DIMENSIONS[dimension].values is Values.NUMBER:
+        if DIMENSIONS[dimension].kind is DimensionKind.NUMBER:
             return str(code)
         return next(text for text, known in self._codes[dimension].items() if known == code)
 
-    def code_of(self, dimension: str, text: str) -> int | None:
+    def find_code(self, dimension: str, text: str) -> int | None:
         return self._codes.get(dimension, {}).get(text)
 
     def baseline(self, *rows: Mapping[str, Any]) -> Snapshot:
@@ -114,16 +114,18 @@ class Host:
 
     def _snapshot(self, rows: Iterable[Mapping[str, Any]], elapsed_ns: int, quality: Quality) -> Snapshot:
         rows = list(rows)
-        blank = {Values.NUMBER: 0, Values.ADDRESS: "::", "direction": "unknown"}
+        blank = {DimensionKind.NUMBER: 0, DimensionKind.ADDRESS: "::", "direction": "unknown"}
         dimensions = {
             name: np.array(
-                [self.code(name, row.get(name, blank.get(name, blank.get(dimension.values, "")))) for row in rows],
+                [self.code(name, row.get(name, blank.get(name, blank.get(dimension.kind, "")))) for row in rows],
                 dtype=np.uint32,
             )
             for name, dimension in DIMENSIONS.items()
         }
         metrics = {
-            name: np.array([row.get(name, np.nan if metric.kind is Kind.DISTRIBUTION else 0) for row in rows], float)
+            name: np.array(
+                [row.get(name, np.nan if metric.kind is MetricKind.DISTRIBUTION else 0) for row in rows], float
+            )
             for name, metric in METRICS.items()
         }
         addresses = {

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from watchdog.clock import SECOND_NS
-from watchdog.scheduling.job import Counters, Grid, Job, Tick
+from watchdog.scheduling.job import Grid, Job, JobCounters, ScheduledTick
 
 LOG = logging.getLogger("test.job")
 
@@ -30,7 +30,7 @@ def test_a_tick_stands_for_the_last_point_of_the_grid_and_knows_how_late_it_is(c
     clock.advance(3.25)
     job.run()
 
-    assert ticks == [Tick(1_003 * SECOND_NS, 1_003_250_000_000, 0.25, 0)]
+    assert ticks == [ScheduledTick(1_003 * SECOND_NS, 1_003_250_000_000, 0.25, 0)]
 
 
 def test_a_point_of_the_grid_has_one_run_at_most(clock, make, ticks):
@@ -42,7 +42,7 @@ def test_a_point_of_the_grid_has_one_run_at_most(clock, make, ticks):
     job.run()
 
     assert [tick.planned_ns // SECOND_NS for tick in ticks] == [1_000, 1_001]
-    assert job.counters() == Counters(runs=2)
+    assert job.counters() == JobCounters(runs=2)
 
 
 def test_points_without_a_run_are_counted_as_missed_and_told_to_the_next_tick(clock, make, ticks):
@@ -54,7 +54,7 @@ def test_points_without_a_run_are_counted_as_missed_and_told_to_the_next_tick(cl
     job.run()
 
     assert [tick.missed for tick in ticks] == [0, 6, 0]
-    assert job.counters() == Counters(runs=3, missed=6)
+    assert job.counters() == JobCounters(runs=3, missed=6)
 
 
 def test_the_wall_clock_is_nothing_to_a_tick(clock, make, ticks):
@@ -80,21 +80,21 @@ def test_ticks_that_pass_while_a_run_goes_on_show_before_it_ends(clock, make):
     job = make(hang)
     job.run()
 
-    assert seen == [Counters(missed=4)]
+    assert seen == [JobCounters(missed=4)]
 
 
 def test_a_run_longer_than_the_interval_is_an_overrun(clock, make):
     job = make(lambda _tick: clock.advance(1.001))
     job.run()
 
-    assert job.counters() == Counters(runs=1, overruns=1)
+    assert job.counters() == JobCounters(runs=1, overruns=1)
 
 
 def test_a_run_as_long_as_the_interval_is_none(clock, make):
     job = make(lambda _tick: clock.advance(1))
     job.run()
 
-    assert job.counters() == Counters(runs=1)
+    assert job.counters() == JobCounters(runs=1)
 
 
 @pytest.mark.parametrize("error", [ValueError("broken"), SystemExit(3), MemoryError()])
@@ -110,7 +110,7 @@ def test_whatever_a_run_raises_is_counted_and_the_next_one_comes(clock, make, ti
     job.run()
 
     assert len(ticks) == 2
-    assert job.counters() == Counters(runs=2, errors=1)
+    assert job.counters() == JobCounters(runs=2, errors=1)
 
 
 def test_a_job_that_keeps_failing_is_logged_ever_more_rarely_and_its_recovery_once(clock, make, caplog):
@@ -140,10 +140,10 @@ def test_another_grid_keeps_the_counters_and_takes_its_first_point_as_run(clock,
     job = make(ticks.append)
     job.run()
     clock.advance(3.5)
-    job.follow(Grid(clock.boottime_ns(), 10 * SECOND_NS))
+    job.set_grid(Grid(clock.boottime_ns(), 10 * SECOND_NS))
     job.run()
     clock.advance(10)
     job.run()
 
     assert [(tick.planned_ns, tick.missed) for tick in ticks] == [(1_000 * SECOND_NS, 0), (1_013_500_000_000, 0)]
-    assert job.counters() == Counters(runs=2, missed=2)
+    assert job.counters() == JobCounters(runs=2, missed=2)

@@ -9,7 +9,7 @@ import pytest
 
 from watchdog.clock import SECOND_NS
 from watchdog.scheduling.job import Grid, Job
-from watchdog.scheduling.tick_loop import Rhythm
+from watchdog.scheduling.tick_loop import TickLoop
 
 LOG = logging.getLogger("test.rhythm")
 
@@ -24,13 +24,13 @@ class Beat:
         self.told = []  # the intervals that systemd was told, in seconds
         self.meanwhile = lambda: None
         self.job = None
-        self.rhythm = Rhythm(self, SimpleNamespace(expect_every=self.told.append), clock, LOG)
+        self.rhythm = TickLoop(self, SimpleNamespace(set_watchdog_timeout=self.told.append), clock, LOG)
 
-    def every(self, name, interval_ns, function):
+    def add_job(self, name, interval_ns, function):
         self.job = Job(name, function, Grid(self.clock.boottime_ns(), interval_ns), self.clock, LOG)
 
     def set_interval(self, _name, interval_ns):
-        self.job.follow(Grid(self.clock.boottime_ns(), interval_ns))
+        self.job.set_grid(Grid(self.clock.boottime_ns(), interval_ns))
 
     def look(self, tick):
         self.missed.append(tick.missed)
@@ -83,17 +83,17 @@ def test_no_tick_counts_as_missed_because_of_the_change(beat):
 
 def test_a_reload_begins_anew_with_what_its_settings_ask_for(beat):
     beat.ticks(3, takes=0.6)
-    beat.rhythm.reset(SECOND_NS)
+    beat.rhythm.change_interval(SECOND_NS)
     assert (beat.job.interval_ns, beat.told) == (SECOND_NS, [1, 2, 1])
-    beat.rhythm.reset(5 * SECOND_NS)
+    beat.rhythm.change_interval(5 * SECOND_NS)
     assert (beat.job.interval_ns, beat.told) == (5 * SECOND_NS, [1, 2, 1, 5])
-    beat.rhythm.reset(5 * SECOND_NS)
+    beat.rhythm.change_interval(5 * SECOND_NS)
     assert beat.told == [1, 2, 1, 5]
 
 
 def test_a_tick_that_began_before_a_reload_says_nothing_of_what_comes_after_it(beat):
     beat.ticks(2, takes=0.6)
-    beat.meanwhile = lambda: beat.rhythm.reset(SECOND_NS)
+    beat.meanwhile = lambda: beat.rhythm.change_interval(SECOND_NS)
     beat.ticks(1, takes=0.6)
     beat.meanwhile = lambda: None
     beat.ticks(2, takes=0.6)

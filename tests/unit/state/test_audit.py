@@ -6,8 +6,8 @@ from dataclasses import asdict
 import pytest
 
 from watchdog.state import audit
-from watchdog.state.audit import AlertRecord, AttemptRecord, NoticeRecord
-from watchdog.state.outbox import DAMAGED, DROPPED, EXPIRY_NS, Outbox, Outcome
+from watchdog.state.audit import AlertRecord, AttemptRecord, NotificationRecord
+from watchdog.state.outbox import DAMAGED_RESULT, DROPPED_RESULT, FIRING_EXPIRY_NS, AttemptOutcome, Outbox
 from watchdog.state.store import Store
 
 SECOND_NS = 1_000_000_000
@@ -27,15 +27,15 @@ def outbox(store, clock):
 
 @pytest.fixture
 def put(store, make_notice):
-    def put(id_, receiver="oncall", group="storm", **changes):
-        notice = make_notice(id=id_, receiver=receiver, group=group, **changes)
-        store.commit(alerts=(), groups=(), notices=[notice])
+    def put(id_, receiver="oncall", group_key="storm", **changes):
+        notification = make_notice(id=id_, receiver=receiver, group_key=group_key, **changes)
+        store.commit(alerts=(), groups=(), notifications=[notification])
 
     return put
 
 
 def ended(outbox, receiver, state, result, due_ns=0):
-    outbox.end(Outcome(outbox.begin(receiver), state, result, due_ns))
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt(receiver), state, result, due_ns))
 
 
 def ids(records):
@@ -45,9 +45,9 @@ def ids(records):
 def test_a_notice_is_listed_with_what_became_of_it(store, outbox, put, clock):
     put("n1")
     ended(outbox, "oncall", "done", "ok")
-    assert audit.list_notices(store.database) == [
-        NoticeRecord(
-            id="n1", receiver="oncall", group="storm", reason="first notification", status="firing", state="done",
+    assert audit.list_notifications(store.database) == [
+        NotificationRecord(
+            id="n1", receiver="oncall", group_key="storm", reason="first notification", status="firing", state="done",
             alerts=1, attempts=1, created=1_750_000_012.0, ended=clock.wall(), error=None,
         )
     ]  # fmt: skip
@@ -56,14 +56,14 @@ def test_a_notice_is_listed_with_what_became_of_it(store, outbox, put, clock):
 def test_the_newest_come_first_by_receiver_by_state_and_no_more_than_asked_for(store, outbox, put):
     put("n1")
     put("n2", receiver="log")
-    put("n3", group="spike")
+    put("n3", group_key="spike")
     ended(outbox, "log", "dead", "auth: HTTP 403")
-    assert ids(audit.list_notices(store.database)) == ["n3", "n2", "n1"]
-    assert ids(audit.list_notices(store.database, receiver="oncall")) == ["n3", "n1"]
-    assert ids(audit.list_notices(store.database, state="dead")) == ["n2"]
-    assert ids(audit.list_notices(store.database, receiver="log", state="done")) == []
-    assert ids(audit.list_notices(store.database, limit=2)) == ["n3", "n2"]
-    assert ids(audit.list_notices(store.database, limit=-1)) == []
+    assert ids(audit.list_notifications(store.database)) == ["n3", "n2", "n1"]
+    assert ids(audit.list_notifications(store.database, receiver="oncall")) == ["n3", "n1"]
+    assert ids(audit.list_notifications(store.database, state="dead")) == ["n2"]
+    assert ids(audit.list_notifications(store.database, receiver="log", state="done")) == []
+    assert ids(audit.list_notifications(store.database, limit=2)) == ["n3", "n2"]
+    assert ids(audit.list_notifications(store.database, limit=-1)) == []
 
 
 def test_every_attempt_is_shown_with_its_answer_and_the_alerts_that_it_tells(store, outbox, put, clock):
@@ -72,7 +72,7 @@ def test_every_attempt_is_shown_with_its_answer_and_the_alerts_that_it_tells(sto
     first = clock.wall()
     clock.advance(5)
     ended(outbox, "oncall", "dead", "client_error: HTTP 404")
-    detail = audit.show(store.database, "n1")
+    detail = audit.read_notification(store.database, "n1")
     assert detail.attempts == (
         AttemptRecord(1, first, "timeout: no answer"),
         AttemptRecord(2, clock.wall(), "client_error: HTTP 404"),
@@ -80,17 +80,17 @@ def test_every_attempt_is_shown_with_its_answer_and_the_alerts_that_it_tells(sto
     assert detail.alerts == (
         AlertRecord("0123456789abcdef", "firing", "crawler opens 612/s connections (limit 500/s)"),
     )
-    assert (detail.notice.state, detail.notice.error) == ("dead", "client_error: HTTP 404")
+    assert (detail.notification.state, detail.notification.error) == ("dead", "client_error: HTTP 404")
 
 
 def test_of_an_unknown_notice_nothing_is_shown_and_nothing_sent_again(store):
-    assert audit.show(store.database, "n1") is None
-    assert not audit.retry(store.database, "n1")
+    assert audit.read_notification(store.database, "n1") is None
+    assert not audit.retry_failed(store.database, "n1")
 
 
 def test_hostile_names_are_shown_as_json(store, outbox, put, make_alert, hostile_name):
     put("n1", alerts=(make_alert(summary=hostile_name),))
-    detail = audit.show(store.database, "n1")
+    detail = audit.read_notification(store.database, "n1")
     assert json.loads(json.dumps(asdict(detail)))["alerts"][0]["summary"] == hostile_name
 
 
@@ -99,61 +99,61 @@ def test_a_dead_notice_is_sent_again_under_its_id_and_the_trail_says_so(store, o
     put("n1")
     ended(outbox, "oncall", "dead", "client_error: HTTP 404")
     clock.advance(60)
-    assert audit.retry(store.database, "n1", clock)
+    assert audit.retry_failed(store.database, "n1", clock)
     assert caplog.messages == ["notice n1 for oncall: to be sent again, asked for by hand"]
-    attempt = outbox.begin("oncall")
-    assert (attempt.notice.id, attempt.number) == ("n1", 2)
-    outbox.end(Outcome(attempt, "done", "ok"))
-    detail = audit.show(store.database, "n1")
+    attempt = outbox.begin_attempt("oncall")
+    assert (attempt.notification.id, attempt.number) == ("n1", 2)
+    outbox.finish_attempt(AttemptOutcome(attempt, "done", "ok"))
+    detail = audit.read_notification(store.database, "n1")
     assert [(attempt.number, attempt.result) for attempt in detail.attempts] == [
         (1, "client_error: HTTP 404"),
-        (1, audit.RETRIED),
+        (1, audit.RETRIED_RESULT),
         (2, "ok"),
     ]
-    assert (detail.notice.state, detail.notice.error) == ("done", None)
+    assert (detail.notification.state, detail.notification.error) == ("done", None)
 
 
 def test_an_expired_notice_has_another_day(store, outbox, put, clock):
     put("n1")
-    clock.advance(EXPIRY_NS / SECOND_NS + 1)
-    assert outbox.expire("oncall") == ["n1"]
-    assert audit.retry(store.database, "n1", clock)
-    assert outbox.expire("oncall") == []
-    assert outbox.begin("oncall").notice.id == "n1"
+    clock.advance(FIRING_EXPIRY_NS / SECOND_NS + 1)
+    assert outbox.expire_old("oncall") == ["n1"]
+    assert audit.retry_failed(store.database, "n1", clock)
+    assert outbox.expire_old("oncall") == []
+    assert outbox.begin_attempt("oncall").notification.id == "n1"
 
 
 @pytest.mark.parametrize("state", ["pending", "done"])
 def test_only_a_dead_notice_is_sent_again(store, outbox, put, clock, state):
     put("n1")
     ended(outbox, "oncall", state, "what the receiver said")
-    assert not audit.retry(store.database, "n1", clock)
-    assert audit.show(store.database, "n1").notice.state == state
+    assert not audit.retry_failed(store.database, "n1", clock)
+    assert audit.read_notification(store.database, "n1").notification.state == state
 
 
 def test_old_news_are_not_told_after_newer_of_their_group(store, outbox, put, clock):
     put("n1")
     ended(outbox, "oncall", "dead", "client_error: HTTP 404")
-    put("other", group="spike")
+    put("other", group_key="spike")
     put("n2")
     ended(outbox, "oncall", "done", "ok")
-    assert audit.show(store.database, "n1").overtaken_by is None  # another group's
+    assert audit.read_notification(store.database, "n1").superseded_by is None  # another group's
     ended(outbox, "oncall", "done", "ok")
-    assert audit.show(store.database, "n1").overtaken_by == "n2"
-    assert not audit.retry(store.database, "n1", clock)
-    assert audit.show(store.database, "n1").notice.state == "dead"
+    assert audit.read_notification(store.database, "n1").superseded_by == "n2"
+    assert not audit.retry_failed(store.database, "n1", clock)
+    assert audit.read_notification(store.database, "n1").notification.state == "dead"
 
 
 def test_a_body_that_cannot_be_read_hides_no_notice(store, put):
     put("n1")
     with store.database.transaction() as connection:
         connection.execute("UPDATE notices SET body = 'damaged'")
-    assert ids(audit.list_notices(store.database)) == ["n1"]
-    assert audit.show(store.database, "n1").alerts == ()
+    assert ids(audit.list_notifications(store.database)) == ["n1"]
+    assert audit.read_notification(store.database, "n1").alerts == ()
 
 
 def test_a_notice_that_had_to_make_room_or_was_damaged_has_nothing_left_to_say(store, put, clock):
-    for id_, error in (("n1", DROPPED), ("n2", DAMAGED)):
-        put(id_, group=id_)
+    for id_, error in (("n1", DROPPED_RESULT), ("n2", DAMAGED_RESULT)):
+        put(id_, group_key=id_)
         with store.database.transaction() as connection:
             connection.execute("UPDATE notices SET state = 'dead', last_error = ? WHERE id = ?", (error, id_))
-        assert not audit.retry(store.database, id_, clock)
+        assert not audit.retry_failed(store.database, id_, clock)

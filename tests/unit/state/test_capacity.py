@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from watchdog.alerts.alert import State
+from watchdog.alerts.alert import AlertState
 from watchdog.errors import StoreError
 from watchdog.state import capacity, pending_writes
-from watchdog.state.capacity import Capacity
-from watchdog.state.outbox import Outbox, Outcome
+from watchdog.state.capacity import OutboxCapacity
+from watchdog.state.outbox import AttemptOutcome, Outbox
 from watchdog.state.store import Store
 
 TIMEOUT = "timeout: no answer"
@@ -21,7 +21,7 @@ def open_store(tmp_path, clock):
     def open_it(**most):
         if stores:
             stores[-1].close()
-        stores.append(Store(tmp_path, clock, "boot1", Capacity(**most)))
+        stores.append(Store(tmp_path, clock, "boot1", OutboxCapacity(**most)))
         return stores[-1]
 
     yield open_it
@@ -33,18 +33,18 @@ def open_store(tmp_path, clock):
 def put(make_alert, make_notice):
     def put(store, *made):
         """Write notices, each said as (id, group, kind) of one alert, "repeat" being a reminder that it fires."""
-        notices = []
+        notifications = []
         for id_, group, kind, *receiver in made:
             resolved = 9.0 if kind == "resolved" else None
-            state = State.FIRING if resolved is None else State.RESOLVED
+            state = AlertState.FIRING if resolved is None else AlertState.RESOLVED
             alert = make_alert(rule=group, fingerprint=group.ljust(16, "0"), resolved=resolved, state=state)
-            notices.append(
+            notifications.append(
                 make_notice(
-                    alert, id=id_, group=group, reason=kind if kind != "firing" else "new alert in group",
+                    alert, id=id_, group_key=group, reason=kind if kind != "firing" else "new alert in group",
                     receiver=receiver[0] if receiver else "oncall",
                 )
             )  # fmt: skip
-        store.commit(alerts=(), groups=(), notices=notices)
+        store.commit(alerts=(), groups=(), notifications=notifications)
 
     return put
 
@@ -52,9 +52,9 @@ def put(make_alert, make_notice):
 def deliver(store, clock, state="done", result="ok"):
     """Attempt the first that is due; return its id."""
     outbox = Outbox(store.database, clock)
-    attempt = outbox.begin("oncall")
-    outbox.end(Outcome(attempt, state, result, clock.boottime_ns() + 60 * 10**9))
-    return attempt.notice.id
+    attempt = outbox.begin_attempt("oncall")
+    outbox.finish_attempt(AttemptOutcome(attempt, state, result, clock.boottime_ns() + 60 * 10**9))
+    return attempt.notification.id
 
 
 def states(store):
@@ -71,14 +71,14 @@ def lost(store, clock):
 
 
 def test_within_capacity_nothing_is_touched(open_store, put, clock):
-    store = open_store(receiver_notices=2)
+    store = open_store(max_receiver_notifications=2)
     put(store, ("n1", "storm", "firing"), ("n2", "storm", "resolved"))
     assert states(store) == {"n1": "pending", "n2": "pending"}
     assert lost(store, clock) == {}
 
 
 def test_news_of_one_group_become_one_notice_before_anything_is_lost(open_store, put, clock):
-    store = open_store(receiver_notices=2)
+    store = open_store(max_receiver_notifications=2)
     put(store, ("n1", "storm", "firing"), ("n2", "storm", "resolved"), ("n3", "spike", "firing"))
     assert states(store) == {"n1": "pending", "n2": "merged", "n3": "pending"}
     assert lost(store, clock) == {}
@@ -99,7 +99,7 @@ def test_evidence_goes_before_any_alert_does(open_store, put, clock):
 
 
 def test_one_that_is_damaged_makes_no_other_wait(open_store, put, clock, caplog):
-    store = open_store(receiver_notices=2)
+    store = open_store(max_receiver_notifications=2)
     put(store, ("n1", "a", "firing"), ("n2", "b", "firing"))
     with store.database.transaction() as connection:
         connection.execute("UPDATE notices SET body = replace(body, 'storm', 'stork'), checksum = 1 WHERE id = 'n1'")
@@ -110,21 +110,21 @@ def test_one_that_is_damaged_makes_no_other_wait(open_store, put, clock, caplog)
 
 
 def test_reminders_go_first_the_oldest_of_them_before_the_others(open_store, put, clock):
-    store = open_store(receiver_notices=3)
+    store = open_store(max_receiver_notifications=3)
     put(store, ("n1", "a", "firing"), ("n2", "b", "repeat"), ("n3", "c", "resolved"), ("n4", "d", "repeat"))
     assert pending(store) == ["n1", "n3", "n4"]
     assert lost(store, clock) == {("oncall", "capacity"): 1}
 
 
 def test_what_came_and_went_untold_goes_before_what_fires(open_store, put, clock, caplog):
-    store = open_store(receiver_notices=2)
+    store = open_store(max_receiver_notifications=2)
     put(store, ("n1", "a", "firing"), ("n2", "b", "resolved"), ("n3", "c", "resolved"), ("n4", "d", "firing"))
     assert pending(store) == ["n1", "n4"]
     put(store, ("n5", "e", "firing"))
     assert pending(store) == ["n4", "n5"]  # the oldest
     assert lost(store, clock) == {("oncall", "capacity"): 3}
     clock.advance(60)
-    store.commit(alerts=(), groups=(), notices=())
+    store.commit(alerts=(), groups=(), notifications=())
     assert caplog.messages == [
         "no room for more notices that wait for oncall: 2 were given up",
         "no room for more notices that wait for oncall: 1 were given up",
@@ -132,7 +132,7 @@ def test_what_came_and_went_untold_goes_before_what_fires(open_store, put, clock
 
 
 def test_the_end_of_what_was_told_outlasts_everything(open_store, put, clock):
-    store = open_store(receiver_notices=1)
+    store = open_store(max_receiver_notifications=1)
     put(store, ("n1", "a", "firing"))
     deliver(store, clock)
     put(store, ("n2", "a", "resolved"), ("n3", "b", "firing"), ("n4", "c", "resolved"), ("n5", "d", "repeat"))
@@ -141,7 +141,7 @@ def test_the_end_of_what_was_told_outlasts_everything(open_store, put, clock):
 
 
 def test_a_beginning_that_may_have_arrived_is_not_left_without_its_end(open_store, put, clock):
-    store = open_store(receiver_notices=2)
+    store = open_store(max_receiver_notifications=2)
     put(store, ("n1", "a", "firing"))
     deliver(store, clock, "pending", TIMEOUT)  # no answer: it may be there
     put(store, ("n2", "a", "resolved"), ("n3", "b", "firing"))
@@ -149,10 +149,10 @@ def test_a_beginning_that_may_have_arrived_is_not_left_without_its_end(open_stor
 
 
 def test_an_end_of_what_a_digest_tells_that_may_have_arrived_outlasts_what_fires(open_store, put, clock):
-    store = open_store(receiver_notices=2)
+    store = open_store(max_receiver_notifications=2)
     put(store, ("n1", "a", "firing"))
     with store.database.transaction() as connection:  # as a digest of this and others would stand there
-        connection.execute("UPDATE notices SET rule = '(digest)', body = json_set(body, '$.group', '(digest)')")
+        connection.execute("UPDATE notices SET rule = '(digest)', body = json_set(body, '$.group_key', '(digest)')")
     deliver(store, clock, "pending", TIMEOUT)
     put(store, ("n2", "a", "resolved"), ("n3", "b", "firing"))
     assert pending(store) == ["n1", "n2"]
@@ -162,18 +162,18 @@ def test_an_end_of_what_a_digest_tells_that_may_have_arrived_outlasts_what_fires
 def test_the_end_of_what_was_told_outlasts_everything_in_groups_by_something_else_too(
     open_store, clock, make_alert, make_notice
 ):
-    store = open_store(receiver_notices=1)
-    group = {"group": '{unit="a"}', "by": (("unit", "a"),), "receiver": "oncall"}
-    store.commit(alerts=(), groups=(), notices=[make_notice(make_alert(rule="a"), id="n1", **group)])
+    store = open_store(max_receiver_notifications=1)
+    group = {"group_key": '{unit="a"}', "group_labels": (("unit", "a"),), "receiver": "oncall"}
+    store.commit(alerts=(), groups=(), notifications=[make_notice(make_alert(rule="a"), id="n1", **group)])
     assert deliver(store, clock) == "n1"
-    over = make_alert(rule="a", resolved=9.0, state=State.RESOLVED)
-    new = make_notice(make_alert(rule="b"), id="n3", group="b", receiver="oncall")
-    store.commit(alerts=(), groups=(), notices=[make_notice(over, id="n2", **group), new])
+    over = make_alert(rule="a", resolved=9.0, state=AlertState.RESOLVED)
+    new = make_notice(make_alert(rule="b"), id="n3", group_key="b", receiver="oncall")
+    store.commit(alerts=(), groups=(), notifications=[make_notice(over, id="n2", **group), new])
     assert pending(store) == ["n2"]
 
 
 def test_a_group_that_is_dropped_leaves_no_beginning_behind(open_store, put, clock):
-    store = open_store(receiver_notices=1)
+    store = open_store(max_receiver_notifications=1)
     put(store, ("n1", "a", "firing"), ("n2", "b", "firing"))
     assert pending(store) == ["n2"]
     put(store, ("n3", "a", "resolved"))
@@ -181,13 +181,13 @@ def test_a_group_that_is_dropped_leaves_no_beginning_behind(open_store, put, clo
 
 
 def test_bytes_are_bounded_as_well_as_notices(open_store, put, clock):
-    store = open_store(receiver_bytes=1_500)  # a notice has some 600
+    store = open_store(max_receiver_bytes=1_500)  # a notice has some 600
     put(store, ("n1", "a", "firing"), ("n2", "b", "firing"), ("n3", "c", "firing"))
     assert pending(store) == ["n2", "n3"]
 
 
 def test_one_receivers_backlog_takes_nothing_from_another_unless_all_is_full(open_store, put, clock):
-    store = open_store(receiver_notices=2, notices=3)
+    store = open_store(max_receiver_notifications=2, max_notifications=3)
     put(store, ("n1", "a", "firing", "log"), ("n2", "a", "firing"), ("n3", "b", "firing"), ("n4", "c", "firing"))
     assert pending(store) == ["n1", "n3", "n4"]
     put(store, ("n5", "b", "firing", "log"))
@@ -196,20 +196,20 @@ def test_one_receivers_backlog_takes_nothing_from_another_unless_all_is_full(ope
 
 
 def test_one_that_arrives_though_it_was_dropped_under_way_is_no_loss(open_store, put, clock):
-    store = open_store(receiver_notices=1)
+    store = open_store(max_receiver_notifications=1)
     put(store, ("n1", "a", "repeat"))
     outbox = Outbox(store.database, clock)
-    under_way = outbox.begin("oncall")
+    under_way = outbox.begin_attempt("oncall")
     put(store, ("n2", "b", "firing"))
     assert states(store) == {"n1": "dead", "n2": "pending"}
     assert lost(store, clock) == {("oncall", "capacity"): 1}
-    outbox.end(Outcome(under_way, "done", "ok"))
+    outbox.finish_attempt(AttemptOutcome(under_way, "done", "ok"))
     assert states(store) == {"n1": "done", "n2": "pending"}
     assert lost(store, clock) == {}
 
 
 def test_losses_are_known_after_a_restart(open_store, put, clock):
-    store = open_store(receiver_notices=1)
+    store = open_store(max_receiver_notifications=1)
     put(store, ("n1", "a", "firing"), ("n2", "b", "firing"))
     deliver(store, clock, "dead", "auth: HTTP 403")
     assert lost(open_store(), clock) == {("oncall", "capacity"): 1, ("oncall", "refused"): 1}
@@ -219,8 +219,8 @@ def test_what_waits_in_memory_is_not_merged_over_what_another_group_told_of_the_
     monkeypatch, make_alert, make_notice
 ):
     monkeypatch.setattr(pending_writes, "_MOST_NOTICES", 2)
-    waits = pending_writes.Backlog()
-    firing, over = make_alert(rule="a"), make_alert(rule="a", resolved=9.0, state=State.RESOLVED)
+    waits = pending_writes.PendingWrites()
+    firing, over = make_alert(rule="a"), make_alert(rule="a", resolved=9.0, state=AlertState.RESOLVED)
     groups = ("a", "b", '{severity="critical"}', "a", "b")
     told = (
         firing,
@@ -230,11 +230,11 @@ def test_what_waits_in_memory_is_not_merged_over_what_another_group_told_of_the_
         make_alert(rule="b", fingerprint="b" * 16),
     )
     made = [
-        make_notice(each, id=f"n{n}", group=group) for n, (group, each) in enumerate(zip(groups, told, strict=True))
+        make_notice(each, id=f"n{n}", group_key=group) for n, (group, each) in enumerate(zip(groups, told, strict=True))
     ]
     waits.add((), (), made)
-    waits.shrink()
-    assert [notice.id for notice in waits.notices.values()] == ["n0", "n4", "n2", "n3"]
+    waits.merge_groups()
+    assert [notification.id for notification in waits.notifications.values()] == ["n0", "n4", "n2", "n3"]
 
 
 def test_what_waits_in_memory_is_bounded_when_nothing_can_be_written(open_store, put, monkeypatch, clock):
@@ -248,7 +248,7 @@ def test_what_waits_in_memory_is_bounded_when_nothing_can_be_written(open_store,
     for number in range(3_000):
         with pytest.raises(StoreError, match="disk full"):
             put(store, (f"n{number}", f"g{number % 10}", "firing"))
-    assert len(store._backlog.notices) <= 1_001
+    assert len(store._backlog.notifications) <= 1_001
     monkeypatch.setattr(store, "_write", write)
-    store.commit(alerts=(), groups=(), notices=())
+    store.commit(alerts=(), groups=(), notifications=())
     assert {f"n{number}" for number in range(2_990, 3_000)} <= set(pending(store))

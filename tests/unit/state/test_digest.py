@@ -16,9 +16,9 @@ from watchdog.receivers.syslog.syslog_receiver import Syslog
 from watchdog.receivers.syslog.wires import UnixWire
 from watchdog.receivers.transport.http import Endpoint
 from watchdog.receivers.webhook import Webhook
-from watchdog.routing.notification import DIGEST, Notice
+from watchdog.routing.notification import DIGEST_GROUP_KEY, Notification
 from watchdog.rules.language.rule import Severity
-from watchdog.state.rate_limiter import MOST_ALERTS
+from watchdog.state.rate_limiter import MAX_DIGEST_ALERTS
 
 ENDPOINT = Endpoint(Secret("http://127.0.0.1:1/"))
 
@@ -27,17 +27,17 @@ ENDPOINT = Endpoint(Secret("http://127.0.0.1:1/"))
 def digest(make_alert, make_notice):
     """Two rules' alerts, one of them over."""
     over = make_alert(rule="spike", severity=Severity.WARNING, resolved=1_750_000_100.0, summary="db sends 4 MB/s")
-    return make_notice(make_alert(), over, group=DIGEST, by=(), reason="digest")
+    return make_notice(make_alert(), over, group_key=DIGEST_GROUP_KEY, group_labels=(), reason="digest")
 
 
 def test_a_headline_says_what_the_alerts_have_in_common(digest, make_alert, make_notice):
-    assert notification_text.headline(digest) == "[FIRING:1, RESOLVED:1] critical: digest of 2 rules on web-1"
+    assert notification_text.status_line(digest) == "[FIRING:1, RESOLVED:1] critical: digest of 2 rules on web-1"
     both = make_alert(), make_alert(rule="spike")
-    by_unit = make_notice(*both, group='{unit="a b"}', by=(("unit", "a b"),))
-    assert notification_text.headline(by_unit) == '[FIRING:2] critical: unit="a b" on web-1'
-    by_both = make_notice(*both, by=(("rule", "storm"), ("unit", "")))
-    assert notification_text.headline(by_both) == "[FIRING:2] critical: storm, unit=- on web-1"
-    assert notification_text.headline(make_notice(*both, by=())) == "[FIRING:2] critical: 2 rules on web-1"
+    by_unit = make_notice(*both, group_key='{unit="a b"}', group_labels=(("unit", "a b"),))
+    assert notification_text.status_line(by_unit) == '[FIRING:2] critical: unit="a b" on web-1'
+    by_both = make_notice(*both, group_labels=(("rule", "storm"), ("unit", "")))
+    assert notification_text.status_line(by_both) == "[FIRING:2] critical: storm, unit=- on web-1"
+    assert notification_text.status_line(make_notice(*both, group_labels=())) == "[FIRING:2] critical: 2 rules on web-1"
 
 
 def test_a_webhook_has_no_label_of_the_group_for_a_digest(digest):
@@ -53,7 +53,7 @@ def test_a_webhook_has_no_label_of_the_group_for_a_digest(digest):
 
 def test_a_webhook_has_the_labels_that_a_route_groups_by(make_notice):
     by = (("unit", 'ev\udcff"il'), ("rule", "storm"))
-    message = json.loads(Webhook("hook", ENDPOINT, None, SystemClock()).render(make_notice(by=by)))
+    message = json.loads(Webhook("hook", ENDPOINT, None, SystemClock()).render(make_notice(group_labels=by)))
     assert message["groupLabels"] == {"unit": 'ev\\xff"il', "alertname": "storm"}
     assert message["groupKey"] == r'{}:{alertname="storm", unit="ev\\xff\"il"}'
 
@@ -61,13 +61,17 @@ def test_a_webhook_has_the_labels_that_a_route_groups_by(make_notice):
 def test_slack_shows_every_alert_of_a_digest(make_alert, make_notice):
     alerts = [
         make_alert(rule=f"rule-{number}", summary=f"crawler {number} opens {'many ' * 50}")
-        for number in range(MOST_ALERTS)
+        for number in range(MAX_DIGEST_ALERTS)
     ]
-    message = json.loads(Slack("oncall", ENDPOINT).render(make_notice(*alerts, group=DIGEST, by=(), reason="digest")))
+    message = json.loads(
+        Slack("oncall", ENDPOINT).render(
+            make_notice(*alerts, group_key=DIGEST_GROUP_KEY, group_labels=(), reason="digest")
+        )
+    )
     sections = [block["text"]["text"] for block in message["blocks"] if block["type"] == "section"]
     lines = "\n".join(sections).split("\n")
     assert [line.split(" opens")[0] for line in lines] == [
-        f"*[FIRING] critical: crawler {number}" for number in range(MOST_ALERTS)
+        f"*[FIRING] critical: crawler {number}" for number in range(MAX_DIGEST_ALERTS)
     ]
     assert all(len(line) <= 142 for line in lines)
     assert len(json.dumps(message, ensure_ascii=False)) <= 8_000
@@ -75,7 +79,7 @@ def test_slack_shows_every_alert_of_a_digest(make_alert, make_notice):
 
 
 def test_syslog_and_the_console_name_the_rule_of_each_alert(digest):
-    records = Syslog("log", UnixWire("/dev/log"), 3, local_format=False).render(digest).split(b"\n")
+    records = Syslog("log", UnixWire("/dev/log"), 3, use_local_format=False).render(digest).split(b"\n")
     assert [b'rule="spike"' in record for record in records] == [False, True]
     assert [record.split()[5] for record in records] == [b"FIRING", b"RESOLVED"]
     read_end, write_end = os.pipe()
@@ -89,8 +93,8 @@ def test_syslog_and_the_console_name_the_rule_of_each_alert(digest):
 
 
 def test_a_notice_survives_the_state_file_with_what_it_is_grouped_by(make_notice, digest):
-    for notice in (digest, make_notice(by=(("unit", "x"),)), make_notice()):
-        assert Notice.from_json(json.loads(json.dumps(notice.to_json()))) == notice
+    for notification in (digest, make_notice(group_labels=(("unit", "x"),)), make_notice()):
+        assert Notification.from_json(json.loads(json.dumps(notification.to_json()))) == notification
     old = make_notice().to_json()
-    del old["by"]
-    assert Notice.from_json(old).by is None
+    del old["group_labels"]
+    assert Notification.from_json(old).group_labels is None

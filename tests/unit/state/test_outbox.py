@@ -1,9 +1,9 @@
 import pytest
 
-from watchdog.alerts.alert import Alert, State, fingerprint
-from watchdog.routing.notification import Notice
+from watchdog.alerts.alert import Alert, AlertState, fingerprint
+from watchdog.routing.notification import Notification
 from watchdog.rules.language.rule import Severity
-from watchdog.state.outbox import EXPIRY_NS, Outbox, Outcome, Waiting, merge
+from watchdog.state.outbox import FIRING_EXPIRY_NS, AttemptOutcome, Outbox, QueueStatus, merge_notifications
 from watchdog.state.store import Store
 
 SECOND_NS = 1_000_000_000
@@ -14,14 +14,15 @@ def make_alert(process, resolved=None):
     labels = (("process", process),)
     return Alert(
         rule="storm", labels=labels, fingerprint=fingerprint("storm", labels),
-        state=State.FIRING if resolved is None else State.RESOLVED, severity=Severity.WARNING, summary=process,
+        state=AlertState.FIRING if resolved is None else AlertState.RESOLVED, severity=Severity.WARNING,
+        summary=process,
         value=150.0, threshold=100.0, peak=151.0, started=1.0, fired=2.0, resolved=resolved, reason="above 100",
         receivers=None, runbook=None,
     )  # fmt: skip
 
 
-def make_notice(id_, *alerts, receiver="oncall", group="storm", reason="new alert in group"):
-    return Notice(id_, receiver, group, reason, alerts or (make_alert("nginx"),), created=3.0, host="db1")
+def make_notice(id_, *alerts, receiver="oncall", group_key="storm", reason="new alert in group"):
+    return Notification(id_, receiver, group_key, reason, alerts or (make_alert("nginx"),), created=3.0, host="db1")
 
 
 @pytest.fixture
@@ -36,12 +37,14 @@ def outbox(store, clock):
     return Outbox(store.database, clock)
 
 
-def put(store, *notices):
-    store.commit(alerts=(), groups=(), notices=notices)
+def put(store, *notifications):
+    store.commit(alerts=(), groups=(), notifications=notifications)
 
 
 def again_in(outbox, attempt, clock, seconds):
-    outbox.end(Outcome(attempt, "pending", "timeout: no answer", clock.boottime_ns() + round(seconds * SECOND_NS)))
+    outbox.finish_attempt(
+        AttemptOutcome(attempt, "pending", "timeout: no answer", clock.boottime_ns() + round(seconds * SECOND_NS))
+    )
 
 
 def states(store):
@@ -50,93 +53,93 @@ def states(store):
 
 
 def test_empty_outbox_gives_nothing(outbox):
-    assert outbox.begin("oncall") is None
+    assert outbox.begin_attempt("oncall") is None
     assert outbox.next_due_ns("oncall") is None
-    assert outbox.waiting() == {}
+    assert outbox.queues() == {}
 
 
 def test_notice_is_given_once_and_is_done_when_said_so(outbox, store):
     put(store, make_notice("n1"))
-    attempt = outbox.begin("oncall")
-    assert (attempt.notice, attempt.number) == (make_notice("n1"), 1)
-    outbox.end(Outcome(attempt, "done", "ok"))
-    assert outbox.begin("oncall") is None
+    attempt = outbox.begin_attempt("oncall")
+    assert (attempt.notification, attempt.number) == (make_notice("n1"), 1)
+    outbox.finish_attempt(AttemptOutcome(attempt, "done", "ok"))
+    assert outbox.begin_attempt("oncall") is None
     assert states(store) == {"n1": "done"}
 
 
 def test_attempt_that_never_ended_is_given_again_with_its_number(outbox, store):
     put(store, make_notice("n1"))
-    outbox.begin("oncall")
-    attempt = outbox.begin("oncall")
-    assert (attempt.notice.id, attempt.number) == ("n1", 2)
+    outbox.begin_attempt("oncall")
+    attempt = outbox.begin_attempt("oncall")
+    assert (attempt.notification.id, attempt.number) == ("n1", 2)
 
 
 def test_failure_of_a_superseded_attempt_does_not_count_and_its_success_does(outbox, store, clock):
     put(store, make_notice("n1"))
-    superseded, newest = outbox.begin("oncall"), outbox.begin("oncall")
-    outbox.end(Outcome(superseded, "dead", "auth: HTTP 403"))
+    superseded, newest = outbox.begin_attempt("oncall"), outbox.begin_attempt("oncall")
+    outbox.finish_attempt(AttemptOutcome(superseded, "dead", "auth: HTTP 403"))
     assert states(store) == {"n1": "pending"}
-    outbox.end(Outcome(superseded, "done", "ok"))
+    outbox.finish_attempt(AttemptOutcome(superseded, "done", "ok"))
     again_in(outbox, newest, clock, 5)
     assert states(store) == {"n1": "done"}
 
 
 def test_receivers_have_queues_of_their_own(outbox, store):
     put(store, make_notice("n1"), make_notice("n2", receiver="log"))
-    assert outbox.begin("log").notice.id == "n2"
-    assert outbox.begin("web") is None
+    assert outbox.begin_attempt("log").notification.id == "n2"
+    assert outbox.begin_attempt("web") is None
 
 
 def test_notice_waits_until_it_is_due(outbox, store, clock):
     put(store, make_notice("n1"))
-    again_in(outbox, outbox.begin("oncall"), clock, 5)
-    assert outbox.begin("oncall") is None
+    again_in(outbox, outbox.begin_attempt("oncall"), clock, 5)
+    assert outbox.begin_attempt("oncall") is None
     assert outbox.next_due_ns("oncall") == clock.boottime_ns() + 5 * SECOND_NS
     clock.advance(5)
-    assert outbox.begin("oncall").number == 2
+    assert outbox.begin_attempt("oncall").number == 2
 
 
 def test_later_notice_of_a_group_never_overtakes_an_earlier_one(outbox, store, clock):
     put(store, make_notice("n1", make_alert("a")))
-    again_in(outbox, outbox.begin("oncall"), clock, 300)
+    again_in(outbox, outbox.begin_attempt("oncall"), clock, 300)
     put(store, make_notice("n2", make_alert("a", resolved=9.0), reason="resolved"))
-    assert outbox.begin("oncall") is None
+    assert outbox.begin_attempt("oncall") is None
     clock.advance(300)
-    attempt = outbox.begin("oncall")
-    assert attempt.notice.id == "n1"
-    outbox.end(Outcome(attempt, "done", "ok"))
-    assert outbox.begin("oncall").notice.id == "n2"
+    attempt = outbox.begin_attempt("oncall")
+    assert attempt.notification.id == "n1"
+    outbox.finish_attempt(AttemptOutcome(attempt, "done", "ok"))
+    assert outbox.begin_attempt("oncall").notification.id == "n2"
 
 
 def test_group_that_is_retried_does_not_hold_up_other_groups(outbox, store, clock):
-    put(store, make_notice("n1", group="storm"))
-    again_in(outbox, outbox.begin("oncall"), clock, 300)
-    put(store, make_notice("n2", group="spike"))
-    assert outbox.begin("oncall").notice.id == "n2"
+    put(store, make_notice("n1", group_key="storm"))
+    again_in(outbox, outbox.begin_attempt("oncall"), clock, 300)
+    put(store, make_notice("n2", group_key="spike"))
+    assert outbox.begin_attempt("oncall").notification.id == "n2"
 
 
 def test_unattempted_notices_of_a_group_become_one_with_the_id_of_the_oldest(outbox, store):
     put(store, make_notice("n1", make_alert("a"), reason="first notification"))
     put(store, make_notice("n2", make_alert("b"), make_alert("a", resolved=9.0)))
-    put(store, make_notice("other", group="spike"))
+    put(store, make_notice("other", group_key="spike"))
     put(store, make_notice("n3", make_alert("c"), make_alert("b")))
-    notice = outbox.begin("oncall").notice
-    assert (notice.id, notice.reason) == ("n1", "first notification")
-    assert notice.alerts == (make_alert("c"), make_alert("b"), make_alert("a", resolved=9.0))
+    notification = outbox.begin_attempt("oncall").notification
+    assert (notification.id, notification.reason) == ("n1", "first notification")
+    assert notification.alerts == (make_alert("c"), make_alert("b"), make_alert("a", resolved=9.0))
     assert states(store) == {"n1": "pending", "n2": "merged", "other": "pending", "n3": "merged"}
 
 
 def test_attempted_notice_is_never_altered(outbox, store, clock):
     put(store, make_notice("n1", make_alert("a")))
-    first = outbox.begin("oncall")
+    first = outbox.begin_attempt("oncall")
     again_in(outbox, first, clock, 1)
     put(store, make_notice("n2", make_alert("a", resolved=9.0)))
     put(store, make_notice("n3", make_alert("b")))
     clock.advance(1)
-    again = outbox.begin("oncall")
-    assert again.notice == first.notice
-    outbox.end(Outcome(again, "done", "ok"))
-    last = outbox.begin("oncall").notice
+    again = outbox.begin_attempt("oncall")
+    assert again.notification == first.notification
+    outbox.finish_attempt(AttemptOutcome(again, "done", "ok"))
+    last = outbox.begin_attempt("oncall").notification
     assert (last.id, last.alerts) == ("n2", (make_alert("b"), make_alert("a", resolved=9.0)))
     assert states(store) == {"n1": "done", "n2": "pending", "n3": "merged"}
 
@@ -144,12 +147,12 @@ def test_attempted_notice_is_never_altered(outbox, store, clock):
 def test_merging_ends_with_the_last_state_of_an_alert():
     firing, ended = make_alert("a"), make_alert("a", resolved=9.0)
     ups_and_downs = [make_notice("n1", firing), make_notice("n2", ended), make_notice("n3", firing)]
-    assert merge(ups_and_downs).alerts == (firing,)
-    assert merge(ups_and_downs[:2]) == make_notice("n1", ended)
+    assert merge_notifications(ups_and_downs).alerts == (firing,)
+    assert merge_notifications(ups_and_downs[:2]) == make_notice("n1", ended)
 
 
 def test_merged_first_notification_whose_alerts_are_over_is_no_first_notification():
-    merged = merge(
+    merged = merge_notifications(
         [
             make_notice("n1", make_alert("a"), reason="first notification"),
             make_notice("n2", make_alert("a", resolved=9.0), reason="resolved"),
@@ -160,45 +163,50 @@ def test_merged_first_notification_whose_alerts_are_over_is_no_first_notificatio
 
 def test_waiting_time_that_no_attempt_can_have_set_is_over(outbox, store, clock):
     put(store, make_notice("n1"))
-    again_in(outbox, outbox.begin("oncall"), clock, 3601)
-    assert outbox.begin("oncall").number == 2
-    again_in(outbox, outbox.begin("oncall"), clock, 3600)
-    assert outbox.begin("oncall") is None
+    again_in(outbox, outbox.begin_attempt("oncall"), clock, 3601)
+    assert outbox.begin_attempt("oncall").number == 2
+    again_in(outbox, outbox.begin_attempt("oncall"), clock, 3600)
+    assert outbox.begin_attempt("oncall") is None
 
 
 def test_news_of_firing_expire_after_a_day_and_the_end_of_an_alert_never(outbox, store, clock):
-    put(store, make_notice("n1", group="a"), make_notice("n2", make_alert("x", resolved=9.0), group="b"))
+    put(store, make_notice("n1", group_key="a"), make_notice("n2", make_alert("x", resolved=9.0), group_key="b"))
     put(store, make_notice("n3", receiver="log"))
-    put(store, make_notice("n4", make_alert("y"), make_alert("z", resolved=9.0), group="c"))
-    clock.advance(EXPIRY_NS / SECOND_NS)
-    assert outbox.expire("oncall") == []
+    put(store, make_notice("n4", make_alert("y"), make_alert("z", resolved=9.0), group_key="c"))
+    clock.advance(FIRING_EXPIRY_NS / SECOND_NS)
+    assert outbox.expire_old("oncall") == []
     clock.advance(1)
-    assert outbox.expire("oncall") == ["n1"]
-    assert outbox.expire("oncall") == []
+    assert outbox.expire_old("oncall") == ["n1"]
+    assert outbox.expire_old("oncall") == []
     assert states(store) == {"n1": "dead", "n2": "pending", "n3": "pending", "n4": "pending"}
-    assert outbox.begin("oncall").notice.id == "n2"
+    assert outbox.begin_attempt("oncall").notification.id == "n2"
 
 
 def test_what_waits_for_removed_receivers_is_buried(outbox, store):
-    put(store, make_notice("n1"), make_notice("n2", receiver="gone"), make_notice("n3", receiver="gone", group="spike"))
-    assert outbox.bury_all_but({"oncall", "log"}) == [("gone", "n2"), ("gone", "n3")]
-    assert outbox.bury_all_but({"oncall", "log"}) == []
+    put(
+        store,
+        make_notice("n1"),
+        make_notice("n2", receiver="gone"),
+        make_notice("n3", receiver="gone", group_key="spike"),
+    )
+    assert outbox.fail_unconfigured({"oncall", "log"}) == [("gone", "n2"), ("gone", "n3")]
+    assert outbox.fail_unconfigured({"oncall", "log"}) == []
     assert states(store) == {"n1": "pending", "n2": "dead", "n3": "dead"}
 
 
 def test_waiting_counts_by_receiver(outbox, store, clock):
-    put(store, make_notice("n1", group="a"), make_notice("n2", group="b"), make_notice("n3", receiver="log"))
-    outbox.end(Outcome(outbox.begin("oncall"), "dead", "client_error: 404"))
-    outbox.end(Outcome(outbox.begin("log"), "done", "ok"))
+    put(store, make_notice("n1", group_key="a"), make_notice("n2", group_key="b"), make_notice("n3", receiver="log"))
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "dead", "client_error: 404"))
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("log"), "done", "ok"))
     clock.advance(90)
-    assert outbox.waiting() == {"oncall": Waiting(pending=1, dead=1, oldest_seconds=90.0)}
+    assert outbox.queues() == {"oncall": QueueStatus(pending=1, failed=1, oldest_seconds=90.0)}
 
 
 def test_attempts_are_written_down(outbox, store, clock):
     put(store, make_notice("n1"))
-    again_in(outbox, outbox.begin("oncall"), clock, 0)
+    again_in(outbox, outbox.begin_attempt("oncall"), clock, 0)
     clock.advance(2)
-    outbox.end(Outcome(outbox.begin("oncall"), "dead", "client_error: \udcff" + "x" * 300))
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "dead", "client_error: \udcff" + "x" * 300))
     with store.database.transaction() as connection:
         attempts = connection.execute("SELECT notice, number, at, result FROM attempts ORDER BY place").fetchall()
         last_error = connection.execute("SELECT last_error FROM notices").fetchone()[0]
@@ -215,37 +223,37 @@ def test_attempts_are_written_down(outbox, store, clock):
 def test_a_notice_about_several_rules_neither_overtakes_nor_is_overtaken_by_others_about_them(outbox, store, clock):
     by_unit = '{unit="a"}'
     put(store, make_notice("n1", make_alert("a")))
-    first = outbox.begin("oncall")
+    first = outbox.begin_attempt("oncall")
     again_in(outbox, first, clock, 300)
-    put(store, make_notice("n2", make_alert("a"), group=by_unit))
-    put(store, make_notice("n3", make_alert("a")), make_notice("n4", group="spike"))
-    assert outbox.begin("oncall").notice.id == "n4"
+    put(store, make_notice("n2", make_alert("a"), group_key=by_unit))
+    put(store, make_notice("n3", make_alert("a")), make_notice("n4", group_key="spike"))
+    assert outbox.begin_attempt("oncall").notification.id == "n4"
     clock.advance(300)
     order = []
-    while (attempt := outbox.begin("oncall")) is not None:
-        order.append(attempt.notice.id)
-        outbox.end(Outcome(attempt, "done", "ok"))
+    while (attempt := outbox.begin_attempt("oncall")) is not None:
+        order.append(attempt.notification.id)
+        outbox.finish_attempt(AttemptOutcome(attempt, "done", "ok"))
     assert order == ["n1", "n2", "n3", "n4"]
 
 
 def test_notices_of_one_group_are_not_merged_over_one_of_another_that_stands_between(outbox, store):
     firing, worse, ended = make_alert("a"), make_alert("a"), make_alert("a", resolved=9.0)
     put(store, make_notice("n1", firing))
-    put(store, make_notice("n2", worse, group='{severity="critical"}'))
+    put(store, make_notice("n2", worse, group_key='{severity="critical"}'))
     put(store, make_notice("n3", ended))
     told = []
-    while (attempt := outbox.begin("oncall")) is not None:
-        told.append((attempt.notice.id, attempt.notice.status))
-        outbox.end(Outcome(attempt, "done", "ok"))
+    while (attempt := outbox.begin_attempt("oncall")) is not None:
+        told.append((attempt.notification.id, attempt.notification.status))
+        outbox.finish_attempt(AttemptOutcome(attempt, "done", "ok"))
     assert told == [("n1", "firing"), ("n2", "firing"), ("n3", "resolved")]
 
 
 def test_lanes_are_open_while_a_notice_waits_and_no_longer(outbox, store):
-    put(store, make_notice("n1"), make_notice("n2", group="(all)"))
+    put(store, make_notice("n1"), make_notice("n2", group_key="(all)"))
     with store.database.transaction() as connection:
         before = connection.execute("SELECT lane, place FROM lanes ORDER BY lane, place").fetchall()
         connection.execute("DELETE FROM notices WHERE id = 'n2'")
-    outbox.end(Outcome(outbox.begin("oncall"), "done", "ok"))
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "done", "ok"))
     with store.database.transaction() as connection:
         assert connection.execute("SELECT * FROM lanes").fetchall() == []
     assert before == [("(all)", 2), ("storm", 1), ("storm", 2)]

@@ -20,13 +20,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from watchdog.alerts.alert import Alert, State
+from watchdog.alerts.alert import Alert, AlertState
 from watchdog.errors import StoreError
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 from watchdog.rules.language.rule import Severity
-from watchdog.state.capacity import Capacity
-from watchdog.state.outbox import DROPPED, EXPIRY_NS, Outbox, Outcome
-from watchdog.state.store import KEEP_SECONDS, Store
+from watchdog.state.capacity import OutboxCapacity
+from watchdog.state.outbox import DROPPED_RESULT, FIRING_EXPIRY_NS, AttemptOutcome, Outbox
+from watchdog.state.store import MAX_HISTORY_SECONDS, Store
 
 RECEIVERS, GROUPS, ALERTS = ("oncall", "log"), ("storm", "spike", "lag"), ("a", "b")
 SECOND_NS = 10**9
@@ -60,14 +60,15 @@ class Clock:
 def make_alert(group, process, fires):
     return Alert(
         rule=group, labels=(("process", process),), fingerprint=f"{group}-{process}",
-        state=State.FIRING if fires else State.RESOLVED, severity=Severity.WARNING, summary=process, value=1.0,
+        state=AlertState.FIRING if fires else AlertState.RESOLVED, severity=Severity.WARNING, summary=process,
+        value=1.0,
         threshold=1.0, peak=1.0, started=1.0, fired=2.0, resolved=None if fires else 9.0, reason="", receivers=None,
         runbook=None,
     )  # fmt: skip
 
 
-def said(notice):
-    return {alert.labels[0][1]: alert.resolved is None for alert in notice.alerts}
+def said(notification):
+    return {alert.labels[0][1]: alert.resolved is None for alert in notification.alerts}
 
 
 class OutboxMachine(RuleBasedStateMachine):
@@ -76,7 +77,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.home = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
-        self.clock, self.capacity = Clock(), Capacity()
+        self.clock, self.capacity = Clock(), OutboxCapacity()
         self.waiting, self.unwritten, self.ended, self.ended_ns, self.under_way = [], [], {}, {}, []
         self.lost, self.made, self.crashes = {}, 0, 0
         self.store = None
@@ -88,7 +89,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @initialize(most=st.sampled_from([2, 4, 1_000]))
     def begin_anew(self, most):
-        self.capacity = Capacity(receiver_notices=most)
+        self.capacity = OutboxCapacity(max_receiver_notifications=most)
         self.open()
 
     def open(self):
@@ -109,28 +110,30 @@ class OutboxMachine(RuleBasedStateMachine):
         works=st.sampled_from([True, True, True, False]),
     )
     def put(self, made, works):
-        notices = []
+        notifications = []
         for receiver, group, says, reason in made:
             self.made += 1
             alerts = tuple(make_alert(group, process, fires) for process, fires in says.items())
-            notices.append(Notice(f"n{self.made}", receiver, group, reason, alerts, float(self.made), "db1"))
+            notifications.append(
+                Notification(f"n{self.made}", receiver, group, reason, alerts, float(self.made), "db1")
+            )
             self.unwritten.append(Entry(f"n{self.made}", receiver, group, says))
         if works:
-            self.commit(notices)
+            self.commit(notifications)
         else:
-            self.fail_to_commit(notices)
+            self.fail_to_commit(notifications)
 
-    def fail_to_commit(self, notices):
+    def fail_to_commit(self, notifications):
         connection = self.store.database._connection
         connection.execute(
             "CREATE TEMP TRIGGER full BEFORE INSERT ON main.notices BEGIN SELECT RAISE(ABORT, 'no room'); END"
         )
         with pytest.raises(StoreError, match="no room"):
-            self.store.commit(alerts=(), groups=(), notices=notices)
+            self.store.commit(alerts=(), groups=(), notifications=notifications)
         connection.execute("DROP TRIGGER full")
 
-    def commit(self, notices):
-        self.store.commit(alerts=(), groups=(), notices=notices)
+    def commit(self, notifications):
+        self.store.commit(alerts=(), groups=(), notifications=notifications)
         for entry in self.unwritten:
             entry.created_ns = entry.due_ns = self.clock.ns
         self.waiting += self.unwritten
@@ -139,7 +142,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
     def follow_drops(self):
         """What has to go is the outbox's choice; that all of it is said and counted, and no more of it, is not."""
-        most = self.capacity.receiver_notices
+        most = self.capacity.max_receiver_notifications
         if max(self.backlogs().values(), default=0) <= most:
             return
         for receiver in RECEIVERS:
@@ -149,7 +152,7 @@ class OutboxMachine(RuleBasedStateMachine):
         with self.store.database.transaction() as connection:
             rows = {id_: rest for id_, *rest in connection.execute("SELECT id, state, last_error FROM notices")}
         for entry in list(self.waiting):
-            if rows[entry.id] == ["dead", DROPPED]:
+            if rows[entry.id] == ["dead", DROPPED_RESULT]:
                 assert entry.receiver in too_full
                 self.end(entry, "dead")
                 self.lose(entry.receiver, "capacity")
@@ -167,15 +170,15 @@ class OutboxMachine(RuleBasedStateMachine):
             and entry is self.first(receiver, entry.group)
             and entry.due_ns <= self.clock.ns
         ]
-        attempt = self.outbox.begin(receiver)
+        attempt = self.outbox.begin_attempt(receiver)
         if not due:
             assert attempt is None
             return
         self.merge(receiver, due[0].group)
         entry = due[0]
         entry.attempts += 1
-        assert (attempt.notice.id, attempt.number) == (entry.id, entry.attempts)
-        assert said(attempt.notice) == entry.says
+        assert (attempt.notification.id, attempt.number) == (entry.id, entry.attempts)
+        assert said(attempt.notification) == entry.says
         self.under_way.append(attempt)
 
     def first(self, receiver, group):
@@ -205,24 +208,26 @@ class OutboxMachine(RuleBasedStateMachine):
         attempt = data.draw(st.sampled_from(self.under_way))
         self.under_way.remove(attempt)
         due_ns = self.clock.ns + wait * SECOND_NS
-        self.outbox.end(Outcome(attempt, state, "ok" if state == "done" else "timeout: no answer", due_ns))
-        notice = attempt.notice
-        entry = next((entry for entry in self.waiting if entry.id == notice.id), None)
+        self.outbox.finish_attempt(
+            AttemptOutcome(attempt, state, "ok" if state == "done" else "timeout: no answer", due_ns)
+        )
+        notification = attempt.notification
+        entry = next((entry for entry in self.waiting if entry.id == notification.id), None)
         if entry is None:
             with self.store.database.transaction() as connection:
-                row = connection.execute("SELECT state FROM notices WHERE id = ?", (notice.id,)).fetchone()
-            before = self.ended.get(notice.id)
+                row = connection.execute("SELECT state FROM notices WHERE id = ?", (notification.id,)).fetchone()
+            before = self.ended.get(notification.id)
             if state == "done" and before == "dead" and row == ("done",):  # dropped, and it arrived
-                self.ended[notice.id] = "done"
-                self.lost[notice.receiver, "capacity"] -= 1
+                self.ended[notification.id] = "done"
+                self.lost[notification.receiver, "capacity"] -= 1
         elif state == "pending" and attempt.number == entry.attempts:
             entry.due_ns = due_ns
         elif state == "done" or (state == "dead" and attempt.number == entry.attempts):
             self.end(entry, state)
             if state == "dead":
-                self.lose(notice.receiver, "refused")
+                self.lose(notification.receiver, "refused")
 
-    @rule(seconds=st.sampled_from([1, 60, 300, EXPIRY_NS // SECOND_NS + 1]))
+    @rule(seconds=st.sampled_from([1, 60, 300, FIRING_EXPIRY_NS // SECOND_NS + 1]))
     def wait(self, seconds):
         self.clock.ns += seconds * SECOND_NS
 
@@ -231,9 +236,11 @@ class OutboxMachine(RuleBasedStateMachine):
         old = [
             entry
             for entry in self.waiting
-            if entry.receiver == receiver and all(entry.says.values()) and entry.created_ns < self.clock.ns - EXPIRY_NS
+            if entry.receiver == receiver
+            and all(entry.says.values())
+            and entry.created_ns < self.clock.ns - FIRING_EXPIRY_NS
         ]
-        assert set(self.outbox.expire(receiver)) == {entry.id for entry in old}
+        assert set(self.outbox.expire_old(receiver)) == {entry.id for entry in old}
         for entry in old:
             self.end(entry, "dead")
             self.lose(receiver, "expired")
@@ -258,7 +265,7 @@ class OutboxMachine(RuleBasedStateMachine):
         assert [id_ for id_, state in rows if state == "pending"] == [entry.id for entry in self.waiting]
         ended = {id_: state for id_, state in rows if state != "pending"}
         for pruned in self.ended.keys() - ended.keys():
-            assert self.clock.ns - self.ended_ns[pruned] >= KEEP_SECONDS * SECOND_NS
+            assert self.clock.ns - self.ended_ns[pruned] >= MAX_HISTORY_SECONDS * SECOND_NS
             del self.ended[pruned]
         assert ended == self.ended
         assert dict(self.outbox.losses()) == {key: count for key, count in self.lost.items() if count}

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchdog.alerts.alert import Alert, State, fingerprint
+from watchdog.alerts.alert import Alert, AlertState, fingerprint
 from watchdog.config.document import Document
 from watchdog.delivery.worker import Worker
 from watchdog.errors import DeliveryError
-from watchdog.routing.notification import DIGEST, Notice
+from watchdog.routing.notification import DIGEST_GROUP_KEY, Notification
 from watchdog.rules.language.rule import Severity
-from watchdog.state.outbox import Outbox, Outcome
-from watchdog.state.rate_limit import Bucket, Budget, read_budget
-from watchdog.state.rate_limiter import MOST_ALERTS, BudgetGate
+from watchdog.state.outbox import AttemptOutcome, Outbox
+from watchdog.state.rate_limit import LeakyBucket, RateLimit, parse_rate_limit
+from watchdog.state.rate_limiter import MAX_DIGEST_ALERTS, RateLimiter
 from watchdog.state.store import Store
 from watchdog.storage.checksum import checksum
 
@@ -29,16 +29,16 @@ WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
 
 def read(text):
     document = Document(text, tomllib.loads(text), "watchdog.toml")
-    return read_budget(document.root, "30/h"), [problem.message for problem in document.problems]
+    return parse_rate_limit(document.root, "30/h"), [problem.message for problem in document.problems]
 
 
 @pytest.mark.parametrize(
     ("text", "budget"),
     [
-        ("", Budget(30, HOUR * SECOND_NS)),
-        ('budget = "5/m"', Budget(5, 60 * SECOND_NS)),
-        ('budget = "10/15m"', Budget(10, 900 * SECOND_NS)),
-        ('budget = "100/d"', Budget(100, 24 * HOUR * SECOND_NS)),
+        ("", RateLimit(30, HOUR * SECOND_NS)),
+        ('budget = "5/m"', RateLimit(5, 60 * SECOND_NS)),
+        ('budget = "10/15m"', RateLimit(10, 900 * SECOND_NS)),
+        ('budget = "100/d"', RateLimit(100, 24 * HOUR * SECOND_NS)),
         ('budget = "none"', None),
         ('budget = "0"', None),
         ("budget = 0", None),
@@ -57,10 +57,10 @@ def test_what_is_no_budget_is_told_with_what_is_one(given_):
 
 @given(st.integers(1, 60), st.integers(0, 1_000), st.lists(st.integers(0, 2_000), max_size=80))
 def test_no_period_has_more_than_the_budget_says_and_a_long_one_has_nearly_half(most, passed, pauses):
-    bucket, period, now, debt, sent = Bucket.of(most, HOUR), HOUR, passed, 0, []
+    bucket, period, now, debt, sent = LeakyBucket.per_period(most, HOUR), HOUR, passed, 0, []
     for pause in [*pauses, *[10] * 2_000]:
-        now, debt = now + pause, bucket.paid(debt, pause)
-        while bucket.available(debt) > 0:
+        now, debt = now + pause, bucket.remaining_debt_ns(debt, pause)
+        while bucket.available_count(debt) > 0:
             debt += bucket.step_ns
             sent.append(now)
         assert debt == 0 or bucket.wait_ns(debt) > 0
@@ -69,9 +69,9 @@ def test_no_period_has_more_than_the_budget_says_and_a_long_one_has_nearly_half(
 
 
 def test_a_tenth_is_kept_for_what_is_critical():
-    budget = Budget(30, HOUR * SECOND_NS)
-    assert (budget.general.burst, budget.reserve.burst) == (14, 2)
-    assert Budget(1, HOUR).reserve.available(0) == 0
+    budget = RateLimit(30, HOUR * SECOND_NS)
+    assert (budget.shared_bucket.burst_size, budget.critical_bucket.burst_size) == (14, 2)
+    assert RateLimit(1, HOUR).critical_bucket.available_count(0) == 0
 
 
 # ------------------------------------------------------------------------------------------------ beyond it
@@ -81,7 +81,7 @@ def make_alert(rule, process="a", severity=WARNING, resolved=None):
     labels = (("process", process),)
     return Alert(
         rule=rule, labels=labels, fingerprint=fingerprint(rule, labels), severity=severity, summary=process,
-        state=State.FIRING if resolved is None else State.RESOLVED, value=150.0, threshold=100.0, peak=151.0,
+        state=AlertState.FIRING if resolved is None else AlertState.RESOLVED, value=150.0, threshold=100.0, peak=151.0,
         started=1.0, fired=2.0, resolved=resolved, reason="above 100", receivers=None, runbook=None,
     )  # fmt: skip
 
@@ -96,35 +96,35 @@ class Queue:
     def open(self):
         self.store = Store(self.folder, self.clock, "boot")
         self.outbox = Outbox(self.store.database, self.clock)
-        self.gate = BudgetGate(Budget(5, HOUR * SECOND_NS), self.clock)
+        self.gate = RateLimiter(RateLimit(5, HOUR * SECOND_NS), self.clock)
 
     def restart(self):
         self.store.close()
         self.open()
-        self.outbox.release()
+        self.outbox.release_deferred()
 
-    def put(self, *alerts, reason="first notification", group=None):
+    def put(self, *alerts, reason="first notification", group_key=None):
         self.count += 1
-        notice = Notice(
-            f"n{self.count}", "oncall", group or alerts[0].rule, reason, alerts, created=3.0, host="db1",
+        notification = Notification(
+            f"n{self.count}", "oncall", group_key or alerts[0].rule, reason, alerts, created=3.0, host="db1",
         )  # fmt: skip
-        self.store.commit(alerts=(), groups=(), notices=[notice])
+        self.store.commit(alerts=(), groups=(), notifications=[notification])
 
     def take(self):
-        return self.outbox.begin("oncall", self.gate)
+        return self.outbox.begin_attempt("oncall", self.gate)
 
     def end(self, attempt, state="done", seconds=0):
         due_ns = self.clock.boottime_ns() + seconds * SECOND_NS
-        self.outbox.end(Outcome(attempt, state, "ok", due_ns))
+        self.outbox.finish_attempt(AttemptOutcome(attempt, state, "ok", due_ns))
 
     def deliver(self):
         """Deliver all that may go now; return what was sent as (id, group, reason, alerts)."""
         sent = []
         while (attempt := self.take()) is not None:
             self.end(attempt)
-            notice = attempt.notice
-            told = [(alert.rule, alert.severity.label, alert.state.value) for alert in notice.alerts]
-            sent.append((notice.id, notice.group, notice.reason, told))
+            notification = attempt.notification
+            told = [(alert.rule, alert.severity.label, alert.state.value) for alert in notification.alerts]
+            sent.append((notification.id, notification.group_key, notification.reason, told))
         return sent
 
     def exhaust(self):
@@ -156,7 +156,7 @@ def test_beyond_the_budget_what_waits_becomes_one_digest_with_the_newest_state_w
     assert queue.deliver() == [
         (
             "n3",
-            DIGEST,
+            DIGEST_GROUP_KEY,
             "digest",
             [
                 ("rtt", "critical", "firing"),
@@ -166,13 +166,13 @@ def test_beyond_the_budget_what_waits_becomes_one_digest_with_the_newest_state_w
             ],
         )
     ]
-    assert queue.outbox.waiting() == {}
+    assert queue.outbox.queues() == {}
 
 
 def test_the_last_that_may_go_is_a_digest_of_all(queue):
     for rule in ("one", "two", "three", "four"):
         queue.put(make_alert(rule))
-    assert [(group, len(told)) for _, group, _, told in queue.deliver()] == [("one", 1), (DIGEST, 3)]
+    assert [(group, len(told)) for _, group, _, told in queue.deliver()] == [("one", 1), (DIGEST_GROUP_KEY, 3)]
 
 
 def test_news_of_something_critical_do_not_wait_behind_a_flood_of_warnings(queue, clock):
@@ -189,7 +189,9 @@ def test_news_of_something_critical_do_not_wait_behind_a_flood_of_warnings(queue
     queue.put(make_alert("rtt", severity=CRITICAL))  # what was kept is used up
     assert queue.deliver() == []
     clock.advance(STEP)
-    assert [(group, len(told), told[0][0]) for _, group, _, told in queue.deliver()] == [(DIGEST, MOST_ALERTS, "rtt")]
+    assert [(group, len(told), told[0][0]) for _, group, _, told in queue.deliver()] == [
+        (DIGEST_GROUP_KEY, MAX_DIGEST_ALERTS, "rtt")
+    ]
 
 
 def test_several_criticals_share_the_last_that_is_kept_for_them(queue):
@@ -198,7 +200,7 @@ def test_several_criticals_share_the_last_that_is_kept_for_them(queue):
     queue.put(make_alert("storm", severity=CRITICAL))
     queue.put(make_alert("rtt", severity=CRITICAL))
     assert [(group, [rule for rule, _, _ in told]) for _, group, _, told in queue.deliver()] == [
-        (DIGEST, ["rtt", "storm"])
+        (DIGEST_GROUP_KEY, ["rtt", "storm"])
     ]
 
 
@@ -225,7 +227,7 @@ def test_later_news_of_what_is_in_a_digest_wait_for_it_and_others_do_not(queue, 
     queue.put(make_alert("spike"))
     clock.advance(STEP)
     digest = queue.take()
-    assert digest.notice.group == DIGEST
+    assert digest.notification.group_key == DIGEST_GROUP_KEY
     queue.end(digest, "pending", 300)
     clock.advance(HOUR)
     queue.end(queue.take(), "pending", 300)
@@ -233,7 +235,7 @@ def test_later_news_of_what_is_in_a_digest_wait_for_it_and_others_do_not(queue, 
     queue.put(make_alert("rtt"))
     assert [group for _, group, _, _ in queue.deliver()] == ["rtt"]
     clock.advance(300)
-    assert [group for _, group, _, _ in queue.deliver()] == [DIGEST, "storm"]
+    assert [group for _, group, _, _ in queue.deliver()] == [DIGEST_GROUP_KEY, "storm"]
 
 
 def test_what_a_budget_has_left_survives_restarts_and_reboots(queue, clock):
@@ -256,16 +258,16 @@ def test_a_budget_that_is_lifted_lets_go_what_it_held(queue):
     queue.put(make_alert("spike"))
     assert queue.deliver() == []
     queue.gate = None
-    queue.outbox.release()
+    queue.outbox.release_deferred()
     assert [group for _, group, _, _ in queue.deliver()] == ["storm", "spike"]
 
 
 def test_a_digest_of_very_many_leaves_the_rest_to_the_next(queue, clock):
     queue.exhaust()
-    for number in range(MOST_ALERTS + 5):
+    for number in range(MAX_DIGEST_ALERTS + 5):
         queue.put(make_alert(f"flood-{number}"))
     clock.advance(STEP)
-    assert [len(told) for *_, told in queue.deliver()] == [MOST_ALERTS]
+    assert [len(told) for *_, told in queue.deliver()] == [MAX_DIGEST_ALERTS]
     clock.advance(STEP)
     assert [len(told) for *_, told in queue.deliver()] == [5]
 
@@ -275,7 +277,7 @@ def test_names_that_are_no_utf8_are_in_a_digest_as_they_were(queue, clock):
     queue.put(make_alert("storm", "ev\udcff\x1b"))
     queue.put(make_alert("spike"))
     clock.advance(STEP)
-    assert queue.take().notice.alerts[1].labels == (("process", "ev\udcff\x1b"),)
+    assert queue.take().notification.alerts[1].labels == (("process", "ev\udcff\x1b"),)
 
 
 def test_a_state_that_cannot_be_read_counts_as_nothing_used(queue):
@@ -295,7 +297,7 @@ def test_a_damaged_notice_takes_no_other_with_it(queue, clock):
         connection.execute("UPDATE notices SET rule = '{}' WHERE rule = 'spike'")
     assert queue.take() is None
     clock.advance(STEP)
-    digest = queue.take().notice
+    digest = queue.take().notification
     assert [alert.rule for alert in digest.alerts] == ["rtt", "storm"]
 
 
@@ -309,9 +311,11 @@ def test_a_notice_that_is_no_more_what_it_was_is_told_in_no_digest(queue, clock)
         )
     clock.advance(STEP)
     attempt = queue.take()
-    assert [alert.rule for alert in attempt.notice.alerts] == ["rtt", "storm"]
+    assert [alert.rule for alert in attempt.notification.alerts] == ["rtt", "storm"]
     with queue.store.database.transaction() as connection:
-        (text, expected), *_ = connection.execute("SELECT body, checksum FROM notices WHERE rule = ?", (DIGEST,))
+        (text, expected), *_ = connection.execute(
+            "SELECT body, checksum FROM notices WHERE rule = ?", (DIGEST_GROUP_KEY,)
+        )
     assert expected == checksum(text)
     queue.end(attempt)
     clock.advance(STEP)
@@ -325,9 +329,9 @@ def test_a_digest_tells_of_all_its_alerts(queue, clock):
     queue.put(make_alert("spike"), make_alert("spike", "b"))
     queue.put(make_alert("one", resolved=9.0), reason="resolved")
     clock.advance(STEP)
-    assert [group for _, group, *_ in queue.deliver()] == [DIGEST]
+    assert [group for _, group, *_ in queue.deliver()] == [DIGEST_GROUP_KEY]
     queue.put(make_alert("two", resolved=9.0), reason="resolved")
-    known = sorted((alert.rule, dict(alert.labels)["process"]) for _, alert in queue.store.load().told)
+    known = sorted((alert.rule, dict(alert.labels)["process"]) for _, alert in queue.store.load().notified)
     assert known == [("spike", "a"), ("spike", "b"), ("storm", "a")]  # the end of "two" is on its way
 
 
@@ -343,14 +347,14 @@ class Phone:
     """A receiver with a budget of five an hour that is out of order at first."""
 
     def __init__(self, clock):
-        self.name, self.budget, self.clock = "oncall", Budget(5, HOUR * SECOND_NS), clock
-        self.down, self.tried, self.told = True, {}, set()
+        self.name, self.rate_limit, self.clock = "oncall", RateLimit(5, HOUR * SECOND_NS), clock
+        self.down, self.tried, self.notified = True, {}, set()
 
-    def send(self, notice, deadline_seconds):
-        self.tried.setdefault(notice.id, self.clock.boottime_ns() / SECOND_NS)
+    def send(self, notification, deadline_seconds):
+        self.tried.setdefault(notification.id, self.clock.boottime_ns() / SECOND_NS)
         if self.down:
             raise DeliveryError("timeout", "no answer", retryable=True)
-        self.told.update((alert.rule, alert.state.value) for alert in notice.alerts)
+        self.notified.update((alert.rule, alert.state.value) for alert in notification.alerts)
 
 
 def test_a_receiver_that_was_away_is_told_everything_and_no_more_often_than_its_budget_says(queue, clock):
@@ -359,7 +363,7 @@ def test_a_receiver_that_was_away_is_told_everything_and_no_more_often_than_its_
 
     def live(seconds):
         for _ in range(seconds // 10):
-            worker.run_due()
+            worker.deliver_due()
             clock.advance(10)
 
     for number in range(20):
@@ -367,13 +371,13 @@ def test_a_receiver_that_was_away_is_told_everything_and_no_more_often_than_its_
     live(2 * HOUR)
     for number in range(10):
         queue.put(make_alert(f"storm-{number}", resolved=9.0), reason="resolved")
-    assert worker.failure is not None
+    assert worker.outage is not None
     phone.down = False
     live(HOUR)
-    assert worker.failure is None
-    states = {rule: {state for name, state in phone.told if name == rule} for rule, _ in phone.told}
+    assert worker.outage is None
+    states = {rule: {state for name, state in phone.notified if name == rule} for rule, _ in phone.notified}
     assert states.keys() == {f"storm-{number}" for number in range(20)}
     assert all("resolved" in states[f"storm-{number}"] for number in range(10))
     times = sorted(phone.tried.values())
     assert all(beyond - first >= HOUR for first, beyond in zip(times, times[5:], strict=False))
-    assert queue.outbox.waiting() == {}
+    assert queue.outbox.queues() == {}

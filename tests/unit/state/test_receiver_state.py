@@ -3,18 +3,18 @@
 import pytest
 
 from watchdog.clock import SystemClock
-from watchdog.receivers.base import Scratch
-from watchdog.state.receiver_state import StoredMemory
+from watchdog.receivers.base import VolatileReceiverState
+from watchdog.state.receiver_state import StoredReceiverState
 from watchdog.storage.database import Database
 
 
 @pytest.fixture(params=["stored", "scratch"])
 def memory(request, tmp_path):
     if request.param == "scratch":
-        yield Scratch()
+        yield VolatileReceiverState()
         return
     database = Database(tmp_path / "state.sqlite3")
-    yield StoredMemory(database, "oncall", SystemClock())
+    yield StoredReceiverState(database, "oncall", SystemClock())
     database.close()
 
 
@@ -34,10 +34,10 @@ def test_what_was_never_kept_or_is_forgotten_is_none(memory):
 
 def test_a_restart_forgets_nothing_and_receivers_do_not_see_each_other(tmp_path):
     database = Database(tmp_path / "state.sqlite3")
-    StoredMemory(database, "oncall", SystemClock()).put("message", "one")
+    StoredReceiverState(database, "oncall", SystemClock()).put("message", "one")
     database.close()
 
     database = Database(tmp_path / "state.sqlite3")
-    assert StoredMemory(database, "oncall", SystemClock()).get("message") == "one"
-    assert StoredMemory(database, "other", SystemClock()).get("message") is None
+    assert StoredReceiverState(database, "oncall", SystemClock()).get("message") == "one"
+    assert StoredReceiverState(database, "other", SystemClock()).get("message") is None
     database.close()

@@ -4,24 +4,24 @@ from dataclasses import replace
 
 import pytest
 
-from watchdog.alerts.alert import Alert, State
+from watchdog.alerts.alert import Alert, AlertState
 from watchdog.errors import StoreError
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 from watchdog.rules.language.rule import Severity
-from watchdog.state.outbox import Attempt, Outbox, Outcome
-from watchdog.state.store import KEEP_ROWS, Store
-from watchdog.storage.schema import APPLICATION_ID, MIGRATIONS
+from watchdog.state.outbox import AttemptOutcome, DeliveryAttempt, Outbox
+from watchdog.state.store import MAX_HISTORY_ROWS, Store
+from watchdog.storage.schema import APPLICATION_ID, SCHEMA_STEPS
 
 SECOND_NS = 1_000_000_000
 
 
 def make_notice(number, receiver="oncall", process="nginx"):
     alert = Alert(
-        rule="storm", labels=(("process", process),), fingerprint="f" * 16, state=State.FIRING,
+        rule="storm", labels=(("process", process),), fingerprint="f" * 16, state=AlertState.FIRING,
         severity=Severity.CRITICAL, summary="a storm", value=float("inf"), threshold=100.0, peak=151.0, started=1.0,
         fired=2.0, resolved=None, reason="value above 100", receivers=("oncall",), runbook=None,
     )  # fmt: skip
-    return Notice(f"id{number}", receiver, "storm", "first notification", (alert,), created=3.0, host="db1")
+    return Notification(f"id{number}", receiver, "storm", "first notification", (alert,), created=3.0, host="db1")
 
 
 @pytest.fixture
@@ -44,13 +44,13 @@ def rows(store, query):
         return connection.execute(query).fetchall()
 
 
-def commit(store, alerts=(), groups=(), notices=()):
-    store.commit(alerts=alerts, groups=groups, notices=notices)
+def commit(store, alerts=(), groups=(), notifications=()):
+    store.commit(alerts=alerts, groups=groups, notifications=notifications)
 
 
 def test_new_store_is_empty(open_store):
     saved = open_store().load()
-    assert (saved.alerts, saved.groups, saved.shift_ns, saved.down_ns) == ((), (), 0, 0)
+    assert (saved.alerts, saved.groups, saved.boottime_shift_ns, saved.downtime_ns) == ((), (), 0, 0)
 
 
 def test_what_was_committed_is_loaded_after_a_restart(open_store):
@@ -66,8 +66,8 @@ def test_what_was_committed_is_loaded_after_a_restart(open_store):
 
 def test_notice_comes_back_from_the_outbox_as_it_was(open_store, clock):
     hostile = make_notice(1, process='a"\udcff\u2028<!channel>\n\x1b[2J')
-    commit(open_store(), notices=[hostile])
-    assert Outbox(open_store().database, clock).begin("oncall") == Attempt(hostile, 1)
+    commit(open_store(), notifications=[hostile])
+    assert Outbox(open_store().database, clock).begin_attempt("oncall") == DeliveryAttempt(hostile, 1)
 
 
 def test_commit_of_nothing_writes_nothing(open_store):
@@ -90,7 +90,7 @@ def test_failed_commit_leaves_nothing_half_done_and_the_next_writes_the_newest_o
     assert rows(store, "SELECT * FROM groups") == []
     other.execute("DROP TRIGGER full")
     other.close()
-    commit(store, [("f1", {"n": 2}), ("f2", {"n": 1})], notices=[make_notice(2)])
+    commit(store, [("f1", {"n": 2}), ("f2", {"n": 1})], notifications=[make_notice(2)])
     assert rows(store, "SELECT fingerprint, state FROM alerts ORDER BY 1") == [("f1", '{"n":2}'), ("f2", '{"n":1}')]
     assert rows(store, "SELECT receiver, rule, state FROM groups") == [("oncall", "storm", '{"g":1}')]
     assert rows(store, "SELECT id FROM notices ORDER BY place") == [("id1",), ("id2",)]
@@ -111,8 +111,8 @@ def test_failed_commit_is_written_by_the_next_tick_although_nothing_is_new(open_
 
 def test_commit_that_was_on_disk_although_it_failed_is_not_written_twice(open_store):
     store = open_store()
-    commit(store, notices=[make_notice(1)])
-    commit(store, notices=[make_notice(1), make_notice(2)])
+    commit(store, notifications=[make_notice(1)])
+    commit(store, notifications=[make_notice(1), make_notice(2)])
     assert rows(store, "SELECT id FROM notices ORDER BY place") == [("id1",), ("id2",)]
 
 
@@ -120,7 +120,7 @@ def test_restart_within_one_boot_needs_no_shift(open_store, clock):
     commit(open_store(), [("f1", {})])
     clock.advance(100)
     saved = open_store().load()
-    assert (saved.shift_ns, saved.down_ns) == (0, 100 * SECOND_NS)
+    assert (saved.boottime_shift_ns, saved.downtime_ns) == (0, 100 * SECOND_NS)
 
 
 def test_reboot_shifts_by_downtime_of_the_wall_clock(open_store, clock):
@@ -129,18 +129,20 @@ def test_reboot_shifts_by_downtime_of_the_wall_clock(open_store, clock):
     clock.step(90)
     # the commit was 90 s ago, at -70 s of this boot
     saved = open_store("boot2").load()
-    assert (saved.shift_ns, saved.down_ns) == ((-70 - 1000) * SECOND_NS, 90 * SECOND_NS)
+    assert (saved.boottime_shift_ns, saved.downtime_ns) == ((-70 - 1000) * SECOND_NS, 90 * SECOND_NS)
 
 
-@pytest.mark.parametrize(("timing", "down_seconds"), [(True, 104), (False, 109)])
-def test_while_timers_run_the_end_of_a_daemon_is_known_to_within_five_seconds(open_store, clock, timing, down_seconds):
+@pytest.mark.parametrize(("timers_running", "down_seconds"), [(True, 104), (False, 109)])
+def test_while_timers_run_the_end_of_a_daemon_is_known_to_within_five_seconds(
+    open_store, clock, timers_running, down_seconds
+):
     store = open_store()
     commit(store, [("f1", {})])
     for _ in range(9):
         clock.advance(1)
-        store.commit(alerts=(), groups=(), notices=(), timing=timing)
+        store.commit(alerts=(), groups=(), notifications=(), timers_running=timers_running)
     clock.advance(100)
-    assert open_store().load().down_ns == down_seconds * SECOND_NS
+    assert open_store().load().downtime_ns == down_seconds * SECOND_NS
 
 
 def test_state_that_is_no_json_is_loaded_as_nothing(open_store):
@@ -157,7 +159,7 @@ def test_wall_clock_that_went_back_over_a_reboot_is_no_negative_downtime(open_st
     commit(open_store(), [("f1", {})])
     clock._boottime_ns = 20 * SECOND_NS
     clock.step(-1_700_000_000)
-    assert open_store("boot2").load().shift_ns == (20 - 1000) * SECOND_NS
+    assert open_store("boot2").load().boottime_shift_ns == (20 - 1000) * SECOND_NS
 
 
 def test_shift_lasts_until_the_first_commit_of_the_new_boot(open_store, clock):
@@ -165,34 +167,38 @@ def test_shift_lasts_until_the_first_commit_of_the_new_boot(open_store, clock):
     clock._boottime_ns = 20 * SECOND_NS
     clock.step(90)
     store = open_store("boot2")
-    shift_ns = store.load().shift_ns
+    boottime_shift_ns = store.load().boottime_shift_ns
     store = open_store("boot2")  # crashed before its first commit
-    assert store.load().shift_ns == shift_ns
+    assert store.load().boottime_shift_ns == boottime_shift_ns
     commit(store, [("f1", {})])
-    assert open_store("boot2").load().shift_ns == 0
+    assert open_store("boot2").load().boottime_shift_ns == 0
 
 
 def test_waiting_time_of_a_notice_goes_on_over_a_reboot(open_store, clock):
     store = open_store()
-    commit(store, notices=[make_notice(1)])
+    commit(store, notifications=[make_notice(1)])
     outbox = Outbox(store.database, clock)
-    outbox.end(Outcome(outbox.begin("oncall"), "pending", "timeout: no answer", clock.boottime_ns() + 300 * SECOND_NS))
+    outbox.finish_attempt(
+        AttemptOutcome(
+            outbox.begin_attempt("oncall"), "pending", "timeout: no answer", clock.boottime_ns() + 300 * SECOND_NS
+        )
+    )
     clock._boottime_ns = 20 * SECOND_NS
     clock.step(90)
     for _ in range(2):  # carried over once, not at every start
         outbox = Outbox(open_store("boot2").database, clock)
         assert outbox.next_due_ns("oncall") == (20 + 300 - 90) * SECOND_NS
-    assert outbox.begin("oncall") is None
+    assert outbox.begin_attempt("oncall") is None
     clock.advance(210)
-    assert outbox.begin("oncall").number == 2
+    assert outbox.begin_attempt("oncall").number == 2
 
 
 def test_ended_notices_are_pruned_after_seven_days_and_pending_ones_never(open_store, clock):
     store = open_store()
     outbox = Outbox(store.database, clock)
-    commit(store, notices=[make_notice(1), make_notice(2, receiver="log"), make_notice(3, receiver="web")])
-    outbox.end(Outcome(outbox.begin("oncall"), "done", "ok"))
-    outbox.end(Outcome(outbox.begin("log"), "dead", "client_error: 404"))
+    commit(store, notifications=[make_notice(1), make_notice(2, receiver="log"), make_notice(3, receiver="web")])
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "done", "ok"))
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("log"), "dead", "client_error: 404"))
     clock.advance(7 * 24 * 3600)
     commit(store, [("f1", {})])
     assert rows(store, "SELECT id FROM notices ORDER BY place") == [("id1",), ("id2",), ("id3",)]
@@ -208,67 +214,71 @@ def test_pruning_keeps_the_newest_of_many(open_store, clock):
         connection.executemany(
             "INSERT INTO notices (id, receiver, rule, status, body, created_ns, due_ns, state, ended) "
             "VALUES (?, 'oncall', 'storm', 'firing', ?, 0, 0, 'done', ?)",
-            [(f"n{number}", body, clock.wall()) for number in range(KEEP_ROWS + 7)],
+            [(f"n{number}", body, clock.wall()) for number in range(MAX_HISTORY_ROWS + 7)],
         )
         connection.executemany(
-            "INSERT INTO attempts (notice, number, at, result) VALUES ('n', 1, 0, 'ok')", [()] * (KEEP_ROWS + 5)
+            "INSERT INTO attempts (notice, number, at, result) VALUES ('n', 1, 0, 'ok')", [()] * (MAX_HISTORY_ROWS + 5)
         )
     commit(store, [("f1", {})])
-    assert rows(store, "SELECT count(*), min(place), max(place) FROM notices") == [(KEEP_ROWS, 8, KEEP_ROWS + 7)]
-    assert rows(store, "SELECT count(*), min(place) FROM attempts") == [(KEEP_ROWS, 6)]
+    assert rows(store, "SELECT count(*), min(place), max(place) FROM notices") == [
+        (MAX_HISTORY_ROWS, 8, MAX_HISTORY_ROWS + 7)
+    ]
+    assert rows(store, "SELECT count(*), min(place) FROM attempts") == [(MAX_HISTORY_ROWS, 6)]
 
 
 def told(open_store):
-    return [(receiver, alert.fingerprint) for receiver, alert in open_store().load().told]
+    return [(receiver, alert.fingerprint) for receiver, alert in open_store().load().notified]
 
 
 def deliver(store, clock, state="done"):
     outbox = Outbox(store.database, clock)
-    outbox.end(Outcome(outbox.begin("oncall"), state, "ok" if state == "done" else "client_error: HTTP 404"))
+    outbox.finish_attempt(
+        AttemptOutcome(outbox.begin_attempt("oncall"), state, "ok" if state == "done" else "client_error: HTTP 404")
+    )
 
 
 def ended_notice(number):
-    notice = make_notice(number)
-    (alert,) = notice.alerts
-    return replace(notice, reason="resolved", alerts=(replace(alert, state=State.RESOLVED, resolved=5.0),))
+    notification = make_notice(number)
+    (alert,) = notification.alerts
+    return replace(notification, reason="resolved", alerts=(replace(alert, state=AlertState.RESOLVED, resolved=5.0),))
 
 
 def test_what_a_receiver_took_is_told_and_what_it_did_not_is_not(open_store, clock):
     store = open_store()
-    commit(store, notices=[make_notice(1)])
+    commit(store, notifications=[make_notice(1)])
     assert told(open_store) == []
     deliver(open_store(), clock, "dead")
     assert told(open_store) == []
-    commit(open_store(), notices=[make_notice(2)])
+    commit(open_store(), notifications=[make_notice(2)])
     deliver(open_store(), clock)
     assert told(open_store) == [("oncall", "f" * 16)]
 
 
 def test_an_end_that_waits_is_on_its_way_one_that_died_is_not_and_one_that_arrived_is_the_last(open_store, clock):
-    commit(open_store(), notices=[make_notice(1)])
+    commit(open_store(), notifications=[make_notice(1)])
     deliver(open_store(), clock)
-    commit(open_store(), notices=[ended_notice(2)])
+    commit(open_store(), notifications=[ended_notice(2)])
     assert told(open_store) == []
     deliver(open_store(), clock, "dead")
     assert told(open_store) == [("oncall", "f" * 16)]
-    commit(open_store(), notices=[ended_notice(3)])
+    commit(open_store(), notifications=[ended_notice(3)])
     deliver(open_store(), clock)
     assert told(open_store) == []
 
 
 def test_what_fires_again_behind_an_end_that_waits_has_no_end_on_its_way(open_store, clock):
-    commit(open_store(), notices=[make_notice(1)])
+    commit(open_store(), notifications=[make_notice(1)])
     deliver(open_store(), clock)
     store = open_store()
-    commit(store, notices=[ended_notice(2), make_notice(3)])
+    commit(store, notifications=[ended_notice(2), make_notice(3)])
     assert told(open_store) == [("oncall", "f" * 16)]
 
 
 def test_a_receiver_that_is_removed_leaves_nothing_told(open_store, clock):
-    commit(open_store(), notices=[make_notice(1)])
+    commit(open_store(), notifications=[make_notice(1)])
     store = open_store()
     deliver(store, clock)
-    Outbox(store.database, clock).bury_all_but({"log"})
+    Outbox(store.database, clock).fail_unconfigured({"log"})
     assert told(open_store) == []
 
 
@@ -285,7 +295,7 @@ def test_state_that_is_not_what_it_was_is_loaded_as_nothing(open_store):
 def test_a_file_of_an_older_version_is_brought_up_to_date_with_all_that_waits(open_store, tmp_path, clock):
     body = json.dumps(make_notice(1).to_json())
     connection = sqlite3.connect(tmp_path / "state.sqlite3", isolation_level=None)
-    for statement in (*MIGRATIONS[0], *MIGRATIONS[1]):
+    for statement in (*SCHEMA_STEPS[0], *SCHEMA_STEPS[1]):
         connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute("PRAGMA user_version = 2")
@@ -298,4 +308,4 @@ def test_a_file_of_an_older_version_is_brought_up_to_date_with_all_that_waits(op
     connection.close()
     store = open_store()
     assert store.load().alerts == ({"n": 1},)
-    assert Outbox(store.database, clock).begin("oncall") == Attempt(make_notice(1), 1)
+    assert Outbox(store.database, clock).begin_attempt("oncall") == DeliveryAttempt(make_notice(1), 1)

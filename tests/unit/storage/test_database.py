@@ -7,7 +7,7 @@ import pytest
 
 from watchdog.errors import StoreError
 from watchdog.storage.database import Database
-from watchdog.storage.schema import MIGRATIONS
+from watchdog.storage.schema import SCHEMA_STEPS
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_database_of_another_program_is_refused_and_left_as_it_is(path):
 def test_file_of_a_newer_version_is_refused(path):
     Database(path).close()
     connection = sqlite3.connect(path)
-    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    connection.execute(f"PRAGMA user_version = {len(SCHEMA_STEPS) + 1}")
     connection.close()
     with pytest.raises(StoreError, match=rf"{path} was written by a newer bpf-watchdog"):
         Database(path)

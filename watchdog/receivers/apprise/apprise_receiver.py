@@ -18,13 +18,13 @@ from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.render import notification_text
-from watchdog.receivers.render.plaintext import letter
-from watchdog.receivers.transport.child_process import run
+from watchdog.receivers.render.plaintext import plaintext_body
+from watchdog.receivers.transport.child_process import run_process
 from watchdog.receivers.transport.deadline import Deadline
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 from watchdog.rules.language.rule import Severity
 
-FAILED, UNKNOWN_URL = 3, 4  # how the child ends, 0 aside
+EXIT_NOTIFY_FAILED, EXIT_UNKNOWN_URL = 3, 4  # how the child ends, 0 aside
 
 _CHILD = (sys.executable, "-I", "-B", "-m", "watchdog.receivers.apprise.child")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S.*")
@@ -48,7 +48,7 @@ class Apprise(Receiver):
     def from_table(cls, name: str, table: Table) -> Self:
         """Read `urls` (or `urls_file`, `urls_env`): one URL a line, but for empty lines and those that begin with #."""
         if importlib.util.find_spec("apprise") is None:
-            table.problem("type", "Apprise is not installed: pip install 'bpf-watchdog[apprise]'")
+            table.add_problem("type", "Apprise is not installed: pip install 'bpf-watchdog[apprise]'")
         secret = table.secret("urls")
         lines = [] if secret is None else [line.strip() for line in secret.reveal().splitlines()]
         urls = []
@@ -57,22 +57,22 @@ class Apprise(Receiver):
             if _URL.fullmatch(line):
                 urls.append(Secret(line))
             elif line and not line.startswith("#"):
-                table.problem(given, f"line {number} of it is not a URL of Apprise's")
+                table.add_problem(given, f"line {number} of it is not a URL of Apprise's")
         if secret is not None and not urls:
-            table.problem(given, "holds no URL")
+            table.add_problem(given, "holds no URL")
         return cls(name, tuple(urls))
 
-    def render(self, notice: Notice) -> bytes:
+    def render(self, notification: Notification) -> bytes:
         """Return title, text and kind as JSON: what is made of them is each service's matter."""
-        return json.dumps(_message(notice), ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(_message(notification), ensure_ascii=False, separators=(",", ":")).encode()
 
-    def send(self, notice: Notice, deadline_seconds: float) -> None:
+    def send(self, notification: Notification, deadline_seconds: float) -> None:
         """Notify; Apprise says no more than whether all of its services have it."""
-        order = json.dumps({"urls": [url.reveal() for url in self._urls], **_message(notice)})
-        code = run(_CHILD, order.encode("utf-8", "surrogatepass"), {}, Deadline(deadline_seconds)).code
-        if code == FAILED:
+        order = json.dumps({"urls": [url.reveal() for url in self._urls], **_message(notification)})
+        code = run_process(_CHILD, order.encode("utf-8", "surrogatepass"), {}, Deadline(deadline_seconds)).exit_code
+        if code == EXIT_NOTIFY_FAILED:
             raise DeliveryError("server_error", "Apprise could not notify all of its services", retryable=True)
-        if code == UNKNOWN_URL:
+        if code == EXIT_UNKNOWN_URL:
             raise DeliveryError("client_error", "Apprise does not know all of its URLs", retryable=False)
         if code != 0:
             # What it wrote can hold URLs.
@@ -85,10 +85,10 @@ class Apprise(Receiver):
         return f"Apprise {', '.join(dict.fromkeys(schemes))}"
 
 
-def _message(notice: Notice) -> dict[str, str]:
-    over = notice.status == "resolved"
+def _message(notification: Notification) -> dict[str, str]:
+    over = notification.status == "resolved"
     return {
-        "title": sanitize.for_apprise(notification_text.notice_title(notice), _LONGEST_TITLE),
-        "body": letter(notice, _MOST_ALERTS, lambda line: sanitize.for_apprise(line, _LONGEST_LINE)),
-        "type": "success" if over else _KINDS[notification_text.worst_first(notice.alerts)[0].severity],
+        "title": sanitize.for_apprise(notification_text.notification_title(notification), _LONGEST_TITLE),
+        "body": plaintext_body(notification, _MOST_ALERTS, lambda line: sanitize.for_apprise(line, _LONGEST_LINE)),
+        "type": "success" if over else _KINDS[notification_text.worst_first(notification.alerts)[0].severity],
     }

@@ -8,7 +8,7 @@ import sys
 
 import apprise
 
-from watchdog.receivers.apprise.apprise_receiver import FAILED, UNKNOWN_URL
+from watchdog.receivers.apprise.apprise_receiver import EXIT_NOTIFY_FAILED, EXIT_UNKNOWN_URL
 
 
 def main() -> int:
@@ -23,8 +23,8 @@ def main() -> int:
         notify_type=apprise.NotifyType(order["type"]),
         body_format=apprise.NotifyFormat.TEXT,
     ):
-        return FAILED
-    return 0 if all(known) else UNKNOWN_URL
+        return EXIT_NOTIFY_FAILED
+    return 0 if all(known) else EXIT_UNKNOWN_URL
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 
-from watchdog.alerts.evidence import Culprit, Evidence
+from watchdog.alerts.evidence import Evidence, TopProcess
 from watchdog.measure.catalogue import METRICS
 from watchdog.rules.engine.contributors import Peer
 from watchdog.rules.language.formats import FORMATS
@@ -22,55 +22,55 @@ _NOT_ALONE = 0.1  # a share below this says only that there are many
 _KINDS_TOLD = 2  # of states and of failures with one peer
 
 
-def lines(evidence: Evidence, labels: Labels) -> list[str]:
+def evidence_lines(evidence: Evidence, labels: Labels) -> list[str]:
     """Return a line for each thing that is known, the most telling first; what `labels` tell is not told again."""
-    if evidence.missing:
-        return [f"evidence: {evidence.missing}"]
-    return [f"{name}: {text}" for name, text in sections(evidence, labels).items()]
+    if evidence.missing_reason:
+        return [f"evidence: {evidence.missing_reason}"]
+    return [f"{name}: {text}" for name, text in evidence_sections(evidence, labels).items()]
 
 
-def sections(evidence: Evidence, labels: Labels = ()) -> dict[str, str]:
+def evidence_sections(evidence: Evidence, labels: Labels = ()) -> dict[str, str]:
     """Return what is known, by what it is of."""
     found = {}
-    if evidence.culprit is not None:
-        found["process"] = process(evidence, evidence.culprit, dict(labels))
-        if evidence.culprit.command:
-            found["command"] = evidence.culprit.command
-        if evidence.culprit.parents:
-            found["parents"] = parents(evidence.culprit)
+    if evidence.top_process is not None:
+        found["process"] = process_text(evidence, evidence.top_process, dict(labels))
+        if evidence.top_process.command:
+            found["command"] = evidence.top_process.command
+        if evidence.top_process.parents:
+            found["parents"] = parents_text(evidence.top_process)
     if evidence.peers:
-        found["peers"] = peers(evidence)
+        found["peers"] = peers_text(evidence)
     if len(evidence.history) > 1:
-        found["history"] = history(evidence)
+        found["history"] = history_text(evidence)
     return found
 
 
-def process(evidence: Evidence, culprit: Culprit, labels: Mapping[str, str]) -> str:
+def process_text(evidence: Evidence, culprit: TopProcess, labels: Mapping[str, str]) -> str:
     """Return who it is: "crawler, pid 812, user www-data, unit crawler.service, started 2025-06-15 13:00:02 UTC"."""
     known = [culprit.name or "-"] if labels.get("process") != culprit.name else []
-    notes = ["gone already"] if culprit.gone else []
-    if culprit.others:
+    notes = ["gone already"] if culprit.has_exited else []
+    if culprit.other_process_count:
         if culprit.share is None or culprit.share < _NOT_ALONE:
-            notes.append(f"one of {culprit.others + 1:,} processes")
+            notes.append(f"one of {culprit.other_process_count + 1:,} processes")
         else:
-            rest = f"{culprit.others:,} other process{'es' if culprit.others > 1 else ''}"
+            rest = f"{culprit.other_process_count:,} other process{'es' if culprit.other_process_count > 1 else ''}"
             notes.append(f"{FORMATS['percent'](round(culprit.share, 2))} of it, the rest by {rest}")
     known.append(f"pid {culprit.pid}" + (f" ({'; '.join(notes)})" if notes else ""))
     known += [f"{what} {value}" for what, value in _identity(culprit) if value and labels.get(what) != value]
     if culprit.started is not None:
-        known.append(f"started {clock(culprit.started)}, {duration(evidence.taken - culprit.started)} before")
+        known.append(f"started {utc_text(culprit.started)}, {duration_text(evidence.taken - culprit.started)} before")
     return ", ".join(known)
 
 
-def parents(culprit: Culprit) -> str:
+def parents_text(culprit: TopProcess) -> str:
     """Return the parents, the nearest first: "supervisord (640), systemd (1)"."""
     return ", ".join(f"{name} ({pid})" for pid, name in culprit.parents)
 
 
-def peers(evidence: Evidence) -> str:
+def peers_text(evidence: Evidence) -> str:
     """Return the peers that fit into a line, the greatest first, and how many there are."""
     others = evidence.peer_count - len(evidence.peers)
-    head = f"within {_span(evidence.seconds)}: "
+    head = f"within {_span(evidence.tick_seconds)}: "
     told: list[str] = []
     room = _LONGEST_LINE - len(head) - len("; and 1,000,000 more")
     for number, peer in enumerate(evidence.peers):
@@ -83,7 +83,7 @@ def peers(evidence: Evidence) -> str:
     return head + "; ".join(told) + (f"; and {others:,} more" if others else "")
 
 
-def history(evidence: Evidence) -> str:
+def history_text(evidence: Evidence) -> str:
     """Return the newest ticks as a sparkline: "▁▁▁▂▅█ 0/s to 640/s in 20 s"."""
     known = [value for value in evidence.history if value is not None]
     write = FORMATS[evidence.history_format]
@@ -101,12 +101,12 @@ def sparkline(values: Sequence[float | None]) -> str:
     return "".join(_bar(value, low, high) for value in values)
 
 
-def clock(wall: float) -> str:
+def utc_text(wall: float) -> str:
     """Return a wall-clock time for people, in UTC: whoever is on call may live in another zone than the host."""
     return dt.datetime.fromtimestamp(wall, tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """Return a duration for people, in its two greatest units: "4 s", "7 min 6 s", "2 h 5 min", "3 d 1 h"."""
     whole = max(0, round(seconds))
     for unit, name, below, below_name in (
@@ -119,7 +119,7 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
-def _identity(culprit: Culprit) -> Iterator[tuple[str, str]]:
+def _identity(culprit: TopProcess) -> Iterator[tuple[str, str]]:
     yield "exe", culprit.exe
     yield "user", culprit.user
     yield "unit", culprit.unit
@@ -147,7 +147,7 @@ def _peer(peer: Peer, evidence: Evidence) -> str:
 
 def _end(peer: Peer, evidence: Evidence) -> str:
     at = f"[{peer.address}]:{peer.port}" if ":" in peer.address else f"{peer.address}:{peer.port}"
-    if "remote" in METRICS[evidence.metric].lacks:
+    if "remote" in METRICS[evidence.metric].missing_dimensions:
         return f"at {at}"
     return f"from {peer.address} to port {peer.port}" if peer.direction == "in" else f"to {at}"
 

@@ -7,15 +7,15 @@ import socket
 import uuid
 from collections.abc import Iterator
 
-from watchdog.alerts.alert import Alert, State, fingerprint
-from watchdog.alerts.evidence import Culprit, Evidence
+from watchdog.alerts.alert import Alert, AlertState, fingerprint
+from watchdog.alerts.evidence import Evidence, TopProcess
 from watchdog.clock import SystemClock
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 from watchdog.rules.engine.contributors import Peer
 from watchdog.rules.language.rule import Severity
 
 
-def sample_pair(receiver: str) -> Iterator[Notice]:
+def example_notifications(receiver: str) -> Iterator[Notification]:
     """Return the notices of a connection storm that began ten seconds ago, firing and then over."""
     now = SystemClock().wall()
     labels = (("process", "example"), ("unit", "example.service"))
@@ -24,7 +24,7 @@ def sample_pair(receiver: str) -> Iterator[Notice]:
         rule=rule,
         labels=labels,
         fingerprint=fingerprint(rule, (*labels, ("test", "true"))),
-        state=State.FIRING,
+        state=AlertState.FIRING,
         severity=Severity.CRITICAL,
         summary="example opens 612/s connections (limit 500/s)",
         value=612.0,
@@ -40,24 +40,29 @@ def sample_pair(receiver: str) -> Iterator[Notice]:
         evidence=_sample_evidence(now - 10),
     )
     over = dataclasses.replace(
-        firing, state=State.RESOLVED, resolved=now, lasted=10.0, value=3.0, reason="value below 300/s for 10s"
+        firing,
+        state=AlertState.RESOLVED,
+        resolved=now,
+        duration_seconds=10.0,
+        value=3.0,
+        reason="value below 300/s for 10s",
     )
     for alert in (firing, over):
-        yield Notice(
+        yield Notification(
             id=uuid.uuid4().hex,
             receiver=receiver,
-            group=rule,
+            group_key=rule,
             reason="test",
             alerts=(alert,),
             created=now,
             host=socket.gethostname(),
-            test=True,
+            is_test=True,
         )
 
 
 def _sample_evidence(taken: float) -> Evidence:
     """Return what such a storm would show: addresses are of those kept for documentation (RFC 5737)."""
-    culprit = Culprit(
+    culprit = TopProcess(
         pid=4711,
         name="example",
         exe="/usr/bin/example",
@@ -65,11 +70,11 @@ def _sample_evidence(taken: float) -> Evidence:
         unit="example.service",
         container="",
         share=1.0,
-        others=0,
+        other_process_count=0,
         started=taken - 7_509,
         command="/usr/bin/example --config /etc/example.toml --token=***",
         parents=((640, "supervisor"), (1, "systemd")),
-        gone=False,
+        has_exited=False,
     )
     refused = Peer("192.0.2.7", 443, "out", 580.0, 580, 0, 0, (), (("refused", 580),))
     other = Peer("198.51.100.20", 5432, "out", 32.0, 32, 41_000, 96_000, (("ESTABLISHED", 32),), ())
@@ -77,10 +82,10 @@ def _sample_evidence(taken: float) -> Evidence:
         taken=taken,
         metric="connects",
         amount=612.0,
-        seconds=1.0,
+        tick_seconds=1.0,
         peers=(refused, other),
         peer_count=2,
-        culprit=culprit,
+        top_process=culprit,
         history=(2.0, 0.0, 4.0, 3.0, 120.0, 340.0, 610.0, 612.0),
         history_format="rate",
         history_seconds=8.0,

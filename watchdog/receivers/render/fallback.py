@@ -7,17 +7,21 @@ from dataclasses import replace
 
 from watchdog import sanitize
 from watchdog.alerts.alert import Alert
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 
 _MOST_CHARACTERS = 120
 
 
-def plain(notice: Notice, error: str) -> Notice:
-    """Return `notice` with nothing in it that a receiver could stumble over, and `error` told in each summary.
+def fallback_notification(notification: Notification, error: str) -> Notification:
+    """Return `notification` with nothing in it that a receiver could stumble over, and `error` told in each summary.
 
     What stays is who, what rule, since when and whether it is over, in short printable words.
     """
-    return replace(notice, host=_words(notice.host), alerts=tuple(_plain(alert, error) for alert in notice.alerts))
+    return replace(
+        notification,
+        host=_words(notification.host),
+        alerts=tuple(_plain(alert, error) for alert in notification.alerts),
+    )
 
 
 def _plain(alert: Alert, error: str) -> Alert:
@@ -42,7 +46,7 @@ def _plain(alert: Alert, error: str) -> Alert:
 
 
 def _words(text: str) -> str:
-    visible = sanitize.visible(text, _MOST_CHARACTERS)
+    visible = sanitize.escape_unprintable(text, _MOST_CHARACTERS)
     return visible.encode("ascii", "backslashreplace").decode()
 
 

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from watchdog.receivers.render import notification_text
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 
 
-def letter(notice: Notice, most_alerts: int, write: Callable[[str], str]) -> str:
+def plaintext_body(notification: Notification, max_alerts: int, format_line: Callable[[str], str]) -> str:
     """Return of each alert what it is and what there is to say of it; `write` makes a line fit for where it goes."""
     parts = []
-    alerts = notification_text.worst_first(notice.alerts)
-    for alert in alerts[:most_alerts]:
+    alerts = notification_text.worst_first(notification.alerts)
+    for alert in alerts[:max_alerts]:
         lines = [
-            notification_text.alert_title(alert, notice),
-            *(f"  {line}" for line in notification_text.details(alert, notice)),
+            notification_text.alert_title(alert, notification),
+            *(f"  {line}" for line in notification_text.detail_lines(alert, notification)),
         ]
         if alert.runbook is not None:
             lines.append(f"  runbook: {alert.runbook}")
-        parts.append("\n".join(write(line) for line in lines))
-    if len(alerts) > most_alerts:
-        parts.append(f"and {len(alerts) - most_alerts} more alerts")
-    parts.append(write(f"{notice.reason}, notification {notice.id}"))
+        parts.append("\n".join(format_line(line) for line in lines))
+    if len(alerts) > max_alerts:
+        parts.append(f"and {len(alerts) - max_alerts} more alerts")
+    parts.append(format_line(f"{notification.reason}, notification {notification.id}"))
     return "\n\n".join(parts) + "\n"

@@ -19,9 +19,11 @@ from watchdog.receivers.transport import http
 from watchdog.receivers.transport.deadline import Deadline
 
 API_URL = "https://slack.com/api"
-METHODS = ("chat.postMessage", "chat.update", "conversations.history")
+API_METHODS = ("chat.postMessage", "chat.update", "conversations.history")
 
-SECONDS_BETWEEN_MESSAGES = 1.0  # "one message per second per channel"; chat.update alone would be allowed 50 a minute
+MIN_MESSAGE_INTERVAL_SECONDS = (
+    1.0  # "one message per second per channel"; chat.update alone would be allowed 50 a minute
+)
 
 _MOST_ANSWER_BYTES = 1_048_576  # a hundred messages
 
@@ -62,7 +64,7 @@ _CURABLE = {
 _CODE = re.compile(r"[a-z_]{1,60}")
 
 
-class Refused(DeliveryError):
+class SlackApiError(DeliveryError):
     """Slack has understood, and said no; `code` is its word for why."""
 
     def __init__(self, code: str, reason: str, text: str, *, retryable: bool) -> None:
@@ -71,7 +73,7 @@ class Refused(DeliveryError):
         self.code = code
 
 
-class Pace:
+class SlackThrottle:
     """Lets one call a second go."""
 
     def __init__(
@@ -82,7 +84,7 @@ class Pace:
         self._sleep = sleep
         self._next = clock()
 
-    def take_turn(self, deadline: Deadline) -> None:
+    def wait_for_turn(self, deadline: Deadline) -> None:
         """Wait for the next turn.
 
         Raises:
@@ -93,50 +95,53 @@ class Pace:
             raise DeliveryError("rate_limited", "Slack: one message a second", retryable=True, retry_after_seconds=wait)
         if wait > 0:
             self._sleep(wait)
-        self._next = max(self._clock(), self._next) + SECONDS_BETWEEN_MESSAGES
+        self._next = max(self._clock(), self._next) + MIN_MESSAGE_INTERVAL_SECONDS
 
 
 class SlackApi:
     """The methods that we call, with a bot's token."""
 
-    def __init__(self, endpoints: Mapping[str, http.Endpoint], token: Secret, pace: Pace) -> None:
+    def __init__(self, endpoints: Mapping[str, http.Endpoint], token: Secret, throttle: SlackThrottle) -> None:
         """Call `endpoints`, by method."""
         self._endpoints = endpoints
         self._token = token
-        self._pace = pace
-        self.host = endpoints[METHODS[0]].host
+        self._pace = throttle
+        self.host = endpoints[API_METHODS[0]].host
 
-    def say(self, method: str, arguments: Mapping[str, Any], deadline: Deadline, notice: str = "") -> dict[str, Any]:
+    def call_write(
+        self, method: str, arguments: Mapping[str, Any], deadline: Deadline, notification_id: str = ""
+    ) -> dict[str, Any]:
         """Post or change a message when its turn has come; return Slack's answer.
 
         Raises:
-            DeliveryError: with `Refused` for Slack's own word, `http.Unanswered` where it may have done it all the
+            DeliveryError: with `SlackApiError` for Slack's own word, `http.Unanswered` where it may have done it all
+            the
                 same.
         """
-        self._pace.take_turn(deadline)
+        self._pace.wait_for_turn(deadline)
         body = json.dumps(arguments, ensure_ascii=False, separators=(",", ":")).encode()
-        kind = {"Content-Type": "application/json; charset=utf-8", "X-Notification-Id": notice}
+        kind = {"Content-Type": "application/json; charset=utf-8", "X-Notification-Id": notification_id}
         return self._call(method, body, kind, deadline)
 
-    def ask(self, method: str, arguments: Mapping[str, str], deadline: Deadline) -> dict[str, Any]:
+    def call_read(self, method: str, arguments: Mapping[str, str], deadline: Deadline) -> dict[str, Any]:
         """Read something; raises as `say`. Methods that only read take forms, not JSON."""
         body = urllib.parse.urlencode(arguments).encode()
         return self._call(method, body, {"Content-Type": "application/x-www-form-urlencoded"}, deadline)
 
     def _call(self, method: str, body: bytes, kind: dict[str, str], deadline: Deadline) -> dict[str, Any]:
         headers = {**kind, "Authorization": f"Bearer {self._token.reveal()}"}
-        answer = self._endpoints[method].post(body, headers, deadline.remaining(), most_bytes=_MOST_ANSWER_BYTES)
+        answer = self._endpoints[method].post(body, headers, deadline.remaining(), max_bytes=_MOST_ANSWER_BYTES)
         if answer.status >= 500:  # noqa: PLR2004 - RFC 9110 §15.6
-            raise http.Unanswered(
+            raise http.UncertainDeliveryError(
                 "server_error",
                 f"{self.host} answered {answer.status}",
                 retryable=True,
                 retry_after_seconds=answer.retry_after_seconds,
             )
-        http.check(answer, self.host)
+        http.raise_for_status(answer, self.host)
         said = _read(answer.body)
         if said is None:
-            raise http.Unanswered("server_error", f"{self.host}: the answer is not Slack's", retryable=True)
+            raise http.UncertainDeliveryError("server_error", f"{self.host}: the answer is not Slack's", retryable=True)
         if said.get("ok") is not True:
             raise self._refusal(str(said.get("error")), answer.retry_after_seconds)
         return said
@@ -147,14 +152,14 @@ class SlackApi:
         if code in {"ratelimited", "rate_limited"}:
             return DeliveryError("rate_limited", text, retryable=True, retry_after_seconds=wait)
         if code in _HALF_DONE:
-            return http.Unanswered("server_error", text, retryable=True)
+            return http.UncertainDeliveryError("server_error", text, retryable=True)
         if code in _TRANSIENT:
-            return Refused(code, "server_error", text, retryable=True)
+            return SlackApiError(code, "server_error", text, retryable=True)
         if code in _FORBIDDEN:
-            return Refused(code, "auth", f"{text}: {_FORBIDDEN[code]}", retryable=False)
+            return SlackApiError(code, "auth", f"{text}: {_FORBIDDEN[code]}", retryable=False)
         if code in _CURABLE:
-            return Refused(code, "client_error", f"{text}: {_CURABLE[code]}", retryable=True)
-        return Refused(code, "client_error", text, retryable=False)
+            return SlackApiError(code, "client_error", f"{text}: {_CURABLE[code]}", retryable=True)
+        return SlackApiError(code, "client_error", text, retryable=False)
 
 
 def _read(body: bytes) -> dict[str, Any] | None:

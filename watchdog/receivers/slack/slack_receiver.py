@@ -14,11 +14,11 @@ from watchdog.config.document import Table, secret_forms
 from watchdog.config.secrets import Secret
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.slack import message as slack_message
-from watchdog.receivers.slack.api import API_URL, METHODS, Pace, SlackApi
-from watchdog.receivers.slack.thread import Thread
+from watchdog.receivers.slack.api import API_METHODS, API_URL, SlackApi, SlackThrottle
+from watchdog.receivers.slack.thread import SlackThread
 from watchdog.receivers.transport import http
 from watchdog.receivers.transport.deadline import Deadline
-from watchdog.routing.notification import Notice
+from watchdog.routing.notification import Notification
 
 _GONE = ": the webhook has been removed or disabled, make a new one"
 _REFUSED = ": Slack refuses the message's form, please report this"
@@ -45,12 +45,18 @@ class Slack(Receiver):
 
     type: ClassVar[str] = "slack"
 
-    def __init__(self, name: str, way: http.Endpoint | Thread, host: str = "", pace: Pace | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        backend: http.Endpoint | SlackThread,
+        destination_name: str = "",
+        throttle: SlackThrottle | None = None,
+    ) -> None:
         """Post to an incoming webhook, or tell a thread at `host`."""
         super().__init__(name)
-        self._way = way
-        self._host = host or (way.host if isinstance(way, http.Endpoint) else "")
-        self._pace = pace or Pace()
+        self._way = backend
+        self._host = destination_name or (backend.host if isinstance(backend, http.Endpoint) else "")
+        self._pace = throttle or SlackThrottle()
 
     @classmethod
     def from_table(cls, name: str, table: Table) -> Self:
@@ -59,44 +65,44 @@ class Slack(Receiver):
         if bot is None:
             return cls(name, http.endpoint_from_table(table, "webhook_url"))
         if (hook := _given(table, "webhook_url")) is not None:
-            table.problem(hook, f"give either a webhook_url or a {bot}")
+            table.add_problem(hook, f"give either a webhook_url or a {bot}")
         token = table.secret("bot_token") or Secret("")
         if not re.fullmatch(r"[!-~]*", token.reveal()):  # a header takes nothing else
-            table.problem(bot, "is no token of Slack's")
-        channel, pace = table.text("channel"), Pace()
+            table.add_problem(bot, "is no token of Slack's")
+        channel, pace = table.text("channel"), SlackThrottle()
         api = SlackApi(_endpoints_from_table(table), token, pace)
-        return cls(name, Thread(api, channel), f"{api.host}, channel {channel}", pace)
+        return cls(name, SlackThread(api, channel), f"{api.host}, channel {channel}", pace)
 
-    def render(self, notice: Notice) -> bytes:
+    def render(self, notification: Notification) -> bytes:
         """Return the message's JSON; of a bot the message of the channel, then the reply in its thread."""
         return b"\n".join(
             json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
-            for message in self._messages(notice)
+            for message in self._messages(notification)
         )
 
-    def send(self, notice: Notice, deadline_seconds: float) -> None:
+    def send(self, notification: Notification, deadline_seconds: float) -> None:
         """Post it; a webhook's 2xx status, a bot's `"ok": true` to every message, say that Slack has it."""
         deadline = Deadline(deadline_seconds)
-        if isinstance(self._way, Thread):
-            self._way.tell(notice, self.memory, deadline)
+        if isinstance(self._way, SlackThread):
+            self._way.deliver(notification, self.state, deadline)
             return
-        self._pace.take_turn(deadline)
-        headers = {"Content-Type": "application/json; charset=utf-8", "X-Notification-Id": notice.id}
-        answer = self._way.post(self.render(notice), headers, deadline.remaining())
-        http.check(answer, self._way.host, _HINTS.get(answer.body.strip(), ""))
+        self._pace.wait_for_turn(deadline)
+        headers = {"Content-Type": "application/json; charset=utf-8", "X-Notification-Id": notification.id}
+        answer = self._way.post(self.render(notification), headers, deadline.remaining())
+        http.raise_for_status(answer, self._way.host, _HINTS.get(answer.body.strip(), ""))
 
-    def limits(self, notice: Notice) -> list[str]:
+    def limit_usage(self, notification: Notification) -> list[str]:
         """Return the characters and blocks of each message."""
-        return [slack_message.sizes(message) for message in self._messages(notice)]
+        return [slack_message.describe_size(message) for message in self._messages(notification)]
 
     def destination(self) -> str:
         """Name the host, and the channel of a bot."""
         return f"Slack {self._host}"
 
-    def _messages(self, notice: Notice) -> list[slack_message.Json]:
-        if isinstance(self._way, Thread):
-            return [slack_message.message(notice, brief=True), slack_message.message(notice)]
-        return [slack_message.message(notice)]
+    def _messages(self, notification: Notification) -> list[slack_message.JsonObject]:
+        if isinstance(self._way, SlackThread):
+            return [slack_message.build_message(notification, brief=True), slack_message.build_message(notification)]
+        return [slack_message.build_message(notification)]
 
 
 def _given(table: Table, key: str) -> str | None:
@@ -105,10 +111,10 @@ def _given(table: Table, key: str) -> str | None:
 
 
 def _endpoints_from_table(table: Table) -> dict[str, http.Endpoint]:
-    transport = http.transport_from_table(table)
+    transport = http.http_transport_from_table(table)
     base = table.text("api_url", API_URL).rstrip("/")
     try:
-        return {method: http.Endpoint(Secret(f"{base}/{method}"), transport) for method in METHODS}
+        return {method: http.Endpoint(Secret(f"{base}/{method}"), transport) for method in API_METHODS}
     except ValueError as error:
-        table.problem("api_url", str(error))
-        return {method: http.Endpoint(Secret(f"{API_URL}/{method}"), transport) for method in METHODS}
+        table.add_problem("api_url", str(error))
+        return {method: http.Endpoint(Secret(f"{API_URL}/{method}"), transport) for method in API_METHODS}

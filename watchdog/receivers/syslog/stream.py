@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from watchdog.errors import DeliveryError
-from watchdog.receivers.transport.deadline import Deadline, connect
+from watchdog.receivers.transport.deadline import Deadline, connect_tcp
 from watchdog.receivers.transport.tls import has_fingerprint
 
 FRAMINGS = ("octet-counting", "lf")
@@ -32,10 +32,10 @@ _BROKEN = (errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE)
 
 
 @dataclass(frozen=True, slots=True)
-class Security:
+class TlsSettings:
     """TLS: its context, and the SHA-256 digests of the only certificates to take, if there are any."""
 
-    context: ssl.SSLContext
+    tls_context: ssl.SSLContext
     fingerprints: tuple[bytes, ...] = ()
 
 
@@ -46,22 +46,26 @@ class StreamWire:
     host: str
     port: int
     framing: str = "octet-counting"  # RFC 6587 §3.4.1; "lf" is its §3.4.2, for servers that know no better
-    security: Security | None = None
+    tls_settings: TlsSettings | None = None
 
-    limit = 8_000  # rsyslog and syslog-ng take 8 KiB by default, less some room for what they add
+    max_record_bytes = 8_000  # rsyslog and syslog-ng take 8 KiB by default, less some room for what they add
 
-    def deliver(self, records: Sequence[bytes], deadline: Deadline) -> None:
+    def send_records(self, records: Sequence[bytes], deadline: Deadline) -> None:
         """Send the records on a connection of their own, close our half of it and wait for the peer's."""
-        with connect(self.host, self.port, deadline) as connection:
+        with connect_tcp(self.host, self.port, deadline) as connection:
             try:
-                session = None if self.security is None else _Session(self.security, self.host, connection, deadline)
+                session = (
+                    None
+                    if self.tls_settings is None
+                    else _TlsSession(self.tls_settings, self.host, connection, deadline)
+                )
                 frames = self._frames(records)
                 connection.settimeout(max(0.001, deadline.remaining()))
-                connection.sendall(frames if session is None else session.seal(frames))
+                connection.sendall(frames if session is None else session.encrypt_and_close(frames))
                 connection.shutdown(socket.SHUT_WR)
                 heard = _until_closed(connection, Deadline(min(_CLOSING_SECONDS, deadline.remaining())))
                 if session is not None:
-                    session.check(heard)
+                    session.raise_on_alert(heard)
                 _wait_for_kernel(connection, deadline)
             except TimeoutError:
                 raise DeliveryError("timeout", f"{self}: the server does not take it in time", retryable=True) from None
@@ -77,12 +81,12 @@ class StreamWire:
     def __str__(self) -> str:
         """Return the address."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'tcp' if self.security is None else 'tls'}://{host}:{self.port}"
+        return f"{'tcp' if self.tls_settings is None else 'tls'}://{host}:{self.port}"
 
     def _breach(self, error: OSError) -> str:
         if error.errno not in _BROKEN:
             return error.strerror or "connection broken"
-        refused = "" if self.security is None else ", as servers do that refuse our certificate"
+        refused = "" if self.tls_settings is None else ", as servers do that refuse our certificate"
         return f"the server closed before it had all{refused}"
 
     def _frames(self, records: Sequence[bytes]) -> bytes:
@@ -91,13 +95,13 @@ class StreamWire:
         return b"".join(b"%d %b" % (len(record), record) for record in records)
 
 
-class _Session:
+class _TlsSession:
     """TLS over memory: what is sent and read goes through the same calls as without it, under the same deadline."""
 
-    def __init__(self, security: Security, host: str, connection: socket.socket, deadline: Deadline) -> None:
+    def __init__(self, tls_settings: TlsSettings, host: str, connection: socket.socket, deadline: Deadline) -> None:
         """Shake hands; raises `ssl.SSLError` or `OSError`, also where the certificate is not the one expected."""
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = security.context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self._tls = tls_settings.tls_context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         while True:
             try:
                 self._tls.do_handshake()
@@ -108,17 +112,17 @@ class _Session:
                 self._say_why(connection)
                 raise
         certificate = self._tls.getpeercert(binary_form=True)
-        if security.fingerprints and not (certificate and has_fingerprint(certificate, security.fingerprints)):
+        if tls_settings.fingerprints and not (certificate and has_fingerprint(certificate, tls_settings.fingerprints)):
             raise ssl.SSLError(0, "the certificate has another fingerprint")
 
-    def seal(self, octets: bytes) -> bytes:
+    def encrypt_and_close(self, octets: bytes) -> bytes:
         """Return what to send for `octets` and the end of the session after them (close_notify)."""
         self._tls.write(octets)  # memory takes all of it
         with contextlib.suppress(ssl.SSLWantReadError):  # the peer's own end is yet to come
             self._tls.unwrap()
         return self._outgoing.read()
 
-    def check(self, heard: bytes) -> None:
+    def raise_on_alert(self, heard: bytes) -> None:
         """Read what the peer said until it closed: raise if it was an alert.
 
         So TLS 1.3 refuses our certificate, after we have sent all (RFC 8446 §4.4.2.4), and some servers then close in

@@ -17,11 +17,16 @@ from watchdog.alerts.alert import Alert
 from watchdog.config.document import Table
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.render import notification_text
-from watchdog.receivers.syslog.stream import FRAMINGS, Security
-from watchdog.receivers.syslog.wires import SYSTEM_SOCKETS, UnixWire, Wire, parse_address
+from watchdog.receivers.syslog.stream import FRAMINGS, TlsSettings
+from watchdog.receivers.syslog.wires import LOCAL_SYSLOG_SOCKETS, SyslogWire, UnixWire, wire_from_address
 from watchdog.receivers.transport.deadline import Deadline
-from watchdog.receivers.transport.tls import KEYS, context_from_table, pinned, read_fingerprints
-from watchdog.routing.notification import Notice
+from watchdog.receivers.transport.tls import (
+    TLS_KEYS,
+    configure_pinning,
+    fingerprints_from_table,
+    tls_context_from_table,
+)
+from watchdog.routing.notification import Notification
 from watchdog.rules.language.rule import Severity
 
 # RFC 5424 §6.2.1, by the names of syslog.conf(5)
@@ -52,104 +57,113 @@ class Syslog(Receiver):
     """Sends one record per alert of a notice."""
 
     type: ClassVar[str] = "syslog"
-    usual_budget: ClassVar[str] = "none"
+    default_rate_limit: ClassVar[str] = "none"
 
-    def __init__(self, name: str, wire: Wire, facility: int, *, local_format: bool) -> None:
+    def __init__(self, name: str, wire: SyslogWire, facility: int, *, use_local_format: bool) -> None:
         """Send over `wire`, in syslog(3)'s format or that of RFC 5424."""
         super().__init__(name)
         self._wire = wire
         self._facility = facility
-        self._local_format = local_format
+        self._local_format = use_local_format
 
     @classmethod
     def from_table(cls, name: str, table: Table) -> Self:
         """Read `address`, `facility` and `format`, the `framing` of TCP and the certificates of TLS."""
         wire = _wire_from_table(table)
         is_unix = isinstance(wire, UnixWire)
-        usual = "local" if isinstance(wire, UnixWire) and wire.path in SYSTEM_SOCKETS else "rfc5424"
+        usual = "local" if isinstance(wire, UnixWire) and wire.path in LOCAL_SYSLOG_SOCKETS else "rfc5424"
         chosen = table.text("format", usual, choices=("rfc5424", "local"))
         if chosen == "local" and not is_unix:
-            table.problem("format", '"local" is for unix:// addresses: servers expect "rfc5424"')
+            table.add_problem("format", '"local" is for unix:// addresses: servers expect "rfc5424"')
         facility = table.text("facility", "daemon", choices=FACILITIES)
-        return cls(name, wire, FACILITIES[facility], local_format=chosen == "local")
+        return cls(name, wire, FACILITIES[facility], use_local_format=chosen == "local")
 
-    def render(self, notice: Notice) -> bytes:
+    def render(self, notification: Notification) -> bytes:
         """Return the records, a newline between them."""
-        return b"\n".join(self._records(notice))
+        return b"\n".join(self._records(notification))
 
-    def send(self, notice: Notice, deadline_seconds: float) -> None:
+    def send(self, notification: Notification, deadline_seconds: float) -> None:
         """Send the records; what counts as delivered is told by each wire in `syslog_wire`."""
         deadline = Deadline(deadline_seconds)
-        self._wire.deliver(list(self._records(notice)), deadline)
+        self._wire.send_records(list(self._records(notification)), deadline)
 
-    def limits(self, notice: Notice) -> list[str]:
+    def limit_usage(self, notification: Notification) -> list[str]:
         """Return the octets of each record."""
-        return [f"{len(record):,} of {self._wire.limit:,} octets" for record in self._records(notice)]
+        return [f"{len(record):,} of {self._wire.max_record_bytes:,} octets" for record in self._records(notification)]
 
     def destination(self) -> str:
         """Return the address."""
         return f"syslog {self._wire}"
 
-    def _records(self, notice: Notice) -> Iterator[bytes]:
-        for alert in notification_text.worst_first(notice.alerts):
+    def _records(self, notification: Notification) -> Iterator[bytes]:
+        for alert in notification_text.worst_first(notification.alerts):
             level = _RESOLVED_LEVEL if alert.resolved is not None else _LEVELS[alert.severity]
             priority = b"<%d>" % (self._facility * 8 + level)
             record = self._local_record if self._local_format else self._rfc5424_record
-            yield record(priority, alert, notice)
+            yield record(priority, alert, notification)
 
-    def _rfc5424_record(self, priority: bytes, alert: Alert, notice: Notice) -> bytes:
-        moment = notification_text.timestamp(notice.created).encode()
-        host = _NOT_PRINTABLE_ASCII.sub("?", notice.host)[:_LONGEST_HOST].encode() or b"-"
-        header = b"%b1 %b %b %b %d %b " % (priority, moment, host, _APP, os.getpid(), _message_id(alert, notice))
-        start = header + _structured_data(alert, notice, self._wire.limit - len(header) - _LEAST_MESSAGE) + b" " + _BOM
-        return start + _message(alert, notice, self._wire.limit - len(start))
+    def _rfc5424_record(self, priority: bytes, alert: Alert, notification: Notification) -> bytes:
+        moment = notification_text.rfc3339(notification.created).encode()
+        host = _NOT_PRINTABLE_ASCII.sub("?", notification.host)[:_LONGEST_HOST].encode() or b"-"
+        header = b"%b1 %b %b %b %d %b " % (priority, moment, host, _APP, os.getpid(), _message_id(alert, notification))
+        start = (
+            header
+            + _structured_data(alert, notification, self._wire.max_record_bytes - len(header) - _LEAST_MESSAGE)
+            + b" "
+            + _BOM
+        )
+        return start + _message(alert, notification, self._wire.max_record_bytes - len(start))
 
-    def _local_record(self, priority: bytes, alert: Alert, notice: Notice) -> bytes:
-        at = time.localtime(notice.created)
+    def _local_record(self, priority: bytes, alert: Alert, notification: Notification) -> bytes:
+        at = time.localtime(notification.created)
         month = _MONTHS[at.tm_mon - 1]
         moment = f"{month} {at.tm_mday:2} {at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02}".encode()
         start = b"%b%b %b[%d]: " % (priority, moment, _APP, os.getpid())
-        end = b" " + _structured_data(alert, notice, self._wire.limit - len(start) - _LEAST_MESSAGE)
-        return start + _message(alert, notice, self._wire.limit - len(start) - len(end)) + end
+        end = b" " + _structured_data(alert, notification, self._wire.max_record_bytes - len(start) - _LEAST_MESSAGE)
+        return start + _message(alert, notification, self._wire.max_record_bytes - len(start) - len(end)) + end
 
 
-def _wire_from_table(table: Table) -> Wire:
+def _wire_from_table(table: Table) -> SyslogWire:
     address = table.text("address", "unix:///dev/log")
     framing = table.text("framing", "octet-counting", choices=FRAMINGS)
     scheme = address.partition(":")[0]
     if scheme != "tcp" and framing != "octet-counting":
-        table.problem("framing", '"lf" is for tcp:// addresses: TLS counts octets (RFC 5425), datagrams need none')
+        table.add_problem("framing", '"lf" is for tcp:// addresses: TLS counts octets (RFC 5425), datagrams need none')
     security = None
     if scheme == "tls":
-        context, pins = context_from_table(table, own=True), read_fingerprints(table, "fingerprints")
-        security = Security(pinned(context, chain_too="ca_file" in table) if pins else context, pins)
-    for key in (*KEYS, "fingerprints"):
+        context, pins = tls_context_from_table(table, unshared=True), fingerprints_from_table(table, "fingerprints")
+        security = TlsSettings(configure_pinning(context, verify_chain="ca_file" in table) if pins else context, pins)
+    for key in (*TLS_KEYS, "fingerprints"):
         if scheme != "tls" and table.value(key, None) is not None:
-            table.problem(key, "is for tls:// addresses")
+            table.add_problem(key, "is for tls:// addresses")
     try:
-        return parse_address(address, framing, security)
+        return wire_from_address(address, framing, security)
     except ValueError as error:
-        table.problem("address", str(error))
+        table.add_problem("address", str(error))
         return UnixWire("/dev/log")
 
 
-def _message_id(alert: Alert, notice: Notice) -> bytes:
+def _message_id(alert: Alert, notification: Notification) -> bytes:
     if alert.resolved is not None:
         return b"RESOLVED"
-    return b"REMINDER" if notice.reason == "repeat" else b"FIRING"
+    return b"REMINDER" if notification.reason == "repeat" else b"FIRING"
 
 
-def _message(alert: Alert, notice: Notice, limit: int) -> bytes:
-    occasion = [text] if (text := notification_text.occasion(notice)) else []
-    said = [notification_text.alert_title(alert, notice), *occasion, *notification_text.details(alert, notice)]
+def _message(alert: Alert, notification: Notification, limit: int) -> bytes:
+    unusual_reason = [text] if (text := notification_text.unusual_reason(notification)) else []
+    said = [
+        notification_text.alert_title(alert, notification),
+        *unusual_reason,
+        *notification_text.detail_lines(alert, notification),
+    ]
     return sanitize.for_syslog("; ".join(said), limit)
 
 
-def _structured_data(alert: Alert, notice: Notice, limit: int) -> bytes:
+def _structured_data(alert: Alert, notification: Notification, limit: int) -> bytes:
     """Return the SD-ELEMENT, at most `limit` octets long: parameters that find no room are left out, which it says."""
     end = b' truncated="yes"]'
     whole = b"[" + _SD_ID
-    for name, value in _parameters(alert, notice):
+    for name, value in _parameters(alert, notification):
         parameter = b' %b="%b"' % (name, sanitize.for_syslog_value(value, _LONGEST_VALUE))
         if len(whole) + len(parameter) + len(end) > limit:
             return whole + end
@@ -157,21 +171,21 @@ def _structured_data(alert: Alert, notice: Notice, limit: int) -> bytes:
     return whole + b"]"
 
 
-def _parameters(alert: Alert, notice: Notice) -> Iterator[tuple[bytes, str]]:
+def _parameters(alert: Alert, notification: Notification) -> Iterator[tuple[bytes, str]]:
     own = {
         "rule": alert.rule,
         "state": "firing" if alert.resolved is None else "resolved",
         "severity": alert.severity.label,
         "fingerprint": alert.fingerprint,
-        "notification_id": notice.id,
+        "notification_id": notification.id,
         "value": repr(alert.value),
         "threshold": repr(alert.threshold),
         "peak": repr(alert.peak),
-        "started": notification_text.timestamp(alert.started),
+        "started": notification_text.rfc3339(alert.started),
     }
     if alert.resolved is not None:
-        own["resolved"] = notification_text.timestamp(alert.resolved)
-    if notice.test:
+        own["resolved"] = notification_text.rfc3339(alert.resolved)
+    if notification.is_test:
         own["test"] = "true"
     yield from ((name.encode(), value) for name, value in own.items())
     for label, value in alert.labels:

@@ -14,25 +14,25 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from watchdog.errors import DeliveryError
-from watchdog.receivers.syslog.stream import Security, StreamWire
-from watchdog.receivers.transport.deadline import Deadline, resolve
+from watchdog.receivers.syslog.stream import StreamWire, TlsSettings
+from watchdog.receivers.transport.deadline import Deadline, resolve_host
 
-SYSTEM_SOCKETS = ("/dev/log", "/run/systemd/journal/dev-log", "/run/systemd/journal/syslog")
+LOCAL_SYSLOG_SOCKETS = ("/dev/log", "/run/systemd/journal/dev-log", "/run/systemd/journal/syslog")
 
 # RFC 5426 §3.3, RFC 5425 §4.1; plain TCP has none of its own, and uses that of UDP
 _PORTS = {"udp": 514, "tcp": 514, "tls": 6_514}
 _LONGEST_PATH = 107  # unix(7): sun_path, less the NUL
 
 
-class Wire(Protocol):
+class SyslogWire(Protocol):
     """Takes records to one place."""
 
     @property
-    def limit(self) -> int:
+    def max_record_bytes(self) -> int:
         """The octets that a record may have."""
         ...
 
-    def deliver(self, records: Sequence[bytes], deadline: Deadline) -> None:
+    def send_records(self, records: Sequence[bytes], deadline: Deadline) -> None:
         """Send `records` in order, or raise `DeliveryError`."""
         ...
 
@@ -41,17 +41,19 @@ class Wire(Protocol):
         ...
 
 
-def parse_address(text: str, framing: str = "octet-counting", security: Security | None = None) -> Wire:
+def wire_from_address(
+    text: str, framing: str = "octet-counting", tls_settings: TlsSettings | None = None
+) -> SyslogWire:
     """Return the wire to an address like `unix:///dev/log`, `udp://host:514`, `tcp://host` or `tls://host:6514`.
 
-    `framing` is that of TCP; `security` is used for TLS, which trusts nobody without.
+    `framing` is that of TCP; `tls_settings` is used for TLS, which trusts nobody without.
 
     Raises:
         ValueError: says what is wrong with it.
     """
     parts = urlsplit(text)
     if parts.scheme == "unix":
-        return UnixWire(unix_path(text))
+        return UnixWire(parse_unix_address(text))
     if parts.scheme not in _PORTS:
         raise ValueError("must begin with unix://, udp://, tcp:// or tls://")
     # .port itself raises ValueError where it is no port
@@ -62,10 +64,12 @@ def parse_address(text: str, framing: str = "octet-counting", security: Security
         return UdpWire(parts.hostname, port)
     if parts.scheme == "tcp":
         return StreamWire(parts.hostname, port, framing)
-    return StreamWire(parts.hostname, port, security=security or Security(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)))
+    return StreamWire(
+        parts.hostname, port, tls_settings=tls_settings or TlsSettings(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    )
 
 
-def unix_path(text: str) -> str:
+def parse_unix_address(text: str) -> str:
     """Return the path in an address like `unix:///dev/log`.
 
     Raises:
@@ -84,9 +88,9 @@ class UnixWire:
 
     path: str
 
-    limit = 8_000  # rsyslog and syslog-ng take 8 KiB by default, less some room for what they add
+    max_record_bytes = 8_000  # rsyslog and syslog-ng take 8 KiB by default, less some room for what they add
 
-    def deliver(self, records: Sequence[bytes], deadline: Deadline) -> None:
+    def send_records(self, records: Sequence[bytes], deadline: Deadline) -> None:
         """Send one datagram a record, waiting while the reader's queue (net.unix.max_dgram_qlen) is full."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
             datagrams.setblocking(False)
@@ -109,11 +113,11 @@ class UdpWire:
     host: str
     port: int
 
-    limit = 2_048  # RFC 5426 §3.2: receivers should take this much
+    max_record_bytes = 2_048  # RFC 5426 §3.2: receivers should take this much
 
-    def deliver(self, records: Sequence[bytes], deadline: Deadline) -> None:
+    def send_records(self, records: Sequence[bytes], deadline: Deadline) -> None:
         """Send one datagram a record."""
-        address = resolve(self.host, self.port, socket.SOCK_DGRAM, deadline)[0]
+        address = resolve_host(self.host, self.port, socket.SOCK_DGRAM, deadline)[0]
         with socket.socket(address.family, socket.SOCK_DGRAM) as datagrams:
             datagrams.setblocking(False)
             try:
@@ -132,7 +136,7 @@ class UdpWire:
 
 
 def send_datagram(
-    datagrams: socket.socket, record: bytes, deadline: Deadline, address: str, files: Sequence[int] = ()
+    datagrams: socket.socket, record: bytes, deadline: Deadline, address: str, descriptors: Sequence[int] = ()
 ) -> None:
     """Send `record`, and descriptors of `files` with it, waiting while the reader's queue is full.
 
@@ -144,8 +148,8 @@ def send_datagram(
     poll.register(datagrams, select.POLLOUT)
     while True:
         try:
-            if files:
-                socket.send_fds(datagrams, [record], list(files))
+            if descriptors:
+                socket.send_fds(datagrams, [record], list(descriptors))
             else:
                 datagrams.send(record)
         except BlockingIOError:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from watchdog.errors import DeliveryError
 from watchdog.receivers.transport.deadline import Deadline
 
-MOST_OUTPUT_BYTES = 4_096
+MAX_OUTPUT_BYTES = 4_096
 
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 _SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}  # Python ignores some, nohup and shells others
@@ -29,14 +29,16 @@ _SECONDS_TO_DIE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ProcessResult:
     """How a program ended: its exit code, less than 0 for the signal that killed it; and the last that it wrote."""
 
-    code: int
+    exit_code: int
     output: bytes
 
 
-def run(command: Sequence[str], given: bytes, environment: Mapping[str, str], deadline: Deadline) -> Ended:
+def run_process(
+    command: Sequence[str], stdin_data: bytes, environment: Mapping[str, str], deadline: Deadline
+) -> ProcessResult:
     """Run `command`, an absolute path and arguments, with `given` on its standard input.
 
     Nothing of our own environment is passed on: it can hold secrets. What the program leaves running in its process
@@ -65,26 +67,26 @@ def run(command: Sequence[str], given: bytes, environment: Mapping[str, str], de
         stdout.close()
         ended = os.pidfd_open(pid)
         try:
-            return _attend(command[0], pid, _Pipes(feed, results, ended, given), deadline)
+            return _attend(command[0], pid, _ProcessPipes(feed, results, ended, stdin_data), deadline)
         finally:
             os.close(ended)
 
 
-def _attend(name: str, pid: int, pipes: _Pipes, deadline: Deadline) -> Ended:
+def _attend(name: str, pid: int, pipes: _ProcessPipes, deadline: Deadline) -> ProcessResult:
     try:
-        in_time = pipes.serve(deadline)
+        in_time = pipes.transfer_until_exit(deadline)
     finally:
         # Before it is waited for: until then the number is its own.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
     # One that sleeps in the kernel dies when it wakes: that is not waited for.
-    status = os.waitpid(pid, 0)[1] if pipes.wait(_SECONDS_TO_DIE) else None
+    status = os.waitpid(pid, 0)[1] if pipes.wait_for_exit(_SECONDS_TO_DIE) else None
     if not in_time or status is None:
         raise DeliveryError("timeout", f"{name} has not ended in time", retryable=True)
-    return Ended(os.waitstatus_to_exitcode(status), pipes.rest())
+    return ProcessResult(os.waitstatus_to_exitcode(status), pipes.last_output())
 
 
-class _Pipes:
+class _ProcessPipes:
     """What goes into a program and comes out of it, never waited for longer than it runs."""
 
     def __init__(self, feed: io.FileIO, results: io.FileIO, ended: int, given: bytes) -> None:
@@ -94,7 +96,7 @@ class _Pipes:
         for pipe in (feed, results):
             os.set_blocking(pipe.fileno(), False)
 
-    def serve(self, deadline: Deadline) -> bool:
+    def transfer_until_exit(self, deadline: Deadline) -> bool:
         """Feed and read the program until it ends; return whether it did so in time."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._feed, selectors.EVENT_WRITE)
@@ -111,13 +113,13 @@ class _Pipes:
                     return True
         return False
 
-    def wait(self, seconds: float) -> bool:
+    def wait_for_exit(self, seconds: float) -> bool:
         """Return whether the program has ended, after `seconds` at the latest."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._ended, selectors.EVENT_READ)
             return bool(selector.select(seconds))
 
-    def rest(self) -> bytes:
+    def last_output(self) -> bytes:
         """Return the last that the program wrote; what is left in the pipe is no more than a pipe holds."""
         for _ in range(16):
             if not self._read():
@@ -136,7 +138,7 @@ class _Pipes:
     def _read(self) -> bool:
         """Return whether there may be more to read."""
         chunk = self._results.read(_CHUNK)
-        self._output = (self._output + (chunk or b""))[-MOST_OUTPUT_BYTES:]
+        self._output = (self._output + (chunk or b""))[-MAX_OUTPUT_BYTES:]
         return chunk != b""
 
 

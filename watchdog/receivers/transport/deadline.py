@@ -36,16 +36,16 @@ class Deadline:
         return max(0.0, self._at - time.monotonic())
 
 
-class Tripwire:
+class DeadlineEnforcer:
     """Shuts the watched socket down when the deadline passes, whatever is being read from it or written to it then."""
 
     def __init__(self, deadline: Deadline) -> None:
         """Arm it; it works only inside its `with` block."""
         self._lock = threading.Lock()
         self._watched: socket.socket | None = None
-        self._timer = threading.Timer(deadline.remaining(), self._trip)
+        self._timer = threading.Timer(deadline.remaining(), self._expire)
         self._timer.daemon = True
-        self.tripped = False
+        self.has_expired = False
 
     def __enter__(self) -> Self:
         """Start the time."""
@@ -62,16 +62,16 @@ class Tripwire:
                 self._watched.close()
             self._watched = None
 
-    def watch(self, connection: socket.socket) -> None:
+    def watch_socket(self, connection: socket.socket) -> None:
         """Watch `connection`, by a descriptor of our own: TLS takes the original one over."""
         with self._lock:
             self._watched = connection.dup()
-            if self.tripped:
+            if self.has_expired:
                 _shut_down(self._watched)
 
-    def _trip(self) -> None:
+    def _expire(self) -> None:
         with self._lock:
-            self.tripped = True
+            self.has_expired = True
             if self._watched is not None:
                 _shut_down(self._watched)
 
@@ -83,20 +83,20 @@ def _shut_down(connection: socket.socket) -> None:
         return  # the peer was faster
 
 
-class Address(NamedTuple):
+class ResolvedAddress(NamedTuple):
     """One answer of name resolution, as `socket` takes it."""
 
     family: socket.AddressFamily
     sockaddr: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 
 
-def resolve(host: str, port: int, kind: socket.SocketKind, deadline: Deadline) -> list[Address]:
+def resolve_host(host: str, port: int, kind: socket.SocketKind, deadline: Deadline) -> list[ResolvedAddress]:
     """Return the addresses of `host`, in the order to try them.
 
     Raises:
         DeliveryError: `dns`, or `timeout` when there is no answer in time.
     """
-    answers: list[Address] = []
+    answers: list[ResolvedAddress] = []
     failures: list[OSError | UnicodeError] = []
 
     def look_up() -> None:
@@ -105,7 +105,7 @@ def resolve(host: str, port: int, kind: socket.SocketKind, deadline: Deadline) -
         except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA refuses
             failures.append(error)
         else:
-            answers.extend(Address(family, sockaddr) for family, _, _, _, sockaddr in found)
+            answers.extend(ResolvedAddress(family, sockaddr) for family, _, _, _, sockaddr in found)
 
     # getaddrinfo can't be interrupted: left behind, its thread ends when the resolver's own timeouts are over.
     thread = threading.Thread(target=look_up, name="resolver", daemon=True)
@@ -118,19 +118,20 @@ def resolve(host: str, port: int, kind: socket.SocketKind, deadline: Deadline) -
     return answers
 
 
-def connect(host: str, port: int, deadline: Deadline, *, refuse_metadata: bool = False) -> socket.socket:
+def connect_tcp(host: str, port: int, deadline: Deadline, *, forbid_metadata_addresses: bool = False) -> socket.socket:
     """Return a TCP connection to `host`; its timeout is what remains.
 
-    Every address is tried, each with its share of the time. With `refuse_metadata`, link-local and metadata addresses
+    Every address is tried, each with its share of the time. With `forbid_metadata_addresses`, link-local and metadata
+    addresses
     are not even tried; what is checked is the very address that is connected to, so that no form of writing it and no
     second answer of the name server gets around.
 
     Raises:
         DeliveryError: `dns`, `timeout`, `connect` or `forbidden_address`.
     """
-    addresses = resolve(host, port, socket.SOCK_STREAM, deadline)
-    if refuse_metadata:
-        addresses = [address for address in addresses if not is_metadata(str(address.sockaddr[0]))]
+    addresses = resolve_host(host, port, socket.SOCK_STREAM, deadline)
+    if forbid_metadata_addresses:
+        addresses = [address for address in addresses if not is_metadata_address(str(address.sockaddr[0]))]
         if not addresses:
             raise DeliveryError("forbidden_address", f"{host} is a link-local or metadata address", retryable=False)
     failure: OSError = TimeoutError()
@@ -150,7 +151,7 @@ def connect(host: str, port: int, deadline: Deadline, *, refuse_metadata: bool =
     raise DeliveryError("connect", f"{host}: cannot connect: {failure.strerror}", retryable=True)
 
 
-def is_metadata(address: str) -> bool:
+def is_metadata_address(address: str) -> bool:
     """Tell whether `address`, as the socket sees it, is link-local or a cloud's metadata service."""
     ip: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:

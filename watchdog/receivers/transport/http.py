@@ -29,31 +29,31 @@ from watchdog import __version__
 from watchdog.config.document import Table, secret_forms
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
-from watchdog.receivers.transport.deadline import Deadline, Tripwire, connect
+from watchdog.receivers.transport.deadline import Deadline, DeadlineEnforcer, connect_tcp
 from watchdog.receivers.transport.proxy import Proxy, is_metadata_host, proxy_from_table
-from watchdog.receivers.transport.tls import context_from_table, host_context
+from watchdog.receivers.transport.tls import host_tls_context, tls_context_from_table
 
-MOST_ANSWER_BYTES = 65_536
+MAX_RESPONSE_BYTES = 65_536
 
 _NOWHERE = Secret("http://unset.invalid/")  # RFC 2606 §2: a name that never resolves
 _RETRYABLE_CLIENT_ERRORS = (408, 425)  # RFC 9110 §15.5.9 Request Timeout, RFC 8470 §5.2 Too Early
 _PROXY_REFUSES = re.compile(r"Tunnel connection failed: ([0-9]{3})")  # http.client's words
 
 
-class Unanswered(DeliveryError):
+class UncertainDeliveryError(DeliveryError):
     """There was a connection, and no answer: what was posted may have arrived."""
 
 
 @dataclass(frozen=True, slots=True)
-class Transport:
+class HttpTransport:
     """How endpoints are reached: the context of TLS, a proxy."""
 
-    tls: ssl.SSLContext
+    tls_context: ssl.SSLContext
     proxy: Proxy | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     """What the server said: the status, the first bytes of the body, and how long it asked us to wait."""
 
     status: int
@@ -61,7 +61,7 @@ class Answer:
     retry_after_seconds: float | None
 
     @property
-    def accepted(self) -> bool:
+    def is_success(self) -> bool:
         """Tell whether the server has taken what was posted."""
         return 200 <= self.status < 300  # noqa: PLR2004 - RFC 9110 §15.3
 
@@ -69,7 +69,7 @@ class Answer:
 class Endpoint:
     """A URL that is posted to."""
 
-    def __init__(self, url: Secret, transport: Transport | None = None) -> None:
+    def __init__(self, url: Secret, transport: HttpTransport | None = None) -> None:
         """Take `url` apart and read what TLS needs; without a `transport`: directly, trusting what the host trusts.
 
         Raises:
@@ -92,7 +92,7 @@ class Endpoint:
         self.host = parts.hostname
         self._secure = parts.scheme == "https"
         self._port = port or (443 if self._secure else 80)
-        self._transport = transport or Transport(host_context())
+        self._transport = transport or HttpTransport(host_tls_context())
 
     def post(
         self,
@@ -100,23 +100,25 @@ class Endpoint:
         headers: Mapping[str, str],
         deadline_seconds: float,
         *,
-        most_bytes: int = MOST_ANSWER_BYTES,
-    ) -> Answer:
-        """Post `body` and return the answer, whatever its status, with the first `most_bytes` of its body.
+        max_bytes: int = MAX_RESPONSE_BYTES,
+    ) -> HttpResponse:
+        """Post `body` and return the answer, whatever its status, with the first `max_bytes` of its body.
 
         Raises:
             DeliveryError: `timeout`, `dns`, `connect`, `tls` or `forbidden_address`; after `deadline_seconds` at the
                 latest.
         """
         deadline = Deadline(deadline_seconds)
-        with Tripwire(deadline) as tripwire:
-            dialling = _Dialling(deadline, tripwire, self._transport.proxy)
+        with DeadlineEnforcer(deadline) as tripwire:
+            dialling = _ConnectionAttempt(deadline, tripwire, self._transport.proxy)
             try:
-                return self._exchange(body, headers, dialling, most_bytes)
+                return self._exchange(body, headers, dialling, max_bytes)
             except (OSError, TransportError) as error:  # requests.RequestException is an OSError
                 raise self._classify(error, dialling) from None
 
-    def _exchange(self, body: bytes, headers: Mapping[str, str], dialling: _Dialling, most_bytes: int) -> Answer:
+    def _exchange(
+        self, body: bytes, headers: Mapping[str, str], attempt: _ConnectionAttempt, max_bytes: int
+    ) -> HttpResponse:
         proxy = self._transport.proxy
         if proxy is not None and is_metadata_host(self.host):  # the socket leads to the proxy: the name must do
             raise DeliveryError(
@@ -125,7 +127,7 @@ class Endpoint:
         with requests.Session() as session:
             session.trust_env = False  # no proxy from the environment, no .netrc
             session.headers.clear()
-            session.mount(f"{'https' if self._secure else 'http'}://", _OnePool(self._pool(dialling)))
+            session.mount(f"{'https' if self._secure else 'http'}://", _SinglePoolAdapter(self._pool(attempt)))
             response = session.post(
                 self._url,
                 data=body,
@@ -137,66 +139,66 @@ class Endpoint:
                     **headers,
                 },
                 proxies={"http": "http://proxy"} if proxy is not None else {},  # asks for the whole URL, no more
-                timeout=max(0.001, dialling.deadline.remaining()),
+                timeout=max(0.001, attempt.deadline.remaining()),
                 allow_redirects=False,
                 stream=True,
             )
             with response:
-                if dialling.tripwire.tripped:  # http.client takes headers that break off for complete ones
+                if attempt.tripwire.has_expired:  # http.client takes headers that break off for complete ones
                     raise TimeoutError
                 retry_after = parse_retry_after(response.headers.get("Retry-After"), time.time())
-                return Answer(response.status_code, _read_some(response.raw, most_bytes), retry_after)
+                return HttpResponse(response.status_code, _read_some(response.raw, max_bytes), retry_after)
 
-    def _pool(self, dialling: _Dialling) -> connectionpool.HTTPConnectionPool:
-        options: dict[str, Any] = {"dialling": dialling}
+    def _pool(self, attempt: _ConnectionAttempt) -> connectionpool.HTTPConnectionPool:
+        options: dict[str, Any] = {"attempt": attempt}
         if self._secure:
-            return _SecurePool(self.host, self._port, ssl_context=self._transport.tls, **options)
+            return _TlsPool(self.host, self._port, ssl_context=self._transport.tls_context, **options)
         return _PlainPool(self.host, self._port, **options)
 
-    def _classify(self, error: Exception, dialling: _Dialling) -> DeliveryError:
+    def _classify(self, error: Exception, attempt: _ConnectionAttempt) -> DeliveryError:
         causes = _causes(error)
-        kind = Unanswered if dialling.connected else DeliveryError
-        if dialling.tripwire.tripped or any(isinstance(cause, (TimeoutError, requests.Timeout)) for cause in causes):
+        kind = UncertainDeliveryError if attempt.has_connected else DeliveryError
+        if attempt.tripwire.has_expired or any(isinstance(cause, (TimeoutError, requests.Timeout)) for cause in causes):
             return kind("timeout", f"{self.host}: no complete answer in time", retryable=True)
         for cause in causes:
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return DeliveryError("tls", f"{self.host}: certificate refused: {cause.verify_message}", retryable=True)
-            if dialling.proxy is not None and (refused := _PROXY_REFUSES.match(str(cause))):
-                said = f"the proxy {dialling.proxy.host} answered {refused[1]}"
+            if attempt.proxy is not None and (refused := _PROXY_REFUSES.match(str(cause))):
+                said = f"the proxy {attempt.proxy.host} answered {refused[1]}"
                 return DeliveryError("connect", f"{self.host}: {said}", retryable=True)
         if any(isinstance(cause, (ssl.SSLError, requests.exceptions.SSLError)) for cause in causes):
             return kind("tls", f"{self.host}: TLS failed", retryable=True)
         return kind("connect", f"{self.host}: connection broken before the answer", retryable=True)
 
 
-def transport_from_table(table: Table) -> Transport:
+def http_transport_from_table(table: Table) -> HttpTransport:
     """Read `ca_file`, `cert_file`, `key_file` and `proxy`, none of them required."""
-    return Transport(context_from_table(table), proxy_from_table(table))
+    return HttpTransport(tls_context_from_table(table), proxy_from_table(table))
 
 
-def endpoint_from_table(table: Table, key: str, *, may_be_public: bool = False) -> Endpoint:
-    """Return the endpoint whose URL is the secret at `key`, reached as `transport_from_table` says.
+def endpoint_from_table(table: Table, key: str, *, is_public_allowed: bool = False) -> Endpoint:
+    """Return the endpoint whose URL is the secret at `key`, reached as `http_transport_from_table` says.
 
-    Where a problem has been noted, it leads nowhere. `may_be_public`: not every such URL is a secret.
+    Where a problem has been noted, it leads nowhere. `is_public_allowed`: not every such URL is a secret.
     """
-    url = table.secret(key, is_url=may_be_public)
-    transport = transport_from_table(table)
+    url = table.secret(key, is_url=is_public_allowed)
+    transport = http_transport_from_table(table)
     try:
         return Endpoint(url or _NOWHERE, transport)
     except ValueError as error:
         given = next(form for form in secret_forms(key) if form in table)
-        table.problem(given, str(error))
+        table.add_problem(given, str(error))
         return Endpoint(_NOWHERE, transport)
 
 
-def check(answer: Answer, host: str, hint: str = "") -> None:
+def raise_for_status(answer: HttpResponse, host: str, hint: str = "") -> None:
     """Return if `answer` says that `host` has taken what was posted; `hint` is added to the error if not.
 
     Raises:
         DeliveryError: `rate_limited`, `auth`, `redirect`, `client_error` or `server_error`.
     """
     status, wait = answer.status, answer.retry_after_seconds
-    if answer.accepted:
+    if answer.is_success:
         return
     said = f"{host} answered {status}{hint}"
     if status == 429:  # noqa: PLR2004 - RFC 6585 §4 Too Many Requests
@@ -227,11 +229,11 @@ def parse_retry_after(text: str | None, now: float) -> float | None:
     return max(0.0, at - now)
 
 
-def _read_some(raw: urllib3.BaseHTTPResponse, most_bytes: int) -> bytes:
+def _read_some(raw: urllib3.BaseHTTPResponse, max_bytes: int) -> bytes:
     # The status has decided already: an endless or broken body is no reason to send the notice again.
     body = b""
     try:
-        while len(body) < most_bytes and (chunk := raw.read(most_bytes - len(body))):
+        while len(body) < max_bytes and (chunk := raw.read(max_bytes - len(body))):
             body += chunk
     except (OSError, TransportError):
         pass
@@ -250,7 +252,7 @@ def _causes(error: BaseException) -> list[BaseException]:
     return found
 
 
-class _OnePool(requests.adapters.HTTPAdapter):
+class _SinglePoolAdapter(requests.adapters.HTTPAdapter):
     """Sends everything through one pool of our own, whose context verifies: no file is looked for at send time."""
 
     def __init__(self, pool: connectionpool.HTTPConnectionPool) -> None:
@@ -269,43 +271,43 @@ class _OnePool(requests.adapters.HTTPAdapter):
 
 
 @dataclass(slots=True)
-class _Dialling:
+class _ConnectionAttempt:
     """What the connections of one attempt have to know, and whether one was made."""
 
     deadline: Deadline
-    tripwire: Tripwire
+    tripwire: DeadlineEnforcer
     proxy: Proxy | None
-    connected: bool = False
+    has_connected: bool = False
 
 
-class _Dialled(connection.HTTPConnection):
+class _DeadlineConnection(connection.HTTPConnection):
     """Connects under a deadline, never to a metadata service, and puts the socket under the tripwire."""
 
-    def __init__(self, *args: Any, dialling: _Dialling, **options: Any) -> None:
+    def __init__(self, *args: Any, attempt: _ConnectionAttempt, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._dialling = dialling
+        self._dialling = attempt
 
     def _new_conn(self) -> socket.socket:
         proxy = self._dialling.proxy
         host, port = (self.host.strip("[]"), self.port) if proxy is None else (proxy.host, proxy.port)
-        made = connect(host, port, self._dialling.deadline, refuse_metadata=True)
-        self._dialling.connected = True
-        self._dialling.tripwire.watch(made)
+        made = connect_tcp(host, port, self._dialling.deadline, forbid_metadata_addresses=True)
+        self._dialling.has_connected = True
+        self._dialling.tripwire.watch_socket(made)
         return made
 
 
-class _SecurelyDialled(_Dialled, connection.HTTPSConnection):
+class _DeadlineTlsConnection(_DeadlineConnection, connection.HTTPSConnection):
     """The same with TLS above it, through a tunnel where there is a proxy."""
 
-    def __init__(self, *args: Any, dialling: _Dialling, **options: Any) -> None:
-        super().__init__(*args, dialling=dialling, **options)
-        if dialling.proxy is not None:
-            self.set_tunnel(self.host.strip("[]"), self.port, dialling.proxy.headers)
+    def __init__(self, *args: Any, attempt: _ConnectionAttempt, **options: Any) -> None:
+        super().__init__(*args, attempt=attempt, **options)
+        if attempt.proxy is not None:
+            self.set_tunnel(self.host.strip("[]"), self.port, attempt.proxy.headers)
 
 
 class _PlainPool(connectionpool.HTTPConnectionPool):
-    ConnectionCls = _Dialled
+    ConnectionCls = _DeadlineConnection
 
 
-class _SecurePool(connectionpool.HTTPSConnectionPool):
-    ConnectionCls = _SecurelyDialled
+class _TlsPool(connectionpool.HTTPSConnectionPool):
+    ConnectionCls = _DeadlineTlsConnection

@@ -30,10 +30,10 @@ def headers_from_table(table: Table) -> Mapping[str, Secret]:
     name = table.text("username", "")
     password = table.secret("password", required=name != "")
     if password is not None and not name:
-        table.problem("username", "missing: a password needs one")
+        table.add_problem("username", "missing: a password needs one")
     ways = [token is not None, password is not None, any(header.lower() == "authorization" for header in found)]
     if sum(ways) > 1:
-        table.problem("headers" if ways[2] else "username", "give one way to log in only")
+        table.add_problem("headers" if ways[2] else "username", "give one way to log in only")
     if token is not None:
         _check(table, "bearer_token", token)
         return {**found, "Authorization": Secret(f"Bearer {token.reveal()}")}
@@ -50,14 +50,14 @@ def _headers(table: Table) -> dict[str, Secret]:
         is_secret = key != name or _SECRET.search(name)
         value = table.secret(name) if is_secret else Secret(table.text(name))
         if not _NAME.fullmatch(name):
-            table.problem(key, "is no name of a header")
+            table.add_problem(key, "is no name of a header")
         elif _OURS.fullmatch(name):
-            table.problem(key, "is set by ourselves")
+            table.add_problem(key, "is set by ourselves")
         elif name.lower() in {other.lower() for other in found}:
-            table.problem(key, "is given twice")
-        elif value is not None and not table.failed(key) and _check(table, name, value):
+            table.add_problem(key, "is given twice")
+        elif value is not None and not table.has_problem(key) and _check(table, name, value):
             found[name] = value
-    table.finish()
+    table.reject_unknown_keys()
     return found
 
 
@@ -65,5 +65,5 @@ def _check(table: Table, name: str, value: Secret) -> bool:
     if _VALUE.fullmatch(value.reveal()):
         return True
     given = next(form for form in table if re.fullmatch(rf"{re.escape(name)}(_[a-z]+)?", form))
-    table.problem(given, "must be printable ASCII on one line")
+    table.add_problem(given, "must be printable ASCII on one line")
     return False

@@ -21,7 +21,7 @@ _UTF_8 = Charset("utf-8")
 _UTF_8.body_encoding = QP
 
 
-def message(headers: Mapping[str, str], text: str) -> bytes:
+def build_message(headers: Mapping[str, str], text: str) -> bytes:
     """Return the message. `headers` and `text` hold nothing that does not show itself, line ends in `text` aside."""
     made: Message[Header, Header] = Message(_POLICY)
     for name, value in headers.items():
@@ -32,6 +32,6 @@ def message(headers: Mapping[str, str], text: str) -> bytes:
     return made.as_bytes()
 
 
-def date(wall: float) -> str:
+def format_date(wall: float) -> str:
     """Return a time as mail writes it, in UTC."""
     return formatdate(wall)

@@ -8,7 +8,7 @@ import urllib.parse
 from dataclasses import dataclass
 
 from watchdog.config.document import Table, secret_forms
-from watchdog.receivers.transport.deadline import is_metadata
+from watchdog.receivers.transport.deadline import is_metadata_address
 
 _PORT = 3_128  # registered for HTTP proxies by squid; what curl takes too is 1080, which nobody means
 # What the clouds call their metadata services: behind a proxy, the name is all that we see.
@@ -30,14 +30,14 @@ def proxy_from_table(table: Table) -> Proxy | None:
     if url is None:
         return None
     try:
-        return parse_proxy(url.reveal())
+        return parse_proxy_url(url.reveal())
     except ValueError:
         given = next(form for form in secret_forms("proxy") if form in table)
-        table.problem(given, f"write it like http://proxy.example.net:{_PORT}")
+        table.add_problem(given, f"write it like http://proxy.example.net:{_PORT}")
     return None
 
 
-def parse_proxy(text: str) -> Proxy:
+def parse_proxy_url(text: str) -> Proxy:
     """Return the proxy at a URL like `http://user:password@host:port`.
 
     Raises:
@@ -68,4 +68,4 @@ def is_metadata_host(host: str) -> bool:
         found = socket.getaddrinfo(name, None, flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):
         return False
-    return any(is_metadata(str(address[0])) for *_, address in found)
+    return any(is_metadata_address(str(address[0])) for *_, address in found)

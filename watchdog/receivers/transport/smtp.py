@@ -20,9 +20,9 @@ from typing import Any
 
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
-from watchdog.receivers.transport.deadline import Deadline, Tripwire, connect
+from watchdog.receivers.transport.deadline import Deadline, DeadlineEnforcer, connect_tcp
 
-MOST_ANSWER_BYTES = 65_536
+MAX_REPLY_BYTES = 65_536
 
 _ENHANCED = re.compile(rb"[245]\.\d{1,3}\.\d{1,3}(?= |$)")
 _FULL_NAME = re.compile(r"[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+")
@@ -30,7 +30,7 @@ _MAIL, _RECIPIENT, _CONTENT = "the sender", "a recipient", "the message"
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class SmtpLogin:
     """Who we are to the server."""
 
     username: str
@@ -38,16 +38,16 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
-class Relay:
+class SmtpServer:
     """A mail server. `tls`: "starttls", "implicit" or "none"; `context` says whom TLS trusts."""
 
     host: str
     port: int
-    tls: str
-    context: ssl.SSLContext
-    login: Login | None = None
+    tls_mode: str
+    tls_context: ssl.SSLContext
+    login: SmtpLogin | None = None
 
-    def deliver(
+    def send_message(
         self, sender: str, recipients: Sequence[str], message: bytes, deadline: Deadline
     ) -> dict[str, DeliveryError]:
         """Hand `message` over for `recipients`; return those that were refused, with the reason of each.
@@ -55,19 +55,19 @@ class Relay:
         Raises:
             DeliveryError: nobody gets it.
         """
-        with Tripwire(deadline) as tripwire:
-            session = _Session(self, deadline, tripwire)
+        with DeadlineEnforcer(deadline) as tripwire:
+            session = _SmtpSession(self, deadline, tripwire)
             try:
                 try:
-                    return session.deliver(sender, recipients, message)
+                    return session.transfer(sender, recipients, message)
                 finally:
                     session.end()
             except smtplib.SMTPResponseException as error:
-                raise self.refusal(error.smtp_code, error.smtp_error, _at(error)) from None
+                raise self.error_for_reply(error.smtp_code, error.smtp_error, _at(error)) from None
             except (smtplib.SMTPException, OSError) as error:
-                raise self._classify(error, timed_out=tripwire.tripped or deadline.remaining() <= 0) from None
+                raise self._classify(error, timed_out=tripwire.has_expired or deadline.remaining() <= 0) from None
 
-    def refusal(self, code: int, said: bytes | str, what: str) -> DeliveryError:
+    def error_for_reply(self, code: int, said: bytes | str, what: str) -> DeliveryError:
         """Return the verdict on an answer that is no yes: 4xx may become one, 5xx never does (RFC 5321 §4.2.1)."""
         words = said if isinstance(said, bytes) else said.encode("utf-8", "replace")
         enhanced = _ENHANCED.match(words)
@@ -106,10 +106,10 @@ def _at(error: smtplib.SMTPResponseException) -> str:
             return "STARTTLS"
 
 
-class _Session(smtplib.SMTP):
+class _SmtpSession(smtplib.SMTP):
     """One connection."""
 
-    def __init__(self, relay: Relay, deadline: Deadline, tripwire: Tripwire) -> None:
+    def __init__(self, relay: SmtpServer, deadline: Deadline, tripwire: DeadlineEnforcer) -> None:
         self._relay = relay
         self._deadline = deadline
         self._tripwire = tripwire
@@ -117,14 +117,14 @@ class _Session(smtplib.SMTP):
         super().__init__(local_hostname="localhost")
         self._host = relay.host  # whose certificate it has to be
 
-    def deliver(self, sender: str, recipients: Sequence[str], message: bytes) -> dict[str, DeliveryError]:
+    def transfer(self, sender: str, recipients: Sequence[str], message: bytes) -> dict[str, DeliveryError]:
         relay = self._relay
         self._expect(self.connect(relay.host, relay.port), 220, "our connection")
         self.ehlo_or_helo_if_needed()
-        if relay.tls == "starttls":
+        if relay.tls_mode == "starttls":
             if not self.has_extn("starttls"):
                 raise DeliveryError("tls", f"{relay.host} offers no STARTTLS", retryable=True)
-            self._expect(self.starttls(context=relay.context), 220, "STARTTLS")
+            self._expect(self.starttls(context=relay.tls_context), 220, "STARTTLS")
             self.ehlo_or_helo_if_needed()
         if relay.login is not None:
             self.login(relay.login.username, relay.login.password.reveal())
@@ -133,7 +133,7 @@ class _Session(smtplib.SMTP):
         for recipient in recipients:
             code, said = self.rcpt(recipient)
             if code not in (250, 251):
-                refused[recipient] = relay.refusal(code, said, _RECIPIENT)
+                refused[recipient] = relay.error_for_reply(code, said, _RECIPIENT)
         if len(refused) < len(recipients):
             self._expect(self.data(message), 250, _CONTENT)
         return refused
@@ -149,28 +149,28 @@ class _Session(smtplib.SMTP):
 
     def getreply(self) -> tuple[int, bytes]:
         if self.file is None and self.sock is not None:
-            self.file = _Bounded(self.sock.makefile("rb"))
+            self.file = _SizeLimitedFile(self.sock.makefile("rb"))
         return super().getreply()
 
     def _get_socket(self, host: str, port: int, timeout: Any) -> socket.socket:  # noqa: ARG002 - smtplib's own way in
-        made = connect(host, port, self._deadline)
-        self._tripwire.watch(made)
+        made = connect_tcp(host, port, self._deadline)
+        self._tripwire.watch_socket(made)
         self.local_hostname = _our_name(made)
-        if self._relay.tls == "implicit":
-            return self._relay.context.wrap_socket(made, server_hostname=host)
+        if self._relay.tls_mode == "implicit":
+            return self._relay.tls_context.wrap_socket(made, server_hostname=host)
         return made
 
     def _expect(self, answer: tuple[int, bytes], code: int, what: str) -> None:
         if answer[0] != code:
-            raise self._relay.refusal(*answer, what)
+            raise self._relay.error_for_reply(*answer, what)
 
 
-class _Bounded:
+class _SizeLimitedFile:
     """A file of a socket that ends where more comes than any answer needs."""
 
     def __init__(self, file: io.BufferedReader) -> None:
         self._file = file
-        self._left = MOST_ANSWER_BYTES
+        self._left = MAX_REPLY_BYTES
 
     def readline(self, size: int) -> bytes:
         line = self._file.readline(min(size, self._left))

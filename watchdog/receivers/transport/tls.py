@@ -18,17 +18,17 @@ from pathlib import Path
 import certifi
 
 from watchdog.config.document import Table, secret_forms
-from watchdog.config.permissions import others_who_read, remedy
-from watchdog.config.secrets import Secret, open_for_reading
+from watchdog.config.permissions import other_readers, restrict_command
+from watchdog.config.secrets import Secret, open_without_blocking
 
-KEYS = ("ca_file", "cert_file", *secret_forms("key"))
+TLS_KEYS = ("ca_file", "cert_file", *secret_forms("key"))
 
 _MOST_BYTES = 1_048_576  # a host's whole bundle of authorities is a quarter of that
 _FINGERPRINT = re.compile(r"sha-256:((?:[0-9A-F]{2}:){31}[0-9A-F]{2})", re.IGNORECASE)  # RFC 5425 §4.2.2
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 
 
-def host_context() -> ssl.SSLContext:
+def host_tls_context() -> ssl.SSLContext:
     """Trust what the host trusts, so that an organisation's own authorities count; certifi's list where it has none.
 
     The same context for everyone, never to be changed: each takes 0.1 s and 1 MB. A new one when the host's list is.
@@ -36,7 +36,7 @@ def host_context() -> ssl.SSLContext:
     return _shared_host_context(_host_list())
 
 
-def context_from_table(table: Table, *, own: bool = False) -> ssl.SSLContext:
+def tls_context_from_table(table: Table, *, unshared: bool = False) -> ssl.SSLContext:
     """Read `ca_file`, `cert_file` and `key_file` (or another form of `key`), none of them required.
 
     With a `ca_file`, only the authorities in it are trusted, not the host's. `own`: the caller is going to change it.
@@ -45,12 +45,12 @@ def context_from_table(table: Table, *, own: bool = False) -> ssl.SSLContext:
     if authorities is not None:
         context = _trusting(authorities, table)
     else:
-        context = _new_host_context() if own or certificate is not None else host_context()
+        context = _new_host_context() if unshared or certificate is not None else host_tls_context()
     if certificate is not None:
         _identify(context, certificate, table.secret("key", required=False), table)
     elif table.secret("key", required=False) is not None:
-        given = next(form for form in KEYS[2:] if form in table)
-        table.problem(given, "of use with a cert_file only")
+        given = next(form for form in TLS_KEYS[2:] if form in table)
+        table.add_problem(given, "of use with a cert_file only")
     return context
 
 
@@ -80,25 +80,25 @@ def _new_host_context() -> ssl.SSLContext:
     return context
 
 
-def pinned(context: ssl.SSLContext, *, chain_too: bool) -> ssl.SSLContext:
+def configure_pinning(context: ssl.SSLContext, *, verify_chain: bool) -> ssl.SSLContext:
     """Return `context` for a peer that is known by its certificate's fingerprint.
 
     The fingerprint alone vouches for it, so that a self-signed certificate of whatever name will do, unless
-    `chain_too`.
+    `verify_chain`.
     """
-    if not chain_too:
+    if not verify_chain:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
 
 
-def read_fingerprints(table: Table, key: str) -> tuple[bytes, ...]:
+def fingerprints_from_table(table: Table, key: str) -> tuple[bytes, ...]:
     """Return the digests at `key`, an array of texts like "sha-256:AB:CD:…"; what is none is noted as a problem."""
     digests = []
     for index, text in enumerate(table.texts(key, ())):
         match = _FINGERPRINT.fullmatch(text)
         if match is None:
-            table.problem(key, "write it like sha-256:AB:CD:…, 32 pairs of hex digits", index=index)
+            table.add_problem(key, "write it like sha-256:AB:CD:…, 32 pairs of hex digits", index=index)
         else:
             digests.append(bytes.fromhex(match[1].replace(":", "")))
     return tuple(digests)
@@ -116,7 +116,7 @@ def _trusting(authorities: str, table: Table) -> ssl.SSLContext:
     try:
         context.load_verify_locations(cadata=authorities)
     except (ssl.SSLError, ValueError):
-        table.problem("ca_file", "holds no certificates in PEM form")
+        table.add_problem("ca_file", "holds no certificates in PEM form")
     return context
 
 
@@ -124,10 +124,10 @@ def _identify(context: ssl.SSLContext, certificate: str, key: Secret | None, tab
     """Have `context` show `certificate`, whose key is `key` or stands with it."""
     together = certificate if key is None else f"{certificate}\n{key.reveal()}\n"
     if not _PRIVATE_KEY.search(together):
-        if not any(form in table for form in KEYS[2:]):
-            table.problem("cert_file", "holds no private key: give key_file too")
+        if not any(form in table for form in TLS_KEYS[2:]):
+            table.add_problem("cert_file", "holds no private key: give key_file too")
         elif key is not None:
-            table.problem("key_file" if "key_file" in table else "key", "holds no private key in PEM form")
+            table.add_problem("key_file" if "key_file" in table else "key", "holds no private key in PEM form")
         return
     memory = os.memfd_create("key", os.MFD_CLOEXEC)
     try:
@@ -136,7 +136,7 @@ def _identify(context: ssl.SSLContext, certificate: str, key: Secret | None, tab
         # An empty passphrase: without one, OpenSSL would ask the terminal.
         context.load_cert_chain(f"/proc/self/fd/{memory}", password="")
     except (ssl.SSLError, OSError, ValueError):
-        table.problem("cert_file", "certificate and key do not belong together, or the key has a passphrase")
+        table.add_problem("cert_file", "certificate and key do not belong together, or the key has a passphrase")
     finally:
         os.close(memory)
 
@@ -147,21 +147,21 @@ def _pem(table: Table, key: str) -> str | None:
     if not path:
         return None
     if not path.startswith("/"):
-        table.problem(key, f"must be an absolute path, not {path!r}")
+        table.add_problem(key, f"must be an absolute path, not {path!r}")
         return None
     try:
-        with open_for_reading(path) as file:
+        with open_without_blocking(path) as file:
             status = os.fstat(file.fileno())
             content = file.read(_MOST_BYTES + 1) if stat.S_ISREG(status.st_mode) else b""
     except (OSError, ValueError) as error:
         said = f"cannot read {path!r}: {getattr(error, 'strerror', None) or 'not a path'}"
-        (table.problem if table.document.secrets_needed else table.note)(key, said)
+        (table.add_problem if table.document.require_secrets else table.add_note)(key, said)
         return None
     text = content.decode("ascii", "replace")
     if not content or len(content) > _MOST_BYTES or "-----BEGIN " not in text:
-        table.problem(key, f"{path!r} is no file in PEM form")
-    elif _PRIVATE_KEY.search(text) and (others := others_who_read(status)):
-        table.problem(key, f"the private key in {path!r} is open to {others}: {remedy(path)}")
+        table.add_problem(key, f"{path!r} is no file in PEM form")
+    elif _PRIVATE_KEY.search(text) and (others := other_readers(status)):
+        table.add_problem(key, f"the private key in {path!r} is open to {others}: {restrict_command(path)}")
     else:
         return text
     return None

@@ -11,44 +11,44 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from watchdog.measure.catalogue import METRICS, Kind
+from watchdog.measure.catalogue import METRICS, MetricKind
 from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers
-from watchdog.rules.engine.arithmetic import combine
+from watchdog.rules.engine.arithmetic import evaluate_expression
 from watchdog.rules.engine.view import View
-from watchdog.rules.engine.window import Recent, Span, WindowSum, contribution, milliseconds
+from watchdog.rules.engine.window import RecentTicks, WindowCoverage, WindowSum, pack_tick_values, tick_weight_ms
 from watchdog.rules.language.expression import Expression, metrics_of
 
 
-class Tally:
+class MetricAccumulator:
     """What one metric of a view adds up to, tick by tick, and over each window that someone reads."""
 
-    def __init__(self, view: View, per_tick: Callable[[], Numbers], recent: Recent) -> None:
+    def __init__(self, view: View, per_tick: Callable[[], Numbers], recent: RecentTicks) -> None:
         """Make one; `per_tick` gives a whole number for each group that the view's newest snapshot holds."""
         self.view = view
         self._per_tick = per_tick
         self._recent = recent
         self.windows: dict[int, WindowSum] = {}
 
-    def feed(self) -> None:
+    def add_newest_tick(self) -> None:
         """Take in the newest tick."""
-        frame, groups = self.view.frame, self.view.groups
-        new = contribution(frame.snapshot.at_ns, frame.present, self._per_tick())
+        frame, groups = self.view.grouped, self.view.groups
+        new = pack_tick_values(frame.snapshot.at_ns, frame.present_slots, self._per_tick())
         self._recent.push(new)
         for window in self.windows.values():
             window.push(new, groups.capacity)
 
 
-class Combined:
+class Aggregation:
     """`rate`, `sum`, `mean`, `last`, and the number of values: window sums of each metric, arithmetic after."""
 
     def __init__(
         self,
         view: View,
         expression: Expression,
-        span: Span,
+        span: WindowCoverage,
         read: Callable[[str], Numbers],
-        recent: Callable[[str, str], Recent],
+        recent: Callable[[str, str], RecentTicks],
         time_power: int = 0,
     ) -> None:
         """Make one; `read` gives a metric's statistic for each slot of the view, to be divided by time^`time_power`.
@@ -56,7 +56,7 @@ class Combined:
         `recent` gives the newest ticks of a metric's "sums" or "counts".
         """
         self.view = view
-        self.span = span
+        self.coverage = span
         self._expression = expression
         self._read = read
         self._recent = recent
@@ -67,12 +67,12 @@ class Combined:
         """Forget the values: the next tick has others, and their memory is wanted by other rules."""
         self._all = None
 
-    def beyond(self, threshold: float, *, above: bool, filled: bool) -> Slots:  # noqa: ARG002 - sums divide right anyway
+    def slots_beyond(self, threshold: float, *, above: bool, window_filled: bool) -> Slots:  # noqa: ARG002 - sums divide right anyway
         """Return the slots whose value is above (below) `threshold`."""
         values = self._current()
         return np.flatnonzero(values > threshold if above else values < threshold).astype(np.int32)
 
-    def values(self, slots: Slots, *, filled: bool) -> Numbers:  # noqa: ARG002 - as above
+    def values(self, slots: Slots, *, window_filled: bool) -> Numbers:  # noqa: ARG002 - as above
         """Return the values of `slots`; NaN where there was nothing to measure."""
         return self._current()[slots]
 
@@ -85,34 +85,36 @@ class Combined:
         reach = min(len(level) for level in levels.values())
         if not reach:
             return np.zeros(0)
-        values = combine(self._expression, lambda metric: levels[metric][-reach:])
+        values = evaluate_expression(self._expression, lambda metric: levels[metric][-reach:])
         return np.broadcast_to(values, (reach,))
 
     def _levels(self, metric: str, slot: int, elapsed_ns: Mapping[int, int]) -> Numbers:
         def read(what: str) -> Numbers:
-            return np.array([one.of(slot) for one in self._recent(metric, what).entries if one.at_ns in elapsed_ns])
+            return np.array(
+                [one.value_of(slot) for one in self._recent(metric, what).entries if one.at_ns in elapsed_ns]
+            )
 
         sums = read("sums")
-        if METRICS[metric].kind is Kind.DISTRIBUTION:
+        if METRICS[metric].kind is MetricKind.DISTRIBUTION:
             counts = read("counts")
             return np.where(counts > 0, sums / 1e9 / np.maximum(counts, 1), np.nan)
         times = [elapsed_ns[one.at_ns] for one in self._recent(metric, "sums").entries if one.at_ns in elapsed_ns]
-        gauge = METRICS[metric].kind is Kind.GAUGE
-        return np.asarray(sums / np.array([max(milliseconds(one), 1) if gauge else one / 1e9 for one in times]))
+        gauge = METRICS[metric].kind is MetricKind.GAUGE
+        return np.asarray(sums / np.array([max(tick_weight_ms(one), 1) if gauge else one / 1e9 for one in times]))
 
     def _current(self) -> Numbers:
         if self._all is None:
-            values = combine(self._expression, self._read)
+            values = evaluate_expression(self._expression, self._read)
             if self._time_power:
-                values = values / self.span.seconds**self._time_power
+                values = values / self.coverage.rate_seconds**self._time_power
             self._all = np.broadcast_to(values, (self.view.groups.size,))
         return self._all
 
 
-def value_of_nothing(expression: Expression) -> float:
+def value_without_rows(expression: Expression) -> float:
     """Return the value of `expression` without any rows: distributions have none, all else is 0."""
 
     def read(metric: str) -> Numbers:
-        return np.array([np.nan if METRICS[metric].kind is Kind.DISTRIBUTION else 0.0])
+        return np.array([np.nan if METRICS[metric].kind is MetricKind.DISTRIBUTION else 0.0])
 
-    return float(combine(expression, read)[0])
+    return float(evaluate_expression(expression, read)[0])

@@ -7,20 +7,20 @@ from collections.abc import Callable
 import numpy as np
 
 from watchdog.measure.snapshot import Numbers
-from watchdog.rules.language.expression import Constant, Expression, Operand
+from watchdog.rules.language.expression import Constant, Expression, MetricReference
 
 
-def combine(expression: Expression, read: Callable[[str], Numbers]) -> Numbers:
+def evaluate_expression(expression: Expression, read: Callable[[str], Numbers]) -> Numbers:
     """Return the value of `expression`, where `read` gives the values of a metric.
 
     Shapes are as numpy broadcasts them: (1,) for an expression without metrics.
     """
     match expression:
-        case Operand(metric):
+        case MetricReference(metric):
             return read(metric)
         case Constant(value):
             return np.float64(value).reshape(1)
-    left, right = combine(expression.left, read), combine(expression.right, read)
+    left, right = evaluate_expression(expression.left, read), evaluate_expression(expression.right, read)
     match expression.operator:
         case "+":
             return left + right
@@ -41,17 +41,17 @@ def _divide(left: Numbers, right: Numbers) -> Numbers:
     return np.divide(left, right, out=result, where=right != 0)
 
 
-def degree(expression: Expression) -> int | None:
+def time_power(expression: Expression) -> int | None:
     """Return the power of time that all terms share when each metric stands for a sum over time; None if they differ.
 
     1 for `a + b`, whose rate is its sum by the time; 0 for `a / b`, whose rate needs no time at all.
     """
     match expression:
-        case Operand():
+        case MetricReference():
             return 1
         case Constant():
             return 0
-    left, right = degree(expression.left), degree(expression.right)
+    left, right = time_power(expression.left), time_power(expression.right)
     if left is None or right is None:
         return None
     match expression.operator:
@@ -63,15 +63,15 @@ def degree(expression: Expression) -> int | None:
             return left if left == right else None
 
 
-def never_too_high(expression: Expression) -> bool:
+def never_overestimates(expression: Expression) -> bool:
     """Tell whether metrics that counted too little can only make the value too low."""
     match expression:
-        case Operand():
+        case MetricReference():
             return True
         case Constant(value):
             return value >= 0
     if expression.operator in "+*":
-        return never_too_high(expression.left) and never_too_high(expression.right)
+        return never_overestimates(expression.left) and never_overestimates(expression.right)
     if isinstance(expression.right, Constant):
-        return never_too_high(expression.left) and (expression.operator == "-" or expression.right.value > 0)
+        return never_overestimates(expression.left) and (expression.operator == "-" or expression.right.value > 0)
     return False

@@ -13,22 +13,22 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from watchdog.measure.catalogue import ABSENT, DIRECTIONS, FAILURES, METRICS, STATES, Kind
+from watchdog.measure.catalogue import ABSENT_CODE, DIRECTIONS, FAILURES, METRICS, TCP_STATES, MetricKind
 from watchdog.measure.interning import address_text
 from watchdog.measure.snapshot import Numbers, Snapshot
 from watchdog.rules.engine.groups import code_of
 from watchdog.rules.engine.selection import Selection
-from watchdog.rules.language.expression import Constant, Expression, Operand
+from watchdog.rules.language.expression import Constant, Expression, MetricReference
 from watchdog.rules.language.rule import Labels, Rule
 
-MOST_PEERS: Final = 5
-MOST_PROCESSES: Final = 16  # to look at, until one is found that lives
+MAX_PEERS: Final = 5
+MAX_PROCESSES: Final = 16  # to look at, until one is found that lives
 
 _NO_ADDRESS = 2**64 - 1  # both halves
 _MULTIPLIERS = [np.uint64(secrets.randbits(64) | 1) for _ in range(3)]  # nobody outside can know which peers collide
 _NAMES = ("process", "exe", "user", "unit", "container")
 
-_Rows = NDArray[np.intp]
+_RowNumbers = NDArray[np.intp]
 _Ids = NDArray[np.uint64]
 
 
@@ -53,7 +53,7 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
-class Participant:
+class ContributingProcess:
     """One process, and its `amount` of the metric; names are the kernel's, "" where there is none."""
 
     pid: int
@@ -66,7 +66,7 @@ class Participant:
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class Contributors:
     """What made up the value of one instance: the greatest first, and how many there are in all.
 
     `metric`: the one that amounts are of. `amount`: of all, NaN for distributions. `history`: what each of the newest
@@ -77,7 +77,7 @@ class Trace:
     amount: float
     peers: tuple[Peer, ...]
     peer_count: int
-    participants: tuple[Participant, ...]
+    processes: tuple[ContributingProcess, ...]
     process_count: int
     history: tuple[float, ...]
     tick_seconds: float
@@ -87,14 +87,14 @@ class Trace:
 def leading_metric(expression: Expression) -> str | None:
     """Return the first metric of `expression`."""
     match expression:
-        case Operand(metric):
+        case MetricReference(metric):
             return metric
         case Constant():
             return None
     return leading_metric(expression.left) or leading_metric(expression.right)
 
 
-def rows_of(snapshot: Snapshot, rule: Rule, labels: Labels, selection: Selection) -> _Rows:
+def contributing_rows(snapshot: Snapshot, rule: Rule, labels: Labels, selection: Selection) -> _RowNumbers:
     """Return the numbers of the rows that `rule` counts for the instance with `labels`."""
     chosen = selection.mask(snapshot, rule.where)
     for dimension, text in labels:
@@ -106,19 +106,19 @@ def rows_of(snapshot: Snapshot, rule: Rule, labels: Labels, selection: Selection
     return np.arange(len(snapshot)) if chosen is None else np.flatnonzero(chosen)
 
 
-def peers_of(snapshot: Snapshot, rows: _Rows, metric: str) -> tuple[tuple[Peer, ...], int]:
+def contributing_peers(snapshot: Snapshot, rows: _RowNumbers, metric: str) -> tuple[tuple[Peer, ...], int]:
     """Return the peers with the greatest amounts of `metric` in `rows`, and how many there are."""
     inbound = snapshot.dimensions["direction"][rows] == DIRECTIONS.index("in")
-    halves = snapshot.addresses["local" if "remote" in METRICS[metric].lacks else "remote"][rows]
-    own = inbound | ("remote" in METRICS[metric].lacks)
+    halves = snapshot.addresses["local" if "remote" in METRICS[metric].missing_dimensions else "remote"][rows]
+    own = inbound | ("remote" in METRICS[metric].missing_dimensions)
     ports = np.where(own, snapshot.dimensions["local_port"][rows], snapshot.dimensions["remote_port"][rows])
-    there = np.flatnonzero(~(halves == _NO_ADDRESS).all(axis=1) & (ports < ABSENT))
+    there = np.flatnonzero(~(halves == _NO_ADDRESS).all(axis=1) & (ports < ABSENT_CODE))
     rows, halves, ports, inbound = rows[there], halves[there], ports[there], inbound[there]
     keys = halves[:, 0] * _MULTIPLIERS[0] + halves[:, 1] * _MULTIPLIERS[1]
     keys += (ports.astype(np.uint64) * np.uint64(2) + inbound) * _MULTIPLIERS[2]
     ids, firsts, order = _ranked(keys, snapshot.metrics[metric][rows], metric)
     peers = []
-    for number, amount in order[:MOST_PEERS]:
+    for number, amount in order[:MAX_PEERS]:
         first = firsts[number]
         address = address_text(int(halves[first, 0]), int(halves[first, 1]))
         direction = DIRECTIONS[int(snapshot.dimensions["direction"][rows[first]])]
@@ -126,33 +126,35 @@ def peers_of(snapshot: Snapshot, rows: _Rows, metric: str) -> tuple[tuple[Peer, 
     return tuple(peers), len(order)
 
 
-def participants_of(snapshot: Snapshot, rows: _Rows, metric: str) -> tuple[tuple[Participant, ...], int]:
+def contributing_processes(
+    snapshot: Snapshot, rows: _RowNumbers, metric: str
+) -> tuple[tuple[ContributingProcess, ...], int]:
     """Return the processes with the greatest amounts of `metric` in `rows`, and how many there are."""
     pids = snapshot.dimensions["pid"][rows]
-    there = np.flatnonzero((pids > 0) & (pids < ABSENT))
+    there = np.flatnonzero((pids > 0) & (pids < ABSENT_CODE))
     rows, pids = rows[there], pids[there]
     _, firsts, order = _ranked(pids.astype(np.uint64), snapshot.metrics[metric][rows], metric)
     found = []
-    for number, amount in order[:MOST_PROCESSES]:
+    for number, amount in order[:MAX_PROCESSES]:
         row = rows[firsts[number]]
         texts = [snapshot.names.text(name, int(snapshot.dimensions[name][row])) for name in _NAMES]
-        found.append(Participant(int(pids[firsts[number]]), amount, *texts))
+        found.append(ContributingProcess(int(pids[firsts[number]]), amount, *texts))
     return tuple(found), len(order)
 
 
-def measuring(snapshot: Snapshot, rows: _Rows, metric: str) -> _Rows:
+def nonzero_rows(snapshot: Snapshot, rows: _RowNumbers, metric: str) -> _RowNumbers:
     """Return those of `rows` that add to `metric`, all of them where none does."""
     values = snapshot.metrics[metric][rows]
     adding = rows[~np.isnan(values) & (values != 0)]
     return adding if len(adding) else rows
 
 
-def total(snapshot: Snapshot, rows: _Rows, metric: str) -> float:
+def total_amount(snapshot: Snapshot, rows: _RowNumbers, metric: str) -> float:
     """Return the amount of `metric` in `rows`; NaN for distributions, which do not add up."""
     return float("nan") if _is_distribution(metric) else float(snapshot.metrics[metric][rows].sum())
 
 
-def _ranked(keys: _Ids, values: Numbers, metric: str) -> tuple[NDArray[np.intp], _Rows, list[tuple[int, float]]]:
+def _ranked(keys: _Ids, values: Numbers, metric: str) -> tuple[NDArray[np.intp], _RowNumbers, list[tuple[int, float]]]:
     """Put rows with one key together; return each row's number, each number's first row, numbers with amounts.
 
     The greatest amount comes first; of equal ones that of more rows, then the greater key: pids are counted up, and of
@@ -167,13 +169,13 @@ def _ranked(keys: _Ids, values: Numbers, metric: str) -> tuple[NDArray[np.intp],
     return ids, firsts, [(number, float(amounts[number])) for number in order]
 
 
-def _peer(snapshot: Snapshot, rows: _Rows, address: str, port: int, direction: str, amount: float) -> Peer:
+def _peer(snapshot: Snapshot, rows: _RowNumbers, address: str, port: int, direction: str, amount: float) -> Peer:
     metrics, dimensions = snapshot.metrics, snapshot.dimensions
     alive = metrics["open"][rows] > 0
     # Answers to requests have rows of their own, beside their connection's.
     connections = int((alive | (metrics["closes"][rows] > 0)).sum())
     sent, received = (int(metrics[name][rows].sum()) for name in ("bytes_sent", "bytes_received"))
-    states = _counted(dimensions["state"][rows[alive]], STATES)
+    states = _counted(dimensions["state"][rows[alive]], TCP_STATES)
     failures = _counted(dimensions["failure"][rows], FAILURES)
     return Peer(address, port, direction, amount, connections, sent, received, states, failures)
 
@@ -185,4 +187,4 @@ def _counted(codes: NDArray[np.uint32], choices: tuple[str, ...]) -> tuple[tuple
 
 
 def _is_distribution(metric: str) -> bool:
-    return METRICS[metric].kind is Kind.DISTRIBUTION
+    return METRICS[metric].kind is MetricKind.DISTRIBUTION

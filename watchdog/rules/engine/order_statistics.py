@@ -16,36 +16,43 @@ import numpy as np
 
 from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers
-from watchdog.rules.engine.aggregations import value_of_nothing
-from watchdog.rules.engine.arithmetic import combine
+from watchdog.rules.engine.aggregations import value_without_rows
+from watchdog.rules.engine.arithmetic import evaluate_expression
 from watchdog.rules.engine.view import View
-from watchdog.rules.engine.window import Contribution, Samples, SampleWindow, Span, WindowSum, contribution
-from watchdog.rules.language.expression import Expression, Operand
-from watchdog.rules.language.rule import Stat, Statistic
+from watchdog.rules.engine.window import (
+    SampleWindow,
+    TickSamples,
+    TickValues,
+    WindowCoverage,
+    WindowSum,
+    pack_tick_values,
+)
+from watchdog.rules.language.expression import Expression, MetricReference
+from watchdog.rules.language.rule import Stat, StatKind
 
 _ROUNDING = 1e-9  # of n * p / 100, which may come out a little above the whole number that it is
 
 
-class Ranking:
+class OrderStatisticWindow:
     """The single values of one window that order statistics look at, and how many of them lie beyond each threshold."""
 
     def __init__(self, view: View, expression: Expression, window_ns: int, counts: WindowSum | None) -> None:
         """Make one; `counts` has the number of values by slot if they are a distribution's, else each tick is one."""
         self.view = view
-        self.counts = counts
-        self.absent = value_of_nothing(expression)
+        self.value_counts = counts
+        self.absent_value = value_without_rows(expression)
         self.samples = SampleWindow(window_ns)
         self._expression = expression
         self._hits: dict[tuple[float, bool], WindowSum] = {}
 
-    def feed(self) -> None:
+    def add_newest_tick(self) -> None:
         """Take in the newest tick."""
         new = self._newest()
         self.samples.push(new)
         for (threshold, above), window in self._hits.items():
             window.push(self._count(new, threshold, above=above), self.view.groups.capacity)
 
-    def watch_only(self, thresholds: Iterable[tuple[float, bool]]) -> None:
+    def set_thresholds(self, thresholds: Iterable[tuple[float, bool]]) -> None:
         """Count the values above (True) or below (False) each of `thresholds`, back over the window, and no others."""
         before, self._hits = self._hits, {}
         for threshold, above in thresholds:
@@ -57,30 +64,32 @@ class Ranking:
             window.push(self._count(samples, threshold, above=above), self.view.groups.capacity)
         return window
 
-    def hits(self, threshold: float, ticks: int, *, above: bool) -> Numbers:
+    def count_beyond(self, threshold: float, ticks: int, *, above: bool) -> Numbers:
         """Return for each slot how many values of the window are above (below) `threshold`, which is being watched."""
         hits = self._hits[threshold, above].sums[: self.view.groups.size]
-        return hits + ticks if self.misses(threshold, above=above) else hits
+        return hits + ticks if self.is_absent_value_beyond(threshold, above=above) else hits
 
-    def _newest(self) -> Samples:
-        frame = self.view.frame
-        if isinstance(self._expression, Operand) and self.counts is not None:
-            return Samples(frame.snapshot.at_ns, *self.view.samples(self._expression.metric))
-        values = np.broadcast_to(combine(self._expression, self.view.level), (len(frame.present),))
-        return Samples(frame.snapshot.at_ns, frame.present, values)
+    def _newest(self) -> TickSamples:
+        frame = self.view.grouped
+        if isinstance(self._expression, MetricReference) and self.value_counts is not None:
+            return TickSamples(frame.snapshot.at_ns, *self.view.samples(self._expression.metric))
+        values = np.broadcast_to(
+            evaluate_expression(self._expression, self.view.newest_values), (len(frame.present_slots),)
+        )
+        return TickSamples(frame.snapshot.at_ns, frame.present_slots, values)
 
-    def misses(self, threshold: float, *, above: bool) -> bool:
+    def is_absent_value_beyond(self, threshold: float, *, above: bool) -> bool:
         """Tell whether a tick without rows of a group is beyond the threshold too."""
-        return self.absent > threshold if above else self.absent < threshold
+        return self.absent_value > threshold if above else self.absent_value < threshold
 
-    def _count(self, samples: Samples, threshold: float, *, above: bool) -> Contribution:
+    def _count(self, samples: TickSamples, threshold: float, *, above: bool) -> TickValues:
         """Count the hits of one tick by slot, relative to those of a group that was not there."""
         beyond = samples.values > threshold if above else samples.values < threshold
-        if self.misses(threshold, above=above):
+        if self.is_absent_value_beyond(threshold, above=above):
             slots = samples.slots[~beyond]
-            return contribution(samples.at_ns, slots, np.full(len(slots), -1.0))
+            return pack_tick_values(samples.at_ns, slots, np.full(len(slots), -1.0))
         slots, hits = _runs(samples.slots[beyond])
-        return contribution(samples.at_ns, slots, hits)
+        return pack_tick_values(samples.at_ns, slots, hits)
 
 
 def _runs(slots: Slots) -> tuple[Slots, Numbers]:
@@ -89,59 +98,63 @@ def _runs(slots: Slots) -> tuple[Slots, Numbers]:
     return slots[firsts], np.diff(firsts, append=len(slots)).astype(np.float64)
 
 
-class Ranked:
+class OrderStatistic:
     """`max`, `min` and percentiles: the k-th smallest of the n values in the window."""
 
-    def __init__(self, ranking: Ranking, stat: Stat, span: Span) -> None:
+    def __init__(self, ranking: OrderStatisticWindow, stat: Stat, span: WindowCoverage) -> None:
         """Make one over `ranking`, whose window is that of `span`."""
         self.view = ranking.view
-        self.span = span
+        self.coverage = span
         self.ranking = ranking
         self._stat = stat
 
-    def beyond(self, threshold: float, *, above: bool, filled: bool) -> Slots:
+    def slots_beyond(self, threshold: float, *, above: bool, window_filled: bool) -> Slots:
         """Return the slots whose value is above (below) `threshold`."""
-        hits = self.ranking.hits(threshold, self.span.ticks, above=above)
-        counts = self.ranking.counts
+        hits = self.ranking.count_beyond(threshold, self.coverage.tick_count, above=above)
+        counts = self.ranking.value_counts
         if counts is None:
             # Ticks before the first one count as a tick without rows.
-            hits = hits + (not filled) * self.ranking.misses(threshold, above=above)
+            hits = hits + (not window_filled) * self.ranking.is_absent_value_beyond(threshold, above=above)
         slots = np.flatnonzero(hits).astype(np.int32)  # k is 1 at least, and so are the hits of those who reach it
-        n = counts.sums[slots] if counts is not None else np.full(len(slots), float(self.span.ticks + (not filled)))
+        n = (
+            counts.sums[slots]
+            if counts is not None
+            else np.full(len(slots), float(self.coverage.tick_count + (not window_filled)))
+        )
         k = self._rank(n)
         return slots[hits[slots] > n - k if above else hits[slots] >= k]
 
-    def values(self, slots: Slots, *, filled: bool) -> Numbers:
+    def values(self, slots: Slots, *, window_filled: bool) -> Numbers:
         """Return the values of `slots`; NaN where there was nothing to measure."""
-        owner, values = self.ranking.samples.of(slots)
+        owner, values = self.ranking.samples.values_of(slots)
         counts = np.bincount(owner, minlength=len(slots))
         first = np.cumsum(counts) - counts
         found = np.full(len(slots), np.nan)
         some = counts > 0
         rank = self._rank(counts[some].astype(np.float64)).astype(np.int64)
         found[some] = values[first[some] + rank - 1]
-        if self.ranking.counts is not None:
+        if self.ranking.value_counts is not None:
             return found
-        missed = (counts < self.span.ticks) | (not filled)
-        worst = np.fmax if self._stat.statistic is Statistic.MAX else np.fmin
-        return np.where(missed, worst(found, self.ranking.absent), found)
+        missed = (counts < self.coverage.tick_count) | (not window_filled)
+        worst = np.fmax if self._stat.kind is StatKind.MAX else np.fmin
+        return np.where(missed, worst(found, self.ranking.absent_value), found)
 
     def history(self, slot: int, elapsed_ns: Mapping[int, int]) -> Numbers:
         """Return the statistic of `slot` in each tick of the window alone, as `Combined.history` does."""
         found = []
         for samples in self.ranking.samples.entries:
             if samples.at_ns in elapsed_ns:
-                _, values = samples.of(np.array([slot], dtype=np.int32))
+                _, values = samples.values_of(np.array([slot], dtype=np.int32))
                 rank = int(self._rank(np.array([float(len(values))]))[0])
-                found.append(float(np.sort(values)[rank - 1]) if len(values) else self.ranking.absent)
+                found.append(float(np.sort(values)[rank - 1]) if len(values) else self.ranking.absent_value)
         return np.array(found)
 
     def _rank(self, n: Numbers) -> Numbers:
         """Return k, counted from 1, of the value that the statistic takes out of n."""
-        match self._stat.statistic:
-            case Statistic.MAX:
+        match self._stat.kind:
+            case StatKind.MAX:
                 return n
-            case Statistic.MIN:
+            case StatKind.MIN:
                 return np.ones(len(n))
             case _:
                 return np.maximum(np.ceil(n * self._stat.percentile / 100 - _ROUNDING), 1)

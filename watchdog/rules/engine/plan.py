@@ -7,52 +7,62 @@ from typing import TypeVar, cast
 
 import numpy as np
 
-from watchdog.measure.catalogue import METRICS, Kind
+from watchdog.measure.catalogue import METRICS, MetricKind
 from watchdog.measure.snapshot import Numbers
-from watchdog.rules.engine.aggregations import Combined, Tally
-from watchdog.rules.engine.arithmetic import degree
-from watchdog.rules.engine.groups import Groups
-from watchdog.rules.engine.order_statistics import Ranked, Ranking
+from watchdog.rules.engine.aggregations import Aggregation, MetricAccumulator
+from watchdog.rules.engine.arithmetic import time_power
+from watchdog.rules.engine.groups import GroupSlots
+from watchdog.rules.engine.order_statistics import OrderStatistic, OrderStatisticWindow
 from watchdog.rules.engine.view import View
-from watchdog.rules.engine.window import Recent, Span, WindowSum
-from watchdog.rules.language.expression import Expression, Operand, metrics_of
-from watchdog.rules.language.rule import Rule, Statistic
+from watchdog.rules.engine.window import RecentTicks, WindowCoverage, WindowSum
+from watchdog.rules.language.expression import Expression, MetricReference, metrics_of
+from watchdog.rules.language.rule import Rule, StatKind
 
 _NEWEST_NS = 1  # a window that holds the newest tick and no other
-_PER_SECOND = (Statistic.RATE, Statistic.MEAN, Statistic.LAST)  # of counters
-_RANKED = (Statistic.MAX, Statistic.MIN, Statistic.PERCENTILE)
+_PER_SECOND = (StatKind.RATE, StatKind.MEAN, StatKind.LAST)  # of counters
+_RANKED = (StatKind.MAX, StatKind.MIN, StatKind.PERCENTILE)
 
 _TOLD = ("sums", "counts")
 
-_Part = TypeVar("_Part", Groups, View, Span, WindowSum, Recent, Tally, Ranking, Combined)
+_Part = TypeVar(
+    "_Part",
+    GroupSlots,
+    View,
+    WindowCoverage,
+    WindowSum,
+    RecentTicks,
+    MetricAccumulator,
+    OrderStatisticWindow,
+    Aggregation,
+)
 
 
-class Parts:
+class EvaluationPlan:
     """Parts by what makes them. Those that hold no past are made anew each time, cheaply."""
 
-    def __init__(self, before: Parts | None = None) -> None:
+    def __init__(self, before: EvaluationPlan | None = None) -> None:
         """Start without parts; those asked for are taken from `before` where it has them."""
         self._before = before._made if before is not None else {}  # noqa: SLF001 - of its own kind
         self._made: dict[tuple[object, ...], object] = {}
 
-    def measured(self, rule: Rule) -> Combined | Ranked:
+    def evaluation(self, rule: Rule) -> Aggregation | OrderStatistic:
         """Return what gives the rule's metric."""
         view = self._view(rule)
-        if rule.stat.statistic in _RANKED:
+        if rule.stat.kind in _RANKED:
             ranking = self._ranking(rule, view)
-            return Ranked(ranking, rule.stat, self._span(rule.window_ns))
-        window_ns = _NEWEST_NS if rule.stat.statistic is Statistic.LAST else rule.window_ns
-        return self._combined(view, rule.metric, rule.stat.statistic, window_ns)
+            return OrderStatistic(ranking, rule.stat, self._span(rule.window_ns))
+        window_ns = _NEWEST_NS if rule.stat.kind is StatKind.LAST else rule.window_ns
+        return self._combined(view, rule.metric, rule.stat.kind, window_ns)
 
-    def gate(self, rule: Rule) -> Combined | None:
+    def only_if_aggregation(self, rule: Rule) -> Aggregation | None:
         """Return what gives the left side of the rule's `only_if`: sums, newest levels and numbers of values."""
         return self._combined(self._view(rule), rule.only_if.left, None, rule.window_ns) if rule.only_if else None
 
-    def close(self) -> None:
+    def drop_unused(self) -> None:
         """Let go of the parts of before that nobody asked for."""
         self._before = {}
 
-    def all(self, kind: type[_Part]) -> Iterator[_Part]:
+    def parts_of_type(self, kind: type[_Part]) -> Iterator[_Part]:
         """Yield every part of a kind, in the order in which they were made."""
         return (part for part in self._made.values() if isinstance(part, kind))
 
@@ -62,47 +72,49 @@ class Parts:
         return cast("_Part", self._made[key])
 
     def _view(self, rule: Rule) -> View:
-        groups = self._get((Groups, rule.by), lambda: Groups(rule.by), lasting=True)
+        groups = self._get((GroupSlots, rule.by), lambda: GroupSlots(rule.by), lasting=True)
         return self._get((View, rule.by, rule.where), lambda: View(groups, rule.where), lasting=True)
 
-    def _span(self, window_ns: int) -> Span:
-        return self._get((Span, window_ns), lambda: Span(window_ns), lasting=True)
+    def _span(self, window_ns: int) -> WindowCoverage:
+        return self._get((WindowCoverage, window_ns), lambda: WindowCoverage(window_ns), lasting=True)
 
     def _total(self, view: View, metric: str, what: str, window_ns: int) -> WindowSum:
         """Return the window sums of `metric`, or the numbers of its values."""
         key = (view, metric, what)
         read = view.counts if what == "counts" else view.sums
         tally = self._get(
-            (Tally, *key), lambda: Tally(view, lambda: read(metric), self._recent(view, metric, what)), lasting=False
+            (MetricAccumulator, *key),
+            lambda: MetricAccumulator(view, lambda: read(metric), self._recent(view, metric, what)),
+            lasting=False,
         )
         total = self._get((WindowSum, *key, window_ns), lambda: WindowSum(window_ns), lasting=True)
         tally.windows[window_ns] = total
         return total
 
-    def _recent(self, view: View, metric: str, what: str) -> Recent:
-        return self._get((Recent, view, metric, what), Recent, lasting=True)
+    def _recent(self, view: View, metric: str, what: str) -> RecentTicks:
+        return self._get((RecentTicks, view, metric, what), RecentTicks, lasting=True)
 
-    def _ranking(self, rule: Rule, view: View) -> Ranking:
+    def _ranking(self, rule: Rule, view: View) -> OrderStatisticWindow:
         counts = None
-        if isinstance(rule.metric, Operand) and METRICS[rule.metric.metric].kind is Kind.DISTRIBUTION:
+        if isinstance(rule.metric, MetricReference) and METRICS[rule.metric.metric].kind is MetricKind.DISTRIBUTION:
             counts = self._total(view, rule.metric.metric, "counts", rule.window_ns)
         return self._get(
-            (Ranking, view, rule.metric, rule.window_ns),
-            lambda: Ranking(view, rule.metric, rule.window_ns, counts),
+            (OrderStatisticWindow, view, rule.metric, rule.window_ns),
+            lambda: OrderStatisticWindow(view, rule.metric, rule.window_ns, counts),
             lasting=True,
         )
 
-    def _combined(self, view: View, expression: Expression, statistic: Statistic | None, window_ns: int) -> Combined:
+    def _combined(self, view: View, expression: Expression, statistic: StatKind | None, window_ns: int) -> Aggregation:
         """Return `expression` of the window's `statistic`; None stands for how much there was (`only_if`)."""
         metrics = metrics_of(expression)
-        power = degree(expression) if statistic in _PER_SECOND and not any(map(_is_no_counter, metrics)) else None
+        power = time_power(expression) if statistic in _PER_SECOND and not any(map(_is_no_counter, metrics)) else None
         # What is a power of time as a whole is divided once, at the end: ratios of whole numbers come out exact.
-        each = statistic if power is None else Statistic.SUM
+        each = statistic if power is None else StatKind.SUM
         readers = {metric: self._reader(view, metric, each, window_ns) for metric in metrics}
 
-        def make() -> Combined:
+        def make() -> Aggregation:
             recents = {(metric, what): self._recent(view, metric, what) for metric in metrics for what in _TOLD}
-            return Combined(
+            return Aggregation(
                 view,
                 expression,
                 self._span(window_ns),
@@ -111,30 +123,30 @@ class Parts:
                 power or 0,
             )
 
-        return self._get((Combined, view, expression, statistic, window_ns), make, lasting=False)
+        return self._get((Aggregation, view, expression, statistic, window_ns), make, lasting=False)
 
-    def _reader(self, view: View, metric: str, statistic: Statistic | None, window_ns: int) -> Callable[[], Numbers]:
+    def _reader(self, view: View, metric: str, statistic: StatKind | None, window_ns: int) -> Callable[[], Numbers]:
         """Return what reads the statistic of one metric for each slot of the view."""
         match METRICS[metric].kind:
-            case Kind.COUNTER:
+            case MetricKind.COUNTER:
                 return self._counter(view, metric, statistic, window_ns)
-            case Kind.GAUGE:
+            case MetricKind.GAUGE:
                 return self._gauge(view, metric, _NEWEST_NS if statistic is None else window_ns)
-            case Kind.DISTRIBUTION:
+            case MetricKind.DISTRIBUTION:
                 return self._distribution(view, metric, statistic, window_ns)
 
-    def _counter(self, view: View, metric: str, statistic: Statistic | None, window_ns: int) -> Callable[[], Numbers]:
+    def _counter(self, view: View, metric: str, statistic: StatKind | None, window_ns: int) -> Callable[[], Numbers]:
         total, span = self._total(view, metric, "sums", window_ns), self._span(window_ns)
-        if statistic is None or statistic is Statistic.SUM:
+        if statistic is None or statistic is StatKind.SUM:
             return lambda: total.sums[: view.groups.size]
-        return lambda: total.sums[: view.groups.size] / span.seconds
+        return lambda: total.sums[: view.groups.size] / span.rate_seconds
 
     def _gauge(self, view: View, metric: str, window_ns: int) -> Callable[[], Numbers]:
         total, span = self._total(view, metric, "sums", window_ns), self._span(window_ns)
-        return lambda: total.sums[: view.groups.size] / span.weight
+        return lambda: total.sums[: view.groups.size] / span.mean_weight
 
     def _distribution(
-        self, view: View, metric: str, statistic: Statistic | None, window_ns: int
+        self, view: View, metric: str, statistic: StatKind | None, window_ns: int
     ) -> Callable[[], Numbers]:
         counts = self._total(view, metric, "counts", window_ns)
         if statistic is None:
@@ -144,11 +156,11 @@ class Parts:
         def read() -> Numbers:
             size = view.groups.size
             n = counts.sums[:size]
-            values: Numbers = total.sums[:size] / 1e9 / np.where(statistic is Statistic.SUM, 1, np.maximum(n, 1))
+            values: Numbers = total.sums[:size] / 1e9 / np.where(statistic is StatKind.SUM, 1, np.maximum(n, 1))
             return np.where(n > 0, values, np.nan)
 
         return read
 
 
 def _is_no_counter(metric: str) -> bool:
-    return METRICS[metric].kind is not Kind.COUNTER
+    return METRICS[metric].kind is not MetricKind.COUNTER

@@ -15,8 +15,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from watchdog.measure.catalogue import ABSENT, DIMENSIONS, UNKNOWN, Values
-from watchdog.measure.snapshot import Codes, Halves, Snapshot
+from watchdog.measure.catalogue import ABSENT_CODE, DIMENSIONS, UNKNOWN_CODE, DimensionKind
+from watchdog.measure.snapshot import AddressHalves, Codes, Snapshot
 from watchdog.rules.language.rule import Condition
 
 Mask = NDArray[np.bool_]
@@ -55,7 +55,7 @@ class Selection:
         """Forget the snapshot decided last, so that its memory can go."""
         self._snapshot, self._masks = None, {}
 
-    def keep(self, conditions: Iterable[Condition]) -> None:
+    def retain_only(self, conditions: Iterable[Condition]) -> None:
         """Forget every condition that is not among `conditions`."""
         wanted = set(conditions)
         self._matchers = {condition: matcher for condition, matcher in self._matchers.items() if condition in wanted}
@@ -69,16 +69,16 @@ class Selection:
 
 
 def _matcher(condition: Condition) -> _Matcher:
-    match DIMENSIONS[condition.dimension].values:
-        case Values.NUMBER:
-            return _Numbers(condition)
-        case Values.ADDRESS:
-            return _Addresses(condition)
+    match DIMENSIONS[condition.dimension].kind:
+        case DimensionKind.NUMBER:
+            return _NumberMatcher(condition)
+        case DimensionKind.ADDRESS:
+            return _AddressMatcher(condition)
         case _:
-            return _Texts(condition)
+            return _GlobMatcher(condition)
 
 
-class _Texts:
+class _GlobMatcher:
     """Globs over names and choices. `_answers` says of the code that `_codes` has in the same place whether it passes.
 
     A code's place is its lower bits, for codes are counted up: there is room for as many names as there can be.
@@ -112,12 +112,12 @@ class _Texts:
         return mask
 
     def _forget(self, size: int) -> None:
-        self._codes = np.full(size, UNKNOWN, dtype=np.uint32)
+        self._codes = np.full(size, UNKNOWN_CODE, dtype=np.uint32)
         self._answers = np.zeros(size, dtype=np.bool_)
         self._asked = 0
 
     def _ask(self, snapshot: Snapshot, code: int) -> bool:
-        if code >= ABSENT:
+        if code >= ABSENT_CODE:
             return False
         text = snapshot.names.text(self._condition.dimension, code)
         wanted = self._any_of is None or self._any_of.match(text) is not None
@@ -128,7 +128,7 @@ def _globs(patterns: Sequence[str]) -> re.Pattern[str] | None:
     return re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns)) if patterns else None
 
 
-class _Numbers:
+class _NumberMatcher:
     """Numbers and ranges, both ends included."""
 
     def __init__(self, condition: Condition) -> None:
@@ -138,7 +138,7 @@ class _Numbers:
 
     def mask(self, snapshot: Snapshot) -> Mask:
         numbers = snapshot.dimensions[self._condition.dimension]
-        result = _within(numbers, self._any_of) if self._any_of else numbers < ABSENT
+        result = _within(numbers, self._any_of) if self._any_of else numbers < ABSENT_CODE
         return result & ~_within(numbers, self._none_of) if self._none_of else result
 
 
@@ -154,13 +154,13 @@ def _within(numbers: Codes, ranges: Iterable[tuple[int, int]]) -> Mask:
     return result
 
 
-class _Addresses:
+class _AddressMatcher:
     """CIDR blocks and single addresses, each as (network, mask) of two 64-bit halves."""
 
     def __init__(self, condition: Condition) -> None:
         self._condition = condition
-        self._any_of = [block(pattern) for pattern in condition.any_of]
-        self._none_of = [block(pattern) for pattern in condition.none_of]
+        self._any_of = [parse_address_block(pattern) for pattern in condition.any_of]
+        self._none_of = [parse_address_block(pattern) for pattern in condition.none_of]
 
     def mask(self, snapshot: Snapshot) -> Mask:
         halves = snapshot.addresses[self._condition.dimension]
@@ -171,10 +171,10 @@ class _Addresses:
         return result & ~_inside(halves, self._none_of) if self._none_of else result
 
 
-Block = tuple[tuple[int, int], tuple[int, int]]  # (network, mask), each as (upper, lower) half
+AddressBlock = tuple[tuple[int, int], tuple[int, int]]  # (network, mask), each as (upper, lower) half
 
 
-def block(pattern: str) -> Block:
+def parse_address_block(pattern: str) -> AddressBlock:
     """Read an address or CIDR block; the mask of a single address is all ones.
 
     Raises:
@@ -188,7 +188,7 @@ def block(pattern: str) -> Block:
     return (address >> 64, address & _ALL_ONES), (mask >> 64, mask & _ALL_ONES)
 
 
-def _inside(halves: Halves, blocks: Iterable[Block]) -> Mask:
+def _inside(halves: AddressHalves, blocks: Iterable[AddressBlock]) -> Mask:
     result = np.zeros(len(halves), dtype=np.bool_)
     for network, mask in blocks:
         inside = np.ones(len(halves), dtype=np.bool_)

@@ -7,70 +7,70 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from watchdog.measure.catalogue import METRICS, Kind
+from watchdog.measure.catalogue import METRICS, MetricKind
 from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers, Snapshot
-from watchdog.rules.engine.groups import Groups
+from watchdog.rules.engine.groups import GroupSlots
 from watchdog.rules.engine.selection import Mask, Selection
-from watchdog.rules.engine.window import milliseconds
+from watchdog.rules.engine.window import tick_weight_ms
 from watchdog.rules.language.rule import Condition
 
 
-class Frame:
+class GroupedSnapshot:
     """One snapshot seen through one `by`.
 
-    `present`: the distinct slots in rising order; `local`: (n,) for each row the index into `present`.
+    `present_slots`: the distinct slots in rising order; `local`: (n,) for each row the index into `present_slots`.
     """
 
-    def __init__(self, snapshot: Snapshot, present: Slots, local: Slots) -> None:
+    def __init__(self, snapshot: Snapshot, present_slots: Slots, local: Slots) -> None:
         """Keep all three."""
         self.snapshot = snapshot
-        self.present = present
-        self.local = local
+        self.present_slots = present_slots
+        self.group_index = local
 
     @cached_property
-    def order(self) -> NDArray[np.intp]:
+    def row_order(self) -> NDArray[np.intp]:
         """Return the rows in rising order of their slots."""
-        return np.argsort(self.local)
+        return np.argsort(self.group_index)
 
     @cached_property
     def ordered_slots(self) -> Slots:
         """Return the slots of the rows, in that order."""
-        return self.present[self.local[self.order]]
+        return self.present_slots[self.group_index[self.row_order]]
 
 
-def frame(groups: Groups, snapshot: Snapshot, silent_ns: int) -> Frame:
+def group_snapshot(groups: GroupSlots, snapshot: Snapshot, retention_ns: int) -> GroupedSnapshot:
     """Give every row its group. A snapshot without measured time is a baseline: its rows measure nothing."""
     if not snapshot.elapsed_ns:
         nothing = np.zeros(0, dtype=np.int32)
-        return Frame(snapshot, nothing, nothing)
-    slots = groups.assign(snapshot, silent_ns)
+        return GroupedSnapshot(snapshot, nothing, nothing)
+    slots = groups.assign(snapshot, retention_ns)
     seen = np.zeros(groups.size, dtype=np.bool_)
     seen[slots] = True
-    present = np.flatnonzero(seen).astype(np.int32)
+    present_slots = np.flatnonzero(seen).astype(np.int32)
     position = np.zeros(groups.size, dtype=np.int32)
-    position[present] = np.arange(len(present), dtype=np.int32)
-    return Frame(snapshot, present, position[slots])
+    position[present_slots] = np.arange(len(present_slots), dtype=np.int32)
+    return GroupedSnapshot(snapshot, present_slots, position[slots])
 
 
 class View:
     """The rows of the newest snapshot under one `by` and one `where`."""
 
-    def __init__(self, groups: Groups, where: tuple[Condition, ...]) -> None:
+    def __init__(self, groups: GroupSlots, where: tuple[Condition, ...]) -> None:
         """Start without a snapshot."""
         self.groups = groups
         self.where = where
-        self.frame: Frame  # the newest snapshot, grouped; between `load` and `release` only
+        self.grouped: GroupedSnapshot  # the newest snapshot, grouped; between `load` and `release` only
         self._mask: Mask | None = None
 
-    def load(self, current: Frame, selection: Selection) -> None:
+    def load(self, current: GroupedSnapshot, selection: Selection) -> None:
         """Take up the newest snapshot, already grouped."""
-        self.frame = current
-        self._mask = selection.mask(current.snapshot, self.where) if len(current.local) else None
+        self.grouped = current
+        self._mask = selection.mask(current.snapshot, self.where) if len(current.group_index) else None
 
     def release(self) -> None:
         """Forget the snapshot, so that its memory can go."""
-        del self.frame
+        del self.grouped
         self._mask = None
 
     def sums(self, metric: str) -> Numbers:
@@ -78,47 +78,51 @@ class View:
 
         Counters: the sum of changes; gauges: the sum of values times the tick's weight; distributions: the sum in ns.
         """
-        frame = self.frame
-        if not len(frame.local):
+        frame = self.grouped
+        if not len(frame.group_index):
             return np.zeros(0)
         column = frame.snapshot.metrics[metric]
         match METRICS[metric].kind:
-            case Kind.DISTRIBUTION:
+            case MetricKind.DISTRIBUTION:
                 column = np.rint(np.nan_to_num(column) * 1e9)
-            case Kind.GAUGE:
-                column = column * milliseconds(frame.snapshot.elapsed_ns)
-            case Kind.COUNTER:
+            case MetricKind.GAUGE:
+                column = column * tick_weight_ms(frame.snapshot.elapsed_ns)
+            case MetricKind.COUNTER:
                 pass
         if self._mask is not None:
             column = column * self._mask
-        return np.asarray(np.bincount(frame.local, weights=column, minlength=len(frame.present)), dtype=np.float64)
+        return np.asarray(
+            np.bincount(frame.group_index, weights=column, minlength=len(frame.present_slots)), dtype=np.float64
+        )
 
     def counts(self, metric: str) -> Numbers:
         """Return how many values of the distribution `metric` each group present has."""
-        frame = self.frame
-        if not len(frame.local):
+        frame = self.grouped
+        if not len(frame.group_index):
             return np.zeros(0)
-        return np.bincount(frame.local[self._measuring(metric)], minlength=len(frame.present)).astype(np.float64)
+        return np.bincount(frame.group_index[self._measuring(metric)], minlength=len(frame.present_slots)).astype(
+            np.float64
+        )
 
     def samples(self, metric: str) -> tuple[Slots, Numbers]:
         """Return slot and value of each value of the distribution `metric`, in rising order of slots."""
-        frame = self.frame
-        if not len(frame.local):
+        frame = self.grouped
+        if not len(frame.group_index):
             return np.zeros(0, dtype=np.int32), np.zeros(0)
-        values = frame.snapshot.metrics[metric][frame.order]
-        wanted = self._measuring(metric)[frame.order]
+        values = frame.snapshot.metrics[metric][frame.row_order]
+        wanted = self._measuring(metric)[frame.row_order]
         if wanted.all():  # one array of slots for all metrics
             return frame.ordered_slots, values
         return frame.ordered_slots[wanted], values[wanted]
 
     def _measuring(self, metric: str) -> Mask:
         """Tell which rows have a value of the distribution `metric`."""
-        wanted = ~np.isnan(self.frame.snapshot.metrics[metric])
+        wanted = ~np.isnan(self.grouped.snapshot.metrics[metric])
         return wanted if self._mask is None else wanted & self._mask
 
-    def level(self, metric: str) -> Numbers:
+    def newest_values(self, metric: str) -> Numbers:
         """Return the value of this tick alone for each group present: counters per second, gauges as they are."""
         sums = self.sums(metric)
-        if METRICS[metric].kind is Kind.GAUGE:
-            return sums / max(milliseconds(self.frame.snapshot.elapsed_ns), 1)
-        return sums / (max(self.frame.snapshot.elapsed_ns, 1) / 1e9)
+        if METRICS[metric].kind is MetricKind.GAUGE:
+            return sums / max(tick_weight_ms(self.grouped.snapshot.elapsed_ns), 1)
+        return sums / (max(self.grouped.snapshot.elapsed_ns, 1) / 1e9)

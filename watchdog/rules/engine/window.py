@@ -20,18 +20,18 @@ from watchdog.clock import SECOND_NS
 from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers
 
-RECENT_TICKS: Final = 20  # that an alert shows
+MAX_RECENT_TICKS: Final = 20  # that an alert shows
 _RECENT_BYTES = 65_536  # of each metric under one `by` and `where`
 _DENSE_SHARE = 0.5  # of the slots in reach: from here on a plain array is smaller and faster than slots and values
 
 
-class Span:
+class WindowCoverage:
     """What is known of the ticks in one window, whatever they measured."""
 
     def __init__(self, window_ns: int) -> None:
         """Start without ticks."""
         self.window_ns = window_ns
-        self.ticks = 0
+        self.tick_count = 0
         self._measured_ns = 0
         self._measured_ms = 0
         self._incomplete = 0
@@ -46,13 +46,13 @@ class Span:
             self._count(-1, left_ns, was_incomplete)
 
     def _count(self, sign: int, elapsed_ns: int, incomplete: int) -> None:
-        self.ticks += sign * (elapsed_ns > 0)
+        self.tick_count += sign * (elapsed_ns > 0)
         self._measured_ns += sign * elapsed_ns
-        self._measured_ms += sign * milliseconds(elapsed_ns)
+        self._measured_ms += sign * tick_weight_ms(elapsed_ns)
         self._incomplete += sign * incomplete
 
     @property
-    def seconds(self) -> float:
+    def rate_seconds(self) -> float:
         """Return what rates divide by: the measured time, but never less than the window.
 
         So long as less was measured, the past counts as nothing: a young window makes no false alarm.
@@ -60,24 +60,24 @@ class Span:
         return max(self.window_ns, self._measured_ns) / SECOND_NS
 
     @property
-    def weight(self) -> int:
+    def mean_weight(self) -> int:
         """Return what a mean over time divides by: the ticks' weights; as in `seconds`, the past counts as nothing."""
-        window_ms = 0 if self._measured_ns >= self.window_ns else milliseconds(self.window_ns)
+        window_ms = 0 if self._measured_ns >= self.window_ns else tick_weight_ms(self.window_ns)
         return max(window_ms, self._measured_ms, 1)
 
     @property
-    def incomplete(self) -> bool:
+    def is_incomplete(self) -> bool:
         """Tell whether any tick of the window may have counted too little."""
         return self._incomplete > 0
 
 
-def milliseconds(elapsed_ns: int) -> int:
+def tick_weight_ms(elapsed_ns: int) -> int:
     """Return the weight of a tick in a mean over time: whole milliseconds, so that weighted sums stay whole numbers."""
     return round(elapsed_ns / 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
-class Contribution:
+class TickValues:
     """What one tick adds: to distinct slots, or to as many as there are values from a first one on."""
 
     at_ns: int
@@ -92,7 +92,7 @@ class Contribution:
         else:
             sums[self.slots] = operation(sums[self.slots], self.values)
 
-    def of(self, slot: int) -> float:
+    def value_of(self, slot: int) -> float:
         """Return what `slot` has of it."""
         place = slot - self.slots if isinstance(self.slots, int) else int(self.slots.searchsorted(slot))
         if not 0 <= place < len(self.values):
@@ -105,22 +105,22 @@ class Contribution:
         return self.values.nbytes + (0 if isinstance(self.slots, int) else self.slots.nbytes)
 
 
-def contribution(at_ns: int, slots: Slots, values: Numbers) -> Contribution:
+def pack_tick_values(at_ns: int, slots: Slots, values: Numbers) -> TickValues:
     """Make a contribution of `values` for `slots`, distinct and in rising order, stored as small as can be."""
     changed = np.count_nonzero(values)
     if not changed:
-        return Contribution(at_ns, 0, np.zeros(0))
+        return TickValues(at_ns, 0, np.zeros(0))
     if changed < len(slots) * _DENSE_SHARE:
         nonzero = np.flatnonzero(values)
         slots, values = slots[nonzero], values[nonzero]
     first, reach = int(slots[0]), int(slots[-1]) - int(slots[0]) + 1
     if len(slots) == reach:
-        return Contribution(at_ns, first, _narrow(values))
+        return TickValues(at_ns, first, _narrow(values))
     if len(slots) >= reach * _DENSE_SHARE:
         dense = np.zeros(reach)
         dense[slots - first] = values
-        return Contribution(at_ns, first, _narrow(dense))
-    return Contribution(at_ns, slots, _narrow(values))
+        return TickValues(at_ns, first, _narrow(dense))
+    return TickValues(at_ns, slots, _narrow(values))
 
 
 def _narrow(values: Numbers) -> NDArray[np.generic]:
@@ -135,7 +135,7 @@ def _narrow(values: Numbers) -> NDArray[np.generic]:
     return values
 
 
-class Recent:
+class RecentTicks:
     """The newest ticks, of which an alert tells how it came about: as many as a little memory holds.
 
     On a host with few groups they reach back behind every window; with very many, the window has to do.
@@ -143,14 +143,14 @@ class Recent:
 
     def __init__(self) -> None:
         """Start without ticks."""
-        self.entries: deque[Contribution] = deque()
+        self.entries: deque[TickValues] = deque()
         self._bytes = 0
 
-    def push(self, new: Contribution) -> None:
+    def push(self, new: TickValues) -> None:
         """Add the newest tick, and let go of those that there is no room for."""
         self.entries.append(new)
         self._bytes += new.nbytes
-        while len(self.entries) > RECENT_TICKS or (self._bytes > _RECENT_BYTES and len(self.entries) > 1):
+        while len(self.entries) > MAX_RECENT_TICKS or (self._bytes > _RECENT_BYTES and len(self.entries) > 1):
             self._bytes -= self.entries.popleft().nbytes
 
 
@@ -161,9 +161,9 @@ class WindowSum:
         """Start at zero everywhere."""
         self.window_ns = window_ns
         self.sums: Numbers = np.zeros(0)
-        self._entries: deque[Contribution] = deque()
+        self._entries: deque[TickValues] = deque()
 
-    def push(self, new: Contribution, capacity: int) -> None:
+    def push(self, new: TickValues, capacity: int) -> None:
         """Add the newest tick, and take away those that have become too old."""
         if len(self.sums) < capacity:
             self.sums = np.concatenate((self.sums, np.zeros(capacity - len(self.sums))))
@@ -174,14 +174,14 @@ class WindowSum:
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
+class TickSamples:
     """Single values of one tick, in rising order of `slots`."""
 
     at_ns: int
     slots: Slots
     values: Numbers
 
-    def of(self, slots: Slots) -> tuple[Slots, Numbers]:
+    def values_of(self, slots: Slots) -> tuple[Slots, Numbers]:
         """Return index into `slots` and value, for each value that belongs to one of `slots`."""
         first = self.slots.searchsorted(slots, side="left")
         counts = self.slots.searchsorted(slots, side="right") - first
@@ -196,17 +196,17 @@ class SampleWindow:
     def __init__(self, window_ns: int) -> None:
         """Start without values."""
         self.window_ns = window_ns
-        self.entries: deque[Samples] = deque()
+        self.entries: deque[TickSamples] = deque()
 
-    def push(self, new: Samples) -> None:
+    def push(self, new: TickSamples) -> None:
         """Add the newest tick, and let go of those that have become too old."""
         self.entries.append(new)
         while self.entries[0].at_ns <= new.at_ns - self.window_ns:
             self.entries.popleft()
 
-    def of(self, slots: Slots) -> tuple[Slots, Numbers]:
+    def values_of(self, slots: Slots) -> tuple[Slots, Numbers]:
         """Return index into `slots` and value of every value in the window, ordered by index, then value."""
-        owner, values = _joined(samples.of(slots) for samples in self.entries)
+        owner, values = _joined(samples.values_of(slots) for samples in self.entries)
         order = np.lexsort((values, owner))
         return owner[order], values[order]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from watchdog.config import suggestions
 from watchdog.config.document import Table
-from watchdog.measure.catalogue import DIMENSIONS, Dimension, Values
+from watchdog.measure.catalogue import DIMENSIONS, Dimension, DimensionKind
 from watchdog.rules.language.rule import Condition
 
 _NUMBERS = re.compile(r"(\d{1,10})(?:-(\d{1,10}))?", re.ASCII)
@@ -24,10 +24,10 @@ def read_where(table: Table, dimensions: Mapping[str, Dimension] = DIMENSIONS) -
     for key in where:
         value = where.value(key)
         if key not in dimensions:
-            where.problem(key, suggestions.unknown("dimension", key, dimensions))
+            where.add_problem(key, suggestions.unknown_name("dimension", key, dimensions))
             continue
         if value == []:
-            where.problem(key, "must not be empty")
+            where.add_problem(key, "must not be empty")
         elements = value if isinstance(value, list) else [value]
         conditions.append(_read_condition(where, dimensions[key], elements, is_array=isinstance(value, list)))
     return tuple(conditions)
@@ -37,16 +37,16 @@ def _read_condition(where: Table, dimension: Dimension, elements: list[object], 
     any_of: list[str] = []
     none_of: list[str] = []
     for index, element in enumerate(elements):
-        text = str(element) if _is_plain_number(element) and dimension.values is Values.NUMBER else element
+        text = str(element) if _is_plain_number(element) and dimension.kind is DimensionKind.NUMBER else element
         if not isinstance(text, str):
-            wanted = "numbers or texts" if dimension.values is Values.NUMBER else "texts"
-            where.problem(dimension.name, f"takes {wanted} only", index=index if is_array else None)
+            wanted = "numbers or texts" if dimension.kind is DimensionKind.NUMBER else "texts"
+            where.add_problem(dimension.name, f"takes {wanted} only", index=index if is_array else None)
             continue
         pattern = text.removeprefix("!")
         try:
             _check(dimension, pattern)
         except ValueError as error:
-            where.problem(dimension.name, str(error), index=index if is_array else None)
+            where.add_problem(dimension.name, str(error), index=index if is_array else None)
         (any_of if pattern == text else none_of).append(pattern)
     return Condition(dimension.name, tuple(any_of), tuple(none_of))
 
@@ -57,40 +57,42 @@ def _is_plain_number(value: object) -> bool:
 
 
 def _check(dimension: Dimension, pattern: str) -> None:
-    match dimension.values:
-        case Values.CHOICE:
+    match dimension.kind:
+        case DimensionKind.CHOICE:
             _check_choice(dimension, pattern)
-        case Values.NUMBER:
+        case DimensionKind.NUMBER:
             _check_number(dimension, pattern)
-        case Values.ADDRESS:
+        case DimensionKind.ADDRESS:
             _check_address(pattern)
-        case Values.NAME:  # any text may be a name; "" is that of what has none
+        case DimensionKind.NAME:  # any text may be a name; "" is that of what has none
             pass
 
 
 def _check_choice(dimension: Dimension, pattern: str) -> None:
     if not any(fnmatch.fnmatchcase(choice, pattern) for choice in dimension.choices):
-        raise ValueError(suggestions.unknown(dimension.name, pattern, dimension.choices))
+        raise ValueError(suggestions.unknown_name(dimension.name, pattern, dimension.choices))
 
 
 def _check_number(dimension: Dimension, pattern: str) -> None:
     match = _NUMBERS.fullmatch(pattern)
     if match is None:
-        raise ValueError(f'not a number or a range like "1024-65535": {suggestions.quoted(pattern)}')
+        raise ValueError(f'not a number or a range like "1024-65535": {suggestions.quote_value(pattern)}')
     low, high = int(match[1]), int(match[2] or match[1])
     greatest = _GREATEST_PORT if dimension.name.endswith("_port") else _GREATEST
     if high > greatest:
         raise ValueError(f"{high} is no {dimension.name}: the greatest is {greatest}")
     if low > high:
-        raise ValueError(f"the range {suggestions.quoted(pattern)} is empty")
+        raise ValueError(f"the range {suggestions.quote_value(pattern)} is empty")
 
 
 def _check_address(pattern: str) -> None:
     try:
         network = ipaddress.ip_network(pattern, strict=False)
     except ValueError:
-        raise ValueError(f"not an address or a CIDR block: {suggestions.quoted(pattern)}") from None
+        raise ValueError(f"not an address or a CIDR block: {suggestions.quote_value(pattern)}") from None
     if "%" in pattern:
-        raise ValueError(f"{suggestions.quoted(pattern)} names an interface, which addresses here come without")
+        raise ValueError(f"{suggestions.quote_value(pattern)} names an interface, which addresses here come without")
     if str(network.network_address) != str(ipaddress.ip_address(pattern.partition("/")[0])):
-        raise ValueError(f'{suggestions.quoted(pattern)} has bits set behind its prefix: did you mean "{network}"?')
+        raise ValueError(
+            f'{suggestions.quote_value(pattern)} has bits set behind its prefix: did you mean "{network}"?'
+        )

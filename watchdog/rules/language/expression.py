@@ -22,7 +22,7 @@ _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
 
 
 @dataclass(frozen=True, slots=True)
-class Operand:
+class MetricReference:
     """A metric of the catalogue."""
 
     metric: str
@@ -44,7 +44,7 @@ class Operation:
     right: Expression
 
 
-Expression = Operand | Constant | Operation
+Expression = MetricReference | Constant | Operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class _Parser:
         self._next = 0
         self._depth = 0
 
-    def parse(self) -> Expression:
+    def parse_expression(self) -> Expression:
         expression = self._operations(1)
         if self._peek() is not None:
             raise ExpressionError(f"expected + - * or / before {self._peek()!r}")
@@ -96,8 +96,8 @@ class _Parser:
         if not (token[0].isalpha() or token[0] == "_"):
             raise ExpressionError(f"{token!r} stands where a metric or a number should")
         if token not in METRICS:
-            raise ExpressionError(suggestions.unknown("metric", token, METRICS))
-        return Operand(token)
+            raise ExpressionError(suggestions.unknown_name("metric", token, METRICS))
+        return MetricReference(token)
 
     def _parentheses(self) -> Expression:
         self._depth += 1
@@ -118,19 +118,19 @@ def _tokens(text: str) -> Iterator[str]:
     while position < end:
         match = _TOKEN.match(text, position)
         if match is None:
-            wrong = suggestions.quoted(text[position:].strip()[0])
+            wrong = suggestions.quote_value(text[position:].strip()[0])
             raise ExpressionError(f"cannot use {wrong} here: only metrics, numbers, + - * / and parentheses")
         yield match[match.lastgroup or 0]
         position = match.end()
 
 
-def parse(text: str) -> Expression:
+def parse_expression(text: str) -> Expression:
     """Return the expression that `text` writes: metrics, numbers, + - * / and parentheses.
 
     Raises:
         ExpressionError: `text` is none, names an unknown metric or no metric at all.
     """
-    expression = _Parser(text).parse()
+    expression = _Parser(text).parse_expression()
     if not metrics_of(expression):
         raise ExpressionError("names no metric")
     return expression
@@ -145,7 +145,7 @@ def parse_comparison(text: str) -> Comparison:
     match = _COMPARISON.fullmatch(text)
     if match is None:
         raise ExpressionError('must compare once: "connects >= 50"')
-    left = parse(match[1])
+    left = parse_expression(match[1])
     try:
         right = parse_quantity(match[3].strip(), unit_of(left), per_second=False)
     except ValueError as error:
@@ -156,7 +156,7 @@ def parse_comparison(text: str) -> Comparison:
 def metrics_of(expression: Expression) -> frozenset[str]:
     """Return the metrics that `expression` reads."""
     match expression:
-        case Operand(metric):
+        case MetricReference(metric):
             return frozenset((metric,))
         case Operation(_, left, right):
             return metrics_of(left) | metrics_of(right)
@@ -167,7 +167,7 @@ def metrics_of(expression: Expression) -> frozenset[str]:
 def unit_of(expression: Expression) -> Unit | None:
     """Return the unit of what `expression` gives (of sums, not rates), None where it has no name."""
     match expression:
-        case Operand(metric):
+        case MetricReference(metric):
             return METRICS[metric].unit
         case Operation("+" | "-", left, right):
             units = {unit_of(side) for side in (left, right) if not isinstance(side, Constant)}
@@ -182,7 +182,7 @@ def unit_of(expression: Expression) -> Unit | None:
 def is_linear(expression: Expression) -> bool:
     """Tell whether what `expression` gives grows with time as its metrics do: true of sums, not of ratios."""
     match expression:
-        case Operand():
+        case MetricReference():
             return True
         case Operation("+" | "-", left, right):
             return all(is_linear(side) for side in (left, right) if not isinstance(side, Constant))

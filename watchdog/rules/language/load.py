@@ -11,7 +11,7 @@ from watchdog.clock import SECOND_NS
 from watchdog.config.document import Document
 from watchdog.config.settings import open_document
 from watchdog.errors import ConfigError, Problem
-from watchdog.rules.language.parse_rule import Surroundings, read_rule
+from watchdog.rules.language.parse_rule import RuleEnvironment, read_rule
 from watchdog.rules.language.rule import Rule
 
 
@@ -33,7 +33,7 @@ def load_rules(
     Raises:
         ConfigError: with every problem of every file.
     """
-    around = Surroundings(receivers, interval_ns, {})
+    around = RuleEnvironment(receivers, interval_ns, {})
     problems: list[Problem] = []
     notes: list[Problem] = []
     rules: list[Rule] = []
@@ -76,11 +76,11 @@ def toml_files(path: Path) -> list[str]:
     return [str(path / name) for name in sorted(wanted, key=os.fsencode)]
 
 
-def read_rules(document: Document, around: Surroundings) -> tuple[Rule, ...]:
+def read_rules(document: Document, around: RuleEnvironment) -> tuple[Rule, ...]:
     """Return the rules of one file; problems are noted in `document`."""
     tables = document.root.tables("rule")
     if not tables and not document.problems:
-        document.root.note("rule", "this file holds no rules")
+        document.root.add_note("rule", "this file holds no rules")
     rules = tuple(read_rule(table, around) for table in tables)
-    document.root.finish()
+    document.root.reject_unknown_keys()
     return rules

@@ -11,28 +11,28 @@ from dataclasses import dataclass
 from watchdog.config import suggestions
 from watchdog.config.document import Table
 from watchdog.config.durations import format_duration
-from watchdog.measure.catalogue import DIMENSIONS, LONGEST_WINDOW, METRICS, Kind
+from watchdog.measure.catalogue import DIMENSIONS, MAX_WINDOW, METRICS, MetricKind
 from watchdog.rules.language import expression, template
 from watchdog.rules.language.conditions import read_where
-from watchdog.rules.language.expression import Comparison, Constant, Expression, ExpressionError, Operand
+from watchdog.rules.language.expression import Comparison, Constant, Expression, ExpressionError, MetricReference
 from watchdog.rules.language.formats import natural_format
-from watchdog.rules.language.rule import Rule, Stat, Statistic
+from watchdog.rules.language.rule import Rule, Stat, StatKind
 from watchdog.rules.language.template import Template, TemplateError
-from watchdog.rules.language.thresholds import Measure, read_thresholds
+from watchdog.rules.language.thresholds import ValueDomain, read_thresholds
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
 _PERCENTILE = re.compile(r"p(\d\d|9\d\d)", re.ASCII)
 _STATS = ("rate", "sum", "max", "min", "mean", "last")
 _FALLBACK = Constant(0.0)  # stands for an expression that could not be read
 _ALLOWED = {
-    Kind.COUNTER: frozenset(Statistic) - {Statistic.PERCENTILE},
-    Kind.GAUGE: frozenset((Statistic.MAX, Statistic.MIN, Statistic.MEAN, Statistic.LAST)),
-    Kind.DISTRIBUTION: frozenset(Statistic) - {Statistic.RATE, Statistic.LAST},
+    MetricKind.COUNTER: frozenset(StatKind) - {StatKind.PERCENTILE},
+    MetricKind.GAUGE: frozenset((StatKind.MAX, StatKind.MIN, StatKind.MEAN, StatKind.LAST)),
+    MetricKind.DISTRIBUTION: frozenset(StatKind) - {StatKind.RATE, StatKind.LAST},
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class RuleEnvironment:
     """What a rule is checked against.
 
     `receivers`: the names there are, None if not known here. `ids`: those of the rules read so far, with their places.
@@ -40,34 +40,34 @@ class Surroundings:
 
     receivers: Collection[str] | None
     interval_ns: int
-    ids: dict[str, str]
+    rule_locations: dict[str, str]
 
 
-def read_rule(table: Table, around: Surroundings) -> Rule:
+def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
     """Return the rule that `table` writes; not to be used if a problem has been noted."""
     metric = _read_metric(table)
     stat = _read_stat(table, metric)
     by = _read_by(table)
     measure = _measure(metric, stat)
     rule = Rule(
-        id=_read_id(table, around.ids),
+        id=_read_id(table, environment.rule_locations),
         summary=_read_summary(table, by, measure),
         metric=metric,
         stat=stat,
-        window_ns=_read_window(table, around.interval_ns),
+        window_ns=_read_window(table, environment.interval_ns),
         by=by,
         where=read_where(table),
         only_if=_read_only_if(table),
         thresholds=read_thresholds(table, measure),
         for_ns=table.duration("for", "0s", maximum="7d"),
-        keep_ns=table.duration("keep", "0s", maximum="7d"),
-        receivers=_read_receivers(table, around.receivers),
+        keep_firing_for_ns=table.duration("keep", "0s", maximum="7d"),
+        receivers=_read_receivers(table, environment.receivers),
         runbook=_read_runbook(table),
         file=table.document.file,
         line=table.line,
     )
     _refuse_dimensions_that_lack(table, rule)
-    table.finish()
+    table.reject_unknown_keys()
     return rule
 
 
@@ -77,88 +77,90 @@ def _refuse_dimensions_that_lack(table: Table, rule: Rule) -> None:
     if rule.only_if is not None:
         metrics |= expression.metrics_of(rule.only_if.left)
     for metric in sorted(metrics):
-        for name in sorted(set(rule.by).intersection(METRICS[metric].lacks)):
-            table.problem("by", f"{metric} has no {name}", index=rule.by.index(name))
-        for name in sorted({one.dimension for one in rule.where}.intersection(METRICS[metric].lacks)):
-            table.table("where").problem(name, f"{metric} has no {name}")
+        for name in sorted(set(rule.by).intersection(METRICS[metric].missing_dimensions)):
+            table.add_problem("by", f"{metric} has no {name}", index=rule.by.index(name))
+        for name in sorted({one.dimension for one in rule.where}.intersection(METRICS[metric].missing_dimensions)):
+            table.table("where").add_problem(name, f"{metric} has no {name}")
 
 
 def _read_id(table: Table, ids: dict[str, str]) -> str:
     identity = table.text("id")
-    if table.failed("id"):
+    if table.has_problem("id"):
         return identity
     if not _ID.fullmatch(identity):
-        table.problem(
-            "id", f"{suggestions.quoted(identity)}: use a to z, 0 to 9 and -, beginning with a letter or digit"
+        table.add_problem(
+            "id", f"{suggestions.quote_value(identity)}: use a to z, 0 to 9 and -, beginning with a letter or digit"
         )
     elif identity in ids:
-        table.problem("id", f'"{identity}" is already the rule of {ids[identity]}')
+        table.add_problem("id", f'"{identity}" is already the rule of {ids[identity]}')
     ids.setdefault(identity, f"{table.document.file}:{table.line}")
     return identity
 
 
 def _read_metric(table: Table) -> Expression:
     text = table.text("metric")
-    if table.failed("metric"):
+    if table.has_problem("metric"):
         return _FALLBACK
     try:
-        metric = expression.parse(text)
+        metric = expression.parse_expression(text)
     except ExpressionError as error:
-        table.problem("metric", str(error))
+        table.add_problem("metric", str(error))
         return _FALLBACK
-    mixed = sorted(name for name in expression.metrics_of(metric) if METRICS[name].kind is Kind.DISTRIBUTION)
-    if mixed and not isinstance(metric, Operand):
-        table.problem("metric", f"{mixed[0]} has one value per connection: no arithmetic with it")
+    mixed = sorted(name for name in expression.metrics_of(metric) if METRICS[name].kind is MetricKind.DISTRIBUTION)
+    if mixed and not isinstance(metric, MetricReference):
+        table.add_problem("metric", f"{mixed[0]} has one value per connection: no arithmetic with it")
         return _FALLBACK
     return metric
 
 
 def _read_stat(table: Table, metric: Expression) -> Stat:
     text = table.text("stat")
-    if table.failed("stat"):
-        return Stat(text, Statistic.MAX)
+    if table.has_problem("stat"):
+        return Stat(text, StatKind.MAX)
     stat = _parse_stat(text)
     if stat is None:
         known = (*_STATS, "p50", "p90", "p95", "p99", "p999")
-        table.problem("stat", suggestions.unknown("stat", text, known))
-        return Stat(text, Statistic.MAX)
+        table.add_problem("stat", suggestions.unknown_name("stat", text, known))
+        return Stat(text, StatKind.MAX)
     for name in sorted(expression.metrics_of(metric)):
         kind = METRICS[name].kind
-        if stat.statistic not in _ALLOWED[kind]:
-            allowed = ", ".join(sorted(one.value for one in _ALLOWED[kind] if one is not Statistic.PERCENTILE))
-            percentiles = ", p50 to p999" if kind is Kind.DISTRIBUTION else ""
-            table.problem("stat", f'"{text}" makes no sense of the {kind} {name}: use {allowed}{percentiles}')
+        if stat.kind not in _ALLOWED[kind]:
+            allowed = ", ".join(sorted(one.value for one in _ALLOWED[kind] if one is not StatKind.PERCENTILE))
+            percentiles = ", p50 to p999" if kind is MetricKind.DISTRIBUTION else ""
+            table.add_problem("stat", f'"{text}" makes no sense of the {kind} {name}: use {allowed}{percentiles}')
     return stat
 
 
 def _parse_stat(text: str) -> Stat | None:
     if text in _STATS:
-        return Stat(text, Statistic(text))
+        return Stat(text, StatKind(text))
     match = _PERCENTILE.fullmatch(text)
     if match is None or match[1] == "00":
         return None
-    return Stat(text, Statistic.PERCENTILE, int(match[1]) / 10 ** (len(match[1]) - 2))
+    return Stat(text, StatKind.PERCENTILE, int(match[1]) / 10 ** (len(match[1]) - 2))
 
 
-def _measure(metric: Expression, stat: Stat) -> Measure | None:
+def _measure(metric: Expression, stat: Stat) -> ValueDomain | None:
     """Return what thresholds are compared with; None if the metric could not be read."""
     if metric is _FALLBACK:
         return None
     unit = expression.unit_of(metric)
     # All but the sum of a counter is per second (see Statistic); a ratio has no time in it.
     per_second = (
-        stat.statistic is not Statistic.SUM
+        stat.kind is not StatKind.SUM
         and expression.is_linear(metric)
-        and all(METRICS[name].kind is Kind.COUNTER for name in expression.metrics_of(metric))
+        and all(METRICS[name].kind is MetricKind.COUNTER for name in expression.metrics_of(metric))
     )
-    return Measure(unit, per_second, 0.0 if expression.never_negative(metric) else -math.inf)
+    return ValueDomain(unit, per_second, 0.0 if expression.never_negative(metric) else -math.inf)
 
 
 def _read_window(table: Table, interval_ns: int) -> int:
-    window_ns = table.duration("window", maximum=LONGEST_WINDOW)
-    if not table.failed("window") and window_ns < 2 * interval_ns:
+    window_ns = table.duration("window", maximum=MAX_WINDOW)
+    if not table.has_problem("window") and window_ns < 2 * interval_ns:
         least, interval = format_duration(2 * interval_ns), format_duration(interval_ns)
-        table.problem("window", f"must hold two samples, so at least {least} with a sampling interval of {interval}")
+        table.add_problem(
+            "window", f"must hold two samples, so at least {least} with a sampling interval of {interval}"
+        )
     return window_ns
 
 
@@ -166,22 +168,22 @@ def _read_by(table: Table) -> tuple[str, ...]:
     by = table.texts("by", ())
     for index, name in enumerate(by):
         if name not in DIMENSIONS:
-            table.problem("by", suggestions.unknown("dimension", name, DIMENSIONS), index=index)
+            table.add_problem("by", suggestions.unknown_name("dimension", name, DIMENSIONS), index=index)
         elif name in by[:index]:
-            table.problem("by", f'"{name}" stands there twice', index=index)
+            table.add_problem("by", f'"{name}" stands there twice', index=index)
         elif DIMENSIONS[name].volatile:
-            table.note("by", f'"{name}" changes all the time: each value is an alert of its own', index=index)
+            table.add_note("by", f'"{name}" changes all the time: each value is an alert of its own', index=index)
     return by
 
 
-def _read_summary(table: Table, by: tuple[str, ...], measure: Measure | None) -> Template:
+def _read_summary(table: Table, by: tuple[str, ...], measure: ValueDomain | None) -> Template:
     text = table.text("summary")
     natural = natural_format(measure.unit, per_second=measure.per_second) if measure else "count"
-    if not table.failed("summary"):
+    if not table.has_problem("summary"):
         try:
-            return template.parse(text, by, natural)
+            return template.parse_summary(text, by, natural)
         except TemplateError as error:
-            table.problem("summary", str(error))
+            table.add_problem("summary", str(error))
     return Template(text, ())
 
 
@@ -189,16 +191,16 @@ def _read_only_if(table: Table) -> Comparison | None:
     if "only_if" not in table:
         return None
     text = table.text("only_if")
-    if table.failed("only_if"):
+    if table.has_problem("only_if"):
         return None
     try:
         comparison = expression.parse_comparison(text)
     except ExpressionError as error:
-        table.problem("only_if", str(error))
+        table.add_problem("only_if", str(error))
         return None
     for name in sorted(expression.metrics_of(comparison.left)):
-        if METRICS[name].kind is Kind.DISTRIBUTION:
-            table.problem("only_if", f"{name} has one value per connection: use counters and gauges")
+        if METRICS[name].kind is MetricKind.DISTRIBUTION:
+            table.add_problem("only_if", f"{name} has one value per connection: use counters and gauges")
     return comparison
 
 
@@ -206,17 +208,19 @@ def _read_receivers(table: Table, known: Collection[str] | None) -> tuple[str, .
     if "receivers" not in table:
         return None
     names = table.texts("receivers")
-    if not names and not table.failed("receivers"):
-        table.problem("receivers", "must name one: nobody would be told. Without this key, the routing's default is")
+    if not names and not table.has_problem("receivers"):
+        table.add_problem(
+            "receivers", "must name one: nobody would be told. Without this key, the routing's default is"
+        )
     for index, name in enumerate(names):
         if name in names[:index]:
-            table.problem("receivers", f"{suggestions.quoted(name)} stands there twice", index=index)
+            table.add_problem("receivers", f"{suggestions.quote_value(name)} stands there twice", index=index)
         elif known is None:
-            message = f"not checked: {suggestions.quoted(name)} stands in another file"
+            message = f"not checked: {suggestions.quote_value(name)} stands in another file"
             if all(note.message != message for note in table.document.notes):  # once a file is enough
-                table.note("receivers", message, index=index)
+                table.add_note("receivers", message, index=index)
         elif name not in known:
-            table.problem("receivers", suggestions.unknown("receiver", name, known), index=index)
+            table.add_problem("receivers", suggestions.unknown_name("receiver", name, known), index=index)
     return names
 
 
@@ -224,8 +228,8 @@ def _read_runbook(table: Table) -> str | None:
     if "runbook" not in table:
         return None
     url = table.text("runbook")
-    if not table.failed("runbook") and not _is_web_address(url):
-        table.problem("runbook", f"must be an http or https address, not {suggestions.quoted(url)}")
+    if not table.has_problem("runbook") and not _is_web_address(url):
+        table.add_problem("runbook", f"must be an http or https address, not {suggestions.quote_value(url)}")
     return url
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from watchdog.config.suggestions import quoted
+from watchdog.config.suggestions import quote_value
 from watchdog.measure.catalogue import Unit
 
 _QUANTITY = re.compile(r"(-?\d{1,18}(?:\.\d{1,18})?) ?([A-Za-z%]*)(/s)?", re.ASCII)
@@ -28,17 +28,17 @@ def parse_quantity(text: str, unit: Unit | None, *, per_second: bool) -> float:
     match = _QUANTITY.fullmatch(text)
     example = _EXAMPLES.get(unit, "100") if unit else "100"
     if match is None:
-        raise ValueError(f"not a number: {quoted(text)}; write it like {example}")
+        raise ValueError(f"not a number: {quote_value(text)}; write it like {example}")
     number, suffix, rate = match.groups()
     if rate and not per_second:
-        raise ValueError(f"{quoted(text)} is a rate, and what it is compared with is not")
+        raise ValueError(f"{quote_value(text)} is a rate, and what it is compared with is not")
     scales = _SCALES.get(unit, {})
     if not suffix:
         return float(number)
     if suffix not in scales:
         allowed = f"with {', '.join(scales)}" if scales else "without a unit"
         measured = f"{unit} are written" if unit else "it is written"
-        raise ValueError(f"wrong unit {quoted(suffix)} in {quoted(text)}: {measured} {allowed}")
+        raise ValueError(f"wrong unit {quote_value(suffix)} in {quote_value(text)}: {measured} {allowed}")
     # Divided where that is exact: 250 * 1e-3 is not 0.25 in floating point for every number.
     scale = scales[suffix]
     return float(number) * scale if scale >= 1 else float(number) / round(1 / scale)

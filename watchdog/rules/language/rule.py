@@ -11,7 +11,9 @@ from watchdog.rules.language.expression import Comparison, Expression
 from watchdog.rules.language.template import Template
 
 Labels = tuple[tuple[str, str], ...]  # (dimension, value), in the order of the rule's `by`
-OVERFLOW: Final[Labels] = (("instances", "overflow"),)  # of the instance that tells how many are not told one by one
+OVERFLOW_LABELS: Final[Labels] = (
+    ("instances", "overflow"),
+)  # of the instance that tells how many are not told one by one
 
 
 class Severity(enum.IntEnum):
@@ -26,7 +28,7 @@ class Severity(enum.IntEnum):
         return self.name.lower()
 
 
-class Statistic(enum.StrEnum):
+class StatKind(enum.StrEnum):
     """How the values of a window become one; `PERCENTILE` goes with `Stat.percentile`."""
 
     RATE = "rate"  # counters: per second of measured time
@@ -43,7 +45,7 @@ class Stat:
     """A statistic; `text` is how the file wrote it, `percentile` in (0, 100) for p50 … p999 (p999 is 99.9)."""
 
     text: str
-    statistic: Statistic
+    kind: StatKind
     percentile: float = 0.0
 
 
@@ -87,13 +89,13 @@ class Rule:
     only_if: Comparison | None
     thresholds: Thresholds
     for_ns: int
-    keep_ns: int
+    keep_firing_for_ns: int
     receivers: tuple[str, ...] | None  # None: the routing's default
     runbook: str | None
     file: str = field(compare=False)
     line: int = field(compare=False)
 
     @property
-    def definition(self) -> tuple[object, ...]:
+    def evaluation_key(self) -> tuple[object, ...]:
         """Return what two rules have in common when the windows of one serve the other."""
         return self.metric, self.stat, self.window_ns, self.by, self.where, self.only_if

@@ -12,7 +12,7 @@ from typing import Any
 from watchdog.rules.language.rule import Rule
 
 
-def digest(rules: Iterable[Rule]) -> str:
+def ruleset_hash(rules: Iterable[Rule]) -> str:
     """Return the SHA-256, in hex, of the rules in force.
 
     Layout, comments, file names, the order of rules and of keys, and a default that is written down change nothing;

@@ -17,11 +17,11 @@ _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _MEASURED = frozenset(("value", "threshold", "peak"))
 _LASTING = {"window": "seconds", "for": "seconds", "since": "ago"}
 _TEXTS = frozenset(("severity", "rule", "host"))
-FIELDS = _MEASURED | _LASTING.keys() | _TEXTS  # and the dimensions of the rule's `by`
+SUMMARY_FIELDS = _MEASURED | _LASTING.keys() | _TEXTS  # and the dimensions of the rule's `by`
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class TemplateField:
     """`{name:format}`; an empty format is the text as it is."""
 
     name: str
@@ -33,17 +33,18 @@ class Template:
     """A parsed summary: `parts` are literal strings and fields, in order."""
 
     text: str
-    parts: tuple[str | Field, ...]
+    parts: tuple[str | TemplateField, ...]
 
 
 class TemplateError(ValueError):
     """The text is no summary; the message says what is wrong with it."""
 
 
-def parse(text: str, dimensions: Collection[str], natural: str = "count") -> Template:
+def parse_summary(text: str, dimensions: Collection[str], default_format: str = "count") -> Template:
     """Return the template that `text` writes.
 
-    `dimensions`: the rule's `by`, which may be fields beside `FIELDS`. `natural`: the format of value, threshold and
+    `dimensions`: the rule's `by`, which may be fields beside `SUMMARY_FIELDS`. `natural`: the format of value,
+    threshold and
     peak where the text gives none. `{{` and `}}` are braces.
 
     Raises:
@@ -53,10 +54,10 @@ def parse(text: str, dimensions: Collection[str], natural: str = "count") -> Tem
         raise TemplateError(f"over {_MOST_LETTERS} letters")
     if not text.isprintable():
         raise TemplateError("must be one line without control characters")
-    return parse_text(text, dimensions, natural)
+    return parse_template(text, dimensions, default_format)
 
 
-def parse_text(text: str, dimensions: Collection[str], natural: str = "count") -> Template:
+def parse_template(text: str, dimensions: Collection[str], natural: str = "count") -> Template:
     """Return the template that `text` writes, as `parse` does, of any length and number of lines.
 
     Raises:
@@ -65,7 +66,7 @@ def parse_text(text: str, dimensions: Collection[str], natural: str = "count") -
     return Template(text, tuple(_parts(text, dimensions, natural)))
 
 
-def _parts(text: str, dimensions: Collection[str], natural: str) -> Iterator[str | Field]:
+def _parts(text: str, dimensions: Collection[str], natural: str) -> Iterator[str | TemplateField]:
     position, literal = 0, ""
     for piece in _PIECE.finditer(text):
         literal += text[position : piece.start()]
@@ -83,26 +84,26 @@ def _parts(text: str, dimensions: Collection[str], natural: str) -> Iterator[str
         yield literal
 
 
-def _field(inside: str, dimensions: Collection[str], natural: str) -> Field:
+def _field(inside: str, dimensions: Collection[str], natural: str) -> TemplateField:
     name, colon, form = inside.partition(":")
     if name in dimensions or name in _TEXTS:
         if colon:
             raise TemplateError(f"{{{name}}} is a text and takes no format")
-        return Field(name)
+        return TemplateField(name)
     if name in DIMENSIONS:
         raise TemplateError(f"{{{name}}} has many values in one alert: it must stand in by to be a field")
-    if name not in FIELDS:
-        raise TemplateError(suggestions.unknown("field", name, FIELDS.union(dimensions)))
+    if name not in SUMMARY_FIELDS:
+        raise TemplateError(suggestions.unknown_name("field", name, SUMMARY_FIELDS.union(dimensions)))
     if colon and form not in formats.FORMATS:
-        raise TemplateError(suggestions.unknown("format", form, formats.FORMATS))
+        raise TemplateError(suggestions.unknown_name("format", form, formats.FORMATS))
     if name in _LASTING:
         if form not in {"", "seconds", "ago"}:
             raise TemplateError(f"{{{name}}} is a time: use seconds or ago")
-        return Field(name, form or _LASTING[name])
-    return Field(name, form or natural)
+        return TemplateField(name, form or _LASTING[name])
+    return TemplateField(name, form or natural)
 
 
-def render(template: Template, values: Mapping[str, object]) -> str:
+def render_template(template: Template, values: Mapping[str, object]) -> str:
     """Return the text with each field replaced once by what `values` holds for it.
 
     `values`: numbers for value, threshold and peak (in the metric's unit); seconds for window, for and since (how long
@@ -111,7 +112,7 @@ def render(template: Template, values: Mapping[str, object]) -> str:
     return "".join(part if isinstance(part, str) else _shown(part, values[part.name]) for part in template.parts)
 
 
-def _shown(field: Field, value: object) -> str:
+def _shown(field: TemplateField, value: object) -> str:
     if field.format and isinstance(value, (int, float)):
         return formats.FORMATS[field.format](value)
     return str(value) or "-"

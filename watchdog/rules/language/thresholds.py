@@ -17,7 +17,7 @@ _KEYS = ("fire_above", "fire_below", "clear_below", "clear_above")
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class ValueDomain:
     """What thresholds are compared with.
 
     `unit`: None where it has no name. `per_second`: it is a rate. `least`: no value is below this.
@@ -25,25 +25,25 @@ class Measure:
 
     unit: Unit | None
     per_second: bool
-    least: float
+    minimum: float
 
 
-def read_thresholds(rule: Table, measure: Measure | None) -> Thresholds:
+def read_thresholds(rule: Table, domain: ValueDomain | None) -> Thresholds:
     """Return when `rule` fires and clears; problems are noted in it. `measure` is None where the metric is wrong."""
-    levels = {key: _read_levels(rule, key, measure) for key in _KEYS}
+    levels = {key: _read_levels(rule, key, domain) for key in _KEYS}
     above = "fire_above" in rule or "fire_below" not in rule
     fire_key, clear_key = ("fire_above", "clear_below") if above else ("fire_below", "clear_above")
     other_fire, other_clear = ("fire_below", "clear_above") if above else ("fire_above", "clear_below")
     if fire_key not in rule:
-        rule.problem(fire_key, "missing: give fire_above or fire_below")
+        rule.add_problem(fire_key, "missing: give fire_above or fire_below")
     if other_fire in rule:
-        rule.problem(other_fire, f"a rule fires either above or below: {fire_key} is given too")
+        rule.add_problem(other_fire, f"a rule fires either above or below: {fire_key} is given too")
     elif other_clear in rule:
-        rule.problem(other_clear, f"goes with {other_fire}; with {fire_key} use {clear_key}")
+        rule.add_problem(other_clear, f"goes with {other_fire}; with {fire_key} use {clear_key}")
     fire, clear = levels[fire_key], levels[clear_key]
-    if not rule.failed(fire_key):
+    if not rule.has_problem(fire_key):
         _check_severities(rule, fire_key, fire, above=above)
-        _check_reach(rule, clear_key if above else fire_key, clear if above else fire, measure)
+        _check_reach(rule, clear_key if above else fire_key, clear if above else fire, domain)
         _check_clear(rule, clear_key, clear, fire, above=above)
     return Thresholds(
         above, fire, {severity: clear.get(severity, _next(level, above=above)) for severity, level in fire.items()}
@@ -55,7 +55,7 @@ def _next(level: float, *, above: bool) -> float:
     return math.nextafter(level, math.inf if above else -math.inf)
 
 
-def _read_levels(rule: Table, key: str, measure: Measure | None) -> Levels:
+def _read_levels(rule: Table, key: str, measure: ValueDomain | None) -> Levels:
     """Return the levels at `key`, none if it is not there: a plain number is the warning's."""
     value = rule.value(key, None)
     if value is None:
@@ -68,23 +68,23 @@ def _read_levels(rule: Table, key: str, measure: Measure | None) -> Levels:
         for severity in Severity
         if (level := table.value(severity.label, None)) is not None
     }
-    table.finish()
+    table.reject_unknown_keys()
     if not value:
-        rule.problem(key, "names no severity: give warning, critical or both")
+        rule.add_problem(key, "names no severity: give warning, critical or both")
     return read
 
 
-def _read_level(table: Table, key: str, value: object, measure: Measure | None) -> float:
+def _read_level(table: Table, key: str, value: object, measure: ValueDomain | None) -> float:
     if isinstance(value, str):
         try:
             return parse_quantity(value, measure.unit, per_second=measure.per_second) if measure else math.nan
         except ValueError as error:
-            table.problem(key, str(error))
+            table.add_problem(key, str(error))
     elif isinstance(value, bool) or not isinstance(value, (int, float)):
-        table.problem(key, 'must be a number, or a text with a unit like "100MB"')
+        table.add_problem(key, 'must be a number, or a text with a unit like "100MB"')
     else:
         number = table.number(key)
-        return math.nan if table.failed(key) else number
+        return math.nan if table.has_problem(key) else number
     return math.nan
 
 
@@ -95,10 +95,10 @@ def _check_severities(rule: Table, key: str, fire: Levels, *, above: bool) -> No
         _problem(rule, key, Severity.CRITICAL, f"must be {better} the warning's {warning:g}, not {critical:g}")
 
 
-def _check_reach(rule: Table, key: str, levels: Levels, measure: Measure | None) -> None:
+def _check_reach(rule: Table, key: str, levels: Levels, measure: ValueDomain | None) -> None:
     for severity, level in levels.items():
-        if measure is not None and level <= measure.least:
-            _problem(rule, key, severity, f"is never reached: nothing measured is below {measure.least:g}")
+        if measure is not None and level <= measure.minimum:
+            _problem(rule, key, severity, f"is never reached: nothing measured is below {measure.minimum:g}")
 
 
 def _check_clear(rule: Table, key: str, clear: Levels, fire: Levels, *, above: bool) -> None:
@@ -113,6 +113,6 @@ def _check_clear(rule: Table, key: str, clear: Levels, fire: Levels, *, above: b
 def _problem(rule: Table, key: str, severity: Severity, message: str) -> None:
     """Note a problem where the level of `severity` is written."""
     if isinstance(rule.value(key), dict):
-        rule.table(key).problem(severity.label, message)
+        rule.table(key).add_problem(severity.label, message)
     else:
-        rule.problem(key, message)
+        rule.add_problem(key, message)

@@ -10,7 +10,7 @@ import pytest
 from watchdog import sanitize
 from watchdog.config.document import Document
 from watchdog.config.secrets import Secret
-from watchdog.config.settings import read_config
+from watchdog.config.settings import read_settings
 from watchdog.errors import ConfigError
 from watchdog.receivers.apprise.apprise_receiver import Apprise
 from watchdog.receivers.registry import build_receivers
@@ -19,7 +19,7 @@ from watchdog.rules.language.rule import Severity
 
 def build(urls):
     text = f'[[receiver]]\nname = "all"\ntype = "apprise"\nurls = {json.dumps(urls)}\n'
-    return build_receivers(read_config(Document(text, tomllib.loads(text), "watchdog.toml")))["all"]
+    return build_receivers(read_settings(Document(text, tomllib.loads(text), "watchdog.toml")))["all"]
 
 
 def problems_of(urls):

@@ -14,7 +14,7 @@ LABELS = (("process", "crawler"), ("unit", "crawler.service"))
 
 
 def test_it_tells_of_process_command_parents_peers_and_what_led_up_to_it(evidence):
-    assert evidence_text.lines(evidence, LABELS) == [
+    assert evidence_text.evidence_lines(evidence, LABELS) == [
         "process: pid 4711 (75 % of it, the rest by 2 other processes), exe /usr/bin/crawler, user www-data, "
         + STARTED,
         "command: /usr/bin/crawler --token=***",
@@ -25,14 +25,23 @@ def test_it_tells_of_process_command_parents_peers_and_what_led_up_to_it(evidenc
 
 
 def test_what_the_labels_do_not_tell_it_tells(evidence):
-    assert evidence_text.lines(evidence, ())[0].startswith("process: crawler, pid 4711 (")
-    assert ", unit crawler.service, " in evidence_text.lines(evidence, ())[0]
+    assert evidence_text.evidence_lines(evidence, ())[0].startswith("process: crawler, pid 4711 (")
+    assert ", unit crawler.service, " in evidence_text.evidence_lines(evidence, ())[0]
 
 
 def test_a_process_that_is_gone_is_said_to_be(evidence):
-    dead = replace(evidence, culprit=replace(evidence.culprit, gone=True, others=0, command=None, parents=()))
-    assert [line.partition(":")[0] for line in evidence_text.lines(dead, LABELS)] == ["process", "peers", "history"]
-    assert evidence_text.lines(dead, LABELS)[0].startswith("process: pid 4711 (gone already), exe /usr/bin/crawler")
+    dead = replace(
+        evidence,
+        top_process=replace(evidence.top_process, has_exited=True, other_process_count=0, command=None, parents=()),
+    )
+    assert [line.partition(":")[0] for line in evidence_text.evidence_lines(dead, LABELS)] == [
+        "process",
+        "peers",
+        "history",
+    ]
+    assert evidence_text.evidence_lines(dead, LABELS)[0].startswith(
+        "process: pid 4711 (gone already), exe /usr/bin/crawler"
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,18 +54,18 @@ def test_a_process_that_is_gone_is_said_to_be(evidence):
     ],
 )
 def test_it_says_whether_the_process_was_alone(evidence, share, others, words):
-    shown = replace(evidence, culprit=replace(evidence.culprit, share=share, others=others))
-    assert evidence_text.lines(shown, LABELS)[0].startswith(f"process: {words}")
+    shown = replace(evidence, top_process=replace(evidence.top_process, share=share, other_process_count=others))
+    assert evidence_text.evidence_lines(shown, LABELS)[0].startswith(f"process: {words}")
 
 
 def test_what_was_measured_in_a_moment_is_told_as_such_and_one_tick_is_no_history(evidence):
-    shown = replace(evidence, seconds=0.0204, history=(1.0,))
-    assert evidence_text.peers(shown).startswith("within 20.4 ms: ")
-    assert [line.partition(":")[0] for line in evidence_text.lines(shown, LABELS)][-1] == "peers"
+    shown = replace(evidence, tick_seconds=0.0204, history=(1.0,))
+    assert evidence_text.peers_text(shown).startswith("within 20.4 ms: ")
+    assert [line.partition(":")[0] for line in evidence_text.evidence_lines(shown, LABELS)][-1] == "peers"
 
 
 def test_where_none_was_taken_it_says_why():
-    assert evidence_text.lines(Evidence(0.0, missing=NOT_TAKEN), LABELS) == [f"evidence: {NOT_TAKEN}"]
+    assert evidence_text.evidence_lines(Evidence(0.0, missing_reason=NOT_TAKEN), LABELS) == [f"evidence: {NOT_TAKEN}"]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +79,7 @@ def test_where_none_was_taken_it_says_why():
 )  # fmt: skip
 def test_a_peer_is_told_by_who_connected_and_what_became_of_it(evidence, changes, words):
     shown = replace(evidence, peers=(replace(evidence.peers[0], **changes),))
-    assert words in evidence_text.peers(shown)
+    assert words in evidence_text.peers_text(shown)
 
 
 @pytest.mark.parametrize(
@@ -85,14 +94,14 @@ def test_a_peer_is_told_by_who_connected_and_what_became_of_it(evidence, changes
 def test_amounts_are_in_the_metrics_own_words(evidence, metric, form, amount, words):
     peer = replace(evidence.peers[0], amount=amount)
     shown = replace(evidence, metric=metric, format=form, amount=None, peers=(peer,))
-    assert words in evidence_text.peers(shown)
+    assert words in evidence_text.peers_text(shown)
 
 
 def test_peers_that_find_no_room_in_the_line_are_counted(evidence):
     peer = replace(
         evidence.peers[0], address="2001:db8:1111:2222:3333:4444:5555:6666", states=(("ESTABLISHED", 2**40),)
     )
-    line = evidence_text.peers(replace(evidence, peers=(peer,) * 5, peer_count=1_000_000))
+    line = evidence_text.peers_text(replace(evidence, peers=(peer,) * 5, peer_count=1_000_000))
     assert len(line) <= 480
     told = line.count("2001:")
     assert 1 <= told < 5

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from watchdog.alerts.alert import State
+from watchdog.alerts.alert import AlertState
 from watchdog.receivers.render import notification_text
-from watchdog.rules.language.rule import OVERFLOW, Severity
+from watchdog.rules.language.rule import OVERFLOW_LABELS, Severity
 
 
 def test_a_firing_alert_tells_how_much_who_since_when_why_and_where(make_alert, make_notice):
-    notice = make_notice()
-    assert [notification_text.alert_title(make_alert(), notice), *notification_text.details(make_alert(), notice)] == [
+    notification = make_notice()
+    assert [
+        notification_text.alert_title(make_alert(), notification),
+        *notification_text.detail_lines(make_alert(), notification),
+    ] == [
         "[FIRING] critical: crawler opens 612/s connections (limit 500/s)",
         "value 612/s, limit 500/s, peak 640/s",
         "process=crawler, unit=crawler.service",
@@ -20,16 +23,18 @@ def test_a_firing_alert_tells_how_much_who_since_when_why_and_where(make_alert, 
 
 def test_an_alert_that_has_just_begun_lasts_for_no_time_and_has_no_other_peak_yet(make_alert, make_notice):
     alert = make_alert(started=1_750_000_011.8, peak=612.0)
-    [amounts, _, times, *_] = notification_text.details(alert, make_notice(alert, created=1_750_000_012.0))
+    [amounts, _, times, *_] = notification_text.detail_lines(alert, make_notice(alert, created=1_750_000_012.0))
     assert amounts == "value 612/s, limit 500/s"
     assert times == "since 2025-06-15 15:06:51 UTC; why: value above 500/s for 10 s"
 
 
 def test_a_resolved_alert_tells_how_long_it_lasted_and_its_peak(make_alert, make_notice):
-    alert = make_alert(state=State.RESOLVED, resolved=1_750_000_426.0, value=3.0, reason="value below 300/s for 10 s")
+    alert = make_alert(
+        state=AlertState.RESOLVED, resolved=1_750_000_426.0, value=3.0, reason="value below 300/s for 10 s"
+    )
     assert [
         notification_text.alert_title(alert, make_notice(alert)),
-        *notification_text.details(alert, make_notice(alert)),
+        *notification_text.detail_lines(alert, make_notice(alert)),
     ][:4] == [
         "[RESOLVED] critical: crawler opens 612/s connections (limit 500/s)",
         "lasted 7 min 6 s, peak 640/s, last value 3/s (limit 500/s)",
@@ -39,51 +44,51 @@ def test_a_resolved_alert_tells_how_long_it_lasted_and_its_peak(make_alert, make
 
 
 def test_a_step_of_the_wall_clock_makes_no_alert_last_longer(make_alert, make_notice):
-    alert = make_alert(resolved=1_750_003_600.0, lasted=90.0)
-    assert notification_text.details(alert, make_notice(alert))[0].startswith("lasted 1 min 30 s, ")
+    alert = make_alert(resolved=1_750_003_600.0, duration_seconds=90.0)
+    assert notification_text.detail_lines(alert, make_notice(alert))[0].startswith("lasted 1 min 30 s, ")
 
 
 def test_evidence_follows_the_facts_so_that_what_is_cut_is_evidence(make_alert, make_notice, evidence):
     alert = make_alert(evidence=evidence)
-    lines = notification_text.details(alert, make_notice(alert))
-    assert lines[:4] == notification_text.details(make_alert(), make_notice())
+    lines = notification_text.detail_lines(alert, make_notice(alert))
+    assert lines[:4] == notification_text.detail_lines(make_alert(), make_notice())
     assert [line.partition(":")[0] for line in lines[4:]] == ["process", "command", "parents", "peers", "history"]
 
 
 def test_many_alerts_are_each_told_in_three_lines(make_alert, make_notice, evidence):
     alert = make_alert(evidence=evidence)
-    assert len(notification_text.details(alert, make_notice(*[alert] * 3))) == 9
-    assert notification_text.details(alert, make_notice(*[alert] * 4)) == [
+    assert len(notification_text.detail_lines(alert, make_notice(*[alert] * 3))) == 9
+    assert notification_text.detail_lines(alert, make_notice(*[alert] * 4)) == [
         "value 612/s, limit 500/s, peak 640/s; process=crawler, unit=crawler.service",
         f"since 2025-06-15 15:06:40 UTC, for 12 s; why: {alert.reason}; host web-1, rule outbound-connection-storm",
-        *notification_text.evidence(alert, make_notice(alert))[:1],
+        *notification_text.evidence_lines(alert, make_notice(alert))[:1],
     ]
 
 
 def test_numbers_are_written_in_the_format_of_their_rule(make_alert, make_notice):
     alert = make_alert(value=1.5e9, threshold=1e8, peak=2e9, format="bytes/s")
-    assert notification_text.details(alert, make_notice())[0] == "value 1.5 GB/s, limit 100 MB/s, peak 2 GB/s"
+    assert notification_text.detail_lines(alert, make_notice())[0] == "value 1.5 GB/s, limit 100 MB/s, peak 2 GB/s"
 
 
 def test_the_alert_that_counts_others_has_their_number_and_their_limit(make_alert, make_notice):
-    alert = make_alert(value=7.0, peak=7.0, labels=OVERFLOW)
-    assert notification_text.details(alert, make_notice(alert))[0] == "value 7, limit 500/s"
+    alert = make_alert(value=7.0, peak=7.0, labels=OVERFLOW_LABELS)
+    assert notification_text.detail_lines(alert, make_notice(alert))[0] == "value 7, limit 500/s"
 
 
 def test_a_label_cannot_be_mistaken_for_two(make_alert, make_notice):
     alert = make_alert(labels=(("process", 'a, unit="b'), ("unit", "")))
-    assert notification_text.details(alert, make_notice())[1] == r'process="a, unit=\"b", unit=-'
+    assert notification_text.detail_lines(alert, make_notice())[1] == r'process="a, unit=\"b", unit=-'
 
 
 def test_a_notice_of_one_alert_is_titled_with_its_words_and_the_host(make_notice):
     said = "[FIRING] critical: crawler opens 612/s connections (limit 500/s)"
-    assert notification_text.notice_title(make_notice()) == f"{said} on web-1"
-    assert notification_text.headline(make_notice()) == "[FIRING] critical: outbound-connection-storm on web-1"
+    assert notification_text.notification_title(make_notice()) == f"{said} on web-1"
+    assert notification_text.status_line(make_notice()) == "[FIRING] critical: outbound-connection-storm on web-1"
 
 
 def test_a_host_that_the_summary_names_is_not_named_twice(make_alert, make_notice):
     titles = [
-        notification_text.notice_title(make_notice(make_alert(summary=f"{name} is ill")))
+        notification_text.notification_title(make_notice(make_alert(summary=f"{name} is ill")))
         for name in ("web-1", "web-10")
     ]
     assert titles == ["[FIRING] critical: web-1 is ill", "[FIRING] critical: web-10 is ill on web-1"]
@@ -91,17 +96,18 @@ def test_a_host_that_the_summary_names_is_not_named_twice(make_alert, make_notic
 
 def test_a_notice_of_many_alerts_counts_them(make_alert, make_notice):
     over = make_alert(resolved=1_750_000_011.0)
-    notice = make_notice(make_alert(severity=Severity.WARNING), make_alert(severity=Severity.WARNING), over)
+    notification = make_notice(make_alert(severity=Severity.WARNING), make_alert(severity=Severity.WARNING), over)
     assert (
-        notification_text.notice_title(notice) == "[FIRING:2, RESOLVED:1] warning: outbound-connection-storm on web-1"
+        notification_text.notification_title(notification)
+        == "[FIRING:2, RESOLVED:1] warning: outbound-connection-storm on web-1"
     )
 
 
 def test_a_test_is_marked_in_every_title(make_alert, make_notice):
-    one, two = make_notice(test=True), make_notice(make_alert(), make_alert(), test=True)
+    one, two = make_notice(is_test=True), make_notice(make_alert(), make_alert(), is_test=True)
     said = "[TEST] [FIRING] critical: crawler opens 612/s connections (limit 500/s)"
-    assert notification_text.notice_title(one) == f"{said} on web-1"
-    assert notification_text.notice_title(two) == "[TEST] [FIRING:2] critical: outbound-connection-storm on web-1"
+    assert notification_text.notification_title(one) == f"{said} on web-1"
+    assert notification_text.notification_title(two) == "[TEST] [FIRING:2] critical: outbound-connection-storm on web-1"
 
 
 def test_the_worst_come_first_and_what_is_over_last(make_alert):
@@ -126,9 +132,9 @@ def test_the_worst_come_first_and_what_is_over_last(make_alert):
     ],
 )
 def test_durations_are_told_in_their_two_greatest_units(seconds, words):
-    assert notification_text.duration(seconds) == words
+    assert notification_text.duration_text(seconds) == words
 
 
 def test_timestamps_are_rfc_3339_in_utc():
-    assert notification_text.timestamp(1_750_000_000.25) == "2025-06-15T15:06:40.250Z"
-    assert notification_text.timestamp(0.0) == "1970-01-01T00:00:00.000Z"
+    assert notification_text.rfc3339(1_750_000_000.25) == "2025-06-15T15:06:40.250Z"
+    assert notification_text.rfc3339(0.0) == "1970-01-01T00:00:00.000Z"

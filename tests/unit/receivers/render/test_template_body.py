@@ -9,22 +9,22 @@ import pytest
 from watchdog.clock import SystemClock
 from watchdog.config.document import Document
 from watchdog.config.secrets import Secret
-from watchdog.receivers.render.template_body import body_from_table
-from watchdog.receivers.transport.http import Answer, Endpoint
+from watchdog.receivers.render.template_body import parse_template_body
+from watchdog.receivers.transport.http import Endpoint, HttpResponse
 from watchdog.receivers.webhook import Webhook
 
 
 def body_of(given, **keys):
     document = Document("", {"template": given, **keys}, "watchdog.toml")
-    body = body_from_table(document.root)
-    document.root.finish()
+    body = parse_template_body(document.root)
+    document.root.reject_unknown_keys()
     return body, [f"{problem.key}: {problem.message}" for problem in document.problems]
 
 
-def rendered(given, notice, **keys):
+def rendered(given, notification, **keys):
     body, problems = body_of(given, **keys)
     assert problems == []
-    return body.render(notice).decode()
+    return body.render(notification).decode()
 
 
 def test_a_table_becomes_json_with_every_field_put_in(make_alert, make_notice):
@@ -35,8 +35,8 @@ def test_a_table_becomes_json_with_every_field_put_in(make_alert, make_notice):
         "numbers": "{value} {value:count} {threshold:bytes} {peak}",
         "{not a field}": "{{literal}} {firing}",
     }
-    notice = make_notice(make_alert(), make_alert(resolved=1_750_000_100.0))
-    document = json.loads(rendered(given, notice))
+    notification = make_notice(make_alert(), make_alert(resolved=1_750_000_100.0))
+    document = json.loads(rendered(given, notification))
     assert document == {
         "text": "[FIRING:1, RESOLVED:1] critical: outbound-connection-storm on web-1\n12 s ago",
         "level": "critical/firing",
@@ -114,7 +114,7 @@ class RecordingEndpoint(Endpoint):
 
     def post(self, body, headers, deadline_seconds):
         self.posts.append((body, dict(headers)))
-        return Answer(200, b"", None)
+        return HttpResponse(200, b"", None)
 
 
 def test_a_template_that_fails_at_night_sends_alertmanagers_form_and_says_why(make_alert, make_notice):

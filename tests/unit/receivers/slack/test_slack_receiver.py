@@ -11,7 +11,7 @@ from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
 from watchdog.receivers.render import notification_text
 from watchdog.receivers.slack.slack_receiver import Slack
-from watchdog.receivers.transport.http import Answer, Endpoint
+from watchdog.receivers.transport.http import Endpoint, HttpResponse
 from watchdog.rules.language.rule import Severity
 
 
@@ -27,7 +27,7 @@ class AnsweringEndpoint(Endpoint):
 
 
 def slack_answering(status, body):
-    return Slack("oncall", AnsweringEndpoint(Answer(status, body, None)))
+    return Slack("oncall", AnsweringEndpoint(HttpResponse(status, body, None)))
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_hostile_names_stay_inside_every_limit_and_mention_nobody(slack, hostile
 
 def test_many_alerts_with_hostile_names_stay_inside_every_limit(slack, make_alert, make_notice, hostile_name):
     alerts = [make_alert(labels=(("process", hostile_name),), summary=hostile_name, runbook="https://x/" + "&" * 3_000)]
-    check_limits(slack.render(make_notice(*alerts * 30, host=hostile_name, group="r" * 300)))
+    check_limits(slack.render(make_notice(*alerts * 30, host=hostile_name, group_key="r" * 300)))
 
 
 def test_ok_is_taken_for_delivered(slack, make_notice):
@@ -178,7 +178,7 @@ def test_says_where_it_posts_without_the_path(slack):
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 10, 21])
 def test_evidence_gives_way_to_the_facts_of_every_alert(slack, make_alert, make_notice, evidence, count):
-    wordy = replace(evidence, culprit=replace(evidence.culprit, command="&" * 256), peers=evidence.peers * 5)
+    wordy = replace(evidence, top_process=replace(evidence.top_process, command="&" * 256), peers=evidence.peers * 5)
     labels = (("process", "<" * 60), ("unit", "crawler.service"))
     alert = make_alert(evidence=wordy, labels=labels, runbook="https://wiki.example/storm")
     bare = replace(alert, evidence=None)
@@ -194,7 +194,7 @@ def test_evidence_gives_way_to_the_facts_of_every_alert(slack, make_alert, make_
 def problems_of(**keys):
     document = Document("", keys, "watchdog.toml")
     slack = Slack.from_table("oncall", document.root)
-    document.root.finish()
+    document.root.reject_unknown_keys()
     return slack, [f"{problem.key}: {problem.message}" for problem in document.problems]
 
 
@@ -231,14 +231,16 @@ def test_a_bot_shows_both_of_its_messages_and_their_sizes(make_notice):
     assert len(brief) < len(full)
     check_limits(brief)
     check_limits(full)
-    sizes = slack.limits(make_notice())
+    sizes = slack.limit_usage(make_notice())
     assert all(re.fullmatch(r"[\d,]+ of 8,000 characters; 3 of 50 blocks", size) for size in sizes)
     assert len(sizes) == 2
 
 
 def test_an_alert_with_many_lines_stays_inside_every_limit(slack, make_alert, make_notice, monkeypatch):
     monkeypatch.setattr(
-        notification_text, "facts", lambda alert, notice: [f"line {number}: {'x' * 200}" for number in range(90)]
+        notification_text,
+        "fact_lines",
+        lambda alert, notification: [f"line {number}: {'x' * 200}" for number in range(90)],
     )
     message = check_limits(slack.render(make_notice(make_alert(), make_alert())))
     sections = [block["text"]["text"] for block in message["blocks"] if block["type"] == "section"]

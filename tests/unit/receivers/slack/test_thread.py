@@ -9,20 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slack_server import TOKEN, Workspace
-from watchdog.alerts.alert import Alert, State
+from watchdog.alerts.alert import Alert, AlertState
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError, StoreError
-from watchdog.receivers.base import Scratch
-from watchdog.receivers.slack.api import METHODS, Pace, SlackApi
-from watchdog.receivers.slack.thread import CONTINUED, LEFT, UNCERTAIN, Thread
+from watchdog.receivers.base import VolatileReceiverState
+from watchdog.receivers.slack.api import API_METHODS, SlackApi, SlackThrottle
+from watchdog.receivers.slack.thread import CONTINUED_REMARK, MOVED_TEXT, UNCERTAIN_REMARK, SlackThread
 from watchdog.receivers.transport.deadline import Deadline
-from watchdog.receivers.transport.http import Answer, Endpoint, Transport, Unanswered
-from watchdog.receivers.transport.tls import host_context
-from watchdog.routing.notification import Notice
+from watchdog.receivers.transport.http import Endpoint, HttpResponse, HttpTransport, UncertainDeliveryError
+from watchdog.receivers.transport.tls import host_tls_context
+from watchdog.routing.notification import Notification
 from watchdog.rules.language.rule import Severity
 
 CHANNEL = "C024BE91L"
-TRANSPORT = Transport(host_context())
+TRANSPORT = HttpTransport(host_tls_context())
 
 
 class Killed(BaseException):
@@ -38,30 +38,30 @@ class Line(Endpoint):
         self._method = method
         self._faults = faults
 
-    def post(self, body, headers, deadline_seconds, *, most_bytes=0):
+    def post(self, body, headers, deadline_seconds, *, max_bytes=0):
         fault = self._faults.pop(0) if self._faults else "none"
         if fault == "no connection":
             raise DeliveryError("connect", "slack.com: cannot connect", retryable=True)
         if fault == "killed before":
             raise Killed
         if fault == "lost request":
-            raise Unanswered("timeout", "slack.com: no complete answer in time", retryable=True)
+            raise UncertainDeliveryError("timeout", "slack.com: no complete answer in time", retryable=True)
         if fault == "too fast":
-            return Answer(429, b"", 30.0)
+            return HttpResponse(429, b"", 30.0)
         status, answered, content = self._workspace.handle(f"/api/{self._method}", dict(headers), body)
         if fault == "lost answer":
-            raise Unanswered("timeout", "slack.com: no complete answer in time", retryable=True)
+            raise UncertainDeliveryError("timeout", "slack.com: no complete answer in time", retryable=True)
         if fault == "killed after":
             raise Killed
         if fault == "half done":
-            return Answer(200, b'{"ok":false,"error":"internal_error"}', None)
+            return HttpResponse(200, b'{"ok":false,"error":"internal_error"}', None)
         if fault == "broken":
-            return Answer(502, b"<html>", None)
+            return HttpResponse(502, b"<html>", None)
         wait = answered.get("Retry-After")
-        return Answer(status, content, None if wait is None else float(wait))
+        return HttpResponse(status, content, None if wait is None else float(wait))
 
 
-class Full(Scratch):
+class Full(VolatileReceiverState):
     """A memory on a disk that is full while `full` is set."""
 
     full = False
@@ -77,25 +77,25 @@ class Bot:
 
     def __init__(self, **workspace: object) -> None:
         self.workspace = Workspace(**workspace)
-        self.memory = Full()
+        self.state = Full()
         self.faults: list[str] = []
         self.restart()
 
     def restart(self, channel: str = CHANNEL) -> None:
-        endpoints = {method: Line(self.workspace, method, self.faults) for method in METHODS}
+        endpoints = {method: Line(self.workspace, method, self.faults) for method in API_METHODS}
         now = [0.0]
 
         def sleep(seconds: float) -> None:
             now[0] += seconds
 
-        self.thread = Thread(SlackApi(endpoints, Secret(TOKEN), Pace(lambda: now[0], sleep)), channel)
+        self.thread = SlackThread(SlackApi(endpoints, Secret(TOKEN), SlackThrottle(lambda: now[0], sleep)), channel)
 
-    def tell(self, notice: Notice) -> None:
-        self.thread.tell(notice, self.memory, Deadline(10.0))
+    def deliver(self, notification: Notification) -> None:
+        self.thread.deliver(notification, self.state, Deadline(10.0))
 
-    def fails(self, notice: Notice) -> DeliveryError:
+    def fails(self, notification: Notification) -> DeliveryError:
         with pytest.raises(DeliveryError) as caught:
-            self.tell(notice)
+            self.deliver(notification)
         return caught.value
 
 
@@ -105,21 +105,21 @@ def bot() -> Bot:
 
 
 @pytest.fixture
-def firing(make_alert, make_notice) -> Callable[..., Notice]:
+def firing(make_alert, make_notice) -> Callable[..., Notification]:
     """Make a notice of a storm that fires, with an id of its own."""
 
-    def make(identity: str, *, severity=Severity.CRITICAL, **changes: object) -> Notice:
+    def make(identity: str, *, severity=Severity.CRITICAL, **changes: object) -> Notification:
         return make_notice(make_alert(severity=severity), id=identity * 32, **changes)
 
     return make
 
 
 @pytest.fixture
-def resolved(make_alert, make_notice) -> Callable[..., Notice]:
+def resolved(make_alert, make_notice) -> Callable[..., Notification]:
     """Make the notice of its end."""
 
-    def make(identity: str, **changes: object) -> Notice:
-        over = make_alert(state=State.RESOLVED, resolved=1_750_000_100.0)
+    def make(identity: str, **changes: object) -> Notification:
+        over = make_alert(state=AlertState.RESOLVED, resolved=1_750_000_100.0)
         return make_notice(over, id=identity * 32, reason="resolved", **changes)
 
     return make
@@ -130,13 +130,13 @@ def state_of(message) -> str:
 
 
 def test_one_message_turns_from_firing_to_resolved_and_the_details_are_in_its_thread(bot, firing, resolved):
-    bot.tell(firing("a"))
+    bot.deliver(firing("a"))
     [parent], [reply] = bot.workspace.parents(), bot.workspace.replies()
     assert "[FIRING] critical: crawler opens 612/s connections (limit 500/s)" in parent.words()
     assert "value 612/s, limit 500/s, peak 640/s" in parent.words()
     assert "host web-1, rule outbound-connection-storm" in reply.words()
     assert (reply.thread_ts, reply.broadcast) == (parent.ts, False)
-    bot.tell(resolved("b"))
+    bot.deliver(resolved("b"))
     assert bot.workspace.parents() == [parent]
     assert "[RESOLVED]" in parent.words()
     assert "FIRING" not in parent.words() + parent.text
@@ -146,45 +146,45 @@ def test_one_message_turns_from_firing_to_resolved_and_the_details_are_in_its_th
 
 @pytest.mark.parametrize("reason", ["new alert in group", "severity changed", "repeat"])
 def test_news_that_still_burns_is_heard_in_the_channel_too(bot, firing, resolved, reason):
-    bot.tell(firing("a"))
-    bot.tell(firing("b", reason=reason))
-    bot.tell(resolved("c"))
+    bot.deliver(firing("a"))
+    bot.deliver(firing("b", reason=reason))
+    bot.deliver(resolved("c"))
     assert [message.broadcast for message in bot.workspace.replies()] == [False, True, False]
     assert len(bot.workspace.parents()) == 1
 
 
 def test_the_next_alert_of_a_rule_gets_a_message_of_its_own(bot, firing, resolved):
-    for notice in (firing("a"), resolved("b"), firing("c"), resolved("d")):
-        bot.tell(notice)
+    for notification in (firing("a"), resolved("b"), firing("c"), resolved("d")):
+        bot.deliver(notification)
     assert [state_of(message) for message in bot.workspace.parents()] == ["RESOLVED", "RESOLVED"]
 
 
 def test_groups_and_tests_have_messages_of_their_own(bot, firing, resolved):
-    bot.tell(firing("a"))
-    bot.tell(firing("b", group="another-rule"))
-    bot.tell(firing("c", test=True))
-    bot.tell(resolved("d"))
+    bot.deliver(firing("a"))
+    bot.deliver(firing("b", group_key="another-rule"))
+    bot.deliver(firing("c", is_test=True))
+    bot.deliver(resolved("d"))
     assert [state_of(message) for message in bot.workspace.parents()] == ["RESOLVED", "FIRING", "TEST"]
 
 
 def test_after_a_restart_it_is_still_the_same_message(bot, firing, resolved):
-    bot.tell(firing("a"))
+    bot.deliver(firing("a"))
     bot.restart()
-    bot.tell(resolved("b"))
+    bot.deliver(resolved("b"))
     assert [state_of(message) for message in bot.workspace.parents()] == ["RESOLVED"]
 
 
 def test_a_channel_by_its_name_is_changed_by_its_id(bot, firing, resolved):
     bot.restart("#oncall")
-    bot.tell(firing("a"))
-    bot.tell(resolved("b"))
+    bot.deliver(firing("a"))
+    bot.deliver(resolved("b"))
     assert [state_of(message) for message in bot.workspace.parents()] == ["RESOLVED"]
 
 
 def test_a_notice_that_was_told_is_not_told_twice(bot, firing):
-    bot.tell(firing("a"))
+    bot.deliver(firing("a"))
     bot.restart()
-    bot.tell(firing("a"))
+    bot.deliver(firing("a"))
     assert len(bot.workspace.calls) == 2
 
 
@@ -192,7 +192,7 @@ def test_the_next_attempt_goes_on_where_the_last_one_was(bot, firing):
     bot.faults += ["none", "too fast"]
     error = bot.fails(firing("a"))
     assert (error.reason, error.retry_after_seconds) == ("rate_limited", 30.0)
-    bot.tell(firing("a"))
+    bot.deliver(firing("a"))
     assert (len(bot.workspace.parents()), len(bot.workspace.replies())) == (1, 1)
 
 
@@ -200,42 +200,42 @@ def test_the_next_attempt_goes_on_where_the_last_one_was(bot, firing):
 def test_what_was_certainly_not_posted_is_posted_without_a_word(bot, firing, fault):
     bot.faults += [fault]
     bot.fails(firing("a"))
-    bot.tell(firing("a"))
+    bot.deliver(firing("a"))
     [parent] = bot.workspace.parents()
-    assert UNCERTAIN not in parent.words()
+    assert UNCERTAIN_REMARK not in parent.words()
 
 
 @pytest.mark.parametrize("fault", ["lost answer", "half done", "broken", "killed after"])
 class TestAPostWithoutAnAnswer:
-    def attempt(self, bot, notice, fault):
+    def attempt(self, bot, notification, fault):
         bot.faults += [fault]
         with pytest.raises((DeliveryError, Killed)):
-            bot.tell(notice)
+            bot.deliver(notification)
         bot.restart()
 
     def test_is_posted_anew_which_says_so_and_the_new_one_changes(self, bot, firing, resolved, fault):
         self.attempt(bot, firing("a"), fault)
-        bot.tell(firing("a"))
+        bot.deliver(firing("a"))
         copy, parent = bot.workspace.parents()
-        assert UNCERTAIN in parent.words()
-        bot.tell(resolved("b"))
+        assert UNCERTAIN_REMARK in parent.words()
+        bot.deliver(resolved("b"))
         assert [state_of(message) for message in bot.workspace.parents()] == ["FIRING", "RESOLVED"]
-        assert UNCERTAIN in parent.words()
+        assert UNCERTAIN_REMARK in parent.words()
         assert copy.edits == 0
 
     def test_is_found_where_the_app_may_read_the_channel(self, firing, resolved, fault):
         bot = Bot(scopes={"chat:write", "channels:history"})
         self.attempt(bot, firing("a"), fault)
-        bot.tell(firing("a"))
+        bot.deliver(firing("a"))
         [parent] = bot.workspace.parents()
-        assert UNCERTAIN not in parent.words()
-        bot.tell(resolved("b"))
+        assert UNCERTAIN_REMARK not in parent.words()
+        bot.deliver(resolved("b"))
         assert [state_of(message) for message in bot.workspace.parents()] == ["RESOLVED"]
 
     def test_is_found_by_the_next_notice_if_its_own_was_given_up(self, firing, resolved, fault):
         bot = Bot(scopes={"chat:write", "channels:history"})
         self.attempt(bot, firing("a"), fault)
-        bot.tell(resolved("b"))
+        bot.deliver(resolved("b"))
         assert [state_of(message) for message in bot.workspace.parents()] == ["RESOLVED"]
 
 
@@ -246,7 +246,7 @@ def test_what_was_found_stays_found_though_the_next_answer_is_lost_too(firing):
     bot.faults += ["none", "lost answer"]
     bot.fails(firing("b"))  # found and changed: it is not to be known by the first notice any more
     bot.restart()
-    bot.tell(firing("b"))
+    bot.deliver(firing("b"))
     assert len(bot.workspace.parents()) == 1
 
 
@@ -254,66 +254,66 @@ def test_a_request_that_was_lost_leaves_one_message(firing):
     bot = Bot(scopes={"chat:write", "channels:history"})
     bot.faults += ["lost request"]
     bot.fails(firing("a"))
-    bot.tell(firing("a"))
-    assert [UNCERTAIN in message.words() for message in bot.workspace.parents()] == [True]
+    bot.deliver(firing("a"))
+    assert [UNCERTAIN_REMARK in message.words() for message in bot.workspace.parents()] == [True]
 
 
 @pytest.mark.parametrize("error", ["message_not_found", "cant_update_message", "edit_window_closed"])
 def test_a_message_that_can_be_changed_no_more_is_continued_by_another(bot, firing, resolved, error):
-    bot.tell(firing("a"))
+    bot.deliver(firing("a"))
     [old] = bot.workspace.parents()
     if error == "message_not_found":
         bot.workspace.messages.clear()
     else:
         bot.workspace.errors["chat.update"] = [error]
-    bot.tell(firing("b", reason="repeat"))
+    bot.deliver(firing("b", reason="repeat"))
     new = bot.workspace.parents()[-1]
     assert new is not old
-    assert CONTINUED in new.words()
-    bot.tell(resolved("c"))
+    assert CONTINUED_REMARK in new.words()
+    bot.deliver(resolved("c"))
     assert state_of(new) == "RESOLVED"
 
 
 def test_a_message_that_goes_while_it_is_answered_is_continued_at_the_next_attempt(bot, firing):
-    bot.tell(firing("a"))
+    bot.deliver(firing("a"))
     bot.workspace.errors["chat.postMessage"] = ["message_not_found"]
     assert bot.fails(firing("b", reason="repeat")).retryable
     bot.workspace.messages.clear()
-    bot.tell(firing("b", reason="repeat"))
+    bot.deliver(firing("b", reason="repeat"))
     [parent] = bot.workspace.parents()
-    assert CONTINUED in parent.words()
+    assert CONTINUED_REMARK in parent.words()
     assert len(bot.workspace.replies()) == 1
 
 
 def test_where_no_thread_is_allowed_the_message_takes_the_details(bot, firing):
     bot.workspace.errors["chat.postMessage"] = []
-    bot.tell(firing("a"))
+    bot.deliver(firing("a"))
     [parent] = bot.workspace.parents()
     parent.can_be_replied_to = False
-    bot.tell(firing("b", reason="repeat"))
+    bot.deliver(firing("b", reason="repeat"))
     assert "host web-1, rule outbound-connection-storm" in parent.words()
 
 
 def test_another_channel_in_the_configuration_leaves_no_message_firing_behind(bot, firing, resolved):
-    bot.tell(firing("a"))
+    bot.deliver(firing("a"))
     bot.restart("elsewhere")
-    bot.tell(firing("b", reason="repeat"))
+    bot.deliver(firing("b", reason="repeat"))
     old, new = bot.workspace.parents()
-    assert (old.text, old.blocks, old.channel) == (LEFT, [], CHANNEL)
+    assert (old.text, old.blocks, old.channel) == (MOVED_TEXT, [], CHANNEL)
     assert new.channel != CHANNEL
-    bot.tell(resolved("c"))
+    bot.deliver(resolved("c"))
     assert state_of(new) == "RESOLVED"
 
 
 @pytest.mark.parametrize("error", ["invalid_blocks", "msg_blocks_too_long", "msg_too_long", "invalid_blocks_format"])
 def test_what_slack_does_not_like_the_look_of_is_said_in_bare_words(bot, firing, resolved, error):
     bot.workspace.errors["chat.postMessage"] = [error]
-    bot.tell(firing("a"))
+    bot.deliver(firing("a"))
     [parent] = bot.workspace.parents()
     assert parent.text.startswith("🔴 [FIRING] critical: crawler opens 612/s connections (limit 500/s)")
     assert parent.blocks == []
     bot.workspace.errors["chat.update"] = [error]
-    bot.tell(resolved("b"))
+    bot.deliver(resolved("b"))
     assert (state_of(parent), parent.blocks) == ("RESOLVED", [])
 
 
@@ -355,7 +355,7 @@ def test_an_answer_that_is_not_slacks_is_worth_another_try(bot, firing):
 
 
 def test_nothing_is_posted_that_could_not_be_remembered(bot, firing):
-    bot.memory.full = True
+    bot.state.full = True
     error = bot.fails(firing("a"))
     assert (error.reason, error.retryable, bot.workspace.calls) == ("socket", True, [])
 
@@ -364,18 +364,18 @@ def test_what_the_full_disk_does_not_take_is_known_while_the_process_lives(bot, 
     fill = bot.workspace.handle
 
     def and_then_the_disk_fills(*call):
-        bot.memory.full = True
+        bot.state.full = True
         return fill(*call)
 
     bot.workspace.handle = and_then_the_disk_fills
-    bot.tell(firing("a"))
-    bot.tell(resolved("b"))
+    bot.deliver(firing("a"))
+    bot.deliver(resolved("b"))
     assert [state_of(message) for message in bot.workspace.parents()] == ["RESOLVED"]
 
 
 def test_a_memory_that_cannot_be_read_is_no_memory(bot, firing):
-    bot.memory.put("message:outbound-connection-storm", "[1, 2]")
-    bot.tell(firing("a"))
+    bot.state.put("message:outbound-connection-storm", "[1, 2]")
+    bot.deliver(firing("a"))
     assert len(bot.workspace.parents()) == 1
 
 
@@ -387,19 +387,19 @@ def test_calls_keep_a_second_apart(firing):
         now[0] += seconds
 
     workspace = Workspace(now=lambda: now[0], seconds_per_message=1.0, burst=1)
-    endpoints = {method: Line(workspace, method, []) for method in METHODS}
-    thread = Thread(SlackApi(endpoints, Secret(TOKEN), Pace(lambda: now[0], sleep)), CHANNEL)
+    endpoints = {method: Line(workspace, method, []) for method in API_METHODS}
+    thread = SlackThread(SlackApi(endpoints, Secret(TOKEN), SlackThrottle(lambda: now[0], sleep)), CHANNEL)
     for identity in "abcde":
-        thread.tell(firing(identity, group=identity), Scratch(), Deadline(10.0))
+        thread.deliver(firing(identity, group_key=identity), VolatileReceiverState(), Deadline(10.0))
     assert len(workspace.messages) == 10
     assert slept == [1.0] * 9
 
 
 def test_a_turn_that_comes_too_late_is_not_waited_for():
-    pace = Pace(lambda: 100.0, lambda seconds: pytest.fail("slept"))
-    pace.take_turn(Deadline(10.0))
+    pace = SlackThrottle(lambda: 100.0, lambda seconds: pytest.fail("slept"))
+    pace.wait_for_turn(Deadline(10.0))
     with pytest.raises(DeliveryError) as caught:
-        pace.take_turn(Deadline(0.5))
+        pace.wait_for_turn(Deadline(0.5))
     assert (caught.value.reason, caught.value.retryable, caught.value.retry_after_seconds) == (
         "rate_limited",
         True,
@@ -408,7 +408,7 @@ def test_a_turn_that_comes_too_late_is_not_waited_for():
 
 
 def test_hostile_names_stay_inside_every_limit_and_mention_nobody(bot, hostile_notice):
-    bot.tell(hostile_notice)
+    bot.deliver(hostile_notice)
     assert (len(bot.workspace.parents()), len(bot.workspace.replies())) == (1, 1)
     assert all(message.blocks for message in bot.workspace.messages)  # none was refused for its form
 
@@ -439,21 +439,21 @@ def test_whatever_breaks_every_notice_is_told_and_no_message_fires_for_ever(epis
     bot = Bot(scopes={"chat:write", "channels:history"} if may_read else {"chat:write"})
     bot.faults += faults
     told = []
-    for number, notices in enumerate(episodes):
-        for step, given_up in enumerate(notices):
-            over = step == len(notices) - 1
-            notice = _notice(f"{number}-{step}", over=over)
+    for number, notifications in enumerate(episodes):
+        for step, given_up in enumerate(notifications):
+            over = step == len(notifications) - 1
+            notification = _notice(f"{number}-{step}", over=over)
             for _ in range(1 if given_up and not over else len(faults) + 1):
                 try:
-                    bot.tell(notice)
+                    bot.deliver(notification)
                 except DeliveryError:
                     continue
                 except Killed:
                     bot.restart()
                     continue
-                told.append(notice.id)
+                told.append(notification.id)
                 assert state_of(bot.workspace.parents()[-1]) == ("RESOLVED" if over else "FIRING")
-                assert over or any(notice.id in words for words in bot.workspace.rung)
+                assert over or any(notification.id in words for words in bot.workspace.rung)
                 break
             else:
                 assert given_up
@@ -463,7 +463,7 @@ def test_whatever_breaks_every_notice_is_told_and_no_message_fires_for_ever(epis
     for index, parent in enumerate(parents):
         if state_of(parent) == "FIRING":  # a copy: a later one says that it is, and only where we may not look
             assert not may_read
-            assert UNCERTAIN in parents[index + 1].words()
+            assert UNCERTAIN_REMARK in parents[index + 1].words()
 
 
 @pytest.mark.parametrize("fault", ["lost answer", "killed after"])
@@ -471,13 +471,13 @@ def test_an_end_that_was_given_up_is_not_what_the_next_alert_edits(firing, resol
     bot = Bot(scopes={"chat:write", "channels:history"})
     bot.faults += [fault]  # of an alert that fired and resolved before anybody was told
     with pytest.raises((DeliveryError, Killed)):
-        bot.tell(resolved("a"))
+        bot.deliver(resolved("a"))
     bot.restart()
-    bot.tell(firing("b"))
+    bot.deliver(firing("b"))
     assert [state_of(message) for message in bot.workspace.parents()] == ["RESOLVED", "FIRING"]
 
 
-def _notice(identity: str, *, over: bool) -> Notice:
+def _notice(identity: str, *, over: bool) -> Notification:
     document = {
         "rule": "storm",
         "labels": [["process", "crawler"]],
@@ -497,4 +497,4 @@ def _notice(identity: str, *, over: bool) -> Notice:
         "format": "rate",
     }
     reason = "resolved" if over else "repeat"
-    return Notice(identity, "oncall", "storm", reason, (Alert.from_json(document),), 3.0, "web-1")
+    return Notification(identity, "oncall", "storm", reason, (Alert.from_json(document),), 3.0, "web-1")

@@ -9,7 +9,7 @@ import pytest
 
 from watchdog.config.document import Document
 from watchdog.receivers.syslog.syslog_receiver import Syslog
-from watchdog.receivers.syslog.wires import parse_address
+from watchdog.receivers.syslog.wires import wire_from_address
 from watchdog.rules.language.rule import Severity
 
 # RFC 5424 §6, narrowed to what we send
@@ -32,8 +32,8 @@ def utc(monkeypatch):
     time.tzset()
 
 
-def syslog(address="udp://log.example", facility=3, *, local_format=False):
-    return Syslog("log", parse_address(address), facility, local_format=local_format)
+def syslog(address="udp://log.example", facility=3, *, use_local_format=False):
+    return Syslog("log", wire_from_address(address), facility, use_local_format=use_local_format)
 
 
 def parsed(record):
@@ -57,13 +57,13 @@ def test_a_record_is_rfc_5424_with_the_facts_as_structured_data(make_notice):
 
 
 def test_the_systems_own_socket_gets_syslog3s_format_with_the_facts_at_the_end(make_notice, utc):
-    record = syslog("unix:///dev/log", local_format=True).render(make_notice())
+    record = syslog("unix:///dev/log", use_local_format=True).render(make_notice())
     assert record.startswith(b"<26>Jun 15 15:06:52 bpf-watchdog[%d]: [FIRING] critical: crawler opens" % os.getpid())
     assert record.endswith(b'process="crawler" unit="crawler.service"]')
 
 
 def test_a_day_of_one_digit_is_padded_by_a_space(make_notice, utc):
-    record = syslog(local_format=True).render(make_notice(created=1_748_822_400.0))
+    record = syslog(use_local_format=True).render(make_notice(created=1_748_822_400.0))
     assert record.startswith(b"<26>Jun  2 00:00:00 bpf-watchdog[")
 
 
@@ -93,8 +93,8 @@ def test_no_priority_is_above_191(make_alert, make_notice):
 
 
 def test_each_alert_has_its_own_record_the_worst_first(make_alert, make_notice):
-    notice = make_notice(make_alert(severity=Severity.WARNING), make_alert())
-    assert [parsed(record)["pri"] for record in syslog().render(notice).split(b"\n")] == [b"26", b"28"]
+    notification = make_notice(make_alert(severity=Severity.WARNING), make_alert())
+    assert [parsed(record)["pri"] for record in syslog().render(notification).split(b"\n")] == [b"26", b"28"]
 
 
 def test_a_label_never_stands_for_a_fact_of_ours(make_alert, make_notice):
@@ -104,7 +104,7 @@ def test_a_label_never_stands_for_a_fact_of_ours(make_alert, make_notice):
 
 
 def test_a_test_and_a_runbook_are_in_the_structured_data(make_alert, make_notice):
-    data = parsed(syslog().render(make_notice(make_alert(runbook="https://wiki.example/a]b"), test=True)))["data"]
+    data = parsed(syslog().render(make_notice(make_alert(runbook="https://wiki.example/a]b"), is_test=True)))["data"]
     assert b' test="true"' in data
     assert data.endswith(rb' runbook="https://wiki.example/a\]b"]')
 
@@ -118,7 +118,7 @@ def test_hostile_names_make_one_well_formed_record_within_the_limit(hostile_noti
 
 
 def test_hostile_names_make_one_well_formed_local_record_within_the_limit(hostile_notice):
-    record = syslog("unix:///dev/log", local_format=True).render(hostile_notice)
+    record = syslog("unix:///dev/log", use_local_format=True).render(hostile_notice)
     assert len(record) <= 8_000
     assert record.decode().isprintable()
     assert record.endswith(b"]")
@@ -153,7 +153,7 @@ def test_a_host_name_is_made_printable_ascii(make_notice):
     ],
 )
 def test_reads_addresses(text, address):
-    assert str(parse_address(text)) == address
+    assert str(wire_from_address(text)) == address
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_reads_addresses(text, address):
 )
 def test_refuses_what_is_no_address(text):
     with pytest.raises(ValueError, match=r"must begin|write it like|[Pp]ort"):
-        parse_address(text)
+        wire_from_address(text)
 
 
 @pytest.mark.parametrize(
@@ -203,13 +203,13 @@ def test_refuses_what_is_no_address(text):
 def test_what_a_wire_cannot_use_is_told(keys, problems):
     document = Document("", keys, "watchdog.toml")
     Syslog.from_table("log", document.root)
-    document.root.finish()
+    document.root.reject_unknown_keys()
     told = [f"{problem.key}: {problem.message}" for problem in document.problems]
     assert [said.startswith(start) for said, start in zip(told, problems, strict=True)] == [True] * len(problems), told
 
 
 def test_evidence_is_cut_before_any_fact(make_alert, make_notice, evidence):
-    wordy = replace(evidence, culprit=replace(evidence.culprit, command="é" * 128), peers=evidence.peers * 5)
+    wordy = replace(evidence, top_process=replace(evidence.top_process, command="é" * 128), peers=evidence.peers * 5)
     labels = tuple((f"label{number}", "x" * 100) for number in range(5))
     message = parsed(syslog("udp://log.example").render(make_notice(make_alert(labels=labels, evidence=wordy))))["msg"]
     facts = parsed(syslog("udp://log.example").render(make_notice(make_alert(labels=labels))))["msg"]

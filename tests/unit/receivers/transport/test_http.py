@@ -5,7 +5,7 @@ import pytest
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
 from watchdog.receivers.transport import http
-from watchdog.receivers.transport.deadline import is_metadata
+from watchdog.receivers.transport.deadline import is_metadata_address
 
 NOW = 1_750_000_000.0  # Sun, 15 Jun 2025 15:06:40 GMT
 
@@ -53,14 +53,14 @@ def test_retry_after_is_seconds_or_a_date_or_nothing(text, seconds):
 )
 def test_a_status_says_whether_trying_again_can_help(status, reason, retryable, wait):
     with pytest.raises(DeliveryError, match=rf"^alerts\.example answered {status}") as caught:
-        http.check(http.Answer(status, b"", 7.0), "alerts.example")
+        http.raise_for_status(http.HttpResponse(status, b"", 7.0), "alerts.example")
     error = caught.value
     assert (error.reason, error.retryable, error.retry_after_seconds) == (reason, retryable, wait)
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
 def test_every_2xx_is_success(status):
-    http.check(http.Answer(status, b"", None), "alerts.example")
+    http.raise_for_status(http.HttpResponse(status, b"", None), "alerts.example")
 
 
 @pytest.mark.parametrize(
@@ -76,14 +76,14 @@ def test_every_2xx_is_success(status):
     ],
 )
 def test_link_local_and_metadata_addresses_are_known(address):
-    assert is_metadata(address)
+    assert is_metadata_address(address)
 
 
 @pytest.mark.parametrize(
     "address", ["127.0.0.1", "::1", "10.0.0.1", "192.168.1.1", "fd00::1", "192.0.2.1", "::ffff:10.0.0.1"]
 )
 def test_loopback_and_private_addresses_are_where_operators_have_their_own(address):
-    assert not is_metadata(address)
+    assert not is_metadata_address(address)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from watchdog.receivers.transport.http_headers import headers_from_table
 def read(**keys):
     document = Document("", keys, "watchdog.toml")
     found = headers_from_table(document.root)
-    document.root.finish()
+    document.root.reject_unknown_keys()
     problems = [f"{problem.key}: {problem.message}" for problem in document.problems]
     return {name: value.reveal() for name, value in found.items()}, problems
 

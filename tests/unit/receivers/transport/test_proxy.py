@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from watchdog.config.document import Document
-from watchdog.receivers.transport.proxy import Proxy, is_metadata_host, parse_proxy, proxy_from_table
+from watchdog.receivers.transport.proxy import Proxy, is_metadata_host, parse_proxy_url, proxy_from_table
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from watchdog.receivers.transport.proxy import Proxy, is_metadata_host, parse_pr
     ],
 )
 def test_reads_the_url_of_a_proxy(text, proxy):
-    assert parse_proxy(text) == proxy
+    assert parse_proxy_url(text) == proxy
 
 
 @pytest.mark.parametrize(

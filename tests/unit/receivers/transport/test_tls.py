@@ -9,7 +9,7 @@ import pytest
 
 from certificates import make_certificates
 from watchdog.config.document import Document
-from watchdog.receivers.transport.tls import context_from_table
+from watchdog.receivers.transport.tls import tls_context_from_table
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +23,8 @@ def folder(tmp_path_factory) -> Path:
 
 def read(keys, **options):
     document = Document("", keys, "watchdog.toml", **options)
-    context = context_from_table(document.root)
-    document.root.finish()
+    context = tls_context_from_table(document.root)
+    document.root.reject_unknown_keys()
     return context, [f"{problem.key}: {problem.message}" for problem in document.problems], document.notes
 
 
@@ -92,5 +92,5 @@ def test_a_key_with_a_passphrase_asks_nobody(folder, tmp_path, monkeypatch):
 
 
 def test_files_of_the_daemons_user_are_notes_where_secrets_are_not_needed():
-    _, problems, notes = read({"ca_file": "/none/ca.pem"}, secrets_needed=False)
+    _, problems, notes = read({"ca_file": "/none/ca.pem"}, require_secrets=False)
     assert (problems, [note.key for note in notes]) == ([], ["ca_file"])

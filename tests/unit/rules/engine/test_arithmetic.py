@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from watchdog.rules.engine.arithmetic import combine, degree, never_too_high
-from watchdog.rules.language.expression import parse
+from watchdog.rules.engine.arithmetic import evaluate_expression, never_overestimates, time_power
+from watchdog.rules.language.expression import parse_expression
 
 VALUES = {"connects": np.array([0.0, 4.0, 0.0]), "accepts": np.array([0.0, 2.0, 5.0])}
 
@@ -24,7 +24,7 @@ VALUES = {"connects": np.array([0.0, 4.0, 0.0]), "accepts": np.array([0.0, 2.0, 
     ],
 )
 def test_values_are_combined_group_by_group(text, expected):
-    assert combine(parse(text), VALUES.__getitem__).tolist() == expected
+    assert evaluate_expression(parse_expression(text), VALUES.__getitem__).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_values_are_combined_group_by_group(text, expected):
     ],
 )
 def test_the_power_of_time_is_that_of_the_terms(text, expected):
-    assert degree(parse(text)) == expected
+    assert time_power(parse_expression(text)) == expected
 
 
 @pytest.mark.parametrize(
@@ -55,4 +55,4 @@ def test_the_power_of_time_is_that_of_the_terms(text, expected):
     ],
 )
 def test_values_are_never_too_high_where_more_of_any_metric_only_adds(text, expected):
-    assert never_too_high(parse(text)) is expected
+    assert never_overestimates(parse_expression(text)) is expected

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from watchdog.rules.engine.engine import Engine
-from watchdog.rules.language.expression import parse
+from watchdog.rules.language.expression import parse_expression
 from watchdog.rules.language.rule import Condition
 
 LABELS = (("process", "crawler"),)
@@ -26,8 +26,8 @@ def trace(rule, *ticks, host, labels=LABELS):
     engine = Engine([rule])
     for rows in ticks:
         snapshot = host.tick(*rows)
-        engine.observe(snapshot, [])
-    found = engine.trace(snapshot, rule.id, labels)
+        engine.evaluate(snapshot, [])
+    found = engine.find_contributors(snapshot, rule.id, labels)
     assert found is None or found[0] is rule
     return found and found[1]
 
@@ -54,7 +54,7 @@ def test_others_connections_count_for_nothing_nor_do_those_that_where_leaves_out
     found = trace(rule, [*rows, connection(open=1)], host=host)
 
     assert [(peer.port, peer.amount) for peer in found.peers] == [(443, 1)]
-    assert [one.pid for one in found.participants] == [4711]
+    assert [one.pid for one in found.processes] == [4711]
 
 
 def test_of_many_peers_the_first_five_are_told_and_all_are_counted(host, make_rule):
@@ -81,7 +81,7 @@ def test_what_has_no_peer_is_known_by_its_own_end(host, make_rule):
 
 
 def test_of_a_share_the_part_is_told(host, make_rule):
-    rule = make_rule(metric=parse("connect_failures / connects"), above=0.2)
+    rule = make_rule(metric=parse_expression("connect_failures / connects"), above=0.2)
     found = trace(rule, [REFUSED, connection("198.51.100.20", connects=1, open=1)], host=host)
 
     assert (found.metric, found.amount) == ("connect_failures", 1)
@@ -102,7 +102,7 @@ def test_processes_come_by_what_they_add_with_their_names(host, make_rule):
     rows = [connection(connects=1), *[connection(connects=1, pid=4712, user="root")] * 2]
     found = trace(make_rule(), rows, host=host)
 
-    assert [(one.pid, one.amount, one.process, one.user) for one in found.participants] == [
+    assert [(one.pid, one.amount, one.process, one.user) for one in found.processes] == [
         (4712, 2, "crawler", "root"),
         (4711, 1, "crawler", "www-data"),
     ]
@@ -112,14 +112,14 @@ def test_processes_come_by_what_they_add_with_their_names(host, make_rule):
 def test_of_processes_that_add_the_same_the_newest_come_first(host, make_rule):
     found = trace(make_rule(), [connection(connects=1, pid=pid) for pid in (7, 9, 8)], host=host)
 
-    assert [one.pid for one in found.participants] == [9, 8, 7]
+    assert [one.pid for one in found.processes] == [9, 8, 7]
 
 
 def test_a_rule_for_the_whole_host_finds_the_process_that_has_most(host, make_rule):
     rows = [connection(connects=1), *[connection(connects=1, process="other", pid=9)] * 2]
     found = trace(make_rule(by=()), rows, host=host, labels=())
 
-    assert [(one.process, one.amount) for one in found.participants] == [("other", 2), ("crawler", 1)]
+    assert [(one.process, one.amount) for one in found.processes] == [("other", 2), ("crawler", 1)]
 
 
 def test_what_is_no_connection_has_neither_peer_nor_process(host, make_rule):
@@ -127,21 +127,21 @@ def test_what_is_no_connection_has_neither_peer_nor_process(host, make_rule):
     rule = make_rule(metric="lost_connections", stat="sum", above=0)
     found = trace(rule, [own], host=host, labels=(("process", "bpf-watchdog"),))
 
-    assert (found.peers, found.participants, found.amount, found.history) == ((), (), 3, (3,))
+    assert (found.peers, found.processes, found.amount, found.history) == ((), (), 3, (3,))
 
 
 def test_who_has_fallen_silent_has_history_alone(host, make_rule):
     found = trace(make_rule(below=1), [connection(connects=5)], [], [connection(process="other")], host=host)
 
-    assert (found.peers, found.participants, found.history) == ((), (), (5, 0, 0))
+    assert (found.peers, found.processes, found.history) == ((), (), (5, 0, 0))
 
 
 def test_a_rule_that_is_not_judged_has_no_trace(host, make_rule):
     engine = Engine([make_rule()])
     snapshot = host.tick()
-    engine.observe(snapshot, [])
-    assert engine.trace(snapshot, "another", LABELS) is None
-    assert engine.trace(snapshot, "storm", (("process", "never seen"),))[1].history == (0,)
+    engine.evaluate(snapshot, [])
+    assert engine.find_contributors(snapshot, "another", LABELS) is None
+    assert engine.find_contributors(snapshot, "storm", (("process", "never seen"),))[1].history == (0,)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_rule_that_is_not_judged_has_no_trace(host, make_rule):
         ({"metric": "rtt", "stat": "mean"}, [{"rtt": 0.5}, {}, {"rtt": 0.25}], (0.5, None, 0.25)),
         ({"metric": "rtt", "stat": "p90"}, [{"rtt": 0.5}, {}, {"rtt": 0.25}], (0.5, None, 0.25)),
         (
-            {"metric": parse("connect_failures / connects")},
+            {"metric": parse_expression("connect_failures / connects")},
             [{"connects": 4, "connect_failures": 1}, {}, {"connects": 1, "connect_failures": 1}],
             (0.25, 0, 1),
         ),

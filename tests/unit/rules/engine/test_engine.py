@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watchdog.resources import rules_folder
-from watchdog.rules.engine.engine import OVERFLOW, Engine
-from watchdog.rules.language.expression import Comparison, Constant, Operand, Operation
+from watchdog.resources import shipped_rules_folder
+from watchdog.rules.engine.engine import OVERFLOW_LABELS, Engine
+from watchdog.rules.language.expression import Comparison, Constant, MetricReference, Operation
 from watchdog.rules.language.load import load_rules
 from watchdog.rules.language.rule import Condition, Severity
 
@@ -18,7 +18,7 @@ WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
 
 
 def ratio(left, right):
-    return Operation("/", Operand(left), Operand(right))
+    return Operation("/", MetricReference(left), MetricReference(right))
 
 
 def labels(name):
@@ -27,7 +27,7 @@ def labels(name):
 
 def said(verdicts):
     """Show verdicts as {process: (value, fires, holds)}."""
-    return {verdict.labels[0][1]: (verdict.value, verdict.fires, verdict.holds) for verdict in verdicts}
+    return {verdict.labels[0][1]: (verdict.value, verdict.breached, verdict.not_cleared) for verdict in verdicts}
 
 
 class Run:
@@ -36,10 +36,10 @@ class Run:
     def __init__(self, host, *rules, watched=()):
         self.host, self.engine = host, Engine(rules)
         self.watched = [(rules[0].id, labels(name)) for name in watched]
-        self.engine.observe(host.baseline(), self.watched)
+        self.engine.evaluate(host.baseline(), self.watched)
 
     def tick(self, *rows, **options):
-        return self.engine.observe(self.host.tick(*rows, **options), self.watched)
+        return self.engine.evaluate(self.host.tick(*rows, **options), self.watched)
 
     def quiet(self, ticks):
         for _ in range(ticks):
@@ -90,8 +90,8 @@ def test_a_missed_tick_does_not_distort_a_rate(run, make_rule):
 
 def test_the_rows_of_a_baseline_count_for_nothing(host, make_rule):
     engine = Engine([make_rule(stat="sum", above=1)])
-    assert engine.observe(host.baseline({"process": "a", "connects": 1000}), []) == []
-    assert engine.observe(host.tick({"process": "a", "connects": 1}), []) == []
+    assert engine.evaluate(host.baseline({"process": "a", "connects": 1000}), []) == []
+    assert engine.evaluate(host.tick({"process": "a", "connects": 1}), []) == []
 
 
 def test_rows_of_one_group_add_up(run, make_rule):
@@ -134,7 +134,9 @@ def test_a_share_of_whole_numbers_is_exact_whatever_the_time(run, make_rule):
 
 
 def test_a_number_beside_a_rate_is_per_second_too(run, make_rule):
-    guarded = run(make_rule(metric=Operation("+", Operand("connects"), Constant(5)), above=14, window=2)).quiet(2)
+    guarded = run(make_rule(metric=Operation("+", MetricReference("connects"), Constant(5)), above=14, window=2)).quiet(
+        2
+    )
     assert said(guarded.tick({"process": "a", "connects": 20})) == {"a": (15, WARNING, WARNING)}
 
 
@@ -145,7 +147,7 @@ def test_nothing_by_nothing_is_nothing_and_something_by_nothing_is_infinite(run,
 
 
 def test_the_greatest_of_a_sum_is_that_of_the_single_ticks(run, make_rule):
-    both = Operation("+", Operand("bytes_sent"), Operation("*", Constant(2), Operand("bytes_received")))
+    both = Operation("+", MetricReference("bytes_sent"), Operation("*", Constant(2), MetricReference("bytes_received")))
     guarded = run(make_rule(metric=both, stat="max", above=0), watched="a")
     guarded.tick({"process": "a", "bytes_sent": 10})
     guarded.tick({"process": "a", "bytes_received": 7})
@@ -153,32 +155,37 @@ def test_the_greatest_of_a_sum_is_that_of_the_single_ticks(run, make_rule):
 
 
 def test_only_if_gates_by_the_sum_over_the_window(run, make_rule):
-    gate = Comparison(">=", Operand("connects"), 50)
+    gate = Comparison(">=", MetricReference("connects"), 50)
     guarded = run(make_rule(metric=ratio("connect_failures", "connects"), above=0.5, only_if=gate)).quiet(10)
     assert guarded.tick({"process": "a", "connects": 49, "connect_failures": 49}) == []
     assert said(guarded.tick({"process": "a", "connects": 1})) == {"a": (0.98, WARNING, WARNING)}
 
 
 def test_only_if_of_a_gauge_looks_at_the_newest_tick(run, make_rule):
-    guarded = run(make_rule(stat="sum", above=0, only_if=Comparison(">", Operand("open"), 2)))
+    guarded = run(make_rule(stat="sum", above=0, only_if=Comparison(">", MetricReference("open"), 2)))
     assert guarded.tick({"process": "a", "connects": 1, "open": 2}) == []
     assert said(guarded.tick({"process": "a", "open": 3})) == {"a": (1, WARNING, WARNING)}
     assert guarded.tick({"process": "a", "open": 2}) == []
 
 
 def test_only_if_of_a_distribution_counts_its_values(run, make_rule):
-    gate = Comparison("<", Operand("rtt"), 3)
+    gate = Comparison("<", MetricReference("rtt"), 3)
     guarded = run(make_rule(stat="sum", above=0, only_if=gate))
     told = [guarded.tick({"process": "a", "connects": 1, "rtt": 9.0}) for _ in range(3)]
     assert [bool(verdicts) for verdicts in told] == [True, True, False]
 
 
 def test_what_only_if_no_longer_lets_through_stops_holding(run, make_rule):
-    gate = Comparison(">", Operand("connects"), 10)
+    gate = Comparison(">", MetricReference("connects"), 10)
     rule = make_rule(metric=ratio("connect_failures", "connects"), above=0.5, only_if=gate, window=2)
     guarded = run(rule, watched="a").quiet(2)
     verdict = guarded.tick({"process": "a", "connects": 5, "connect_failures": 5})[0]
-    assert (verdict.known, verdict.fires, verdict.holds, verdict.reason) == (True, None, None, "only_if does not hold")
+    assert (verdict.complete, verdict.breached, verdict.not_cleared, verdict.reason) == (
+        True,
+        None,
+        None,
+        "only_if does not hold",
+    )
 
 
 # Severities
@@ -240,7 +247,12 @@ def test_a_percentile_is_the_nearest_rank_over_all_values_of_the_window(run, mak
 def test_a_distribution_without_values_neither_fires_nor_holds(run, make_rule):
     guarded = run(make_rule(metric="rtt", stat="p50", above=None, below=1), watched="a").quiet(10)
     verdict = guarded.tick({"process": "a"})[0]
-    assert (verdict.known, verdict.fires, verdict.holds, verdict.reason) == (True, None, None, "nothing to measure")
+    assert (verdict.complete, verdict.breached, verdict.not_cleared, verdict.reason) == (
+        True,
+        None,
+        None,
+        "nothing to measure",
+    )
 
 
 @pytest.mark.parametrize(("stat", "expected"), [("max", 7), ("min", 0), ("mean", 2), ("last", 0)])
@@ -292,7 +304,12 @@ def test_a_watched_group_that_is_gone_measures_zero(run, make_rule):
     assert said(guarded.tick({"process": "a", "connects": 6}))["a"] == (6, WARNING, WARNING)
     guarded.quiet(1)
     verdict = guarded.tick()[0]
-    assert (verdict.value, verdict.known, verdict.holds, verdict.reason) == (0, True, None, "nothing to measure")
+    assert (verdict.value, verdict.complete, verdict.not_cleared, verdict.reason) == (
+        0,
+        True,
+        None,
+        "nothing to measure",
+    )
 
 
 def test_a_watched_group_that_never_was_measures_zero(run, make_rule):
@@ -336,7 +353,7 @@ def test_the_worst_twenty_are_told_and_the_others_counted(run, make_rule):
     verdicts = guarded.tick(*({"process": str(number), "connects": number} for number in range(41)))
     assert [verdict.labels for verdict in verdicts[:-1]] == [labels(str(number)) for number in range(40, 20, -1)]
     overflow = verdicts[-1]
-    assert (overflow.labels, overflow.value, overflow.fires) == (OVERFLOW, 10, WARNING)
+    assert (overflow.labels, overflow.value, overflow.breached) == (OVERFLOW_LABELS, 10, WARNING)
 
 
 def test_watched_instances_are_told_besides_the_worst_and_not_counted_as_overflow(run, make_rule):
@@ -344,7 +361,7 @@ def test_watched_instances_are_told_besides_the_worst_and_not_counted_as_overflo
     verdicts = guarded.tick(*({"process": str(number), "connects": number} for number in range(25)))
     assert labels("1") in [verdict.labels for verdict in verdicts]
     assert len(verdicts) == 22
-    assert (verdicts[-1].labels, verdicts[-1].value) == (OVERFLOW, 3)
+    assert (verdicts[-1].labels, verdicts[-1].value) == (OVERFLOW_LABELS, 3)
 
 
 def test_a_stream_of_ever_worse_groups_does_not_add_up_to_more_than_forty(run, make_rule):
@@ -359,10 +376,10 @@ def test_a_stream_of_ever_worse_groups_does_not_add_up_to_more_than_forty(run, m
 
 def test_overflow_that_is_over_is_told_as_cleared(run, make_rule):
     guarded = run(make_rule(stat="sum", above=0)).quiet(10)
-    guarded.watched = [("storm", OVERFLOW)]
+    guarded.watched = [("storm", OVERFLOW_LABELS)]
     verdict = guarded.tick()[0]
-    assert (verdict.labels, verdict.value, verdict.fires, verdict.holds, verdict.known) == (
-        OVERFLOW,
+    assert (verdict.labels, verdict.value, verdict.breached, verdict.not_cleared, verdict.complete) == (
+        OVERFLOW_LABELS,
         0,
         None,
         None,
@@ -376,7 +393,7 @@ def test_overflow_that_is_over_is_told_as_cleared(run, make_rule):
 def test_below_rules_are_unknown_until_their_window_is_filled(run, make_rule):
     guarded = run(make_rule(above=None, below=5, window=3), watched="a")
     told = [guarded.tick({"process": "a", "connects": 1})[0] for _ in range(3)]
-    assert [(verdict.known, verdict.fires, verdict.reason) for verdict in told] == [
+    assert [(verdict.complete, verdict.breached, verdict.reason) for verdict in told] == [
         (False, None, "window not filled yet"),
         (False, None, "window not filled yet"),
         (True, WARNING, ""),
@@ -385,32 +402,39 @@ def test_below_rules_are_unknown_until_their_window_is_filled(run, make_rule):
 
 def test_an_instance_restored_after_a_restart_is_unknown_until_its_window_is_filled(run, make_rule):
     guarded = run(make_rule(window=3, above=5), watched="a")
-    assert [guarded.tick()[0].known for _ in range(4)] == [False, False, True, True]
+    assert [guarded.tick()[0].complete for _ in range(4)] == [False, False, True, True]
 
 
 def test_what_fires_in_a_young_window_fires(run, make_rule):
     guarded = run(make_rule(stat="sum", window=3, above=5), watched="a")
-    assert guarded.tick({"process": "a", "connects": 6})[0].fires is WARNING
+    assert guarded.tick({"process": "a", "connects": 6})[0].breached is WARNING
 
 
 @pytest.mark.parametrize(
     ("options", "fires"),
     [
         ({"stat": "sum", "above": 5}, WARNING),
-        ({"metric": Operation("+", Operand("connects"), Operand("accepts")), "stat": "sum", "above": 5}, WARNING),
+        (
+            {
+                "metric": Operation("+", MetricReference("connects"), MetricReference("accepts")),
+                "stat": "sum",
+                "above": 5,
+            },
+            WARNING,
+        ),
         ({"stat": "sum", "above": None, "below": 50}, None),
         ({"metric": ratio("connects", "established"), "above": 5}, None),
         ({"metric": "rtt", "stat": "p50", "above": 5}, None),
         ({"metric": "rtt", "stat": "max", "above": 5}, WARNING),
-        ({"stat": "sum", "above": 5, "only_if": Comparison("<", Operand("accepts"), 5)}, None),
+        ({"stat": "sum", "above": 5, "only_if": Comparison("<", MetricReference("accepts"), 5)}, None),
     ],
 )
 def test_counts_too_low_tell_only_what_more_of_them_could_not_change(run, make_rule, options, fires):
     guarded = run(make_rule(window=3, **options), watched="a").quiet(3)
-    verdict = guarded.tick({"process": "a", "connects": 9, "rtt": 9.0}, programs_missed=1)[0]
-    assert (verdict.known, verdict.fires, verdict.reason) == (False, fires, "input incomplete")
+    verdict = guarded.tick({"process": "a", "connects": 9, "rtt": 9.0}, missed_events=1)[0]
+    assert (verdict.complete, verdict.breached, verdict.reason) == (False, fires, "input incomplete")
     guarded.quiet(2)
-    assert guarded.tick()[0].known
+    assert guarded.tick()[0].complete
 
 
 REMOTE, REFUSED = Condition("remote", none_of=("127.0.0.0/8",)), Condition("failure", any_of=("refused",))
@@ -433,15 +457,15 @@ NAMED = Condition("process", any_of=("a*",))
 )
 def test_rules_that_need_what_was_lost_do_not_know_for_a_window(run, make_rule, options, lost, known):
     guarded = run(make_rule(window=3, above=50, **options), watched="a").quiet(3)
-    assert guarded.tick({"process": "a", "lifetime": 9.0}, **{lost: 1})[0].known is known
-    assert [guarded.tick()[0].known for _ in range(3)] == [known, known, True]
+    assert guarded.tick({"process": "a", "lifetime": 9.0}, **{lost: 1})[0].complete is known
+    assert [guarded.tick()[0].complete for _ in range(3)] == [known, known, True]
 
 
 def test_a_gate_that_needs_what_was_lost_makes_a_rule_not_know(run, make_rule):
-    gate = Comparison(">=", Operand("connects"), 1)
+    gate = Comparison(">=", MetricReference("connects"), 1)
     guarded = run(make_rule("storm", "open", "last", window=3, above=1, only_if=gate, where=[REMOTE]), watched="a")
     guarded.quiet(3).tick(ledger_full=1)
-    assert [guarded.tick()[0].known for _ in range(3)] == [False, False, True]
+    assert [guarded.tick()[0].complete for _ in range(3)] == [False, False, True]
 
 
 def test_connections_that_lost_their_peer_fire_for_no_peer(run, make_rule):
@@ -454,8 +478,8 @@ def test_groups_that_lost_rows_are_not_known_for_a_window(host, make_rule):
     engine = Engine([make_rule(window=2, by=["remote"])])
     watched = [("storm", (("remote", "::1"),))]
     for snapshot in (host.baseline(), host.tick(), host.tick()):
-        engine.observe(snapshot, watched)
-    known = [engine.observe(host.tick(*rows), watched)[0].known for rows in ([{"remote": None}], [], [])]
+        engine.evaluate(snapshot, watched)
+    known = [engine.evaluate(host.tick(*rows), watched)[0].complete for rows in ([{"remote": None}], [], [])]
     assert known == [False, False, True]
 
 
@@ -463,7 +487,7 @@ def test_after_a_new_baseline_windows_have_to_fill_again(host, make_rule):
     engine = Engine([make_rule(window=2, above=5)])
     watched = [("storm", labels("a"))]
     snapshots = [host.baseline(), host.tick(), host.tick(), host.baseline(), host.tick(), host.tick()]
-    assert [engine.observe(snapshot, watched)[0].known for snapshot in snapshots] == [
+    assert [engine.evaluate(snapshot, watched)[0].complete for snapshot in snapshots] == [
         False,
         False,
         True,
@@ -479,7 +503,7 @@ def test_after_a_new_baseline_windows_have_to_fill_again(host, make_rule):
 def test_a_rule_whose_thresholds_alone_change_keeps_its_window(run, make_rule):
     guarded = run(make_rule(stat="sum", above=100)).quiet(10)
     guarded.tick({"process": "a", "connects": 50})
-    guarded.engine.replace([make_rule(stat="sum", above=20)])
+    guarded.engine.replace_rules([make_rule(stat="sum", above=20)])
     assert said(guarded.tick()) == {"a": (50, WARNING, WARNING)}
 
 
@@ -487,7 +511,7 @@ def test_a_rule_whose_thresholds_alone_change_keeps_its_window(run, make_rule):
 def test_order_statistics_keep_their_window_for_new_thresholds(run, make_rule, stat):
     guarded = run(make_rule(metric="rtt", stat=stat, above=9))
     guarded.tick({"process": "a", "rtt": 5.0}, {"process": "a", "rtt": 5.0})
-    guarded.engine.replace([make_rule(metric="rtt", stat=stat, above=4)])
+    guarded.engine.replace_rules([make_rule(metric="rtt", stat=stat, above=4)])
     assert said(guarded.tick()) == {"a": (5.0, WARNING, WARNING)}
     guarded.quiet(7)
     assert said(guarded.tick()) == {"a": (5.0, WARNING, WARNING)}
@@ -497,18 +521,18 @@ def test_order_statistics_keep_their_window_for_new_thresholds(run, make_rule, s
 def test_a_rule_with_another_window_starts_afresh(run, make_rule):
     guarded = run(make_rule(stat="sum", above=20)).quiet(10)
     guarded.tick({"process": "a", "connects": 50})
-    guarded.engine.replace([make_rule(stat="sum", above=20, window=20)])
+    guarded.engine.replace_rules([make_rule(stat="sum", above=20, window=20)])
     assert guarded.tick() == []
 
 
 def test_needs_names_the_metrics_and_dimensions_of_all_rules(make_rule):
-    gate = Comparison(">", Operand("accepts"), 1)
+    gate = Comparison(">", MetricReference("accepts"), 1)
     rules = [make_rule("a", ratio("closes", "connects"), only_if=gate), make_rule("b", "rtt", "p50", by=["unit"])]
     where = [Condition("remote", any_of=("::1",))]
     engine = Engine([*rules, make_rule("c", "open", "max", by=(), where=where)])
-    assert engine.needs == {"closes", "connects", "accepts", "rtt", "open", "process", "unit", "remote"}
-    engine.replace([])
-    assert engine.needs == set()
+    assert engine.required_columns == {"closes", "connects", "accepts", "rtt", "open", "process", "unit", "remote"}
+    engine.replace_rules([])
+    assert engine.required_columns == set()
 
 
 # All of it against doing it the slow way
@@ -558,18 +582,20 @@ def test_running_windows_say_what_recomputing_them_says(make_rule, make_host, st
             value = _slowly(stat, own, at, 4)
             if value > rule.thresholds.fire[WARNING]:
                 expected[name] = (pytest.approx(value), WARNING, WARNING)
-        assert said(guarded.engine.observe(snapshot, [])) == expected
+        assert said(guarded.engine.evaluate(snapshot, [])) == expected
 
 
 # Shipped rules
 
 
 def test_the_watchdogs_own_failed_connects_are_no_storm_but_those_of_others_under_its_name_are(host):
-    (rule,) = [rule for rule in load_rules([rules_folder()], receivers=()).rules if rule.id == "failed-connect-storm"]
+    (rule,) = [
+        rule for rule in load_rules([shipped_rules_folder()], receivers=()).rules if rule.id == "failed-connect-storm"
+    ]
     engine = Engine([rule])
-    engine.observe(host.baseline(), [])
+    engine.evaluate(host.baseline(), [])
     failing = {"process": "bpf-watchdog", "connects": 50, "connect_failures": 50}
-    verdicts = engine.observe(
+    verdicts = engine.evaluate(
         host.tick(
             {**failing, "unit": "bpf-watchdog.service"}, {**failing, "unit": "cron.service"}, {**failing, "unit": ""}
         ),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from watchdog.measure.catalogue import ABSENT
-from watchdog.rules.engine.groups import HOST, NOBODY, STRAY, Groups
+from watchdog.measure.catalogue import ABSENT_CODE
+from watchdog.rules.engine.groups import HOST_SLOT, NO_GROUP_SLOT, UNGROUPED_SLOT, GroupSlots
 
 SECOND_NS = 1_000_000_000
 
@@ -16,34 +16,34 @@ def numbered(host, *pids, seconds=1):
 
 
 def test_rows_of_one_group_share_a_slot_in_every_tick(host):
-    groups = Groups(["pid"])
+    groups = GroupSlots(["pid"])
     first = groups.assign(numbered(host, 7, 8, 7), SECOND_NS).tolist()
     assert first[0] == first[2] != first[1]
     assert groups.assign(numbered(host, 8, 7), SECOND_NS).tolist() == [first[1], first[0]]
 
 
 def test_many_groups_in_one_tick_all_get_their_own_slot(host):
-    groups = Groups(["pid"])
+    groups = GroupSlots(["pid"])
     slots = groups.assign(numbered(host, *range(5_000), *range(5_000)), SECOND_NS)
     assert np.array_equal(slots[:5_000], slots[5_000:])
     assert len(set(slots.tolist())) == 5_000
 
 
 def test_no_group_ever_has_the_slot_of_nobody(host):
-    groups = Groups(["pid"])
+    groups = GroupSlots(["pid"])
     slots = [groups.assign(numbered(host, *range(tick * 300, tick * 300 + 300)), SECOND_NS) for tick in range(9)]
-    assert NOBODY not in np.concatenate(slots)
+    assert NO_GROUP_SLOT not in np.concatenate(slots)
 
 
 def test_slots_of_silent_groups_are_used_again(host):
-    groups = Groups(["pid"])
+    groups = GroupSlots(["pid"])
     for tick in range(100):
         groups.assign(numbered(host, *range(tick * 100, tick * 100 + 100)), 3 * SECOND_NS)
     assert groups.capacity <= 1024
 
 
 def test_a_group_seen_within_the_silent_time_keeps_its_slot(host):
-    groups = Groups(["pid"])
+    groups = GroupSlots(["pid"])
     slot = groups.assign(numbered(host, 1), 3 * SECOND_NS)[0]
     for tick in range(1, 50):
         pids = [*range(tick * 1000, tick * 1000 + 200), *([1] if tick % 2 == 0 else [])]
@@ -53,74 +53,74 @@ def test_a_group_seen_within_the_silent_time_keeps_its_slot(host):
 
 
 def test_labels_and_slots_lead_to_each_other(host):
-    groups = Groups(["process", "direction", "remote", "remote_port"])
+    groups = GroupSlots(["process", "direction", "remote", "remote_port"])
     row = {"process": "curl", "direction": "out", "remote": "192.0.2.1", "remote_port": 443}
     snapshot = host.tick({"process": "wget"}, row)
     slot = groups.assign(snapshot, SECOND_NS)[1]
     labels = tuple((name, str(value)) for name, value in row.items())
     assert groups.labels(slot, snapshot) == labels
     assert groups.slot(labels, snapshot) == slot
-    assert Groups(["pid"]).slot(labels, snapshot) == NOBODY
+    assert GroupSlots(["pid"]).slot(labels, snapshot) == NO_GROUP_SLOT
 
 
 @pytest.mark.parametrize(
     "label", [("process", "gone"), ("pid", "12"), ("pid", "x"), ("direction", "up"), ("remote", "::9"), ("remote", "x")]
 )
 def test_labels_of_a_group_that_is_not_there_lead_to_nobody(host, label):
-    groups = Groups([label[0]])
+    groups = GroupSlots([label[0]])
     snapshot = host.tick({"process": "curl", "pid": 1, "direction": "out", "remote": "::1"})
     groups.assign(snapshot, SECOND_NS)
-    assert groups.slot((label,), snapshot) == NOBODY
+    assert groups.slot((label,), snapshot) == NO_GROUP_SLOT
 
 
 def test_labels_restored_before_their_group_came_find_it_when_it_comes(host):
-    groups = Groups(["process", "remote"])
+    groups = GroupSlots(["process", "remote"])
     labels = (("process", "curl"), ("remote", "192.0.2.1"))
     snapshot = host.tick()
     groups.assign(snapshot, SECOND_NS)
-    assert groups.slot(labels, snapshot) == NOBODY
+    assert groups.slot(labels, snapshot) == NO_GROUP_SLOT
     snapshot = host.tick({"process": "curl", "remote": "192.0.2.1"})
-    assert groups.slot(labels, snapshot) == NOBODY
+    assert groups.slot(labels, snapshot) == NO_GROUP_SLOT
     slot = groups.assign(snapshot, SECOND_NS)[0]
     assert groups.slot(labels, snapshot) == slot
 
 
 def test_without_dimensions_there_is_the_host(host):
-    groups = Groups([])
+    groups = GroupSlots([])
     snapshot = host.tick({"pid": 1}, {"pid": 2})
-    assert groups.assign(snapshot, SECOND_NS).tolist() == [HOST, HOST]
-    assert groups.labels(HOST, snapshot) == ()
-    assert groups.slot((), snapshot) == HOST
+    assert groups.assign(snapshot, SECOND_NS).tolist() == [HOST_SLOT, HOST_SLOT]
+    assert groups.labels(HOST_SLOT, snapshot) == ()
+    assert groups.slot((), snapshot) == HOST_SLOT
 
 
 def test_rows_whose_group_was_lost_are_in_none(host):
-    groups = Groups(["process", "remote"])
+    groups = GroupSlots(["process", "remote"])
     snapshot = host.tick({"process": "a", "remote": "::1"}, {"process": "a", "remote": None})
     slots = groups.assign(snapshot, SECOND_NS)
-    assert slots[1] == STRAY != slots[0]
-    assert groups.lost_ns == snapshot.at_ns
+    assert slots[1] == UNGROUPED_SLOT != slots[0]
+    assert groups.last_ungrouped_ns == snapshot.at_ns
     assert not groups.seen_since(slots, 0)[1]
 
 
 def test_rows_that_have_no_such_value_are_in_no_group_and_nothing_is_lost(host):
-    groups = Groups(["remote"])
+    groups = GroupSlots(["remote"])
     snapshot = host.tick({"remote": "::1"}, {"remote": "::2"})
-    snapshot.dimensions["remote"][1] = ABSENT
-    assert groups.assign(snapshot, SECOND_NS)[1] == STRAY
-    assert groups.lost_ns < 0
+    snapshot.dimensions["remote"][1] = ABSENT_CODE
+    assert groups.assign(snapshot, SECOND_NS)[1] == UNGROUPED_SLOT
+    assert groups.last_ungrouped_ns < 0
 
 
 def test_groups_beyond_the_bound_are_in_none_and_that_is_told(host):
-    groups = Groups(["pid"], most=256)
+    groups = GroupSlots(["pid"], max_groups=256)
     snapshot = numbered(host, *range(1000))
     slots = groups.assign(snapshot, SECOND_NS)
-    assert (slots == STRAY).sum() == 1000 - (256 - STRAY - 1)
-    assert groups.lost_ns == snapshot.at_ns
+    assert (slots == UNGROUPED_SLOT).sum() == 1000 - (256 - UNGROUPED_SLOT - 1)
+    assert groups.last_ungrouped_ns == snapshot.at_ns
     assert groups.capacity == 256
 
 
 def test_a_code_that_got_another_text_meanwhile_has_that_texts_labels(host):
-    groups = Groups(["process"])
+    groups = GroupSlots(["process"])
     snapshot = host.tick({"process": "old"})
     (slot,) = groups.assign(snapshot, 10 * SECOND_NS)
     assert groups.labels(slot, snapshot) == (("process", "old"),)
@@ -128,29 +128,29 @@ def test_a_code_that_got_another_text_meanwhile_has_that_texts_labels(host):
     snapshot = host.tick({"process": "new"}, seconds=11)
     (slot,) = groups.assign(snapshot, 10 * SECOND_NS)
     assert groups.labels(slot, snapshot) == (("process", "new"),)
-    assert groups.slot((("process", "old"),), snapshot) == NOBODY
+    assert groups.slot((("process", "old"),), snapshot) == NO_GROUP_SLOT
     assert groups.slot((("process", "new"),), snapshot) == slot
 
 
 def test_labels_lead_to_the_slot_that_a_group_got_when_it_came_back(host):
-    groups = Groups(["process"])
+    groups = GroupSlots(["process"])
     labels = (("process", "a"),)
     snapshot = host.tick({"process": "a"})
     groups.assign(snapshot, 3 * SECOND_NS)
-    assert groups.slot(labels, snapshot) != NOBODY
+    assert groups.slot(labels, snapshot) != NO_GROUP_SLOT
     for tick in range(9):
         snapshot = host.tick(*({"process": f"{tick}-{number}"} for number in range(200)))
         groups.assign(snapshot, 3 * SECOND_NS)
-        for slot in range(STRAY + 1, STRAY + 20):
+        for slot in range(UNGROUPED_SLOT + 1, UNGROUPED_SLOT + 20):
             groups.labels(slot, snapshot)
-    assert groups.slot(labels, snapshot) == NOBODY
+    assert groups.slot(labels, snapshot) == NO_GROUP_SLOT
     snapshot = host.tick({"process": "a"})
     (slot,) = groups.assign(snapshot, 3 * SECOND_NS)
     assert groups.slot(labels, snapshot) == slot
 
 
 def test_what_is_dead_stays_dead_when_a_reload_makes_windows_longer(host):
-    groups = Groups(["process"])
+    groups = GroupSlots(["process"])
     (slot,) = groups.assign(host.tick({"process": "a"}), SECOND_NS)
     groups.assign(host.tick({"process": "b"}, seconds=5), SECOND_NS)
     groups.assign(host.tick({"process": "b"}), 3600 * SECOND_NS)
@@ -158,7 +158,7 @@ def test_what_is_dead_stays_dead_when_a_reload_makes_windows_longer(host):
 
 
 def test_few_labels_are_kept_as_text(host):
-    groups = Groups(["pid"])
+    groups = GroupSlots(["pid"])
     snapshot = numbered(host, *range(9_000))
     for slot, pid in zip(groups.assign(snapshot, SECOND_NS).tolist(), range(9_000), strict=True):
         assert groups.labels(slot, snapshot) == (("pid", str(pid)),)

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchdog.rules.engine.window import Samples, SampleWindow, Span, WindowSum, contribution
+from watchdog.rules.engine.window import SampleWindow, TickSamples, WindowCoverage, WindowSum, pack_tick_values
 
 SECOND_NS = 1_000_000_000
 
 
 def pushed(window, *ticks):
-    span, at_ns = Span(window * SECOND_NS), 1_000 * SECOND_NS
+    span, at_ns = WindowCoverage(window * SECOND_NS), 1_000 * SECOND_NS
     for seconds, incomplete in ticks:
         at_ns += round(seconds * SECOND_NS)
         span.push(at_ns, round(seconds * SECOND_NS), incomplete=incomplete)
@@ -21,39 +21,39 @@ def pushed(window, *ticks):
 
 
 def test_a_young_span_counts_its_whole_window():
-    assert pushed(10, (1, False), (1, False)).seconds == 10
+    assert pushed(10, (1, False), (1, False)).rate_seconds == 10
 
 
 def test_a_filled_span_counts_the_time_that_was_measured():
-    assert pushed(10, *[(1, False)] * 20).seconds == 10
-    assert pushed(10, *[(4, False)] * 20).seconds == 12
-    assert pushed(10, *[(1, False)] * 20, (7, False)).seconds == 10
-    assert pushed(10, (5, False), (5, False), (12, False)).seconds == 12
+    assert pushed(10, *[(1, False)] * 20).rate_seconds == 10
+    assert pushed(10, *[(4, False)] * 20).rate_seconds == 12
+    assert pushed(10, *[(1, False)] * 20, (7, False)).rate_seconds == 10
+    assert pushed(10, (5, False), (5, False), (12, False)).rate_seconds == 12
 
 
 def test_a_tick_as_old_as_the_window_is_no_longer_in_it():
-    assert pushed(3, *[(1, False)] * 9).ticks == 3
+    assert pushed(3, *[(1, False)] * 9).tick_count == 3
 
 
 def test_a_baseline_is_no_tick():
-    assert pushed(3, (0, False), (1, False)).ticks == 1
+    assert pushed(3, (0, False), (1, False)).tick_count == 1
 
 
 def test_a_span_is_incomplete_while_an_incomplete_tick_is_in_it():
-    assert pushed(2, (1, True), (1, False)).incomplete
-    assert not pushed(2, (1, True), (1, False), (1, False)).incomplete
+    assert pushed(2, (1, True), (1, False)).is_incomplete
+    assert not pushed(2, (1, True), (1, False), (1, False)).is_incomplete
 
 
 def test_weights_of_uneven_ticks_add_up_to_what_means_divide_by():
     elapsed = [0.99951, 1.00049, 1.0004, 0.9996, 1.0]
-    assert pushed(4, *[(seconds, False) for seconds in elapsed]).weight == 4000
+    assert pushed(4, *[(seconds, False) for seconds in elapsed]).mean_weight == 4000
 
 
 @pytest.mark.parametrize("top", [1, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**52])
 def test_whole_numbers_of_any_size_come_out_of_a_sum_as_they_went_in(top):
     window, slots = WindowSum(2), np.arange(3, dtype=np.int32)
     for at_ns in range(1, 20):
-        window.push(contribution(at_ns, slots, np.array([top, 0.0, 1.0]) * (at_ns < 10)), 3)
+        window.push(pack_tick_values(at_ns, slots, np.array([top, 0.0, 1.0]) * (at_ns < 10)), 3)
         if at_ns == 5:
             assert window.sums.tolist() == [2 * top, 0, 2]
     assert window.sums.tolist() == [0, 0, 0]
@@ -69,7 +69,7 @@ def test_running_sums_are_the_sums_of_the_ticks_in_the_window(ticks, window_ns):
     window = WindowSum(window_ns)
     for at_ns, tick in enumerate(ticks):
         slots = np.array(sorted(tick), dtype=np.int32)
-        window.push(contribution(at_ns, slots, np.array([float(tick[slot]) for slot in sorted(tick)])), 31)
+        window.push(pack_tick_values(at_ns, slots, np.array([float(tick[slot]) for slot in sorted(tick)])), 31)
         inside = ticks[max(at_ns - window_ns + 1, 0) : at_ns + 1]
         assert window.sums.tolist() == [sum(one.get(slot, 0) for one in inside) for slot in range(31)]
 
@@ -83,8 +83,8 @@ def test_samples_of_a_slot_are_those_of_all_ticks_in_rising_order(ticks, asked):
     for at_ns, tick in enumerate(ticks):
         rows = sorted(tick, key=lambda row: row[0])
         slots = np.array([slot for slot, _ in rows], dtype=np.int32)
-        window.push(Samples(at_ns, slots, np.array([value for _, value in rows])))
-    owner, values = window.of(np.array(asked, dtype=np.int32))
+        window.push(TickSamples(at_ns, slots, np.array([value for _, value in rows])))
+    owner, values = window.values_of(np.array(asked, dtype=np.int32))
     inside = [row for tick in ticks[-3:] for row in tick]
     assert list(zip(owner.tolist(), values.tolist(), strict=True)) == [
         (index, value)

@@ -9,17 +9,17 @@ from watchdog.rules.language.expression import (
     Comparison,
     Constant,
     ExpressionError,
-    Operand,
+    MetricReference,
     Operation,
     is_linear,
     metrics_of,
     never_negative,
-    parse,
     parse_comparison,
+    parse_expression,
     unit_of,
 )
 
-CONNECTS, ACCEPTS, CLOSES = Operand("connects"), Operand("accepts"), Operand("closes")
+CONNECTS, ACCEPTS, CLOSES = MetricReference("connects"), MetricReference("accepts"), MetricReference("closes")
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ CONNECTS, ACCEPTS, CLOSES = Operand("connects"), Operand("accepts"), Operand("cl
     ],
 )
 def test_reads_arithmetic_as_people_do(text, expression):
-    assert parse(text) == expression
+    assert parse_expression(text) == expression
 
 
 @pytest.mark.parametrize(
@@ -63,13 +63,13 @@ def test_reads_arithmetic_as_people_do(text, expression):
 )
 def test_says_what_is_wrong(text, message):
     with pytest.raises(ExpressionError) as caught:
-        parse(text)
+        parse_expression(text)
     assert str(caught.value) == message
 
 
 @given(st.text(st.sampled_from("connects 12.+-*/()<>=%\n\0é"), max_size=600))
 def test_any_text_is_read_or_refused(text):
-    for reader in (parse, parse_comparison):
+    for reader in (parse_expression, parse_comparison):
         with contextlib.suppress(ExpressionError):  # and nothing else
             reader(text)
 
@@ -79,7 +79,7 @@ def test_any_text_is_read_or_refused(text):
     [
         ("connects >= 50", Comparison(">=", CONNECTS, 50.0)),
         ("connects<0.5", Comparison("<", CONNECTS, 0.5)),
-        ("bytes_sent > 10MB", Comparison(">", Operand("bytes_sent"), 1e7)),
+        ("bytes_sent > 10MB", Comparison(">", MetricReference("bytes_sent"), 1e7)),
         ("closes / connects <= 5%", Comparison("<=", Operation("/", CLOSES, CONNECTS), 0.05)),
     ],
 )
@@ -126,9 +126,9 @@ def test_says_what_is_wrong_with_comparisons(text, message):
     ],
 )
 def test_knows_unit_and_nature_of_the_result(text, unit, linear, positive):
-    expression = parse(text)
+    expression = parse_expression(text)
     assert (unit_of(expression), is_linear(expression), never_negative(expression)) == (unit, linear, positive)
 
 
 def test_knows_the_metrics_it_reads():
-    assert metrics_of(parse("(connects + 3 * closes) / connects")) == {"connects", "closes"}
+    assert metrics_of(parse_expression("(connects + 3 * closes) / connects")) == {"connects", "closes"}

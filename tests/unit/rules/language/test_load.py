@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 
 from watchdog.errors import ConfigError
-from watchdog.resources import rules_folder
-from watchdog.rules.language.expression import Comparison, Operand
+from watchdog.resources import shipped_rules_folder
+from watchdog.rules.language.expression import Comparison, MetricReference
 from watchdog.rules.language.load import load_rules, toml_files
-from watchdog.rules.language.rule import Condition, Rule, Severity, Stat, Statistic, Thresholds
-from watchdog.rules.language.template import Field, Template
+from watchdog.rules.language.rule import Condition, Rule, Severity, Stat, StatKind, Thresholds
+from watchdog.rules.language.template import Template, TemplateField
 
 SECOND = 1_000_000_000
 WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
@@ -83,10 +83,10 @@ def test_reads_a_rule(write):
             id="outbound-connection-storm",
             summary=Template(
                 "{process} opens {value} connections",
-                (Field("process"), " opens ", Field("value", "rate"), " connections"),
+                (TemplateField("process"), " opens ", TemplateField("value", "rate"), " connections"),
             ),
-            metric=Operand("connects"),
-            stat=Stat("rate", Statistic.RATE),
+            metric=MetricReference("connects"),
+            stat=Stat("rate", StatKind.RATE),
             window_ns=10 * SECOND,
             by=("process", "unit"),
             where=(
@@ -95,12 +95,12 @@ def test_reads_a_rule(write):
                 Condition("process", ("c*",), ("chrom*",)),
                 Condition("remote_port", ("443",)),
             ),
-            only_if=Comparison(">=", Operand("connects"), 50.0),
+            only_if=Comparison(">=", MetricReference("connects"), 50.0),
             thresholds=Thresholds(
                 above=True, fire={WARNING: 100.0, CRITICAL: 500.0}, clear={WARNING: 60.0, CRITICAL: 300.0}
             ),
             for_ns=10 * SECOND,
-            keep_ns=60 * SECOND,
+            keep_firing_for_ns=60 * SECOND,
             receivers=("oncall",),
             runbook="https://wiki.example.net/storm",
             file="",
@@ -112,7 +112,7 @@ def test_reads_a_rule(write):
 
 def test_a_rule_needs_little_more_than_a_metric_and_a_threshold(load):
     rule = load(rule_text(fire_above="100"))
-    assert (rule.by, rule.where, rule.only_if, rule.for_ns, rule.keep_ns) == ((), (), None, 0, 0)
+    assert (rule.by, rule.where, rule.only_if, rule.for_ns, rule.keep_firing_for_ns) == ((), (), None, 0, 0)
     assert (rule.receivers, rule.runbook) == (None, None)
     assert rule.thresholds.fire == {WARNING: 100.0}
 
@@ -225,7 +225,7 @@ def test_a_difference_may_be_below_nothing(load):
     ("text", "percentile"), [("p50", 50.0), ("p99", 99.0), ("p05", 5.0), ("p999", 99.9), ("p995", 99.5)]
 )
 def test_reads_percentiles(load, text, percentile):
-    assert load(rule_text("rtt", text, fire_above="1")).stat == Stat(text, Statistic.PERCENTILE, percentile)
+    assert load(rule_text("rtt", text, fire_above="1")).stat == Stat(text, StatKind.PERCENTILE, percentile)
 
 
 @pytest.mark.parametrize(
@@ -490,7 +490,7 @@ def test_other_tables_have_no_place_in_a_rule_file(problems):
 
 
 def test_the_shipped_rules_are_right_and_watch_what_they_promise():
-    loaded = load_rules([rules_folder()], receivers=())
+    loaded = load_rules([shipped_rules_folder()], receivers=())
     assert loaded.notes == ()
     assert sorted(rule.id for rule in loaded.rules) == [
         "bytes-received-spike",

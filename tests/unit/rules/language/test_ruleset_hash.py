@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from watchdog.rules.language.load import load_rules
-from watchdog.rules.language.ruleset_hash import digest
+from watchdog.rules.language.ruleset_hash import ruleset_hash
 
 STORM = """\
 [[rule]]
@@ -32,7 +32,7 @@ def digest_of(tmp_path):
     def digest_of(*texts):
         for number, text in enumerate(texts):
             (tmp_path / f"{number}.toml").write_text(text)
-        found = digest(load_rules([tmp_path], receivers=None).rules)
+        found = ruleset_hash(load_rules([tmp_path], receivers=None).rules)
         for file in tmp_path.iterdir():
             file.unlink()
         return found
@@ -80,9 +80,10 @@ def test_what_changes_a_rule_changes_it(digest_of, old, new):
 
 def test_it_is_the_same_in_every_process():
     program = (
-        "from watchdog.resources import rules_folder\nfrom watchdog.rules.language.ruleset_hash import digest\n"
+        "from watchdog.resources import shipped_rules_folder\n"
+        "from watchdog.rules.language.ruleset_hash import ruleset_hash\n"
         "from watchdog.rules.language.load import load_rules\n"
-        "print(digest(load_rules([rules_folder()], receivers=None).rules))"
+        "print(ruleset_hash(load_rules([shipped_rules_folder()], receivers=None).rules))"
     )
     told = {
         subprocess.check_output([sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, text=True)

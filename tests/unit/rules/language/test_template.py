@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchdog.rules.language.formats import FORMATS
-from watchdog.rules.language.template import Field, TemplateError, parse, render
+from watchdog.rules.language.template import TemplateError, TemplateField, parse_summary, render_template
 
 
 @pytest.mark.parametrize(
@@ -13,18 +13,18 @@ from watchdog.rules.language.template import Field, TemplateError, parse, render
     [
         ("", ()),
         ("plain", ("plain",)),
-        ("{process}", (Field("process"),)),
-        ("{process} opens {value:rate}!", (Field("process"), " opens ", Field("value", "rate"), "!")),
-        ("{value}{threshold}", (Field("value", "bytes"), Field("threshold", "bytes"))),
+        ("{process}", (TemplateField("process"),)),
+        ("{process} opens {value:rate}!", (TemplateField("process"), " opens ", TemplateField("value", "rate"), "!")),
+        ("{value}{threshold}", (TemplateField("value", "bytes"), TemplateField("threshold", "bytes"))),
         (
             "{window} {since} {for:ago}",
-            (Field("window", "seconds"), " ", Field("since", "ago"), " ", Field("for", "ago")),
+            (TemplateField("window", "seconds"), " ", TemplateField("since", "ago"), " ", TemplateField("for", "ago")),
         ),
-        ("a {{b}} {{{rule}}}", ("a {b} {", Field("rule"), "}")),
+        ("a {{b}} {{{rule}}}", ("a {b} {", TemplateField("rule"), "}")),
     ],
 )
 def test_reads_text_and_fields(text, parts):
-    assert parse(text, ("process",), "bytes").parts == parts
+    assert parse_summary(text, ("process",), "bytes").parts == parts
 
 
 @pytest.mark.parametrize(
@@ -49,24 +49,24 @@ def test_reads_text_and_fields(text, parts):
 )
 def test_says_what_is_wrong(text, message):
     with pytest.raises(TemplateError) as caught:
-        parse(text, ("process",))
+        parse_summary(text, ("process",))
     assert str(caught.value) == message
 
 
 def test_substitutes_once_and_never_reads_what_it_has_put_in():
-    template = parse("{process}: {value} > {threshold} on {host}", ("process",))
+    template = parse_summary("{process}: {value} > {threshold} on {host}", ("process",))
     values = {"process": "{host}{{value}}", "value": 1234.0, "threshold": 100, "host": "{process}"}
-    assert render(template, values) == "{host}{{value}}: 1,234 > 100 on {process}"
+    assert render_template(template, values) == "{host}{{value}}: 1,234 > 100 on {process}"
 
 
 def test_shows_a_dash_for_an_empty_text():
-    assert render(parse("unit {unit}", ("unit",)), {"unit": ""}) == "unit -"
+    assert render_template(parse_summary("unit {unit}", ("unit",)), {"unit": ""}) == "unit -"
 
 
 @given(st.text())
 def test_any_text_is_read_or_refused(text):
     try:
-        template = parse(text, ())
+        template = parse_summary(text, ())
     except TemplateError:
         return
     assert template.text == text
@@ -115,7 +115,7 @@ def test_any_text_is_read_or_refused(text):
     ],
 )
 def test_writes_numbers_for_people(form, value, text):
-    assert render(parse(f"{{value:{form}}}", ()), {"value": value}) == text
+    assert render_template(parse_summary(f"{{value:{form}}}", ()), {"value": value}) == text
 
 
 @given(st.sampled_from(sorted(FORMATS)), st.floats())

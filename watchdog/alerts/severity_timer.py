@@ -15,52 +15,54 @@ from typing import Any, Self
 
 
 @dataclass(slots=True)
-class Stage:
+class SeverityTimer:
     """A severity that is pending or active; one that is inactive has no stage.
 
     `since_ns`: when it became true; `cleared_ns`: when it became false while active, None while it is true.
     """
 
-    since_ns: int
-    active: bool = False
+    breached_since_ns: int
+    is_active: bool = False
     cleared_ns: int | None = None
 
     @property
-    def timing(self) -> bool:
+    def has_running_timer(self) -> bool:
         """Tell whether one of its timers runs."""
-        return not self.active or self.cleared_ns is not None
+        return not self.is_active or self.cleared_ns is not None
 
-    def freeze(self, passed_ns: int) -> bool:
+    def skip_time(self, passed_ns: int) -> bool:
         """Let `passed_ns`, the time since the previous tick, count for no timer; tell whether one was running."""
-        if not self.active:
-            self.since_ns += passed_ns
+        if not self.is_active:
+            self.breached_since_ns += passed_ns
         elif self.cleared_ns is not None:
             self.cleared_ns += passed_ns
         else:
             return False
         return True
 
-    def hold(self, at_ns: int, for_ns: int) -> None:
+    def mark_breached(self, at_ns: int, for_ns: int) -> None:
         """Take in that it is true: a pending stage may become active, an active one no longer clears."""
         self.cleared_ns = None
-        self.active = self.active or at_ns - self.since_ns >= for_ns
+        self.is_active = self.is_active or at_ns - self.breached_since_ns >= for_ns
 
-    def clear(self, at_ns: int, keep_ns: int) -> bool:
+    def mark_cleared(self, at_ns: int, keep_firing_for_ns: int) -> bool:
         """Take in that it is false; tell whether the stage is over."""
-        if not self.active:
+        if not self.is_active:
             return True
         if self.cleared_ns is None:
             self.cleared_ns = at_ns
-        return at_ns - self.cleared_ns >= keep_ns
+        return at_ns - self.cleared_ns >= keep_firing_for_ns
 
     def to_json(self) -> dict[str, Any]:
         """Return what `json` can write and `from_json` reads."""
-        return {"since_ns": self.since_ns, "active": self.active, "cleared_ns": self.cleared_ns}
+        return {"since_ns": self.breached_since_ns, "active": self.is_active, "cleared_ns": self.cleared_ns}
 
     @classmethod
-    def from_json(cls, document: dict[str, Any], shift_ns: int) -> Self:
-        """Return the stage that `to_json` wrote, its times moved by `shift_ns`."""
+    def from_json(cls, document: dict[str, Any], boottime_shift_ns: int) -> Self:
+        """Return the stage that `to_json` wrote, its times moved by `boottime_shift_ns`."""
         cleared_ns = document["cleared_ns"]
         return cls(
-            document["since_ns"] + shift_ns, document["active"], None if cleared_ns is None else cleared_ns + shift_ns
+            document["since_ns"] + boottime_shift_ns,
+            document["active"],
+            None if cleared_ns is None else cleared_ns + boottime_shift_ns,
         )

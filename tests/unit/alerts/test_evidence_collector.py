@@ -6,32 +6,32 @@ import numpy as np
 import pytest
 
 from watchdog.alerts.evidence import NOT_TAKEN
+from watchdog.alerts.evidence_collector import MAX_PER_TICK, EvidenceCollector
 from watchdog.alerts.lifecycle import Lifecycle
-from watchdog.alerts.taking import MOST_A_TICK, Taking
 from watchdog.kernel.quality import Quality
-from watchdog.measure.interning import HostNames
+from watchdog.measure.interning import InternedNames
 from watchdog.measure.snapshot import Snapshot
-from watchdog.rules.engine.contributors import Participant, Trace
+from watchdog.rules.engine.contributors import ContributingProcess, Contributors
 from watchdog.rules.engine.judge import Verdict
 from watchdog.rules.language import template
-from watchdog.rules.language.expression import Operand
-from watchdog.rules.language.rule import OVERFLOW, Rule, Severity, Stat, Statistic, Thresholds
+from watchdog.rules.language.expression import MetricReference
+from watchdog.rules.language.rule import OVERFLOW_LABELS, Rule, Severity, Stat, StatKind, Thresholds
 
 SECOND_NS = 1_000_000_000
 WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
 LIMITS = {WARNING: 100.0, CRITICAL: 500.0}
 STORM = Rule(
     id="storm",
-    summary=template.parse("{process}: {value}", ("process",)),
-    metric=Operand("connects"),
-    stat=Stat("rate", Statistic.RATE),
+    summary=template.parse_summary("{process}: {value}", ("process",)),
+    metric=MetricReference("connects"),
+    stat=Stat("rate", StatKind.RATE),
     window_ns=5 * SECOND_NS,
     by=("process",),
     where=(),
     only_if=None,
     thresholds=Thresholds(True, LIMITS, LIMITS),
     for_ns=0,
-    keep_ns=0,
+    keep_firing_for_ns=0,
     receivers=None,
     runbook=None,
     file="rules.toml",
@@ -46,13 +46,13 @@ class Scene:
         self.clock, self.lifecycle = clock, Lifecycle("web-1")
         self.asked, self.looked = [], []
         self.seconds_each = 0.0
-        self.taking = Taking(self, lambda pid: (1_000 - 60) * SECOND_NS, self.read, clock)
+        self.taking = EvidenceCollector(self, lambda pid: (1_000 - 60) * SECOND_NS, self.read, clock)
 
-    def trace(self, snapshot, rule_id, labels):
+    def find_contributors(self, snapshot, rule_id, labels):
         self.asked.append(labels[0][1])
         self.clock.advance(self.seconds_each)
-        crawler = Participant(4711, 1.0, labels[0][1], "", "", "", "")
-        return STORM, Trace("connects", 1.0, (), 0, (crawler,), 1, (), 1.0, 1.0)
+        crawler = ContributingProcess(4711, 1.0, labels[0][1], "", "", "", "")
+        return STORM, Contributors("connects", 1.0, (), 0, (crawler,), 1, (), 1.0, 1.0)
 
     def read(self, pid, start_ns):
         self.looked.append((pid, start_ns))
@@ -62,14 +62,14 @@ class Scene:
         self.clock.advance(1)
         at_ns, wall = self.clock.boottime_ns(), self.clock.wall()
         verdicts = [self.verdict(name, value) for name, value in values.items()]
-        snapshot = Snapshot(at_ns, SECOND_NS, wall, {"pid": np.zeros(0)}, {}, {}, HostNames(), Quality())
+        snapshot = Snapshot(at_ns, SECOND_NS, wall, {"pid": np.zeros(0)}, {}, {}, InternedNames(), Quality())
         transitions = self.lifecycle.advance(verdicts, at_ns, wall)
-        return self.taking.add(snapshot, self.lifecycle, transitions)
+        return self.taking.collect(snapshot, self.lifecycle, transitions)
 
     @staticmethod
     def verdict(name, value):
         worst = max((severity for severity, limit in LIMITS.items() if value > limit), default=None)
-        labels = OVERFLOW if name == "overflow" else (("process", name),)
+        labels = OVERFLOW_LABELS if name == "overflow" else (("process", name),)
         return Verdict(STORM, labels, True, value, worst, worst, "")
 
 
@@ -86,17 +86,19 @@ def test_it_is_taken_when_an_alert_begins_and_when_it_gets_worse_and_not_in_betw
 
 def test_what_is_told_has_it_and_knows_when_the_process_began(scene):
     [told] = scene.tick({"crawler": 150})
-    culprit = told.alert.evidence.culprit
-    assert (culprit.name, culprit.pid, culprit.gone) == ("crawler", 4711, True)
+    culprit = told.alert.evidence.top_process
+    assert (culprit.name, culprit.pid, culprit.has_exited) == ("crawler", 4711, True)
     assert culprit.started == told.alert.evidence.taken - 61
     assert scene.looked == [(4711, 940 * SECOND_NS)]
-    assert scene.lifecycle.firing()[told.alert.fingerprint] == told.alert
+    assert scene.lifecycle.firing_alerts()[told.alert.fingerprint] == told.alert
 
 
 def test_the_worst_of_a_tick_have_it_and_the_others_say_that_they_have_none(scene):
     told = scene.tick({f"p{number}": 101 + number * 5 for number in range(1_000)})
-    assert scene.asked == [f"p{number}" for number in range(999, 999 - MOST_A_TICK, -1)]
-    assert [one.alert.evidence.missing for one in told] == [NOT_TAKEN] * (1_000 - MOST_A_TICK) + [""] * MOST_A_TICK
+    assert scene.asked == [f"p{number}" for number in range(999, 999 - MAX_PER_TICK, -1)]
+    assert [one.alert.evidence.missing_reason for one in told] == [NOT_TAKEN] * (1_000 - MAX_PER_TICK) + [
+        ""
+    ] * MAX_PER_TICK
 
 
 def test_a_tick_does_not_wait_for_it_longer_than_a_tenth_of_a_second(scene):
@@ -111,14 +113,14 @@ def test_the_instance_that_counts_others_has_none(scene):
 
 
 def test_one_that_fails_takes_no_other_with_it(scene, monkeypatch):
-    trace = scene.trace
+    trace = scene.find_contributors
 
     def fail_for_a(snapshot, rule_id, labels):
         if labels[0][1] == "a":
             raise RuntimeError("no trace")
         return trace(snapshot, rule_id, labels)
 
-    monkeypatch.setattr(scene, "trace", fail_for_a)
+    monkeypatch.setattr(scene, "find_contributors", fail_for_a)
     told = scene.tick({"a": 150, "b": 140})
     assert [one.alert.evidence is None for one in told] == [True, False]
     [failure] = scene.taking.take_failures()
