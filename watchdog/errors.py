@@ -8,12 +8,14 @@ WatchdogError                 exit code 1
 ├── KernelUnfit               4   the kernel (or bcc, libbpf) lacks something; names it and the remedy
 ├── HandoverError             4   the loader did not hand over what was expected
 ├── StoreError                1   the state file cannot be used
+├── DocumentError             -   a saved JSON document cannot be read; its reader counts it and continues
 └── DeliveryError             -   one attempt to deliver failed; never leaves the delivery worker
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -32,9 +34,18 @@ class Problem:
 
 
 class WatchdogError(Exception):
-    """Base of everything that bpf-watchdog raises on purpose."""
+    """Base of everything that bpf-watchdog raises on purpose.
+
+    `str(error)` is `text: remedy`, or `text` alone where there is no remedy.
+    """
 
     exit_code = 1
+
+    def __init__(self, text: str, *, remedy: str = "") -> None:
+        """Keep the text and the remedy: the action that makes the error go away, "" if none is known."""
+        super().__init__(f"{text}: {remedy}" if remedy else text)
+        self.text = text
+        self.remedy = remedy
 
 
 class UsageError(WatchdogError):
@@ -78,6 +89,23 @@ class HandoverError(WatchdogError):
 
 class StoreError(WatchdogError):
     """The state file cannot be used."""
+
+
+class DocumentError(WatchdogError):
+    """A saved JSON document cannot be read: it is damaged, or another version wrote it."""
+
+
+@contextmanager
+def document_errors() -> Iterator[None]:
+    """Raise DocumentError for each error that a malformed document causes. Usable as a decorator.
+
+    Raises:
+        DocumentError: a key is missing, or a value has another type or range than expected.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise DocumentError(f"unreadable document: {type(error).__name__}") from error
 
 
 class DeliveryError(WatchdogError):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from watchdog.alerts.evidence import Evidence, number_to_json
+from watchdog.errors import document_errors
 from watchdog.rules.language.rule import Labels, Severity
 
 
@@ -80,8 +82,23 @@ class Alert:
         return document | {"evidence": None if self.evidence is None else self.evidence.to_json()}
 
     @classmethod
+    def from_json_text(cls, text: str) -> Self:
+        """Return the alert in the JSON text `text`.
+
+        Raises:
+            DocumentError: not JSON, or as `from_json`.
+        """
+        with document_errors():
+            return cls.from_json(json.loads(text))
+
+    @classmethod
+    @document_errors()
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Return the alert that `to_json` wrote."""
+        """Return the alert that `to_json` wrote.
+
+        Raises:
+            DocumentError: `document` is not what `to_json` writes.
+        """
         receivers = document["receivers"]
         return cls(
             **{

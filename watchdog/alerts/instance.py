@@ -12,6 +12,7 @@ from watchdog.alerts.alert import Alert, AlertState, TransitionKind, fingerprint
 from watchdog.alerts.evidence import Evidence, number_to_json
 from watchdog.alerts.severity_timer import SeverityTimer
 from watchdog.clock import SECOND_NS
+from watchdog.errors import document_errors
 from watchdog.rules.engine.judge import Verdict
 from watchdog.rules.language.rule import OVERFLOW_LABELS, Labels, Rule, Severity
 
@@ -155,8 +156,13 @@ class AlertInstance:
         }
 
     @classmethod
+    @document_errors()
     def from_json(cls, document: Mapping[str, Any], boottime_shift_ns: int) -> Self:
-        """Return the instance that `to_json` wrote, its CLOCK_BOOTTIME values moved by `boottime_shift_ns`."""
+        """Return the instance that `to_json` wrote, its CLOCK_BOOTTIME values moved by `boottime_shift_ns`.
+
+        Raises:
+            DocumentError: `document` is not what `to_json` writes.
+        """
         labels = tuple((name, value) for name, value in document["labels"])
         instance = cls(document["rule"], labels, document["since_ns"] + boottime_shift_ns, document["started"])
         instance._value = float(document["value"])

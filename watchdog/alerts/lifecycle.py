@@ -16,6 +16,7 @@ from typing import Any
 from watchdog.alerts import wording
 from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind
 from watchdog.alerts.instance import AlertInstance
+from watchdog.errors import DocumentError
 from watchdog.rules.engine.judge import Verdict
 from watchdog.rules.language.rule import Labels, Rule
 
@@ -126,7 +127,7 @@ class Lifecycle:
         for document in saved:
             try:
                 instance = AlertInstance.from_json(document, boottime_shift_ns)
-            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            except DocumentError:
                 forgotten += 1
                 continue
             instance.skip_time(downtime_ns)

@@ -30,8 +30,8 @@ def send_request(path: Path, request_name: str, **arguments: object) -> Any:
     except TimeoutError:
         raise DaemonUnreachable(f"the daemon at {path} does not answer") from None
     except PermissionError:
-        may = "run this as root, or as a member of the socket's group"
-        raise NotPermitted(f"this user may not ask the daemon at {path}: {may}") from None
+        remedy = "run this command as root, or as a member of the socket's group"
+        raise NotPermitted(f"this user may not connect to the daemon at {path}", remedy=remedy) from None
     except OSError as error:
         raise DaemonUnreachable(f"no daemon answers at {path}: {error.strerror}") from None
     if not line:

@@ -9,7 +9,7 @@ import struct
 from pathlib import Path
 from typing import Self
 
-from watchdog.control.socket_path import ControlError, is_socket, socket_address
+from watchdog.control.socket_path import OTHER_SOCKET, ControlError, is_socket, socket_address
 
 BACKLOG = 16
 _MODE = 0o660
@@ -42,7 +42,7 @@ class Listener:
                 os.close(folder)
         except OSError as error:
             raise ControlError(
-                f"no control socket at {path}: {error.strerror}: give another place by --control"
+                f"cannot listen on the control socket {path}: {error.strerror}", remedy=OTHER_SOCKET
             ) from error
 
     def allows(self, peer: socket.socket) -> bool:
@@ -80,7 +80,7 @@ def _bind(path: Path, folder: int) -> socket.socket:
 def _clear(path: Path, name: str) -> None:
     try:
         if not is_socket(path):
-            raise ControlError(f"{path} is no socket: move it away, or give another place by --control")
+            raise ControlError(f"{path} is not a socket", remedy=f"move it away, or {OTHER_SOCKET}")
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -92,7 +92,7 @@ def _clear(path: Path, name: str) -> None:
             return
         except BlockingIOError:  # somebody listens, with many waiting
             pass
-    raise ControlError(f"another daemon answers at {path}: give this one its own place by --control")
+    raise ControlError(f"another daemon listens on {path}", remedy=OTHER_SOCKET)
 
 
 def _other_groups(peer: socket.socket) -> tuple[int, ...]:

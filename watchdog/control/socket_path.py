@@ -13,6 +13,7 @@ from watchdog.errors import WatchdogError
 DEFAULT_STATE_FOLDER = "/var/lib/bpf-watchdog"
 DEFAULT_RUNTIME_FOLDER = "/run/bpf-watchdog"
 SOCKET_FILE_NAME = "control.sock"
+OTHER_SOCKET = "choose another socket with --control"
 
 
 class ControlError(WatchdogError):
@@ -48,7 +49,7 @@ def prepare_socket_folder(path: Path, account: pwd.struct_passwd) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise ControlError(f"cannot make {folder}: {error.strerror}: give another place by --control") from error
+        raise ControlError(f"cannot create {folder}: {error.strerror}", remedy=OTHER_SOCKET) from error
 
 
 def is_socket(path: Path) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from watchdog.alerts.alert import Alert, Transition, TransitionKind
 from watchdog.config.settings import RoutingSettings
 from watchdog.delivery.receiver_down import Outage, is_receiver_down_alert
+from watchdog.errors import DocumentError, document_errors
 from watchdog.routing.group import ReceiverGroupKey
 from watchdog.routing.grouping import Grouping
 from watchdog.routing.notification import Notification
@@ -143,10 +144,11 @@ class EscalationTarget:
                 groups.append(document)
                 continue
             try:
-                self._places = {str(first): int(place) for first, place in document["places"].items()}
-                known = document["known"].items()
-                self._known = {str(key): (float(fired), str(first)) for key, (fired, first) in known}
-            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+                with document_errors():
+                    self._places = {str(first): int(place) for first, place in document["places"].items()}
+                    known = document["known"].items()
+                    self._known = {str(key): (float(fired), str(first)) for key, (fired, first) in known}
+            except DocumentError:
                 forgotten += 1
         return forgotten + self._grouping.restore(
             groups, self._firing(firing), (self.name,), at_ns, wall, boottime_shift_ns

@@ -13,6 +13,7 @@ from typing import Any
 from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
 from watchdog.clock import SECOND_NS
 from watchdog.config.durations import format_duration
+from watchdog.errors import DocumentError, document_errors
 from watchdog.rules.language.rule import Severity
 
 RECEIVER_DOWN_RULE = "watchdog-delivery-dead"
@@ -96,8 +97,9 @@ class ReceiverDownAlerts:
         forgotten = 0
         for document in saved:
             try:
-                name, alert = str(document["path"]), Alert.from_json(document["alert"])
-            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+                with document_errors():
+                    name, alert = str(document["path"]), Alert.from_json(document["alert"])
+            except DocumentError:
                 forgotten += 1
                 continue
             self._dead[name] = replace(alert, receivers=self._others(name))

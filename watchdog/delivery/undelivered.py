@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from sqlite3 import Connection
 
 from watchdog.alerts.alert import Alert
+from watchdog.errors import DocumentError
 from watchdog.receivers.render import notification_text
 from watchdog.routing.notification import Notification
 from watchdog.storage.database import Database
@@ -82,6 +82,6 @@ def _some(connection: Connection, query: str, values: Sequence[object]) -> tuple
 def _notices(bodies: Iterable[str]) -> Iterator[Notification]:
     for body in bodies:
         try:
-            yield Notification.from_json(json.loads(body))
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            yield Notification.from_json_text(body)
+        except DocumentError:
             continue  # damaged on disk: it is given up when its turn comes

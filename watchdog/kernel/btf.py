@@ -16,6 +16,7 @@ from watchdog.kernel.programs import MESSAGE_PROBES
 _STRUCT, _UNION, _ENUM, _ENUM64 = 4, 5, 6, 19
 _MODIFIERS = {8, 9, 10, 11, 18}  # typedef, volatile, const, restrict, type tag
 _TYPEDEF, _FUNCTION = 8, 12
+_NEWER_KERNEL = "Linux 5.12 or newer is needed"
 
 
 def message_probes_warning() -> str:
@@ -43,7 +44,8 @@ class Btf:
         self._btf = self._lib.btf__load_vmlinux_btf()
         if not self._btf:
             raise KernelUnfit(
-                "the kernel carries no BTF (/sys/kernel/btf/vmlinux): boot one built with CONFIG_DEBUG_INFO_BTF=y"
+                "the kernel carries no BTF (/sys/kernel/btf/vmlinux)",
+                remedy="boot one built with CONFIG_DEBUG_INFO_BTF=y",
             )
 
     def has_tracepoint(self, name: str) -> bool:
@@ -66,9 +68,7 @@ class Btf:
         """
         bits = self._member(self._struct(struct_name), member)
         if bits is None:
-            raise KernelUnfit(
-                f"this kernel's struct {struct_name} has no member {member}: Linux 5.12 or newer is needed"
-            )
+            raise KernelUnfit(f"this kernel's struct {struct_name} has no member {member}", remedy=_NEWER_KERNEL)
         return bits // 8
 
     def enumerator_value(self, enum_name: str, name: str) -> int:
@@ -80,7 +80,7 @@ class Btf:
         value = self._enumerator(enum_name, name)
         if value is None:
             raise KernelUnfit(
-                f"this kernel has no {name} in enum {enum_name}: please report it with the kernel's version"
+                f"this kernel has no {name} in enum {enum_name}", remedy="please report it with the kernel's version"
             )
         return value
 
@@ -91,7 +91,7 @@ class Btf:
             KernelUnfit: they can't.
         """
         if self._enumerator("bpf_func_id", f"BPF_FUNC_{name}") is None:
-            raise KernelUnfit(f"this kernel has no BPF helper bpf_{name}: Linux 5.12 or newer is needed")
+            raise KernelUnfit(f"this kernel has no BPF helper bpf_{name}", remedy=_NEWER_KERNEL)
 
     def _enumerator(self, enum_name: str, name: str) -> int | None:
         for kind, size in ((_ENUM, 8), (_ENUM64, 12)):
@@ -110,7 +110,7 @@ class Btf:
     def _struct(self, name: str) -> int:
         type_id = self._find(name, _STRUCT)
         if not type_id:
-            raise KernelUnfit(f"this kernel has no struct {name}: Linux 5.12 or newer is needed")
+            raise KernelUnfit(f"this kernel has no struct {name}", remedy=_NEWER_KERNEL)
         return type_id
 
     def _head(self, type_id: int) -> tuple[int, int, int]:

@@ -81,7 +81,8 @@ def send(
 
 def send_error(channel: socket.socket, error: WatchdogError) -> None:
     """Send, in place of descriptors, why there are none."""
-    message = {"error": type(error).__name__, "text": str(error)[: _MAX_MESSAGE // 8]}
+    text = error.text[: _MAX_MESSAGE // 8]
+    message = {"error": type(error).__name__, "text": text, "remedy": error.remedy}
     channel.send(json.dumps(message).encode())
 
 
@@ -115,7 +116,7 @@ def _checked(data: bytes, fds: list[int], flags: int) -> LoadedPrograms:
         raise HandoverError("the loader's message is not JSON") from error
     if "error" in message:
         kind = getattr(errors, str(message["error"]), HandoverError)
-        raise kind(str(message.get("text")))
+        raise kind(str(message.get("text")), remedy=str(message.get("remedy", "")))
     names = message.get("fds")
     if names not in [manifest(probes) for probes in (MESSAGE_PROBES, LEGACY_MESSAGE_PROBES, ())] or len(fds) != len(
         names

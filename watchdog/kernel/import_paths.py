@@ -69,4 +69,4 @@ def _readable(path: str) -> bool:
 
 def _refuse(folder: str) -> None:
     account = pwd.getpwuid(os.getuid()).pw_name
-    raise NotPermitted(f"the account {account} cannot read {folder}: chmod -R go+rX {folder}")
+    raise NotPermitted(f"the account {account} cannot read {folder}", remedy=f"chmod -R go+rX {folder}")

@@ -149,7 +149,7 @@ def write_header_tree(root: Path) -> None:
     """
     machine = os.uname().machine
     if machine not in _ARCHITECTURES:
-        raise KernelUnfit(f"{machine} is not supported: x86_64 and aarch64 are")
+        raise KernelUnfit(f"{machine} is not supported", remedy="use x86_64 or aarch64")
     files = {
         "include/linux/types.h": _TYPES,
         "include/linux/kconfig.h": _KCONFIG,

@@ -52,8 +52,7 @@ def _check(subject: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding("ok", subject, look())
     except WatchdogError as error:
-        what, _, remedy = str(error).partition(": ")
-        return Finding("missing", subject, what, remedy)
+        return Finding("missing", subject, error.text, error.remedy)
 
 
 def _kernel() -> Finding:
@@ -76,7 +75,7 @@ def _tracepoints() -> str:
     names = list(dict.fromkeys(probe.target for probe in CONNECTION_PROBES))
     missing = [name for name in names if not btf.has_tracepoint(name)]
     if missing:
-        raise KernelUnfit(f"no {', '.join(missing)}: use Linux 6.1 or newer")
+        raise KernelUnfit(f"no {', '.join(missing)}", remedy="use Linux 6.1 or newer")
     return ", ".join(names)
 
 
@@ -147,8 +146,7 @@ def _load_for_real() -> Iterator[Finding]:
         finally:
             collector.close()
     except WatchdogError as error:
-        what, _, remedy = str(error).partition(": ")
-        yield Finding("missing", "rehearsal", what, remedy)
+        yield Finding("missing", "rehearsal", error.text, error.remedy)
         return
     seconds = (clock.boottime_ns() - began) / 1e9
     yield Finding(

@@ -108,7 +108,7 @@ def library() -> ct.CDLL:
     try:
         lib = ct.CDLL("libbpf.so.1", use_errno=True)
     except OSError as error:
-        raise KernelUnfit("libbpf.so.1 is missing: install Debian's package libbpf1") from error
+        raise KernelUnfit("libbpf.so.1 is missing", remedy="install Debian's package libbpf1") from error
     pointer, u32 = ct.c_void_p, ct.c_uint32
     lib.libbpf_find_vmlinux_btf_id.argtypes = [ct.c_char_p, ct.c_int]
     lib.bpf_prog_load.argtypes = [ct.c_int, ct.c_char_p, ct.c_char_p, pointer, ct.c_size_t, pointer]
@@ -140,7 +140,7 @@ def check_result(result: int, action: str) -> int:
         return result
     code = -result if result < -1 else ct.get_errno()
     if code in (errno.EPERM, errno.EACCES):
-        raise NotPermitted(f"{action}: {os.strerror(code)}: CAP_BPF and CAP_PERFMON are needed")
+        raise NotPermitted(f"{action}: {os.strerror(code)}", remedy="CAP_BPF and CAP_PERFMON are needed")
     raise OSError(code, f"{action}: {os.strerror(code)}")
 
 
@@ -156,7 +156,7 @@ def load_program(name: str, target: str, attach_type: int, code: bytes) -> int:
     lib = library()
     btf_id = lib.libbpf_find_vmlinux_btf_id(target.encode(), attach_type)
     if btf_id <= 0:
-        raise KernelUnfit(f"this kernel has no {target} to attach to: Linux 5.12 or newer with BTF is needed")
+        raise KernelUnfit(f"this kernel has no {target} to attach to", remedy="Linux 5.12 or newer with BTF is needed")
     log = ct.create_string_buffer(1 << 20)
     opts = _ProgramLoadOptions(
         sz=ct.sizeof(_ProgramLoadOptions), expected_attach_type=attach_type, attach_btf_id=btf_id

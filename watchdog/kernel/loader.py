@@ -30,14 +30,11 @@ if TYPE_CHECKING:
 
 _UNIT = ("connection.bpf.c", "latency.bpf.c")
 _SOURCES = ("connection.h", *_UNIT)
-_BCC_MISSING = (
-    "iovisor's bcc is missing for {python}: install Debian's package python3-bpfcc and make the environment with"
+_INSTALL_BCC = (
+    "install Debian's package python3-bpfcc and make the environment with"
     " /usr/bin/python3 -m venv --system-site-packages"
 )
-_BCC_WRONG = (
-    "the module bcc at {path} is not iovisor's (PyPI's bcc is an unrelated package): pip uninstall bcc, and install"
-    " Debian's package python3-bpfcc"
-)
+_REPLACE_BCC = "pip uninstall bcc, and install Debian's package python3-bpfcc"
 
 
 def import_bcc() -> types.ModuleType:
@@ -49,9 +46,12 @@ def import_bcc() -> types.ModuleType:
     try:
         import bcc
     except ImportError as error:
-        raise KernelUnfit(_BCC_MISSING.format(python=sys.executable)) from error
+        raise KernelUnfit(f"iovisor's bcc is missing for {sys.executable}", remedy=_INSTALL_BCC) from error
     if not hasattr(bcc, "BPF"):
-        raise KernelUnfit(_BCC_WRONG.format(path=getattr(bcc, "__file__", "?")))
+        path = getattr(bcc, "__file__", "?")
+        raise KernelUnfit(
+            f"the module bcc at {path} is not iovisor's (PyPI's bcc is an unrelated package)", remedy=_REPLACE_BCC
+        )
     return bcc
 
 

@@ -41,7 +41,8 @@ def service_account() -> pwd.struct_passwd:
     try:
         return pwd.getpwnam(ACCOUNT)
     except KeyError:
-        raise NotPermitted(f"no account {ACCOUNT}, which root gives way to: {CREATE_ACCOUNT_COMMAND}") from None
+        missing = f"no account {ACCOUNT}, which root gives way to"
+        raise NotPermitted(missing, remedy=CREATE_ACCOUNT_COMMAND) from None
 
 
 def current_account_name() -> str:
@@ -101,8 +102,9 @@ def require_capabilities(capabilities: Iterable[int]) -> None:
     missing = sorted(capability_name(number) for number in set(capabilities) - effective_capabilities())
     if missing:
         raise NotPermitted(
-            f"{' and '.join(missing)} missing: run as root, or as a systemd service with"
-            " AmbientCapabilities=CAP_BPF CAP_PERFMON (see packaging/systemd/)"
+            f"{' and '.join(missing)} missing",
+            remedy="run as root, or as a systemd service with AmbientCapabilities=CAP_BPF CAP_PERFMON"
+            " (see packaging/systemd/)",
         )
 
 
@@ -143,6 +145,6 @@ def _refuse_privileged_threads(kept: set[int]) -> None:
             continue
         if not _numbers(status["CapPrm"]) <= kept or status["NoNewPrivs"] != "1":
             raise NotPermitted(
-                f"a thread that was there before ({status['Name']}, {file.parent.name}) would keep its privileges:"
-                " set OPENBLAS_NUM_THREADS, OMP_NUM_THREADS and MKL_NUM_THREADS to 1"
+                f"a thread that was there before ({status['Name']}, {file.parent.name}) would keep its privileges",
+                remedy="set OPENBLAS_NUM_THREADS, OMP_NUM_THREADS and MKL_NUM_THREADS to 1",
             )

@@ -8,6 +8,7 @@ from typing import Any
 
 from watchdog.alerts.alert import Alert
 from watchdog.config.settings import GroupTiming
+from watchdog.errors import document_errors
 from watchdog.rules.language.rule import Labels, Severity
 
 ReceiverGroupKey = tuple[str, str]  # (receiver, the group's name: the rule's id, if it is not grouped by anything else)
@@ -54,10 +55,15 @@ class NotificationGroup:
         self._is_urgent = False
 
     @classmethod
+    @document_errors()
     def from_json(
         cls, document: Mapping[str, Any], boottime_shift_ns: int, default_timing: GroupTiming
     ) -> NotificationGroup:
-        """Return the group that `to_json` wrote; `usual` are the waits of one that has none."""
+        """Return the group that `to_json` wrote; without saved timing it gets `default_timing`.
+
+        Raises:
+            DocumentError: `document` is not what `to_json` writes.
+        """
         by = document.get("by")
         waits = GroupTiming(*document["waits"]) if "waits" in document else default_timing
         group = cls(waits, None if by is None else tuple((name, value) for name, value in by))

@@ -18,6 +18,7 @@ from typing import Any
 
 from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind
 from watchdog.config.settings import RoutingSettings
+from watchdog.errors import DocumentError, document_errors
 from watchdog.routing.flapping import FlappingDetector
 from watchdog.routing.group import GroupMember, NotificationGroup, ReceiverGroupKey
 from watchdog.routing.jitter import Jitter
@@ -164,9 +165,10 @@ class Grouping:
         forgotten = 0
         for document in saved:
             try:
-                key = document["receiver"], document["rule"]
+                with document_errors():
+                    key = document["receiver"], document["rule"]
                 group = NotificationGroup.from_json(document, boottime_shift_ns, self._router.default_timing)
-            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            except DocumentError:
                 forgotten += 1
                 continue
             self._groups[key] = group

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from watchdog.alerts.alert import Alert
+from watchdog.errors import document_errors
 from watchdog.rules.language.rule import Labels
 
 DIGEST_GROUP_KEY: Final = "(digest)"  # in place of a group
@@ -45,8 +47,23 @@ class Notification:
         return {**document, "alerts": [alert.to_json() for alert in self.alerts]}
 
     @classmethod
+    def from_json_text(cls, text: str) -> Self:
+        """Return the notification in the JSON text `text`.
+
+        Raises:
+            DocumentError: not JSON, or as `from_json`.
+        """
+        with document_errors():
+            return cls.from_json(json.loads(text))
+
+    @classmethod
+    @document_errors()
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Return the notice that `to_json` wrote."""
+        """Return the notification that `to_json` wrote.
+
+        Raises:
+            DocumentError: `document` is not what `to_json` writes.
+        """
         group_labels = document.get("group_labels")
         return cls(
             **{

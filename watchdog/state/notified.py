@@ -12,6 +12,7 @@ from sqlite3 import Connection
 from typing import Any
 
 from watchdog.alerts.alert import Alert
+from watchdog.errors import DocumentError
 from watchdog.routing.notification import Notification
 
 
@@ -83,6 +84,6 @@ def _dumps(alert: Alert) -> str:
 
 def _alert(text: str) -> Alert | None:
     try:
-        return Alert.from_json(json.loads(text))
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return Alert.from_json_text(text)
+    except DocumentError:
         return None

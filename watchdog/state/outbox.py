@@ -15,6 +15,7 @@ from sqlite3 import Connection
 from typing import Literal, Protocol
 
 from watchdog.clock import SECOND_NS, Clock
+from watchdog.errors import DocumentError
 from watchdog.routing.notification import Notification
 from watchdog.state import losses, notified
 from watchdog.storage.checksum import checksum, is_intact
@@ -238,7 +239,7 @@ class Outbox:
         body, number = connection.execute(
             "UPDATE notices SET attempts = attempts + 1 WHERE place = ? RETURNING body, attempts", (place,)
         ).fetchone()
-        return DeliveryAttempt(Notification.from_json(json.loads(body)), number)
+        return DeliveryAttempt(Notification.from_json_text(body), number)
 
 
 def merge_notifications(notifications: Iterable[Notification]) -> Notification:
@@ -279,7 +280,7 @@ def merge_unattempted(connection: Connection, receiver: str, rule: str, wall: fl
     ).fetchall()
     if len(rows) < 2:  # noqa: PLR2004 - nothing to merge with
         return
-    merged = merge_notifications(Notification.from_json(json.loads(body)) for _, body, _ in rows)
+    merged = merge_notifications(Notification.from_json_text(body) for _, body, _ in rows)
     connection.executemany(
         "UPDATE notices SET state = 'merged', last_error = ?, ended = ? WHERE place = ?",
         [(f"merged into {merged.id}", wall, place) for place, _, _ in rows[1:]],
@@ -315,8 +316,8 @@ def is_valid_body(body: str, expected: int | None, id_: str, receiver: str) -> b
     if not is_intact(body, expected):
         return False
     try:
-        notification = Notification.from_json(json.loads(body))
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        notification = Notification.from_json_text(body)
+    except DocumentError:
         return False
     return bool(notification.alerts) and (notification.id, notification.receiver) == (id_, receiver)
 

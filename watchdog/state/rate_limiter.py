@@ -103,7 +103,7 @@ class RateLimiter:
         if len(rows) < 2:  # noqa: PLR2004 - nothing to collapse
             return
         first, *rest = rows
-        digest = make_digest([Notification.from_json(json.loads(row.body)) for row in rows])
+        digest = make_digest([Notification.from_json_text(row.body) for row in rows])
         connection.executemany(
             "UPDATE notices SET state = 'merged', last_error = ?, ended = ? WHERE place = ?",
             [(f"merged into {digest.id}", self._clock.wall(), row.sequence) for row in rest],

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from sqlite3 import Connection
 
+from watchdog.errors import DocumentError
 from watchdog.routing.notification import Notification
 from watchdog.state import losses
 from watchdog.storage.salvage import SalvageChecks, TableRow
@@ -21,8 +21,8 @@ def is_readable(table: str, row: TableRow) -> bool:
     if table != "notices":
         return True
     try:
-        notification = Notification.from_json(json.loads(row["body"]))
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        notification = Notification.from_json_text(row["body"])
+    except DocumentError:
         return False
     return (notification.id, notification.receiver, notification.group_key) == (
         row.get("id"),

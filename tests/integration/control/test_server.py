@@ -219,7 +219,9 @@ def test_root_and_the_sockets_group_may_ask_and_nobody_else(path, open_folder):
         assert asked_as(path, uid=0, gid=0) == "{}"
         assert asked_as(path, uid=NOBODY, gid=STRANGER) == "{}"
         assert asked_as(path, uid=NOBODY, gid=NOBODY, groups=str(STRANGER)) == "{}"
-        assert asked_as(path, uid=NOBODY, gid=NOBODY).startswith(f"4 this user may not ask the daemon at {path}: run")
+        assert asked_as(path, uid=NOBODY, gid=NOBODY).startswith(
+            f"4 this user may not connect to the daemon at {path}: run"
+        )
         path.chmod(0o666)
         refusal = "4 root, or a member of the socket's group, may ask"
         assert asked_as(path, uid=NOBODY, gid=NOBODY, groups="1,2") == refusal
@@ -242,7 +244,7 @@ def test_a_socket_that_a_killed_daemon_left_is_replaced(path):
 
 
 def test_a_socket_that_somebody_answers_on_is_left_alone(running, path):
-    with pytest.raises(ControlError, match=f"another daemon answers at {path}: give this one its own"):
+    with pytest.raises(ControlError, match=f"another daemon listens on {path}: choose another socket"):
         Listener.at(path)
     assert send_request(path, "echo") == {}
 
@@ -268,14 +270,16 @@ def test_what_is_no_socket_is_not_touched(path, open_folder, thing):
         path.write_text("letters")
     else:
         path.mkdir()
-    with pytest.raises(ControlError, match=f"{path} is no socket: move it away"):
+    with pytest.raises(ControlError, match=f"{path} is not a socket: move it away"):
         Listener.at(path)
     assert path.exists()
     assert victim.read_text() == "letters"
 
 
 def test_a_folder_that_is_not_there_is_told(open_folder):
-    with pytest.raises(ControlError, match=r"no control socket at .*: No such file or directory: give another place"):
+    with pytest.raises(
+        ControlError, match=r"cannot listen on the control socket .*: No such file or directory: choose another socket"
+    ):
         Listener.at(open_folder / "none" / "control.sock")
 
 

@@ -70,7 +70,7 @@ def test_a_second_daemon_does_not_take_the_firsts_socket_and_guards_without(
     watchdog.state = open_folder / "second"
     watchdog.launch(more=["--control", path])
     try:
-        complaint = f"another daemon answers at {path}: give this one its own place by --control"
+        complaint = f"another daemon listens on {path}: choose another socket with --control"
         wait_for(lambda: complaint in watchdog.log(), "the complaint")
         wait_for(lambda: "SIGHUP reads the files again" in watchdog.log(), "the second daemon")
         assert watchdog.terminate()[0] == 0
@@ -99,7 +99,7 @@ def test_a_daemon_that_cannot_have_its_socket_says_so_and_guards(guarded, watchd
     (watchdog.state / "control.sock").chmod(0o644)
     guarded()
     path = watchdog.state / "control.sock"
-    assert f"{path} is no socket: move it away, or give another place by --control" in watchdog.log()
+    assert f"{path} is not a socket: move it away, or choose another socket with --control" in watchdog.log()
     storm.hold()
     told("firing")
     assert path.read_text() == "letters"
