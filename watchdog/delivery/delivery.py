@@ -13,6 +13,7 @@ from watchdog.delivery.receiver_down import Outage
 from watchdog.delivery.worker import Worker, error_location
 from watchdog.errors import StoreError
 from watchdog.receivers.base import Receiver
+from watchdog.state.losses import LossCause
 from watchdog.state.outbox import Outbox, QueueStatus
 from watchdog.state.receiver_state import StoredReceiverState
 from watchdog.state.store import Store
@@ -36,7 +37,7 @@ class DeliveryCounters:
 
     delivered: Mapping[str, int]
     failed_attempts: Mapping[tuple[str, str], int]
-    losses: Mapping[tuple[str, str], int]
+    losses: Mapping[tuple[str, LossCause], int]
     queues: Mapping[str, QueueStatus]
 
 

@@ -19,6 +19,7 @@ from watchdog.delivery.health import ReceiverHealth
 from watchdog.delivery.receiver_down import Outage
 from watchdog.errors import DeliveryError, StoreError
 from watchdog.receivers.base import Receiver, ReceiverState, VolatileReceiverState
+from watchdog.state.losses import LossCause
 from watchdog.state.outbox import MAX_RETRY_WAIT_NS, AttemptOutcome, DeliveryAttempt, Outbox
 from watchdog.state.rate_limiter import RateLimiter
 
@@ -45,8 +46,8 @@ def backoff_seconds(attempt: int, max_seconds: float = MAX_BACKOFF_SECONDS) -> f
 class Worker:
     """Delivers to one receiver.
 
-    Since the start: `sent` counts notices, `failed` attempts by reason of `DeliveryError` (and "internal"), `lost`
-    notices given up, by cause ("expired", "refused", "defect").
+    Since the start: `delivered` counts notifications, `failed_attempts` counts attempts by reason of `DeliveryError`
+    (and "internal"). Lost notifications are counted in the state file.
     """
 
     def __init__(
@@ -57,7 +58,6 @@ class Worker:
         self.health = ReceiverHealth(memory or VolatileReceiverState(), clock, HANG_TIMEOUT_SECONDS)
         self.delivered = 0
         self.failed_attempts: Counter[str] = Counter()
-        self.losses: Counter[str] = Counter()
         self._receiver = receiver
         self._outbox = outbox
         self._clock = clock
@@ -92,7 +92,7 @@ class Worker:
         while True:
             self._record()
             for notification in self._outbox.expire_old(self.name):
-                self._lose(notification, "expired", "not delivered for a day")
+                self._log_loss(notification, LossCause.EXPIRED, "not delivered for 24 hours")
             if self._seconds_left() <= 0:
                 return None
             if self._clock.boottime_ns() < self._held_until_ns:
@@ -204,13 +204,15 @@ class Worker:
 
     def _defect(self, attempt: DeliveryAttempt, reason: str, text: str) -> AttemptOutcome:
         again = attempt.number < MAX_DEFECT_ATTEMPTS
-        return self._failed(attempt, DeliveryError(reason, text, retryable=again), cause="defect")
+        return self._failed(attempt, DeliveryError(reason, text, retryable=again), LossCause.DEFECT)
 
-    def _failed(self, attempt: DeliveryAttempt, error: DeliveryError, cause: str = "refused") -> AttemptOutcome:
+    def _failed(
+        self, attempt: DeliveryAttempt, error: DeliveryError, cause: LossCause = LossCause.REFUSED
+    ) -> AttemptOutcome:
         result = self._count(error.reason, str(error))
         if not error.retryable:
-            self._lose(attempt.notification.id, cause, f"{result}; attempt {attempt.number}, the last")
-            return AttemptOutcome(attempt, "dead", result)
+            self._log_loss(attempt.notification.id, cause, f"{result}; attempt {attempt.number}, the last")
+            return AttemptOutcome(attempt, "dead", result, cause=cause)
         wait_seconds = backoff_seconds(attempt.number)
         if error.retry_after_seconds is not None:
             wait_seconds = min(max(wait_seconds, error.retry_after_seconds), MAX_RETRY_WAIT_NS / SECOND_NS)
@@ -241,9 +243,14 @@ class Worker:
         wait_ns = round(min(max(0.0, seconds), MAX_RETRY_WAIT_NS / SECOND_NS) * SECOND_NS)
         self._held_until_ns = max(self._held_until_ns, self._clock.boottime_ns() + wait_ns)
 
-    def _lose(self, notification: str, cause: str, text: str) -> None:
-        self.losses[cause] += 1
-        self._log.error("notice %s given up for %s: %s", notification, self.name, text)
+    def _log_loss(self, notification_id: str, cause: LossCause, text: str) -> None:
+        self._log.error(
+            "notification failed for good: receiver=%s notification=%s cause=%s: %s",
+            self.name,
+            notification_id,
+            cause,
+            text,
+        )
 
 
 def _kind_and_place(error: Exception) -> str:

@@ -23,6 +23,7 @@ from itertools import groupby
 from sqlite3 import Connection
 
 from watchdog.state import losses
+from watchdog.state.losses import LossCause
 from watchdog.state.outbox import DROPPED_RESULT, fail_damaged, merge_unattempted
 from watchdog.storage.checksum import checksum
 
@@ -129,7 +130,7 @@ def enforce_capacity(connection: Connection, capacity: OutboxCapacity, wall: flo
                 scales.subtract(receiver, len(bundle), sum(waiting.bytes for waiting in bundle))
                 dropped[receiver] += len(bundle)
     for receiver, number in dropped.items():
-        losses.count_loss(connection, receiver, "capacity", number)
+        losses.count_loss(connection, receiver, LossCause.CAPACITY, number)
     return dropped
 
 

@@ -18,6 +18,7 @@ from watchdog.clock import SECOND_NS, Clock
 from watchdog.errors import DocumentError
 from watchdog.routing.notification import Notification
 from watchdog.state import losses, notified
+from watchdog.state.losses import LossCause
 from watchdog.storage.checksum import checksum, is_intact
 from watchdog.storage.database import Database
 
@@ -49,12 +50,16 @@ class DeliveryAttempt:
 
 @dataclass(frozen=True, slots=True)
 class AttemptOutcome:
-    """How an attempt ended: `state` is "done", "dead" or "pending" (again, at `due_ns` of CLOCK_BOOTTIME)."""
+    """Result of an attempt: `state` is "done", "dead" or "pending" (again, at `due_ns` of CLOCK_BOOTTIME).
+
+    `cause` is the cause of loss that is counted when `state` is "dead".
+    """
 
     attempt: DeliveryAttempt
     state: Literal["pending", "done", "dead"]
     result: str  # "ok", or what went wrong, without secrets
     due_ns: int = 0
+    cause: LossCause = LossCause.REFUSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +142,7 @@ class Outbox:
                 ),
             ).rowcount
             if outcome.state == "dead":
-                losses.count_loss(connection, attempt.notification.receiver, "refused", counted)
+                losses.count_loss(connection, attempt.notification.receiver, outcome.cause, counted)
             connection.execute(
                 "INSERT INTO attempts (notice, number, at, result) VALUES (?, ?, ?, ?)",
                 (attempt.notification.id, attempt.number, wall, result),
@@ -169,7 +174,7 @@ class Outbox:
                 "UPDATE notices SET state = 'dead', last_error = 'expired', ended = ? WHERE id = ?",
                 [(self._clock.wall(), notification) for notification in old],
             )
-            losses.count_loss(connection, receiver, "expired", len(old))
+            losses.count_loss(connection, receiver, LossCause.EXPIRED, len(old))
         return old
 
     def fail_unconfigured(self, receivers: Collection[str]) -> list[tuple[str, str]]:
@@ -184,7 +189,7 @@ class Outbox:
                 [(self._clock.wall(), notification) for _, notification in buried],
             )
             for receiver, _ in buried:
-                losses.count_loss(connection, receiver, "receiver_removed")
+                losses.count_loss(connection, receiver, LossCause.RECEIVER_REMOVED)
             for (receiver,) in connection.execute("SELECT DISTINCT receiver FROM told").fetchall():
                 if receiver not in receivers:
                     connection.execute("DELETE FROM told WHERE receiver = ?", (receiver,))
@@ -221,8 +226,8 @@ class Outbox:
             for receiver, pending, dead, oldest_ns in rows
         }
 
-    def losses(self) -> Mapping[tuple[str, str], int]:
-        """Return how many notices were given up since the state file was begun, by (receiver, cause)."""
+    def losses(self) -> Mapping[tuple[str, LossCause], int]:
+        """Return the number of notifications lost since the state file was created, by (receiver, cause)."""
         with self._database.transaction() as connection:
             return losses.read_losses(connection)
 
@@ -307,7 +312,7 @@ def fail_damaged(connection: Connection, receiver: str, rule: str, wall: float) 
         "UPDATE notices SET state = 'dead', last_error = ?, ended = ? WHERE place = ?",
         [(DAMAGED_RESULT, wall, place) for place, _ in unreadable],
     )
-    losses.count_loss(connection, receiver, "damaged", len(unreadable))
+    losses.count_loss(connection, receiver, LossCause.DAMAGED, len(unreadable))
     return [notification for _, notification in unreadable]
 
 
@@ -328,7 +333,7 @@ def _take_back_drop(connection: Connection, notification: Notification) -> None:
         "UPDATE notices SET state = 'pending' WHERE id = ? AND state = 'dead' AND last_error = ?",
         (notification.id, DROPPED_RESULT),
     ).rowcount
-    losses.count_loss(connection, notification.receiver, "capacity", -back)
+    losses.count_loss(connection, notification.receiver, LossCause.CAPACITY, -back)
 
 
 def _tells_an_end(body: str) -> bool:

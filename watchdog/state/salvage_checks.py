@@ -7,10 +7,8 @@ from sqlite3 import Connection
 from watchdog.errors import DocumentError
 from watchdog.routing.notification import Notification
 from watchdog.state import losses
+from watchdog.state.losses import LossCause
 from watchdog.storage.salvage import SalvageChecks, TableRow
-
-LOST = "damaged"
-"""The cause under which unreadable notifications are counted."""
 
 
 def is_readable(table: str, row: TableRow) -> bool:
@@ -33,7 +31,7 @@ def is_readable(table: str, row: TableRow) -> bool:
 
 def count_loss(target: Connection, row: TableRow) -> None:
     """Count the unreadable pending notification `row` as lost, in the new file `target`."""
-    losses.count_loss(target, str(row.get("receiver", "")), LOST)
+    losses.count_loss(target, str(row.get("receiver", "")), LossCause.DAMAGED)
 
 
 SALVAGE_CHECKS = SalvageChecks(is_readable, count_loss)

@@ -22,6 +22,7 @@ from watchdog.receivers.base import Receiver, VolatileReceiverState
 from watchdog.receivers.render.fallback import fallback_notification
 from watchdog.routing.notification import Notification
 from watchdog.rules.language.rule import Severity
+from watchdog.state.losses import LossCause
 from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store
 
@@ -87,6 +88,10 @@ def put(store, *notifications):
     store.commit(alerts=(), groups=(), notifications=notifications)
 
 
+def losses(store, clock):
+    return dict(Outbox(store.database, clock).losses())
+
+
 def waits(worker, clock, most=20):
     """Run the worker whenever something is due; return the waits in between."""
     seen = []
@@ -96,13 +101,13 @@ def waits(worker, clock, most=20):
     return seen
 
 
-def test_delivers_all_that_is_due_in_one_run_each_with_the_full_deadline(deliver, store):
+def test_delivers_all_that_is_due_in_one_run_each_with_the_full_deadline(deliver, store, clock):
     receiver = ScriptedReceiver()
     worker = deliver(receiver)
     put(store, make_notice("n1", "a"), make_notice("n2", "b"))
     assert worker.deliver_due() is None
     assert (receiver.attempts, receiver.deadlines) == (["n1", "n2"], [ATTEMPT_TIMEOUT_SECONDS] * 2)
-    assert (worker.delivered, worker.failed_attempts, worker.losses) == (2, {}, {})
+    assert (worker.delivered, worker.failed_attempts, losses(store, clock)) == (2, {}, {})
 
 
 def test_failed_attempt_is_repeated_with_the_same_id_until_taken(deliver, store, clock):
@@ -159,7 +164,7 @@ def test_group_that_fails_does_not_hold_up_another(deliver, store):
     assert receiver.attempts == ["n1", "n2"]
 
 
-def test_notice_that_is_refused_for_good_is_kept_as_dead_and_told(deliver, store, caplog):
+def test_notification_that_is_refused_for_good_is_kept_as_failed_counted_and_logged(deliver, store, clock, caplog):
     worker = deliver(ScriptedReceiver(DeliveryError("client_error", "HTTP 404", retryable=False)))
     put(store, make_notice("n1"))
     assert worker.deliver_due() is None
@@ -167,8 +172,9 @@ def test_notice_that_is_refused_for_good_is_kept_as_dead_and_told(deliver, store
         assert connection.execute("SELECT state, last_error FROM notices").fetchall() == [
             ("dead", "client_error: HTTP 404")
         ]
-    assert (worker.failed_attempts, worker.losses) == ({"client_error": 1}, {"refused": 1})
-    assert caplog.messages == ["notice n1 given up for oncall: client_error: HTTP 404; attempt 1, the last"]
+    assert (worker.failed_attempts, losses(store, clock)) == ({"client_error": 1}, {("oncall", LossCause.REFUSED): 1})
+    start = "notification failed for good: receiver=oncall notification=n1 cause=refused: "
+    assert caplog.messages == [f"{start}client_error: HTTP 404; attempt 1, the last"]
 
 
 def test_retry_is_told_with_receiver_id_reason_attempt_and_next_try(deliver, store, caplog):
@@ -199,8 +205,10 @@ def test_expired_notice_is_counted_told_and_not_sent(deliver, store, clock, capl
     clock.advance(24 * 3600 + 1)
     worker.deliver_due()
     assert receiver.attempts == ["n2"]
-    assert worker.losses == {"expired": 1}
-    assert caplog.messages == ["notice n1 given up for oncall: not delivered for a day"]
+    assert losses(store, clock) == {("oncall", LossCause.EXPIRED): 1}
+    assert caplog.messages == [
+        "notification failed for good: receiver=oncall notification=n1 cause=expired: not delivered for 24 hours"
+    ]
 
 
 def test_outcome_that_can_not_be_written_is_kept_and_nothing_is_sent_twice(deliver, store, clock, tmp_path):
@@ -412,14 +420,14 @@ class Unrenderable(Receiver):
     ],
     ids=["a bug", "a template"],
 )
-def test_what_cannot_be_rendered_is_sent_in_plain_words_with_the_error(deliver, store, caplog, error, told):
+def test_what_cannot_be_rendered_is_sent_in_plain_words_with_the_error(deliver, store, clock, caplog, error, told):
     receiver = Unrenderable(error)
     worker = deliver(receiver)
     put(store, make_notice("n1"))
     assert worker.deliver_due() is None
     (text,) = receiver.taken
     assert text.decode().startswith(f"storm; its own words cannot be rendered: {told}")
-    assert (worker.delivered, worker.failed_attempts, worker.losses) == (1, {"render": 1}, {})
+    assert (worker.delivered, worker.failed_attempts, losses(store, clock)) == (1, {"render": 1}, {})
     assert worker.outage is None
     with store.database.transaction() as connection:
         ((result,),) = connection.execute("SELECT result FROM attempts").fetchall()
@@ -432,7 +440,7 @@ def test_plain_words_that_find_no_connection_are_tried_again(deliver, store, clo
     worker = deliver(receiver)
     put(store, make_notice("n1"))
     assert len(waits(worker, clock, most=30)) == 30
-    assert worker.losses == {}
+    assert losses(store, clock) == {}
     receiver.worse = None
     waits(worker, clock)
     assert worker.delivered == 1
@@ -448,7 +456,7 @@ def test_a_defect_that_keeps_a_notice_from_being_sent_is_not_tried_for_ever(deli
     worker = deliver(receiver)
     put(store, make_notice("n1", resolved=resolved), make_notice("n2", "other", resolved=resolved))
     waits(worker, clock, most=1_000)
-    assert worker.losses == {"defect": 2}
+    assert losses(store, clock) == {("oncall", LossCause.DEFECT): 2}
     with store.database.transaction() as connection:
         written = connection.execute("SELECT state, attempts FROM notices").fetchall()
     assert written == [("dead", MAX_DEFECT_ATTEMPTS)] * 2
