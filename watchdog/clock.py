@@ -6,8 +6,9 @@ Everything that has a notion of time takes a `Clock`, so that tests step it by h
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 SECOND_NS = 1_000_000_000
 
@@ -34,6 +35,22 @@ class SystemClock:
     def wall(self) -> float:
         """Return CLOCK_REALTIME in seconds."""
         return time.time()
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """One moment on both clocks.
+
+    `boottime_ns`: CLOCK_BOOTTIME in ns, for durations. `wall`: seconds since 1970, UTC, for display only.
+    """
+
+    boottime_ns: int
+    wall: float
+
+    @classmethod
+    def read(cls, clock: Clock) -> Self:
+        """Return the present moment of `clock`."""
+        return cls(clock.boottime_ns(), clock.wall())
 
 
 def boot_id() -> str:

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
-from watchdog.clock import SystemClock, boot_id
+from watchdog.clock import Now, SystemClock, boot_id
 from watchdog.config.settings import RoutingSettings
 from watchdog.delivery.delivery import Delivery
 from watchdog.errors import DeliveryError
@@ -137,7 +137,7 @@ def main(arguments, journal=None):
     saved = store.load()
     lifecycle = SmallLifecycle(saved.alerts)
     grouping = Grouping(RoutingSettings(names, 0, INTERVAL_NS, 3600 * 10**9), "db1")
-    grouping.restore(saved.groups, lifecycle.firing, names, clock.boottime_ns(), clock.wall(), saved.boottime_shift_ns)
+    grouping.restore(saved.groups, lifecycle.firing, names, Now.read(clock), saved.boottime_shift_ns)
     delivery = Delivery(store, receivers, clock, logging.getLogger("guard"))
 
     def is_pending():
@@ -153,9 +153,9 @@ def main(arguments, journal=None):
     randomness = random.Random(random.random())
     quiet_since_ns = clock.boottime_ns()
     for tick in itertools.count():
-        now_ns, wall = clock.boottime_ns(), clock.wall()
-        transitions = lifecycle.advance(conditions_of(condition, randomness), wall)
-        notifications = grouping.advance(transitions, lifecycle.firing, now_ns, wall)
+        now = Now.read(clock)
+        transitions = lifecycle.advance(conditions_of(condition, randomness), now.wall)
+        notifications = grouping.advance(transitions, lifecycle.firing, now)
         store.commit(alerts=lifecycle.take_changes(), groups=grouping.take_changes(), notifications=notifications)
         if journal is not None:
             journal.write("".join(f"{notification.id}\n" for notification in notifications).encode())
@@ -163,8 +163,8 @@ def main(arguments, journal=None):
             delivery.start()  # not before: what it sends is what was committed, at every point of the first tick
         delivery.wake_workers()
         if transitions or notifications or is_pending():
-            quiet_since_ns = now_ns
-        if now_ns > quiet_since_ns + 2 * INTERVAL_NS:
+            quiet_since_ns = now.boottime_ns
+        if now.boottime_ns > quiet_since_ns + 2 * INTERVAL_NS:
             break
         time.sleep(TICK_SECONDS)
     delivery.stop(5)

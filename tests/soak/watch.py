@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from watchdog.alerts.lifecycle import Lifecycle
-from watchdog.clock import SystemClock
+from watchdog.clock import Now, SystemClock
 from watchdog.daemon.malloc import configure_malloc
 from watchdog.kernel.quality import Quality
 from watchdog.kernel.startup import start_collector
@@ -44,7 +44,7 @@ def main():
         ours = slice(0) if code is None else snapshot.dimensions["exe"] == code
         totals.update({name: int(snapshot.metrics[name][ours].sum()) for name in COUNTED})
         lost.update({part.name: getattr(snapshot.quality, part.name) for part in fields(Quality) if part.type == "int"})
-        lifecycle.advance(engine.evaluate(snapshot, lifecycle.active_keys()), snapshot.at_ns, clock.wall())
+        lifecycle.advance(engine.evaluate(snapshot, lifecycle.active_keys()), Now(snapshot.at_ns, clock.wall()))
         lifecycle.take_changes()
         pass_ms = snapshot.quality.pass_seconds * 1e3
         line = {"totals": totals, "lost": lost, "resident_kib": resident_kib(), "pass_ms": pass_ms}

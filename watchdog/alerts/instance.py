@@ -11,7 +11,7 @@ from watchdog.alerts import wording
 from watchdog.alerts.alert import Alert, AlertState, TransitionKind, fingerprint
 from watchdog.alerts.evidence import Evidence, number_to_json
 from watchdog.alerts.severity_timer import SeverityTimer
-from watchdog.clock import SECOND_NS
+from watchdog.clock import SECOND_NS, Now
 from watchdog.errors import document_errors
 from watchdog.rules.engine.judge import Verdict
 from watchdog.rules.language.rule import OVERFLOW_LABELS, Labels, Rule, Severity
@@ -22,7 +22,7 @@ _WORTH_SAVING = 0.01  # of a peak: so exact is the one that is told after a cras
 class AlertInstance:
     """What is remembered of one (rule, labels), from the tick that made it true to the one that resolves it."""
 
-    def __init__(self, rule: str, labels: Labels, at_ns: int, wall: float) -> None:
+    def __init__(self, rule: str, labels: Labels, now: Now) -> None:
         """Start at the tick in which the condition became true."""
         self.rule = rule
         self.labels = labels
@@ -30,8 +30,8 @@ class AlertInstance:
         self.alert: Alert | None = None  # the newest one; None while pending
         self.has_changed = True  # since it was last saved
         self._stages: dict[Severity, SeverityTimer] = {}
-        self._since_ns = at_ns
-        self._started = wall
+        self._since_ns = now.boottime_ns
+        self._started = now.wall
         self._value = 0.0
         self._saved_peak: float | None = None
         self._failure: Exception | None = None
@@ -103,32 +103,33 @@ class AlertInstance:
     def _freeze(self, stage: SeverityTimer, passed_ns: int) -> None:
         self.has_changed |= stage.skip_time(passed_ns)
 
-    def update_alert(self, verdict: Verdict, host: str, at_ns: int, wall: float) -> TransitionKind | None:
+    def update_alert(self, verdict: Verdict, host: str, now: Now) -> TransitionKind | None:
         """Bring the alert up to date after `advance`; return what happened to it that people may have to hear of."""
-        kind = self._tell(verdict, host, at_ns, wall)
+        kind = self._tell(verdict, host, now)
         if self.alert is not None and (self._saved_peak is None or _grown(self._saved_peak, self.alert.peak)):
             self.has_changed = True
         return kind
 
-    def _tell(self, verdict: Verdict, host: str, at_ns: int, wall: float) -> TransitionKind | None:
-        rule, was, now = verdict.rule, self.alert, self.severity
+    def _tell(self, verdict: Verdict, host: str, now: Now) -> TransitionKind | None:
+        rule, was, severity = verdict.rule, self.alert, self.severity
         if was is None:
-            if now is None:
+            if severity is None:
                 return None
-            self.alert = self._alert(
-                rule, now, wording.breach_reason(rule, now), host, at_ns, fired=wall, resolved=None
-            )
+            reason = wording.breach_reason(rule, severity)
+            self.alert = self._alert(rule, severity, reason, host, now.boottime_ns, fired=now.wall, resolved=None)
             return TransitionKind.FIRING
-        if now is None:
+        if severity is None:
             reason = wording.clear_reason(rule, was.severity, verdict.reason)
-            self.alert = self._alert(rule, was.severity, reason, host, at_ns, fired=was.fired, resolved=wall)
+            self.alert = self._alert(
+                rule, was.severity, reason, host, now.boottime_ns, fired=was.fired, resolved=now.wall
+            )
             return TransitionKind.RESOLVED
         kind, reason = None, was.reason
-        if now > was.severity:
-            kind, reason = TransitionKind.SEVERITY_RAISED, wording.breach_reason(rule, now)
-        elif now < was.severity:
+        if severity > was.severity:
+            kind, reason = TransitionKind.SEVERITY_RAISED, wording.breach_reason(rule, severity)
+        elif severity < was.severity:
             kind, reason = TransitionKind.SEVERITY_LOWERED, wording.clear_reason(rule, was.severity, verdict.reason)
-        self.alert = self._alert(rule, now, reason, host, at_ns, fired=was.fired, resolved=None)
+        self.alert = self._alert(rule, severity, reason, host, now.boottime_ns, fired=was.fired, resolved=None)
         return kind
 
     def apply_rule(self, rule: Rule) -> bool:
@@ -164,7 +165,7 @@ class AlertInstance:
             DocumentError: `document` is not what `to_json` writes.
         """
         labels = tuple((name, value) for name, value in document["labels"])
-        instance = cls(document["rule"], labels, document["since_ns"] + boottime_shift_ns, document["started"])
+        instance = cls(document["rule"], labels, Now(document["since_ns"] + boottime_shift_ns, document["started"]))
         instance._value = float(document["value"])
         stages = document["stages"].items()
         instance._stages = {

@@ -16,6 +16,7 @@ from typing import Any
 from watchdog.alerts import wording
 from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind
 from watchdog.alerts.instance import AlertInstance
+from watchdog.clock import Now
 from watchdog.errors import DocumentError
 from watchdog.rules.engine.judge import Verdict
 from watchdog.rules.language.rule import Labels, Rule
@@ -34,16 +35,16 @@ class Lifecycle:
         self._failures: list[Exception] = []
         self._fresh: dict[str, AlertInstance] = {}
 
-    def advance(self, verdicts: Iterable[Verdict], at_ns: int, wall: float) -> list[Transition]:
+    def advance(self, verdicts: Iterable[Verdict], now: Now) -> list[Transition]:
         """Take in what one tick says; return what happened to alerts, in the order of `verdicts`.
 
         An instance that no verdict speaks of stays as it is, as if it were unknown. One that fails takes no other with
         it, and does not lose what happened to it: the next tick tells it. `take_failures` has the reason.
         """
-        passed_ns = 0 if self._at_ns is None else at_ns - self._at_ns
-        self._at_ns = at_ns
+        passed_ns = 0 if self._at_ns is None else now.boottime_ns - self._at_ns
+        self._at_ns = now.boottime_ns
         self._fresh = {}
-        transitions = self._resolve_retired(wall)
+        transitions = self._resolve_retired(now.wall)
         silent = dict(self._instances)
         for verdict in verdicts:
             key = verdict.rule.id, verdict.labels
@@ -51,10 +52,10 @@ class Lifecycle:
             if key not in self._instances:
                 if verdict.breached is None:
                     continue
-                new = self._instances[key] = AlertInstance(*key, at_ns, wall)
+                new = self._instances[key] = AlertInstance(*key, now)
                 self._fresh[new.fingerprint] = new
             try:
-                transitions += self._advance(key, verdict, passed_ns, wall)
+                transitions += self._advance(key, verdict, passed_ns, now)
             except Exception as error:  # noqa: BLE001 - the edge of one alert: what happens to others must be told
                 error.add_note(f"with an alert of rule {verdict.rule.id}")
                 self._failures.append(error)
@@ -154,10 +155,10 @@ class Lifecycle:
             elif instance.alert is not None:
                 instance.alert = replace(instance.alert, receivers=rule.receivers)
 
-    def _advance(self, key: tuple[str, Labels], verdict: Verdict, passed_ns: int, wall: float) -> list[Transition]:
-        instance, at_ns = self._instances[key], self._at_ns or 0
-        instance.advance(verdict, at_ns, passed_ns)
-        kind = instance.update_alert(verdict, self._host, at_ns, wall)
+    def _advance(self, key: tuple[str, Labels], verdict: Verdict, passed_ns: int, now: Now) -> list[Transition]:
+        instance = self._instances[key]
+        instance.advance(verdict, now.boottime_ns, passed_ns)
+        kind = instance.update_alert(verdict, self._host, now)
         if (failure := instance.take_summary_error()) is not None:
             self._failures.append(failure)
         if kind in {TransitionKind.FIRING, TransitionKind.SEVERITY_RAISED}:

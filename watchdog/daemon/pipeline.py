@@ -10,7 +10,7 @@ from watchdog import sanitize
 from watchdog.alerts.alert import Alert, Transition
 from watchdog.alerts.evidence_collector import EvidenceCollector
 from watchdog.alerts.lifecycle import Lifecycle
-from watchdog.clock import Clock
+from watchdog.clock import Clock, Now
 from watchdog.daemon.configuration import Configuration
 from watchdog.delivery.delivery import Delivery
 from watchdog.delivery.escalation import OutageHandler
@@ -60,18 +60,18 @@ class Pipeline:
         share, is_escalated_to = hash_to_share(host, machine_id()), self._outages.was_notified
         self._grouping = Grouping(setup.settings.routing, host, setup.routes, share, is_escalated_to)
         saved = store.load()
-        at_ns, wall = clock.boottime_ns(), clock.wall()
+        now = Now.read(clock)
         alerts = [state for state in saved.alerts if "path" not in state]
         groups = [state for state in saved.groups if "standby" not in state]
-        forgotten = self._lifecycle.restore(alerts, setup.rules, at_ns, saved.boottime_shift_ns, saved.downtime_ns)
-        forgotten += self._outages.restore(saved, self._lifecycle.firing_alerts(), at_ns, wall)
+        forgotten = self._lifecycle.restore(
+            alerts, setup.rules, now.boottime_ns, saved.boottime_shift_ns, saved.downtime_ns
+        )
+        forgotten += self._outages.restore(saved, self._lifecycle.firing_alerts(), now)
         firing = self._firing()
         told = [
             (receiver, alert) for receiver, alert in saved.notified if not self._outages.owes_resolved(receiver, alert)
         ]
-        forgotten += self._grouping.restore(
-            groups, firing, set(setup.receivers), at_ns, wall, saved.boottime_shift_ns, told
-        )
+        forgotten += self._grouping.restore(groups, firing, set(setup.receivers), now, saved.boottime_shift_ns, told)
         if forgotten:
             self._log.error(
                 "%s: %d entries cannot be read and are left out; what they were about is announced anew",
@@ -112,14 +112,15 @@ class Pipeline:
         ticks = TickCounts(tick.late_seconds, tick.missed, self._failed_ticks, self._lost_samples)
         self._lost_samples += 1  # until it has been judged
         snapshot = self._meter.advance(self._collector.read(), wall, ticks)
+        now = Now(snapshot.at_ns, wall)
         verdicts = self._engine.evaluate(snapshot, self._lifecycle.active_keys())
         self._failed_ticks = self._lost_samples = 0
         failing = self._delivery.outages()
-        transitions = self._lifecycle.advance(verdicts, snapshot.at_ns, wall)
+        transitions = self._lifecycle.advance(verdicts, now)
         transitions = self._taking.collect(snapshot, self._lifecycle, transitions)
-        transitions = [*transitions, *self._outages.update_alerts(failing, snapshot.at_ns, wall)]
+        transitions = [*transitions, *self._outages.update_alerts(failing, now)]
         try:
-            self._write(transitions, failing, snapshot.at_ns, wall)
+            self._write(transitions, failing, now)
         finally:
             self._tell(transitions)
         self._deliver()
@@ -127,10 +128,10 @@ class Pipeline:
         if failures:
             raise RuleErrors("some rules could not be judged", failures)
 
-    def _write(self, transitions: Sequence[Transition], failing: Mapping[str, Outage], at_ns: int, wall: float) -> None:
+    def _write(self, transitions: Sequence[Transition], failing: Mapping[str, Outage], now: Now) -> None:
         firing = self._firing()
-        self._unwritten += self._grouping.advance(transitions, firing, at_ns, wall)
-        escalated = self._outages.escalate(failing, transitions, firing, self._grouping.is_routed_to, at_ns, wall)
+        self._unwritten += self._grouping.advance(transitions, firing, now)
+        escalated = self._outages.escalate(failing, transitions, firing, self._grouping.is_routed_to, now)
         if escalated:
             self._grouping.request_reconcile()  # who hears of it there is not to be told that it is over for them
         self._unwritten += escalated
@@ -174,14 +175,14 @@ class Pipeline:
     def reload(self, setup: Configuration) -> None:
         """Judge by the rules of `setup` and tell its receivers from now on; alerts and timers go on."""
         with self._between_ticks:
-            at_ns, wall = self._clock.boottime_ns(), self._clock.wall()
+            now = Now.read(self._clock)
             self._engine.replace_rules(setup.rules)
             self._taking.with_command = setup.settings.evidence.command_line
             self._follow()
             self._lifecycle.replace_rules(setup.rules)
-            self._outages.reload(setup.settings, setup.receivers, self._lifecycle.firing_alerts(), at_ns, wall)
+            self._outages.reload(setup.settings, setup.receivers, self._lifecycle.firing_alerts(), now)
             firing, routing = self._firing(), setup.settings.routing
-            self._grouping.reload(routing, firing, at_ns, wall, set(setup.receivers), setup.routes)
+            self._grouping.reload(routing, firing, now, set(setup.receivers), setup.routes)
         # While ticks go on: a receiver that hangs is none of their business.
         self._delivery.stop(_RELOAD_SECONDS)
         with self._between_ticks:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from watchdog.alerts.alert import Alert, Transition
+from watchdog.clock import Now
 from watchdog.config.settings import RoutingSettings, Settings
 from watchdog.delivery.escalation_target import EscalationTarget
 from watchdog.delivery.local_log import LocalLog
@@ -39,15 +40,15 @@ class OutageHandler:
         self._standbys: dict[str, EscalationTarget] = {}
         self._unreadable = False
         self._dropped: list[tuple[ReceiverGroupKey, JsonDocument | None]] = []
-        self._configure(config, {}, 0, 0.0)
+        self._configure(config, {}, Now(0, 0.0))
 
-    def restore(self, saved: SavedState, firing: Mapping[str, Alert], at_ns: int, wall: float) -> int:
+    def restore(self, saved: SavedState, firing: Mapping[str, Alert], now: Now) -> int:
         """Take back what a former daemon saved; return how much of it could not be read.
 
         `firing`: the alerts of rules that fire.
         """
         forgotten = self._paths.restore(state for state in saved.alerts if "path" in state)
-        self._alarm.restore(self._paths.alerts_by_receiver(), at_ns)
+        self._alarm.restore(self._paths.alerts_by_receiver(), now.boottime_ns)
         by_receiver: dict[str, list[Mapping[str, Any]]] = {}
         for state in saved.groups:
             if "standby" in state:
@@ -55,22 +56,20 @@ class OutageHandler:
         all_firing = {**firing, **self.firing_alerts()}
         for name, documents in by_receiver.items():
             standby = self._standbys.setdefault(name, EscalationTarget(name, self._routing, self._host))
-            forgotten += standby.restore(documents, all_firing, at_ns, wall, saved.boottime_shift_ns)
-        self._drop_idle(all_firing, at_ns, wall)
+            forgotten += standby.restore(documents, all_firing, now, saved.boottime_shift_ns)
+        self._drop_idle(all_firing, now)
         return forgotten
 
-    def reload(
-        self, config: Settings, receivers: Iterable[str], firing: Mapping[str, Alert], at_ns: int, wall: float
-    ) -> None:
+    def reload(self, config: Settings, receivers: Iterable[str], firing: Mapping[str, Alert], now: Now) -> None:
         """Go on by a new configuration; who was told of something is told its end."""
         self._receivers = tuple(receivers)
         self._paths.replace_receivers(self._receivers, config.routing.receiver_down_after_ns)
-        self._configure(config, {**firing, **self.firing_alerts()}, at_ns, wall)
+        self._configure(config, {**firing, **self.firing_alerts()}, now)
 
-    def update_alerts(self, failing: Mapping[str, Outage], at_ns: int, wall: float) -> list[Transition]:
+    def update_alerts(self, failing: Mapping[str, Outage], now: Now) -> list[Transition]:
         """Return what changed about the alerts on receivers, and tell the host's log of those that are dead."""
-        transitions = self._paths.advance(failing, at_ns, wall)
-        self._alarm.report(self._paths.alerts_by_receiver(), failing, self._waiting, at_ns)
+        transitions = self._paths.advance(failing, now)
+        self._alarm.report(self._paths.alerts_by_receiver(), failing, self._waiting, now.boottime_ns)
         return transitions
 
     def firing_alerts(self) -> Mapping[str, Alert]:
@@ -83,14 +82,13 @@ class OutageHandler:
         transitions: Sequence[Transition],
         firing: Mapping[str, Alert],
         is_routed_to: Callable[[str, Alert], bool],
-        at_ns: int,
-        wall: float,
+        now: Now,
     ) -> list[Notification]:
         """Return the notices for those who stand by, as `Standby.advance`."""
         return [
             notification
             for standby in self._standbys.values()
-            for notification in standby.advance(failing, self._unheard, transitions, firing, is_routed_to, at_ns, wall)
+            for notification in standby.advance(failing, self._unheard, transitions, firing, is_routed_to, now)
         ]
 
     def notified_alerts(self, receiver: str) -> list[Alert]:
@@ -127,22 +125,22 @@ class OutageHandler:
             changes += standby.take_changes()
         return changes
 
-    def _configure(self, config: Settings, firing: Mapping[str, Alert], at_ns: int, wall: float) -> None:
+    def _configure(self, config: Settings, firing: Mapping[str, Alert], now: Now) -> None:
         self._routing: RoutingSettings = config.routing
         self._after_ns: dict[str, dict[str, int]] = {}
         for first, escalation in config.escalations.items():
             self._after_ns.setdefault(escalation.to, {})[first] = escalation.after_ns
         for name in self._after_ns:
             self._standbys.setdefault(name, EscalationTarget(name, config.routing, self._host))
-        self._drop_idle(firing, at_ns, wall)
+        self._drop_idle(firing, now)
 
-    def _drop_idle(self, firing: Mapping[str, Alert], at_ns: int, wall: float) -> None:
+    def _drop_idle(self, firing: Mapping[str, Alert], now: Now) -> None:
         # Those who stand by no longer stay until they have told the ends of what they told.
         for name, standby in list(self._standbys.items()):
             exists = name in self._receivers
-            standby.reload(self._after_ns.get(name, {}), self._routing, firing, at_ns, wall, receiver_exists=exists)
+            standby.reload(self._after_ns.get(name, {}), self._routing, firing, now, receiver_exists=exists)
             if standby.is_idle:
-                standby.reload({}, self._routing, {}, at_ns, wall, receiver_exists=False)
+                standby.reload({}, self._routing, {}, now, receiver_exists=False)
                 self._dropped += standby.take_changes()
                 del self._standbys[name]
 

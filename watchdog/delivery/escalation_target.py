@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from watchdog.alerts.alert import Alert, Transition, TransitionKind
+from watchdog.clock import Now
 from watchdog.config.settings import RoutingSettings
 from watchdog.delivery.receiver_down import Outage, is_receiver_down_alert
 from watchdog.errors import DocumentError, document_errors
@@ -55,8 +56,7 @@ class EscalationTarget:
         transitions: Iterable[Transition],
         firing: Mapping[str, Alert],
         is_routed_to: Callable[[str, Alert], bool],
-        at_ns: int,
-        wall: float,
+        now: Now,
     ) -> list[Notification]:
         """Return the notices that are due; `firing` and `transitions` as in `Grouping.advance`.
 
@@ -69,13 +69,13 @@ class EscalationTarget:
                     own.append(Transition(transition.kind, self._own(transition.alert)))
             elif is_routed_to(self.name, transition.alert):
                 # It hears the new beginning itself: the end of the one before would be taken for that of this one.
-                self._grouping.drop_alert(transition.alert.fingerprint, at_ns)
+                self._grouping.drop_alert(transition.alert.fingerprint, now.boottime_ns)
         for first, after_ns in self._after_ns.items():
             failure = failing.get(first)
             if failure is None:
                 # Places are not kept for longer: once old rows are gone, SQLite gives their places away again.
                 self._changed |= self._places.pop(first, None) is not None
-            elif at_ns - failure.since_ns >= after_ns:
+            elif now.boottime_ns - failure.since_ns >= after_ns:
                 place, notifications = find_undelivered(first, self._places.get(first, 0), failure.since)
                 if place != self._places.get(first, 0):
                     self._places[first] = place
@@ -84,7 +84,7 @@ class EscalationTarget:
                 for alert in newest.values():
                     own += self._take_over(first, alert, firing, is_routed_to)
         self._forget_ended(firing)
-        notifications = self._grouping.advance(own, self._firing(firing), at_ns, wall)
+        notifications = self._grouping.advance(own, self._firing(firing), now)
         return [replace(notification, reason=self._reason(notification, failing)) for notification in notifications]
 
     def notified_alerts(self) -> list[Alert]:
@@ -114,8 +114,7 @@ class EscalationTarget:
         escalate_after_ns: Mapping[str, int],
         routing: RoutingSettings,
         firing: Mapping[str, Alert],
-        at_ns: int,
-        wall: float,
+        now: Now,
         *,
         receiver_exists: bool = True,
     ) -> None:
@@ -125,7 +124,7 @@ class EscalationTarget:
         """
         self._after_ns = dict(escalate_after_ns)
         receivers = (self.name,) if receiver_exists else ()
-        self._grouping.reload(_own(routing, self.name), self._firing(firing), at_ns, wall, receivers)
+        self._grouping.reload(_own(routing, self.name), self._firing(firing), now, receivers)
         if not receiver_exists:
             self._known, self._places, self._changed = {}, {}, True
 
@@ -133,8 +132,7 @@ class EscalationTarget:
         self,
         saved: Iterable[Mapping[str, Any]],
         firing: Mapping[str, Alert],
-        at_ns: int,
-        wall: float,
+        now: Now,
         boottime_shift_ns: int,
     ) -> int:
         """Take back what `take_changes` gave before a restart; return how much of it could not be read."""
@@ -150,9 +148,7 @@ class EscalationTarget:
                     self._known = {str(key): (float(fired), str(first)) for key, (fired, first) in known}
             except DocumentError:
                 forgotten += 1
-        return forgotten + self._grouping.restore(
-            groups, self._firing(firing), (self.name,), at_ns, wall, boottime_shift_ns
-        )
+        return forgotten + self._grouping.restore(groups, self._firing(firing), (self.name,), now, boottime_shift_ns)
 
     def take_changes(self) -> list[tuple[ReceiverGroupKey, dict[str, Any] | None]]:
         """Return what changed since the last call, as saved groups whose keys are no others'."""

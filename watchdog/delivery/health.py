@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from dataclasses import replace
 
-from watchdog.clock import SECOND_NS, Clock, boot_id
+from watchdog.clock import SECOND_NS, Clock, Now, boot_id
 from watchdog.delivery.receiver_down import Outage
 from watchdog.errors import StoreError
 from watchdog.receivers.base import ReceiverState
 
 _KEY = "failing"
-
-
-class _AttemptStart(NamedTuple):
-    at_ns: int
-    wall: float
 
 
 class ReceiverHealth:
@@ -32,19 +27,19 @@ class ReceiverHealth:
         self._failure = self._remembered()
         self._saved = self._failure is not None
         self._by_refresh = False
-        self._attempt: _AttemptStart | None = None
+        self._attempt: Now | None = None
 
     @property
     def outage(self) -> Outage | None:
         """Return since when and why nothing reaches the receiver; None while it takes what it is sent."""
         failure, attempt = self._failure, self._attempt
-        if failure is None and attempt is not None and self._clock.boottime_ns() - attempt.at_ns >= self._hang_ns:
-            return Outage(attempt.at_ns, attempt.wall, "timeout: an attempt does not end")
+        if failure is None and attempt is not None and self._clock.boottime_ns() - attempt.boottime_ns >= self._hang_ns:
+            return Outage(attempt.boottime_ns, attempt.wall, "timeout: an attempt does not end")
         return failure
 
     def attempt_started(self) -> None:
         """Take note that an attempt begins."""
-        self._attempt = _AttemptStart(self._clock.boottime_ns(), self._clock.wall())
+        self._attempt = Now.read(self._clock)
 
     def attempt_succeeded(self, *, refresh: bool = False) -> None:
         """Take note that the attempt succeeded; a refresh that did says nothing of notices that failed."""
@@ -54,10 +49,10 @@ class ReceiverHealth:
 
     def attempt_failed(self, reason: str, *, refresh: bool = False) -> None:
         """Take note that the attempt failed."""
-        begin = self._attempt or _AttemptStart(self._clock.boottime_ns(), self._clock.wall())
+        begin = self._attempt or Now.read(self._clock)
         self._by_refresh = refresh and (self._failure is None or self._by_refresh)
-        since_ns, since = (self._failure.since_ns, self._failure.since) if self._failure else begin
-        self._failure = Outage(since_ns, since, reason)
+        first = self._failure or Outage(begin.boottime_ns, begin.wall, reason)
+        self._failure = replace(first, reason=reason)
         self._attempt = None
 
     def forget_stale_outage(self, min_age_seconds: float) -> None:

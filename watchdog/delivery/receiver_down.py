@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
-from watchdog.clock import SECOND_NS
+from watchdog.clock import SECOND_NS, Now
 from watchdog.config.durations import format_duration
 from watchdog.errors import DocumentError, document_errors
 from watchdog.rules.language.rule import Severity
@@ -47,21 +47,21 @@ class ReceiverDownAlerts:
         self._dead: dict[str, Alert] = {}  # by receiver
         self._changes: dict[str, dict[str, Any] | None] = {}
 
-    def advance(self, outages: Mapping[str, Outage], at_ns: int, wall: float) -> list[Transition]:
+    def advance(self, outages: Mapping[str, Outage], now: Now) -> list[Transition]:
         """Return what changed: receivers that are dead by now, and dead ones that no longer fail or are gone."""
         transitions = []
         for name, alert in list(self._dead.items()):
             if name not in outages or name not in self._receivers:
                 ending = RECEIVER_RECOVERED if name in self._receivers else RECEIVER_REMOVED
-                over = replace(alert, state=AlertState.RESOLVED, resolved=wall, reason=ending)
+                over = replace(alert, state=AlertState.RESOLVED, resolved=now.wall, reason=ending)
                 transitions.append(Transition(TransitionKind.RESOLVED, over))
                 del self._dead[name]
                 self._changes[alert.fingerprint] = None
         for name in self._receivers:
             failure = outages.get(name)
-            if failure is None or name in self._dead or at_ns - failure.since_ns < self._dead_after_ns:
+            if failure is None or name in self._dead or now.boottime_ns - failure.since_ns < self._dead_after_ns:
                 continue
-            alert = self._dead[name] = self._alert(name, failure, at_ns, wall)
+            alert = self._dead[name] = self._alert(name, failure, now)
             transitions.append(Transition(TransitionKind.FIRING, alert))
             self._note(name, alert)
         return transitions
@@ -111,9 +111,9 @@ class ReceiverDownAlerts:
     def _others(self, name: str) -> tuple[str, ...]:
         return tuple(other for other in self._receivers if other != name)
 
-    def _alert(self, name: str, failure: Outage, at_ns: int, wall: float) -> Alert:
+    def _alert(self, name: str, failure: Outage, now: Now) -> Alert:
         labels = ((_LABEL, name),)
-        seconds = (at_ns - failure.since_ns) / SECOND_NS
+        seconds = (now.boottime_ns - failure.since_ns) / SECOND_NS
         return Alert(
             rule=RECEIVER_DOWN_RULE,
             labels=labels,
@@ -125,7 +125,7 @@ class ReceiverDownAlerts:
             threshold=self._dead_after_ns / SECOND_NS,
             peak=seconds,
             started=failure.since,
-            fired=wall,
+            fired=now.wall,
             resolved=None,
             reason=f"no attempt has succeeded for {format_duration(self._dead_after_ns)}",
             receivers=self._others(name),

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind
+from watchdog.clock import Now
 from watchdog.config.settings import RoutingSettings
 from watchdog.errors import DocumentError, document_errors
 from watchdog.routing.flapping import FlappingDetector
@@ -58,27 +59,25 @@ class Grouping:
         self._flapping = FlappingDetector()
         self._due: list[Notification] = []  # made, and not yet returned
 
-    def advance(
-        self, transitions: Sequence[Transition], firing: Mapping[str, Alert], at_ns: int, wall: float
-    ) -> list[Notification]:
+    def advance(self, transitions: Sequence[Transition], firing: Mapping[str, Alert], now: Now) -> list[Notification]:
         """Take one tick's transitions and return the notices that are due.
 
         `firing`: every alert that fires after `transitions`, by fingerprint. A notice that is returned counts as told:
         it must reach the outbox together with `take_changes()`. When it raises, what it made comes with the next call.
         """
-        self._forget(key for key, group in self._groups.items() if group.is_expired(at_ns))
+        self._forget(key for key, group in self._groups.items() if group.is_expired(now.boottime_ns))
         touched: set[ReceiverGroupKey] = set()
         for transition in transitions:
-            touched.update(self._apply(transition, at_ns, wall))
-        self._touch(touched, at_ns)
+            touched.update(self._apply(transition, now))
+        self._touch(touched, now.boottime_ns)
         if self._reconcile_again:
             self._reconcile_again = False
-            self._reconcile(firing, at_ns, wall)
+            self._reconcile(firing, now)
         for key, group in self._groups.items():
-            if group.is_due(at_ns, self._jitter.delay_ns):
+            if group.is_due(now.boottime_ns, self._jitter.delay_ns):
                 self._changed.add(key)
-                self._due.append(self._notice(key, group, firing, at_ns, wall))
-                self._settle(key, group, at_ns)
+                self._due.append(self._notice(key, group, firing, now))
+                self._settle(key, group, now.boottime_ns)
         due, self._due = self._due, []
         return due
 
@@ -122,8 +121,7 @@ class Grouping:
         self,
         routing: RoutingSettings,
         firing: Mapping[str, Alert],
-        at_ns: int,
-        wall: float,
+        now: Now,
         receivers: Collection[str] | None = None,
         routes: Sequence[Route] = (),
     ) -> None:
@@ -137,10 +135,10 @@ class Grouping:
         self._router = Router(routing, routes, self._router.existing_receivers if receivers is None else receivers)
         if receivers is not None:
             self._forget(key for key in self._groups if key[0] not in receivers)
-        self._jitter.restart(at_ns, wall, routing.jitter_ns)
-        self._reconcile(firing, at_ns, wall)
+        self._jitter.restart(now, routing.jitter_ns)
+        self._reconcile(firing, now)
         for key, group in self._groups.items():
-            self._refresh(key, group, at_ns)
+            self._refresh(key, group, now.boottime_ns)
         self.request_reconcile()  # alerts get the receivers of their new rules with the next tick
 
     def restore(
@@ -148,8 +146,7 @@ class Grouping:
         saved: Iterable[Mapping[str, Any]],
         firing: Mapping[str, Alert],
         receivers: Collection[str],
-        at_ns: int,
-        wall: float,
+        now: Now,
         boottime_shift_ns: int,
         notified: Iterable[tuple[str, Alert]] = (),
     ) -> int:
@@ -177,8 +174,8 @@ class Grouping:
             if boottime_shift_ns:
                 self._changed.add(key)
         for receiver, alert in notified:
-            self._remember(receiver, alert, firing, at_ns)
-        self.reload(self._routing, firing, at_ns, wall, receivers, self._router.routes)
+            self._remember(receiver, alert, firing, now.boottime_ns)
+        self.reload(self._routing, firing, now, receivers, self._router.routes)
         return forgotten
 
     def mark_all_changed(self) -> None:
@@ -220,15 +217,15 @@ class Grouping:
         if group.last_notification_ns is None and alert.fingerprint in firing:
             group.last_notification_ns = at_ns  # nobody knows; reminders begin from here
 
-    def _apply(self, transition: Transition, at_ns: int, wall: float) -> Iterator[ReceiverGroupKey]:
+    def _apply(self, transition: Transition, now: Now) -> Iterator[ReceiverGroupKey]:
         alert = transition.alert
         if transition.kind is TransitionKind.RESOLVED:
             yield from self._resolve(alert)
             return
         anew = transition.kind is TransitionKind.FIRING
         if anew:
-            self._flapping.record_firing(alert, at_ns)
-        yield from self._route(alert, wall, anew=anew)
+            self._flapping.record_firing(alert, now.boottime_ns)
+        yield from self._route(alert, now.wall, anew=anew)
 
     def _resolve(self, alert: Alert) -> Iterator[ReceiverGroupKey]:
         for key in sorted(self._homes.get(alert.fingerprint, ())):
@@ -241,7 +238,7 @@ class Grouping:
                 member.alert = alert
                 yield key
 
-    def _reconcile(self, firing: Mapping[str, Alert], at_ns: int, wall: float) -> None:
+    def _reconcile(self, firing: Mapping[str, Alert], now: Now) -> None:
         # Brings what receivers know in line with who is to know what, where no transition tells.
         touched: set[ReceiverGroupKey] = set()
         for fingerprint in self._homes.keys() - firing.keys():
@@ -250,13 +247,13 @@ class Grouping:
                 if member.is_end_notified:
                     self._remove(key, fingerprint)
                 elif member.alert.resolved is None:
-                    member.alert = _ended(member.alert, wall, NO_LONGER_ACTIVE)
+                    member.alert = _ended(member.alert, now.wall, NO_LONGER_ACTIVE)
                 else:
                     continue
                 touched.add(key)
         for alert in firing.values():
-            touched.update(self._route(alert, wall))
-        self._touch(touched, at_ns)
+            touched.update(self._route(alert, now.wall))
+        self._touch(touched, now.boottime_ns)
 
     def _route(self, alert: Alert, wall: float, *, anew: bool = False) -> Iterator[ReceiverGroupKey]:
         # Brings those who know of a firing alert, and those who are to know, in line; yields the groups that changed.
@@ -339,19 +336,19 @@ class Grouping:
             self._changed.add(key)
 
     def _notice(
-        self, key: ReceiverGroupKey, group: NotificationGroup, firing: Mapping[str, Alert], at_ns: int, wall: float
+        self, key: ReceiverGroupKey, group: NotificationGroup, firing: Mapping[str, Alert], now: Now
     ) -> Notification:
         receiver, name = key
         reason = group.reason()
-        alerts = group.mark_notified(firing, at_ns)
-        told = tuple(self._flapping.mark_flapping(alert, at_ns) for alert in alerts)
+        alerts = group.mark_notified(firing, now.boottime_ns)
+        told = tuple(self._flapping.mark_flapping(alert, now.boottime_ns) for alert in alerts)
         return Notification(
             uuid.uuid4().hex,
             receiver,
             name,
             reason,
             told,
-            created=wall,
+            created=now.wall,
             host=self._host,
             group_labels=group.group_labels,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 
-from watchdog.clock import SECOND_NS
+from watchdog.clock import SECOND_NS, Now
 
 SETTLING_SECONDS = 15
 
@@ -25,13 +25,12 @@ class Jitter:
     def __init__(self, share: float) -> None:
         """Wait for `share` of whatever the settings say, and not at all before `begin`."""
         self._share = share
-        self._began_ns = 0
-        self._began = 0.0
+        self._began = Now(0, 0.0)
         self._delay_ns = 0
 
-    def restart(self, at_ns: int, wall: float, jitter_ns: int) -> None:
+    def restart(self, now: Now, jitter_ns: int) -> None:
         """Take in that the daemon has started, or its rules have changed."""
-        self._began_ns, self._began = at_ns, wall
+        self._began = now
         self._delay_ns = int(jitter_ns * self._share)
 
     def delay_ns(self, unsent_since_ns: int, started: float) -> int:
@@ -39,5 +38,5 @@ class Jitter:
 
         `unsent_since_ns`: CLOCK_BOOTTIME of the first of them; `started`: wall clock when the first became true.
         """
-        passed_seconds = (unsent_since_ns - self._began_ns) / SECOND_NS, started - self._began
+        passed_seconds = (unsent_since_ns - self._began.boottime_ns) / SECOND_NS, started - self._began.wall
         return self._delay_ns if any(0 <= seconds < SETTLING_SECONDS for seconds in passed_seconds) else 0

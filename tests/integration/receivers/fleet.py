@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
-from watchdog.clock import SystemClock, boot_id
+from watchdog.clock import Now, SystemClock, boot_id
 from watchdog.config.secrets import Secret
 from watchdog.config.settings import RoutingSettings
 from watchdog.delivery.delivery import Delivery
@@ -43,29 +43,27 @@ class Host:
         saved = self._store.load()
         self._firing = {}
         self._grouping = Grouping(RoutingSettings(("am",), 0, 0, 3600 * 10**9), name)
-        self._grouping.restore(
-            saved.groups, {}, ("am",), self._clock.boottime_ns(), self._clock.wall(), saved.boottime_shift_ns
-        )
+        self._grouping.restore(saved.groups, {}, ("am",), Now.read(self._clock), saved.boottime_shift_ns)
         receiver = Alertmanager("am", [Endpoint(Secret(url + API_PATH)) for url in urls], self._clock)
         self._delivery = Delivery(self._store, [receiver], self._clock, logging.getLogger(name))
         self._delivery.start()
 
     def do(self, order):
-        now, wall = self._clock.boottime_ns(), self._clock.wall()
+        now = Now.read(self._clock)
         if order == "fire":
-            alert = replace(STORM, started=wall, fired=wall)
+            alert = replace(STORM, started=now.wall, fired=now.wall)
             self._firing[alert.fingerprint] = alert
-            self._pass_on(Transition(TransitionKind.FIRING, alert), now, wall)
+            self._pass_on(Transition(TransitionKind.FIRING, alert), now)
         elif order == "end":
             _, alert = self._firing.popitem()
-            over = replace(alert, state=AlertState.RESOLVED, resolved=wall, value=3.0, reason="value below 300/s")
-            self._pass_on(Transition(TransitionKind.RESOLVED, over), now, wall)
+            over = replace(alert, state=AlertState.RESOLVED, resolved=now.wall, value=3.0, reason="value below 300/s")
+            self._pass_on(Transition(TransitionKind.RESOLVED, over), now)
         else:
             self._delivery.stop(5)
             self._store.close()
 
-    def _pass_on(self, transition, now_ns, wall):
-        notifications = self._grouping.advance([transition], self._firing, now_ns, wall)
+    def _pass_on(self, transition, now):
+        notifications = self._grouping.advance([transition], self._firing, now)
         alert = transition.alert
         written = None if alert.resolved is not None else alert.to_json()
         self._store.commit(

@@ -8,6 +8,7 @@ import pytest
 from watchdog.alerts.evidence import NOT_TAKEN
 from watchdog.alerts.evidence_collector import MAX_PER_TICK, EvidenceCollector
 from watchdog.alerts.lifecycle import Lifecycle
+from watchdog.clock import Now
 from watchdog.kernel.quality import Quality
 from watchdog.measure.interning import InternedNames
 from watchdog.measure.snapshot import Snapshot
@@ -60,10 +61,12 @@ class Scene:
     def tick(self, values):
         """Let a second pass in which processes have these values, by name; return what has been told."""
         self.clock.advance(1)
-        at_ns, wall = self.clock.boottime_ns(), self.clock.wall()
+        now = Now.read(self.clock)
         verdicts = [self.verdict(name, value) for name, value in values.items()]
-        snapshot = Snapshot(at_ns, SECOND_NS, wall, {"pid": np.zeros(0)}, {}, {}, InternedNames(), Quality())
-        transitions = self.lifecycle.advance(verdicts, at_ns, wall)
+        snapshot = Snapshot(
+            now.boottime_ns, SECOND_NS, now.wall, {"pid": np.zeros(0)}, {}, {}, InternedNames(), Quality()
+        )
+        transitions = self.lifecycle.advance(verdicts, now)
         return self.taking.collect(snapshot, self.lifecycle, transitions)
 
     @staticmethod

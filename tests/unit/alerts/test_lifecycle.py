@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from watchdog.alerts.alert import AlertState, TransitionKind, fingerprint
 from watchdog.alerts.instance import AlertInstance
 from watchdog.alerts.lifecycle import Lifecycle
+from watchdog.clock import Now
 from watchdog.rules.engine.engine import OVERFLOW_LABELS, Verdict
 from watchdog.rules.language import template
 from watchdog.rules.language.expression import MetricReference
@@ -75,7 +76,7 @@ class Life:
     def advance(self, verdicts, seconds=1):
         self.at_ns += seconds * SECOND_NS
         self.wall += seconds
-        return self.lifecycle.advance(verdicts, self.at_ns, self.wall)
+        return self.lifecycle.advance(verdicts, Now(self.at_ns, self.wall))
 
     @property
     def alert(self):

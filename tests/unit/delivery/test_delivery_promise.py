@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
+from watchdog.clock import Now
 from watchdog.config.document import Document
 from watchdog.config.settings import read_settings
 from watchdog.routing.grouping import Grouping
@@ -129,24 +130,24 @@ class Host:
         self.outbox.release_deferred()
         self.gates = {name: budget and RateLimiter(budget, self.clock) for name, budget in BUDGETS.items()}
         self.grouping = Grouping(self.config.routing, "db1", self.routes, jitter_share=0.5)
-        saved, now = self.store.load(), (self.clock.boottime_ns(), self.clock.wall())
+        saved, now = self.store.load(), Now.read(self.clock)
         assert (
             self.grouping.restore(
-                saved.groups, self.firing, tuple(BUDGETS), *now, saved.boottime_shift_ns, saved.notified
+                saved.groups, self.firing, tuple(BUDGETS), now, saved.boottime_shift_ns, saved.notified
             )
             == 0
         )
 
     def reload(self, routes):
         self.config, self.routes = read(routes)
-        now = self.clock.boottime_ns(), self.clock.wall()
-        self.grouping.reload(self.config.routing, self.firing, *now, tuple(BUDGETS), self.routes)
+        now = Now.read(self.clock)
+        self.grouping.reload(self.config.routing, self.firing, now, tuple(BUDGETS), self.routes)
 
     def tick(self, severities, answer):
-        now = self.clock.boottime_ns(), self.clock.wall()
+        now = Now.read(self.clock)
         transitions = [self.change(*alert, severity) for alert, severity in severities.items() if severity != "keep"]
         transitions = [transition for transition in transitions if transition is not None]
-        notifications = self.grouping.advance(transitions, self.firing, *now)
+        notifications = self.grouping.advance(transitions, self.firing, now)
         for notification in notifications:
             self.made[notification.receiver].append(notification)
         self.store.commit(alerts=(), groups=self.grouping.take_changes(), notifications=notifications)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import FakeClock
 from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
-from watchdog.clock import SECOND_NS
+from watchdog.clock import SECOND_NS, Now
 from watchdog.config.document import Document
 from watchdog.config.settings import (
     BUILT_IN_SETTINGS,
@@ -109,16 +109,16 @@ class Scene:
         self.store = Store(self.folder, self.clock, boot)
         self.store.database._connection.execute("PRAGMA synchronous = OFF")  # no machine crashes here
         saved = self.store.load()
-        at_ns, wall = self.clock.boottime_ns(), self.clock.wall()
+        now = Now.read(self.clock)
         self.outages = OutageHandler(self.store.database, self.config(), self.places, HOST, log)
-        assert self.outages.restore(saved, self.firing_alerts, at_ns, wall) == 0
+        assert self.outages.restore(saved, self.firing_alerts, now) == 0
         self.grouping = Grouping(self.routing, HOST, self.routes, is_escalated_to=self.outages.was_notified)
         groups = [state for state in saved.groups if "standby" not in state]
         firing = {**self.firing_alerts, **self.outages.firing_alerts()}
         told = [
             (receiver, alert) for receiver, alert in saved.notified if not self.outages.owes_resolved(receiver, alert)
         ]
-        assert self.grouping.restore(groups, firing, self.places, at_ns, wall, saved.boottime_shift_ns, told) == 0
+        assert self.grouping.restore(groups, firing, self.places, now, saved.boottime_shift_ns, told) == 0
         database = self.store.database
         self.workers = {
             name: Worker(
@@ -144,10 +144,10 @@ class Scene:
         self.begin(boot)
 
     def reload(self):
-        at_ns, wall = self.clock.boottime_ns(), self.clock.wall()
-        self.outages.reload(self.config(), self.places, self.firing_alerts, at_ns, wall)
+        now = Now.read(self.clock)
+        self.outages.reload(self.config(), self.places, self.firing_alerts, now)
         firing = {**self.firing_alerts, **self.outages.firing_alerts()}
-        self.grouping.reload(self.routing, firing, at_ns, wall, set(self.places), self.routes)
+        self.grouping.reload(self.routing, firing, now, set(self.places), self.routes)
 
     def fire(self, process, rule="storm", severity=Severity.WARNING, receivers=None):
         labels = (("process", process),)
@@ -167,13 +167,13 @@ class Scene:
     def tick(self, seconds=1):
         """Let time pass, then do what the guard does."""
         self.clock.advance(seconds)
-        at_ns, wall = self.clock.boottime_ns(), self.clock.wall()
+        now = Now.read(self.clock)
         failing = {name: worker.outage for name, worker in self.workers.items() if worker.outage is not None}
-        transitions = [*self.transitions, *self.outages.update_alerts(failing, at_ns, wall)]
+        transitions = [*self.transitions, *self.outages.update_alerts(failing, now)]
         self.transitions = []
         firing = {**self.firing_alerts, **self.outages.firing_alerts()}
-        notifications = self.grouping.advance(transitions, firing, at_ns, wall)
-        escalated = self.outages.escalate(failing, transitions, firing, self.grouping.is_routed_to, at_ns, wall)
+        notifications = self.grouping.advance(transitions, firing, now)
+        escalated = self.outages.escalate(failing, transitions, firing, self.grouping.is_routed_to, now)
         if escalated:
             self.grouping.request_reconcile()
         notifications += escalated

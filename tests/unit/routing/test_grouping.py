@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
-from watchdog.clock import SECOND_NS
+from watchdog.clock import SECOND_NS, Now
 from watchdog.config.settings import RoutingSettings
 from watchdog.routing.grouping import Grouping
 from watchdog.rules.language.rule import Severity
@@ -62,6 +62,10 @@ class Host:
     def wall(self):
         return WALL + self.seconds
 
+    @property
+    def now(self):
+        return Now(self.at_ns, self.wall)
+
     def fire(self, alert):
         self.firing[alert.fingerprint] = alert
         self.transitions.append(Transition(TransitionKind.FIRING, alert))
@@ -79,7 +83,7 @@ class Host:
     def tick(self, after=0.0):
         self.seconds += after
         transitions, self.transitions = self.transitions, []
-        notifications = self.grouping.advance(transitions, self.firing, self.at_ns, self.wall)
+        notifications = self.grouping.advance(transitions, self.firing, self.now)
         self.save()
         return notifications
 
@@ -96,8 +100,7 @@ class Host:
             list(self.saved.values()),
             self.firing,
             self.receivers,
-            self.at_ns,
-            self.wall,
+            self.now,
             boottime_shift_ns=boottime_shift_ns,
             notified=told,
         )
@@ -341,7 +344,7 @@ def test_rerouted_alert_is_told_to_the_new_receiver_and_ended_for_the_old_one(ho
     host.fire(alert)
     host.tick()
     host.firing[alert.fingerprint] = moved = replace(alert, receivers=("log",))
-    host.grouping.reload(host.routing, host.firing, host.at_ns, host.wall)
+    host.grouping.reload(host.routing, host.firing, host.now)
     assert told(host.tick()) == [("log", "first notification", [("nginx", "firing")])]
     (ended,) = host.tick(60)
     assert told([ended]) == [("oncall", "resolved", [("nginx", "resolved")])]
@@ -355,7 +358,7 @@ def test_end_for_the_old_receiver_survives_that_the_alert_gets_worse_meanwhile(h
     host.fire(alert)
     host.tick()
     host.firing[alert.fingerprint] = moved = replace(alert, receivers=("log",))
-    host.grouping.reload(host.routing, host.firing, host.at_ns, host.wall)
+    host.grouping.reload(host.routing, host.firing, host.now)
     host.become(moved, Severity.CRITICAL)
     assert told(host.tick(1)) == [("log", "first notification", [("nginx", "firing")])]
     assert told(host.tick(59)) == [("oncall", "resolved", [("nginx", "resolved")])]
@@ -367,7 +370,7 @@ def test_end_for_the_old_receiver_survives_that_the_alert_comes_and_goes_meanwhi
     host.tick()
     moved = replace(alert, receivers=("log",))
     host.firing[alert.fingerprint] = moved
-    host.grouping.reload(host.routing, host.firing, host.at_ns, host.wall)
+    host.grouping.reload(host.routing, host.firing, host.now)
     host.resolve(moved)
     host.tick(1)
     host.fire(moved)
@@ -379,7 +382,7 @@ def test_receivers_that_an_alert_gets_with_the_tick_after_a_reload_are_told(host
     alert = make_alert(receivers=("oncall",))
     host.fire(alert)
     host.tick()
-    host.grouping.reload(host.routing, host.firing, host.at_ns, host.wall)
+    host.grouping.reload(host.routing, host.firing, host.now)
     host.firing[alert.fingerprint] = replace(alert, receivers=("log",))
     assert told(host.tick(1)) == [("log", "first notification", [("nginx", "firing")])]
     assert told(host.tick(59)) == [("oncall", "resolved", [("nginx", "resolved")])]
@@ -388,7 +391,7 @@ def test_receivers_that_an_alert_gets_with_the_tick_after_a_reload_are_told(host
 def test_reload_that_changes_nothing_is_no_news(host):
     host.fire(make_alert())
     host.tick()
-    host.grouping.reload(host.routing, host.firing, host.at_ns, host.wall)
+    host.grouping.reload(host.routing, host.firing, host.now)
     assert host.tick(3600) == []
 
 
@@ -406,7 +409,7 @@ def test_groups_of_a_receiver_that_is_gone_are_forgotten():
 def test_receiver_that_a_reload_removes_is_told_nothing_more(host):
     host.fire(make_alert())
     host.tick()
-    host.grouping.reload(make_routing(("log",)), host.firing, host.at_ns, host.wall, {"log"})
+    host.grouping.reload(make_routing(("log",)), host.firing, host.now, {"log"})
     assert told(host.tick(60)) == [("log", "first notification", [("nginx", "firing")])]
     assert list(host.saved) == [("log", "storm")]
 
@@ -415,7 +418,7 @@ def test_removed_receiver_is_told_nothing_although_the_alert_still_names_it(host
     alert = make_alert(receivers=("oncall",))
     host.fire(alert)
     host.tick()
-    host.grouping.reload(host.routing, host.firing, host.at_ns, host.wall, {"log"})
+    host.grouping.reload(host.routing, host.firing, host.now, {"log"})
     host.firing[alert.fingerprint] = replace(alert, receivers=("log",))
     assert told(host.tick(60)) == [("log", "first notification", [("nginx", "firing")])]
 
@@ -433,10 +436,10 @@ def test_names_that_are_no_utf8_survive_the_store(host):
 def test_only_groups_that_changed_are_saved(host):
     host.fire(make_alert("a", rule="storm"))
     host.fire(make_alert("a", rule="spike"))
-    host.grouping.advance(host.transitions, host.firing, host.at_ns, host.wall)
+    host.grouping.advance(host.transitions, host.firing, host.now)
     assert [key for key, _ in host.grouping.take_changes()] == [("oncall", "spike"), ("oncall", "storm")]
     host.transitions.clear()
-    host.grouping.advance([], host.firing, host.at_ns + SECOND_NS, host.wall)
+    host.grouping.advance([], host.firing, Now(host.at_ns + SECOND_NS, host.wall))
     assert host.grouping.take_changes() == []
 
 
@@ -508,7 +511,7 @@ def test_a_group_that_cannot_be_read_is_counted_and_its_receiver_told_anew(host)
     spoiled = [{}, document | {"members": [{}]}, document | {"news_since_ns": "soon"}, 7]
     host.grouping = Grouping(host.routing, "db1")
 
-    assert host.grouping.restore(spoiled, host.firing, host.receivers, host.at_ns, host.wall, boottime_shift_ns=5) == 4
+    assert host.grouping.restore(spoiled, host.firing, host.receivers, host.now, boottime_shift_ns=5) == 4
     assert told(host.tick(1)) == [("oncall", "first notification", [("nginx", "firing")])]
 
 
@@ -561,7 +564,7 @@ def test_what_an_earlier_version_saved_is_read(host):
     for key in ("believed", "ended"):
         del document["members"][0][key]
     host.restart()
-    host.grouping.reload(make_routing(("log",)), host.firing, host.at_ns, host.wall)
+    host.grouping.reload(make_routing(("log",)), host.firing, host.now)
 
     assert told(host.tick(60)) == [
         ("oncall", "resolved", [("nginx", "resolved")]),

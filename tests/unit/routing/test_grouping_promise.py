@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
-from watchdog.clock import SECOND_NS
+from watchdog.clock import SECOND_NS, Now
 from watchdog.config.settings import RoutingSettings
 from watchdog.routing.grouping import Grouping
 from watchdog.rules.language.rule import Severity
@@ -69,12 +69,12 @@ def live(script):
         seconds += pause
         if restart:
             grouping = Grouping(ROUTING, "db1")
-            grouping.restore(list(saved.values()), firing, RECEIVERS, seconds * SECOND_NS, float(seconds), 0)
+            grouping.restore(list(saved.values()), firing, RECEIVERS, Now(seconds * SECOND_NS, float(seconds)), 0)
         wanted = [(alert, severity) for alert, severity in severities.items() if severity != "keep"]
         transitions = [change(firing, *alert, severity, float(seconds)) for alert, severity in wanted]
         transitions = [transition for transition in transitions if transition is not None]
         starts |= {(t.alert.fingerprint, t.alert.fired) for t in transitions if t.kind is TransitionKind.FIRING}
-        notifications += grouping.advance(transitions, firing, seconds * SECOND_NS, float(seconds))
+        notifications += grouping.advance(transitions, firing, Now(seconds * SECOND_NS, float(seconds)))
         for key, document in grouping.take_changes():
             saved[key] = json.loads(json.dumps(document))
         saved = {key: document for key, document in saved.items() if document is not None}

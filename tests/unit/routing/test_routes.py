@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
+from watchdog.clock import Now
 from watchdog.config.document import Document
 from watchdog.config.settings import GroupTiming, read_settings
 from watchdog.errors import ConfigError
@@ -242,6 +243,10 @@ class Host:
         self.grouping = Grouping(self.routing, "db1", self.routes, jitter_share)
         self.seconds, self.firing, self.transitions = 0.0, {}, []
 
+    @property
+    def now(self):
+        return Now(round(self.seconds * SECOND_NS), WALL + self.seconds)
+
     def fire(self, alert):
         self.firing[alert.fingerprint] = alert
         self.transitions.append(Transition(TransitionKind.FIRING, alert))
@@ -259,11 +264,10 @@ class Host:
     def tick(self, after=0.0):
         self.seconds += after
         transitions, self.transitions = self.transitions, []
-        return self.grouping.advance(transitions, self.firing, round(self.seconds * SECOND_NS), WALL + self.seconds)
+        return self.grouping.advance(transitions, self.firing, self.now)
 
     def begin(self):
-        now = round(self.seconds * SECOND_NS), WALL + self.seconds
-        self.grouping.restore([], self.firing, ("oncall", "dba", "log"), *now, boottime_shift_ns=0)
+        self.grouping.restore([], self.firing, ("oncall", "dba", "log"), self.now, boottime_shift_ns=0)
 
     def told(self, after=0.0):
         return sorted(
@@ -441,9 +445,10 @@ def told_again(firing, known, told, routes=BY_PROCESS):
     """Return what oncall is told after a restart: `known` is what was saved, `told` what it took."""
     routing, found = read(routes)
     grouping = Grouping(routing, "db1", found)
-    grouping.restore(known, {alert.fingerprint: alert for alert in firing}, ("oncall", "log"), 0, WALL, 0, told)
-    notifications = grouping.advance((), {alert.fingerprint: alert for alert in firing}, 0, WALL)
-    notifications += grouping.advance((), {alert.fingerprint: alert for alert in firing}, 120 * SECOND_NS, WALL + 120)
+    by_fingerprint = {alert.fingerprint: alert for alert in firing}
+    grouping.restore(known, by_fingerprint, ("oncall", "log"), Now(0, WALL), 0, told)
+    notifications = grouping.advance((), by_fingerprint, Now(0, WALL))
+    notifications += grouping.advance((), by_fingerprint, Now(120 * SECOND_NS, WALL + 120))
     return [(each.receiver, each.group_key, [alert.state.value for alert in each.alerts]) for each in notifications]
 
 
@@ -459,11 +464,11 @@ def test_who_was_told_what_no_group_knows_of_is_told_its_end_in_the_group_of_its
 def test_an_end_for_one_receiver_that_never_arrived_is_told_after_a_restart():
     routing, found = read('[[route]]\nwhere = { severity = "critical" }\nreceivers = ["oncall"]\n')
     grouping, worse = Grouping(routing, "db1", found), make_alert(severity=CRITICAL)
-    grouping.advance([Transition(TransitionKind.FIRING, worse)], {worse.fingerprint: worse}, 0, WALL)
+    grouping.advance([Transition(TransitionKind.FIRING, worse)], {worse.fingerprint: worse}, Now(0, WALL))
     alert = replace(worse, severity=WARNING)
     firing = {alert.fingerprint: alert}
-    grouping.advance([Transition(TransitionKind.SEVERITY_LOWERED, alert)], firing, SECOND_NS, WALL)
-    (ended,) = (each for each in grouping.advance((), firing, 60 * SECOND_NS, WALL) if each.receiver == "oncall")
+    grouping.advance([Transition(TransitionKind.SEVERITY_LOWERED, alert)], firing, Now(SECOND_NS, WALL))
+    (ended,) = (each for each in grouping.advance((), firing, Now(60 * SECOND_NS, WALL)) if each.receiver == "oncall")
     assert ended.status == "resolved"
     saved = [document for _, document in grouping.take_changes() if document is not None]
     routes = '[[route]]\nwhere = { severity = "critical" }\nreceivers = ["oncall"]\n'
@@ -474,12 +479,12 @@ def test_an_end_for_one_receiver_that_never_arrived_is_told_after_a_restart():
 def test_only_those_who_are_told_that_an_alert_fires_here_are_told_it_again():
     routing, found = read('[[route]]\nwhere = { severity = "critical" }\nreceivers = ["oncall"]\n')
     grouping, worse = Grouping(routing, "db1", found), make_alert(severity=CRITICAL)
-    grouping.advance([Transition(TransitionKind.FIRING, worse)], {worse.fingerprint: worse}, 0, WALL)
+    grouping.advance([Transition(TransitionKind.FIRING, worse)], {worse.fingerprint: worse}, Now(0, WALL))
     assert grouping.notified_alerts(["oncall", "log"]) == {"oncall": [worse], "log": []}
     assert grouping.is_routed_to("oncall", worse)
     alert = replace(worse, severity=WARNING)
     firing = {alert.fingerprint: alert}
-    grouping.advance([Transition(TransitionKind.SEVERITY_LOWERED, alert)], firing, SECOND_NS, WALL)
+    grouping.advance([Transition(TransitionKind.SEVERITY_LOWERED, alert)], firing, Now(SECOND_NS, WALL))
     assert grouping.notified_alerts(["oncall", "log"]) == {"oncall": [], "log": [alert]}
     assert (grouping.is_routed_to("oncall", alert), grouping.is_routed_to("log", alert)) == (False, True)
     assert not grouping.is_empty
