@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -108,16 +109,38 @@ def document_errors() -> Iterator[None]:
         raise DocumentError(f"unreadable document: {type(error).__name__}") from error
 
 
+class DeliveryErrorReason(StrEnum):
+    """Why an attempt to deliver failed. The values stand in logs, counters and JSON."""
+
+    TIMEOUT = "timeout"
+    CONNECT = "connect"
+    DNS = "dns"
+    TLS = "tls"
+    RATE_LIMITED = "rate_limited"  # the receiver asked for a pause
+    CLIENT_ERROR = "client_error"  # the receiver refused the message
+    SERVER_ERROR = "server_error"  # the receiver failed
+    AUTH = "auth"
+    REDIRECT = "redirect"
+    FORBIDDEN_ADDRESS = "forbidden_address"
+    SOCKET = "socket"  # a local socket or file descriptor
+    RENDER = "render"  # the body could not be built
+    STORE = "store"  # the state of the receiver could not be read or written
+    COMMAND = "command"
+    INTERNAL = "internal"  # a defect of bpf-watchdog
+
+
 class DeliveryError(WatchdogError):
-    """One attempt to deliver a notice failed.
+    """One attempt to deliver a notification failed. The text is safe to log: it holds no URL and no secret."""
 
-    `reason` is a short label of a closed set (`timeout`, `connect`, `dns`, `tls`, `rate_limited`, `client_error`,
-    `server_error`, `auth`, `redirect`, `forbidden_address`, `socket`, `render`, `store`, `command`); the text is safe
-    to log: it holds no URL and no secret.
-    """
-
-    def __init__(self, reason: str, text: str, *, retryable: bool, retry_after_seconds: float | None = None) -> None:
-        """Keep the label, whether trying again can help, and the wait that the receiver asked for."""
+    def __init__(
+        self,
+        reason: DeliveryErrorReason,
+        text: str,
+        *,
+        retryable: bool,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        """Keep the reason, whether another attempt can help, and the wait that the receiver asked for."""
         super().__init__(text)
         self.reason = reason
         self.retryable = retryable

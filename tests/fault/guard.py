@@ -25,7 +25,7 @@ from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind,
 from watchdog.clock import Now, SystemClock, boot_id
 from watchdog.config.settings import RoutingSettings
 from watchdog.delivery.delivery import Delivery
-from watchdog.errors import DeliveryError
+from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.routing.grouping import Grouping
 from watchdog.rules.language.rule import Severity
 from watchdog.state.store import Store
@@ -57,11 +57,11 @@ class PostingReceiver:
             answer = connection.getresponse()
             answer.read()
         except OSError as error:
-            raise DeliveryError("connect", type(error).__name__, retryable=True) from error
+            raise DeliveryError(DeliveryErrorReason.CONNECT, type(error).__name__, retryable=True) from error
         finally:
             connection.close()
         if answer.status != http.HTTPStatus.OK:
-            raise DeliveryError("server_error", str(answer.status), retryable=True)
+            raise DeliveryError(DeliveryErrorReason.SERVER_ERROR, str(answer.status), retryable=True)
 
     def close(self):
         pass

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from watchdog.alerts.alert import Alert, AlertState, fingerprint
 from watchdog.delivery.worker import Worker
-from watchdog.errors import DeliveryError
+from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.routing.notification import Notification
 from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import Outbox
@@ -47,7 +47,7 @@ class Receiver:
 
     def send(self, notification, deadline_seconds):
         if self.down:
-            raise DeliveryError("rate_limited", "HTTP 429", retryable=True, retry_after_seconds=30)
+            raise DeliveryError(DeliveryErrorReason.RATE_LIMITED, "HTTP 429", retryable=True, retry_after_seconds=30)
         self.notifications.append((notification.group_key, notification.status))
 
 

@@ -12,7 +12,7 @@ from watchdog import sanitize
 from watchdog.clock import SECOND_NS
 from watchdog.config import suggestions
 from watchdog.config.settings import load_settings
-from watchdog.errors import DeliveryError, UsageError
+from watchdog.errors import DeliveryError, DeliveryErrorReason, UsageError
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.render.example import example_notifications
 from watchdog.routing.notification import Notification
@@ -20,18 +20,18 @@ from watchdog.routing.notification import Notification
 _DEADLINE_SECONDS = 10.0  # the delivery worker's
 
 _REMEDIES = {
-    "auth": "the receiver refuses us: check the secret",
-    "client_error": "the receiver does not take the message: check the address",
-    "command": "run it by hand, as the daemon's account, with what --dry-run prints on its standard input",
-    "connect": "check that the receiver runs, the port, and any firewall between",
-    "dns": "check the host name and this host's resolver",
-    "forbidden_address": "link-local addresses are never posted to: give another address",
-    "rate_limited": "the receiver asks for patience: try again later",
-    "redirect": "give the final URL",
-    "server_error": "the receiver has a problem of its own: look there",
-    "socket": "check that the socket exists and that this user may write to it",
-    "timeout": "check that the receiver runs and answers",
-    "tls": "check the receiver's certificate and this host's authorities",
+    DeliveryErrorReason.AUTH: "the receiver refuses us: check the secret",
+    DeliveryErrorReason.CLIENT_ERROR: "the receiver does not take the message: check the address",
+    DeliveryErrorReason.COMMAND: "run it by hand, as the daemon's account, with what --dry-run prints on its standard input",
+    DeliveryErrorReason.CONNECT: "check that the receiver runs, the port, and any firewall between",
+    DeliveryErrorReason.DNS: "check the host name and this host's resolver",
+    DeliveryErrorReason.FORBIDDEN_ADDRESS: "link-local addresses are never posted to: give another address",
+    DeliveryErrorReason.RATE_LIMITED: "the receiver asks for patience: try again later",
+    DeliveryErrorReason.REDIRECT: "give the final URL",
+    DeliveryErrorReason.SERVER_ERROR: "the receiver has a problem of its own: look there",
+    DeliveryErrorReason.SOCKET: "check that the socket exists and that this user may write to it",
+    DeliveryErrorReason.TIMEOUT: "check that the receiver runs and answers",
+    DeliveryErrorReason.TLS: "check the receiver's certificate and this host's authorities",
 }
 
 

@@ -11,7 +11,7 @@ from watchdog.alerts.alert import Alert
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.delivery.receiver_down import Outage
 from watchdog.delivery.worker import Worker, error_location
-from watchdog.errors import StoreError
+from watchdog.errors import DeliveryErrorReason, StoreError
 from watchdog.receivers.base import Receiver
 from watchdog.state.losses import LossCause
 from watchdog.state.outbox import Outbox, QueueStatus
@@ -216,7 +216,7 @@ class _WorkerThread:
             self._tell(str(error))
             return STORE_RETRY_SECONDS
         except Exception as error:  # noqa: BLE001 - the edge of a worker: a bug is told, and tried again
-            self.worker.failed_attempts["internal"] += 1
+            self.worker.failed_attempts[DeliveryErrorReason.INTERNAL] += 1
             self._tell(f"{type(error).__name__} in {error_location(error)}")
             return STORE_RETRY_SECONDS
         if self._trouble is not None:

@@ -17,7 +17,7 @@ from watchdog.alerts.alert import Alert
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.delivery.health import ReceiverHealth
 from watchdog.delivery.receiver_down import Outage
-from watchdog.errors import DeliveryError, StoreError
+from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError
 from watchdog.receivers.base import Receiver, ReceiverState, VolatileReceiverState
 from watchdog.state.losses import LossCause
 from watchdog.state.outbox import MAX_RETRY_WAIT_NS, AttemptOutcome, DeliveryAttempt, Outbox
@@ -57,7 +57,7 @@ class Worker:
         self.name = receiver.name
         self.health = ReceiverHealth(memory or VolatileReceiverState(), clock, HANG_TIMEOUT_SECONDS)
         self.delivered = 0
-        self.failed_attempts: Counter[str] = Counter()
+        self.failed_attempts: Counter[DeliveryErrorReason] = Counter()
         self._receiver = receiver
         self._outbox = outbox
         self._clock = clock
@@ -116,7 +116,7 @@ class Worker:
                 self._hold(error.retry_after_seconds)
             trouble = self._count(error.reason, str(error), refresh=True)
         except Exception as error:  # noqa: BLE001 - as in _attempt
-            trouble = self._count("internal", _kind_and_place(error), refresh=True)
+            trouble = self._count(DeliveryErrorReason.INTERNAL, _kind_and_place(error), refresh=True)
         else:
             self.health.attempt_succeeded(refresh=True)
         if trouble is not None and trouble != self._refresh_trouble:
@@ -153,16 +153,16 @@ class Worker:
         try:
             self._receiver.send(attempt.notification, self._time_for_attempt())
         except DeliveryError as error:
-            if error.reason == "render":
+            if error.reason is DeliveryErrorReason.RENDER:
                 return self._attempt_plain(attempt, str(error))
             return self._failed(attempt, error)
         except StoreError as error:  # of the receiver's memory
-            return self._failed(attempt, DeliveryError("store", str(error), retryable=True))
+            return self._failed(attempt, DeliveryError(DeliveryErrorReason.STORE, str(error), retryable=True))
         except Exception as error:  # noqa: BLE001 - one of the two edges: a bug in a receiver must not stop the others
             text = self._rendering_error(attempt)
             if text is not None:
                 return self._attempt_plain(attempt, text)
-            return self._defect(attempt, "internal", _kind_and_place(error))
+            return self._defect(attempt, DeliveryErrorReason.INTERNAL, _kind_and_place(error))
         return self._sent(attempt, "ok")
 
     def _rendering_error(self, attempt: DeliveryAttempt) -> str | None:
@@ -176,20 +176,20 @@ class Worker:
         return None
 
     def _attempt_plain(self, attempt: DeliveryAttempt, text: str) -> AttemptOutcome:
-        self.failed_attempts["render"] += 1
+        self.failed_attempts[DeliveryErrorReason.RENDER] += 1
         self._log.error(
             "notice %s cannot be rendered for %s: %s; sent in plain words", attempt.notification.id, self.name, text
         )
         try:
             self._receiver.send_fallback(attempt.notification, text, self._time_for_attempt())
         except DeliveryError as error:
-            if error.reason == "render":
-                return self._defect(attempt, "render", str(error))
+            if error.reason is DeliveryErrorReason.RENDER:
+                return self._defect(attempt, DeliveryErrorReason.RENDER, str(error))
             return self._failed(attempt, error)
         except StoreError as error:
-            return self._failed(attempt, DeliveryError("store", str(error), retryable=True))
+            return self._failed(attempt, DeliveryError(DeliveryErrorReason.STORE, str(error), retryable=True))
         except Exception as error:  # noqa: BLE001 - as in _attempt
-            return self._defect(attempt, "render", _kind_and_place(error))
+            return self._defect(attempt, DeliveryErrorReason.RENDER, _kind_and_place(error))
         return self._sent(attempt, f"ok, in plain words: {text}")
 
     def _time_for_attempt(self) -> float:
@@ -202,7 +202,7 @@ class Worker:
         self._failures_in_row = 0
         return AttemptOutcome(attempt, "done", result)
 
-    def _defect(self, attempt: DeliveryAttempt, reason: str, text: str) -> AttemptOutcome:
+    def _defect(self, attempt: DeliveryAttempt, reason: DeliveryErrorReason, text: str) -> AttemptOutcome:
         again = attempt.number < MAX_DEFECT_ATTEMPTS
         return self._failed(attempt, DeliveryError(reason, text, retryable=again), LossCause.DEFECT)
 
@@ -217,7 +217,7 @@ class Worker:
         if error.retry_after_seconds is not None:
             wait_seconds = min(max(wait_seconds, error.retry_after_seconds), MAX_RETRY_WAIT_NS / SECOND_NS)
         due_ns = self._clock.boottime_ns() + round(wait_seconds * SECOND_NS)
-        if error.retry_after_seconds is not None or error.reason == "rate_limited":
+        if error.retry_after_seconds is not None or error.reason is DeliveryErrorReason.RATE_LIMITED:
             self._held_until_ns = due_ns  # it asked us to wait, not this notice
         self._failures_in_row += 1
         if self._failures_in_row > FAILURES_BEFORE_HOLD:
@@ -233,7 +233,7 @@ class Worker:
         )
         return AttemptOutcome(attempt, "pending", result, due_ns)
 
-    def _count(self, reason: str, text: str, *, refresh: bool = False) -> str:
+    def _count(self, reason: DeliveryErrorReason, text: str, *, refresh: bool = False) -> str:
         self.failed_attempts[reason] += 1
         result = f"{reason}: {text}"
         self.health.attempt_failed(result, refresh=refresh)

@@ -20,7 +20,7 @@ from watchdog.alerts.alert import Alert
 from watchdog.clock import SECOND_NS, Clock, SystemClock
 from watchdog.config.document import Table
 from watchdog.config.secrets import Secret
-from watchdog.errors import DeliveryError
+from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.render import notification_text, prometheus
 from watchdog.receivers.transport import http
@@ -111,7 +111,7 @@ class Alertmanager(Receiver):
             try:
                 failure = report.get(timeout=deadline.remaining())
             except queue.Empty:
-                failure = DeliveryError("timeout", "no complete answer in time", retryable=True)
+                failure = DeliveryError(DeliveryErrorReason.TIMEOUT, "no complete answer in time", retryable=True)
                 raise _all_of([*failures, failure]) from None
             if failure is None:
                 return
@@ -224,7 +224,7 @@ class _ClusterMember:
         except DeliveryError as error:
             return error
         except Exception as error:  # noqa: BLE001 - an edge as the worker's: a bug must not end the thread unseen
-            return DeliveryError("internal", type(error).__name__, retryable=True)
+            return DeliveryError(DeliveryErrorReason.INTERNAL, type(error).__name__, retryable=True)
         return None
 
 

@@ -14,7 +14,7 @@ from typing import ClassVar, Self
 
 from watchdog import sanitize
 from watchdog.config.document import Table
-from watchdog.errors import DeliveryError
+from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers import webhook
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.render import notification_text
@@ -62,7 +62,9 @@ class Command(Receiver):
         )
         if ended.exit_code != 0:
             raise DeliveryError(
-                "command", f"{self._command[0]} {_describe_failure(ended)}", retryable=ended.exit_code != EXIT_REFUSED
+                DeliveryErrorReason.COMMAND,
+                f"{self._command[0]} {_describe_failure(ended)}",
+                retryable=ended.exit_code != EXIT_REFUSED,
             )
 
     def destination(self) -> str:

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 from watchdog import sanitize
 from watchdog.alerts.alert import Alert
 from watchdog.config.document import Table
-from watchdog.errors import DeliveryError
+from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.render import notification_text
 from watchdog.receivers.transport.deadline import Deadline
@@ -62,11 +62,13 @@ class Console(Receiver):
         poll.register(self._descriptor, select.POLLOUT)
         while rest:
             if not poll.poll(deadline.remaining() * 1_000):
-                raise DeliveryError("timeout", "standard output takes nothing", retryable=True)
+                raise DeliveryError(DeliveryErrorReason.TIMEOUT, "standard output takes nothing", retryable=True)
             try:
                 rest = rest[os.write(self._descriptor, rest[:_CHUNK_BYTES]) :]
             except OSError as error:
-                raise DeliveryError("socket", f"standard output: {error.strerror}", retryable=True) from None
+                raise DeliveryError(
+                    DeliveryErrorReason.SOCKET, f"standard output: {error.strerror}", retryable=True
+                ) from None
 
     def destination(self) -> str:
         """Say what standard output is."""

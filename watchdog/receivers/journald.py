@@ -16,7 +16,7 @@ from typing import ClassVar, Self
 from watchdog import sanitize
 from watchdog.alerts.alert import Alert
 from watchdog.config.document import Table
-from watchdog.errors import DeliveryError
+from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.render import notification_text
 from watchdog.receivers.syslog.wires import parse_unix_address, send_datagram
@@ -78,7 +78,9 @@ class Journald(Receiver):
                 for entry in self._entries(notification):
                     self._send(datagrams, entry, deadline)
             except OSError as error:
-                raise DeliveryError("socket", f"{self._path}: {error.strerror}", retryable=True) from None
+                raise DeliveryError(
+                    DeliveryErrorReason.SOCKET, f"{self._path}: {error.strerror}", retryable=True
+                ) from None
 
     def limit_usage(self, notification: Notification) -> list[str]:
         """Return the octets and lines of each entry."""

@@ -20,7 +20,7 @@ from watchdog import sanitize
 from watchdog.alerts.alert import Alert
 from watchdog.config.document import Table, secret_forms
 from watchdog.config.secrets import Secret
-from watchdog.errors import DeliveryError
+from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.render import notification_text, prometheus
 from watchdog.receivers.transport import http
@@ -128,7 +128,9 @@ class PagerDuty(Receiver):
     def _post(self, alert: Alert, notification: Notification, progress: _EventProgress, deadline: Deadline) -> None:
         host = self._endpoint.host
         if deadline.remaining() <= 0:
-            raise DeliveryError("timeout", f"{host}: no time left for the other events", retryable=True)
+            raise DeliveryError(
+                DeliveryErrorReason.TIMEOUT, f"{host}: no time left for the other events", retryable=True
+            )
         headers = {"Content-Type": "application/json", "X-Notification-Id": notification.id}
         answer = self._endpoint.post(
             _body(alert, notification, self._routing_key.reveal()), headers, max(0.001, deadline.remaining())
@@ -136,7 +138,7 @@ class PagerDuty(Receiver):
         try:
             http.raise_for_status(answer, host, _hint(answer))
         except DeliveryError as error:
-            if error.reason == "rate_limited" and error.retry_after_seconds is None:
+            if error.reason is DeliveryErrorReason.RATE_LIMITED and error.retry_after_seconds is None:
                 error.retry_after_seconds = _RATE_LIMIT_SECONDS
             if error.retryable:
                 raise

@@ -352,7 +352,7 @@ def test_what_sending_needs_is_loaded_when_the_receiver_is_made():
             try:
                 receiver.send(notice, 5.0)
             except Exception as error:
-                assert error.reason == "connect", error
+                assert error.reason is DeliveryErrorReason.CONNECT, error
         print(sorted(set(sys.modules) - before))
     """)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)

@@ -21,7 +21,7 @@ from certificates import make_certificates
 from watchdog.clock import SystemClock
 from watchdog.config.document import Document
 from watchdog.config.secrets import Secret
-from watchdog.errors import DeliveryError
+from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.slack.slack_receiver import Slack
 from watchdog.receivers.transport.http import Endpoint, raise_for_status
 from watchdog.receivers.webhook import Webhook
@@ -306,7 +306,7 @@ def test_what_a_name_stands_for_is_checked_on_the_address_that_is_connected_to(s
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     url = server.url.replace("127.0.0.1", "alerts.example")
     error, _ = failure_of(url, firing)
-    assert error.reason == "forbidden_address"
+    assert error.reason is DeliveryErrorReason.FORBIDDEN_ADDRESS
     webhook_to(url).send(firing, DEADLINE)
     with pytest.raises(StopIteration):
         next(answers)  # one look-up for each attempt: nothing is asked a second time between check and use

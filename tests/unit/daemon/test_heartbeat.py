@@ -10,7 +10,7 @@ import pytest
 from watchdog import __version__
 from watchdog.clock import SECOND_NS
 from watchdog.daemon.heartbeat import DEADLINE_SECONDS, Heartbeat, RulesInForce
-from watchdog.errors import DeliveryError, StoreError
+from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError
 
 INTERVAL = 60.0
 
@@ -135,7 +135,9 @@ def test_what_else_is_wrong_is_bad_news_too(patient, trouble):
 
 
 def test_a_beat_that_is_not_heard_is_tried_sooner_and_told_once_with_the_count_when_it_works_again(patient, caplog):
-    patient.somebody.deaf = DeliveryError("timeout", "hc.example.net: no complete answer in time", retryable=True)
+    patient.somebody.deaf = DeliveryError(
+        DeliveryErrorReason.TIMEOUT, "hc.example.net: no complete answer in time", retryable=True
+    )
     patient.tick()
     assert [patient.heartbeat.send_if_due() for _ in range(3)] == [INTERVAL / 4] * 3
     patient.somebody.deaf = None

@@ -28,7 +28,7 @@ from watchdog.daemon.pipeline import Pipeline, RuleErrors
 from watchdog.delivery import local_log as alarm_module
 from watchdog.delivery.delivery import Delivery
 from watchdog.delivery.receiver_down import RECEIVER_DOWN_RULE
-from watchdog.errors import DeliveryError, StoreError
+from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError
 from watchdog.kernel.collector import Reading
 from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, FLAG_CONNECT, RESPONSE, SUMS, SUMS_KEY
 from watchdog.kernel.quality import Quality
@@ -121,7 +121,7 @@ class Listener:
             self._came.notify_all()
         self.answering.wait(PATIENCE)
         if self.refusing:
-            raise DeliveryError("client_error", "HTTP 404", retryable=False)
+            raise DeliveryError(DeliveryErrorReason.CLIENT_ERROR, "HTTP 404", retryable=False)
 
     def wait_for(self, count):
         with self._came:
@@ -331,7 +331,7 @@ def test_evidence_that_cannot_be_taken_costs_no_alert(night, monkeypatch):
 # -------------------------------------------------------------------------------------------- receivers that are silent
 
 
-DOWN = DeliveryError("timeout", "no answer", retryable=True)
+DOWN = DeliveryError(DeliveryErrorReason.TIMEOUT, "no answer", retryable=True)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from watchdog.alerts.alert import Alert, AlertState
 from watchdog.clock import SystemClock
 from watchdog.delivery import delivery as delivery_module
 from watchdog.delivery.delivery import Delivery, ReceiverStatus
-from watchdog.errors import DeliveryError, StoreError
+from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError
 from watchdog.routing.notification import Notification
 from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import QueueStatus
@@ -44,7 +44,7 @@ class QuietReceiver:
 class RefusingReceiver(QuietReceiver):
     def send(self, notification, deadline_seconds):
         self.arrived.set()
-        raise DeliveryError("auth", "HTTP 403", retryable=False)
+        raise DeliveryError(DeliveryErrorReason.AUTH, "HTTP 403", retryable=False)
 
 
 def make_notice(id_, receiver, group_key="storm"):
@@ -249,7 +249,7 @@ def test_what_fires_later_is_told_again_after_its_notice(store):
 class DeafReceiver(QuietReceiver):
     def send(self, notification, deadline_seconds):
         self.entered.set()
-        raise DeliveryError("connect", "cannot connect", retryable=True)
+        raise DeliveryError(DeliveryErrorReason.CONNECT, "cannot connect", retryable=True)
 
 
 def test_health_tells_since_when_and_why_and_how_much_waits(store):

@@ -31,7 +31,7 @@ from watchdog.delivery import worker as worker_module
 from watchdog.delivery.escalation import OutageHandler
 from watchdog.delivery.receiver_down import RECEIVER_DOWN_RULE
 from watchdog.delivery.worker import Worker
-from watchdog.errors import DeliveryError
+from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.routing import routes as routes_module
 from watchdog.routing.grouping import Grouping
 from watchdog.rules.language.rule import Severity
@@ -41,8 +41,8 @@ from watchdog.state.store import Store
 
 MINUTE = 60
 HOST = "web-1"
-DOWN = DeliveryError("timeout", "no answer", retryable=True)
-REFUSED = DeliveryError("client_error", "answered 404", retryable=False)
+DOWN = DeliveryError(DeliveryErrorReason.TIMEOUT, "no answer", retryable=True)
+REFUSED = DeliveryError(DeliveryErrorReason.CLIENT_ERROR, "answered 404", retryable=False)
 
 
 class Place:
@@ -309,7 +309,7 @@ def test_the_end_is_told_to_both_when_the_first_is_back_by_then(scene):
 
 
 def test_what_was_refused_for_good_is_escalated_too(scene):
-    scene.fail("oncall", error=DeliveryError("auth", "hooks answered 401", retryable=False))
+    scene.fail("oncall", error=DeliveryError(DeliveryErrorReason.AUTH, "hooks answered 401", retryable=False))
     scene.fire("nginx")
     scene.live(6 * MINUTE)
     assert scene.told("log") == [("storm", "nginx", "firing")]

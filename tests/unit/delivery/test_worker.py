@@ -17,7 +17,7 @@ from watchdog.delivery.worker import (
     Worker,
     backoff_seconds,
 )
-from watchdog.errors import DeliveryError, StoreError
+from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError
 from watchdog.receivers.base import Receiver, VolatileReceiverState
 from watchdog.receivers.render.fallback import fallback_notification
 from watchdog.routing.notification import Notification
@@ -27,7 +27,7 @@ from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store
 
 SECOND_NS = 1_000_000_000
-TIMEOUT = DeliveryError("timeout", "no answer within 10 s", retryable=True)
+TIMEOUT = DeliveryError(DeliveryErrorReason.TIMEOUT, "no answer within 10 s", retryable=True)
 
 
 class ScriptedReceiver:
@@ -143,13 +143,13 @@ def test_backoff_goes_on_where_it_was_before_a_restart(deliver, store, clock):
     [(0.0, 1.0), (-5.0, 1.0), (0.5, 1.0), (30.0, 30.0), (1e12, 3600.0), (float("inf"), 3600.0), (float("nan"), 1.0)],
 )
 def test_retry_after_is_obeyed_between_backoff_and_one_hour(deliver, store, clock, asked, wait):
-    limited = DeliveryError("rate_limited", "429", retryable=True, retry_after_seconds=asked)
+    limited = DeliveryError(DeliveryErrorReason.RATE_LIMITED, "429", retryable=True, retry_after_seconds=asked)
     put(store, make_notice("n1"))
     assert waits(deliver(ScriptedReceiver(limited)), clock) == [wait]
 
 
 def test_receiver_that_asks_to_wait_is_left_alone_by_all_groups(deliver, store, clock):
-    limited = DeliveryError("rate_limited", "429", retryable=True, retry_after_seconds=30)
+    limited = DeliveryError(DeliveryErrorReason.RATE_LIMITED, "429", retryable=True, retry_after_seconds=30)
     receiver = ScriptedReceiver(limited)
     worker = deliver(receiver)
     put(store, make_notice("n1", "a"), make_notice("n2", "b"))
@@ -165,7 +165,7 @@ def test_group_that_fails_does_not_hold_up_another(deliver, store):
 
 
 def test_notification_that_is_refused_for_good_is_kept_as_failed_counted_and_logged(deliver, store, clock, caplog):
-    worker = deliver(ScriptedReceiver(DeliveryError("client_error", "HTTP 404", retryable=False)))
+    worker = deliver(ScriptedReceiver(DeliveryError(DeliveryErrorReason.CLIENT_ERROR, "HTTP 404", retryable=False)))
     put(store, make_notice("n1"))
     assert worker.deliver_due() is None
     with store.database.transaction() as connection:
@@ -260,7 +260,7 @@ def test_attempts_near_the_end_get_the_time_that_is_left_and_none_begins_after_i
 
 
 def test_five_hundred_four_times_then_200_is_five_attempts_of_one_notice(deliver, store, clock):
-    receiver = ScriptedReceiver(*[DeliveryError("server_error", "answered 500", retryable=True)] * 4)
+    receiver = ScriptedReceiver(*[DeliveryError(DeliveryErrorReason.SERVER_ERROR, "answered 500", retryable=True)] * 4)
     worker = deliver(receiver)
     put(store, make_notice("n1"))
     waits(worker, clock)
@@ -295,7 +295,7 @@ def test_an_hour_of_429_is_waited_for_and_then_all_is_delivered(deliver, store, 
     def send(notification, deadline_seconds):
         receiver.attempts.append(notification.id)
         if clock.boottime_ns() < end_ns:
-            raise DeliveryError("rate_limited", "429", retryable=True, retry_after_seconds=30)
+            raise DeliveryError(DeliveryErrorReason.RATE_LIMITED, "429", retryable=True, retry_after_seconds=30)
 
     receiver.send = send
     put(store, *(make_notice(f"n{number}", f"group{number}") for number in range(100)))
@@ -303,11 +303,13 @@ def test_an_hour_of_429_is_waited_for_and_then_all_is_delivered(deliver, store, 
         worker.deliver_due()
         clock.advance(5)
     assert worker.delivered == 100
-    assert worker.failed_attempts["rate_limited"] <= 3_600 / 30
+    assert worker.failed_attempts[DeliveryErrorReason.RATE_LIMITED] <= 3_600 / 30
 
 
 def test_since_when_nothing_reaches_the_receiver_is_known_until_something_does(deliver, store, clock):
-    worker = deliver(ScriptedReceiver(TIMEOUT, DeliveryError("dns", "name resolution failed", retryable=True)))
+    worker = deliver(
+        ScriptedReceiver(TIMEOUT, DeliveryError(DeliveryErrorReason.DNS, "name resolution failed", retryable=True))
+    )
     put(store, make_notice("n1"))
     assert worker.outage is None
     began_ns, began = clock.boottime_ns(), clock.wall()
@@ -416,7 +418,10 @@ class Unrenderable(Receiver):
     ("error", "told"),
     [
         (ValueError("https://hooks.example.net/secret"), "ValueError in test_worker.py:"),
-        (DeliveryError("render", "line 3 of the template", retryable=False), "line 3 of the template"),
+        (
+            DeliveryError(DeliveryErrorReason.RENDER, "line 3 of the template", retryable=False),
+            "line 3 of the template",
+        ),
     ],
     ids=["a bug", "a template"],
 )
@@ -531,7 +536,9 @@ def test_a_refresh_that_succeeds_does_not_undo_the_failure_of_a_notice(deliver, 
 
 def test_a_receiver_that_asked_to_wait_is_not_refreshed_meanwhile(deliver, store, clock):
     refreshed = []
-    receiver = ScriptedReceiver(DeliveryError("rate_limited", "429", retryable=True, retry_after_seconds=30))
+    receiver = ScriptedReceiver(
+        DeliveryError(DeliveryErrorReason.RATE_LIMITED, "429", retryable=True, retry_after_seconds=30)
+    )
     receiver.refresh = lambda *arguments: refreshed.append(arguments)
     worker = deliver(receiver)
     put(store, make_notice("n1"))

@@ -10,7 +10,7 @@ import pytest
 from watchdog.config.document import Document
 from watchdog.config.secrets import Secret
 from watchdog.config.settings import read_settings
-from watchdog.errors import ConfigError, DeliveryError
+from watchdog.errors import ConfigError, DeliveryError, DeliveryErrorReason
 from watchdog.receivers import alertmanager
 from watchdog.receivers.alertmanager import Alertmanager
 from watchdog.receivers.registry import build_receivers
@@ -110,7 +110,7 @@ def test_one_instance_is_enough_and_the_other_delays_nobody(cluster, make_notice
 
 def test_what_an_instance_missed_it_hears_when_it_is_back(cluster, make_alert, make_notice, monkeypatch):
     monkeypatch.setattr(alertmanager, "RETRY_SECONDS", 0.001)
-    down = ScriptedEndpoint("am-1", DeliveryError("connect", "am-1: cannot connect", retryable=True))
+    down = ScriptedEndpoint("am-1", DeliveryError(DeliveryErrorReason.CONNECT, "am-1: cannot connect", retryable=True))
     receiver = cluster(down, ScriptedEndpoint("am-2"))
     receiver.send(make_notice(make_alert(resolved=1_750_000_100.0)), 10.0)
     receiver.send(make_notice(make_alert(rule="other", fingerprint="f" * 16)), 10.0)
@@ -133,7 +133,7 @@ def test_an_instance_that_asks_for_a_wait_is_left_alone_for_it(cluster, make_not
 
 
 def test_news_of_an_alert_takes_the_place_of_what_was_missed(cluster, make_alert, make_notice):
-    down = ScriptedEndpoint("am-1", DeliveryError("connect", "am-1: cannot connect", retryable=True))
+    down = ScriptedEndpoint("am-1", DeliveryError(DeliveryErrorReason.CONNECT, "am-1: cannot connect", retryable=True))
     receiver = cluster(down, ScriptedEndpoint("am-2"))
     receiver.send(make_notice(), 10.0)
     down.posted.get(timeout=10)
@@ -142,7 +142,7 @@ def test_news_of_an_alert_takes_the_place_of_what_was_missed(cluster, make_alert
 
 
 def test_what_was_missed_is_dropped_once_the_instance_has_ended_it_by_itself(cluster, clock, make_alert, make_notice):
-    down = ScriptedEndpoint("am-1", DeliveryError("connect", "am-1: cannot connect", retryable=True))
+    down = ScriptedEndpoint("am-1", DeliveryError(DeliveryErrorReason.CONNECT, "am-1: cannot connect", retryable=True))
     receiver = cluster(down, ScriptedEndpoint("am-2"))
     receiver.send(make_notice(), 10.0)
     down.posted.get(timeout=10)

@@ -8,7 +8,7 @@ import pytest
 
 from watchdog.config.document import Document
 from watchdog.config.settings import read_settings
-from watchdog.errors import ConfigError, DeliveryError, StoreError
+from watchdog.errors import ConfigError, DeliveryError, DeliveryErrorReason, StoreError
 from watchdog.receivers.email import Email
 from watchdog.receivers.registry import build_receivers
 
@@ -146,7 +146,7 @@ def test_a_memory_that_fails_costs_the_thread_and_no_notice(receiver, server, ma
 
 
 def test_what_the_outbox_gave_up_is_forgotten_in_the_end(receiver, server, make_notice):
-    server.refusing["boss@example.net"] = DeliveryError("server_error", "later", retryable=True)
+    server.refusing["boss@example.net"] = DeliveryError(DeliveryErrorReason.SERVER_ERROR, "later", retryable=True)
     for number in range(300):
         with pytest.raises(DeliveryError):
             receiver.send(make_notice(id=str(number)), 10.0)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from watchdog.alerts.alert import Alert, AlertState, fingerprint
 from watchdog.config.document import Document
 from watchdog.delivery.worker import Worker
-from watchdog.errors import DeliveryError
+from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.routing.notification import DIGEST_GROUP_KEY, Notification
 from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import AttemptOutcome, Outbox
@@ -353,7 +353,7 @@ class Phone:
     def send(self, notification, deadline_seconds):
         self.tried.setdefault(notification.id, self.clock.boottime_ns() / SECOND_NS)
         if self.down:
-            raise DeliveryError("timeout", "no answer", retryable=True)
+            raise DeliveryError(DeliveryErrorReason.TIMEOUT, "no answer", retryable=True)
         self.notified.update((alert.rule, alert.state.value) for alert in notification.alerts)
 
 

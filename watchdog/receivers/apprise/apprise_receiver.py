@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 from watchdog import sanitize
 from watchdog.config.document import Table, secret_forms
 from watchdog.config.secrets import Secret
-from watchdog.errors import DeliveryError
+from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.render import notification_text
 from watchdog.receivers.render.plaintext import plaintext_body
@@ -71,13 +71,17 @@ class Apprise(Receiver):
         order = json.dumps({"urls": [url.reveal() for url in self._urls], **_message(notification)})
         code = run_process(_CHILD, order.encode("utf-8", "surrogatepass"), {}, Deadline(deadline_seconds)).exit_code
         if code == EXIT_NOTIFY_FAILED:
-            raise DeliveryError("server_error", "Apprise could not notify all of its services", retryable=True)
+            raise DeliveryError(
+                DeliveryErrorReason.SERVER_ERROR, "Apprise could not notify all of its services", retryable=True
+            )
         if code == EXIT_UNKNOWN_URL:
-            raise DeliveryError("client_error", "Apprise does not know all of its URLs", retryable=False)
+            raise DeliveryError(
+                DeliveryErrorReason.CLIENT_ERROR, "Apprise does not know all of its URLs", retryable=False
+            )
         if code != 0:
             # What it wrote can hold URLs.
             said = f"Apprise's process ended with code {code}: can the daemon's account read what is installed?"
-            raise DeliveryError("command", said, retryable=True)
+            raise DeliveryError(DeliveryErrorReason.COMMAND, said, retryable=True)
 
     def destination(self) -> str:
         """Name the services' schemes; all the rest of a URL can be secret."""

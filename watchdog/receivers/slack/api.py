@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from watchdog.config.secrets import Secret
-from watchdog.errors import DeliveryError
+from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.transport import http
 from watchdog.receivers.transport.deadline import Deadline
 
@@ -67,7 +67,7 @@ _CODE = re.compile(r"[a-z_]{1,60}")
 class SlackApiError(DeliveryError):
     """Slack has understood, and said no; `code` is its word for why."""
 
-    def __init__(self, code: str, reason: str, text: str, *, retryable: bool) -> None:
+    def __init__(self, code: str, reason: DeliveryErrorReason, text: str, *, retryable: bool) -> None:
         """Keep Slack's word."""
         super().__init__(reason, text, retryable=retryable)
         self.code = code
@@ -92,7 +92,12 @@ class SlackThrottle:
         """
         wait = self._next - self._clock()
         if wait > deadline.remaining():
-            raise DeliveryError("rate_limited", "Slack: one message a second", retryable=True, retry_after_seconds=wait)
+            raise DeliveryError(
+                DeliveryErrorReason.RATE_LIMITED,
+                "Slack: one message a second",
+                retryable=True,
+                retry_after_seconds=wait,
+            )
         if wait > 0:
             self._sleep(wait)
         self._next = max(self._clock(), self._next) + MIN_MESSAGE_INTERVAL_SECONDS
@@ -133,7 +138,7 @@ class SlackApi:
         answer = self._endpoints[method].post(body, headers, deadline.remaining(), max_bytes=_MOST_ANSWER_BYTES)
         if answer.status >= 500:  # noqa: PLR2004 - RFC 9110 §15.6
             raise http.UncertainDeliveryError(
-                "server_error",
+                DeliveryErrorReason.SERVER_ERROR,
                 f"{self.host} answered {answer.status}",
                 retryable=True,
                 retry_after_seconds=answer.retry_after_seconds,
@@ -141,7 +146,9 @@ class SlackApi:
         http.raise_for_status(answer, self.host)
         said = _read(answer.body)
         if said is None:
-            raise http.UncertainDeliveryError("server_error", f"{self.host}: the answer is not Slack's", retryable=True)
+            raise http.UncertainDeliveryError(
+                DeliveryErrorReason.SERVER_ERROR, f"{self.host}: the answer is not Slack's", retryable=True
+            )
         if said.get("ok") is not True:
             raise self._refusal(str(said.get("error")), answer.retry_after_seconds)
         return said
@@ -150,16 +157,16 @@ class SlackApi:
         told = code if _CODE.fullmatch(code) else "an unknown error"
         text = f"{self.host}: {told}"
         if code in {"ratelimited", "rate_limited"}:
-            return DeliveryError("rate_limited", text, retryable=True, retry_after_seconds=wait)
+            return DeliveryError(DeliveryErrorReason.RATE_LIMITED, text, retryable=True, retry_after_seconds=wait)
         if code in _HALF_DONE:
-            return http.UncertainDeliveryError("server_error", text, retryable=True)
+            return http.UncertainDeliveryError(DeliveryErrorReason.SERVER_ERROR, text, retryable=True)
         if code in _TRANSIENT:
-            return SlackApiError(code, "server_error", text, retryable=True)
+            return SlackApiError(code, DeliveryErrorReason.SERVER_ERROR, text, retryable=True)
         if code in _FORBIDDEN:
-            return SlackApiError(code, "auth", f"{text}: {_FORBIDDEN[code]}", retryable=False)
+            return SlackApiError(code, DeliveryErrorReason.AUTH, f"{text}: {_FORBIDDEN[code]}", retryable=False)
         if code in _CURABLE:
-            return SlackApiError(code, "client_error", f"{text}: {_CURABLE[code]}", retryable=True)
-        return SlackApiError(code, "client_error", text, retryable=False)
+            return SlackApiError(code, DeliveryErrorReason.CLIENT_ERROR, f"{text}: {_CURABLE[code]}", retryable=True)
+        return SlackApiError(code, DeliveryErrorReason.CLIENT_ERROR, text, retryable=False)
 
 
 def _read(body: bytes) -> dict[str, Any] | None:

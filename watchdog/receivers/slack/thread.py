@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-from watchdog.errors import DeliveryError, StoreError
+from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError
 from watchdog.receivers.base import ReceiverState
 from watchdog.receivers.slack import message as slack_message
 from watchdog.receivers.slack.api import SlackApi, SlackApiError
@@ -223,7 +223,7 @@ class SlackThread:
         try:
             said = self._api.call_read("conversations.history", arguments, deadline)
         except SlackApiError as error:
-            if error.retryable and error.reason == "server_error":
+            if error.retryable and error.reason is DeliveryErrorReason.SERVER_ERROR:
                 raise
             return None
         wanted = slack_message.block_id(known.notification_id)
@@ -239,14 +239,18 @@ class SlackThread:
         try:
             return SlackMessageState.from_json(memory.get(key))
         except StoreError as error:
-            raise DeliveryError("socket", f"what was posted before can't be read: {error}", retryable=True) from None
+            raise DeliveryError(
+                DeliveryErrorReason.SOCKET, f"what was posted before can't be read: {error}", retryable=True
+            ) from None
 
     def _write(self, notification: Notification, known: SlackMessageState, memory: ReceiverState) -> None:
         """Have it on disk before anything is posted."""
         try:
             memory.put(_key(notification), json.dumps(asdict(known)))
         except StoreError as error:
-            raise DeliveryError("socket", f"what is posted can't be written: {error}", retryable=True) from None
+            raise DeliveryError(
+                DeliveryErrorReason.SOCKET, f"what is posted can't be written: {error}", retryable=True
+            ) from None
         self._latest.pop(_key(notification), None)
 
     def _remember(self, notification: Notification, known: SlackMessageState, memory: ReceiverState) -> None:

@@ -19,7 +19,7 @@ import termios
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from watchdog.errors import DeliveryError
+from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.transport.deadline import Deadline, connect_tcp
 from watchdog.receivers.transport.tls import has_fingerprint
 
@@ -68,15 +68,21 @@ class StreamWire:
                     session.raise_on_alert(heard)
                 _wait_for_kernel(connection, deadline)
             except TimeoutError:
-                raise DeliveryError("timeout", f"{self}: the server does not take it in time", retryable=True) from None
+                raise DeliveryError(
+                    DeliveryErrorReason.TIMEOUT, f"{self}: the server does not take it in time", retryable=True
+                ) from None
             except ssl.SSLCertVerificationError as error:
                 raise DeliveryError(
-                    "tls", f"{self}: certificate refused: {error.verify_message}", retryable=True
+                    DeliveryErrorReason.TLS, f"{self}: certificate refused: {error.verify_message}", retryable=True
                 ) from None
             except ssl.SSLError as error:
-                raise DeliveryError("tls", f"{self}: TLS failed: {_alert(error)}", retryable=True) from None
+                raise DeliveryError(
+                    DeliveryErrorReason.TLS, f"{self}: TLS failed: {_alert(error)}", retryable=True
+                ) from None
             except OSError as error:
-                raise DeliveryError("connect", f"{self}: {self._breach(error)}", retryable=True) from None
+                raise DeliveryError(
+                    DeliveryErrorReason.CONNECT, f"{self}: {self._breach(error)}", retryable=True
+                ) from None
 
     def __str__(self) -> str:
         """Return the address."""

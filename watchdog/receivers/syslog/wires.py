@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from watchdog.errors import DeliveryError
+from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.syslog.stream import StreamWire, TlsSettings
 from watchdog.receivers.transport.deadline import Deadline, resolve_host
 
@@ -99,7 +99,7 @@ class UnixWire:
                 for record in records:
                     send_datagram(datagrams, record, deadline, str(self))
             except OSError as error:
-                raise DeliveryError("socket", f"{self}: {error.strerror}", retryable=True) from None
+                raise DeliveryError(DeliveryErrorReason.SOCKET, f"{self}: {error.strerror}", retryable=True) from None
 
     def __str__(self) -> str:
         """Return the address."""
@@ -126,9 +126,9 @@ class UdpWire:
                     send_datagram(datagrams, record, deadline, str(self))
                 refused = datagrams.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             except OSError as error:
-                raise DeliveryError("connect", f"{self}: {error.strerror}", retryable=True) from None
+                raise DeliveryError(DeliveryErrorReason.CONNECT, f"{self}: {error.strerror}", retryable=True) from None
         if refused:
-            raise DeliveryError("connect", f"{self}: nobody listens there", retryable=True)
+            raise DeliveryError(DeliveryErrorReason.CONNECT, f"{self}: nobody listens there", retryable=True)
 
     def __str__(self) -> str:
         """Return the address."""
@@ -154,7 +154,9 @@ def send_datagram(
                 datagrams.send(record)
         except BlockingIOError:
             if not poll.poll(deadline.remaining() * 1_000):
-                raise DeliveryError("timeout", f"{address}: the reader's queue is full", retryable=True) from None
+                raise DeliveryError(
+                    DeliveryErrorReason.TIMEOUT, f"{address}: the reader's queue is full", retryable=True
+                ) from None
         else:
             return
 

@@ -17,7 +17,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from watchdog.errors import DeliveryError
+from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.transport.deadline import Deadline
 
 MAX_OUTPUT_BYTES = 4_096
@@ -62,7 +62,9 @@ def run_process(
                 setsigdef=_SIGNALS,
             )
         except OSError as error:
-            raise DeliveryError("command", f"cannot start {command[0]}: {error.strerror}", retryable=True) from None
+            raise DeliveryError(
+                DeliveryErrorReason.COMMAND, f"cannot start {command[0]}: {error.strerror}", retryable=True
+            ) from None
         stdin.close()
         stdout.close()
         ended = os.pidfd_open(pid)
@@ -82,7 +84,7 @@ def _attend(name: str, pid: int, pipes: _ProcessPipes, deadline: Deadline) -> Pr
     # One that sleeps in the kernel dies when it wakes: that is not waited for.
     status = os.waitpid(pid, 0)[1] if pipes.wait_for_exit(_SECONDS_TO_DIE) else None
     if not in_time or status is None:
-        raise DeliveryError("timeout", f"{name} has not ended in time", retryable=True)
+        raise DeliveryError(DeliveryErrorReason.TIMEOUT, f"{name} has not ended in time", retryable=True)
     return ProcessResult(os.waitstatus_to_exitcode(status), pipes.last_output())
 
 

@@ -14,7 +14,7 @@ import time
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from watchdog.errors import DeliveryError
+from watchdog.errors import DeliveryError, DeliveryErrorReason
 
 # Cloud metadata services: whoever can have us post there can have us ask for the machine's credentials.
 _METADATA = (
@@ -112,9 +112,9 @@ def resolve_host(host: str, port: int, kind: socket.SocketKind, deadline: Deadli
     thread.start()
     thread.join(deadline.remaining())
     if failures:
-        raise DeliveryError("dns", f"{host}: name resolution failed", retryable=True)
+        raise DeliveryError(DeliveryErrorReason.DNS, f"{host}: name resolution failed", retryable=True)
     if not answers:
-        raise DeliveryError("timeout", f"{host}: no answer from name resolution", retryable=True)
+        raise DeliveryError(DeliveryErrorReason.TIMEOUT, f"{host}: no answer from name resolution", retryable=True)
     return answers
 
 
@@ -133,7 +133,9 @@ def connect_tcp(host: str, port: int, deadline: Deadline, *, forbid_metadata_add
     if forbid_metadata_addresses:
         addresses = [address for address in addresses if not is_metadata_address(str(address.sockaddr[0]))]
         if not addresses:
-            raise DeliveryError("forbidden_address", f"{host} is a link-local or metadata address", retryable=False)
+            raise DeliveryError(
+                DeliveryErrorReason.FORBIDDEN_ADDRESS, f"{host} is a link-local or metadata address", retryable=False
+            )
     failure: OSError = TimeoutError()
     for index, address in enumerate(addresses):
         connection = socket.socket(address.family, socket.SOCK_STREAM)
@@ -147,8 +149,8 @@ def connect_tcp(host: str, port: int, deadline: Deadline, *, forbid_metadata_add
             continue
         return connection
     if isinstance(failure, TimeoutError):
-        raise DeliveryError("timeout", f"{host}: no connection in time", retryable=True)
-    raise DeliveryError("connect", f"{host}: cannot connect: {failure.strerror}", retryable=True)
+        raise DeliveryError(DeliveryErrorReason.TIMEOUT, f"{host}: no connection in time", retryable=True)
+    raise DeliveryError(DeliveryErrorReason.CONNECT, f"{host}: cannot connect: {failure.strerror}", retryable=True)
 
 
 def is_metadata_address(address: str) -> bool:

@@ -28,7 +28,7 @@ from urllib3.exceptions import HTTPError as TransportError
 from watchdog import __version__
 from watchdog.config.document import Table, secret_forms
 from watchdog.config.secrets import Secret
-from watchdog.errors import DeliveryError
+from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.transport.deadline import Deadline, DeadlineEnforcer, connect_tcp
 from watchdog.receivers.transport.proxy import Proxy, is_metadata_host, proxy_from_table
 from watchdog.receivers.transport.tls import host_tls_context, tls_context_from_table
@@ -122,7 +122,9 @@ class Endpoint:
         proxy = self._transport.proxy
         if proxy is not None and is_metadata_host(self.host):  # the socket leads to the proxy: the name must do
             raise DeliveryError(
-                "forbidden_address", f"{self.host} is a link-local or metadata address", retryable=False
+                DeliveryErrorReason.FORBIDDEN_ADDRESS,
+                f"{self.host} is a link-local or metadata address",
+                retryable=False,
             )
         with requests.Session() as session:
             session.trust_env = False  # no proxy from the environment, no .netrc
@@ -159,16 +161,18 @@ class Endpoint:
         causes = _causes(error)
         kind = UncertainDeliveryError if attempt.has_connected else DeliveryError
         if attempt.tripwire.has_expired or any(isinstance(cause, (TimeoutError, requests.Timeout)) for cause in causes):
-            return kind("timeout", f"{self.host}: no complete answer in time", retryable=True)
+            return kind(DeliveryErrorReason.TIMEOUT, f"{self.host}: no complete answer in time", retryable=True)
         for cause in causes:
             if isinstance(cause, ssl.SSLCertVerificationError):
-                return DeliveryError("tls", f"{self.host}: certificate refused: {cause.verify_message}", retryable=True)
+                return DeliveryError(
+                    DeliveryErrorReason.TLS, f"{self.host}: certificate refused: {cause.verify_message}", retryable=True
+                )
             if attempt.proxy is not None and (refused := _PROXY_REFUSES.match(str(cause))):
                 said = f"the proxy {attempt.proxy.host} answered {refused[1]}"
-                return DeliveryError("connect", f"{self.host}: {said}", retryable=True)
+                return DeliveryError(DeliveryErrorReason.CONNECT, f"{self.host}: {said}", retryable=True)
         if any(isinstance(cause, (ssl.SSLError, requests.exceptions.SSLError)) for cause in causes):
-            return kind("tls", f"{self.host}: TLS failed", retryable=True)
-        return kind("connect", f"{self.host}: connection broken before the answer", retryable=True)
+            return kind(DeliveryErrorReason.TLS, f"{self.host}: TLS failed", retryable=True)
+        return kind(DeliveryErrorReason.CONNECT, f"{self.host}: connection broken before the answer", retryable=True)
 
 
 def http_transport_from_table(table: Table) -> HttpTransport:
@@ -202,15 +206,19 @@ def raise_for_status(answer: HttpResponse, host: str, hint: str = "") -> None:
         return
     said = f"{host} answered {status}{hint}"
     if status == 429:  # noqa: PLR2004 - RFC 6585 §4 Too Many Requests
-        raise DeliveryError("rate_limited", said, retryable=True, retry_after_seconds=wait)
+        raise DeliveryError(DeliveryErrorReason.RATE_LIMITED, said, retryable=True, retry_after_seconds=wait)
     if status in (401, 403):
-        raise DeliveryError("auth", said, retryable=False)
+        raise DeliveryError(DeliveryErrorReason.AUTH, said, retryable=False)
     if status < 400:  # noqa: PLR2004 - RFC 9110 §15.4
-        raise DeliveryError("redirect", f"{said}: redirects are not followed, give the final URL", retryable=False)
+        raise DeliveryError(
+            DeliveryErrorReason.REDIRECT, f"{said}: redirects are not followed, give the final URL", retryable=False
+        )
     if status < 500:  # noqa: PLR2004 - RFC 9110 §15.5
         again = status in _RETRYABLE_CLIENT_ERRORS
-        raise DeliveryError("client_error", said, retryable=again, retry_after_seconds=wait if again else None)
-    raise DeliveryError("server_error", said, retryable=True, retry_after_seconds=wait)
+        raise DeliveryError(
+            DeliveryErrorReason.CLIENT_ERROR, said, retryable=again, retry_after_seconds=wait if again else None
+        )
+    raise DeliveryError(DeliveryErrorReason.SERVER_ERROR, said, retryable=True, retry_after_seconds=wait)
 
 
 def parse_retry_after(text: str | None, now: float) -> float | None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from watchdog.config.secrets import Secret
-from watchdog.errors import DeliveryError
+from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.transport.deadline import Deadline, DeadlineEnforcer, connect_tcp
 
 MAX_REPLY_BYTES = 65_536
@@ -74,23 +74,29 @@ class SmtpServer:
         told = f"{code} {enhanced[0].decode()}" if enhanced else str(code)
         text = f"{self.host} answered {told} to {what}"
         if not 200 <= code < 600:  # noqa: PLR2004 - RFC 5321 §4.2.1
-            return DeliveryError("connect", f"{self.host}: broken answer to {what}", retryable=True)
+            return DeliveryError(DeliveryErrorReason.CONNECT, f"{self.host}: broken answer to {what}", retryable=True)
         if code in (530, 534, 535, 538):  # RFC 4954 §6
-            return DeliveryError("auth", text, retryable=False)
+            return DeliveryError(DeliveryErrorReason.AUTH, text, retryable=False)
         if code >= 500:  # noqa: PLR2004 - likewise
-            return DeliveryError("client_error", text, retryable=False)
-        return DeliveryError("server_error", text, retryable=True)
+            return DeliveryError(DeliveryErrorReason.CLIENT_ERROR, text, retryable=False)
+        return DeliveryError(DeliveryErrorReason.SERVER_ERROR, text, retryable=True)
 
     def _classify(self, error: Exception, *, timed_out: bool) -> DeliveryError:
         if timed_out or isinstance(error, TimeoutError):
-            return DeliveryError("timeout", f"{self.host}: no complete answer in time", retryable=True)
+            return DeliveryError(
+                DeliveryErrorReason.TIMEOUT, f"{self.host}: no complete answer in time", retryable=True
+            )
         if isinstance(error, ssl.SSLCertVerificationError):
-            return DeliveryError("tls", f"{self.host}: certificate refused: {error.verify_message}", retryable=True)
+            return DeliveryError(
+                DeliveryErrorReason.TLS, f"{self.host}: certificate refused: {error.verify_message}", retryable=True
+            )
         if isinstance(error, ssl.SSLError):
-            return DeliveryError("tls", f"{self.host}: TLS failed", retryable=True)
+            return DeliveryError(DeliveryErrorReason.TLS, f"{self.host}: TLS failed", retryable=True)
         if isinstance(error, smtplib.SMTPNotSupportedError) or type(error) is smtplib.SMTPException:
-            return DeliveryError("auth", f"{self.host} offers no login that we know", retryable=False)
-        return DeliveryError("connect", f"{self.host}: connection broken before the answer", retryable=True)
+            return DeliveryError(DeliveryErrorReason.AUTH, f"{self.host} offers no login that we know", retryable=False)
+        return DeliveryError(
+            DeliveryErrorReason.CONNECT, f"{self.host}: connection broken before the answer", retryable=True
+        )
 
 
 def _at(error: smtplib.SMTPResponseException) -> str:
@@ -123,7 +129,7 @@ class _SmtpSession(smtplib.SMTP):
         self.ehlo_or_helo_if_needed()
         if relay.tls_mode == "starttls":
             if not self.has_extn("starttls"):
-                raise DeliveryError("tls", f"{relay.host} offers no STARTTLS", retryable=True)
+                raise DeliveryError(DeliveryErrorReason.TLS, f"{relay.host} offers no STARTTLS", retryable=True)
             self._expect(self.starttls(context=relay.tls_context), 220, "STARTTLS")
             self.ehlo_or_helo_if_needed()
         if relay.login is not None:

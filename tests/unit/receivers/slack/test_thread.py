@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from slack_server import TOKEN, Workspace
 from watchdog.alerts.alert import Alert, AlertState
 from watchdog.config.secrets import Secret
-from watchdog.errors import DeliveryError, StoreError
+from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError
 from watchdog.receivers.base import VolatileReceiverState
 from watchdog.receivers.slack.api import API_METHODS, SlackApi, SlackThrottle
 from watchdog.receivers.slack.thread import CONTINUED_REMARK, MOVED_TEXT, UNCERTAIN_REMARK, SlackThread
@@ -41,16 +41,20 @@ class Line(Endpoint):
     def post(self, body, headers, deadline_seconds, *, max_bytes=0):
         fault = self._faults.pop(0) if self._faults else "none"
         if fault == "no connection":
-            raise DeliveryError("connect", "slack.com: cannot connect", retryable=True)
+            raise DeliveryError(DeliveryErrorReason.CONNECT, "slack.com: cannot connect", retryable=True)
         if fault == "killed before":
             raise Killed
         if fault == "lost request":
-            raise UncertainDeliveryError("timeout", "slack.com: no complete answer in time", retryable=True)
+            raise UncertainDeliveryError(
+                DeliveryErrorReason.TIMEOUT, "slack.com: no complete answer in time", retryable=True
+            )
         if fault == "too fast":
             return HttpResponse(429, b"", 30.0)
         status, answered, content = self._workspace.handle(f"/api/{self._method}", dict(headers), body)
         if fault == "lost answer":
-            raise UncertainDeliveryError("timeout", "slack.com: no complete answer in time", retryable=True)
+            raise UncertainDeliveryError(
+                DeliveryErrorReason.TIMEOUT, "slack.com: no complete answer in time", retryable=True
+            )
         if fault == "killed after":
             raise Killed
         if fault == "half done":
