@@ -20,15 +20,15 @@ from watchdog.routing.notification import Notification
 _DEADLINE_SECONDS = 10.0  # the delivery worker's
 
 _REMEDIES = {
-    DeliveryErrorReason.AUTH: "the receiver refuses us: check the secret",
-    DeliveryErrorReason.CLIENT_ERROR: "the receiver does not take the message: check the address",
-    DeliveryErrorReason.COMMAND: "run it by hand, as the daemon's account, with what --dry-run prints on its standard input",
-    DeliveryErrorReason.CONNECT: "check that the receiver runs, the port, and any firewall between",
+    DeliveryErrorReason.AUTH: "the receiver refuses the secret: check it",
+    DeliveryErrorReason.CLIENT_ERROR: "the receiver refuses the message: check the address",
+    DeliveryErrorReason.COMMAND: "run it by hand as the daemon's account, with the output of --dry-run as its input",
+    DeliveryErrorReason.CONNECT: "check that the receiver runs, its port, and firewalls on the way",
     DeliveryErrorReason.DNS: "check the host name and this host's resolver",
-    DeliveryErrorReason.FORBIDDEN_ADDRESS: "link-local addresses are never posted to: give another address",
-    DeliveryErrorReason.RATE_LIMITED: "the receiver asks for patience: try again later",
-    DeliveryErrorReason.REDIRECT: "give the final URL",
-    DeliveryErrorReason.SERVER_ERROR: "the receiver has a problem of its own: look there",
+    DeliveryErrorReason.FORBIDDEN_ADDRESS: "use another address: link-local and metadata addresses are never contacted",
+    DeliveryErrorReason.RATE_LIMITED: "the receiver limits the rate: try again later",
+    DeliveryErrorReason.REDIRECT: "configure the URL that the redirect leads to",
+    DeliveryErrorReason.SERVER_ERROR: "the receiver failed: check its logs",
     DeliveryErrorReason.SOCKET: "check that the socket exists and that this user may write to it",
     DeliveryErrorReason.TIMEOUT: "check that the receiver runs and answers",
     DeliveryErrorReason.TLS: "check the receiver's certificate and this host's authorities",
