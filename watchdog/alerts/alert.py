@@ -27,8 +27,8 @@ class TransitionKind(enum.StrEnum):
     """What happened to an alert that people may have to hear of."""
 
     FIRING = "firing"
-    SEVERITY_RAISED = "escalated"  # warning to critical
-    SEVERITY_LOWERED = "deescalated"  # critical back to warning, still firing
+    SEVERITY_RAISED = "severity raised"  # warning to critical
+    SEVERITY_LOWERED = "severity lowered"  # critical back to warning, still firing
     RESOLVED = "resolved"
 
 

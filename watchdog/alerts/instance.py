@@ -151,7 +151,7 @@ class AlertInstance:
             "since_ns": self._since_ns,
             "started": self._started,
             "value": number_to_json(self._value),
-            "stages": {severity.label: stage.to_json() for severity, stage in self._stages.items()},
+            "severity_timers": {severity.label: stage.to_json() for severity, stage in self._stages.items()},
             "alert": None if self.alert is None else self.alert.to_json(),
             "evidence": None if pending is None else pending.to_json(),
         }
@@ -167,7 +167,7 @@ class AlertInstance:
         labels = tuple((name, value) for name, value in document["labels"])
         instance = cls(document["rule"], labels, Now(document["since_ns"] + boottime_shift_ns, document["started"]))
         instance._value = float(document["value"])
-        stages = document["stages"].items()
+        stages = document["severity_timers"].items()
         instance._stages = {
             Severity[label.upper()]: SeverityTimer.from_json(stage, boottime_shift_ns) for label, stage in stages
         }

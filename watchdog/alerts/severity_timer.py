@@ -55,14 +55,14 @@ class SeverityTimer:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `json` can write and `from_json` reads."""
-        return {"since_ns": self.breached_since_ns, "active": self.is_active, "cleared_ns": self.cleared_ns}
+        return {"breached_since_ns": self.breached_since_ns, "is_active": self.is_active, "cleared_ns": self.cleared_ns}
 
     @classmethod
     def from_json(cls, document: dict[str, Any], boottime_shift_ns: int) -> Self:
         """Return the stage that `to_json` wrote, its times moved by `boottime_shift_ns`."""
         cleared_ns = document["cleared_ns"]
         return cls(
-            document["since_ns"] + boottime_shift_ns,
-            document["active"],
+            document["breached_since_ns"] + boottime_shift_ns,
+            document["is_active"],
             None if cleared_ns is None else cleared_ns + boottime_shift_ns,
         )

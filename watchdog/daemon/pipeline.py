@@ -61,8 +61,8 @@ class Pipeline:
         self._grouping = Grouping(setup.settings.routing, host, setup.routes, share, is_escalated_to)
         saved = store.load()
         now = Now.read(clock)
-        alerts = [state for state in saved.alerts if "path" not in state]
-        groups = [state for state in saved.groups if "standby" not in state]
+        alerts = [state for state in saved.alerts if "down_receiver" not in state]
+        groups = [state for state in saved.groups if "is_escalation" not in state]
         forgotten = self._lifecycle.restore(
             alerts, setup.rules, now.boottime_ns, saved.boottime_shift_ns, saved.downtime_ns
         )

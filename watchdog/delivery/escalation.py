@@ -47,11 +47,11 @@ class OutageHandler:
 
         `firing`: the alerts of rules that fire.
         """
-        forgotten = self._paths.restore(state for state in saved.alerts if "path" in state)
+        forgotten = self._paths.restore(state for state in saved.alerts if "down_receiver" in state)
         self._alarm.restore(self._paths.alerts_by_receiver(), now.boottime_ns)
         by_receiver: dict[str, list[Mapping[str, Any]]] = {}
         for state in saved.groups:
-            if "standby" in state:
+            if "is_escalation" in state:
                 by_receiver.setdefault(str(state.get("receiver")), []).append(state)
         all_firing = {**firing, **self.firing_alerts()}
         for name, documents in by_receiver.items():

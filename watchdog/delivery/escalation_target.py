@@ -138,13 +138,13 @@ class EscalationTarget:
         """Take back what `take_changes` gave before a restart; return how much of it could not be read."""
         groups, forgotten = [], 0
         for document in saved:
-            if "rule" in document:
+            if "group_key" in document:
                 groups.append(document)
                 continue
             try:
                 with document_errors():
-                    self._places = {str(first): int(place) for first, place in document["places"].items()}
-                    known = document["known"].items()
+                    self._places = {str(first): int(place) for first, place in document["read_sequences"].items()}
+                    known = document["escalated_alerts"].items()
                     self._known = {str(key): (float(fired), str(first)) for key, (fired, first) in known}
             except DocumentError:
                 forgotten += 1
@@ -153,11 +153,16 @@ class EscalationTarget:
     def take_changes(self) -> list[tuple[ReceiverGroupKey, dict[str, Any] | None]]:
         """Return what changed since the last call, as saved groups whose keys are no others'."""
         changes: list[tuple[ReceiverGroupKey, dict[str, Any] | None]] = [
-            ((receiver, ESCALATION_PREFIX + rule), None if state is None else {**state, "standby": True})
+            ((receiver, ESCALATION_PREFIX + rule), None if state is None else {**state, "is_escalation": True})
             for (receiver, rule), state in self._grouping.take_changes()
         ]
         if self._changed:
-            document = {"receiver": self.name, "standby": True, "places": self._places, "known": self._known}
+            document = {
+                "receiver": self.name,
+                "is_escalation": True,
+                "read_sequences": self._places,
+                "escalated_alerts": self._known,
+            }
             changes.append(((self.name, ESCALATION_PREFIX), document if self._places or self._known else None))
             self._changed = False
         return changes

@@ -16,7 +16,7 @@ from watchdog.config.durations import format_duration
 from watchdog.errors import DocumentError, document_errors
 from watchdog.rules.language.rule import Severity
 
-RECEIVER_DOWN_RULE = "watchdog-delivery-dead"
+RECEIVER_DOWN_RULE = "watchdog-receiver-down"
 """What stands where other alerts have the id of a rule."""
 
 RECEIVER_RECOVERED = "it no longer fails"
@@ -98,7 +98,7 @@ class ReceiverDownAlerts:
         for document in saved:
             try:
                 with document_errors():
-                    name, alert = str(document["path"]), Alert.from_json(document["alert"])
+                    name, alert = str(document["down_receiver"]), Alert.from_json(document["alert"])
             except DocumentError:
                 forgotten += 1
                 continue
@@ -106,7 +106,7 @@ class ReceiverDownAlerts:
         return forgotten
 
     def _note(self, name: str, alert: Alert) -> None:
-        self._changes[alert.fingerprint] = {"path": name, "alert": alert.to_json()}
+        self._changes[alert.fingerprint] = {"down_receiver": name, "alert": alert.to_json()}
 
     def _others(self, name: str) -> tuple[str, ...]:
         return tuple(other for other in self._receivers if other != name)

@@ -64,20 +64,20 @@ class NotificationGroup:
         Raises:
             DocumentError: `document` is not what `to_json` writes.
         """
-        by = document.get("by")
-        waits = GroupTiming(*document["waits"]) if "waits" in document else default_timing
+        by = document.get("group_labels")
+        waits = GroupTiming(*document["group_timing"]) if "group_timing" in document else default_timing
         group = cls(waits, None if by is None else tuple((name, value) for name, value in by))
         for member in document["members"]:
             alert = Alert.from_json(member["alert"])
-            told = member["told"]
+            told = member["notified_severity"]
             group.members[alert.fingerprint] = GroupMember(
                 alert,
                 None if told is None else Severity(told),
-                is_notified_firing=bool(member.get("believed", told)),
-                is_end_notified=bool(member.get("ended")),
+                is_notified_firing=bool(member.get("is_notified_firing", told)),
+                is_end_notified=bool(member.get("is_end_notified")),
             )
-        group.unsent_since_ns = _shifted(document["news_since_ns"], boottime_shift_ns)
-        group.last_notification_ns = _shifted(document["last_notice_ns"], boottime_shift_ns)
+        group.unsent_since_ns = _shifted(document["unsent_since_ns"], boottime_shift_ns)
+        group.last_notification_ns = _shifted(document["last_notification_ns"], boottime_shift_ns)
         return group
 
     def to_json(self, key: ReceiverGroupKey) -> dict[str, Any]:
@@ -86,20 +86,20 @@ class NotificationGroup:
         waits = self._waits
         return {
             "receiver": receiver,
-            "rule": name,
-            "by": self.group_labels,
+            "group_key": name,
+            "group_labels": self.group_labels,
             "members": [
                 {
                     "alert": each.alert.to_json(),
-                    "told": each.notified_severity,
-                    "believed": each.is_notified_firing,
-                    "ended": each.is_end_notified,
+                    "notified_severity": each.notified_severity,
+                    "is_notified_firing": each.is_notified_firing,
+                    "is_end_notified": each.is_end_notified,
                 }
                 for each in self.members.values()
             ],
-            "news_since_ns": self.unsent_since_ns,
-            "last_notice_ns": self.last_notification_ns,
-            "waits": [waits.group_wait_ns, waits.group_interval_ns, waits.repeat_interval_ns],
+            "unsent_since_ns": self.unsent_since_ns,
+            "last_notification_ns": self.last_notification_ns,
+            "group_timing": [waits.group_wait_ns, waits.group_interval_ns, waits.repeat_interval_ns],
         }
 
     def update_schedule(self, at_ns: int, group_timing_of: Callable[[Alert], GroupTiming]) -> None:

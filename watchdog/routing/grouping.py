@@ -26,8 +26,8 @@ from watchdog.routing.jitter import Jitter
 from watchdog.routing.notification import Notification
 from watchdog.routing.routes import Destination, Route, Router
 
-NO_LONGER_ACTIVE = "no longer watched"
-NO_LONGER_ROUTED = "no longer sent to this receiver"
+NO_LONGER_ACTIVE = "no longer active"
+NO_LONGER_ROUTED = "no longer routed to this receiver"
 
 
 class Grouping:
@@ -163,7 +163,7 @@ class Grouping:
         for document in saved:
             try:
                 with document_errors():
-                    key = document["receiver"], document["rule"]
+                    key = document["receiver"], document["group_key"]
                 group = NotificationGroup.from_json(document, boottime_shift_ns, self._router.default_timing)
             except DocumentError:
                 forgotten += 1
@@ -299,7 +299,7 @@ class Grouping:
             self._remove(key, alert.fingerprint)
         elif member.alert.severity != alert.severity:
             label = alert.severity.label
-            member.alert = _ended(member.alert, wall, f"{label} now, which is not sent to this receiver")
+            member.alert = _ended(member.alert, wall, f"{label} now, no longer routed to this receiver")
         else:
             member.alert = _ended(member.alert, wall, NO_LONGER_ROUTED)
         yield key

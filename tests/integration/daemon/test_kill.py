@@ -69,7 +69,7 @@ def test_while_the_alert_clears(guarded, watchdog, server, storm, told, wait_for
 
     def clears():
         [alert] = watchdog.saved("SELECT state FROM alerts")
-        return json.loads(alert)["stages"]["warning"]["cleared_ns"] is not None
+        return json.loads(alert)["severity_timers"]["warning"]["cleared_ns"] is not None
 
     wait_for(clears, "the alert to begin to clear")
     watchdog.kill()

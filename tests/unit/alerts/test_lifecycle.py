@@ -186,14 +186,14 @@ def test_it_escalates_when_critical_was_true_for_its_own_for():
     assert life.tick(101, 101, 501) == ["firing"]
     assert life.alert.severity is WARNING
     assert life.tick(501) == []
-    assert life.tick(501) == ["escalated"]
+    assert life.tick(501) == ["severity raised"]
     assert life.alert.severity is CRITICAL
 
 
 def test_it_deescalates_when_critical_has_cleared_for_keep():
     life = Life(rule(critical=500, keep=2))
     assert life.tick(501, 300, 299, 299) == ["firing"]
-    assert life.tick(299) == ["deescalated"]
+    assert life.tick(299) == ["severity lowered"]
     assert (life.alert.severity, life.alert.threshold) == (WARNING, 100)
     assert life.alert.reason == "value below 300/s for 2s"
 
@@ -338,7 +338,13 @@ def test_what_cannot_be_read_after_a_restart_is_counted_and_takes_nothing_else_w
     life = Life(rule())
     life.tick(150)
     [(_, state)] = life.lifecycle.take_changes()
-    spoiled = [{}, state | {"stages": {"dire": {}}}, state | {"labels": [["process"]]}, state | {"value": None}, ["x"]]
+    spoiled = [
+        {},
+        state | {"severity_timers": {"dire": {}}},
+        state | {"labels": [["process"]]},
+        state | {"value": None},
+        ["x"],
+    ]
     after = Life(rule())
 
     assert after.lifecycle.restore([*spoiled, state], [life.rule], after.at_ns, 0, 0) == 5
@@ -490,7 +496,7 @@ def test_a_rule_with_other_thresholds_keeps_its_instances():
     life = Life(rule(keep=5))
     life.tick(150)
     reload(life, rule(critical=140))
-    assert life.tick(150) == ["escalated"]
+    assert life.tick(150) == ["severity raised"]
 
 
 def test_the_receivers_of_a_new_rule_are_those_of_its_alerts_at_once():
@@ -523,7 +529,7 @@ def test_a_severity_that_a_rule_no_longer_has_deescalates():
     life = Life(rule(critical=500))
     life.tick(600)
     reload(life, rule())
-    assert life.tick(600) == ["deescalated"]
+    assert life.tick(600) == ["severity lowered"]
     assert life.alert.reason == "rule changed"
 
 
@@ -584,7 +590,7 @@ def test_any_history_has_the_severities_that_a_small_model_gives(steps, hold, ke
             (False, False): [],
             (False, True): ["firing"],
             (True, False): ["resolved"],
-            (True, True): [] if was == now else ["escalated" if (now or 0) > (was or 0) else "deescalated"],
+            (True, True): [] if was == now else ["severity raised" if (now or 0) > (was or 0) else "severity lowered"],
         }
         assert kinds == expected[was is not None, now is not None]
         assert bool(life.lifecycle.active_keys()) == any(model.state != "inactive" for model in models.values())

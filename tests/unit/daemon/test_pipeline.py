@@ -614,7 +614,7 @@ def test_saved_state_that_cannot_be_read_is_left_out_and_its_end_told_and_the_al
         ("resolved", "resolved", ["storm"]),
         ("firing", "first notification", ["storm"]),
     ]
-    assert night.listener.notifications[before].alerts[0].reason == "no longer watched"
+    assert night.listener.notifications[before].alerts[0].reason == "no longer active"
 
 
 def test_who_was_told_of_an_alert_is_told_its_end_although_its_notice_was_refused(night):

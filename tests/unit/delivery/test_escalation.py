@@ -113,7 +113,7 @@ class Scene:
         self.outages = OutageHandler(self.store.database, self.config(), self.places, HOST, log)
         assert self.outages.restore(saved, self.firing_alerts, now) == 0
         self.grouping = Grouping(self.routing, HOST, self.routes, is_escalated_to=self.outages.was_notified)
-        groups = [state for state in saved.groups if "standby" not in state]
+        groups = [state for state in saved.groups if "is_escalation" not in state]
         firing = {**self.firing_alerts, **self.outages.firing_alerts()}
         told = [
             (receiver, alert) for receiver, alert in saved.notified if not self.outages.owes_resolved(receiver, alert)

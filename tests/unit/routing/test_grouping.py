@@ -309,10 +309,10 @@ def test_reboot_shifts_the_waits_and_saves_every_group_anew(host):
     host.seconds = 5  # booted 100 s after the last notice
     host.restart(boottime_shift_ns=(5 - 100 - 10_000) * SECOND_NS)
     host.save()
-    assert host.saved["oncall", "storm"]["last_notice_ns"] == -95 * SECOND_NS
+    assert host.saved["oncall", "storm"]["last_notification_ns"] == -95 * SECOND_NS
     host.fire(make_alert("b", fired=WALL + 100))
     assert told(host.tick()) == [("oncall", "new alert in group", [("nginx", "firing"), ("b", "firing")])]
-    assert host.saved["oncall", "storm"]["last_notice_ns"] == 5 * SECOND_NS
+    assert host.saved["oncall", "storm"]["last_notification_ns"] == 5 * SECOND_NS
 
 
 def test_alert_that_vanished_over_a_restart_is_told_as_resolved_once(host):
@@ -323,7 +323,7 @@ def test_alert_that_vanished_over_a_restart_is_told_as_resolved_once(host):
     host.restart()
     (notification,) = host.tick(60)
     assert told([notification]) == [("oncall", "resolved", [("nginx", "resolved")])]
-    assert (notification.alerts[0].reason, notification.alerts[0].resolved) == ("no longer watched", WALL)
+    assert (notification.alerts[0].reason, notification.alerts[0].resolved) == ("no longer active", WALL)
     assert host.tick(60) == []
 
 
@@ -348,7 +348,7 @@ def test_rerouted_alert_is_told_to_the_new_receiver_and_ended_for_the_old_one(ho
     assert told(host.tick()) == [("log", "first notification", [("nginx", "firing")])]
     (ended,) = host.tick(60)
     assert told([ended]) == [("oncall", "resolved", [("nginx", "resolved")])]
-    assert ended.alerts[0].reason == "no longer sent to this receiver"
+    assert ended.alerts[0].reason == "no longer routed to this receiver"
     host.resolve(moved)
     assert told(host.tick(1)) == [("log", "resolved", [("nginx", "resolved")])]
 
@@ -508,7 +508,7 @@ def test_a_group_that_cannot_be_read_is_counted_and_its_receiver_told_anew(host)
     host.fire(make_alert())
     host.tick()
     [document] = host.saved.values()
-    spoiled = [{}, document | {"members": [{}]}, document | {"news_since_ns": "soon"}, 7]
+    spoiled = [{}, document | {"members": [{}]}, document | {"unsent_since_ns": "soon"}, 7]
     host.grouping = Grouping(host.routing, "db1")
 
     assert host.grouping.restore(spoiled, host.firing, host.receivers, host.now, boottime_shift_ns=5) == 4
@@ -523,7 +523,7 @@ def test_who_was_told_what_no_group_knows_of_is_told_its_end_once(host):
         ("log", "resolved", [("redis", "resolved")]),
         ("oncall", "resolved", [("redis", "resolved"), ("nginx", "resolved")]),
     ]
-    assert {alert.reason for notification in notifications for alert in notification.alerts} == {"no longer watched"}
+    assert {alert.reason for notification in notifications for alert in notification.alerts} == {"no longer active"}
     host.restart()  # its end waits in the outbox now
     assert host.tick(after=120) == []
 
@@ -559,9 +559,9 @@ def test_what_an_earlier_version_saved_is_read(host):
     host.fire(alert)
     host.tick()
     [document] = host.saved.values()
-    for key in ("by", "waits"):
+    for key in ("group_labels", "group_timing"):
         del document[key]
-    for key in ("believed", "ended"):
+    for key in ("is_notified_firing", "is_end_notified"):
         del document["members"][0][key]
     host.restart()
     host.grouping.reload(make_routing(("log",)), host.firing, host.now)

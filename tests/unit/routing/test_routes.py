@@ -287,7 +287,7 @@ def test_an_alert_that_gets_worse_goes_to_those_for_the_worse_and_ends_for_the_o
     assert host.told(5) == [("oncall", "storm", "first notification", [("critical", "firing")])]
     (ended,) = host.tick(55)
     assert (ended.receiver, ended.reason) == ("log", "resolved")
-    assert ended.alerts[0].reason == "critical now, which is not sent to this receiver"
+    assert ended.alerts[0].reason == "critical now, no longer routed to this receiver"
     host.resolve(alert)
     assert host.told(5) == [("oncall", "storm", "resolved", [("critical", "resolved")])]
     assert host.told(3_600) == []
