@@ -153,7 +153,7 @@ class Careless(NullReceiver):
     def render(self, notification):
         return self.form(dict(notification.alerts[0].labels)["process"]).encode("utf-8", "surrogateescape")
 
-    def limits(self, notification):
+    def limit_usage(self, notification):
         return [f"{len(self.render(notification)):,} of {self.most:,} octets"]
 
 

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
         stage = CheckContext(
             Path(folder), read_configuration(ConfigurationSources(json.loads(config), json.loads(rules)))
         )
-        verdict, seen = CheckStatus.OK, importlib.import_module(CHECK_MODULES[name]).rehearse(stage)
+        verdict, seen = CheckStatus.OK, importlib.import_module(CHECK_MODULES[name]).run_check(stage)
     except CheckSkipped as error:
         verdict, seen = CheckStatus.SKIPPED, str(error)
     except (CheckFailed, WatchdogError) as error:

@@ -53,7 +53,7 @@ class CommittedNotification:
     alerts: tuple[str, ...]
 
 
-def rehearse(stage: CheckContext) -> str:
+def run_check(stage: CheckContext) -> str:
     """Step the clock under the scheduler and under the user's rules; return what was seen.
 
     Raises:

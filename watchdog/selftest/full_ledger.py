@@ -51,7 +51,7 @@ class LedgerCounts:
     reported_lost: int = 0
 
 
-def rehearse(stage: CheckContext) -> str:
+def run_check(stage: CheckContext) -> str:
     """Open and close connections in one go, and judge what was seen of them; return what was seen.
 
     Raises:

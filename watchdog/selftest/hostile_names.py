@@ -44,7 +44,7 @@ _MOST_READINGS = 50
 _PAUSE_SECONDS = 0.1
 
 
-def rehearse(stage: CheckContext) -> str:
+def run_check(stage: CheckContext) -> str:
     """Let processes with such names connect, and render notices about them; return what was seen.
 
     Raises:

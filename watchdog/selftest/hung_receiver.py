@@ -22,7 +22,7 @@ MAX_DELAY_SECONDS = 3.0  # a receiver that hung with the other would have waited
 _PATIENCE_SECONDS = 12.0
 
 
-def rehearse(stage: CheckContext) -> str:
+def run_check(stage: CheckContext) -> str:
     """Tell one receiver while the other hangs, then let that one go; return what was seen.
 
     Raises:

@@ -60,7 +60,7 @@ class _KillingWebhookHandler(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def rehearse(stage: CheckContext) -> str:
+def run_check(stage: CheckContext) -> str:
     """Kill what delivers, and let the next one go on; return what was seen.
 
     Raises:

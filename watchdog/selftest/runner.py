@@ -19,7 +19,7 @@ from watchdog.daemon.configuration import ConfigurationSources
 from watchdog.kernel import privileges
 from watchdog.selftest.result import CheckResult, CheckStatus
 
-# Rehearsal: the module that has `rehearse`.
+# Rehearsal: the module that has `run_check`.
 CHECK_MODULES = {
     "full-disk": "watchdog.selftest.full_disk",
     "hung-receiver": "watchdog.selftest.hung_receiver",

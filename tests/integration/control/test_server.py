@@ -178,10 +178,10 @@ def test_clients_that_come_and_go_leave_nothing_behind(running, path, connect, w
 CLIENT = """
 import sys
 from pathlib import Path
-from watchdog.control.client import ask
+from watchdog.control.client import send_request
 from watchdog.errors import WatchdogError
 try:
-    print(ask(Path(sys.argv[1]), "echo"))
+    print(send_request(Path(sys.argv[1]), "echo"))
 except WatchdogError as error:
     print(error.exit_code, error)
 """
@@ -254,7 +254,7 @@ def test_one_with_a_full_queue_counts_as_answered(path, connect):
         busy.bind(str(path))
         busy.listen(0)
         waiting = connect()
-        with pytest.raises(ControlError, match="another daemon answers"):
+        with pytest.raises(ControlError, match="another daemon listens on"):
             Listener.at(path)
         waiting.close()
     assert path.exists()
@@ -333,6 +333,6 @@ def test_a_link_in_the_usual_folders_place_gives_nothing_away(open_folder, monke
     victim.mkdir()
     usual.symlink_to(victim)
     monkeypatch.setattr(socket_path, "DEFAULT_RUNTIME_FOLDER", str(usual))
-    with pytest.raises(ControlError, match=f"cannot make {usual}"):
+    with pytest.raises(ControlError, match=f"cannot create {usual}"):
         socket_path.prepare_socket_folder(usual / "control.sock", pwd.getpwnam(ACCOUNT))
     assert victim.stat().st_uid == 0

@@ -332,11 +332,11 @@ def test_no_secret_shows_when_a_reload_is_refused(garden, plant, watchdog):
 # Defects of ours, each where secrets are at hand: in the main thread; in those of receivers and of the heartbeat.
 DEFECTS = {
     "main": """
-from watchdog.daemon.pipeline import Guard
+from watchdog.daemon.pipeline import Pipeline
 def start(self):
-    held = [receiver for lane in self._delivery._lanes for receiver in [lane.worker._receiver]]
+    held = [receiver for thread in self._delivery._threads for receiver in [thread.worker._receiver]]
     raise KeyError(held, [vars(receiver) for receiver in held])
-Guard.start = start
+Pipeline.start = start
 """,
     "threads": """
 from watchdog.receivers.transport.http import Endpoint

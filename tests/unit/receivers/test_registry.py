@@ -82,8 +82,8 @@ def test_every_receiver_has_a_budget_for_those_who_read_it():
         "alertmanager": "none", "apprise": "30/h", "command": "600/h", "console": "none", "email": "30/h",
         "journald": "none", "pagerduty": "30/h", "slack": "30/h", "syslog": "none", "webhook": "600/h",
     }  # fmt: skip
-    assert {name: receiver.rate_limit and receiver.rate_limit.max_notifications for name, receiver in
-    receivers.items()} == {
+    rate_limits = {name: receiver.rate_limit for name, receiver in receivers.items()}
+    assert {name: limit and limit.max_notifications for name, limit in rate_limits.items()} == {
         "slack": 30, "webhook": 600, "syslog": None, "console": None, "few": 3,
     }  # fmt: skip
 
