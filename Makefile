@@ -102,5 +102,6 @@ lint: setup-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python tests/lint/unique_names.py
 	$(BIN)/clang-format --dry-run -Werror $(wildcard bpf/*.c bpf/*.h)
 	packaging/systemd/verify
