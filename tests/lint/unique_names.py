@@ -1,6 +1,6 @@
 """Check that no class name and no file name of `watchdog/` stands for two things; `make lint` runs it.
 
-Exit code 0 where every name is unique, else 1 with one line for each name. `__init__.py` and `__main__.py` do not count.
+Exit code 0 where every name is unique, else 1 with one line for each name. `__init__` and `__main__` do not count.
 """
 
 from __future__ import annotations
