@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The row: one TCP connection, alive (from the pass) or ended (from the ledger).
- * watchdog/kernel/layout.py declares the same layout for numpy; the loader
- * compares the two before it loads anything. Times are CLOCK_BOOTTIME in ns.
+ * Records that the programs hand to the daemon, first of all one TCP connection:
+ * live (from the pass) or ended (from the ledger). watchdog/kernel/layout.py
+ * declares the same layout for numpy; the compiler compares the two before
+ * anything is loaded. Times are CLOCK_BOOTTIME in ns.
  */
 #pragma once
 
@@ -17,31 +18,31 @@ enum direction {
 };
 
 /* Bits of connection.flags. */
-enum flags {
+enum connection_flag {
 	FLAG_CONNECT = 1, /* the attempt to connect out was seen */
-	FLAG_ACCEPTED = 2, /* a process has taken it from the accept queue */
-	FLAG_FAILED = 4, /* not established, or out and reset before the peer sent a byte */
-	FLAG_AMENDS = 8, /* it ended before: this adds a reset to what its final row said, and nothing else */
+	FLAG_ACCEPTED = 2, /* a process accepted the connection */
+	FLAG_FAILED = 4, /* not established, or outbound and reset before the peer sent a byte */
+	FLAG_CORRECTION = 8, /* ended before: adds one reset to the final record, and nothing else */
 };
 
 /* Indices into the map `losses`. */
 enum loss {
-	LOSS_LEDGER_FULL = 0, /* folded into `sums`: totals exact, detail lost */
-	LOSS_SUMS_FULL = 1, /* neither map had room: lost */
-	LOSS_STORAGE = 2, /* no memory to follow a socket */
-	LOSS_RESPONSES = 3, /* answers whose latency found no room */
-	LOSS_DATAGRAMS = 4, /* UDP messages whose process found no room */
-	LOSS_KINDS = 5,
+	LOSS_LEDGER_FULL = 0, /* connections added to `sums`: totals exact, details lost */
+	LOSS_SUMS_FULL = 1, /* connections that fit into neither map: lost */
+	LOSS_STORAGE = 2, /* no memory for the entry of a socket */
+	LOSS_RESPONSES = 3, /* latencies that did not fit into `responses` */
+	LOSS_DATAGRAMS = 4, /* UDP messages of processes that did not fit into `datagrams` */
+	LOSS_COUNT = 5,
 };
 
-/* A process, as it was when it took the socket. All zero: not known. */
+/* A process at the time when it became the owner. All zero: unknown. */
 struct owner {
 	u64 start_ns; /* task start_boottime: with tgid, unique for one boot */
 	u64 cgroup_id; /* cgroup v2 inode; 0 on hosts without it */
 	u32 tgid;
 	u32 uid;
 	char comm[COMM_LEN]; /* of the main thread */
-	char exe[EXE_LEN]; /* file name of the executable, cut */
+	char exe[EXE_LEN]; /* file name of the executable, truncated */
 };
 
 struct connection {
@@ -58,14 +59,14 @@ struct connection {
 	u32 resets_received;
 	u32 srtt_us;
 	u32 netns; /* inode number */
-	u32 send_queue; /* bytes not yet acknowledged; listeners: most that may wait for accept */
-	u32 receive_queue; /* bytes not yet read; listeners: how many wait for accept */
-	u32 drops; /* listeners: connections that found no room; wraps */
+	u32 send_queue; /* bytes not yet acknowledged; listeners: limit of the accept queue */
+	u32 receive_queue; /* bytes not yet read; listeners: length of the accept queue */
+	u32 drops; /* listeners: connections dropped at the full accept queue; wraps */
 	u32 pad;
 	u16 local_port; /* host order */
 	u16 remote_port; /* host order */
 	u16 error; /* sk_err at the end, a positive errno */
-	u16 life; /* how often this socket has connected again */
+	u16 incarnation; /* how often this socket was connected again */
 	u8 family; /* AF_INET 2, AF_INET6 10 */
 	u8 state; /* include/net/tcp_states.h */
 	u8 direction;
@@ -75,7 +76,7 @@ struct connection {
 	struct owner owner;
 };
 
-/* Key and value of `sums`: what connections that found no room in the ledger added up to, for each process. */
+/* Key and value of `sums`: per process, the totals of the connections that did not fit into the ledger. */
 struct sums_key {
 	u64 start_ns;
 	u32 tgid;

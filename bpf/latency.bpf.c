@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * On demand: response latency, and UDP per process. These programs run at
- * every message, so they are attached only while somebody reads what they
- * measure. Compiled in one unit with connection.bpf.c, after it.
+ * every message, so they are attached only while a rule or a command uses
+ * their values. Compiled in one unit with connection.bpf.c, after it.
  *
- * Two ways in, one of which is loaded: the tracepoints sock_send_length and
- * sock_recv_length (Linux 6.3, commit 6e6eda44b939), else fexit on the
- * protocols' functions, where the kernel allows that.
+ * There are two sets of programs, and only one is loaded: on the tracepoints
+ * sock_send_length and sock_recv_length (Linux 6.3, commit 6e6eda44b939), else
+ * fexit programs on the functions of the protocols, where the kernel allows that.
  */
 #define IPPROTO_UDP 17
 #define MSG_PEEK 0x2
@@ -21,29 +21,35 @@
 
 struct msghdr;
 
-/* Socket -> when its process sent last and had no answer yet; 0: has one. Lives and dies with the socket; 72 bytes. */
-BPF_SK_STORAGE(exchanges, u64);
-
 /*
- * When the programs were attached: written by the daemon before it attaches
- * them. A send from before may have had its answer while nobody looked.
+ * Socket -> time of the last send without a response, in ns; 0: responded. The
+ * kernel frees an entry together with its socket. When the kernel has no memory
+ * for an entry, LOSS_STORAGE counts. 72 bytes an entry.
  */
-BPF_ARRAY(following_since, u64, 1);
+BPF_SK_STORAGE(pending_sends, u64);
 
 /*
- * One record per answer: exact, not a histogram. The daemon reads them at each
- * tick; when full, LOSS_RESPONSES counts. 4 MB: 170,000 answers a tick.
+ * Time when the programs were attached, in ns: written by the daemon before it
+ * attaches them. A send before that time can have had its response unobserved.
+ * No entry is deleted. 8 bytes.
+ */
+BPF_ARRAY(attached_since, u64, 1);
+
+/*
+ * One record per response: exact, not a histogram. The daemon reads and removes
+ * them at each tick; when full, LOSS_RESPONSES counts. 4 MB: 170,000 responses
+ * per tick.
  */
 BPF_RINGBUF_OUTPUT(responses, RESPONSES_BYTES / PAGE_SIZE);
 
 /*
- * Process, network namespace, family -> datagrams and their payload. Never
- * cleared: the daemon takes differences, and deletes entries of processes
- * that are gone. When full, LOSS_DATAGRAMS counts. About 190 bytes an entry.
+ * Process, network namespace, family -> number of datagrams and their payload.
+ * Never cleared: the daemon computes differences, and deletes the entries of
+ * ended processes. When full, LOSS_DATAGRAMS counts. About 190 bytes an entry.
  */
 BPF_HASH(datagrams, struct datagrams_key, struct datagrams, DATAGRAMS_CAPACITY);
 
-static __always_inline struct datagrams *datagrams_of(struct sock *sk)
+static __always_inline struct datagrams *get_datagrams(struct sock *sk)
 {
 	struct task_struct *task = current_task();
 	struct task_struct *leader = task->group_leader;
@@ -59,15 +65,15 @@ static __always_inline struct datagrams *datagrams_of(struct sock *sk)
 	total = datagrams.lookup(&key);
 	if (total)
 		return total;
-	own(&zero.owner, task);
-	datagrams.insert(&key, &zero); /* another thread may be first: both then find it */
+	set_owner(&zero.owner, task);
+	datagrams.insert(&key, &zero); /* when another thread was first, both use its entry */
 	total = datagrams.lookup(&key);
 	if (!total)
-		lose(LOSS_DATAGRAMS);
+		count_loss(LOSS_DATAGRAMS);
 	return total;
 }
 
-static __always_inline int sent(struct sock *sk, int length)
+static __always_inline int handle_send(struct sock *sk, int length)
 {
 	struct datagrams *total;
 	u64 *since;
@@ -75,13 +81,13 @@ static __always_inline int sent(struct sock *sk, int length)
 	if (length < 0)
 		return 0;
 	if (sk->sk_protocol == IPPROTO_TCP && length) {
-		since = exchanges.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+		since = pending_sends.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 		if (since)
 			*since = bpf_ktime_get_boot_ns();
 		else
-			lose(LOSS_STORAGE);
+			count_loss(LOSS_STORAGE);
 	} else if (sk->sk_protocol == IPPROTO_UDP) {
-		total = datagrams_of(sk);
+		total = get_datagrams(sk);
 		if (total) {
 			__sync_fetch_and_add(&total->datagrams_sent, 1);
 			__sync_fetch_and_add(&total->bytes_sent, length);
@@ -90,9 +96,9 @@ static __always_inline int sent(struct sock *sk, int length)
 	return 0;
 }
 
-static __always_inline int answered(struct sock *sk)
+static __always_inline int record_response(struct sock *sk)
 {
-	u64 *since = exchanges.sk_storage_get(sk, 0, 0);
+	u64 *since = pending_sends.sk_storage_get(sk, 0, 0);
 	struct response *response;
 	u64 *attached_ns;
 	u64 sent_ns;
@@ -102,12 +108,12 @@ static __always_inline int answered(struct sock *sk)
 		return 0;
 	sent_ns = *since;
 	*since = 0;
-	attached_ns = following_since.lookup(&zero);
+	attached_ns = attached_since.lookup(&zero);
 	if (!attached_ns || sent_ns < *attached_ns)
 		return 0;
 	response = responses.ringbuf_reserve(sizeof(*response));
 	if (!response) {
-		lose(LOSS_RESPONSES);
+		count_loss(LOSS_RESPONSES);
 		return 0;
 	}
 	response->cookie = bpf_get_socket_cookie(sk);
@@ -116,17 +122,17 @@ static __always_inline int answered(struct sock *sk)
 	return 0;
 }
 
-static __always_inline int received(struct sock *sk, int length, int flags)
+static __always_inline int handle_receive(struct sock *sk, int length, int flags)
 {
 	struct datagrams *total;
 
 	if (length < 0 || flags & (MSG_PEEK | MSG_ERRQUEUE))
 		return 0;
 	if (sk->sk_protocol == IPPROTO_TCP)
-		return length ? answered(sk) : 0;
+		return length ? record_response(sk) : 0;
 	if (sk->sk_protocol != IPPROTO_UDP)
 		return 0;
-	total = datagrams_of(sk);
+	total = get_datagrams(sk);
 	if (total) {
 		__sync_fetch_and_add(&total->datagrams_received, 1);
 		__sync_fetch_and_add(&total->bytes_received, length);
@@ -134,48 +140,48 @@ static __always_inline int received(struct sock *sk, int length, int flags)
 	return 0;
 }
 
-static __always_inline bool internet(struct sock *sk)
+static __always_inline bool is_inet_socket(struct sock *sk)
 {
 	return sk->__sk_common.skc_family == AF_INET || sk->__sk_common.skc_family == AF_INET6;
 }
 
 KFUNC_PROBE(sock_send_length, struct sock *sk, int length, int flags)
 {
-	return internet(sk) ? sent(sk, length) : 0;
+	return is_inet_socket(sk) ? handle_send(sk, length) : 0;
 }
 
 KFUNC_PROBE(sock_recv_length, struct sock *sk, int length, int flags)
 {
-	return internet(sk) ? received(sk, length, flags) : 0;
+	return is_inet_socket(sk) ? handle_receive(sk, length, flags) : 0;
 }
 
 KRETFUNC_PROBE(tcp_sendmsg, struct sock *sk, struct msghdr *msg, size_t size, int length)
 {
-	return sent(sk, length);
+	return handle_send(sk, length);
 }
 
-/* Since Linux 5.19 without the argument nonblock: where there are no tracepoints, 5.19 to 6.2 are served. */
+/* Since Linux 5.19 there is no argument nonblock: of the kernels without the tracepoints, 5.19 to 6.2 are supported. */
 KRETFUNC_PROBE(tcp_recvmsg, struct sock *sk, struct msghdr *msg, size_t size, int flags, int *address, int length)
 {
-	return received(sk, length, flags);
+	return handle_receive(sk, length, flags);
 }
 
 KRETFUNC_PROBE(udp_sendmsg, struct sock *sk, struct msghdr *msg, size_t size, int length)
 {
-	return sent(sk, length);
+	return handle_send(sk, length);
 }
 
 KRETFUNC_PROBE(udp_recvmsg, struct sock *sk, struct msghdr *msg, size_t size, int flags, int *address, int length)
 {
-	return received(sk, length, flags);
+	return handle_receive(sk, length, flags);
 }
 
 KRETFUNC_PROBE(udpv6_sendmsg, struct sock *sk, struct msghdr *msg, size_t size, int length)
 {
-	return sent(sk, length);
+	return handle_send(sk, length);
 }
 
 KRETFUNC_PROBE(udpv6_recvmsg, struct sock *sk, struct msghdr *msg, size_t size, int flags, int *address, int length)
 {
-	return received(sk, length, flags);
+	return handle_receive(sk, length, flags);
 }

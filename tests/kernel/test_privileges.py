@@ -14,7 +14,7 @@ from held import links_of, program_of
 from watchdog.kernel import libbpf
 from watchdog.kernel.programs import LEGACY_MESSAGE_PROBES, MESSAGE_PROBES
 
-OURS = {b"inet_sock_set_s", b"stand_in_inet_s", b"tcp_receive_res", b"tcp_send_reset", b"task_file"}
+OURS = {b"inet_sock_set_s", b"fallback_inet_s", b"tcp_receive_res", b"tcp_send_reset", b"task_file"}
 
 
 def programs():

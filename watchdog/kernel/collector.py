@@ -82,7 +82,7 @@ class Collector:
         maps = self._loaded.maps
         since = ct.c_uint64(self._clock.boottime_ns())
         result = libbpf.library().bpf_map_update_elem(
-            maps["following_since"], ct.byref(ct.c_uint32(0)), ct.byref(since), 0
+            maps["attached_since"], ct.byref(ct.c_uint32(0)), ct.byref(since), 0
         )
         libbpf.check_result(result, "noting when messages are followed")
         self._on_messages = [libbpf.attach(fd) for fd in self._loaded.message_programs]
@@ -175,7 +175,7 @@ class Collector:
         maps = self._loaded.maps
         lost = np.array([_read_counter(maps["losses"], index) for index in range(len(LOSS_FIELDS))])
         new = dict(zip(LOSS_FIELDS, (int(number) for number in lost - self._lost_before), strict=True))
-        missed = max(self._missed, misses - _read_counter(maps["stood_in"], 0))
+        missed = max(self._missed, misses - _read_counter(maps["fallback_events"], 0))
         newly_missed = missed - self._missed
         self._lost_before, self._missed = lost, missed
         return Quality(**new, missed_events=newly_missed, pass_seconds=pass_seconds, pass_retries=pass_retries)

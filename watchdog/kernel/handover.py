@@ -35,8 +35,8 @@ MAPS = {
     "ledger": (0, 0),
     "sums": (layout.SUMS_KEY.itemsize, layout.SUMS.itemsize),
     "losses": (4, np.dtype("<u8").itemsize),
-    "stood_in": (4, np.dtype("<u8").itemsize),
-    "following_since": (4, np.dtype("<u8").itemsize),
+    "fallback_events": (4, np.dtype("<u8").itemsize),
+    "attached_since": (4, np.dtype("<u8").itemsize),
     "responses": (0, 0),
     "datagrams": (layout.DATAGRAMS_KEY.itemsize, layout.DATAGRAMS.itemsize),
 }

@@ -38,7 +38,7 @@ CONNECTION = np.dtype(
         ("local_port", "<u2"),
         ("remote_port", "<u2"),
         ("error", "<u2"),
-        ("life", "<u2"),
+        ("incarnation", "<u2"),
         ("family", "u1"),
         ("state", "u1"),
         ("direction", "u1"),

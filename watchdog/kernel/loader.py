@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import types
 
 _UNIT = ("connection.bpf.c", "latency.bpf.c")
-_SOURCES = ("connection.h", *_UNIT)
+_SOURCES = ("connection.h", "tracked_socket.h", "owner.bpf.h", "record.bpf.h", *_UNIT)
 _INSTALL_BCC = (
     "install Debian's package python3-bpfcc and make the environment with"
     " /usr/bin/python3 -m venv --system-site-packages"

@@ -23,7 +23,7 @@ class Probe:
 
 
 STATE_PROBE = Probe("inet_sock_set_state", AttachType.TP_BTF, "inet_sock_set_state")
-STATE_FALLBACK_PROBE = Probe("inet_sock_set_state", AttachType.TP_BTF, "stand_in_inet_sock_set_state")
+STATE_FALLBACK_PROBE = Probe("inet_sock_set_state", AttachType.TP_BTF, "fallback_inet_sock_set_state")
 RESET_PROBES = tuple(Probe(name, AttachType.TP_BTF, name) for name in ("tcp_receive_reset", "tcp_send_reset"))
 CONNECTION_PROBES = (STATE_PROBE, STATE_FALLBACK_PROBE, *RESET_PROBES)
 """The life of connections: always attached, in this order, which is that in which they run."""

@@ -39,7 +39,7 @@ _WIDE = ("bytes_sent", "bytes_received")
 _WRAPPING = ("packets_sent", "packets_received", "retransmits", "resets_sent", "resets_received", "drops")  # u32
 _SINCE_BIRTH = (*_WIDE, "packets_sent", "packets_received", "retransmits", "drops")  # the others: since we follow it
 _READ = (
-    *("cookie", "life", "born_ns", "established_ns", "ended_ns", "srtt_us", "send_queue", "receive_queue"),
+    *("cookie", "incarnation", "born_ns", "established_ns", "ended_ns", "srtt_us", "send_queue", "receive_queue"),
     *("error", "state", "direction", "flags", *_WIDE, *_WRAPPING),
 )
 _OUT, _IN = DIRECTIONS.index("out"), DIRECTIONS.index("in")
@@ -108,7 +108,7 @@ class Changes:
 
 def connection_ids(rows: ConnectionRows | ConnectionFields) -> ConnectionIds:
     """Return what tells the connections of `rows` apart: socket cookie and, above it, the socket's life."""
-    ids: ConnectionIds = rows["cookie"] ^ (rows["life"].astype(np.uint64) << np.uint64(48))
+    ids: ConnectionIds = rows["cookie"] ^ (rows["incarnation"].astype(np.uint64) << np.uint64(48))
     return ids
 
 

@@ -62,7 +62,7 @@ def counts(monkeypatch, clock):
     monkeypatch.setattr(module.libbpf, "attach", lambda _: -1)
     monkeypatch.setattr(module, "_read_counter", lambda name, _index: told[name])
     monkeypatch.setattr(Collector, "_walk", lambda _: (np.empty(0, CONNECTION), 0))
-    maps = {name: name for name in ("sums", "datagrams", "ledger", "losses", "stood_in")}
+    maps = {name: name for name in ("sums", "datagrams", "ledger", "losses", "fallback_events")}
     programs = {probe.name: probe.name for probe in CONNECTION_PROBES}
     return Collector(SimpleNamespace(connection_programs=programs, message_programs=("sends",), maps=maps), clock), told
 
@@ -70,9 +70,9 @@ def counts(monkeypatch, clock):
 def test_a_skipped_event_is_lost_unless_the_stand_in_took_it(counts):
     collector, told = counts
     missed = []
-    for skipped, stood_in, sends in ((0, 0, 0), (7, 7, 0), (9, 8, 0), (9, 8, 0), (9, 9, 0), (12, 10, 1)):
+    for skipped, fallback_events, sends in ((0, 0, 0), (7, 7, 0), (9, 8, 0), (9, 8, 0), (9, 9, 0), (12, 10, 1)):
         told.update({"inet_sock_set_state": skipped - told["inet_sock_set_state"], "sends": sends - told["sends"]})
-        told["stood_in"] = stood_in
+        told["fallback_events"] = fallback_events
         missed.append(collector.read().quality.missed_events)
 
     assert missed == [0, 0, 1, 0, 0, 2]

@@ -149,7 +149,7 @@ def test_the_same_socket_connecting_again_is_another_connection():
     deltas.advance(reading(live=[connection(flags=FLAG_CONNECT, bytes_sent=100)]))
     changes = deltas.advance(
         reading(
-            live=[connection(flags=FLAG_CONNECT, life=1, bytes_sent=10)],
+            live=[connection(flags=FLAG_CONNECT, incarnation=1, bytes_sent=10)],
             closed=[connection(flags=FLAG_CONNECT, bytes_sent=120, ended_ns=SECOND)],
         )
     )
@@ -280,7 +280,7 @@ def test_an_entry_that_was_taken_out_and_came_back_counts_from_zero():
 def test_answers_belong_to_the_newest_life_of_their_socket():
     changes = Deltas().advance(
         reading(
-            live=[connection(cookie=4), connection(cookie=1, life=1)],
+            live=[connection(cookie=4), connection(cookie=1, incarnation=1)],
             closed=[connection(cookie=1, ended_ns=SECOND)],
             responses=[(1, 2_000_000), (4, 3_000_000), (1, 4_000_000), (77, 5_000_000)],
         )

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The owner of a socket: taken from a task, and corrected by the pass over live sockets. No map is used here. */
+#pragma once
+
+#include "tracked_socket.h"
+
+/*
+ * The single reader of the iterator: its session, the session before, and its
+ * tgid in the initial pid namespace. The tgid is needed because the reader can
+ * drop the last reference to a file that its owner closed during the pass.
+ */
+struct observer {
+	u64 session;
+	u64 previous_session;
+	u32 tgid;
+	u32 pad;
+};
+
+/* bpf_get_current_task_btf, by number (include/uapi/linux/bpf.h): bcc's header gives it a type that we do not have. */
+static struct task_struct *(*current_task)(void) = (void *)158;
+
+/* Return whether the owner has the same comm as the main thread `leader` has now. */
+static __always_inline bool has_same_comm(struct owner *owner, struct task_struct *leader)
+{
+	return *(u64 *)owner->comm == *(u64 *)leader->comm && *(u64 *)(owner->comm + 8) == *(u64 *)(leader->comm + 8);
+}
+
+static __always_inline void set_owner(struct owner *owner, struct task_struct *task)
+{
+	struct task_struct *leader = task->group_leader;
+	const struct cred *cred = task->cred;
+	struct css_set *cgroups = task->cgroups;
+	struct mm_struct *mm = task->mm;
+	bool same_comm = 0;
+	struct file *exe;
+
+	owner->tgid = task->tgid;
+	owner->cgroup_id = 0;
+	if (leader) {
+		same_comm = has_same_comm(owner, leader);
+		owner->start_ns = leader->start_boottime;
+		__builtin_memcpy(owner->comm, leader->comm, COMM_LEN);
+	}
+	if (cred)
+		owner->uid = cred->uid;
+	if (cgroups && cgroups->dfl_cgrp && cgroups->dfl_cgrp->kn)
+		owner->cgroup_id = cgroups->dfl_cgrp->kn->id;
+	if (!mm && same_comm)
+		return; /* an exiting task releases its memory before its files: the recorded executable is still right */
+	__builtin_memset(owner->exe, 0, EXE_LEN);
+	if (!mm)
+		return;
+	exe = mm->exe_file;
+	if (exe && exe->f_path.dentry)
+		bpf_probe_read_kernel_str(owner->exe, EXE_LEN, exe->f_path.dentry->d_name.name);
+}
+
+/*
+ * Update the owner from `task`, which holds a file of the socket: the first
+ * holder becomes the owner of a socket without one, and a new holder replaces
+ * an owner that no longer holds the socket.
+ */
+static __always_inline void update_owner(struct tracked_socket *tracked, struct task_struct *task,
+					 struct observer *observer)
+{
+	struct task_struct *leader = task->group_leader;
+
+	if (!leader)
+		return;
+	if (tracked->owner.tgid == task->tgid && tracked->owner.start_ns == leader->start_boottime) {
+		if (!has_same_comm(&tracked->owner, leader))
+			set_owner(&tracked->owner, task); /* exec in place */
+		if (tracked->owner_rank < RANK_HOLDER)
+			tracked->owner_rank = RANK_HOLDER;
+		tracked->owner_session = observer->session;
+	} else if (tracked->owner_rank < RANK_HOLDER ||
+		   /* Of several holders, the oldest: the pass is ordered by pid, and a child can have a lower pid. */
+		   (tracked->owner_rank == RANK_HOLDER && leader->start_boottime < tracked->owner.start_ns) ||
+		   (tracked->owner_session && tracked->owner_session != observer->session &&
+		    tracked->owner_session != observer->previous_session)) {
+		set_owner(&tracked->owner, task);
+		tracked->owner_rank = RANK_HOLDER;
+		tracked->owner_session = observer->session;
+	} else if (!tracked->owner_session) {
+		tracked->owner_session = observer->session; /* give the owner one pass to be seen */
+	}
+}

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* From a socket to `struct connection`, and from that to `struct sums`. No map is used here. */
+#pragma once
+
+#include "tracked_socket.h"
+
+#define AF_INET 2
+#define AF_INET6 10
+#define EADDRNOTAVAIL 99
+
+/* Fill the members that identify the connection: the socket, its addresses, its owner. */
+static __always_inline void fill_identity(struct connection *record, struct sock *sk, struct tcp_sock *tp,
+					  struct tracked_socket *tracked)
+{
+	record->cookie = tracked->cookie;
+	record->netns = sk->__sk_common.skc_net->ns.inum;
+	/* skc_num is already 0 at CLOSE (inet_put_port comes first), inet_sport is not. */
+	record->local_port = bpf_ntohs(((struct inet_sock *)tp)->inet_sport);
+	record->remote_port = bpf_ntohs(sk->__sk_common.skc_dport);
+	record->incarnation = tracked->incarnation;
+	record->family = sk->__sk_common.skc_family;
+	record->direction = tracked->direction;
+	if (record->family == AF_INET) {
+		*(u32 *)(record->local + 8) = *(u32 *)(record->remote + 8) = bpf_htonl(0xffff);
+		*(u32 *)(record->local + 12) = sk->__sk_common.skc_rcv_saddr;
+		*(u32 *)(record->remote + 12) = sk->__sk_common.skc_daddr;
+	} else {
+		__builtin_memcpy(record->local, sk->__sk_common.skc_v6_rcv_saddr, 16);
+		__builtin_memcpy(record->remote, sk->__sk_common.skc_v6_daddr, 16);
+	}
+	record->owner = tracked->owner;
+}
+
+/* Fill `record`, which is all zero, except for the members that only an ended connection has, and the state. */
+static __always_inline void fill_record(struct connection *record, struct sock *sk, struct tcp_sock *tp,
+					struct tracked_socket *tracked)
+{
+	fill_identity(record, sk, tp, tracked);
+	record->born_ns = tracked->born_ns;
+	record->established_ns = tracked->established_ns;
+	/* bytes_sent counts every transmission (tcp_output.c); the FIN is one sequence number of bytes_received. */
+	record->bytes_sent = tp->bytes_sent - tp->bytes_retrans;
+	record->bytes_received = tp->bytes_received - !!(sk->__sk_common.skc_flags & (1UL << SOCK_DONE));
+	record->packets_sent = tp->segs_out;
+	record->packets_received = tp->segs_in;
+	record->retransmits = tp->total_retrans;
+	record->resets_sent = tracked->resets_sent;
+	record->resets_received = tracked->resets_received;
+	record->srtt_us = tp->srtt_us >> 3;
+	record->drops = sk->sk_drops;
+	if (sk->__sk_common.skc_state == TCP_LISTEN) {
+		record->send_queue = sk->sk_max_ack_backlog;
+		record->receive_queue = sk->sk_ack_backlog;
+	} else {
+		record->send_queue = tp->write_seq - tp->snd_una;
+		record->receive_queue =
+			tp->rcv_nxt - tp->copied_seq - !!(sk->__sk_common.skc_flags & (1UL << SOCK_DONE));
+	}
+	record->flags = tracked->flags;
+}
+
+/* Fill the final record of a connection that leaves the state `from`. */
+static __always_inline void fill_final_record(struct connection *record, struct sock *sk, struct tcp_sock *tp,
+					      struct tracked_socket *tracked, int from)
+{
+	__builtin_memset(record, 0, sizeof(*record));
+	fill_record(record, sk, tp, tracked);
+	record->ended_ns = bpf_ktime_get_boot_ns();
+	record->state = TCP_CLOSE;
+	record->error = sk->sk_err;
+	if (from == TCP_SYN_SENT && !record->error && !record->local_port)
+		record->error = EADDRNOTAVAIL; /* tcp_v4_connect found no free port: only its caller gets the error */
+}
+
+/* Fill a correction: one more reset sent, by a connection whose final record is already written. */
+static __always_inline void fill_correction(struct connection *record, struct sock *sk, struct tcp_sock *tp,
+					    struct tracked_socket *tracked)
+{
+	__builtin_memset(record, 0, sizeof(*record));
+	fill_identity(record, sk, tp, tracked);
+	record->resets_sent = 1;
+	record->ended_ns = bpf_ktime_get_boot_ns();
+	record->state = TCP_CLOSE;
+	record->flags = FLAG_CORRECTION;
+}
+
+/* Add to `total` the part of the final `record` that the daemon has not read yet. */
+static __always_inline void add_to_sums(struct sums *total, struct connection *record, struct reported *reported)
+{
+	__sync_fetch_and_add(&total->connects, (record->flags & ~reported->flags & FLAG_CONNECT) ? 1 : 0);
+	__sync_fetch_and_add(&total->accepts, (record->flags & ~reported->flags & FLAG_ACCEPTED) ? 1 : 0);
+	__sync_fetch_and_add(&total->established, record->established_ns && !(reported->flags & REPORTED_ESTABLISHED));
+	__sync_fetch_and_add(&total->closes, 1);
+	__sync_fetch_and_add(&total->connect_failures,
+			     (record->flags & FLAG_FAILED) && record->direction == DIRECTION_OUT);
+	__sync_fetch_and_add(&total->resets_sent, record->resets_sent - reported->resets_sent);
+	__sync_fetch_and_add(&total->resets_received, record->resets_received - reported->resets_received);
+	/* As in user space: a connection older than the programs counts only from its first reading on. */
+	if (!record->born_ns && !(reported->flags & REPORTED_SEEN))
+		return;
+	__sync_fetch_and_add(&total->bytes_sent, record->bytes_sent - reported->bytes_sent);
+	__sync_fetch_and_add(&total->bytes_received, record->bytes_received - reported->bytes_received);
+	__sync_fetch_and_add(&total->packets_sent, (u32)(record->packets_sent - reported->packets_sent));
+	__sync_fetch_and_add(&total->packets_received, (u32)(record->packets_received - reported->packets_received));
+	__sync_fetch_and_add(&total->retransmits, (u32)(record->retransmits - reported->retransmits));
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The value kept for each TCP socket, in addition to the counters of the
+ * kernel's tcp_sock. Only the programs read it. Times are CLOCK_BOOTTIME in ns.
+ */
+#pragma once
+
+#include "connection.h"
+
+/* include/net/tcp_states.h: part of the user-space ABI. */
+enum tcp_state {
+	TCP_ESTABLISHED = 1,
+	TCP_SYN_SENT = 2,
+	TCP_SYN_RECV = 3,
+	TCP_FIN_WAIT1 = 4,
+	TCP_TIME_WAIT = 6,
+	TCP_CLOSE = 7,
+	TCP_CLOSE_WAIT = 8,
+	TCP_LAST_ACK = 9,
+	TCP_LISTEN = 10,
+	TCP_NEW_SYN_RECV = 12,
+};
+
+/* Source of the recorded owner. A higher rank replaces a lower one. */
+enum owner_rank {
+	RANK_NONE = 0,
+	RANK_LISTENER = 1, /* owner of the listener, inherited by the child socket */
+	RANK_HOLDER = 2, /* holds a file of the socket, or closed it */
+	RANK_CONNECTOR = 3, /* called connect */
+};
+
+/* Values that the daemon has already read of a live connection. add_to_sums() adds only the rest. */
+struct reported {
+	u64 bytes_sent;
+	u64 bytes_received;
+	u32 packets_sent;
+	u32 packets_received;
+	u32 retransmits;
+	u32 resets_sent;
+	u32 resets_received;
+	u32 flags; /* FLAG_CONNECT, FLAG_ACCEPTED, REPORTED_* */
+};
+
+#define REPORTED_ESTABLISHED 0x100
+#define REPORTED_SEEN 0x200
+
+/*
+ * The members that belong to this socket alone are also reachable as one
+ * struct, `own`, so that a child can clear them and keep the inherited owner.
+ * Same method as struct_group() in include/linux/stddef.h of the kernel.
+ * clang-format would join the lines of the members, so it is off there.
+ */
+#define STRUCT_GROUP(name, ...)     \
+	union {                     \
+		struct {            \
+			__VA_ARGS__ \
+		};                  \
+		struct {            \
+			__VA_ARGS__ \
+		} name;             \
+	}
+
+/* clang-format off */
+struct tracked_socket {
+	STRUCT_GROUP(own,
+		u64 cookie;
+		u64 born_ns;
+		u64 established_ns;
+		u64 reported_session; /* iterator session that last reported the connection */
+		u64 owner_session; /* iterator session that last saw the owner hold the socket; 0: none yet */
+		struct reported reported;
+		u32 resets_sent;
+		u32 resets_received;
+		u16 incarnation;
+		u8 direction;
+		u8 flags;
+		u8 owner_rank;
+		u8 ended;
+		u16 last_transition; /* newest state transition that was handled, see encode_transition() */
+	);
+	struct owner owner; /* a child inherits it from its listener */
+};
+/* clang-format on */
