@@ -11,6 +11,7 @@ from pathlib import Path
 
 from watchdog.errors import KernelUnfit
 from watchdog.kernel.btf import Btf
+from watchdog.kernel.kernel_release import kernel_release
 
 # Struct, and the members that bpf/ reads: the declaration as the programs see it, and its name in the kernel.
 # In an order in which each struct comes after those that it holds.
@@ -135,12 +136,6 @@ def kernel_types_header(btf: Btf) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _version_code() -> str:
-    numbers = os.uname().release.split("-")[0].split("+")[0].split(".")
-    major, minor, patch = (int(number) for number in [*numbers, "0", "0"][:3])
-    return f"KERNEL_VERSION({major},{minor},{patch})"
-
-
 def write_header_tree(root: Path) -> None:
     """Write under `root` what bcc and our programs include.
 
@@ -157,7 +152,7 @@ def write_header_tree(root: Path) -> None:
         + "".join(f"#define BPF_{name} {value}\n" for name, value in _OPCODES.items()),
         "include/linux/version.h": "#pragma once\n"
         "#define KERNEL_VERSION(a, b, c) (((a) << 16) + ((b) << 8) + ((c) > 255 ? 255 : (c)))\n"
-        f"#define LINUX_VERSION_CODE {_version_code()}\n",
+        "#define LINUX_VERSION_CODE KERNEL_VERSION({},{},{})\n".format(*kernel_release()),
         "include/linux/log2.h": "",
         "include/uapi/linux/bpf.h": "",
         "include/uapi/linux/if_packet.h": "",

@@ -13,6 +13,7 @@ from watchdog.errors import KernelUnfit, WatchdogError
 from watchdog.kernel import libbpf, privileges
 from watchdog.kernel.btf import Btf
 from watchdog.kernel.kernel_headers import kernel_types_header
+from watchdog.kernel.kernel_release import kernel_release
 from watchdog.kernel.loader import import_bcc
 from watchdog.kernel.programs import CONNECTION_PROBES
 from watchdog.kernel.startup import start_collector
@@ -57,8 +58,7 @@ def _check(subject: str, look: Callable[[], str]) -> Finding:
 
 def _kernel() -> Finding:
     release = os.uname().release
-    version = tuple(int(number) for number in release.split("-")[0].split("+")[0].split(".")[:2])
-    if version >= _OLDEST_TESTED:
+    if kernel_release() >= _OLDEST_TESTED:
         return Finding("ok", "kernel", f"Linux {release}")
     return Finding(
         "note", "kernel", f"Linux {release}, older than what is tested", "use Linux 6.1 or newer; 5.12 may work"

@@ -10,6 +10,7 @@ import os
 import struct
 
 from watchdog.kernel.btf import Btf
+from watchdog.kernel.kernel_release import kernel_release
 
 _CALL = 0x85  # BPF_JMP | BPF_CALL
 _PSEUDO_KFUNC_CALL = 2
@@ -19,7 +20,7 @@ _PREEMPTION = {
     "KFUNC_PREEMPT_DISABLE": (0x7FFF0001, "bpf_preempt_disable"),
     "KFUNC_PREEMPT_ENABLE": (0x7FFF0002, "bpf_preempt_enable"),
 }
-_PREEMPTIBLE_SINCE = 7
+_PREEMPTIBLE_SINCE = (7,)
 
 
 class Kfuncs:
@@ -33,9 +34,8 @@ class Kfuncs:
         """
         btf = Btf()
         found = {macro: (number, btf.function_id(name)) for macro, (number, name) in _PREEMPTION.items()}
-        kernel = os.uname()
-        # A real-time kernel may sleep where memory is allocated.
-        needed = int(kernel.release.split(".")[0]) >= _PREEMPTIBLE_SINCE and "PREEMPT_RT" not in kernel.version
+        # A real-time kernel can sleep where memory is allocated.
+        needed = kernel_release() >= _PREEMPTIBLE_SINCE and "PREEMPT_RT" not in os.uname().version
         self._found = found if needed and all(btf_id for _, btf_id in found.values()) else {}
 
     @property

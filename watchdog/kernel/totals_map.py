@@ -1,6 +1,6 @@
-"""BPF maps of totals per process: never cleared, so that nothing is lost between reading and clearing.
+"""BPF maps of totals per process. They are never cleared, so that nothing is lost between a read and a clear.
 
-Entries of processes that are gone are taken out, with what they hold at that moment, before the map fills up.
+Entries of ended processes are deleted, and their last values returned, before the map is full.
 """
 
 from __future__ import annotations
@@ -8,48 +8,45 @@ from __future__ import annotations
 import ctypes as ct
 import errno
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.kernel import libbpf
-
-_TICK_NS = 10_000_000  # /proc/PID/stat counts in USER_HZ, 1/100 s on every architecture that we support
-_START_FIELD = 19  # of what follows the name: field 22, starttime
+from watchdog.kernel.process_stat import read_process_stat
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Keys and values, (n,) each; a key that is missing since the reading before was taken out."""
+    """Keys and values, (n,) each. A key that is missing since the previous reading was deleted."""
 
     keys: NDArray[np.void]
     values: NDArray[np.void]
 
 
 class TotalsMap:
-    """Reads one such map, whose keys begin with `start_ns` and `tgid`."""
+    """Reads one map of totals. Its keys begin with `start_ns` and `tgid`."""
 
-    def __init__(self, fd: int, key: np.dtype[np.void], value: np.dtype[np.void]) -> None:
+    def __init__(self, fd: int, key_type: np.dtype[np.void], value_type: np.dtype[np.void]) -> None:
         """Read the hash map behind `fd`."""
         self._fd = fd
-        self._key, self._value = key, value
+        self._key_type, self._value_type = key_type, value_type
         self._capacity = libbpf.map_info(fd).max_entries
 
     def empty_totals(self) -> Totals:
-        """Return what an empty map reads as."""
-        return Totals(np.empty(0, self._key), np.empty(0, self._value))
+        """Return the totals of an empty map."""
+        return Totals(np.empty(0, self._key_type), np.empty(0, self._value_type))
 
     def read(self) -> Totals:
-        """Return every total; when a quarter of the map is used, take out those of processes that are gone."""
+        """Return every total; when more than a quarter of the map is used, delete the entries of ended processes."""
         lib = libbpf.library()
-        keys, values = np.empty(self._capacity, self._key), np.empty(self._capacity, self._value)
-        following, count = ct.c_uint64(), ct.c_uint32(self._capacity)
+        keys, values = np.empty(self._capacity, self._key_type), np.empty(self._capacity, self._value_type)
+        next_batch, count = ct.c_uint64(), ct.c_uint32(self._capacity)
         result = lib.bpf_map_lookup_batch(
-            self._fd, None, ct.byref(following), keys.ctypes.data, values.ctypes.data, ct.byref(count), None
+            self._fd, None, ct.byref(next_batch), keys.ctypes.data, values.ctypes.data, ct.byref(count), None
         )
-        if result < 0 and ct.get_errno() != errno.ENOENT:  # the end of the map
-            libbpf.check_result(result, "reading totals")
+        if result < 0 and ct.get_errno() != errno.ENOENT:  # ENOENT: the end of the map
+            libbpf.check_result(result, "cannot read a BPF map of totals")
         totals = Totals(keys[: count.value].copy(), values[: count.value].copy())
         if count.value > self._capacity // 4:
             self._delete_ended_processes(totals)
@@ -58,17 +55,14 @@ class TotalsMap:
     def _delete_ended_processes(self, totals: Totals) -> None:
         lib = libbpf.library()
         for number, key in enumerate(totals.keys):
-            if key["tgid"] and not _lives(int(key["tgid"]), int(key["start_ns"])):
-                # Its last words count: the value as it is deleted takes the place of the one read before.
-                final = np.empty(1, self._value)
-                one = totals.keys[number : number + 1].copy()
-                if lib.bpf_map_lookup_and_delete_elem(self._fd, one.ctypes.data, final.ctypes.data) == 0:
+            if key["tgid"] and not _is_alive(int(key["tgid"]), int(key["start_ns"])):
+                # The value at deletion counts: it replaces the value that was read before.
+                final = np.empty(1, self._value_type)
+                entry_key = totals.keys[number : number + 1].copy()
+                if lib.bpf_map_lookup_and_delete_elem(self._fd, entry_key.ctypes.data, final.ctypes.data) == 0:
                     totals.values[number] = final[0]
 
 
-def _lives(pid: int, start_ns: int) -> bool:
-    try:
-        after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return False
-    return abs(int(after_name[_START_FIELD]) * _TICK_NS - start_ns) <= _TICK_NS
+def _is_alive(pid: int, start_ns: int) -> bool:
+    stat = read_process_stat(pid)
+    return stat is not None and stat.has_start(start_ns)

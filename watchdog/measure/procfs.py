@@ -1,6 +1,7 @@
-"""What /proc says of a process while it is there: an alert tells it, for the process will be gone when someone looks.
+"""Facts of a live process from /proc. An alert stores them, because the process can end before anyone reads the alert.
 
-Everyone may read it (proc(5)), but for the link `exe`, which takes the right to trace the process: the daemon has none.
+Every account can read them (proc(5)), except the link `exe`: that needs the right to trace the process, which the
+daemon does not have.
 """
 
 from __future__ import annotations
@@ -12,21 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from watchdog.clock import SECOND_NS
+from watchdog.kernel.process_stat import PROC, read_process_stat
 
 MAX_PARENTS: Final = 5
 
-_MAX_CMDLINE_BYTES = 1_024  # of a command line: more than anyone is shown, for masked secrets make it shorter
-_TICKS = os.sysconf("SC_CLK_TCK")
-_PPID, _START = 1, 19  # of the fields behind the name, proc_pid_stat(5)
+_MAX_CMDLINE_BYTES = 1_024  # more than any receiver shows: masking of secrets makes the command line shorter
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process that lives.
+    """A live process.
 
-    `exe`: the path, None where it may not be read. `arguments`: one where the process has written its own title, none
-    for kernel threads and zombies. `parents`: pid and name, the nearest first.
+    `exe`: the path, None where it is not readable. `arguments`: a single one where the process wrote its own title,
+    none for kernel threads and zombies. `parents`: pid and name, the nearest first.
     """
 
     comm: str
@@ -35,26 +34,15 @@ class Process:
     parents: tuple[tuple[int, str], ...]
 
 
-def read_process(pid: int, start_ns: int | None = None, proc: Path = Path("/proc")) -> Process | None:
-    """Return what is known of the process, None where it is gone.
+def read_process(pid: int, start_ns: int | None = None, proc: Path = PROC) -> Process | None:
+    """Return the facts of the process, None when it has ended.
 
-    `start_ns`: when it began, by CLOCK_BOOTTIME: one that began at another time is another's. None: not known.
+    `start_ns`: its start, CLOCK_BOOTTIME; a process with another start only has the same pid. None: unknown.
     """
-    stat = _stat(proc, pid)
-    if stat is None or (start_ns is not None and stat[_START + 1] != str(start_ns * _TICKS // SECOND_NS)):
+    stat = read_process_stat(pid, proc)
+    if stat is None or (start_ns is not None and not stat.has_start(start_ns)):
         return None
-    return Process(stat[0], _exe(proc, pid), _arguments(proc, pid), tuple(_parents(proc, int(stat[_PPID + 1]))))
-
-
-def _stat(proc: Path, pid: int) -> list[str] | None:
-    """Return the name and the fields behind it; the name may hold anything."""
-    try:
-        text = (proc / str(pid) / "stat").read_bytes().decode("utf-8", "surrogateescape")
-    except OSError:
-        return None
-    name, _, rest = text.partition("(")[2].rpartition(")")
-    fields = rest.split()
-    return [name, *fields] if len(fields) > _START else None
+    return Process(stat.comm, _exe(proc, pid), _arguments(proc, pid), tuple(_parents(proc, stat.parent_pid)))
 
 
 def _exe(proc: Path, pid: int) -> str | None:
@@ -73,8 +61,8 @@ def _arguments(proc: Path, pid: int) -> tuple[str, ...]:
 
 def _parents(proc: Path, pid: int) -> Iterator[tuple[int, str]]:
     for _ in range(MAX_PARENTS):
-        stat = _stat(proc, pid) if pid else None
+        stat = read_process_stat(pid, proc) if pid else None
         if stat is None:
             return
-        yield pid, stat[0]
-        pid = int(stat[_PPID + 1])
+        yield pid, stat.comm
+        pid = stat.parent_pid
