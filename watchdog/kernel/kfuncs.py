@@ -1,6 +1,6 @@
-"""Functions of the kernel that our programs call by BTF id (kfuncs), for which bcc has no form.
+"""Functions of the kernel that the programs call by BTF id (kfuncs). bcc does not support them.
 
-The sources call a number that is no helper's; here the call becomes one of the function, before the program is loaded.
+The sources call a number that no helper has; the loader replaces it with the id of the function before the load.
 Format: Documentation/bpf/standardization/instruction-set.rst and kfuncs.rst of the kernel.
 """
 
@@ -15,7 +15,7 @@ from watchdog.kernel.kernel_release import kernel_release
 _CALL = 0x85  # BPF_JMP | BPF_CALL
 _PSEUDO_KFUNC_CALL = 2
 _INSTRUCTION = struct.Struct("<BBhi")  # opcode, source and destination register, offset, immediate value
-# Macro in bpf/: number, function. Since Linux 6.10; needed where programs on tracepoints can be preempted, since 7.
+# Macro in bpf/: number, function. Since Linux 6.10. Needed since 7, where programs on tracepoints can be preempted.
 _PREEMPTION = {
     "KFUNC_PREEMPT_DISABLE": (0x7FFF0001, "bpf_preempt_disable"),
     "KFUNC_PREEMPT_ENABLE": (0x7FFF0002, "bpf_preempt_enable"),
@@ -24,10 +24,10 @@ _PREEMPTIBLE_SINCE = (7,)
 
 
 class Kfuncs:
-    """Those that the running kernel has and our programs need on it."""
+    """The kfuncs that the programs need on the running kernel."""
 
     def __init__(self) -> None:
-        """Look for them.
+        """Look up the kfuncs in the kernel's BTF.
 
         Raises:
             KernelUnfit: the kernel carries no BTF.
@@ -40,15 +40,15 @@ class Kfuncs:
 
     @property
     def cflags(self) -> list[str]:
-        """Return what tells the sources of them."""
+        """Return the compiler flags that define the numbers of the kfuncs."""
         return [f"-D{macro}={number:#x}" for macro, (number, _) in self._found.items()]
 
     def link_calls(self, code: bytes) -> bytes:
-        """Return BPF instructions whose calls of our numbers are calls of the functions."""
+        """Return the BPF instructions of `code`, with calls of these numbers replaced by calls of the functions."""
         ids = dict(self._found.values())
-        linked = bytearray(code)
+        code_with_ids = bytearray(code)
         for at in range(0, len(code), _INSTRUCTION.size):
             opcode, registers, offset, number = _INSTRUCTION.unpack_from(code, at)
             if opcode == _CALL and registers == 0 and number in ids:
-                _INSTRUCTION.pack_into(linked, at, opcode, _PSEUDO_KFUNC_CALL << 4, offset, ids[number])
-        return bytes(linked)
+                _INSTRUCTION.pack_into(code_with_ids, at, opcode, _PSEUDO_KFUNC_CALL << 4, offset, ids[number])
+        return bytes(code_with_ids)

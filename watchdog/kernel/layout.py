@@ -1,4 +1,4 @@
-"""The rows that the kernel hands over, as numpy sees them: the same layout as bpf/connection.h."""
+"""The records of the kernel half as numpy dtypes, in the same layout as bpf/connection.h."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OWNER = np.dtype(
         ("exe", "S32"),
     ]
 )
-"""struct owner: a process as it was when it took the socket; all zero when not known."""
+"""struct owner: a process at the time when it became the owner; all zero when unknown."""
 
 CONNECTION = np.dtype(
     [
@@ -67,30 +67,30 @@ SUMS_COUNTERS = (
     "packets_received",
     "retransmits",
 )
-"""The counters of struct sums, in its order: all counters of the catalogue that the kernel half knows."""
+"""The counters of struct sums, in its order: all counters of the catalogue that the kernel half has."""
 
 SUMS = np.dtype([*((name, "<u8") for name in SUMS_COUNTERS), ("owner", OWNER)])
-"""struct sums: totals of connections that found no room in the ledger."""
+"""struct sums: totals of connections that did not fit into the ledger."""
 
 RESPONSE = np.dtype([("cookie", "<u8"), ("latency_ns", "<u8")])
-"""struct response: one answer to a request, on demand."""
+"""struct response: one response to a request, on demand."""
 
 DATAGRAMS_KEY = np.dtype([("start_ns", "<u8"), ("tgid", "<u4"), ("netns", "<u4"), ("family", "<u4"), ("pad", "<u4")])
 """struct datagrams_key."""
 
 DATAGRAMS_COUNTERS = ("bytes_sent", "bytes_received", "datagrams_sent", "datagrams_received")
-"""The counters of struct datagrams, in its order; the catalogue's have `udp_` before them."""
+"""The counters of struct datagrams, in its order; the catalogue adds the prefix `udp_`."""
 
 DATAGRAMS = np.dtype([*((name, "<u8") for name in DATAGRAMS_COUNTERS), ("owner", OWNER)])
 """struct datagrams: UDP of one process, on demand."""
 
 FLAG_CONNECT, FLAG_ACCEPTED, FLAG_FAILED, FLAG_CORRECTION = 1, 2, 4, 8
 LOSS_FIELDS = ("ledger_full", "sums_full", "storage_failed", "responses_lost", "datagrams_lost")
-"""The map `losses`, by index: names of `Quality`'s fields."""
+"""The map `losses`, by index: names of the fields of `Quality`."""
 
 
 def layout_assertions() -> str:
-    """Return C code that fails to compile unless bpf/connection.h has this layout."""
+    """Return C code that does not compile unless bpf/connection.h has this layout."""
     structs = {
         "owner": OWNER,
         "connection": CONNECTION,

@@ -1,6 +1,6 @@
-"""libbpf through ctypes: the few calls that bcc's Python module does not offer, or that must work without bcc.
+"""libbpf through ctypes: the few calls that bcc's Python module does not have, or that must work without bcc.
 
-The daemon uses this and not bcc, so that no compiler is ever mapped into it.
+The daemon uses this module and not bcc, so that no compiler is mapped into its memory.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _ProgramLoadOptions(ct.Structure):
 
 
 class MapInfo(ct.Structure):
-    """struct bpf_map_info (include/uapi/linux/bpf.h), as far as it is read."""
+    """struct bpf_map_info (include/uapi/linux/bpf.h), up to the last member that is read."""
 
     _fields_ = [
         ("type", ct.c_uint32),
@@ -103,7 +103,7 @@ def library() -> ct.CDLL:
     """Return libbpf 1.x with the signatures that this module uses.
 
     Raises:
-        KernelUnfit: it is not installed.
+        KernelUnfit: libbpf is not installed.
     """
     try:
         lib = ct.CDLL("libbpf.so.1", use_errno=True)
@@ -145,12 +145,12 @@ def check_result(result: int, action: str) -> int:
 
 
 def load_program(name: str, target: str, attach_type: int, code: bytes) -> int:
-    """Load BPF instructions for a tracepoint or function, not attached; return the program's fd.
+    """Load BPF instructions for a tracepoint or function, without attaching; return the fd of the program.
 
-    `attach_type`: of enum bpf_attach_type, one of those whose arguments BTF types.
+    `attach_type`: of enum bpf_attach_type, one with BTF-typed arguments.
 
     Raises:
-        KernelUnfit: there is no such target, or the verifier refuses; the text holds the end of its log.
+        KernelUnfit: the target does not exist, or the verifier refuses; the text has the end of its log.
         NotPermitted: without CAP_BPF and CAP_PERFMON.
     """
     lib = library()
@@ -165,37 +165,37 @@ def load_program(name: str, target: str, attach_type: int, code: bytes) -> int:
     fd = lib.bpf_prog_load(*args)
     if fd >= 0:
         return int(fd)
-    refusal = ct.get_errno()
+    load_errno = ct.get_errno()
     opts.log_level, opts.log_size, opts.log_buf = 1, len(log), ct.cast(log, ct.c_void_p)
     fd = lib.bpf_prog_load(*args)
     if fd >= 0:
         return int(fd)
     if not log.value:
-        check_result(-refusal, f"loading the program on {target}")
+        check_result(-load_errno, f"cannot load the program on {target}")
     raise KernelUnfit(f"the kernel refuses the program on {target}:\n{log.value.decode(errors='replace')[-2000:]}")
 
 
 def attach(program: int) -> int:
     """Attach a loaded program to its target; return the fd that keeps it attached."""
-    return check_result(library().bpf_raw_tracepoint_open(None, program), "attaching a program")
+    return check_result(library().bpf_raw_tracepoint_open(None, program), "cannot attach a program")
 
 
 def open_iterator(link: int) -> int:
     """Return the fd of one pass of the iterator behind `link`."""
-    return check_result(library().bpf_iter_create(link), "starting a pass over sockets")
+    return check_result(library().bpf_iter_create(link), "cannot start a pass over sockets")
 
 
 def map_info(fd: int) -> MapInfo:
-    """Return what the kernel says of a map."""
+    """Return the kernel's description of a map."""
     info = MapInfo()
-    _ask(fd, info, "asking about a BPF map")
+    _query_object(fd, info, "cannot query a BPF map")
     return info
 
 
 def program_info(fd: int) -> ProgramInfo:
-    """Return what the kernel says of a program."""
+    """Return the kernel's description of a program."""
     info = ProgramInfo()
-    _ask(fd, info, "asking about a BPF program")
+    _query_object(fd, info, "cannot query a BPF program")
     return info
 
 
@@ -204,6 +204,6 @@ def recursion_misses(program: int) -> int:
     return int(program_info(program).recursion_misses)
 
 
-def _ask(fd: int, info: ct.Structure, what: str) -> None:
+def _query_object(fd: int, info: ct.Structure, action: str) -> None:
     size = ct.c_uint32(ct.sizeof(info))
-    check_result(library().bpf_obj_get_info_by_fd(fd, ct.byref(info), ct.byref(size)), what)
+    check_result(library().bpf_obj_get_info_by_fd(fd, ct.byref(info), ct.byref(size)), action)

@@ -1,4 +1,4 @@
-"""Which programs there are, where they attach, and which belong together."""
+"""The BPF programs: their names, their targets, and the groups in which they are attached."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 
 class AttachType(enum.Enum):
-    """How a program attaches: the expected attach type of include/uapi/linux/bpf.h, and bcc's prefix of its symbol."""
+    """Attach type of a program: its number in include/uapi/linux/bpf.h, and bcc's prefix of the symbol."""
 
-    TP_BTF = (23, b"kfunc__")  # BPF_TRACE_RAW_TP, which bcc has no name for
+    TP_BTF = (23, b"kfunc__")  # BPF_TRACE_RAW_TP; bcc has no name for it
     FEXIT = (25, b"kretfunc__")  # BPF_TRACE_FEXIT
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One program: `target` is the tracepoint or kernel function, `name` that of the program in the sources."""
+    """One program. `target`: tracepoint or kernel function; `name`: name of the program in the sources."""
 
     target: str
     attach_type: AttachType
@@ -26,15 +26,15 @@ STATE_PROBE = Probe("inet_sock_set_state", AttachType.TP_BTF, "inet_sock_set_sta
 STATE_FALLBACK_PROBE = Probe("inet_sock_set_state", AttachType.TP_BTF, "fallback_inet_sock_set_state")
 RESET_PROBES = tuple(Probe(name, AttachType.TP_BTF, name) for name in ("tcp_receive_reset", "tcp_send_reset"))
 CONNECTION_PROBES = (STATE_PROBE, STATE_FALLBACK_PROBE, *RESET_PROBES)
-"""The life of connections: always attached, in this order, which is that in which they run."""
+"""Events of connections: always attached, in this order, in which they also run."""
 
 MESSAGE_PROBES = tuple(Probe(name, AttachType.TP_BTF, name) for name in ("sock_send_length", "sock_recv_length"))
-"""Each message, on demand: since Linux 6.3."""
+"""Run at each message, attached on demand: since Linux 6.3."""
 
 LEGACY_MESSAGE_PROBES = tuple(
     Probe(name, AttachType.FEXIT, name)
     for name in ("tcp_sendmsg", "tcp_recvmsg", "udp_sendmsg", "udp_recvmsg", "udpv6_sendmsg", "udpv6_recvmsg")
 )
-"""The same on kernels without those tracepoints."""
+"""The same for kernels without these tracepoints."""
 
 ITERATOR = "task_file"

@@ -1,7 +1,7 @@
-"""Reading a BPF ring buffer of records of one size, all of a tick at once.
+"""Reads a BPF ring buffer with records of one size, all records of a tick at once.
 
-Layout: kernel/bpf/ringbuf.c. The consumer's position is on a page of its own, which the reader may write; the
-producer's is on the next; the data follow, mapped twice in a row, so that no record is ever cut in two.
+Layout: kernel/bpf/ringbuf.c. The consumer's position is on a page of its own, which the reader can write; the
+producer's is on the next page; the data follow, mapped twice in a row, so that no record is split.
 """
 
 from __future__ import annotations
@@ -12,52 +12,52 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
-# Native, which struct moves as one word; "<Q" goes byte by byte, and the kernel writes meanwhile: a torn position.
+# "@Q" is read as one word. "<Q" is read byte by byte while the kernel writes: the position could be torn.
 _POSITION = struct.Struct("@Q")
 _BUSY = np.uint32(1 << 31)
 _HEADER_BYTES = 8
 
 
-def ring_size(record_count: int, record: np.dtype[np.void]) -> int:
-    """Return the size of the smallest ring that holds so many records: a power of two, and whole pages."""
-    most = record_count * (record.itemsize + _HEADER_BYTES)  # one byte always stays free
-    return max(mmap.PAGESIZE, 1 << most.bit_length())
+def ring_size(record_count: int, record_type: np.dtype[np.void]) -> int:
+    """Return the size in bytes of the smallest ring for `record_count` records: a power of two, and whole pages."""
+    max_bytes = record_count * (record_type.itemsize + _HEADER_BYTES)  # one byte always stays free
+    return max(mmap.PAGESIZE, 1 << max_bytes.bit_length())
 
 
 class RingBuffer:
-    """One reader of a ring buffer whose records nobody discards.
+    """The only reader of a ring buffer without discarded records.
 
-    Only the two positions stay mapped: pages of the ring would count as this process's memory.
+    Only the two positions stay mapped: pages of the ring would count as memory of this process.
     """
 
-    def __init__(self, fd: int, size: int, record: np.dtype[np.void]) -> None:
-        """Read the ring behind `fd`, of `size` bytes, whose records are all of type `record`, a multiple of 8 bytes."""
+    def __init__(self, fd: int, size: int, record_type: np.dtype[np.void]) -> None:
+        """Read the ring behind `fd`, of `size` bytes. All records are of `record_type`, a multiple of 8 bytes."""
         self._fd = fd
         self._size = size
-        self._framed = np.dtype([("length", "<u4"), ("page", "<u4"), ("record", record)])
+        self._framed = np.dtype([("length", "<u4"), ("page", "<u4"), ("record", record_type)])
         self._consumer = mmap.mmap(fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self._producer = mmap.mmap(fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ, offset=mmap.PAGESIZE)
 
     def read(self) -> NDArray[np.void]:
-        """Return the records written since the last read, (n,) of `record`, and make room for others."""
+        """Return the records written since the last read, (n,) of `record_type`, and free their space."""
         consumed, produced = self._position(self._consumer), self._position(self._producer)
         count = (produced - consumed) // self._framed.itemsize
         if not count:
             return np.empty(0, self._framed["record"])
-        records = self._copied(consumed % self._size, count)
+        records = self._copy_records(consumed % self._size, count)
         _POSITION.pack_into(self._consumer, 0, consumed + len(records) * self._framed.itemsize)
         return records
 
     def close(self) -> None:
-        """Unmap it."""
+        """Unmap the two positions."""
         self._consumer.close()
         self._producer.close()
 
-    def _copied(self, at: int, count: int) -> NDArray[np.void]:
+    def _copy_records(self, at: int, count: int) -> NDArray[np.void]:
         skipped = at % mmap.PAGESIZE
         length, offset = skipped + count * self._framed.itemsize, 2 * mmap.PAGESIZE + at - skipped
         with mmap.mmap(self._fd, length, mmap.MAP_SHARED, mmap.PROT_READ, offset=offset) as pages:
-            # Flags first: memcpy has no order, so a record could be copied unwritten and then be found finished.
+            # Flags first: memcpy has no order, so an unwritten record could be copied and then be taken as finished.
             flags = np.frombuffer(pages, self._framed, count, skipped)["length"].copy()
             unfinished = np.flatnonzero(flags & _BUSY)  # reserved on another CPU, not yet written
             finished = int(unfinished[0]) if len(unfinished) else count

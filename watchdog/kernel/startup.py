@@ -1,11 +1,11 @@
-"""From a privileged start to a collector without privileges, in the order that gives none away."""
+"""From a privileged start to a collector without privileges, in a safe order."""
 
 from __future__ import annotations
 
 import logging
 import os
 
-import numpy.ma  # noqa: F401 - np.unique imports it when it first runs, by when an upgrade may have brought another
+import numpy.ma  # noqa: F401 - np.unique imports it at its first call, when an upgrade can have replaced it
 
 from watchdog.clock import Clock
 from watchdog.config.map_sizes import DEFAULT_MAP_SIZES, MapSizes
@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 def require_privileges() -> None:
-    """Make sure that programs can be loaded and, as root, that there is an account to become.
+    """Check that this process can load programs and, as root, that the service account exists.
 
     Raises:
         NotPermitted: with the remedy.
@@ -30,21 +30,23 @@ def require_privileges() -> None:
 def start_collector(clock: Clock, map_sizes: MapSizes = DEFAULT_MAP_SIZES) -> Collector:
     """Run the loader, give up every capability (and root), attach the programs, and return the collector.
 
-    Before Linux 5.19 (commit c8644cd0efe7) the kernel refuses every bpf() call without CAP_BPF: then that one is kept.
+    Before Linux 5.19 (commit c8644cd0efe7) the kernel refuses every bpf() call without CAP_BPF: there CAP_BPF is kept.
 
     Raises:
         KernelUnfit, NotPermitted, HandoverError: with the remedy.
     """
     require_privileges()
     loaded = handover.run_loader(map_sizes)
-    keep = set() if _works_without(loaded.maps["losses"]) else {privileges.CAP_BPF}
+    keep = set() if _works_without_capabilities(loaded.maps["losses"]) else {privileges.CAP_BPF}
     privileges.keep_only_capabilities(keep)
     if keep:
-        _log.warning("this kernel wants CAP_BPF for reading maps (before Linux 5.19): keeping CAP_BPF, nothing else")
+        _log.warning(
+            "the daemon keeps CAP_BPF and no other capability: this kernel requires it for reading maps (before Linux 5.19)"
+        )
     return Collector(loaded, clock)
 
 
-def _works_without(fd: int) -> bool:
+def _works_without_capabilities(fd: int) -> bool:
     with privileges.without_capabilities():
         try:
             libbpf.map_info(fd)

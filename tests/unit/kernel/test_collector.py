@@ -26,14 +26,14 @@ class Drained:
         return rows
 
 
-@pytest.mark.parametrize("fails", ["_misses", "_walk", "_quality", "_sums.read", "_datagrams.empty_totals"])
+@pytest.mark.parametrize("fails", ["_count_misses", "_read_live_sockets", "_quality", "_sums.read", "_datagrams.empty_totals"])
 def test_a_reading_that_fails_leaves_what_has_ended_to_the_next_one(clock, monkeypatch, fails):
     nothing = SimpleNamespace(read=lambda: "sums", empty_totals=lambda: "datagrams")
     monkeypatch.setattr(module, "_open_ring_buffer", lambda _fd, record: Drained(np.zeros(3, record)))
     monkeypatch.setattr(module, "TotalsMap", lambda *_: nothing)
-    monkeypatch.setattr(Collector, "_walk", lambda _: (np.empty(0, CONNECTION), 0))
+    monkeypatch.setattr(Collector, "_read_live_sockets", lambda _: (np.empty(0, CONNECTION), 0))
     monkeypatch.setattr(Collector, "_quality", lambda *_: "quality")
-    monkeypatch.setattr(Collector, "_misses", lambda _: 0)
+    monkeypatch.setattr(Collector, "_count_misses", lambda _: 0)
     monkeypatch.setattr(Collector, "_with_missed_resets", lambda _, sums: sums)
     collector = Collector(SimpleNamespace(connection_programs={}, maps=collections.Counter()), clock)
 
@@ -61,7 +61,7 @@ def counts(monkeypatch, clock):
     monkeypatch.setattr(module.libbpf, "recursion_misses", lambda name: told[name])
     monkeypatch.setattr(module.libbpf, "attach", lambda _: -1)
     monkeypatch.setattr(module, "_read_counter", lambda name, _index: told[name])
-    monkeypatch.setattr(Collector, "_walk", lambda _: (np.empty(0, CONNECTION), 0))
+    monkeypatch.setattr(Collector, "_read_live_sockets", lambda _: (np.empty(0, CONNECTION), 0))
     maps = {name: name for name in ("sums", "datagrams", "ledger", "losses", "fallback_events")}
     programs = {probe.name: probe.name for probe in CONNECTION_PROBES}
     return Collector(SimpleNamespace(connection_programs=programs, message_programs=("sends",), maps=maps), clock), told
