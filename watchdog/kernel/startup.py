@@ -40,9 +40,7 @@ def start_collector(clock: Clock, map_sizes: MapSizes = DEFAULT_MAP_SIZES) -> Co
     keep = set() if _works_without_capabilities(loaded.maps["losses"]) else {privileges.CAP_BPF}
     privileges.keep_only_capabilities(keep)
     if keep:
-        _log.warning(
-            "the daemon keeps CAP_BPF and no other capability: this kernel requires it for reading maps (before Linux 5.19)"
-        )
+        _log.warning("CAP_BPF is kept, and no other capability: kernels before Linux 5.19 require it for reading maps")
     return Collector(loaded, clock)
 
 

@@ -26,7 +26,9 @@ class Drained:
         return rows
 
 
-@pytest.mark.parametrize("fails", ["_count_misses", "_read_live_sockets", "_quality", "_sums.read", "_datagrams.empty_totals"])
+@pytest.mark.parametrize(
+    "fails", ["_count_misses", "_read_live_sockets", "_quality", "_sums.read", "_datagrams.empty_totals"]
+)
 def test_a_reading_that_fails_leaves_what_has_ended_to_the_next_one(clock, monkeypatch, fails):
     nothing = SimpleNamespace(read=lambda: "sums", empty_totals=lambda: "datagrams")
     monkeypatch.setattr(module, "_open_ring_buffer", lambda _fd, record: Drained(np.zeros(3, record)))
