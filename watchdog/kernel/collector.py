@@ -177,7 +177,7 @@ class Collector:
         new = dict(zip(LOSS_FIELDS, (int(number) for number in lost - self._losses_before), strict=True))
         missed = max(self._missed_events, misses - _read_counter(maps["fallback_events"], 0))
         newly_missed = missed - self._missed_events
-        self._losses_before, self._missed = lost, missed
+        self._losses_before, self._missed_events = lost, missed
         return Quality(**new, missed_events=newly_missed, pass_seconds=pass_seconds, pass_retries=pass_retries)
 
 
