@@ -10,7 +10,7 @@ from watchdog.delivery.receiver_down import Outage
 from watchdog.errors import StoreError
 from watchdog.receivers.base import ReceiverState
 
-_KEY = "failing"
+_KEY = "outage"
 
 
 class ReceiverHealth:
@@ -75,7 +75,7 @@ class ReceiverHealth:
         document = None
         if failure is not None:
             document = {
-                "boot": boot_id(),
+                "boot_id": boot_id(),
                 "since_ns": failure.since_ns,
                 "since": failure.since,
                 "reason": failure.reason,
@@ -90,7 +90,7 @@ class ReceiverHealth:
                 return None
             document = json.loads(text)
             since_ns, since, reason = int(document["since_ns"]), float(document["since"]), str(document["reason"])
-            same_boot = document["boot"] == boot_id()
+            same_boot = document["boot_id"] == boot_id()
         except (StoreError, LookupError, TypeError, ValueError):
             return None
         if not same_boot:

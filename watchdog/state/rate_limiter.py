@@ -21,7 +21,7 @@ from watchdog.state.rate_limit import RateLimit
 from watchdog.storage.checksum import checksum
 
 MAX_DIGEST_ALERTS: Final = 40  # of a digest: what one message shows; those beyond it are told by the next one
-_KEY: Final = "budget"  # in the table `memories`
+_KEY: Final = "rate_limit"  # in the table `memories`
 _DUE: Final = "(due_ns <= ? OR due_ns > ?)"
 _NEWS: Final = ("first notification", "new alert in group", "severity changed", "escalated: ")  # so reasons begin
 
@@ -71,7 +71,7 @@ class RateLimiter:
         connection.execute(
             "INSERT INTO memories (receiver, key, value, at) VALUES (?, ?, ?, ?) "
             "ON CONFLICT (receiver, key) DO UPDATE SET value = excluded.value, at = excluded.at",
-            (receiver, _KEY, json.dumps({"at_ns": now_ns, "debts_ns": debts}), wall),
+            (receiver, _KEY, json.dumps({"updated_ns": now_ns, "debts_ns": debts}), wall),
         )
 
     def _debts(self, connection: Connection, receiver: str, now_ns: int) -> tuple[int, int]:
@@ -82,7 +82,7 @@ class RateLimiter:
             return 0, 0
         try:
             kept = json.loads(row[0])
-            passed_ns = now_ns - int(kept["at_ns"])
+            passed_ns = now_ns - int(kept["updated_ns"])
             debts = [int(debt_ns) for debt_ns in kept["debts_ns"]]
         except (LookupError, TypeError, ValueError):
             return 0, 0

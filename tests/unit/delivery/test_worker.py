@@ -353,7 +353,7 @@ def test_a_success_is_forgotten_by_no_restart(deliver, store, clock):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"since_ns": "x"}', '{"since_ns": 1, "since": null}'])
 def test_what_cannot_be_read_of_a_former_daemon_is_forgotten(deliver, text):
     memory = VolatileReceiverState()
-    memory.put("failing", text)
+    memory.put("outage", text)
     assert deliver(ScriptedReceiver(), memory).outage is None
 
 
