@@ -1,4 +1,4 @@
-"""`bpf-watchdog notifications`: who was told what, when, by which receiver, and with what answer."""
+"""`bpf-watchdog notifications`: the notifications of each receiver, their delivery states, attempts and losses."""
 
 from __future__ import annotations
 
@@ -21,51 +21,60 @@ from watchdog.control.socket_path import (
 )
 from watchdog.errors import DaemonUnreachable, StoreError, UsageError
 from watchdog.sanitize import escape_unprintable
-from watchdog.state.audit import DELIVERY_STATES
+from watchdog.state.audit import DELIVERED, DELIVERY_STATES, FAILED
 from watchdog.storage.folder import STATE_FILE_NAME
 from watchdog.storage.reader import ReadableDatabase, StateReader
 
-_SHORT_ID = 12  # letters that tell notices apart; `show` and `retry` take them for the whole
-_LONGEST_TEXT = 100
-_DESCRIPTION = """\
-The audit trail: which notices were made, for whom, what became of them, and what each receiver answered.
+_SHORT_ID = 12  # characters that identify a notification in practice; `show` and `retry` accept them
+_MAX_TEXT_CHARACTERS = 100
+_DESCRIPTION = f"""\
+Show the notifications that were created, their receivers, their delivery states, and the answer of each receiver.
 
-States: pending (to be sent, or sent again), done (the receiver said that it has it), merged (never sent, for a newer
-one of its group told the same and more), dead (given up; `retry` has it sent after all).
+States: pending (to be sent, or to be sent again), {DELIVERED} (the receiver has accepted it), merged (never sent: a
+newer notification of the same group contains it), {FAILED} (given up for good; `retry` sends it after all).
 
-Asks the running daemon. Where none runs, `list` and `show` read its state file, given --state-dir DIR."""
+The running daemon answers. Without one, `list` and `show` read its state file, given --state-dir DIR."""
 
 StateFileQuery = Callable[[ReadableDatabase, Mapping[str, Any]], Any]
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `notifications` and what is below it."""
+    """Add `notifications` and its actions."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = commands.add_parser(
-        "notifications", help="who was told what, and with what answer", description=_DESCRIPTION, formatter_class=raw
+        "notifications",
+        help="show sent, pending, failed and lost notifications",
+        description=_DESCRIPTION,
+        formatter_class=raw,
     )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="the newest notices", description="List the newest notices.")
-    listing.add_argument("--receiver", metavar="NAME", help="only those for this receiver")
-    listing.add_argument("--state", choices=DELIVERY_STATES, help="only those in this state")
-    listing.add_argument("--limit", metavar="N", type=int, default=50, help="so many at most (default: 50)")
+    listing = actions.add_parser(
+        "list",
+        help="list the newest notifications, and the number of lost ones",
+        description="List the newest notifications, then the number of lost ones by receiver and cause.",
+    )
+    listing.add_argument("--receiver", metavar="NAME", help="only notifications for this receiver")
+    listing.add_argument("--state", choices=DELIVERY_STATES, help="only notifications in this state")
+    listing.add_argument("--limit", metavar="N", type=int, default=50, help="list at most N (default: 50)")
     listing.set_defaults(run=_list)
-    showing = actions.add_parser("show", help="all about one notice", description="Show one notice and its attempts.")
-    showing.add_argument("id", metavar="ID", help="the notice's id, or how it begins")
+    showing = actions.add_parser(
+        "show", help="show one notification", description="Show one notification with its alerts and attempts."
+    )
+    showing.add_argument("notification_id", metavar="ID", help="the notification's id, or its first characters")
     showing.set_defaults(run=_show)
     retrying = actions.add_parser(
         "retry",
-        help="have dead notices sent after all",
-        description="Have notices that were given up sent after all; needs the running daemon. One whose news are old,"
-        " because a later notice on the same was delivered since, is left alone. Exit code: 0, or 1 if any was.",
+        help="send failed notifications again",
+        description="Send failed notifications again. Needs the running daemon. A notification is not sent again if a"
+        " later one of its group has been delivered. Exit code: 0, or 1 if any notification was not accepted.",
     )
-    retrying.add_argument("ids", metavar="ID", nargs="*", help="ids of notices, or how they begin")
-    retrying.add_argument("--dead", action="store_true", help="all that were given up")
-    retrying.add_argument("--receiver", metavar="NAME", help="with --dead: only those for this receiver")
+    retrying.add_argument("notification_ids", metavar="ID", nargs="*", help="ids, or their first characters")
+    retrying.add_argument("--failed", action="store_true", help="retry all failed notifications")
+    retrying.add_argument("--receiver", metavar="NAME", help="with --failed: only notifications for this receiver")
     retrying.set_defaults(run=_retry)
     for action in (listing, showing, retrying):
         usual = f"{DEFAULT_RUNTIME_FOLDER}/{SOCKET_FILE_NAME}"
-        action.add_argument("--control", metavar="SOCKET", help=f"where the daemon answers (default: {usual})")
+        action.add_argument("--control", metavar="SOCKET", help=f"the daemon's control socket (default: {usual})")
         action.add_argument(
             "--state-dir", metavar="DIR", help=f"the daemon's state folder (default: {DEFAULT_STATE_FOLDER})"
         )
@@ -74,122 +83,134 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def _list(args: argparse.Namespace) -> int:
     wanted = {"receiver": args.receiver, "state": args.state, "limit": args.limit}
-    notifications = _read(args, "notifications list", notification_handlers.list_notifications, wanted)
+    listed = _read(args, "notifications list", notification_handlers.list_notifications, wanted)
     if args.json:
-        print(json.dumps(notifications, indent=2))
-    elif notifications:
-        print(_table(notifications))
+        print(json.dumps(listed, indent=2))
+        return 0
+    if listed["notifications"]:
+        print(_table(listed["notifications"]))
     else:
-        print("no notices" + (" like that" if args.receiver or args.state else " yet"), file=sys.stderr)
+        print("no notifications" + (" match" if args.receiver or args.state else " yet"), file=sys.stderr)
+    if listed["lost"]:
+        print("\n" + _losses_table(listed["lost"]))
     return 0
 
 
 def _show(args: argparse.Namespace) -> int:
-    detail = _read(args, "notifications show", notification_handlers.show_notification, {"id": args.id})
+    wanted = {"notification_id": args.notification_id}
+    detail = _read(args, "notifications show", notification_handlers.show_notification, wanted)
     print(json.dumps(detail, indent=2) if args.json else "\n".join(_lines(detail)))
     return 0
 
 
 def _retry(args: argparse.Namespace) -> int:
-    if bool(args.ids) == args.dead:
-        raise UsageError("retry what? give either ids or --dead")
-    if args.receiver and not args.dead:
-        raise UsageError("--receiver goes with --dead")
+    if bool(args.notification_ids) == args.failed:
+        raise UsageError("give either ids or --failed")
+    if args.receiver and not args.failed:
+        raise UsageError("--receiver needs --failed")
     socket = _socket(args)
-    ids = args.ids
-    if args.dead:
-        limit = notification_handlers.MAX_LISTED
-        dead = send_request(socket, "notifications list", receiver=args.receiver, state="dead", limit=limit)
-        ids = [notification["id"] for notification in reversed(dead)]  # the oldest first
+    ids = _failed_ids(socket, args.receiver) if args.failed else args.notification_ids
     results = []
     for first in range(0, len(ids), notification_handlers.MAX_RETRIED):
-        some = ids[first : first + notification_handlers.MAX_RETRIED]
-        results += send_request(socket, "notifications retry", ids=some)
+        batch = ids[first : first + notification_handlers.MAX_RETRIED]
+        results += send_request(socket, "notifications retry", notification_ids=batch)
     if args.json:
         print(json.dumps(results, indent=2))
     else:
-        _tell_retried(results)
+        _print_results(results)
     return 0 if all(result["retried"] for result in results) else 1
 
 
-def _tell_retried(results: Sequence[Mapping[str, Any]]) -> None:
+def _failed_ids(socket: Path, receiver: str | None) -> list[str]:
+    """Return the ids of failed notifications, oldest first."""
+    limit = notification_handlers.MAX_LISTED
+    listed = send_request(socket, "notifications list", receiver=receiver, state=FAILED, limit=limit)
+    return [notification["notification_id"] for notification in reversed(listed["notifications"])]
+
+
+def _print_results(results: Sequence[Mapping[str, Any]]) -> None:
     for result in results:
-        reason = "will be sent again" if result["retried"] else f"left alone: {result['reason']}"
-        print(f"{escape_unprintable(result['id'])}: {reason}")
+        outcome = "will be sent again" if result["retried"] else f"not sent again: {result['reason']}"
+        print(f"{escape_unprintable(result['notification_id'])}: {outcome}")
     if not results:
-        print("nothing was given up", file=sys.stderr)
+        print("no failed notifications", file=sys.stderr)
 
 
 def _socket(args: argparse.Namespace) -> Path:
     return Path(args.control) if args.control else control_socket_path(args.state_dir or DEFAULT_STATE_FOLDER, {})
 
 
-def _read(args: argparse.Namespace, request: str, read: StateFileQuery, wanted: Mapping[str, Any]) -> Any:
-    # From the daemon; from its file where there is no daemon, and people know which file.
+def _read(args: argparse.Namespace, request: str, query: StateFileQuery, wanted: Mapping[str, Any]) -> Any:
+    # The state file is read only where the user has named its folder: another daemon's file would mislead.
     try:
         return send_request(_socket(args), request, **wanted)
     except DaemonUnreachable as error:
         if args.state_dir is None:
-            advice = f"start it, or read what it left: --state-dir {DEFAULT_STATE_FOLDER}"
-            raise DaemonUnreachable(f"{error}; {advice}") from None
+            remedy = f"start it, or read its state file with --state-dir {DEFAULT_STATE_FOLDER}"
+            raise DaemonUnreachable(str(error), remedy=remedy) from None
         unreachable = error
     file = Path(args.state_dir, STATE_FILE_NAME)
     try:
-        result = read(StateReader(file), wanted)
+        result = query(StateReader(file), wanted)
     except StoreError as error:
-        raise DaemonUnreachable(f"{unreachable}; and {error}") from None
-    print(f"{unreachable}; this is what {file} holds:", file=sys.stderr)
+        raise DaemonUnreachable(f"{unreachable}; {error}") from None
+    print(f"{unreachable}; read from {file}:", file=sys.stderr)
     return result
 
 
 def _table(notifications: Sequence[Mapping[str, Any]]) -> str:
-    head = ("CREATED (UTC)", "RECEIVER", "NEWS", "RULE", "ALERTS", "STATE", "TRIES", "ID", "ANSWER")
+    head = ("CREATED (UTC)", "RECEIVER", "STATUS", "GROUP", "ALERTS", "STATE", "ATTEMPTS", "ID", "RESULT")
     rows = [
         (
-            _time(notification["created"]),
+            _time(notification["created_at"]),
             notification["receiver"],
             notification["status"],
             notification["group_key"],
             notification["alerts"],
             notification["state"],
             notification["attempts"],
-            notification["id"][:_SHORT_ID],
-            _answer(notification),
+            notification["notification_id"][:_SHORT_ID],
+            _result(notification),
         )
         for notification in notifications
     ]
-    return format_table(head, rows, _LONGEST_TEXT)
+    return format_table(head, rows, _MAX_TEXT_CHARACTERS)
 
 
-def _answer(notification: Mapping[str, Any]) -> str | None:
-    return "ok" if notification["state"] == "done" else notification["error"]
+def _losses_table(lost: Sequence[Mapping[str, Any]]) -> str:
+    rows = [(loss["receiver"], loss["cause"], loss["count"]) for loss in lost]
+    return format_table(("RECEIVER", "CAUSE OF LOSS", "LOST"), rows, _MAX_TEXT_CHARACTERS)
+
+
+def _result(notification: Mapping[str, Any]) -> str | None:
+    return "ok" if notification["state"] == DELIVERED else notification["error"]
 
 
 def _lines(detail: Mapping[str, Any]) -> Iterator[str]:
     notification, attempts = detail["notification"], detail["attempts"]
-    yield f"notice    {escape_unprintable(notification['id'])}"
-    yield f"receiver  {escape_unprintable(notification['receiver'])}"
-    reason, key = escape_unprintable(notification["reason"]), escape_unprintable(notification["group_key"])
-    yield f"news      {notification['status']}: {reason}, rule {key}"
-    yield f"created   {_time(notification['created'])} UTC"
-    ended = "" if notification["ended"] is None else f" since {_time(notification['ended'])} UTC"
+    yield f"notification  {escape_unprintable(notification['notification_id'])}"
+    yield f"receiver      {escape_unprintable(notification['receiver'])}"
+    yield f"group         {escape_unprintable(notification['group_key'])}"
+    yield f"status        {notification['status']}: {escape_unprintable(notification['reason'])}"
+    yield f"created       {_time(notification['created_at'])} UTC"
+    ended = "" if notification["ended_at"] is None else f" since {_time(notification['ended_at'])} UTC"
     error = f": {escape_unprintable(notification['error'])}" if notification["error"] else ""
-    yield f"state     {notification['state']}{ended}{error}"
+    yield f"state         {notification['state']}{ended}{error}"
     if detail["superseded_by"]:
-        yield f"          overtaken by {escape_unprintable(detail['superseded_by'])}: it is not sent again"
+        yield f"superseded    by {escape_unprintable(detail['superseded_by'])}; it cannot be sent again"
     yield ""
-    yield "alerts in it:"
+    yield "alerts:"
     for alert in detail["alerts"]:
         state, summary = escape_unprintable(alert["state"]), escape_unprintable(alert["summary"])
         yield f"  {state:<8}  {summary}  ({escape_unprintable(alert['fingerprint'])})"
     yield ""
     yield "attempts:" if attempts else "attempts: none"
     for attempt in attempts:
-        yield f"  {attempt['number']:>4}  {_time(attempt['ended'])}  {escape_unprintable(attempt['result'])}"
+        yield f"  {attempt['number']:>4}  {_time(attempt['ended_at'])}  {escape_unprintable(attempt['result'])}"
     unknown = notification["attempts"] - len({attempt["number"] for attempt in attempts if attempt["number"]})
     if unknown > 0:
-        yield f"  {unknown} more: under way, or how they ended was not written down (or is kept no longer)"
+        yield f"  {unknown} more: in progress, or without a recorded result"
 
 
-def _time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S")
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")

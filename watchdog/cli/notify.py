@@ -84,11 +84,11 @@ def _send(receiver: Receiver, notification: Notification, *, as_json: bool) -> b
         words = f"failed: {error}\n    {_REMEDIES.get(error.reason, error.reason)}"
     else:
         taken = (time.monotonic_ns() - began_ns) * 1_000 // SECOND_NS
-        result = {"ok": True, "milliseconds": taken}
+        result = {"ok": True, "duration_milliseconds": taken}
         words = f"ok in {taken} ms"
     facts: dict[str, Any] = {
         "receiver": receiver.name,
-        "notice": notification.status,
+        "status": notification.status,
         "notification_id": notification.id,
         **result,
     }
@@ -102,7 +102,7 @@ def _print_bytes(receiver: Receiver, notification: Notification, *, as_json: boo
     if as_json:
         facts = {
             "receiver": receiver.name,
-            "notice": notification.status,
+            "status": notification.status,
             "bytes": len(body),
             "limits": limits,
             "body": shown,

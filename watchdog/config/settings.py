@@ -294,7 +294,7 @@ def _read_routing(table: Table, names: tuple[str, ...], jitter: str) -> RoutingS
         elif name in default[:index]:
             table.add_problem("default", f"{suggestions.quote_value(name)} stands there twice", index=index)
     waits = read_group_timing(table, DEFAULT_GROUP_TIMING)
-    dead_after_ns = table.duration("delivery_dead_after", "10m", minimum="1m", maximum="1d")
+    receiver_down_after_ns = table.duration("receiver_down_after", "10m", minimum="1m", maximum="1d")
     jitter_ns = table.duration("jitter", jitter, maximum="10m")
     table.reject_unknown_keys()
     return RoutingSettings(
@@ -302,7 +302,7 @@ def _read_routing(table: Table, names: tuple[str, ...], jitter: str) -> RoutingS
         waits.group_wait_ns,
         waits.group_interval_ns,
         waits.repeat_interval_ns,
-        receiver_down_after_ns=dead_after_ns,
+        receiver_down_after_ns=receiver_down_after_ns,
         jitter_ns=jitter_ns,
     )
 

@@ -1,4 +1,4 @@
-"""What the daemon answers on its audit trail: `notifications list`, `show` and `retry`."""
+"""Control socket requests on notifications: `notifications list`, `show` and `retry`."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from watchdog.clock import Clock
 from watchdog.control.arguments import RequestArguments
 from watchdog.control.server import RequestHandler
 from watchdog.errors import UsageError, WatchdogError
-from watchdog.state import audit
+from watchdog.state import audit, losses
 from watchdog.storage.database import Database
 from watchdog.storage.reader import ReadableDatabase, StateReader
 
 MAX_LISTED = 10_000
 MAX_RETRIED = 50
-"""In one request: each is a transaction of its own, between which the daemon's own get their turn."""
+"""Notifications in one request. Each one is a transaction of its own, so that the daemon's transactions get a turn."""
 
 
 def notification_handlers(database: Database, clock: Clock) -> dict[str, RequestHandler]:
-    """Return what answers requests on the notices in `database`, by the request's name.
+    """Return the handlers of requests on the notifications in `database`, by the request's name.
 
-    What only reads does so through a connection of its own, which holds up no transaction of the daemon.
+    Handlers that only read use a connection of their own, which delays no transaction of the daemon.
     """
     reader = StateReader(database.path)
     return {
@@ -32,67 +32,82 @@ def notification_handlers(database: Database, clock: Clock) -> dict[str, Request
     }
 
 
-def list_notifications(database: ReadableDatabase, given: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the newest notices, newest first.
+def list_notifications(database: ReadableDatabase, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the newest `notifications`, newest first, and under `lost` the number of lost ones by receiver and cause.
 
     Raises:
-        UsageError: arguments that make no sense.
-        StoreError: the file can't be read.
+        UsageError: an argument is unknown or out of range.
+        StoreError: the state file cannot be read.
     """
     arguments = RequestArguments(given)
     receiver = arguments.text("receiver")
     state = arguments.text("state", choices=audit.DELIVERY_STATES)
     limit = arguments.integer("limit", 50, maximum=MAX_LISTED)
     arguments.reject_unknown_arguments()
+    records = audit.list_notifications(database, receiver=receiver, state=state, limit=limit)
+    return {"notifications": [asdict(record) for record in records], "lost": _read_losses(database, receiver)}
+
+
+def _read_losses(database: ReadableDatabase, receiver: str | None) -> list[dict[str, Any]]:
+    with database.transaction() as connection:
+        counts = losses.read_losses(connection)
     return [
-        asdict(notification)
-        for notification in audit.list_notifications(database, receiver=receiver, state=state, limit=limit)
+        {"receiver": name, "cause": cause.value, "count": count}
+        for (name, cause), count in counts.items()
+        if receiver in (None, name)
     ]
 
 
 def show_notification(database: ReadableDatabase, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all that is known of one notice, given by its id or how that begins.
+    """Return one notification with its alerts and attempts, given by its id or the first characters of it.
 
     Raises:
-        UsageError: arguments that make no sense, or a beginning of several ids.
-        WatchdogError: there is no such notice.
-        StoreError: the file can't be read.
+        UsageError: an argument is missing or unknown, or several ids begin with these characters.
+        WatchdogError: there is no such notification.
+        StoreError: the state file cannot be read.
     """
     arguments = RequestArguments(given)
-    wanted = arguments.text("id")
+    wanted = arguments.text("notification_id")
     arguments.reject_unknown_arguments()
     if not wanted:
-        raise UsageError("which notice? give its id")
+        raise UsageError("notification_id is missing")
     ids = audit.find_ids(database, wanted)
     if len(ids) > 1:
-        raise UsageError(f"several notices have an id that begins with {wanted}: give more of it")
+        raise UsageError(f"several notifications have an id that begins with {wanted}", remedy="give more characters")
     detail = audit.read_notification(database, ids[0]) if ids else None
     if detail is None:
-        raise WatchdogError(f"no notice {wanted}: it never was, or ended too long ago to be kept")
+        raise WatchdogError(f"no notification {wanted}: it never existed, or its history has been deleted")
     return asdict(detail)
 
 
 def _retry(database: Database, given: Mapping[str, Any], clock: Clock) -> list[dict[str, Any]]:
     arguments = RequestArguments(given)
-    wanted = arguments.texts("ids", max_count=MAX_RETRIED)
+    wanted = arguments.texts("notification_ids", max_count=MAX_RETRIED)
     arguments.reject_unknown_arguments()
-    return [_retried(database, notification, clock) for notification in wanted]
+    return [_retry_one(database, prefix, clock) for prefix in wanted]
 
 
-def _retried(database: Database, wanted: str, clock: Clock) -> dict[str, Any]:
-    ids = audit.find_ids(database, wanted)
+def _retry_one(database: Database, prefix: str, clock: Clock) -> dict[str, Any]:
+    ids = audit.find_ids(database, prefix)
     if len(ids) > 1:
-        return {"id": wanted, "retried": False, "reason": "several notices have an id that begins so"}
-    notification = ids[0] if ids else wanted
-    if audit.retry_failed(database, notification, clock):
-        return {"id": notification, "retried": True, "reason": None}
-    return {"id": notification, "retried": False, "reason": _why_not(database, notification)}
+        return _retry_result(prefix, "several notifications have an id that begins with these characters")
+    notification_id = ids[0] if ids else prefix
+    if audit.retry_failed(database, notification_id, clock):
+        return _retry_result(notification_id, None)
+    return _retry_result(notification_id, _reason_not_retried(database, notification_id))
 
 
-def _why_not(database: Database, notification: str) -> str:
-    detail = audit.read_notification(database, notification)
+def _retry_result(notification_id: str, reason: str | None) -> dict[str, Any]:
+    return {"notification_id": notification_id, "retried": reason is None, "reason": reason}
+
+
+def _reason_not_retried(database: Database, notification_id: str) -> str:
+    detail = audit.read_notification(database, notification_id)
     if detail is None:
-        return "there is no such notice"
-    if detail.notification.state != "dead":
-        return f"it is {detail.notification.state}, and only what is dead is sent again"
-    return f"it is overtaken by {detail.superseded_by}, which was delivered since: its news are old"
+        return "there is no such notification"
+    state = detail.notification.state
+    if state != audit.FAILED:
+        return f"it is {state}, and only {audit.FAILED} notifications can be sent again"
+    if detail.superseded_by is None:
+        return "its content has been discarded"
+    return f"it is superseded by {detail.superseded_by}, which was delivered later"

@@ -18,7 +18,10 @@ from watchdog.state.outbox import DAMAGED_RESULT, DROPPED_RESULT
 from watchdog.storage.database import Database
 from watchdog.storage.reader import ReadableDatabase
 
-DELIVERY_STATES = ("pending", "done", "merged", "dead")
+DELIVERED = "done"
+FAILED = "dead"
+DELIVERY_STATES = ("pending", DELIVERED, "merged", FAILED)
+"""Values of `NotificationRecord.state`."""
 
 RETRIED_RESULT = "to be sent again, asked for by hand"
 
@@ -36,7 +39,7 @@ class NotificationRecord:
     it is pending. `error`: what stood in the way last, or what it was merged into; None when it was delivered.
     """
 
-    id: str
+    notification_id: str
     receiver: str
     group_key: str
     reason: str
@@ -44,8 +47,8 @@ class NotificationRecord:
     state: str
     alerts: int
     attempts: int
-    created: float
-    ended: float | None
+    created_at: float
+    ended_at: float | None
     error: str | None
 
 
@@ -54,7 +57,7 @@ class AttemptRecord:
     """One attempt: `number` from 1, `at` in wall-clock seconds when it ended, `result` "ok" or what went wrong."""
 
     number: int
-    ended: float
+    ended_at: float
     result: str
 
 
@@ -182,7 +185,7 @@ def _overtaken_by(connection: Connection, notification: str) -> str | None:
 def _record(row: Sequence[Any], document: dict[str, Any]) -> NotificationRecord:
     id_, receiver, group, status, state, attempts, ended, last_error, _ = row
     return NotificationRecord(
-        id=id_,
+        notification_id=id_,
         receiver=receiver,
         group_key=group,
         reason=str(document.get("reason", "")),
@@ -190,8 +193,8 @@ def _record(row: Sequence[Any], document: dict[str, Any]) -> NotificationRecord:
         state=state,
         alerts=len(_alerts(document)),
         attempts=attempts,
-        created=float(document.get("created", 0.0)),
-        ended=ended,
+        created_at=float(document.get("created", 0.0)),
+        ended_at=ended,
         error=last_error,
     )
 

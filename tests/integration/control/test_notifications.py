@@ -17,6 +17,7 @@ from watchdog.control.listener import Listener
 from watchdog.control.server import ControlServer
 from watchdog.routing.notification import Notification
 from watchdog.rules.language.rule import Severity
+from watchdog.state import audit
 from watchdog.state.delivery_status import MAX_PENDING_SECONDS, delivery_problems
 from watchdog.state.outbox import AttemptOutcome, Outbox
 from watchdog.state.store import Store
@@ -45,20 +46,24 @@ DENIED = "auth: 127.0.0.1 answered 401"
 TIME = "2025-06-15 15:06:40"  # where the fake clock stands
 
 LISTED = f"""\
-CREATED (UTC)        RECEIVER  NEWS      RULE   ALERTS  STATE    TRIES  ID            ANSWER
-{TIME}  oncall    firing    spike       1  pending      0  a4a4a4a4a4a4  -
-{TIME}  oncall    resolved  storm       1  pending      1  a3a3a3a3a3a3  {GONE}
-{TIME}  hook      firing    storm       1  dead         1  b2b2b2b2b2b2  {DENIED}
-{TIME}  oncall    firing    storm       1  done         1  a1a1a1a1a1a1  ok
+CREATED (UTC)        RECEIVER  STATUS    GROUP  ALERTS  STATE    ATTEMPTS  ID            RESULT
+{TIME}  oncall    firing    spike       1  pending         0  a4a4a4a4a4a4  -
+{TIME}  oncall    resolved  storm       1  pending         1  a3a3a3a3a3a3  {GONE}
+{TIME}  hook      firing    storm       1  dead            1  b2b2b2b2b2b2  {DENIED}
+{TIME}  oncall    firing    storm       1  done            1  a1a1a1a1a1a1  ok
+
+RECEIVER  CAUSE OF LOSS  LOST
+hook      refused           1
 """
 SHOWN = f"""\
-notice    {"b2" * 16}
-receiver  hook
-news      firing: first notification, rule storm
-created   {TIME} UTC
-state     dead since {TIME} UTC: {DENIED}
+notification  {"b2" * 16}
+receiver      hook
+group         storm
+status        firing: first notification
+created       {TIME} UTC
+state         dead since {TIME} UTC: {DENIED}
 
-alerts in it:
+alerts:
   firing    crawler\\x1b[2J opens 612/s connections  (0123456789abcdef)
 
 attempts:
@@ -128,12 +133,13 @@ def test_the_list_tells_who_was_told_what_and_with_what_answer(history, answerin
 
 def test_the_list_can_be_of_one_receiver_one_state_and_some_lines(history, answering, command):
     def ids(*arguments):
-        return [notification["id"][:2] for notification in json.loads(command("list", "--json", *arguments)[1])]
+        listed = json.loads(command("list", "--json", *arguments)[1])
+        return [notification["notification_id"][:2] for notification in listed["notifications"]]
 
     assert ids("--receiver", "hook") == ["b2"]
     assert ids("--state", "pending") == ["a4", "a3"]
     assert ids("--receiver", "oncall", "--limit", "2") == ["a4", "a3"]
-    assert command("list", "--receiver", "nobody") == (0, "", "no notices like that\n")
+    assert command("list", "--receiver", "nobody") == (0, "", "no notifications match\n")
     assert command("list", "--limit", "0")[0] == 2
 
 
@@ -145,11 +151,12 @@ def test_a_notice_is_shown_with_its_alerts_and_attempts_harmless_to_a_terminal(h
 def test_an_attempt_that_was_counted_and_did_not_end_is_told(put, outbox, answering, command):
     put("a1", "oncall")
     outbox.begin_attempt("oncall")
-    assert "attempts: none\n  1 more: under way, or how they ended" in command("show", "a1")[1]
+    assert "attempts: none\n  1 more: in progress, or without a recorded result" in command("show", "a1")[1]
 
 
 @pytest.mark.parametrize(
-    ("id_", "words"), [("c", "no notice c: it never was"), ("a", "several notices"), ("%", "no notice %")]
+    ("id_", "words"),
+    [("c", "no notification c: it never existed"), ("a", "several notifications"), ("%", "no notification %")],
 )
 def test_a_notice_that_is_not_meant_clearly_is_told(history, answering, command, id_, words):
     code, out, err = command("show", id_)
@@ -161,7 +168,7 @@ def test_what_was_given_up_is_sent_again_when_asked_for(history, answering, comm
     assert command("retry", "b2b2") == (0, f"{'b2' * 16}: will be sent again\n", "")
     assert outbox.begin_attempt("hook").notification.id == "b2" * 16
     assert command("retry", "b2b2")[0] == 1
-    assert "asked for by hand" in command("show", "b2")[1]
+    assert audit.RETRIED_RESULT in command("show", "b2")[1]
 
 
 def test_all_that_was_given_up_is_sent_again_the_oldest_first_in_batches(put, outbox, answering, command, monkeypatch):
@@ -171,40 +178,39 @@ def test_all_that_was_given_up_is_sent_again_the_oldest_first_in_batches(put, ou
         outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("hook"), "dead", DENIED))
     put("e1", "oncall")
     outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "dead", DENIED))
-    code, out, _ = command("retry", "--dead", "--receiver", "hook")
+    code, out, _ = command("retry", "--failed", "--receiver", "hook")
     assert (code, [line[:2] for line in out.splitlines()]) == (0, ["d0", "d1", "d2", "d3", "d4"])
-    assert [notification["id"][:2] for notification in json.loads(command("list", "--state", "dead", "--json")[1])] == [
-        "e1"
-    ]
+    [left] = json.loads(command("list", "--state", audit.FAILED, "--json")[1])["notifications"]
+    assert left["notification_id"][:2] == "e1"
 
 
 @pytest.mark.parametrize(
     ("id_", "reason"),
     [
-        ("a1", "it is done, and only what is dead is sent again"),
-        ("cc", "there is no such notice"),
-        ("a", "several notices have an id that begins so"),
+        ("a1", f"it is {audit.DELIVERED}, and only {audit.FAILED} notifications can be sent again"),
+        ("cc", "there is no such notification"),
+        ("a", "several notifications have an id that begins with these characters"),
     ],
 )
 def test_what_cannot_be_sent_again_is_left_alone_with_the_reason(history, answering, command, id_, reason):
     code, out, _ = command("retry", id_, "b2")
     assert code == 1
-    assert out.splitlines()[0].endswith(f": left alone: {reason}")
+    assert out.splitlines()[0].endswith(f": not sent again: {reason}")
     assert out.splitlines()[1].endswith(": will be sent again")
 
 
 def test_old_news_are_not_told_as_new(history, put, outbox, answering, command):
     put("b5", "hook")
     outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("hook"), "done", "ok"))
-    assert f"overtaken by {'b5' * 16}, which was delivered since: its news are old" in command("retry", "b2")[1]
-    assert f"overtaken by {'b5' * 16}: it is not sent again" in command("show", "b2")[1]
+    assert f"superseded by {'b5' * 16}, which was delivered later" in command("retry", "b2")[1]
+    assert f"superseded    by {'b5' * 16}; it cannot be sent again" in command("show", "b2")[1]
 
 
-@pytest.mark.parametrize("arguments", [(), ("a1", "--dead"), ("a1", "--receiver", "hook")])
+@pytest.mark.parametrize("arguments", [(), ("a1", "--failed"), ("a1", "--receiver", "hook")])
 def test_what_to_send_again_has_to_be_said(command, arguments):
     code, _, err = command("retry", *arguments)
     assert code == 2
-    assert "retry what" in err or "goes with --dead" in err
+    assert "either ids or --failed" in err or "needs --failed" in err
 
 
 def test_a_list_waits_for_no_transaction_of_the_daemon_and_holds_none_up(history, answering, command, store):
@@ -226,7 +232,7 @@ def test_without_a_daemon_the_file_is_read_and_not_changed(history, store, open_
     code, out, err = command("list")
     assert (code, out) == (0, LISTED)
     socket, state = open_folder / "control.sock", open_folder / "state.sqlite3"
-    assert err == f"no daemon answers at {socket}: No such file or directory; this is what {state} holds:\n"
+    assert err == f"no daemon answers at {socket}: No such file or directory; read from {state}:\n"
     assert command("show", "b2")[1] == SHOWN
     assert contents(open_folder) == before
 
@@ -267,8 +273,8 @@ def test_where_nobody_answers_the_usual_place_and_the_remedy_are_told(monkeypatc
     monkeypatch.setattr("watchdog.control.socket_path.DEFAULT_RUNTIME_FOLDER", "/nowhere")
     assert main(["notifications", "list"]) == 3
     assert capfd.readouterr().err == (
-        "bpf-watchdog: no daemon answers at /nowhere/control.sock: No such file or directory; start it, or read what it"
-        " left: --state-dir /var/lib/bpf-watchdog\n"
+        "bpf-watchdog: no daemon answers at /nowhere/control.sock: No such file or directory: start it, or read its"
+        " state file with --state-dir /var/lib/bpf-watchdog\n"
     )
 
 

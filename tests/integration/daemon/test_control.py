@@ -13,7 +13,11 @@ from watchdog.config.permissions import ACCOUNT
 def listed(watchdog):
     code, out, err = watchdog.ask("notifications", "list", "--json")
     assert code == 0, err
-    return json.loads(out), err
+    return json.loads(out)["notifications"], err
+
+
+def lost(watchdog):
+    return json.loads(watchdog.ask("notifications", "list", "--json")[1])["lost"]
 
 
 def test_a_notice_that_was_refused_is_told_and_sent_after_all_when_asked_for(
@@ -30,13 +34,16 @@ def test_a_notice_that_was_refused_is_told_and_sent_after_all_when_asked_for(
         "client_error: 127.0.0.1 answered 404",
     )
     assert err == ""  # the daemon itself has answered
+    assert lost(watchdog) == [{"receiver": "hook", "cause": "refused", "count": 1}]
     server.answer = (200, {}, b"")
-    code, out, _ = watchdog.ask("notifications", "retry", "--dead")
-    assert (code, out) == (0, f"{refused['id']}: will be sent again\n")
+    code, out, _ = watchdog.ask("notifications", "retry", "--failed")
+    assert (code, out) == (0, f"{refused['notification_id']}: will be sent again\n")
     wait_for(lambda: [notification["state"] for notification in listed(watchdog)[0]] == ["done"], "the delivery")
 
-    assert [id_ for id_, _ in server.documents()] == [refused["id"]] * 2
-    assert "client_error: 127.0.0.1 answered 404" in watchdog.ask("notifications", "show", refused["id"])[1]
+    assert [id_ for id_, _ in server.documents()] == [refused["notification_id"]] * 2
+    assert (
+        "client_error: 127.0.0.1 answered 404" in watchdog.ask("notifications", "show", refused["notification_id"])[1]
+    )
 
 
 def test_the_socket_is_the_accounts_and_goes_with_the_daemon(guarded, watchdog):
@@ -89,7 +96,7 @@ def test_a_place_of_ones_own_for_the_socket_serves_daemon_and_commands(watchdog,
     watchdog.launch(more=["--control", folder / "own.sock"])
     wait_for((folder / "own.sock").is_socket, "the socket")
     code, _, err = watchdog.ask("notifications", "list", "--control", folder / "own.sock")
-    assert (code, err) == (0, "no notices yet\n")
+    assert (code, err) == (0, "no notifications yet\n")
 
 
 def test_a_daemon_that_cannot_have_its_socket_says_so_and_guards(guarded, watchdog, storm, told):

@@ -82,7 +82,7 @@ def test_a_receiver_that_is_not_reached_is_bad_news_until_it_is(
     bad = [(said["status"], said["trouble"]) for path, said in beats(other_server) if "/fail" in path]
     assert bad[0] == ("fail", [trouble])
     server.answer = (200, {}, b"")
-    assert watchdog.ask("notifications", "retry", "--dead")[0] == 0
+    assert watchdog.ask("notifications", "retry", "--failed")[0] == 0
     wait_for(lambda: "/fail" not in beats(other_server)[-1][0], "good news")
 
 

@@ -273,7 +273,7 @@ def test_no_secret_shows_wherever_delivery_fails_or_is_looked_at(garden, plant, 
     results = {line.split(":")[0] for line in watchdog.saved("SELECT result FROM attempts")}
     assert results >= set(failures.values())
     listed = watchdog.ask("notifications", "list", "--json", "--limit", "1000")[1]
-    ids = [notification["id"] for notification in json.loads(listed)]
+    ids = [notification["notification_id"] for notification in json.loads(listed)["notifications"]]
     some = [*ids[:: len(KINDS) + 1]]
     shown = [watchdog.ask("notifications", "show", id_, "--json")[1] for id_ in some]
     state = [file.read_bytes() for file in watchdog.state.iterdir() if file.is_file()]

@@ -47,7 +47,7 @@ def test_tells_what_went_wrong_and_the_remedy_without_secrets(command, server, c
     server.answer = (404, {}, b"")
     assert command(webhook(server.url), "hook") == 1
     out, err = capfd.readouterr()
-    told = "failed: 127.0.0.1 answered 404\n    the receiver does not take the message: check the address\n"
+    told = "failed: 127.0.0.1 answered 404\n    the receiver refuses the message: check the address\n"
     assert out == f"hook: webhook 127.0.0.1\nfiring: {told}resolved: {told}"
     assert "secret" not in out + err
 
@@ -56,7 +56,7 @@ def test_tells_programs_the_same(command, server, capfd):
     server.answer = (503, {}, b"")
     assert command(webhook(server.url), "hook", "--json") == 1
     results = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
-    assert [(result["notice"], result["ok"], result["reason"]) for result in results] == [
+    assert [(result["status"], result["ok"], result["reason"]) for result in results] == [
         ("firing", False, "server_error"),
         ("resolved", False, "server_error"),
     ]
@@ -79,7 +79,7 @@ def test_a_dry_run_prints_the_exact_bytes_and_sends_none(command, server, capfdb
 def test_a_dry_run_for_programs_holds_the_bytes_too(command, server, capfd):
     assert command(webhook(server.url), "hook", "--dry-run", "--json") == 0
     results = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
-    assert [(result["notice"], result["bytes"] == len(result["body"].encode())) for result in results] == [
+    assert [(result["status"], result["bytes"] == len(result["body"].encode())) for result in results] == [
         ("firing", True),
         ("resolved", True),
     ]

@@ -219,7 +219,7 @@ def test_reads_who_stands_by_for_whom_and_when_a_path_is_dead(write):
     config = load_settings(
         write(
             tables(a='escalate_to = "b"\nescalate_after = "2m"', b='escalate_to = "c"', c="")
-            + '[routing]\ndelivery_dead_after = "3m"\n'
+            + '[routing]\nreceiver_down_after = "3m"\n'
         )
     )
     assert config.escalations == {"a": EscalationSettings("b", 120 * 10**9), "b": EscalationSettings("c", 300 * 10**9)}
@@ -247,8 +247,8 @@ def test_reads_who_stands_by_for_whom_and_when_a_path_is_dead(write):
             '5: receiver.escalate_after: needs a unit: "5s"?',
         ),
         (
-            tables(a="") + '[routing]\ndelivery_dead_after = "1s"',
-            "6: routing.delivery_dead_after: must be at least 1m, not 1s",
+            tables(a="") + '[routing]\nreceiver_down_after = "1s"',
+            "6: routing.receiver_down_after: must be at least 1m, not 1s",
         ),
     ],
 )

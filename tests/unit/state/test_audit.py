@@ -39,7 +39,7 @@ def ended(outbox, receiver, state, result, due_ns=0):
 
 
 def ids(records):
-    return [record.id for record in records]
+    return [record.notification_id for record in records]
 
 
 def test_a_notice_is_listed_with_what_became_of_it(store, outbox, put, clock):
@@ -47,8 +47,8 @@ def test_a_notice_is_listed_with_what_became_of_it(store, outbox, put, clock):
     ended(outbox, "oncall", "done", "ok")
     assert audit.list_notifications(store.database) == [
         NotificationRecord(
-            id="n1", receiver="oncall", group_key="storm", reason="first notification", status="firing", state="done",
-            alerts=1, attempts=1, created=1_750_000_012.0, ended=clock.wall(), error=None,
+            notification_id="n1", receiver="oncall", group_key="storm", reason="first notification", status="firing",
+            state="done", alerts=1, attempts=1, created_at=1_750_000_012.0, ended_at=clock.wall(), error=None,
         )
     ]  # fmt: skip
 
