@@ -52,7 +52,7 @@ def test_without_the_account_root_is_not_given_up_to_another_and_the_remedy_is_n
 
     with pytest.raises(NotPermitted) as caught:
         privileges.keep_only_capabilities(())
-    assert str(caught.value) == f"no account no-such-account, which root gives way to: {CREATE_ACCOUNT_COMMAND}"
+    assert str(caught.value) == f"no account no-such-account, to which root must change: {CREATE_ACCOUNT_COMMAND}"
     assert os.geteuid() == 0
 
 
@@ -80,7 +80,7 @@ def test_a_thread_that_would_keep_privileges_is_found(kept):
     done = python(script)
 
     assert done.returncode == 1
-    assert "NotPermitted: a thread that was there before" in done.stderr
+    assert "NotPermitted: a thread started earlier" in done.stderr
 
 
 def test_numpys_own_threads_are_none_whatever_the_environment_asks_for():

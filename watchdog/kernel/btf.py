@@ -1,4 +1,4 @@
-"""The running kernel's types, from its own BTF: where each member of a struct lies.
+"""The types of the running kernel, from its own BTF: offsets of members, sizes, enumerators, function ids.
 
 Reads /sys/kernel/btf/vmlinux through libbpf; used by the loader and by `doctor` only.
 Format: Documentation/bpf/btf.rst of the kernel.
@@ -20,7 +20,7 @@ _NEWER_KERNEL = "Linux 5.12 or newer is needed"
 
 
 def message_probes_warning() -> str:
-    """Return why this kernel may be unable to follow messages, "" where it surely is able; needs no privilege."""
+    """Return the reason why this kernel may not run the message probes, "" if it can. Needs no privilege."""
     try:
         btf = Btf()
     except KernelUnfit as error:
@@ -28,32 +28,32 @@ def message_probes_warning() -> str:
     missing = [probe.target for probe in MESSAGE_PROBES if not btf.has_tracepoint(probe.target)]
     if not missing:
         return ""
-    return f"this kernel has no {' and '.join(missing)} (Linux 6.3): fexit will be tried, `bpf-watchdog doctor` tells"
+    return f"this kernel has no {' and '.join(missing)} (Linux 6.3), fexit will be tried: run `bpf-watchdog doctor`"
 
 
 class Btf:
     """The types of the running kernel."""
 
     def __init__(self) -> None:
-        """Read them.
+        """Read the kernel's BTF.
 
         Raises:
-            KernelUnfit: the kernel carries no BTF.
+            KernelUnfit: the kernel has no BTF.
         """
         self._lib = library()
         self._btf = self._lib.btf__load_vmlinux_btf()
         if not self._btf:
             raise KernelUnfit(
-                "the kernel carries no BTF (/sys/kernel/btf/vmlinux)",
+                "the kernel has no BTF (/sys/kernel/btf/vmlinux)",
                 remedy="boot one built with CONFIG_DEBUG_INFO_BTF=y",
             )
 
     def has_tracepoint(self, name: str) -> bool:
-        """Tell whether the kernel has the tracepoint `name` for typed raw tracepoint programs."""
+        """Return whether the kernel has the tracepoint `name` for typed raw tracepoint programs."""
         return bool(self._find(f"btf_trace_{name}", _TYPEDEF))
 
     def function_id(self, name: str) -> int:
-        """Return the id of a function of the kernel, 0 if it has none of this name."""
+        """Return the id of a kernel function, 0 if there is no function of this name."""
         return self._find(name, _FUNCTION)
 
     def struct_size(self, struct_name: str) -> int:
@@ -85,10 +85,10 @@ class Btf:
         return value
 
     def require_helper(self, name: str) -> None:
-        """Make sure that programs of this kernel can call the helper bpf_`name`.
+        """Check that programs of this kernel can call the helper bpf_`name`.
 
         Raises:
-            KernelUnfit: they can't.
+            KernelUnfit: the kernel does not have it.
         """
         if self._enumerator("bpf_func_id", f"BPF_FUNC_{name}") is None:
             raise KernelUnfit(f"this kernel has no BPF helper bpf_{name}", remedy=_NEWER_KERNEL)
@@ -127,25 +127,25 @@ class Btf:
     def _name(self, at: int) -> str:
         return self._lib.btf__name_by_offset(self._btf, at).decode() if at else ""
 
-    def _plain(self, type_id: int) -> int:
+    def _skip_modifiers(self, type_id: int) -> int:
         while self._head(type_id)[0] in _MODIFIERS:
             type_id = self._head(type_id)[2]
         return type_id
 
-    def _member(self, type_id: int, wanted: str) -> int | None:
+    def _member(self, type_id: int, member: str) -> int | None:
         has_bitfields = self._head(type_id)[1] >> 31
         for entry in self._entries(type_id, 12):
             name_at, member_type, at = struct.unpack("<III", entry)
             if has_bitfields:
                 at &= 0xFFFFFF
             name = self._name(name_at)
-            if name == wanted:
+            if name == member:
                 return int(at)
             if name:
                 continue
-            inner = self._plain(member_type)
+            inner = self._skip_modifiers(member_type)
             if self._head(inner)[0] in (_STRUCT, _UNION):
-                found = self._member(inner, wanted)
+                found = self._member(inner, member)
                 if found is not None:
                     return int(at) + found
         return None

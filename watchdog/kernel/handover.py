@@ -1,7 +1,7 @@
-"""The hand-over of loaded programs and maps from the loader to the daemon, over a socketpair.
+"""Hand-over of loaded programs and maps from the loader to the daemon, over a socketpair.
 
-One message: a JSON manifest and the file descriptors that it names, in its order (SCM_RIGHTS). The receiver checks
-number, kind and layout of each before it uses any.
+There is one message: a JSON manifest, and the file descriptors in its order (SCM_RIGHTS). The daemon checks number,
+kind and layout of all descriptors before it uses any.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from watchdog.kernel.programs import CONNECTION_PROBES, ITERATOR, LEGACY_MESSAGE
 _MAX_FDS = 32
 _MAX_MESSAGE = 65536
 _LOADER_SECONDS = 60
-_MAX_COMPILER_OUTPUT = 2000  # characters of what the compiler had to say
-# All that the loader, which begins as root, has of ours: no library, folder or option from elsewhere.
+_MAX_COMPILER_OUTPUT = 2000  # characters from the end of the compiler's output
+# The whole environment of the loader, which starts as root: no library, folder or option of the caller.
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
-_TEMPORARY = "/tmp"  # noqa: S108 - made with mkdtemp; root's own TMPDIR is often out of the account's reach
+_TEMPORARY = "/tmp"  # noqa: S108 - used with mkdtemp; the service account often cannot reach root's TMPDIR
 # Map: key size, value size in bytes.
 MAPS = {
     "ledger": (0, 0),
@@ -45,11 +45,10 @@ _KINDS = {"program": "anon_inode:bpf-prog", "link": "anon_inode:bpf_link", "map"
 
 @dataclass(frozen=True, slots=True)
 class LoadedPrograms:
-    """File descriptors of what the loader has loaded: programs not yet attached, an iterator's link, maps.
+    """File descriptors from the loader: programs that are not attached yet, the link of the iterator, and maps.
 
-    `connections`, `messages`: the programs of `probes.CONNECTIONS`, by name and in that order, and those that run at
-    each message; of the latter there are none where the kernel has no way to run them, which `message_probes_problem`
-    explains.
+    `connection_programs`: by name, in the order of `CONNECTION_PROBES`. `message_programs`: run at each message; empty
+    where the kernel cannot run them, for the reason in `message_probes_problem`.
     """
 
     connection_programs: Mapping[str, int]
@@ -59,61 +58,61 @@ class LoadedPrograms:
     maps: Mapping[str, int]
 
     def close(self) -> None:
-        """Close all; the kernel then frees what nothing else refers to."""
+        """Close all descriptors; the kernel then frees programs and maps without another reference."""
         for fd in (*self.connection_programs.values(), *self.message_programs, self.iterator_link, *self.maps.values()):
             os.close(fd)
 
 
 def manifest(message_probes: Sequence[Probe]) -> list[str]:
-    """Return the names of what is handed over, in order (kind, colon, name), with these programs for messages."""
+    """Return the names of the descriptors, "KIND:NAME", in the order of the hand-over."""
     programs = [f"program:{probe.name}" for probe in (*CONNECTION_PROBES, *message_probes)]
     return [*programs, f"link:{ITERATOR}", *(f"map:{name}" for name in MAPS)]
 
 
 def send(
-    channel: socket.socket, fds: Mapping[str, int], messages: Sequence[Probe], message_probes_problem: str
+    channel: socket.socket, fds: Mapping[str, int], message_probes: Sequence[Probe], message_probes_problem: str
 ) -> None:
-    """Send the descriptors, by manifest name; `message_probes_problem` says why `messages` is empty, if it is."""
-    names = manifest(messages)
-    text = json.dumps({"fds": names, "no_messages": message_probes_problem})
+    """Send the descriptors, `fds` by manifest name, and the reason if `message_probes` is empty."""
+    names = manifest(message_probes)
+    text = json.dumps({"fds": names, "message_probes_problem": message_probes_problem})
     socket.send_fds(channel, [text.encode()], [fds[name] for name in names])
 
 
 def send_error(channel: socket.socket, error: WatchdogError) -> None:
-    """Send, in place of descriptors, why there are none."""
+    """Send the error of the loader instead of descriptors."""
     text = error.text[: _MAX_MESSAGE // 8]
     message = {"error": type(error).__name__, "text": text, "remedy": error.remedy}
     channel.send(json.dumps(message).encode())
 
 
 def receive(channel: socket.socket) -> LoadedPrograms:
-    """Receive and check what the loader sends.
+    """Receive and check the message of the loader.
 
     Raises:
-        KernelUnfit, NotPermitted: as the loader reported.
-        HandoverError: nothing, or something else than expected, came.
+        KernelUnfit, NotPermitted: the error that the loader sent.
+        HandoverError: no message came, or it is not as expected.
     """
     try:
         data, fds, flags, _ = socket.recv_fds(channel, _MAX_MESSAGE, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
     except TimeoutError as error:
-        raise HandoverError(f"the loader sent nothing within {_LOADER_SECONDS} s") from error
+        raise HandoverError(f"no message from the loader within {_LOADER_SECONDS} s") from error
     try:
-        return _checked(data, fds, flags)
+        return _check_message(data, fds, flags)
     except WatchdogError:
         for fd in fds:
             os.close(fd)
         raise
 
 
-def _checked(data: bytes, fds: list[int], flags: int) -> LoadedPrograms:
+def _check_message(data: bytes, fds: list[int], flags: int) -> LoadedPrograms:
     if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
-        raise HandoverError("the loader's message was cut")
+        raise HandoverError("the message of the loader is truncated")
     if not data:
-        raise HandoverError("the loader ended without a word")
+        raise HandoverError("the loader ended without a message")
     try:
         message = json.loads(data)
     except ValueError as error:
-        raise HandoverError("the loader's message is not JSON") from error
+        raise HandoverError("the message of the loader is not JSON") from error
     if "error" in message:
         kind = getattr(errors, str(message["error"]), HandoverError)
         raise kind(str(message.get("text")), remedy=str(message.get("remedy", "")))
@@ -121,52 +120,55 @@ def _checked(data: bytes, fds: list[int], flags: int) -> LoadedPrograms:
     if names not in [manifest(probes) for probes in (MESSAGE_PROBES, LEGACY_MESSAGE_PROBES, ())] or len(fds) != len(
         names
     ):
-        raise HandoverError(f"the loader sent {len(fds)} descriptors, named {names}")
+        raise HandoverError(f"unexpected descriptors from the loader: count={len(fds)} names={names}")
     by_kind: dict[str, dict[str, int]] = {"program": {}, "link": {}, "map": {}}
     for full_name, fd in zip(names, fds, strict=True):
         kind_name, name = full_name.split(":")
         if os.readlink(f"/proc/self/fd/{fd}").replace("bpf-link", "bpf_link") != _KINDS[kind_name]:
-            raise HandoverError(f"the loader sent something else as {full_name}")
+            raise HandoverError(f"wrong kind of descriptor from the loader: {full_name}")
         by_kind[kind_name][name] = fd
     for name, sizes in MAPS.items():
         info = libbpf.map_info(by_kind["map"][name])
         if (info.key_size, info.value_size) != sizes:
-            raise HandoverError(f"map {name} has sizes {info.key_size}, {info.value_size}, not {sizes}")
-    connections = {probe.name: by_kind["program"].pop(probe.name) for probe in CONNECTION_PROBES}
-    messages = tuple(by_kind["program"].values())
+            found = f"key_size={info.key_size} value_size={info.value_size}"
+            raise HandoverError(f"wrong map from the loader: {name} {found} expected={sizes}")
     return LoadedPrograms(
-        connections, messages, str(message.get("no_messages")), by_kind["link"][ITERATOR], by_kind["map"]
+        connection_programs={probe.name: by_kind["program"].pop(probe.name) for probe in CONNECTION_PROBES},
+        message_programs=tuple(by_kind["program"].values()),
+        message_probes_problem=str(message.get("message_probes_problem")),
+        iterator_link=by_kind["link"][ITERATOR],
+        maps=by_kind["map"],
     )
 
 
 def run_loader(map_sizes: MapSizes) -> LoadedPrograms:
-    """Run the loader as a child, wait for its end, and return what it loaded.
+    """Run the loader as a child process, wait for its end, and return the loaded programs and maps.
 
-    `map_sizes`: how much the kernel keeps between two ticks.
+    `map_sizes`: capacities of the maps, for the records of one tick.
 
     Raises:
-        KernelUnfit, NotPermitted: the kernel, bcc or privileges do not suffice; the text names the remedy.
-        HandoverError: the loader failed in some other way.
+        KernelUnfit, NotPermitted: the kernel, bcc or privileges are not sufficient; with the remedy.
+        HandoverError: the loader failed for another reason.
     """
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with (
         here,
         there,
-        # A file, for a pipe that nobody reads would hold up a compiler with much to say.
-        tempfile.TemporaryFile() as complaints,
-        # Ours to remove: the loader has become another account by then.
+        # A file: a compiler with much output would block on a pipe without a reader.
+        tempfile.TemporaryFile() as compiler_output,
+        # Removed by this process: the loader runs as another account by then.
         tempfile.TemporaryDirectory(prefix="bpf-watchdog-", dir=_TEMPORARY) as folder,
     ):
         here.settimeout(_LOADER_SECONDS)
         # -I: neither the current folder, nor PYTHONPATH, nor the user's own packages.
         command = [sys.executable, "-I", "-m", "watchdog.kernel.loader"]
         arguments = [str(there.fileno()), folder, *map(str, astuple(map_sizes))]
-        with subprocess.Popen(  # noqa: S603 - ourselves
+        with subprocess.Popen(  # noqa: S603 - our own module
             [*command, *arguments],
             pass_fds=[there.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=complaints,
+            stderr=compiler_output,
             cwd="/",
             env=_ENVIRONMENT,
         ) as child:
@@ -176,6 +178,6 @@ def run_loader(map_sizes: MapSizes) -> LoadedPrograms:
             except (HandoverError, KernelUnfit) as error:
                 child.kill()
                 child.wait()
-                complaints.seek(0)
-                last = complaints.read().decode(errors="replace").strip()[-_MAX_COMPILER_OUTPUT:]
-                raise type(error)(f"{error}\n{last}".strip()) from error
+                compiler_output.seek(0)
+                output = compiler_output.read().decode(errors="replace").strip()[-_MAX_COMPILER_OUTPUT:]
+                raise type(error)(f"{error}\n{output}".strip()) from error

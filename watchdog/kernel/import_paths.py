@@ -1,11 +1,11 @@
-"""Imports go on after root is given up, from folders that the account cannot reach any more.
+"""Keeps imports working after root is given up, from folders that the service account cannot reach.
 
-A checkout in /root, or an environment anywhere below a folder of mode 0700, is not the account's to read; but Python
-imports late: numpy.ma at the first `np.unique`, a codec at the first header. To follow a descriptor's link in
-/proc/self/fd takes no right on the folders above what it refers to, and a process may always follow its own (proc(5),
-"magic links" in symlink(7)). So such search paths are opened while they can be, and replaced by these links after.
+The account cannot reach a checkout in /root, or an environment below a folder of mode 0700. But Python imports late:
+numpy.ma at the first `np.unique`, a codec at the first header. A link in /proc/self/fd needs no right on the parent
+folders of its target, and a process can always follow its own links (proc(5), "magic links" in symlink(7)). So the
+search paths are opened while they are reachable, and later replaced by these links.
 
-The folders themselves and what is in them must be readable to the account, as a usual umask leaves them.
+The folders themselves and their content must be readable to the account, as a usual umask leaves them.
 """
 
 from __future__ import annotations
@@ -30,24 +30,26 @@ def open_search_paths() -> dict[str, int]:
 
 
 def keep_search_paths_reachable(search_paths: Mapping[str, int]) -> None:
-    """Let imports find what is in the folders of `opened` that are out of reach by now, and close the others.
+    """Replace each search path that is no longer reachable by a link to its descriptor; close the other descriptors.
+
+    `search_paths`: descriptors by path.
 
     Raises:
-        NotPermitted: a package that is in use cannot be read, not even so; names the remedy.
+        NotPermitted: an imported package is not readable even by its link; with the remedy.
     """
     links: dict[str, str] = {}
     for path, fd in search_paths.items():
-        if _readable(path) or _readable(_through(links, path)):
+        if _is_readable(path) or _is_readable(_replace_prefix(links, path)):
             os.close(fd)
         else:
             links[path] = f"/proc/self/fd/{fd}"
-    sys.path[:] = [_through(links, path) for path in sys.path]
+    sys.path[:] = [_replace_prefix(links, path) for path in sys.path]
     for package in _packages():
-        paths = [_through(links, path) for path in package.__path__]
+        paths = [_replace_prefix(links, path) for path in package.__path__]
         if paths != list(package.__path__):
             package.__path__ = paths
         for path in paths:
-            if path in links.values() and not _readable(path):
+            if path in links.values() and not _is_readable(path):
                 _refuse(os.path.realpath(path))
 
 
@@ -55,15 +57,15 @@ def _packages() -> list[ModuleType]:
     return [module for module in list(sys.modules.values()) if getattr(module, "__path__", None)]
 
 
-def _through(links: dict[str, str], path: str) -> str:
-    # The longest link's path is the last one added.
+def _replace_prefix(links: dict[str, str], path: str) -> str:
+    # The link with the longest path was added last.
     for folder in reversed(links):
         if path == folder or path.startswith(f"{folder}/"):
             return links[folder] + path.removeprefix(folder)
     return path
 
 
-def _readable(path: str) -> bool:
+def _is_readable(path: str) -> bool:
     return os.access(path, os.R_OK | os.X_OK)
 
 

@@ -1,7 +1,7 @@
-"""The header tree that bcc compiles against, written at start from the running kernel's own BTF.
+"""The header tree for bcc, written at start from the running kernel's own BTF.
 
-bcc insists on kernel headers and hosts often lack them. Its own preamble needs a handful of include files; our programs
-need some twenty structs, of which they see just the members that they read, each at the offset that BTF tells.
+bcc requires kernel headers, and hosts often lack them. Its own preamble needs a handful of include files. Our programs
+need some twenty structs; each has only the members that the programs read, at the offsets from BTF.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from watchdog.errors import KernelUnfit
 from watchdog.kernel.btf import Btf
 from watchdog.kernel.kernel_release import kernel_release
 
-# Struct, and the members that bpf/ reads: the declaration as the programs see it, and its name in the kernel.
-# In an order in which each struct comes after those that it holds.
+# Struct: the members that bpf/ reads, each with its declaration for the programs and its name in the kernel.
+# Each struct comes after the structs that it contains.
 _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
     "ns_common": (("u32 inum", "inum"),),
     "net": (("struct ns_common ns", "ns"),),
@@ -24,9 +24,9 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("__be16 skc_dport", "skc_dport"),
         ("u16 skc_family", "skc_family"),
         ("u8 skc_state", "skc_state"),
-        ("u64 skc_cookie", "skc_cookie"),  # atomic64_t holds just the number
+        ("u64 skc_cookie", "skc_cookie"),  # atomic64_t contains only the number
         ("unsigned long skc_flags", "skc_flags"),
-        ("struct net *skc_net", "skc_net"),  # possible_net_t holds just the pointer
+        ("struct net *skc_net", "skc_net"),  # possible_net_t contains only the pointer
         ("u8 skc_v6_daddr[16]", "skc_v6_daddr"),
         ("u8 skc_v6_rcv_saddr[16]", "skc_v6_rcv_saddr"),
     ),
@@ -35,7 +35,7 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("struct socket *sk_socket", "sk_socket"),
         ("u16 sk_protocol", "sk_protocol"),
         ("int sk_err", "sk_err"),
-        ("u32 sk_drops", "sk_drops"),  # atomic_t holds just the number
+        ("u32 sk_drops", "sk_drops"),  # atomic_t contains only the number
         ("u32 sk_ack_backlog", "sk_ack_backlog"),
         ("u32 sk_max_ack_backlog", "sk_max_ack_backlog"),
     ),
@@ -59,7 +59,7 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
     "path": (("struct dentry *dentry", "dentry"),),
     "file": (("struct path f_path", "f_path"),),
     "mm_struct": (("struct file *exe_file", "exe_file"),),
-    "cred": (("u32 uid", "uid"),),  # kuid_t holds just the number
+    "cred": (("u32 uid", "uid"),),  # kuid_t contains only the number
     "kernfs_node": (("u64 id", "id"),),
     "cgroup": (("struct kernfs_node *kn", "kn"),),
     "css_set": (("struct cgroup *dfl_cgrp", "dfl_cgrp"),),
@@ -81,7 +81,7 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
 }
 _CONSTANTS = {"SOCK_DONE": "sock_flags"}
-# The newest of those that bpf/ calls, since Linux 5.11; before that, loading ends with no more than EPERM.
+# The newest helper that bpf/ calls, since Linux 5.11. On older kernels the load would fail with EPERM only.
 _NEWEST_HELPER = "sock_from_file"
 
 _TYPES = """#pragma once
@@ -102,13 +102,13 @@ _KCONFIG = """#pragma once
 #define NULL ((void *)0)
 #define __always_inline inline __attribute__((always_inline))
 """
-# Classic BPF's opcodes: bcc's copy of linux/bpf.h includes them from the kernel's tree (uapi/linux/bpf_common.h).
+# Opcodes of classic BPF: bcc's copy of linux/bpf.h includes them from the kernel's tree (uapi/linux/bpf_common.h).
 _OPCODES = {
     "CLASS(code)": "((code) & 0x07)", "LD": 0, "LDX": 1, "ST": 2, "STX": 3, "ALU": 4, "JMP": 5, "RET": 6, "MISC": 7,
     "W": 0, "H": 8, "B": 16, "IMM": 0, "ABS": 32, "IND": 64, "MEM": 96, "LEN": 128, "MSH": 160,
     "ADD": 0, "SUB": 16, "K": 0, "X": 8, "MAXINSNS": 4096,
 }  # fmt: skip
-# bcc's include path names the folder of the kernel's architecture.
+# Name of the architecture's folder in bcc's include path.
 _ARCHITECTURES = {"x86_64": "x86", "aarch64": "arm64"}
 
 
@@ -116,7 +116,7 @@ def kernel_types_header(btf: Btf) -> str:
     """Return the text of kernel_types.h: each struct of `_MEMBERS` as a union of padded structs, offsets asserted.
 
     Raises:
-        KernelUnfit: naming the first helper, struct or member that this kernel lacks.
+        KernelUnfit: the kernel lacks a helper, struct or member; with its name.
     """
     btf.require_helper(_NEWEST_HELPER)
     lines = ["#pragma once", "struct seq_file; struct socket;"]
@@ -137,10 +137,10 @@ def kernel_types_header(btf: Btf) -> str:
 
 
 def write_header_tree(root: Path) -> None:
-    """Write under `root` what bcc and our programs include.
+    """Write under `root` the files that bcc and our programs include.
 
     Raises:
-        KernelUnfit: the kernel or the architecture lacks something.
+        KernelUnfit: the architecture is not supported, or the kernel lacks a helper, struct or member.
     """
     machine = os.uname().machine
     if machine not in _ARCHITECTURES:

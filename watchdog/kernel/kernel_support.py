@@ -1,4 +1,4 @@
-"""What this host offers the kernel half, point by point."""
+"""Checks whether this host supports the kernel half; `doctor` shows the findings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OLDEST_TESTED = (6, 1)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. `verdict`: "ok", "note" (works, with less) or "missing"; `remedy`: what to do."""
+    """Result of one check. `verdict`: "ok", "note" (works with limits) or "missing"; `remedy`: action of the user."""
 
     verdict: str
     subject: str
@@ -34,9 +34,9 @@ class Finding:
 
 
 def examine_host() -> Iterator[Finding]:
-    """Look at everything, and load the programs for real. Gives up this process's privileges on its way."""
+    """Run all checks, and load the programs for real. This process gives up its privileges on the way."""
     capable = _check("capabilities", _capabilities)
-    yield capable  # first: without them all the rest is of no use
+    yield capable  # first: without them no other check can succeed
     yield _kernel()
     for subject, look in (("BTF", _btf), ("tracepoints", _tracepoints), ("bcc", _bcc), ("libbpf", _libbpf)):
         yield _check(subject, look)
@@ -61,13 +61,13 @@ def _kernel() -> Finding:
     if kernel_release() >= _OLDEST_TESTED:
         return Finding("ok", "kernel", f"Linux {release}")
     return Finding(
-        "note", "kernel", f"Linux {release}, older than what is tested", "use Linux 6.1 or newer; 5.12 may work"
+        "note", "kernel", f"Linux {release}, older than the tested kernels", "use Linux 6.1 or newer; 5.12 may work"
     )
 
 
 def _btf() -> str:
     kernel_types_header(Btf())
-    return "every struct member that is read has its offset in /sys/kernel/btf/vmlinux"
+    return "/sys/kernel/btf/vmlinux has the offset of every struct member that the programs read"
 
 
 def _tracepoints() -> str:
@@ -97,9 +97,7 @@ def _lockdown() -> Finding:
     try:
         text = _LOCKDOWN.read_text(encoding="ascii")
     except OSError:
-        return Finding(
-            "ok", "lockdown", "state not readable (securityfs is not mounted): the rehearsal below will tell"
-        )
+        return Finding("ok", "lockdown", "state not readable (securityfs is not mounted): see load below")
     state = text[text.index("[") + 1 : text.index("]")] if "[" in text else text.strip()
     if state == "confidentiality":
         return Finding(
@@ -110,7 +108,7 @@ def _lockdown() -> Finding:
 
 def _pid_namespace() -> Finding:
     if os.readlink("/proc/self/ns/pid") == _INITIAL_PID_NAMESPACE:
-        return Finding("ok", "pid namespace", "the host's own: all processes are seen")
+        return Finding("ok", "pid namespace", "the host's own: all processes are visible")
     return Finding(
         "note",
         "pid namespace",
@@ -122,17 +120,17 @@ def _pid_namespace() -> Finding:
 def _cgroups() -> Finding:
     for root in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")):
         if (root / "cgroup.procs").exists():
-            return Finding("ok", "cgroup v2", f"{root}: unit and container are known of processes that are gone, too")
+            return Finding("ok", "cgroup v2", f"{root}: unit and container are known for ended processes, too")
     return Finding(
-        "note", "cgroup v2", "not mounted: unit and container are unknown of processes that end within a tick",
+        "note", "cgroup v2", "not mounted: unit and container are unknown for processes that end within a tick",
         "boot with systemd.unified_cgroup_hierarchy=1",
     )  # fmt: skip
 
 
 def _account() -> str:
     if os.geteuid() != 0 and privileges.effective_capabilities() >= privileges.LOADER_CAPABILITIES:
-        return f"none is needed: not root, but uid {os.geteuid()}"
-    return f"root gives way to {privileges.service_account().pw_name}"
+        return f"none is needed: this process runs as uid {os.geteuid()}, not as root"
+    return f"root changes to {privileges.service_account().pw_name}"
 
 
 def _load_for_real() -> Iterator[Finding]:
@@ -146,21 +144,21 @@ def _load_for_real() -> Iterator[Finding]:
         finally:
             collector.close()
     except WatchdogError as error:
-        yield Finding("missing", "rehearsal", error.text, error.remedy)
+        yield Finding("missing", "load", error.text, error.remedy)
         return
     seconds = (clock.boottime_ns() - began) / 1e9
     yield Finding(
         "ok",
-        "rehearsal",
+        "load",
         f"compiled, loaded, attached and read {len(reading.live)} live sockets in {seconds:.2f} s,"
-        f" the pass itself in {reading.quality.pass_seconds * 1e3:.2f} ms"
+        f" of which the pass over live sockets took {reading.quality.pass_seconds * 1e3:.2f} ms"
         + (f", resumed {reading.quality.pass_retries} times" if reading.quality.pass_retries else ""),
     )
     if message_probes_problem:
         yield Finding("note", "on demand", f"no response latency, no UDP: {message_probes_problem}")
     else:
-        yield Finding("ok", "on demand", "response latency and UDP can be measured while a rule reads them")
+        yield Finding("ok", "on demand", "response latency and UDP can be measured while a rule uses them")
     if privileges.effective_capabilities():
         yield Finding("note", "privileges", "the daemon keeps CAP_BPF on this kernel", "use Linux 5.19 or newer")
     else:
-        yield Finding("ok", "privileges", f"all of that as uid {os.getuid()} without any capability")
+        yield Finding("ok", "privileges", f"read as uid {os.getuid()} without any capability")

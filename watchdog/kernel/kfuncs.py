@@ -30,7 +30,7 @@ class Kfuncs:
         """Look up the kfuncs in the kernel's BTF.
 
         Raises:
-            KernelUnfit: the kernel carries no BTF.
+            KernelUnfit: the kernel has no BTF.
         """
         btf = Btf()
         found = {macro: (number, btf.function_id(name)) for macro, (number, name) in _PREEMPTION.items()}

@@ -1,7 +1,7 @@
-"""The loader: a short-lived child with CAP_BPF and CAP_PERFMON, the only one that ever maps LLVM.
+"""The loader: a short-lived child process with CAP_BPF and CAP_PERFMON, the only process that maps LLVM.
 
-It compiles bpf/ with bcc against headers made from the running kernel's BTF, loads every program without attaching it,
-passes the descriptors to its parent, and exits. bcc has no name for tp_btf programs: their bytecode is compiled as
+It compiles bpf/ with bcc against headers from the running kernel's BTF, loads every program without attaching it,
+sends the descriptors to its parent, and exits. bcc does not support tp_btf programs: their bytecode is compiled as
 bcc's "kfunc" and loaded through libbpf with the attach type and BTF id of the tracepoint.
 """
 
@@ -41,7 +41,7 @@ def import_bcc() -> types.ModuleType:
     """Return iovisor's bcc module.
 
     Raises:
-        KernelUnfit: it is missing, or another package has its name; names the remedy.
+        KernelUnfit: it is missing, or another package has its name; with the remedy.
     """
     try:
         import bcc
@@ -57,7 +57,7 @@ def import_bcc() -> types.ModuleType:
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """What was loaded: descriptors by manifest name, the programs for messages, or why there are none."""
+    """Loaded programs and maps: descriptors by manifest name; the message probes, or the reason why there are none."""
 
     fds: dict[str, int]
     message_probes: tuple[Probe, ...]
@@ -65,12 +65,12 @@ class LoadResult:
 
 
 def write_sources(folder: Path) -> None:
-    """Write into the empty `folder` all that is compiled, and only this account may change it from then on.
+    """Write all sources into the empty `folder`. Later, only the present account can change them.
 
-    As root, so that not even processes of the account that root gives way to can put a word into what is loaded.
+    The loader does this as root, so that not even other processes of the service account can change the programs.
 
     Raises:
-        KernelUnfit: the kernel lacks something.
+        KernelUnfit: the kernel lacks a helper, struct or member.
     """
     os.umask(0o022)
     for name in _SOURCES:
@@ -82,19 +82,19 @@ def write_sources(folder: Path) -> None:
 
 
 def compile_and_load(folder: Path, map_sizes: MapSizes) -> LoadResult:
-    """Compile what `write_sources` has written to `folder`, and load all programs.
+    """Compile the sources that `write_sources` wrote to `folder`, and load all programs.
 
-    `folder` is the current folder after this: bcc puts that on its include path.
+    `folder` becomes the current folder: bcc has that on its include path.
 
     Raises:
-        KernelUnfit: the kernel or bcc lacks something.
+        KernelUnfit: the kernel or bcc cannot compile or load a program.
     """
     os.chdir(folder)
     os.environ["BCC_KERNEL_SOURCE"] = str(folder / "kernel")
     bcc = import_bcc()
-    bcc.BPF._trace_autoload = lambda _self: None  # noqa: SLF001 - it would attach by function name
+    bcc.BPF._trace_autoload = lambda _self: None  # noqa: SLF001 - it attaches by function name
     kfuncs = Kfuncs()
-    # One unit: bcc gives maps to functions of its main file alone.
+    # One unit: bcc translates map calls in its main file only.
     sources = [(folder / name).read_text(encoding="ascii") for name in _UNIT]
     cflags = [
         f"-I{folder}",
@@ -112,10 +112,10 @@ def compile_and_load(folder: Path, map_sizes: MapSizes) -> LoadResult:
         raise KernelUnfit(f"bcc cannot compile or load the programs: {error}") from error
     fds = {f"program:{probe.name}": _load(bcc.lib, module.module, kfuncs, probe) for probe in CONNECTION_PROBES}
     link = bcc.lib.bcc_iter_attach(iterator.fd, None, 0)
-    fds[f"link:{ITERATOR}"] = libbpf.check_result(link, "attaching the iterator")
+    fds[f"link:{ITERATOR}"] = libbpf.check_result(link, "cannot attach the iterator")
     fds.update({f"map:{name}": module[name].map_fd for name in handover.MAPS})
-    messages, message_probes_problem = _load_message_probes(bcc.lib, module.module, kfuncs, fds)
-    return LoadResult(fds, messages, message_probes_problem)
+    message_probes, message_probes_problem = _load_message_probes(bcc.lib, module.module, kfuncs, fds)
+    return LoadResult(fds, message_probes, message_probes_problem)
 
 
 def _load_message_probes(lib: Any, module: Any, kfuncs: Kfuncs, fds: dict[str, int]) -> tuple[tuple[Probe, ...], str]:
@@ -133,18 +133,18 @@ def _load_message_probes(lib: Any, module: Any, kfuncs: Kfuncs, fds: dict[str, i
 def _load(lib: Any, module: Any, kfuncs: Kfuncs, probe: Probe) -> int:
     attach_type, prefix = probe.attach_type.value
     # The symbol is kfunc__NAME up to bcc 0.26, kfunc__vmlinux__NAME later.
-    wanted = {prefix + middle + probe.name.encode() for middle in (b"", b"vmlinux__")}
+    symbols = {prefix + middle + probe.name.encode() for middle in (b"", b"vmlinux__")}
     names = [lib.bpf_function_name(module, number) for number in range(lib.bpf_num_functions(module))]
     for symbol in names:
-        if symbol in wanted:
+        if symbol in symbols:
             start, size = lib.bpf_function_start(module, symbol), lib.bpf_function_size(module, symbol)
             code = kfuncs.link_calls(ct.string_at(start, size))
             return libbpf.load_program(probe.name, probe.target, attach_type, code)
-    raise KernelUnfit(f"this bcc names the program {probe.name} in a way not known: {names}")
+    raise KernelUnfit(f"this version of bcc has no known symbol for the program {probe.name}: symbols={names}")
 
 
 def main(channel_fd: int, folder: Path, map_sizes: MapSizes) -> int:
-    """Compile in the empty `folder`, load, and hand over through the socket `channel_fd`; return the exit code."""
+    """Compile in the empty `folder`, load, send the descriptors to socket `channel_fd`; return the exit code."""
     with socket.socket(fileno=channel_fd) as channel:
         try:
             privileges.require_capabilities(privileges.LOADER_CAPABILITIES)

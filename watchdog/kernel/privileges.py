@@ -1,7 +1,7 @@
-"""Giving up privileges: the loader keeps two capabilities, the daemon none.
+"""Gives up privileges: the loader keeps two capabilities, the daemon none.
 
-Root gives way to an account of the service's own, and to no other: whatever ran as a shared one, such as nobody, could
-meddle with what runs, and what is written, under its name.
+Root changes to the service account, and to no other: any process of a shared account, such as nobody, could interfere
+with the daemon's processes and files.
 
 Source: capabilities(7), capset(2), prctl(2).
 """
@@ -22,31 +22,31 @@ from watchdog.kernel import import_paths
 
 CAP_PERFMON, CAP_BPF = 38, 39  # include/uapi/linux/capability.h, since Linux 5.8
 LOADER_CAPABILITIES = frozenset({CAP_PERFMON, CAP_BPF})
-"""What it takes to load the programs."""
+"""The capabilities that the loader needs."""
 _NAMES = {CAP_PERFMON: "CAP_PERFMON", CAP_BPF: "CAP_BPF"}
 
 _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 8, 38, 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _SELF = Path("/proc/self/status")
-# As packaging/ensure-account makes it.
+# Same as in packaging/ensure-account.
 CREATE_ACCOUNT_COMMAND = f"useradd --system --user-group --no-create-home --shell /usr/sbin/nologin {ACCOUNT}"
 
 
 def service_account() -> pwd.struct_passwd:
-    """Return the account that root gives way to.
+    """Return the account of the service, to which root changes.
 
     Raises:
-        NotPermitted: there is none; names the remedy.
+        NotPermitted: it does not exist; with the remedy.
     """
     try:
         return pwd.getpwnam(ACCOUNT)
     except KeyError:
-        missing = f"no account {ACCOUNT}, which root gives way to"
+        missing = f"no account {ACCOUNT}, to which root must change"
         raise NotPermitted(missing, remedy=CREATE_ACCOUNT_COMMAND) from None
 
 
 def current_account_name() -> str:
-    """Return the name of the account that this process runs as, or its number where it has none."""
+    """Return the name of this process's account, or its number if it has no name."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
@@ -54,7 +54,7 @@ def current_account_name() -> str:
 
 
 def capability_name(capability: int) -> str:
-    """Return a capability's name, as far as we deal with it, else its number."""
+    """Return the name of a capability, if it is one of the loader's, else its number."""
     return _NAMES.get(capability, f"capability {capability}")
 
 
@@ -84,7 +84,7 @@ def _set_capabilities(effective_set: set[int], permitted: set[int]) -> None:
 
 @contextmanager
 def without_capabilities() -> Iterator[None]:
-    """Run a block without any effective capability, to see what works without."""
+    """Run a block without any effective capability, to test which calls need none."""
     before, permitted = effective_capabilities(), _numbers(_status(_SELF)["CapPrm"])
     _set_capabilities(set(), permitted)
     try:
@@ -94,10 +94,10 @@ def without_capabilities() -> Iterator[None]:
 
 
 def require_capabilities(capabilities: Iterable[int]) -> None:
-    """Make sure that this process has the capabilities.
+    """Check that this process has the capabilities.
 
     Raises:
-        NotPermitted: naming those it has not.
+        NotPermitted: one is missing; with the names of the missing ones.
     """
     missing = sorted(capability_name(number) for number in set(capabilities) - effective_capabilities())
     if missing:
@@ -109,12 +109,12 @@ def require_capabilities(capabilities: Iterable[int]) -> None:
 
 
 def keep_only_capabilities(capabilities: Iterable[int]) -> None:
-    """Become the service's account if root, and keep exactly these capabilities; never to gain any again.
+    """Change from root to the service account, and keep exactly these capabilities; none can be gained later.
 
-    Every thread started later inherits this; call it before there are any, for the kernel gives each its own.
+    Every thread started later inherits this. Call it before any thread starts: the kernel has capabilities per thread.
 
     Raises:
-        NotPermitted: the kernel refuses, there is no account, a thread keeps more, or the account could not import.
+        NotPermitted: the kernel refuses, the account does not exist, a thread keeps more, or imports would fail.
     """
     kept = set(capabilities)
     if os.geteuid() == 0:
@@ -141,10 +141,10 @@ def _refuse_privileged_threads(kept: set[int]) -> None:
     for file in Path("/proc/self/task").glob("*/status"):
         try:
             status = _status(file)
-        except (FileNotFoundError, ProcessLookupError):  # it has ended
+        except (FileNotFoundError, ProcessLookupError):  # the thread has ended
             continue
         if not _numbers(status["CapPrm"]) <= kept or status["NoNewPrivs"] != "1":
             raise NotPermitted(
-                f"a thread that was there before ({status['Name']}, {file.parent.name}) would keep its privileges",
+                f"a thread started earlier ({status['Name']}, {file.parent.name}) would keep its privileges",
                 remedy="set OPENBLAS_NUM_THREADS, OMP_NUM_THREADS and MKL_NUM_THREADS to 1",
             )

@@ -37,7 +37,7 @@ def test_a_wrong_number_of_descriptors_is_refused_and_they_are_closed(channel, c
         os.close(fd)
     before = open_descriptors()
 
-    with pytest.raises(HandoverError, match=f"sent {count} descriptors"):
+    with pytest.raises(HandoverError, match=f"unexpected descriptors from the loader: count={count} "):
         handover.receive(here)
     assert open_descriptors() == before
 
@@ -49,7 +49,7 @@ def test_descriptors_of_another_kind_are_refused(channel):
     send(there, json.dumps({"fds": names}).encode(), [null] * len(names))
     os.close(null)
 
-    with pytest.raises(HandoverError, match=f"something else as {names[0]}"):
+    with pytest.raises(HandoverError, match=f"wrong kind of descriptor from the loader: {names[0]}"):
         handover.receive(here)
 
 
@@ -77,7 +77,7 @@ def test_a_loader_that_ends_without_a_word_is_told_of(channel):
     here, there = channel
     there.close()
 
-    with pytest.raises(HandoverError, match="ended without a word"):
+    with pytest.raises(HandoverError, match="the loader ended without a message"):
         handover.receive(here)
 
 
@@ -85,7 +85,7 @@ def test_a_loader_that_says_nothing_is_not_waited_for_for_ever(channel):
     here, _ = channel
     here.settimeout(0.01)
 
-    with pytest.raises(HandoverError, match="sent nothing"):
+    with pytest.raises(HandoverError, match="no message from the loader within"):
         handover.receive(here)
 
 
