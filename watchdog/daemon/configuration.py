@@ -22,7 +22,7 @@ from watchdog.config.settings import (
 from watchdog.daemon.heartbeat import HeartbeatTarget
 from watchdog.errors import ConfigError, Problem
 from watchdog.kernel import privileges
-from watchdog.receivers.base import Receiver
+from watchdog.receivers.base import OpenReceiverState, Receiver, open_volatile_state
 from watchdog.receivers.registry import build_receivers
 from watchdog.resources import shipped_rules_folder
 from watchdog.routing.route_checks import check_routes
@@ -54,7 +54,9 @@ class Configuration:
     routes: tuple[Route, ...] = ()
 
 
-def read_configuration(sources: ConfigurationSources) -> Configuration:
+def read_configuration(
+    sources: ConfigurationSources, open_state: OpenReceiverState = open_volatile_state
+) -> Configuration:
     """Read settings, secrets and rules.
 
     Without `sources.rules`: the files of /etc/bpf-watchdog/rules.d where there are any, else the shipped rules.
@@ -64,7 +66,7 @@ def read_configuration(sources: ConfigurationSources) -> Configuration:
     """
     problems: list[Problem] = []
     notes: list[Problem] = []
-    config, receivers, heartbeat, routes = _read_settings_file(sources.settings_file, problems, notes)
+    config, receivers, heartbeat, routes = _read_settings_file(sources.settings_file, open_state, problems, notes)
     # Where it is not known, no window is too short for it.
     known_ns = config.sampling.interval_ns if config else parse_duration(MIN_INTERVAL)
     interval_ns = known_ns if sources.interval_ns is None else sources.interval_ns
@@ -86,7 +88,7 @@ def read_configuration(sources: ConfigurationSources) -> Configuration:
 
 
 def _read_settings_file(
-    file: str | None, problems: list[Problem], notes: list[Problem]
+    file: str | None, open_state: OpenReceiverState, problems: list[Problem], notes: list[Problem]
 ) -> tuple[Settings | None, dict[str, Receiver], HeartbeatTarget | None, tuple[Route, ...]]:
     # Adds to `problems` and `notes`; None when the file cannot be read at all.
     try:
@@ -98,7 +100,7 @@ def _read_settings_file(
     routes = read_routes(config)
     receivers: dict[str, Receiver] = {}
     with contextlib.suppress(ConfigError):  # its problems stand in the document
-        receivers = build_receivers(config)
+        receivers = build_receivers(config, open_state)
     heartbeat = _heartbeat(config.heartbeat)
     problems += set(document.problems)
     notes += document.notes

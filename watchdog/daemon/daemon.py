@@ -29,6 +29,7 @@ from watchdog.rules.language.ruleset_hash import ruleset_hash
 from watchdog.scheduling.scheduler import ScheduledTick, Scheduler
 from watchdog.scheduling.tick_loop import TickLoop
 from watchdog.state.delivery_status import delivery_problems
+from watchdog.state.receiver_state import ReceiverStates
 from watchdog.state.store import Store
 from watchdog.storage.folder import STATE_FILE_NAME, prepare_folder
 from watchdog.storage.reader import StateReader
@@ -60,6 +61,7 @@ class Daemon:
         self._tick_loop = TickLoop(self._scheduler, self._systemd, clock, _log)
         self._host = socket.gethostname()
         self._receivers: tuple[str, ...] = ()
+        self._receiver_states = ReceiverStates(clock)
         self._heartbeat = Heartbeat(self._host, self._unreached, clock, _log)
 
     def run(self) -> int:
@@ -71,13 +73,14 @@ class Daemon:
         # Blocked in every thread to come, so that they are taken by sigwait() alone.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         require_privileges()
-        setup = read_configuration(self._options.sources)
+        setup = read_configuration(self._options.sources, self._receiver_states.open)
         folder = self._options.state_folder
         self._prepare_folders()
         collector = start_collector(self._clock, setup.settings.sampling.map_sizes)
         self._writer.start()
         self._rehearse_reload()
         store = Store(folder, self._clock, boot_id())
+        self._receiver_states.attach(store.database)
         store.reserve_space()
         guard = Pipeline(collector, store, setup, self._host, self._clock)
         open_now = guard.start()
@@ -143,7 +146,7 @@ class Daemon:
     def _rehearse_reload(self) -> None:
         # As the account, by now: what root could read is not always readable to it.
         try:
-            read_configuration(self._options.sources)
+            read_configuration(self._options.sources, self._receiver_states.open)
         except (WatchdogError, OSError) as error:
             _log.warning("a reload (SIGHUP) would be refused, though the start was not:\n%s", error)
 
@@ -158,7 +161,7 @@ class Daemon:
 
     def _reload(self, guard: Pipeline) -> None:
         try:
-            fresh = read_configuration(self._options.sources)
+            fresh = read_configuration(self._options.sources, self._receiver_states.open)
         except WatchdogError as error:
             _log.error("reload refused, the old rules stay in force:\n%s", error)
             return

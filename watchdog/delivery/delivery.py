@@ -65,8 +65,8 @@ class Delivery:
         self._log = log
         self._threads = []
         for receiver in receivers:
-            receiver.state = StoredReceiverState(store.database, receiver.name, clock)
-            worker = Worker(receiver, self._outbox, clock, log, receiver.state)
+            state = StoredReceiverState(store.database, receiver.name, clock)
+            worker = Worker(receiver, self._outbox, clock, log, state)
             self._threads.append(_WorkerThread(worker, clock, log))
 
     def start(self) -> None:

@@ -21,7 +21,7 @@ from watchdog.clock import SECOND_NS, Clock, SystemClock
 from watchdog.config.document import Table
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError, DeliveryErrorReason
-from watchdog.receivers.base import Receiver
+from watchdog.receivers.base import Receiver, ReceiverOptions
 from watchdog.receivers.render import notification_text, prometheus
 from watchdog.receivers.transport import http
 from watchdog.receivers.transport.deadline import Deadline
@@ -45,15 +45,17 @@ class Alertmanager(Receiver):
     alert_expiry_seconds: ClassVar[float] = 4 * 60.0
     """How long an instance goes on with an alert that it hears no more of."""
 
-    def __init__(self, name: str, endpoints: Sequence[http.Endpoint], clock: Clock) -> None:
+    def __init__(
+        self, name: str, endpoints: Sequence[http.Endpoint], clock: Clock, options: ReceiverOptions | None = None
+    ) -> None:
         """Post to `endpoints`, the instances of one cluster."""
-        super().__init__(name)
+        super().__init__(name, options)
         self._instances = [_ClusterMember(endpoint, clock, self.alert_expiry_seconds) for endpoint in endpoints]
         self._clock = clock
         self._told: dict[str, dict[str, Any]] = {}  # by fingerprint, of what fires: the alert as it was told
 
     @classmethod
-    def from_table(cls, name: str, table: Table) -> Self:
+    def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
         """Read `urls`, each as Alertmanager's own tools take it, and their transport (`http_transport_from_table`).
 
         URLs are without the path of the interface.
@@ -67,7 +69,7 @@ class Alertmanager(Receiver):
                 table.add_problem("urls", str(error), index=index)
         if not endpoints and not table.document.problems:
             table.add_problem("urls", "must name at least one instance")
-        return cls(name, endpoints, SystemClock())
+        return cls(name, endpoints, SystemClock(), options)
 
     def render(self, notification: Notification) -> bytes:
         """Return the JSON array of alerts."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, Self
 
 from watchdog.alerts.alert import Alert
@@ -33,6 +34,45 @@ class ReceiverState(Protocol):
         ...
 
 
+class VolatileReceiverState:
+    """Receiver state that ends with the process."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._values: dict[str, str] = {}
+
+    def get(self, key: str) -> str | None:
+        """Return the value stored under `key`, None if there is none."""
+        return self._values.get(key)
+
+    def put(self, key: str, value: str | None) -> None:
+        """Store `value` under `key`; None deletes the entry."""
+        if value is None:
+            self._values.pop(key, None)
+        else:
+            self._values[key] = value
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverOptions:
+    """The settings that every type of receiver has.
+
+    `rate_limit`: None for no limit. `state`: values that the receiver needs again after a restart.
+    """
+
+    rate_limit: RateLimit | None = None
+    state: ReceiverState = field(default_factory=VolatileReceiverState)
+
+
+OpenReceiverState = Callable[[str], ReceiverState]
+"""Returns the state of the receiver with a given name."""
+
+
+def open_volatile_state(_receiver: str) -> ReceiverState:
+    """Return an empty state that ends with the process."""
+    return VolatileReceiverState()
+
+
 class Receiver(ABC):
     """Delivers notices to one place. Instances are used by one worker thread at a time."""
 
@@ -40,21 +80,26 @@ class Receiver(ABC):
     refresh_interval_seconds: ClassVar[float | None] = None
     """How often `refresh` is called, without a notice, while anything fires that it was told of; None: never."""
 
-    def __init__(self, name: str) -> None:
-        """Keep the name that rules and routing use."""
-        self.name = name
-        self.state: ReceiverState = VolatileReceiverState()
-        """Set by `Delivery` to one that lasts; what is used alone forgets."""
-        self.rate_limit: RateLimit | None = None
-        """How many notices it is to be sent; set by what reads its table."""
-
     default_rate_limit: ClassVar[str] = "30/h"
-    """The budget where the table has none: this one is for people, and "none" is for programs."""
+    """The rate limit without the key `rate_limit`: this one suits people; receivers read by programs have "none"."""
+
+    def __init__(self, name: str, options: ReceiverOptions | None = None) -> None:
+        """Store the name that rules and routes use, the rate limit and the receiver state.
+
+        Without `options` there is no rate limit, and the state ends with the process.
+        """
+        options = options or ReceiverOptions()
+        self.name = name
+        self.rate_limit = options.rate_limit
+        self.state = options.state
 
     @classmethod
     @abstractmethod
-    def from_table(cls, name: str, table: Table) -> Self:
-        """Make one from its `[[receiver]]` table; problems are noted in the table, secrets read now."""
+    def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
+        """Build a receiver from its `[[receiver]]` table.
+
+        Secrets are read now. Problems are added to the table.
+        """
 
     @abstractmethod
     def render(self, notification: Notification) -> bytes:
@@ -98,22 +143,3 @@ class Receiver(ABC):
 
     def close(self) -> None:  # noqa: B027 - most have nothing to close
         """Give back sockets."""
-
-
-class VolatileReceiverState:
-    """A memory that ends with the process."""
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self._kept: dict[str, str] = {}
-
-    def get(self, key: str) -> str | None:
-        """Return what was kept under `key`."""
-        return self._kept.get(key)
-
-    def put(self, key: str, value: str | None) -> None:
-        """Keep `value` under `key`, None to forget."""
-        if value is None:
-            self._kept.pop(key, None)
-        else:
-            self._kept[key] = value

@@ -16,7 +16,7 @@ from watchdog import sanitize
 from watchdog.config.document import Table
 from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers import webhook
-from watchdog.receivers.base import Receiver
+from watchdog.receivers.base import Receiver, ReceiverOptions
 from watchdog.receivers.render import notification_text
 from watchdog.receivers.transport.child_process import ProcessResult, run_process
 from watchdog.receivers.transport.deadline import Deadline
@@ -34,13 +34,13 @@ class Command(Receiver):
     type: ClassVar[str] = "command"
     default_rate_limit: ClassVar[str] = "600/h"
 
-    def __init__(self, name: str, command: tuple[str, ...]) -> None:
+    def __init__(self, name: str, command: tuple[str, ...], options: ReceiverOptions | None = None) -> None:
         """Run `command`, an absolute path and arguments."""
-        super().__init__(name)
+        super().__init__(name, options)
         self._command = command
 
     @classmethod
-    def from_table(cls, name: str, table: Table) -> Self:
+    def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
         """Read `command`; what is there now is looked at now."""
         command = table.texts("command")
         if not command and not table.has_problem("command"):
@@ -49,7 +49,7 @@ class Command(Receiver):
             table.add_problem("command", "must not hold NUL characters")
         elif command:
             _look_at(command[0], table)
-        return cls(name, command)
+        return cls(name, command, options)
 
     def render(self, notification: Notification) -> bytes:
         """Return the JSON document, the webhook's."""

@@ -10,7 +10,7 @@ from watchdog import sanitize
 from watchdog.alerts.alert import Alert
 from watchdog.config.document import Table
 from watchdog.errors import DeliveryError, DeliveryErrorReason
-from watchdog.receivers.base import Receiver
+from watchdog.receivers.base import Receiver, ReceiverOptions
 from watchdog.receivers.render import notification_text
 from watchdog.receivers.transport.deadline import Deadline
 from watchdog.routing.notification import Notification
@@ -36,17 +36,17 @@ class Console(Receiver):
     type: ClassVar[str] = "console"
     default_rate_limit: ClassVar[str] = "none"
 
-    def __init__(self, name: str, descriptor: int) -> None:
+    def __init__(self, name: str, descriptor: int, options: ReceiverOptions | None = None) -> None:
         """Write to `descriptor`."""
-        super().__init__(name)
+        super().__init__(name, options)
         self._descriptor = descriptor
         self._is_journal = is_journal(os.environ, descriptor)
         self._is_terminal = os.isatty(descriptor)
 
     @classmethod
-    def from_table(cls, name: str, table: Table) -> Self:  # noqa: ARG003 - it has no keys
+    def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:  # noqa: ARG003 - it has no keys
         """Write to standard output."""
-        return cls(name, _STANDARD_OUTPUT)
+        return cls(name, _STANDARD_OUTPUT, options)
 
     def render(self, notification: Notification) -> bytes:
         """Return the lines."""

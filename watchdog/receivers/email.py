@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from watchdog import sanitize
 from watchdog.config.document import Table, secret_forms
 from watchdog.errors import DeliveryError, StoreError
-from watchdog.receivers.base import Receiver
+from watchdog.receivers.base import Receiver, ReceiverOptions
 from watchdog.receivers.render import notification_text
 from watchdog.receivers.render.plaintext import plaintext_body
 from watchdog.receivers.transport import mime
@@ -39,16 +39,23 @@ class Email(Receiver):
 
     type: ClassVar[str] = "email"
 
-    def __init__(self, name: str, relay: SmtpServer, sender: str, recipients: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        name: str,
+        relay: SmtpServer,
+        sender: str,
+        recipients: tuple[str, ...],
+        options: ReceiverOptions | None = None,
+    ) -> None:
         """Send through `relay`."""
-        super().__init__(name)
+        super().__init__(name, options)
         self._relay = relay
         self._sender = sender
         self._recipients = recipients
         self._unfinished: OrderedDict[str, dict[str, DeliveryError | None]] = OrderedDict()
 
     @classmethod
-    def from_table(cls, name: str, table: Table) -> Self:
+    def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
         """Read `host`, `port`, `tls`, `username` and `password` (or `password_file`, `password_env`), `from`, `to`."""
         from watchdog.receivers.transport.smtp import SmtpLogin, SmtpServer
 
@@ -73,7 +80,7 @@ class Email(Receiver):
                 table.add_problem("to", "must be an address like oncall@example.net, without a name", index=index)
         login = None if password is None else SmtpLogin(username, password)
         relay = SmtpServer(host, port, tls, tls_context_from_table(table), login)
-        return cls(name, relay, sender, recipients)
+        return cls(name, relay, sender, recipients, options)
 
     def render(self, notification: Notification) -> bytes:
         """Return the message as it is sent."""

@@ -17,7 +17,7 @@ from watchdog import sanitize
 from watchdog.alerts.alert import Alert
 from watchdog.config.document import Table
 from watchdog.errors import DeliveryError, DeliveryErrorReason
-from watchdog.receivers.base import Receiver
+from watchdog.receivers.base import Receiver, ReceiverOptions
 from watchdog.receivers.render import notification_text
 from watchdog.receivers.syslog.wires import parse_unix_address, send_datagram
 from watchdog.receivers.transport.deadline import Deadline
@@ -50,19 +50,19 @@ class Journald(Receiver):
     type: ClassVar[str] = "journald"
     default_rate_limit: ClassVar[str] = "none"
 
-    def __init__(self, name: str, path: str) -> None:
+    def __init__(self, name: str, path: str, options: ReceiverOptions | None = None) -> None:
         """Send to the socket at `path`."""
-        super().__init__(name)
+        super().__init__(name, options)
         self._path = path
 
     @classmethod
-    def from_table(cls, name: str, table: Table) -> Self:
+    def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
         """Read `address`: that of the system's journal, or of a namespace's."""
         try:
-            return cls(name, parse_unix_address(table.text("address", f"unix://{JOURNAL_SOCKET}")))
+            return cls(name, parse_unix_address(table.text("address", f"unix://{JOURNAL_SOCKET}")), options)
         except ValueError as error:
             table.add_problem("address", str(error).replace("/dev/log", JOURNAL_SOCKET))
-            return cls(name, JOURNAL_SOCKET)
+            return cls(name, JOURNAL_SOCKET, options)
 
     def render(self, notification: Notification) -> bytes:
         """Return the entries, a newline between them."""

@@ -21,7 +21,7 @@ from watchdog.alerts.alert import Alert
 from watchdog.config.document import Table, secret_forms
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError, DeliveryErrorReason
-from watchdog.receivers.base import Receiver
+from watchdog.receivers.base import Receiver, ReceiverOptions
 from watchdog.receivers.render import notification_text, prometheus
 from watchdog.receivers.transport import http
 from watchdog.receivers.transport.deadline import Deadline
@@ -58,15 +58,17 @@ class PagerDuty(Receiver):
 
     type: ClassVar[str] = "pagerduty"
 
-    def __init__(self, name: str, endpoint: http.Endpoint, routing_key: Secret) -> None:
+    def __init__(
+        self, name: str, endpoint: http.Endpoint, routing_key: Secret, options: ReceiverOptions | None = None
+    ) -> None:
         """Post to `endpoint`, for the service that `routing_key` belongs to."""
-        super().__init__(name)
+        super().__init__(name, options)
         self._endpoint = endpoint
         self._routing_key = routing_key
         self._unfinished: OrderedDict[str, _EventProgress] = OrderedDict()
 
     @classmethod
-    def from_table(cls, name: str, table: Table) -> Self:
+    def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
         """Read `routing_key` (or `routing_key_file`, `routing_key_env`) and `url`, for other regions than the US."""
         key = table.secret("routing_key")
         if key is not None and not _ROUTING_KEY.fullmatch(key.reveal()):
@@ -78,7 +80,7 @@ class PagerDuty(Receiver):
         except ValueError as error:
             table.add_problem("url", str(error))
             endpoint = http.Endpoint(Secret(EVENTS_API_URL))
-        return cls(name, endpoint, key or _NO_KEY)
+        return cls(name, endpoint, key or _NO_KEY, options)
 
     def render(self, notification: Notification) -> bytes:
         """Return the events' JSON, the routing key masked."""

@@ -8,7 +8,7 @@ from typing import Final
 from watchdog.config import suggestions
 from watchdog.config.settings import Settings
 from watchdog.errors import ConfigError, Problem
-from watchdog.receivers.base import Receiver
+from watchdog.receivers.base import OpenReceiverState, Receiver, ReceiverOptions, open_volatile_state
 from watchdog.state.rate_limit import parse_rate_limit
 
 RECEIVER_TYPES: Final = {
@@ -37,8 +37,10 @@ def receiver_class(receiver_type: str) -> type[Receiver]:
     return found
 
 
-def build_receivers(config: Settings) -> dict[str, Receiver]:
-    """Return the receivers of `config` by name, in the file's order; their secrets are read now.
+def build_receivers(config: Settings, open_state: OpenReceiverState = open_volatile_state) -> dict[str, Receiver]:
+    """Return the receivers of `config` by name, in the order of the file; their secrets are read now.
+
+    `open_state` returns the state of a receiver; by default the state ends with the process.
 
     Raises:
         ConfigError: with every problem of every receiver.
@@ -47,8 +49,9 @@ def build_receivers(config: Settings) -> dict[str, Receiver]:
     problems: list[Problem] = []
     for name, kind, table in config.receivers:
         if kind in RECEIVER_TYPES:
-            receivers[name] = receiver_class(kind).from_table(name, table)
-            receivers[name].rate_limit = parse_rate_limit(table, receivers[name].default_rate_limit)
+            found = receiver_class(kind)
+            options = ReceiverOptions(parse_rate_limit(table, found.default_rate_limit), open_state(name))
+            receivers[name] = found.from_table(name, table, options)
             table.reject_unknown_keys()
         else:
             table.add_problem("type", suggestions.unknown_name("type", kind, RECEIVER_TYPES))

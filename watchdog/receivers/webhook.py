@@ -17,7 +17,7 @@ from watchdog import sanitize
 from watchdog.clock import Clock, SystemClock
 from watchdog.config.document import Table
 from watchdog.config.secrets import Secret
-from watchdog.receivers.base import Receiver
+from watchdog.receivers.base import Receiver, ReceiverOptions
 from watchdog.receivers.render import notification_text, prometheus
 from watchdog.receivers.render.template_body import TEMPLATE_ERRORS, TemplateBody, parse_template_body
 from watchdog.receivers.transport import http
@@ -44,9 +44,10 @@ class Webhook(Receiver):
         *,
         body: TemplateBody | None = None,
         headers: Mapping[str, Secret] = _NO_HEADERS,
+        options: ReceiverOptions | None = None,
     ) -> None:
         """Post to `endpoint`, signed if there is an `hmac_secret`, in Alertmanager's form if there is no `body`."""
-        super().__init__(name)
+        super().__init__(name, options)
         self._endpoint = endpoint
         self._hmac_secret = hmac_secret
         self._clock = clock
@@ -54,7 +55,7 @@ class Webhook(Receiver):
         self._headers = headers
 
     @classmethod
-    def from_table(cls, name: str, table: Table) -> Self:
+    def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
         """Read `url` and `hmac_secret` (in any of a secret's forms); a template, headers and a login as given."""
         return cls(
             name,
@@ -63,6 +64,7 @@ class Webhook(Receiver):
             SystemClock(),
             body=parse_template_body(table),
             headers=headers_from_table(table),
+            options=options,
         )
 
     def render(self, notification: Notification) -> bytes:

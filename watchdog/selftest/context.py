@@ -41,7 +41,7 @@ def make_notification(number: int, receiver: str) -> Notification:
 def webhook_receivers(folder: Path, urls: dict[str, str]) -> dict[str, Receiver]:
     """Return webhooks by name, read from a file in `folder` as the daemon reads its own."""
     file = folder / "rehearsal.toml"
-    common = 'type = "webhook"\nbudget = "none"\n'  # it is what gets lost that is counted, not what is told at once
+    common = 'type = "webhook"\nrate_limit = "none"\n'  # it is what gets lost that is counted, not what is told at once
     tables = [f'[[receiver]]\nname = "{name}"\n{common}url = "{url}"\n' for name, url in urls.items()]
     file.write_text("\n".join(tables), encoding="ascii")
     file.chmod(0o600)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Self
 
 from watchdog.config.document import Table
-from watchdog.receivers.base import Receiver
+from watchdog.receivers.base import Receiver, ReceiverOptions
 from watchdog.routing.notification import Notification
 
 
@@ -20,7 +20,7 @@ class NullReceiver(Receiver):
         self.notification_ids: list[str] = []
 
     @classmethod
-    def from_table(cls, name: str, table: Table) -> Self:  # noqa: ARG003 - it has no settings
+    def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:  # noqa: ARG003 - no settings
         """Make one."""
         return cls(name)
 

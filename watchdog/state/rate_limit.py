@@ -51,7 +51,7 @@ class LeakyBucket:
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """So many notices in a period: what a receiver's `budget` says."""
+    """At most so many notifications in a period: the value of a receiver's key `rate_limit`."""
 
     max_notifications: int
     period_ns: int
@@ -72,8 +72,11 @@ class RateLimit:
 
 
 def parse_rate_limit(table: Table, default: str) -> RateLimit | None:
-    """Return what `budget` of a `[[receiver]]` says: "30/h", or None for 0 and "none"; problems are noted in it."""
-    given = table.value("budget", default)
+    """Return the `rate_limit` of a `[[receiver]]`, such as "30/h"; None for 0 and "none".
+
+    Problems are added to the table.
+    """
+    given = table.value("rate_limit", default)
     text = str(given) if isinstance(given, int) and not isinstance(given, bool) else given
     if text in ("0", "none"):  # no set: it may be anything that TOML has
         return None
@@ -84,6 +87,8 @@ def parse_rate_limit(table: Table, default: str) -> RateLimit | None:
         period_ns = 0
     if match and period_ns and 0 < int(match[1]) <= _MOST_NOTICES:
         return RateLimit(int(match[1]), period_ns)
-    told = suggestions.quote_value(given)
-    table.add_problem("budget", f'not a number of notices in a time: {told}; write it like "30/h", or "none"')
+    found = suggestions.quote_value(given)
+    table.add_problem(
+        "rate_limit", f'must be a number of notifications per time, such as "30/h", or "none"; found {found}'
+    )
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from watchdog.clock import Clock
+from watchdog.errors import StoreError
 from watchdog.storage.database import Database
 
 
@@ -42,3 +43,59 @@ class StoredReceiverState:
                     "DO UPDATE SET value = excluded.value, at = excluded.at",
                     (self._receiver, key, value, self._clock.wall()),
                 )
+
+
+class ReceiverStates:
+    """The states of all receivers, in the state file.
+
+    Receivers are built when the configuration is read, before the state file is opened. Until `attach`, each access
+    fails with `StoreError`.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        """Start without a state file."""
+        self._clock = clock
+        self._database: Database | None = None
+
+    def attach(self, database: Database) -> None:
+        """Use `database` from now on."""
+        self._database = database
+
+    def open(self, receiver: str) -> AttachedReceiverState:
+        """Return the state of `receiver`."""
+        return AttachedReceiverState(self, receiver)
+
+    def stored(self, receiver: str) -> StoredReceiverState:
+        """Return the stored state of `receiver`.
+
+        Raises:
+            StoreError: no state file is attached.
+        """
+        if self._database is None:
+            raise StoreError(f"cannot use the receiver state: the state file is not open: receiver={receiver}")
+        return StoredReceiverState(self._database, receiver, self._clock)
+
+
+class AttachedReceiverState:
+    """The state of one receiver, in the state file that is attached to `ReceiverStates` at that time."""
+
+    def __init__(self, states: ReceiverStates, receiver: str) -> None:
+        """Use the entries of `receiver`."""
+        self._states = states
+        self._receiver = receiver
+
+    def get(self, key: str) -> str | None:
+        """Return the value stored under `key`, None if there is none.
+
+        Raises:
+            StoreError: the state file cannot be read, or is not open.
+        """
+        return self._states.stored(self._receiver).get(key)
+
+    def put(self, key: str, value: str | None) -> None:
+        """Store `value` under `key`; None deletes the entry. The change is on disk when this returns.
+
+        Raises:
+            StoreError: the state file cannot be written, or is not open.
+        """
+        self._states.stored(self._receiver).put(key, value)

@@ -81,7 +81,8 @@ def test_kills_at_random_times_lose_nothing_and_end_every_alert_once(guarded, wa
 @pytest.mark.timeout(300)
 def test_with_a_thousand_notices_waiting_it_stops_in_time_and_keeps_them_all(watchdog, server, storm, wait_for):
     watchdog.configure(
-        {"hook": server.as_receiver(budget="none")}, {f"storm-{number}": storm.crowd_rule() for number in range(RULES)}
+        {"hook": server.as_receiver(rate_limit="none")},
+        {f"storm-{number}": storm.crowd_rule() for number in range(RULES)},
     )
     server.answering.clear()
     watchdog.start()

@@ -1,4 +1,4 @@
-"""A daemon with routes and budgets: who is told what, and how much."""
+"""A daemon with routes and rate limits: who is told what, and how much."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def flood(watchdog, server, other_server, start_storm):
     rules["worst"] = storm.crowd_rule(fire_above={"critical": storm.LIMIT}, clear_below={"critical": storm.LIMIT})
     rules["own"] = storm.crowd_rule(receivers=["pager"])
 
-    def configure(budget):
-        chat = other_server.as_receiver(budget=budget)
+    def configure(rate_limit):
+        chat = other_server.as_receiver(rate_limit=rate_limit)
         watchdog.configure({"pager": server.as_receiver(), "chat": chat}, rules)
         with watchdog.config.open("a") as file:
             file.write(ROUTES)
@@ -56,9 +56,9 @@ def test_alerts_go_where_routes_say_and_a_flood_of_them_becomes_a_digest(
     storm.hold()
     wait_for(lambda: len(server.posts) == 2 and other_server.posts, "the first notices")
     storm.release()
-    wait_for(lambda: len(server.posts) == 4, "the ends that no budget holds")
+    wait_for(lambda: len(server.posts) == 4, "the ends that no rate limit holds")
     held = "SELECT count(*) FROM notices WHERE receiver = 'chat' AND state = 'pending'"
-    wait_for(lambda: watchdog.saved(held) == [len(FLOOD)], "the ends that the budget holds")
+    wait_for(lambda: watchdog.saved(held) == [len(FLOOD)], "the ends that the rate limit holds")
     wanted = [(reason, rule) for reason in ("first notification", "resolved") for rule in ("own", "worst")]
     assert sorted((reason, *rules) for reason, rules in told(server)) == wanted
     assert told(other_server) == [("digest", FLOOD)]
@@ -68,6 +68,6 @@ def test_alerts_go_where_routes_say_and_a_flood_of_them_becomes_a_digest(
     assert len(other_server.posts) == 1
     configure("none")
     watchdog.reload()
-    wait_for(lambda: len(other_server.notifications()) == 1 + len(FLOOD), "the ends, now that there is no budget")
+    wait_for(lambda: len(other_server.notifications()) == 1 + len(FLOOD), "the ends, now that there is no rate limit")
     assert sorted(map(str, told(other_server)[1:])) == sorted(str(("resolved", {name})) for name in FLOOD)
     assert other_server.statuses() == ["firing", *["resolved"] * len(FLOOD)]

@@ -101,14 +101,15 @@ SENDER = """
     from watchdog.clock import SystemClock
     from watchdog.config.document import Document
     from watchdog.state.receiver_state import StoredReceiverState
+    from watchdog.receivers.base import ReceiverOptions
     from watchdog.receivers.slack.slack_receiver import Slack
     from watchdog.storage.database import Database
     from pathlib import Path
 
     keys, state, notice = json.loads(sys.stdin.read())
-    receiver = Slack.from_table("oncall", Document("", keys, "watchdog.toml").root)
     database = Database(Path(state))
-    receiver.state = StoredReceiverState(database, "oncall", SystemClock())
+    options = ReceiverOptions(state=StoredReceiverState(database, "oncall", SystemClock()))
+    receiver = Slack.from_table("oncall", Document("", keys, "watchdog.toml").root, options)
     receiver.send(Notification.from_json(notice), 10.0)
     database.close()
 """

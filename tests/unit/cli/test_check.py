@@ -105,7 +105,7 @@ def test_checks_receivers_and_windows_against_settings_that_are_given(bpf_watchd
     )
 
 
-def test_checks_routes_and_budgets_and_tells_routes_that_no_rule_takes(bpf_watchdog, write):
+def test_checks_routes_and_rate_limits_and_tells_routes_that_no_rule_takes(bpf_watchdog, write):
     config = write(CONFIG + '[[route]]\nwhere = { rule = "q*" }\nreceivers = ["oncal"]\n', "w.toml")
     assert bpf_watchdog("check", config, write(RULE))[:2] == (
         1,
@@ -114,9 +114,9 @@ def test_checks_routes_and_budgets_and_tells_routes_that_no_rule_takes(bpf_watch
             f'{config}:6: route.receivers: unknown receiver "oncal": did you mean "oncall"?',
         ],
     )
-    config = write(f'{CONFIG}budget = "30"\n', "w.toml")
+    config = write(f'{CONFIG}rate_limit = "30"\n', "w.toml")
     [problem] = bpf_watchdog("check", config)[1]
-    assert "w.toml:4: receiver.budget: not a number of notices in a time" in problem
+    assert "w.toml:4: receiver.rate_limit: must be a number of notifications per time" in problem
     alone = write('[[route]]\nreceivers = ["console"]\n', "w.toml")
     assert bpf_watchdog("check", alone)[0] == 0
 

@@ -9,6 +9,7 @@ import pytest
 from watchdog.config.document import Document
 from watchdog.config.settings import read_settings
 from watchdog.errors import ConfigError, DeliveryError, DeliveryErrorReason, StoreError
+from watchdog.receivers.base import ReceiverOptions
 from watchdog.receivers.email import Email
 from watchdog.receivers.registry import build_receivers
 
@@ -37,9 +38,13 @@ def server():
     return Server()
 
 
+def email_through(server, options=None):
+    return Email("mail", server, "watchdog@example.net", ("oncall@example.net", "boss@example.net"), options)
+
+
 @pytest.fixture
 def receiver(server):
-    return Email("mail", server, "watchdog@example.net", ("oncall@example.net", "boss@example.net"))
+    return email_through(server)
 
 
 def text_of(message):
@@ -131,15 +136,18 @@ def test_a_message_that_is_sent_again_is_the_same(receiver, server, make_notice)
     assert first == second
 
 
-def test_a_memory_that_fails_costs_the_thread_and_no_notice(receiver, server, make_alert, make_notice):
-    class Broken:
-        def get(self, key):
-            raise StoreError("disk full")
+class FailingState:
+    """A receiver state on a full disk."""
 
-        put = get
+    def get(self, key):
+        raise StoreError(f"disk full: key={key}")
 
-    receiver.state = Broken()
-    receiver.state.put = lambda key, value: receiver.state.get(key)
+    def put(self, key, value):
+        raise StoreError(f"disk full: key={key} value={value}")
+
+
+def test_a_failing_state_costs_the_thread_but_no_notification(server, make_alert, make_notice):
+    receiver = email_through(server, ReceiverOptions(state=FailingState()))
     receiver.send(make_notice(), 10.0)
     receiver.send(make_notice(make_alert(resolved=1_750_000_100.0), id="1"), 10.0)
     assert len(server.taken) == 2

@@ -9,7 +9,7 @@ from watchdog.config.settings import read_settings
 from watchdog.errors import ConfigError
 from watchdog.receivers.registry import RECEIVER_TYPES, build_receivers, receiver_class
 
-EVERYWHERE = "budget, escalate_after, escalate_to, name, type"
+EVERYWHERE = "escalate_after, escalate_to, name, rate_limit, type"
 URL = '"http://127.0.0.1:1/"'
 
 
@@ -71,13 +71,13 @@ facility = "local3"
     assert [receiver.name for receiver in receivers.values()] == list(receivers)
 
 
-def test_every_receiver_has_a_budget_for_those_who_read_it():
+def test_each_type_of_receiver_has_a_default_rate_limit():
     tables = {"slack": "webhook_url", "webhook": "url", "syslog": None, "console": None}
     text = "".join(
         f'[[receiver]]\nname = "{name}"\ntype = "{name}"\n{f"{key} = {URL}" if key else ""}\n'
         for name, key in tables.items()
     )
-    receivers = build_receivers(config_of(f'{text}[[receiver]]\nname = "few"\ntype = "console"\nbudget = "3/h"'))
+    receivers = build_receivers(config_of(f'{text}[[receiver]]\nname = "few"\ntype = "console"\nrate_limit = "3/h"'))
     assert {kind: receiver_class(kind).default_rate_limit for kind in RECEIVER_TYPES} == {
         "alertmanager": "none", "apprise": "30/h", "command": "600/h", "console": "none", "email": "30/h",
         "journald": "none", "pagerduty": "30/h", "slack": "30/h", "syslog": "none", "webhook": "600/h",

@@ -33,25 +33,25 @@ def read(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "budget"),
+    ("text", "rate_limit"),
     [
         ("", RateLimit(30, HOUR * SECOND_NS)),
-        ('budget = "5/m"', RateLimit(5, 60 * SECOND_NS)),
-        ('budget = "10/15m"', RateLimit(10, 900 * SECOND_NS)),
-        ('budget = "100/d"', RateLimit(100, 24 * HOUR * SECOND_NS)),
-        ('budget = "none"', None),
-        ('budget = "0"', None),
-        ("budget = 0", None),
+        ('rate_limit = "5/m"', RateLimit(5, 60 * SECOND_NS)),
+        ('rate_limit = "10/15m"', RateLimit(10, 900 * SECOND_NS)),
+        ('rate_limit = "100/d"', RateLimit(100, 24 * HOUR * SECOND_NS)),
+        ('rate_limit = "none"', None),
+        ('rate_limit = "0"', None),
+        ("rate_limit = 0", None),
     ],
 )
-def test_a_budget_is_so_many_notices_in_a_time(text, budget):
-    assert read(text) == (budget, [])
+def test_a_rate_limit_is_a_number_of_notifications_per_time(text, rate_limit):
+    assert read(text) == (rate_limit, [])
 
 
 @pytest.mark.parametrize("given_", ['"30"', '"30/x"', "30", '"0/h"', '"5/0s"', '"1000000/h"', "true", "[]", '"-1/h"'])
-def test_what_is_no_budget_is_told_with_what_is_one(given_):
-    assert read(f"budget = {given_}")[1] == [
-        f'not a number of notices in a time: {given_}; write it like "30/h", or "none"'
+def test_an_invalid_rate_limit_is_reported_with_an_example(given_):
+    assert read(f"rate_limit = {given_}")[1] == [
+        f'must be a number of notifications per time, such as "30/h", or "none"; found {given_}'
     ]
 
 

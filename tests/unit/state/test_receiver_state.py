@@ -3,19 +3,31 @@
 import pytest
 
 from watchdog.clock import SystemClock
+from watchdog.errors import StoreError
 from watchdog.receivers.base import VolatileReceiverState
-from watchdog.state.receiver_state import StoredReceiverState
+from watchdog.state.receiver_state import ReceiverStates, StoredReceiverState
 from watchdog.storage.database import Database
 
 
-@pytest.fixture(params=["stored", "scratch"])
+@pytest.fixture(params=["stored", "attached", "volatile"])
 def memory(request, tmp_path):
-    if request.param == "scratch":
+    if request.param == "volatile":
         yield VolatileReceiverState()
         return
     database = Database(tmp_path / "state.sqlite3")
-    yield StoredReceiverState(database, "oncall", SystemClock())
+    states = ReceiverStates(SystemClock())
+    attached = states.open("oncall")
+    states.attach(database)
+    yield attached if request.param == "attached" else StoredReceiverState(database, "oncall", SystemClock())
     database.close()
+
+
+def test_the_state_fails_while_no_state_file_is_open():
+    state = ReceiverStates(SystemClock()).open("oncall")
+    with pytest.raises(StoreError, match="the state file is not open: receiver=oncall"):
+        state.get("message")
+    with pytest.raises(StoreError, match="the state file is not open: receiver=oncall"):
+        state.put("message", "one")
 
 
 def test_the_newest_value_of_a_key_is_known(memory):

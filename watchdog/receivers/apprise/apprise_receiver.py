@@ -16,7 +16,7 @@ from watchdog import sanitize
 from watchdog.config.document import Table, secret_forms
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError, DeliveryErrorReason
-from watchdog.receivers.base import Receiver
+from watchdog.receivers.base import Receiver, ReceiverOptions
 from watchdog.receivers.render import notification_text
 from watchdog.receivers.render.plaintext import plaintext_body
 from watchdog.receivers.transport.child_process import run_process
@@ -39,13 +39,13 @@ class Apprise(Receiver):
 
     type: ClassVar[str] = "apprise"
 
-    def __init__(self, name: str, urls: tuple[Secret, ...]) -> None:
+    def __init__(self, name: str, urls: tuple[Secret, ...], options: ReceiverOptions | None = None) -> None:
         """Notify `urls`."""
-        super().__init__(name)
+        super().__init__(name, options)
         self._urls = urls
 
     @classmethod
-    def from_table(cls, name: str, table: Table) -> Self:
+    def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
         """Read `urls` (or `urls_file`, `urls_env`): one URL a line, but for empty lines and those that begin with #."""
         if importlib.util.find_spec("apprise") is None:
             table.add_problem("type", "Apprise is not installed: pip install 'bpf-watchdog[apprise]'")
@@ -60,7 +60,7 @@ class Apprise(Receiver):
                 table.add_problem(given, f"line {number} of it is not a URL of Apprise's")
         if secret is not None and not urls:
             table.add_problem(given, "holds no URL")
-        return cls(name, tuple(urls))
+        return cls(name, tuple(urls), options)
 
     def render(self, notification: Notification) -> bytes:
         """Return title, text and kind as JSON: what is made of them is each service's matter."""

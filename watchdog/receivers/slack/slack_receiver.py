@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 
 from watchdog.config.document import Table, secret_forms
 from watchdog.config.secrets import Secret
-from watchdog.receivers.base import Receiver
+from watchdog.receivers.base import Receiver, ReceiverOptions
 from watchdog.receivers.slack import message as slack_message
 from watchdog.receivers.slack.api import API_METHODS, API_URL, SlackApi, SlackThrottle
 from watchdog.receivers.slack.thread import SlackThread
@@ -51,19 +51,20 @@ class Slack(Receiver):
         backend: http.Endpoint | SlackThread,
         destination_name: str = "",
         throttle: SlackThrottle | None = None,
+        options: ReceiverOptions | None = None,
     ) -> None:
         """Post to an incoming webhook, or tell a thread at `host`."""
-        super().__init__(name)
+        super().__init__(name, options)
         self._way = backend
         self._host = destination_name or (backend.host if isinstance(backend, http.Endpoint) else "")
         self._pace = throttle or SlackThrottle()
 
     @classmethod
-    def from_table(cls, name: str, table: Table) -> Self:
+    def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
         """Read `webhook_url`, or `bot_token` and `channel` (secrets also in their other forms)."""
         bot = _given(table, "bot_token")
         if bot is None:
-            return cls(name, http.endpoint_from_table(table, "webhook_url"))
+            return cls(name, http.endpoint_from_table(table, "webhook_url"), options=options)
         if (hook := _given(table, "webhook_url")) is not None:
             table.add_problem(hook, f"give either a webhook_url or a {bot}")
         token = table.secret("bot_token") or Secret("")
@@ -71,7 +72,7 @@ class Slack(Receiver):
             table.add_problem(bot, "is no token of Slack's")
         channel, pace = table.text("channel"), SlackThrottle()
         api = SlackApi(_endpoints_from_table(table), token, pace)
-        return cls(name, SlackThread(api, channel), f"{api.host}, channel {channel}", pace)
+        return cls(name, SlackThread(api, channel), f"{api.host}, channel {channel}", pace, options)
 
     def render(self, notification: Notification) -> bytes:
         """Return the message's JSON; of a bot the message of the channel, then the reply in its thread."""

@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 from watchdog import sanitize
 from watchdog.alerts.alert import Alert
 from watchdog.config.document import Table
-from watchdog.receivers.base import Receiver
+from watchdog.receivers.base import Receiver, ReceiverOptions
 from watchdog.receivers.render import notification_text
 from watchdog.receivers.syslog.stream import FRAMINGS, TlsSettings
 from watchdog.receivers.syslog.wires import LOCAL_SYSLOG_SOCKETS, SyslogWire, UnixWire, wire_from_address
@@ -59,15 +59,23 @@ class Syslog(Receiver):
     type: ClassVar[str] = "syslog"
     default_rate_limit: ClassVar[str] = "none"
 
-    def __init__(self, name: str, wire: SyslogWire, facility: int, *, use_local_format: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        wire: SyslogWire,
+        facility: int,
+        *,
+        use_local_format: bool,
+        options: ReceiverOptions | None = None,
+    ) -> None:
         """Send over `wire`, in syslog(3)'s format or that of RFC 5424."""
-        super().__init__(name)
+        super().__init__(name, options)
         self._wire = wire
         self._facility = facility
         self._local_format = use_local_format
 
     @classmethod
-    def from_table(cls, name: str, table: Table) -> Self:
+    def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
         """Read `address`, `facility` and `format`, the `framing` of TCP and the certificates of TLS."""
         wire = _wire_from_table(table)
         is_unix = isinstance(wire, UnixWire)
@@ -76,7 +84,7 @@ class Syslog(Receiver):
         if chosen == "local" and not is_unix:
             table.add_problem("format", '"local" is for unix:// addresses: servers expect "rfc5424"')
         facility = table.text("facility", "daemon", choices=FACILITIES)
-        return cls(name, wire, FACILITIES[facility], use_local_format=chosen == "local")
+        return cls(name, wire, FACILITIES[facility], use_local_format=chosen == "local", options=options)
 
     def render(self, notification: Notification) -> bytes:
         """Return the records, a newline between them."""
