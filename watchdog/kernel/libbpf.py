@@ -118,7 +118,6 @@ def library() -> ct.CDLL:
     lib.bpf_map_update_elem.argtypes = [ct.c_int, pointer, pointer, ct.c_uint64]
     lib.bpf_map_lookup_and_delete_elem.argtypes = [ct.c_int, pointer, pointer]
     lib.bpf_map_lookup_batch.argtypes = [ct.c_int, pointer, pointer, pointer, pointer, ct.POINTER(u32), pointer]
-    lib.bpf_map_lookup_and_delete_batch.argtypes = lib.bpf_map_lookup_batch.argtypes
     lib.bpf_obj_get_info_by_fd.argtypes = [ct.c_int, pointer, ct.POINTER(u32)]
     lib.btf__load_vmlinux_btf.restype = pointer
     lib.btf__find_by_name_kind.argtypes = [pointer, ct.c_char_p, u32]

@@ -1,4 +1,4 @@
-"""Who a connection belongs to: process, executable, user, unit and container, from the kernel's notes of its owner."""
+"""Attribution: process, executable, user, unit and container of a connection, from the owner in its record."""
 
 from __future__ import annotations
 
@@ -22,54 +22,54 @@ _USER = _NAMED.index("user")
 _WORDS = OWNER.itemsize // 8
 _START_WORD = 0
 _UID_WORD = 2  # tgid in its lower half, uid in the upper one
-_NOBODY = 0  # the slot of owners beyond the bound: none of their names is known
+_UNKNOWN_SLOT = 0  # for owners without a slot: all their names are unknown
 _MAX_OWNERS = 1 << 17  # owners at a time, 20 MB
-_KEPT_TICKS = 8  # that an owner may miss: whoever has a connection is there at each
-_AGAIN = 256  # owners that are looked up again in one tick, not all having been known before
-_NOTE_NS = 15 * SECOND_NS
+_KEPT_TICKS = 8  # ticks without a connection after which an owner is forgotten
+_MAX_RETRIES = 256  # owners per tick that are resolved again, because a name was unknown before
+_REFRESH_NS = 15 * SECOND_NS
 
 
 class Attribution:
-    """Resolves owners once each, and remembers them for as long as they come."""
+    """Resolves each owner once, and keeps the result while the owner has connections."""
 
     def __init__(self, names: InternedNames, cgroups: Cgroups, users: UserNames) -> None:
-        """Give codes out of `names`."""
+        """Resolve owners to codes of `names`."""
         self._names = names
         self._cgroups = cgroups
         self._users = users
-        # By all of the owner's bytes, so that nobody passes for somebody else.
-        self._owners = SlotTable([np.uint64] * _WORDS, reserved=_NOBODY + 1, max_slots=_MAX_OWNERS)
-        self._codes = np.full((_NOBODY + 1, len(_NAMED)), UNKNOWN_CODE, np.uint32)
-        self._known = np.ones(_NOBODY + 1, np.bool_)
+        # The key is the whole struct owner, so that no process can be taken for another.
+        self._owners = SlotTable([np.uint64] * _WORDS, reserved=_UNKNOWN_SLOT + 1, max_slots=_MAX_OWNERS)
+        self._codes = np.full((_UNKNOWN_SLOT + 1, len(_NAMED)), UNKNOWN_CODE, np.uint32)
+        self._known = np.ones(_UNKNOWN_SLOT + 1, np.bool_)
         self._ticks_ns = deque([NEVER_NS], maxlen=_KEPT_TICKS)
-        self._noted_ns = NEVER_NS
-        self._users_shown: dict[int, str] = {}
+        self._refreshed_ns = NEVER_NS
+        self._shown_users: dict[int, str] = {}
 
     def codes(self, owners: NDArray[np.void], at_ns: int) -> dict[str, Codes]:
         """Return the code columns `process exe pid user unit container`, each (n,), for `owners`, (n,) of `OWNER`."""
         words = np.ascontiguousarray(owners[:, np.newaxis].view("<u8").T)
         slots = self._owners.assign(list(words), at_ns, self._ticks_ns[0])
         self._ticks_ns.append(at_ns)
-        slots[slots < 0] = _NOBODY
+        slots[slots < 0] = _UNKNOWN_SLOT
         self._grow()
         new = self._owners.new_slots
         self._known[new] = True
         self._resolve_again(slots, at_ns)
         self._resolve(new, at_ns)
-        if len(new) or at_ns - self._noted_ns >= _NOTE_NS:
-            self._note_users(at_ns)
-        if at_ns - self._noted_ns >= _NOTE_NS:
-            self._note_use(at_ns)
+        if len(new) or at_ns - self._refreshed_ns >= _REFRESH_NS:
+            self._refresh_users(at_ns)
+        if at_ns - self._refreshed_ns >= _REFRESH_NS:
+            self._mark_names_used(at_ns)
         columns = {name: self._codes[slots, column] for column, name in enumerate(_NAMED)}
         columns["pid"] = owners["tgid"].astype(np.uint32)
         return columns
 
     def process_start_ns(self, pid: int) -> int | None:
-        """Return when the process that had `pid` last began, by CLOCK_BOOTTIME; None if it owned no connection."""
-        own = np.flatnonzero(self._owners.keys[_UID_WORD][: self._owners.size].astype(np.uint32) == np.uint32(pid))
-        if not len(own):
+        """Return the start, CLOCK_BOOTTIME, of the newest process with this `pid`; None if it owned no connection."""
+        slots = np.flatnonzero(self._owners.keys[_UID_WORD][: self._owners.size].astype(np.uint32) == np.uint32(pid))
+        if not len(slots):
             return None
-        return int(self._owners.keys[_START_WORD][own[self._owners.seen_ns[own].argmax()]])
+        return int(self._owners.keys[_START_WORD][slots[self._owners.seen_ns[slots].argmax()]])
 
     def _grow(self) -> None:
         grown = self._owners.capacity - len(self._codes)
@@ -80,18 +80,18 @@ class Attribution:
     def _resolve_again(self, slots: Slots, at_ns: int) -> None:
         unknown = slots[~self._known[slots]]
         if len(unknown):
-            self._resolve(np.unique(unknown)[:_AGAIN], at_ns)
+            self._resolve(np.unique(unknown)[:_MAX_RETRIES], at_ns)
 
     def _resolve(self, slots: Slots, at_ns: int) -> None:
         owners = np.stack([word[slots] for word in self._owners.keys], axis=1).view(OWNER).reshape(-1)
         for slot, owner in zip(slots.tolist(), map(tuple, owners.tolist()), strict=True):
-            texts, settled = self._texts(owner, at_ns)
+            texts, final = self._texts(owner, at_ns)
             codes = [self._names.intern(name, text, at_ns) for name, text in zip(_NAMED, texts, strict=True)]
             self._codes[slot] = codes
-            self._known[slot] = settled and UNKNOWN_CODE not in codes
+            self._known[slot] = final and UNKNOWN_CODE not in codes
 
     def _texts(self, owner: tuple[Any, ...], at_ns: int) -> tuple[tuple[str, ...], bool]:
-        """Return the texts of an owner, and whether they are all that will ever be known."""
+        """Return the texts of an owner, and whether they are final."""
         start_ns, cgroup_id, tgid, uid, comm, exe = owner
         if not tgid:
             return (UNATTRIBUTED, "", "", "", ""), True
@@ -105,30 +105,30 @@ class Attribution:
             container,
         ), path is not None
 
-    def _note_users(self, at_ns: int) -> None:
-        """Have users' names looked up, and take in those that became known."""
+    def _refresh_users(self, at_ns: int) -> None:
+        """Request lookups of user names, and store the names that became known."""
         kept = self._owners.seen_ns[: self._owners.size] > self._ticks_ns[0]
         words = self._owners.keys[_UID_WORD][: self._owners.size]
         uids, attributed = words >> np.uint64(32), words.astype(np.uint32) != 0
         used = np.unique(uids[kept]).tolist()
         self._users.update(used, at_ns)
-        shown = {uid: self._users.name(uid) for uid in used}
-        for uid, name in shown.items():
-            if self._users_shown.get(uid, name) != name:
+        names = {uid: self._users.name(uid) for uid in used}
+        for uid, name in names.items():
+            if self._shown_users.get(uid, name) != name:
                 same = np.flatnonzero(kept & (uids == uid) & attributed)
                 self._codes[same, _USER] = code = self._names.intern("user", name, at_ns)
                 self._known[same] &= code != UNKNOWN_CODE
-        self._users_shown = shown
+        self._shown_users = names
 
-    def _note_use(self, at_ns: int) -> None:
-        """Note which names are in use, and forget those that were not for long."""
-        used = self._owners.seen_ns[: self._owners.size] > self._noted_ns
-        self._noted_ns = at_ns
+    def _mark_names_used(self, at_ns: int) -> None:
+        """Mark the names in use, and forget the names that were unused for long."""
+        used = self._owners.seen_ns[: self._owners.size] > self._refreshed_ns
+        self._refreshed_ns = at_ns
         for column, name in enumerate(_NAMED):
             self._names.mark_used(name, np.unique(self._codes[: self._owners.size][used, column]).tolist(), at_ns)
         self._names.forget_unused(at_ns)
 
 
 def decode_kernel_text(raw: bytes) -> str:
-    """Return bytes of the kernel as text; what is not UTF-8 is kept as lone surrogates."""
+    """Return bytes of the kernel as text; bytes that are not UTF-8 become lone surrogates."""
     return raw.decode("utf-8", "surrogateescape")

@@ -1,6 +1,6 @@
-"""The metric catalogue: what can be measured, of what kind, in which unit, and by which dimensions.
+"""The metric catalogue: all metrics with kind and unit, and all dimensions.
 
-One closed list, read by the rules, by `bpf-watchdog metrics`, by `sample --by` and by the documentation.
+The list is closed. The rules, `bpf-watchdog metrics`, `sample --by` and the documentation use it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 class MetricKind(enum.StrEnum):
-    """How values of a metric combine over connections and time."""
+    """Kind of a metric: how its values combine over connections and time."""
 
     COUNTER = "counter"  # adds up over connections and ticks
     GAUGE = "gauge"  # adds up over connections, holds for one tick
@@ -31,7 +31,7 @@ class Unit(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: `source` is the kernel's field or event, `cost` what reading it costs the host."""
+    """One metric. `source`: field or event of the kernel; `cost`: cost of the measurement on the host."""
 
     name: str
     kind: MetricKind
@@ -39,23 +39,25 @@ class Metric:
     meaning: str
     source: str
     cost: str
-    on_demand: bool = False  # measured only while somebody reads it
+    on_demand: bool = False  # measured only while a rule or a command uses it
     missing_dimensions: tuple[str, ...] = ()  # dimensions that its values do not have
 
 
-MAX_WINDOW = "1h"  # of a rule: what has a name keeps it for so long, and what a process can do in it is bounded
+MAX_WINDOW = (
+    "1h"  # of a rule: names are retained for this time, which bounds the number of names that processes can create
+)
 UNKNOWN_CODE = 2**32 - 1
-"""The code, in any dimension, of a value that was lost: it matches no pattern, excluding ones included."""
+"""The code, in any dimension, of a lost value: it matches no pattern, not even an excluding one."""
 ABSENT_CODE = 2**32 - 2
-"""The code, in any dimension, of what has no such value: it matches no pattern either."""
+"""The code, in any dimension, of a missing value: it matches no pattern, not even an excluding one."""
 
 _PEER = ("remote", "remote_port", "failure")
 _END = ("direction", "local", "local_port", "state", *_PEER)
 _OWNER = ("exe", "pid", "user", "unit", "container", "netns", "family")
 
 _EVENT = "one program run per state change of a connection"
-_OWN = "none: the watchdog knows it of itself"
-_MESSAGE = "a program run at every message of the host, while a rule or `sample --messages` reads it"
+_OWN = "none: counted by the watchdog itself"
+_MESSAGE = "a program run at every message of the host, while a rule or `sample --messages` uses it"
 _PASS = "read in the pass over live sockets, nothing per message"
 
 METRICS: dict[str, Metric] = {
@@ -205,15 +207,15 @@ METRICS: dict[str, Metric] = {
             "response_latency",
             MetricKind.DISTRIBUTION,
             Unit.SECONDS,
-            "time from the last send to the first receive after it: what a client waits for an answer (direction out),"
-            " what a server waits to be asked again (in)",
+            "time from the last send to the next receive: for a client the wait for a response (direction out),"
+            " for a server the wait for the next request (in)",
             "sock_send_length to sock_recv_length",
             _MESSAGE,
             on_demand=True,
         ),
         *(
             Metric(
-                f"udp_{what}_{way}",
+                f"udp_{quantity}_{way}",
                 MetricKind.COUNTER,
                 unit,
                 f"{meaning} {way} by UDP, by process",
@@ -222,7 +224,7 @@ METRICS: dict[str, Metric] = {
                 on_demand=True,
                 missing_dimensions=_END,
             )
-            for what, unit, meaning in (
+            for quantity, unit, meaning in (
                 ("bytes", Unit.BYTES, "payload"),
                 ("datagrams", Unit.DATAGRAMS, "datagrams"),
             )
@@ -232,7 +234,7 @@ METRICS: dict[str, Metric] = {
             "lost_connections",
             MetricKind.COUNTER,
             Unit.CONNECTIONS,
-            "connections whose detail or counts the watchdog itself lost; in one row of process `bpf-watchdog`",
+            "connections that the watchdog itself lost, or lost details of; in one row of process `bpf-watchdog`",
             "the collector's own counts",
             _OWN,
             missing_dimensions=(*_OWNER, *_END),
@@ -241,7 +243,7 @@ METRICS: dict[str, Metric] = {
             "missed_ticks",
             MetricKind.COUNTER,
             Unit.TICKS,
-            "ticks that the watchdog itself should have run and did not; in one row of process `bpf-watchdog`",
+            "ticks of the watchdog itself that did not run; in one row of process `bpf-watchdog`",
             "the collector's own counts",
             _OWN,
             missing_dimensions=(*_OWNER, *_END),
@@ -250,7 +252,7 @@ METRICS: dict[str, Metric] = {
             "failed_ticks",
             MetricKind.COUNTER,
             Unit.TICKS,
-            "ticks of the watchdog itself that broke off, its log says why; in one row of process `bpf-watchdog`",
+            "ticks of the watchdog itself that failed, with the reason in its log; in one row of process `bpf-watchdog`",
             "the daemon's own counts",
             _OWN,
             missing_dimensions=(*_OWNER, *_END),
@@ -263,7 +265,7 @@ ON_DEMAND_METRICS = frozenset(name for name, metric in METRICS.items() if metric
 
 
 class DimensionKind(enum.StrEnum):
-    """What the values of a dimension look like."""
+    """Kind of the values of a dimension."""
 
     NAME = "name"  # free text from the host: comm, user, unit, …
     NUMBER = "number"  # pid, port, inode
@@ -273,7 +275,7 @@ class DimensionKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
-    """One dimension. `volatile` ones make poor alert identities: they change with every process or connection."""
+    """One dimension. `volatile`: values change with every process or connection: a poor alert identity."""
 
     name: str
     kind: DimensionKind
@@ -301,19 +303,17 @@ DIMENSIONS: dict[str, Dimension] = {
         ),
         Dimension("exe", DimensionKind.NAME, "file name of the executable, from the kernel"),
         Dimension("pid", DimensionKind.NUMBER, "process id", volatile=True),
-        Dimension("user", DimensionKind.NAME, "user that the process runs as"),
+        Dimension("user", DimensionKind.NAME, "user of the process"),
         Dimension("unit", DimensionKind.NAME, "systemd unit"),
         Dimension("container", DimensionKind.NAME, "container id, first 12 digits"),
         Dimension("netns", DimensionKind.NUMBER, "network namespace, its inode number", volatile=True),
-        Dimension(
-            "direction", DimensionKind.CHOICE, "who opened the connection: this end (out) or the peer (in)", DIRECTIONS
-        ),
+        Dimension("direction", DimensionKind.CHOICE, "opened by this end (out) or by the peer (in)", DIRECTIONS),
         Dimension("family", DimensionKind.CHOICE, "address family; IPv4-mapped IPv6 counts as ipv4", FAMILIES),
         Dimension("local", DimensionKind.ADDRESS, "address of this end"),
         Dimension("local_port", DimensionKind.NUMBER, "port of this end", volatile=True),
         Dimension("remote", DimensionKind.ADDRESS, "address of the peer"),
         Dimension("remote_port", DimensionKind.NUMBER, "port of the peer"),
         Dimension("state", DimensionKind.CHOICE, "TCP state", TCP_STATES),
-        Dimension("failure", DimensionKind.CHOICE, "why it failed or broke", FAILURES),
+        Dimension("failure", DimensionKind.CHOICE, "cause of the failure or break", FAILURES),
     )
 }

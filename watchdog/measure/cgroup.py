@@ -1,4 +1,4 @@
-"""From a control group's path to the systemd unit and the container that it stands for.
+"""From the path of a control group to its systemd unit and its container.
 
 Path forms: systemd's resource control (systemd.slice(5)); Docker, containerd, CRI-O and Podman with the systemd and the
 cgroupfs driver; Kubernetes' kubepods; systemd-nspawn's machine scopes.
@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
-from watchdog.clock import SECOND_NS
+from watchdog.kernel.process_stat import PROC, read_process_stat
 
 _UNIT = re.compile(r".+\.(service|scope|socket|mount|swap)$")
 # docker-<id>.scope, cri-containerd-<id>.scope, crio-<id>.scope, libpod-<id>.scope, or the bare id with cgroupfs
@@ -23,16 +23,15 @@ _CONTAINER = re.compile(r"(?:^|[-:/])([0-9a-f]{64})(?:\.scope)?$")
 _MACHINE = re.compile(r"^machine-(.+)\.scope$")
 _CONTAINER_DIGITS = 12
 _MAX_CACHED_PATHS = 8192
-_MAX_WALKED_GROUPS = 16_384  # whoever may make groups may make very many
-_REST = 20  # times as long as a walk through all groups took, no other begins
-_TICKS = os.sysconf("SC_CLK_TCK")
-_LINKS_OF_A_LEAF = 2
+_MAX_WALKED_GROUPS = 16_384  # users with a delegated group can create very many
+_MIN_PAUSE = 20  # pause between two walks through all groups, as a multiple of the duration of a walk
+_LEAF_LINKS = 2
 _ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
 
 
 @lru_cache(4096)
 def unit_and_container(path: str) -> tuple[str, str]:
-    """Return systemd unit and container id (first 12 digits; a machine's name for nspawn), "" for what there is not."""
+    """Return systemd unit and container id (first 12 digits; nspawn: name of the machine), "" if there is none."""
     unit = container = ""
     for part in path.strip("/").split("/"):
         if _UNIT.match(part):
@@ -45,52 +44,51 @@ def unit_and_container(path: str) -> tuple[str, str]:
 
 
 class Cgroups:
-    """Finds the control group of a process, also of one that is gone, by its group's inode number.
+    """Finds the control group of a process, also of an ended process, by the inode number of the group.
 
-    A process says its own group; that of one that is gone is looked for among all groups, for a small share of the time
-    at most. What was found is kept for the groups used last: their processes' last connections come in after them.
+    The group of a live process is in /proc. The group of an ended process is searched among all groups, in a limited
+    share of the time. Paths of recently used groups are cached: the last connections of a process arrive after its end.
     """
 
-    def __init__(self, proc: Path = Path("/proc"), root: Path = Path("/sys/fs/cgroup")) -> None:
-        """Look in `proc` and below `root`, where cgroup v2 is mounted at its top or in `unified`."""
+    def __init__(self, proc: Path = PROC, root: Path = Path("/sys/fs/cgroup")) -> None:
+        """Search in `proc` and below `root`, where cgroup v2 is mounted at the top or in `unified`."""
         self._proc = proc
         self._root = root / "unified" if (root / "unified").is_dir() else root
         self._walked: dict[int, str] = {}
-        self._kept: dict[int, str] = {}  # the one used last is the last
-        self._rest_until_ns = -(2**62)
+        self._cached: dict[int, str] = {}  # the most recently used path is the last
+        self._next_walk_ns = -(2**62)
 
     def find_path(self, pid: int, start_ns: int, inode: int, at_ns: int) -> str | None:
-        """Return the path of the group with this inode, else of the process; "" where neither is known.
+        """Return the path of the group with this inode, else of the process; "" if neither is known.
 
-        None: not known yet, ask again at a later tick. `start_ns`: when the process began, by CLOCK_BOOTTIME.
-        `inode`: the group's id as the kernel noted it when the process took its socket; 0 or 1 (the root) say nothing,
-        as on hosts whose controllers are all v1.
+        None: not known yet, call again at a later tick. `start_ns`: start of the process, CLOCK_BOOTTIME. `inode`: id
+        of the group at the time when the process became the owner of the socket; 0 and 1 (the root) identify no group,
+        as on hosts with v1 controllers only.
         """
         if inode <= 1:
             return self._of_process(pid, start_ns)
-        path = self._kept.pop(inode, None)
+        path = self._cached.pop(inode, None)
         own = ""
         if path is None:
             own = self._of_process(pid, start_ns)
-            path = own if own and self._is_inode(own, inode) else self._among_all(inode, at_ns)
+            path = own if own and self._is_inode(own, inode) else self._search_all(inode, at_ns)
         if path is None:
             return None
-        self._kept[inode] = path
-        if len(self._kept) > _MAX_CACHED_PATHS:
-            del self._kept[next(iter(self._kept))]
+        self._cached[inode] = path
+        if len(self._cached) > _MAX_CACHED_PATHS:
+            del self._cached[next(iter(self._cached))]
         return path or own or self._of_process(pid, start_ns)
 
     def _of_process(self, pid: int, start_ns: int) -> str:
         try:
             text = (self._proc / str(pid) / "cgroup").read_text(encoding="utf-8", errors="replace")
-            stat = (self._proc / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
         except OSError:
             return ""
-        # Field 22 of proc_pid_stat(5); the name, field 2, may hold anything. Another start: the pid is another's now.
-        if stat.rpartition(")")[2].split()[19:20] != [str(start_ns * _TICKS // SECOND_NS)]:
+        stat = read_process_stat(pid, self._proc)  # after the group: the pid still has the same process
+        if stat is None or not stat.has_start(start_ns):
             return ""
         paths = dict(line.split(":", 2)[1:] for line in text.splitlines() if line.count(":") > 1)
-        # v2's own line has no controllers; systemd's hierarchy is where v1 has the units
+        # The line of v2 has no controllers. With v1, systemd's hierarchy has the units.
         candidates = [paths.get("", ""), paths.get("name=systemd", ""), *paths.values()]
         return next((path for path in candidates if path.strip("/")), "")
 
@@ -100,13 +98,13 @@ class Cgroups:
         except OSError:
             return False
 
-    def _among_all(self, inode: int, at_ns: int) -> str | None:
+    def _search_all(self, inode: int, at_ns: int) -> str | None:
         if inode not in self._walked:
-            if at_ns < self._rest_until_ns:
+            if at_ns < self._next_walk_ns:
                 return None
             began = time.perf_counter_ns()
             self._walked = dict(islice(_groups(str(self._root)), _MAX_WALKED_GROUPS))
-            self._rest_until_ns = at_ns + max((time.perf_counter_ns() - began) * _REST, 1)
+            self._next_walk_ns = at_ns + max((time.perf_counter_ns() - began) * _MIN_PAUSE, 1)
         return self._walked.get(inode, "")
 
 
@@ -116,11 +114,11 @@ def _groups(root: str) -> Iterator[tuple[int, str]]:
     while paths:
         path = paths.popleft()
         try:
-            found = os.stat(root + path)  # noqa: PTH116 - a quarter of a walk would go into making paths
+            found = os.stat(root + path)  # noqa: PTH116 - Path objects would take a quarter of the walk
             yield found.st_ino, path or "/"
-            # kernfs counts a folder's folders in its links: one without any need not be read (fs/kernfs/inode.c).
-            if found.st_nlink != _LINKS_OF_A_LEAF:
+            # kernfs counts subfolders in the links of a folder (fs/kernfs/inode.c): one without subfolders is not read.
+            if found.st_nlink != _LEAF_LINKS:
                 with os.scandir(root + path) as entries:
                     paths.extend(f"{path}/{one.name}" for one in entries if one.is_dir(follow_symlinks=False))
         except OSError:
-            continue  # removed meanwhile
+            continue  # removed during the walk

@@ -1,7 +1,7 @@
-"""What changed in each connection since the tick before: totals of the kernel, less what was known of them.
+"""Changes of each connection since the previous tick: totals of the kernel minus the last known totals.
 
-The kernel's counters only ever grow, so differences lose nothing, whatever happens between two readings. A connection
-that is older than the programs is a baseline when first seen: its past is nobody's news.
+The kernel's counters only grow, so differences lose nothing between two readings. A connection that is older than the
+programs is a baseline at its first reading: its earlier traffic is not counted.
 """
 
 from __future__ import annotations
@@ -37,7 +37,13 @@ ConnectionFields = Mapping[str, Any]  # by name, (n,) each: fields of rows, cont
 
 _WIDE = ("bytes_sent", "bytes_received")
 _WRAPPING = ("packets_sent", "packets_received", "retransmits", "resets_sent", "resets_received", "drops")  # u32
-_SINCE_BIRTH = (*_WIDE, "packets_sent", "packets_received", "retransmits", "drops")  # the others: since we follow it
+_SINCE_BIRTH = (
+    *_WIDE,
+    "packets_sent",
+    "packets_received",
+    "retransmits",
+    "drops",
+)  # the others: since the socket is tracked
 _READ = (
     *("cookie", "incarnation", "born_ns", "established_ns", "ended_ns", "srtt_us", "send_queue", "receive_queue"),
     *("error", "state", "direction", "flags", *_WIDE, *_WRAPPING),
@@ -46,16 +52,16 @@ _OUT, _IN = DIRECTIONS.index("out"), DIRECTIONS.index("in")
 _LISTEN = TCP_STATES.index("LISTEN")
 _OPENING = [TCP_STATES.index(name) for name in ("SYN_SENT", "SYN_RECV")]
 _FIN_QUEUED = [TCP_STATES.index(name) for name in ("FIN_WAIT1", "CLOSING", "LAST_ACK")]
-# A connection without a file (closed with data still to send, handed over in a message) is not in the pass. What is
-# known of it is kept so long; tcp_orphan_retries and keepalive end real ones sooner.
+# A connection without a file (closed with data still to send, or passed in a message) is not in the pass. Its last
+# values are kept for this time; tcp_orphan_retries and keepalive end such connections earlier.
 _KEEP_NS = 15 * 60 * SECOND_NS
-# Traffic of a connection that nobody saw for longer than this, and two ticks, says nothing about this tick.
+# Traffic of a connection that was unseen for longer than this, and than two ticks, does not belong to this tick.
 _LATE_NS = 10 * SECOND_NS
 
 # Counter of struct datagrams: metric.
 _UDP = {name: f"udp_{name}" for name in DATAGRAMS_COUNTERS}
 
-# What is kept of a connection between two ticks.
+# The values of a connection that are kept between two ticks.
 _KNOWN = np.dtype(
     [
         ("id", "<u8"),
@@ -83,7 +89,7 @@ for _number, _name in {
 
 @dataclass(frozen=True, slots=True)
 class Responses:
-    """Answers to requests: `rows`, (r,), the index of each one's connection; `seconds`, (r,), how long it took."""
+    """Responses to requests. `rows`: (r,), index of the connection; `seconds`: (r,), latency."""
 
     rows: NDArray[np.intp]
     seconds: Numbers
@@ -91,12 +97,12 @@ class Responses:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What one tick changed, one row per connection; rows of UDP and of what the kernel could not keep apart follow.
+    """The changes of one tick, one row per connection; rows of sums and of UDP follow.
 
-    `rows`: (n,) of `CONNECTION`, listeners (`is_listener`) included; those with cookie 0 stand for no one connection.
-    `failure`: (n,) index into `FAILURES`. `metrics`: by name, (n,) float64: counters' changes, `open`,
-    and distributions in seconds with NaN for none. `late`: (n,), rows whose traffic is of a longer time than this tick,
-    for the connection had no file in which it could have been seen.
+    `rows`: (n,) of `CONNECTION`, listeners (`is_listener`) included; rows with cookie 0 are not a single connection.
+    `failure`: (n,) index into `FAILURES`. `metrics`: by name, (n,) float64: changes of counters, `open`, and
+    distributions in seconds with NaN for none. `late`: (n,), rows with traffic of more than this tick, because the
+    connection had no file and was not in the pass.
     """
 
     rows: ConnectionRows
@@ -107,66 +113,66 @@ class Changes:
 
 
 def connection_ids(rows: ConnectionRows | ConnectionFields) -> ConnectionIds:
-    """Return what tells the connections of `rows` apart: socket cookie and, above it, the socket's life."""
+    """Return the ids of the connections, (n,): the socket cookie and, in the upper bits, the socket's incarnation."""
     ids: ConnectionIds = rows["cookie"] ^ (rows["incarnation"].astype(np.uint64) << np.uint64(48))
     return ids
 
 
 def _is_correction(rows: ConnectionFields) -> NDArray[np.bool_]:
-    amending: NDArray[np.bool_] = (rows["flags"] & FLAG_CORRECTION) != 0
-    return amending
+    corrections: NDArray[np.bool_] = (rows["flags"] & FLAG_CORRECTION) != 0
+    return corrections
 
 
 def is_listener(rows: ConnectionRows | ConnectionFields) -> NDArray[np.bool_]:
-    """Tell, (n,), which rows are listening sockets."""
+    """Return, (n,), whether a row is a listening socket."""
     listening: NDArray[np.bool_] = rows["state"] == _LISTEN
     return listening
 
 
 class Deltas:
-    """Keeps what is known of every live connection and takes differences."""
+    """Keeps the last totals of every live connection, and computes differences."""
 
     def __init__(self) -> None:
-        """Start knowing nothing: the first reading is the baseline."""
+        """Start empty: the first reading is the baseline."""
         self._known = np.empty(0, _KNOWN)
         self._previous_ns: int | None = None
         self._sums = TotalsDeltas(SUMS_COUNTERS)
         self._datagrams = TotalsDeltas(DATAGRAMS_COUNTERS)
 
     def advance(self, reading: Reading) -> Changes:
-        """Return what changed since the reading before."""
+        """Return the changes since the previous reading."""
         rows = self._current(reading)
-        cells = extract_fields(rows, _READ)
-        ids = connection_ids(cells)
+        fields = extract_fields(rows, _READ)
+        ids = connection_ids(fields)
         at, known = self._join(ids)
-        known &= ~_is_correction(cells)
-        before = self._before(cells, at, known)
-        metrics = _counters(cells, before, known)
-        failure = _failures(cells)
-        _connect_failures(cells, metrics)
-        _distributions(cells, metrics)
-        _queues(cells, metrics)
-        late = self._late(cells, before, reading.at_ns)
-        self._remember(cells, ids, at[known], reading.at_ns)
-        responses = self._responses(cells["cookie"], reading)
+        known &= ~_is_correction(fields)
+        before = self._before(fields, at, known)
+        metrics = _counters(fields, before, known)
+        failure = _failures(fields)
+        _connect_failures(fields, metrics)
+        _distributions(fields, metrics)
+        _queues(fields, metrics)
+        late = self._late(fields, before, reading.at_ns)
+        self._remember(fields, ids, at[known], reading.at_ns)
+        responses = self._responses(fields["cookie"], reading)
         metrics |= {name: np.zeros(len(rows)) for name in _UDP.values()}
         changes = Changes(rows, failure, metrics, responses, late)
-        for totals, names, keep in (
-            (self._sums.advance(reading.sums), {name: name for name in SUMS_COUNTERS}, _of_sums),
-            (self._datagrams.advance(reading.datagrams), _UDP, _of_datagrams),
+        for totals, names, make_rows in (
+            (self._sums.advance(reading.sums), {name: name for name in SUMS_COUNTERS}, _rows_of_sums),
+            (self._datagrams.advance(reading.datagrams), _UDP, _rows_of_datagrams),
         ):
             if len(totals.keys):
-                changes = _with_totals(changes, keep(totals, reading.at_ns), totals, names)
+                changes = _with_totals(changes, make_rows(totals, reading.at_ns), totals, names)
         return changes
 
     def _current(self, reading: Reading) -> ConnectionRows:
-        # One row per connection: the final one where it ended while we read.
+        # One row per connection: its final row if it ended during the reading.
         live = reading.live
         if len(reading.closed):
             live = select_rows(live, ~np.isin(connection_ids(live), connection_ids(reading.closed)))
         rows = concatenate_rows([live, reading.closed])
         unknown = rows["direction"] == 0
-        if unknown.any():  # older than the programs: the port tells
+        if unknown.any():  # older than the programs: inbound if a listener has the port
             ports = _ports(live[is_listener(live)])
             rows["direction"][unknown] = np.where(np.isin(_ports(rows[unknown]), ports), _IN, _OUT)
         return rows
@@ -186,7 +192,7 @@ class Deltas:
             before[name][baseline] = rows[name][baseline]
         return before
 
-    def _remember(self, rows: ConnectionFields, ids: ConnectionIds, met: NDArray[np.intp], at_ns: int) -> None:
+    def _remember(self, rows: ConnectionFields, ids: ConnectionIds, matched: NDArray[np.intp], at_ns: int) -> None:
         alive = rows["ended_ns"] == 0
         new = np.zeros(int(alive.sum()), _KNOWN)
         new["id"], new["seen_ns"] = ids[alive], at_ns
@@ -194,13 +200,13 @@ class Deltas:
             new[name] = rows[name][alive]
         new["established"] = rows["established_ns"][alive] != 0
         unseen = np.ones(len(self._known), np.bool_)
-        unseen[met] = False
+        unseen[matched] = False
         unseen &= self._known["seen_ns"] + np.uint64(_KEEP_NS) > at_ns
         both = concatenate_rows([new, select_rows(self._known, unseen)])
         self._known = select_rows(both, np.argsort(both["id"], kind="stable"))
 
     def _late(self, rows: ConnectionFields, before: ConnectionFields, at_ns: int) -> NDArray[np.bool_]:
-        # Kernel sockets (MPTCP's subflows, NFS), io_uring's own descriptors, what waits to be accepted.
+        # Kernel sockets (MPTCP's subflows, NFS), io_uring's own descriptors, connections in an accept queue.
         interval_ns = 0 if self._previous_ns is None else at_ns - self._previous_ns
         self._previous_ns = at_ns
         last_seen = np.maximum(before["seen_ns"], rows["born_ns"]).astype(np.int64)
@@ -208,7 +214,7 @@ class Deltas:
         return late & ~is_listener(rows)
 
     def _responses(self, cookies: ConnectionIds, reading: Reading) -> Responses:
-        # To the row of the same socket, the newest of its lives; a socket that has none any more was folded into sums.
+        # The row of a response is the newest incarnation of its socket; a socket without a row was added to sums.
         wanted = reading.responses["cookie"]
         if not len(wanted) or not len(cookies):
             return Responses(np.empty(0, np.intp), np.empty(0))
@@ -234,7 +240,7 @@ def _counters(rows: ConnectionFields, before: ConnectionFields, known: NDArray[n
         "closes": (rows["ended_ns"] != 0) & ~_is_correction(rows),
         "open": (rows["ended_ns"] == 0) & ~is_listener(rows),
     }
-    # Signed: the FIN is taken off bytes_received when its flag is seen, which may be one reading after the byte.
+    # Signed: the FIN is subtracted from bytes_received when its flag is set, which can be one reading after the byte.
     metrics |= {name: (rows[name] - before[name]).view(np.int64) for name in _WIDE}
     metrics |= {name: rows[name] - before[name] for name in _WRAPPING}
     metrics["listen_drops"] = np.where(is_listener(rows), metrics.pop("drops"), 0)
@@ -242,9 +248,9 @@ def _counters(rows: ConnectionFields, before: ConnectionFields, known: NDArray[n
 
 
 def _failures(rows: ConnectionFields) -> NDArray[np.uint8]:
-    broke = rows["error"] != 0
+    broken = rows["error"] != 0
     failed = (rows["flags"] & FLAG_FAILED) != 0
-    ended = (rows["ended_ns"] != 0) & (broke | failed)
+    ended = (rows["ended_ns"] != 0) & (broken | failed)
     return np.where(ended, _FAILURE_OF_ERRNO[np.minimum(rows["error"], 255)], 0).astype(np.uint8)
 
 
@@ -258,10 +264,10 @@ def _distributions(rows: ConnectionFields, metrics: dict[str, Numbers]) -> None:
     out = rows["direction"] == _OUT
     since_birth = (rows["established_ns"] - rows["born_ns"]).view(np.int64) / SECOND_NS
     metrics["connect_latency"] = np.where((metrics["established"] > 0) & out & born, since_birth, np.nan)
-    heard = (metrics["packets_received"] > 0) & (rows["srtt_us"] > 0)
-    metrics["rtt"] = np.where(heard, rows["srtt_us"] / 1e6, np.nan)
-    life = (rows["ended_ns"] - rows["born_ns"]).view(np.int64) / SECOND_NS
-    metrics["lifetime"] = np.where((rows["ended_ns"] != 0) & born, life, np.nan)
+    received = (metrics["packets_received"] > 0) & (rows["srtt_us"] > 0)
+    metrics["rtt"] = np.where(received, rows["srtt_us"] / 1e6, np.nan)
+    lifetime = (rows["ended_ns"] - rows["born_ns"]).view(np.int64) / SECOND_NS
+    metrics["lifetime"] = np.where((rows["ended_ns"] != 0) & born, lifetime, np.nan)
 
 
 def _queues(rows: ConnectionFields, metrics: dict[str, Numbers]) -> None:
@@ -275,30 +281,30 @@ def _queues(rows: ConnectionFields, metrics: dict[str, Numbers]) -> None:
     metrics["accept_queue"] = np.where(listening, share, np.nan)
 
 
-def _of_sums(totals: Totals, at_ns: int) -> ConnectionRows:
-    rows = _of_process(totals, at_ns)
+def _rows_of_sums(totals: Totals, at_ns: int) -> ConnectionRows:
+    rows = _rows_of_processes(totals, at_ns)
     rows["direction"] = totals.keys["direction"]
     return rows
 
 
-def _of_datagrams(totals: Totals, at_ns: int) -> ConnectionRows:
-    rows = _of_process(totals, at_ns)
+def _rows_of_datagrams(totals: Totals, at_ns: int) -> ConnectionRows:
+    rows = _rows_of_processes(totals, at_ns)
     rows["family"] = totals.keys["family"]
     return rows
 
 
-def _of_process(totals: Totals, at_ns: int) -> ConnectionRows:
+def _rows_of_processes(totals: Totals, at_ns: int) -> ConnectionRows:
     rows = np.zeros(len(totals.keys), CONNECTION)
     rows["owner"], rows["netns"], rows["ended_ns"] = totals.values["owner"], totals.keys["netns"], at_ns
     return rows
 
 
 def _with_totals(changes: Changes, rows: ConnectionRows, totals: Totals, names: Mapping[str, str]) -> Changes:
-    # `names`: counter of the totals: metric. Other metrics of these rows are nothing.
+    # `names`: metric by counter of the totals. All other metrics of these rows are empty.
     metrics = {}
     for name, values in changes.metrics.items():
-        nothing = np.nan if METRICS[name].kind is MetricKind.DISTRIBUTION else 0.0
-        metrics[name] = np.concatenate([values, np.full(len(rows), nothing)])
+        empty = np.nan if METRICS[name].kind is MetricKind.DISTRIBUTION else 0.0
+        metrics[name] = np.concatenate([values, np.full(len(rows), empty)])
     for counter, name in names.items():
         metrics[name][-len(rows) :] = totals.values[counter]
     failure = np.concatenate([changes.failure, np.zeros(len(rows), np.uint8)])

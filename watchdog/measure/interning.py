@@ -1,8 +1,8 @@
-"""Names of the host as small numbers: every text that a dimension takes gets a code for as long as it is of use.
+"""Interning: each text of a dimension gets a code, a small number, while it is in use.
 
-Names and addresses come from processes and their peers, which are free to make up ever new ones, so the number of them
-is bounded. Those that no window can still hold are forgotten; while there is no room even so, new ones have the code
-`UNKNOWN`, which is in no group and matches no pattern, and rules say that they can't know.
+Names and addresses come from processes and their peers, which can create new ones without end, so their number is
+bounded. Names that no window can contain any more are forgotten. If there is still no space, a new name gets
+`UNKNOWN_CODE`: it is in no group and matches no pattern, and rules become unknown.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from watchdog.measure.slot_table import NO_SLOT, SlotTable
 from watchdog.measure.snapshot import AddressHalves, Codes
 
 OTHER_NAME = "(other)"
-"""What stands for names beyond the bound where names must be shown."""
+"""The text shown for a name that has no code."""
 
-_MAX_NAMES = 1 << 17  # of each dimension; 30 MB
-_MAX_ADDRESSES = 1 << 19  # of each end; 20 MB
-_MARGIN_NS = 60 * SECOND_NS  # use is noted every some seconds only
-_FORGET_NS = 10 * SECOND_NS  # at most so often: all names are looked through
+_MAX_NAMES = 1 << 17  # per dimension; 30 MB
+_MAX_ADDRESSES = 1 << 19  # per dimension, local and remote; 20 MB
+_MARGIN_NS = 60 * SECOND_NS  # use is recorded only every few seconds
+_FORGET_INTERVAL_NS = 10 * SECOND_NS  # minimum between two searches through all names
 _MAPPED = 0xFFFF << 32  # ::ffff:0:0/96, RFC 4291 section 2.5.5.2
 
 
 class _InternedTexts:
-    # Code 0 is the empty text. Codes are never used again, so that whoever keeps one may keep what it knows of it.
+    # Code 0 is the empty text. A code is never reused, so callers can cache the meaning of a code.
     def __init__(self) -> None:
         self.texts = {0: ""}
         self.codes = {"": 0}
         self.used_ns: dict[int, int] = {}
         self.next = 1
-        self._forgot_ns = -_FORGET_NS
+        self._forgot_ns = -_FORGET_INTERVAL_NS
 
-    def code(self, text: str, at_ns: int, hold_ns: int) -> int:
+    def intern(self, text: str, at_ns: int, retention_ns: int) -> int:
         code = self.codes.get(text)
         if code is None:
             if len(self.codes) >= _MAX_NAMES:
-                self.forget(at_ns, hold_ns)
+                self.forget_unused(at_ns, retention_ns)
             if len(self.codes) >= _MAX_NAMES or self.next >= ABSENT_CODE:
                 return UNKNOWN_CODE
             code, self.next = self.next, self.next + 1
@@ -51,11 +51,11 @@ class _InternedTexts:
             self.used_ns[code] = at_ns
         return code
 
-    def forget(self, at_ns: int, hold_ns: int) -> None:
-        if at_ns - self._forgot_ns < _FORGET_NS:
+    def forget_unused(self, at_ns: int, retention_ns: int) -> None:
+        if at_ns - self._forgot_ns < _FORGET_INTERVAL_NS:
             return
         self._forgot_ns = at_ns
-        for code in [code for code, used_ns in self.used_ns.items() if used_ns < at_ns - hold_ns]:
+        for code in [code for code, used_ns in self.used_ns.items() if used_ns < at_ns - retention_ns]:
             del self.codes[self.texts.pop(code)], self.used_ns[code]
 
 
@@ -63,45 +63,45 @@ class InternedNames:
     """Texts and codes of all `NAME` and `ADDRESS` dimensions."""
 
     def __init__(self) -> None:
-        """Start empty, and hold names for as long as any rule may need them."""
-        self._texts = {name: _InternedTexts() for name, one in DIMENSIONS.items() if one.kind is DimensionKind.NAME}
+        """Start empty, and retain names as long as any rule can need them."""
+        self._texts = {name: _InternedTexts() for name, entry in DIMENSIONS.items() if entry.kind is DimensionKind.NAME}
         self._addresses = {
             name: SlotTable([np.uint64, np.uint64], reserved=0, max_slots=_MAX_ADDRESSES)
-            for name, one in DIMENSIONS.items()
-            if one.kind is DimensionKind.ADDRESS
+            for name, entry in DIMENSIONS.items()
+            if entry.kind is DimensionKind.ADDRESS
         }
-        self._hold_ns = 2 * parse_duration(MAX_WINDOW) + _MARGIN_NS
+        self._retention_ns = 2 * parse_duration(MAX_WINDOW) + _MARGIN_NS
 
     def set_retention(self, retention_ns: int) -> None:
-        """Hold what was not used for `hold_ns`: as long as some window may speak of it."""
-        self._hold_ns = retention_ns + _MARGIN_NS
+        """Retain unused names for `retention_ns`: the time for which a window can contain them."""
+        self._retention_ns = retention_ns + _MARGIN_NS
 
     def intern(self, dimension: str, text: str, at_ns: int) -> int:
-        """Return the code of the name `text`, and note that it is in use now; `UNKNOWN` while there is no room."""
-        return self._texts[dimension].code(text, at_ns, self._hold_ns)
+        """Return the code of the name `text`, and mark it as used now; `UNKNOWN_CODE` while there is no space."""
+        return self._texts[dimension].intern(text, at_ns, self._retention_ns)
 
     def mark_used(self, dimension: str, codes: Iterable[int], at_ns: int) -> None:
-        """Note that these names, if they are known, are in use now."""
+        """Mark the names of `codes` as used now; unknown codes are ignored."""
         texts = self._texts[dimension]
         texts.used_ns.update(dict.fromkeys([code for code in codes if code and code in texts.texts], at_ns))
 
     def intern_addresses(self, dimension: str, halves: AddressHalves, at_ns: int) -> Codes:
-        """Return the codes of addresses, (n, 2) of their halves, now in use; `UNKNOWN` where there is no room."""
+        """Return codes, (n,), of addresses, (n, 2), and mark them as used; `UNKNOWN_CODE` while there is no space."""
         table = self._addresses[dimension]
-        slots = table.assign([halves[:, 0], halves[:, 1]], at_ns, at_ns - self._hold_ns)
+        slots = table.assign([halves[:, 0], halves[:, 1]], at_ns, at_ns - self._retention_ns)
         return np.where(slots == NO_SLOT, UNKNOWN_CODE, slots).astype(np.uint32)
 
     def text(self, dimension: str, code: int) -> str:
-        """Return the text of `code` in `dimension`, as a rule file would write it; `OTHER`, "" or "0" if not known."""
-        one = DIMENSIONS[dimension]
-        match one.kind:
+        """Return the text of `code` in `dimension`, in the form of rule files; `OTHER_NAME`, "" or "0" if unknown."""
+        entry = DIMENSIONS[dimension]
+        match entry.kind:
             case DimensionKind.NAME:
                 return self._texts[dimension].texts.get(code, OTHER_NAME)
             case DimensionKind.ADDRESS:
                 upper, lower = self._addresses[dimension].keys
                 return address_text(int(upper[code]), int(lower[code])) if code < ABSENT_CODE else ""
             case DimensionKind.CHOICE:
-                return one.choices[code] if code < ABSENT_CODE else ""
+                return entry.choices[code] if code < ABSENT_CODE else ""
             case DimensionKind.NUMBER:
                 return str(code) if code < ABSENT_CODE else "0"
 
@@ -121,12 +121,12 @@ class InternedNames:
         return None if slot == NO_SLOT else slot
 
     def forget_unused(self, at_ns: int) -> None:
-        """Forget the names that were not used for as long as names are held."""
+        """Forget the names that were not used within the retention."""
         for texts in self._texts.values():
-            texts.forget(at_ns, self._hold_ns)
+            texts.forget_unused(at_ns, self._retention_ns)
 
 
 def address_text(upper: int, lower: int) -> str:
-    """Return the usual text of an address given as the halves of its IPv6 form, IPv4-mapped ones as IPv4."""
+    """Return the usual text of an address, given as halves of its IPv6 form; IPv4-mapped addresses as IPv4."""
     address = ipaddress.IPv6Address(upper << 64 | lower)
     return str(address.ipv4_mapped or address)

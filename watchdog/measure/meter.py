@@ -1,4 +1,4 @@
-"""The meter: readings of the kernel in, snapshots for the rules out."""
+"""The meter: makes the snapshots for the rules from the readings of the kernel."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from watchdog.kernel.collector import Reading
 from watchdog.kernel.layout import CONNECTION
+from watchdog.kernel.quality import Quality
 from watchdog.measure.attribution import Attribution
 from watchdog.measure.catalogue import ABSENT_CODE, FAMILIES, METRICS, UNKNOWN_CODE, MetricKind
 from watchdog.measure.cgroup import Cgroups
@@ -21,7 +22,7 @@ from watchdog.measure.struct_rows import concatenate_rows
 from watchdog.measure.users import UserNames
 
 SELF_PROCESS = "bpf-watchdog"
-"""The process in whose row the watchdog's own losses stand."""
+"""The process of the row with the watchdog's own losses."""
 
 _TRAFFIC = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "retransmits")
 _NO_ADDRESS = np.uint64(2**64 - 1)  # both halves
@@ -30,7 +31,7 @@ _MAPPED = np.uint64(0xFFFF)  # ::ffff:0:0/96, upper half of the lower half
 
 
 class _Dimensions(Mapping[str, Codes]):
-    # Addresses are many and few rules ask for them: their codes are made on demand.
+    # There are many addresses, and few rules use them: their codes are made on demand.
     def __init__(self, columns: dict[str, Codes], lazy: Mapping[str, Callable[[], Codes]]) -> None:
         self._columns = columns
         self._lazy = lazy
@@ -49,7 +50,7 @@ class _Dimensions(Mapping[str, Codes]):
 
 @dataclass(frozen=True, slots=True)
 class TickCounts:
-    """What the daemon counted since the newest snapshot: the same as in `Quality`."""
+    """Counts of the daemon since the newest snapshot, as in `Quality`."""
 
     late_seconds: float = 0.0
     missed: int = 0
@@ -61,71 +62,59 @@ NO_MISSED_TICKS = TickCounts()
 
 
 class Meter:
-    """Turns readings into snapshots; keeps what it needs from one to the next."""
+    """Makes snapshots from readings; keeps the last values of all connections."""
 
     def __init__(self) -> None:
-        """Start with a baseline to come."""
+        """Start without data: the first reading is the baseline."""
         self.names = InternedNames()
         self._deltas = Deltas()
-        self._identity = Attribution(self.names, Cgroups(), UserNames())
+        self._attribution = Attribution(self.names, Cgroups(), UserNames())
         self._previous_ns: int | None = None
 
     def advance(self, reading: Reading, wall: float, tick_counts: TickCounts = NO_MISSED_TICKS) -> Snapshot:
-        """Return the snapshot of one reading; the first one has `elapsed_ns` 0."""
+        """Return the snapshot of one reading; the first snapshot has `elapsed_ns` 0."""
         _, snapshot = self.advance_with_changes(reading, wall, tick_counts)
         return snapshot
 
     def process_start_ns(self, pid: int) -> int | None:
-        """Return when a process of the newest readings began, by CLOCK_BOOTTIME, None if it is not known."""
-        return self._identity.process_start_ns(pid)
+        """Return the start of a process of the newest readings, CLOCK_BOOTTIME; None if unknown."""
+        return self._attribution.process_start_ns(pid)
 
     def advance_with_changes(
-        self, reading: Reading, wall: float, ticks: TickCounts = NO_MISSED_TICKS
+        self, reading: Reading, wall: float, tick_counts: TickCounts = NO_MISSED_TICKS
     ) -> tuple[Changes, Snapshot]:
-        """Return the snapshot and the changes that it was made from; `ticks` tells how it came to this reading.
+        """Return the changes of one reading and its snapshot. `tick_counts`: late, missed and failed ticks before it.
 
-        The snapshot's first rows are those of the changes; one for each answer to a request follows them. Traffic that
-        is late is in the changes, which totals are made of, and not in the snapshot, which rates are made of.
+        The first rows of the snapshot are those of the changes; one row per response follows. Late traffic is in the
+        changes, which make the totals, and not in the snapshot, which makes the rates.
         """
         changes = self._deltas.advance(reading)
-        unattributed = changes.rows["owner"]["tgid"] == 0
-        moved = changes.metrics["bytes_sent"] + changes.metrics["bytes_received"]
-        who = self._identity.codes(changes.rows["owner"], reading.at_ns)
-        nameless = np.any([codes == UNKNOWN_CODE for codes in who.values()], axis=0)
-        quality = replace(
-            reading.quality,
-            names_full=int(nameless.sum()),
-            unattributed_bytes=int(moved[unattributed].sum()),
-            late_bytes=int(moved[changes.late].sum()),
-            late_seconds=ticks.late_seconds,
-            missed_ticks=ticks.missed,
-            failed_ticks=ticks.failed,
-            lost_samples=ticks.lost_samples,
-        )
+        owner_codes = self._attribution.codes(changes.rows["owner"], reading.at_ns)
+        quality = _complete_quality(reading.quality, changes, owner_codes, tick_counts)
         lost = quality.ledger_full + quality.sums_full + quality.storage_failed + quality.missed_events
         lost += quality.names_full
-        changes = _with_self(
-            changes, {"lost_connections": lost, "missed_ticks": ticks.missed, "failed_ticks": ticks.failed}
+        changes = _with_own_row(
+            changes, {"lost_connections": lost, "missed_ticks": tick_counts.missed, "failed_ticks": tick_counts.failed}
         )
-        answers = changes.responses.rows
+        response_rows = changes.responses.rows
         elapsed = 0 if self._previous_ns is None else reading.at_ns - self._previous_ns
         self._previous_ns = reading.at_ns
-        dimensions, addresses = self._dimensions(changes, who, reading.at_ns)
+        dimensions, addresses = self._dimensions(changes, owner_codes, reading.at_ns)
         metrics = dict(changes.metrics)
         for name in _TRAFFIC:
             metrics[name] = np.where(changes.late, 0, metrics[name])
-        if len(answers):  # one more row for each, of the connection that it belongs to
-            metrics = _with_answers(metrics, changes.responses.seconds)
-            dimensions = _Dimensions({}, {name: _extended(dimensions, name, answers) for name in dimensions})
-            addresses = {end: np.concatenate([halves, halves[answers]]) for end, halves in addresses.items()}
+        if len(response_rows):  # one more row per response, a copy of its connection
+            metrics = _with_responses(metrics, changes.responses.seconds)
+            dimensions = _Dimensions({}, {name: _extended(dimensions, name, response_rows) for name in dimensions})
+            addresses = {end: np.concatenate([halves, halves[response_rows]]) for end, halves in addresses.items()}
         snapshot = Snapshot(reading.at_ns, elapsed, wall, dimensions, metrics, addresses, self.names, quality)
         return changes, snapshot
 
     def _dimensions(
-        self, changes: Changes, who: Mapping[str, Codes], at_ns: int
+        self, changes: Changes, owner_codes: Mapping[str, Codes], at_ns: int
     ) -> tuple[_Dimensions, dict[str, AddressHalves]]:
         rows = changes.rows
-        columns = {name: np.append(codes, np.uint32(ABSENT_CODE)) for name, codes in who.items()}
+        columns = {name: np.append(codes, np.uint32(ABSENT_CODE)) for name, codes in owner_codes.items()}
         columns["process"][-1] = self.names.intern("process", SELF_PROCESS, at_ns)
         addresses = {end: _halves(rows, end) for end in ("local", "remote")}
         remote = addresses["remote"]
@@ -137,28 +126,46 @@ class Meter:
         for name in ("netns", "direction", "local_port", "remote_port", "state"):
             columns[name] = rows[name].astype(np.uint32)
         missing = _missing(rows)
-        apart = missing != 0
+        incomplete = missing != 0
         for name in ("local_port", "remote_port", "state", "failure"):
-            columns[name][apart] = missing[apart]
-        for name in ("family", "direction", "netns"):  # some of these rows have them
-            blank = apart & (rows[name] == 0)
-            columns[name][blank] = missing[blank]
+            columns[name][incomplete] = missing[incomplete]
+        for name in ("family", "direction", "netns"):  # some of these rows have a value
+            empty = incomplete & (rows[name] == 0)
+            columns[name][empty] = missing[empty]
         for halves in addresses.values():
-            halves[apart] = _NO_ADDRESS
+            halves[incomplete] = _NO_ADDRESS
         lazy = {end: (lambda end=end: self._address_codes(end, addresses[end], missing, at_ns)) for end in addresses}
         return _Dimensions(columns, lazy), addresses
 
     def _address_codes(self, end: str, halves: AddressHalves, missing: Codes, at_ns: int) -> Codes:
         codes = missing.copy()
-        there = missing == 0
-        codes[there] = self.names.intern_addresses(end, halves[there], at_ns)
+        complete = missing == 0
+        codes[complete] = self.names.intern_addresses(end, halves[complete], at_ns)
         return codes
 
 
-def _missing(rows: NDArray[np.void]) -> Codes:
-    """Return 0 for connections; for others, the code in the dimensions that they lack.
+def _complete_quality(
+    quality: Quality, changes: Changes, owner_codes: Mapping[str, Codes], tick_counts: TickCounts
+) -> Quality:
+    without_name = np.any([codes == UNKNOWN_CODE for codes in owner_codes.values()], axis=0)
+    unattributed = changes.rows["owner"]["tgid"] == 0
+    traffic = changes.metrics["bytes_sent"] + changes.metrics["bytes_received"]
+    return replace(
+        quality,
+        names_full=int(without_name.sum()),
+        unattributed_bytes=int(traffic[unattributed].sum()),
+        late_bytes=int(traffic[changes.late].sum()),
+        late_seconds=tick_counts.late_seconds,
+        missed_ticks=tick_counts.missed,
+        failed_ticks=tick_counts.failed,
+        lost_samples=tick_counts.lost_samples,
+    )
 
-    What was folded into sums lost them; UDP, which has a family, and the watchdog's own row, the last, never had them.
+
+def _missing(rows: NDArray[np.void]) -> Codes:
+    """Return, (n,), 0 for connections, and for other rows the code for their missing dimensions.
+
+    Rows of sums lost their dimensions. Rows of UDP, with a family, and the watchdog's own row, the last, have none.
     """
     missing = np.where(rows["family"] == 0, UNKNOWN_CODE, ABSENT_CODE).astype(np.uint32)
     missing[-1] = ABSENT_CODE
@@ -167,35 +174,35 @@ def _missing(rows: NDArray[np.void]) -> Codes:
 
 
 def _halves(rows: NDArray[np.void], end: str) -> AddressHalves:
-    words = rows.view("<u8").reshape(len(rows), -1)  # a copy of words is four times as fast as one of bytes
+    words = rows.view("<u8").reshape(len(rows), -1)  # a copy of words is four times as fast as a copy of bytes
     at = _OFFSETS[end] // words.itemsize
     return np.ascontiguousarray(words[:, at : at + 2]).byteswap()
 
 
-def _with_self(changes: Changes, own: Mapping[str, int]) -> Changes:
-    # The last row is the watchdog's own: what it lost, and nothing else.
+def _with_own_row(changes: Changes, losses: Mapping[str, int]) -> Changes:
+    # The last row is the watchdog's own, with its losses only.
     count = len(changes.rows)
-    metrics = {name: np.full(count + 1, _nothing(name)) for name in METRICS}
+    metrics = {name: np.full(count + 1, _empty_value(name)) for name in METRICS}
     for name, values in changes.metrics.items():
         metrics[name][:count] = values
-    for name, value in own.items():
+    for name, value in losses.items():
         metrics[name][count] = value
     rows = concatenate_rows([changes.rows, np.zeros(1, CONNECTION)])
     failure, late = np.append(changes.failure, np.uint8(0)), np.append(changes.late, False)
     return Changes(rows, failure, metrics, changes.responses, late)
 
 
-def _nothing(name: str) -> float:
+def _empty_value(name: str) -> float:
     return np.nan if METRICS[name].kind is MetricKind.DISTRIBUTION else 0.0
 
 
-def _with_answers(metrics: Mapping[str, Numbers], seconds: Numbers) -> dict[str, Numbers]:
+def _with_responses(metrics: Mapping[str, Numbers], seconds: Numbers) -> dict[str, Numbers]:
     extended = {}
     for name, values in metrics.items():
-        extended[name] = np.concatenate([values, np.full(len(seconds), _nothing(name))])
+        extended[name] = np.concatenate([values, np.full(len(seconds), _empty_value(name))])
     extended["response_latency"][-len(seconds) :] = seconds
     return extended
 
 
-def _extended(dimensions: Mapping[str, Codes], name: str, answers: NDArray[np.intp]) -> Callable[[], Codes]:
-    return lambda: np.concatenate([dimensions[name], dimensions[name][answers]])
+def _extended(dimensions: Mapping[str, Codes], name: str, response_rows: NDArray[np.intp]) -> Callable[[], Codes]:
+    return lambda: np.concatenate([dimensions[name], dimensions[name][response_rows]])

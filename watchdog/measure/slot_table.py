@@ -1,8 +1,8 @@
-"""A bounded table of keys, each with a slot, so that what is known of them fits into plain arrays.
+"""A bounded table of keys. Each key has a slot, the index of its data in plain arrays of the caller.
 
-Slots are found by a hash table held in numpy arrays and probed for all rows at once: a tick costs what it carries,
-without sorting. A key that was not seen for long gives its slot to the next new one; how many there may be is bounded,
-for keys come from processes and their peers, which are free to make up ever new ones.
+A hash table in numpy arrays finds the slots of all rows at once, without sorting: the cost of a tick depends on its
+rows only. A new key reuses the slot of a key that was idle for long. The number of slots is bounded, because processes
+and their peers, which supply the keys, can create new keys without end.
 """
 
 from __future__ import annotations
@@ -24,47 +24,48 @@ NEVER_NS: Final = -(2**62)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Fibonacci hashing, Knuth TAOCP 3, 6.4
 _FIRST_CAPACITY = 256
 _CELLS_PER_SLOT = 4  # at most a quarter full: probe chains stay short
-_WORTH_RECLAIMING = 4  # grow unless a quarter of the slots comes free
-_FULL_FOR_NS = 5 * SECOND_NS  # a full table is searched for silent keys so seldom: that costs much more than a tick
+_RECLAIM_SHARE = 4  # grow unless a quarter of the slots is reclaimed
+_FULL_RETRY_NS = 5 * SECOND_NS  # pause between two searches of a full table for idle keys: they cost more than a tick
 
 
 class SlotTable:
     """Keys of one or more columns of unsigned numbers.
 
-    `capacity` slots exist, those below `size` were ever used. `keys`: by column, (capacity,); `seen_ns`: (capacity,),
-    when a key came last, which the caller may set too. `founded`: the slots that the newest `assign` gave to new keys.
+    `capacity`: number of slots; those below `size` were used at least once. `keys`: by column, (capacity,). `seen_ns`:
+    (capacity,), time of the last `assign` of a key; the caller can set it too. `new_slots`: the slots that the last
+    `assign` gave to new keys.
     """
 
     def __init__(self, key_types: Sequence[DTypeLike], *, reserved: int, max_slots: int) -> None:
-        """Start empty. The first `reserved` slots are the caller's own; there are never more than `most` slots."""
+        """Start empty. The first `reserved` slots belong to the caller; there are at most `max_slots` slots."""
         self.capacity = _FIRST_CAPACITY
         self.size = self._reserved = reserved
-        self.keys: list[NDArray[np.unsignedinteger]] = [np.zeros(self.capacity, kind) for kind in key_types]
+        self.keys: list[NDArray[np.unsignedinteger]] = [np.zeros(self.capacity, key_type) for key_type in key_types]
         self.seen_ns = np.full(self.capacity, NEVER_NS)
         self.new_slots: Slots = np.zeros(0, np.int32)
-        self._most = max_slots
+        self._max_slots = max_slots
         self._free: Slots = np.zeros(0, np.int32)
         self._cells = np.full(self.capacity * _CELLS_PER_SLOT, NO_SLOT)
-        # Odd and at random in each process: nobody outside can know which keys collide.
+        # Odd, and random in each process: an attacker cannot choose keys that collide.
         self._multipliers = [np.uint64(secrets.randbits(64) | 1 << 63 | 1) for _ in key_types]
         self._full_until_ns = NEVER_NS
 
     def assign(self, columns: KeyColumns, now_ns: int, idle_since_ns: int) -> Slots:
-        """Return the slot of every key, (n,), new ones included; `NO_SLOT` for those that found no room.
+        """Return the slot of every key, (n,), also of new keys; `NO_SLOT` for new keys when the table is full.
 
-        Slots of keys that were seen at or before `silent_since_ns` for the last time may be given to new ones.
+        New keys can reuse the slots of keys whose `seen_ns` is `idle_since_ns` or earlier.
         """
         self.new_slots = np.zeros(0, np.int32)
         slots = self.find(columns)
         missing = np.flatnonzero(slots == NO_SLOT)
-        # Seen before any slot is reclaimed: the keys of this very tick are to be spared.
+        # Before any slot is reclaimed: the keys of this tick must keep their slots.
         self.seen_ns[slots if not len(missing) else slots[slots != NO_SLOT]] = now_ns
         if len(missing):
             slots[missing] = self._insert([column[missing] for column in columns], now_ns, idle_since_ns)
         return slots
 
     def find(self, columns: KeyColumns) -> Slots:
-        """Return the slot of each key, `NO_SLOT` for those that have none."""
+        """Return the slot of each key, (n,), `NO_SLOT` for unknown keys."""
         cells = self._hash(columns)
         slots = self._cells[cells]
         other = np.flatnonzero(self._differs(slots, columns))
@@ -78,24 +79,24 @@ class SlotTable:
         mixed = columns[0] * self._multipliers[0]
         for column, multiplier in zip(columns[1:], self._multipliers[1:], strict=True):
             mixed += column * multiplier
-        mixed ^= mixed >> np.uint64(32)  # a multiplier near a simple fraction of 2^64 would leave counted keys in heaps
+        mixed ^= mixed >> np.uint64(32)  # a multiplier near a simple fraction of 2^64 would cluster consecutive keys
         mixed *= _GOLDEN
         bits = len(self._cells).bit_length() - 1
         return (mixed >> np.uint64(64 - bits)).astype(np.int64)
 
     def _differs(self, slots: Slots, columns: KeyColumns) -> NDArray[np.bool_]:
-        """Tell which keys met a cell that another key holds."""
+        """Return, (n,), whether the slot belongs to another key."""
         differs = np.zeros(len(slots), dtype=np.bool_)
         for column, keys in zip(columns, self.keys, strict=True):
             differs |= keys[slots] != column
         differs &= slots != NO_SLOT
         return differs
 
-    def _insert(self, columns: KeyColumns, now_ns: int, silent_since_ns: int) -> Slots:
-        """Give a slot to each distinct key; none of them has one yet.
+    def _insert(self, columns: KeyColumns, now_ns: int, idle_since_ns: int) -> Slots:
+        """Assign a slot to each distinct key. No key has one yet.
 
-        All rows claim the first empty cell of their chain at once; the one whose claim stands founds the key's slot,
-        the others look again: they find it founded, or go on along the chain.
+        All rows write their number into the first empty cell of their chain at once. The row whose number remains in
+        the cell creates the slot of its key; the other rows search again: they find that slot, or the next empty cell.
         """
         slots = np.full(len(columns[0]), NO_SLOT)
         left = np.arange(len(slots), dtype=np.int32)
@@ -103,20 +104,20 @@ class SlotTable:
             keys = [column[left] for column in columns]
             cells = self._first_empty(keys)
             self._cells[cells] = left
-            founders = np.flatnonzero(self._cells[cells] == left)
-            if len(founders) > self._room():
+            winners = np.flatnonzero(self._cells[cells] == left)
+            if len(winners) > self._free_count():
                 self._cells[cells] = NO_SLOT
-                if self._make_room(len(founders), now_ns, silent_since_ns):
+                if self._make_room(len(winners), now_ns, idle_since_ns):
                     continue
-                founders = founders[: self._room()]
-                if not len(founders):
+                winners = winners[: self._free_count()]
+                if not len(winners):
                     break
-            new = self._take(len(founders))
+            new = self._allocate(len(winners))
             for kept, key in zip(self.keys, keys, strict=True):
-                kept[new] = key[founders]
+                kept[new] = key[winners]
             self.seen_ns[new] = now_ns
             self.new_slots = np.concatenate((self.new_slots, new))
-            self._cells[cells[founders]] = new
+            self._cells[cells[winners]] = new
             slots[left] = self.find(keys)
             left = left[slots[left] == NO_SLOT]
         return slots
@@ -129,31 +130,31 @@ class SlotTable:
             taken = taken[self._cells[cells[taken]] != NO_SLOT]
         return cells
 
-    def _room(self) -> int:
+    def _free_count(self) -> int:
         return self.capacity - self.size + len(self._free)
 
-    def _take(self, count: int) -> Slots:
-        """Return `count` slots to use: those given back first."""
+    def _allocate(self, count: int) -> Slots:
+        """Return `count` slots for new keys: reclaimed slots first."""
         reused, self._free = self._free[:count], self._free[count:]
         fresh = np.arange(self.size, self.size + count - len(reused), dtype=np.int32)
         self.size += len(fresh)
         return np.concatenate((reused, fresh))
 
-    def _make_room(self, count: int, now_ns: int, silent_since_ns: int) -> bool:
-        """See to it that `count` slots can be taken: reclaim silent ones, grow when that gives too little.
+    def _make_room(self, count: int, now_ns: int, idle_since_ns: int) -> bool:
+        """Provide `count` free slots: reclaim idle ones, and grow when they are not enough.
 
-        Return whether it was tried; if so, there may be less room all the same, and it is not tried again at once.
+        Return False when a full table was searched recently. After True there can still be fewer free slots.
         """
         if now_ns < self._full_until_ns:
             return False
-        silent = self.seen_ns[: self.size] <= silent_since_ns
-        silent[: self._reserved] = False
-        self._free = np.flatnonzero(silent).astype(np.int32)
+        idle = self.seen_ns[: self.size] <= idle_since_ns
+        idle[: self._reserved] = False
+        self._free = np.flatnonzero(idle).astype(np.int32)
         self.seen_ns[self._free] = NEVER_NS
         capacity = self.capacity
-        while capacity - self.capacity + self._room() < max(count, capacity // _WORTH_RECLAIMING):
-            if 2 * capacity > self._most:
-                self._full_until_ns = now_ns + _FULL_FOR_NS
+        while capacity - self.capacity + self._free_count() < max(count, capacity // _RECLAIM_SHARE):
+            if 2 * capacity > self._max_slots:
+                self._full_until_ns = now_ns + _FULL_RETRY_NS
                 break
             capacity *= 2
         grown = capacity - self.capacity
@@ -164,7 +165,7 @@ class SlotTable:
         return True
 
     def _rebuild(self) -> None:
-        """Make the hash table anew from the slots in use."""
+        """Rebuild the hash table from the slots in use."""
         live = np.ones(self.size, dtype=np.bool_)
         live[self._free] = live[: self._reserved] = False
         left = np.flatnonzero(live).astype(np.int32)

@@ -1,6 +1,6 @@
-"""The snapshot: what one tick measured, one row per connection, and how its dimensions are coded.
+"""The snapshot: the measurements of one tick, one row per connection, and the codes of their dimensions.
 
-This is the only thing that the rules see of the host, live or from a recording.
+It is the only input of the rules, live or from a recording.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ AddressHalves = NDArray[np.uint64]
 
 
 class NameLookup(Protocol):
-    """Turns codes of dimension columns back into text."""
+    """Maps codes of dimension columns to text, and text to codes."""
 
     def text(self, dimension: str, code: int) -> str:
-        """Return the text of `code` in `dimension`, as a rule file would write it."""
+        """Return the text of `code` in `dimension`, in the form of rule files."""
         ...
 
     def find_code(self, dimension: str, text: str) -> int | None:
@@ -33,15 +33,15 @@ class NameLookup(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One tick's measurement of n connections.
+    """The measurements of n connections in one tick.
 
-    `at_ns`: CLOCK_BOOTTIME at the end of the pass. `elapsed_ns`: measured time since the previous snapshot, what rates
-    divide by; 0 in the first one, whose rows are baselines. `wall`: for display only.
-    `dimensions`: by name, (n,) uint32 codes; equal codes mean equal values. Names are interned, numbers and choices are
-    their own code (choices: index into `Dimension.choices`), addresses are interned. Rows whose value was lost have
-    `UNKNOWN`, rows that have no such value `ABSENT`.
-    `metrics`: by name, (n,) float64: counters hold the change in this tick, gauges the value now (0 where the
-    connection has ended), distributions one value or NaN for none; seconds for times.
+    `at_ns`: CLOCK_BOOTTIME at the end of the pass. `elapsed_ns`: measured time since the previous snapshot, the divisor
+    of rates; 0 in the first snapshot, where all rows are baselines. `wall`: for display only.
+    `dimensions`: by name, (n,) uint32 codes; equal codes mean equal values. Names and addresses are interned, numbers
+    and choices are their own code (choices: index into `Dimension.choices`). Rows with a lost value have
+    `UNKNOWN_CODE`, rows without such a value `ABSENT_CODE`.
+    `metrics`: by name, (n,) float64: for counters the change in this tick, for gauges the value now (0 if the
+    connection has ended), for distributions one value or NaN for none; times in seconds.
     `addresses`: for `local` and `remote`, (n, 2) uint64: upper and lower half of the IPv6 address in host order,
     IPv4 as ::ffff:a.b.c.d, all ones where there is none.
     """

@@ -1,4 +1,4 @@
-"""What changed in totals per process since the tick before."""
+"""Changes of totals per process since the previous tick."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from watchdog.kernel.totals_map import Totals
 
 
 class TotalsDeltas:
-    """Keeps the totals of one map; an entry that was taken out and came back counts from zero."""
+    """Keeps the last totals of one map. An entry that was deleted and created again counts from zero."""
 
     def __init__(self, counters: Sequence[str]) -> None:
-        """Take differences of these fields."""
+        """Compute differences of the fields `counters`."""
         self._counters = list(counters)
         self._known: dict[bytes, NDArray[np.uint64]] = {}
 
     def advance(self, totals: Totals) -> Totals:
-        """Return the entries that changed, their counters holding the change."""
+        """Return the changed entries, with the change in their counters."""
         changed: list[int] = []
         differences: list[NDArray[np.uint64]] = []
         known = {}

@@ -1,7 +1,7 @@
-"""Names of users, without ever waiting for one.
+"""Names of users, found without waiting.
 
-Those of /etc/passwd are read at once; others may be a directory server's, which may take its time: a thread of its own
-asks for them, and until it is told, the user's number stands for the name.
+Users in /etc/passwd are read at once. Other users can be on a directory server that is slow: a thread looks them up,
+and until the lookup ends, the uid is used as name.
 """
 
 from __future__ import annotations
@@ -14,73 +14,75 @@ from pathlib import Path
 
 from watchdog.clock import SECOND_NS
 
-_TRUE_FOR_NS = 600 * SECOND_NS
-_MAX_LOOKUPS = 4096  # users asked for at a time; others keep their number for a name
-_NUMBER = 2  # the third field (passwd(5))
+_VALID_NS = 600 * SECOND_NS
+_MAX_LOOKUPS = 4096  # users in lookup at a time; other users keep their uid as name
+_UID_FIELD = 2  # the third field (passwd(5))
 
 
 class UserNames:
-    """Knows the names of user numbers, and asks for those that it does not know."""
+    """Maps uids to names; looks up unknown uids in a thread."""
 
     def __init__(self, passwd: Path = Path("/etc/passwd")) -> None:
-        """Take local users from the file `passwd`."""
+        """Read local users from the file `passwd`."""
         self._passwd = passwd
         self._version: tuple[int, int] | None = None
         self._local: dict[int, str] = {}
         self._looked_up: dict[int, str] = {}
-        self._asked_ns: dict[int, int] = {}
-        self._unanswered: set[int] = set()
-        self._questions: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
+        self._requested_ns: dict[int, int] = {}
+        self._pending: set[int] = set()
+        self._requests: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._read()
+        self._read_local()
 
     def name(self, uid: int) -> str:
-        """Return the name of `uid`, the number itself while there is none known."""
+        """Return the name of `uid`, or the number itself while no name is known."""
         return self._local.get(uid) or self._looked_up.get(uid) or str(uid)
 
     def update(self, uids: Iterable[int], at_ns: int) -> None:
-        """Take in what became known, have the unknown ones of `uids` looked up, and forget all others.
+        """Store the results of lookups, request lookups of the unknown `uids`, and forget all other users.
 
-        `uids`: all that are in use. Never waits.
+        `uids`: all uids in use. Never waits.
         """
-        self._read()
-        while not self._answers.empty():
-            uid, name = self._answers.get()
+        self._read_local()
+        while not self._results.empty():
+            uid, name = self._results.get()
             self._looked_up[uid] = name
-            self._unanswered.discard(uid)
-        strangers = [uid for uid in uids if uid not in self._local][:_MAX_LOOKUPS]
-        self._looked_up = {uid: self._looked_up[uid] for uid in strangers if uid in self._looked_up}
-        self._asked_ns = {uid: self._asked_ns[uid] for uid in strangers if uid in self._asked_ns}
-        for uid in strangers:
-            due = at_ns - self._asked_ns.get(uid, -_TRUE_FOR_NS) >= _TRUE_FOR_NS
-            if due and uid not in self._unanswered and len(self._unanswered) < _MAX_LOOKUPS:
-                self._asked_ns[uid] = at_ns
-                self._unanswered.add(uid)
-                self._questions.put(uid)
-        if self._unanswered and self._thread is None:
-            # It may hang in a lookup for good, and must not keep the process from ending.
-            self._thread = threading.Thread(target=self._look_up, name="users", daemon=True)
+            self._pending.discard(uid)
+        remote = [uid for uid in uids if uid not in self._local][:_MAX_LOOKUPS]
+        self._looked_up = {uid: self._looked_up[uid] for uid in remote if uid in self._looked_up}
+        self._requested_ns = {uid: self._requested_ns[uid] for uid in remote if uid in self._requested_ns}
+        for uid in remote:
+            due = at_ns - self._requested_ns.get(uid, -_VALID_NS) >= _VALID_NS
+            if due and uid not in self._pending and len(self._pending) < _MAX_LOOKUPS:
+                self._requested_ns[uid] = at_ns
+                self._pending.add(uid)
+                self._requests.put(uid)
+        if self._pending and self._thread is None:
+            # A daemon thread: a lookup can hang forever, and must not delay the end of the process.
+            self._thread = threading.Thread(target=self._run_lookups, name="user-lookup", daemon=True)
             self._thread.start()
 
-    def _look_up(self) -> None:
+    def _run_lookups(self) -> None:
         while True:
-            uid = self._questions.get()
+            uid = self._requests.get()
             try:
                 name = pwd.getpwuid(uid).pw_name
             except (KeyError, OSError):
                 name = str(uid)
-            self._answers.put((uid, name))
+            self._results.put((uid, name))
 
-    def _read(self) -> None:
+    def _read_local(self) -> None:
         try:
             found = self._passwd.stat()
             if self._version == (found.st_ino, found.st_mtime_ns):
                 return
             lines = self._passwd.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         except OSError:
-            return  # what was known of it goes on
+            return  # the users of the last reading stay
         self._version = found.st_ino, found.st_mtime_ns
-        entries = [line.split(":") for line in reversed(lines)]  # of two with one number, the first counts
-        numbered = [entry for entry in entries if len(entry) > _NUMBER and entry[_NUMBER].isdecimal()]
-        self._local = {int(entry[_NUMBER]): entry[0] for entry in numbered if len(entry[_NUMBER]) <= len(str(2**32))}
+        entries = [line.split(":") for line in reversed(lines)]  # of two entries with one uid, the first counts
+        numbered = [entry for entry in entries if len(entry) > _UID_FIELD and entry[_UID_FIELD].isdecimal()]
+        self._local = {
+            int(entry[_UID_FIELD]): entry[0] for entry in numbered if len(entry[_UID_FIELD]) <= len(str(2**32))
+        }

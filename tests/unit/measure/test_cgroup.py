@@ -136,7 +136,7 @@ def test_of_groups_that_come_and_go_the_newest_are_kept(host, monkeypatch):
         assert host.path(99, inodes[-1]) == f"/{number}.service"
         host.path(99, inodes[0])
     kept = [inodes[7], inodes[8], inodes[0]]
-    assert list(host.cgroups._kept) == kept
+    assert list(host.cgroups._cached) == kept
     assert len(host.cgroups._walked) == len(list(host.root.rglob("*"))) + 1
 
 

@@ -47,9 +47,9 @@ def directory(monkeypatch):
 
 def answered(users, count):
     deadline = time.monotonic() + 10
-    while users._answers.qsize() < count and time.monotonic() < deadline:
+    while users._results.qsize() < count and time.monotonic() < deadline:
         threading.Event().wait(0.001)
-    assert users._answers.qsize() == count
+    assert users._results.qsize() == count
 
 
 def test_local_users_are_known_at_once_and_nobody_is_asked(passwd, directory):
@@ -98,7 +98,7 @@ def test_a_directory_that_hangs_is_asked_for_no_one_twice(passwd, directory):
     users = UserNames(passwd)
     for hour in range(1, 50):
         users.update([1000, 1001], hour * 3600 * SECOND)
-    assert users._questions.qsize() <= 2
+    assert users._requests.qsize() <= 2
     assert users.name(1000) == "1000"
 
 
@@ -110,7 +110,7 @@ def test_users_out_of_use_are_forgotten(passwd, directory):
     users.update([1000], 2 * SECOND)
     users.update([], 3 * SECOND)
     assert users.name(1000) == "1000"
-    assert users._asked_ns == {}
+    assert users._requested_ns == {}
 
 
 def test_a_changed_file_is_read_again(passwd):
