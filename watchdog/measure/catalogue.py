@@ -252,7 +252,7 @@ METRICS: dict[str, Metric] = {
             "failed_ticks",
             MetricKind.COUNTER,
             Unit.TICKS,
-            "ticks of the watchdog itself that failed, with the reason in its log; in one row of process `bpf-watchdog`",
+            "ticks of the watchdog itself that failed, see its log; in one row of process `bpf-watchdog`",
             "the daemon's own counts",
             _OWN,
             missing_dimensions=(*_OWNER, *_END),
