@@ -17,7 +17,7 @@ from watchdog.config.document import Document
 from watchdog.config.settings import (
     DEFAULT_RULES_FOLDER,
     DEFAULT_SETTINGS_FILE,
-    Settings,
+    SettingsDocument,
     open_document,
     path_exists,
     read_settings,
@@ -123,8 +123,8 @@ def _check(paths: Sequence[Path]) -> _CheckReport:
     settings = [document for document in documents if not _holds_rules(document) and _holds_settings(document)]
     configs = [_check_settings(document) for document in settings]
     routes = [read_routes(config) for config in configs]
-    receivers = [name for config in configs for name in config.receiver_names] if configs else None
-    interval_ns = max((config.sampling.interval_ns for config in configs), default=SECOND_NS)
+    receivers = [name for config in configs for name in config.values.receiver_names] if configs else None
+    interval_ns = max((config.values.sampling.interval_ns for config in configs), default=SECOND_NS)
     around = RuleEnvironment(receivers, interval_ns, {})
     all_rules: list[Rule] = []
     for document in documents:
@@ -197,21 +197,21 @@ def _holds_settings(document: Document) -> bool:
     return any(key in document.root for key in _SETTINGS)
 
 
-def _check_settings(document: Document) -> Settings:
-    config = read_settings(document)
+def _check_settings(document: Document) -> SettingsDocument:
+    settings = read_settings(document)
     if "receiver" in document.root:
         # Late, because receivers bring requests with them, and most checks are of rules.
         from watchdog.receivers.registry import build_receivers
 
         try:
-            build_receivers(config)
+            build_receivers(settings)
         except ConfigError as error:
             document.problems = sorted({*document.problems, *error.problems})
-    if config.heartbeat is not None:
+    if settings.heartbeat is not None:
         from watchdog.daemon.heartbeat_url import HeartbeatUrl
 
-        HeartbeatUrl.from_table(config.heartbeat)
-    return config
+        HeartbeatUrl.from_table(settings.heartbeat)
+    return settings
 
 
 def _tell_neither(document: Document) -> None:

@@ -139,7 +139,7 @@ def _dimensions(text: str | None) -> tuple[str, ...]:
         if name not in DIMENSIONS:
             raise UsageError(f"--by: {suggestions.unknown_name('dimension', name, DIMENSIONS)}")
         if name in names[:index]:
-            raise UsageError(f"--by: {name} stands there twice")
+            raise UsageError(f"--by: duplicate entry {name}")
     return names
 
 

@@ -171,6 +171,26 @@ class Table:
                 self.add_problem(key, f"must be a text, not {_type_name(element)}", index=index)
         return tuple(element for element in value if isinstance(element, str) and element)
 
+    def names(
+        self,
+        key: str,
+        default: tuple[str, ...] | Required = REQUIRED,
+        *,
+        kind: str,
+        known: Collection[str] | None,
+    ) -> tuple[str, ...]:
+        """Return the array of names at `key`. A duplicate, or a name that is not in `known`, is a problem.
+
+        `kind`: the noun for such a name in messages, "receiver" for example. `known`: None accepts every name.
+        """
+        names = self.texts(key, default)
+        for index, name in enumerate(names):
+            if known is not None and name not in known:
+                self.add_problem(key, suggestions.unknown_name(kind, name, known), index=index)
+            elif name in names[:index]:
+                self.add_problem(key, f"duplicate entry {suggestions.quote_value(name)}", index=index)
+        return names
+
     def number(
         self,
         key: str,
@@ -274,6 +294,10 @@ class Table:
         elif given:
             return self._secret(given[0], key, is_url=is_url)
         return None
+
+    def given_form(self, key: str) -> str | None:
+        """Return the key under which the secret `key` is given, None if it is not given."""
+        return next((form for form in secret_forms(key) if form in self._data), None)
 
     def _secret(self, form: str, key: str, *, is_url: bool) -> Secret | None:
         text = self._data[form]

@@ -91,26 +91,32 @@ class EvidenceSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What watchdog.toml says.
+    """The values of watchdog.toml that the daemon keeps.
 
-    `receivers`: (name, type, table) in the file's order; each type reads the rest of its own table, as the heartbeat
-    does. `escalations`: by the receiver that fails. `routes`: tables in the file's order, read by `routing/routes.py`.
-    `file` is `BUILT_IN_SETTINGS` where there is no file.
+    `file`: `BUILT_IN_SETTINGS` without a file. `receiver_names`: in the file's order. `escalations`: by the name of the
+    receiver that fails.
     """
 
     file: str
     sampling: SamplingSettings
     routing: RoutingSettings
-    receivers: tuple[tuple[str, str, Table], ...]
-    heartbeat: Table | None = None
+    receiver_names: tuple[str, ...]
     evidence: EvidenceSettings = EvidenceSettings()
     escalations: Mapping[str, EscalationSettings] = field(default_factory=dict)
-    routes: tuple[Table, ...] = ()
 
-    @property
-    def receiver_names(self) -> tuple[str, ...]:
-        """Return the names that rules may use."""
-        return tuple(name for name, _, _ in self.receivers)
+
+@dataclass(frozen=True, slots=True)
+class SettingsDocument:
+    """watchdog.toml while it is loaded: its values, and the tables whose keys other packages define.
+
+    `receivers`: (name, type, table) in the file's order, read by `receivers/registry.py`. `heartbeat`: read by
+    `daemon/heartbeat_url.py`. `routes`: in the file's order, read by `routing/routes.py`.
+    """
+
+    values: Settings
+    receivers: tuple[tuple[str, str, Table], ...]
+    heartbeat: Table | None
+    routes: tuple[Table, ...]
 
 
 def open_document(file: str, *, require_secrets: bool = True) -> Document:
@@ -186,46 +192,49 @@ def open_settings(file: str | None = None) -> Document:
     return open_document(file or DEFAULT_SETTINGS_FILE)
 
 
-def load_settings(file: str | None = None) -> Settings:
+def load_settings(file: str | None = None) -> SettingsDocument:
     """Read watchdog.toml, found as in `open_settings`.
 
     Raises:
-        ConfigError: with every problem of the file, but those inside the receivers' tables.
+        ConfigError: with every problem of the file, except those inside the tables of `SettingsDocument`.
     """
     document = open_settings(file)
-    config = read_settings(document)
+    settings = read_settings(document)
     document.raise_problems()
-    return config
+    return settings
 
 
-def read_settings(document: Document) -> Settings:
-    """Return what `document` says; problems are noted in it."""
+def read_settings(document: Document) -> SettingsDocument:
+    """Return the settings in `document`; problems are added to it."""
     root = document.root
     sampling = root.table("sampling")
     interval_ns = sampling.duration("interval", "1s", minimum=MIN_INTERVAL, maximum=MAX_INTERVAL)
     map_sizes = _read_map_sizes(sampling)
     sampling.reject_unknown_keys()
     receivers = _read_receivers(root)
-    # Where nobody but this host is told, there is nobody to spare.
+    names = tuple(name for name, _, _ in receivers)
+    # Jitter protects receivers that many hosts share; the console is not shared.
     jitter = DEFAULT_JITTER if "receiver" in root else "0s"
-    routing = _read_routing(root.table("routing"), tuple(name for name, _, _ in receivers), jitter)
+    routing = _read_routing(root.table("routing"), names, jitter)
     routes = root.tables("route")
     heartbeat = root.table("heartbeat") if "heartbeat" in root else None
-    told = root.table("evidence")
-    evidence = EvidenceSettings(command_line=told.boolean("command_line", default=True))
-    told.reject_unknown_keys()
+    evidence = _read_evidence(root.table("evidence"))
     root.reject_unknown_keys()
-    escalations = _read_escalations(receivers)
-    return Settings(
+    values = Settings(
         document.file,
         SamplingSettings(interval_ns, map_sizes),
         routing,
-        receivers,
-        heartbeat,
+        names,
         evidence,
-        escalations,
-        routes,
+        _read_escalations(receivers),
     )
+    return SettingsDocument(values, receivers, heartbeat, routes)
+
+
+def _read_evidence(table: Table) -> EvidenceSettings:
+    evidence = EvidenceSettings(command_line=table.boolean("command_line", default=True))
+    table.reject_unknown_keys()
+    return evidence
 
 
 def _read_map_sizes(table: Table) -> MapSizes:
@@ -285,14 +294,9 @@ def _chain(name: str, escalations: Mapping[str, EscalationSettings]) -> tuple[st
 
 
 def _read_routing(table: Table, names: tuple[str, ...], jitter: str) -> RoutingSettings:
-    default = table.texts("default", names)
+    default = table.names("default", names, kind="receiver", known=names)
     if not default and not table.has_problem("default"):
-        table.add_problem("default", "must name at least one receiver: nobody would hear of anything")
-    for index, name in enumerate(default):
-        if name not in names:
-            table.add_problem("default", suggestions.unknown_name("receiver", name, names), index=index)
-        elif name in default[:index]:
-            table.add_problem("default", f"{suggestions.quote_value(name)} stands there twice", index=index)
+        table.add_problem("default", "must name at least one receiver: no notification would be sent")
     waits = read_group_timing(table, DEFAULT_GROUP_TIMING)
     receiver_down_after_ns = table.duration("receiver_down_after", "10m", minimum="1m", maximum="1d")
     jitter_ns = table.duration("jitter", jitter, maximum="10m")

@@ -66,11 +66,11 @@ def read_configuration(
     """
     problems: list[Problem] = []
     notes: list[Problem] = []
-    config, receivers, heartbeat, routes = _read_settings_file(sources.settings_file, open_state, problems, notes)
-    # Where it is not known, no window is too short for it.
-    known_ns = config.sampling.interval_ns if config else parse_duration(MIN_INTERVAL)
+    settings, receivers, heartbeat, routes = _read_settings_file(sources.settings_file, open_state, problems, notes)
+    # Without the file's interval, no window of a rule is too short.
+    known_ns = settings.sampling.interval_ns if settings else parse_duration(MIN_INTERVAL)
     interval_ns = known_ns if sources.interval_ns is None else sources.interval_ns
-    names = config.receiver_names if config else None
+    names = settings.receiver_names if settings else None
     loaded, origin = RuleSet((), ()), ""
     try:
         folder, shipped = _rules_folder(sources.rules_path)
@@ -81,10 +81,10 @@ def read_configuration(
     else:
         if not loaded.rules:
             problems.append(Problem(str(folder), 1, "rule", "no rules here: nothing would be guarded"))
-    if problems or config is None:
+    if problems or settings is None:
         raise ConfigError(sorted(map(_explained, problems)))
     notes += (*check_routes(routes, loaded.rules), *loaded.notes)
-    return Configuration(config, interval_ns, receivers, loaded.rules, origin, tuple(notes), heartbeat, routes)
+    return Configuration(settings, interval_ns, receivers, loaded.rules, origin, tuple(notes), heartbeat, routes)
 
 
 def _read_settings_file(
@@ -96,15 +96,15 @@ def _read_settings_file(
     except ConfigError as error:
         problems += error.problems
         return None, {}, None, ()
-    config = read_settings(document)
-    routes = read_routes(config)
+    settings = read_settings(document)
+    routes = read_routes(settings)
     receivers: dict[str, Receiver] = {}
     with contextlib.suppress(ConfigError):  # its problems stand in the document
-        receivers = build_receivers(config, open_state)
-    heartbeat = _heartbeat(config.heartbeat)
+        receivers = build_receivers(settings, open_state)
+    heartbeat = _heartbeat(settings.heartbeat)
     problems += set(document.problems)
     notes += document.notes
-    return config, receivers, heartbeat, routes
+    return settings.values, receivers, heartbeat, routes
 
 
 def _heartbeat(table: Table | None) -> HeartbeatTarget | None:

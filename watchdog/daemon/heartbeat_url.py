@@ -8,7 +8,7 @@ from __future__ import annotations
 import urllib.parse
 from typing import Self
 
-from watchdog.config.document import Table, secret_forms
+from watchdog.config.document import Table
 from watchdog.config.secrets import Secret
 from watchdog.receivers.transport import http
 
@@ -37,7 +37,7 @@ class HeartbeatUrl:
         try:
             return cls(url, interval_ns)
         except ValueError as error:
-            table.add_problem(next(form for form in secret_forms("url") if form in table), str(error))
+            table.add_problem(table.given_form("url") or "url", str(error))
             return None
 
     def post(self, body: bytes, deadline_seconds: float, *, is_healthy: bool) -> None:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from watchdog import sanitize
-from watchdog.config.document import Table, secret_forms
+from watchdog.config.document import Table
 from watchdog.errors import DeliveryError, StoreError
 from watchdog.receivers.base import Receiver, ReceiverOptions
 from watchdog.receivers.render import notification_text
@@ -64,8 +64,8 @@ class Email(Receiver):
         port = table.integer("port", _PORTS[tls], minimum=1, maximum=65_535)
         username, password = table.text("username", ""), table.secret("password", required=False)
         if (username == "") is not (password is None) and not table.document.problems:
-            given = next(key for key in ("username", *secret_forms("password")) if key in table)
-            table.add_problem(given, "give both username and password, or none")
+            given = "username" if "username" in table else table.given_form("password")
+            table.add_problem(given or "username", "give both username and password, or none")
         if password is not None and not (username + password.reveal()).isascii():
             table.add_problem("username", "must be ASCII, and the password too: SMTP logins know nothing else")
         if password is not None and tls == "none":

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 
 from watchdog import sanitize
 from watchdog.alerts.alert import Alert
-from watchdog.config.document import Table, secret_forms
+from watchdog.config.document import Table
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.base import Receiver, ReceiverOptions
@@ -72,8 +72,10 @@ class PagerDuty(Receiver):
         """Read `routing_key` (or `routing_key_file`, `routing_key_env`) and `url`, for other regions than the US."""
         key = table.secret("routing_key")
         if key is not None and not _ROUTING_KEY.fullmatch(key.reveal()):
-            given = next(form for form in secret_forms("routing_key") if form in table)
-            table.add_problem(given, "must be the 32 letters and digits of an Events API v2 integration")
+            table.add_problem(
+                table.given_form("routing_key") or "routing_key",
+                "must be the 32 letters and digits of an Events API v2 integration",
+            )
         transport = http.http_transport_from_table(table)
         try:
             endpoint = http.Endpoint(Secret(table.text("url", EVENTS_API_URL)), transport)

@@ -6,7 +6,7 @@ import importlib
 from typing import Final
 
 from watchdog.config import suggestions
-from watchdog.config.settings import Settings
+from watchdog.config.settings import SettingsDocument
 from watchdog.errors import ConfigError, Problem
 from watchdog.receivers.base import OpenReceiverState, Receiver, ReceiverOptions, open_volatile_state
 from watchdog.state.rate_limit import parse_rate_limit
@@ -37,8 +37,10 @@ def receiver_class(receiver_type: str) -> type[Receiver]:
     return found
 
 
-def build_receivers(config: Settings, open_state: OpenReceiverState = open_volatile_state) -> dict[str, Receiver]:
-    """Return the receivers of `config` by name, in the order of the file; their secrets are read now.
+def build_receivers(
+    settings: SettingsDocument, open_state: OpenReceiverState = open_volatile_state
+) -> dict[str, Receiver]:
+    """Return the receivers of `settings` by name, in the order of the file; their secrets are read now.
 
     `open_state` returns the state of a receiver; by default the state ends with the process.
 
@@ -47,7 +49,7 @@ def build_receivers(config: Settings, open_state: OpenReceiverState = open_volat
     """
     receivers: dict[str, Receiver] = {}
     problems: list[Problem] = []
-    for name, kind, table in config.receivers:
+    for name, kind, table in settings.receivers:
         if kind in RECEIVER_TYPES:
             found = receiver_class(kind)
             options = ReceiverOptions(parse_rate_limit(table, found.default_rate_limit), open_state(name))

@@ -45,7 +45,7 @@ def check_routes(routes: Sequence[Route], rules: Sequence[Rule] | None) -> list[
     for index, route in enumerate(routes):
         found = _unreached(route, routes[:index], kinds, rules or ()) or _overlap(route, routes[:index], kinds)
         if found:
-            notes.append(Problem(route.table.document.file, route.table.line, "route", found))
+            notes.append(Problem(route.file, route.line, "route", found))
     return notes
 
 
@@ -72,7 +72,7 @@ def _unreached(
     takers = [_taken_by(kind, route, earlier) for kind in its_own]
     if None in takers:
         return None
-    lines = sorted({taker.table.line for taker in takers if taker is not None})
+    lines = sorted({taker.line for taker in takers if taker is not None})
     return f"no alert takes this route: {_of_lines(lines)} all that it matches first"
 
 
@@ -103,9 +103,7 @@ def _overlap(route: Route, earlier: Sequence[Route], kinds: Sequence[_PossibleAl
         differs = (other.group_timing, other.group_by) != (route.group_timing, route.group_by)
         both = any(kind.may_match(route) and kind.may_match(other) for kind in kinds)
         if other.continues and shared and differs and both:
-            return (
-                f"where the route of line {other.table.line} matches too, its waits and group_by hold for {shared[0]}"
-            )
+            return f"where the route of line {other.line} matches too, its waits and group_by hold for {shared[0]}"
     return None
 
 

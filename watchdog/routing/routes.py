@@ -10,9 +10,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from watchdog.config import suggestions
 from watchdog.config.document import Table
-from watchdog.config.settings import GroupTiming, RoutingSettings, Settings, read_group_timing
+from watchdog.config.settings import GroupTiming, RoutingSettings, Settings, SettingsDocument, read_group_timing
 from watchdog.measure.catalogue import DIMENSIONS, Dimension, DimensionKind
 from watchdog.routing.label_matching import matches_condition
 from watchdog.rules.language.conditions import read_where
@@ -33,14 +32,15 @@ _MOST_ANSWERS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One `[[route]]`; `table` is where it stands, for what is to be said of it."""
+    """One `[[route]]`, with its position in watchdog.toml."""
 
     where: tuple[Condition, ...]
     receivers: tuple[str, ...]
     continues: bool
     group_timing: GroupTiming
     group_by: tuple[str, ...]
-    table: Table = field(compare=False, repr=False)
+    file: str = field(compare=False, repr=False)
+    line: int = field(compare=False, repr=False)
 
     def matches_alert(self, alert: Alert) -> bool:
         """Tell whether the route is for `alert`; what a rule is not `by` counts as empty."""
@@ -130,35 +130,24 @@ def _plain(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"').encode("utf-8", "backslashreplace").decode() + '"'
 
 
-def read_routes(config: Settings) -> tuple[Route, ...]:
-    """Return the routes of `config`, in order; problems are noted in its document."""
-    return tuple(_read_route(table, config) for table in config.routes)
+def read_routes(settings: SettingsDocument) -> tuple[Route, ...]:
+    """Return the routes of `settings`, in order; problems are added to its document."""
+    return tuple(_read_route(table, settings.values) for table in settings.routes)
 
 
-def _read_route(table: Table, config: Settings) -> Route:
-    receivers = table.texts("receivers")
+def _read_route(table: Table, settings: Settings) -> Route:
+    receivers = table.names("receivers", kind="receiver", known=settings.receiver_names)
     if not receivers and not table.has_problem("receivers"):
-        table.add_problem("receivers", "must name at least one receiver: nobody would hear of what is routed here")
-    for index, name in enumerate(receivers):
-        if name not in config.receiver_names:
-            table.add_problem(
-                "receivers", suggestions.unknown_name("receiver", name, config.receiver_names), index=index
-            )
-        elif name in receivers[:index]:
-            table.add_problem("receivers", f"{suggestions.quote_value(name)} stands there twice", index=index)
-    group_by = table.texts("group_by", DEFAULT_GROUP_BY)
-    for index, name in enumerate(group_by):
-        if name not in ROUTE_DIMENSIONS:
-            table.add_problem("group_by", suggestions.unknown_name("label", name, ROUTE_DIMENSIONS), index=index)
-        elif name in group_by[:index]:
-            table.add_problem("group_by", f"{suggestions.quote_value(name)} stands there twice", index=index)
+        table.add_problem("receivers", "must name at least one receiver: its notifications would not be sent")
+    group_by = table.names("group_by", DEFAULT_GROUP_BY, kind="label", known=ROUTE_DIMENSIONS)
     route = Route(
         where=read_where(table, ROUTE_DIMENSIONS),
         receivers=receivers,
         continues=table.boolean("continue", default=False),
-        group_timing=read_group_timing(table, config.routing.group_timing),
+        group_timing=read_group_timing(table, settings.routing.group_timing),
         group_by=group_by,
-        table=table,
+        file=table.document.file,
+        line=table.line,
     )
     table.reject_unknown_keys()
     return route

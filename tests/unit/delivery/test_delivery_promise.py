@@ -84,7 +84,7 @@ def read(routes):
     config = read_settings(document)
     found = read_routes(config)
     document.raise_problems()
-    return config, found
+    return config.values, found
 
 
 def in_memory():

@@ -33,7 +33,7 @@ def read(routes, routing='default = ["log"]'):
     config = read_settings(document)
     found = read_routes(config)
     document.raise_problems()
-    return config.routing, found
+    return config.values.routing, found
 
 
 def problems_of(routes):
@@ -144,7 +144,7 @@ continu = true
         '11: route.where.severity: unknown severity "severe": known are critical, warning',
         '11: route.where.unite: unknown dimension "unite": did you mean "unit"?',
         '12: route.receivers: unknown receiver "oncal": did you mean "oncall"?',
-        '13: route.receivers: "log" stands there twice',
+        '13: route.receivers: duplicate entry "log"',
         '14: route.group_by: unknown label "proces": did you mean "process"?',
         "15: route.group_wait: must be at most 1h, not 2h",
         "17: route.receivers: must name at least one receiver: nobody would hear of what is routed here",

@@ -13,7 +13,7 @@ import sys
 from typing import ClassVar, Self
 
 from watchdog import sanitize
-from watchdog.config.document import Table, secret_forms
+from watchdog.config.document import Table
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.base import Receiver, ReceiverOptions
@@ -52,7 +52,7 @@ class Apprise(Receiver):
         secret = table.secret("urls")
         lines = [] if secret is None else [line.strip() for line in secret.reveal().splitlines()]
         urls = []
-        given = next((form for form in secret_forms("urls") if form in table), "urls")
+        given = table.given_form("urls") or "urls"
         for number, line in enumerate(lines, 1):
             if _URL.fullmatch(line):
                 urls.append(Secret(line))

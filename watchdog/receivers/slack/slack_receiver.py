@@ -10,7 +10,7 @@ import json
 import re
 from typing import ClassVar, Self
 
-from watchdog.config.document import Table, secret_forms
+from watchdog.config.document import Table
 from watchdog.config.secrets import Secret
 from watchdog.receivers.base import Receiver, ReceiverOptions
 from watchdog.receivers.slack import message as slack_message
@@ -62,10 +62,10 @@ class Slack(Receiver):
     @classmethod
     def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
         """Read `webhook_url`, or `bot_token` and `channel` (secrets also in their other forms)."""
-        bot = _given(table, "bot_token")
+        bot = table.given_form("bot_token")
         if bot is None:
             return cls(name, http.endpoint_from_table(table, "webhook_url"), options=options)
-        if (hook := _given(table, "webhook_url")) is not None:
+        if (hook := table.given_form("webhook_url")) is not None:
             table.add_problem(hook, f"give either a webhook_url or a {bot}")
         token = table.secret("bot_token") or Secret("")
         if not re.fullmatch(r"[!-~]*", token.reveal()):  # a header takes nothing else
@@ -104,11 +104,6 @@ class Slack(Receiver):
         if isinstance(self._way, SlackThread):
             return [slack_message.build_message(notification, brief=True), slack_message.build_message(notification)]
         return [slack_message.build_message(notification)]
-
-
-def _given(table: Table, key: str) -> str | None:
-    """Return the form in which the secret at `key` is given, None if it is not."""
-    return next((form for form in secret_forms(key) if form in table), None)
 
 
 def _endpoints_from_table(table: Table) -> dict[str, http.Endpoint]:

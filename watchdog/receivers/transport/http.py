@@ -26,7 +26,7 @@ from urllib3 import connection, connectionpool
 from urllib3.exceptions import HTTPError as TransportError
 
 from watchdog import __version__
-from watchdog.config.document import Table, secret_forms
+from watchdog.config.document import Table
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.transport.deadline import Deadline, DeadlineEnforcer, connect_tcp
@@ -190,8 +190,7 @@ def endpoint_from_table(table: Table, key: str, *, is_public_allowed: bool = Fal
     try:
         return Endpoint(url or _NOWHERE, transport)
     except ValueError as error:
-        given = next(form for form in secret_forms(key) if form in table)
-        table.add_problem(given, str(error))
+        table.add_problem(table.given_form(key) or key, str(error))
         return Endpoint(_NOWHERE, transport)
 
 

@@ -7,7 +7,7 @@ import socket
 import urllib.parse
 from dataclasses import dataclass
 
-from watchdog.config.document import Table, secret_forms
+from watchdog.config.document import Table
 from watchdog.receivers.transport.deadline import is_metadata_address
 
 _PORT = 3_128  # registered for HTTP proxies by squid; what curl takes too is 1080, which nobody means
@@ -32,8 +32,7 @@ def proxy_from_table(table: Table) -> Proxy | None:
     try:
         return parse_proxy_url(url.reveal())
     except ValueError:
-        given = next(form for form in secret_forms("proxy") if form in table)
-        table.add_problem(given, f"write it like http://proxy.example.net:{_PORT}")
+        table.add_problem(table.given_form("proxy") or "proxy", f"write it like http://proxy.example.net:{_PORT}")
     return None
 
 

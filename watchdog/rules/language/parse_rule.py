@@ -165,13 +165,9 @@ def _read_window(table: Table, interval_ns: int) -> int:
 
 
 def _read_by(table: Table) -> tuple[str, ...]:
-    by = table.texts("by", ())
+    by = table.names("by", (), kind="dimension", known=DIMENSIONS)
     for index, name in enumerate(by):
-        if name not in DIMENSIONS:
-            table.add_problem("by", suggestions.unknown_name("dimension", name, DIMENSIONS), index=index)
-        elif name in by[:index]:
-            table.add_problem("by", f'"{name}" stands there twice', index=index)
-        elif DIMENSIONS[name].volatile:
+        if name in DIMENSIONS and name not in by[:index] and DIMENSIONS[name].volatile:
             table.add_note("by", f'"{name}" changes all the time: each value is an alert of its own', index=index)
     return by
 
@@ -207,20 +203,15 @@ def _read_only_if(table: Table) -> Comparison | None:
 def _read_receivers(table: Table, known: Collection[str] | None) -> tuple[str, ...] | None:
     if "receivers" not in table:
         return None
-    names = table.texts("receivers")
+    names = table.names("receivers", kind="receiver", known=known)
     if not names and not table.has_problem("receivers"):
         table.add_problem(
             "receivers", "must name one: nobody would be told. Without this key, the routing's default is"
         )
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            table.add_problem("receivers", f"{suggestions.quote_value(name)} stands there twice", index=index)
-        elif known is None:
-            message = f"not checked: {suggestions.quote_value(name)} stands in another file"
-            if all(note.message != message for note in table.document.notes):  # once a file is enough
-                table.add_note("receivers", message, index=index)
-        elif name not in known:
-            table.add_problem("receivers", suggestions.unknown_name("receiver", name, known), index=index)
+    for index, name in enumerate(names if known is None else ()):
+        message = f"not checked: {suggestions.quote_value(name)} stands in another file"
+        if all(note.message != message for note in table.document.notes):  # once a file is enough
+            table.add_note("receivers", message, index=index)
     return names
 
 

@@ -298,12 +298,12 @@ def test_refuses_conditions_that_nothing_can_meet(problems, condition, message):
     ("keys", "expected"),
     [
         ({"by": '["unti"]'}, 'by: unknown dimension "unti": did you mean "unit"?'),
-        ({"by": '["unit", "unit"]'}, 'by: "unit" stands there twice'),
+        ({"by": '["unit", "unit"]'}, 'by: duplicate entry "unit"'),
         ({"only_if": '"connects"'}, 'only_if: must compare once: "connects >= 50"'),
         ({"only_if": "3"}, "only_if: must be a text, not a number"),
         ({"for": '"8d"'}, "for: must be at most 7d, not 8d"),
         ({"receivers": '["oncal"]'}, 'receivers: unknown receiver "oncal": did you mean "oncall"?'),
-        ({"receivers": '["oncall", "oncall"]'}, 'receivers: "oncall" stands there twice'),
+        ({"receivers": '["oncall", "oncall"]'}, 'receivers: duplicate entry "oncall"'),
         (
             {"receivers": "[]"},
             "receivers: must name one: nobody would be told. Without this key, the routing's default is",
