@@ -171,7 +171,7 @@ group_wait = 5
 
 def test_refuses_to_tell_nobody(write):
     assert problems(write("[routing]\ndefault = []\n")) == [
-        "2: routing.default: must name at least one receiver: nobody would hear of anything"
+        "2: routing.default: must name at least one receiver: no notification would be sent"
     ]
 
 

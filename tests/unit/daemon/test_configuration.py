@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import watchdog.config.settings as config_module
 import watchdog.daemon.configuration as setup_of_all
 from watchdog.clock import SECOND_NS
+from watchdog.config.document import Table
 from watchdog.daemon.configuration import ConfigurationSources, format_rule_ids, read_configuration
 from watchdog.errors import ConfigError
 
@@ -41,6 +43,27 @@ def usual_places(monkeypatch, tmp_path):
     """Keep this host's own files out."""
     monkeypatch.setattr(config_module, "DEFAULT_SETTINGS_FILE", str(tmp_path / "usual.toml"))
     monkeypatch.setattr(setup_of_all, "DEFAULT_RULES_FOLDER", str(tmp_path / "rules.d"))
+
+
+EVERY_TABLE = (
+    HOOK + '[[route]]\nwhere = { rule = "storm" }\nreceivers = ["hook"]\n[heartbeat]\nurl = "http://127.0.0.1:1/"\n'
+    "[routing]\n[sampling]\n[evidence]\n"
+)
+
+
+def count_parse_tables():
+    gc.collect()
+    return sum(isinstance(value, Table) for value in gc.get_objects())
+
+
+def test_no_parse_table_outlives_the_reading(write):
+    settings, rules = write("all.toml", EVERY_TABLE), write("r.toml", RULE)
+    before = count_parse_tables()
+    configuration = read_configuration(ConfigurationSources(settings, rules))
+
+    assert len(configuration.routes) == 1
+    assert configuration.heartbeat is not None
+    assert count_parse_tables() == before
 
 
 def problems_of(sources):

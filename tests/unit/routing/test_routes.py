@@ -147,7 +147,7 @@ continu = true
         '13: route.receivers: duplicate entry "log"',
         '14: route.group_by: unknown label "proces": did you mean "process"?',
         "15: route.group_wait: must be at most 1h, not 2h",
-        "17: route.receivers: must name at least one receiver: nobody would hear of what is routed here",
+        "17: route.receivers: must name at least one receiver: its notifications would not be sent",
         '18: route.continu: unknown key "continu": did you mean "continue"?',
     ]
 
