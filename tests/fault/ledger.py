@@ -16,7 +16,7 @@ from watchdog.alerts.alert import Alert, AlertState
 from watchdog.clock import SystemClock
 from watchdog.delivery.worker import Worker
 from watchdog.errors import StoreError
-from watchdog.routing.notification import Notification
+from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store
@@ -43,7 +43,7 @@ def make_notice(number):
         receivers=None, runbook=None,
     )  # fmt: skip
     return Notification(
-        f"n{number}", "oncall", f"rule{number}", "first notification", (alert,), created=3.0, host="db1"
+        f"n{number}", "oncall", f"rule{number}", NotificationReason.FIRST, (alert,), created=3.0, host="db1"
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from watchdog.alerts.alert import Alert, AlertState, fingerprint
 from watchdog.delivery.worker import Worker
 from watchdog.errors import DeliveryError, DeliveryErrorReason
-from watchdog.routing.notification import Notification
+from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store
@@ -60,7 +60,7 @@ def make_notice(number, kind, resolved=None):
         started=1_750_000_000.0, fired=1_750_000_010.25, resolved=resolved, reason="value above 500/s for 10 s",
         receivers=None, runbook=None, format="rate",
     )  # fmt: skip
-    reason = "first notification" if resolved is None else "resolved"
+    reason = NotificationReason.FIRST if resolved is None else NotificationReason.RESOLVED
     return Notification(f"{rule}-{resolved is not None:d}", "oncall", rule, reason, (alert,), created=3.0, host="db1")
 
 

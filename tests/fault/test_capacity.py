@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from watchdog.alerts.alert import Alert, AlertState
-from watchdog.routing.notification import Notification
+from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.language.rule import Severity
 from watchdog.state.capacity import OutboxCapacity
 from watchdog.state.store import STATE_FILE_NAME, Store
@@ -65,7 +65,7 @@ def test_a_file_that_cannot_grow_gives_up_what_waits_rather_than_what_is_new(sma
             runbook=None,
         )  # fmt: skip
         notification = Notification(
-            f"n{number}", f"r{number % 2}", f"g{number}", "new alert in group", (alert,), 3.0, "db1"
+            f"n{number}", f"r{number % 2}", f"g{number}", NotificationReason.NEW_ALERT, (alert,), 3.0, "db1"
         )
         store.commit(alerts=[(f"f{number % 20}", {"n": number})], groups=(), notifications=[notification])
     store.commit(alerts=[(f"big{number}", {"text": text}) for number in range(80)], groups=(), notifications=())

@@ -11,7 +11,7 @@ import pytest
 
 from watchdog.alerts.alert import Alert, AlertState
 from watchdog.errors import StoreError
-from watchdog.routing.notification import Notification
+from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import AttemptOutcome, Outbox
 from watchdog.state.store import Store
@@ -33,7 +33,7 @@ def make_notice(number):
         runbook=None,
     )  # fmt: skip
     return Notification(
-        f"n{number}", "oncall", f"rule{number}", "first notification", (alert,), created=3.0, host="db1"
+        f"n{number}", "oncall", f"rule{number}", NotificationReason.FIRST, (alert,), created=3.0, host="db1"
     )
 
 

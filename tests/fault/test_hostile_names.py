@@ -22,7 +22,7 @@ from watchdog.alerts.alert import Alert, AlertState, fingerprint
 from watchdog.config.document import Document
 from watchdog.config.settings import read_settings
 from watchdog.receivers.registry import RECEIVER_TYPES, build_receivers
-from watchdog.routing.notification import Notification
+from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.language import template
 from watchdog.rules.language.rule import Severity
 
@@ -119,7 +119,7 @@ def notice_about(name, command_line):
         peak=640.0, started=1_750_000_000.0, fired=1_750_000_010.0, resolved=None, reason=f"{name} is above 500/s",
         receivers=None, runbook=None, format="rate",
     )  # fmt: skip
-    return Notification("5f" * 16, "oncall", "storm", "first notification", (alert,), 1_750_000_012.0, "web-1")
+    return Notification("5f" * 16, "oncall", "storm", NotificationReason.FIRST, (alert,), 1_750_000_012.0, "web-1")
 
 
 def read(kind, rendered):

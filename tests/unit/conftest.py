@@ -9,7 +9,7 @@ import pytest
 
 from watchdog.alerts.alert import Alert, AlertState
 from watchdog.alerts.evidence import Evidence, TopProcess
-from watchdog.routing.notification import Notification
+from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.engine.contributors import Peer
 from watchdog.rules.language.rule import Severity
 
@@ -116,12 +116,13 @@ def make_notice(make_alert) -> Callable[..., Notification]:
             "id": "5f0c7e7a8d9b4c6e8f1a2b3c4d5e6f70",
             "receiver": "oncall",
             "group_key": "outbound-connection-storm",
-            "reason": "first notification",
+            "reason": NotificationReason.FIRST,
             "alerts": alerts or (make_alert(),),
             "created": 1_750_000_012.0,
             "host": "web-1",
         }
-        return Notification(**{**fields, **changes})
+        merged = {**fields, **changes}
+        return Notification(**{**merged, "reason": NotificationReason(merged["reason"])})
 
     return make
 

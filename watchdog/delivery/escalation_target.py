@@ -19,7 +19,7 @@ from watchdog.delivery.receiver_down import Outage, is_receiver_down_alert
 from watchdog.errors import DocumentError, document_errors
 from watchdog.routing.group import ReceiverGroupKey
 from watchdog.routing.grouping import Grouping
-from watchdog.routing.notification import Notification
+from watchdog.routing.notification import Notification, NotificationReason
 
 ESCALATION_PREFIX = ">"
 """Begins the rule in the key of what is saved here: no rule has such an id."""
@@ -85,7 +85,7 @@ class EscalationTarget:
                     own += self._take_over(first, alert, firing, is_routed_to)
         self._forget_ended(firing)
         notifications = self._grouping.advance(own, self._firing(firing), now)
-        return [replace(notification, reason=self._reason(notification, failing)) for notification in notifications]
+        return [self._with_reason(notification, failing) for notification in notifications]
 
     def notified_alerts(self) -> list[Alert]:
         """Return what fires and what the receiver was told of here."""
@@ -200,17 +200,20 @@ class EscalationTarget:
     def _firing(self, firing: Mapping[str, Alert]) -> dict[str, Alert]:
         return {key: self._own(firing[key]) for key in self._known if key in firing and self.was_notified(firing[key])}
 
-    def _reason(self, notification: Notification, failing: Mapping[str, Outage]) -> str:
-        if notification.reason == "repeat":
-            return notification.reason
+    def _with_reason(self, notification: Notification, failing: Mapping[str, Outage]) -> Notification:
+        """Return `notification` with the receivers in its reason that could not be notified."""
+        if notification.reason is NotificationReason.REPEAT:
+            return notification
         known = [self._known[alert.fingerprint] for alert in notification.alerts if alert.fingerprint in self._known]
         firsts = sorted({first for _, first in known})
         silent = [first for first in firsts if first in failing]
         if not silent:
-            return f"{notification.reason}; escalated while {' and '.join(firsts) or 'others'} did not answer"
+            detail = f"escalated while {' and '.join(firsts) or 'others'} did not answer"
+            return replace(notification, reason_detail=detail)
         since = dt.datetime.fromtimestamp(min(failing[first].since for first in silent), tz=dt.UTC)
         verb = "does" if len(silent) == 1 else "do"
-        return f"escalated: {' and '.join(silent)} {verb} not answer since {since:%Y-%m-%d %H:%M:%S} UTC"
+        detail = f"{' and '.join(silent)} {verb} not answer since {since:%Y-%m-%d %H:%M:%S} UTC"
+        return replace(notification, reason=NotificationReason.ESCALATED, reason_detail=detail)
 
 
 def _own(routing: RoutingSettings, name: str) -> RoutingSettings:

@@ -25,7 +25,7 @@ from watchdog.receivers.base import Receiver, ReceiverOptions
 from watchdog.receivers.render import notification_text, prometheus
 from watchdog.receivers.transport import http
 from watchdog.receivers.transport.deadline import Deadline
-from watchdog.routing.notification import Notification
+from watchdog.routing.notification import Notification, NotificationReason
 
 API_PATH = "/api/v2/alerts"
 RETRY_SECONDS = 5.0
@@ -91,7 +91,9 @@ class Alertmanager(Receiver):
         if alerts:
             now = self._clock.wall()
             self.send(
-                Notification("refresh", self.name, alerts[0].rule, "refresh", tuple(alerts), now, host),
+                Notification(
+                    "refresh", self.name, alerts[0].rule, NotificationReason.REFRESH, tuple(alerts), now, host
+                ),
                 deadline_seconds,
             )
 

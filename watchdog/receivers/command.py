@@ -100,7 +100,7 @@ def _environment(notification: Notification) -> dict[str, str]:
         "SEVERITY": notification_text.worst_first(notification.alerts)[0].severity.label,
         "RULE": notification.group_key,
         "HOST": notification.host,
-        "REASON": notification.reason,
+        "REASON": notification.reason_text,
         "TITLE": notification_text.notification_title(notification),
         "NOTIFICATION_ID": notification.id,
         "RECEIVER": notification.receiver,

@@ -21,7 +21,7 @@ from watchdog.receivers.base import Receiver, ReceiverOptions
 from watchdog.receivers.render import notification_text
 from watchdog.receivers.syslog.wires import parse_unix_address, send_datagram
 from watchdog.receivers.transport.deadline import Deadline
-from watchdog.routing.notification import Notification
+from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.language.rule import Severity
 
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
@@ -158,7 +158,7 @@ def _facts(alert: Alert, notification: Notification) -> Iterator[tuple[str, str]
     yield "SEVERITY", alert.severity.label
     yield "FINGERPRINT", alert.fingerprint
     yield "NOTIFICATION_ID", _text(notification.id)
-    yield "NOTIFICATION_REASON", _text(notification.reason)
+    yield "NOTIFICATION_REASON", _text(notification.reason_text)
     yield "REASON", _text(alert.reason)
     yield "HOST", _text(notification.host)
     yield "VALUE", repr(alert.value)
@@ -174,7 +174,7 @@ def _facts(alert: Alert, notification: Notification) -> Iterator[tuple[str, str]
 def _message_id(alert: Alert, notification: Notification) -> str:
     if alert.resolved is not None:
         return RESOLVED_MESSAGE_ID
-    return REMINDER_MESSAGE_ID if notification.reason == "repeat" else FIRING_MESSAGE_ID
+    return REMINDER_MESSAGE_ID if notification.reason is NotificationReason.REPEAT else FIRING_MESSAGE_ID
 
 
 def _text(text: str) -> str:

@@ -127,7 +127,7 @@ def webhook_payload(notification: Notification) -> dict[str, Any]:
         "commonLabels": _common([alert["labels"] for alert in alerts]),
         "commonAnnotations": _common([alert["annotations"] for alert in alerts]),
         "externalURL": "",
-        "notification_reason": notification.reason,
+        "notification_reason": notification.reason_text,
         "alerts": alerts,
     }
 

@@ -9,6 +9,7 @@ from typing import Any
 from watchdog.alerts.alert import Alert
 from watchdog.config.settings import GroupTiming
 from watchdog.errors import document_errors
+from watchdog.routing.notification import NotificationReason
 from watchdog.rules.language.rule import Labels, Severity
 
 ReceiverGroupKey = tuple[str, str]  # (receiver, the group's name: the rule's id, if it is not grouped by anything else)
@@ -154,14 +155,14 @@ class NotificationGroup:
         """Tell whether nothing fires and the last notice is so long ago that the next alert is a first one again."""
         return not self.members and self._is_long_ago(at_ns)
 
-    def reason(self) -> str:
-        """Return why a notice is due now, the weightiest reason of several."""
+    def reason(self) -> NotificationReason:
+        """Return the reason of the notification that is due, the weightiest one of several."""
         firing = [member for member in self.members.values() if member.alert.resolved is None]
         if any(member.notified_severity is None for member in firing):
-            return "first notification" if self.last_notification_ns is None else "new alert in group"
+            return NotificationReason.FIRST if self.last_notification_ns is None else NotificationReason.NEW_ALERT
         if any(member.notified_severity != member.alert.severity for member in firing):
-            return "severity changed"
-        return "resolved" if len(firing) < len(self._here()) else "repeat"
+            return NotificationReason.SEVERITY_CHANGED
+        return NotificationReason.RESOLVED if len(firing) < len(self._here()) else NotificationReason.REPEAT
 
     def mark_notified(self, firing: Mapping[str, Alert], at_ns: int) -> tuple[Alert, ...]:
         """Return the alerts of a notice, worst first and resolved ones last, and note that they have been told."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,32 +15,55 @@ from watchdog.rules.language.rule import Labels
 DIGEST_GROUP_KEY: Final = "(digest)"  # in place of a group
 
 
+class NotificationReason(enum.StrEnum):
+    """The cause of one notification; the value is both its name in JSON and its words for people."""
+
+    FIRST = "first notification"
+    NEW_ALERT = "new alert in group"
+    SEVERITY_CHANGED = "severity changed"
+    RESOLVED = "resolved"
+    REPEAT = "repeat"
+    ESCALATED = "escalated"
+    DIGEST = "digest"  # of several groups
+    REFRESH = "refresh"  # firing alerts sent again to a receiver that forgets them; never in the outbox
+    TEST = "test"
+
+
+def describe_reason(reason: str, detail: str) -> str:
+    """Return a reason in words: "escalated: oncall does not answer since 2026-11-23 02:13:05 UTC"."""
+    return f"{reason}: {detail}" if detail else str(reason)
+
+
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """News for one receiver about one group of alerts.
+    """One message for one receiver about one group of alerts.
 
-    `id` is the notification_id: the same in every attempt, across restarts. `group` is the group's key: the rule's id,
-    or what `by` says in braces, or `DIGEST_GROUP_KEY`. `reason` says why it is sent: "first notification", "new alert
-    in group",
-    "severity changed", "resolved", "repeat", "digest" (of several groups), "test".
-    `alerts` holds every alert of the group that fires, and those that resolved since the last notice; at least one.
-    `created`: wall-clock seconds. `by`: what the alerts have in common by their grouping; None: the rule.
+    `id`: the notification_id, the same in every attempt and across restarts. `group_key`: the rule's id, or the
+    `group_labels` in braces, or `DIGEST_GROUP_KEY`. `alerts`: at least one; every alert of the group that fires, and
+    those that have resolved since its previous notification. `created`: wall-clock seconds. `group_labels`: the labels
+    that the alerts share by their grouping, None: grouped by rule. `reason_detail`: words on the reason, mostly "".
     """
 
     id: str
     receiver: str
     group_key: str
-    reason: str
+    reason: NotificationReason
     alerts: tuple[Alert, ...]
     created: float
     host: str
     is_test: bool = False
     group_labels: Labels | None = None
+    reason_detail: str = ""
 
     @property
     def status(self) -> str:
         """Return "firing" while any alert of the notice fires, else "resolved"."""
         return "firing" if any(alert.resolved is None for alert in self.alerts) else "resolved"
+
+    @property
+    def reason_text(self) -> str:
+        """Return `reason` with its detail, in words for people."""
+        return describe_reason(self.reason, self.reason_detail)
 
     def to_json(self) -> dict[str, Any]:
         """Return what `json` can write and `from_json` reads; bytes that are no UTF-8 stay surrogate-escaped."""
@@ -68,6 +92,7 @@ class Notification:
         return cls(
             **{
                 **document,
+                "reason": NotificationReason(document["reason"]),
                 "alerts": tuple(Alert.from_json(alert) for alert in document["alerts"]),
                 "group_labels": None if group_labels is None else tuple((name, value) for name, value in group_labels),
             }

@@ -14,6 +14,7 @@ from sqlite3 import Connection
 from typing import Any
 
 from watchdog.clock import Clock, SystemClock
+from watchdog.routing.notification import describe_reason
 from watchdog.state.outbox import DAMAGED_RESULT, DROPPED_RESULT
 from watchdog.storage.database import Database
 from watchdog.storage.reader import ReadableDatabase
@@ -188,7 +189,7 @@ def _record(row: Sequence[Any], document: dict[str, Any]) -> NotificationRecord:
         notification_id=id_,
         receiver=receiver,
         group_key=group,
-        reason=str(document.get("reason", "")),
+        reason=describe_reason(str(document.get("reason", "")), str(document.get("reason_detail", ""))),
         status=status,
         state=state,
         alerts=len(_alerts(document)),

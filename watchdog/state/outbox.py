@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.errors import DocumentError
-from watchdog.routing.notification import Notification
+from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.state import losses, notified
 from watchdog.state.losses import LossCause
 from watchdog.storage.checksum import checksum, is_intact
@@ -250,8 +250,8 @@ class Outbox:
 def merge_notifications(notifications: Iterable[Notification]) -> Notification:
     """Return one notification for `notifications` of one group, oldest first, with the newest state of every alert.
 
-    It keeps the id of the oldest. Its reason stays "first notification" while it says that something fires, and is
-    "repeat" only if nothing in it is news.
+    It keeps the id of the oldest. Its reason stays `FIRST` while it says that something fires, and is
+    `REPEAT` only if nothing in it is news.
     """
     first, *later = notifications
     alerts = {alert.fingerprint: alert for alert in first.alerts}
@@ -259,11 +259,15 @@ def merge_notifications(notifications: Iterable[Notification]) -> Notification:
     for notification in later:
         newest = {alert.fingerprint: alert for alert in notification.alerts}
         alerts = newest | {key: alert for key, alert in alerts.items() if key not in newest}
-        reason = merged.reason if notification.reason == "repeat" else notification.reason
-        merged = replace(notification, id=first.id, alerts=tuple(alerts.values()), reason=reason)
-    if first.reason == "first notification" and merged.status == "firing":
-        merged = replace(merged, reason=first.reason)
+        origin = merged if notification.reason is NotificationReason.REPEAT else notification
+        merged = _with_reason_of(origin, replace(notification, id=first.id, alerts=tuple(alerts.values())))
+    if first.reason is NotificationReason.FIRST and merged.status == "firing":
+        merged = _with_reason_of(first, merged)
     return merged
+
+
+def _with_reason_of(origin: Notification, notification: Notification) -> Notification:
+    return replace(notification, reason=origin.reason, reason_detail=origin.reason_detail)
 
 
 def merge_unattempted(connection: Connection, receiver: str, rule: str, wall: float) -> None:

@@ -14,7 +14,7 @@ from sqlite3 import Connection
 from typing import Any, Final
 
 from watchdog.clock import SECOND_NS, Clock
-from watchdog.routing.notification import DIGEST_GROUP_KEY, Notification
+from watchdog.routing.notification import DIGEST_GROUP_KEY, Notification, NotificationReason
 from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import MAX_RETRY_WAIT_NS, is_valid_body, merge_notifications
 from watchdog.state.rate_limit import RateLimit
@@ -23,7 +23,14 @@ from watchdog.storage.checksum import checksum
 MAX_DIGEST_ALERTS: Final = 40  # of a digest: what one message shows; those beyond it are told by the next one
 _KEY: Final = "rate_limit"  # in the table `memories`
 _DUE: Final = "(due_ns <= ? OR due_ns > ?)"
-_NEWS: Final = ("first notification", "new alert in group", "severity changed", "escalated: ")  # so reasons begin
+_NEWS: Final = frozenset(
+    (
+        NotificationReason.FIRST,
+        NotificationReason.NEW_ALERT,
+        NotificationReason.SEVERITY_CHANGED,
+        NotificationReason.ESCALATED,
+    )
+)
 
 
 class RateLimiter:
@@ -133,7 +140,14 @@ def make_digest(notifications: Sequence[Notification]) -> Notification:
     if len({notification.group_key for notification in notifications}) == 1:
         return merged
     alerts = sorted(merged.alerts, key=lambda one: (one.resolved is not None, -one.severity, one.fired, one.rule))
-    return replace(merged, group_key=DIGEST_GROUP_KEY, group_labels=(), reason="digest", alerts=tuple(alerts))
+    return replace(
+        merged,
+        group_key=DIGEST_GROUP_KEY,
+        group_labels=(),
+        reason=NotificationReason.DIGEST,
+        reason_detail="",
+        alerts=tuple(alerts),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +217,7 @@ def _is_urgent(body: str) -> bool:
 
 
 def _is_worse(document: dict[str, Any]) -> bool:
-    return str(document["reason"]).startswith(_NEWS) and any(
+    return document["reason"] in _NEWS and any(
         alert["resolved"] is None and alert["severity"] == Severity.CRITICAL for alert in document["alerts"]
     )
 

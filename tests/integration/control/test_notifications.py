@@ -15,7 +15,7 @@ from watchdog.cli.main import main
 from watchdog.control import notification_handlers
 from watchdog.control.listener import Listener
 from watchdog.control.server import ControlServer
-from watchdog.routing.notification import Notification
+from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.language.rule import Severity
 from watchdog.state import audit
 from watchdog.state.delivery_status import MAX_PENDING_SECONDS, delivery_problems
@@ -87,7 +87,7 @@ def outbox(store, clock):
 def put(store, clock):
     def put(id_, receiver, rule="storm", **changes):
         alert = dataclasses.replace(STORM, rule=rule, **changes)
-        reason = "first notification" if alert.resolved is None else "resolved"
+        reason = NotificationReason.FIRST if alert.resolved is None else NotificationReason.RESOLVED
         notification = Notification(id_ * 16, receiver, rule, reason, (alert,), clock.wall(), "web-1")
         store.commit(alerts=(), groups=(), notifications=[notification])
 

@@ -13,7 +13,7 @@ from socket import AF_INET, AF_INET6, SO_RCVBUF, SOL_SOCKET, create_server, sock
 import pytest
 
 from watchdog.alerts.alert import Alert, AlertState
-from watchdog.routing.notification import Notification
+from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.language.rule import Severity
 
 CERTIFICATE = Path(__file__).parent / "localhost.pem"  # self-signed for the name localhost, with its key
@@ -43,7 +43,7 @@ def notice_of(alert: Alert, reason: str, identity: str) -> Notification:
         id=identity * 32,
         receiver="oncall",
         group_key=alert.rule,
-        reason=reason,
+        reason=NotificationReason(reason),
         alerts=(alert,),
         created=1_750_000_200.0,
         host="web-1",

@@ -131,7 +131,7 @@ class Listener:
 
     def told(self):
         return [
-            (notification.status, notification.reason, [alert.rule for alert in notification.alerts])
+            (notification.status, notification.reason_text, [alert.rule for alert in notification.alerts])
             for notification in self.notifications
         ]
 

@@ -10,7 +10,7 @@ from watchdog.clock import SystemClock
 from watchdog.delivery import delivery as delivery_module
 from watchdog.delivery.delivery import Delivery, ReceiverStatus
 from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError
-from watchdog.routing.notification import Notification
+from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import QueueStatus
 from watchdog.state.store import Store
@@ -54,7 +54,7 @@ def make_notice(id_, receiver, group_key="storm"):
         value=150.0, threshold=100.0, peak=151.0, started=1.0, fired=2.0, resolved=None, reason="above 100",
         receivers=None, runbook=None,
     )  # fmt: skip
-    return Notification(id_, receiver, group_key, "first notification", (alert,), created=3.0, host="db1")
+    return Notification(id_, receiver, group_key, NotificationReason.FIRST, (alert,), created=3.0, host="db1")
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ class Place:
         ]
 
     def reasons(self):
-        return [notification.reason for notification in self.notifications]
+        return [notification.reason_text for notification in self.notifications]
 
     def close(self):
         pass
@@ -305,7 +305,7 @@ def test_the_end_is_told_to_both_when_the_first_is_back_by_then(scene):
     scene.live(2 * MINUTE)
     assert scene.told("oncall")[-1] == ("storm", "nginx", "resolved")
     assert scene.told("log") == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
-    assert scene.places["log"].reasons()[-1] == "resolved; escalated while oncall did not answer"
+    assert scene.places["log"].reasons()[-1] == "resolved: escalated while oncall did not answer"
 
 
 def test_what_was_refused_for_good_is_escalated_too(scene):

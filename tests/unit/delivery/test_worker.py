@@ -20,7 +20,7 @@ from watchdog.delivery.worker import (
 from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError
 from watchdog.receivers.base import Receiver, VolatileReceiverState
 from watchdog.receivers.render.fallback import fallback_notification
-from watchdog.routing.notification import Notification
+from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.language.rule import Severity
 from watchdog.state.losses import LossCause
 from watchdog.state.outbox import Outbox
@@ -60,7 +60,7 @@ def make_notice(id_, group_key="storm", resolved=None):
         value=150.0, threshold=100.0, peak=151.0, started=1.0, fired=2.0, resolved=resolved, reason="above 100",
         receivers=None, runbook=None,
     )  # fmt: skip
-    return Notification(id_, "oncall", group_key, "first notification", (alert,), created=3.0, host="db1")
+    return Notification(id_, "oncall", group_key, NotificationReason.FIRST, (alert,), created=3.0, host="db1")
 
 
 @pytest.fixture

@@ -42,9 +42,9 @@ def test_writes_a_few_lines_per_alert(pipe, make_notice):
 
 
 def test_why_it_is_told_here_stands_under_the_title_where_that_is_no_matter_of_course(pipe, make_notice):
-    reason = "escalated: oncall does not answer since 2025-06-15 15:06:40 UTC"
-    lines = Console("console", pipe[1]).render(make_notice(reason=reason)).decode().splitlines()
-    assert (lines[1], len(lines)) == (f"    {reason}", 6)
+    notification = make_notice(reason="escalated", reason_detail="oncall does not answer since 2025-06-15 15:06:40 UTC")
+    lines = Console("console", pipe[1]).render(notification).decode().splitlines()
+    assert (lines[1], len(lines)) == ("    escalated: oncall does not answer since 2025-06-15 15:06:40 UTC", 6)
 
 
 def test_the_worst_comes_first_and_a_runbook_last(pipe, make_alert, make_notice):

@@ -1,7 +1,7 @@
 import pytest
 
 from watchdog.alerts.alert import Alert, AlertState, fingerprint
-from watchdog.routing.notification import Notification
+from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import FIRING_EXPIRY_NS, AttemptOutcome, Outbox, QueueStatus, merge_notifications
 from watchdog.state.store import Store
@@ -22,7 +22,8 @@ def make_alert(process, resolved=None):
 
 
 def make_notice(id_, *alerts, receiver="oncall", group_key="storm", reason="new alert in group"):
-    return Notification(id_, receiver, group_key, reason, alerts or (make_alert("nginx"),), created=3.0, host="db1")
+    cause = NotificationReason(reason)
+    return Notification(id_, receiver, group_key, cause, alerts or (make_alert("nginx"),), created=3.0, host="db1")
 
 
 @pytest.fixture

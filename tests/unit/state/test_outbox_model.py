@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 
 from watchdog.alerts.alert import Alert, AlertState
 from watchdog.errors import StoreError
-from watchdog.routing.notification import Notification
+from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.language.rule import Severity
 from watchdog.state.capacity import OutboxCapacity
 from watchdog.state.outbox import DROPPED_RESULT, FIRING_EXPIRY_NS, AttemptOutcome, Outbox
@@ -102,7 +102,7 @@ class OutboxMachine(RuleBasedStateMachine):
                 st.sampled_from(RECEIVERS),
                 st.sampled_from(GROUPS),
                 st.dictionaries(st.sampled_from(ALERTS), st.booleans(), min_size=1),
-                st.sampled_from(["new alert in group", "repeat"]),
+                st.sampled_from([NotificationReason.NEW_ALERT, NotificationReason.REPEAT]),
             ),
             min_size=1,
             max_size=5,

@@ -13,7 +13,7 @@ from watchdog.alerts.alert import Alert, AlertState, fingerprint
 from watchdog.config.document import Document
 from watchdog.delivery.worker import Worker
 from watchdog.errors import DeliveryError, DeliveryErrorReason
-from watchdog.routing.notification import DIGEST_GROUP_KEY, Notification
+from watchdog.routing.notification import DIGEST_GROUP_KEY, Notification, NotificationReason
 from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import AttemptOutcome, Outbox
 from watchdog.state.rate_limit import LeakyBucket, RateLimit, parse_rate_limit
@@ -106,7 +106,8 @@ class Queue:
     def put(self, *alerts, reason="first notification", group_key=None):
         self.count += 1
         notification = Notification(
-            f"n{self.count}", "oncall", group_key or alerts[0].rule, reason, alerts, created=3.0, host="db1",
+            f"n{self.count}", "oncall", group_key or alerts[0].rule, NotificationReason(reason), alerts,
+            created=3.0, host="db1",
         )  # fmt: skip
         self.store.commit(alerts=(), groups=(), notifications=[notification])
 
@@ -335,7 +336,7 @@ def test_a_digest_tells_of_all_its_alerts(queue, clock):
     assert known == [("spike", "a"), ("spike", "b"), ("storm", "a")]  # the end of "two" is on its way
 
 
-@pytest.mark.parametrize("reason", ["escalated: log does not answer since 2025-06-15 15:06:50 UTC", "severity changed"])
+@pytest.mark.parametrize("reason", [NotificationReason.ESCALATED, NotificationReason.SEVERITY_CHANGED])
 def test_what_is_critical_and_told_in_place_of_another_does_not_wait(queue, reason):
     queue.exhaust()
     queue.put(make_alert("storm"), reason=reason)

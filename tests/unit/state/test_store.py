@@ -6,7 +6,7 @@ import pytest
 
 from watchdog.alerts.alert import Alert, AlertState
 from watchdog.errors import StoreError
-from watchdog.routing.notification import Notification
+from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import AttemptOutcome, DeliveryAttempt, Outbox
 from watchdog.state.store import MAX_HISTORY_ROWS, Store
@@ -21,7 +21,7 @@ def make_notice(number, receiver="oncall", process="nginx"):
         severity=Severity.CRITICAL, summary="a storm", value=float("inf"), threshold=100.0, peak=151.0, started=1.0,
         fired=2.0, resolved=None, reason="value above 100", receivers=("oncall",), runbook=None,
     )  # fmt: skip
-    return Notification(f"id{number}", receiver, "storm", "first notification", (alert,), created=3.0, host="db1")
+    return Notification(f"id{number}", receiver, "storm", NotificationReason.FIRST, (alert,), created=3.0, host="db1")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from watchdog.alerts.alert import Alert, AlertState, fingerprint
 from watchdog.alerts.evidence import Evidence, TopProcess
 from watchdog.clock import SystemClock
-from watchdog.routing.notification import Notification
+from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.engine.contributors import Peer
 from watchdog.rules.language.rule import Severity
 
@@ -52,7 +52,7 @@ def example_notifications(receiver: str) -> Iterator[Notification]:
             id=uuid.uuid4().hex,
             receiver=receiver,
             group_key=rule,
-            reason="test",
+            reason=NotificationReason.TEST,
             alerts=(alert,),
             created=now,
             host=socket.gethostname(),

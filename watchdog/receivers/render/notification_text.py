@@ -19,7 +19,6 @@ from watchdog.rules.language.rule import OVERFLOW_LABELS
 _TOLD_IN_FULL = 3  # alerts of one notice; more are each told in short
 _WORDS = re.compile(r"[\w.-]+")
 _AMBIGUOUS = re.compile(r'[\s,="]')
-_ORDINARY = {"first notification", "new alert in group", "severity changed", "resolved", "repeat", "digest", "test"}
 TEST_PREFIX = "[TEST] "
 
 
@@ -87,8 +86,8 @@ def evidence_lines(alert: Alert, notification: Notification) -> list[str]:
 
 
 def unusual_reason(notification: Notification) -> str:
-    """Return why a notice is sent where that says more than its alerts do: escalated, flapping; else ""."""
-    return "" if notification.reason in _ORDINARY else notification.reason
+    """Return the reason of a notification if it has a detail that its alerts do not show: escalated; else ""."""
+    return notification.reason_text if notification.reason_detail else ""
 
 
 def worst_first(alerts: Sequence[Alert]) -> list[Alert]:

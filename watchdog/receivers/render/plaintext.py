@@ -22,5 +22,5 @@ def plaintext_body(notification: Notification, max_alerts: int, format_line: Cal
         parts.append("\n".join(format_line(line) for line in lines))
     if len(alerts) > max_alerts:
         parts.append(f"and {len(alerts) - max_alerts} more alerts")
-    parts.append(format_line(f"{notification.reason}, notification {notification.id}"))
+    parts.append(format_line(f"{notification.reason_text}, notification {notification.id}"))
     return "\n\n".join(parts) + "\n"

@@ -176,7 +176,7 @@ def _values(notification: Notification, escape: Callable[[str], str]) -> dict[st
         "firing": str(sum(alert.resolved is None for alert in alerts)),
         "host": notification.host,
         "notification_id": notification.id,
-        "notification_reason": notification.reason,
+        "notification_reason": notification.reason_text,
         "reason": worst.reason,
         "receiver": notification.receiver,
         "resolved": "" if worst.resolved is None else notification_text.rfc3339(worst.resolved),

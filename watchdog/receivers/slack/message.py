@@ -45,7 +45,7 @@ def build_message(notification: Notification, *, brief: bool = False, remark: st
     text = fallback_text(notification)
     room = MAX_CHARACTERS - _size({"text": text, "blocks": blocks}) - _ROOM_FOR_REST
     blocks += _sections(notification, brief=brief, room=room)
-    origin = sanitize.for_slack(f"{notification.reason}, notification {notification.id}", _LONGEST_REMARK)
+    origin = sanitize.for_slack(f"{notification.reason_text}, notification {notification.id}", _LONGEST_REMARK)
     elements = [_plain(line) for line in (origin, sanitize.for_slack(remark, _LONGEST_REMARK)) if line]
     blocks.append({"type": "context", "block_id": block_id(notification.id), "elements": elements})
     return {"text": text, "blocks": blocks}

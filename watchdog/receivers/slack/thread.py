@@ -23,7 +23,7 @@ from watchdog.receivers.slack import message as slack_message
 from watchdog.receivers.slack.api import SlackApi, SlackApiError
 from watchdog.receivers.transport import http
 from watchdog.receivers.transport.deadline import Deadline
-from watchdog.routing.notification import DIGEST_GROUP_KEY, Notification
+from watchdog.routing.notification import DIGEST_GROUP_KEY, Notification, NotificationReason
 
 UNCERTAIN_REMARK = (
     "posted anew: an earlier attempt had no answer; if there is a copy, this message is the one that changes"
@@ -177,7 +177,11 @@ class SlackThread:
 
     def _reply(self, notification: Notification, known: SlackMessageState, deadline: Deadline) -> None:
         # An edit rings nobody's phone: what still burns does, in the channel too.
-        loud = known.is_edited and notification.status == "firing" and notification.reason != "resolved"
+        loud = (
+            known.is_edited
+            and notification.status == "firing"
+            and notification.reason is not NotificationReason.RESOLVED
+        )
         where = {"channel": known.channel_id, "thread_ts": known.ts, **({"reply_broadcast": True} if loud else {})}
         try:
             self._say("chat.postMessage", where, notification, deadline)

@@ -26,7 +26,7 @@ from watchdog.receivers.transport.tls import (
     fingerprints_from_table,
     tls_context_from_table,
 )
-from watchdog.routing.notification import Notification
+from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.language.rule import Severity
 
 # RFC 5424 §6.2.1, by the names of syslog.conf(5)
@@ -154,7 +154,7 @@ def _wire_from_table(table: Table) -> SyslogWire:
 def _message_id(alert: Alert, notification: Notification) -> bytes:
     if alert.resolved is not None:
         return b"RESOLVED"
-    return b"REMINDER" if notification.reason == "repeat" else b"FIRING"
+    return b"REMINDER" if notification.reason is NotificationReason.REPEAT else b"FIRING"
 
 
 def _message(alert: Alert, notification: Notification, limit: int) -> bytes:

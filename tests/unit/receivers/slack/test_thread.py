@@ -18,7 +18,7 @@ from watchdog.receivers.slack.thread import CONTINUED_REMARK, MOVED_TEXT, UNCERT
 from watchdog.receivers.transport.deadline import Deadline
 from watchdog.receivers.transport.http import Endpoint, HttpResponse, HttpTransport, UncertainDeliveryError
 from watchdog.receivers.transport.tls import host_tls_context
-from watchdog.routing.notification import Notification
+from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.language.rule import Severity
 
 CHANNEL = "C024BE91L"
@@ -500,5 +500,5 @@ def _notice(identity: str, *, over: bool) -> Notification:
         "runbook": None,
         "format": "rate",
     }
-    reason = "resolved" if over else "repeat"
+    reason = NotificationReason.RESOLVED if over else NotificationReason.REPEAT
     return Notification(identity, "oncall", "storm", reason, (Alert.from_json(document),), 3.0, "web-1")

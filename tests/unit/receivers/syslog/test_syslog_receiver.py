@@ -83,8 +83,8 @@ def test_priority_and_message_id_tell_what_happened(make_alert, make_notice, cha
 
 
 def test_why_it_is_told_here_is_among_the_words_where_that_is_no_matter_of_course(make_notice):
-    record = parsed(syslog().render(make_notice(reason="flapping: fired 12 times within an hour")))
-    assert b"(limit 500/s); flapping: fired 12 times within an hour; value 612/s" in record["msg"]
+    record = parsed(syslog().render(make_notice(reason="escalated", reason_detail="oncall does not answer")))
+    assert b"(limit 500/s); escalated: oncall does not answer; value 612/s" in record["msg"]
 
 
 def test_no_priority_is_above_191(make_alert, make_notice):
