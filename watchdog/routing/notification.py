@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final, Self
 
 from watchdog.alerts.alert import Alert
@@ -66,9 +66,14 @@ class Notification:
         return describe_reason(self.reason, self.reason_detail)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `json` can write and `from_json` reads; bytes that are no UTF-8 stay surrogate-escaped."""
+        """Return a document for `json` and `from_json`; bytes that are not UTF-8 stay surrogate-escaped.
+
+        Fields with their default value are left out: thousands of notifications wait in a file of bounded size.
+        """
         document = {name: getattr(self, name) for name in self.__slots__}
-        return {**document, "alerts": [alert.to_json() for alert in self.alerts]}
+        optional = {field.name for field in fields(self) if document[field.name] == field.default}
+        kept = {name: value for name, value in document.items() if name not in optional}
+        return {**kept, "alerts": [alert.to_json() for alert in self.alerts]}
 
     @classmethod
     def from_json_text(cls, text: str) -> Self:
