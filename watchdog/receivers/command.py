@@ -98,9 +98,9 @@ def _environment(notification: Notification) -> dict[str, str]:
     values = {
         "STATUS": notification.status,
         "SEVERITY": notification_text.worst_first(notification.alerts)[0].severity.label,
-        "RULE": notification.group_key,
+        "GROUP_KEY": notification.group_key,
         "HOST": notification.host,
-        "REASON": notification.reason_text,
+        "NOTIFICATION_REASON": notification.reason_text,
         "TITLE": notification_text.notification_title(notification),
         "NOTIFICATION_ID": notification.id,
         "RECEIVER": notification.receiver,

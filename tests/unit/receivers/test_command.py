@@ -73,9 +73,9 @@ def test_the_variables_say_what_a_small_script_needs(make_notice):
     assert command._environment(make_notice()) == {
         "WATCHDOG_STATUS": "firing",
         "WATCHDOG_SEVERITY": "critical",
-        "WATCHDOG_RULE": "outbound-connection-storm",
+        "WATCHDOG_GROUP_KEY": "outbound-connection-storm",
         "WATCHDOG_HOST": "web-1",
-        "WATCHDOG_REASON": "first notification",
+        "WATCHDOG_NOTIFICATION_REASON": "first notification",
         "WATCHDOG_TITLE": "[FIRING] critical: crawler opens 612/s connections (limit 500/s) on web-1",
         "WATCHDOG_NOTIFICATION_ID": "5f0c7e7a8d9b4c6e8f1a2b3c4d5e6f70",
         "WATCHDOG_RECEIVER": "oncall",
