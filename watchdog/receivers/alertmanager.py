@@ -63,10 +63,8 @@ class Alertmanager(Receiver):
         endpoints = []
         transport = http.http_transport_from_table(table)
         for index, url in enumerate(table.texts("urls")):
-            try:
-                endpoints.append(http.Endpoint(Secret(url.rstrip("/") + API_PATH), transport))
-            except ValueError as error:
-                table.add_problem("urls", str(error), index=index)
+            secret_url = Secret(url.rstrip("/") + API_PATH)
+            endpoints.append(http.endpoint_from_url(table, "urls", secret_url, transport, index=index))
         if not endpoints and not table.document.problems:
             table.add_problem("urls", "must name at least one instance")
         return cls(name, endpoints, SystemClock(), options)

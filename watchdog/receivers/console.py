@@ -12,6 +12,7 @@ from watchdog.config.document import Table
 from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.base import Receiver, ReceiverOptions
 from watchdog.receivers.render import notification_text
+from watchdog.receivers.render.severity import syslog_level
 from watchdog.receivers.transport.deadline import Deadline
 from watchdog.routing.notification import Notification
 from watchdog.rules.language.rule import Severity
@@ -24,10 +25,6 @@ _CHUNK_BYTES = 4_096  # pipe(7): a pipe that polls writable takes PIPE_BUF witho
 _COLOURS = {Severity.CRITICAL: "\x1b[1;31m", Severity.WARNING: "\x1b[1;33m"}
 _RESOLVED_COLOUR = "\x1b[1;32m"
 _PLAIN = "\x1b[0m"
-
-# sd-daemon(3): the level of a line, where standard output goes to the journal
-_LEVELS = {Severity.CRITICAL: "<2>", Severity.WARNING: "<4>"}
-_RESOLVED_LEVEL = "<5>"
 
 
 class Console(Receiver):
@@ -90,5 +87,6 @@ class Console(Receiver):
         ]
         if alert.runbook is not None:
             lines.append(f"    runbook: {sanitize.escape_unprintable(alert.runbook, _LONGEST_LINE)}")
-        level = (_RESOLVED_LEVEL if resolved else _LEVELS[alert.severity]) if self._is_journal else ""
+        # sd-daemon(3): the level of a line, where standard output goes to the journal
+        level = f"<{syslog_level(alert)}>" if self._is_journal else ""
         return "".join(f"{level}{line}\n" for line in lines).encode()

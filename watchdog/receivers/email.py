@@ -9,13 +9,13 @@ Source: RFC 5322 (messages, §3.6.4 threads), RFC 3834 (Auto-Submitted).
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from watchdog import sanitize
 from watchdog.config.document import Table
-from watchdog.errors import DeliveryError, StoreError
+from watchdog.errors import StoreError
 from watchdog.receivers.base import Receiver, ReceiverOptions
+from watchdog.receivers.partial_delivery import UnfinishedNotifications
 from watchdog.receivers.render import notification_text
 from watchdog.receivers.render.plaintext import plaintext_body
 from watchdog.receivers.transport import mime
@@ -31,7 +31,6 @@ _ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}
 _LONGEST_SUBJECT = 200
 _LONGEST_LINE = 2_000
 _MOST_ALERTS = 100
-_MOST_UNFINISHED = 100
 
 
 class Email(Receiver):
@@ -42,17 +41,17 @@ class Email(Receiver):
     def __init__(
         self,
         name: str,
-        relay: SmtpServer,
+        server: SmtpServer,
         sender: str,
         recipients: tuple[str, ...],
         options: ReceiverOptions | None = None,
     ) -> None:
         """Send through `relay`."""
         super().__init__(name, options)
-        self._relay = relay
+        self._server = server
         self._sender = sender
         self._recipients = recipients
-        self._unfinished: OrderedDict[str, dict[str, DeliveryError | None]] = OrderedDict()
+        self._unfinished = UnfinishedNotifications()
 
     @classmethod
     def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
@@ -79,8 +78,8 @@ class Email(Receiver):
             if not _ADDRESS.fullmatch(recipient):
                 table.add_problem("to", "must be an address like oncall@example.net, without a name", index=index)
         login = None if password is None else SmtpLogin(username, password)
-        relay = SmtpServer(host, port, tls, tls_context_from_table(table), login)
-        return cls(name, relay, sender, recipients, options)
+        server = SmtpServer(host, port, tls, tls_context_from_table(table), login)
+        return cls(name, server, sender, recipients, options)
 
     def render(self, notification: Notification) -> bytes:
         """Return the message as it is sent."""
@@ -106,36 +105,20 @@ class Email(Receiver):
 
         One that is refused for good holds up no other; the notice counts as refused then.
         """
-        verdicts = self._unfinished.setdefault(notification.id, {})
-        if len(self._unfinished) > _MOST_UNFINISHED:  # some were given up by the outbox, which nobody tells us
-            self._unfinished.popitem(last=False)
-        waiting = [recipient for recipient in self._recipients if recipient not in verdicts]
-        if waiting:
+        delivery = self._unfinished.delivery_of(notification.id)
+        if remaining := delivery.remaining(self._recipients):
             self._remember_thread(notification)
-            refused = self._relay.send_message(
-                self._sender, waiting, self.render(notification), Deadline(deadline_seconds)
-            )
-            verdicts |= {recipient: refused.get(recipient) for recipient in waiting}
-        again = [failure for failure in verdicts.values() if failure is not None and failure.retryable]
-        if again:
-            self._unfinished[notification.id] = {
-                recipient: failure for recipient, failure in verdicts.items() if failure not in again
-            }
-            raise again[0]
-        del self._unfinished[notification.id]
+            message = self.render(notification)
+            refused = self._server.send_message(self._sender, remaining, message, Deadline(deadline_seconds))
+            delivery.record(remaining, refused)
+        self._unfinished.finish(notification.id)
         if notification.status == "resolved":
-            self._keep(notification, None)
-        self._raise_if_refused([failure for failure in verdicts.values() if failure is not None])
+            self._store_thread(notification, None)
+        delivery.raise_if_refused(len(self._recipients), "recipients")
 
     def destination(self) -> str:
         """Name the server, not the recipients: there may be many."""
-        return f"e-mail through {self._relay.host}:{self._relay.port}"
-
-    def _raise_if_refused(self, failures: list[DeliveryError]) -> None:
-        if failures:
-            count = f"{len(failures)} of {len(self._recipients)} recipients refused: "
-            text = f"{count if len(self._recipients) > 1 else ''}{failures[0]}"
-            raise DeliveryError(failures[0].reason, text, retryable=False)
+        return f"e-mail through {self._server.host}:{self._server.port}"
 
     def _message_id(self, notification: str) -> str:
         return f"<{notification}@{self._sender.rpartition('@')[2]}>"
@@ -148,9 +131,9 @@ class Email(Receiver):
 
     def _remember_thread(self, notification: Notification) -> None:
         if self._first_of_thread(notification) is None and notification.status == "firing":
-            self._keep(notification, notification.id)
+            self._store_thread(notification, notification.id)
 
-    def _keep(self, notification: Notification, first: str | None) -> None:
+    def _store_thread(self, notification: Notification, first: str | None) -> None:
         try:
             self.state.put(_thread(notification), first)
         except StoreError:

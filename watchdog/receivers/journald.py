@@ -19,10 +19,11 @@ from watchdog.config.document import Table
 from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.base import Receiver, ReceiverOptions
 from watchdog.receivers.render import notification_text
+from watchdog.receivers.render.alert_facts import AlertEvent, alert_event, alert_facts
+from watchdog.receivers.render.severity import syslog_level
 from watchdog.receivers.syslog.wires import parse_unix_address, send_datagram
 from watchdog.receivers.transport.deadline import Deadline
-from watchdog.routing.notification import Notification, NotificationReason
-from watchdog.rules.language.rule import Severity
+from watchdog.routing.notification import Notification
 
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
@@ -30,9 +31,12 @@ JOURNAL_SOCKET = "/run/systemd/journal/socket"
 FIRING_MESSAGE_ID = "3be99c91d943483786b7b7eb0620bb01"
 RESOLVED_MESSAGE_ID = "acbd2cf7254348eba5b7981a1531198b"
 REMINDER_MESSAGE_ID = "c03dd2a1e3b44c08b048d8173e8d112f"
+_MESSAGE_IDS = {
+    AlertEvent.FIRING: FIRING_MESSAGE_ID,
+    AlertEvent.REMINDER: REMINDER_MESSAGE_ID,
+    AlertEvent.RESOLVED: RESOLVED_MESSAGE_ID,
+}
 
-_LEVELS = {Severity.CRITICAL: 2, Severity.WARNING: 4}
-_RESOLVED_LEVEL = 5  # as in syslog
 _FACILITY = 3  # daemon
 
 _LONGEST_LINE = 1_000
@@ -130,17 +134,16 @@ def _field(name: str, value: str) -> bytes:
 
 
 def _fields(alert: Alert, notification: Notification) -> Iterator[tuple[str, str]]:
-    resolved = alert.resolved is not None
     title = sanitize.escape_unprintable(notification_text.alert_title(alert, notification), _LONGEST_LINE)
     yield "MESSAGE", "\n".join([title, *_lines(alert, notification)])
-    yield "PRIORITY", str(_RESOLVED_LEVEL if resolved else _LEVELS[alert.severity])
-    yield "MESSAGE_ID", _message_id(alert, notification)
+    yield "PRIORITY", str(syslog_level(alert))
+    yield "MESSAGE_ID", _MESSAGE_IDS[alert_event(alert, notification)]
     yield "SYSLOG_IDENTIFIER", "bpf-watchdog"
     yield "SYSLOG_FACILITY", str(_FACILITY)
     if alert.runbook is not None:
         yield "DOCUMENTATION", _text(alert.runbook)
-    for name, value in _facts(alert, notification):
-        yield f"WATCHDOG_{name}", value
+    for name, value in _facts(alert, notification).items():
+        yield f"WATCHDOG_{name.upper()}", _text(value)
     for label, value in alert.labels:
         yield f"WATCHDOG_LABEL_{_NOT_IN_NAME.sub('_', label.upper())}"[:_LONGEST_NAME], _text(value)
 
@@ -152,29 +155,9 @@ def _lines(alert: Alert, notification: Notification) -> list[str]:
     return lines if len(lines) < _MOST_LINES else [*lines[: _MOST_LINES - 2], sanitize.ELLIPSIS]
 
 
-def _facts(alert: Alert, notification: Notification) -> Iterator[tuple[str, str]]:
-    yield "RULE", _text(alert.rule)
-    yield "STATE", "firing" if alert.resolved is None else "resolved"
-    yield "SEVERITY", alert.severity.label
-    yield "FINGERPRINT", alert.fingerprint
-    yield "NOTIFICATION_ID", _text(notification.id)
-    yield "NOTIFICATION_REASON", _text(notification.reason_text)
-    yield "REASON", _text(alert.reason)
-    yield "HOST", _text(notification.host)
-    yield "VALUE", repr(alert.value)
-    yield "THRESHOLD", repr(alert.threshold)
-    yield "PEAK", repr(alert.peak)
-    yield "STARTED", notification_text.rfc3339(alert.started)
-    if alert.resolved is not None:
-        yield "RESOLVED", notification_text.rfc3339(alert.resolved)
-    if notification.is_test:
-        yield "TEST", "true"
-
-
-def _message_id(alert: Alert, notification: Notification) -> str:
-    if alert.resolved is not None:
-        return RESOLVED_MESSAGE_ID
-    return REMINDER_MESSAGE_ID if notification.reason is NotificationReason.REPEAT else FIRING_MESSAGE_ID
+def _facts(alert: Alert, notification: Notification) -> dict[str, str]:
+    more = {"notification_reason": notification.reason_text, "reason": alert.reason, "host": notification.host}
+    return alert_facts(alert, notification) | more
 
 
 def _text(text: str) -> str:

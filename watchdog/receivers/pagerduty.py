@@ -12,8 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import OrderedDict
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from watchdog import sanitize
@@ -22,11 +20,12 @@ from watchdog.config.document import Table
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.base import Receiver, ReceiverOptions
+from watchdog.receivers.partial_delivery import PartialDelivery, UnfinishedNotifications
 from watchdog.receivers.render import notification_text, prometheus
+from watchdog.receivers.render.severity import PAGERDUTY_SEVERITIES
 from watchdog.receivers.transport import http
 from watchdog.receivers.transport.deadline import Deadline
 from watchdog.routing.notification import Notification
-from watchdog.rules.language.rule import Severity
 
 EVENTS_API_URL = "https://events.pagerduty.com/v2/enqueue"
 MAX_EVENT_BYTES = 512_000
@@ -34,23 +33,13 @@ MAX_EVENT_BYTES = 512_000
 _LONGEST_SUMMARY = 512  # 1,024 are allowed, of what is not said: no character is more than two of UTF-16's
 _LONGEST_FIELD = 255
 _RATE_LIMIT_SECONDS = 30.0  # how long to wait, by the advice on its page about limits
-_MOST_UNFINISHED = 100
 
-_SEVERITIES = {Severity.CRITICAL: "critical", Severity.WARNING: "warning"}
 _ROUTING_KEY = re.compile(r"[0-9A-Za-z]{32}")
 _NO_KEY = Secret("0" * 32)
 _HINTS = {
     "routing": ": PagerDuty does not know the routing key, take that of an Events API v2 integration",
     "invalid event": ": PagerDuty refuses the event's form, please report this",
 }
-
-
-@dataclass(slots=True)
-class _EventProgress:
-    """What has become of the events of one notice, by fingerprint."""
-
-    accepted: set[str] = field(default_factory=set)
-    refused: dict[str, DeliveryError] = field(default_factory=dict)
 
 
 class PagerDuty(Receiver):
@@ -65,7 +54,7 @@ class PagerDuty(Receiver):
         super().__init__(name, options)
         self._endpoint = endpoint
         self._routing_key = routing_key
-        self._unfinished: OrderedDict[str, _EventProgress] = OrderedDict()
+        self._unfinished = UnfinishedNotifications()
 
     @classmethod
     def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
@@ -77,11 +66,7 @@ class PagerDuty(Receiver):
                 "must be the 32 letters and digits of an Events API v2 integration",
             )
         transport = http.http_transport_from_table(table)
-        try:
-            endpoint = http.Endpoint(Secret(table.text("url", EVENTS_API_URL)), transport)
-        except ValueError as error:
-            table.add_problem("url", str(error))
-            endpoint = http.Endpoint(Secret(EVENTS_API_URL))
+        endpoint = http.endpoint_from_url(table, "url", Secret(table.text("url", EVENTS_API_URL)), transport)
         return cls(name, endpoint, key or _NO_KEY, options)
 
     def render(self, notification: Notification) -> bytes:
@@ -97,17 +82,12 @@ class PagerDuty(Receiver):
         One that is refused for good holds up no other; the notice counts as refused then.
         """
         deadline = Deadline(deadline_seconds)
-        progress = self._progress_of(notification)
+        delivery = self._unfinished.delivery_of(notification.id)
         for alert in notification_text.worst_first(notification.alerts):
-            if alert.fingerprint not in progress.accepted and alert.fingerprint not in progress.refused:
-                self._post(alert, notification, progress, deadline)
-        del self._unfinished[notification.id]
-        if progress.refused:
-            first = next(iter(progress.refused.values()))
-            count = f"{len(progress.refused)} of {len(notification.alerts)} events refused: "
-            raise DeliveryError(
-                first.reason, f"{count if len(notification.alerts) > 1 else ''}{first}", retryable=False
-            )
+            if delivery.remaining([alert.fingerprint]):
+                self._post(alert, notification, delivery, deadline)
+        self._unfinished.finish(notification.id)
+        delivery.raise_if_refused(len(notification.alerts), "events")
 
     def limit_usage(self, notification: Notification) -> list[str]:
         """Return characters of the summary and octets of each event."""
@@ -123,13 +103,7 @@ class PagerDuty(Receiver):
         """Name the host."""
         return f"PagerDuty {self._endpoint.host}"
 
-    def _progress_of(self, notification: Notification) -> _EventProgress:
-        progress = self._unfinished.setdefault(notification.id, _EventProgress())
-        if len(self._unfinished) > _MOST_UNFINISHED:  # some were given up by the outbox, which nobody tells us
-            self._unfinished.popitem(last=False)
-        return progress
-
-    def _post(self, alert: Alert, notification: Notification, progress: _EventProgress, deadline: Deadline) -> None:
+    def _post(self, alert: Alert, notification: Notification, delivery: PartialDelivery, deadline: Deadline) -> None:
         host = self._endpoint.host
         if deadline.remaining() <= 0:
             raise DeliveryError(
@@ -146,9 +120,9 @@ class PagerDuty(Receiver):
                 error.retry_after_seconds = _RATE_LIMIT_SECONDS
             if error.retryable:
                 raise
-            progress.refused[alert.fingerprint] = error
+            delivery.refused[alert.fingerprint] = error
         else:
-            progress.accepted.add(alert.fingerprint)
+            delivery.accepted.add(alert.fingerprint)
 
 
 def dedup_key(alert: Alert, host: str) -> str:
@@ -170,7 +144,7 @@ def _event(alert: Alert, notification: Notification, routing_key: str) -> dict[s
     payload = {
         "summary": sanitize.escape_unprintable(notification_text.alert_title(alert, notification), _LONGEST_SUMMARY),
         "source": _field(notification.host) or "unknown",
-        "severity": _SEVERITIES[alert.severity],
+        "severity": PAGERDUTY_SEVERITIES[alert.severity],
         "timestamp": notification_text.rfc3339(alert.fired),
         "class": _field(alert.rule),
         "custom_details": prometheus.prometheus_annotations(alert, notification)

@@ -179,7 +179,7 @@ def build(text):
 )
 def test_tls_is_what_is_usual_and_the_port_goes_by_it(more, tls, port):
     receiver = build(TABLE + more)
-    assert (receiver._relay.tls_mode, receiver._relay.port) == (tls, port)
+    assert (receiver._server.tls_mode, receiver._server.port) == (tls, port)
     assert receiver.destination() == f"e-mail through mail.example:{port}"
 
 

@@ -19,10 +19,10 @@ from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.base import Receiver, ReceiverOptions
 from watchdog.receivers.render import notification_text
 from watchdog.receivers.render.plaintext import plaintext_body
+from watchdog.receivers.render.severity import APPRISE_TYPES
 from watchdog.receivers.transport.child_process import run_process
 from watchdog.receivers.transport.deadline import Deadline
 from watchdog.routing.notification import Notification
-from watchdog.rules.language.rule import Severity
 
 EXIT_NOTIFY_FAILED, EXIT_UNKNOWN_URL = 3, 4  # how the child ends, 0 aside
 
@@ -31,7 +31,6 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S.*")
 _LONGEST_TITLE = 250
 _LONGEST_LINE = 480
 _MOST_ALERTS = 20
-_KINDS = {Severity.CRITICAL: "failure", Severity.WARNING: "warning"}
 
 
 class Apprise(Receiver):
@@ -94,5 +93,5 @@ def _message(notification: Notification) -> dict[str, str]:
     return {
         "title": sanitize.for_apprise(notification_text.notification_title(notification), _LONGEST_TITLE),
         "body": plaintext_body(notification, _MOST_ALERTS, lambda line: sanitize.for_apprise(line, _LONGEST_LINE)),
-        "type": "success" if over else _KINDS[notification_text.worst_first(notification.alerts)[0].severity],
+        "type": "success" if over else APPRISE_TYPES[notification_text.worst_first(notification.alerts)[0].severity],
     }

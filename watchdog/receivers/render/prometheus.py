@@ -11,6 +11,7 @@ from typing import Any
 from watchdog import sanitize
 from watchdog.alerts.alert import Alert
 from watchdog.receivers.render import evidence_text, notification_text
+from watchdog.receivers.render.alert_facts import alert_status
 from watchdog.routing.notification import Notification
 
 _LONGEST_VALUE = 1_024
@@ -20,7 +21,7 @@ _NOT_ENDED = "0001-01-01T00:00:00Z"  # Go's zero time: what Alertmanager sends w
 def prometheus_alert(alert: Alert, notification: Notification) -> dict[str, Any]:
     """Return an alert as Alertmanager's webhooks write it."""
     return {
-        "status": "firing" if alert.resolved is None else "resolved",
+        "status": alert_status(alert),
         "labels": prometheus_labels(alert, notification),
         "annotations": prometheus_annotations(alert, notification),
         "startsAt": notification_text.rfc3339(alert.fired),

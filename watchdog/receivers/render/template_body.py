@@ -15,6 +15,7 @@ from watchdog import sanitize
 from watchdog.config.document import Table
 from watchdog.measure.catalogue import DIMENSIONS
 from watchdog.receivers.render import evidence_text, notification_text
+from watchdog.receivers.render.alert_facts import alert_facts
 from watchdog.receivers.render.example import example_notifications
 from watchdog.routing.notification import Notification
 from watchdog.rules.language import template
@@ -39,6 +40,7 @@ TEXT_FIELDS = (
     "summary",
     "title",
 )
+_FACTS = ("fingerprint", "notification_id", "resolved", "rule", "severity", "started")  # of `alert_facts`
 _NUMBERS = ("value", "threshold", "peak")
 _FIELDS = {*TEXT_FIELDS, *_NUMBERS, "since", "severity", "rule", "host", *DIMENSIONS}
 TEMPLATE_ERRORS = (ArithmeticError, LookupError, TypeError, ValueError)
@@ -165,25 +167,21 @@ def _values(notification: Notification, escape: Callable[[str], str]) -> dict[st
             *notification_text.detail_lines(alert, notification),
         )
     ]
+    facts = alert_facts(worst, notification)
     ended = notification.created if worst.resolved is None else worst.resolved
     texts = {
         **dict.fromkeys(DIMENSIONS, ""),
         **dict(worst.labels),
+        **{name: facts.get(name, "") for name in _FACTS},
         "created": notification_text.rfc3339(notification.created),
         "duration": evidence_text.duration_text(ended - worst.started),
-        "fingerprint": worst.fingerprint,
         "fired": notification_text.rfc3339(worst.fired),
         "firing": str(sum(alert.resolved is None for alert in alerts)),
         "host": notification.host,
-        "notification_id": notification.id,
         "notification_reason": notification.reason_text,
         "reason": worst.reason,
         "receiver": notification.receiver,
-        "resolved": "" if worst.resolved is None else notification_text.rfc3339(worst.resolved),
-        "rule": worst.rule,
         "runbook": worst.runbook or "",
-        "severity": worst.severity.label,
-        "started": notification_text.rfc3339(worst.started),
         "status": notification.status,
         "summary": worst.summary,
         "title": notification_text.notification_title(notification),

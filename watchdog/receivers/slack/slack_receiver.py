@@ -109,8 +109,7 @@ class Slack(Receiver):
 def _endpoints_from_table(table: Table) -> dict[str, http.Endpoint]:
     transport = http.http_transport_from_table(table)
     base = table.text("api_url", API_URL).rstrip("/")
-    try:
-        return {method: http.Endpoint(Secret(f"{base}/{method}"), transport) for method in API_METHODS}
-    except ValueError as error:
-        table.add_problem("api_url", str(error))
-        return {method: http.Endpoint(Secret(f"{API_URL}/{method}"), transport) for method in API_METHODS}
+    return {
+        method: http.endpoint_from_url(table, "api_url", Secret(f"{base}/{method}"), transport)
+        for method in API_METHODS
+    }

@@ -17,6 +17,8 @@ from watchdog.alerts.alert import Alert
 from watchdog.config.document import Table
 from watchdog.receivers.base import Receiver, ReceiverOptions
 from watchdog.receivers.render import notification_text
+from watchdog.receivers.render.alert_facts import alert_event, alert_facts
+from watchdog.receivers.render.severity import syslog_level
 from watchdog.receivers.syslog.stream import FRAMINGS, TlsSettings
 from watchdog.receivers.syslog.wires import LOCAL_SYSLOG_SOCKETS, SyslogWire, UnixWire, wire_from_address
 from watchdog.receivers.transport.deadline import Deadline
@@ -26,8 +28,7 @@ from watchdog.receivers.transport.tls import (
     fingerprints_from_table,
     tls_context_from_table,
 )
-from watchdog.routing.notification import Notification, NotificationReason
-from watchdog.rules.language.rule import Severity
+from watchdog.routing.notification import Notification
 
 # RFC 5424 §6.2.1, by the names of syslog.conf(5)
 FACILITIES = {
@@ -36,9 +37,6 @@ FACILITIES = {
         ("kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp")
     )
 } | {f"local{number}": 16 + number for number in range(8)}
-
-_LEVELS = {Severity.CRITICAL: 2, Severity.WARNING: 4}
-_RESOLVED_LEVEL = 5  # notice: normal, but significant
 
 _APP = b"bpf-watchdog"
 _SD_ID = b"bpf-watchdog@32473"  # RFC 5612: the enterprise number for examples, until there is one of our own
@@ -105,15 +103,21 @@ class Syslog(Receiver):
 
     def _records(self, notification: Notification) -> Iterator[bytes]:
         for alert in notification_text.worst_first(notification.alerts):
-            level = _RESOLVED_LEVEL if alert.resolved is not None else _LEVELS[alert.severity]
-            priority = b"<%d>" % (self._facility * 8 + level)
+            priority = b"<%d>" % (self._facility * 8 + syslog_level(alert))
             record = self._local_record if self._local_format else self._rfc5424_record
             yield record(priority, alert, notification)
 
     def _rfc5424_record(self, priority: bytes, alert: Alert, notification: Notification) -> bytes:
         moment = notification_text.rfc3339(notification.created).encode()
         host = _NOT_PRINTABLE_ASCII.sub("?", notification.host)[:_LONGEST_HOST].encode() or b"-"
-        header = b"%b1 %b %b %b %d %b " % (priority, moment, host, _APP, os.getpid(), _message_id(alert, notification))
+        header = b"%b1 %b %b %b %d %b " % (
+            priority,
+            moment,
+            host,
+            _APP,
+            os.getpid(),
+            alert_event(alert, notification).value.encode(),
+        )
         start = (
             header
             + _structured_data(alert, notification, self._wire.max_record_bytes - len(header) - _LEAST_MESSAGE)
@@ -151,12 +155,6 @@ def _wire_from_table(table: Table) -> SyslogWire:
         return UnixWire("/dev/log")
 
 
-def _message_id(alert: Alert, notification: Notification) -> bytes:
-    if alert.resolved is not None:
-        return b"RESOLVED"
-    return b"REMINDER" if notification.reason is NotificationReason.REPEAT else b"FIRING"
-
-
 def _message(alert: Alert, notification: Notification, limit: int) -> bytes:
     unusual_reason = [text] if (text := notification_text.unusual_reason(notification)) else []
     said = [
@@ -180,21 +178,7 @@ def _structured_data(alert: Alert, notification: Notification, limit: int) -> by
 
 
 def _parameters(alert: Alert, notification: Notification) -> Iterator[tuple[bytes, str]]:
-    own = {
-        "rule": alert.rule,
-        "state": "firing" if alert.resolved is None else "resolved",
-        "severity": alert.severity.label,
-        "fingerprint": alert.fingerprint,
-        "notification_id": notification.id,
-        "value": repr(alert.value),
-        "threshold": repr(alert.threshold),
-        "peak": repr(alert.peak),
-        "started": notification_text.rfc3339(alert.started),
-    }
-    if alert.resolved is not None:
-        own["resolved"] = notification_text.rfc3339(alert.resolved)
-    if notification.is_test:
-        own["test"] = "true"
+    own = alert_facts(alert, notification)
     yield from ((name.encode(), value) for name, value in own.items())
     for label, value in alert.labels:
         # the dimension `state` is the TCP state

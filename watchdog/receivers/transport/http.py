@@ -187,10 +187,20 @@ def endpoint_from_table(table: Table, key: str, *, is_public_allowed: bool = Fal
     """
     url = table.secret(key, is_url=is_public_allowed)
     transport = http_transport_from_table(table)
+    return endpoint_from_url(table, table.given_form(key) or key, url or _NOWHERE, transport)
+
+
+def endpoint_from_url(
+    table: Table, key: str, url: Secret, transport: HttpTransport, *, index: int | None = None
+) -> Endpoint:
+    """Return the endpoint of `url`; a bad URL is added to the problems of `key`, and the endpoint then leads nowhere.
+
+    `index`: position of the URL in a list.
+    """
     try:
-        return Endpoint(url or _NOWHERE, transport)
+        return Endpoint(url, transport)
     except ValueError as error:
-        table.add_problem(table.given_form(key) or key, str(error))
+        table.add_problem(key, str(error), index=index)
         return Endpoint(_NOWHERE, transport)
 
 
