@@ -1,8 +1,8 @@
-"""What a message and a connection cost in the kernel while somebody watches, by the kernel's own account.
+"""Kernel cost of a message and of a connection, by BPF statistics.
 
-Run with `python tests/bench/bench_cost.py`, as root. The account is that of BPF statistics: the run time of every
-program that the subject loaded, over the messages or connections of a generator; some 50 ns a run are the account's
-own. bpftrace hangs on perf tracepoints, whose cost is not in that account; the ratios of bench_rates.py hold it.
+Run with `python tests/bench/bench_cost.py`, as root. The cost is the run time of all programs of the subject, divided
+by the messages or connections of a generator; it includes some 50 ns per run of the statistics' own bookkeeping. The cost
+of perf tracepoints, which bpftrace uses, is not in it; the ratios of bench_rates.py include it.
 """
 
 import statistics
@@ -37,7 +37,7 @@ def rows() -> Iterator[Row]:
 
 
 def _running(program: Path, pid: int) -> list[str]:
-    # One that runs for hardly any of the messages runs for something else: the pass over sockets, the connection.
+    # A program that runs for few of the messages belongs to other events: the pass over sockets, the connection.
     before = programs_of(pid)
     traffic(program, "messages", MESSAGES, SIZE)
     after = programs_of(pid)
@@ -45,7 +45,7 @@ def _running(program: Path, pid: int) -> list[str]:
 
 
 def _ns(program: Path, kind: str, count: int, pid: int) -> float:
-    """Return the run time of all programs but the pass over sockets, per unit of traffic: the median of rounds."""
+    """Return the run time in ns per message or connection, without the pass over sockets: the median of rounds."""
     figures = []
     for _ in range(ROUNDS):
         before = programs_of(pid)

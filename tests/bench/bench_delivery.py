@@ -1,10 +1,10 @@
-"""What is told when delivery is disturbed: the real daemon beside Debian's Alertmanager, before the same hook.
+"""Notifications under disturbed delivery: the real daemon next to Debian's Alertmanager, with the same hook.
 
-Prints a Markdown table. Each case is run for an alert that lasts and for one that ends while it cannot be told; with
-hard waits (group_wait 0 s, group_interval 1 s), with Alertmanager's own (30 s, 5 min), and the daemon with its own too
-(0 s, 60 s; where the kill is to come in group_wait, that is 5 or 30 s). Alertmanager is fed as Prometheus does it: what
-fires and what has ended is posted again and again, also to one that was restarted. Needs root, and the package
-prometheus-alertmanager. All cases run at once: three minutes for the hard waits alone, eight for all.
+Prints a Markdown table. Each case runs for an alert that lasts, and for one that ends during the disturbance; with hard
+waits (group_wait 0 s, group_interval 1 s), with Alertmanager's defaults (30 s, 5 min), and the daemon also with its
+own defaults (0 s, 60 s; if the kill comes during group_wait, 5 or 30 s). Alertmanager gets its alerts as from
+Prometheus: firing and resolved alerts are posted repeatedly, also after its restart. Needs root, and the package
+prometheus-alertmanager. All cases run at once: three minutes for the hard waits, eight for all.
 
     python tests/bench/bench_delivery.py [hard]
 """
@@ -41,9 +41,10 @@ PATIENCE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """How long things take: `group_wait` and `group_interval`, until a source posts again, an outage, a watch for news.
+    """Durations of one column, in seconds.
 
-    All in seconds. `group_wait_killed` stands in where the kill is to come while an alert waits.
+    `group_wait_killed`: in place of `group_wait` if the kill comes while an alert waits. `resend`: until a source posts
+    again. `watch`: maximum wait for a notification after the disturbance.
     """
 
     name: str
@@ -55,8 +56,8 @@ class Waits:
     watch: int
 
 
-# Alertmanager gives a flush 10 s at least: outages are longer than that. Watches are longer than the longest wait
-# between two tries of ours after so many refusals.
+# Alertmanager allows a flush at least 10 s: outages are longer. `watch` is longer than the maximum wait between two
+# attempts of the daemon after that many refusals.
 HARD = Waits("hard waits", 0, 5, 1, resend=5, outage=20, watch=150)
 ALERTMANAGERS = Waits("its own waits", 30, 30, 300, resend=60, outage=120, watch=360)
 OURS = Waits("its own waits", 0, 30, 60, resend=60, outage=120, watch=360)
@@ -65,20 +66,20 @@ OURS = Waits("its own waits", 0, 30, 60, resend=60, outage=120, watch=360)
 
 
 class Hook(http.server.ThreadingHTTPServer):
-    """Takes notices, and keeps what it has taken: a notice counts when 200 was answered."""
+    """Receives notifications. A notification counts when the hook responded with 200."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), HookHandler)
-        self.told: list[tuple[float, str]] = []
+        self.received: list[tuple[float, str]] = []
         self.refused = self.hanging = 0
-        self.refuse: Callable[[], int | None] = lambda: None  # the status to refuse with
+        self.refuse: Callable[[], int | None] = lambda: None  # the HTTP status of a refusal, None to accept
         self.hang = False
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing of clients that were killed."""
+        """Log nothing about clients that were killed."""
 
 
 class HookHandler(http.server.BaseHTTPRequestHandler):
@@ -88,25 +89,25 @@ class HookHandler(http.server.BaseHTTPRequestHandler):
         document = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.server.hang:
             self.server.hanging += 1
-            self.rfile.read(1)  # until it is killed
+            self.rfile.read(1)  # blocks until the client is killed
             return
         refusal = self.server.refuse()
         if refusal is None:
-            self.server.told.append((time.monotonic(), document["status"]))
+            self.server.received.append((time.monotonic(), document["status"]))
         self.send_response(refusal or 200)
         self.send_header("Content-Length", "0")
         self.end_headers()
         self.server.refused += refusal is not None
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+def wait_for(condition: Callable[[], object], awaited: str, seconds: float = PATIENCE_SECONDS) -> None:
     until = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > until:
-            raise SystemExit(f"waited in vain for {what}")
+            raise SystemExit(f"timeout: no {awaited}")
         time.sleep(0.02)
 
 
@@ -114,7 +115,7 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = PATIEN
 
 
 class Subject:
-    """Something that tells of one alert."""
+    """A program that sends notifications about one alert."""
 
     def __init__(self, folder: Path, hook: Hook) -> None:
         self.folder = folder
@@ -126,18 +127,18 @@ class Subject:
         self.process.wait()
 
 
-class Ours(Subject):
-    """The daemon, with a process of its own to be told of."""
+class Watchdog(Subject):
+    """The daemon, with its own process that causes the alert."""
 
     name = "bpf-watchdog"
-    _starting = threading.Lock()  # each compiles
+    _starting = threading.Lock()  # each start compiles
     _count = 0
 
     def __init__(self, folder: Path, hook: Hook, waits: Waits, group_wait: int) -> None:
         super().__init__(folder, hook)
-        with Ours._starting:
-            Ours._count += 1
-            name = f"disturbed-{Ours._count}"
+        with Watchdog._starting:
+            Watchdog._count += 1
+            name = f"disturbed-{Watchdog._count}"
         (folder / "watchdog.toml").write_text(f"""\
 [sampling]
 interval = "200ms"
@@ -162,40 +163,40 @@ where = {{ process = "{name}", direction = "out" }}
 fire_above = {HELD - 1}
 """)
         self._log = folder / "log"
-        self._culprit = subprocess.Popen(
+        self._storm_process = subprocess.Popen(
             [sys.executable, str(STORM), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self._culprit.stdout.readline()
+        self._storm_process.stdout.readline()
 
     def start(self) -> None:
         files = ["--config", "watchdog.toml", "--rules", "rules.toml", "--state-dir", "state"]
         arguments = [name if name.startswith("--") else self.folder / name for name in files]
-        with Ours._starting, self._log.open("wb") as log:
+        with Watchdog._starting, self._log.open("wb") as log:
             self.process = subprocess.Popen([COMMAND, "run", *arguments], stdout=subprocess.DEVNULL, stderr=log)
-            wait_for(lambda: b"SIGHUP" in self._log.read_bytes(), "the daemon to start")
+            wait_for(lambda: b"SIGHUP" in self._log.read_bytes(), "start of the daemon")
 
-    def begin(self) -> None:
-        self._order(f"hold {HELD}")
+    def start_alert(self) -> None:
+        self._send_command(f"hold {HELD}")
 
-    def knows(self) -> bool:
+    def has_alert(self) -> bool:
         return b"firing: disturbed" in self._log.read_bytes()
 
-    def end(self) -> None:
-        self._order("release")
+    def end_alert(self) -> None:
+        self._send_command("release")
 
     def stop(self) -> None:
         self.kill()
-        self._culprit.stdin.close()
-        self._culprit.wait()
+        self._storm_process.stdin.close()
+        self._storm_process.wait()
 
-    def _order(self, order: str) -> None:
-        self._culprit.stdin.write(f"{order}\n")
-        self._culprit.stdin.flush()
-        self._culprit.stdout.readline()
+    def _send_command(self, command: str) -> None:
+        self._storm_process.stdin.write(f"{command}\n")
+        self._storm_process.stdin.flush()
+        self._storm_process.stdout.readline()
 
 
 class Alertmanager(Subject):
-    """Debian's, fed as Prometheus does it (rules/manager.go: endsAt is four times the resend away)."""
+    """Debian's Alertmanager, with alerts as from Prometheus (rules/manager.go: endsAt is four resends ahead)."""
 
     name = "Alertmanager"
     _numbers = itertools.count(1)
@@ -215,7 +216,7 @@ receivers:
       - url: http://127.0.0.1:{hook.server_port}/
         send_resolved: true
 """)
-        # An address of its own: a port that the kernel chose could be another's by the time of the second start.
+        # Its own address: another process could have a port chosen by the kernel before the second start.
         own = ipaddress.IPv4Address("127.64.0.0") + (os.getpid() << 8) % 2**22 + next(self._numbers)
         self._address = f"{own}:9093"
         self._resend = waits.resend
@@ -236,17 +237,17 @@ receivers:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        wait_for(lambda: self._get("/-/ready") is not None, "Alertmanager to start")
+        wait_for(lambda: self._get("/-/ready") is not None, "start of Alertmanager")
 
-    def begin(self) -> None:
+    def start_alert(self) -> None:
         self._began = time.time()
-        wait_for(self._post, "Alertmanager to take the alert")
+        wait_for(self._post, "alert accepted by Alertmanager")
         self._source.start()
 
-    def knows(self) -> bool:
+    def has_alert(self) -> bool:
         return bool(json.loads(self._get("/api/v2/alerts") or "[]"))
 
-    def end(self) -> None:
+    def end_alert(self) -> None:
         self._ended = time.time()
         self._post()
 
@@ -271,10 +272,10 @@ receivers:
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(f"http://{self._address}{path}", body, headers)
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:
-                return answer.read()
+            with urllib.request.urlopen(request, timeout=5) as response:
+                return response.read()
         except OSError:
-            return None  # killed, or still starting: Prometheus tries again at its next turn too
+            return None  # killed, or still starting: Prometheus also tries again at its next turn
 
 
 def timestamp(wall: float) -> str:
@@ -285,19 +286,19 @@ def timestamp(wall: float) -> str:
 
 
 def asked_to_wait(subject: Subject, hook: Hook, waits: Waits) -> Iterator[None]:
-    """The hook answers 429 once."""
-    answers = iter([429])
-    hook.refuse = lambda: next(answers, None)
-    subject.begin()
-    wait_for(lambda: hook.refused, "the refused notice")
+    """The hook responds once with 429."""
+    statuses = iter([429])
+    hook.refuse = lambda: next(statuses, None)
+    subject.start_alert()
+    wait_for(lambda: hook.refused, "refused notification")
     yield
 
 
 def outage(subject: Subject, hook: Hook, waits: Waits) -> Iterator[None]:
-    """The hook answers 500 for a while."""
+    """The hook responds with 500 for some time."""
     hook.refuse = lambda: 500
-    subject.begin()
-    wait_for(lambda: hook.refused, "the refused notice")
+    subject.start_alert()
+    wait_for(lambda: hook.refused, "refused notification")
     time.sleep(waits.outage / 2)
     yield
     time.sleep(waits.outage / 2)
@@ -305,9 +306,9 @@ def outage(subject: Subject, hook: Hook, waits: Waits) -> Iterator[None]:
 
 
 def killed_waiting(subject: Subject, hook: Hook, waits: Waits) -> Iterator[None]:
-    """It is killed while the alert waits in its group."""
-    subject.begin()
-    wait_for(subject.knows, "the alert to be known")
+    """The subject is killed while the alert waits in its group."""
+    subject.start_alert()
+    wait_for(subject.has_alert, "alert in the subject")
     time.sleep(1)
     subject.kill()
     yield
@@ -315,10 +316,10 @@ def killed_waiting(subject: Subject, hook: Hook, waits: Waits) -> Iterator[None]
 
 
 def killed_sending(subject: Subject, hook: Hook, waits: Waits) -> Iterator[None]:
-    """It is killed while the answer to the notice is outstanding."""
+    """The subject is killed while the response to the notification is outstanding."""
     hook.hang = True
-    subject.begin()
-    wait_for(lambda: hook.hanging, "the notice")
+    subject.start_alert()
+    wait_for(lambda: hook.hanging, "notification")
     time.sleep(1)
     subject.kill()
     yield
@@ -334,8 +335,8 @@ CASES = {
 }
 
 
-def run(kind: type[Ours | Alertmanager], case: Callable[..., Iterator[None]], waits: Waits, *, lasts: bool) -> str:
-    """Run one case; return in words what was told."""
+def run(kind: type[Watchdog | Alertmanager], case: Callable[..., Iterator[None]], waits: Waits, *, lasts: bool) -> str:
+    """Run one case; return a text with the notifications."""
     folder = Path(tempfile.mkdtemp(prefix="bpf-watchdog-bench-"))
     folder.chmod(0o755)  # the daemon gives up root
     hook = Hook()
@@ -345,12 +346,12 @@ def run(kind: type[Ours | Alertmanager], case: Callable[..., Iterator[None]], wa
         disturbance = case(subject, hook, waits)
         next(disturbance)
         if not lasts:
-            subject.end()
-        for _ in disturbance:  # it passes
+            subject.end_alert()
+        for _ in disturbance:  # the disturbance ends
             pass
         recovered = time.monotonic()
         wanted = "firing" if lasts else "resolved"
-        while not hook.told or hook.told[-1][1] != wanted:
+        while not hook.received or hook.received[-1][1] != wanted:
             if time.monotonic() > recovered + waits.watch:
                 break
             time.sleep(0.05)
@@ -359,39 +360,39 @@ def run(kind: type[Ours | Alertmanager], case: Callable[..., Iterator[None]], wa
         hook.shutdown()
         hook.server_close()
         shutil.rmtree(folder)
-    return words(hook.told, recovered, wanted, waits.watch)
+    return describe(hook.received, recovered, wanted, waits.watch)
 
 
-def words(told: list[tuple[float, str]], recovered: float, wanted: str, watch: int) -> str:
-    if not told:
+def describe(received: list[tuple[float, str]], recovered: float, wanted: str, watch: int) -> str:
+    if not received:
         return f"**lost**: nothing in {watch} s"
-    said = ", ".join(f"{status} after {max(0.0, at - recovered):.0f} s" for at, status in told)
-    return said if told[-1][1] == wanted else f"**wrong**: {said}, no end in {watch} s"
+    text = ", ".join(f"{status} after {max(0.0, at - recovered):.0f} s" for at, status in received)
+    return text if received[-1][1] == wanted else f"**wrong**: {text}, no end in {watch} s"
 
 
 def main() -> None:
     """Run all cases at once; print the table."""
-    columns = [(Alertmanager, HARD), (Ours, HARD)]
+    columns = [(Alertmanager, HARD), (Watchdog, HARD)]
     if "hard" not in sys.argv[1:]:
         columns += [
             (Alertmanager, ALERTMANAGERS),
-            (Ours, replace(ALERTMANAGERS, name="Alertmanager's waits")),
-            (Ours, OURS),
+            (Watchdog, replace(ALERTMANAGERS, name="Alertmanager's waits")),
+            (Watchdog, OURS),
         ]
     rows = [(text, case, lasts) for text, case in CASES.items() for lasts in (True, False)]
     with ThreadPoolExecutor(len(rows) * len(columns)) as pool:
         cells = [
             [pool.submit(run, kind, case, waits, lasts=lasts) for kind, waits in columns] for _, case, lasts in rows
         ]
-    said = subprocess.run([ALERTMANAGER, "--version"], capture_output=True, text=True, check=True)
-    version = (said.stdout + said.stderr).split(",")[1].split()[1]
+    shown = subprocess.run([ALERTMANAGER, "--version"], capture_output=True, text=True, check=True)
+    version = (shown.stdout + shown.stderr).split(",")[1].split()[1]
     print(f"bpf-watchdog {__version__}, Alertmanager {version}, {dt.datetime.now(dt.UTC):%Y-%m-%d}\n")
     print("| disturbance | alert |", *(f"{kind.name}, {waits.name} |" for kind, waits in columns))
     print("|" + "---|" * (2 + len(columns)))
     outages = " or ".join(str(outage) for outage in sorted({waits.outage for _, waits in columns}))
-    for (text, _, lasts), told in zip(rows, cells, strict=True):
+    for (text, _, lasts), row_cells in zip(rows, cells, strict=True):
         alert = "lasts" if lasts else "ends meanwhile"
-        print(f"| {text.format(outage=outages)} | {alert} |", *(f"{cell.result()} |" for cell in told))
+        print(f"| {text.format(outage=outages)} | {alert} |", *(f"{cell.result()} |" for cell in row_cells))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How wrong each one's counts are, against what the generator knows it did.
+"""Error of the counts of each subject, relative to the generator's own counts.
 
 Run with `python tests/bench/bench_error.py`, as root.
 """
@@ -16,7 +16,7 @@ from measuring import Row, note, print_table
 from subjects import COMMAND, PATIENCE_SECONDS, Subject, bpftrace, built, obvious, started, traffic
 
 MESSAGES, CONNECTIONS, SIZE = 1_000_000, 100_000, 64
-GRACE_SECONDS = 2.5  # what a counter that looks each second may need for its last look
+GRACE_SECONDS = 2.5  # enough for the last reading of a subject that reads every second
 
 
 def main() -> None:
@@ -43,20 +43,22 @@ def rows() -> Iterator[Row]:
     with built() as program:
         for kind, (count, truth) in kinds.items():
             errors = {}
-            for name, (subject, stop, read) in subjects.items():
-                note(f"error: {name}, {kind}")
+            for subject_name, (subject, stop, read) in subjects.items():
+                note(f"error: {subject_name}, {kind}")
                 with subject() as watching:
                     traffic(program, kind, count, SIZE)
                     time.sleep(GRACE_SECONDS)
                     counted = read(watching.finish(stop))
-                errors[name] = ", ".join(f"{what} {_error(counted, what, true)}" for what, true in truth.items())
+                errors[subject_name] = ", ".join(
+                    f"{name} {_error(counted, name, true)}" for name, true in truth.items()
+                )
             yield Row(f"error of counts after {MESSAGES if kind == 'messages' else CONNECTIONS:,} {kind}", "0", errors)
 
 
-def _error(counted: Counter, what: str, true: int) -> str:
-    if what not in counted:
-        return "not told"
-    return "exact" if counted[what] == true else f"{(counted[what] - true) / true:+.2%}"
+def _error(counted: Counter, name: str, true: int) -> str:
+    if name not in counted:
+        return "not counted"
+    return "exact" if counted[name] == true else f"{(counted[name] - true) / true:+.2%}"
 
 
 @contextlib.contextmanager
@@ -76,7 +78,7 @@ def _of_sample(text: str) -> Counter:
 
 def _of_obvious(text: str) -> Counter:
     counted = json.loads(text[text.index("{") :])
-    # Each connection stands in each table: told by what its client sent.
+    # Each connection is in both tables: counted by the sends of its client.
     found = {f"bytes {way}": counts["bytes"] for way, counts in counted.items()}
     return Counter({**found, "connections": counted["sent"]["connections"]})
 

@@ -1,11 +1,11 @@
-"""Time and memory of one tick of the engine: 100 rules over 1,000, 10,000 and 100,000 groups, all of which change.
+"""Time and memory of one tick of the engine: 100 rules over 1,000, 10,000 and 100,000 groups. All groups change.
 
-Run with `python tests/bench/bench_evaluate.py [GROUPS]`; each size runs in its own process, so that its peak of memory
-is its own. Prints a Markdown table.
+Run with `python tests/bench/bench_evaluate.py [GROUPS]`. Each size runs in its own process, so that each has its own
+peak of memory. Prints a Markdown table.
 
-Every tick has one row a group, in another order each time, and every group changes in every metric. The rules: 10
-(metric, stat, window) of rates, sums, a gated ratio, a mean, a maximum and percentiles; each over 2 `by` (as many
-groups in both) and 2 `where`; variants with other thresholds make up the 100. The first 40 fire for some of the groups.
+Every tick has one row per group, in a new order, and every group changes in every metric. The rules: 10 (metric, stat,
+window) of rates, sums, a gated ratio, a mean, a maximum and percentiles; each with 2 `by` (equal numbers of groups) and
+2 `where`; variants with other thresholds complete the 100. The first 40 fire for some of the groups.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from watchdog.rules.language.template import Template
 
 SIZES = (1_000, 10_000, 100_000)
 RULES = 100
-TICKS = 30  # measured, after as many that fill the windows
+TICKS = 30  # measured, after the same number of ticks that fill the windows
 SECOND_NS = 1_000_000_000
 
 RATE, SUM, MEAN, MAX = (Stat(name, StatKind(name)) for name in ("rate", "sum", "mean", "max"))
 P95, P99 = Stat("p95", StatKind.PERCENTILE, 95), Stat("p99", StatKind.PERCENTILE, 99)
 SHARE = Operation("/", MetricReference("retransmits"), MetricReference("packets_sent"))
-# metric, stat, window in s, threshold that a few of the groups exceed
+# metric, stat, window in s, threshold that few of the groups exceed
 KINDS = (
     (MetricReference("connects"), RATE, 10, 995),
     (MetricReference("connects"), SUM, 30, 29_850),
@@ -54,7 +54,7 @@ WHERES = ((), (Condition("direction", any_of=("out",)), Condition("remote", none
 
 
 class Names:
-    """Names that are their codes."""
+    """Name lookup where each name is its code."""
 
     def text(self, dimension, code):
         return str(code)
@@ -64,29 +64,29 @@ class Names:
 
 
 def rules():
-    made = []
+    found = []
     for number in range(RULES):
         metric, stat, window, limit = KINDS[number % len(KINDS)]
         by, where = BYS[number // 10 % 2], WHERES[number // 20 % 2]
         fire = limit if number < 40 else limit * (2 + number)
         gate = Comparison(">=", MetricReference("packets_sent"), 100) if metric is SHARE else None
         thresholds = Thresholds(above=True, fire={Severity.WARNING: fire}, clear={Severity.WARNING: fire * 0.6})
-        made.append(
+        found.append(
             Rule(
                 f"r{number}", Template("", ()), metric, stat, window * SECOND_NS, by, where, gate, thresholds,
                 for_ns=0, keep_firing_for_ns=0, receivers=None, runbook=None, file="", line=0,
             )
         )  # fmt: skip
-    return made
+    return found
 
 
 class Host:
-    """Groups that keep their level from tick to tick; the order of rows is another each tick."""
+    """Groups with a constant level; the order of rows changes each tick."""
 
     def __init__(self, groups):
         self.random = np.random.default_rng(1)
         self.groups = groups
-        self.level = np.linspace(0, 1, groups)  # of a group: all its metrics follow it
+        self.level = np.linspace(0, 1, groups)  # per group: all its metrics are proportional to it
         self.at_ns = 1_000 * SECOND_NS
 
     def snapshot(self, elapsed_ns):
@@ -120,17 +120,17 @@ def measure(groups):
     """Print the row of one size."""
     host, engine = Host(groups), Engine(rules())
     engine.evaluate(host.snapshot(0), [])
-    watched, took = [], []
+    watched, durations = [], []
     for number in range(2 * TICKS):
         snapshot = host.snapshot(SECOND_NS)
         before = time.process_time()
         verdicts = engine.evaluate(snapshot, watched)
         if number >= TICKS:
-            took.append((time.process_time() - before) * 1e3)
+            durations.append((time.process_time() - before) * 1e3)
         watched = [(verdict.rule.id, verdict.labels) for verdict in verdicts]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     overflow = sum(int(verdict.value) - 1 for verdict in verdicts if verdict.labels == OVERFLOW_LABELS)
-    figures = f"{statistics.median(took):.1f} | {max(took):.1f} | {peak:.0f} | {len(verdicts) + overflow:,}"
+    figures = f"{statistics.median(durations):.1f} | {max(durations):.1f} | {peak:.0f} | {len(verdicts) + overflow:,}"
     print(f"| {groups:,} | {figures} |", flush=True)
 
 
@@ -139,7 +139,7 @@ def main():
         measure(int(sys.argv[1]))
         return
     print(
-        "| groups | ms a tick, median | worst | MB resident, peak | instances firing |\n|---|---|---|---|---|",
+        "| groups | ms per tick, median | maximum | MB resident, peak | instances firing |\n|---|---|---|---|---|",
         flush=True,
     )
     for size in SIZES:

@@ -1,7 +1,7 @@
-"""How long from the first connection of a storm to the webhook's request: the real daemon, kernel to HTTP.
+"""Time from the first connection of a storm to the request at the webhook: the real daemon, from kernel to HTTP.
 
-Prints a Markdown row. The interval is 1 s and `for` 0, so that most of it is waiting for the next tick; storms begin
-at random times between two ticks. Needs root.
+Prints a Markdown row. The interval is 1 s and `for` is 0, so most of the time is the wait for the next tick; storms
+start at random times between two ticks. Needs root.
 
     python tests/bench/bench_latency.py [STORMS]
 """
@@ -51,7 +51,7 @@ fire_above = 1
 
 
 class Hook(http.server.BaseHTTPRequestHandler):
-    """Keeps status and time of arrival of each notice."""
+    """Keeps status and time of arrival of each notification."""
 
     arrivals: queue.Queue[tuple[float, str]] = queue.Queue()
 
@@ -62,11 +62,11 @@ class Hook(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_):
-        """Say nothing."""
+        """Log nothing."""
 
 
-class Culprit:
-    """The process that storms."""
+class StormProcess:
+    """The process that opens the connections of the storm."""
 
     def __init__(self):
         self.process = subprocess.Popen(
@@ -74,7 +74,7 @@ class Culprit:
         )
         self.process.stdout.readline()
 
-    def rage(self, rate):
+    def set_rate(self, rate):
         self.process.stdin.write(f"rage {rate}\n")
         self.process.stdin.flush()
         self.process.stdout.readline()
@@ -103,22 +103,22 @@ def start_daemon(folder, port):
 
 def arrival(status):
     while True:
-        at, seen = Hook.arrivals.get(timeout=PATIENCE_SECONDS)
-        if seen == status:
+        at, received_status = Hook.arrivals.get(timeout=PATIENCE_SECONDS)
+        if received_status == status:
             return at
 
 
 def measure(storms):
-    culprit, seconds = Culprit(), []
+    storm_process, seconds = StormProcess(), []
     for _ in range(storms):
         time.sleep(random.random())
-        began = time.monotonic()
-        culprit.rage(RATE)
-        seconds.append(arrival("firing") - began)
-        culprit.rage(0)
+        started = time.monotonic()
+        storm_process.set_rate(RATE)
+        seconds.append(arrival("firing") - started)
+        storm_process.set_rate(0)
         arrival("resolved")
-    culprit.process.stdin.close()
-    culprit.process.wait()
+    storm_process.process.stdin.close()
+    storm_process.process.wait()
     return seconds
 
 
@@ -137,7 +137,7 @@ def main():
         server.shutdown()
         shutil.rmtree(folder)
     figures = (statistics.median(seconds), seconds[math.ceil(0.9 * storms) - 1], seconds[-1])
-    print("| storm begins → webhook received | storms | median | p90 | max |")
+    print("| storm starts → webhook received | storms | median | p90 | max |")
     print("|---|---|---|---|---|")
     print(f"| 1 s interval, {RATE}/s against a limit of 1/s | {storms} |", *(f"{figure:.2f} s |" for figure in figures))
 

@@ -1,7 +1,7 @@
-"""What one tick takes: the pass over live sockets, draining closed connections, measuring what changed.
+"""Duration of one tick: the pass over live sockets, the reading of closed connections, and the measurement.
 
-Run with `python tests/bench/bench_pass.py`, as root. Wall time in a collecting process like the daemon's, the median of
-some ticks; sockets at rest.
+Run with `python tests/bench/bench_pass.py`, as root. Wall time in a collecting process like the daemon, median of
+several ticks; the sockets are idle.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ TICKS = 7
 
 
 def main() -> None:
-    """Print the table, or be the collecting process of it."""
+    """Print the table, or run as its collecting process."""
     if len(sys.argv) > 1:
         collect(int(sys.argv[1]))
     else:
@@ -31,23 +31,23 @@ def main() -> None:
 def rows() -> Iterator[Row]:
     """Yield the rows."""
     with built() as program:
-        for size, reach in SIZES.items():
+        for size, target in SIZES.items():
             note(f"a tick over {size:,} sockets")
             with held(program, size), _collecting(65_536) as ask:
                 ticks = [ask() for _ in range(TICKS)]
-            yield Row(f"pass over {size:,} live sockets", reach, _ours(ticks, "pass_ms"))
-            most = "≤ 60 ms" if size == max(SIZES) else ""
-            yield Row(f"differences, identities, snapshot of {size:,}", most, _ours(ticks, "measure_ms"))
-        note(f"draining {CLOSED:,} closed connections")
+            yield Row(f"pass over {size:,} live sockets", target, _ours(ticks, "pass_ms"))
+            measure_target = "≤ 60 ms" if size == max(SIZES) else ""
+            yield Row(f"differences, attribution, snapshot of {size:,}", measure_target, _ours(ticks, "measure_ms"))
+        note(f"reading {CLOSED:,} closed connections")
         with _collecting(2 * CLOSED) as ask:
-            drained = []
+            readings = []
             for _ in range(3):
-                traffic(program, "connections", CLOSED // 2)  # both ends of each are ours
-                drained.append(ask())
-                if drained[-1]["closed"] < CLOSED:
-                    raise RuntimeError(f"{drained[-1]['closed']} closed, not {CLOSED}")
-        yield Row(f"draining {CLOSED:,} closed connections", "≤ 25 ms", _ours(drained, "drain_ms"))
-        yield Row("differences, identities, snapshot of them", "", _ours(drained, "measure_ms"))
+                traffic(program, "connections", CLOSED // 2)  # both ends of each are on this host
+                readings.append(ask())
+                if readings[-1]["closed"] < CLOSED:
+                    raise RuntimeError(f"{readings[-1]['closed']} closed, not {CLOSED}")
+        yield Row(f"reading {CLOSED:,} closed connections", "≤ 25 ms", _ours(readings, "read_ms"))
+        yield Row(f"differences, attribution, snapshot of {CLOSED:,} closed", "", _ours(readings, "measure_ms"))
 
 
 def _ours(ticks: list[dict], name: str) -> dict[str, str]:
@@ -69,7 +69,7 @@ def _collecting(capacity: int) -> Iterator[Callable[[], dict]]:
 
 
 def collect(capacity: int) -> None:
-    """Collect and measure once for each line of standard input; print what it took."""
+    """Collect and measure once for each line of standard input; print the durations."""
     from watchdog.clock import SystemClock
     from watchdog.config.map_sizes import MapSizes
     from watchdog.kernel.startup import start_collector
@@ -84,12 +84,12 @@ def collect(capacity: int) -> None:
         read = time.perf_counter()
         meter.advance(reading, clock.wall())
         ended = time.perf_counter()
-        took = {
+        durations = {
             "pass_ms": reading.quality.pass_seconds * 1e3,
-            "drain_ms": (read - began - reading.quality.pass_seconds) * 1e3,
+            "read_ms": (read - began - reading.quality.pass_seconds) * 1e3,
             "measure_ms": (ended - read) * 1e3,
         }
-        print(json.dumps({"live": len(reading.live), "closed": len(reading.closed), **took}), flush=True)
+        print(json.dumps({"live": len(reading.live), "closed": len(reading.closed), **durations}), flush=True)
     collector.close()
 
 

@@ -1,8 +1,8 @@
-"""What is left of throughput and of rates while somebody watches: pairs without and with, in turn, as ratios.
+"""Throughput and rates with a subject, relative to no subject: pairs of runs without and with it, as ratios.
 
-Run with `python tests/bench/bench_rates.py [PAIRS]`, as root. Each pair starts and stops the subject; each second pair
+Run with `python tests/bench/bench_rates.py [PAIRS]`, as root. Each pair starts and stops the subject; every second pair
 runs in reverse order. The generator's two ends are one thread on one CPU, so that scheduling adds no noise; iperf3 and
-redis-benchmark are what people know, and noisier.
+redis-benchmark are well known, and noisier.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from subjects import SUBJECTS, built, traffic
 PAIRS = 7
 MESSAGES, CONNECTIONS, REQUESTS = 100_000, 15_000, 40_000
 TRANSFER_SECONDS = 1
-REACH = {
+TARGETS = {
     "messages of 64 bytes": "≥ 0.995",
     "connections": "≥ 0.98",
     "iperf3": "≥ 0.995",
@@ -37,22 +37,22 @@ def main() -> None:
 
 def rows(pairs: int = PAIRS) -> Iterator[Row]:
     """Yield the rows."""
-    figures: dict[str, dict[str, str]] = {what: {} for what in REACH}
+    figures: dict[str, dict[str, str]] = {kind: {} for kind in TARGETS}
     with built() as program, _servers() as ports:
         for name, subject in SUBJECTS.items():
-            ratios: dict[str, list[float]] = {what: [] for what in REACH}
+            ratios: dict[str, list[float]] = {kind: [] for kind in TARGETS}
             for number in range(pairs):
                 note(f"rates: {name}, pair {number + 1} of {pairs}")
                 without = {} if number % 2 else _rates(program, *ports)
                 with subject():
                     watched = _rates(program, *ports)
                 without = without or _rates(program, *ports)
-                for what, values in ratios.items():
-                    values.append(watched[what] / without[what])
-            for what, values in ratios.items():
-                figures[what][name] = ratio(values)
-    for what, reach in REACH.items():
-        yield Row(f"rate against none: {what}", reach, figures[what])
+                for kind, values in ratios.items():
+                    values.append(watched[kind] / without[kind])
+            for kind, values in ratios.items():
+                figures[kind][name] = ratio(values)
+    for kind, target in TARGETS.items():
+        yield Row(f"rate, relative to no program: {kind}", target, figures[kind])
 
 
 def _rates(program: Path, iperf_port: int, redis_port: int) -> dict[str, float]:
@@ -72,7 +72,7 @@ def _rates(program: Path, iperf_port: int, redis_port: int) -> dict[str, float]:
 @contextlib.contextmanager
 def _servers() -> Iterator[tuple[int, int]]:
     ports = _free_port(), _free_port()
-    # Debian's redis-tools holds the server under this name; the package redis-server would start a service.
+    # Debian's redis-tools contains the server under this name; the package redis-server would start a service.
     redis = ["redis-server", "--port", str(ports[1]), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     started = [
         subprocess.Popen(["iperf3", "-s", "-p", str(ports[0])], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL),

@@ -1,4 +1,4 @@
-"""What watching takes while nothing happens: resident memory and CPU, with sockets at rest.
+"""Resident memory and CPU at rest: all sockets are idle.
 
 Run with `python tests/bench/bench_rest.py [SOCKETS…]`, as root. The daemon runs 50 rules at an interval of 1 s.
 """
@@ -24,7 +24,7 @@ def rows(sizes: Sequence[int] = SIZES) -> Iterator[Row]:
     """Yield the rows."""
     subjects = SUBJECTS | {
         "bpf-watchdog": lambda: daemon(RULES),
-        "with --messages": lambda: daemon(RULES, on_messages=True),
+        "with --messages": lambda: daemon(RULES, with_message_probes=True),
     }
     with built() as program:
         for size in sizes:

@@ -1,4 +1,4 @@
-"""How long a person waits: for the daemon's first sample, for `check` of many rules.
+"""Waiting times of a user: until the daemon's first sample, and for `check` of many rules.
 
 Run with `python tests/bench/bench_start.py`, as root.
 """
@@ -26,7 +26,7 @@ def rows() -> Iterator[Row]:
     """Yield the rows."""
     note("start")
     figures = {name: _seconds(lambda subject=subject: _start(subject)) for name, subject in SUBJECTS.items()}
-    yield Row("start to first sample (others: to counting)", "≤ 2 s", figures)
+    yield Row("start to first sample (others: to first count)", "≤ 2 s", figures)
     note("check")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rules.toml"
@@ -40,7 +40,7 @@ def _seconds(action: Callable[[], float]) -> str:
 
 def _start(subject: Callable[[], object]) -> float:
     began = time.perf_counter()
-    with subject():  # entered when it has told that it watches: the daemon does so after its first sample
+    with subject():  # entered when the subject reports that it runs: the daemon does so after its first sample
         return time.perf_counter() - began
 
 

@@ -1,4 +1,4 @@
-"""All benchmarks in one run: one table of collecting, then those of judging and of delivering.
+"""All benchmarks in one run: one table of collecting, then the tables of the rule engine and of delivery.
 
 Run with `make bench`, or `python tests/bench/everything.py` as root. A quarter of an hour.
 """
@@ -18,14 +18,14 @@ import bench_rest
 import bench_start
 from measuring import Row, print_table
 
-OTHERS = ("bench_evaluate.py", "bench_latency.py")  # with tables of their own
+SEPARATE = ("bench_evaluate.py", "bench_latency.py")  # print their own tables
 
 
 def main() -> None:
     """Print all tables."""
     print(f"{_cpu()}, {os.cpu_count()} CPUs, Linux {platform.release()}, Python {platform.python_version()}\n")
     print_table(rows())
-    for name in OTHERS:
+    for name in SEPARATE:
         print(f"\n`{name}`\n", flush=True)
         subprocess.run([sys.executable, Path(__file__).with_name(name)], check=True)
 

@@ -1,10 +1,10 @@
-"""The obvious program, for comparison: what one writes first with bcc, made as good as its idea allows.
+"""The obvious program, for comparison: the usual first program with bcc, as good as its method allows.
 
-A hash map for each direction, keyed by addresses, ports, pid and command, is updated at every send and receive; each
-second user space reads it with items() and empties it with clear(). It attaches to raw tracepoints, the cheapest hooks
-there are, and compiles against the watchdog's header tree, for hosts have no kernel headers.
+A hash map per direction, keyed by addresses, ports, pid and command, is updated at every send and receive. Every second
+user space reads it with items() and empties it with clear(). It attaches to raw tracepoints, the cheapest hooks, and
+compiles against the watchdog's header tree, because hosts often have no kernel headers.
 
-Prints "ready"; at SIGTERM one JSON object with what it counted. IPv4 alone, as the idea usually comes.
+Prints "ready"; at SIGTERM one JSON object with its counts. IPv4 only, as usual for such programs.
 """
 
 import json
@@ -85,11 +85,11 @@ RAW_TRACEPOINT_PROBE(sock_recv_length)
 
 
 def load():
-    """Return the compiled module, its programs attached."""
+    """Return the compiled module, with its programs attached."""
     folder = tempfile.TemporaryDirectory(prefix="obvious-")
     write_header_tree(Path(folder.name))
     os.environ["BCC_KERNEL_SOURCE"] = folder.name
-    os.chdir(folder.name)  # bcc puts the current folder on its include path
+    os.chdir(folder.name)  # bcc has the current folder on its include path
     module = BPF(text=SOURCE)
     os.chdir("/")
     folder.cleanup()
@@ -97,7 +97,7 @@ def load():
 
 
 def collect(table, process, counted):
-    """Add what `table` holds of one process's connections, and empty it."""
+    """Add the connections of one process in `table` to `counted`, and empty the table."""
     for key, value in table.items():
         if process is None or bytes(key.command) == process:
             counted["connections"] += 1
@@ -114,7 +114,7 @@ def main():
     counted = {way: {"connections": 0, "messages": 0, "bytes": 0} for way in ("sent", "received")}
     print("ready", flush=True)
     while not stopped:
-        time.sleep(1)  # returns at once on the signal's exception only: at most a second late
+        time.sleep(1)  # a signal without an exception does not end it: at most a second late
         for way, counts in counted.items():
             collect(module[way], process, counts)
     print(json.dumps(counted), flush=True)

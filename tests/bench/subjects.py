@@ -1,4 +1,4 @@
-"""What is compared: the daemon, the daemon with its programs for messages, the obvious program, bpftrace."""
+"""The compared subjects: the daemon, the daemon with its message probes, the obvious program, bpftrace."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ COMMAND = str(Path(sys.executable).with_name("bpf-watchdog"))
 TRACEFS = Path("/sys/kernel/tracing")
 PATIENCE_SECONDS = 60
 
-# Rules of every kind over metrics of every kind; repeated with other thresholds until there are enough.
+# Rules of every kind over metrics of every kind, repeated with other thresholds up to the wanted number.
 _KINDS = (
     ("connects", "rate", '"process", "unit"', 5e3),
     ("established", "rate", '"process", "unit"', 1e4),
@@ -31,12 +31,12 @@ _KINDS = (
 )
 
 
-def rules_text(count: int, on_messages: bool = False) -> str:
-    """Return the text of so many rules, none of which fires."""
+def rules_text(count: int, with_message_probes: bool = False) -> str:
+    """Return the text of `count` rules that never fire."""
     texts = []
     for number in range(count):
         metric, stat, by, limit = _KINDS[number % len(_KINDS)]
-        if on_messages and number == 0:
+        if with_message_probes and number == 0:
             metric, stat, by, limit = "response_latency", "p99", '"process"', 1e3
         texts.append(
             f'[[rule]]\nid = "rule-{number}"\nsummary = "{{value}} over {{threshold}}"\nmetric = "{metric}"\n'
@@ -46,7 +46,7 @@ def rules_text(count: int, on_messages: bool = False) -> str:
 
 
 class Subject:
-    """A running process that watches; `output` is the file that it prints to, so that no full pipe holds it up."""
+    """A running subject. `output`: file for its output; a full pipe would block it."""
 
     def __init__(self, process: subprocess.Popen, output: Path) -> None:
         self.process = process
@@ -54,7 +54,7 @@ class Subject:
         self._output = output
 
     def wait_for(self, pattern: str) -> None:
-        """Wait until what it printed has the pattern."""
+        """Wait until its output contains the pattern."""
         end = time.monotonic() + PATIENCE_SECONDS
         while not re.search(pattern, self._output.read_text()):
             if self.process.poll() is not None or time.monotonic() > end:
@@ -62,7 +62,7 @@ class Subject:
             time.sleep(0.005)
 
     def finish(self, stop: int) -> str:
-        """Stop it by a signal and return all that it printed."""
+        """Stop it by a signal and return its whole output."""
         self.process.send_signal(stop)
         self.process.wait(PATIENCE_SECONDS)
         return self._output.read_text()
@@ -70,7 +70,7 @@ class Subject:
 
 @contextlib.contextmanager
 def started(*command: object, stderr: int) -> Iterator[Subject]:
-    """Run a command; it is ended with the context."""
+    """Run a command until the end of the context."""
     with tempfile.NamedTemporaryFile(prefix="watchdog-bench-") as output:
         process = subprocess.Popen(
             list(map(str, command)), stdin=subprocess.DEVNULL, stdout=output, stderr=stderr, text=True
@@ -88,17 +88,17 @@ def started(*command: object, stderr: int) -> Iterator[Subject]:
 
 
 @contextlib.contextmanager
-def daemon(rules: int = 0, on_messages: bool = False) -> Iterator[Subject]:
-    """Run the daemon on so many rules, the shipped ones for 0, with notices to its standard output."""
+def daemon(rules: int = 0, with_message_probes: bool = False) -> Iterator[Subject]:
+    """Run the daemon with `rules` rules, the shipped ones for 0, and notifications on its standard output."""
     with tempfile.TemporaryDirectory(prefix="watchdog-bench-") as name:
         folder = Path(name)
-        folder.chmod(0o755)  # the daemon is not root for long
+        folder.chmod(0o755)  # the daemon gives up root
         settings = folder / "watchdog.toml"
         settings.write_text("")
         command = [COMMAND, "run", "--config", settings, "--state-dir", folder / "state", "--interval", "1s"]
         if rules:
             (folder / "rules").mkdir()
-            (folder / "rules" / "bench.toml").write_text(rules_text(rules, on_messages))
+            (folder / "rules" / "bench.toml").write_text(rules_text(rules, with_message_probes))
             command += ["--rules", folder / "rules"]
         else:
             command += ["--rules", HERE.parents[1] / "rules"]
@@ -108,9 +108,9 @@ def daemon(rules: int = 0, on_messages: bool = False) -> Iterator[Subject]:
 
 
 @contextlib.contextmanager
-def daemon_on_messages() -> Iterator[Subject]:
-    """Run the daemon on a rule about response latency, so that its programs sit on the path of messages."""
-    with daemon(1, on_messages=True) as subject:
+def daemon_with_message_probes() -> Iterator[Subject]:
+    """Run the daemon with a rule on response latency, so that its message probes are attached."""
+    with daemon(1, with_message_probes=True) as subject:
         yield subject
 
 
@@ -132,7 +132,7 @@ def bpftrace() -> Iterator[Subject]:
 
 @contextlib.contextmanager
 def traced() -> Iterator[None]:
-    """Mount tracefs where it is not, as bpftrace needs it."""
+    """Mount tracefs if it is not mounted: bpftrace needs it."""
     if any(TRACEFS.iterdir()):
         yield
         return
@@ -148,21 +148,21 @@ def traced() -> Iterator[None]:
 
 SUBJECTS: dict[str, Callable[[], contextlib.AbstractContextManager[Subject]]] = {
     "bpf-watchdog": daemon,
-    "with --messages": daemon_on_messages,
+    "with --messages": daemon_with_message_probes,
     "obvious program": obvious,
     "bpftrace": bpftrace,
 }
 
 
 def traffic(program: Path, kind: str, count: int, size: int = 64) -> dict:
-    """Run the generator to its end and return what it did."""
+    """Run the generator to its end and return its own counts."""
     command = [program, kind, str(count), str(size)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 @contextlib.contextmanager
 def built() -> Iterator[Path]:
-    """Build the traffic generator; its name is that of its process."""
+    """Build the traffic generator; its file name is the name of its process."""
     with tempfile.TemporaryDirectory(prefix="watchdog-bench-") as folder:
         program = Path(folder) / "traffic"
         subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, HERE / "traffic.c"], check=True)
@@ -171,7 +171,7 @@ def built() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def held(program: Path, sockets: int) -> Iterator[None]:
-    """Hold so many connected sockets open."""
+    """Hold `sockets` connected sockets open."""
     command = [program, "hold", str(sockets)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         process.stdout.readline()

@@ -1,11 +1,11 @@
 /*
- * Traffic on loopback whose truth is known. Prints one JSON object; `hold` then waits for the end of its input.
+ * Traffic on loopback with known counts. Prints one JSON object; `hold` then waits for the end of its input.
  *
  *     traffic messages COUNT BYTES       COUNT sends and as many receives of BYTES, over one connection
- *     traffic connections COUNT BYTES    COUNT connections from birth to end; the client sends BYTES, the server none
- *     traffic hold COUNT                 COUNT connected sockets, that is half as many connections
+ *     traffic connections COUNT BYTES    COUNT connections from start to end; the client sends BYTES, the server none
+ *     traffic hold COUNT                 COUNT connected sockets: half as many connections
  *
- * One thread plays both ends: loopback delivers within the call that sends, so nobody waits and nothing is scheduled.
+ * One thread has both ends: loopback delivers within the sending call, so there is no wait and no scheduling.
  */
 #include <arpa/inet.h>
 #include <err.h>
@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define DESTINATIONS 64 /* 127.0.1.1 and on: so many times the local ports */
+#define DESTINATIONS 64 /* 127.0.1.1 and following: each has all local ports */
 
 static char buffer[65536];
 
@@ -65,13 +65,13 @@ static void carry(int from, int to, size_t bytes)
 		err(1, "read");
 }
 
-/* Hold `count` sockets, in as many processes as the limit of open files asks for; they end with this one. */
+/* Hold `count` sockets, in as many processes as the limit of open files requires; they end with this process. */
 static void hold(long count)
 {
 	struct sockaddr_in address;
 	struct rlimit files;
 	int server, near, far, ready[2];
-	long most, part;
+	long max_per_process, part;
 	char done;
 
 	if (getrlimit(RLIMIT_NOFILE, &files) || pipe(ready))
@@ -79,9 +79,9 @@ static void hold(long count)
 	files.rlim_cur = files.rlim_max;
 	if (setrlimit(RLIMIT_NOFILE, &files))
 		err(1, "setrlimit");
-	most = ((long)files.rlim_max - 64) / 2 * 2;
+	max_per_process = ((long)files.rlim_max - 64) / 2 * 2;
 	for (; count > 0; count -= part) {
-		part = count < most ? count : most;
+		part = count < max_per_process ? count : max_per_process;
 		if (fork() == 0) {
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			server = listener(&address);
@@ -97,7 +97,7 @@ static void hold(long count)
 	}
 }
 
-int main(int count_of_words, char **words)
+int main(int argument_count, char **arguments)
 {
 	struct sockaddr_in address;
 	int server, near, far, one = 1;
@@ -105,14 +105,14 @@ int main(int count_of_words, char **words)
 	size_t bytes;
 	long count;
 
-	if (count_of_words < 3)
+	if (argument_count < 3)
 		errx(2, "usage: traffic messages|connections|hold COUNT [BYTES]");
-	count = atol(words[2]);
-	bytes = count_of_words > 3 ? (size_t)atol(words[3]) : 0;
+	count = atol(arguments[2]);
+	bytes = argument_count > 3 ? (size_t)atol(arguments[3]) : 0;
 	if (bytes > sizeof(buffer))
 		errx(2, "at most %zu bytes", sizeof(buffer));
 	began = now();
-	if (!strcmp(words[1], "hold")) {
+	if (!strcmp(arguments[1], "hold")) {
 		hold(count);
 		printf("{\"count\": %ld, \"seconds\": %.6f}\n", count, now() - began);
 		fflush(stdout);
@@ -121,7 +121,7 @@ int main(int count_of_words, char **words)
 		return 0;
 	}
 	server = listener(&address);
-	if (!strcmp(words[1], "messages")) {
+	if (!strcmp(arguments[1], "messages")) {
 		pair(server, &address, 0, &near, &far);
 		setsockopt(near, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 		began = now();
