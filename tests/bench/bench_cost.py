@@ -1,8 +1,8 @@
 """Kernel cost of a message and of a connection, by BPF statistics.
 
 Run with `python tests/bench/bench_cost.py`, as root. The cost is the run time of all programs of the subject, divided
-by the messages or connections of a generator; it includes some 50 ns per run of the statistics' own bookkeeping. The cost
-of perf tracepoints, which bpftrace uses, is not in it; the ratios of bench_rates.py include it.
+by the messages or connections of a generator; it includes some 50 ns per run of the statistics' own bookkeeping. The
+cost of perf tracepoints, which bpftrace uses, is not in it; the ratios of bench_rates.py include it.
 """
 
 import statistics
