@@ -148,6 +148,6 @@ def test_killed_after_each_call_no_message_fires_for_ever(slack, tmp_path, firin
     if may_read:
         assert len(parents) == 1
     else:
-        assert "posted anew: an earlier attempt had no answer" in parents[-1].words()
+        assert "posted again: an earlier attempt got no answer" in parents[-1].words()
     told = "".join(message.words() for message in slack.workspace.replies())
     assert all(notification.id in told for notification in (firing, resolved))

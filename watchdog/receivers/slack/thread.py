@@ -1,10 +1,11 @@
-"""One message per group of alerts that turns from firing to resolved, and a thread with the details under it.
+"""One Slack message per notification group, updated from firing to resolved, with the details in its thread.
 
-What a restart must not lose is which message that is. It is written down in steps, on disk before the next is taken:
-"posting" before a message is posted, "posted" with Slack's name for it after, "told" when the thread has its reply
-("lost" if it turns out to be gone then).
-Who finds "posting" knows that a message may be there whose name nobody has heard. It is looked for; where it can't be
-found, a new one says so, and it is the new one that will change. Slack documents no way to post something once only.
+A restart must not lose which message belongs to a group. So each step is stored before the next one is taken:
+`posting` before a message is posted, `posted` with Slack's identifiers after it, `replied` once the thread has its
+reply (`lost` if the message turns out to be gone by then).
+A stored `posting` means that a message may exist whose identifiers never arrived. It is searched in the channel; if it
+is not found, a new message is posted with a remark, and only the new one is updated from then on. Slack documents no
+way to post a message exactly once.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from typing import Any, Self
 
 from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError
@@ -25,18 +27,20 @@ from watchdog.receivers.transport import http
 from watchdog.receivers.transport.deadline import Deadline
 from watchdog.routing.notification import DIGEST_GROUP_KEY, Notification, NotificationReason
 
-UNCERTAIN_REMARK = (
-    "posted anew: an earlier attempt had no answer; if there is a copy, this message is the one that changes"
+UNCERTAIN_REMARK = "posted again: an earlier attempt got no answer; if there are two copies, only this one is updated"
+CONTINUED_REMARK = "continues an earlier message, which is not updated any more"
+MOVED_TEXT = "\N{RIGHTWARDS ARROW} continued in another channel"
+
+# The message cannot be changed: deleted, too old by the workspace's settings, or in a channel closed to the app.
+_MESSAGE_LOST_CODES = (
+    "cant_update_message",
+    "edit_window_closed",
+    "is_inactive",
+    "message_not_found",
+    "channel_not_found",
 )
-CONTINUED_REMARK = "continues an earlier message, which is changed no more"
-MOVED_TEXT = "\N{RIGHTWARDS ARROW} told in another channel from now on"
-
-_SHOWN = ("posted", "told")
-
-# The message is out of reach: gone, too old by the workspace's settings, or in a channel that is closed to us.
-_LOST = ("cant_update_message", "edit_window_closed", "is_inactive", "message_not_found", "channel_not_found")
-# Slack does not like the look of it: better bare words than none.
-_FORM = (
+# Slack refuses the layout: text without blocks is better than no message.
+_LAYOUT_ERROR_CODES = (
     "block_mismatch",
     "invalid_arguments",
     "invalid_blocks",
@@ -46,24 +50,32 @@ _FORM = (
     "no_text",
 )
 _CHANNEL_ID = re.compile(r"[CDG][A-Z0-9]{6,}")
-_EARLIER_SECONDS = 3_600.0  # our clock may differ from Slack's
-_MOST_LOOKED_AT = "100"
+_CLOCK_TOLERANCE_SECONDS = 3_600.0  # the host's clock may differ from Slack's
+_MAX_SEARCHED_MESSAGES = "100"
+
+
+class MessageStep(StrEnum):
+    """The last step taken for the message of a group; part of the stored JSON."""
+
+    POSTING = "posting"
+    POSTED = "posted"
+    REPLIED = "replied"
+    LOST = "lost"
 
 
 @dataclass(frozen=True, slots=True)
 class SlackMessageState:
-    """What is known of the message of a group.
+    """The message of a group and the last step taken for it.
 
-    `notification` is the one that it was last posted or changed for, `step` how far that went, `wanted` the channel
-    as the
-    configuration named it, `channel` and `ts` Slack's names for where it is, empty while nobody has heard them. `over`:
-    all of it is resolved, the next alert gets a message of its own. `edited`: for `notification` it was edited, not
-    posted.
-    `at`: wall-clock seconds. `remark`: what it says of itself.
+    `notification_id`: the notification that it was last posted or updated for. `configured_channel`: the channel as
+    the configuration names it. `channel_id`, `ts`: Slack's identifiers of the message, empty until Slack has answered.
+    `is_resolved`: all alerts are resolved, so the next alert gets a new message. `is_edited`: the message was updated
+    for this notification, not posted. `posted_at`: wall clock in seconds. `remark`: the remark in the message's last
+    line.
     """
 
     notification_id: str
-    step: str
+    step: MessageStep
     configured_channel: str
     channel_id: str = ""
     ts: str = ""
@@ -74,128 +86,142 @@ class SlackMessageState:
 
     @classmethod
     def from_json(cls, text: str | None) -> Self | None:
-        """Return what was written, None if that can't be read."""
+        """Return the stored state; None if there is none or it is not readable."""
         try:
-            return None if text is None else cls(**json.loads(text))
-        except (TypeError, ValueError):
+            return None if text is None else cls._from_fields(json.loads(text))
+        except (KeyError, TypeError, ValueError):
             return None
+
+    @classmethod
+    def _from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        return cls(**{**fields, "step": MessageStep(fields["step"])})
+
+    def is_posted_for(self, notification: Notification) -> bool:
+        """Return whether the message already shows `notification`."""
+        return self.notification_id == notification.id and self.step in (MessageStep.POSTED, MessageStep.REPLIED)
 
 
 class SlackThread:
-    """Tells notices to one channel."""
+    """Delivers notifications to one channel: one message per group, with a thread."""
 
     def __init__(self, api: SlackApi, channel: str) -> None:
         """Post to `channel`, an id or a name."""
         self._api = api
         self._channel = channel
-        self._latest: dict[str, SlackMessageState] = {}  # what the disk could not take, while this process lives
+        self._latest: dict[str, SlackMessageState] = {}  # states that a full disk refused; lost when the process ends
 
-    def deliver(self, notification: Notification, memory: ReceiverState, deadline: Deadline) -> None:
+    def deliver(self, notification: Notification, store: ReceiverState, deadline: Deadline) -> None:
         """Take every step that `notification` still needs.
 
         Raises:
-            DeliveryError: called again with the same notice, it goes on where it was.
+            DeliveryError: a step failed; called again with the same notification, it continues at that step.
         """
-        known = self._recall(notification, memory)
-        if known is None or known.notification_id != notification.id or known.step not in _SHOWN:
-            known = self._show(notification, known, memory, deadline)
-            self._remember(notification, known, memory)
-        if known.step == "posted":
+        state = self._load(notification, store)
+        if state is None or not state.is_posted_for(notification):
+            state = self._post_or_update(notification, state, store, deadline)
+            self._save_or_cache(notification, state, store)
+        if state.step is MessageStep.POSTED:
             try:
-                self._reply(notification, known, deadline)
+                self._reply(notification, state, deadline)
             except SlackApiError as error:
-                if error.code not in _LOST:
+                if error.code not in _MESSAGE_LOST_CODES:
                     raise
-                self._remember(notification, replace(known, step="lost"), memory)
+                self._save_or_cache(notification, replace(state, step=MessageStep.LOST), store)
                 raise DeliveryError(error.reason, str(error), retryable=True) from None
-            self._remember(notification, replace(known, step="told"), memory)
+            self._save_or_cache(notification, replace(state, step=MessageStep.REPLIED), store)
 
-    def _show(
-        self, notification: Notification, former: SlackMessageState | None, memory: ReceiverState, deadline: Deadline
+    def _post_or_update(
+        self, notification: Notification, previous: SlackMessageState | None, store: ReceiverState, deadline: Deadline
     ) -> SlackMessageState:
-        """Bring the group's message to what `notification` says, or post it; return it as it is then known."""
-        remark, known = "", former
-        if former is not None and former.step == "posting":
-            known = self._find(former, deadline)
-            if known is None:
+        """Update the group's message to `notification`, or post a new one; return its new state."""
+        remark, state = "", previous
+        if previous is not None and previous.step is MessageStep.POSTING:
+            state = self._find_in_history(previous, deadline)
+            if state is None:
                 remark = UNCERTAIN_REMARK
             else:
-                former = known
-                self._remember(
-                    notification, known, memory
-                )  # by its name: the next change takes the mark that it was found by
-        if known is not None and (not known.is_resolved or known.notification_id == notification.id):
-            if known.configured_channel != self._channel:
-                self._leave(known, deadline)
-            elif self._change(notification, known, deadline):
-                over = notification.status == "resolved"
-                return replace(known, notification_id=notification.id, step="posted", is_resolved=over, is_edited=True)
+                previous = state
+                # Store Slack's identifiers now: the update replaces the block id by which the message was found.
+                self._save_or_cache(notification, state, store)
+        if state is not None and (not state.is_resolved or state.notification_id == notification.id):
+            if state.configured_channel != self._channel:
+                self._mark_as_moved(state, deadline)
+            elif self._update(notification, state, deadline):
+                return replace(
+                    state,
+                    notification_id=notification.id,
+                    step=MessageStep.POSTED,
+                    is_resolved=notification.status == "resolved",
+                    is_edited=True,
+                )
             remark = CONTINUED_REMARK
-        return self._post(notification, former, remark, memory, deadline)
+        return self._post(notification, previous, remark, store, deadline)
 
     def _post(
         self,
         notification: Notification,
-        former: SlackMessageState | None,
+        previous: SlackMessageState | None,
         remark: str,
-        memory: ReceiverState,
+        store: ReceiverState,
         deadline: Deadline,
     ) -> SlackMessageState:
-        over = notification.status == "resolved"
-        known = SlackMessageState(
-            notification.id, "posting", self._channel, is_resolved=over, posted_at=time.time(), remark=remark
+        state = SlackMessageState(
+            notification.id,
+            MessageStep.POSTING,
+            self._channel,
+            is_resolved=notification.status == "resolved",
+            posted_at=time.time(),
+            remark=remark,
         )
-        self._write(notification, known, memory)
-        where = {"channel": self._channel}
+        self._save(notification, state, store)
+        target = {"channel": self._channel}
         try:
-            said = self._say("chat.postMessage", where, notification, deadline, brief=True, remark=remark)
+            response = self._send("chat.postMessage", target, notification, deadline, brief=True, remark=remark)
         except DeliveryError as error:
-            if not isinstance(
-                error, http.UncertainDeliveryError
-            ):  # nothing was posted: what was known before still holds
-                self._restore(notification, former, memory)
+            if not isinstance(error, http.UncertainDeliveryError):  # certainly not posted: the previous state holds
+                self._restore(notification, previous, store)
             raise
-        return replace(known, step="posted", channel_id=str(said["channel"]), ts=str(said["ts"]))
+        return replace(state, step=MessageStep.POSTED, channel_id=str(response["channel"]), ts=str(response["ts"]))
 
-    def _leave(self, known: SlackMessageState, deadline: Deadline) -> None:
-        """Have the message of another channel say that it will change no more."""
+    def _mark_as_moved(self, state: SlackMessageState, deadline: Deadline) -> None:
+        """Replace the message in the previous channel by a pointer to the new one."""
+        target = {"channel": state.channel_id, "ts": state.ts}
         with contextlib.suppress(SlackApiError):
-            self._api.call_write(
-                "chat.update", {"channel": known.channel_id, "ts": known.ts, "text": MOVED_TEXT, "blocks": []}, deadline
-            )
+            self._api.call_write("chat.update", {**target, "text": MOVED_TEXT, "blocks": []}, deadline)
 
-    def _change(self, notification: Notification, known: SlackMessageState, deadline: Deadline) -> bool:
-        """Change the message; tell whether it was still within reach."""
+    def _update(self, notification: Notification, state: SlackMessageState, deadline: Deadline) -> bool:
+        """Update the message; return False if Slack does not let it be changed any more."""
         try:
-            where = {"channel": known.channel_id, "ts": known.ts}
-            self._say("chat.update", where, notification, deadline, brief=True, remark=known.remark)
+            target = {"channel": state.channel_id, "ts": state.ts}
+            self._send("chat.update", target, notification, deadline, brief=True, remark=state.remark)
         except SlackApiError as error:
-            if error.code not in _LOST:
+            if error.code not in _MESSAGE_LOST_CODES:
                 raise
             return False
         return True
 
-    def _reply(self, notification: Notification, known: SlackMessageState, deadline: Deadline) -> None:
-        # An edit rings nobody's phone: what still burns does, in the channel too.
-        loud = (
-            known.is_edited
+    def _reply(self, notification: Notification, state: SlackMessageState, deadline: Deadline) -> None:
+        # An update makes no sound on a phone. A reply that is broadcast to the channel does: for alerts still firing.
+        is_broadcast = (
+            state.is_edited
             and notification.status == "firing"
             and notification.reason is not NotificationReason.RESOLVED
         )
-        where = {"channel": known.channel_id, "thread_ts": known.ts, **({"reply_broadcast": True} if loud else {})}
+        broadcast = {"reply_broadcast": True} if is_broadcast else {}
+        target = {"channel": state.channel_id, "thread_ts": state.ts, **broadcast}
         try:
-            self._say("chat.postMessage", where, notification, deadline)
+            self._send("chat.postMessage", target, notification, deadline)
         except SlackApiError as error:
-            if error.retryable or error.code in _LOST:
+            if error.retryable or error.code in _MESSAGE_LOST_CODES:
                 raise
-            # No thread to be had: then the message itself takes the details.
-            where = {"channel": known.channel_id, "ts": known.ts}
-            self._say("chat.update", where, notification, deadline, remark=known.remark)
+            # The channel allows no thread: the details go into the message itself.
+            target = {"channel": state.channel_id, "ts": state.ts}
+            self._send("chat.update", target, notification, deadline, remark=state.remark)
 
-    def _say(
+    def _send(
         self,
         method: str,
-        where: Mapping[str, Any],
+        target: Mapping[str, Any],
         notification: Notification,
         deadline: Deadline,
         *,
@@ -203,83 +229,88 @@ class SlackThread:
         remark: str = "",
     ) -> dict[str, Any]:
         message = slack_message.build_message(notification, brief=brief, remark=remark)
-        quiet: dict[str, Any] = {"parse": "none"}  # chat.update makes links of names by itself
+        options: dict[str, Any] = {"parse": "none"}  # the default of chat.update turns names into links
         if method == "chat.postMessage":
-            quiet |= {"unfurl_links": False, "unfurl_media": False}
+            options |= {"unfurl_links": False, "unfurl_media": False}
         try:
-            return self._api.call_write(method, {**where, **quiet, **message}, deadline, notification.id)
+            return self._api.call_write(method, {**target, **options, **message}, deadline, notification.id)
         except SlackApiError as error:
-            if error.code not in _FORM:
+            if error.code not in _LAYOUT_ERROR_CODES:
                 raise
-            return self._api.call_write(
-                method, {**where, **quiet, **slack_message.without_blocks(message)}, deadline, notification.id
-            )
+            plain = slack_message.without_blocks(message)
+            return self._api.call_write(method, {**target, **options, **plain}, deadline, notification.id)
 
-    def _find(self, known: SlackMessageState, deadline: Deadline) -> SlackMessageState | None:
-        """Look for the message of a post that had no answer; None if it is not there, or we may not look."""
-        if not _CHANNEL_ID.fullmatch(known.configured_channel):
-            return None  # reading takes ids only
+    def _find_in_history(self, state: SlackMessageState, deadline: Deadline) -> SlackMessageState | None:
+        """Search the message of a post without an answer; None if it is not found or the app may not read."""
+        if not _CHANNEL_ID.fullmatch(state.configured_channel):
+            return None  # conversations.history takes ids only
         arguments = {
-            "channel": known.configured_channel,
-            "oldest": f"{max(0.0, known.posted_at - _EARLIER_SECONDS):.6f}",
-            "limit": _MOST_LOOKED_AT,
+            "channel": state.configured_channel,
+            "oldest": f"{max(0.0, state.posted_at - _CLOCK_TOLERANCE_SECONDS):.6f}",
+            "limit": _MAX_SEARCHED_MESSAGES,
         }
         try:
-            said = self._api.call_read("conversations.history", arguments, deadline)
+            response = self._api.call_read("conversations.history", arguments, deadline)
         except SlackApiError as error:
             if error.retryable and error.reason is DeliveryErrorReason.SERVER_ERROR:
                 raise
             return None
-        wanted = slack_message.block_id(known.notification_id)
-        for message in _dicts(said.get("messages")):
-            if any(block.get("block_id") == wanted for block in _dicts(message.get("blocks"))):
-                return replace(known, step="posted", channel_id=known.configured_channel, ts=str(message.get("ts")))
+        block_id = slack_message.block_id(state.notification_id)
+        for message in _dicts(response.get("messages")):
+            if any(block.get("block_id") == block_id for block in _dicts(message.get("blocks"))):
+                channel_id, ts = state.configured_channel, str(message.get("ts"))
+                return replace(state, step=MessageStep.POSTED, channel_id=channel_id, ts=ts)
         return None
 
-    def _recall(self, notification: Notification, memory: ReceiverState) -> SlackMessageState | None:
+    def _load(self, notification: Notification, store: ReceiverState) -> SlackMessageState | None:
         key = _key(notification)
         if key in self._latest:
             return self._latest[key]
         try:
-            return SlackMessageState.from_json(memory.get(key))
+            return SlackMessageState.from_json(store.get(key))
         except StoreError as error:
             raise DeliveryError(
-                DeliveryErrorReason.SOCKET, f"what was posted before can't be read: {error}", retryable=True
+                DeliveryErrorReason.SOCKET,
+                f"cannot read the stored state of the Slack message: {error}",
+                retryable=True,
             ) from None
 
-    def _write(self, notification: Notification, known: SlackMessageState, memory: ReceiverState) -> None:
-        """Have it on disk before anything is posted."""
+    def _save(self, notification: Notification, state: SlackMessageState, store: ReceiverState) -> None:
+        """Write `state` to disk, before the message is posted.
+
+        Raises:
+            DeliveryError: the disk refused it, so nothing may be posted.
+        """
         try:
-            memory.put(_key(notification), json.dumps(asdict(known)))
+            store.put(_key(notification), json.dumps(asdict(state)))
         except StoreError as error:
             raise DeliveryError(
-                DeliveryErrorReason.SOCKET, f"what is posted can't be written: {error}", retryable=True
+                DeliveryErrorReason.SOCKET,
+                f"cannot store the state of the Slack message, nothing was posted: {error}",
+                retryable=True,
             ) from None
         self._latest.pop(_key(notification), None)
 
-    def _remember(self, notification: Notification, known: SlackMessageState, memory: ReceiverState) -> None:
-        """Keep what Slack has already done, in this process if the disk is full."""
-        self._latest[_key(notification)] = known
-        try:
-            self._write(notification, known, memory)
-        except DeliveryError:
-            return
+    def _save_or_cache(self, notification: Notification, state: SlackMessageState, store: ReceiverState) -> None:
+        """Keep a step that Slack has already taken: on disk, or in this process if the disk is full."""
+        self._latest[_key(notification)] = state
+        with contextlib.suppress(DeliveryError):
+            self._save(notification, state, store)
 
-    def _restore(self, notification: Notification, former: SlackMessageState | None, memory: ReceiverState) -> None:
-        if former is not None:
-            self._remember(notification, former, memory)
+    def _restore(self, notification: Notification, previous: SlackMessageState | None, store: ReceiverState) -> None:
+        if previous is not None:
+            self._save_or_cache(notification, previous, store)
             return
-        with contextlib.suppress(StoreError):  # then it is taken for uncertain at the next attempt, which is safe
-            memory.put(_key(notification), None)
+        with contextlib.suppress(StoreError):  # the next attempt then treats the post as uncertain, which is safe
+            store.put(_key(notification), None)
 
 
 def _key(notification: Notification) -> str:
-    # A digest is of other groups each time: each is a message of its own.
-    about = (
-        f"{DIGEST_GROUP_KEY}{notification.id}" if notification.group_key == DIGEST_GROUP_KEY else notification.group_key
-    )
-    return f"message:{'test:' if notification.is_test else ''}{about}"
+    # Each digest combines other groups, so each gets its own message.
+    is_digest = notification.group_key == DIGEST_GROUP_KEY
+    subject = f"{DIGEST_GROUP_KEY}{notification.id}" if is_digest else notification.group_key
+    return f"message:{'test:' if notification.is_test else ''}{subject}"
 
 
-def _dicts(found: object) -> list[dict[str, Any]]:
-    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+def _dicts(elements: object) -> list[dict[str, Any]]:
+    return [element for element in elements if isinstance(element, dict)] if isinstance(elements, list) else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -377,10 +378,17 @@ def test_what_the_full_disk_does_not_take_is_known_while_the_process_lives(bot, 
     assert [state_of(message) for message in bot.workspace.parents()] == ["RESOLVED"]
 
 
-def test_a_memory_that_cannot_be_read_is_no_memory(bot, firing):
-    bot.state.put("message:outbound-connection-storm", "[1, 2]")
+@pytest.mark.parametrize("stored", ["[1, 2]", "{}", '{"step": "unknown"}', "not JSON"])
+def test_a_stored_state_that_is_not_readable_counts_as_none(bot, firing, stored):
+    bot.state.put("message:outbound-connection-storm", stored)
     bot.deliver(firing("a"))
     assert len(bot.workspace.parents()) == 1
+
+
+def test_the_stored_state_is_json_with_the_steps_as_text(bot, firing):
+    bot.deliver(firing("a"))
+    stored = json.loads(bot.state.get("message:outbound-connection-storm"))
+    assert (stored["step"], stored["notification_id"], stored["configured_channel"]) == ("replied", "a" * 32, CHANNEL)
 
 
 def test_calls_keep_a_second_apart(firing):
