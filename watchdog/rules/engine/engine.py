@@ -1,4 +1,4 @@
-"""Judging: a snapshot goes in, what the rules say of it comes out."""
+"""The engine: one snapshot in, the verdicts of all rules out."""
 
 from __future__ import annotations
 
@@ -30,71 +30,72 @@ class Engine:
     def __init__(self, rules: Iterable[Rule]) -> None:
         """Start with empty windows."""
         self._selection = Selection()
-        self._parts = EvaluationPlan()
+        self._plan = EvaluationPlan()
         self._judges: list[Judge] = []
         self._since_ns: dict[object, int | None] = {}
-        self._elapsed_ns: deque[tuple[int, int]] = deque(maxlen=MAX_RECENT_TICKS)  # of the newest ticks, by their times
-        self._folded_ns = self._nameless_ns = NEVER_NS  # when detail was lost last
+        self._elapsed_ns: deque[tuple[int, int]] = deque(
+            maxlen=MAX_RECENT_TICKS
+        )  # (time, duration) of the newest ticks
+        self._folded_ns = self._nameless_ns = NEVER_NS  # time of the last loss of detail
         self.retention_ns = 0
         self._failures: list[Exception] = []
         self.required_columns: frozenset[str] = frozenset()
         self.replace_rules(rules)
 
     def replace_rules(self, rules: Iterable[Rule]) -> None:
-        """Judge by `rules` from now on; windows of rules whose definition is unchanged keep what they hold.
+        """Judge by `rules` from now on; a rule with an unchanged definition keeps its windows.
 
-        `needs` then names the metrics and dimensions that snapshots must have, and `retention_ns` says for how long a
-        name
-        may be spoken of after it was seen last.
+        Sets `required_columns`: the metrics and dimensions that snapshots must have; and `retention_ns`: the time for
+        which a name is needed after it was last seen.
         """
         rules = list(rules)
-        parts = EvaluationPlan(self._parts)
-        self._judges = [Judge(rule, parts.evaluation(rule), parts.only_if_aggregation(rule)) for rule in rules]
-        parts.drop_unused()
-        self._parts = parts
-        self._watch_thresholds()
+        plan = EvaluationPlan(self._plan)
+        self._judges = [Judge(rule, plan.evaluation(rule), plan.only_if_aggregation(rule)) for rule in rules]
+        plan.drop_unused()
+        self._plan = plan
+        self._set_thresholds()
         self._selection.retain_only(condition for rule in rules for condition in rule.where)
         self._since_ns = {rule.evaluation_key: self._since_ns.get(rule.evaluation_key) for rule in rules}
         self.retention_ns = max((2 * rule.window_ns for rule in rules), default=0)
-        self.required_columns = frozenset(name for rule in rules for name in _needs(rule))
+        self.required_columns = frozenset(name for rule in rules for name in _required_columns(rule))
 
     def evaluate(self, snapshot: Snapshot, active_keys: Collection[tuple[str, Labels]]) -> list[Verdict]:
-        """Take in the newest tick, and return what is to be said of it, rule by rule.
+        """Add the newest tick to all windows and return its verdicts, rule by rule.
 
-        That is a verdict for each instance that fires, at most `MAX_INSTANCES` of a rule, the worst, the rest as one
-        of the labels `OVERFLOW_LABELS`; and one for each of `watched`: (rule id, labels) of what is pending or
-        firing. A rule
-        that cannot be judged has none, and takes no other with it: `take_failures` has the reason.
+        Each rule has one verdict for each firing instance, the worst `MAX_INSTANCES` of them, and one with the labels
+        `OVERFLOW_LABELS` for the rest; and one for each of `active_keys`: (rule id, labels) of pending and firing
+        instances. A rule that cannot be judged has no verdict and disturbs no other rule: `take_failures` has the
+        reason.
         """
-        self._feed(snapshot)
-        watching: dict[str, list[Labels]] = {}
+        self._add_tick(snapshot)
+        active: dict[str, list[Labels]] = {}
         for rule_id, labels in active_keys:
-            watching.setdefault(rule_id, []).append(labels)
+            active.setdefault(rule_id, []).append(labels)
         verdicts: dict[str, list[Verdict]] = {}
-        for measured, judges in self._by_measured():
+        for evaluation, judges in self._judges_by_evaluation():
             for judge in judges:
                 rule = judge.rule
                 try:
-                    verdicts[rule.id] = judge.verdicts(self._tick(judge, snapshot), watching.get(rule.id, []))
+                    verdicts[rule.id] = judge.verdicts(self._tick(judge, snapshot), active.get(rule.id, []))
                 except Exception as error:  # noqa: BLE001 - the edge of one rule: others must be judged
                     error.add_note(f"in rule {rule.id}")
                     self._failures.append(error)
-            if isinstance(measured, Aggregation):
-                measured.release()
-        for gate in self._parts.parts_of_type(Aggregation):
-            gate.release()
+            if isinstance(evaluation, Aggregation):
+                evaluation.release()
+        for aggregation in self._plan.parts_of_type(Aggregation):
+            aggregation.release()
         return [verdict for judge in self._judges for verdict in verdicts.get(judge.rule.id, ())]
 
     def find_contributors(self, snapshot: Snapshot, rule_id: str, labels: Labels) -> tuple[Rule, Contributors] | None:
-        """Return a rule and what made up the value of one instance in the tick of `snapshot`, the newest one observed.
+        """Return a rule and the contributors to the value of one instance in the tick of `snapshot`, the newest tick.
 
-        None for a rule that is not judged.
+        None for a rule that is not in force.
         """
         judge = next((judge for judge in self._judges if judge.rule.id == rule_id), None)
         metric = contributors.leading_metric(judge.rule.metric) if judge is not None else None
         if judge is None or metric is None:
             return None
-        # A slot is its group's own for so long only.
+        # Later, the slot may belong to another group.
         since_ns = snapshot.at_ns - self.retention_ns
         elapsed_ns = {at_ns: elapsed for at_ns, elapsed in self._elapsed_ns if elapsed and at_ns > since_ns}
         history = judge.evaluation.history(judge.evaluation.view.groups.slot(labels, snapshot), elapsed_ns)
@@ -104,7 +105,7 @@ class Engine:
             self._selection.release()
         amount = contributors.total_amount(snapshot, rows, metric)
         rows = contributors.nonzero_rows(snapshot, rows, metric)
-        told_ns = list(elapsed_ns.values())[len(elapsed_ns) - len(history) :]
+        shown_ns = list(elapsed_ns.values())[len(elapsed_ns) - len(history) :]
         return judge.rule, Contributors(
             metric,
             amount,
@@ -112,19 +113,19 @@ class Engine:
             *contributors.contributing_processes(snapshot, rows, metric),
             tuple(history.tolist()),
             snapshot.elapsed_ns / SECOND_NS,
-            sum(told_ns) / SECOND_NS,
+            sum(shown_ns) / SECOND_NS,
         )
 
     def take_failures(self) -> list[Exception]:
-        """Return why rules could not be judged since the last call."""
+        """Return the errors of rules that could not be judged since the last call."""
         failures, self._failures = self._failures, []
         return failures
 
-    def _feed(self, snapshot: Snapshot) -> None:
-        """Let every part take in the tick: first time, then groups and rows, then what is measured."""
+    def _add_tick(self, snapshot: Snapshot) -> None:
+        """Add the tick to every part: first time, then groups and rows, then values."""
         self._elapsed_ns.append((snapshot.at_ns, snapshot.elapsed_ns))
-        for span in self._parts.parts_of_type(WindowCoverage):
-            span.push(snapshot.at_ns, snapshot.elapsed_ns, incomplete=snapshot.quality.is_incomplete)
+        for coverage in self._plan.parts_of_type(WindowCoverage):
+            coverage.push(snapshot.at_ns, snapshot.elapsed_ns, incomplete=snapshot.quality.is_incomplete)
         if snapshot.quality.ledger_full:
             self._folded_ns = snapshot.at_ns
         if snapshot.quality.names_full:
@@ -132,33 +133,33 @@ class Engine:
         for evaluation_key, since_ns in self._since_ns.items():
             if since_ns is None or not snapshot.elapsed_ns:
                 self._since_ns[evaluation_key] = snapshot.at_ns - snapshot.elapsed_ns
-        frames = {
+        grouped = {
             groups: group_snapshot(groups, snapshot, self.retention_ns)
-            for groups in self._parts.parts_of_type(GroupSlots)
+            for groups in self._plan.parts_of_type(GroupSlots)
         }
-        for view in self._parts.parts_of_type(View):
-            view.load(frames[view.groups], self._selection)
-        for tally in self._parts.parts_of_type(MetricAccumulator):
-            tally.add_newest_tick()
-        for ranking in self._parts.parts_of_type(OrderStatisticWindow):
-            ranking.add_newest_tick()
-        for view in self._parts.parts_of_type(View):
+        for view in self._plan.parts_of_type(View):
+            view.load(grouped[view.groups], self._selection)
+        for accumulator in self._plan.parts_of_type(MetricAccumulator):
+            accumulator.add_newest_tick()
+        for window in self._plan.parts_of_type(OrderStatisticWindow):
+            window.add_newest_tick()
+        for view in self._plan.parts_of_type(View):
             view.release()
         self._selection.release()
 
     def _tick(self, judge: Judge, snapshot: Snapshot) -> RuleTick:
-        rule, span = judge.rule, judge.evaluation.coverage
+        rule, coverage = judge.rule, judge.evaluation.coverage
         since_ns = self._since_ns[rule.evaluation_key]
-        filled = since_ns is not None and since_ns <= snapshot.at_ns - span.window_ns
-        complete = not span.is_incomplete and (
+        filled = since_ns is not None and since_ns <= snapshot.at_ns - coverage.window_ns
+        complete = not coverage.is_incomplete and (
             judge.only_if_aggregation is None or not judge.only_if_aggregation.coverage.is_incomplete
         )
-        window_ns = span.window_ns if judge.only_if_aggregation is None else rule.window_ns
+        window_ns = coverage.window_ns if judge.only_if_aggregation is None else rule.window_ns
         complete &= self._lost_ns(judge) <= snapshot.at_ns - window_ns
         return RuleTick(snapshot, window_filled=filled, input_complete=complete)
 
     def _lost_ns(self, judge: Judge) -> int:
-        """Return when detail that the rule depends on was lost last."""
+        """Return the time of the last loss of detail that the rule depends on."""
         lost_ns = judge.evaluation.view.groups.last_ungrouped_ns
         if judge.reads_connection_detail:
             lost_ns = max(lost_ns, self._folded_ns)
@@ -166,15 +167,15 @@ class Engine:
             lost_ns = max(lost_ns, self._nameless_ns)
         return lost_ns
 
-    def _by_measured(self) -> Iterable[tuple[Aggregation | OrderStatistic, list[Judge]]]:
-        """Bring together the rules that read the same values, so that those exist for one set of rules at a time."""
+    def _judges_by_evaluation(self) -> Iterable[tuple[Aggregation | OrderStatistic, list[Judge]]]:
+        """Group the rules that read the same values, so that values exist for one set of rules at a time."""
         together: dict[Aggregation | OrderStatistic, list[Judge]] = {}
         for judge in self._judges:
             together.setdefault(judge.evaluation, []).append(judge)
         return together.items()
 
-    def _watch_thresholds(self) -> None:
-        """Tell each ranking which thresholds decide whether a rule fires at all."""
+    def _set_thresholds(self) -> None:
+        """Give each order statistic window the thresholds that decide whether a rule fires at all."""
         wanted: dict[OrderStatisticWindow, set[tuple[float, bool]]] = {}
         for judge in self._judges:
             if isinstance(judge.evaluation, OrderStatistic):
@@ -182,11 +183,11 @@ class Engine:
                 wanted.setdefault(judge.evaluation.ranking, set()).add(
                     (least_severe_threshold(thresholds), thresholds.above)
                 )
-        for ranking, thresholds_wanted in wanted.items():
-            ranking.set_thresholds(thresholds_wanted)
+        for window, thresholds_of_window in wanted.items():
+            window.set_thresholds(thresholds_of_window)
 
 
-def _needs(rule: Rule) -> Iterable[str]:
+def _required_columns(rule: Rule) -> Iterable[str]:
     yield from metrics_of(rule.metric)
     yield from rule.by
     yield from (condition.dimension for condition in rule.where)

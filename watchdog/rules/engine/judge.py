@@ -1,12 +1,12 @@
-"""One rule's judgement of the groups that its metric was measured for.
+"""One rule's verdicts on the groups that its metric was measured for.
 
-A group without rows for a whole window is judged like one that measured 0 (counters, gauges) or nothing
-(distributions), so that `fire_below` sees traffic stop; it can begin to fire for one window more, and what fires
-already goes on. Where `only_if` does not hold, a rule neither fires nor goes on firing.
+A group without rows for a whole window is judged like one with the value 0 (counters, gauges) or no value
+(distributions), so that `fire_below` sees traffic stop. Such a group can begin to fire for one window more, and a
+firing one keeps firing. Where `only_if` does not hold, a rule neither fires nor keeps firing.
 
-Two things make an instance unknown rather than well: a window that reaches back to before measuring began, and a
-window with a tick that may have counted too little. What is breached all the same is still told: counts that are too
-low cannot put a sum above its limit.
+Two conditions make an instance unknown rather than resolved: a window that began before the measurement, and a window
+with a tick that may have counted too little. A breach is reported all the same where counts that are too low cannot
+put a value above its limit.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from watchdog.rules.engine.selection import Mask
 from watchdog.rules.language.expression import metrics_of
 from watchdog.rules.language.rule import OVERFLOW_LABELS, Labels, Rule, Severity, StatKind, Thresholds
 
-MAX_INSTANCES: Final = 20  # of one rule: the worst of those that fire; the others are told as a number
+MAX_INSTANCES: Final = 20  # of one rule: the worst of the firing ones; the others are one number
 
 NOTHING_TO_MEASURE: Final = "nothing to measure"
 WINDOW_NOT_FILLED: Final = "window not filled yet"
@@ -43,11 +43,12 @@ _NO_SLOTS = np.zeros(0, dtype=np.int32)
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a rule says of one instance now.
+    """Judgement of one instance by one rule in one tick.
 
-    `fires` is the worst severity whose fire threshold is breached, `holds` the worst that has not cleared.
-    `known`: whether the severities beyond these are known not to be; `reason` says why they aren't, or what besides the
-    value speaks against firing. `value` is NaN where there was nothing to measure.
+    `breached`: the worst severity whose fire threshold is breached. `not_cleared`: the worst severity that has not
+    cleared. `complete`: the input was complete, so that higher severities are known not to be breached. `reason`: the
+    cause of an incomplete verdict, or the condition besides the value that prevents firing. `value`: NaN where nothing
+    was measured.
     """
 
     rule: Rule
@@ -61,7 +62,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class RuleTick:
-    """The newest tick, as one rule sees it: is its window filled, did all of it count everything?"""
+    """The newest tick for one rule: whether its window is filled, and whether every tick in it is complete."""
 
     snapshot: Snapshot
     window_filled: bool
@@ -69,30 +70,32 @@ class RuleTick:
 
 
 class Judge:
-    """One rule, and what it is judged by."""
+    """Judges one rule, by the values of its metric."""
 
-    def __init__(self, rule: Rule, measured: Aggregation | OrderStatistic, gate: Aggregation | None) -> None:
-        """Judge `measured` where `gate`, the left side of `only_if`, lets it."""
+    def __init__(self, rule: Rule, evaluation: Aggregation | OrderStatistic, only_if: Aggregation | None) -> None:
+        """Judge the values of `evaluation`; `only_if`: values of the left side of the rule's `only_if`."""
         self.rule = rule
-        self.evaluation = measured
-        self.only_if_aggregation = gate
-        self._mildest = least_severe_threshold(rule.thresholds)
-        self._never_too_high = _never_too_high(rule)
+        self.evaluation = evaluation
+        self.only_if_aggregation = only_if
+        self._least_severe_threshold = least_severe_threshold(rule.thresholds)
+        self._never_overestimates = _never_overestimates(rule)
         self.reads_connection_detail = reads_connection_detail(rule)
         self.filters_by_name = any(DIMENSIONS[one.dimension].kind is DimensionKind.NAME for one in rule.where)
 
     def verdicts(self, tick: RuleTick, active_labels: Sequence[Labels]) -> list[Verdict]:
-        """Return a verdict for the worst of those that fire, and for each of `watched`."""
+        """Return a verdict for each of the worst firing instances, and for each of `active_labels`."""
         firing = self._firing(tick)
         if not len(firing) and not active_labels:
             return []
         groups = self.evaluation.view.groups
-        known = {labels: groups.slot(labels, tick.snapshot) for labels in active_labels if labels != OVERFLOW_LABELS}
-        own = np.fromiter(known.values(), dtype=np.int32)
-        values = self.evaluation.values(np.concatenate((firing, own)), window_filled=tick.window_filled)
-        shown, hidden = self._share(firing, values[: len(firing)], own, len(active_labels))
+        active = {labels: groups.slot(labels, tick.snapshot) for labels in active_labels if labels != OVERFLOW_LABELS}
+        active_slots = np.fromiter(active.values(), dtype=np.int32)
+        values = self.evaluation.values(np.concatenate((firing, active_slots)), window_filled=tick.window_filled)
+        shown, hidden = self._split_firing(firing, values[: len(firing)], active_slots, len(active_labels))
         verdicts = [self._verdict(tick, groups.labels(slot, tick.snapshot), value, "") for slot, value in shown]
-        for labels, value, reason in zip(known, values[len(firing) :].tolist(), self._reasons(own, tick), strict=True):
+        for labels, value, reason in zip(
+            active, values[len(firing) :].tolist(), self._reasons(active_slots, tick), strict=True
+        ):
             verdicts.append(self._verdict(tick, labels, value, reason))
         if len(hidden) or OVERFLOW_LABELS in active_labels:
             verdicts.append(self._overflow(tick, hidden))
@@ -101,64 +104,70 @@ class Judge:
     def _firing(self, tick: RuleTick) -> Slots:
         """Return the slots that fire."""
         above = self.rule.thresholds.above
-        if not (tick.window_filled or above) or not (tick.input_complete or (above and self._never_too_high)):
+        if not (tick.window_filled or above) or not (tick.input_complete or (above and self._never_overestimates)):
             return _NO_SLOTS
-        slots = self.evaluation.slots_beyond(self._mildest, above=above, window_filled=tick.window_filled)
+        slots = self.evaluation.slots_beyond(
+            self._least_severe_threshold, above=above, window_filled=tick.window_filled
+        )
         if not len(slots):
             return _NO_SLOTS
-        # A group that fell silent is judged for one window more: that its traffic stopped may be what the rule is for.
+        # A group without rows is judged for one window more: the rule may be about traffic that stops.
         slots = slots[self._seen(slots, tick, windows=2)]
-        return slots[self._lets(slots)]
+        return slots[self._meets_only_if(slots)]
 
-    def _share(
-        self, firing: Slots, values: Numbers, own: Slots, watched: int
+    def _split_firing(
+        self, firing: Slots, values: Numbers, active_slots: Slots, active_count: int
     ) -> tuple[list[tuple[int, float]], list[float]]:
-        """Share out what fires besides `own`: slots and values to be told one by one, and the values of the others.
+        """Split the firing slots besides `active_slots`: slots and values for single verdicts, and the other values.
 
-        Both are in order, the worst first.
+        Both are ordered, the worst first.
         """
         order = np.argsort(-values if self.rule.thresholds.above else values, kind="stable")
         firing, values = firing[order], values[order]
-        new = ~np.isin(firing, own) if len(own) else np.ones(len(firing), dtype=np.bool_)
+        new = ~np.isin(firing, active_slots) if len(active_slots) else np.ones(len(firing), dtype=np.bool_)
         # A stream of ever new groups must not add up to more instances than people can read.
-        room = max(2 * MAX_INSTANCES - watched, 0)
-        told = new & (np.arange(len(firing)) < MAX_INSTANCES) & (np.cumsum(new) <= room)
-        return list(zip(firing[told].tolist(), values[told].tolist(), strict=True)), values[new & ~told].tolist()
+        room = max(2 * MAX_INSTANCES - active_count, 0)
+        shown = new & (np.arange(len(firing)) < MAX_INSTANCES) & (np.cumsum(new) <= room)
+        return list(zip(firing[shown].tolist(), values[shown].tolist(), strict=True)), values[new & ~shown].tolist()
 
     def _reasons(self, slots: Slots, tick: RuleTick) -> list[str]:
-        """Say of each slot what besides its value speaks against firing."""
+        """Return for each slot the condition besides its value that prevents firing, or ""."""
         seen = np.where(self._seen(slots, tick), "", NOTHING_TO_MEASURE)
-        reasons: list[str] = np.where(self._lets(slots), seen, ONLY_IF_NOT_MET).tolist()
+        reasons: list[str] = np.where(self._meets_only_if(slots), seen, ONLY_IF_NOT_MET).tolist()
         return reasons
 
     def _seen(self, slots: Slots, tick: RuleTick, windows: int = 1) -> Mask:
-        """Tell which slots had a row in the last `windows` windows."""
+        """Return a mask of the slots with a row in the last `windows` windows."""
         return self.evaluation.view.groups.seen_since(slots, tick.snapshot.at_ns - windows * self.rule.window_ns)
 
-    def _lets(self, slots: Slots) -> Mask:
-        """Tell for which slots `only_if` holds."""
+    def _meets_only_if(self, slots: Slots) -> Mask:
+        """Return a mask of the slots for which `only_if` holds."""
         if self.only_if_aggregation is None or self.rule.only_if is None:
             return np.ones(len(slots), dtype=np.bool_)
         volume = self.only_if_aggregation.values(slots, window_filled=True)
         return np.asarray(_COMPARE[self.rule.only_if.operator](volume, self.rule.only_if.right), dtype=np.bool_)
 
     def _verdict(self, tick: RuleTick, labels: Labels, value: float, reason: str) -> Verdict:
-        """Say what `value` means; `reason` is what else there is to say."""
+        """Return the verdict on `value`; `reason`: the condition besides it that prevents firing, or ""."""
         thresholds = self.rule.thresholds
-        certain = tick.input_complete or (thresholds.above and self._never_too_high)
+        certain = tick.input_complete or (thresholds.above and self._never_overestimates)
         judged = certain and (tick.window_filled or thresholds.above) and reason != ONLY_IF_NOT_MET
-        fires = _worst(thresholds.fire, value, operator.gt if thresholds.above else operator.lt) if judged else None
-        holds = _worst(thresholds.clear, value, operator.ge if thresholds.above else operator.le) if judged else None
+        breached = _worst(thresholds.fire, value, operator.gt if thresholds.above else operator.lt) if judged else None
+        not_cleared = (
+            _worst(thresholds.clear, value, operator.ge if thresholds.above else operator.le) if judged else None
+        )
         if math.isnan(value):
             reason = NOTHING_TO_MEASURE
         if not tick.input_complete:
             reason = INPUT_INCOMPLETE
         elif not tick.window_filled:
             reason = WINDOW_NOT_FILLED
-        return Verdict(self.rule, labels, tick.window_filled and tick.input_complete, value, fires, holds, reason)
+        return Verdict(
+            self.rule, labels, tick.window_filled and tick.input_complete, value, breached, not_cleared, reason
+        )
 
     def _overflow(self, tick: RuleTick, hidden: Sequence[float]) -> Verdict:
-        """Tell how many instances fire that are not told one by one, as bad as the worst of them."""
+        """Return one verdict for the firing instances without their own: number, and severity of the worst."""
         worst = self._verdict(tick, OVERFLOW_LABELS, hidden[0] if hidden else math.nan, "")
         return replace(worst, value=float(len(hidden)))
 
@@ -173,7 +182,7 @@ def _worst(limits: Mapping[Severity, float], value: float, beyond: Callable[[flo
 
 
 def reads_connection_detail(rule: Rule) -> bool:
-    """Tell whether the rule depends on what connections lose when they are folded into sums by process."""
+    """Return whether the rule reads detail that is lost when connections are folded into sums by process."""
     metrics = metrics_of(rule.metric) | (metrics_of(rule.only_if.left) if rule.only_if is not None else set())
     dimensions = {*rule.by, *(one.dimension for one in rule.where)}
     return any(METRICS[metric].kind is MetricKind.DISTRIBUTION for metric in metrics) or bool(
@@ -181,8 +190,8 @@ def reads_connection_detail(rule: Rule) -> bool:
     )
 
 
-def _never_too_high(rule: Rule) -> bool:
-    """Tell whether rows that went missing can only make the rule's value too low, and its `only_if` false."""
+def _never_overestimates(rule: Rule) -> bool:
+    """Return whether missing rows can only make the rule's value too low and its `only_if` false."""
     if rule.only_if is not None and not (
         rule.only_if.operator.startswith(">") and never_overestimates(rule.only_if.left)
     ):

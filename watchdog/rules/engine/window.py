@@ -1,9 +1,8 @@
-"""Windows: what the ticks of the last n seconds add up to, kept up to date by what enters and what leaves.
+"""Windows: running sums over the ticks of the last n seconds.
 
-Sums are running: the newest tick is added, those that became too old are taken away. That is exact only because all
-values are whole numbers (connections, bytes, segments, nanoseconds, milliseconds times connections) and sums stay
-below 2^53, so that float64 does not round. What is kept per tick is sparse where few groups changed, and as narrow as
-its values allow.
+The newest tick is added, ticks that leave the window are subtracted. This is exact because all values are whole numbers
+(connections, bytes, segments, nanoseconds, milliseconds times connections) and sums stay below 2^53, so that float64
+does not round. The values of a tick are stored sparsely where few groups changed, in the narrowest type that fits.
 """
 
 from __future__ import annotations
@@ -20,13 +19,15 @@ from watchdog.clock import SECOND_NS
 from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers
 
-MAX_RECENT_TICKS: Final = 20  # that an alert shows
+MAX_RECENT_TICKS: Final = 20  # in the history of an alert
 _RECENT_BYTES = 65_536  # of each metric under one `by` and `where`
-_DENSE_SHARE = 0.5  # of the slots in reach: from here on a plain array is smaller and faster than slots and values
+_DENSE_SHARE = (
+    0.5  # of the slots in the range: from this share on, a plain array is smaller and faster than slots and values
+)
 
 
 class WindowCoverage:
-    """What is known of the ticks in one window, whatever they measured."""
+    """Number, measured time and completeness of the ticks in one window, for all metrics."""
 
     def __init__(self, window_ns: int) -> None:
         """Start without ticks."""
@@ -38,12 +39,12 @@ class WindowCoverage:
         self._entries: deque[tuple[int, int, bool]] = deque()
 
     def push(self, at_ns: int, elapsed_ns: int, *, incomplete: bool) -> None:
-        """Add a tick, and let go of those at or before `at_ns` - window."""
+        """Add a tick and remove those at or before `at_ns` - window."""
         self._entries.append((at_ns, elapsed_ns, incomplete))
         self._count(1, elapsed_ns, incomplete)
         while self._entries[0][0] <= at_ns - self.window_ns:
-            _, left_ns, was_incomplete = self._entries.popleft()
-            self._count(-1, left_ns, was_incomplete)
+            _, removed_ns, was_incomplete = self._entries.popleft()
+            self._count(-1, removed_ns, was_incomplete)
 
     def _count(self, sign: int, elapsed_ns: int, incomplete: int) -> None:
         self.tick_count += sign * (elapsed_ns > 0)
@@ -53,21 +54,21 @@ class WindowCoverage:
 
     @property
     def rate_seconds(self) -> float:
-        """Return what rates divide by: the measured time, but never less than the window.
+        """Return the divisor of rates: the measured time, but at least the window.
 
-        So long as less was measured, the past counts as nothing: a young window makes no false alarm.
+        While less was measured, the time before counts as 0: a young window makes no false alarm.
         """
         return max(self.window_ns, self._measured_ns) / SECOND_NS
 
     @property
     def mean_weight(self) -> int:
-        """Return what a mean over time divides by: the ticks' weights; as in `seconds`, the past counts as nothing."""
+        """Return the divisor of a mean over time: the weights of the ticks, at least the window."""
         window_ms = 0 if self._measured_ns >= self.window_ns else tick_weight_ms(self.window_ns)
         return max(window_ms, self._measured_ms, 1)
 
     @property
     def is_incomplete(self) -> bool:
-        """Tell whether any tick of the window may have counted too little."""
+        """Return whether any tick of the window may have counted too little."""
         return self._incomplete > 0
 
 
@@ -78,7 +79,7 @@ def tick_weight_ms(elapsed_ns: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class TickValues:
-    """What one tick adds: to distinct slots, or to as many as there are values from a first one on."""
+    """Values of one tick: for distinct `slots`, or for consecutive slots from the first one, `slots`, on."""
 
     at_ns: int
     slots: Slots | int
@@ -93,11 +94,11 @@ class TickValues:
             sums[self.slots] = operation(sums[self.slots], self.values)
 
     def value_of(self, slot: int) -> float:
-        """Return what `slot` has of it."""
-        place = slot - self.slots if isinstance(self.slots, int) else int(self.slots.searchsorted(slot))
-        if not 0 <= place < len(self.values):
+        """Return the value of `slot`, 0 where it has none."""
+        index = slot - self.slots if isinstance(self.slots, int) else int(self.slots.searchsorted(slot))
+        if not 0 <= index < len(self.values):
             return 0.0
-        return float(self.values[place]) if isinstance(self.slots, int) or self.slots[place] == slot else 0.0
+        return float(self.values[index]) if isinstance(self.slots, int) or self.slots[index] == slot else 0.0
 
     @property
     def nbytes(self) -> int:
@@ -106,7 +107,7 @@ class TickValues:
 
 
 def pack_tick_values(at_ns: int, slots: Slots, values: Numbers) -> TickValues:
-    """Make a contribution of `values` for `slots`, distinct and in rising order, stored as small as can be."""
+    """Return `values` of `slots` (distinct, in rising order) as the smallest `TickValues`."""
     changed = np.count_nonzero(values)
     if not changed:
         return TickValues(at_ns, 0, np.zeros(0))
@@ -136,9 +137,9 @@ def _narrow(values: Numbers) -> NDArray[np.generic]:
 
 
 class RecentTicks:
-    """The newest ticks, of which an alert tells how it came about: as many as a little memory holds.
+    """The newest ticks, for the history of an alert, within a small bound of memory.
 
-    On a host with few groups they reach back behind every window; with very many, the window has to do.
+    On a host with few groups they reach back further than every window; with very many groups, less far.
     """
 
     def __init__(self) -> None:
@@ -147,7 +148,7 @@ class RecentTicks:
         self._bytes = 0
 
     def push(self, new: TickValues) -> None:
-        """Add the newest tick, and let go of those that there is no room for."""
+        """Add the newest tick and remove the oldest beyond the bounds."""
         self.entries.append(new)
         self._bytes += new.nbytes
         while len(self.entries) > MAX_RECENT_TICKS or (self._bytes > _RECENT_BYTES and len(self.entries) > 1):
@@ -164,7 +165,7 @@ class WindowSum:
         self._entries: deque[TickValues] = deque()
 
     def push(self, new: TickValues, capacity: int) -> None:
-        """Add the newest tick, and take away those that have become too old."""
+        """Add the newest tick and subtract those that left the window."""
         if len(self.sums) < capacity:
             self.sums = np.concatenate((self.sums, np.zeros(capacity - len(self.sums))))
         self._entries.append(new)
@@ -199,7 +200,7 @@ class SampleWindow:
         self.entries: deque[TickSamples] = deque()
 
     def push(self, new: TickSamples) -> None:
-        """Add the newest tick, and let go of those that have become too old."""
+        """Add the newest tick and remove those that left the window."""
         self.entries.append(new)
         while self.entries[0].at_ns <= new.at_ns - self.window_ns:
             self.entries.popleft()
