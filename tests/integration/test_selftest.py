@@ -95,7 +95,7 @@ def daemon(open_folder, wait_for):
     log = open_folder / "log"
     command = [COMMAND[0], "run", "--state-dir", str(open_folder / "state"), "--rules", str(CHECKOUT / "rules")]
     with log.open("wb") as written, subprocess.Popen(command, stdout=written, stderr=written) as process:
-        wait_for(lambda: b" guards " in log.read_bytes(), "the daemon to guard", 60.0)
+        wait_for(lambda: b" watches " in log.read_bytes(), "the daemon to guard", 60.0)
         yield process, log
         process.terminate()
 

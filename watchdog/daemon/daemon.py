@@ -1,4 +1,4 @@
-"""The daemon: start in an order that ends without privileges, run by the scheduler, obey signals, stop in time."""
+"""The daemon process: start, give up privileges, run ticks, handle signals, stop within five seconds."""
 
 from __future__ import annotations
 
@@ -28,11 +28,9 @@ from watchdog.kernel.startup import require_privileges, start_collector
 from watchdog.rules.language.ruleset_hash import ruleset_hash
 from watchdog.scheduling.scheduler import ScheduledTick, Scheduler
 from watchdog.scheduling.tick_loop import TickLoop
-from watchdog.state.delivery_status import delivery_problems
 from watchdog.state.receiver_state import ReceiverStates
 from watchdog.state.store import Store
 from watchdog.storage.folder import STATE_FILE_NAME, prepare_folder
-from watchdog.storage.reader import StateReader
 from watchdog.systemd import Systemd
 
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
@@ -41,7 +39,7 @@ _log = logging.getLogger("watchdog")
 
 @dataclass(frozen=True, slots=True)
 class DaemonOptions:
-    """What the command line says."""
+    """The options of the command line."""
 
     sources: ConfigurationSources
     state_folder: Path
@@ -49,71 +47,71 @@ class DaemonOptions:
 
 
 class Daemon:
-    """Runs until SIGTERM or SIGINT; SIGHUP reads files again."""
+    """Runs until SIGTERM or SIGINT; SIGHUP reloads the configuration."""
 
     def __init__(self, options: DaemonOptions, clock: Clock, log_writer: LogWriter) -> None:
-        """Keep what to do; nothing is opened before `run`, and the log's `writer` not started."""
+        """Open nothing before `run`, which also starts `log_writer`."""
         self._options = options
         self._clock = clock
-        self._writer = log_writer
+        self._log_writer = log_writer
         self._systemd = Systemd(os.environ)
         self._scheduler = Scheduler(clock, _log)
         self._tick_loop = TickLoop(self._scheduler, self._systemd, clock, _log)
         self._host = socket.gethostname()
-        self._receivers: tuple[str, ...] = ()
         self._receiver_states = ReceiverStates(clock)
-        self._heartbeat = Heartbeat(self._host, self._unreached, clock, _log)
+        self._pipeline: Pipeline | None = None
+        self._heartbeat = Heartbeat(self._host, self._receiver_problems, clock, _log)
 
     def run(self) -> int:
-        """Guard; return the exit code.
+        """Run until a signal; return the exit code.
 
         Raises:
-            ConfigError, KernelUnfit, NotPermitted, StoreError: the daemon cannot start; nothing is left behind.
+            ConfigError, KernelUnfit, NotPermitted, StoreError: the daemon cannot start; everything is closed again.
         """
-        # Blocked in every thread to come, so that they are taken by sigwait() alone.
+        # Blocked in every later thread, so that only sigwait() receives them.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         require_privileges()
-        setup = read_configuration(self._options.sources, self._receiver_states.open)
+        configuration = read_configuration(self._options.sources, self._receiver_states.open)
         folder = self._options.state_folder
         self._prepare_folders()
-        collector = start_collector(self._clock, setup.settings.sampling.map_sizes)
-        self._writer.start()
-        self._rehearse_reload()
+        collector = start_collector(self._clock, configuration.settings.sampling.map_sizes)
+        self._log_writer.start()
+        self._check_reload()
         store = Store(folder, self._clock, boot_id())
         self._receiver_states.attach(store.database)
         store.reserve_space()
-        guard = Pipeline(collector, store, setup, self._host, self._clock)
-        open_now = guard.start()
-        self._introduce(setup, open_now, folder, guard.restored_alert_count)
+        pipeline = self._pipeline = Pipeline(collector, store, configuration, self._host, self._clock)
+        open_connections = pipeline.start()
+        self._log_start(configuration, open_connections, folder, pipeline.restored_alert_count)
         control = self._listen(store)
-        self._follow(setup)
+        self._set_heartbeat(configuration)
         release_free_memory()
-        self._tick_loop.start(lambda tick: self._tick(guard, tick), setup.interval_ns)
+        self._tick_loop.start(lambda tick: self._tick(pipeline, tick), configuration.interval_ns)
         self._scheduler.start()
         self._systemd.notify_ready()
-        self._obey(guard)
+        self._handle_signals(pipeline)
         self._systemd.notify_stopping()
         self._scheduler.stop(1.0)
         self._heartbeat.stop()
         if control is not None:
             control.stop()
-        guard.stop()
-        _log.info("stopped; what was not delivered waits in %s", folder / STATE_FILE_NAME)
+        pipeline.stop()
+        _log.info("stopped; pending notifications stay in the state file: file=%s", folder / STATE_FILE_NAME)
         return 0
 
     def _prepare_folders(self) -> None:
         account = privileges.service_account() if os.geteuid() == 0 else None
         prepare_folder(self._options.state_folder, account)
         if account is not None:
-            with contextlib.suppress(ControlError):  # told when it is missed
+            with contextlib.suppress(ControlError):  # logged by _listen()
                 socket_path.prepare_socket_folder(self._options.control_socket, account)
 
     def _listen(self, store: Store) -> ControlServer | None:
-        # Not as root any more, so that the socket is the account's. A guard that nobody can ask still guards.
+        # Not as root any more, so that the socket belongs to the account. Without a socket the daemon still works.
         try:
             listener = Listener.at(self._options.control_socket)
         except ControlError as error:
-            _log.error("%s; until then, commands cannot ask this daemon", error)
+            _log.error("control socket unavailable, commands cannot reach this daemon: error=%s", error)
             return None
         control = ControlServer(
             listener, notification_handlers.notification_handlers(store.database, self._clock), _log
@@ -121,72 +119,74 @@ class Daemon:
         control.start()
         return control
 
-    def _unreached(self) -> list[str]:
-        reader = StateReader(self._options.state_folder / STATE_FILE_NAME)
-        return delivery_problems(reader, self._receivers, self._clock)
+    def _receiver_problems(self) -> list[str]:
+        return [] if self._pipeline is None else self._pipeline.receiver_problems()
 
-    def _follow(self, setup: Configuration) -> None:
-        self._receivers = tuple(setup.receivers)
-        self._heartbeat.set_target(setup.heartbeat, RulesInForce(len(setup.rules), ruleset_hash(setup.rules)))
+    def _set_heartbeat(self, configuration: Configuration) -> None:
+        rules = RulesInForce(len(configuration.rules), ruleset_hash(configuration.rules))
+        self._heartbeat.set_target(configuration.heartbeat, rules)
 
-    def _tick(self, guard: Pipeline, tick: ScheduledTick) -> None:
-        good = False
+    def _tick(self, pipeline: Pipeline, tick: ScheduledTick) -> None:
+        succeeded = False
         try:
-            guard.run_tick(tick)
-            good = True
+            pipeline.run_tick(tick)
+            succeeded = True
         except (StoreError, RuleErrors):
-            # The sample was good. To be started anew would free no room on the disk, mend no rule, and lose what waits
-            # in memory.
+            # The sample was evaluated. A restart would neither free disk space nor repair a rule, and would lose the
+            # changes that are kept in memory.
             self._systemd.notify_watchdog()
             raise
         finally:
-            self._heartbeat.record_tick(succeeded=good, interval_ns=self._tick_loop.interval_ns)
+            self._heartbeat.record_tick(succeeded=succeeded, interval_ns=self._tick_loop.interval_ns)
         self._systemd.notify_watchdog()
 
-    def _rehearse_reload(self) -> None:
-        # As the account, by now: what root could read is not always readable to it.
+    def _check_reload(self) -> None:
+        # The process runs as the account now, which may not be able to read all that root could.
         try:
             read_configuration(self._options.sources, self._receiver_states.open)
         except (WatchdogError, OSError) as error:
-            _log.warning("a reload (SIGHUP) would be refused, though the start was not:\n%s", error)
+            _log.warning(
+                "a reload (SIGHUP) would be refused: the account cannot read what root read at the start\n%s", error
+            )
 
-    def _obey(self, guard: Pipeline) -> None:
+    def _handle_signals(self, pipeline: Pipeline) -> None:
         while signal.sigwait(_SIGNALS) == signal.SIGHUP:
             self._systemd.notify_reloading()
             try:
-                self._reload(guard)
-            except Exception:  # noqa: BLE001 - an edge: nothing that stands in a file may end the guard
-                _log.exception("the reload failed, guarding goes on")
+                self._reload(pipeline)
+            except Exception:  # noqa: BLE001 - an edge: no content of a file may end the daemon
+                _log.exception("reload failed, the former configuration stays in force")
             self._systemd.notify_ready()
 
-    def _reload(self, guard: Pipeline) -> None:
+    def _reload(self, pipeline: Pipeline) -> None:
         try:
-            fresh = read_configuration(self._options.sources, self._receiver_states.open)
+            configuration = read_configuration(self._options.sources, self._receiver_states.open)
         except WatchdogError as error:
-            _log.error("reload refused, the old rules stay in force:\n%s", error)
+            _log.error("reload refused, the former configuration stays in force:\n%s", error)
             return
-        guard.reload(fresh)
-        self._tick_loop.change_interval(fresh.interval_ns)
-        self._follow(fresh)
-        _log.info("reloaded: %d rules from %s", len(fresh.rules), fresh.rules_origin)
+        pipeline.reload(configuration)
+        self._tick_loop.change_interval(configuration.interval_ns)
+        self._set_heartbeat(configuration)
+        _log.info("reloaded: %d rules from %s", len(configuration.rules), configuration.rules_origin)
 
-    def _introduce(self, setup: Configuration, open_now: int, folder: Path, restored: int) -> None:
-        interval = format_duration(setup.interval_ns)
+    def _log_start(self, configuration: Configuration, open_connections: int, folder: Path, restored: int) -> None:
+        interval = format_duration(configuration.interval_ns)
+        count, file = len(configuration.rules), folder / STATE_FILE_NAME
         kept = ", ".join(map(privileges.capability_name, sorted(privileges.effective_capabilities())))
-        account, held = privileges.current_account_name(), f"with {kept}" if kept else "without capabilities"
-        who = f"{account} {held}, pid {os.getpid()}"
-        by_routes = f", unless a route matches ({len(setup.routes)})" if setup.routes else ""
+        capabilities = f"with {kept}" if kept else "without capabilities"
+        process = f"{privileges.current_account_name()} {capabilities}, pid {os.getpid()}"
+        default = ", ".join(configuration.settings.routing.default)
+        unless = f", unless one of {len(configuration.routes)} routes matches" if configuration.routes else ""
         lines = [
-            f"bpf-watchdog {__version__} guards {self._host}: all TCP connections ({open_now} now), every {interval}",
-            f"rules:   {len(setup.rules)} from {setup.rules_origin}: {format_rule_ids(setup.rules)}",
-            *(f"notices: {receiver.name}: {receiver.destination()}" for receiver in setup.receivers.values()),
-            f"         rules that name no receiver go to {', '.join(setup.settings.routing.default)}{by_routes}",
-            f"state:   {folder / STATE_FILE_NAME}"
-            + (f", {restored} alerts still firing from before" if restored else ""),
-            f"runs as {who}; Ctrl-C stops, SIGHUP reads the files again",
+            f"bpf-watchdog {__version__} watches {self._host}: {open_connections} TCP connections, every {interval}",
+            f"rules:     {count} from {configuration.rules_origin}: {format_rule_ids(configuration.rules)}",
+            *(f"receivers: {receiver.name}: {receiver.destination()}" for receiver in configuration.receivers.values()),
+            f"           alerts of rules without receivers go to {default}{unless}",
+            f"state:     {file}" + (f", {restored} alerts still firing from before the start" if restored else ""),
+            f"runs as {process}; Ctrl-C stops, SIGHUP reads the files again",
         ]
         for line in lines:
             _log.info("%s", line)
-        for note in setup.notes:
+        for note in configuration.notes:
             _log.info("%s", note)
-        self._systemd.notify_status(f"guarding by {len(setup.rules)} rules")
+        self._systemd.notify_status(f"watching by {count} rules")

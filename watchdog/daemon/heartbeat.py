@@ -1,4 +1,4 @@
-"""The outbound heartbeat: word now and then that all is well, or is not; silence says that nobody is there to tell."""
+"""Heartbeat: a regular message to an external monitor that ticks succeed. Without it the monitor raises the alarm."""
 
 from __future__ import annotations
 
@@ -11,86 +11,93 @@ from typing import Protocol
 
 from watchdog import __version__
 from watchdog.clock import SECOND_NS, Clock
+from watchdog.config.durations import format_duration
 from watchdog.delivery.worker import error_location
-from watchdog.errors import DeliveryError, StoreError
+from watchdog.errors import DeliveryError
 
 DEADLINE_SECONDS = 10.0
-_RETRIES = 4  # in the time of one interval, when a beat did not get through
-_TIMES_LATE = 3  # as many intervals without a good tick are too many …
-_LEAST_LATE_NS = 10 * SECOND_NS  # … but a busy machine is given this long
+_RETRIES = 4  # within one interval, while heartbeats fail
+_MAX_TICKS_LATE = 3  # intervals without a tick until ticks count as late …
+_MIN_LATE_NS = 10 * SECOND_NS  # … but at least this long, for a busy machine
 
 
 class HeartbeatTarget(Protocol):
-    """Whom to tell, and how often."""
+    """The monitor that gets the heartbeats, and the interval between them."""
 
     interval_ns: int
 
     def post(self, body: bytes, deadline_seconds: float, *, is_healthy: bool) -> None:
-        """Tell.
+        """Send one heartbeat.
 
         Raises:
-            DeliveryError: it was not heard.
+            DeliveryError: the monitor did not accept it.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class RulesInForce:
-    """What is said of the rules in force."""
+    """The facts about the present rules that a heartbeat carries."""
 
     rule_count: int
     ruleset_hash: str
 
 
 class Heartbeat:
-    """Beats in a thread of its own, as long as ticks go well; a sampler that hangs lets it go silent."""
+    """Sends heartbeats from its own thread while ticks complete; sends nothing while the sampler hangs.
+
+    It never waits for a receiver, a tick or the state file.
+    """
 
     def __init__(self, host: str, problems: Callable[[], Sequence[str]], clock: Clock, log: logging.Logger) -> None:
-        """Tell for `host`; `trouble` says what else is wrong, such as a receiver that is not reached."""
+        """Send for `host`; `problems` returns one line per problem outside ticks, such as a receiver that is down."""
         self._host = host
-        self._trouble = problems
+        self._problems = problems
         self._clock = clock
         self._log = log
         self._target: HeartbeatTarget | None = None
         self._rules = RulesInForce(0, "")
         self._tick_ns = SECOND_NS
-        self._good_ns: int | None = None  # when the newest good tick ended
-        self._ended_ns: int | None = None  # when the newest tick ended, good or not
+        self._good_ns: int | None = None  # end of the newest tick that succeeded
+        self._ended_ns: int | None = None  # end of the newest tick
         self._failures = 0  # in a row
-        self._silent = False
-        self._news = threading.Event()
+        self._suppressed = False
+        self._wake_up = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def set_target(self, target: HeartbeatTarget | None, rules: RulesInForce) -> None:
-        """Tell `target` of `rules` from now on; None: nobody."""
+        """Send to `target` from now on, with the facts of `rules`; None: send nothing."""
         self._target, self._rules = target, rules
         if self._thread.ident is None and target is not None:
             self._thread.start()
-        self._news.set()
+        self._wake_up.set()
 
     def record_tick(self, *, succeeded: bool, interval_ns: int) -> None:
-        """Note that a tick has ended; the next is due `interval_ns` after it began."""
+        """Record that a tick has ended; the next one is due `interval_ns` after its start."""
         first, now_ns = self._ended_ns is None, self._clock.boottime_ns()
         self._tick_ns = interval_ns
         if succeeded:
             self._good_ns = now_ns
         self._ended_ns = now_ns
         if first:
-            self._news.set()
+            self._wake_up.set()
 
     def stop(self) -> None:
-        """Beat no more; a beat under way is left behind."""
+        """Send no further heartbeat, without waiting for one under way."""
         self._stopping = True
-        self._news.set()
+        self._wake_up.set()
 
     def _run(self) -> None:
         while not self._stopping:
-            self._news.clear()
-            self._news.wait(self.send_if_due())
+            self._wake_up.clear()
+            self._wake_up.wait(self.send_if_due())
 
     def send_if_due(self) -> float | None:
-        """Tell how it is, if there is something to tell; return in how many seconds the next is due (None: on news)."""
+        """Send a heartbeat unless ticks are late.
+
+        Return the seconds until the next one, None to wait for a target or the first tick.
+        """
         target = self._target
         if target is None or self._ended_ns is None:
             return None
@@ -99,48 +106,52 @@ class Heartbeat:
             sent = self._send(target)
         except DeliveryError as error:
             return self._failed(f"{error.reason}: {error}", interval_seconds)
-        except Exception as error:  # noqa: BLE001 - the edge of this thread: only kind and place are safe to log
+        except Exception as error:  # noqa: BLE001 - the edge of this thread: only type and location are safe to log
             return self._failed(f"{type(error).__name__} in {error_location(error)}", interval_seconds)
         if sent and self._failures:
-            self._log.warning("heartbeat: works again after %d failures", self._failures)
+            self._log.warning("heartbeat works again: failures=%d", self._failures)
             self._failures = 0
         return interval_seconds
 
     def _send(self, target: HeartbeatTarget) -> bool:
-        # Tell whether anything was sent: a sampler that hangs has nothing to say.
+        # Returns whether a heartbeat was sent.
         now_ns = self._clock.boottime_ns()
-        late_ns = max(_TIMES_LATE * self._tick_ns, _LEAST_LATE_NS)
-        silent = self._ended_ns is None or now_ns - self._ended_ns > late_ns
-        self._tell_silence(silent)
-        if silent:
+        late_ns = max(_MAX_TICKS_LATE * self._tick_ns, _MIN_LATE_NS)
+        is_late = self._ended_ns is None or now_ns - self._ended_ns > late_ns
+        self._log_suppression(is_late, late_ns)
+        if is_late:
             return False
         age_ns = None if self._good_ns is None else now_ns - self._good_ns
-        trouble = [] if age_ns is not None and age_ns <= late_ns else ["ticks fail"]
-        try:
-            trouble += self._trouble()
-        except StoreError as error:
-            trouble.append(str(error))
+        problems = [] if age_ns is not None and age_ns <= late_ns else ["ticks fail"]
+        problems += self._problems()
         document = {
             "host": self._host,
             "version": __version__,
-            "status": "fail" if trouble else "ok",
-            "trouble": trouble,
-            "rules": self._rules.rule_count,
-            "rules_sha256": self._rules.ruleset_hash,
-            "last_tick_age_seconds": None if age_ns is None else round(age_ns / SECOND_NS, 3),
+            "status": "fail" if problems else "ok",
+            "problems": problems,
+            "rule_count": self._rules.rule_count,
+            "ruleset_sha256": self._rules.ruleset_hash,
+            "last_good_tick_age_seconds": None if age_ns is None else round(age_ns / SECOND_NS, 3),
         }
-        target.post(json.dumps(document).encode(), DEADLINE_SECONDS, is_healthy=not trouble)
+        target.post(json.dumps(document).encode(), DEADLINE_SECONDS, is_healthy=not problems)
         return True
 
     def _failed(self, reason: str, interval_seconds: float) -> float:
-        # Told once, not at every try.
+        # Logged once, not at every try.
         self._failures += 1
         if self._failures == 1:
-            self._log.error("heartbeat: not delivered: %s; tried on, silently", reason)
+            self._log.error(
+                "heartbeat failed, retrying without further log lines: retry=%gs reason=%s",
+                interval_seconds / _RETRIES,
+                reason,
+            )
         return interval_seconds / _RETRIES
 
-    def _tell_silence(self, silent: bool) -> None:  # noqa: FBT001 - what it tells
-        if silent != self._silent:
-            self._silent = silent
-            words = "withheld, for no tick has ended in time" if silent else "ticks end again"
-            self._log.error("heartbeat: %s", words)
+    def _log_suppression(self, suppressed: bool, late_ns: int) -> None:  # noqa: FBT001 - the new state
+        if suppressed == self._suppressed:
+            return
+        self._suppressed = suppressed
+        if suppressed:
+            self._log.error("heartbeat suppressed: no tick completed within %s", format_duration(late_ns))
+        else:
+            self._log.warning("heartbeat resumed: ticks complete again")

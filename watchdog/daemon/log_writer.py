@@ -1,6 +1,6 @@
-"""The log, written by a thread of its own: a terminal that is paused, or a reader that is stuck, stops nobody's work.
+"""The log, written by its own thread, so that a paused terminal or a stuck reader blocks no other thread.
 
-Lines wait in a queue. When it is full, further ones are dropped and counted, and the count is told once there is room.
+Lines wait in a queue. When it is full, further lines are dropped and counted; the count is logged once there is room.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import queue
 import threading
 import time
+from datetime import UTC, datetime
 
 from watchdog.systemd import is_journal
 
@@ -19,35 +20,35 @@ _PRIORITIES = ((logging.ERROR, "<3>"), (logging.WARNING, "<4>"), (logging.NOTSET
 
 
 class LogWriter(logging.Handler):
-    """Writes records to a file descriptor, without ever making their author wait."""
+    """Writes records to a file descriptor and never blocks the thread that logs."""
 
     def __init__(self, descriptor: int, capacity: int = _QUEUED_LINES) -> None:
-        """Keep what is to be written to `descriptor`, which stays the caller's, from `start` on."""
+        """Queue records until `start`, then write them to `descriptor`, which stays the caller's."""
         super().__init__()
-        # Not through sys.stderr: a thread stuck in there holds a lock that the interpreter wants when it ends.
+        # Not through sys.stderr: a thread stuck there holds a lock that the interpreter needs at its end.
         self._descriptor = descriptor
         self._queue: queue.Queue[bytes] = queue.Queue(capacity)
         self._dropped = 0
         journal = is_journal(os.environ, descriptor)
-        self.setFormatter(_JournalFormatter() if journal else logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self.setFormatter(_JournalFormatter() if journal else _TimeAndLevelFormatter())
+        self._thread = threading.Thread(target=self._write, name="log-writer", daemon=True)
 
     def start(self) -> None:
-        """Begin to write, in a thread: where privileges are given up, only after that, or it would keep them."""
+        """Start the writing thread. Call it after privileges are given up: an earlier thread would keep them."""
         if self._thread.ident is None:
             self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue the record's lines, in this thread's words: what they speak of may change."""
+        """Queue the record's lines, formatted here: its arguments may change after the call."""
         try:
             self._queue.put_nowait(self._line(record))
         except queue.Full:
             self._dropped += 1
-        except Exception:  # noqa: BLE001 - logging's own way with a record that makes no text
+        except Exception:  # noqa: BLE001 - as logging's own handlers do with a record that cannot be formatted
             self.handleError(record)
 
     def drain(self, seconds: float) -> bool:
-        """Write everything, started or not, for so long at most; return whether it is done."""
+        """Write all queued lines, for at most `seconds`; return whether the queue is empty."""
         self.start()
         deadline = time.monotonic() + seconds
         while self._queue.unfinished_tasks:
@@ -64,16 +65,9 @@ class LogWriter(logging.Handler):
             line = self._queue.get()
             self._write_all(line)
             if dropped := self._take_dropped():
-                told = logging.LogRecord(
-                    __name__,
-                    logging.WARNING,
-                    "",
-                    0,
-                    "%d lines of the log were dropped: nobody read it",
-                    (dropped,),
-                    None,
-                )
-                self._write_all(self._line(told))
+                text = "log lines dropped, the reader of the log was too slow: lines=%d"
+                record = logging.LogRecord(__name__, logging.WARNING, "", 0, text, (dropped,), None)
+                self._write_all(self._line(record))
             self._queue.task_done()
 
     def _take_dropped(self) -> int:
@@ -89,14 +83,23 @@ class LogWriter(logging.Handler):
         while rest:
             try:
                 rest = rest[os.write(self._descriptor, rest) :]
-            except BlockingIOError:  # the terminal's other users may have made it so
+            except BlockingIOError:  # another user of the terminal may have made it non-blocking
                 time.sleep(_POLL_SECONDS)
-            except OSError:  # nobody is there any more
+            except OSError:  # the reader is gone
                 return
 
 
+class _TimeAndLevelFormatter(logging.Formatter):
+    """Begins each record with the UTC time (RFC 3339) and the level: "2025-06-15T15:06:40.000Z INFO …"."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's lines; only the first one has time and level."""
+        time_text = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        return f"{time_text.removesuffix('+00:00')}Z {record.levelname} {super().format(record)}"
+
+
 class _JournalFormatter(logging.Formatter):
-    """Puts a priority before each line, for each is an entry of its own; the journal has the time (sd-daemon(3))."""
+    """Begins each line with its priority (sd-daemon(3)): each line is a journal entry with a time of its own."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's lines."""

@@ -1,6 +1,6 @@
-"""What is done about receivers that do not answer: others are told, second ones step in, the host's log gets a record.
+"""Reaction to outages of receivers: alerts to the other receivers, escalation, records in the local log.
 
-Asked once a tick, between the life of alerts and the commit, with which all that it says is written.
+The pipeline calls it once a tick, after the alerts were updated and before the commit that saves its results.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from watchdog.alerts.alert import Alert, Transition
 from watchdog.clock import Now
 from watchdog.config.settings import RoutingSettings, Settings
 from watchdog.delivery.escalation_target import EscalationTarget
+from watchdog.delivery.health import Outage
 from watchdog.delivery.local_log import LocalLog
-from watchdog.delivery.receiver_down import Outage, ReceiverDownAlerts
+from watchdog.delivery.receiver_down import ReceiverDownAlerts
 from watchdog.delivery.undelivered import describe_queue, undelivered_notifications
 from watchdog.errors import StoreError
 from watchdog.routing.group import ReceiverGroupKey
@@ -25,137 +26,144 @@ from watchdog.storage.database import Database
 
 
 class OutageHandler:
-    """The alerts about dead receivers, and whoever stands by for them."""
+    """Owns the alerts about receivers, the escalation targets and the local log."""
 
     def __init__(
-        self, database: Database, config: Settings, receivers: Iterable[str], host: str, log: logging.Logger
+        self, database: Database, settings: Settings, receivers: Iterable[str], host: str, log: logging.Logger
     ) -> None:
-        """Read of notices in `database`; `config` says who stands by for whom, and how long is too long."""
+        """Read undelivered notifications from `database`; `settings` has escalations and `receiver_down_after`."""
         self._database = database
         self._host = host
         self._log = log
         self._receivers = tuple(receivers)
-        self._paths = ReceiverDownAlerts(self._receivers, config.routing.receiver_down_after_ns)
-        self._alarm = LocalLog(log)
-        self._standbys: dict[str, EscalationTarget] = {}
+        self._receiver_down = ReceiverDownAlerts(self._receivers, settings.routing.receiver_down_after_ns)
+        self._local_log = LocalLog(log)
+        self._targets: dict[str, EscalationTarget] = {}
         self._unreadable = False
-        self._dropped: list[tuple[ReceiverGroupKey, JsonDocument | None]] = []
-        self._configure(config, {}, Now(0, 0.0))
+        self._removed_groups: list[tuple[ReceiverGroupKey, JsonDocument | None]] = []
+        self._configure(settings, {}, Now(0, 0.0))
 
     def restore(self, saved: SavedState, firing: Mapping[str, Alert], now: Now) -> int:
-        """Take back what a former daemon saved; return how much of it could not be read.
+        """Restore the documents that a former daemon saved; return the number of unreadable ones.
 
-        `firing`: the alerts of rules that fire.
+        `firing`: the firing alerts of rules, by fingerprint.
         """
-        forgotten = self._paths.restore(state for state in saved.alerts if "down_receiver" in state)
-        self._alarm.restore(self._paths.alerts_by_receiver(), now.boottime_ns)
+        unreadable = self._receiver_down.restore(document for document in saved.alerts if "down_receiver" in document)
+        self._local_log.restore(self._receiver_down.alerts_by_receiver(), now.boottime_ns)
         by_receiver: dict[str, list[Mapping[str, Any]]] = {}
-        for state in saved.groups:
-            if "is_escalation" in state:
-                by_receiver.setdefault(str(state.get("receiver")), []).append(state)
+        for document in saved.groups:
+            if "is_escalation" in document:
+                by_receiver.setdefault(str(document.get("receiver")), []).append(document)
         all_firing = {**firing, **self.firing_alerts()}
         for name, documents in by_receiver.items():
-            standby = self._standbys.setdefault(name, EscalationTarget(name, self._routing, self._host))
-            forgotten += standby.restore(documents, all_firing, now, saved.boottime_shift_ns)
-        self._drop_idle(all_firing, now)
-        return forgotten
+            target = self._targets.setdefault(name, EscalationTarget(name, self._routing, self._host))
+            unreadable += target.restore(documents, all_firing, now, saved.boottime_shift_ns)
+        self._remove_idle_targets(all_firing, now)
+        return unreadable
 
-    def reload(self, config: Settings, receivers: Iterable[str], firing: Mapping[str, Alert], now: Now) -> None:
-        """Go on by a new configuration; who was told of something is told its end."""
+    def reload(self, settings: Settings, receivers: Iterable[str], firing: Mapping[str, Alert], now: Now) -> None:
+        """Take a new configuration. Each receiver that got a firing notification will get the resolved one."""
         self._receivers = tuple(receivers)
-        self._paths.replace_receivers(self._receivers, config.routing.receiver_down_after_ns)
-        self._configure(config, {**firing, **self.firing_alerts()}, now)
+        self._receiver_down.replace_receivers(self._receivers, settings.routing.receiver_down_after_ns)
+        self._configure(settings, {**firing, **self.firing_alerts()}, now)
 
-    def update_alerts(self, failing: Mapping[str, Outage], now: Now) -> list[Transition]:
-        """Return what changed about the alerts on receivers, and tell the host's log of those that are dead."""
-        transitions = self._paths.advance(failing, now)
-        self._alarm.report(self._paths.alerts_by_receiver(), failing, self._waiting, now.boottime_ns)
+    def update_alerts(self, outages: Mapping[str, Outage], now: Now) -> list[Transition]:
+        """Return the transitions of the alerts about receivers; write to the local log about those that are down."""
+        transitions = self._receiver_down.advance(outages, now)
+        self._local_log.report(self._receiver_down.alerts_by_receiver(), outages, self._describe_queue, now.boottime_ns)
         return transitions
 
+    def down_receivers(self, outages: Mapping[str, Outage], now_ns: int) -> Mapping[str, Outage]:
+        """Return the outages of receivers that are down, as `ReceiverDownAlerts.down_receivers`."""
+        return self._receiver_down.down_receivers(outages, now_ns)
+
     def firing_alerts(self) -> Mapping[str, Alert]:
-        """Return the alerts about receivers that fire, by fingerprint."""
-        return self._paths.firing_alerts()
+        """Return the firing alerts about receivers, by fingerprint."""
+        return self._receiver_down.firing_alerts()
 
     def escalate(
         self,
-        failing: Mapping[str, Outage],
+        outages: Mapping[str, Outage],
         transitions: Sequence[Transition],
         firing: Mapping[str, Alert],
         is_routed_to: Callable[[str, Alert], bool],
         now: Now,
     ) -> list[Notification]:
-        """Return the notices for those who stand by, as `Standby.advance`."""
+        """Return the notifications for the escalation targets, as `EscalationTarget.advance`."""
         return [
             notification
-            for standby in self._standbys.values()
-            for notification in standby.advance(failing, self._unheard, transitions, firing, is_routed_to, now)
+            for target in self._targets.values()
+            for notification in target.advance(outages, self._find_undelivered, transitions, firing, is_routed_to, now)
         ]
 
     def notified_alerts(self, receiver: str) -> list[Alert]:
-        """Return what fires and what `receiver` was told of, standing by."""
-        return self._standbys[receiver].notified_alerts() if receiver in self._standbys else []
+        """Return the firing alerts that `receiver` was notified of as an escalation target."""
+        return self._targets[receiver].notified_alerts() if receiver in self._targets else []
 
     def was_notified(self, receiver: str, alert: Alert) -> bool:
-        """Tell whether `receiver` was told of this very firing of `alert`, standing by: its end is told here, too."""
-        return receiver in self._standbys and self._standbys[receiver].was_notified(alert)
+        """Return whether `receiver` was notified of this firing of `alert` as an escalation target.
+
+        If so, its resolved notification comes from here too.
+        """
+        return receiver in self._targets and self._targets[receiver].was_notified(alert)
 
     def owes_resolved(self, receiver: str, alert: Alert) -> bool:
-        """Tell whether it is here that `receiver` is told the end of this firing of `alert`, standing by."""
-        return receiver in self._standbys and self._standbys[receiver].owes_resolved(alert)
+        """Return whether `receiver` still has to get the resolved notification of this firing of `alert` from here."""
+        return receiver in self._targets and self._targets[receiver].owes_resolved(alert)
 
     def mark_all_changed(self) -> None:
-        """Mark all changed: `take_alert_changes` and `take_group_changes` return all of it, for a recreated store."""
-        self._paths.mark_all_changed()
-        for standby in self._standbys.values():
-            standby.mark_all_changed()
+        """Make the next `take_alert_changes` and `take_group_changes` return everything, for a recreated state file."""
+        self._receiver_down.mark_all_changed()
+        for target in self._targets.values():
+            target.mark_all_changed()
 
     def request_reconcile(self) -> None:
         """As `Grouping.request_reconcile`."""
-        for standby in self._standbys.values():
-            standby.request_reconcile()
+        for target in self._targets.values():
+            target.request_reconcile()
 
     def take_alert_changes(self) -> list[tuple[str, JsonDocument | None]]:
-        """Return what `restore` needs of alerts that changed since the last call."""
-        return self._paths.take_changes()
+        """Return (fingerprint, document) of alerts that changed since the last call; None for a resolved one."""
+        return self._receiver_down.take_changes()
 
     def take_group_changes(self) -> list[tuple[ReceiverGroupKey, JsonDocument | None]]:
-        """Return what `restore` needs of groups that changed since the last call."""
-        changes, self._dropped = self._dropped, []
-        for standby in self._standbys.values():
-            changes += standby.take_changes()
+        """Return (key, document) of groups that changed since the last call; None for a removed one."""
+        changes, self._removed_groups = self._removed_groups, []
+        for target in self._targets.values():
+            changes += target.take_changes()
         return changes
 
-    def _configure(self, config: Settings, firing: Mapping[str, Alert], now: Now) -> None:
-        self._routing: RoutingSettings = config.routing
+    def _configure(self, settings: Settings, firing: Mapping[str, Alert], now: Now) -> None:
+        self._routing: RoutingSettings = settings.routing
         self._after_ns: dict[str, dict[str, int]] = {}
-        for first, escalation in config.escalations.items():
+        for first, escalation in settings.escalations.items():
             self._after_ns.setdefault(escalation.to, {})[first] = escalation.after_ns
         for name in self._after_ns:
-            self._standbys.setdefault(name, EscalationTarget(name, config.routing, self._host))
-        self._drop_idle(firing, now)
+            self._targets.setdefault(name, EscalationTarget(name, settings.routing, self._host))
+        self._remove_idle_targets(firing, now)
 
-    def _drop_idle(self, firing: Mapping[str, Alert], now: Now) -> None:
-        # Those who stand by no longer stay until they have told the ends of what they told.
-        for name, standby in list(self._standbys.items()):
+    def _remove_idle_targets(self, firing: Mapping[str, Alert], now: Now) -> None:
+        # A target that is no longer configured stays until its last resolved notification has been made.
+        for name, target in list(self._targets.items()):
             exists = name in self._receivers
-            standby.reload(self._after_ns.get(name, {}), self._routing, firing, now, receiver_exists=exists)
-            if standby.is_idle:
-                standby.reload({}, self._routing, {}, now, receiver_exists=False)
-                self._dropped += standby.take_changes()
-                del self._standbys[name]
+            target.reload(self._after_ns.get(name, {}), self._routing, firing, now, receiver_exists=exists)
+            if target.is_idle:
+                target.reload({}, self._routing, {}, now, receiver_exists=False)
+                self._removed_groups += target.take_changes()
+                del self._targets[name]
 
-    def _unheard(self, receiver: str, place: int, since: float) -> tuple[int, Sequence[Notification]]:
+    def _find_undelivered(self, receiver: str, after_sequence: int, since: float) -> tuple[int, Sequence[Notification]]:
         try:
-            found = undelivered_notifications(self._database, receiver, place, since)
-        except StoreError as error:  # nothing could be committed now either
+            found = undelivered_notifications(self._database, receiver, after_sequence, since)
+        except StoreError as error:  # a commit would fail now as well
             if not self._unreadable:
-                self._log.error("nothing can be escalated: %s", error)
+                self._log.error("escalation paused, outbox unreadable: error=%s", error)
             self._unreadable = True
-            return place, ()
+            return after_sequence, ()
         self._unreadable = False
         return found
 
-    def _waiting(self, receiver: str) -> str:
+    def _describe_queue(self, receiver: str) -> str:
         try:
             return describe_queue(self._database, receiver)
         except StoreError as error:

@@ -1,91 +1,118 @@
-"""Whether a receiver takes what it is sent, kept over restarts."""
+"""Receiver health: since when a receiver fails and why, kept over restarts.
+
+Heartbeat, alert about a receiver, local log and escalation all ask this module.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from watchdog.clock import SECOND_NS, Clock, Now, boot_id
-from watchdog.delivery.receiver_down import Outage
 from watchdog.errors import StoreError
 from watchdog.receivers.base import ReceiverState
+from watchdog.receivers.render import notification_text
 
 _KEY = "outage"
 
 
-class ReceiverHealth:
-    """What the newest attempts say of one receiver.
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """The time in which no attempt for a receiver succeeds. It begins with the first attempt that failed.
 
-    Written by the receiver's thread, read by others: each attribute is replaced as a whole.
+    `since_ns`: CLOCK_BOOTTIME; `since`: wall clock, for display. `reason`: error of the newest attempt, without
+    secrets.
     """
 
-    def __init__(self, memory: ReceiverState, clock: Clock, hang_timeout_seconds: float) -> None:
-        """Go on where `memory` ends; an attempt that takes `hang_seconds` counts as failed without having ended."""
-        self._memory = memory
+    since_ns: int
+    since: float
+    reason: str
+
+    def has_lasted(self, duration_ns: int, now_ns: int) -> bool:
+        """Return whether the outage is `duration_ns` old or older at `now_ns` of CLOCK_BOOTTIME."""
+        return now_ns - self.since_ns >= duration_ns
+
+    def describe(self, receiver: str) -> str:
+        """Return one line for a log or a heartbeat about the outage of `receiver`."""
+        since = notification_text.rfc3339(self.since)
+        return f"receiver down: receiver={receiver} since={since} reason={self.reason}"
+
+
+class ReceiverHealth:
+    """The results of the newest attempts for one receiver.
+
+    The receiver's thread writes, other threads read without a lock: each attribute is replaced as a whole.
+    """
+
+    def __init__(self, receiver_state: ReceiverState, clock: Clock, hang_timeout_seconds: float) -> None:
+        """Continue the outage saved in `receiver_state`.
+
+        An attempt that runs for `hang_timeout_seconds` counts as failed before it has ended.
+        """
+        self._receiver_state = receiver_state
         self._clock = clock
         self._hang_ns = round(hang_timeout_seconds * SECOND_NS)
-        self._failure = self._remembered()
-        self._saved = self._failure is not None
+        self._outage = self._load()
+        self._saved = self._outage is not None
         self._by_refresh = False
         self._attempt: Now | None = None
 
     @property
     def outage(self) -> Outage | None:
-        """Return since when and why nothing reaches the receiver; None while it takes what it is sent."""
-        failure, attempt = self._failure, self._attempt
-        if failure is None and attempt is not None and self._clock.boottime_ns() - attempt.boottime_ns >= self._hang_ns:
+        """Return the present outage, None while attempts succeed."""
+        outage, attempt = self._outage, self._attempt
+        if outage is None and attempt is not None and self._clock.boottime_ns() - attempt.boottime_ns >= self._hang_ns:
             return Outage(attempt.boottime_ns, attempt.wall, "timeout: an attempt does not end")
-        return failure
+        return outage
 
     def attempt_started(self) -> None:
-        """Take note that an attempt begins."""
+        """Record that an attempt begins now."""
         self._attempt = Now.read(self._clock)
 
     def attempt_succeeded(self, *, refresh: bool = False) -> None:
-        """Take note that the attempt succeeded; a refresh that did says nothing of notices that failed."""
+        """Record that the attempt succeeded. A successful refresh ends only an outage that a refresh began."""
         self._attempt = None
         if not refresh or self._by_refresh:
-            self._failure = None
+            self._outage = None
 
     def attempt_failed(self, reason: str, *, refresh: bool = False) -> None:
-        """Take note that the attempt failed."""
+        """Record that the attempt failed."""
         begin = self._attempt or Now.read(self._clock)
-        self._by_refresh = refresh and (self._failure is None or self._by_refresh)
-        first = self._failure or Outage(begin.boottime_ns, begin.wall, reason)
-        self._failure = replace(first, reason=reason)
+        self._by_refresh = refresh and (self._outage is None or self._by_refresh)
+        first = self._outage or Outage(begin.boottime_ns, begin.wall, reason)
+        self._outage = replace(first, reason=reason)
         self._attempt = None
 
     def forget_stale_outage(self, min_age_seconds: float) -> None:
-        """Know nothing of the receiver any more if it began to fail `seconds` ago or earlier."""
-        if (
-            self._failure is not None
-            and self._clock.boottime_ns() - self._failure.since_ns >= min_age_seconds * SECOND_NS
+        """Drop the outage if it began `min_age_seconds` ago or earlier."""
+        if self._outage is not None and self._outage.has_lasted(
+            round(min_age_seconds * SECOND_NS), self._clock.boottime_ns()
         ):
-            self._failure = None
+            self._outage = None
 
     def save(self) -> None:
-        """Write down what changed, if it does.
+        """Save the beginning or the end of an outage; do nothing if neither happened since the last call.
 
         Raises:
-            StoreError: it can't be written; call again later.
+            StoreError: the state file can't be written; call again later.
         """
-        failure = self._failure
-        if (failure is not None) == self._saved:
+        outage = self._outage
+        if (outage is not None) == self._saved:
             return
         document = None
-        if failure is not None:
+        if outage is not None:
             document = {
                 "boot_id": boot_id(),
-                "since_ns": failure.since_ns,
-                "since": failure.since,
-                "reason": failure.reason,
+                "since_ns": outage.since_ns,
+                "since": outage.since,
+                "reason": outage.reason,
             }
-        self._memory.put(_KEY, None if document is None else json.dumps(document))
-        self._saved = failure is not None
+        self._receiver_state.put(_KEY, None if document is None else json.dumps(document))
+        self._saved = outage is not None
 
-    def _remembered(self) -> Outage | None:
+    def _load(self) -> Outage | None:
         try:
-            text = self._memory.get(_KEY)
+            text = self._receiver_state.get(_KEY)
             if text is None:
                 return None
             document = json.loads(text)

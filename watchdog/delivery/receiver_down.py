@@ -1,133 +1,131 @@
-"""Receivers that do not answer: since when, and the alert about each of them, which all others are told.
+"""Alerts about receivers that are down; all other receivers are notified of them.
 
-It goes the ordinary way of alerts, but for its birth: no rule measures it. Its own receiver is never among those who
-are to hear of it, and it is about a receiver, not about a notice, so that there are never more of them than receivers.
+They are ordinary alerts, except that no rule creates them. Such an alert never goes to the receiver that it is about.
+It is about a receiver and not about a notification, so there are never more of them than receivers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
 from watchdog.clock import SECOND_NS, Now
 from watchdog.config.durations import format_duration
+from watchdog.delivery.health import Outage
 from watchdog.errors import DocumentError, document_errors
 from watchdog.rules.language.rule import Severity
 
 RECEIVER_DOWN_RULE = "watchdog-receiver-down"
-"""What stands where other alerts have the id of a rule."""
+"""Rule id of these alerts; no rule file has such a rule."""
 
-RECEIVER_RECOVERED = "it no longer fails"
+RECEIVER_RECOVERED = "receiver works again"
 RECEIVER_REMOVED = "receiver removed"
 _LABEL = "receiver"
 
 
-@dataclass(frozen=True, slots=True)
-class Outage:
-    """That nothing reaches a receiver: no attempt has succeeded since `since_ns`, when the first one failed.
-
-    `since_ns`: CLOCK_BOOTTIME; `since`: wall clock, for display. `reason`: what the newest attempt ended with, without
-    secrets.
-    """
-
-    since_ns: int
-    since: float
-    reason: str
-
-
 class ReceiverDownAlerts:
-    """The alerts about receivers that have been failing for too long."""
+    """The alerts about receivers whose outage has lasted `receiver_down_after` or longer."""
 
     def __init__(self, receivers: Iterable[str], down_after_ns: int) -> None:
-        """Take the names of all receivers, and how long one may fail before the others hear of it."""
+        """Take the names of all receivers, and the age from which an outage means that its receiver is down."""
         self._receivers = tuple(receivers)
-        self._dead_after_ns = down_after_ns
-        self._dead: dict[str, Alert] = {}  # by receiver
+        self._down_after_ns = down_after_ns
+        self._firing: dict[str, Alert] = {}  # by receiver
         self._changes: dict[str, dict[str, Any] | None] = {}
 
+    def down_receivers(self, outages: Mapping[str, Outage], now_ns: int) -> dict[str, Outage]:
+        """Return the outages of receivers that are down at `now_ns` of CLOCK_BOOTTIME, by receiver.
+
+        Never blocks; may be called from any thread.
+        """
+        return {
+            name: outages[name]
+            for name in self._receivers
+            if name in outages and outages[name].has_lasted(self._down_after_ns, now_ns)
+        }
+
     def advance(self, outages: Mapping[str, Outage], now: Now) -> list[Transition]:
-        """Return what changed: receivers that are dead by now, and dead ones that no longer fail or are gone."""
+        """Return the transitions: receivers that are down now, and former ones that work again or were removed."""
         transitions = []
-        for name, alert in list(self._dead.items()):
+        for name, alert in list(self._firing.items()):
             if name not in outages or name not in self._receivers:
-                ending = RECEIVER_RECOVERED if name in self._receivers else RECEIVER_REMOVED
-                over = replace(alert, state=AlertState.RESOLVED, resolved=now.wall, reason=ending)
-                transitions.append(Transition(TransitionKind.RESOLVED, over))
-                del self._dead[name]
+                reason = RECEIVER_RECOVERED if name in self._receivers else RECEIVER_REMOVED
+                resolved = replace(alert, state=AlertState.RESOLVED, resolved=now.wall, reason=reason)
+                transitions.append(Transition(TransitionKind.RESOLVED, resolved))
+                del self._firing[name]
                 self._changes[alert.fingerprint] = None
-        for name in self._receivers:
-            failure = outages.get(name)
-            if failure is None or name in self._dead or now.boottime_ns - failure.since_ns < self._dead_after_ns:
+        for name, outage in self.down_receivers(outages, now.boottime_ns).items():
+            if name in self._firing:
                 continue
-            alert = self._dead[name] = self._alert(name, failure, now)
+            alert = self._firing[name] = self._alert(name, outage, now)
             transitions.append(Transition(TransitionKind.FIRING, alert))
-            self._note(name, alert)
+            self._mark_changed(name, alert)
         return transitions
 
     def firing_alerts(self) -> dict[str, Alert]:
-        """Return every alert that fires, by fingerprint."""
-        return {alert.fingerprint: alert for alert in self._dead.values()}
+        """Return the firing alerts by fingerprint."""
+        return {alert.fingerprint: alert for alert in self._firing.values()}
 
     def alerts_by_receiver(self) -> Mapping[str, Alert]:
-        """Return every alert that fires, by the receiver that it is about."""
-        return self._dead
+        """Return the firing alerts by the receiver that they are about."""
+        return self._firing
 
     def replace_receivers(self, receivers: Iterable[str], down_after_ns: int) -> None:
-        """Take the names and the patience of a new configuration."""
+        """Take the receivers and the time of a new configuration."""
         self._receivers = tuple(receivers)
-        self._dead_after_ns = down_after_ns
-        for name, alert in self._dead.items():
-            self._dead[name] = replace(alert, receivers=self._others(name))
-            self._note(name, self._dead[name])
+        self._down_after_ns = down_after_ns
+        for name, alert in self._firing.items():
+            self._firing[name] = replace(alert, receivers=self._others(name))
+            self._mark_changed(name, self._firing[name])
 
     def mark_all_changed(self) -> None:
-        """Have all of it returned by `take_changes` once more."""
-        for name, alert in self._dead.items():
-            self._note(name, alert)
+        """Make the next `take_changes` return every alert."""
+        for name, alert in self._firing.items():
+            self._mark_changed(name, alert)
 
     def take_changes(self) -> list[tuple[str, dict[str, Any] | None]]:
-        """Return what `restore` needs of each alert that changed since the last call, None for one that is over."""
+        """Return (fingerprint, document) of alerts that changed since the last call; None for a resolved one."""
         changes, self._changes = self._changes, {}
         return list(changes.items())
 
     def restore(self, saved: Iterable[Mapping[str, Any]]) -> int:
-        """Take back what a former daemon saved, and is no news; return how much of it cannot be read."""
-        forgotten = 0
+        """Restore the alerts that a former daemon saved, without transitions; return the number of unreadable ones."""
+        unreadable = 0
         for document in saved:
             try:
                 with document_errors():
                     name, alert = str(document["down_receiver"]), Alert.from_json(document["alert"])
             except DocumentError:
-                forgotten += 1
+                unreadable += 1
                 continue
-            self._dead[name] = replace(alert, receivers=self._others(name))
-        return forgotten
+            self._firing[name] = replace(alert, receivers=self._others(name))
+        return unreadable
 
-    def _note(self, name: str, alert: Alert) -> None:
+    def _mark_changed(self, name: str, alert: Alert) -> None:
         self._changes[alert.fingerprint] = {"down_receiver": name, "alert": alert.to_json()}
 
     def _others(self, name: str) -> tuple[str, ...]:
         return tuple(other for other in self._receivers if other != name)
 
-    def _alert(self, name: str, failure: Outage, now: Now) -> Alert:
+    def _alert(self, name: str, outage: Outage, now: Now) -> Alert:
         labels = ((_LABEL, name),)
-        seconds = (now.boottime_ns - failure.since_ns) / SECOND_NS
+        seconds = (now.boottime_ns - outage.since_ns) / SECOND_NS
         return Alert(
             rule=RECEIVER_DOWN_RULE,
             labels=labels,
             fingerprint=fingerprint(RECEIVER_DOWN_RULE, labels),
             state=AlertState.FIRING,
             severity=Severity.CRITICAL,
-            summary=f"nothing reaches the receiver {name}: {failure.reason}",
+            summary=f"receiver {name} is down: {outage.reason}",
             value=seconds,
-            threshold=self._dead_after_ns / SECOND_NS,
+            threshold=self._down_after_ns / SECOND_NS,
             peak=seconds,
-            started=failure.since,
+            started=outage.since,
             fired=now.wall,
             resolved=None,
-            reason=f"no attempt has succeeded for {format_duration(self._dead_after_ns)}",
+            reason=f"no attempt has succeeded for {format_duration(self._down_after_ns)}",
             receivers=self._others(name),
             runbook=None,
             format="seconds",
@@ -135,5 +133,5 @@ class ReceiverDownAlerts:
 
 
 def is_receiver_down_alert(alert: Alert, receiver: str) -> bool:
-    """Tell whether `alert` says that nothing reaches `receiver`."""
+    """Return whether `alert` reports that `receiver` is down."""
     return alert.rule == RECEIVER_DOWN_RULE and alert.labels == ((_LABEL, receiver),)

@@ -1,4 +1,4 @@
-"""What did not reach a receiver: read from the outbox for those who are told in its place."""
+"""Notifications that did not reach a receiver, read from the outbox for escalation and the local log."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from watchdog.receivers.render import notification_text
 from watchdog.routing.notification import Notification
 from watchdog.storage.database import Database
 
-_MOST_AT_ONCE = 500  # notices within one tick …
-_MOST_CHARACTERS = 2_000_000  # … and so much of them, beyond the first
-_MOST_SEARCHED = 200
-_MOST_NAMED = 3
+_MAX_ROWS = 500  # read within one tick
+_MAX_CHARACTERS = 2_000_000  # of their bodies; the first row is read whatever its size
+_MAX_SEARCHED = 200  # rows among which the most severe alerts are looked for
+_MAX_NAMED = 3
 
 
 def undelivered_notifications(
     database: Database, receiver: str, after_sequence: int, since: float
 ) -> tuple[int, Sequence[Notification]]:
-    """Return the notices after `place` that wait for `receiver`, or were given up after `since` (wall clock).
+    """Return (last_sequence, notifications) for `receiver`: pending now, or failed or merged at `since` or later.
 
-    Oldest first, some hundred at most, with the place after which to go on. Those merged into one that waits count too:
-    what is read must not depend on when they were.
+    Notifications with a sequence above `after_sequence`, oldest first, at most 500. The next call begins after
+    `last_sequence`. `since`: wall clock. Merged ones count: the result must not depend on the time of the merge.
 
     Raises:
         StoreError: the outbox can't be read.
     """
     with database.transaction() as connection:
-        rows, all_read = _some(
+        rows, all_read = _read_rows(
             connection,
             "SELECT place, body FROM notices WHERE place > ? AND receiver = ? "
             "AND (state = 'pending' OR (state IN ('dead', 'merged') AND ended >= ?)) ORDER BY place LIMIT ?",
-            # What comes after a place that is known came in this outage, whatever the wall clock did meanwhile.
-            (after_sequence, receiver, 0.0 if after_sequence else since, _MOST_AT_ONCE),
+            # Rows after a known sequence belong to this outage, even if the wall clock was set meanwhile.
+            (after_sequence, receiver, 0.0 if after_sequence else since, _MAX_ROWS),
         )
         newest: int = connection.execute("SELECT coalesce(max(place), 0) FROM notices").fetchone()[0]
-    whole = all_read and len(rows) < _MOST_AT_ONCE
-    return (newest if whole else rows[-1][0]), list(_notices(body for _, body in rows))
+    complete = all_read and len(rows) < _MAX_ROWS
+    return (newest if complete else rows[-1][0]), list(_parse_notifications(body for _, body in rows))
 
 
 def describe_queue(database: Database, receiver: str) -> str:
-    """Return for people how much waits for `receiver`, and the worst of it.
+    """Return a text with the number of notifications pending for `receiver` and the most severe alerts in them.
 
     Raises:
         StoreError: the outbox can't be read.
@@ -51,37 +51,38 @@ def describe_queue(database: Database, receiver: str) -> str:
         (count,) = connection.execute(
             "SELECT count(*) FROM notices WHERE state = 'pending' AND receiver = ?", (receiver,)
         ).fetchone()
-        rows, _ = _some(
+        rows, _ = _read_rows(
             connection,
             "SELECT place, body FROM notices WHERE state = 'pending' AND receiver = ? ORDER BY place DESC LIMIT ?",
-            (receiver, _MOST_SEARCHED),
+            (receiver, _MAX_SEARCHED),
         )
     if not count:
-        return "no notice waits for it"
+        return "no notification is pending"
     newest: dict[str, tuple[Alert, Notification]] = {}
-    for notification in _notices(body for _, body in rows):
+    for notification in _parse_notifications(body for _, body in rows):
         for alert in notification.alerts:
             newest.setdefault(alert.fingerprint, (alert, notification))
     worst = sorted(newest.values(), key=lambda pair: (pair[0].resolved is not None, -pair[0].severity))
-    told = [notification_text.alert_title(alert, notification) for alert, notification in worst[:_MOST_NAMED]]
-    return f"{count} {'notice waits' if count == 1 else 'notices wait'} for it, the worst: {'; '.join(told)}"
+    titles = [notification_text.alert_title(alert, notification) for alert, notification in worst[:_MAX_NAMED]]
+    noun = "notification" if count == 1 else "notifications"
+    return f"{count} {noun} pending, the most severe: {'; '.join(titles)}"
 
 
-def _some(connection: Connection, query: str, values: Sequence[object]) -> tuple[list[tuple[int, str]], bool]:
-    # Rows of (place, body) for as long as it is worth a tick's time, at least one; and whether these are all.
+def _read_rows(connection: Connection, query: str, values: Sequence[object]) -> tuple[list[tuple[int, str]], bool]:
+    # Rows of (sequence, body), limited so that they cost little of a tick, but at least one; and whether these are all.
     rows: list[tuple[int, str]] = []
     characters = 0
     for row in connection.execute(query, values):
-        if rows and characters + len(row[1]) > _MOST_CHARACTERS:
+        if rows and characters + len(row[1]) > _MAX_CHARACTERS:
             return rows, False
         rows.append(row)
         characters += len(row[1])
     return rows, True
 
 
-def _notices(bodies: Iterable[str]) -> Iterator[Notification]:
+def _parse_notifications(bodies: Iterable[str]) -> Iterator[Notification]:
     for body in bodies:
         try:
             yield Notification.from_json_text(body)
         except DocumentError:
-            continue  # damaged on disk: it is given up when its turn comes
+            continue  # damaged on disk: the outbox discards and counts it when its turn comes

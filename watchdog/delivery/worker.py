@@ -1,7 +1,6 @@
-"""One receiver's worker: takes what is due from the outbox, sends it, writes down how it went.
+"""The worker of one receiver: takes due notifications from the outbox, sends them, records the results.
 
-No thread in here: `deliver_due` does all that can be done now and returns. `delivery.py` calls it from the receiver's
-thread.
+It has no thread: `deliver_due` sends all that is due and returns. `delivery.py` calls it from the receiver's thread.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ from pathlib import Path
 
 from watchdog.alerts.alert import Alert
 from watchdog.clock import SECOND_NS, Clock
-from watchdog.delivery.health import ReceiverHealth
-from watchdog.delivery.receiver_down import Outage
+from watchdog.delivery.health import Outage, ReceiverHealth
 from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError
 from watchdog.receivers.base import Receiver, ReceiverState, VolatileReceiverState
 from watchdog.state.losses import LossCause
@@ -24,10 +22,10 @@ from watchdog.state.outbox import MAX_RETRY_WAIT_NS, AttemptOutcome, DeliveryAtt
 from watchdog.state.rate_limiter import RateLimiter
 
 ATTEMPT_TIMEOUT_SECONDS = 10.0
-HANG_TIMEOUT_SECONDS = 3 * ATTEMPT_TIMEOUT_SECONDS  # no attempt takes so long that keeps its deadline
-MAX_DEFECT_ATTEMPTS = 65  # of a notice that a defect of ours keeps from being sent: half an hour
-# So many failures in a row are the receiver's, not those of single notices. From then on it is asked seldom, however
-# many wait: ten thousand that are each tried now and then would be tried at every moment.
+HANG_TIMEOUT_SECONDS = 3 * ATTEMPT_TIMEOUT_SECONDS  # an attempt that keeps its deadline never takes so long
+MAX_DEFECT_ATTEMPTS = 65  # of a notification that a defect of bpf-watchdog makes unsendable: half an hour
+# After so many failures in a row the receiver itself is taken as the cause. From then on it is tried seldom, whatever
+# number of notifications is pending: ten thousand with a backoff of their own would make an attempt at every moment.
 FAILURES_BEFORE_HOLD = 5
 MAX_HOLD_SECONDS = 30.0
 BACKOFF_BASE_SECONDS = 1.0
@@ -35,56 +33,61 @@ MAX_BACKOFF_SECONDS = 60.0
 
 
 def backoff_seconds(attempt: int, max_seconds: float = MAX_BACKOFF_SECONDS) -> float:
-    """Return how long to wait after failed attempt `number` (from 1): anything up to 1, 2, 4, … 60 s.
+    """Return the seconds to wait after failed attempt number `attempt` (from 1): random, at most 1, 2, 4, … 60 s.
 
     Full jitter: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
-    most = min(max_seconds, BACKOFF_BASE_SECONDS * 2.0 ** min(attempt - 1, 16))
-    return random.uniform(0.0, most)  # noqa: S311 - spreads load, hides nothing
+    upper_seconds = min(max_seconds, BACKOFF_BASE_SECONDS * 2.0 ** min(attempt - 1, 16))
+    return random.uniform(0.0, upper_seconds)  # noqa: S311 - spreads load, no secret
 
 
 class Worker:
-    """Delivers to one receiver.
+    """Delivers the notifications of one receiver.
 
     Since the start: `delivered` counts notifications, `failed_attempts` counts attempts by reason of `DeliveryError`
     (and "internal"). Lost notifications are counted in the state file.
     """
 
     def __init__(
-        self, receiver: Receiver, outbox: Outbox, clock: Clock, log: logging.Logger, memory: ReceiverState | None = None
+        self,
+        receiver: Receiver,
+        outbox: Outbox,
+        clock: Clock,
+        log: logging.Logger,
+        receiver_state: ReceiverState | None = None,
     ) -> None:
-        """Take the receiver over: nobody else sends through it. `memory` holds since when it fails, over restarts."""
+        """Take ownership of the receiver. `receiver_state` keeps its outage over restarts."""
         self.name = receiver.name
-        self.health = ReceiverHealth(memory or VolatileReceiverState(), clock, HANG_TIMEOUT_SECONDS)
+        self.health = ReceiverHealth(receiver_state or VolatileReceiverState(), clock, HANG_TIMEOUT_SECONDS)
         self.delivered = 0
         self.failed_attempts: Counter[DeliveryErrorReason] = Counter()
         self._receiver = receiver
         self._outbox = outbox
         self._clock = clock
         self._log = log
-        self._gate = RateLimiter(receiver.rate_limit, clock) if receiver.rate_limit else None
+        self._limiter = RateLimiter(receiver.rate_limit, clock) if receiver.rate_limit else None
         self._unrecorded: AttemptOutcome | None = None
         self._held_until_ns = 0
-        self._finish_by_ns: int | None = None
+        self._deadline_ns: int | None = None
         self._failures_in_row = 0
-        self._hurry = False
-        self._refresh_trouble: str | None = None  # told once, not at every turn
+        self._retry_all = False
+        self._refresh_error: str | None = None  # logged once, not at every refresh
 
     @property
     def outage(self) -> Outage | None:
-        """Return since when and why nothing reaches the receiver, None while it takes what it is sent."""
+        """Return the present outage, None while attempts succeed."""
         return self.health.outage
 
     @property
     def refresh_interval_seconds(self) -> float | None:
-        """Return how often the receiver wants to be refreshed, None for never."""
+        """Return the interval between refreshes, None if the receiver needs none."""
         return self._receiver.refresh_interval_seconds
 
     def deliver_due(self) -> int | None:
-        """Attempt every notice that is due; return the CLOCK_BOOTTIME of the next one, None when none waits.
+        """Attempt every due notification; return the CLOCK_BOOTTIME in ns of the next one, None when none is pending.
 
-        An outcome that could not be written is kept, and written before anything else is sent: a full disk holds
-        notices back, it does not repeat them.
+        An outcome that could not be written is kept, and written before anything else is sent: a full disk delays
+        notifications and does not repeat them.
 
         Raises:
             StoreError: the outbox can't be written; call again later.
@@ -97,91 +100,94 @@ class Worker:
                 return None
             if self._clock.boottime_ns() < self._held_until_ns:
                 return self._held_until_ns
-            attempt = self._outbox.begin_attempt(self.name, self._gate)
+            attempt = self._outbox.begin_attempt(self.name, self._limiter)
             if attempt is None:
                 return self._outbox.next_due_ns(self.name)
             self._unrecorded = self._attempt(attempt)
 
     def refresh(self, alerts: Sequence[Alert], host: str) -> None:
-        """Have the receiver say again that `alerts` fire; a failure is counted and told, and makes up for nothing."""
+        """Send `alerts` to the receiver again as firing; a failed refresh is counted, logged and not repeated."""
         now_ns = self._clock.boottime_ns()
-        if now_ns < self._held_until_ns or self._finish_by_ns is not None:
+        if now_ns < self._held_until_ns or self._deadline_ns is not None:
             return
-        trouble: str | None = None
+        problem: str | None = None
         self.health.attempt_started()
         try:
             self._receiver.refresh(alerts, host, ATTEMPT_TIMEOUT_SECONDS)
         except DeliveryError as error:
             if error.retry_after_seconds is not None:
                 self._hold(error.retry_after_seconds)
-            trouble = self._count(error.reason, str(error), refresh=True)
+            problem = self._count_failure(error.reason, str(error), refresh=True)
         except Exception as error:  # noqa: BLE001 - as in _attempt
-            trouble = self._count(DeliveryErrorReason.INTERNAL, _kind_and_place(error), refresh=True)
+            problem = self._count_failure(DeliveryErrorReason.INTERNAL, _type_and_location(error), refresh=True)
         else:
             self.health.attempt_succeeded(refresh=True)
-        if trouble is not None and trouble != self._refresh_trouble:
-            self._log.warning("%s could not be told again what fires: %s", self.name, trouble)
-        elif trouble is None and self._refresh_trouble is not None:
-            self._log.warning("%s is told again what fires", self.name)
-        self._refresh_trouble = trouble
+        if problem is not None and problem != self._refresh_error:
+            self._log.warning("refresh failed: receiver=%s error=%s", self.name, problem)
+        elif problem is None and self._refresh_error is not None:
+            self._log.warning("refresh works again: receiver=%s", self.name)
+        self._refresh_error = problem
 
     def set_deadline(self, at_ns: int) -> None:
-        """Begin no attempt after `at_ns` of CLOCK_BOOTTIME, and give those before it no more than the time left."""
-        self._finish_by_ns = at_ns
+        """Begin no attempt after `at_ns` of CLOCK_BOOTTIME, and end earlier ones at that time."""
+        self._deadline_ns = at_ns
 
     def close(self) -> None:
-        """Give back the receiver's sockets."""
+        """Close the receiver's sockets."""
         self._receiver.close()
 
     def _record(self) -> None:
-        # What is known of the receiver first: should the next step fail, the notice is sent again, and that told anew.
+        # The receiver's health first: if the next step fails, the notification is sent again, and the health updated.
         self.health.save()
         if self._unrecorded is not None:
             self._outbox.finish_attempt(self._unrecorded)
             self._unrecorded = None
-        if self._hurry:
+        if self._retry_all:
             self._outbox.retry_now(self.name)
-            self._hurry = False
+            self._retry_all = False
 
     def _seconds_left(self) -> float:
-        if self._finish_by_ns is None:
+        if self._deadline_ns is None:
             return ATTEMPT_TIMEOUT_SECONDS
-        return min(ATTEMPT_TIMEOUT_SECONDS, (self._finish_by_ns - self._clock.boottime_ns()) / SECOND_NS)
+        return min(ATTEMPT_TIMEOUT_SECONDS, (self._deadline_ns - self._clock.boottime_ns()) / SECOND_NS)
 
     def _attempt(self, attempt: DeliveryAttempt) -> AttemptOutcome:
         self.health.attempt_started()
         try:
-            self._receiver.send(attempt.notification, self._time_for_attempt())
+            self._receiver.send(attempt.notification, self._attempt_seconds())
         except DeliveryError as error:
             if error.reason is DeliveryErrorReason.RENDER:
-                return self._attempt_plain(attempt, str(error))
+                return self._attempt_fallback(attempt, str(error))
             return self._failed(attempt, error)
-        except StoreError as error:  # of the receiver's memory
+        except StoreError as error:  # of the receiver's saved state
             return self._failed(attempt, DeliveryError(DeliveryErrorReason.STORE, str(error), retryable=True))
-        except Exception as error:  # noqa: BLE001 - one of the two edges: a bug in a receiver must not stop the others
+        except Exception as error:  # noqa: BLE001 - one of the two edges: a defect in a receiver must not stop the others
             text = self._rendering_error(attempt)
             if text is not None:
-                return self._attempt_plain(attempt, text)
-            return self._defect(attempt, DeliveryErrorReason.INTERNAL, _kind_and_place(error))
+                return self._attempt_fallback(attempt, text)
+            return self._defect(attempt, DeliveryErrorReason.INTERNAL, _type_and_location(error))
         return self._sent(attempt, "ok")
 
     def _rendering_error(self, attempt: DeliveryAttempt) -> str | None:
-        # Whether it was the words that could not be made, or something else.
+        # Returns None if rendering works, so that something else must have failed.
         try:
             self._receiver.render(attempt.notification)
         except DeliveryError as error:
             return str(error)
         except Exception as error:  # noqa: BLE001 - as in _attempt
-            return _kind_and_place(error)
+            return _type_and_location(error)
         return None
 
-    def _attempt_plain(self, attempt: DeliveryAttempt, text: str) -> AttemptOutcome:
+    def _attempt_fallback(self, attempt: DeliveryAttempt, text: str) -> AttemptOutcome:
         self.failed_attempts[DeliveryErrorReason.RENDER] += 1
         self._log.error(
-            "notice %s cannot be rendered for %s: %s; sent in plain words", attempt.notification.id, self.name, text
+            "rendering failed, fallback text sent: receiver=%s notification=%s error=%s",
+            self.name,
+            attempt.notification.id,
+            text,
         )
         try:
-            self._receiver.send_fallback(attempt.notification, text, self._time_for_attempt())
+            self._receiver.send_fallback(attempt.notification, text, self._attempt_seconds())
         except DeliveryError as error:
             if error.reason is DeliveryErrorReason.RENDER:
                 return self._defect(attempt, DeliveryErrorReason.RENDER, str(error))
@@ -189,51 +195,51 @@ class Worker:
         except StoreError as error:
             return self._failed(attempt, DeliveryError(DeliveryErrorReason.STORE, str(error), retryable=True))
         except Exception as error:  # noqa: BLE001 - as in _attempt
-            return self._defect(attempt, DeliveryErrorReason.RENDER, _kind_and_place(error))
-        return self._sent(attempt, f"ok, in plain words: {text}")
+            return self._defect(attempt, DeliveryErrorReason.RENDER, _type_and_location(error))
+        return self._sent(attempt, f"ok, with the fallback text: {text}")
 
-    def _time_for_attempt(self) -> float:
+    def _attempt_seconds(self) -> float:
         return max(self._seconds_left(), 0.001)
 
     def _sent(self, attempt: DeliveryAttempt, result: str) -> AttemptOutcome:
         self.delivered += 1
         self.health.attempt_succeeded()
-        self._hurry |= self._failures_in_row > FAILURES_BEFORE_HOLD
+        self._retry_all |= self._failures_in_row > FAILURES_BEFORE_HOLD
         self._failures_in_row = 0
         return AttemptOutcome(attempt, "done", result)
 
     def _defect(self, attempt: DeliveryAttempt, reason: DeliveryErrorReason, text: str) -> AttemptOutcome:
-        again = attempt.number < MAX_DEFECT_ATTEMPTS
-        return self._failed(attempt, DeliveryError(reason, text, retryable=again), LossCause.DEFECT)
+        retryable = attempt.number < MAX_DEFECT_ATTEMPTS
+        return self._failed(attempt, DeliveryError(reason, text, retryable=retryable), LossCause.DEFECT)
 
     def _failed(
         self, attempt: DeliveryAttempt, error: DeliveryError, cause: LossCause = LossCause.REFUSED
     ) -> AttemptOutcome:
-        result = self._count(error.reason, str(error))
+        result = self._count_failure(error.reason, str(error))
         if not error.retryable:
-            self._log_loss(attempt.notification.id, cause, f"{result}; attempt {attempt.number}, the last")
+            self._log_loss(attempt.notification.id, cause, f"{result}; attempt={attempt.number}")
             return AttemptOutcome(attempt, "dead", result, cause=cause)
         wait_seconds = backoff_seconds(attempt.number)
         if error.retry_after_seconds is not None:
             wait_seconds = min(max(wait_seconds, error.retry_after_seconds), MAX_RETRY_WAIT_NS / SECOND_NS)
         due_ns = self._clock.boottime_ns() + round(wait_seconds * SECOND_NS)
         if error.retry_after_seconds is not None or error.reason is DeliveryErrorReason.RATE_LIMITED:
-            self._held_until_ns = due_ns  # it asked us to wait, not this notice
+            self._held_until_ns = due_ns  # the wait is the receiver's, not only this notification's
         self._failures_in_row += 1
         if self._failures_in_row > FAILURES_BEFORE_HOLD:
-            in_vain = self._failures_in_row - FAILURES_BEFORE_HOLD
-            self._hold(max(backoff_seconds(in_vain, MAX_HOLD_SECONDS), error.retry_after_seconds or 0.0))
+            excess = self._failures_in_row - FAILURES_BEFORE_HOLD
+            self._hold(max(backoff_seconds(excess, MAX_HOLD_SECONDS), error.retry_after_seconds or 0.0))
         self._log.warning(
-            "notice %s not delivered to %s: %s; attempt %d, next in %.1f s",
-            attempt.notification.id,
+            "delivery failed: receiver=%s notification=%s reason=%s attempt=%d next=%.1fs",
             self.name,
+            attempt.notification.id,
             result,
             attempt.number,
             wait_seconds,
         )
         return AttemptOutcome(attempt, "pending", result, due_ns)
 
-    def _count(self, reason: DeliveryErrorReason, text: str, *, refresh: bool = False) -> str:
+    def _count_failure(self, reason: DeliveryErrorReason, text: str, *, refresh: bool = False) -> str:
         self.failed_attempts[reason] += 1
         result = f"{reason}: {text}"
         self.health.attempt_failed(result, refresh=refresh)
@@ -253,12 +259,12 @@ class Worker:
         )
 
 
-def _kind_and_place(error: Exception) -> str:
-    # Nothing else: the text of a stranger's exception can hold a URL or a secret.
+def _type_and_location(error: Exception) -> str:
+    # Without the exception's text, which may hold a URL or a secret.
     return f"{type(error).__name__} in {error_location(error)}"
 
 
 def error_location(error: Exception) -> str:
-    """Return "file.py:line" of where `error` was raised: all of a stranger's exception that is safe to log."""
+    """Return "file.py:line" of the statement that raised `error`; its text may hold secrets, so only this is logged."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{Path(frame.filename).name}:{frame.lineno}"

@@ -18,7 +18,6 @@ from watchdog.control.server import ControlServer
 from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.language.rule import Severity
 from watchdog.state import audit
-from watchdog.state.delivery_status import MAX_PENDING_SECONDS, delivery_problems
 from watchdog.state.outbox import AttemptOutcome, Outbox
 from watchdog.state.store import Store
 from watchdog.storage.reader import StateReader
@@ -276,27 +275,6 @@ def test_where_nobody_answers_the_usual_place_and_the_remedy_are_told(monkeypatc
         "bpf-watchdog: no daemon answers at /nowhere/control.sock: No such file or directory: start it, or read its"
         " state file with --state-dir /var/lib/bpf-watchdog\n"
     )
-
-
-# ------------------------------------------------------------------------------------------------ receivers not reached
-
-
-def test_a_receiver_counts_as_not_reached_while_a_notice_waits_too_long_or_the_last_was_given_up(
-    history, store, outbox, clock, open_folder
-):
-    reader = StateReader(open_folder / "state.sqlite3")
-    assert delivery_problems(reader, ["oncall", "hook", "new"], clock) == [
-        f"receiver hook: its last notice was given up: {DENIED}"
-    ]
-    clock.advance(MAX_PENDING_SECONDS + 1)
-    assert delivery_problems(reader, ["oncall"], clock) == ["receiver oncall: a notice waits for 901 s"]
-
-
-def test_a_receiver_is_reached_again_once_one_got_through(history, put, outbox, clock, open_folder):
-    put("b5", "hook")
-    clock.advance(1)
-    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("hook"), "done", "ok"))
-    assert delivery_problems(StateReader(open_folder / "state.sqlite3"), ["hook"], clock) == []
 
 
 def test_a_reader_cannot_write(history, open_folder):

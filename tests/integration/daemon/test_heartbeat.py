@@ -12,9 +12,13 @@ import time
 import pytest
 
 from watchdog import __version__
+from watchdog.clock import SECOND_NS, SystemClock, boot_id
 from watchdog.config.permissions import ACCOUNT
+from watchdog.delivery.health import ReceiverHealth
 from watchdog.rules.language.load import load_rules
 from watchdog.rules.language.ruleset_hash import ruleset_hash
+from watchdog.state.receiver_state import StoredReceiverState
+from watchdog.state.store import Store
 
 STOP_SECONDS = 5.0
 PATH = "/ping/secret-path?create=1"
@@ -48,14 +52,14 @@ def test_it_beats_while_the_daemon_works_and_goes_silent_when_that_is_stopped_or
     wait_for(lambda: len(other_server.posts) >= 2, "two beats")
     for path, said in beats(other_server):
         assert path == PATH
-        assert 0 <= said.pop("last_tick_age_seconds") < 10
+        assert 0 <= said.pop("last_good_tick_age_seconds") < 10
         assert said == {
             "host": socket.gethostname(),
             "version": __version__,
             "status": "ok",
-            "trouble": [],
-            "rules": 1,
-            "rules_sha256": ruleset_hash(
+            "problems": [],
+            "rule_count": 1,
+            "ruleset_sha256": ruleset_hash(
                 load_rules([watchdog.rules], receivers=["hook"], interval_ns=200_000_000).rules
             ),
         }
@@ -103,13 +107,13 @@ def test_a_target_that_is_not_there_is_told_once_and_again_when_it_is(
 ):
     port = unused_port(socket.SOCK_STREAM)
     beating(port)
-    failed = "heartbeat: not delivered: connect: 127.0.0.1: cannot connect: Connection refused; tried on, silently"
+    failed = "retry=0.25s reason=connect: 127.0.0.1: cannot connect: Connection refused"
     wait_for(lambda: failed in watchdog.log(), "the failure to be told")
     time.sleep(1.0)
     target = start_server(port)
     wait_for(lambda: target.posts, "the beat")
-    wait_for(lambda: "heartbeat: works again after" in watchdog.log(), "its recovery to be told")
-    assert watchdog.log().count("heartbeat: not delivered") == 1
+    wait_for(lambda: "heartbeat works again: failures=" in watchdog.log(), "its recovery to be told")
+    assert watchdog.log().count("heartbeat failed") == 1
     assert "secret-path" not in watchdog.log()
 
 

@@ -269,7 +269,7 @@ def test_no_secret_shows_wherever_delivery_fails_or_is_looked_at(garden, plant, 
     storm.hold()
     attempted = "SELECT DISTINCT notice FROM attempts"
     wait_for(lambda: len(watchdog.saved(attempted)) >= len(planted), "every receiver to be tried", patience=60.0)
-    wait_for(lambda: "heartbeat: not delivered: auth: 127.0.0.1 answered 401" in watchdog.log(), "the heartbeat")
+    wait_for(lambda: re.search("heartbeat failed.*reason=auth: 127.0.0.1 answered 401", watchdog.log()), "the heartbeat")
     results = {line.split(":")[0] for line in watchdog.saved("SELECT result FROM attempts")}
     assert results >= set(failures.values())
     listed = watchdog.ask("notifications", "list", "--json", "--limit", "1000")[1]
@@ -359,7 +359,7 @@ def test_no_secret_shows_in_the_traceback_of_a_defect(garden, plant, watchdog, s
         assert "Traceback" in watchdog.log()
         assert "<secret>" in watchdog.log()
     else:
-        wait_for(lambda: "heartbeat: not delivered: ValueError in defect.py" in watchdog.log(), "the heartbeat")
+        wait_for(lambda: re.search("heartbeat failed.*reason=ValueError in defect.py", watchdog.log()), "the heartbeat")
         storm.hold()
         wait_for(lambda: watchdog.log().count("internal: ValueError in defect.py") >= len(KINDS), "the receivers")
         watchdog.end()

@@ -83,7 +83,7 @@ def test_a_folder_that_is_closed_later_is_not_taken_for_missing(watchdog, open_f
     inner.chmod(0o700)
     refusal = watchdog.reload()
 
-    assert "reload refused, the old rules stay in force:\n" in refusal
+    assert "reload refused, the former configuration stays in force:\n" in refusal
     assert f"{watchdog.rules}:1: file: cannot read: Permission denied: {REMEDY}\n" in refusal
     storm.rage()
     told("firing")

@@ -56,7 +56,7 @@ def test_sixty_broken_files_change_nothing_and_each_is_told_by_file_line_and_key
             number = max(index for index, one in enumerate(lines) if one.startswith(f"{key} = "))
             file.write_text("\n".join([*lines[:number], line, *lines[number + 1 :]]))
             refusal = watchdog.reload()
-            assert "reload refused, the old rules stay in force:\n" in refusal
+            assert "reload refused, the former configuration stays in force:\n" in refusal
             assert re.search(rf"^{re.escape(str(file))}:{number + 1}: {blamed}\b.*: .", refusal, re.MULTILINE), (
                 line,
                 refusal,

@@ -86,7 +86,7 @@ def test_broken_files_leave_the_old_ones_in_force_and_the_log_names_the_lines(gu
     kind = right[settings].splitlines().index('type = "webhook"') + 1
     refusal = watchdog.reload()
     assert [line.split(" ", 1)[1] for line in refusal.splitlines()[:1]] == [
-        "reload refused, the old rules stay in force:"
+        "reload refused, the former configuration stays in force:"
     ]
     assert sorted(refusal.splitlines()[1:]) == sorted(
         [

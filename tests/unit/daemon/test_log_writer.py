@@ -35,7 +35,7 @@ def lines(reading):
     return os.read(reading, 1 << 20).decode().splitlines()
 
 
-def test_lines_come_in_order_with_the_time(pipe, logger):
+def test_lines_come_in_order_with_time_and_level(pipe, logger):
     reading, writing = pipe
     writer = LogWriter(writing)
     logger.addHandler(writer)
@@ -43,7 +43,10 @@ def test_lines_come_in_order_with_the_time(pipe, logger):
     logger.error("second")
 
     assert writer.drain(PATIENCE)
-    assert [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in lines(reading)] == [r"first \udcff", "second"]
+    assert [re.sub(r"^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z ", "", line) for line in lines(reading)] == [
+        r"INFO first \udcff",
+        "ERROR second",
+    ]
 
 
 def test_for_the_journal_each_line_has_its_priority(pipe, logger, monkeypatch):
@@ -81,7 +84,11 @@ def test_with_a_stuck_reader_nobody_waits_and_what_was_dropped_is_told_later(pip
     listening.join(PATIENCE)
     told = b"".join(seen).decode().splitlines()
     whole = sum(line.endswith(long) for line in told)
-    counts = [int(found[1]) for line in told if (found := re.search(r"(\d+) lines of the log were dropped", line))]
+    counts = [
+        int(found[1])
+        for line in told
+        if (found := re.search(r"log lines dropped, the reader of the log was too slow: lines=(\d+)", line))
+    ]
 
     assert whole + sum(counts) == 1_000
     assert whole <= 20

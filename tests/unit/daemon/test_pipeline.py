@@ -277,7 +277,7 @@ def test_an_alert_tells_what_its_process_was_though_it_died_before_the_alert_fir
     process_of_ours(night)
     for second in range(8):
         if second == 3:  # pending since 1, fires at 4
-            monkeypatch.setattr(night.guard._taking, "_read", lambda *_: None)
+            monkeypatch.setattr(night.guard._evidence, "_read", lambda *_: None)
         night.tick(STORM)
     night.settle()
     [alert] = night.listener.notifications[0].alerts
@@ -374,12 +374,12 @@ def test_all_others_and_the_hosts_log_are_told_that_nothing_reaches_a_receiver_u
         dev_log.settimeout(PATIENCE)
         night.listener.error = DOWN
         until(night, STORM, lambda: any(rules == [RECEIVER_DOWN_RULE] for _, _, rules in second.told()))
-        assert b"nothing reaches the receiver oncall since" in dev_log.recv(65_536)
+        assert b"receiver down: receiver=oncall since=" in dev_log.recv(65_536)
         night.guard.stop()
         night.begin("storm")
         night.listener.error = None
         until(night, STORM, lambda: ("resolved", "resolved", [RECEIVER_DOWN_RULE]) in second.told())
-        assert dev_log.recv(65_536).endswith(b"the receiver oncall no longer fails")
+        assert dev_log.recv(65_536).endswith(b"receiver works again: receiver=oncall")
     assert night.listener.told()[0][2] == ["storm"]
     assert [reason for _, reason, rules in second.told() if rules == [RECEIVER_DOWN_RULE] and reason != "repeat"] == [
         "first notification",
@@ -488,7 +488,7 @@ def test_a_tick_that_could_not_be_written_is_told_with_the_next_one(night, monke
 def test_a_reload_on_a_full_disk_delivers_as_soon_as_there_is_room(night, monkeypatch, caplog):
     monkeypatch.setattr(Outbox, "fail_unconfigured", fail)
     night.guard.reload(night.setup("storm"))
-    assert caplog.messages == ["the outbox: cannot write: disk full; deliveries wait"]
+    assert caplog.messages == ["outbox unavailable, deliveries paused: error=cannot write: disk full"]
     monkeypatch.undo()
     fire(night)
 
@@ -604,7 +604,7 @@ def test_saved_state_that_cannot_be_read_is_left_out_and_its_end_told_and_the_al
     night.guard.stop()
     night.begin("storm")
     assert caplog.messages == [
-        "state.sqlite3: 2 entries cannot be read and are left out; what they were about is announced anew"
+        "unreadable entries skipped, their alerts will be sent again as new: file=state.sqlite3 entries=2"
     ]
     before = len(night.listener.notifications)
     for _ in range(6):

@@ -8,7 +8,7 @@ import pytest
 from watchdog.alerts.alert import Alert, AlertState
 from watchdog.clock import SystemClock
 from watchdog.delivery import delivery as delivery_module
-from watchdog.delivery.delivery import Delivery, ReceiverStatus
+from watchdog.delivery.delivery import Delivery
 from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError
 from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.language.rule import Severity
@@ -156,8 +156,8 @@ def test_store_that_can_not_be_written_is_told_once_and_tried_again(store, tmp_p
     delivery.stop(PATIENCE_SECONDS)
     assert receiver.ids == ["n1"]
     assert caplog.messages == [
-        f"outbox of oncall: cannot write {tmp_path}/state.sqlite3: no room; deliveries wait",
-        "outbox of oncall: works again",
+        f"outbox unavailable, deliveries paused: receiver=oncall error=cannot write {tmp_path}/state.sqlite3: no room",
+        "outbox available again: receiver=oncall",
     ]
 
 
@@ -179,8 +179,10 @@ def test_bug_around_the_outbox_is_told_without_its_text_and_tried_again(store, m
     delivery.stop(PATIENCE_SECONDS)
     assert delivery.counters().failed_attempts == {("oncall", "internal"): 2}
     assert len(caplog.messages) == 2
-    assert caplog.messages[0].startswith("outbox of oncall: ValueError in test_delivery.py:")
-    assert caplog.messages[1] == "outbox of oncall: works again"
+    assert caplog.messages[0].startswith(
+        "outbox unavailable, deliveries paused: receiver=oncall error=ValueError in test_delivery.py:"
+    )
+    assert caplog.messages[1] == "outbox available again: receiver=oncall"
     assert "secret" not in caplog.text
 
 
@@ -252,20 +254,20 @@ class DeafReceiver(QuietReceiver):
         raise DeliveryError(DeliveryErrorReason.CONNECT, "cannot connect", retryable=True)
 
 
-def test_health_tells_since_when_and_why_and_how_much_waits(store):
+def test_an_outage_has_its_beginning_and_reason_and_the_queue_shows_the_pending_notifications(store):
     deaf, quick = DeafReceiver("deaf"), QuietReceiver("quick")
     put(store, make_notice("n1", "deaf"), make_notice("n2", "deaf", "spike"), make_notice("n3", "quick"))
     delivery = make_delivery(store, deaf, quick)
     before = SystemClock().wall()
     delivery.start()
     delivery.stop(0.5)
-    health = delivery.receiver_statuses()
-    assert before <= health["deaf"].failing_since <= SystemClock().wall()
-    assert health["deaf"].reason == "connect: cannot connect"
-    assert health["deaf"].queue.pending == 2
-    assert health["deaf"].queue.oldest_seconds > 0
-    assert health["quick"] == ReceiverStatus(None, 0.0, None, QueueStatus())
-    assert delivery.outages().keys() == {"deaf"}
+    outages, queues = delivery.outages(), delivery.counters().queues
+    assert before <= outages["deaf"].since <= SystemClock().wall()
+    assert outages["deaf"].reason == "connect: cannot connect"
+    assert queues["deaf"].pending == 2
+    assert queues["deaf"].oldest_seconds > 0
+    assert queues.get("quick", QueueStatus()) == QueueStatus()
+    assert outages.keys() == {"deaf"}
 
 
 def test_the_next_daemon_knows_since_when_a_receiver_fails(store, monkeypatch):

@@ -440,7 +440,7 @@ def test_a_second_receiver_that_is_gone_leaves_nothing_behind(scene):
 
 
 def test_long_notices_are_read_one_by_one_and_none_is_left_out(scene, monkeypatch):
-    monkeypatch.setattr(unheard_module, "_MOST_CHARACTERS", 1_000)
+    monkeypatch.setattr(unheard_module, "_MAX_CHARACTERS", 1_000)
     scene.fail("oncall")
     for number in range(20):
         scene.fire(f"p{number}", rule=f"rule{number}")
@@ -682,7 +682,7 @@ def test_a_dead_receiver_is_an_alert_to_all_others_until_it_works_again(make_sce
         assert (alert.rule, alert.labels, alert.severity) == (
             RECEIVER_DOWN_RULE, (("receiver", "oncall"),), Severity.CRITICAL,
         )  # fmt: skip
-        assert alert.summary == "nothing reaches the receiver oncall: timeout: no answer"
+        assert alert.summary == "receiver oncall is down: timeout: no answer"
         assert alert.started == 1_750_000_010.0
     scene.recover("oncall")
     scene.live(10 * MINUTE)
@@ -720,8 +720,8 @@ def test_the_hosts_log_is_told_once_then_hourly_and_when_it_works_again(scene, h
     priority, text = record.split(">", 1)
     assert int(priority[1:]) == 25  # daemon.alert
     assert text.split(": ", 1)[1] == (
-        "nothing reaches the receiver oncall since 2025-06-15T15:06:50.000Z: timeout: no answer; "
-        "2 notices wait for it, the worst: [FIRING] critical: nginx storms; [FIRING] warning: cron storms"
+        "receiver down: receiver=oncall since=2025-06-15T15:06:50.000Z reason=timeout: no answer; "
+        "2 notifications pending, the most severe: [FIRING] critical: nginx storms; [FIRING] warning: cron storms"
     )
     scene.restart()
     scene.live(58 * MINUTE)
@@ -732,7 +732,7 @@ def test_the_hosts_log_is_told_once_then_hourly_and_when_it_works_again(scene, h
     scene.live(6 * MINUTE)
     (record,) = host_log()
     assert record.startswith("<29>bpf-watchdog[")
-    assert record.endswith("]: the receiver oncall no longer fails")
+    assert record.endswith("]: receiver works again: receiver=oncall")
 
 
 def test_a_log_of_the_host_that_takes_nothing_is_told_once_and_tried_again(make_scene, tmp_path, monkeypatch, caplog):
@@ -743,7 +743,7 @@ def test_a_log_of_the_host_that_takes_nothing_is_told_once_and_tried_again(make_
     scene.live(15 * MINUTE)
     told = [message for message in caplog.messages if "nobody" in message]
     assert len(told) == 1
-    assert "it was to be told: nothing reaches the receiver oncall since" in told[0]
+    assert "record=receiver down: receiver=oncall since=" in told[0]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "nobody"))
         listener.settimeout(5)

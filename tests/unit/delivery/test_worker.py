@@ -174,14 +174,14 @@ def test_notification_that_is_refused_for_good_is_kept_as_failed_counted_and_log
         ]
     assert (worker.failed_attempts, losses(store, clock)) == ({"client_error": 1}, {("oncall", LossCause.REFUSED): 1})
     start = "notification failed for good: receiver=oncall notification=n1 cause=refused: "
-    assert caplog.messages == [f"{start}client_error: HTTP 404; attempt 1, the last"]
+    assert caplog.messages == [f"{start}client_error: HTTP 404; attempt=1"]
 
 
 def test_retry_is_told_with_receiver_id_reason_attempt_and_next_try(deliver, store, caplog):
     put(store, make_notice("n1"))
     deliver(ScriptedReceiver(TIMEOUT)).deliver_due()
     assert caplog.messages == [
-        "notice n1 not delivered to oncall: timeout: no answer within 10 s; attempt 1, next in 1.0 s"
+        "delivery failed: receiver=oncall notification=n1 reason=timeout: no answer within 10 s attempt=1 next=1.0s"
     ]
 
 
@@ -436,7 +436,7 @@ def test_what_cannot_be_rendered_is_sent_in_plain_words_with_the_error(deliver, 
     assert worker.outage is None
     with store.database.transaction() as connection:
         ((result,),) = connection.execute("SELECT result FROM attempts").fetchall()
-    assert result.startswith(f"ok, in plain words: {told}")
+    assert result.startswith(f"ok, with the fallback text: {told}")
     assert "secret" not in caplog.text + text.decode() + result
 
 
@@ -513,14 +513,12 @@ def test_a_refresh_that_fails_is_counted_told_once_and_makes_up_for_no_notice(de
     worker.refresh([], "web-1")
     assert worker.failed_attempts == {"timeout": 3, "internal": 1}
     assert worker.outage is not None
-    assert [message for message in caplog.messages if "told again" in message] == [
-        "oncall could not be told again what fires: timeout: no answer within 10 s",
-        "oncall is told again what fires",
+    assert [message for message in caplog.messages if "refresh" in message] == [
+        "refresh failed: receiver=oncall error=timeout: no answer within 10 s",
+        "refresh works again: receiver=oncall",
         caplog.messages[-1],
     ]
-    assert caplog.messages[-1].startswith(
-        "oncall could not be told again what fires: internal: ValueError in test_worker"
-    )
+    assert caplog.messages[-1].startswith("refresh failed: receiver=oncall error=internal: ValueError in test_worker")
     assert "secret" not in caplog.text
 
 
