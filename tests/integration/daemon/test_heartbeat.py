@@ -75,16 +75,44 @@ def test_it_beats_while_the_daemon_works_and_goes_silent_when_that_is_stopped_or
     assert "secret-path" not in watchdog.log() + watchdog.output()
 
 
-def test_a_receiver_that_is_not_reached_is_bad_news_until_it_is(
+class PastClock(SystemClock):
+    """Eleven minutes ago: longer than `receiver_down_after`, which is ten."""
+
+    def boottime_ns(self):
+        return super().boottime_ns() - 660 * SECOND_NS
+
+    def wall(self):
+        return super().wall() - 660
+
+
+def begin_outage(watchdog, reason):
+    """Have the receiver `hook` fail since eleven minutes ago, in the state file of the stopped daemon."""
+    clock = PastClock()
+    store = Store(watchdog.state, clock, boot_id())
+    health = ReceiverHealth(StoredReceiverState(store.database, "hook", clock), clock, 30.0)
+    health.attempt_succeeded()  # ends the outage of the daemon, which is seconds old
+    health.save()
+    health.attempt_failed(reason)
+    health.save()
+    store.close()
+    return health.outage
+
+
+def test_a_receiver_that_is_down_makes_the_heartbeat_fail_until_it_works_again(
     beating, watchdog, server, other_server, storm, wait_for
 ):
     server.answer = (401, {}, b"")
     beating(other_server.server_port)
     storm.hold()
+    wait_for(lambda: "cause=refused" in watchdog.log(), "the notification to fail")
+    assert watchdog.terminate()[0] == 0
+    assert not any("/fail" in path for path, _ in beats(other_server))  # it is not down yet
+    outage = begin_outage(watchdog, "auth: 127.0.0.1 answered 401")
+    watchdog.start()
     wait_for(lambda: [path for path, _ in beats(other_server) if path == "/ping/secret-path/fail?create=1"], "bad news")
-    trouble = "receiver hook: its last notice was given up: auth: 127.0.0.1 answered 401"
-    bad = [(said["status"], said["trouble"]) for path, said in beats(other_server) if "/fail" in path]
-    assert bad[0] == ("fail", [trouble])
+    bad = [(said["status"], said["problems"]) for path, said in beats(other_server) if "/fail" in path]
+    assert bad[0] == ("fail", [outage.describe("hook")])
+    assert "receiver down" in bad[0][1][0]
     server.answer = (200, {}, b"")
     assert watchdog.ask("notifications", "retry", "--failed")[0] == 0
     wait_for(lambda: "/fail" not in beats(other_server)[-1][0], "good news")

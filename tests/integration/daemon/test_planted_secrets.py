@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import pwd
+import re
 import secrets
 import socket
 import ssl
@@ -269,7 +270,9 @@ def test_no_secret_shows_wherever_delivery_fails_or_is_looked_at(garden, plant, 
     storm.hold()
     attempted = "SELECT DISTINCT notice FROM attempts"
     wait_for(lambda: len(watchdog.saved(attempted)) >= len(planted), "every receiver to be tried", patience=60.0)
-    wait_for(lambda: re.search("heartbeat failed.*reason=auth: 127.0.0.1 answered 401", watchdog.log()), "the heartbeat")
+    wait_for(
+        lambda: re.search("heartbeat failed.*reason=auth: 127.0.0.1 answered 401", watchdog.log()), "the heartbeat"
+    )
     results = {line.split(":")[0] for line in watchdog.saved("SELECT result FROM attempts")}
     assert results >= set(failures.values())
     listed = watchdog.ask("notifications", "list", "--json", "--limit", "1000")[1]

@@ -65,7 +65,7 @@ def test_what_a_reload_could_not_read_is_told_at_the_start(watchdog, server, sto
     watchdog.start()
     line = watchdog.config.read_text().splitlines().index(f'hmac_secret_file = "{secret}"') + 1
     warned = (
-        "a reload (SIGHUP) would be refused, though the start was not:\n"
+        "a reload (SIGHUP) would be refused: the account cannot read what root read at the start\n"
         f"{watchdog.config}:{line}: receiver.hmac_secret_file: cannot read '{secret}': Permission denied: {REMEDY}\n"
     )
 
