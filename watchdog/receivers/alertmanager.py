@@ -1,11 +1,12 @@
-"""Alertmanager: each alert to every instance of a cluster, as Prometheus does, and again while it fires.
+"""Alertmanager receiver: posts each alert to all members of a cluster, as Prometheus does, and repeats firing alerts.
 
-An instance forgets an alert at its `endsAt`, so what fires is given one some minutes ahead, and told again before that.
-Instances share what they have notified, not what they were told: each has to hear of everything from us. A notice
-counts as delivered once one of them has it. One that is down delays nobody, and hears what it missed when it is back.
+A member forgets an alert at its `endsAt`. A firing alert therefore gets an `endsAt` four minutes ahead and is posted
+again before that time. Members share the list of sent notifications, but not the alerts: each member needs each alert
+from us. A notification is delivered when one member has accepted it. A member that is down delays no other member; it
+gets the alerts that it missed when it is back.
 
-Source: prometheus/alertmanager, api/v2/openapi.yaml (postableAlerts), types/types.go (Alert.Merge: the last told
-rules); prometheus/prometheus, rules/manager.go (endsAt four intervals ahead).
+Source: prometheus/alertmanager, api/v2/openapi.yaml (postableAlerts), types/types.go (Alert.Merge: the newest alert
+wins); prometheus/prometheus, rules/manager.go (endsAt four intervals ahead).
 """
 
 from __future__ import annotations
@@ -30,35 +31,35 @@ from watchdog.routing.notification import Notification, NotificationReason
 API_PATH = "/api/v2/alerts"
 RETRY_SECONDS = 5.0
 _ATTEMPT_SECONDS = 10.0
-_MOST_OWED = 1_000  # alerts; what one is not told any more it ends by itself
+_MAX_PENDING_ALERTS = 1_000  # a member ends older alerts by itself, at their `endsAt`
 _HEADERS = {"Content-Type": "application/json"}
 
-_PostOutcomes = queue.SimpleQueue[DeliveryError | None]  # what became of one post: None when the instance has it
+_PostOutcomes = queue.SimpleQueue[DeliveryError | None]  # the error of one post, None if it was accepted
 
 
 class Alertmanager(Receiver):
-    """Posts the alerts of each notice to all instances at once."""
+    """Posts the alerts of each notification to all members at the same time."""
 
     type: ClassVar[str] = "alertmanager"
-    default_rate_limit: ClassVar[str] = "none"  # it groups and throttles itself
+    default_rate_limit: ClassVar[str] = "none"  # Alertmanager groups and limits notifications itself
     refresh_interval_seconds: ClassVar[float | None] = 60.0
     alert_expiry_seconds: ClassVar[float] = 4 * 60.0
-    """How long an instance goes on with an alert that it hears no more of."""
+    """Time after which a member resolves an alert that is not posted again."""
 
     def __init__(
         self, name: str, endpoints: Sequence[http.Endpoint], clock: Clock, options: ReceiverOptions | None = None
     ) -> None:
-        """Post to `endpoints`, the instances of one cluster."""
+        """Post to `endpoints`, the members of one cluster."""
         super().__init__(name, options)
-        self._instances = [_ClusterMember(endpoint, clock, self.alert_expiry_seconds) for endpoint in endpoints]
+        self._members = [_ClusterMember(endpoint, clock, self.alert_expiry_seconds) for endpoint in endpoints]
         self._clock = clock
-        self._told: dict[str, dict[str, Any]] = {}  # by fingerprint, of what fires: the alert as it was told
+        self._posted_alerts: dict[str, dict[str, Any]] = {}  # firing alerts as posted, by fingerprint
 
     @classmethod
     def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
-        """Read `urls`, each as Alertmanager's own tools take it, and their transport (`http_transport_from_table`).
+        """Read `urls` and the keys of `http_transport_from_table`.
 
-        URLs are without the path of the interface.
+        URLs have the form that Alertmanager's own tools use: without the path of the API.
         """
         endpoints = []
         transport = http.http_transport_from_table(table)
@@ -66,7 +67,7 @@ class Alertmanager(Receiver):
             secret_url = Secret(url.rstrip("/") + API_PATH)
             endpoints.append(http.endpoint_from_url(table, "urls", secret_url, transport, index=index))
         if not endpoints and not table.document.problems:
-            table.add_problem("urls", "must name at least one instance")
+            table.add_problem("urls", "must contain at least one URL")
         return cls(name, endpoints, SystemClock(), options)
 
     def render(self, notification: Notification) -> bytes:
@@ -74,18 +75,18 @@ class Alertmanager(Receiver):
         return _body(self._alerts(notification))
 
     def send(self, notification: Notification, deadline_seconds: float) -> None:
-        """Post it to all; delivered when one of them said that it has it."""
+        """Post the alerts to all members; they are delivered when one member has accepted them."""
         alerts = self._alerts(notification)
         try:
             self._post_to_all(alerts, Deadline(deadline_seconds))
         except DeliveryError:
-            for instance in self._instances:
-                instance.discard(alerts)  # it will all be told again
+            for member in self._members:
+                member.discard(alerts)  # the next attempt sends all of them again
             raise
         self._remember(notification)
 
     def refresh(self, alerts: Sequence[Alert], host: str, deadline_seconds: float) -> None:
-        """Put off the end of `alerts`."""
+        """Post `alerts` again with a later `endsAt`."""
         if alerts:
             now = self._clock.wall()
             self.send(
@@ -96,43 +97,43 @@ class Alertmanager(Receiver):
             )
 
     def destination(self) -> str:
-        """Name the hosts."""
-        return f"Alertmanager {', '.join(instance.host for instance in self._instances)}"
+        """Return the names of the hosts."""
+        return f"Alertmanager {', '.join(member.host for member in self._members)}"
 
     def close(self) -> None:
-        """Give up on what instances have missed."""
-        for instance in self._instances:
-            instance.close()
+        """End the threads; alerts that a member has missed are dropped."""
+        for member in self._members:
+            member.close()
 
     def _post_to_all(self, alerts: list[dict[str, Any]], deadline: Deadline) -> None:
-        report: _PostOutcomes = queue.SimpleQueue()
-        for instance in self._instances:
-            instance.enqueue(alerts, report)
+        outcomes: _PostOutcomes = queue.SimpleQueue()
+        for member in self._members:
+            member.enqueue(alerts, outcomes)
         failures: list[DeliveryError] = []
-        while len(failures) < len(self._instances):
+        while len(failures) < len(self._members):
             try:
-                failure = report.get(timeout=deadline.remaining())
+                failure = outcomes.get(timeout=deadline.remaining())
             except queue.Empty:
                 failure = DeliveryError(DeliveryErrorReason.TIMEOUT, "no complete answer in time", retryable=True)
-                raise _all_of([*failures, failure]) from None
+                raise _combine_errors([*failures, failure]) from None
             if failure is None:
                 return
             failures.append(failure)
-        raise _all_of(failures)
+        raise _combine_errors(failures)
 
     def _alerts(self, notification: Notification) -> list[dict[str, Any]]:
         return [
-            told
+            document
             for alert in notification_text.worst_first(notification.alerts)
-            for told in self._with_former(alert, notification)
+            for document in self._with_former(alert, notification)
         ]
 
     def _with_former(self, alert: Alert, notification: Notification) -> Iterator[dict[str, Any]]:
-        """Return `alert`, and the end of what it was: for an Alertmanager, other severity is another alert."""
-        told = self._alert(alert, notification)
-        yield told
-        former = self._told.get(alert.fingerprint)
-        if former is not None and former["labels"] != told["labels"]:
+        """Yield `alert`, then the end of its former severity: an alert with other labels is a new alert there."""
+        current = self._alert(alert, notification)
+        yield current
+        former = self._posted_alerts.get(alert.fingerprint)
+        if former is not None and former["labels"] != current["labels"]:
             yield {**former, "endsAt": notification_text.rfc3339(self._clock.wall())}
 
     def _alert(self, alert: Alert, notification: Notification) -> dict[str, Any]:
@@ -147,90 +148,94 @@ class Alertmanager(Receiver):
     def _remember(self, notification: Notification) -> None:
         for alert in notification.alerts:
             if alert.resolved is None:
-                self._told[alert.fingerprint] = self._alert(alert, notification)
+                self._posted_alerts[alert.fingerprint] = self._alert(alert, notification)
             else:
-                self._told.pop(alert.fingerprint, None)
+                self._posted_alerts.pop(alert.fingerprint, None)
 
 
 class _ClusterMember:
-    """One Alertmanager, in a thread of its own, and what it is still to be told.
+    """One Alertmanager with its own thread and its pending alerts.
 
-    Each alert is tried until the instance has it, until there is news of it, or until its own `endsAt` is over and
-    there is nothing left to say. What no instance has taken is not owed: the outbox has it. This is kept in memory
-    alone: what a daemon that was killed owed an instance, the instance finds out by that `endsAt`.
+    An alert is pending until the member accepts it, a newer state replaces it, or its `endsAt` has passed. Alerts that
+    no member has accepted are not pending: the outbox still has them. Pending alerts are in memory only: after the
+    daemon was killed, a member resolves them at their `endsAt`.
     """
 
     def __init__(self, endpoint: http.Endpoint, clock: Clock, alert_expiry_seconds: float) -> None:
         self.host = endpoint.host
         self._endpoint = endpoint
         self._clock = clock
-        self._lifetime_ns = round(alert_expiry_seconds * SECOND_NS)
-        self._news = threading.Condition()
-        self._owed: dict[str, tuple[int, dict[str, Any]]] = {}  # by labels: until when, and the alert
-        self._reports: list[_PostOutcomes] = []  # who waits for the next post's result
+        self._expiry_ns = round(alert_expiry_seconds * SECOND_NS)
+        self._changed = threading.Condition()
+        self._pending: dict[str, tuple[int, dict[str, Any]]] = {}  # by labels: expiry (CLOCK_BOOTTIME ns) and alert
+        self._waiting: list[_PostOutcomes] = []  # queues that get the outcome of the next post
         self._pause_seconds = RETRY_SECONDS
         self._closing = False
         self._thread: threading.Thread | None = None
 
-    def enqueue(self, alerts: list[dict[str, Any]], report: _PostOutcomes) -> None:
-        """Have `alerts` posted, and the result put into `report`. Returns at once."""
-        until_ns = self._clock.boottime_ns() + self._lifetime_ns
-        with self._news:
+    def enqueue(self, alerts: list[dict[str, Any]], outcomes: _PostOutcomes) -> None:
+        """Add `alerts` to the pending ones and put the outcome of the next post into `outcomes`; return at once."""
+        expires_ns = self._clock.boottime_ns() + self._expiry_ns
+        with self._changed:
             for alert in alerts:
-                self._owed.pop(_key(alert), None)  # so that the newest stand last
-                self._owed[_key(alert)] = (until_ns, alert)
-            for key in list(self._owed)[: -max(_MOST_OWED, len(alerts))]:
-                del self._owed[key]
-            self._reports.append(report)
-            self._news.notify()
+                self._pending.pop(_labels_key(alert), None)  # the newest alerts are the last ones
+                self._pending[_labels_key(alert)] = (expires_ns, alert)
+            for key in list(self._pending)[: -max(_MAX_PENDING_ALERTS, len(alerts))]:
+                del self._pending[key]
+            self._waiting.append(outcomes)
+            self._changed.notify()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=f"alertmanager-{self.host}", daemon=True)
                 self._thread.start()
 
     def discard(self, alerts: list[dict[str, Any]]) -> None:
-        """Owe it `alerts` no longer."""
-        with self._news:
+        """Remove `alerts` from the pending ones, except those that a newer state has replaced."""
+        with self._changed:
             for alert in alerts:
-                if (owed := self._owed.get(_key(alert))) is not None and owed[1] is alert:
-                    del self._owed[_key(alert)]
+                if (pending := self._pending.get(_labels_key(alert))) is not None and pending[1] is alert:
+                    del self._pending[_labels_key(alert)]
 
     def close(self) -> None:
-        """End the thread, when the post under way is over."""
-        with self._news:
+        """End the thread after the current post."""
+        with self._changed:
             self._closing = True
-            self._news.notify()
+            self._changed.notify()
 
     def _run(self) -> None:
         while True:
-            with self._news:
-                self._news.wait_for(lambda: self._reports or self._closing, self._pause_seconds if self._owed else None)
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._waiting or self._closing, self._pause_seconds if self._pending else None
+                )
                 if self._closing:
                     return
                 now_ns = self._clock.boottime_ns()
-                self._owed = {key: owed for key, owed in self._owed.items() if owed[0] > now_ns}
-                batch, reports = self._owed.copy(), self._reports
-                self._reports = []
+                self._pending = {key: pending for key, pending in self._pending.items() if pending[0] > now_ns}
+                batch, waiting = self._pending.copy(), self._waiting
+                self._waiting = []
             failure = self._post([alert for _, alert in batch.values()]) if batch else None
-            asked = None if failure is None else failure.retry_after_seconds
-            self._pause_seconds = max(RETRY_SECONDS, min(asked or 0.0, self._lifetime_ns / SECOND_NS))
-            with self._news:
+            retry_after = None if failure is None else failure.retry_after_seconds
+            self._pause_seconds = max(RETRY_SECONDS, min(retry_after or 0.0, self._expiry_ns / SECOND_NS))
+            with self._changed:
                 if failure is None or not failure.retryable:
-                    # What has been told anew meanwhile is still owed.
-                    self._owed = {key: owed for key, owed in self._owed.items() if batch.get(key) is not owed}
-            for report in reports:
-                report.put(failure)
+                    # Alerts replaced since then are still pending.
+                    self._pending = {
+                        key: pending for key, pending in self._pending.items() if batch.get(key) is not pending
+                    }
+            for outcomes in waiting:
+                outcomes.put(failure)
 
     def _post(self, alerts: list[dict[str, Any]]) -> DeliveryError | None:
         try:
             http.raise_for_status(self._endpoint.post(_body(alerts), _HEADERS, _ATTEMPT_SECONDS), self.host)
         except DeliveryError as error:
             return error
-        except Exception as error:  # noqa: BLE001 - an edge as the worker's: a bug must not end the thread unseen
+        except Exception as error:  # noqa: BLE001 - an edge like the worker's: a defect must not end the thread
             return DeliveryError(DeliveryErrorReason.INTERNAL, type(error).__name__, retryable=True)
         return None
 
 
-def _key(alert: dict[str, Any]) -> str:
+def _labels_key(alert: dict[str, Any]) -> str:
     return json.dumps(alert["labels"], sort_keys=True)
 
 
@@ -238,8 +243,8 @@ def _body(alerts: list[dict[str, Any]]) -> bytes:
     return json.dumps(alerts, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _all_of(failures: list[DeliveryError]) -> DeliveryError:
-    """Return `failures` as one: trying again can help when it can with any instance."""
+def _combine_errors(failures: list[DeliveryError]) -> DeliveryError:
+    """Return one error for `failures`: retryable if one of them is."""
     chosen = next((failure for failure in failures if failure.retryable), failures[0])
     waits = [failure.retry_after_seconds for failure in failures]
     return DeliveryError(

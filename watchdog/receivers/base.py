@@ -1,4 +1,4 @@
-"""The base of everything that delivers notices. Adding a receiver is one module beside this one, and its test."""
+"""Base class of all receivers. CONTRIBUTING.md lists the files that a new receiver needs."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from watchdog.state.rate_limit import RateLimit
 
 
 class ReceiverState(Protocol):
-    """What a receiver has to know again after a restart, such as where the message is that it will change later."""
+    """Values that a receiver needs again after a restart, such as the id of a message that it edits later."""
 
     def get(self, key: str) -> str | None:
-        """Return what was kept under `key`, None if nothing was.
+        """Return the value stored under `key`, None if there is none.
 
         Raises:
-            StoreError: it can't be read.
+            StoreError: the state file cannot be read.
         """
         ...
 
     def put(self, key: str, value: str | None) -> None:
-        """Keep `value` under `key`, None to forget; on disk when this returns.
+        """Store `value` under `key`; None deletes the entry. The change is on disk when this returns.
 
         Raises:
-            StoreError: it can't be written.
+            StoreError: the state file cannot be written.
         """
         ...
 
@@ -74,11 +74,11 @@ def open_volatile_state(_receiver: str) -> ReceiverState:
 
 
 class Receiver(ABC):
-    """Delivers notices to one place. Instances are used by one worker thread at a time."""
+    """Delivers notifications to one destination. An instance is used by one worker thread at a time."""
 
     type: ClassVar[str]
     refresh_interval_seconds: ClassVar[float | None] = None
-    """How often `refresh` is called, without a notice, while anything fires that it was told of; None: never."""
+    """Interval of the calls of `refresh` while alerts fire of which the receiver was notified; None: no refresh."""
 
     default_rate_limit: ClassVar[str] = "30/h"
     """The rate limit without the key `rate_limit`: this one suits people; receivers read by programs have "none"."""
@@ -103,43 +103,41 @@ class Receiver(ABC):
 
     @abstractmethod
     def render(self, notification: Notification) -> bytes:
-        """Return the bytes that `send` would send (for several messages: one after the other, a newline between)."""
+        """Return the bytes that `send` sends, several messages separated by newlines."""
 
     @abstractmethod
     def send(self, notification: Notification, deadline_seconds: float) -> None:
-        """Deliver, or raise.
-
-        Return only when the receiver has said that it has the notice (where its protocol has a way of saying so).
+        """Deliver `notification`; return only after the service has confirmed it, if its protocol has a confirmation.
 
         Raises:
-            DeliveryError: with reason and whether trying again can help; after `deadline_seconds` at the latest. With
-                reason `render`, the same notice is given to `send_fallback` at once.
+            DeliveryError: with a reason, and with `retryable` if another attempt can help; after `deadline_seconds` at
+                the latest. After reason `render`, the worker calls `send_fallback` at once.
         """
 
     def send_fallback(self, notification: Notification, error: str, deadline_seconds: float) -> None:
-        """Deliver a minimal form of `notification` after `render` failed with `error`, which holds no secrets.
+        """Deliver a minimal form of `notification` after `render` failed with `error`, which contains no secrets.
 
-        Whoever renders by something of the user's (a template) does it without here.
+        A receiver with a user's template does not use it here.
 
         Raises:
-            DeliveryError: as `send`.
+            DeliveryError: as in `send`.
         """
         self.send(fallback_notification(notification, error), deadline_seconds)
 
     @abstractmethod
     def destination(self) -> str:
-        """Say where notices go, for people, without secrets: "webhook alerts.example.net", "syslog unix:///dev/log"."""
+        """Return the destination for people, without secrets: "webhook alerts.example.net", "syslog unix:///dev/log"."""
 
     def limit_usage(self, notification: Notification) -> list[str]:
-        """Say how large what `render` returns is, against each limit of the receiver: "812 of 2,048 octets"."""
+        """Return the size of each rendered message and the limit of the service: "812 of 2,048 octets"."""
         return [f"{len(self.render(notification)):,} bytes"]
 
     def refresh(self, alerts: Sequence[Alert], host: str, deadline_seconds: float) -> None:  # noqa: B027 - few need it
-        """Say again that `alerts` fire, for peers that forget what is not repeated.
+        """Send firing `alerts` again, for services that forget alerts which are not repeated.
 
         Raises:
-            DeliveryError: as `send`; it is counted, and done again at the next turn.
+            DeliveryError: as in `send`; the error is counted, and the next refresh sends them again.
         """
 
     def close(self) -> None:  # noqa: B027 - most have nothing to close
-        """Give back sockets."""
+        """Close sockets and end threads."""

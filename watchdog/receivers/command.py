@@ -1,4 +1,6 @@
-"""A command of the user's: each notice as JSON on its standard input, what it ends with is the verdict.
+"""Command receiver: runs a user's program with each notification as JSON on its standard input.
+
+Exit code 0 means delivered, 65 (EX_DATAERR) refused; every other end is retried.
 
 Source: sysexits.h(3head) for the exit codes.
 """
@@ -24,39 +26,39 @@ from watchdog.routing.notification import Notification
 
 EXIT_REFUSED = os.EX_DATAERR
 
-_LONGEST_VARIABLE = 1_024
-_LONGEST_OUTPUT = 200  # of what shows in the log
+_MAX_VARIABLE_LENGTH = 1_024
+_MAX_OUTPUT_LENGTH = 200  # characters in the log
 
 
 class Command(Receiver):
-    """Runs a program for each notice."""
+    """Runs a program for each notification."""
 
     type: ClassVar[str] = "command"
     default_rate_limit: ClassVar[str] = "600/h"
 
     def __init__(self, name: str, command: tuple[str, ...], options: ReceiverOptions | None = None) -> None:
-        """Run `command`, an absolute path and arguments."""
+        """Run `command`: an absolute path and arguments."""
         super().__init__(name, options)
         self._command = command
 
     @classmethod
     def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
-        """Read `command`; what is there now is looked at now."""
+        """Read `command` and check the program's file."""
         command = table.texts("command")
         if not command and not table.has_problem("command"):
-            table.add_problem("command", "must name a program")
+            table.add_problem("command", "must contain the path of a program")
         if any("\0" in word for word in command):
-            table.add_problem("command", "must not hold NUL characters")
+            table.add_problem("command", "must not contain NUL characters")
         elif command:
-            _look_at(command[0], table)
+            _check_program(command[0], table)
         return cls(name, command, options)
 
     def render(self, notification: Notification) -> bytes:
-        """Return the JSON document, the webhook's."""
+        """Return the JSON document of the webhook receiver."""
         return json.dumps(webhook.webhook_payload(notification), ensure_ascii=False, separators=(",", ":")).encode()
 
     def send(self, notification: Notification, deadline_seconds: float) -> None:
-        """Run it; exit code 0 says that it has the notice."""
+        """Run the program; exit code 0 confirms the notification."""
         ended = run_process(
             self._command, self.render(notification), _environment(notification), Deadline(deadline_seconds)
         )
@@ -68,33 +70,33 @@ class Command(Receiver):
             )
 
     def destination(self) -> str:
-        """Name the program, not its arguments."""
+        """Return the path of the program, without its arguments: they may be secret."""
         return f"command {self._command[0]}"
 
 
-def _look_at(path: str, table: Table) -> None:
+def _check_program(path: str, table: Table) -> None:
     if not path.startswith("/"):
         table.add_problem("command", f"must be an absolute path, not {path!r}", index=0)
         return
     try:
         mode, folder_mode = Path(path).stat().st_mode, Path(path).parent.stat().st_mode
     except OSError as error:
-        # Another machine's command, when a file is checked elsewhere.
-        tell = table.add_problem if table.document.require_secrets else table.add_note
-        tell("command", f"cannot run {path!r}: {error.strerror}", index=0)
+        # `check` may run on another machine than the daemon: there a missing program is only a note.
+        report = table.add_problem if table.document.require_secrets else table.add_note
+        report("command", f"cannot run {path!r}: {error.strerror}", index=0)
         return
     if not stat.S_ISREG(mode) or not os.access(path, os.X_OK):
         table.add_problem("command", f"{path!r} is not an executable file", index=0)
     elif mode & stat.S_IWOTH:
-        table.add_problem("command", f"everyone on this host can change {path!r}: chmod o-w {path}", index=0)
+        table.add_problem("command", f"every user of this host can change {path!r}: chmod o-w {path}", index=0)
     elif folder_mode & stat.S_IWOTH and not folder_mode & stat.S_ISVTX:
         table.add_problem(
-            "command", f"everyone on this host can replace {path!r}: chmod o-w {Path(path).parent}", index=0
+            "command", f"every user of this host can replace {path!r}: chmod o-w {Path(path).parent}", index=0
         )
 
 
 def _environment(notification: Notification) -> dict[str, str]:
-    """Return what a small script wants to know without taking JSON apart; each is one line."""
+    """Return environment variables for scripts that do not parse JSON; each value is one line."""
     values = {
         "STATUS": notification.status,
         "SEVERITY": notification_text.worst_first(notification.alerts)[0].severity.label,
@@ -106,18 +108,20 @@ def _environment(notification: Notification) -> dict[str, str]:
         "RECEIVER": notification.receiver,
         "TEST": "true" if notification.is_test else "false",
     }
-    return {f"WATCHDOG_{name}": sanitize.escape_unprintable(value, _LONGEST_VARIABLE) for name, value in values.items()}
+    return {
+        f"WATCHDOG_{name}": sanitize.escape_unprintable(value, _MAX_VARIABLE_LENGTH) for name, value in values.items()
+    }
 
 
 def _describe_failure(ended: ProcessResult) -> str:
-    how = (
+    event = (
         f"ended with code {ended.exit_code}"
         if ended.exit_code > 0
         else f"was killed by {_signal_name(-ended.exit_code)}"
     )
     lines = ended.output.decode("utf-8", "surrogateescape").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), "")
-    return f"{how}: {sanitize.escape_unprintable(last, _LONGEST_OUTPUT)}" if last else how
+    return f"{event}: {sanitize.escape_unprintable(last, _MAX_OUTPUT_LENGTH)}" if last else event
 
 
 def _signal_name(number: int) -> str:

@@ -1,4 +1,4 @@
-"""The terminal, or the journal: whatever standard output is. What receives notices when nothing is configured."""
+"""Console receiver: writes to standard output, a terminal or the journal. It is the default without configuration."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from watchdog.rules.language.rule import Severity
 from watchdog.systemd import is_journal
 
 _STANDARD_OUTPUT = 1
-_LONGEST_LINE = 1_000
+_MAX_LINE_LENGTH = 1_000
 _CHUNK_BYTES = 4_096  # pipe(7): a pipe that polls writable takes PIPE_BUF without blocking
 
 _COLOURS = {Severity.CRITICAL: "\x1b[1;31m", Severity.WARNING: "\x1b[1;33m"}
 _RESOLVED_COLOUR = "\x1b[1;32m"
-_PLAIN = "\x1b[0m"
+_COLOUR_RESET = "\x1b[0m"
 
 
 class Console(Receiver):
@@ -52,14 +52,14 @@ class Console(Receiver):
         )
 
     def send(self, notification: Notification, deadline_seconds: float) -> None:
-        """Write them: once written they count as delivered."""
+        """Write the lines; they are delivered when they are written."""
         deadline = Deadline(deadline_seconds)
         rest = memoryview(self.render(notification))
         poll = select.poll()
         poll.register(self._descriptor, select.POLLOUT)
         while rest:
             if not poll.poll(deadline.remaining() * 1_000):
-                raise DeliveryError(DeliveryErrorReason.TIMEOUT, "standard output takes nothing", retryable=True)
+                raise DeliveryError(DeliveryErrorReason.TIMEOUT, "standard output does not accept data", retryable=True)
             try:
                 rest = rest[os.write(self._descriptor, rest[:_CHUNK_BYTES]) :]
             except OSError as error:
@@ -68,25 +68,25 @@ class Console(Receiver):
                 ) from None
 
     def destination(self) -> str:
-        """Say what standard output is."""
+        """Return the kind of file that standard output is."""
         if self._is_journal:
             return "the journal"
         return "the terminal" if self._is_terminal else "standard output"
 
     def _lines(self, alert: Alert, notification: Notification) -> bytes:
         resolved = alert.resolved is not None
-        title = sanitize.escape_unprintable(notification_text.alert_title(alert, notification), _LONGEST_LINE)
+        title = sanitize.escape_unprintable(notification_text.alert_title(alert, notification), _MAX_LINE_LENGTH)
         if self._is_terminal:
-            title = f"{_RESOLVED_COLOUR if resolved else _COLOURS[alert.severity]}{title}{_PLAIN}"
+            title = f"{_RESOLVED_COLOUR if resolved else _COLOURS[alert.severity]}{title}{_COLOUR_RESET}"
         lines = [title]
         if unusual_reason := notification_text.unusual_reason(notification):
-            lines.append(f"    {sanitize.escape_unprintable(unusual_reason, _LONGEST_LINE)}")
+            lines.append(f"    {sanitize.escape_unprintable(unusual_reason, _MAX_LINE_LENGTH)}")
         lines += [
-            f"    {sanitize.escape_unprintable(line, _LONGEST_LINE)}"
+            f"    {sanitize.escape_unprintable(line, _MAX_LINE_LENGTH)}"
             for line in notification_text.detail_lines(alert, notification)
         ]
         if alert.runbook is not None:
-            lines.append(f"    runbook: {sanitize.escape_unprintable(alert.runbook, _LONGEST_LINE)}")
-        # sd-daemon(3): the level of a line, where standard output goes to the journal
+            lines.append(f"    runbook: {sanitize.escape_unprintable(alert.runbook, _MAX_LINE_LENGTH)}")
+        # sd-daemon(3): journald reads the level at the begin of a line
         level = f"<{syslog_level(alert)}>" if self._is_journal else ""
         return "".join(f"{level}{line}\n" for line in lines).encode()

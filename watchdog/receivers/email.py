@@ -1,7 +1,7 @@
-"""E-mail: one message per notice, all of an alert's life in one thread.
+"""E-mail receiver: one message per notification, all messages of a group in one thread until the group is resolved.
 
-The thread's first message is remembered until all of its group is over. A message that is sent again has the same
-Message-ID, so that mail systems can know it for a copy.
+The receiver state holds the first message of the thread until then. A message that is sent again has the same
+Message-ID, so that mail systems can recognise the copy.
 
 Source: RFC 5322 (messages, §3.6.4 threads), RFC 3834 (Auto-Submitted).
 """
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 _PORTS = {"starttls": 587, "implicit": 465, "none": 25}
 _ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*")
-_LONGEST_SUBJECT = 200
-_LONGEST_LINE = 2_000
-_MOST_ALERTS = 100
+_MAX_SUBJECT_LENGTH = 200
+_MAX_LINE_LENGTH = 2_000
+_MAX_ALERTS = 100
 
 
 class Email(Receiver):
-    """Sends each notice as one message to all its recipients."""
+    """Sends each notification as one message to all recipients."""
 
     type: ClassVar[str] = "email"
 
@@ -46,7 +46,7 @@ class Email(Receiver):
         recipients: tuple[str, ...],
         options: ReceiverOptions | None = None,
     ) -> None:
-        """Send through `relay`."""
+        """Send through `server`."""
         super().__init__(name, options)
         self._server = server
         self._sender = sender
@@ -64,31 +64,33 @@ class Email(Receiver):
         username, password = table.text("username", ""), table.secret("password", required=False)
         if (username == "") is not (password is None) and not table.document.problems:
             given = "username" if "username" in table else table.given_form("password")
-            table.add_problem(given or "username", "give both username and password, or none")
+            table.add_problem(given or "username", "give both username and password, or neither")
         if password is not None and not (username + password.reveal()).isascii():
-            table.add_problem("username", "must be ASCII, and the password too: SMTP logins know nothing else")
+            table.add_problem("username", "username and password must be ASCII: SMTP logins allow nothing else")
         if password is not None and tls == "none":
-            table.add_problem("tls", "a password is never sent without TLS")
+            table.add_problem("tls", 'a password needs TLS: set tls to "starttls" or "implicit"')
         sender, recipients = table.text("from"), table.texts("to")
         if not table.has_problem("from") and not _ADDRESS.fullmatch(sender):
-            table.add_problem("from", "must be an address like watchdog@example.net, without a name")
+            table.add_problem("from", "must be an address such as watchdog@example.net, without a display name")
         if not recipients and not table.has_problem("to"):
-            table.add_problem("to", "must name at least one address")
+            table.add_problem("to", "must contain at least one address")
         for index, recipient in enumerate(recipients):
             if not _ADDRESS.fullmatch(recipient):
-                table.add_problem("to", "must be an address like oncall@example.net, without a name", index=index)
+                table.add_problem(
+                    "to", "must be an address such as oncall@example.net, without a display name", index=index
+                )
         login = None if password is None else SmtpLogin(username, password)
         server = SmtpServer(host, port, tls, tls_context_from_table(table), login)
         return cls(name, server, sender, recipients, options)
 
     def render(self, notification: Notification) -> bytes:
-        """Return the message as it is sent."""
+        """Return the message as sent."""
         first = self._first_of_thread(notification)
         headers = {
             "From": self._sender,
             "To": ", ".join(self._recipients),
             "Subject": sanitize.escape_unprintable(
-                notification_text.notification_title(notification), _LONGEST_SUBJECT
+                notification_text.notification_title(notification), _MAX_SUBJECT_LENGTH
             ),
             "Date": mime.format_date(notification.created),
             "Message-ID": self._message_id(notification.id),
@@ -97,17 +99,19 @@ class Email(Receiver):
         }
         if first is not None and first != notification.id:
             headers |= dict.fromkeys(("In-Reply-To", "References"), self._message_id(first))
-        text = plaintext_body(notification, _MOST_ALERTS, lambda line: sanitize.escape_unprintable(line, _LONGEST_LINE))
+        text = plaintext_body(
+            notification, _MAX_ALERTS, lambda line: sanitize.escape_unprintable(line, _MAX_LINE_LENGTH)
+        )
         return mime.build_message(headers, text)
 
     def send(self, notification: Notification, deadline_seconds: float) -> None:
-        """Hand it to the server, for all recipients that have not had it yet.
+        """Send the message to all recipients that have no final result yet.
 
-        One that is refused for good holds up no other; the notice counts as refused then.
+        A refused recipient delays no other recipient. The notification counts as refused at the end.
         """
         delivery = self._unfinished.delivery_of(notification.id)
         if remaining := delivery.remaining(self._recipients):
-            self._remember_thread(notification)
+            self._start_thread(notification)
             message = self.render(notification)
             refused = self._server.send_message(self._sender, remaining, message, Deadline(deadline_seconds))
             delivery.record(remaining, refused)
@@ -117,7 +121,7 @@ class Email(Receiver):
         delivery.raise_if_refused(len(self._recipients), "recipients")
 
     def destination(self) -> str:
-        """Name the server, not the recipients: there may be many."""
+        """Return the server, without the recipients: there may be many."""
         return f"e-mail through {self._server.host}:{self._server.port}"
 
     def _message_id(self, notification: str) -> str:
@@ -125,20 +129,20 @@ class Email(Receiver):
 
     def _first_of_thread(self, notification: Notification) -> str | None:
         try:
-            return self.state.get(_thread(notification))
-        except StoreError:  # a thread is not worth a notice
+            return self.state.get(_thread_key(notification))
+        except StoreError:  # better a message outside its thread than none
             return None
 
-    def _remember_thread(self, notification: Notification) -> None:
+    def _start_thread(self, notification: Notification) -> None:
         if self._first_of_thread(notification) is None and notification.status == "firing":
             self._store_thread(notification, notification.id)
 
     def _store_thread(self, notification: Notification, first: str | None) -> None:
         try:
-            self.state.put(_thread(notification), first)
+            self.state.put(_thread_key(notification), first)
         except StoreError:
             return
 
 
-def _thread(notification: Notification) -> str:
+def _thread_key(notification: Notification) -> str:
     return f"thread of {notification.group_key}"

@@ -1,4 +1,4 @@
-"""The journal, in its own protocol: one entry per alert, every fact a field of its own.
+"""journald receiver: one journal entry per alert, in the journal's own protocol, each fact in its own field.
 
 Source: systemd.io, "Journal native protocol"; systemd.journal-fields(7).
 """
@@ -27,7 +27,7 @@ from watchdog.routing.notification import Notification
 
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
-# Made once, never to change: systemd.journal-fields(7), MESSAGE_ID. What they mean: packaging/systemd/*.catalog.
+# Fixed forever: systemd.journal-fields(7), MESSAGE_ID. packaging/systemd/*.catalog explains them to users.
 FIRING_MESSAGE_ID = "3be99c91d943483786b7b7eb0620bb01"
 RESOLVED_MESSAGE_ID = "acbd2cf7254348eba5b7981a1531198b"
 REMINDER_MESSAGE_ID = "c03dd2a1e3b44c08b048d8173e8d112f"
@@ -39,17 +39,17 @@ _MESSAGE_IDS = {
 
 _FACILITY = 3  # daemon
 
-_LONGEST_LINE = 1_000
-_MOST_LINES = 100
-_LONGEST_VALUE = 1_024
-_LONGEST_NAME = 64
+_MAX_LINE_LENGTH = 1_000
+_MAX_LINES = 100
+_MAX_VALUE_LENGTH = 1_024
+_MAX_NAME_LENGTH = 64
 _NOT_IN_NAME = re.compile(r"[^A-Z0-9_]")
-_TOO_LONG = (errno.EMSGSIZE, errno.ENOBUFS)
+_TOO_LONG_ERRORS = (errno.EMSGSIZE, errno.ENOBUFS)
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
 class Journald(Receiver):
-    """Sends one entry per alert of a notice."""
+    """Sends one entry per alert of a notification."""
 
     type: ClassVar[str] = "journald"
     default_rate_limit: ClassVar[str] = "none"
@@ -61,7 +61,7 @@ class Journald(Receiver):
 
     @classmethod
     def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
-        """Read `address`: that of the system's journal, or of a namespace's."""
+        """Read `address`: the socket of the system's journal or of a journal namespace."""
         try:
             return cls(name, parse_unix_address(table.text("address", f"unix://{JOURNAL_SOCKET}")), options)
         except ValueError as error:
@@ -69,11 +69,11 @@ class Journald(Receiver):
             return cls(name, JOURNAL_SOCKET, options)
 
     def render(self, notification: Notification) -> bytes:
-        """Return the entries, a newline between them."""
+        """Return the entries, separated by newlines."""
         return b"\n".join(self._entries(notification))
 
     def send(self, notification: Notification, deadline_seconds: float) -> None:
-        """Send each entry; it is delivered when it is in the journal's queue."""
+        """Send each entry; it is delivered when it is in the queue of journald's socket."""
         deadline = Deadline(deadline_seconds)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
             datagrams.setblocking(False)
@@ -87,9 +87,9 @@ class Journald(Receiver):
                 ) from None
 
     def limit_usage(self, notification: Notification) -> list[str]:
-        """Return the octets and lines of each entry."""
+        """Return the number of octets and lines of each entry."""
         return [
-            f"{len(entry):,} octets; {1 + len(_lines(alert, notification))} of {_MOST_LINES} lines"
+            f"{len(entry):,} octets; {1 + len(_lines(alert, notification))} of {_MAX_LINES} lines"
             for alert, entry in zip(
                 notification_text.worst_first(notification.alerts), self._entries(notification), strict=True
             )
@@ -103,9 +103,9 @@ class Journald(Receiver):
         try:
             send_datagram(datagrams, entry, deadline, self._path)
         except OSError as error:
-            if error.errno not in _TOO_LONG:
+            if error.errno not in _TOO_LONG_ERRORS:
                 raise
-            file = _sealed(entry)
+            file = _sealed_file(entry)
             try:
                 send_datagram(datagrams, b"", deadline, self._path, [file])
             finally:
@@ -116,8 +116,8 @@ class Journald(Receiver):
             yield b"".join(_field(name, value) for name, value in _fields(alert, notification))
 
 
-def _sealed(entry: bytes) -> int:
-    """Return a descriptor of a file in memory that nobody can change any more: journald reads no other."""
+def _sealed_file(entry: bytes) -> int:
+    """Return the descriptor of a sealed memory file: journald reads no file that can still change."""
     file = os.memfd_create("entry", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     rest = memoryview(entry)
     while rest:
@@ -134,7 +134,7 @@ def _field(name: str, value: str) -> bytes:
 
 
 def _fields(alert: Alert, notification: Notification) -> Iterator[tuple[str, str]]:
-    title = sanitize.escape_unprintable(notification_text.alert_title(alert, notification), _LONGEST_LINE)
+    title = sanitize.escape_unprintable(notification_text.alert_title(alert, notification), _MAX_LINE_LENGTH)
     yield "MESSAGE", "\n".join([title, *_lines(alert, notification)])
     yield "PRIORITY", str(syslog_level(alert))
     yield "MESSAGE_ID", _MESSAGE_IDS[alert_event(alert, notification)]
@@ -145,14 +145,15 @@ def _fields(alert: Alert, notification: Notification) -> Iterator[tuple[str, str
     for name, value in _facts(alert, notification).items():
         yield f"WATCHDOG_{name.upper()}", _text(value)
     for label, value in alert.labels:
-        yield f"WATCHDOG_LABEL_{_NOT_IN_NAME.sub('_', label.upper())}"[:_LONGEST_NAME], _text(value)
+        yield f"WATCHDOG_LABEL_{_NOT_IN_NAME.sub('_', label.upper())}"[:_MAX_NAME_LENGTH], _text(value)
 
 
 def _lines(alert: Alert, notification: Notification) -> list[str]:
     lines = [
-        sanitize.escape_unprintable(line, _LONGEST_LINE) for line in notification_text.detail_lines(alert, notification)
+        sanitize.escape_unprintable(line, _MAX_LINE_LENGTH)
+        for line in notification_text.detail_lines(alert, notification)
     ]
-    return lines if len(lines) < _MOST_LINES else [*lines[: _MOST_LINES - 2], sanitize.ELLIPSIS]
+    return lines if len(lines) < _MAX_LINES else [*lines[: _MAX_LINES - 2], sanitize.ELLIPSIS]
 
 
 def _facts(alert: Alert, notification: Notification) -> dict[str, str]:
@@ -161,4 +162,4 @@ def _facts(alert: Alert, notification: Notification) -> dict[str, str]:
 
 
 def _text(text: str) -> str:
-    return sanitize.escape_unprintable(text, _LONGEST_VALUE)
+    return sanitize.escape_unprintable(text, _MAX_VALUE_LENGTH)

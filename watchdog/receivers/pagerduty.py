@@ -1,8 +1,7 @@
-"""PagerDuty: one event per alert through the Events API v2, triggered while it fires, resolved when it is over.
+"""PagerDuty receiver: one event per alert through the Events API v2, `trigger` while it fires, `resolve` at its end.
 
-An event that is sent again changes nothing but PagerDuty's log, for its `dedup_key` is the alert's own. So a notice of
-which only some events were taken is simply sent again; which ones those were is remembered, for there are limits on the
-rate, but only while the process lives.
+Each alert has its own `dedup_key`, so an event that is sent twice changes only PagerDuty's log. PagerDuty limits the
+rate of events, so a retry sends only the events that were not accepted yet (`partial_delivery.py`).
 
 Source: PagerDuty/developer-docs, docs/events-API-v2 (01-Overview, 02-Trigger-Events, 05-Rate-Limits).
 """
@@ -30,27 +29,27 @@ from watchdog.routing.notification import Notification
 EVENTS_API_URL = "https://events.pagerduty.com/v2/enqueue"
 MAX_EVENT_BYTES = 512_000
 
-_LONGEST_SUMMARY = 512  # 1,024 are allowed, of what is not said: no character is more than two of UTF-16's
-_LONGEST_FIELD = 255
-_RATE_LIMIT_SECONDS = 30.0  # how long to wait, by the advice on its page about limits
+_MAX_SUMMARY_LENGTH = 512  # 1,024 characters of an undocumented kind: at most two UTF-16 units for each of ours
+_MAX_FIELD_LENGTH = 255
+_RATE_LIMIT_WAIT_SECONDS = 30.0  # advice of PagerDuty's page on rate limits
 
 _ROUTING_KEY = re.compile(r"[0-9A-Za-z]{32}")
 _NO_KEY = Secret("0" * 32)
 _HINTS = {
-    "routing": ": PagerDuty does not know the routing key, take that of an Events API v2 integration",
-    "invalid event": ": PagerDuty refuses the event's form, please report this",
+    "routing": ": unknown routing key: use the key of an Events API v2 integration",
+    "invalid event": ": PagerDuty rejects the form of the event: please report this as a bug",
 }
 
 
 class PagerDuty(Receiver):
-    """Posts one event per alert of a notice."""
+    """Posts one event per alert of a notification."""
 
     type: ClassVar[str] = "pagerduty"
 
     def __init__(
         self, name: str, endpoint: http.Endpoint, routing_key: Secret, options: ReceiverOptions | None = None
     ) -> None:
-        """Post to `endpoint`, for the service that `routing_key` belongs to."""
+        """Post to `endpoint` for the PagerDuty service of `routing_key`."""
         super().__init__(name, options)
         self._endpoint = endpoint
         self._routing_key = routing_key
@@ -58,28 +57,28 @@ class PagerDuty(Receiver):
 
     @classmethod
     def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
-        """Read `routing_key` (or `routing_key_file`, `routing_key_env`) and `url`, for other regions than the US."""
+        """Read `routing_key` (a secret in any form), and `url` for regions other than the US."""
         key = table.secret("routing_key")
         if key is not None and not _ROUTING_KEY.fullmatch(key.reveal()):
             table.add_problem(
                 table.given_form("routing_key") or "routing_key",
-                "must be the 32 letters and digits of an Events API v2 integration",
+                "must be the key of an Events API v2 integration: 32 letters and digits",
             )
         transport = http.http_transport_from_table(table)
         endpoint = http.endpoint_from_url(table, "url", Secret(table.text("url", EVENTS_API_URL)), transport)
         return cls(name, endpoint, key or _NO_KEY, options)
 
     def render(self, notification: Notification) -> bytes:
-        """Return the events' JSON, the routing key masked."""
+        """Return the JSON of the events, with the routing key masked."""
         mask = str(self._routing_key)
         return b"\n".join(
             _body(alert, notification, mask) for alert in notification_text.worst_first(notification.alerts)
         )
 
     def send(self, notification: Notification, deadline_seconds: float) -> None:
-        """Post the events that were not taken yet; a 2xx status says that PagerDuty has one.
+        """Post the events that have no final result yet; a 2xx status confirms an event.
 
-        One that is refused for good holds up no other; the notice counts as refused then.
+        A refused event delays no other event. The notification counts as refused at the end.
         """
         deadline = Deadline(deadline_seconds)
         delivery = self._unfinished.delivery_of(notification.id)
@@ -90,7 +89,7 @@ class PagerDuty(Receiver):
         delivery.raise_if_refused(len(notification.alerts), "events")
 
     def limit_usage(self, notification: Notification) -> list[str]:
-        """Return characters of the summary and octets of each event."""
+        """Return the characters of the summary and the octets of each event."""
         events = [json.loads(body) for body in self.render(notification).splitlines()]
         sizes = [len(body) for body in self.render(notification).splitlines()]
         return [
@@ -100,14 +99,14 @@ class PagerDuty(Receiver):
         ]
 
     def destination(self) -> str:
-        """Name the host."""
+        """Return the name of the host."""
         return f"PagerDuty {self._endpoint.host}"
 
     def _post(self, alert: Alert, notification: Notification, delivery: PartialDelivery, deadline: Deadline) -> None:
         host = self._endpoint.host
         if deadline.remaining() <= 0:
             raise DeliveryError(
-                DeliveryErrorReason.TIMEOUT, f"{host}: no time left for the other events", retryable=True
+                DeliveryErrorReason.TIMEOUT, f"{host}: deadline passed before all events were sent", retryable=True
             )
         headers = {"Content-Type": "application/json", "X-Notification-Id": notification.id}
         answer = self._endpoint.post(
@@ -117,7 +116,7 @@ class PagerDuty(Receiver):
             http.raise_for_status(answer, host, _hint(answer))
         except DeliveryError as error:
             if error.reason is DeliveryErrorReason.RATE_LIMITED and error.retry_after_seconds is None:
-                error.retry_after_seconds = _RATE_LIMIT_SECONDS
+                error.retry_after_seconds = _RATE_LIMIT_WAIT_SECONDS
             if error.retryable:
                 raise
             delivery.refused[alert.fingerprint] = error
@@ -126,7 +125,7 @@ class PagerDuty(Receiver):
 
 
 def dedup_key(alert: Alert, host: str) -> str:
-    """Return what PagerDuty knows the alert again by, the same for its firing and its end: 64 hex digits."""
+    """Return the key by which PagerDuty joins the firing and the end of one alert: 64 hex digits."""
     return hashlib.sha256(host.encode("utf-8", "surrogatepass") + b"\xff" + alert.fingerprint.encode()).hexdigest()
 
 
@@ -142,7 +141,7 @@ def _body(alert: Alert, notification: Notification, routing_key: str) -> bytes:
 def _event(alert: Alert, notification: Notification, routing_key: str) -> dict[str, Any]:
     labels = prometheus.prometheus_labels(alert, notification)
     payload = {
-        "summary": sanitize.escape_unprintable(notification_text.alert_title(alert, notification), _LONGEST_SUMMARY),
+        "summary": sanitize.escape_unprintable(notification_text.alert_title(alert, notification), _MAX_SUMMARY_LENGTH),
         "source": _field(notification.host) or "unknown",
         "severity": PAGERDUTY_SEVERITIES[alert.severity],
         "timestamp": notification_text.rfc3339(alert.fired),
@@ -167,15 +166,15 @@ def _event(alert: Alert, notification: Notification, routing_key: str) -> dict[s
 
 
 def _field(text: str) -> str:
-    return sanitize.escape_unprintable(text, _LONGEST_FIELD)
+    return sanitize.escape_unprintable(text, _MAX_FIELD_LENGTH)
 
 
 def _hint(answer: http.HttpResponse) -> str:
-    """Return what a refusal means; its text can hold parts of the event, and shows nowhere."""
+    """Return the explanation of a refusal. PagerDuty's own text is not shown: it can contain parts of the event."""
     try:
-        said = json.loads(answer.body)
-        errors = " ".join(str(error) for error in said.get("errors", ())) + str(said.get("message", ""))
-        status = str(said.get("status", ""))
+        document = json.loads(answer.body)
+        errors = " ".join(str(error) for error in document.get("errors", ())) + str(document.get("message", ""))
+        status = str(document.get("status", ""))
     except (ValueError, AttributeError, TypeError):
         return ""
     return _HINTS["routing"] if re.search("routing.key", errors, re.IGNORECASE) else _HINTS.get(status, "")

@@ -1,4 +1,4 @@
-"""Every kind of receiver there is, and how those of a configuration are made."""
+"""All types of receivers; builds the receivers of a configuration."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ RECEIVER_TYPES: Final = {
 }
 """The module and class of each type of receiver.
 
-A module is imported when a configuration first names its type: all of them, with the libraries that they import, would
+A module is imported when a configuration first names its type: all modules, with the libraries that they import, would
 take a fifth of the daemon's memory.
 """
 
 
 def receiver_class(receiver_type: str) -> type[Receiver]:
-    """Return the class of receivers of a type of `RECEIVER_TYPES`."""
+    """Return the class of a type in `RECEIVER_TYPES`, importing its module."""
     module, _, name = RECEIVER_TYPES[receiver_type].partition(":")
     found: type[Receiver] = getattr(importlib.import_module(module), name)
     return found

@@ -1,4 +1,4 @@
-"""Webhooks: Alertmanager's JSON, version 4, so that whatever takes its webhooks takes ours; or a body of one's own.
+"""Webhook receiver: posts Alertmanager's JSON (version 4), which its webhook clients accept, or a user's own body.
 
 Source: prometheus/alertmanager, notify/webhook/webhook.go (Message) and template/template.go (Data, Alert).
 """
@@ -25,12 +25,12 @@ from watchdog.receivers.transport.http_headers import headers_from_table
 from watchdog.routing.notification import Notification
 
 _JSON = "application/json"
-_LONGEST_ERROR = 200
+_MAX_ERROR_LENGTH = 200
 _NO_HEADERS: Mapping[str, Secret] = MappingProxyType({})
 
 
 class Webhook(Receiver):
-    """Posts each notice as one document."""
+    """Posts each notification as one document."""
 
     type: ClassVar[str] = "webhook"
     default_rate_limit: ClassVar[str] = "600/h"
@@ -46,7 +46,7 @@ class Webhook(Receiver):
         headers: Mapping[str, Secret] = _NO_HEADERS,
         options: ReceiverOptions | None = None,
     ) -> None:
-        """Post to `endpoint`, signed if there is an `hmac_secret`, in Alertmanager's form if there is no `body`."""
+        """Post to `endpoint`; signed with `hmac_secret` if given; in Alertmanager's form without a `body`."""
         super().__init__(name, options)
         self._endpoint = endpoint
         self._hmac_secret = hmac_secret
@@ -56,7 +56,7 @@ class Webhook(Receiver):
 
     @classmethod
     def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
-        """Read `url` and `hmac_secret` (in any of a secret's forms); a template, headers and a login as given."""
+        """Read `url` and `hmac_secret` (secrets in any form), the template, the headers and the login."""
         return cls(
             name,
             http.endpoint_from_table(table, "url", is_public_allowed=True),
@@ -72,7 +72,7 @@ class Webhook(Receiver):
         return self._content(notification)[0]
 
     def send(self, notification: Notification, deadline_seconds: float) -> None:
-        """Post it; a 2xx status says that the receiver has it."""
+        """Post the document; a 2xx status confirms it."""
         body, content_type = self._content(notification)
         headers = {
             **{name: value.reveal() for name, value in self._headers.items()},
@@ -83,37 +83,39 @@ class Webhook(Receiver):
         http.raise_for_status(self._endpoint.post(body, headers, deadline_seconds), self._endpoint.host)
 
     def destination(self) -> str:
-        """Name the host."""
+        """Return the name of the host."""
         return f"webhook {self._endpoint.host}"
 
     def _content(self, notification: Notification) -> tuple[bytes, str]:
-        """Return the body and its media type: better Alertmanager's form, with the reason in it, than no notice."""
+        """Return the body and its media type; a failing template is replaced by Alertmanager's form and the error."""
         document = {}
         if self._body is not None:
             try:
                 return self._body.render(notification), self._body.content_type
             except TEMPLATE_ERRORS as error:
-                said = sanitize.escape_unprintable(f"{type(error).__name__}: {error}", _LONGEST_ERROR)
-                document = {"template_error": said}
+                text = sanitize.escape_unprintable(f"{type(error).__name__}: {error}", _MAX_ERROR_LENGTH)
+                document = {"template_error": text}
         document = {**webhook_payload(notification), **document}
         return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), _JSON
 
     def _signature(self, body: bytes) -> dict[str, str]:
-        """Sign time and body, so that the other side can refuse old requests sent again."""
+        """Sign time and body, so that the server can refuse a replayed request."""
         if self._hmac_secret is None:
             return {}
         sent_at = str(int(self._clock.wall()))
-        key = self._hmac_secret.reveal().encode("utf-8", "surrogateescape")  # an environment may hold any bytes
+        key = self._hmac_secret.reveal().encode(
+            "utf-8", "surrogateescape"
+        )  # an environment variable can contain any bytes
         signed = hmac.new(key, sent_at.encode() + b":" + body, hashlib.sha256)
         return {"X-Watchdog-Timestamp": sent_at, "X-Watchdog-Signature": f"sha256={signed.hexdigest()}"}
 
 
 def webhook_payload(notification: Notification) -> dict[str, Any]:
-    """Return `notification` as Alertmanager's webhooks write it."""
+    """Return `notification` as the document of Alertmanager's webhooks."""
     alerts = [
         prometheus.prometheus_alert(alert, notification) for alert in notification_text.worst_first(notification.alerts)
     ]
-    # As Alertmanager says it: what all alerts of the group have in common, nothing for a digest.
+    # As in Alertmanager: the labels that all alerts of the group share; empty for a digest.
     by = (("rule", notification.group_key),) if notification.group_labels is None else notification.group_labels
     group = {"alertname" if name == "rule" else name: prometheus.label_value(value) for name, value in by}
     key = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in sorted(group.items()))
@@ -133,5 +135,5 @@ def webhook_payload(notification: Notification) -> dict[str, Any]:
 
 
 def _common(tables: list[dict[str, str]]) -> dict[str, str]:
-    """Return the entries that all of `tables` have in common."""
+    """Return the entries that all `tables` share."""
     return dict(sorted(reduce(lambda common, other: common & other.items(), tables[1:], set(tables[0].items()))))

@@ -431,7 +431,7 @@ def test_what_cannot_be_rendered_is_sent_in_plain_words_with_the_error(deliver, 
     put(store, make_notice("n1"))
     assert worker.deliver_due() is None
     (text,) = receiver.taken
-    assert text.decode().startswith(f"storm; its own words cannot be rendered: {told}")
+    assert text.decode().startswith(f"storm; text cannot be rendered: {told}")
     assert (worker.delivered, worker.failed_attempts, losses(store, clock)) == (1, {"render": 1}, {})
     assert worker.outage is None
     with store.database.transaction() as connection:

@@ -156,7 +156,7 @@ def test_what_no_instance_took_is_left_to_the_outbox(cluster, make_notice):
     receiver = cluster(*endpoints)
     with pytest.raises(DeliveryError):
         receiver.send(make_notice(), 10.0)
-    assert [instance._owed for instance in receiver._instances] == [{}, {}]
+    assert [instance._pending for instance in receiver._members] == [{}, {}]
 
 
 def test_what_is_owed_is_bounded_and_the_newest_kept(cluster, make_alert, make_notice):
@@ -168,7 +168,7 @@ def test_what_is_owed_is_bounded_and_the_newest_kept(cluster, make_alert, make_n
             make_alert(labels=(("pid", f"{number}.{each}"),), fingerprint=f"{number}.{each}") for each in range(20)
         ]
         receiver.send(make_notice(*alerts), 10.0)
-    owed = [alert["labels"]["pid"] for _, alert in receiver._instances[0]._owed.values()]
+    owed = [alert["labels"]["pid"] for _, alert in receiver._members[0]._pending.values()]
     assert (len(owed), owed[0], owed[-1]) == (1_000, "10.0", "59.19")
     hung.answering.set()
 
@@ -262,7 +262,7 @@ def test_says_the_hosts_it_posts_to():
 @pytest.mark.parametrize(
     ("urls", "problem"),
     [
-        ("[]", "watchdog.toml:4: receiver.urls: must name at least one instance"),
+        ("[]", "watchdog.toml:4: receiver.urls: must contain at least one URL"),
         ('["am-1:9093"]', "watchdog.toml:4: receiver.urls: must begin with https:// or http:// and a host name"),
     ],
 )

@@ -34,12 +34,12 @@ def test_its_place_is_told_without_its_arguments():
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        ([], "must name a program"),
+        ([], "must contain the path of a program"),
         (["true"], "must be an absolute path, not 'true'"),
         (["/nonexistent/tell"], "cannot run '/nonexistent/tell': No such file or directory"),
         (["/etc"], "'/etc' is not an executable file"),
         (["/etc/passwd"], "'/etc/passwd' is not an executable file"),
-        (["/bin/true", "a\0b"], "must not hold NUL characters"),
+        (["/bin/true", "a\0b"], "must not contain NUL characters"),
         (["/bin/true", ""], "must be a text, not an empty text"),
     ],
 )
@@ -52,10 +52,10 @@ def test_what_everyone_can_change_is_not_run(tmp_path):
     script = tmp_path / "tell"
     script.write_text("#!/bin/sh\n")
     script.chmod(0o757)
-    assert problems_of([str(script)]) == [f"everyone on this host can change '{script}': chmod o-w {script}"]
+    assert problems_of([str(script)]) == [f"every user of this host can change '{script}': chmod o-w {script}"]
     script.chmod(0o755)
     tmp_path.chmod(0o757)
-    assert problems_of([str(script)]) == [f"everyone on this host can replace '{script}': chmod o-w {tmp_path}"]
+    assert problems_of([str(script)]) == [f"every user of this host can replace '{script}': chmod o-w {tmp_path}"]
 
 
 def test_a_command_of_another_machine_is_a_note_where_files_are_checked():

@@ -107,7 +107,7 @@ def test_hostile_names_give_no_command_to_a_terminal_and_forge_no_line(pipe, ter
 
 def test_gives_up_at_the_deadline_when_nobody_reads(pipe, make_notice):
     os.write(pipe[1], bytes(fcntl.fcntl(pipe[1], fcntl.F_GETPIPE_SZ)))
-    with pytest.raises(DeliveryError, match="standard output takes nothing") as caught:
+    with pytest.raises(DeliveryError, match="standard output does not accept data") as caught:
         Console("console", pipe[1]).send(make_notice(), 0.05)
     assert (caught.value.reason, caught.value.retryable) == ("timeout", True)
 

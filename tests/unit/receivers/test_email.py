@@ -186,25 +186,25 @@ def test_tls_is_what_is_usual_and_the_port_goes_by_it(more, tls, port):
 @pytest.mark.parametrize(
     ("table", "problem"),
     [
-        (TABLE + 'password="x"', "7: receiver.password: give both username and password, or none"),
-        (TABLE + 'username="x"', "7: receiver.username: give both username and password, or none"),
+        (TABLE + 'password="x"', "7: receiver.password: give both username and password, or neither"),
+        (TABLE + 'username="x"', "7: receiver.username: give both username and password, or neither"),
         (
             TABLE + 'username="x"\npassword="y"\ntls="none"',
-            "9: receiver.tls: a password is never sent without TLS",
+            '9: receiver.tls: a password needs TLS: set tls to "starttls" or "implicit"',
         ),
         (
             TABLE + 'username="é"\npassword="y"',
-            "7: receiver.username: must be ASCII, and the password too: SMTP logins know nothing else",
+            "7: receiver.username: username and password must be ASCII: SMTP logins allow nothing else",
         ),
         (
             TABLE.replace('"a@example.net"', '"A <a@example.net>"'),
-            "5: receiver.from: must be an address like watchdog@example.net, without a name",
+            "5: receiver.from: must be an address such as watchdog@example.net, without a display name",
         ),
         (
             TABLE.replace('["b@example.net"]', '["b@example.net", "c@x\\r\\nRCPT TO:<d@x>"]'),
-            "6: receiver.to: must be an address like oncall@example.net, without a name",
+            "6: receiver.to: must be an address such as oncall@example.net, without a display name",
         ),
-        (TABLE.replace('["b@example.net"]', "[]"), "6: receiver.to: must name at least one address"),
+        (TABLE.replace('["b@example.net"]', "[]"), "6: receiver.to: must contain at least one address"),
     ],
 )
 def test_what_cannot_be_sent_is_told(table, problem):

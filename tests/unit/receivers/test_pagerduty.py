@@ -132,7 +132,7 @@ def test_an_event_that_is_refused_holds_up_no_other(three):
     assert (caught.value.reason, caught.value.retryable) == ("client_error", False)
     assert str(caught.value) == (
         "1 of 3 events refused: events.pagerduty.com answered 400: "
-        "PagerDuty refuses the event's form, please report this"
+        "PagerDuty rejects the form of the event: please report this as a bug"
     )
 
 
@@ -152,11 +152,11 @@ def test_what_was_refused_is_told_when_the_rest_has_been_taken(three):
     [
         (
             refusal("Length of 'routing_key' is incorrect (should be 32 characters)"),
-            ": PagerDuty does not know the routing key, take that of an Events API v2 integration",
+            ": unknown routing key: use the key of an Events API v2 integration",
         ),
         (
             HttpResponse(400, b'{"status":"invalid","message":"Invalid routing key"}', None),
-            ": PagerDuty does not know the routing key, take that of an Events API v2 integration",
+            ": unknown routing key: use the key of an Events API v2 integration",
         ),
         (HttpResponse(400, b"<html>secret", None), ""),
         (HttpResponse(400, b'["secret"]', None), ""),
@@ -246,6 +246,6 @@ def test_a_key_that_can_be_none_is_told_and_not_shown():
     with pytest.raises(ConfigError) as caught:
         build('[[receiver]]\nname="pd"\ntype="pagerduty"\nrouting_key="secret+key"\nurl="pagerduty.com"\n')
     assert [str(each) for each in caught.value.problems] == [
-        "watchdog.toml:4: receiver.routing_key: must be the 32 letters and digits of an Events API v2 integration",
+        "watchdog.toml:4: receiver.routing_key: must be the key of an Events API v2 integration: 32 letters and digits",
         "watchdog.toml:5: receiver.url: must begin with https:// or http:// and a host name",
     ]

@@ -1,6 +1,6 @@
-"""Evidence in words: the process, what it was started by and with, its peers, what led up to the alert.
+"""Evidence as text: the top process, its command line and parents, its peers, the history before the alert.
 
-As in `render`, this is plain, unsanitised text.
+As in `notification_text`, the text is plain and not sanitised.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from watchdog.rules.language.rule import Labels
 
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 _BARS = "▁▂▃▄▅▆▇█"
-_NOTHING = "·"
-_LONGEST_LINE = 480
-_NOT_ALONE = 0.1  # a share below this says only that there are many
-_KINDS_TOLD = 2  # of states and of failures with one peer
+_NO_VALUE = "·"
+_MAX_LINE_LENGTH = 480
+_MIN_SHARE = 0.1  # below it, the number of processes is shown instead of the share
+_MAX_KINDS = 2  # states, and failures, shown per peer
 
 
 def evidence_lines(evidence: Evidence, labels: Labels) -> list[str]:
-    """Return a line for each thing that is known, the most telling first; what `labels` tell is not told again."""
+    """Return one line per section of the evidence, without facts that `labels` contain already."""
     if evidence.missing_reason:
         return [f"evidence: {evidence.missing_reason}"]
     return [f"{name}: {text}" for name, text in evidence_sections(evidence, labels).items()]
 
 
 def evidence_sections(evidence: Evidence, labels: Labels = ()) -> dict[str, str]:
-    """Return what is known, by what it is of."""
+    """Return the text of each section that has data, by its name: process, command, parents, peers, history."""
     found = {}
     if evidence.top_process is not None:
         found["process"] = process_text(evidence, evidence.top_process, dict(labels))
@@ -45,56 +45,56 @@ def evidence_sections(evidence: Evidence, labels: Labels = ()) -> dict[str, str]
     return found
 
 
-def process_text(evidence: Evidence, culprit: TopProcess, labels: Mapping[str, str]) -> str:
-    """Return who it is: "crawler, pid 812, user www-data, unit crawler.service, started 2025-06-15 13:00:02 UTC"."""
-    known = [culprit.name or "-"] if labels.get("process") != culprit.name else []
-    notes = ["gone already"] if culprit.has_exited else []
-    if culprit.other_process_count:
-        if culprit.share is None or culprit.share < _NOT_ALONE:
-            notes.append(f"one of {culprit.other_process_count + 1:,} processes")
+def process_text(evidence: Evidence, top: TopProcess, labels: Mapping[str, str]) -> str:
+    """Return the identity: "crawler, pid 812, user www-data, unit crawler.service, started 2025-06-15 13:00:02 UTC"."""
+    known = [top.name or "-"] if labels.get("process") != top.name else []
+    notes = ["exited"] if top.has_exited else []
+    if top.other_process_count:
+        if top.share is None or top.share < _MIN_SHARE:
+            notes.append(f"one of {top.other_process_count + 1:,} processes")
         else:
-            rest = f"{culprit.other_process_count:,} other process{'es' if culprit.other_process_count > 1 else ''}"
-            notes.append(f"{FORMATS['percent'](round(culprit.share, 2))} of it, the rest by {rest}")
-    known.append(f"pid {culprit.pid}" + (f" ({'; '.join(notes)})" if notes else ""))
-    known += [f"{what} {value}" for what, value in _identity(culprit) if value and labels.get(what) != value]
-    if culprit.started is not None:
-        known.append(f"started {utc_text(culprit.started)}, {duration_text(evidence.taken - culprit.started)} before")
+            rest = f"{top.other_process_count:,} other process{'es' if top.other_process_count > 1 else ''}"
+            notes.append(f"{FORMATS['percent'](round(top.share, 2))} of it, the rest by {rest}")
+    known.append(f"pid {top.pid}" + (f" ({'; '.join(notes)})" if notes else ""))
+    known += [f"{name} {value}" for name, value in _identity(top) if value and labels.get(name) != value]
+    if top.started is not None:
+        known.append(f"started {utc_text(top.started)}, {duration_text(evidence.taken - top.started)} before")
     return ", ".join(known)
 
 
-def parents_text(culprit: TopProcess) -> str:
-    """Return the parents, the nearest first: "supervisord (640), systemd (1)"."""
-    return ", ".join(f"{name} ({pid})" for pid, name in culprit.parents)
+def parents_text(top: TopProcess) -> str:
+    """Return the parents, nearest first: "supervisord (640), systemd (1)"."""
+    return ", ".join(f"{name} ({pid})" for pid, name in top.parents)
 
 
 def peers_text(evidence: Evidence) -> str:
-    """Return the peers that fit into a line, the greatest first, and how many there are."""
+    """Return the peers that fit into one line, largest first, and the number of the others."""
     others = evidence.peer_count - len(evidence.peers)
     head = f"within {_span(evidence.tick_seconds)}: "
-    told: list[str] = []
-    room = _LONGEST_LINE - len(head) - len("; and 1,000,000 more")
+    shown: list[str] = []
+    room = _MAX_LINE_LENGTH - len(head) - len("; and 1,000,000 more")
     for number, peer in enumerate(evidence.peers):
         text = _peer(peer, evidence)
         room -= len(text) + 2
         if room < 0:
             others += len(evidence.peers) - number
             break
-        told.append(text)
-    return head + "; ".join(told) + (f"; and {others:,} more" if others else "")
+        shown.append(text)
+    return head + "; ".join(shown) + (f"; and {others:,} more" if others else "")
 
 
 def history_text(evidence: Evidence) -> str:
     """Return the newest ticks as a sparkline: "▁▁▁▂▅█ 0/s to 640/s in 20 s"."""
     known = [value for value in evidence.history if value is not None]
     write = FORMATS[evidence.history_format]
-    reach = f" {write(min(known))} to {write(max(known))}" if known else ""
-    return f"{sparkline(evidence.history)}{reach} in {_span(evidence.history_seconds)}"
+    value_range = f" {write(min(known))} to {write(max(known))}" if known else ""
+    return f"{sparkline(evidence.history)}{value_range} in {_span(evidence.history_seconds)}"
 
 
 def sparkline(values: Sequence[float | None]) -> str:
-    """Return one bar for each value, from zero to the greatest of them; a dot where there is none.
+    """Return one bar per value, scaled from zero to the maximum; a dot for a missing value.
 
-    From zero, not from the least: what hardly changes must not look like a mountain range.
+    The scale starts at zero, not at the minimum, so that small changes look small.
     """
     known = [value for value in values if value is not None and abs(value) != float("inf")]
     low, high = min([0.0, *known]), max([0.0, *known])
@@ -102,12 +102,12 @@ def sparkline(values: Sequence[float | None]) -> str:
 
 
 def utc_text(wall: float) -> str:
-    """Return a wall-clock time for people, in UTC: whoever is on call may live in another zone than the host."""
+    """Return a wall-clock time for people, in UTC: people on call can be in another time zone than the host."""
     return dt.datetime.fromtimestamp(wall, tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def duration_text(seconds: float) -> str:
-    """Return a duration for people, in its two greatest units: "4 s", "7 min 6 s", "2 h 5 min", "3 d 1 h"."""
+    """Return a duration for people, in its two largest units: "4 s", "7 min 6 s", "2 h 5 min", "3 d 1 h"."""
     whole = max(0, round(seconds))
     for unit, name, below, below_name in (
         (_DAY, "d", _HOUR, "h"),
@@ -119,11 +119,11 @@ def duration_text(seconds: float) -> str:
     return f"{whole} s"
 
 
-def _identity(culprit: TopProcess) -> Iterator[tuple[str, str]]:
-    yield "exe", culprit.exe
-    yield "user", culprit.user
-    yield "unit", culprit.unit
-    yield "container", culprit.container
+def _identity(top: TopProcess) -> Iterator[tuple[str, str]]:
+    yield "exe", top.exe
+    yield "user", top.user
+    yield "unit", top.unit
+    yield "container", top.container
 
 
 def _span(seconds: float) -> str:
@@ -132,24 +132,24 @@ def _span(seconds: float) -> str:
 
 def _peer(peer: Peer, evidence: Evidence) -> str:
     known = [_amount(peer, evidence)]
-    known += [f"{count:,} {failure}" for failure, count in peer.failures[:_KINDS_TOLD]]
-    known += [f"{count:,} {state}" for state, count in peer.states[:_KINDS_TOLD]]
+    known += [f"{count:,} {failure}" for failure, count in peer.failures[:_MAX_KINDS]]
+    known += [f"{count:,} {state}" for state, count in peer.states[:_MAX_KINDS]]
     if not evidence.metric.startswith("bytes_"):
         known += [
-            f"{FORMATS['bytes'](count)} {way}"
-            for way, count in (("sent", peer.bytes_sent), ("received", peer.bytes_received))
+            f"{FORMATS['bytes'](count)} {direction}"
+            for direction, count in (("sent", peer.bytes_sent), ("received", peer.bytes_received))
             if count > 0
         ]
     elif peer.connections > 1:
         known.append(f"{peer.connections:,} connections")
-    return f"{_end(peer, evidence)}: {', '.join(known)}"
+    return f"{_peer_address(peer, evidence)}: {', '.join(known)}"
 
 
-def _end(peer: Peer, evidence: Evidence) -> str:
-    at = f"[{peer.address}]:{peer.port}" if ":" in peer.address else f"{peer.address}:{peer.port}"
+def _peer_address(peer: Peer, evidence: Evidence) -> str:
+    endpoint = f"[{peer.address}]:{peer.port}" if ":" in peer.address else f"{peer.address}:{peer.port}"
     if "remote" in METRICS[evidence.metric].missing_dimensions:
-        return f"at {at}"
-    return f"from {peer.address} to port {peer.port}" if peer.direction == "in" else f"to {at}"
+        return f"at {endpoint}"
+    return f"from {peer.address} to port {peer.port}" if peer.direction == "in" else f"to {endpoint}"
 
 
 def _amount(peer: Peer, evidence: Evidence) -> str:
@@ -165,7 +165,7 @@ def _amount(peer: Peer, evidence: Evidence) -> str:
 
 def _bar(value: float | None, low: float, high: float) -> str:
     if value is None:
-        return _NOTHING
+        return _NO_VALUE
     if value >= high:
         return _BARS[-1] if value > low else _BARS[0]
     return _BARS[min(int(max(value - low, 0.0) / (high - low) * len(_BARS)), len(_BARS) - 1)]

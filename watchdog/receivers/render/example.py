@@ -1,4 +1,4 @@
-"""A sample alert, firing and then over: what receivers are tried with."""
+"""Example notifications, firing and resolved, for `notify test`, the selftest and the check of templates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from watchdog.rules.language.rule import Severity
 
 
 def example_notifications(receiver: str) -> Iterator[Notification]:
-    """Return the notices of a connection storm that began ten seconds ago, firing and then over."""
+    """Yield the firing and the resolved notification of a connection storm that began ten seconds ago."""
     now = SystemClock().wall()
     labels = (("process", "example"), ("unit", "example.service"))
     rule = "outbound-connection-storm"
@@ -37,9 +37,9 @@ def example_notifications(receiver: str) -> Iterator[Notification]:
         receivers=None,
         runbook=None,
         format="rate",
-        evidence=_sample_evidence(now - 10),
+        evidence=_example_evidence(now - 10),
     )
-    over = dataclasses.replace(
+    resolved = dataclasses.replace(
         firing,
         state=AlertState.RESOLVED,
         resolved=now,
@@ -47,7 +47,7 @@ def example_notifications(receiver: str) -> Iterator[Notification]:
         value=3.0,
         reason="value below 300/s for 10s",
     )
-    for alert in (firing, over):
+    for alert in (firing, resolved):
         yield Notification(
             id=uuid.uuid4().hex,
             receiver=receiver,
@@ -60,9 +60,9 @@ def example_notifications(receiver: str) -> Iterator[Notification]:
         )
 
 
-def _sample_evidence(taken: float) -> Evidence:
-    """Return what such a storm would show: addresses are of those kept for documentation (RFC 5737)."""
-    culprit = TopProcess(
+def _example_evidence(taken: float) -> Evidence:
+    """Return evidence of such a storm; its addresses are reserved for documentation (RFC 5737)."""
+    top_process = TopProcess(
         pid=4711,
         name="example",
         exe="/usr/bin/example",
@@ -85,7 +85,7 @@ def _sample_evidence(taken: float) -> Evidence:
         tick_seconds=1.0,
         peers=(refused, other),
         peer_count=2,
-        top_process=culprit,
+        top_process=top_process,
         history=(2.0, 0.0, 4.0, 3.0, 120.0, 340.0, 610.0, 612.0),
         history_format="rate",
         history_seconds=8.0,

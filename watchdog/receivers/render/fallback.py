@@ -1,4 +1,4 @@
-"""The least that can be said of a notice: what is sent when its own words cannot be rendered."""
+"""Fallback form of a notification, sent when a receiver cannot render its text."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ from watchdog import sanitize
 from watchdog.alerts.alert import Alert
 from watchdog.routing.notification import Notification
 
-_MOST_CHARACTERS = 120
+_MAX_CHARACTERS = 120
 
 
 def fallback_notification(notification: Notification, error: str) -> Notification:
-    """Return `notification` with nothing in it that a receiver could stumble over, and `error` told in each summary.
+    """Return `notification` in short ASCII texts and finite numbers, with `error` in each summary.
 
-    What stays is who, what rule, since when and whether it is over, in short printable words.
+    Rule, labels, times and state are kept; evidence and runbook are left out.
     """
     return replace(
         notification,
-        host=_words(notification.host),
-        alerts=tuple(_plain(alert, error) for alert in notification.alerts),
+        host=_ascii(notification.host),
+        alerts=tuple(_fallback_alert(alert, error) for alert in notification.alerts),
     )
 
 
-def _plain(alert: Alert, error: str) -> Alert:
-    who = ", ".join(f"{name}={_words(value)}" for name, value in alert.labels)
+def _fallback_alert(alert: Alert, error: str) -> Alert:
+    labels = ", ".join(f"{name}={_ascii(value)}" for name, value in alert.labels)
     return Alert(
         rule=alert.rule,
-        labels=tuple((name, _words(value)) for name, value in alert.labels),
+        labels=tuple((name, _ascii(value)) for name, value in alert.labels),
         fingerprint=alert.fingerprint,
         state=alert.state,
         severity=alert.severity,
-        summary=f"{alert.rule}{f' ({who})' if who else ''}; its own words cannot be rendered: {_words(error)}",
-        value=_number(alert.value),
-        threshold=_number(alert.threshold),
-        peak=_number(alert.peak),
+        summary=f"{alert.rule}{f' ({labels})' if labels else ''}; text cannot be rendered: {_ascii(error)}",
+        value=_finite(alert.value),
+        threshold=_finite(alert.threshold),
+        peak=_finite(alert.peak),
         started=alert.started,
         fired=alert.fired,
         resolved=alert.resolved,
-        reason=_words(alert.reason),
+        reason=_ascii(alert.reason),
         receivers=alert.receivers,
         runbook=None,
     )
 
 
-def _words(text: str) -> str:
-    visible = sanitize.escape_unprintable(text, _MOST_CHARACTERS)
+def _ascii(text: str) -> str:
+    visible = sanitize.escape_unprintable(text, _MAX_CHARACTERS)
     return visible.encode("ascii", "backslashreplace").decode()
 
 
-def _number(value: float) -> float:
+def _finite(value: float) -> float:
     return value if math.isfinite(value) else 0.0

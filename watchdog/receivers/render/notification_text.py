@@ -1,6 +1,6 @@
-"""The words of a notice, the same for every receiver: for someone who has just been woken.
+"""Text of notifications, shared by all receivers.
 
-Everything here is plain, unsanitised text; each receiver passes what it takes through its own function of `sanitize`.
+The text is plain and not sanitised: each receiver passes it through its own function of `sanitize`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from watchdog.routing.notification import DIGEST_GROUP_KEY, Notification
 from watchdog.rules.language.formats import FORMATS
 from watchdog.rules.language.rule import OVERFLOW_LABELS
 
-_TOLD_IN_FULL = 3  # alerts of one notice; more are each told in short
+_MAX_DETAILED_ALERTS = 3  # with more alerts in a notification, each is shown in short
 _WORDS = re.compile(r"[\w.-]+")
 _AMBIGUOUS = re.compile(r'[\s,="]')
 TEST_PREFIX = "[TEST] "
 
 
 def alert_title(alert: Alert, notification: Notification) -> str:
-    """Return the line that says it all: "[FIRING] critical: nginx opens 312/s connections (limit 100/s)"."""
+    """Return the title: "[FIRING] critical: nginx opens 312/s connections (limit 100/s)"."""
     mark = TEST_PREFIX if notification.is_test else ""
     return f"{mark}[{'FIRING' if alert.resolved is None else 'RESOLVED'}] {alert.severity.label}: {alert.summary}"
 
 
 def notification_title(notification: Notification) -> str:
-    """Return the first line of a notice, all there is of it in a push message: its alert's words and host."""
+    """Return the first line of a notification: title and host of its alert, or the counts of several alerts."""
     if len(notification.alerts) > 1:
         return status_line(notification)
     title = alert_title(notification.alerts[0], notification)
@@ -37,17 +37,17 @@ def notification_title(notification: Notification) -> str:
 
 
 def status_line(notification: Notification) -> str:
-    """Return what a notice is about, without words of alerts: "[FIRING:3, RESOLVED:1] critical: some-rule on web-1"."""
+    """Return the counts and the group without summaries: "[FIRING:3, RESOLVED:1] critical: some-rule on web-1"."""
     firing = sum(alert.resolved is None for alert in notification.alerts)
     counts = {"FIRING": firing, "RESOLVED": len(notification.alerts) - firing}
-    told = [f"{name}:{count}" if len(notification.alerts) > 1 else name for name, count in counts.items() if count]
+    states = [f"{name}:{count}" if len(notification.alerts) > 1 else name for name, count in counts.items() if count]
     mark = TEST_PREFIX if notification.is_test else ""
     severity = worst_first(notification.alerts)[0].severity.label
-    return f"{mark}[{', '.join(told)}] {severity}: {group_title(notification)} on {notification.host}"
+    return f"{mark}[{', '.join(states)}] {severity}: {group_title(notification)} on {notification.host}"
 
 
 def group_title(notification: Notification) -> str:
-    """Return what the alerts of a notice have in common: its rule, "unit=nginx.service", "digest of 3 rules"."""
+    """Return the name of the group: a rule id, "unit=nginx.service", "digest of 3 rules"."""
     rules = len({alert.rule for alert in notification.alerts})
     counted = f"{rules} rule{'' if rules == 1 else 's'}"
     if notification.group_key == DIGEST_GROUP_KEY:
@@ -61,28 +61,28 @@ def group_title(notification: Notification) -> str:
 
 
 def detail_lines(alert: Alert, notification: Notification) -> list[str]:
-    """Return the lines under the title: `facts`, then `evidence`, so that a text cut short loses evidence first."""
+    """Return the lines under the title: facts, then evidence, so that a shortened text loses evidence first."""
     return [*fact_lines(alert, notification), *evidence_lines(alert, notification)]
 
 
 def fact_lines(alert: Alert, notification: Notification) -> list[str]:
-    """Return what nobody may be left without: how much, who, since when and why, where; two lines each if many."""
+    """Return the facts: value and limit, labels, times and reason, host and rule; two lines with many alerts."""
     amounts, labels = _amounts(alert), ", ".join(f"{name}={_quoted(value)}" for name, value in alert.labels)
     times, origin = (
         f"{_times(alert, notification)}; why: {alert.reason}",
         f"host {notification.host}, rule {alert.rule}",
     )
-    if len(notification.alerts) <= _TOLD_IN_FULL:
+    if len(notification.alerts) <= _MAX_DETAILED_ALERTS:
         return [line for line in (amounts, labels, times, origin) if line]
     return ["; ".join(part for part in (amounts, labels) if part), f"{times}; {origin}"]
 
 
 def evidence_lines(alert: Alert, notification: Notification) -> list[str]:
-    """Return what was seen when it began: the process, its peers, what led up to it; of many alerts one line each."""
+    """Return the evidence of the alert; only its first line if the notification has many alerts."""
     if alert.evidence is None:
         return []
     lines = evidence_text.evidence_lines(alert.evidence, alert.labels)
-    return lines if len(notification.alerts) <= _TOLD_IN_FULL else lines[:1]
+    return lines if len(notification.alerts) <= _MAX_DETAILED_ALERTS else lines[:1]
 
 
 def unusual_reason(notification: Notification) -> str:
@@ -91,7 +91,7 @@ def unusual_reason(notification: Notification) -> str:
 
 
 def worst_first(alerts: Sequence[Alert]) -> list[Alert]:
-    """Return `alerts` so that a list cut short leaves out the least urgent: resolved last, critical before warning."""
+    """Return `alerts` by urgency, so that a shortened list loses the least urgent: critical, warning, resolved."""
     return sorted(alerts, key=lambda alert: (alert.resolved is not None, -alert.severity))
 
 
@@ -103,7 +103,7 @@ def rfc3339(wall: float) -> str:
 
 def _amounts(alert: Alert) -> str:
     write = FORMATS[alert.format]
-    # The one that counts the instances beyond the worst: its value is their number, its limit is theirs.
+    # The value of an overflow alert is a number of instances; its limit is that of the rule.
     counts = FORMATS["count"] if alert.labels == OVERFLOW_LABELS else write
     value, limit, peak = counts(alert.value), write(alert.threshold), counts(alert.peak)
     if alert.resolved is not None:
@@ -128,7 +128,7 @@ def _lasted(alert: Alert) -> float:
 
 
 def _quoted(value: str) -> str:
-    """Quote what could be taken for the end of the value and the begin of another label."""
+    """Quote a value that looks like the begin of another label."""
     if _AMBIGUOUS.search(value):
         return '"' + value.replace('"', '\\"') + '"'
     return value or "-"

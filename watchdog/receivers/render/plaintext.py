@@ -1,4 +1,4 @@
-"""A notice as plain text, for mail and for whatever takes no more than a title and some lines."""
+"""Notification as plain text, for e-mail and other services that accept a title and some lines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from watchdog.routing.notification import Notification
 
 
 def plaintext_body(notification: Notification, max_alerts: int, format_line: Callable[[str], str]) -> str:
-    """Return of each alert what it is and what there is to say of it; `write` makes a line fit for where it goes."""
+    """Return title, details and runbook of at most `max_alerts` alerts; `format_line` sanitises each line."""
     parts = []
     alerts = notification_text.worst_first(notification.alerts)
     for alert in alerts[:max_alerts]:

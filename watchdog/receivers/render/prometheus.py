@@ -1,4 +1,4 @@
-"""An alert in Prometheus's words, as Alertmanager takes and sends it: labels say which, annotations what of it.
+"""Alerts as Prometheus labels and annotations, in the form that Alertmanager receives and sends.
 
 Source: prometheus/alertmanager, template/template.go (Alert), api/v2/openapi.yaml.
 """
@@ -14,12 +14,12 @@ from watchdog.receivers.render import evidence_text, notification_text
 from watchdog.receivers.render.alert_facts import alert_status
 from watchdog.routing.notification import Notification
 
-_LONGEST_VALUE = 1_024
-_NOT_ENDED = "0001-01-01T00:00:00Z"  # Go's zero time: what Alertmanager sends while an alert fires
+_MAX_VALUE_LENGTH = 1_024
+_NOT_ENDED = "0001-01-01T00:00:00Z"  # Go's zero time: Alertmanager sends it while an alert fires
 
 
 def prometheus_alert(alert: Alert, notification: Notification) -> dict[str, Any]:
-    """Return an alert as Alertmanager's webhooks write it."""
+    """Return an alert in the form of Alertmanager's webhooks."""
     return {
         "status": alert_status(alert),
         "labels": prometheus_labels(alert, notification),
@@ -32,8 +32,10 @@ def prometheus_alert(alert: Alert, notification: Notification) -> dict[str, Any]
 
 
 def prometheus_labels(alert: Alert, notification: Notification) -> dict[str, str]:
-    """Return what the alert is about: Prometheus knows it again by these."""
-    found = {name: label_value(value) for name, value in alert.labels if value}  # Prometheus: empty and missing are one
+    """Return the labels, which identify the alert in Prometheus."""
+    found = {
+        name: label_value(value) for name, value in alert.labels if value
+    }  # in Prometheus an empty label is a missing label
     found |= {"alertname": alert.rule, "severity": alert.severity.label}
     found |= {"host": label_value(notification.host), "instance": label_value(notification.host)}
     if notification.is_test:
@@ -42,9 +44,9 @@ def prometheus_labels(alert: Alert, notification: Notification) -> dict[str, str
 
 
 def prometheus_annotations(alert: Alert, notification: Notification) -> dict[str, str]:
-    """Return what is said of the alert."""
+    """Return the annotations: summary, facts and evidence."""
     mark = notification_text.TEST_PREFIX if notification.is_test else ""
-    said = {
+    annotations = {
         "summary": label_value(mark + alert.summary),
         "description": "\n".join(label_value(line) for line in notification_text.detail_lines(alert, notification)),
         "value": _number(alert.value),
@@ -54,19 +56,21 @@ def prometheus_annotations(alert: Alert, notification: Notification) -> dict[str
         "since": notification_text.rfc3339(alert.started),
     }
     if alert.evidence is not None:
-        said |= {name: label_value(part) for name, part in evidence_text.evidence_sections(alert.evidence).items()}
+        annotations |= {
+            name: label_value(part) for name, part in evidence_text.evidence_sections(alert.evidence).items()
+        }
     if alert.runbook is not None:
-        said["runbook_url"] = label_value(alert.runbook)
-    return said
+        annotations["runbook_url"] = label_value(alert.runbook)
+    return annotations
 
 
 def label_value(value: str) -> str:
-    """Return a text of the host's as every label and annotation has it."""
-    return sanitize.escape_unprintable(value, _LONGEST_VALUE)
+    """Return a text from the host, sanitised for labels and annotations."""
+    return sanitize.escape_unprintable(value, _MAX_VALUE_LENGTH)
 
 
 def _number(value: float) -> str:
-    """Return `value` as a program reads it, in Go's and Prometheus's words where it is not finite."""
+    """Return `value` for programs; infinite values in the form of Go and Prometheus."""
     if math.isinf(value):
         return "+Inf" if value > 0 else "-Inf"
     return repr(value)

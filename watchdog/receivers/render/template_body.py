@@ -1,7 +1,7 @@
-"""The body of a webhook as its owner writes it: a text or a table of texts, with fields of the alert in braces.
+"""A user's own webhook body: a text, or a table of texts, with fields of the alert in braces.
 
-The fields and their formats are those of a rule's summary, and some more; they are put in once, no expressions. In a
-table, which becomes JSON, and in a text that is JSON, what is put in cannot end the string that it stands in.
+Fields and formats are those of a rule's summary and some more. Each field is replaced once; there are no expressions.
+In a table, which becomes JSON, and in a JSON text, values are escaped and cannot end the string around them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from watchdog.routing.notification import Notification
 from watchdog.rules.language import template
 from watchdog.rules.language.formats import FORMATS
 
-# Beside value, threshold, peak, since, severity, rule, host and the rule's dimensions.
+# In addition: value, threshold, peak, since, severity, rule, host and the rule's dimensions.
 TEXT_FIELDS = (
     "created",
     "details",
@@ -44,32 +44,32 @@ _FACTS = ("fingerprint", "notification_id", "resolved", "rule", "severity", "sta
 _NUMBERS = ("value", "threshold", "peak")
 _FIELDS = {*TEXT_FIELDS, *_NUMBERS, "since", "severity", "rule", "host", *DIMENSIONS}
 TEMPLATE_ERRORS = (ArithmeticError, LookupError, TypeError, ValueError)
-"""What a template may fail with: on it, the default form is sent."""
+"""Exceptions of a failing template; the default form is sent instead."""
 
-_LONGEST_LINE = 1_024
+_MAX_LINE_LENGTH = 1_024
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateBody:
-    """A parsed template: `shape` has a `Template` wherever the configuration has a text."""
+    """A parsed template: `template` has a `Template` for each text of the configuration."""
 
     template: Any
     content_type: str
 
     @property
     def is_table(self) -> bool:
-        """Tell whether it was given as a table, and so becomes JSON."""
+        """Return whether the template is a table, which becomes JSON."""
         return not isinstance(self.template, template.Template)
 
     def render(self, notification: Notification) -> bytes:
         """Return the body for `notification`.
 
         Raises:
-            FAILURES: the template is no good for it; of a text that is to be JSON, what came out is none.
+            TEMPLATE_ERRORS: the template does not fit the notification, or a JSON text did not become JSON.
         """
         if self.is_table:
-            filled = _filled(self.template, _values(notification, lambda text: text))
-            return json.dumps(filled, ensure_ascii=False, separators=(",", ":")).encode()
+            document = _fill(self.template, _values(notification, lambda text: text))
+            return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
         if "json" not in self.content_type:
             return template.render_template(self.template, _values(notification, lambda text: text)).encode()
         text = template.render_template(self.template, _values(notification, _json_escaped))
@@ -78,27 +78,27 @@ class TemplateBody:
 
 
 def parse_template_body(table: Table) -> TemplateBody | None:
-    """Read `template` and, for a text, `content_type`; None where there is none, or a problem, which has been told.
+    """Read `template` and, for a text, `content_type`; None if it is missing or has a problem.
 
-    It is tried with a firing and a resolved sample, so that what can be found wrong is found now.
+    The template is tried with a firing and a resolved example, so that errors are found when the file is read.
     """
     given = table.value("template", None)
     content_type = table.text("content_type", "application/json" if isinstance(given, dict) else "text/plain")
     if given is None or isinstance(given, dict):
         if "content_type" in table:
-            table.add_problem("content_type", "is for a template that is a text")
+            table.add_problem("content_type", "applies only to a template that is a text")
         if given is None:
             return None
     elif not isinstance(given, str):
-        table.add_problem("template", "must be a text, or a table: write [receiver.template]")
+        table.add_problem("template", "must be a text, or a table ([receiver.template])")
         return None
     if not content_type.isascii() or not content_type.isprintable():
-        table.add_problem("content_type", "is no media type")
+        table.add_problem("content_type", "must be a media type, such as text/plain")
         return None
     charset = "; charset=utf-8" if content_type.startswith("text/") and "charset" not in content_type else ""
     try:
         body = TemplateBody(_parsed(given), content_type + charset)
-        for notification in example_notifications("sample"):
+        for notification in example_notifications("example"):
             body.render(notification)
     except json.JSONDecodeError as error:
         table.add_problem("template", f"does not make JSON: {error.msg} at line {error.lineno}")
@@ -110,13 +110,17 @@ def parse_template_body(table: Table) -> TemplateBody | None:
 
 
 def _parsed(shape: object) -> object:
-    """Return `shape` with its texts parsed; raises `TemplateError`, or `TypeError` for what JSON does not have."""
+    """Return `shape` with its texts parsed.
+
+    Raises:
+        TemplateError, TypeError: a text is not a valid template, or a value has no JSON form.
+    """
     match shape:
         case str():
             parsed = template.parse_template(shape, (*TEXT_FIELDS, *DIMENSIONS), natural="")
             for part in parsed.parts:
                 if isinstance(part, template.TemplateField) and part.name not in _FIELDS:
-                    raise template.TemplateError(f"{{{part.name}}} is not known any more when a notice is sent")
+                    raise template.TemplateError(f"{{{part.name}}} is not available when a notification is sent")
             return parsed
         case dict():
             return {key: _parsed(value) for key, value in shape.items()}
@@ -125,23 +129,23 @@ def _parsed(shape: object) -> object:
         case bool() | int() | float():
             return shape
         case _:
-            raise TypeError("JSON has no dates and times: write a text")
+            raise TypeError("JSON has no dates and times: use a text")
 
 
-def _filled(shape: Any, values: Mapping[str, object]) -> object:
+def _fill(shape: Any, values: Mapping[str, object]) -> object:
     match shape:
         case template.Template():
             return template.render_template(shape, values)
         case dict():
-            return {key: _filled(value, values) for key, value in shape.items()}
+            return {key: _fill(value, values) for key, value in shape.items()}
         case list():
-            return [_filled(value, values) for value in shape]
+            return [_fill(value, values) for value in shape]
         case _:
             return shape
 
 
 class _FormattedNumber(float):
-    """A number that is written in the rule's own format where the template gives none."""
+    """A number with the rule's format, used if the template gives none."""
 
     format = "count"
 
@@ -156,7 +160,7 @@ def _number(value: float, form: str) -> _FormattedNumber:
 
 
 def _values(notification: Notification, escape: Callable[[str], str]) -> dict[str, object]:
-    """Return what stands behind each field: of a notice of several alerts the worst one, in `details` all."""
+    """Return the values of the fields: those of the worst alert; `details` covers all alerts."""
     alerts = notification_text.worst_first(notification.alerts)
     worst = alerts[0]
     lines = [
@@ -187,9 +191,9 @@ def _values(notification: Notification, escape: Callable[[str], str]) -> dict[st
         "title": notification_text.notification_title(notification),
     }
     values: dict[str, object] = {
-        name: escape(sanitize.escape_unprintable(text, _LONGEST_LINE)) for name, text in texts.items()
+        name: escape(sanitize.escape_unprintable(text, _MAX_LINE_LENGTH)) for name, text in texts.items()
     }
-    values["details"] = escape("\n".join(sanitize.escape_unprintable(line, _LONGEST_LINE) for line in lines))
+    values["details"] = escape("\n".join(sanitize.escape_unprintable(line, _MAX_LINE_LENGTH) for line in lines))
     values["since"] = notification.created - worst.started
     return values | {name: _number(getattr(worst, name), worst.format) for name in _NUMBERS}
 

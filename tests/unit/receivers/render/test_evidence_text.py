@@ -39,9 +39,7 @@ def test_a_process_that_is_gone_is_said_to_be(evidence):
         "peers",
         "history",
     ]
-    assert evidence_text.evidence_lines(dead, LABELS)[0].startswith(
-        "process: pid 4711 (gone already), exe /usr/bin/crawler"
-    )
+    assert evidence_text.evidence_lines(dead, LABELS)[0].startswith("process: pid 4711 (exited), exe /usr/bin/crawler")
 
 
 @pytest.mark.parametrize(

@@ -89,14 +89,14 @@ def test_hostile_names_cannot_end_the_string_that_they_stand_in(hostile_notice):
     [
         ("{vaule}", {}, 'template: unknown field "vaule": did you mean "value"?'),
         ({"a": ["{value:rat}"]}, {}, 'template: unknown format "rat": did you mean "rate"?'),
-        ("{for} {window}", {}, "template: {for} is not known any more when a notice is sent"),
+        ("{for} {window}", {}, "template: {for} is not available when a notification is sent"),
         ("{", {}, "template: a { stands alone: write {{ for a brace"),
         ("{title:count}", {}, "template: {title} is a text and takes no format"),
         ("{value.__class__}", {}, 'template: unknown field "value.__class__"'),
         ('{{"a": {details}}}', {"content_type": "application/json"}, "template: does not make JSON: "),
         (3, {}, "template: must be a text, or a table"),
-        ({"a": "b"}, {"content_type": "text/plain"}, "content_type: is for a template that is a text"),
-        ("x", {"content_type": "text/plain\r\nX: y"}, "content_type: is no media type"),
+        ({"a": "b"}, {"content_type": "text/plain"}, "content_type: applies only to a template that is a text"),
+        ("x", {"content_type": "text/plain\r\nX: y"}, "content_type: must be a media type, such as text/plain"),
     ],
 )
 def test_what_is_wrong_with_a_template_is_told_when_it_is_read(given, keys, problem):
