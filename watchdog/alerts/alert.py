@@ -97,7 +97,7 @@ class Alert:
         """Return the alert that `to_json` wrote.
 
         Raises:
-            DocumentError: `document` is not what `to_json` writes.
+            DocumentError: `document` does not have the form of `to_json`.
         """
         receivers = document["receivers"]
         return cls(

@@ -162,7 +162,7 @@ class AlertInstance:
         """Return the instance that `to_json` wrote, its CLOCK_BOOTTIME values moved by `boottime_shift_ns`.
 
         Raises:
-            DocumentError: `document` is not what `to_json` writes.
+            DocumentError: `document` does not have the form of `to_json`.
         """
         labels = tuple((name, value) for name, value in document["labels"])
         instance = cls(document["rule"], labels, Now(document["since_ns"] + boottime_shift_ns, document["started"]))

@@ -1,4 +1,4 @@
-"""Alerts that come and go: how often one has fired within the last hour, told as part of its reason."""
+"""Flapping: counts how often an alert fired within the last hour, and adds the count to its reason."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from watchdog.clock import SECOND_NS
 
 HOUR_NS = 3600 * SECOND_NS
 MIN_FIRINGS = 3  # firings within an hour
-_MOST_TIMES = 100
-_MOST_ALERTS = 1_000
+_MAX_COUNT = 100
+_MAX_ALERTS = 1_000
 
 
 class FlappingDetector:
-    """When alerts began to fire; a restart forgets it, for it decides nothing."""
+    """The times at which alerts began to fire. A restart loses them: the count is for display only."""
 
     def __init__(self) -> None:
-        """Start knowing nothing."""
+        """Start without times."""
         self._starts: dict[str, deque[int]] = {}
 
     def record_firing(self, alert: Alert, at_ns: int) -> None:
-        """Take in that `alert` has begun to fire."""
-        starts = self._starts.setdefault(alert.fingerprint, deque(maxlen=_MOST_TIMES))
+        """Record that `alert` has begun to fire."""
+        starts = self._starts.setdefault(alert.fingerprint, deque(maxlen=_MAX_COUNT))
         starts.append(at_ns)
-        if len(self._starts) > _MOST_ALERTS:
-            old = [key for key, times in self._starts.items() if times[-1] <= at_ns - HOUR_NS]
-            for key in old or [next(iter(self._starts))]:
+        if len(self._starts) > _MAX_ALERTS:
+            expired = [key for key, times in self._starts.items() if times[-1] <= at_ns - HOUR_NS]
+            for key in expired or [next(iter(self._starts))]:
                 del self._starts[key]
 
     def mark_flapping(self, alert: Alert, at_ns: int) -> Alert:
-        """Return `alert`, with a mark in its reason if it flaps."""
+        """Return `alert`, with the count in its reason if it fired at least `MIN_FIRINGS` times within an hour."""
         starts = self._starts.get(alert.fingerprint, deque[int]())
         while starts and starts[0] <= at_ns - HOUR_NS:
             starts.popleft()
         if len(starts) < MIN_FIRINGS:
             return alert
-        often = f"{len(starts)} times" if len(starts) < _MOST_TIMES else f"{_MOST_TIMES} times or more"
-        return replace(alert, reason=f"{alert.reason}; flapping: fired {often} within an hour")
+        count = f"{len(starts)} times" if len(starts) < _MAX_COUNT else f"{_MAX_COUNT} times or more"
+        return replace(alert, reason=f"{alert.reason}; flapping: fired {count} within an hour")

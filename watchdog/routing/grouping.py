@@ -1,12 +1,12 @@
-"""Who is to be told what, and when: transitions in, notices out.
+"""Grouping: takes the transitions of each tick and makes the notifications that are due.
 
-A group is what one receiver hears of one rule, unless a route groups by something else. The waits are Alertmanager's
-(`group_wait`, `group_interval`, `repeat_interval`), the reasons for a notice too; two things differ. An alert that
-fired and resolved before its group's first notice is told as resolved, not dropped. And a receiver that was told
-"firing" is always told the end of it, also when rule, severity, routing or daemon change in between. Source of the
-waits: Alertmanager, docs/configuration.md and dispatch/.
+A group holds the alerts of one receiver and one rule, unless a route sets `group_by`. Its three waits (`group_wait`,
+`group_interval`, `repeat_interval`) and the reasons of its notifications are Alertmanager's, with two differences:
+an alert that fires and resolves before the group's first notification is sent as resolved instead of being dropped,
+and each receiver that got a firing notification gets exactly one resolved notification, also when rule, severity,
+routing or daemon change in between. Source of the waits: Alertmanager, docs/configuration.md and dispatch/.
 
-Times are CLOCK_BOOTTIME, passed in; the wall clock is copied into notices for display.
+Times are CLOCK_BOOTTIME, passed in; the wall clock is copied into notifications for display only.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NO_LONGER_ROUTED = "no longer routed to this receiver"
 
 
 class Grouping:
-    """Groups alerts by receiver and rule, or as routes say, and makes the notices that are due."""
+    """All groups of the host: decides for each receiver when it is notified and of which alerts."""
 
     def __init__(
         self,
@@ -41,81 +41,83 @@ class Grouping:
         jitter_share: float = 0.0,
         is_escalated_to: Callable[[str, Alert], bool] | None = None,
     ) -> None:
-        """Go by `routes` and `routing`; `host` is named in every notice, `share` is its share of the jitter.
+        """Use `routes` and `routing`; `host` is named in each notification, `jitter_share` is its part of the jitter.
 
-        `is_escalated_to` tells whether a receiver hears of an alert in another way: then it is none of ours.
+        `is_escalated_to(receiver, alert)`: whether escalation already notifies the receiver of the alert. Such a pair
+        is left out here.
         """
         self._routing = routing
-        self._elsewhere = is_escalated_to or (lambda receiver, alert: False)  # noqa: ARG005 - named as it is called
+        self._is_escalated_to = is_escalated_to or (lambda receiver, alert: False)  # noqa: ARG005 - the signature
         self._router = Router(routing, routes)
         self._host = host
         self._groups: dict[ReceiverGroupKey, NotificationGroup] = {}
-        self._homes: dict[
+        self._keys_of: dict[
             str, set[ReceiverGroupKey]
-        ] = {}  # by fingerprint: the groups that it is in, one of each receiver
+        ] = {}  # by fingerprint: the groups of the alert, one per receiver
         self._changed: set[ReceiverGroupKey] = set()
-        self._reconcile_again = False
+        self._must_reconcile = False
         self._jitter = Jitter(jitter_share)
         self._flapping = FlappingDetector()
-        self._due: list[Notification] = []  # made, and not yet returned
+        self._due: list[Notification] = []  # made, not yet returned by `advance`
 
     def advance(self, transitions: Sequence[Transition], firing: Mapping[str, Alert], now: Now) -> list[Notification]:
-        """Take one tick's transitions and return the notices that are due.
+        """Apply the transitions of one tick and return the notifications that are due.
 
-        `firing`: every alert that fires after `transitions`, by fingerprint. A notice that is returned counts as told:
-        it must reach the outbox together with `take_changes()`. When it raises, what it made comes with the next call.
+        `firing`: every alert that fires after `transitions`, by fingerprint. A returned notification counts as made: it
+        must be committed to the outbox together with `take_changes()`. If this call raises, the next call returns the
+        notifications that were already made.
         """
-        self._forget(key for key, group in self._groups.items() if group.is_expired(now.boottime_ns))
-        touched: set[ReceiverGroupKey] = set()
+        self._drop_groups(key for key, group in self._groups.items() if group.is_expired(now.boottime_ns))
+        changed: set[ReceiverGroupKey] = set()
         for transition in transitions:
-            touched.update(self._apply(transition, now))
-        self._touch(touched, now.boottime_ns)
-        if self._reconcile_again:
-            self._reconcile_again = False
+            changed.update(self._apply(transition, now))
+        self._mark_changed(changed, now.boottime_ns)
+        if self._must_reconcile:
+            self._must_reconcile = False
             self._reconcile(firing, now)
         for key, group in self._groups.items():
             if group.is_due(now.boottime_ns, self._jitter.delay_ns):
                 self._changed.add(key)
-                self._due.append(self._notice(key, group, firing, now))
-                self._settle(key, group, now.boottime_ns)
+                self._due.append(self._make_notification(key, group, firing, now))
+                self._remove_ended(key, group, now.boottime_ns)
         due, self._due = self._due, []
         return due
 
     def is_routed_to(self, receiver: str, alert: Alert) -> bool:
-        """Tell whether `receiver` is one of those whom `alert` is routed to, as it is now."""
+        """Return whether the present routes lead `alert` to `receiver`."""
         return any(destination.receiver == receiver for destination in self._router.destinations(alert))
 
     def notified_alerts(self, receivers: Collection[str]) -> dict[str, list[Alert]]:
-        """Return by receiver, of `receivers`, what fires and what it was told of (the outbox may still have that)."""
-        told: dict[str, list[Alert]] = {receiver: [] for receiver in receivers}
+        """Return the firing alerts in notifications made for each of `receivers`, sent or still in the outbox."""
+        notified: dict[str, list[Alert]] = {receiver: [] for receiver in receivers}
         for (receiver, _), group in self._groups.items():
-            if receiver in told:
-                told[receiver] += (
+            if receiver in notified:
+                notified[receiver] += (
                     member.alert
                     for member in group.members.values()
                     if member.notified_severity is not None and member.alert.resolved is None
                 )
-        return told
+        return notified
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether nothing fires here and no end is to be told."""
+        """Return whether no alert fires here and no resolved notification is owed."""
         return all(member.is_routed_elsewhere for group in self._groups.values() for member in group.members.values())
 
     def has_alert(self, fingerprint: str) -> bool:
-        """Tell whether an alert is in any group: somebody was told of it, or is going to be."""
-        return fingerprint in self._homes
+        """Return whether an alert is in any group: a receiver was notified of it, or will be."""
+        return fingerprint in self._keys_of
 
     def drop_alert(self, fingerprint: str, at_ns: int) -> None:
-        """Say no more of an alert: its receivers hear of it in another way."""
-        keys = sorted(self._homes.get(fingerprint, ()))
+        """Remove an alert from all groups: its receivers are notified of it in another way."""
+        keys = sorted(self._keys_of.get(fingerprint, ()))
         for key in keys:
             self._remove(key, fingerprint)
-        self._touch(keys, at_ns)
+        self._mark_changed(keys, at_ns)
 
     def request_reconcile(self) -> None:
-        """Compare what receivers know with what fires at the next `advance`: transitions may have been lost."""
-        self._reconcile_again = True
+        """Have the next `advance` compare the groups with the firing alerts: transitions may have been lost."""
+        self._must_reconcile = True
 
     def reload(
         self,
@@ -125,21 +127,21 @@ class Grouping:
         receivers: Collection[str] | None = None,
         routes: Sequence[Route] = (),
     ) -> None:
-        """Take a new routing, and alerts whose receivers may have changed with their rules.
+        """Replace the routing; the receivers of firing alerts may have changed with it or with their rules.
 
-        Receivers that are new to a firing alert are told of it; those that are not to hear of it any more are told
-        its end, once. Whoever knew and still is to know hears nothing. `receivers`: all that exist now, None when they
-        are the same as before; groups of others are forgotten, for there is nobody to tell.
+        A receiver that is new to a firing alert is notified of it. A receiver that no longer matches gets a resolved
+        notification with the reason, once. A receiver that still matches gets nothing. `receivers`: all that exist now,
+        None: the same as before. Groups of a receiver that no longer exists are dropped.
         """
         self._routing = routing
         self._router = Router(routing, routes, self._router.existing_receivers if receivers is None else receivers)
         if receivers is not None:
-            self._forget(key for key in self._groups if key[0] not in receivers)
+            self._drop_groups(key for key in self._groups if key[0] not in receivers)
         self._jitter.restart(now, routing.jitter_ns)
         self._reconcile(firing, now)
         for key, group in self._groups.items():
-            self._refresh(key, group, now.boottime_ns)
-        self.request_reconcile()  # alerts get the receivers of their new rules with the next tick
+            self._update_schedule(key, group, now.boottime_ns)
+        self.request_reconcile()  # the next tick gives alerts the receivers of their new rules
 
     def restore(
         self,
@@ -150,40 +152,40 @@ class Grouping:
         boottime_shift_ns: int,
         notified: Iterable[tuple[str, Alert]] = (),
     ) -> int:
-        """Take back what `take_changes` gave before a restart; what a receiver already knows is not news.
+        """Load the groups that `take_changes` returned before a restart; return the number of unreadable ones.
 
-        `firing`: the alerts that the lifecycle restored; `receivers` as in `reload`. `boottime_shift_ns` turns saved
-        times into
-        this boot's; after a shift every group counts as changed, so that no time of the former boot stays in the store.
-        `told`: receivers and what they were told to fire, without those whose end waits to be sent. Where no group
-        knows of it, as the group or a notice was lost, they are told the end of what fires no more, once.
-        Return how many groups could not be read: their receivers are told anew of what fires, unless `told` has it.
+        `firing`: the alerts that the lifecycle restored; `receivers` as in `reload`. `boottime_shift_ns` converts saved
+        times to this boot. After a shift every group counts as changed, so that the store keeps no time of the former
+        boot. `notified`: pairs of a receiver and an alert sent to it as firing, without those whose resolved
+        notification is in the outbox. If a group or a notification was lost, no group has such an alert: it is added
+        here, so that the receiver gets its resolved notification. The receiver of an unreadable group is notified again
+        of its firing alerts, unless `notified` has them.
         """
-        forgotten = 0
+        unreadable = 0
         for document in saved:
             try:
                 with document_errors():
                     key = document["receiver"], document["group_key"]
                 group = NotificationGroup.from_json(document, boottime_shift_ns, self._router.default_timing)
             except DocumentError:
-                forgotten += 1
+                unreadable += 1
                 continue
             self._groups[key] = group
             for fingerprint in group.members:
-                self._homes.setdefault(fingerprint, set()).add(key)
+                self._keys_of.setdefault(fingerprint, set()).add(key)
             if boottime_shift_ns:
                 self._changed.add(key)
         for receiver, alert in notified:
-            self._remember(receiver, alert, firing, now.boottime_ns)
+            self._restore_notified(receiver, alert, firing, now.boottime_ns)
         self.reload(self._routing, firing, now, receivers, self._router.routes)
-        return forgotten
+        return unreadable
 
     def mark_all_changed(self) -> None:
-        """Let every group count as changed: what was saved of it may be gone."""
+        """Mark every group as changed: its saved state may be gone."""
         self._changed.update(self._groups)
 
     def take_changes(self) -> list[tuple[ReceiverGroupKey, dict[str, Any] | None]]:
-        """Return the state of every group that changed since the last call, None for one that is over."""
+        """Return the document of every group that changed since the last call, None for a removed group."""
         changes = []
         for key in sorted(self._changed):
             group = self._groups.get(key)
@@ -192,57 +194,52 @@ class Grouping:
         return changes
 
     def _destinations(self, alert: Alert) -> tuple[Destination, ...]:
-        # The one place that says who is to know of an alert from here.
         found = self._router.destinations(alert)
-        return tuple(each for each in found if not self._elsewhere(each.receiver, alert))
+        return tuple(each for each in found if not self._is_escalated_to(each.receiver, alert))
 
-    def _remember(self, receiver: str, alert: Alert, firing: Mapping[str, Alert], at_ns: int) -> None:
-        # `receiver` took a notice that `alert` fires, and no end of it is on its way.
-        for key in self._homes.get(alert.fingerprint, ()):
+    def _restore_notified(self, receiver: str, alert: Alert, firing: Mapping[str, Alert], at_ns: int) -> None:
+        # `receiver` got `alert` as firing, and its resolved notification is not in the outbox.
+        for key in self._keys_of.get(alert.fingerprint, ()):
             if key[0] == receiver:
                 member = self._groups[key].members[alert.fingerprint]
-                if member.is_end_notified:  # it was made, and never arrived
-                    member.notified_severity, member.is_notified_firing, member.is_end_notified = (
-                        alert.severity,
-                        True,
-                        False,
-                    )
+                if member.is_end_notified:  # that notification was made and never arrived
+                    member.mark_notified_firing(alert.severity)
                     self._changed.add(key)
                 return
-        usual = Destination(receiver, alert.rule, None, self._router.default_timing)
+        default = Destination(receiver, alert.rule, None, self._router.default_timing)
         routed = (each for each in self._router.destinations(alert) if each.receiver == receiver)
-        home = next(routed, usual)
-        group = self._enter((receiver, home.group_key), home, alert.fingerprint)
+        destination = next(routed, default)
+        group = self._join(destination, alert.fingerprint)
         group.members[alert.fingerprint] = GroupMember(alert, alert.severity, is_notified_firing=True)
         if group.last_notification_ns is None and alert.fingerprint in firing:
-            group.last_notification_ns = at_ns  # nobody knows; reminders begin from here
+            group.last_notification_ns = at_ns  # the true time is lost: reminders are counted from now
 
     def _apply(self, transition: Transition, now: Now) -> Iterator[ReceiverGroupKey]:
         alert = transition.alert
         if transition.kind is TransitionKind.RESOLVED:
             yield from self._resolve(alert)
             return
-        anew = transition.kind is TransitionKind.FIRING
-        if anew:
+        has_begun = transition.kind is TransitionKind.FIRING
+        if has_begun:
             self._flapping.record_firing(alert, now.boottime_ns)
-        yield from self._route(alert, now.wall, anew=anew)
+        yield from self._route(alert, now.wall, has_begun=has_begun)
 
     def _resolve(self, alert: Alert) -> Iterator[ReceiverGroupKey]:
-        for key in sorted(self._homes.get(alert.fingerprint, ())):
+        for key in sorted(self._keys_of.get(alert.fingerprint, ())):
             member = self._groups[key].members[alert.fingerprint]
             if member.is_end_notified:
                 self._remove(key, alert.fingerprint)
                 yield key
-            # Why it ended for all is told rather than why it ended for one, but not of another firing.
+            # The reason of the alert's own end replaces "no longer routed", but only within the same firing.
             elif member.alert.resolved is None or member.alert.fired == alert.fired:
                 member.alert = alert
                 yield key
 
     def _reconcile(self, firing: Mapping[str, Alert], now: Now) -> None:
-        # Brings what receivers know in line with who is to know what, where no transition tells.
-        touched: set[ReceiverGroupKey] = set()
-        for fingerprint in self._homes.keys() - firing.keys():
-            for key in sorted(self._homes[fingerprint]):
+        # Compares every group with the firing alerts: a transition may have been lost.
+        changed: set[ReceiverGroupKey] = set()
+        for fingerprint in self._keys_of.keys() - firing.keys():
+            for key in sorted(self._keys_of[fingerprint]):
                 member = self._groups[key].members[fingerprint]
                 if member.is_end_notified:
                     self._remove(key, fingerprint)
@@ -250,49 +247,50 @@ class Grouping:
                     member.alert = _ended(member.alert, now.wall, NO_LONGER_ACTIVE)
                 else:
                     continue
-                touched.add(key)
+                changed.add(key)
         for alert in firing.values():
-            touched.update(self._route(alert, now.wall))
-        self._touch(touched, now.boottime_ns)
+            changed.update(self._route(alert, now.wall))
+        self._mark_changed(changed, now.boottime_ns)
 
-    def _route(self, alert: Alert, wall: float, *, anew: bool = False) -> Iterator[ReceiverGroupKey]:
-        # Brings those who know of a firing alert, and those who are to know, in line; yields the groups that changed.
-        # With `anew` it has just begun to fire: an end that was not told yet is not told any more, the new start is.
+    def _route(self, alert: Alert, wall: float, *, has_begun: bool = False) -> Iterator[ReceiverGroupKey]:
+        # Updates the groups of a firing alert; yields the keys of those that changed. With `has_begun` it has just
+        # begun to fire: an end not yet sent is replaced by the new beginning.
         wanted = {destination.receiver: destination for destination in self._destinations(alert)}
-        for key in sorted(self._homes.get(alert.fingerprint, ())):
-            group = self._groups[key]
-            member = group.members[alert.fingerprint]
-            destination = wanted.get(key[0])
-            if destination is None and self._elsewhere(key[0], alert):
+        for key in sorted(self._keys_of.get(alert.fingerprint, ())):
+            destination = wanted.pop(key[0], None)
+            if destination is not None:
+                yield from self._update(key, destination, alert, has_begun=has_begun)
+            elif self._is_escalated_to(key[0], alert):
                 self._remove(key, alert.fingerprint)
                 yield key
-                continue
-            if destination is None:
-                yield from self._dismiss(key, member, alert, wall)
-                continue
-            del wanted[key[0]]
-            home = key[0], destination.group_key
-            over = member.alert.resolved is not None
-            if anew or (over and member.alert.fired != alert.fired):
-                member.notified_severity, member.is_end_notified = None, False
-                member.alert = alert
-                yield key
-            elif over or home != key or member.alert.severity != alert.severity:
-                member.alert = alert
-                yield key
-            if home != key:
-                self._remove(key, alert.fingerprint)
-                self._enter(home, destination, alert.fingerprint).adopt_member(member, group)
-                yield home
+            else:
+                yield from self._end_here(key, alert, wall)
         for destination in wanted.values():
-            home = destination.receiver, destination.group_key
-            self._enter(home, destination, alert.fingerprint).members[alert.fingerprint] = GroupMember(alert)
-            yield home
+            self._join(destination, alert.fingerprint).members[alert.fingerprint] = GroupMember(alert)
+            yield destination.key
 
-    def _dismiss(
-        self, key: ReceiverGroupKey, member: GroupMember, alert: Alert, wall: float
+    def _update(
+        self, key: ReceiverGroupKey, destination: Destination, alert: Alert, *, has_begun: bool
     ) -> Iterator[ReceiverGroupKey]:
-        # `key`'s receiver is not to hear of `alert` any more: it is told an end, if it was told a beginning.
+        # Brings a member up to date with its firing alert, and moves it if its group has changed.
+        group = self._groups[key]
+        member = group.members[alert.fingerprint]
+        has_ended, has_moved = member.alert.resolved is not None, destination.key != key
+        if has_begun or (has_ended and member.alert.fired != alert.fired):
+            member.notified_severity, member.is_end_notified = None, False
+            member.alert = alert
+            yield key
+        elif has_ended or has_moved or member.alert.severity != alert.severity:
+            member.alert = alert
+            yield key
+        if has_moved:
+            self._remove(key, alert.fingerprint)
+            self._join(destination, alert.fingerprint).adopt_member(member, group)
+            yield destination.key
+
+    def _end_here(self, key: ReceiverGroupKey, alert: Alert, wall: float) -> Iterator[ReceiverGroupKey]:
+        # The alert fires, but no longer for the receiver of `key`: a firing notification is followed by a resolved one.
+        member = self._groups[key].members[alert.fingerprint]
         if member.alert.resolved is not None:
             return
         if not (member.is_notified_firing or member.is_end_notified):
@@ -304,8 +302,9 @@ class Grouping:
             member.alert = _ended(member.alert, wall, NO_LONGER_ROUTED)
         yield key
 
-    def _enter(self, key: ReceiverGroupKey, destination: Destination, fingerprint: str) -> NotificationGroup:
-        self._homes.setdefault(fingerprint, set()).add(key)
+    def _join(self, destination: Destination, fingerprint: str) -> NotificationGroup:
+        key = destination.key
+        self._keys_of.setdefault(fingerprint, set()).add(key)
         if key not in self._groups:
             self._groups[key] = NotificationGroup(destination.group_timing, destination.group_labels)
         return self._groups[key]
@@ -315,50 +314,49 @@ class Grouping:
         self._leave(key, fingerprint)
 
     def _leave(self, key: ReceiverGroupKey, fingerprint: str) -> None:
-        homes = self._homes[fingerprint]
-        homes.discard(key)
-        if not homes:
-            del self._homes[fingerprint]
+        keys = self._keys_of[fingerprint]
+        keys.discard(key)
+        if not keys:
+            del self._keys_of[fingerprint]
 
-    def _touch(self, keys: Iterable[ReceiverGroupKey], at_ns: int) -> None:
+    def _mark_changed(self, keys: Iterable[ReceiverGroupKey], at_ns: int) -> None:
         for key in keys:
-            self._refresh(key, self._groups[key], at_ns)
+            self._update_schedule(key, self._groups[key], at_ns)
             self._changed.add(key)
 
-    def _refresh(self, key: ReceiverGroupKey, group: NotificationGroup, at_ns: int) -> None:
+    def _update_schedule(self, key: ReceiverGroupKey, group: NotificationGroup, at_ns: int) -> None:
         group.update_schedule(at_ns, lambda alert: self._router.group_timing_of(key[0], alert))
 
-    def _forget(self, keys: Iterable[ReceiverGroupKey]) -> None:
+    def _drop_groups(self, keys: Iterable[ReceiverGroupKey]) -> None:
         for key in list(keys):
             for fingerprint in self._groups[key].members:
                 self._leave(key, fingerprint)
             del self._groups[key]
             self._changed.add(key)
 
-    def _notice(
+    def _make_notification(
         self, key: ReceiverGroupKey, group: NotificationGroup, firing: Mapping[str, Alert], now: Now
     ) -> Notification:
-        receiver, name = key
-        reason = group.reason()
+        receiver, group_key = key
+        reason = group.reason()  # before `mark_notified` changes it
         alerts = group.mark_notified(firing, now.boottime_ns)
-        told = tuple(self._flapping.mark_flapping(alert, now.boottime_ns) for alert in alerts)
         return Notification(
             uuid.uuid4().hex,
             receiver,
-            name,
+            group_key,
             reason,
-            told,
+            tuple(self._flapping.mark_flapping(alert, now.boottime_ns) for alert in alerts),
             created=now.wall,
             host=self._host,
             group_labels=group.group_labels,
         )
 
-    def _settle(self, key: ReceiverGroupKey, group: NotificationGroup, at_ns: int) -> None:
-        # After a notice: what has ended is no member any more, and the waits are those of what still fires.
+    def _remove_ended(self, key: ReceiverGroupKey, group: NotificationGroup, at_ns: int) -> None:
+        # After a notification: ended alerts leave the group, and the waits are those of the alerts that still fire.
         for alert in self._due[-1].alerts:
             if alert.fingerprint not in group.members:
                 self._leave(key, alert.fingerprint)
-        self._refresh(key, group, at_ns)
+        self._update_schedule(key, group, at_ns)
 
 
 def _ended(alert: Alert, wall: float, reason: str) -> Alert:

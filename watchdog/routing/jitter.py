@@ -1,7 +1,8 @@
-"""Hosts that share their rules should not all speak at once: what is told of the time after a start or a reload waits.
+"""Jitter: spreads the notifications of many hosts that share their rules, after a start or a reload.
 
-Each host waits for a share of `jitter` of its own, the same each time. Only with news of the first seconds, and of what
-became true then, however long a rule's `for` is: that is how a bad rule shows. What is critical never waits.
+Each host has its own constant share of `jitter` and delays notifications by it. Only alerts of the first seconds after
+a start or reload are delayed, and alerts that became true then, however long their `for` is: a bad rule shows itself in
+this way. A critical alert is never delayed.
 """
 
 from __future__ import annotations
@@ -14,29 +15,29 @@ SETTLING_SECONDS = 15
 
 
 def hash_to_share(*identity: str) -> float:
-    """Return a number of [0, 1) that looks random and is always the same for one host."""
+    """Return a pseudo-random number in [0, 1) that is constant for one `identity`."""
     digest = hashlib.sha256("\0".join(identity).encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
 class Jitter:
-    """How long one host waits."""
+    """The delay of one host."""
 
     def __init__(self, share: float) -> None:
-        """Wait for `share` of whatever the settings say, and not at all before `begin`."""
+        """Use `share`, in [0, 1), of the configured jitter; no delay before `restart` is called."""
         self._share = share
         self._began = Now(0, 0.0)
         self._delay_ns = 0
 
     def restart(self, now: Now, jitter_ns: int) -> None:
-        """Take in that the daemon has started, or its rules have changed."""
+        """Record that the daemon has started or reloaded its rules; `jitter_ns`: the configured maximum."""
         self._began = now
         self._delay_ns = int(jitter_ns * self._share)
 
     def delay_ns(self, unsent_since_ns: int, started: float) -> int:
-        """Return how much later than at other times news are told.
+        """Return the additional delay in ns of a notification.
 
-        `unsent_since_ns`: CLOCK_BOOTTIME of the first of them; `started`: wall clock when the first became true.
+        `unsent_since_ns`: CLOCK_BOOTTIME since when it waits; `started`: wall clock when its first alert became true.
         """
         passed_seconds = (unsent_since_ns - self._began.boottime_ns) / SECOND_NS, started - self._began.wall
         return self._delay_ns if any(0 <= seconds < SETTLING_SECONDS for seconds in passed_seconds) else 0

@@ -1,4 +1,7 @@
-"""One value against one condition of a `where`: what `rules/engine/selection.py` does for the columns of a snapshot."""
+"""Matching of one label value against one condition of a `where`.
+
+`rules/engine/selection.py` does the same for the columns of a snapshot.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,19 @@ from watchdog.measure.catalogue import DimensionKind
 from watchdog.rules.language.rule import Condition
 
 
-def matches_condition(condition: Condition, values: DimensionKind, text: str) -> bool:
-    """Tell whether `text`, a value of the condition's dimension as labels have it, passes; "" is that of none.
+def matches_condition(condition: Condition, kind: DimensionKind, text: str) -> bool:
+    """Return whether `text`, a label value of the condition's dimension, matches; "" stands for no value.
 
-    A number or an address that is none meets no pattern, but passes where only exclusions are named.
+    A text that is not a number or an address, where the dimension requires one, matches no pattern; a condition
+    that has only exclusions accepts it.
     """
-    if condition.any_of and not any(_meets(values, text, pattern) for pattern in condition.any_of):
+    if condition.any_of and not any(_meets(kind, text, pattern) for pattern in condition.any_of):
         return False
-    return not any(_meets(values, text, pattern) for pattern in condition.none_of)
+    return not any(_meets(kind, text, pattern) for pattern in condition.none_of)
 
 
-def _meets(values: DimensionKind, text: str, pattern: str) -> bool:
-    match values:
+def _meets(kind: DimensionKind, text: str, pattern: str) -> bool:
+    match kind:
         case DimensionKind.NUMBER:
             low, _, high = pattern.partition("-")
             return text.isdecimal() and int(low) <= int(text) <= int(high or low)

@@ -1,4 +1,4 @@
-"""A notice: what one receiver is to be told, kept in the outbox until the receiver has said that it has it."""
+"""A notification: one message for one receiver, kept in the outbox until the receiver has confirmed it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from watchdog.alerts.alert import Alert
 from watchdog.errors import document_errors
 from watchdog.rules.language.rule import Labels
 
-DIGEST_GROUP_KEY: Final = "(digest)"  # in place of a group
+DIGEST_GROUP_KEY: Final = "(digest)"  # a digest has several groups
 
 
 class NotificationReason(enum.StrEnum):
@@ -57,7 +57,7 @@ class Notification:
 
     @property
     def status(self) -> str:
-        """Return "firing" while any alert of the notice fires, else "resolved"."""
+        """Return "firing" if any alert of the notification fires, else "resolved"."""
         return "firing" if any(alert.resolved is None for alert in self.alerts) else "resolved"
 
     @property
@@ -91,7 +91,7 @@ class Notification:
         """Return the notification that `to_json` wrote.
 
         Raises:
-            DocumentError: `document` is not what `to_json` writes.
+            DocumentError: `document` does not have the form of `to_json`.
         """
         group_labels = document.get("group_labels")
         return cls(

@@ -1,7 +1,7 @@
-"""What is to be said of routes by those who read them: which no alert can take, and which overlap.
+"""Checks of the routes: finds routes that no alert can reach, and routes that overlap.
 
-Of an alert to come, its rule and its severity are known, and that labels are empty that its rule is not `by`. What its
-other labels are is not: a route that asks for one may take it or not.
+Before an alert exists, its rule and severity are known, and that labels outside its rule's `by` are empty. The values
+of its other labels are not known: a route with a condition on one of them may match or not.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from watchdog.routing.label_matching import matches_condition
 from watchdog.routing.routes import ROUTE_DIMENSIONS, SEVERITY_NAMES, Route
 from watchdog.rules.language.rule import Condition, Rule
 
-_SPECIAL = frozenset("*?[")
+_WILDCARDS = frozenset("*?[")
 
 
 @dataclass(frozen=True, slots=True)
 class _PossibleAlert:
-    """Alerts of one rule and severity: what is known of them before there are any."""
+    """The labels of all alerts of one rule and severity, as far as they are known before an alert exists."""
 
     known_values: dict[str, str]
     unknown_dimensions: frozenset[str]
@@ -34,80 +34,86 @@ class _PossibleAlert:
         return [condition for condition in route.where if condition.dimension in self.unknown_dimensions]
 
     def _meets(self, condition: Condition) -> bool:
-        values = ROUTE_DIMENSIONS[condition.dimension].kind
-        return matches_condition(condition, values, self.known_values.get(condition.dimension, ""))
+        kind = ROUTE_DIMENSIONS[condition.dimension].kind
+        return matches_condition(condition, kind, self.known_values.get(condition.dimension, ""))
 
 
 def check_routes(routes: Sequence[Route], rules: Sequence[Rule] | None) -> list[Problem]:
-    """Return a note for each route that no alert takes, or that overlaps; `rules`: all there are, None: not known."""
-    kinds = [_PossibleAlert({}, frozenset(ROUTE_DIMENSIONS))] if rules is None else list(_kinds(rules))
+    """Return a note for each route that no alert can reach or that overlaps; `rules`: all rules, None: not known."""
+    candidates = [_PossibleAlert({}, frozenset(ROUTE_DIMENSIONS))] if rules is None else list(_possible_alerts(rules))
     notes = []
     for index, route in enumerate(routes):
-        found = _unreached(route, routes[:index], kinds, rules or ()) or _overlap(route, routes[:index], kinds)
+        found = _unreachable(route, routes[:index], candidates, rules or ()) or _overlap(
+            route, routes[:index], candidates
+        )
         if found:
             notes.append(Problem(route.file, route.line, "route", found))
     return notes
 
 
-def _kinds(rules: Sequence[Rule]) -> Iterator[_PossibleAlert]:
+def _possible_alerts(rules: Sequence[Rule]) -> Iterator[_PossibleAlert]:
     for rule in rules:
         if rule.receivers is None:
             for severity in rule.thresholds.fire:
                 yield _PossibleAlert({"rule": rule.id, "severity": severity.label}, frozenset(rule.by))
 
 
-def _unreached(
-    route: Route, earlier: Sequence[Route], kinds: Sequence[_PossibleAlert], rules: Sequence[Rule]
+def _unreachable(
+    route: Route, earlier: Sequence[Route], candidates: Sequence[_PossibleAlert], rules: Sequence[Rule]
 ) -> str | None:
-    its_own = [kind for kind in kinds if kind.may_match(route)]
-    if not its_own:
-        named = [
-            _PossibleAlert({"rule": rule.id, "severity": word}, frozenset(rule.by))
+    matching = [alert for alert in candidates if alert.may_match(route)]
+    if not matching:
+        any_severity = [
+            _PossibleAlert({"rule": rule.id, "severity": severity}, frozenset(rule.by))
             for rule in rules
-            for word in SEVERITY_NAMES
+            for severity in SEVERITY_NAMES
         ]
-        if any(kind.may_match(route) for kind in named):
-            return "no alert takes this route: the rules that it matches name their receivers, or have no such severity"
-        return "no alert takes this route: it matches none of the rules"
-    takers = [_taken_by(kind, route, earlier) for kind in its_own]
+        if any(alert.may_match(route) for alert in any_severity):
+            return "no alert can reach this route: its rules name their own receivers, or have no such severity"
+        return "no alert can reach this route: it matches no rule"
+    takers = [_route_before(alert, route, earlier) for alert in matching]
     if None in takers:
         return None
     lines = sorted({taker.line for taker in takers if taker is not None})
-    return f"no alert takes this route: {_of_lines(lines)} all that it matches first"
+    return f"no alert can reach this route: {_routes_take(lines)} all its alerts first"
 
 
-def _taken_by(kind: _PossibleAlert, route: Route, earlier: Sequence[Route]) -> Route | None:
+def _route_before(alert: _PossibleAlert, route: Route, earlier: Sequence[Route]) -> Route | None:
+    # The first of `earlier` that is certain to take each such alert that `route` matches.
+    own = {condition.dimension: condition for condition in route.where}
     for other in earlier:
-        if not other.continues and kind.may_match(other):
-            wanted = {condition.dimension: condition for condition in route.where}
-            if all(_is_within(wanted.get(more.dimension), more) for more in kind.undecided_conditions(other)):
+        if not other.continues and alert.may_match(other):
+            undecided = alert.undecided_conditions(other)
+            if all(_is_within(own.get(condition.dimension), condition) for condition in undecided):
                 return other
     return None
 
 
 def _is_within(inner: Condition | None, outer: Condition) -> bool:
-    # Whether what meets `inner` is sure to meet `outer`; where that is hard to say, it is not.
+    # Whether each value that meets `inner` is certain to meet `outer`; False where that cannot be decided.
     if inner is None:
         return False
     if inner == outer:
         return True
-    values = ROUTE_DIMENSIONS[outer.dimension].kind
+    kind = ROUTE_DIMENSIONS[outer.dimension].kind
     return bool(inner.any_of) and all(
-        not _SPECIAL.intersection(word) and matches_condition(outer, values, word) for word in inner.any_of
+        not _WILDCARDS.intersection(value) and matches_condition(outer, kind, value) for value in inner.any_of
     )
 
 
-def _overlap(route: Route, earlier: Sequence[Route], kinds: Sequence[_PossibleAlert]) -> str | None:
+def _overlap(route: Route, earlier: Sequence[Route], candidates: Sequence[_PossibleAlert]) -> str | None:
     for other in earlier:
         shared = [name for name in route.receivers if name in other.receivers]
         differs = (other.group_timing, other.group_by) != (route.group_timing, route.group_by)
-        both = any(kind.may_match(route) and kind.may_match(other) for kind in kinds)
-        if other.continues and shared and differs and both:
-            return f"where the route of line {other.line} matches too, its waits and group_by hold for {shared[0]}"
+        both_match = any(alert.may_match(route) and alert.may_match(other) for alert in candidates)
+        if other.continues and shared and differs and both_match:
+            return (
+                f"an alert that matches the route at line {other.line} too has its waits and group_by for {shared[0]}"
+            )
     return None
 
 
-def _of_lines(lines: Sequence[int]) -> str:
+def _routes_take(lines: Sequence[int]) -> str:
     if len(lines) == 1:
-        return f"that of line {lines[0]} takes"
-    return f"those of lines {', '.join(map(str, lines[:-1]))} and {lines[-1]} take"
+        return f"the route at line {lines[0]} takes"
+    return f"the routes at lines {', '.join(map(str, lines[:-1]))} and {lines[-1]} take"

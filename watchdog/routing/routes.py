@@ -1,7 +1,8 @@
-"""Who is told of an alert, and how its notices are spaced: the `[[route]]` tables of watchdog.toml, tried in order.
+"""Routes: the receivers of an alert, and the timing of their groups, by the `[[route]]` tables of watchdog.toml.
 
-A rule that names receivers itself needs no route. Else the first route that matches decides; one with `continue` lets
-the routes after it decide too. What no route matches goes to the receivers of `[routing] default`.
+A rule that names receivers itself needs no route. Otherwise the routes are tried in order and the first that matches
+decides; after one with `continue` the next routes are tried too. An alert that no route matches goes to the receivers
+of `[routing] default`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from watchdog.routing.label_matching import matches_condition
 from watchdog.rules.language.conditions import read_where
 from watchdog.rules.language.rule import Condition, Labels, Severity
 
-if TYPE_CHECKING:  # it brings numpy with it, which those who only read routes do without
+if TYPE_CHECKING:  # this import loads numpy, which reading routes does not need
     from watchdog.alerts.alert import Alert
 
 DEFAULT_GROUP_BY: Final = ("rule",)
@@ -27,7 +28,7 @@ ROUTE_DIMENSIONS: Final = {
     "severity": Dimension("severity", DimensionKind.CHOICE, "how bad it is", choices=SEVERITY_NAMES),
     **DIMENSIONS,
 }
-_MOST_ANSWERS = 10_000
+_MAX_CACHED_DESTINATIONS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,8 @@ class Route:
     line: int = field(compare=False, repr=False)
 
     def matches_alert(self, alert: Alert) -> bool:
-        """Tell whether the route is for `alert`; what a rule is not `by` counts as empty."""
-        values = {**dict(alert.labels), "rule": alert.rule, "severity": alert.severity.label}
+        """Return whether the route matches `alert`; a label that the alert does not have counts as empty."""
+        values = _values(alert)
         return all(
             matches_condition(
                 condition, ROUTE_DIMENSIONS[condition.dimension].kind, values.get(condition.dimension, "")
@@ -55,9 +56,9 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """One receiver of an alert, the group there that it belongs to, and when that is told.
+    """One receiver of an alert, the alert's group there, and the timing of that group.
 
-    `by`: what the group's alerts have in common; None: the rule, whose id is the group's name then.
+    `group_labels`: the labels that the group's alerts share; None: grouped by rule, and `group_key` is the rule's id.
     """
 
     receiver: str
@@ -65,35 +66,40 @@ class Destination:
     group_labels: Labels | None
     group_timing: GroupTiming
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Return the `ReceiverGroupKey` of the group."""
+        return self.receiver, self.group_key
+
 
 class Router:
-    """Decides where alerts go. Answers are kept: there is one for each alert, severity and set of receivers."""
+    """Decides the destinations of alerts; caches them by alert, severity and the receivers that the rule names."""
 
     def __init__(
         self, routing: RoutingSettings, routes: Sequence[Route], existing_receivers: Collection[str] | None = None
     ) -> None:
-        """Go by `routes`, then by `routing`; of the receivers only `existing_receivers` ones are told, None: all."""
+        """Use `routes`, then the default of `routing`; leave out receivers not in `existing_receivers` (None: none)."""
         self.default_timing = routing.group_timing
         self._default = routing.default
         self.routes = tuple(routes)
         self.existing_receivers = existing_receivers
-        self._answers: dict[tuple[str, Severity, tuple[str, ...] | None], tuple[Destination, ...]] = {}
+        self._cache: dict[tuple[str, Severity, tuple[str, ...] | None], tuple[Destination, ...]] = {}
 
     def destinations(self, alert: Alert) -> tuple[Destination, ...]:
-        """Return where `alert` goes, each receiver once: by the first route that names it."""
+        """Return the destinations of `alert`; a receiver of several routes appears once, with the first of them."""
         key = alert.fingerprint, alert.severity, alert.receivers
-        if key not in self._answers:
-            if len(self._answers) >= _MOST_ANSWERS:
-                self._answers.clear()
+        if key not in self._cache:
+            if len(self._cache) >= _MAX_CACHED_DESTINATIONS:
+                self._cache.clear()
             found: dict[str, Destination] = {}
             for destination in self._decide(alert):
                 if self.existing_receivers is None or destination.receiver in self.existing_receivers:
                     found.setdefault(destination.receiver, destination)
-            self._answers[key] = tuple(found.values())
-        return self._answers[key]
+            self._cache[key] = tuple(found.values())
+        return self._cache[key]
 
     def group_timing_of(self, receiver: str, alert: Alert) -> GroupTiming:
-        """Return how notices about `alert` to `receiver` are spaced."""
+        """Return the wait and intervals for notifications of `alert` to `receiver`."""
         for destination in self.destinations(alert):
             if destination.receiver == receiver:
                 return destination.group_timing
@@ -114,19 +120,25 @@ class Router:
             yield from _to(self._default, alert, DEFAULT_GROUP_BY, self.default_timing)
 
 
-def _to(receivers: Sequence[str], alert: Alert, group_by: tuple[str, ...], waits: GroupTiming) -> Iterator[Destination]:
-    by: Labels | None = None
-    group = alert.rule
+def _to(
+    receivers: Sequence[str], alert: Alert, group_by: tuple[str, ...], timing: GroupTiming
+) -> Iterator[Destination]:
+    group_labels: Labels | None = None
+    group_key = alert.rule
     if group_by != DEFAULT_GROUP_BY:
-        values = {**dict(alert.labels), "rule": alert.rule, "severity": alert.severity.label}
-        by = tuple((name, values.get(name, "")) for name in group_by)
-        group = "{" + ",".join(f"{name}={_plain(value)}" for name, value in by) + "}"
+        values = _values(alert)
+        group_labels = tuple((name, values.get(name, "")) for name in group_by)
+        group_key = "{" + ",".join(f"{name}={_quoted(value)}" for name, value in group_labels) + "}"
     for receiver in receivers:
-        yield Destination(receiver, group, by, waits)
+        yield Destination(receiver, group_key, group_labels, timing)
 
 
-def _plain(value: str) -> str:
-    # A key of the state file, which holds UTF-8; names of the host may hold anything.
+def _values(alert: Alert) -> dict[str, str]:
+    return {**dict(alert.labels), "rule": alert.rule, "severity": alert.severity.label}
+
+
+def _quoted(value: str) -> str:
+    # The group key is stored in the state file as UTF-8; a name on the host may hold any bytes.
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"').encode("utf-8", "backslashreplace").decode() + '"'
 
 

@@ -52,7 +52,7 @@ def test_alerts_go_where_routes_say_and_a_flood_of_them_becomes_a_digest(
 ):
     configure, storm = flood
     assert "watchdog.toml:" in watchdog.log()
-    assert "route: no alert takes this route: that of line" in watchdog.log()
+    assert "route: no alert can reach this route: the route at line" in watchdog.log()
     storm.hold()
     wait_for(lambda: len(server.posts) == 2 and other_server.posts, "the first notices")
     storm.release()

@@ -110,7 +110,7 @@ def test_checks_routes_and_rate_limits_and_tells_routes_that_no_rule_takes(bpf_w
     assert bpf_watchdog("check", config, write(RULE))[:2] == (
         1,
         [
-            f"{config}:4: route: note: no alert takes this route: it matches none of the rules",
+            f"{config}:4: route: note: no alert can reach this route: it matches no rule",
             f'{config}:6: route.receivers: unknown receiver "oncal": did you mean "oncall"?',
         ],
     )

@@ -247,7 +247,7 @@ def test_whoever_is_told_firing_is_told_the_end_once_and_knows_the_truth_at_last
     times = sorted(host.sent["oncall"].values())
     for first, beyond in zip(times, times[BUDGETS["oncall"].max_notifications :], strict=False):
         assert beyond - first >= HOUR
-    assert host.grouping._homes.keys() == host.firing.keys()  # nothing is kept of what is over
+    assert host.grouping._keys_of.keys() == host.firing.keys()  # nothing is kept of what is over
     told = {a.fingerprint for notification in itertools.chain(*host.heard.values()) for a in notification.alerts}
     assert told == {key for key, _ in host.starts}  # none came and went unheard of
 

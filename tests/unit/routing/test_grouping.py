@@ -489,14 +489,14 @@ def test_an_alert_whose_new_start_was_lost_is_not_told_as_over(host):
 def test_a_notice_made_before_another_failed_comes_with_the_next_tick(host, monkeypatch):
     host.fire(make_alert("a", "one"))
     host.fire(make_alert("b", "two"))
-    notification = Grouping._notice
+    make_notification = Grouping._make_notification
 
     def fail_for_two(grouping, key, *rest):
         if key[1] == "two":
             raise RuntimeError
-        return notification(grouping, key, *rest)
+        return make_notification(grouping, key, *rest)
 
-    monkeypatch.setattr(Grouping, "_notice", fail_for_two)
+    monkeypatch.setattr(Grouping, "_make_notification", fail_for_two)
     with pytest.raises(RuntimeError):
         host.tick()
     monkeypatch.undo()

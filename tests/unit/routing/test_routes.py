@@ -193,9 +193,9 @@ def route(where, more="", receivers='["oncall"]'):
     return f"[[route]]\nwhere = {{ {where} }}\nreceivers = {receivers}\n{more}\n"  # 4 lines
 
 
-NONE = "no alert takes this route: it matches none of the rules"
-OWN = "no alert takes this route: the rules that it matches name their receivers, or have no such severity"
-FIRST = "no alert takes this route: that of line 10 takes all that it matches first"
+NONE = "no alert can reach this route: it matches no rule"
+OWN = "no alert can reach this route: its rules name their own receivers, or have no such severity"
+FIRST = "no alert can reach this route: the route at line 10 takes all its alerts first"
 
 
 @pytest.mark.parametrize(
@@ -213,11 +213,11 @@ FIRST = "no alert takes this route: that of line 10 takes all that it matches fi
         (route('rule = "spike", severity = "critical"'), [f"10: {OWN}"]),
         (
             route('severity = "warning"') + route('severity = "critical"') + route('rule = "*"'),
-            ["18: no alert takes this route: those of lines 10 and 14 take all that it matches first"],
+            ["18: no alert can reach this route: the routes at lines 10 and 14 take all its alerts first"],
         ),
         (
             route('rule = "storm"', "continue = true") + route('severity = "critical"', 'group_wait = "9s"'),
-            ["14: where the route of line 10 matches too, its waits and group_by hold for oncall"],
+            ["14: an alert that matches the route at line 10 too has its waits and group_by for oncall"],
         ),
     ],
 )
