@@ -90,7 +90,7 @@ def test_a_token_that_is_not_taken_is_told_and_not_shown(slack, firing):
     with pytest.raises(DeliveryError) as caught:
         bot_of(slack, "xoxb-secret").send(firing, DEADLINE)
     assert (caught.value.reason, caught.value.retryable) == ("auth", False)
-    assert str(caught.value) == "127.0.0.1: invalid_auth: the token is not taken, make a new one"
+    assert str(caught.value) == "127.0.0.1: invalid_auth: Slack does not accept the token: create a new one"
 
 
 # --------------------------------------------------------------------------------------------------------- real crashes

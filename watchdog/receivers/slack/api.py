@@ -1,7 +1,7 @@
-"""Slack's Web API: one method called, its answer judged.
+"""Slack's Web API: calls of one method, and errors from its responses.
 
-Slack answers 200 to nearly everything and says in the body whether it did as asked. Source: docs.slack.dev, "Using the
-Slack Web API", "Rate limits", and the pages of the methods.
+Slack answers almost every call with status 200; the field `ok` of the body holds the result. Source: docs.slack.dev,
+"Using the Slack Web API", "Rate limits", and the pages of the methods.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from watchdog.receivers.transport.deadline import Deadline
 API_URL = "https://slack.com/api"
 API_METHODS = ("chat.postMessage", "chat.update", "conversations.history")
 
-MIN_MESSAGE_INTERVAL_SECONDS = (
-    1.0  # "one message per second per channel"; chat.update alone would be allowed 50 a minute
-)
+MIN_MESSAGE_INTERVAL_SECONDS = 1.0  # "one message per second per channel"; the limit of chat.update is 50 a minute
 
-_MOST_ANSWER_BYTES = 1_048_576  # a hundred messages
+_MAX_RESPONSE_BYTES = 1_048_576  # a hundred messages
+_FORM_CONTENT = {"Content-Type": "application/x-www-form-urlencoded"}
 
-_TRANSIENT = (
+_TRANSIENT_CODES = (
     "external_channel_migrating",
     "org_login_required",
     "request_timeout",
@@ -36,142 +35,154 @@ _TRANSIENT = (
     "update_failed",
 )
 # "It's possible some aspect of the operation succeeded before the error was raised."
-_HALF_DONE = ("fatal_error", "internal_error")
-_NEW_TOKEN = "the token is not taken, make a new one"
-_FORBIDDEN = {
+_UNCERTAIN_CODES = ("fatal_error", "internal_error")
+_NEW_TOKEN = "Slack does not accept the token: create a new one"
+_AUTH_CODES = {
     "account_inactive": _NEW_TOKEN,
     "invalid_auth": _NEW_TOKEN,
-    "not_allowed_token_type": "the token is not a bot's: it begins with xoxb-",
+    "not_allowed_token_type": "not a bot token: bot tokens begin with xoxb-",
     "not_authed": _NEW_TOKEN,
     "token_expired": _NEW_TOKEN,
     "token_revoked": _NEW_TOKEN,
-    "ekm_access_denied": "the administrators have suspended posting",
-    "access_denied": "the workspace does not allow it",
-    "no_permission": "the workspace does not allow it",
-    "team_access_not_granted": "the token is not for this workspace",
+    "ekm_access_denied": "the administrators of the workspace have suspended posting",
+    "access_denied": "the workspace does not allow the app to post",
+    "no_permission": "the workspace does not allow the app to post",
+    "team_access_not_granted": "the token gives no access to this workspace",
 }
-# What people can put right in Slack while we wait.
-_CURABLE = {
-    "channel_not_found": "no such channel, or a private one: invite the app to it",
+# Somebody can correct these in Slack while the notification waits.
+_CORRECTABLE_CODES = {
+    "channel_not_found": "no such channel, or a private one: invite the app to the channel",
     "not_in_channel": "invite the app to the channel",
     "is_archived": "the channel is archived",
     "is_inactive": "the channel is archived",
-    "missing_scope": "give the app the scope chat:write",
-    "restricted_action": "the workspace does not let the app post there",
+    "missing_scope": "add the scope chat:write to the app",
+    "restricted_action": "the workspace does not allow the app to post in this channel",
     "restricted_action_read_only_channel": "the channel is read-only for the app",
-    "restricted_action_thread_only_channel": "the channel takes threads only",
+    "restricted_action_thread_only_channel": "the channel accepts replies in threads only",
 }
-_CODE = re.compile(r"[a-z_]{1,60}")
+_CODE_FORM = re.compile(r"[a-z_]{1,60}")
+
+
+def encode_json(document: Mapping[str, Any]) -> bytes:
+    """Return `document` as JSON in UTF-8, as Slack takes it."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def json_headers(notification_id: str) -> dict[str, str]:
+    """Return the header fields of a POST of JSON about a notification."""
+    return {"Content-Type": "application/json; charset=utf-8", "X-Notification-Id": notification_id}
 
 
 class SlackApiError(DeliveryError):
-    """Slack has understood, and said no; `code` is its word for why."""
+    """Slack refused the call; `code` is the error code of its response."""
 
     def __init__(self, code: str, reason: DeliveryErrorReason, text: str, *, retryable: bool) -> None:
-        """Keep Slack's word."""
+        """Keep Slack's error code."""
         super().__init__(reason, text, retryable=retryable)
         self.code = code
 
 
 class SlackThrottle:
-    """Lets one call a second go."""
+    """Limits calls to one per second."""
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        """Let the first one go at once."""
+        """Allow the first call at once."""
         self._clock = clock
         self._sleep = sleep
-        self._next = clock()
+        self._next_call = clock()
 
     def wait_for_turn(self, deadline: Deadline) -> None:
-        """Wait for the next turn.
+        """Wait until the next call is allowed.
 
         Raises:
-            DeliveryError: `rate_limited`, at once, if it comes after the deadline.
+            DeliveryError: `rate_limited`, without waiting, if that is after the deadline.
         """
-        wait = self._next - self._clock()
-        if wait > deadline.remaining():
+        wait_seconds = self._next_call - self._clock()
+        if wait_seconds > deadline.remaining():
             raise DeliveryError(
                 DeliveryErrorReason.RATE_LIMITED,
-                "Slack: one message a second",
+                "Slack allows one message per second",
                 retryable=True,
-                retry_after_seconds=wait,
+                retry_after_seconds=wait_seconds,
             )
-        if wait > 0:
-            self._sleep(wait)
-        self._next = max(self._clock(), self._next) + MIN_MESSAGE_INTERVAL_SECONDS
+        if wait_seconds > 0:
+            self._sleep(wait_seconds)
+        self._next_call = max(self._clock(), self._next_call) + MIN_MESSAGE_INTERVAL_SECONDS
 
 
 class SlackApi:
-    """The methods that we call, with a bot's token."""
+    """The methods of Slack's Web API that the receiver calls, with a bot token."""
 
     def __init__(self, endpoints: Mapping[str, http.Endpoint], token: Secret, throttle: SlackThrottle) -> None:
-        """Call `endpoints`, by method."""
+        """Call `endpoints`, one for each method of `API_METHODS`."""
         self._endpoints = endpoints
         self._token = token
-        self._pace = throttle
+        self._throttle = throttle
         self.host = endpoints[API_METHODS[0]].host
 
     def call_write(
         self, method: str, arguments: Mapping[str, Any], deadline: Deadline, notification_id: str = ""
     ) -> dict[str, Any]:
-        """Post or change a message when its turn has come; return Slack's answer.
+        """Post or update a message once the throttle allows it; return Slack's response.
 
         Raises:
-            DeliveryError: with `SlackApiError` for Slack's own word, `http.Unanswered` where it may have done it all
-            the
-                same.
+            SlackApiError: Slack refused the call.
+            http.UncertainDeliveryError: no usable response; Slack may have taken the message.
+            DeliveryError: any other failure.
         """
-        self._pace.wait_for_turn(deadline)
-        body = json.dumps(arguments, ensure_ascii=False, separators=(",", ":")).encode()
-        kind = {"Content-Type": "application/json; charset=utf-8", "X-Notification-Id": notification_id}
-        return self._call(method, body, kind, deadline)
+        self._throttle.wait_for_turn(deadline)
+        body = encode_json(arguments)
+        return self._call(method, body, json_headers(notification_id), deadline)
 
     def call_read(self, method: str, arguments: Mapping[str, str], deadline: Deadline) -> dict[str, Any]:
-        """Read something; raises as `say`. Methods that only read take forms, not JSON."""
+        """Call a method that only reads; such methods take a form, not JSON. Raises the errors of `call_write`."""
         body = urllib.parse.urlencode(arguments).encode()
-        return self._call(method, body, {"Content-Type": "application/x-www-form-urlencoded"}, deadline)
+        return self._call(method, body, _FORM_CONTENT, deadline)
 
-    def _call(self, method: str, body: bytes, kind: dict[str, str], deadline: Deadline) -> dict[str, Any]:
-        headers = {**kind, "Authorization": f"Bearer {self._token.reveal()}"}
-        answer = self._endpoints[method].post(body, headers, deadline.remaining(), max_bytes=_MOST_ANSWER_BYTES)
-        if answer.status >= 500:  # noqa: PLR2004 - RFC 9110 §15.6
+    def _call(self, method: str, body: bytes, content: Mapping[str, str], deadline: Deadline) -> dict[str, Any]:
+        headers = {**content, "Authorization": f"Bearer {self._token.reveal()}"}
+        response = self._endpoints[method].post(body, headers, deadline.remaining(), max_bytes=_MAX_RESPONSE_BYTES)
+        if response.status >= 500:  # noqa: PLR2004 - RFC 9110 §15.6
             raise http.UncertainDeliveryError(
                 DeliveryErrorReason.SERVER_ERROR,
-                f"{self.host} answered {answer.status}",
+                f"{self.host} answered {response.status}",
                 retryable=True,
-                retry_after_seconds=answer.retry_after_seconds,
+                retry_after_seconds=response.retry_after_seconds,
             )
-        http.raise_for_status(answer, self.host)
-        said = _read(answer.body)
-        if said is None:
+        http.raise_for_status(response, self.host)
+        result = _json_object(response.body)
+        if result is None:
             raise http.UncertainDeliveryError(
-                DeliveryErrorReason.SERVER_ERROR, f"{self.host}: the answer is not Slack's", retryable=True
+                DeliveryErrorReason.SERVER_ERROR, f"{self.host}: the response is not from Slack", retryable=True
             )
-        if said.get("ok") is not True:
-            raise self._refusal(str(said.get("error")), answer.retry_after_seconds)
-        return said
+        if result.get("ok") is not True:
+            raise self._error_for_code(str(result.get("error")), response.retry_after_seconds)
+        return result
 
-    def _refusal(self, code: str, wait: float | None) -> DeliveryError:
-        told = code if _CODE.fullmatch(code) else "an unknown error"
-        text = f"{self.host}: {told}"
+    def _error_for_code(self, code: str, retry_after_seconds: float | None) -> DeliveryError:
+        text = f"{self.host}: {code if _CODE_FORM.fullmatch(code) else 'unknown error'}"
         if code in {"ratelimited", "rate_limited"}:
-            return DeliveryError(DeliveryErrorReason.RATE_LIMITED, text, retryable=True, retry_after_seconds=wait)
-        if code in _HALF_DONE:
+            return DeliveryError(
+                DeliveryErrorReason.RATE_LIMITED, text, retryable=True, retry_after_seconds=retry_after_seconds
+            )
+        if code in _UNCERTAIN_CODES:
             return http.UncertainDeliveryError(DeliveryErrorReason.SERVER_ERROR, text, retryable=True)
-        if code in _TRANSIENT:
+        if code in _TRANSIENT_CODES:
             return SlackApiError(code, DeliveryErrorReason.SERVER_ERROR, text, retryable=True)
-        if code in _FORBIDDEN:
-            return SlackApiError(code, DeliveryErrorReason.AUTH, f"{text}: {_FORBIDDEN[code]}", retryable=False)
-        if code in _CURABLE:
-            return SlackApiError(code, DeliveryErrorReason.CLIENT_ERROR, f"{text}: {_CURABLE[code]}", retryable=True)
+        if code in _AUTH_CODES:
+            return SlackApiError(code, DeliveryErrorReason.AUTH, f"{text}: {_AUTH_CODES[code]}", retryable=False)
+        if code in _CORRECTABLE_CODES:
+            return SlackApiError(
+                code, DeliveryErrorReason.CLIENT_ERROR, f"{text}: {_CORRECTABLE_CODES[code]}", retryable=True
+            )
         return SlackApiError(code, DeliveryErrorReason.CLIENT_ERROR, text, retryable=False)
 
 
-def _read(body: bytes) -> dict[str, Any] | None:
+def _json_object(body: bytes) -> dict[str, Any] | None:
     try:
-        said = json.loads(body)
+        document = json.loads(body)
     except ValueError:
         return None
-    return said if isinstance(said, dict) else None
+    return document if isinstance(document, dict) else None

@@ -1,4 +1,4 @@
-"""What a message in Slack looks like: Block Kit, inside every limit that Slack has.
+"""A Slack message in Block Kit, within every limit of Slack.
 
 Source: docs.slack.dev, "Block Kit", "Formatting text" (escaping), "Truncating content".
 """
@@ -18,14 +18,15 @@ from watchdog.rules.language.rule import Severity
 # Slack refuses a message as too long somewhere above 11,000 characters, at a point that it does not document.
 MAX_CHARACTERS = 8_000
 MAX_BLOCKS = 50
-_ROOM_FOR_REST = 700  # the blocks that come after the alerts
-_LONGEST_HEADER = 150
-_LONGEST_TEXT = 300
-_LONGEST_LINE = 480
-_LONGEST_OF_DIGEST = 140  # 40 of them are within the limit of a message
-_LONGEST_SECTION = 3_000
-_LONGEST_REMARK = 300
-_BRIEF_LINES = 3  # how much, who, since when and why
+_RESERVED_CHARACTERS = 700  # for the blocks after the alerts
+_MAX_HEADER = 150
+_MAX_FALLBACK_TEXT = 300
+_MAX_LINE = 480
+_MAX_DIGEST_LINE = 140  # 40 of them are within the limit of a message
+_MAX_SECTION = 3_000
+_MAX_REMARK = 300
+_MAX_BRIEF_FACTS = 3  # value and limit, labels, start and reason
+_OTHER_BLOCKS = 3  # header, count of the alerts left out, context
 
 _SIGNS = {Severity.CRITICAL: "\N{LARGE RED CIRCLE}", Severity.WARNING: "\N{LARGE ORANGE CIRCLE}"}
 _RESOLVED_SIGN = "\N{LARGE GREEN CIRCLE}"
@@ -34,136 +35,132 @@ JsonObject = dict[str, Any]
 
 
 def build_message(notification: Notification, *, brief: bool = False, remark: str = "") -> JsonObject:
-    """Return `text` and `blocks` that tell of `notification`: of each alert all lines, or, `brief`, the first few.
+    """Return `text` and `blocks` of the message about `notification`.
 
-    `remark`: words of ours on the message itself, for its last line.
+    `brief`: only the first lines of each alert. `remark`: a remark about the message itself, for its last line.
     """
-    header = (
-        f"{_sign(notification)} {sanitize.for_slack(notification_text.status_line(notification), _LONGEST_HEADER - 4)}"
-    )
-    blocks: list[JsonObject] = [{"type": "header", "text": _plain(header)}]
+    status = sanitize.for_slack(notification_text.status_line(notification), _MAX_HEADER - 4)
+    blocks: list[JsonObject] = [{"type": "header", "text": _plain_text(f"{_sign(notification)} {status}")}]
     text = fallback_text(notification)
-    room = MAX_CHARACTERS - _size({"text": text, "blocks": blocks}) - _ROOM_FOR_REST
-    blocks += _sections(notification, brief=brief, room=room)
-    origin = sanitize.for_slack(f"{notification.reason_text}, notification {notification.id}", _LONGEST_REMARK)
-    elements = [_plain(line) for line in (origin, sanitize.for_slack(remark, _LONGEST_REMARK)) if line]
+    max_characters = MAX_CHARACTERS - _size({"text": text, "blocks": blocks}) - _RESERVED_CHARACTERS
+    blocks += _sections(notification, brief=brief, max_characters=max_characters)
+    origin = sanitize.for_slack(f"{notification.reason_text}, notification {notification.id}", _MAX_REMARK)
+    elements = [_plain_text(line) for line in (origin, sanitize.for_slack(remark, _MAX_REMARK)) if line]
     blocks.append({"type": "context", "block_id": block_id(notification.id), "elements": elements})
     return {"text": text, "blocks": blocks}
 
 
 def without_blocks(message: JsonObject) -> JsonObject:
-    """Return `message` without blocks, where Slack does not take them: the title alone."""
+    """Return `message` with its title only, for a channel or client where Slack refuses the blocks."""
     return {"text": message["text"], "blocks": []}
 
 
 def block_id(notification_id: str) -> str:
-    """Return the id of the block by which the message of a notice can be told from others."""
+    """Return the block id that identifies the message of a notification."""
     return sanitize.escape_unprintable(f"notification-{notification_id}", 255)
 
 
 def fallback_text(notification: Notification) -> str:
-    """Return what a push message and a screen reader give; Slack shows the blocks instead where it can."""
-    return (
-        f"{_sign(notification)} {sanitize.for_slack(notification_text.notification_title(notification), _LONGEST_TEXT)}"
-    )
+    """Return the text for push messages and screen readers; elsewhere Slack shows the blocks."""
+    title = sanitize.for_slack(notification_text.notification_title(notification), _MAX_FALLBACK_TEXT)
+    return f"{_sign(notification)} {title}"
 
 
 def describe_size(message: JsonObject) -> str:
-    """Return how large a message is against the limits."""
+    """Return the size of `message` and its limits, as text."""
     return f"{_size(message):,} of {MAX_CHARACTERS:,} characters; {len(message['blocks'])} of {MAX_BLOCKS} blocks"
 
 
-def _sections(notification: Notification, *, brief: bool, room: int) -> Iterator[JsonObject]:
-    """Return the sections of as many alerts as there is room for, and one that counts the others."""
+def _sections(notification: Notification, *, brief: bool, max_characters: int) -> Iterator[JsonObject]:
+    """Return the sections of as many alerts as fit, and one with the count of the other alerts."""
     alerts = notification_text.worst_first(notification.alerts)
     if notification.group_key == DIGEST_GROUP_KEY:
-        yield from _packed(_list(alerts, notification, room))
+        yield from _as_sections(_digest_lines(alerts, notification, max_characters))
         return
-    told = [_facts(alert, notification, brief=brief) for alert in alerts]
-    # Evidence has what the facts leave, those of the alerts that come after too.
-    spare = 0 if brief else room - sum(map(_weight, told))
-    blocks_left = MAX_BLOCKS - 3  # header, the count of what is left out, context
-    for index, (alert, lines) in enumerate(zip(alerts, told, strict=True)):
-        if index == 0:  # the worst alert is told whatever its length: its last lines go first
-            _cut(lines, room)
-        before = _weight(lines)
-        _add_evidence(lines, alert, notification, spare)
-        spare -= _weight(lines) - before
-        sections = list(_packed(lines))
-        room -= sum(map(_size, sections))
+    facts = [_fact_lines(alert, notification, brief=brief) for alert in alerts]
+    # Evidence gets only the characters that the facts of all alerts leave free.
+    evidence_characters = 0 if brief else max_characters - sum(map(_section_size, facts))
+    blocks_left = MAX_BLOCKS - _OTHER_BLOCKS
+    for index, (alert, lines) in enumerate(zip(alerts, facts, strict=True)):
+        if index == 0:  # the worst alert is always shown; if it is too long, its last lines are cut
+            _truncate(lines, max_characters)
+        size = _section_size(lines)
+        _add_evidence(lines, alert, notification, evidence_characters)
+        evidence_characters -= _section_size(lines) - size
+        sections = list(_as_sections(lines))
+        max_characters -= sum(map(_size, sections))
         blocks_left -= len(sections)
-        if room < 0 or blocks_left < 0:
-            yield _section(_left_out(len(alerts) - index))
+        if max_characters < 0 or blocks_left < 0:
+            yield _section(_omitted_count(len(alerts) - index))
             return
         yield from sections
 
 
-def _list(alerts: Sequence[Alert], notification: Notification, room: int) -> list[str]:
-    """Return a line for each alert of a digest: so all of them find room."""
-    lines = [
-        f"*{sanitize.for_slack(notification_text.alert_title(alert, notification), _LONGEST_OF_DIGEST)}*"
-        for alert in alerts
-    ]
-    told = list(lines)
-    while len(told) > 1 and _weight(told) > room:
-        told.pop()
-    return told if len(told) == len(lines) else [*told, _left_out(len(lines) - len(told))]
+def _digest_lines(alerts: Sequence[Alert], notification: Notification, max_characters: int) -> list[str]:
+    """Return one line for each alert of a digest, so that as many as possible fit."""
+    titles = (notification_text.alert_title(alert, notification) for alert in alerts)
+    lines = [f"*{sanitize.for_slack(title, _MAX_DIGEST_LINE)}*" for title in titles]
+    shown = list(lines)
+    while len(shown) > 1 and _section_size(shown) > max_characters:
+        shown.pop()
+    return shown if len(shown) == len(lines) else [*shown, _omitted_count(len(lines) - len(shown))]
 
 
-def _left_out(count: int) -> str:
+def _omitted_count(count: int) -> str:
     return f"and {count} more {'alert' if count == 1 else 'alerts'}"
 
 
-def _cut(lines: list[str], room: int) -> None:
-    if _weight(lines) <= room:
+def _truncate(lines: list[str], max_characters: int) -> None:
+    if _section_size(lines) <= max_characters:
         return
-    while len(lines) > 1 and _weight([*lines, sanitize.ELLIPSIS]) > room:
+    while len(lines) > 1 and _section_size([*lines, sanitize.ELLIPSIS]) > max_characters:
         lines.pop()
     lines.append(sanitize.ELLIPSIS)
 
 
-def _add_evidence(lines: list[str], alert: Alert, notification: Notification, spare: int) -> None:
-    """Add the lines of evidence that fit into `spare` and, in a notice of many alerts, into their section."""
-    sections, weight = len(list(_packed(lines))), _weight(lines)
-    may_grow = len(notification.alerts) * (sections + 1) < MAX_BLOCKS - 3
+def _add_evidence(lines: list[str], alert: Alert, notification: Notification, max_added: int) -> None:
+    """Append lines of evidence, at most `max_added` characters; with many alerts, without another section."""
+    sections, size = len(list(_as_sections(lines))), _section_size(lines)
+    may_add_section = len(notification.alerts) * (sections + 1) < MAX_BLOCKS - _OTHER_BLOCKS
     for line in notification_text.evidence_lines(alert, notification):
-        longer = [*lines, sanitize.for_slack(line, _LONGEST_LINE)]
-        if _weight(longer) - weight > spare or not (may_grow or len(list(_packed(longer))) == sections):
+        longer = [*lines, sanitize.for_slack(line, _MAX_LINE)]
+        has_section = may_add_section or len(list(_as_sections(longer))) == sections
+        if _section_size(longer) - size > max_added or not has_section:
             return
         lines.append(longer[-1])
 
 
-def _weight(lines: Sequence[str]) -> int:
-    return sum(map(_size, _packed(lines)))
+def _section_size(lines: Sequence[str]) -> int:
+    return sum(map(_size, _as_sections(lines)))
 
 
-def _packed(lines: Sequence[str]) -> Iterator[JsonObject]:
-    """Return `lines` in as few sections as hold them."""
-    together = ""
+def _as_sections(lines: Sequence[str]) -> Iterator[JsonObject]:
+    """Return `lines` in the smallest number of sections."""
+    text = ""
     for line in lines:
-        longer = f"{together}\n{line}" if together else line
-        if sanitize.utf16_length(longer) > _LONGEST_SECTION:
-            yield _section(together)
+        longer = f"{text}\n{line}" if text else line
+        if sanitize.utf16_length(longer) > _MAX_SECTION:
+            yield _section(text)
             longer = line
-        together = longer
-    yield _section(together)
+        text = longer
+    yield _section(text)
 
 
-def _facts(alert: Alert, notification: Notification, *, brief: bool) -> list[str]:
-    lines = [f"*{sanitize.for_slack(notification_text.alert_title(alert, notification), _LONGEST_LINE)}*"]
+def _fact_lines(alert: Alert, notification: Notification, *, brief: bool) -> list[str]:
+    lines = [f"*{sanitize.for_slack(notification_text.alert_title(alert, notification), _MAX_LINE)}*"]
     facts = notification_text.fact_lines(alert, notification)
-    lines += [sanitize.for_slack(line, _LONGEST_LINE) for line in (facts[:_BRIEF_LINES] if brief else facts)]
+    lines += [sanitize.for_slack(line, _MAX_LINE) for line in (facts[:_MAX_BRIEF_FACTS] if brief else facts)]
     if alert.runbook is not None:
-        lines.insert(1, f"<{sanitize.for_slack(alert.runbook.replace('|', '%7C'), _LONGEST_LINE)}|runbook>")
+        lines.insert(1, f"<{sanitize.for_slack(alert.runbook.replace('|', '%7C'), _MAX_LINE)}|runbook>")
     return lines
 
 
 def _section(text: str) -> JsonObject:
-    # verbatim: Slack makes no links of its own out of what looks like a URL, a channel or a person.
+    # verbatim: Slack does not turn URLs, channel names or user names in the text into links.
     return {"type": "section", "text": {"type": "mrkdwn", "text": text, "verbatim": True}}
 
 
-def _plain(text: str) -> JsonObject:
+def _plain_text(text: str) -> JsonObject:
     return {"type": "plain_text", "text": text, "emoji": False}
 
 

@@ -143,13 +143,13 @@ def test_ok_is_taken_for_delivered(slack, make_notice):
             404,
             b"no_service",
             "client_error",
-            "hooks.slack.com answered 404: the webhook has been removed or disabled, make a new one",
+            "hooks.slack.com answered 404: the webhook was removed or disabled: create a new one",
         ),
         (
             410,
             b"channel_is_archived",
             "client_error",
-            "hooks.slack.com answered 410: the webhook's channel is archived",
+            "hooks.slack.com answered 410: the channel of the webhook is archived",
         ),
         (
             403,
@@ -161,7 +161,7 @@ def test_ok_is_taken_for_delivered(slack, make_notice):
             400,
             b"invalid_blocks",
             "client_error",
-            "hooks.slack.com answered 400: Slack refuses the message's form, please report this",
+            "hooks.slack.com answered 400: Slack refuses the layout of the message: please report this",
         ),
         (400, b"<secret page>", "client_error", "hooks.slack.com answered 400"),
     ],
@@ -210,7 +210,7 @@ def test_a_bot_says_where_it_posts_without_the_token():
     ("keys", "problem"),
     [
         ({"bot_token": "xoxb-1"}, "channel: missing"),
-        ({"bot_token": "xoxb 1", "channel": "C1"}, "bot_token: is no token of Slack's"),
+        ({"bot_token": "xoxb 1", "channel": "C1"}, "bot_token: not a Slack token"),
         ({"bot_token": "xoxb-1", "channel": "C1", "api_url": "slack"}, "api_url: must begin with https:// or http://"),
         (
             {"bot_token": "xoxb-1", "channel": "C1", "webhook_url": "https://hooks.slack.com/x"},

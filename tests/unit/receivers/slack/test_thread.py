@@ -327,21 +327,21 @@ def test_what_slack_does_not_like_the_look_of_is_said_in_bare_words(bot, firing,
     [
         ("ratelimited", "rate_limited", True, "slack.com answered 429"),
         ("rate_limited", "rate_limited", True, "slack.com: rate_limited"),
-        ("token_revoked", "auth", False, "slack.com: token_revoked: the token is not taken, make a new one"),
-        ("invalid_auth", "auth", False, "slack.com: invalid_auth: the token is not taken, make a new one"),
+        ("token_revoked", "auth", False, "slack.com: token_revoked: Slack does not accept the token: create a new one"),
+        ("invalid_auth", "auth", False, "slack.com: invalid_auth: Slack does not accept the token: create a new one"),
         ("not_in_channel", "client_error", True, "slack.com: not_in_channel: invite the app to the channel"),
         (
             "channel_not_found",
             "client_error",
             True,
-            "slack.com: channel_not_found: no such channel, or a private one: invite the app to it",
+            "slack.com: channel_not_found: no such channel, or a private one: invite the app to the channel",
         ),
         ("is_archived", "client_error", True, "slack.com: is_archived: the channel is archived"),
-        ("missing_scope", "client_error", True, "slack.com: missing_scope: give the app the scope chat:write"),
+        ("missing_scope", "client_error", True, "slack.com: missing_scope: add the scope chat:write to the app"),
         ("service_unavailable", "server_error", True, "slack.com: service_unavailable"),
         ("internal_error", "server_error", True, "slack.com: internal_error"),
         ("something_new", "client_error", False, "slack.com: something_new"),
-        ("xoxb-secret <script>", "client_error", False, "slack.com: an unknown error"),
+        ("xoxb-secret <script>", "client_error", False, "slack.com: unknown error"),
     ],
 )
 def test_slacks_word_says_whether_trying_again_can_help(bot, firing, error, reason, retryable, text):
@@ -356,7 +356,7 @@ def test_an_answer_that_is_not_slacks_is_worth_another_try(bot, firing):
     bot.workspace.handle = lambda *_: (200, {}, b"<html>sign in</html>")
     error = bot.fails(firing("a"))
     assert (error.reason, error.retryable) == ("server_error", True)
-    assert str(error) == "slack.com: the answer is not Slack's"
+    assert str(error) == "slack.com: the response is not from Slack"
 
 
 def test_nothing_is_posted_that_could_not_be_remembered(bot, firing):
