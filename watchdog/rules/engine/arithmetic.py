@@ -11,7 +11,7 @@ from watchdog.rules.language.expression import Constant, Expression, MetricRefer
 
 
 def evaluate_expression(expression: Expression, read: Callable[[str], Numbers]) -> Numbers:
-    """Return the value of `expression`, where `read` gives the values of a metric.
+    """Return the value of `expression`, where `read` returns the values of a metric.
 
     Shapes are as numpy broadcasts them: (1,) for an expression without metrics.
     """
@@ -44,7 +44,7 @@ def _divide(left: Numbers, right: Numbers) -> Numbers:
 def time_power(expression: Expression) -> int | None:
     """Return the power of time that all terms share when each metric stands for a sum over time; None if they differ.
 
-    1 for `a + b`, whose rate is its sum by the time; 0 for `a / b`, whose rate needs no time at all.
+    1 for `a + b`: its rate is its sum divided by time. 0 for `a / b`: its rate does not depend on time.
     """
     match expression:
         case MetricReference():
@@ -64,7 +64,7 @@ def time_power(expression: Expression) -> int | None:
 
 
 def never_overestimates(expression: Expression) -> bool:
-    """Tell whether metrics that counted too little can only make the value too low."""
+    """Return whether metrics that counted too little can only make the value too low."""
     match expression:
         case MetricReference():
             return True

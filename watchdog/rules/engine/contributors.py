@@ -1,7 +1,7 @@
-"""What made up a value: the connections of one instance in one tick, by peer and by process.
+"""Contributors to a value: the connections of one instance in one tick, by peer and by process.
 
-They are those that the rule's `where` lets through and that have the instance's labels, put in order by what they add
-to the rule's metric: to its first one, where it is arithmetic, which of a share is the part and not the whole.
+These are the connections that match the rule's `where` and have the instance's labels, ordered by their amount of the
+rule's metric. For arithmetic it is the first metric: for a share the part, not the whole.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from watchdog.rules.language.expression import Constant, Expression, MetricRefer
 from watchdog.rules.language.rule import Labels, Rule
 
 MAX_PEERS: Final = 5
-MAX_PROCESSES: Final = 16  # to look at, until one is found that lives
+MAX_PROCESSES: Final = 16  # candidates for the top process: the first one that is alive
 
 _NO_ADDRESS = 2**64 - 1  # both halves
-_MULTIPLIERS = [np.uint64(secrets.randbits(64) | 1) for _ in range(3)]  # nobody outside can know which peers collide
+_MULTIPLIERS = [
+    np.uint64(secrets.randbits(64) | 1) for _ in range(3)
+]  # secret, so that nobody can choose peers that collide
 _NAMES = ("process", "exe", "user", "unit", "container")
 
 _RowNumbers = NDArray[np.intp]
@@ -34,11 +36,11 @@ _Ids = NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The connections with one peer: who opened them (`direction`), to which `port`, this end's where it is the peer.
+    """The connections with one peer, in one `direction`, to one `port`: the port of the end that accepted.
 
-    `address` and `port` are this end's own for metrics that have no peer. `amount`: what they add to the metric, their
-    greatest value for distributions. `states` are of those that exist, `failures` of those that failed or broke: names
-    with counts, the most first.
+    `address` and `port` are this host's own for metrics without a peer. `amount`: their amount of the metric, the
+    greatest value for distributions. `states`: of existing connections; `failures`: of connections that failed or
+    broke: (name, count), the most frequent first.
     """
 
     address: str
@@ -54,7 +56,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class ContributingProcess:
-    """One process, and its `amount` of the metric; names are the kernel's, "" where there is none."""
+    """One process and its `amount` of the metric; names as in the kernel, "" where there is none."""
 
     pid: int
     amount: float
@@ -67,10 +69,11 @@ class ContributingProcess:
 
 @dataclass(frozen=True, slots=True)
 class Contributors:
-    """What made up the value of one instance: the greatest first, and how many there are in all.
+    """Peers and processes that made up the value of one instance, the greatest first, with their total numbers.
 
-    `metric`: the one that amounts are of. `amount`: of all, NaN for distributions. `history`: what each of the newest
-    ticks measured alone, the oldest first, NaN for nothing; `seconds`: of the newest tick and of all of them.
+    `metric`: the metric of all amounts. `amount`: the total, NaN for distributions. `history`: the value of each of the
+    newest ticks alone, the oldest first, NaN where nothing was measured. `tick_seconds`: length of the newest tick;
+    `history_seconds`: of all ticks in `history`.
     """
 
     metric: str
@@ -107,7 +110,7 @@ def contributing_rows(snapshot: Snapshot, rule: Rule, labels: Labels, selection:
 
 
 def contributing_peers(snapshot: Snapshot, rows: _RowNumbers, metric: str) -> tuple[tuple[Peer, ...], int]:
-    """Return the peers with the greatest amounts of `metric` in `rows`, and how many there are."""
+    """Return the peers with the greatest amounts of `metric` in `rows`, and their total number."""
     inbound = snapshot.dimensions["direction"][rows] == DIRECTIONS.index("in")
     halves = snapshot.addresses["local" if "remote" in METRICS[metric].missing_dimensions else "remote"][rows]
     own = inbound | ("remote" in METRICS[metric].missing_dimensions)
@@ -129,7 +132,7 @@ def contributing_peers(snapshot: Snapshot, rows: _RowNumbers, metric: str) -> tu
 def contributing_processes(
     snapshot: Snapshot, rows: _RowNumbers, metric: str
 ) -> tuple[tuple[ContributingProcess, ...], int]:
-    """Return the processes with the greatest amounts of `metric` in `rows`, and how many there are."""
+    """Return the processes with the greatest amounts of `metric` in `rows`, and their total number."""
     pids = snapshot.dimensions["pid"][rows]
     there = np.flatnonzero((pids > 0) & (pids < ABSENT_CODE))
     rows, pids = rows[there], pids[there]
@@ -143,7 +146,7 @@ def contributing_processes(
 
 
 def nonzero_rows(snapshot: Snapshot, rows: _RowNumbers, metric: str) -> _RowNumbers:
-    """Return those of `rows` that add to `metric`, all of them where none does."""
+    """Return the `rows` with an amount of `metric`, all of them where none has one."""
     values = snapshot.metrics[metric][rows]
     adding = rows[~np.isnan(values) & (values != 0)]
     return adding if len(adding) else rows

@@ -180,7 +180,7 @@ class Engine:
         for judge in self._judges:
             if isinstance(judge.evaluation, OrderStatistic):
                 thresholds = judge.rule.thresholds
-                wanted.setdefault(judge.evaluation.ranking, set()).add(
+                wanted.setdefault(judge.evaluation.window, set()).add(
                     (least_severe_threshold(thresholds), thresholds.above)
                 )
         for window, thresholds_of_window in wanted.items():

@@ -1,11 +1,11 @@
 """Order statistics: `max`, `min` and percentiles of the single values in a window.
 
-A value is a connection's (distributions) or a tick's (counters per second, gauges; arithmetic is done tick by tick,
-and a tick in which a group had no row counts as 0). Percentiles are by nearest rank: the smallest value that at least p
-% of the values do not exceed, always one that was measured.
+A value belongs to a connection (distributions) or to a tick (counters per second, gauges; arithmetic is done tick by
+tick, and a tick without a row of the group counts as 0). Percentiles are by nearest rank: the smallest value that at
+least p % of the values do not exceed, always a measured one.
 
-Which groups are beyond a threshold is known from running counts of the values beyond it, so that a tick costs only what
-it carries; the value itself is looked up for the few groups that someone will hear of.
+Running counts of the values beyond a threshold give the groups beyond it, so that a tick costs only its own values; the
+value itself is computed only for groups with a verdict.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ from watchdog.rules.engine.window import (
 from watchdog.rules.language.expression import Expression, MetricReference
 from watchdog.rules.language.rule import Stat, StatKind
 
-_ROUNDING = 1e-9  # of n * p / 100, which may come out a little above the whole number that it is
+_ROUNDING = 1e-9  # of n * p / 100, which may exceed its whole number a little
 
 
 class OrderStatisticWindow:
-    """The single values of one window that order statistics look at, and how many of them lie beyond each threshold."""
+    """The single values of one window, and the number of them beyond each threshold."""
 
     def __init__(self, view: View, expression: Expression, window_ns: int, counts: WindowSum | None) -> None:
-        """Make one; `counts` has the number of values by slot if they are a distribution's, else each tick is one."""
+        """Start empty; `counts`: the number of values by slot for a distribution, None where each tick is one value."""
         self.view = view
         self.value_counts = counts
         self.absent_value = value_without_rows(expression)
         self.samples = SampleWindow(window_ns)
         self._expression = expression
-        self._hits: dict[tuple[float, bool], WindowSum] = {}
+        self._beyond: dict[tuple[float, bool], WindowSum] = {}
 
     def add_newest_tick(self) -> None:
-        """Take in the newest tick."""
+        """Add the newest tick."""
         new = self._newest()
         self.samples.push(new)
-        for (threshold, above), window in self._hits.items():
+        for (threshold, above), window in self._beyond.items():
             window.push(self._count(new, threshold, above=above), self.view.groups.capacity)
 
     def set_thresholds(self, thresholds: Iterable[tuple[float, bool]]) -> None:
         """Count the values above (True) or below (False) each of `thresholds`, back over the window, and no others."""
-        before, self._hits = self._hits, {}
+        before, self._beyond = self._beyond, {}
         for threshold, above in thresholds:
-            self._hits[threshold, above] = before.get((threshold, above)) or self._counted(threshold, above=above)
+            self._beyond[threshold, above] = before.get((threshold, above)) or self._counted(threshold, above=above)
 
     def _counted(self, threshold: float, *, above: bool) -> WindowSum:
         window = WindowSum(self.samples.window_ns)
@@ -65,25 +65,25 @@ class OrderStatisticWindow:
         return window
 
     def count_beyond(self, threshold: float, ticks: int, *, above: bool) -> Numbers:
-        """Return for each slot how many values of the window are above (below) `threshold`, which is being watched."""
-        hits = self._hits[threshold, above].sums[: self.view.groups.size]
+        """Return for each slot the number of values above (below) `threshold`, one of those in `set_thresholds`."""
+        hits = self._beyond[threshold, above].sums[: self.view.groups.size]
         return hits + ticks if self.is_absent_value_beyond(threshold, above=above) else hits
 
     def _newest(self) -> TickSamples:
-        frame = self.view.grouped
+        grouped = self.view.grouped
         if isinstance(self._expression, MetricReference) and self.value_counts is not None:
-            return TickSamples(frame.snapshot.at_ns, *self.view.samples(self._expression.metric))
+            return TickSamples(grouped.snapshot.at_ns, *self.view.samples(self._expression.metric))
         values = np.broadcast_to(
-            evaluate_expression(self._expression, self.view.newest_values), (len(frame.present_slots),)
+            evaluate_expression(self._expression, self.view.newest_values), (len(grouped.present_slots),)
         )
-        return TickSamples(frame.snapshot.at_ns, frame.present_slots, values)
+        return TickSamples(grouped.snapshot.at_ns, grouped.present_slots, values)
 
     def is_absent_value_beyond(self, threshold: float, *, above: bool) -> bool:
-        """Tell whether a tick without rows of a group is beyond the threshold too."""
+        """Return whether a tick without rows of a group is beyond the threshold."""
         return self.absent_value > threshold if above else self.absent_value < threshold
 
     def _count(self, samples: TickSamples, threshold: float, *, above: bool) -> TickValues:
-        """Count the hits of one tick by slot, relative to those of a group that was not there."""
+        """Count the values of one tick beyond `threshold` by slot, relative to a group without rows."""
         beyond = samples.values > threshold if above else samples.values < threshold
         if self.is_absent_value_beyond(threshold, above=above):
             slots = samples.slots[~beyond]
@@ -93,7 +93,7 @@ class OrderStatisticWindow:
 
 
 def _runs(slots: Slots) -> tuple[Slots, Numbers]:
-    """Return the distinct ones of `slots`, which are in rising order, and how often each is there."""
+    """Return the distinct `slots`, which are in rising order, and the number of each."""
     firsts = np.flatnonzero(np.diff(slots, prepend=-1))
     return slots[firsts], np.diff(firsts, append=len(slots)).astype(np.float64)
 
@@ -101,21 +101,23 @@ def _runs(slots: Slots) -> tuple[Slots, Numbers]:
 class OrderStatistic:
     """`max`, `min` and percentiles: the k-th smallest of the n values in the window."""
 
-    def __init__(self, ranking: OrderStatisticWindow, stat: Stat, span: WindowCoverage) -> None:
-        """Make one over `ranking`, whose window is that of `span`."""
-        self.view = ranking.view
-        self.coverage = span
-        self.ranking = ranking
+    def __init__(self, window: OrderStatisticWindow, stat: Stat, coverage: WindowCoverage) -> None:
+        """Read `window`, which is as long as the window of `coverage`."""
+        self.view = window.view
+        self.coverage = coverage
+        self.window = window
         self._stat = stat
 
     def slots_beyond(self, threshold: float, *, above: bool, window_filled: bool) -> Slots:
         """Return the slots whose value is above (below) `threshold`."""
-        hits = self.ranking.count_beyond(threshold, self.coverage.tick_count, above=above)
-        counts = self.ranking.value_counts
+        hits = self.window.count_beyond(threshold, self.coverage.tick_count, above=above)
+        counts = self.window.value_counts
         if counts is None:
             # Ticks before the first one count as a tick without rows.
-            hits = hits + (not window_filled) * self.ranking.is_absent_value_beyond(threshold, above=above)
-        slots = np.flatnonzero(hits).astype(np.int32)  # k is 1 at least, and so are the hits of those who reach it
+            hits = hits + (not window_filled) * self.window.is_absent_value_beyond(threshold, above=above)
+        slots = np.flatnonzero(hits).astype(
+            np.int32
+        )  # k is at least 1, so each slot that reaches it has a value beyond
         n = (
             counts.sums[slots]
             if counts is not None
@@ -125,32 +127,32 @@ class OrderStatistic:
         return slots[hits[slots] > n - k if above else hits[slots] >= k]
 
     def values(self, slots: Slots, *, window_filled: bool) -> Numbers:
-        """Return the values of `slots`; NaN where there was nothing to measure."""
-        owner, values = self.ranking.samples.values_of(slots)
+        """Return the values of `slots`; NaN where nothing was measured."""
+        owner, values = self.window.samples.values_of(slots)
         counts = np.bincount(owner, minlength=len(slots))
         first = np.cumsum(counts) - counts
         found = np.full(len(slots), np.nan)
         some = counts > 0
         rank = self._rank(counts[some].astype(np.float64)).astype(np.int64)
         found[some] = values[first[some] + rank - 1]
-        if self.ranking.value_counts is not None:
+        if self.window.value_counts is not None:
             return found
         missed = (counts < self.coverage.tick_count) | (not window_filled)
         worst = np.fmax if self._stat.kind is StatKind.MAX else np.fmin
-        return np.where(missed, worst(found, self.ranking.absent_value), found)
+        return np.where(missed, worst(found, self.window.absent_value), found)
 
     def history(self, slot: int, elapsed_ns: Mapping[int, int]) -> Numbers:
-        """Return the statistic of `slot` in each tick of the window alone, as `Combined.history` does."""
+        """Return the statistic of `slot` in each tick of the window alone, as `Aggregation.history`."""
         found = []
-        for samples in self.ranking.samples.entries:
+        for samples in self.window.samples.entries:
             if samples.at_ns in elapsed_ns:
                 _, values = samples.values_of(np.array([slot], dtype=np.int32))
                 rank = int(self._rank(np.array([float(len(values))]))[0])
-                found.append(float(np.sort(values)[rank - 1]) if len(values) else self.ranking.absent_value)
+                found.append(float(np.sort(values)[rank - 1]) if len(values) else self.window.absent_value)
         return np.array(found)
 
     def _rank(self, n: Numbers) -> Numbers:
-        """Return k, counted from 1, of the value that the statistic takes out of n."""
+        """Return k, counted from 1, of the statistic's value among n."""
         match self._stat.kind:
             case StatKind.MAX:
                 return n

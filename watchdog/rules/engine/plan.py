@@ -1,4 +1,7 @@
-"""The parts that rules are judged by: each made once for all rules that need it, kept over reloads while one does."""
+"""The evaluation plan: windows and other parts of rules, each made once for all rules that need it.
+
+A part is kept over reloads while a rule needs it.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,9 @@ from watchdog.rules.language.rule import Rule, StatKind
 
 _NEWEST_NS = 1  # a window that holds the newest tick and no other
 _PER_SECOND = (StatKind.RATE, StatKind.MEAN, StatKind.LAST)  # of counters
-_RANKED = (StatKind.MAX, StatKind.MIN, StatKind.PERCENTILE)
+_ORDER_STATISTICS = (StatKind.MAX, StatKind.MIN, StatKind.PERCENTILE)
 
-_TOLD = ("sums", "counts")
+_RECENT_PARTS = ("sums", "counts")
 
 _Part = TypeVar(
     "_Part",
@@ -38,28 +41,28 @@ _Part = TypeVar(
 
 
 class EvaluationPlan:
-    """Parts by what makes them. Those that hold no past are made anew each time, cheaply."""
+    """Parts by their definition. A part without history is made anew at each reload, which is cheap."""
 
     def __init__(self, before: EvaluationPlan | None = None) -> None:
-        """Start without parts; those asked for are taken from `before` where it has them."""
+        """Start without parts; take them from the plan `before` where it has them."""
         self._before = before._made if before is not None else {}  # noqa: SLF001 - of its own kind
         self._made: dict[tuple[object, ...], object] = {}
 
     def evaluation(self, rule: Rule) -> Aggregation | OrderStatistic:
-        """Return what gives the rule's metric."""
+        """Return the part that holds the values of the rule's metric."""
         view = self._view(rule)
-        if rule.stat.kind in _RANKED:
-            ranking = self._ranking(rule, view)
-            return OrderStatistic(ranking, rule.stat, self._span(rule.window_ns))
+        if rule.stat.kind in _ORDER_STATISTICS:
+            window = self._order_statistic_window(rule, view)
+            return OrderStatistic(window, rule.stat, self._coverage(rule.window_ns))
         window_ns = _NEWEST_NS if rule.stat.kind is StatKind.LAST else rule.window_ns
-        return self._combined(view, rule.metric, rule.stat.kind, window_ns)
+        return self._aggregation(view, rule.metric, rule.stat.kind, window_ns)
 
     def only_if_aggregation(self, rule: Rule) -> Aggregation | None:
-        """Return what gives the left side of the rule's `only_if`: sums, newest levels and numbers of values."""
-        return self._combined(self._view(rule), rule.only_if.left, None, rule.window_ns) if rule.only_if else None
+        """Return the part with the left side of the rule's `only_if`: sums, newest gauges, numbers of values."""
+        return self._aggregation(self._view(rule), rule.only_if.left, None, rule.window_ns) if rule.only_if else None
 
     def drop_unused(self) -> None:
-        """Let go of the parts of before that nobody asked for."""
+        """Drop the parts of the former plan that no rule needs."""
         self._before = {}
 
     def parts_of_type(self, kind: type[_Part]) -> Iterator[_Part]:
@@ -75,26 +78,26 @@ class EvaluationPlan:
         groups = self._get((GroupSlots, rule.by), lambda: GroupSlots(rule.by), lasting=True)
         return self._get((View, rule.by, rule.where), lambda: View(groups, rule.where), lasting=True)
 
-    def _span(self, window_ns: int) -> WindowCoverage:
+    def _coverage(self, window_ns: int) -> WindowCoverage:
         return self._get((WindowCoverage, window_ns), lambda: WindowCoverage(window_ns), lasting=True)
 
-    def _total(self, view: View, metric: str, what: str, window_ns: int) -> WindowSum:
+    def _total(self, view: View, metric: str, part: str, window_ns: int) -> WindowSum:
         """Return the window sums of `metric`, or the numbers of its values."""
-        key = (view, metric, what)
-        read = view.counts if what == "counts" else view.sums
-        tally = self._get(
+        key = (view, metric, part)
+        read = view.counts if part == "counts" else view.sums
+        accumulator = self._get(
             (MetricAccumulator, *key),
-            lambda: MetricAccumulator(view, lambda: read(metric), self._recent(view, metric, what)),
+            lambda: MetricAccumulator(view, lambda: read(metric), self._recent(view, metric, part)),
             lasting=False,
         )
         total = self._get((WindowSum, *key, window_ns), lambda: WindowSum(window_ns), lasting=True)
-        tally.windows[window_ns] = total
+        accumulator.windows[window_ns] = total
         return total
 
-    def _recent(self, view: View, metric: str, what: str) -> RecentTicks:
-        return self._get((RecentTicks, view, metric, what), RecentTicks, lasting=True)
+    def _recent(self, view: View, metric: str, part: str) -> RecentTicks:
+        return self._get((RecentTicks, view, metric, part), RecentTicks, lasting=True)
 
-    def _ranking(self, rule: Rule, view: View) -> OrderStatisticWindow:
+    def _order_statistic_window(self, rule: Rule, view: View) -> OrderStatisticWindow:
         counts = None
         if isinstance(rule.metric, MetricReference) and METRICS[rule.metric.metric].kind is MetricKind.DISTRIBUTION:
             counts = self._total(view, rule.metric.metric, "counts", rule.window_ns)
@@ -104,29 +107,31 @@ class EvaluationPlan:
             lasting=True,
         )
 
-    def _combined(self, view: View, expression: Expression, statistic: StatKind | None, window_ns: int) -> Aggregation:
-        """Return `expression` of the window's `statistic`; None stands for how much there was (`only_if`)."""
+    def _aggregation(
+        self, view: View, expression: Expression, statistic: StatKind | None, window_ns: int
+    ) -> Aggregation:
+        """Return `expression` of the window's `statistic`; None: the volume, for `only_if`."""
         metrics = metrics_of(expression)
         power = time_power(expression) if statistic in _PER_SECOND and not any(map(_is_no_counter, metrics)) else None
-        # What is a power of time as a whole is divided once, at the end: ratios of whole numbers come out exact.
+        # A common power of time is divided once, at the end: ratios of whole numbers stay exact.
         each = statistic if power is None else StatKind.SUM
         readers = {metric: self._reader(view, metric, each, window_ns) for metric in metrics}
 
         def make() -> Aggregation:
-            recents = {(metric, what): self._recent(view, metric, what) for metric in metrics for what in _TOLD}
+            recents = {(metric, part): self._recent(view, metric, part) for metric in metrics for part in _RECENT_PARTS}
             return Aggregation(
                 view,
                 expression,
-                self._span(window_ns),
+                self._coverage(window_ns),
                 lambda metric: readers[metric](),
-                lambda metric, what: recents[metric, what],
+                lambda metric, part: recents[metric, part],
                 power or 0,
             )
 
         return self._get((Aggregation, view, expression, statistic, window_ns), make, lasting=False)
 
     def _reader(self, view: View, metric: str, statistic: StatKind | None, window_ns: int) -> Callable[[], Numbers]:
-        """Return what reads the statistic of one metric for each slot of the view."""
+        """Return a function that reads the statistic of one metric for each slot of the view."""
         match METRICS[metric].kind:
             case MetricKind.COUNTER:
                 return self._counter(view, metric, statistic, window_ns)
@@ -136,14 +141,14 @@ class EvaluationPlan:
                 return self._distribution(view, metric, statistic, window_ns)
 
     def _counter(self, view: View, metric: str, statistic: StatKind | None, window_ns: int) -> Callable[[], Numbers]:
-        total, span = self._total(view, metric, "sums", window_ns), self._span(window_ns)
+        total, coverage = self._total(view, metric, "sums", window_ns), self._coverage(window_ns)
         if statistic is None or statistic is StatKind.SUM:
             return lambda: total.sums[: view.groups.size]
-        return lambda: total.sums[: view.groups.size] / span.rate_seconds
+        return lambda: total.sums[: view.groups.size] / coverage.rate_seconds
 
     def _gauge(self, view: View, metric: str, window_ns: int) -> Callable[[], Numbers]:
-        total, span = self._total(view, metric, "sums", window_ns), self._span(window_ns)
-        return lambda: total.sums[: view.groups.size] / span.mean_weight
+        total, coverage = self._total(view, metric, "sums", window_ns), self._coverage(window_ns)
+        return lambda: total.sums[: view.groups.size] / coverage.mean_weight
 
     def _distribution(
         self, view: View, metric: str, statistic: StatKind | None, window_ns: int

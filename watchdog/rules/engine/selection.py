@@ -1,7 +1,7 @@
-"""Which rows of a snapshot a rule's `where` lets through, vectorised over the rows.
+"""Selection of the rows of a snapshot by a rule's `where`, vectorised over the rows.
 
-A pattern is matched once against each distinct value: the answer is kept by the value's code, which keeps its meaning
-for as long as the daemon runs. Addresses are compared as numbers, IPv4 as ::ffff:a.b.c.d.
+A pattern is matched once against each distinct value: the result is kept by the value's code, which keeps its meaning
+while the daemon runs. Addresses are compared as numbers, IPv4 as ::ffff:a.b.c.d.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from watchdog.rules.language.rule import Condition
 Mask = NDArray[np.bool_]
 
 _ALL_ONES = 2**64 - 1
-_MOST_ANSWERS = 1 << 17
+_MAX_RESULTS = 1 << 17
 _MAPPED = 0xFFFF << 32  # ::ffff:0:0/96, RFC 4291 section 2.5.5.2
 
 
@@ -36,13 +36,13 @@ class Selection:
     """The conditions of all rules: each decided once a tick, however many rules share it."""
 
     def __init__(self) -> None:
-        """Start knowing no condition."""
+        """Start without conditions."""
         self._matchers: dict[Condition, _Matcher] = {}
         self._masks: dict[Condition, Mask] = {}
         self._snapshot: Snapshot | None = None
 
     def mask(self, snapshot: Snapshot, where: Sequence[Condition]) -> Mask | None:
-        """Return which rows pass every condition, (n,) of bool; None when there is nothing to decide."""
+        """Return a mask of the rows that meet every condition, (n,) of bool; None without conditions."""
         if snapshot is not self._snapshot:
             self._snapshot, self._masks = snapshot, {}
         result: Mask | None = None
@@ -52,7 +52,7 @@ class Selection:
         return result
 
     def release(self) -> None:
-        """Forget the snapshot decided last, so that its memory can go."""
+        """Release the newest snapshot and its masks."""
         self._snapshot, self._masks = None, {}
 
     def retain_only(self, conditions: Iterable[Condition]) -> None:
@@ -79,44 +79,44 @@ def _matcher(condition: Condition) -> _Matcher:
 
 
 class _GlobMatcher:
-    """Globs over names and choices. `_answers` says of the code that `_codes` has in the same place whether it passes.
+    """Globs over names and choices: `_results[i]` is the result for the code `_codes[i]`.
 
-    A code's place is its lower bits, for codes are counted up: there is room for as many names as there can be.
+    A code's index is its lower bits, for codes are counted up: there is room for as many names as there can be.
     """
 
     def __init__(self, condition: Condition) -> None:
         self._condition = condition
         self._any_of = _globs(condition.any_of)
         self._none_of = _globs(condition.none_of)
-        self._forget(64)
+        self._reset(64)
 
     def mask(self, snapshot: Snapshot) -> Mask:
         codes = snapshot.dimensions[self._condition.dimension]
-        places = codes & np.uint32(len(self._codes) - 1)
-        new = self._codes[places] != codes
+        indices = codes & np.uint32(len(self._codes) - 1)
+        new = self._codes[indices] != codes
         if not new.any():
-            return np.take(self._answers, places)
-        asked = np.unique(codes[new])
-        self._asked += len(asked)
-        if self._asked > len(self._codes) // 2 and len(self._codes) < _MOST_ANSWERS:
-            self._forget(min(1 << (2 * self._asked).bit_length(), _MOST_ANSWERS))
+            return np.take(self._results, indices)
+        unmatched = np.unique(codes[new])
+        self._matched += len(unmatched)
+        if self._matched > len(self._codes) // 2 and len(self._codes) < _MAX_RESULTS:
+            self._reset(min(1 << (2 * self._matched).bit_length(), _MAX_RESULTS))
             return self.mask(snapshot)
-        answers = np.fromiter((self._ask(snapshot, code) for code in asked.tolist()), np.bool_, len(asked))
-        mask: Mask = self._answers[places]
-        mask[new] = answers[asked.searchsorted(codes[new])]
-        places = asked & np.uint32(len(self._codes) - 1)
-        # Of two that share a place, one stays: the one that numpy writes last, with its own answer.
-        self._codes[places] = asked
-        kept = self._codes[places] == asked
-        self._answers[places[kept]] = answers[kept]
+        results = np.fromiter((self._matches(snapshot, code) for code in unmatched.tolist()), np.bool_, len(unmatched))
+        mask: Mask = self._results[indices]
+        mask[new] = results[unmatched.searchsorted(codes[new])]
+        indices = unmatched & np.uint32(len(self._codes) - 1)
+        # Of two codes that share an index, one stays: the one that numpy writes last, with its own result.
+        self._codes[indices] = unmatched
+        kept = self._codes[indices] == unmatched
+        self._results[indices[kept]] = results[kept]
         return mask
 
-    def _forget(self, size: int) -> None:
+    def _reset(self, size: int) -> None:
         self._codes = np.full(size, UNKNOWN_CODE, dtype=np.uint32)
-        self._answers = np.zeros(size, dtype=np.bool_)
-        self._asked = 0
+        self._results = np.zeros(size, dtype=np.bool_)
+        self._matched = 0
 
-    def _ask(self, snapshot: Snapshot, code: int) -> bool:
+    def _matches(self, snapshot: Snapshot, code: int) -> bool:
         if code >= ABSENT_CODE:
             return False
         text = snapshot.names.text(self._condition.dimension, code)
@@ -164,7 +164,7 @@ class _AddressMatcher:
 
     def mask(self, snapshot: Snapshot) -> Mask:
         halves = snapshot.addresses[self._condition.dimension]
-        # All ones: no address (RFC 4291 section 2.7 has none such), nor is one in any block that excludes some.
+        # All ones: no address (RFC 4291 section 2.7 has none such); it is in no block, excluding ones included.
         result: Mask = (halves != _ALL_ONES).any(axis=1)
         if self._any_of:
             result &= _inside(halves, self._any_of)

@@ -1,4 +1,4 @@
-"""Views: a snapshot's rows as one `by` groups and one `where` selects them, shared by all rules that agree in both."""
+"""Views: the rows of a snapshot grouped by one `by` and selected by one `where`, shared by all rules with both."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from watchdog.rules.language.rule import Condition
 
 
 class GroupedSnapshot:
-    """One snapshot seen through one `by`.
+    """One snapshot, grouped by one `by`.
 
-    `present_slots`: the distinct slots in rising order; `local`: (n,) for each row the index into `present_slots`.
+    `present_slots`: the distinct slots in rising order. `group_index`: (n,), for each row its index into it.
     """
 
-    def __init__(self, snapshot: Snapshot, present_slots: Slots, local: Slots) -> None:
+    def __init__(self, snapshot: Snapshot, present_slots: Slots, group_index: Slots) -> None:
         """Keep all three."""
         self.snapshot = snapshot
         self.present_slots = present_slots
-        self.group_index = local
+        self.group_index = group_index
 
     @cached_property
     def row_order(self) -> NDArray[np.intp]:
@@ -35,12 +35,12 @@ class GroupedSnapshot:
 
     @cached_property
     def ordered_slots(self) -> Slots:
-        """Return the slots of the rows, in that order."""
+        """Return the slots of the rows, in `row_order`."""
         return self.present_slots[self.group_index[self.row_order]]
 
 
 def group_snapshot(groups: GroupSlots, snapshot: Snapshot, retention_ns: int) -> GroupedSnapshot:
-    """Give every row its group. A snapshot without measured time is a baseline: its rows measure nothing."""
+    """Return `snapshot` with the group of every row. Without measured time it is a baseline: its rows do not count."""
     if not snapshot.elapsed_ns:
         nothing = np.zeros(0, dtype=np.int32)
         return GroupedSnapshot(snapshot, nothing, nothing)
@@ -64,12 +64,12 @@ class View:
         self._mask: Mask | None = None
 
     def load(self, current: GroupedSnapshot, selection: Selection) -> None:
-        """Take up the newest snapshot, already grouped."""
+        """Take the newest snapshot, already grouped."""
         self.grouped = current
         self._mask = selection.mask(current.snapshot, self.where) if len(current.group_index) else None
 
     def release(self) -> None:
-        """Forget the snapshot, so that its memory can go."""
+        """Release the snapshot."""
         del self.grouped
         self._mask = None
 
@@ -78,45 +78,45 @@ class View:
 
         Counters: the sum of changes; gauges: the sum of values times the tick's weight; distributions: the sum in ns.
         """
-        frame = self.grouped
-        if not len(frame.group_index):
+        grouped = self.grouped
+        if not len(grouped.group_index):
             return np.zeros(0)
-        column = frame.snapshot.metrics[metric]
+        column = grouped.snapshot.metrics[metric]
         match METRICS[metric].kind:
             case MetricKind.DISTRIBUTION:
                 column = np.rint(np.nan_to_num(column) * 1e9)
             case MetricKind.GAUGE:
-                column = column * tick_weight_ms(frame.snapshot.elapsed_ns)
+                column = column * tick_weight_ms(grouped.snapshot.elapsed_ns)
             case MetricKind.COUNTER:
                 pass
         if self._mask is not None:
             column = column * self._mask
         return np.asarray(
-            np.bincount(frame.group_index, weights=column, minlength=len(frame.present_slots)), dtype=np.float64
+            np.bincount(grouped.group_index, weights=column, minlength=len(grouped.present_slots)), dtype=np.float64
         )
 
     def counts(self, metric: str) -> Numbers:
-        """Return how many values of the distribution `metric` each group present has."""
-        frame = self.grouped
-        if not len(frame.group_index):
+        """Return the number of values of the distribution `metric` of each group present."""
+        grouped = self.grouped
+        if not len(grouped.group_index):
             return np.zeros(0)
-        return np.bincount(frame.group_index[self._measuring(metric)], minlength=len(frame.present_slots)).astype(
-            np.float64
-        )
+        return np.bincount(
+            grouped.group_index[self._rows_with_value(metric)], minlength=len(grouped.present_slots)
+        ).astype(np.float64)
 
     def samples(self, metric: str) -> tuple[Slots, Numbers]:
         """Return slot and value of each value of the distribution `metric`, in rising order of slots."""
-        frame = self.grouped
-        if not len(frame.group_index):
+        grouped = self.grouped
+        if not len(grouped.group_index):
             return np.zeros(0, dtype=np.int32), np.zeros(0)
-        values = frame.snapshot.metrics[metric][frame.row_order]
-        wanted = self._measuring(metric)[frame.row_order]
+        values = grouped.snapshot.metrics[metric][grouped.row_order]
+        wanted = self._rows_with_value(metric)[grouped.row_order]
         if wanted.all():  # one array of slots for all metrics
-            return frame.ordered_slots, values
-        return frame.ordered_slots[wanted], values[wanted]
+            return grouped.ordered_slots, values
+        return grouped.ordered_slots[wanted], values[wanted]
 
-    def _measuring(self, metric: str) -> Mask:
-        """Tell which rows have a value of the distribution `metric`."""
+    def _rows_with_value(self, metric: str) -> Mask:
+        """Return a mask of the selected rows with a value of the distribution `metric`."""
         wanted = ~np.isnan(self.grouped.snapshot.metrics[metric])
         return wanted if self._mask is None else wanted & self._mask
 
