@@ -1,7 +1,7 @@
-"""A TOML document that is read strictly: every key is asked for, every problem is told with its line.
+"""Strict reader of TOML documents: unknown keys are problems, and every problem has its line number.
 
-The readers of `Table` never raise: what is wrong is noted and a harmless placeholder returned, so that all problems of
-a file come out in one go. `Document.raise_problems` ends the reading.
+The readers of `Table` never raise. They add a problem to the document and return a placeholder, so that all problems of
+a file are reported at once. `Document.raise_problems` ends the reading.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from watchdog.config.secrets import (
 )
 from watchdog.errors import ConfigError, Problem
 
-# Of URLs: one that leads to a host and says no more, and one that begins with a login.
+# URLs: one with a host only, which contains no secret, and one with a login.
 _BARE_URL: Final = re.compile(r"https?://[^/?#@]*/?", re.IGNORECASE)
 _LOGIN: Final = re.compile(r"[^/?#]*//[^/?#]*@")
 _READERS: Final = (secret_from_file, secret_from_environment, secret_from_credential)
-_BEYOND: Final = 2**63  # TOML 1.0, "Integer"; no limit or threshold of ours is near it
+_NUMBER_LIMIT: Final = 2**63  # TOML 1.0, "Integer"; far above every limit and threshold
 
 
 class Required(Enum):
-    """The default of a key that has none."""
+    """Marker for a key without a default."""
 
     REQUIRED = "required"
 
@@ -44,16 +44,16 @@ REQUIRED: Final = Required.REQUIRED
 
 
 def secret_forms(key: str) -> tuple[str, str, str, str]:
-    """Return the keys under which the secret `key` can be given."""
+    """Return the four keys of the secret `key`: its value, its file, its environment variable, its credential."""
     return key, f"{key}_file", f"{key}_env", f"{key}_credential"
 
 
 class Document:
-    """One parsed file, and what was found wrong in it.
+    """One parsed file with its problems and notes.
 
-    `data` is what a TOML parser made of `text`. With `require_secrets` off (checking a file as another user, or on
-    another machine), secrets that are not there are notes instead of problems, and so are those that stand in a file
-    which is open to others. `others`: to whom it is, for people.
+    `data` is the parser's result for `text`. Without `require_secrets` (`check` as another user or on another host),
+    secrets that are unavailable, and secrets in a file that is open to others, are notes instead of problems.
+    `other_readers`: the users besides the owner who can access the file, as `permissions.other_readers` returns them.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class Document:
         require_secrets: bool = True,
         other_readers: str | None = None,
     ) -> None:
-        """Keep the file's text for its lines, and `file` as it is to be told."""
+        """Keep the text for its line numbers, and `file` as the file's name in messages."""
         self.file = file
         self.require_secrets = require_secrets
-        self.others = other_readers
+        self.other_readers = other_readers
         self.problems: list[Problem] = []
         self.notes: list[Problem] = []
         self._text = text
@@ -79,34 +79,34 @@ class Document:
         return find_line_numbers(self._text)
 
     def line(self, path: KeyPath) -> int:
-        """Return the line of the key at `path`, or of the nearest table around it that is written down."""
+        """Return the line of the key at `path`, or of the nearest enclosing table that has a line."""
         while path and path not in self._lines:
             path = path[:-1]
         return self._lines.get(path, 1)
 
     def raise_problems(self) -> None:
-        """Raise if anything is wrong.
+        """Raise if the document has problems.
 
         Raises:
-            ConfigError: with every problem noted so far, in line order.
+            ConfigError: with every problem added so far, in line order.
         """
         if self.problems:
             raise ConfigError(sorted(self.problems))
 
 
 class Table:
-    """One table of a document: asks for keys by type, and knows afterwards which ones nobody asked for."""
+    """One table of a document: reads keys by type, and records the keys that have been read."""
 
     def __init__(self, document: Document, path: KeyPath, data: Mapping[str, object]) -> None:
-        """Read `data`, which stands at `path` of `document`."""
+        """Read `data`, the table at `path` of `document`."""
         self.document = document
         self._path = path
         self._data = data
-        self._asked: set[str] = set()
+        self._read_keys: set[str] = set()
         self._failed: set[tuple[str, int | None]] = set()
 
     def __contains__(self, key: str) -> bool:
-        """Tell whether the table has `key`; that alone is not asking for it."""
+        """Return whether the table has `key`. This does not count as reading it."""
         return key in self._data
 
     def __iter__(self) -> Iterator[str]:
@@ -115,31 +115,31 @@ class Table:
 
     @property
     def line(self) -> int:
-        """Return the line that the table begins on."""
+        """Return the line of the table's header."""
         return self.document.line(self._path)
 
     def has_problem(self, key: str) -> bool:
-        """Tell whether a problem has been noted for `key`, so that what was read of it is a placeholder."""
+        """Return whether `key` has a problem, so that its value is a placeholder."""
         return any(name == key for name, _ in self._failed)
 
     def add_problem(self, key: str, message: str, *, index: int | None = None) -> None:
-        """Note that `key` (or its element `index`) is wrong, unless it is known to be: one problem each is enough."""
+        """Add a problem of `key`, or of its element `index`; only the first one of each is kept."""
         if (key, None) not in self._failed and (key, index) not in self._failed:
             self._failed.add((key, index))
-            self.document.problems.append(self._told(key, message, index))
+            self.document.problems.append(self._problem(key, message, index))
 
     def add_note(self, key: str, message: str, *, index: int | None = None) -> None:
-        """Note something about `key` that people should know and that is no reason to refuse the file."""
-        self.document.notes.append(self._told(key, message, index))
+        """Add a note on `key`: information for the author that does not make the file unusable."""
+        self.document.notes.append(self._problem(key, message, index))
 
-    def _told(self, key: str, message: str, index: int | None) -> Problem:
+    def _problem(self, key: str, message: str, index: int | None) -> Problem:
         path = (*self._path, key) if index is None else (*self._path, key, index)
         name = ".".join(_bare(part) for part in (*self._path, key) if isinstance(part, str))
         return Problem(self.document.file, self.document.line(path), name, message)
 
     def value(self, key: str, default: object = REQUIRED) -> object:
-        """Return whatever stands at `key`, for keys of several types; None where a required one is missing."""
-        self._asked.add(key)
+        """Return the value at `key` without a check of its type; None if a required key is missing."""
+        self._read_keys.add(key)
         if key in self._data:
             return self._data[key]
         if default is REQUIRED:
@@ -148,7 +148,7 @@ class Table:
         return default
 
     def text(self, key: str, default: str | Required = REQUIRED, *, choices: Collection[str] | None = None) -> str:
-        """Return the text at `key`; one of `choices`, if given. An empty text is a problem."""
+        """Return the text at `key`, one of `choices` if given. An empty text is a problem."""
         value = self.value(key, default)
         if not isinstance(value, str):
             self._wrong_type(key, "a text", value)
@@ -161,7 +161,7 @@ class Table:
         return "" if default is REQUIRED else default
 
     def texts(self, key: str, default: tuple[str, ...] | Required = REQUIRED) -> tuple[str, ...]:
-        """Return the array of texts at `key`; elements that are no text are problems and left out."""
+        """Return the array of texts at `key`. Other elements are problems and are left out."""
         value = self.value(key, default)
         if not isinstance(value, (list, tuple)):
             self._wrong_type(key, "an array of texts", value)
@@ -199,7 +199,7 @@ class Table:
         minimum: float = -math.inf,
         maximum: float = math.inf,
     ) -> float:
-        """Return the number at `key`, finite and within the limits."""
+        """Return the number at `key`, which must be finite and within the limits."""
         value = self.value(key, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             self._wrong_type(key, "a number", value)
@@ -215,7 +215,7 @@ class Table:
         minimum: float = -math.inf,
         maximum: float = math.inf,
     ) -> int:
-        """Return the whole number at `key`, within the limits."""
+        """Return the integer at `key`, which must be within the limits."""
         value = self.value(key, default)
         if isinstance(value, bool) or not isinstance(value, int):
             self._wrong_type(key, "a whole number", value)
@@ -224,7 +224,7 @@ class Table:
         return 0 if default is REQUIRED else default
 
     def boolean(self, key: str, default: bool | Required = REQUIRED) -> bool:  # noqa: FBT001 - as the other readers
-        """Return the true or false at `key`."""
+        """Return the boolean at `key`."""
         value = self.value(key, default)
         if isinstance(value, bool):
             return value
@@ -239,7 +239,7 @@ class Table:
         minimum: str = "0s",
         maximum: str = "366d",
     ) -> int:
-        """Return the duration at `key` in ns, within the limits; for its form see `watchdog.config.durations`."""
+        """Return the duration at `key` in ns, within the limits; for its notation see `watchdog.config.durations`."""
         value = self.value(key, default)
         placeholder = parse_duration(minimum if default is REQUIRED else default)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -255,15 +255,15 @@ class Table:
                 key, f'not a duration: {suggestions.quote_value(value)}; write it like "10s", "1m30s", "500ms", "4h"'
             )
             return placeholder
-        least, most = parse_duration(minimum), parse_duration(maximum)
-        if least <= duration_ns <= most:
+        minimum_ns, maximum_ns = parse_duration(minimum), parse_duration(maximum)
+        if minimum_ns <= duration_ns <= maximum_ns:
             return duration_ns
-        limit = f"at least {minimum}" if duration_ns < least else f"at most {maximum}"
+        limit = f"at least {minimum}" if duration_ns < minimum_ns else f"at most {maximum}"
         self.add_problem(key, f"must be {limit}, not {format_duration(duration_ns)}")
         return placeholder
 
     def table(self, key: str) -> Table:
-        """Return the table at `key`; an empty one if there is none."""
+        """Return the table at `key`, an empty one if the key is missing."""
         value = self.value(key, {})
         if isinstance(value, dict):
             return Table(self.document, (*self._path, key), value)
@@ -271,7 +271,7 @@ class Table:
         return Table(self.document, (*self._path, key), {})
 
     def tables(self, key: str) -> tuple[Table, ...]:
-        """Return the tables of the array at `key`, `[[key]]` in the file; none if there are none."""
+        """Return the tables of the array at `key` (`[[key]]` in the file), none if the key is missing."""
         value = self.value(key, [])
         if not isinstance(value, list) or not all(isinstance(element, dict) for element in value):
             self.add_problem(key, f"must be tables: write [[{_bare(key)}]]")
@@ -279,13 +279,13 @@ class Table:
         return tuple(Table(self.document, (*self._path, key, index), element) for index, element in enumerate(value))
 
     def secret(self, key: str, *, required: bool = True, is_url: bool = False) -> Secret | None:
-        """Return the secret given by exactly one of the keys that `secret_forms` names.
+        """Return the secret given under exactly one of the keys of `secret_forms`.
 
-        A file is read now. None if no secret is given, or if it can't be had, which then has been told. `is_url`: it is
-        a URL that may hold no secret, so that in a file which others can read it is told, not refused.
+        A file is read now. None if no secret is given, or if it has a problem. `is_url`: the value is a URL, which may
+        contain no secret; in a file that is open to others it gets a note instead of a problem.
         """
         forms = secret_forms(key)
-        self._asked.update(forms)
+        self._read_keys.update(forms)
         given = [form for form in forms if form in self._data]
         if len(given) > 1:
             self.add_problem(given[1], f"give only one of {', '.join(given)}")
@@ -318,28 +318,28 @@ class Table:
 
     def _inline(self, key: str, text: str, *, is_url: bool) -> Secret | None:
         document = self.document
-        if document.others is None or (is_url and _BARE_URL.fullmatch(text)):
+        if document.other_readers is None or (is_url and _BARE_URL.fullmatch(text)):
             return Secret(text)
-        exposed = f"stands in a file that is open to {document.others}"
-        advice = f"give {key}_file instead, or {restrict_command(document.file)}"
+        exposed = f"is written in a file that is open to {document.other_readers}"
+        remedy = f"use {key}_file instead, or {restrict_command(document.file)}"
         if is_url and not _LOGIN.match(text):
-            self.add_note(key, f"{exposed}: if it holds a secret, {advice}")
+            self.add_note(key, f"{exposed}: if it contains a secret, {remedy}")
         elif document.require_secrets:
-            self.add_problem(key, f"{exposed}: {advice}")
+            self.add_problem(key, f"{exposed}: {remedy}")
             return None
         else:
-            self.add_note(key, f"{exposed}: {advice}")
+            self.add_note(key, f"{exposed}: {remedy}")
         return Secret(text)
 
     def reject_unknown_keys(self) -> None:
-        """Note every key of this table (not of those inside it) that no reader asked for as unknown."""
+        """Add a problem for every key of this table that has not been read. Tables inside it are not checked."""
         for key in self._data:
-            if key not in self._asked:
-                self.add_problem(key, suggestions.unknown_name("key", key, self._asked))
+            if key not in self._read_keys:
+                self.add_problem(key, suggestions.unknown_name("key", key, self._read_keys))
 
     def _within(self, key: str, value: float, minimum: float, maximum: float) -> bool:
-        if not -_BEYOND < value < _BEYOND:  # NaN too
-            self.add_problem(key, "is not a number of use")
+        if not -_NUMBER_LIMIT < value < _NUMBER_LIMIT:  # NaN too
+            self.add_problem(key, "must be a finite number below 2^63")
             return False
         if value < minimum:
             self.add_problem(key, f"must be at least {_plain(minimum)}, not {suggestions.quote_value(value)}")
@@ -348,7 +348,7 @@ class Table:
         return minimum <= value <= maximum
 
     def _wrong_type(self, key: str, wanted: str, value: object) -> None:
-        if key in self._data:  # a missing key has been told
+        if key in self._data:  # a missing key has its own problem
             self.add_problem(key, f"must be {wanted}, not {_type_name(value)}")
 
 

@@ -20,10 +20,10 @@ _DURATION = re.compile("".join(f"(?:{_PART}{unit})?" for unit in _UNITS_NS), re.
 
 
 def parse_duration(text: str) -> int:
-    """Return the ns that `text` means: numbers with their units, greatest unit first, each at most once.
+    """Return the duration in ns: numbers with units, the largest unit first, each unit at most once.
 
     Raises:
-        ValueError: `text` is no duration.
+        ValueError: `text` is not a duration.
     """
     match = _DURATION.fullmatch(text)
     if not text or match is None:
@@ -33,7 +33,7 @@ def parse_duration(text: str) -> int:
 
 
 def format_duration(duration_ns: int) -> str:
-    """Return `duration_ns` as a file would write it: "1m30s", "0s"."""
+    """Return `duration_ns` in the notation of TOML files: "1m30s", "0s"."""
     parts = []
     rest = duration_ns
     for unit, unit_ns in _UNITS_NS.items():

@@ -1,4 +1,4 @@
-"""On which line of a TOML file each key stands, which parsers forget."""
+"""Line numbers of the keys in a TOML text; TOML parsers do not report them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 KeyPath = tuple[str | int, ...]  # keys, and indices into arrays: ("rule", 2, "fire_above", "critical")
 
-# One token each; only ever used on text that a TOML parser has accepted. Up to two quotes may stand before a closing
-# triple quote (TOML 1.0, "String").
+# One token each. The text has been accepted by a TOML parser. Up to two quotes may precede a closing triple quote
+# (TOML 1.0, "String").
 _TOKEN = re.compile(
     r"""
     (?P<newline>\n)
@@ -26,7 +26,10 @@ _ESCAPED = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", "e": "\x1b"}
 
 @dataclass(slots=True)
 class _OpenContainer:
-    """A table or array that is open at this point of the text; `value`: between a table's `=` and the value's end."""
+    """A table or array that is open at the current token.
+
+    `value`: the path of the key whose value is being read, None between values.
+    """
 
     path: KeyPath
     array: bool = False
@@ -35,109 +38,109 @@ class _OpenContainer:
 
 
 class _LineNumberScan:
-    """One pass over the tokens of a text, noting the first line of each key and array element."""
+    """One pass over the tokens of a text that records the first line of each key and array element."""
 
     def __init__(self) -> None:
         self.lines: dict[KeyPath, int] = {}
         self._line = 1
-        self._frames = [_OpenContainer(())]
-        self._parts: list[str] = []  # of the key being read
+        self._open_containers = [_OpenContainer(())]
+        self._parts: list[str] = []  # parts of the dotted key that is being read
         self._key_line = 1
-        self._header = 0  # brackets that opened the header being read
-        self._last: dict[KeyPath, int] = {}  # arrays of tables: index of the newest one
+        self._header = 0  # number of brackets that opened the current table header, 0 outside of headers
+        self._last_index: dict[KeyPath, int] = {}  # index of the newest table of each array of tables
 
     def scan(self, text: str) -> dict[KeyPath, int]:
         for token in _TOKEN.finditer(text):
             kind = token.lastgroup
             if kind == "newline":
-                self._end_of_line()
+                self._finish_line()
             elif kind != "comment":
                 if self._header:
-                    self._in_header(token[0])
-                elif self._frames[-1].array:
-                    self._in_array(token[0])
-                elif self._frames[-1].value is not None:
-                    self._in_value(token[0])
+                    self._read_header(token[0])
+                elif self._open_containers[-1].array:
+                    self._read_array(token[0])
+                elif self._open_containers[-1].value is not None:
+                    self._read_value(token[0])
                 else:
-                    self._in_key(token[0])
+                    self._read_key(token[0])
                 self._line += token[0].count("\n")
         return self.lines
 
-    def _end_of_line(self) -> None:
+    def _finish_line(self) -> None:
         self._line += 1
-        if len(self._frames) == 1:
-            self._frames[0].value = None
+        if len(self._open_containers) == 1:
+            self._open_containers[0].value = None
 
-    def _note(self, path: KeyPath, line: int) -> None:
+    def _record(self, path: KeyPath, line: int) -> None:
         self.lines.setdefault(path, line)
 
-    def _part(self, token: str) -> None:
+    def _add_part(self, token: str) -> None:
         if not self._parts:
             self._key_line = self._line
         self._parts.append(_key(token))
 
-    def _in_header(self, token: str) -> None:
+    def _read_header(self, token: str) -> None:
         if token == "[":
             self._header += 1
         elif token == "]":
             if self._parts:
-                self._open_header()
+                self._finish_header()
             self._header -= 1
         elif token != ".":
-            self._part(token)
+            self._add_part(token)
 
-    def _open_header(self) -> None:
+    def _finish_header(self) -> None:
         path: KeyPath = ()
         for part in self._parts[:-1]:
             path += (part,)
-            self._note(path, self._key_line)
-            if path in self._last:
-                path += (self._last[path],)
+            self._record(path, self._key_line)
+            if path in self._last_index:
+                path += (self._last_index[path],)
         path += (self._parts[-1],)
-        self._note(path, self._key_line)
+        self._record(path, self._key_line)
         if self._header == _ARRAY_HEADER:
-            self._last[path] = self._last.get(path, -1) + 1
-            path += (self._last[path],)
-            self._note(path, self._key_line)
-        self._frames[0].path = path
+            self._last_index[path] = self._last_index.get(path, -1) + 1
+            path += (self._last_index[path],)
+            self._record(path, self._key_line)
+        self._open_containers[0].path = path
         self._parts = []
 
-    def _in_key(self, token: str) -> None:
-        frame = self._frames[-1]
+    def _read_key(self, token: str) -> None:
+        container = self._open_containers[-1]
         if token == "=":
-            path = frame.path
+            path = container.path
             for part in self._parts:
                 path += (part,)
-                self._note(path, self._key_line)
-            frame.value = path
+                self._record(path, self._key_line)
+            container.value = path
             self._parts = []
         elif token == "[":
             self._header = 1
         elif token == "}":
-            self._frames.pop()
+            self._open_containers.pop()
         elif token not in {".", ","}:
-            self._part(token)
+            self._add_part(token)
 
-    def _in_value(self, token: str) -> None:
-        frame = self._frames[-1]
+    def _read_value(self, token: str) -> None:
+        container = self._open_containers[-1]
         if token in {"[", "{"}:
-            self._frames.append(_OpenContainer(frame.value or (), array=token == "["))
+            self._open_containers.append(_OpenContainer(container.value or (), array=token == "["))
         elif token == ",":
-            frame.value = None
+            container.value = None
         elif token == "}":
-            self._frames.pop()
+            self._open_containers.pop()
 
-    def _in_array(self, token: str) -> None:
-        frame = self._frames[-1]
+    def _read_array(self, token: str) -> None:
+        container = self._open_containers[-1]
         if token == "]":
-            self._frames.pop()
+            self._open_containers.pop()
         elif token == ",":
-            frame.index += 1
+            container.index += 1
         else:
-            path = (*frame.path, frame.index)
-            self._note(path, self._line)
+            path = (*container.path, container.index)
+            self._record(path, self._line)
             if token in {"[", "{"}:
-                self._frames.append(_OpenContainer(path, array=token == "["))
+                self._open_containers.append(_OpenContainer(path, array=token == "["))
 
 
 def _key(token: str) -> str:

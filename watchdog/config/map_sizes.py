@@ -1,4 +1,4 @@
-"""How much the kernel half can keep between two ticks."""
+"""Sizes of the BPF maps that keep events between two ticks."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class MapSizes:
-    """What certainly finds room; the kernel rounds up. Beyond it detail is lost, and counted.
+    """Guaranteed number of entries; the kernel rounds up. When a map is full, detail is lost and the loss is counted.
 
-    `ledger`: ends of connections, 216 bytes each; further ones are added to their process's sums. `responses`: answers
-    to requests, 24 bytes each, while they are measured. `processes`: with such sums, and with UDP, 440 bytes each.
+    `ledger`: ended connections, 216 bytes each; further ones are added to the totals of their process. `responses`:
+    responses to requests while response latency is measured, 24 bytes each. `processes`: processes with such totals,
+    and processes with UDP traffic, 440 bytes each.
     """
 
     ledger: int = 65_536

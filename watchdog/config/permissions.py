@@ -1,4 +1,4 @@
-"""The account that the daemon runs as, and which files it shares with nobody."""
+"""The account of the daemon, and the check that a file is readable by this account only."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ ACCOUNT = "bpf-watchdog"
 
 
 def other_readers(status: os.stat_result) -> str | None:
-    """Say who but its owner can get at a file, for people; None if nobody can.
+    """Describe the users who can access a file besides its owner; None if there are none.
 
-    The group of the daemon's account may read: so a file of root's is readable at a reload, when root has been given
-    up. It counts as nobody else only where it has the account's name, for a shared one ("users") is everybody.
+    The group of the daemon's account may read it: after the daemon has given up root, it reads files of root at a
+    reload through this group. The group must have the account's name, because shared groups ("users") have others.
     """
     mode = stat.S_IMODE(status.st_mode)
     if mode & stat.S_IRWXO:
         return "everyone on this host"
     if not mode & stat.S_IRWXG or (mode & stat.S_IRWXG == stat.S_IRGRP and status.st_gid in _own_groups()):
         return None
-    return f"the group {_group(status.st_gid)}"
+    return f"the group {_group_name(status.st_gid)}"
 
 
 def restrict_command(path: str) -> str:
-    """Return the command that makes the file at `path` the daemon's alone."""
+    """Return the command that makes the file at `path` readable by the daemon only."""
     quoted = shlex.quote(path)
-    return f"chown {_name()} {quoted} && chmod 600 {quoted}"
+    return f"chown {_account_name()} {quoted} && chmod 600 {quoted}"
 
 
-def _name() -> str:
-    # Another only where a service of another account runs us, on a host that does not have the usual one.
+def _account_name() -> str:
+    # The current account counts where a service runs the daemon as another account and ACCOUNT does not exist.
     own = _entry(os.geteuid())
     return ACCOUNT if own is None or own.pw_uid == 0 or _entry(ACCOUNT) is not None else own.pw_name
 
 
 def _own_groups() -> set[int]:
     entries = [_entry(ACCOUNT), _entry(os.geteuid()) if os.geteuid() != 0 else None]
-    return {entry.pw_gid for entry in entries if entry is not None and _group(entry.pw_gid) == entry.pw_name}
+    return {entry.pw_gid for entry in entries if entry is not None and _group_name(entry.pw_gid) == entry.pw_name}
 
 
-def _entry(who: str | int) -> pwd.struct_passwd | None:
+def _entry(account: str | int) -> pwd.struct_passwd | None:
     try:
-        return pwd.getpwnam(who) if isinstance(who, str) else pwd.getpwuid(who)
+        return pwd.getpwnam(account) if isinstance(account, str) else pwd.getpwuid(account)
     except KeyError:
         return None
 
 
-def _group(number: int) -> str:
+def _group_name(group_id: int) -> str:
     try:
-        return grp.getgrgid(number).gr_name
+        return grp.getgrgid(group_id).gr_name
     except KeyError:
-        return str(number)
+        return str(group_id)

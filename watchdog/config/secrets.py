@@ -1,25 +1,25 @@
-"""Secrets: text that never shows in a log, a message or a traceback, and where it is read from."""
+"""Secrets: values that never appear in a log, a message or a traceback; and the places that they are read from."""
 
 from __future__ import annotations
 
 import os
 import re
-import stat
-from typing import BinaryIO, NoReturn, Self, SupportsIndex
+from typing import NoReturn, Self, SupportsIndex
 
+from watchdog.config.bounded_file import UnusableFile, read_regular_file
 from watchdog.config.permissions import other_readers, restrict_command
 from watchdog.errors import WatchdogError
 
-_MOST_BYTES = 65_536
+_MAX_BYTES = 65_536
 _MASK = "<secret>"
 _CREDENTIALS = "CREDENTIALS_DIRECTORY"
-# A slip of the hand puts the secret where its name should be: what no one would use as a name is not told.
-_CREDENTIAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,39}", re.ASCII)  # no path; systemd takes longer ones
+# A user can write the secret itself in place of its name. Messages therefore show a name only if it has this form.
+_CREDENTIAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,39}", re.ASCII)  # not a path; systemd accepts longer names
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}", re.ASCII)
 
 
 class Secret:
-    """A text that only `reveal` shows: not a message, a format, a traceback's locals, a copy or a pickle."""
+    """A text that only `reveal` returns; formatting, `repr`, copies and pickling do not show it."""
 
     __slots__ = ("_text",)
 
@@ -28,7 +28,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """Return the text itself; hand it to the wire only."""
+        """Return the text itself. Pass it only to the connection that needs it."""
         return self._text
 
     def __repr__(self) -> str:
@@ -36,11 +36,11 @@ class Secret:
         return _MASK
 
     def __format__(self, spec: str) -> str:
-        """Return a mask, whatever the format."""
+        """Return a mask for every format."""
         return format(_MASK, spec)
 
     def __copy__(self) -> Self:
-        """Return the secret itself, as for any value that never changes."""
+        """Return the secret itself, because it is immutable."""
         return self
 
     def __deepcopy__(self, memo: object) -> Self:
@@ -48,96 +48,75 @@ class Secret:
         return self
 
     def __getstate__(self) -> NoReturn:
-        """Refuse: what asks for it writes it down somewhere.
+        """Refuse to be serialized.
 
         Raises:
             TypeError: always.
         """
-        raise TypeError("a secret is not to be written down")
+        raise TypeError("a secret cannot be serialized")
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        """Refuse, as `__getstate__`."""
+        """Refuse to be serialized, as `__getstate__`."""
         self.__getstate__()
 
 
 class SecretError(WatchdogError):
-    """A secret's file or variable cannot be used; `absent` when it may exist for the daemon's user, only not for us."""
+    """A secret's file, variable or credential cannot be used.
 
-    def __init__(self, text: str, *, absent: bool) -> None:
-        """Keep the text, which names the place and never its content."""
-        super().__init__(text)
-        self.is_unavailable = absent
-
-
-def open_without_blocking(path: str) -> BinaryIO:
-    """Open `path` without ever waiting, as for a FIFO that nobody writes to.
-
-    Raises:
-        OSError: it cannot be opened, or is a folder.
-        ValueError: no file can have such a name.
+    `is_unavailable`: it cannot be read here; the daemon's account on its host may be able to read it.
     """
-    return open(path, "rb", opener=_open_at_once)
 
-
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+    def __init__(self, text: str, *, is_unavailable: bool, remedy: str = "") -> None:
+        """Keep the text, which names the place of the secret and never its content."""
+        super().__init__(text, remedy=remedy)
+        self.is_unavailable = is_unavailable
 
 
 def secret_from_file(path: str) -> Secret:
-    """Read the secret in `path`, an absolute path; one newline at its end is not part of it.
+    """Read the secret in the file at `path`, an absolute path. One newline at its end is removed.
 
     Raises:
-        SecretError: missing, unreadable, not a regular file, open to others, empty, over 64 KiB or not UTF-8.
+        SecretError: missing, unreadable, not a regular file, readable by others, empty, over 64 KiB or not UTF-8.
     """
     if not path.startswith("/"):
-        raise SecretError("must be an absolute path to a file that holds the secret", absent=False)
+        raise SecretError("must be an absolute path to a file that contains the secret", is_unavailable=False)
     return _read(path, private=True)
 
 
 def secret_from_credential(name: str) -> Secret:
-    """Read the secret that systemd gave the service as credential `name` (LoadCredential=, systemd.exec(5)).
+    """Read the secret that systemd passed to the service as credential `name` (LoadCredential=, systemd.exec(5)).
 
     Raises:
-        SecretError: no service, no such credential, or as `secret_from_file`.
+        SecretError: the process is no service with credentials, there is no such credential, or as `secret_from_file`.
     """
     if not _CREDENTIAL.fullmatch(name):
-        raise SecretError("must be the name of a credential: a word of 40 letters at most", absent=False)
+        raise SecretError("must be the name of a credential, at most 40 characters", is_unavailable=False)
     folder = os.environ.get(_CREDENTIALS, "")
     if not folder.startswith("/"):
-        missing = f"no credentials here, ${_CREDENTIALS} is not set"
-        raise SecretError(f"{missing}: give the unit LoadCredential={name}:/path", absent=True)
-    # The folder is the service's alone. Its files look open to a group, for that is how an access list of one user
-    # shows in a mode (systemd/systemd issues 29096, 29435).
-    return _read(os.path.join(folder, name), private=False)  # noqa: PTH118 - as it is told
+        text = f"no credentials available, ${_CREDENTIALS} is not set"
+        raise SecretError(text, is_unavailable=True, remedy=f"add LoadCredential={name}:/path to the unit")
+    # Only the service can access the folder. Its files look readable by a group, because the mode shows an access
+    # list of one user in this way (systemd/systemd issues 29096, 29435).
+    return _read(os.path.join(folder, name), private=False)  # noqa: PTH118 - messages show the path as it is joined
 
 
 def _read(path: str, *, private: bool) -> Secret:
     try:
-        file = open_without_blocking(path)
+        content, status = read_regular_file(path, _MAX_BYTES)
     except OSError as error:
-        raise SecretError(f"cannot read {path!r}: {error.strerror}", absent=True) from None
-    except ValueError:  # a NUL in it
-        raise SecretError(f"cannot read {path!r}: not a path", absent=False) from None
-    with file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise SecretError(f"{path!r} is not a regular file", absent=False)
-        if private and (others := other_readers(status)):
-            raise SecretError(f"{path!r} is open to {others}: {restrict_command(path)}", absent=False)
-        content = file.read(_MOST_BYTES + 1)
-    return _secret_from_bytes(content, path)
-
-
-def _secret_from_bytes(content: bytes, path: str) -> Secret:
-    if len(content) > _MOST_BYTES:
-        raise SecretError(f"{path!r} is over {_MOST_BYTES} bytes: not a secret", absent=False)
+        raise SecretError(f"cannot read {path!r}: {error.strerror}", is_unavailable=True) from None
+    except UnusableFile as error:
+        raise SecretError(f"{path!r} {error}", is_unavailable=False) from None
+    if private and (others := other_readers(status)):
+        text = f"{path!r} is open to {others}"
+        raise SecretError(text, is_unavailable=False, remedy=restrict_command(path))
     try:
         text = content.decode()
     except UnicodeDecodeError:
-        raise SecretError(f"{path!r} is not UTF-8 text", absent=False) from None
+        raise SecretError(f"{path!r} is not UTF-8 text", is_unavailable=False) from None
     text = text.removesuffix("\n").removesuffix("\r")
     if not text:
-        raise SecretError(f"{path!r} is empty", absent=False)
+        raise SecretError(f"{path!r} is empty", is_unavailable=False)
     return Secret(text)
 
 
@@ -145,10 +124,10 @@ def secret_from_environment(name: str) -> Secret:
     """Read the secret in the environment variable `name`.
 
     Raises:
-        SecretError: unset or empty.
+        SecretError: the variable is unset or empty.
     """
     text = os.environ.get(name)
     if not text:
-        told = repr(name) if _VARIABLE.fullmatch(name) else "of that name"
-        raise SecretError(f"environment variable {told} is not set", absent=True)
+        shown = repr(name) if _VARIABLE.fullmatch(name) else "of that name"
+        raise SecretError(f"environment variable {shown} is not set", is_unavailable=True)
     return Secret(text)

@@ -1,4 +1,4 @@
-"""The daemon's own file, watchdog.toml; and how any TOML file of ours is opened."""
+"""The settings file watchdog.toml, and the opening of TOML files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import tomli
 
 from watchdog.clock import SECOND_NS
 from watchdog.config import suggestions
+from watchdog.config.bounded_file import UnusableFile, read_regular_file
 from watchdog.config.document import Document, Table
 from watchdog.config.durations import format_duration
 from watchdog.config.map_sizes import DEFAULT_MAP_SIZES, MapSizes
 from watchdog.config.permissions import other_readers
-from watchdog.config.secrets import open_without_blocking
 from watchdog.errors import ConfigError, Problem
 
 DEFAULT_SETTINGS_FILE: Final = "/etc/bpf-watchdog/watchdog.toml"
@@ -25,17 +25,17 @@ DEFAULT_RULES_FOLDER: Final = "/etc/bpf-watchdog/rules.d"
 BUILT_IN_SETTINGS: Final = "(built-in defaults)"
 MIN_INTERVAL: Final = "100ms"
 MAX_INTERVAL: Final = "1h"
-MAX_MAP_ENTRIES: Final = 4_000_000  # of any map: 1 GB
+MAX_MAP_ENTRIES: Final = 4_000_000  # entries of one map, up to 1 GB
 DEFAULT_JITTER: Final = "10s"
 
-_MOST_BYTES = 1_000_000
-_PLAINER = {"Cannot overwrite a value": "this key is given twice"}
+_MAX_BYTES = 1_000_000
+_PLAIN_PARSER_MESSAGES = {"Cannot overwrite a value": "this key is given twice"}
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingSettings:
-    """How often a snapshot is taken, and how much the kernel keeps between two (as of the start, not of a reload)."""
+    """Interval of the snapshots, and sizes of the BPF maps. The sizes apply at the start, not at a reload."""
 
     interval_ns: int = SECOND_NS
     map_sizes: MapSizes = DEFAULT_MAP_SIZES
@@ -43,7 +43,7 @@ class SamplingSettings:
 
 @dataclass(frozen=True, slots=True)
 class GroupTiming:
-    """How notices about one group are spaced."""
+    """Timing of the notifications of one group."""
 
     group_wait_ns: int
     group_interval_ns: int
@@ -52,10 +52,10 @@ class GroupTiming:
 
 @dataclass(frozen=True, slots=True)
 class RoutingSettings:
-    """To whom what no rule and no route says otherwise of goes, and how notices about one group are spaced.
+    """Receivers of alerts for which neither rule nor route names receivers, and timing of the notifications of a group.
 
-    `receiver_down_after_ns`: how long a receiver may fail before all others, and the host's own log, hear of it.
-    `jitter_ns`: how far hosts spread what they tell of the first seconds after a start or a reload.
+    `receiver_down_after_ns`: a receiver that fails for this time is down: all others, and the host's log, are notified.
+    `jitter_ns`: hosts spread their first notifications after a start or a reload over this time.
     """
 
     default: tuple[str, ...]
@@ -67,7 +67,7 @@ class RoutingSettings:
 
     @property
     def group_timing(self) -> GroupTiming:
-        """Return the waits of groups that no route gives others."""
+        """Return the timing of groups whose route does not set it."""
         return GroupTiming(self.group_wait_ns, self.group_interval_ns, self.repeat_interval_ns)
 
 
@@ -76,7 +76,7 @@ DEFAULT_GROUP_TIMING: Final = GroupTiming(0, 60 * SECOND_NS, 4 * 3600 * SECOND_N
 
 @dataclass(frozen=True, slots=True)
 class EscalationSettings:
-    """To whom goes what a receiver could not be told, once it has been failing for `after_ns`."""
+    """Second receiver `to`, which gets the notifications of a receiver that has been failing for `after_ns`."""
 
     to: str
     after_ns: int
@@ -84,9 +84,9 @@ class EscalationSettings:
 
 @dataclass(frozen=True, slots=True)
 class EvidenceSettings:
-    """What alerts may tell of the processes that they are about."""
+    """Contents of the evidence of alerts."""
 
-    command_line: bool = True  # masked all the same
+    command_line: bool = True  # secrets in it are masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,37 +129,32 @@ def open_document(file: str, *, require_secrets: bool = True) -> Document:
     try:
         data = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
-        reason = _PLAINER.get(error.msg, error.msg)
+        reason = _PLAIN_PARSER_MESSAGES.get(error.msg, error.msg)
         problem = Problem(file, error.lineno, "file", f"not TOML: {reason} (column {error.colno})")
     except RecursionError:
         problem = Problem(file, 1, "file", "nested too deeply")
-    except ValueError:  # an integer of more digits than Python converts
-        problem = Problem(file, 1, "file", "holds a number that is too long")
+    except ValueError:  # an integer with more digits than Python converts
+        problem = Problem(file, 1, "file", "contains a number that is too long")
     else:
         return Document(text, data, file, require_secrets=require_secrets, other_readers=others)
     raise ConfigError([problem])
 
 
 def _read(file: str) -> tuple[str, str | None]:
-    # Its text, and who but its owner can get at it.
+    """Return the text of `file`, and the users besides its owner who can access it."""
     try:
-        stream = open_without_blocking(file)
+        content, status = read_regular_file(file, _MAX_BYTES)
     except OSError as error:
         raise _unusable(file, f"cannot read: {error.strerror}") from None
-    with stream:
-        status = os.fstat(stream.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise _unusable(file, "not a regular file")
-        if status.st_mode & stat.S_IWOTH:
-            raise _unusable(file, f"everyone on this host can write it: chmod o-w {file}")
-        content = stream.read(_MOST_BYTES + 1)
-    if len(content) > _MOST_BYTES:
-        raise _unusable(file, f"over {_MOST_BYTES} bytes")
+    except UnusableFile as error:
+        raise _unusable(file, str(error)) from None
+    if status.st_mode & stat.S_IWOTH:
+        raise _unusable(file, f"everyone on this host can write it: chmod o-w {file}")
     try:
         return content.decode().removeprefix("\ufeff"), other_readers(status)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise _unusable(file, f"not UTF-8 text: byte 0x{content[error.start]:02x}", line) from None
+        raise _unusable(file, f"is not UTF-8 text: byte 0x{content[error.start]:02x}", line) from None
 
 
 def _unusable(file: str, message: str, line: int = 1) -> ConfigError:
@@ -167,10 +162,10 @@ def _unusable(file: str, message: str, line: int = 1) -> ConfigError:
 
 
 def path_exists(path: str) -> bool:
-    """Tell whether there is such a file or folder.
+    """Return whether a file or folder exists at `path`.
 
     Raises:
-        ConfigError: nobody may tell us, which is not to be taken for a no: other settings would come into force.
+        ConfigError: access is denied. To assume that nothing exists would put other settings into force.
     """
     try:
         os.lstat(path)
@@ -182,7 +177,7 @@ def path_exists(path: str) -> bool:
 
 
 def open_settings(file: str | None = None) -> Document:
-    """Open watchdog.toml at `file`, or at its default place, where it may be missing.
+    """Open watchdog.toml at `file`, or at its default path, where it may be missing.
 
     Raises:
         ConfigError: as `open_document`.
@@ -238,11 +233,11 @@ def _read_evidence(table: Table) -> EvidenceSettings:
 
 
 def _read_map_sizes(table: Table) -> MapSizes:
-    usual = DEFAULT_MAP_SIZES
+    defaults = DEFAULT_MAP_SIZES
     return MapSizes(
-        ledger=table.integer("ledger", usual.ledger, minimum=8, maximum=MAX_MAP_ENTRIES),
-        responses=table.integer("responses", usual.responses, minimum=8, maximum=MAX_MAP_ENTRIES),
-        processes=table.integer("processes", usual.processes, minimum=8, maximum=MAX_MAP_ENTRIES),
+        ledger=table.integer("ledger", defaults.ledger, minimum=8, maximum=MAX_MAP_ENTRIES),
+        responses=table.integer("responses", defaults.responses, minimum=8, maximum=MAX_MAP_ENTRIES),
+        processes=table.integer("processes", defaults.processes, minimum=8, maximum=MAX_MAP_ENTRIES),
     )
 
 
@@ -256,7 +251,7 @@ def _read_receivers(root: Table) -> tuple[tuple[str, str, Table], ...]:
         name = table.text("name")
         if not table.has_problem("name") and not _NAME.fullmatch(name):
             table.add_problem(
-                "name", f"{suggestions.quote_value(name)}: use a to z, 0 to 9, _ and -, beginning with a letter"
+                "name", f"{suggestions.quote_value(name)}: use a to z, 0 to 9, _ and -, the first one a letter"
             )
         if name in lines and not table.has_problem("name"):
             table.add_problem("name", f"{suggestions.quote_value(name)} is already the receiver of line {lines[name]}")
@@ -273,20 +268,20 @@ def _read_escalations(receivers: tuple[tuple[str, str, Table], ...]) -> dict[str
         after_ns = table.duration("escalate_after", "5m", maximum="1d")
         if not to:
             if "escalate_after" in table and not table.has_problem("escalate_to"):
-                table.add_problem("escalate_after", "needs escalate_to: the receiver that is told instead")
+                table.add_problem("escalate_after", "needs escalate_to, the second receiver")
         elif to == name:
-            table.add_problem("escalate_to", "is the receiver itself: name another one")
+            table.add_problem("escalate_to", "must name another receiver")
         elif to not in names:
             table.add_problem("escalate_to", suggestions.unknown_name("receiver", to, names))
-        elif name in (circle := _chain(to, escalations)):
-            told = " -> ".join((name, *circle[: circle.index(name) + 1]))
-            table.add_problem("escalate_to", f"goes round in a circle: {told}; the last one must name nobody")
+        elif name in (chain := _escalation_chain(to, escalations)):
+            loop = " -> ".join((name, *chain[: chain.index(name) + 1]))
+            table.add_problem("escalate_to", f"escalation loop: {loop}")
         else:
             escalations[name] = EscalationSettings(to, after_ns)
     return escalations
 
 
-def _chain(name: str, escalations: Mapping[str, EscalationSettings]) -> tuple[str, ...]:
+def _escalation_chain(name: str, escalations: Mapping[str, EscalationSettings]) -> tuple[str, ...]:
     chain: tuple[str, ...] = (name,)
     while chain[-1] in escalations:
         chain = (*chain, escalations[chain[-1]].to)
@@ -297,22 +292,22 @@ def _read_routing(table: Table, names: tuple[str, ...], jitter: str) -> RoutingS
     default = table.names("default", names, kind="receiver", known=names)
     if not default and not table.has_problem("default"):
         table.add_problem("default", "must name at least one receiver: no notification would be sent")
-    waits = read_group_timing(table, DEFAULT_GROUP_TIMING)
+    timing = read_group_timing(table, DEFAULT_GROUP_TIMING)
     receiver_down_after_ns = table.duration("receiver_down_after", "10m", minimum="1m", maximum="1d")
     jitter_ns = table.duration("jitter", jitter, maximum="10m")
     table.reject_unknown_keys()
     return RoutingSettings(
         default,
-        waits.group_wait_ns,
-        waits.group_interval_ns,
-        waits.repeat_interval_ns,
+        timing.group_wait_ns,
+        timing.group_interval_ns,
+        timing.repeat_interval_ns,
         receiver_down_after_ns=receiver_down_after_ns,
         jitter_ns=jitter_ns,
     )
 
 
 def read_group_timing(table: Table, defaults: GroupTiming) -> GroupTiming:
-    """Return the waits that `table` gives, and of `usual` what it does not."""
+    """Return the group timing in `table`; missing keys have the values of `defaults`."""
     return GroupTiming(
         group_wait_ns=table.duration("group_wait", format_duration(defaults.group_wait_ns), maximum="1h"),
         group_interval_ns=table.duration("group_interval", format_duration(defaults.group_interval_ns), maximum="1d"),

@@ -1,16 +1,16 @@
-"""What to say of a word that is not in a closed list."""
+"""Messages for names that are not in a closed list: "did you mean …?"."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-_MOST_LETTERS = 80
-_MOST_DIGITS_VALUE = 10**18
+_MAX_CHARACTERS = 80
+_MAX_PRINTED_INTEGER = 10**18
 
 
 def unknown_name(kind: str, word: str, known: Iterable[str]) -> str:
-    """Say that `word` is no `kind`, and which of `known` was probably meant, or all of them."""
+    """Return the message for an unknown `word`, with the closest name of `known`, or all of them if none is close."""
     words = {name.casefold(): name for name in sorted(known) if name}
     close = difflib.get_close_matches(word.casefold(), words, n=1)
     if close:
@@ -21,15 +21,15 @@ def unknown_name(kind: str, word: str, known: Iterable[str]) -> str:
 
 
 def quote_value(value: object) -> str:
-    """Return `value` as a TOML file would write it, on one line, harmless to a terminal and cut at 80 characters."""
+    """Return `value` in TOML notation, on one line, with control characters escaped, cut at 80 characters."""
     match value:
         case bool():
             return str(value).lower()
         case str():
-            text = value if len(value) <= _MOST_LETTERS else value[: _MOST_LETTERS - 1] + "…"
+            text = value if len(value) <= _MAX_CHARACTERS else value[: _MAX_CHARACTERS - 1] + "…"
             escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-            return '"' + "".join(one if one.isprintable() else f"\\u{ord(one):04x}" for one in escaped) + '"'
-        case int() if abs(value) > _MOST_DIGITS_VALUE:  # Python refuses to print integers of over 4300 digits
+            return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped) + '"'
+        case int() if abs(value) > _MAX_PRINTED_INTEGER:  # Python refuses to print integers of over 4300 digits
             return "a very large number"
         case _:
-            return str(value)[:_MOST_LETTERS]
+            return str(value)[:_MAX_CHARACTERS]

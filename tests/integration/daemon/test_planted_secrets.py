@@ -292,7 +292,7 @@ def test_no_secret_shows_when_settings_are_checked(garden, plant, watchdog):
     watchdog.config.chmod(0o644)
     usual = ["--config", watchdog.config]
     told = [run(watchdog, garden, "check", watchdog.config), run(watchdog, garden, "run", *usual)]
-    assert all(b"stands in a file that is open to everyone on this host" in words for words in told)
+    assert all(b"is written in a file that is open to everyone on this host" in words for words in told)
     watchdog.config.chmod(0o600)
     told.append(run(watchdog, garden, "check", *usual, watchdog.rules, "--json"))
 

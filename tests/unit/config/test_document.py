@@ -65,11 +65,11 @@ def test_tells_a_missing_required_key_at_its_table(reader):
         ("texts", '["a", ""]', "must be a text, not an empty text"),
         ("texts", '["a", 3]', "must be a text, not a number"),
         ("number", "true", "must be a number, not true or false"),
-        ("number", "nan", "is not a number of use"),
-        ("number", "-inf", "is not a number of use"),
-        ("number", "9223372036854775808", "is not a number of use"),
+        ("number", "nan", "must be a finite number below 2^63"),
+        ("number", "-inf", "must be a finite number below 2^63"),
+        ("number", "9223372036854775808", "must be a finite number below 2^63"),
         ("integer", "1.0", "must be a whole number, not a number"),
-        ("integer", "0x" + "f" * 5000, "is not a number of use"),
+        ("integer", "0x" + "f" * 5000, "must be a finite number below 2^63"),
         ("integer", "1979-05-27", "must be a whole number, not a date or time"),
         ("boolean", '"yes"', "must be true or false, not a text"),
         ("duration", "10", 'needs a unit: "10s"?'),
@@ -173,7 +173,7 @@ def test_refuses_two_forms_of_one_secret(secret_file):
     assert told(doc) == ["f.toml:2: key_file: give only one of key, key_file"]
 
 
-NO_CREDENTIALS = "no credentials here, $CREDENTIALS_DIRECTORY is not set"
+NO_CREDENTIALS = "no credentials available, $CREDENTIALS_DIRECTORY is not set"
 
 
 def test_a_missing_secret_is_a_problem_for_the_daemon_and_a_note_for_a_check(tmp_path, monkeypatch):
@@ -183,7 +183,7 @@ def test_a_missing_secret_is_a_problem_for_the_daemon_and_a_note_for_a_check(tmp
     expected = [
         f"f.toml:2: a_file: {{}}cannot read '{tmp_path}/none': No such file or directory",
         "f.toml:3: b_env: {}environment variable 'NOT_SET' is not set",
-        f"f.toml:4: c_credential: {{}}{NO_CREDENTIALS}: give the unit LoadCredential=c:/path",
+        f"f.toml:4: c_credential: {{}}{NO_CREDENTIALS}: add LoadCredential=c:/path to the unit",
     ]
     for needed, prefix in ((True, ""), (False, "not checked: ")):
         doc = document(text, require_secrets=needed)
@@ -211,11 +211,11 @@ def exposed(text, **options):
     return Document(text, tomli.loads(text), "f.toml", other_readers="everyone on this host", **options)
 
 
-EXPOSED = "stands in a file that is open to everyone on this host: "
+EXPOSED = "is written in a file that is open to everyone on this host: "
 
 
 def test_a_secret_that_stands_in_a_file_which_others_can_read_is_refused_and_noted_in_a_check():
-    message = f"f.toml:1: key: {EXPOSED}give key_file instead, or {remedy('f.toml')}"
+    message = f"f.toml:1: key: {EXPOSED}use key_file instead, or {remedy('f.toml')}"
     doc = exposed('key = "hunter2"\n')
     assert doc.root.secret("key") is None
     assert told(doc) == [message]

@@ -61,7 +61,7 @@ def test_a_copy_is_the_secret_itself(copied):
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_is_never_written_down_by_pickle(protocol):
     for held in (Secret("hunter2"), [Holder(Secret("hunter2"))]):
-        with pytest.raises(TypeError, match=r"^a secret is not to be written down$"):
+        with pytest.raises(TypeError, match=r"^a secret cannot be serialized$"):
             pickle.dumps(held, protocol)
 
 
@@ -209,6 +209,6 @@ def test_a_credential_that_the_unit_does_not_give_is_told_with_its_place(tmp_pat
 
 def test_outside_of_a_service_there_are_no_credentials(monkeypatch):
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
-    with pytest.raises(SecretError, match=r"give the unit LoadCredential=hook:/path$") as caught:
+    with pytest.raises(SecretError, match=r"add LoadCredential=hook:/path to the unit$") as caught:
         secret_from_credential("hook")
     assert caught.value.is_unavailable

@@ -159,7 +159,7 @@ group_wait = 5
     assert problems(write(text)) == [
         "2: sampling.interval: must be at least 100ms, not 50ms",
         '3: sampling.intervall: unknown key "intervall": did you mean "interval"?',
-        '5: receiver.name: "2nd line": use a to z, 0 to 9, _ and -, beginning with a letter',
+        '5: receiver.name: "2nd line": use a to z, 0 to 9, _ and -, the first one a letter',
         "7: receiver.type: missing",
         '10: receiver.name: "log" is already the receiver of line 7',
         '13: routing.default: unknown receiver "oncal": known are 2nd line, log',
@@ -180,10 +180,10 @@ def test_refuses_to_tell_nobody(write):
     [
         ("a = 1\nb = \n", "2: file: not TOML: Invalid value (column 5)"),
         ("a = 1\n\na = 2\n", "3: file: not TOML: this key is given twice (column 6)"),
-        (b"a = 1\nb = '\xff'\n", "2: file: not UTF-8 text: byte 0xff"),
+        (b"a = 1\nb = '\xff'\n", "2: file: is not UTF-8 text: byte 0xff"),
         ("a = " + "[" * 5_000, "1: file: nested too deeply"),
-        ("a = " + "1" * 5_000, "1: file: holds a number that is too long"),
-        ("#" * 1_000_001, "1: file: over 1000000 bytes"),
+        ("a = " + "1" * 5_000, "1: file: contains a number that is too long"),
+        ("#" * 1_000_001, "1: file: is over 1000000 bytes"),
     ],
 )
 def test_tells_what_is_no_toml_file(write, text, message):
@@ -204,7 +204,7 @@ def test_refuses_folders_fifos_and_missing_files(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     for name, message in (
         ("", "cannot read: Is a directory"),
-        ("fifo", "not a regular file"),
+        ("fifo", "is not a regular file"),
         ("none", "cannot read: No such file or directory"),
     ):
         with pytest.raises(ConfigError, match=f"1: file: {message}$"):
@@ -232,18 +232,18 @@ def test_reads_who_stands_by_for_whom_and_when_a_path_is_dead(write):
 @pytest.mark.parametrize(
     ("written", "problem"),
     [
-        (tables(a='escalate_to = "a"'), "4: receiver.escalate_to: is the receiver itself: name another one"),
+        (tables(a='escalate_to = "a"'), "4: receiver.escalate_to: must name another receiver"),
         (
             tables(a='escalate_to = "bb"', b=""),
             '4: receiver.escalate_to: unknown receiver "bb": did you mean "b"?',
         ),
         (
             tables(a='escalate_to = "b"', b='escalate_to = "c"', c='escalate_to = "a"'),
-            "12: receiver.escalate_to: goes round in a circle: c -> a -> b -> c; the last one must name nobody",
+            "12: receiver.escalate_to: escalation loop: c -> a -> b -> c",
         ),
         (
             tables(a='escalate_after = "1m"'),
-            "4: receiver.escalate_after: needs escalate_to: the receiver that is told instead",
+            "4: receiver.escalate_after: needs escalate_to, the second receiver",
         ),
         (
             tables(a='escalate_to = "b"\nescalate_after = 5', b=""),

@@ -11,15 +11,15 @@ import hmac
 import os
 import re
 import ssl
-import stat
 from functools import lru_cache
 from pathlib import Path
 
 import certifi
 
+from watchdog.config.bounded_file import UnusableFile, read_regular_file
 from watchdog.config.document import Table, secret_forms
 from watchdog.config.permissions import other_readers, restrict_command
-from watchdog.config.secrets import Secret, open_without_blocking
+from watchdog.config.secrets import Secret
 
 TLS_KEYS = ("ca_file", "cert_file", *secret_forms("key"))
 
@@ -150,15 +150,15 @@ def _pem(table: Table, key: str) -> str | None:
         table.add_problem(key, f"must be an absolute path, not {path!r}")
         return None
     try:
-        with open_without_blocking(path) as file:
-            status = os.fstat(file.fileno())
-            content = file.read(_MOST_BYTES + 1) if stat.S_ISREG(status.st_mode) else b""
-    except (OSError, ValueError) as error:
-        said = f"cannot read {path!r}: {getattr(error, 'strerror', None) or 'not a path'}"
+        content, status = read_regular_file(path, _MOST_BYTES)
+    except UnusableFile:
+        content, status = b"", None
+    except OSError as error:
+        said = f"cannot read {path!r}: {error.strerror}"
         (table.add_problem if table.document.require_secrets else table.add_note)(key, said)
         return None
     text = content.decode("ascii", "replace")
-    if not content or len(content) > _MOST_BYTES or "-----BEGIN " not in text:
+    if status is None or "-----BEGIN " not in text:
         table.add_problem(key, f"{path!r} is no file in PEM form")
     elif _PRIVATE_KEY.search(text) and (others := other_readers(status)):
         table.add_problem(key, f"the private key in {path!r} is open to {others}: {restrict_command(path)}")

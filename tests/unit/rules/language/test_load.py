@@ -162,7 +162,7 @@ def test_levels_have_units(load, metric, stat, text, level):
         ("connects", "rate", '"many"', 'not a number: "many"; write it like 100'),
         ("bytes_sent", "rate", '"many"', 'not a number: "many"; write it like "100MB"'),
         ("connects", "rate", "true", 'must be a number, or a text with a unit like "100MB"'),
-        ("connects", "rate", "inf", "is not a number of use"),
+        ("connects", "rate", "inf", "must be a finite number below 2^63"),
         ("connects", "rate", "{}", "names no severity: give warning, critical or both"),
     ],
 )
@@ -322,7 +322,7 @@ def test_refuses_other_mistakes(problems, keys, expected):
 @pytest.mark.parametrize("identity", ["Storm", "-a", "a b", "a_b", "ü", "x" * 65])
 def test_refuses_ids_that_are_no_plain_words(problems, identity):
     text = rule_text(fire_above="1").replace('"r"', f'"{identity}"')
-    assert problems(text) == [f'2: rule.id: "{identity}": use a to z, 0 to 9 and -, beginning with a letter or digit']
+    assert problems(text) == [f'2: rule.id: "{identity}": use a to z, 0 to 9 and -, the first one a letter or digit']
 
 
 def test_a_window_holds_two_samples(problems, load):
