@@ -4,6 +4,7 @@ import os
 
 __version__ = "0.1.0"
 
-# Set before numpy is imported, whatever it was. One thread that adds up arrays needs no pool for linear algebra: that
-# costs 30 MB on a large host, and each of its threads would keep the privileges that this one gives up.
+# Must be set before numpy is imported, and overrides the user's value. The daemon adds arrays in one thread and needs
+# no pool for linear algebra: the pool takes 30 MB on a large host, and its threads would keep privileges that the main
+# thread gives up.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"

@@ -1,6 +1,6 @@
-"""Time, as the daemon sees it: durations by CLOCK_BOOTTIME, wall clock only for display and calendars.
+"""Clocks: durations are measured by CLOCK_BOOTTIME; the wall clock is for display and calendars only.
 
-Everything that has a notion of time takes a `Clock`, so that tests step it by hand.
+Code that needs the time takes a `Clock`, so that tests can advance it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ SECOND_NS = 1_000_000_000
 
 
 class Clock(Protocol):
-    """What the daemon needs to know of time."""
+    """The two clocks that the daemon reads."""
 
     def boottime_ns(self) -> int:
         """Return CLOCK_BOOTTIME in ns: monotonic, counts suspend, starts at boot."""

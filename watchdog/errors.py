@@ -1,12 +1,12 @@
 """The exceptions of bpf-watchdog.
 
 WatchdogError                 exit code 1
-├── UsageError                2   the command line asks for something that makes no sense
+├── UsageError                2   the command line or a request is wrong
 ├── ConfigError               1   one or more `Problem`s in TOML files
 ├── DaemonUnreachable         3
 ├── NotPermitted              4   a capability is missing
-├── KernelUnfit               4   the kernel (or bcc, libbpf) lacks something; names it and the remedy
-├── HandoverError             4   the loader did not hand over what was expected
+├── KernelUnfit               4   the kernel, bcc or libbpf lacks a required feature
+├── HandoverError             4   the loader did not hand over the expected programs and maps
 ├── StoreError                1   the state file cannot be used
 ├── DocumentError             -   a saved JSON document cannot be read; its reader counts it and continues
 └── DeliveryError             -   one attempt to deliver failed; never leaves the delivery worker
@@ -22,7 +22,7 @@ from enum import StrEnum
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One thing wrong in a file, told as `file:line: key: message`."""
+    """One problem in a file, shown as `file:line: key: message`."""
 
     file: str
     line: int
@@ -50,13 +50,13 @@ class WatchdogError(Exception):
 
 
 class UsageError(WatchdogError):
-    """The command line asks for something impossible."""
+    """The command line or a request is wrong."""
 
     exit_code = 2
 
 
 class ConfigError(WatchdogError):
-    """TOML files that cannot be used; `problems` holds every problem found, in file and line order."""
+    """TOML files that cannot be used. `problems`: all problems, in file and line order."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         """Keep `problems`; the text of the exception is one problem a line."""
@@ -77,13 +77,13 @@ class NotPermitted(WatchdogError):
 
 
 class KernelUnfit(WatchdogError):
-    """The kernel, bcc or libbpf lacks something; the text names it and the remedy."""
+    """The kernel, bcc or libbpf lacks a required feature."""
 
     exit_code = 4
 
 
 class HandoverError(WatchdogError):
-    """The loader handed over something else than the daemon expects."""
+    """The loader did not hand over the expected programs and maps."""
 
     exit_code = 4
 

@@ -1,4 +1,4 @@
-"""Where the files are that ship with the program: inside the package when installed, beside it in a checkout."""
+"""Folders of the shipped files: inside the package when it is installed, next to it in a checkout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import watchdog
 
 
 def _folder(name: str) -> Path:
-    # Where imports look, not where they looked when this was imported: see kernel/import_paths.py.
+    # The current import path of the package, which kernel/import_paths.py can change after the import.
     package = Path(watchdog.__path__[0])
     shipped = package / "_shipped" / name
     folder = shipped if shipped.is_dir() else package / ".." / name

@@ -1,9 +1,9 @@
-r"""Text from the host made harmless: process names are written by whoever runs the process.
+r"""Escaping of text from the host. Process names and similar texts are attacker input.
 
-There is one visible form for all sinks, and it can be turned back: a byte that is not UTF-8 or a control character
-becomes `\x1b`, any other character that does not show itself (bidi controls, zero-width and unassigned ones, spaces
-other than the space, lone surrogates) `\u202e` or `\U000e0001`. A backslash is doubled only where it would otherwise
-read as one of these, so that systemd's own `dev-disk\x2dby.mount` stays as it is. Each sink then adds its own quoting.
+All sinks use one reversible escaped form. A control character, and a byte that is not UTF-8, becomes `\x1b`. Other
+unprintable characters (bidi controls, zero-width and unassigned characters, spaces other than the space, lone
+surrogates) become `\u202e` or `\U000e0001`. A backslash is doubled only where it would otherwise be read as one of
+these, so that systemd's own `dev-disk\x2dby.mount` is unchanged. Each sink then adds its own quoting.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ ELLIPSIS = "…"
 
 _READS_AS_ESCAPE = re.compile(r"\\(?:\\|x(?:[01][0-9a-f]|7f|[89a-f][0-9a-f])|u[0-9a-f]{4}|U[0-9a-f]{8})")
 _MENTION = re.compile(r"[<`]|(?<!\w)@|\[(?=[^\]]{0,200}\]\()")
-_LONE_BYTES = range(0xDC80, 0xDD00)  # PEP 383: what `surrogateescape` makes of bytes that are not UTF-8
+_LONE_BYTES = range(0xDC80, 0xDD00)  # PEP 383: `surrogateescape` maps bytes that are not UTF-8 to these
 _SYSLOG_QUOTED = {'"': r"\"", "\\": r"\\", "]": r"\]"}  # RFC 5424 §6.3.3
-_SLACK_QUOTED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}  # docs.slack.dev, "Escaping text": these three and no other
+_SLACK_QUOTED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}  # docs.slack.dev, "Escaping text": only these three
 
 
 def escape_unprintable(text: str, max_characters: int | None = None) -> str:
-    """Return `text` with everything that does not show itself escaped, at most `limit` characters long."""
+    """Return `text` with unprintable characters escaped, at most `max_characters` characters long."""
     if max_characters is None:
         return "".join(_pieces(text))
     return _fit(_pieces(text), max_characters, len)
 
 
 def for_slack(text: str, max_characters: int) -> str:
-    """Return `text` for a Slack text object: visible, no mention or link can form, at most `limit` characters long.
+    """Return `text` for a Slack text object: escaped, without mentions and links, at most `max_characters` long.
 
-    Characters as JavaScript counts them: Slack does not say how it does, and this is the most that it can be.
+    The length is in UTF-16 code units, as in JavaScript. Slack does not document its unit; this one is never shorter.
     """
     return _fit(
         ("".join(_SLACK_QUOTED.get(c, c) for c in piece) for piece in _pieces(text)), max_characters, utf16_length
@@ -38,28 +38,28 @@ def for_slack(text: str, max_characters: int) -> str:
 
 
 def for_apprise(text: str, max_characters: int) -> str:
-    """Return `text` for a service nobody knows: visible, without what many take for a mention, markup or a tag."""
+    """Return `text` for an unknown service: escaped, without common forms of mentions, markup and tags."""
     return escape_unprintable(_MENTION.sub(lambda match: _escape(ord(match[0])), text), max_characters)
 
 
-def for_syslog(text: str, limit: int) -> bytes:
-    """Return `text` for the MSG part of a syslog record: visible, UTF-8, at most `limit` octets long."""
-    return _fit(_pieces(text), limit, _octets).encode()
+def for_syslog(text: str, max_octets: int) -> bytes:
+    """Return `text` for the MSG part of a syslog record: escaped, UTF-8, at most `max_octets` octets long."""
+    return _fit(_pieces(text), max_octets, _octets).encode()
 
 
-def for_syslog_value(text: str, limit: int) -> bytes:
-    """Return `text` for a PARAM-VALUE of RFC 5424 without its quotes: visible, quoted, at most `limit` octets long."""
+def for_syslog_value(text: str, max_octets: int) -> bytes:
+    """Return `text` for a PARAM-VALUE of RFC 5424, without the enclosing quotes, at most `max_octets` octets long."""
     quoted = ("".join(_SYSLOG_QUOTED.get(c, c) for c in piece) for piece in _pieces(text))
-    return _fit(quoted, limit, _octets).encode()
+    return _fit(quoted, max_octets, _octets).encode()
 
 
 def utf16_length(text: str) -> int:
-    """Return how many characters `text` has where those beyond U+FFFF count twice."""
+    """Return the number of UTF-16 code units of `text`: characters beyond U+FFFF count twice."""
     return len(text) + sum(character > "\uffff" for character in text)
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Return what to write for each character of `text`; no piece may be cut in two."""
+    """Yield the escaped form of each character of `text`. A piece must not be cut."""
     for index, character in enumerate(text):
         if character == "\\":
             following = text[index + 1 : index + 2]
@@ -74,13 +74,13 @@ def _pieces(text: str) -> Iterator[str]:
 def _escape(code: int) -> str:
     if code in _LONE_BYTES:
         return f"\\x{code - 0xDC00:02x}"
-    if code < 0x80:  # noqa: PLR2004 - where bytes and code points are the same
+    if code < 0x80:  # noqa: PLR2004 - ASCII: byte and code point are equal
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004 - four digits
 
 
 def _fit(pieces: Iterable[str], limit: int, size: Callable[[str], int]) -> str:
-    """Join `pieces` while they fit into `limit`; where some don't, end with the mark of a cut."""
+    """Join `pieces`. If they exceed `limit`, cut between pieces and end with an ellipsis."""
     whole: list[str] = []
     used = 0
     for piece in pieces:

@@ -1,6 +1,6 @@
-"""What the daemon has to do with systemd: telling it how it is (sd_notify(3)), knowing the journal's stream.
+"""Interface to systemd: sd_notify(3) messages, machine id, and detection of the journal's stream.
 
-Without systemd, nothing of it does anything.
+Without systemd, all of it has no effect.
 """
 
 from __future__ import annotations
@@ -13,66 +13,66 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _MACHINE_ID = Path("/etc/machine-id")
-_PATIENCE_SECONDS = 1.0  # systemd's socket may be full for a moment; a tick must not wait for longer
-_TIMES_LATE = 3  # intervals without a sample before the daemon counts as stuck
+_SEND_TIMEOUT_SECONDS = 1.0  # systemd's socket may be full for a moment; a tick must not wait longer
+_MAX_LATE_INTERVALS = 3  # intervals without a sample before systemd restarts the daemon
 
 
 class Systemd:
-    """The service manager that started this process, if one did and asked to be told."""
+    """The service manager, if it started this process and expects notifications."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         """Take address and watchdog interval from `environment` (NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID)."""
         address = environment.get("NOTIFY_SOCKET", "")
-        # "@" stands for the NUL byte of an abstract address; anything but that and a path (vsock:…) is for others.
+        # "@" stands for the NUL byte of an abstract address. Other forms (vsock:…) are not supported.
         self._address = address.replace("@", "\0", 1) if address.startswith("@") else address
         if not address.startswith(("/", "@")):
             self._address = ""
         self.watchdog_interval_seconds = _watchdog_interval_seconds(environment)
 
     def notify_ready(self) -> bool:
-        """Say that the start, or the reload, is over."""
-        return self._tell("READY=1")
+        """Report that the start, or the reload, has finished; return whether it was sent."""
+        return self._send("READY=1")
 
     def notify_reloading(self) -> bool:
-        """Say that a reload begins; `ready` must follow."""
-        # Type=notify-reload (systemd 253) waits for ever for a reload told without the time.
-        return self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        """Report that a reload begins; `notify_ready` must follow."""
+        # With Type=notify-reload (systemd 253), a reload without the time never ends.
+        return self._send(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def notify_stopping(self) -> bool:
-        """Say that the end has begun."""
-        return self._tell("STOPPING=1")
+        """Report that the daemon is stopping."""
+        return self._send("STOPPING=1")
 
     def notify_status(self, text: str) -> bool:
-        """Show `text` in `systemctl status`, its line ends made spaces: each line would be a message of its own."""
-        return self._tell(f"STATUS={' '.join(text.split())}")
+        """Show `text` in `systemctl status`. Line ends become spaces, because each line would be a separate message."""
+        return self._send(f"STATUS={' '.join(text.split())}")
 
     def notify_watchdog(self) -> bool:
-        """Say that the daemon does its work: to be called after a good sample, never by a thread that only waits.
+        """Report that the daemon works. Call it after a successful sample, never from a thread that only waits.
 
-        systemd restarts a daemon that has not said so for `watchdog_interval_seconds` (None: it does not watch).
+        systemd restarts a daemon that has not reported for `watchdog_interval_seconds` (None: no watchdog is set).
         """
-        return self.watchdog_interval_seconds is not None and self._tell("WATCHDOG=1")
+        return self.watchdog_interval_seconds is not None and self._send("WATCHDOG=1")
 
     def set_watchdog_timeout(self, tick_interval_seconds: float) -> bool:
-        """Have systemd wait for `watchdog` for three times `seconds`, where that is longer than what the unit says."""
+        """Set systemd's watchdog timeout to three tick intervals, if that is longer than the timeout of the unit."""
         if self.watchdog_interval_seconds is None:
             return False
-        patience = max(self.watchdog_interval_seconds, _TIMES_LATE * tick_interval_seconds)
-        return self._tell(f"WATCHDOG_USEC={round(patience * 1_000_000)}")
+        timeout_seconds = max(self.watchdog_interval_seconds, _MAX_LATE_INTERVALS * tick_interval_seconds)
+        return self._send(f"WATCHDOG_USEC={round(timeout_seconds * 1_000_000)}")
 
-    def _tell(self, message: str) -> bool:
-        # False if there is no one to tell, or they would not listen: no reason to stop guarding.
+    def _send(self, message: str) -> bool:
+        # A failure is reported by the result only: monitoring must continue without systemd.
         if not self._address:
             return False
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.settimeout(_PATIENCE_SECONDS)
+            sender.settimeout(_SEND_TIMEOUT_SECONDS)
             sender.sendto(message.encode("utf-8", "replace"), self._address)
             return True
         return False
 
 
 def machine_id() -> str:
-    """Return the id of this installation of an operating system (machine-id(5)), "" where there is none."""
+    """Return the id of this operating system installation (machine-id(5)), "" if there is none."""
     try:
         return _MACHINE_ID.read_text(encoding="ascii").strip()
     except (OSError, ValueError):
@@ -80,9 +80,9 @@ def machine_id() -> str:
 
 
 def is_journal(environment: Mapping[str, str], descriptor: int) -> bool:
-    """Tell whether `descriptor` is the stream that systemd connected to the journal.
+    """Return whether `descriptor` is the stream that systemd connected to the journal.
 
-    The variable alone says nothing: whoever redirects the stream leaves it as it was. Source: systemd.exec(5).
+    The variable alone is no proof: it is unchanged after a redirection of the stream. Source: systemd.exec(5).
     """
     try:
         status = os.fstat(descriptor)
@@ -92,9 +92,9 @@ def is_journal(environment: Mapping[str, str], descriptor: int) -> bool:
 
 
 def _watchdog_interval_seconds(environment: Mapping[str, str]) -> float | None:
-    # sd_watchdog_enabled(3): WATCHDOG_PID names the process that is meant; a child inherits the variables.
-    meant = environment.get("WATCHDOG_PID", str(os.getpid()))
+    # sd_watchdog_enabled(3): WATCHDOG_PID names the watched process; a child inherits the variables.
+    watched_pid = environment.get("WATCHDOG_PID", str(os.getpid()))
     microseconds = environment.get("WATCHDOG_USEC", "")
-    if meant != str(os.getpid()) or not microseconds.isdecimal() or int(microseconds) == 0:
+    if watched_pid != str(os.getpid()) or not microseconds.isdecimal() or int(microseconds) == 0:
         return None
     return int(microseconds) / 1_000_000

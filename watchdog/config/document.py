@@ -53,7 +53,7 @@ class Document:
 
     `data` is the parser's result for `text`. Without `require_secrets` (`check` as another user or on another host),
     secrets that are unavailable, and secrets in a file that is open to others, are notes instead of problems.
-    `other_readers`: the users besides the owner who can access the file, as `permissions.other_readers` returns them.
+    `other_readers`: other users with access to the file, as `permissions.other_readers` returns them.
     """
 
     def __init__(

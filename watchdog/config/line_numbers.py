@@ -28,7 +28,7 @@ _ESCAPED = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", "e": "\x1b"}
 class _OpenContainer:
     """A table or array that is open at the current token.
 
-    `value`: the path of the key whose value is being read, None between values.
+    `value`: the path of the key while its value is read, None between values.
     """
 
     path: KeyPath

@@ -12,7 +12,7 @@ ACCOUNT = "bpf-watchdog"
 
 
 def other_readers(status: os.stat_result) -> str | None:
-    """Describe the users who can access a file besides its owner; None if there are none.
+    """Describe the users with access to a file, other than its owner; None if there are none.
 
     The group of the daemon's account may read it: after the daemon has given up root, it reads files of root at a
     reload through this group. The group must have the account's name, because shared groups ("users") have others.

@@ -52,7 +52,7 @@ class GroupTiming:
 
 @dataclass(frozen=True, slots=True)
 class RoutingSettings:
-    """Receivers of alerts for which neither rule nor route names receivers, and timing of the notifications of a group.
+    """Receivers of alerts without receivers of a rule or route, and timing of the notifications of a group.
 
     `receiver_down_after_ns`: a receiver that fails for this time is down: all others, and the host's log, are notified.
     `jitter_ns`: hosts spread their first notifications after a start or a reload over this time.
@@ -67,7 +67,7 @@ class RoutingSettings:
 
     @property
     def group_timing(self) -> GroupTiming:
-        """Return the timing of groups whose route does not set it."""
+        """Return the timing of groups without a timing of their own route."""
         return GroupTiming(self.group_wait_ns, self.group_interval_ns, self.repeat_interval_ns)
 
 
@@ -107,7 +107,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class SettingsDocument:
-    """watchdog.toml while it is loaded: its values, and the tables whose keys other packages define.
+    """watchdog.toml while it is loaded: its values, and the tables that other packages read.
 
     `receivers`: (name, type, table) in the file's order, read by `receivers/registry.py`. `heartbeat`: read by
     `daemon/heartbeat_url.py`. `routes`: in the file's order, read by `routing/routes.py`.
@@ -141,7 +141,7 @@ def open_document(file: str, *, require_secrets: bool = True) -> Document:
 
 
 def _read(file: str) -> tuple[str, str | None]:
-    """Return the text of `file`, and the users besides its owner who can access it."""
+    """Return the text of `file`, and the other users with access to it."""
     try:
         content, status = read_regular_file(file, _MAX_BYTES)
     except OSError as error:
@@ -251,7 +251,7 @@ def _read_receivers(root: Table) -> tuple[tuple[str, str, Table], ...]:
         name = table.text("name")
         if not table.has_problem("name") and not _NAME.fullmatch(name):
             table.add_problem(
-                "name", f"{suggestions.quote_value(name)}: use a to z, 0 to 9, _ and -, the first one a letter"
+                "name", f"{suggestions.quote_value(name)}: use a to z, 0 to 9, _ and -, beginning with a letter"
             )
         if name in lines and not table.has_problem("name"):
             table.add_problem("name", f"{suggestions.quote_value(name)} is already the receiver of line {lines[name]}")

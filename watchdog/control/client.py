@@ -1,4 +1,4 @@
-"""A command's end of the control socket."""
+"""Client side of the control socket, used by commands."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from watchdog.control.socket_path import socket_address
 from watchdog.errors import DaemonUnreachable, NotPermitted
 
 RESPONSE_TIMEOUT_SECONDS = 15.0
-_CHUNK = 65_536
-_PAUSE_SECONDS = 0.02
+_CHUNK_BYTES = 65_536
+_RETRY_SECONDS = 0.02
 
 
 def send_request(path: Path, request_name: str, **arguments: object) -> Any:
-    """Ask the daemon at `path`; return its result.
+    """Send a request to the daemon at `path`; return its result.
 
     Raises:
-        DaemonUnreachable: nobody listens there, or does not answer in time.
-        NotPermitted: this user may not ask.
-        WatchdogError: the daemon's answer is an error, with its exit code.
+        DaemonUnreachable: no daemon listens there, or it does not answer in time.
+        NotPermitted: this user may not connect.
+        WatchdogError: the daemon's response is an error, with its exit code.
     """
     try:
         line = _exchange(path, protocol.pack_request(protocol.Request(request_name, arguments)))
@@ -35,42 +35,42 @@ def send_request(path: Path, request_name: str, **arguments: object) -> Any:
     except OSError as error:
         raise DaemonUnreachable(f"no daemon answers at {path}: {error.strerror}") from None
     if not line:
-        raise DaemonUnreachable(f"the daemon at {path} ended before it answered")
+        raise DaemonUnreachable(f"the daemon at {path} closed the connection without an answer")
     return protocol.parse_response(line)
 
 
 def _exchange(path: Path, request: bytes) -> bytes:
-    until = time.monotonic() + RESPONSE_TIMEOUT_SECONDS
+    deadline = time.monotonic() + RESPONSE_TIMEOUT_SECONDS
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
             peer.settimeout(RESPONSE_TIMEOUT_SECONDS)
-            _connect(peer, socket_address(path, folder), until)
+            _connect(peer, socket_address(path, folder), deadline)
             peer.sendall(request)
-            return _read(peer, until)
+            return _read(peer, deadline)
     finally:
         os.close(folder)
 
 
-def _connect(peer: socket.socket, address: str, until: float) -> None:
-    # A full queue is no reason to wait for a socket with a time limit: it fails at once (unix(7), EAGAIN).
+def _connect(peer: socket.socket, address: str, deadline: float) -> None:
+    # With a timeout set, connect() does not wait for a full queue of the listener: it fails at once (unix(7), EAGAIN).
     while True:
         try:
             peer.connect(address)
         except BlockingIOError:
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise TimeoutError from None
-            time.sleep(_PAUSE_SECONDS)
+            time.sleep(_RETRY_SECONDS)
         else:
             return
 
 
-def _read(peer: socket.socket, until: float) -> bytes:
-    answer = bytearray()
-    while len(answer) <= protocol.MAX_RESPONSE_BYTES and not answer.endswith(b"\n"):
-        peer.settimeout(max(0.001, until - time.monotonic()))
-        chunk = peer.recv(_CHUNK)
+def _read(peer: socket.socket, deadline: float) -> bytes:
+    response = bytearray()
+    while len(response) <= protocol.MAX_RESPONSE_BYTES and not response.endswith(b"\n"):
+        peer.settimeout(max(0.001, deadline - time.monotonic()))
+        chunk = peer.recv(_CHUNK_BYTES)
         if not chunk:
             break
-        answer += chunk
-    return bytes(answer)
+        response += chunk
+    return bytes(response)

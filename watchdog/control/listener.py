@@ -1,4 +1,4 @@
-"""The listening end of the control socket: a dead daemon's is replaced, a living one's is not; and who may speak."""
+"""Listening side of the control socket. It replaces the socket of a dead daemon, and checks the client's account."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from watchdog.control.socket_path import OTHER_SOCKET, ControlError, is_socket, 
 BACKLOG = 16
 _MODE = 0o660
 _SO_PEERGROUPS = 59  # include/uapi/asm-generic/socket.h, since Linux 4.13
-_MOST_BYTES = 1024  # of an option's value that Python asks for: 256 groups
+_MAX_OPTION_BYTES = 1024  # Python's limit for a socket option: 256 groups
 
 
 class Listener:
-    """A bound socket that listens; its file is removed by `close`."""
+    """A bound socket that listens; `close` removes its file."""
 
     def __init__(self, bound: socket.socket, path: Path, group: int) -> None:
-        """Keep the socket, where it is, and the group that may speak on it."""
+        """Keep the socket, its path, and the group with access to it."""
         self.socket = bound
         self.path = path
         self._group = group
@@ -32,7 +32,7 @@ class Listener:
         """Listen at `path`, with mode 0660 and the group of this process.
 
         Raises:
-            ControlError: a daemon answers there, something else stands there, or it cannot be made.
+            ControlError: another daemon listens there, `path` is not a socket, or it cannot be created.
         """
         try:
             folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -46,15 +46,15 @@ class Listener:
             ) from error
 
     def allows(self, peer: socket.socket) -> bool:
-        """Tell whether the other end is root, this account, or one of the socket's group.
+        """Return whether the client is root, this account, or a member of the socket's group.
 
-        The kernel has asked the file's mode already; this holds even where somebody has changed that.
+        The kernel has checked the mode of the file already. This check holds even if the mode has been changed.
         """
         _, uid, gid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
         return uid in (0, os.geteuid()) or self._group in (gid, *_other_groups(peer))
 
     def close(self) -> None:
-        """Stop to listen, and remove the file unless another's stands there by now."""
+        """Stop listening, and remove the file unless another daemon has replaced it."""
         self.socket.close()
         with contextlib.suppress(OSError):
             if self.path.lstat().st_ino == self._inode:
@@ -63,13 +63,15 @@ class Listener:
 
 def _bind(path: Path, folder: int) -> socket.socket:
     name = socket_address(path, folder)
-    _clear(path, name)
+    _remove_stale_socket(path, name)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         bound.setblocking(False)
-        os.fchmod(bound.fileno(), _MODE)  # what bind() makes the file with, the umask taken off: never more than it
+        os.fchmod(
+            bound.fileno(), _MODE
+        )  # bind() creates the file with this mode minus the umask, never with a wider one
         bound.bind(name)
-        os.chmod(name, _MODE)  # noqa: PTH101 - as it was bound
+        os.chmod(name, _MODE)  # noqa: PTH101 - the address used by bind()
         bound.listen(BACKLOG)
     except BaseException:
         bound.close()
@@ -77,7 +79,7 @@ def _bind(path: Path, folder: int) -> socket.socket:
     return bound
 
 
-def _clear(path: Path, name: str) -> None:
+def _remove_stale_socket(path: Path, name: str) -> None:
     try:
         if not is_socket(path):
             raise ControlError(f"{path} is not a socket", remedy=f"move it away, or {OTHER_SOCKET}")
@@ -90,14 +92,14 @@ def _clear(path: Path, name: str) -> None:
         except ConnectionRefusedError:
             path.unlink()
             return
-        except BlockingIOError:  # somebody listens, with many waiting
+        except BlockingIOError:  # a daemon listens, and its queue is full
             pass
     raise ControlError(f"another daemon listens on {path}", remedy=OTHER_SOCKET)
 
 
 def _other_groups(peer: socket.socket) -> tuple[int, ...]:
     try:
-        packed = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_BYTES)
-    except OSError:  # too many for us to see: root can still ask
+        packed = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MAX_OPTION_BYTES)
+    except OSError:  # more groups than fit: the client is refused unless it is root
         return ()
     return struct.unpack(f"{len(packed) // 4}I", packed)

@@ -1,7 +1,7 @@
-"""What goes over the control socket: one JSON object on a line each way, then the end.
+"""Protocol of the control socket: one JSON object on a line in each direction, then the connection ends.
 
-A request is `{"request": "notifications list", "arguments": {…}}`; an answer `{"result": …}`, or
-`{"error": "…", "exit_code": 1}` with the code that a command ends with.
+A request is `{"request": "notifications list", "arguments": {…}}`. A response is `{"result": …}`, or
+`{"error": "…", "exit_code": 1}` with the exit code of the command.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FORM = 'a request is {"request": "…", "arguments": {…}}'
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked for."""
+    """Name and arguments of a request."""
 
     name: str
     arguments: Mapping[str, Any]
@@ -32,15 +32,15 @@ def pack_request(request: Request) -> bytes:
 
 
 def parse_request(line: bytes) -> Request:
-    """Return the request that `line` holds.
+    """Return the request in `line`.
 
     Raises:
-        UsageError: it is none.
+        UsageError: `line` is not a request.
     """
     try:
         document = json.loads(line)
     except (ValueError, RecursionError):
-        raise UsageError("the request is no JSON") from None
+        raise UsageError("the request is not JSON") from None
     if not isinstance(document, dict) or not document.keys() <= {"request", "arguments"}:
         raise UsageError(_FORM)
     name, arguments = document.get("request"), document.get("arguments", {})
@@ -50,20 +50,20 @@ def parse_request(line: bytes) -> Request:
 
 
 def pack_result(result: object) -> bytes:
-    """Return the bytes of an answer."""
+    """Return the bytes of a response with a result."""
     return _line({"result": result})
 
 
 def pack_error(error: WatchdogError) -> bytes:
-    """Return the bytes of an answer that is an error."""
+    """Return the bytes of a response with an error."""
     return _line({"error": str(error), "exit_code": error.exit_code})
 
 
 def parse_response(line: bytes) -> Any:
-    """Return the result that `line` holds.
+    """Return the result in the response `line`.
 
     Raises:
-        WatchdogError: it holds the error, with its exit code; or it is no answer.
+        WatchdogError: the response is an error, with its exit code; or it is not a response.
     """
     try:
         document = json.loads(line)
@@ -76,9 +76,11 @@ def parse_response(line: bytes) -> Any:
             error = WatchdogError(text)
             error.exit_code = code
             raise error
-    raise WatchdogError("the daemon's answer is cut or garbled: is it of another version?")
+    raise WatchdogError(
+        "the daemon's response is incomplete or malformed", remedy="check that daemon and command have the same version"
+    )
 
 
 def _line(document: Mapping[str, object]) -> bytes:
-    # ASCII: names that are no UTF-8 (surrogate-escaped) stay as they are.
+    # ASCII output keeps surrogate-escaped names, which are not UTF-8.
     return json.dumps(document, allow_nan=False, separators=(",", ":")).encode() + b"\n"

@@ -1,7 +1,7 @@
-"""The daemon's end: one thread that answers requests, one by one, and waits for nobody.
+"""Server side of the control socket: one thread that answers requests one at a time and never blocks on a client.
 
-Clients are read and written as far as they are ready; each has its time, and there is room for some at once. What
-answers takes no lock of a tick for longer than a row takes to write.
+Clients are read and written when they are ready. Each client has a time limit, and their number is limited. Handlers
+hold a lock that a tick needs only while one row is written.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ RequestHandler = Callable[[Mapping[str, Any]], object]
 """Takes a request's arguments, returns what JSON can hold, raises WatchdogError."""
 
 MAX_CLIENTS = 16
-REQUEST_TIMEOUT_SECONDS = 5.0  # for a whole request to come
-RESPONSE_WRITE_TIMEOUT_SECONDS = 10.0  # for the answer to be taken
+REQUEST_TIMEOUT_SECONDS = 5.0  # until a request is complete
+RESPONSE_WRITE_TIMEOUT_SECONDS = 10.0  # until the client has read the response
 
 _CHUNK = 65_536
-_REFUSAL = protocol.pack_error(NotPermitted("root, or a member of the socket's group, may ask"))
+_REFUSAL = protocol.pack_error(NotPermitted("only root and members of the socket's group may send requests"))
 
 
 class ControlServer:
     """Answers on a listener from `start` until `stop`."""
 
     def __init__(self, listener: Listener, handlers: Mapping[str, RequestHandler], log: logging.Logger) -> None:
-        """Answer the requests that `handlers` names."""
+        """Answer requests by `handlers`, which are keyed by the request's name."""
         self._listener = listener
         self._handlers = handlers
         self._log = log
         self._selector = selectors.DefaultSelector()
         self._clients: dict[socket.socket, _ClientConnection] = {}
         self._listening = False
-        self._bell, self._ringer = socket.socketpair()
+        self._wakeup_receiver, self._wakeup_sender = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
 
     def start(self) -> None:
-        """Begin to answer."""
-        self._selector.register(self._bell, selectors.EVENT_READ)
+        """Start the thread."""
+        self._selector.register(self._wakeup_receiver, selectors.EVENT_READ)
         self._thread.start()
 
     def stop(self) -> None:
-        """Take the socket away and leave whoever is still connected."""
-        self._ringer.close()
+        """Stop the thread, close all connections and remove the socket."""
+        self._wakeup_sender.close()
         self._thread.join(1.0)
         self._listener.close()
 
@@ -60,26 +60,26 @@ class ControlServer:
         for client in list(self._clients.values()):
             self._drop(client)
         self._selector.close()
-        self._bell.close()
+        self._wakeup_receiver.close()
 
     def _serve(self) -> None:
         while True:
-            self._listen(len(self._clients) < MAX_CLIENTS)
-            ends = min((client.ends for client in self._clients.values()), default=None)
-            ready = self._selector.select(None if ends is None else max(0.0, ends - time.monotonic()))
+            self._set_listening(len(self._clients) < MAX_CLIENTS)
+            deadline = min((client.deadline for client in self._clients.values()), default=None)
+            ready = self._selector.select(None if deadline is None else max(0.0, deadline - time.monotonic()))
             for key, _ in ready:
-                if key.fileobj is self._bell:
+                if key.fileobj is self._wakeup_receiver:
                     return
                 if key.fileobj is self._listener.socket:
                     self._accept()
                 else:
-                    self._move(key.data)
+                    self._advance(key.data)
             now = time.monotonic()
-            for client in [client for client in self._clients.values() if client.ends <= now]:
+            for client in [client for client in self._clients.values() if client.deadline <= now]:
                 self._drop(client)
 
-    def _listen(self, wanted: bool) -> None:  # noqa: FBT001 - a setter
-        # While there is no room, the kernel keeps who comes waiting.
+    def _set_listening(self, wanted: bool) -> None:  # noqa: FBT001 - a setter
+        # While the number of clients is at its maximum, new ones wait in the kernel's queue.
         if wanted and not self._listening:
             self._selector.register(self._listener.socket, selectors.EVENT_READ)
         elif self._listening and not wanted:
@@ -89,24 +89,24 @@ class ControlServer:
     def _accept(self) -> None:
         try:
             peer, _ = self._listener.socket.accept()
-        except OSError:  # it has gone again, or there are no descriptors left
+        except OSError:  # the client has disconnected, or no file descriptor is free
             return
         peer.setblocking(False)
-        self._clients[peer] = client = _ClientConnection(peer, may_ask=self._listener.allows(peer))
+        self._clients[peer] = client = _ClientConnection(peer, is_permitted=self._listener.allows(peer))
         self._selector.register(peer, selectors.EVENT_READ, client)
 
-    def _move(self, client: _ClientConnection) -> None:
+    def _advance(self, client: _ClientConnection) -> None:
         try:
-            if client.leaving is not None:
+            if client.unsent is not None:
                 if client.write():
                     self._drop(client)
             elif (line := client.read()) is not None:
-                # Others are heard out too: a connection closed before is broken at their end, and they learn nothing.
-                client.answer(self._answer(line) if client.may_ask else _REFUSAL)
+                # The request of a refused client is read too: closing earlier would break its write and hide the reason.
+                client.answer(self._answer(line) if client.is_permitted else _REFUSAL)
                 self._selector.modify(client.peer, selectors.EVENT_WRITE, client)
         except BlockingIOError:
             return
-        except OSError:  # gone
+        except OSError:  # disconnected
             self._drop(client)
 
     def _drop(self, client: _ClientConnection) -> None:
@@ -119,13 +119,15 @@ class ControlServer:
             return protocol.pack_result(self._result(line))
         except WatchdogError as error:
             return protocol.pack_error(error)
-        except Exception:  # noqa: BLE001 - an edge: a defect in an answer ends neither this thread nor the guard
-            self._log.exception("the control socket: a request failed")
-            return protocol.pack_error(WatchdogError("the daemon failed to answer; its log has the reason"))
+        except Exception:  # noqa: BLE001 - an edge: a defect in a handler must end neither this thread nor the daemon
+            self._log.exception("control request failed")
+            return protocol.pack_error(
+                WatchdogError("the request failed in the daemon", remedy="read the daemon's log")
+            )
 
     def _result(self, line: bytes) -> object:
         if len(line) > protocol.MAX_REQUEST_BYTES:
-            raise UsageError(f"a request has {protocol.MAX_REQUEST_BYTES} bytes at most")
+            raise UsageError(f"a request can have at most {protocol.MAX_REQUEST_BYTES} bytes")
         request = protocol.parse_request(line)
         if request.name not in self._handlers:
             raise UsageError(unknown_name("request", request.name, self._handlers))
@@ -133,29 +135,29 @@ class ControlServer:
 
 
 class _ClientConnection:
-    """One connection: first it asks, then it is answered; `ends` is the CLOCK_MONOTONIC at which it is left."""
+    """One connection: a request, then a response. `deadline`: seconds of CLOCK_MONOTONIC at which it is closed."""
 
-    def __init__(self, peer: socket.socket, *, may_ask: bool) -> None:
+    def __init__(self, peer: socket.socket, *, is_permitted: bool) -> None:
         self.peer = peer
-        self.may_ask = may_ask
-        self.ends = time.monotonic() + REQUEST_TIMEOUT_SECONDS
-        self.leaving: memoryview | None = None
+        self.is_permitted = is_permitted
+        self.deadline = time.monotonic() + REQUEST_TIMEOUT_SECONDS
+        self.unsent: memoryview | None = None
         self._received = bytearray()
 
     def read(self) -> bytes | None:
-        """Return the request once it is complete, or longer than any may be."""
+        """Return the request once it is complete or too long, else None."""
         chunk = self.peer.recv(_CHUNK)
         self._received += chunk
         line, end, _ = self._received.partition(b"\n")
         if not chunk and not line:
-            raise ConnectionAbortedError  # it asked for nothing
+            raise ConnectionAbortedError  # it closed without a request
         return bytes(line) if end or not chunk or len(line) > protocol.MAX_REQUEST_BYTES else None
 
     def answer(self, answer: bytes) -> None:
-        self.leaving = memoryview(answer)
-        self.ends = time.monotonic() + RESPONSE_WRITE_TIMEOUT_SECONDS
+        self.unsent = memoryview(answer)
+        self.deadline = time.monotonic() + RESPONSE_WRITE_TIMEOUT_SECONDS
 
     def write(self) -> bool:
-        """Write what can be written now; tell whether that was all."""
-        self.leaving = (self.leaving or memoryview(b""))[self.peer.send(self.leaving or b"") :]
-        return not self.leaving
+        """Write without blocking; return whether the response has been written completely."""
+        self.unsent = (self.unsent or memoryview(b""))[self.peer.send(self.unsent or b"") :]
+        return not self.unsent

@@ -1,4 +1,4 @@
-"""Where the control socket is, and the folder that the service manager makes for it where there is one."""
+"""Path of the control socket, and its folder where no service manager creates it."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ DEFAULT_STATE_FOLDER = "/var/lib/bpf-watchdog"
 DEFAULT_RUNTIME_FOLDER = "/run/bpf-watchdog"
 SOCKET_FILE_NAME = "control.sock"
 OTHER_SOCKET = "choose another socket with --control"
+_MAX_ADDRESS_BYTES = 107
 
 
 class ControlError(WatchdogError):
-    """The control socket cannot be had; the text names it and the remedy."""
+    """The control socket cannot be created or used."""
 
 
 def control_socket_path(state_folder: str | Path, environment: Mapping[str, str]) -> Path:
-    """Return the socket of the daemon that keeps its state in `state_folder`.
+    """Return the socket of the daemon with the state folder `state_folder`.
 
-    The usual one has the usual socket, or the one that the service manager's RUNTIME_DIRECTORY says. Any other has it
-    beside its state, so that several can run and each is found by its folder.
+    The default state folder has the default socket, or the one in the service manager's RUNTIME_DIRECTORY. For any
+    other state folder the socket is inside it, so that several daemons can run and each is found by its folder.
     """
-    usual = environment.get("STATE_DIRECTORY") or DEFAULT_STATE_FOLDER
-    if os.path.abspath(state_folder) != os.path.abspath(usual):  # noqa: PTH100 - links are followed by nobody
+    default_folder = environment.get("STATE_DIRECTORY") or DEFAULT_STATE_FOLDER
+    if os.path.abspath(state_folder) != os.path.abspath(default_folder):  # noqa: PTH100 - does not follow links
         return Path(state_folder, SOCKET_FILE_NAME)
     return Path(environment.get("RUNTIME_DIRECTORY") or DEFAULT_RUNTIME_FOLDER, SOCKET_FILE_NAME)
 
 
 def prepare_socket_folder(path: Path, account: pwd.struct_passwd) -> None:
-    """Make the usual folder of sockets, as root, and let it belong to `account`; of any other, touch nothing.
+    """Create the default folder of the socket as root, owned by `account`. Other folders are not changed.
 
     Raises:
-        ControlError: it cannot be made.
+        ControlError: the folder cannot be created.
     """
     folder = path.parent
     if folder != Path(DEFAULT_RUNTIME_FOLDER):
@@ -53,19 +54,20 @@ def prepare_socket_folder(path: Path, account: pwd.struct_passwd) -> None:
 
 
 def is_socket(path: Path) -> bool:
-    """Tell whether `path` is a socket, and not what a link leads to.
+    """Return whether `path` itself, not the target of a link, is a socket.
 
     Raises:
-        OSError: it is not there, or cannot be looked at.
+        OSError: `path` does not exist or cannot be read.
     """
     return stat.S_ISSOCK(path.lstat().st_mode)
 
 
 def socket_address(path: Path, folder: int) -> str:
-    """Return how to name `path` to bind() and connect(), which take 107 bytes at most; `folder` is its folder, open.
+    """Return the address of `path` for bind() and connect(), which accept at most 107 bytes.
+
+    `folder`: a descriptor of the folder of `path`.
 
     Source: unix(7).
     """
-    most = 107
-    plain = str(path)
-    return plain if len(os.fsencode(plain)) <= most else f"/proc/self/fd/{folder}/{path.name}"
+    text = str(path)
+    return text if len(os.fsencode(text)) <= _MAX_ADDRESS_BYTES else f"/proc/self/fd/{folder}/{path.name}"

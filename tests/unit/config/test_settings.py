@@ -159,7 +159,7 @@ group_wait = 5
     assert problems(write(text)) == [
         "2: sampling.interval: must be at least 100ms, not 50ms",
         '3: sampling.intervall: unknown key "intervall": did you mean "interval"?',
-        '5: receiver.name: "2nd line": use a to z, 0 to 9, _ and -, the first one a letter',
+        '5: receiver.name: "2nd line": use a to z, 0 to 9, _ and -, beginning with a letter',
         "7: receiver.type: missing",
         '10: receiver.name: "log" is already the receiver of line 7',
         '13: routing.default: unknown receiver "oncal": known are 2nd line, log',

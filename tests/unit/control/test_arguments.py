@@ -27,7 +27,7 @@ def test_arguments_are_had_by_type_and_null_is_none():
         ({"a": []}, lambda a: a.texts("a", max_count=1), "a must be an array of texts"),
         ({}, lambda a: a.texts("a", max_count=1), "a must be an array of texts"),
         ({"a": ["x", 3]}, lambda a: a.texts("a", max_count=2), "a must be an array of texts"),
-        ({"a": ["x", "y"]}, lambda a: a.texts("a", max_count=1), "a may hold 1 texts at most"),
+        ({"a": ["x", "y"]}, lambda a: a.texts("a", max_count=1), "a can have at most 1 texts"),
         (
             {"limti": 1},
             lambda a: (a.text("limit"), a.reject_unknown_arguments()),

@@ -56,5 +56,5 @@ def test_what_is_no_request_is_told_so(line):
 
 @pytest.mark.parametrize("line", [b"", b"{}", b'{"error": "x"}', b'{"resul', b"[" * 60_000])
 def test_what_is_no_answer_is_told_so(line):
-    with pytest.raises(WatchdogError, match="cut or garbled"):
+    with pytest.raises(WatchdogError, match="incomplete or malformed"):
         protocol.parse_response(line)

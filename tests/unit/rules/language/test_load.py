@@ -322,7 +322,7 @@ def test_refuses_other_mistakes(problems, keys, expected):
 @pytest.mark.parametrize("identity", ["Storm", "-a", "a b", "a_b", "ü", "x" * 65])
 def test_refuses_ids_that_are_no_plain_words(problems, identity):
     text = rule_text(fire_above="1").replace('"r"', f'"{identity}"')
-    assert problems(text) == [f'2: rule.id: "{identity}": use a to z, 0 to 9 and -, the first one a letter or digit']
+    assert problems(text) == [f'2: rule.id: "{identity}": use a to z, 0 to 9 and -, beginning with a letter or digit']
 
 
 def test_a_window_holds_two_samples(problems, load):
