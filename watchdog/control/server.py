@@ -101,7 +101,7 @@ class ControlServer:
                 if client.write():
                     self._drop(client)
             elif (line := client.read()) is not None:
-                # The request of a refused client is read too: closing earlier would break its write and hide the reason.
+                # A refused client is read too: an earlier close would break its write and hide the reason.
                 client.answer(self._answer(line) if client.is_permitted else _REFUSAL)
                 self._selector.modify(client.peer, selectors.EVENT_WRITE, client)
         except BlockingIOError:
