@@ -16,17 +16,17 @@ import pytest
 READER = Path(__file__).with_name("reader.py")
 GENERATORS = Path(__file__).with_name("generators")
 PATIENCE_SECONDS = int(os.environ.get("WATCHDOG_PATIENCE_SECONDS", "20"))  # more where the kernel is emulated
-UNAVAILABLE = 77  # a generator's exit status where the kernel lacks what it needs; its stderr tells what
+UNAVAILABLE = 77  # exit status of a generator where the kernel lacks a feature; its stderr names the feature
 
 
 class Rows(list):
-    """Rows as `sample --json` has them."""
+    """Rows with the keys of `sample --json`."""
 
     def total(self, name: str) -> int:
         return sum(row[name] for row in self)
 
-    def where(self, **wanted: object) -> "Rows":
-        return Rows(row for row in self if all(row[name] == value for name, value in wanted.items()))
+    def where(self, **values: object) -> "Rows":
+        return Rows(row for row in self if all(row[name] == value for name, value in values.items()))
 
     def values(self, name: str) -> set:
         return {row[name] for row in self}
@@ -45,19 +45,19 @@ class Reader:
         self.quality: dict[str, int] = {}
         self.elapsed_seconds = 0.0  # of the last reading
         try:
-            self._answer()  # the baseline is taken
+            self._read_answer()  # the baseline is read
         except BaseException:
             self.stop()
             raise
 
-    def ask(self, question: str) -> dict:
-        self.process.stdin.write(f"{question}\n")
+    def request(self, command: str) -> dict:
+        self.process.stdin.write(f"{command}\n")
         self.process.stdin.flush()
-        return self._answer()
+        return self._read_answer()
 
     def rows(self, port: int | None = None, netns: int | None = None) -> Rows:
-        """Read now; return the rows since the start: all, those of a server's port, those of a network namespace."""
-        answer = self.ask("read")
+        """Read now; return the rows since the start: all, or those of a server's port or a network namespace."""
+        answer = self.request("read")
         self.quality = answer["quality"]
         self.elapsed_seconds = answer["elapsed_seconds"]
         return Rows(
@@ -67,8 +67,8 @@ class Reader:
         )
 
     def by_port(self, port: int, state: str) -> dict:
-        """Read now; return the sums of this process's sockets on a local port, in a state."""
-        rows = self.ask("read")["by_port"]
+        """Read now; return the sums of the sockets with a local port and a state."""
+        rows = self.request("read")["by_port"]
         return next(row for row in rows if (row["local_port"], row["state"]) == (port, state))
 
     def until(self, complete: Callable[[Rows], bool], port: int | None = None, netns: int | None = None) -> Rows:
@@ -81,14 +81,14 @@ class Reader:
             time.sleep(0.05)
 
     def until_closed(self, count: int, port: int | None = None, netns: int | None = None) -> Rows:
-        """Read until so many ends of connections are closed."""
+        """Read until `count` ends of connections are closed."""
         return self.until(lambda rows: rows.total("closes") >= count, port, netns)
 
     def totals_until(self, complete: Callable[[Callable[[int], Counter]], bool]) -> Callable[[int], Counter]:
         """Read until the totals of processes are complete; return a function from pid to its totals."""
         end = time.monotonic() + PATIENCE_SECONDS
         while True:
-            answer = self.ask("read")
+            answer = self.request("read")
             self.quality = answer["quality"]
             sums: dict[int, Counter] = defaultdict(Counter)
             for row in answer["by_process"]:
@@ -102,15 +102,15 @@ class Reader:
         self.process.stdout.close()
         self.process.wait(10)
 
-    def _answer(self) -> dict:
+    def _read_answer(self) -> dict:
         line = self.process.stdout.readline()
-        assert line, "the collecting process ended: its stderr tells why"
+        assert line, "the collecting process ended: see its stderr"
         return json.loads(line)
 
 
 @pytest.fixture
 def start_reader() -> Iterator[Callable[..., Reader]]:
-    """Return a function that starts a collecting process; it is ended with the test."""
+    """Return a function that starts a collecting process; it ends with the test."""
     readers = []
 
     def start(ledger_capacity: int = 65536) -> Reader:
@@ -124,12 +124,12 @@ def start_reader() -> Iterator[Callable[..., Reader]]:
 
 @pytest.fixture
 def reader(start_reader: Callable[..., Reader]) -> Reader:
-    """Return a collecting process whose baseline is taken."""
+    """Return a collecting process that has read its baseline."""
     return start_reader()
 
 
 class Program:
-    """A program that makes traffic: it prints one JSON object a line, and ends when its standard input does."""
+    """A program that makes traffic. It prints one JSON object per line, and ends at the end of its standard input."""
 
     def __init__(self, *command: object) -> None:
         self.process = subprocess.Popen(
@@ -137,20 +137,20 @@ class Program:
         )
         self.pid = self.process.pid
 
-    def hear(self) -> dict:
-        """Return the next object; skip the test where the kernel lacks what the program is about."""
+    def receive(self) -> dict:
+        """Return the next object; skip the test where the kernel lacks the tested feature."""
         line = self.process.stdout.readline()
         if not line:
             self.process.wait(PATIENCE_SECONDS)
             message = self.process.stderr.read().strip()
             if self.process.returncode == UNAVAILABLE:
                 pytest.skip(message)
-            pytest.fail(message or "the program ended without a word")
+            pytest.fail(message or "the program ended without a message")
         return json.loads(line)
 
-    def tell(self, word: str = "") -> None:
-        """Let the program go on."""
-        self.process.stdin.write(f"{word}\n")
+    def proceed(self, command: str = "") -> None:
+        """Let the program continue."""
+        self.process.stdin.write(f"{command}\n")
         self.process.stdin.flush()
 
     def end(self) -> None:
@@ -167,13 +167,13 @@ class Program:
 
 
 class Namespace:
-    """A network namespace with nothing but its loopback, so that the kernel's own totals in it are the test's alone."""
+    """A network namespace with loopback only, so that the kernel's totals in it are those of the test."""
 
     def __init__(self, run: Callable[..., Program]) -> None:
         self._run = run
         script = "ip link set lo up && echo '{}' && exec cat"
         self._holder = run("unshare", "--net", "sh", "-c", script)
-        self._holder.hear()
+        self._holder.receive()
         self.inode = Path(f"/proc/{self._holder.pid}/ns/net").stat().st_ino
 
     def command(self, *command: object) -> list[str]:
@@ -188,7 +188,7 @@ class Namespace:
         subprocess.run(self.command(*command), check=True, capture_output=True)
 
     def totals(self) -> dict[str, int]:
-        """Return what the kernel counted in it: the Tcp lines of /proc/net/snmp (RFC 4022)."""
+        """Return the kernel's totals in it: the Tcp lines of /proc/net/snmp (RFC 4022)."""
         lines = Path(f"/proc/{self._holder.pid}/net/snmp").read_text(encoding="ascii").splitlines()
         names, values = (line.split()[1:] for line in lines if line.startswith("Tcp:"))
         return dict(zip(names, map(int, values), strict=True))
@@ -196,7 +196,7 @@ class Namespace:
 
 @pytest.fixture
 def run() -> Iterator[Callable[..., Program]]:
-    """Return a function that starts a program; it is killed with the test."""
+    """Return a function that starts a program; it is killed at the end of the test."""
     programs = []
 
     def start(*command: object) -> Program:
@@ -210,7 +210,7 @@ def run() -> Iterator[Callable[..., Program]]:
 
 @pytest.fixture
 def namespace(run: Callable[..., Program]) -> Namespace:
-    """Return a fresh network namespace."""
+    """Return a new network namespace."""
     return Namespace(run)
 
 

@@ -1,7 +1,8 @@
-"""A process that collects like the daemon and prints what it saw, on demand: the tests' window into the kernel half.
+"""A process that collects like the daemon and prints its measurements on request, for the kernel tests.
 
-Reads lines from stdin: `read` prints what was measured since the start as one JSON object, `pass` only measures,
-`status` prints what it knows of itself. Arguments: the ledger's capacity.
+Reads commands from stdin: `read` prints all measurements since the start as one JSON object, `pass` only measures,
+`enable` and `disable` attach and detach the message probes, `status` prints /proc/self/status. Argument: capacity of
+the ledger.
 """
 
 import json
@@ -16,7 +17,7 @@ from watchdog.measure.meter import Meter
 
 
 def main() -> None:
-    """Answer until stdin ends."""
+    """Answer commands until the end of stdin."""
     clock = SystemClock()
     collector = start_collector(clock, MapSizes(ledger=int(sys.argv[1])))
     meter, connections = Meter(), ConnectionAggregate()
@@ -28,15 +29,18 @@ def main() -> None:
     _, baseline = meter.advance_with_changes(collector.read(), clock.wall())
     print(json.dumps({"baseline": int(baseline.metrics["open"].sum())}), flush=True)
     for line in sys.stdin:
-        if line.strip() in {"follow", "unfollow"}:
-            print(json.dumps({"follows": collector.enable_message_probes(line.strip() == "follow")}), flush=True)
+        if line.strip() in {"enable", "disable"}:
+            print(
+                json.dumps({"message_probes_enabled": collector.enable_message_probes(line.strip() == "enable")}),
+                flush=True,
+            )
             continue
         if line.strip() == "status":
             print(json.dumps({"status": Path("/proc/self/status").read_text(encoding="utf-8")}), flush=True)
             continue
         changes, snapshot = meter.advance_with_changes(collector.read(), clock.wall())
-        for tally in (connections, by_port, by_process):
-            tally.add(changes, snapshot)
+        for aggregate in (connections, by_port, by_process):
+            aggregate.add(changes, snapshot)
         for name in quality:
             quality[name] += getattr(snapshot.quality, name)
         if line.strip() == "pass":

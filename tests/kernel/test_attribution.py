@@ -1,4 +1,4 @@
-"""Each connection has one owner: the process that makes it or holds it, and never the watchdog."""
+"""Each connection has one owner: the process that creates or holds it, and never the watchdog."""
 
 import os
 import socket
@@ -9,47 +9,47 @@ from pathlib import Path
 
 import pytest
 
-SAY = """
+REPORT = """
 import json, os, socket, struct, sys, time
-def told(**facts):
+def report(**facts):
     print(json.dumps(facts), flush=True)
 def wait():
     sys.stdin.readline()
 """
 PASSED_ON = (
-    SAY
+    REPORT
     + """
-ours, theirs = socket.socketpair()
-heir = os.fork()
-if heir == 0:
+ours, tnew_holders = socket.socketpair()
+new_holder = os.fork()
+if new_holder == 0:
     ours.close()
-    _, (fd,), _, _ = socket.recv_fds(theirs, 1, 1)
-    heirloom = socket.socket(fileno=fd)
-    theirs.send(b"k")
-    while order := theirs.recv(1):
-        heirloom.sendall(b"h" * 1009)
-        theirs.send(b"k")
+    _, (fd,), _, _ = socket.recv_fds(tnew_holders, 1, 1)
+    new_holderloom = socket.socket(fileno=fd)
+    tnew_holders.send(b"k")
+    while order := tnew_holders.recv(1):
+        new_holderloom.sendall(b"h" * 1009)
+        tnew_holders.send(b"k")
     os._exit(0)
-theirs.close()
+tnew_holders.close()
 client = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
 client.sendall(b"p" * 503)
-told(parent=os.getpid(), heir=heir)
+report(parent=os.getpid(), new_holder=new_holder)
 wait()
 socket.send_fds(ours, [b"x"], [client.fileno()])
 ours.recv(1)
 client.close()
-told()
+report()
 wait()
 ours.send(b"s")
 ours.recv(1)
-told()
+report()
 wait()
 ours.close()
-os.waitpid(heir, 0)
+os.waitpid(new_holder, 0)
 """
 )
 DUPLICATED = (
-    SAY
+    REPORT
     + """
 client = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
 copies = [os.dup(client.fileno()) for _ in range(97)]
@@ -58,12 +58,12 @@ for copy in copies:
     os.write(copy, b"d" * 11)
 os.write(500, b"D" * 13)
 client.close()
-told()
+report()
 wait()
 """
 )
 PREFORK = (
-    SAY
+    REPORT
     + """
 server = socket.create_server(("127.0.0.1", 0), backlog=128)
 count, workers = int(sys.argv[1]), []
@@ -76,7 +76,7 @@ for number in range(4):
             connection.sendall(struct.pack("I", os.getpid()) * (number + 1))
             connection.close()
     workers.append(pid)
-told(port=server.getsockname()[1], workers=workers)
+report(port=server.getsockname()[1], workers=workers)
 wait()
 for pid in workers:
     os.kill(pid, 9)
@@ -84,12 +84,12 @@ for pid in workers:
 """
 )
 ORPHANED_LISTENER = (
-    SAY
+    REPORT
     + """
 server = socket.create_server(("127.0.0.1", 0))
 child = os.fork()
 if child:
-    told(port=server.getsockname()[1], parent=os.getpid(), child=child)
+    report(port=server.getsockname()[1], parent=os.getpid(), child=child)
     os._exit(0)
 with open("/proc/self/comm", "w") as comm:
     comm.write("orphan")
@@ -99,7 +99,7 @@ connection.close()
 """
 )
 RENAMED = (
-    SAY
+    REPORT
     + """
 import threading
 def work():
@@ -113,19 +113,19 @@ with open("/proc/self/comm", "w") as comm:
 thread = threading.Thread(target=work)
 thread.start()
 thread.join()
-told()
+report()
 """
 )
 KILLED = (
-    SAY
+    REPORT
     + """
 with open("/proc/self/comm", "w") as comm:
     comm.write("killed-server")
 server = socket.create_server(("127.0.0.1", 0))
-told(port=server.getsockname()[1])
+report(port=server.getsockname()[1])
 connection, _ = server.accept()
 connection.recv(100)
-told()
+report()
 time.sleep(60)
 """
 )
@@ -154,7 +154,7 @@ NO_PIDS_OF_OUR_OWN = "echo 99 > /proc/sys/kernel/ns_last_pid"
 
 @pytest.fixture
 def server():
-    """Return a listener of the test's own, and have it read whatever comes."""
+    """Return a listener of the test that reads all data."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         threads = []
 
@@ -182,33 +182,33 @@ def server():
 
 
 def out(reader, port, size):
-    """Return the clients' rows once they have sent so much."""
+    """Return the clients' rows after they have sent `size` bytes."""
     return reader.until(lambda rows: rows.where(direction="out").total("bytes_sent") >= size, port).where(
         direction="out"
     )
 
 
-def test_a_connection_passed_over_a_unix_socket_belongs_to_its_heir(reader, run, server):
+def test_a_connection_passed_over_a_unix_socket_belongs_to_its_new_holder(reader, run, server):
     program = run(sys.executable, "-c", PASSED_ON, server)
-    pids = program.hear()
+    pids = program.receive()
     before = out(reader, server, 503)
-    program.tell()
-    program.hear()
+    program.proceed()
+    program.receive()
     for _ in range(3):
         reader.rows()
-    program.tell()
-    program.hear()
+    program.proceed()
+    program.receive()
     after = out(reader, server, 503 + 1009)
     program.end()
 
     assert (before.values("pid"), before.total("bytes_sent")) == ({pids["parent"]}, 503)
-    assert (after.values("pid"), after.total("bytes_sent"), len(after)) == ({pids["heir"]}, 503 + 1009, 1)
+    assert (after.values("pid"), after.total("bytes_sent"), len(after)) == ({pids["new_holder"]}, 503 + 1009, 1)
 
 
 def test_duplicated_descriptors_are_one_connection(reader, run, server):
     size = 97 * 11 + 13
     program = run(sys.executable, "-c", DUPLICATED, server)
-    program.hear()
+    program.receive()
     rows = out(reader, server, size)
     program.end()
     later = reader.until_closed(2, server).where(direction="out")
@@ -217,27 +217,27 @@ def test_duplicated_descriptors_are_one_connection(reader, run, server):
     assert (later.total("bytes_sent"), later.total("closes"), later.values("pid")) == (size, 1, {program.pid})
 
 
-def test_each_worker_of_a_prefork_server_owns_what_it_accepted(reader, run):
+def test_each_worker_of_a_prefork_server_owns_the_connections_it_accepted(reader, run):
     count = 401
     program = run(sys.executable, "-c", PREFORK, count)
-    facts = program.hear()
-    said = dict.fromkeys(facts["workers"], 0)
+    facts = program.receive()
+    reported = dict.fromkeys(facts["workers"], 0)
     for _ in range(count):
         with socket.create_connection(("127.0.0.1", facts["port"])) as client:
             client.sendall(b"q" * 7)
             answer = client.recv(100, socket.MSG_WAITALL)
-        said[int.from_bytes(answer[:4], sys.byteorder)] += len(answer)
+        reported[int.from_bytes(answer[:4], sys.byteorder)] += len(answer)
     rows = reader.until_closed(2 * count, facts["port"]).where(direction="in")
     program.end()
 
     owned = {pid: rows.where(pid=pid).total("bytes_sent") for pid in facts["workers"]}
-    assert owned == said
+    assert owned == reported
     assert (rows.total("accepts"), rows.total("bytes_received")) == (count, 7 * count)
 
 
-def test_a_listener_whose_maker_has_exited_gives_its_connections_to_the_child_that_holds_it(reader, run):
+def test_after_the_creator_of_a_listener_exits_its_connections_belong_to_the_child_that_holds_it(reader, run):
     program = run(sys.executable, "-c", ORPHANED_LISTENER)
-    facts = program.hear()
+    facts = program.receive()
     program.process.wait(10)
     with socket.create_connection(("127.0.0.1", facts["port"])) as client:
         client.sendall(b"o" * 19)
@@ -248,9 +248,9 @@ def test_a_listener_whose_maker_has_exited_gives_its_connections_to_the_child_th
     assert rows.total("bytes_received") == 19
 
 
-def test_a_thread_with_a_name_of_its_own_counts_under_its_process(reader, run, server):
+def test_a_thread_with_its_own_name_counts_for_its_process(reader, run, server):
     program = run(sys.executable, "-c", RENAMED, server)
-    program.hear()
+    program.receive()
     rows = out(reader, server, 29)
     program.end()
 
@@ -263,10 +263,10 @@ def test_a_thread_with_a_name_of_its_own_counts_under_its_process(reader, run, s
 
 def test_a_killed_server_keeps_its_name_and_executable(reader, run):
     program = run(sys.executable, "-c", KILLED)
-    port = program.hear()["port"]
+    port = program.receive()["port"]
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(b"k" * 23)
-        program.hear()
+        program.receive()
         program.process.kill()
         assert client.recv(1) == b""
     rows = reader.until_closed(2, port).where(direction="in")
@@ -276,7 +276,7 @@ def test_a_killed_server_keeps_its_name_and_executable(reader, run):
     assert rows.total("bytes_received") == 23
 
 
-def test_a_pid_that_is_used_again_is_another_process(reader, server):
+def test_a_reused_pid_is_another_process(reader, server):
     inside = ["unshare", "--pid", "--fork", "--mount-proc"]
     tried = subprocess.run([*inside, "sh", "-c", NO_PIDS_OF_OUR_OWN], capture_output=True, text=True, check=False)
     if tried.returncode:
@@ -287,8 +287,8 @@ def test_a_pid_that_is_used_again_is_another_process(reader, server):
     assert {row["process"]: row["bytes_sent"] for row in rows} == {"first": 101, "second": 103}
 
 
-def test_what_is_closed_during_a_pass_is_never_charged_to_the_watchdog(reader, run, server):
-    # The pass holds a reference to each file that it looks at: with bad luck it is the last one.
+def test_a_socket_closed_during_a_pass_never_belongs_to_the_watchdog(reader, run, server):
+    # The pass holds a reference to each file that it reads: it can be the last reference.
     count = 1009
     script = (
         "import socket, sys\n"
@@ -300,7 +300,7 @@ def test_what_is_closed_during_a_pass_is_never_charged_to_the_watchdog(reader, r
     with subprocess.Popen([sys.executable, "-c", script, str(server)]) as program:
         passes = 0
         while program.poll() is None:
-            reader.ask("pass")
+            reader.request("pass")
             passes += 1
     totals = reader.totals_until(
         lambda totals: totals(program.pid)["closes"] + totals(os.getpid())["closes"] >= 2 * count

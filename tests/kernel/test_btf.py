@@ -1,4 +1,4 @@
-"""What a kernel has is read from its own BTF, and what it lacks is named."""
+"""Features of a kernel come from its own BTF; errors name the missing feature."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from watchdog.errors import KernelUnfit
 from watchdog.kernel.btf import Btf
 
 
-def test_a_helper_that_the_kernel_lacks_is_named():
+def test_an_error_names_the_missing_helper():
     Btf().require_helper("sock_from_file")
     with pytest.raises(KernelUnfit, match=r"no BPF helper bpf_sock_from_space: Linux 5\.12 or newer is needed"):
         Btf().require_helper("sock_from_space")

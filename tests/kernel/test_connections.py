@@ -1,4 +1,4 @@
-"""Counts, bytes and owners of connections are exactly those of the program that made them."""
+"""Counts, bytes and owners of connections equal those of the program that made them."""
 
 import contextlib
 import ctypes
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-MANY = 1009  # a prime: no multiple of anything looks right by chance
+MANY = 1009  # a prime: no wrong multiple can be equal by chance
 REQUEST, ANSWER = b"q" * 7, b"a" * 13
 
 SERVER = """
@@ -112,7 +112,7 @@ def test_connections_older_than_the_programs_are_baselines(start_reader):
 
 
 @pytest.mark.everywhere
-def test_a_connection_that_goes_on_counts_each_byte_once(reader):
+def test_a_long_connection_counts_each_byte_once(reader):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)) as client, server.accept()[0] as accepted:
@@ -133,7 +133,7 @@ def test_a_connection_that_goes_on_counts_each_byte_once(reader):
     assert (rows.total("connects"), rows.total("accepts"), rows.total("closes")) == (1, 1, 2)
 
 
-def test_bytes_that_leave_after_close_are_counted_to_the_closer(reader):
+def test_bytes_sent_after_close_count_for_the_process_that_closed(reader):
     size = 3_000_017
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -147,7 +147,7 @@ def test_bytes_that_leave_after_close_are_counted_to_the_closer(reader):
                 while sent < size:
                     sent += client.send(b"w" * min(65_536, size - sent))
             client.close()
-            reader.rows()  # the connection has no file any more
+            reader.rows()  # the connection no longer has a file
             received = 0
             while chunk := accepted.recv(1 << 16):
                 received += len(chunk)
@@ -212,27 +212,27 @@ def test_a_socket_shared_by_many_processes_counts_once(reader):
     assert rows.values("pid") == {os.getpid()}
 
 
-def test_ten_thousand_connections_between_two_readings_are_all_there(reader):
+def test_ten_thousand_connections_between_two_readings_are_all_counted(reader):
     count = 10_007
     with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
         port = server.getsockname()[1]
         for _ in range(count):
             with socket.create_connection(("127.0.0.1", port)) as client, server.accept()[0] as accepted:
                 client.send(b"t")
-                accepted.recv(1, socket.MSG_PEEK)  # it is there: what comes after the close is not taken
+                accepted.recv(1, socket.MSG_PEEK)  # wait for it: bytes that arrive after the close are not received
     rows = reader.until_closed(2 * count, port)
 
-    # The server closes with a byte unread, which resets: client and server close each once all the same.
+    # The server closes with an unread byte, which sends a reset: client and server still close once each.
     assert (rows.total("connects"), rows.total("accepts"), rows.total("closes")) == (count, count, 2 * count)
     assert (rows.total("bytes_sent"), rows.total("bytes_received")) == (count, count)
     assert rows.values("pid") == {os.getpid()}
     assert not any(reader.quality.values())
 
 
-# What is asked for, and how many rows of 216 bytes find room in the pages that it takes, one byte of which stays free.
-@pytest.mark.parametrize(("asked", "capacity"), [(8, 4095 // 216), (64, 16383 // 216)])
-def test_totals_stay_exact_when_the_ledger_is_full(start_reader, asked, capacity):
-    reader = start_reader(asked)
+# Requested capacity, and number of records of 216 bytes that fit into its pages, where one byte stays free.
+@pytest.mark.parametrize(("requested", "capacity"), [(8, 4095 // 216), (64, 16383 // 216)])
+def test_totals_stay_exact_when_the_ledger_is_full(start_reader, requested, capacity):
+    reader = start_reader(requested)
     with server_process(socket.AF_INET, "127.0.0.1", MANY) as (server, port):
         for _ in range(MANY):
             exchange(("127.0.0.1", port), socket.AF_INET)
@@ -241,7 +241,7 @@ def test_totals_stay_exact_when_the_ledger_is_full(start_reader, asked, capacity
     rows = reader.rows()
     mine, theirs = rows.where(pid=os.getpid()), rows.where(pid=server.pid)
 
-    # The ledger is the host's: connections of others may have taken some of its room.
+    # Connections of other programs on the host can also be in the ledger.
     assert reader.quality.pop("ledger_full") >= 2 * MANY - capacity
     assert not any(reader.quality.values())
     assert 2 <= len(mine) + len(theirs) <= capacity + 2

@@ -1,4 +1,4 @@
-"""Bytes count once, by whatever way they enter and leave a socket: the generators' own counts are the truth."""
+"""Bytes count once, on every way into and out of a socket: expected values are the generators' own counts."""
 
 import subprocess
 import sys
@@ -7,13 +7,13 @@ import pytest
 
 
 def flow(rows):
-    """Return bytes sent and received of the client's end, then of the server's."""
+    """Return bytes sent and received of the client's end, then of the server's end."""
     out, incoming = rows.where(direction="out"), rows.where(direction="in")
     return [end.total(name) for end in (out, incoming) for name in ("bytes_sent", "bytes_received")]
 
 
 def assert_totals_are_the_kernels(rows, totals):
-    """Hold the sums of all rows of a network namespace against the kernel's own counters of it."""
+    """Compare the sums of all rows of a network namespace with the kernel's own counters of it."""
     assert rows.total("connects") == totals["ActiveOpens"]
     assert rows.where(direction="in").total("established") == totals["PassiveOpens"]
     assert rows.total("retransmits") == totals["RetransSegs"]
@@ -35,16 +35,18 @@ def assert_totals_are_the_kernels(rows, totals):
 )
 def test_each_way_into_and_out_of_a_socket_counts_every_byte_once(reader, namespace, generator, path, cut_short):
     traffic = namespace.run(generator("data_paths"), path)
-    said = traffic.hear()
-    expected = [said["sent"], 0, 0, said["sent"]]
+    reported = traffic.receive()
+    expected = [reported["sent"], 0, 0, reported["sent"]]
     alive = reader.until(lambda rows: flow(rows) == expected, netns=namespace.inode)
     traffic.end()
     rows = reader.until_closed(2, netns=namespace.inode)
 
-    assert said["received"] == said["sent"]
-    assert (said["cut_short"] > 0) == cut_short
+    assert reported["received"] == reported["sent"]
+    assert (reported["cut_short"] > 0) == cut_short
     assert flow(alive) == expected
-    assert alive.where(direction="in").values("state") == {"CLOSE_WAIT"}  # the client's FIN is there, and is no byte
+    assert alive.where(direction="in").values("state") == {
+        "CLOSE_WAIT"
+    }  # the client's FIN has arrived, and is not a byte
     assert flow(rows) == expected
     assert rows.values("pid") == {traffic.pid}
     assert_totals_are_the_kernels(rows, namespace.totals())
@@ -54,31 +56,31 @@ def test_each_way_into_and_out_of_a_socket_counts_every_byte_once(reader, namesp
 @pytest.mark.everywhere
 def test_bytes_by_io_uring_count_once(reader, namespace, generator):
     traffic = namespace.run(generator("uring"), "files")
-    said = traffic.hear()
-    expected = [said["sent"], 0, 0, said["sent"]]
+    reported = traffic.receive()
+    expected = [reported["sent"], 0, 0, reported["sent"]]
     alive = reader.until(lambda rows: flow(rows) == expected, netns=namespace.inode)
     traffic.end()
     rows = reader.until_closed(2, netns=namespace.inode)
 
-    assert said["received"] == said["sent"]
+    assert reported["received"] == reported["sent"]
     assert flow(alive) == flow(rows) == expected
     assert rows.values("pid") == {traffic.pid}
     assert_totals_are_the_kernels(rows, namespace.totals())
 
 
 @pytest.mark.parametrize("ended_by", ["fixed", "exit"])
-def test_sockets_that_only_a_ring_holds_count_at_their_end_at_the_process_that_made_them(
+def test_sockets_held_only_by_a_ring_count_at_their_end_for_the_process_that_made_them(
     reader, namespace, generator, ended_by
 ):
     traffic = namespace.run(generator("uring"), ended_by)
-    said = traffic.hear()
+    reported = traffic.receive()
     alive = reader.rows(netns=namespace.inode)
     traffic.end()
     rows = reader.until_closed(2, netns=namespace.inode)
 
-    # No file of any process refers to them, so no pass can see them: docs/accuracy.md.
+    # No file of a process refers to them, so no pass can see them: docs/accuracy.md.
     assert alive == []
-    assert flow(rows) == [said["sent"], 0, 0, said["sent"]]
+    assert flow(rows) == [reported["sent"], 0, 0, reported["sent"]]
     assert (rows.values("pid"), rows.values("process"), rows.values("exe")) == ({traffic.pid}, {"uring"}, {"uring"})
     assert rows.total("accepts") == 1
     assert_totals_are_the_kernels(rows, namespace.totals())
@@ -89,7 +91,7 @@ import json, os, socket, sys
 def unless(error):
     print(error, file=sys.stderr)
     sys.exit(77)
-def told(**facts):
+def report(**facts):
     print(json.dumps(facts), flush=True)
 def wait():
     sys.stdin.readline()
@@ -113,7 +115,7 @@ while left:
     left -= len(accepted.recv(left))
 accepted.sendall(b"n" * 1009)
 assert len(client.recv(1009, socket.MSG_WAITALL)) == 1009
-told()
+report()
 wait()
 client.close()
 assert accepted.recv(1) == b""
@@ -124,11 +126,9 @@ server.close()
 
 
 @pytest.mark.parametrize(("client", "seen_alive"), [("mptcp", False), ("plain", True)])
-def test_multipath_connections_count_as_the_tcp_connections_that_they_are_made_of(
-    reader, namespace, client, seen_alive
-):
+def test_a_multipath_connection_counts_as_its_tcp_connections(reader, namespace, client, seen_alive):
     traffic = namespace.run(sys.executable, "-c", MPTCP, client)
-    traffic.hear()
+    traffic.receive()
     expected = [100_003, 1009, 1009, 100_003]
     alive = reader.until(lambda rows: flow(rows) == expected or not seen_alive, netns=namespace.inode)
     traffic.end()
@@ -165,20 +165,20 @@ def connection(size):
 for size in (11, 501, 502, 1200):
     connection(size)
 counters = [line.split() for line in open("/proc/net/netstat") if line.startswith("TcpExt:")]
-told(**{name: int(value) for name, value in zip(*counters) if name.startswith("TCPFastOpen")})
+report(**{name: int(value) for name, value in zip(*counters) if name.startswith("TCPFastOpen")})
 wait()
 """
 )
 
 
-def test_data_in_the_syn_counts_like_any_other(reader, namespace):
+def test_data_in_the_syn_counts_like_other_data(reader, namespace):
     namespace.set("sysctl", "-qw", "net.ipv4.tcp_fastopen=3")
     traffic = namespace.run(sys.executable, "-c", FAST_OPEN)
-    fast_open = traffic.hear()
+    fast_open = traffic.receive()
     traffic.end()
     rows = reader.until_closed(8, netns=namespace.inode)
 
-    # The first connection fetches the cookie for the others.
+    # The first connection gets the cookie for the others.
     assert (fast_open["TCPFastOpenActive"], fast_open["TCPFastOpenPassive"]) == (3, 3)
     assert flow(rows) == [2214, 4 * 17, 4 * 17, 2214]
     assert sorted(row["bytes_sent"] for row in rows.where(direction="out")) == [11, 501, 502, 1200]
@@ -199,12 +199,12 @@ client = socket.socket()
 assert client.sendto(b"f" * 1009, MSG_FASTOPEN, server.getsockname()) == 1009
 accepted = server.accept()[0]
 assert len(accepted.recv(1009, socket.MSG_WAITALL)) == 1009
-told(state=accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0])
+report(state=accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0])
 wait()
 if sys.argv[1] == "answers":
     accepted.sendall(b"o" * 17)
 accepted.close()
-told()
+report()
 wait()
 """
 )
@@ -212,7 +212,7 @@ wait()
 
 @pytest.mark.parametrize(("action", "answer"), [("answers", 17), ("closes", 0)])
 @pytest.mark.parametrize("read_before", [True, False])
-def test_a_server_that_ends_a_fast_open_before_the_handshake_does_loses_no_byte(
+def test_a_fast_open_closed_by_the_server_before_the_handshake_ends_loses_no_byte(
     reader, namespace, action, answer, read_before
 ):
     namespace.set("sysctl", "-qw", "net.ipv4.tcp_fastopen=0x207")  # both ends, without a cookie
@@ -224,11 +224,11 @@ def test_a_server_that_ends_a_fast_open_before_the_handshake_does_loses_no_byte(
     except subprocess.CalledProcessError as error:
         pytest.skip(f"nft can't drop segments here: {error.stderr.decode().strip()}")
     traffic = namespace.run(sys.executable, "-c", SYN_RECV_SERVER, action)
-    assert traffic.hear() == {"state": 3}  # SYN_RECV: the last part of the handshake is lost
+    assert traffic.receive() == {"state": 3}  # SYN_RECV: the last part of the handshake is lost
     if read_before:
         reader.rows()
-    traffic.tell()
-    traffic.hear()
+    traffic.proceed()
+    traffic.receive()
     namespace.set("nft", "delete table t")
     traffic.end()
     rows = reader.until_closed(2, netns=namespace.inode)
@@ -260,7 +260,7 @@ assert client.send(b"t" * size) == size
 left = size
 while left:
     left -= len(accepted.recv(left))
-told()
+report()
 wait()
 client.close()
 accepted.close()
@@ -268,10 +268,10 @@ accepted.close()
 )
 
 
-def test_kernel_tls_counts_what_is_sent_records_and_all(reader, namespace):
+def test_kernel_tls_counts_payload_and_records(reader, namespace):
     size, record, overhead = 100_003, 16_384, 5 + 1 + 16  # RFC 8446 section 5.2: header, content type, tag
     traffic = namespace.run(sys.executable, "-c", KERNEL_TLS, size)
-    traffic.hear()
+    traffic.receive()
     traffic.end()
     rows = reader.until_closed(2, netns=namespace.inode)
 

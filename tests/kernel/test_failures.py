@@ -1,4 +1,4 @@
-"""Connects that fail and connections that break are counted under their reason, at the process that made them."""
+"""Failed connects and broken connections count with their cause, for the process that made them."""
 
 import contextlib
 import os
@@ -37,7 +37,7 @@ def test_refused_connects_are_counted_as_refused(reader):
     assert (rows.values("failure"), rows.values("pid")) == ({"refused"}, {os.getpid()})
 
 
-def test_a_connect_that_nobody_answers_is_counted_as_timeout(reader, full_queue):
+def test_a_connect_without_a_response_is_counted_as_timeout(reader, full_queue):
     before = reader.rows(full_queue[1]).total("connects")
     with socket.socket() as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, 1)
@@ -49,7 +49,7 @@ def test_a_connect_that_nobody_answers_is_counted_as_timeout(reader, full_queue)
     assert [(row["connect_failures"], row["established"], row["pid"]) for row in rows] == [(1, 0, os.getpid())]
 
 
-def test_a_connect_that_is_given_up_is_counted_as_aborted(reader, full_queue):
+def test_an_abandoned_connect_is_counted_as_aborted(reader, full_queue):
     with socket.socket() as client:
         client.setblocking(False)
         assert client.connect_ex(full_queue) != 0
@@ -58,8 +58,8 @@ def test_a_connect_that_is_given_up_is_counted_as_aborted(reader, full_queue):
     assert [(row["connect_failures"], row["established"], row["pid"]) for row in rows] == [(1, 0, os.getpid())]
 
 
-def test_a_host_that_cannot_be_reached_is_counted_as_unreachable(reader):
-    # A link of its own, to an address that nobody on it has: the neighbour search fails.
+def test_an_unreachable_host_is_counted_as_unreachable(reader):
+    # A separate link, and an address that no host on it has: the neighbour search fails.
     script = """
 import socket
 client = socket.socket()
@@ -85,7 +85,7 @@ except OSError as error:
 
 
 @pytest.mark.everywhere
-def test_a_connection_reset_before_the_peer_said_anything_is_a_failed_connect(reader):
+def test_a_connection_reset_before_the_peer_sent_a_byte_is_a_failed_connect(reader):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         for _ in range(19):

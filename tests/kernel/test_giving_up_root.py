@@ -1,4 +1,4 @@
-"""Root runs nothing but ours on its way to the account, and nothing of it is left there."""
+"""Root runs only our code before it changes to the service account, and keeps nothing there."""
 
 import os
 import stat
@@ -22,7 +22,7 @@ def python(script, *arguments, **options):
 
 @pytest.fixture
 def usual_umask():
-    before = os.umask(0)  # the loosest, to see it tightened
+    before = os.umask(0)  # the most permissive, so that the test sees the change
     yield
     os.umask(before)
 
@@ -36,7 +36,7 @@ def test_modules_in_the_current_folder_are_not_run(tmp_path):
     assert not ran.exists()
 
 
-def test_what_is_compiled_is_roots_and_nobody_elses_to_change(tmp_path, usual_umask):
+def test_only_root_can_change_the_compiled_sources(tmp_path, usual_umask):
     loader.write_sources(tmp_path)
     written = [tmp_path, *tmp_path.rglob("*")]
 
@@ -47,7 +47,7 @@ def test_what_is_compiled_is_roots_and_nobody_elses_to_change(tmp_path, usual_um
     }
 
 
-def test_without_the_account_root_is_not_given_up_to_another_and_the_remedy_is_named(monkeypatch):
+def test_without_the_service_account_root_changes_to_no_other_and_the_remedy_is_named(monkeypatch):
     monkeypatch.setattr(privileges, "ACCOUNT", "no-such-account")
 
     with pytest.raises(NotPermitted) as caught:
@@ -83,7 +83,7 @@ def test_a_thread_that_would_keep_privileges_is_found(kept):
     assert "NotPermitted: a thread started earlier" in done.stderr
 
 
-def test_numpys_own_threads_are_none_whatever_the_environment_asks_for():
+def test_numpy_starts_no_threads_for_any_environment():
     script = (
         "import watchdog.measure.meter, os; from watchdog.kernel.privileges import keep_only_capabilities;"
         "keep_only_capabilities(());"
@@ -99,7 +99,7 @@ def test_numpys_own_threads_are_none_whatever_the_environment_asks_for():
 
 @pytest.fixture
 def package(tmp_path):
-    """Return a folder with a package that has a late submodule, and a late module beside it; pytest's are private."""
+    """Return a folder with a package that has a late submodule, and a late module; pytest's folders are private."""
     package = tmp_path / "found" / "early"
     package.mkdir(parents=True)
     for file in (package / "__init__.py", package / "late.py", package.parent / "beside.py"):
@@ -118,13 +118,13 @@ print(early.late.__file__.startswith("/proc/self/fd/"), beside.__file__.startswi
 """
 
 
-def test_imports_from_a_private_folder_go_on(package):
+def test_imports_from_a_private_folder_still_work(package):
     done = python(LATE, str(package.parent), cwd="/")
 
     assert (done.stdout, done.stderr) == ("True True\n", "")
 
 
-def test_folders_that_the_account_can_reach_are_left_as_they_are():
+def test_reachable_folders_stay_unchanged():
     script = (
         "import sys, os; import watchdog; from watchdog.kernel.privileges import keep_only_capabilities;"
         "before = sys.path[:], len(os.listdir('/proc/self/fd')); keep_only_capabilities(());"
@@ -136,7 +136,7 @@ def test_folders_that_the_account_can_reach_are_left_as_they_are():
     assert (done.stdout, done.stderr) == (f"{reachable}\n", "")
 
 
-def test_a_package_that_the_account_may_not_read_at_all_is_told_at_once_with_the_remedy(package):
+def test_an_unreadable_package_is_reported_at_once_with_the_remedy(package):
     package.chmod(0o700)
     done = python(LATE, str(package.parent), cwd="/")
 

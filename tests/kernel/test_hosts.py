@@ -1,4 +1,4 @@
-"""Hosts in trouble: no ports left, a watchdog that stood still, millions of files, programs in each other's way."""
+"""Hosts in trouble: no free ports, a stopped watchdog, millions of files, programs that interrupt each other."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ for _ in range(int(sys.argv[1])):
 print(json.dumps({"held": len(held), "refused": refused}), flush=True)
 sys.stdin.read()
 """
-HOARDER = """
+FILE_HOLDER = """
 import json, os, resource, socket, sys
 wanted, each = int(sys.argv[1]), resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 64
 resource.setrlimit(resource.RLIMIT_NOFILE, (each + 64, each + 64))
@@ -74,7 +74,7 @@ while not select.select([0], [], [], 0)[0]:
     for _ in range(100_000):
         pass
 """
-# Two threads, connecting and accepting; arguments: for how many seconds, "reset" to reset each once it is accepted.
+# Two threads, one connects and one accepts; arguments: seconds, "reset" to reset each accepted connection.
 LOOP_OF_THREADS = """
 import json, socket, struct, sys, threading, time
 server = socket.create_server(("127.0.0.1", 0), backlog=1024)
@@ -105,26 +105,26 @@ sys.stdin.read()
 
 
 def skipped_by_program(reader):
-    """Return, by name, how often the kernel skipped each program that a collecting process has attached."""
+    """Return, by name, how often the kernel skipped each attached program of a collecting process."""
     programs = map(program_of, links_of(reader.process.pid).values())
     return {info.name.decode(): info.recursion_misses for info in programs}
 
 
-def test_a_connect_that_finds_no_port_is_counted_with_a_reason_of_its_own(reader, namespace):
+def test_a_connect_without_a_free_port_is_counted_with_its_own_cause(reader, namespace):
     namespace.set("sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40009")
     program = namespace.run(sys.executable, "-c", EXHAUSTED, 17)
-    told = program.hear()
+    reported = program.receive()
     rows = reader.rows(netns=namespace.inode).where(direction="out")
     program.end()
 
-    assert told == {"held": 10, "refused": 7}
+    assert reported == {"held": 10, "refused": 7}
     assert [rows.total(name) for name in ("connects", "established", "connect_failures")] == [17, 10, 7]
     assert [row["failure"] for row in rows if row["connect_failures"]] == ["other"] * 7
     assert rows.values("pid") == {program.pid}
 
 
-def test_nothing_is_lost_while_the_collecting_process_stands_still(reader):
-    count, still_seconds = 211, 1.2
+def test_nothing_is_lost_while_the_collecting_process_is_stopped(reader):
+    count, stopped_seconds = 211, 1.2
     began = time.monotonic()
     os.kill(reader.process.pid, signal.SIGSTOP)
     try:
@@ -134,43 +134,43 @@ def test_nothing_is_lost_while_the_collecting_process_stands_still(reader):
                 with socket.create_connection(("127.0.0.1", port)) as client, server.accept()[0] as accepted:
                     client.sendall(b"s" * 7)
                     accepted.recv(7, socket.MSG_WAITALL)
-        time.sleep(max(0, began + still_seconds - time.monotonic()))
+        time.sleep(max(0, began + stopped_seconds - time.monotonic()))
     finally:
         os.kill(reader.process.pid, signal.SIGCONT)
     reader.rows(port)
     elapsed_seconds = reader.elapsed_seconds
     rows = reader.until_closed(2 * count, port)
 
-    assert elapsed_seconds >= still_seconds  # what rates divide by is the time that has passed
+    assert elapsed_seconds >= stopped_seconds  # rates divide by the elapsed time
     assert [rows.total(name) for name in ("connects", "accepts", "closes", "bytes_sent", "bytes_received")] == [
         count, count, 2 * count, 7 * count, 7 * count,
     ]  # fmt: skip
 
 
 def test_a_pass_over_two_million_files_finds_the_socket_behind_them(reader, run):
-    # After 1,000,000 files a read ends, with EAGAIN if it has no row to return: Linux commit e679654a704e.
-    hoarder = run(sys.executable, "-c", HOARDER, 2_200_000)
-    told = hoarder.hear()
-    rows = reader.rows(told["port"])
-    hoarder.end()
+    # After 1,000,000 files a read ends, with EAGAIN if it has no record: Linux commit e679654a704e.
+    file_holder = run(sys.executable, "-c", FILE_HOLDER, 2_200_000)
+    reported = file_holder.receive()
+    rows = reader.rows(reported["port"])
+    file_holder.end()
 
     assert (rows.total("bytes_sent"), rows.total("bytes_received"), len(rows)) == (1009, 1009, 2)
-    assert rows.where(direction="out").values("pid") == {told["last"]}
-    assert rows.where(direction="in").values("pid") == {hoarder.pid}
+    assert rows.where(direction="out").values("pid") == {reported["last"]}
+    assert rows.where(direction="in").values("pid") == {file_holder.pid}
     assert reader.quality["pass_retries"] >= 1
 
 
 @pytest.mark.everywhere
-def test_what_comes_in_the_middle_of_another_event_is_counted(start_reader, run):
-    # Where CPU is short packets are handled late, at the end of whatever interrupt comes, and that may have come in the
-    # middle of one of the programs: the kernel skips it then for all of their events (bpf_trace_run).
+def test_events_during_another_event_are_counted(start_reader, run):
+    # When CPU is short, packets are handled late, at the end of the next interrupt. That interrupt can come in the
+    # middle of one of the programs: the kernel then skips the program for all events of the packets (bpf_trace_run).
     reader = start_reader(1 << 20)
     busy = [run(sys.executable, "-c", BUSY) for _ in range(os.cpu_count())]
     with counting_unseen() as unseen:
         loops = [run(sys.executable, "-c", LOOP_OF_THREADS, BUSY_SECONDS, how) for how in ("close", "reset")]
-        made, reset = (loop.hear()["connections"] for loop in loops)
+        made, reset = (loop.receive()["connections"] for loop in loops)
         for program in busy:
-            program.tell()
+            program.proceed()
         total = reader.totals_until(
             lambda total: sum(total(loop.pid)["closes"] for loop in loops) >= 2 * (made + reset) - unseen.count()
         )
@@ -186,9 +186,9 @@ def test_what_comes_in_the_middle_of_another_event_is_counted(start_reader, run)
     lost = reader.quality["missed_events"]
     assert 0 <= min(missing) <= max(missing) <= excused + lost
     assert {reader.quality[name] for name in ("storage_failed", "ledger_full")} == {0}
-    # Where programs on tracepoints can be preempted, a moment is left at their begin and end.
+    # Where programs on tracepoints can be preempted, a moment at their start and end remains.
     assert lost == 0 or int(os.uname().release.split(".")[0]) >= 7
-    # Of a reset that was skipped the kernel tells only that there was one.
+    # The kernel counts skipped resets, but not per process.
     for counter, program in (("resets_sent", "tcp_send_reset"), ("resets_received", "tcp_receive_res")):
         assert 0 <= reset - total(loops[1].pid)[counter] <= skipped[program] + excused
         assert skipped[program] <= total(0)[counter]
@@ -200,7 +200,7 @@ def test_two_watchdogs_under_load_count_the_same(start_reader, run):
     readers = [start_reader(), start_reader()]
     with counting_unseen() as unseen:
         loops = [run(sys.executable, "-c", LOOP, count) for _ in range(os.cpu_count())]
-        ports = [loop.hear()["port"] for loop in loops]
+        ports = [loop.receive()["port"] for loop in loops]
         for loop in loops:
             loop.end()
         excused = unseen.count()

@@ -1,4 +1,4 @@
-"""What is measured on demand: response latency of each exchange, and UDP of each process."""
+"""Measured on demand: response latency of each exchange, and UDP of each process."""
 
 import contextlib
 import os
@@ -12,9 +12,9 @@ import pytest
 
 
 @pytest.fixture
-def following(reader):
-    """Return a reader that follows messages."""
-    assert reader.ask("follow") == {"follows": True}
+def probing_reader(reader):
+    """Return a reader with enabled message probes."""
+    assert reader.request("enable") == {"message_probes_enabled": True}
     return reader
 
 
@@ -28,26 +28,26 @@ def serve(server, pause):
 
 
 @pytest.mark.everywhere
-def test_each_exchange_has_its_latency_at_the_client(following):
+def test_each_exchange_has_its_latency_at_the_client(probing_reader):
     exchanges, pause = 101, 0.005
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=serve, args=(server, pause), daemon=True).start()
         with socket.create_connection(server.getsockname()) as client:
-            took = []
+            durations = []
             for _ in range(exchanges):
                 client.sendall(b"x")
                 began = time.monotonic()
                 assert client.recv(1) == b"y"
-                took.append(time.monotonic() - began)
-            row = following.by_port(client.getsockname()[1], "ESTABLISHED")["response_latency"]
+                durations.append(time.monotonic() - began)
+            row = probing_reader.by_port(client.getsockname()[1], "ESTABLISHED")["response_latency"]
 
     assert row["count"] == exchanges
     assert pause <= row["min"]
-    assert row["max"] <= max(took) + 0.05
-    assert row["p50"] == pytest.approx(sorted(took)[exchanges // 2], abs=0.005)
+    assert row["max"] <= max(durations) + 0.05
+    assert row["p50"] == pytest.approx(sorted(durations)[exchanges // 2], abs=0.005)
 
 
-def test_a_request_written_in_pieces_and_an_answer_read_in_pieces_is_one_exchange(following):
+def test_a_request_written_in_pieces_and_a_response_read_in_pieces_are_one_exchange(probing_reader):
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
         accepted = server.accept()[0]
         with accepted:
@@ -59,19 +59,19 @@ def test_a_request_written_in_pieces_and_an_answer_read_in_pieces_is_one_exchang
             client.recv(3, socket.MSG_PEEK)
             client.recv(3)
             client.recv(3)
-            row = following.by_port(client.getsockname()[1], "ESTABLISHED")["response_latency"]
+            row = probing_reader.by_port(client.getsockname()[1], "ESTABLISHED")["response_latency"]
 
     assert row["count"] == 1
     assert 0.05 <= row["max"] < 5  # since the last piece
 
 
-def test_what_was_sent_before_nobody_followed_is_no_exchange(reader):
+def test_a_send_before_the_probes_were_enabled_starts_no_exchange(reader):
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
         accepted = server.accept()[0]
         with accepted:
             client.sendall(b"q")
             accepted.recv(1)
-            reader.ask("follow")
+            reader.request("enable")
             accepted.sendall(b"a")
             client.recv(1)
             row = reader.by_port(client.getsockname()[1], "ESTABLISHED")
@@ -79,18 +79,18 @@ def test_what_was_sent_before_nobody_followed_is_no_exchange(reader):
     assert row["response_latency"] is None
 
 
-def test_what_was_sent_while_it_was_followed_before_is_no_exchange(reader):
+def test_a_send_before_the_probes_were_disabled_and_enabled_again_starts_no_exchange(reader):
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
         accepted = server.accept()[0]
         with accepted:
-            reader.ask("follow")
+            reader.request("enable")
             client.sendall(b"q")
-            reader.ask("unfollow")
+            reader.request("disable")
             accepted.recv(1)
             accepted.sendall(b"a")
             client.recv(1)
             client.sendall(b"q")
-            reader.ask("follow")
+            reader.request("enable")
             accepted.recv(1)
             accepted.sendall(b"a")
             client.recv(1)
@@ -99,7 +99,7 @@ def test_what_was_sent_while_it_was_followed_before_is_no_exchange(reader):
     assert row["response_latency"] is None
 
 
-def test_answers_of_a_connection_that_ended_in_the_same_tick_are_there(following):
+def test_responses_of_a_connection_that_ended_in_the_same_tick_are_counted(probing_reader):
     count = 53
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -110,8 +110,8 @@ def test_answers_of_a_connection_that_ended_in_the_same_tick_are_there(following
                 client.sendall(b"x")
                 client.recv(1)
             thread.join()
-        following.until_closed(2 * count, port)
-    rows = following.ask("read")["by_process"]
+        probing_reader.until_closed(2 * count, port)
+    rows = probing_reader.request("read")["by_process"]
     latencies = [
         row["response_latency"]["count"] for row in rows if row["pid"] == os.getpid() and row["direction"] == "out"
     ]
@@ -121,7 +121,7 @@ def test_answers_of_a_connection_that_ended_in_the_same_tick_are_there(following
 
 @pytest.mark.everywhere
 @pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
-def test_udp_of_each_process_is_exact(following, family, host):
+def test_udp_of_each_process_is_exact(probing_reader, family, host):
     script = """
 import socket, sys
 family, host, port = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -137,8 +137,8 @@ for size in range(1, 102):
             for _ in range(101):
                 _, peer = server.recvfrom(1000)
                 server.sendto(b"ok", peer)
-    rows = following.ask("read")["by_process"]
-    names = [f"udp_{what}_{way}" for what in ("bytes", "datagrams") for way in ("sent", "received")]
+    rows = probing_reader.request("read")["by_process"]
+    names = [f"udp_{quantity}_{way}" for quantity in ("bytes", "datagrams") for way in ("sent", "received")]
     shown = {True: "ipv4", False: "ipv6"}[family == socket.AF_INET]
     counted = {
         row["pid"]: [row[name] for name in names] for row in rows if row["family"] == shown and row["udp_bytes_sent"]

@@ -1,4 +1,4 @@
-"""Connections belong to the processes that hold them, also when those are gone before anyone looks."""
+"""Connections belong to the processes that hold them, also to processes that end before the next reading."""
 
 import os
 import socket
@@ -34,7 +34,7 @@ for pid in children:
 """
 
 
-def test_a_process_that_is_gone_when_we_look_keeps_its_name(reader, tmp_path):
+def test_a_process_that_ended_before_the_reading_keeps_its_name(reader, tmp_path):
     program = tmp_path / "short-lived-program-name"
     program.symlink_to(Path(sys.executable).resolve())
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -52,7 +52,7 @@ def test_a_process_that_is_gone_when_we_look_keeps_its_name(reader, tmp_path):
     assert out.values("user") == {"root"}
 
 
-def test_connections_accepted_and_closed_between_two_readings_belong_to_the_child_that_took_them(reader):
+def test_connections_accepted_and_closed_between_two_readings_belong_to_the_child_that_accepted_them(reader):
     count = 7
     with subprocess.Popen(
         [sys.executable, "-c", FORKING_SERVER, str(count)], stdout=subprocess.PIPE, text=True
@@ -92,7 +92,7 @@ def test_a_connection_handed_to_another_process_belongs_to_it_from_the_second_re
 
 
 @pytest.mark.everywhere
-def test_exec_in_place_gives_the_connection_its_new_name(reader, tmp_path):
+def test_after_exec_in_place_the_connection_has_the_new_name(reader, tmp_path):
     new_name = tmp_path / "afterexec"
     new_name.symlink_to("/usr/bin/sleep")
     script = (
@@ -121,7 +121,7 @@ def test_exec_in_place_gives_the_connection_its_new_name(reader, tmp_path):
 
 
 @pytest.mark.everywhere
-def test_two_network_namespaces_with_the_same_addresses_are_told_apart(reader, run):
+def test_two_network_namespaces_with_the_same_addresses_are_distinguished(reader, run):
     script = """
 import socket, sys
 with socket.create_server(("127.0.0.1", 8765)) as server, socket.socket() as client:
@@ -135,9 +135,9 @@ print("{}", flush=True)
 sys.stdin.read()
 """
     setup = 'ip link set lo up && exec /usr/bin/python3 -c "$0" "$1"'
-    # Both at once: the number of one that is gone is given to the next.
+    # Both at once: the kernel reuses the number of a deleted namespace.
     for size in (101, 103):
-        run("unshare", "--net", "sh", "-c", setup, script, size).hear()
+        run("unshare", "--net", "sh", "-c", setup, script, size).receive()
     rows = reader.until_closed(4, 8765)
     by_namespace = {row["netns"]: row["bytes_sent"] for row in rows.where(direction="out")}
 

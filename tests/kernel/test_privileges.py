@@ -1,4 +1,4 @@
-"""Collecting needs no privilege once it has begun, puts nothing on the data path, and leaves nothing behind."""
+"""Collecting needs no privilege after its start, adds nothing to the data path, and leaves nothing behind."""
 
 import contextlib
 import ctypes
@@ -21,19 +21,19 @@ def programs():
     """Return (id, name) of every BPF program in the kernel."""
     lib, number, found = libbpf.library(), ctypes.c_uint32(0), set()
     while lib.bpf_prog_get_next_id(number, ctypes.byref(number)) == 0:
-        with contextlib.suppress(OSError):  # gone meanwhile
+        with contextlib.suppress(OSError):  # unloaded in the meantime
             found.add((number.value, program_of(number.value).name))
     return found
 
 
 def held(pid):
-    """Return the ids of the links that a process holds, and how many of them each program has."""
+    """Return the ids of a process's links, and the number of links per program."""
     links = links_of(pid)
     return set(links), Counter(links.values())
 
 
 def attached(pid):
-    """Return the names of the programs that a process holds by a link."""
+    """Return the names of the programs that a process has attached by a link."""
     names = dict(programs())
     return Counter(names[program] for program in held(pid)[1].elements())
 
@@ -69,24 +69,24 @@ def test_no_compiler_is_mapped_into_the_collecting_process(reader):
 
 
 @pytest.mark.everywhere
-def test_programs_run_at_messages_only_while_somebody_wants_what_they_measure(reader):
+def test_message_probes_are_attached_only_while_they_are_enabled(reader):
     pid = reader.process.pid
     at_rest = attached(pid)
-    reader.ask("follow")
-    following = attached(pid)
-    reader.ask("unfollow")
+    reader.request("enable")
+    probing = attached(pid)
+    reader.request("disable")
     again = attached(pid)
 
     assert at_rest == Counter(OURS)
-    # Tracepoints, or the functions themselves where a kernel has none (before Linux 6.3).
-    assert following - Counter(OURS) in [
+    # Tracepoints, or the functions themselves on kernels without these tracepoints (before Linux 6.3).
+    assert probing - Counter(OURS) in [
         Counter(probe.name[:15].encode() for probe in probes) for probes in (MESSAGE_PROBES, LEGACY_MESSAGE_PROBES)
     ]
     assert again == at_rest
 
 
 @pytest.mark.everywhere
-def test_nothing_is_left_when_the_process_is_killed(reader):
+def test_nothing_stays_in_the_kernel_when_the_process_is_killed(reader):
     ours, linked = held(reader.process.pid)
     assert len(ours) == len(OURS)
     os.kill(reader.process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What waits in queues is what the kernel and the program itself say waits there."""
+"""Queue lengths equal those of the kernel and of the program itself."""
 
 import contextlib
 import fcntl
@@ -19,14 +19,14 @@ def unacknowledged(connection):
 
 
 def settled(connection, peer):
-    """Wait until the kernel moves nothing from one end to the other any more."""
+    """Wait until the kernel moves no more bytes from one end to the other."""
     before = None
     while (now := (unacknowledged(connection), unread(peer))) != before:
         before = now
         time.sleep(0.05)
 
 
-def test_a_reader_that_does_not_read_shows_in_both_queues(reader):
+def test_unread_bytes_are_in_both_queues(reader):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)) as client, server.accept()[0] as accepted:
@@ -45,7 +45,7 @@ def test_a_reader_that_does_not_read_shows_in_both_queues(reader):
 
 
 @pytest.mark.everywhere
-def test_the_accept_queue_and_its_drops_show_at_the_listener(reader):
+def test_the_listener_has_its_accept_queue_and_its_drops(reader):
     with socket.create_server(("127.0.0.1", 0), backlog=4) as server, contextlib.ExitStack() as clients:
         port = server.getsockname()[1]
         before = reader.by_port(port, "LISTEN")
@@ -60,13 +60,13 @@ def test_the_accept_queue_and_its_drops_show_at_the_listener(reader):
 
     assert before["accept_queue"]["max"] == 0
     assert half["accept_queue"]["max"] == 0.5
-    assert full["accept_queue"]["max"] == 5 / 4  # the kernel takes one more than the limit
+    assert full["accept_queue"]["max"] == 5 / 4  # the kernel accepts one more than the limit
     assert (before["listen_drops"], half["listen_drops"]) == (0, 0)
     assert full["listen_drops"] >= 9
 
 
 @pytest.mark.everywhere
-def test_a_leak_of_closed_by_peer_connections_shows_by_state(reader):
+def test_a_leak_of_connections_closed_by_the_peer_is_visible_by_state(reader):
     count = 7
     with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as held:
         port = server.getsockname()[1]

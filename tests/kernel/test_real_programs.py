@@ -1,4 +1,4 @@
-"""Real programs: what they say of themselves, to the byte."""
+"""Real programs: counts equal their own, to the byte."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-COOKIE_BYTES = 37  # iperf3 begins each connection with a name of the test: src/iperf.h, COOKIE_SIZE
+COOKIE_BYTES = 37  # iperf3 starts each connection with the name of the test: src/iperf.h, COOKIE_SIZE
 PATIENCE_SECONDS = int(os.environ.get("WATCHDOG_PATIENCE_SECONDS", "20"))
 NGINX = """
 daemon off;
@@ -39,14 +39,14 @@ def needed(program):
 
 
 def ended(program):
-    """Return what a program printed, once it has ended by itself."""
+    """Return the output of a program after it has ended by itself."""
     output, errors = program.process.communicate(timeout=PATIENCE_SECONDS)
     assert program.process.returncode == 0, errors
     return output
 
 
 def wait_for_listener(namespace, port):
-    """Wait until something listens on a port of loopback, without connecting to it."""
+    """Wait until a port of loopback has a listener, without connecting to it."""
     end = time.monotonic() + PATIENCE_SECONDS
     command = namespace.command("ss", "-Hltn", f"sport = {port}")
     while not subprocess.run(command, capture_output=True, check=True).stdout:
@@ -58,27 +58,33 @@ def ends(rows):
     return rows.where(direction="out"), rows.where(direction="in")
 
 
-def test_iperf3_and_we_count_the_same_bytes_of_each_stream(reader, namespace):
+def test_iperf3_and_the_watchdog_count_the_same_bytes_of_each_stream(reader, namespace):
     iperf3 = needed("iperf3")
     server = namespace.run(iperf3, "-s", "-1", "-p", 5201)
     wait_for_listener(namespace, 5201)
-    # Paced, so that queues are empty at the end: what is left in them then is reset, and iperf3 has counted it as sent.
+    # Paced, so that queues are empty at the end: iperf3 counts queued bytes as sent, and then resets the connection.
     client = namespace.run(iperf3, "-c", "127.0.0.1", "-p", 5201, "-n", "60M", "-b", "400M", "-P", 3, "-J")
-    told = json.loads(ended(client))
+    reported = json.loads(ended(client))
     server.process.communicate(timeout=PATIENCE_SECONDS)
     rows = reader.until_closed(8, netns=namespace.inode)
     out, incoming = ends(rows)
 
-    for connected, stream in zip(told["start"]["connected"], told["end"]["streams"], strict=True):
+    for connected, stream in zip(reported["start"]["connected"], reported["end"]["streams"], strict=True):
         (sender,) = out.where(local_port=connected["local_port"])
         (receiver,) = incoming.where(remote_port=connected["local_port"])
-        said = stream["sender"]["bytes"] + COOKIE_BYTES
-        heard = stream["receiver"]["bytes"] + COOKIE_BYTES
+        sent_bytes = stream["sender"]["bytes"] + COOKIE_BYTES
+        received_bytes = stream["receiver"]["bytes"] + COOKIE_BYTES
         assert sender["bytes_sent"] == receiver["bytes_received"]
-        assert sender["bytes_sent"] == said or (sender["failure"] == "reset" and heard <= sender["bytes_sent"] < said)
+        assert sender["bytes_sent"] == sent_bytes or (
+            sender["failure"] == "reset" and received_bytes <= sender["bytes_sent"] < sent_bytes
+        )
     assert (out.values("process"), incoming.values("process")) == ({"iperf3"}, {"iperf3"})
     assert (out.values("pid"), incoming.values("pid")) == ({client.pid}, {server.pid})
-    assert (rows.total("connects"), rows.total("accepts"), rows.total("closes")) == (4, 4, 8)  # 3 and the control's
+    assert (rows.total("connects"), rows.total("accepts"), rows.total("closes")) == (
+        4,
+        4,
+        8,
+    )  # 3 and the control connection
     assert rows.total("retransmits") == namespace.totals()["RetransSegs"]
 
 
@@ -93,37 +99,39 @@ print(json.dumps({"answer": len(answer), "text": answer.decode()}), flush=True)
 """
 
 
-def test_redis_and_we_count_the_same_bytes_and_connections(reader, namespace, tmp_path):
+def test_redis_and_the_watchdog_count_the_same_bytes_and_connections(reader, namespace, tmp_path):
     benchmark = needed("redis-benchmark")
-    # The server is in the package of the tools too, under a name by which it does something else.
+    # The package of the tools contains the server under a name where it has another function.
     program = tmp_path / "redis-server"
     program.symlink_to(shutil.which("redis-server") or needed("redis-check-rdb"))
     server = namespace.run(program, "--port", 6379, "--bind", "127.0.0.1", "--save", "", "--dir", tmp_path)
     wait_for_listener(namespace, 6379)
     ended(namespace.run(benchmark, "-n", 20_011, "-c", 13, "-d", 101, "-t", "set,get", "-q"))
     asking = namespace.run("/usr/bin/python3", "-c", REDIS_INFO)
-    info = asking.hear()
+    info = asking.receive()
     asking.end()
-    told = {name: int(value) for name, value in re.findall(r"^(total_\w+):(\d+)\r$", info["text"], re.MULTILINE)}
-    connections = told["total_connections_received"]
+    reported = {name: int(value) for name, value in re.findall(r"^(total_\w+):(\d+)\r$", info["text"], re.MULTILINE)}
+    connections = reported["total_connections_received"]
     rows = reader.until_closed(2 * connections, netns=namespace.inode)
     out, incoming = ends(rows)
 
     assert incoming.total("accepts") == out.total("connects") == connections
-    assert incoming.total("bytes_received") == told["total_net_input_bytes"]
-    assert incoming.total("bytes_sent") == told["total_net_output_bytes"] + info["answer"]  # which it did not yet count
+    assert incoming.total("bytes_received") == reported["total_net_input_bytes"]
+    assert (
+        incoming.total("bytes_sent") == reported["total_net_output_bytes"] + info["answer"]
+    )  # not yet counted in its own answer
     assert incoming.values("pid") == {server.pid}
     assert out.values("process") == {"redis-benchmark", "python3"}
 
 
-def test_nginx_and_we_count_the_same_bytes_of_its_answers(reader, namespace, tmp_path):
+def test_nginx_and_the_watchdog_count_the_same_bytes_of_its_responses(reader, namespace, tmp_path):
     nginx, wrk = needed("nginx"), needed("wrk")
     tmp_path.chmod(0o755)
     (tmp_path / "nginx.conf").write_text(NGINX.format(folder=tmp_path, answer="n" * 1009))
     server = namespace.run(nginx, "-p", tmp_path, "-c", tmp_path / "nginx.conf", "-e", tmp_path / "error.log")
     wait_for_listener(namespace, 8080)
     answered = ended(namespace.run(wrk, "-t", 2, "-c", 16, "-d", "1s", "http://127.0.0.1:8080/"))
-    server.process.terminate()  # at once; nginx has no buffer for this log
+    server.process.terminate()  # at once: nginx does not buffer this log
     server.process.communicate(timeout=PATIENCE_SECONDS)
     rows = reader.until(lambda rows: rows.total("closes") == rows.total("established"), netns=namespace.inode)
     out, incoming = ends(rows)
@@ -133,7 +141,7 @@ def test_nginx_and_we_count_the_same_bytes_of_its_answers(reader, namespace, tmp
     (requests,) = map(int, re.findall(r"(\d+) requests in", answered))
     assert requests <= len(log)
     assert incoming.total("bytes_sent") == sum(sent for _, _, sent in log)
-    # wrk leaves in the middle. Of each connection a last answer may have met nobody, a last request never met nginx.
+    # wrk stops in the middle. Per connection, one last response can have no reader, and one last request no nginx.
     assert 0 <= incoming.total("bytes_sent") - out.total("bytes_received") <= len(incoming) * answer
     assert 0 <= incoming.total("bytes_received") - sum(length for _, length, _ in log) <= len(incoming) * request
     assert incoming.total("accepts") == out.total("connects") >= 16

@@ -1,7 +1,7 @@
-"""A connection over a wire of our own, which delays segments and loses some: usage: wire.py DELAY_SECONDS LOSE_EVERY.
+"""A connection over a simulated wire with delay and loss: usage: wire.py DELAY_SECONDS LOSE_EVERY.
 
-Two network namespaces with a TUN device each, and a thread that carries packets between them: exact where netem is
-missing. Sends bytes both ways, tells what getsockopt(TCP_INFO) says of both ends, and ends with its standard input.
+Two network namespaces with a TUN device each, and a thread that carries packets between them: exact, and without netem.
+Sends bytes both ways, prints the values of getsockopt(TCP_INFO) of both ends, and ends with its standard input.
 """
 
 import collections
@@ -38,7 +38,7 @@ def end_of_wire(own, other):
 
 
 def carry(ends, delay, lose_every):
-    """Carry packets from each end to the other, in order, each after the delay; lose some with payload."""
+    """Carry packets from each end to the other, in order, each after the delay; lose every n-th with payload."""
     waiting = collections.deque()
     seen = 0
     while True:
@@ -56,7 +56,7 @@ def carry(ends, delay, lose_every):
 
 
 def information(end):
-    """Return the numbers of struct tcp_info (include/uapi/linux/tcp.h) that the watchdog shows too."""
+    """Return the numbers of struct tcp_info (include/uapi/linux/tcp.h) that the watchdog also shows."""
     raw = end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232)
     (rtt,) = struct.unpack_from("I", raw, 68)
     (retransmits,) = struct.unpack_from("I", raw, 100)
@@ -74,11 +74,11 @@ def information(end):
 
 
 def settled(ends):
-    """Return what the kernel says of both ends once nothing is under way any more."""
-    told = None
-    while told != (told := [information(end) for end in ends]):
+    """Return the values of both ends when no packet is in transit."""
+    numbers = None
+    while numbers != (numbers := [information(end) for end in ends]):
         time.sleep(0.5)
-    return told
+    return numbers
 
 
 def main():

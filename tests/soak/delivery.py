@@ -1,8 +1,8 @@
-"""Kill a delivering process thousands of times at random moments, and hold what arrived against what was promised.
+"""Kill a delivering process thousands of times at random moments, and check the guarantees on the notifications.
 
-Argument: how many kills (default 5000). Each two hundred live on a state folder of their own;
-see tests/fault/killing.py.
-Exit code 1 when a notice is missing, came again without need or out of order, or when an end was not told once.
+Argument: number of kills (default 5000). Every two hundred kills have their own state folder; see
+tests/fault/killing.py. Exit code 1 when a notification is missing, repeated without need or out of order, or when an
+alert does not have exactly one resolved notification.
 """
 
 import json
@@ -16,31 +16,33 @@ from pathlib import Path
 KILLING = Path(__file__).parents[1] / "fault/killing.py"
 KILLS = 5_000
 ROUND = 200
-PROMISED = {
-    "missing": "notices missing",
-    "copies": "copies beyond what was under way at a kill",
-    "disorder": "notices out of order",
-    "ends": "alerts whose end was not told exactly once",
+GUARANTEES = {
+    "missing": "notifications missing",
+    "copies": "copies of notifications that were not in delivery at a kill",
+    "disorder": "notifications out of order",
+    "ends": "alerts without exactly one resolved notification",
 }
 
 
 def main():
-    """Run it; return the exit code."""
+    """Run the soak; return the exit code."""
     kills = int(sys.argv[1]) if len(sys.argv) > 1 else KILLS
-    began = time.monotonic()
+    started = time.monotonic()
     total, slowest = Counter(), 0.0
     for seed in range(-(-kills // ROUND)):
         figures = kill(min(ROUND, kills - seed * ROUND), seed)
         slowest = max(slowest, figures.pop("start_seconds")["p99"])
         total.update(figures)
-    print(f"| over {total['kills']:,} kills in {time.monotonic() - began:,.0f} s | |\n|---|---|")
-    print(f"| notices made / arrived (the rest were merged into these) | {total['notices']:,} / {total['arrived']:,} |")
-    print(f"| copies of what was under way at a kill, or had been refused | {total['repeated']:,} |")
-    for kind, words in PROMISED.items():
-        print(f"| {words} | {total[kind]:,} |")
-    print(f"| from start to guarding again, 99th percentile of the worst round | {slowest * 1e3:.0f} ms |")
-    good = not any(total[kind] for kind in PROMISED)
-    print("\nthe promise was kept" if good else "\nthe promise was BROKEN")
+    print(f"| over {total['kills']:,} kills in {time.monotonic() - started:,.0f} s | |\n|---|---|")
+    print(
+        f"| notifications created / received (others merged into these) | {total['notices']:,} / {total['arrived']:,} |"
+    )
+    print(f"| copies of notifications in delivery at a kill, or refused | {total['repeated']:,} |")
+    for kind, description in GUARANTEES.items():
+        print(f"| {description} | {total[kind]:,} |")
+    print(f"| from start to the first tick, 99th percentile of the slowest round | {slowest * 1e3:.0f} ms |")
+    good = not any(total[kind] for kind in GUARANTEES)
+    print("\nall guarantees hold" if good else "\na guarantee is BROKEN")
     return 0 if good else 1
 
 

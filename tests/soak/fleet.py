@@ -1,7 +1,8 @@
-"""Twenty daemons, each with a host name of its own, feed two Alertmanagers: one notice per alert comes out.
+"""Twenty daemons, each with its own host name, send to two Alertmanagers: they send one notification per alert.
 
-Needs root (BPF, and a name space for each name). Arguments: how many daemons (default 20), how many storms (default 3).
-All see the same storms, for they guard one kernel. Exit code 1 when an alert does not come out exactly once.
+Needs root (BPF, and a namespace for each host name). Arguments: number of daemons (default 20), of storms (default 3).
+All daemons see the same storms, because they watch one kernel. Exit code 1 when an alert does not have exactly one
+notification.
 """
 
 import http.server
@@ -46,8 +47,8 @@ clear_below = {{ critical = 50 }}
 """
 
 
-class FarEnd(http.server.ThreadingHTTPServer):
-    """Keeps what the Alertmanagers notify."""
+class Webhook(http.server.ThreadingHTTPServer):
+    """Keeps the notifications of the Alertmanagers."""
 
     daemon_threads = True
 
@@ -56,8 +57,8 @@ class FarEnd(http.server.ThreadingHTTPServer):
         self.bodies = []
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
-    def told(self):
-        """Return how often each (host, severity, status) came out."""
+    def notifications(self):
+        """Return the number of notifications per (host, severity, status)."""
         return Counter(alertmanagers.told(list(self.bodies)))
 
 
@@ -69,11 +70,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_):
-        """Say nothing."""
+        """Log nothing."""
 
 
 class Storm:
-    """The process that they all see; see storm.py of the daemon's tests."""
+    """The process that all daemons see; see storm.py of the daemon's tests."""
 
     def __init__(self):
         self._process = subprocess.Popen(
@@ -81,8 +82,8 @@ class Storm:
         )
         self._process.stdout.readline()
 
-    def order(self, order):
-        print(order, file=self._process.stdin, flush=True)
+    def send(self, command):
+        print(command, file=self._process.stdin, flush=True)
         self._process.stdout.readline()
 
     def stop(self):
@@ -91,23 +92,23 @@ class Storm:
 
 
 def main():
-    """Run it; return the exit code."""
+    """Run the soak; return the exit code."""
     given = [int(word) for word in sys.argv[1:]]
     count, storms = [*given, *DEFAULTS[len(given) :]]
     with tempfile.TemporaryDirectory(prefix="bpf-watchdog-soak-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # the daemons give up root
-        far_end = FarEnd()
-        instances = alertmanagers.pair(folder, f"http://127.0.0.1:{far_end.server_port}/")
+        webhook = Webhook()
+        instances = alertmanagers.pair(folder, f"http://127.0.0.1:{webhook.server_port}/")
         daemons = []
         try:
             for instance in instances:
                 instance.start()
-            wait_for(lambda: all(instance.is_joined() for instance in instances), "the cluster")
+            wait_for(lambda: all(instance.is_joined() for instance in instances), "cluster")
             configure(folder, instances)
-            # One by one, and each known at once: when one fails to start, the others are ended.
+            # One by one, each added at once: when one fails to start, the others are ended.
             daemons.extend(start(folder, f"host-{number}") for number in range(1, count + 1))
-            return report(far_end, count, storms)
+            return report(webhook, count, storms)
         finally:
             for process in daemons:
                 process.terminate()
@@ -118,7 +119,7 @@ def main():
 
 
 def configure(folder, instances):
-    """Write what all daemons read."""
+    """Write the files that all daemons read."""
     settings = folder / "watchdog.toml"
     settings.write_text(SETTINGS.format(urls=json.dumps([instance.url for instance in instances])))
     settings.chmod(0o644)
@@ -128,7 +129,7 @@ def configure(folder, instances):
 
 
 def start(folder, host):
-    """Start the daemon of `host`, and return it once it guards: compiling takes the machine's whole attention."""
+    """Start the daemon of `host`, and return it when it runs: compiling uses the whole CPU."""
     log = folder / f"{host}.log"
     naming = f'echo {host} >/proc/sys/kernel/hostname; exec "$@"'
     arguments = [
@@ -145,44 +146,44 @@ def start(folder, host):
             ["unshare", "--uts", "sh", "-c", naming, "sh", COMMAND, *arguments], stdout=output, stderr=output
         )
     ready = "SIGHUP reads the files again"
-    wait_for(lambda: ready in log.read_text() or process.poll() is not None, f"{host} to guard")
+    wait_for(lambda: ready in log.read_text() or process.poll() is not None, f"start of {host}")
     if process.poll() is not None:
         raise SystemExit(log.read_text())
     return process
 
 
-def report(far_end, count, storms):
-    """Let storms come and go, print what came out as a table; return the exit code."""
+def report(webhook, count, storms):
+    """Start and end storms, print the notifications as a table; return the exit code."""
     storm = Storm()
     expected = Counter()
-    print("| | should come out | came out | missing | too often | seconds to the last |\n|---|---|---|---|---|---|")
+    print("| | expected | received | missing | repeated | seconds to the last |\n|---|---|---|---|---|---|")
     good = True
     for number in range(1, storms + 1):
-        for order, status in (("hold 51", "firing"), ("release", "resolved")):
+        for command, status in (("hold 51", "firing"), ("release", "resolved")):
             expected += Counter((f"host-{host}", "critical", status) for host in range(1, count + 1))
             began = time.monotonic()
-            storm.order(order)
-            far = far_end.told
-            wait_for(lambda: all(far()[key] >= times for key, times in expected.items()), status, fatal=False)  # noqa: B023
-            took = time.monotonic() - began
+            storm.send(command)
+            received = webhook.notifications
+            wait_for(lambda: all(received()[key] >= times for key, times in expected.items()), status, fatal=False)  # noqa: B023
+            seconds = time.monotonic() - began
             time.sleep(alertmanagers.PEER_TIMEOUT_SECONDS + 3)
-            came = far()
-            missing, double = (expected - came).total(), (came - expected).total()
-            good &= not missing and not double
-            figures = (expected.total(), came.total(), missing, double, f"{took:.1f}")
+            found = received()
+            missing, repeated = (expected - found).total(), (found - expected).total()
+            good &= not missing and not repeated
+            figures = (expected.total(), found.total(), missing, repeated, f"{seconds:.1f}")
             print(f"| storm {number} {status} | {' | '.join(map(str, figures))} |", flush=True)
     storm.stop()
-    print("each alert came out once" if good else "NOT each alert came out once")
+    print("exactly one notification per alert" if good else "NOT exactly one notification per alert")
     return 0 if good else 1
 
 
-def wait_for(condition, what, *, fatal=True):
+def wait_for(condition, awaited, *, fatal=True):
     """Wait until `condition` holds, for a bounded time."""
     end = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         if time.monotonic() > end:
             if fatal:
-                raise SystemExit(f"waited in vain for {what}")
+                raise SystemExit(f"timeout: no {awaited}")
             return
         time.sleep(0.1)
 

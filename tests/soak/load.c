@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Mixed load over loopback that knows exactly what it did. Arguments: how many
- * seconds, connections a second. Prints totals as JSON: both ends of every
- * connection are its own, so each byte sent is received, and each connect,
- * accept and close is counted here before the kernel does.
+ * Mixed load over loopback with exact counts. Arguments: seconds, connections
+ * per second. Prints totals as JSON: it has both ends of every connection, so
+ * each byte sent is received, and each connect, accept and close is counted
+ * here before the kernel counts it.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -68,7 +68,7 @@ static int listener(uint16_t *port)
 	return fd;
 }
 
-/* To one of many addresses of this host: each has all local ports of its own. */
+/* Connect to one of many addresses of this host: each has all local ports. */
 static int connected(uint16_t port)
 {
 	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
@@ -122,7 +122,7 @@ static void short_exchange(int server, uint16_t port)
 	close(peer);
 }
 
-/* The client's bytes reach the server's queue and are never read: its close is a reset, and to the client a failed connect. */
+/* The server never reads the client's bytes: its close sends a reset, a failed connect for the client. */
 static void reset(int server, uint16_t port)
 {
 	int client = connected(port), peer = accepted(server);
@@ -143,7 +143,7 @@ static void refused(void)
 	check(connected(1) < 0, "port 1 is expected to be closed");
 }
 
-/* A process that connects, sends, and dies with everything open. */
+/* A process that connects, sends, and ends with all sockets open. */
 static void dying(int server, uint16_t port)
 {
 	pid_t pid = fork();

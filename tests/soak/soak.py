@@ -1,8 +1,8 @@
-"""Watch a mixed load for minutes, and hold what was counted against what the load knows it did.
+"""Watch a mixed load for minutes, and compare the watchdog's counts with the load's own counts.
 
-Arguments: how many seconds (default 600), connections a second (default 10000), how many programs take what CPU there
-is besides (default 0: the host is idle but for the load). Exit code 1 when a count differs, or when resident memory
-still grows after the first minute.
+Arguments: seconds (default 600), connections per second (default 10000), number of busy programs that use the rest of
+the CPU (default 0: the load only). Exit code 1 when a count differs, or when resident memory still grows after the
+first minute.
 """
 
 import contextlib
@@ -22,12 +22,12 @@ NAME = "soak-load"
 DEFAULTS = [600, 10_000, 0]
 BUSY = "while True: pass"
 SETTLE_SECONDS = 3
-# After the first minute: room for what windows and name tables hold when all rules have seen their fill.
-GROWTH_KIB = 4096
+# Growth allowed after the first minute: windows and name tables are still filling.
+MAX_GROWTH_KIB = 4096
 
 
 def main():
-    """Run it; return the exit code."""
+    """Run the soak; return the exit code."""
     given = [int(word) for word in sys.argv[1:]]
     seconds, rate, others = [*given, *DEFAULTS[len(given) :]]
     with tempfile.TemporaryDirectory() as folder, counting_unseen() as unseen, busy(others):
@@ -36,20 +36,20 @@ def main():
         watcher = subprocess.Popen(
             [sys.executable, HERE / "watch.py", NAME], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        watcher.stdout.readline()  # its baseline is taken
+        watcher.stdout.readline()  # the baseline is read
         with tempfile.TemporaryFile("w+") as output:
             worker = subprocess.Popen([load, str(seconds), str(rate)], stdout=output)
-            seen = follow(watcher, worker)
+            lines = collect_lines(watcher, worker)
             if worker.returncode != 0:
                 raise SystemExit("the load failed")
             output.seek(0)
-            truth = json.loads(output.read())
-        return report(truth, seen, seconds, unseen.count())
+            expected = json.loads(output.read())
+        return report(expected, lines, seconds, unseen.count())
 
 
 @contextlib.contextmanager
 def busy(count):
-    """Run so many programs that never rest, within the block."""
+    """Run `count` busy programs within the block."""
     programs = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(count)]
     try:
         yield
@@ -59,40 +59,40 @@ def busy(count):
             program.wait()
 
 
-def follow(watcher, worker):
+def collect_lines(watcher, worker):
     """Collect the watcher's lines until some seconds after the load's end."""
-    seen, end = [], None
+    lines, end = [], None
     for line in watcher.stdout:
-        seen.append(json.loads(line))
+        lines.append(json.loads(line))
         if end is None and worker.poll() is not None:
             end = time.monotonic() + SETTLE_SECONDS
         elif end is not None and time.monotonic() > end and not watcher.stdin.closed:
             watcher.stdin.close()
     watcher.wait(10)
-    return seen
+    return lines
 
 
-def report(truth, seen, seconds, unseen):
-    """Print the comparison as a table; return the exit code. `unseen`: events that the kernel showed to no program."""
-    last = seen[-1]
-    print(f"| count over {seconds} s | the load did | the watchdog saw | difference |\n|---|---|---|---|")
+def report(expected, lines, seconds, unseen):
+    """Print the comparison as a table; return the exit code. `unseen`: events invisible to every program."""
+    last = lines[-1]
+    print(f"| count over {seconds} s | load | watchdog | difference |\n|---|---|---|---|")
     good = True
-    for name, number in truth.items():
+    for name, number in expected.items():
         difference = last["totals"].get(name, 0) - number
-        # An event that was shown to no program hides at most one connection, whatever it carried.
+        # An event that no program sees hides at most one connection, with all its bytes.
         hidden = sys.maxsize if unseen and name.startswith("bytes") else unseen
         good &= -hidden <= difference <= 0
         print(f"| {name} | {number:,} | {last['totals'].get(name, 0):,} | {difference:,} |")
-    residents = [line["resident_kib"] for line in seen]
+    residents = [line["resident_kib"] for line in lines]
     after_a_minute = residents[min(60, len(residents) - 1)]
     growth = residents[-1] - after_a_minute
-    good &= growth <= GROWTH_KIB
-    passes = sorted(line["pass_ms"] for line in seen)
+    good &= growth <= MAX_GROWTH_KIB
+    passes = sorted(line["pass_ms"] for line in lines)
     print(f"\nlosses counted: { {name: number for name, number in last['lost'].items() if number} or 'none' }")
     print(f"resident: {after_a_minute / 1024:.1f} MiB after a minute, {residents[-1] / 1024:.1f} MiB at the end")
-    print(f"pass: median {passes[len(passes) // 2]:.2f} ms, worst {passes[-1]:.2f} ms")
-    print(f"changes of state that this kernel shows to no program (tests/peers/unseen.py): {unseen}")
-    print("no difference" if good else "DIFFERENT from what the load did, or growing")
+    print(f"pass: median {passes[len(passes) // 2]:.2f} ms, maximum {passes[-1]:.2f} ms")
+    print(f"state transitions that this kernel shows to no program (tests/peers/unseen.py): {unseen}")
+    print("no difference" if good else "DIFFERENT from the load, or growing memory")
     return 0 if good else 1
 
 

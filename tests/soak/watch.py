@@ -1,6 +1,6 @@
-"""The watching side of the soak: reads and judges once a second like the daemon, and adds up one executable's counts.
+"""The watchdog's part of the soak: reads and evaluates once a second like the daemon, and sums one executable's counts.
 
-Arguments: the executable's name. Prints one JSON object a second: totals, quality, resident memory. Ends with stdin.
+Argument: name of the executable. Prints one JSON object per second: totals, losses, resident memory. Ends with stdin.
 """
 
 import json
@@ -41,8 +41,8 @@ def main():
         ended = bool(select.select([sys.stdin], [], [], 1)[0])
         snapshot = meter.advance(collector.read(), clock.wall())
         code = snapshot.names.find_code("exe", sys.argv[1])
-        ours = slice(0) if code is None else snapshot.dimensions["exe"] == code
-        totals.update({name: int(snapshot.metrics[name][ours].sum()) for name in COUNTED})
+        selected = slice(0) if code is None else snapshot.dimensions["exe"] == code
+        totals.update({name: int(snapshot.metrics[name][selected].sum()) for name in COUNTED})
         lost.update({part.name: getattr(snapshot.quality, part.name) for part in fields(Quality) if part.type == "int"})
         lifecycle.advance(engine.evaluate(snapshot, lifecycle.active_keys()), Now(snapshot.at_ns, clock.wall()))
         lifecycle.take_changes()

@@ -1,4 +1,4 @@
-"""A guest: a stock kernel under virtme-ng, fully emulated, with the host's root file system and one shared folder."""
+"""A guest: a stock kernel under virtme-ng, emulated, with the host's root file system and one shared folder."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ CONSOLE_TAIL = 40
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a guest. `failure`: why its command did not run to the end, with its console's tail, or ""."""
+    """Outcome of a guest. `failure`: reason why its command did not end, with the end of its console; or ""."""
 
     release: str
     boot_seconds: float
@@ -28,10 +28,10 @@ class Outcome:
 
 
 def run_in_guest(kernel: Kernel, script: str, share: Path) -> Outcome:
-    """Boot a kernel, run a shell script in it, and wait until it is off. `share`: a new folder that both write to.
+    """Boot a kernel, run a shell script in it, and wait until it is off. `share`: a new folder for guest and host.
 
     Raises:
-        Unavailable: the kernel can't be had.
+        Unavailable: the kernel cannot be downloaded.
     """
     root, virtme = kernel_root(kernel), virtme_path()
     shutil.rmtree(share, ignore_errors=True)
@@ -62,18 +62,18 @@ def run_in_guest(kernel: Kernel, script: str, share: Path) -> Outcome:
 
 
 def _watch(process: subprocess.Popen[bytes], share: Path, began: float) -> tuple[str, float]:
-    """Wait for the guest's end; return why it was no good end, or "", and the seconds until it was up."""
+    """Wait for the guest's end; return the reason of a failure, or "", and the seconds until it was up."""
     booted = 0.0
     while process.poll() is None:
         seconds = time.monotonic() - began
         if not booted and (share / "release").exists():
             booted = seconds
         if not booted and seconds > BOOT_SECONDS:
-            return f"it was not up after {BOOT_SECONDS} s", booted
+            return f"the guest was not up after {BOOT_SECONDS} s", booted
         if seconds > RUN_SECONDS:
-            return f"it was not done after {RUN_SECONDS} s", booted
+            return f"the guest was not done after {RUN_SECONDS} s", booted
         time.sleep(0.5)
-    return ("" if (share / "status").exists() else "it ended before its command did"), booted
+    return ("" if (share / "status").exists() else "the guest ended before its command"), booted
 
 
 def _command(root: Path, share: Path) -> list[str]:
@@ -81,22 +81,22 @@ def _command(root: Path, share: Path) -> list[str]:
     options = [
         f"--kimg={image}",
         "--mods=auto",
-        "--disable-kvm",  # a /dev/kvm that is there need not work: nested ones hang
+        "--disable-kvm",  # an existing /dev/kvm can hang when it is nested
         "--force-9p",
         "--disable-microvm",
         "--disable-monitor",
         "--verbose",
         "--memory=2G",
         "--cpus=2",
-        # virtme-ng's initramfs goes by the first init= there is. Its own wants udev, and takes three times as long.
+        # virtme-ng's initramfs uses the first init=. Its own init needs udev, and takes three times as long.
         f"--kopt=init={GUEST_INIT}",
         "--kopt=console=ttyS0",
         "--kopt=panic=-1",
-        "--kopt=mitigations=off",  # of the real CPU's faults; half of the time goes into them
+        "--kopt=mitigations=off",  # for faults of real CPUs; they would take half of the time
     ]
     qemu = [
         "-no-reboot",
-        *("-cpu", "Nehalem"),  # the oldest that numpy runs on: wide vector instructions are slow to emulate
+        *("-cpu", "Nehalem"),  # the oldest CPU for numpy: wide vector instructions are slow to emulate
         *("-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"),
         *("-virtfs", f"local,path={share},mount_tag=share,security_model=none"),
     ]

@@ -1,4 +1,4 @@
-"""Which stock kernels the tests run on, and getting them: from Debian, verified by apt, with nothing installed."""
+"""The stock kernels of the tests, and their download: from Debian, verified by apt, without installation."""
 
 import os
 import re
@@ -12,12 +12,12 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 class Unavailable(Exception):
-    """What is needed can't be had from the archive; the text tells what, and why."""
+    """A needed package cannot be downloaded from the archive; the text has its name and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A series of kernels, the suite that has it, and its packages: a POSIX regular expression for each."""
+    """A series of kernels, its suite, and its packages: a POSIX regular expression for each."""
 
     series: str
     suite: str
@@ -29,7 +29,7 @@ KERNELS = (
     Kernel("5.10", "bullseye", ("linux-image-5[.]10[.]0-[0-9]+-amd64",), "tests/vm/refusal"),
     Kernel("6.1", "bookworm", ("linux-image-6[.]1[.]0-[0-9]+-amd64",)),
     Kernel("6.12", "trixie", ("linux-image-6[.]12[.][0-9]+[+]deb13-amd64",)),
-    # Two packages since 7.x: the image without its modules, and these.
+    # Two packages since 7.x: the image, and its modules.
     Kernel(
         "7.3",
         "trixie-backports",
@@ -39,10 +39,10 @@ KERNELS = (
 
 
 def kernel_root(kernel: Kernel) -> Path:
-    """Return the folder of an unpacked kernel, boot/ and lib/modules/ in it; get it if it is not there yet.
+    """Return the folder of an unpacked kernel, with boot/ and lib/modules/; download it if it is missing.
 
     Raises:
-        Unavailable: the archive has no such kernel (any more).
+        Unavailable: the archive does not have this kernel.
     """
     root = CACHE / kernel.series
     if not root.exists():
@@ -54,7 +54,7 @@ def kernel_root(kernel: Kernel) -> Path:
 
 
 def virtme_path() -> Path:
-    """Return the folder that Python finds virtme-ng in; Debian has it since 13, and it runs on 12 as it is."""
+    """Return the folder with the Python package virtme-ng; Debian has it since 13, and it also runs on 12."""
     root = CACHE / "virtme-ng"
     if not root.exists():
         _unpack("trixie", ("virtme-ng",)).rename(root)
@@ -66,10 +66,10 @@ def _unpack(suite: str, patterns: tuple[str, ...]) -> Path:
     CACHE.mkdir(parents=True, exist_ok=True)
     root = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=CACHE))
     (root / "usr/lib").mkdir(parents=True)
-    (root / "lib").symlink_to("usr/lib")  # as on every Debian since 12, whatever the packages say
+    (root / "lib").symlink_to("usr/lib")  # as on every Debian since 12, also for older packages
     with tempfile.TemporaryDirectory(prefix=".apt-", dir=CACHE) as folder:
         environment = {"APT_CONFIG": str(_configure_apt(Path(folder), suite))}
-        print(f"getting {' and '.join(patterns)} from {suite}", flush=True)
+        print(f"downloading {' and '.join(patterns)} from {suite}", flush=True)
         _run("apt-get", "--quiet", "update", environment=environment)
         for pattern in patterns:
             found = _run("apt-cache", "search", "--names-only", f"^{pattern}$", environment=environment).splitlines()
@@ -86,7 +86,7 @@ def _unpack(suite: str, patterns: tuple[str, ...]) -> Path:
 
 
 def _configure_apt(folder: Path, suite: str) -> Path:
-    """Give apt a state of its own in `folder` and one suite, over the mirrors of the host's own sources."""
+    """Configure apt with its own state in `folder` and one suite, with the mirrors of the host's sources."""
     (folder / "lists/partial").mkdir(parents=True)
     (folder / "archives/partial").mkdir(parents=True)
     (folder / "status").touch()
@@ -109,7 +109,7 @@ def _configure_apt(folder: Path, suite: str) -> Path:
         "Dir::State::status": folder / "status",
         "Dir::Cache": folder,
         "APT::Architecture": "amd64",
-        "APT::Sandbox::User": "root",  # apt's own user can't write here
+        "APT::Sandbox::User": "root",  # apt's own user cannot write here
         "Acquire::Languages": "none",
         "Acquire::Retries": 3,
     }

@@ -1,4 +1,4 @@
-"""Run the kernel tests on stock Debian kernels, one guest after another, and print what came of it."""
+"""Run the kernel tests on stock Debian kernels, one guest after another, and print the results."""
 
 import argparse
 import shlex
@@ -16,7 +16,7 @@ PYTEST = (
     ".venv/bin/python -m pytest --verbose --color=no -p no:cacheprovider --junitxml=/run/share/results.xml"
     " --timeout=600"  # emulated, a test takes ten to fifty times as long
 )
-# The checkout is read-only there. Bytecode is kept for the many short-lived processes of the tests.
+# The checkout is read-only in the guest. Bytecode is cached for the many short-lived processes of the tests.
 ENVIRONMENT = (
     "PYTHONPYCACHEPREFIX=/tmp/bytecode HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis WATCHDOG_PATIENCE_SECONDS=300"
 )
@@ -24,7 +24,7 @@ ENVIRONMENT = (
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of one kernel. `trouble`: why there are no figures, or ""."""
+    """Result of one kernel. `trouble`: reason for missing figures, or ""."""
 
     series: str
     outcome: Outcome | None
@@ -38,7 +38,7 @@ class Result:
         return bool(self.passed) and not self.failed and not self.trouble
 
     def line(self) -> tuple[str, ...]:
-        """Return what its line of the table says."""
+        """Return its row of the table."""
         release = self.outcome.release if self.outcome else ""
         times = (self.outcome.boot_seconds, self.outcome.seconds) if self.outcome else (0.0, 0.0)
         counts = (self.passed, len(self.failed), len(self.skipped))
@@ -47,7 +47,7 @@ class Result:
 
 
 def main() -> int:
-    """Return 0 when every kernel asked for is good, else 1."""
+    """Return 0 when every requested kernel is good, else 1."""
     series = [kernel.series for kernel in KERNELS]
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("series", nargs="*", metavar="SERIES", help=f"of {', '.join(series)} (default: all of them)")
@@ -55,13 +55,13 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.series) - set(series):
         parser.error(f"no such kernel: {', '.join(sorted(unknown))}: there are {', '.join(series)}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and the guest ends, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the guest ends too
     results = []
     for kernel in KERNELS:
         if kernel.series in (arguments.series or series):
             print(f"== Linux {kernel.series}: {kernel.tests}", flush=True)
             results.append(test(kernel, shlex.split(arguments.pytest)))
-            tell(results[-1])
+            print_problems(results[-1])
     print_table(results)
     return 0 if all(result.good for result in results) else 1
 
@@ -79,10 +79,10 @@ def test(kernel: Kernel, pytest_arguments: list[str]) -> Result:
         return Result(kernel.series, outcome, outcome.failure)
     if not (share / "results.xml").exists():
         return Result(kernel.series, outcome, "pytest left no results\n" + (share / "console.log").read_text()[-4000:])
-    return counted(kernel.series, outcome, share / "results.xml")
+    return count_results(kernel.series, outcome, share / "results.xml")
 
 
-def counted(series: str, outcome: Outcome, path: Path) -> Result:
+def count_results(series: str, outcome: Outcome, path: Path) -> Result:
     """Count the outcomes of tests in a JUnit file."""
     passed, failed, skipped = 0, [], []
     for case in ET.parse(path).iter("testcase"):
@@ -97,8 +97,8 @@ def counted(series: str, outcome: Outcome, path: Path) -> Result:
     return Result(series, outcome, "", passed, tuple(failed), tuple(skipped))
 
 
-def tell(result: Result) -> None:
-    """Print what went wrong and what was left out."""
+def print_problems(result: Result) -> None:
+    """Print failures and skipped tests."""
     if result.trouble:
         print(f"trouble on {result.series}: {result.trouble}", flush=True)
     for label, texts in (("failed", result.failed), ("skipped", result.skipped)):

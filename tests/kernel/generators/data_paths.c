@@ -14,7 +14,7 @@
 static char buffer[CHUNK], inbox[CHUNK];
 static uint64_t cut_short;
 
-/* Send with flags until `total` bytes are taken, counting what the kernel says it took. */
+/* Send with flags until the kernel has accepted `total` bytes, and count the accepted bytes. */
 static uint64_t send_all(int fd, uint64_t total, int flags)
 {
 	uint64_t sent = 0;

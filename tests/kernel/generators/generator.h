@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the generators share: a pair of connected sockets on loopback, and a
- * report of what was sent and received, by their own count. A generator keeps
+ * report of the bytes sent and received, by their own count. A generator keeps
  * its sockets open until its standard input ends, so that a test can look at
  * them alive.
  */
@@ -16,7 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define UNAVAILABLE 77 /* exit status: this kernel lacks what the test is about; stderr tells what */
+#define UNAVAILABLE 77 /* exit status: this kernel lacks the tested feature; stderr names it */
 
 static int checked(int result, const char *what)
 {

@@ -1,4 +1,4 @@
-"""The collector on a kernel that fails: what has ended is told all the same."""
+"""The collector on a failing kernel: ended connections are not lost."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from watchdog.kernel.programs import CONNECTION_PROBES
 from watchdog.kernel.totals_map import Totals
 
 
-class Drained:
-    """A ledger: what is read of it is no longer in it."""
+class Ledger:
+    """A ledger: a read removes its records."""
 
     def __init__(self, rows):
         self.rows = rows
@@ -27,11 +27,11 @@ class Drained:
 
 
 @pytest.mark.parametrize(
-    "fails", ["_count_misses", "_read_live_sockets", "_quality", "_sums.read", "_datagrams.empty_totals"]
+    "failing", ["_count_misses", "_read_live_sockets", "_quality", "_sums.read", "_datagrams.empty_totals"]
 )
-def test_a_reading_that_fails_leaves_what_has_ended_to_the_next_one(clock, monkeypatch, fails):
+def test_after_a_failed_reading_ended_connections_are_in_the_next_one(clock, monkeypatch, failing):
     nothing = SimpleNamespace(read=lambda: "sums", empty_totals=lambda: "datagrams")
-    monkeypatch.setattr(module, "_open_ring_buffer", lambda _fd, record: Drained(np.zeros(3, record)))
+    monkeypatch.setattr(module, "_open_ring_buffer", lambda _fd, record: Ledger(np.zeros(3, record)))
     monkeypatch.setattr(module, "TotalsMap", lambda *_: nothing)
     monkeypatch.setattr(Collector, "_read_live_sockets", lambda _: (np.empty(0, CONNECTION), 0))
     monkeypatch.setattr(Collector, "_quality", lambda *_: "quality")
@@ -43,7 +43,7 @@ def test_a_reading_that_fails_leaves_what_has_ended_to_the_next_one(clock, monke
         raise OSError("no")
 
     with monkeypatch.context() as broken:
-        owner, _, name = f"collector.{fails}".rpartition(".")
+        owner, _, name = f"collector.{failing}".rpartition(".")
         broken.setattr(nothing if owner != "collector" else collector, name, fail)
         with pytest.raises(OSError, match="no"):
             collector.read()
@@ -53,36 +53,43 @@ def test_a_reading_that_fails_leaves_what_has_ended_to_the_next_one(clock, monke
 
 @pytest.fixture
 def counts(monkeypatch, clock):
-    """Return a collector, and what its kernel counts: skipped runs by program, those that the stand-in took."""
-    told = collections.Counter()
+    """Return a collector, and the counts of its kernel: skipped runs by program, events of the fallback program."""
+    kernel_counts = collections.Counter()
     nothing = Totals(np.empty(0, SUMS_KEY), np.empty(0, SUMS))
-    monkeypatch.setattr(module, "_open_ring_buffer", lambda _fd, record: Drained(np.zeros(0, record)))
+    monkeypatch.setattr(module, "_open_ring_buffer", lambda _fd, record: Ledger(np.zeros(0, record)))
     monkeypatch.setattr(
         module, "TotalsMap", lambda *_: SimpleNamespace(read=lambda: nothing, empty_totals=lambda: nothing)
     )
-    monkeypatch.setattr(module.libbpf, "recursion_misses", lambda name: told[name])
+    monkeypatch.setattr(module.libbpf, "recursion_misses", lambda name: kernel_counts[name])
     monkeypatch.setattr(module.libbpf, "attach", lambda _: -1)
-    monkeypatch.setattr(module, "_read_counter", lambda name, _index: told[name])
+    monkeypatch.setattr(module, "_read_counter", lambda name, _index: kernel_counts[name])
     monkeypatch.setattr(Collector, "_read_live_sockets", lambda _: (np.empty(0, CONNECTION), 0))
     maps = {name: name for name in ("sums", "datagrams", "ledger", "losses", "fallback_events")}
     programs = {probe.name: probe.name for probe in CONNECTION_PROBES}
-    return Collector(SimpleNamespace(connection_programs=programs, message_programs=("sends",), maps=maps), clock), told
+    return Collector(
+        SimpleNamespace(connection_programs=programs, message_programs=("sends",), maps=maps), clock
+    ), kernel_counts
 
 
-def test_a_skipped_event_is_lost_unless_the_stand_in_took_it(counts):
-    collector, told = counts
+def test_a_skipped_event_is_lost_unless_the_fallback_program_handled_it(counts):
+    collector, kernel_counts = counts
     missed = []
     for skipped, fallback_events, sends in ((0, 0, 0), (7, 7, 0), (9, 8, 0), (9, 8, 0), (9, 9, 0), (12, 10, 1)):
-        told.update({"inet_sock_set_state": skipped - told["inet_sock_set_state"], "sends": sends - told["sends"]})
-        told["fallback_events"] = fallback_events
+        kernel_counts.update(
+            {
+                "inet_sock_set_state": skipped - kernel_counts["inet_sock_set_state"],
+                "sends": sends - kernel_counts["sends"],
+            }
+        )
+        kernel_counts["fallback_events"] = fallback_events
         missed.append(collector.read().quality.missed_events)
 
     assert missed == [0, 0, 1, 0, 0, 2]
 
 
-def test_resets_that_were_skipped_are_nobody_s(counts):
-    collector, told = counts
-    told["tcp_receive_reset"], told["tcp_send_reset"] = 3, 1
+def test_skipped_resets_have_no_owner(counts):
+    collector, kernel_counts = counts
+    kernel_counts["tcp_receive_reset"], kernel_counts["tcp_send_reset"] = 3, 1
     reading = collector.read()
 
     assert reading.sums.keys == np.zeros(1, SUMS_KEY)

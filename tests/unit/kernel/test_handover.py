@@ -1,4 +1,4 @@
-"""What the loader sends is checked before it is used."""
+"""The message of the loader is checked before it is used."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def test_a_message_that_is_not_json_is_refused(channel, message):
         handover.receive(here)
 
 
-def test_a_loader_that_ends_without_a_word_is_told_of(channel):
+def test_a_loader_that_ends_without_a_message_is_an_error(channel):
     here, there = channel
     there.close()
 
@@ -81,7 +81,7 @@ def test_a_loader_that_ends_without_a_word_is_told_of(channel):
         handover.receive(here)
 
 
-def test_a_loader_that_says_nothing_is_not_waited_for_for_ever(channel):
+def test_a_loader_without_a_message_is_an_error_after_a_time(channel):
     here, _ = channel
     here.settimeout(0.01)
 
@@ -89,7 +89,7 @@ def test_a_loader_that_says_nothing_is_not_waited_for_for_ever(channel):
         handover.receive(here)
 
 
-def test_what_the_loader_reports_is_raised_as_it_was(channel):
+def test_the_error_of_the_loader_is_raised_unchanged(channel):
     here, there = channel
     handover.send_error(there, KernelUnfit("no BTF: boot another kernel"))
 

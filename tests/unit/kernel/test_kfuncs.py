@@ -1,4 +1,4 @@
-"""Calls of the kernel's own functions, put into programs before they are loaded."""
+"""Calls of kernel functions, linked into programs before the load."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from watchdog.kernel.kfuncs import Kfuncs
 
 HELPER = bytes.fromhex("8500000001000000")  # call bpf_map_lookup_elem
 DISABLE = bytes.fromhex("850000000100ff7f")
-LOADED = bytes.fromhex("180000000100ff7f 0000000000000000".replace(" ", ""))  # the number, but as a value
+LOADED = bytes.fromhex("180000000100ff7f 0000000000000000".replace(" ", ""))  # the number as a value, not as a call
 EXIT = bytes.fromhex("9500000000000000")
 
 
 @pytest.fixture
 def kernel(monkeypatch):
-    """Return a function that makes the kernel one of a version, with the functions that it has."""
+    """Return a function that simulates a kernel with a release, a version and functions."""
 
     def make(release, version="#1 SMP PREEMPT_DYNAMIC", **functions):
         monkeypatch.setattr(module, "Btf", type("Btf", (), {"function_id": lambda _, name: functions.get(name, 0)}))
@@ -25,7 +25,7 @@ def kernel(monkeypatch):
     return make
 
 
-def test_a_call_of_our_number_becomes_one_of_the_function_and_nothing_else_changes(kernel):
+def test_a_call_of_our_number_becomes_a_call_of_the_function_and_nothing_else_changes(kernel):
     kfuncs = kernel("7.3.4+deb13-amd64", bpf_preempt_disable=0x1234, bpf_preempt_enable=0x1235)
     assert kfuncs.link_calls(HELPER + DISABLE + LOADED + EXIT) == (
         HELPER + bytes.fromhex("8520000034120000") + LOADED + EXIT
@@ -36,12 +36,12 @@ def test_a_call_of_our_number_becomes_one_of_the_function_and_nothing_else_chang
 @pytest.mark.parametrize(
     ("release", "functions"),
     [
-        ("6.12.118+deb13-amd64", {"bpf_preempt_disable": 7, "bpf_preempt_enable": 8}),  # never preempted there
+        ("6.12.118+deb13-amd64", {"bpf_preempt_disable": 7, "bpf_preempt_enable": 8}),  # no preemption there
         ("7.0.0", {"bpf_preempt_disable": 7}),
         ("7.0.0", {"version": "#1 SMP PREEMPT_RT", "bpf_preempt_disable": 7, "bpf_preempt_enable": 8}),
     ],
 )
-def test_where_they_are_not_needed_or_not_there_the_sources_hear_nothing_of_them(kernel, release, functions):
+def test_without_need_or_without_the_functions_nothing_is_defined_or_linked(kernel, release, functions):
     kfuncs = kernel(release, **functions)
     assert kfuncs.cflags == []
     assert kfuncs.link_calls(DISABLE) == DISABLE

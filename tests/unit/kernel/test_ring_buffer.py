@@ -1,4 +1,4 @@
-"""Reading a ring buffer laid out like the kernel's (kernel/bpf/ringbuf.c), here in a file of memory."""
+"""Reading a ring buffer in the kernel's layout (kernel/bpf/ringbuf.c), here in a memory file."""
 
 import mmap
 import os
@@ -16,7 +16,7 @@ FRAME = 8 + RECORD.itemsize
 
 
 class Producer:
-    """Writes records as the kernel does, and mirrors the data as its double mapping does."""
+    """Writes records like the kernel, and mirrors the data like its double mapping."""
 
     def __init__(self, at):
         self.fd = os.memfd_create("ring")
@@ -28,16 +28,16 @@ class Producer:
     def write(self, number, flags=0):
         frame = struct.pack("<IIQQ", RECORD.itemsize | flags, 0, number, 2 * number)
         for offset, byte in enumerate(frame):
-            place = (self.at + offset) % SIZE
+            position = (self.at + offset) % SIZE
             for copy in (0, SIZE):
-                os.pwrite(self.fd, bytes([byte]), 2 * mmap.PAGESIZE + copy + place)
+                os.pwrite(self.fd, bytes([byte]), 2 * mmap.PAGESIZE + copy + position)
         self.at += len(frame)
         os.pwrite(self.fd, struct.pack("<Q", self.at), mmap.PAGESIZE)
 
     def finish(self, index_from_end):
-        place = (self.at - index_from_end * FRAME) % SIZE
+        position = (self.at - index_from_end * FRAME) % SIZE
         for copy in (0, SIZE):
-            os.pwrite(self.fd, struct.pack("<I", RECORD.itemsize), 2 * mmap.PAGESIZE + copy + place)
+            os.pwrite(self.fd, struct.pack("<I", RECORD.itemsize), 2 * mmap.PAGESIZE + copy + position)
 
     def consumed(self):
         return struct.unpack("<Q", os.pread(self.fd, 8, 0))[0]
@@ -45,9 +45,9 @@ class Producer:
 
 @pytest.fixture(params=[0, SIZE - FRAME // 2 // 8 * 8, 7 * SIZE + 8], ids=["start", "over the end", "later lap"])
 def producer(request):
-    made = Producer(request.param)
-    yield made
-    os.close(made.fd)
+    producer = Producer(request.param)
+    yield producer
+    os.close(producer.fd)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_each_record_is_read_once_in_order(producer, ring):
     assert producer.consumed() == producer.at
 
 
-def test_reading_stops_at_a_record_that_is_still_being_written(producer, ring):
+def test_reading_stops_at_an_unfinished_record(producer, ring):
     producer.write(1)
     producer.write(2, BUSY)
     producer.write(3)

@@ -1,4 +1,4 @@
-"""Owners' names: right, bounded, and remembered for as long as they come."""
+"""Names of owners: correct, bounded in number, and kept while the owner has connections."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ SECOND = 1_000_000_000
 
 
 class Cgroups:
-    """Control groups by number: `/<number>.service`, known only where `known` says so."""
+    """Control groups by number: `/<number>.service`, unknown while `known` is False."""
 
     def __init__(self):
-        self.asked = []
+        self.lookups = []
         self.known = True
 
     def find_path(self, pid, start_ns, inode, at_ns):
-        self.asked.append(pid)
+        self.lookups.append(pid)
         return f"/{inode}.service" if self.known else None
 
 
 class Users:
-    """Users by number."""
+    """User names by uid."""
 
     def __init__(self):
         self.names = {0: "root"}
-        self.told = {}
+        self.new_names = {}
 
     def name(self, uid):
         return self.names.get(uid, str(uid))
 
     def update(self, uids, at_ns):
-        self.names |= self.told
+        self.names |= self.new_names
 
 
-class Who:
-    """An identity, tick by tick."""
+class Host:
+    """An attribution with fake control groups and users, advanced tick by tick."""
 
     def __init__(self):
         self.names, self.cgroups, self.users = InternedNames(), Cgroups(), Users()
-        self.identity = Attribution(self.names, self.cgroups, self.users)
+        self.attribution = Attribution(self.names, self.cgroups, self.users)
         self.at_ns = 1000 * SECOND
 
     def tick(self, owners, seconds=1):
         self.at_ns += seconds * SECOND
-        self.codes = self.identity.codes(owners, self.at_ns)
+        self.codes = self.attribution.codes(owners, self.at_ns)
         return self.codes
 
     def texts(self, dimension):
@@ -59,8 +59,8 @@ class Who:
 
 
 @pytest.fixture
-def who():
-    return Who()
+def host():
+    return Host()
 
 
 def owners(*pids, **values):
@@ -71,103 +71,103 @@ def owners(*pids, **values):
     return rows
 
 
-def test_an_owner_has_its_names(who):
+def test_an_owner_has_its_names(host):
     rows = np.zeros(2, CONNECTION)
     rows["owner"] = owners(7, 8, comm=[b"a", b"b\xff"], uid=[0, 1000])
-    codes = who.tick(rows["owner"])
+    codes = host.tick(rows["owner"])
     assert codes["pid"].tolist() == [7, 8]
-    assert who.texts("process") == ["a", "b\udcff"]
-    assert who.texts("user") == ["root", "1000"]
-    assert who.texts("unit") == ["9.service", "9.service"]
+    assert host.texts("process") == ["a", "b\udcff"]
+    assert host.texts("user") == ["root", "1000"]
+    assert host.texts("unit") == ["9.service", "9.service"]
 
 
-def test_what_has_no_owner_says_so(who):
-    who.tick(np.zeros(1, OWNER))
-    assert [who.texts(name) for name in ("process", "exe", "user", "unit", "container")] == [
+def test_a_connection_without_owner_is_unattributed(host):
+    host.tick(np.zeros(1, OWNER))
+    assert [host.texts(name) for name in ("process", "exe", "user", "unit", "container")] == [
         ["(unattributed)"], [""], [""], [""], [""],
     ]  # fmt: skip
 
 
-def test_a_tick_without_connections_has_no_codes(who):
-    assert {len(column) for column in who.tick(np.zeros(0, CONNECTION)["owner"]).values()} == {0}
+def test_a_tick_without_connections_has_no_codes(host):
+    assert {len(column) for column in host.tick(np.zeros(0, CONNECTION)["owner"]).values()} == {0}
 
 
-def test_an_owner_that_stays_is_looked_up_once(who):
+def test_an_owner_that_stays_is_looked_up_once(host):
     for _ in range(100):
-        who.tick(owners(7, 7, 7))
-    assert who.cgroups.asked == [7]
+        host.tick(owners(7, 7, 7))
+    assert host.cgroups.lookups == [7]
 
 
-def test_nobody_passes_for_another_whatever_its_bytes(who):
+def test_owners_that_differ_in_any_byte_are_distinct(host):
     random = np.random.default_rng(1)
     rows = random.integers(0, 2, (5_000, OWNER.itemsize // 8), dtype=np.uint64).astype("<u8").view(OWNER).reshape(-1)
     rows["tgid"] = 1
     rows["comm"] = [f"c{number % 700}".encode() for number in range(5_000)]
-    who.tick(rows)
-    assert who.texts("process") == [comm.decode() for comm in rows["comm"].tolist()]
+    host.tick(rows)
+    assert host.texts("process") == [comm.decode() for comm in rows["comm"].tolist()]
 
 
-def test_two_identities_hash_by_other_numbers():
-    assert Who().identity._owners._multipliers != Who().identity._owners._multipliers
+def test_two_attributions_hash_with_different_multipliers():
+    assert Host().attribution._owners._multipliers != Host().attribution._owners._multipliers
 
 
-def test_short_lived_processes_are_not_remembered(who):
+def test_short_lived_processes_are_not_remembered(host):
     for tick in range(300):
-        who.tick(owners(*range(tick * 100, tick * 100 + 100), comm=b"sh"))
-    assert who.identity._owners.capacity <= 2048
+        host.tick(owners(*range(tick * 100, tick * 100 + 100), comm=b"sh"))
+    assert host.attribution._owners.capacity <= 2048
 
 
-def test_owners_beyond_the_bound_have_no_names_rather_than_anothers(monkeypatch):
+def test_owners_beyond_the_bound_have_no_names(monkeypatch):
     monkeypatch.setattr(module, "_MAX_OWNERS", 256)
-    who = Who()
-    codes = who.tick(owners(*range(1, 301)))
+    host = Host()
+    codes = host.tick(owners(*range(1, 301)))
     assert (codes["process"] == UNKNOWN_CODE).sum() == 45
     assert codes["pid"].tolist() == list(range(1, 301))
 
 
-def test_an_owner_that_found_no_room_for_its_name_gets_one_when_there_is(who, monkeypatch):
+def test_an_owner_without_a_name_for_lack_of_space_gets_one_later(host, monkeypatch):
     monkeypatch.setattr(names_module, "_MAX_NAMES", 3)
-    who.names.set_retention(10 * SECOND)
-    codes = who.tick(owners(1, 2, 3, comm=[b"a", b"b", b"c"]))
-    (left_out,) = np.flatnonzero(codes["process"] == UNKNOWN_CODE)  # which of the three is for the hash to say
+    host.names.set_retention(10 * SECOND)
+    codes = host.tick(owners(1, 2, 3, comm=[b"a", b"b", b"c"]))
+    (unnamed,) = np.flatnonzero(codes["process"] == UNKNOWN_CODE)  # the hash decides which of the three
     for _ in range(90):
-        who.tick(owners(left_out + 1, comm=[b"abc"[left_out : left_out + 1]]))
-    assert who.texts("process") == ["abc"[left_out]]
+        host.tick(owners(unnamed + 1, comm=[b"abc"[unnamed : unnamed + 1]]))
+    assert host.texts("process") == ["abc"[unnamed]]
 
 
-def test_names_in_use_are_never_forgotten(who):
-    who.names.set_retention(SECOND)
-    codes = who.tick(owners(1))["process"].tolist()
+def test_names_in_use_are_never_forgotten(host):
+    host.names.set_retention(SECOND)
+    codes = host.tick(owners(1))["process"].tolist()
     for _ in range(200):
-        who.tick(owners(1))
-    assert who.tick(owners(1))["process"].tolist() == codes
-    assert who.texts("process") == ["curl"]
+        host.tick(owners(1))
+    assert host.tick(owners(1))["process"].tolist() == codes
+    assert host.texts("process") == ["curl"]
 
 
-def test_a_group_that_is_not_known_yet_is_asked_for_again(who):
-    who.cgroups.known = False
-    who.tick(owners(7))
-    assert who.texts("unit") == [""]
-    who.cgroups.known = True
-    who.tick(owners(7))
-    who.tick(owners(7))
-    assert who.texts("unit") == ["9.service"]
-    assert who.cgroups.asked == [7, 7]
+def test_an_unknown_group_is_looked_up_again(host):
+    host.cgroups.known = False
+    host.tick(owners(7))
+    assert host.texts("unit") == [""]
+    host.cgroups.known = True
+    host.tick(owners(7))
+    host.tick(owners(7))
+    assert host.texts("unit") == ["9.service"]
+    assert host.cgroups.lookups == [7, 7]
 
 
-def test_few_owners_are_asked_for_again_in_one_tick(who):
-    who.cgroups.known = False
+def test_few_owners_are_looked_up_again_in_one_tick(host):
+    host.cgroups.known = False
     rows = owners(*range(1, 2001))
-    who.tick(rows)
-    before = len(who.cgroups.asked)
-    who.tick(rows)
-    assert len(who.cgroups.asked) - before == 256
+    host.tick(rows)
+    before = len(host.cgroups.lookups)
+    host.tick(rows)
+    assert len(host.cgroups.lookups) - before == 256
 
 
-def test_a_user_that_becomes_known_is_shown_by_name_from_then_on(who):
+def test_a_user_is_shown_by_name_as_soon_as_the_name_is_known(host):
     rows = owners(7, 8, 0, uid=[1000, 0, 0])
     rows[2] = np.zeros(1, OWNER)[0]
-    who.tick(rows)
-    who.users.told = {1000: "alice", 0: "admin"}
-    who.tick(rows, seconds=15)
-    assert who.texts("user") == ["alice", "admin", ""]
+    host.tick(rows)
+    host.users.new_names = {1000: "alice", 0: "admin"}
+    host.tick(rows, seconds=15)
+    assert host.texts("user") == ["alice", "admin", ""]

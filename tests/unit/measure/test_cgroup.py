@@ -1,4 +1,4 @@
-"""Control groups' paths, as the systems in use write them."""
+"""Paths of control groups, in the forms of common systems."""
 
 import os
 
@@ -32,7 +32,7 @@ START = 5 * SECOND
         (r"/machine.slice/machine-web\x2dfront.scope/payload", r"machine-web\x2dfront.scope", "web-front"),
     ],
 )  # fmt: skip
-def test_unit_and_container_are_read_off_the_path(path, unit, container):
+def test_unit_and_container_come_from_the_path(path, unit, container):
     assert unit_and_container(path) == (unit, container)
 
 
@@ -45,7 +45,7 @@ def write_process(proc, pid, group, start_ns=0):
 
 
 class Host:
-    """A host with cgroup v2, one group and one process, 42, that says it is in another; a walk takes no time."""
+    """A host with cgroup v2, one group, and one process, 42, in another group; a walk takes no time."""
 
     def __init__(self, folder):
         self.root = folder / "cgroup"
@@ -64,15 +64,15 @@ def host(tmp_path):
     return Host(tmp_path)
 
 
-def test_the_kernels_note_of_the_group_is_preferred(host):
+def test_the_group_recorded_by_the_kernel_is_preferred(host):
     assert host.path(42, host.group.stat().st_ino) == "/system.slice/web.service"
 
 
-def test_a_process_that_is_gone_is_found_by_its_group(host):
+def test_the_group_of_an_ended_process_is_found_by_its_inode(host):
     assert host.path(43, host.group.stat().st_ino) == "/system.slice/web.service"
 
 
-def test_a_group_that_is_gone_is_still_known(host):
+def test_a_deleted_group_is_still_known(host):
     inode = host.group.stat().st_ino
     host.path(43, inode)
     host.group.rmdir()
@@ -81,18 +81,18 @@ def test_a_group_that_is_gone_is_still_known(host):
 
 
 @pytest.mark.parametrize("inode", [0, 1])
-def test_without_a_note_the_process_tells(host, inode):
+def test_without_a_recorded_group_the_group_of_the_process_counts(host, inode):
     assert host.path(42, inode) == "/system.slice/other.service"
     assert host.path(43, inode) == ""
 
 
 @pytest.mark.parametrize("inode", [0, 1, 77_777_777_777])
-def test_a_process_that_got_the_number_of_one_that_is_gone_does_not_speak_for_it(host, inode):
+def test_a_process_with_a_reused_pid_is_ignored(host, inode):
     assert host.path(42, inode, START - SECOND) == ""
     assert host.path(42, inode, START) == "/system.slice/other.service"
 
 
-def test_a_process_that_lives_tells_its_group_without_a_walk(host, monkeypatch):
+def test_the_group_of_a_live_process_needs_no_walk(host, monkeypatch):
     (host.root / "system.slice" / "other.service").mkdir()
     monkeypatch.setattr(cgroup, "_groups", lambda _root: pytest.fail("walked"))
 
@@ -100,7 +100,7 @@ def test_a_process_that_lives_tells_its_group_without_a_walk(host, monkeypatch):
     assert host.path(42, inode) == "/system.slice/other.service"
 
 
-def test_groups_that_are_gone_cost_one_walk_a_tick_at_most(host, monkeypatch):
+def test_deleted_groups_cost_at_most_one_walk_per_tick(host, monkeypatch):
     walks = []
     groups = cgroup._groups
     monkeypatch.setattr(cgroup, "_groups", lambda root: walks.append(root) or groups(root))
@@ -125,7 +125,7 @@ def test_walks_take_a_small_share_of_the_time(host, monkeypatch):
     assert host.path(99, 10**12 + 1) == ""
 
 
-def test_of_groups_that_come_and_go_the_newest_are_kept(host, monkeypatch):
+def test_only_the_newest_paths_are_cached(host, monkeypatch):
     monkeypatch.setattr(cgroup, "_MAX_CACHED_PATHS", 3)
     inodes = []
     for number in range(9):
@@ -140,7 +140,7 @@ def test_of_groups_that_come_and_go_the_newest_are_kept(host, monkeypatch):
     assert len(host.cgroups._walked) == len(list(host.root.rglob("*"))) + 1
 
 
-def test_on_hybrid_hosts_systemds_own_hierarchy_has_the_unit(tmp_path):
+def test_on_hybrid_hosts_the_hierarchy_of_systemd_has_the_unit(tmp_path):
     write_process(tmp_path, 42, "4:memory:/x\n1:name=systemd:/system.slice/db.service\n0::/\n")
 
     assert Cgroups(tmp_path, tmp_path / "none").find_path(42, 0, 1, SECOND) == "/system.slice/db.service"

@@ -1,4 +1,4 @@
-"""Differences of the kernel's totals: each event and byte once, whatever happens between two readings."""
+"""Differences of the kernel's totals: each event and byte counts once, in every case between two readings."""
 
 import errno
 
@@ -12,6 +12,7 @@ from watchdog.kernel.layout import (
     DATAGRAMS_KEY,
     FLAG_ACCEPTED,
     FLAG_CONNECT,
+    FLAG_CORRECTION,
     FLAG_FAILED,
     RESPONSE,
     SUMS,
@@ -59,7 +60,7 @@ def reading(live=(), closed=(), at_ns=SECOND, sums=(), responses=(), datagrams=N
     )
 
 
-def test_a_new_connection_counts_from_its_birth():
+def test_a_new_connection_counts_from_its_start():
     row = connection(
         flags=FLAG_CONNECT,
         established_ns=1_000_005,
@@ -82,7 +83,7 @@ def test_a_new_connection_counts_from_its_birth():
     assert np.isnan(counted["lifetime"])
 
 
-def test_only_what_changed_counts_at_the_next_reading():
+def test_only_changes_count_at_the_next_reading():
     deltas = Deltas()
     deltas.advance(reading(live=[connection(flags=FLAG_CONNECT, established_ns=9, bytes_sent=100)]))
     changes = deltas.advance(reading(live=[connection(flags=FLAG_CONNECT, established_ns=9, bytes_sent=130)]))
@@ -92,7 +93,7 @@ def test_only_what_changed_counts_at_the_next_reading():
     }  # fmt: skip
 
 
-def test_the_end_counts_what_the_last_reading_did_not_know():
+def test_the_end_counts_the_rest_since_the_last_reading():
     deltas = Deltas()
     deltas.advance(reading(live=[connection(flags=FLAG_CONNECT, established_ns=9, bytes_sent=100)]))
     end = connection(flags=FLAG_CONNECT, established_ns=9, bytes_sent=150, ended_ns=5 + 2 * SECOND)
@@ -112,7 +113,7 @@ def test_a_connection_that_ends_during_the_reading_counts_once():
     assert [changes.metrics[name][0] for name in ("connects", "closes", "bytes_sent", "open")] == [1, 1, 150, 0]
 
 
-def test_what_is_older_than_the_programs_is_a_baseline():
+def test_a_connection_older_than_the_programs_is_a_baseline():
     deltas = Deltas()
     old = {"born_ns": 0, "bytes_sent": 2 * 10**12, "packets_sent": 10**9, "retransmits": 5}
     first = deltas.advance(reading(live=[connection(**old)]))
@@ -124,7 +125,7 @@ def test_what_is_older_than_the_programs_is_a_baseline():
     assert [never_seen.metrics[name][0] for name in ("bytes_sent", "packets_sent", "closes")] == [0, 0, 1]
 
 
-def test_a_connection_without_a_file_is_remembered_until_it_ends():
+def test_the_totals_of_a_connection_without_a_file_are_kept_until_it_ends():
     deltas = Deltas()
     deltas.advance(reading(live=[connection(established_ns=9, bytes_sent=100)]))
     deltas.advance(reading(at_ns=2 * SECOND))
@@ -158,17 +159,28 @@ def test_the_same_socket_connecting_again_is_another_connection():
     assert changes.metrics["connects"].sum() == 1
 
 
-def test_the_fin_taken_back_one_reading_later_leaves_the_total_right():
+def test_the_fin_subtracted_one_reading_later_leaves_the_total_correct():
     deltas = Deltas()
     totals = [
         deltas.advance(reading(live=[connection(bytes_received=received)])).metrics["bytes_received"][0]
-        for received in (10, 21, 20)  # at 21 the FIN was in the count, its flag not yet set
+        for received in (10, 21, 20)  # at 21 the FIN is counted, and its flag is not yet set
     ]
 
     assert totals == [10, 11, -1]
 
 
-def test_listeners_are_no_connections():
+def test_a_correction_adds_one_reset_and_nothing_else():
+    deltas = Deltas()
+    deltas.advance(reading(closed=[connection(flags=FLAG_CONNECT, bytes_sent=120, ended_ns=SECOND)]))
+    correction = connection(flags=FLAG_CORRECTION, born_ns=0, resets_sent=1, ended_ns=SECOND)
+    changes = deltas.advance(reading(closed=[correction]))
+
+    assert {name: values[0] for name, values in changes.metrics.items() if not np.isnan(values[0]) and values[0]} == {
+        "resets_sent": 1
+    }
+
+
+def test_listeners_are_not_connections():
     changes = Deltas().advance(reading(live=[listener(80), connection()]))
 
     assert is_listener(changes.rows).tolist() == [True, False]
@@ -182,7 +194,7 @@ def test_the_accept_queue_is_a_share_of_its_limit():
     assert np.isnan(changes.metrics["accept_queue"][1])
 
 
-def test_a_listeners_drops_count_from_when_it_was_first_seen_or_began():
+def test_drops_count_from_the_first_reading_or_the_start_of_the_listener():
     deltas = Deltas()
     old = deltas.advance(reading(live=[listener(80, drops=100)]))
     later = deltas.advance(reading(live=[listener(80, drops=103), listener(81, cookie=98, born_ns=7, drops=5)]))
@@ -195,7 +207,7 @@ def test_a_listeners_drops_count_from_when_it_was_first_seen_or_began():
     ("state", "queue", "unacknowledged"),
     [("ESTABLISHED", 10, 10), ("SYN_SENT", 1, 0), ("FIN_WAIT1", 11, 10), ("LAST_ACK", 1, 0), ("FIN_WAIT2", 0, 0)],
 )
-def test_a_syn_or_fin_in_the_queue_is_no_byte(state, queue, unacknowledged):
+def test_a_syn_or_fin_in_the_queue_is_not_a_byte(state, queue, unacknowledged):
     row = connection(state=TCP_STATES.index(state), send_queue=queue, receive_queue=6)
     changes = Deltas().advance(reading(live=[row]))
 
@@ -203,7 +215,7 @@ def test_a_syn_or_fin_in_the_queue_is_no_byte(state, queue, unacknowledged):
     assert changes.metrics["receive_queue"][0] == (0 if state == "SYN_SENT" else 6)
 
 
-def test_the_direction_of_an_old_connection_is_told_by_the_listeners():
+def test_the_direction_of_an_old_connection_comes_from_the_listeners():
     old = {"born_ns": 0, "direction": 0, "netns": 1}
     rows = [
         listener(80),
@@ -233,7 +245,7 @@ def test_the_direction_of_an_old_connection_is_told_by_the_listeners():
         (0, 0, "", 0),
     ],
 )
-def test_the_reason_of_a_failure_is_the_sockets_error(error, flags, failure, failed_connects):
+def test_the_cause_of_a_failure_is_the_error_of_the_socket(error, flags, failure, failed_connects):
     row = connection(flags=FLAG_CONNECT | flags, error=error, ended_ns=SECOND)
     changes = Deltas().advance(reading(closed=[row]))
 
@@ -251,7 +263,7 @@ def test_an_inbound_connection_counts_as_accepted_once():
     assert [changes.metrics["accepts"][0] for changes in (waiting, accepted, after)] == [0, 1, 0]
 
 
-def test_sums_add_rows_of_what_changed_in_them():
+def test_sums_add_rows_with_their_changes():
     deltas = Deltas()
     first = deltas.advance(reading(sums=[(7, {"connects": 3, "bytes_sent": 30}), (8, {"closes": 1})]))
     second = deltas.advance(reading(sums=[(7, {"connects": 5, "bytes_sent": 50}), (8, {"closes": 1})]))
@@ -267,7 +279,7 @@ def test_sums_add_rows_of_what_changed_in_them():
     assert len(third.rows) == 0
 
 
-def test_an_entry_that_was_taken_out_and_came_back_counts_from_zero():
+def test_an_entry_that_was_deleted_and_created_again_counts_from_zero():
     deltas = Deltas()
     totals = [
         deltas.advance(reading(sums=sums)).metrics["closes"].sum()
@@ -277,7 +289,7 @@ def test_an_entry_that_was_taken_out_and_came_back_counts_from_zero():
     assert totals == [5, 0, 2, 1]
 
 
-def test_answers_belong_to_the_newest_life_of_their_socket():
+def test_responses_belong_to_the_newest_incarnation_of_their_socket():
     changes = Deltas().advance(
         reading(
             live=[connection(cookie=4), connection(cookie=1, incarnation=1)],
@@ -285,9 +297,9 @@ def test_answers_belong_to_the_newest_life_of_their_socket():
             responses=[(1, 2_000_000), (4, 3_000_000), (1, 4_000_000), (77, 5_000_000)],
         )
     )
-    of = changes.rows["cookie"][changes.responses.rows].tolist()
+    cookies = changes.rows["cookie"][changes.responses.rows].tolist()
 
-    assert list(zip(of, changes.responses.seconds.tolist(), strict=True)) == [(1, 0.002), (4, 0.003), (1, 0.004)]
+    assert list(zip(cookies, changes.responses.seconds.tolist(), strict=True)) == [(1, 0.002), (4, 0.003), (1, 0.004)]
 
 
 def test_udp_adds_rows_of_its_processes():
@@ -307,7 +319,7 @@ def test_udp_adds_rows_of_its_processes():
     ("born_s", "seen_s", "late"),
     [(1, (), True), (1, (29,), False), (1, (2,), True), (29, (), False), (0, (), False)],
 )
-def test_traffic_of_a_connection_that_nobody_saw_for_long_is_late(born_s, seen_s, late):
+def test_traffic_of_a_connection_that_was_unseen_for_long_is_late(born_s, seen_s, late):
     deltas = Deltas()
     row = {"born_ns": born_s * SECOND, "established_ns": born_s * SECOND, "bytes_sent": 1000}
     for second in range(1, 30):
@@ -320,7 +332,7 @@ def test_traffic_of_a_connection_that_nobody_saw_for_long_is_late(born_s, seen_s
     assert changes.metrics["bytes_sent"][0] == (0 if not born_s else 8000 if seen_s else 9000)
 
 
-def test_no_traffic_is_late_because_the_watchdog_looks_seldom():
+def test_no_traffic_is_late_because_of_a_long_interval():
     deltas = Deltas()
     deltas.advance(reading(at_ns=SECOND))
     deltas.advance(reading(live=[connection(born_ns=2 * SECOND)], at_ns=3600 * SECOND))

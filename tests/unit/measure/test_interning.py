@@ -1,4 +1,4 @@
-"""Codes of names and addresses: the same while they are of use, bounded in number, never another's."""
+"""Codes of names and addresses: stable while in use, bounded in number, never reused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def names():
     return InternedNames()
 
 
-def test_a_name_has_one_code_and_leads_back(names):
+def test_a_name_has_one_code_and_the_code_one_name(names):
     code = names.intern("process", "curl", SECOND)
     assert names.intern("process", "curl", 2 * SECOND) == code != names.intern("process", "wget", SECOND)
     assert names.text("process", code) == "curl"
@@ -31,7 +31,7 @@ def test_a_name_has_one_code_and_leads_back(names):
     assert names.text("process", names.intern("process", "", SECOND)) == ""
 
 
-def test_by_default_a_name_is_held_for_two_of_the_longest_windows(names):
+def test_by_default_a_name_is_retained_for_two_maximum_windows(names):
     code = names.intern("process", "backup", 10 * HOUR)
     names.forget_unused(12 * HOUR)
     assert names.intern("process", "backup", 12 * HOUR) == code
@@ -39,7 +39,7 @@ def test_by_default_a_name_is_held_for_two_of_the_longest_windows(names):
     assert names.find_code("process", "backup") is None
 
 
-def test_names_that_no_window_speaks_of_are_forgotten_and_their_codes_never_used_again(names):
+def test_names_outside_every_window_are_forgotten_and_their_codes_never_reused(names):
     names.set_retention(10 * SECOND)
     code = names.intern("process", "a", HOUR)
     kept = names.intern("process", "b", HOUR)
@@ -50,7 +50,7 @@ def test_names_that_no_window_speaks_of_are_forgotten_and_their_codes_never_used
     assert names.intern("process", "a", HOUR + 72 * SECOND) not in (code, kept)
 
 
-def test_beyond_the_bound_a_name_is_unknown_until_others_are_out_of_use(names, monkeypatch):
+def test_beyond_the_bound_a_name_is_unknown_until_others_are_unused(names, monkeypatch):
     monkeypatch.setattr(module, "_MAX_NAMES", 100)
     names.set_retention(10 * SECOND)
     codes = {names.intern("process", f"x{number}", HOUR) for number in range(99)}
@@ -67,13 +67,13 @@ def test_a_full_dictionary_is_not_searched_at_every_new_name(names, monkeypatch)
     for number in range(99):
         names.intern("process", f"x{number}", HOUR)
     names.intern("process", "y", HOUR)
-    names.set_retention(-HOUR)  # all could go
+    names.set_retention(-HOUR)  # all names can be forgotten
     assert names.intern("process", "y", HOUR + 9 * SECOND) == UNKNOWN_CODE
     assert names.intern("process", "y", HOUR + 10 * SECOND) != UNKNOWN_CODE
 
 
 @pytest.mark.parametrize(("number", "text"), [(0x0A000001, "10.0.0.1"), (0xC0000201, "192.0.2.1")])
-def test_addresses_have_codes_that_lead_back(names, number, text):
+def test_addresses_have_codes_and_codes_have_addresses(names, number, text):
     (code,) = names.intern_addresses("remote", halves(number), SECOND).tolist()
     assert names.text("remote", code) == text
     assert names.find_code("remote", text) == code
@@ -81,18 +81,18 @@ def test_addresses_have_codes_that_lead_back(names, number, text):
 
 
 @pytest.mark.parametrize("text", ["", "x", "10.0.0.0/8", "300.1.1.1", "::9"])
-def test_what_is_no_address_or_was_not_seen_has_no_code(names, text):
+def test_an_unseen_address_and_other_text_have_no_code(names, text):
     assert names.find_code("remote", text) is None
 
 
-def test_ipv6_addresses_are_told_apart_by_all_their_bits(names):
+def test_ipv6_addresses_are_compared_by_all_bits(names):
     pairs = np.array([(1, 2), (1, 3), (2, 2), (0x20010DB8 << 32, 1)], np.uint64)
     codes = names.intern_addresses("remote", pairs, SECOND).tolist()
     assert len(set(codes)) == 4
     assert names.text("remote", codes[3]) == "2001:db8::1"
 
 
-def test_ever_new_addresses_are_bounded_and_those_without_room_unknown(names, monkeypatch):
+def test_the_number_of_addresses_is_bounded_and_others_are_unknown(names, monkeypatch):
     monkeypatch.setattr(module, "_MAX_ADDRESSES", 256)
     bounded = InternedNames()
     bounded.set_retention(10 * SECOND)

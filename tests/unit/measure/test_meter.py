@@ -1,4 +1,4 @@
-"""Snapshots made of readings: what rules see, and what totals see."""
+"""Snapshots made from readings: rates and totals."""
 
 from dataclasses import replace
 
@@ -48,7 +48,7 @@ def test_late_traffic_is_in_the_totals_and_in_no_rate():
     assert snapshot.quality.late_bytes == 10**9
 
 
-def test_each_answer_is_a_row_of_its_connection_that_counts_nothing_else():
+def test_each_response_is_a_row_of_its_connection_with_no_other_value():
     row = connection(local_port=80, remote_port=4000, bytes_sent=5)
     row["remote"][0, 10:] = [255, 255, 10, 0, 0, 1]
     _, snapshot = Meter().advance_with_changes(reading(1, live=[row], responses=[(1, 2_000_000), (1, 3_000_000)]), 0)
@@ -61,19 +61,19 @@ def test_each_answer_is_a_row_of_its_connection_that_counts_nothing_else():
     assert [snapshot.names.text("remote", code) for code in codes] == ["10.0.0.1", "10.0.0.1"]
     assert snapshot.addresses["remote"][answers].tolist() == [[0, 0xFFFF_0A00_0001]] * 2
     assert (snapshot.metrics["bytes_sent"].sum(), snapshot.metrics["open"].sum()) == (5, 1)
-    assert {len(column) for column in snapshot.metrics.values()} == {4}  # the connection, the watchdog, two answers
+    assert {len(column) for column in snapshot.metrics.values()} == {4}  # the connection, the watchdog, two responses
 
 
-def folded(tgid):
+def sums_of(tgid):
     keys, values = np.zeros(1, SUMS_KEY), np.zeros(1, SUMS)
     keys["tgid"] = values["owner"]["tgid"] = tgid
     keys["direction"], keys["netns"], values["connects"] = 1, 7, 200
     return Totals(keys, values)
 
 
-def test_what_was_folded_has_lost_its_detail_and_the_watchdogs_own_row_never_had_it():
+def test_rows_of_sums_lost_their_dimensions_and_the_watchdogs_own_row_has_none():
     lost = reading(1)
-    lost = replace(lost, sums=folded(2**22 + 1), live=connection(remote_port=443))
+    lost = replace(lost, sums=sums_of(2**22 + 1), live=connection(remote_port=443))
     snapshot = Meter().advance(lost, 0)
 
     for name in ("local", "remote", "local_port", "remote_port", "family", "state", "failure"):
@@ -95,13 +95,13 @@ def test_udp_has_a_family_and_no_peer():
     assert {int(snapshot.dimensions[name][0]) for name in ("remote", "remote_port", "direction")} == {ABSENT_CODE}
 
 
-def test_connections_without_room_for_their_names_are_counted(monkeypatch):
+def test_connections_without_space_for_their_names_are_counted(monkeypatch):
     monkeypatch.setattr(interning, "_MAX_NAMES", 5)
     rows = [connection(cookie=number + 1) for number in range(8)]
     for number, row in enumerate(rows):
         row["owner"]["tgid"], row["owner"]["comm"] = 2**22 + 1 + number, f"c{number}".encode()
     meter = Meter()
-    meter.advance(reading(1), 0)  # takes the name of the watchdog's own row; "" has one
+    meter.advance(reading(1), 0)  # interns the name of the watchdog's own row; "" always has a code
     snapshot = meter.advance(reading(2, live=rows), 0)
 
     assert snapshot.quality.names_full == 5

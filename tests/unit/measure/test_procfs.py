@@ -1,4 +1,4 @@
-"""What /proc says of a process: a real one, and those that a file stands for."""
+"""Facts of a process from /proc: a real process, and files of a fake /proc."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def start_ns(pid):
-    """Return when a process began, as the kernel's rows have it: somewhere within its tick."""
+    """Return the start of a process as in the kernel's records: a time within its tick."""
     ticks = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
     return ticks * SECOND_NS // TICKS + 1_234
 
@@ -25,30 +25,30 @@ def start_ns(pid):
 @pytest.fixture
 def child():
     process = subprocess.Popen([sys.executable, "-c", "input()", "a b", ""], stdin=subprocess.PIPE)
-    while b"input" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():  # until it is no copy of ours any more
+    while b"input" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():  # wait for the exec
         time.sleep(0.001)
     yield process
     process.communicate()
 
 
 def test_a_process_is_known_by_name_program_arguments_and_parents(child):
-    found = read_process(child.pid, start_ns(child.pid))
+    process = read_process(child.pid, start_ns(child.pid))
 
-    assert found.comm == Path(f"/proc/{child.pid}/comm").read_text().strip()
-    assert found.exe == str(Path(sys.executable).resolve())
-    assert found.arguments[:4] == (sys.executable, "-c", "input()", "a b")
-    assert found.parents[0] == (os.getpid(), Path("/proc/self/comm").read_text().strip())
-    assert len(found.parents) <= MAX_PARENTS
+    assert process.comm == Path(f"/proc/{child.pid}/comm").read_text().strip()
+    assert process.exe == str(Path(sys.executable).resolve())
+    assert process.arguments[:4] == (sys.executable, "-c", "input()", "a b")
+    assert process.parents[0] == (os.getpid(), Path("/proc/self/comm").read_text().strip())
+    assert len(process.parents) <= MAX_PARENTS
 
 
-def test_one_that_is_gone_is_not_known(child):
-    began_ns = start_ns(child.pid)
+def test_an_ended_process_is_unknown(child):
+    started_ns = start_ns(child.pid)
     child.communicate()
-    assert read_process(child.pid, began_ns) is None
+    assert read_process(child.pid, started_ns) is None
     assert read_process(child.pid) is None
 
 
-def test_another_that_has_its_pid_now_is_not_taken_for_it(child):
+def test_a_process_with_a_reused_pid_is_unknown(child):
     assert read_process(child.pid, start_ns(child.pid) - SECOND_NS) is None
 
 
@@ -59,20 +59,20 @@ def write(proc, pid, name=b"name", parent=0, command=b""):
     (folder / "cmdline").write_bytes(command)
 
 
-def test_names_may_hold_anything(tmp_path):
+def test_names_can_contain_any_bytes(tmp_path):
     write(tmp_path, 7, b") S 1 (\xff\n", command=b"\xff\x1b\0b\0")
     name = ") S 1 (\udcff\n"
     assert read_process(7, None, tmp_path) == Process(name, None, ("\udcff\x1b", "b"), ())
 
 
-def test_parents_are_bounded_and_end_where_one_is_not_to_be_seen(tmp_path):
+def test_parents_are_bounded_and_end_at_an_invisible_one(tmp_path):
     for pid in range(2, 20):
         write(tmp_path, pid, parent=pid - 1)
     assert [pid for pid, _ in read_process(19, None, tmp_path).parents] == [18, 17, 16, 15, 14]
     assert [pid for pid, _ in read_process(3, None, tmp_path).parents] == [2]
 
 
-def test_a_kernel_thread_has_no_arguments_and_long_ones_are_cut(tmp_path):
+def test_a_kernel_thread_has_no_arguments_and_long_ones_are_truncated(tmp_path):
     write(tmp_path, 7)
     write(tmp_path, 8, command=b"x" * 100_000)
     assert read_process(7, None, tmp_path).arguments == ()

@@ -1,4 +1,4 @@
-"""Slots of keys: found again, kept apart, given back, and never more than there may be."""
+"""Slots of keys: stable, distinct, reclaimed, and bounded in number."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_key_has_the_same_slot_in_every_row_and_tick():
     assert slots.assign(keys(8, 7), 2 * SECOND, 0).tolist() == [first[1], first[0]]
 
 
-def test_tells_which_slots_are_those_of_new_keys():
+def test_new_slots_are_those_of_new_keys():
     slots = table()
     first = slots.assign(keys(7, 8, 7), SECOND, 0)
     assert sorted(slots.new_slots) == sorted(set(first.tolist()))
@@ -32,28 +32,28 @@ def test_tells_which_slots_are_those_of_new_keys():
     assert slots.new_slots.tolist() == [second[0]]
 
 
-def test_keys_that_differ_in_any_column_have_slots_of_their_own():
+def test_keys_that_differ_in_any_column_have_their_own_slots():
     slots = SlotTable([np.uint64, np.uint32], reserved=0, max_slots=1 << 20)
     left = np.repeat(np.arange(100, dtype=np.uint64), 100)
     right = np.tile(np.arange(100, dtype=np.uint32), 100)
     assert len(set(slots.assign([left, right], SECOND, 0).tolist())) == 10_000
 
 
-def test_reserved_slots_are_given_to_nobody():
+def test_no_key_gets_a_reserved_slot():
     slots = table(reserved=3)
     for tick in range(1, 9):
         given = slots.assign(keys(*range(tick * 300, tick * 300 + 300)), tick * SECOND, (tick - 1) * SECOND)
         assert given.min() >= 3
 
 
-def test_a_key_that_was_silent_too_long_makes_room_for_others():
+def test_a_new_key_reuses_the_slot_of_an_idle_key():
     slots = table()
     for tick in range(1, 101):
         slots.assign(keys(*range(tick * 100, tick * 100 + 100)), tick * SECOND, (tick - 3) * SECOND)
     assert slots.capacity <= 1024
 
 
-def test_there_are_never_more_slots_than_allowed_and_keys_without_room_are_told():
+def test_the_number_of_slots_is_bounded_and_keys_beyond_get_no_slot():
     slots = table(max_slots=512)
     given = slots.assign(keys(*range(1000), *range(1000)), SECOND, 0)
     assert slots.capacity == 512
@@ -65,14 +65,14 @@ def test_there_are_never_more_slots_than_allowed_and_keys_without_room_are_told(
     assert np.array_equal(again, given[:1000])
 
 
-def test_a_full_table_takes_new_keys_once_others_fell_silent():
+def test_a_full_table_accepts_new_keys_after_others_became_idle():
     slots = table(max_slots=256)
     slots.assign(keys(*range(300)), SECOND, 0)
     assert slots.assign(keys(1_000), 2 * SECOND, 0)[0] == NO_SLOT
     assert slots.assign(keys(1_000), 10 * SECOND, 5 * SECOND)[0] != NO_SLOT
 
 
-def test_a_full_table_is_not_searched_for_room_at_every_tick(monkeypatch):
+def test_a_full_table_is_not_searched_at_every_tick(monkeypatch):
     slots = table(max_slots=256)
     slots.assign(keys(*range(300)), SECOND, 0)
     rebuilt = []
@@ -82,7 +82,7 @@ def test_a_full_table_is_not_searched_for_room_at_every_tick(monkeypatch):
     assert rebuilt == []
 
 
-def test_a_stranger_cannot_know_which_keys_collide():
+def test_an_attacker_cannot_predict_collisions():
     numbers = np.arange(1, 200_000, dtype=np.uint64)
     cells = [set(np.flatnonzero(table()._hash([numbers]) == 0).tolist()) for _ in range(2)]
     assert cells[0] != cells[1]

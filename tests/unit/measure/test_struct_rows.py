@@ -1,4 +1,4 @@
-"""Rows are moved as they are."""
+"""Rows are copied unchanged."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from watchdog.kernel.layout import CONNECTION
 from watchdog.measure.struct_rows import assign_rows, concatenate_rows, extract_fields, select_rows
 
-MANY = 2_503  # more than fit one block
+MANY = 2_503  # more than one block
 
 
 def rows(count):
@@ -18,7 +18,7 @@ def rows(count):
 
 
 @pytest.mark.parametrize("count", [0, 1, 1_024, MANY])
-def test_columns_hold_the_fields_of_all_rows_one_after_the_other(count):
+def test_extracted_fields_are_contiguous_and_complete(count):
     made = extract_fields(rows(count), ["cookie", "remote_port"])
 
     assert made["cookie"].tolist() == list(range(count))
@@ -27,7 +27,7 @@ def test_columns_hold_the_fields_of_all_rows_one_after_the_other(count):
     assert made["remote_port"].flags.c_contiguous
 
 
-def test_rows_are_joined_whole_and_in_order_also_those_that_lie_apart_in_memory():
+def test_rows_are_concatenated_whole_and_in_order_also_if_not_contiguous():
     apart = rows(10)[::3]
     both = concatenate_rows([rows(2), np.empty(0, CONNECTION), apart])
 
@@ -37,12 +37,12 @@ def test_rows_are_joined_whole_and_in_order_also_those_that_lie_apart_in_memory(
     assert apart["cookie"].tolist() == [0, 3, 6, 9]
 
 
-def test_rows_are_taken_by_numbers_and_by_a_mask():
+def test_rows_are_selected_by_indices_and_by_a_mask():
     assert select_rows(rows(5), np.array([3, 3, 0]))["owner"]["comm"].tolist() == [b"p3", b"p3", b"p0"]
     assert select_rows(rows(5), np.arange(5) > 2)["cookie"].tolist() == [3, 4]
 
 
-def test_only_the_chosen_rows_are_put():
+def test_only_the_selected_rows_are_assigned():
     changed = rows(4)
     assign_rows(changed, np.array([False, True, False, True]), rows(9)[7:])
 

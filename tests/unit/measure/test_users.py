@@ -1,4 +1,4 @@
-"""Names of users: local ones at once, others without waiting for anybody."""
+"""User names: local ones at once, others without waiting."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def passwd(tmp_path):
 
 
 class Directory:
-    """A directory server that answers when it is let, from any thread."""
+    """A directory server that responds to lookups, from any thread, after `open` is set."""
 
     def __init__(self, monkeypatch):
         self.open = threading.Event()
-        self.asked = []
-        self.people = {1000: "alice"}
+        self.lookups = []
+        self.names = {1000: "alice"}
         monkeypatch.setattr(pwd, "getpwuid", self.look_up)
 
     def look_up(self, uid):
-        self.asked.append(uid)
+        self.lookups.append(uid)
         self.open.wait(10)
-        if uid not in self.people:
+        if uid not in self.names:
             raise KeyError(uid)
-        return SimpleNamespace(pw_name=self.people[uid])
+        return SimpleNamespace(pw_name=self.names[uid])
 
 
 @pytest.fixture
@@ -45,56 +45,56 @@ def directory(monkeypatch):
     server.open.set()
 
 
-def answered(users, count):
+def wait_for_results(users, count):
     deadline = time.monotonic() + 10
     while users._results.qsize() < count and time.monotonic() < deadline:
         threading.Event().wait(0.001)
     assert users._results.qsize() == count
 
 
-def test_local_users_are_known_at_once_and_nobody_is_asked(passwd, directory):
+def test_local_users_are_known_at_once_without_a_lookup(passwd, directory):
     users = UserNames(passwd)
     users.update([0, 33], SECOND)
     assert (users.name(0), users.name(33), users.name(4)) == ("root", "web", "4")
-    assert directory.asked == []
+    assert directory.lookups == []
 
 
-def test_a_user_of_a_directory_is_a_number_until_it_answers(passwd, directory):
+def test_a_user_of_a_directory_is_a_number_until_the_lookup_ends(passwd, directory):
     users = UserNames(passwd)
     users.update([1000], SECOND)
     users.update([1000], 2 * SECOND)
     assert users.name(1000) == "1000"
     directory.open.set()
-    answered(users, 1)
+    wait_for_results(users, 1)
     users.update([1000], 3 * SECOND)
     assert users.name(1000) == "alice"
 
 
-def test_a_user_is_asked_for_again_after_some_time_and_not_before(passwd, directory):
+def test_a_user_is_looked_up_again_after_some_time_and_not_before(passwd, directory):
     directory.open.set()
     users = UserNames(passwd)
     users.update([1000], SECOND)
-    answered(users, 1)
-    directory.people[1000] = "bob"
+    wait_for_results(users, 1)
+    directory.names[1000] = "bob"
     users.update([1000], 600 * SECOND)
-    assert directory.asked == [1000]
+    assert directory.lookups == [1000]
     users.update([1000], 601 * SECOND)
-    answered(users, 1)
+    wait_for_results(users, 1)
     assert users.name(1000) == "alice"
     users.update([1000], 602 * SECOND)
     assert users.name(1000) == "bob"
 
 
-def test_what_nobody_knows_keeps_its_number(passwd, directory):
+def test_an_unknown_user_keeps_the_number(passwd, directory):
     directory.open.set()
     users = UserNames(passwd)
     users.update([7777], SECOND)
-    answered(users, 1)
+    wait_for_results(users, 1)
     users.update([7777], 2 * SECOND)
     assert users.name(7777) == "7777"
 
 
-def test_a_directory_that_hangs_is_asked_for_no_one_twice(passwd, directory):
+def test_a_hanging_directory_gets_one_request_per_user(passwd, directory):
     users = UserNames(passwd)
     for hour in range(1, 50):
         users.update([1000, 1001], hour * 3600 * SECOND)
@@ -106,7 +106,7 @@ def test_users_out_of_use_are_forgotten(passwd, directory):
     directory.open.set()
     users = UserNames(passwd)
     users.update([1000], SECOND)
-    answered(users, 1)
+    wait_for_results(users, 1)
     users.update([1000], 2 * SECOND)
     users.update([], 3 * SECOND)
     assert users.name(1000) == "1000"
@@ -121,5 +121,5 @@ def test_a_changed_file_is_read_again(passwd):
     assert users.name(55) == "new"
 
 
-def test_without_the_file_there_are_numbers(tmp_path):
+def test_without_the_file_users_are_numbers(tmp_path):
     assert UserNames(tmp_path / "none").name(0) == "0"

@@ -1,4 +1,4 @@
-"""On a kernel that is too old, every command that needs the kernel says so, names what is missing, and gives up."""
+"""On a kernel that is too old, every command that needs the kernel fails and names the missing feature."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ COMMAND = Path(sys.executable).with_name("bpf-watchdog")
 
 @pytest.mark.everywhere
 @pytest.mark.parametrize("arguments", [("doctor",), ("run", "--state-dir", "/tmp/state"), ("sample", "--for", "1s")])
-def test_the_kernel_is_refused_and_what_it_lacks_is_named(arguments):
+def test_the_kernel_is_refused_with_the_missing_feature(arguments):
     done = subprocess.run([COMMAND, *arguments], check=False, capture_output=True, text=True, timeout=300)
     said = done.stdout + done.stderr
 
