@@ -98,7 +98,8 @@ def test_no_tick_is_missed_by_more_than_two_intervals_when_the_clock_steps(clock
     assert max(gaps) <= 3 * INTERVAL_NS
     points = [tick.planned_ns for tick in ticks.seen]
     assert points == sorted(set(points))
-    assert sum(tick.missed for tick in ticks.seen) == scheduler.job_counters()["sample"].missed
+    gaps_in_points = [(b - a) // INTERVAL_NS - 1 for a, b in pairwise(points)]
+    assert [tick.missed for tick in ticks.seen[1:]] == gaps_in_points
 
 
 def test_a_job_added_while_the_clock_is_wrong_runs_at_once_and_goes_on(clock, scheduler):
@@ -112,18 +113,22 @@ def test_a_job_added_while_the_clock_is_wrong_runs_at_once_and_goes_on(clock, sc
 
 def test_a_job_that_hangs_delays_neither_the_others_nor_the_end(clock):
     scheduler, ticks = Scheduler(clock, LOG), Ticks()
-    release = threading.Event()
-    scheduler.add_job("hangs", INTERVAL_NS, lambda _tick: release.wait())
+    release, started = threading.Event(), []
+
+    def hang(tick):
+        started.append(tick)
+        release.wait()
+
+    scheduler.add_job("hangs", INTERVAL_NS, hang)
     scheduler.add_job("sample", INTERVAL_NS, ticks)
     scheduler.start()
     ticks.wait_for_more(5)
-    hanging = scheduler.job_counters()["hangs"]
     began = time.monotonic()
     left = scheduler.stop(grace_seconds=0.5)
     took = time.monotonic() - began
     release.set()
 
-    assert (hanging.runs, hanging.missed >= 3) == (0, True)
+    assert len(started) == 1
     assert left == ("hangs",)
     assert took < 1.5  # the grace, and time for a busy machine
 

@@ -1,4 +1,4 @@
-"""One job by hand: its grid, its counters, and what it does with failures."""
+"""One job without a scheduler: its grid, and its handling of failures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from watchdog.clock import SECOND_NS
-from watchdog.scheduling.job import Grid, Job, JobCounters, ScheduledTick
+from watchdog.scheduling.job import Grid, Job, ScheduledTick
 
 LOG = logging.getLogger("test.job")
 
@@ -42,10 +42,10 @@ def test_a_point_of_the_grid_has_one_run_at_most(clock, make, ticks):
     job.run()
 
     assert [tick.planned_ns // SECOND_NS for tick in ticks] == [1_000, 1_001]
-    assert job.counters() == JobCounters(runs=2)
+    assert [tick.missed for tick in ticks] == [0, 0]
 
 
-def test_points_without_a_run_are_counted_as_missed_and_told_to_the_next_tick(clock, make, ticks):
+def test_the_next_tick_has_the_number_of_points_without_a_run(clock, make, ticks):
     job = make(ticks.append)
     job.run()
     clock.advance(7.5)
@@ -54,7 +54,7 @@ def test_points_without_a_run_are_counted_as_missed_and_told_to_the_next_tick(cl
     job.run()
 
     assert [tick.missed for tick in ticks] == [0, 6, 0]
-    assert job.counters() == JobCounters(runs=3, missed=6)
+    assert len(ticks) == 3
 
 
 def test_the_wall_clock_is_nothing_to_a_tick(clock, make, ticks):
@@ -70,35 +70,21 @@ def test_the_wall_clock_is_nothing_to_a_tick(clock, make, ticks):
     assert [(tick.planned_ns // SECOND_NS, tick.missed) for tick in ticks] == [(1_000, 0), (1_001, 0), (1_002, 0)]
 
 
-def test_ticks_that_pass_while_a_run_goes_on_show_before_it_ends(clock, make):
-    seen = []
+@pytest.mark.parametrize(("takes", "missed"), [(1, 0), (1.001, 0), (2, 1), (5.5, 4)])
+def test_points_that_pass_during_a_run_are_missed_by_the_next_tick(clock, make, ticks, takes, missed):
+    def work(tick):
+        ticks.append(tick)
+        clock.advance(takes)
 
-    def hang(_tick):
-        clock.advance(5.5)
-        seen.append(job.counters())
-
-    job = make(hang)
+    job = make(work)
+    job.run()
     job.run()
 
-    assert seen == [JobCounters(missed=4)]
-
-
-def test_a_run_longer_than_the_interval_is_an_overrun(clock, make):
-    job = make(lambda _tick: clock.advance(1.001))
-    job.run()
-
-    assert job.counters() == JobCounters(runs=1, overruns=1)
-
-
-def test_a_run_as_long_as_the_interval_is_none(clock, make):
-    job = make(lambda _tick: clock.advance(1))
-    job.run()
-
-    assert job.counters() == JobCounters(runs=1)
+    assert [tick.missed for tick in ticks] == [0, missed]
 
 
 @pytest.mark.parametrize("error", [ValueError("broken"), SystemExit(3), MemoryError()])
-def test_whatever_a_run_raises_is_counted_and_the_next_one_comes(clock, make, ticks, error):
+def test_after_any_exception_of_a_run_the_next_one_comes(clock, make, ticks, caplog, error):
     def fail_once(tick):
         ticks.append(tick)
         if len(ticks) == 1:
@@ -110,7 +96,7 @@ def test_whatever_a_run_raises_is_counted_and_the_next_one_comes(clock, make, ti
     job.run()
 
     assert len(ticks) == 2
-    assert job.counters() == JobCounters(runs=2, errors=1)
+    assert caplog.messages == ["job failed: job=sample in_a_row=1", "job works again: job=sample failures=1"]
 
 
 def test_a_job_that_keeps_failing_is_logged_ever_more_rarely_and_its_recovery_once(clock, make, caplog):
@@ -130,13 +116,13 @@ def test_a_job_that_keeps_failing_is_logged_ever_more_rarely_and_its_recovery_on
     job.run()
 
     assert [record.getMessage() for record in caplog.records] == [
-        *(f"job sample failed, {count} in a row" for count in (1, 2, 4, 8, 16, 32, 64)),
-        "job sample works again after 100 failures",
+        *(f"job failed: job=sample in_a_row={count}" for count in (1, 2, 4, 8, 16, 32, 64)),
+        "job works again: job=sample failures=100",
     ]
     assert caplog.records[0].exc_info[0] is ValueError
 
 
-def test_another_grid_keeps_the_counters_and_takes_its_first_point_as_run(clock, make, ticks):
+def test_point_0_of_another_grid_counts_as_run(clock, make, ticks):
     job = make(ticks.append)
     job.run()
     clock.advance(3.5)
@@ -146,4 +132,4 @@ def test_another_grid_keeps_the_counters_and_takes_its_first_point_as_run(clock,
     job.run()
 
     assert [(tick.planned_ns, tick.missed) for tick in ticks] == [(1_000 * SECOND_NS, 0), (1_013_500_000_000, 0)]
-    assert job.counters() == JobCounters(runs=2, missed=2)
+    assert ticks[1].late_seconds == 0
