@@ -1,4 +1,4 @@
-"""What an alert is: the vocabulary between rules, lifecycle, store and delivery."""
+"""Alerts and their transitions: the values that rules, lifecycle, routing, state and delivery share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from watchdog.rules.language.rule import Labels, Severity
 
 
 class AlertState(enum.StrEnum):
-    """Where an instance of a rule is in its life."""
+    """State of an instance of a rule."""
 
     INACTIVE = "inactive"
     PENDING = "pending"
@@ -24,7 +24,7 @@ class AlertState(enum.StrEnum):
 
 
 class TransitionKind(enum.StrEnum):
-    """What happened to an alert that people may have to hear of."""
+    """Kind of a change of an alert that may need a notification."""
 
     FIRING = "firing"
     SEVERITY_RAISED = "severity raised"  # warning to critical
@@ -33,9 +33,9 @@ class TransitionKind(enum.StrEnum):
 
 
 def fingerprint(rule: str, labels: Labels) -> str:
-    """Return the identity of an alert: 16 hex digits over rule id and labels, order of labels not mattering.
+    """Return the identity of an alert: 16 hex digits over the rule's id and the labels in any order.
 
-    Parts are kept apart by 0xff, which no UTF-8 text holds, so that {a="bc"} and {ab="c"} differ.
+    0xff separates the parts: UTF-8 never contains it, so {a="bc"} and {ab="c"} differ.
     """
     digest = hashlib.sha256(rule.encode())
     for name, value in sorted(labels):
@@ -48,12 +48,11 @@ _NUMBERS = ("value", "threshold", "peak")
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One firing or resolved instance, complete enough to tell people without asking anyone else.
+    """One firing or resolved instance, with everything that a notification needs.
 
-    `started`, `fired`, `resolved`: wall-clock seconds, for display: when the condition became true, when `for` was
-    over, when `keep` was over after it had cleared. `duration_seconds`: seconds from `started` to `resolved` by a
-    clock that
-    nobody steps, None where they are not known. `value` is the newest one, `peak` the worst since `fired`.
+    `started`, `fired`, `resolved`: wall-clock seconds, for display: when the condition became true, when `for` had
+    passed, when `keep_firing_for` had passed after it became false. `duration_seconds`: from `started` to `resolved` by
+    CLOCK_BOOTTIME, None if unknown. `value`: the newest one; `peak`: the worst since `fired`.
     """
 
     rule: str
@@ -68,15 +67,15 @@ class Alert:
     started: float
     fired: float
     resolved: float | None
-    reason: str  # why it is in this state, in words: "value above 100 for 10 s"; "process gone"
+    reason: str  # reason of the state, in words: "value above 100 for 10 s"; "process gone"
     receivers: tuple[str, ...] | None
     runbook: str | None
-    format: str = "count"  # how value, threshold and peak read best: one of `rules.formats.FORMATS`
+    format: str = "count"  # format of value, threshold and peak: a key of `formats.FORMATS`
     duration_seconds: float | None = None
     evidence: Evidence | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `json` can write and `from_json` reads; bytes that are no UTF-8 stay surrogate-escaped."""
+        """Return a document for `json` and `from_json`; bytes that are not UTF-8 stay surrogate-escaped."""
         document = {name: getattr(self, name) for name in self.__slots__}
         document |= {name: number_to_json(document[name]) for name in _NUMBERS}
         return document | {"evidence": None if self.evidence is None else self.evidence.to_json()}
@@ -115,7 +114,7 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """An alert that changed."""
+    """One change of an alert, with the alert after it."""
 
     kind: TransitionKind
     alert: Alert

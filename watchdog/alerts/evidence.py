@@ -1,7 +1,7 @@
-"""Evidence: what an alert was about, taken in the tick in which it began or got worse.
+"""Evidence: data about the cause of an alert, taken in the tick in which the alert began or got worse.
 
-The process will be gone when someone looks, and its sockets with it. So what can be known of them is kept with the
-alert: it is never more than `MOST_BYTES` of JSON, whatever names processes give themselves.
+The process may have exited, and its sockets with it, before anyone looks. So the data are kept with the alert: at most
+`MAX_EVIDENCE_BYTES` of JSON, for any names of processes.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from watchdog.rules.language.rule import Rule
 
 MAX_EVIDENCE_BYTES: Final = 4_096
 MAX_COMMAND_BYTES: Final = 256
-_MOST_PATH_BYTES = 128
-_MOST_NAME_BYTES = 96
-_CUT = "…"
+_MAX_PATH_BYTES = 128
+_MAX_NAME_BYTES = 96
+_ELLIPSIS = "…"
 
-NOT_TAKEN: Final = "not taken: too many alerts began at once, the worst of them have it"
+NOT_TAKEN: Final = "not taken: too many alerts began at once, only the worst have evidence"
 
 
 def number_to_json(value: float) -> float | str:
-    """Return a form of `value` that JSON has: it knows no infinities, which a share of nothing is; float() reads it."""
+    """Return `value` for JSON, which has no infinities: an infinite ratio becomes a text that float() reads."""
     return value if math.isfinite(value) else str(value)
 
 
 @dataclass(frozen=True, slots=True)
 class TopProcess:
-    """The process that had most of the value.
+    """The process with the largest part of the value.
 
-    `share`: of the value, None where values do not add up. `others`: how many more processes there were. `started`:
-    wall-clock seconds, None where it is not known. `command` is masked and cut, None where there is none to be had;
-    `parents`: pid and name, the nearest first. `gone`: it had ended when it was last looked at; where nobody saw it
-    alive, names are the kernel's, and of command and parents there is nothing.
+    `share`: its part of the value, None where values do not add up. `other_process_count`: number of other processes.
+    `started`: wall-clock seconds, None if unknown. `command`: masked and cut, None if unknown. `parents`: pid and name,
+    the nearest first. `has_exited`: the process had exited when it was last read; if it was never read alive, its names
+    are the kernel's, and command and parents are unknown.
     """
 
     pid: int
@@ -59,18 +59,18 @@ class TopProcess:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Return what `Evidence.to_json` wrote."""
+        """Return the process that `Evidence.to_json` wrote."""
         return cls(**{**document, "parents": tuple((int(pid), str(name)) for pid, name in document["parents"])})
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was seen in the tick at `taken`, wall-clock seconds.
+    """Data of the tick at `taken`, wall-clock seconds.
 
-    `metric`: what the peers' amounts are of, written in `format`; `amount` is that of all connections, None where
-    amounts do not add up, and `seconds` the time that they were measured in. `peer_count`: how many peers there were,
-    told or not. `history`: what each of the newest ticks measured alone, the oldest first, None for nothing, over
-    `history_seconds`, written in `history_format`. `missing`: why there is nothing, in words.
+    `metric`: the metric of the amounts, `format`: their format. `amount`: that of all connections in `tick_seconds`,
+    None where amounts do not add up. `peer_count`: number of all peers; `peers` has the largest. `history`: the
+    value of each of the newest ticks alone, oldest first, None for a tick without one; it covers `history_seconds`, in
+    `history_format`. `missing_reason`: why there are no data, in words; "" if there are.
     """
 
     taken: float
@@ -87,10 +87,10 @@ class Evidence:
     missing_reason: str = ""
 
     def updated_with(self, newer: Evidence) -> Evidence:
-        """Return `newer`, and what this one still has and `newer` could not get any more.
+        """Return `newer`, completed with the parts of this evidence that `newer` could not get any more.
 
-        A window is longer than a tick: what put the value above the limit may have been in the tick that began it, and
-        nothing of it in the one that fires.
+        A window is longer than a tick: the event that put the value above the limit may lie in the tick that made the
+        condition true, and not in the tick that makes the alert fire.
         """
         if newer.missing_reason:
             return self
@@ -98,15 +98,15 @@ class Evidence:
             kept = replace(self, history=newer.history, history_seconds=newer.history_seconds)
         else:
             kept = newer
-        return replace(kept, top_process=_better(self.top_process, newer.top_process, kept.top_process))
+        return replace(kept, top_process=_better_known(self.top_process, newer.top_process, kept.top_process))
 
     @property
     def has_amount(self) -> bool:
-        """Tell whether anything of the value was in its tick."""
+        """Return whether its tick contributed to the value."""
         return bool(self.amount) or any(peer.amount for peer in self.peers)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `json` can write and `from_json` reads; bytes that are no UTF-8 stay surrogate-escaped."""
+        """Return a document for `json` and `from_json`; bytes that are not UTF-8 stay surrogate-escaped."""
         document = {name: getattr(self, name) for name in self.__slots__}
         return document | {
             "peers": [asdict(peer) for peer in self.peers],
@@ -116,11 +116,11 @@ class Evidence:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any] | None) -> Self | None:
-        """Return what `to_json` wrote; None where there is none, or none that can be read: an alert is one without."""
+        """Return the evidence that `to_json` wrote; None without one or if unreadable: an alert is valid without it."""
         try:
             if not document:
                 return None
-            culprit, history = document["top_process"], document["history"]
+            top_process, history = document["top_process"], document["history"]
             if not document["missing_reason"] and document["metric"] not in METRICS:
                 return None
             if not {document["format"], document["history_format"]} <= formats.FORMATS.keys():
@@ -129,7 +129,7 @@ class Evidence:
                 **{
                     **document,
                     "peers": tuple(map(_peer_from_json, document["peers"])),
-                    "top_process": None if culprit is None else TopProcess.from_json(culprit),
+                    "top_process": None if top_process is None else TopProcess.from_json(top_process),
                     "history": tuple(None if value is None else float(value) for value in history),
                 }
             )
@@ -147,38 +147,38 @@ def build_evidence(
 ) -> Evidence:
     """Return the evidence of an instance.
 
-    `look` tells of a pid when the process started, wall-clock seconds, and what it is, None where it is gone. Of the
-    processes in `trace`, the greatest that still lives is told, for of the others there is least to be told.
+    `look_up_process(pid)`: start of the process in wall-clock seconds, and the process, each None if unknown or exited.
+    The top process is the first of `contributors.processes` that is still alive, or else the first of all.
     """
     unit, adds_up = METRICS[contributors.metric].unit, METRICS[contributors.metric].kind is not MetricKind.DISTRIBUTION
-    return _fitted(
+    return _cut_to_size(
         Evidence(
             taken=wall,
             metric=contributors.metric,
             format=formats.natural_format(unit, per_second=False),
-            amount=_known(contributors.amount),
+            amount=_none_if_nan(contributors.amount),
             tick_seconds=round(contributors.tick_seconds, 3),
             peers=contributors.peers,
             peer_count=contributors.peer_count,
-            top_process=_culprit(contributors, look_up_process, with_command=with_command, adds_up=adds_up),
-            history=tuple(_known(float(f"{value:.4g}")) for value in contributors.history),
+            top_process=_top_process(contributors, look_up_process, with_command=with_command, adds_up=adds_up),
+            history=tuple(_none_if_nan(float(f"{value:.4g}")) for value in contributors.history),
             history_format=wording.tick_value_format(rule),
             history_seconds=round(contributors.history_seconds, 3),
         )
     )
 
 
-def _culprit(
-    trace: Contributors,
+def _top_process(
+    contributors: Contributors,
     look_up_process: Callable[[int], tuple[float | None, Process | None]],
     *,
     with_command: bool,
     adds_up: bool,
 ) -> TopProcess | None:
-    if not trace.processes:
+    if not contributors.processes:
         return None
-    chosen, (started, process) = trace.processes[0], look_up_process(trace.processes[0].pid)
-    for other in trace.processes[1:]:
+    chosen, (started, process) = contributors.processes[0], look_up_process(contributors.processes[0].pid)
+    for other in contributors.processes[1:]:
         if process is not None:
             break
         other_started, process = look_up_process(other.pid)
@@ -188,22 +188,22 @@ def _culprit(
     exe = (process.exe if process is not None else None) or chosen.exe
     return TopProcess(
         pid=chosen.pid,
-        name=_cut(chosen.process, _MOST_NAME_BYTES),
-        exe=_cut(exe, _MOST_PATH_BYTES, keep_end=True),
-        user=_cut(chosen.user, _MOST_NAME_BYTES),
-        unit=_cut(chosen.unit, _MOST_NAME_BYTES),
-        container=_cut(chosen.container, _MOST_NAME_BYTES),
-        share=min(max(chosen.amount / trace.amount, 0.0), 1.0) if adds_up and trace.amount > 0 else None,
-        other_process_count=trace.process_count - 1,
+        name=_cut(chosen.process, _MAX_NAME_BYTES),
+        exe=_cut(exe, _MAX_PATH_BYTES, keep_end=True),
+        user=_cut(chosen.user, _MAX_NAME_BYTES),
+        unit=_cut(chosen.unit, _MAX_NAME_BYTES),
+        container=_cut(chosen.container, _MAX_NAME_BYTES),
+        share=min(max(chosen.amount / contributors.amount, 0.0), 1.0) if adds_up and contributors.amount > 0 else None,
+        other_process_count=contributors.process_count - 1,
         started=started,
         command=_cut(command, MAX_COMMAND_BYTES) or None,
-        parents=() if process is None else tuple((pid, _cut(name, _MOST_NAME_BYTES)) for pid, name in process.parents),
+        parents=() if process is None else tuple((pid, _cut(name, _MAX_NAME_BYTES)) for pid, name in process.parents),
         has_exited=process is None,
     )
 
 
-def _better(before: TopProcess | None, now: TopProcess | None, chosen: TopProcess | None) -> TopProcess | None:
-    """Return the one of which more is known: who is gone now was alive `before`."""
+def _better_known(before: TopProcess | None, now: TopProcess | None, chosen: TopProcess | None) -> TopProcess | None:
+    """Return the process of which more is known: `before` has the command of a process that has exited `now`."""
     if before is None or chosen is None or before.has_exited:
         return chosen or before
     if now is not None and now.has_exited:
@@ -211,16 +211,16 @@ def _better(before: TopProcess | None, now: TopProcess | None, chosen: TopProces
     return chosen
 
 
-def _fitted(evidence: Evidence) -> Evidence:
-    """Return as much of `evidence` as has room: the command line gives way first, then the least of the peers."""
+def _cut_to_size(evidence: Evidence) -> Evidence:
+    """Return `evidence` cut to `MAX_EVIDENCE_BYTES`: first the command line is cut, then the smallest peers."""
     while _size(evidence) > MAX_EVIDENCE_BYTES:
-        culprit = evidence.top_process
-        if culprit is not None and culprit.command is not None and len(culprit.command) > len(_CUT):
-            command = _cut(culprit.command, len(_octets(culprit.command)) // 2)
-            evidence = replace(evidence, top_process=replace(culprit, command=command))
+        process = evidence.top_process
+        if process is not None and process.command is not None and len(process.command) > len(_ELLIPSIS):
+            command = _cut(process.command, len(_utf8(process.command)) // 2)
+            evidence = replace(evidence, top_process=replace(process, command=command))
         elif evidence.peers:
             evidence = replace(evidence, peers=evidence.peers[:-1])
-        elif culprit is not None:
+        elif process is not None:
             evidence = replace(evidence, top_process=None)
         else:
             evidence = replace(evidence, history=())
@@ -231,26 +231,26 @@ def _size(evidence: Evidence) -> int:
     return len(json.dumps(evidence.to_json(), separators=(",", ":")))
 
 
-def _cut(text: str, most: int, *, keep_end: bool = False) -> str:
-    """Return as much of `text` as fits into `most` bytes of UTF-8: its beginning, or its end, as of paths."""
-    if len(_octets(text)) <= most:
+def _cut(text: str, max_bytes: int, *, keep_end: bool = False) -> str:
+    """Return `text` cut to `max_bytes` of UTF-8: its beginning, or with `keep_end` its end, for paths."""
+    if len(_utf8(text)) <= max_bytes:
         return text
-    room = most - len(_octets(_CUT))
+    room = max_bytes - len(_utf8(_ELLIPSIS))
     pieces: Sequence[str] = text[::-1] if keep_end else text
     kept: list[str] = []
     for piece in pieces:
-        room -= len(_octets(piece))
+        room -= len(_utf8(piece))
         if room < 0:
             break
         kept.append(piece)
-    return _CUT + "".join(reversed(kept)) if keep_end else "".join(kept) + _CUT
+    return _ELLIPSIS + "".join(reversed(kept)) if keep_end else "".join(kept) + _ELLIPSIS
 
 
-def _octets(text: str) -> bytes:
+def _utf8(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _known(value: float) -> float | None:
+def _none_if_nan(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 

@@ -1,4 +1,4 @@
-"""One instance of a rule that is pending or firing."""
+"""One pending or firing instance of a rule."""
 
 from __future__ import annotations
 
@@ -16,133 +16,134 @@ from watchdog.errors import document_errors
 from watchdog.rules.engine.judge import Verdict
 from watchdog.rules.language.rule import OVERFLOW_LABELS, Labels, Rule, Severity
 
-_WORTH_SAVING = 0.01  # of a peak: so exact is the one that is told after a crash
+_MIN_PEAK_CHANGE = 0.01  # of the saved peak: after a crash the peak is exact to this share
 
 
 class AlertInstance:
-    """What is remembered of one (rule, labels), from the tick that made it true to the one that resolves it."""
+    """State of one (rule, labels), from the tick that makes the condition true to the tick that resolves it."""
 
     def __init__(self, rule: str, labels: Labels, now: Now) -> None:
-        """Start at the tick in which the condition became true."""
+        """Begin at `now`, the tick in which the condition became true."""
         self.rule = rule
         self.labels = labels
         self.fingerprint = fingerprint(rule, labels)
         self.alert: Alert | None = None  # the newest one; None while pending
         self.has_changed = True  # since it was last saved
-        self._stages: dict[Severity, SeverityTimer] = {}
+        self._timers: dict[Severity, SeverityTimer] = {}
         self._since_ns = now.boottime_ns
         self._started = now.wall
         self._value = 0.0
         self._saved_peak: float | None = None
-        self._failure: Exception | None = None
-        self._evidence: Evidence | None = None  # while pending; a firing alert has it
+        self._summary_error: Exception | None = None
+        self._evidence: Evidence | None = None  # while pending; later the alert has it
 
     @property
     def severity(self) -> Severity | None:
-        """Return the worst severity that fires, None while pending or resolved."""
-        return max((severity for severity, stage in self._stages.items() if stage.is_active), default=None)
+        """Return the worst active severity, None while pending or resolved."""
+        return max((severity for severity, timer in self._timers.items() if timer.is_active), default=None)
 
     @property
     def is_inactive(self) -> bool:
-        """Tell whether there is nothing left to remember."""
-        return not self._stages
+        """Return whether no severity is pending or active."""
+        return not self._timers
 
     @property
     def has_running_timer(self) -> bool:
-        """Tell whether a timer of it runs."""
-        return any(stage.has_running_timer for stage in self._stages.values())
+        """Return whether any of its timers runs."""
+        return any(timer.has_running_timer for timer in self._timers.values())
 
     @property
     def threshold_ratio(self) -> float:
-        """Return how many times its limit the value is: which of two alerts to look into first."""
-        limit = self.alert.threshold if self.alert is not None else 0.0
-        return self._value / limit if limit else self._value
+        """Return value divided by threshold: evidence is collected first where it is largest."""
+        threshold = self.alert.threshold if self.alert is not None else 0.0
+        return self._value / threshold if threshold else self._value
 
     def add_evidence(self, evidence: Evidence) -> None:
-        """Take in evidence of the newest tick; what it lacks and was taken before is kept."""
+        """Add evidence of the newest tick; earlier evidence fills its gaps."""
         self.has_changed = True
         self._evidence = evidence if self._evidence is None else self._evidence.updated_with(evidence)
         if self.alert is not None:
             self.alert = replace(self.alert, evidence=self._evidence)
 
     def take_summary_error(self) -> Exception | None:
-        """Return why its summary could not be written, if that was since the last call."""
-        failure, self._failure = self._failure, None
-        return failure
+        """Return the error of rendering the summary since the last call, None if there was none."""
+        error, self._summary_error = self._summary_error, None
+        return error
 
     def skip_time(self, passed_ns: int) -> None:
-        """Let time pass that nothing is known of: a tick that says nothing, or none at all."""
-        for stage in self._stages.values():
-            self._freeze(stage, passed_ns)
+        """Exclude `passed_ns` from all timers: a time without a verdict."""
+        for timer in self._timers.values():
+            self._skip_time(timer, passed_ns)
 
     def advance(self, verdict: Verdict, at_ns: int, passed_ns: int) -> None:
-        """Take in what a tick says, severity by severity."""
-        before = [(severity, stage.is_active, stage.cleared_ns is None) for severity, stage in self._stages.items()]
+        """Apply the verdict of one tick to the timer of each severity."""
+        before = [(severity, timer.is_active, timer.cleared_ns is None) for severity, timer in self._timers.items()]
         for severity in verdict.rule.thresholds.fire:
-            self._step(severity, verdict, at_ns, passed_ns)
-        after = [(severity, stage.is_active, stage.cleared_ns is None) for severity, stage in self._stages.items()]
+            self._advance_timer(severity, verdict, at_ns, passed_ns)
+        after = [(severity, timer.is_active, timer.cleared_ns is None) for severity, timer in self._timers.items()]
         self.has_changed |= before != after
         if (verdict.complete or verdict.breached is not None) and not math.isnan(verdict.value):
             self._value = verdict.value
 
-    def _step(self, severity: Severity, verdict: Verdict, at_ns: int, passed_ns: int) -> None:
-        stage = self._stages.get(severity)
-        fires = verdict.breached is not None and verdict.breached >= severity
-        holds = verdict.not_cleared is not None and verdict.not_cleared >= severity
-        if stage is None:
-            if not fires:
+    def _advance_timer(self, severity: Severity, verdict: Verdict, at_ns: int, passed_ns: int) -> None:
+        timer = self._timers.get(severity)
+        is_breached = verdict.breached is not None and verdict.breached >= severity
+        is_not_cleared = verdict.not_cleared is not None and verdict.not_cleared >= severity
+        if timer is None:
+            if not is_breached:
                 return
-            stage = self._stages[severity] = SeverityTimer(at_ns)
-        if fires or (stage.is_active and holds):
-            stage.mark_breached(at_ns, verdict.rule.for_ns)
+            timer = self._timers[severity] = SeverityTimer(at_ns)
+        if is_breached or (timer.is_active and is_not_cleared):
+            timer.mark_breached(at_ns, verdict.rule.for_ns)
         elif not verdict.complete:
-            self._freeze(stage, passed_ns)
-        elif stage.mark_cleared(at_ns, verdict.rule.keep_firing_for_ns):
-            del self._stages[severity]
+            self._skip_time(timer, passed_ns)
+        elif timer.mark_cleared(at_ns, verdict.rule.keep_firing_for_ns):
+            del self._timers[severity]
 
-    def _freeze(self, stage: SeverityTimer, passed_ns: int) -> None:
-        self.has_changed |= stage.skip_time(passed_ns)
+    def _skip_time(self, timer: SeverityTimer, passed_ns: int) -> None:
+        self.has_changed |= timer.skip_time(passed_ns)
 
     def update_alert(self, verdict: Verdict, host: str, now: Now) -> TransitionKind | None:
-        """Bring the alert up to date after `advance`; return what happened to it that people may have to hear of."""
-        kind = self._tell(verdict, host, now)
-        if self.alert is not None and (self._saved_peak is None or _grown(self._saved_peak, self.alert.peak)):
+        """Bring the alert up to date after `advance`; return the kind of its change, None without one."""
+        kind = self._set_alert(verdict, host, now)
+        if self.alert is not None and _must_save_peak(self._saved_peak, self.alert.peak):
             self.has_changed = True
         return kind
 
-    def _tell(self, verdict: Verdict, host: str, now: Now) -> TransitionKind | None:
-        rule, was, severity = verdict.rule, self.alert, self.severity
-        if was is None:
+    def _set_alert(self, verdict: Verdict, host: str, now: Now) -> TransitionKind | None:
+        rule, previous, severity = verdict.rule, self.alert, self.severity
+        if previous is None:
             if severity is None:
                 return None
             reason = wording.breach_reason(rule, severity)
             self.alert = self._alert(rule, severity, reason, host, now.boottime_ns, fired=now.wall, resolved=None)
             return TransitionKind.FIRING
         if severity is None:
-            reason = wording.clear_reason(rule, was.severity, verdict.reason)
+            reason = wording.clear_reason(rule, previous.severity, verdict.reason)
             self.alert = self._alert(
-                rule, was.severity, reason, host, now.boottime_ns, fired=was.fired, resolved=now.wall
+                rule, previous.severity, reason, host, now.boottime_ns, fired=previous.fired, resolved=now.wall
             )
             return TransitionKind.RESOLVED
-        kind, reason = None, was.reason
-        if severity > was.severity:
+        kind, reason = None, previous.reason
+        if severity > previous.severity:
             kind, reason = TransitionKind.SEVERITY_RAISED, wording.breach_reason(rule, severity)
-        elif severity < was.severity:
-            kind, reason = TransitionKind.SEVERITY_LOWERED, wording.clear_reason(rule, was.severity, verdict.reason)
-        self.alert = self._alert(rule, severity, reason, host, now.boottime_ns, fired=was.fired, resolved=None)
+        elif severity < previous.severity:
+            kind = TransitionKind.SEVERITY_LOWERED
+            reason = wording.clear_reason(rule, previous.severity, verdict.reason)
+        self.alert = self._alert(rule, severity, reason, host, now.boottime_ns, fired=previous.fired, resolved=None)
         return kind
 
     def apply_rule(self, rule: Rule) -> bool:
-        """Tell whether `rule`, newly loaded, still speaks of this instance; drop severities that it no longer has."""
+        """Apply the reloaded rule: drop the severities that it no longer has; return whether the instance goes on."""
         if self.labels != OVERFLOW_LABELS and {name for name, _ in self.labels} != set(rule.by):
             return False
-        kept = {severity: stage for severity, stage in self._stages.items() if severity in rule.thresholds.fire}
-        self.has_changed |= len(kept) < len(self._stages)
-        self._stages = kept
+        kept = {severity: timer for severity, timer in self._timers.items() if severity in rule.thresholds.fire}
+        self.has_changed |= len(kept) < len(self._timers)
+        self._timers = kept
         return not self.is_inactive and (self.alert is None or self.severity is not None)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `json` can write and `from_json` reads; count it as saved."""
+        """Return a document for `json` and `from_json`; the peak in it counts as saved."""
         self._saved_peak = None if self.alert is None else self.alert.peak
         pending = self._evidence if self.alert is None else None
         return {
@@ -151,7 +152,7 @@ class AlertInstance:
             "since_ns": self._since_ns,
             "started": self._started,
             "value": number_to_json(self._value),
-            "severity_timers": {severity.label: stage.to_json() for severity, stage in self._stages.items()},
+            "severity_timers": {severity.label: timer.to_json() for severity, timer in self._timers.items()},
             "alert": None if self.alert is None else self.alert.to_json(),
             "evidence": None if pending is None else pending.to_json(),
         }
@@ -167,9 +168,9 @@ class AlertInstance:
         labels = tuple((name, value) for name, value in document["labels"])
         instance = cls(document["rule"], labels, Now(document["since_ns"] + boottime_shift_ns, document["started"]))
         instance._value = float(document["value"])
-        stages = document["severity_timers"].items()
-        instance._stages = {
-            Severity[label.upper()]: SeverityTimer.from_json(stage, boottime_shift_ns) for label, stage in stages
+        timers = document["severity_timers"].items()
+        instance._timers = {
+            Severity[label.upper()]: SeverityTimer.from_json(timer, boottime_shift_ns) for label, timer in timers
         }
         instance.alert = None if document["alert"] is None else Alert.from_json(document["alert"])
         instance._evidence = Evidence.from_json(document.get("evidence"))
@@ -218,12 +219,12 @@ class AlertInstance:
             return wording.render_summary(
                 rule, self.labels, severity, host, value=self._value, peak=peak, since_seconds=since
             )
-        except Exception as error:  # noqa: BLE001 - the edge of one summary: the alert must be told without it
+        except Exception as error:  # noqa: BLE001 - the edge of one summary: the alert must be sent all the same
             error.add_note(f"in the summary of rule {rule.id}")
-            self._failure = error
+            self._summary_error = error
             return wording.fallback_summary(rule, severity, self._value, error)
 
 
-def _grown(saved: float, peak: float) -> bool:
-    """Tell whether a peak is worth to be written down: one that creeps up must not cost the disk a write each tick."""
-    return peak != saved and abs(peak - saved) >= _WORTH_SAVING * abs(saved)
+def _must_save_peak(saved: float | None, peak: float) -> bool:
+    # A slow rise must not cost a disk write each tick.
+    return saved is None or (peak != saved and abs(peak - saved) >= _MIN_PEAK_CHANGE * abs(saved))

@@ -1,10 +1,11 @@
-"""The life of alerts: verdicts in, transitions out.
+"""The life of alerts: takes the verdicts of each tick and makes transitions.
 
-Each (rule, labels) goes from inactive over pending (`for`) to firing, and when it has been clear for `keep`, it is
-resolved; each severity has timers of its own (`stage.py`). What fires is never forgotten without a transition that says
-so: a rule that is gone or changed past recognition resolves its alerts.
+Each (rule, labels) goes from inactive over pending (for the time of `for`) to firing; when the condition has been false
+for `keep_firing_for`, the alert is resolved. Each severity has its own timers (`severity_timer.py`). A firing alert
+never disappears without a transition: if its rule is removed, or changed so that it no longer has such an instance, the
+alert is resolved.
 
-Times are CLOCK_BOOTTIME, passed in; the wall clock is copied into alerts for display, and may step as it likes.
+Times are CLOCK_BOOTTIME, passed in; the wall clock, which may step, is copied into alerts for display only.
 """
 
 from __future__ import annotations
@@ -23,89 +24,87 @@ from watchdog.rules.language.rule import Labels, Rule
 
 
 class Lifecycle:
-    """Every instance that is pending or firing."""
+    """All instances that are pending or firing."""
 
     def __init__(self, host: str) -> None:
-        """Start without instances; `host` is what summaries call this machine."""
+        """Start without instances; `host`: the name of this host in summaries."""
         self._host = host
         self._at_ns: int | None = None
         self._instances: dict[tuple[str, Labels], AlertInstance] = {}
-        self._retired: list[tuple[Alert, str]] = []  # alerts whose rule no longer speaks of them, and why
-        self._gone: set[str] = set()
+        self._retired: list[tuple[Alert, str]] = []  # alerts that a reload ended, with the reason
+        self._removed: set[str] = set()
         self._failures: list[Exception] = []
-        self._fresh: dict[str, AlertInstance] = {}
+        self._needing_evidence: dict[str, AlertInstance] = {}
 
     def advance(self, verdicts: Iterable[Verdict], now: Now) -> list[Transition]:
-        """Take in what one tick says; return what happened to alerts, in the order of `verdicts`.
+        """Apply the verdicts of one tick; return the transitions, in the order of `verdicts`.
 
-        An instance that no verdict speaks of stays as it is, as if it were unknown. One that fails takes no other with
-        it, and does not lose what happened to it: the next tick tells it. `take_failures` has the reason.
+        An instance without a verdict keeps its state, as if it were unknown. An error in one instance does not affect
+        the others: its verdict of this tick is skipped, `take_failures` returns the error, and its transition comes
+        with a later tick.
         """
         passed_ns = 0 if self._at_ns is None else now.boottime_ns - self._at_ns
         self._at_ns = now.boottime_ns
-        self._fresh = {}
+        self._needing_evidence = {}
         transitions = self._resolve_retired(now.wall)
-        silent = dict(self._instances)
+        unjudged = dict(self._instances)
         for verdict in verdicts:
             key = verdict.rule.id, verdict.labels
-            silent.pop(key, None)
+            unjudged.pop(key, None)
             if key not in self._instances:
                 if verdict.breached is None:
                     continue
                 new = self._instances[key] = AlertInstance(*key, now)
-                self._fresh[new.fingerprint] = new
+                self._needing_evidence[new.fingerprint] = new
             try:
                 transitions += self._advance(key, verdict, passed_ns, now)
-            except Exception as error:  # noqa: BLE001 - the edge of one alert: what happens to others must be told
+            except Exception as error:  # noqa: BLE001 - the edge of one alert: the others must go on
                 error.add_note(f"with an alert of rule {verdict.rule.id}")
                 self._failures.append(error)
-        for instance in silent.values():
+        for instance in unjudged.values():
             instance.skip_time(passed_ns)
         return transitions
 
     def instances_needing_evidence(self) -> list[AlertInstance]:
-        """Return the instances that in the newest tick began, fired or got worse: their evidence is to be taken."""
-        return list(self._fresh.values())
+        """Return the instances that began, fired or rose in severity in the newest tick."""
+        return list(self._needing_evidence.values())
 
     def with_current_alerts(self, transitions: Iterable[Transition]) -> list[Transition]:
-        """Return `transitions` of the newest tick, with what their instances have taken in since."""
+        """Return `transitions` of the newest tick with the present alerts of their instances."""
         alerts = {instance.fingerprint: instance.alert for instance in self.instances_needing_evidence()}
         return [replace(one, alert=alerts.get(one.alert.fingerprint) or one.alert) for one in transitions]
 
     @property
     def has_running_timer(self) -> bool:
-        """Tell whether the timer of any instance runs: a restart has then to know when this one ended."""
+        """Return whether a timer of any instance runs; a restart must then know when this daemon ended."""
         return any(instance.has_running_timer for instance in self._instances.values())
 
     def take_failures(self) -> list[Exception]:
-        """Return what went wrong since the last call."""
+        """Return the errors since the last call."""
         failures, self._failures = self._failures, []
         return failures
 
     def active_keys(self) -> list[tuple[str, Labels]]:
-        """Return rule id and labels of everything that is pending or firing: what needs a verdict each tick."""
+        """Return rule id and labels of each pending or firing instance: each needs a verdict every tick."""
         return list(self._instances)
 
     def firing_alerts(self) -> Mapping[str, Alert]:
-        """Return every alert that fires, by fingerprint, as of the newest tick."""
+        """Return the firing alerts of the newest tick, by fingerprint."""
         alerts = [alert for alert, _ in self._retired]
         alerts += [instance.alert for instance in self._instances.values() if instance.alert is not None]
         return {alert.fingerprint: alert for alert in alerts}
 
     def mark_all_changed(self) -> None:
-        """Let every instance count as changed: what was saved of it may be gone."""
+        """Mark every instance as changed: its saved state may be gone."""
         for instance in self._instances.values():
             instance.has_changed = True
 
     def take_changes(self) -> list[tuple[str, dict[str, Any] | None]]:
-        """Return by fingerprint what `restore` needs of each instance whose state changed since the last call.
-
-        None stands for an instance that is gone.
-        """
+        """Return by fingerprint the document of each instance that changed since the last call, None if it is gone."""
         changed = [instance for instance in self._instances.values() if instance.has_changed]
-        changes: dict[str, dict[str, Any] | None] = dict.fromkeys(self._gone)
+        changes: dict[str, dict[str, Any] | None] = dict.fromkeys(self._removed)
         changes |= {instance.fingerprint: instance.to_json() for instance in changed}
-        self._gone = set()
+        self._removed = set()
         for instance in changed:
             instance.has_changed = False
         return list(changes.items())
@@ -118,28 +117,29 @@ class Lifecycle:
         boottime_shift_ns: int,
         downtime_ns: int,
     ) -> int:
-        """Take back what a former daemon saved; return how much of it could not be read, and is forgotten.
+        """Load the instances that a former daemon saved; return the number of unreadable ones, which are skipped.
 
-        What was firing fires on, and is no news. `boottime_shift_ns` turns its CLOCK_BOOTTIME into that of `at_ns`; the
-        `downtime_ns` since the last that is known of it count for no timer: nobody looked.
+        An alert that was firing goes on firing, without a transition. `boottime_shift_ns` converts the saved
+        CLOCK_BOOTTIME to that of `at_ns`. `downtime_ns`, the time since the last commit, counts for no timer: there was
+        no measurement.
         """
         self._at_ns = at_ns
-        forgotten = 0
+        unreadable = 0
         for document in saved:
             try:
                 instance = AlertInstance.from_json(document, boottime_shift_ns)
             except DocumentError:
-                forgotten += 1
+                unreadable += 1
                 continue
             instance.skip_time(downtime_ns)
             self._instances[instance.rule, instance.labels] = instance
         self.replace_rules(rules)
-        return forgotten
+        return unreadable
 
     def replace_rules(self, rules: Iterable[Rule]) -> None:
-        """Keep what `rules` still speak of, timers included; the rest resolves with the next tick.
+        """Keep the instances that `rules` still have, with their timers; the others resolve with the next tick.
 
-        Who is to hear of an alert is what its new rule says, at once: nobody is told by mistake until the next tick.
+        Alerts get the receivers of their new rules at once, so that no notification goes to the former ones.
         """
         by_id = {rule.id: rule for rule in rules}
         for key, instance in list(self._instances.items()):
@@ -147,7 +147,7 @@ class Lifecycle:
             if rule is None or not instance.apply_rule(rule):
                 del self._instances[key]
                 if instance.alert is None:
-                    self._gone.add(instance.fingerprint)
+                    self._removed.add(instance.fingerprint)
                 else:
                     self._retired.append(
                         (instance.alert, wording.RULE_REMOVED if rule is None else wording.RULE_CHANGED)
@@ -159,13 +159,13 @@ class Lifecycle:
         instance = self._instances[key]
         instance.advance(verdict, now.boottime_ns, passed_ns)
         kind = instance.update_alert(verdict, self._host, now)
-        if (failure := instance.take_summary_error()) is not None:
-            self._failures.append(failure)
+        if (error := instance.take_summary_error()) is not None:
+            self._failures.append(error)
         if kind in {TransitionKind.FIRING, TransitionKind.SEVERITY_RAISED}:
-            self._fresh[instance.fingerprint] = instance
+            self._needing_evidence[instance.fingerprint] = instance
         if instance.is_inactive or kind is TransitionKind.RESOLVED:
             del self._instances[key]
-            self._gone.add(instance.fingerprint)
+            self._removed.add(instance.fingerprint)
         return [Transition(kind, instance.alert)] if kind is not None and instance.alert is not None else []
 
     def _resolve_retired(self, wall: float) -> list[Transition]:
@@ -173,6 +173,6 @@ class Lifecycle:
             Transition(TransitionKind.RESOLVED, replace(alert, state=AlertState.RESOLVED, resolved=wall, reason=reason))
             for alert, reason in self._retired
         ]
-        self._gone.update(alert.fingerprint for alert, _ in self._retired)
+        self._removed.update(alert.fingerprint for alert, _ in self._retired)
         self._retired = []
         return transitions

@@ -1,8 +1,9 @@
-"""Secrets in command lines: the obvious ones become `***` before anyone keeps or sends the line.
+"""Masking of secrets in command lines: obvious ones become `***` before the line is stored or sent.
 
-What is obvious: values of options, variables, query parameters and JSON keys whose names speak of secrets; what comes
-after `Authorization:`, `Cookie:`, `Bearer` and `Basic`; the user part of URLs; the password of `user:password` and of a
-few programs that take one in an option of a single letter. Nothing can know them all: the line can be switched off.
+Obvious are: values of options, variables, query parameters and JSON keys with a name that suggests a secret; the text
+after `Authorization:`, `Cookie:`, `Bearer` and `Basic`; the user part of URLs; the password in `user:password` and in
+the single-letter options of a few programs. No list can be complete: `[evidence] command_line = false` leaves command
+lines out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _ANYWHERE = (
 _ALONE = (
     r"pass|pwd|bearer|creds?|auth(?:orization)?|session|cookie|signature|dsn|(?:account|master|auth|signing)[-_.]?key"
 )
-# Without what stands before it: that would have to be tried at every letter of what may be one long word.
+# Without a pattern for the text before it: that would be tried at each letter of a possibly very long word.
 _NAME = rf"(?:{_ANYWHERE}|(?<![a-z])(?:{_ALONE}))(?:[-_.]?(?:id|key|value|hash|env|string|\d+))?(?![a-z])"
 _VALUE = r"(?P<value>\"[^\"]*\"?|'[^']*'?|[^\s&;,}\"']+)"
 _NAMED = re.compile(rf"(?P<name>{_NAME}[\"']?\s{{0,3}}[=:]\s{{0,3}}){_VALUE}", re.IGNORECASE)
@@ -32,17 +33,17 @@ _SCHEME = re.compile(r"(?P<name>\b(?:bearer|basic)\s{1,3})[\w.~+/=-]{8,}", re.IG
 _USERINFO = re.compile(r"(?P<name>\b[a-z][a-z0-9+.-]{0,20}://)[^\s/?#]+@", re.IGNORECASE)
 _USER_OPTION = re.compile(r"-u|-U|--(?:proxy-|http-)?user|--userpwd")
 _USER = re.compile(r"(?P<user>[^\s:=]*):\S+")
-# Shapes that are secrets wherever they stand: Slack's hooks and tokens, GitHub's, AWS's key ids, JSON Web Tokens.
+# Secrets by their form alone: webhooks and tokens of Slack, tokens of GitHub, key ids of AWS, JSON Web Tokens.
 _SHAPES = re.compile(
     r"(?<=hooks\.slack\.com/)\S+|\b(?:xox[a-z]-[\w-]{8,}|gh[a-z]_\w{16,}|A[KS]IA[A-Z0-9]{12,}|eyJ[\w-]{8,200}\.[\w.-]+)"
 )
-# What some programs take a password by: the value stands in the same argument, or in the next one.
+# Password options of some programs, by name of the program; the value is in the same argument, or in the next one.
 _LETTERS = {"mysql": "-p", "mariadb": "-p", "mysqldump": "-p", "sshpass": "-p", "redis-cli": "-a", "ldapsearch": "-w"}
 _IN_NEXT = ("sshpass", "redis-cli", "ldapsearch")
 
 
 def mask_secrets(arguments: Sequence[str]) -> str:
-    """Return a command line as one text, its secrets masked."""
+    """Return a command line as one text with its secrets masked."""
     program = arguments[0].rpartition("/")[2] if arguments else ""
     shown: list[str] = []
     hide_next = user_next = False
@@ -74,7 +75,7 @@ def _argument(argument: str, program: str) -> str:
 
 
 def _text(line: str) -> str:
-    """Mask what can be told without knowing where arguments end: a process may have made one text of them."""
+    """Mask secrets that are recognisable without argument borders: a process may have joined its arguments."""
     line = _USERINFO.sub(rf"\g<name>{MASK}@", line)
     line = _SCHEME.sub(rf"\g<name>{MASK}", line)
     for pattern in (_NAMED, _SPACED):

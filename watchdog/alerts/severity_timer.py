@@ -1,10 +1,10 @@
-"""One severity of one instance: the timers of `for` and `keep`.
+"""The timers of one severity of one instance: `for` and `keep_firing_for`.
 
-    inactive ──true──► pending ──true for `for`──► active ──false for `keep`──► inactive
+    inactive ──true──► pending ──true for `for`──► active ──false for `keep_firing_for`──► inactive
         ▲                 │                          ▲  │
-        └──── false ──────┘                          └──┘ true: `keep` starts anew
+        └──── false ──────┘                          └──┘ true: `keep_firing_for` starts again
 
-Unknown is neither true nor false: the stage stays, and the time until the next tick that knows counts for no timer.
+Unknown is neither true nor false: the state stays, and the time until the next complete tick counts for neither timer.
 The time between two ticks belongs to the later one. Times are CLOCK_BOOTTIME in ns.
 """
 
@@ -16,9 +16,10 @@ from typing import Any, Self
 
 @dataclass(slots=True)
 class SeverityTimer:
-    """A severity that is pending or active; one that is inactive has no stage.
+    """Timer of a severity that is pending or active; an inactive severity has none.
 
-    `since_ns`: when it became true; `cleared_ns`: when it became false while active, None while it is true.
+    `breached_since_ns`: when the condition became true; `cleared_ns`: when it became false while active, None while it
+    is true.
     """
 
     breached_since_ns: int
@@ -27,11 +28,11 @@ class SeverityTimer:
 
     @property
     def has_running_timer(self) -> bool:
-        """Tell whether one of its timers runs."""
+        """Return whether `for` or `keep_firing_for` is running."""
         return not self.is_active or self.cleared_ns is not None
 
     def skip_time(self, passed_ns: int) -> bool:
-        """Let `passed_ns`, the time since the previous tick, count for no timer; tell whether one was running."""
+        """Exclude `passed_ns`, the time since the previous tick, from both timers; return whether one is running."""
         if not self.is_active:
             self.breached_since_ns += passed_ns
         elif self.cleared_ns is not None:
@@ -41,12 +42,12 @@ class SeverityTimer:
         return True
 
     def mark_breached(self, at_ns: int, for_ns: int) -> None:
-        """Take in that it is true: a pending stage may become active, an active one no longer clears."""
+        """Record that the condition is true: a pending severity may become active, an active one stops clearing."""
         self.cleared_ns = None
         self.is_active = self.is_active or at_ns - self.breached_since_ns >= for_ns
 
     def mark_cleared(self, at_ns: int, keep_firing_for_ns: int) -> bool:
-        """Take in that it is false; tell whether the stage is over."""
+        """Record that the condition is false; return whether the severity is inactive now."""
         if not self.is_active:
             return True
         if self.cleared_ns is None:
@@ -54,7 +55,7 @@ class SeverityTimer:
         return at_ns - self.cleared_ns >= keep_firing_for_ns
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `json` can write and `from_json` reads."""
+        """Return a document for `json` and `from_json`."""
         return {"breached_since_ns": self.breached_since_ns, "is_active": self.is_active, "cleared_ns": self.cleared_ns}
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What an alert says in words: its summary, and the reason for the state it is in."""
+"""The words of an alert: its summary and the reason of its state."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from watchdog.rules.language.rule import OVERFLOW_LABELS, Labels, Rule, Severity
 
 RULE_REMOVED = "rule removed"
 RULE_CHANGED = "rule changed"
-_LONGEST_ERROR = 120
+_MAX_ERROR_CHARACTERS = 120
 
 
 def render_summary(
     rule: Rule, labels: Labels, severity: Severity, host: str, *, value: float, peak: float, since_seconds: float
 ) -> str:
-    """Return the rule's summary for one instance; `since_seconds`: how long its condition has been true."""
+    """Return the rule's summary for one instance; `since_seconds`: duration of its condition."""
     if labels == OVERFLOW_LABELS:
         return f"{formats.FORMATS['count'](value)} more instances of {rule.id} fire"
     values: dict[str, object] = {
@@ -38,17 +38,17 @@ def render_summary(
 
 
 def fallback_summary(rule: Rule, severity: Severity, value: float, error: Exception) -> str:
-    """Return what is told where the rule's own summary failed, and that it did: alerts are not lost for words."""
+    """Return a summary that replaces the rule's own one, which failed with `error`."""
     limit = rule.thresholds.fire[severity]
-    said = f"{type(error).__name__}: {error}"[:_LONGEST_ERROR]
-    return f"{rule.id} is at {_shown(rule, value)} (limit {_shown(rule, limit)}; its summary failed: {said})"
+    cause = f"{type(error).__name__}: {error}"[:_MAX_ERROR_CHARACTERS]
+    return f"{rule.id} is at {_formatted(rule, value)} (limit {_formatted(rule, limit)}; its summary failed: {cause})"
 
 
 def check_summary(rule: Rule) -> None:
-    """Write the summary as it will be, for each severity and for values of every kind, firing and resolved.
+    """Render summary and reasons of `rule` for each severity and for values of every kind, firing and resolved.
 
     Raises:
-        Exception: whatever goes wrong with it at night.
+        Exception: any error that would otherwise occur when the rule fires.
     """
     labels = tuple((dimension, "example") for dimension in rule.by)
     for severity, limit in rule.thresholds.fire.items():
@@ -59,28 +59,28 @@ def check_summary(rule: Rule) -> None:
 
 
 def breach_reason(rule: Rule, severity: Severity) -> str:
-    """Say why an instance fires: "value above 100/s for 10s"."""
+    """Return the reason of a firing instance: "value above 100/s for 10s"."""
     direction = "above" if rule.thresholds.above else "below"
-    return f"value {direction} {_shown(rule, rule.thresholds.fire[severity])}{_lasting(rule.for_ns)}"
+    return f"value {direction} {_formatted(rule, rule.thresholds.fire[severity])}{_for_duration(rule.for_ns)}"
 
 
 def clear_reason(rule: Rule, severity: Severity, reason: str) -> str:
-    """Say why it no longer does: "value below 60/s for 1m", or what else there was (`reason`)."""
+    """Return the reason of its end: "value below 60/s for 1m", or `reason` instead of the value."""
     if severity not in rule.thresholds.clear:
         return RULE_CHANGED
     if not reason:
         direction = "below" if rule.thresholds.above else "above"
-        reason = f"value {direction} {_shown(rule, rule.thresholds.clear[severity])}"
-    return reason + _lasting(rule.keep_firing_for_ns)
+        reason = f"value {direction} {_formatted(rule, rule.thresholds.clear[severity])}"
+    return reason + _for_duration(rule.keep_firing_for_ns)
 
 
 def value_format(rule: Rule) -> str:
-    """Return the name of the format in which the rule's values read best."""
+    """Return the name of the format of the rule's values."""
     return _natural_format(rule.metric, rule.stat)
 
 
 def tick_value_format(rule: Rule) -> str:
-    """Return the name of the format in which what one tick alone measured reads best: counters are rates then."""
+    """Return the name of the format of the values of single ticks; a counter is shown as a rate there."""
     return _natural_format(rule.metric, Stat("last", StatKind.LAST))
 
 
@@ -94,9 +94,9 @@ def _natural_format(metric: Expression, stat: Stat) -> str:
     return formats.natural_format(unit_of(metric), per_second=per_second)
 
 
-def _shown(rule: Rule, value: float) -> str:
+def _formatted(rule: Rule, value: float) -> str:
     return formats.FORMATS[value_format(rule)](value)
 
 
-def _lasting(duration_ns: int) -> str:
+def _for_duration(duration_ns: int) -> str:
     return f" for {format_duration(duration_ns)}" if duration_ns else ""
