@@ -405,7 +405,7 @@ KFUNC_PROBE(tcp_receive_reset, struct sock *sk)
  */
 KFUNC_PROBE(tcp_send_reset, struct sock *sk)
 {
-	struct owner nobody = {};
+	struct owner unknown = {};
 	struct tracked_socket *tracked = NULL;
 	struct connection *record;
 	struct tcp_sock *tp;
@@ -415,7 +415,7 @@ KFUNC_PROBE(tcp_send_reset, struct sock *sk)
 	    sk->__sk_common.skc_state != TCP_LISTEN)
 		tracked = tracked_sockets.sk_storage_get(sk, 0, 0);
 	if (!tracked) {
-		total = get_sums(&nobody, 0, DIRECTION_UNKNOWN);
+		total = get_sums(&unknown, 0, DIRECTION_UNKNOWN);
 		if (total)
 			__sync_fetch_and_add(&total->resets_sent, 1);
 		return 0;
@@ -439,7 +439,7 @@ KFUNC_PROBE(tcp_send_reset, struct sock *sk)
 }
 
 /*
- * The pass: one record per live TCP socket, whatever number of files refer to it.
+ * The pass: one record per live TCP socket, also when several files refer to it.
  * The kernel runs the program again for the same file when its buffer was too
  * full for the record, so a socket counts as reported only after the write.
  */

@@ -32,7 +32,7 @@ static uint64_t send_all(int fd, uint64_t total, int flags)
 	return sent;
 }
 
-/* A small buffer, and with it a send that finds no room. */
+/* A small buffer, so that a send finds no space. */
 static void make_narrow(int fd)
 {
 	int size = 65536;
@@ -45,7 +45,7 @@ static uint64_t by_send(int fd)
 	return send_all(fd, 20000003, 0);
 }
 
-/* Every send that finds no room gives up after the shortest wait: most are cut short or fail. */
+/* A send without space ends after the minimum wait: most are cut short or fail. */
 static uint64_t by_impatient_send(int fd)
 {
 	struct timeval microsecond = {.tv_usec = 1};
@@ -126,7 +126,7 @@ static uint64_t by_zerocopy_send(int fd)
 	return sent;
 }
 
-/* Urgent data takes its place in the stream like any other. */
+/* Urgent data is in the stream like other data. */
 static uint64_t with_urgent_bytes(int fd)
 {
 	uint64_t sent = 0;
@@ -148,7 +148,7 @@ static uint64_t by_read(int fd)
 	return received;
 }
 
-/* With pauses longer than a tick of the kernel's timer, so that a sender's shortest wait ends before there is room. */
+/* With pauses longer than a tick of the kernel's timer, so that a sender's minimum wait ends before there is space. */
 static uint64_t by_slow_read(int fd)
 {
 	uint64_t received = 0;
@@ -176,7 +176,7 @@ static uint64_t by_splice_out(int fd)
 	return received;
 }
 
-/* MSG_TRUNC throws the bytes away without a copy (tcp(7)), after they were looked at once. */
+/* MSG_TRUNC discards the bytes without a copy (tcp(7)), after one MSG_PEEK. */
 static uint64_t by_discarding(int fd)
 {
 	uint64_t received = 0;

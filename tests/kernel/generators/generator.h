@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the generators share: a pair of connected sockets on loopback, and a
+ * Shared by the generators: a pair of connected sockets on loopback, and a
  * report of the bytes sent and received, by their own count. A generator keeps
- * its sockets open until its standard input ends, so that a test can look at
- * them alive.
+ * its sockets open until its standard input ends, so that a test can read them
+ * while they are live.
  */
 #pragma once
 
@@ -18,11 +18,11 @@
 
 #define UNAVAILABLE 77 /* exit status: this kernel lacks the tested feature; stderr names it */
 
-static int checked(int result, const char *what)
+static int checked(int result, const char *action)
 {
 	if (result >= 0)
 		return result;
-	fprintf(stderr, "%s: %s\n", what, strerror(errno));
+	fprintf(stderr, "%s: %s\n", action, strerror(errno));
 	exit(1);
 }
 
@@ -48,7 +48,7 @@ static int connected(const struct sockaddr_in *address)
 	return fd;
 }
 
-/* Tell the test, and wait until it has seen enough. `cut_short`: calls that sent less than asked for. */
+/* Report to the test, and wait for the end of its reading. `cut_short`: calls that sent less than requested. */
 static void report(uint64_t sent, uint64_t received, uint64_t cut_short)
 {
 	char byte;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * usage: uring KIND: send and receive over loopback by io_uring alone.
- * files: ordinary descriptors. fixed: the ring holds the sockets, no
- * descriptor does, and the ring closes them. exit: the same, and the end of
- * the process closes them.
+ * usage: uring KIND: send and receive over loopback by io_uring only.
+ * files: ordinary descriptors. fixed: only the ring holds the sockets, without
+ * descriptors, and closes them. exit: the same, and the end of the process
+ * closes them.
  */
 #define _GNU_SOURCE
 #include "generator.h"
@@ -55,7 +55,7 @@ static void open_ring(void)
 }
 
 /* Submit one operation, wait for its end, return its result. */
-static int run(const struct io_uring_sqe *operation, const char *what)
+static int run(const struct io_uring_sqe *operation, const char *action)
 {
 	unsigned int tail = *ring.sq_tail, head = *ring.cq_head;
 	int result;
@@ -70,7 +70,7 @@ static int run(const struct io_uring_sqe *operation, const char *what)
 	__atomic_store_n(ring.cq_head, head + 1, __ATOMIC_RELEASE);
 	if (result < 0)
 		errno = -result;
-	return checked(result < 0 ? -1 : result, what);
+	return checked(result < 0 ? -1 : result, action);
 }
 
 static int transfer(int operation, int fd, bool fixed, void *buffer, size_t size)
