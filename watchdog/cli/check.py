@@ -1,4 +1,4 @@
-"""`bpf-watchdog check`: everything that is wrong with rule files and settings, without running anything."""
+"""`bpf-watchdog check`: all problems of rule files and settings, without starting anything."""
 
 from __future__ import annotations
 
@@ -36,18 +36,17 @@ _SETTINGS = ("evidence", "heartbeat", "receiver", "route", "routing", "sampling"
 _DESCRIPTION = """\
 Check rule files and settings, and print every problem as `file:line: key: message`.
 
-PATH is a file under any name, or a folder whose *.toml files are checked; rules and settings are told apart by what is
-in them. Without PATH: /etc/bpf-watchdog/watchdog.toml and /etc/bpf-watchdog/rules.d, or the shipped rules where there
-are none.
+PATH is a file of any name, or a folder with *.toml files. Rule files and settings are recognized by their content.
+Without PATH: /etc/bpf-watchdog/watchdog.toml and /etc/bpf-watchdog/rules.d, or the shipped rules if that has no files.
 
-Needs no root, no network and no daemon, so that it fits the validation hooks of configuration management:
-`validate: bpf-watchdog check %s`. What can only be known on the guarded host (receivers that stand in another file,
-secrets that this user cannot read) is a note. Exit code: 0 no problem, 1 problems, 2 no such path."""
+Needs no root, no network and no daemon. Use it as the validation hook of configuration management:
+`validate: bpf-watchdog check %s`. Facts that only the monitored host knows (receivers of another file, secrets that
+this user cannot read) are reported as notes. Exit code: 0 no problem, 1 problems, 2 no such path."""
 
 
 @dataclass(slots=True)
 class _CheckReport:
-    """What came out of the files."""
+    """Problems, notes and counts of all checked files."""
 
     files: int = 0
     rules: int = 0
@@ -59,148 +58,152 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add the command."""
     parser = commands.add_parser(
         "check",
-        help="check rule files and settings, without running anything",
+        help="check rule files and settings without starting anything",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("paths", metavar="PATH", nargs="*", type=Path, help="a TOML file, or a folder of them")
+    parser.add_argument("paths", metavar="PATH", nargs="*", type=Path, help="a TOML file, or a folder of TOML files")
     parser.add_argument(
-        "--config", metavar="FILE", type=Path, help="also check this watchdog.toml, and the rules' receivers against it"
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="also check this watchdog.toml, and the receivers of rules against it",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check, print, and return the exit code.
+    """Check the files, print the report, and return the exit code.
 
     Raises:
-        UsageError: there is no such path.
+        UsageError: a path does not exist.
     """
     paths = [*([args.config] if args.config else []), *args.paths]
     if not args.paths:
-        paths += _usual_paths(with_config=args.config is None)
+        paths += _default_paths(with_settings=args.config is None)
     for path in paths:
         if not os.path.lexists(path):
             raise UsageError(f"no such file or folder: {path}")
-    findings = _check(paths)
+    report = _check(paths)
     if args.json:
-        print(json.dumps(asdict(findings), indent=2))
+        print(json.dumps(asdict(report), indent=2))
     else:
-        _print(findings)
-    return 1 if findings.problems else 0
+        _print(report)
+    return 1 if report.problems else 0
 
 
-def _usual_paths(*, with_config: bool) -> list[Path]:
-    config, rules = Path(DEFAULT_SETTINGS_FILE), Path(DEFAULT_RULES_FOLDER)
-    own = path_exists(str(rules)) and _holds_files(rules)
-    return [*([config] if with_config and path_exists(str(config)) else []), rules if own else shipped_rules_folder()]
+def _default_paths(*, with_settings: bool) -> list[Path]:
+    settings, rules = Path(DEFAULT_SETTINGS_FILE), Path(DEFAULT_RULES_FOLDER)
+    paths = [settings] if with_settings and path_exists(str(settings)) else []
+    has_rules = path_exists(str(rules)) and _contains_files(rules)
+    return [*paths, rules if has_rules else shipped_rules_folder()]
 
 
-def _holds_files(folder: Path) -> bool:
+def _contains_files(folder: Path) -> bool:
     try:
         return bool(toml_files(folder))
-    except ConfigError:  # to be told when it is opened
+    except ConfigError:  # reported when the folder is opened
         return True
 
 
-def _print(findings: _CheckReport) -> None:
-    notes = [Problem(note.file, note.line, note.key, f"note: {note.message}") for note in findings.notes]
-    for line in sorted(findings.problems + notes):
+def _print(report: _CheckReport) -> None:
+    notes = [Problem(note.file, note.line, note.key, f"note: {note.message}") for note in report.notes]
+    for line in sorted(report.problems + notes):
         print(line)
-    counts = f"{_counted(findings.files, 'file')}, {_counted(findings.rules, 'rule')}"
-    found = f"{_counted(len(findings.problems), 'problem')}, {_counted(len(findings.notes), 'note')}"
-    print(f"{counts}: {found}", file=sys.stderr)
+    checked = f"{_format_count(report.files, 'file')}, {_format_count(report.rules, 'rule')}"
+    found = f"{_format_count(len(report.problems), 'problem')}, {_format_count(len(report.notes), 'note')}"
+    print(f"{checked}: {found}", file=sys.stderr)
 
 
-def _counted(number: int, noun: str) -> str:
+def _format_count(number: int, noun: str) -> str:
     return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 
 
 def _check(paths: Sequence[Path]) -> _CheckReport:
-    findings = _CheckReport()
-    documents = _open_all(paths, findings)
-    settings = [document for document in documents if not _holds_rules(document) and _holds_settings(document)]
-    configs = [_check_settings(document) for document in settings]
-    routes = [read_routes(config) for config in configs]
-    receivers = [name for config in configs for name in config.values.receiver_names] if configs else None
-    interval_ns = max((config.values.sampling.interval_ns for config in configs), default=SECOND_NS)
-    around = RuleEnvironment(receivers, interval_ns, {})
+    report = _CheckReport()
+    documents = _open_all(paths, report)
+    settings = [document for document in documents if not _contains_rules(document) and _contains_settings(document)]
+    parsed = [_check_settings(document) for document in settings]
+    routes = [read_routes(one) for one in parsed]
+    receivers = [name for one in parsed for name in one.values.receiver_names] if parsed else None
+    interval_ns = max((one.values.sampling.interval_ns for one in parsed), default=SECOND_NS)
+    environment = RuleEnvironment(receivers, interval_ns, {})
     all_rules: list[Rule] = []
     for document in documents:
-        if _holds_rules(document):
-            rules = read_rules(document, around)
+        if _contains_rules(document):
+            rules = read_rules(document, environment)
             all_rules += rules
-            findings.notes += _doubts(rules)
+            report.notes += _kernel_notes(rules)
             if not document.problems:
-                findings.problems += _rehearsed(rules)
+                report.problems += _summary_problems(rules)
         elif document not in settings:
-            _tell_neither(document)
-        findings.problems += document.problems
-        findings.notes += document.notes
-    findings.rules = len(all_rules)
+            _report_unknown_content(document)
+        report.problems += document.problems
+        report.notes += document.notes
+    report.rules = len(all_rules)
     for each in routes:
-        findings.notes += check_routes(each, all_rules or None)
-    findings.problems.sort()
-    findings.notes.sort()
-    return findings
+        report.notes += check_routes(each, all_rules or None)
+    report.problems.sort()
+    report.notes.sort()
+    return report
 
 
-def _doubts(rules: Sequence[Rule]) -> list[Problem]:
-    # On the host that it guards, a rule can be right and still have nothing to read.
+def _kernel_notes(rules: Sequence[Rule]) -> list[Problem]:
+    # A rule can be correct although the kernel of this host does not provide its metric.
     readers = [rule for rule in rules if ON_DEMAND_METRICS.intersection(metrics_of(rule.metric))]
     if not readers:
         return []
     from watchdog.kernel.btf import message_probes_warning
 
-    doubts = message_probes_warning()
-    return [Problem(rule.file, rule.line, "metric", doubts) for rule in readers if doubts]
+    warning = message_probes_warning()
+    return [Problem(rule.file, rule.line, "metric", warning) for rule in readers if warning]
 
 
-def _rehearsed(rules: Sequence[Rule]) -> list[Problem]:
-    # What parses can be written too; should that ever not be so, nobody is to find out at night.
+def _summary_problems(rules: Sequence[Rule]) -> list[Problem]:
+    # A summary that parses should also format. If it does not, `check` finds it before an alert does.
     problems = []
     for rule in rules:
         try:
             wording.check_summary(rule)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what the rule's author must know
-            message = f"cannot be written: {type(error).__name__}: {error}"
+        except Exception as error:  # noqa: BLE001 - every error is reported to the rule's author
+            message = f"cannot be formatted: {type(error).__name__}: {error}"
             problems.append(Problem(rule.file, rule.line, "rule.summary", message))
     return problems
 
 
-def _open_all(paths: Sequence[Path], findings: _CheckReport) -> list[Document]:
-    files: dict[str, None] = {}  # in order, each once
+def _open_all(paths: Sequence[Path], report: _CheckReport) -> list[Document]:
+    files: dict[str, None] = {}  # in order, without duplicates
     for path in paths:
         try:
             found = toml_files(path)
             files.update(dict.fromkeys(found))
             if not found:
-                findings.problems.append(Problem(str(path), 1, "file", "no *.toml files here: nothing to check"))
+                report.problems.append(Problem(str(path), 1, "file", "no *.toml files here: nothing to check"))
         except ConfigError as error:
-            findings.problems += error.problems
+            report.problems += error.problems
     documents = []
     for file in files:
         try:
             documents.append(open_document(file, require_secrets=False))
         except ConfigError as error:
-            findings.problems += error.problems
-    findings.files = len(files)
+            report.problems += error.problems
+    report.files = len(files)
     return documents
 
 
-def _holds_rules(document: Document) -> bool:
+def _contains_rules(document: Document) -> bool:
     return "rule" in document.root
 
 
-def _holds_settings(document: Document) -> bool:
+def _contains_settings(document: Document) -> bool:
     return any(key in document.root for key in _SETTINGS)
 
 
 def _check_settings(document: Document) -> SettingsDocument:
     settings = read_settings(document)
     if "receiver" in document.root:
-        # Late, because receivers bring requests with them, and most checks are of rules.
+        # Imported late: receivers import requests, and most checks are of rule files.
         from watchdog.receivers.registry import build_receivers
 
         try:
@@ -214,9 +217,9 @@ def _check_settings(document: Document) -> SettingsDocument:
     return settings
 
 
-def _tell_neither(document: Document) -> None:
+def _report_unknown_content(document: Document) -> None:
     keys = list(document.root)
     if not keys:
-        document.root.add_note("file", "holds neither rules nor settings")
+        document.root.add_note("file", "contains neither rules nor settings")
     for key in keys:
         document.root.add_problem(key, suggestions.unknown_name("key", key, ("rule", *_SETTINGS)))

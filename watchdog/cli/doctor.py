@@ -1,4 +1,4 @@
-"""`bpf-watchdog doctor`: can this host be guarded, and if not, what to do about it."""
+"""`bpf-watchdog doctor`: requirements of this host that are met or missing, with remedies."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add the command."""
     parser = commands.add_parser(
         "doctor",
-        help="tell what this kernel offers, what is missing, and the remedy",
-        description="Look at everything that the watchdog needs of this host, load its programs for real, and tell"
-        " line by line: ok, note (works, with less) or missing, with the remedy. Exit code: 0, or 4 if anything is.",
+        help="check the requirements on this host, with remedies",
+        description="Check all requirements on this host, load the BPF programs, and print one line each: ok, note (works"
+        " with restrictions) or missing, with the remedy. Exit code: 0, or 4 if a requirement is missing.",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON array")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the findings; return 0, or 4 when something is missing."""
+    """Print the findings; return 0, or 4 if a requirement is missing."""
     found = []
     for finding in examine_host():
         found.append(finding)

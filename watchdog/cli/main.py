@@ -1,4 +1,4 @@
-"""The command line: finds the command, runs it, and turns errors into a line on stderr and an exit code."""
+"""The command line: runs a command, and turns errors into a line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from watchdog import __version__
 from watchdog.errors import UsageError, WatchdogError
 
-# Command: the module that has `register` and `run`. Modules are imported only when their command is asked for.
+# Modules with `register` and `run`, by command. A module is imported only for its own command, or for the help.
 _COMMANDS = {
     "run": "watchdog.cli.run",
     "sample": "watchdog.cli.sample",
@@ -23,13 +23,13 @@ _COMMANDS = {
     "doctor": "watchdog.cli.doctor",
     "selftest": "watchdog.cli.selftest",
 }
-_INTERRUPTED = 130  # as shells say: 128 and SIGINT's number
+_INTERRUPTED = 130  # as in shells: 128 plus the number of SIGINT
 _EPILOG = """\
 start here:
-  bpf-watchdog doctor              can this host be guarded?
-  bpf-watchdog sample              what its connections do in the next 5 seconds
-  bpf-watchdog run                 guard it: shipped rules, notices on this terminal
-  bpf-watchdog check FILE          is my rule file right?
+  bpf-watchdog doctor              check the requirements on this host
+  bpf-watchdog sample              show the connections of the next 5 seconds
+  bpf-watchdog run                 monitor this host: shipped rules, notifications on this terminal
+  bpf-watchdog check FILE          check a rule file
 
 exit codes: 0 ok, 1 problem found, 2 usage, 3 daemon not reachable, 4 not permitted or kernel unfit"""
 
@@ -44,13 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        _forget_output()
+    except BrokenPipeError:  # the reader of a pipe has closed it
+        _discard_output()
         return 0
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        _forget_output()
+        _discard_output()
         print(f"bpf-watchdog: cannot write to standard output: {error.strerror}", file=sys.stderr)
         return WatchdogError.exit_code
 
@@ -61,7 +61,7 @@ def _run(given: Sequence[str]) -> int:
         return UsageError.exit_code
     parser = argparse.ArgumentParser(
         prog="bpf-watchdog",
-        description="Watch every TCP connection of this host from inside the kernel, judge by rules, tell people.",
+        description="Monitor every TCP connection of this host inside the kernel, evaluate rules, notify people on call.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -75,11 +75,11 @@ def _run(given: Sequence[str]) -> int:
         args = parser.parse_args(given)
         return int(args.run(args))
     finally:
-        sys.stdout.flush()  # here, where it is known what to do when it fails
+        sys.stdout.flush()  # here, because `main` handles its errors
 
 
-def _forget_output() -> None:
-    # What is still in the buffer would fail once more when the interpreter ends.
+def _discard_output() -> None:
+    # The rest of the buffer would raise again when the interpreter exits.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,4 +1,4 @@
-"""`bpf-watchdog metrics`: the catalogue of what can be measured, and by what."""
+"""`bpf-watchdog metrics`: the catalogue of metrics and dimensions."""
 
 from __future__ import annotations
 

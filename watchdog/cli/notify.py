@@ -1,4 +1,4 @@
-"""`bpf-watchdog notify`: try a receiver with the very messages that it would get."""
+"""`bpf-watchdog notify`: test a receiver with example notifications in its own format."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ _REMEDIES = {
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `notify` and what is below it."""
-    parser = commands.add_parser("notify", help="try the receivers")
+    """Add `notify` and its actions."""
+    parser = commands.add_parser("notify", help="test receivers")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     test = actions.add_parser(
         "test",
-        help="send a firing and a resolved notice, marked TEST",
-        description="Send a sample alert to one receiver, firing and then resolved, both marked TEST.",
+        help="send a firing and a resolved notification, both marked TEST",
+        description="Send an example alert to one receiver, first firing, then resolved, both marked TEST.",
     )
     test.add_argument("receiver", metavar="RECEIVER", help="name of a [[receiver]] in the configuration")
-    test.add_argument("--dry-run", action="store_true", help="send nothing, print the exact bytes and their sizes")
+    test.add_argument("--dry-run", action="store_true", help="send nothing; print the exact bytes and their sizes")
     test.add_argument("--config", metavar="FILE", help="the daemon's configuration")
     test.add_argument("--json", action="store_true", help="one JSON object a line")
     test.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Send or print both notices; 0 if the receiver took both, else 1.
+    """Send or print both notifications; return 0 if the receiver accepted both, else 1.
 
     Raises:
         ConfigError: the configuration cannot be used.
-        UsageError: there is no such receiver.
+        UsageError: the receiver is not configured.
     """
     from watchdog.receivers.registry import build_receivers
 
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     attempt = _print_bytes if args.dry_run else _send
     if not args.json:
         print(f"{receiver.name}: {receiver.destination()}", flush=True)
-    # A list, not a generator: the resolved notice is sent even if the firing one failed.
+    # A list, not a generator: the resolved notification is sent even if the firing one failed.
     results = [
         attempt(receiver, notification, as_json=args.json) for notification in example_notifications(receiver.name)
     ]
@@ -81,24 +81,24 @@ def _send(receiver: Receiver, notification: Notification, *, as_json: bool) -> b
         receiver.send(notification, _DEADLINE_SECONDS)
     except DeliveryError as error:
         result = {"ok": False, "reason": error.reason, "error": str(error), "remedy": _REMEDIES.get(error.reason)}
-        words = f"failed: {error}\n    {_REMEDIES.get(error.reason, error.reason)}"
+        text = f"failed: {error}\n    {_REMEDIES.get(error.reason, error.reason)}"
     else:
-        taken = (time.monotonic_ns() - began_ns) * 1_000 // SECOND_NS
-        result = {"ok": True, "duration_milliseconds": taken}
-        words = f"ok in {taken} ms"
+        milliseconds = (time.monotonic_ns() - began_ns) * 1_000 // SECOND_NS
+        result = {"ok": True, "duration_milliseconds": milliseconds}
+        text = f"ok in {milliseconds} ms"
     facts: dict[str, Any] = {
         "receiver": receiver.name,
         "status": notification.status,
         "notification_id": notification.id,
         **result,
     }
-    print(json.dumps(facts) if as_json else f"{notification.status}: {words}", flush=True)
+    print(json.dumps(facts) if as_json else f"{notification.status}: {text}", flush=True)
     return result["ok"] is True
 
 
 def _print_bytes(receiver: Receiver, notification: Notification, *, as_json: bool) -> bool:
     body, limits = receiver.render(notification), receiver.limit_usage(notification)
-    shown = body.decode("utf-8", "backslashreplace")  # the journal's form has lengths in it
+    shown = body.decode("utf-8", "backslashreplace")  # the journal's format contains binary lengths
     if as_json:
         facts = {
             "receiver": receiver.name,
@@ -112,7 +112,7 @@ def _print_bytes(receiver: Receiver, notification: Notification, *, as_json: boo
     print(f"{notification.status}, {len(body)} bytes:")
     print("".join(f"    {limit}\n" for limit in limits if limit != f"{len(body):,} bytes"), end="", flush=True)
     if sys.stdout.isatty():
-        # What a terminal would take for a command is shown, not obeyed: the console's own colours.
+        # Control sequences, such as the colours of the console receiver, are shown and not executed.
         print("\n".join(sanitize.escape_unprintable(line) for line in shown.splitlines()))
     else:
         sys.stdout.buffer.write(body + b"\n")

@@ -1,4 +1,4 @@
-"""`bpf-watchdog run`: the daemon, in the foreground."""
+"""`bpf-watchdog run`: the daemon in the foreground."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from watchdog.daemon.malloc import configure_malloc
 from watchdog.errors import UsageError
 
 _DESCRIPTION = f"""\
-Guard this host until SIGTERM or Ctrl-C: watch every TCP connection, judge by rules, deliver notices.
+Monitor this host until SIGTERM or Ctrl-C: measure every TCP connection, evaluate rules, deliver notifications.
 
-Without any settings: the shipped rules, and notices on this terminal (or in the journal). Settings are read from
-{DEFAULT_SETTINGS_FILE}, rules from {DEFAULT_RULES_FOLDER} where it has any. SIGHUP reads all files again; if anything
-is wrong in
-them, the old ones stay in force and the log says so. Start it as root: it loads its programs through a child with two
-capabilities and goes on as the account {ACCOUNT} without any. That account must be able to read all files again."""
+Without settings: the shipped rules, and notifications on this terminal or in the journal. Settings are read from
+{DEFAULT_SETTINGS_FILE}, rules from {DEFAULT_RULES_FOLDER} if it has files. SIGHUP reads all files again; if they have
+a problem, the previous configuration stays in force and the problem is logged. Start it as root: a child with two
+capabilities loads the BPF programs, and the daemon continues as the account {ACCOUNT} without capabilities. A reload
+needs files that this account can read."""
 
-_LAST_WORDS_SECONDS = 0.5  # for a reader of the log that is slow; one that is stuck does not keep the daemon
+_LOG_DRAIN_SECONDS = 0.5  # for a slow reader of the log; a reader that hangs does not delay the exit longer
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "run",
-        help="guard this host, in the foreground",
+        help="monitor this host, in the foreground",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -48,10 +48,10 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument(
         "--rules", metavar="DIR", help=f"rule files (default: {DEFAULT_RULES_FOLDER}, else the shipped ones)"
     )
-    parser.add_argument("--state-dir", metavar="DIR", help=f"where state is kept (default: {DEFAULT_STATE_FOLDER})")
-    usual = f"{DEFAULT_RUNTIME_FOLDER}/{SOCKET_FILE_NAME}; with a --state-dir: in there"
-    parser.add_argument("--control", metavar="SOCKET", help=f"where commands ask this daemon (default: {usual})")
-    parser.add_argument("--interval", metavar="TIME", help="how often to look (default: what the settings say, 1s)")
+    parser.add_argument("--state-dir", metavar="DIR", help=f"state folder (default: {DEFAULT_STATE_FOLDER})")
+    default = f"{DEFAULT_RUNTIME_FOLDER}/{SOCKET_FILE_NAME}; with --state-dir: in that folder"
+    parser.add_argument("--control", metavar="SOCKET", help=f"control socket for commands (default: {default})")
+    parser.add_argument("--interval", metavar="TIME", help="sampling interval (default: from the settings, 1s)")
     parser.set_defaults(run=run)
 
 
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the daemon; return its exit code.
 
     Raises:
-        UsageError: an interval that is none, or out of bounds.
+        UsageError: the interval is not a duration, or out of range.
     """
     interval_ns = None
     if args.interval is not None:
@@ -78,4 +78,4 @@ def run(args: argparse.Namespace) -> int:
     try:
         return Daemon(options, SystemClock(), log).run()
     finally:
-        log.drain(_LAST_WORDS_SECONDS)
+        log.drain(_LOG_DRAIN_SECONDS)

@@ -1,4 +1,4 @@
-"""`bpf-watchdog sample`: what the host's connections do in the next seconds, without a daemon."""
+"""`bpf-watchdog sample`: the connections of the next seconds, without a daemon."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from watchdog.measure.meter import Meter
 
 _TICK_NS = SECOND_NS
 _DESCRIPTION = """\
-Watch every TCP connection of this host, in all network namespaces, for a while, and print what they did: one row per
-connection or, with --by, sums by dimensions (see `bpf-watchdog metrics`). Counts are exact: each byte and connection is
-in one row, those of unknown owners as process (unattributed). Needs root (CAP_BPF and CAP_PERFMON), no daemon."""
+Measure every TCP connection of this host, in all network namespaces, and print one row per connection or, with --by,
+sums by dimensions (see `bpf-watchdog metrics`). Counts are exact: each byte and connection is in one row; those without
+a known process are in the process (unattributed). Needs root (CAP_BPF and CAP_PERFMON), no daemon."""
 _CONNECTION_COLUMNS = {
     "PID": "pid", "COMMAND": "process", "DIR": "direction", "SRC ADDR": "local", "SPORT": "local_port",
     "DST ADDR": "remote", "DPORT": "remote_port", "STATE": "state", "CONNECTS": "connects", "CLOSES": "closes",
@@ -46,44 +46,48 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add the command."""
     parser = commands.add_parser(
         "sample",
-        help="show what this host's connections do in the next seconds",
+        help="show the connections of the next seconds",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--for", dest="duration", metavar="TIME", default="5s", help="how long to watch (default: 5s)")
-    parser.add_argument("--every", metavar="TIME", help="print a table each time this has passed, not one at the end")
-    parser.add_argument("--by", metavar="DIM,…", help="sum up by these dimensions: process,remote for example")
-    parser.add_argument("--limit", metavar="N", type=int, default=50, help="rows of a table (default: 50; 0: all)")
+    parser.add_argument(
+        "--for", dest="duration", metavar="TIME", default="5s", help="duration of the sample (default: 5s)"
+    )
+    parser.add_argument("--every", metavar="TIME", help="print a table at this interval, instead of one at the end")
+    parser.add_argument("--by", metavar="DIM,…", help="print sums by these dimensions, for example process,remote")
+    parser.add_argument(
+        "--limit", metavar="N", type=int, default=50, help="maximum rows of a table (default: 50; 0: all)"
+    )
     parser.add_argument(
         "--messages",
         action="store_true",
-        help="also measure response latency and, with --by, UDP: a program runs at every message meanwhile",
+        help="also measure response latency and, with --by, UDP; a BPF program then runs at every message",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON array of all rows, at the end")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Sample, print, and return the exit code.
+    """Print samples, and return the exit code.
 
     Raises:
-        UsageError: a duration or dimension that there is not.
-        KernelUnfit, NotPermitted: this host cannot be sampled.
+        UsageError: a duration or dimension is wrong.
+        KernelUnfit, NotPermitted: this host or user cannot load the BPF programs.
     """
     duration_ns = _duration("--for", args.duration)
     every_ns = duration_ns if args.every is None else _duration("--every", args.every)
     if args.limit < 0:
-        raise UsageError("--limit: cannot be negative; 0 shows all rows")
+        raise UsageError("--limit: must not be negative; 0 shows all rows")
     if args.json and args.every is not None:
-        raise UsageError("--every prints tables: it does not go with --json")
+        raise UsageError("--every prints tables and cannot be combined with --json")
     dimensions = _dimensions(args.by)
     clock = SystemClock()
     collector = start_collector(clock)
     try:
         if args.messages and not collector.enable_message_probes(True):
             raise KernelUnfit(f"--messages: {collector.message_probes_problem}")
-        for tally, losses in _tallies(collector, clock, duration_ns, every_ns, dimensions):
-            rows = tally.rows()
+        for aggregate, losses in _aggregates(collector, clock, duration_ns, every_ns, dimensions):
+            rows = aggregate.rows()
             if args.json:
                 print("[" + ",\n".join(json.dumps(row) for row in rows) + "]")
             else:
@@ -94,17 +98,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _tallies(
+def _aggregates(
     collector: Collector, clock: Clock, duration_ns: int, every_ns: int, dimensions: Sequence[str]
 ) -> Iterator[tuple[ConnectionAggregate | GroupAggregate, SampleLosses]]:
-    """Yield a tally and what it lacks each time `every_ns` has passed, until `duration_ns` have, or Ctrl-C."""
+    """Yield the aggregate and its losses every `every_ns`, until `duration_ns` have passed or Ctrl-C."""
     meter = Meter()
     meter.advance_with_changes(collector.read(), clock.wall())  # the baseline
-    watching = f"watching every TCP connection of this host for {format_duration(duration_ns)} …"
-    print(watching, file=sys.stderr, flush=True)
+    announcement = f"watching every TCP connection of this host for {format_duration(duration_ns)} …"
+    print(announcement, file=sys.stderr, flush=True)
     shown_ns = clock.boottime_ns()
     end_ns = shown_ns + duration_ns
-    tally, losses, interrupted = _tally(dimensions), SampleLosses(), False
+    aggregate, losses, interrupted = _new_aggregate(dimensions), SampleLosses(), False
     while shown_ns < end_ns and not interrupted:
         now_ns, due_ns = clock.boottime_ns(), min(end_ns, shown_ns + every_ns)
         try:
@@ -112,14 +116,14 @@ def _tallies(
         except KeyboardInterrupt:
             interrupted = True
         changes, snapshot = meter.advance_with_changes(collector.read(), clock.wall())
-        tally.add(changes, snapshot)
+        aggregate.add(changes, snapshot)
         losses.add(snapshot.quality)
         if interrupted or clock.boottime_ns() >= due_ns:
-            yield tally, losses
-            tally, losses, shown_ns = _tally(dimensions), SampleLosses(), due_ns
+            yield aggregate, losses
+            aggregate, losses, shown_ns = _new_aggregate(dimensions), SampleLosses(), due_ns
 
 
-def _tally(dimensions: Sequence[str]) -> ConnectionAggregate | GroupAggregate:
+def _new_aggregate(dimensions: Sequence[str]) -> ConnectionAggregate | GroupAggregate:
     return GroupAggregate(dimensions) if dimensions else ConnectionAggregate()
 
 
@@ -176,4 +180,4 @@ def _cell(row: SampleRow, name: str) -> object:
 def _print_losses(losses: SampleLosses) -> None:
     causes = [f"{count} {cause}" for cause, count in losses.counts_by_cause().items() if count]
     if causes:
-        print(f"bpf-watchdog: not all was seen: {', '.join(causes)}", file=sys.stderr)
+        print(f"bpf-watchdog: sample incomplete: {', '.join(causes)}", file=sys.stderr)

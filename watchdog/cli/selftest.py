@@ -1,4 +1,4 @@
-"""`bpf-watchdog selftest`: would anything be lost on this host, with these settings?"""
+"""`bpf-watchdog selftest`: tests on this host, with its settings, that no alert is lost or falsified."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from watchdog.selftest import runner
 from watchdog.selftest.result import CheckResult, CheckStatus
 
 _DESCRIPTION = """\
-Rehearse what could lose or falsify an alert, on this host and with its own settings and rules: a full disk, a receiver
-that hangs, a full ledger of the kernel half, a clock that steps, process names made to do harm, SIGKILL.
+Test conditions that could lose or falsify an alert, on this host and with its own settings and rules: a full disk, a
+receiver that hangs, a full ledger map, clock steps, hostile process names, SIGKILL.
 
-Each rehearsal runs in a process of its own and in a scratch folder. Nothing is sent to your receivers, your disks are
-not filled, your clock is not set, and a daemon that runs goes on. Takes half a minute, and 50 MB of memory meanwhile.
-Needs root (or CAP_BPF and CAP_PERFMON; then what takes more is not rehearsed).
-Exit code: 0 all that could be rehearsed is ok, 1 something failed, 4 not permitted."""
+Each check runs in a process of its own and in a scratch folder. Nothing is sent to your receivers, your disks are not
+filled, your clock is not set, and a running daemon is not affected. Takes half a minute and 50 MB of memory. Needs root
+(or CAP_BPF and CAP_PERFMON; checks that need more are skipped).
+Exit code: 0 all checks ok or skipped, 1 a check failed, 4 not permitted."""
 _WIDTHS = (15, 15)
-_NARROWEST = 40
+_MIN_COLUMNS = 40
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "selftest",
-        help="rehearse losses on this host, with its own settings and rules",
+        help="test this host for losses, with its own settings and rules",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -50,22 +50,22 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def run(args: argparse.Namespace) -> int:
-    """Rehearse, print each outcome as it is known, and return the exit code.
+    """Run the checks, print each result when it is known, and return the exit code.
 
     Raises:
-        UsageError: a rehearsal that there is not.
-        NotPermitted: this user may not load programs.
+        UsageError: there is no such check.
+        NotPermitted: this user may not load BPF programs.
         ConfigError: the settings or rules cannot be used.
     """
     for name in args.names:
         if name not in runner.CHECK_MODULES:
-            raise UsageError(suggestions.unknown_name("rehearsal", name, runner.CHECK_MODULES))
+            raise UsageError(suggestions.unknown_name("check", name, runner.CHECK_MODULES))
     require_privileges()
     sources = ConfigurationSources(args.config, args.rules)
-    setup = read_configuration(sources)  # told once, not by each rehearsal
+    setup = read_configuration(sources)  # problems are reported once, not by each check
     if not args.json:
         print(f"{len(setup.rules)} rules of {setup.rules_origin}, receivers of {setup.settings.file}", file=sys.stderr)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what is under way is taken down first
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # cleans up the running check first
     outcomes = []
     for name in dict.fromkeys(args.names or runner.CHECK_MODULES):
         outcomes.append(runner.run_in_process(name, sources))
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _print(outcome: CheckResult) -> None:
     indent = sum(_WIDTHS)
-    room = max(_NARROWEST, shutil.get_terminal_size((120, 0)).columns - indent)
+    room = max(_MIN_COLUMNS, shutil.get_terminal_size((120, 0)).columns - indent)
     seen = escape_unprintable(f"{outcome.seen} ({outcome.seconds:.1f} s)".replace("\n", "; "))
     first, *more = textwrap.wrap(seen, room, break_on_hyphens=False)
     print(f"{outcome.rehearsal:<{_WIDTHS[0]}}{outcome.verdict.value:<{_WIDTHS[1]}}{first}", flush=True)

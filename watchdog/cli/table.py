@@ -8,21 +8,21 @@ from watchdog.sanitize import escape_unprintable
 
 
 def format_table(head: Sequence[str], rows: Sequence[Sequence[object]], max_characters: int = 40) -> str:
-    """Return a table with aligned columns: numbers to the right, text to the left and harmless to a terminal.
+    """Return a table with aligned columns: numbers right, text left with unprintable characters escaped.
 
-    Texts over `longest` characters are cut.
+    Texts are cut at `max_characters`.
     """
-    cells = [[_text(value, max_characters) for value in row] for row in rows]
+    cells = [[_format_cell(value, max_characters) for value in row] for row in rows]
     widths = [max([len(title), *(len(row[column]) for row in cells)]) for column, title in enumerate(head)]
     right = [
         bool(rows) and all(row[column] is None or isinstance(row[column], int | float) for row in rows)
         for column in range(len(head))
     ]
-    lines = [_line(head, widths, right), *(_line(row, widths, right) for row in cells)]
+    lines = [_format_line(head, widths, right), *(_format_line(row, widths, right) for row in cells)]
     return "\n".join(lines)
 
 
-def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+def _format_line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
     aligned = (
         cell.rjust(width) if to_right else cell.ljust(width)
         for cell, width, to_right in zip(cells, widths, right, strict=True)
@@ -30,9 +30,9 @@ def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) ->
     return "  ".join(aligned).rstrip()
 
 
-def _text(value: object, longest: int) -> str:
+def _format_cell(value: object, max_characters: int) -> str:
     if value is None or value == "":
         return "-"
     if isinstance(value, float):
         return f"{value:.1f}"
-    return str(value) if isinstance(value, int) else escape_unprintable(str(value), longest)
+    return str(value) if isinstance(value, int) else escape_unprintable(str(value), max_characters)

@@ -85,7 +85,7 @@ def test_a_file_with_neither_is_told(bpf_watchdog, write):
     assert bpf_watchdog("check", empty, other) == (
         1,
         [
-            f"{empty}:1: file: note: holds neither rules nor settings",
+            f"{empty}:1: file: note: contains neither rules nor settings",
             f'{other}:1: rules: unknown key "rules": did you mean "rule"?',
         ],
         "2 files, no rules: 1 problem, 1 note",
@@ -249,6 +249,6 @@ def test_a_summary_that_could_not_be_written_at_night_is_a_problem_now(bpf_watch
     file = write(RULE)
     assert bpf_watchdog("check", file) == (
         1,
-        [f"{file}:1: rule.summary: cannot be written: KeyError: 'unit'"],
+        [f"{file}:1: rule.summary: cannot be formatted: KeyError: 'unit'"],
         "1 file, 1 rule: 1 problem, no notes",
     )

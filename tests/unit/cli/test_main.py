@@ -57,7 +57,7 @@ def test_a_full_disk_under_its_output_is_told_in_a_line():
         (["sample", "--for", "0s"], "--for: must be longer than 0s"),
         (["sample", "--every", ""], "--every: not a duration: ''; write it like 5s, 1m30s, 500ms"),
         (["sample", "--by", "process,process"], "--by: duplicate entry process"),
-        (["sample", "--limit", "-1"], "--limit: cannot be negative; 0 shows all rows"),
+        (["sample", "--limit", "-1"], "--limit: must not be negative; 0 shows all rows"),
         (["run", "--interval", "0s"], "--interval: must be 100ms to 1h, not 0s"),
         (["run", "--interval", ""], "--interval: not a duration: ''; write it like 5s, 1m30s, 500ms"),
         (["notify", "test", "nobody"], 'unknown receiver "nobody": known are console'),
