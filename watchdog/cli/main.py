@@ -61,7 +61,7 @@ def _run(given: Sequence[str]) -> int:
         return UsageError.exit_code
     parser = argparse.ArgumentParser(
         prog="bpf-watchdog",
-        description="Monitor every TCP connection of this host inside the kernel, evaluate rules, notify people on call.",
+        description="Monitor every TCP connection of this host in the kernel, evaluate rules, notify people on call.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
