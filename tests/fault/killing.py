@@ -174,8 +174,8 @@ def check(folder, posts):
     states = written(folder)
     committed = set((folder / JOURNAL).read_text().split())
     arrived = {post.id for post in posts}
-    done = {id_ for id_, state in states.items() if state == "done"}
-    unfinished = {id_ for id_, state in states.items() if state not in {"done", "merged"}}
+    done = {id_ for id_, state in states.items() if state == "delivered"}
+    unfinished = {id_ for id_, state in states.items() if state not in {"delivered", "merged"}}
     return {
         "missing": len(committed - set(states)) + len(unfinished) + len(done ^ arrived),
         "copies": sum(1 for _ in unexplained_copies(posts)),
@@ -231,7 +231,7 @@ def wrong_ends(posts):
 
 def written(folder):
     with contextlib.closing(sqlite3.connect(folder / "state.sqlite3")) as connection:
-        return dict(connection.execute("SELECT id, state FROM notices"))
+        return dict(connection.execute("SELECT id, state FROM notifications"))
 
 
 def main():

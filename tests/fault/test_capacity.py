@@ -70,7 +70,10 @@ def test_a_file_that_cannot_grow_gives_up_what_waits_rather_than_what_is_new(sma
         store.commit(alerts=[(f"f{number % 20}", {"n": number})], groups=(), notifications=[notification])
     store.commit(alerts=[(f"big{number}", {"text": text}) for number in range(80)], groups=(), notifications=())
     with store.database.transaction() as connection:
-        kept = [id_ for (id_,) in connection.execute("SELECT id FROM notices WHERE state = 'pending' ORDER BY place")]
+        kept = [
+            id_
+            for (id_,) in connection.execute("SELECT id FROM notifications WHERE state = 'pending' ORDER BY sequence")
+        ]
         dropped = connection.execute("SELECT sum(count) FROM losses WHERE cause = 'capacity'").fetchone()[0]
     assert len(store.load().alerts) == 100
     assert kept == [f"n{number}" for number in range(dropped, 200)]

@@ -57,7 +57,7 @@ def original(tmp_path_factory):
         store.commit(alerts=[], groups=[], notifications=[notification])
     outbox = Outbox(store.database, clock)
     for _ in range(DONE):
-        outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "done", "ok"))
+        outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "delivered", "ok"))
     shutil.copytree(live, folder / "killed")
     store.close()
     return folder / "killed"
@@ -108,8 +108,8 @@ def start(folder):
     try:
         alerts = [state for state in store.load().alerts if state]
         with store.database.transaction() as connection:
-            connection.execute("UPDATE notices SET due_ns = 0")
-            pending = connection.execute("SELECT count(*) FROM notices WHERE state = 'pending'").fetchone()[0]
+            connection.execute("UPDATE notifications SET due_ns = 0")
+            pending = connection.execute("SELECT count(*) FROM notifications WHERE state = 'pending'").fetchone()[0]
         outbox, taken = Outbox(store.database, clock), {}
         for _ in range(pending):
             attempt = outbox.begin_attempt("oncall")
@@ -204,16 +204,16 @@ def test_damage_that_shows_while_the_guard_runs_costs_one_transaction(state, cap
     store = Store(state, clock, "boot1")
     with store.database.transaction() as connection:
         connection.execute("PRAGMA cache_size = 0")
-        root = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'memories'").fetchone()[0]
+        root = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'receiver_state'").fetchone()[0]
     store.database.checkpoint()
     with (state / STATE_FILE_NAME).open("r+b") as file:
         file.seek((root - 1) * 4096)
         file.write(b"\xa5" * 4096)
     store.database._connection.execute("PRAGMA shrink_memory")
     with pytest.raises(StoreError, match="malformed"), store.database.transaction() as connection:
-        connection.execute("SELECT * FROM memories").fetchall()
+        connection.execute("SELECT * FROM receiver_state").fetchall()
     with store.database.transaction() as connection:
-        connection.execute("SELECT * FROM memories").fetchall()
+        connection.execute("SELECT * FROM receiver_state").fetchall()
     assert store.take_recreated()
     assert not store.take_recreated()
     store.close()

@@ -84,7 +84,7 @@ def test_a_notice_that_is_forgotten_when_the_daemon_is_killed(tmp_path, monkeypa
 
     def start_anew(delivery):
         with delivery._outbox._database.transaction() as connection:
-            connection.execute("UPDATE notices SET state = 'done' WHERE attempts > 0")
+            connection.execute("UPDATE notifications SET state = 'delivered' WHERE attempts > 0")
         start(delivery)
 
     monkeypatch.setattr(Delivery, "start", start_anew)

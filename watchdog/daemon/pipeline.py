@@ -65,10 +65,8 @@ class Pipeline:
         self._grouping = Grouping(configuration.settings.routing, host, configuration.routes, share, is_escalated_to)
         saved = store.load()
         now = Now.read(clock)
-        alerts = [document for document in saved.alerts if "down_receiver" not in document]
-        groups = [document for document in saved.groups if "is_escalation" not in document]
         unreadable = self._lifecycle.restore(
-            alerts, configuration.rules, now.boottime_ns, saved.boottime_shift_ns, saved.downtime_ns
+            saved.alerts, configuration.rules, now.boottime_ns, saved.boottime_shift_ns, saved.downtime_ns
         )
         unreadable += self._outage_handler.restore(saved, self._lifecycle.firing_alerts(), now)
         firing = self._firing_alerts()
@@ -78,7 +76,7 @@ class Pipeline:
             if not self._outage_handler.owes_resolved(receiver, alert)
         ]
         unreadable += self._grouping.restore(
-            groups, firing, set(configuration.receivers), now, saved.boottime_shift_ns, notified
+            saved.groups, firing, set(configuration.receivers), now, saved.boottime_shift_ns, notified
         )
         if unreadable:
             self._log.error(
@@ -148,14 +146,15 @@ class Pipeline:
             self._lifecycle.mark_all_changed()
             self._grouping.mark_all_changed()
             self._outage_handler.mark_all_changed()
-        groups = [*self._grouping.take_changes(), *self._outage_handler.take_group_changes()]
-        notified = self._notified_alerts() if groups else None
+        groups, outages_changed = self._grouping.take_changes(), self._outage_handler.take_changes()
+        notified = self._notified_alerts() if groups or outages_changed.groups or outages_changed.progress else None
         if notified is not None:
             self._delivery.limit_refresh_to(notified)
         try:
             self._store.commit(
-                alerts=[*self._lifecycle.take_changes(), *self._outage_handler.take_alert_changes()],
+                alerts=self._lifecycle.take_changes(),
                 groups=groups,
+                outages=outages_changed,
                 notifications=self._unwritten,
                 timers_running=self._lifecycle.has_running_timer,
             )

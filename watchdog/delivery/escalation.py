@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 from watchdog.alerts.alert import Alert, Transition
 from watchdog.clock import Now
@@ -20,7 +19,8 @@ from watchdog.delivery.undelivered import describe_queue, undelivered_notificati
 from watchdog.errors import StoreError
 from watchdog.routing.group import ReceiverGroupKey
 from watchdog.routing.notification import Notification
-from watchdog.state.pending_writes import JsonDocument
+from watchdog.state.documents import JsonDocument
+from watchdog.state.pending_writes import OutageChanges
 from watchdog.state.store import SavedState
 from watchdog.storage.database import Database
 
@@ -41,6 +41,7 @@ class OutageHandler:
         self._targets: dict[str, EscalationTarget] = {}
         self._unreadable = False
         self._removed_groups: list[tuple[ReceiverGroupKey, JsonDocument | None]] = []
+        self._removed_progress: list[tuple[str, JsonDocument | None]] = []
         self._configure(settings, {}, Now(0, 0.0))
 
     def restore(self, saved: SavedState, firing: Mapping[str, Alert], now: Now) -> int:
@@ -48,16 +49,16 @@ class OutageHandler:
 
         `firing`: the firing alerts of rules, by fingerprint.
         """
-        unreadable = self._receiver_down.restore(document for document in saved.alerts if "down_receiver" in document)
+        unreadable = self._receiver_down.restore(saved.outages.alerts)
         self._local_log.restore(self._receiver_down.alerts_by_receiver(), now.boottime_ns)
-        by_receiver: dict[str, list[Mapping[str, Any]]] = {}
-        for document in saved.groups:
-            if "is_escalation" in document:
-                by_receiver.setdefault(str(document.get("receiver")), []).append(document)
+        progress = {str(document.get("receiver")): document for document in saved.outages.progress}
+        groups: dict[str, list[JsonDocument]] = {name: [] for name in progress}
+        for document in saved.outages.groups:
+            groups.setdefault(str(document.get("receiver")), []).append(document)
         all_firing = {**firing, **self.firing_alerts()}
-        for name, documents in by_receiver.items():
+        for name, own_groups in groups.items():
             target = self._targets.setdefault(name, EscalationTarget(name, self._routing, self._host))
-            unreadable += target.restore(documents, all_firing, now, saved.boottime_shift_ns)
+            unreadable += target.restore(own_groups, progress.get(name), all_firing, now, saved.boottime_shift_ns)
         self._remove_idle_targets(all_firing, now)
         return unreadable
 
@@ -112,7 +113,7 @@ class OutageHandler:
         return receiver in self._targets and self._targets[receiver].owes_resolved(alert)
 
     def mark_all_changed(self) -> None:
-        """Make the next `take_alert_changes` and `take_group_changes` return everything, for a recreated state file."""
+        """Make the next `take_changes` return everything, for a recreated state file."""
         self._receiver_down.mark_all_changed()
         for target in self._targets.values():
             target.mark_all_changed()
@@ -122,16 +123,14 @@ class OutageHandler:
         for target in self._targets.values():
             target.request_reconcile()
 
-    def take_alert_changes(self) -> list[tuple[str, JsonDocument | None]]:
-        """Return (fingerprint, document) of alerts that changed since the last call; None for a resolved one."""
-        return self._receiver_down.take_changes()
-
-    def take_group_changes(self) -> list[tuple[ReceiverGroupKey, JsonDocument | None]]:
-        """Return (key, document) of groups that changed since the last call; None for a removed one."""
-        changes, self._removed_groups = self._removed_groups, []
+    def take_changes(self) -> OutageChanges:
+        """Return the documents that changed since the last call."""
+        groups, self._removed_groups = self._removed_groups, []
+        progress, self._removed_progress = self._removed_progress, []
         for target in self._targets.values():
-            changes += target.take_changes()
-        return changes
+            groups += target.take_changes()
+            progress += target.take_progress()
+        return OutageChanges(self._receiver_down.take_changes(), groups, progress)
 
     def _configure(self, settings: Settings, firing: Mapping[str, Alert], now: Now) -> None:
         self._routing: RoutingSettings = settings.routing
@@ -150,6 +149,7 @@ class OutageHandler:
             if target.is_idle:
                 target.reload({}, self._routing, {}, now, receiver_exists=False)
                 self._removed_groups += target.take_changes()
+                self._removed_progress += target.take_progress()
                 del self._targets[name]
 
     def _find_undelivered(self, receiver: str, after_sequence: int, since: float) -> tuple[int, Sequence[Notification]]:

@@ -21,9 +21,7 @@ from watchdog.errors import DocumentError, document_errors
 from watchdog.routing.group import ReceiverGroupKey
 from watchdog.routing.grouping import Grouping
 from watchdog.routing.notification import Notification, NotificationReason
-
-ESCALATION_PREFIX = ">"
-"""First character of the group keys saved here; no rule id begins with it."""
+from watchdog.state.documents import JsonDocument
 
 UndeliveredLookup = Callable[[str, int, float], tuple[int, Sequence[Notification]]]
 """(receiver, after_sequence, since) -> (last_sequence, notifications): notifications with a higher sequence that did
@@ -132,46 +130,47 @@ class EscalationTarget:
 
     def restore(
         self,
-        saved: Iterable[Mapping[str, Any]],
+        groups: Iterable[Mapping[str, Any]],
+        progress: Mapping[str, Any] | None,
         firing: Mapping[str, Alert],
         now: Now,
         boottime_shift_ns: int,
     ) -> int:
-        """Restore the documents of `take_changes` after a restart; return the number of unreadable ones."""
-        groups, unreadable = [], 0
-        for document in saved:
-            if "group_key" in document:
-                groups.append(document)
-                continue
+        """Restore the documents of `take_changes` and `take_progress`; return the number of unreadable ones.
+
+        `progress`: the document of `take_progress`, None without one.
+        """
+        unreadable = 0
+        if progress is not None:
             try:
-                with document_errors():
-                    self._read_sequences = {
-                        str(first): int(sequence) for first, sequence in document["read_sequences"].items()
-                    }
-                    escalated = document["escalated_alerts"].items()
-                    self._escalated = {str(key): (float(fired), str(first)) for key, (fired, first) in escalated}
+                self._restore_progress(progress)
             except DocumentError:
                 unreadable += 1
         return unreadable + self._grouping.restore(groups, self._firing(firing), (self.name,), now, boottime_shift_ns)
 
-    def take_changes(self) -> list[tuple[ReceiverGroupKey, dict[str, Any] | None]]:
-        """Return (key, document) of each change since the last call; the keys differ from those of routed groups."""
-        changes: list[tuple[ReceiverGroupKey, dict[str, Any] | None]] = [
-            ((receiver, ESCALATION_PREFIX + rule), None if state is None else {**state, "is_escalation": True})
-            for (receiver, rule), state in self._grouping.take_changes()
-        ]
-        if self._changed:
-            document = {
-                "receiver": self.name,
-                "is_escalation": True,
-                "read_sequences": self._read_sequences,
-                "escalated_alerts": self._escalated,
-            }
-            changes.append(
-                ((self.name, ESCALATION_PREFIX), document if self._read_sequences or self._escalated else None)
-            )
-            self._changed = False
-        return changes
+    def take_changes(self) -> list[tuple[ReceiverGroupKey, JsonDocument | None]]:
+        """Return (key, document) of each group that changed since the last call; None for a removed one."""
+        return self._grouping.take_changes()
+
+    def take_progress(self) -> list[tuple[str, JsonDocument | None]]:
+        """Return the name with the document of the escalated alerts if they changed since the last call; None: none."""
+        if not self._changed:
+            return []
+        self._changed = False
+        if not (self._read_sequences or self._escalated):
+            return [(self.name, None)]
+        document = {
+            "receiver": self.name,
+            "read_sequences": self._read_sequences,
+            "escalated_alerts": self._escalated,
+        }
+        return [(self.name, document)]
+
+    @document_errors()
+    def _restore_progress(self, document: Mapping[str, Any]) -> None:
+        self._read_sequences = {str(first): int(sequence) for first, sequence in document["read_sequences"].items()}
+        escalated = document["escalated_alerts"].items()
+        self._escalated = {str(key): (float(fired), str(first)) for key, (fired, first) in escalated}
 
     def _escalate(
         self, first: str, alert: Alert, firing: Mapping[str, Alert], is_routed_to: Callable[[str, Alert], bool]

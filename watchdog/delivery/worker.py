@@ -18,7 +18,8 @@ from watchdog.delivery.health import Outage, ReceiverHealth
 from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError
 from watchdog.receivers.base import Receiver, ReceiverState, VolatileReceiverState
 from watchdog.state.losses import LossCause
-from watchdog.state.outbox import MAX_RETRY_WAIT_NS, AttemptOutcome, DeliveryAttempt, Outbox
+from watchdog.state.outbox import AttemptOutcome, DeliveryAttempt, Outbox
+from watchdog.state.outbox_rows import MAX_RETRY_WAIT_NS
 from watchdog.state.rate_limiter import RateLimiter
 
 ATTEMPT_TIMEOUT_SECONDS = 10.0
@@ -206,7 +207,7 @@ class Worker:
         self.health.attempt_succeeded()
         self._retry_all |= self._failures_in_row > FAILURES_BEFORE_HOLD
         self._failures_in_row = 0
-        return AttemptOutcome(attempt, "done", result)
+        return AttemptOutcome(attempt, "delivered", result)
 
     def _defect(self, attempt: DeliveryAttempt, reason: DeliveryErrorReason, text: str) -> AttemptOutcome:
         retryable = attempt.number < MAX_DEFECT_ATTEMPTS
@@ -218,7 +219,7 @@ class Worker:
         result = self._count_failure(error.reason, str(error))
         if not error.retryable:
             self._log_loss(attempt.notification.id, cause, f"{result}; attempt={attempt.number}")
-            return AttemptOutcome(attempt, "dead", result, cause=cause)
+            return AttemptOutcome(attempt, "failed", result, cause=cause)
         wait_seconds = backoff_seconds(attempt.number)
         if error.retry_after_seconds is not None:
             wait_seconds = min(max(wait_seconds, error.retry_after_seconds), MAX_RETRY_WAIT_NS / SECOND_NS)

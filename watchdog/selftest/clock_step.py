@@ -7,7 +7,6 @@ rules live through the same made-up hours twice, with steps and without, and hav
 from __future__ import annotations
 
 import datetime as dt
-import json
 import logging
 import sys
 import threading
@@ -22,11 +21,13 @@ from watchdog.clock import SECOND_NS
 from watchdog.daemon.configuration import Configuration
 from watchdog.daemon.pipeline import Pipeline
 from watchdog.kernel import privileges
+from watchdog.routing.notification import Notification
 from watchdog.scheduling.scheduler import ScheduledTick, Scheduler
 from watchdog.selftest.context import CheckContext, wait_until
 from watchdog.selftest.fakes import FakeCollector, ManualClock, SteppedClock
 from watchdog.selftest.null_receiver import NullReceiver
 from watchdog.selftest.result import require
+from watchdog.state import audit
 from watchdog.state.store import Store
 
 CLOCK_STEPS = {"an hour back": -3_600.0, "a week forward": 7 * 86_400.0, "to 1970": -time.time()}
@@ -140,23 +141,19 @@ def simulate_ticks(folder: Path, setup: Configuration, offsets: Sequence[float])
 
 def _due(store: Store, clock: ManualClock) -> bool:
     with store.database.transaction() as connection:
-        row = connection.execute(
-            "SELECT count(*) FROM notices WHERE state = 'pending' AND due_ns <= ?", (clock.boottime_ns(),)
-        ).fetchone()
-    return bool(row[0])
+        return audit.count_due(connection, clock.boottime_ns()) > 0
 
 
 def _told(store: Store, tick_of: Callable[[int], int]) -> list[CommittedNotification]:
     with store.database.transaction() as connection:
-        rows = connection.execute(
-            "SELECT created_ns, receiver, rule, status, body FROM notices ORDER BY place"
-        ).fetchall()
-    told = []
-    for created_ns, receiver, rule, status, body in rows:
-        document = json.loads(body)
-        alerts = tuple(f"{alert['fingerprint']} {alert['severity']} {alert['reason']}" for alert in document["alerts"])
-        told.append(CommittedNotification(tick_of(created_ns), receiver, rule, status, document["reason"], alerts))
-    return told
+        rows = audit.read_all_bodies(connection)
+    committed = []
+    for created_ns, body in rows:
+        notification = Notification.from_json_text(body)
+        alerts = tuple(f"{alert.fingerprint} {alert.severity} {alert.reason}" for alert in notification.alerts)
+        key = (notification.receiver, notification.group_key, notification.status, notification.reason.value)
+        committed.append(CommittedNotification(tick_of(created_ns), *key, alerts))
+    return committed
 
 
 def _as_collector(kernel: FakeCollector) -> Any:

@@ -19,6 +19,7 @@ from watchdog.kernel import privileges
 from watchdog.selftest.context import CheckContext, make_notification, wait_until
 from watchdog.selftest.null_receiver import NullReceiver
 from watchdog.selftest.result import CheckFailed, CheckSkipped, require
+from watchdog.state import audit
 from watchdog.state.store import Store
 
 COMMIT_COUNT = 500
@@ -115,7 +116,4 @@ def _free_bytes(folder: Path) -> int:
 
 def _noted(store: Store) -> int:
     with store.database.transaction() as connection:
-        row = connection.execute(
-            "SELECT count(*) FROM notices JOIN attempts ON attempts.notice = notices.id WHERE state = 'done'"
-        ).fetchone()
-    return int(row[0])
+        return audit.count_delivered_attempts(connection)

@@ -1,16 +1,16 @@
-"""How much may wait in the outbox, and what makes room for the rest: the least needed first, each loss counted.
+"""Limits of the outbox, and the order in which notifications make room for others. Each loss is counted.
 
-1. History: what has ended. Nothing is lost by it.
-2. News of one group that were never attempted become one notice. Nothing is lost by it.
-3. News that were never attempted go without their evidence. No alert is lost by it.
-4. Reminders: the receiver has been told.
-5. Groups of which the receiver was told nothing, and nothing fires any more: alerts that came and went.
-6. Groups of which it was told nothing, and something fires: a reminder will tell it.
-7. The rest of what fires.
-8. The end of what it was told: only when there is nothing else.
+1. History: notifications that have ended. No loss.
+2. Notifications of one group that were never attempted are merged. No loss.
+3. Notifications that were never attempted lose their evidence. No alert is lost.
+4. Repeats: the receiver was notified before.
+5. Groups of which the receiver was not notified and in which nothing fires: alerts that came and went.
+6. Groups of which it was not notified and in which an alert fires: a repeat will report it.
+7. All other groups in which an alert fires.
+8. The resolved notification of a notified group: only if nothing else is left.
 
-In 5 to 8 a group's notices go together: a receiver is never left with the beginning whose end was dropped. Within
-each, the oldest go first.
+In 5 to 8 all notifications of a group go together: a receiver never keeps a firing alert whose end was dropped. Within
+each step the oldest go first.
 """
 
 from __future__ import annotations
@@ -22,18 +22,22 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from sqlite3 import Connection
 
+from watchdog.routing.notification import NotificationReason
 from watchdog.state import losses
 from watchdog.state.losses import LossCause
-from watchdog.state.outbox import DROPPED_RESULT, fail_damaged, merge_unattempted
+from watchdog.state.outbox import merge_unattempted
+from watchdog.state.outbox_rows import fail_damaged
 from watchdog.storage.checksum import checksum
 
+DROPPED_RESULT = "dropped: no room"
+"""Last error of a notification that was dropped to make room."""
+
 _MIB = 1024 * 1024
-_WITH_EVIDENCE = '"evidence":{'  # as it stands in a body; in no text, whose quotes are escaped
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxCapacity:
-    """How many notices, and bytes of them, may be pending for one receiver and in all; and what may be kept ended."""
+    """Maximum number and bytes of pending notifications, per receiver and in total; maximum bytes of history."""
 
     max_receiver_notifications: int = 12_000
     max_receiver_bytes: int = 12 * _MIB
@@ -42,7 +46,7 @@ class OutboxCapacity:
     max_history_bytes: int = 8 * _MIB
 
     def halved(self, times: int) -> OutboxCapacity:
-        """Return it with half the bytes, `times` over."""
+        """Return a copy whose bytes are halved `times` times."""
         return replace(self, max_receiver_bytes=self.max_receiver_bytes >> times, max_bytes=self.max_bytes >> times)
 
 
@@ -53,160 +57,184 @@ class _QueueSize:
 
 
 class _QueueSizes:
-    """What is pending, and whether that is too much."""
+    """Size of the queue of each receiver, compared with the capacity."""
 
     def __init__(self, connection: Connection, capacity: OutboxCapacity) -> None:
         self._capacity = capacity
-        self._loads = {
+        self._sizes = {
             receiver: _QueueSize(notifications, size)
             for receiver, notifications, size in connection.execute(
-                "SELECT receiver, count(*), sum(bytes) FROM notices INDEXED BY notices_pending "
+                "SELECT receiver, count(*), sum(body_bytes) FROM notifications INDEXED BY notifications_pending "
                 "WHERE state = 'pending' GROUP BY receiver"
             )
         }
 
     def subtract(self, receiver: str, notifications: int, size: int) -> None:
-        """Count what was dropped."""
-        load = self._loads[receiver]
-        load.notifications -= notifications
-        load.bytes -= size
+        """Subtract dropped notifications."""
+        queue = self._sizes[receiver]
+        queue.notifications -= notifications
+        queue.bytes -= size
 
     def is_over_limit(self, receiver: str) -> bool:
-        """Tell whether more waits for `receiver` than may."""
-        load, capacity = self._loads[receiver], self._capacity
-        return load.notifications > capacity.max_receiver_notifications or load.bytes > capacity.max_receiver_bytes
+        """Return whether the queue of `receiver` exceeds the limit of one receiver."""
+        queue, capacity = self._sizes[receiver], self._capacity
+        return queue.notifications > capacity.max_receiver_notifications or queue.bytes > capacity.max_receiver_bytes
 
     def is_over_share(self, receiver: str) -> bool:
-        """Tell whether more waits in all than may, and for `receiver` more than its share of that."""
-        load, capacity, shares = self._loads[receiver], self._capacity, len(self._loads)
+        """Return whether all queues exceed the total, and that of `receiver` exceeds its share of the total."""
+        queue, capacity, shares = self._sizes[receiver], self._capacity, len(self._sizes)
         return (
-            sum(each.notifications for each in self._loads.values()) > capacity.max_notifications
-            and load.notifications * shares > capacity.max_notifications
+            sum(each.notifications for each in self._sizes.values()) > capacity.max_notifications
+            and queue.notifications * shares > capacity.max_notifications
         ) or (
-            sum(each.bytes for each in self._loads.values()) > capacity.max_bytes
-            and load.bytes * shares > capacity.max_bytes
+            sum(each.bytes for each in self._sizes.values()) > capacity.max_bytes
+            and queue.bytes * shares > capacity.max_bytes
         )
 
     def is_any_over(self) -> bool:
-        """Tell whether anything has to go."""
-        return any(self.is_over_limit(receiver) or self.is_over_share(receiver) for receiver in self._loads)
+        """Return whether any queue must shrink."""
+        return any(self.is_over_limit(receiver) or self.is_over_share(receiver) for receiver in self._sizes)
 
 
 @dataclass(frozen=True, slots=True)
 class _PendingEntry:
+    """`was_notified`: the receiver was, or by a digest on its way may have been, sent an alert of these rules."""
+
     sequence: int
     receiver: str
     group_key: str
     firing: bool
     is_repeat: bool
     attempted: bool
-    was_notified: (
-        bool  # the receiver knows of something of these rules that fires, or perhaps does, by a digest on its way
-    )
+    was_notified: bool
     bytes: int
 
 
 def enforce_capacity(connection: Connection, capacity: OutboxCapacity, wall: float) -> Counter[str]:
-    """Bring what is pending within `capacity`; return how many notices were dropped, by receiver.
+    """Bring pending notifications within `capacity`; return the number of dropped ones by receiver.
 
-    They are counted in the same transaction, as lost by "capacity".
+    They are counted as lost in the same transaction, with the cause "capacity".
     """
     dropped: Counter[str] = Counter()
-    scales = _QueueSizes(connection, capacity)
-    if not scales.is_any_over():
+    sizes = _QueueSizes(connection, capacity)
+    if not sizes.is_any_over():
         return dropped
     _merge_all(connection, wall)
-    scales = _QueueSizes(connection, capacity)
-    if scales.is_any_over():
+    sizes = _QueueSizes(connection, capacity)
+    if sizes.is_any_over():
         _strip_evidence(connection)
-        scales = _QueueSizes(connection, capacity)
-    for has_to_give in (scales.is_over_limit, scales.is_over_share):
-        if not scales.is_any_over():
+        sizes = _QueueSizes(connection, capacity)
+    for must_shrink in (sizes.is_over_limit, sizes.is_over_share):
+        if not sizes.is_any_over():
             break
         for bundle in _least_needed_first(connection):
             receiver = bundle[0].receiver
-            if has_to_give(receiver):
-                _drop(connection, [waiting.sequence for waiting in bundle], wall)
-                scales.subtract(receiver, len(bundle), sum(waiting.bytes for waiting in bundle))
+            if must_shrink(receiver):
+                _drop(connection, [entry.sequence for entry in bundle], wall)
+                sizes.subtract(receiver, len(bundle), sum(entry.bytes for entry in bundle))
                 dropped[receiver] += len(bundle)
-    for receiver, number in dropped.items():
-        losses.count_loss(connection, receiver, LossCause.CAPACITY, number)
+    for receiver, count in dropped.items():
+        losses.count_loss(connection, receiver, LossCause.CAPACITY, count)
     return dropped
 
 
 def trim_history(connection: Connection, max_bytes: int) -> None:
-    """Delete the oldest of what has ended, so that `max_bytes` stay."""
+    """Delete the oldest notifications that have ended, until at most `max_bytes` of bodies remain."""
     connection.execute(
-        "DELETE FROM notices WHERE place IN (SELECT place FROM ("
-        "SELECT place, sum(bytes) OVER (ORDER BY ended DESC, place DESC) AS so_far FROM notices "
+        "DELETE FROM notifications WHERE sequence IN (SELECT sequence FROM ("
+        "SELECT sequence, sum(body_bytes) OVER (ORDER BY ended DESC, sequence DESC) AS so_far FROM notifications "
         "WHERE state != 'pending') WHERE so_far > ?)",
         (max_bytes,),
     )
 
 
+def prune_history(connection: Connection, ended_before: float, max_rows: int, max_bytes: int) -> None:
+    """Delete notifications that ended before a wall-clock second, and the oldest ended ones beyond a limit."""
+    connection.execute("DELETE FROM notifications WHERE state != 'pending' AND ended < ?", (ended_before,))
+    connection.execute(
+        "DELETE FROM notifications WHERE sequence IN (SELECT sequence FROM notifications "
+        "WHERE state != 'pending' ORDER BY ended DESC, sequence DESC LIMIT -1 OFFSET ?)",
+        (max_rows,),
+    )
+    trim_history(connection, max_bytes)
+    connection.execute(
+        "DELETE FROM attempts WHERE sequence <= (SELECT max(sequence) FROM attempts) - ?",
+        (max_rows,),
+    )
+
+
 def _merge_all(connection: Connection, wall: float) -> None:
-    groups = connection.execute("SELECT DISTINCT receiver, rule FROM notices WHERE state = 'pending'").fetchall()
-    for receiver, rule in groups:
-        fail_damaged(connection, receiver, rule, wall)
-        merge_unattempted(connection, receiver, rule, wall)
+    groups = connection.execute(
+        "SELECT DISTINCT receiver, group_key FROM notifications WHERE state = 'pending'"
+    ).fetchall()
+    for receiver, group_key in groups:
+        fail_damaged(connection, receiver, group_key, wall)
+        merge_unattempted(connection, receiver, group_key, wall)
 
 
 def _strip_evidence(connection: Connection) -> None:
     rows = connection.execute(
-        "SELECT place, body FROM notices WHERE state = 'pending' AND attempts = 0 AND instr(body, ?) > 0",
-        (_WITH_EVIDENCE,),
+        "SELECT sequence, body FROM notifications WHERE state = 'pending' AND attempts = 0 AND has_evidence"
     ).fetchall()
-    for place, body in rows:
+    for sequence, body in rows:
         document = json.loads(body)
         document["alerts"] = [alert | {"evidence": None} for alert in document["alerts"]]
         slim = json.dumps(document, separators=(",", ":"))
-        connection.execute("UPDATE notices SET body = ?, checksum = ? WHERE place = ?", (slim, checksum(slim), place))
+        connection.execute(
+            "UPDATE notifications SET body = ?, checksum = ?, has_evidence = 0 WHERE sequence = ?",
+            (slim, checksum(slim), sequence),
+        )
 
 
 def _least_needed_first(connection: Connection) -> Iterator[list[_PendingEntry]]:
-    waiting = _waiting(connection)
-    reminders = [each for each in waiting if each.is_repeat]
-    yield from ([each] for each in reminders)
-    gone = {each.sequence for each in reminders}
+    entries = _pending_entries(connection)
+    repeats = [entry for entry in entries if entry.is_repeat]
+    yield from ([entry] for entry in repeats)
+    gone = {entry.sequence for entry in repeats}
     rest = sorted(
-        (each for each in waiting if each.sequence not in gone),
-        key=lambda each: (each.receiver, each.group_key, each.sequence),
+        (entry for entry in entries if entry.sequence not in gone),
+        key=lambda entry: (entry.receiver, entry.group_key, entry.sequence),
     )
-    groups = [list(group) for _, group in groupby(rest, key=lambda each: (each.receiver, each.group_key))]
+    groups = [list(group) for _, group in groupby(rest, key=lambda entry: (entry.receiver, entry.group_key))]
     yield from sorted(groups, key=lambda group: (_need(group), group[-1].sequence))
 
 
 def _need(group: list[_PendingEntry]) -> int:
-    # One that was attempted may have arrived: then the receiver was told of what fires in it.
-    told = any(each.was_notified or (each.attempted and each.firing) for each in group)
+    # An attempted notification may have arrived: then the receiver was notified of its firing alerts.
+    was_notified = any(entry.was_notified or (entry.attempted and entry.firing) for entry in group)
     if group[-1].firing:
-        return 2 if told else 1
-    return 3 if told else 0
+        return 2 if was_notified else 1
+    return 3 if was_notified else 0
 
 
-def _waiting(connection: Connection) -> list[_PendingEntry]:
-    # No text in the body can look like that: its quotes are escaped there. To parse them all takes ten times as long.
+def _pending_entries(connection: Connection) -> list[_PendingEntry]:
     rows = connection.execute(
-        "SELECT place, receiver, rule, status = 'firing', "
-        'instr(body, \'"reason":"repeat"\') > 0, attempts > 0, EXISTS ('
-        "SELECT 1 FROM lanes JOIN told ON told.receiver = lanes.receiver AND told.rule = lanes.lane "
-        "WHERE lanes.place = notices.place), EXISTS ("
-        "SELECT 1 FROM lanes AS mine JOIN lanes AS earlier "
-        "ON earlier.receiver = mine.receiver AND earlier.lane = mine.lane AND earlier.place < mine.place "
-        "JOIN notices AS before ON before.place = earlier.place AND before.rule != notices.rule "
-        "AND before.attempts > 0 AND before.status = 'firing' WHERE mine.place = notices.place), bytes "
-        "FROM notices WHERE state = 'pending' ORDER BY place"
+        "SELECT sequence, receiver, group_key, status = 'firing', reason = ?, attempts > 0, EXISTS ("
+        "SELECT 1 FROM ordering_keys JOIN notified"
+        " ON notified.receiver = ordering_keys.receiver AND notified.rule = ordering_keys.ordering_key "
+        "WHERE ordering_keys.sequence = notifications.sequence), EXISTS ("
+        "SELECT 1 FROM ordering_keys AS mine JOIN ordering_keys AS earlier "
+        "ON earlier.receiver = mine.receiver AND earlier.ordering_key = mine.ordering_key"
+        " AND earlier.sequence < mine.sequence "
+        "JOIN notifications AS before ON before.sequence = earlier.sequence"
+        " AND before.group_key != notifications.group_key AND before.attempts > 0 AND before.status = 'firing' "
+        "WHERE mine.sequence = notifications.sequence), body_bytes "
+        "FROM notifications WHERE state = 'pending' ORDER BY sequence",
+        (NotificationReason.REPEAT.value,),
     )
     return [
-        _PendingEntry(place, receiver, rule, bool(firing), bool(reminder), bool(attempted), bool(told or perhaps), size)
-        for place, receiver, rule, firing, reminder, attempted, told, perhaps, size in rows
+        _PendingEntry(
+            sequence, receiver, group_key, bool(firing), bool(repeat), bool(attempted), bool(sure or maybe), size
+        )
+        for sequence, receiver, group_key, firing, repeat, attempted, sure, maybe, size in rows
     ]
 
 
-def _drop(connection: Connection, places: list[int], wall: float) -> None:
-    # What they would have said gives its room back; that they were, stays in the history.
+def _drop(connection: Connection, sequences: list[int], wall: float) -> None:
+    # The alerts give their space back; the notification itself stays in the history.
     connection.executemany(
-        "UPDATE notices SET state = 'dead', last_error = ?, ended = ?, checksum = NULL, "
-        "body = CASE WHEN json_valid(body) THEN json_set(body, '$.alerts', json('[]')) ELSE '{}' END WHERE place = ?",
-        [(DROPPED_RESULT, wall, place) for place in places],
+        "UPDATE notifications SET state = 'failed', loss_cause = ?, last_error = ?, ended = ?, checksum = NULL, "
+        "has_evidence = 0, body = CASE WHEN json_valid(body) THEN json_set(body, '$.alerts', json('[]')) ELSE '{}' END "
+        "WHERE sequence = ?",
+        [(LossCause.CAPACITY.value, DROPPED_RESULT, wall, sequence) for sequence in sequences],
     )

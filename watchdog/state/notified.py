@@ -1,27 +1,28 @@
-"""Which alerts each receiver was told to fire and not told the end of: by what it took, not by what was made for it.
+"""The alerts that each receiver was sent as firing and not yet as resolved, by the notifications that it took.
 
-A notice that was made can still be refused, expire or be dropped. From this is known, at the next start, who still has
-to be told an end.
+A notification that was created can still be refused, expire or be dropped. This table says at the next start which
+receivers are still owed a resolved notification.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from sqlite3 import Connection
 from typing import Any
 
 from watchdog.alerts.alert import Alert
 from watchdog.errors import DocumentError
 from watchdog.routing.notification import Notification
+from watchdog.state import outbox_rows
 
 
 def record_delivery(connection: Connection, notification: Notification) -> None:
-    """Write down what the receiver of `notification` knows now that it took it."""
+    """Record the alerts of `notification`, which its receiver took; a test notification changes nothing."""
     if notification.is_test:
         return
     connection.executemany(
-        "INSERT INTO told (receiver, rule, fingerprint, alert) VALUES (?, ?, ?, ?) "
+        "INSERT INTO notified (receiver, rule, fingerprint, alert) VALUES (?, ?, ?, ?) "
         "ON CONFLICT (receiver, rule, fingerprint) DO UPDATE SET alert = excluded.alert",
         [
             (notification.receiver, alert.rule, alert.fingerprint, _dumps(alert))
@@ -30,7 +31,7 @@ def record_delivery(connection: Connection, notification: Notification) -> None:
         ],
     )
     connection.executemany(
-        "DELETE FROM told WHERE receiver = ? AND rule = ? AND fingerprint = ?",
+        "DELETE FROM notified WHERE receiver = ? AND rule = ? AND fingerprint = ?",
         [
             (notification.receiver, alert.rule, alert.fingerprint)
             for alert in notification.alerts
@@ -39,46 +40,51 @@ def record_delivery(connection: Connection, notification: Notification) -> None:
     )
 
 
-def unresolved_alerts(connection: Connection) -> list[tuple[str, Alert]]:
-    """Return receiver and alert of everything told to fire whose end does not wait to be sent.
+def forget_receivers(connection: Connection, configured: Collection[str]) -> None:
+    """Delete the rows of all receivers that are not in `configured`."""
+    for (receiver,) in connection.execute("SELECT DISTINCT receiver FROM notified").fetchall():
+        if receiver not in configured:
+            connection.execute("DELETE FROM notified WHERE receiver = ?", (receiver,))
 
-    That is what fires on, too: who asks knows which that is.
+
+def unresolved_alerts(connection: Connection) -> list[tuple[str, Alert]]:
+    """Return (receiver, alert) of everything sent as firing for which no resolved notification is pending.
+
+    Alerts that still fire are among them; the caller knows which ones do.
     """
     found = []
-    receivers = connection.execute("SELECT DISTINCT receiver FROM told ORDER BY receiver").fetchall()
+    receivers = connection.execute("SELECT DISTINCT receiver FROM notified ORDER BY receiver").fetchall()
     for (receiver,) in receivers:
-        ends = _waiting_ends(connection, receiver)
+        resolved = _pending_resolved(connection, receiver)
         for (text,) in connection.execute(
-            "SELECT alert FROM told WHERE receiver = ? ORDER BY rule, fingerprint", (receiver,)
+            "SELECT alert FROM notified WHERE receiver = ? ORDER BY rule, fingerprint", (receiver,)
         ):
             alert = _alert(text)
-            if alert is not None and alert.fingerprint not in ends:
+            if alert is not None and alert.fingerprint not in resolved:
                 found.append((receiver, alert))
     return found
 
 
-def _waiting_ends(connection: Connection, receiver: str) -> set[str]:
-    # The newest that waits of each alert counts: it may fire again after its end.
-    ended: dict[str, bool] = {}
-    for (body,) in connection.execute(
-        "SELECT body FROM notices WHERE state = 'pending' AND receiver = ? ORDER BY place", (receiver,)
-    ):
+def _pending_resolved(connection: Connection, receiver: str) -> set[str]:
+    # The newest pending state of each alert counts: it may fire again after it resolved.
+    is_resolved: dict[str, bool] = {}
+    for body in outbox_rows.pending_bodies(connection, receiver):
         for alert in _alerts(body):
-            ended[str(alert.get("fingerprint"))] = alert.get("resolved") is not None
-    return {fingerprint for fingerprint, is_over in ended.items() if is_over}
+            is_resolved[str(alert.get("fingerprint"))] = alert.get("resolved") is not None
+    return {fingerprint for fingerprint, resolved in is_resolved.items() if resolved}
 
 
 def _alerts(body: str) -> Iterator[dict[str, Any]]:
     try:
         alerts = json.loads(body)["alerts"]
     except (LookupError, TypeError, ValueError):
-        return  # it will be given up when its turn comes
+        return  # damaged: it is discarded when its turn comes
     yield from (alert for alert in alerts if isinstance(alert, dict))
 
 
 def _dumps(alert: Alert) -> str:
     document = alert.to_json()
-    document.pop("evidence", None)  # of the beginning: it was told, and takes the most room
+    document.pop("evidence", None)  # it was sent with the firing notification, and takes most of the space
     return json.dumps(document, separators=(",", ":"))
 
 

@@ -1,8 +1,9 @@
-"""The notices on their way: a queue in the state file, taken from by one worker per receiver.
+"""The outbox: a queue of notifications in the state file, served by one worker per receiver.
 
-Notices of one group leave in the order in which they were made. Those that were never attempted are merged into the
-oldest of them: after a long outage a receiver hears the newest state of each group, not its history. One that was
-attempted is never altered: the receiver may have it, and would take other news under the same id for a duplicate.
+Notifications of one group leave in the order in which they were created. Those that were never attempted are merged
+into the oldest of them: after a long outage a receiver gets the newest state of each group, not its history. An
+attempted one is never changed: the receiver may have it, and would discard other content under the same id as a
+duplicate.
 """
 
 from __future__ import annotations
@@ -15,34 +16,30 @@ from sqlite3 import Connection
 from typing import Literal, Protocol
 
 from watchdog.clock import SECOND_NS, Clock
-from watchdog.errors import DocumentError
 from watchdog.routing.notification import Notification, NotificationReason
-from watchdog.state import losses, notified
+from watchdog.state import losses, notified, outbox_rows
 from watchdog.state.losses import LossCause
-from watchdog.storage.checksum import checksum, is_intact
+from watchdog.state.outbox_rows import MAX_RETRY_WAIT_NS
 from watchdog.storage.database import Database
 
-MAX_RETRY_WAIT_NS = 3600 * SECOND_NS  # between two attempts, whatever the receiver asked for
-FIRING_EXPIRY_NS = 24 * 3600 * SECOND_NS  # of news that something fires
+FIRING_EXPIRY_NS = 24 * 3600 * SECOND_NS  # of a notification that holds only firing alerts
 
-DROPPED_RESULT = "dropped: no room"  # what is said of a notice that had to make room for others (`capacity.py`)
-DAMAGED_RESULT = "damaged in the state file"
-
-_MOST_ERROR_CHARACTERS = 200
+_MAX_ERROR_CHARACTERS = 200
 _log = logging.getLogger("watchdog")
 
 _FIRST_OF_GROUP = """
     state = 'pending' AND receiver = ? AND NOT EXISTS (
-        SELECT 1 FROM lanes AS mine JOIN lanes AS earlier
-          ON earlier.receiver = mine.receiver AND earlier.lane = mine.lane AND earlier.place < mine.place
-        WHERE mine.place = notices.place
+        SELECT 1 FROM ordering_keys AS mine JOIN ordering_keys AS earlier
+          ON earlier.receiver = mine.receiver AND earlier.ordering_key = mine.ordering_key
+          AND earlier.sequence < mine.sequence
+        WHERE mine.sequence = notifications.sequence
     )
 """
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryAttempt:
-    """A notice taken from the queue to be sent now; `number` counts from 1, over restarts."""
+    """A notification taken from the queue to be sent now; `number` counts from 1, across restarts."""
 
     notification: Notification
     number: int
@@ -50,21 +47,24 @@ class DeliveryAttempt:
 
 @dataclass(frozen=True, slots=True)
 class AttemptOutcome:
-    """Result of an attempt: `state` is "done", "dead" or "pending" (again, at `due_ns` of CLOCK_BOOTTIME).
+    """Result of an attempt: `state` is "delivered", "failed" or "pending" (again, at `due_ns` of CLOCK_BOOTTIME).
 
-    `cause` is the cause of loss that is counted when `state` is "dead".
+    `result`: "ok" or the error, without secrets. `cause`: the cause of loss that is counted when `state` is "failed".
     """
 
     attempt: DeliveryAttempt
-    state: Literal["pending", "done", "dead"]
-    result: str  # "ok", or what went wrong, without secrets
+    state: Literal["pending", "delivered", "failed"]
+    result: str
     due_ns: int = 0
     cause: LossCause = LossCause.REFUSED
 
 
 @dataclass(frozen=True, slots=True)
 class QueueStatus:
-    """What waits for one receiver; `oldest_seconds` is the age of the oldest pending notice, 0 without any."""
+    """The queue of one receiver: number of pending and failed notifications.
+
+    `oldest_seconds`: age of the oldest pending one, 0 without any.
+    """
 
     pending: int = 0
     failed: int = 0
@@ -72,31 +72,31 @@ class QueueStatus:
 
 
 class AttemptLimiter(Protocol):
-    """What may keep notices back that were never attempted; called inside the transaction that takes one."""
+    """A limit on first attempts; called inside the transaction that takes a notification."""
 
     def defer_excess(self, connection: Connection, receiver: str, now_ns: int) -> None:
-        """Leave due only what may be sent now."""
+        """Leave due only the notifications that may be sent now."""
         ...
 
     def count_sent(self, connection: Connection, receiver: str, now_ns: int) -> None:
-        """Note that one more notice is sent for the first time."""
+        """Count one more notification that is sent for the first time."""
         ...
 
 
 class Outbox:
-    """The queue. Every method is one transaction and raises StoreError when the file can't be written."""
+    """The queue. Every method is one transaction and raises StoreError when the file cannot be written."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
-        """Use the notices that `Store.commit` writes."""
+        """Serve the notifications that `Store.commit` writes to `database`."""
         self._database = database
         self._clock = clock
 
     def begin_attempt(self, receiver: str, gate: AttemptLimiter | None = None) -> DeliveryAttempt | None:
-        """Take the oldest notice that is due, and that `gate` lets through; None when none is.
+        """Take the oldest notification that is due and that `gate` allows; return None when there is none.
 
-        The attempt is counted on disk before it is made, so that what may have been sent is known after a crash. A
-        waiting time that no attempt can have set (a clock has changed) counts as over. A notice that is not what it was
-        any more is given up: nobody is told what nobody said.
+        The attempt is counted on disk before it is made, so that after a crash it is known which ones may have been
+        sent. A due time that no attempt can have set (a clock has changed) counts as over. A notification whose
+        checksum does not match is discarded and counted as damaged.
         """
         while True:
             now_ns = self._clock.boottime_ns()
@@ -106,124 +106,118 @@ class Outbox:
                 first = self._first_due(connection, receiver, now_ns)
                 if first is None:
                     return None
-                place, rule = first
-                given_up = fail_damaged(connection, receiver, rule, self._clock.wall())
-                if not given_up:
-                    attempt = self._take(connection, place, receiver, rule)
+                sequence, group_key = first
+                damaged = outbox_rows.fail_damaged(connection, receiver, group_key, self._clock.wall())
+                if not damaged:
+                    attempt = self._take(connection, sequence, receiver, group_key)
                     if gate is not None and attempt.number == 1:
                         gate.count_sent(connection, receiver, now_ns)
                     return attempt
-            _log.error("notices given up for %s, %s: %s", receiver, DAMAGED_RESULT, ", ".join(given_up))
+            _log.error("damaged notifications discarded: receiver=%s ids=%s", receiver, ",".join(damaged))
 
     def finish_attempt(self, outcome: AttemptOutcome) -> None:
-        """Write down how an attempt ended.
+        """Record the outcome of an attempt.
 
-        After a reload an attempt of the former worker can end while its notice is attempted by the next one: that it
-        was delivered still counts then, that it failed does not. So it does for one that was dropped in that time.
+        After a reload an attempt of the former worker can end while the next worker attempts the same notification: a
+        delivery still counts then, a failure does not. The same holds for a notification that was dropped meanwhile.
         """
         attempt = outcome.attempt
         result = _storable(outcome.result)
         wall = self._clock.wall()
         with self._database.transaction() as connection:
-            if outcome.state == "done":
+            if outcome.state == "delivered":
                 notified.record_delivery(connection, attempt.notification)
                 _take_back_drop(connection, attempt.notification)
             counted = connection.execute(
-                "UPDATE notices SET state = ?, due_ns = ?, last_error = ?, ended = ? "
-                "WHERE id = ? AND state = 'pending' AND (attempts = ? OR ? = 'done')",
+                "UPDATE notifications SET state = ?1, due_ns = ?2, last_error = ?3, loss_cause = ?4, ended = ?5 "
+                "WHERE id = ?6 AND state = 'pending' AND (attempts = ?7 OR ?1 = 'delivered')",
                 (
                     outcome.state,
                     outcome.due_ns,
-                    None if outcome.state == "done" else result,
+                    None if outcome.state == "delivered" else result,
+                    outcome.cause.value if outcome.state == "failed" else None,
                     None if outcome.state == "pending" else wall,
                     attempt.notification.id,
                     attempt.number,
-                    outcome.state,
                 ),
             ).rowcount
-            if outcome.state == "dead":
+            if outcome.state == "failed":
                 losses.count_loss(connection, attempt.notification.receiver, outcome.cause, counted)
             connection.execute(
-                "INSERT INTO attempts (notice, number, at, result) VALUES (?, ?, ?, ?)",
+                "INSERT INTO attempts (notification_id, number, ended, result) VALUES (?, ?, ?, ?)",
                 (attempt.notification.id, attempt.number, wall, result),
             )
 
     def retry_now(self, receiver: str) -> None:
-        """Have everything that waits for `receiver` attempted now: it works again."""
+        """Let all pending notifications of `receiver` be due now: it works again."""
         now_ns = self._clock.boottime_ns()
         with self._database.transaction() as connection:
             connection.execute(
-                "UPDATE notices SET due_ns = ? WHERE state = 'pending' AND receiver = ? AND due_ns > ?",
-                (now_ns, receiver, now_ns),
+                "UPDATE notifications SET due_ns = ?2 WHERE state = 'pending' AND receiver = ?1 AND due_ns > ?2",
+                (receiver, now_ns),
             )
 
     def expire_old(self, receiver: str) -> list[str]:
-        """Give up on pending notices that are a day old and tell of firing alone; return their ids.
+        """Fail pending notifications that are 24 hours old and hold only firing alerts; return their ids.
 
-        The end of an alert never expires, nor does what is told with it.
+        A notification with a resolved alert never expires.
         """
         too_old_ns = self._clock.boottime_ns() - FIRING_EXPIRY_NS
         with self._database.transaction() as connection:
             rows = connection.execute(
-                "SELECT id, body FROM notices "
-                "WHERE state = 'pending' AND receiver = ? AND status = 'firing' AND created_ns < ? ORDER BY place",
+                "SELECT sequence, id, body FROM notifications "
+                "WHERE state = 'pending' AND receiver = ? AND status = 'firing' AND created_ns < ? ORDER BY sequence",
                 (receiver, too_old_ns),
             )
-            old = [notification for notification, body in rows if not _tells_an_end(body)]
-            connection.executemany(
-                "UPDATE notices SET state = 'dead', last_error = 'expired', ended = ? WHERE id = ?",
-                [(self._clock.wall(), notification) for notification in old],
-            )
+            old = [(sequence, id_) for sequence, id_, body in rows if not _has_resolved_alert(body)]
+            expired = [sequence for sequence, _ in old]
+            outbox_rows.mark_failed(connection, expired, LossCause.EXPIRED, "expired", self._clock.wall())
             losses.count_loss(connection, receiver, LossCause.EXPIRED, len(old))
-        return old
+        return [id_ for _, id_ in old]
 
     def fail_unconfigured(self, receivers: Collection[str]) -> list[tuple[str, str]]:
-        """Give up on what waits for receivers that are not configured any more; return (receiver, id) of each."""
+        """Fail pending notifications of receivers that are not in `receivers`; return (receiver, id) of each."""
         with self._database.transaction() as connection:
             rows = connection.execute(
-                "SELECT receiver, id FROM notices WHERE state = 'pending' ORDER BY place"
+                "SELECT sequence, receiver, id FROM notifications WHERE state = 'pending' ORDER BY sequence"
             ).fetchall()
-            buried = [(receiver, notification) for receiver, notification in rows if receiver not in receivers]
-            connection.executemany(
-                "UPDATE notices SET state = 'dead', last_error = 'receiver removed', ended = ? WHERE id = ?",
-                [(self._clock.wall(), notification) for _, notification in buried],
-            )
-            for receiver, _ in buried:
+            failed = [row for row in rows if row[1] not in receivers]
+            sequences, wall = [sequence for sequence, _, _ in failed], self._clock.wall()
+            outbox_rows.mark_failed(connection, sequences, LossCause.RECEIVER_REMOVED, "receiver removed", wall)
+            for _, receiver, _ in failed:
                 losses.count_loss(connection, receiver, LossCause.RECEIVER_REMOVED)
-            for (receiver,) in connection.execute("SELECT DISTINCT receiver FROM told").fetchall():
-                if receiver not in receivers:
-                    connection.execute("DELETE FROM told WHERE receiver = ?", (receiver,))
-        return buried
+            notified.forget_receivers(connection, receivers)
+        return [(receiver, id_) for _, receiver, id_ in failed]
 
     def release_deferred(self) -> None:
-        """Let everything be due that a gate of before kept back."""
+        """Let everything be due that a rate limit of a former configuration deferred."""
         with self._database.transaction() as connection:
             connection.execute(
-                "UPDATE notices SET due_ns = created_ns "
+                "UPDATE notifications SET due_ns = created_ns "
                 "WHERE state = 'pending' AND attempts = 0 AND due_ns > created_ns"
             )
 
     def next_due_ns(self, receiver: str) -> int | None:
-        """Return the CLOCK_BOOTTIME at which `begin` has something to give; None when nothing waits."""
+        """Return the CLOCK_BOOTTIME at which `begin_attempt` will find one; None when none is pending."""
         with self._database.transaction() as connection:
             due: int | None = connection.execute(
-                f"SELECT min(due_ns) FROM notices WHERE {_FIRST_OF_GROUP}",  # noqa: S608 - a constant
+                f"SELECT min(due_ns) FROM notifications WHERE {_FIRST_OF_GROUP}",  # noqa: S608 - a constant
                 (receiver,),
             ).fetchone()[0]
         return due
 
     def queues(self) -> Mapping[str, QueueStatus]:
-        """Return what waits, by receiver."""
+        """Return the queue of each receiver that has pending or failed notifications."""
         now_ns = self._clock.boottime_ns()
         with self._database.transaction() as connection:
             rows = connection.execute(
-                "SELECT receiver, sum(state = 'pending'), sum(state = 'dead'), "
+                "SELECT receiver, sum(state = 'pending'), sum(state = 'failed'), "
                 "min(created_ns) FILTER (WHERE state = 'pending') "
-                "FROM notices WHERE state IN ('pending', 'dead') GROUP BY receiver"
+                "FROM notifications WHERE state IN ('pending', 'failed') GROUP BY receiver"
             ).fetchall()
         return {
-            receiver: QueueStatus(pending, dead, 0.0 if oldest_ns is None else max(0, now_ns - oldest_ns) / SECOND_NS)
-            for receiver, pending, dead, oldest_ns in rows
+            receiver: QueueStatus(pending, failed, 0.0 if oldest_ns is None else max(0, now_ns - oldest_ns) / SECOND_NS)
+            for receiver, pending, failed, oldest_ns in rows
         }
 
     def losses(self) -> Mapping[tuple[str, LossCause], int]:
@@ -233,16 +227,16 @@ class Outbox:
 
     def _first_due(self, connection: Connection, receiver: str, now_ns: int) -> tuple[int, str] | None:
         row: tuple[int, str] | None = connection.execute(
-            f"SELECT place, rule FROM notices WHERE {_FIRST_OF_GROUP} "  # noqa: S608 - a constant
-            "AND (due_ns <= ? OR due_ns > ?) ORDER BY place LIMIT 1",
+            f"SELECT sequence, group_key FROM notifications WHERE {_FIRST_OF_GROUP} "  # noqa: S608 - a constant
+            "AND (due_ns <= ? OR due_ns > ?) ORDER BY sequence LIMIT 1",
             (receiver, now_ns, now_ns + MAX_RETRY_WAIT_NS),
         ).fetchone()
         return row
 
-    def _take(self, connection: Connection, place: int, receiver: str, rule: str) -> DeliveryAttempt:
-        merge_unattempted(connection, receiver, rule, self._clock.wall())
+    def _take(self, connection: Connection, sequence: int, receiver: str, group_key: str) -> DeliveryAttempt:
+        merge_unattempted(connection, receiver, group_key, self._clock.wall())
         body, number = connection.execute(
-            "UPDATE notices SET attempts = attempts + 1 WHERE place = ? RETURNING body, attempts", (place,)
+            "UPDATE notifications SET attempts = attempts + 1 WHERE sequence = ? RETURNING body, attempts", (sequence,)
         ).fetchone()
         return DeliveryAttempt(Notification.from_json_text(body), number)
 
@@ -250,8 +244,8 @@ class Outbox:
 def merge_notifications(notifications: Iterable[Notification]) -> Notification:
     """Return one notification for `notifications` of one group, oldest first, with the newest state of every alert.
 
-    It keeps the id of the oldest. Its reason stays `FIRST` while it says that something fires, and is
-    `REPEAT` only if nothing in it is news.
+    It keeps the id of the oldest. Its reason stays `FIRST` while an alert of it fires, and is `REPEAT` only if all of
+    them are repeats.
     """
     first, *later = notifications
     alerts = {alert.fingerprint: alert for alert in first.alerts}
@@ -270,82 +264,34 @@ def _with_reason_of(origin: Notification, notification: Notification) -> Notific
     return replace(notification, reason=origin.reason, reason_detail=origin.reason_detail)
 
 
-def merge_unattempted(connection: Connection, receiver: str, rule: str, wall: float) -> None:
-    """Make one notice of those of a group that were never attempted.
+def merge_unattempted(connection: Connection, receiver: str, group_key: str, wall: float) -> None:
+    """Merge the notifications of a group that were never attempted into the oldest of them.
 
-    But not of what another group's notice stands before, which may tell something older of the same alerts.
+    Not those behind a notification of another group that may hold an older state of the same alerts.
     """
-    rows = connection.execute(
-        "WITH own AS MATERIALIZED (SELECT place, body, created_ns FROM notices"
-        " WHERE state = 'pending' AND receiver = ?1 AND rule = ?2 AND attempts = 0), "
-        "others AS MATERIALIZED (SELECT lane, min(lanes.place) AS place FROM lanes"
-        " JOIN notices ON notices.place = lanes.place AND rule != ?2"
-        " WHERE lanes.receiver = ?1 AND lanes.place > (SELECT min(place) FROM own)"
-        " AND lane IN (SELECT lane FROM lanes JOIN own ON own.place = lanes.place) GROUP BY lane) "
-        "SELECT place, body, created_ns FROM own WHERE NOT EXISTS ("
-        " SELECT 1 FROM lanes AS mine JOIN others ON others.lane = mine.lane AND others.place < mine.place"
-        " WHERE mine.place = own.place) ORDER BY place",
-        (receiver, rule),
-    ).fetchall()
+    rows = outbox_rows.mergeable_rows(connection, receiver, group_key)
     if len(rows) < 2:  # noqa: PLR2004 - nothing to merge with
         return
     merged = merge_notifications(Notification.from_json_text(body) for _, body, _ in rows)
-    connection.executemany(
-        "UPDATE notices SET state = 'merged', last_error = ?, ended = ? WHERE place = ?",
-        [(f"merged into {merged.id}", wall, place) for place, _, _ in rows[1:]],
-    )
-    body = json.dumps(merged.to_json(), separators=(",", ":"))
-    connection.execute(
-        "UPDATE notices SET body = ?, checksum = ?, status = ?, created_ns = ? WHERE place = ?",
-        (body, checksum(body), merged.status, rows[-1][2], rows[0][0]),
-    )
-
-
-def fail_damaged(connection: Connection, receiver: str, rule: str, wall: float) -> list[str]:
-    """Give up on the pending notices of a group that are not what they were any more; return their ids."""
-    rows = connection.execute(
-        "SELECT place, id, body, checksum FROM notices WHERE state = 'pending' AND receiver = ? AND rule = ?",
-        (receiver, rule),
-    ).fetchall()
-    unreadable = [
-        (place, notification)
-        for place, notification, body, expected in rows
-        if not is_valid_body(body, expected, notification, receiver)
-    ]
-    connection.executemany(
-        "UPDATE notices SET state = 'dead', last_error = ?, ended = ? WHERE place = ?",
-        [(DAMAGED_RESULT, wall, place) for place, _ in unreadable],
-    )
-    losses.count_loss(connection, receiver, LossCause.DAMAGED, len(unreadable))
-    return [notification for _, notification in unreadable]
-
-
-def is_valid_body(body: str, expected: int | None, id_: str, receiver: str) -> bool:
-    """Tell whether `body` is a notice with something to tell, and the one that it is kept as, by its checksum too."""
-    if not is_intact(body, expected):
-        return False
-    try:
-        notification = Notification.from_json_text(body)
-    except DocumentError:
-        return False
-    return bool(notification.alerts) and (notification.id, notification.receiver) == (id_, receiver)
+    outbox_rows.mark_merged(connection, [sequence for sequence, _, _ in rows[1:]], merged.id, wall)
+    outbox_rows.replace_notification(connection, rows[0][0], merged, created_ns=rows[-1][2])
 
 
 def _take_back_drop(connection: Connection, notification: Notification) -> None:
-    # It was given up for want of room while it was under way, and arrived all the same.
-    back = connection.execute(
-        "UPDATE notices SET state = 'pending' WHERE id = ? AND state = 'dead' AND last_error = ?",
-        (notification.id, DROPPED_RESULT),
+    # It was dropped to make room during its attempt, and arrived all the same.
+    restored = connection.execute(
+        "UPDATE notifications SET state = 'pending' WHERE id = ? AND state = 'failed' AND loss_cause = ?",
+        (notification.id, LossCause.CAPACITY.value),
     ).rowcount
-    losses.count_loss(connection, notification.receiver, LossCause.CAPACITY, -back)
+    losses.count_loss(connection, notification.receiver, LossCause.CAPACITY, -restored)
 
 
-def _tells_an_end(body: str) -> bool:
+def _has_resolved_alert(body: str) -> bool:
     try:
         return any(alert["resolved"] is not None for alert in json.loads(body)["alerts"])
     except (LookupError, TypeError, ValueError):
-        return False  # damaged: it tells nothing
+        return False  # damaged
 
 
 def _storable(text: str) -> str:
-    return text[:_MOST_ERROR_CHARACTERS].encode("utf-8", "backslashreplace").decode()
+    return text[:_MAX_ERROR_CHARACTERS].encode("utf-8", "backslashreplace").decode()

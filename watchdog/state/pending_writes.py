@@ -1,32 +1,42 @@
-"""What is not written yet: one tick's changes, and those of ticks before it whose commit failed."""
+"""Changes that are not written yet: those of one tick, and those of earlier ticks whose commit failed."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from watchdog.routing.group import ReceiverGroupKey
 from watchdog.routing.notification import Notification
+from watchdog.state.documents import AlertKind, GroupKind, JsonDocument, dump_document
 from watchdog.state.outbox import merge_notifications
 
-JsonDocument = dict[str, Any]  # JSON-able
+_MAX_NOTIFICATIONS = 1_000
 
-_MOST_NOTICES = 1_000
+
+@dataclass(frozen=True, slots=True)
+class OutageChanges:
+    """Changed documents about receivers that are down; None: to be deleted.
+
+    `alerts`: the alerts about such receivers, by fingerprint. `groups`: the notification groups of escalation targets.
+    `progress`: the alerts that each escalation target took over, by its name.
+    """
+
+    alerts: Sequence[tuple[str, JsonDocument | None]] = ()
+    groups: Sequence[tuple[ReceiverGroupKey, JsonDocument | None]] = ()
+    progress: Sequence[tuple[str, JsonDocument | None]] = ()
 
 
 class PendingWrites:
-    """By key, as JSON (None: delete), the newest state of each; and notices by id, in the order of their making."""
+    """The newest text of each row, by its key (None: to be deleted), and notifications by id, in order of creation."""
 
     def __init__(self) -> None:
         """Start empty."""
-        self.alerts: dict[str, str | None] = {}
-        self.groups: dict[ReceiverGroupKey, str | None] = {}
+        self.alerts: dict[tuple[AlertKind, str], str | None] = {}
+        self.groups: dict[tuple[GroupKind, str, str], str | None] = {}
         self.notifications: dict[str, Notification] = {}
 
     def __bool__(self) -> bool:
-        """Tell whether there is anything to write."""
+        """Return whether there is anything to write."""
         return bool(self.alerts or self.groups or self.notifications)
 
     def add(
@@ -34,27 +44,32 @@ class PendingWrites:
         alerts: Iterable[tuple[str, JsonDocument | None]],
         groups: Iterable[tuple[ReceiverGroupKey, JsonDocument | None]],
         notifications: Iterable[Notification],
+        outages: OutageChanges,
     ) -> None:
-        """Take in what a tick changed."""
+        """Add the changes of a tick."""
         self.notifications.update((notification.id, notification) for notification in notifications)
-        self.alerts.update((key, dump_document(state)) for key, state in alerts)
-        self.groups.update((key, dump_document(state)) for key, state in groups)
+        for alert_kind, changed_alerts in ((AlertKind.RULE, alerts), (AlertKind.RECEIVER_DOWN, outages.alerts)):
+            for fingerprint, document in changed_alerts:
+                self.alerts[alert_kind, fingerprint] = _text(document)
+        for group_kind, changed_groups in ((GroupKind.ROUTED, groups), (GroupKind.ESCALATION, outages.groups)):
+            for key, document in changed_groups:
+                self.groups[group_kind, *key] = _text(document)
+        for receiver, document in outages.progress:
+            self.groups[GroupKind.ESCALATION_PROGRESS, receiver, ""] = _text(document)
 
     def size_bytes(self) -> int:
-        """Return about how much there is to write."""
-        states = [*self.alerts.values(), *self.groups.values()]
-        notifications = (
-            len(dump_document(notification.to_json()) or "") for notification in self.notifications.values()
-        )
-        return sum(len(state) for state in states if state is not None) + sum(notifications)
+        """Return the approximate size of everything to be written, in bytes."""
+        texts = [*self.alerts.values(), *self.groups.values()]
+        bodies = (len(dump_document(notification.to_json())) for notification in self.notifications.values())
+        return sum(len(text) for text in texts if text is not None) + sum(bodies)
 
     def merge_groups(self) -> None:
-        """Make one notice of those of each group, when there are many: a disk may be full for days.
+        """Merge the notifications of each group when there are many: a disk may be full for days.
 
-        It gets the id of the newest. A commit can be on disk although it was reported as failed: then the older ones
-        are there under ids of their own, and with the newest id all of them.
+        The merged one gets the id of the newest. A commit can be on disk although it was reported as failed: then the
+        older ones are there under their own ids, and all of them again under the newest.
         """
-        if len(self.notifications) <= _MOST_NOTICES:
+        if len(self.notifications) <= _MAX_NOTIFICATIONS:
             return
         merged = [
             replace(merge_notifications(notifications), id=notifications[-1].id)
@@ -63,28 +78,27 @@ class PendingWrites:
         self.notifications = {notification.id: notification for notification in merged}
 
     def clear(self) -> None:
-        """Forget what is written now."""
+        """Forget everything: it is written."""
         self.alerts.clear()
         self.groups.clear()
         self.notifications.clear()
 
 
+def _text(document: JsonDocument | None) -> str | None:
+    return None if document is None else dump_document(document)
+
+
 def _mergeable(notifications: Iterable[Notification]) -> list[list[Notification]]:
-    # Notices of one group, until another group of the receiver has told of the same alerts in between.
+    # Runs of one group, each until another group of the receiver has a notification with the same alerts.
     runs: list[list[Notification]] = []
     newest: dict[ReceiverGroupKey, list[Notification]] = {}
-    telling: dict[tuple[str, str], list[Notification]] = {}  # by receiver and fingerprint
+    run_of_alert: dict[tuple[str, str], list[Notification]] = {}  # by receiver and fingerprint
     for notification in notifications:
-        told = [(notification.receiver, alert.fingerprint) for alert in notification.alerts]
+        keys = [(notification.receiver, alert.fingerprint) for alert in notification.alerts]
         run = newest.get((notification.receiver, notification.group_key))
-        if run is None or any(telling.get(key, run) is not run for key in told):
+        if run is None or any(run_of_alert.get(key, run) is not run for key in keys):
             run = newest[notification.receiver, notification.group_key] = []
             runs.append(run)
         run.append(notification)
-        telling.update((key, run) for key in told)
+        run_of_alert.update((key, run) for key in keys)
     return runs
-
-
-def dump_document(state: JsonDocument | None) -> str | None:
-    """Return `state` as the file holds it. ASCII: names that are no UTF-8 (surrogate-escaped) stay as they are."""
-    return None if state is None else json.dumps(state, ensure_ascii=True, allow_nan=False, separators=(",", ":"))

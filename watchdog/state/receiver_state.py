@@ -1,6 +1,8 @@
-"""What receivers keep in the state file, each under its own name."""
+"""Values that receivers keep in the state file, each receiver under its own name."""
 
 from __future__ import annotations
+
+from sqlite3 import Connection
 
 from watchdog.clock import Clock
 from watchdog.errors import StoreError
@@ -8,41 +10,35 @@ from watchdog.storage.database import Database
 
 
 class StoredReceiverState:
-    """The memory of one receiver, safe from crashes. Every method is one transaction."""
+    """The state of one receiver, safe from crashes. Every method is one transaction."""
 
     def __init__(self, database: Database, receiver: str, clock: Clock) -> None:
-        """Keep what `receiver` knows in `database`."""
+        """Keep the values of `receiver` in `database`."""
         self._database = database
         self._receiver = receiver
         self._clock = clock
 
     def get(self, key: str) -> str | None:
-        """Return what was kept under `key`, None if nothing was.
+        """Return the value of `key`, None if there is none.
 
         Raises:
-            StoreError: it can't be read.
+            StoreError: the file cannot be read.
         """
         with self._database.transaction() as connection:
-            row = connection.execute(
-                "SELECT value FROM memories WHERE receiver = ? AND key = ?", (self._receiver, key)
-            ).fetchone()
-        return None if row is None else str(row[0])
+            row = read_value(connection, self._receiver, key)
+        return None if row is None else row[0]
 
     def put(self, key: str, value: str | None) -> None:
-        """Keep `value` under `key`, None to forget; on disk when this returns.
+        """Set `key` to `value`, None to delete it; it is on disk when this returns.
 
         Raises:
-            StoreError: it can't be written.
+            StoreError: the file cannot be written.
         """
         with self._database.transaction() as connection:
             if value is None:
-                connection.execute("DELETE FROM memories WHERE receiver = ? AND key = ?", (self._receiver, key))
+                connection.execute("DELETE FROM receiver_state WHERE receiver = ? AND key = ?", (self._receiver, key))
             else:
-                connection.execute(
-                    "INSERT INTO memories (receiver, key, value, at) VALUES (?, ?, ?, ?) ON CONFLICT (receiver, key) "
-                    "DO UPDATE SET value = excluded.value, at = excluded.at",
-                    (self._receiver, key, value, self._clock.wall()),
-                )
+                write_value(connection, self._receiver, key, value, self._clock.wall())
 
 
 class ReceiverStates:
@@ -99,3 +95,20 @@ class AttachedReceiverState:
             StoreError: the state file cannot be written, or is not open.
         """
         self._states.stored(self._receiver).put(key, value)
+
+
+def read_value(connection: Connection, receiver: str, key: str) -> tuple[str, float] | None:
+    """Return the value of `key` and the wall-clock second of its last change, None if there is none."""
+    row = connection.execute(
+        "SELECT value, updated FROM receiver_state WHERE receiver = ? AND key = ?", (receiver, key)
+    ).fetchone()
+    return None if row is None else (str(row[0]), float(row[1]))
+
+
+def write_value(connection: Connection, receiver: str, key: str, value: str, wall: float) -> None:
+    """Set `key` to `value`, changed at the wall-clock second `wall`."""
+    connection.execute(
+        "INSERT INTO receiver_state (receiver, key, value, updated) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (receiver, key) DO UPDATE SET value = excluded.value, updated = excluded.updated",
+        (receiver, key, value, wall),
+    )

@@ -8,7 +8,8 @@ from watchdog.errors import DocumentError
 from watchdog.routing.notification import Notification
 from watchdog.state import losses
 from watchdog.state.losses import LossCause
-from watchdog.storage.salvage import SalvageChecks, TableRow
+from watchdog.storage.salvage import SalvageChecks
+from watchdog.storage.version_5 import TableRow
 
 
 def is_readable(table: str, row: TableRow) -> bool:
@@ -16,7 +17,7 @@ def is_readable(table: str, row: TableRow) -> bool:
 
     A notification must be the one that its columns name.
     """
-    if table != "notices":
+    if table != "notifications":
         return True
     try:
         notification = Notification.from_json_text(row["body"])
@@ -25,7 +26,7 @@ def is_readable(table: str, row: TableRow) -> bool:
     return (notification.id, notification.receiver, notification.group_key) == (
         row.get("id"),
         row.get("receiver"),
-        row.get("rule"),
+        row.get("group_key"),
     )
 
 

@@ -6,7 +6,6 @@ The tick's one commit is the point of no return of DESIGN §2.5: before it nothi
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,13 +17,14 @@ from watchdog.clock import SECOND_NS, Clock
 from watchdog.errors import StoreError
 from watchdog.routing.group import ReceiverGroupKey
 from watchdog.routing.notification import Notification
-from watchdog.state import notified
-from watchdog.state.capacity import OutboxCapacity, enforce_capacity, trim_history
-from watchdog.state.pending_writes import JsonDocument, PendingWrites, dump_document
+from watchdog.state import notified, outbox_rows
+from watchdog.state.capacity import OutboxCapacity, enforce_capacity, prune_history, trim_history
+from watchdog.state.documents import AlertKind, GroupKind, JsonDocument, load_document
+from watchdog.state.pending_writes import OutageChanges, PendingWrites
 from watchdog.state.reports import StorageReports
 from watchdog.state.salvage_checks import SALVAGE_CHECKS
 from watchdog.storage import reserve
-from watchdog.storage.checksum import checksum, is_intact
+from watchdog.storage.checksum import checksum
 from watchdog.storage.damage import QuarantinedFile, is_disk_full
 from watchdog.storage.database import Database
 from watchdog.storage.folder import STATE_FILE_NAME
@@ -36,6 +36,16 @@ CLOCK_SAVE_INTERVAL_NS = 5 * SECOND_NS  # while a timer runs, the time of the la
 
 _MOST_HALVINGS = 6  # of what may wait, when the file can't grow and has no room for what is new
 _CAPACITY = OutboxCapacity()
+_NO_OUTAGES = OutageChanges()
+
+
+@dataclass(frozen=True, slots=True)
+class SavedOutages:
+    """Documents about receivers that are down, as in `OutageChanges`."""
+
+    alerts: tuple[JsonDocument, ...] = ()
+    groups: tuple[JsonDocument, ...] = ()
+    progress: tuple[JsonDocument, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +60,7 @@ class SavedState:
 
     alerts: tuple[JsonDocument, ...]
     groups: tuple[JsonDocument, ...]
+    outages: SavedOutages
     boottime_shift_ns: int
     downtime_ns: int
     notified: tuple[tuple[str, Alert], ...]
@@ -78,7 +89,7 @@ class Store:
         self._backlog = PendingWrites()
         try:
             with self.database.transaction() as connection:
-                self._carry_notices_over(connection)
+                self._shift_pending(connection)
         except BaseException:
             self.database.close()
             raise
@@ -115,15 +126,22 @@ class Store:
             StoreError: the file can't be read.
         """
         with self.database.transaction() as connection:
-            alerts = connection.execute("SELECT state, checksum FROM alerts ORDER BY fingerprint").fetchall()
-            groups = connection.execute("SELECT state, checksum FROM groups ORDER BY receiver, rule").fetchall()
+            alerts = connection.execute("SELECT kind, document, checksum FROM alerts ORDER BY fingerprint").fetchall()
+            groups = connection.execute(
+                "SELECT kind, document, checksum FROM groups ORDER BY receiver, kind, group_key"
+            ).fetchall()
             boottime_shift_ns = self._shift_ns(connection, "state")
-            noted = connection.execute("SELECT boot_ns FROM clocks WHERE part = 'state'").fetchone()
+            noted = connection.execute("SELECT boottime_ns FROM clocks WHERE part = 'state'").fetchone()
             without_end = notified.unresolved_alerts(connection)
         self._known_quarantined = len(self.quarantined)
         return SavedState(
-            alerts=tuple(_loads(*row) for row in alerts),
-            groups=tuple(_loads(*row) for row in groups),
+            alerts=_documents(alerts, AlertKind.RULE),
+            groups=_documents(groups, GroupKind.ROUTED),
+            outages=SavedOutages(
+                alerts=_documents(alerts, AlertKind.RECEIVER_DOWN),
+                groups=_documents(groups, GroupKind.ESCALATION),
+                progress=_documents(groups, GroupKind.ESCALATION_PROGRESS),
+            ),
             boottime_shift_ns=boottime_shift_ns,
             downtime_ns=0 if noted is None else max(0, self._clock.boottime_ns() - (noted[0] + boottime_shift_ns)),
             notified=tuple(without_end),
@@ -135,6 +153,7 @@ class Store:
         alerts: Iterable[tuple[str, JsonDocument | None]],
         groups: Iterable[tuple[ReceiverGroupKey, JsonDocument | None]],
         notifications: Iterable[Notification],
+        outages: OutageChanges = _NO_OUTAGES,
         timers_running: bool = False,
     ) -> None:
         """Write one tick's changes (None: gone) and notices in one transaction; nothing changed costs nothing.
@@ -148,7 +167,7 @@ class Store:
         Raises:
             StoreError: the disk is full, or the file can't be written.
         """
-        self._backlog.add(alerts, groups, notifications)
+        self._backlog.add(alerts, groups, notifications, outages)
         self._look_after_room()
         due = timers_running and self._clock.boottime_ns() >= self._noted_ns + CLOCK_SAVE_INTERVAL_NS
         if not (self._backlog or due):
@@ -185,10 +204,11 @@ class Store:
         with self.database.transaction() as connection:
             self._write_state(connection)
             if self._backlog.notifications:
-                self._write_notices(connection)
+                pending = self._backlog.notifications.values()
+                outbox_rows.insert_notifications(connection, pending, self._clock.boottime_ns())
                 dropped = enforce_capacity(connection, self._capacity, self._clock.wall())
             self._note_clocks(connection, "state")
-            self._note_clocks(connection, "notices")
+            self._note_clocks(connection, "notifications")
             self._prune(connection)
         self._reports.report_dropped(dropped)
 
@@ -224,90 +244,60 @@ class Store:
             self._reports.report_dropped(dropped)
 
     def _write_state(self, connection: Connection) -> None:
-        backlog = self._backlog
+        alerts, groups = self._backlog.alerts, self._backlog.groups
         connection.executemany(
-            "INSERT INTO alerts (fingerprint, state, checksum) VALUES (?, ?, ?) "
-            "ON CONFLICT (fingerprint) DO UPDATE SET state = excluded.state, checksum = excluded.checksum",
-            [(key, state, checksum(state)) for key, state in backlog.alerts.items() if state is not None],
+            "INSERT INTO alerts (fingerprint, kind, document, checksum) VALUES (?, ?, ?, ?) ON CONFLICT (fingerprint) "
+            "DO UPDATE SET kind = excluded.kind, document = excluded.document, checksum = excluded.checksum",
+            [(key, kind.value, text, checksum(text)) for (kind, key), text in alerts.items() if text is not None],
         )
         connection.executemany(
-            "DELETE FROM alerts WHERE fingerprint = ?",
-            [(key,) for key, state in backlog.alerts.items() if state is None],
+            "DELETE FROM alerts WHERE fingerprint = ?", [(key,) for (_, key), text in alerts.items() if text is None]
         )
         connection.executemany(
-            "INSERT INTO groups (receiver, rule, state, checksum) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (receiver, rule) DO UPDATE SET state = excluded.state, checksum = excluded.checksum",
-            [(*key, state, checksum(state)) for key, state in backlog.groups.items() if state is not None],
+            "INSERT INTO groups (kind, receiver, group_key, document, checksum) VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT (receiver, kind, group_key) "
+            "DO UPDATE SET document = excluded.document, checksum = excluded.checksum",
+            [(kind.value, *key, text, checksum(text)) for (kind, *key), text in groups.items() if text is not None],
         )
         connection.executemany(
-            "DELETE FROM groups WHERE receiver = ? AND rule = ?",
-            [key for key, state in backlog.groups.items() if state is None],
-        )
-
-    def _write_notices(self, connection: Connection) -> None:
-        now_ns = self._clock.boottime_ns()
-        rows = []
-        for notification in self._backlog.notifications.values():
-            body = dump_document(notification.to_json()) or ""
-            key = (notification.id, notification.receiver, notification.group_key, notification.status)
-            rows.append((*key, body, checksum(body), now_ns, now_ns))
-        # A commit can be on disk although it was reported as failed: the same notice is not written twice.
-        connection.executemany(
-            "INSERT INTO notices (id, receiver, rule, status, body, checksum, created_ns, due_ns) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-            rows,
+            "DELETE FROM groups WHERE kind = ? AND receiver = ? AND group_key = ?",
+            [(kind.value, *key) for (kind, *key), text in groups.items() if text is None],
         )
 
     def _prune(self, connection: Connection) -> None:
         now_ns = self._clock.boottime_ns()
         if self._pruned_ns is not None and now_ns < self._pruned_ns + PRUNE_INTERVAL_NS:
             return
+        ended_before = self._clock.wall() - MAX_HISTORY_SECONDS
+        prune_history(connection, ended_before, MAX_HISTORY_ROWS, self._capacity.max_history_bytes)
         connection.execute(
-            "DELETE FROM notices WHERE state != 'pending' AND ended < ?", (self._clock.wall() - MAX_HISTORY_SECONDS,)
-        )
-        connection.execute(
-            "DELETE FROM notices WHERE place IN "
-            "(SELECT place FROM notices WHERE state != 'pending' ORDER BY ended DESC, place DESC LIMIT -1 OFFSET ?)",
+            "DELETE FROM receiver_state WHERE rowid <= (SELECT max(rowid) FROM receiver_state) - ?",
             (MAX_HISTORY_ROWS,),
         )
-        trim_history(connection, self._capacity.max_history_bytes)
-        for table in ("attempts", "memories"):
-            connection.execute(
-                f"DELETE FROM {table} WHERE rowid <= (SELECT max(rowid) FROM {table}) - ?",  # noqa: S608 - ours
-                (MAX_HISTORY_ROWS,),
-            )
         self._pruned_ns = now_ns
 
     def _note_clocks(self, connection: Connection, part: str) -> None:
         connection.execute(
-            "INSERT INTO clocks (part, boot_id, boot_ns, wall) VALUES (?, ?, ?, ?) ON CONFLICT (part) "
-            "DO UPDATE SET boot_id = excluded.boot_id, boot_ns = excluded.boot_ns, wall = excluded.wall",
+            "INSERT INTO clocks (part, boot_id, boottime_ns, wall) VALUES (?, ?, ?, ?) ON CONFLICT (part) "
+            "DO UPDATE SET boot_id = excluded.boot_id, boottime_ns = excluded.boottime_ns, wall = excluded.wall",
             (part, self._boot_id, self._clock.boottime_ns(), self._clock.wall()),
         )
 
     def _shift_ns(self, connection: Connection, part: str) -> int:
-        row = connection.execute("SELECT boot_id, boot_ns, wall FROM clocks WHERE part = ?", (part,)).fetchone()
+        row = connection.execute("SELECT boot_id, boottime_ns, wall FROM clocks WHERE part = ?", (part,)).fetchone()
         if row is None or row[0] == self._boot_id:
             return 0
-        boot_ns, wall = int(row[1]), float(row[2])
+        boottime_ns, wall = int(row[1]), float(row[2])
         # A host without a battery-backed clock starts in 1970: better no time at all was lost than a negative one.
         downtime_ns = max(0, round((self._clock.wall() - wall) * SECOND_NS))
-        return self._clock.boottime_ns() - (boot_ns + downtime_ns)
+        return self._clock.boottime_ns() - (boottime_ns + downtime_ns)
 
-    def _carry_notices_over(self, connection: Connection) -> None:
-        boottime_shift_ns = self._shift_ns(connection, "notices")
+    def _shift_pending(self, connection: Connection) -> None:
+        boottime_shift_ns = self._shift_ns(connection, "notifications")
         if boottime_shift_ns:
-            connection.execute(
-                "UPDATE notices SET created_ns = created_ns + ?1, due_ns = due_ns + ?1 WHERE state = 'pending'",
-                (boottime_shift_ns,),
-            )
-            self._note_clocks(connection, "notices")
+            outbox_rows.shift_pending(connection, boottime_shift_ns)
+            self._note_clocks(connection, "notifications")
 
 
-def _loads(text: str, expected: int | None) -> JsonDocument:
-    # What is no JSON, or not what it was, becomes what nobody can read: those who restore it know what to do with that.
-    try:
-        document = json.loads(text)
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) and is_intact(text, expected) else {}
+def _documents(rows: Iterable[tuple[str, str, int | None]], kind: str) -> tuple[JsonDocument, ...]:
+    return tuple(load_document(text, expected) for row_kind, text, expected in rows if row_kind == kind)

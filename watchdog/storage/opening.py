@@ -12,7 +12,7 @@ from urllib.parse import quote
 from watchdog import sanitize
 from watchdog.errors import StoreError
 from watchdog.storage.damage import DamagedFileError, is_content_error
-from watchdog.storage.schema import APPLICATION_ID, BALLAST, SCHEMA_STEPS
+from watchdog.storage.schema import APPLICATION_ID, BALLAST, SCHEMA_STEPS, apply_step
 from watchdog.storage.wal import commits_behind
 
 BUSY_TIMEOUT_SECONDS = 2.0  # somebody may look into the file with the sqlite3 shell
@@ -97,8 +97,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     _tell_damaged_log(connection, path)
     connection.execute("BEGIN IMMEDIATE")
     for step in SCHEMA_STEPS[version:]:
-        for statement in step:
-            connection.execute(statement)
+        apply_step(connection, step)
     if version < len(SCHEMA_STEPS):
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {len(SCHEMA_STEPS)}")
@@ -141,8 +140,7 @@ def _is_ours(schema: set[tuple[str, ...]]) -> bool:
     scratch = sqlite3.connect(":memory:", isolation_level=None)
     try:
         for step in SCHEMA_STEPS:
-            for statement in step:
-                scratch.execute(statement)
+            apply_step(scratch, step)
             if _schema(scratch) == schema:
                 return True
     finally:

@@ -62,7 +62,7 @@ def _missing(database: Database) -> int:
 def _add(database: Database, pages: int) -> None:
     # To the end of the file: whatever is free in it is used up by the first row already.
     with database.transaction() as connection:
-        connection.execute(f"CREATE TABLE IF NOT EXISTS {BALLAST} (filling BLOB)")
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {BALLAST} (padding BLOB)")
         pages = min(pages, _free_pages(connection) - _FEW_PAGES // 2)
         connection.execute(
             f"INSERT INTO {BALLAST} VALUES (zeroblob(?))",  # noqa: S608 - a constant

@@ -1,33 +1,32 @@
-"""What can still be read of a damaged state file, taken over into a new one.
+"""Copy the readable rows of a damaged state file into a new one.
 
-Row by row: from both ends of each table as far as SQLite gets, and in between by asking for each row. A row goes over
-only if its checksum says that it is what it was. History stays behind: it is in the damaged file, for people.
+Row by row: from both ends of each table as far as SQLite gets, and in between by asking for each row. A row is copied
+only if its text matches its checksum. Rows of an older schema version are converted on the way. History is not copied:
+it stays in the damaged file, for people.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from watchdog.errors import StoreError
 from watchdog.storage.checksum import is_intact
 from watchdog.storage.damage import PRIMARY_CODE_MASK
 from watchdog.storage.opening import open_read_only, open_state_file
+from watchdog.storage.version_5 import OLD_COLUMNS, OLD_TABLES, TableRow, convert_row
 
-_TABLES = ("clocks", "alerts", "groups", "memories", "told", "losses", "notices")
-_MOST_ASKED_FOR = 20_000  # rows of one table, each by its number
-_TEXTS = {"alerts": "state", "groups": "state", "notices": "body"}
+_TABLES = ("clocks", "alerts", "groups", "receiver_state", "notified", "losses", "notifications")
+_MAX_ROWS_BY_NUMBER = 20_000  # of one table
+_CHECKED_COLUMNS = {"alerts": "document", "groups": "document", "notifications": "body"}
 
-_CHECKED_SINCE = 3  # the version of the file from which on rows have checksums …
-_NONE = -1  # … and one whose column is gone has this, which fits no text
+_CHECKED_SINCE = 3  # schema version from which on rows have checksums …
+_NO_CHECKSUM = -1  # … a row without that column gets this one, which matches no text
 
-_TROUBLE = (sqlite3.Error, UnicodeDecodeError)  # the latter when SQLite's words quote what is no text any more
-
-TableRow = Mapping[str, Any]
+_READ_ERRORS = (sqlite3.Error, UnicodeDecodeError)  # the latter when an error message of SQLite quotes damaged text
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ NO_CHECKS = SalvageChecks(lambda _table, _row: True, lambda _target, _row: None)
 
 @dataclass(slots=True)
 class SalvageResult:
-    """What was taken over; `unreadable`: pending notices that were seen and are not what they were."""
+    """Number of copied rows; `unreadable`: pending notifications that were found and do not match their checksum."""
 
     alerts: int = 0
     notifications: int = 0
@@ -56,20 +55,22 @@ class SalvageResult:
 
 
 def salvage(damaged: Path, fresh: Path, checks: SalvageChecks = NO_CHECKS) -> SalvageResult:
-    """Make the state file `fresh` from what can be read of `damaged`, which is left as it is.
+    """Create the state file `fresh` from the readable rows of `damaged`, which is not changed.
 
     Raises:
-        Damaged, StoreError: `fresh` can't be written.
+        DamagedFileError, StoreError: `fresh` cannot be written.
     """
     salvaged = SalvageResult()
     target = open_state_file(fresh)
     try:
         target.execute("BEGIN IMMEDIATE")
-        with contextlib.suppress(*_TROUBLE), _reading(damaged) as source:
+        with contextlib.suppress(*_READ_ERRORS), _reading(damaged) as source:
             unchecked = source.execute("PRAGMA user_version").fetchone()[0] < _CHECKED_SINCE
+            is_old = bool(_columns(source, OLD_TABLES["notifications"])) or "state" in _columns(source, "alerts")
             for table in _TABLES:
-                for row in _rows(source, table, _common_columns(source, target, table)):
-                    _take_over(target, table, row if unchecked else {"checksum": _NONE, **row}, salvaged, checks)
+                for row in _old_rows(source, table) if is_old else _new_rows(source, target, table):
+                    checked = row if unchecked or table not in _CHECKED_COLUMNS else {"checksum": _NO_CHECKSUM, **row}
+                    _copy(target, table, convert_row(table, checked) if is_old else checked, salvaged, checks)
         target.execute("COMMIT")
         target.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     except sqlite3.Error as error:
@@ -88,15 +89,21 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
-def _common_columns(source: sqlite3.Connection, target: sqlite3.Connection, table: str) -> tuple[str, ...]:
+def _new_rows(source: sqlite3.Connection, target: sqlite3.Connection, table: str) -> Iterator[TableRow]:
     columns = _columns(source, table)
-    return tuple(name for name in _columns(target, table) if name in columns)
+    return _rows(source, table, tuple(name for name in _columns(target, table) if name in columns))
+
+
+def _old_rows(source: sqlite3.Connection, table: str) -> Iterator[TableRow]:
+    old_table = OLD_TABLES.get(table, table)
+    columns = _columns(source, old_table)
+    return _rows(source, old_table, tuple(name for name in OLD_COLUMNS[table] if name in columns))
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
     try:
         return [name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")]
-    except _TROUBLE:
+    except _READ_ERRORS:
         return []
 
 
@@ -114,25 +121,23 @@ def _rows(source: sqlite3.Connection, table: str, columns: tuple[str, ...]) -> I
                 seen.add(number)
                 lowest = number if direction == "DESC" else lowest
                 yield dict(zip(columns, values, strict=True))
-        except _TROUBLE:
+        except _READ_ERRORS:
             continue
         return
     first = max((number for number in seen if lowest is None or number < lowest), default=0) + 1
-    last = first + _MOST_ASKED_FOR if lowest is None else min(lowest, first + _MOST_ASKED_FOR)
+    last = first + _MAX_ROWS_BY_NUMBER if lowest is None else min(lowest, first + _MAX_ROWS_BY_NUMBER)
     for number in range(first, last):
-        with contextlib.suppress(*_TROUBLE):
+        with contextlib.suppress(*_READ_ERRORS):
             for _, *values in source.execute(f"{select} WHERE rowid = ?", (number,)):
                 yield dict(zip(columns, values, strict=True))
 
 
-def _take_over(
+def _copy(
     target: sqlite3.Connection, table: str, row: TableRow, salvaged: SalvageResult, checks: SalvageChecks
 ) -> None:
-    if table == "notices" and row.get("state") != "pending":
+    if table == "notifications" and row.get("state") != "pending":
         return
     readable = _is_intact(table, row) and checks.is_readable(table, row)
-    if table not in _TEXTS:
-        row = {name: value for name, value in row.items() if name != "checksum"}
     if readable:
         statement = (
             f"INSERT OR IGNORE INTO {table} ({', '.join(row)}) "  # noqa: S608 - names of our own
@@ -146,7 +151,7 @@ def _take_over(
             readable = False
     if table == "alerts":
         salvaged.alerts += readable
-    elif table == "notices":
+    elif table == "notifications":
         salvaged.notifications += readable
         salvaged.unreadable += not readable
         if not readable:
@@ -154,7 +159,7 @@ def _take_over(
 
 
 def _is_intact(table: str, row: TableRow) -> bool:
-    if table not in _TEXTS:
+    if table not in _CHECKED_COLUMNS:
         return True
-    text = row.get(_TEXTS[table])
+    text = row.get(_CHECKED_COLUMNS[table])
     return isinstance(text, str) and is_intact(text, row.get("checksum"))

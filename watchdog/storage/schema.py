@@ -1,14 +1,22 @@
 """The tables of the state file, as a list of steps from one version to the next.
 
 `PRAGMA user_version` of a file is the number of steps taken. Steps are only ever added at the end; a released one is
-never changed.
+never changed. Steps 1 to 4 use the words of their time; step 5 renames tables and columns.
 """
 
 from __future__ import annotations
 
-APPLICATION_ID = int.from_bytes(b"bpfw", "big")  # PRAGMA application_id: tells our files from others
+from collections.abc import Callable
+from sqlite3 import Connection
 
-BALLAST = "ballast"  # a table that is there only while room is taken from the disk
+from watchdog.storage.version_5 import convert_documents
+
+APPLICATION_ID = int.from_bytes(b"bpfw", "big")  # PRAGMA application_id: distinguishes our files from others
+
+BALLAST = "ballast"  # a table that exists only while the file takes space from the disk
+
+SchemaStep = tuple[str | Callable[[Connection], None], ...]
+"""Statements of SQL, and functions that do more than SQL can."""
 
 _SHUT_LANES = "DELETE FROM lanes WHERE place = OLD.place;"
 _OPEN_LANES = """
@@ -19,7 +27,17 @@ _OPEN_LANES = """
       AND json_type(told.value, '$.rule') = 'text';
 """
 
-SCHEMA_STEPS: tuple[tuple[str, ...], ...] = (
+_DELETE_ORDERING_KEYS = "DELETE FROM ordering_keys WHERE sequence = OLD.sequence;"
+_INSERT_ORDERING_KEYS = """
+    INSERT INTO ordering_keys SELECT NEW.receiver, NEW.group_key, NEW.sequence
+    WHERE NEW.state = 'pending' AND NEW.group_key != '(digest)'
+    UNION SELECT NEW.receiver, json_extract(alert.value, '$.rule'), NEW.sequence
+    FROM json_each(CASE WHEN json_valid(NEW.body) THEN NEW.body ELSE '{}' END, '$.alerts') AS alert
+    WHERE NEW.state = 'pending' AND substr(NEW.group_key, 1, 1) IN ('(', '{')
+      AND json_type(alert.value, '$.rule') = 'text';
+"""
+
+SCHEMA_STEPS: tuple[SchemaStep, ...] = (
     (
         # When `part` ("state": alerts and groups; "notices") was last written: CLOCK_BOOTTIME values compare only
         # within one boot, so a pair of both clocks is kept to carry them over to the next.
@@ -161,4 +179,129 @@ SCHEMA_STEPS: tuple[tuple[str, ...], ...] = (
         f"CREATE TRIGGER lanes_new AFTER UPDATE OF state, rule, body ON notices BEGIN {_SHUT_LANES} {_OPEN_LANES} END",
         f"CREATE TRIGGER lanes_closed AFTER DELETE ON notices BEGIN {_SHUT_LANES} END",
     ),
+    (
+        "DROP TRIGGER lanes_opened",
+        "DROP TRIGGER lanes_new",
+        "DROP TRIGGER lanes_closed",
+        "DROP TRIGGER notices_altered",
+        "DROP TABLE lanes",
+        "ALTER TABLE clocks RENAME COLUMN boot_ns TO boottime_ns",
+        "UPDATE clocks SET part = 'notifications' WHERE part = 'notices'",
+        "ALTER TABLE memories RENAME TO receiver_state",
+        "ALTER TABLE receiver_state RENAME COLUMN at TO updated",
+        # The alerts that each receiver was sent as firing, in a notification that it took, and not yet as resolved.
+        "ALTER TABLE told RENAME TO notified",
+        "ALTER TABLE attempts RENAME COLUMN place TO sequence",
+        "ALTER TABLE attempts RENAME COLUMN notice TO notification_id",
+        "ALTER TABLE attempts RENAME COLUMN at TO ended",
+        # `kind`: an alert of a rule, or the alert about a receiver that is down.
+        "ALTER TABLE alerts RENAME TO old_alerts",
+        """
+        CREATE TABLE alerts (
+            fingerprint TEXT PRIMARY KEY,
+            kind TEXT NOT NULL CHECK (kind IN ('rule', 'receiver_down')),
+            document TEXT NOT NULL,
+            checksum INTEGER
+        ) STRICT
+        """,
+        # `kind`: a group of the routing, a group of an escalation target, or the progress of an escalation target
+        # (with an empty group key): the alerts that it took over.
+        "ALTER TABLE groups RENAME TO old_groups",
+        """
+        CREATE TABLE groups (
+            receiver TEXT NOT NULL,
+            kind TEXT NOT NULL CHECK (kind IN ('routed', 'escalation', 'escalation_progress')),
+            group_key TEXT NOT NULL,
+            document TEXT NOT NULL,
+            checksum INTEGER,
+            PRIMARY KEY (receiver, kind, group_key)
+        ) STRICT
+        """,
+        # The outbox. `sequence`: order of creation. `merged`: never sent, its alerts are in the notification
+        # `merged_into`. `loss_cause`: of `failed` ones. `created_ns`, `due_ns`: CLOCK_BOOTTIME; `ended`: wall clock.
+        """
+        CREATE TABLE notifications (
+            sequence INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            receiver TEXT NOT NULL,
+            group_key TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            status TEXT NOT NULL CHECK (status IN ('firing', 'resolved')),
+            state TEXT NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'delivered', 'merged', 'failed')),
+            attempts INTEGER NOT NULL DEFAULT 0,
+            created_ns INTEGER NOT NULL,
+            due_ns INTEGER NOT NULL,
+            last_error TEXT,
+            loss_cause TEXT,
+            merged_into TEXT,
+            ended REAL,
+            has_evidence INTEGER NOT NULL,
+            checksum INTEGER,
+            body_bytes INTEGER GENERATED ALWAYS AS (length(CAST(body AS BLOB))) STORED,
+            body TEXT NOT NULL -- last: long bodies use overflow pages, which SQLite reads for columns behind them
+        ) STRICT
+        """,
+        # By group, by age, by expiry: with ten thousand pending rows no query may read all of them.
+        """
+        CREATE INDEX notifications_pending ON notifications (receiver, group_key, sequence, body_bytes)
+        WHERE state = 'pending'
+        """,
+        "CREATE INDEX notifications_oldest ON notifications (receiver, sequence, due_ns) WHERE state = 'pending'",
+        "CREATE INDEX notifications_expiring ON notifications (receiver, status, created_ns) WHERE state = 'pending'",
+        "CREATE INDEX notifications_ended ON notifications (ended) WHERE state != 'pending'",
+        "CREATE INDEX notifications_in_order ON notifications (receiver, sequence) WHERE state = 'pending'",
+        # A body that is changed without a new checksum loses its checksum.
+        """
+        CREATE TRIGGER notifications_body_changed AFTER UPDATE OF body ON notifications
+        WHEN NEW.checksum IS OLD.checksum
+        BEGIN UPDATE notifications SET checksum = NULL WHERE sequence = NEW.sequence; END
+        """,
+        # A pending notification may not overtake earlier ones that share an ordering key: its group key (a digest has
+        # none) and, where that is no rule (such keys begin with a bracket), the rules of its alerts. Kept by triggers.
+        """
+        CREATE TABLE ordering_keys (
+            receiver TEXT NOT NULL,
+            ordering_key TEXT NOT NULL,
+            sequence INTEGER NOT NULL,
+            PRIMARY KEY (receiver, ordering_key, sequence)
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX ordering_keys_sequence ON ordering_keys (sequence)",
+        f"CREATE TRIGGER ordering_keys_on_insert AFTER INSERT ON notifications BEGIN {_INSERT_ORDERING_KEYS} END",
+        f"""
+        CREATE TRIGGER ordering_keys_on_update AFTER UPDATE OF state, group_key, body ON notifications
+        BEGIN {_DELETE_ORDERING_KEYS} {_INSERT_ORDERING_KEYS} END
+        """,
+        f"CREATE TRIGGER ordering_keys_on_delete AFTER DELETE ON notifications BEGIN {_DELETE_ORDERING_KEYS} END",
+        convert_documents,
+        "DROP TABLE old_alerts",
+        "DROP TABLE old_groups",
+        "DROP TABLE notices",
+        # Notifications lost since the file was created.
+        "ALTER TABLE losses RENAME TO old_losses",
+        """
+        CREATE TABLE losses (
+            receiver TEXT NOT NULL,
+            cause TEXT NOT NULL
+                CHECK (cause IN ('capacity', 'expired', 'refused', 'receiver_removed', 'damaged', 'defect')),
+            count INTEGER NOT NULL,
+            PRIMARY KEY (receiver, cause)
+        ) STRICT
+        """,
+        "INSERT OR IGNORE INTO losses SELECT receiver, cause, count FROM old_losses",
+        "DROP TABLE old_losses",
+    ),
 )
+
+
+def apply_step(connection: Connection, step: SchemaStep) -> None:
+    """Take `step`, inside the transaction of the caller.
+
+    Raises:
+        sqlite3.Error: a statement failed.
+    """
+    for statement in step:
+        if isinstance(statement, str):
+            connection.execute(statement)
+        else:
+            statement(connection)

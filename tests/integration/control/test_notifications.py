@@ -45,11 +45,11 @@ DENIED = "auth: 127.0.0.1 answered 401"
 TIME = "2025-06-15 15:06:40"  # where the fake clock stands
 
 LISTED = f"""\
-CREATED (UTC)        RECEIVER  STATUS    GROUP  ALERTS  STATE    ATTEMPTS  ID            RESULT
-{TIME}  oncall    firing    spike       1  pending         0  a4a4a4a4a4a4  -
-{TIME}  oncall    resolved  storm       1  pending         1  a3a3a3a3a3a3  {GONE}
-{TIME}  hook      firing    storm       1  dead            1  b2b2b2b2b2b2  {DENIED}
-{TIME}  oncall    firing    storm       1  done            1  a1a1a1a1a1a1  ok
+CREATED (UTC)        RECEIVER  STATUS    GROUP  ALERTS  STATE      ATTEMPTS  ID            RESULT
+{TIME}  oncall    firing    spike       1  pending           0  a4a4a4a4a4a4  -
+{TIME}  oncall    resolved  storm       1  pending           1  a3a3a3a3a3a3  {GONE}
+{TIME}  hook      firing    storm       1  failed            1  b2b2b2b2b2b2  {DENIED}
+{TIME}  oncall    firing    storm       1  delivered         1  a1a1a1a1a1a1  ok
 
 RECEIVER  CAUSE OF LOSS  LOST
 hook      refused           1
@@ -60,7 +60,7 @@ receiver      hook
 group         storm
 status        firing: first notification
 created       {TIME} UTC
-state         dead since {TIME} UTC: {DENIED}
+state         failed since {TIME} UTC: {DENIED}
 
 alerts:
   firing    crawler\\x1b[2J opens 612/s connections  (0123456789abcdef)
@@ -97,9 +97,9 @@ def put(store, clock):
 def history(put, outbox):
     """Write one notice of each kind."""
     put("a1", "oncall")
-    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "done", "ok"))
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "delivered", "ok"))
     put("b2", "hook")
-    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("hook"), "dead", DENIED))
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("hook"), "failed", DENIED))
     put("a3", "oncall", state=AlertState.RESOLVED, resolved=1_750_000_100.0)
     outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "pending", GONE, due_ns=10**15))
     put("a4", "oncall", rule="spike")
@@ -174,9 +174,9 @@ def test_all_that_was_given_up_is_sent_again_the_oldest_first_in_batches(put, ou
     monkeypatch.setattr(notification_handlers, "MAX_RETRIED", 2)
     for number in range(5):
         put(f"d{number}", "hook", rule=f"rule-{number}")
-        outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("hook"), "dead", DENIED))
+        outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("hook"), "failed", DENIED))
     put("e1", "oncall")
-    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "dead", DENIED))
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "failed", DENIED))
     code, out, _ = command("retry", "--failed", "--receiver", "hook")
     assert (code, [line[:2] for line in out.splitlines()]) == (0, ["d0", "d1", "d2", "d3", "d4"])
     [left] = json.loads(command("list", "--state", audit.FAILED, "--json")[1])["notifications"]
@@ -200,7 +200,7 @@ def test_what_cannot_be_sent_again_is_left_alone_with_the_reason(history, answer
 
 def test_old_news_are_not_told_as_new(history, put, outbox, answering, command):
     put("b5", "hook")
-    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("hook"), "done", "ok"))
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("hook"), "delivered", "ok"))
     assert f"superseded by {'b5' * 16}, which was delivered later" in command("retry", "b2")[1]
     assert f"superseded    by {'b5' * 16}; it cannot be sent again" in command("show", "b2")[1]
 
@@ -214,7 +214,7 @@ def test_what_to_send_again_has_to_be_said(command, arguments):
 
 def test_a_list_waits_for_no_transaction_of_the_daemon_and_holds_none_up(history, answering, command, store):
     with store.database.transaction() as connection:
-        connection.execute("UPDATE notices SET attempts = 9")
+        connection.execute("UPDATE notifications SET attempts = 9")
         listed = threading.Thread(target=lambda: results.append(command("list")))
         results = []
         listed.start()
@@ -280,4 +280,4 @@ def test_where_nobody_answers_the_usual_place_and_the_remedy_are_told(monkeypatc
 def test_a_reader_cannot_write(history, open_folder):
     reader = StateReader(open_folder / "state.sqlite3")
     with reader.transaction() as connection, pytest.raises(sqlite3.OperationalError, match="readonly"):
-        connection.execute("DELETE FROM notices")
+        connection.execute("DELETE FROM notifications")

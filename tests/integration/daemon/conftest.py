@@ -269,8 +269,8 @@ def told(watchdog, server, wait_for):
     """
 
     def told(*expected):
-        done = "SELECT id FROM notices WHERE receiver = 'hook' AND state = 'done'"
-        everything = "SELECT state FROM alerts UNION ALL SELECT state || ' ' || attempts FROM notices"
+        done = "SELECT id FROM notifications WHERE receiver = 'hook' AND state = 'delivered'"
+        everything = "SELECT document FROM alerts UNION ALL SELECT state || ' ' || attempts FROM notifications"
         try:
             wait_for(lambda: len(server.notifications()) >= len(expected), f"notices {expected}")
             wait_for(lambda: len(watchdog.saved(done)) >= len(expected), f"{expected} to be written down as done")

@@ -26,7 +26,7 @@ def test_a_notice_that_was_refused_is_told_and_sent_after_all_when_asked_for(
     server.answer = (404, {}, b"")
     guarded()
     storm.hold()
-    wait_for(lambda: [notification["state"] for notification in listed(watchdog)[0]] == ["dead"], "the refusal")
+    wait_for(lambda: [notification["state"] for notification in listed(watchdog)[0]] == ["failed"], "the refusal")
     [refused], err = listed(watchdog)
     assert (refused["receiver"], refused["attempts"], refused["error"]) == (
         "hook",
@@ -38,7 +38,7 @@ def test_a_notice_that_was_refused_is_told_and_sent_after_all_when_asked_for(
     server.answer = (200, {}, b"")
     code, out, _ = watchdog.ask("notifications", "retry", "--failed")
     assert (code, out) == (0, f"{refused['notification_id']}: will be sent again\n")
-    wait_for(lambda: [notification["state"] for notification in listed(watchdog)[0]] == ["done"], "the delivery")
+    wait_for(lambda: [notification["state"] for notification in listed(watchdog)[0]] == ["delivered"], "the delivery")
 
     assert [id_ for id_, _ in server.documents()] == [refused["notification_id"]] * 2
     assert (
@@ -62,7 +62,7 @@ def test_after_a_kill_its_file_is_read_and_the_next_daemon_takes_the_sockets_pla
     watchdog.kill()
     assert (watchdog.state / "control.sock").is_socket()
     notifications, err = listed(watchdog)
-    assert [notification["state"] for notification in notifications] == ["done"]
+    assert [notification["state"] for notification in notifications] == ["delivered"]
     assert "no daemon answers at" in err
     watchdog.start()
     assert listed(watchdog) == (notifications, "")

@@ -22,7 +22,7 @@ def last_state_is_told(watchdog, server, storm, told, wait_for):
         first, *_, last = [*told(*before, "resolved")] if before else [*told("resolved")] * 2
         [began], [ended] = first["alerts"], last["alerts"]
         assert began["startsAt"] == ended["startsAt"] < ended["endsAt"]
-        assert set(watchdog.saved("SELECT state FROM notices")) <= {"done", "merged"}
+        assert set(watchdog.saved("SELECT state FROM notifications")) <= {"delivered", "merged"}
 
     return check
 
@@ -55,7 +55,7 @@ def test_a_receiver_that_fails_for_a_while(guarded, watchdog, server, storm, wai
     wait_for(lambda: len(server.posts) > 1, "the second refusal")
     if not lasts:
         storm.release()
-        wait_for(lambda: not watchdog.saved("SELECT state FROM alerts"), "the end of the alert")
+        wait_for(lambda: not watchdog.saved("SELECT document FROM alerts"), "the end of the alert")
     accept(server)
     last_state_is_told("firing", lasts=lasts)
     assert len(server.notifications()) == 2
@@ -68,7 +68,7 @@ def test_a_kill_while_the_alert_waits_in_its_group(watchdog, server, storm, wait
     watchdog.config.write_text(settings.replace("[routing]", '[routing]\ngroup_wait = "3s"'))
     watchdog.start()
     storm.hold()
-    wait_for(lambda: watchdog.saved("SELECT state FROM alerts"), "the alert")
+    wait_for(lambda: watchdog.saved("SELECT document FROM alerts"), "the alert")
     watchdog.kill()
     assert server.posts == []
     if not lasts:

@@ -20,7 +20,9 @@ def test_what_ends_and_what_begins_while_it_is_down_is_told_once(watchdog, serve
     watchdog.configure({"hook": server.as_receiver()}, {"storm": rule})
     watchdog.start()
     storm.hold()
-    wait_for(lambda: len(watchdog.saved("SELECT id FROM notices WHERE state = 'done'")) == 1, "the first notice")
+    wait_for(
+        lambda: len(watchdog.saved("SELECT id FROM notifications WHERE state = 'delivered'")) == 1, "the first notice"
+    )
     watchdog.kill()
     storm.release()
     other.hold()
@@ -41,7 +43,7 @@ def test_what_ends_and_what_begins_while_it_is_down_is_told_once(watchdog, serve
     [began] = {starts for name, _, starts in told() if name == storm.name}
     assert {name: told()[storm.name, name, began] for name in ("firing", "resolved")} == {"firing": 1, "resolved": 1}
     assert sum(count for (name, status, _), count in told().items() if (name, status) == (other.name, "resolved")) == 1
-    assert watchdog.saved("SELECT id FROM notices WHERE state != 'done'") == []
+    assert watchdog.saved("SELECT id FROM notifications WHERE state != 'delivered'") == []
 
 
 @pytest.mark.timeout(180)
@@ -58,16 +60,16 @@ def test_kills_at_random_times_lose_nothing_and_end_every_alert_once(guarded, wa
         starts.append(time.monotonic() - began)
     if not held:
         storm.hold()
-    wait_for(lambda: watchdog.saved("SELECT state FROM alerts"), "the last alert")
+    wait_for(lambda: watchdog.saved("SELECT document FROM alerts"), "the last alert")
     storm.release()
-    wait_for(lambda: not watchdog.saved("SELECT state FROM alerts"), "the last end")
+    wait_for(lambda: not watchdog.saved("SELECT document FROM alerts"), "the last end")
     wait_for(lambda: server.statuses()[-1] == "resolved", "the notice of it")  # group_interval after the one before
-    wait_for(lambda: not watchdog.saved("SELECT id FROM notices WHERE state = 'pending'"), "all to be delivered")
+    wait_for(lambda: not watchdog.saved("SELECT id FROM notifications WHERE state = 'pending'"), "all to be delivered")
     assert watchdog.terminate()[0] == 0
 
-    done = set(watchdog.saved("SELECT id FROM notices WHERE state = 'done'"))
+    done = set(watchdog.saved("SELECT id FROM notifications WHERE state = 'delivered'"))
     assert set(server.notifications()) == done
-    assert set(watchdog.saved("SELECT state FROM notices")) <= {"done", "merged"}
+    assert set(watchdog.saved("SELECT state FROM notifications")) <= {"delivered", "merged"}
     assert len(server.posts) <= len(done) + KILLS
     assert server.statuses()[-1] == "resolved"
     ends = Counter(
@@ -87,7 +89,7 @@ def test_with_a_thousand_notices_waiting_it_stops_in_time_and_keeps_them_all(wat
     server.answering.clear()
     watchdog.start()
     storm.hold()
-    pending = "SELECT rule FROM notices WHERE state = 'pending' ORDER BY place"
+    pending = "SELECT group_key FROM notifications WHERE state = 'pending' ORDER BY sequence"
     wait_for(lambda: len(watchdog.saved(pending)) == RULES, "the notices")
     storm.release()
     wait_for(lambda: len(watchdog.saved(pending)) == 2 * RULES, "their ends")

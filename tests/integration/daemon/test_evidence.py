@@ -40,5 +40,7 @@ def test_a_storms_notice_names_process_command_parents_peer_and_history_though_i
     assert re.fullmatch(r"[▁▂▃▄▅▆▇█]{2,20} [0-9.]+/s to [0-9.]+/s in [0-9.]+ (ms|s)", said["history"])
     for line in ("process", "command", "parents", "peers", "history"):
         wait_for(lambda line=line: f"\n    {line}: " in watchdog.output(), f"{line} on the terminal")
-    saved = "".join(map(str, watchdog.saved("SELECT state FROM alerts") + watchdog.saved("SELECT body FROM notices")))
+    saved = "".join(
+        map(str, watchdog.saved("SELECT document FROM alerts") + watchdog.saved("SELECT body FROM notifications"))
+    )
     assert SECRET not in saved + watchdog.output() + watchdog.log()

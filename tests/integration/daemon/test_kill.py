@@ -68,7 +68,7 @@ def test_while_the_alert_clears(guarded, watchdog, server, storm, told, wait_for
     storm.release()
 
     def clears():
-        [alert] = watchdog.saved("SELECT state FROM alerts")
+        [alert] = watchdog.saved("SELECT document FROM alerts")
         return json.loads(alert)["severity_timers"]["warning"]["cleared_ns"] is not None
 
     wait_for(clears, "the alert to begin to clear")
@@ -85,9 +85,9 @@ def test_right_after_the_commit_while_nobody_listens(watchdog, unused_port, star
     watchdog.configure({"hook": hook}, {"storm": storm.crowd_rule()})
     watchdog.start()
     storm.hold()
-    wait_for(lambda: watchdog.saved("SELECT id FROM notices"), "the commit")
+    wait_for(lambda: watchdog.saved("SELECT id FROM notifications"), "the commit")
     watchdog.kill()
-    committed = watchdog.saved("SELECT id FROM notices")
+    committed = watchdog.saved("SELECT id FROM notifications")
     server = start_server(port)
     watchdog.start()
     wait_for(lambda: server.posts, "the notice")

@@ -268,7 +268,7 @@ def test_no_secret_shows_wherever_delivery_fails_or_is_looked_at(garden, plant, 
     assert len(garden) >= 20
     watchdog.start(**garden.environment)
     storm.hold()
-    attempted = "SELECT DISTINCT notice FROM attempts"
+    attempted = "SELECT DISTINCT notification_id FROM attempts"
     wait_for(lambda: len(watchdog.saved(attempted)) >= len(planted), "every receiver to be tried", patience=60.0)
     wait_for(
         lambda: re.search("heartbeat failed.*reason=auth: 127.0.0.1 answered 401", watchdog.log()), "the heartbeat"

@@ -57,7 +57,7 @@ def test_alerts_go_where_routes_say_and_a_flood_of_them_becomes_a_digest(
     wait_for(lambda: len(server.posts) == 2 and other_server.posts, "the first notices")
     storm.release()
     wait_for(lambda: len(server.posts) == 4, "the ends that no rate limit holds")
-    held = "SELECT count(*) FROM notices WHERE receiver = 'chat' AND state = 'pending'"
+    held = "SELECT count(*) FROM notifications WHERE receiver = 'chat' AND state = 'pending'"
     wait_for(lambda: watchdog.saved(held) == [len(FLOOD)], "the ends that the rate limit holds")
     wanted = [(reason, rule) for reason in ("first notification", "resolved") for rule in ("own", "worst")]
     assert sorted((reason, *rules) for reason, rules in told(server)) == wanted

@@ -253,7 +253,7 @@ def test_sigterm_with_a_thousand_that_wait_ends_in_time_with_all_of_them_kept_in
 
     store = Store(state, SystemClock(), "boot1")
     with store.database.transaction() as connection:
-        kept = connection.execute("SELECT body FROM notices WHERE state = 'pending'").fetchall()
+        kept = connection.execute("SELECT body FROM notifications WHERE state = 'pending'").fetchall()
     store.close()
     waiting = {alert["fingerprint"] for (body,) in kept for alert in json.loads(body)["alerts"]}
     assert waiting == {f"{number:016x}" for number in range(1_000)}
@@ -335,9 +335,9 @@ def test_retry_after_as_servers_write_it_is_obeyed_within_reason(server, store, 
         (503, "server_error", "pending"),
         (408, "client_error", "pending"),
         (425, "client_error", "pending"),
-        (404, "client_error", "dead"),
-        (400, "client_error", "dead"),
-        (401, "auth", "dead"),
+        (404, "client_error", "failed"),
+        (400, "client_error", "failed"),
+        (401, "auth", "failed"),
     ],
 )
 def test_what_a_status_means_for_the_notice(server, store, make_notice, clock, status, reason, state):
@@ -347,7 +347,7 @@ def test_what_a_status_means_for_the_notice(server, store, make_notice, clock, s
     put(store, make_notice("hook", 1))
     worker.deliver_due()
     with store.database.transaction() as connection:
-        assert connection.execute("SELECT state, attempts FROM notices").fetchall() == [(state, 1)]
+        assert connection.execute("SELECT state, attempts FROM notifications").fetchall() == [(state, 1)]
     assert worker.failed_attempts == {reason: 1}
     assert worker.outage is not None
 

@@ -178,7 +178,7 @@ class Night:
             return  # some don't answer
         with self.store.database.transaction() as connection:
             made = connection.execute(
-                "SELECT count(*) FROM notices WHERE receiver = 'oncall' AND state != 'merged'"
+                "SELECT count(*) FROM notifications WHERE receiver = 'oncall' AND state != 'merged'"
             ).fetchone()[0]
         self.listener.wait_for(made)
 
@@ -599,8 +599,8 @@ def test_names_in_the_log_are_harmless(night, caplog):
 def test_saved_state_that_cannot_be_read_is_left_out_and_its_end_told_and_the_alert_announced_anew(night, caplog):
     fire(night)
     with night.store.database.transaction() as connection:
-        connection.execute("UPDATE alerts SET state = '{}'")
-        connection.execute("UPDATE groups SET state = '{'")
+        connection.execute("UPDATE alerts SET document = '{}'")
+        connection.execute("UPDATE groups SET document = '{'")
     night.guard.stop()
     night.begin("storm")
     assert caplog.messages == [

@@ -189,7 +189,7 @@ class Host:
             if answer != "nobody there" and not known:
                 self.heard[receiver].append(notification)
             if answer == "taken":
-                self.outbox.finish_attempt(AttemptOutcome(attempt, "done", "ok"))
+                self.outbox.finish_attempt(AttemptOutcome(attempt, "delivered", "ok"))
             else:
                 self.outbox.finish_attempt(AttemptOutcome(attempt, "pending", "timeout", now_ns + 30 * SECOND_NS))
 

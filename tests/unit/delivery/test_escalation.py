@@ -26,7 +26,6 @@ from watchdog.config.settings import (
 )
 from watchdog.delivery import health as standing_module
 from watchdog.delivery import local_log as alarm_module
-from watchdog.delivery import undelivered as unheard_module
 from watchdog.delivery import worker as worker_module
 from watchdog.delivery.escalation import OutageHandler
 from watchdog.delivery.receiver_down import RECEIVER_DOWN_RULE
@@ -35,6 +34,7 @@ from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.routing import routes as routes_module
 from watchdog.routing.grouping import Grouping
 from watchdog.rules.language.rule import Severity
+from watchdog.state import audit
 from watchdog.state.outbox import Outbox
 from watchdog.state.receiver_state import StoredReceiverState
 from watchdog.state.store import Store
@@ -113,12 +113,11 @@ class Scene:
         self.outages = OutageHandler(self.store.database, self.config(), self.places, HOST, log)
         assert self.outages.restore(saved, self.firing_alerts, now) == 0
         self.grouping = Grouping(self.routing, HOST, self.routes, is_escalated_to=self.outages.was_notified)
-        groups = [state for state in saved.groups if "is_escalation" not in state]
         firing = {**self.firing_alerts, **self.outages.firing_alerts()}
         told = [
             (receiver, alert) for receiver, alert in saved.notified if not self.outages.owes_resolved(receiver, alert)
         ]
-        assert self.grouping.restore(groups, firing, self.places, now, saved.boottime_shift_ns, told) == 0
+        assert self.grouping.restore(saved.groups, firing, self.places, now, saved.boottime_shift_ns, told) == 0
         database = self.store.database
         self.workers = {
             name: Worker(
@@ -180,9 +179,10 @@ class Scene:
         for notification in notifications:
             self.made[notification.receiver].append(notification)
         self.store.commit(
-            alerts=self.outages.take_alert_changes(),
-            groups=[*self.grouping.take_changes(), *self.outages.take_group_changes()],
+            alerts=(),
+            groups=self.grouping.take_changes(),
             notifications=notifications,
+            outages=self.outages.take_changes(),
         )
         for worker in self.workers.values():
             worker.deliver_due()
@@ -436,11 +436,11 @@ def test_a_second_receiver_that_is_gone_leaves_nothing_behind(scene):
     scene.reload()
     scene.tick()
     with scene.store.database.transaction() as connection:
-        assert connection.execute("SELECT receiver, rule FROM groups").fetchall() == [("oncall", "storm")]
+        assert connection.execute("SELECT receiver, group_key FROM groups").fetchall() == [("oncall", "storm")]
 
 
 def test_long_notices_are_read_one_by_one_and_none_is_left_out(scene, monkeypatch):
-    monkeypatch.setattr(unheard_module, "_MAX_CHARACTERS", 1_000)
+    monkeypatch.setattr(audit, "_MAX_CHARACTERS", 1_000)
     scene.fail("oncall")
     for number in range(20):
         scene.fire(f"p{number}", rule=f"rule{number}")
@@ -454,7 +454,7 @@ def test_a_notice_that_is_damaged_on_disk_holds_up_no_other(scene):
     scene.fire("nginx")
     scene.tick()
     with scene.store.database.transaction() as connection:
-        connection.execute("UPDATE notices SET body = substr(body, 9)")
+        connection.execute("UPDATE notifications SET body = substr(body, 9)")
     scene.workers["oncall"].deliver_due = lambda: None  # what becomes of it there is another matter
     scene.fire("cron", rule="spike")
     scene.live(8 * MINUTE)
@@ -706,7 +706,7 @@ def test_the_only_receiver_that_is_dead_makes_no_notice_to_itself(make_scene, ho
     scene.fire("nginx")
     scene.live(20 * MINUTE)
     with scene.store.database.transaction() as connection:
-        rules = connection.execute("SELECT DISTINCT rule FROM notices").fetchall()
+        rules = connection.execute("SELECT DISTINCT group_key FROM notifications").fetchall()
     assert rules == [("storm",)]
     assert len(host_log()) == 1
 

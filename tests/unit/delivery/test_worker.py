@@ -169,8 +169,8 @@ def test_notification_that_is_refused_for_good_is_kept_as_failed_counted_and_log
     put(store, make_notice("n1"))
     assert worker.deliver_due() is None
     with store.database.transaction() as connection:
-        assert connection.execute("SELECT state, last_error FROM notices").fetchall() == [
-            ("dead", "client_error: HTTP 404")
+        assert connection.execute("SELECT state, last_error FROM notifications").fetchall() == [
+            ("failed", "client_error: HTTP 404")
         ]
     assert (worker.failed_attempts, losses(store, clock)) == ({"client_error": 1}, {("oncall", LossCause.REFUSED): 1})
     start = "notification failed for good: receiver=oncall notification=n1 cause=refused: "
@@ -191,7 +191,7 @@ def test_bug_in_a_receiver_is_retried_and_its_text_is_not_told(deliver, store, c
     assert waits(worker, clock) == [1]
     assert (worker.delivered, worker.failed_attempts) == (1, {"internal": 1})
     with store.database.transaction() as connection:
-        written = str(connection.execute("SELECT * FROM notices").fetchall())
+        written = str(connection.execute("SELECT * FROM notifications").fetchall())
         written += str(connection.execute("SELECT * FROM attempts").fetchall())
     assert "KeyError in test_worker.py:" in caplog.text
     assert "KeyError in test_worker.py:" in written
@@ -233,7 +233,7 @@ def test_nothing_is_sent_when_the_attempt_can_not_be_counted(deliver, store, tmp
     worker = deliver(receiver)
     put(store, make_notice("n1"))
     other = sqlite3.connect(tmp_path / "state.sqlite3", isolation_level=None)
-    other.execute("CREATE TRIGGER full BEFORE UPDATE ON notices BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    other.execute("CREATE TRIGGER full BEFORE UPDATE ON notifications BEGIN SELECT RAISE(ABORT, 'no room'); END")
     other.close()
     with pytest.raises(StoreError, match="no room"):
         worker.deliver_due()
@@ -265,7 +265,7 @@ def test_five_hundred_four_times_then_200_is_five_attempts_of_one_notice(deliver
     put(store, make_notice("n1"))
     waits(worker, clock)
     with store.database.transaction() as connection:
-        written = connection.execute("SELECT number, result FROM attempts ORDER BY place").fetchall()
+        written = connection.execute("SELECT number, result FROM attempts ORDER BY sequence").fetchall()
     assert written == [(n, "server_error: answered 500") for n in (1, 2, 3, 4)] + [(5, "ok")]
 
 
@@ -463,8 +463,8 @@ def test_a_defect_that_keeps_a_notice_from_being_sent_is_not_tried_for_ever(deli
     waits(worker, clock, most=1_000)
     assert losses(store, clock) == {("oncall", LossCause.DEFECT): 2}
     with store.database.transaction() as connection:
-        written = connection.execute("SELECT state, attempts FROM notices").fetchall()
-    assert written == [("dead", MAX_DEFECT_ATTEMPTS)] * 2
+        written = connection.execute("SELECT state, attempts FROM notifications").fetchall()
+    assert written == [("failed", MAX_DEFECT_ATTEMPTS)] * 2
 
 
 def test_plain_words_hold_nothing_that_could_be_stumbled_over(make_hostile):

@@ -7,7 +7,8 @@ import pytest
 
 from watchdog.state import audit
 from watchdog.state.audit import AlertRecord, AttemptRecord, NotificationRecord
-from watchdog.state.outbox import DAMAGED_RESULT, DROPPED_RESULT, FIRING_EXPIRY_NS, AttemptOutcome, Outbox
+from watchdog.state.losses import LossCause
+from watchdog.state.outbox import FIRING_EXPIRY_NS, AttemptOutcome, Outbox
 from watchdog.state.store import Store
 
 SECOND_NS = 1_000_000_000
@@ -44,11 +45,11 @@ def ids(records):
 
 def test_a_notice_is_listed_with_what_became_of_it(store, outbox, put, clock):
     put("n1")
-    ended(outbox, "oncall", "done", "ok")
+    ended(outbox, "oncall", "delivered", "ok")
     assert audit.list_notifications(store.database) == [
         NotificationRecord(
             notification_id="n1", receiver="oncall", group_key="storm", reason="first notification", status="firing",
-            state="done", alerts=1, attempts=1, created_at=1_750_000_012.0, ended_at=clock.wall(), error=None,
+            state="delivered", alerts=1, attempts=1, created_at=1_750_000_012.0, ended_at=clock.wall(), error=None,
         )
     ]  # fmt: skip
 
@@ -57,11 +58,11 @@ def test_the_newest_come_first_by_receiver_by_state_and_no_more_than_asked_for(s
     put("n1")
     put("n2", receiver="log")
     put("n3", group_key="spike")
-    ended(outbox, "log", "dead", "auth: HTTP 403")
+    ended(outbox, "log", "failed", "auth: HTTP 403")
     assert ids(audit.list_notifications(store.database)) == ["n3", "n2", "n1"]
     assert ids(audit.list_notifications(store.database, receiver="oncall")) == ["n3", "n1"]
-    assert ids(audit.list_notifications(store.database, state="dead")) == ["n2"]
-    assert ids(audit.list_notifications(store.database, receiver="log", state="done")) == []
+    assert ids(audit.list_notifications(store.database, state="failed")) == ["n2"]
+    assert ids(audit.list_notifications(store.database, receiver="log", state="delivered")) == []
     assert ids(audit.list_notifications(store.database, limit=2)) == ["n3", "n2"]
     assert ids(audit.list_notifications(store.database, limit=-1)) == []
 
@@ -71,7 +72,7 @@ def test_every_attempt_is_shown_with_its_answer_and_the_alerts_that_it_tells(sto
     ended(outbox, "oncall", "pending", "timeout: no answer", clock.boottime_ns())
     first = clock.wall()
     clock.advance(5)
-    ended(outbox, "oncall", "dead", "client_error: HTTP 404")
+    ended(outbox, "oncall", "failed", "client_error: HTTP 404")
     detail = audit.read_notification(store.database, "n1")
     assert detail.attempts == (
         AttemptRecord(1, first, "timeout: no answer"),
@@ -80,7 +81,7 @@ def test_every_attempt_is_shown_with_its_answer_and_the_alerts_that_it_tells(sto
     assert detail.alerts == (
         AlertRecord("0123456789abcdef", "firing", "crawler opens 612/s connections (limit 500/s)"),
     )
-    assert (detail.notification.state, detail.notification.error) == ("dead", "client_error: HTTP 404")
+    assert (detail.notification.state, detail.notification.error) == ("failed", "client_error: HTTP 404")
 
 
 def test_of_an_unknown_notice_nothing_is_shown_and_nothing_sent_again(store):
@@ -97,20 +98,20 @@ def test_hostile_names_are_shown_as_json(store, outbox, put, make_alert, hostile
 def test_a_dead_notice_is_sent_again_under_its_id_and_the_trail_says_so(store, outbox, put, clock, caplog):
     caplog.set_level("INFO")
     put("n1")
-    ended(outbox, "oncall", "dead", "client_error: HTTP 404")
+    ended(outbox, "oncall", "failed", "client_error: HTTP 404")
     clock.advance(60)
     assert audit.retry_failed(store.database, "n1", clock)
-    assert caplog.messages == ["notice n1 for oncall: to be sent again, asked for by hand"]
+    assert caplog.messages == ["notification queued again: receiver=oncall notification=n1"]
     attempt = outbox.begin_attempt("oncall")
     assert (attempt.notification.id, attempt.number) == ("n1", 2)
-    outbox.finish_attempt(AttemptOutcome(attempt, "done", "ok"))
+    outbox.finish_attempt(AttemptOutcome(attempt, "delivered", "ok"))
     detail = audit.read_notification(store.database, "n1")
     assert [(attempt.number, attempt.result) for attempt in detail.attempts] == [
         (1, "client_error: HTTP 404"),
         (1, audit.RETRIED_RESULT),
         (2, "ok"),
     ]
-    assert (detail.notification.state, detail.notification.error) == ("done", None)
+    assert (detail.notification.state, detail.notification.error) == ("delivered", None)
 
 
 def test_an_expired_notice_has_another_day(store, outbox, put, clock):
@@ -122,7 +123,7 @@ def test_an_expired_notice_has_another_day(store, outbox, put, clock):
     assert outbox.begin_attempt("oncall").notification.id == "n1"
 
 
-@pytest.mark.parametrize("state", ["pending", "done"])
+@pytest.mark.parametrize("state", ["pending", "delivered"])
 def test_only_a_dead_notice_is_sent_again(store, outbox, put, clock, state):
     put("n1")
     ended(outbox, "oncall", state, "what the receiver said")
@@ -132,28 +133,28 @@ def test_only_a_dead_notice_is_sent_again(store, outbox, put, clock, state):
 
 def test_old_news_are_not_told_after_newer_of_their_group(store, outbox, put, clock):
     put("n1")
-    ended(outbox, "oncall", "dead", "client_error: HTTP 404")
+    ended(outbox, "oncall", "failed", "client_error: HTTP 404")
     put("other", group_key="spike")
     put("n2")
-    ended(outbox, "oncall", "done", "ok")
+    ended(outbox, "oncall", "delivered", "ok")
     assert audit.read_notification(store.database, "n1").superseded_by is None  # another group's
-    ended(outbox, "oncall", "done", "ok")
+    ended(outbox, "oncall", "delivered", "ok")
     assert audit.read_notification(store.database, "n1").superseded_by == "n2"
     assert not audit.retry_failed(store.database, "n1", clock)
-    assert audit.read_notification(store.database, "n1").notification.state == "dead"
+    assert audit.read_notification(store.database, "n1").notification.state == "failed"
 
 
 def test_a_body_that_cannot_be_read_hides_no_notice(store, put):
     put("n1")
     with store.database.transaction() as connection:
-        connection.execute("UPDATE notices SET body = 'damaged'")
+        connection.execute("UPDATE notifications SET body = 'damaged'")
     assert ids(audit.list_notifications(store.database)) == ["n1"]
     assert audit.read_notification(store.database, "n1").alerts == ()
 
 
 def test_a_notice_that_had_to_make_room_or_was_damaged_has_nothing_left_to_say(store, put, clock):
-    for id_, error in (("n1", DROPPED_RESULT), ("n2", DAMAGED_RESULT)):
+    for id_, cause in (("n1", LossCause.CAPACITY), ("n2", LossCause.DAMAGED)):
         put(id_, group_key=id_)
         with store.database.transaction() as connection:
-            connection.execute("UPDATE notices SET state = 'dead', last_error = ? WHERE id = ?", (error, id_))
+            connection.execute("UPDATE notifications SET state = 'failed', loss_cause = ? WHERE id = ?", (cause, id_))
         assert not audit.retry_failed(store.database, id_, clock)

@@ -49,7 +49,7 @@ def put(make_alert, make_notice):
     return put
 
 
-def deliver(store, clock, state="done", result="ok"):
+def deliver(store, clock, state="delivered", result="ok"):
     """Attempt the first that is due; return its id."""
     outbox = Outbox(store.database, clock)
     attempt = outbox.begin_attempt("oncall")
@@ -59,7 +59,7 @@ def deliver(store, clock, state="done", result="ok"):
 
 def states(store):
     with store.database.transaction() as connection:
-        return dict(connection.execute("SELECT id, state FROM notices ORDER BY place"))
+        return dict(connection.execute("SELECT id, state FROM notifications ORDER BY sequence"))
 
 
 def pending(store):
@@ -89,11 +89,11 @@ def test_evidence_goes_before_any_alert_does(open_store, put, clock):
     put(store, ("n1", "a", "firing"), ("n2", "b", "firing"))
     with store.database.transaction() as connection:
         connection.execute(
-            "UPDATE notices SET body = json_set(body, '$.alerts[0].evidence', json(?))",
+            "UPDATE notifications SET body = json_set(body, '$.alerts[0].evidence', json(?)), has_evidence = 1",
             (json.dumps({"top": "x" * 1_000}),),
         )
         capacity._strip_evidence(connection)
-        bodies = [json.loads(body) for (body,) in connection.execute("SELECT body FROM notices")]
+        bodies = [json.loads(body) for (body,) in connection.execute("SELECT body FROM notifications")]
     assert [body["alerts"][0]["evidence"] for body in bodies] == [None, None]
     assert [body["alerts"][0]["fingerprint"][0] for body in bodies] == ["a", "b"]
 
@@ -102,10 +102,12 @@ def test_one_that_is_damaged_makes_no_other_wait(open_store, put, clock, caplog)
     store = open_store(max_receiver_notifications=2)
     put(store, ("n1", "a", "firing"), ("n2", "b", "firing"))
     with store.database.transaction() as connection:
-        connection.execute("UPDATE notices SET body = replace(body, 'storm', 'stork'), checksum = 1 WHERE id = 'n1'")
+        connection.execute(
+            "UPDATE notifications SET body = replace(body, 'storm', 'stork'), checksum = 1 WHERE id = 'n1'"
+        )
     assert deliver(store, clock) == "n2"
-    assert caplog.messages == ["notices given up for oncall, damaged in the state file: n1"]
-    assert states(store) == {"n1": "dead", "n2": "done"}
+    assert caplog.messages == ["damaged notifications discarded: receiver=oncall ids=n1"]
+    assert states(store) == {"n1": "failed", "n2": "delivered"}
     assert lost(store, clock) == {("oncall", "damaged"): 1}
 
 
@@ -152,7 +154,9 @@ def test_an_end_of_what_a_digest_tells_that_may_have_arrived_outlasts_what_fires
     store = open_store(max_receiver_notifications=2)
     put(store, ("n1", "a", "firing"))
     with store.database.transaction() as connection:  # as a digest of this and others would stand there
-        connection.execute("UPDATE notices SET rule = '(digest)', body = json_set(body, '$.group_key', '(digest)')")
+        connection.execute(
+            "UPDATE notifications SET group_key = '(digest)', body = json_set(body, '$.group_key', '(digest)')"
+        )
     deliver(store, clock, "pending", TIMEOUT)
     put(store, ("n2", "a", "resolved"), ("n3", "b", "firing"))
     assert pending(store) == ["n1", "n2"]
@@ -201,24 +205,24 @@ def test_one_that_arrives_though_it_was_dropped_under_way_is_no_loss(open_store,
     outbox = Outbox(store.database, clock)
     under_way = outbox.begin_attempt("oncall")
     put(store, ("n2", "b", "firing"))
-    assert states(store) == {"n1": "dead", "n2": "pending"}
+    assert states(store) == {"n1": "failed", "n2": "pending"}
     assert lost(store, clock) == {("oncall", "capacity"): 1}
-    outbox.finish_attempt(AttemptOutcome(under_way, "done", "ok"))
-    assert states(store) == {"n1": "done", "n2": "pending"}
+    outbox.finish_attempt(AttemptOutcome(under_way, "delivered", "ok"))
+    assert states(store) == {"n1": "delivered", "n2": "pending"}
     assert lost(store, clock) == {}
 
 
 def test_losses_are_known_after_a_restart(open_store, put, clock):
     store = open_store(max_receiver_notifications=1)
     put(store, ("n1", "a", "firing"), ("n2", "b", "firing"))
-    deliver(store, clock, "dead", "auth: HTTP 403")
+    deliver(store, clock, "failed", "auth: HTTP 403")
     assert lost(open_store(), clock) == {("oncall", "capacity"): 1, ("oncall", "refused"): 1}
 
 
 def test_what_waits_in_memory_is_not_merged_over_what_another_group_told_of_the_same_alert(
     monkeypatch, make_alert, make_notice
 ):
-    monkeypatch.setattr(pending_writes, "_MOST_NOTICES", 2)
+    monkeypatch.setattr(pending_writes, "_MAX_NOTIFICATIONS", 2)
     waits = pending_writes.PendingWrites()
     firing, over = make_alert(rule="a"), make_alert(rule="a", resolved=9.0, state=AlertState.RESOLVED)
     groups = ("a", "b", '{severity="critical"}', "a", "b")
@@ -232,7 +236,7 @@ def test_what_waits_in_memory_is_not_merged_over_what_another_group_told_of_the_
     made = [
         make_notice(each, id=f"n{n}", group_key=group) for n, (group, each) in enumerate(zip(groups, told, strict=True))
     ]
-    waits.add((), (), made)
+    waits.add((), (), made, pending_writes.OutageChanges())
     waits.merge_groups()
     assert [notification.id for notification in waits.notifications.values()] == ["n0", "n4", "n2", "n3"]
 

@@ -50,7 +50,7 @@ def again_in(outbox, attempt, clock, seconds):
 
 def states(store):
     with store.database.transaction() as connection:
-        return dict(connection.execute("SELECT id, state FROM notices ORDER BY place"))
+        return dict(connection.execute("SELECT id, state FROM notifications ORDER BY sequence"))
 
 
 def test_empty_outbox_gives_nothing(outbox):
@@ -63,9 +63,9 @@ def test_notice_is_given_once_and_is_done_when_said_so(outbox, store):
     put(store, make_notice("n1"))
     attempt = outbox.begin_attempt("oncall")
     assert (attempt.notification, attempt.number) == (make_notice("n1"), 1)
-    outbox.finish_attempt(AttemptOutcome(attempt, "done", "ok"))
+    outbox.finish_attempt(AttemptOutcome(attempt, "delivered", "ok"))
     assert outbox.begin_attempt("oncall") is None
-    assert states(store) == {"n1": "done"}
+    assert states(store) == {"n1": "delivered"}
 
 
 def test_attempt_that_never_ended_is_given_again_with_its_number(outbox, store):
@@ -78,11 +78,11 @@ def test_attempt_that_never_ended_is_given_again_with_its_number(outbox, store):
 def test_failure_of_a_superseded_attempt_does_not_count_and_its_success_does(outbox, store, clock):
     put(store, make_notice("n1"))
     superseded, newest = outbox.begin_attempt("oncall"), outbox.begin_attempt("oncall")
-    outbox.finish_attempt(AttemptOutcome(superseded, "dead", "auth: HTTP 403"))
+    outbox.finish_attempt(AttemptOutcome(superseded, "failed", "auth: HTTP 403"))
     assert states(store) == {"n1": "pending"}
-    outbox.finish_attempt(AttemptOutcome(superseded, "done", "ok"))
+    outbox.finish_attempt(AttemptOutcome(superseded, "delivered", "ok"))
     again_in(outbox, newest, clock, 5)
-    assert states(store) == {"n1": "done"}
+    assert states(store) == {"n1": "delivered"}
 
 
 def test_receivers_have_queues_of_their_own(outbox, store):
@@ -108,7 +108,7 @@ def test_later_notice_of_a_group_never_overtakes_an_earlier_one(outbox, store, c
     clock.advance(300)
     attempt = outbox.begin_attempt("oncall")
     assert attempt.notification.id == "n1"
-    outbox.finish_attempt(AttemptOutcome(attempt, "done", "ok"))
+    outbox.finish_attempt(AttemptOutcome(attempt, "delivered", "ok"))
     assert outbox.begin_attempt("oncall").notification.id == "n2"
 
 
@@ -139,10 +139,10 @@ def test_attempted_notice_is_never_altered(outbox, store, clock):
     clock.advance(1)
     again = outbox.begin_attempt("oncall")
     assert again.notification == first.notification
-    outbox.finish_attempt(AttemptOutcome(again, "done", "ok"))
+    outbox.finish_attempt(AttemptOutcome(again, "delivered", "ok"))
     last = outbox.begin_attempt("oncall").notification
     assert (last.id, last.alerts) == ("n2", (make_alert("b"), make_alert("a", resolved=9.0)))
-    assert states(store) == {"n1": "done", "n2": "pending", "n3": "merged"}
+    assert states(store) == {"n1": "delivered", "n2": "pending", "n3": "merged"}
 
 
 def test_merging_ends_with_the_last_state_of_an_alert():
@@ -179,7 +179,7 @@ def test_news_of_firing_expire_after_a_day_and_the_end_of_an_alert_never(outbox,
     clock.advance(1)
     assert outbox.expire_old("oncall") == ["n1"]
     assert outbox.expire_old("oncall") == []
-    assert states(store) == {"n1": "dead", "n2": "pending", "n3": "pending", "n4": "pending"}
+    assert states(store) == {"n1": "failed", "n2": "pending", "n3": "pending", "n4": "pending"}
     assert outbox.begin_attempt("oncall").notification.id == "n2"
 
 
@@ -192,13 +192,13 @@ def test_what_waits_for_removed_receivers_is_buried(outbox, store):
     )
     assert outbox.fail_unconfigured({"oncall", "log"}) == [("gone", "n2"), ("gone", "n3")]
     assert outbox.fail_unconfigured({"oncall", "log"}) == []
-    assert states(store) == {"n1": "pending", "n2": "dead", "n3": "dead"}
+    assert states(store) == {"n1": "pending", "n2": "failed", "n3": "failed"}
 
 
 def test_waiting_counts_by_receiver(outbox, store, clock):
     put(store, make_notice("n1", group_key="a"), make_notice("n2", group_key="b"), make_notice("n3", receiver="log"))
-    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "dead", "client_error: 404"))
-    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("log"), "done", "ok"))
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "failed", "client_error: 404"))
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("log"), "delivered", "ok"))
     clock.advance(90)
     assert outbox.queues() == {"oncall": QueueStatus(pending=1, failed=1, oldest_seconds=90.0)}
 
@@ -207,10 +207,12 @@ def test_attempts_are_written_down(outbox, store, clock):
     put(store, make_notice("n1"))
     again_in(outbox, outbox.begin_attempt("oncall"), clock, 0)
     clock.advance(2)
-    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "dead", "client_error: \udcff" + "x" * 300))
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "failed", "client_error: \udcff" + "x" * 300))
     with store.database.transaction() as connection:
-        attempts = connection.execute("SELECT notice, number, at, result FROM attempts ORDER BY place").fetchall()
-        last_error = connection.execute("SELECT last_error FROM notices").fetchone()[0]
+        attempts = connection.execute(
+            "SELECT notification_id, number, ended, result FROM attempts ORDER BY sequence"
+        ).fetchall()
+        last_error = connection.execute("SELECT last_error FROM notifications").fetchone()[0]
     assert attempts == [
         ("n1", 1, clock.wall() - 2, "timeout: no answer"),
         ("n1", 2, clock.wall(), last_error),
@@ -233,7 +235,7 @@ def test_a_notice_about_several_rules_neither_overtakes_nor_is_overtaken_by_othe
     order = []
     while (attempt := outbox.begin_attempt("oncall")) is not None:
         order.append(attempt.notification.id)
-        outbox.finish_attempt(AttemptOutcome(attempt, "done", "ok"))
+        outbox.finish_attempt(AttemptOutcome(attempt, "delivered", "ok"))
     assert order == ["n1", "n2", "n3", "n4"]
 
 
@@ -245,16 +247,18 @@ def test_notices_of_one_group_are_not_merged_over_one_of_another_that_stands_bet
     told = []
     while (attempt := outbox.begin_attempt("oncall")) is not None:
         told.append((attempt.notification.id, attempt.notification.status))
-        outbox.finish_attempt(AttemptOutcome(attempt, "done", "ok"))
+        outbox.finish_attempt(AttemptOutcome(attempt, "delivered", "ok"))
     assert told == [("n1", "firing"), ("n2", "firing"), ("n3", "resolved")]
 
 
 def test_lanes_are_open_while_a_notice_waits_and_no_longer(outbox, store):
     put(store, make_notice("n1"), make_notice("n2", group_key="(all)"))
     with store.database.transaction() as connection:
-        before = connection.execute("SELECT lane, place FROM lanes ORDER BY lane, place").fetchall()
-        connection.execute("DELETE FROM notices WHERE id = 'n2'")
-    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "done", "ok"))
+        before = connection.execute(
+            "SELECT ordering_key, sequence FROM ordering_keys ORDER BY ordering_key, sequence"
+        ).fetchall()
+        connection.execute("DELETE FROM notifications WHERE id = 'n2'")
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "delivered", "ok"))
     with store.database.transaction() as connection:
-        assert connection.execute("SELECT * FROM lanes").fetchall() == []
+        assert connection.execute("SELECT * FROM ordering_keys").fetchall() == []
     assert before == [("(all)", 2), ("storm", 1), ("storm", 2)]

@@ -24,8 +24,8 @@ from watchdog.alerts.alert import Alert, AlertState
 from watchdog.errors import StoreError
 from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.language.rule import Severity
-from watchdog.state.capacity import OutboxCapacity
-from watchdog.state.outbox import DROPPED_RESULT, FIRING_EXPIRY_NS, AttemptOutcome, Outbox
+from watchdog.state.capacity import DROPPED_RESULT, OutboxCapacity
+from watchdog.state.outbox import FIRING_EXPIRY_NS, AttemptOutcome, Outbox
 from watchdog.state.store import MAX_HISTORY_SECONDS, Store
 
 RECEIVERS, GROUPS, ALERTS = ("oncall", "log"), ("storm", "spike", "lag"), ("a", "b")
@@ -126,7 +126,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def fail_to_commit(self, notifications):
         connection = self.store.database._connection
         connection.execute(
-            "CREATE TEMP TRIGGER full BEFORE INSERT ON main.notices BEGIN SELECT RAISE(ABORT, 'no room'); END"
+            "CREATE TEMP TRIGGER full BEFORE INSERT ON main.notifications BEGIN SELECT RAISE(ABORT, 'no room'); END"
         )
         with pytest.raises(StoreError, match="no room"):
             self.store.commit(alerts=(), groups=(), notifications=notifications)
@@ -150,11 +150,11 @@ class OutboxMachine(RuleBasedStateMachine):
                 self.merge(receiver, group)
         too_full = {receiver for receiver, count in self.backlogs().items() if count > most}
         with self.store.database.transaction() as connection:
-            rows = {id_: rest for id_, *rest in connection.execute("SELECT id, state, last_error FROM notices")}
+            rows = {id_: rest for id_, *rest in connection.execute("SELECT id, state, last_error FROM notifications")}
         for entry in list(self.waiting):
-            if rows[entry.id] == ["dead", DROPPED_RESULT]:
+            if rows[entry.id] == ["failed", DROPPED_RESULT]:
                 assert entry.receiver in too_full
-                self.end(entry, "dead")
+                self.end(entry, "failed")
                 self.lose(entry.receiver, "capacity")
         assert max(self.backlogs().values()) <= most
 
@@ -203,28 +203,28 @@ class OutboxMachine(RuleBasedStateMachine):
         self.lost[receiver, cause] = self.lost.get((receiver, cause), 0) + 1
 
     @precondition(lambda self: self.under_way)
-    @rule(data=st.data(), state=st.sampled_from(["done", "dead", "pending"]), wait=st.integers(0, 300))
+    @rule(data=st.data(), state=st.sampled_from(["delivered", "failed", "pending"]), wait=st.integers(0, 300))
     def finish(self, data, state, wait):
         attempt = data.draw(st.sampled_from(self.under_way))
         self.under_way.remove(attempt)
         due_ns = self.clock.ns + wait * SECOND_NS
         self.outbox.finish_attempt(
-            AttemptOutcome(attempt, state, "ok" if state == "done" else "timeout: no answer", due_ns)
+            AttemptOutcome(attempt, state, "ok" if state == "delivered" else "timeout: no answer", due_ns)
         )
         notification = attempt.notification
         entry = next((entry for entry in self.waiting if entry.id == notification.id), None)
         if entry is None:
             with self.store.database.transaction() as connection:
-                row = connection.execute("SELECT state FROM notices WHERE id = ?", (notification.id,)).fetchone()
+                row = connection.execute("SELECT state FROM notifications WHERE id = ?", (notification.id,)).fetchone()
             before = self.ended.get(notification.id)
-            if state == "done" and before == "dead" and row == ("done",):  # dropped, and it arrived
-                self.ended[notification.id] = "done"
+            if state == "delivered" and before == "failed" and row == ("delivered",):  # dropped, and it arrived
+                self.ended[notification.id] = "delivered"
                 self.lost[notification.receiver, "capacity"] -= 1
         elif state == "pending" and attempt.number == entry.attempts:
             entry.due_ns = due_ns
-        elif state == "done" or (state == "dead" and attempt.number == entry.attempts):
+        elif state == "delivered" or (state == "failed" and attempt.number == entry.attempts):
             self.end(entry, state)
-            if state == "dead":
+            if state == "failed":
                 self.lose(notification.receiver, "refused")
 
     @rule(seconds=st.sampled_from([1, 60, 300, FIRING_EXPIRY_NS // SECOND_NS + 1]))
@@ -242,7 +242,7 @@ class OutboxMachine(RuleBasedStateMachine):
         ]
         assert set(self.outbox.expire_old(receiver)) == {entry.id for entry in old}
         for entry in old:
-            self.end(entry, "dead")
+            self.end(entry, "failed")
             self.lose(receiver, "expired")
 
     @rule()
@@ -261,7 +261,7 @@ class OutboxMachine(RuleBasedStateMachine):
         if self.store is None:
             return
         with self.store.database.transaction() as connection:
-            rows = connection.execute("SELECT id, state FROM notices ORDER BY place").fetchall()
+            rows = connection.execute("SELECT id, state FROM notifications ORDER BY sequence").fetchall()
         assert [id_ for id_, state in rows if state == "pending"] == [entry.id for entry in self.waiting]
         ended = {id_: state for id_, state in rows if state != "pending"}
         for pruned in self.ended.keys() - ended.keys():

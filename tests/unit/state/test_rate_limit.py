@@ -114,7 +114,7 @@ class Queue:
     def take(self):
         return self.outbox.begin_attempt("oncall", self.gate)
 
-    def end(self, attempt, state="done", seconds=0):
+    def end(self, attempt, state="delivered", seconds=0):
         due_ns = self.clock.boottime_ns() + seconds * SECOND_NS
         self.outbox.finish_attempt(AttemptOutcome(attempt, state, "ok", due_ns))
 
@@ -284,7 +284,7 @@ def test_names_that_are_no_utf8_are_in_a_digest_as_they_were(queue, clock):
 def test_a_state_that_cannot_be_read_counts_as_nothing_used(queue):
     queue.exhaust()
     with queue.store.database.transaction() as connection:
-        connection.execute("UPDATE memories SET value = '[1]'")
+        connection.execute("UPDATE receiver_state SET value = '[1]'")
     queue.put(make_alert("storm"))
     assert len(queue.deliver()) == 1
 
@@ -294,8 +294,8 @@ def test_a_damaged_notice_takes_no_other_with_it(queue, clock):
     for rule in ("storm", "spike", "rtt"):
         queue.put(make_alert(rule))
     with queue.store.database.transaction() as connection:
-        connection.execute("UPDATE notices SET body = 'x' || body WHERE rule = 'spike'")
-        connection.execute("UPDATE notices SET rule = '{}' WHERE rule = 'spike'")
+        connection.execute("UPDATE notifications SET body = 'x' || body WHERE group_key = 'spike'")
+        connection.execute("UPDATE notifications SET group_key = '{}' WHERE group_key = 'spike'")
     assert queue.take() is None
     clock.advance(STEP)
     digest = queue.take().notification
@@ -308,14 +308,15 @@ def test_a_notice_that_is_no_more_what_it_was_is_told_in_no_digest(queue, clock)
         queue.put(make_alert(rule))
     with queue.store.database.transaction() as connection:
         connection.execute(
-            "UPDATE notices SET body = replace(body, '150.0', '950.0'), checksum = checksum + 1 WHERE rule = 'spike'"
+            "UPDATE notifications SET body = replace(body, '150.0', '950.0'), checksum = checksum + 1 "
+            "WHERE group_key = 'spike'"
         )
     clock.advance(STEP)
     attempt = queue.take()
     assert [alert.rule for alert in attempt.notification.alerts] == ["rtt", "storm"]
     with queue.store.database.transaction() as connection:
         (text, expected), *_ = connection.execute(
-            "SELECT body, checksum FROM notices WHERE rule = ?", (DIGEST_GROUP_KEY,)
+            "SELECT body, checksum FROM notifications WHERE group_key = ?", (DIGEST_GROUP_KEY,)
         )
     assert expected == checksum(text)
     queue.end(attempt)

@@ -83,17 +83,17 @@ def test_failed_commit_leaves_nothing_half_done_and_the_next_writes_the_newest_o
     store = open_store()
     commit(store, [("old", {"n": 0}), ("f1", {"n": 0})])
     other = sqlite3.connect(tmp_path / "state.sqlite3", isolation_level=None)
-    other.execute("CREATE TRIGGER full BEFORE INSERT ON notices BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    other.execute("CREATE TRIGGER full BEFORE INSERT ON notifications BEGIN SELECT RAISE(ABORT, 'no room'); END")
     with pytest.raises(StoreError, match="no room"):
         commit(store, [("f1", {"n": 1}), ("old", None)], [(("oncall", "storm"), {"g": 1})], [make_notice(1)])
-    assert rows(store, "SELECT fingerprint, state FROM alerts ORDER BY 1") == [("f1", '{"n":0}'), ("old", '{"n":0}')]
+    assert rows(store, "SELECT fingerprint, document FROM alerts ORDER BY 1") == [("f1", '{"n":0}'), ("old", '{"n":0}')]
     assert rows(store, "SELECT * FROM groups") == []
     other.execute("DROP TRIGGER full")
     other.close()
     commit(store, [("f1", {"n": 2}), ("f2", {"n": 1})], notifications=[make_notice(2)])
-    assert rows(store, "SELECT fingerprint, state FROM alerts ORDER BY 1") == [("f1", '{"n":2}'), ("f2", '{"n":1}')]
-    assert rows(store, "SELECT receiver, rule, state FROM groups") == [("oncall", "storm", '{"g":1}')]
-    assert rows(store, "SELECT id FROM notices ORDER BY place") == [("id1",), ("id2",)]
+    assert rows(store, "SELECT fingerprint, document FROM alerts ORDER BY 1") == [("f1", '{"n":2}'), ("f2", '{"n":1}')]
+    assert rows(store, "SELECT receiver, group_key, document FROM groups") == [("oncall", "storm", '{"g":1}')]
+    assert rows(store, "SELECT id FROM notifications ORDER BY sequence") == [("id1",), ("id2",)]
 
 
 def test_failed_commit_is_written_by_the_next_tick_although_nothing_is_new(open_store, tmp_path):
@@ -113,7 +113,7 @@ def test_commit_that_was_on_disk_although_it_failed_is_not_written_twice(open_st
     store = open_store()
     commit(store, notifications=[make_notice(1)])
     commit(store, notifications=[make_notice(1), make_notice(2)])
-    assert rows(store, "SELECT id FROM notices ORDER BY place") == [("id1",), ("id2",)]
+    assert rows(store, "SELECT id FROM notifications ORDER BY sequence") == [("id1",), ("id2",)]
 
 
 def test_restart_within_one_boot_needs_no_shift(open_store, clock):
@@ -149,7 +149,7 @@ def test_state_that_is_no_json_is_loaded_as_nothing(open_store):
     store = open_store()
     with store.database.transaction() as connection:
         connection.executemany(
-            "INSERT INTO alerts (fingerprint, state) VALUES (?, ?)",
+            "INSERT INTO alerts (fingerprint, kind, document) VALUES (?, 'rule', ?)",
             [("f1", '{"n": 1'), ("f2", "[]"), ("f3", '{"n": 3}')],
         )
     assert store.load().alerts == ({}, {}, {"n": 3})
@@ -197,14 +197,14 @@ def test_ended_notices_are_pruned_after_seven_days_and_pending_ones_never(open_s
     store = open_store()
     outbox = Outbox(store.database, clock)
     commit(store, notifications=[make_notice(1), make_notice(2, receiver="log"), make_notice(3, receiver="web")])
-    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "done", "ok"))
-    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("log"), "dead", "client_error: 404"))
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "delivered", "ok"))
+    outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("log"), "failed", "client_error: 404"))
     clock.advance(7 * 24 * 3600)
     commit(store, [("f1", {})])
-    assert rows(store, "SELECT id FROM notices ORDER BY place") == [("id1",), ("id2",), ("id3",)]
+    assert rows(store, "SELECT id FROM notifications ORDER BY sequence") == [("id1",), ("id2",), ("id3",)]
     clock.advance(3600)
     commit(store, [("f1", {})])
-    assert rows(store, "SELECT id FROM notices") == [("id3",)]
+    assert rows(store, "SELECT id FROM notifications") == [("id3",)]
 
 
 def test_pruning_keeps_the_newest_of_many(open_store, clock):
@@ -212,28 +212,32 @@ def test_pruning_keeps_the_newest_of_many(open_store, clock):
     body = json.dumps(make_notice(1).to_json())
     with store.database.transaction() as connection:
         connection.executemany(
-            "INSERT INTO notices (id, receiver, rule, status, body, created_ns, due_ns, state, ended) "
-            "VALUES (?, 'oncall', 'storm', 'firing', ?, 0, 0, 'done', ?)",
+            "INSERT INTO notifications "
+            "(id, receiver, group_key, reason, status, has_evidence, body, created_ns, due_ns, state, ended) "
+            "VALUES (?, 'oncall', 'storm', 'first notification', 'firing', 0, ?, 0, 0, 'delivered', ?)",
             [(f"n{number}", body, clock.wall()) for number in range(MAX_HISTORY_ROWS + 7)],
         )
         connection.executemany(
-            "INSERT INTO attempts (notice, number, at, result) VALUES ('n', 1, 0, 'ok')", [()] * (MAX_HISTORY_ROWS + 5)
+            "INSERT INTO attempts (notification_id, number, ended, result) VALUES ('n', 1, 0, 'ok')",
+            [()] * (MAX_HISTORY_ROWS + 5),
         )
     commit(store, [("f1", {})])
-    assert rows(store, "SELECT count(*), min(place), max(place) FROM notices") == [
+    assert rows(store, "SELECT count(*), min(sequence), max(sequence) FROM notifications") == [
         (MAX_HISTORY_ROWS, 8, MAX_HISTORY_ROWS + 7)
     ]
-    assert rows(store, "SELECT count(*), min(place) FROM attempts") == [(MAX_HISTORY_ROWS, 6)]
+    assert rows(store, "SELECT count(*), min(sequence) FROM attempts") == [(MAX_HISTORY_ROWS, 6)]
 
 
 def told(open_store):
     return [(receiver, alert.fingerprint) for receiver, alert in open_store().load().notified]
 
 
-def deliver(store, clock, state="done"):
+def deliver(store, clock, state="delivered"):
     outbox = Outbox(store.database, clock)
     outbox.finish_attempt(
-        AttemptOutcome(outbox.begin_attempt("oncall"), state, "ok" if state == "done" else "client_error: HTTP 404")
+        AttemptOutcome(
+            outbox.begin_attempt("oncall"), state, "ok" if state == "delivered" else "client_error: HTTP 404"
+        )
     )
 
 
@@ -247,7 +251,7 @@ def test_what_a_receiver_took_is_told_and_what_it_did_not_is_not(open_store, clo
     store = open_store()
     commit(store, notifications=[make_notice(1)])
     assert told(open_store) == []
-    deliver(open_store(), clock, "dead")
+    deliver(open_store(), clock, "failed")
     assert told(open_store) == []
     commit(open_store(), notifications=[make_notice(2)])
     deliver(open_store(), clock)
@@ -259,7 +263,7 @@ def test_an_end_that_waits_is_on_its_way_one_that_died_is_not_and_one_that_arriv
     deliver(open_store(), clock)
     commit(open_store(), notifications=[ended_notice(2)])
     assert told(open_store) == []
-    deliver(open_store(), clock, "dead")
+    deliver(open_store(), clock, "failed")
     assert told(open_store) == [("oncall", "f" * 16)]
     commit(open_store(), notifications=[ended_notice(3)])
     deliver(open_store(), clock)
@@ -286,8 +290,8 @@ def test_state_that_is_not_what_it_was_is_loaded_as_nothing(open_store):
     store = open_store()
     commit(store, [("f1", {"n": 1}), ("f2", {"n": 2})], [(("oncall", "storm"), {"g": 1})])
     with store.database.transaction() as connection:
-        connection.execute("UPDATE alerts SET state = replace(state, '1', '7')")
-        connection.execute("UPDATE groups SET state = replace(state, '1', '7')")
+        connection.execute("UPDATE alerts SET document = replace(document, '1', '7')")
+        connection.execute("UPDATE groups SET document = replace(document, '1', '7')")
     saved = open_store().load()
     assert (saved.alerts, saved.groups) == (({}, {"n": 2}), ({},))
 

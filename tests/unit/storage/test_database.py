@@ -20,7 +20,7 @@ def test_makes_folder_and_file_that_only_its_user_can_read(path):
     try:
         database = Database(path)
         with database.transaction() as connection:
-            connection.execute("INSERT INTO alerts (fingerprint, state) VALUES ('a', '{}')")
+            connection.execute("INSERT INTO alerts (fingerprint, kind, document) VALUES ('a', 'rule', '{}')")
         modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in os.scandir(path.parent)}
         database.close()
     finally:
@@ -55,7 +55,7 @@ def test_second_daemon_on_the_same_folder_is_refused_until_the_first_has_closed(
 def add_alerts(database, rows):
     with database.transaction() as connection:
         for row in rows:
-            connection.execute("INSERT INTO alerts (fingerprint, state) VALUES (?, ?)", row)
+            connection.execute("INSERT INTO alerts (fingerprint, kind, document) VALUES (?, 'rule', ?)", row)
 
 
 def test_failed_block_leaves_nothing_behind(path):
@@ -93,7 +93,8 @@ def test_threads_take_turns(path):
     def add_many(name):
         for number in range(20):
             with database.transaction() as connection:
-                connection.execute("INSERT INTO alerts (fingerprint, state) VALUES (?, '{}')", (f"{name}{number}",))
+                row = (f"{name}{number}", "{}")
+                connection.execute("INSERT INTO alerts (fingerprint, kind, document) VALUES (?, 'rule', ?)", row)
 
     threads = [threading.Thread(target=add_many, args=(name,)) for name in "abc"]
     for thread in threads:
