@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from watchdog.kernel.quality import Quality
 from watchdog.measure.catalogue import DIMENSIONS, DIRECTIONS, METRICS, DimensionKind, MetricKind
-from watchdog.measure.deltas import Changes, ConnectionIds, connection_ids, is_listener
+from watchdog.measure.connection_metrics import ConnectionIds, is_listener
+from watchdog.measure.deltas import Changes, connection_ids
 from watchdog.measure.snapshot import Snapshot
 
 _OWN = ("lost_connections", "missed_ticks", "failed_ticks")  # of the watchdog, not of the host

@@ -6,10 +6,8 @@ programs is a baseline at its first reading: its earlier traffic is not counted.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,39 +17,32 @@ from watchdog.kernel.collector import Reading
 from watchdog.kernel.layout import (
     CONNECTION,
     DATAGRAMS_COUNTERS,
-    FLAG_ACCEPTED,
-    FLAG_CONNECT,
-    FLAG_CORRECTION,
-    FLAG_FAILED,
     SUMS_COUNTERS,
 )
 from watchdog.kernel.totals_map import Totals
-from watchdog.measure.catalogue import DIRECTIONS, FAILURES, METRICS, TCP_STATES, MetricKind
+from watchdog.measure.catalogue import DIRECTIONS, METRICS, MetricKind
+from watchdog.measure.connection_metrics import (
+    WIDE_COUNTERS,
+    WRAPPING_COUNTERS,
+    ConnectionFields,
+    ConnectionIds,
+    ConnectionRows,
+    connection_metrics,
+    failure_codes,
+    is_correction,
+    is_listener,
+)
 from watchdog.measure.snapshot import Numbers
 from watchdog.measure.struct_rows import assign_rows, concatenate_rows, extract_fields, select_rows
 from watchdog.measure.totals_deltas import TotalsDeltas
 
-ConnectionRows = NDArray[np.void]
-ConnectionIds = NDArray[np.uint64]
-ConnectionFields = Mapping[str, Any]  # by name, (n,) each: fields of rows, contiguous
-
-_WIDE = ("bytes_sent", "bytes_received")
-_WRAPPING = ("packets_sent", "packets_received", "retransmits", "resets_sent", "resets_received", "drops")  # u32
-_SINCE_BIRTH = (
-    *_WIDE,
-    "packets_sent",
-    "packets_received",
-    "retransmits",
-    "drops",
-)  # the others: since the socket is tracked
+# Counters since the start of the connection; the others count since the socket is tracked.
+_SINCE_BIRTH = (*WIDE_COUNTERS, "packets_sent", "packets_received", "retransmits", "drops")
 _READ = (
     *("cookie", "incarnation", "born_ns", "established_ns", "ended_ns", "srtt_us", "send_queue", "receive_queue"),
-    *("error", "state", "direction", "flags", *_WIDE, *_WRAPPING),
+    *("error", "state", "direction", "flags", *WIDE_COUNTERS, *WRAPPING_COUNTERS),
 )
 _OUT, _IN = DIRECTIONS.index("out"), DIRECTIONS.index("in")
-_LISTEN = TCP_STATES.index("LISTEN")
-_OPENING = [TCP_STATES.index(name) for name in ("SYN_SENT", "SYN_RECV")]
-_FIN_QUEUED = [TCP_STATES.index(name) for name in ("FIN_WAIT1", "CLOSING", "LAST_ACK")]
 # A connection without a file (closed with data still to send, or passed in a message) is not in the pass. Its last
 # values are kept for this time; tcp_orphan_retries and keepalive end such connections earlier.
 _KEEP_NS = 15 * 60 * SECOND_NS
@@ -66,25 +57,12 @@ _KNOWN = np.dtype(
     [
         ("id", "<u8"),
         ("seen_ns", "<u8"),
-        *((name, "<u8") for name in _WIDE),
-        *((name, "<u4") for name in _WRAPPING),
+        *((name, "<u8") for name in WIDE_COUNTERS),
+        *((name, "<u4") for name in WRAPPING_COUNTERS),
         ("flags", "u1"),
         ("established", "?"),
     ]
 )
-
-_FAILURE_OF_ERRNO = np.full(256, FAILURES.index("other"), np.uint8)
-for _number, _name in {
-    0: "aborted",
-    errno.ECONNREFUSED: "refused",
-    errno.ETIMEDOUT: "timeout",
-    errno.EHOSTUNREACH: "unreachable",
-    errno.ENETUNREACH: "unreachable",
-    errno.ECONNRESET: "reset",
-    errno.EPIPE: "reset",  # tcp_reset() in CLOSE_WAIT
-    errno.ECONNABORTED: "aborted",
-}.items():
-    _FAILURE_OF_ERRNO[_number] = FAILURES.index(_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,17 +96,6 @@ def connection_ids(rows: ConnectionRows | ConnectionFields) -> ConnectionIds:
     return ids
 
 
-def _is_correction(rows: ConnectionFields) -> NDArray[np.bool_]:
-    corrections: NDArray[np.bool_] = (rows["flags"] & FLAG_CORRECTION) != 0
-    return corrections
-
-
-def is_listener(rows: ConnectionRows | ConnectionFields) -> NDArray[np.bool_]:
-    """Return, (n,), whether a row is a listening socket."""
-    listening: NDArray[np.bool_] = rows["state"] == _LISTEN
-    return listening
-
-
 class Deltas:
     """Keeps the last totals of every live connection, and computes differences."""
 
@@ -145,13 +112,10 @@ class Deltas:
         fields = extract_fields(rows, _READ)
         ids = connection_ids(fields)
         at, known = self._join(ids)
-        known &= ~_is_correction(fields)
+        known &= ~is_correction(fields)
         before = self._before(fields, at, known)
-        metrics = _counters(fields, before, known)
-        failure = _failures(fields)
-        _connect_failures(fields, metrics)
-        _distributions(fields, metrics)
-        _queues(fields, metrics)
+        metrics = connection_metrics(fields, before, known)
+        failure = failure_codes(fields)
         late = self._late(fields, before, reading.at_ns)
         self._remember(fields, ids, at[known], reading.at_ns)
         responses = self._responses(fields["cookie"], reading)
@@ -196,7 +160,7 @@ class Deltas:
         alive = rows["ended_ns"] == 0
         new = np.zeros(int(alive.sum()), _KNOWN)
         new["id"], new["seen_ns"] = ids[alive], at_ns
-        for name in (*_WIDE, *_WRAPPING, "flags"):
+        for name in (*WIDE_COUNTERS, *WRAPPING_COUNTERS, "flags"):
             new[name] = rows[name][alive]
         new["established"] = rows["established_ns"][alive] != 0
         unseen = np.ones(len(self._known), np.bool_)
@@ -228,57 +192,6 @@ class Deltas:
 def _ports(rows: ConnectionRows) -> ConnectionIds:
     ports: ConnectionIds = rows["netns"].astype(np.uint64) << np.uint64(16) | rows["local_port"].astype(np.uint64)
     return ports
-
-
-def _counters(rows: ConnectionFields, before: ConnectionFields, known: NDArray[np.bool_]) -> dict[str, Numbers]:
-    fresh = rows["flags"] & ~before["flags"]
-    established = (rows["established_ns"] != 0) & ~(known & before["established"])
-    metrics = {
-        "connects": (fresh & FLAG_CONNECT) != 0,
-        "established": established,
-        "accepts": (fresh & FLAG_ACCEPTED) != 0,
-        "closes": (rows["ended_ns"] != 0) & ~_is_correction(rows),
-        "open": (rows["ended_ns"] == 0) & ~is_listener(rows),
-    }
-    # Signed: the FIN is subtracted from bytes_received when its flag is set, which can be one reading after the byte.
-    metrics |= {name: (rows[name] - before[name]).view(np.int64) for name in _WIDE}
-    metrics |= {name: rows[name] - before[name] for name in _WRAPPING}
-    metrics["listen_drops"] = np.where(is_listener(rows), metrics.pop("drops"), 0)
-    return {name: np.asarray(values, np.float64) for name, values in metrics.items()}
-
-
-def _failures(rows: ConnectionFields) -> NDArray[np.uint8]:
-    broken = rows["error"] != 0
-    failed = (rows["flags"] & FLAG_FAILED) != 0
-    ended = (rows["ended_ns"] != 0) & (broken | failed)
-    return np.where(ended, _FAILURE_OF_ERRNO[np.minimum(rows["error"], 255)], 0).astype(np.uint8)
-
-
-def _connect_failures(rows: ConnectionFields, metrics: dict[str, Numbers]) -> None:
-    failed = (rows["flags"] & FLAG_FAILED) != 0
-    metrics["connect_failures"] = (failed & (rows["ended_ns"] != 0) & (rows["direction"] == _OUT)).astype(np.float64)
-
-
-def _distributions(rows: ConnectionFields, metrics: dict[str, Numbers]) -> None:
-    born = rows["born_ns"] != 0
-    out = rows["direction"] == _OUT
-    since_birth = (rows["established_ns"] - rows["born_ns"]).view(np.int64) / SECOND_NS
-    metrics["connect_latency"] = np.where((metrics["established"] > 0) & out & born, since_birth, np.nan)
-    received = (metrics["packets_received"] > 0) & (rows["srtt_us"] > 0)
-    metrics["rtt"] = np.where(received, rows["srtt_us"] / 1e6, np.nan)
-    lifetime = (rows["ended_ns"] - rows["born_ns"]).view(np.int64) / SECOND_NS
-    metrics["lifetime"] = np.where((rows["ended_ns"] != 0) & born, lifetime, np.nan)
-
-
-def _queues(rows: ConnectionFields, metrics: dict[str, Numbers]) -> None:
-    listening = is_listener(rows)
-    # A SYN or FIN in the queue is a sequence number, not a byte.
-    with_data = (metrics["open"] > 0) & ~np.isin(rows["state"], _OPENING)
-    unacknowledged = rows["send_queue"].astype(np.int64) - np.isin(rows["state"], _FIN_QUEUED)
-    metrics["send_queue"] = np.where(with_data, np.maximum(unacknowledged, 0), 0).astype(np.float64)
-    metrics["receive_queue"] = np.where(with_data, rows["receive_queue"].astype(np.int32), 0).clip(0).astype(np.float64)
-    share = rows["receive_queue"] / np.maximum(rows["send_queue"], 1)
-    metrics["accept_queue"] = np.where(listening, share, np.nan)
 
 
 def _rows_of_sums(totals: Totals, at_ns: int) -> ConnectionRows:

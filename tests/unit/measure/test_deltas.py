@@ -22,7 +22,8 @@ from watchdog.kernel.layout import (
 from watchdog.kernel.quality import Quality
 from watchdog.kernel.totals_map import Totals
 from watchdog.measure.catalogue import DIRECTIONS, FAILURES, TCP_STATES
-from watchdog.measure.deltas import Deltas, is_listener
+from watchdog.measure.connection_metrics import is_listener
+from watchdog.measure.deltas import Deltas
 
 OUT, IN = DIRECTIONS.index("out"), DIRECTIONS.index("in")
 SECOND = 1_000_000_000

@@ -1,0 +1,123 @@
+"""Metrics of each connection in one tick, computed from its fields and their values in the previous tick.
+
+All functions take fields of n rows of `CONNECTION` by name, (n,) each.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from watchdog.clock import SECOND_NS
+from watchdog.kernel.layout import FLAG_ACCEPTED, FLAG_CONNECT, FLAG_CORRECTION, FLAG_FAILED
+from watchdog.measure.catalogue import DIRECTIONS, FAILURES, TCP_STATES
+from watchdog.measure.snapshot import Numbers
+
+ConnectionRows = NDArray[np.void]
+ConnectionIds = NDArray[np.uint64]
+ConnectionFields = Mapping[str, Any]  # by name, (n,) each: fields of rows, contiguous
+
+WIDE_COUNTERS = ("bytes_sent", "bytes_received")
+"""Counters of 64 bits."""
+WRAPPING_COUNTERS = ("packets_sent", "packets_received", "retransmits", "resets_sent", "resets_received", "drops")
+"""Counters of 32 bits, which wrap."""
+
+_OUT = DIRECTIONS.index("out")
+_LISTEN = TCP_STATES.index("LISTEN")
+_OPENING = [TCP_STATES.index(name) for name in ("SYN_SENT", "SYN_RECV")]
+_FIN_QUEUED = [TCP_STATES.index(name) for name in ("FIN_WAIT1", "CLOSING", "LAST_ACK")]
+
+_FAILURE_OF_ERRNO = np.full(256, FAILURES.index("other"), np.uint8)
+for _number, _name in {
+    0: "aborted",
+    errno.ECONNREFUSED: "refused",
+    errno.ETIMEDOUT: "timeout",
+    errno.EHOSTUNREACH: "unreachable",
+    errno.ENETUNREACH: "unreachable",
+    errno.ECONNRESET: "reset",
+    errno.EPIPE: "reset",  # tcp_reset() in CLOSE_WAIT
+    errno.ECONNABORTED: "aborted",
+}.items():
+    _FAILURE_OF_ERRNO[_number] = FAILURES.index(_name)
+
+
+def is_correction(rows: ConnectionFields) -> NDArray[np.bool_]:
+    """Return, (n,), whether a row only adds a reset to the final row of a connection."""
+    corrections: NDArray[np.bool_] = (rows["flags"] & FLAG_CORRECTION) != 0
+    return corrections
+
+
+def is_listener(rows: ConnectionRows | ConnectionFields) -> NDArray[np.bool_]:
+    """Return, (n,), whether a row is a listening socket."""
+    listening: NDArray[np.bool_] = rows["state"] == _LISTEN
+    return listening
+
+
+def connection_metrics(
+    rows: ConnectionFields, before: ConnectionFields, known: NDArray[np.bool_]
+) -> dict[str, Numbers]:
+    """Return the metrics of one tick by name, (n,) float64 each.
+
+    `before`: fields at the previous tick, all 0 for unknown connections. `known`: (n,), rows with a value in `before`.
+    """
+    metrics = _counters(rows, before, known)
+    _connect_failures(rows, metrics)
+    _distributions(rows, metrics)
+    _queues(rows, metrics)
+    return metrics
+
+
+def _counters(rows: ConnectionFields, before: ConnectionFields, known: NDArray[np.bool_]) -> dict[str, Numbers]:
+    fresh = rows["flags"] & ~before["flags"]
+    established = (rows["established_ns"] != 0) & ~(known & before["established"])
+    metrics = {
+        "connects": (fresh & FLAG_CONNECT) != 0,
+        "established": established,
+        "accepts": (fresh & FLAG_ACCEPTED) != 0,
+        "closes": (rows["ended_ns"] != 0) & ~is_correction(rows),
+        "open": (rows["ended_ns"] == 0) & ~is_listener(rows),
+    }
+    # Signed: the FIN is subtracted from bytes_received when its flag is set, which can be one reading after the byte.
+    metrics |= {name: (rows[name] - before[name]).view(np.int64) for name in WIDE_COUNTERS}
+    metrics |= {name: rows[name] - before[name] for name in WRAPPING_COUNTERS}
+    metrics["listen_drops"] = np.where(is_listener(rows), metrics.pop("drops"), 0)
+    return {name: np.asarray(values, np.float64) for name, values in metrics.items()}
+
+
+def failure_codes(rows: ConnectionFields) -> NDArray[np.uint8]:
+    """Return, (n,), the index into `FAILURES` of each row; 0 without a failure."""
+    broken = rows["error"] != 0
+    failed = (rows["flags"] & FLAG_FAILED) != 0
+    ended = (rows["ended_ns"] != 0) & (broken | failed)
+    return np.where(ended, _FAILURE_OF_ERRNO[np.minimum(rows["error"], 255)], 0).astype(np.uint8)
+
+
+def _connect_failures(rows: ConnectionFields, metrics: dict[str, Numbers]) -> None:
+    failed = (rows["flags"] & FLAG_FAILED) != 0
+    metrics["connect_failures"] = (failed & (rows["ended_ns"] != 0) & (rows["direction"] == _OUT)).astype(np.float64)
+
+
+def _distributions(rows: ConnectionFields, metrics: dict[str, Numbers]) -> None:
+    born = rows["born_ns"] != 0
+    out = rows["direction"] == _OUT
+    since_birth = (rows["established_ns"] - rows["born_ns"]).view(np.int64) / SECOND_NS
+    metrics["connect_latency"] = np.where((metrics["established"] > 0) & out & born, since_birth, np.nan)
+    received = (metrics["packets_received"] > 0) & (rows["srtt_us"] > 0)
+    metrics["rtt"] = np.where(received, rows["srtt_us"] / 1e6, np.nan)
+    lifetime = (rows["ended_ns"] - rows["born_ns"]).view(np.int64) / SECOND_NS
+    metrics["lifetime"] = np.where((rows["ended_ns"] != 0) & born, lifetime, np.nan)
+
+
+def _queues(rows: ConnectionFields, metrics: dict[str, Numbers]) -> None:
+    listening = is_listener(rows)
+    # A SYN or FIN in the queue is a sequence number, not a byte.
+    with_data = (metrics["open"] > 0) & ~np.isin(rows["state"], _OPENING)
+    unacknowledged = rows["send_queue"].astype(np.int64) - np.isin(rows["state"], _FIN_QUEUED)
+    metrics["send_queue"] = np.where(with_data, np.maximum(unacknowledged, 0), 0).astype(np.float64)
+    metrics["receive_queue"] = np.where(with_data, rows["receive_queue"].astype(np.int32), 0).clip(0).astype(np.float64)
+    share = rows["receive_queue"] / np.maximum(rows["send_queue"], 1)
+    metrics["accept_queue"] = np.where(listening, share, np.nan)
