@@ -214,13 +214,13 @@ def test_a_wrong_password_is_final_and_not_shown(mail_server, firing):
     port = mail_server(require_starttls=True, authenticator=only_us, auth_required=True)
     failure = failure_of(receiver_of(port, login=SmtpLogin("watchdog", Secret("wrong-secret"))), firing)
     assert (failure.reason, failure.retryable) == ("auth", False)
-    assert str(failure) == "localhost answered 535 5.7.8 to our login"
+    assert str(failure) == "localhost answered 535 5.7.8 to the login"
 
 
 def test_a_server_that_knows_no_login_is_told(mail_server, firing):
     port = mail_server(auth_exclude_mechanism=["LOGIN", "PLAIN"])
     failure = failure_of(receiver_of(port, login=SmtpLogin("watchdog", Secret("secret"))), firing)
-    assert (failure.reason, str(failure)) == ("auth", "localhost offers no login that we know")
+    assert (failure.reason, str(failure)) == ("auth", "localhost offers no supported login method")
 
 
 # ---------------------------------------------------------------------------------------------------- whom to trust
@@ -352,7 +352,7 @@ def test_what_sending_needs_is_loaded_when_the_receiver_is_made():
             try:
                 receiver.send(notice, 5.0)
             except Exception as error:
-                assert error.reason is DeliveryErrorReason.CONNECT, error
+                assert error.reason == "connect", error
         print(sorted(set(sys.modules) - before))
     """)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)

@@ -1,10 +1,10 @@
-"""A program run under a deadline: no shell, a clean environment, its process group killed when it ends or time is up.
+"""A child process under a deadline: no shell, a clean environment; its process group is killed at exit or deadline.
 
-It is started by posix_spawn(3) and not by `subprocess`, which leaves a child the signals that the daemon's threads have
-blocked.
+It is started with posix_spawn(3) instead of `subprocess`: a child of `subprocess` inherits the signals that the
+daemon's threads have blocked.
 
-Source: pidfd_open(2), Linux 5.3: a descriptor that becomes readable when the process ends, before it is waited for, so
-that its number can belong to nobody else when the group is killed.
+Source: pidfd_open(2), Linux 5.3: the descriptor becomes readable when the process ends, before waitpid(2). Until then
+the kernel does not reuse its pid, so that killing the group cannot hit another process.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ from watchdog.receivers.transport.deadline import Deadline
 MAX_OUTPUT_BYTES = 4_096
 
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
-_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}  # Python ignores some, nohup and shells others
-_CHUNK = 65_536
-_SECONDS_TO_DIE = 1.0
+_SIGNALS = signal.valid_signals() - {
+    signal.SIGKILL,
+    signal.SIGSTOP,
+}  # Python ignores some of them, nohup and shells others
+_CHUNK_BYTES = 65_536
+_KILL_WAIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessResult:
-    """How a program ended: its exit code, less than 0 for the signal that killed it; and the last that it wrote."""
+    """Exit code of a child process, or minus the signal that killed it; and the last bytes of its output."""
 
     exit_code: int
     output: bytes
@@ -39,18 +42,18 @@ class ProcessResult:
 def run_process(
     command: Sequence[str], stdin_data: bytes, environment: Mapping[str, str], deadline: Deadline
 ) -> ProcessResult:
-    """Run `command`, an absolute path and arguments, with `given` on its standard input.
+    """Run `command`, an absolute path and arguments, with `stdin_data` on its standard input.
 
-    Nothing of our own environment is passed on: it can hold secrets. What the program leaves running in its process
-    group is killed with it.
+    The child gets nothing of the daemon's environment, which can hold secrets. Processes that it leaves in its process
+    group are killed when it ends.
 
     Raises:
-        DeliveryError: `timeout`, or `command` when it can't be started.
+        DeliveryError: `timeout`, or `command` if it cannot be started.
     """
-    with _pipe() as (stdin, feed), _pipe() as (results, stdout):
+    with _pipe() as (stdin, stdin_writer), _pipe() as (output_reader, stdout):
         actions = [(os.POSIX_SPAWN_DUP2, stdin.fileno(), 0)]
         actions += [(os.POSIX_SPAWN_DUP2, stdout.fileno(), descriptor) for descriptor in (1, 2)]
-        closing = [(os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _inherited()]
+        closing = [(os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in _inheritable_descriptors()]
         try:
             pid = os.posix_spawn(
                 command[0],
@@ -67,93 +70,94 @@ def run_process(
             ) from None
         stdin.close()
         stdout.close()
-        ended = os.pidfd_open(pid)
+        pidfd = os.pidfd_open(pid)
         try:
-            return _attend(command[0], pid, _ProcessPipes(feed, results, ended, stdin_data), deadline)
+            pipes = _ProcessPipes(stdin_writer, output_reader, pidfd, stdin_data)
+            return _wait_and_kill(command[0], pid, pipes, deadline)
         finally:
-            os.close(ended)
+            os.close(pidfd)
 
 
-def _attend(name: str, pid: int, pipes: _ProcessPipes, deadline: Deadline) -> ProcessResult:
+def _wait_and_kill(name: str, pid: int, pipes: _ProcessPipes, deadline: Deadline) -> ProcessResult:
     try:
         in_time = pipes.transfer_until_exit(deadline)
     finally:
-        # Before it is waited for: until then the number is its own.
+        # Before waitpid(2): until then the pid is not reused.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
-    # One that sleeps in the kernel dies when it wakes: that is not waited for.
-    status = os.waitpid(pid, 0)[1] if pipes.wait_for_exit(_SECONDS_TO_DIE) else None
+    # A process in uninterruptible sleep dies only when it wakes up, so the wait is short.
+    status = os.waitpid(pid, 0)[1] if pipes.wait_for_exit(_KILL_WAIT_SECONDS) else None
     if not in_time or status is None:
-        raise DeliveryError(DeliveryErrorReason.TIMEOUT, f"{name} has not ended in time", retryable=True)
+        raise DeliveryError(DeliveryErrorReason.TIMEOUT, f"{name} did not exit in time", retryable=True)
     return ProcessResult(os.waitstatus_to_exitcode(status), pipes.last_output())
 
 
 class _ProcessPipes:
-    """What goes into a program and comes out of it, never waited for longer than it runs."""
+    """Standard input and output of a child process; reads and writes end when the process ends."""
 
-    def __init__(self, feed: io.FileIO, results: io.FileIO, ended: int, given: bytes) -> None:
-        self._feed, self._results, self._ended = feed, results, ended
-        self._given = memoryview(given)
-        self._output = b""
-        for pipe in (feed, results):
+    def __init__(self, stdin: io.FileIO, output: io.FileIO, pidfd: int, stdin_data: bytes) -> None:
+        self._stdin, self._output, self._pidfd = stdin, output, pidfd
+        self._unwritten = memoryview(stdin_data)
+        self._last_output = b""
+        for pipe in (stdin, output):
             os.set_blocking(pipe.fileno(), False)
 
     def transfer_until_exit(self, deadline: Deadline) -> bool:
-        """Feed and read the program until it ends; return whether it did so in time."""
+        """Write and read until the process ends; return False if the deadline passes first."""
         with selectors.DefaultSelector() as selector:
-            selector.register(self._feed, selectors.EVENT_WRITE)
-            selector.register(self._results, selectors.EVENT_READ)
-            selector.register(self._ended, selectors.EVENT_READ)
+            selector.register(self._stdin, selectors.EVENT_WRITE)
+            selector.register(self._output, selectors.EVENT_READ)
+            selector.register(self._pidfd, selectors.EVENT_READ)
             while deadline.remaining() > 0:
                 ready = {key.fileobj for key, _ in selector.select(deadline.remaining())}
-                if self._feed in ready and not self._write():
-                    selector.unregister(self._feed)
-                    self._feed.close()
-                if self._results in ready and not self._read():
-                    selector.unregister(self._results)
-                if self._ended in ready:
+                if self._stdin in ready and not self._write():
+                    selector.unregister(self._stdin)
+                    self._stdin.close()
+                if self._output in ready and not self._read():
+                    selector.unregister(self._output)
+                if self._pidfd in ready:
                     return True
         return False
 
     def wait_for_exit(self, seconds: float) -> bool:
-        """Return whether the program has ended, after `seconds` at the latest."""
+        """Wait at most `seconds`; return whether the process has ended."""
         with selectors.DefaultSelector() as selector:
-            selector.register(self._ended, selectors.EVENT_READ)
+            selector.register(self._pidfd, selectors.EVENT_READ)
             return bool(selector.select(seconds))
 
     def last_output(self) -> bytes:
-        """Return the last that the program wrote; what is left in the pipe is no more than a pipe holds."""
+        """Return the last bytes of output, the rest in the pipe included; that is at most the capacity of a pipe."""
         for _ in range(16):
             if not self._read():
                 break
-        return self._output
+        return self._last_output
 
     def _write(self) -> bool:
-        """Return whether there is more to write."""
+        """Return whether more is left to write."""
         try:
-            written = self._feed.write(self._given[:_CHUNK])
-        except OSError:  # it does not read its input, or no more of it
+            written = self._stdin.write(self._unwritten[:_CHUNK_BYTES])
+        except OSError:  # the process has closed its standard input
             return False
-        self._given = self._given[written or 0 :]  # None: the pipe is full
-        return bool(self._given)
+        self._unwritten = self._unwritten[written or 0 :]  # None: the pipe is full
+        return bool(self._unwritten)
 
     def _read(self) -> bool:
-        """Return whether there may be more to read."""
-        chunk = self._results.read(_CHUNK)
-        self._output = (self._output + (chunk or b""))[-MAX_OUTPUT_BYTES:]
+        """Return whether more output may come."""
+        chunk = self._output.read(_CHUNK_BYTES)
+        self._last_output = (self._last_output + (chunk or b""))[-MAX_OUTPUT_BYTES:]
         return chunk != b""
 
 
-def _inherited() -> Iterator[int]:
-    """Return the descriptors that we were started with: our own close by themselves when a program starts."""
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - of numbers, not paths
-        with contextlib.suppress(OSError):  # closed since
+def _inheritable_descriptors() -> Iterator[int]:
+    """Return the descriptors that the daemon inherited; those that it opened itself are closed at exec."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are numbers, not paths
+        with contextlib.suppress(OSError):  # closed meanwhile
             if int(name) > 2 and os.get_inheritable(int(name)):  # noqa: PLR2004 - standard error
                 yield int(name)
 
 
 @contextlib.contextmanager
 def _pipe() -> Iterator[tuple[io.FileIO, io.FileIO]]:
-    reading, writing = os.pipe()
-    with io.FileIO(reading, "r") as reader, io.FileIO(writing, "w") as writer:
+    read_fd, write_fd = os.pipe()
+    with io.FileIO(read_fd, "r") as reader, io.FileIO(write_fd, "w") as writer:
         yield reader, writer

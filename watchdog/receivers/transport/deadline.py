@@ -1,12 +1,12 @@
-"""Sockets under a deadline: name resolution, connecting and everything read or written after end when time is up.
+"""Deadlines for sockets: name resolution, connection and transfer all end when the deadline passes.
 
-The timeouts of sockets count from one read to the next, so that a peer which sends a byte now and then holds its caller
-for ever; and name resolution has none at all.
+The timeout of a socket starts again with each read, so a peer that sends a byte now and then blocks its caller for
+ever. Name resolution has no timeout at all.
 """
 
 from __future__ import annotations
 
-import encodings.idna  # noqa: F401 - Python itself imports it at the first look-up of a name
+import encodings.idna  # noqa: F401 - Python imports it at the first name resolution
 import ipaddress
 import socket
 import threading
@@ -16,8 +16,8 @@ from typing import NamedTuple, Self
 
 from watchdog.errors import DeliveryError, DeliveryErrorReason
 
-# Cloud metadata services: whoever can have us post there can have us ask for the machine's credentials.
-_METADATA = (
+# Link-local addresses and cloud metadata services, which give out the credentials of the machine.
+_FORBIDDEN_NETWORKS = (
     ipaddress.ip_network("169.254.0.0/16"),
     ipaddress.ip_network("fe80::/10"),
     ipaddress.ip_network("fd00:ec2::254/128"),
@@ -25,22 +25,26 @@ _METADATA = (
 
 
 class Deadline:
-    """A moment at which something has to be over."""
+    """A moment at which an operation must have ended; CLOCK_MONOTONIC."""
 
     def __init__(self, seconds: float) -> None:
-        """Set it `seconds` from now."""
+        """Set the deadline to `seconds` from now."""
         self._at = time.monotonic() + seconds
 
     def remaining(self) -> float:
-        """Return the seconds left, 0 when it has passed."""
+        """Return the seconds left, 0 after the deadline."""
         return max(0.0, self._at - time.monotonic())
+
+    def socket_timeout(self) -> float:
+        """Return the seconds left, at least 1 ms: with a timeout of 0 a socket does not wait at all."""
+        return max(0.001, self.remaining())
 
 
 class DeadlineEnforcer:
-    """Shuts the watched socket down when the deadline passes, whatever is being read from it or written to it then."""
+    """Shuts the watched socket down when the deadline passes, which ends every read and write on it."""
 
     def __init__(self, deadline: Deadline) -> None:
-        """Arm it; it works only inside its `with` block."""
+        """Prepare the timer; it runs inside the `with` block only."""
         self._lock = threading.Lock()
         self._watched: socket.socket | None = None
         self._timer = threading.Timer(deadline.remaining(), self._expire)
@@ -48,14 +52,14 @@ class DeadlineEnforcer:
         self.has_expired = False
 
     def __enter__(self) -> Self:
-        """Start the time."""
+        """Start the timer."""
         self._timer.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Stop the time and let the socket go."""
+        """Stop the timer and close the descriptor of the watched socket."""
         self._timer.cancel()
         with self._lock:
             if self._watched is not None:
@@ -63,7 +67,7 @@ class DeadlineEnforcer:
             self._watched = None
 
     def watch_socket(self, connection: socket.socket) -> None:
-        """Watch `connection`, by a descriptor of our own: TLS takes the original one over."""
+        """Watch `connection` through a duplicate descriptor: TLS takes over the original one."""
         with self._lock:
             self._watched = connection.dup()
             if self.has_expired:
@@ -80,51 +84,50 @@ def _shut_down(connection: socket.socket) -> None:
     try:
         connection.shutdown(socket.SHUT_RDWR)
     except OSError:
-        return  # the peer was faster
+        return  # the peer has closed already
 
 
 class ResolvedAddress(NamedTuple):
-    """One answer of name resolution, as `socket` takes it."""
+    """One result of name resolution, in the form of the module `socket`."""
 
     family: socket.AddressFamily
     sockaddr: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 
 
 def resolve_host(host: str, port: int, kind: socket.SocketKind, deadline: Deadline) -> list[ResolvedAddress]:
-    """Return the addresses of `host`, in the order to try them.
+    """Return the addresses of `host`, in the order of the resolver.
 
     Raises:
-        DeliveryError: `dns`, or `timeout` when there is no answer in time.
+        DeliveryError: `dns`, or `timeout` if the resolver does not answer in time.
     """
     answers: list[ResolvedAddress] = []
     failures: list[OSError | UnicodeError] = []
 
-    def look_up() -> None:
+    def resolve() -> None:
         try:
-            found = socket.getaddrinfo(host, port, type=kind)
-        except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA refuses
+            results = socket.getaddrinfo(host, port, type=kind)
+        except (OSError, UnicodeError) as error:  # UnicodeError: a host name that is not valid in IDNA
             failures.append(error)
         else:
-            answers.extend(ResolvedAddress(family, sockaddr) for family, _, _, _, sockaddr in found)
+            answers.extend(ResolvedAddress(family, sockaddr) for family, _, _, _, sockaddr in results)
 
-    # getaddrinfo can't be interrupted: left behind, its thread ends when the resolver's own timeouts are over.
-    thread = threading.Thread(target=look_up, name="resolver", daemon=True)
+    # getaddrinfo(3) cannot be interrupted: after the deadline its thread runs on until the resolver's own timeouts end.
+    thread = threading.Thread(target=resolve, name="resolver", daemon=True)
     thread.start()
     thread.join(deadline.remaining())
     if failures:
         raise DeliveryError(DeliveryErrorReason.DNS, f"{host}: name resolution failed", retryable=True)
     if not answers:
-        raise DeliveryError(DeliveryErrorReason.TIMEOUT, f"{host}: no answer from name resolution", retryable=True)
+        raise DeliveryError(DeliveryErrorReason.TIMEOUT, f"{host}: name resolution timed out", retryable=True)
     return answers
 
 
 def connect_tcp(host: str, port: int, deadline: Deadline, *, forbid_metadata_addresses: bool = False) -> socket.socket:
-    """Return a TCP connection to `host`; its timeout is what remains.
+    """Return a TCP connection to `host`; its timeout is the time left.
 
-    Every address is tried, each with its share of the time. With `forbid_metadata_addresses`, link-local and metadata
-    addresses
-    are not even tried; what is checked is the very address that is connected to, so that no form of writing it and no
-    second answer of the name server gets around.
+    Every address is tried, each with an equal share of the time left. With `forbid_metadata_addresses`, link-local and
+    metadata addresses are not tried. The check uses the resolved address that is also connected to: neither another
+    spelling of the address nor a second answer of the name server avoids it.
 
     Raises:
         DeliveryError: `dns`, `timeout`, `connect` or `forbidden_address`.
@@ -133,29 +136,34 @@ def connect_tcp(host: str, port: int, deadline: Deadline, *, forbid_metadata_add
     if forbid_metadata_addresses:
         addresses = [address for address in addresses if not is_metadata_address(str(address.sockaddr[0]))]
         if not addresses:
-            raise DeliveryError(
-                DeliveryErrorReason.FORBIDDEN_ADDRESS, f"{host} is a link-local or metadata address", retryable=False
-            )
+            raise forbidden_address_error(host)
     failure: OSError = TimeoutError()
     for index, address in enumerate(addresses):
         connection = socket.socket(address.family, socket.SOCK_STREAM)
         try:
-            connection.settimeout(max(0.001, deadline.remaining() / (len(addresses) - index)))
+            connection.settimeout(deadline.socket_timeout() / (len(addresses) - index))
             connection.connect(address.sockaddr)
-            connection.settimeout(max(0.001, deadline.remaining()))
+            connection.settimeout(deadline.socket_timeout())
         except OSError as error:
             connection.close()
             failure = error
             continue
         return connection
     if isinstance(failure, TimeoutError):
-        raise DeliveryError(DeliveryErrorReason.TIMEOUT, f"{host}: no connection in time", retryable=True)
+        raise DeliveryError(DeliveryErrorReason.TIMEOUT, f"{host}: connection timed out", retryable=True)
     raise DeliveryError(DeliveryErrorReason.CONNECT, f"{host}: cannot connect: {failure.strerror}", retryable=True)
 
 
+def forbidden_address_error(host: str) -> DeliveryError:
+    """Return the error for a `host` with a link-local or metadata address."""
+    return DeliveryError(
+        DeliveryErrorReason.FORBIDDEN_ADDRESS, f"{host} is a link-local or metadata address", retryable=False
+    )
+
+
 def is_metadata_address(address: str) -> bool:
-    """Tell whether `address`, as the socket sees it, is link-local or a cloud's metadata service."""
+    """Return whether the numeric `address` is link-local or belongs to a cloud metadata service."""
     ip: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
         ip = ip.ipv4_mapped
-    return any(ip in network for network in _METADATA)
+    return any(ip in network for network in _FORBIDDEN_NETWORKS)

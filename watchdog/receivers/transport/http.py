@@ -1,15 +1,15 @@
-"""One POST to one URL: under a total deadline, without redirects, cookies, stored logins or proxies of the environment.
+"""One POST to one URL, under a total deadline; no redirects, cookies, .netrc or proxies of the environment.
 
-The answer's status decides; of its body 64 KiB are read for politeness, more where it is asked for, and only a receiver
-that knows a closed list of answers looks at it. All modules and certificates that sending needs are read by the time an
-`Endpoint` is made: the daemon may be unable to read them once it has given up its privileges. Nothing of a URL but its
-host ever shows in an error.
+The status of the response decides. At most 64 KiB of the body are read, unless the caller asks for more; only receivers
+with a closed list of known bodies use it. All modules and certificates needed to send are read when an `Endpoint` is
+created: the daemon may be unable to read them after it gives up its privileges. Errors show the host of a URL and
+nothing else of it.
 """
 
 from __future__ import annotations
 
 import email.utils
-import encodings.latin_1  # noqa: F401 - Python itself imports it at the first header
+import encodings.latin_1  # noqa: F401 - Python imports it at the first header field
 import re
 import socket
 import ssl
@@ -29,24 +29,24 @@ from watchdog import __version__
 from watchdog.config.document import Table
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError, DeliveryErrorReason
-from watchdog.receivers.transport.deadline import Deadline, DeadlineEnforcer, connect_tcp
+from watchdog.receivers.transport.deadline import Deadline, DeadlineEnforcer, connect_tcp, forbidden_address_error
 from watchdog.receivers.transport.proxy import Proxy, is_metadata_host, proxy_from_table
-from watchdog.receivers.transport.tls import host_tls_context, tls_context_from_table
+from watchdog.receivers.transport.tls import certificate_error, host_tls_context, tls_context_from_table
 
 MAX_RESPONSE_BYTES = 65_536
 
-_NOWHERE = Secret("http://unset.invalid/")  # RFC 2606 §2: a name that never resolves
+_PLACEHOLDER_URL = Secret("http://unset.invalid/")  # RFC 2606 §2: .invalid never resolves
 _RETRYABLE_CLIENT_ERRORS = (408, 425)  # RFC 9110 §15.5.9 Request Timeout, RFC 8470 §5.2 Too Early
-_PROXY_REFUSES = re.compile(r"Tunnel connection failed: ([0-9]{3})")  # http.client's words
+_PROXY_REFUSES = re.compile(r"Tunnel connection failed: ([0-9]{3})")  # text of http.client
 
 
 class UncertainDeliveryError(DeliveryError):
-    """There was a connection, and no answer: what was posted may have arrived."""
+    """The request was sent, but there was no usable response: the server may have taken the message."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpTransport:
-    """How endpoints are reached: the context of TLS, a proxy."""
+    """TLS context and proxy, shared by endpoints."""
 
     tls_context: ssl.SSLContext
     proxy: Proxy | None = None
@@ -54,7 +54,7 @@ class HttpTransport:
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """What the server said: the status, the first bytes of the body, and how long it asked us to wait."""
+    """Status, first bytes of the body and the value of Retry-After, None if there is none."""
 
     status: int
     body: bytes
@@ -62,21 +62,21 @@ class HttpResponse:
 
     @property
     def is_success(self) -> bool:
-        """Tell whether the server has taken what was posted."""
+        """Return whether the server accepted the request: status 2xx."""
         return 200 <= self.status < 300  # noqa: PLR2004 - RFC 9110 §15.3
 
 
 class Endpoint:
-    """A URL that is posted to."""
+    """A URL that receives POST requests."""
 
     def __init__(self, url: Secret, transport: HttpTransport | None = None) -> None:
-        """Take `url` apart and read what TLS needs; without a `transport`: directly, trusting what the host trusts.
+        """Parse `url`; without a `transport`, connect without proxy and trust the host's certificate authorities.
 
         Raises:
-            ValueError: not an http or https URL with a host; the text does not show the URL.
+            ValueError: not an http or https URL with a host; the error text does not contain the URL.
         """
         text = url.reveal()
-        if not text.isprintable() or " " in text:  # urlsplit() makes one URL of two lines
+        if not text.isprintable() or " " in text:  # urlsplit() removes line breaks
             raise ValueError("not a URL: it must be one line without spaces")
         try:
             parts = urllib.parse.urlsplit(text)
@@ -90,8 +90,8 @@ class Endpoint:
         except (ValueError, requests.RequestException):
             raise ValueError("not a URL") from None
         self.host = parts.hostname
-        self._secure = parts.scheme == "https"
-        self._port = port or (443 if self._secure else 80)
+        self._is_https = parts.scheme == "https"
+        self._port = port or (443 if self._is_https else 80)
         self._transport = transport or HttpTransport(host_tls_context())
 
     def post(
@@ -102,34 +102,31 @@ class Endpoint:
         *,
         max_bytes: int = MAX_RESPONSE_BYTES,
     ) -> HttpResponse:
-        """Post `body` and return the answer, whatever its status, with the first `max_bytes` of its body.
+        """Post `body`; return the response with the first `max_bytes` of its body, also if the status is an error.
 
         Raises:
-            DeliveryError: `timeout`, `dns`, `connect`, `tls` or `forbidden_address`; after `deadline_seconds` at the
+            UncertainDeliveryError: no usable response; the server may have taken the message.
+            DeliveryError: `timeout`, `dns`, `connect`, `tls` or `forbidden_address`, at `deadline_seconds` at the
                 latest.
         """
         deadline = Deadline(deadline_seconds)
-        with DeadlineEnforcer(deadline) as tripwire:
-            dialling = _ConnectionAttempt(deadline, tripwire, self._transport.proxy)
+        with DeadlineEnforcer(deadline) as enforcer:
+            attempt = _ConnectionAttempt(deadline, enforcer, self._transport.proxy)
             try:
-                return self._exchange(body, headers, dialling, max_bytes)
+                return self._exchange(body, headers, attempt, max_bytes)
             except (OSError, TransportError) as error:  # requests.RequestException is an OSError
-                raise self._classify(error, dialling) from None
+                raise self._delivery_error(error, attempt) from None
 
     def _exchange(
         self, body: bytes, headers: Mapping[str, str], attempt: _ConnectionAttempt, max_bytes: int
     ) -> HttpResponse:
         proxy = self._transport.proxy
-        if proxy is not None and is_metadata_host(self.host):  # the socket leads to the proxy: the name must do
-            raise DeliveryError(
-                DeliveryErrorReason.FORBIDDEN_ADDRESS,
-                f"{self.host} is a link-local or metadata address",
-                retryable=False,
-            )
+        if proxy is not None and is_metadata_host(self.host):  # the proxy connects: only the name can be checked
+            raise forbidden_address_error(self.host)
         with requests.Session() as session:
             session.trust_env = False  # no proxy from the environment, no .netrc
             session.headers.clear()
-            session.mount(f"{'https' if self._secure else 'http'}://", _SinglePoolAdapter(self._pool(attempt)))
+            session.mount(f"{'https' if self._is_https else 'http'}://", _SinglePoolAdapter(self._pool(attempt)))
             response = session.post(
                 self._url,
                 data=body,
@@ -137,57 +134,58 @@ class Endpoint:
                     "User-Agent": f"bpf-watchdog/{__version__}",
                     "Accept-Encoding": "identity",  # no decompression bombs
                     "Connection": "close",
-                    **(proxy.headers if proxy is not None and not self._secure else {}),
+                    **(proxy.headers if proxy is not None and not self._is_https else {}),
                     **headers,
                 },
-                proxies={"http": "http://proxy"} if proxy is not None else {},  # asks for the whole URL, no more
-                timeout=max(0.001, attempt.deadline.remaining()),
+                proxies={"http": "http://proxy"} if proxy is not None else {},  # only makes requests send the whole URL
+                timeout=attempt.deadline.socket_timeout(),
                 allow_redirects=False,
                 stream=True,
             )
             with response:
-                if attempt.tripwire.has_expired:  # http.client takes headers that break off for complete ones
+                if attempt.enforcer.has_expired:  # http.client takes cut-off header fields for complete ones
                     raise TimeoutError
                 retry_after = parse_retry_after(response.headers.get("Retry-After"), time.time())
-                return HttpResponse(response.status_code, _read_some(response.raw, max_bytes), retry_after)
+                return HttpResponse(response.status_code, _read_at_most(response.raw, max_bytes), retry_after)
 
     def _pool(self, attempt: _ConnectionAttempt) -> connectionpool.HTTPConnectionPool:
         options: dict[str, Any] = {"attempt": attempt}
-        if self._secure:
+        if self._is_https:
             return _TlsPool(self.host, self._port, ssl_context=self._transport.tls_context, **options)
         return _PlainPool(self.host, self._port, **options)
 
-    def _classify(self, error: Exception, attempt: _ConnectionAttempt) -> DeliveryError:
+    def _delivery_error(self, error: Exception, attempt: _ConnectionAttempt) -> DeliveryError:
         causes = _causes(error)
-        kind = UncertainDeliveryError if attempt.has_connected else DeliveryError
-        if attempt.tripwire.has_expired or any(isinstance(cause, (TimeoutError, requests.Timeout)) for cause in causes):
-            return kind(DeliveryErrorReason.TIMEOUT, f"{self.host}: no complete answer in time", retryable=True)
+        error_type = UncertainDeliveryError if attempt.has_connected else DeliveryError
+        if attempt.enforcer.has_expired or any(isinstance(cause, (TimeoutError, requests.Timeout)) for cause in causes):
+            return error_type(DeliveryErrorReason.TIMEOUT, f"{self.host}: no complete answer in time", retryable=True)
         for cause in causes:
             if isinstance(cause, ssl.SSLCertVerificationError):
-                return DeliveryError(
-                    DeliveryErrorReason.TLS, f"{self.host}: certificate refused: {cause.verify_message}", retryable=True
-                )
+                return certificate_error(self.host, cause)
             if attempt.proxy is not None and (refused := _PROXY_REFUSES.match(str(cause))):
-                said = f"the proxy {attempt.proxy.host} answered {refused[1]}"
-                return DeliveryError(DeliveryErrorReason.CONNECT, f"{self.host}: {said}", retryable=True)
+                text = f"{self.host}: the proxy {attempt.proxy.host} answered {refused[1]}"
+                return DeliveryError(DeliveryErrorReason.CONNECT, text, retryable=True)
         if any(isinstance(cause, (ssl.SSLError, requests.exceptions.SSLError)) for cause in causes):
-            return kind(DeliveryErrorReason.TLS, f"{self.host}: TLS failed", retryable=True)
-        return kind(DeliveryErrorReason.CONNECT, f"{self.host}: connection broken before the answer", retryable=True)
+            return error_type(DeliveryErrorReason.TLS, f"{self.host}: TLS failed", retryable=True)
+        return error_type(
+            DeliveryErrorReason.CONNECT, f"{self.host}: connection broken before the answer", retryable=True
+        )
 
 
 def http_transport_from_table(table: Table) -> HttpTransport:
-    """Read `ca_file`, `cert_file`, `key_file` and `proxy`, none of them required."""
+    """Read `ca_file`, `cert_file`, `key_file` and `proxy`; none is required."""
     return HttpTransport(tls_context_from_table(table), proxy_from_table(table))
 
 
 def endpoint_from_table(table: Table, key: str, *, is_public_allowed: bool = False) -> Endpoint:
-    """Return the endpoint whose URL is the secret at `key`, reached as `http_transport_from_table` says.
+    """Return the endpoint with the URL at the secret `key` and the transport of `http_transport_from_table`.
 
-    Where a problem has been noted, it leads nowhere. `is_public_allowed`: not every such URL is a secret.
+    After a problem, the endpoint is a placeholder that never resolves. `is_public_allowed`: the URL may hold no secret,
+    so it may stand in a file that others can read.
     """
     url = table.secret(key, is_url=is_public_allowed)
     transport = http_transport_from_table(table)
-    return endpoint_from_url(table, table.given_form(key) or key, url or _NOWHERE, transport)
+    return endpoint_from_url(table, table.given_form(key) or key, url or _PLACEHOLDER_URL, transport)
 
 
 def endpoint_from_url(
@@ -201,43 +199,48 @@ def endpoint_from_url(
         return Endpoint(url, transport)
     except ValueError as error:
         table.add_problem(key, str(error), index=index)
-        return Endpoint(_NOWHERE, transport)
+        return Endpoint(_PLACEHOLDER_URL, transport)
 
 
-def raise_for_status(answer: HttpResponse, host: str, hint: str = "") -> None:
-    """Return if `answer` says that `host` has taken what was posted; `hint` is added to the error if not.
+def raise_for_status(response: HttpResponse, host: str, hint: str = "") -> None:
+    """Raise unless `host` accepted the request; `hint` is appended to the error text.
 
     Raises:
         DeliveryError: `rate_limited`, `auth`, `redirect`, `client_error` or `server_error`.
     """
-    status, wait = answer.status, answer.retry_after_seconds
-    if answer.is_success:
+    status, wait_seconds = response.status, response.retry_after_seconds
+    if response.is_success:
         return
-    said = f"{host} answered {status}{hint}"
+    text = f"{host} answered {status}{hint}"
     if status == 429:  # noqa: PLR2004 - RFC 6585 §4 Too Many Requests
-        raise DeliveryError(DeliveryErrorReason.RATE_LIMITED, said, retryable=True, retry_after_seconds=wait)
+        raise DeliveryError(DeliveryErrorReason.RATE_LIMITED, text, retryable=True, retry_after_seconds=wait_seconds)
     if status in (401, 403):
-        raise DeliveryError(DeliveryErrorReason.AUTH, said, retryable=False)
+        raise DeliveryError(DeliveryErrorReason.AUTH, text, retryable=False)
     if status < 400:  # noqa: PLR2004 - RFC 9110 §15.4
         raise DeliveryError(
-            DeliveryErrorReason.REDIRECT, f"{said}: redirects are not followed, give the final URL", retryable=False
+            DeliveryErrorReason.REDIRECT,
+            f"{text}: redirects are not followed: configure the final URL",
+            retryable=False,
         )
     if status < 500:  # noqa: PLR2004 - RFC 9110 §15.5
-        again = status in _RETRYABLE_CLIENT_ERRORS
+        retryable = status in _RETRYABLE_CLIENT_ERRORS
         raise DeliveryError(
-            DeliveryErrorReason.CLIENT_ERROR, said, retryable=again, retry_after_seconds=wait if again else None
+            DeliveryErrorReason.CLIENT_ERROR,
+            text,
+            retryable=retryable,
+            retry_after_seconds=wait_seconds if retryable else None,
         )
-    raise DeliveryError(DeliveryErrorReason.SERVER_ERROR, said, retryable=True, retry_after_seconds=wait)
+    raise DeliveryError(DeliveryErrorReason.SERVER_ERROR, text, retryable=True, retry_after_seconds=wait_seconds)
 
 
 def parse_retry_after(text: str | None, now: float) -> float | None:
-    """Return the seconds that a Retry-After field asks to wait from `now` (wall clock), at least 0; None for nonsense.
+    """Return the seconds that a Retry-After field asks to wait from `now` (wall clock), at least 0; None if invalid.
 
     Source: RFC 9110 §10.2.3.
     """
     if text is None:
         return None
-    if re.fullmatch(r"[0-9]{1,300}", text):  # more digits than a float holds are nonsense
+    if re.fullmatch(r"[0-9]{1,300}", text):  # a float holds no more digits
         return float(text)
     try:
         at = email.utils.parsedate_to_datetime(text).timestamp()
@@ -246,8 +249,8 @@ def parse_retry_after(text: str | None, now: float) -> float | None:
     return max(0.0, at - now)
 
 
-def _read_some(raw: urllib3.BaseHTTPResponse, max_bytes: int) -> bytes:
-    # The status has decided already: an endless or broken body is no reason to send the notice again.
+def _read_at_most(raw: urllib3.BaseHTTPResponse, max_bytes: int) -> bytes:
+    # The status has decided already: after an endless or broken body the notification is not sent again.
     body = b""
     try:
         while len(body) < max_bytes and (chunk := raw.read(max_bytes - len(body))):
@@ -258,19 +261,19 @@ def _read_some(raw: urllib3.BaseHTTPResponse, max_bytes: int) -> bytes:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """Return `error` and everything that it was raised for: both libraries wrap, as cause, context or argument."""
+    """Return `error` and the errors that it wraps, as cause, context or argument: both libraries wrap errors."""
     found: list[BaseException] = []
-    waiting: list[object] = [error]
-    while waiting:
-        current = waiting.pop()
+    unchecked: list[object] = [error]
+    while unchecked:
+        current = unchecked.pop()
         if isinstance(current, BaseException) and current not in found:
             found.append(current)
-            waiting += [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
+            unchecked += [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
     return found
 
 
 class _SinglePoolAdapter(requests.adapters.HTTPAdapter):
-    """Sends everything through one pool of our own, whose context verifies: no file is looked for at send time."""
+    """Sends every request through one given pool, with its TLS context: no file is read at send time."""
 
     def __init__(self, pool: connectionpool.HTTPConnectionPool) -> None:
         super().__init__(max_retries=urllib3.Retry(0, read=False))
@@ -289,32 +292,32 @@ class _SinglePoolAdapter(requests.adapters.HTTPAdapter):
 
 @dataclass(slots=True)
 class _ConnectionAttempt:
-    """What the connections of one attempt have to know, and whether one was made."""
+    """Deadline and proxy for the connections of one POST, and whether a connection was made."""
 
     deadline: Deadline
-    tripwire: DeadlineEnforcer
+    enforcer: DeadlineEnforcer
     proxy: Proxy | None
     has_connected: bool = False
 
 
 class _DeadlineConnection(connection.HTTPConnection):
-    """Connects under a deadline, never to a metadata service, and puts the socket under the tripwire."""
+    """Connects under a deadline, never to a metadata service; the enforcer watches the socket."""
 
     def __init__(self, *args: Any, attempt: _ConnectionAttempt, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._dialling = attempt
+        self._attempt = attempt
 
     def _new_conn(self) -> socket.socket:
-        proxy = self._dialling.proxy
+        proxy = self._attempt.proxy
         host, port = (self.host.strip("[]"), self.port) if proxy is None else (proxy.host, proxy.port)
-        made = connect_tcp(host, port, self._dialling.deadline, forbid_metadata_addresses=True)
-        self._dialling.has_connected = True
-        self._dialling.tripwire.watch_socket(made)
-        return made
+        tcp = connect_tcp(host, port, self._attempt.deadline, forbid_metadata_addresses=True)
+        self._attempt.has_connected = True
+        self._attempt.enforcer.watch_socket(tcp)
+        return tcp
 
 
 class _DeadlineTlsConnection(_DeadlineConnection, connection.HTTPSConnection):
-    """The same with TLS above it, through a tunnel where there is a proxy."""
+    """The same with TLS; through a tunnel if there is a proxy."""
 
     def __init__(self, *args: Any, attempt: _ConnectionAttempt, **options: Any) -> None:
         super().__init__(*args, attempt=attempt, **options)

@@ -1,4 +1,4 @@
-"""What a webhook's owner has us say of ourselves: a bearer token or a login, and headers of his own."""
+"""Header fields that a webhook's table configures: a bearer token or a login, and any other fields."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from collections.abc import Mapping
 from watchdog.config.document import Table
 from watchdog.config.secrets import Secret
 
-_NAME = re.compile(
-    r"[A-Za-z0-9!#$%&'*+.^`|~-]+"
-)  # RFC 9110 §5.6.2, less the underscore: our keys end in _file and the like
-_VALUE = re.compile(r"[!-~](?:[\t -~]*[!-~])?")  # RFC 9110 §5.5, less what is obsolete
-_SECRET = re.compile(
-    r"auth|cookie|key|secret|token", re.IGNORECASE
-)  # others are plain texts where they stand in the file
-_OURS = re.compile(
+# RFC 9110 §5.6.2 without the underscore: the keys of secret forms end in _file, _env or _credential.
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]+")
+_VALUE = re.compile(r"[!-~](?:[\t -~]*[!-~])?")  # RFC 9110 §5.5 without its obsolete forms
+# The values of these fields are secrets; other values may stand in a file that others can read.
+_SECRET_NAME = re.compile(r"auth|cookie|key|secret|token", re.IGNORECASE)
+_RESERVED_NAME = re.compile(
     r"host|connection|content-.*|transfer-encoding|te|trailer|upgrade|expect|accept-encoding|proxy-.*"
     r"|x-notification-id|x-watchdog-.*",
     re.IGNORECASE,
@@ -24,46 +22,52 @@ _OURS = re.compile(
 
 
 def headers_from_table(table: Table) -> Mapping[str, Secret]:
-    """Read `bearer_token`, or `username` and `password`, and the table `headers`; each secret also from a file."""
-    found = _headers(table.table("headers"))
+    """Read `bearer_token`, or `username` and `password`, and the table `headers`; secrets in any of their forms."""
+    headers = _fields_from_table(table.table("headers"))
     token = table.secret("bearer_token", required=False)
-    name = table.text("username", "")
-    password = table.secret("password", required=name != "")
-    if password is not None and not name:
-        table.add_problem("username", "missing: a password needs one")
-    ways = [token is not None, password is not None, any(header.lower() == "authorization" for header in found)]
-    if sum(ways) > 1:
-        table.add_problem("headers" if ways[2] else "username", "give one way to log in only")
+    username = table.text("username", "")
+    password = table.secret("password", required=username != "")
+    if password is not None and not username:
+        table.add_problem("username", "missing: required with password")
+    has_header = any(header.lower() == "authorization" for header in headers)
+    if (token is not None) + (password is not None) + has_header > 1:
+        key = "headers" if has_header else "username"
+        table.add_problem(key, "give only one of bearer_token, username and an Authorization header")
     if token is not None:
-        _check(table, "bearer_token", token)
-        return {**found, "Authorization": Secret(f"Bearer {token.reveal()}")}
+        _is_valid(table, "bearer_token", token)
+        return {**headers, "Authorization": Secret(f"Bearer {token.reveal()}")}
     if password is not None:
-        login = f"{name}:{password.reveal()}".encode("utf-8", "surrogateescape")
-        return {**found, "Authorization": Secret(f"Basic {base64.b64encode(login).decode()}")}
-    return found
+        return {**headers, "Authorization": Secret(basic_authorization(username, password.reveal()))}
+    return headers
 
 
-def _headers(table: Table) -> dict[str, Secret]:
-    found: dict[str, Secret] = {}
+def basic_authorization(username: str, password: str) -> str:
+    """Return the value of an Authorization field with a login, RFC 7617 §2."""
+    login = f"{username}:{password}".encode("utf-8", "surrogateescape")
+    return f"Basic {base64.b64encode(login).decode()}"
+
+
+def _fields_from_table(table: Table) -> dict[str, Secret]:
+    fields: dict[str, Secret] = {}
     for key in table:
         name = re.sub(r"_(file|env|credential)$", "", key)
-        is_secret = key != name or _SECRET.search(name)
+        is_secret = key != name or _SECRET_NAME.search(name)
         value = table.secret(name) if is_secret else Secret(table.text(name))
         if not _NAME.fullmatch(name):
-            table.add_problem(key, "is no name of a header")
-        elif _OURS.fullmatch(name):
-            table.add_problem(key, "is set by ourselves")
-        elif name.lower() in {other.lower() for other in found}:
-            table.add_problem(key, "is given twice")
-        elif value is not None and not table.has_problem(key) and _check(table, name, value):
-            found[name] = value
+            table.add_problem(key, "not a valid header name")
+        elif _RESERVED_NAME.fullmatch(name):
+            table.add_problem(key, "is set by bpf-watchdog and cannot be configured")
+        elif name.lower() in {other.lower() for other in fields}:
+            table.add_problem(key, "is a duplicate: header names ignore case")
+        elif value is not None and not table.has_problem(key) and _is_valid(table, name, value):
+            fields[name] = value
     table.reject_unknown_keys()
-    return found
+    return fields
 
 
-def _check(table: Table, name: str, value: Secret) -> bool:
+def _is_valid(table: Table, name: str, value: Secret) -> bool:
     if _VALUE.fullmatch(value.reveal()):
         return True
-    given = next(form for form in table if re.fullmatch(rf"{re.escape(name)}(_[a-z]+)?", form))
-    table.add_problem(given, "must be printable ASCII on one line")
+    key = next(form for form in table if re.fullmatch(rf"{re.escape(name)}(_[a-z]+)?", form))
+    table.add_problem(key, "must be printable ASCII on one line")
     return False

@@ -1,23 +1,23 @@
-"""The HTTP proxy that a receiver is reached through: only one that its table names, never one of the environment."""
+"""The HTTP proxy of a receiver: only the one in its table, never a proxy of the environment."""
 
 from __future__ import annotations
 
-import base64
 import socket
 import urllib.parse
 from dataclasses import dataclass
 
 from watchdog.config.document import Table
 from watchdog.receivers.transport.deadline import is_metadata_address
+from watchdog.receivers.transport.http_headers import basic_authorization
 
-_PORT = 3_128  # registered for HTTP proxies by squid; what curl takes too is 1080, which nobody means
-# What the clouds call their metadata services: behind a proxy, the name is all that we see.
+_DEFAULT_PORT = 3_128  # the port registered by squid for HTTP proxies; curl's default, 1080, is that of SOCKS
+# Host names of cloud metadata services: behind a proxy, only the name is known.
 _METADATA_NAMES = ("metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal")
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """Where it is, and what it wants to hear of who we are."""
+    """Host and port of a proxy, and the header fields with the login, if it needs one."""
 
     host: str
     port: int
@@ -25,14 +25,16 @@ class Proxy:
 
 
 def proxy_from_table(table: Table) -> Proxy | None:
-    """Read `proxy` (or `proxy_file`, `proxy_env`: its URL may hold a login), not required."""
+    """Read the secret `proxy`, a URL that may hold a login; None if it is not given."""
     url = table.secret("proxy", required=False)
     if url is None:
         return None
     try:
         return parse_proxy_url(url.reveal())
     except ValueError:
-        table.add_problem(table.given_form("proxy") or "proxy", f"write it like http://proxy.example.net:{_PORT}")
+        table.add_problem(
+            table.given_form("proxy") or "proxy", f"write it like http://proxy.example.net:{_DEFAULT_PORT}"
+        )
     return None
 
 
@@ -40,7 +42,7 @@ def parse_proxy_url(text: str) -> Proxy:
     """Return the proxy at a URL like `http://user:password@host:port`.
 
     Raises:
-        ValueError: it is none; the text does not show it.
+        ValueError: not the URL of an HTTP proxy; the error text does not contain it.
     """
     try:
         parts = urllib.parse.urlsplit(text)
@@ -51,20 +53,19 @@ def parse_proxy_url(text: str) -> Proxy:
         raise ValueError("not the URL of a proxy")
     headers = {}
     if parts.username is not None:
-        login = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
-        encoded = base64.b64encode(login.encode("utf-8", "surrogateescape")).decode()
-        headers["Proxy-Authorization"] = f"Basic {encoded}"
-    return Proxy(parts.hostname, port or _PORT, headers)
+        username, password = urllib.parse.unquote(parts.username), urllib.parse.unquote(parts.password or "")
+        headers["Proxy-Authorization"] = basic_authorization(username, password)
+    return Proxy(parts.hostname, port or _DEFAULT_PORT, headers)
 
 
 def is_metadata_host(host: str) -> bool:
-    """Tell whether `host` can be known, without asking a name server, for a link-local or metadata address."""
+    """Return whether `host` is a link-local or metadata address, without asking a name server."""
     name = host.strip("[]").rstrip(".").lower()
     if name in _METADATA_NAMES:
         return True
     try:
-        # However it is written: getaddrinfo(3) takes 2852039166 and 0xA9FEA9FE for addresses too.
-        found = socket.getaddrinfo(name, None, flags=socket.AI_NUMERICHOST)
+        # In any spelling: getaddrinfo(3) also accepts 2852039166 and 0xA9FEA9FE as addresses.
+        results = socket.getaddrinfo(name, None, flags=socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):
         return False
-    return any(is_metadata_address(str(address[0])) for *_, address in found)
+    return any(is_metadata_address(str(address[0])) for *_, address in results)

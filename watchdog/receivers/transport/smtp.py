@@ -1,8 +1,7 @@
-"""One message handed to a mail server: under a total deadline, over TLS unless told otherwise.
+"""One message sent to a mail server: under a total deadline, over TLS unless configured otherwise.
 
-The timeouts of smtplib count from one read to the next and its answers have no end, as those of any socket: here the
-whole exchange is under a tripwire, and what a server says is bounded. Of its answers only codes are repeated: their
-words can hold anything.
+smtplib starts its timeout again with each read and does not limit the length of replies. Here a deadline ends the whole
+exchange, and the size of all replies is limited. Errors repeat only the codes of a reply: its text may be hostile.
 
 Source: RFC 5321 (SMTP), RFC 3207 (STARTTLS), RFC 8314 (implicit TLS), RFC 3463 (enhanced codes).
 """
@@ -21,17 +20,19 @@ from typing import Any
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.transport.deadline import Deadline, DeadlineEnforcer, connect_tcp
+from watchdog.receivers.transport.tls import certificate_error
 
 MAX_REPLY_BYTES = 65_536
 
-_ENHANCED = re.compile(rb"[245]\.\d{1,3}\.\d{1,3}(?= |$)")
+_ENHANCED_CODE = re.compile(rb"[245]\.\d{1,3}\.\d{1,3}(?= |$)")
 _FULL_NAME = re.compile(r"[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+")
-_MAIL, _RECIPIENT, _CONTENT = "the sender", "a recipient", "the message"
+# The parts of an exchange that a server can refuse, as errors name them.
+_SENDER, _RECIPIENT, _MESSAGE = "the sender", "a recipient", "the message"
 
 
 @dataclass(frozen=True, slots=True)
 class SmtpLogin:
-    """Who we are to the server."""
+    """User name and password for the server."""
 
     username: str
     password: Secret
@@ -39,7 +40,7 @@ class SmtpLogin:
 
 @dataclass(frozen=True, slots=True)
 class SmtpServer:
-    """A mail server. `tls`: "starttls", "implicit" or "none"; `context` says whom TLS trusts."""
+    """A mail server. `tls_mode`: "starttls", "implicit" or "none"; `tls_context` holds the trusted authorities."""
 
     host: str
     port: int
@@ -50,107 +51,110 @@ class SmtpServer:
     def send_message(
         self, sender: str, recipients: Sequence[str], message: bytes, deadline: Deadline
     ) -> dict[str, DeliveryError]:
-        """Hand `message` over for `recipients`; return those that were refused, with the reason of each.
+        """Send `message` to `recipients`; return an error for each recipient that the server refused.
 
         Raises:
-            DeliveryError: nobody gets it.
+            DeliveryError: no recipient gets the message.
         """
-        with DeadlineEnforcer(deadline) as tripwire:
-            session = _SmtpSession(self, deadline, tripwire)
+        with DeadlineEnforcer(deadline) as enforcer:
+            session = _SmtpSession(self, deadline, enforcer)
             try:
                 try:
                     return session.transfer(sender, recipients, message)
                 finally:
                     session.end()
             except smtplib.SMTPResponseException as error:
-                raise self.error_for_reply(error.smtp_code, error.smtp_error, _at(error)) from None
+                raise self.error_for_reply(error.smtp_code, error.smtp_error, _refused_part(error)) from None
             except (smtplib.SMTPException, OSError) as error:
-                raise self._classify(error, timed_out=tripwire.has_expired or deadline.remaining() <= 0) from None
+                is_late = enforcer.has_expired or deadline.remaining() <= 0
+                raise self._delivery_error(error, timed_out=is_late) from None
 
-    def error_for_reply(self, code: int, said: bytes | str, what: str) -> DeliveryError:
-        """Return the verdict on an answer that is no yes: 4xx may become one, 5xx never does (RFC 5321 §4.2.1)."""
-        words = said if isinstance(said, bytes) else said.encode("utf-8", "replace")
-        enhanced = _ENHANCED.match(words)
-        told = f"{code} {enhanced[0].decode()}" if enhanced else str(code)
-        text = f"{self.host} answered {told} to {what}"
+    def error_for_reply(self, code: int, reply: bytes | str, refused_part: str) -> DeliveryError:
+        """Return the error for a negative reply: 4xx is transient, 5xx is permanent (RFC 5321 §4.2.1)."""
+        reply_bytes = reply if isinstance(reply, bytes) else reply.encode("utf-8", "replace")
+        enhanced = _ENHANCED_CODE.match(reply_bytes)
+        codes = f"{code} {enhanced[0].decode()}" if enhanced else str(code)
+        text = f"{self.host} answered {codes} to {refused_part}"
         if not 200 <= code < 600:  # noqa: PLR2004 - RFC 5321 §4.2.1
-            return DeliveryError(DeliveryErrorReason.CONNECT, f"{self.host}: broken answer to {what}", retryable=True)
+            return DeliveryError(
+                DeliveryErrorReason.CONNECT, f"{self.host}: invalid reply to {refused_part}", retryable=True
+            )
         if code in (530, 534, 535, 538):  # RFC 4954 §6
             return DeliveryError(DeliveryErrorReason.AUTH, text, retryable=False)
-        if code >= 500:  # noqa: PLR2004 - likewise
+        if code >= 500:  # noqa: PLR2004 - as above
             return DeliveryError(DeliveryErrorReason.CLIENT_ERROR, text, retryable=False)
         return DeliveryError(DeliveryErrorReason.SERVER_ERROR, text, retryable=True)
 
-    def _classify(self, error: Exception, *, timed_out: bool) -> DeliveryError:
+    def _delivery_error(self, error: Exception, *, timed_out: bool) -> DeliveryError:
         if timed_out or isinstance(error, TimeoutError):
             return DeliveryError(
                 DeliveryErrorReason.TIMEOUT, f"{self.host}: no complete answer in time", retryable=True
             )
         if isinstance(error, ssl.SSLCertVerificationError):
-            return DeliveryError(
-                DeliveryErrorReason.TLS, f"{self.host}: certificate refused: {error.verify_message}", retryable=True
-            )
+            return certificate_error(self.host, error)
         if isinstance(error, ssl.SSLError):
             return DeliveryError(DeliveryErrorReason.TLS, f"{self.host}: TLS failed", retryable=True)
         if isinstance(error, smtplib.SMTPNotSupportedError) or type(error) is smtplib.SMTPException:
-            return DeliveryError(DeliveryErrorReason.AUTH, f"{self.host} offers no login that we know", retryable=False)
+            return DeliveryError(
+                DeliveryErrorReason.AUTH, f"{self.host} offers no supported login method", retryable=False
+            )
         return DeliveryError(
             DeliveryErrorReason.CONNECT, f"{self.host}: connection broken before the answer", retryable=True
         )
 
 
-def _at(error: smtplib.SMTPResponseException) -> str:
-    """Return what was refused where smtplib itself looks at the answer."""
+def _refused_part(error: smtplib.SMTPResponseException) -> str:
+    """Return the refused part of the exchange for a reply that smtplib itself checks."""
     match error:
         case smtplib.SMTPAuthenticationError():
-            return "our login"
+            return "the login"
         case smtplib.SMTPDataError():
-            return _CONTENT
+            return _MESSAGE
         case smtplib.SMTPHeloError():
-            return "our greeting"
+            return "EHLO"
         case _:
             return "STARTTLS"
 
 
 class _SmtpSession(smtplib.SMTP):
-    """One connection."""
+    """One connection to a mail server."""
 
-    def __init__(self, relay: SmtpServer, deadline: Deadline, tripwire: DeadlineEnforcer) -> None:
-        self._relay = relay
+    def __init__(self, server: SmtpServer, deadline: Deadline, enforcer: DeadlineEnforcer) -> None:
+        self._server = server
         self._deadline = deadline
-        self._tripwire = tripwire
-        # A name given here keeps smtplib from asking the resolver for ours, which has no deadline.
+        self._enforcer = enforcer
+        # Without a name smtplib asks the resolver for the host's own name, without a deadline.
         super().__init__(local_hostname="localhost")
-        self._host = relay.host  # whose certificate it has to be
+        self._host = server.host  # smtplib checks the certificate against this name
 
     def transfer(self, sender: str, recipients: Sequence[str], message: bytes) -> dict[str, DeliveryError]:
-        relay = self._relay
-        self._expect(self.connect(relay.host, relay.port), 220, "our connection")
+        server = self._server
+        self._expect(self.connect(server.host, server.port), 220, "the connection")
         self.ehlo_or_helo_if_needed()
-        if relay.tls_mode == "starttls":
+        if server.tls_mode == "starttls":
             if not self.has_extn("starttls"):
-                raise DeliveryError(DeliveryErrorReason.TLS, f"{relay.host} offers no STARTTLS", retryable=True)
-            self._expect(self.starttls(context=relay.tls_context), 220, "STARTTLS")
+                raise DeliveryError(DeliveryErrorReason.TLS, f"{server.host} offers no STARTTLS", retryable=True)
+            self._expect(self.starttls(context=server.tls_context), 220, "STARTTLS")
             self.ehlo_or_helo_if_needed()
-        if relay.login is not None:
-            self.login(relay.login.username, relay.login.password.reveal())
-        self._expect(self.mail(sender), 250, _MAIL)
+        if server.login is not None:
+            self.login(server.login.username, server.login.password.reveal())
+        self._expect(self.mail(sender), 250, _SENDER)
         refused = {}
         for recipient in recipients:
-            code, said = self.rcpt(recipient)
+            code, reply = self.rcpt(recipient)
             if code not in (250, 251):
-                refused[recipient] = relay.error_for_reply(code, said, _RECIPIENT)
+                refused[recipient] = server.error_for_reply(code, reply, _RECIPIENT)
         if len(refused) < len(recipients):
-            self._expect(self.data(message), 250, _CONTENT)
+            self._expect(self.data(message), 250, _MESSAGE)
         return refused
 
     def end(self) -> None:
-        """Part from the server, without waiting for what it says to that."""
+        """Send QUIT and close the connection, without waiting for the reply."""
         try:
             if self.sock is not None:
                 self.putcmd("quit")
         except (OSError, smtplib.SMTPException):
-            pass  # what it has answered before counts
+            pass  # the replies before QUIT decide
         self.close()
 
     def getreply(self) -> tuple[int, bytes]:
@@ -158,38 +162,38 @@ class _SmtpSession(smtplib.SMTP):
             self.file = _SizeLimitedFile(self.sock.makefile("rb"))
         return super().getreply()
 
-    def _get_socket(self, host: str, port: int, timeout: Any) -> socket.socket:  # noqa: ARG002 - smtplib's own way in
-        made = connect_tcp(host, port, self._deadline)
-        self._tripwire.watch_socket(made)
-        self.local_hostname = _our_name(made)
-        if self._relay.tls_mode == "implicit":
-            return self._relay.tls_context.wrap_socket(made, server_hostname=host)
-        return made
+    def _get_socket(self, host: str, port: int, timeout: Any) -> socket.socket:  # noqa: ARG002 - overrides smtplib
+        tcp = connect_tcp(host, port, self._deadline)
+        self._enforcer.watch_socket(tcp)
+        self.local_hostname = _ehlo_name(tcp)
+        if self._server.tls_mode == "implicit":
+            return self._server.tls_context.wrap_socket(tcp, server_hostname=host)
+        return tcp
 
-    def _expect(self, answer: tuple[int, bytes], code: int, what: str) -> None:
-        if answer[0] != code:
-            raise self._relay.error_for_reply(*answer, what)
+    def _expect(self, reply: tuple[int, bytes], code: int, refused_part: str) -> None:
+        if reply[0] != code:
+            raise self._server.error_for_reply(*reply, refused_part)
 
 
 class _SizeLimitedFile:
-    """A file of a socket that ends where more comes than any answer needs."""
+    """The file of a socket, which ends after `MAX_REPLY_BYTES`: all replies of an exchange need less."""
 
     def __init__(self, file: io.BufferedReader) -> None:
         self._file = file
-        self._left = MAX_REPLY_BYTES
+        self._bytes_left = MAX_REPLY_BYTES
 
     def readline(self, size: int) -> bytes:
-        line = self._file.readline(min(size, self._left))
-        self._left -= len(line)
-        # smtplib would take a line without end for a refusal; it is a connection of no use.
+        line = self._file.readline(min(size, self._bytes_left))
+        self._bytes_left -= len(line)
+        # smtplib would treat a cut-off line as a refusal. An empty line means a closed connection.
         return line if line.endswith(b"\n") else b""
 
     def close(self) -> None:
         self._file.close()
 
 
-def _our_name(connection: socket.socket) -> str:
-    """Return what to say in EHLO: this host's full name if it has one, else our address (RFC 5321 §4.1.4)."""
+def _ehlo_name(connection: socket.socket) -> str:
+    """Return the argument of EHLO: this host's full name, or its address if it has none (RFC 5321 §4.1.4)."""
     name = socket.gethostname()
     if _FULL_NAME.fullmatch(name):
         return name

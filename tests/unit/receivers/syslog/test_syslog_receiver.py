@@ -195,9 +195,9 @@ def test_refuses_what_is_no_address(text):
         ({"address": "tls://h", "fingerprints": ["AB:CD"]}, ["fingerprints: write it like sha-256:AB:CD:…, 32 pairs"]),
         ({"address": "tls://h", "ca_file": "ca.pem"}, ["ca_file: must be an absolute path, not 'ca.pem'"]),
         ({"address": "tls://h", "ca_file": "/none"}, ["ca_file: cannot read '/none': No such file or directory"]),
-        ({"address": "tls://h", "ca_file": "/proc/version"}, ["ca_file: '/proc/version' is no file in PEM form"]),
+        ({"address": "tls://h", "ca_file": "/proc/version"}, ["ca_file: '/proc/version' is not a file in PEM form"]),
         ({"address": "tls://h", "cert_file": "/dev"}, ["cert_file: cannot read '/dev': Is a directory"]),
-        ({"address": "tls://h", "key_env": "HOME"}, ["key_env: of use with a cert_file only"]),
+        ({"address": "tls://h", "key_env": "HOME"}, ["key_env: only used together with cert_file"]),
     ],
 )
 def test_what_a_wire_cannot_use_is_told(keys, problems):

@@ -43,16 +43,28 @@ def test_a_token_or_a_login_authorizes(tmp_path):
         ({"headers": {"X-Bad": " a"}}, "headers.X-Bad: must be printable ASCII on one line"),
         ({"headers": {"X-Bad": 5}}, "headers.X-Bad: must be a text, not a number"),
         ({"headers": {"X-Bad": ""}}, "headers.X-Bad: must not be empty"),
-        ({"headers": {"X Bad": "a"}}, 'headers."X Bad": is no name of a header'),
-        ({"headers": {"Host": "a"}}, "headers.Host: is set by ourselves"),
-        ({"headers": {"content-length": "1"}}, "headers.content-length: is set by ourselves"),
-        ({"headers": {"X-Notification-ID": "1"}}, "headers.X-Notification-ID: is set by ourselves"),
-        ({"headers": {"X-A": "1", "x-a": "2"}}, "headers.x-a: is given twice"),
+        ({"headers": {"X Bad": "a"}}, 'headers."X Bad": not a valid header name'),
+        ({"headers": {"Host": "a"}}, "headers.Host: is set by bpf-watchdog and cannot be configured"),
+        (
+            {"headers": {"content-length": "1"}},
+            "headers.content-length: is set by bpf-watchdog and cannot be configured",
+        ),
+        (
+            {"headers": {"X-Notification-ID": "1"}},
+            "headers.X-Notification-ID: is set by bpf-watchdog and cannot be configured",
+        ),
+        ({"headers": {"X-A": "1", "x-a": "2"}}, "headers.x-a: is a duplicate: header names ignore case"),
         ({"bearer_token": "a b\n"}, "bearer_token: must be printable ASCII on one line"),
-        ({"bearer_token": "a", "username": "u", "password": "p"}, "username: give one way to log in only"),
-        ({"bearer_token": "a", "headers": {"authorization": "b"}}, "headers: give one way to log in only"),
+        (
+            {"bearer_token": "a", "username": "u", "password": "p"},
+            "username: give only one of bearer_token, username and an Authorization header",
+        ),
+        (
+            {"bearer_token": "a", "headers": {"authorization": "b"}},
+            "headers: give only one of bearer_token, username and an Authorization header",
+        ),
         ({"username": "u"}, "password: missing: give one of password, password_file, password_env"),
-        ({"password": "p"}, "username: missing: a password needs one"),
+        ({"password": "p"}, "username: missing: required with password"),
     ],
 )
 def test_what_is_wrong_is_told_and_no_value_shown(keys, problem):

@@ -60,14 +60,14 @@ def test_nothing_is_left_of_the_file_in_memory(folder):
 @pytest.mark.parametrize(
     ("keys", "problem"),
     [
-        ({"cert_file": "client.pem"}, "cert_file: holds no private key: give key_file too"),
+        ({"cert_file": "client.pem"}, "cert_file: contains no private key: set key_file too"),
         (
             {"cert_file": "client.pem", "key_file": "stranger.key"},
-            "cert_file: certificate and key do not belong together, or the key has a passphrase",
+            "cert_file: certificate and key do not match, or the key has a passphrase",
         ),
         ({"cert_file": "client.pem", "key_file": "ca.pem"}, "key_file: '"),
-        ({"key_file": "client.key"}, "key_file: of use with a cert_file only"),
-        ({"ca_file": "client.key"}, "ca_file: holds no certificates in PEM form"),
+        ({"key_file": "client.key"}, "key_file: only used together with cert_file"),
+        ({"ca_file": "client.key"}, "ca_file: contains no certificates in PEM form"),
     ],
 )
 def test_what_is_wrong_is_told_by_its_key(folder, keys, problem):
@@ -88,7 +88,7 @@ def test_a_key_with_a_passphrase_asks_nobody(folder, tmp_path, monkeypatch):
     encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIGj\n-----END ENCRYPTED PRIVATE KEY-----\n"
     monkeypatch.setenv("CLIENT_KEY", encrypted)
     [told] = read({"cert_file": f"{folder}/client.pem", "key_env": "CLIENT_KEY"})[1]
-    assert told == "cert_file: certificate and key do not belong together, or the key has a passphrase"
+    assert told == "cert_file: certificate and key do not match, or the key has a passphrase"
 
 
 def test_files_of_the_daemons_user_are_notes_where_secrets_are_not_needed():
