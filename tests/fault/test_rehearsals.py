@@ -58,13 +58,15 @@ def test_a_full_disk_without_room_that_was_reserved(small_disk, monkeypatch):
 
 def test_a_receiver_that_waits_for_another(tmp_path, far_ends, monkeypatch):
     monkeypatch.setattr(hung_receiver, "_PATIENCE_SECONDS", 2.0)
-    with pytest.raises(CheckFailed, match=r"^with one receiver hanging, a notice for the other took over 2 s$"):
+    with pytest.raises(CheckFailed, match=r"^while one receiver hung, a notification to the other took more than 2 s$"):
         hung_receiver.notify_both(tmp_path, far_ends(hangs=True), far_ends(hangs=True))
 
 
 def test_a_receiver_that_is_late(tmp_path, far_ends, monkeypatch):
     monkeypatch.setattr(hung_receiver, "MAX_DELAY_SECONDS", 0.0)
-    with pytest.raises(CheckFailed, match=r"^while one hung, 30 notices reached the other, p50 \d+ ms, max \d+ ms$"):
+    with pytest.raises(
+        CheckFailed, match=r"^while one receiver hung, 30 notifications reached the other, p50 \d+ ms, max \d+ ms$"
+    ):
         hung_receiver.notify_both(tmp_path, far_ends(hangs=True), far_ends())
 
 
@@ -75,7 +77,7 @@ def test_a_notice_that_is_sent_again_under_another_id(tmp_path, monkeypatch, far
         send(receiver, replace(notification, id=uuid.uuid4().hex), deadline_seconds)
 
     monkeypatch.setattr(Webhook, "send", send_as_another)
-    with pytest.raises(CheckFailed, match=r"^a notice came under an id that it never had$"):
+    with pytest.raises(CheckFailed, match=r"^a notification arrived with an id that none has$"):
         kill.kill_and_resume(tmp_path)
 
 
@@ -89,7 +91,7 @@ def test_a_notice_that_is_forgotten_when_the_daemon_is_killed(tmp_path, monkeypa
 
     monkeypatch.setattr(Delivery, "start", start_anew)
     with pytest.raises(
-        CheckFailed, match=r"^3 times killed before the answer was noted; 5 of 5 notices arrived, 0 copies"
+        CheckFailed, match=r"^killed 3 times before the answer was recorded; 5 of 5 notifications arrived, 0 copies"
     ):
         kill.kill_and_resume(tmp_path)
 
@@ -103,35 +105,38 @@ RIGHT = full_ledger.LedgerCounts(
     ("change", "said"),
     [
         ({"totals": RIGHT.totals - full_ledger.Counter(accepts=1)}, "accepts 99 of 100"),
-        ({"reported_folded": 181}, "totals are exact, but 182 of 200 ends folded, 181 told"),
+        ({"reported_folded": 181}, "totals are exact, but 182 of 200 ends folded, 181 reported"),
         ({"folded": 0}, "totals are exact, but 0 of 200 ends folded"),
         ({"reported_lost": 2}, "totals are exact, but 2 connections of the host were lost"),
     ],
 )
 def test_a_ledger_that_loses_what_it_has_no_room_for(change, said):
-    assert full_ledger._judged(RIGHT) == "100 connections counted exactly, 182 of 200 ends folded, 200 told of the host"
+    assert (
+        full_ledger._check_totals(RIGHT)
+        == "100 connections counted exactly, 182 of 200 ends folded, 200 reported for the host"
+    )
     with pytest.raises(CheckFailed, match=said):
-        full_ledger._judged(replace(RIGHT, **change))
+        full_ledger._check_totals(replace(RIGHT, **change))
 
 
 def test_rules_that_take_for_known_what_was_folded(setup):
     readers = sorted(rule.id for rule in setup.rules if reads_connection_detail(rule))
     rule = next(rule for rule in setup.rules if rule.id == readers[0])
     blank = [
-        Judgement(rule, full_ledger._anybody(rule), False, 0.0, None, None, INPUT_INCOMPLETE)
+        Judgement(rule, full_ledger._fake_labels(rule), False, 0.0, None, None, INPUT_INCOMPLETE)
         for rule in setup.rules
         if reads_connection_detail(rule)
     ]
-    assert full_ledger._judged_by_rules(setup.rules, blank).startswith(f"; {len(readers)} of {len(setup.rules)} rules")
-    with pytest.raises(CheckFailed, match=f"^these rules take folded detail for known: {readers[0]}$"):
-        full_ledger._judged_by_rules([rule], [replace(blank[0], rule=rule, complete=True)])
+    assert full_ledger._check_verdicts(setup.rules, blank).startswith(f"; {len(readers)} of {len(setup.rules)} rules")
+    with pytest.raises(CheckFailed, match=f"^rules not unknown despite incomplete input: {readers[0]}$"):
+        full_ledger._check_verdicts([rule], [replace(blank[0], rule=rule, complete=True)])
     with pytest.raises(CheckFailed, match=f"^no verdict of {readers[0]}$"):
-        full_ledger._judged_by_rules([rule], [])
+        full_ledger._check_verdicts([rule], [])
 
 
 def test_timers_that_go_by_the_wall_clock(tmp_path, setup, monkeypatch):
     monkeypatch.setattr(ManualClock, "boottime_ns", lambda clock: round(clock.wall() * 1e9))
-    with pytest.raises(CheckFailed, match=r"^steps change what is told of .*outbound-connection-storm"):
+    with pytest.raises(CheckFailed, match=r"^steps change the notifications of .*outbound-connection-storm"):
         clock_step.check_rules(tmp_path, setup)
 
 
@@ -160,16 +165,16 @@ class Careless(NullReceiver):
 @pytest.mark.parametrize(
     ("careless", "said"),
     [
-        ({"form": lambda name: name}, "a control character is left in it"),
+        ({"form": lambda name: name}, "it has a control character"),
         (
             {"form": lambda name: sanitize.escape_unprintable(name).encode().decode("latin-1"), "most": 8},
             "is too large: 1.* of 8",
         ),
-        ({"type": "slack"}, "a mention or a link is left in it"),
-        ({"form": lambda name: name.replace("\r", "") if "\udcff" not in name else "x"}, "a control character"),
+        ({"type": "slack"}, "it has a mention or a link"),
+        ({"form": lambda name: name.replace("\r", "") if "\udcff" not in name else "x"}, "it has a control character"),
         (
             {"form": lambda name: "\n".join(sanitize.escape_unprintable(name).split())},
-            "lines or fields that it has not for other",
+            "lines or fields that other names do not cause",
         ),
         ({"form": lambda name: f'{{"name": "{sanitize.escape_unprintable(name)}"}}'}, "is no JSON any more"),
         ({"form": lambda name: name if "\udcff" in name else "x"}, "is no UTF-8 any more"),
@@ -188,6 +193,6 @@ def test_a_rehearsal_that_hangs_or_crashes_has_failed_and_leaves_nothing(monkeyp
     monkeypatch.setattr(runner, "_TEMPORARY", str(tmp_path))
     hung = runner.run_in_process("clock-step", sources, timeout_seconds=1.0)
     crashed = runner.run_in_process("no-such", sources)
-    assert (hung.verdict, hung.seen) == (CheckStatus.FAILED, "no end after 1 s")
-    assert (crashed.verdict, crashed.seen) == (CheckStatus.FAILED, "ended with code 1: KeyError: 'no-such'")
+    assert (hung.status, hung.detail) == (CheckStatus.FAILED, "no end after 1 s")
+    assert (crashed.status, crashed.detail) == (CheckStatus.FAILED, "ended with code 1: KeyError: 'no-such'")
     assert list(tmp_path.iterdir()) == []

@@ -104,7 +104,7 @@ def test_all_is_well_the_receivers_hear_nothing_and_a_daemon_goes_on(selftest, s
     before = left_behind()
     done = selftest(SETTINGS.format(url=server.url))
     print(done.stdout, done.stderr)
-    lines = re.findall(r"^(\S+) +(ok|failed|not rehearsed) +(.*)", done.stdout, re.MULTILINE)
+    lines = re.findall(r"^(\S+) +(ok|failed|skipped) +(.*)", done.stdout, re.MULTILINE)
 
     assert [(name, verdict) for name, verdict, _ in lines] == [(name, "ok") for name in REHEARSALS]
     assert done.returncode == 0
@@ -126,7 +126,7 @@ def test_it_runs_from_where_only_root_can_enter(private_command, open_folder):
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100, cwd="/")
     print(done.stdout, done.stderr)
 
-    assert [outcome["verdict"] for outcome in json.loads(done.stdout)] == ["ok"] * 3
+    assert [outcome["status"] for outcome in json.loads(done.stdout)] == ["ok"] * 3
 
 
 def test_a_receiver_that_a_name_can_break_fails_in_front_of_its_owner(selftest):
@@ -134,11 +134,11 @@ def test_a_receiver_that_a_name_can_break_fails_in_front_of_its_owner(selftest):
     hostile, kill = json.loads(done.stdout)
 
     assert done.returncode == 1
-    assert (hostile["rehearsal"], hostile["verdict"]) == ("hostile-names", "failed")
+    assert (hostile["check"], hostile["status"]) == ("hostile-names", "failed")
     assert re.match(
-        r"receiver homemade \(webhook\), process '.*': (is no JSON any more|it has .* fields)", hostile["seen"]
+        r"receiver homemade \(webhook\), process '.*': (is no JSON any more|it has .* fields)", hostile["detail"]
     )
-    assert (kill["verdict"], kill["seconds"] > 0) == ("ok", True)
+    assert (kill["status"], kill["seconds"] > 0) == ("ok", True)
 
 
 def test_where_nothing_can_be_mounted_it_is_not_rehearsed_and_the_rest_is(open_folder):
@@ -150,8 +150,8 @@ def test_where_nothing_can_be_mounted_it_is_not_rehearsed_and_the_rest_is(open_f
     print(done.stdout, done.stderr)
     disk, kill = json.loads(done.stdout)
 
-    assert (done.returncode, disk["verdict"], kill["verdict"]) == (0, "not rehearsed", "ok")
-    assert disk["seen"].startswith("a small disk cannot be mounted: Operation not permitted")
+    assert (done.returncode, disk["status"], kill["status"]) == (0, "skipped", "ok")
+    assert disk["detail"].startswith("cannot mount a small disk: Operation not permitted")
 
 
 @pytest.mark.parametrize(("arguments", "code", "said"), [(["full-disc"], 2, "did you mean"), ([], 4, "CAP_BPF")])

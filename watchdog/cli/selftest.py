@@ -73,14 +73,14 @@ def run(args: argparse.Namespace) -> int:
             _print(outcomes[-1])
     if args.json:
         print(json.dumps([asdict(outcome) for outcome in outcomes], indent=2))
-    return 1 if any(outcome.verdict is CheckStatus.FAILED for outcome in outcomes) else 0
+    return 1 if any(outcome.status is CheckStatus.FAILED for outcome in outcomes) else 0
 
 
 def _print(outcome: CheckResult) -> None:
     indent = sum(_WIDTHS)
     room = max(_MIN_COLUMNS, shutil.get_terminal_size((120, 0)).columns - indent)
-    seen = escape_unprintable(f"{outcome.seen} ({outcome.seconds:.1f} s)".replace("\n", "; "))
+    seen = escape_unprintable(f"{outcome.detail} ({outcome.seconds:.1f} s)".replace("\n", "; "))
     first, *more = textwrap.wrap(seen, room, break_on_hyphens=False)
-    print(f"{outcome.rehearsal:<{_WIDTHS[0]}}{outcome.verdict.value:<{_WIDTHS[1]}}{first}", flush=True)
+    print(f"{outcome.check:<{_WIDTHS[0]}}{outcome.status.value:<{_WIDTHS[1]}}{first}", flush=True)
     for line in more:
         print(f"{'':<{indent}}{line}", flush=True)

@@ -1,8 +1,8 @@
-"""One rehearsal, in a process of its own: prints one JSON object, `verdict` and `seen`.
+"""Runs one check in its own process and prints one JSON object with `status` and `detail`.
 
 python -m watchdog.selftest NAME FOLDER CONFIG RULES
 
-`FOLDER` is empty and the account's; CONFIG and RULES are JSON: a path, or null for the usual place.
+FOLDER is empty and belongs to the account; CONFIG and RULES are JSON: a path, or null for the default one.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from watchdog.selftest.runner import CHECK_MODULES, CHECK_TIMEOUT_SECONDS
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Rehearse, print, and return the exit code."""
+    """Run the check, print its result, and return the exit code."""
     name, folder, config, rules = arguments
-    signal.alarm(int(CHECK_TIMEOUT_SECONDS) + 5)  # should nobody be left who would end us
+    signal.alarm(int(CHECK_TIMEOUT_SECONDS) + 5)  # ends this process if its parent is gone
     set_process_name(PROCESS_NAME)
-    # What is made to go wrong is complained of, which is right, and nobody's news.
+    # The errors that a check provokes are logged as they should be, but the user need not see them.
     logging.basicConfig(level=logging.CRITICAL)
     try:
-        stage = CheckContext(
+        context = CheckContext(
             Path(folder), read_configuration(ConfigurationSources(json.loads(config), json.loads(rules)))
         )
-        verdict, seen = CheckStatus.OK, importlib.import_module(CHECK_MODULES[name]).run_check(stage)
+        status, detail = CheckStatus.OK, importlib.import_module(CHECK_MODULES[name]).run_check(context)
     except CheckSkipped as error:
-        verdict, seen = CheckStatus.SKIPPED, str(error)
+        status, detail = CheckStatus.SKIPPED, str(error)
     except (CheckFailed, WatchdogError) as error:
-        verdict, seen = CheckStatus.FAILED, str(error)
-    sys.stdout.write(json.dumps({"verdict": verdict, "seen": seen}))
+        status, detail = CheckStatus.FAILED, str(error)
+    sys.stdout.write(json.dumps({"status": status, "detail": detail}))
     return 0
 
 

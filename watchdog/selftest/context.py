@@ -1,4 +1,4 @@
-"""What a rehearsal plays with: the user's own settings and rules, a scratch folder, notices of its own."""
+"""The context of a check: the user's configuration, a scratch folder, and functions to make notifications."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from watchdog.routing.notification import Notification
 from watchdog.selftest.result import require
 
 PROCESS_NAME = b"bpf-wd-selftest"
-"""What rehearsing processes are called: whoever sees their connections knows whose they are."""
+"""Name of the processes of the selftest, by which their connections can be recognised."""
 
 _PR_SET_NAME = 15  # include/uapi/linux/prctl.h
-_LOOK_SECONDS = 0.005
+_POLL_SECONDS = 0.005
 
 
 @dataclass(frozen=True, slots=True)
 class CheckContext:
-    """`folder`: empty, removed afterwards. `setup`: as the daemon would read it; nothing is sent to its receivers."""
+    """`folder`: empty, removed afterwards. `configuration`: as the daemon reads it; its receivers are sent nothing."""
 
     folder: Path
     configuration: Configuration
 
 
 def make_notification(number: int, receiver: str) -> Notification:
-    """Return a notice for `receiver` about a group that no other number has; its id is new."""
-    return replace(next(iter(example_notifications(receiver))), group_key=f"rehearsal-{number}")
+    """Return a notification for `receiver` with a new id; its group key is unique for `number`."""
+    return replace(next(iter(example_notifications(receiver))), group_key=f"selftest-{number}")
 
 
 def webhook_receivers(folder: Path, urls: dict[str, str]) -> dict[str, Receiver]:
-    """Return webhooks by name, read from a file in `folder` as the daemon reads its own."""
-    file = folder / "rehearsal.toml"
-    common = 'type = "webhook"\nrate_limit = "none"\n'  # it is what gets lost that is counted, not what is told at once
+    """Return webhook receivers by name, read from a settings file in `folder` as the daemon reads its own."""
+    file = folder / "selftest.toml"
+    common = 'type = "webhook"\nrate_limit = "none"\n'  # a check counts losses, so no notification may go into a digest
     tables = [f'[[receiver]]\nname = "{name}"\n{common}url = "{url}"\n' for name, url in urls.items()]
     file.write_text("\n".join(tables), encoding="ascii")
     file.chmod(0o600)
@@ -49,20 +49,20 @@ def webhook_receivers(folder: Path, urls: dict[str, str]) -> dict[str, Receiver]
 
 
 def wait_until(condition: Callable[[], object], patience_seconds: float) -> bool:
-    """Wait until `condition` holds; tell whether it did in time."""
+    """Wait until `condition` holds, at most `patience_seconds`; return whether it does."""
     end = time.monotonic() + patience_seconds
     while not condition():
         if time.monotonic() > end:
             return False
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     return True
 
 
 def run_in_child(work: Callable[[], object]) -> int:
-    """Do `work` in a process forked from this one, and wait for its end; return its pid.
+    """Call `work` in a forked process and wait for its end; return its pid.
 
     Raises:
-        Failed: it did not come to a good end.
+        CheckFailed: the process failed.
     """
     pid = os.fork()
     if pid == 0:
@@ -71,10 +71,10 @@ def run_in_child(work: Callable[[], object]) -> int:
             os._exit(0)
         os._exit(1)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    require(code == 0, f"the process that was to be watched ended with code {code}")
+    require(code == 0, f"the observed process ended with code {code}")
     return pid
 
 
 def set_process_name(name: bytes) -> None:
-    """Call this process by `name`, 15 bytes of it at most."""
+    """Set the name of this process to `name`, at most 15 bytes."""
     ct.CDLL(None).prctl(_PR_SET_NAME, name, 0, 0, 0)

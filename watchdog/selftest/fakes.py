@@ -1,4 +1,4 @@
-"""A made-up host: clocks that step when they are told to, and a kernel half that has seen what it is told."""
+"""Fakes of a host: clocks that step on command, and a collector with simulated connections."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _PORT = 443
 
 
 class SteppedClock:
-    """The host's clocks, the wall clock off by what is said."""
+    """The host's clocks, with the wall clock shifted by `wall_offset_seconds`."""
 
     def __init__(self) -> None:
-        """Go right."""
+        """Start without an offset."""
         self.wall_offset_seconds = 0.0
 
     def boottime_ns(self) -> int:
@@ -28,12 +28,12 @@ class SteppedClock:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     def wall(self) -> float:
-        """Return CLOCK_REALTIME, stepped."""
+        """Return CLOCK_REALTIME with the offset."""
         return time.time() + self.wall_offset_seconds
 
 
 class ManualClock(SteppedClock):
-    """A clock that goes on only when it is told to."""
+    """A clock that advances only when `since_boot_ns` is set."""
 
     def __init__(self) -> None:
         """Stand at 1,000 s after boot."""
@@ -46,27 +46,27 @@ class ManualClock(SteppedClock):
         return self.since_boot_ns
 
     def wall(self) -> float:
-        """Return the wall clock, stepped."""
+        """Return the wall clock with the offset."""
         return self._booted + self.since_boot_ns / SECOND_NS + self.wall_offset_seconds
 
 
 class FakeCollector:
-    """In place of the collector: `connects` connections of one process begin, move much and break in each tick."""
+    """Replaces the collector: in each tick `connects` connections begin, transfer 10 MB each way, and break."""
 
     message_probes_problem = ""
 
     def __init__(self, clock: ManualClock) -> None:
-        """Be calm."""
+        """Start without connections."""
         self.connects = 0
         self._clock = clock
-        self._last = 0
+        self._last_cookie = 0
 
     def read(self) -> Reading:
-        """Return the tick's."""
+        """Return the connections of this tick."""
         now_ns = self._clock.boottime_ns()
         rows = np.zeros(self.connects, CONNECTION)
-        rows["cookie"] = self._last + 1 + np.arange(self.connects)
-        self._last += self.connects
+        rows["cookie"] = self._last_cookie + 1 + np.arange(self.connects)
+        self._last_cookie += self.connects
         rows["born_ns"] = rows["established_ns"] = rows["ended_ns"] = now_ns
         rows["bytes_sent"] = rows["bytes_received"] = 10_000_000
         rows["packets_sent"], rows["packets_received"], rows["retransmits"] = 10_000, 10_000, 5_000
@@ -85,8 +85,8 @@ class FakeCollector:
             quality=Quality(),
         )
 
-    def enable_message_probes(self, wanted: bool) -> bool:  # noqa: FBT001 - as the collector's
-        """Return whether messages are followed."""
+    def enable_message_probes(self, wanted: bool) -> bool:  # noqa: FBT001 - signature of the collector
+        """Return whether the probes are enabled."""
         return wanted
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""A disk that is full to the last byte: the state goes on in the room that it has reserved.
+"""Check: on a completely full disk, the state is still saved, in its reserved space.
 
-The disk is a file system of our own in memory, mounted where no other process sees it: the host's is left alone.
+The disk is a tmpfs that is mounted for this process only; the host's disks are not touched.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from watchdog.state import audit
 from watchdog.state.store import Store
 
 COMMIT_COUNT = 500
-DISK_BYTES = 48 * 1024 * 1024  # the state's file and its log, and some to be filled
+DISK_BYTES = 48 * 1024 * 1024  # the state file, its WAL, and some space to fill
 
 _CLONE_NEWNS = 0x20000  # include/uapi/linux/sched.h
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 0x4000, 0x40000  # include/uapi/linux/mount.h
 _PATIENCE_SECONDS = 20.0
 
 
-def run_check(stage: CheckContext) -> str:
-    """Fill a small disk under a state file, and go on; return what was seen.
+def run_check(context: CheckContext) -> str:
+    """Fill a small disk under a state file, then commit and deliver; return the figures.
 
     Raises:
-        NotRehearsed: nothing can be mounted here.
-        Failed: something was not written, not delivered, or delivered twice.
+        CheckSkipped: mounting is not possible here.
+        CheckFailed: a commit failed, or a notification was not delivered or delivered twice.
     """
-    mount_small_disk(stage.folder)
-    privileges.keep_only_capabilities(())  # root may have blocks that are kept for it
-    return check_full_disk(stage.folder)
+    mount_small_disk(context.folder)
+    privileges.keep_only_capabilities(())  # root could use reserved blocks
+    return check_full_disk(context.folder)
 
 
 def check_full_disk(folder: Path) -> str:
-    """Commit and deliver on the full disk of `folder`."""
+    """Commit and deliver on the full disk at `folder`; return the figures."""
     store = Store(folder / "state", SystemClock(), boot_id())
     try:
         store.reserve_space()
@@ -54,46 +54,52 @@ def check_full_disk(folder: Path) -> str:
 
 
 def _commit_and_deliver(store: Store, folder: Path) -> str:
-    ear = NullReceiver("rehearsal")
-    delivery = Delivery(store, [ear], SystemClock(), logging.getLogger(__name__))
+    receiver = NullReceiver("selftest")
+    delivery = Delivery(store, [receiver], SystemClock(), logging.getLogger(__name__))
     delivery.start()
     committed: list[str] = []
     try:
         for number in range(COMMIT_COUNT):
-            notification = make_notification(number, ear.name)
+            notification = make_notification(number, receiver.name)
             alert = (f"{number % 50:016x}", notification.alerts[0].to_json())
             store.commit(
-                alerts=[alert], groups=[((ear.name, notification.group_key), {})], notifications=[notification]
+                alerts=[alert], groups=[((receiver.name, notification.group_key), {})], notifications=[notification]
             )
             committed.append(notification.id)
             delivery.wake_workers()
-        wait_until(lambda: len(ear.notification_ids) >= COMMIT_COUNT, _PATIENCE_SECONDS)
+        wait_until(lambda: len(receiver.notification_ids) >= COMMIT_COUNT, _PATIENCE_SECONDS)
     except StoreError as error:
         raise CheckFailed(f"{len(committed)} of {COMMIT_COUNT} commits written, then: {error}") from error
     finally:
         delivery.stop(1.0)
-    delivered, noted, free_bytes = set(ear.notification_ids) & set(committed), _noted(store), _free_bytes(folder)
-    seen = (
-        f"{len(committed)} of {COMMIT_COUNT} commits written, {len(delivered)} notices delivered,"
-        f" {noted} results noted,"
-        f" {len(ear.notification_ids) - len(delivered)} sent twice, with {free_bytes} bytes free"
+    delivered, recorded, free_bytes = (
+        set(receiver.notification_ids) & set(committed),
+        _recorded_results(store),
+        _free_bytes(folder),
     )
-    require(sorted(ear.notification_ids) == sorted(committed) and noted == COMMIT_COUNT and free_bytes == 0, seen)
-    return seen
+    detail = (
+        f"{len(committed)} of {COMMIT_COUNT} commits written, {len(delivered)} notifications delivered,"
+        f" {recorded} results recorded,"
+        f" {len(receiver.notification_ids) - len(delivered)} sent twice, with {free_bytes} bytes free"
+    )
+    require(
+        sorted(receiver.notification_ids) == sorted(committed) and recorded == COMMIT_COUNT and free_bytes == 0, detail
+    )
+    return detail
 
 
 def fill_disk(folder: Path) -> None:
-    """Write until not another byte finds room."""
+    """Write until no space is left."""
     with (folder / "ballast").open("wb", buffering=0) as ballast, contextlib.suppress(OSError):
         while True:
             ballast.write(bytes(4096))
 
 
 def mount_small_disk(folder: Path) -> None:
-    """Mount a file system of `DISK_BYTES` at `folder`, for this process and its children alone.
+    """Mount a tmpfs of `DISK_BYTES` at `folder`, visible to this process and its children only.
 
     Raises:
-        NotRehearsed: the kernel does not let us.
+        CheckSkipped: the kernel refuses.
     """
     libc: Any = ct.CDLL(None, use_errno=True)
     owner = folder.stat()
@@ -106,7 +112,7 @@ def mount_small_disk(folder: Path) -> None:
     )
     if refused:
         reason = os.strerror(ct.get_errno())
-        raise CheckSkipped(f"a small disk cannot be mounted: {reason} (it takes root; in a container, CAP_SYS_ADMIN)")
+        raise CheckSkipped(f"cannot mount a small disk: {reason} (needs root; in a container, CAP_SYS_ADMIN)")
 
 
 def _free_bytes(folder: Path) -> int:
@@ -114,6 +120,6 @@ def _free_bytes(folder: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def _noted(store: Store) -> int:
+def _recorded_results(store: Store) -> int:
     with store.database.transaction() as connection:
         return audit.count_delivered_attempts(connection)

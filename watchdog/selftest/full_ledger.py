@@ -1,6 +1,6 @@
-"""More connections end in a tick than the kernel half has room for: totals stay exact, rules know what they lack.
+"""Check: if more connections end in a tick than the ledger holds, totals stay exact and rules become unknown.
 
-The programs are the real ones, beside those of a daemon that runs; their ledger is the smallest that there is.
+It loads the real BPF programs, beside those of a running daemon, with the smallest possible ledger.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from watchdog.selftest.context import CheckContext, run_in_child
 from watchdog.selftest.result import CheckFailed, require
 
 LEDGER_ENTRIES = 8
-CONNECTION_COUNT = 100  # a daemon that runs sees them too: not so many that it would tell of them
+CONNECTION_COUNT = 100  # a running daemon sees them too: too few for its shipped rules to fire
 
 _REQUEST, _ANSWER = b"ask", b"answer"
 _EXPECTED = {
@@ -36,13 +36,13 @@ _EXPECTED = {
     "bytes_sent": CONNECTION_COUNT * len(_REQUEST + _ANSWER),
     "bytes_received": CONNECTION_COUNT * len(_REQUEST + _ANSWER),
 }
-_MOST_READINGS = 50
+_MAX_READINGS = 50
 _PAUSE_SECONDS = 0.1
 
 
 @dataclass(slots=True)
 class LedgerCounts:
-    """What was counted of one process: all, with detail, folded; of the host, how many were folded, and lost."""
+    """Counts of one process (total, with detail, folded into sums) and of the host (reported as folded, as lost)."""
 
     totals: Counter[str] = field(default_factory=Counter)
     detailed: int = 0
@@ -51,46 +51,46 @@ class LedgerCounts:
     reported_lost: int = 0
 
 
-def run_check(stage: CheckContext) -> str:
-    """Open and close connections in one go, and judge what was seen of them; return what was seen.
+def run_check(context: CheckContext) -> str:
+    """Open and close connections at once and check their counts; return the figures.
 
     Raises:
-        Failed: a count is wrong, or a rule takes for known what it could not see.
-        KernelUnfit, NotPermitted: this host cannot be guarded.
+        CheckFailed: a count is wrong, or a rule is not unknown although its input is incomplete.
+        KernelUnfit, NotPermitted: the BPF programs cannot be loaded on this host.
     """
     clock = SystemClock()
     collector = start_collector(clock, MapSizes(ledger=LEDGER_ENTRIES))
     try:
-        return overflow_ledger(collector, clock, stage.configuration.rules)
+        return overflow_ledger(collector, clock, context.configuration.rules)
     finally:
         collector.close()
 
 
 def overflow_ledger(collector: Collector, clock: Clock, rules: Sequence[Rule]) -> str:
-    """Overflow the ledger of `collector`."""
-    meter, engine, seen = Meter(), Engine(rules), LedgerCounts()
+    """Overflow the ledger of `collector`; return the figures."""
+    meter, engine, counts = Meter(), Engine(rules), LedgerCounts()
     engine.evaluate(meter.advance(collector.read(), clock.wall()), [])
     pid = run_in_child(lambda: open_and_close_connections(CONNECTION_COUNT))
     verdicts: list[Verdict] = []
-    for _ in range(_MOST_READINGS):
+    for _ in range(_MAX_READINGS):
         reading = collector.read()
         changes, snapshot = meter.advance_with_changes(reading, clock.wall())
-        _count(seen, reading, pid)
+        _count(counts, reading, pid)
         own = changes.rows["owner"]["tgid"] == pid
-        seen.totals += Counter({name: int(changes.metrics[name][own].sum()) for name in _EXPECTED})
-        judged = engine.evaluate(snapshot, [(rule.id, _anybody(rule)) for rule in rules])
+        counts.totals += Counter({name: int(changes.metrics[name][own].sum()) for name in _EXPECTED})
+        evaluated = engine.evaluate(snapshot, [(rule.id, _fake_labels(rule)) for rule in rules])
         if reading.quality.ledger_full:
-            verdicts = judged
-        if seen.totals["closes"] >= 2 * CONNECTION_COUNT:
+            verdicts = evaluated
+        if counts.totals["closes"] >= 2 * CONNECTION_COUNT:
             break
         time.sleep(_PAUSE_SECONDS)
-    return _judged(seen) + _judged_by_rules(rules, verdicts)
+    return _check_totals(counts) + _check_verdicts(rules, verdicts)
 
 
 def open_and_close_connections(count: int) -> None:
-    """Open and close connections to ourselves, one after the other, with a request and an answer each.
+    """Open and close connections of this process to itself, one by one, with a request and an answer each.
 
-    In a process that does not read what the kernel half has seen: such a one is nobody to it.
+    To be called in a child process: the collector leaves its own process out.
     """
     with socket.create_server(("127.0.0.1", 0)) as server:
         for _ in range(count):
@@ -103,35 +103,37 @@ def open_and_close_connections(count: int) -> None:
                 client.recv(len(_ANSWER), socket.MSG_WAITALL)
 
 
-def _count(seen: LedgerCounts, reading: Reading, pid: int) -> None:
-    seen.detailed += int(np.count_nonzero(reading.closed["owner"]["tgid"] == pid))
+def _count(counts: LedgerCounts, reading: Reading, pid: int) -> None:
+    counts.detailed += int(np.count_nonzero(reading.closed["owner"]["tgid"] == pid))
     sums = reading.sums.values
-    seen.folded = int(sums["closes"][sums["owner"]["tgid"] == pid].sum())  # since the start
-    seen.reported_folded += reading.quality.ledger_full
-    seen.reported_lost += reading.quality.sums_full + reading.quality.storage_failed
+    counts.folded = int(sums["closes"][sums["owner"]["tgid"] == pid].sum())  # since the start
+    counts.reported_folded += reading.quality.ledger_full
+    counts.reported_lost += reading.quality.sums_full + reading.quality.storage_failed
 
 
-def _judged(seen: LedgerCounts) -> str:
+def _check_totals(counts: LedgerCounts) -> str:
     wrong = [
-        f"{name} {seen.totals[name]:,} of {right:,}" for name, right in _EXPECTED.items() if seen.totals[name] != right
+        f"{name} {counts.totals[name]:,} of {right:,}"
+        for name, right in _EXPECTED.items()
+        if counts.totals[name] != right
     ]
     require(not wrong, f"{CONNECTION_COUNT} connections through a ledger of {LEDGER_ENTRIES}: {', '.join(wrong)}")
-    told = f"{seen.folded} of {2 * CONNECTION_COUNT} ends folded, {seen.reported_folded} told of the host"
-    require(seen.folded and seen.folded <= seen.reported_folded, f"totals are exact, but {told}")
-    require(not seen.reported_lost, f"totals are exact, but {seen.reported_lost} connections of the host were lost")
-    return f"{CONNECTION_COUNT} connections counted exactly, {told}"
+    folded = f"{counts.folded} of {2 * CONNECTION_COUNT} ends folded, {counts.reported_folded} reported for the host"
+    require(counts.folded and counts.folded <= counts.reported_folded, f"totals are exact, but {folded}")
+    require(not counts.reported_lost, f"totals are exact, but {counts.reported_lost} connections of the host were lost")
+    return f"{CONNECTION_COUNT} connections counted exactly, {folded}"
 
 
-def _judged_by_rules(rules: Sequence[Rule], verdicts: Sequence[Verdict]) -> str:
+def _check_verdicts(rules: Sequence[Rule], verdicts: Sequence[Verdict]) -> str:
     readers = {rule.id for rule in rules if reads_connection_detail(rule)}
-    said = {verdict.rule.id: verdict for verdict in verdicts if verdict.labels == _anybody(verdict.rule)}
-    if missing := sorted(readers - said.keys()):
+    by_rule = {verdict.rule.id: verdict for verdict in verdicts if verdict.labels == _fake_labels(verdict.rule)}
+    if missing := sorted(readers - by_rule.keys()):
         raise CheckFailed(f"no verdict of {', '.join(missing)}")
-    wrong = sorted(rule for rule in readers if said[rule].complete or said[rule].reason != INPUT_INCOMPLETE)
-    require(not wrong, f"these rules take folded detail for known: {', '.join(wrong)}")
-    return f"; {len(readers)} of {len(rules)} rules read the detail that is gone, and say unknown"
+    wrong = sorted(rule for rule in readers if by_rule[rule].complete or by_rule[rule].reason != INPUT_INCOMPLETE)
+    require(not wrong, f"rules not unknown despite incomplete input: {', '.join(wrong)}")
+    return f"; {len(readers)} of {len(rules)} rules need the lost detail, and are unknown"
 
 
-def _anybody(rule: Rule) -> tuple[tuple[str, str], ...]:
-    # Labels that nobody has: all that is asked is whether the rule knows.
+def _fake_labels(rule: Rule) -> tuple[tuple[str, str], ...]:
+    # Labels that no group has: only `complete` of the verdict matters.
     return tuple((dimension, "selftest") for dimension in rule.by)

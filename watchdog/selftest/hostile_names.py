@@ -1,4 +1,4 @@
-"""A process with a name that was made to do harm: it is seen as it is, and told so that it does none."""
+"""Check: hostile process names are measured unchanged, and rendered so that they do no harm at a receiver."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ HOSTILE_NAMES = (
     b"\xff\xfe\x80\xed\xa0",
     b'","x":"{y} %n',
 )
-"""15 bytes at most each: what the kernel keeps."""
+"""At most 15 bytes each, as the kernel keeps them."""
 
 _HARMLESS = "harmless"
-# What would call people, or lead them elsewhere, by type: Slack takes "@here" for text, not so what apprise knows.
+# Mentions and links by receiver type. Slack shows "@here" as text, some services behind Apprise do not.
 _MENTIONS = {
     "slack": re.compile(r"<(?:[!@#]|https?:)"),
     "apprise": re.compile(r"<(?:[!@#]|https?:)|(?<!\w)@"),
 }
 _SIZE = re.compile(r"([\d,]+) of ([\d,]+)")
-_MOST_READINGS = 50
+_MAX_READINGS = 50
 _PAUSE_SECONDS = 0.1
 
 
-def run_check(stage: CheckContext) -> str:
-    """Let processes with such names connect, and render notices about them; return what was seen.
+def run_check(context: CheckContext) -> str:
+    """Let processes with hostile names connect, and render notifications about them; return the figures.
 
     Raises:
-        Failed: a name was altered on its way, or could do harm at a receiver.
-        KernelUnfit, NotPermitted: this host cannot be guarded.
+        CheckFailed: a name was changed on its way, or could do harm at a receiver.
+        KernelUnfit, NotPermitted: the BPF programs cannot be loaded on this host.
     """
     collector = start_collector(SystemClock())
     try:
@@ -58,22 +58,22 @@ def run_check(stage: CheckContext) -> str:
         collector.close()
     require(
         [name.encode("utf-8", "surrogateescape") for name in names] == list(HOSTILE_NAMES),
-        f"names arrived altered: {', '.join(map(ascii, names))} for {', '.join(map(ascii, HOSTILE_NAMES))}",
+        f"names were changed: {', '.join(map(ascii, names))} for {', '.join(map(ascii, HOSTILE_NAMES))}",
     )
-    render_all(stage.configuration.receivers, names)
-    receivers = stage.configuration.receivers.values()
-    told = ", ".join(f"{receiver.name} ({receiver.type})" for receiver in receivers)
-    return f"{len(names)} names measured byte for byte, and rendered without harm for {told}"
+    render_all(context.configuration.receivers, names)
+    receivers = context.configuration.receivers.values()
+    rendered = ", ".join(f"{receiver.name} ({receiver.type})" for receiver in receivers)
+    return f"{len(names)} names measured byte for byte, and rendered without harm for {rendered}"
 
 
 def measure_names(collector: Collector) -> list[str]:
-    """Return what was measured as the names of processes that call themselves by each of `NAMES`, in order."""
+    """Start a process with each of `HOSTILE_NAMES`; return the names as they were measured, in that order."""
     meter, clock = Meter(), SystemClock()
     meter.advance(collector.read(), clock.wall())
     with socket.create_server(("127.0.0.1", 0)) as server:
         children = [_connect_as(name, server) for name in HOSTILE_NAMES]
     found: dict[int, str] = {}
-    for _ in range(_MOST_READINGS):
+    for _ in range(_MAX_READINGS):
         changes, snapshot = meter.advance_with_changes(collector.read(), clock.wall())
         pids = changes.rows["owner"]["tgid"].tolist()
         codes = snapshot.dimensions["process"].tolist()
@@ -85,57 +85,57 @@ def measure_names(collector: Collector) -> list[str]:
         if len(found) == len(children):
             return [found[child] for child in children]
         time.sleep(_PAUSE_SECONDS)
-    raise CheckFailed(f"of {len(children)} processes with such names, {len(found)} were seen")
+    raise CheckFailed(f"{len(found)} of {len(children)} processes with hostile names were measured")
 
 
 def render_all(receivers: Mapping[str, Receiver], names: Iterable[str]) -> None:
-    """Render notices about each of `names` for each receiver; nothing is sent.
+    """Render notifications about each of `names` for each receiver; nothing is sent.
 
     Raises:
-        Failed: what comes out could do harm.
+        CheckFailed: a rendered notification could do harm.
     """
     for name in names:
         for receiver in receivers.values():
             for notification in notifications_about(name, receiver.name):
-                if trouble := _trouble(receiver, notification):
-                    raise CheckFailed(f"receiver {receiver.name} ({receiver.type}), process {name!a}: {trouble}")
+                if problem := _find_problem(receiver, notification):
+                    raise CheckFailed(f"receiver {receiver.name} ({receiver.type}), process {name!a}: {problem}")
 
 
 def notifications_about(name: str, receiver: str) -> Iterator[Notification]:
-    """Yield a firing and a resolved notice with the name wherever one can stand."""
+    """Yield a firing and a resolved notification with the name in every field that can have one."""
     for notification in example_notifications(receiver):
         [alert] = notification.alerts
         labels = (("process", name), ("unit", name))
-        told = replace(
+        hostile = replace(
             alert,
             labels=labels,
             fingerprint=fingerprint(alert.rule, labels),
             summary=f"{name} opens 612/s connections (limit 500/s)",
             reason=f"{name}: {alert.reason}",
         )
-        yield replace(notification, alerts=(told,))
+        yield replace(notification, alerts=(hostile,))
 
 
-def _trouble(receiver: Receiver, notification: Notification) -> str | None:
-    """Say what is wrong with what the receiver would be sent."""
+def _find_problem(receiver: Receiver, notification: Notification) -> str | None:
+    """Return the first problem of the notification as rendered for `receiver`, None if there is none."""
     try:
         body, limits = receiver.render(notification), receiver.limit_usage(notification)
         shape, texts = parse_payload(receiver.type, body)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         return f"is no {'UTF-8' if isinstance(error, UnicodeDecodeError) else 'JSON'} any more"
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is what would go wrong at night
+    except Exception as error:  # noqa: BLE001 - any exception would also stop a real notification
         return f"cannot be rendered: {type(error).__name__}"
     if any(not character.isprintable() for text in texts for character in text.replace("\n", "")):
-        return "a control character is left in it"
+        return "it has a control character"
     mention = _MENTIONS.get(receiver.type)
     if mention is not None and any(mention.search(text) for text in texts):
-        return "a mention or a link is left in it"
+        return "it has a mention or a link"
     if b'"template_error":' in body:
-        return "its template fails, and the form without one is sent"
+        return "its template fails, and the fallback text is sent"
     [harmless] = [one for one in notifications_about(_HARMLESS, receiver.name) if one.status == notification.status]
     if shape != parse_payload(receiver.type, receiver.render(harmless))[0]:
-        return "it has lines or fields that it has not for other names"
-    over = [limit for limit in limits for used, most in _SIZE.findall(limit) if _number(used) > _number(most)]
+        return "it has lines or fields that other names do not cause"
+    over = [limit for limit in limits for used, maximum in _SIZE.findall(limit) if _number(used) > _number(maximum)]
     return f"is too large: {over[0]}" if over else None
 
 
@@ -144,7 +144,7 @@ def _number(text: str) -> int:
 
 
 def _connect_as(name: bytes, server: socket.socket) -> int:
-    """Let a process of that name connect, and end; return its pid."""
+    """Let a process of that name connect and end; return its pid."""
 
     def connect() -> None:
         set_process_name(name)

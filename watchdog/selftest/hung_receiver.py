@@ -1,4 +1,4 @@
-"""A receiver that takes the connection and says nothing: no other waits for it, and what it was to be told stays."""
+"""Check: a receiver that hangs delays no other receiver, and gets its notification later."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from watchdog.selftest.webhook_server import WebhookServer
 from watchdog.state.store import Store
 
 NOTIFICATION_COUNT = 30
-MAX_DELAY_SECONDS = 3.0  # a receiver that hung with the other would have waited ten
+MAX_DELAY_SECONDS = 3.0  # a receiver that waited for the other would need ten seconds
 
 _PATIENCE_SECONDS = 12.0
 
 
-def run_check(stage: CheckContext) -> str:
-    """Tell one receiver while the other hangs, then let that one go; return what was seen.
+def run_check(context: CheckContext) -> str:
+    """Notify one receiver while the other hangs, then let the other answer; return the figures.
 
     Raises:
-        Failed: the good one waited, or the other was never told, or told under another id.
+        CheckFailed: the good receiver was delayed, or the other got no notification, or one with another id.
     """
     privileges.keep_only_capabilities(())
     hung, good = WebhookServer(hangs=True), WebhookServer()
     try:
-        return notify_both(stage.folder, hung, good)
+        return notify_both(context.folder, hung, good)
     finally:
         hung.close()
         good.close()
 
 
 def notify_both(folder: Path, hung: WebhookServer, good: WebhookServer) -> str:
-    """Deliver to both by the real outbox and webhooks."""
+    """Deliver to both through the real outbox and webhooks; return the figures."""
     store = Store(folder / "state", SystemClock(), boot_id())
     receivers = webhook_receivers(folder, {"hung": hung.url, "good": good.url})
     delivery = Delivery(store, receivers.values(), SystemClock(), logging.getLogger(__name__))
@@ -46,17 +46,17 @@ def notify_both(folder: Path, hung: WebhookServer, good: WebhookServer) -> str:
     try:
         first = make_notification(0, "hung")
         _commit(store, delivery, first)
-        require(wait_until(lambda: hung.arrivals, _PATIENCE_SECONDS), "the receiver that hangs was never connected to")
+        require(wait_until(lambda: hung.arrivals, _PATIENCE_SECONDS), "no connection to the receiver that hangs")
         delays = [_delay(store, delivery, good, number) for number in range(NOTIFICATION_COUNT)]
-        seen = f"while one hung, {NOTIFICATION_COUNT} notices reached the other, p50 {_ms(statistics.median(delays))}"
-        seen += f", max {_ms(max(delays))}"
-        require(max(delays) <= MAX_DELAY_SECONDS, seen)
-        require(hung.notification_ids() == [first.id], f"{seen}; but the one that hung was not hanging")
+        detail = f"while one receiver hung, {NOTIFICATION_COUNT} notifications reached the other"
+        detail += f", p50 {_ms(statistics.median(delays))}, max {_ms(max(delays))}"
+        require(max(delays) <= MAX_DELAY_SECONDS, detail)
+        require(hung.notification_ids() == [first.id], f"{detail}; but the first one did not hang")
         hung.is_answering.set()
-        came = wait_until(lambda: len(hung.arrivals) > 1, _PATIENCE_SECONDS)
-        require(came, f"{seen}; what the hung one was to be told was not sent again once it was let go")
-        require(set(hung.notification_ids()) == {first.id}, f"{seen}; the hung one was told under another id")
-        return f"{seen}; let go, the hung one was told too, under the same id"
+        repeated = wait_until(lambda: len(hung.arrivals) > 1, _PATIENCE_SECONDS)
+        require(repeated, f"{detail}; the notification of the one that hung was not sent again afterwards")
+        require(set(hung.notification_ids()) == {first.id}, f"{detail}; the one that hung got another notification_id")
+        return f"{detail}; afterwards the one that hung got its notification too, with the same id"
     finally:
         hung.is_answering.set()
         delivery.stop(1.0)
@@ -73,7 +73,9 @@ def _delay(store: Store, delivery: Delivery, good: WebhookServer, number: int) -
     began = time.monotonic()
     _commit(store, delivery, notification)
     if not wait_until(lambda: notification.id in good.notification_ids(), _PATIENCE_SECONDS):
-        raise CheckFailed(f"with one receiver hanging, a notice for the other took over {_PATIENCE_SECONDS:g} s")
+        raise CheckFailed(
+            f"while one receiver hung, a notification to the other took more than {_PATIENCE_SECONDS:g} s"
+        )
     return (
         next(arrival.monotonic_seconds for arrival in good.arrivals if arrival.notification_id == notification.id)
         - began

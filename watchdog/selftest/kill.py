@@ -1,4 +1,4 @@
-"""A daemon that is killed once the receiver has a notice, and before that could be noted: it comes again, as itself."""
+"""Check: a daemon killed between delivery and its record on disk sends the same notification again."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from watchdog.selftest.context import CheckContext, make_notification, wait_unti
 from watchdog.selftest.result import CheckFailed, require
 from watchdog.state.store import Store
 
-NOTICES = 5
+NOTIFICATION_COUNT = 5
 KILL_COUNT = 3
 
 _PATIENCE_SECONDS = 15.0
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 
 
 class KillingWebhookServer(http.server.HTTPServer):
-    """Takes what a delivering child posts; kills the first `kills` children before it answers them."""
+    """Gets the notifications of a delivering child; kills the first `kills` children before it answers them."""
 
     def __init__(self, kills: int) -> None:
-        """Serve on a free port, whenever it is asked to."""
+        """Listen on a free port; `handle_request` serves one request."""
         super().__init__(("127.0.0.1", 0), _KillingWebhookHandler)
         self.kills_left = kills
         self.child_pid = 0
         self.notification_ids: list[str] = []
 
     def handle_error(self, *_: Any) -> None:
-        """Say nothing of a child that was killed while it was answered."""
+        """Log nothing about a child that was killed before its answer."""
 
 
 class _KillingWebhookHandler(http.server.BaseHTTPRequestHandler):
@@ -57,74 +57,77 @@ class _KillingWebhookHandler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
-def run_check(stage: CheckContext) -> str:
-    """Kill what delivers, and let the next one go on; return what was seen.
+def run_check(context: CheckContext) -> str:
+    """Kill delivering processes, and let the next ones continue; return the figures.
 
     Raises:
-        Failed: something was lost, came under another id, or came more often than the kills explain.
+        CheckFailed: a notification was lost, had another id, or came more often than the kills explain.
     """
     privileges.keep_only_capabilities(())
-    return kill_and_resume(stage.folder)
+    return kill_and_resume(context.folder)
 
 
 def kill_and_resume(folder: Path) -> str:
-    """Fork one delivering child after the other on one state file."""
-    notifications = [make_notification(number, "rehearsal") for number in range(NOTICES)]
+    """Fork delivering children on one state file, one after the other; return the figures."""
+    notifications = [make_notification(number, "selftest") for number in range(NOTIFICATION_COUNT)]
     store = Store(folder / "state", SystemClock(), boot_id())
     store.commit(alerts=[], groups=[], notifications=notifications)
     store.close()
-    with KillingWebhookServer(KILL_COUNT) as post:
-        codes = [_live(folder, post) for _ in range(KILL_COUNT + 1)]
+    with KillingWebhookServer(KILL_COUNT) as server:
+        codes = [_run_child(folder, server) for _ in range(KILL_COUNT + 1)]
     killed = codes.count(-signal.SIGKILL)
-    came = Counter(post.notification_ids)
-    copies = len(post.notification_ids) - len(came)
-    seen = (
-        f"{killed} times killed before the answer was noted;"
-        f" {len(came.keys() & {notification.id for notification in notifications})} of"
-        f" {NOTICES} notices arrived, {copies} copies, each under its own id"
+    arrived = Counter(server.notification_ids)
+    copies = len(server.notification_ids) - len(arrived)
+    detail = (
+        f"killed {killed} times before the answer was recorded;"
+        f" {len(arrived.keys() & {notification.id for notification in notifications})} of"
+        f" {NOTIFICATION_COUNT} notifications arrived, {copies} copies, each with its own id"
     )
-    if came.keys() - {notification.id for notification in notifications}:
-        raise CheckFailed("a notice came under an id that it never had")
-    require(codes[-1] == 0, f"{seen}; but the last one came to no good end")
-    require(codes == [-signal.SIGKILL] * KILL_COUNT + [0] and len(came) == NOTICES and copies == KILL_COUNT, seen)
-    return seen
+    if arrived.keys() - {notification.id for notification in notifications}:
+        raise CheckFailed("a notification arrived with an id that none has")
+    require(codes[-1] == 0, f"{detail}; but the last child failed")
+    require(
+        codes == [-signal.SIGKILL] * KILL_COUNT + [0] and len(arrived) == NOTIFICATION_COUNT and copies == KILL_COUNT,
+        detail,
+    )
+    return detail
 
 
-def _live(folder: Path, post: KillingWebhookServer) -> int:
-    """Let a child deliver until all is done or it is killed; return its exit code."""
-    post.child_pid = os.fork()
-    if post.child_pid == 0:
+def _run_child(folder: Path, server: KillingWebhookServer) -> int:
+    """Let a child deliver until nothing is pending or it is killed; return its exit code."""
+    server.child_pid = os.fork()
+    if server.child_pid == 0:
         with contextlib.suppress(BaseException):
-            _deliver(folder, post)
+            _deliver(folder, server)
             os._exit(0)
         os._exit(1)
     end = time.monotonic() + _PATIENCE_SECONDS
     while True:
-        if select.select([post], [], [], _LOOK_SECONDS)[0]:
-            post.handle_request()
-        found, status = os.waitpid(post.child_pid, os.WNOHANG)
-        if found:
+        if select.select([server], [], [], _POLL_SECONDS)[0]:
+            server.handle_request()
+        ended, status = os.waitpid(server.child_pid, os.WNOHANG)
+        if ended:
             return os.waitstatus_to_exitcode(status)
         if time.monotonic() > end:
-            os.kill(post.child_pid, signal.SIGKILL)
-            os.waitpid(post.child_pid, 0)
-            raise CheckFailed(f"after {KILL_COUNT - post.kills_left} kills, delivery did not come to an end")
+            os.kill(server.child_pid, signal.SIGKILL)
+            os.waitpid(server.child_pid, 0)
+            raise CheckFailed(f"delivery did not end after {KILL_COUNT - server.kills_left} kills")
 
 
-def _deliver(folder: Path, post: KillingWebhookServer) -> None:
-    post.socket.close()
+def _deliver(folder: Path, server: KillingWebhookServer) -> None:
+    server.socket.close()
     store = Store(folder / "state", SystemClock(), boot_id())
-    receivers = webhook_receivers(folder, {"rehearsal": f"http://127.0.0.1:{post.server_port}/"})
+    receivers = webhook_receivers(folder, {"selftest": f"http://127.0.0.1:{server.server_port}/"})
     delivery = Delivery(store, receivers.values(), SystemClock(), logging.getLogger(__name__))
     delivery.start()
-    require(wait_until(lambda: not _waiting(delivery), _PATIENCE_SECONDS), "it waits")
+    require(wait_until(lambda: not _has_pending(delivery), _PATIENCE_SECONDS), "notifications are still pending")
     delivery.stop(1.0)
     store.close()
 
 
-def _waiting(delivery: Delivery) -> bool:
-    waiting = delivery.counters().queues.get("rehearsal")
-    return waiting is not None and waiting.pending > 0
+def _has_pending(delivery: Delivery) -> bool:
+    queue = delivery.counters().queues.get("selftest")
+    return queue is not None and queue.pending > 0

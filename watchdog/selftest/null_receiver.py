@@ -1,4 +1,4 @@
-"""A receiver in this process, which has whatever it is sent."""
+"""A receiver that accepts every notification and sends nothing."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from watchdog.routing.notification import Notification
 
 
 class NullReceiver(Receiver):
-    """Keeps the ids of what it is sent."""
+    """Keeps the ids of the notifications that it gets."""
 
-    type: ClassVar[str] = "ear"
+    type: ClassVar[str] = "null"
 
     def __init__(self, name: str) -> None:
-        """Start with none."""
+        """Start without ids."""
         super().__init__(name)
         self.notification_ids: list[str] = []
 
     @classmethod
     def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:  # noqa: ARG003 - no settings
-        """Make one."""
+        """Return a receiver called `name`."""
         return cls(name)
 
     def render(self, notification: Notification) -> bytes:
@@ -33,5 +33,5 @@ class NullReceiver(Receiver):
         self.notification_ids.append(notification.id)
 
     def destination(self) -> str:
-        """Say that it goes nowhere."""
+        """Return a text for the log."""
         return "nowhere"

@@ -1,4 +1,4 @@
-"""What a machine at the far end reads of a rendered notice."""
+"""Parses a rendered notification as the program of a receiver does."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 
 def parse_payload(receiver_type: str, body: bytes) -> tuple[list[str], list[str]]:
-    """Return what a machine at the other end reads of a notice: its shape, and its texts.
+    """Return (shape, texts) of a rendered notification: the names of its fields or lines, and their texts.
 
     Raises:
-        UnicodeDecodeError, json.JSONDecodeError: it is no UTF-8, or begins like JSON and is none.
+        UnicodeDecodeError, json.JSONDecodeError: `body` is no UTF-8, or begins like JSON and is none.
     """
     if receiver_type == "journald":
         fields = list(_journal_fields(body))
@@ -32,7 +32,7 @@ def parse_payload(receiver_type: str, body: bytes) -> tuple[list[str], list[str]
 def _documents(text: str) -> list[Any]:
     try:
         return [json.loads(text)]
-    except json.JSONDecodeError:  # one a line, where a notice is told by several
+    except json.JSONDecodeError:  # one per line, where a notification consists of several
         return [json.loads(line) for line in text.split("\n")]
 
 
@@ -43,7 +43,7 @@ def _read_mail(body: bytes) -> tuple[list[str], list[str]]:
 
 
 def _journal_fields(entries: bytes) -> Iterator[tuple[str, str]]:
-    # Fields with a newline in them have their length before them: systemd.io, "Journal native protocol".
+    # A field with a newline in it has its length before its value: systemd.io, "Journal native protocol".
     while entries:
         line, _, entries = entries.partition(b"\n")
         name, equals, value = line.partition(b"=")

@@ -1,4 +1,4 @@
-"""What came of a rehearsal."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from dataclasses import dataclass
 
 
 class CheckStatus(enum.StrEnum):
-    """Whether the loss that was rehearsed would have been one."""
+    """Status of a check: no loss, a loss, or not possible on this host."""
 
     OK = "ok"
     FAILED = "failed"
-    SKIPPED = "not rehearsed"
+    SKIPPED = "skipped"
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One rehearsal: `seen` says in words, with figures, what happened, or why nothing could."""
+    """The result of the check named `check`. `detail`: text with the figures, or the reason why it was skipped."""
 
-    rehearsal: str
-    verdict: CheckStatus
-    seen: str
+    check: str
+    status: CheckStatus
+    detail: str
     seconds: float
 
 
 class CheckFailed(Exception):
-    """Something would have been lost; the text says what was seen."""
+    """Something would have been lost or falsified; the text has the figures."""
 
 
 class CheckSkipped(Exception):
-    """This host does not let it be rehearsed; the text says why."""
+    """The check is not possible on this host; the text has the reason."""
 
 
-def require(condition: object, seen: str) -> None:
-    """Go on if `condition` holds.
+def require(condition: object, detail: str) -> None:
+    """Raise an exception with the text `detail` unless `condition` holds.
 
     Raises:
-        Failed: it does not.
+        CheckFailed: `condition` does not hold.
     """
     if not condition:
-        raise CheckFailed(seen)
+        raise CheckFailed(detail)

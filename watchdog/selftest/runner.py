@@ -1,4 +1,4 @@
-"""Which rehearsals there are, and how one is run: in a process of its own, of which nothing stays."""
+"""The list of checks, and the function that runs one in its own process and removes everything afterwards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from watchdog.daemon.configuration import ConfigurationSources
 from watchdog.kernel import privileges
 from watchdog.selftest.result import CheckResult, CheckStatus
 
-# Rehearsal: the module that has `run_check`.
+# Name of the check: module with its `run_check`.
 CHECK_MODULES = {
     "full-disk": "watchdog.selftest.full_disk",
     "hung-receiver": "watchdog.selftest.hung_receiver",
@@ -28,22 +28,22 @@ CHECK_MODULES = {
     "hostile-names": "watchdog.selftest.hostile_names",
     "kill": "watchdog.selftest.kill",
 }
-CHECK_TIMEOUT_SECONDS = 45.0  # each takes seconds, on a host that is busy some more
+CHECK_TIMEOUT_SECONDS = 45.0  # each check takes seconds, longer on a busy host
 
-_MOST_COMPLAINT = 300
-_TEMPORARY = "/tmp"  # noqa: S108 - a folder in it is made by mkdtemp; TMPDIR may name one that the account cannot enter
+_MAX_STDERR_CHARACTERS = 300
+_TEMPORARY = "/tmp"  # noqa: S108 - mkdtemp creates a folder in it; the account may be unable to enter that of TMPDIR
 
 
 def run_in_process(
     name: str, sources: ConfigurationSources, timeout_seconds: float = CHECK_TIMEOUT_SECONDS
 ) -> CheckResult:
-    """Run one rehearsal; a crash or a hang is one that failed."""
+    """Run one check; a crash or a timeout counts as failed."""
     began = time.monotonic()
     with _scratch() as folder:
         # -I: neither the current folder, nor PYTHONPATH, nor the user's own packages.
         command = [sys.executable, "-I", "-m", "watchdog.selftest", name, str(folder)]
         arguments = [json.dumps(sources.settings_file), json.dumps(sources.rules_path)]
-        child = subprocess.Popen(  # noqa: S603 - ourselves
+        child = subprocess.Popen(  # noqa: S603 - this program itself
             [*command, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -51,20 +51,20 @@ def run_in_process(
             start_new_session=True,
         )
         try:
-            output, complaints = child.communicate(timeout=timeout_seconds)
-            verdict, seen = _read(output, complaints, child.returncode)
+            output, errors = child.communicate(timeout=timeout_seconds)
+            status, detail = _parse_result(output, errors, child.returncode)
         except subprocess.TimeoutExpired:
-            verdict, seen = CheckStatus.FAILED, f"no end after {timeout_seconds:g} s"
+            status, detail = CheckStatus.FAILED, f"no end after {timeout_seconds:g} s"
         finally:
             _end(child)
-    return CheckResult(name, verdict, seen, round(time.monotonic() - began, 2))
+    return CheckResult(name, status, detail, round(time.monotonic() - began, 2))
 
 
 @contextmanager
 def _scratch() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="bpf-watchdog-selftest-", dir=_TEMPORARY))
     try:
-        if os.geteuid() == 0:  # given up in most rehearsals
+        if os.geteuid() == 0:  # most checks give up root
             account = privileges.service_account()
             os.chown(folder, account.pw_uid, account.pw_gid)
         yield folder
@@ -73,17 +73,17 @@ def _scratch() -> Iterator[Path]:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    # With all that it has started: the group is there until the last of them is gone.
+    # The whole process group, with every process that the check started.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child.pid, signal.SIGKILL)
     child.communicate()
 
 
-def _read(output: bytes, complaints: bytes, code: int) -> tuple[CheckStatus, str]:
+def _parse_result(output: bytes, errors: bytes, code: int) -> tuple[CheckStatus, str]:
     try:
         document = json.loads(output)
-        return CheckStatus(document["verdict"]), str(document["seen"])
+        return CheckStatus(document["status"]), str(document["detail"])
     except (ValueError, LookupError, TypeError):
-        how = f"ended with code {code}" if code >= 0 else f"was killed by signal {-code}"
-        last = complaints.decode(errors="replace").strip().rpartition("\n")[2][-_MOST_COMPLAINT:]
-        return CheckStatus.FAILED, f"{how}: {last}" if last else how
+        end = f"ended with code {code}" if code >= 0 else f"was killed by signal {-code}"
+        last = errors.decode(errors="replace").strip().rpartition("\n")[2][-_MAX_STDERR_CHARACTERS:]
+        return CheckStatus.FAILED, f"{end}: {last}" if last else end

@@ -1,4 +1,4 @@
-"""The far end of webhooks: a server on the loopback that notes which notices came, and answers or hangs."""
+"""A webhook server on loopback that records the notifications it gets, and answers or hangs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """`at`: seconds of CLOCK_MONOTONIC."""
+    """The arrival of one notification, at a time of CLOCK_MONOTONIC."""
 
     notification_id: str
     monotonic_seconds: float
 
 
 class WebhookServer:
-    """Takes every POST. While it hangs it says nothing to those who post, and hangs up on them when it is let go."""
+    """Accepts every POST. While it hangs it answers none; it later closes these connections without an answer."""
 
     def __init__(self, *, hangs: bool = False) -> None:
         """Serve on a free port."""
@@ -26,21 +26,21 @@ class WebhookServer:
         self.is_answering = threading.Event()
         if not hangs:
             self.is_answering.set()
-        far_end = self
+        server = self
 
         class WebhookHandler(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers["Content-Length"]))
-                far_end.arrivals.append(Arrival(str(self.headers["X-Notification-Id"]), time.monotonic()))
-                if far_end.is_answering.is_set():
+                server.arrivals.append(Arrival(str(self.headers["X-Notification-Id"]), time.monotonic()))
+                if server.is_answering.is_set():
                     self.send_response(200)
                     self.send_header("Content-Length", "0")
                     self.end_headers()
                 else:
-                    far_end.is_answering.wait()
+                    server.is_answering.wait()
 
             def log_message(self, *_: Any) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), WebhookHandler)
         self._server.daemon_threads = True
@@ -48,11 +48,11 @@ class WebhookServer:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def notification_ids(self) -> list[str]:
-        """Return the ids of all that came, copies included, in the order of arrival."""
+        """Return the ids of all notifications in the order of arrival, copies included."""
         return [arrival.notification_id for arrival in list(self.arrivals)]
 
     def close(self) -> None:
-        """End."""
+        """Stop serving."""
         self.is_answering.set()
         self._server.shutdown()
         self._server.server_close()
