@@ -33,7 +33,7 @@ def test_firing_and_resolved_reach_every_receiver_and_name_the_culprit(
             "oncall": {"type": "slack", "webhook_url": other_server.url},
             **syslogs,
         },
-        rules={"storm": storm.rule(where={"process": [storm.name, calm.name]}, keep="1s")},
+        rules={"storm": storm.rule(where={"process": [storm.name, calm.name]}, keep_firing_for="1s")},
     )
     watchdog.start()
     began = time.time()
@@ -125,7 +125,7 @@ def test_a_hostile_process_name_is_harmless_wherever_it_arrives(
             "log": {"type": "syslog", "address": rsyslog.address("log5424")},
             "terminal": {"type": "console"},
         },
-        rules={"storm": storm.rule(where={"process": "<!chan*"}, keep="1s")},
+        rules={"storm": storm.rule(where={"process": "<!chan*"}, keep_firing_for="1s")},
     )
     watchdog.start()
     storm.rage()

@@ -62,7 +62,7 @@ def test_while_the_condition_holds(guarded, watchdog, server, storm, told):
 
 
 def test_while_the_alert_clears(guarded, watchdog, server, storm, told, wait_for):
-    guarded(keep="3s")
+    guarded(keep_firing_for="3s")
     storm.hold()
     told("firing")
     storm.release()

@@ -60,7 +60,7 @@ def test_prints_each_problem_and_note_in_the_order_of_files_and_lines(bpf_watchd
             f"{first}:1: rule.fire_above: missing: give fire_above or fire_below",
             f'{first}:7: rule.fire_abov: unknown key "fire_abov": did you mean "fire_above"?',
             f'{second}:6: rule.window: not a duration: "10"; write it like "10s", "1m30s", "500ms", "4h"',
-            f'{second}:8: rule.receivers: note: not checked: "oncall" stands in another file',
+            f'{second}:8: rule.receivers: note: not checked: "oncall" is defined in another file',
         ],
         "2 files, 2 rules: 3 problems, 1 note",
     )
@@ -167,7 +167,9 @@ def test_files_and_folders_that_cannot_be_read_are_told_with_all_else(bpf_watchd
 
 def test_finds_the_same_id_in_two_files_of_a_folder(bpf_watchdog, write, tmp_path):
     first, second = write(RULE, "a.toml"), write(RULE, "b.toml")
-    assert bpf_watchdog("check", tmp_path)[1] == [f'{second}:2: rule.id: "r" is already the rule of {first}:1']
+    assert bpf_watchdog("check", tmp_path)[1] == [
+        f'{second}:2: rule.id: duplicate rule id "r": already used at {first}:1'
+    ]
 
 
 def test_checks_a_file_once_even_if_it_is_named_twice(bpf_watchdog, write, tmp_path):
@@ -194,7 +196,7 @@ def test_prints_json_for_programs(bpf_watchdog, write):
                 "file": str(path),
                 "line": 8,
                 "key": "rule.receivers",
-                "message": 'not checked: "oncall" stands in another file',
+                "message": 'not checked: "oncall" is defined in another file',
             }
         ],
     }

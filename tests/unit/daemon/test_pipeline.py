@@ -57,7 +57,7 @@ by = ["process"]
 where = {{ process = "culprit*" }}
 fire_above = 5
 for = "3s"
-keep = "3s"
+keep_firing_for = "3s"
 """
 
 

@@ -117,7 +117,7 @@ def _parsed(shape: object) -> object:
     """
     match shape:
         case str():
-            parsed = template.parse_template(shape, (*TEXT_FIELDS, *DIMENSIONS), natural="")
+            parsed = template.parse_template(shape, (*TEXT_FIELDS, *DIMENSIONS), default_format="")
             for part in parsed.parts:
                 if isinstance(part, template.TemplateField) and part.name not in _FIELDS:
                     raise template.TemplateError(f"{{{part.name}}} is not available when a notification is sent")

@@ -1,4 +1,4 @@
-"""`where` of a rule: which rows it is about."""
+"""The conditions in `where` of a rule: the rows that it counts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from watchdog.measure.catalogue import DIMENSIONS, Dimension, DimensionKind
 from watchdog.rules.language.rule import Condition
 
 _NUMBERS = re.compile(r"(\d{1,10})(?:-(\d{1,10}))?", re.ASCII)
-_GREATEST_PORT = 65_535
-_GREATEST = 2**32 - 1  # pids and inode numbers of namespaces
+_MAX_PORT = 65_535
+_MAX_NUMBER = 2**32 - 1  # pids and inode numbers of namespaces
 
 
 def read_where(table: Table, dimensions: Mapping[str, Dimension] = DIMENSIONS) -> tuple[Condition, ...]:
@@ -39,8 +39,8 @@ def _read_condition(where: Table, dimension: Dimension, elements: list[object], 
     for index, element in enumerate(elements):
         text = str(element) if _is_plain_number(element) and dimension.kind is DimensionKind.NUMBER else element
         if not isinstance(text, str):
-            wanted = "numbers or texts" if dimension.kind is DimensionKind.NUMBER else "texts"
-            where.add_problem(dimension.name, f"takes {wanted} only", index=index if is_array else None)
+            wanted = "numbers or strings" if dimension.kind is DimensionKind.NUMBER else "strings"
+            where.add_problem(dimension.name, f"must hold {wanted} only", index=index if is_array else None)
             continue
         pattern = text.removeprefix("!")
         try:
@@ -64,7 +64,7 @@ def _check(dimension: Dimension, pattern: str) -> None:
             _check_number(dimension, pattern)
         case DimensionKind.ADDRESS:
             _check_address(pattern)
-        case DimensionKind.NAME:  # any text may be a name; "" is that of what has none
+        case DimensionKind.NAME:  # any text may be a name; "" is the name of rows without one
             pass
 
 
@@ -78,9 +78,9 @@ def _check_number(dimension: Dimension, pattern: str) -> None:
     if match is None:
         raise ValueError(f'not a number or a range like "1024-65535": {suggestions.quote_value(pattern)}')
     low, high = int(match[1]), int(match[2] or match[1])
-    greatest = _GREATEST_PORT if dimension.name.endswith("_port") else _GREATEST
-    if high > greatest:
-        raise ValueError(f"{high} is no {dimension.name}: the greatest is {greatest}")
+    maximum = _MAX_PORT if dimension.name.endswith("_port") else _MAX_NUMBER
+    if high > maximum:
+        raise ValueError(f"{high} is not a {dimension.name}: the maximum is {maximum}")
     if low > high:
         raise ValueError(f"the range {suggestions.quote_value(pattern)} is empty")
 
@@ -91,8 +91,6 @@ def _check_address(pattern: str) -> None:
     except ValueError:
         raise ValueError(f"not an address or a CIDR block: {suggestions.quote_value(pattern)}") from None
     if "%" in pattern:
-        raise ValueError(f"{suggestions.quote_value(pattern)} names an interface, which addresses here come without")
+        raise ValueError(f"{suggestions.quote_value(pattern)} names an interface; use the address without it")
     if str(network.network_address) != str(ipaddress.ip_address(pattern.partition("/")[0])):
-        raise ValueError(
-            f'{suggestions.quote_value(pattern)} has bits set behind its prefix: did you mean "{network}"?'
-        )
+        raise ValueError(f'{suggestions.quote_value(pattern)} has bits set after its prefix: did you mean "{network}"?')

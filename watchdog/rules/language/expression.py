@@ -1,4 +1,4 @@
-"""Arithmetic over metrics, as `metric` and `only_if` of a rule write it: `"connect_failures / connects"`."""
+"""Arithmetic over metrics in the rule keys `metric` and `only_if`, like `"connect_failures / connects"`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from watchdog.rules.language.quantity import parse_quantity
 Operator = Literal["+", "-", "*", "/"]
 Comparator = Literal["<", "<=", ">", ">="]
 
-_MOST_LETTERS = 500
-_MOST_DEPTH = 20
+_MAX_LENGTH = 500
+_MAX_DEPTH = 20
 _TOKEN = re.compile(r"\s*(?:(?P<number>\d+(?:\.\d+)?)|(?P<name>[A-Za-z_]\w*)|(?P<mark>[-+*/()]))", re.ASCII)
 _COMPARISON = re.compile(r"([^<>=]*)(<=|>=|<|>)([^<>=]*)")
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
@@ -49,7 +49,7 @@ Expression = MetricReference | Constant | Operation
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`left operator right`, over the same window as the rule's metric: the volume gate `only_if`."""
+    """`left operator right`, over the same window as the rule's metric: the condition `only_if`."""
 
     operator: Comparator
     left: Expression
@@ -57,7 +57,7 @@ class Comparison:
 
 
 class ExpressionError(ValueError):
-    """The text is no expression; the message says what is wrong with it."""
+    """The text is not an expression; the message names the problem."""
 
 
 class _Parser:
@@ -77,9 +77,9 @@ class _Parser:
     def _peek(self) -> str | None:
         return self._tokens[self._next] if self._next < len(self._tokens) else None
 
-    def _operations(self, least: int) -> Expression:
+    def _operations(self, min_precedence: int) -> Expression:
         left = self._operand()
-        while (operator := self._peek()) is not None and _PRECEDENCE.get(operator, 0) >= least:
+        while (operator := self._peek()) is not None and _PRECEDENCE.get(operator, 0) >= min_precedence:
             self._next += 1
             left = Operation(cast("Operator", operator), left, self._operations(_PRECEDENCE[operator] + 1))
         return left
@@ -87,22 +87,22 @@ class _Parser:
     def _operand(self) -> Expression:
         token = self._peek()
         if token is None:
-            raise ExpressionError("ends where a metric or a number should stand")
+            raise ExpressionError("incomplete: expected a metric or a number at the end")
         self._next += 1
         if token == "(":
             return self._parentheses()
         if token[0].isdigit():
             return Constant(float(token))
         if not (token[0].isalpha() or token[0] == "_"):
-            raise ExpressionError(f"{token!r} stands where a metric or a number should")
+            raise ExpressionError(f"expected a metric or a number, not {token!r}")
         if token not in METRICS:
             raise ExpressionError(suggestions.unknown_name("metric", token, METRICS))
         return MetricReference(token)
 
     def _parentheses(self) -> Expression:
         self._depth += 1
-        if self._depth > _MOST_DEPTH:
-            raise ExpressionError(f"over {_MOST_DEPTH} parentheses inside each other")
+        if self._depth > _MAX_DEPTH:
+            raise ExpressionError(f"more than {_MAX_DEPTH} nested parentheses")
         inside = self._operations(1)
         if self._peek() != ")":
             raise ExpressionError("a parenthesis is not closed")
@@ -112,39 +112,39 @@ class _Parser:
 
 
 def _tokens(text: str) -> Iterator[str]:
-    if len(text) > _MOST_LETTERS:
-        raise ExpressionError(f"over {_MOST_LETTERS} letters")
+    if len(text) > _MAX_LENGTH:
+        raise ExpressionError(f"longer than {_MAX_LENGTH} characters")
     position, end = 0, len(text.rstrip())
     while position < end:
         match = _TOKEN.match(text, position)
         if match is None:
             wrong = suggestions.quote_value(text[position:].strip()[0])
-            raise ExpressionError(f"cannot use {wrong} here: only metrics, numbers, + - * / and parentheses")
+            raise ExpressionError(f"cannot use {wrong}: use only metrics, numbers, + - * / and parentheses")
         yield match[match.lastgroup or 0]
         position = match.end()
 
 
 def parse_expression(text: str) -> Expression:
-    """Return the expression that `text` writes: metrics, numbers, + - * / and parentheses.
+    """Return the expression in `text`: metrics, numbers, + - * / and parentheses.
 
     Raises:
-        ExpressionError: `text` is none, names an unknown metric or no metric at all.
+        ExpressionError: `text` is not an expression, names an unknown metric, or names no metric.
     """
     expression = _Parser(text).parse_expression()
     if not metrics_of(expression):
-        raise ExpressionError("names no metric")
+        raise ExpressionError("must name a metric")
     return expression
 
 
 def parse_comparison(text: str) -> Comparison:
-    """Return the comparison that `text` writes: an expression, one of < <= > >=, a number with or without unit.
+    """Return the comparison in `text`: an expression, one of < <= > >=, and a number with or without unit.
 
     Raises:
-        ExpressionError: `text` is none.
+        ExpressionError: `text` is not a comparison.
     """
     match = _COMPARISON.fullmatch(text)
     if match is None:
-        raise ExpressionError('must compare once: "connects >= 50"')
+        raise ExpressionError('must be one comparison, like "connects >= 50"')
     left = parse_expression(match[1])
     try:
         right = parse_quantity(match[3].strip(), unit_of(left), per_second=False)
@@ -165,7 +165,7 @@ def metrics_of(expression: Expression) -> frozenset[str]:
 
 
 def unit_of(expression: Expression) -> Unit | None:
-    """Return the unit of what `expression` gives (of sums, not rates), None where it has no name."""
+    """Return the unit of the value of `expression` (of sums, not rates), None where it has no name."""
     match expression:
         case MetricReference(metric):
             return METRICS[metric].unit
@@ -180,7 +180,7 @@ def unit_of(expression: Expression) -> Unit | None:
 
 
 def is_linear(expression: Expression) -> bool:
-    """Tell whether what `expression` gives grows with time as its metrics do: true of sums, not of ratios."""
+    """Return whether the value of `expression` grows with time like its metrics: true of sums, not of ratios."""
     match expression:
         case MetricReference():
             return True
@@ -195,7 +195,7 @@ def is_linear(expression: Expression) -> bool:
 
 
 def never_negative(expression: Expression) -> bool:
-    """Tell whether no value of `expression` is below 0: true where nothing is subtracted, for no metric is."""
+    """Return whether every value of `expression` is at least 0: true without subtraction, as every metric is."""
     match expression:
         case Operation("-"):
             return False

@@ -1,4 +1,4 @@
-"""How numbers are written for people: the named formats of a summary."""
+"""The named formats of numbers in a summary."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Final
 
 from watchdog.measure.catalogue import Unit
 
-_WHOLE_FROM = 99.95  # below, one decimal is worth its place
-_SMALL = 0.995  # below, two significant digits
+_WHOLE_FROM = 99.95  # below: one decimal
+_SMALL = 0.995  # below: two significant digits
 
 _BYTES = (("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12), ("PB", 1e15))
 _SECONDS = (("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("min", 60.0), ("h", 3_600.0), ("d", 86_400.0))
@@ -25,7 +25,7 @@ def _number(value: float) -> str:
 
 
 def _scaled(value: float, units: Sequence[tuple[str, float]]) -> str:
-    """Write `value` in the greatest unit of which it is at least one, when rounded."""
+    """Format `value` in the greatest unit of which it is at least one after rounding."""
     name, scale = units[0]
     for next_name, next_scale in units[1:]:
         if abs(value) < next_scale * 0.9995:
@@ -62,20 +62,20 @@ def _ago(value: float) -> str:
     return f"{_scaled(max(float(round(value)), 0.0), _SECONDS[2:])} ago"
 
 
-def _finite(write: Callable[[float], str]) -> Callable[[float], str]:
-    """Return `write` for any number: a share of nothing is infinite, an empty window is no number."""
+def _finite(format_finite: Callable[[float], str]) -> Callable[[float], str]:
+    """Return `format_finite` for all numbers: x / 0 is infinite, an empty window is NaN."""
 
-    def written(value: float) -> str:
+    def format_any(value: float) -> str:
         if math.isnan(value):
             return "unknown"
-        return write(value) if math.isfinite(value) else ("infinite" if value > 0 else "-infinite")
+        return format_finite(value) if math.isfinite(value) else ("infinite" if value > 0 else "-infinite")
 
-    return written
+    return format_any
 
 
 FORMATS: Final[Mapping[str, Callable[[float], str]]] = {
-    name: _finite(write)
-    for name, write in (
+    name: _finite(format_finite)
+    for name, format_finite in (
         ("count", _count),  # 1,234
         ("rate", _rate),  # 120/s
         ("bytes", _bytes),  # 1.2 MB
@@ -88,7 +88,7 @@ FORMATS: Final[Mapping[str, Callable[[float], str]]] = {
 
 
 def natural_format(unit: Unit | None, *, per_second: bool) -> str:
-    """Return the name of the format that numbers of `unit` read best in; `per_second` if they are rates."""
+    """Return the name of the default format for numbers of `unit`; `per_second`: they are rates."""
     match unit:
         case Unit.BYTES:
             return "bytes/s" if per_second else "bytes"

@@ -1,4 +1,4 @@
-"""Rule files → rules, all or nothing: one problem anywhere, and none of them is used."""
+"""Rule files → rules, all or nothing: with one problem in any file, no rule is used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from watchdog.rules.language.rule import Rule
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """The rules of all files, in the order of files and lines; and what their authors should know of them."""
+    """The rules of all files, in the order of files and lines, and notes for their authors."""
 
     rules: tuple[Rule, ...]
     notes: tuple[Problem, ...]
@@ -28,12 +28,12 @@ def load_rules(
 ) -> RuleSet:
     """Load the rules of files and folders.
 
-    `receivers`: the names that rules may use; None if they are not known here. `interval_ns`: of the sampling.
+    `receivers`: the names that rules may use; None if unknown here. `interval_ns`: the sampling interval.
 
     Raises:
         ConfigError: with every problem of every file.
     """
-    around = RuleEnvironment(receivers, interval_ns, {})
+    environment = RuleEnvironment(receivers, interval_ns, {})
     problems: list[Problem] = []
     notes: list[Problem] = []
     rules: list[Rule] = []
@@ -49,7 +49,7 @@ def load_rules(
             except ConfigError as error:
                 problems.extend(error.problems)
                 continue
-            rules.extend(read_rules(document, around))
+            rules.extend(read_rules(document, environment))
             problems.extend(document.problems)
             notes.extend(document.notes)
     if problems:
@@ -60,13 +60,13 @@ def load_rules(
 def toml_files(path: Path) -> list[str]:
     """Return `path` itself or, if it is a folder, the TOML files in it in byte order.
 
-    Left out are rule tests, hidden files, and what editors and package managers leave behind: all of it is hidden or
-    has another ending.
+    Rule tests, hidden files, and leftovers of editors and package managers are left out: these are hidden or have
+    another suffix.
 
     Raises:
         ConfigError: the folder cannot be read.
     """
-    if not os.path.isdir(path):  # noqa: PTH112 - Path's raises where it may not look; to open it will tell why
+    if not os.path.isdir(path):  # noqa: PTH112 - Path's raises without permission; the error of opening is clearer
         return [str(path)]
     try:
         names = [entry.name for entry in path.iterdir()]
@@ -76,11 +76,11 @@ def toml_files(path: Path) -> list[str]:
     return [str(path / name) for name in sorted(wanted, key=os.fsencode)]
 
 
-def read_rules(document: Document, around: RuleEnvironment) -> tuple[Rule, ...]:
+def read_rules(document: Document, environment: RuleEnvironment) -> tuple[Rule, ...]:
     """Return the rules of one file; problems are noted in `document`."""
     tables = document.root.tables("rule")
     if not tables and not document.problems:
         document.root.add_note("rule", "this file holds no rules")
-    rules = tuple(read_rule(table, around) for table in tables)
+    rules = tuple(read_rule(table, environment) for table in tables)
     document.root.reject_unknown_keys()
     return rules

@@ -1,4 +1,4 @@
-"""One `[[rule]]` table → one `Rule`; all that is wrong with it is noted in the table."""
+"""One `[[rule]]` table → one `Rule`; every problem is noted in the table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from watchdog.rules.language.thresholds import ValueDomain, read_thresholds
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
 _PERCENTILE = re.compile(r"p(\d\d|9\d\d)", re.ASCII)
 _STATS = ("rate", "sum", "max", "min", "mean", "last")
-_FALLBACK = Constant(0.0)  # stands for an expression that could not be read
+_FALLBACK = Constant(0.0)  # in place of an expression with a problem
 _ALLOWED = {
     MetricKind.COUNTER: frozenset(StatKind) - {StatKind.PERCENTILE},
     MetricKind.GAUGE: frozenset((StatKind.MAX, StatKind.MIN, StatKind.MEAN, StatKind.LAST)),
@@ -33,9 +33,9 @@ _ALLOWED = {
 
 @dataclass(frozen=True, slots=True)
 class RuleEnvironment:
-    """What a rule is checked against.
+    """Facts from outside the rule that its check needs.
 
-    `receivers`: the names there are, None if not known here. `ids`: those of the rules read so far, with their places.
+    `receivers`: the names of all receivers, None if unknown here. `rule_locations`: file:line of each rule id so far.
     """
 
     receivers: Collection[str] | None
@@ -44,34 +44,34 @@ class RuleEnvironment:
 
 
 def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
-    """Return the rule that `table` writes; not to be used if a problem has been noted."""
+    """Return the rule in `table`; it must not be used if a problem was noted."""
     metric = _read_metric(table)
     stat = _read_stat(table, metric)
     by = _read_by(table)
-    measure = _measure(metric, stat)
+    domain = _value_domain(metric, stat)
     rule = Rule(
         id=_read_id(table, environment.rule_locations),
-        summary=_read_summary(table, by, measure),
+        summary=_read_summary(table, by, domain),
         metric=metric,
         stat=stat,
         window_ns=_read_window(table, environment.interval_ns),
         by=by,
         where=read_where(table),
         only_if=_read_only_if(table),
-        thresholds=read_thresholds(table, measure),
+        thresholds=read_thresholds(table, domain),
         for_ns=table.duration("for", "0s", maximum="7d"),
-        keep_firing_for_ns=table.duration("keep", "0s", maximum="7d"),
+        keep_firing_for_ns=table.duration("keep_firing_for", "0s", maximum="7d"),
         receivers=_read_receivers(table, environment.receivers),
         runbook=_read_runbook(table),
         file=table.document.file,
         line=table.line,
     )
-    _refuse_dimensions_that_lack(table, rule)
+    _refuse_missing_dimensions(table, rule)
     table.reject_unknown_keys()
     return rule
 
 
-def _refuse_dimensions_that_lack(table: Table, rule: Rule) -> None:
+def _refuse_missing_dimensions(table: Table, rule: Rule) -> None:
     """Note each dimension of `by` and `where` that a metric of the rule does not have."""
     metrics = expression.metrics_of(rule.metric)
     if rule.only_if is not None:
@@ -89,10 +89,10 @@ def _read_id(table: Table, ids: dict[str, str]) -> str:
         return identity
     if not _ID.fullmatch(identity):
         table.add_problem(
-            "id", f"{suggestions.quote_value(identity)}: use a to z, 0 to 9 and -, beginning with a letter or digit"
+            "id", f"{suggestions.quote_value(identity)}: use a to z, 0 to 9 and -, with a letter or digit first"
         )
     elif identity in ids:
-        table.add_problem("id", f'"{identity}" is already the rule of {ids[identity]}')
+        table.add_problem("id", f'duplicate rule id "{identity}": already used at {ids[identity]}')
     ids.setdefault(identity, f"{table.document.file}:{table.line}")
     return identity
 
@@ -108,7 +108,7 @@ def _read_metric(table: Table) -> Expression:
         return _FALLBACK
     mixed = sorted(name for name in expression.metrics_of(metric) if METRICS[name].kind is MetricKind.DISTRIBUTION)
     if mixed and not isinstance(metric, MetricReference):
-        table.add_problem("metric", f"{mixed[0]} has one value per connection: no arithmetic with it")
+        table.add_problem("metric", f"{mixed[0]} has one value per connection: it cannot be part of arithmetic")
         return _FALLBACK
     return metric
 
@@ -127,7 +127,7 @@ def _read_stat(table: Table, metric: Expression) -> Stat:
         if stat.kind not in _ALLOWED[kind]:
             allowed = ", ".join(sorted(one.value for one in _ALLOWED[kind] if one is not StatKind.PERCENTILE))
             percentiles = ", p50 to p999" if kind is MetricKind.DISTRIBUTION else ""
-            table.add_problem("stat", f'"{text}" makes no sense of the {kind} {name}: use {allowed}{percentiles}')
+            table.add_problem("stat", f'"{text}" does not apply to a {kind} ({name}); use {allowed}{percentiles}')
     return stat
 
 
@@ -140,12 +140,12 @@ def _parse_stat(text: str) -> Stat | None:
     return Stat(text, StatKind.PERCENTILE, int(match[1]) / 10 ** (len(match[1]) - 2))
 
 
-def _measure(metric: Expression, stat: Stat) -> ValueDomain | None:
-    """Return what thresholds are compared with; None if the metric could not be read."""
+def _value_domain(metric: Expression, stat: Stat) -> ValueDomain | None:
+    """Return the domain of the values that thresholds are compared with; None if the metric has a problem."""
     if metric is _FALLBACK:
         return None
     unit = expression.unit_of(metric)
-    # All but the sum of a counter is per second (see Statistic); a ratio has no time in it.
+    # Every stat of a counter but its sum is per second (see StatKind); a ratio is independent of time.
     per_second = (
         stat.kind is not StatKind.SUM
         and expression.is_linear(metric)
@@ -157,9 +157,9 @@ def _measure(metric: Expression, stat: Stat) -> ValueDomain | None:
 def _read_window(table: Table, interval_ns: int) -> int:
     window_ns = table.duration("window", maximum=MAX_WINDOW)
     if not table.has_problem("window") and window_ns < 2 * interval_ns:
-        least, interval = format_duration(2 * interval_ns), format_duration(interval_ns)
+        minimum, interval = format_duration(2 * interval_ns), format_duration(interval_ns)
         table.add_problem(
-            "window", f"must hold two samples, so at least {least} with a sampling interval of {interval}"
+            "window", f"must hold two samples, so at least {minimum} with a sampling interval of {interval}"
         )
     return window_ns
 
@@ -168,16 +168,16 @@ def _read_by(table: Table) -> tuple[str, ...]:
     by = table.names("by", (), kind="dimension", known=DIMENSIONS)
     for index, name in enumerate(by):
         if name in DIMENSIONS and name not in by[:index] and DIMENSIONS[name].volatile:
-            table.add_note("by", f'"{name}" changes all the time: each value is an alert of its own', index=index)
+            table.add_note("by", f'"{name}" has ever new values: each value is an alert of its own', index=index)
     return by
 
 
-def _read_summary(table: Table, by: tuple[str, ...], measure: ValueDomain | None) -> Template:
+def _read_summary(table: Table, by: tuple[str, ...], domain: ValueDomain | None) -> Template:
     text = table.text("summary")
-    natural = natural_format(measure.unit, per_second=measure.per_second) if measure else "count"
+    default_format = natural_format(domain.unit, per_second=domain.per_second) if domain else "count"
     if not table.has_problem("summary"):
         try:
-            return template.parse_summary(text, by, natural)
+            return template.parse_summary(text, by, default_format)
         except TemplateError as error:
             table.add_problem("summary", str(error))
     return Template(text, ())
@@ -206,10 +206,10 @@ def _read_receivers(table: Table, known: Collection[str] | None) -> tuple[str, .
     names = table.names("receivers", kind="receiver", known=known)
     if not names and not table.has_problem("receivers"):
         table.add_problem(
-            "receivers", "must name one: nobody would be told. Without this key, the routing's default is"
+            "receivers", "must name at least one receiver, or leave the key out to use the default of [routing]"
         )
     for index, name in enumerate(names if known is None else ()):
-        message = f"not checked: {suggestions.quote_value(name)} stands in another file"
+        message = f"not checked: {suggestions.quote_value(name)} is defined in another file"
         if all(note.message != message for note in table.document.notes):  # once a file is enough
             table.add_note("receivers", message, index=index)
     return names

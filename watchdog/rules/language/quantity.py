@@ -1,4 +1,4 @@
-"""Numbers with units, as thresholds write them: `"100MB"`, `"1.5GiB"`, `"250ms"`, `"5%"`, `"10MB/s"`."""
+"""Numbers with units in thresholds: `"100MB"`, `"1.5GiB"`, `"250ms"`, `"5%"`, `"10MB/s"`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _EXAMPLES = {Unit.BYTES: '"100MB"', Unit.SECONDS: '"250ms"', Unit.RATIO: '"5%"'}
 
 
 def parse_quantity(text: str, unit: Unit | None, *, per_second: bool) -> float:
-    """Return the number that `text` writes, in `unit` (bytes, seconds, share of 1); `/s` may follow where it is a rate.
+    """Return the number in `text`, in `unit` (bytes, seconds, share of 1); `/s` may follow where it is a rate.
 
     Raises:
-        ValueError: `text` is no number, or its unit does not go with `unit`; the message says so.
+        ValueError: `text` is not a number, or its unit does not fit `unit`.
     """
     match = _QUANTITY.fullmatch(text)
     example = _EXAMPLES.get(unit, "100") if unit else "100"
@@ -31,7 +31,7 @@ def parse_quantity(text: str, unit: Unit | None, *, per_second: bool) -> float:
         raise ValueError(f"not a number: {quote_value(text)}; write it like {example}")
     number, suffix, rate = match.groups()
     if rate and not per_second:
-        raise ValueError(f"{quote_value(text)} is a rate, and what it is compared with is not")
+        raise ValueError(f"{quote_value(text)} is a rate, but the value of the metric is not")
     scales = _SCALES.get(unit, {})
     if not suffix:
         return float(number)

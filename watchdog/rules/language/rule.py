@@ -1,4 +1,4 @@
-"""What a rule is, once its file has been read and found right."""
+"""A rule, as values: the result of reading a rule file without problems."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from watchdog.rules.language.expression import Comparison, Expression
 from watchdog.rules.language.template import Template
 
 Labels = tuple[tuple[str, str], ...]  # (dimension, value), in the order of the rule's `by`
-OVERFLOW_LABELS: Final[Labels] = (
-    ("instances", "overflow"),
-)  # of the instance that tells how many are not told one by one
+OVERFLOW_LABELS: Final[Labels] = (("instances", "overflow"),)  # of the instance for the firing groups beyond the limit
 
 
 class Severity(enum.IntEnum):
-    """How bad: ordered, so that the worse of two is `max`."""
+    """Severity of an alert: ordered, so that `max` is the worse of two."""
 
     WARNING = 1
     CRITICAL = 2
@@ -29,7 +27,7 @@ class Severity(enum.IntEnum):
 
 
 class StatKind(enum.StrEnum):
-    """How the values of a window become one; `PERCENTILE` goes with `Stat.percentile`."""
+    """Statistic over the values of a window; `PERCENTILE` uses `Stat.percentile`."""
 
     RATE = "rate"  # counters: per second of measured time
     SUM = "sum"  # counters: over the window; distributions: sum of values
@@ -42,7 +40,7 @@ class StatKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """A statistic; `text` is how the file wrote it, `percentile` in (0, 100) for p50 … p999 (p999 is 99.9)."""
+    """A statistic; `text`: as in the file; `percentile`: in (0, 100) for p50 … p999 (p999 is 99.9)."""
 
     text: str
     kind: StatKind
@@ -51,7 +49,7 @@ class Stat:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One entry of `where`: a row passes if its value matches any of `any_of` (if there are some), none of `none_of`.
+    """One entry of `where`: a row meets it if its value matches any of `any_of` (if given) and none of `none_of`.
 
     Patterns are as in the file without the leading `!`: shell-style globs for names and choices, numbers or ranges
     (`"1024-65535"`) for numbers, addresses or CIDR blocks for addresses.
@@ -64,10 +62,10 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """When to fire and when to clear, for each severity that the rule names.
+    """Thresholds to fire and to clear, for each severity of the rule.
 
-    With `above`, an instance is over `fire[s]` when value > fire[s] and over `clear[s]` when value >= clear[s]; else
-    with < and <=. `clear` has the same keys as `fire`; where the file gives none, it is what just no longer fires.
+    With `above`, `fire[s]` is breached when value > fire[s], and not cleared while value >= clear[s]; else with < and
+    <=. `clear` has the same keys as `fire`; where the file has none, it is the nearest value that does not fire.
     """
 
     above: bool
@@ -97,5 +95,5 @@ class Rule:
 
     @property
     def evaluation_key(self) -> tuple[object, ...]:
-        """Return what two rules have in common when the windows of one serve the other."""
+        """Return the key that is equal for two rules that can share windows."""
         return self.metric, self.stat, self.window_ns, self.by, self.where, self.only_if

@@ -1,4 +1,4 @@
-"""One number for what a set of rules means, so that a fleet can be asked whether all of it judges alike."""
+"""One hash of the meaning of a rule set, to check that all hosts of a fleet use the same rules."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from watchdog.rules.language.rule import Rule
 def ruleset_hash(rules: Iterable[Rule]) -> str:
     """Return the SHA-256, in hex, of the rules in force.
 
-    Layout, comments, file names, the order of rules and of keys, and a default that is written down change nothing;
-    whatever changes what a rule does or says changes it. Versions of bpf-watchdog may differ in it.
+    Layout, comments, file names, the order of rules and of keys, and a default that is written out do not change it.
+    A change of the effect or the text of a rule does. It may differ between versions of bpf-watchdog.
     """
     plain = [_plain(rule) for rule in sorted(rules, key=lambda rule: rule.id)]
     text = json.dumps(plain, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
@@ -33,6 +33,6 @@ def _plain(value: Any) -> Any:
             return [[_plain(key), _plain(entry)] for key, entry in sorted(value.items())]
         case tuple():
             return [_plain(entry) for entry in value]
-    # Where it was read from does not compare.
+    # File and line do not compare.
     fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.compare}
     return {type(value).__name__: fields}

@@ -11,16 +11,16 @@ from watchdog.measure.catalogue import Unit
 from watchdog.rules.language.quantity import parse_quantity
 from watchdog.rules.language.rule import Severity, Thresholds
 
-Levels = Mapping[Severity, float]  # NaN, which compares with nothing, where a level could not be read
+Levels = Mapping[Severity, float]  # NaN, which compares with nothing, where a level has a problem
 
 _KEYS = ("fire_above", "fire_below", "clear_below", "clear_above")
 
 
 @dataclass(frozen=True, slots=True)
 class ValueDomain:
-    """What thresholds are compared with.
+    """Domain of the values that thresholds are compared with.
 
-    `unit`: None where it has no name. `per_second`: it is a rate. `least`: no value is below this.
+    `unit`: None where it has no name. `per_second`: values are rates. `minimum`: no value is below it.
     """
 
     unit: Unit | None
@@ -29,7 +29,7 @@ class ValueDomain:
 
 
 def read_thresholds(rule: Table, domain: ValueDomain | None) -> Thresholds:
-    """Return when `rule` fires and clears; problems are noted in it. `measure` is None where the metric is wrong."""
+    """Return the thresholds of `rule`; problems are noted in it. `domain`: None where the metric has a problem."""
     levels = {key: _read_levels(rule, key, domain) for key in _KEYS}
     above = "fire_above" in rule or "fire_below" not in rule
     fire_key, clear_key = ("fire_above", "clear_below") if above else ("fire_below", "clear_above")
@@ -37,9 +37,9 @@ def read_thresholds(rule: Table, domain: ValueDomain | None) -> Thresholds:
     if fire_key not in rule:
         rule.add_problem(fire_key, "missing: give fire_above or fire_below")
     if other_fire in rule:
-        rule.add_problem(other_fire, f"a rule fires either above or below: {fire_key} is given too")
+        rule.add_problem(other_fire, f"cannot be combined with {fire_key}: a rule fires either above or below")
     elif other_clear in rule:
-        rule.add_problem(other_clear, f"goes with {other_fire}; with {fire_key} use {clear_key}")
+        rule.add_problem(other_clear, f"belongs to {other_fire}; with {fire_key} use {clear_key}")
     fire, clear = levels[fire_key], levels[clear_key]
     if not rule.has_problem(fire_key):
         _check_severities(rule, fire_key, fire, above=above)
@@ -51,20 +51,20 @@ def read_thresholds(rule: Table, domain: ValueDomain | None) -> Thresholds:
 
 
 def _next(level: float, *, above: bool) -> float:
-    """Return the level that clears whatever does not fire: `fire_above = 0` clears at 0, and nothing is below 0."""
+    """Return the nearest level that does not fire: `fire_above = 0` clears at 0, and no value is below 0."""
     return math.nextafter(level, math.inf if above else -math.inf)
 
 
-def _read_levels(rule: Table, key: str, measure: ValueDomain | None) -> Levels:
-    """Return the levels at `key`, none if it is not there: a plain number is the warning's."""
+def _read_levels(rule: Table, key: str, domain: ValueDomain | None) -> Levels:
+    """Return the levels at `key`, none without the key; a plain number is the level of warning."""
     value = rule.value(key, None)
     if value is None:
         return {}
     if not isinstance(value, dict):
-        return {Severity.WARNING: _read_level(rule, key, value, measure)}
+        return {Severity.WARNING: _read_level(rule, key, value, domain)}
     table = rule.table(key)
     read = {
-        severity: _read_level(table, severity.label, level, measure)
+        severity: _read_level(table, severity.label, level, domain)
         for severity in Severity
         if (level := table.value(severity.label, None)) is not None
     }
@@ -74,14 +74,14 @@ def _read_levels(rule: Table, key: str, measure: ValueDomain | None) -> Levels:
     return read
 
 
-def _read_level(table: Table, key: str, value: object, measure: ValueDomain | None) -> float:
+def _read_level(table: Table, key: str, value: object, domain: ValueDomain | None) -> float:
     if isinstance(value, str):
         try:
-            return parse_quantity(value, measure.unit, per_second=measure.per_second) if measure else math.nan
+            return parse_quantity(value, domain.unit, per_second=domain.per_second) if domain else math.nan
         except ValueError as error:
             table.add_problem(key, str(error))
     elif isinstance(value, bool) or not isinstance(value, (int, float)):
-        table.add_problem(key, 'must be a number, or a text with a unit like "100MB"')
+        table.add_problem(key, 'must be a number, or a string with a unit like "100MB"')
     else:
         number = table.number(key)
         return math.nan if table.has_problem(key) else number
@@ -95,23 +95,23 @@ def _check_severities(rule: Table, key: str, fire: Levels, *, above: bool) -> No
         _problem(rule, key, Severity.CRITICAL, f"must be {better} the warning's {warning:g}, not {critical:g}")
 
 
-def _check_reach(rule: Table, key: str, levels: Levels, measure: ValueDomain | None) -> None:
+def _check_reach(rule: Table, key: str, levels: Levels, domain: ValueDomain | None) -> None:
     for severity, level in levels.items():
-        if measure is not None and level <= measure.minimum:
-            _problem(rule, key, severity, f"is never reached: nothing measured is below {measure.minimum:g}")
+        if domain is not None and level <= domain.minimum:
+            _problem(rule, key, severity, f"is never reached: no value is below {domain.minimum:g}")
 
 
 def _check_clear(rule: Table, key: str, clear: Levels, fire: Levels, *, above: bool) -> None:
     for severity, level in clear.items():
         if severity not in fire:
-            _problem(rule, key, severity, f"the rule never fires as {severity.label}: nothing to clear")
+            _problem(rule, key, severity, f"has no effect: the rule never fires as {severity.label}")
         elif (level > fire[severity]) if above else (level < fire[severity]):
             limit = "at most" if above else "at least"
-            _problem(rule, key, severity, f"must be {limit} what fires, {fire[severity]:g}, not {level:g}")
+            _problem(rule, key, severity, f"must be {limit} the firing threshold {fire[severity]:g}, not {level:g}")
 
 
 def _problem(rule: Table, key: str, severity: Severity, message: str) -> None:
-    """Note a problem where the level of `severity` is written."""
+    """Note a problem at the line of the level of `severity`."""
     if isinstance(rule.value(key), dict):
         rule.table(key).add_problem(severity.label, message)
     else:

@@ -90,7 +90,7 @@ def test_hostile_names_cannot_end_the_string_that_they_stand_in(hostile_notice):
         ("{vaule}", {}, 'template: unknown field "vaule": did you mean "value"?'),
         ({"a": ["{value:rat}"]}, {}, 'template: unknown format "rat": did you mean "rate"?'),
         ("{for} {window}", {}, "template: {for} is not available when a notification is sent"),
-        ("{", {}, "template: a { stands alone: write {{ for a brace"),
+        ("{", {}, "template: single {: write {{ for a brace"),
         ("{title:count}", {}, "template: {title} is a text and takes no format"),
         ("{value.__class__}", {}, 'template: unknown field "value.__class__"'),
         ('{{"a": {details}}}', {"content_type": "application/json"}, "template: does not make JSON: "),

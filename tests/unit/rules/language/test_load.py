@@ -27,7 +27,7 @@ only_if = "connects >= 50"
 fire_above = { warning = 100, critical = 500 }
 clear_below = { warning = 60, critical = 300 }
 for = "10s"
-keep = "60s"
+keep_firing_for = "60s"
 receivers = ["oncall"]
 runbook = "https://wiki.example.net/storm"
 """
@@ -149,7 +149,7 @@ def test_levels_have_units(load, metric, stat, text, level):
 @pytest.mark.parametrize(
     ("metric", "stat", "text", "message"),
     [
-        ("bytes_sent", "sum", '"1MB/s"', '"1MB/s" is a rate, and what it is compared with is not'),
+        ("bytes_sent", "sum", '"1MB/s"', '"1MB/s" is a rate, but the value of the metric is not'),
         (
             "bytes_sent",
             "rate",
@@ -161,7 +161,7 @@ def test_levels_have_units(load, metric, stat, text, level):
         ("bytes_sent / connects", "rate", '"5MB"', 'wrong unit "MB" in "5MB": it is written without a unit'),
         ("connects", "rate", '"many"', 'not a number: "many"; write it like 100'),
         ("bytes_sent", "rate", '"many"', 'not a number: "many"; write it like "100MB"'),
-        ("connects", "rate", "true", 'must be a number, or a text with a unit like "100MB"'),
+        ("connects", "rate", "true", 'must be a number, or a string with a unit like "100MB"'),
         ("connects", "rate", "inf", "must be a finite number below 2^63"),
         ("connects", "rate", "{}", "names no severity: give warning, critical or both"),
     ],
@@ -176,27 +176,27 @@ def test_refuses_levels_that_mean_nothing(problems, metric, stat, text, message)
         ({}, ["1: rule.fire_above: missing: give fire_above or fire_below"]),
         (
             {"fire_above": 5, "fire_below": 3},
-            ["8: rule.fire_below: a rule fires either above or below: fire_above is given too"],
+            ["8: rule.fire_below: cannot be combined with fire_above: a rule fires either above or below"],
         ),
         (
             {"fire_above": 5, "clear_above": 3},
-            ["8: rule.clear_above: goes with fire_below; with fire_above use clear_below"],
+            ["8: rule.clear_above: belongs to fire_below; with fire_above use clear_below"],
         ),
         (
             {"fire_below": 5, "clear_below": 3},
-            ["8: rule.clear_below: goes with fire_above; with fire_below use clear_above"],
+            ["8: rule.clear_below: belongs to fire_above; with fire_below use clear_above"],
         ),
-        ({"fire_above": 5, "clear_below": 6}, ["8: rule.clear_below: must be at most what fires, 5, not 6"]),
-        ({"fire_below": 5, "clear_above": 4}, ["8: rule.clear_above: must be at least what fires, 5, not 4"]),
-        ({"fire_above": 5, "clear_below": 0}, ["8: rule.clear_below: is never reached: nothing measured is below 0"]),
-        ({"fire_below": 0}, ["7: rule.fire_below: is never reached: nothing measured is below 0"]),
+        ({"fire_above": 5, "clear_below": 6}, ["8: rule.clear_below: must be at most the firing threshold 5, not 6"]),
+        ({"fire_below": 5, "clear_above": 4}, ["8: rule.clear_above: must be at least the firing threshold 5, not 4"]),
+        ({"fire_above": 5, "clear_below": 0}, ["8: rule.clear_below: is never reached: no value is below 0"]),
+        ({"fire_below": 0}, ["7: rule.fire_below: is never reached: no value is below 0"]),
         (
             {"fire_above": 5, "clear_below": "{ critical = 3 }"},
-            ["8: rule.clear_below.critical: the rule never fires as critical: nothing to clear"],
+            ["8: rule.clear_below.critical: has no effect: the rule never fires as critical"],
         ),
         (
             {"fire_above": "{ critical = 3 }", "clear_below": 2},
-            ["8: rule.clear_below: the rule never fires as warning: nothing to clear"],
+            ["8: rule.clear_below: has no effect: the rule never fires as warning"],
         ),
         (
             {"fire_above": "{ warning = 5, critical = 5 }"},
@@ -231,11 +231,11 @@ def test_reads_percentiles(load, text, percentile):
 @pytest.mark.parametrize(
     ("metric", "stat", "message"),
     [
-        ("connects", "p99", '"p99" makes no sense of the counter connects: use last, max, mean, min, rate, sum'),
-        ("open", "rate", '"rate" makes no sense of the gauge open: use last, max, mean, min'),
-        ("open", "sum", '"sum" makes no sense of the gauge open: use last, max, mean, min'),
-        ("rtt", "rate", '"rate" makes no sense of the distribution rtt: use max, mean, min, sum, p50 to p999'),
-        ("connects / open", "rate", '"rate" makes no sense of the gauge open: use last, max, mean, min'),
+        ("connects", "p99", '"p99" does not apply to a counter (connects); use last, max, mean, min, rate, sum'),
+        ("open", "rate", '"rate" does not apply to a gauge (open); use last, max, mean, min'),
+        ("open", "sum", '"sum" does not apply to a gauge (open); use last, max, mean, min'),
+        ("rtt", "rate", '"rate" does not apply to a distribution (rtt); use max, mean, min, sum, p50 to p999'),
+        ("connects / open", "rate", '"rate" does not apply to a gauge (open); use last, max, mean, min'),
         ("connects", "rat", 'unknown stat "rat": did you mean "rate"?'),
         ("rtt", "p100", 'unknown stat "p100": did you mean "p50"?'),
         ("rtt", "p00", 'unknown stat "p00": did you mean "p90"?'),
@@ -249,7 +249,7 @@ def test_refuses_statistics_that_the_metric_has_not(problems, metric, stat, mess
 
 def test_refuses_arithmetic_with_distributions(problems):
     assert problems(rule_text("rtt * 2", "p99", fire_above="1")) == [
-        "4: rule.metric: rtt has one value per connection: no arithmetic with it"
+        "4: rule.metric: rtt has one value per connection: it cannot be part of arithmetic"
     ]
     assert problems(rule_text(fire_above="1", only_if='"rtt > 1"')) == [
         "8: rule.only_if: rtt has one value per connection: use counters and gauges"
@@ -277,16 +277,16 @@ def test_reads_conditions(load, condition, expected):
         ('proces = "x"', 'proces: unknown dimension "proces": did you mean "process"?'),
         ('direction = "outbound"', 'direction: unknown direction "outbound": known are in, out, unknown'),
         ('state = "established"', 'state: unknown state "established": did you mean "ESTABLISHED"?'),
-        ("remote_port = 65536", "remote_port: 65536 is no remote_port: the greatest is 65535"),
+        ("remote_port = 65536", "remote_port: 65536 is not a remote_port: the maximum is 65535"),
         ('remote_port = "90-80"', 'remote_port: the range "90-80" is empty'),
         ('remote_port = "https"', 'remote_port: not a number or a range like "1024-65535": "https"'),
         ("remote_port = -1", 'remote_port: not a number or a range like "1024-65535": "-1"'),
-        ("remote_port = true", "remote_port: takes numbers or texts only"),
-        ("pid = 0x" + "f" * 4000, "pid: takes numbers or texts only"),
+        ("remote_port = true", "remote_port: must hold numbers or strings only"),
+        ("pid = 0x" + "f" * 4000, "pid: must hold numbers or strings only"),
         ('remote = "10.0.0.0/33"', 'remote: not an address or a CIDR block: "10.0.0.0/33"'),
-        ('remote = "10.0.0.1/8"', 'remote: "10.0.0.1/8" has bits set behind its prefix: did you mean "10.0.0.0/8"?'),
-        ('remote = "fe80::1%eth0"', 'remote: "fe80::1%eth0" names an interface, which addresses here come without'),
-        ("process = 3", "process: takes texts only"),
+        ('remote = "10.0.0.1/8"', 'remote: "10.0.0.1/8" has bits set after its prefix: did you mean "10.0.0.0/8"?'),
+        ('remote = "fe80::1%eth0"', 'remote: "fe80::1%eth0" names an interface; use the address without it'),
+        ("process = 3", "process: must hold strings only"),
         ("process = []", "process: must not be empty"),
     ],
 )
@@ -299,14 +299,14 @@ def test_refuses_conditions_that_nothing_can_meet(problems, condition, message):
     [
         ({"by": '["unti"]'}, 'by: unknown dimension "unti": did you mean "unit"?'),
         ({"by": '["unit", "unit"]'}, 'by: duplicate entry "unit"'),
-        ({"only_if": '"connects"'}, 'only_if: must compare once: "connects >= 50"'),
+        ({"only_if": '"connects"'}, 'only_if: must be one comparison, like "connects >= 50"'),
         ({"only_if": "3"}, "only_if: must be a text, not a number"),
         ({"for": '"8d"'}, "for: must be at most 7d, not 8d"),
         ({"receivers": '["oncal"]'}, 'receivers: unknown receiver "oncal": did you mean "oncall"?'),
         ({"receivers": '["oncall", "oncall"]'}, 'receivers: duplicate entry "oncall"'),
         (
             {"receivers": "[]"},
-            "receivers: must name one: nobody would be told. Without this key, the routing's default is",
+            "receivers: must name at least one receiver, or leave the key out to use the default of [routing]",
         ),
         ({"runbook": '"ftp://x/y"'}, 'runbook: must be an http or https address, not "ftp://x/y"'),
         ({"runbook": '"https://"'}, 'runbook: must be an http or https address, not "https://"'),
@@ -322,7 +322,7 @@ def test_refuses_other_mistakes(problems, keys, expected):
 @pytest.mark.parametrize("identity", ["Storm", "-a", "a b", "a_b", "ü", "x" * 65])
 def test_refuses_ids_that_are_no_plain_words(problems, identity):
     text = rule_text(fire_above="1").replace('"r"', f'"{identity}"')
-    assert problems(text) == [f'2: rule.id: "{identity}": use a to z, 0 to 9 and -, beginning with a letter or digit']
+    assert problems(text) == [f'2: rule.id: "{identity}": use a to z, 0 to 9 and -, with a letter or digit first']
 
 
 def test_a_window_holds_two_samples(problems, load):
@@ -367,14 +367,14 @@ def test_tells_that_an_id_is_taken_and_by_which_rule_of_which_file(write):
     second = write("\n\n" + rule_text(fire_above="1"), "b.toml")
     with pytest.raises(ConfigError) as caught:
         load_rules([first, second], receivers=())
-    assert str(caught.value) == f'{second}:4: rule.id: "r" is already the rule of {first}:1'
+    assert str(caught.value) == f'{second}:4: rule.id: duplicate rule id "r": already used at {first}:1'
 
 
 def test_notes_what_is_unwise_or_unknown_here(write):
     path = write(rule_text(fire_above="1", by='["process", "pid"]', receivers='["oncall"]'))
     assert [str(note).removeprefix(f"{path}:") for note in load_rules([path], receivers=None).notes] == [
-        '8: rule.by: "pid" changes all the time: each value is an alert of its own',
-        '9: rule.receivers: not checked: "oncall" stands in another file',
+        '8: rule.by: "pid" has ever new values: each value is an alert of its own',
+        '9: rule.receivers: not checked: "oncall" is defined in another file',
     ]
     assert len(load_rules([path], receivers=("oncall",)).notes) == 1
 
@@ -406,7 +406,7 @@ by = [
 where.remote = [ "10.0.0.0/8",
   "10.0.0.1/8" ]
 fire_above = "5MB"
-keep = 60
+keep_firing_for = 60
 
 [[rule]]
 id = "storm"
@@ -427,7 +427,7 @@ fire_above = 1
         "21: rule.by",
         "24: rule.where.remote",
         "25: rule.fire_above",
-        "26: rule.keep",
+        "26: rule.keep_firing_for",
         "28: rule.summary",
         "29: rule.id",
         "30: rule.sumary",

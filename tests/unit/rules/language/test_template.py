@@ -31,7 +31,7 @@ def test_reads_text_and_fields(text, parts):
     ("text", "message"),
     [
         ("{proces}", 'unknown field "proces": did you mean "process"?'),
-        ("{unit}", "{unit} has many values in one alert: it must stand in by to be a field"),
+        ("{unit}", "{unit} has many values in one alert: add it to by to use it as a field"),
         ("{}", 'unknown field "": known are for, host, peak, process, rule, severity, since, threshold, value, window'),
         ("{value:rats}", 'unknown format "rats": did you mean "rate"?'),
         ("{value:}", 'unknown format "": known are ago, bytes, bytes/s, count, percent, rate, seconds'),
@@ -39,12 +39,12 @@ def test_reads_text_and_fields(text, parts):
         ("{value!r}", 'unknown field "value!r": did you mean "value"?'),
         ("{process:rate}", "{process} is a text and takes no format"),
         ("{window:bytes}", "{window} is a time: use seconds or ago"),
-        ("{process", "a { stands alone: write {{ for a brace"),
-        ("process}", "a } stands alone: write }} for a brace"),
-        ("{pro{cess}}", "a { stands alone: write {{ for a brace"),
+        ("{process", "single {: write {{ for a brace"),
+        ("process}", "single }: write }} for a brace"),
+        ("{pro{cess}}", "single {: write {{ for a brace"),
         ("two\nlines", "must be one line without control characters"),
         ("\u202e", "must be one line without control characters"),
-        ("x" * 501, "over 500 letters"),
+        ("x" * 501, "longer than 500 characters"),
     ],
 )
 def test_says_what_is_wrong(text, message):
