@@ -29,11 +29,12 @@ def main() -> None:
     _, baseline = meter.advance_with_changes(collector.read(), clock.wall())
     print(json.dumps({"baseline": int(baseline.metrics["open"].sum())}), flush=True)
     for line in sys.stdin:
-        if line.strip() in {"enable", "disable"}:
-            print(
-                json.dumps({"message_probes_enabled": collector.enable_message_probes(line.strip() == "enable")}),
-                flush=True,
-            )
+        if line.strip() == "enable":
+            print(json.dumps({"message_probes_enabled": collector.enable_message_probes()}), flush=True)
+            continue
+        if line.strip() == "disable":
+            collector.disable_message_probes()
+            print("{}", flush=True)
             continue
         if line.strip() == "status":
             print(json.dumps({"status": Path("/proc/self/status").read_text(encoding="utf-8")}), flush=True)

@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     clock = SystemClock()
     collector = start_collector(clock)
     try:
-        if args.messages and not collector.enable_message_probes(True):
+        if args.messages and not collector.enable_message_probes():
             raise KernelUnfit(f"--messages: {collector.message_probes_problem}")
         for aggregate, losses in _aggregates(collector, clock, duration_ns, every_ns, dimensions):
             rows = aggregate.rows()

@@ -218,14 +218,14 @@ class Pipeline:
         self._meter.names.set_retention(self._engine.retention_ns)
         # Programs that run at every message are attached only while a rule reads one of their metrics.
         wanted = ON_DEMAND_METRICS & self._engine.required_columns
-        if wanted and not self._collector.enable_message_probes(True):
+        if wanted and not self._collector.enable_message_probes():
             self._log.error(
                 "message probes unavailable, rules that need them are unknown: metrics=%s reason=%s",
                 ",".join(sorted(wanted)),
                 self._collector.message_probes_problem,
             )
         elif not wanted:
-            self._collector.enable_message_probes(False)
+            self._collector.disable_message_probes()
 
     def stop(self) -> None:
         """Deliver due notifications for at most 2.5 s, then close store and collector; the outbox keeps the rest."""

@@ -70,13 +70,20 @@ class Collector:
         """Return the reason why this kernel cannot run the message probes; "" where it can."""
         return self._loaded.message_probes_problem
 
-    def enable_message_probes(self, enabled: bool) -> bool:  # noqa: FBT001 - the only parameter
-        """Attach or detach the programs that run at each message; return whether they are attached now."""
-        if enabled and not self._message_links:
+    def enable_message_probes(self) -> bool:
+        """Attach the programs that run at each message; return whether they are attached now."""
+        if not self._message_links:
             self._attach_message_probes()
-        elif not enabled:
-            self._detach_message_probes()
         return bool(self._message_links)
+
+    def disable_message_probes(self) -> None:
+        """Detach the programs that run at each message."""
+        for fd in self._message_links:
+            os.close(fd)
+        self._message_links.clear()
+        if self._responses is not None:
+            self._responses.close()
+            self._responses = None
 
     def _attach_message_probes(self) -> None:
         maps = self._loaded.maps
@@ -89,14 +96,6 @@ class Collector:
         if self._message_links:
             self._responses = _open_ring_buffer(maps["responses"], RESPONSE)
             self._responses.read()  # discard the rest of the time when the probes were last attached
-
-    def _detach_message_probes(self) -> None:
-        for fd in self._message_links:
-            os.close(fd)
-        self._message_links.clear()
-        if self._responses is not None:
-            self._responses.close()
-            self._responses = None
 
     def read(self) -> Reading:
         """Read the live sockets, then the ledger: in this order no connection is missed between the two.
@@ -118,7 +117,7 @@ class Collector:
 
     def close(self) -> None:
         """Detach the programs and close every descriptor."""
-        self._detach_message_probes()
+        self.disable_message_probes()
         for fd in self._attached:
             os.close(fd)
         self._attached.clear()

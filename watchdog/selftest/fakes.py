@@ -85,9 +85,12 @@ class FakeCollector:
             quality=Quality(),
         )
 
-    def enable_message_probes(self, wanted: bool) -> bool:  # noqa: FBT001 - signature of the collector
-        """Return whether the probes are enabled."""
-        return wanted
+    def enable_message_probes(self) -> bool:
+        """Return that the message probes are attached."""
+        return True
+
+    def disable_message_probes(self) -> None:
+        """Do nothing."""
 
     def close(self) -> None:
         """Do nothing."""
