@@ -212,7 +212,7 @@ def read_settings(document: Document) -> SettingsDocument:
     jitter = DEFAULT_JITTER if "receiver" in root else "0s"
     routing = _read_routing(root.table("routing"), names, jitter)
     routes = root.tables("route")
-    heartbeat = root.table("heartbeat") if "heartbeat" in root else None
+    heartbeat = root.table("heartbeat")  # read in any case, so that a misspelled key is compared with it
     evidence = _read_evidence(root.table("evidence"))
     root.reject_unknown_keys()
     values = Settings(
@@ -223,7 +223,7 @@ def read_settings(document: Document) -> SettingsDocument:
         evidence,
         _read_escalations(receivers),
     )
-    return SettingsDocument(values, receivers, heartbeat, routes)
+    return SettingsDocument(values, receivers, heartbeat if "heartbeat" in root else None, routes)
 
 
 def _read_evidence(table: Table) -> EvidenceSettings:

@@ -257,3 +257,9 @@ def test_reads_who_stands_by_for_whom_and_when_a_path_is_dead(write):
 )
 def test_tells_what_is_wrong_with_escalations(write, written, problem):
     assert problems(write(written)) == [problem]
+
+
+def test_a_misspelled_heartbeat_gets_a_suggestion(write):
+    assert problems(write('[heartbeet]\nurl = "http://127.0.0.1/"\n')) == [
+        '1: heartbeet: unknown key "heartbeet": did you mean "heartbeat"?'
+    ]
