@@ -1,4 +1,4 @@
-"""Everything that a daemon is told by files: read as a whole, so that one mistake anywhere changes nothing."""
+"""The configuration: everything read from files, read as a whole, so that one mistake anywhere changes nothing."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from watchdog.rules.language.rule import Rule
 
 @dataclass(frozen=True, slots=True)
 class ConfigurationSources:
-    """Where to read: None means the usual place."""
+    """The files to read; None means the default place."""
 
     settings_file: str | None = None
     rules_path: str | None = None
-    interval_ns: int | None = None  # overrides the file's
+    interval_ns: int | None = None  # overrides that of the settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,9 @@ def read_configuration(
         problems += error.problems
     else:
         if not loaded.rules:
-            problems.append(Problem(str(folder), 1, "rule", "no rules here: nothing would be guarded"))
+            problems.append(Problem(str(folder), 1, "rule", "no rules found: no alert could ever fire"))
     if problems or settings is None:
-        raise ConfigError(sorted(map(_explained, problems)))
+        raise ConfigError(sorted(map(_add_remedy, problems)))
     notes += (*check_routes(routes, loaded.rules), *loaded.notes)
     return Configuration(settings, interval_ns, receivers, loaded.rules, origin, tuple(notes), heartbeat, routes)
 
@@ -99,7 +99,7 @@ def _read_settings_file(
     settings = read_settings(document)
     routes = read_routes(settings)
     receivers: dict[str, Receiver] = {}
-    with contextlib.suppress(ConfigError):  # its problems stand in the document
+    with contextlib.suppress(ConfigError):  # its problems are in the document
         receivers = build_receivers(settings, open_state)
     heartbeat = _heartbeat(settings.heartbeat)
     problems += set(document.problems)
@@ -126,10 +126,10 @@ def _rules_folder(given: str | None) -> tuple[Path, bool]:
     return shipped_rules_folder(), True
 
 
-def _explained(problem: Problem) -> Problem:
+def _add_remedy(problem: Problem) -> Problem:
     if os.strerror(errno.EACCES) not in problem.message:
         return problem
-    # At the start it may have been root who read.
+    # At the start root may have read the file, which the account cannot.
     name = privileges.current_account_name()
     return replace(
         problem,
@@ -139,7 +139,7 @@ def _explained(problem: Problem) -> Problem:
 
 
 def format_rule_ids(rules: Sequence[Rule]) -> str:
-    """Return the rules' ids for people, cut when there are many."""
+    """Return the ids of the rules as a text; only the first four of many."""
     ids = [rule.id for rule in rules]
-    most = 4
-    return ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if len(ids) > most else "")
+    max_ids = 4
+    return ", ".join(ids[:max_ids]) + (f" and {len(ids) - max_ids} more" if len(ids) > max_ids else "")

@@ -1,4 +1,4 @@
-"""Where heartbeats go: a URL in Healthchecks' way, with `/fail` behind its path for bad news.
+"""The heartbeat target: a URL as of Healthchecks, with `/fail` appended to its path if there are problems.
 
 Source: healthchecks.io, "Pinging API".
 """
@@ -14,21 +14,21 @@ from watchdog.receivers.transport import http
 
 
 class HeartbeatUrl:
-    """Posts heartbeats, every `interval_ns`."""
+    """Posts heartbeats to a URL; one is due every `interval_ns`."""
 
     def __init__(self, url: Secret, interval_ns: int) -> None:
-        """Post to `url`, and to the one made of it for bad news.
+        """Post to `url`, or to the URL with `/fail` derived from it.
 
         Raises:
-            ValueError: it is no URL; the text does not show it.
+            ValueError: `url` is no URL; the message does not show it.
         """
         self.interval_ns = interval_ns
-        self._well = http.Endpoint(url)
-        self._unwell = http.Endpoint(_with_fail(url))
+        self._success = http.Endpoint(url)
+        self._fail = http.Endpoint(_with_fail(url))
 
     @classmethod
     def from_table(cls, table: Table) -> Self | None:
-        """Read `[heartbeat]`: `url` (or its other forms) and `interval`; None where a problem has been noted."""
+        """Read `[heartbeat]`: `url` (or its other forms) and `interval`; return None after a problem."""
         url = table.secret("url", is_url=True)
         interval_ns = table.duration("interval", "60s", minimum="1s", maximum="1d")
         table.reject_unknown_keys()
@@ -41,14 +41,14 @@ class HeartbeatUrl:
             return None
 
     def post(self, body: bytes, deadline_seconds: float, *, is_healthy: bool) -> None:
-        """Post a JSON document; a 2xx status says that it was heard.
+        """Post a JSON document; a 2xx status means that the monitor accepted it.
 
         Raises:
             DeliveryError: after `deadline_seconds` at the latest.
         """
-        endpoint = self._well if is_healthy else self._unwell
-        answer = endpoint.post(body, {"Content-Type": "application/json"}, deadline_seconds)
-        http.raise_for_status(answer, endpoint.host)
+        endpoint = self._success if is_healthy else self._fail
+        response = endpoint.post(body, {"Content-Type": "application/json"}, deadline_seconds)
+        http.raise_for_status(response, endpoint.host)
 
 
 def _with_fail(url: Secret) -> Secret:

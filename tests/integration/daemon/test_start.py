@@ -28,7 +28,7 @@ def test_without_a_rule_it_does_not_start(watchdog, server, refused):
 
     assert refused() == (
         1,
-        f"bpf-watchdog: {watchdog.rules}:1: rule: no rules here: nothing would be guarded\n",
+        f"bpf-watchdog: {watchdog.rules}:1: rule: no rules found: no alert could ever fire\n",
     )
 
 
