@@ -1,4 +1,4 @@
-"""Evidence: bounded whatever it is about, readable whatever became of it."""
+"""Evidence: its size is bounded for any process, and any saved document can be read or is ignored."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ ALIVE = Process("crawler", None, ("/usr/bin/crawler", "--token=hunter2"), ((640,
 PEER = Peer("192.0.2.7", 443, "out", 90.0, 90, 0, 0, (), (("refused", 90),))
 CRAWLER = ContributingProcess(4711, 75.0, "crawler", "crawler", "www-data", "crawler.service", "")
 HELPER = ContributingProcess(4712, 25.0, "crawler", "crawler", "www-data", "crawler.service", "")
-TRACE = Contributors("connects", 100.0, (PEER,), 3, (CRAWLER, HELPER), 2, (0.0, math.nan, math.inf), 1.0, 3.0)
+CONTRIBUTORS = Contributors("connects", 100.0, (PEER,), 3, (CRAWLER, HELPER), 2, (0.0, math.nan, math.inf), 1.0, 3.0)
 
 
-def evidence(contributors=TRACE, alive=(4711, 4712), process=ALIVE, with_command=True):
-    def look(pid):
+def evidence(contributors=CONTRIBUTORS, alive=(4711, 4712), process=ALIVE, with_command=True):
+    def look_up_process(pid):
         return WALL - 60, process if pid in alive else None
 
-    return build_evidence(RULE, contributors, look, WALL, with_command=with_command)
+    return build_evidence(RULE, contributors, look_up_process, WALL, with_command=with_command)
 
 
-def test_it_tells_of_the_process_that_had_most_of_the_value():
+def test_evidence_has_the_process_with_the_largest_part_of_the_value():
     assert evidence().top_process == TopProcess(
         pid=4711,
         name="crawler",
@@ -76,7 +76,7 @@ def test_it_tells_of_the_process_that_had_most_of_the_value():
     )
 
 
-def test_of_a_process_that_is_gone_the_kernel_knows_who_it_was_and_another_that_lives_tells_more():
+def test_an_exited_process_has_the_names_of_the_kernel_and_a_living_one_is_preferred():
     gone = evidence(alive=()).top_process
     assert (gone.pid, gone.has_exited, gone.exe, gone.user, gone.command, gone.parents) == (
         4711, True, "crawler", "www-data", None, (),
@@ -84,30 +84,30 @@ def test_of_a_process_that_is_gone_the_kernel_knows_who_it_was_and_another_that_
     assert (evidence(alive=(4712,)).top_process.pid, evidence(alive=(4712,)).top_process.share) == (4712, 0.25)
 
 
-def test_the_path_of_a_program_is_told_where_it_may_be_read():
+def test_the_path_of_a_program_is_shown_if_it_may_be_read():
     assert evidence(process=replace(ALIVE, exe="/opt/crawler")).top_process.exe == "/opt/crawler"
     assert evidence(process=replace(ALIVE, exe="/" + "x" * 500 + "/name")).top_process.exe.endswith("xx/name")
 
 
-def test_command_lines_can_be_kept_out():
+def test_command_lines_can_be_left_out():
     assert evidence(with_command=False).top_process.command is None
 
 
 def test_values_that_do_not_add_up_have_no_share():
-    assert evidence(replace(TRACE, metric="rtt", amount=math.nan)).top_process.share is None
+    assert evidence(replace(CONTRIBUTORS, metric="rtt", amount=math.nan)).top_process.share is None
 
 
-def test_without_rows_there_is_history_alone():
-    found = evidence(replace(TRACE, amount=0.0, peers=(), peer_count=0, processes=(), process_count=0))
+def test_without_rows_there_is_only_history():
+    found = evidence(replace(CONTRIBUTORS, amount=0.0, peers=(), peer_count=0, processes=(), process_count=0))
     assert (found.top_process, found.peers, found.history) == (None, (), (0.0, None, math.inf))
 
 
-def test_it_comes_back_from_json_as_it_went():
+def test_evidence_survives_json():
     document = json.dumps(evidence().to_json(), allow_nan=False)
     assert Evidence.from_json(json.loads(document)) == evidence()
 
 
-def test_an_alert_that_an_older_daemon_saved_has_none():
+def test_an_alert_of_an_older_daemon_has_no_evidence():
     alert = Alert(
         rule="storm",
         labels=(("process", "crawler"),),
@@ -140,16 +140,16 @@ def test_an_alert_that_an_older_daemon_saved_has_none():
      evidence().to_json() | {"peers": [{"address": "x"}]}, evidence().to_json() | {"new": 1},
      evidence().to_json() | {"history_format": "of another version"}],
 )  # fmt: skip
-def test_what_cannot_be_read_is_no_evidence_and_no_error(document):
+def test_unreadable_evidence_is_ignored_without_an_error(document):
     assert Evidence.from_json(document) is None
 
 
-def test_when_it_is_taken_again_what_is_gone_stays_known():
+def test_new_evidence_keeps_the_parts_that_can_no_longer_be_read():
     before = evidence()
-    nothing = evidence(replace(TRACE, peers=(), peer_count=0, processes=(), process_count=0, history=(1.0,)))
+    nothing = evidence(replace(CONTRIBUTORS, peers=(), peer_count=0, processes=(), process_count=0, history=(1.0,)))
     after = before.updated_with(nothing)
     assert (after.top_process, after.peers, after.history) == (before.top_process, before.peers, (1.0,))
-    calm = replace(TRACE, amount=0.0, peers=(replace(PEER, amount=0.0, failures=()),), processes=(HELPER,))
+    calm = replace(CONTRIBUTORS, amount=0.0, peers=(replace(PEER, amount=0.0, failures=()),), processes=(HELPER,))
     assert before.updated_with(evidence(calm)) == before
     dead = before.updated_with(evidence(alive=()))
     assert dead.top_process == replace(before.top_process, has_exited=True)
@@ -166,27 +166,27 @@ peers = st.builds(
     st.sampled_from(["in", "out", "unknown"]), st.floats(0, 1e18), numbers, numbers, numbers,
     st.just(tuple((state, 2**31) for state in TCP_STATES[1:])), st.just(tuple((one, 2**31) for one in FAILURES[1:])),
 )  # fmt: skip
-participants = st.builds(
+contributing_processes = st.builds(
     ContributingProcess, st.integers(1, 2**22), st.floats(0, 1e18), texts, texts, texts, texts, texts
 )
 processes = st.builds(
     Process, texts, st.none() | texts, st.lists(texts, max_size=5).map(tuple),
     st.lists(st.tuples(st.integers(1, 2**22), texts), max_size=5).map(tuple),
 )  # fmt: skip
-traces = st.builds(
+all_contributors = st.builds(
     Contributors, st.sampled_from(sorted(METRICS)), st.floats(0, 1e18), st.lists(peers, max_size=MAX_PEERS).map(tuple),
-    numbers, st.lists(participants, max_size=MAX_PROCESSES).map(tuple), numbers,
+    numbers, st.lists(contributing_processes, max_size=MAX_PROCESSES).map(tuple), numbers,
     st.lists(st.floats(), max_size=20).map(tuple), st.floats(0, 1e9), st.floats(0, 1e9),
 )  # fmt: skip
 
 
-# Bytes of a FIN are taken off when its flag is seen: what is left of a tick may be less than its greatest part.
-@example(replace(TRACE, amount=1e-323), ALIVE)
-@example(replace(TRACE, amount=10.0), ALIVE)
+# The byte of a FIN is subtracted when its flag is seen: the sum of a tick may be less than its largest part.
+@example(replace(CONTRIBUTORS, amount=1e-323), ALIVE)
+@example(replace(CONTRIBUTORS, amount=10.0), ALIVE)
 @settings(deadline=None)
-@given(traces, processes)
-def test_it_is_never_more_than_its_bytes_whatever_it_is_about(trace, process):
-    found = build_evidence(RULE, trace, lambda pid: (WALL, process), WALL, with_command=True)
+@given(all_contributors, processes)
+def test_evidence_never_exceeds_its_size(contributors, process):
+    found = build_evidence(RULE, contributors, lambda pid: (WALL, process), WALL, with_command=True)
     document = json.dumps(found.to_json(), allow_nan=False, separators=(",", ":"))
 
     assert len(document) <= MAX_EVIDENCE_BYTES

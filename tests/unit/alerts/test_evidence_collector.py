@@ -1,4 +1,4 @@
-"""Of which instances evidence is taken, and for how long."""
+"""Selection of instances for evidence, and the time limit."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ STORM = Rule(
 
 
 class Scene:
-    """A lifecycle whose instances are processes by number, and evidence of them."""
+    """A lifecycle with one instance per process, and a collector of their evidence."""
 
     def __init__(self, clock):
         self.clock, self.lifecycle = clock, Lifecycle("web-1")
         self.asked, self.looked = [], []
         self.seconds_each = 0.0
-        self.taking = EvidenceCollector(self, lambda pid: (1_000 - 60) * SECOND_NS, self.read, clock)
+        self.collector = EvidenceCollector(self, lambda pid: (1_000 - 60) * SECOND_NS, self.read, clock)
 
     def find_contributors(self, snapshot, rule_id, labels):
         self.asked.append(labels[0][1])
@@ -59,7 +59,7 @@ class Scene:
         self.looked.append((pid, start_ns))
 
     def tick(self, values):
-        """Let a second pass in which processes have these values, by name; return what has been told."""
+        """Run one tick, a second later, with these values by name of process; return the transitions."""
         self.clock.advance(1)
         now = Now.read(self.clock)
         verdicts = [self.verdict(name, value) for name, value in values.items()]
@@ -67,7 +67,7 @@ class Scene:
             now.boottime_ns, SECOND_NS, now.wall, {"pid": np.zeros(0)}, {}, {}, InternedNames(), Quality()
         )
         transitions = self.lifecycle.advance(verdicts, now)
-        return self.taking.collect(snapshot, self.lifecycle, transitions)
+        return self.collector.collect(snapshot, self.lifecycle, transitions)
 
     @staticmethod
     def verdict(name, value):
@@ -81,41 +81,41 @@ def scene(clock):
     return Scene(clock)
 
 
-def test_it_is_taken_when_an_alert_begins_and_when_it_gets_worse_and_not_in_between(scene):
+def test_evidence_is_taken_when_an_alert_begins_and_when_its_severity_rises_and_not_in_between(scene):
     for value in (150, 160, 600, 700, 200, 50):
         scene.tick({"crawler": value})
     assert scene.asked == ["crawler", "crawler"]
 
 
-def test_what_is_told_has_it_and_knows_when_the_process_began(scene):
-    [told] = scene.tick({"crawler": 150})
-    culprit = told.alert.evidence.top_process
-    assert (culprit.name, culprit.pid, culprit.has_exited) == ("crawler", 4711, True)
-    assert culprit.started == told.alert.evidence.taken - 61
+def test_transitions_have_evidence_with_the_start_of_the_process(scene):
+    [transition] = scene.tick({"crawler": 150})
+    top_process = transition.alert.evidence.top_process
+    assert (top_process.name, top_process.pid, top_process.has_exited) == ("crawler", 4711, True)
+    assert top_process.started == transition.alert.evidence.taken - 61
     assert scene.looked == [(4711, 940 * SECOND_NS)]
-    assert scene.lifecycle.firing_alerts()[told.alert.fingerprint] == told.alert
+    assert scene.lifecycle.firing_alerts()[transition.alert.fingerprint] == transition.alert
 
 
-def test_the_worst_of_a_tick_have_it_and_the_others_say_that_they_have_none(scene):
-    told = scene.tick({f"p{number}": 101 + number * 5 for number in range(1_000)})
+def test_the_worst_alerts_of_a_tick_have_evidence_and_the_others_a_missing_reason(scene):
+    transitions = scene.tick({f"p{number}": 101 + number * 5 for number in range(1_000)})
     assert scene.asked == [f"p{number}" for number in range(999, 999 - MAX_PER_TICK, -1)]
-    assert [one.alert.evidence.missing_reason for one in told] == [NOT_TAKEN] * (1_000 - MAX_PER_TICK) + [
+    assert [one.alert.evidence.missing_reason for one in transitions] == [NOT_TAKEN] * (1_000 - MAX_PER_TICK) + [
         ""
     ] * MAX_PER_TICK
 
 
-def test_a_tick_does_not_wait_for_it_longer_than_a_tenth_of_a_second(scene):
+def test_a_tick_takes_evidence_for_at_most_a_tenth_of_a_second(scene):
     scene.seconds_each = 0.04
     scene.tick({f"p{number}": 150 for number in range(10)})
     assert len(scene.asked) == 3
 
 
-def test_the_instance_that_counts_others_has_none(scene):
-    [told] = scene.tick({"overflow": 150})
-    assert (told.alert.evidence, scene.asked) == (None, [])
+def test_the_overflow_instance_has_no_evidence(scene):
+    [transition] = scene.tick({"overflow": 150})
+    assert (transition.alert.evidence, scene.asked) == (None, [])
 
 
-def test_one_that_fails_takes_no_other_with_it(scene, monkeypatch):
+def test_evidence_that_fails_does_not_affect_other_alerts(scene, monkeypatch):
     trace = scene.find_contributors
 
     def fail_for_a(snapshot, rule_id, labels):
@@ -124,8 +124,8 @@ def test_one_that_fails_takes_no_other_with_it(scene, monkeypatch):
         return trace(snapshot, rule_id, labels)
 
     monkeypatch.setattr(scene, "find_contributors", fail_for_a)
-    told = scene.tick({"a": 150, "b": 140})
-    assert [one.alert.evidence is None for one in told] == [True, False]
-    [failure] = scene.taking.take_failures()
+    transitions = scene.tick({"a": 150, "b": 140})
+    assert [one.alert.evidence is None for one in transitions] == [True, False]
+    [failure] = scene.collector.take_failures()
     assert (str(failure), failure.__notes__) == ("no trace", ["in the evidence of an alert of rule storm"])
-    assert scene.taking.take_failures() == []
+    assert scene.collector.take_failures() == []

@@ -25,7 +25,15 @@ LABELS = (("process", "nginx"),)
 UNKNOWN = "unknown"
 
 
-def rule(name="storm", hold=0, keep=0, critical=None, above=True, summary="{process}: {value}", by=("process",)):
+def rule(
+    name="storm",
+    for_seconds=0,
+    keep_seconds=0,
+    critical=None,
+    above=True,
+    summary="{process}: {value}",
+    by=("process",),
+):
     fire = {WARNING: 100.0, CRITICAL: critical}
     clear = {WARNING: 60.0, CRITICAL: 300.0}
     fire = {severity: limit for severity, limit in fire.items() if limit is not None}
@@ -39,8 +47,8 @@ def rule(name="storm", hold=0, keep=0, critical=None, above=True, summary="{proc
         where=(),
         only_if=None,
         thresholds=Thresholds(above, fire, {severity: clear[severity] for severity in fire}),
-        for_ns=hold * SECOND_NS,
-        keep_firing_for_ns=keep * SECOND_NS,
+        for_ns=for_seconds * SECOND_NS,
+        keep_firing_for_ns=keep_seconds * SECOND_NS,
         receivers=("oncall",),
         runbook="https://example.net/runbook",
         file="rules.toml",
@@ -49,13 +57,13 @@ def rule(name="storm", hold=0, keep=0, critical=None, above=True, summary="{proc
 
 
 class Life:
-    """A lifecycle of one rule: each value given is what its one instance measures in the next tick."""
+    """A lifecycle of one rule with one instance; each given value is its value in the next tick."""
 
-    def __init__(self, judged, lifecycle=None):
-        self.rule = judged
+    def __init__(self, new_rule, lifecycle=None):
+        self.rule = new_rule
         self.lifecycle = lifecycle or Lifecycle("web1")
         self.at_ns, self.wall = 1_000 * SECOND_NS, 5_000.0
-        self.lifecycle.restore([], [judged], self.at_ns, 0, 0)
+        self.lifecycle.restore([], [new_rule], self.at_ns, 0, 0)
 
     def verdict(self, value, labels=LABELS, reason=""):
         if value == UNKNOWN:
@@ -66,7 +74,7 @@ class Life:
         return Verdict(self.rule, labels, True, value, max(fires, default=None), max(holds, default=None), reason)
 
     def tick(self, *values, seconds=1, **options):
-        """Let ticks of `seconds` pass; return the kinds of what happened."""
+        """Run a tick of `seconds` for each value; return the kinds of the transitions."""
         kinds = []
         for value in values:
             self.transitions = self.advance([self.verdict(value, **options)], seconds)
@@ -86,20 +94,20 @@ class Life:
 # for
 
 
-def test_without_for_it_fires_at_once():
+def test_without_for_an_instance_fires_at_once():
     assert Life(rule()).tick(101) == ["firing"]
 
 
-def test_it_is_pending_for_the_whole_of_for():
-    life = Life(rule(hold=3))
+def test_an_instance_is_pending_for_the_whole_of_for():
+    life = Life(rule(for_seconds=3))
     assert life.tick(101, 101, 101) == []
     assert life.alert is None
     assert life.lifecycle.active_keys() == [("storm", LABELS)]
     assert life.tick(101) == ["firing"]
 
 
-def test_false_while_pending_forgets_it_without_a_word():
-    life = Life(rule(hold=2))
+def test_false_while_pending_removes_the_instance_without_a_transition():
+    life = Life(rule(for_seconds=2))
     assert life.tick(101, 101, 99) == []
     assert life.lifecycle.active_keys() == []
     assert life.tick(101, 101) == []
@@ -107,31 +115,31 @@ def test_false_while_pending_forgets_it_without_a_word():
 
 
 def test_a_pending_value_must_be_over_the_fire_threshold_not_just_the_clear_threshold():
-    assert Life(rule(hold=2)).tick(101, 80, 101, 101) == []
+    assert Life(rule(for_seconds=2)).tick(101, 80, 101, 101) == []
 
 
 def test_unknown_time_does_not_count_for_for():
-    life = Life(rule(hold=2))
+    life = Life(rule(for_seconds=2))
     assert life.tick(101, UNKNOWN, UNKNOWN, UNKNOWN, 101) == []
     assert life.tick(101) == ["firing"]
 
 
-def test_an_instance_never_true_is_not_remembered():
+def test_an_instance_that_was_never_true_is_not_kept():
     life = Life(rule())
     life.tick(99, UNKNOWN)
     assert life.lifecycle.active_keys() == []
     assert life.lifecycle.take_changes() == []
 
 
-# keep
+# keep_firing_for
 
 
-def test_without_keep_it_resolves_as_soon_as_it_has_cleared():
+def test_without_keep_firing_for_an_alert_resolves_as_soon_as_it_clears():
     assert Life(rule()).tick(101, 60, 59) == ["firing", "resolved"]
 
 
-def test_it_fires_on_for_the_whole_of_keep():
-    life = Life(rule(keep=3))
+def test_an_alert_fires_on_for_the_whole_of_keep_firing_for():
+    life = Life(rule(keep_seconds=3))
     assert life.tick(101, 59, 59, 59) == ["firing"]
     assert life.alert.state is AlertState.FIRING
     assert life.tick(59) == ["resolved"]
@@ -139,14 +147,14 @@ def test_it_fires_on_for_the_whole_of_keep():
 
 
 @pytest.mark.parametrize("value", [60, 101])
-def test_true_during_keep_starts_it_anew(value):
-    life = Life(rule(keep=2))
+def test_true_during_keep_firing_for_starts_it_again(value):
+    life = Life(rule(keep_seconds=2))
     assert life.tick(101, 59, 59, value, 59, 59) == ["firing"]
     assert life.tick(59) == ["resolved"]
 
 
-def test_unknown_time_does_not_count_for_keep():
-    life = Life(rule(keep=2))
+def test_unknown_time_does_not_count_for_keep_firing_for():
+    life = Life(rule(keep_seconds=2))
     assert life.tick(101, 59, UNKNOWN, UNKNOWN, UNKNOWN, 59) == ["firing"]
     assert life.tick(59) == ["resolved"]
 
@@ -155,8 +163,8 @@ def test_unknown_never_resolves():
     assert Life(rule()).tick(101, *[UNKNOWN] * 50) == ["firing"]
 
 
-def test_an_instance_without_a_verdict_stays_as_it_is():
-    life = Life(rule(keep=2))
+def test_an_instance_without_a_verdict_keeps_its_state():
+    life = Life(rule(keep_seconds=2))
     life.tick(101, 59)
     assert life.advance([], seconds=50) == []
     assert life.tick(59) == []
@@ -164,7 +172,7 @@ def test_an_instance_without_a_verdict_stays_as_it_is():
 
 
 def test_a_step_of_the_wall_clock_changes_no_timer():
-    life = Life(rule(hold=2, keep=2))
+    life = Life(rule(for_seconds=2, keep_seconds=2))
     life.tick(101)
     life.wall += 3600
     assert life.tick(101) == []
@@ -181,8 +189,8 @@ def test_critical_from_the_start_is_one_alert():
     assert Life(rule(critical=500)).tick(501) == ["firing"]
 
 
-def test_it_escalates_when_critical_was_true_for_its_own_for():
-    life = Life(rule(critical=500, hold=2))
+def test_severity_rises_when_critical_was_true_for_its_own_for():
+    life = Life(rule(critical=500, for_seconds=2))
     assert life.tick(101, 101, 501) == ["firing"]
     assert life.alert.severity is WARNING
     assert life.tick(501) == []
@@ -190,33 +198,35 @@ def test_it_escalates_when_critical_was_true_for_its_own_for():
     assert life.alert.severity is CRITICAL
 
 
-def test_it_deescalates_when_critical_has_cleared_for_keep():
-    life = Life(rule(critical=500, keep=2))
+def test_severity_falls_when_critical_was_clear_for_keep_firing_for():
+    life = Life(rule(critical=500, keep_seconds=2))
     assert life.tick(501, 300, 299, 299) == ["firing"]
     assert life.tick(299) == ["severity lowered"]
     assert (life.alert.severity, life.alert.threshold) == (WARNING, 100)
     assert life.alert.reason == "value below 300/s for 2s"
 
 
-def test_critical_that_falls_to_nothing_resolves_once():
-    life = Life(rule(critical=500, keep=2))
+def test_critical_that_falls_to_zero_resolves_once():
+    life = Life(rule(critical=500, keep_seconds=2))
     assert life.tick(501, 0, 0, 0) == ["firing", "resolved"]
     assert life.transitions[0].alert.severity is CRITICAL
 
 
-def test_a_breach_that_is_known_in_an_incomplete_tick_counts():
-    life = Life(rule(critical=500, keep=1))
+def test_a_breach_in_an_incomplete_tick_counts():
+    life = Life(rule(critical=500, keep_seconds=1))
     life.tick(501)
     part = Verdict(life.rule, LABELS, False, 120.0, WARNING, WARNING, "input incomplete")
     assert [life.advance([part]) for _ in range(5)] == [[]] * 5
     assert (life.alert.severity, life.alert.value) == (CRITICAL, 120)
 
 
-# What the alert says
+# Content of the alert
 
 
-def test_a_firing_alert_tells_all_there_is():
-    life = Life(rule(hold=2, summary="{process} on {host}: {value} over {threshold} for {since:seconds} ({severity})"))
+def test_a_firing_alert_has_every_field():
+    life = Life(
+        rule(for_seconds=2, summary="{process} on {host}: {value} over {threshold} for {since:seconds} ({severity})")
+    )
     life.tick(150, 120, 130)
     alert = life.transitions[0].alert
     assert alert == life.alert
@@ -233,22 +243,22 @@ def test_value_peak_and_summary_are_those_of_the_newest_tick():
     assert (life.alert.value, life.alert.peak, life.alert.summary) == (120, 400, "nginx: 120/s")
 
 
-def test_the_peak_of_a_rule_below_is_its_least_value():
+def test_the_peak_of_a_fire_below_rule_is_its_minimum():
     life = Life(rule(above=False))
     for value in (5.0, 2.0, 3.0):
         life.advance([Verdict(life.rule, LABELS, True, value, WARNING, WARNING, "")])
     assert life.alert.peak == 2
 
 
-def test_a_resolved_alert_tells_the_value_at_clear_the_peak_and_why():
-    life = Life(rule(keep=2))
+def test_a_resolved_alert_has_the_value_at_clear_the_peak_and_the_reason():
+    life = Life(rule(keep_seconds=2))
     life.tick(150, 400, 50, 40, 30)
     alert = life.transitions[0].alert
     assert (alert.state, alert.value, alert.peak, alert.resolved) == (AlertState.RESOLVED, 30, 400, 5005)
     assert (alert.fired, alert.reason) == (5001, "value below 60/s for 2s")
 
 
-def test_an_alert_whose_process_is_gone_says_so_and_keeps_its_last_value():
+def test_an_alert_of_an_exited_process_has_that_reason_and_its_last_value():
     life = Life(rule())
     life.tick(150)
     life.tick(math.nan, reason="nothing to measure")
@@ -262,14 +272,14 @@ def test_an_unknown_value_is_not_shown():
     assert life.alert.value == 150
 
 
-def test_overflow_tells_how_many_more_there_are():
+def test_the_overflow_alert_has_the_number_of_further_instances():
     life = Life(rule())
     life.advance([Verdict(life.rule, OVERFLOW_LABELS, True, 1234.0, WARNING, WARNING, "")])
     (alert,) = life.lifecycle.firing_alerts().values()
     assert (alert.labels, alert.summary) == (OVERFLOW_LABELS, "1,234 more instances of storm fire")
 
 
-def test_instances_of_one_rule_live_apart():
+def test_instances_of_one_rule_are_independent():
     life = Life(rule())
     other = (("process", "redis"),)
     life.advance([life.verdict(101), life.verdict(101, labels=other)])
@@ -281,22 +291,22 @@ def test_instances_of_one_rule_live_apart():
 # Restart
 
 
-def restarted(life, judged=None, shift_seconds=0, down_seconds=0):
-    """Go through JSON, as the store does, into the lifecycle of a new daemon."""
+def restarted(life, new_rule=None, shift_seconds=0, down_seconds=0):
+    """Return a new lifecycle that was restored from the JSON of this one, as the store does."""
     saved = {}
     for key, state in life.lifecycle.take_changes():
         saved[key] = json.loads(json.dumps(state))
-    after = Life(judged or life.rule)
+    after = Life(new_rule or life.rule)
     after.at_ns, after.wall = life.at_ns + (shift_seconds + down_seconds) * SECOND_NS, life.wall + down_seconds
-    rules = [after.rule] if judged is not False else []
+    rules = [after.rule] if new_rule is not False else []
     after.lifecycle = Lifecycle("web1")
     states = [state for state in saved.values() if state is not None]
     after.lifecycle.restore(states, rules, after.at_ns, shift_seconds * SECOND_NS, down_seconds * SECOND_NS)
     return after
 
 
-def test_what_fired_before_a_restart_fires_on_and_is_no_news():
-    life = Life(rule(keep=1))
+def test_an_alert_that_fired_before_a_restart_fires_on_without_a_transition():
+    life = Life(rule(keep_seconds=1))
     life.tick(150)
     after = restarted(life)
     assert after.lifecycle.firing_alerts() == life.lifecycle.firing_alerts()
@@ -306,7 +316,7 @@ def test_what_fired_before_a_restart_fires_on_and_is_no_news():
 
 
 def test_timers_go_on_after_a_restart():
-    life = Life(rule(hold=3))
+    life = Life(rule(for_seconds=3))
     life.tick(150, 150)
     after = restarted(life)
     assert after.tick(150) == []
@@ -314,7 +324,7 @@ def test_timers_go_on_after_a_restart():
 
 
 def test_timers_survive_a_reboot():
-    life = Life(rule(keep=3))
+    life = Life(rule(keep_seconds=3))
     life.tick(150, 59)
     after = restarted(life, shift_seconds=-900)
     assert after.tick(59, 59) == []
@@ -323,7 +333,7 @@ def test_timers_survive_a_reboot():
 
 @pytest.mark.parametrize("shift_seconds", [0, -900], ids=["same boot", "another boot"])
 def test_the_time_between_two_daemons_counts_for_no_timer(shift_seconds):
-    pending, clearing = Life(rule(hold=600)), Life(rule(keep=600))
+    pending, clearing = Life(rule(for_seconds=600)), Life(rule(keep_seconds=600))
     pending.tick(150)
     clearing.tick(150, 59)
     pending, clearing = (restarted(life, None, shift_seconds, 7_200) for life in (pending, clearing))
@@ -334,7 +344,7 @@ def test_the_time_between_two_daemons_counts_for_no_timer(shift_seconds):
     assert clearing.tick(59, 59) == ["resolved"]
 
 
-def test_what_cannot_be_read_after_a_restart_is_counted_and_takes_nothing_else_with_it():
+def test_unreadable_instances_are_counted_at_a_restart_and_do_not_affect_others():
     life = Life(rule())
     life.tick(150)
     [(_, state)] = life.lifecycle.take_changes()
@@ -351,7 +361,7 @@ def test_what_cannot_be_read_after_a_restart_is_counted_and_takes_nothing_else_w
     assert after.alert == life.alert
 
 
-def test_a_share_of_nothing_survives_a_restart():
+def test_an_infinite_ratio_survives_a_restart():
     life = Life(rule())
     life.tick(math.inf)
     [(_, state)] = life.lifecycle.take_changes()
@@ -364,36 +374,36 @@ def test_a_share_of_nothing_survives_a_restart():
 
 @pytest.mark.parametrize(("values", "has_running_timer"), [([150], True), ([150] * 3, False), ([150] * 3 + [59], True)])
 def test_a_timer_runs_while_it_is_pending_and_while_it_clears(values, has_running_timer):
-    life = Life(rule(hold=2, keep=2))
+    life = Life(rule(for_seconds=2, keep_seconds=2))
     assert not life.lifecycle.has_running_timer
     life.tick(*values)
     assert life.lifecycle.has_running_timer is has_running_timer
 
 
-def test_an_alert_that_fails_takes_no_other_with_it_and_is_told_with_the_next_tick(monkeypatch):
+def test_an_alert_that_fails_does_not_affect_others_and_its_transition_comes_with_the_next_tick(monkeypatch):
     life = Life(rule())
     others = [(("process", name),) for name in ("a", "b")]
     tell = AlertInstance.update_alert
 
     def fail_for_a(instance, *rest):
         if instance.labels == others[0]:
-            raise RuntimeError("not told")
+            raise RuntimeError("defect")
         return tell(instance, *rest)
 
     monkeypatch.setattr(AlertInstance, "update_alert", fail_for_a)
-    told = life.advance([life.verdict(150, labels) for labels in others])
+    transitions = life.advance([life.verdict(150, labels) for labels in others])
     [failure] = life.lifecycle.take_failures()
-    assert [(t.kind, t.alert.labels) for t in told] == [(TransitionKind.FIRING, others[1])]
-    assert (str(failure), failure.__notes__) == ("not told", ["with an alert of rule storm"])
+    assert [(t.kind, t.alert.labels) for t in transitions] == [(TransitionKind.FIRING, others[1])]
+    assert (str(failure), failure.__notes__) == ("defect", ["with an alert of rule storm"])
     monkeypatch.undo()
-    told = life.advance([life.verdict(150, labels) for labels in others])
+    transitions = life.advance([life.verdict(150, labels) for labels in others])
 
-    assert [(t.kind, t.alert.labels) for t in told] == [(TransitionKind.FIRING, others[0])]
+    assert [(t.kind, t.alert.labels) for t in transitions] == [(TransitionKind.FIRING, others[0])]
     assert life.lifecycle.take_failures() == []
 
 
 @pytest.mark.parametrize("value", [150, 10], ids=["firing", "resolved"])
-def test_an_alert_whose_summary_fails_is_told_in_plain_words_with_the_reason(monkeypatch, value):
+def test_an_alert_with_a_failing_summary_gets_the_fallback_with_the_error(monkeypatch, value):
     life = Life(rule())
     life.tick(*[150] * (value == 10))
 
@@ -409,10 +419,10 @@ def test_an_alert_whose_summary_fails_is_told_in_plain_words_with_the_reason(mon
     assert (type(failure), failure.__notes__) == (KeyError, ["in the summary of rule storm"])
 
 
-# what outlives a crash
+# Saved state
 
 
-def test_a_peak_is_saved_when_it_has_grown_and_told_after_a_restart():
+def test_a_peak_is_saved_when_it_has_grown_and_restored_after_a_restart():
     life = Life(rule())
     saved = {}
     for value in (150, 400, 401, 120):
@@ -426,17 +436,17 @@ def test_a_peak_is_saved_when_it_has_grown_and_told_after_a_restart():
     assert after.transitions[0].alert.value == 50
 
 
-def test_a_peak_that_creeps_up_is_not_written_down_each_tick():
+def test_a_peak_that_rises_slowly_is_not_saved_each_tick():
     life = Life(rule())
     writes = 0
     for number in range(1_000):
         life.tick(1_000 + number)
         writes += bool(life.lifecycle.take_changes())
 
-    assert writes < 75  # a hundredth each
+    assert writes < 75  # one write per hundredth
 
 
-def test_how_long_an_alert_lasted_does_not_come_from_the_wall_clock():
+def test_the_duration_of_an_alert_does_not_come_from_the_wall_clock():
     life = Life(rule())
     life.tick(150)
     life.wall += 3_600
@@ -446,7 +456,7 @@ def test_how_long_an_alert_lasted_does_not_come_from_the_wall_clock():
     assert life.transitions[0].alert.resolved - life.transitions[0].alert.started == 3_602
 
 
-def test_an_alert_whose_rule_is_gone_after_a_restart_is_resolved():
+def test_an_alert_of_a_removed_rule_is_resolved_after_a_restart():
     life = Life(rule())
     life.tick(150)
     after = restarted(life, rule("other"))
@@ -459,8 +469,8 @@ def test_an_alert_whose_rule_is_gone_after_a_restart_is_resolved():
     assert after.advance([]) == []
 
 
-def test_changes_are_what_happened_since_they_were_last_taken():
-    life, key = Life(rule(hold=1, keep=5)), fingerprint("storm", LABELS)
+def test_changes_are_those_since_the_last_call():
+    life, key = Life(rule(for_seconds=1, keep_seconds=5)), fingerprint("storm", LABELS)
     seen = []
     for value in (101, 101, 101.5, 101.9, 59, 59, 101, 101):
         life.tick(value)
@@ -468,7 +478,7 @@ def test_changes_are_what_happened_since_they_were_last_taken():
     assert seen == [[key], [key], [], [], [key], [], [key], []]
 
 
-def test_what_is_gone_is_told_once():
+def test_a_removed_instance_is_returned_once():
     life = Life(rule())
     life.tick(101)
     life.lifecycle.take_changes()
@@ -480,52 +490,52 @@ def test_what_is_gone_is_told_once():
 # Reload
 
 
-def reload(life, judged):
-    life.rule = judged
-    life.lifecycle.replace_rules([judged])
+def reload(life, new_rule):
+    life.rule = new_rule
+    life.lifecycle.replace_rules([new_rule])
 
 
 def test_a_reload_of_the_same_rules_keeps_timers():
-    life = Life(rule(hold=2))
+    life = Life(rule(for_seconds=2))
     life.tick(101, 101)
-    reload(life, rule(hold=2))
+    reload(life, rule(for_seconds=2))
     assert life.tick(101) == ["firing"]
 
 
 def test_a_rule_with_other_thresholds_keeps_its_instances():
-    life = Life(rule(keep=5))
+    life = Life(rule(keep_seconds=5))
     life.tick(150)
     reload(life, rule(critical=140))
     assert life.tick(150) == ["severity raised"]
 
 
-def test_the_receivers_of_a_new_rule_are_those_of_its_alerts_at_once():
+def test_alerts_get_the_receivers_of_a_new_rule_at_once():
     life = Life(rule())
     life.tick(150)
     reload(life, replace(rule(), receivers=("other",)))
     assert life.alert.receivers == ("other",)
 
 
-def test_a_removed_rule_resolves_its_alerts_and_forgets_what_was_pending():
+def test_a_removed_rule_resolves_its_alerts_and_drops_pending_instances():
     life = Life(rule())
     life.tick(150)
     life.lifecycle.replace_rules([])
     assert [(t.kind, t.alert.reason) for t in life.advance([])] == [(TransitionKind.RESOLVED, "rule removed")]
-    pending = Life(rule(hold=9))
+    pending = Life(rule(for_seconds=9))
     pending.tick(150)
     pending.lifecycle.replace_rules([])
     assert pending.advance([]) == []
     assert pending.lifecycle.active_keys() == []
 
 
-def test_a_rule_by_other_dimensions_resolves_the_alerts_of_before():
+def test_a_rule_by_other_dimensions_resolves_its_earlier_alerts():
     life = Life(rule())
     life.tick(150)
     reload(life, rule(by=("process", "unit")))
     assert [(t.kind, t.alert.reason) for t in life.advance([])] == [(TransitionKind.RESOLVED, "rule changed")]
 
 
-def test_a_severity_that_a_rule_no_longer_has_deescalates():
+def test_a_severity_that_a_rule_no_longer_has_is_lowered():
     life = Life(rule(critical=500))
     life.tick(600)
     reload(life, rule())
@@ -533,16 +543,16 @@ def test_a_severity_that_a_rule_no_longer_has_deescalates():
     assert life.alert.reason == "rule changed"
 
 
-# All of it against a small model
+# Everything against a small model
 
 _STEPS = st.lists(st.tuples(st.sampled_from([0.0, 80.0, 150.0, 400.0, 600.0, UNKNOWN]), st.integers(1, 4)), max_size=40)
 
 
 class Model:
-    """One severity, with counters of known time instead of moments that are pushed along."""
+    """One severity, with counters of known time instead of times that are shifted."""
 
-    def __init__(self, fire, clear, hold, keep):
-        self.fire, self.clear, self.hold, self.keep = fire, clear, hold, keep
+    def __init__(self, fire, clear, for_seconds, keep_seconds):
+        self.fire, self.clear, self.for_seconds, self.keep_seconds = fire, clear, for_seconds, keep_seconds
         self.state, self.counted = "inactive", 0
 
     def step(self, value, seconds):
@@ -554,27 +564,27 @@ class Model:
             self.counted += seconds
             if value <= self.fire:
                 self.state = "inactive"
-            elif self.counted >= self.hold:
+            elif self.counted >= self.for_seconds:
                 self.state, self.counted = "active", None
         elif self.state == "active":
             if value >= self.clear:
                 self.counted = None
             else:
                 self.counted = 0 if self.counted is None else self.counted + seconds
-                if self.counted >= self.keep:
+                if self.counted >= self.keep_seconds:
                     self.state = "inactive"
 
 
 @given(
     steps=_STEPS,
-    hold=st.integers(0, 5),
-    keep=st.integers(0, 5),
+    for_seconds=st.integers(0, 5),
+    keep_seconds=st.integers(0, 5),
     restart=st.integers(0, 40),
     reload_at=st.integers(0, 40),
 )
-def test_any_history_has_the_severities_that_a_small_model_gives(steps, hold, keep, restart, reload_at):
-    life = Life(rule(hold=hold, keep=keep, critical=500))
-    models = {WARNING: Model(100, 60, hold, keep), CRITICAL: Model(500, 300, hold, keep)}
+def test_any_history_has_the_severities_of_a_small_model(steps, for_seconds, keep_seconds, restart, reload_at):
+    life = Life(rule(for_seconds=for_seconds, keep_seconds=keep_seconds, critical=500))
+    models = {WARNING: Model(100, 60, for_seconds, keep_seconds), CRITICAL: Model(500, 300, for_seconds, keep_seconds)}
     was = None
     for number, (value, seconds) in enumerate(steps):
         if number == restart:

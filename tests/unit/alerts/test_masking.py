@@ -1,4 +1,4 @@
-"""Secrets in command lines."""
+"""Masking of secrets in command lines."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_obvious_secrets_are_masked(line):
         ["curl", "-H", f"Authorization: Bearer {SECRET}", "https://example.net/"],
         ["curl", "-H", f"X-Api-Key: {SECRET}", "-H", f"Cookie: a={SECRET}; b={SECRET}"],
         ["curl", "-d", f'{{"password": "{SECRET} {SECRET}", "page": 1}}'],
-        [f"worker: connects with --token={SECRET} --secret {SECRET} to 10.0.0.1"],  # a title of its own
+        [f"worker: connects with --token={SECRET} --secret {SECRET} to 10.0.0.1"],  # a process title set by the program
     ],
 )
 def test_secrets_within_one_argument_are_masked(arguments):
@@ -63,7 +63,7 @@ def test_secrets_within_one_argument_are_masked(arguments):
         "curl -u bob https://example.net/path?page=2",
     ],
 )
-def test_what_is_no_secret_is_left_as_it_is(line):
+def test_text_that_is_not_a_secret_is_not_changed(line):
     assert mask_secrets(line.split(" ")) == line
 
 

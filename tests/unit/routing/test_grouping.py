@@ -43,7 +43,7 @@ def make_alert(process="nginx", rule="storm", severity=Severity.WARNING, receive
 
 
 class Host:
-    """Stands for lifecycle, clock and store: moves alerts, ticks the grouping, restarts it from its JSON."""
+    """In place of lifecycle, clock and store: changes alerts, runs ticks, restarts the grouping from its JSON."""
 
     def __init__(self, routing=None, receivers=("oncall", "log", "other")):
         self.routing = routing or make_routing()
@@ -70,7 +70,7 @@ class Host:
         self.firing[alert.fingerprint] = alert
         self.transitions.append(Transition(TransitionKind.FIRING, alert))
 
-    def become(self, alert, severity):
+    def set_severity(self, alert, severity):
         kind = TransitionKind.SEVERITY_RAISED if severity > alert.severity else TransitionKind.SEVERITY_LOWERED
         changed = self.firing[alert.fingerprint] = replace(alert, severity=severity)
         self.transitions.append(Transition(kind, changed))
@@ -94,7 +94,7 @@ class Host:
             else:
                 self.saved[key] = json.loads(json.dumps(document))
 
-    def restart(self, boottime_shift_ns=0, told=()):
+    def restart(self, boottime_shift_ns=0, notified=()):
         self.grouping = Grouping(self.routing, "db1")
         self.grouping.restore(
             list(self.saved.values()),
@@ -102,7 +102,7 @@ class Host:
             self.receivers,
             self.now,
             boottime_shift_ns=boottime_shift_ns,
-            notified=told,
+            notified=notified,
         )
 
 
@@ -111,7 +111,7 @@ def host():
     return Host()
 
 
-def told(notifications):
+def contents(notifications):
     return [
         (
             notification.receiver,
@@ -122,10 +122,10 @@ def told(notifications):
     ]
 
 
-def test_first_alert_is_told_at_once_without_group_wait(host):
+def test_first_alert_is_notified_at_once_without_group_wait(host):
     host.fire(make_alert())
     (notification,) = host.tick()
-    assert told([notification]) == [("oncall", "first notification", [("nginx", "firing")])]
+    assert contents([notification]) == [("oncall", "first notification", [("nginx", "firing")])]
     assert (notification.group_key, notification.host, notification.created, notification.status) == (
         "storm",
         "db1",
@@ -135,36 +135,36 @@ def test_first_alert_is_told_at_once_without_group_wait(host):
     assert len(notification.id) == 32
 
 
-def test_nothing_is_told_without_transitions(host):
+def test_without_transitions_there_are_no_notifications(host):
     assert host.tick() == []
 
 
-def test_first_notice_waits_group_wait_and_gathers_what_comes_meanwhile():
+def test_first_notification_waits_group_wait_and_includes_later_alerts():
     host = Host(make_routing(group_wait_seconds=30))
     host.fire(make_alert("a"))
     assert host.tick() == []
     host.fire(make_alert("b", fired=WALL + 29))
     assert host.tick(29) == []
-    assert told(host.tick(1)) == [("oncall", "first notification", [("a", "firing"), ("b", "firing")])]
+    assert contents(host.tick(1)) == [("oncall", "first notification", [("a", "firing"), ("b", "firing")])]
 
 
-def test_later_news_wait_for_group_interval_since_the_last_notice(host):
+def test_a_later_alert_waits_for_group_interval_since_the_last_notification(host):
     host.fire(make_alert("a"))
     host.tick()
     host.fire(make_alert("b", fired=WALL + 1))
     assert host.tick(1) == []
     assert host.tick(58.9) == []
-    assert told(host.tick(0.1)) == [("oncall", "new alert in group", [("a", "firing"), ("b", "firing")])]
+    assert contents(host.tick(0.1)) == [("oncall", "new alert in group", [("a", "firing"), ("b", "firing")])]
 
 
-def test_news_after_group_interval_are_told_at_once(host):
+def test_an_alert_after_group_interval_is_notified_at_once(host):
     host.fire(make_alert("a"))
     host.tick()
     host.fire(make_alert("b"))
     assert len(host.tick(61)) == 1
 
 
-def test_every_rule_and_every_receiver_is_a_group_of_its_own():
+def test_each_rule_and_each_receiver_has_its_own_group():
     host = Host(make_routing(default=("oncall", "log")))
     host.fire(make_alert("a", rule="storm"))
     host.fire(make_alert("a", rule="spike"))
@@ -176,14 +176,14 @@ def test_every_rule_and_every_receiver_is_a_group_of_its_own():
     assert len({notification.id for notification in notifications}) == 5
 
 
-def test_resolved_is_told_once_after_group_interval(host):
+def test_resolved_is_notified_once_after_group_interval(host):
     alert = make_alert()
     host.fire(alert)
     host.tick()
     host.resolve(alert)
     assert host.tick(10) == []
     (notification,) = host.tick(50)
-    assert told([notification]) == [("oncall", "resolved", [("nginx", "resolved")])]
+    assert contents([notification]) == [("oncall", "resolved", [("nginx", "resolved")])]
     assert notification.status == "resolved"
     assert notification.alerts[0].resolved == WALL
     assert [host.tick(3600) for _ in range(24)] == [[]] * 24
@@ -195,12 +195,12 @@ def test_resolved_alerts_come_last_and_the_worst_first(host):
         host.fire(alert)
     host.tick()
     host.resolve(gone)
-    assert told(host.tick(60)) == [
+    assert contents(host.tick(60)) == [
         ("oncall", "resolved", [("loud", "firing"), ("quiet", "firing"), ("gone", "resolved")])
     ]
 
 
-def test_alert_that_fires_and_resolves_before_the_first_notice_is_told_as_resolved():
+def test_alert_that_fires_and_resolves_before_the_first_notification_is_sent_as_resolved():
     host = Host(make_routing(group_wait_seconds=30))
     alert = make_alert()
     host.fire(alert)
@@ -208,19 +208,19 @@ def test_alert_that_fires_and_resolves_before_the_first_notice_is_told_as_resolv
     host.resolve(alert)
     host.tick(5)
     (notification,) = host.tick(25)
-    assert told([notification]) == [("oncall", "resolved", [("nginx", "resolved")])]
+    assert contents([notification]) == [("oncall", "resolved", [("nginx", "resolved")])]
     assert (notification.alerts[0].fired, notification.alerts[0].resolved) == (WALL, WALL)
     assert host.tick(60) == []
 
 
-def test_alert_that_fires_and_resolves_in_one_tick_is_told(host):
+def test_alert_that_fires_and_resolves_in_one_tick_is_notified(host):
     alert = make_alert()
     host.fire(alert)
     host.resolve(alert)
-    assert told(host.tick()) == [("oncall", "resolved", [("nginx", "resolved")])]
+    assert contents(host.tick()) == [("oncall", "resolved", [("nginx", "resolved")])]
 
 
-def test_flapping_alert_makes_one_notice_per_group_interval_and_the_last_tells_the_final_state(host):
+def test_flapping_alert_makes_one_notification_per_group_interval_and_the_last_has_the_final_state(host):
     alert = make_alert()
     notifications = []
     for second in range(601):
@@ -230,10 +230,10 @@ def test_flapping_alert_makes_one_notice_per_group_interval_and_the_last_tells_t
     assert notifications[-1].status == "firing"
     host.resolve(alert)
     assert host.tick(1) == []
-    assert told(host.tick(60)) == [("oncall", "resolved", [("nginx", "resolved")])]
+    assert contents(host.tick(60)) == [("oncall", "resolved", [("nginx", "resolved")])]
 
 
-def test_alert_that_resolved_and_fired_again_between_notices_is_told_as_new(host):
+def test_alert_that_resolved_and_fired_again_between_notifications_is_a_new_alert(host):
     alert = make_alert()
     host.fire(alert)
     host.tick()
@@ -242,31 +242,31 @@ def test_alert_that_resolved_and_fired_again_between_notices_is_told_as_new(host
     host.fire(replace(alert, fired=WALL + 2))
     host.tick(1)
     (notification,) = host.tick(58)
-    assert told([notification]) == [("oncall", "new alert in group", [("nginx", "firing")])]
+    assert contents([notification]) == [("oncall", "new alert in group", [("nginx", "firing")])]
     assert notification.alerts[0].fired == WALL + 2
 
 
-def test_changed_severity_is_told(host):
+def test_changed_severity_is_notified(host):
     alert = make_alert()
     host.fire(alert)
     host.tick()
-    host.become(alert, Severity.CRITICAL)
+    host.set_severity(alert, Severity.CRITICAL)
     (notification,) = host.tick(60)
     assert (notification.reason, notification.alerts[0].severity) == ("severity changed", Severity.CRITICAL)
 
 
-def test_severity_that_is_back_before_the_next_notice_is_no_news(host):
+def test_severity_that_is_restored_before_the_next_notification_makes_none(host):
     alert = make_alert()
     host.fire(alert)
     host.tick()
-    host.become(alert, Severity.CRITICAL)
+    host.set_severity(alert, Severity.CRITICAL)
     host.tick(10)
-    host.become(host.firing[alert.fingerprint], Severity.WARNING)
+    host.set_severity(host.firing[alert.fingerprint], Severity.WARNING)
     host.tick(10)
     assert host.tick(100) == []
 
 
-def test_reminder_comes_at_repeat_interval_while_anything_fires_with_the_newest_values(host):
+def test_reminder_comes_at_repeat_interval_while_an_alert_fires_with_the_newest_values(host):
     alert = make_alert()
     host.fire(alert)
     host.tick()
@@ -278,7 +278,7 @@ def test_reminder_comes_at_repeat_interval_while_anything_fires_with_the_newest_
     assert len(host.tick(1)) == 1
 
 
-def test_restart_is_no_news_and_keeps_the_waits(host):
+def test_restart_makes_no_notification_and_keeps_the_waits(host):
     alert = make_alert()
     host.fire(alert)
     host.tick()
@@ -288,46 +288,46 @@ def test_restart_is_no_news_and_keeps_the_waits(host):
     host.tick(10)
     host.restart()
     assert host.tick(19) == []
-    assert told(host.tick(1)) == [("oncall", "resolved", [("nginx", "resolved")])]
+    assert contents(host.tick(1)) == [("oncall", "resolved", [("nginx", "resolved")])]
     host.tick(60)
     assert host.saved == {}
 
 
-def test_restart_keeps_what_was_told_of_each_alert(host):
+def test_restart_keeps_the_notified_severity_of_each_alert(host):
     host.fire(make_alert("a"))
     host.fire(make_alert("b", severity=Severity.CRITICAL))
     host.tick()
     host.restart()
     host.resolve(make_alert("a"))
-    assert told(host.tick(60)) == [("oncall", "resolved", [("b", "firing"), ("a", "resolved")])]
+    assert contents(host.tick(60)) == [("oncall", "resolved", [("b", "firing"), ("a", "resolved")])]
 
 
-def test_reboot_shifts_the_waits_and_saves_every_group_anew(host):
+def test_reboot_shifts_the_waits_and_saves_every_group_again(host):
     host.seconds = 10_000
     host.fire(make_alert())
     host.tick()
-    host.seconds = 5  # booted 100 s after the last notice
+    host.seconds = 5  # booted 100 s after the last notification
     host.restart(boottime_shift_ns=(5 - 100 - 10_000) * SECOND_NS)
     host.save()
     assert host.saved["oncall", "storm"]["last_notification_ns"] == -95 * SECOND_NS
     host.fire(make_alert("b", fired=WALL + 100))
-    assert told(host.tick()) == [("oncall", "new alert in group", [("nginx", "firing"), ("b", "firing")])]
+    assert contents(host.tick()) == [("oncall", "new alert in group", [("nginx", "firing"), ("b", "firing")])]
     assert host.saved["oncall", "storm"]["last_notification_ns"] == 5 * SECOND_NS
 
 
-def test_alert_that_vanished_over_a_restart_is_told_as_resolved_once(host):
+def test_alert_that_disappeared_over_a_restart_is_resolved_once(host):
     alert = make_alert()
     host.fire(alert)
     host.tick()
     host.firing.clear()
     host.restart()
     (notification,) = host.tick(60)
-    assert told([notification]) == [("oncall", "resolved", [("nginx", "resolved")])]
+    assert contents([notification]) == [("oncall", "resolved", [("nginx", "resolved")])]
     assert (notification.alerts[0].reason, notification.alerts[0].resolved) == ("no longer active", WALL)
     assert host.tick(60) == []
 
 
-def test_reason_of_the_lifecycle_wins_over_the_guess_made_at_restart(host):
+def test_reason_of_the_lifecycle_replaces_the_reason_assumed_at_restart(host):
     alert = make_alert()
     host.fire(alert)
     host.tick()
@@ -339,32 +339,32 @@ def test_reason_of_the_lifecycle_wins_over_the_guess_made_at_restart(host):
     assert notification.alerts == (removed,)
 
 
-def test_rerouted_alert_is_told_to_the_new_receiver_and_ended_for_the_old_one(host):
+def test_rerouted_alert_fires_for_the_new_receiver_and_is_resolved_for_the_old_one(host):
     alert = make_alert(receivers=("oncall",))
     host.fire(alert)
     host.tick()
     host.firing[alert.fingerprint] = moved = replace(alert, receivers=("log",))
     host.grouping.reload(host.routing, host.firing, host.now)
-    assert told(host.tick()) == [("log", "first notification", [("nginx", "firing")])]
+    assert contents(host.tick()) == [("log", "first notification", [("nginx", "firing")])]
     (ended,) = host.tick(60)
-    assert told([ended]) == [("oncall", "resolved", [("nginx", "resolved")])]
+    assert contents([ended]) == [("oncall", "resolved", [("nginx", "resolved")])]
     assert ended.alerts[0].reason == "no longer routed to this receiver"
     host.resolve(moved)
-    assert told(host.tick(1)) == [("log", "resolved", [("nginx", "resolved")])]
+    assert contents(host.tick(1)) == [("log", "resolved", [("nginx", "resolved")])]
 
 
-def test_end_for_the_old_receiver_survives_that_the_alert_gets_worse_meanwhile(host):
+def test_the_old_receiver_gets_its_resolved_although_the_severity_rises_meanwhile(host):
     alert = make_alert(receivers=("oncall",))
     host.fire(alert)
     host.tick()
     host.firing[alert.fingerprint] = moved = replace(alert, receivers=("log",))
     host.grouping.reload(host.routing, host.firing, host.now)
-    host.become(moved, Severity.CRITICAL)
-    assert told(host.tick(1)) == [("log", "first notification", [("nginx", "firing")])]
-    assert told(host.tick(59)) == [("oncall", "resolved", [("nginx", "resolved")])]
+    host.set_severity(moved, Severity.CRITICAL)
+    assert contents(host.tick(1)) == [("log", "first notification", [("nginx", "firing")])]
+    assert contents(host.tick(59)) == [("oncall", "resolved", [("nginx", "resolved")])]
 
 
-def test_end_for_the_old_receiver_survives_that_the_alert_comes_and_goes_meanwhile(host):
+def test_the_old_receiver_gets_its_resolved_although_the_alert_resolves_and_fires_meanwhile(host):
     alert = make_alert(receivers=("oncall",))
     host.fire(alert)
     host.tick()
@@ -375,55 +375,55 @@ def test_end_for_the_old_receiver_survives_that_the_alert_comes_and_goes_meanwhi
     host.tick(1)
     host.fire(moved)
     notifications = [notification for notification in host.tick(59) if notification.receiver == "oncall"]
-    assert told(notifications) == [("oncall", "resolved", [("nginx", "resolved")])]
+    assert contents(notifications) == [("oncall", "resolved", [("nginx", "resolved")])]
 
 
-def test_receivers_that_an_alert_gets_with_the_tick_after_a_reload_are_told(host):
+def test_receivers_that_an_alert_gets_with_the_tick_after_a_reload_are_notified(host):
     alert = make_alert(receivers=("oncall",))
     host.fire(alert)
     host.tick()
     host.grouping.reload(host.routing, host.firing, host.now)
     host.firing[alert.fingerprint] = replace(alert, receivers=("log",))
-    assert told(host.tick(1)) == [("log", "first notification", [("nginx", "firing")])]
-    assert told(host.tick(59)) == [("oncall", "resolved", [("nginx", "resolved")])]
+    assert contents(host.tick(1)) == [("log", "first notification", [("nginx", "firing")])]
+    assert contents(host.tick(59)) == [("oncall", "resolved", [("nginx", "resolved")])]
 
 
-def test_reload_that_changes_nothing_is_no_news(host):
+def test_reload_without_changes_makes_no_notification(host):
     host.fire(make_alert())
     host.tick()
     host.grouping.reload(host.routing, host.firing, host.now)
     assert host.tick(3600) == []
 
 
-def test_groups_of_a_receiver_that_is_gone_are_forgotten():
+def test_groups_of_a_removed_receiver_are_dropped():
     host = Host(receivers=("log",))
     alert = make_alert()
     host.fire(alert)
     host.tick()
     host.routing = make_routing(default=("log",))
     host.restart()
-    assert told(host.tick()) == [("log", "first notification", [("nginx", "firing")])]
+    assert contents(host.tick()) == [("log", "first notification", [("nginx", "firing")])]
     assert list(host.saved) == [("log", "storm")]
 
 
-def test_receiver_that_a_reload_removes_is_told_nothing_more(host):
+def test_receiver_that_a_reload_removes_gets_no_more_notifications(host):
     host.fire(make_alert())
     host.tick()
     host.grouping.reload(make_routing(("log",)), host.firing, host.now, {"log"})
-    assert told(host.tick(60)) == [("log", "first notification", [("nginx", "firing")])]
+    assert contents(host.tick(60)) == [("log", "first notification", [("nginx", "firing")])]
     assert list(host.saved) == [("log", "storm")]
 
 
-def test_removed_receiver_is_told_nothing_although_the_alert_still_names_it(host):
+def test_removed_receiver_gets_no_notification_although_the_alert_still_names_it(host):
     alert = make_alert(receivers=("oncall",))
     host.fire(alert)
     host.tick()
     host.grouping.reload(host.routing, host.firing, host.now, {"log"})
     host.firing[alert.fingerprint] = replace(alert, receivers=("log",))
-    assert told(host.tick(60)) == [("log", "first notification", [("nginx", "firing")])]
+    assert contents(host.tick(60)) == [("log", "first notification", [("nginx", "firing")])]
 
 
-def test_names_that_are_no_utf8_survive_the_store(host):
+def test_names_that_are_not_utf8_survive_the_store(host):
     alert = make_alert("ev\udcffil\n\x1b[31m")
     host.fire(alert)
     host.tick()
@@ -452,29 +452,29 @@ def lose_transitions(host):
     host.grouping.request_reconcile()
 
 
-def test_an_alert_whose_transition_was_lost_is_told_by_the_next_tick(host):
+def test_an_alert_with_a_lost_transition_is_notified_by_the_next_tick(host):
     host.fire(make_alert())
     lose_transitions(host)
 
-    assert told(host.tick(1)) == [("oncall", "first notification", [("nginx", "firing")])]
+    assert contents(host.tick(1)) == [("oncall", "first notification", [("nginx", "firing")])]
     assert host.tick(1) == []
 
 
-def test_an_end_and_another_severity_that_were_lost_are_told(host):
+def test_a_lost_end_and_a_lost_change_of_severity_are_notified(host):
     over, worse = make_alert("over"), make_alert("worse")
     host.fire(over)
     host.fire(worse)
     host.tick()
     host.resolve(over)
-    host.become(worse, Severity.CRITICAL)
+    host.set_severity(worse, Severity.CRITICAL)
     lose_transitions(host)
     (notification,) = host.tick(60)
 
-    assert told([notification]) == [("oncall", "severity changed", [("worse", "firing"), ("over", "resolved")])]
+    assert contents([notification]) == [("oncall", "severity changed", [("worse", "firing"), ("over", "resolved")])]
     assert [alert.severity for alert in notification.alerts] == [Severity.CRITICAL, Severity.WARNING]
 
 
-def test_an_alert_whose_new_start_was_lost_is_not_told_as_over(host):
+def test_an_alert_with_a_lost_new_beginning_is_not_resolved(host):
     alert = make_alert()
     host.fire(alert)
     host.tick()
@@ -483,10 +483,10 @@ def test_an_alert_whose_new_start_was_lost_is_not_told_as_over(host):
     host.fire(replace(alert, fired=WALL + 2))
     lose_transitions(host)
 
-    assert told(host.tick(60)) == [("oncall", "new alert in group", [("nginx", "firing")])]
+    assert contents(host.tick(60)) == [("oncall", "new alert in group", [("nginx", "firing")])]
 
 
-def test_a_notice_made_before_another_failed_comes_with_the_next_tick(host, monkeypatch):
+def test_a_notification_made_before_another_failed_comes_with_the_next_tick(host, monkeypatch):
     host.fire(make_alert("a", "one"))
     host.fire(make_alert("b", "two"))
     make_notification = Grouping._make_notification
@@ -504,7 +504,7 @@ def test_a_notice_made_before_another_failed_comes_with_the_next_tick(host, monk
     assert [notification.group_key for notification in host.tick(1)] == ["one", "two"]
 
 
-def test_a_group_that_cannot_be_read_is_counted_and_its_receiver_told_anew(host):
+def test_an_unreadable_group_is_counted_and_its_receiver_notified_again(host):
     host.fire(make_alert())
     host.tick()
     [document] = host.saved.values()
@@ -512,49 +512,49 @@ def test_a_group_that_cannot_be_read_is_counted_and_its_receiver_told_anew(host)
     host.grouping = Grouping(host.routing, "db1")
 
     assert host.grouping.restore(spoiled, host.firing, host.receivers, host.now, boottime_shift_ns=5) == 4
-    assert told(host.tick(1)) == [("oncall", "first notification", [("nginx", "firing")])]
+    assert contents(host.tick(1)) == [("oncall", "first notification", [("nginx", "firing")])]
 
 
-def test_who_was_told_what_no_group_knows_of_is_told_its_end_once(host):
+def test_a_notified_alert_without_a_group_is_resolved_once_for_its_receiver(host):
     lost, gone = make_alert(), make_alert("redis")
-    host.restart(told=[("oncall", lost), ("oncall", gone), ("log", gone)])
+    host.restart(notified=[("oncall", lost), ("oncall", gone), ("log", gone)])
     notifications = host.tick()
-    assert sorted(told(notifications)) == [
+    assert sorted(contents(notifications)) == [
         ("log", "resolved", [("redis", "resolved")]),
         ("oncall", "resolved", [("redis", "resolved"), ("nginx", "resolved")]),
     ]
     assert {alert.reason for notification in notifications for alert in notification.alerts} == {"no longer active"}
-    host.restart()  # its end waits in the outbox now
+    host.restart()  # its resolved notification is in the outbox now
     assert host.tick(after=120) == []
 
 
-def test_who_was_told_what_fires_on_hears_nothing_new_but_its_reminder_and_its_end(host):
+def test_a_notified_alert_without_a_group_that_fires_on_makes_only_reminders_and_a_resolved(host):
     alert = make_alert()
     host.firing[alert.fingerprint] = alert
-    host.restart(told=[("oncall", alert)])
+    host.restart(notified=[("oncall", alert)])
     assert host.tick() == []
-    assert told(host.tick(after=4 * 3600)) == [("oncall", "repeat", [("nginx", "firing")])]
+    assert contents(host.tick(after=4 * 3600)) == [("oncall", "repeat", [("nginx", "firing")])]
     host.resolve(alert)
-    assert told(host.tick(after=60)) == [("oncall", "resolved", [("nginx", "resolved")])]
+    assert contents(host.tick(after=60)) == [("oncall", "resolved", [("nginx", "resolved")])]
 
 
-def test_an_end_that_a_group_has_still_to_tell_is_not_told_twice(host):
+def test_a_resolved_notification_that_a_group_still_owes_is_not_made_twice(host):
     alert = make_alert()
     host.fire(alert)
     host.tick()
     host.resolve(alert)
-    host.tick(after=1)  # within group_interval: it waits
-    host.restart(told=[("oncall", alert)])
-    assert told(host.tick(after=60)) == [("oncall", "resolved", [("nginx", "resolved")])]
+    host.tick(after=1)  # within group_interval: its end waits
+    host.restart(notified=[("oncall", alert)])
+    assert contents(host.tick(after=60)) == [("oncall", "resolved", [("nginx", "resolved")])]
     assert host.tick(after=600) == []
 
 
-def test_a_receiver_that_is_gone_is_not_told_what_it_knew_of(host):
-    host.restart(told=[("gone", make_alert())])
+def test_a_removed_receiver_gets_no_resolved_notification(host):
+    host.restart(notified=[("gone", make_alert())])
     assert host.tick() == []
 
 
-def test_what_an_earlier_version_saved_is_read(host):
+def test_a_group_of_an_earlier_version_is_read(host):
     alert = make_alert()
     host.fire(alert)
     host.tick()
@@ -566,7 +566,7 @@ def test_what_an_earlier_version_saved_is_read(host):
     host.restart()
     host.grouping.reload(make_routing(("log",)), host.firing, host.now)
 
-    assert told(host.tick(60)) == [
+    assert contents(host.tick(60)) == [
         ("oncall", "resolved", [("nginx", "resolved")]),
         ("log", "first notification", [("nginx", "firing")]),
     ]

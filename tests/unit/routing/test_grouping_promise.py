@@ -1,4 +1,4 @@
-"""Whatever happens in between, every receiver ends up knowing the truth, and is told each end once."""
+"""Each receiver ends with the true state of every alert, and gets each end once, after any history."""
 
 import itertools
 import json
@@ -19,7 +19,7 @@ ROUTING = RoutingSettings(
 )
 ALERTS = [("storm", "a"), ("storm", "b"), ("spike", "a")]
 
-# Each tick: seconds since the one before, what the alerts' severities become (None: over; "keep": as it is), a restart.
+# Each tick: seconds since the one before, new severities of the alerts (None: resolved; "keep": no change), a restart.
 ticks = st.lists(
     st.tuples(
         st.sampled_from([1, 2, 10, 59, 60, 61, 600]),
@@ -42,7 +42,7 @@ def make_alert(rule, process, severity, wall):
 
 
 def change(firing, rule, process, severity, wall):
-    """Return the transition that brings one alert to `severity`, and apply it; None when it is there."""
+    """Apply the change of one alert to `severity`; return its transition, None without a change."""
     new = make_alert(rule, process, severity or Severity.WARNING, wall)
     old = firing.get(new.fingerprint)
     if severity is None:
@@ -61,8 +61,8 @@ def change(firing, rule, process, severity, wall):
     return Transition(kind, firing[new.fingerprint])
 
 
-def live(script):
-    """Run `script`, then a minute of peace; return the alerts that fire, every firing's start, and the notices."""
+def run(script):
+    """Run `script`, then a quiet minute; return the firing alerts, the start of each firing, and the notifications."""
     grouping, firing, saved, notifications, starts = Grouping(ROUTING, "db1"), {}, {}, [], set()
     seconds = 0
     for pause, severities, restart in [*script, (60, {}, False)]:
@@ -83,23 +83,23 @@ def live(script):
 
 @settings(max_examples=200, deadline=None)
 @given(ticks)
-def test_every_receiver_ends_up_knowing_the_truth(script):
-    firing, starts, notifications = live(script)
+def test_each_receiver_ends_with_the_true_state_and_gets_each_end_once(script):
+    firing, starts, notifications = run(script)
     for receiver in RECEIVERS:
         mine = [notification for notification in notifications if notification.receiver == receiver]
-        known, heard, ended = {}, set(), []
+        shown, begun, ended = {}, set(), []
         for notification in mine:
             for alert in notification.alerts:
-                known[alert.fingerprint] = alert.severity if alert.resolved is None else None
-                heard.add((alert.fingerprint, alert.fired))
+                shown[alert.fingerprint] = alert.severity if alert.resolved is None else None
+                begun.add((alert.fingerprint, alert.fired))
                 if alert.resolved is not None:
                     ended.append((alert.fingerprint, alert.fired))
-        assert {key: severity for key, severity in known.items() if severity} == {
+        assert {key: severity for key, severity in shown.items() if severity} == {
             key: alert.severity for key, alert in firing.items()
         }
-        assert known.keys() == {fingerprint for fingerprint, _ in starts}  # none came and went unheard of
+        assert shown.keys() == {fingerprint for fingerprint, _ in starts}  # no firing without a notification
         assert len(ended) == len(set(ended))
-        assert heard <= starts
+        assert begun <= starts
         for rule in ("storm", "spike"):
             times = [notification.created for notification in mine if notification.group_key == rule]
             assert all(later - earlier >= 60 for earlier, later in itertools.pairwise(times))

@@ -1,4 +1,4 @@
-"""Which receivers an alert goes to, and when; what is said of routes that no alert takes."""
+"""Routes: the receivers of an alert and the timing of notifications; notes on unreachable and overlapping routes."""
 
 import tomllib
 from collections import Counter
@@ -55,7 +55,7 @@ def receivers_of(alert, routes):
     return [destination.receiver for destination in Router(*read(routes)).destinations(alert)]
 
 
-# ------------------------------------------------------------------------------------------------ which route
+# ------------------------------------------------------------------------------------------------ matching
 
 
 TWO = """\
@@ -84,7 +84,7 @@ def test_the_first_route_that_matches_decides_unless_the_rule_names_receivers(al
     assert receivers_of(alert, TWO) == receivers
 
 
-def test_a_route_that_continues_lets_those_after_it_decide_too_and_tells_nobody_twice():
+def test_after_a_route_that_continues_later_routes_match_too_and_no_receiver_is_notified_twice():
     routes = TWO.replace('receivers = ["oncall", "log"]', 'receivers = ["oncall", "log"]\ncontinue = true')
     routes += '[[route]]\nreceivers = ["log", "oncall"]\ngroup_wait = "30s"\n'
     router = Router(*read(routes))
@@ -95,7 +95,7 @@ def test_a_route_that_continues_lets_those_after_it_decide_too_and_tells_nobody_
     ]  # fmt: skip
 
 
-def test_what_a_route_does_not_give_of_the_waits_is_that_of_the_routing():
+def test_a_wait_that_a_route_does_not_set_is_that_of_the_routing_table():
     routes = '[[route]]\nreceivers = ["oncall"]\ngroup_interval = "5m"\n'
     _, (route,) = read(routes, 'group_wait = "7s"\nrepeat_interval = "1h"')
     assert route.group_timing == GroupTiming(7 * SECOND_NS, 300 * SECOND_NS, 3_600 * SECOND_NS)
@@ -121,14 +121,14 @@ def test_what_a_route_does_not_give_of_the_waits_is_that_of_the_routing():
         (DimensionKind.CHOICE, "critical", ("crit*",), (), True),
     ],
 )
-def test_values_meet_patterns_as_rows_meet_those_of_rules(values, text, any_of, none_of, passes):
+def test_label_values_match_patterns_like_the_rows_of_rules(values, text, any_of, none_of, passes):
     assert matches_condition(Condition("x", any_of, none_of), values, text) is passes
 
 
-# ------------------------------------------------------------------------------------------------ what is wrong
+# ------------------------------------------------------------------------------------------------ problems and notes
 
 
-def test_every_problem_of_a_route_is_told_at_its_line():
+def test_every_problem_of_a_route_is_reported_with_its_line():
     routes = """\
 [[route]]
 where = { severity = "severe", unite = "x" }
@@ -181,12 +181,12 @@ receivers = ["dba"]
 
 
 def notes_of(routes, rules=RULES):
-    known = None
+    parsed_rules = None
     if rules is not None:
         document = Document(rules, tomllib.loads(rules), "rules.toml")
-        known = read_rules(document, RuleEnvironment(["oncall", "dba", "log"], SECOND_NS, {}))
+        parsed_rules = read_rules(document, RuleEnvironment(["oncall", "dba", "log"], SECOND_NS, {}))
         document.raise_problems()
-    return [f"{note.line}: {note.message}" for note in check_routes(read(routes)[1], known)]
+    return [f"{note.line}: {note.message}" for note in check_routes(read(routes)[1], parsed_rules)]
 
 
 def route(where, more="", receivers='["oncall"]'):
@@ -221,18 +221,18 @@ FIRST = "no alert can reach this route: the route at line 10 takes all its alert
         ),
     ],
 )
-def test_routes_that_no_alert_takes_and_those_that_overlap_are_told(routes, notes):
+def test_unreachable_and_overlapping_routes_are_reported(routes, notes):
     assert notes_of(routes) == notes
 
 
-def test_without_rules_only_what_is_sure_is_told():
+def test_without_rules_only_certain_notes_are_reported():
     assert notes_of(route('rule = "strom"'), None) == []
     assert notes_of(route('severity = "critical"') + route('severity = "critical", process = "x"'), None) == [
         f"14: {FIRST}"
     ]
 
 
-# ------------------------------------------------------------------------------------------------ alerts that live
+# ------------------------------------------------------------------------------------------------ changes over time
 
 
 class Host:
@@ -251,7 +251,7 @@ class Host:
         self.firing[alert.fingerprint] = alert
         self.transitions.append(Transition(TransitionKind.FIRING, alert))
 
-    def become(self, alert, severity):
+    def set_severity(self, alert, severity):
         kind = TransitionKind.SEVERITY_RAISED if severity > alert.severity else TransitionKind.SEVERITY_LOWERED
         self.firing[alert.fingerprint] = replace(alert, severity=severity)
         self.transitions.append(Transition(kind, self.firing[alert.fingerprint]))
@@ -266,10 +266,10 @@ class Host:
         transitions, self.transitions = self.transitions, []
         return self.grouping.advance(transitions, self.firing, self.now)
 
-    def begin(self):
+    def restore(self):
         self.grouping.restore([], self.firing, ("oncall", "dba", "log"), self.now, boottime_shift_ns=0)
 
-    def told(self, after=0.0):
+    def tick_contents(self, after=0.0):
         return sorted(
             (n.receiver, n.group_key, n.reason, [(a.severity.label, a.state.value) for a in n.alerts])
             for n in self.tick(after)
@@ -279,68 +279,68 @@ class Host:
 BY_SEVERITY = '[[route]]\nwhere = { severity = "critical" }\nreceivers = ["oncall"]\n'
 
 
-def test_an_alert_that_gets_worse_goes_to_those_for_the_worse_and_ends_for_the_others():
+def test_an_alert_that_rises_fires_for_receivers_of_critical_and_is_resolved_for_the_others():
     host, alert = Host(BY_SEVERITY), make_alert()
     host.fire(alert)
     host.tick()
-    host.become(alert, CRITICAL)
-    assert host.told(5) == [("oncall", "storm", "first notification", [("critical", "firing")])]
+    host.set_severity(alert, CRITICAL)
+    assert host.tick_contents(5) == [("oncall", "storm", "first notification", [("critical", "firing")])]
     (ended,) = host.tick(55)
     assert (ended.receiver, ended.reason) == ("log", "resolved")
     assert ended.alerts[0].reason == "critical now, no longer routed to this receiver"
     host.resolve(alert)
-    assert host.told(5) == [("oncall", "storm", "resolved", [("critical", "resolved")])]
-    assert host.told(3_600) == []
+    assert host.tick_contents(5) == [("oncall", "storm", "resolved", [("critical", "resolved")])]
+    assert host.tick_contents(3_600) == []
 
 
-def test_who_is_told_both_severities_is_told_the_change_and_not_twice():
+def test_a_receiver_of_both_severities_gets_the_change_once():
     host, alert = Host(BY_SEVERITY.replace('["oncall"]', '["oncall", "log"]')), make_alert()
     host.fire(alert)
     host.tick()
-    host.become(alert, CRITICAL)
-    assert host.told(5) == [("oncall", "storm", "first notification", [("critical", "firing")])]
-    assert host.told(55) == [("log", "storm", "severity changed", [("critical", "firing")])]
+    host.set_severity(alert, CRITICAL)
+    assert host.tick_contents(5) == [("oncall", "storm", "first notification", [("critical", "firing")])]
+    assert host.tick_contents(55) == [("log", "storm", "severity changed", [("critical", "firing")])]
 
 
-def test_an_alert_that_is_back_before_its_end_for_a_receiver_was_told_is_no_news_to_it():
+def test_an_alert_routed_back_before_its_resolved_notification_makes_none():
     host, alert = Host(BY_SEVERITY), make_alert()
     host.fire(alert)
     host.tick()
-    host.become(alert, CRITICAL)
+    host.set_severity(alert, CRITICAL)
     host.tick(5)
-    host.become(host.firing[alert.fingerprint], WARNING)
-    assert host.told(5) == []
-    assert host.told(55) == [("oncall", "storm", "resolved", [("critical", "resolved")])]
+    host.set_severity(host.firing[alert.fingerprint], WARNING)
+    assert host.tick_contents(5) == []
+    assert host.tick_contents(55) == [("oncall", "storm", "resolved", [("critical", "resolved")])]
 
 
-def test_an_end_is_not_told_again_when_the_alert_came_back_for_too_short_a_time_to_be_told():
+def test_a_second_end_is_not_sent_when_the_alert_was_routed_back_too_briefly_for_a_notification():
     host, alert = Host(BY_SEVERITY), make_alert()
     host.fire(alert)
     host.tick()
-    host.become(alert, CRITICAL)
+    host.set_severity(alert, CRITICAL)
     host.tick(5)
     assert [notification.receiver for notification in host.tick(60)] == ["log"]
-    host.become(host.firing[alert.fingerprint], WARNING)
-    assert host.told(1) == [("oncall", "storm", "resolved", [("critical", "resolved")])]
+    host.set_severity(host.firing[alert.fingerprint], WARNING)
+    assert host.tick_contents(1) == [("oncall", "storm", "resolved", [("critical", "resolved")])]
     host.resolve(alert)
-    assert [host.told(60) for _ in range(10)] == [[]] * 10
+    assert [host.tick_contents(60) for _ in range(10)] == [[]] * 10
     assert all(document is None for _, document in host.grouping.take_changes())
 
 
-def test_an_alert_that_changes_its_group_takes_along_what_its_receiver_knows():
+def test_an_alert_that_changes_its_group_keeps_its_notified_severity():
     grouped = BY_SEVERITY.replace("oncall", "log") + 'group_by = ["process"]\n'
     host, alert = Host(grouped), make_alert()
     host.fire(alert)
     host.tick()
-    host.become(alert, CRITICAL)
-    assert host.told(59) == []
-    assert host.told(1) == [("log", '{process="nginx"}', "severity changed", [("critical", "firing")])]
+    host.set_severity(alert, CRITICAL)
+    assert host.tick_contents(59) == []
+    assert host.tick_contents(1) == [("log", '{process="nginx"}', "severity changed", [("critical", "firing")])]
     host.resolve(alert)
-    assert host.told(60) == [("log", '{process="nginx"}', "resolved", [("critical", "resolved")])]
-    assert host.told(3_600) == []
+    assert host.tick_contents(60) == [("log", '{process="nginx"}', "resolved", [("critical", "resolved")])]
+    assert host.tick_contents(3_600) == []
 
 
-def test_a_route_groups_by_what_it_says():
+def test_a_route_groups_by_its_group_by():
     host = Host('[[route]]\nreceivers = ["oncall"]\ngroup_by = ["unit"]\n')
     for rule, unit in (("storm", "a"), ("spike", "a"), ("storm", "b\udcff")):
         host.fire(make_alert(rule, unit=unit))
@@ -354,27 +354,29 @@ def test_a_route_groups_by_what_it_says():
     assert found['{unit="a"}'].group_labels == (("unit", "a"),)
 
 
-def test_of_the_waits_of_several_routes_in_one_group_the_shortest_of_what_is_news_holds():
+def test_of_several_routes_in_one_group_the_shortest_wait_of_unsent_alerts_holds():
     slow = '[[route]]\nwhere = { severity = "warning" }\nreceivers = ["oncall"]\ngroup_wait = "5m"\n'
     host = Host(slow + '[[route]]\nreceivers = ["oncall"]\ngroup_interval = "10s"\n')
     host.fire(make_alert(process="a"))
-    assert host.told() == []
+    assert host.tick_contents() == []
     host.fire(make_alert(severity=CRITICAL, process="b"))
-    assert host.told(1) == [("oncall", "storm", "first notification", [("critical", "firing"), ("warning", "firing")])]
+    assert host.tick_contents(1) == [
+        ("oncall", "storm", "first notification", [("critical", "firing"), ("warning", "firing")])
+    ]
     host.fire(make_alert(process="c"))
-    assert host.told(59) == []
+    assert host.tick_contents(59) == []
     assert [notification.reason for notification in host.tick(1)] == ["new alert in group"]
 
 
-# ------------------------------------------------------------------------------------------------ spread and flapping
+# ------------------------------------------------------------------------------------------------ jitter and flapping
 
 JITTER = 'default = ["log"]\njitter = "10s"'
 
 
 def delays(share, severity=WARNING, after=1.0, held=0.0):
-    """Return how long after it fires an alert is told that becomes true `after` seconds of the start."""
+    """Return the delay of the notification of an alert that becomes true `after` seconds after the start."""
     host = Host("", share, JITTER)
-    host.begin()
+    host.restore()
     host.seconds = after
     alert = make_alert(severity=severity, fired=WALL + after)
     host.seconds += held
@@ -382,33 +384,33 @@ def delays(share, severity=WARNING, after=1.0, held=0.0):
     for tenths in range(200):
         if host.tick(0.1 if tenths else 0):
             return tenths / 10
-    raise AssertionError("never told")
+    raise AssertionError("never notified")
 
 
-def test_hosts_that_start_together_spread_what_is_not_critical():
+def test_hosts_that_start_together_spread_alerts_that_are_not_critical():
     assert [delays(share) for share in (0.0, 0.25, 0.999)] == [0, 2.5, 10]
     assert delays(0.999, CRITICAL) == 0
 
 
-def test_what_was_true_soon_after_the_start_is_spread_however_long_for_is_and_nothing_else():
+def test_only_alerts_that_became_true_soon_after_the_start_are_spread_for_any_length_of_for():
     assert delays(0.5, after=14.9, held=300) == 5
     assert delays(0.5, after=15) == 0
 
 
-def test_a_reload_spreads_again_and_holds_back_nothing_older():
+def test_a_reload_spreads_again_and_delays_no_older_alert():
     host = Host("", 0.5, JITTER)
-    host.begin()
+    host.restore()
     host.seconds = 100
     host.fire(make_alert(process="a", fired=WALL + 100))
     assert len(host.tick()) == 1
     host.fire(make_alert(process="b", fired=WALL + 110))
     host.tick(10)
     host.seconds = 150
-    host.begin()
+    host.restore()
     assert len(host.tick(10)) == 1  # group_interval after the first, as without the reload
 
 
-def test_an_alert_that_flaps_says_how_often():
+def test_the_reason_of_a_flapping_alert_has_the_count():
     host = Host("")
     reasons = []
     for _ in range(200):
@@ -425,7 +427,7 @@ def test_an_alert_that_flaps_says_how_often():
     assert reasons[-1] == "value above 100; flapping: fired 60 times within an hour"
 
 
-def test_five_hundred_hosts_do_not_speak_in_the_same_second():
+def test_five_hundred_hosts_do_not_notify_in_the_same_second():
     shares = [
         hash_to_share(f"web-{number}.example", "the id of the image that all were made from") for number in range(500)
     ]
@@ -435,33 +437,33 @@ def test_five_hundred_hosts_do_not_speak_in_the_same_second():
     assert hash_to_share("web-1", "a") == hash_to_share("web-1", "a") != hash_to_share("web-1", "b")
 
 
-# ------------------------------------------------------------------------------------------------ what was told
+# ------------------------------------------------------------------------------------------------ after a restart
 
 
 BY_PROCESS = '[[route]]\nreceivers = ["oncall"]\ngroup_by = ["process"]\n'
 
 
-def told_again(firing, known, told, routes=BY_PROCESS):
-    """Return what oncall is told after a restart: `known` is what was saved, `told` what it took."""
+def notified_after_restart(firing, saved, notified, routes=BY_PROCESS):
+    """Return the notifications after a restart with the groups `saved` and the alerts `notified`."""
     routing, found = read(routes)
     grouping = Grouping(routing, "db1", found)
     by_fingerprint = {alert.fingerprint: alert for alert in firing}
-    grouping.restore(known, by_fingerprint, ("oncall", "log"), Now(0, WALL), 0, told)
+    grouping.restore(saved, by_fingerprint, ("oncall", "log"), Now(0, WALL), 0, notified)
     notifications = grouping.advance((), by_fingerprint, Now(0, WALL))
     notifications += grouping.advance((), by_fingerprint, Now(120 * SECOND_NS, WALL + 120))
     return [(each.receiver, each.group_key, [alert.state.value for alert in each.alerts]) for each in notifications]
 
 
-def test_who_was_told_what_no_group_knows_of_is_told_its_end_in_the_group_of_its_route():
+def test_a_notified_alert_without_a_group_is_resolved_in_the_group_of_its_route():
     lasting, gone = make_alert(), make_alert(process="redis")
-    told = [("oncall", lasting), ("oncall", gone), ("log", lasting)]
-    assert told_again([lasting], [], told) == [
+    notified = [("oncall", lasting), ("oncall", gone), ("log", lasting)]
+    assert notified_after_restart([lasting], [], notified) == [
         ("oncall", '{process="redis"}', ["resolved"]),
-        ("log", "storm", ["resolved"]),  # no longer sent to it
+        ("log", "storm", ["resolved"]),  # no longer routed to it
     ]
 
 
-def test_an_end_for_one_receiver_that_never_arrived_is_told_after_a_restart():
+def test_a_resolved_notification_that_never_arrived_is_made_again_after_a_restart():
     routing, found = read('[[route]]\nwhere = { severity = "critical" }\nreceivers = ["oncall"]\n')
     grouping, worse = Grouping(routing, "db1", found), make_alert(severity=CRITICAL)
     grouping.advance([Transition(TransitionKind.FIRING, worse)], {worse.fingerprint: worse}, Now(0, WALL))
@@ -472,11 +474,11 @@ def test_an_end_for_one_receiver_that_never_arrived_is_told_after_a_restart():
     assert ended.status == "resolved"
     saved = [document for _, document in grouping.take_changes() if document is not None]
     routes = '[[route]]\nwhere = { severity = "critical" }\nreceivers = ["oncall"]\n'
-    assert told_again([alert], saved, [], routes) == []
-    assert told_again([alert], saved, [("oncall", worse)], routes) == [("oncall", "storm", ["resolved"])]
+    assert notified_after_restart([alert], saved, [], routes) == []
+    assert notified_after_restart([alert], saved, [("oncall", worse)], routes) == [("oncall", "storm", ["resolved"])]
 
 
-def test_only_those_who_are_told_that_an_alert_fires_here_are_told_it_again():
+def test_only_alerts_notified_as_firing_here_are_refreshed():
     routing, found = read('[[route]]\nwhere = { severity = "critical" }\nreceivers = ["oncall"]\n')
     grouping, worse = Grouping(routing, "db1", found), make_alert(severity=CRITICAL)
     grouping.advance([Transition(TransitionKind.FIRING, worse)], {worse.fingerprint: worse}, Now(0, WALL))
