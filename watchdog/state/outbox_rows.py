@@ -140,8 +140,8 @@ def replace_notification(
 def mergeable_rows(connection: Connection, receiver: str, group_key: str) -> list[tuple[int, str, int]]:
     """Return (sequence, body, created_ns) of the notifications of a group that may become one, oldest first.
 
-    Those were never attempted, and no notification of another group stands before them that may hold an older state of
-    the same alerts.
+    Those were never attempted. The first one behind a notification of another group that may hold an older state of
+    the same alerts ends the list, since a later one must not overtake it.
     """
     return connection.execute(
         "WITH own AS MATERIALIZED (SELECT sequence, body, created_ns FROM notifications"
@@ -151,11 +151,12 @@ def mergeable_rows(connection: Connection, receiver: str, group_key: str) -> lis
         " WHERE ordering_keys.receiver = ?1 AND ordering_keys.sequence > (SELECT min(sequence) FROM own)"
         " AND ordering_key IN"
         " (SELECT ordering_key FROM ordering_keys JOIN own ON own.sequence = ordering_keys.sequence)"
-        " GROUP BY ordering_key) "
-        "SELECT sequence, body, created_ns FROM own WHERE NOT EXISTS ("
-        " SELECT 1 FROM ordering_keys AS mine JOIN others"
-        " ON others.ordering_key = mine.ordering_key AND others.sequence < mine.sequence"
-        " WHERE mine.sequence = own.sequence) ORDER BY sequence",
+        " GROUP BY ordering_key), "
+        "blocked AS MATERIALIZED (SELECT min(own.sequence) AS sequence FROM own"
+        " JOIN ordering_keys AS mine ON mine.sequence = own.sequence"
+        " JOIN others ON others.ordering_key = mine.ordering_key AND others.sequence < mine.sequence) "
+        "SELECT own.sequence, body, created_ns FROM own, blocked"
+        " WHERE blocked.sequence IS NULL OR own.sequence < blocked.sequence ORDER BY own.sequence",
         (receiver, group_key),
     ).fetchall()
 

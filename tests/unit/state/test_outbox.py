@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from watchdog.alerts.alert import Alert, AlertState, fingerprint
@@ -262,3 +264,23 @@ def test_lanes_are_open_while_a_notice_waits_and_no_longer(outbox, store):
     with store.database.transaction() as connection:
         assert connection.execute("SELECT * FROM ordering_keys").fetchall() == []
     assert before == [("(all)", 2), ("storm", 1), ("storm", 2)]
+
+
+def test_no_notification_is_merged_past_one_of_its_group_that_must_wait(store, outbox):
+    drip, spike = replace(make_alert("a"), rule="drip"), replace(make_alert("b"), rule="spike")
+    ended = replace(drip, state=AlertState.RESOLVED, resolved=9.0)
+    put(store, make_notice("n1", ended, group_key="{}"))
+    put(store, make_notice("n2", spike, group_key="spike"))
+    put(store, make_notice("n3", drip, spike, group_key="{}"))  # behind n2, which has an older state of the spike
+    put(store, make_notice("n4", ended, group_key="{}"))
+
+    delivered = []
+    while (attempt := outbox.begin_attempt("oncall")) is not None:
+        outbox.finish_attempt(AttemptOutcome(attempt, "delivered", "ok"))
+        states_of_alerts = {alert.rule: alert.state.value for alert in attempt.notification.alerts}
+        delivered.append((attempt.notification.id, states_of_alerts))
+    assert delivered == [
+        ("n1", {"drip": "resolved"}),
+        ("n2", {"spike": "firing"}),
+        ("n3", {"drip": "resolved", "spike": "firing"}),
+    ]
