@@ -180,4 +180,4 @@ def run_loader(map_sizes: MapSizes) -> LoadedPrograms:
                 child.wait()
                 compiler_output.seek(0)
                 output = compiler_output.read().decode(errors="replace").strip()[-_MAX_COMPILER_OUTPUT:]
-                raise type(error)(f"{error}\n{output}".strip()) from error
+                raise type(error)(f"{error.text}\n{output}".strip(), remedy=error.remedy) from error

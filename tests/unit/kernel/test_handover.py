@@ -91,7 +91,8 @@ def test_a_loader_without_a_message_is_an_error_after_a_time(channel):
 
 def test_the_error_of_the_loader_is_raised_unchanged(channel):
     here, there = channel
-    handover.send_error(there, KernelUnfit("no BTF: boot another kernel"))
+    handover.send_error(there, KernelUnfit("no BTF", remedy="boot another kernel"))
 
-    with pytest.raises(KernelUnfit, match="no BTF: boot another kernel"):
+    with pytest.raises(KernelUnfit, match="no BTF: boot another kernel") as caught:
         handover.receive(here)
+    assert caught.value.remedy == "boot another kernel"

@@ -13,8 +13,8 @@ COMMAND = Path(sys.executable).with_name("bpf-watchdog")
 @pytest.mark.parametrize("arguments", [("doctor",), ("run", "--state-dir", "/tmp/state"), ("sample", "--for", "1s")])
 def test_the_kernel_is_refused_with_the_missing_feature(arguments):
     done = subprocess.run([COMMAND, *arguments], check=False, capture_output=True, text=True, timeout=300)
-    said = done.stdout + done.stderr
+    output = done.stdout + done.stderr
 
-    assert done.returncode == 4, said
-    assert "Linux 5.12 or newer is needed" in said, said
-    assert "Traceback" not in said
+    assert done.returncode == 4, output
+    assert "Linux 5.12 or newer is needed" in output, output
+    assert "Traceback" not in output
