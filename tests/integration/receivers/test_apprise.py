@@ -50,7 +50,7 @@ def test_a_service_that_fails_has_all_tried_again(server, other_server, firing):
 def test_a_url_that_apprise_does_not_know_holds_up_no_other_and_is_told(server, firing):
     failure = failure_of(receiver_of(server, more=("nonsense://secret",)), firing)
     assert (failure.reason, failure.retryable) == ("client_error", False)
-    assert str(failure) == "Apprise does not know all of its URLs"
+    assert str(failure) == "Apprise does not support all configured URLs"
     assert len(server.posts) == 1
 
 

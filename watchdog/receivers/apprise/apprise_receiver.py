@@ -1,7 +1,7 @@
-"""Apprise, for whatever has no receiver of its own: one notify call per notice, in a process of its own.
+"""Apprise, for services without a receiver of their own: one call of notify() per notification, in a child process.
 
-Apprise sleeps, waits and imports as it likes, so it is not let into the daemon: a child imports it, makes the one call
-and is killed when time is up.
+Apprise can sleep, block and import at any time, so the daemon does not load it: a child process imports it, makes one
+call and is killed at the deadline.
 """
 
 from __future__ import annotations
@@ -24,74 +24,79 @@ from watchdog.receivers.transport.child_process import run_process
 from watchdog.receivers.transport.deadline import Deadline
 from watchdog.routing.notification import Notification
 
-EXIT_NOTIFY_FAILED, EXIT_UNKNOWN_URL = 3, 4  # how the child ends, 0 aside
+EXIT_NOTIFY_FAILED, EXIT_UNKNOWN_URL = 3, 4  # exit codes of the child, besides 0
 
 _CHILD = (sys.executable, "-I", "-B", "-m", "watchdog.receivers.apprise.child")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S.*")
-_LONGEST_TITLE = 250
-_LONGEST_LINE = 480
-_MOST_ALERTS = 20
+_MAX_TITLE = 250
+_MAX_LINE = 480
+_MAX_ALERTS = 20
 
 
 class Apprise(Receiver):
-    """Has Apprise notify its URLs."""
+    """Sends notifications through Apprise to its URLs."""
 
     type: ClassVar[str] = "apprise"
 
     def __init__(self, name: str, urls: tuple[Secret, ...], options: ReceiverOptions | None = None) -> None:
-        """Notify `urls`."""
+        """Send to `urls`, in the form of Apprise."""
         super().__init__(name, options)
         self._urls = urls
 
     @classmethod
     def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
-        """Read `urls` (or `urls_file`, `urls_env`): one URL a line, but for empty lines and those that begin with #."""
+        """Read the secret `urls`: one URL per line; empty lines and lines that begin with # are skipped."""
         if importlib.util.find_spec("apprise") is None:
             table.add_problem("type", "Apprise is not installed: pip install 'bpf-watchdog[apprise]'")
         secret = table.secret("urls")
         lines = [] if secret is None else [line.strip() for line in secret.reveal().splitlines()]
         urls = []
-        given = table.given_form("urls") or "urls"
+        key = table.given_form("urls") or "urls"
         for number, line in enumerate(lines, 1):
             if _URL.fullmatch(line):
                 urls.append(Secret(line))
             elif line and not line.startswith("#"):
-                table.add_problem(given, f"line {number} of it is not a URL of Apprise's")
+                table.add_problem(key, f"line {number} is not an Apprise URL")
         if secret is not None and not urls:
-            table.add_problem(given, "holds no URL")
+            table.add_problem(key, "contains no URL")
         return cls(name, tuple(urls), options)
 
     def render(self, notification: Notification) -> bytes:
-        """Return title, text and kind as JSON: what is made of them is each service's matter."""
+        """Return title, body and type as JSON; each service has its own layout for them."""
         return json.dumps(_message(notification), ensure_ascii=False, separators=(",", ":")).encode()
 
     def send(self, notification: Notification, deadline_seconds: float) -> None:
-        """Notify; Apprise says no more than whether all of its services have it."""
-        order = json.dumps({"urls": [url.reveal() for url in self._urls], **_message(notification)})
-        code = run_process(_CHILD, order.encode("utf-8", "surrogatepass"), {}, Deadline(deadline_seconds)).exit_code
+        """Send; Apprise reports only whether all of its services accepted the notification.
+
+        Raises:
+            DeliveryError: not all services accepted it, or the child process failed.
+        """
+        call = json.dumps({"urls": [url.reveal() for url in self._urls], **_message(notification)})
+        code = run_process(_CHILD, call.encode("utf-8", "surrogatepass"), {}, Deadline(deadline_seconds)).exit_code
         if code == EXIT_NOTIFY_FAILED:
             raise DeliveryError(
-                DeliveryErrorReason.SERVER_ERROR, "Apprise could not notify all of its services", retryable=True
+                DeliveryErrorReason.SERVER_ERROR, "Apprise could not notify all services", retryable=True
             )
         if code == EXIT_UNKNOWN_URL:
             raise DeliveryError(
-                DeliveryErrorReason.CLIENT_ERROR, "Apprise does not know all of its URLs", retryable=False
+                DeliveryErrorReason.CLIENT_ERROR, "Apprise does not support all configured URLs", retryable=False
             )
         if code != 0:
-            # What it wrote can hold URLs.
-            said = f"Apprise's process ended with code {code}: can the daemon's account read what is installed?"
-            raise DeliveryError(DeliveryErrorReason.COMMAND, said, retryable=True)
+            # The output of the child is not shown: it can contain URLs.
+            text = f"the Apprise process ended with code {code}: check that the daemon's account can read its files"
+            raise DeliveryError(DeliveryErrorReason.COMMAND, text, retryable=True)
 
     def destination(self) -> str:
-        """Name the services' schemes; all the rest of a URL can be secret."""
+        """Return the schemes of the URLs; the rest of a URL can be secret."""
         schemes = [url.reveal().partition(":")[0].lower() for url in self._urls]
         return f"Apprise {', '.join(dict.fromkeys(schemes))}"
 
 
 def _message(notification: Notification) -> dict[str, str]:
-    over = notification.status == "resolved"
     return {
-        "title": sanitize.for_apprise(notification_text.notification_title(notification), _LONGEST_TITLE),
-        "body": plaintext_body(notification, _MOST_ALERTS, lambda line: sanitize.for_apprise(line, _LONGEST_LINE)),
-        "type": "success" if over else APPRISE_TYPES[notification_text.worst_first(notification.alerts)[0].severity],
+        "title": sanitize.for_apprise(notification_text.notification_title(notification), _MAX_TITLE),
+        "body": plaintext_body(notification, _MAX_ALERTS, lambda line: sanitize.for_apprise(line, _MAX_LINE)),
+        "type": "success"
+        if notification.status == "resolved"
+        else APPRISE_TYPES[notification_text.worst_first(notification.alerts)[0].severity],
     }

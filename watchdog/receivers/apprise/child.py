@@ -1,4 +1,4 @@
-"""What `apprise.py` runs: one notify call, by the order on standard input; the exit code says how it went."""
+"""The child process of the Apprise receiver: one call of notify() with the arguments on standard input."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from watchdog.receivers.apprise.apprise_receiver import EXIT_NOTIFY_FAILED, EXIT
 
 
 def main() -> int:
-    """Notify what can be notified; of two verdicts, that trying again can help counts more."""
-    logging.disable()  # Apprise's words hold URLs
-    order = json.load(sys.stdin)
+    """Notify the services of all known URLs; return the exit code.
+
+    If both apply, a failed service takes precedence over an unknown URL: a failed one can be retried.
+    """
+    logging.disable()  # log lines of Apprise contain URLs
+    call = json.load(sys.stdin)
     services = apprise.Apprise(asset=apprise.AppriseAsset(app_id="bpf-watchdog", app_desc="bpf-watchdog"))
-    known = [services.add(url) for url in order["urls"]]
-    if any(known) and not services.notify(
-        title=order["title"],
-        body=order["body"],
-        notify_type=apprise.NotifyType(order["type"]),
+    is_known = [services.add(url) for url in call["urls"]]
+    if any(is_known) and not services.notify(
+        title=call["title"],
+        body=call["body"],
+        notify_type=apprise.NotifyType(call["type"]),
         body_format=apprise.NotifyFormat.TEXT,
     ):
         return EXIT_NOTIFY_FAILED
-    return 0 if all(known) else EXIT_UNKNOWN_URL
+    return 0 if all(is_known) else EXIT_UNKNOWN_URL
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Syslog over a connection: TCP (RFC 6587) and, above it, TLS (RFC 5425).
+"""Syslog over a connection: TCP (RFC 6587) and TLS (RFC 5425).
 
-A connection that stays open says nothing of what became of the records written to it: the first write after the peer
-has gone succeeds. So each notice has its own connection, and its end is the acknowledgement. From a peer that does not
-close, the word of its kernel that all has arrived must do: a record that its process then never reads is lost
-unnoticed.
+On a connection that stays open there is no sign that records arrived: the first write after the peer has closed still
+succeeds. So each notification has its own connection, and the close of the peer is the acknowledgement. If the peer
+does not close, the acknowledgement of its kernel is used; a record that its process then never reads is lost and not
+counted.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ from dataclasses import dataclass
 
 from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.transport.deadline import Deadline, connect_tcp
-from watchdog.receivers.transport.tls import has_fingerprint
+from watchdog.receivers.transport.tls import certificate_error, has_fingerprint
 
 FRAMINGS = ("octet-counting", "lf")
 
-_CLOSING_SECONDS = 1.0  # how long to wait for a peer to close before asking the kernel
-_ASK_AGAIN_SECONDS = 0.05
-_PIECE_BYTES = 16_384
-_BROKEN = (errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE)
+MAX_RECORD_BYTES = 8_000  # default of rsyslog and syslog-ng: 8 KiB, less some room for the fields that they add
+
+_MAX_CLOSE_WAIT_SECONDS = 1.0  # wait for the peer to close; after that, ask the kernel
+_POLL_INTERVAL_SECONDS = 0.05
+_CHUNK_BYTES = 16_384
+_CLOSED_BY_PEER = (errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE)
 
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """TLS: its context, and the SHA-256 digests of the only certificates to take, if there are any."""
+    """TLS context, and the SHA-256 digests of the accepted certificates; without digests, the context alone decides."""
 
     tls_context: ssl.SSLContext
     fingerprints: tuple[bytes, ...] = ()
@@ -41,71 +43,82 @@ class TlsSettings:
 
 @dataclass(frozen=True, slots=True)
 class StreamWire:
-    """Delivered when the peer has closed after us, having read to our end."""
+    """TCP or TLS: records are delivered once the peer has read to the end and closed."""
 
     host: str
     port: int
-    framing: str = "octet-counting"  # RFC 6587 §3.4.1; "lf" is its §3.4.2, for servers that know no better
+    framing: str = "octet-counting"  # RFC 6587 §3.4.1; "lf" is §3.4.2, for servers without octet counting
     tls_settings: TlsSettings | None = None
 
-    max_record_bytes = 8_000  # rsyslog and syslog-ng take 8 KiB by default, less some room for what they add
+    max_record_bytes = MAX_RECORD_BYTES
 
     def send_records(self, records: Sequence[bytes], deadline: Deadline) -> None:
-        """Send the records on a connection of their own, close our half of it and wait for the peer's."""
+        """Send the records on a new connection, close the sending half and wait until the peer closes.
+
+        Raises:
+            DeliveryError: the peer refused the connection or the certificate, or did not take all records in time.
+        """
         with connect_tcp(self.host, self.port, deadline) as connection:
             try:
-                session = (
-                    None
-                    if self.tls_settings is None
-                    else _TlsSession(self.tls_settings, self.host, connection, deadline)
-                )
-                frames = self._frames(records)
-                connection.settimeout(max(0.001, deadline.remaining()))
-                connection.sendall(frames if session is None else session.encrypt_and_close(frames))
-                connection.shutdown(socket.SHUT_WR)
-                heard = _until_closed(connection, Deadline(min(_CLOSING_SECONDS, deadline.remaining())))
-                if session is not None:
-                    session.raise_on_alert(heard)
-                _wait_for_kernel(connection, deadline)
-            except TimeoutError:
-                raise DeliveryError(
-                    DeliveryErrorReason.TIMEOUT, f"{self}: the server does not take it in time", retryable=True
-                ) from None
-            except ssl.SSLCertVerificationError as error:
-                raise DeliveryError(
-                    DeliveryErrorReason.TLS, f"{self}: certificate refused: {error.verify_message}", retryable=True
-                ) from None
-            except ssl.SSLError as error:
-                raise DeliveryError(
-                    DeliveryErrorReason.TLS, f"{self}: TLS failed: {_alert(error)}", retryable=True
-                ) from None
-            except OSError as error:
-                raise DeliveryError(
-                    DeliveryErrorReason.CONNECT, f"{self}: {self._breach(error)}", retryable=True
-                ) from None
+                self._exchange(connection, records, deadline)
+            except OSError as error:  # also ssl.SSLError and TimeoutError
+                raise self._delivery_error(error) from None
 
     def __str__(self) -> str:
         """Return the address."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'tcp' if self.tls_settings is None else 'tls'}://{host}:{self.port}"
+        return f"{'tcp' if self.tls_settings is None else 'tls'}://{bracket_ipv6(self.host)}:{self.port}"
 
-    def _breach(self, error: OSError) -> str:
-        if error.errno not in _BROKEN:
+    def _exchange(self, connection: socket.socket, records: Sequence[bytes], deadline: Deadline) -> None:
+        session = None
+        if self.tls_settings is not None:
+            session = _TlsSession(self.tls_settings, self.host, connection, deadline)
+        frames = self._frames(records)
+        connection.settimeout(deadline.socket_timeout())
+        connection.sendall(frames if session is None else session.encrypt_and_close(frames))
+        connection.shutdown(socket.SHUT_WR)
+        received = _read_until_closed(connection, Deadline(min(_MAX_CLOSE_WAIT_SECONDS, deadline.remaining())))
+        if session is not None:
+            session.raise_on_alert(received)
+        _wait_for_kernel(connection, deadline)
+
+    def _delivery_error(self, error: OSError) -> DeliveryError:
+        match error:
+            case TimeoutError():
+                return DeliveryError(
+                    DeliveryErrorReason.TIMEOUT, f"{self}: the server did not take all records in time", retryable=True
+                )
+            case ssl.SSLCertVerificationError():
+                return certificate_error(str(self), error)
+            case ssl.SSLError():
+                text = f"{self}: TLS failed: {_tls_cause(error)}"
+                return DeliveryError(DeliveryErrorReason.TLS, text, retryable=True)
+            case _:
+                return DeliveryError(DeliveryErrorReason.CONNECT, f"{self}: {self._break_cause(error)}", retryable=True)
+
+    def _break_cause(self, error: OSError) -> str:
+        if error.errno not in _CLOSED_BY_PEER:
             return error.strerror or "connection broken"
-        refused = "" if self.tls_settings is None else ", as servers do that refuse our certificate"
-        return f"the server closed before it had all{refused}"
+        hint = "" if self.tls_settings is None else ": it may refuse the client certificate"
+        return f"the server closed before it had read all records{hint}"
 
     def _frames(self, records: Sequence[bytes]) -> bytes:
         if self.framing == "lf":
-            return b"".join(record + b"\n" for record in records)  # no record has a line break: all are sanitised
+            return b"".join(
+                record + b"\n" for record in records
+            )  # records are sanitised: no record contains a line break
         return b"".join(b"%d %b" % (len(record), record) for record in records)
 
 
 class _TlsSession:
-    """TLS over memory: what is sent and read goes through the same calls as without it, under the same deadline."""
+    """TLS over memory buffers: the socket is written and read by the same calls as without TLS, under one deadline."""
 
     def __init__(self, tls_settings: TlsSettings, host: str, connection: socket.socket, deadline: Deadline) -> None:
-        """Shake hands; raises `ssl.SSLError` or `OSError`, also where the certificate is not the one expected."""
+        """Do the handshake and check the certificate.
+
+        Raises:
+            ssl.SSLError: the handshake failed, or the certificate is not an accepted one.
+            OSError: the connection broke or timed out.
+        """
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = tls_settings.tls_context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         while True:
@@ -115,86 +128,97 @@ class _TlsSession:
             except ssl.SSLWantReadError:
                 self._exchange(connection, deadline)
             except ssl.SSLError:
-                self._say_why(connection)
+                self._send_alert(connection)
                 raise
         certificate = self._tls.getpeercert(binary_form=True)
         if tls_settings.fingerprints and not (certificate and has_fingerprint(certificate, tls_settings.fingerprints)):
             raise ssl.SSLError(0, "the certificate has another fingerprint")
 
     def encrypt_and_close(self, octets: bytes) -> bytes:
-        """Return what to send for `octets` and the end of the session after them (close_notify)."""
-        self._tls.write(octets)  # memory takes all of it
-        with contextlib.suppress(ssl.SSLWantReadError):  # the peer's own end is yet to come
+        """Return the encrypted `octets`, followed by close_notify."""
+        self._tls.write(octets)  # the memory buffer takes all of it
+        with contextlib.suppress(ssl.SSLWantReadError):  # the peer has not sent its close_notify yet
             self._tls.unwrap()
         return self._outgoing.read()
 
-    def raise_on_alert(self, heard: bytes) -> None:
-        """Read what the peer said until it closed: raise if it was an alert.
+    def raise_on_alert(self, received: bytes) -> None:
+        """Decrypt the bytes that the peer sent until it closed; raise if they contain an alert.
 
-        So TLS 1.3 refuses our certificate, after we have sent all (RFC 8446 §4.4.2.4), and some servers then close in
-        good order. `unwrap` would not tell. That a peer just closes, with no end of its own, is common; that it has
-        read is said by its kernel.
+        A TLS 1.3 server refuses a client certificate by an alert after all records are sent (RFC 8446 §4.4.2.4), and
+        some servers then close normally; `unwrap` does not report it. A close without close_notify is common and no
+        error: the peer's kernel confirms the records.
+
+        Raises:
+            ssl.SSLError: the peer sent an alert.
         """
-        self._incoming.write(heard)
+        self._incoming.write(received)
         try:
-            while self._tls.read(_PIECE_BYTES):
-                pass  # what a peer says is not part of the protocol
+            while self._tls.read(_CHUNK_BYTES):
+                pass  # the protocol defines no data from the server
         except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
             return
 
     def _exchange(self, connection: socket.socket, deadline: Deadline) -> None:
-        connection.settimeout(max(0.001, deadline.remaining()))
+        connection.settimeout(deadline.socket_timeout())
         if self._outgoing.pending:
             connection.sendall(self._outgoing.read())
-        connection.settimeout(max(0.001, deadline.remaining()))
-        piece = connection.recv(_PIECE_BYTES)
-        if not piece:
+        connection.settimeout(deadline.socket_timeout())
+        chunk = connection.recv(_CHUNK_BYTES)
+        if not chunk:
             raise ssl.SSLError(0, "the server closed during the handshake")
-        self._incoming.write(piece)
+        self._incoming.write(chunk)
 
-    def _say_why(self, connection: socket.socket) -> None:
-        """Send the alert that tells the server's log why we go."""
-        try:
+    def _send_alert(self, connection: socket.socket) -> None:
+        """Send the alert with the cause of the failure, for the server's log."""
+        with contextlib.suppress(OSError):
             connection.sendall(self._outgoing.read())
-        except OSError:
-            return
 
 
-def _until_closed(connection: socket.socket, patience: Deadline) -> bytes:
-    """Return what the peer says until it closes, or until patience ends."""
-    heard = b""
-    while remaining := patience.remaining():
+def bracket_ipv6(host: str) -> str:
+    """Return `host` as in a URL: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def _read_until_closed(connection: socket.socket, deadline: Deadline) -> bytes:
+    """Return the last bytes that the peer sends until it closes or the deadline passes."""
+    received = b""
+    while remaining := deadline.remaining():
         connection.settimeout(remaining)
         try:
-            piece = connection.recv(_PIECE_BYTES)
+            chunk = connection.recv(_CHUNK_BYTES)
         except TimeoutError:
             break
-        if not piece:
+        if not chunk:
             break
-        heard = (heard + piece)[-_PIECE_BYTES:]
-    return heard
+        received = (received + chunk)[-_CHUNK_BYTES:]
+    return received
 
 
 def _wait_for_kernel(connection: socket.socket, deadline: Deadline) -> None:
-    """Wait until the peer's kernel has all, our end included; also where the peer has closed.
+    """Wait until the peer's kernel has acknowledged all bytes and the FIN, also if the peer has closed already.
 
-    A peer that closes at once, before it was sent anything, looks like one that has read: only then comes its reset.
+    A peer that closes at once, before any record arrives, looks like a peer that has read everything; its reset comes
+    only afterwards.
+
+    Raises:
+        OSError: the peer reset the connection.
+        TimeoutError: the deadline passed.
     """
     while _unacknowledged_bytes(connection):
         if not deadline.remaining():
             raise TimeoutError
-        select.select([], [], [], min(_ASK_AGAIN_SECONDS, deadline.remaining()))
-        if number := connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            raise OSError(number, "reset by the server")
+        select.select([], [], [], min(_POLL_INTERVAL_SECONDS, deadline.remaining()))
+        if error_number := connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(error_number, "reset by the server")
 
 
 def _unacknowledged_bytes(connection: socket.socket) -> int:
-    """Return how much of what was sent, the end included, the peer's kernel has not acknowledged: SIOCOUTQ, tcp(7)."""
-    answer = array.array("i", [0])
-    fcntl.ioctl(connection, termios.TIOCOUTQ, answer)
-    return answer[0]
+    """Return the bytes that the peer's kernel has not acknowledged, the FIN included: SIOCOUTQ, tcp(7)."""
+    count = array.array("i", [0])
+    fcntl.ioctl(connection, termios.TIOCOUTQ, count)
+    return count[0]
 
 
-def _alert(error: ssl.SSLError) -> str:
-    reason: str | None = getattr(error, "reason", None)  # those of our own have none
+def _tls_cause(error: ssl.SSLError) -> str:
+    reason: str | None = getattr(error, "reason", None)  # errors raised in this module have none
     return (reason or error.strerror or "broken").lower().replace("_", " ")

@@ -1,6 +1,6 @@
-"""The ways to a syslog server: here Unix datagram sockets and UDP, in `syslog_stream` TCP and TLS. None blocks.
+"""Transports to a syslog server: Unix datagram sockets and UDP here, TCP and TLS in `stream`. All obey a deadline.
 
-Each call makes its own socket: notices are rare, and nothing has to be found out about what became of an old one.
+Each call opens a new socket: notifications are rare, and a new socket is never half closed.
 """
 
 from __future__ import annotations
@@ -14,49 +14,53 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from watchdog.errors import DeliveryError, DeliveryErrorReason
-from watchdog.receivers.syslog.stream import StreamWire, TlsSettings
+from watchdog.receivers.syslog.stream import MAX_RECORD_BYTES, StreamWire, TlsSettings, bracket_ipv6
 from watchdog.receivers.transport.deadline import Deadline, resolve_host
 
 LOCAL_SYSLOG_SOCKETS = ("/dev/log", "/run/systemd/journal/dev-log", "/run/systemd/journal/syslog")
 
-# RFC 5426 §3.3, RFC 5425 §4.1; plain TCP has none of its own, and uses that of UDP
+# RFC 5426 §3.3, RFC 5425 §4.1; plain TCP has no port of its own and uses that of UDP
 _PORTS = {"udp": 514, "tcp": 514, "tls": 6_514}
-_LONGEST_PATH = 107  # unix(7): sun_path, less the NUL
+_MAX_PATH_BYTES = 107  # unix(7): sun_path without the NUL
 
 
 class SyslogWire(Protocol):
-    """Takes records to one place."""
+    """Sends records to one syslog server."""
 
     @property
     def max_record_bytes(self) -> int:
-        """The octets that a record may have."""
+        """The maximum size of a record in octets."""
         ...
 
     def send_records(self, records: Sequence[bytes], deadline: Deadline) -> None:
-        """Send `records` in order, or raise `DeliveryError`."""
+        """Send `records` in order.
+
+        Raises:
+            DeliveryError: a record was not delivered before the deadline.
+        """
         ...
 
     def __str__(self) -> str:
-        """Return the address, as the configuration writes it."""
+        """Return the address in the form of the configuration."""
         ...
 
 
 def wire_from_address(
     text: str, framing: str = "octet-counting", tls_settings: TlsSettings | None = None
 ) -> SyslogWire:
-    """Return the wire to an address like `unix:///dev/log`, `udp://host:514`, `tcp://host` or `tls://host:6514`.
+    """Return the wire for an address like `unix:///dev/log`, `udp://host:514`, `tcp://host` or `tls://host:6514`.
 
-    `framing` is that of TCP; `tls_settings` is used for TLS, which trusts nobody without.
+    `framing` is for TCP. `tls_settings` is for TLS, which trusts no authority without it.
 
     Raises:
-        ValueError: says what is wrong with it.
+        ValueError: not an address; the text names the problem.
     """
     parts = urlsplit(text)
     if parts.scheme == "unix":
         return UnixWire(parse_unix_address(text))
     if parts.scheme not in _PORTS:
         raise ValueError("must begin with unix://, udp://, tcp:// or tls://")
-    # .port itself raises ValueError where it is no port
+    # .port raises ValueError if it is not a port
     if not parts.hostname or parts.port == 0 or parts.path or parts.query or parts.username is not None:
         raise ValueError(f"write it like {parts.scheme}://host:{_PORTS[parts.scheme]}")
     port = parts.port or _PORTS[parts.scheme]
@@ -73,25 +77,25 @@ def parse_unix_address(text: str) -> str:
     """Return the path in an address like `unix:///dev/log`.
 
     Raises:
-        ValueError: there is none that a socket can have.
+        ValueError: not the address of a Unix socket.
     """
     parts = urlsplit(text)
     is_absolute = parts.scheme == "unix" and parts.path.startswith("/") and not parts.netloc
-    if not is_absolute or not 1 < len(parts.path.encode()) <= _LONGEST_PATH:
-        raise ValueError(f"write it like unix:///dev/log, an absolute path of at most {_LONGEST_PATH} bytes")
+    if not is_absolute or not 1 < len(parts.path.encode()) <= _MAX_PATH_BYTES:
+        raise ValueError(f"write it like unix:///dev/log, an absolute path of at most {_MAX_PATH_BYTES} bytes")
     return parts.path
 
 
 @dataclass(frozen=True, slots=True)
 class UnixWire:
-    """A Unix datagram socket: a record is delivered when it is in the reader's queue."""
+    """A Unix datagram socket: a record is delivered once it is in the reader's queue."""
 
     path: str
 
-    max_record_bytes = 8_000  # rsyslog and syslog-ng take 8 KiB by default, less some room for what they add
+    max_record_bytes = MAX_RECORD_BYTES
 
     def send_records(self, records: Sequence[bytes], deadline: Deadline) -> None:
-        """Send one datagram a record, waiting while the reader's queue (net.unix.max_dgram_qlen) is full."""
+        """Send one datagram per record; wait while the reader's queue (net.unix.max_dgram_qlen) is full."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
             datagrams.setblocking(False)
             try:
@@ -108,15 +112,15 @@ class UnixWire:
 
 @dataclass(frozen=True, slots=True)
 class UdpWire:
-    """UDP, RFC 5426: a record is delivered when it has left; only what the peer's host refuses at once is noticed."""
+    """UDP, RFC 5426: a record is delivered once it is sent; only a refusal by the peer's host is an error."""
 
     host: str
     port: int
 
-    max_record_bytes = 2_048  # RFC 5426 §3.2: receivers should take this much
+    max_record_bytes = 2_048  # RFC 5426 §3.2: receivers should accept this size
 
     def send_records(self, records: Sequence[bytes], deadline: Deadline) -> None:
-        """Send one datagram a record."""
+        """Send one datagram per record."""
         address = resolve_host(self.host, self.port, socket.SOCK_DGRAM, deadline)[0]
         with socket.socket(address.family, socket.SOCK_DGRAM) as datagrams:
             datagrams.setblocking(False)
@@ -124,25 +128,25 @@ class UdpWire:
                 datagrams.connect(address.sockaddr)
                 for record in records:
                     send_datagram(datagrams, record, deadline, str(self))
-                refused = datagrams.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                socket_error = datagrams.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             except OSError as error:
                 raise DeliveryError(DeliveryErrorReason.CONNECT, f"{self}: {error.strerror}", retryable=True) from None
-        if refused:
-            raise DeliveryError(DeliveryErrorReason.CONNECT, f"{self}: nobody listens there", retryable=True)
+        if socket_error:
+            raise DeliveryError(DeliveryErrorReason.CONNECT, f"{self}: no server listens on this port", retryable=True)
 
     def __str__(self) -> str:
         """Return the address."""
-        return f"udp://{_bracketed(self.host)}:{self.port}"
+        return f"udp://{bracket_ipv6(self.host)}:{self.port}"
 
 
 def send_datagram(
     datagrams: socket.socket, record: bytes, deadline: Deadline, address: str, descriptors: Sequence[int] = ()
 ) -> None:
-    """Send `record`, and descriptors of `files` with it, waiting while the reader's queue is full.
+    """Send `record`, together with `descriptors`; wait while the reader's queue is full.
 
     Raises:
-        DeliveryError: `timeout`: it is still full at the deadline.
-        OSError: whatever the kernel says to the rest.
+        DeliveryError: `timeout`: the queue is still full at the deadline.
+        OSError: the kernel refused the datagram for another reason.
     """
     poll = select.poll()
     poll.register(datagrams, select.POLLOUT)
@@ -159,7 +163,3 @@ def send_datagram(
                 ) from None
         else:
             return
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -41,9 +41,9 @@ def test_urls_stand_one_a_line_and_show_by_their_schemes_alone():
 
 def test_what_is_no_url_is_told_by_its_line_and_not_shown():
     assert problems_of("json://host\nsecret-token\n") == [
-        "watchdog.toml:4: receiver.urls: line 2 of it is not a URL of Apprise's"
+        "watchdog.toml:4: receiver.urls: line 2 is not an Apprise URL"
     ]
-    assert problems_of("# none\n") == ["watchdog.toml:4: receiver.urls: holds no URL"]
+    assert problems_of("# none\n") == ["watchdog.toml:4: receiver.urls: contains no URL"]
 
 
 def test_without_the_extra_it_says_how_to_get_it(monkeypatch):
