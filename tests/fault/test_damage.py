@@ -136,11 +136,13 @@ def test_whatever_byte_is_damaged_the_guard_starts_and_says_only_what_is_true(tm
         assert [alert for alert in alerts if alert not in STATES] == []
         assert len(quarantined) <= 1
         assert quarantined_files(folder / STATE_FILE_NAME) == [found.path for found in quarantined]
-        assert len([record for record in caplog.records if "begun anew" in record.message]) == len(quarantined)
+        assert len([record for record in caplog.records if "moved aside and recreated" in record.message]) == len(
+            quarantined
+        )
         if quarantined:
             damaged += 1
             salvaged += len(taken)
-        told_of_log = [record for record in caplog.records if "-wal is damaged" in record.message]
+        told_of_log = [record for record in caplog.records if "WAL damaged" in record.message]
         logs += len(told_of_log)
         assert len(told_of_log) <= 1
         if not quarantined and harm is flip_file:
@@ -150,7 +152,7 @@ def test_whatever_byte_is_damaged_the_guard_starts_and_says_only_what_is_true(tm
         again = start(folder)  # never a loop: what is there now is whole
         assert again[2] == ()
         assert again[1] == taken
-        assert not [record for record in caplog.records if "-wal is damaged" in record.message]
+        assert not [record for record in caplog.records if "WAL damaged" in record.message]
         shutil.rmtree(folder)
     print(f"{harm.__name__}: {damaged} of {seeds} moved aside, {salvaged} of {damaged * PENDING} notices taken over")
     print(f"{logs} logs told to be damaged")
@@ -176,8 +178,9 @@ def test_a_damaged_file_keeps_its_content_and_what_can_be_read_goes_over(state, 
     assert sorted(alerts, key=str) == sorted(STATES, key=str)
     assert "n30" not in taken
     assert found.salvaged == len(taken) >= PENDING - 8
-    assert caplog.records[0].message.startswith(f"{path} is damaged (")
-    assert f"moved to {found.path} and begun anew; taken over: 40 alerts, {len(taken)} notices" in caplog.text
+    start_of_line = f"state file damaged, moved aside and recreated: file={path} moved_to={found.path} reason="
+    assert caplog.records[0].message.startswith(start_of_line)
+    assert f" alerts=40 pending={len(taken)} lost={found.lost}" in caplog.records[0].message
 
 
 def test_what_is_no_state_file_at_all_is_moved_aside(state):

@@ -122,7 +122,9 @@ def test_on_a_full_disk_notices_are_kept_up_to_capacity_and_survive_a_restart(st
 def test_room_that_the_disk_did_not_have_is_taken_when_it_has(store, small_disk, clock, caplog):
     fill(small_disk)
     store.reserve_space()
-    assert caplog.messages[0].startswith("no room is reserved for the state, which will have to wait when the disk")
+    assert caplog.messages[0].startswith(
+        "cannot reserve disk space, state cannot be saved while the disk is full: error="
+    )
     (small_disk / "ballast").unlink()
     clock.advance(60)
     store.commit(alerts=[], groups=[], notifications=[])

@@ -58,7 +58,7 @@ def test_a_folder_with_anything_else_in_it_is_not_given_and_the_remedy_is_named(
     (state / "state.sqlite3").write_text("")
     (state / "letters").write_text("")
 
-    with pytest.raises(StoreError, match=f"holds more than state, such as letters: .* chown nobody: {state}$"):
+    with pytest.raises(StoreError, match=f"contains more than state, such as letters: .* chown nobody: {state}$"):
         prepare_folder(state, ACCOUNT)
     assert (owner(state), owner(state / "state.sqlite3")) == (0, 0)
 
@@ -97,5 +97,5 @@ def test_no_link_leads_to_another_folder(state, tmp_path):
 
 
 def test_a_file_is_no_folder(victim):
-    with pytest.raises(StoreError, match=f"^{victim} is no folder: give another by --state-dir$"):
+    with pytest.raises(StoreError, match=f"^{victim} is not a folder: use another folder: --state-dir DIR$"):
         prepare_folder(victim, ACCOUNT)

@@ -37,9 +37,9 @@ _URGENT_REASONS: Final = frozenset(
 class RateLimiter:
     """Keeps the notifications of one receiver within its limit. Its use is in the state file and survives a restart."""
 
-    def __init__(self, budget: RateLimit, clock: Clock) -> None:
-        """Apply `budget`; `clock` tells the downtime of the host."""
-        self._buckets = (budget.shared_bucket, budget.critical_bucket)
+    def __init__(self, rate_limit: RateLimit, clock: Clock) -> None:
+        """Apply `rate_limit`; `clock` measures the downtime of the host."""
+        self._buckets = (rate_limit.shared_bucket, rate_limit.critical_bucket)
         self._clock = clock
 
     def defer_excess(self, connection: Connection, receiver: str, now_ns: int) -> None:

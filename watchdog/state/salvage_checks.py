@@ -1,4 +1,4 @@
-"""Checks of rows that are salvaged from a damaged state file: the part that knows the content."""
+"""Checks of rows that are salvaged from a damaged state file: the part that knows their content."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What must outlive the daemon: alerts, what receivers know of them, and notices on their way.
+"""The store: alerts, notification groups and pending notifications, kept in the state file across restarts.
 
-The tick's one commit is the point of no return of DESIGN §2.5: before it nothing is sent, after it nothing is lost.
+Each tick makes one commit. Nothing is sent before the commit, and nothing is lost after it.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from watchdog.storage.damage import QuarantinedFile, is_disk_full
 from watchdog.storage.database import Database
 from watchdog.storage.folder import STATE_FILE_NAME
 
-MAX_HISTORY_SECONDS = 7 * 24 * 3600  # notices that have ended are kept this long …
-MAX_HISTORY_ROWS = 10_000  # … and this many at most; as many attempts, and as many memories of receivers
+MAX_HISTORY_SECONDS = 7 * 24 * 3600  # notifications that have ended are kept this long …
+MAX_HISTORY_ROWS = 10_000  # … and at most this many; at most as many attempts, and as many receiver states
 PRUNE_INTERVAL_NS = 3600 * SECOND_NS
-CLOCK_SAVE_INTERVAL_NS = 5 * SECOND_NS  # while a timer runs, the time of the last tick is known this well after a crash
+CLOCK_SAVE_INTERVAL_NS = 5 * SECOND_NS  # while a timer runs: precision of the time of the last tick after a crash
 
-_MOST_HALVINGS = 6  # of what may wait, when the file can't grow and has no room for what is new
+_MAX_HALVINGS = 6  # of the outbox capacity, when the file cannot grow and new changes need space
 _CAPACITY = OutboxCapacity()
 _NO_OUTAGES = OutageChanges()
 
@@ -50,12 +50,11 @@ class SavedOutages:
 
 @dataclass(frozen=True, slots=True)
 class SavedState:
-    """What was in the store at start.
+    """The content of the state file at start.
 
-    `boottime_shift_ns` turns saved CLOCK_BOOTTIME values into this boot's, by addition; 0 within the same boot.
-    `downtime_ns`: time
-    since the last commit, as long as there was no daemon if timers ran until then. `told`: receiver and alert of all
-    that was told to fire, if its end does not wait in the outbox.
+    `boottime_shift_ns`: is added to saved CLOCK_BOOTTIME values to get those of this boot; 0 within the same boot.
+    `downtime_ns`: time since the last commit; it is the time without a daemon if timers ran until then. `notified`:
+    (receiver, alert) of everything sent as firing for which no resolved notification is pending.
     """
 
     alerts: tuple[JsonDocument, ...]
@@ -70,12 +69,12 @@ class Store:
     """The state file. `commit` is for one thread; the outbox uses `database` from others at the same time."""
 
     def __init__(self, folder: Path, clock: Clock, boot_id: str, capacity: OutboxCapacity = _CAPACITY) -> None:
-        """Open the state file in `folder`, both made when missing.
+        """Open the state file in `folder`; create both if they are missing.
 
-        `boot_id` names this boot (`watchdog.clock.boot_id()`); `capacity` bounds what may wait to be sent.
+        `boot_id`: identifies this boot (`watchdog.clock.boot_id()`). `capacity`: limits the pending notifications.
 
         Raises:
-            StoreError: another daemon uses the folder, or the file can't be used.
+            StoreError: another daemon uses the folder, or the file cannot be used.
         """
         self.database = Database(folder / STATE_FILE_NAME, clock, SALVAGE_CHECKS)
         self._clock = clock
@@ -85,8 +84,8 @@ class Store:
         self._reserving = False
         self._known_quarantined = 0
         self._pruned_ns: int | None = None
-        self._noted_ns = 0
-        self._backlog = PendingWrites()
+        self._clocks_saved_ns = 0
+        self._pending_writes = PendingWrites()
         try:
             with self.database.transaction() as connection:
                 self._shift_pending(connection)
@@ -96,11 +95,11 @@ class Store:
 
     @property
     def quarantined(self) -> tuple[QuarantinedFile, ...]:
-        """Return the damaged files that were moved aside since the start, this one's first."""
+        """Return the damaged files that were moved aside since the start, oldest first."""
         return self.database.quarantined
 
     def reserve_space(self) -> None:
-        """Take from the disk, now, what the file may ever need; when there is not enough, again each minute."""
+        """Reserve the maximum size of the file on the disk; retry each minute if the disk has not enough space."""
         self._reserving = True
         try:
             reserve.reserve_space(self.database)
@@ -108,22 +107,21 @@ class Store:
             self._reports.report_unreserved(error)
 
     def take_recreated(self) -> bool:
-        """Tell whether the file was begun anew since `load` or the last call.
+        """Return whether the file was recreated since `load` or the last call.
 
-        Then the next commit must hold every alert and every group, for not all may have been taken over.
+        If so, the next commit must contain every alert and every group: some may not have been salvaged.
         """
         before, self._known_quarantined = self._known_quarantined, len(self.quarantined)
         return self._known_quarantined > before
 
     def load(self) -> SavedState:
-        """Return what the former daemon saved.
+        """Return the state that the former daemon saved.
 
-        When `boottime_shift_ns` is not 0, the first commit must hold every alert and every group that was loaded,
-        with shifted
-        times: saved times of two boots can't be told apart.
+        If `boottime_shift_ns` is not 0, the first commit must contain every loaded alert and group with shifted times:
+        the file cannot hold times of two boots.
 
         Raises:
-            StoreError: the file can't be read.
+            StoreError: the file cannot be read.
         """
         with self.database.transaction() as connection:
             alerts = connection.execute("SELECT kind, document, checksum FROM alerts ORDER BY fingerprint").fetchall()
@@ -131,8 +129,8 @@ class Store:
                 "SELECT kind, document, checksum FROM groups ORDER BY receiver, kind, group_key"
             ).fetchall()
             boottime_shift_ns = self._shift_ns(connection, "state")
-            noted = connection.execute("SELECT boottime_ns FROM clocks WHERE part = 'state'").fetchone()
-            without_end = notified.unresolved_alerts(connection)
+            saved = connection.execute("SELECT boottime_ns FROM clocks WHERE part = 'state'").fetchone()
+            unresolved = notified.unresolved_alerts(connection)
         self._known_quarantined = len(self.quarantined)
         return SavedState(
             alerts=_documents(alerts, AlertKind.RULE),
@@ -143,8 +141,8 @@ class Store:
                 progress=_documents(groups, GroupKind.ESCALATION_PROGRESS),
             ),
             boottime_shift_ns=boottime_shift_ns,
-            downtime_ns=0 if noted is None else max(0, self._clock.boottime_ns() - (noted[0] + boottime_shift_ns)),
-            notified=tuple(without_end),
+            downtime_ns=0 if saved is None else max(0, self._clock.boottime_ns() - (saved[0] + boottime_shift_ns)),
+            notified=tuple(unresolved),
         )
 
     def commit(
@@ -156,34 +154,35 @@ class Store:
         outages: OutageChanges = _NO_OUTAGES,
         timers_running: bool = False,
     ) -> None:
-        """Write one tick's changes (None: gone) and notices in one transaction; nothing changed costs nothing.
+        """Write the changes (None: deleted) and notifications of one tick in one transaction; none, if nothing changed.
 
-        `timers_running`: timers run, so that the time of this tick is noted, each `CLOCK_SAVE_INTERVAL_NS` at least.
+        `timers_running`: also save the time of this tick, at least each `CLOCK_SAVE_INTERVAL_NS`.
 
-        When it fails, nothing of it is in the file, and everything is kept here for the next commit, which writes the
-        newest state of each key: the caller hands each change over once, and goes on with the next tick. When more
-        waits than there is room for, the least needed of it is dropped, counted and told (`state/capacity.py`).
+        After a failure nothing of it is in the file. All changes are kept in memory for the next commit, which writes
+        the newest document of each key: the caller passes each change once and continues with the next tick. If the
+        outbox exceeds its capacity, the least needed notifications are dropped, counted and logged
+        (`state/capacity.py`).
 
         Raises:
-            StoreError: the disk is full, or the file can't be written.
+            StoreError: the disk is full, or the file cannot be written.
         """
-        self._backlog.add(alerts, groups, notifications, outages)
-        self._look_after_room()
-        due = timers_running and self._clock.boottime_ns() >= self._noted_ns + CLOCK_SAVE_INTERVAL_NS
-        if not (self._backlog or due):
+        self._pending_writes.add(alerts, groups, notifications, outages)
+        self._keep_space_free()
+        due = timers_running and self._clock.boottime_ns() >= self._clocks_saved_ns + CLOCK_SAVE_INTERVAL_NS
+        if not (self._pending_writes or due):
             return
         try:
             self._write()
         except StoreError as error:
-            self._backlog.merge_groups()
-            changes = len(self._backlog.alerts) + len(self._backlog.groups)
-            self._reports.report_failed_commit(error, changes, len(self._backlog.notifications))
+            self._pending_writes.merge_groups()
+            changes = len(self._pending_writes.alerts) + len(self._pending_writes.groups)
+            self._reports.report_failed_commit(error, changes, len(self._pending_writes.notifications))
             raise
-        self._backlog.clear()
-        self._noted_ns = self._clock.boottime_ns()
+        self._pending_writes.clear()
+        self._clocks_saved_ns = self._clock.boottime_ns()
 
     def close(self) -> None:
-        """Close the file; what was not committed is lost."""
+        """Close the file; uncommitted changes are lost."""
         self.database.close()
 
     def _write(self) -> None:
@@ -192,10 +191,10 @@ class Store:
         except StoreError as error:
             if not is_disk_full(error.__cause__):
                 raise
-            wanted_bytes = reserve.MIN_FREE_BYTES + self._backlog.size_bytes() * 5 // 4
+            wanted_bytes = reserve.MIN_FREE_BYTES + self._pending_writes.size_bytes() * 5 // 4
             with self.database.transaction() as connection:
                 if reserve.preallocated_bytes(connection) >= wanted_bytes:
-                    raise  # it is the disk, and the log that finds no room on it
+                    raise  # the disk is full, and the WAL cannot grow
                 self._free_up(connection, wanted_bytes)
             self._write_once()
 
@@ -203,19 +202,19 @@ class Store:
         dropped: Counter[str] = Counter()
         with self.database.transaction() as connection:
             self._write_state(connection)
-            if self._backlog.notifications:
-                pending = self._backlog.notifications.values()
+            if self._pending_writes.notifications:
+                pending = self._pending_writes.notifications.values()
                 outbox_rows.insert_notifications(connection, pending, self._clock.boottime_ns())
                 dropped = enforce_capacity(connection, self._capacity, self._clock.wall())
-            self._note_clocks(connection, "state")
-            self._note_clocks(connection, "notifications")
+            self._save_clocks(connection, "state")
+            self._save_clocks(connection, "notifications")
             self._prune(connection)
         self._reports.report_dropped(dropped)
 
-    def _look_after_room(self) -> None:
-        # Once a minute: some room is kept free in the file, so that attempts and their results can be written too.
-        self._reports.report_dropped(Counter())  # those of the minute that is over
-        if not self._reports.is_due("look"):
+    def _keep_space_free(self) -> None:
+        # Once a minute: keep some space free in the file, so that attempts and their results can be written too.
+        self._reports.report_dropped(Counter())  # those of the last minute
+        if not self._reports.is_due("space check"):
             return
         with contextlib.suppress(StoreError):
             with self.database.transaction() as connection:
@@ -228,7 +227,7 @@ class Store:
                 self.reserve_space()
 
     def _free_up(self, connection: Connection, wanted_bytes: int) -> None:
-        # What has ended is worth less than what is new; what waits is given up only in a file that can't grow.
+        # History is worth less than new changes. Pending notifications are dropped only if the file cannot grow.
         for history_bytes in (self._capacity.max_history_bytes, 0):
             if reserve.preallocated_bytes(connection) < wanted_bytes:
                 trim_history(connection, history_bytes)
@@ -236,7 +235,7 @@ class Store:
         while (
             reserve.is_fully_reserved(connection)
             and reserve.preallocated_bytes(connection) < wanted_bytes
-            and halvings < _MOST_HALVINGS
+            and halvings < _MAX_HALVINGS
         ):
             halvings += 1
             dropped = enforce_capacity(connection, self._capacity.halved(halvings), self._clock.wall())
@@ -244,7 +243,7 @@ class Store:
             self._reports.report_dropped(dropped)
 
     def _write_state(self, connection: Connection) -> None:
-        alerts, groups = self._backlog.alerts, self._backlog.groups
+        alerts, groups = self._pending_writes.alerts, self._pending_writes.groups
         connection.executemany(
             "INSERT INTO alerts (fingerprint, kind, document, checksum) VALUES (?, ?, ?, ?) ON CONFLICT (fingerprint) "
             "DO UPDATE SET kind = excluded.kind, document = excluded.document, checksum = excluded.checksum",
@@ -276,7 +275,7 @@ class Store:
         )
         self._pruned_ns = now_ns
 
-    def _note_clocks(self, connection: Connection, part: str) -> None:
+    def _save_clocks(self, connection: Connection, part: str) -> None:
         connection.execute(
             "INSERT INTO clocks (part, boot_id, boottime_ns, wall) VALUES (?, ?, ?, ?) ON CONFLICT (part) "
             "DO UPDATE SET boot_id = excluded.boot_id, boottime_ns = excluded.boottime_ns, wall = excluded.wall",
@@ -288,7 +287,7 @@ class Store:
         if row is None or row[0] == self._boot_id:
             return 0
         boottime_ns, wall = int(row[1]), float(row[2])
-        # A host without a battery-backed clock starts in 1970: better no time at all was lost than a negative one.
+        # A host without a battery-backed clock starts in 1970: then assume no downtime instead of a negative one.
         downtime_ns = max(0, round((self._clock.wall() - wall) * SECOND_NS))
         return self._clock.boottime_ns() - (boottime_ns + downtime_ns)
 
@@ -296,7 +295,7 @@ class Store:
         boottime_shift_ns = self._shift_ns(connection, "notifications")
         if boottime_shift_ns:
             outbox_rows.shift_pending(connection, boottime_shift_ns)
-            self._note_clocks(connection, "notifications")
+            self._save_clocks(connection, "notifications")
 
 
 def _documents(rows: Iterable[tuple[str, str, int | None]], kind: str) -> tuple[JsonDocument, ...]:

@@ -1,4 +1,4 @@
-"""A checksum for what the state file keeps as text: SQLite notices malformed pages, not changed names."""
+"""A checksum for the texts of the state file: SQLite detects malformed pages, but not changed letters."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ def checksum(text: str) -> int:
 
 
 def is_intact(text: str, expected: int | None) -> bool:
-    """Tell whether `text` is what it was; None was written without a checksum."""
+    """Return whether `text` matches the checksum `expected`; None (none was stored) matches all."""
     return expected is None or checksum(text) == expected

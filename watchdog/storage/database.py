@@ -1,4 +1,4 @@
-"""The one SQLite file: one daemon at a time, transactions that are on disk when they end, and no damage that stays."""
+"""The state file: used by one daemon at a time; transactions are on disk when they end; damage is repaired."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from watchdog.storage.damage import (
 from watchdog.storage.opening import error_text, open_read_only, open_state_file
 from watchdog.storage.salvage import NO_CHECKS, SalvageChecks, SalvageResult, salvage
 
-NEW_SUFFIX = ".new"  # behind the file's name: one that is begun anew, until it takes the place of a damaged one
+NEW_SUFFIX = ".new"  # appended to the file name of a new file until it replaces a damaged one
 
 _SYSTEM_CLOCK = SystemClock()
 _log = logging.getLogger("watchdog")
@@ -36,15 +36,15 @@ class Database:
 
     WAL with synchronous=FULL: a transaction that has ended survives a crash of the process, the kernel and the machine.
 
-    A file that is damaged is moved aside and begun anew with what can be read of it, at the start and whenever SQLite
-    finds it damaged later; `quarantined` names those of this process.
+    A damaged file is moved aside and recreated from its readable rows, at the start and whenever SQLite detects damage
+    later; `quarantined` lists the files that this process moved aside.
     """
 
     def __init__(self, path: Path, clock: Clock = _SYSTEM_CLOCK, checks: SalvageChecks = NO_CHECKS) -> None:
-        """Open `path`, made when missing (mode 0600), and bring its tables up to date; `checks` are for a damaged one.
+        """Open `path` and update its schema; create it if missing (mode 0600). `checks` are used if it is damaged.
 
         Raises:
-            StoreError: the folder is in use by another daemon, or the file can't be used; names it and the remedy.
+            StoreError: another daemon uses the folder, or the file cannot be used; with the remedy.
         """
         self.path = path
         self.quarantined: tuple[QuarantinedFile, ...] = ()
@@ -63,11 +63,11 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Run the block in one write transaction: all of it is on disk after the block, or nothing.
+        """Run the block in one write transaction: after the block all of it is on disk, or nothing.
 
         Raises:
             StoreError: the disk is full, the file is damaged or locked; nothing of the block was kept. After damage the
-                next transaction works on a new file.
+                next transaction uses a new file.
         """
         with self._lock:
             connection = self._connected()
@@ -78,17 +78,17 @@ class Database:
             except (sqlite3.Error, UnicodeDecodeError) as error:
                 _roll_back(connection)
                 if is_corruption(error):
-                    self._begin_anew(error_text(error))
+                    self._recreate(error_text(error))
                 raise StoreError(f"cannot write {self.path}: {error_text(error)}") from error
             finally:
-                # After some errors SQLite has rolled back by itself, after others (COMMIT on a full disk) it has not.
+                # SQLite rolls back by itself after some errors, but not after others (COMMIT on a full disk).
                 _roll_back(connection)
 
     def checkpoint(self) -> None:
-        """Carry the log over into the file, so that it is written from its beginning again.
+        """Copy the WAL into the file, so that the WAL is written from its beginning again.
 
         Raises:
-            StoreError: that is not possible; nothing is lost by it.
+            StoreError: it failed; nothing is lost.
         """
         with self._lock:
             try:
@@ -97,7 +97,7 @@ class Database:
                 raise StoreError(f"cannot write {self.path}: {error_text(error)}") from error
 
     def close(self) -> None:
-        """Close the file and let the next daemon have the folder."""
+        """Close the file and unlock the folder for the next daemon."""
         with self._lock:
             self._disconnect()
             if self._folder_fd >= 0:
@@ -107,35 +107,34 @@ class Database:
     def _connected(self) -> sqlite3.Connection:
         if self._folder_fd < 0:
             raise StoreError(f"cannot write {self.path}: it is closed")
-        return self._connection or self._open()  # it is closed when it could not be begun anew
+        return self._connection or self._open()  # closed if it could not be recreated
 
     def _open(self) -> sqlite3.Connection:
         _take_over_fresh(self.path)
         try:
             self._connection = open_state_file(self.path)
         except DamagedFileError as damage:
-            return self._begin_anew(str(damage))
-        self._keep_log()
+            return self._recreate(str(damage))
+        self._keep_wal()
         return self._connection
 
-    def _begin_anew(self, reason: str) -> sqlite3.Connection:
+    def _recreate(self, reason: str) -> sqlite3.Connection:
         self._disconnect()
         try:
             salvaged, aside = self._exchange()
             connection = self._connection = open_state_file(self.path)
         except OSError as error:
-            raise StoreError(f"cannot move {self.path} aside, which is damaged: {error_text(error)}") from error
-        except DamagedFileError as damage:  # what was written a moment ago: no file will do
+            raise StoreError(f"cannot move the damaged {self.path} aside: {error_text(error)}") from error
+        except DamagedFileError as damage:  # in a file written just now: give up
             raise StoreError(f"cannot write {self.path}: {damage}") from damage
-        self._keep_log()
+        self._keep_wal()
         found = QuarantinedFile(aside, reason, salvaged.notifications, salvaged.unreadable)
         self.quarantined += (found,)
         _log.error(
-            "%s is damaged (%s): moved to %s and begun anew; taken over: %d alerts, %d notices to be sent;"
-            " %d notices cannot be read any more",
+            "state file damaged, moved aside and recreated: file=%s moved_to=%s reason=%r alerts=%d pending=%d lost=%d",
             self.path,
-            reason,
             aside,
+            reason,
             salvaged.alerts,
             found.salvaged,
             found.lost,
@@ -143,9 +142,9 @@ class Database:
         return connection
 
     def _exchange(self) -> tuple[SalvageResult, Path]:
-        # Each step can be the last: the new file takes the place of the damaged one when all is in it.
+        # The process may stop after each step: the new file replaces the damaged one only when it is complete.
         fresh = _fresh(self.path)
-        for most in range(MAX_QUARANTINED_FILES - 1, -1, -1):
+        for max_kept in range(MAX_QUARANTINED_FILES - 1, -1, -1):
             try:
                 salvaged = salvage(self.path, fresh, self._checks)
                 break
@@ -153,18 +152,16 @@ class Database:
                 _remove(fresh)
                 if not is_disk_full(error.__cause__):
                     raise
-                delete_oldest_quarantined(self.path, most)
+                delete_oldest_quarantined(self.path, max_kept)
         else:
             salvaged = SalvageResult()
         aside = quarantine_file(self.path, self._clock.wall())
-        delete_oldest_quarantined(
-            self.path, MAX_QUARANTINED_FILES if fresh.exists() else 0
-        )  # a disk that is full has no room for a keepsake
+        delete_oldest_quarantined(self.path, MAX_QUARANTINED_FILES if fresh.exists() else 0)
         _take_over_fresh(self.path)
         return salvaged, aside
 
-    def _keep_log(self) -> None:
-        # The log's room on the disk is given back when the file is closed, unless a reader is the last to leave.
+    def _keep_wal(self) -> None:
+        # SQLite deletes the WAL, and frees its reserved space, on close, unless the last connection is read-only.
         with contextlib.suppress(sqlite3.Error):
             self._keeper = open_read_only(self.path)
             self._keeper.execute("SELECT count(*) FROM sqlite_schema").fetchone()
@@ -177,7 +174,7 @@ class Database:
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
-    with contextlib.suppress(sqlite3.Error):  # closed meanwhile, or the disk is gone: nothing was committed
+    with contextlib.suppress(sqlite3.Error):  # closed, or the disk is gone: nothing was committed
         if connection.in_transaction:
             connection.execute("ROLLBACK")
 
@@ -192,7 +189,7 @@ def _remove(path: Path) -> None:
 
 
 def _take_over_fresh(path: Path) -> None:
-    # A new file that is still beside a damaged one may be half written; one that is alone is whole.
+    # A new file beside a damaged one may be incomplete; a new file alone is complete.
     fresh = _fresh(path)
     try:
         if fresh.exists() and not path.exists():
@@ -203,20 +200,20 @@ def _take_over_fresh(path: Path) -> None:
 
 
 def _lock_folder(folder: Path) -> int:
-    # The folder is locked, not the file: closing a second descriptor of the file would drop SQLite's own locks on it
+    # Lock the folder, not the file: closing a second descriptor of the file would drop SQLite's own locks on it
     # (fcntl(2), POSIX record locks).
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise StoreError(
-            f"cannot use the state folder {folder}: {error_text(error)}: give another by --state-dir"
+            f"cannot use the state folder {folder}: {error_text(error)}", remedy="use another folder: --state-dir DIR"
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(descriptor)
         raise StoreError(
-            f"another bpf-watchdog uses {folder}; stop it first, or give this one its own folder (--state-dir)"
+            f"another bpf-watchdog uses {folder}", remedy="stop it first, or use another folder: --state-dir DIR"
         ) from error
     return descriptor

@@ -1,4 +1,4 @@
-"""The folder that state is kept in: made, and given to the account that the daemon becomes."""
+"""The state folder: created, and given to the account that the daemon runs as."""
 
 from __future__ import annotations
 
@@ -12,44 +12,43 @@ from watchdog.storage.damage import is_quarantined_name
 from watchdog.storage.database import NEW_SUFFIX
 
 STATE_FILE_NAME = "state.sqlite3"
-# SQLite's own beside it: https://www.sqlite.org/tempfiles.html
+# Files that SQLite creates beside it: https://www.sqlite.org/tempfiles.html
 _OURS = {f"{STATE_FILE_NAME}{part}{ending}" for part in ("", NEW_SUFFIX) for ending in ("", "-wal", "-shm", "-journal")}
-_SOCKET = "control.sock"  # may be left beside it by a daemon that was killed; no file to give away
+_OTHER_FOLDER = "use another folder: --state-dir DIR"
+_SOCKET = "control.sock"  # a killed daemon may leave it here; its owner is not changed
 
 
 def prepare_folder(folder: Path, account: pwd.struct_passwd | None) -> None:
-    """Make `folder` if need be and, if root is to give way to `account`, let it belong to that.
+    """Create `folder` if it is missing; with `account`, for which root gives up its rights, make it the owner.
 
-    Only a folder that holds nothing but state is given away: by a slip of the hand it could be /tmp or /etc.
+    The owner is changed only if the folder contains nothing but state: by mistake it could be /tmp or /etc.
 
     Raises:
-        StoreError: it cannot be made or given; names the remedy.
+        StoreError: it cannot be created, or its owner cannot be changed; with the remedy.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if account is not None:
             _give(folder, account)
     except FileExistsError:
-        raise StoreError(f"{folder} is no folder: give another by --state-dir") from None
+        raise StoreError(f"{folder} is not a folder", remedy=_OTHER_FOLDER) from None
     except OSError as error:
-        raise StoreError(
-            f"cannot use the state folder {folder}: {error.strerror}: give another by --state-dir"
-        ) from error
+        raise StoreError(f"cannot use the state folder {folder}: {error.strerror}", remedy=_OTHER_FOLDER) from error
 
 
 def _give(folder: Path, account: pwd.struct_passwd) -> None:
     if folder.is_symlink():
-        raise StoreError(f"{folder} is a symbolic link: give what it leads to by --state-dir {folder.resolve()}")
+        raise StoreError(f"{folder} is a symbolic link", remedy=f"use its target: --state-dir {folder.resolve()}")
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        # Of the descriptor, not of what has the name by now.
+        # Read through the descriptor: another folder may have the name by now.
         names = [name for name in os.listdir(descriptor) if name != _SOCKET]  # noqa: PTH208
         given = os.fstat(descriptor).st_uid == account.pw_uid
         others = [name for name in names if not _is_ours(name)]
         if not given and others:
             raise StoreError(
-                f"{folder} holds more than state, such as {min(others)}: give another by --state-dir, or let it"
-                f" belong to the account {account.pw_name} yourself: chown {account.pw_name}: {folder}"
+                f"{folder} contains more than state, such as {min(others)}",
+                remedy=f"{_OTHER_FOLDER}, or make {account.pw_name} its owner: chown {account.pw_name}: {folder}",
             )
         for name in sorted(set(names).difference(others)):
             _give_file(name, descriptor, account)
@@ -64,7 +63,7 @@ def _is_ours(name: str) -> bool:
 
 
 def _give_file(name: str, folder: int, account: pwd.struct_passwd) -> None:
-    # A link could be to any file of this host: the folder may have been in other hands.
+    # A link could lead to any file of this host: another account may have owned the folder.
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
         status = os.fstat(descriptor)

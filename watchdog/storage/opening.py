@@ -1,4 +1,4 @@
-"""Opening the state file: whose it is, that it is whole, and its tables brought up to date."""
+"""Open the state file: check its owner and integrity, and update its schema."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from watchdog.storage.damage import DamagedFileError, is_content_error
 from watchdog.storage.schema import APPLICATION_ID, BALLAST, SCHEMA_STEPS, apply_step
 from watchdog.storage.wal import commits_behind
 
-BUSY_TIMEOUT_SECONDS = 2.0  # somebody may look into the file with the sqlite3 shell
-RESET_HINT = "move it away to start anew (alerts that fire are then announced once more)"
+BUSY_TIMEOUT_SECONDS = 2.0  # a user may read the file with the sqlite3 shell
+RESET_HINT = "move it away to start with a new one (firing alerts are then sent again)"
 
 PAGE_BYTES = 4096
-MAX_FILE_PAGES = 8192  # 32 MiB: what the file grows to at most, and takes from the disk at once (`reserve.py`)
+MAX_FILE_PAGES = 8192  # 32 MiB: maximum size of the file, reserved on the disk at start (`reserve.py`)
 MAX_WAL_PAGES = 2048  # 8 MiB, likewise
-# From this on the log is carried over into the file at the next commit: what is left of it is room for one commit.
+# With more pages in the WAL the next commit copies them into the file; the rest of the WAL is space for one commit.
 _CHECKPOINT_PAGES = 256
 
-_LIKELY_VERSIONS = 100  # what is above is no newer version but a header that is damaged
+_LIKELY_VERSIONS = 100  # a higher number is no newer version but a damaged header
 
 _SETTINGS = (
     "journal_mode = WAL",
     "synchronous = FULL",
     f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
     f"max_page_count = {MAX_FILE_PAGES}",
-    "secure_delete = FAST",  # Debian's default writes every page that is let go of once more
-    "temp_store = MEMORY",  # no file elsewhere, whose disk may be full too
+    "secure_delete = FAST",  # Debian's default writes each freed page once more
+    "temp_store = MEMORY",  # no file on another disk, which may be full too
     "cell_size_check = ON",
 )
 
@@ -40,11 +40,11 @@ _log = logging.getLogger("watchdog")
 
 
 def open_state_file(path: Path) -> sqlite3.Connection:
-    """Open the state file `path`, made when missing (mode 0600), and bring its tables up to date.
+    """Open the state file `path` and update its schema; create it if missing (mode 0600).
 
     Raises:
-        Damaged: its content can't be used; nothing was changed.
-        StoreError: it is another's, or can't be used just now; names it and the remedy.
+        DamagedFileError: its content cannot be used; nothing was changed.
+        StoreError: it belongs to another program, or cannot be used now; with the remedy.
     """
     try:
         _make_private(path)
@@ -65,10 +65,10 @@ def open_state_file(path: Path) -> sqlite3.Connection:
 
 
 def open_read_only(path: Path) -> sqlite3.Connection:
-    """Open what is there for reading alone; what is no UTF-8 any more is read with replacements.
+    """Open the state file for reading only; invalid UTF-8 is read with replacement characters.
 
-    While such a connection is open, and when it is the last to be closed, the log beside the file stays (SQLite needs
-    a write lock to remove it).
+    The WAL beside the file stays while such a connection is open, and when it is closed last: SQLite needs a write lock
+    to delete the WAL.
     """
     uri = f"file:{quote(str(path))}?mode=ro"
     connection = sqlite3.connect(
@@ -79,9 +79,9 @@ def open_read_only(path: Path) -> sqlite3.Connection:
 
 
 def error_text(error: Exception) -> str:
-    """Return what went wrong, without the number and the path that `OSError` tells; safe to log."""
+    """Return the text of `error`, without the number and path of an `OSError`; safe to log."""
     if isinstance(error, UnicodeDecodeError):
-        return "database disk image is malformed"  # the module could not read SQLite's own words, which quote the file
+        return "database disk image is malformed"  # the message of SQLite quotes invalid text of the file
     return sanitize.escape_unprintable(error.strerror or str(error) if isinstance(error, OSError) else str(error))
 
 
@@ -90,11 +90,11 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     version = _version(connection, path)
     for setting in _SETTINGS:
         connection.execute(f"PRAGMA {setting}")
-    # The whole check, for an index that does not fit its table hides notices; 0.2 s for a file that is full.
+    # The complete check: an index that does not match its table hides notifications. It takes 0.2 s for a full file.
     verdict = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
     if verdict != "ok":
         raise DamagedFileError(sanitize.escape_unprintable(verdict.splitlines()[-1]))
-    _tell_damaged_log(connection, path)
+    _log_damaged_wal(connection, path)
     connection.execute("BEGIN IMMEDIATE")
     for step in SCHEMA_STEPS[version:]:
         apply_step(connection, step)
@@ -104,13 +104,13 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("COMMIT")
 
 
-def _tell_damaged_log(connection: sqlite3.Connection, path: Path) -> None:
-    # The checkpoint is what says how much was read.
+def _log_damaged_wal(connection: sqlite3.Connection, path: Path) -> None:
+    # Only the checkpoint returns the number of frames that were read.
     frames: int = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]
     behind = commits_behind(path.with_name(f"{path.name}-wal"), max(0, frames), PAGE_BYTES)
     if behind > 1:
-        _log.error("%s-wal is damaged: %d transactions at its end are lost, and what they told of", path, behind - 1)
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # so that it is not told again
+        _log.error("WAL damaged, transactions at its end are lost: file=%s-wal lost=%d", path, behind - 1)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # so that it is logged only once
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
@@ -121,12 +121,13 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
     if not foreign and 0 <= version <= len(SCHEMA_STEPS):
         return version
     if _is_ours(schema) and (foreign or not 0 <= version <= _LIKELY_VERSIONS):
-        raise DamagedFileError("its header names a program or a version that its tables are not of")
+        raise DamagedFileError("its header does not match its tables")
     if foreign:
-        raise StoreError(f"{path} belongs to another program; move it away or give another folder")
+        raise StoreError(f"{path} belongs to another program", remedy="move it away, or use another folder")
     raise StoreError(
-        f"{path} was written by a newer bpf-watchdog (version {version} of the file, this one knows "
-        f"{len(SCHEMA_STEPS)}); install that one again, or {RESET_HINT}"
+        f"{path} was written by a newer bpf-watchdog (file version {version}, this program knows up to "
+        f"{len(SCHEMA_STEPS)})",
+        remedy=f"install that version again, or {RESET_HINT}",
     )
 
 
@@ -136,7 +137,7 @@ def _schema(connection: sqlite3.Connection) -> set[tuple[str, ...]]:
 
 
 def _is_ours(schema: set[tuple[str, ...]]) -> bool:
-    # Tables exactly as one of our versions makes them.
+    # The tables are exactly those of one of our versions.
     scratch = sqlite3.connect(":memory:", isolation_level=None)
     try:
         for step in SCHEMA_STEPS:
@@ -149,16 +150,16 @@ def _is_ours(schema: set[tuple[str, ...]]) -> bool:
 
 
 def _make_private(path: Path) -> None:
-    # SQLite gives the WAL beside it the same mode.
+    # SQLite creates the WAL with the same mode.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise StoreError(f"{path} is no regular file; {RESET_HINT}")
+            raise StoreError(f"{path} is not a regular file", remedy=RESET_HINT)
         os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)
 
 
 def _lenient(raw: bytes) -> str:
-    # One row that is no UTF-8 any more must not hide those behind it; checksums tell that it is not what it was.
+    # A row with invalid UTF-8 must not hide the rows behind it; its checksum shows the damage.
     return raw.decode("utf-8", "replace")

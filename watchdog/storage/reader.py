@@ -1,4 +1,4 @@
-"""Looking into the state file without holding up who writes it, or when there is no daemon."""
+"""Read the state file without blocking the daemon that writes it, or without a daemon."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BUSY_SECONDS = 2.0
 
 
 class ReadableDatabase(Protocol):
-    """What can be read in a transaction: a `Database`, or a `StateReader`."""
+    """Anything that can be read in a transaction: a `Database` or a `StateReader`."""
 
     def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
         """Run the block in one transaction."""
@@ -24,7 +24,7 @@ class ReadableDatabase(Protocol):
 
 
 class StateReader:
-    """A state file that is read, never written; opened anew each time, so that it holds nothing in between."""
+    """A state file that is only read; it is opened for each transaction, and holds no lock in between."""
 
     def __init__(self, path: Path) -> None:
         """Read the file at `path`."""
@@ -32,14 +32,14 @@ class StateReader:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Run the block on one state of the file, whatever is written meanwhile.
+        """Run the block on one consistent state of the file, also while it is written.
 
         Raises:
-            StoreError: it is not there, or cannot be read.
+            StoreError: it is missing, or cannot be read.
         """
         try:
             if not self._path.is_file():
-                raise StoreError(f"no state file {self._path}")
+                raise StoreError(f"there is no state file {self._path}")
             connection = sqlite3.connect(self._address(), uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
             try:
                 connection.execute("BEGIN")
@@ -51,7 +51,7 @@ class StateReader:
             raise StoreError(f"cannot read {self._path}: {text}") from error
 
     def _address(self) -> str:
-        # Without a log beside it nobody has the file open. To say so leaves no trace, and needs no right to write; of
-        # who opens it right now, the first transactions go to the log.
+        # Without a WAL beside it no process has the file open. `immutable` then creates no files and needs no write
+        # permission. A process that opens the file now writes its first transactions to the WAL.
         alone = "" if self._path.with_name(f"{self._path.name}-wal").exists() else "&immutable=1"
         return f"file:{urllib.parse.quote(str(self._path))}?mode=ro{alone}"

@@ -1,8 +1,7 @@
-"""Room taken from the disk at once, so that the state file goes on when the disk is full.
+"""Space reserved on the disk at start, so that the state can be saved when the disk is full.
 
-Pages are written once and let go of: SQLite keeps them in the file and uses them before it would grow it. The log
-beside it (WAL) is made as long as it will be; it stays (`Database`). On file systems that never write to the same
-place twice (btrfs, zfs) nothing can be reserved this way.
+Pages are written once and freed: SQLite keeps them in the file and uses them before it grows the file. The WAL is grown
+to its maximum size and stays (`Database`). Copy-on-write file systems (btrfs, zfs) reserve no space this way.
 """
 
 from __future__ import annotations
@@ -16,17 +15,17 @@ from watchdog.storage.database import Database
 from watchdog.storage.opening import MAX_FILE_PAGES, MAX_WAL_PAGES, PAGE_BYTES
 from watchdog.storage.schema import BALLAST
 
-_CHUNK_PAGES = MAX_WAL_PAGES - 64  # within the log, with what else a transaction writes
-MIN_FREE_BYTES = 2 * 1024 * 1024  # kept free in a file that can't grow
+_CHUNK_PAGES = MAX_WAL_PAGES - 64  # fits into the WAL together with the other pages of the transaction
+MIN_FREE_BYTES = 2 * 1024 * 1024  # kept free in a file that cannot grow
 
-_FEW_PAGES = 8  # that a row of a single page needs around it
+_FEW_PAGES = 8  # that a row of one page needs besides its own
 
 
 def reserve_space(database: Database) -> None:
-    """Let the file and its log take all the room that they may ever need; nothing is done when they have it.
+    """Grow the file and its WAL to their maximum size; do nothing if they have it.
 
     Raises:
-        StoreError: the disk has not enough. What was taken stays the file's.
+        StoreError: the disk has not enough space. Space taken so far stays in the file.
     """
     try:
         if _bytes_of(Path(f"{database.path}-wal")) < MAX_WAL_PAGES * PAGE_BYTES:
@@ -40,17 +39,17 @@ def reserve_space(database: Database) -> None:
 
 
 def free_bytes(connection: Connection) -> int:
-    """Return how much more goes into the file."""
+    """Return the number of bytes that still fit into the file."""
     return _free_pages(connection) * PAGE_BYTES
 
 
 def preallocated_bytes(connection: Connection) -> int:
-    """Return how much goes into the file without another byte of the disk."""
+    """Return the number of bytes that fit into the file without growing it."""
     return _number(connection, "freelist_count") * PAGE_BYTES
 
 
 def is_fully_reserved(connection: Connection) -> bool:
-    """Tell whether what is free in the file is the file's already."""
+    """Return whether the file has its maximum size."""
     return _number(connection, "page_count") + _FEW_PAGES >= MAX_FILE_PAGES
 
 
@@ -60,7 +59,7 @@ def _missing(database: Database) -> int:
 
 
 def _add(database: Database, pages: int) -> None:
-    # To the end of the file: whatever is free in it is used up by the first row already.
+    # Grows the file: its free pages are used up by the first row.
     with database.transaction() as connection:
         connection.execute(f"CREATE TABLE IF NOT EXISTS {BALLAST} (padding BLOB)")
         pages = min(pages, _free_pages(connection) - _FEW_PAGES // 2)

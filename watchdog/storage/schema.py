@@ -39,8 +39,8 @@ _INSERT_ORDERING_KEYS = """
 
 SCHEMA_STEPS: tuple[SchemaStep, ...] = (
     (
-        # When `part` ("state": alerts and groups; "notices") was last written: CLOCK_BOOTTIME values compare only
-        # within one boot, so a pair of both clocks is kept to carry them over to the next.
+        # Time of the last write of `part` ("state": alerts and groups; "notices"). CLOCK_BOOTTIME values compare only
+        # within one boot; with both clocks they can be shifted to the next boot.
         """
         CREATE TABLE clocks (
             part TEXT PRIMARY KEY,
@@ -58,8 +58,8 @@ SCHEMA_STEPS: tuple[SchemaStep, ...] = (
             PRIMARY KEY (receiver, rule)
         ) STRICT
         """,
-        # The outbox. `place` is the order of creation; `merged` notices were never sent, a newer one of their group
-        # tells the same and more. `created_ns`, `due_ns`: CLOCK_BOOTTIME; `ended`: wall clock.
+        # The outbox. `place`: order of creation. `merged`: never sent, a newer one of its group has its alerts.
+        # `created_ns`, `due_ns`: CLOCK_BOOTTIME; `ended`: wall clock.
         """
         CREATE TABLE notices (
             place INTEGER PRIMARY KEY,
@@ -89,7 +89,7 @@ SCHEMA_STEPS: tuple[SchemaStep, ...] = (
         """,
     ),
     (
-        # What receivers have to know again after a restart; `at`: wall clock when it was written.
+        # Values that receivers need again after a restart; `at`: wall clock of the write.
         """
         CREATE TABLE memories (
             receiver TEXT NOT NULL,
@@ -101,7 +101,7 @@ SCHEMA_STEPS: tuple[SchemaStep, ...] = (
         """,
     ),
     (
-        # `checksum`: CRC-32 of the text beside it, for SQLite itself has none; NULL is not checked. `bytes`: of `body`.
+        # `checksum`: CRC-32 of the text in the row, since SQLite has none; NULL: unchecked. `bytes`: of `body`.
         "ALTER TABLE alerts ADD COLUMN checksum INTEGER",
         "ALTER TABLE groups ADD COLUMN checksum INTEGER",
         """
@@ -130,17 +130,17 @@ SCHEMA_STEPS: tuple[SchemaStep, ...] = (
         """,
         "DROP TABLE notices",
         "ALTER TABLE checked_notices RENAME TO notices",
-        # By group, by age, by what expires: with ten thousand that wait, no question may have to look at all of them.
+        # By group, by age, by expiry: with ten thousand pending rows no query may read all of them.
         "CREATE INDEX notices_pending ON notices (receiver, rule, place, bytes) WHERE state = 'pending'",
         "CREATE INDEX notices_oldest ON notices (receiver, place, due_ns) WHERE state = 'pending'",
         "CREATE INDEX notices_expiring ON notices (receiver, status, created_ns) WHERE state = 'pending'",
         "CREATE INDEX notices_ended ON notices (ended) WHERE state != 'pending'",
-        # Who alters a body without saying what its checksum is now, leaves it without.
+        # A body that is changed without a new checksum loses its checksum.
         """
         CREATE TRIGGER notices_altered AFTER UPDATE OF body ON notices WHEN NEW.checksum IS OLD.checksum
         BEGIN UPDATE notices SET checksum = NULL WHERE place = NEW.place; END
         """,
-        # The alerts that each receiver was told to fire, by a notice that it took, and was not told the end of.
+        # The alerts that each receiver got as firing, in a notification that it took, and not yet as resolved.
         """
         CREATE TABLE told (
             receiver TEXT NOT NULL,
@@ -150,7 +150,7 @@ SCHEMA_STEPS: tuple[SchemaStep, ...] = (
             PRIMARY KEY (receiver, rule, fingerprint)
         ) STRICT
         """,
-        # Notices given up since the file was begun, by cause.
+        # Notifications lost since the file was created, by cause.
         """
         CREATE TABLE losses (
             receiver TEXT NOT NULL,
@@ -161,9 +161,8 @@ SCHEMA_STEPS: tuple[SchemaStep, ...] = (
         """,
     ),
     (
-        # A pending notice may not overtake earlier ones that share a lane. Its group is one (a digest is none); where
-        # that is no rule (such names begin with a bracket), so are the rules of its alerts. Kept by triggers, so that
-        # whoever writes notices need not think of it.
+        # A pending row may not overtake earlier ones that share a lane: its group (a digest has none) and, if that is
+        # no rule (such names begin with a bracket), the rules of its alerts. Kept by triggers.
         """
         CREATE TABLE lanes (
             receiver TEXT NOT NULL,

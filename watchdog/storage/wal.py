@@ -1,8 +1,8 @@
-"""What SQLite does not tell of its log: that something stands behind the place where it stopped reading.
+"""Detect lost transactions in a damaged WAL, which SQLite does not report.
 
-It takes the first frame whose checksum is wrong for the log's end. Behind the end of a log that is whole are frames of
-a former round, with other salts, or one transaction that was never finished. Source: SQLite, fileformat2.html, "The
-Write-Ahead Log".
+SQLite takes the first frame with a wrong checksum for the end of the WAL. Behind the end of an intact WAL are frames of
+a former round, with other salts, or one unfinished transaction. Source: SQLite, fileformat2.html, "The Write-Ahead
+Log".
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 
 _HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 _SALTS_OF_HEADER, _SALTS_OF_FRAME = slice(16, 24), slice(8, 16)
-_SIZE_AFTER_COMMIT = slice(4, 8)  # zero in every frame but the last of a transaction
+_SIZE_AFTER_COMMIT = slice(4, 8)  # zero in each frame except the last one of a transaction
 
 
 def commits_behind(path: Path, frames: int, page_bytes: int) -> int:
-    """Return how many transactions of its round stand in the log `path` behind the `frames` frames that were read.
+    """Return the number of transactions of this round in the WAL `path`, behind the first `frames` frames.
 
-    One can be there after a crash: it was never said to be on disk. Of more, all but the last were.
+    One can be there after a crash: it was never confirmed as being on disk. Of more, all but the last were confirmed.
     """
     found = 0
     with contextlib.suppress(OSError), path.open("rb") as log:

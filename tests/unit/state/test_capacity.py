@@ -128,8 +128,8 @@ def test_what_came_and_went_untold_goes_before_what_fires(open_store, put, clock
     clock.advance(60)
     store.commit(alerts=(), groups=(), notifications=())
     assert caplog.messages == [
-        "no room for more notices that wait for oncall: 2 were given up",
-        "no room for more notices that wait for oncall: 1 were given up",
+        "outbox full, oldest notifications dropped: receiver=oncall dropped=2",
+        "outbox full, oldest notifications dropped: receiver=oncall dropped=1",
     ]
 
 
@@ -252,7 +252,7 @@ def test_what_waits_in_memory_is_bounded_when_nothing_can_be_written(open_store,
     for number in range(3_000):
         with pytest.raises(StoreError, match="disk full"):
             put(store, (f"n{number}", f"g{number % 10}", "firing"))
-    assert len(store._backlog.notifications) <= 1_001
+    assert len(store._pending_writes.notifications) <= 1_001
     monkeypatch.setattr(store, "_write", write)
     store.commit(alerts=(), groups=(), notifications=())
     assert {f"n{number}" for number in range(2_990, 3_000)} <= set(pending(store))

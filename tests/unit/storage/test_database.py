@@ -46,7 +46,7 @@ def test_every_commit_is_synced(path):
 
 def test_second_daemon_on_the_same_folder_is_refused_until_the_first_has_closed(path):
     first = Database(path)
-    with pytest.raises(StoreError, match=rf"another bpf-watchdog uses {path.parent}; .*--state-dir"):
+    with pytest.raises(StoreError, match=rf"another bpf-watchdog uses {path.parent}: .*--state-dir"):
         Database(path)
     first.close()
     Database(path).close()
@@ -112,7 +112,7 @@ def test_database_of_another_program_is_refused_and_left_as_it_is(path):
     foreign.execute("CREATE TABLE recipes (name TEXT)")
     foreign.close()
     before = path.read_bytes()
-    with pytest.raises(StoreError, match=rf"{path} belongs to another program; move it away"):
+    with pytest.raises(StoreError, match=rf"{path} belongs to another program: move it away"):
         Database(path)
     assert path.read_bytes() == before
 
@@ -144,5 +144,5 @@ def test_pipe_in_place_of_the_file_is_refused_and_the_folder_let_go(path):
     path.parent.mkdir()
     os.mkfifo(path)
     for _ in range(2):
-        with pytest.raises(StoreError, match=f"{path} is no regular file"):
+        with pytest.raises(StoreError, match=f"{path} is not a regular file"):
             Database(path)
