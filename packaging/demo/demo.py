@@ -1,8 +1,8 @@
-"""Show the watchdog at work: a storm and a byte spike on loopback, told by the shipped rules, in under a minute.
+"""Show bpf-watchdog at work: the shipped rules detect a connection storm and a byte spike on loopback, in a minute.
 
-Starts the daemon with its state in a folder of its own and one webhook receiver, which is this script; starts two
-processes that misbehave; prints what the daemon says and when; ends with a table, and with exit code 1 if an alert was
-missing, late, or named the wrong process.
+Start the daemon with a state folder of its own and one webhook receiver, which is this script; start two processes that
+misbehave; print the daemon's lines; end with a table, and with exit code 1 if an alert was missing, late, or named the
+wrong process.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 COMMAND = Path(sys.executable).with_name("bpf-watchdog")
 MISBEHAVE_SECONDS = 6
-LONGEST_SECONDS = 50
-# What is to be told: rule, and the process at fault.
+MAX_SECONDS = 50
+# Expected alerts: rule id -> process.
 EXPECTED = {"outbound-connection-storm": "demo-storm", "bytes-sent-spike": "demo-spike"}
 LIMIT_SECONDS = 3.0
 CONFIG = """\
@@ -39,29 +39,29 @@ url = "http://127.0.0.1:{port}/"
 
 [routing]
 default = ["terminal", "demo"]
-group_interval = "1s"      # the demo has no time for the default of a minute
+group_interval = "1s"      # the default of a minute is too long for the demo
 jitter = "0s"
 """
 
 
 class Inbox(BaseHTTPRequestHandler):
-    """Receives what the daemon posts."""
+    """The webhook receiver."""
 
-    news: queue.Queue[tuple[float, dict[str, object]]] = queue.Queue()
+    arrivals: queue.Queue[tuple[float, dict[str, object]]] = queue.Queue()
 
     def do_POST(self) -> None:
-        """Keep the notice with the time at which it came."""
+        """Keep the notification with the time of its arrival."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.news.put((time.monotonic(), json.loads(body)))
+        self.arrivals.put((time.monotonic(), json.loads(body)))
         self.send_response(200)
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: the daemon's own words are to be read."""
+        """Print nothing between the lines of the daemon."""
 
 
 def start_daemon(folder: Path, port: int) -> subprocess.Popen[str]:
-    """Start the daemon, print what it says, and return once it guards."""
+    """Start the daemon, print its lines, and return once it has started."""
     config = folder / "watchdog.toml"
     config.write_text(CONFIG.format(port=port), encoding="utf-8")
     daemon = subprocess.Popen(
@@ -71,26 +71,26 @@ def start_daemon(folder: Path, port: int) -> subprocess.Popen[str]:
         text=True,
         errors="replace",
     )
-    guards = threading.Event()
-    threading.Thread(target=show, args=(daemon, guards), daemon=True).start()
-    if not guards.wait(20) or daemon.poll() is not None:
+    started = threading.Event()
+    threading.Thread(target=show, args=(daemon, started), daemon=True).start()
+    if not started.wait(20) or daemon.poll() is not None:
         daemon.kill()
-        raise SystemExit("the daemon did not start: what it said is above")
+        raise SystemExit("the daemon did not start: see its lines above")
     return daemon
 
 
-def show(daemon: subprocess.Popen[str], guards: threading.Event) -> None:
-    """Print the daemon's lines, indented, and tell when it guards."""
+def show(daemon: subprocess.Popen[str], started: threading.Event) -> None:
+    """Print the daemon's lines, indented, and set `started` after the last one of its start."""
     for line in daemon.stdout or ():
         print(f"    {line.rstrip()}", flush=True)
-        if "SIGHUP" in line:  # the last line of its introduction
-            guards.set()
-    guards.set()
+        if "SIGHUP" in line:  # the last line of its start
+            started.set()
+    started.set()
 
 
 def misbehave(folder: Path, name: str) -> tuple[subprocess.Popen[bytes], float]:
-    """Start a process called `name` that does what its name says; return it and the time at which it began."""
-    # Its own name in `ps` and in alerts: the kernel takes it from the program's file.
+    """Start a process called `name` that misbehaves accordingly; return it and the time of its begin."""
+    # The kernel takes the name that `ps` and alerts show from the program's file.
     program = folder / name
     program.symlink_to(Path(sys.executable).resolve())
     process = subprocess.Popen(
@@ -99,40 +99,42 @@ def misbehave(folder: Path, name: str) -> tuple[subprocess.Popen[bytes], float]:
         stdin=subprocess.DEVNULL,
     )
     if process.stdout is not None:
-        process.stdout.readline()  # it says when it begins
+        process.stdout.readline()  # printed when it begins
     return process, time.monotonic()
 
 
-def follow(onsets: dict[str, float]) -> dict[str, dict[str, float]]:
+def collect_times(onsets: dict[str, float]) -> dict[str, dict[str, float]]:
     """Wait until every expected alert has fired and resolved; return the seconds from onset to each."""
-    told: dict[str, dict[str, float]] = {rule: {} for rule in EXPECTED}
-    end = time.monotonic() + LONGEST_SECONDS
-    while any("resolved" not in times for times in told.values()):
+    seconds: dict[str, dict[str, float]] = {rule: {} for rule in EXPECTED}
+    end = time.monotonic() + MAX_SECONDS
+    while any("resolved" not in times for times in seconds.values()):
         try:
-            at, notification = Inbox.news.get(timeout=max(0.1, end - time.monotonic()))
+            at, notification = Inbox.arrivals.get(timeout=max(0.1, end - time.monotonic()))
         except queue.Empty:
             break
         for alert in notification["alerts"]:  # type: ignore[attr-defined]
             labels = alert["labels"]
             rule = labels["alertname"]
             if EXPECTED.get(rule) == labels.get("process"):
-                told[rule].setdefault(alert["status"], at - onsets[EXPECTED[rule]])
-    return told
+                seconds[rule].setdefault(alert["status"], at - onsets[EXPECTED[rule]])
+    return seconds
 
 
-def report(told: dict[str, dict[str, float]]) -> bool:
-    """Print the table; return whether all was as promised."""
-    good = True
-    print(f"\n{'rule':<28}{'process at fault':<19}{'told after':<13}resolved after")
+def report(times: dict[str, dict[str, float]]) -> bool:
+    """Print the table; return whether every alert was in time."""
+    in_time = True
+    print(f"\n{'rule':<28}{'process':<19}{'notified after':<16}resolved after")
     for rule, process in EXPECTED.items():
-        fired, resolved = told[rule].get("firing"), told[rule].get("resolved")
-        good &= fired is not None and fired <= LIMIT_SECONDS and resolved is not None
+        fired, resolved = times[rule].get("firing"), times[rule].get("resolved")
+        in_time &= fired is not None and fired <= LIMIT_SECONDS and resolved is not None
         shown = [f"{seconds:.1f} s" if seconds is not None else "never" for seconds in (fired, resolved)]
-        print(f"{rule:<28}{process:<19}{shown[0]:<13}{shown[1]}")
+        print(f"{rule:<28}{process:<19}{shown[0]:<16}{shown[1]}")
     print(
-        "both told in time, and over" if good else f"NOT as promised: both within {LIMIT_SECONDS:.0f} s, then resolved"
+        "both notified in time, and resolved"
+        if in_time
+        else f"FAILED: both must be notified within {LIMIT_SECONDS:.0f} s, then resolved"
     )
-    return good
+    return in_time
 
 
 def main() -> int:
@@ -148,11 +150,11 @@ def main() -> int:
         print("starting the daemon on the shipped rules:")
         daemon = start_daemon(folder, server.server_port)
         onsets = {}
-        for name, what in (("demo-storm", "300 connections a second"), ("demo-spike", "400 MB a second")):
+        for name, action in (("demo-storm", "300 connections a second"), ("demo-spike", "400 MB a second")):
             process, onsets[name] = misbehave(folder, name)
             processes.append(process)
-            print(f"\n{name} begins: {what} over loopback, for {MISBEHAVE_SECONDS} s", flush=True)
-        good = report(follow(onsets))
+            print(f"\n{name} begins: {action} over loopback, for {MISBEHAVE_SECONDS} s", flush=True)
+        passed = report(collect_times(onsets))
     finally:
         for process in processes:
             process.kill()
@@ -162,8 +164,8 @@ def main() -> int:
             daemon.wait(10)
         server.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
-    print(f"the demo took {time.monotonic() - began:.0f} s; `make run` guards this host for good", flush=True)
-    return 0 if good else 1
+    print(f"the demo took {time.monotonic() - began:.0f} s; `make run` watches this host permanently", flush=True)
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What the demo's processes do, to themselves: `demo-storm` opens connections, `demo-spike` sends bytes.
+"""The demo's misbehaving processes: `demo-storm` opens connections to itself, `demo-spike` sends bytes to itself.
 
-Arguments: which of the two, and for how many seconds. Says "begins" when it does.
+Arguments: one of these two names, and the seconds to run. Prints "begins" when it begins.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CHUNK = bytes(4_000_000)
 
 
 def paced(seconds: float, times_a_second: float) -> Iterator[int]:
-    """Yield so many times a second, for so long."""
+    """Yield `times_a_second` times a second, for `seconds`."""
     began = time.monotonic()
     for number in range(int(seconds * times_a_second)):
         time.sleep(max(0.0, began + number / times_a_second - time.monotonic()))
