@@ -342,6 +342,7 @@ def test_what_sending_needs_is_loaded_when_the_receiver_is_made():
         import sys, tomllib
         from watchdog.config.settings import read_settings
         from watchdog.config.document import Document
+        from watchdog.errors import DeliveryErrorReason
         from watchdog.receivers.registry import build_receivers
         from watchdog.receivers.render.example import example_notifications
         assert "smtplib" not in sys.modules
