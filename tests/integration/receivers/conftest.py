@@ -1,4 +1,4 @@
-"""Notices to deliver, and servers that do what they like with a socket."""
+"""Notifications to deliver, and servers with free control of their socket."""
 
 from __future__ import annotations
 
@@ -52,31 +52,33 @@ def notice_of(alert: Alert, reason: str, identity: str) -> Notification:
 
 @pytest.fixture
 def firing() -> Notification:
-    """Tell of a storm that fires."""
+    """Return the notification of a firing storm."""
     return notice_of(STORM, "first notification", "a")
 
 
 @pytest.fixture
 def resolved() -> Notification:
-    """Tell that it is over."""
+    """Return the notification of its end."""
     over = dataclasses.replace(STORM, state=AlertState.RESOLVED, resolved=1_750_000_100.0, value=3.0)
     return notice_of(over, "resolved", "b")
 
 
 @pytest.fixture
 def tls_server(start_server):
-    """Serve HTTPS, with a certificate that only who is told to trusts."""
+    """Serve HTTPS with a self-signed certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
     return start_server(context=context)
 
 
 class RawServer:
-    """Accepts connections and does `behave(connection, stopped)` with each, in a thread of its own."""
+    """A server that runs `behave(connection, stopped)` for each connection, in its own thread."""
 
     def __init__(self, behave: Callable[[socket, threading.Event], None], host: str) -> None:
         self._listener = create_server((host, 0), family=AF_INET6 if ":" in host else AF_INET)
-        self._listener.setsockopt(SOL_SOCKET, SO_RCVBUF, 16_384)  # so that little fits where nobody reads
+        self._listener.setsockopt(
+            SOL_SOCKET, SO_RCVBUF, 16_384
+        )  # small buffer: senders block early when nothing is read
         self._behave = behave
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=self._accept)]
@@ -112,7 +114,7 @@ class RawServer:
 
 @pytest.fixture
 def raw_server() -> Iterator[Callable[..., RawServer]]:
-    """Start servers that do what a test wants with the socket."""
+    """Return a function that starts a `RawServer`."""
     servers: list[RawServer] = []
 
     def start(behave: Callable[[socket, threading.Event], None], host: str = "127.0.0.1") -> RawServer:

@@ -34,7 +34,7 @@ STORM = Alert(
 
 
 class Host:
-    """One host's engine."""
+    """The engine of one host."""
 
     def __init__(self, folder, name, urls):
         folder.mkdir()
@@ -73,7 +73,7 @@ class Host:
 
 
 def serve(folder, name, urls, orders, answers):
-    """Be one host: obey until the orders end."""
+    """Run one host: execute orders until they end."""
     host = Host(folder, name, urls)
     os.write(answers, b".")
     for order in os.fdopen(orders):
@@ -85,7 +85,7 @@ def serve(folder, name, urls, orders, answers):
 
 
 def main():
-    """Make the hosts, pass orders on, and answer when all have done them."""
+    """Start the hosts, pass orders on, and answer when all hosts have executed them."""
     folder, count, urls = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     answered, answers = os.pipe()
     hosts = []

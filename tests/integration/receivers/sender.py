@@ -31,7 +31,7 @@ STOP_SECONDS = 2.5
 
 
 class FastClock:
-    """A clock on which an hour may pass in seconds."""
+    """A clock that can run faster than real time."""
 
     def __init__(self, speed: float) -> None:
         self._speed = speed
@@ -75,9 +75,9 @@ def main() -> None:
     threading.Thread(target=answer, daemon=True).start()
     delivery.start()
     while not stopping.wait(0.02):
-        delivery.wake_workers()  # as each tick does
+        delivery.wake_workers()  # as in each tick
     delivery.stop(STOP_SECONDS)
-    os._exit(0)  # as when the interpreter ends: threads that hang go with it
+    os._exit(0)  # ends hanging threads, as the end of the interpreter does
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Two real Alertmanagers in a cluster, a webhook behind them: what is told to them comes out at the far end."""
+"""Two real Alertmanagers in a cluster, with a webhook that records their notifications."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DEADLINE = 10.0
 
 @pytest.fixture
 def cluster(tmp_path, server, wait_for):
-    """Run two Alertmanagers that know each other; their webhook is `server`."""
+    """Run a cluster of two Alertmanagers; their webhook is `server`."""
     instances = pair(tmp_path, server.url)
     try:
         for instance in instances:
@@ -42,7 +42,7 @@ def cluster(tmp_path, server, wait_for):
 
 @pytest.fixture
 def receiver_of(monkeypatch):
-    """Return a function that makes a receiver of instances."""
+    """Return a function that builds a receiver for the members."""
     monkeypatch.setattr(alertmanager, "RETRY_SECONDS", 0.2)
     made = []
 
@@ -58,7 +58,7 @@ def receiver_of(monkeypatch):
 
 @pytest.fixture
 def now_firing(firing):
-    """Tell of a storm that fires now: an Alertmanager goes by its own clock."""
+    """Return the notification of a storm that fires now: Alertmanager uses its own clock."""
     now = time.time()
     [alert] = firing.alerts
     return dataclasses.replace(firing, alerts=(dataclasses.replace(alert, started=now, fired=now),), created=now)
@@ -74,11 +74,11 @@ def over(notification):
 
 
 def told(server):
-    """Return what came out at the far end."""
+    """Return the alerts that arrived at the webhook."""
     return alertmanagers.told(body for _, _, body in list(server.posts))
 
 
-def test_firing_and_end_come_out_once_at_the_far_end(cluster, server, receiver_of, now_firing, wait_for):
+def test_firing_and_resolved_arrive_once_at_the_webhook(cluster, server, receiver_of, now_firing, wait_for):
     receiver = receiver_of(cluster)
     receiver.send(now_firing, DEADLINE)
     wait_for(lambda: server.posts, "the firing to come out")
@@ -86,13 +86,15 @@ def test_firing_and_end_come_out_once_at_the_far_end(cluster, server, receiver_o
         wait_for(lambda instance=instance: instance.alerts() == [("web-1", "critical")], "both to have it")
     receiver.send(over(now_firing), DEADLINE)
     wait_for(lambda: len(server.posts) == 2, "the end to come out")
-    time.sleep(PEER_TIMEOUT_SECONDS + 2)  # in which the other instance would tell it, had they not agreed
+    time.sleep(
+        PEER_TIMEOUT_SECONDS + 2
+    )  # in this time the other member would send it too, if the members had not agreed
     assert told(server) == [("web-1", "critical", "firing"), ("web-1", "critical", "resolved")]
     [alert] = json.loads(server.posts[0][2])["alerts"]
     assert alert["annotations"]["summary"] == "crawler opens 612/s connections (limit 500/s)"
 
 
-def test_an_instance_that_was_down_hears_what_fires_and_one_that_hung_what_is_over(
+def test_a_member_that_was_down_gets_firing_alerts_and_a_hanging_one_resolved_alerts(
     cluster, server, receiver_of, now_firing, wait_for
 ):
     first, second = cluster
@@ -112,7 +114,7 @@ def test_an_instance_that_was_down_hears_what_fires_and_one_that_hung_what_is_ov
     wait_for(lambda: first.alerts() == [], "the other to hear of the end")
 
 
-def test_with_none_of_them_up_it_fails_to_be_tried_again(cluster, receiver_of, now_firing):
+def test_without_a_running_member_delivery_fails_and_is_retryable(cluster, receiver_of, now_firing):
     for instance in cluster:
         instance.kill()
     with pytest.raises(DeliveryError) as caught:
@@ -120,7 +122,7 @@ def test_with_none_of_them_up_it_fails_to_be_tried_again(cluster, receiver_of, n
     assert (caught.value.reason, caught.value.retryable) == ("connect", True)
 
 
-def test_a_severity_that_rises_is_one_alert_that_fires(cluster, server, receiver_of, now_firing, wait_for):
+def test_a_raised_severity_leaves_one_firing_alert(cluster, server, receiver_of, now_firing, wait_for):
     receiver = receiver_of(cluster)
     [alert] = now_firing.alerts
     warning = dataclasses.replace(alert, severity=type(alert.severity).WARNING)
@@ -131,9 +133,7 @@ def test_a_severity_that_rises_is_one_alert_that_fires(cluster, server, receiver
         wait_for(lambda instance=instance: instance.alerts() == [("web-1", "critical")], "the critical alone to fire")
 
 
-def test_what_is_refreshed_goes_on_firing_and_what_is_not_ends(
-    cluster, server, receiver_of, now_firing, monkeypatch, wait_for
-):
+def test_refreshed_alerts_keep_firing_and_others_end(cluster, server, receiver_of, now_firing, monkeypatch, wait_for):
     monkeypatch.setattr(Alertmanager, "alert_expiry_seconds", 5.0)
     receiver = receiver_of(cluster)
     receiver.send(now_firing, DEADLINE)
@@ -146,7 +146,7 @@ def test_what_is_refreshed_goes_on_firing_and_what_is_not_ends(
 
 
 @pytest.mark.timeout(120)
-def test_twenty_hosts_alerts_come_out_once_each(cluster, server, tmp_path, wait_for):
+def test_alerts_of_twenty_hosts_arrive_once_each(cluster, server, tmp_path, wait_for):
     hosts = tmp_path / "hosts"
     hosts.mkdir()
     urls = [instance.url for instance in cluster]

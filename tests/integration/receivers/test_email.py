@@ -1,4 +1,4 @@
-"""E-mail against a real server over TLS, and against servers that do what they like with a socket."""
+"""E-mail to a real server over TLS, and to misbehaving servers."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ SENDER, ONCALL, BOSS = "watchdog@example.net", "oncall@example.net", "boss@examp
 
 
 class Mailbox:
-    """What a server took, and what it answers: `answers` by recipient, `to_data` for every message."""
+    """The accepted messages of a server, and its replies: `answers` by recipient, `to_data` for each message."""
 
     def __init__(self):
-        self.taken = []
+        self.accepted_messages = []
         self.answers = {}
         self.to_data = "250 taken"
 
@@ -44,11 +44,15 @@ class Mailbox:
 
     async def handle_DATA(self, server, session, envelope):
         if self.to_data.startswith("2"):
-            self.taken.append((session.ssl is not None, envelope.mail_from, envelope.rcpt_tos, envelope.content))
+            self.accepted_messages.append(
+                (session.ssl is not None, envelope.mail_from, envelope.rcpt_tos, envelope.content)
+            )
         return self.to_data
 
     def messages(self):
-        return [email.message_from_bytes(content, policy=email.policy.default) for *_, content in self.taken]
+        return [
+            email.message_from_bytes(content, policy=email.policy.default) for *_, content in self.accepted_messages
+        ]
 
 
 class Server(threading.Thread):
@@ -68,7 +72,7 @@ class Server(threading.Thread):
         assert self._ready.wait(10)
 
     def run(self):
-        asyncio.set_event_loop(self._loop)  # which the server's library asks for
+        asyncio.set_event_loop(self._loop)  # required by the library of the server
         server = self._loop.run_until_complete(
             self._loop.create_server(self._session, "127.0.0.1", 0, ssl=self._context)
         )
@@ -123,22 +127,22 @@ def receiver_of(port, *recipients, tls="starttls", login=None, trusts=CERTIFICAT
 
 
 def failure_of(receiver, notification, deadline=DEADLINE):
-    """Deliver, which must fail: return the error, having looked for secrets in it."""
+    """Return the error of a delivery that must fail; check that it shows no secret."""
     with pytest.raises(DeliveryError) as caught:
         receiver.send(notification, deadline)
     assert "secret" not in "".join(traceback.format_exception(caught.value))
     return caught.value
 
 
-# ------------------------------------------------------------------------------------------------ a server that behaves
+# ------------------------------------------------------------------------------------------------- a correct server
 
 
-def test_firing_and_end_arrive_over_tls_in_one_thread(mail_server, mailbox, firing, resolved):
+def test_firing_and_resolved_arrive_over_tls_in_one_thread(mail_server, mailbox, firing, resolved):
     port = mail_server(require_starttls=True, authenticator=only_us, auth_required=True)
     receiver = receiver_of(port, ONCALL, BOSS, login=SmtpLogin("watchdog", Secret("secret-password")))
     receiver.send(firing, DEADLINE)
     receiver.send(resolved, DEADLINE)
-    assert [taken[:3] for taken in mailbox.taken] == [(True, SENDER, [ONCALL, BOSS])] * 2
+    assert [taken[:3] for taken in mailbox.accepted_messages] == [(True, SENDER, [ONCALL, BOSS])] * 2
     first, second = mailbox.messages()
     assert first["Subject"] == "[FIRING] critical: crawler opens 612/s connections (limit 500/s) on web-1"
     assert second["Subject"] == "[RESOLVED] critical: crawler opens 612/s connections (limit 500/s) on web-1"
@@ -147,31 +151,31 @@ def test_firing_and_end_arrive_over_tls_in_one_thread(mail_server, mailbox, firi
     assert "why: value above 500/s for 10 s" in first.get_content()
 
 
-def test_a_server_that_speaks_tls_from_the_first_byte(mail_server, mailbox, firing):
+def test_implicit_tls_works(mail_server, mailbox, firing):
     receiver_of(mail_server(implicit=True), tls="implicit").send(firing, DEADLINE)
-    assert len(mailbox.taken) == 1
+    assert len(mailbox.accepted_messages) == 1
 
 
-def test_a_server_without_tls_only_where_that_is_asked_for(mail_server, mailbox, firing):
+def test_a_server_without_tls_is_used_only_with_tls_none(mail_server, mailbox, firing):
     receiver_of(mail_server(), tls="none").send(firing, DEADLINE)
-    assert [taken[0] for taken in mailbox.taken] == [False]
+    assert [taken[0] for taken in mailbox.accepted_messages] == [False]
 
 
-def test_what_is_sent_is_what_is_rendered(mail_server, mailbox, firing):
+def test_the_sent_message_is_the_rendered_one(mail_server, mailbox, firing):
     receiver = receiver_of(mail_server())
     receiver.send(firing, DEADLINE)
-    [(*_, content)] = mailbox.taken
+    [(*_, content)] = mailbox.accepted_messages
     assert content == receiver.render(firing)
 
 
-def test_a_line_of_one_dot_ends_nothing(mail_server, mailbox, firing):
+def test_a_line_of_one_dot_does_not_end_the_message(mail_server, mailbox, firing):
     [alert] = firing.alerts
     receiver_of(mail_server()).send(replace(firing, alerts=(replace(alert, reason="\r\n.\r\nRSET"),)), DEADLINE)
     [message] = mailbox.messages()
     assert r"why: \x0d\x0a.\x0d\x0aRSET" in message.get_content()
 
 
-# ----------------------------------------------------------------------------------------------------- what is refused
+# ----------------------------------------------------------------------------------------------------- refusals
 
 
 @pytest.mark.parametrize(
@@ -182,24 +186,24 @@ def test_a_line_of_one_dot_ends_nothing(mail_server, mailbox, firing):
         ("552 5.3.4 too big", "client_error", "answered 552 5.3.4 to the message", False),
     ],
 )
-def test_the_first_digit_of_an_answer_is_the_verdict(mail_server, mailbox, firing, answer, reason, text, retryable):
+def test_the_first_digit_of_a_reply_is_the_result(mail_server, mailbox, firing, answer, reason, text, retryable):
     mailbox.to_data = answer
     failure = failure_of(receiver_of(mail_server()), firing)
     assert (failure.reason, str(failure), failure.retryable) == (reason, f"localhost {text}", retryable)
 
 
-def test_a_recipient_for_later_is_tried_again_and_no_other(mail_server, mailbox, firing):
+def test_only_a_deferred_recipient_is_retried(mail_server, mailbox, firing):
     receiver = receiver_of(mail_server(), ONCALL, BOSS)
     mailbox.answers[BOSS] = "450 4.2.0 greylisted"
     failure = failure_of(receiver, firing)
     assert (str(failure), failure.retryable) == ("localhost answered 450 4.2.0 to a recipient", True)
     mailbox.answers.clear()
     receiver.send(firing, DEADLINE)
-    assert [taken[2] for taken in mailbox.taken] == [[ONCALL], [BOSS]]
-    assert mailbox.taken[0][3] == mailbox.taken[1][3]
+    assert [taken[2] for taken in mailbox.accepted_messages] == [[ONCALL], [BOSS]]
+    assert mailbox.accepted_messages[0][3] == mailbox.accepted_messages[1][3]
 
 
-def test_a_recipient_that_is_refused_holds_up_no_other_and_is_told(mail_server, mailbox, firing):
+def test_a_refused_recipient_delays_no_other_and_is_reported(mail_server, mailbox, firing):
     receiver = receiver_of(mail_server(), ONCALL, BOSS)
     mailbox.answers = {ONCALL: "550 5.1.1 nobody called secret", BOSS: "450 4.2.0 greylisted"}
     assert failure_of(receiver, firing).retryable
@@ -207,7 +211,7 @@ def test_a_recipient_that_is_refused_holds_up_no_other_and_is_told(mail_server, 
     failure = failure_of(receiver, firing)
     assert str(failure) == "1 of 2 recipients refused: localhost answered 550 5.1.1 to a recipient"
     assert (failure.reason, failure.retryable) == ("client_error", False)
-    assert [taken[2] for taken in mailbox.taken] == [[BOSS]]
+    assert [taken[2] for taken in mailbox.accepted_messages] == [[BOSS]]
 
 
 def test_a_wrong_password_is_final_and_not_shown(mail_server, firing):
@@ -217,13 +221,13 @@ def test_a_wrong_password_is_final_and_not_shown(mail_server, firing):
     assert str(failure) == "localhost answered 535 5.7.8 to the login"
 
 
-def test_a_server_that_knows_no_login_is_told(mail_server, firing):
+def test_a_server_without_logins_is_reported(mail_server, firing):
     port = mail_server(auth_exclude_mechanism=["LOGIN", "PLAIN"])
     failure = failure_of(receiver_of(port, login=SmtpLogin("watchdog", Secret("secret"))), firing)
     assert (failure.reason, str(failure)) == ("auth", "localhost offers no supported login method")
 
 
-# ---------------------------------------------------------------------------------------------------- whom to trust
+# ---------------------------------------------------------------------------------------------------- trust
 
 
 def test_nothing_is_sent_to_a_server_that_offers_no_tls(raw_server, firing):
@@ -231,19 +235,19 @@ def test_nothing_is_sent_to_a_server_that_offers_no_tls(raw_server, firing):
     server = raw_server(speaking(heard, b"250 localhost"))
     failure = failure_of(receiver_of(server.port), firing)
     assert (failure.reason, str(failure), failure.retryable) == ("tls", "localhost offers no STARTTLS", True)
-    server.stop()  # it has read all that was sent
+    server.stop()  # it has read all data
     assert [line.split()[0] for line in heard] == [b"ehlo", b"quit"]
 
 
-def test_nothing_is_sent_to_a_server_with_a_stranger_s_certificate(mail_server, mailbox, firing):
+def test_nothing_is_sent_to_a_server_with_an_untrusted_certificate(mail_server, mailbox, firing):
     for tls, options in (("starttls", {}), ("implicit", {"implicit": True})):
         failure = failure_of(receiver_of(mail_server(**options), tls=tls, trusts=None), firing)
         assert (failure.reason, failure.retryable) == ("tls", True)
         assert "certificate refused" in str(failure)
-    assert mailbox.taken == []
+    assert mailbox.accepted_messages == []
 
 
-def test_what_comes_before_tls_counts_for_nothing_after_it(raw_server, firing):
+def test_data_before_tls_is_ignored_after_it(raw_server, firing):
     heard = []
     behave = speaking(
         heard, b"250-localhost\r\n250 STARTTLS", starttls=b"220 go\r\n250-localhost\r\n250 AUTH PLAIN\r\n"
@@ -252,7 +256,7 @@ def test_what_comes_before_tls_counts_for_nothing_after_it(raw_server, firing):
     assert failure.reason in ("tls", "connect")
 
 
-# ------------------------------------------------------------------------------------------- servers that misbehave
+# ------------------------------------------------------------------------------------------- misbehaving servers
 
 
 def speaking(heard, ehlo, starttls=b"220 go\r\n"):
@@ -311,7 +315,7 @@ def busy(connection, stopped):
         (busy, "server_error"),
     ],
 )
-def test_servers_that_misbehave_are_left_in_time(raw_server, firing, behave, reason):
+def test_misbehaving_servers_end_at_the_deadline(raw_server, firing, behave, reason):
     port = raw_server(behave).port
     began = time.monotonic()
     failure = failure_of(receiver_of(port), firing, 1.0)
@@ -319,7 +323,7 @@ def test_servers_that_misbehave_are_left_in_time(raw_server, firing, behave, rea
     assert (failure.reason, failure.retryable) == (reason, True)
 
 
-def test_a_server_that_hangs_in_the_handshake_is_left_in_time(raw_server, firing):
+def test_a_hanging_handshake_ends_at_the_deadline(raw_server, firing):
     def behave(connection, stopped):
         connection.sendall(b"220 localhost\r\n")
         connection.recv(1_024)
@@ -331,13 +335,13 @@ def test_a_server_that_hangs_in_the_handshake_is_left_in_time(raw_server, firing
     assert failure_of(receiver_of(raw_server(behave).port), firing, 1.0).reason == "timeout"
 
 
-def test_a_port_on_which_nobody_listens_is_tried_again(unused_port, firing):
+def test_a_closed_port_is_retryable(unused_port, firing):
     failure = failure_of(receiver_of(unused_port(1)), firing)
     assert (failure.reason, failure.retryable) == ("connect", True)
 
 
-def test_what_sending_needs_is_loaded_when_the_receiver_is_made():
-    """The daemon may be unable to read its own installation by then."""
+def test_modules_for_sending_are_loaded_when_the_receiver_is_built():
+    """Later the daemon may not be able to read its own installation."""
     program = textwrap.dedent("""
         import sys, tomllib
         from watchdog.config.settings import read_settings

@@ -1,4 +1,4 @@
-"""Once privileges are given up, files may be out of reach: whatever sending needs is read when the configuration is."""
+"""Without privileges the daemon may not read some files: receivers read all they need with the configuration."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ SCRIPT = """
     receiver = receiver_class(kind).from_table("r", table.root)
     table.raise_problems()
 
-    def tell(event, arguments):
+    def report(event, arguments):
         if event in ("import", "open"):
             print(event, arguments[0])
 
-    sys.addaudithook(tell)
+    sys.addaudithook(report)
     for notice in notices:
         receiver.send(Notification.from_json(notice), 10.0)
     print("sent")
@@ -40,13 +40,13 @@ SCRIPT = """
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
-    """Make an authority, a server, a client and a stranger."""
+    """Create certificates: an authority, a server, a client and an untrusted one."""
     return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture
 def tls_sink(certificates):
-    """Take whatever comes over TLS."""
+    """Accept all data over TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
     listener = socket.create_server(("127.0.0.1", 0))
@@ -69,7 +69,7 @@ def tls_sink(certificates):
 
 @pytest.fixture
 def journal(tmp_path):
-    """Take datagrams, and read none."""
+    """Bind a datagram socket that is never read."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reader:
         reader.bind(f"{tmp_path}/socket")
         yield f"unix://{tmp_path}/socket"
@@ -77,7 +77,7 @@ def journal(tmp_path):
 
 @pytest.fixture
 def slack():
-    """Serve a workspace."""
+    """Serve a Slack workspace."""
     server = SlackServer(Workspace())
     yield server
     server.stop()
@@ -85,7 +85,7 @@ def slack():
 
 @pytest.fixture
 def keys_of(request, certificates):
-    """Return a function that gives the settings of a receiver, its server running."""
+    """Return a function that starts a server and returns the keys of its receiver."""
 
     def of(case):
         if case == "syslog":
@@ -98,7 +98,7 @@ def keys_of(request, certificates):
             url = request.getfixturevalue("slack").url
             return "slack", {"bot_token": TOKEN, "channel": "#oncall", "api_url": f"{url}/api"}
         server = request.getfixturevalue("server")
-        proxy = request.getfixturevalue("other_server")  # answers as a forwarding proxy would
+        proxy = request.getfixturevalue("other_server")  # answers like a forwarding proxy
         template = {"text": "{title}", "lines": "{details}"}
         return "webhook", {
             "url": server.url,

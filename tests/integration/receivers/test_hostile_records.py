@@ -1,4 +1,4 @@
-"""Ten thousand names of random bytes, through real sockets into the real rsyslog."""
+"""Ten thousand names of random bytes, sent through real sockets to a real rsyslog."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Receivers that misbehave for long, beside one that does not: nobody waits for them, nothing grows or is lost."""
+"""Misbehaving receivers beside a correct one: no delays, no growth, no losses."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def limit(connection, stopped):
 
 
 def bomb(connection, stopped):
-    """Answer with 10 GB of nothing, deflated to some 10 MB."""
+    """Answer with 10 GB of zeros, compressed to about 10 MB."""
     connection.recv(65_536)
     connection.sendall(HEAD + b"Content-Encoding: gzip\r\n\r\n")
     deflate = zlib.compressobj(9, zlib.DEFLATED, 31)
@@ -91,7 +91,7 @@ def put(store, *notifications):
 
 @pytest.fixture
 def make_notice(firing):
-    """Make the notice `number` to a receiver, of a group of its own unless one is given."""
+    """Return a function that builds notification `number` for a receiver, in its own group by default."""
 
     def make(receiver, number, group_key=None):
         rule = f"rule{number}" if group_key is None else group_key
@@ -103,10 +103,8 @@ def make_notice(firing):
     return make
 
 
-def test_no_receiver_that_misbehaves_delays_another(raw_server, server, store, make_notice, monkeypatch):
-    monkeypatch.setattr(
-        worker_module, "ATTEMPT_TIMEOUT_SECONDS", 0.5
-    )  # so that many attempts are under way in this time
+def test_a_misbehaving_receiver_delays_no_other(raw_server, server, store, make_notice, monkeypatch):
+    monkeypatch.setattr(worker_module, "ATTEMPT_TIMEOUT_SECONDS", 0.5)  # many attempts within this time
     bad = [webhook(name, raw_server(behave).url) for name, behave in BEHAVIOURS.items()]
     delivery = Delivery(store, [*bad, webhook("good", server.url)], SystemClock(), logging.getLogger("test"))
     put(store, *(make_notice(one.name, number) for one in bad for number in range(300)))
@@ -134,7 +132,7 @@ def until_arrived(server, notification):
 
 
 class Sender:
-    """`sender.py`, running."""
+    """A process that runs `sender.py`."""
 
     def __init__(self, folder, attempt_seconds, speed, places):
         command = [sys.executable, str(HERE / "sender.py"), str(folder), str(attempt_seconds), str(speed)]
@@ -147,14 +145,14 @@ class Sender:
         return json.loads(self.process.stdout.readline())
 
     def drain(self):
-        """Wait until nothing waits, on a slow machine too."""
+        """Wait until no notification is pending."""
         end = time.monotonic() + 60
         while self.report()["pending"].get("oncall", 0):
             assert time.monotonic() < end
             time.sleep(0.02)
 
     def terminate(self):
-        """Return how long it took to end."""
+        """End the process; return the seconds that it took."""
         began = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(20) == 0
@@ -178,7 +176,7 @@ def send():
 
 
 class Recovering:
-    """A server that misbehaves until `well` is set, then takes everything; `ids` are of what it took, in order."""
+    """A server that misbehaves until `well` is set, then accepts everything; `posts` are in order."""
 
     def __init__(self, behave):
         self.well = threading.Event()
@@ -197,7 +195,7 @@ class Recovering:
             headers = http.client.parse_headers(stream)
             body = stream.read(int(headers.get("Content-Length", 0)))
         if not body:
-            return  # the sender has gone
+            return  # the sender has closed the connection
         self.posts.append((headers["X-Notification-Id"], json.loads(body)))
         connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
 
@@ -207,14 +205,14 @@ class Recovering:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("behave", [hang, drip, limit], ids=lambda behave: behave.__name__)
-def test_an_hour_of_it_costs_no_memory_with_ten_thousand_alerts_waiting_and_all_arrive_afterwards(
+def test_an_hour_of_failures_costs_no_memory_and_ten_thousand_pending_alerts_arrive(
     raw_server, tmp_path, make_notice, send, wait_for, behave
 ):
     with_clock = Store(tmp_path / "state", SystemClock(), "boot1")
     put(with_clock, make_notice("oncall", 0, "rule0"))
     with_clock.close()
-    far_end = Recovering(behave)
-    server = raw_server(far_end)
+    recovering = Recovering(behave)
+    server = raw_server(recovering)
     sender = send(tmp_path / "state", 0.2, 1200, {"oncall": server.url})
     wait_for(lambda: sender.report()["failed"], "the first attempt to fail")
     before = sender.report()["resident"]
@@ -225,29 +223,29 @@ def test_an_hour_of_it_costs_no_memory_with_ten_thousand_alerts_waiting_and_all_
 
     sender = send(tmp_path / "state", 0.2, 1200, {"oncall": server.url})
     began = time.monotonic()
-    most = 0
-    while time.monotonic() - began < 3.2:  # an hour and four minutes of its time
-        most = max(most, sender.report()["resident"])
+    peak = 0
+    while time.monotonic() - began < 3.2:  # 64 minutes on the fast clock
+        peak = max(peak, sender.report()["resident"])
         time.sleep(0.2)
-    far_end.well.set()
+    recovering.well.set()
     sender.drain()
-    most = max(most, sender.report()["resident"])
+    peak = max(peak, sender.report()["resident"])
 
-    assert most - before < 20_000_000
-    assert far_end.alerts() == {f"{number:016x}" for number in range(10_000)}
+    assert peak - before < 20_000_000
+    assert recovering.alerts() == {f"{number:016x}" for number in range(10_000)}
 
 
-def test_sigterm_with_a_thousand_that_wait_ends_in_time_with_all_of_them_kept_in_order(
+def test_sigterm_ends_in_time_and_keeps_a_thousand_pending_notifications_in_order(
     raw_server, tmp_path, make_notice, send
 ):
     state = tmp_path / "state"
     store = Store(state, SystemClock(), "boot1")
     put(store, *(make_notice("oncall", number, f"rule{number % 100}") for number in range(1_000)))
     store.close()
-    far_end = Recovering(hang)
-    server = raw_server(far_end)
+    recovering = Recovering(hang)
+    server = raw_server(recovering)
     sender = send(state, 10, 1, {"oncall": server.url})
-    assert far_end.asked.wait(15)
+    assert recovering.asked.wait(15)
     took = sender.terminate()
     assert took < 5.0
 
@@ -258,18 +256,18 @@ def test_sigterm_with_a_thousand_that_wait_ends_in_time_with_all_of_them_kept_in
     waiting = {alert["fingerprint"] for (body,) in kept for alert in json.loads(body)["alerts"]}
     assert waiting == {f"{number:016x}" for number in range(1_000)}
 
-    far_end.well.set()
+    recovering.well.set()
     sender = send(state, 10, 600, {"oncall": server.url})
     sender.drain()
-    assert far_end.alerts() == waiting
+    assert recovering.alerts() == waiting
     by_group = {}
-    for notification, document in far_end.posts:
+    for notification, document in recovering.posts:
         by_group.setdefault(document["groupLabels"]["alertname"], []).append(int(notification.partition("-")[2]))
     assert all(numbers == sorted(numbers) for numbers in by_group.values())
 
 
 @pytest.mark.parametrize("behave", ["bomb", "endless"])
-def test_a_body_without_end_costs_no_memory(raw_server, behave):
+def test_an_endless_body_costs_no_memory(raw_server, behave):
     def endless(connection, stopped):
         connection.recv(65_536)
         connection.sendall(HEAD + b"\r\n")
@@ -301,7 +299,7 @@ def test_a_body_without_end_costs_no_memory(raw_server, behave):
     assert grown < 5_000_000
 
 
-# --------------------------------------------------------------------------------------------------- what answers mean
+# --------------------------------------------------------------------------------------------------- meaning of answers
 
 
 @pytest.mark.parametrize(
@@ -317,7 +315,7 @@ def test_a_body_without_end_costs_no_memory(raw_server, behave):
         ("1e3", 0, 1),
     ],
 )
-def test_retry_after_as_servers_write_it_is_obeyed_within_reason(server, store, make_notice, clock, asked, least, most):
+def test_retry_after_is_obeyed_within_limits(server, store, make_notice, clock, asked, least, most):
     server.answer = (429, {"Retry-After": asked}, b"")
     worker = Worker(webhook("hook", server.url), Outbox(store.database, clock), clock, logging.getLogger("test"))
     store._clock = clock
@@ -340,7 +338,7 @@ def test_retry_after_as_servers_write_it_is_obeyed_within_reason(server, store, 
         (401, "auth", "failed"),
     ],
 )
-def test_what_a_status_means_for_the_notice(server, store, make_notice, clock, status, reason, state):
+def test_the_status_decides_about_a_retry(server, store, make_notice, clock, status, reason, state):
     server.answer = (status, {}, b"")
     store._clock = clock
     worker = Worker(webhook("hook", server.url), Outbox(store.database, clock), clock, logging.getLogger("test"))
@@ -352,7 +350,7 @@ def test_what_a_status_means_for_the_notice(server, store, make_notice, clock, s
     assert worker.outage is not None
 
 
-def test_four_times_500_then_200_is_one_notice_with_one_id(server, store, make_notice, clock):
+def test_four_times_500_then_200_is_one_notification_with_one_id(server, store, make_notice, clock):
     server.answer = (500, {}, b"")
     store._clock = clock
     worker = Worker(webhook("hook", server.url), Outbox(store.database, clock), clock, logging.getLogger("test"))
@@ -366,7 +364,7 @@ def test_four_times_500_then_200_is_one_notice_with_one_id(server, store, make_n
     assert (worker.delivered, worker.failed_attempts, worker.outage) == (1, {"server_error": 4}, None)
 
 
-def test_a_certificate_that_has_expired_is_worth_another_try(start_server, firing, monkeypatch):
+def test_an_expired_certificate_is_retryable(start_server, firing, monkeypatch):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(EXPIRED)
     monkeypatch.setenv("SSL_CERT_FILE", str(EXPIRED))
@@ -377,8 +375,8 @@ def test_a_certificate_that_has_expired_is_worth_another_try(start_server, firin
     assert str(caught.value) == "localhost: certificate refused: certificate has expired"
 
 
-def test_a_name_that_is_certain_not_to_exist_is_worth_another_try(firing):
-    # RFC 6761 section 6.4: .invalid is answered by no name server.
+def test_an_unknown_host_name_is_retryable(firing):
+    # RFC 6761 section 6.4: no name server resolves .invalid.
     with pytest.raises(DeliveryError) as caught:
         webhook("hook", "http://alerts.invalid/in/secret").send(firing, 10.0)
     assert (caught.value.reason, caught.value.retryable) in {("dns", True), ("timeout", True)}

@@ -1,4 +1,4 @@
-"""The journal: systemd's own daemon, started by hand in a private /run, and sockets that misbehave."""
+"""The real journald, started with a private /run, and misbehaving sockets."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ HOSTILE_NAMES = (
 
 
 class Journal:
-    """A systemd-journald for a namespace of its own; what it writes is in memory and goes with it."""
+    """A systemd-journald in its own namespace; its files are in memory and end with it."""
 
     def __init__(self, wait_for) -> None:
         self._wait_for = wait_for
         prepare = "mount -t tmpfs none /run && mount -t tmpfs none /var/log && mkdir -p /run/systemd"
         command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", f"{prepare} && exec {DAEMON} watchdog"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        # Its files are seen through the root of its process.
+        # Its files are visible through the root of its process.
         self._root = Path(f"/proc/{self._process.pid}/root")
         self.socket = self._root / "run/systemd/journal.watchdog/socket"
         wait_for(lambda: os.path.lexists(self.socket), "journald to listen")
 
     def entries(self, count: int) -> list[dict]:
-        """Return what journalctl reads of ours, once it is `count` entries."""
+        """Wait for `count` entries of the receiver; return them as journalctl reads them."""
         self._wait_for(lambda: len(self._read()) >= count, f"{count} entries")
         return self._read()
 
@@ -68,7 +68,7 @@ def journal(wait_for):
     running.stop()
 
 
-def test_the_journal_reads_every_field_as_it_was_meant(journal, firing, resolved):
+def test_the_journal_reads_every_field(journal, firing, resolved):
     receiver = Journald("journal", str(journal.socket))
     for notification in (firing, resolved):
         receiver.send(notification, DEADLINE)
@@ -88,7 +88,7 @@ def test_the_journal_reads_every_field_as_it_was_meant(journal, firing, resolved
     assert (fires["_PID"], fires["_TRANSPORT"]) == (str(os.getpid()), "journal")
 
 
-def test_hostile_names_and_entries_too_long_for_a_datagram_arrive_whole(journal, firing):
+def test_hostile_names_and_long_entries_arrive_complete(journal, firing):
     [alert] = firing.alerts
     alerts = [
         dataclasses.replace(alert, labels=(("process", name),), summary=name, reason=name) for name in HOSTILE_NAMES
@@ -103,7 +103,7 @@ def test_hostile_names_and_entries_too_long_for_a_datagram_arrive_whole(journal,
     assert last["WATCHDOG_LABEL_LABEL299"] == "é" * 1_000
 
 
-def test_an_entry_too_long_for_a_datagram_comes_as_a_sealed_file(tmp_path, firing):
+def test_an_entry_too_long_for_a_datagram_is_sent_as_a_sealed_file(tmp_path, firing):
     [alert] = firing.alerts
     long = dataclasses.replace(alert, labels=tuple((f"label{number}", "é" * 1_000) for number in range(300)))
     receiver = Journald("journal", f"{tmp_path}/socket")
@@ -119,7 +119,7 @@ def test_an_entry_too_long_for_a_datagram_comes_as_a_sealed_file(tmp_path, firin
             os.truncate(descriptor, 0)
 
 
-def test_a_journal_that_does_not_read_holds_nobody_past_the_deadline(tmp_path, firing):
+def test_an_unread_journal_socket_fails_at_the_deadline(tmp_path, firing):
     crowd = dataclasses.replace(firing, alerts=firing.alerts * 2_000)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stuck:
         stuck.bind(f"{tmp_path}/socket")
@@ -130,7 +130,7 @@ def test_a_journal_that_does_not_read_holds_nobody_past_the_deadline(tmp_path, f
     assert time.monotonic() - began < 3.0
 
 
-def test_no_journal_is_worth_another_try(tmp_path, firing):
+def test_a_missing_journal_is_retryable(tmp_path, firing):
     with pytest.raises(DeliveryError, match=r"/socket: No such file or directory$") as caught:
         Journald("journal", f"{tmp_path}/socket").send(firing, DEADLINE)
     assert (caught.value.reason, caught.value.retryable) == ("socket", True)

@@ -15,7 +15,7 @@ from watchdog.errors import UsageError
 
 @pytest.fixture
 def command(tmp_path):
-    """Run the command with a configuration of the given text; return its exit code."""
+    """Return a function that runs the command with a configuration and returns its exit code."""
 
     def run(configuration, *arguments):
         file = tmp_path / "watchdog.toml"
@@ -33,7 +33,7 @@ def webhook(url):
     return f'[[receiver]]\nname = "hook"\ntype = "webhook"\nurl = "{url}"\n'
 
 
-def test_sends_a_firing_and_a_resolved_notice_marked_test(command, server, capfd):
+def test_a_firing_and_a_resolved_notification_are_sent_marked_test(command, server, capfd):
     assert command(webhook(server.url), "hook") == 0
     documents = [json.loads(body) for _, _, body in server.posts]
     assert [document["status"] for document in documents] == ["firing", "resolved"]
@@ -43,16 +43,16 @@ def test_sends_a_firing_and_a_resolved_notice_marked_test(command, server, capfd
     assert re.fullmatch(r"hook: webhook 127\.0\.0\.1\nfiring: ok in \d+ ms\nresolved: ok in \d+ ms\n", out)
 
 
-def test_tells_what_went_wrong_and_the_remedy_without_secrets(command, server, capfd):
+def test_the_error_and_its_remedy_are_shown_without_secrets(command, server, capfd):
     server.answer = (404, {}, b"")
     assert command(webhook(server.url), "hook") == 1
     out, err = capfd.readouterr()
-    told = "failed: 127.0.0.1 answered 404\n    the receiver refuses the message: check the address\n"
-    assert out == f"hook: webhook 127.0.0.1\nfiring: {told}resolved: {told}"
+    failure = "failed: 127.0.0.1 answered 404\n    the receiver refuses the message: check the address\n"
+    assert out == f"hook: webhook 127.0.0.1\nfiring: {failure}resolved: {failure}"
     assert "secret" not in out + err
 
 
-def test_tells_programs_the_same(command, server, capfd):
+def test_json_output_has_the_same_facts(command, server, capfd):
     server.answer = (503, {}, b"")
     assert command(webhook(server.url), "hook", "--json") == 1
     results = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
@@ -65,7 +65,7 @@ def test_tells_programs_the_same(command, server, capfd):
     ]
 
 
-def test_a_dry_run_prints_the_exact_bytes_and_sends_none(command, server, capfdbinary):
+def test_a_dry_run_prints_the_exact_bytes_and_sends_nothing(command, server, capfdbinary):
     assert command(webhook(server.url), "hook", "--dry-run") == 0
     assert server.posts == []
     out, _ = capfdbinary.readouterr()
@@ -76,7 +76,7 @@ def test_a_dry_run_prints_the_exact_bytes_and_sends_none(command, server, capfdb
     assert [json.loads(body)["status"] for body in (bodies[1], bodies[3])] == ["firing", "resolved"]
 
 
-def test_a_dry_run_for_programs_holds_the_bytes_too(command, server, capfd):
+def test_json_of_a_dry_run_has_the_bytes(command, server, capfd):
     assert command(webhook(server.url), "hook", "--dry-run", "--json") == 0
     results = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert [(result["status"], result["bytes"] == len(result["body"].encode())) for result in results] == [
@@ -85,7 +85,7 @@ def test_a_dry_run_for_programs_holds_the_bytes_too(command, server, capfd):
     ]
 
 
-def test_a_dry_run_on_a_terminal_shows_what_does_not_show_itself(command, capfd, monkeypatch):
+def test_a_dry_run_on_a_terminal_escapes_invisible_characters(command, capfd, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert (
         command('[[receiver]]\nname = "log"\ntype = "syslog"\naddress = "udp://127.0.0.1"\n', "log", "--dry-run") == 0
@@ -93,12 +93,12 @@ def test_a_dry_run_on_a_terminal_shows_what_does_not_show_itself(command, capfd,
     assert capfd.readouterr().out.count(r"] \ufeff[TEST] [") == 2
 
 
-def test_an_unknown_receiver_is_told_with_those_there_are(command, server):
+def test_an_unknown_receiver_is_reported_with_the_known_ones(command, server):
     with pytest.raises(UsageError, match=r'^unknown receiver "hok": did you mean "hook"\?$'):
         command(webhook(server.url), "hok")
 
 
-def test_the_console_shows_both(command, capfd):
+def test_the_console_shows_both_notifications(command, capfd):
     assert command('[[receiver]]\nname = "here"\ntype = "console"\n', "here") == 0
     out, _ = capfd.readouterr()
     assert out.count("[TEST] [FIRING] critical: example opens 612/s connections (limit 500/s)\n") == 1
@@ -126,16 +126,16 @@ channel = "C024BE91L"
         ('[[receiver]]\nname = "here"\ntype = "journald"\n', "here", [r"    [\d,]+ octets; \d+ of 100 lines"]),
     ],
 )
-def test_a_dry_run_tells_the_sizes_against_the_receivers_limits(command, capfd, configuration, name, sizes):
+def test_a_dry_run_shows_the_sizes_and_limits(command, capfd, configuration, name, sizes):
     assert command(configuration, name, "--dry-run") == 0
     out = capfd.readouterr().out
-    told = [line for line in out.splitlines() if (line.startswith("    ") and "of " in line) or "octets" in line]
-    assert len(told) == 2 * len(sizes)
-    assert all(re.fullmatch(size, line) for size, line in zip(sizes * 2, told, strict=True)), told
+    shown = [line for line in out.splitlines() if (line.startswith("    ") and "of " in line) or "octets" in line]
+    assert len(shown) == 2 * len(sizes)
+    assert all(re.fullmatch(size, line) for size, line in zip(sizes * 2, shown, strict=True)), shown
     assert "secret" not in out
 
 
-def test_a_dry_run_tells_programs_the_sizes_too(command, capfd):
+def test_json_of_a_dry_run_has_the_sizes(command, capfd):
     assert command(SLACK, "oncall", "--dry-run", "--json") == 0
     results = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert [len(result["limits"]) for result in results] == [2, 2]
@@ -150,7 +150,7 @@ TABLES = {
 
 
 @pytest.mark.parametrize("kind", TABLES)
-def test_every_kind_of_receiver_can_be_tried(command, server, capfd, kind):
+def test_notify_test_works_for_every_type(command, server, capfd, kind):
     table = f'[[receiver]]\nname = "one"\ntype = "{kind}"\n{TABLES[kind].format(port=server.server_port)}\n'
     assert command(table, "one") == 0
     assert command(table, "one", "--dry-run") == 0
@@ -161,7 +161,7 @@ def test_every_kind_of_receiver_can_be_tried(command, server, capfd, kind):
     assert len(server.posts) == (0 if kind == "command" else 2)
 
 
-def test_mail_can_be_tried_too(command, unused_port, capfd):
+def test_notify_test_works_for_email(command, unused_port, capfd):
     table = (
         '[[receiver]]\nname = "one"\ntype = "email"\nhost = "127.0.0.1"\nport = {port}\nfrom = "a@b"\nto = ["c@d"]\n'
     )

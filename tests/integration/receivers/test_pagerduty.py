@@ -1,4 +1,4 @@
-"""PagerDuty against a stand-in that holds events to everything that its documentation says."""
+"""PagerDuty against a fake server that enforces its documentation."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from watchdog.receivers.transport.http import Endpoint
 KEY = "0123456789abcdef0123456789abcdef"
 DEADLINE = 10.0
 MOST_BYTES = 512_000
-MOST_A_MINUTE = 120  # per key
+MAX_PER_MINUTE = 120  # per key
 
 
-class StandIn(http.server.ThreadingHTTPServer):
-    """Takes events as PagerDuty documents it: `incidents` holds those that are open, by dedup_key, `log` every event.
+class FakePagerDuty(http.server.ThreadingHTTPServer):
+    """A server that accepts events as PagerDuty documents. `incidents`: open ones by dedup_key; `log`: every event.
 
     `now` is its clock; `answers` are the statuses of what comes next, None for what it would answer.
     """
@@ -31,7 +31,7 @@ class StandIn(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), StandInHandler)
+        super().__init__(("127.0.0.1", 0), FakePagerDutyHandler)
         self.incidents = {}
         self.opened = []
         self.resolved = []
@@ -39,7 +39,7 @@ class StandIn(http.server.ThreadingHTTPServer):
         self.log = []
         self.answers = deque()
         self.now = time.monotonic
-        self.limit = MOST_A_MINUTE
+        self.limit = MAX_PER_MINUTE
         self._recent = deque()
 
     @property
@@ -82,7 +82,7 @@ class StandIn(http.server.ThreadingHTTPServer):
 
 
 def faults(headers, body):
-    """Yield what PagerDuty would find wrong with an event."""
+    """Yield the errors that PagerDuty would find in an event."""
     if len(body) > MOST_BYTES:
         yield "Payload too large"
         return
@@ -107,8 +107,8 @@ def faults(headers, body):
     yield from ("'links' without 'href'" for link in event.get("links", ()) if not link.get("href"))
 
 
-class StandInHandler(http.server.BaseHTTPRequestHandler):
-    server: StandIn
+class FakePagerDutyHandler(http.server.BaseHTTPRequestHandler):
+    server: FakePagerDuty
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -120,12 +120,12 @@ class StandInHandler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_):
-        """Keep the tests' output clean."""
+        """Log nothing."""
 
 
 @pytest.fixture
-def stand_in():
-    server = StandIn()
+def fake():
+    server = FakePagerDuty()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield server
@@ -135,56 +135,56 @@ def stand_in():
 
 
 @pytest.fixture
-def receiver(stand_in):
-    return PagerDuty("oncall", Endpoint(Secret(stand_in.url)), Secret(KEY))
+def receiver(fake):
+    return PagerDuty("oncall", Endpoint(Secret(fake.url)), Secret(KEY))
 
 
 def crowd(notification, count):
-    """Return `notification` with as many alerts."""
+    """Return `notification` with `count` alerts."""
     [alert] = notification.alerts
     alerts = (dataclasses.replace(alert, fingerprint=f"{number:016x}") for number in range(count))
     return dataclasses.replace(notification, alerts=tuple(alerts))
 
 
-def test_an_incident_opens_and_closes_with_its_alert(receiver, stand_in, firing, resolved):
+def test_an_incident_opens_and_closes_with_its_alert(receiver, fake, firing, resolved):
     receiver.send(firing, DEADLINE)
-    assert len(stand_in.incidents) == 1
+    assert len(fake.incidents) == 1
     receiver.send(dataclasses.replace(firing, id="c" * 32, reason="repeat"), DEADLINE)
-    assert len(stand_in.opened) == 1  # a reminder opens nothing new
+    assert len(fake.opened) == 1  # a reminder opens no new incident
     receiver.send(resolved, DEADLINE)
-    assert (stand_in.opened, stand_in.incidents, stand_in.dropped) == (stand_in.resolved, {}, [])
+    assert (fake.opened, fake.incidents, fake.dropped) == (fake.resolved, {}, [])
 
 
-def test_the_end_of_what_it_never_heard_of_is_taken_and_dropped(receiver, stand_in, resolved):
+def test_the_end_of_an_unknown_alert_is_accepted_and_ignored(receiver, fake, resolved):
     receiver.send(resolved, DEADLINE)
-    assert len(stand_in.dropped) == 1
+    assert len(fake.dropped) == 1
 
 
-def test_a_notice_cut_short_anywhere_opens_each_incident_once(receiver, stand_in, firing):
+def test_a_notification_interrupted_anywhere_opens_each_incident_once(receiver, fake, firing):
     notification = crowd(firing, 5)
     for failure in (500, 429, 503):
-        stand_in.answers.extend([None, failure])
+        fake.answers.extend([None, failure])
         with pytest.raises(DeliveryError) as caught:
             receiver.send(notification, DEADLINE)
         assert caught.value.retryable
     receiver.send(notification, DEADLINE)
-    assert len(stand_in.opened) == len(stand_in.log) == 5
+    assert len(fake.opened) == len(fake.log) == 5
 
 
-def test_more_events_than_a_minute_takes_arrive_over_several_without_one_sent_twice(receiver, stand_in, firing):
-    stand_in.now = lambda: minutes * 60.0
-    notification = crowd(firing, 2 * MOST_A_MINUTE + 30)
-    for minutes in range(2):  # noqa: B007 - the stand-in's clock reads it
+def test_events_above_the_rate_limit_arrive_over_several_minutes_without_duplicates(receiver, fake, firing):
+    fake.now = lambda: minutes * 60.0
+    notification = crowd(firing, 2 * MAX_PER_MINUTE + 30)
+    for minutes in range(2):  # noqa: B007 - the clock of the fake reads it
         with pytest.raises(DeliveryError) as caught:
             receiver.send(notification, 60.0)
         assert (caught.value.reason, caught.value.retry_after_seconds) == ("rate_limited", 30.0)
     minutes = 2
     receiver.send(notification, 60.0)
-    assert len(stand_in.opened) == len(stand_in.log) == 2 * MOST_A_MINUTE + 30
+    assert len(fake.opened) == len(fake.log) == 2 * MAX_PER_MINUTE + 30
 
 
-def test_a_key_that_is_not_its_own_is_refused_for_good(stand_in, firing):
-    receiver = PagerDuty("oncall", Endpoint(Secret(stand_in.url)), Secret("f" * 32))
+def test_an_unknown_routing_key_is_a_final_failure(fake, firing):
+    receiver = PagerDuty("oncall", Endpoint(Secret(fake.url)), Secret("f" * 32))
     with pytest.raises(DeliveryError) as caught:
         receiver.send(firing, DEADLINE)
     assert not caught.value.retryable
@@ -192,7 +192,7 @@ def test_a_key_that_is_not_its_own_is_refused_for_good(stand_in, firing):
     assert "f" * 32 not in str(caught.value)
 
 
-def test_nothing_that_a_host_can_be_called_is_refused(receiver, stand_in, firing):
+def test_no_host_name_is_refused(receiver, fake, firing):
     [alert] = firing.alerts
     names = ("", "\x1b[2J", "\ud800", "é" * 5_000, "\U0001f525" * 5_000, "\x00" * 5_000, "<!channel>\r\n", "\U000e0041")
     for number, name in enumerate(names):
@@ -200,4 +200,4 @@ def test_nothing_that_a_host_can_be_called_is_refused(receiver, stand_in, firing
         receiver.send(
             dataclasses.replace(firing, id=f"{number:032x}", alerts=(hostile,), host=name, group_key=name), DEADLINE
         )
-    assert len(stand_in.opened) == len(names)
+    assert len(fake.opened) == len(names)

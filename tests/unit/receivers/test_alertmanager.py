@@ -17,17 +17,17 @@ from watchdog.receivers.registry import build_receivers
 from watchdog.receivers.transport.http import Endpoint, HttpResponse
 from watchdog.rules.language.rule import Severity
 
-TAKEN = HttpResponse(200, b"", None)
+ACCEPTED = HttpResponse(200, b"", None)
 
 
 class ScriptedEndpoint(Endpoint):
-    """Answers as it is told, keeps what it took, and can be made to wait."""
+    """An endpoint with a set answer. It keeps the posts and waits while `answering` is not set."""
 
-    def __init__(self, host, answer=TAKEN):
+    def __init__(self, host, answer=ACCEPTED):
         super().__init__(Secret(f"http://{host}/api/v2/alerts"))
         self.answer = answer
         self.posted = queue.SimpleQueue()
-        self.taken = queue.SimpleQueue()
+        self.accepted_posts = queue.SimpleQueue()
         self.answering = threading.Event()
         self.answering.set()
 
@@ -38,13 +38,13 @@ class ScriptedEndpoint(Endpoint):
         if isinstance(answer, Exception):
             raise answer
         if answer.is_success:
-            self.taken.put(json.loads(body))
+            self.accepted_posts.put(json.loads(body))
         return answer
 
 
 @pytest.fixture
 def cluster(clock):
-    """Return a function that makes a receiver of the given endpoints."""
+    """Return a function that builds a receiver for endpoints."""
     made = []
 
     def make(*endpoints):
@@ -56,7 +56,7 @@ def cluster(clock):
         receiver.close()
 
 
-def test_an_alert_that_fires_ends_four_refreshes_from_now(cluster, clock, make_alert, make_notice):
+def test_a_firing_alert_ends_four_refresh_intervals_ahead(cluster, clock, make_alert, make_notice):
     receiver = cluster(ScriptedEndpoint("am-1"))
     [alert] = json.loads(receiver.render(make_notice(make_alert(runbook="https://wiki.example/storm"))))
     assert alert == {
@@ -87,12 +87,12 @@ def test_an_alert_that_fires_ends_four_refreshes_from_now(cluster, clock, make_a
     assert receiver.alert_expiry_seconds == 4 * receiver.refresh_interval_seconds
 
 
-def test_one_that_is_over_ended_when_it_did(cluster, make_alert, make_notice):
+def test_a_resolved_alert_ends_at_its_end(cluster, make_alert, make_notice):
     [alert] = json.loads(cluster(ScriptedEndpoint("am-1")).render(make_notice(make_alert(resolved=1_750_000_100.0))))
     assert alert["endsAt"] == "2025-06-15T15:08:20.000Z"
 
 
-def test_every_instance_gets_every_alert(cluster, make_notice):
+def test_every_member_gets_every_alert(cluster, make_notice):
     instances = ScriptedEndpoint("am-1"), ScriptedEndpoint("am-2")
     receiver = cluster(*instances)
     notification = make_notice()
@@ -101,14 +101,14 @@ def test_every_instance_gets_every_alert(cluster, make_notice):
     assert [instance.posted.get(timeout=10) for instance in instances] == [expected, expected]
 
 
-def test_one_instance_is_enough_and_the_other_delays_nobody(cluster, make_notice):
+def test_one_member_is_enough_and_a_hanging_one_causes_no_delay(cluster, make_notice):
     hung, well = ScriptedEndpoint("am-1"), ScriptedEndpoint("am-2")
     hung.answering.clear()
-    cluster(hung, well).send(make_notice(), 10.0)  # or it would fail
+    cluster(hung, well).send(make_notice(), 10.0)  # raises no error
     hung.answering.set()
 
 
-def test_what_an_instance_missed_it_hears_when_it_is_back(cluster, make_alert, make_notice, monkeypatch):
+def test_a_member_gets_missed_alerts_when_it_is_back(cluster, make_alert, make_notice, monkeypatch):
     monkeypatch.setattr(alertmanager, "RETRY_SECONDS", 0.001)
     down = ScriptedEndpoint("am-1", DeliveryError(DeliveryErrorReason.CONNECT, "am-1: cannot connect", retryable=True))
     receiver = cluster(down, ScriptedEndpoint("am-2"))
@@ -116,13 +116,13 @@ def test_what_an_instance_missed_it_hears_when_it_is_back(cluster, make_alert, m
     receiver.send(make_notice(make_alert(rule="other", fingerprint="f" * 16)), 10.0)
     for _ in range(3):
         down.posted.get(timeout=10)
-    down.answer = TAKEN
-    taken = down.taken.get(timeout=10)
+    down.answer = ACCEPTED
+    taken = down.accepted_posts.get(timeout=10)
     assert {alert["labels"]["alertname"] for alert in taken} == {"outbound-connection-storm", "other"}
-    assert down.taken.empty()
+    assert down.accepted_posts.empty()
 
 
-def test_an_instance_that_asks_for_a_wait_is_left_alone_for_it(cluster, make_notice, monkeypatch):
+def test_retry_after_of_a_member_is_obeyed(cluster, make_notice, monkeypatch):
     monkeypatch.setattr(alertmanager, "RETRY_SECONDS", 0.001)
     busy = ScriptedEndpoint("am-1", HttpResponse(429, b"", 60.0))
     receiver = cluster(busy, ScriptedEndpoint("am-2"))
@@ -132,7 +132,7 @@ def test_an_instance_that_asks_for_a_wait_is_left_alone_for_it(cluster, make_not
         busy.posted.get(timeout=0.2)
 
 
-def test_news_of_an_alert_takes_the_place_of_what_was_missed(cluster, make_alert, make_notice):
+def test_a_newer_state_replaces_a_missed_alert(cluster, make_alert, make_notice):
     down = ScriptedEndpoint("am-1", DeliveryError(DeliveryErrorReason.CONNECT, "am-1: cannot connect", retryable=True))
     receiver = cluster(down, ScriptedEndpoint("am-2"))
     receiver.send(make_notice(), 10.0)
@@ -141,7 +141,7 @@ def test_news_of_an_alert_takes_the_place_of_what_was_missed(cluster, make_alert
     assert [alert["endsAt"] for alert in down.posted.get(timeout=10)] == ["2025-06-15T15:08:20.000Z"]
 
 
-def test_what_was_missed_is_dropped_once_the_instance_has_ended_it_by_itself(cluster, clock, make_alert, make_notice):
+def test_a_missed_alert_is_dropped_after_its_expiry(cluster, clock, make_alert, make_notice):
     down = ScriptedEndpoint("am-1", DeliveryError(DeliveryErrorReason.CONNECT, "am-1: cannot connect", retryable=True))
     receiver = cluster(down, ScriptedEndpoint("am-2"))
     receiver.send(make_notice(), 10.0)
@@ -151,7 +151,7 @@ def test_what_was_missed_is_dropped_once_the_instance_has_ended_it_by_itself(clu
     assert [alert["labels"]["alertname"] for alert in down.posted.get(timeout=10)] == ["other"]
 
 
-def test_what_no_instance_took_is_left_to_the_outbox(cluster, make_notice):
+def test_an_alert_that_no_member_accepted_is_not_pending(cluster, make_notice):
     endpoints = [ScriptedEndpoint(f"am-{number}", HttpResponse(503, b"", None)) for number in range(2)]
     receiver = cluster(*endpoints)
     with pytest.raises(DeliveryError):
@@ -159,7 +159,7 @@ def test_what_no_instance_took_is_left_to_the_outbox(cluster, make_notice):
     assert [instance._pending for instance in receiver._members] == [{}, {}]
 
 
-def test_what_is_owed_is_bounded_and_the_newest_kept(cluster, make_alert, make_notice):
+def test_pending_alerts_are_limited_to_the_newest(cluster, make_alert, make_notice):
     hung = ScriptedEndpoint("am-1")
     hung.answering.clear()
     receiver = cluster(hung, ScriptedEndpoint("am-2"))
@@ -168,12 +168,12 @@ def test_what_is_owed_is_bounded_and_the_newest_kept(cluster, make_alert, make_n
             make_alert(labels=(("pid", f"{number}.{each}"),), fingerprint=f"{number}.{each}") for each in range(20)
         ]
         receiver.send(make_notice(*alerts), 10.0)
-    owed = [alert["labels"]["pid"] for _, alert in receiver._members[0]._pending.values()]
-    assert (len(owed), owed[0], owed[-1]) == (1_000, "10.0", "59.19")
+    pending = [alert["labels"]["pid"] for _, alert in receiver._members[0]._pending.values()]
+    assert (len(pending), pending[0], pending[-1]) == (1_000, "10.0", "59.19")
     hung.answering.set()
 
 
-def test_a_severity_that_changed_ends_the_alert_of_the_former_one(cluster, clock, make_alert, make_notice):
+def test_a_changed_severity_ends_the_alert_with_the_former_one(cluster, clock, make_alert, make_notice):
     instance = ScriptedEndpoint("am-1")
     receiver = cluster(instance)
     receiver.send(make_notice(make_alert(severity=Severity.WARNING)), 10.0)
@@ -187,20 +187,20 @@ def test_a_severity_that_changed_ends_the_alert_of_the_former_one(cluster, clock
     assert len(instance.posted.get(timeout=10)) == 1
 
 
-def test_the_former_severity_is_ended_by_the_attempt_that_arrives(cluster, make_alert, make_notice):
+def test_a_retry_ends_the_former_severity_again(cluster, make_alert, make_notice):
     instance = ScriptedEndpoint("am-1")
     receiver = cluster(instance)
     receiver.send(make_notice(make_alert(severity=Severity.WARNING)), 10.0)
     instance.answer = HttpResponse(503, b"", None)
     with pytest.raises(DeliveryError):
         receiver.send(make_notice(), 10.0)
-    instance.answer = TAKEN
+    instance.answer = ACCEPTED
     receiver.send(make_notice(), 10.0)
     severities = [[alert["labels"]["severity"] for alert in instance.posted.get(timeout=10)] for _ in range(3)]
     assert severities == [["warning"], ["critical", "warning"], ["critical", "warning"]]
 
 
-def test_a_refresh_puts_the_end_off(cluster, clock, make_alert):
+def test_a_refresh_moves_the_end(cluster, clock, make_alert):
     instance = ScriptedEndpoint("am-1")
     receiver = cluster(instance)
     clock.advance(60)
@@ -210,7 +210,7 @@ def test_a_refresh_puts_the_end_off(cluster, clock, make_alert):
     assert alert["labels"]["host"] == "web-1"
 
 
-def test_nothing_to_refresh_is_nothing_to_post(cluster):
+def test_a_refresh_without_alerts_posts_nothing(cluster):
     instance = ScriptedEndpoint("am-1")
     cluster(instance).refresh([], "web-1", 10.0)
     assert instance.posted.empty()
@@ -224,17 +224,17 @@ def test_nothing_to_refresh_is_nothing_to_post(cluster):
         ((HttpResponse(400, b"", None), HttpResponse(401, b"", None)), {"client_error", "auth"}, False, None),
     ],
 )
-def test_it_fails_when_no_instance_took_it(cluster, make_notice, answers, reasons, retryable, wait):
+def test_delivery_fails_if_no_member_accepts(cluster, make_notice, answers, reasons, retryable, wait):
     receiver = cluster(*(ScriptedEndpoint(f"am-{number}", answer) for number, answer in enumerate(answers, 1)))
     with pytest.raises(DeliveryError) as caught:
         receiver.send(make_notice(), 10.0)
     failure = caught.value
-    told = {f"am-{number} answered {answer.status}" for number, answer in enumerate(answers, 1)}
-    assert set(str(failure).split("; ")) == told
+    expected = {f"am-{number} answered {answer.status}" for number, answer in enumerate(answers, 1)}
+    assert set(str(failure).split("; ")) == expected
     assert (failure.reason in reasons, failure.retryable, failure.retry_after_seconds) == (True, retryable, wait)
 
 
-def test_it_fails_in_time_when_all_hang(cluster, make_notice):
+def test_delivery_fails_at_the_deadline_if_all_members_hang(cluster, make_notice):
     instance = ScriptedEndpoint("am-1")
     instance.answering.clear()
     with pytest.raises(DeliveryError) as caught:
@@ -254,7 +254,7 @@ def build(text):
     return build_receivers(read_settings(Document(text, tomllib.loads(text), "watchdog.toml")))["am"]
 
 
-def test_says_the_hosts_it_posts_to():
+def test_the_destination_lists_the_hosts():
     text = '[[receiver]]\nname="am"\ntype="alertmanager"\nurls=["http://user:pass@am-1:9093/x/", "https://am-2"]\n'
     assert build(text).destination() == "Alertmanager am-1, am-2"
 
@@ -266,7 +266,7 @@ def test_says_the_hosts_it_posts_to():
         ('["am-1:9093"]', "watchdog.toml:4: receiver.urls: must begin with https:// or http:// and a host name"),
     ],
 )
-def test_urls_that_lead_nowhere_are_told(urls, problem):
+def test_bad_urls_are_reported(urls, problem):
     with pytest.raises(ConfigError) as caught:
         build(f'[[receiver]]\nname="am"\ntype="alertmanager"\nurls={urls}\n')
     assert [str(each) for each in caught.value.problems] == [problem]

@@ -16,7 +16,7 @@ from watchdog.receivers.transport.child_process import ProcessResult
 
 
 def document_of(words, **options):
-    text = f'[[receiver]]\nname = "tell"\ntype = "command"\ncommand = {json.dumps(words)}\n'
+    text = f'[[receiver]]\nname = "script"\ntype = "command"\ncommand = {json.dumps(words)}\n'
     return Document(text, tomllib.loads(text), "watchdog.toml", **options)
 
 
@@ -26,9 +26,9 @@ def problems_of(words):
     return [str(problem).removeprefix("watchdog.toml:4: receiver.command: ") for problem in caught.value.problems]
 
 
-def test_its_place_is_told_without_its_arguments():
+def test_the_destination_has_no_arguments():
     receivers = build_receivers(read_settings(document_of(["/bin/true", "--token=secret"])))
-    assert receivers["tell"].destination() == "command /bin/true"
+    assert receivers["script"].destination() == "command /bin/true"
 
 
 @pytest.mark.parametrize(
@@ -36,20 +36,20 @@ def test_its_place_is_told_without_its_arguments():
     [
         ([], "must contain the path of a program"),
         (["true"], "must be an absolute path, not 'true'"),
-        (["/nonexistent/tell"], "cannot run '/nonexistent/tell': No such file or directory"),
+        (["/nonexistent/script"], "cannot run '/nonexistent/script': No such file or directory"),
         (["/etc"], "'/etc' is not an executable file"),
         (["/etc/passwd"], "'/etc/passwd' is not an executable file"),
         (["/bin/true", "a\0b"], "must not contain NUL characters"),
         (["/bin/true", ""], "must be a text, not an empty text"),
     ],
 )
-def test_what_cannot_be_run_is_told(words, problem):
+def test_a_program_that_cannot_run_is_reported(words, problem):
     assert problems_of(words) == [problem]
 
 
-def test_what_everyone_can_change_is_not_run(tmp_path):
+def test_a_program_writable_by_every_user_is_refused(tmp_path):
     tmp_path.chmod(0o755)
-    script = tmp_path / "tell"
+    script = tmp_path / "script"
     script.write_text("#!/bin/sh\n")
     script.chmod(0o757)
     assert problems_of([str(script)]) == [f"every user of this host can change '{script}': chmod o-w {script}"]
@@ -58,18 +58,18 @@ def test_what_everyone_can_change_is_not_run(tmp_path):
     assert problems_of([str(script)]) == [f"every user of this host can replace '{script}': chmod o-w {tmp_path}"]
 
 
-def test_a_command_of_another_machine_is_a_note_where_files_are_checked():
-    document = document_of(["/nonexistent/tell"], require_secrets=False)
+def test_check_reports_a_missing_program_as_a_note():
+    document = document_of(["/nonexistent/script"], require_secrets=False)
     build_receivers(read_settings(document))
-    assert [note.message for note in document.notes] == ["cannot run '/nonexistent/tell': No such file or directory"]
+    assert [note.message for note in document.notes] == ["cannot run '/nonexistent/script': No such file or directory"]
 
 
-def test_it_is_given_the_webhooks_document(make_notice):
-    document = json.loads(Command("tell", ("/bin/true",)).render(make_notice()))
+def test_the_input_is_the_document_of_the_webhook(make_notice):
+    document = json.loads(Command("script", ("/bin/true",)).render(make_notice()))
     assert (document["version"], document["status"], len(document["alerts"])) == ("4", "firing", 1)
 
 
-def test_the_variables_say_what_a_small_script_needs(make_notice):
+def test_the_environment_has_the_facts_for_scripts(make_notice):
     assert command._environment(make_notice()) == {
         "WATCHDOG_STATUS": "firing",
         "WATCHDOG_SEVERITY": "critical",
@@ -87,7 +87,7 @@ def test_variables_with_hostile_names_are_one_line_and_bounded(hostile_notice):
     for value in command._environment(hostile_notice).values():
         assert value.isprintable()
         assert len(value) <= 1_024
-    json.loads(Command("tell", ("/bin/true",)).render(hostile_notice))
+    json.loads(Command("script", ("/bin/true",)).render(hostile_notice))
 
 
 @pytest.mark.parametrize(
@@ -100,5 +100,5 @@ def test_variables_with_hostile_names_are_one_line_and_bounded(hostile_notice):
         (-40, b"", "was killed by signal 40"),
     ],
 )
-def test_a_failure_says_how_it_ended_and_its_last_words(code, output, text):
+def test_an_error_has_the_exit_and_the_last_line_of_output(code, output, text):
     assert command._describe_failure(ProcessResult(code, output)) == text

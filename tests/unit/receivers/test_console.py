@@ -41,13 +41,13 @@ def test_writes_a_few_lines_per_alert(pipe, make_notice):
     assert os.read(reading, 10_000).decode() == STORM_LINES
 
 
-def test_why_it_is_told_here_stands_under_the_title_where_that_is_no_matter_of_course(pipe, make_notice):
+def test_a_reason_with_a_detail_stands_under_the_title(pipe, make_notice):
     notification = make_notice(reason="escalated", reason_detail="oncall does not answer since 2025-06-15 15:06:40 UTC")
     lines = Console("console", pipe[1]).render(notification).decode().splitlines()
     assert (lines[1], len(lines)) == ("    escalated: oncall does not answer since 2025-06-15 15:06:40 UTC", 6)
 
 
-def test_the_worst_comes_first_and_a_runbook_last(pipe, make_alert, make_notice):
+def test_the_worst_alert_comes_first_and_the_runbook_last(pipe, make_alert, make_notice):
     notification = make_notice(make_alert(severity=Severity.WARNING), make_alert(runbook="https://wiki.example/storm"))
     lines = Console("console", pipe[1]).render(notification).decode().splitlines()
     assert [lines[0][:18], lines[5], lines[6][:17]] == [
@@ -86,18 +86,18 @@ def test_every_line_for_the_journal_has_its_level(pipe, monkeypatch, make_alert,
     assert console.destination() == "the journal"
 
 
-def test_a_journal_stream_that_standard_output_is_not_counts_for_nothing(pipe, monkeypatch, make_notice):
+def test_a_journal_stream_other_than_standard_output_is_ignored(pipe, monkeypatch, make_notice):
     monkeypatch.setenv("JOURNAL_STREAM", "1:2")
     console = Console("console", pipe[1])
     assert console.render(make_notice()).decode() == STORM_LINES
     assert console.destination() == "standard output"
 
 
-def test_knows_a_terminal(terminal):
+def test_a_terminal_is_detected(terminal):
     assert Console("console", terminal).destination() == "the terminal"
 
 
-def test_hostile_names_give_no_command_to_a_terminal_and_forge_no_line(pipe, terminal, hostile_notice, make_notice):
+def test_hostile_names_cannot_control_the_terminal_or_forge_a_line(pipe, terminal, hostile_notice, make_notice):
     lines = Console("console", pipe[1]).render(hostile_notice).decode().splitlines(keepends=True)
     assert len(lines) == 5 + len(notification_text.evidence_lines(hostile_notice.alerts[0], hostile_notice))
     assert all(line.removesuffix("\n").isprintable() for line in lines)
@@ -105,7 +105,7 @@ def test_hostile_names_give_no_command_to_a_terminal_and_forge_no_line(pipe, ter
     assert Console("console", terminal).render(hostile_notice).count(b"\x1b") == 2
 
 
-def test_gives_up_at_the_deadline_when_nobody_reads(pipe, make_notice):
+def test_an_unread_pipe_fails_at_the_deadline(pipe, make_notice):
     os.write(pipe[1], bytes(fcntl.fcntl(pipe[1], fcntl.F_GETPIPE_SZ)))
     with pytest.raises(DeliveryError, match="standard output does not accept data") as caught:
         Console("console", pipe[1]).send(make_notice(), 0.05)

@@ -15,17 +15,19 @@ from watchdog.receivers.registry import build_receivers
 
 
 class Server:
-    """A relay that takes messages, or refuses recipients as it is told."""
+    """A mail server that accepts messages, except for the recipients in `refusing`."""
 
     host, port = "mail.example", 587
 
     def __init__(self):
-        self.taken = []
+        self.accepted_messages = []
         self.refusing = {}
 
     def send_message(self, sender, recipients, message, deadline):
         refused = {recipient: self.refusing[recipient] for recipient in recipients if recipient in self.refusing}
-        self.taken.append(([recipient for recipient in recipients if recipient not in refused], parse(message)))
+        self.accepted_messages.append(
+            ([recipient for recipient in recipients if recipient not in refused], parse(message))
+        )
         return refused
 
 
@@ -52,7 +54,7 @@ def text_of(message):
 
 
 def check_form(raw):
-    """Hold a message to RFC 5322: short lines of 7 bits, a header that nothing was added to."""
+    """Check the form of a message by RFC 5322: short 7-bit lines, no added header; return it parsed."""
     assert raw.isascii()
     lines = raw.split(b"\r\n")
     assert all(len(line) <= 998 and b"\n" not in line and b"\r" not in line for line in lines)
@@ -72,7 +74,7 @@ def check_form(raw):
     return parse(raw)
 
 
-def test_a_message_says_it_all(receiver, make_alert, make_notice):
+def test_a_message_has_all_headers_and_lines(receiver, make_alert, make_notice):
     message = check_form(receiver.render(make_notice(make_alert(runbook="https://wiki.example/storm"))))
     identity = "5f0c7e7a8d9b4c6e8f1a2b3c4d5e6f70"
     title = "[FIRING] critical: crawler opens 612/s connections (limit 500/s)"
@@ -93,46 +95,44 @@ def test_a_message_says_it_all(receiver, make_alert, make_notice):
     )
 
 
-def test_several_alerts_have_a_common_subject_and_are_counted_where_they_are_too_many(
-    receiver, make_alert, make_notice
-):
+def test_several_alerts_share_a_subject_and_excess_ones_are_counted(receiver, make_alert, make_notice):
     message = check_form(receiver.render(make_notice(*(make_alert() for _ in range(103)))))
     assert message["Subject"] == "[FIRING:103] critical: outbound-connection-storm on web-1"
     assert text_of(message).count("[FIRING] critical: ") == 100
     assert "\n\nand 3 more alerts\n\n" in text_of(message)
 
 
-def test_hostile_names_add_no_field_and_are_decoded_to_nothing_else(receiver, hostile_notice):
+def test_hostile_names_add_no_header_and_decode_to_themselves(receiver, hostile_notice):
     message = check_form(receiver.render(hostile_notice))
     assert message["Subject"].isprintable()
     assert message["Subject"].startswith("[FIRING] critical: ")
     assert all(line.isprintable() for line in text_of(message).split("\n"))
 
 
-def test_a_name_that_reads_as_an_encoded_word_stays_as_it_is(receiver, make_alert, make_notice):
+def test_a_name_in_the_form_of_an_encoded_word_is_unchanged(receiver, make_alert, make_notice):
     hidden = "=?utf-8?b?4oCu?="  # a bidi control
     message = check_form(receiver.render(make_notice(make_alert(summary=hidden), host=hidden)))
     assert message["Subject"] == f"[FIRING] critical: {hidden} on {hidden}"
 
 
-def test_from_first_to_last_there_is_one_thread(receiver, server, make_alert, make_notice):
+def test_all_messages_until_the_end_are_in_one_thread(receiver, server, make_alert, make_notice):
     for number, alert in enumerate((make_alert(), make_alert(), make_alert(resolved=1_750_000_100.0), make_alert())):
         receiver.send(make_notice(alert, id=str(number)), 10.0)
-    references = [message["References"] for _, message in server.taken]
+    references = [message["References"] for _, message in server.accepted_messages]
     assert references == [None, "<0@example.net>", "<0@example.net>", None]
-    assert [message["In-Reply-To"] for _, message in server.taken] == references
+    assert [message["In-Reply-To"] for _, message in server.accepted_messages] == references
 
 
-def test_groups_have_threads_of_their_own(receiver, server, make_notice):
+def test_each_group_has_its_own_thread(receiver, server, make_notice):
     receiver.send(make_notice(id="0"), 10.0)
     receiver.send(make_notice(id="1", group_key="other"), 10.0)
-    assert [message["References"] for _, message in server.taken] == [None, None]
+    assert [message["References"] for _, message in server.accepted_messages] == [None, None]
 
 
-def test_a_message_that_is_sent_again_is_the_same(receiver, server, make_notice):
+def test_a_repeated_message_is_identical(receiver, server, make_notice):
     receiver.send(make_notice(), 10.0)
     receiver.send(make_notice(), 10.0)
-    first, second = (message.as_bytes() for _, message in server.taken)
+    first, second = (message.as_bytes() for _, message in server.accepted_messages)
     assert first == second
 
 
@@ -150,10 +150,10 @@ def test_a_failing_state_costs_the_thread_but_no_notification(server, make_alert
     receiver = email_through(server, ReceiverOptions(state=FailingState()))
     receiver.send(make_notice(), 10.0)
     receiver.send(make_notice(make_alert(resolved=1_750_000_100.0), id="1"), 10.0)
-    assert len(server.taken) == 2
+    assert len(server.accepted_messages) == 2
 
 
-def test_what_the_outbox_gave_up_is_forgotten_in_the_end(receiver, server, make_notice):
+def test_at_most_a_hundred_unfinished_notifications_are_kept(receiver, server, make_notice):
     server.refusing["boss@example.net"] = DeliveryError(DeliveryErrorReason.SERVER_ERROR, "later", retryable=True)
     for number in range(300):
         with pytest.raises(DeliveryError):
@@ -177,7 +177,7 @@ def build(text):
         ("port=2525", "starttls", 2525),
     ],
 )
-def test_tls_is_what_is_usual_and_the_port_goes_by_it(more, tls, port):
+def test_the_port_follows_the_tls_mode(more, tls, port):
     receiver = build(TABLE + more)
     assert (receiver._server.tls_mode, receiver._server.port) == (tls, port)
     assert receiver.destination() == f"e-mail through mail.example:{port}"
@@ -207,7 +207,7 @@ def test_tls_is_what_is_usual_and_the_port_goes_by_it(more, tls, port):
         (TABLE.replace('["b@example.net"]', "[]"), "6: receiver.to: must contain at least one address"),
     ],
 )
-def test_what_cannot_be_sent_is_told(table, problem):
+def test_bad_settings_are_reported(table, problem):
     with pytest.raises(ConfigError) as caught:
         build(table)
     assert [str(each) for each in caught.value.problems] == [f"watchdog.toml:{problem}"]

@@ -15,11 +15,11 @@ def journald():
 
 
 def parsed(octets):
-    """Read entries as systemd.io, "Journal native protocol", describes them: field by field, one after the other."""
+    """Parse entries as systemd.io, "Journal native protocol", describes: one field after the other."""
     entries, fields = [], {}
     while octets:
         line, _, octets = octets.partition(b"\n")
-        if not line:  # ends an entry
+        if not line:  # end of an entry
             entries.append(fields)
             fields = {}
             continue
@@ -34,7 +34,7 @@ def parsed(octets):
     return [*entries, fields]
 
 
-def test_an_entry_has_every_fact_as_a_field(journald, make_alert, make_notice):
+def test_an_entry_has_a_field_for_each_fact(journald, make_alert, make_notice):
     [entry] = parsed(journald.render(make_notice(make_alert(runbook="https://wiki.example/storm"))))
     assert entry == {
         "MESSAGE": "[FIRING] critical: crawler opens 612/s connections (limit 500/s)\n"
@@ -73,7 +73,7 @@ def test_an_entry_has_every_fact_as_a_field(journald, make_alert, make_notice):
         ({"resolved": 1_750_000_100.0}, "resolved", "5", RESOLVED_MESSAGE_ID),
     ],
 )
-def test_priority_and_message_id_tell_what_happened(
+def test_priority_and_message_id_follow_the_event(
     journald, make_alert, make_notice, changes, reason, priority, identity
 ):
     [entry] = parsed(journald.render(make_notice(make_alert(**changes), reason=reason)))
@@ -81,14 +81,14 @@ def test_priority_and_message_id_tell_what_happened(
     assert ("WATCHDOG_RESOLVED" in entry) == ("resolved" in changes)
 
 
-def test_each_alert_has_its_own_entry_the_worst_first(journald, make_alert, make_notice):
+def test_each_alert_has_its_own_entry_worst_first(journald, make_alert, make_notice):
     notification = make_notice(make_alert(severity=Severity.WARNING), make_alert(), is_test=True)
     entries = parsed(journald.render(notification))
     assert [entry["PRIORITY"] for entry in entries] == ["2", "4"]
     assert {entry["WATCHDOG_TEST"] for entry in entries} == {"true"}
 
 
-def test_a_label_never_stands_for_a_fact_of_ours(journald, make_alert, make_notice):
+def test_a_label_cannot_replace_a_fact(journald, make_alert, make_notice):
     [entry] = parsed(journald.render(make_notice(make_alert(labels=(("state", "SYN_SENT"), ("a-b", "x"))))))
     assert (entry["WATCHDOG_STATE"], entry["WATCHDOG_LABEL_STATE"]) == ("firing", "SYN_SENT")
     assert entry["WATCHDOG_LABEL_A_B"] == "x"
@@ -103,7 +103,7 @@ def test_hostile_names_stay_in_their_field(journald, hostile_notice, make_notice
         assert len(value) <= (7_200 if name == "MESSAGE" else 1_024)
 
 
-def test_sizes_are_told_entry_by_entry(journald, make_alert, make_notice):
+def test_limit_usage_has_the_size_of_each_entry(journald, make_alert, make_notice):
     notification = make_notice(make_alert(), make_alert(resolved=1_750_000_100.0))
     first = len(journald.render(make_notice()))
     second = len(journald.render(notification)) - first - 1
@@ -125,7 +125,7 @@ def test_sizes_are_told_entry_by_entry(journald, make_alert, make_notice):
         ({"address": "udp://journal"}, "journal unix:///run/systemd/journal/socket", 1),
     ],
 )
-def test_reads_an_address(keys, destination, problems):
+def test_the_address_is_read(keys, destination, problems):
     document = Document("", keys, "watchdog.toml")
     assert Journald.from_table("journal", document.root).destination() == destination
     assert len(document.problems) == problems

@@ -25,7 +25,7 @@ def refusal(*errors):
 
 
 class ScriptedEndpoint(Endpoint):
-    """Gives the answers in turn, then accepts; keeps what was posted."""
+    """An endpoint that gives the answers in turn, then accepts. It keeps the posts."""
 
     def __init__(self, *answers):
         super().__init__(Secret("https://events.pagerduty.com/v2/enqueue"))
@@ -47,11 +47,11 @@ def pagerduty(*answers):
 
 @pytest.fixture
 def three(make_alert, make_notice):
-    """Tell of three processes at once."""
+    """Return a notification about three processes."""
     return make_notice(*(make_alert(fingerprint=name * 16, labels=(("process", name),)) for name in "abc"))
 
 
-def test_an_alert_that_fires_triggers(make_alert, make_notice):
+def test_a_firing_alert_is_a_trigger_event(make_alert, make_notice):
     receiver, endpoint = pagerduty()
     receiver.send(make_notice(make_alert(runbook="https://wiki.example/storm")), 10.0)
     [event] = endpoint.posts
@@ -77,7 +77,7 @@ def test_an_alert_that_fires_triggers(make_alert, make_notice):
     assert details["notification_id"] == "5f0c7e7a8d9b4c6e8f1a2b3c4d5e6f70"
 
 
-def test_one_that_is_over_resolves_the_same(make_alert, make_notice):
+def test_a_resolved_alert_resolves_the_same_incident(make_alert, make_notice):
     receiver, endpoint = pagerduty()
     receiver.send(make_notice(), 10.0)
     receiver.send(make_notice(make_alert(resolved=1_750_000_100.0), id="2" * 32), 10.0)
@@ -85,13 +85,13 @@ def test_one_that_is_over_resolves_the_same(make_alert, make_notice):
     assert endpoint.posts[0]["dedup_key"] == endpoint.posts[1]["dedup_key"]
 
 
-def test_a_warning_is_one_there_too(make_alert, make_notice):
+def test_a_warning_has_severity_warning(make_alert, make_notice):
     receiver, endpoint = pagerduty()
     receiver.send(make_notice(make_alert(severity=Severity.WARNING)), 10.0)
     assert endpoint.posts[0]["payload"]["severity"] == "warning"
 
 
-def test_hosts_and_alerts_are_told_apart_and_severities_are_not(make_alert):
+def test_the_dedup_key_depends_on_host_and_alert_but_not_on_severity(make_alert):
     alert = make_alert()
     keys = {
         dedup_key(alert, "web-1"),
@@ -103,7 +103,7 @@ def test_hosts_and_alerts_are_told_apart_and_severities_are_not(make_alert):
     assert {len(key) for key in keys} == {64}
 
 
-def test_what_was_taken_is_not_sent_again_when_the_rest_is(three):
+def test_a_retry_does_not_repeat_accepted_events(three):
     receiver, endpoint = pagerduty(ACCEPTED, BUSY)
     with pytest.raises(DeliveryError) as caught:
         receiver.send(three, 10.0)
@@ -114,7 +114,7 @@ def test_what_was_taken_is_not_sent_again_when_the_rest_is(three):
     assert not receiver._unfinished
 
 
-def test_after_a_crash_all_is_sent_again_under_the_same_keys(three):
+def test_after_a_crash_all_events_are_sent_again_with_the_same_keys(three):
     receiver, endpoint = pagerduty(ACCEPTED, BUSY)
     with pytest.raises(DeliveryError):
         receiver.send(three, 10.0)
@@ -124,7 +124,7 @@ def test_after_a_crash_all_is_sent_again_under_the_same_keys(three):
     assert later.fingerprints() == ["a", "b", "c"]
 
 
-def test_an_event_that_is_refused_holds_up_no_other(three):
+def test_a_refused_event_delays_no_other(three):
     receiver, endpoint = pagerduty(ACCEPTED, refusal("'payload.summary' is missing or blank"))
     with pytest.raises(DeliveryError) as caught:
         receiver.send(three, 10.0)
@@ -136,7 +136,7 @@ def test_an_event_that_is_refused_holds_up_no_other(three):
     )
 
 
-def test_what_was_refused_is_told_when_the_rest_has_been_taken(three):
+def test_a_refusal_is_raised_after_the_other_events_are_accepted(three):
     receiver, endpoint = pagerduty(refusal("x"), BUSY)
     with pytest.raises(DeliveryError) as caught:
         receiver.send(three, 10.0)
@@ -163,21 +163,21 @@ def test_what_was_refused_is_told_when_the_rest_has_been_taken(three):
         (HttpResponse(400, b'{"errors":7,"status":{}}', None), ""),
     ],
 )
-def test_a_refusal_says_what_it_means_and_repeats_nothing(make_notice, answer, text):
+def test_a_refusal_is_explained_without_the_text_of_the_answer(make_notice, answer, text):
     receiver, _ = pagerduty(answer)
     with pytest.raises(DeliveryError) as caught:
         receiver.send(make_notice(), 10.0)
     assert str(caught.value) == f"events.pagerduty.com answered 400{text}"
 
 
-def test_a_wait_that_is_asked_for_is_the_one_that_counts(make_notice):
+def test_retry_after_has_precedence_over_the_default_wait(make_notice):
     receiver, _ = pagerduty(HttpResponse(429, b"", 7.0))
     with pytest.raises(DeliveryError) as caught:
         receiver.send(make_notice(), 10.0)
     assert caught.value.retry_after_seconds == 7
 
 
-def test_when_time_is_up_the_rest_is_left_for_later(three):
+def test_events_after_the_deadline_are_left_for_the_retry(three):
     receiver, endpoint = pagerduty()
     with pytest.raises(DeliveryError) as caught:
         receiver.send(three, 0.0)
@@ -185,7 +185,7 @@ def test_when_time_is_up_the_rest_is_left_for_later(three):
     assert endpoint.posts == []
 
 
-def test_what_the_outbox_gave_up_is_forgotten_in_the_end(make_notice):
+def test_at_most_a_hundred_unfinished_notifications_are_kept(make_notice):
     receiver, _ = pagerduty(*[BUSY] * 300)
     for number in range(300):
         with pytest.raises(DeliveryError):
@@ -207,7 +207,7 @@ def test_hostile_names_stay_inside_every_limit(hostile_notice):
     )
 
 
-def test_details_that_are_too_many_are_left_out(make_alert, make_notice):
+def test_excess_details_are_left_out(make_alert, make_notice):
     labels = tuple((f"label{number}", "é" * 1_000) for number in range(400))
     notification = make_notice(make_alert(labels=labels))
     receiver, endpoint = pagerduty()
@@ -216,13 +216,13 @@ def test_details_that_are_too_many_are_left_out(make_alert, make_notice):
     assert len(receiver.render(notification)) <= MAX_EVENT_BYTES
 
 
-def test_the_key_does_not_show_in_what_is_printed(three):
+def test_rendering_masks_the_routing_key(three):
     receiver, _ = pagerduty()
     events = [json.loads(line) for line in receiver.render(three).splitlines()]
     assert [event["routing_key"] for event in events] == ["<secret>"] * 3
 
 
-def test_the_sizes_of_each_event_are_told_against_the_limits(three):
+def test_limit_usage_has_the_size_of_each_event(three):
     receiver, _ = pagerduty()
     sizes = [len(event) for event in receiver.render(three).splitlines()]
     assert receiver.limit_usage(three) == [
@@ -234,7 +234,7 @@ def build(text):
     return build_receivers(read_settings(Document(text, tomllib.loads(text), "watchdog.toml")))["pd"]
 
 
-def test_says_the_host_it_posts_to():
+def test_the_destination_is_the_host():
     text = f'[[receiver]]\nname="pd"\ntype="pagerduty"\nrouting_key="{KEY}"\n'
     assert build(text).destination() == "PagerDuty events.pagerduty.com"
     assert build(f'{text}url="https://events.eu.pagerduty.com/v2/enqueue"').destination() == (
@@ -242,7 +242,7 @@ def test_says_the_host_it_posts_to():
     )
 
 
-def test_a_key_that_can_be_none_is_told_and_not_shown():
+def test_an_impossible_routing_key_is_reported_but_not_shown():
     with pytest.raises(ConfigError) as caught:
         build('[[receiver]]\nname="pd"\ntype="pagerduty"\nrouting_key="secret+key"\nurl="pagerduty.com"\n')
     assert [str(each) for each in caught.value.problems] == [

@@ -23,7 +23,7 @@ def problems_of(text):
     return [str(problem) for problem in caught.value.problems]
 
 
-def test_there_are_these_types():
+def test_each_type_is_the_type_of_its_class():
     assert sorted(RECEIVER_TYPES) == [
         "alertmanager",
         "apprise",
@@ -39,7 +39,7 @@ def test_there_are_these_types():
     assert [receiver_class(kind).type for kind in RECEIVER_TYPES] == list(RECEIVER_TYPES)
 
 
-def test_makes_every_receiver_under_its_name_in_the_files_order():
+def test_receivers_have_their_names_in_the_order_of_the_file():
     receivers = build_receivers(
         config_of("""
 [[receiver]]
@@ -88,11 +88,11 @@ def test_each_type_of_receiver_has_a_default_rate_limit():
     }  # fmt: skip
 
 
-def test_with_no_configuration_there_is_the_console():
+def test_without_configuration_the_receiver_is_the_console():
     assert [receiver.type for receiver in build_receivers(config_of("")).values()] == ["console"]
 
 
-def test_tells_every_problem_of_every_receiver_at_its_line():
+def test_every_problem_of_every_receiver_is_reported_with_its_line():
     assert problems_of("""
 [[receiver]]
 name = "a"
@@ -131,7 +131,7 @@ colour = true
     ]
 
 
-def test_a_url_from_the_environment_is_told_by_its_own_key_and_not_shown(monkeypatch):
+def test_a_bad_url_in_the_environment_is_reported_by_its_key_but_not_shown(monkeypatch):
     monkeypatch.setenv("HOOK_URL", "hooks.example/secret-path")
     text = '[[receiver]]\nname = "hook"\ntype = "webhook"\nurl_env = "HOOK_URL"\n'
     assert problems_of(text) == [
@@ -139,7 +139,7 @@ def test_a_url_from_the_environment_is_told_by_its_own_key_and_not_shown(monkeyp
     ]
 
 
-def test_a_secret_that_only_the_daemon_can_read_is_no_problem_where_secrets_are_not_needed():
+def test_an_unreadable_secret_is_no_problem_without_require_secrets():
     text = '[[receiver]]\nname = "hook"\ntype = "webhook"\nurl_env = "NOT_SET_ANYWHERE"\n'
     assert list(build_receivers(config_of(text, require_secrets=False))) == ["hook"]
 
@@ -155,7 +155,7 @@ def test_a_secret_that_only_the_daemon_can_read_is_no_problem_where_secrets_are_
         ("udp://log.example", None, b"<26>1 2025-06-"),
     ],
 )
-def test_the_format_is_what_usually_listens_there(make_notice, address, form, start):
+def test_the_default_format_follows_the_address(make_notice, address, form, start):
     text = f'[[receiver]]\nname = "log"\ntype = "syslog"\naddress = "{address}"\n'
     if form is not None:
         text += f'format = "{form}"\n'

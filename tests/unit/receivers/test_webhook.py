@@ -12,7 +12,7 @@ from watchdog.receivers.webhook import Webhook
 
 
 class RecordingEndpoint(Endpoint):
-    """Keeps what would have been posted."""
+    """An endpoint that only records the posts."""
 
     def __init__(self):
         super().__init__(Secret("https://alerts.example.net/in/token"))
@@ -33,7 +33,7 @@ def webhook(endpoint, clock):
     return Webhook("hook", endpoint, None, clock)
 
 
-def test_speaks_alertmanagers_json_version_4(webhook, make_notice):
+def test_the_document_is_alertmanagers_json_version_4(webhook, make_notice):
     assert json.loads(webhook.render(make_notice())) == {
         "version": "4",
         "groupKey": '{}:{alertname="outbound-connection-storm"}',
@@ -95,16 +95,14 @@ def test_speaks_alertmanagers_json_version_4(webhook, make_notice):
     }
 
 
-def test_a_resolved_alert_has_its_end(webhook, make_alert, make_notice):
+def test_a_resolved_alert_has_its_end_in_ends_at(webhook, make_alert, make_notice):
     document = json.loads(webhook.render(make_notice(make_alert(resolved=1_750_000_100.0))))
     assert document["status"] == "resolved"
     assert document["alerts"][0]["status"] == "resolved"
     assert document["alerts"][0]["endsAt"] == "2025-06-15T15:08:20.000Z"
 
 
-def test_a_notice_fires_while_any_of_its_alerts_does_and_tells_what_they_have_in_common(
-    webhook, make_alert, make_notice
-):
+def test_a_notification_with_a_firing_alert_fires_and_has_the_common_labels(webhook, make_alert, make_notice):
     over = make_alert(labels=(("process", "other"), ("unit", "crawler.service")), resolved=1_750_000_100.0)
     document = json.loads(webhook.render(make_notice(over, make_alert())))
     assert document["status"] == "firing"
@@ -118,12 +116,12 @@ def test_a_notice_fires_while_any_of_its_alerts_does_and_tells_what_they_have_in
     }
 
 
-def test_the_runbook_is_where_alertmanagers_users_look_for_it(webhook, make_alert, make_notice):
+def test_the_runbook_is_the_annotation_runbook_url(webhook, make_alert, make_notice):
     document = json.loads(webhook.render(make_notice(make_alert(runbook="https://wiki.example/storm"))))
     assert document["alerts"][0]["annotations"]["runbook_url"] == "https://wiki.example/storm"
 
 
-def test_a_value_without_limit_is_written_as_prometheus_does(webhook, make_alert, make_notice):
+def test_an_infinite_value_has_the_form_of_prometheus(webhook, make_alert, make_notice):
     document = json.loads(webhook.render(make_notice(make_alert(value=float("inf"), peak=float("-inf")))))
     assert document["alerts"][0]["annotations"]["value"] == "+Inf"
     assert document["alerts"][0]["annotations"]["peak"] == "-Inf"
@@ -134,7 +132,7 @@ def test_an_empty_label_is_no_label(webhook, make_alert, make_notice):
     assert "unit" not in document["alerts"][0]["labels"]
 
 
-def test_a_test_is_told_apart_by_label_and_by_words(webhook, make_notice):
+def test_a_test_has_a_label_and_a_marked_summary(webhook, make_notice):
     alert = json.loads(webhook.render(make_notice(is_test=True)))["alerts"][0]
     assert alert["labels"]["test"] == "true"
     assert alert["annotations"]["summary"].startswith("[TEST] ")
@@ -167,11 +165,11 @@ def test_a_signature_covers_time_and_body(endpoint, clock, make_notice):
     assert headers["X-Watchdog-Signature"] == f"sha256={expected}"
 
 
-def test_says_where_it_posts_without_the_path(webhook):
+def test_the_destination_has_no_path(webhook):
     assert webhook.destination() == "webhook alerts.example.net"
 
 
-def test_evidence_is_in_annotations_of_its_own(webhook, make_alert, make_notice, evidence):
+def test_evidence_has_its_own_annotations(webhook, make_alert, make_notice, evidence):
     document = json.loads(webhook.render(make_notice(make_alert(evidence=evidence))))
     said = document["alerts"][0]["annotations"]
     assert said["process"].startswith("crawler, pid 4711 (")

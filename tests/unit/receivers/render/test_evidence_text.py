@@ -1,4 +1,4 @@
-"""Evidence in words."""
+"""Evidence as text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STARTED = "started 2025-06-15 13:01:31 UTC, 2 h 5 min before"
 LABELS = (("process", "crawler"), ("unit", "crawler.service"))
 
 
-def test_it_tells_of_process_command_parents_peers_and_what_led_up_to_it(evidence):
+def test_evidence_has_process_command_parents_peers_and_history(evidence):
     assert evidence_text.evidence_lines(evidence, LABELS) == [
         "process: pid 4711 (75 % of it, the rest by 2 other processes), exe /usr/bin/crawler, user www-data, "
         + STARTED,
@@ -24,12 +24,12 @@ def test_it_tells_of_process_command_parents_peers_and_what_led_up_to_it(evidenc
     ]
 
 
-def test_what_the_labels_do_not_tell_it_tells(evidence):
+def test_facts_missing_in_the_labels_are_in_the_evidence(evidence):
     assert evidence_text.evidence_lines(evidence, ())[0].startswith("process: crawler, pid 4711 (")
     assert ", unit crawler.service, " in evidence_text.evidence_lines(evidence, ())[0]
 
 
-def test_a_process_that_is_gone_is_said_to_be(evidence):
+def test_an_exited_process_is_marked(evidence):
     dead = replace(
         evidence,
         top_process=replace(evidence.top_process, has_exited=True, other_process_count=0, command=None, parents=()),
@@ -51,18 +51,18 @@ def test_a_process_that_is_gone_is_said_to_be(evidence):
         (None, 2, "pid 4711 (one of 3 processes),"),
     ],
 )
-def test_it_says_whether_the_process_was_alone(evidence, share, others, words):
+def test_the_share_of_the_process_is_shown(evidence, share, others, words):
     shown = replace(evidence, top_process=replace(evidence.top_process, share=share, other_process_count=others))
     assert evidence_text.evidence_lines(shown, LABELS)[0].startswith(f"process: {words}")
 
 
-def test_what_was_measured_in_a_moment_is_told_as_such_and_one_tick_is_no_history(evidence):
+def test_short_ticks_are_shown_and_one_tick_is_no_history(evidence):
     shown = replace(evidence, tick_seconds=0.0204, history=(1.0,))
     assert evidence_text.peers_text(shown).startswith("within 20.4 ms: ")
     assert [line.partition(":")[0] for line in evidence_text.evidence_lines(shown, LABELS)][-1] == "peers"
 
 
-def test_where_none_was_taken_it_says_why():
+def test_missing_evidence_has_a_reason():
     assert evidence_text.evidence_lines(Evidence(0.0, missing_reason=NOT_TAKEN), LABELS) == [f"evidence: {NOT_TAKEN}"]
 
 
@@ -75,7 +75,7 @@ def test_where_none_was_taken_it_says_why():
         ({"bytes_sent": 1_500_000, "bytes_received": 20}, "1.5 MB sent, 20 B received"),
     ],
 )  # fmt: skip
-def test_a_peer_is_told_by_who_connected_and_what_became_of_it(evidence, changes, words):
+def test_a_peer_is_shown_with_direction_failures_and_states(evidence, changes, words):
     shown = replace(evidence, peers=(replace(evidence.peers[0], **changes),))
     assert words in evidence_text.peers_text(shown)
 
@@ -89,13 +89,13 @@ def test_a_peer_is_told_by_who_connected_and_what_became_of_it(evidence, changes
         ("open", "count", 51.0, "to 192.0.2.7:443: 51 open"),
     ],
 )
-def test_amounts_are_in_the_metrics_own_words(evidence, metric, form, amount, words):
+def test_amounts_have_the_name_of_the_metric(evidence, metric, form, amount, words):
     peer = replace(evidence.peers[0], amount=amount)
     shown = replace(evidence, metric=metric, format=form, amount=None, peers=(peer,))
     assert words in evidence_text.peers_text(shown)
 
 
-def test_peers_that_find_no_room_in_the_line_are_counted(evidence):
+def test_peers_beyond_the_line_length_are_counted(evidence):
     peer = replace(
         evidence.peers[0], address="2001:db8:1111:2222:3333:4444:5555:6666", states=(("ESTABLISHED", 2**40),)
     )
@@ -119,5 +119,5 @@ def test_peers_that_find_no_room_in_the_line_are_counted(evidence):
         ((-1.0, 1.0, None, float("inf")), "▁█·█"),
     ],
 )
-def test_a_sparkline_reaches_from_zero_to_the_greatest(values, bars):
+def test_a_sparkline_reaches_from_zero_to_the_maximum(values, bars):
     assert evidence_text.sparkline(values) == bars

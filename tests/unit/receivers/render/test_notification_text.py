@@ -7,7 +7,7 @@ from watchdog.receivers.render import notification_text
 from watchdog.rules.language.rule import OVERFLOW_LABELS, Severity
 
 
-def test_a_firing_alert_tells_how_much_who_since_when_why_and_where(make_alert, make_notice):
+def test_a_firing_alert_shows_value_labels_times_reason_and_host(make_alert, make_notice):
     notification = make_notice()
     assert [
         notification_text.alert_title(make_alert(), notification),
@@ -21,14 +21,14 @@ def test_a_firing_alert_tells_how_much_who_since_when_why_and_where(make_alert, 
     ]
 
 
-def test_an_alert_that_has_just_begun_lasts_for_no_time_and_has_no_other_peak_yet(make_alert, make_notice):
+def test_a_new_alert_shows_no_duration_and_no_peak(make_alert, make_notice):
     alert = make_alert(started=1_750_000_011.8, peak=612.0)
     [amounts, _, times, *_] = notification_text.detail_lines(alert, make_notice(alert, created=1_750_000_012.0))
     assert amounts == "value 612/s, limit 500/s"
     assert times == "since 2025-06-15 15:06:51 UTC; why: value above 500/s for 10 s"
 
 
-def test_a_resolved_alert_tells_how_long_it_lasted_and_its_peak(make_alert, make_notice):
+def test_a_resolved_alert_shows_its_duration_and_peak(make_alert, make_notice):
     alert = make_alert(
         state=AlertState.RESOLVED, resolved=1_750_000_426.0, value=3.0, reason="value below 300/s for 10 s"
     )
@@ -48,14 +48,14 @@ def test_a_step_of_the_wall_clock_makes_no_alert_last_longer(make_alert, make_no
     assert notification_text.detail_lines(alert, make_notice(alert))[0].startswith("lasted 1 min 30 s, ")
 
 
-def test_evidence_follows_the_facts_so_that_what_is_cut_is_evidence(make_alert, make_notice, evidence):
+def test_evidence_follows_the_facts(make_alert, make_notice, evidence):
     alert = make_alert(evidence=evidence)
     lines = notification_text.detail_lines(alert, make_notice(alert))
     assert lines[:4] == notification_text.detail_lines(make_alert(), make_notice())
     assert [line.partition(":")[0] for line in lines[4:]] == ["process", "command", "parents", "peers", "history"]
 
 
-def test_many_alerts_are_each_told_in_three_lines(make_alert, make_notice, evidence):
+def test_many_alerts_have_three_lines_each(make_alert, make_notice, evidence):
     alert = make_alert(evidence=evidence)
     assert len(notification_text.detail_lines(alert, make_notice(*[alert] * 3))) == 9
     assert notification_text.detail_lines(alert, make_notice(*[alert] * 4)) == [
@@ -70,23 +70,23 @@ def test_numbers_are_written_in_the_format_of_their_rule(make_alert, make_notice
     assert notification_text.detail_lines(alert, make_notice())[0] == "value 1.5 GB/s, limit 100 MB/s, peak 2 GB/s"
 
 
-def test_the_alert_that_counts_others_has_their_number_and_their_limit(make_alert, make_notice):
+def test_the_overflow_alert_shows_the_number_of_instances_and_their_limit(make_alert, make_notice):
     alert = make_alert(value=7.0, peak=7.0, labels=OVERFLOW_LABELS)
     assert notification_text.detail_lines(alert, make_notice(alert))[0] == "value 7, limit 500/s"
 
 
-def test_a_label_cannot_be_mistaken_for_two(make_alert, make_notice):
+def test_a_label_cannot_look_like_two(make_alert, make_notice):
     alert = make_alert(labels=(("process", 'a, unit="b'), ("unit", "")))
     assert notification_text.detail_lines(alert, make_notice())[1] == r'process="a, unit=\"b", unit=-'
 
 
-def test_a_notice_of_one_alert_is_titled_with_its_words_and_the_host(make_notice):
+def test_the_title_of_one_alert_is_its_title_and_the_host(make_notice):
     said = "[FIRING] critical: crawler opens 612/s connections (limit 500/s)"
     assert notification_text.notification_title(make_notice()) == f"{said} on web-1"
     assert notification_text.status_line(make_notice()) == "[FIRING] critical: outbound-connection-storm on web-1"
 
 
-def test_a_host_that_the_summary_names_is_not_named_twice(make_alert, make_notice):
+def test_a_host_in_the_summary_is_not_repeated(make_alert, make_notice):
     titles = [
         notification_text.notification_title(make_notice(make_alert(summary=f"{name} is ill")))
         for name in ("web-1", "web-10")
@@ -94,7 +94,7 @@ def test_a_host_that_the_summary_names_is_not_named_twice(make_alert, make_notic
     assert titles == ["[FIRING] critical: web-1 is ill", "[FIRING] critical: web-10 is ill on web-1"]
 
 
-def test_a_notice_of_many_alerts_counts_them(make_alert, make_notice):
+def test_the_title_of_many_alerts_has_their_number(make_alert, make_notice):
     over = make_alert(resolved=1_750_000_011.0)
     notification = make_notice(make_alert(severity=Severity.WARNING), make_alert(severity=Severity.WARNING), over)
     assert (
@@ -110,7 +110,7 @@ def test_a_test_is_marked_in_every_title(make_alert, make_notice):
     assert notification_text.notification_title(two) == "[TEST] [FIRING:2] critical: outbound-connection-storm on web-1"
 
 
-def test_the_worst_come_first_and_what_is_over_last(make_alert):
+def test_alerts_are_sorted_worst_first_and_resolved_last(make_alert):
     warning = make_alert(severity=Severity.WARNING, fingerprint="w")
     over = make_alert(resolved=1.0, fingerprint="o")
     critical = make_alert(fingerprint="c")
@@ -131,7 +131,7 @@ def test_the_worst_come_first_and_what_is_over_last(make_alert):
         (266_400, "3 d 2 h"),
     ],
 )
-def test_durations_are_told_in_their_two_greatest_units(seconds, words):
+def test_durations_have_their_two_largest_units(seconds, words):
     assert notification_text.duration_text(seconds) == words
 
 

@@ -1,4 +1,4 @@
-"""The body of a webhook as its owner writes it."""
+"""A user's own webhook body."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def rendered(given, notification, **keys):
     return body.render(notification).decode()
 
 
-def test_a_table_becomes_json_with_every_field_put_in(make_alert, make_notice):
+def test_a_table_becomes_json_with_every_field_replaced(make_alert, make_notice):
     given = {
         "text": "{title}\n{since}",
         "level": "{severity}/{status}",
@@ -52,7 +52,7 @@ def test_the_details_are_those_of_every_alert(make_alert, make_notice):
     assert "[FIRING] critical: another\n" in text
 
 
-def test_what_is_not_there_is_a_dash(make_notice):
+def test_a_missing_value_is_a_dash(make_notice):
     assert rendered("{runbook} {resolved} {container}", make_notice()) == "- - -"
 
 
@@ -64,7 +64,7 @@ def test_what_is_not_there_is_a_dash(make_notice):
         ({"content_type": "application/x-ndjson"}, "application/x-ndjson"),
     ],
 )
-def test_a_text_has_the_media_type_that_it_is_given(keys, content_type):
+def test_a_text_has_the_configured_media_type(keys, content_type):
     body, problems = body_of("{{}}" if "json" in content_type else "{title}", **keys)
     assert (body.content_type, problems) == (content_type, [])
 
@@ -72,7 +72,7 @@ def test_a_text_has_the_media_type_that_it_is_given(keys, content_type):
 JSON = '{{"text": "{summary}", "lines": "{details}", "host": "{host}"}}'
 
 
-def test_hostile_names_cannot_end_the_string_that_they_stand_in(hostile_notice):
+def test_hostile_names_cannot_end_the_string_around_them(hostile_notice):
     for text in (
         rendered({"text": "{summary}", "lines": "{details}", "host": "{host}"}, hostile_notice),
         rendered(JSON, hostile_notice, content_type="application/json"),
@@ -99,14 +99,14 @@ def test_hostile_names_cannot_end_the_string_that_they_stand_in(hostile_notice):
         ("x", {"content_type": "text/plain\r\nX: y"}, "content_type: must be a media type, such as text/plain"),
     ],
 )
-def test_what_is_wrong_with_a_template_is_told_when_it_is_read(given, keys, problem):
+def test_a_bad_template_is_reported_when_the_file_is_read(given, keys, problem):
     body, problems = body_of(given, **keys)
     assert [told.startswith(problem) for told in problems] == [True], problems
     assert body is None or keys
 
 
 class RecordingEndpoint(Endpoint):
-    """Keeps what would have been posted."""
+    """An endpoint that only records the posts."""
 
     def __init__(self):
         super().__init__(Secret("https://alerts.example.net/in/token"))
@@ -117,13 +117,13 @@ class RecordingEndpoint(Endpoint):
         return HttpResponse(200, b"", None)
 
 
-def test_a_template_that_fails_at_night_sends_alertmanagers_form_and_says_why(make_alert, make_notice):
+def test_a_failing_template_is_replaced_by_alertmanagers_form_with_the_error(make_alert, make_notice):
     body, problems = body_of('{{"n": {value:count}}}', content_type="application/json")
     assert problems == []
     endpoint = RecordingEndpoint()
     webhook = Webhook("hook", endpoint, None, SystemClock(), body=body)
     webhook.send(make_notice(), 10.0)
-    webhook.send(make_notice(make_alert(value=1_234.0)), 10.0)  # "1,234" is no number of JSON's
+    webhook.send(make_notice(make_alert(value=1_234.0)), 10.0)  # "1,234" is not a JSON number
     (good, _), (document, headers) = endpoint.posts
     assert json.loads(good) == {"n": 612}
     document = json.loads(document)
