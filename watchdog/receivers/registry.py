@@ -33,8 +33,8 @@ take a fifth of the daemon's memory.
 def receiver_class(receiver_type: str) -> type[Receiver]:
     """Return the class of a type in `RECEIVER_TYPES`, importing its module."""
     module, _, name = RECEIVER_TYPES[receiver_type].partition(":")
-    found: type[Receiver] = getattr(importlib.import_module(module), name)
-    return found
+    receiver_type_class: type[Receiver] = getattr(importlib.import_module(module), name)
+    return receiver_type_class
 
 
 def build_receivers(
@@ -51,9 +51,9 @@ def build_receivers(
     problems: list[Problem] = []
     for name, kind, table in settings.receivers:
         if kind in RECEIVER_TYPES:
-            found = receiver_class(kind)
-            options = ReceiverOptions(parse_rate_limit(table, found.default_rate_limit), open_state(name))
-            receivers[name] = found.from_table(name, table, options)
+            chosen = receiver_class(kind)
+            options = ReceiverOptions(parse_rate_limit(table, chosen.default_rate_limit), open_state(name))
+            receivers[name] = chosen.from_table(name, table, options)
             table.reject_unknown_keys()
         else:
             table.add_problem("type", suggestions.unknown_name("type", kind, RECEIVER_TYPES))

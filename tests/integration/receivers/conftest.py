@@ -38,7 +38,7 @@ STORM = Alert(
 )
 
 
-def notice_of(alert: Alert, reason: str, identity: str) -> Notification:
+def notification_of(alert: Alert, reason: str, identity: str) -> Notification:
     return Notification(
         id=identity * 32,
         receiver="oncall",
@@ -53,14 +53,14 @@ def notice_of(alert: Alert, reason: str, identity: str) -> Notification:
 @pytest.fixture
 def firing() -> Notification:
     """Return the notification of a firing storm."""
-    return notice_of(STORM, "first notification", "a")
+    return notification_of(STORM, "first notification", "a")
 
 
 @pytest.fixture
 def resolved() -> Notification:
     """Return the notification of its end."""
-    over = dataclasses.replace(STORM, state=AlertState.RESOLVED, resolved=1_750_000_100.0, value=3.0)
-    return notice_of(over, "resolved", "b")
+    ended = dataclasses.replace(STORM, state=AlertState.RESOLVED, resolved=1_750_000_100.0, value=3.0)
+    return notification_of(ended, "resolved", "b")
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
-"""Many hosts' delivery engines, each a process of its own with real store, grouping and delivery.
+"""Delivery engines of many hosts, each in its own process with a real store, grouping and delivery.
 
     python fleet.py FOLDER COUNT URL...
 
-Each feeds the Alertmanagers at URL. One line on standard input is done by every host, and answered by "done" once it is
-on disk: "fire" and "end" let one alert of each host fire and end; "stop" has everything delivered that is due.
+Each host feeds the Alertmanagers at the URLs. Every host executes each line of standard input; the answer is "done"
+when all changes are on disk. "fire" and "end": one alert per host fires or ends. "stop": deliver all due notifications.
 """
 
 from __future__ import annotations

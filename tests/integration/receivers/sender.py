@@ -1,9 +1,9 @@
-"""A daemon's delivery alone, in a process of its own: sends what its state folder holds until SIGTERM.
+"""The delivery of a daemon in its own process: sends the notifications of a state folder until SIGTERM.
 
     python sender.py STATE_DIR ATTEMPT_SECONDS SPEED NAME=URL …
 
-Time passes SPEED times as fast as it does. Each line of standard input is answered with a line of JSON: the process's
-resident bytes, and by receiver what waits and what was sent.
+Its clock runs SPEED times as fast as real time. The answer to each line of standard input is one line of JSON: the
+resident bytes of the process and, by receiver, the pending, delivered and failed notifications.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ def resident_bytes() -> int:
 
 
 def main() -> None:
-    folder, attempt_seconds, speed, *places = sys.argv[1:]
+    folder, attempt_seconds, speed, *receiver_urls = sys.argv[1:]
     worker.ATTEMPT_TIMEOUT_SECONDS = float(attempt_seconds)
     logging.disable()
     clock = FastClock(float(speed)) if float(speed) != 1 else SystemClock()
     store = Store(Path(folder), clock, "boot1")
     receivers = [
         Webhook(name, Endpoint(Secret(url)), None, SystemClock())
-        for name, url in (place.split("=", 1) for place in places)
+        for name, url in (text.split("=", 1) for text in receiver_urls)
     ]
     delivery = Delivery(store, receivers, clock, logging.getLogger("sender"))
     stopping = threading.Event()

@@ -73,7 +73,7 @@ def over(notification):
     )
 
 
-def told(server):
+def received_alerts(server):
     """Return the alerts that arrived at the webhook."""
     return alertmanagers.told(body for _, _, body in list(server.posts))
 
@@ -81,15 +81,15 @@ def told(server):
 def test_firing_and_resolved_arrive_once_at_the_webhook(cluster, server, receiver_of, now_firing, wait_for):
     receiver = receiver_of(cluster)
     receiver.send(now_firing, DEADLINE)
-    wait_for(lambda: server.posts, "the firing to come out")
+    wait_for(lambda: server.posts, "the firing alert")
     for instance in cluster:
         wait_for(lambda instance=instance: instance.alerts() == [("web-1", "critical")], "both to have it")
     receiver.send(over(now_firing), DEADLINE)
-    wait_for(lambda: len(server.posts) == 2, "the end to come out")
+    wait_for(lambda: len(server.posts) == 2, "the resolved alert")
     time.sleep(
         PEER_TIMEOUT_SECONDS + 2
     )  # in this time the other member would send it too, if the members had not agreed
-    assert told(server) == [("web-1", "critical", "firing"), ("web-1", "critical", "resolved")]
+    assert received_alerts(server) == [("web-1", "critical", "firing"), ("web-1", "critical", "resolved")]
     [alert] = json.loads(server.posts[0][2])["alerts"]
     assert alert["annotations"]["summary"] == "crawler opens 612/s connections (limit 500/s)"
 
@@ -101,15 +101,15 @@ def test_a_member_that_was_down_gets_firing_alerts_and_a_hanging_one_resolved_al
     receiver = receiver_of(cluster)
     second.kill()
     receiver.send(now_firing, DEADLINE)
-    wait_for(lambda: told(server) == [("web-1", "critical", "firing")], "the firing to come out")
+    wait_for(lambda: received_alerts(server) == [("web-1", "critical", "firing")], "the firing alert")
     second.start()
-    wait_for(lambda: second.alerts() == [("web-1", "critical")], "the instance to be told when it is back")
+    wait_for(lambda: second.alerts() == [("web-1", "critical")], "the member to get the alert when it is back")
 
     first.process.send_signal(signal.SIGSTOP)
     began = time.monotonic()
     receiver.send(over(now_firing), DEADLINE)
     assert time.monotonic() - began < DEADLINE / 2
-    wait_for(lambda: ("web-1", "critical", "resolved") in told(server), "the end to come out")
+    wait_for(lambda: ("web-1", "critical", "resolved") in received_alerts(server), "the resolved alert")
     first.process.send_signal(signal.SIGCONT)
     wait_for(lambda: first.alerts() == [], "the other to hear of the end")
 
@@ -127,7 +127,7 @@ def test_a_raised_severity_leaves_one_firing_alert(cluster, server, receiver_of,
     [alert] = now_firing.alerts
     warning = dataclasses.replace(alert, severity=type(alert.severity).WARNING)
     receiver.send(dataclasses.replace(now_firing, alerts=(warning,)), DEADLINE)
-    wait_for(lambda: told(server) == [("web-1", "warning", "firing")], "the warning to come out")
+    wait_for(lambda: received_alerts(server) == [("web-1", "warning", "firing")], "the warning")
     receiver.send(now_firing, DEADLINE)
     for instance in cluster:
         wait_for(lambda instance=instance: instance.alerts() == [("web-1", "critical")], "the critical alone to fire")
@@ -141,8 +141,8 @@ def test_refreshed_alerts_keep_firing_and_others_end(cluster, server, receiver_o
     while time.monotonic() < end:
         receiver.refresh(now_firing.alerts, now_firing.host, DEADLINE)
         time.sleep(0.5)
-    assert told(server) == [("web-1", "critical", "firing")]
-    wait_for(lambda: told(server)[-1] == ("web-1", "critical", "resolved"), "the alert to end by itself")
+    assert received_alerts(server) == [("web-1", "critical", "firing")]
+    wait_for(lambda: received_alerts(server)[-1] == ("web-1", "critical", "resolved"), "the alert to end by itself")
 
 
 @pytest.mark.timeout(120)
@@ -160,9 +160,9 @@ def test_alerts_of_twenty_hosts_arrive_once_each(cluster, server, tmp_path, wait
             print(order, file=fleet.stdin, flush=True)
             assert fleet.stdout.readline() == "done\n"
             expected += Counter((f"host-{number}", "critical", status) for number in range(1, 21))
-            wait_for(lambda: set(told(server)) == set(expected), f"every host's alert to come out {status}")  # noqa: B023
+            wait_for(lambda: set(received_alerts(server)) == set(expected), f"all alerts to be {status}")  # noqa: B023
             time.sleep(PEER_TIMEOUT_SECONDS + 2)
-            assert Counter(told(server)) == expected
+            assert Counter(received_alerts(server)) == expected
         print("stop", file=fleet.stdin, flush=True)
         assert fleet.stdout.readline() == "done\n"
         fleet.stdin.close()

@@ -72,13 +72,13 @@ WRITE_ALL = "import json, os, sys; json.dump((sys.argv[2:], dict(os.environ)), o
 def test_the_exit_code_is_the_result(script, firing, code, retryable):
     failure = failure_of(script(f"echo no; echo route to host >&2; exit {code}"), firing)
     assert (failure.reason, failure.retryable) == ("command", retryable)
-    assert str(failure).endswith(f"/tell ended with code {code}: route to host")
+    assert str(failure).endswith(f"/script ended with code {code}: route to host")
 
 
 def test_a_killed_program_is_retryable(script, firing):
     failure = failure_of(script("kill -SEGV $$"), firing)
     assert failure.retryable
-    assert str(failure).endswith("/tell was killed by SIGSEGV")
+    assert str(failure).endswith("/script was killed by SIGSEGV")
 
 
 def test_a_missing_program_is_retryable(script, firing, tmp_path):
@@ -86,7 +86,7 @@ def test_a_missing_program_is_retryable(script, firing, tmp_path):
     (tmp_path / "script").unlink()
     failure = failure_of(receiver, firing)
     assert (failure.reason, failure.retryable) == ("command", True)
-    assert str(failure) == f"cannot start {tmp_path}/tell: No such file or directory"
+    assert str(failure) == f"cannot start {tmp_path}/script: No such file or directory"
 
 
 def test_a_hanging_program_is_killed_with_its_children(script, firing, tmp_path, wait_for):

@@ -142,7 +142,7 @@ def test_firing_and_resolved_arrive_over_tls_in_one_thread(mail_server, mailbox,
     receiver = receiver_of(port, ONCALL, BOSS, login=SmtpLogin("watchdog", Secret("secret-password")))
     receiver.send(firing, DEADLINE)
     receiver.send(resolved, DEADLINE)
-    assert [taken[:3] for taken in mailbox.accepted_messages] == [(True, SENDER, [ONCALL, BOSS])] * 2
+    assert [message[:3] for message in mailbox.accepted_messages] == [(True, SENDER, [ONCALL, BOSS])] * 2
     first, second = mailbox.messages()
     assert first["Subject"] == "[FIRING] critical: crawler opens 612/s connections (limit 500/s) on web-1"
     assert second["Subject"] == "[RESOLVED] critical: crawler opens 612/s connections (limit 500/s) on web-1"
@@ -158,7 +158,7 @@ def test_implicit_tls_works(mail_server, mailbox, firing):
 
 def test_a_server_without_tls_is_used_only_with_tls_none(mail_server, mailbox, firing):
     receiver_of(mail_server(), tls="none").send(firing, DEADLINE)
-    assert [taken[0] for taken in mailbox.accepted_messages] == [False]
+    assert [message[0] for message in mailbox.accepted_messages] == [False]
 
 
 def test_the_sent_message_is_the_rendered_one(mail_server, mailbox, firing):
@@ -199,7 +199,7 @@ def test_only_a_deferred_recipient_is_retried(mail_server, mailbox, firing):
     assert (str(failure), failure.retryable) == ("localhost answered 450 4.2.0 to a recipient", True)
     mailbox.answers.clear()
     receiver.send(firing, DEADLINE)
-    assert [taken[2] for taken in mailbox.accepted_messages] == [[ONCALL], [BOSS]]
+    assert [message[2] for message in mailbox.accepted_messages] == [[ONCALL], [BOSS]]
     assert mailbox.accepted_messages[0][3] == mailbox.accepted_messages[1][3]
 
 
@@ -211,7 +211,7 @@ def test_a_refused_recipient_delays_no_other_and_is_reported(mail_server, mailbo
     failure = failure_of(receiver, firing)
     assert str(failure) == "1 of 2 recipients refused: localhost answered 550 5.1.1 to a recipient"
     assert (failure.reason, failure.retryable) == ("client_error", False)
-    assert [taken[2] for taken in mailbox.accepted_messages] == [[BOSS]]
+    assert [message[2] for message in mailbox.accepted_messages] == [[BOSS]]
 
 
 def test_a_wrong_password_is_final_and_not_shown(mail_server, firing):
@@ -231,12 +231,12 @@ def test_a_server_without_logins_is_reported(mail_server, firing):
 
 
 def test_nothing_is_sent_to_a_server_that_offers_no_tls(raw_server, firing):
-    heard = []
-    server = raw_server(speaking(heard, b"250 localhost"))
+    received = []
+    server = raw_server(speaking(received, b"250 localhost"))
     failure = failure_of(receiver_of(server.port), firing)
     assert (failure.reason, str(failure), failure.retryable) == ("tls", "localhost offers no STARTTLS", True)
     server.stop()  # it has read all data
-    assert [line.split()[0] for line in heard] == [b"ehlo", b"quit"]
+    assert [line.split()[0] for line in received] == [b"ehlo", b"quit"]
 
 
 def test_nothing_is_sent_to_a_server_with_an_untrusted_certificate(mail_server, mailbox, firing):
@@ -248,9 +248,9 @@ def test_nothing_is_sent_to_a_server_with_an_untrusted_certificate(mail_server, 
 
 
 def test_data_before_tls_is_ignored_after_it(raw_server, firing):
-    heard = []
+    received = []
     behave = speaking(
-        heard, b"250-localhost\r\n250 STARTTLS", starttls=b"220 go\r\n250-localhost\r\n250 AUTH PLAIN\r\n"
+        received, b"250-localhost\r\n250 STARTTLS", starttls=b"220 go\r\n250-localhost\r\n250 AUTH PLAIN\r\n"
     )
     failure = failure_of(receiver_of(raw_server(behave).port), firing)
     assert failure.reason in ("tls", "connect")
@@ -259,11 +259,11 @@ def test_data_before_tls_is_ignored_after_it(raw_server, firing):
 # ------------------------------------------------------------------------------------------- misbehaving servers
 
 
-def speaking(heard, ehlo, starttls=b"220 go\r\n"):
+def speaking(received, ehlo, starttls=b"220 go\r\n"):
     def behave(connection, stopped):
         connection.sendall(b"220 localhost\r\n")
         for line in connection.makefile("rb"):
-            heard.append(line)
+            received.append(line)
             verb = line[:4].lower()
             connection.sendall(ehlo + b"\r\n" if verb == b"ehlo" else starttls if verb == b"star" else b"250 ok\r\n")
 
@@ -353,9 +353,9 @@ def test_modules_for_sending_are_loaded_when_the_receiver_is_built():
         text = '[[receiver]]\\nname="m"\\ntype="email"\\nhost="127.0.0.1"\\nport=1\\nfrom="a@b"\\nto=["c@d"]\\n'
         receiver = build_receivers(read_settings(Document(text, tomllib.loads(text), "x")))["m"]
         before = set(sys.modules)
-        for notice in example_notifications("m"):
+        for notification in example_notifications("m"):
             try:
-                receiver.send(notice, 5.0)
+                receiver.send(notification, 5.0)
             except Exception as error:
                 assert error.reason == "connect", error
         print(sorted(set(sys.modules) - before))

@@ -22,7 +22,7 @@ SCRIPT = """
     from watchdog.config.document import Document
     from watchdog.receivers.registry import receiver_class
 
-    kind, keys, notices = json.loads(sys.stdin.read())
+    kind, keys, notifications = json.loads(sys.stdin.read())
     table = Document("", keys, "watchdog.toml")
     receiver = receiver_class(kind).from_table("r", table.root)
     table.raise_problems()
@@ -32,8 +32,8 @@ SCRIPT = """
             print(event, arguments[0])
 
     sys.addaudithook(report)
-    for notice in notices:
-        receiver.send(Notification.from_json(notice), 10.0)
+    for notification in notifications:
+        receiver.send(Notification.from_json(notification), 10.0)
     print("sent")
 """
 

@@ -134,9 +134,9 @@ def until_arrived(server, notification):
 class Sender:
     """A process that runs `sender.py`."""
 
-    def __init__(self, folder, attempt_seconds, speed, places):
+    def __init__(self, folder, attempt_seconds, speed, receiver_urls):
         command = [sys.executable, str(HERE / "sender.py"), str(folder), str(attempt_seconds), str(speed)]
-        command += [f"{name}={url}" for name, url in places.items()]
+        command += [f"{name}={url}" for name, url in receiver_urls.items()]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def report(self):
@@ -176,18 +176,18 @@ def send():
 
 
 class Recovering:
-    """A server that misbehaves until `well` is set, then accepts everything; `posts` are in order."""
+    """A server that misbehaves until `is_correct` is set, then accepts everything; `posts` are in order."""
 
     def __init__(self, behave):
-        self.well = threading.Event()
+        self.is_correct = threading.Event()
         self.asked = threading.Event()
         self.posts = []
         self._behave = behave
 
     def __call__(self, connection, stopped):
         self.asked.set()
-        if not self.well.is_set():
-            self._behave(connection, self.well)
+        if not self.is_correct.is_set():
+            self._behave(connection, self.is_correct)
             return
         connection.settimeout(15)
         with connection.makefile("rb") as stream:
@@ -227,7 +227,7 @@ def test_an_hour_of_failures_costs_no_memory_and_ten_thousand_pending_alerts_arr
     while time.monotonic() - began < 3.2:  # 64 minutes on the fast clock
         peak = max(peak, sender.report()["resident"])
         time.sleep(0.2)
-    recovering.well.set()
+    recovering.is_correct.set()
     sender.drain()
     peak = max(peak, sender.report()["resident"])
 
@@ -256,7 +256,7 @@ def test_sigterm_ends_in_time_and_keeps_a_thousand_pending_notifications_in_orde
     waiting = {alert["fingerprint"] for (body,) in kept for alert in json.loads(body)["alerts"]}
     assert waiting == {f"{number:016x}" for number in range(1_000)}
 
-    recovering.well.set()
+    recovering.is_correct.set()
     sender = send(state, 10, 600, {"oncall": server.url})
     sender.drain()
     assert recovering.alerts() == waiting
@@ -303,7 +303,7 @@ def test_an_endless_body_costs_no_memory(raw_server, behave):
 
 
 @pytest.mark.parametrize(
-    ("asked", "least", "most"),
+    ("retry_after", "min_wait", "max_wait"),
     [
         ("0", 0, 1),
         ("30", 30, 30),
@@ -315,14 +315,14 @@ def test_an_endless_body_costs_no_memory(raw_server, behave):
         ("1e3", 0, 1),
     ],
 )
-def test_retry_after_is_obeyed_within_limits(server, store, make_notice, clock, asked, least, most):
-    server.answer = (429, {"Retry-After": asked}, b"")
+def test_retry_after_is_obeyed_within_limits(server, store, make_notice, clock, retry_after, min_wait, max_wait):
+    server.answer = (429, {"Retry-After": retry_after}, b"")
     worker = Worker(webhook("hook", server.url), Outbox(store.database, clock), clock, logging.getLogger("test"))
     store._clock = clock
     put(store, make_notice("hook", 1))
     due_ns = worker.deliver_due()
     wait = (due_ns - clock.boottime_ns()) / 1e9
-    assert least <= wait <= most
+    assert min_wait <= wait <= max_wait
     assert worker.failed_attempts == {"rate_limited": 1}
 
 

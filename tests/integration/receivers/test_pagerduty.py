@@ -25,7 +25,7 @@ MAX_PER_MINUTE = 120  # per key
 class FakePagerDuty(http.server.ThreadingHTTPServer):
     """A server that accepts events as PagerDuty documents. `incidents`: open ones by dedup_key; `log`: every event.
 
-    `now` is its clock; `answers` are the statuses of what comes next, None for what it would answer.
+    `now`: its clock. `answers`: the statuses of the next answers, None for the regular one.
     """
 
     daemon_threads = True

@@ -93,19 +93,19 @@ def test_a_resolved_alert_ends_at_its_end(cluster, make_alert, make_notice):
 
 
 def test_every_member_gets_every_alert(cluster, make_notice):
-    instances = ScriptedEndpoint("am-1"), ScriptedEndpoint("am-2")
-    receiver = cluster(*instances)
+    members = ScriptedEndpoint("am-1"), ScriptedEndpoint("am-2")
+    receiver = cluster(*members)
     notification = make_notice()
     receiver.send(notification, 10.0)
     expected = json.loads(receiver.render(notification))
-    assert [instance.posted.get(timeout=10) for instance in instances] == [expected, expected]
+    assert [member.posted.get(timeout=10) for member in members] == [expected, expected]
 
 
 def test_one_member_is_enough_and_a_hanging_one_causes_no_delay(cluster, make_notice):
-    hung, well = ScriptedEndpoint("am-1"), ScriptedEndpoint("am-2")
-    hung.answering.clear()
-    cluster(hung, well).send(make_notice(), 10.0)  # raises no error
-    hung.answering.set()
+    hanging, running = ScriptedEndpoint("am-1"), ScriptedEndpoint("am-2")
+    hanging.answering.clear()
+    cluster(hanging, running).send(make_notice(), 10.0)  # raises no error
+    hanging.answering.set()
 
 
 def test_a_member_gets_missed_alerts_when_it_is_back(cluster, make_alert, make_notice, monkeypatch):
@@ -117,8 +117,8 @@ def test_a_member_gets_missed_alerts_when_it_is_back(cluster, make_alert, make_n
     for _ in range(3):
         down.posted.get(timeout=10)
     down.answer = ACCEPTED
-    taken = down.accepted_posts.get(timeout=10)
-    assert {alert["labels"]["alertname"] for alert in taken} == {"outbound-connection-storm", "other"}
+    accepted = down.accepted_posts.get(timeout=10)
+    assert {alert["labels"]["alertname"] for alert in accepted} == {"outbound-connection-storm", "other"}
     assert down.accepted_posts.empty()
 
 
@@ -156,7 +156,7 @@ def test_an_alert_that_no_member_accepted_is_not_pending(cluster, make_notice):
     receiver = cluster(*endpoints)
     with pytest.raises(DeliveryError):
         receiver.send(make_notice(), 10.0)
-    assert [instance._pending for instance in receiver._members] == [{}, {}]
+    assert [member._pending for member in receiver._members] == [{}, {}]
 
 
 def test_pending_alerts_are_limited_to_the_newest(cluster, make_alert, make_notice):
@@ -174,46 +174,46 @@ def test_pending_alerts_are_limited_to_the_newest(cluster, make_alert, make_noti
 
 
 def test_a_changed_severity_ends_the_alert_with_the_former_one(cluster, clock, make_alert, make_notice):
-    instance = ScriptedEndpoint("am-1")
-    receiver = cluster(instance)
+    member = ScriptedEndpoint("am-1")
+    receiver = cluster(member)
     receiver.send(make_notice(make_alert(severity=Severity.WARNING)), 10.0)
-    [warning] = instance.posted.get(timeout=10)
+    [warning] = member.posted.get(timeout=10)
     clock.advance(30)
     receiver.send(make_notice(reason="severity changed"), 10.0)
-    critical, ended = instance.posted.get(timeout=10)
+    critical, ended = member.posted.get(timeout=10)
     assert critical["labels"]["severity"] == "critical"
     assert ended == {**warning, "endsAt": "2025-06-15T15:07:10.000Z"}
     receiver.send(make_notice(reason="repeat"), 10.0)
-    assert len(instance.posted.get(timeout=10)) == 1
+    assert len(member.posted.get(timeout=10)) == 1
 
 
 def test_a_retry_ends_the_former_severity_again(cluster, make_alert, make_notice):
-    instance = ScriptedEndpoint("am-1")
-    receiver = cluster(instance)
+    member = ScriptedEndpoint("am-1")
+    receiver = cluster(member)
     receiver.send(make_notice(make_alert(severity=Severity.WARNING)), 10.0)
-    instance.answer = HttpResponse(503, b"", None)
+    member.answer = HttpResponse(503, b"", None)
     with pytest.raises(DeliveryError):
         receiver.send(make_notice(), 10.0)
-    instance.answer = ACCEPTED
+    member.answer = ACCEPTED
     receiver.send(make_notice(), 10.0)
-    severities = [[alert["labels"]["severity"] for alert in instance.posted.get(timeout=10)] for _ in range(3)]
+    severities = [[alert["labels"]["severity"] for alert in member.posted.get(timeout=10)] for _ in range(3)]
     assert severities == [["warning"], ["critical", "warning"], ["critical", "warning"]]
 
 
 def test_a_refresh_moves_the_end(cluster, clock, make_alert):
-    instance = ScriptedEndpoint("am-1")
-    receiver = cluster(instance)
+    member = ScriptedEndpoint("am-1")
+    receiver = cluster(member)
     clock.advance(60)
     receiver.refresh([make_alert()], "web-1", 10.0)
-    [alert] = instance.posted.get(timeout=10)
+    [alert] = member.posted.get(timeout=10)
     assert (alert["startsAt"], alert["endsAt"]) == ("2025-06-15T15:06:50.250Z", "2025-06-15T15:11:40.000Z")
     assert alert["labels"]["host"] == "web-1"
 
 
 def test_a_refresh_without_alerts_posts_nothing(cluster):
-    instance = ScriptedEndpoint("am-1")
-    cluster(instance).refresh([], "web-1", 10.0)
-    assert instance.posted.empty()
+    member = ScriptedEndpoint("am-1")
+    cluster(member).refresh([], "web-1", 10.0)
+    assert member.posted.empty()
 
 
 @pytest.mark.parametrize(
@@ -235,12 +235,12 @@ def test_delivery_fails_if_no_member_accepts(cluster, make_notice, answers, reas
 
 
 def test_delivery_fails_at_the_deadline_if_all_members_hang(cluster, make_notice):
-    instance = ScriptedEndpoint("am-1")
-    instance.answering.clear()
+    member = ScriptedEndpoint("am-1")
+    member.answering.clear()
     with pytest.raises(DeliveryError) as caught:
-        cluster(instance).send(make_notice(), 0.01)
+        cluster(member).send(make_notice(), 0.01)
     assert (caught.value.reason, caught.value.retryable) == ("timeout", True)
-    instance.answering.set()
+    member.answering.set()
 
 
 def test_hostile_names_are_visible_labels(cluster, hostile_notice):

@@ -171,9 +171,9 @@ def test_the_destination_has_no_path(webhook):
 
 def test_evidence_has_its_own_annotations(webhook, make_alert, make_notice, evidence):
     document = json.loads(webhook.render(make_notice(make_alert(evidence=evidence))))
-    said = document["alerts"][0]["annotations"]
-    assert said["process"].startswith("crawler, pid 4711 (")
-    assert [said[name] for name in ("command", "parents", "peers", "history")] == [
+    annotations = document["alerts"][0]["annotations"]
+    assert annotations["process"].startswith("crawler, pid 4711 (")
+    assert [annotations[name] for name in ("command", "parents", "peers", "history")] == [
         "/usr/bin/crawler --token=***",
         "supervisor (640), systemd (1)",
         "within 1 s: to 192.0.2.7:443: 580 connects (95 %), 580 refused; and 32 more",

@@ -31,18 +31,18 @@ def evidence_lines(evidence: Evidence, labels: Labels) -> list[str]:
 
 def evidence_sections(evidence: Evidence, labels: Labels = ()) -> dict[str, str]:
     """Return the text of each section that has data, by its name: process, command, parents, peers, history."""
-    found = {}
+    sections = {}
     if evidence.top_process is not None:
-        found["process"] = process_text(evidence, evidence.top_process, dict(labels))
+        sections["process"] = process_text(evidence, evidence.top_process, dict(labels))
         if evidence.top_process.command:
-            found["command"] = evidence.top_process.command
+            sections["command"] = evidence.top_process.command
         if evidence.top_process.parents:
-            found["parents"] = parents_text(evidence.top_process)
+            sections["parents"] = parents_text(evidence.top_process)
     if evidence.peers:
-        found["peers"] = peers_text(evidence)
+        sections["peers"] = peers_text(evidence)
     if len(evidence.history) > 1:
-        found["history"] = history_text(evidence)
-    return found
+        sections["history"] = history_text(evidence)
+    return sections
 
 
 def process_text(evidence: Evidence, top: TopProcess, labels: Mapping[str, str]) -> str:
@@ -72,11 +72,11 @@ def peers_text(evidence: Evidence) -> str:
     others = evidence.peer_count - len(evidence.peers)
     head = f"within {_span(evidence.tick_seconds)}: "
     shown: list[str] = []
-    room = _MAX_LINE_LENGTH - len(head) - len("; and 1,000,000 more")
+    free = _MAX_LINE_LENGTH - len(head) - len("; and 1,000,000 more")
     for number, peer in enumerate(evidence.peers):
         text = _peer(peer, evidence)
-        room -= len(text) + 2
-        if room < 0:
+        free -= len(text) + 2
+        if free < 0:
             others += len(evidence.peers) - number
             break
         shown.append(text)

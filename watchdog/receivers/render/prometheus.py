@@ -33,14 +33,14 @@ def prometheus_alert(alert: Alert, notification: Notification) -> dict[str, Any]
 
 def prometheus_labels(alert: Alert, notification: Notification) -> dict[str, str]:
     """Return the labels, which identify the alert in Prometheus."""
-    found = {
+    labels = {
         name: label_value(value) for name, value in alert.labels if value
     }  # in Prometheus an empty label is a missing label
-    found |= {"alertname": alert.rule, "severity": alert.severity.label}
-    found |= {"host": label_value(notification.host), "instance": label_value(notification.host)}
+    labels |= {"alertname": alert.rule, "severity": alert.severity.label}
+    labels |= {"host": label_value(notification.host), "instance": label_value(notification.host)}
     if notification.is_test:
-        found["test"] = "true"
-    return found
+        labels["test"] = "true"
+    return labels
 
 
 def prometheus_annotations(alert: Alert, notification: Notification) -> dict[str, str]:

@@ -101,9 +101,9 @@ def test_peers_beyond_the_line_length_are_counted(evidence):
     )
     line = evidence_text.peers_text(replace(evidence, peers=(peer,) * 5, peer_count=1_000_000))
     assert len(line) <= 480
-    told = line.count("2001:")
-    assert 1 <= told < 5
-    assert line.endswith(f"; and {1_000_000 - told:,} more")
+    shown = line.count("2001:")
+    assert 1 <= shown < 5
+    assert line.endswith(f"; and {1_000_000 - shown:,} more")
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,8 @@ def test_a_label_cannot_look_like_two(make_alert, make_notice):
 
 
 def test_the_title_of_one_alert_is_its_title_and_the_host(make_notice):
-    said = "[FIRING] critical: crawler opens 612/s connections (limit 500/s)"
-    assert notification_text.notification_title(make_notice()) == f"{said} on web-1"
+    title = "[FIRING] critical: crawler opens 612/s connections (limit 500/s)"
+    assert notification_text.notification_title(make_notice()) == f"{title} on web-1"
     assert notification_text.status_line(make_notice()) == "[FIRING] critical: outbound-connection-storm on web-1"
 
 
@@ -105,8 +105,8 @@ def test_the_title_of_many_alerts_has_their_number(make_alert, make_notice):
 
 def test_a_test_is_marked_in_every_title(make_alert, make_notice):
     one, two = make_notice(is_test=True), make_notice(make_alert(), make_alert(), is_test=True)
-    said = "[TEST] [FIRING] critical: crawler opens 612/s connections (limit 500/s)"
-    assert notification_text.notification_title(one) == f"{said} on web-1"
+    title = "[TEST] [FIRING] critical: crawler opens 612/s connections (limit 500/s)"
+    assert notification_text.notification_title(one) == f"{title} on web-1"
     assert notification_text.notification_title(two) == "[TEST] [FIRING:2] critical: outbound-connection-storm on web-1"
 
 

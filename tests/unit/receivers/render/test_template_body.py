@@ -101,7 +101,7 @@ def test_hostile_names_cannot_end_the_string_around_them(hostile_notice):
 )
 def test_a_bad_template_is_reported_when_the_file_is_read(given, keys, problem):
     body, problems = body_of(given, **keys)
-    assert [told.startswith(problem) for told in problems] == [True], problems
+    assert [message.startswith(problem) for message in problems] == [True], problems
     assert body is None or keys
 
 
