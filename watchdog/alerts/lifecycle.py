@@ -40,8 +40,7 @@ class Lifecycle:
         """Apply the verdicts of one tick; return the transitions, in the order of `verdicts`.
 
         An instance without a verdict keeps its state, as if it were unknown. An error in one instance does not affect
-        the others: its verdict of this tick is skipped, `take_failures` returns the error, and its transition comes
-        with a later tick.
+        the others: `take_failures` returns it, and the transition of that instance comes with a later tick.
         """
         passed_ns = 0 if self._at_ns is None else now.boottime_ns - self._at_ns
         self._at_ns = now.boottime_ns

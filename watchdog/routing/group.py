@@ -12,9 +12,8 @@ from watchdog.errors import document_errors
 from watchdog.routing.notification import NotificationReason
 from watchdog.rules.language.rule import Labels, Severity
 
-ReceiverGroupKey = tuple[
-    str, str
-]  # (receiver, group key); the group key is the rule's id unless a route sets `group_by`
+ReceiverGroupKey = tuple[str, str]
+"""(receiver, group key); the group key is the rule's id unless a route sets `group_by`."""
 
 
 @dataclass(slots=True)
@@ -115,9 +114,10 @@ class NotificationGroup:
         }
 
     def update_schedule(self, at_ns: int, group_timing_of: Callable[[Alert], GroupTiming]) -> None:
-        """Start the wait when the first alert differs from its last notification; stop it when none differs any more.
+        """Start the wait when a first alert needs a notification; stop it when none needs one any more.
 
-        The group's timing is the shortest wait and intervals of the alerts that differ, of all alerts if none does.
+        The group takes the shortest wait and the shortest intervals of the alerts that need a notification, or of all
+        its alerts if none does.
         """
         unsent = [member for member in self.members.values() if member.needs_notification]
         self._started = min(
@@ -166,7 +166,7 @@ class NotificationGroup:
         return at_ns >= due_ns + (0 if self._is_urgent else delay_of(self.unsent_since_ns, self._started))
 
     def is_expired(self, at_ns: int) -> bool:
-        """Return whether the group has no alerts and the next one would make a first notification again."""
+        """Return whether the group is empty, and so long that its next notification would be a first one again."""
         return not self.members and self._interval_is_over(at_ns)
 
     def reason(self) -> NotificationReason:

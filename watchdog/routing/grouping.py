@@ -156,10 +156,10 @@ class Grouping:
 
         `firing`: the alerts that the lifecycle restored; `receivers` as in `reload`. `boottime_shift_ns` converts saved
         times to this boot. After a shift every group counts as changed, so that the store keeps no time of the former
-        boot. `notified`: pairs of a receiver and an alert sent to it as firing, without those whose resolved
-        notification is in the outbox. If a group or a notification was lost, no group has such an alert: it is added
-        here, so that the receiver gets its resolved notification. The receiver of an unreadable group is notified again
-        of its firing alerts, unless `notified` has them.
+        boot. `notified`: pairs of a receiver and an alert sent to it as firing, without those with a resolved
+        notification in the outbox. If no group has such an alert, because a group or a notification was lost, the
+        alert is added, so that the receiver gets its resolved notification. The receiver of an unreadable group is
+        notified again of its firing alerts, unless `notified` has them.
         """
         unreadable = 0
         for document in saved:

@@ -78,7 +78,7 @@ class Router:
     def __init__(
         self, routing: RoutingSettings, routes: Sequence[Route], existing_receivers: Collection[str] | None = None
     ) -> None:
-        """Use `routes`, then the default of `routing`; leave out receivers not in `existing_receivers` (None: none)."""
+        """Use `routes`, then the default of `routing`; leave out receivers that do not exist (None: all exist)."""
         self.default_timing = routing.group_timing
         self._default = routing.default
         self.routes = tuple(routes)
@@ -107,20 +107,20 @@ class Router:
 
     def _decide(self, alert: Alert) -> Iterator[Destination]:
         if alert.receivers is not None:
-            yield from _to(alert.receivers, alert, DEFAULT_GROUP_BY, self.default_timing)
+            yield from _destinations(alert.receivers, alert, DEFAULT_GROUP_BY, self.default_timing)
             return
         matched = False
         for route in self.routes:
             if route.matches_alert(alert):
                 matched = True
-                yield from _to(route.receivers, alert, route.group_by, route.group_timing)
+                yield from _destinations(route.receivers, alert, route.group_by, route.group_timing)
                 if not route.continues:
                     return
         if not matched:
-            yield from _to(self._default, alert, DEFAULT_GROUP_BY, self.default_timing)
+            yield from _destinations(self._default, alert, DEFAULT_GROUP_BY, self.default_timing)
 
 
-def _to(
+def _destinations(
     receivers: Sequence[str], alert: Alert, group_by: tuple[str, ...], timing: GroupTiming
 ) -> Iterator[Destination]:
     group_labels: Labels | None = None
