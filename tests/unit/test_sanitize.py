@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from watchdog.sanitize import escape_unprintable, for_slack, for_syslog, for_syslog_value
 
-# Any text, with more than its share of what is special here.
+# Any text, with an increased share of special characters.
 TEXTS = st.text(
     st.one_of(
         st.characters(),
@@ -20,7 +20,7 @@ ESCAPE = re.compile(r"\\(?:(\\)|x([01][0-9a-f]|7f|[89a-f][0-9a-f])|u([0-9a-f]{4}
 
 
 def read_back(text: str) -> str:
-    """Undo `visible`, as its documentation tells how."""
+    """Reverse `escape_unprintable` by its documentation."""
 
     def original(match: re.Match[str]) -> str:
         backslash, byte, four, eight = match.groups()
@@ -48,7 +48,7 @@ def read_back(text: str) -> str:
         ("\\\x1b", r"\\\x1b"),
     ],
 )
-def test_shows_what_does_not_show_itself(text, shown):
+def test_escapes_unprintable_characters(text, shown):
     assert escape_unprintable(text) == shown
 
 

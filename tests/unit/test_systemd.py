@@ -1,4 +1,4 @@
-"""What the daemon tells systemd, read from a real datagram socket."""
+"""Messages to systemd, read from a real datagram socket."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from watchdog.systemd import Systemd
 
 
 @pytest.fixture(params=["path", "abstract"])
-def told(request, tmp_path):
+def received(request, tmp_path):
     """Return (address, socket) as systemd would offer them, by path and in the abstract namespace."""
     name = str(tmp_path / "notify") if request.param == "path" else f"@bpf-watchdog-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
@@ -23,16 +23,16 @@ def told(request, tmp_path):
 
 
 @pytest.mark.parametrize("message", ["ready", "stopping", "watchdog"])
-def test_each_message_arrives_as_the_protocol_writes_it(told, message):
-    address, receiver = told
+def test_each_message_arrives_as_the_protocol_writes_it(received, message):
+    address, receiver = received
     systemd = Systemd({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "30000000"})
 
     assert getattr(systemd, f"notify_{message}")() is True
     assert receiver.recv(4096) == message.upper().encode() + b"=1"
 
 
-def test_a_reload_is_told_together_with_the_monotonic_time(told):
-    address, receiver = told
+def test_a_reload_is_reported_with_the_monotonic_time(received):
+    address, receiver = received
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     Systemd({"NOTIFY_SOCKET": address}).notify_reloading()
     after = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
@@ -41,19 +41,19 @@ def test_a_reload_is_told_together_with_the_monotonic_time(told):
     assert before <= int(match[1]) <= after
 
 
-def test_a_status_cannot_smuggle_in_another_message(told):
-    address, receiver = told
+def test_a_status_cannot_smuggle_in_another_message(received):
+    address, receiver = received
     Systemd({"NOTIFY_SOCKET": address}).notify_status("42 rules\nSTOPPING=1\r\n  \ud800 é")
 
     assert receiver.recv(4096) == "STATUS=42 rules STOPPING=1 ? é".encode()
 
 
 @pytest.mark.parametrize("address", ["", "vsock:2:1234", "relative/path"])
-def test_without_an_address_of_a_unix_socket_nothing_is_told(address):
+def test_without_the_address_of_a_unix_socket_nothing_is_sent(address):
     assert Systemd({"NOTIFY_SOCKET": address}).notify_ready() is False
 
 
-def test_outside_systemd_nothing_is_told():
+def test_outside_systemd_nothing_is_sent():
     assert Systemd({}).notify_ready() is False
 
 
@@ -76,8 +76,8 @@ def test_the_watchdog_interval_is_the_one_meant_for_this_process(environment, se
     assert Systemd(environment).watchdog_interval_seconds == seconds
 
 
-def test_the_watchdog_is_not_told_unless_systemd_asked_for_it(told):
-    address, receiver = told
+def test_the_watchdog_message_is_sent_only_if_systemd_expects_it(received):
+    address, receiver = received
 
     assert Systemd({"NOTIFY_SOCKET": address}).notify_watchdog() is False
     with pytest.raises(BlockingIOError):

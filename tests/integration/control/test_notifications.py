@@ -1,4 +1,4 @@
-"""`bpf-watchdog notifications` against a state file with all that can become of a notice, answered by a server."""
+"""`bpf-watchdog notifications` against a server and a state file with notifications in every state."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ STORM = Alert(
 )
 GONE = "connect: 127.0.0.1: cannot connect: Connection refused"
 DENIED = "auth: 127.0.0.1 answered 401"
-TIME = "2025-06-15 15:06:40"  # where the fake clock stands
+TIME = "2025-06-15 15:06:40"  # of the fake clock
 
 LISTED = f"""\
 CREATED (UTC)        RECEIVER  STATUS    GROUP  ALERTS  STATE      ATTEMPTS  ID            RESULT
@@ -95,7 +95,7 @@ def put(store, clock):
 
 @pytest.fixture
 def history(put, outbox):
-    """Write one notice of each kind."""
+    """Write one notification in each state."""
     put("a1", "oncall")
     outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "delivered", "ok"))
     put("b2", "hook")
@@ -126,7 +126,7 @@ def command(open_folder, capfd):
     return command
 
 
-def test_the_list_tells_who_was_told_what_and_with_what_answer(history, answering, command):
+def test_the_list_shows_receiver_state_result_and_losses(history, answering, command):
     assert command("list") == (0, LISTED, "")
 
 
@@ -142,12 +142,12 @@ def test_the_list_can_be_of_one_receiver_one_state_and_some_lines(history, answe
     assert command("list", "--limit", "0")[0] == 2
 
 
-def test_a_notice_is_shown_with_its_alerts_and_attempts_harmless_to_a_terminal(history, answering, command):
+def test_a_notification_is_shown_with_its_alerts_and_attempts_escaped_for_a_terminal(history, answering, command):
     assert command("show", "b2b2") == (0, SHOWN, "")
     assert json.loads(command("show", "b2" * 16, "--json")[1])["alerts"][0]["summary"] == STORM.summary
 
 
-def test_an_attempt_that_was_counted_and_did_not_end_is_told(put, outbox, answering, command):
+def test_an_attempt_without_a_result_is_shown(put, outbox, answering, command):
     put("a1", "oncall")
     outbox.begin_attempt("oncall")
     assert "attempts: none\n  1 more: in progress, or without a recorded result" in command("show", "a1")[1]
@@ -157,13 +157,13 @@ def test_an_attempt_that_was_counted_and_did_not_end_is_told(put, outbox, answer
     ("id_", "words"),
     [("c", "no notification c: it never existed"), ("a", "several notifications"), ("%", "no notification %")],
 )
-def test_a_notice_that_is_not_meant_clearly_is_told(history, answering, command, id_, words):
+def test_an_unknown_or_ambiguous_id_is_reported(history, answering, command, id_, words):
     code, out, err = command("show", id_)
     assert (code, out) == (2 if id_ == "a" else 1, "")
     assert words in err
 
 
-def test_what_was_given_up_is_sent_again_when_asked_for(history, answering, command, outbox):
+def test_a_failed_notification_is_sent_again_by_retry(history, answering, command, outbox):
     assert command("retry", "b2b2") == (0, f"{'b2' * 16}: will be sent again\n", "")
     assert outbox.begin_attempt("hook").notification.id == "b2" * 16
     assert command("retry", "b2b2")[0] == 1
@@ -191,14 +191,14 @@ def test_all_that_was_given_up_is_sent_again_the_oldest_first_in_batches(put, ou
         ("a", "several notifications have an id that begins with these characters"),
     ],
 )
-def test_what_cannot_be_sent_again_is_left_alone_with_the_reason(history, answering, command, id_, reason):
+def test_a_notification_that_cannot_be_sent_again_is_skipped_with_the_reason(history, answering, command, id_, reason):
     code, out, _ = command("retry", id_, "b2")
     assert code == 1
     assert out.splitlines()[0].endswith(f": not sent again: {reason}")
     assert out.splitlines()[1].endswith(": will be sent again")
 
 
-def test_old_news_are_not_told_as_new(history, put, outbox, answering, command):
+def test_a_superseded_notification_is_not_sent_again(history, put, outbox, answering, command):
     put("b5", "hook")
     outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("hook"), "delivered", "ok"))
     assert f"superseded by {'b5' * 16}, which was delivered later" in command("retry", "b2")[1]
@@ -206,7 +206,7 @@ def test_old_news_are_not_told_as_new(history, put, outbox, answering, command):
 
 
 @pytest.mark.parametrize("arguments", [(), ("a1", "--failed"), ("a1", "--receiver", "hook")])
-def test_what_to_send_again_has_to_be_said(command, arguments):
+def test_retry_needs_ids_or_failed(command, arguments):
     code, _, err = command("retry", *arguments)
     assert code == 2
     assert "either ids or --failed" in err or "needs --failed" in err
@@ -241,7 +241,7 @@ def contents(folder):
     return {file.name: file.read_bytes() for file in folder.iterdir() if not file.name.endswith("-shm")}
 
 
-def test_after_a_crash_what_was_committed_last_is_read_too(history, store, open_folder, command, tmp_path):
+def test_after_a_crash_the_last_commit_is_read_too(history, store, open_folder, command, tmp_path):
     for file in open_folder.iterdir():  # as they are while the daemon has them open
         (tmp_path / file.name).write_bytes(file.read_bytes())
     assert (tmp_path / "state.sqlite3-wal").stat().st_size > 0
@@ -254,21 +254,21 @@ def test_without_a_daemon_nothing_is_sent_again(history, open_folder, command):
     assert err.startswith(f"bpf-watchdog: no daemon answers at {open_folder}/control.sock: No such file or directory")
 
 
-def test_without_a_daemon_and_a_file_both_are_told(tmp_path, command):
+def test_without_a_daemon_and_a_file_both_are_reported(tmp_path, command):
     code, _, err = command("list", folder=tmp_path)
     assert code == 3
     assert "no daemon answers at" in err
     assert f"no state file {tmp_path}/state.sqlite3" in err
 
 
-def test_a_file_that_is_none_is_told(tmp_path, command):
+def test_a_file_that_is_not_a_state_file_is_reported(tmp_path, command):
     (tmp_path / "state.sqlite3").write_bytes(b"no database" * 1000)
     code, _, err = command("list", folder=tmp_path)
     assert code == 3
     assert f"cannot read {tmp_path}/state.sqlite3: file is not a database" in err
 
 
-def test_where_nobody_answers_the_usual_place_and_the_remedy_are_told(monkeypatch, capfd):
+def test_without_a_daemon_the_default_socket_and_the_remedy_are_reported(monkeypatch, capfd):
     monkeypatch.setattr("watchdog.control.socket_path.DEFAULT_RUNTIME_FOLDER", "/nowhere")
     assert main(["notifications", "list"]) == 3
     assert capfd.readouterr().err == (

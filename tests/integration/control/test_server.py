@@ -1,4 +1,4 @@
-"""The control socket with real clients: patient ones, slow ones, hostile ones, and those who may not ask."""
+"""The control socket with real clients: patient, slow, hostile and unauthorized ones."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def connect(path):
         peer.close()
 
 
-def said(peer, request=b""):
+def exchange(peer, request=b""):
     if request:
         peer.sendall(request)
     answer = b""
@@ -96,7 +96,7 @@ def wait_for_hang_up(peer):
 # --------------------------------------------------------------------------------------------------------------- asking
 
 
-def test_what_is_asked_is_answered_and_then_the_connection_ends(running, path):
+def test_a_request_is_answered_and_then_the_connection_ends(running, path):
     given = {"text": "ü\udcff", "number": 3}
     assert send_request(path, "echo", **given) == given
 
@@ -121,12 +121,12 @@ def test_a_defect_ends_neither_the_thread_nor_shows_itself(running, path, caplog
 
 
 @pytest.mark.parametrize("request_", [b"\n", b"nonsense\n", b"[]\n", b"\xff\xfe\n", b"[" * 50_000 + b"\n"])
-def test_what_is_no_request_is_told_so(running, path, request_, connect):
-    assert said(connect(), request_)["exit_code"] == UsageError.exit_code
+def test_bytes_that_are_no_request_are_refused(running, path, request_, connect):
+    assert exchange(connect(), request_)["exit_code"] == UsageError.exit_code
 
 
 def test_a_request_without_an_end_is_answered_once_it_is_too_long(running, path, connect):
-    assert "at most 65536 bytes" in said(connect(), b"x" * 65_537)["error"]
+    assert "at most 65536 bytes" in exchange(connect(), b"x" * 65_537)["error"]
 
 
 def test_a_request_in_pieces_and_one_that_ends_with_its_stream_are_answered(running, path, connect):
@@ -135,13 +135,13 @@ def test_a_request_in_pieces_and_one_that_ends_with_its_stream_are_answered(runn
         peer.sendall(piece)
         time.sleep(0.02)
     peer.shutdown(socket.SHUT_WR)
-    assert said(peer) == {"result": {}}
+    assert exchange(peer) == {"result": {}}
 
 
 # --------------------------------------------------------------------------------------------------------- slow clients
 
 
-def test_slow_clients_hold_up_nobody_and_are_left_when_their_time_is_over(running, path, monkeypatch, connect):
+def test_slow_clients_delay_no_other_and_are_disconnected_at_their_deadline(running, path, monkeypatch, connect):
     monkeypatch.setattr(server_module, "REQUEST_TIMEOUT_SECONDS", 3.0)
     monkeypatch.setattr(server_module, "RESPONSE_WRITE_TIMEOUT_SECONDS", 3.0)
     silent = [connect() for _ in range(5)]
@@ -154,11 +154,11 @@ def test_slow_clients_hold_up_nobody_and_are_left_when_their_time_is_over(runnin
         assert send_request(path, "echo", now=1) == {"now": 1}
     assert time.monotonic() - began < 3.0
     for peer in (*silent, dripping):
-        assert said(peer) is None
+        assert exchange(peer) is None
     # Its write limit starts with the response, after the others' limits: an earlier read would drain the response.
     wait_for_hang_up(not_reading)
     with pytest.raises(ValueError, match="Unterminated"):
-        said(not_reading)
+        exchange(not_reading)
 
 
 def test_when_all_places_are_taken_others_wait_until_one_is_free(running, path, monkeypatch, connect):
@@ -166,7 +166,7 @@ def test_when_all_places_are_taken_others_wait_until_one_is_free(running, path, 
     silent = [connect() for _ in range(MAX_CLIENTS)]
     assert send_request(path, "echo") == {}
     for peer in silent:
-        assert said(peer) is None
+        assert exchange(peer) is None
 
 
 def test_clients_that_come_and_go_leave_nothing_behind(running, path, connect, wait_for):
@@ -183,7 +183,7 @@ def test_clients_that_come_and_go_leave_nothing_behind(running, path, connect, w
     assert len([thread for thread in threading.enumerate() if thread.name == "control"]) == 1
 
 
-# ---------------------------------------------------------------------------------------------------------- who may ask
+# ---------------------------------------------------------------------------------------------------------- permissions
 
 CLIENT = """
 import sys
@@ -213,7 +213,7 @@ os.setresgid({gid}, {gid}, {gid}); os.setresuid({uid}, {uid}, {uid})
     return done.stdout.strip()
 
 
-def test_root_and_the_sockets_group_may_ask_and_nobody_else(path, open_folder):
+def test_only_root_and_the_sockets_group_may_connect(path, open_folder):
     os.chown(open_folder, 0, STRANGER)
     before = os.getegid()
     os.setegid(STRANGER)
@@ -271,7 +271,7 @@ def test_one_with_a_full_queue_counts_as_answered(path, connect):
 
 
 @pytest.mark.parametrize("thing", ["file", "link", "folder"])
-def test_what_is_no_socket_is_not_touched(path, open_folder, thing):
+def test_a_path_that_is_not_a_socket_is_not_touched(path, open_folder, thing):
     victim = open_folder / "victim"
     victim.write_text("letters")
     if thing == "link":
@@ -286,7 +286,7 @@ def test_what_is_no_socket_is_not_touched(path, open_folder, thing):
     assert victim.read_text() == "letters"
 
 
-def test_a_folder_that_is_not_there_is_told(open_folder):
+def test_a_missing_folder_is_reported(open_folder):
     with pytest.raises(
         ControlError, match=r"cannot listen on the control socket .*: No such file or directory: choose another socket"
     ):
@@ -316,7 +316,7 @@ def test_a_path_of_any_length_will_do(open_folder):
         send_request(path, "echo")
 
 
-def test_a_daemon_that_hangs_or_ends_is_told_as_unreachable(path, monkeypatch):
+def test_a_daemon_that_hangs_or_ends_is_reported_as_unreachable(path, monkeypatch):
     monkeypatch.setattr("watchdog.control.client.RESPONSE_TIMEOUT_SECONDS", 0.2)
     with socket.socket(socket.AF_UNIX) as hanging:
         hanging.bind(str(path))

@@ -34,7 +34,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def bpf_watchdog(capsys):
-    """Run the command; return its exit code, what it printed, and its last line."""
+    """Run the command; return its exit code, its output lines, and its last error line."""
 
     def run(*arguments):
         parser = argparse.ArgumentParser()
@@ -71,7 +71,7 @@ def test_checks_a_fragment_under_any_name(bpf_watchdog, write):
     assert bpf_watchdog("check", path)[0] == 0
 
 
-def test_tells_settings_from_rules_by_what_is_in_them(bpf_watchdog, write):
+def test_recognizes_settings_and_rules_by_their_content(bpf_watchdog, write):
     path = write('[sampling]\ninterval = "1"\n', "x")
     assert bpf_watchdog("check", path) == (
         1,
@@ -80,7 +80,7 @@ def test_tells_settings_from_rules_by_what_is_in_them(bpf_watchdog, write):
     )
 
 
-def test_a_file_with_neither_is_told(bpf_watchdog, write):
+def test_a_file_with_neither_is_reported(bpf_watchdog, write):
     empty, other = write("", "a.toml"), write("[[rules]]\n", "b.toml")
     assert bpf_watchdog("check", empty, other) == (
         1,
@@ -105,7 +105,7 @@ def test_checks_receivers_and_windows_against_settings_that_are_given(bpf_watchd
     )
 
 
-def test_checks_routes_and_rate_limits_and_tells_routes_that_no_rule_takes(bpf_watchdog, write):
+def test_checks_routes_and_rate_limits_and_reports_routes_that_match_no_rule(bpf_watchdog, write):
     config = write(CONFIG + '[[route]]\nwhere = { rule = "q*" }\nreceivers = ["oncal"]\n', "w.toml")
     assert bpf_watchdog("check", config, write(RULE))[:2] == (
         1,
@@ -148,7 +148,7 @@ def test_a_secret_that_is_not_here_is_a_note(bpf_watchdog, write, tmp_path):
     ]
 
 
-def test_files_and_folders_that_cannot_be_read_are_told_with_all_else(bpf_watchdog, write, tmp_path, monkeypatch):
+def test_unreadable_files_and_folders_are_reported_with_all_other_problems(bpf_watchdog, write, tmp_path, monkeypatch):
     broken, good = write("[[rule]\n", "a.toml"), write(RULE.replace("10s", "1s"), "b.toml")
     (tmp_path / "closed").mkdir()
 
@@ -223,7 +223,7 @@ def test_without_paths_and_files_checks_the_shipped_rules(bpf_watchdog, tmp_path
     assert bpf_watchdog("check") == (0, [], "6 files, 11 rules: no problems, no notes")
 
 
-def test_checking_rules_loads_none_of_what_makes_a_daemon_big(write):
+def test_checking_rules_imports_none_of_the_daemons_large_modules(write):
     code = (
         "import sys, argparse, pathlib; from watchdog.cli import check\n"
         "check.run(argparse.Namespace(paths=[pathlib.Path(sys.argv[1])], config=None, json=False))\n"

@@ -1,4 +1,4 @@
-"""The command line as a shell sees it: what it prints where, and its exit code."""
+"""The command line from a shell: output, error output and exit code."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def test_a_reader_that_has_seen_enough_is_no_error(arguments):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_full_disk_under_its_output_is_told_in_a_line():
+def test_a_full_disk_under_its_output_is_reported_in_a_line():
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([*COMMAND, "metrics"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
 
-    told = "bpf-watchdog: cannot write to standard output: No space left on device\n"
-    assert (done.returncode, done.stderr) == (1, told)
+    message = "bpf-watchdog: cannot write to standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, message)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["sample", "--for", "0"], "--for: not a duration: '0'; write it like 5s, 1m30s, 500ms"),
         (["sample", "--for", "1ns"], "--for: not a duration: '1ns'; write it like 5s, 1m30s, 500ms"),
@@ -64,9 +64,9 @@ def test_a_full_disk_under_its_output_is_told_in_a_line():
     ],
     ids=" ".join,
 )
-def test_what_makes_no_sense_is_refused(capsys, arguments, told):
+def test_wrong_arguments_are_refused(capsys, arguments, message):
     assert main(arguments) == 2
-    assert capsys.readouterr().err == f"bpf-watchdog: {told}\n"
+    assert capsys.readouterr().err == f"bpf-watchdog: {message}\n"
 
 
 def test_a_dimension_without_a_name_is_refused(capsys):

@@ -26,7 +26,7 @@ RECEIVER_VARIANTS = {
 
 
 def documented_keys(section: str) -> set[str]:
-    """Return the keys in the table of a section; a secret stands for its four keys."""
+    """Return the keys in the table of a section; a secret counts as its four keys."""
     text = re.split(r"^#+ ", PAGE.partition(f"# {section}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
     rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", text.partition(HEADER)[2].partition("\n\n")[0], re.MULTILINE)
     return {key for name, kind in rows for key in (secret_forms(name) if kind == "secret" else (name,))}

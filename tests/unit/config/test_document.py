@@ -11,7 +11,7 @@ def document(text, **options):
     return Document(text, tomli.loads(text), "f.toml", **options)
 
 
-def told(doc):
+def problems_of(doc):
     return [str(problem) for problem in sorted(doc.problems)]
 
 
@@ -31,7 +31,7 @@ def test_reads_every_type():
     assert root.table("table").integer("key") == 1
     assert [table.integer("a") for table in root.tables("many")] == [1, 2]
     root.reject_unknown_keys()
-    assert told(doc) == []
+    assert problems_of(doc) == []
     doc.raise_problems()
 
 
@@ -45,11 +45,11 @@ def test_gives_defaults_for_missing_keys():
     assert root.duration("a", "2s") == 2 * SECOND
     assert list(root.table("a")) == []
     assert root.tables("a") == ()
-    assert told(root.document) == []
+    assert problems_of(root.document) == []
 
 
 @pytest.mark.parametrize("reader", ["text", "texts", "number", "integer", "boolean", "duration", "secret"])
-def test_tells_a_missing_required_key_at_its_table(reader):
+def test_reports_a_missing_required_key_at_its_table(reader):
     doc = document("\n[[rule]]\n[[rule]]\nx = 1\n")
     getattr(doc.root.tables("rule")[1], reader)("key")
     (problem,) = doc.problems
@@ -82,19 +82,19 @@ def test_tells_a_missing_required_key_at_its_table(reader):
         ("secret", "3", "must be a text, not a number"),
     ],
 )
-def test_tells_a_wrong_value_and_goes_on(reader, value, message):
+def test_reports_a_wrong_value_and_continues(reader, value, message):
     doc = document(f"\nkey = {value}\n")
     getattr(doc.root, reader)("key")
-    assert told(doc) == [f"f.toml:2: key: {message}"]
+    assert problems_of(doc) == [f"f.toml:2: key: {message}"]
 
 
-def test_tells_limits():
+def test_reports_limits():
     doc = document('a = 5\nb = 2.5\nc = "1s"\nd = "warm"\n')
     doc.root.integer("a", maximum=4)
     doc.root.number("b", minimum=3)
     doc.root.duration("c", minimum="1500ms")
     doc.root.text("d", choices=("warn", "page"))
-    assert told(doc) == [
+    assert problems_of(doc) == [
         "f.toml:1: a: must be at most 4, not 5",
         "f.toml:2: b: must be at least 3, not 2.5",
         "f.toml:3: c: must be at least 1500ms, not 1s",
@@ -102,29 +102,32 @@ def test_tells_limits():
     ]
 
 
-def test_an_element_of_an_array_is_told_on_its_own_line():
+def test_an_element_of_an_array_is_reported_on_its_own_line():
     doc = document('by = [\n "a",\n 3,\n "b",\n 4,\n]\n')
     assert doc.root.texts("by") == ("a", "b")
-    assert told(doc) == ["f.toml:3: by: must be a text, not a number", "f.toml:5: by: must be a text, not a number"]
+    assert problems_of(doc) == [
+        "f.toml:3: by: must be a text, not a number",
+        "f.toml:5: by: must be a text, not a number",
+    ]
 
 
-def test_one_key_is_told_once():
+def test_one_key_is_reported_once():
     doc = document("id = 3\n")
     doc.root.text("id")
     doc.root.add_problem("id", "is already taken")
     doc.root.add_problem("id", "is odd", index=2)
-    assert told(doc) == ["f.toml:1: id: must be a text, not a number"]
+    assert problems_of(doc) == ["f.toml:1: id: must be a text, not a number"]
     assert doc.root.has_problem("id")
     assert not doc.root.has_problem("other")
 
 
-def test_keys_that_nobody_asked_for_are_unknown_and_the_nearest_known_one_is_named():
+def test_keys_that_are_not_read_are_unknown_and_the_closest_known_one_is_suggested():
     doc = document('[rule]\nsumary = "x"\nzzz = 1\n"a b" = 2\n')
     rule = doc.root.table("rule")
     rule.text("summary", "")
     rule.text("id", "")
     rule.reject_unknown_keys()
-    assert told(doc) == [
+    assert problems_of(doc) == [
         'f.toml:2: rule.sumary: unknown key "sumary": did you mean "summary"?',
         'f.toml:3: rule.zzz: unknown key "zzz": known are id, summary',
         'f.toml:4: rule."a b": unknown key "a b": known are id, summary',
@@ -142,10 +145,10 @@ def test_raises_all_problems_in_line_order_and_keeps_notes_apart():
     assert [str(note) for note in doc.notes] == ["f.toml:1: a: by the way"]
 
 
-def test_hostile_text_is_told_harmlessly():
+def test_hostile_text_is_escaped_in_problems():
     doc = document('mode = "\\u001b[2Jx\\n\\u202e"\n')
     doc.root.text("mode", choices=("a",))
-    assert told(doc) == ['f.toml:1: mode: unknown value "\\u001b[2Jx\\u000a\\u202e": known are a']
+    assert problems_of(doc) == ['f.toml:1: mode: unknown value "\\u001b[2Jx\\u000a\\u202e": known are a']
 
 
 @pytest.fixture
@@ -164,13 +167,13 @@ def test_reads_a_secret_from_the_file_itself_a_file_the_environment_or_a_credent
     secrets = [root.secret("a"), root.secret("b"), root.secret("c"), root.secret("d"), root.secret("e", required=False)]
     assert [secret and secret.reveal() for secret in secrets] == ["inline", "hunter2", "from-env", "hunter2", None]
     root.reject_unknown_keys()
-    assert told(root.document) == []
+    assert problems_of(root.document) == []
 
 
 def test_refuses_two_forms_of_one_secret(secret_file):
     doc = document(f'key = "x"\nkey_file = "{secret_file}"\n')
     assert doc.root.secret("key") is None
-    assert told(doc) == ["f.toml:2: key_file: give only one of key, key_file"]
+    assert problems_of(doc) == ["f.toml:2: key_file: give only one of key, key_file"]
 
 
 NO_CREDENTIALS = "no credentials available, $CREDENTIALS_DIRECTORY is not set"
@@ -199,7 +202,9 @@ def test_refuses_a_secret_that_everyone_can_read_in_a_check_too(secret_file):
     secret_file.chmod(0o644)
     doc = document(f'key_file = "{secret_file}"\n', require_secrets=False)
     assert doc.root.secret("key") is None
-    assert told(doc) == [f"f.toml:1: key_file: '{secret_file}' is open to everyone on this host: {remedy(secret_file)}"]
+    assert problems_of(doc) == [
+        f"f.toml:1: key_file: '{secret_file}' is open to everyone on this host: {remedy(secret_file)}"
+    ]
 
 
 def remedy(file):
@@ -207,21 +212,21 @@ def remedy(file):
 
 
 def exposed(text, **options):
-    """Return a document that stands in a file which others can read."""
+    """Return a document in a file that others can read."""
     return Document(text, tomli.loads(text), "f.toml", other_readers="everyone on this host", **options)
 
 
 EXPOSED = "is written in a file that is open to everyone on this host: "
 
 
-def test_a_secret_that_stands_in_a_file_which_others_can_read_is_refused_and_noted_in_a_check():
+def test_a_secret_in_a_file_that_others_can_read_is_a_problem_and_a_note_in_check():
     message = f"f.toml:1: key: {EXPOSED}use key_file instead, or {remedy('f.toml')}"
     doc = exposed('key = "hunter2"\n')
     assert doc.root.secret("key") is None
-    assert told(doc) == [message]
+    assert problems_of(doc) == [message]
     doc = exposed('key = "hunter2"\n', require_secrets=False)
     assert doc.root.secret("key").reveal() == "hunter2"
-    assert (told(doc), [str(note) for note in doc.notes]) == ([], [message])
+    assert (problems_of(doc), [str(note) for note in doc.notes]) == ([], [message])
 
 
 @pytest.mark.parametrize(

@@ -35,5 +35,5 @@ def test_refuses_everything_else(text):
 
 
 @given(st.integers(0, 10**15))
-def test_writes_what_it_reads(microseconds):
+def test_a_formatted_duration_parses_to_the_same_value(microseconds):
     assert parse_duration(format_duration(microseconds * 1_000)) == microseconds * 1_000

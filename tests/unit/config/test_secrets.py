@@ -19,10 +19,10 @@ from watchdog.config.secrets import (
 )
 
 GROUP = pwd.getpwnam(ACCOUNT).pw_gid
-STRANGERS = pwd.getpwnam("nobody").pw_gid  # a group whose name is not its account's
+SHARED_GROUP = pwd.getpwnam("nobody").pw_gid  # a group with another name than the account
 
 
-def test_shows_itself_to_nobody_but_reveal():
+def test_only_reveal_returns_the_text():
     secret = Secret("hunter2")
     shown = (str(secret), repr(secret), f"{secret}", f"{secret:>10}", f"{[secret]}")
     assert shown == ("<secret>", "<secret>", "<secret>", "  <secret>", "[<secret>]")
@@ -41,7 +41,7 @@ def crash(secret):
     return held[2]
 
 
-def test_shows_itself_in_no_traceback_and_nowhere_inside_of_what_holds_it():
+def test_the_text_appears_in_no_traceback_and_in_no_repr_of_a_container():
     secret = Secret("hunter2")
     try:
         crash(secret)
@@ -87,7 +87,7 @@ def test_takes_one_newline_off_the_end_of_a_file(tmp_path, content, text):
     ("content", "message"),
     [(b"", "is empty"), (b"\n", "is empty"), (b"\xff", "is not UTF-8 text"), (b"x" * 65_537, "is over 65536 bytes")],
 )
-def test_refuses_what_is_no_secret(tmp_path, content, message):
+def test_refuses_content_that_is_not_a_secret(tmp_path, content, message):
     path = tmp_path / "s"
     path.write_bytes(content)
     path.chmod(0o600)
@@ -125,14 +125,14 @@ SLACK = "https://hooks.slack.example/services/T00/B00/hunter2"
 
 @pytest.mark.parametrize("read", [secret_from_file, secret_from_environment, secret_from_credential])
 @pytest.mark.parametrize("secret", [SLACK, "hunter2-0123456789abcdef-0123456789abcdef"])
-def test_a_secret_that_stands_where_its_name_should_be_is_not_told(read, secret, monkeypatch, tmp_path):
+def test_a_secret_in_place_of_its_name_is_not_shown(read, secret, monkeypatch, tmp_path):
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     with pytest.raises(SecretError) as caught:
         read(secret)
     assert "hunter2" not in str(caught.value)
 
 
-# ------------------------------------------------------------------------------------------------ who can read the file
+# ------------------------------------------------------------------------------------------------ access to the file
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_a_file_that_the_daemons_own_group_may_read_is_taken_so_that_a_reload_ca
         (0o640, 0, "the group root"),
         (0o660, GROUP, f"the group {ACCOUNT}"),
         (0o620, 0, "the group root"),
-        (0o640, STRANGERS, "the group nogroup"),
+        (0o640, SHARED_GROUP, "the group nogroup"),
         (0o640, 987_654, "the group 987654"),
     ],
 )
@@ -187,7 +187,7 @@ def test_the_remedy_is_safe_to_paste(secret_file):
 # -------------------------------------------------------------------------------------------------- systemd credentials
 
 
-def test_a_credential_is_read_from_the_services_folder_whatever_its_access_list_looks_like(secret_file, monkeypatch):
+def test_a_credential_is_read_from_the_services_folder_for_every_access_list(secret_file, monkeypatch):
     path = secret_file(0o440, name="hook.url")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(path.parent))
     assert secret_from_credential("hook.url").reveal() == "hunter2"
@@ -200,7 +200,7 @@ def test_a_credential_is_named_and_not_a_path(secret_file, monkeypatch, name):
         secret_from_credential(name)
 
 
-def test_a_credential_that_the_unit_does_not_give_is_told_with_its_place(tmp_path, monkeypatch):
+def test_a_credential_that_the_unit_does_not_pass_is_reported_with_its_path(tmp_path, monkeypatch):
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     with pytest.raises(SecretError, match=f"cannot read '{tmp_path}/hook': No such file or directory") as caught:
         secret_from_credential("hook")

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from watchdog.config import settings as config_module
+from watchdog.config import settings as settings_module
 from watchdog.config.map_sizes import MapSizes
 from watchdog.config.settings import (
     BUILT_IN_SETTINGS,
@@ -73,7 +73,7 @@ def test_reads_the_whole_file_and_leaves_the_receivers_keys_to_their_types(write
     syslog.document.raise_problems()
 
 
-def test_how_much_the_kernel_keeps_can_be_said(write):
+def test_the_sizes_of_the_maps_can_be_set(write):
     assert load_settings(write("")).values.sampling.map_sizes == MapSizes(65_536, 131_072, 4_096)
     text = "[sampling]\nledger = 8\nresponses = 16\nprocesses = 4_000_000\n"
     assert load_settings(write(text)).values.sampling.map_sizes == MapSizes(8, 16, 4_000_000)
@@ -83,7 +83,7 @@ def test_how_much_the_kernel_keeps_can_be_said(write):
     ]
 
 
-def test_command_lines_are_told_unless_the_file_says_otherwise(write):
+def test_evidence_has_command_lines_unless_switched_off(write):
     assert load_settings(write("")).values.evidence.command_line
     assert not load_settings(write("[evidence]\ncommand_line = false\n")).values.evidence.command_line
     assert problems(write("[evidence]\ncommand_line = 0\nexe = true\n")) == [
@@ -103,20 +103,20 @@ def test_an_empty_file_means_the_defaults_and_a_console(write):
 
 
 def test_no_file_at_the_default_place_means_the_same(monkeypatch, tmp_path):
-    monkeypatch.setattr(config_module, "DEFAULT_SETTINGS_FILE", str(tmp_path / "none.toml"))
+    monkeypatch.setattr(settings_module, "DEFAULT_SETTINGS_FILE", str(tmp_path / "none.toml"))
     config = load_settings()
     assert config.values.file == BUILT_IN_SETTINGS
     assert config.values.routing.default == ("console",)
 
 
 def test_a_file_at_the_default_place_is_read(monkeypatch, write):
-    monkeypatch.setattr(config_module, "DEFAULT_SETTINGS_FILE", write(WHOLE))
+    monkeypatch.setattr(settings_module, "DEFAULT_SETTINGS_FILE", write(WHOLE))
     assert load_settings().values.receiver_names == ("oncall", "log")
 
 
 def test_a_dangling_link_at_the_default_place_is_no_reason_to_use_defaults(monkeypatch, tmp_path):
     (tmp_path / "watchdog.toml").symlink_to(tmp_path / "gone")
-    monkeypatch.setattr(config_module, "DEFAULT_SETTINGS_FILE", str(tmp_path / "watchdog.toml"))
+    monkeypatch.setattr(settings_module, "DEFAULT_SETTINGS_FILE", str(tmp_path / "watchdog.toml"))
     assert problems(None)[0].endswith(":1: file: cannot read: No such file or directory")
 
 
@@ -125,19 +125,19 @@ def test_rules_without_receivers_go_to_all_receivers_unless_routing_says_otherwi
     assert config.values.routing.default == ("a", "b")
 
 
-def test_hosts_spread_what_they_tell_of_their_start_where_there_are_receivers(write):
+def test_hosts_spread_their_first_notifications_if_receivers_are_configured(write):
     receiver = '[[receiver]]\nname = "a"\ntype = "x"\n'
     assert load_settings(write(receiver)).values.routing.jitter_ns == 10 * SECOND
     assert load_settings(write(receiver + '[routing]\njitter = "0s"')).values.routing.jitter_ns == 0
     assert problems(write('[routing]\njitter = "1h"')) == ["2: routing.jitter: must be at most 10m, not 1h"]
 
 
-def test_routes_are_left_to_those_who_know_of_rules(write):
+def test_routes_are_left_as_tables_for_the_routing_package(write):
     config = load_settings(write('[[route]]\nreceivers = ["console"]\n[[route]]\nwhere = {}\n'))
     assert [table.line for table in config.routes] == [1, 3]
 
 
-def test_tells_all_problems_at_once(write):
+def test_reports_all_problems_at_once(write):
     text = """\
 [sampling]
 interval = "50ms"
@@ -169,7 +169,7 @@ group_wait = 5
     ]
 
 
-def test_refuses_to_tell_nobody(write):
+def test_refuses_a_default_without_receivers(write):
     assert problems(write("[routing]\ndefault = []\n")) == [
         "2: routing.default: must name at least one receiver: no notification would be sent"
     ]
@@ -186,7 +186,7 @@ def test_refuses_to_tell_nobody(write):
         ("#" * 1_000_001, "1: file: is over 1000000 bytes"),
     ],
 )
-def test_tells_what_is_no_toml_file(write, text, message):
+def test_reports_files_that_are_not_toml(write, text, message):
     assert problems(write(text)) == [message]
 
 
@@ -215,7 +215,7 @@ def tables(**keys):
     return "".join(f'[[receiver]]\nname = "{name}"\ntype = "x"\n{lines}\n' for name, lines in keys.items())
 
 
-def test_reads_who_stands_by_for_whom_and_when_a_path_is_dead(write):
+def test_reads_escalations_and_the_time_until_a_receiver_is_down(write):
     config = load_settings(
         write(
             tables(a='escalate_to = "b"\nescalate_after = "2m"', b='escalate_to = "c"', c="")
@@ -255,7 +255,7 @@ def test_reads_who_stands_by_for_whom_and_when_a_path_is_dead(write):
         ),
     ],
 )
-def test_tells_what_is_wrong_with_escalations(write, written, problem):
+def test_reports_wrong_escalations(write, written, problem):
     assert problems(write(written)) == [problem]
 
 

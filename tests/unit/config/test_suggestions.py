@@ -3,7 +3,7 @@ import pytest
 from watchdog.config.suggestions import quote_value, unknown_name
 
 
-def test_names_the_nearest_known_word_whatever_its_case():
+def test_suggests_the_closest_known_word_in_every_case():
     assert unknown_name("state", "established", ("", "ESTABLISHED", "LISTEN")) == (
         'unknown state "established": did you mean "ESTABLISHED"?'
     )

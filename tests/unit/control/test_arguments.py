@@ -35,7 +35,7 @@ def test_arguments_are_had_by_type_and_null_is_none():
         ),
     ],
 )
-def test_what_is_wrong_with_an_argument_is_told(given, ask, message):
+def test_a_wrong_argument_is_reported(given, ask, message):
     with pytest.raises(UsageError) as caught:
         ask(RequestArguments(given))
     assert str(caught.value) == message

@@ -1,4 +1,4 @@
-"""Requests and answers as bytes: what goes in comes out, and nothing else gets through."""
+"""Requests and responses as bytes: they survive the way, and other bytes are refused."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_an_error_keeps_its_words_and_its_exit_code():
 
 
 @given(st.binary())
-def test_whatever_bytes_come_they_are_a_request_or_a_usage_error(line):
+def test_any_bytes_are_a_request_or_a_usage_error(line):
     with contextlib.suppress(UsageError):
         protocol.parse_request(line)
 
@@ -49,12 +49,12 @@ def test_whatever_bytes_come_they_are_a_request_or_a_usage_error(line):
     [b"", b"[]", b"3", b'{"request": 3}', b'{"arguments": {}}', b'{"request": "a", "arguments": []}',
      b'{"request": "a", "more": 1}', b"[" * 60_000, b"\xff"],
 )  # fmt: skip
-def test_what_is_no_request_is_told_so(line):
+def test_bytes_that_are_no_request_are_refused(line):
     with pytest.raises(UsageError, match="request"):
         protocol.parse_request(line)
 
 
 @pytest.mark.parametrize("line", [b"", b"{}", b'{"error": "x"}', b'{"resul', b"[" * 60_000])
-def test_what_is_no_answer_is_told_so(line):
+def test_bytes_that_are_no_response_are_refused(line):
     with pytest.raises(WatchdogError, match="incomplete or malformed"):
         protocol.parse_response(line)
