@@ -36,7 +36,7 @@ class Receiver:
         self.ids.append(notification.id)
 
 
-def make_notice(number):
+def make_notification(number):
     alert = Alert(
         rule="storm", labels=(), fingerprint=f"{number:016x}", state=AlertState.FIRING, severity=Severity.WARNING,
         summary="x" * 3_000, value=1.0, threshold=1.0, peak=1.0, started=1.0, fired=2.0, resolved=None, reason="",
@@ -66,7 +66,7 @@ def main():
         changes = {
             "alerts": [(f"f{tick % 3}", {"n": tick}), (f"f{(tick + 1) % 3}", None)],
             "groups": [(("oncall", f"rule{tick % 3}"), {"n": tick})],
-            "notifications": [make_notice(tick)],
+            "notifications": [make_notification(tick)],
         }
         try:
             store.commit(**changes)

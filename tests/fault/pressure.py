@@ -51,7 +51,7 @@ class Receiver:
         self.notifications.append((notification.group_key, notification.status))
 
 
-def make_notice(number, kind, resolved=None):
+def make_notification(number, kind, resolved=None):
     rule, labels = f"{kind}-{number}", (("process", f"culprit{number}"), ("unit", "crawler.service"))
     alert = Alert(
         rule=rule, labels=labels, fingerprint=fingerprint(rule, labels), state=AlertState.FIRING,
@@ -78,8 +78,8 @@ def main():
     peak = 0
     for tick in range(TICKS):
         clock.seconds += SECONDS_A_TICK
-        lasting = [make_notice(number, "lasting") for number in range(tick, LASTING, TICKS)]
-        short = [make_notice(number, "short") for number in range(tick, SHORT, TICKS)]
+        lasting = [make_notification(number, "lasting") for number in range(tick, LASTING, TICKS)]
+        short = [make_notification(number, "short") for number in range(tick, SHORT, TICKS)]
         store.commit(
             alerts=[(notification.alerts[0].fingerprint, notification.alerts[0].to_json()) for notification in lasting],
             groups=[
@@ -88,7 +88,7 @@ def main():
             ],
             notifications=[*lasting, *short],
         )
-        ended = [make_notice(number, "short", resolved=4.0) for number in range(tick, SHORT, TICKS)]
+        ended = [make_notification(number, "short", resolved=4.0) for number in range(tick, SHORT, TICKS)]
         store.commit(alerts=[], groups=[], notifications=ended)
         worker.deliver_due()
         peak = max(peak, resident_bytes())

@@ -25,7 +25,7 @@ FLIPPED = 64
 ALERTS, DONE, PENDING = 40, 10, 40
 
 
-def make_notice(number):
+def make_notification(number):
     alert = Alert(
         rule=f"rule{number}", labels=(("process", f"culprit{number}"),), fingerprint=f"{number:016x}",
         state=AlertState.FIRING, severity=Severity.WARNING, summary=f"storm {number} " + "x" * 500, value=150.0,
@@ -41,7 +41,7 @@ def alert_state(number):
     return {"n": number, "text": "y" * 300}
 
 
-NOTICES = {f"n{number}": make_notice(number) for number in range(DONE + PENDING)}
+NOTICES = {f"n{number}": make_notification(number) for number in range(DONE + PENDING)}
 STATES = [alert_state(number) for number in range(ALERTS)]
 
 

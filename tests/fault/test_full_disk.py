@@ -49,7 +49,7 @@ def fill(folder):
     assert os.statvfs(folder).f_bavail == 0
 
 
-def make_notice(number, text="x" * 400):
+def make_notification(number, text="x" * 400):
     alert = Alert(
         rule="storm", labels=(), fingerprint=f"{number:016x}", state=AlertState.FIRING, severity=Severity.WARNING,
         summary=text, value=150.0, threshold=100.0, peak=151.0, started=1.0, fired=2.0, resolved=None,
@@ -70,7 +70,9 @@ def test_what_could_not_be_written_is_written_when_there_is_room_again(store, sm
     fill(small_disk)
     for number in range(3):
         with pytest.raises(StoreError, match="full"):
-            store.commit(alerts=[("f1", {"n": number})], groups=[], notifications=[make_notice(number, "x" * 50_000)])
+            store.commit(
+                alerts=[("f1", {"n": number})], groups=[], notifications=[make_notification(number, "x" * 50_000)]
+            )
     assert store.load().alerts == ()
     (small_disk / "ballast").unlink()
     store.commit(alerts=[], groups=[], notifications=[])
@@ -89,7 +91,7 @@ def test_in_its_reserved_room_the_state_goes_on_without_a_byte_left_on_the_disk(
         store.commit(
             alerts=[(f"f{number % 50}", {"n": number})],
             groups=[(("oncall", f"rule{number % 50}"), {"n": number})],
-            notifications=[make_notice(number)],
+            notifications=[make_notification(number)],
         )
         assert worker.deliver_due() is None
     assert os.statvfs(small_disk).f_bavail == 0
@@ -104,7 +106,7 @@ def test_on_a_full_disk_notices_are_kept_up_to_capacity_and_survive_a_restart(st
     store.reserve_space()
     fill(small_disk)
     for number in range(0, CAPACITY, 100):
-        notifications = [make_notice(each) for each in range(number, number + 100)]
+        notifications = [make_notification(each) for each in range(number, number + 100)]
         store.commit(alerts=[], groups=[], notifications=notifications)
     store.close()
     again = Store(small_disk, clock, "boot1")
@@ -129,14 +131,14 @@ def test_room_that_the_disk_did_not_have_is_taken_when_it_has(store, small_disk,
     clock.advance(60)
     store.commit(alerts=[], groups=[], notifications=[])
     fill(small_disk)
-    store.commit(alerts=[("f1", {"n": 1})], groups=[], notifications=[make_notice(1)])
+    store.commit(alerts=[("f1", {"n": 1})], groups=[], notifications=[make_notification(1)])
     assert store.load().alerts == ({"n": 1},)
 
 
 @roomy
 def test_a_damaged_file_is_begun_anew_on_a_full_disk_too(store, small_disk, clock):
     store.reserve_space()
-    store.commit(alerts=[], groups=[], notifications=[make_notice(1)])
+    store.commit(alerts=[], groups=[], notifications=[make_notification(1)])
     store.database.checkpoint()
     store.close()
     path = small_disk / "state.sqlite3"
@@ -147,5 +149,5 @@ def test_a_damaged_file_is_begun_anew_on_a_full_disk_too(store, small_disk, cloc
     for expected in (1, 0):
         again = Store(small_disk, clock, "boot1")
         assert len(again.quarantined) == expected
-        again.commit(alerts=[("f1", {"n": 1})], groups=[], notifications=[make_notice(2)])
+        again.commit(alerts=[("f1", {"n": 1})], groups=[], notifications=[make_notification(2)])
         again.close()

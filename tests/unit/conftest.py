@@ -108,7 +108,7 @@ def make_alert() -> Callable[..., Alert]:
 
 
 @pytest.fixture
-def make_notice(make_alert) -> Callable[..., Notification]:
+def make_notification(make_alert) -> Callable[..., Notification]:
     """Make a notice of the given alerts, of one storm if none is given."""
 
     def make(*alerts: Alert, **changes: object) -> Notification:
@@ -128,7 +128,7 @@ def make_notice(make_alert) -> Callable[..., Notification]:
 
 
 @pytest.fixture
-def hostile_notice(make_alert, make_notice, hostile_name) -> Notification:
+def hostile_notification(make_alert, make_notification, hostile_name) -> Notification:
     """Put a hostile name wherever text from the host can stand."""
     texts = dict.fromkeys(("name", "exe", "user", "unit", "container", "command"), hostile_name)
     culprit = replace(CULPRIT, **texts, parents=((1, hostile_name),) * 5)
@@ -138,4 +138,4 @@ def hostile_notice(make_alert, make_notice, hostile_name) -> Notification:
         reason=hostile_name,
         evidence=replace(EVIDENCE, top_process=culprit, peers=(replace(REFUSING, address=hostile_name),) * 5),
     )
-    return make_notice(alert, host=hostile_name)
+    return make_notification(alert, host=hostile_name)

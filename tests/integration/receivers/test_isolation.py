@@ -90,7 +90,7 @@ def put(store, *notifications):
 
 
 @pytest.fixture
-def make_notice(firing):
+def make_notification(firing):
     """Return a function that builds notification `number` for a receiver, in its own group by default."""
 
     def make(receiver, number, group_key=None):
@@ -103,15 +103,15 @@ def make_notice(firing):
     return make
 
 
-def test_a_misbehaving_receiver_delays_no_other(raw_server, server, store, make_notice, monkeypatch):
+def test_a_misbehaving_receiver_delays_no_other(raw_server, server, store, make_notification, monkeypatch):
     monkeypatch.setattr(worker_module, "ATTEMPT_TIMEOUT_SECONDS", 0.5)  # many attempts within this time
     bad = [webhook(name, raw_server(behave).url) for name, behave in BEHAVIOURS.items()]
     delivery = Delivery(store, [*bad, webhook("good", server.url)], SystemClock(), logging.getLogger("test"))
-    put(store, *(make_notice(one.name, number) for one in bad for number in range(300)))
+    put(store, *(make_notification(one.name, number) for one in bad for number in range(300)))
     delivery.start()
     committed = {}
     for number in range(200):
-        notification = make_notice("good", number)
+        notification = make_notification("good", number)
         committed[notification.id] = time.monotonic()
         put(store, notification)
         delivery.wake_workers()
@@ -206,10 +206,10 @@ class Recovering:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("behave", [hang, drip, limit], ids=lambda behave: behave.__name__)
 def test_an_hour_of_failures_costs_no_memory_and_ten_thousand_pending_alerts_arrive(
-    raw_server, tmp_path, make_notice, send, wait_for, behave
+    raw_server, tmp_path, make_notification, send, wait_for, behave
 ):
     with_clock = Store(tmp_path / "state", SystemClock(), "boot1")
-    put(with_clock, make_notice("oncall", 0, "rule0"))
+    put(with_clock, make_notification("oncall", 0, "rule0"))
     with_clock.close()
     recovering = Recovering(behave)
     server = raw_server(recovering)
@@ -218,7 +218,7 @@ def test_an_hour_of_failures_costs_no_memory_and_ten_thousand_pending_alerts_arr
     before = sender.report()["resident"]
     sender.terminate()
     with_clock = Store(tmp_path / "state", SystemClock(), "boot1")
-    put(with_clock, *(make_notice("oncall", number, f"rule{number % 100}") for number in range(1, 10_000)))
+    put(with_clock, *(make_notification("oncall", number, f"rule{number % 100}") for number in range(1, 10_000)))
     with_clock.close()
 
     sender = send(tmp_path / "state", 0.2, 1200, {"oncall": server.url})
@@ -236,11 +236,11 @@ def test_an_hour_of_failures_costs_no_memory_and_ten_thousand_pending_alerts_arr
 
 
 def test_sigterm_ends_in_time_and_keeps_a_thousand_pending_notifications_in_order(
-    raw_server, tmp_path, make_notice, send
+    raw_server, tmp_path, make_notification, send
 ):
     state = tmp_path / "state"
     store = Store(state, SystemClock(), "boot1")
-    put(store, *(make_notice("oncall", number, f"rule{number % 100}") for number in range(1_000)))
+    put(store, *(make_notification("oncall", number, f"rule{number % 100}") for number in range(1_000)))
     store.close()
     recovering = Recovering(hang)
     server = raw_server(recovering)
@@ -315,11 +315,11 @@ def test_an_endless_body_costs_no_memory(raw_server, behave):
         ("1e3", 0, 1),
     ],
 )
-def test_retry_after_is_obeyed_within_limits(server, store, make_notice, clock, retry_after, min_wait, max_wait):
+def test_retry_after_is_obeyed_within_limits(server, store, make_notification, clock, retry_after, min_wait, max_wait):
     server.answer = (429, {"Retry-After": retry_after}, b"")
     worker = Worker(webhook("hook", server.url), Outbox(store.database, clock), clock, logging.getLogger("test"))
     store._clock = clock
-    put(store, make_notice("hook", 1))
+    put(store, make_notification("hook", 1))
     due_ns = worker.deliver_due()
     wait = (due_ns - clock.boottime_ns()) / 1e9
     assert min_wait <= wait <= max_wait
@@ -338,11 +338,11 @@ def test_retry_after_is_obeyed_within_limits(server, store, make_notice, clock, 
         (401, "auth", "failed"),
     ],
 )
-def test_the_status_decides_about_a_retry(server, store, make_notice, clock, status, reason, state):
+def test_the_status_decides_about_a_retry(server, store, make_notification, clock, status, reason, state):
     server.answer = (status, {}, b"")
     store._clock = clock
     worker = Worker(webhook("hook", server.url), Outbox(store.database, clock), clock, logging.getLogger("test"))
-    put(store, make_notice("hook", 1))
+    put(store, make_notification("hook", 1))
     worker.deliver_due()
     with store.database.transaction() as connection:
         assert connection.execute("SELECT state, attempts FROM notifications").fetchall() == [(state, 1)]
@@ -350,11 +350,11 @@ def test_the_status_decides_about_a_retry(server, store, make_notice, clock, sta
     assert worker.outage is not None
 
 
-def test_four_times_500_then_200_is_one_notification_with_one_id(server, store, make_notice, clock):
+def test_four_times_500_then_200_is_one_notification_with_one_id(server, store, make_notification, clock):
     server.answer = (500, {}, b"")
     store._clock = clock
     worker = Worker(webhook("hook", server.url), Outbox(store.database, clock), clock, logging.getLogger("test"))
-    put(store, make_notice("hook", 1))
+    put(store, make_notification("hook", 1))
     for attempt in range(5):
         if attempt == 4:
             server.answer = (200, {}, b"")

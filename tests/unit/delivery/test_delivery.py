@@ -47,7 +47,7 @@ class RefusingReceiver(QuietReceiver):
         raise DeliveryError(DeliveryErrorReason.AUTH, "HTTP 403", retryable=False)
 
 
-def make_notice(id_, receiver, group_key="storm"):
+def make_notification(id_, receiver, group_key="storm"):
     alert = Alert(
         rule=group_key, labels=(), fingerprint="f" * 16, state=AlertState.FIRING, severity=Severity.WARNING,
         summary="a storm",
@@ -74,12 +74,12 @@ def make_delivery(store, *receivers):
 
 def test_delivers_what_was_left_and_what_comes_later(store):
     receiver = QuietReceiver("oncall")
-    put(store, make_notice("n1", "oncall"))
+    put(store, make_notification("n1", "oncall"))
     delivery = make_delivery(store, receiver)
     delivery.start()
     assert receiver.arrived.wait(PATIENCE_SECONDS)
     receiver.arrived.clear()
-    put(store, make_notice("n2", "oncall"))
+    put(store, make_notification("n2", "oncall"))
     delivery.wake_workers()
     assert receiver.arrived.wait(PATIENCE_SECONDS)
     delivery.stop(PATIENCE_SECONDS)
@@ -93,7 +93,7 @@ def test_receiver_that_hangs_holds_up_no_other_and_no_stop(store):
     hanging, quick = QuietReceiver("hanging", gate), QuietReceiver("quick")
     delivery = make_delivery(store, hanging, quick)
     delivery.start()
-    put(store, make_notice("n1", "hanging"), make_notice("n2", "quick"))
+    put(store, make_notification("n1", "hanging"), make_notification("n2", "quick"))
     delivery.wake_workers()
     assert quick.arrived.wait(PATIENCE_SECONDS)
     assert hanging.entered.wait(PATIENCE_SECONDS)
@@ -113,7 +113,7 @@ def test_stop_delivers_what_was_committed_just_before(store):
     receiver = QuietReceiver("oncall")
     delivery = make_delivery(store, receiver)
     delivery.start()
-    put(store, *(make_notice(f"n{number}", "oncall", f"rule{number}") for number in range(50)))
+    put(store, *(make_notification(f"n{number}", "oncall", f"rule{number}") for number in range(50)))
     delivery.stop(PATIENCE_SECONDS)
     assert receiver.ids == [f"n{number}" for number in range(50)]
 
@@ -124,7 +124,7 @@ def test_stop_before_start_returns(store):
 
 def test_counters_tell_failures_losses_and_what_waits(store):
     receiver = RefusingReceiver("oncall")
-    put(store, make_notice("n1", "oncall"), make_notice("n2", "gone"))
+    put(store, make_notification("n1", "oncall"), make_notification("n2", "gone"))
     delivery = make_delivery(store, receiver)
     delivery.start()
     delivery.stop(PATIENCE_SECONDS)
@@ -141,7 +141,7 @@ def test_counters_tell_failures_losses_and_what_waits(store):
 def test_store_that_can_not_be_written_is_told_once_and_tried_again(store, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(delivery_module, "STORE_RETRY_SECONDS", 0.01)
     receiver = QuietReceiver("oncall")
-    put(store, make_notice("n1", "oncall"))
+    put(store, make_notification("n1", "oncall"))
     other = sqlite3.connect(tmp_path / "state.sqlite3", isolation_level=None)
     other.execute("CREATE TRIGGER full BEFORE INSERT ON attempts BEGIN SELECT RAISE(ABORT, 'no room'); END")
     delivery = make_delivery(store, receiver)
@@ -164,7 +164,7 @@ def test_store_that_can_not_be_written_is_told_once_and_tried_again(store, tmp_p
 def test_bug_around_the_outbox_is_told_without_its_text_and_tried_again(store, monkeypatch, caplog):
     monkeypatch.setattr(delivery_module, "STORE_RETRY_SECONDS", 0.01)
     receiver = QuietReceiver("oncall")
-    put(store, make_notice("n1", "oncall"))
+    put(store, make_notification("n1", "oncall"))
     delivery = make_delivery(store, receiver)
     begin, errors = delivery._outbox.begin_attempt, [ValueError("https://hooks.example.net/secret")] * 2
 
@@ -210,14 +210,14 @@ class ForgetfulReceiver(QuietReceiver):
 
 def test_what_fires_is_told_again_at_once_after_a_start_and_from_time_to_time_until_it_ends(store):
     receiver, other = ForgetfulReceiver("forgetful"), QuietReceiver("quiet")
-    alert = make_notice("n1", "forgetful").alerts[0]
+    alert = make_notification("n1", "forgetful").alerts[0]
     delivery = make_delivery(store, receiver, other)
     delivery.set_refreshed_alerts({"forgetful": [alert]}, "db1")
     delivery.start()
     for _ in range(3):
         assert receiver.again.acquire(timeout=PATIENCE_SECONDS)
     delivery.limit_refresh_to({"forgetful": []})
-    end = make_notice("n2", "forgetful")
+    end = make_notification("n2", "forgetful")
     end = dataclasses.replace(end, alerts=(dataclasses.replace(alert, resolved=9.0),))
     put(store, end)
     delivery.wake_workers()
@@ -235,10 +235,10 @@ def test_what_fires_later_is_told_again_after_its_notice(store):
     delivery = make_delivery(store, receiver)
     delivery.set_refreshed_alerts({"forgetful": []}, "db1")
     delivery.start()
-    put(store, make_notice("n1", "forgetful"))
+    put(store, make_notification("n1", "forgetful"))
     delivery.wake_workers()
     assert receiver.arrived.wait(PATIENCE_SECONDS)
-    delivery.set_refreshed_alerts({"forgetful": make_notice("n1", "forgetful").alerts}, "db1")
+    delivery.set_refreshed_alerts({"forgetful": make_notification("n1", "forgetful").alerts}, "db1")
     delivery.wake_workers()
     assert receiver.again.acquire(timeout=PATIENCE_SECONDS)
     delivery.stop(PATIENCE_SECONDS)
@@ -256,7 +256,12 @@ class DeafReceiver(QuietReceiver):
 
 def test_an_outage_has_its_beginning_and_reason_and_the_queue_shows_the_pending_notifications(store):
     deaf, quick = DeafReceiver("deaf"), QuietReceiver("quick")
-    put(store, make_notice("n1", "deaf"), make_notice("n2", "deaf", "spike"), make_notice("n3", "quick"))
+    put(
+        store,
+        make_notification("n1", "deaf"),
+        make_notification("n2", "deaf", "spike"),
+        make_notification("n3", "quick"),
+    )
     delivery = make_delivery(store, deaf, quick)
     before = SystemClock().wall()
     delivery.start()
@@ -271,7 +276,7 @@ def test_an_outage_has_its_beginning_and_reason_and_the_queue_shows_the_pending_
 
 
 def test_the_next_daemon_knows_since_when_a_receiver_fails(store, monkeypatch):
-    put(store, make_notice("n1", "deaf"))
+    put(store, make_notification("n1", "deaf"))
     first = make_delivery(store, DeafReceiver("deaf"))
     first.start()
     first.stop(0.5)
@@ -287,7 +292,7 @@ def test_the_next_daemon_knows_since_when_a_receiver_fails(store, monkeypatch):
 def test_a_receiver_that_nothing_waits_for_is_taken_for_mended_by_a_start_long_after(
     store, monkeypatch, stale_seconds, known
 ):
-    put(store, make_notice("n1", "oncall"))
+    put(store, make_notification("n1", "oncall"))
     first = make_delivery(store, RefusingReceiver("oncall"))
     first.start()
     first.stop(PATIENCE_SECONDS)

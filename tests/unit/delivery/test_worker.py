@@ -53,7 +53,7 @@ class ScriptedReceiver:
         self.closed = True
 
 
-def make_notice(id_, group_key="storm", resolved=None):
+def make_notification(id_, group_key="storm", resolved=None):
     alert = Alert(
         rule=group_key, labels=(), fingerprint="f" * 16, state=AlertState.FIRING, severity=Severity.WARNING,
         summary="a storm",
@@ -104,7 +104,7 @@ def waits(worker, clock, most=20):
 def test_delivers_all_that_is_due_in_one_run_each_with_the_full_deadline(deliver, store, clock):
     receiver = ScriptedReceiver()
     worker = deliver(receiver)
-    put(store, make_notice("n1", "a"), make_notice("n2", "b"))
+    put(store, make_notification("n1", "a"), make_notification("n2", "b"))
     assert worker.deliver_due() is None
     assert (receiver.attempts, receiver.deadlines) == (["n1", "n2"], [ATTEMPT_TIMEOUT_SECONDS] * 2)
     assert (worker.delivered, worker.failed_attempts, losses(store, clock)) == (2, {}, {})
@@ -113,7 +113,7 @@ def test_delivers_all_that_is_due_in_one_run_each_with_the_full_deadline(deliver
 def test_failed_attempt_is_repeated_with_the_same_id_until_taken(deliver, store, clock):
     receiver = ScriptedReceiver(TIMEOUT, TIMEOUT, TIMEOUT, TIMEOUT)
     worker = deliver(receiver)
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     assert waits(worker, clock) == [1, 2, 4, 8]
     assert receiver.attempts == ["n1"] * 5
     assert (worker.delivered, worker.failed_attempts) == (1, {"timeout": 4})
@@ -129,7 +129,7 @@ def test_backoff_is_drawn_from_zero(monkeypatch):
 
 
 def test_backoff_goes_on_where_it_was_before_a_restart(deliver, store, clock):
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     before = deliver(ScriptedReceiver(TIMEOUT, TIMEOUT))
     assert before.deliver_due() == clock.boottime_ns() + 1 * SECOND_NS
     clock.advance(1)
@@ -144,7 +144,7 @@ def test_backoff_goes_on_where_it_was_before_a_restart(deliver, store, clock):
 )
 def test_retry_after_is_obeyed_between_backoff_and_one_hour(deliver, store, clock, asked, wait):
     limited = DeliveryError(DeliveryErrorReason.RATE_LIMITED, "429", retryable=True, retry_after_seconds=asked)
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     assert waits(deliver(ScriptedReceiver(limited)), clock) == [wait]
 
 
@@ -152,21 +152,21 @@ def test_receiver_that_asks_to_wait_is_left_alone_by_all_groups(deliver, store, 
     limited = DeliveryError(DeliveryErrorReason.RATE_LIMITED, "429", retryable=True, retry_after_seconds=30)
     receiver = ScriptedReceiver(limited)
     worker = deliver(receiver)
-    put(store, make_notice("n1", "a"), make_notice("n2", "b"))
+    put(store, make_notification("n1", "a"), make_notification("n2", "b"))
     assert waits(worker, clock) == [30]
     assert receiver.attempts == ["n1", "n1", "n2"]
 
 
 def test_group_that_fails_does_not_hold_up_another(deliver, store):
     receiver = ScriptedReceiver(TIMEOUT)
-    put(store, make_notice("n1", "a"), make_notice("n2", "b"))
+    put(store, make_notification("n1", "a"), make_notification("n2", "b"))
     deliver(receiver).deliver_due()
     assert receiver.attempts == ["n1", "n2"]
 
 
 def test_notification_that_is_refused_for_good_is_kept_as_failed_counted_and_logged(deliver, store, clock, caplog):
     worker = deliver(ScriptedReceiver(DeliveryError(DeliveryErrorReason.CLIENT_ERROR, "HTTP 404", retryable=False)))
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     assert worker.deliver_due() is None
     with store.database.transaction() as connection:
         assert connection.execute("SELECT state, last_error FROM notifications").fetchall() == [
@@ -178,7 +178,7 @@ def test_notification_that_is_refused_for_good_is_kept_as_failed_counted_and_log
 
 
 def test_retry_is_told_with_receiver_id_reason_attempt_and_next_try(deliver, store, caplog):
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     deliver(ScriptedReceiver(TIMEOUT)).deliver_due()
     assert caplog.messages == [
         "delivery failed: receiver=oncall notification=n1 reason=timeout: no answer within 10 s attempt=1 next=1.0s"
@@ -187,7 +187,7 @@ def test_retry_is_told_with_receiver_id_reason_attempt_and_next_try(deliver, sto
 
 def test_bug_in_a_receiver_is_retried_and_its_text_is_not_told(deliver, store, clock, caplog):
     worker = deliver(ScriptedReceiver(KeyError("https://hooks.example.net/T0/secret")))
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     assert waits(worker, clock) == [1]
     assert (worker.delivered, worker.failed_attempts) == (1, {"internal": 1})
     with store.database.transaction() as connection:
@@ -201,7 +201,7 @@ def test_bug_in_a_receiver_is_retried_and_its_text_is_not_told(deliver, store, c
 def test_expired_notice_is_counted_told_and_not_sent(deliver, store, clock, caplog):
     receiver = ScriptedReceiver()
     worker = deliver(receiver)
-    put(store, make_notice("n1"), make_notice("n2", "other", resolved=9.0))
+    put(store, make_notification("n1"), make_notification("n2", "other", resolved=9.0))
     clock.advance(24 * 3600 + 1)
     worker.deliver_due()
     assert receiver.attempts == ["n2"]
@@ -214,7 +214,7 @@ def test_expired_notice_is_counted_told_and_not_sent(deliver, store, clock, capl
 def test_outcome_that_can_not_be_written_is_kept_and_nothing_is_sent_twice(deliver, store, clock, tmp_path):
     receiver = ScriptedReceiver()
     worker = deliver(receiver)
-    put(store, make_notice("n1", "a"), make_notice("n2", "b"))
+    put(store, make_notification("n1", "a"), make_notification("n2", "b"))
     other = sqlite3.connect(tmp_path / "state.sqlite3", isolation_level=None)
     other.execute("CREATE TRIGGER full BEFORE INSERT ON attempts BEGIN SELECT RAISE(ABORT, 'no room'); END")
     for _ in range(3):
@@ -231,7 +231,7 @@ def test_outcome_that_can_not_be_written_is_kept_and_nothing_is_sent_twice(deliv
 def test_nothing_is_sent_when_the_attempt_can_not_be_counted(deliver, store, tmp_path):
     receiver = ScriptedReceiver()
     worker = deliver(receiver)
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     other = sqlite3.connect(tmp_path / "state.sqlite3", isolation_level=None)
     other.execute("CREATE TRIGGER full BEFORE UPDATE ON notifications BEGIN SELECT RAISE(ABORT, 'no room'); END")
     other.close()
@@ -248,7 +248,7 @@ def test_attempts_near_the_end_get_the_time_that_is_left_and_none_begins_after_i
 
     receiver = Slow()
     worker = deliver(receiver)
-    put(store, make_notice("n1", "a"), make_notice("n2", "b"), make_notice("n3", "c"))
+    put(store, make_notification("n1", "a"), make_notification("n2", "b"), make_notification("n3", "c"))
     worker.set_deadline(clock.boottime_ns() + 5 * SECOND_NS)
     assert worker.deliver_due() is None
     assert (receiver.attempts, receiver.deadlines) == (["n1", "n2"], [5.0, 2.0])
@@ -262,7 +262,7 @@ def test_attempts_near_the_end_get_the_time_that_is_left_and_none_begins_after_i
 def test_five_hundred_four_times_then_200_is_five_attempts_of_one_notice(deliver, store, clock):
     receiver = ScriptedReceiver(*[DeliveryError(DeliveryErrorReason.SERVER_ERROR, "answered 500", retryable=True)] * 4)
     worker = deliver(receiver)
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     waits(worker, clock)
     with store.database.transaction() as connection:
         written = connection.execute("SELECT number, result FROM attempts ORDER BY sequence").fetchall()
@@ -273,7 +273,7 @@ def test_a_receiver_that_is_down_is_asked_seldom_however_many_wait_and_gets_all_
     down = [TIMEOUT] * 500
     receiver = ScriptedReceiver(*down)
     worker = deliver(receiver)
-    put(store, *(make_notice(f"n{number}", f"group{number}") for number in range(60)))
+    put(store, *(make_notification(f"n{number}", f"group{number}") for number in range(60)))
     worker.deliver_due()
     assert len(receiver.attempts) == FAILURES_BEFORE_HOLD + 1
     before = len(receiver.attempts)
@@ -298,7 +298,7 @@ def test_an_hour_of_429_is_waited_for_and_then_all_is_delivered(deliver, store, 
             raise DeliveryError(DeliveryErrorReason.RATE_LIMITED, "429", retryable=True, retry_after_seconds=30)
 
     receiver.send = send
-    put(store, *(make_notice(f"n{number}", f"group{number}") for number in range(100)))
+    put(store, *(make_notification(f"n{number}", f"group{number}") for number in range(100)))
     for _ in range(3_600 // 5 + 70):
         worker.deliver_due()
         clock.advance(5)
@@ -310,7 +310,7 @@ def test_since_when_nothing_reaches_the_receiver_is_known_until_something_does(d
     worker = deliver(
         ScriptedReceiver(TIMEOUT, DeliveryError(DeliveryErrorReason.DNS, "name resolution failed", retryable=True))
     )
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     assert worker.outage is None
     began_ns, began = clock.boottime_ns(), clock.wall()
     worker.deliver_due()
@@ -328,7 +328,7 @@ def test_since_when_it_fails_is_known_after_a_restart(deliver, store, clock, mon
     monkeypatch.setattr(standing_module, "boot_id", lambda: "boot1")
     memory = VolatileReceiverState()
     worker = deliver(ScriptedReceiver(*[TIMEOUT] * 9), memory)
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     worker.deliver_due()
     clock.advance(100)
     worker.deliver_due()
@@ -345,7 +345,7 @@ def test_since_when_it_fails_is_known_after_a_restart(deliver, store, clock, mon
 def test_a_success_is_forgotten_by_no_restart(deliver, store, clock):
     memory = VolatileReceiverState()
     worker = deliver(ScriptedReceiver(TIMEOUT), memory)
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     waits(worker, clock)
     assert deliver(ScriptedReceiver(), memory).outage is None
 
@@ -368,7 +368,7 @@ def test_an_attempt_that_does_not_end_counts_as_failed_from_its_begin(deliver, s
             seen.append(worker.outage)
 
     worker = deliver(Hanging())
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     began_ns = clock.boottime_ns()
     worker.deliver_due()
     assert seen[0] is None
@@ -378,7 +378,7 @@ def test_an_attempt_that_does_not_end_counts_as_failed_from_its_begin(deliver, s
 
 def test_a_memory_that_cannot_be_written_is_no_defect_of_the_receiver(deliver, store):
     worker = deliver(ScriptedReceiver(StoreError("cannot write state.sqlite3: full")))
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     worker.deliver_due()
     assert worker.failed_attempts == {"store": 1}
 
@@ -428,7 +428,7 @@ class Unrenderable(Receiver):
 def test_what_cannot_be_rendered_is_sent_in_plain_words_with_the_error(deliver, store, clock, caplog, error, told):
     receiver = Unrenderable(error)
     worker = deliver(receiver)
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     assert worker.deliver_due() is None
     (text,) = receiver.taken
     assert text.decode().startswith(f"storm; text cannot be rendered: {told}")
@@ -443,7 +443,7 @@ def test_what_cannot_be_rendered_is_sent_in_plain_words_with_the_error(deliver, 
 def test_plain_words_that_find_no_connection_are_tried_again(deliver, store, clock):
     receiver = Unrenderable(ValueError("x"), worse=TIMEOUT)
     worker = deliver(receiver)
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     assert len(waits(worker, clock, most=30)) == 30
     assert losses(store, clock) == {}
     receiver.worse = None
@@ -459,7 +459,7 @@ def test_a_defect_that_keeps_a_notice_from_being_sent_is_not_tried_for_ever(deli
     else:
         receiver = ScriptedReceiver(*[KeyError("y")] * 2 * MAX_DEFECT_ATTEMPTS)
     worker = deliver(receiver)
-    put(store, make_notice("n1", resolved=resolved), make_notice("n2", "other", resolved=resolved))
+    put(store, make_notification("n1", resolved=resolved), make_notification("n2", "other", resolved=resolved))
     waits(worker, clock, most=1_000)
     assert losses(store, clock) == {("oncall", LossCause.DEFECT): 2}
     with store.database.transaction() as connection:
@@ -481,7 +481,7 @@ def test_plain_words_hold_nothing_that_could_be_stumbled_over(make_hostile):
 @pytest.fixture
 def make_hostile():
     def make(name, value):
-        notification = make_notice("n1")
+        notification = make_notification("n1")
         alert = dataclasses.replace(
             notification.alerts[0], labels=(("process", name),), summary=name, reason=name, value=value, peak=math.inf,
             runbook="javascript:",
@@ -508,7 +508,7 @@ def test_a_refresh_that_fails_is_counted_told_once_and_makes_up_for_no_notice(de
         worker.refresh([], "web-1")
     assert worker.failed_attempts == {"timeout": 2}
     assert worker.outage is None  # what a refresh began, a refresh ends
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     worker.deliver_due()
     worker.refresh([], "web-1")
     assert worker.failed_attempts == {"timeout": 3, "internal": 1}
@@ -526,7 +526,7 @@ def test_a_refresh_that_succeeds_does_not_undo_the_failure_of_a_notice(deliver, 
     receiver = ScriptedReceiver(TIMEOUT)
     receiver.refresh = lambda *_: None
     worker = deliver(receiver)
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     worker.deliver_due()
     worker.refresh([], "web-1")
     assert worker.outage.reason == "timeout: no answer within 10 s"
@@ -539,7 +539,7 @@ def test_a_receiver_that_asked_to_wait_is_not_refreshed_meanwhile(deliver, store
     )
     receiver.refresh = lambda *arguments: refreshed.append(arguments)
     worker = deliver(receiver)
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     worker.deliver_due()
     worker.refresh([], "web-1")
     assert refreshed == []

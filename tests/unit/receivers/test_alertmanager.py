@@ -56,9 +56,9 @@ def cluster(clock):
         receiver.close()
 
 
-def test_a_firing_alert_ends_four_refresh_intervals_ahead(cluster, clock, make_alert, make_notice):
+def test_a_firing_alert_ends_four_refresh_intervals_ahead(cluster, clock, make_alert, make_notification):
     receiver = cluster(ScriptedEndpoint("am-1"))
-    [alert] = json.loads(receiver.render(make_notice(make_alert(runbook="https://wiki.example/storm"))))
+    [alert] = json.loads(receiver.render(make_notification(make_alert(runbook="https://wiki.example/storm"))))
     assert alert == {
         "labels": {
             "alertname": "outbound-connection-storm",
@@ -87,33 +87,35 @@ def test_a_firing_alert_ends_four_refresh_intervals_ahead(cluster, clock, make_a
     assert receiver.alert_expiry_seconds == 4 * receiver.refresh_interval_seconds
 
 
-def test_a_resolved_alert_ends_at_its_end(cluster, make_alert, make_notice):
-    [alert] = json.loads(cluster(ScriptedEndpoint("am-1")).render(make_notice(make_alert(resolved=1_750_000_100.0))))
+def test_a_resolved_alert_ends_at_its_end(cluster, make_alert, make_notification):
+    [alert] = json.loads(
+        cluster(ScriptedEndpoint("am-1")).render(make_notification(make_alert(resolved=1_750_000_100.0)))
+    )
     assert alert["endsAt"] == "2025-06-15T15:08:20.000Z"
 
 
-def test_every_member_gets_every_alert(cluster, make_notice):
+def test_every_member_gets_every_alert(cluster, make_notification):
     members = ScriptedEndpoint("am-1"), ScriptedEndpoint("am-2")
     receiver = cluster(*members)
-    notification = make_notice()
+    notification = make_notification()
     receiver.send(notification, 10.0)
     expected = json.loads(receiver.render(notification))
     assert [member.posted.get(timeout=10) for member in members] == [expected, expected]
 
 
-def test_one_member_is_enough_and_a_hanging_one_causes_no_delay(cluster, make_notice):
+def test_one_member_is_enough_and_a_hanging_one_causes_no_delay(cluster, make_notification):
     hanging, running = ScriptedEndpoint("am-1"), ScriptedEndpoint("am-2")
     hanging.answering.clear()
-    cluster(hanging, running).send(make_notice(), 10.0)  # raises no error
+    cluster(hanging, running).send(make_notification(), 10.0)  # raises no error
     hanging.answering.set()
 
 
-def test_a_member_gets_missed_alerts_when_it_is_back(cluster, make_alert, make_notice, monkeypatch):
+def test_a_member_gets_missed_alerts_when_it_is_back(cluster, make_alert, make_notification, monkeypatch):
     monkeypatch.setattr(alertmanager, "RETRY_SECONDS", 0.001)
     down = ScriptedEndpoint("am-1", DeliveryError(DeliveryErrorReason.CONNECT, "am-1: cannot connect", retryable=True))
     receiver = cluster(down, ScriptedEndpoint("am-2"))
-    receiver.send(make_notice(make_alert(resolved=1_750_000_100.0)), 10.0)
-    receiver.send(make_notice(make_alert(rule="other", fingerprint="f" * 16)), 10.0)
+    receiver.send(make_notification(make_alert(resolved=1_750_000_100.0)), 10.0)
+    receiver.send(make_notification(make_alert(rule="other", fingerprint="f" * 16)), 10.0)
     for _ in range(3):
         down.posted.get(timeout=10)
     down.answer = ACCEPTED
@@ -122,44 +124,44 @@ def test_a_member_gets_missed_alerts_when_it_is_back(cluster, make_alert, make_n
     assert down.accepted_posts.empty()
 
 
-def test_retry_after_of_a_member_is_obeyed(cluster, make_notice, monkeypatch):
+def test_retry_after_of_a_member_is_obeyed(cluster, make_notification, monkeypatch):
     monkeypatch.setattr(alertmanager, "RETRY_SECONDS", 0.001)
     busy = ScriptedEndpoint("am-1", HttpResponse(429, b"", 60.0))
     receiver = cluster(busy, ScriptedEndpoint("am-2"))
-    receiver.send(make_notice(), 10.0)
+    receiver.send(make_notification(), 10.0)
     busy.posted.get(timeout=10)
     with pytest.raises(queue.Empty):
         busy.posted.get(timeout=0.2)
 
 
-def test_a_newer_state_replaces_a_missed_alert(cluster, make_alert, make_notice):
+def test_a_newer_state_replaces_a_missed_alert(cluster, make_alert, make_notification):
     down = ScriptedEndpoint("am-1", DeliveryError(DeliveryErrorReason.CONNECT, "am-1: cannot connect", retryable=True))
     receiver = cluster(down, ScriptedEndpoint("am-2"))
-    receiver.send(make_notice(), 10.0)
+    receiver.send(make_notification(), 10.0)
     down.posted.get(timeout=10)
-    receiver.send(make_notice(make_alert(resolved=1_750_000_100.0)), 10.0)
+    receiver.send(make_notification(make_alert(resolved=1_750_000_100.0)), 10.0)
     assert [alert["endsAt"] for alert in down.posted.get(timeout=10)] == ["2025-06-15T15:08:20.000Z"]
 
 
-def test_a_missed_alert_is_dropped_after_its_expiry(cluster, clock, make_alert, make_notice):
+def test_a_missed_alert_is_dropped_after_its_expiry(cluster, clock, make_alert, make_notification):
     down = ScriptedEndpoint("am-1", DeliveryError(DeliveryErrorReason.CONNECT, "am-1: cannot connect", retryable=True))
     receiver = cluster(down, ScriptedEndpoint("am-2"))
-    receiver.send(make_notice(), 10.0)
+    receiver.send(make_notification(), 10.0)
     down.posted.get(timeout=10)
     clock.advance(receiver.alert_expiry_seconds)
-    receiver.send(make_notice(make_alert(rule="other", fingerprint="f" * 16)), 10.0)
+    receiver.send(make_notification(make_alert(rule="other", fingerprint="f" * 16)), 10.0)
     assert [alert["labels"]["alertname"] for alert in down.posted.get(timeout=10)] == ["other"]
 
 
-def test_an_alert_that_no_member_accepted_is_not_pending(cluster, make_notice):
+def test_an_alert_that_no_member_accepted_is_not_pending(cluster, make_notification):
     endpoints = [ScriptedEndpoint(f"am-{number}", HttpResponse(503, b"", None)) for number in range(2)]
     receiver = cluster(*endpoints)
     with pytest.raises(DeliveryError):
-        receiver.send(make_notice(), 10.0)
+        receiver.send(make_notification(), 10.0)
     assert [member._pending for member in receiver._members] == [{}, {}]
 
 
-def test_pending_alerts_are_limited_to_the_newest(cluster, make_alert, make_notice):
+def test_pending_alerts_are_limited_to_the_newest(cluster, make_alert, make_notification):
     hung = ScriptedEndpoint("am-1")
     hung.answering.clear()
     receiver = cluster(hung, ScriptedEndpoint("am-2"))
@@ -167,35 +169,35 @@ def test_pending_alerts_are_limited_to_the_newest(cluster, make_alert, make_noti
         alerts = [
             make_alert(labels=(("pid", f"{number}.{each}"),), fingerprint=f"{number}.{each}") for each in range(20)
         ]
-        receiver.send(make_notice(*alerts), 10.0)
+        receiver.send(make_notification(*alerts), 10.0)
     pending = [alert["labels"]["pid"] for _, alert in receiver._members[0]._pending.values()]
     assert (len(pending), pending[0], pending[-1]) == (1_000, "10.0", "59.19")
     hung.answering.set()
 
 
-def test_a_changed_severity_ends_the_alert_with_the_former_one(cluster, clock, make_alert, make_notice):
+def test_a_changed_severity_ends_the_alert_with_the_former_one(cluster, clock, make_alert, make_notification):
     member = ScriptedEndpoint("am-1")
     receiver = cluster(member)
-    receiver.send(make_notice(make_alert(severity=Severity.WARNING)), 10.0)
+    receiver.send(make_notification(make_alert(severity=Severity.WARNING)), 10.0)
     [warning] = member.posted.get(timeout=10)
     clock.advance(30)
-    receiver.send(make_notice(reason="severity changed"), 10.0)
+    receiver.send(make_notification(reason="severity changed"), 10.0)
     critical, ended = member.posted.get(timeout=10)
     assert critical["labels"]["severity"] == "critical"
     assert ended == {**warning, "endsAt": "2025-06-15T15:07:10.000Z"}
-    receiver.send(make_notice(reason="repeat"), 10.0)
+    receiver.send(make_notification(reason="repeat"), 10.0)
     assert len(member.posted.get(timeout=10)) == 1
 
 
-def test_a_retry_ends_the_former_severity_again(cluster, make_alert, make_notice):
+def test_a_retry_ends_the_former_severity_again(cluster, make_alert, make_notification):
     member = ScriptedEndpoint("am-1")
     receiver = cluster(member)
-    receiver.send(make_notice(make_alert(severity=Severity.WARNING)), 10.0)
+    receiver.send(make_notification(make_alert(severity=Severity.WARNING)), 10.0)
     member.answer = HttpResponse(503, b"", None)
     with pytest.raises(DeliveryError):
-        receiver.send(make_notice(), 10.0)
+        receiver.send(make_notification(), 10.0)
     member.answer = ACCEPTED
-    receiver.send(make_notice(), 10.0)
+    receiver.send(make_notification(), 10.0)
     severities = [[alert["labels"]["severity"] for alert in member.posted.get(timeout=10)] for _ in range(3)]
     assert severities == [["warning"], ["critical", "warning"], ["critical", "warning"]]
 
@@ -224,27 +226,27 @@ def test_a_refresh_without_alerts_posts_nothing(cluster):
         ((HttpResponse(400, b"", None), HttpResponse(401, b"", None)), {"client_error", "auth"}, False, None),
     ],
 )
-def test_delivery_fails_if_no_member_accepts(cluster, make_notice, answers, reasons, retryable, wait):
+def test_delivery_fails_if_no_member_accepts(cluster, make_notification, answers, reasons, retryable, wait):
     receiver = cluster(*(ScriptedEndpoint(f"am-{number}", answer) for number, answer in enumerate(answers, 1)))
     with pytest.raises(DeliveryError) as caught:
-        receiver.send(make_notice(), 10.0)
+        receiver.send(make_notification(), 10.0)
     failure = caught.value
     expected = {f"am-{number} answered {answer.status}" for number, answer in enumerate(answers, 1)}
     assert set(str(failure).split("; ")) == expected
     assert (failure.reason in reasons, failure.retryable, failure.retry_after_seconds) == (True, retryable, wait)
 
 
-def test_delivery_fails_at_the_deadline_if_all_members_hang(cluster, make_notice):
+def test_delivery_fails_at_the_deadline_if_all_members_hang(cluster, make_notification):
     member = ScriptedEndpoint("am-1")
     member.answering.clear()
     with pytest.raises(DeliveryError) as caught:
-        cluster(member).send(make_notice(), 0.01)
+        cluster(member).send(make_notification(), 0.01)
     assert (caught.value.reason, caught.value.retryable) == ("timeout", True)
     member.answering.set()
 
 
-def test_hostile_names_are_visible_labels(cluster, hostile_notice):
-    [alert] = json.loads(cluster(ScriptedEndpoint("am-1")).render(hostile_notice))
+def test_hostile_names_are_visible_labels(cluster, hostile_notification):
+    [alert] = json.loads(cluster(ScriptedEndpoint("am-1")).render(hostile_notification))
     for text in (*alert["labels"].values(), *alert["annotations"].values()):
         assert all(line.isprintable() for line in text.split("\n"))
     assert all(alert["labels"].get(name) != "" for name in ("process", "unit"))

@@ -64,13 +64,13 @@ def test_check_reports_a_missing_program_as_a_note():
     assert [note.message for note in document.notes] == ["cannot run '/nonexistent/script': No such file or directory"]
 
 
-def test_the_input_is_the_document_of_the_webhook(make_notice):
-    document = json.loads(Command("script", ("/bin/true",)).render(make_notice()))
+def test_the_input_is_the_document_of_the_webhook(make_notification):
+    document = json.loads(Command("script", ("/bin/true",)).render(make_notification()))
     assert (document["version"], document["status"], len(document["alerts"])) == ("4", "firing", 1)
 
 
-def test_the_environment_has_the_facts_for_scripts(make_notice):
-    assert command._environment(make_notice()) == {
+def test_the_environment_has_the_facts_for_scripts(make_notification):
+    assert command._environment(make_notification()) == {
         "WATCHDOG_STATUS": "firing",
         "WATCHDOG_SEVERITY": "critical",
         "WATCHDOG_GROUP_KEY": "outbound-connection-storm",
@@ -83,11 +83,11 @@ def test_the_environment_has_the_facts_for_scripts(make_notice):
     }
 
 
-def test_variables_with_hostile_names_are_one_line_and_bounded(hostile_notice):
-    for value in command._environment(hostile_notice).values():
+def test_variables_with_hostile_names_are_one_line_and_bounded(hostile_notification):
+    for value in command._environment(hostile_notification).values():
         assert value.isprintable()
         assert len(value) <= 1_024
-    json.loads(Command("script", ("/bin/true",)).render(hostile_notice))
+    json.loads(Command("script", ("/bin/true",)).render(hostile_notification))
 
 
 @pytest.mark.parametrize(

@@ -35,20 +35,24 @@ def terminal():
     os.close(follower)
 
 
-def test_writes_a_few_lines_per_alert(pipe, make_notice):
+def test_writes_a_few_lines_per_alert(pipe, make_notification):
     reading, writing = pipe
-    Console("console", writing).send(make_notice(), 1.0)
+    Console("console", writing).send(make_notification(), 1.0)
     assert os.read(reading, 10_000).decode() == STORM_LINES
 
 
-def test_a_reason_with_a_detail_stands_under_the_title(pipe, make_notice):
-    notification = make_notice(reason="escalated", reason_detail="oncall does not answer since 2025-06-15 15:06:40 UTC")
+def test_a_reason_with_a_detail_stands_under_the_title(pipe, make_notification):
+    notification = make_notification(
+        reason="escalated", reason_detail="oncall does not answer since 2025-06-15 15:06:40 UTC"
+    )
     lines = Console("console", pipe[1]).render(notification).decode().splitlines()
     assert (lines[1], len(lines)) == ("    escalated: oncall does not answer since 2025-06-15 15:06:40 UTC", 6)
 
 
-def test_the_worst_alert_comes_first_and_the_runbook_last(pipe, make_alert, make_notice):
-    notification = make_notice(make_alert(severity=Severity.WARNING), make_alert(runbook="https://wiki.example/storm"))
+def test_the_worst_alert_comes_first_and_the_runbook_last(pipe, make_alert, make_notification):
+    notification = make_notification(
+        make_alert(severity=Severity.WARNING), make_alert(runbook="https://wiki.example/storm")
+    )
     lines = Console("console", pipe[1]).render(notification).decode().splitlines()
     assert [lines[0][:18], lines[5], lines[6][:17]] == [
         "[FIRING] critical:",
@@ -62,8 +66,8 @@ def test_the_worst_alert_comes_first_and_the_runbook_last(pipe, make_alert, make
     [({}, "\x1b[1;31m"), ({"severity": Severity.WARNING}, "\x1b[1;33m"), ({"resolved": 1_750_000_100.0}, "\x1b[1;32m")],
     ids=["critical", "warning", "resolved"],
 )
-def test_titles_are_coloured_on_a_terminal_only(terminal, pipe, make_alert, make_notice, changes, colour):
-    notification = make_notice(make_alert(**changes))
+def test_titles_are_coloured_on_a_terminal_only(terminal, pipe, make_alert, make_notification, changes, colour):
+    notification = make_notification(make_alert(**changes))
     on_terminal = Console("console", terminal).render(notification).decode()
     assert on_terminal.startswith(f"{colour}[")
     assert (
@@ -77,19 +81,19 @@ def test_titles_are_coloured_on_a_terminal_only(terminal, pipe, make_alert, make
     [({}, "<2>"), ({"severity": Severity.WARNING}, "<4>"), ({"resolved": 1_750_000_100.0}, "<5>")],
     ids=["critical", "warning", "resolved"],
 )
-def test_every_line_for_the_journal_has_its_level(pipe, monkeypatch, make_alert, make_notice, changes, level):
+def test_every_line_for_the_journal_has_its_level(pipe, monkeypatch, make_alert, make_notification, changes, level):
     status = os.fstat(pipe[1])
     monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
     console = Console("console", pipe[1])
-    lines = console.render(make_notice(make_alert(**changes))).decode().splitlines()
+    lines = console.render(make_notification(make_alert(**changes))).decode().splitlines()
     assert all(line.startswith(level) for line in lines)
     assert console.destination() == "the journal"
 
 
-def test_a_journal_stream_other_than_standard_output_is_ignored(pipe, monkeypatch, make_notice):
+def test_a_journal_stream_other_than_standard_output_is_ignored(pipe, monkeypatch, make_notification):
     monkeypatch.setenv("JOURNAL_STREAM", "1:2")
     console = Console("console", pipe[1])
-    assert console.render(make_notice()).decode() == STORM_LINES
+    assert console.render(make_notification()).decode() == STORM_LINES
     assert console.destination() == "standard output"
 
 
@@ -97,35 +101,37 @@ def test_a_terminal_is_detected(terminal):
     assert Console("console", terminal).destination() == "the terminal"
 
 
-def test_hostile_names_cannot_control_the_terminal_or_forge_a_line(pipe, terminal, hostile_notice, make_notice):
-    lines = Console("console", pipe[1]).render(hostile_notice).decode().splitlines(keepends=True)
-    assert len(lines) == 5 + len(notification_text.evidence_lines(hostile_notice.alerts[0], hostile_notice))
+def test_hostile_names_cannot_control_the_terminal_or_forge_a_line(
+    pipe, terminal, hostile_notification, make_notification
+):
+    lines = Console("console", pipe[1]).render(hostile_notification).decode().splitlines(keepends=True)
+    assert len(lines) == 5 + len(notification_text.evidence_lines(hostile_notification.alerts[0], hostile_notification))
     assert all(line.removesuffix("\n").isprintable() for line in lines)
     assert all(line.startswith("    ") for line in lines[1:])
-    assert Console("console", terminal).render(hostile_notice).count(b"\x1b") == 2
+    assert Console("console", terminal).render(hostile_notification).count(b"\x1b") == 2
 
 
-def test_an_unread_pipe_fails_at_the_deadline(pipe, make_notice):
+def test_an_unread_pipe_fails_at_the_deadline(pipe, make_notification):
     os.write(pipe[1], bytes(fcntl.fcntl(pipe[1], fcntl.F_GETPIPE_SZ)))
     with pytest.raises(DeliveryError, match="standard output does not accept data") as caught:
-        Console("console", pipe[1]).send(make_notice(), 0.05)
+        Console("console", pipe[1]).send(make_notification(), 0.05)
     assert (caught.value.reason, caught.value.retryable) == ("timeout", True)
 
 
-def test_a_closed_reader_is_an_error_not_a_crash(make_notice):
+def test_a_closed_reader_is_an_error_not_a_crash(make_notification):
     reading, writing = os.pipe()
     os.close(reading)
     try:
         with pytest.raises(DeliveryError, match="standard output: Broken pipe") as caught:
-            Console("console", writing).send(make_notice(), 1.0)
+            Console("console", writing).send(make_notification(), 1.0)
     finally:
         os.close(writing)
     assert caught.value.reason == "socket"
 
 
-def test_a_closed_standard_output_is_an_error_not_a_crash(make_notice):
+def test_a_closed_standard_output_is_an_error_not_a_crash(make_notification):
     reading, writing = os.pipe()
     os.close(reading)
     os.close(writing)
     with pytest.raises(DeliveryError, match="standard output: Bad file descriptor"):
-        Console("console", writing).send(make_notice(), 1.0)
+        Console("console", writing).send(make_notification(), 1.0)

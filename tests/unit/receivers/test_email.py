@@ -74,8 +74,8 @@ def check_form(raw):
     return parse(raw)
 
 
-def test_a_message_has_all_headers_and_lines(receiver, make_alert, make_notice):
-    message = check_form(receiver.render(make_notice(make_alert(runbook="https://wiki.example/storm"))))
+def test_a_message_has_all_headers_and_lines(receiver, make_alert, make_notification):
+    message = check_form(receiver.render(make_notification(make_alert(runbook="https://wiki.example/storm"))))
     identity = "5f0c7e7a8d9b4c6e8f1a2b3c4d5e6f70"
     title = "[FIRING] critical: crawler opens 612/s connections (limit 500/s)"
     assert message["Subject"] == f"{title} on web-1"
@@ -95,43 +95,43 @@ def test_a_message_has_all_headers_and_lines(receiver, make_alert, make_notice):
     )
 
 
-def test_several_alerts_share_a_subject_and_excess_ones_are_counted(receiver, make_alert, make_notice):
-    message = check_form(receiver.render(make_notice(*(make_alert() for _ in range(103)))))
+def test_several_alerts_share_a_subject_and_excess_ones_are_counted(receiver, make_alert, make_notification):
+    message = check_form(receiver.render(make_notification(*(make_alert() for _ in range(103)))))
     assert message["Subject"] == "[FIRING:103] critical: outbound-connection-storm on web-1"
     assert text_of(message).count("[FIRING] critical: ") == 100
     assert "\n\nand 3 more alerts\n\n" in text_of(message)
 
 
-def test_hostile_names_add_no_header_and_decode_to_themselves(receiver, hostile_notice):
-    message = check_form(receiver.render(hostile_notice))
+def test_hostile_names_add_no_header_and_decode_to_themselves(receiver, hostile_notification):
+    message = check_form(receiver.render(hostile_notification))
     assert message["Subject"].isprintable()
     assert message["Subject"].startswith("[FIRING] critical: ")
     assert all(line.isprintable() for line in text_of(message).split("\n"))
 
 
-def test_a_name_in_the_form_of_an_encoded_word_is_unchanged(receiver, make_alert, make_notice):
+def test_a_name_in_the_form_of_an_encoded_word_is_unchanged(receiver, make_alert, make_notification):
     hidden = "=?utf-8?b?4oCu?="  # a bidi control
-    message = check_form(receiver.render(make_notice(make_alert(summary=hidden), host=hidden)))
+    message = check_form(receiver.render(make_notification(make_alert(summary=hidden), host=hidden)))
     assert message["Subject"] == f"[FIRING] critical: {hidden} on {hidden}"
 
 
-def test_all_messages_until_the_end_are_in_one_thread(receiver, server, make_alert, make_notice):
+def test_all_messages_until_the_end_are_in_one_thread(receiver, server, make_alert, make_notification):
     for number, alert in enumerate((make_alert(), make_alert(), make_alert(resolved=1_750_000_100.0), make_alert())):
-        receiver.send(make_notice(alert, id=str(number)), 10.0)
+        receiver.send(make_notification(alert, id=str(number)), 10.0)
     references = [message["References"] for _, message in server.accepted_messages]
     assert references == [None, "<0@example.net>", "<0@example.net>", None]
     assert [message["In-Reply-To"] for _, message in server.accepted_messages] == references
 
 
-def test_each_group_has_its_own_thread(receiver, server, make_notice):
-    receiver.send(make_notice(id="0"), 10.0)
-    receiver.send(make_notice(id="1", group_key="other"), 10.0)
+def test_each_group_has_its_own_thread(receiver, server, make_notification):
+    receiver.send(make_notification(id="0"), 10.0)
+    receiver.send(make_notification(id="1", group_key="other"), 10.0)
     assert [message["References"] for _, message in server.accepted_messages] == [None, None]
 
 
-def test_a_repeated_message_is_identical(receiver, server, make_notice):
-    receiver.send(make_notice(), 10.0)
-    receiver.send(make_notice(), 10.0)
+def test_a_repeated_message_is_identical(receiver, server, make_notification):
+    receiver.send(make_notification(), 10.0)
+    receiver.send(make_notification(), 10.0)
     first, second = (message.as_bytes() for _, message in server.accepted_messages)
     assert first == second
 
@@ -146,18 +146,18 @@ class FailingState:
         raise StoreError(f"disk full: key={key} value={value}")
 
 
-def test_a_failing_state_costs_the_thread_but_no_notification(server, make_alert, make_notice):
+def test_a_failing_state_costs_the_thread_but_no_notification(server, make_alert, make_notification):
     receiver = email_through(server, ReceiverOptions(state=FailingState()))
-    receiver.send(make_notice(), 10.0)
-    receiver.send(make_notice(make_alert(resolved=1_750_000_100.0), id="1"), 10.0)
+    receiver.send(make_notification(), 10.0)
+    receiver.send(make_notification(make_alert(resolved=1_750_000_100.0), id="1"), 10.0)
     assert len(server.accepted_messages) == 2
 
 
-def test_at_most_a_hundred_unfinished_notifications_are_kept(receiver, server, make_notice):
+def test_at_most_a_hundred_unfinished_notifications_are_kept(receiver, server, make_notification):
     server.refusing["boss@example.net"] = DeliveryError(DeliveryErrorReason.SERVER_ERROR, "later", retryable=True)
     for number in range(300):
         with pytest.raises(DeliveryError):
-            receiver.send(make_notice(id=str(number)), 10.0)
+            receiver.send(make_notification(id=str(number)), 10.0)
     assert len(receiver._unfinished) == 100
 
 

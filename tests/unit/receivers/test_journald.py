@@ -34,8 +34,8 @@ def parsed(octets):
     return [*entries, fields]
 
 
-def test_an_entry_has_a_field_for_each_fact(journald, make_alert, make_notice):
-    [entry] = parsed(journald.render(make_notice(make_alert(runbook="https://wiki.example/storm"))))
+def test_an_entry_has_a_field_for_each_fact(journald, make_alert, make_notification):
+    [entry] = parsed(journald.render(make_notification(make_alert(runbook="https://wiki.example/storm"))))
     assert entry == {
         "MESSAGE": "[FIRING] critical: crawler opens 612/s connections (limit 500/s)\n"
         "value 612/s, limit 500/s, peak 640/s\n"
@@ -74,38 +74,38 @@ def test_an_entry_has_a_field_for_each_fact(journald, make_alert, make_notice):
     ],
 )
 def test_priority_and_message_id_follow_the_event(
-    journald, make_alert, make_notice, changes, reason, priority, identity
+    journald, make_alert, make_notification, changes, reason, priority, identity
 ):
-    [entry] = parsed(journald.render(make_notice(make_alert(**changes), reason=reason)))
+    [entry] = parsed(journald.render(make_notification(make_alert(**changes), reason=reason)))
     assert (entry["PRIORITY"], entry["MESSAGE_ID"]) == (priority, identity)
     assert ("WATCHDOG_RESOLVED" in entry) == ("resolved" in changes)
 
 
-def test_each_alert_has_its_own_entry_worst_first(journald, make_alert, make_notice):
-    notification = make_notice(make_alert(severity=Severity.WARNING), make_alert(), is_test=True)
+def test_each_alert_has_its_own_entry_worst_first(journald, make_alert, make_notification):
+    notification = make_notification(make_alert(severity=Severity.WARNING), make_alert(), is_test=True)
     entries = parsed(journald.render(notification))
     assert [entry["PRIORITY"] for entry in entries] == ["2", "4"]
     assert {entry["WATCHDOG_TEST"] for entry in entries} == {"true"}
 
 
-def test_a_label_cannot_replace_a_fact(journald, make_alert, make_notice):
-    [entry] = parsed(journald.render(make_notice(make_alert(labels=(("state", "SYN_SENT"), ("a-b", "x"))))))
+def test_a_label_cannot_replace_a_fact(journald, make_alert, make_notification):
+    [entry] = parsed(journald.render(make_notification(make_alert(labels=(("state", "SYN_SENT"), ("a-b", "x"))))))
     assert (entry["WATCHDOG_STATE"], entry["WATCHDOG_LABEL_STATE"]) == ("firing", "SYN_SENT")
     assert entry["WATCHDOG_LABEL_A_B"] == "x"
 
 
-def test_hostile_names_stay_in_their_field(journald, hostile_notice, make_notice):
-    [entry] = parsed(journald.render(hostile_notice))
-    [plain] = parsed(journald.render(make_notice()))
+def test_hostile_names_stay_in_their_field(journald, hostile_notification, make_notification):
+    [entry] = parsed(journald.render(hostile_notification))
+    [plain] = parsed(journald.render(make_notification()))
     assert entry.keys() == plain.keys()
     for name, value in entry.items():
         assert all(line.isprintable() for line in (value.split("\n") if name == "MESSAGE" else [value]))
         assert len(value) <= (7_200 if name == "MESSAGE" else 1_024)
 
 
-def test_limit_usage_has_the_size_of_each_entry(journald, make_alert, make_notice):
-    notification = make_notice(make_alert(), make_alert(resolved=1_750_000_100.0))
-    first = len(journald.render(make_notice()))
+def test_limit_usage_has_the_size_of_each_entry(journald, make_alert, make_notification):
+    notification = make_notification(make_alert(), make_alert(resolved=1_750_000_100.0))
+    first = len(journald.render(make_notification()))
     second = len(journald.render(notification)) - first - 1
     assert journald.limit_usage(notification) == [
         f"{first:,} octets; 5 of 100 lines",

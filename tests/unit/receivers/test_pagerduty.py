@@ -46,14 +46,14 @@ def pagerduty(*answers):
 
 
 @pytest.fixture
-def three(make_alert, make_notice):
+def three(make_alert, make_notification):
     """Return a notification about three processes."""
-    return make_notice(*(make_alert(fingerprint=name * 16, labels=(("process", name),)) for name in "abc"))
+    return make_notification(*(make_alert(fingerprint=name * 16, labels=(("process", name),)) for name in "abc"))
 
 
-def test_a_firing_alert_is_a_trigger_event(make_alert, make_notice):
+def test_a_firing_alert_is_a_trigger_event(make_alert, make_notification):
     receiver, endpoint = pagerduty()
-    receiver.send(make_notice(make_alert(runbook="https://wiki.example/storm")), 10.0)
+    receiver.send(make_notification(make_alert(runbook="https://wiki.example/storm")), 10.0)
     [event] = endpoint.posts
     details = event["payload"].pop("custom_details")
     assert event == {
@@ -77,17 +77,17 @@ def test_a_firing_alert_is_a_trigger_event(make_alert, make_notice):
     assert details["notification_id"] == "5f0c7e7a8d9b4c6e8f1a2b3c4d5e6f70"
 
 
-def test_a_resolved_alert_resolves_the_same_incident(make_alert, make_notice):
+def test_a_resolved_alert_resolves_the_same_incident(make_alert, make_notification):
     receiver, endpoint = pagerduty()
-    receiver.send(make_notice(), 10.0)
-    receiver.send(make_notice(make_alert(resolved=1_750_000_100.0), id="2" * 32), 10.0)
+    receiver.send(make_notification(), 10.0)
+    receiver.send(make_notification(make_alert(resolved=1_750_000_100.0), id="2" * 32), 10.0)
     assert [event["event_action"] for event in endpoint.posts] == ["trigger", "resolve"]
     assert endpoint.posts[0]["dedup_key"] == endpoint.posts[1]["dedup_key"]
 
 
-def test_a_warning_has_severity_warning(make_alert, make_notice):
+def test_a_warning_has_severity_warning(make_alert, make_notification):
     receiver, endpoint = pagerduty()
-    receiver.send(make_notice(make_alert(severity=Severity.WARNING)), 10.0)
+    receiver.send(make_notification(make_alert(severity=Severity.WARNING)), 10.0)
     assert endpoint.posts[0]["payload"]["severity"] == "warning"
 
 
@@ -163,17 +163,17 @@ def test_a_refusal_is_raised_after_the_other_events_are_accepted(three):
         (HttpResponse(400, b'{"errors":7,"status":{}}', None), ""),
     ],
 )
-def test_a_refusal_is_explained_without_the_text_of_the_answer(make_notice, answer, text):
+def test_a_refusal_is_explained_without_the_text_of_the_answer(make_notification, answer, text):
     receiver, _ = pagerduty(answer)
     with pytest.raises(DeliveryError) as caught:
-        receiver.send(make_notice(), 10.0)
+        receiver.send(make_notification(), 10.0)
     assert str(caught.value) == f"events.pagerduty.com answered 400{text}"
 
 
-def test_retry_after_has_precedence_over_the_default_wait(make_notice):
+def test_retry_after_has_precedence_over_the_default_wait(make_notification):
     receiver, _ = pagerduty(HttpResponse(429, b"", 7.0))
     with pytest.raises(DeliveryError) as caught:
-        receiver.send(make_notice(), 10.0)
+        receiver.send(make_notification(), 10.0)
     assert caught.value.retry_after_seconds == 7
 
 
@@ -185,17 +185,17 @@ def test_events_after_the_deadline_are_left_for_the_retry(three):
     assert endpoint.posts == []
 
 
-def test_at_most_a_hundred_unfinished_notifications_are_kept(make_notice):
+def test_at_most_a_hundred_unfinished_notifications_are_kept(make_notification):
     receiver, _ = pagerduty(*[BUSY] * 300)
     for number in range(300):
         with pytest.raises(DeliveryError):
-            receiver.send(make_notice(id=str(number)), 10.0)
+            receiver.send(make_notification(id=str(number)), 10.0)
     assert len(receiver._unfinished) == 100
 
 
-def test_hostile_names_stay_inside_every_limit(hostile_notice):
+def test_hostile_names_stay_inside_every_limit(hostile_notification):
     receiver, endpoint = pagerduty()
-    receiver.send(hostile_notice, 10.0)
+    receiver.send(hostile_notification, 10.0)
     [event] = endpoint.posts
     payload = event["payload"]
     assert 1 <= len(payload["summary"].encode("utf-16-le")) // 2 <= 1_024
@@ -207,9 +207,9 @@ def test_hostile_names_stay_inside_every_limit(hostile_notice):
     )
 
 
-def test_excess_details_are_left_out(make_alert, make_notice):
+def test_excess_details_are_left_out(make_alert, make_notification):
     labels = tuple((f"label{number}", "é" * 1_000) for number in range(400))
-    notification = make_notice(make_alert(labels=labels))
+    notification = make_notification(make_alert(labels=labels))
     receiver, endpoint = pagerduty()
     receiver.send(notification, 10.0)
     assert endpoint.posts[0]["payload"]["custom_details"] == {"truncated": "true"}

@@ -155,8 +155,8 @@ def test_an_unreadable_secret_is_no_problem_without_require_secrets():
         ("udp://log.example", None, b"<26>1 2025-06-"),
     ],
 )
-def test_the_default_format_follows_the_address(make_notice, address, form, start):
+def test_the_default_format_follows_the_address(make_notification, address, form, start):
     text = f'[[receiver]]\nname = "log"\ntype = "syslog"\naddress = "{address}"\n'
     if form is not None:
         text += f'format = "{form}"\n'
-    assert build_receivers(config_of(text))["log"].render(make_notice()).startswith(start)
+    assert build_receivers(config_of(text))["log"].render(make_notification()).startswith(start)

@@ -33,8 +33,8 @@ def webhook(endpoint, clock):
     return Webhook("hook", endpoint, None, clock)
 
 
-def test_the_document_is_alertmanagers_json_version_4(webhook, make_notice):
-    assert json.loads(webhook.render(make_notice())) == {
+def test_the_document_is_alertmanagers_json_version_4(webhook, make_notification):
+    assert json.loads(webhook.render(make_notification())) == {
         "version": "4",
         "groupKey": '{}:{alertname="outbound-connection-storm"}',
         "truncatedAlerts": 0,
@@ -95,16 +95,16 @@ def test_the_document_is_alertmanagers_json_version_4(webhook, make_notice):
     }
 
 
-def test_a_resolved_alert_has_its_end_in_ends_at(webhook, make_alert, make_notice):
-    document = json.loads(webhook.render(make_notice(make_alert(resolved=1_750_000_100.0))))
+def test_a_resolved_alert_has_its_end_in_ends_at(webhook, make_alert, make_notification):
+    document = json.loads(webhook.render(make_notification(make_alert(resolved=1_750_000_100.0))))
     assert document["status"] == "resolved"
     assert document["alerts"][0]["status"] == "resolved"
     assert document["alerts"][0]["endsAt"] == "2025-06-15T15:08:20.000Z"
 
 
-def test_a_notification_with_a_firing_alert_fires_and_has_the_common_labels(webhook, make_alert, make_notice):
+def test_a_notification_with_a_firing_alert_fires_and_has_the_common_labels(webhook, make_alert, make_notification):
     over = make_alert(labels=(("process", "other"), ("unit", "crawler.service")), resolved=1_750_000_100.0)
-    document = json.loads(webhook.render(make_notice(over, make_alert())))
+    document = json.loads(webhook.render(make_notification(over, make_alert())))
     assert document["status"] == "firing"
     assert [alert["status"] for alert in document["alerts"]] == ["firing", "resolved"]
     assert document["commonLabels"] == {
@@ -116,30 +116,30 @@ def test_a_notification_with_a_firing_alert_fires_and_has_the_common_labels(webh
     }
 
 
-def test_the_runbook_is_the_annotation_runbook_url(webhook, make_alert, make_notice):
-    document = json.loads(webhook.render(make_notice(make_alert(runbook="https://wiki.example/storm"))))
+def test_the_runbook_is_the_annotation_runbook_url(webhook, make_alert, make_notification):
+    document = json.loads(webhook.render(make_notification(make_alert(runbook="https://wiki.example/storm"))))
     assert document["alerts"][0]["annotations"]["runbook_url"] == "https://wiki.example/storm"
 
 
-def test_an_infinite_value_has_the_form_of_prometheus(webhook, make_alert, make_notice):
-    document = json.loads(webhook.render(make_notice(make_alert(value=float("inf"), peak=float("-inf")))))
+def test_an_infinite_value_has_the_form_of_prometheus(webhook, make_alert, make_notification):
+    document = json.loads(webhook.render(make_notification(make_alert(value=float("inf"), peak=float("-inf")))))
     assert document["alerts"][0]["annotations"]["value"] == "+Inf"
     assert document["alerts"][0]["annotations"]["peak"] == "-Inf"
 
 
-def test_an_empty_label_is_no_label(webhook, make_alert, make_notice):
-    document = json.loads(webhook.render(make_notice(make_alert(labels=(("process", "x"), ("unit", ""))))))
+def test_an_empty_label_is_no_label(webhook, make_alert, make_notification):
+    document = json.loads(webhook.render(make_notification(make_alert(labels=(("process", "x"), ("unit", ""))))))
     assert "unit" not in document["alerts"][0]["labels"]
 
 
-def test_a_test_has_a_label_and_a_marked_summary(webhook, make_notice):
-    alert = json.loads(webhook.render(make_notice(is_test=True)))["alerts"][0]
+def test_a_test_has_a_label_and_a_marked_summary(webhook, make_notification):
+    alert = json.loads(webhook.render(make_notification(is_test=True)))["alerts"][0]
     assert alert["labels"]["test"] == "true"
     assert alert["annotations"]["summary"].startswith("[TEST] ")
 
 
-def test_hostile_names_are_plain_printable_text(webhook, hostile_notice, hostile_name):
-    document = json.loads(webhook.render(hostile_notice).decode("utf-8", "strict"))
+def test_hostile_names_are_plain_printable_text(webhook, hostile_notification, hostile_name):
+    document = json.loads(webhook.render(hostile_notification).decode("utf-8", "strict"))
     alert = document["alerts"][0]
     for text in (*alert["labels"].values(), *alert["annotations"]["description"].split("\n")):
         assert text.isprintable()
@@ -148,17 +148,17 @@ def test_hostile_names_are_plain_printable_text(webhook, hostile_notice, hostile
         assert alert["labels"].get("process", "") == hostile_name
 
 
-def test_every_request_carries_the_notifications_id(webhook, endpoint, make_notice):
-    notification = make_notice()
+def test_every_request_carries_the_notifications_id(webhook, endpoint, make_notification):
+    notification = make_notification()
     webhook.send(notification, 10.0)
     assert endpoint.posts == [
         (webhook.render(notification), {"Content-Type": "application/json", "X-Notification-Id": notification.id}, 10.0)
     ]
 
 
-def test_a_signature_covers_time_and_body(endpoint, clock, make_notice):
+def test_a_signature_covers_time_and_body(endpoint, clock, make_notification):
     webhook = Webhook("hook", endpoint, Secret("key of ours"), clock)
-    webhook.send(make_notice(), 10.0)
+    webhook.send(make_notification(), 10.0)
     body, headers, _ = endpoint.posts[0]
     assert headers["X-Watchdog-Timestamp"] == "1750000000"
     expected = hmac.new(b"key of ours", b"1750000000:" + body, hashlib.sha256).hexdigest()
@@ -169,8 +169,8 @@ def test_the_destination_has_no_path(webhook):
     assert webhook.destination() == "webhook alerts.example.net"
 
 
-def test_evidence_has_its_own_annotations(webhook, make_alert, make_notice, evidence):
-    document = json.loads(webhook.render(make_notice(make_alert(evidence=evidence))))
+def test_evidence_has_its_own_annotations(webhook, make_alert, make_notification, evidence):
+    document = json.loads(webhook.render(make_notification(make_alert(evidence=evidence))))
     annotations = document["alerts"][0]["annotations"]
     assert annotations["process"].startswith("crawler, pid 4711 (")
     assert [annotations[name] for name in ("command", "parents", "peers", "history")] == [

@@ -27,9 +27,9 @@ def outbox(store, clock):
 
 
 @pytest.fixture
-def put(store, make_notice):
+def put(store, make_notification):
     def put(id_, receiver="oncall", group_key="storm", **changes):
-        notification = make_notice(id=id_, receiver=receiver, group_key=group_key, **changes)
+        notification = make_notification(id=id_, receiver=receiver, group_key=group_key, **changes)
         store.commit(alerts=(), groups=(), notifications=[notification])
 
     return put

@@ -30,7 +30,7 @@ def open_store(tmp_path, clock):
 
 
 @pytest.fixture
-def put(make_alert, make_notice):
+def put(make_alert, make_notification):
     def put(store, *made):
         """Write notices, each said as (id, group, kind) of one alert, "repeat" being a reminder that it fires."""
         notifications = []
@@ -39,7 +39,7 @@ def put(make_alert, make_notice):
             state = AlertState.FIRING if resolved is None else AlertState.RESOLVED
             alert = make_alert(rule=group, fingerprint=group.ljust(16, "0"), resolved=resolved, state=state)
             notifications.append(
-                make_notice(
+                make_notification(
                     alert, id=id_, group_key=group, reason=kind if kind != "firing" else "new alert in group",
                     receiver=receiver[0] if receiver else "oncall",
                 )
@@ -164,15 +164,15 @@ def test_an_end_of_what_a_digest_tells_that_may_have_arrived_outlasts_what_fires
 
 
 def test_the_end_of_what_was_told_outlasts_everything_in_groups_by_something_else_too(
-    open_store, clock, make_alert, make_notice
+    open_store, clock, make_alert, make_notification
 ):
     store = open_store(max_receiver_notifications=1)
     group = {"group_key": '{unit="a"}', "group_labels": (("unit", "a"),), "receiver": "oncall"}
-    store.commit(alerts=(), groups=(), notifications=[make_notice(make_alert(rule="a"), id="n1", **group)])
+    store.commit(alerts=(), groups=(), notifications=[make_notification(make_alert(rule="a"), id="n1", **group)])
     assert deliver(store, clock) == "n1"
     over = make_alert(rule="a", resolved=9.0, state=AlertState.RESOLVED)
-    new = make_notice(make_alert(rule="b"), id="n3", group_key="b", receiver="oncall")
-    store.commit(alerts=(), groups=(), notifications=[make_notice(over, id="n2", **group), new])
+    new = make_notification(make_alert(rule="b"), id="n3", group_key="b", receiver="oncall")
+    store.commit(alerts=(), groups=(), notifications=[make_notification(over, id="n2", **group), new])
     assert pending(store) == ["n2"]
 
 
@@ -220,7 +220,7 @@ def test_losses_are_known_after_a_restart(open_store, put, clock):
 
 
 def test_what_waits_in_memory_is_not_merged_over_what_another_group_told_of_the_same_alert(
-    monkeypatch, make_alert, make_notice
+    monkeypatch, make_alert, make_notification
 ):
     monkeypatch.setattr(pending_writes, "_MAX_NOTIFICATIONS", 2)
     waits = pending_writes.PendingWrites()
@@ -234,7 +234,8 @@ def test_what_waits_in_memory_is_not_merged_over_what_another_group_told_of_the_
         make_alert(rule="b", fingerprint="b" * 16),
     )
     made = [
-        make_notice(each, id=f"n{n}", group_key=group) for n, (group, each) in enumerate(zip(groups, told, strict=True))
+        make_notification(each, id=f"n{n}", group_key=group)
+        for n, (group, each) in enumerate(zip(groups, told, strict=True))
     ]
     waits.add((), (), made, pending_writes.OutageChanges())
     waits.merge_groups()

@@ -24,20 +24,23 @@ ENDPOINT = Endpoint(Secret("http://127.0.0.1:1/"))
 
 
 @pytest.fixture
-def digest(make_alert, make_notice):
+def digest(make_alert, make_notification):
     """Two rules' alerts, one of them over."""
     over = make_alert(rule="spike", severity=Severity.WARNING, resolved=1_750_000_100.0, summary="db sends 4 MB/s")
-    return make_notice(make_alert(), over, group_key=DIGEST_GROUP_KEY, group_labels=(), reason="digest")
+    return make_notification(make_alert(), over, group_key=DIGEST_GROUP_KEY, group_labels=(), reason="digest")
 
 
-def test_a_headline_says_what_the_alerts_have_in_common(digest, make_alert, make_notice):
+def test_a_headline_says_what_the_alerts_have_in_common(digest, make_alert, make_notification):
     assert notification_text.status_line(digest) == "[FIRING:1, RESOLVED:1] critical: digest of 2 rules on web-1"
     both = make_alert(), make_alert(rule="spike")
-    by_unit = make_notice(*both, group_key='{unit="a b"}', group_labels=(("unit", "a b"),))
+    by_unit = make_notification(*both, group_key='{unit="a b"}', group_labels=(("unit", "a b"),))
     assert notification_text.status_line(by_unit) == '[FIRING:2] critical: unit="a b" on web-1'
-    by_both = make_notice(*both, group_labels=(("rule", "storm"), ("unit", "")))
+    by_both = make_notification(*both, group_labels=(("rule", "storm"), ("unit", "")))
     assert notification_text.status_line(by_both) == "[FIRING:2] critical: storm, unit=- on web-1"
-    assert notification_text.status_line(make_notice(*both, group_labels=())) == "[FIRING:2] critical: 2 rules on web-1"
+    assert (
+        notification_text.status_line(make_notification(*both, group_labels=()))
+        == "[FIRING:2] critical: 2 rules on web-1"
+    )
 
 
 def test_a_webhook_has_no_label_of_the_group_for_a_digest(digest):
@@ -51,21 +54,21 @@ def test_a_webhook_has_no_label_of_the_group_for_a_digest(digest):
     assert "alertname" not in message["commonLabels"]
 
 
-def test_a_webhook_has_the_labels_that_a_route_groups_by(make_notice):
+def test_a_webhook_has_the_labels_that_a_route_groups_by(make_notification):
     by = (("unit", 'ev\udcff"il'), ("rule", "storm"))
-    message = json.loads(Webhook("hook", ENDPOINT, None, SystemClock()).render(make_notice(group_labels=by)))
+    message = json.loads(Webhook("hook", ENDPOINT, None, SystemClock()).render(make_notification(group_labels=by)))
     assert message["groupLabels"] == {"unit": 'ev\\xff"il', "alertname": "storm"}
     assert message["groupKey"] == r'{}:{alertname="storm", unit="ev\\xff\"il"}'
 
 
-def test_slack_shows_every_alert_of_a_digest(make_alert, make_notice):
+def test_slack_shows_every_alert_of_a_digest(make_alert, make_notification):
     alerts = [
         make_alert(rule=f"rule-{number}", summary=f"crawler {number} opens {'many ' * 50}")
         for number in range(MAX_DIGEST_ALERTS)
     ]
     message = json.loads(
         Slack("oncall", ENDPOINT).render(
-            make_notice(*alerts, group_key=DIGEST_GROUP_KEY, group_labels=(), reason="digest")
+            make_notification(*alerts, group_key=DIGEST_GROUP_KEY, group_labels=(), reason="digest")
         )
     )
     sections = [block["text"]["text"] for block in message["blocks"] if block["type"] == "section"]
@@ -92,9 +95,9 @@ def test_syslog_and_the_console_name_the_rule_of_each_alert(digest):
     ]
 
 
-def test_a_notice_survives_the_state_file_with_what_it_is_grouped_by(make_notice, digest):
-    for notification in (digest, make_notice(group_labels=(("unit", "x"),)), make_notice()):
+def test_a_notice_survives_the_state_file_with_what_it_is_grouped_by(make_notification, digest):
+    for notification in (digest, make_notification(group_labels=(("unit", "x"),)), make_notification()):
         assert Notification.from_json(json.loads(json.dumps(notification.to_json()))) == notification
-    without = make_notice().to_json()
+    without = make_notification().to_json()
     assert without.keys().isdisjoint({"group_labels", "is_test", "reason_detail"})
     assert Notification.from_json(without).group_labels is None

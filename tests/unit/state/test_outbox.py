@@ -23,7 +23,7 @@ def make_alert(process, resolved=None):
     )  # fmt: skip
 
 
-def make_notice(id_, *alerts, receiver="oncall", group_key="storm", reason="new alert in group"):
+def make_notification(id_, *alerts, receiver="oncall", group_key="storm", reason="new alert in group"):
     cause = NotificationReason(reason)
     return Notification(id_, receiver, group_key, cause, alerts or (make_alert("nginx"),), created=3.0, host="db1")
 
@@ -62,23 +62,23 @@ def test_empty_outbox_gives_nothing(outbox):
 
 
 def test_notice_is_given_once_and_is_done_when_said_so(outbox, store):
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     attempt = outbox.begin_attempt("oncall")
-    assert (attempt.notification, attempt.number) == (make_notice("n1"), 1)
+    assert (attempt.notification, attempt.number) == (make_notification("n1"), 1)
     outbox.finish_attempt(AttemptOutcome(attempt, "delivered", "ok"))
     assert outbox.begin_attempt("oncall") is None
     assert states(store) == {"n1": "delivered"}
 
 
 def test_attempt_that_never_ended_is_given_again_with_its_number(outbox, store):
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     outbox.begin_attempt("oncall")
     attempt = outbox.begin_attempt("oncall")
     assert (attempt.notification.id, attempt.number) == ("n1", 2)
 
 
 def test_failure_of_a_superseded_attempt_does_not_count_and_its_success_does(outbox, store, clock):
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     superseded, newest = outbox.begin_attempt("oncall"), outbox.begin_attempt("oncall")
     outbox.finish_attempt(AttemptOutcome(superseded, "failed", "auth: HTTP 403"))
     assert states(store) == {"n1": "pending"}
@@ -88,13 +88,13 @@ def test_failure_of_a_superseded_attempt_does_not_count_and_its_success_does(out
 
 
 def test_receivers_have_queues_of_their_own(outbox, store):
-    put(store, make_notice("n1"), make_notice("n2", receiver="log"))
+    put(store, make_notification("n1"), make_notification("n2", receiver="log"))
     assert outbox.begin_attempt("log").notification.id == "n2"
     assert outbox.begin_attempt("web") is None
 
 
 def test_notice_waits_until_it_is_due(outbox, store, clock):
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     again_in(outbox, outbox.begin_attempt("oncall"), clock, 5)
     assert outbox.begin_attempt("oncall") is None
     assert outbox.next_due_ns("oncall") == clock.boottime_ns() + 5 * SECOND_NS
@@ -103,9 +103,9 @@ def test_notice_waits_until_it_is_due(outbox, store, clock):
 
 
 def test_later_notice_of_a_group_never_overtakes_an_earlier_one(outbox, store, clock):
-    put(store, make_notice("n1", make_alert("a")))
+    put(store, make_notification("n1", make_alert("a")))
     again_in(outbox, outbox.begin_attempt("oncall"), clock, 300)
-    put(store, make_notice("n2", make_alert("a", resolved=9.0), reason="resolved"))
+    put(store, make_notification("n2", make_alert("a", resolved=9.0), reason="resolved"))
     assert outbox.begin_attempt("oncall") is None
     clock.advance(300)
     attempt = outbox.begin_attempt("oncall")
@@ -115,17 +115,17 @@ def test_later_notice_of_a_group_never_overtakes_an_earlier_one(outbox, store, c
 
 
 def test_group_that_is_retried_does_not_hold_up_other_groups(outbox, store, clock):
-    put(store, make_notice("n1", group_key="storm"))
+    put(store, make_notification("n1", group_key="storm"))
     again_in(outbox, outbox.begin_attempt("oncall"), clock, 300)
-    put(store, make_notice("n2", group_key="spike"))
+    put(store, make_notification("n2", group_key="spike"))
     assert outbox.begin_attempt("oncall").notification.id == "n2"
 
 
 def test_unattempted_notices_of_a_group_become_one_with_the_id_of_the_oldest(outbox, store):
-    put(store, make_notice("n1", make_alert("a"), reason="first notification"))
-    put(store, make_notice("n2", make_alert("b"), make_alert("a", resolved=9.0)))
-    put(store, make_notice("other", group_key="spike"))
-    put(store, make_notice("n3", make_alert("c"), make_alert("b")))
+    put(store, make_notification("n1", make_alert("a"), reason="first notification"))
+    put(store, make_notification("n2", make_alert("b"), make_alert("a", resolved=9.0)))
+    put(store, make_notification("other", group_key="spike"))
+    put(store, make_notification("n3", make_alert("c"), make_alert("b")))
     notification = outbox.begin_attempt("oncall").notification
     assert (notification.id, notification.reason) == ("n1", "first notification")
     assert notification.alerts == (make_alert("c"), make_alert("b"), make_alert("a", resolved=9.0))
@@ -133,11 +133,11 @@ def test_unattempted_notices_of_a_group_become_one_with_the_id_of_the_oldest(out
 
 
 def test_attempted_notice_is_never_altered(outbox, store, clock):
-    put(store, make_notice("n1", make_alert("a")))
+    put(store, make_notification("n1", make_alert("a")))
     first = outbox.begin_attempt("oncall")
     again_in(outbox, first, clock, 1)
-    put(store, make_notice("n2", make_alert("a", resolved=9.0)))
-    put(store, make_notice("n3", make_alert("b")))
+    put(store, make_notification("n2", make_alert("a", resolved=9.0)))
+    put(store, make_notification("n3", make_alert("b")))
     clock.advance(1)
     again = outbox.begin_attempt("oncall")
     assert again.notification == first.notification
@@ -149,23 +149,23 @@ def test_attempted_notice_is_never_altered(outbox, store, clock):
 
 def test_merging_ends_with_the_last_state_of_an_alert():
     firing, ended = make_alert("a"), make_alert("a", resolved=9.0)
-    ups_and_downs = [make_notice("n1", firing), make_notice("n2", ended), make_notice("n3", firing)]
+    ups_and_downs = [make_notification("n1", firing), make_notification("n2", ended), make_notification("n3", firing)]
     assert merge_notifications(ups_and_downs).alerts == (firing,)
-    assert merge_notifications(ups_and_downs[:2]) == make_notice("n1", ended)
+    assert merge_notifications(ups_and_downs[:2]) == make_notification("n1", ended)
 
 
 def test_merged_first_notification_whose_alerts_are_over_is_no_first_notification():
     merged = merge_notifications(
         [
-            make_notice("n1", make_alert("a"), reason="first notification"),
-            make_notice("n2", make_alert("a", resolved=9.0), reason="resolved"),
+            make_notification("n1", make_alert("a"), reason="first notification"),
+            make_notification("n2", make_alert("a", resolved=9.0), reason="resolved"),
         ]
     )
     assert (merged.status, merged.reason) == ("resolved", "resolved")
 
 
 def test_waiting_time_that_no_attempt_can_have_set_is_over(outbox, store, clock):
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     again_in(outbox, outbox.begin_attempt("oncall"), clock, 3601)
     assert outbox.begin_attempt("oncall").number == 2
     again_in(outbox, outbox.begin_attempt("oncall"), clock, 3600)
@@ -173,9 +173,13 @@ def test_waiting_time_that_no_attempt_can_have_set_is_over(outbox, store, clock)
 
 
 def test_news_of_firing_expire_after_a_day_and_the_end_of_an_alert_never(outbox, store, clock):
-    put(store, make_notice("n1", group_key="a"), make_notice("n2", make_alert("x", resolved=9.0), group_key="b"))
-    put(store, make_notice("n3", receiver="log"))
-    put(store, make_notice("n4", make_alert("y"), make_alert("z", resolved=9.0), group_key="c"))
+    put(
+        store,
+        make_notification("n1", group_key="a"),
+        make_notification("n2", make_alert("x", resolved=9.0), group_key="b"),
+    )
+    put(store, make_notification("n3", receiver="log"))
+    put(store, make_notification("n4", make_alert("y"), make_alert("z", resolved=9.0), group_key="c"))
     clock.advance(FIRING_EXPIRY_NS / SECOND_NS)
     assert outbox.expire_old("oncall") == []
     clock.advance(1)
@@ -188,9 +192,9 @@ def test_news_of_firing_expire_after_a_day_and_the_end_of_an_alert_never(outbox,
 def test_what_waits_for_removed_receivers_is_buried(outbox, store):
     put(
         store,
-        make_notice("n1"),
-        make_notice("n2", receiver="gone"),
-        make_notice("n3", receiver="gone", group_key="spike"),
+        make_notification("n1"),
+        make_notification("n2", receiver="gone"),
+        make_notification("n3", receiver="gone", group_key="spike"),
     )
     assert outbox.fail_unconfigured({"oncall", "log"}) == [("gone", "n2"), ("gone", "n3")]
     assert outbox.fail_unconfigured({"oncall", "log"}) == []
@@ -198,7 +202,12 @@ def test_what_waits_for_removed_receivers_is_buried(outbox, store):
 
 
 def test_waiting_counts_by_receiver(outbox, store, clock):
-    put(store, make_notice("n1", group_key="a"), make_notice("n2", group_key="b"), make_notice("n3", receiver="log"))
+    put(
+        store,
+        make_notification("n1", group_key="a"),
+        make_notification("n2", group_key="b"),
+        make_notification("n3", receiver="log"),
+    )
     outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "failed", "client_error: 404"))
     outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("log"), "delivered", "ok"))
     clock.advance(90)
@@ -206,7 +215,7 @@ def test_waiting_counts_by_receiver(outbox, store, clock):
 
 
 def test_attempts_are_written_down(outbox, store, clock):
-    put(store, make_notice("n1"))
+    put(store, make_notification("n1"))
     again_in(outbox, outbox.begin_attempt("oncall"), clock, 0)
     clock.advance(2)
     outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "failed", "client_error: \udcff" + "x" * 300))
@@ -227,11 +236,11 @@ def test_attempts_are_written_down(outbox, store, clock):
 
 def test_a_notice_about_several_rules_neither_overtakes_nor_is_overtaken_by_others_about_them(outbox, store, clock):
     by_unit = '{unit="a"}'
-    put(store, make_notice("n1", make_alert("a")))
+    put(store, make_notification("n1", make_alert("a")))
     first = outbox.begin_attempt("oncall")
     again_in(outbox, first, clock, 300)
-    put(store, make_notice("n2", make_alert("a"), group_key=by_unit))
-    put(store, make_notice("n3", make_alert("a")), make_notice("n4", group_key="spike"))
+    put(store, make_notification("n2", make_alert("a"), group_key=by_unit))
+    put(store, make_notification("n3", make_alert("a")), make_notification("n4", group_key="spike"))
     assert outbox.begin_attempt("oncall").notification.id == "n4"
     clock.advance(300)
     order = []
@@ -243,9 +252,9 @@ def test_a_notice_about_several_rules_neither_overtakes_nor_is_overtaken_by_othe
 
 def test_notices_of_one_group_are_not_merged_over_one_of_another_that_stands_between(outbox, store):
     firing, worse, ended = make_alert("a"), make_alert("a"), make_alert("a", resolved=9.0)
-    put(store, make_notice("n1", firing))
-    put(store, make_notice("n2", worse, group_key='{severity="critical"}'))
-    put(store, make_notice("n3", ended))
+    put(store, make_notification("n1", firing))
+    put(store, make_notification("n2", worse, group_key='{severity="critical"}'))
+    put(store, make_notification("n3", ended))
     told = []
     while (attempt := outbox.begin_attempt("oncall")) is not None:
         told.append((attempt.notification.id, attempt.notification.status))
@@ -254,7 +263,7 @@ def test_notices_of_one_group_are_not_merged_over_one_of_another_that_stands_bet
 
 
 def test_lanes_are_open_while_a_notice_waits_and_no_longer(outbox, store):
-    put(store, make_notice("n1"), make_notice("n2", group_key="(all)"))
+    put(store, make_notification("n1"), make_notification("n2", group_key="(all)"))
     with store.database.transaction() as connection:
         before = connection.execute(
             "SELECT ordering_key, sequence FROM ordering_keys ORDER BY ordering_key, sequence"
@@ -269,10 +278,10 @@ def test_lanes_are_open_while_a_notice_waits_and_no_longer(outbox, store):
 def test_no_notification_is_merged_past_one_of_its_group_that_must_wait(store, outbox):
     drip, spike = replace(make_alert("a"), rule="drip"), replace(make_alert("b"), rule="spike")
     ended = replace(drip, state=AlertState.RESOLVED, resolved=9.0)
-    put(store, make_notice("n1", ended, group_key="{}"))
-    put(store, make_notice("n2", spike, group_key="spike"))
-    put(store, make_notice("n3", drip, spike, group_key="{}"))  # behind n2, which has an older state of the spike
-    put(store, make_notice("n4", ended, group_key="{}"))
+    put(store, make_notification("n1", ended, group_key="{}"))
+    put(store, make_notification("n2", spike, group_key="spike"))
+    put(store, make_notification("n3", drip, spike, group_key="{}"))  # behind n2, which has an older state of the spike
+    put(store, make_notification("n4", ended, group_key="{}"))
 
     delivered = []
     while (attempt := outbox.begin_attempt("oncall")) is not None:

@@ -15,7 +15,7 @@ from watchdog.storage.schema import APPLICATION_ID, SCHEMA_STEPS
 SECOND_NS = 1_000_000_000
 
 
-def make_notice(number, receiver="oncall", process="nginx"):
+def make_notification(number, receiver="oncall", process="nginx"):
     alert = Alert(
         rule="storm", labels=(("process", process),), fingerprint="f" * 16, state=AlertState.FIRING,
         severity=Severity.CRITICAL, summary="a storm", value=float("inf"), threshold=100.0, peak=151.0, started=1.0,
@@ -55,7 +55,7 @@ def test_new_store_is_empty(open_store):
 
 def test_what_was_committed_is_loaded_after_a_restart(open_store):
     store = open_store()
-    commit(store, [("f1", {"n": 1}), ("f2", {"n": 2})], [(("oncall", "storm"), {"g": 1})], [make_notice(1)])
+    commit(store, [("f1", {"n": 1}), ("f2", {"n": 2})], [(("oncall", "storm"), {"g": 1})], [make_notification(1)])
     commit(store, [("f1", {"n": 3}), ("f2", None)], [(("log", "storm"), {"g": 2})])
     store = open_store()
     saved = store.load()
@@ -65,7 +65,7 @@ def test_what_was_committed_is_loaded_after_a_restart(open_store):
 
 
 def test_notice_comes_back_from_the_outbox_as_it_was(open_store, clock):
-    hostile = make_notice(1, process='a"\udcff\u2028<!channel>\n\x1b[2J')
+    hostile = make_notification(1, process='a"\udcff\u2028<!channel>\n\x1b[2J')
     commit(open_store(), notifications=[hostile])
     assert Outbox(open_store().database, clock).begin_attempt("oncall") == DeliveryAttempt(hostile, 1)
 
@@ -85,12 +85,12 @@ def test_failed_commit_leaves_nothing_half_done_and_the_next_writes_the_newest_o
     other = sqlite3.connect(tmp_path / "state.sqlite3", isolation_level=None)
     other.execute("CREATE TRIGGER full BEFORE INSERT ON notifications BEGIN SELECT RAISE(ABORT, 'no room'); END")
     with pytest.raises(StoreError, match="no room"):
-        commit(store, [("f1", {"n": 1}), ("old", None)], [(("oncall", "storm"), {"g": 1})], [make_notice(1)])
+        commit(store, [("f1", {"n": 1}), ("old", None)], [(("oncall", "storm"), {"g": 1})], [make_notification(1)])
     assert rows(store, "SELECT fingerprint, document FROM alerts ORDER BY 1") == [("f1", '{"n":0}'), ("old", '{"n":0}')]
     assert rows(store, "SELECT * FROM groups") == []
     other.execute("DROP TRIGGER full")
     other.close()
-    commit(store, [("f1", {"n": 2}), ("f2", {"n": 1})], notifications=[make_notice(2)])
+    commit(store, [("f1", {"n": 2}), ("f2", {"n": 1})], notifications=[make_notification(2)])
     assert rows(store, "SELECT fingerprint, document FROM alerts ORDER BY 1") == [("f1", '{"n":2}'), ("f2", '{"n":1}')]
     assert rows(store, "SELECT receiver, group_key, document FROM groups") == [("oncall", "storm", '{"g":1}')]
     assert rows(store, "SELECT id FROM notifications ORDER BY sequence") == [("id1",), ("id2",)]
@@ -111,8 +111,8 @@ def test_failed_commit_is_written_by_the_next_tick_although_nothing_is_new(open_
 
 def test_commit_that_was_on_disk_although_it_failed_is_not_written_twice(open_store):
     store = open_store()
-    commit(store, notifications=[make_notice(1)])
-    commit(store, notifications=[make_notice(1), make_notice(2)])
+    commit(store, notifications=[make_notification(1)])
+    commit(store, notifications=[make_notification(1), make_notification(2)])
     assert rows(store, "SELECT id FROM notifications ORDER BY sequence") == [("id1",), ("id2",)]
 
 
@@ -176,7 +176,7 @@ def test_shift_lasts_until_the_first_commit_of_the_new_boot(open_store, clock):
 
 def test_waiting_time_of_a_notice_goes_on_over_a_reboot(open_store, clock):
     store = open_store()
-    commit(store, notifications=[make_notice(1)])
+    commit(store, notifications=[make_notification(1)])
     outbox = Outbox(store.database, clock)
     outbox.finish_attempt(
         AttemptOutcome(
@@ -196,7 +196,14 @@ def test_waiting_time_of_a_notice_goes_on_over_a_reboot(open_store, clock):
 def test_ended_notices_are_pruned_after_seven_days_and_pending_ones_never(open_store, clock):
     store = open_store()
     outbox = Outbox(store.database, clock)
-    commit(store, notifications=[make_notice(1), make_notice(2, receiver="log"), make_notice(3, receiver="web")])
+    commit(
+        store,
+        notifications=[
+            make_notification(1),
+            make_notification(2, receiver="log"),
+            make_notification(3, receiver="web"),
+        ],
+    )
     outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "delivered", "ok"))
     outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("log"), "failed", "client_error: 404"))
     clock.advance(7 * 24 * 3600)
@@ -209,7 +216,7 @@ def test_ended_notices_are_pruned_after_seven_days_and_pending_ones_never(open_s
 
 def test_pruning_keeps_the_newest_of_many(open_store, clock):
     store = open_store()
-    body = json.dumps(make_notice(1).to_json())
+    body = json.dumps(make_notification(1).to_json())
     with store.database.transaction() as connection:
         connection.executemany(
             "INSERT INTO notifications "
@@ -242,24 +249,24 @@ def deliver(store, clock, state="delivered"):
 
 
 def ended_notice(number):
-    notification = make_notice(number)
+    notification = make_notification(number)
     (alert,) = notification.alerts
     return replace(notification, reason="resolved", alerts=(replace(alert, state=AlertState.RESOLVED, resolved=5.0),))
 
 
 def test_what_a_receiver_took_is_told_and_what_it_did_not_is_not(open_store, clock):
     store = open_store()
-    commit(store, notifications=[make_notice(1)])
+    commit(store, notifications=[make_notification(1)])
     assert told(open_store) == []
     deliver(open_store(), clock, "failed")
     assert told(open_store) == []
-    commit(open_store(), notifications=[make_notice(2)])
+    commit(open_store(), notifications=[make_notification(2)])
     deliver(open_store(), clock)
     assert told(open_store) == [("oncall", "f" * 16)]
 
 
 def test_an_end_that_waits_is_on_its_way_one_that_died_is_not_and_one_that_arrived_is_the_last(open_store, clock):
-    commit(open_store(), notifications=[make_notice(1)])
+    commit(open_store(), notifications=[make_notification(1)])
     deliver(open_store(), clock)
     commit(open_store(), notifications=[ended_notice(2)])
     assert told(open_store) == []
@@ -271,15 +278,15 @@ def test_an_end_that_waits_is_on_its_way_one_that_died_is_not_and_one_that_arriv
 
 
 def test_what_fires_again_behind_an_end_that_waits_has_no_end_on_its_way(open_store, clock):
-    commit(open_store(), notifications=[make_notice(1)])
+    commit(open_store(), notifications=[make_notification(1)])
     deliver(open_store(), clock)
     store = open_store()
-    commit(store, notifications=[ended_notice(2), make_notice(3)])
+    commit(store, notifications=[ended_notice(2), make_notification(3)])
     assert told(open_store) == [("oncall", "f" * 16)]
 
 
 def test_a_receiver_that_is_removed_leaves_nothing_told(open_store, clock):
-    commit(open_store(), notifications=[make_notice(1)])
+    commit(open_store(), notifications=[make_notification(1)])
     store = open_store()
     deliver(store, clock)
     Outbox(store.database, clock).fail_unconfigured({"log"})
@@ -297,7 +304,7 @@ def test_state_that_is_not_what_it_was_is_loaded_as_nothing(open_store):
 
 
 def test_a_file_of_an_older_version_is_brought_up_to_date_with_all_that_waits(open_store, tmp_path, clock):
-    body = json.dumps(make_notice(1).to_json())
+    body = json.dumps(make_notification(1).to_json())
     connection = sqlite3.connect(tmp_path / "state.sqlite3", isolation_level=None)
     for statement in (*SCHEMA_STEPS[0], *SCHEMA_STEPS[1]):
         connection.execute(statement)
@@ -312,4 +319,4 @@ def test_a_file_of_an_older_version_is_brought_up_to_date_with_all_that_waits(op
     connection.close()
     store = open_store()
     assert store.load().alerts == ({"n": 1},)
-    assert Outbox(store.database, clock).begin_attempt("oncall") == DeliveryAttempt(make_notice(1), 1)
+    assert Outbox(store.database, clock).begin_attempt("oncall") == DeliveryAttempt(make_notification(1), 1)

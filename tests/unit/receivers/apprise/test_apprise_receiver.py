@@ -58,15 +58,15 @@ def test_without_the_extra_it_says_how_to_get_it(monkeypatch):
     [({}, "failure"), ({"severity": Severity.WARNING}, "warning"), ({"resolved": 1_750_000_100.0}, "success")],
     ids=["critical", "warning", "resolved"],
 )
-def test_a_message_has_title_text_and_kind(receiver, make_alert, make_notice, changes, kind):
-    message = json.loads(receiver.render(make_notice(make_alert(**changes))))
+def test_a_message_has_title_text_and_kind(receiver, make_alert, make_notification, changes, kind):
+    message = json.loads(receiver.render(make_notification(make_alert(**changes))))
     assert message["type"] == kind
     assert message["title"].endswith(": crawler opens 612/s connections (limit 500/s) on web-1")
     assert "\n  process=crawler, unit=crawler.service\n" in message["body"]
 
 
-def test_hostile_names_mention_nobody_and_stay_inside_the_limits(receiver, hostile_notice):
-    message = json.loads(receiver.render(hostile_notice))
+def test_hostile_names_mention_nobody_and_stay_inside_the_limits(receiver, hostile_notification):
+    message = json.loads(receiver.render(hostile_notification))
     assert len(message["title"]) <= 250
     for line in (message["title"], *message["body"].split("\n")):
         assert line.isprintable()

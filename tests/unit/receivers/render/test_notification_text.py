@@ -7,8 +7,8 @@ from watchdog.receivers.render import notification_text
 from watchdog.rules.language.rule import OVERFLOW_LABELS, Severity
 
 
-def test_a_firing_alert_shows_value_labels_times_reason_and_host(make_alert, make_notice):
-    notification = make_notice()
+def test_a_firing_alert_shows_value_labels_times_reason_and_host(make_alert, make_notification):
+    notification = make_notification()
     assert [
         notification_text.alert_title(make_alert(), notification),
         *notification_text.detail_lines(make_alert(), notification),
@@ -21,20 +21,20 @@ def test_a_firing_alert_shows_value_labels_times_reason_and_host(make_alert, mak
     ]
 
 
-def test_a_new_alert_shows_no_duration_and_no_peak(make_alert, make_notice):
+def test_a_new_alert_shows_no_duration_and_no_peak(make_alert, make_notification):
     alert = make_alert(started=1_750_000_011.8, peak=612.0)
-    [amounts, _, times, *_] = notification_text.detail_lines(alert, make_notice(alert, created=1_750_000_012.0))
+    [amounts, _, times, *_] = notification_text.detail_lines(alert, make_notification(alert, created=1_750_000_012.0))
     assert amounts == "value 612/s, limit 500/s"
     assert times == "since 2025-06-15 15:06:51 UTC; why: value above 500/s for 10 s"
 
 
-def test_a_resolved_alert_shows_its_duration_and_peak(make_alert, make_notice):
+def test_a_resolved_alert_shows_its_duration_and_peak(make_alert, make_notification):
     alert = make_alert(
         state=AlertState.RESOLVED, resolved=1_750_000_426.0, value=3.0, reason="value below 300/s for 10 s"
     )
     assert [
-        notification_text.alert_title(alert, make_notice(alert)),
-        *notification_text.detail_lines(alert, make_notice(alert)),
+        notification_text.alert_title(alert, make_notification(alert)),
+        *notification_text.detail_lines(alert, make_notification(alert)),
     ][:4] == [
         "[RESOLVED] critical: crawler opens 612/s connections (limit 500/s)",
         "lasted 7 min 6 s, peak 640/s, last value 3/s (limit 500/s)",
@@ -43,68 +43,70 @@ def test_a_resolved_alert_shows_its_duration_and_peak(make_alert, make_notice):
     ]
 
 
-def test_a_step_of_the_wall_clock_makes_no_alert_last_longer(make_alert, make_notice):
+def test_a_step_of_the_wall_clock_makes_no_alert_last_longer(make_alert, make_notification):
     alert = make_alert(resolved=1_750_003_600.0, duration_seconds=90.0)
-    assert notification_text.detail_lines(alert, make_notice(alert))[0].startswith("lasted 1 min 30 s, ")
+    assert notification_text.detail_lines(alert, make_notification(alert))[0].startswith("lasted 1 min 30 s, ")
 
 
-def test_evidence_follows_the_facts(make_alert, make_notice, evidence):
+def test_evidence_follows_the_facts(make_alert, make_notification, evidence):
     alert = make_alert(evidence=evidence)
-    lines = notification_text.detail_lines(alert, make_notice(alert))
-    assert lines[:4] == notification_text.detail_lines(make_alert(), make_notice())
+    lines = notification_text.detail_lines(alert, make_notification(alert))
+    assert lines[:4] == notification_text.detail_lines(make_alert(), make_notification())
     assert [line.partition(":")[0] for line in lines[4:]] == ["process", "command", "parents", "peers", "history"]
 
 
-def test_many_alerts_have_three_lines_each(make_alert, make_notice, evidence):
+def test_many_alerts_have_three_lines_each(make_alert, make_notification, evidence):
     alert = make_alert(evidence=evidence)
-    assert len(notification_text.detail_lines(alert, make_notice(*[alert] * 3))) == 9
-    assert notification_text.detail_lines(alert, make_notice(*[alert] * 4)) == [
+    assert len(notification_text.detail_lines(alert, make_notification(*[alert] * 3))) == 9
+    assert notification_text.detail_lines(alert, make_notification(*[alert] * 4)) == [
         "value 612/s, limit 500/s, peak 640/s; process=crawler, unit=crawler.service",
         f"since 2025-06-15 15:06:40 UTC, for 12 s; why: {alert.reason}; host web-1, rule outbound-connection-storm",
-        *notification_text.evidence_lines(alert, make_notice(alert))[:1],
+        *notification_text.evidence_lines(alert, make_notification(alert))[:1],
     ]
 
 
-def test_numbers_are_written_in_the_format_of_their_rule(make_alert, make_notice):
+def test_numbers_are_written_in_the_format_of_their_rule(make_alert, make_notification):
     alert = make_alert(value=1.5e9, threshold=1e8, peak=2e9, format="bytes/s")
-    assert notification_text.detail_lines(alert, make_notice())[0] == "value 1.5 GB/s, limit 100 MB/s, peak 2 GB/s"
+    assert (
+        notification_text.detail_lines(alert, make_notification())[0] == "value 1.5 GB/s, limit 100 MB/s, peak 2 GB/s"
+    )
 
 
-def test_the_overflow_alert_shows_the_number_of_instances_and_their_limit(make_alert, make_notice):
+def test_the_overflow_alert_shows_the_number_of_instances_and_their_limit(make_alert, make_notification):
     alert = make_alert(value=7.0, peak=7.0, labels=OVERFLOW_LABELS)
-    assert notification_text.detail_lines(alert, make_notice(alert))[0] == "value 7, limit 500/s"
+    assert notification_text.detail_lines(alert, make_notification(alert))[0] == "value 7, limit 500/s"
 
 
-def test_a_label_cannot_look_like_two(make_alert, make_notice):
+def test_a_label_cannot_look_like_two(make_alert, make_notification):
     alert = make_alert(labels=(("process", 'a, unit="b'), ("unit", "")))
-    assert notification_text.detail_lines(alert, make_notice())[1] == r'process="a, unit=\"b", unit=-'
+    assert notification_text.detail_lines(alert, make_notification())[1] == r'process="a, unit=\"b", unit=-'
 
 
-def test_the_title_of_one_alert_is_its_title_and_the_host(make_notice):
+def test_the_title_of_one_alert_is_its_title_and_the_host(make_notification):
     title = "[FIRING] critical: crawler opens 612/s connections (limit 500/s)"
-    assert notification_text.notification_title(make_notice()) == f"{title} on web-1"
-    assert notification_text.status_line(make_notice()) == "[FIRING] critical: outbound-connection-storm on web-1"
+    assert notification_text.notification_title(make_notification()) == f"{title} on web-1"
+    assert notification_text.status_line(make_notification()) == "[FIRING] critical: outbound-connection-storm on web-1"
 
 
-def test_a_host_in_the_summary_is_not_repeated(make_alert, make_notice):
+def test_a_host_in_the_summary_is_not_repeated(make_alert, make_notification):
     titles = [
-        notification_text.notification_title(make_notice(make_alert(summary=f"{name} is ill")))
+        notification_text.notification_title(make_notification(make_alert(summary=f"{name} is ill")))
         for name in ("web-1", "web-10")
     ]
     assert titles == ["[FIRING] critical: web-1 is ill", "[FIRING] critical: web-10 is ill on web-1"]
 
 
-def test_the_title_of_many_alerts_has_their_number(make_alert, make_notice):
+def test_the_title_of_many_alerts_has_their_number(make_alert, make_notification):
     over = make_alert(resolved=1_750_000_011.0)
-    notification = make_notice(make_alert(severity=Severity.WARNING), make_alert(severity=Severity.WARNING), over)
+    notification = make_notification(make_alert(severity=Severity.WARNING), make_alert(severity=Severity.WARNING), over)
     assert (
         notification_text.notification_title(notification)
         == "[FIRING:2, RESOLVED:1] warning: outbound-connection-storm on web-1"
     )
 
 
-def test_a_test_is_marked_in_every_title(make_alert, make_notice):
-    one, two = make_notice(is_test=True), make_notice(make_alert(), make_alert(), is_test=True)
+def test_a_test_is_marked_in_every_title(make_alert, make_notification):
+    one, two = make_notification(is_test=True), make_notification(make_alert(), make_alert(), is_test=True)
     title = "[TEST] [FIRING] critical: crawler opens 612/s connections (limit 500/s)"
     assert notification_text.notification_title(one) == f"{title} on web-1"
     assert notification_text.notification_title(two) == "[TEST] [FIRING:2] critical: outbound-connection-storm on web-1"

@@ -27,7 +27,7 @@ def rendered(given, notification, **keys):
     return body.render(notification).decode()
 
 
-def test_a_table_becomes_json_with_every_field_replaced(make_alert, make_notice):
+def test_a_table_becomes_json_with_every_field_replaced(make_alert, make_notification):
     given = {
         "text": "{title}\n{since}",
         "level": "{severity}/{status}",
@@ -35,7 +35,7 @@ def test_a_table_becomes_json_with_every_field_replaced(make_alert, make_notice)
         "numbers": "{value} {value:count} {threshold:bytes} {peak}",
         "{not a field}": "{{literal}} {firing}",
     }
-    notification = make_notice(make_alert(), make_alert(resolved=1_750_000_100.0))
+    notification = make_notification(make_alert(), make_alert(resolved=1_750_000_100.0))
     document = json.loads(rendered(given, notification))
     assert document == {
         "text": "[FIRING:1, RESOLVED:1] critical: outbound-connection-storm on web-1\n12 s ago",
@@ -46,14 +46,14 @@ def test_a_table_becomes_json_with_every_field_replaced(make_alert, make_notice)
     }
 
 
-def test_the_details_are_those_of_every_alert(make_alert, make_notice):
-    text = rendered("{details}", make_notice(make_alert(), make_alert(summary="another")))
+def test_the_details_are_those_of_every_alert(make_alert, make_notification):
+    text = rendered("{details}", make_notification(make_alert(), make_alert(summary="another")))
     assert text.count("value 612/s, limit 500/s, peak 640/s\n") == 2
     assert "[FIRING] critical: another\n" in text
 
 
-def test_a_missing_value_is_a_dash(make_notice):
-    assert rendered("{runbook} {resolved} {container}", make_notice()) == "- - -"
+def test_a_missing_value_is_a_dash(make_notification):
+    assert rendered("{runbook} {resolved} {container}", make_notification()) == "- - -"
 
 
 @pytest.mark.parametrize(
@@ -72,16 +72,16 @@ def test_a_text_has_the_configured_media_type(keys, content_type):
 JSON = '{{"text": "{summary}", "lines": "{details}", "host": "{host}"}}'
 
 
-def test_hostile_names_cannot_end_the_string_around_them(hostile_notice):
+def test_hostile_names_cannot_end_the_string_around_them(hostile_notification):
     for text in (
-        rendered({"text": "{summary}", "lines": "{details}", "host": "{host}"}, hostile_notice),
-        rendered(JSON, hostile_notice, content_type="application/json"),
+        rendered({"text": "{summary}", "lines": "{details}", "host": "{host}"}, hostile_notification),
+        rendered(JSON, hostile_notification, content_type="application/json"),
     ):
         document = json.loads(text)
         assert document.keys() == {"text", "lines", "host"}
         assert all(line.isprintable() for value in document.values() for line in value.split("\n"))
         assert len(document["text"]) <= 1_024
-    assert all(line.isprintable() for line in rendered("{summary}\n{details}", hostile_notice).split("\n"))
+    assert all(line.isprintable() for line in rendered("{summary}\n{details}", hostile_notification).split("\n"))
 
 
 @pytest.mark.parametrize(
@@ -117,13 +117,13 @@ class RecordingEndpoint(Endpoint):
         return HttpResponse(200, b"", None)
 
 
-def test_a_failing_template_is_replaced_by_alertmanagers_form_with_the_error(make_alert, make_notice):
+def test_a_failing_template_is_replaced_by_alertmanagers_form_with_the_error(make_alert, make_notification):
     body, problems = body_of('{{"n": {value:count}}}', content_type="application/json")
     assert problems == []
     endpoint = RecordingEndpoint()
     webhook = Webhook("hook", endpoint, None, SystemClock(), body=body)
-    webhook.send(make_notice(), 10.0)
-    webhook.send(make_notice(make_alert(value=1_234.0)), 10.0)  # "1,234" is not a JSON number
+    webhook.send(make_notification(), 10.0)
+    webhook.send(make_notification(make_alert(value=1_234.0)), 10.0)  # "1,234" is not a JSON number
     (good, _), (document, headers) = endpoint.posts
     assert json.loads(good) == {"n": 612}
     document = json.loads(document)

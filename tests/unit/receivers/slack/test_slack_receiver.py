@@ -58,8 +58,8 @@ def check_limits(body):
     return message
 
 
-def test_a_message_says_it_all_in_text_header_and_sections(slack, make_alert, make_notice):
-    message = check_limits(slack.render(make_notice(make_alert(runbook="https://wiki.example/storm?a=1&b=2|3"))))
+def test_a_message_says_it_all_in_text_header_and_sections(slack, make_alert, make_notification):
+    message = check_limits(slack.render(make_notification(make_alert(runbook="https://wiki.example/storm?a=1&b=2|3"))))
     title = "[FIRING] critical: crawler opens 612/s connections (limit 500/s)"
     assert message == {
         "text": f"🔴 {title} on web-1",
@@ -105,13 +105,13 @@ def test_a_message_says_it_all_in_text_header_and_sections(slack, make_alert, ma
     [({}, "🔴"), ({"severity": Severity.WARNING}, "🟠"), ({"resolved": 1_750_000_100.0}, "🟢")],
     ids=["critical", "warning", "resolved"],
 )
-def test_the_sign_tells_how_bad_it_is(slack, make_alert, make_notice, changes, sign):
-    assert json.loads(slack.render(make_notice(make_alert(**changes))))["text"].startswith(f"{sign} ")
+def test_the_sign_tells_how_bad_it_is(slack, make_alert, make_notification, changes, sign):
+    assert json.loads(slack.render(make_notification(make_alert(**changes))))["text"].startswith(f"{sign} ")
 
 
-def test_of_many_alerts_the_worst_are_listed_and_the_rest_counted(slack, make_alert, make_notice):
+def test_of_many_alerts_the_worst_are_listed_and_the_rest_counted(slack, make_alert, make_notification):
     warnings = [make_alert(severity=Severity.WARNING) for _ in range(40)]
-    message = check_limits(slack.render(make_notice(*warnings, make_alert())))
+    message = check_limits(slack.render(make_notification(*warnings, make_alert())))
     assert message["text"] == "🔴 [FIRING:41] critical: outbound-connection-storm on web-1"
     sections = [block["text"]["text"] for block in message["blocks"] if block["type"] == "section"]
     assert sections[0].startswith("*[FIRING] critical: ")
@@ -121,19 +121,19 @@ def test_of_many_alerts_the_worst_are_listed_and_the_rest_counted(slack, make_al
     assert sections[-1] == f"and {41 - listed} more alerts"
 
 
-def test_hostile_names_stay_inside_every_limit_and_mention_nobody(slack, hostile_notice):
-    message = check_limits(slack.render(hostile_notice))
+def test_hostile_names_stay_inside_every_limit_and_mention_nobody(slack, hostile_notification):
+    message = check_limits(slack.render(hostile_notification))
     for text in texts(message):
         assert not re.search(r"[<>]|&(?!amp;|lt;|gt;)", text)
 
 
-def test_many_alerts_with_hostile_names_stay_inside_every_limit(slack, make_alert, make_notice, hostile_name):
+def test_many_alerts_with_hostile_names_stay_inside_every_limit(slack, make_alert, make_notification, hostile_name):
     alerts = [make_alert(labels=(("process", hostile_name),), summary=hostile_name, runbook="https://x/" + "&" * 3_000)]
-    check_limits(slack.render(make_notice(*alerts * 30, host=hostile_name, group_key="r" * 300)))
+    check_limits(slack.render(make_notification(*alerts * 30, host=hostile_name, group_key="r" * 300)))
 
 
-def test_ok_is_taken_for_delivered(slack, make_notice):
-    slack.send(make_notice(), 10.0)
+def test_ok_is_taken_for_delivered(slack, make_notification):
+    slack.send(make_notification(), 10.0)
 
 
 @pytest.mark.parametrize(
@@ -166,9 +166,9 @@ def test_ok_is_taken_for_delivered(slack, make_notice):
         (400, b"<secret page>", "client_error", "hooks.slack.com answered 400"),
     ],
 )
-def test_what_slack_refuses_is_final_and_says_the_remedy(make_notice, status, body, reason, text):
+def test_what_slack_refuses_is_final_and_says_the_remedy(make_notification, status, body, reason, text):
     with pytest.raises(DeliveryError) as caught:
-        slack_answering(status, body).send(make_notice(), 10.0)
+        slack_answering(status, body).send(make_notification(), 10.0)
     assert (caught.value.reason, str(caught.value), caught.value.retryable) == (reason, text, False)
 
 
@@ -177,13 +177,13 @@ def test_says_where_it_posts_without_the_path(slack):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 10, 21])
-def test_evidence_gives_way_to_the_facts_of_every_alert(slack, make_alert, make_notice, evidence, count):
+def test_evidence_gives_way_to_the_facts_of_every_alert(slack, make_alert, make_notification, evidence, count):
     wordy = replace(evidence, top_process=replace(evidence.top_process, command="&" * 256), peers=evidence.peers * 5)
     labels = (("process", "<" * 60), ("unit", "crawler.service"))
     alert = make_alert(evidence=wordy, labels=labels, runbook="https://wiki.example/storm")
     bare = replace(alert, evidence=None)
-    message = check_limits(slack.render(make_notice(*[alert] * count)))
-    facts = json.loads(slack.render(make_notice(*[bare] * count)))
+    message = check_limits(slack.render(make_notification(*[alert] * count)))
+    facts = json.loads(slack.render(make_notification(*[bare] * count)))
     told, expected = ([block["text"]["text"] for block in one["blocks"] if "text" in block] for one in (message, facts))
 
     assert len(told) == len(expected)
@@ -225,24 +225,24 @@ def test_what_is_wrong_with_its_table_is_told(keys, problem):
     assert told.startswith(problem)
 
 
-def test_a_bot_shows_both_of_its_messages_and_their_sizes(make_notice):
+def test_a_bot_shows_both_of_its_messages_and_their_sizes(make_notification):
     slack, _ = problems_of(bot_token="xoxb-1", channel="C1")
-    brief, full = slack.render(make_notice()).split(b"\n")
+    brief, full = slack.render(make_notification()).split(b"\n")
     assert len(brief) < len(full)
     check_limits(brief)
     check_limits(full)
-    sizes = slack.limit_usage(make_notice())
+    sizes = slack.limit_usage(make_notification())
     assert all(re.fullmatch(r"[\d,]+ of 8,000 characters; 3 of 50 blocks", size) for size in sizes)
     assert len(sizes) == 2
 
 
-def test_an_alert_with_many_lines_stays_inside_every_limit(slack, make_alert, make_notice, monkeypatch):
+def test_an_alert_with_many_lines_stays_inside_every_limit(slack, make_alert, make_notification, monkeypatch):
     monkeypatch.setattr(
         notification_text,
         "fact_lines",
         lambda alert, notification: [f"line {number}: {'x' * 200}" for number in range(90)],
     )
-    message = check_limits(slack.render(make_notice(make_alert(), make_alert())))
+    message = check_limits(slack.render(make_notification(make_alert(), make_alert())))
     sections = [block["text"]["text"] for block in message["blocks"] if block["type"] == "section"]
     assert len(sections) == 4
     assert sections[0].startswith("*[FIRING] critical: ")

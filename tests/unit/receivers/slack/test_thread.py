@@ -110,22 +110,22 @@ def bot() -> Bot:
 
 
 @pytest.fixture
-def firing(make_alert, make_notice) -> Callable[..., Notification]:
+def firing(make_alert, make_notification) -> Callable[..., Notification]:
     """Make a notice of a storm that fires, with an id of its own."""
 
     def make(identity: str, *, severity=Severity.CRITICAL, **changes: object) -> Notification:
-        return make_notice(make_alert(severity=severity), id=identity * 32, **changes)
+        return make_notification(make_alert(severity=severity), id=identity * 32, **changes)
 
     return make
 
 
 @pytest.fixture
-def resolved(make_alert, make_notice) -> Callable[..., Notification]:
+def resolved(make_alert, make_notification) -> Callable[..., Notification]:
     """Make the notice of its end."""
 
     def make(identity: str, **changes: object) -> Notification:
         over = make_alert(state=AlertState.RESOLVED, resolved=1_750_000_100.0)
-        return make_notice(over, id=identity * 32, reason="resolved", **changes)
+        return make_notification(over, id=identity * 32, reason="resolved", **changes)
 
     return make
 
@@ -419,8 +419,8 @@ def test_a_turn_that_comes_too_late_is_not_waited_for():
     )
 
 
-def test_hostile_names_stay_inside_every_limit_and_mention_nobody(bot, hostile_notice):
-    bot.deliver(hostile_notice)
+def test_hostile_names_stay_inside_every_limit_and_mention_nobody(bot, hostile_notification):
+    bot.deliver(hostile_notification)
     assert (len(bot.workspace.parents()), len(bot.workspace.replies())) == (1, 1)
     assert all(message.blocks for message in bot.workspace.messages)  # none was refused for its form
 

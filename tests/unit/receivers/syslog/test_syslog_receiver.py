@@ -42,8 +42,8 @@ def parsed(record):
     return match
 
 
-def test_a_record_is_rfc_5424_with_the_facts_as_structured_data(make_notice):
-    assert syslog().render(make_notice()) == (
+def test_a_record_is_rfc_5424_with_the_facts_as_structured_data(make_notification):
+    assert syslog().render(make_notification()) == (
         b"<26>1 2025-06-15T15:06:52.000Z web-1 bpf-watchdog %d FIRING "
         b'[bpf-watchdog@32473 rule="outbound-connection-storm" state="firing" severity="critical" '
         b'fingerprint="0123456789abcdef" notification_id="5f0c7e7a8d9b4c6e8f1a2b3c4d5e6f70" '
@@ -56,14 +56,14 @@ def test_a_record_is_rfc_5424_with_the_facts_as_structured_data(make_notice):
     )
 
 
-def test_the_systems_own_socket_gets_syslog3s_format_with_the_facts_at_the_end(make_notice, utc):
-    record = syslog("unix:///dev/log", use_local_format=True).render(make_notice())
+def test_the_systems_own_socket_gets_syslog3s_format_with_the_facts_at_the_end(make_notification, utc):
+    record = syslog("unix:///dev/log", use_local_format=True).render(make_notification())
     assert record.startswith(b"<26>Jun 15 15:06:52 bpf-watchdog[%d]: [FIRING] critical: crawler opens" % os.getpid())
     assert record.endswith(b'process="crawler" unit="crawler.service"]')
 
 
-def test_a_day_of_one_digit_is_padded_by_a_space(make_notice, utc):
-    record = syslog(use_local_format=True).render(make_notice(created=1_748_822_400.0))
+def test_a_day_of_one_digit_is_padded_by_a_space(make_notification, utc):
+    record = syslog(use_local_format=True).render(make_notification(created=1_748_822_400.0))
     assert record.startswith(b"<26>Jun  2 00:00:00 bpf-watchdog[")
 
 
@@ -77,56 +77,60 @@ def test_a_day_of_one_digit_is_padded_by_a_space(make_notice, utc):
         ({"resolved": 1_750_000_100.0}, "repeat", b"29", b"RESOLVED"),
     ],
 )
-def test_priority_and_message_id_tell_what_happened(make_alert, make_notice, changes, reason, priority, message_id):
-    record = parsed(syslog().render(make_notice(make_alert(**changes), reason=reason)))
+def test_priority_and_message_id_tell_what_happened(
+    make_alert, make_notification, changes, reason, priority, message_id
+):
+    record = parsed(syslog().render(make_notification(make_alert(**changes), reason=reason)))
     assert (record["pri"], record["msgid"]) == (priority, message_id)
 
 
-def test_why_it_is_told_here_is_among_the_words_where_that_is_no_matter_of_course(make_notice):
-    record = parsed(syslog().render(make_notice(reason="escalated", reason_detail="oncall does not answer")))
+def test_why_it_is_told_here_is_among_the_words_where_that_is_no_matter_of_course(make_notification):
+    record = parsed(syslog().render(make_notification(reason="escalated", reason_detail="oncall does not answer")))
     assert b"(limit 500/s); escalated: oncall does not answer; value 612/s" in record["msg"]
 
 
-def test_no_priority_is_above_191(make_alert, make_notice):
+def test_no_priority_is_above_191(make_alert, make_notification):
     over = make_alert(resolved=1_750_000_100.0)
-    assert parsed(syslog(facility=23).render(make_notice(over)))["pri"] == b"189"
+    assert parsed(syslog(facility=23).render(make_notification(over)))["pri"] == b"189"
 
 
-def test_each_alert_has_its_own_record_the_worst_first(make_alert, make_notice):
-    notification = make_notice(make_alert(severity=Severity.WARNING), make_alert())
+def test_each_alert_has_its_own_record_the_worst_first(make_alert, make_notification):
+    notification = make_notification(make_alert(severity=Severity.WARNING), make_alert())
     assert [parsed(record)["pri"] for record in syslog().render(notification).split(b"\n")] == [b"26", b"28"]
 
 
-def test_a_label_never_stands_for_a_fact_of_ours(make_alert, make_notice):
-    data = parsed(syslog().render(make_notice(make_alert(labels=(("state", "SYN_SENT"),)))))["data"]
+def test_a_label_never_stands_for_a_fact_of_ours(make_alert, make_notification):
+    data = parsed(syslog().render(make_notification(make_alert(labels=(("state", "SYN_SENT"),)))))["data"]
     assert b' state="firing"' in data
     assert b' label_state="SYN_SENT"' in data
 
 
-def test_a_test_and_a_runbook_are_in_the_structured_data(make_alert, make_notice):
-    data = parsed(syslog().render(make_notice(make_alert(runbook="https://wiki.example/a]b"), is_test=True)))["data"]
+def test_a_test_and_a_runbook_are_in_the_structured_data(make_alert, make_notification):
+    data = parsed(syslog().render(make_notification(make_alert(runbook="https://wiki.example/a]b"), is_test=True)))[
+        "data"
+    ]
     assert b' test="true"' in data
     assert data.endswith(rb' runbook="https://wiki.example/a\]b"]')
 
 
 @pytest.mark.parametrize(("address", "limit"), [("udp://h", 2_048), ("tcp://h", 8_000), ("unix:///log", 8_000)])
-def test_hostile_names_make_one_well_formed_record_within_the_limit(hostile_notice, address, limit):
-    record = syslog(address).render(hostile_notice)
+def test_hostile_names_make_one_well_formed_record_within_the_limit(hostile_notification, address, limit):
+    record = syslog(address).render(hostile_notification)
     assert len(record) <= limit
     assert parsed(record)["msg"].decode().isprintable()
     assert parsed(record)["data"].decode().isprintable()
 
 
-def test_hostile_names_make_one_well_formed_local_record_within_the_limit(hostile_notice):
-    record = syslog("unix:///dev/log", use_local_format=True).render(hostile_notice)
+def test_hostile_names_make_one_well_formed_local_record_within_the_limit(hostile_notification):
+    record = syslog("unix:///dev/log", use_local_format=True).render(hostile_notification)
     assert len(record) <= 8_000
     assert record.decode().isprintable()
     assert record.endswith(b"]")
 
 
-def test_labels_that_find_no_room_are_left_out_and_the_words_are_kept(make_alert, make_notice):
+def test_labels_that_find_no_room_are_left_out_and_the_words_are_kept(make_alert, make_notification):
     labels = tuple((f"label{number}", "é" * 1_000) for number in range(30))
-    record = syslog("udp://log.example").render(make_notice(make_alert(labels=labels)))
+    record = syslog("udp://log.example").render(make_notification(make_alert(labels=labels)))
     assert len(record) <= 2_048
     assert parsed(record)["data"].endswith(b' truncated="yes"]')
     assert parsed(record)["data"].count("…".encode()) == 5  # each value that is there is cut at 255 octets
@@ -134,10 +138,10 @@ def test_labels_that_find_no_room_are_left_out_and_the_words_are_kept(make_alert
     assert parsed(record)["msg"].endswith("…".encode())
 
 
-def test_a_host_name_is_made_printable_ascii(make_notice):
-    assert parsed(syslog().render(make_notice(host="wéb 1\n")))["host"] == b"w?b?1?"
-    assert parsed(syslog().render(make_notice(host="")))["host"] == b"-"
-    assert parsed(syslog().render(make_notice(host="h" * 300)))["host"] == b"h" * 255
+def test_a_host_name_is_made_printable_ascii(make_notification):
+    assert parsed(syslog().render(make_notification(host="wéb 1\n")))["host"] == b"w?b?1?"
+    assert parsed(syslog().render(make_notification(host="")))["host"] == b"-"
+    assert parsed(syslog().render(make_notification(host="h" * 300)))["host"] == b"h" * 255
 
 
 @pytest.mark.parametrize(
@@ -208,11 +212,13 @@ def test_what_a_wire_cannot_use_is_told(keys, problems):
     assert [said.startswith(start) for said, start in zip(told, problems, strict=True)] == [True] * len(problems), told
 
 
-def test_evidence_is_cut_before_any_fact(make_alert, make_notice, evidence):
+def test_evidence_is_cut_before_any_fact(make_alert, make_notification, evidence):
     wordy = replace(evidence, top_process=replace(evidence.top_process, command="é" * 128), peers=evidence.peers * 5)
     labels = tuple((f"label{number}", "x" * 100) for number in range(5))
-    message = parsed(syslog("udp://log.example").render(make_notice(make_alert(labels=labels, evidence=wordy))))["msg"]
-    facts = parsed(syslog("udp://log.example").render(make_notice(make_alert(labels=labels))))["msg"]
+    message = parsed(syslog("udp://log.example").render(make_notification(make_alert(labels=labels, evidence=wordy))))[
+        "msg"
+    ]
+    facts = parsed(syslog("udp://log.example").render(make_notification(make_alert(labels=labels))))["msg"]
 
     assert message.startswith(facts + b"; process: crawler, pid 4711 ")
     assert message.endswith("…".encode())
