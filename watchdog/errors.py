@@ -16,18 +16,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One problem in a file, shown as `file:line: key: message`."""
+    """One problem in a file, shown as `file:line: key: message`.
+
+    `is_access_denied`: this account may not read a file that the configuration needs.
+    """
 
     file: str
     line: int
     key: str
     message: str
+    is_access_denied: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         """Format as `file:line: key: message`."""

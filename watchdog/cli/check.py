@@ -7,8 +7,9 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from watchdog.alerts import wording
 from watchdog.clock import SECOND_NS
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"no such file or folder: {path}")
     report = _check(paths)
     if args.json:
-        print(json.dumps(asdict(report), indent=2))
+        print(json.dumps(_to_json(report), indent=2))
     else:
         _print(report)
     return 1 if report.problems else 0
@@ -105,6 +106,14 @@ def _contains_files(folder: Path) -> bool:
         return bool(toml_files(folder))
     except ConfigError:  # reported when the folder is opened
         return True
+
+
+def _to_json(report: _CheckReport) -> dict[str, Any]:
+    def rows(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+        return [{"file": one.file, "line": one.line, "key": one.key, "message": one.message} for one in problems]
+
+    counts = {"files": report.files, "rules": report.rules}
+    return {**counts, "problems": rows(report.problems), "notes": rows(report.notes)}
 
 
 def _print(report: _CheckReport) -> None:

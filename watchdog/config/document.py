@@ -122,20 +122,20 @@ class Table:
         """Return whether `key` has a problem, so that its value is a placeholder."""
         return any(name == key for name, _ in self._failed)
 
-    def add_problem(self, key: str, message: str, *, index: int | None = None) -> None:
+    def add_problem(self, key: str, message: str, *, index: int | None = None, is_access_denied: bool = False) -> None:
         """Add a problem of `key`, or of its element `index`; only the first one of each is kept."""
         if (key, None) not in self._failed and (key, index) not in self._failed:
             self._failed.add((key, index))
-            self.document.problems.append(self._problem(key, message, index))
+            self.document.problems.append(self._problem(key, message, index, is_access_denied=is_access_denied))
 
-    def add_note(self, key: str, message: str, *, index: int | None = None) -> None:
+    def add_note(self, key: str, message: str, *, index: int | None = None, is_access_denied: bool = False) -> None:
         """Add a note on `key`: information for the author that does not make the file unusable."""
-        self.document.notes.append(self._problem(key, message, index))
+        self.document.notes.append(self._problem(key, message, index, is_access_denied=is_access_denied))
 
-    def _problem(self, key: str, message: str, index: int | None) -> Problem:
+    def _problem(self, key: str, message: str, index: int | None, *, is_access_denied: bool) -> Problem:
         path = (*self._path, key) if index is None else (*self._path, key, index)
         name = ".".join(_bare(part) for part in (*self._path, key) if isinstance(part, str))
-        return Problem(self.document.file, self.document.line(path), name, message)
+        return Problem(self.document.file, self.document.line(path), name, message, is_access_denied)
 
     def value(self, key: str, default: object = REQUIRED) -> object:
         """Return the value at `key` without a check of its type; None if a required key is missing."""
@@ -313,7 +313,7 @@ class Table:
             if error.is_unavailable and not self.document.require_secrets:
                 self.add_note(form, f"not checked: {error}")
             else:
-                self.add_problem(form, str(error))
+                self.add_problem(form, str(error), is_access_denied=error.is_access_denied)
             return None
 
     def _inline(self, key: str, text: str, *, is_url: bool) -> Secret | None:

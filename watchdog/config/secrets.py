@@ -64,12 +64,14 @@ class SecretError(WatchdogError):
     """A secret's file, variable or credential cannot be used.
 
     `is_unavailable`: it cannot be read here; the daemon's account on its host may be able to read it.
+    `is_access_denied`: this account may not read the file.
     """
 
-    def __init__(self, text: str, *, is_unavailable: bool, remedy: str = "") -> None:
+    def __init__(self, text: str, *, is_unavailable: bool, is_access_denied: bool = False, remedy: str = "") -> None:
         """Keep the text, which names the place of the secret and never its content."""
         super().__init__(text, remedy=remedy)
         self.is_unavailable = is_unavailable
+        self.is_access_denied = is_access_denied
 
 
 def secret_from_file(path: str) -> Secret:
@@ -104,7 +106,9 @@ def _read(path: str, *, private: bool) -> Secret:
     try:
         content, status = read_regular_file(path, _MAX_BYTES)
     except OSError as error:
-        raise SecretError(f"cannot read {path!r}: {error.strerror}", is_unavailable=True) from None
+        is_denied = isinstance(error, PermissionError)
+        text = f"cannot read {path!r}: {error.strerror}"
+        raise SecretError(text, is_unavailable=True, is_access_denied=is_denied) from None
     except UnusableFile as error:
         raise SecretError(f"{path!r} {error}", is_unavailable=False) from None
     if private and (others := other_readers(status)):

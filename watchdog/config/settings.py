@@ -145,7 +145,7 @@ def _read(file: str) -> tuple[str, str | None]:
     try:
         content, status = read_regular_file(file, _MAX_BYTES)
     except OSError as error:
-        raise _unusable(file, f"cannot read: {error.strerror}") from None
+        raise unreadable_file(file, error) from None
     except UnusableFile as error:
         raise _unusable(file, str(error)) from None
     if status.st_mode & stat.S_IWOTH:
@@ -155,6 +155,12 @@ def _read(file: str) -> tuple[str, str | None]:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise _unusable(file, f"is not UTF-8 text: byte 0x{content[error.start]:02x}", line) from None
+
+
+def unreadable_file(path: str, error: OSError) -> ConfigError:
+    """Return the ConfigError for a file or folder that cannot be read."""
+    message, is_access_denied = f"cannot read: {error.strerror}", isinstance(error, PermissionError)
+    return ConfigError([Problem(path, 1, "file", message, is_access_denied)])
 
 
 def _unusable(file: str, message: str, line: int = 1) -> ConfigError:
@@ -172,7 +178,7 @@ def path_exists(path: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        raise _unusable(path, f"cannot read: {error.strerror}") from None
+        raise unreadable_file(path, error) from None
     return True
 
 

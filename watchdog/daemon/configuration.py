@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -127,7 +126,7 @@ def _rules_folder(given: str | None) -> tuple[Path, bool]:
 
 
 def _add_remedy(problem: Problem) -> Problem:
-    if os.strerror(errno.EACCES) not in problem.message:
+    if not problem.is_access_denied:
         return problem
     # At the start root may have read the file, which the account cannot.
     name = privileges.current_account_name()

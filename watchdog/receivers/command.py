@@ -83,7 +83,12 @@ def _check_program(path: str, table: Table) -> None:
     except OSError as error:
         # `check` may run on another machine than the daemon: there a missing program is only a note.
         report = table.add_problem if table.document.require_secrets else table.add_note
-        report("command", f"cannot run {path!r}: {error.strerror}", index=0)
+        report(
+            "command",
+            f"cannot run {path!r}: {error.strerror}",
+            index=0,
+            is_access_denied=isinstance(error, PermissionError),
+        )
         return
     if not stat.S_ISREG(mode) or not os.access(path, os.X_OK):
         table.add_problem("command", f"{path!r} is not an executable file", index=0)

@@ -163,7 +163,9 @@ def _pem(table: Table, key: str) -> str | None:
         content, status = b"", None
     except OSError as error:
         problem = f"cannot read {path!r}: {error.strerror}"
-        (table.add_problem if table.document.require_secrets else table.add_note)(key, problem)
+        (table.add_problem if table.document.require_secrets else table.add_note)(
+            key, problem, is_access_denied=isinstance(error, PermissionError)
+        )
         return None
     text = content.decode("ascii", "replace")
     if status is None or "-----BEGIN " not in text:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from watchdog.clock import SECOND_NS
 from watchdog.config.document import Document
-from watchdog.config.settings import open_document
+from watchdog.config.settings import open_document, unreadable_file
 from watchdog.errors import ConfigError, Problem
 from watchdog.rules.language.parse_rule import RuleEnvironment, read_rule
 from watchdog.rules.language.rule import Rule
@@ -71,7 +71,7 @@ def toml_files(path: Path) -> list[str]:
     try:
         names = [entry.name for entry in path.iterdir()]
     except OSError as error:
-        raise ConfigError([Problem(str(path), 1, "file", f"cannot read: {error.strerror}")]) from None
+        raise unreadable_file(str(path), error) from None
     wanted = (name for name in names if name.endswith(".toml") and not name.endswith(".test.toml") and name[0] != ".")
     return [str(path / name) for name in sorted(wanted, key=os.fsencode)]
 
