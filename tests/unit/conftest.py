@@ -1,66 +1,17 @@
-"""Alerts, notices and hostile names for the tests of receivers."""
+"""Alerts, notifications and hostile names for the tests of receivers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
-from watchdog.alerts.alert import Alert, AlertState
-from watchdog.alerts.evidence import Evidence, TopProcess
-from watchdog.routing.notification import Notification, NotificationReason
-from watchdog.rules.engine.contributors import Peer
-from watchdog.rules.language.rule import Severity
+import factories
+from watchdog.alerts.alert import Alert
+from watchdog.alerts.evidence import Evidence
+from watchdog.routing.notification import Notification
 
-STORM = Alert(
-    rule="outbound-connection-storm",
-    labels=(("process", "crawler"), ("unit", "crawler.service")),
-    fingerprint="0123456789abcdef",
-    state=AlertState.FIRING,
-    severity=Severity.CRITICAL,
-    summary="crawler opens 612/s connections (limit 500/s)",
-    value=612.0,
-    threshold=500.0,
-    peak=640.5,
-    started=1_750_000_000.0,
-    fired=1_750_000_010.25,
-    resolved=None,
-    reason="value above 500/s for 10 s",
-    receivers=None,
-    runbook=None,
-    format="rate",
-)
-
-CULPRIT = TopProcess(
-    pid=4711,
-    name="crawler",
-    exe="/usr/bin/crawler",
-    user="www-data",
-    unit="crawler.service",
-    container="",
-    share=0.75,
-    other_process_count=2,
-    started=1_749_992_491.0,
-    command="/usr/bin/crawler --token=***",
-    parents=((640, "supervisor"), (1, "systemd")),
-    has_exited=False,
-)
-REFUSING = Peer("192.0.2.7", 443, "out", 580.0, 580, 0, 0, (), (("refused", 580),))
-EVIDENCE = Evidence(
-    taken=1_750_000_000.0,
-    metric="connects",
-    amount=612.0,
-    tick_seconds=1.0,
-    peers=(REFUSING,),
-    peer_count=33,
-    top_process=CULPRIT,
-    history=(0.0, None, 300.0, 612.0),
-    history_format="rate",
-    history_seconds=4.0,
-)
-
-# What a process may call itself; bytes that are no UTF-8 arrive surrogate-escaped.
+# Names that a process can give itself; bytes that are not UTF-8 arrive surrogate-escaped.
 HOSTILE_NAMES = (
     "\x1b[2J\x1b]0;owned\x07",
     "line\r\nfeed: <26>1 - - - - - forged",
@@ -87,55 +38,41 @@ HOSTILE_NAMES = (
 
 @pytest.fixture(params=HOSTILE_NAMES, ids=range(len(HOSTILE_NAMES)))
 def hostile_name(request) -> str:
-    """Give each of the names that no receiver may stumble over."""
+    """Return each of the names that every receiver must be able to send."""
     return request.param
 
 
 @pytest.fixture
 def evidence() -> Evidence:
-    """Show a crawler that a server refuses."""
-    return EVIDENCE
+    """Return the evidence of a crawler whose connections a server refuses."""
+    return factories.make_evidence()
 
 
 @pytest.fixture
 def make_alert() -> Callable[..., Alert]:
-    """Make a storm that fires, with any field changed."""
-
-    def make(**changes: object) -> Alert:
-        return Alert(**{**{name: getattr(STORM, name) for name in Alert.__slots__}, **changes})
-
-    return make
+    """Return the factory of alerts."""
+    return factories.make_alert
 
 
 @pytest.fixture
-def make_notification(make_alert) -> Callable[..., Notification]:
-    """Make a notice of the given alerts, of one storm if none is given."""
-
-    def make(*alerts: Alert, **changes: object) -> Notification:
-        fields = {
-            "id": "5f0c7e7a8d9b4c6e8f1a2b3c4d5e6f70",
-            "receiver": "oncall",
-            "group_key": "outbound-connection-storm",
-            "reason": NotificationReason.FIRST,
-            "alerts": alerts or (make_alert(),),
-            "created": 1_750_000_012.0,
-            "host": "web-1",
-        }
-        merged = {**fields, **changes}
-        return Notification(**{**merged, "reason": NotificationReason(merged["reason"])})
-
-    return make
+def make_notification() -> Callable[..., Notification]:
+    """Return the factory of notifications."""
+    return factories.make_notification
 
 
 @pytest.fixture
-def hostile_notification(make_alert, make_notification, hostile_name) -> Notification:
-    """Put a hostile name wherever text from the host can stand."""
+def hostile_notification(hostile_name) -> Notification:
+    """Return a notification with a hostile name in each text that comes from the host."""
     texts = dict.fromkeys(("name", "exe", "user", "unit", "container", "command"), hostile_name)
-    culprit = replace(CULPRIT, **texts, parents=((1, hostile_name),) * 5)
-    alert = make_alert(
+    evidence = factories.make_evidence(
+        top_process=factories.make_top_process(**texts, parents=((1, hostile_name),) * 5),
+        peers=(factories.make_peer(address=hostile_name),) * 5,
+    )
+    alert = factories.make_alert(
         labels=(("process", hostile_name), ("unit", hostile_name)),
+        fingerprint="0123456789abcdef",
         summary=hostile_name,
         reason=hostile_name,
-        evidence=replace(EVIDENCE, top_process=culprit, peers=(replace(REFUSING, address=hostile_name),) * 5),
+        evidence=evidence,
     )
-    return make_notification(alert, host=hostile_name)
+    return factories.make_notification(alert, host=hostile_name)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import FakeClock
+from factories import FakeClock
 from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
 from watchdog.clock import SECOND_NS, Now
 from watchdog.config.document import Document

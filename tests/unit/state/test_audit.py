@@ -28,8 +28,8 @@ def outbox(store, clock):
 
 @pytest.fixture
 def put(store, make_notification):
-    def put(id_, receiver="oncall", group_key="storm", **changes):
-        notification = make_notification(id=id_, receiver=receiver, group_key=group_key, **changes)
+    def put(id_, receiver="oncall", group_key="storm", alerts=(), **changes):
+        notification = make_notification(*alerts, id=id_, receiver=receiver, group_key=group_key, **changes)
         store.commit(alerts=(), groups=(), notifications=[notification])
 
     return put
