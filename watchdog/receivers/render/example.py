@@ -18,27 +18,7 @@ from watchdog.rules.language.rule import Severity
 def example_notifications(receiver: str) -> Iterator[Notification]:
     """Yield the firing and the resolved notification of a connection storm that began ten seconds ago."""
     now = SystemClock().wall()
-    labels = (("process", "example"), ("unit", "example.service"))
-    rule = "outbound-connection-storm"
-    firing = Alert(
-        rule=rule,
-        labels=labels,
-        fingerprint=fingerprint(rule, (*labels, ("test", "true"))),
-        state=AlertState.FIRING,
-        severity=Severity.CRITICAL,
-        summary="example opens 612/s connections (limit 500/s)",
-        value=612.0,
-        threshold=500.0,
-        peak=640.0,
-        started=now - 10,
-        fired=now - 10,
-        resolved=None,
-        reason="value above 500/s",
-        receivers=None,
-        runbook=None,
-        format="rate",
-        evidence=_example_evidence(now - 10),
-    )
+    firing = _firing_alert(now - 10)
     resolved = dataclasses.replace(
         firing,
         state=AlertState.RESOLVED,
@@ -51,13 +31,36 @@ def example_notifications(receiver: str) -> Iterator[Notification]:
         yield Notification(
             id=uuid.uuid4().hex,
             receiver=receiver,
-            group_key=rule,
+            group_key=alert.rule,
             reason=NotificationReason.TEST,
             alerts=(alert,),
             created=now,
             host=socket.gethostname(),
             is_test=True,
         )
+
+
+def _firing_alert(fired: float) -> Alert:
+    rule, labels = "outbound-connection-storm", (("process", "example"), ("unit", "example.service"))
+    return Alert(
+        rule=rule,
+        labels=labels,
+        fingerprint=fingerprint(rule, (*labels, ("test", "true"))),
+        state=AlertState.FIRING,
+        severity=Severity.CRITICAL,
+        summary="example opens 612/s connections (limit 500/s)",
+        value=612.0,
+        threshold=500.0,
+        peak=640.0,
+        started=fired,
+        fired=fired,
+        resolved=None,
+        reason="value above 500/s",
+        receivers=None,
+        runbook=None,
+        format="rate",
+        evidence=_example_evidence(fired),
+    )
 
 
 def _example_evidence(taken: float) -> Evidence:
