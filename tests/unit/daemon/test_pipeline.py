@@ -641,7 +641,7 @@ def test_who_was_told_of_an_alert_is_told_its_end_although_its_notice_was_refuse
 def test_a_file_that_turns_out_damaged_is_begun_anew_with_all_that_fires(night, caplog):
     fire(night)
     with night.store.database._lock:  # as in the middle of a transaction
-        night.store.database._begin_anew("malformed")
+        night.store.database._recreate("malformed")
     with night.store.database.transaction() as connection:
         connection.execute("DELETE FROM alerts")
         connection.execute("DELETE FROM groups")
