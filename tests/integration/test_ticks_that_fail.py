@@ -21,7 +21,7 @@ TICKS = 10
 PATIENCE_SECONDS = 20.0
 
 
-class Guard:
+class FakePipeline:
     """Does in each tick what the test says."""
 
     def __init__(self):
@@ -68,16 +68,16 @@ def heartbeats(manager):
 
 
 @pytest.fixture
-def guard():
-    return Guard()
+def pipeline():
+    return FakePipeline()
 
 
 @pytest.fixture
-def daemon(systemd, guard):
+def daemon(systemd, pipeline):
     daemon = Daemon(None, SystemClock(), LogWriter(2))  # options are for `run`
-    daemon._tick_loop.start(lambda tick: daemon._tick(guard, tick), INTERVAL_NS)
+    daemon._tick_loop.start(lambda tick: daemon._tick(pipeline, tick), INTERVAL_NS)
     yield daemon
-    guard.released.set()
+    pipeline.released.set()
     daemon._scheduler.stop()
 
 
@@ -90,27 +90,27 @@ def wait_for(condition):
 
 @pytest.mark.parametrize("does", ["hang", "fail"])
 def test_systemd_is_told_nothing_while_every_tick_hangs_or_raises_and_other_jobs_keep_their_interval(
-    systemd, daemon, guard, does, caplog
+    systemd, daemon, pipeline, does, caplog
 ):
-    guard.does, others = getattr(guard, does), []
+    pipeline.does, others = getattr(pipeline, does), []
     daemon._scheduler.add_job("other", INTERVAL_NS, lambda tick: others.append(tick.began_ns))
     daemon._scheduler.start()
     wait_for(lambda: len(others) > 2 * TICKS)
     assert heartbeats(systemd) == 0
     if does == "fail":
-        assert guard.ticks >= TICKS
+        assert pipeline.ticks >= TICKS
         assert "job failed: job=tick in_a_row=8" in caplog.messages
     else:
-        assert guard.ticks == 1
+        assert pipeline.ticks == 1
     gap_ns = statistics.median(later - earlier for earlier, later in pairwise(others))
     assert abs(gap_ns - INTERVAL_NS) <= INTERVAL_NS / 10
-    guard.does = lambda: None
-    guard.released.set()
+    pipeline.does = lambda: None
+    pipeline.released.set()
     wait_for(lambda: heartbeats(systemd))
 
 
 @pytest.mark.parametrize("does", ["find_the_disk_full", "judge_half"])
-def test_systemd_is_told_of_ticks_that_no_restart_would_mend(systemd, daemon, guard, does):
-    guard.does = getattr(guard, does)
+def test_systemd_is_told_of_ticks_that_no_restart_would_mend(systemd, daemon, pipeline, does):
+    pipeline.does = getattr(pipeline, does)
     daemon._scheduler.start()
-    wait_for(lambda: heartbeats(systemd) and guard.ticks >= 3)
+    wait_for(lambda: heartbeats(systemd) and pipeline.ticks >= 3)

@@ -251,7 +251,7 @@ def storm(start_storm: Callable[..., Storm]) -> Storm:
 
 
 @pytest.fixture
-def guarded(watchdog, server, storm):
+def start_daemon(watchdog, server, storm):
     """Return a function that starts the daemon with a rule against what the storm holds, and a webhook to be told."""
 
     def start(**changes):
@@ -262,13 +262,13 @@ def guarded(watchdog, server, storm):
 
 
 @pytest.fixture
-def told(watchdog, server, wait_for):
+def notified(watchdog, server, wait_for):
     """Return a function that waits until the webhook has taken notices of these states, and returns them.
 
     Taken: the daemon has written down that it was answered. A notice killed before that would come again.
     """
 
-    def told(*expected):
+    def notified(*expected):
         done = "SELECT id FROM notifications WHERE receiver = 'hook' AND state = 'delivered'"
         everything = "SELECT document FROM alerts UNION ALL SELECT state || ' ' || attempts FROM notifications"
         try:
@@ -280,4 +280,4 @@ def told(watchdog, server, wait_for):
         assert server.statuses() == list(expected)
         return list(server.notifications().values())
 
-    return told
+    return notified

@@ -19,7 +19,7 @@ import time
 PR_SET_NAME = 15
 
 
-class Culprit:
+class StormProcess:
     """Opens connections to a listener of its own."""
 
     def __init__(self):
@@ -64,13 +64,13 @@ class Culprit:
 
 def main():
     ctypes.CDLL(None).prctl(PR_SET_NAME, os.fsencode(sys.argv[1]), 0, 0, 0)
-    culprit = Culprit()
-    orders = {name: getattr(culprit, name) for name in ("rage", "open", "hold", "release")}
+    storm_process = StormProcess()
+    orders = {name: getattr(storm_process, name) for name in ("rage", "open", "hold", "release")}
     print("done", flush=True)
     while True:
-        ordered, _, _ = select.select([sys.stdin], [], [], culprit.patience())
+        ordered, _, _ = select.select([sys.stdin], [], [], storm_process.patience())
         if not ordered:
-            culprit.connect_in_time()
+            storm_process.connect_in_time()
             continue
         order = sys.stdin.readline().split()
         if not order:

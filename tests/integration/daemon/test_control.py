@@ -21,10 +21,10 @@ def lost(watchdog):
 
 
 def test_a_notice_that_was_refused_is_told_and_sent_after_all_when_asked_for(
-    guarded, watchdog, server, storm, wait_for
+    start_daemon, watchdog, server, storm, wait_for
 ):
     server.answer = (404, {}, b"")
-    guarded()
+    start_daemon()
     storm.hold()
     wait_for(lambda: [notification["state"] for notification in listed(watchdog)[0]] == ["failed"], "the refusal")
     [refused], err = listed(watchdog)
@@ -46,8 +46,8 @@ def test_a_notice_that_was_refused_is_told_and_sent_after_all_when_asked_for(
     )
 
 
-def test_the_socket_is_the_accounts_and_goes_with_the_daemon(guarded, watchdog):
-    guarded()
+def test_the_socket_is_the_accounts_and_goes_with_the_daemon(start_daemon, watchdog):
+    start_daemon()
     status = (watchdog.state / "control.sock").lstat()
     account = pwd.getpwnam(ACCOUNT)
     assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (account.pw_uid, account.pw_gid, 0o660)
@@ -55,10 +55,12 @@ def test_the_socket_is_the_accounts_and_goes_with_the_daemon(guarded, watchdog):
     assert not (watchdog.state / "control.sock").exists()
 
 
-def test_after_a_kill_its_file_is_read_and_the_next_daemon_takes_the_sockets_place(guarded, watchdog, storm, told):
-    guarded()
+def test_after_a_kill_its_file_is_read_and_the_next_daemon_takes_the_sockets_place(
+    start_daemon, watchdog, storm, notified
+):
+    start_daemon()
     storm.hold()
-    told("firing")
+    notified("firing")
     watchdog.kill()
     assert (watchdog.state / "control.sock").is_socket()
     notifications, err = listed(watchdog)
@@ -69,9 +71,9 @@ def test_after_a_kill_its_file_is_read_and_the_next_daemon_takes_the_sockets_pla
 
 
 def test_a_second_daemon_does_not_take_the_firsts_socket_and_guards_without(
-    guarded, watchdog, open_folder, wait_for, storm, told
+    start_daemon, watchdog, open_folder, wait_for, storm, notified
 ):
-    guarded()
+    start_daemon()
     first, first_state = watchdog.process, watchdog.state
     path = first_state / "control.sock"
     watchdog.state = open_folder / "second"
@@ -99,15 +101,15 @@ def test_a_place_of_ones_own_for_the_socket_serves_daemon_and_commands(watchdog,
     assert (code, err) == (0, "no notifications yet\n")
 
 
-def test_a_daemon_that_cannot_have_its_socket_says_so_and_guards(guarded, watchdog, storm, told):
+def test_a_daemon_that_cannot_have_its_socket_says_so_and_guards(start_daemon, watchdog, storm, notified):
     watchdog.state.mkdir()
     account = pwd.getpwnam(ACCOUNT)
     (watchdog.state / "control.sock").write_text("letters")
     (watchdog.state / "control.sock").chmod(0o644)
-    guarded()
+    start_daemon()
     path = watchdog.state / "control.sock"
     assert f"{path} is not a socket: move it away, or choose another socket with --control" in watchdog.log()
     storm.hold()
-    told("firing")
+    notified("firing")
     assert path.read_text() == "letters"
     assert watchdog.state.stat().st_uid == account.pw_uid

@@ -12,14 +12,14 @@ for_both = pytest.mark.parametrize("lasts", [True, False], ids=["an alert that l
 
 
 @pytest.fixture
-def last_state_is_told(watchdog, server, storm, told, wait_for):
+def check_last_state(watchdog, server, storm, notified, wait_for):
     """Return a function that checks what was told of the alert, once the disturbance is over; and lets it end."""
 
     def check(*before, lasts):
         if lasts:
-            told(*before)
+            notified(*before)
             storm.release()
-        first, *_, last = [*told(*before, "resolved")] if before else [*told("resolved")] * 2
+        first, *_, last = [*notified(*before, "resolved")] if before else [*notified("resolved")] * 2
         [began], [ended] = first["alerts"], last["alerts"]
         assert began["startsAt"] == ended["startsAt"] < ended["endsAt"]
         assert set(watchdog.saved("SELECT state FROM notifications")) <= {"delivered", "merged"}
@@ -36,33 +36,33 @@ def accept(server):
 
 
 @for_both
-def test_a_receiver_that_asks_to_wait_once(guarded, server, storm, wait_for, last_state_is_told, lasts):
+def test_a_receiver_that_asks_to_wait_once(start_daemon, server, storm, wait_for, check_last_state, lasts):
     refuse(server, 429)
-    guarded()
+    start_daemon()
     storm.hold()
     wait_for(lambda: server.posts, "the refused notice")
     accept(server)
     if not lasts:
         storm.release()
-    last_state_is_told("firing", lasts=lasts)
+    check_last_state("firing", lasts=lasts)
 
 
 @for_both
-def test_a_receiver_that_fails_for_a_while(guarded, watchdog, server, storm, wait_for, last_state_is_told, lasts):
+def test_a_receiver_that_fails_for_a_while(start_daemon, watchdog, server, storm, wait_for, check_last_state, lasts):
     refuse(server, 500)
-    guarded()
+    start_daemon()
     storm.hold()
     wait_for(lambda: len(server.posts) > 1, "the second refusal")
     if not lasts:
         storm.release()
         wait_for(lambda: not watchdog.saved("SELECT document FROM alerts"), "the end of the alert")
     accept(server)
-    last_state_is_told("firing", lasts=lasts)
+    check_last_state("firing", lasts=lasts)
     assert len(server.notifications()) == 2
 
 
 @for_both
-def test_a_kill_while_the_alert_waits_in_its_group(watchdog, server, storm, wait_for, last_state_is_told, lasts):
+def test_a_kill_while_the_alert_waits_in_its_group(watchdog, server, storm, wait_for, check_last_state, lasts):
     watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.crowd_rule()})
     settings = watchdog.config.read_text()
     watchdog.config.write_text(settings.replace("[routing]", '[routing]\ngroup_wait = "3s"'))
@@ -74,14 +74,14 @@ def test_a_kill_while_the_alert_waits_in_its_group(watchdog, server, storm, wait
     if not lasts:
         storm.release()
     watchdog.start()
-    last_state_is_told(*(["firing"] if lasts else []), lasts=lasts)
+    check_last_state(*(["firing"] if lasts else []), lasts=lasts)
     assert len(server.posts) == (2 if lasts else 1)
 
 
 @for_both
-def test_a_kill_with_the_answer_outstanding(guarded, watchdog, server, storm, wait_for, last_state_is_told, lasts):
+def test_a_kill_with_the_answer_outstanding(start_daemon, watchdog, server, storm, wait_for, check_last_state, lasts):
     server.answering.clear()
-    guarded()
+    start_daemon()
     storm.hold()
     wait_for(lambda: server.posts, "the request")
     watchdog.kill()
@@ -89,6 +89,6 @@ def test_a_kill_with_the_answer_outstanding(guarded, watchdog, server, storm, wa
         storm.release()
     server.answering.set()
     watchdog.start()
-    last_state_is_told("firing", lasts=lasts)
+    check_last_state("firing", lasts=lasts)
     (first, told_first), (second, told_again), _ = server.documents()
     assert (first, told_first) == (second, told_again)

@@ -28,27 +28,32 @@ def test_what_ends_and_what_begins_while_it_is_down_is_told_once(watchdog, serve
     other.hold()
     watchdog.start()
 
-    def told():
+    def notified():
         return Counter(
             (alert["labels"]["process"], alert["status"], alert["startsAt"])
             for _, document in server.documents()
             for alert in document["alerts"]
         )
 
-    wait_for(lambda: len(told()) == 3, "the end of one and the beginning of the other")
+    wait_for(lambda: len(notified()) == 3, "the end of one and the beginning of the other")
     other.release()
-    wait_for(lambda: len(told()) == 4, "the end of the other")
+    wait_for(lambda: len(notified()) == 4, "the end of the other")
     assert watchdog.terminate()[0] == 0
 
-    [began] = {starts for name, _, starts in told() if name == storm.name}
-    assert {name: told()[storm.name, name, began] for name in ("firing", "resolved")} == {"firing": 1, "resolved": 1}
-    assert sum(count for (name, status, _), count in told().items() if (name, status) == (other.name, "resolved")) == 1
+    [began] = {starts for name, _, starts in notified() if name == storm.name}
+    assert {name: notified()[storm.name, name, began] for name in ("firing", "resolved")} == {
+        "firing": 1,
+        "resolved": 1,
+    }
+    assert (
+        sum(count for (name, status, _), count in notified().items() if (name, status) == (other.name, "resolved")) == 1
+    )
     assert watchdog.saved("SELECT id FROM notifications WHERE state != 'delivered'") == []
 
 
 @pytest.mark.timeout(180)
-def test_kills_at_random_times_lose_nothing_and_end_every_alert_once(guarded, watchdog, server, storm, wait_for):
-    guarded()
+def test_kills_at_random_times_lose_nothing_and_end_every_alert_once(start_daemon, watchdog, server, storm, wait_for):
+    start_daemon()
     held, starts = False, []
     for _ in range(KILLS):
         (storm.release if held else storm.hold)()

@@ -28,16 +28,16 @@ def test_a_storms_notice_names_process_command_parents_peer_and_history_though_i
     server.answering.set()
     [notification, *_] = server.notifications().values()
     [alert] = notification["alerts"]
-    said = alert["annotations"]
+    document = alert["annotations"]
 
     assert not Path(f"/proc/{pid}").exists()
     exe = Path(sys.executable).resolve().name  # the path may not be read by the daemon
     who = rf"{storm.name}, pid {pid}, exe {exe}, user root,.* started \S+ \S+ UTC, .* before"
-    assert re.fullmatch(who, said["process"])
-    assert said["command"] == f"{sys.executable} {storm.script} {storm.name} --token=***"
-    assert said["parents"].startswith(f"{own_name} ({os.getpid()}), ")
-    assert re.match(r"within [0-9.]+ (ms|s): to 127\.0\.0\.1:\d+: \d+ connects", said["peers"])
-    assert re.fullmatch(r"[▁▂▃▄▅▆▇█]{2,20} [0-9.]+/s to [0-9.]+/s in [0-9.]+ (ms|s)", said["history"])
+    assert re.fullmatch(who, document["process"])
+    assert document["command"] == f"{sys.executable} {storm.script} {storm.name} --token=***"
+    assert document["parents"].startswith(f"{own_name} ({os.getpid()}), ")
+    assert re.match(r"within [0-9.]+ (ms|s): to 127\.0\.0\.1:\d+: \d+ connects", document["peers"])
+    assert re.fullmatch(r"[▁▂▃▄▅▆▇█]{2,20} [0-9.]+/s to [0-9.]+/s in [0-9.]+ (ms|s)", document["history"])
     for line in ("process", "command", "parents", "peers", "history"):
         wait_for(lambda line=line: f"\n    {line}: " in watchdog.output(), f"{line} on the terminal")
     saved = "".join(

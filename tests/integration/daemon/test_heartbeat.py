@@ -25,7 +25,7 @@ PATH = "/ping/secret-path?create=1"
 
 
 @pytest.fixture
-def beating(watchdog, server, storm):
+def start_with_heartbeat(watchdog, server, storm):
     """Return a function that starts the daemon with a heartbeat to a port of this host."""
 
     def start(port):
@@ -40,20 +40,20 @@ def beating(watchdog, server, storm):
     return start
 
 
-def beats(server):
+def heartbeats(server):
     """Return (path, document) of every beat."""
     return [(path, json.loads(body)) for path, _, body in list(server.posts)]
 
 
 def test_it_beats_while_the_daemon_works_and_goes_silent_when_that_is_stopped_or_killed(
-    beating, watchdog, other_server, wait_for
+    start_with_heartbeat, watchdog, other_server, wait_for
 ):
-    beating(other_server.server_port)
+    start_with_heartbeat(other_server.server_port)
     wait_for(lambda: len(other_server.posts) >= 2, "two beats")
-    for path, said in beats(other_server):
+    for path, document in heartbeats(other_server):
         assert path == PATH
-        assert 0 <= said.pop("last_good_tick_age_seconds") < 10
-        assert said == {
+        assert 0 <= document.pop("last_good_tick_age_seconds") < 10
+        assert document == {
             "host": socket.gethostname(),
             "version": __version__,
             "status": "ok",
@@ -99,42 +99,44 @@ def begin_outage(watchdog, reason):
 
 
 def test_a_receiver_that_is_down_makes_the_heartbeat_fail_until_it_works_again(
-    beating, watchdog, server, other_server, storm, wait_for
+    start_with_heartbeat, watchdog, server, other_server, storm, wait_for
 ):
     server.answer = (401, {}, b"")
-    beating(other_server.server_port)
+    start_with_heartbeat(other_server.server_port)
     storm.hold()
     wait_for(lambda: "cause=refused" in watchdog.log(), "the notification to fail")
     assert watchdog.terminate()[0] == 0
-    assert not any("/fail" in path for path, _ in beats(other_server))  # it is not down yet
+    assert not any("/fail" in path for path, _ in heartbeats(other_server))  # it is not down yet
     outage = begin_outage(watchdog, "auth: 127.0.0.1 answered 401")
     watchdog.start()
-    wait_for(lambda: [path for path, _ in beats(other_server) if path == "/ping/secret-path/fail?create=1"], "bad news")
-    bad = [(said["status"], said["problems"]) for path, said in beats(other_server) if "/fail" in path]
+    wait_for(
+        lambda: [path for path, _ in heartbeats(other_server) if path == "/ping/secret-path/fail?create=1"], "bad news"
+    )
+    bad = [(document["status"], document["problems"]) for path, document in heartbeats(other_server) if "/fail" in path]
     assert bad[0] == ("fail", [outage.describe("hook")])
     assert "receiver down" in bad[0][1][0]
     server.answer = (200, {}, b"")
     assert watchdog.ask("notifications", "retry", "--failed")[0] == 0
-    wait_for(lambda: "/fail" not in beats(other_server)[-1][0], "good news")
+    wait_for(lambda: "/fail" not in heartbeats(other_server)[-1][0], "good news")
 
 
 def test_a_target_that_hangs_holds_up_neither_ticks_nor_notices_nor_the_end(
-    beating, watchdog, other_server, storm, told, wait_for
+    start_with_heartbeat, watchdog, other_server, storm, notified, wait_for
 ):
     other_server.answering.clear()
-    beating(other_server.server_port)
+    start_with_heartbeat(other_server.server_port)
     wait_for(lambda: other_server.posts, "the beat")
     storm.hold()
-    told("firing")
+    notified("firing")
     code, took = watchdog.terminate()
     assert (code, took < STOP_SECONDS) == (0, True)
 
 
 def test_a_target_that_is_not_there_is_told_once_and_again_when_it_is(
-    beating, watchdog, start_server, unused_port, wait_for
+    start_with_heartbeat, watchdog, start_server, unused_port, wait_for
 ):
     port = unused_port(socket.SOCK_STREAM)
-    beating(port)
+    start_with_heartbeat(port)
     failed = "retry=0.25s reason=connect: 127.0.0.1: cannot connect: Connection refused"
     wait_for(lambda: failed in watchdog.log(), "the failure to be told")
     time.sleep(1.0)
@@ -145,8 +147,10 @@ def test_a_target_that_is_not_there_is_told_once_and_again_when_it_is(
     assert "secret-path" not in watchdog.log()
 
 
-def test_a_reload_takes_it_away_and_one_with_a_mistake_changes_nothing(beating, watchdog, other_server, wait_for):
-    beating(other_server.server_port)
+def test_a_reload_takes_it_away_and_one_with_a_mistake_changes_nothing(
+    start_with_heartbeat, watchdog, other_server, wait_for
+):
+    start_with_heartbeat(other_server.server_port)
     wait_for(lambda: other_server.posts, "a beat")
     right = watchdog.config.read_text()
     line = right.splitlines().index('interval = "1s"')

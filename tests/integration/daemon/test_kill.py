@@ -6,34 +6,34 @@ import json
 import socket
 
 
-def end(storm, watchdog, told):
+def end(storm, watchdog, notified):
     """End the storm and the daemon; return the notices, which must be those of one firing and one end."""
     storm.release()
-    told("firing", "resolved")
+    notified("firing", "resolved")
     assert watchdog.terminate()[0] == 0
-    return told("firing", "resolved")
+    return notified("firing", "resolved")
 
 
-def test_while_the_receiver_hangs_with_the_first_notice(guarded, watchdog, server, storm, told, wait_for):
+def test_while_the_receiver_hangs_with_the_first_notice(start_daemon, watchdog, server, storm, notified, wait_for):
     server.answering.clear()
-    guarded()
+    start_daemon()
     storm.hold()
     wait_for(lambda: server.posts, "the request")
     watchdog.kill()
     server.answering.set()
     watchdog.start()
     wait_for(lambda: len(server.posts) == 2, "the copy")
-    end(storm, watchdog, told)
+    end(storm, watchdog, notified)
 
     (first, told_first), (second, told_again), _ = server.documents()
     assert first == second
     assert told_first == told_again
 
 
-def test_while_the_receiver_hangs_with_the_last_notice(guarded, watchdog, server, storm, told, wait_for):
-    guarded()
+def test_while_the_receiver_hangs_with_the_last_notice(start_daemon, watchdog, server, storm, notified, wait_for):
+    start_daemon()
     storm.hold()
-    told("firing")
+    notified("firing")
     server.answering.clear()
     storm.release()
     wait_for(lambda: len(server.posts) == 2, "the request")
@@ -41,30 +41,30 @@ def test_while_the_receiver_hangs_with_the_last_notice(guarded, watchdog, server
     server.answering.set()
     watchdog.start()
     wait_for(lambda: len(server.posts) == 3, "the copy")
-    end(storm, watchdog, told)
+    end(storm, watchdog, notified)
 
     _, (last, told_last), (again, told_again) = server.documents()
     assert last == again
     assert told_last == told_again
 
 
-def test_while_the_condition_holds(guarded, watchdog, server, storm, told):
-    guarded()
+def test_while_the_condition_holds(start_daemon, watchdog, server, storm, notified):
+    start_daemon()
     storm.hold()
-    told("firing")
+    notified("firing")
     watchdog.kill()
     watchdog.start()
     assert "1 alerts still firing from before" in watchdog.log()
-    first, last = end(storm, watchdog, told)
+    first, last = end(storm, watchdog, notified)
 
     assert len(server.posts) == 2
     assert first["alerts"][0]["startsAt"] == last["alerts"][0]["startsAt"]
 
 
-def test_while_the_alert_clears(guarded, watchdog, server, storm, told, wait_for):
-    guarded(keep_firing_for="3s")
+def test_while_the_alert_clears(start_daemon, watchdog, server, storm, notified, wait_for):
+    start_daemon(keep_firing_for="3s")
     storm.hold()
-    told("firing")
+    notified("firing")
     storm.release()
 
     def clears():
@@ -75,7 +75,7 @@ def test_while_the_alert_clears(guarded, watchdog, server, storm, told, wait_for
     watchdog.kill()
     assert server.statuses() == ["firing"]
     watchdog.start()
-    end(storm, watchdog, told)
+    end(storm, watchdog, notified)
     assert len(server.posts) == 2
 
 

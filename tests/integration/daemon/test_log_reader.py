@@ -9,7 +9,7 @@ import subprocess
 PATIENCE = 15.0
 
 
-def test_a_reader_of_the_log_that_is_stuck_stops_neither_the_guard_nor_its_end(watchdog, server, storm, told):
+def test_a_reader_of_the_log_that_is_stuck_stops_neither_the_guard_nor_its_end(watchdog, server, storm, notified):
     watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.crowd_rule()})
     reading, writing = os.pipe()
     size = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
@@ -20,7 +20,7 @@ def test_a_reader_of_the_log_that_is_stuck_stops_neither_the_guard_nor_its_end(w
     )
     os.close(writing)
     storm.hold()
-    told("firing")
+    notified("firing")
     code, seconds = watchdog.terminate()
     os.close(reading)
 

@@ -291,12 +291,12 @@ def test_no_secret_shows_when_settings_are_checked(garden, plant, watchdog):
     plant("auth", "taken")
     watchdog.config.chmod(0o644)
     usual = ["--config", watchdog.config]
-    told = [run(watchdog, garden, "check", watchdog.config), run(watchdog, garden, "run", *usual)]
-    assert all(b"is written in a file that is open to everyone on this host" in words for words in told)
+    notified = [run(watchdog, garden, "check", watchdog.config), run(watchdog, garden, "run", *usual)]
+    assert all(b"is written in a file that is open to everyone on this host" in words for words in notified)
     watchdog.config.chmod(0o600)
-    told.append(run(watchdog, garden, "check", *usual, watchdog.rules, "--json"))
+    notified.append(run(watchdog, garden, "check", *usual, watchdog.rules, "--json"))
 
-    assert garden.found_in(*told) == []
+    assert garden.found_in(*notified) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -304,22 +304,22 @@ def test_no_secret_shows_when_a_receiver_is_tried(garden, plant, watchdog, kind)
     names = plant("auth", "taken", kinds=[kind])[:2]
     watchdog.config.chmod(0o600)
     for name, more in itertools.product(names, (["--json"], ["--dry-run"])):
-        told = run(watchdog, garden, "notify", "test", name, "--config", watchdog.config, *more)
-        assert b"firing" in told
-        assert garden.found_in(told) == []
+        notified = run(watchdog, garden, "notify", "test", name, "--config", watchdog.config, *more)
+        assert b"firing" in notified
+        assert garden.found_in(notified) == []
 
 
 @pytest.mark.parametrize("slip", SLIPS)
 def test_no_secret_shows_when_it_stands_in_the_wrong_place(garden, watchdog, slip):
     watchdog.config.write_text(slipped(slip, garden))
     watchdog.config.chmod(0o600)
-    told = [
+    notified = [
         run(watchdog, garden, "check", watchdog.config, "--json"),
         run(watchdog, garden, "notify", "test", "slip", "--config", watchdog.config),
     ]
 
-    assert all(str(watchdog.config).encode() in words for words in told)
-    assert garden.found_in(*told) == []
+    assert all(str(watchdog.config).encode() in words for words in notified)
+    assert garden.found_in(*notified) == []
 
 
 def test_no_secret_shows_when_a_reload_is_refused(garden, plant, watchdog):

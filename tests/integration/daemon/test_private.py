@@ -15,16 +15,16 @@ REMEDY = (
 
 
 def test_from_a_private_checkout_it_guards_judges_and_reloads(
-    watchdog, private_command, server, storm, told, wait_for, open_folder
+    watchdog, private_command, server, storm, notified, wait_for, open_folder
 ):
     watchdog.command = private_command
     watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.rule()})
     watchdog.start()
     storm.rage()
-    told("firing")
+    notified("firing")
     assert "reloaded: 1 rules from" in watchdog.reload()
     storm.rest()
-    told("firing", "resolved")
+    notified("firing", "resolved")
 
     assert "Error" not in watchdog.log()
     assert "refused" not in watchdog.log()
@@ -56,7 +56,7 @@ def test_other_commands_work_from_a_private_checkout_too(private_command):
         assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stdout + done.stderr
 
 
-def test_what_a_reload_could_not_read_is_told_at_the_start(watchdog, server, storm, told):
+def test_what_a_reload_could_not_read_is_told_at_the_start(watchdog, server, storm, notified):
     secret = watchdog.config.with_name("secret")
     secret.write_text("made-up")
     secret.chmod(0o600)
@@ -71,10 +71,10 @@ def test_what_a_reload_could_not_read_is_told_at_the_start(watchdog, server, sto
 
     assert warned in watchdog.log()
     storm.rage()
-    told("firing")
+    notified("firing")
 
 
-def test_a_folder_that_is_closed_later_is_not_taken_for_missing(watchdog, open_folder, server, storm, told):
+def test_a_folder_that_is_closed_later_is_not_taken_for_missing(watchdog, open_folder, server, storm, notified):
     inner = Path(open_folder, "inner")
     inner.mkdir()
     watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.rule()})
@@ -86,6 +86,6 @@ def test_a_folder_that_is_closed_later_is_not_taken_for_missing(watchdog, open_f
     assert "reload refused, the former configuration stays in force:\n" in refusal
     assert f"{watchdog.rules}:1: file: cannot read: Permission denied: {REMEDY}\n" in refusal
     storm.rage()
-    told("firing")
+    notified("firing")
     inner.chmod(0o755)
     assert "reloaded: 1 rules" in watchdog.reload()

@@ -93,8 +93,8 @@ def test_it_holds_no_privilege_no_compiler_little_memory_and_no_program_on_the_d
     assert set(Path("/sys/fs/bpf").rglob("*")) <= pinned
 
 
-def test_kill_leaves_no_program_and_no_link_behind(guarded, watchdog, wait_for):
-    guarded()
+def test_kill_leaves_no_program_and_no_link_behind(start_daemon, watchdog, wait_for):
+    start_daemon()
     programs, links = bpf_objects(watchdog.process.pid)
     lib = libbpf.library()
     assert exist(lib.bpf_prog_get_fd_by_id, programs) == programs

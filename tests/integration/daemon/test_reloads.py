@@ -44,7 +44,7 @@ MISSED = {
 
 
 @pytest.mark.timeout(120)
-def test_sixty_broken_files_change_nothing_and_each_is_told_by_file_line_and_key(watchdog, server, storm, told):
+def test_sixty_broken_files_change_nothing_and_each_is_told_by_file_line_and_key(watchdog, server, storm, notified):
     rules = {"missed": MISSED, "storm": storm.crowd_rule(window="4s")}
     watchdog.configure({"hook": server.as_receiver()}, rules, interval="2s")
     watchdog.start()
@@ -65,7 +65,7 @@ def test_sixty_broken_files_change_nothing_and_each_is_told_by_file_line_and_key
         file.write_text(right)
     assert len(BROKEN_SETTINGS) + len(BROKEN_RULES) == 60
     storm.hold()
-    [document] = told("firing")  # and no tick was missed
+    [document] = notified("firing")  # and no tick was missed
     assert document["groupLabels"]["alertname"] == "storm"
 
 
@@ -78,7 +78,7 @@ def held(process):
 
 @pytest.mark.timeout(300)
 def test_five_hundred_reloads_under_load_hold_no_more_and_forget_no_alert(
-    watchdog, server, other_server, storm, start_storm, told, wait_for
+    watchdog, server, other_server, storm, start_storm, notified, wait_for
 ):
     hook, rules = {"hook": server.as_receiver()}, {"storm": storm.crowd_rule()}
     more = {f"other-{number}": storm.rule(fire_above=10_000 + number) for number in range(20)}
@@ -92,7 +92,7 @@ def test_five_hundred_reloads_under_load_hold_no_more_and_forget_no_alert(
     raging = start_storm("raging")
     raging.rage(200)
     storm.hold()
-    [first] = told("firing")
+    [first] = notified("firing")
 
     def reload(count):
         for number in range(count):
@@ -110,6 +110,6 @@ def test_five_hundred_reloads_under_load_hold_no_more_and_forget_no_alert(
     assert growth < MOST_GROWTH_KIB
     assert len(server.posts) == 1
     storm.release()
-    _, last = told("firing", "resolved")
+    _, last = notified("firing", "resolved")
     assert first["alerts"][0]["startsAt"] == last["alerts"][0]["startsAt"]
     assert other_server.posts == []

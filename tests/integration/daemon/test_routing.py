@@ -39,7 +39,7 @@ def flood(watchdog, server, other_server, start_storm):
     return configure, storm
 
 
-def told(server):
+def notified(server):
     """Return (reason, rules) of each notice."""
     return [
         (document["notification_reason"], {alert["labels"]["alertname"] for alert in document["alerts"]})
@@ -60,8 +60,8 @@ def test_alerts_go_where_routes_say_and_a_flood_of_them_becomes_a_digest(
     held = "SELECT count(*) FROM notifications WHERE receiver = 'chat' AND state = 'pending'"
     wait_for(lambda: watchdog.saved(held) == [len(FLOOD)], "the ends that the rate limit holds")
     wanted = [(reason, rule) for reason in ("first notification", "resolved") for rule in ("own", "worst")]
-    assert sorted((reason, *rules) for reason, rules in told(server)) == wanted
-    assert told(other_server) == [("digest", FLOOD)]
+    assert sorted((reason, *rules) for reason, rules in notified(server)) == wanted
+    assert notified(other_server) == [("digest", FLOOD)]
 
     watchdog.kill()
     watchdog.start()
@@ -69,5 +69,5 @@ def test_alerts_go_where_routes_say_and_a_flood_of_them_becomes_a_digest(
     configure("none")
     watchdog.reload()
     wait_for(lambda: len(other_server.notifications()) == 1 + len(FLOOD), "the ends, now that there is no rate limit")
-    assert sorted(map(str, told(other_server)[1:])) == sorted(str(("resolved", {name})) for name in FLOOD)
+    assert sorted(map(str, notified(other_server)[1:])) == sorted(str(("resolved", {name})) for name in FLOOD)
     assert other_server.statuses() == ["firing", *["resolved"] * len(FLOOD)]

@@ -12,10 +12,10 @@ def alerts_of(documents):
 
 
 def test_it_stops_in_time_though_the_receiver_hangs_and_tells_after_the_next_start(
-    guarded, watchdog, server, storm, told, wait_for
+    start_daemon, watchdog, server, storm, notified, wait_for
 ):
     server.answering.clear()
-    guarded()
+    start_daemon()
     storm.hold()
     wait_for(lambda: server.posts, "the request")
     code, took = watchdog.terminate()
@@ -24,12 +24,12 @@ def test_it_stops_in_time_though_the_receiver_hangs_and_tells_after_the_next_sta
     watchdog.start()
     wait_for(lambda: len(server.posts) == 2, "the copy")
     storm.release()
-    told("firing", "resolved")
+    notified("firing", "resolved")
 
 
-def test_it_stops_in_time_in_the_middle_of_a_reload_too(guarded, watchdog, server, storm, wait_for):
+def test_it_stops_in_time_in_the_middle_of_a_reload_too(start_daemon, watchdog, server, storm, wait_for):
     server.answering.clear()
-    guarded()
+    start_daemon()
     storm.hold()
     wait_for(lambda: server.posts, "the request")
     watchdog.process.send_signal(signal.SIGHUP)
@@ -38,7 +38,7 @@ def test_it_stops_in_time_in_the_middle_of_a_reload_too(guarded, watchdog, serve
     assert (code, took < STOP_SECONDS) == (0, True)
 
 
-def test_a_reload_keeps_the_windows_of_rules_that_stay_the_same(watchdog, server, storm, told):
+def test_a_reload_keeps_the_windows_of_rules_that_stay_the_same(watchdog, server, storm, notified):
     halfway = storm.rule(stat="sum", window="1m", fire_above=99, clear_below=1)
     whole = storm.rule(stat="sum", window="1m", fire_above=199, clear_below=1)
     rules = {"halfway": halfway, "whole": whole}
@@ -46,38 +46,38 @@ def test_a_reload_keeps_the_windows_of_rules_that_stay_the_same(watchdog, server
     watchdog.configure(hook, rules)
     watchdog.start()
     storm.open(100)
-    told("firing")
+    notified("firing")
     watchdog.configure(hook, {**rules, "other": storm.rule(fire_above=1_000_000)})
     assert "reloaded: 3 rules from" in watchdog.reload()
     storm.open(100)
-    documents = told("firing", "firing")
+    documents = notified("firing", "firing")
 
     assert alerts_of(documents) == [("halfway", "firing"), ("whole", "firing")]
     assert float(documents[1]["alerts"][0]["annotations"]["value"]) == 200
 
 
 def test_a_reload_brings_rules_into_force_and_tells_the_end_of_those_that_are_gone(
-    guarded, watchdog, server, storm, told
+    start_daemon, watchdog, server, storm, notified
 ):
     hook = {"hook": server.as_receiver()}
-    guarded()
+    start_daemon()
     storm.hold()
-    told("firing")
+    notified("firing")
     second = storm.crowd_rule(fire_above=storm.LIMIT - 1, clear_below=storm.LIMIT - 1)
     watchdog.configure(hook, {"storm": storm.crowd_rule(), "second": second})
     assert "reloaded: 2 rules from" in watchdog.reload()
-    assert alerts_of(told("firing", "firing")) == [("storm", "firing"), ("second", "firing")]
+    assert alerts_of(notified("firing", "firing")) == [("storm", "firing"), ("second", "firing")]
     watchdog.configure(hook, {"second": second})
     watchdog.reload()
-    last = told("firing", "firing", "resolved")[-1]
+    last = notified("firing", "firing", "resolved")[-1]
     assert alerts_of([last]) == [("storm", "resolved")]
     assert last["alerts"][0]["annotations"]["reason"] == "rule removed"
     storm.release()
-    assert alerts_of(told("firing", "firing", "resolved", "resolved")[-1:]) == [("second", "resolved")]
+    assert alerts_of(notified("firing", "firing", "resolved", "resolved")[-1:]) == [("second", "resolved")]
 
 
-def test_broken_files_leave_the_old_ones_in_force_and_the_log_names_the_lines(guarded, watchdog, storm, told):
-    guarded()
+def test_broken_files_leave_the_old_ones_in_force_and_the_log_names_the_lines(start_daemon, watchdog, storm, notified):
+    start_daemon()
     rules, settings = watchdog.rules / "test.toml", watchdog.config
     right = {file: file.read_text() for file in (rules, settings)}
     rules.write_text(right[rules].replace('"open"', '"opn"'))
@@ -95,28 +95,30 @@ def test_broken_files_leave_the_old_ones_in_force_and_the_log_names_the_lines(gu
         ]
     )
     storm.hold()
-    told("firing")
+    notified("firing")
     for file, text in right.items():
         file.write_text(text)
     assert "reloaded: 1 rules from" in watchdog.reload()
     storm.release()
-    told("firing", "resolved")
+    notified("firing", "resolved")
 
 
-def test_files_that_only_root_can_read_are_refused_by_a_daemon_that_no_longer_is(guarded, watchdog, storm, told):
-    guarded()
+def test_files_that_only_root_can_read_are_refused_by_a_daemon_that_no_longer_is(
+    start_daemon, watchdog, storm, notified
+):
+    start_daemon()
     watchdog.config.chmod(0o600)
     assert f"{watchdog.config}:1: file: cannot read: Permission denied: it must be" in watchdog.reload()
     storm.hold()
-    told("firing")
+    notified("firing")
 
 
 def test_a_receiver_that_a_reload_adds_is_told_what_fires_and_the_others_hear_nothing(
-    guarded, watchdog, server, other_server, storm, told, wait_for
+    start_daemon, watchdog, server, other_server, storm, notified, wait_for
 ):
-    guarded()
+    start_daemon()
     storm.hold()
-    told("firing")
+    notified("firing")
     watchdog.configure({"hook": server.as_receiver(), "new": other_server.as_receiver()}, {"storm": storm.crowd_rule()})
     watchdog.reload()
     wait_for(lambda: other_server.posts, "the new receiver's notice")
@@ -124,4 +126,4 @@ def test_a_receiver_that_a_reload_adds_is_told_what_fires_and_the_others_hear_no
     wait_for(lambda: len(other_server.posts) == 2, "the end")
 
     assert other_server.statuses() == ["firing", "resolved"]
-    told("firing", "resolved")
+    notified("firing", "resolved")

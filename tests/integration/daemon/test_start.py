@@ -40,14 +40,14 @@ def test_every_problem_of_every_file_is_told_in_one_go(watchdog, storm, refused)
     }
     watchdog.configure(receivers, {"storm": storm.rule(window="soon", receivers=["nobody"])}, interval="1ms")
     code, log = refused()
-    told = [line.removeprefix("bpf-watchdog: ").split(": ")[:2] for line in log.splitlines()]
+    notified = [line.removeprefix("bpf-watchdog: ").split(": ")[:2] for line in log.splitlines()]
     lines = {}
     for file in (watchdog.config, watchdog.rules / "test.toml"):
         for number, line in enumerate(file.read_text().splitlines(), 1):
             lines[file.name, line] = f"{file}:{number}"
 
     assert code == 1
-    assert sorted(map(tuple, told)) == sorted(
+    assert sorted(map(tuple, notified)) == sorted(
         [
             (lines["watchdog.toml", 'interval = "1ms"'], "sampling.interval"),
             (lines["watchdog.toml", 'name = "Hook"'], "receiver.name"),
@@ -69,8 +69,10 @@ def test_settings_that_are_no_toml_do_not_hide_the_problems_of_rules(watchdog, s
     assert ": rule.window: " in log
 
 
-def test_a_second_daemon_on_the_same_state_is_refused_and_the_first_goes_on(guarded, watchdog, refused, storm, told):
-    guarded()
+def test_a_second_daemon_on_the_same_state_is_refused_and_the_first_goes_on(
+    start_daemon, watchdog, refused, storm, notified
+):
+    start_daemon()
     first = watchdog.process
     code, log = refused()
     watchdog.process = first
@@ -81,7 +83,7 @@ def test_a_second_daemon_on_the_same_state_is_refused_and_the_first_goes_on(guar
         "or use another folder: --state-dir DIR\n"
     )
     storm.hold()
-    told("firing")
+    notified("firing")
 
 
 @pytest.mark.parametrize("obstacle", ["a file", "a folder of root"])
@@ -197,10 +199,12 @@ def test_an_interval_out_of_bounds_is_a_mistake_of_the_command_line(watchdog, se
     assert "--interval: " in watchdog.log()
 
 
-def test_a_damaged_state_file_is_moved_aside_and_the_guard_goes_on(guarded, watchdog, server, storm, told, wait_for):
-    guarded()
+def test_a_damaged_state_file_is_moved_aside_and_the_guard_goes_on(
+    start_daemon, watchdog, server, storm, notified, wait_for
+):
+    start_daemon()
     storm.hold()
-    told("firing")
+    notified("firing")
     watchdog.kill()
     for name in ("state.sqlite3", "state.sqlite3-wal"):
         with (watchdog.state / name).open("r+b") as file:

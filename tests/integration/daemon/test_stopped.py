@@ -23,19 +23,19 @@ def heartbeats(open_folder):
         manager.setblocking(False)
 
         def take():
-            told = []
+            notified = []
             try:
                 while True:
-                    told.append(manager.recv(4096).decode())
+                    notified.append(manager.recv(4096).decode())
             except BlockingIOError:
-                return told
+                return notified
 
         yield str(path), take
 
 
 @pytest.mark.timeout(180)
 def test_missed_ticks_are_counted_not_caught_up_and_nobody_is_told_anything_twice(
-    watchdog, server, storm, told, heartbeats
+    watchdog, server, storm, notified, heartbeats
 ):
     path, take = heartbeats
     missed = {
@@ -45,16 +45,16 @@ def test_missed_ticks_are_counted_not_caught_up_and_nobody_is_told_anything_twic
     watchdog.configure({"hook": server.as_receiver()}, rules, interval="500ms")
     watchdog.start(NOTIFY_SOCKET=path, WATCHDOG_USEC="30000000")
     storm.hold()
-    told("firing")
+    notified("firing")
     watchdog.process.send_signal(signal.SIGSTOP)
     time.sleep(STOPPED_SECONDS)
     take()
     watchdog.process.send_signal(signal.SIGCONT)
     time.sleep(3 * INTERVAL_SECONDS)
     ticks = take().count("WATCHDOG=1")
-    _, told_missed = told("firing", "firing")
+    _, told_missed = notified("firing", "firing")
     storm.release()
-    _, _, ended = told("firing", "firing", "resolved")
+    _, _, ended = notified("firing", "firing", "resolved")
 
     assert 1 <= ticks <= 1 + 4  # one for all that were missed, and those of three intervals
     assert told_missed["groupLabels"]["alertname"] == "missed"

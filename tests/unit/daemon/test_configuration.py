@@ -1,4 +1,4 @@
-"""What files tell a daemon: as a whole or not at all."""
+"""The configuration is read as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def problems_of(sources):
     return [(problem.file, problem.line, problem.key) for problem in caught.value.problems]
 
 
-def test_without_any_file_the_shipped_rules_tell_the_console():
+def test_without_any_file_the_shipped_rules_notify_the_console():
     setup = read_configuration(ConfigurationSources())
 
     assert setup.rules_origin.endswith("/rules (shipped)")
@@ -81,20 +81,20 @@ def test_without_any_file_the_shipped_rules_tell_the_console():
     assert setup.interval_ns == SECOND_NS
 
 
-def test_rules_at_the_usual_place_are_used_instead(write, tmp_path):
+def test_rules_in_the_default_folder_are_used_instead(write, tmp_path):
     write("rules.d/own.toml", RULE)
     setup = read_configuration(ConfigurationSources())
 
     assert (setup.rules_origin, [rule.id for rule in setup.rules]) == (str(tmp_path / "rules.d"), ["storm"])
 
 
-def test_a_usual_place_without_rule_files_is_as_good_as_none(write):
+def test_a_default_folder_without_rule_files_counts_as_missing(write):
     write("rules.d/own.test.toml", "")
 
     assert read_configuration(ConfigurationSources()).rules_origin.endswith("(shipped)")
 
 
-def test_the_command_lines_interval_overrides_the_files_and_windows_are_judged_by_it(write):
+def test_the_interval_of_the_command_line_overrides_the_settings_and_windows_are_checked_against_it(write):
     sources = {
         "settings_file": write("c.toml", '[sampling]\ninterval = "100ms"\n'),
         "rules_path": write("r.toml", RULE),
@@ -120,7 +120,7 @@ def test_problems_of_settings_receivers_and_rules_come_in_one_go(write):
     ]
 
 
-def test_a_url_in_settings_that_everyone_can_read_is_told(write):
+def test_a_url_in_settings_that_everyone_can_read_is_reported(write):
     config = write("c.toml", HOOK.replace('/"', '/in/T0"'))
     notes = read_configuration(ConfigurationSources(settings_file=config, rules_path=write("r.toml", RULE))).notes
 
@@ -153,14 +153,14 @@ def test_a_heartbeat_is_read_from_the_settings_and_there_is_none_without(write):
         ('url = "http://x/"\nfail_url = "http://x/"', 3, "heartbeat.fail_url"),
     ],
 )
-def test_what_is_wrong_with_a_heartbeat_is_told(write, text, line, key):
+def test_problems_of_a_heartbeat_are_reported(write, text, line, key):
     config = write("c.toml", f"[heartbeat]\n{text}\n")
     assert problems_of(ConfigurationSources(settings_file=config, rules_path=write("r.toml", RULE))) == [
         (config, line, key)
     ]
 
 
-def test_problems_are_told_where_there_is_no_receiver_to_tell_them_by(write):
+def test_problems_are_reported_without_any_receiver(write):
     config = write("c.toml", "receiver = 3\n")
 
     assert (config, 1, "receiver") in problems_of(ConfigurationSources(settings_file=config))
@@ -178,7 +178,7 @@ def test_settings_that_cannot_be_read_hide_no_problem_of_rules_and_make_none(wri
     ]
 
 
-def test_rules_that_are_not_there_hide_no_problem_of_settings(write, tmp_path):
+def test_missing_rules_hide_no_problem_of_settings(write, tmp_path):
     config = write("c.toml", "x = 1\n")
     missing = str(tmp_path / "none")
 
@@ -188,7 +188,7 @@ def test_rules_that_are_not_there_hide_no_problem_of_settings(write, tmp_path):
     ]
 
 
-def test_a_folder_without_rules_would_guard_nothing(tmp_path):
+def test_a_folder_without_rules_is_an_error(tmp_path):
     (tmp_path / "empty").mkdir()
 
     assert problems_of(ConfigurationSources(rules_path=str(tmp_path / "empty"))) == [
@@ -208,7 +208,7 @@ def unprivileged():
 
 
 @pytest.mark.parametrize("place", ["usual.toml", "rules.d"])
-def test_usual_places_that_cannot_be_looked_at_are_a_problem_and_never_taken_for_missing(
+def test_default_paths_that_cannot_be_read_are_a_problem_and_never_count_as_missing(
     tmp_path, monkeypatch, request, place
 ):
     closed = tmp_path / "closed"

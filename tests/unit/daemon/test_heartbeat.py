@@ -1,4 +1,4 @@
-"""When the heartbeat beats, what it says, and when it says nothing."""
+"""The heartbeat: when it is sent, its content, and when it is suppressed."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from watchdog.errors import DeliveryError, DeliveryErrorReason
 INTERVAL = 60.0
 
 
-class Somebody:
-    """Hears what is told, or does not."""
+class FakeMonitor:
+    """A monitor that records heartbeats, or refuses them with `error`."""
 
     interval_ns = round(INTERVAL * SECOND_NS)
 
     def __init__(self):
-        self.heard = []
-        self.deaf = None
+        self.received = []
+        self.error = None
 
     def post(self, body, deadline_seconds, *, is_healthy):
         assert deadline_seconds == DEADLINE_SECONDS
-        if self.deaf:
-            raise self.deaf
-        self.heard.append((is_healthy, json.loads(body)))
+        if self.error:
+            raise self.error
+        self.received.append((is_healthy, json.loads(body)))
 
-    def verdicts(self):
-        return [well for well, _ in self.heard]
+    def health(self):
+        return [well for well, _ in self.received]
 
 
-class Patient:
-    """A heartbeat without its thread, and what it depends on."""
+class HeartbeatSetup:
+    """A heartbeat without its thread, with fakes around it."""
 
     def __init__(self, clock):
         self.clock = clock
         self.problems = []
-        self.somebody = Somebody()
-        self.heartbeat = Heartbeat("web-1", self._troubles, clock, logging.getLogger("watchdog"))
-        self.heartbeat._target, self.heartbeat._rules = self.somebody, RulesInForce(11, "abc")
+        self.monitor = FakeMonitor()
+        self.heartbeat = Heartbeat("web-1", self._get_problems, clock, logging.getLogger("watchdog"))
+        self.heartbeat._target, self.heartbeat._rules = self.monitor, RulesInForce(11, "abc")
 
-    def _troubles(self):
+    def _get_problems(self):
         return self.problems
 
     def tick(self, *, succeeded=True, interval=1.0):
@@ -57,19 +57,19 @@ class Patient:
 
 
 @pytest.fixture
-def patient(clock):
-    return Patient(clock)
+def setup(clock):
+    return HeartbeatSetup(clock)
 
 
-def test_nothing_is_said_before_the_first_tick(patient):
-    assert patient.heartbeat.send_if_due() is None
-    assert patient.somebody.heard == []
+def test_no_heartbeat_before_the_first_tick(setup):
+    assert setup.heartbeat.send_if_due() is None
+    assert setup.monitor.received == []
 
 
-def test_after_a_good_tick_it_says_who_it_is_and_what_it_judges_by(patient, clock):
-    patient.tick()
+def test_after_a_good_tick_it_has_host_version_and_rules(setup, clock):
+    setup.tick()
     clock.advance(0.25)
-    assert patient.heartbeat.send_if_due() == INTERVAL
+    assert setup.heartbeat.send_if_due() == INTERVAL
     expected = {
         "host": "web-1",
         "version": __version__,
@@ -79,67 +79,71 @@ def test_after_a_good_tick_it_says_who_it_is_and_what_it_judges_by(patient, cloc
         "ruleset_sha256": "abc",
         "last_good_tick_age_seconds": 0.25,
     }
-    assert patient.somebody.heard == [(True, expected)]
+    assert setup.monitor.received == [(True, expected)]
 
 
-def test_a_sampler_that_hangs_lets_it_go_silent_and_is_told_once(patient, clock, caplog):
-    patient.tick()
+def test_a_sampler_that_hangs_suppresses_it_and_is_logged_once(setup, clock, caplog):
+    setup.tick()
     clock.advance(10)
-    patient.heartbeat.send_if_due()
+    setup.heartbeat.send_if_due()
     clock.advance(1)
-    assert [patient.heartbeat.send_if_due() for _ in range(3)] == [INTERVAL] * 3
-    assert patient.somebody.verdicts() == [True]
+    assert [setup.heartbeat.send_if_due() for _ in range(3)] == [INTERVAL] * 3
+    assert setup.monitor.health() == [True]
     assert [record.message for record in caplog.records] == ["heartbeat suppressed: no tick completed within 10s"]
-    patient.tick()
-    patient.heartbeat.send_if_due()
-    assert patient.somebody.verdicts() == [True, True]
+    setup.tick()
+    setup.heartbeat.send_if_due()
+    assert setup.monitor.health() == [True, True]
     assert [record.message for record in caplog.records][1:] == ["heartbeat resumed: ticks complete again"]
 
 
-def test_where_ticks_are_far_apart_silence_begins_after_three_of_them(patient, clock):
-    patient.tick(interval=30)
+def test_with_a_long_interval_it_is_suppressed_after_three_intervals(setup, clock):
+    setup.tick(interval=30)
     clock.advance(90)
-    patient.heartbeat.send_if_due()
+    setup.heartbeat.send_if_due()
     clock.advance(1)
-    patient.heartbeat.send_if_due()
-    assert patient.somebody.verdicts() == [True]
+    setup.heartbeat.send_if_due()
+    assert setup.monitor.health() == [True]
 
 
-def test_ticks_that_fail_are_bad_news_once_none_was_good_for_a_while(patient):
-    patient.tick()
-    patient.ticks(5, succeeded=False)
-    patient.heartbeat.send_if_due()
-    patient.ticks(6, succeeded=False)
-    patient.heartbeat.send_if_due()
-    assert patient.somebody.verdicts() == [True, False]
-    said = patient.somebody.heard[-1][1]
-    assert (said["status"], said["problems"], said["last_good_tick_age_seconds"]) == ("fail", ["ticks fail"], 11.0)
+def test_failing_ticks_make_it_fail_once_none_has_succeeded_lately(setup):
+    setup.tick()
+    setup.ticks(5, succeeded=False)
+    setup.heartbeat.send_if_due()
+    setup.ticks(6, succeeded=False)
+    setup.heartbeat.send_if_due()
+    assert setup.monitor.health() == [True, False]
+    document = setup.monitor.received[-1][1]
+    assert (document["status"], document["problems"], document["last_good_tick_age_seconds"]) == (
+        "fail",
+        ["ticks fail"],
+        11.0,
+    )
 
 
-def test_a_guard_whose_ticks_fail_from_the_start_says_so(patient):
-    patient.tick(succeeded=False)
-    patient.heartbeat.send_if_due()
-    [(well, said)] = patient.somebody.heard
-    assert (well, said["last_good_tick_age_seconds"]) == (False, None)
+def test_ticks_that_fail_from_the_start_make_it_fail(setup):
+    setup.tick(succeeded=False)
+    setup.heartbeat.send_if_due()
+    [(well, document)] = setup.monitor.received
+    assert (well, document["last_good_tick_age_seconds"]) == (False, None)
 
 
 @pytest.mark.parametrize("problems", [["receiver down: receiver=oncall"], ["receiver down: receiver=oncall", "other"]])
-def test_problems_outside_ticks_make_it_fail_too(patient, problems):
-    patient.problems = problems
-    patient.tick()
-    patient.heartbeat.send_if_due()
-    [(well, said)] = patient.somebody.heard
-    assert (well, said["problems"]) == (False, problems)
+def test_problems_outside_ticks_make_it_fail_too(setup, problems):
+    setup.problems = problems
+    setup.tick()
+    setup.heartbeat.send_if_due()
+    [(well, document)] = setup.monitor.received
+    assert (well, document["problems"]) == (False, problems)
 
 
-def test_a_beat_that_is_not_heard_is_tried_sooner_and_told_once_with_the_count_when_it_works_again(patient, caplog):
-    patient.somebody.deaf = DeliveryError(
+def test_a_failed_heartbeat_is_retried_sooner_and_logged_once_and_its_recovery_with_the_count(setup, caplog):
+    setup.monitor.error = DeliveryError(
         DeliveryErrorReason.TIMEOUT, "hc.example.net: no complete answer in time", retryable=True
     )
-    patient.tick()
-    assert [patient.heartbeat.send_if_due() for _ in range(3)] == [INTERVAL / 4] * 3
-    patient.somebody.deaf = None
-    assert patient.heartbeat.send_if_due() == INTERVAL
+    setup.tick()
+    assert [setup.heartbeat.send_if_due() for _ in range(3)] == [INTERVAL / 4] * 3
+    setup.monitor.error = None
+    assert setup.heartbeat.send_if_due() == INTERVAL
     reason = "timeout: hc.example.net: no complete answer in time"
     assert [record.getMessage() for record in caplog.records] == [
         f"heartbeat failed, retrying without further log lines: retry=15s reason={reason}",
@@ -147,9 +151,9 @@ def test_a_beat_that_is_not_heard_is_tried_sooner_and_told_once_with_the_count_w
     ]
 
 
-def test_of_a_defect_only_kind_and_place_are_told(patient, caplog):
-    patient.somebody.deaf = KeyError("https://hc.example.net/hunter2")
-    patient.tick()
-    assert patient.heartbeat.send_if_due() == INTERVAL / 4
+def test_only_type_and_location_of_a_defect_are_logged(setup, caplog):
+    setup.monitor.error = KeyError("https://hc.example.net/hunter2")
+    setup.tick()
+    assert setup.heartbeat.send_if_due() == INTERVAL / 4
     assert "KeyError in test_heartbeat.py:" in caplog.text
     assert "hunter2" not in caplog.text

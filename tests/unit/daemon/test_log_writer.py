@@ -1,4 +1,4 @@
-"""The log's writer: what arrives, what is dropped, and that nobody waits."""
+"""The log writer: lines that arrive, lines that are dropped, and no thread that blocks."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_for_the_journal_each_line_has_its_priority(pipe, logger, monkeypatch):
     assert lines(reading) == ["<6>fine", "<4>hm", "<3>bad", "<3>worse"]
 
 
-def test_with_a_stuck_reader_nobody_waits_and_what_was_dropped_is_told_later(pipe, logger):
+def test_a_stuck_reader_blocks_no_thread_and_dropped_lines_are_logged_later(pipe, logger):
     reading, writing = pipe
     writer = LogWriter(writing, capacity=10)
     logger.addHandler(writer)
@@ -94,7 +94,7 @@ def test_with_a_stuck_reader_nobody_waits_and_what_was_dropped_is_told_later(pip
     assert whole <= 20
 
 
-def test_a_reader_that_is_gone_holds_up_nothing(logger):
+def test_a_reader_that_is_gone_blocks_nothing(logger):
     reading, writing = os.pipe()
     writer = LogWriter(writing)
     logger.addHandler(writer)

@@ -1,4 +1,4 @@
-"""The guard by hand: its own clock, a kernel that says what the test wants, a real state file."""
+"""The pipeline with a fake clock, a fake collector and a real state file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from watchdog.config.settings import (
 )
 from watchdog.daemon.configuration import Configuration
 from watchdog.daemon.pipeline import Pipeline, RuleErrors
-from watchdog.delivery import local_log as alarm_module
+from watchdog.delivery import local_log as local_log_module
 from watchdog.delivery.delivery import Delivery
 from watchdog.delivery.receiver_down import RECEIVER_DOWN_RULE
 from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError
@@ -61,13 +61,13 @@ keep_firing_for = "3s"
 """
 
 
-class Kernel:
-    """In place of the collector: `connects` connections of one process begin and end in each tick."""
+class FakeCollector:
+    """Replaces the collector: `connects` connections of one process begin and end in each tick."""
 
     def __init__(self, clock):
         self.connects = CALM
         self.comm = b"culprit"
-        self.pid, self.start_ns = 2**22 + 1, 0  # beyond what a pid can be
+        self.pid, self.start_ns = 2**22 + 1, 0  # above every possible pid
         self.closed = False
         self._clock = clock
         self._last_cookie = 0
@@ -101,8 +101,8 @@ class Kernel:
         self.closed = True
 
 
-class Listener:
-    """A receiver that keeps what it is told, and waits with its answer while `answering` is cleared."""
+class FakeReceiver:
+    """A receiver that records notifications, and does not answer while `answering` is cleared."""
 
     refresh_interval_seconds = None
 
@@ -132,7 +132,7 @@ class Listener:
                 f"{len(self.notifications)} of {count}"
             )
 
-    def told(self):
+    def entries(self):
         return [
             (notification.status, notification.reason_text, [alert.rule for alert in notification.alerts])
             for notification in self.notifications
@@ -142,56 +142,56 @@ class Listener:
         pass
 
 
-class Night:
-    """A guard on a host, second by second."""
+class SimulatedHost:
+    """A pipeline on a simulated host, second by second."""
 
     def __init__(self, folder, clock):
-        self.folder, self.clock, self.kernel, self.listener = folder, clock, Kernel(clock), Listener()
+        self.folder, self.clock, self.kernel, self.receiver = folder, clock, FakeCollector(clock), FakeReceiver()
         self.rules = folder / "rules.toml"
         self.others, self.escalations = {}, {}
         self.pause = threading.Event()
-        self.guard = None
+        self.pipeline = None
         self.begin("storm")
 
-    def setup(self, *rules):
+    def configuration(self, *rules):
         self.rules.write_text("".join(RULE.format(id=rule) for rule in rules))
         self.rules.chmod(0o644)
         loaded = load_rules([self.rules], receivers=["oncall"])
         routing = RoutingSettings(("oncall",), 0, 2 * SECOND_NS, 6 * SECOND_NS, receiver_down_after_ns=20 * SECOND_NS)
         config = Settings(BUILT_IN_SETTINGS, SamplingSettings(), routing, (), escalations=self.escalations)
-        receivers = {self.listener.name: self.listener, **self.others}
+        receivers = {self.receiver.name: self.receiver, **self.others}
         return Configuration(config, SECOND_NS, receivers, loaded.rules, "here", loaded.notes)
 
     def begin(self, *rules):
         self.store = Store(self.folder / "state", self.clock, "this boot")
-        self.guard = Pipeline(self.kernel, self.store, self.setup(*rules), "web-1", self.clock)
-        self.guard.start()
+        self.pipeline = Pipeline(self.kernel, self.store, self.configuration(*rules), "web-1", self.clock)
+        self.pipeline.start()
 
     def tick(self, connects):
-        """Let a second pass in which so many connections were opened; return once all that is told has been told."""
+        """Let a second with `connects` connections pass; return once all due notifications are delivered."""
         self.clock.advance(1)
         self.kernel.connects = connects
         now_ns = self.clock.boottime_ns()
-        self.guard.run_tick(ScheduledTick(now_ns, now_ns, 0.0, 0))
+        self.pipeline.run_tick(ScheduledTick(now_ns, now_ns, 0.0, 0))
         self.settle()
 
     def settle(self):
-        """Return once all that is to be told has been told; a tick that fails leaves this to the test."""
+        """Return once all due notifications are delivered; after a failed tick, the test does this."""
         if self.others:
             return  # some don't answer
         with self.store.database.transaction() as connection:
             made = connection.execute(
                 "SELECT count(*) FROM notifications WHERE receiver = 'oncall' AND state != 'merged'"
             ).fetchone()[0]
-        self.listener.wait_for(made)
+        self.receiver.wait_for(made)
 
 
 @pytest.fixture
-def night(tmp_path, clock):
-    night = Night(tmp_path, clock)
-    yield night
-    night.listener.answering.set()
-    night.guard.stop()
+def simulation(tmp_path, clock):
+    simulation = SimulatedHost(tmp_path, clock)
+    yield simulation
+    simulation.receiver.answering.set()
+    simulation.pipeline.stop()
 
 
 # From calm over pending (second 4 on: over 5/s in two seconds), firing (7) and clearing (15) to calm again (18).
@@ -206,21 +206,21 @@ STEPS = {
 PHASES = {"before": 1, "pending": 5, "firing": 9, "clearing": 17, "after": 21}
 
 
-def history(night, caplog, at=None, then=lambda _: None):
-    """Live through it; return for each second what the log said and how many notices had been told."""
+def history(simulation, caplog, at=None, then=lambda _: None):
+    """Run all seconds; return for each second its log lines and the number of delivered notifications."""
     seen = []
     for second, connects in enumerate(SECONDS):
         if second == at:
-            then(night)
+            then(simulation)
         caplog.clear()
-        night.tick(connects)
-        seen.append(([record.getMessage() for record in caplog.records], night.listener.told()))
+        simulation.tick(connects)
+        seen.append(([record.getMessage() for record in caplog.records], simulation.receiver.entries()))
     return seen
 
 
-def test_the_life_of_an_alert_second_by_second(night, caplog):
+def test_the_life_of_an_alert_second_by_second(simulation, caplog):
     caplog.set_level(logging.INFO)
-    seen = history(night, caplog)
+    seen = history(simulation, caplog)
     said = {second: messages for second, (messages, _) in enumerate(seen) if messages}
 
     assert said == {
@@ -236,74 +236,74 @@ def test_the_life_of_an_alert_second_by_second(night, caplog):
 
 @pytest.mark.parametrize("seconds", STEPS.values(), ids=STEPS)
 @pytest.mark.parametrize("at", PHASES.values(), ids=PHASES)
-def test_a_step_of_the_wall_clock_changes_nothing(tmp_path, clock, night, caplog, at, seconds):
+def test_a_step_of_the_wall_clock_changes_nothing(tmp_path, clock, simulation, caplog, at, seconds):
     caplog.set_level(logging.INFO)
-    undisturbed = history(night, caplog)
+    undisturbed = history(simulation, caplog)
     (tmp_path / "other").mkdir()
-    other = Night(tmp_path / "other", clock)
-    stepped = history(other, caplog, at, lambda night: night.clock.step(seconds))
-    other.guard.stop()
+    other = SimulatedHost(tmp_path / "other", clock)
+    stepped = history(other, caplog, at, lambda simulation: simulation.clock.step(seconds))
+    other.pipeline.stop()
 
     assert stepped == undisturbed
 
 
 @pytest.mark.parametrize("seconds", [-HOUR, 0, HOUR], ids=["an hour back", "no step", "an hour forward"])
 @pytest.mark.parametrize("at", PHASES.values(), ids=PHASES)
-def test_a_restart_loses_nothing_and_announces_nothing_as_new(night, caplog, at, seconds):
+def test_a_restart_loses_no_alert_and_sends_none_again(simulation, caplog, at, seconds):
     caplog.set_level(logging.INFO)
 
-    def restart(night):
-        night.guard.stop()
-        night.clock.step(seconds)
-        night.begin("storm")
+    def restart(simulation):
+        simulation.pipeline.stop()
+        simulation.clock.step(seconds)
+        simulation.begin("storm")
 
-    told = history(night, caplog, at, restart)[-1][1]
+    entries = history(simulation, caplog, at, restart)[-1][1]
 
-    assert [entry for entry in told if entry[1] != "repeat"] == [
+    assert [entry for entry in entries if entry[1] != "repeat"] == [
         ("firing", "first notification", ["storm"]),
         ("resolved", "resolved", ["storm"]),
     ]
-    assert told[-1][0] == "resolved"
+    assert entries[-1][0] == "resolved"
 
 
 # ------------------------------------------------------------------------------------------------------------ evidence
 
 
-def process_of_ours(night):
-    """Let the culprit be a real process: this one."""
-    night.kernel.pid = os.getpid()
+def process_of_ours(simulation):
+    """Make this process the one that opens connections."""
+    simulation.kernel.pid = os.getpid()
     fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
-    night.kernel.start_ns = int(fields[19]) * SECOND_NS // os.sysconf("SC_CLK_TCK") + 1
+    simulation.kernel.start_ns = int(fields[19]) * SECOND_NS // os.sysconf("SC_CLK_TCK") + 1
 
 
-def test_an_alert_tells_what_its_process_was_though_it_died_before_the_alert_fired(night, monkeypatch):
-    process_of_ours(night)
+def test_an_alert_describes_a_process_that_died_before_the_alert_fired(simulation, monkeypatch):
+    process_of_ours(simulation)
     for second in range(8):
         if second == 3:  # pending since 1, fires at 4
-            monkeypatch.setattr(night.guard._evidence, "_read", lambda *_: None)
-        night.tick(STORM)
-    night.settle()
-    [alert] = night.listener.notifications[0].alerts
+            monkeypatch.setattr(simulation.pipeline._evidence, "_read", lambda *_: None)
+        simulation.tick(STORM)
+    simulation.settle()
+    [alert] = simulation.receiver.notifications[0].alerts
     culprit = alert.evidence.top_process
 
     assert (culprit.pid, culprit.has_exited) == (os.getpid(), True)
-    age = (night.clock.boottime_ns() - night.kernel.start_ns) / SECOND_NS  # of two clocks of which one is made up
-    assert culprit.started == pytest.approx(night.clock.wall() - age)
+    age = (simulation.clock.boottime_ns() - simulation.kernel.start_ns) / SECOND_NS  # from two clocks, one of them fake
+    assert culprit.started == pytest.approx(simulation.clock.wall() - age)
     assert culprit.command.startswith(Path("/proc/self/cmdline").read_text().split("\0")[0])
     assert culprit.parents[0][0] == os.getppid()
     assert alert.evidence.history[-3:] == (STORM, STORM, STORM)
     assert [(peer.amount, peer.connections) for peer in alert.evidence.peers] == [(STORM, STORM)]
 
 
-def test_evidence_outlives_a_restart_and_is_in_the_notice_of_the_end(night):
-    process_of_ours(night)
-    fire(night)
-    evidence = night.listener.notifications[0].alerts[0].evidence
-    night.guard.stop()
-    night.begin("storm")
+def test_evidence_survives_a_restart_and_is_in_the_resolved_notification(simulation):
+    process_of_ours(simulation)
+    fire(simulation)
+    evidence = simulation.receiver.notifications[0].alerts[0].evidence
+    simulation.pipeline.stop()
+    simulation.begin("storm")
     for _ in range(8):
-        night.tick(CALM)
-    last = night.listener.notifications[-1]
+        simulation.tick(CALM)
+    last = simulation.receiver.notifications[-1]
 
     assert last.status == "resolved"
     assert last.alerts[0].evidence == evidence
@@ -311,24 +311,26 @@ def test_evidence_outlives_a_restart_and_is_in_the_notice_of_the_end(night):
     assert last.alerts[0].peak == STORM
 
 
-def test_command_lines_can_be_kept_out_of_alerts(night):
-    process_of_ours(night)
-    setup = night.setup("storm")
-    night.guard.reload(replace(setup, settings=replace(setup.settings, evidence=EvidenceSettings(command_line=False))))
-    fire(night)
+def test_command_lines_can_be_kept_out_of_alerts(simulation):
+    process_of_ours(simulation)
+    configuration = simulation.configuration("storm")
+    simulation.pipeline.reload(
+        replace(configuration, settings=replace(configuration.settings, evidence=EvidenceSettings(command_line=False)))
+    )
+    fire(simulation)
 
-    assert night.listener.notifications[0].alerts[0].evidence.top_process.command is None
+    assert simulation.receiver.notifications[0].alerts[0].evidence.top_process.command is None
 
 
-def test_evidence_that_cannot_be_taken_costs_no_alert(night, monkeypatch):
+def test_evidence_that_cannot_be_taken_costs_no_alert(simulation, monkeypatch):
     monkeypatch.setattr(Engine, "find_contributors", fail)
     for _ in range(8):
         with contextlib.suppress(RuleErrors):
-            night.tick(STORM)
-    night.settle()
+            simulation.tick(STORM)
+    simulation.settle()
 
-    assert night.listener.told()[0] == ("firing", "first notification", ["storm"])
-    assert night.listener.notifications[0].alerts[0].evidence is None
+    assert simulation.receiver.entries()[0] == ("firing", "first notification", ["storm"])
+    assert simulation.receiver.notifications[0].alerts[0].evidence is None
 
 
 # -------------------------------------------------------------------------------------------- receivers that are silent
@@ -338,32 +340,32 @@ DOWN = DeliveryError(DeliveryErrorReason.TIMEOUT, "no answer", retryable=True)
 
 
 @pytest.fixture
-def second(night, monkeypatch, tmp_path):
-    """Let a second receiver stand by for the first."""
-    monkeypatch.setattr(alarm_module, "SYSLOG_SOCKET", str(tmp_path / "dev-log"))
-    night.others["second"] = Listener("second")
-    night.escalations["oncall"] = EscalationSettings("second", 3 * SECOND_NS)
-    night.guard.reload(night.setup("storm"))
-    return night.others["second"]
+def second(simulation, monkeypatch, tmp_path):
+    """Make a second receiver the escalation target of the first."""
+    monkeypatch.setattr(local_log_module, "SYSLOG_SOCKET", str(tmp_path / "dev-log"))
+    simulation.others["second"] = FakeReceiver("second")
+    simulation.escalations["oncall"] = EscalationSettings("second", 3 * SECOND_NS)
+    simulation.pipeline.reload(simulation.configuration("storm"))
+    return simulation.others["second"]
 
 
-def until(night, connects, condition, most=200):
+def until(simulation, connects, condition, most=200):
     """Tick until `condition()` holds; each waits a little, for receivers have threads of their own."""
     for _ in range(most):
-        night.tick(connects)
-        night.pause.wait(0.01)
+        simulation.tick(connects)
+        simulation.pause.wait(0.01)
         if condition():
             return
     raise AssertionError("it never came")
 
 
-def test_the_second_receiver_is_told_what_the_first_could_not_be_and_its_end_after_a_restart(night, second):
-    night.listener.error = DOWN
-    until(night, STORM, lambda: second.notifications)
-    night.guard.stop()
-    night.begin("storm")
-    until(night, CALM, lambda: second.notifications[-1].status == "resolved")
-    about_storm = [entry for entry in second.told() if entry[2] == ["storm"] and entry[1] != "repeat"]
+def test_the_escalation_target_gets_the_alert_and_after_a_restart_its_resolved_notification(simulation, second):
+    simulation.receiver.error = DOWN
+    until(simulation, STORM, lambda: second.notifications)
+    simulation.pipeline.stop()
+    simulation.begin("storm")
+    until(simulation, CALM, lambda: second.notifications[-1].status == "resolved")
+    about_storm = [entry for entry in second.entries() if entry[2] == ["storm"] and entry[1] != "repeat"]
 
     assert [(status, reason.partition(" since")[0]) for status, reason, _ in about_storm] == [
         ("firing", "escalated: oncall does not answer"),
@@ -371,27 +373,29 @@ def test_the_second_receiver_is_told_what_the_first_could_not_be_and_its_end_aft
     ]
 
 
-def test_all_others_and_the_hosts_log_are_told_that_nothing_reaches_a_receiver_until_it_does(night, second, tmp_path):
+def test_other_receivers_and_the_local_log_report_a_receiver_that_is_down_until_it_works(simulation, second, tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dev_log:
         dev_log.bind(str(tmp_path / "dev-log"))
         dev_log.settimeout(PATIENCE)
-        night.listener.error = DOWN
-        until(night, STORM, lambda: any(rules == [RECEIVER_DOWN_RULE] for _, _, rules in second.told()))
+        simulation.receiver.error = DOWN
+        until(simulation, STORM, lambda: any(rules == [RECEIVER_DOWN_RULE] for _, _, rules in second.entries()))
         assert b"receiver down: receiver=oncall since=" in dev_log.recv(65_536)
-        night.guard.stop()
-        night.begin("storm")
-        night.listener.error = None
-        until(night, STORM, lambda: ("resolved", "resolved", [RECEIVER_DOWN_RULE]) in second.told())
+        simulation.pipeline.stop()
+        simulation.begin("storm")
+        simulation.receiver.error = None
+        until(simulation, STORM, lambda: ("resolved", "resolved", [RECEIVER_DOWN_RULE]) in second.entries())
         assert dev_log.recv(65_536).endswith(b"receiver works again: receiver=oncall")
-    assert night.listener.told()[0][2] == ["storm"]
-    assert [reason for _, reason, rules in second.told() if rules == [RECEIVER_DOWN_RULE] and reason != "repeat"] == [
+    assert simulation.receiver.entries()[0][2] == ["storm"]
+    assert [
+        reason for _, reason, rules in second.entries() if rules == [RECEIVER_DOWN_RULE] and reason != "repeat"
+    ] == [
         "first notification",
         "resolved",
     ]
 
 
-class Forgetful(Listener):
-    """A receiver that wants to be told again."""
+class Forgetful(FakeReceiver):
+    """A receiver with refreshes."""
 
     refresh_interval_seconds = 0.01
 
@@ -403,63 +407,63 @@ class Forgetful(Listener):
         self.again.append([alert.rule for alert in alerts])
 
 
-def test_what_fires_is_told_again_from_time_to_time_after_a_restart_and_a_reload_too(night):
-    night.listener = Forgetful("oncall")
-    night.guard.reload(night.setup("storm"))
-    fire(night)
-    until(night, STORM, lambda: night.listener.again)
-    assert night.listener.again[0] == ["storm"]
+def test_firing_alerts_are_refreshed_at_each_interval_after_a_restart_and_a_reload_too(simulation):
+    simulation.receiver = Forgetful("oncall")
+    simulation.pipeline.reload(simulation.configuration("storm"))
+    fire(simulation)
+    until(simulation, STORM, lambda: simulation.receiver.again)
+    assert simulation.receiver.again[0] == ["storm"]
     for renew in (
-        lambda: night.guard.reload(night.setup("storm")),
-        lambda: (night.guard.stop(), night.begin("storm")),
+        lambda: simulation.pipeline.reload(simulation.configuration("storm")),
+        lambda: (simulation.pipeline.stop(), simulation.begin("storm")),
     ):
         renew()
-        night.listener.again.clear()
-        until(night, STORM, lambda: night.listener.again)
-    until(night, CALM, lambda: night.listener.notifications[-1].status == "resolved")
-    night.listener.again.clear()
+        simulation.receiver.again.clear()
+        until(simulation, STORM, lambda: simulation.receiver.again)
+    until(simulation, CALM, lambda: simulation.receiver.notifications[-1].status == "resolved")
+    simulation.receiver.again.clear()
     for _ in range(5):
-        night.tick(CALM)
-    assert night.listener.again == []
+        simulation.tick(CALM)
+    assert simulation.receiver.again == []
 
 
 # ------------------------------------------------------------------------------------------------- reloads, a full disk
 
 
-def fire(night):
+def fire(simulation):
     for _ in range(6):
-        night.tick(STORM)
-    assert night.listener.told()[0] == ("firing", "first notification", ["storm"])
+        simulation.tick(STORM)
+    assert simulation.receiver.entries()[0] == ("firing", "first notification", ["storm"])
 
 
-def test_a_reload_keeps_what_fires_and_tells_the_end_of_a_rule_that_is_gone(night):
-    fire(night)
-    before = len(night.listener.notifications)
-    night.guard.reload(night.setup("storm", "second"))
-    night.tick(STORM)
-    assert night.listener.told()[before:] == []
-    night.guard.reload(night.setup("second"))
+def test_a_reload_keeps_firing_alerts_and_resolves_those_of_a_removed_rule(simulation):
+    fire(simulation)
+    before = len(simulation.receiver.notifications)
+    simulation.pipeline.reload(simulation.configuration("storm", "second"))
+    simulation.tick(STORM)
+    assert simulation.receiver.entries()[before:] == []
+    simulation.pipeline.reload(simulation.configuration("second"))
     for _ in range(2):
-        night.tick(STORM)
-    last = night.listener.notifications[-1]
+        simulation.tick(STORM)
+    last = simulation.receiver.notifications[-1]
 
     assert [(alert.rule, alert.state, alert.reason) for alert in last.alerts] == [("storm", "resolved", "rule removed")]
 
 
-def test_ticks_go_on_while_a_reload_waits_for_a_receiver_that_hangs(night, monkeypatch):
+def test_ticks_go_on_while_a_reload_waits_for_a_receiver_that_hangs(simulation, monkeypatch):
     stop = Delivery.stop
     ended = []
 
     def stop_slowly(delivery, deadline_seconds):
         # Ticks come from a thread of their own.
-        ticking = threading.Thread(target=night.tick, args=(STORM,))
+        ticking = threading.Thread(target=simulation.tick, args=(STORM,))
         ticking.start()
         ticking.join(PATIENCE)
         ended.append(not ticking.is_alive())
         stop(delivery, deadline_seconds)
 
     monkeypatch.setattr(Delivery, "stop", stop_slowly)
-    night.guard.reload(night.setup("storm"))
+    simulation.pipeline.reload(simulation.configuration("storm"))
     monkeypatch.undo()
 
     assert ended == [True]
@@ -475,48 +479,48 @@ def full_disk():
     yield
 
 
-def test_a_tick_that_could_not_be_written_is_told_with_the_next_one(night, monkeypatch):
+def test_notifications_of_a_failed_commit_are_sent_with_the_next_tick(simulation, monkeypatch):
     for _ in range(3):
-        night.tick(STORM)
-    monkeypatch.setattr(night.store.database, "transaction", full_disk)
+        simulation.tick(STORM)
+    monkeypatch.setattr(simulation.store.database, "transaction", full_disk)
     with pytest.raises(StoreError):
-        night.tick(STORM)  # the one that fires
-    assert night.listener.notifications == []
+        simulation.tick(STORM)  # the one that fires
+    assert simulation.receiver.notifications == []
     monkeypatch.undo()
-    night.tick(STORM)
+    simulation.tick(STORM)
 
-    assert night.listener.told() == [("firing", "first notification", ["storm"])]
+    assert simulation.receiver.entries() == [("firing", "first notification", ["storm"])]
 
 
-def test_a_reload_on_a_full_disk_delivers_as_soon_as_there_is_room(night, monkeypatch, caplog):
+def test_a_reload_on_a_full_disk_delivers_as_soon_as_there_is_room(simulation, monkeypatch, caplog):
     monkeypatch.setattr(Outbox, "fail_unconfigured", fail)
-    night.guard.reload(night.setup("storm"))
+    simulation.pipeline.reload(simulation.configuration("storm"))
     assert caplog.messages == ["outbox unavailable, deliveries paused: error=cannot write: disk full"]
     monkeypatch.undo()
-    fire(night)
+    fire(simulation)
 
 
-def test_stopping_closes_the_kernel_half_and_lets_the_next_daemon_have_the_folder(night):
-    night.guard.stop()
+def test_stop_closes_the_collector_and_releases_the_state_folder(simulation):
+    simulation.pipeline.stop()
 
-    assert night.kernel.closed
-    night.begin("storm")
+    assert simulation.kernel.closed
+    simulation.begin("storm")
 
 
-def test_a_tick_that_hangs_does_not_hold_up_the_end(night):
-    with night.guard._between_ticks:
-        night.guard.stop()
+def test_a_tick_that_hangs_does_not_delay_the_stop(simulation):
+    with simulation.pipeline._between_ticks:
+        simulation.pipeline.stop()
 
-    assert not night.kernel.closed
+    assert not simulation.kernel.closed
 
 
 # ---------------------------------------------------------------------------------------------------- ticks that failed
 
 
-# All that a tick calls. What grouping has returned is the guard's own: between the two nothing can break.
+# All functions that a tick calls. The pipeline keeps the notifications that grouping returned: no failure loses them.
 STAGES = [
     *((owner, name, when) for owner, name in (
-        (Kernel, "read"), (Meter, "advance"), (Engine, "evaluate"), (Lifecycle, "advance"), (Lifecycle,
+        (FakeCollector, "read"), (Meter, "advance"), (Engine, "evaluate"), (Lifecycle, "advance"), (Lifecycle,
         "firing_alerts"),
         (Grouping, "take_changes"), (Store, "commit"),
     ) for when in ("before", "after")),
@@ -528,7 +532,7 @@ STAGES = [
     ("owner", "name", "when"), STAGES, ids=[f"{when} {owner.__name__}.{name}" for owner, name, when in STAGES]
 )
 @pytest.mark.parametrize("second", [7, 18], ids=["firing", "resolved"])
-def test_wherever_a_tick_breaks_off_the_next_one_tells_what_happened(night, monkeypatch, owner, name, when, second):
+def test_wherever_a_tick_fails_the_next_one_makes_its_notifications(simulation, monkeypatch, owner, name, when, second):
     original = getattr(owner, name)
 
     def break_off(*arguments, **options):
@@ -540,40 +544,40 @@ def test_wherever_a_tick_breaks_off_the_next_one_tells_what_happened(night, monk
         if number == second:
             monkeypatch.setattr(owner, name, break_off)
             with pytest.raises(RuntimeError, match="broken off"):
-                night.tick(connects)
+                simulation.tick(connects)
             monkeypatch.setattr(owner, name, original)
         else:
-            night.tick(connects)
-    history = [entry for entry in night.listener.told() if entry[1] != "repeat"]
+            simulation.tick(connects)
+    history = [entry for entry in simulation.receiver.entries() if entry[1] != "repeat"]
 
     assert history == [("firing", "first notification", ["storm"]), ("resolved", "resolved", ["storm"])]
 
 
-def test_a_failed_tick_is_counted_and_what_it_lost_leaves_rules_in_the_dark(night, monkeypatch):
+def test_a_failed_tick_is_counted_and_its_lost_sample_makes_rules_unknown(simulation, monkeypatch):
     seen = []
     evaluate = Engine.evaluate
     monkeypatch.setattr(
         Engine, "evaluate", lambda engine, snapshot, *rest: seen.append(snapshot) or evaluate(engine, snapshot, *rest)
     )
-    monkeypatch.setattr(night.kernel, "read", fail)
+    monkeypatch.setattr(simulation.kernel, "read", fail)
     for _ in range(3):
         with pytest.raises(StoreError):
-            night.tick(CALM)
-    monkeypatch.delattr(night.kernel, "read")
-    monkeypatch.setattr(night.store, "commit", fail)
+            simulation.tick(CALM)
+    monkeypatch.delattr(simulation.kernel, "read")
+    monkeypatch.setattr(simulation.store, "commit", fail)
     with pytest.raises(StoreError):
-        night.tick(CALM)  # it judged, and could not write
-    monkeypatch.delattr(night.store, "commit")
+        simulation.tick(CALM)  # it evaluated, and could not commit
+    monkeypatch.delattr(simulation.store, "commit")
     for _ in range(2):
-        night.tick(CALM)
+        simulation.tick(CALM)
 
     assert [int(snapshot.metrics["failed_ticks"].sum()) for snapshot in seen] == [3, 1, 0]
     assert [snapshot.quality.lost_samples for snapshot in seen] == [3, 0, 0]
     assert [snapshot.quality.is_incomplete for snapshot in seen] == [True, False, False]
 
 
-def test_a_rule_that_cannot_be_judged_takes_no_other_with_it(night, monkeypatch):
-    night.guard.reload(night.setup("broken", "storm"))
+def test_a_rule_that_cannot_be_evaluated_affects_no_other(simulation, monkeypatch):
+    simulation.pipeline.reload(simulation.configuration("broken", "storm"))
     verdicts = Judge.verdicts
 
     def fail_for_broken(judge, *rest):
@@ -584,72 +588,72 @@ def test_a_rule_that_cannot_be_judged_takes_no_other_with_it(night, monkeypatch)
     monkeypatch.setattr(Judge, "verdicts", fail_for_broken)
     for _ in range(8):
         with pytest.raises(RuleErrors) as caught:
-            night.tick(STORM)
-    night.settle()
+            simulation.tick(STORM)
+    simulation.settle()
 
-    assert night.listener.told()[0] == ("firing", "first notification", ["storm"])
+    assert simulation.receiver.entries()[0] == ("firing", "first notification", ["storm"])
     assert [(str(one), one.__notes__) for one in caught.value.exceptions] == [("no verdict", ["in rule broken"])]
 
 
-def test_names_in_the_log_are_harmless(night, caplog):
+def test_names_in_the_log_are_harmless(simulation, caplog):
     caplog.set_level(logging.INFO)
-    night.kernel.comm = b"culprit\x1b[2J\n"
-    fire(night)
+    simulation.kernel.comm = b"culprit\x1b[2J\n"
+    fire(simulation)
 
     assert r"firing: storm process=culprit\x1b[2J\x0a: value above 5/s for 3s" in caplog.messages
 
 
-def test_saved_state_that_cannot_be_read_is_left_out_and_its_end_told_and_the_alert_announced_anew(night, caplog):
-    fire(night)
-    with night.store.database.transaction() as connection:
+def test_unreadable_state_is_skipped_and_its_alerts_are_resolved_or_sent_again_as_new(simulation, caplog):
+    fire(simulation)
+    with simulation.store.database.transaction() as connection:
         connection.execute("UPDATE alerts SET document = '{}'")
         connection.execute("UPDATE groups SET document = '{'")
-    night.guard.stop()
-    night.begin("storm")
+    simulation.pipeline.stop()
+    simulation.begin("storm")
     assert caplog.messages == [
         "unreadable entries skipped, their alerts will be sent again as new: file=state.sqlite3 entries=2"
     ]
-    before = len(night.listener.notifications)
+    before = len(simulation.receiver.notifications)
     for _ in range(6):
-        night.tick(STORM)
+        simulation.tick(STORM)
 
-    assert night.listener.told()[before:] == [
+    assert simulation.receiver.entries()[before:] == [
         ("resolved", "resolved", ["storm"]),
         ("firing", "first notification", ["storm"]),
     ]
-    assert night.listener.notifications[before].alerts[0].reason == "no longer active"
+    assert simulation.receiver.notifications[before].alerts[0].reason == "no longer active"
 
 
-def test_who_was_told_of_an_alert_is_told_its_end_although_its_notice_was_refused(night):
-    fire(night)
-    night.listener.refusing = True
-    while len(night.listener.notifications) < 2 or night.listener.notifications[-1].status == "firing":
-        night.tick(CALM)
-    night.listener.refusing = False
-    night.guard.stop()
-    night.begin("storm")
-    before = len(night.listener.notifications)
+def test_a_notified_receiver_gets_a_resolved_notification_although_an_earlier_one_was_refused(simulation):
+    fire(simulation)
+    simulation.receiver.refusing = True
+    while len(simulation.receiver.notifications) < 2 or simulation.receiver.notifications[-1].status == "firing":
+        simulation.tick(CALM)
+    simulation.receiver.refusing = False
+    simulation.pipeline.stop()
+    simulation.begin("storm")
+    before = len(simulation.receiver.notifications)
     for _ in range(6):
-        night.tick(CALM)
-    night.guard.stop()
-    night.begin("storm")
-    night.tick(CALM)
+        simulation.tick(CALM)
+    simulation.pipeline.stop()
+    simulation.begin("storm")
+    simulation.tick(CALM)
 
-    assert night.listener.told()[before:] == [("resolved", "resolved", ["storm"])]
+    assert simulation.receiver.entries()[before:] == [("resolved", "resolved", ["storm"])]
 
 
-def test_a_file_that_turns_out_damaged_is_begun_anew_with_all_that_fires(night, caplog):
-    fire(night)
-    with night.store.database._lock:  # as in the middle of a transaction
-        night.store.database._recreate("malformed")
-    with night.store.database.transaction() as connection:
+def test_a_damaged_state_file_is_recreated_with_all_firing_alerts(simulation, caplog):
+    fire(simulation)
+    with simulation.store.database._lock:  # as in the middle of a transaction
+        simulation.store.database._recreate("malformed")
+    with simulation.store.database.transaction() as connection:
         connection.execute("DELETE FROM alerts")
         connection.execute("DELETE FROM groups")
-    before = len(night.listener.notifications)
-    night.tick(STORM)
-    night.guard.stop()
-    night.begin("storm")
-    night.tick(STORM)
+    before = len(simulation.receiver.notifications)
+    simulation.tick(STORM)
+    simulation.pipeline.stop()
+    simulation.begin("storm")
+    simulation.tick(STORM)
 
-    assert night.guard.restored_alert_count == 1
-    assert {reason for _, reason, _ in night.listener.told()[before:]} <= {"repeat"}
+    assert simulation.pipeline.restored_alert_count == 1
+    assert {reason for _, reason, _ in simulation.receiver.entries()[before:]} <= {"repeat"}

@@ -15,11 +15,11 @@ from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import QueueStatus
 from watchdog.state.store import Store
 
-PATIENCE_SECONDS = 10.0  # for what takes milliseconds
+PATIENCE_SECONDS = 10.0  # for actions of milliseconds
 
 
 class QuietReceiver:
-    """Notes what it is sent, and tells by `arrived`; with a `gate` it hangs until that opens."""
+    """Records the notifications it gets and sets `arrived`; with a `gate` it hangs until that opens."""
 
     def __init__(self, name, gate=None):
         self.name = name
@@ -72,7 +72,7 @@ def make_delivery(store, *receivers):
     return Delivery(store, receivers, SystemClock(), logging.getLogger("test"))
 
 
-def test_delivers_what_was_left_and_what_comes_later(store):
+def test_notifications_of_a_former_daemon_and_later_ones_are_delivered(store):
     receiver = QuietReceiver("oncall")
     put(store, make_notification("n1", "oncall"))
     delivery = make_delivery(store, receiver)
@@ -88,7 +88,7 @@ def test_delivers_what_was_left_and_what_comes_later(store):
     assert delivery.counters().delivered == {"oncall": 2}
 
 
-def test_receiver_that_hangs_holds_up_no_other_and_no_stop(store):
+def test_a_receiver_that_hangs_delays_neither_another_nor_the_stop(store):
     gate = threading.Event()
     hanging, quick = QuietReceiver("hanging", gate), QuietReceiver("quick")
     delivery = make_delivery(store, hanging, quick)
@@ -109,7 +109,7 @@ def test_receiver_that_hangs_holds_up_no_other_and_no_stop(store):
     assert hanging.closed.wait(PATIENCE_SECONDS)
 
 
-def test_stop_delivers_what_was_committed_just_before(store):
+def test_stop_delivers_notifications_committed_just_before(store):
     receiver = QuietReceiver("oncall")
     delivery = make_delivery(store, receiver)
     delivery.start()
@@ -122,7 +122,7 @@ def test_stop_before_start_returns(store):
     make_delivery(store, QuietReceiver("oncall")).stop(PATIENCE_SECONDS)
 
 
-def test_counters_tell_failures_losses_and_what_waits(store):
+def test_counters_have_failed_attempts_losses_and_queues(store):
     receiver = RefusingReceiver("oncall")
     put(store, make_notification("n1", "oncall"), make_notification("n2", "gone"))
     delivery = make_delivery(store, receiver)
@@ -138,7 +138,7 @@ def test_counters_tell_failures_losses_and_what_waits(store):
     }
 
 
-def test_store_that_can_not_be_written_is_told_once_and_tried_again(store, tmp_path, monkeypatch, caplog):
+def test_a_store_that_cannot_be_written_is_logged_once_and_tried_again(store, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(delivery_module, "STORE_RETRY_SECONDS", 0.01)
     receiver = QuietReceiver("oncall")
     put(store, make_notification("n1", "oncall"))
@@ -161,7 +161,7 @@ def test_store_that_can_not_be_written_is_told_once_and_tried_again(store, tmp_p
     ]
 
 
-def test_bug_around_the_outbox_is_told_without_its_text_and_tried_again(store, monkeypatch, caplog):
+def test_a_defect_around_the_outbox_is_logged_without_its_text_and_tried_again(store, monkeypatch, caplog):
     monkeypatch.setattr(delivery_module, "STORE_RETRY_SECONDS", 0.01)
     receiver = QuietReceiver("oncall")
     put(store, make_notification("n1", "oncall"))
@@ -190,7 +190,7 @@ def test_bug_around_the_outbox_is_told_without_its_text_and_tried_again(store, m
 
 
 class ForgetfulReceiver(QuietReceiver):
-    """One that wants to be told again; `told` has what it was told, in order, `again` counts how often."""
+    """A receiver with refreshes; `notified` has (status or host, alerts) in order, `again` counts refreshes."""
 
     refresh_interval_seconds = 0.02
 
@@ -208,7 +208,7 @@ class ForgetfulReceiver(QuietReceiver):
         self.again.release()
 
 
-def test_what_fires_is_told_again_at_once_after_a_start_and_from_time_to_time_until_it_ends(store):
+def test_firing_alerts_are_refreshed_after_a_start_and_at_each_interval_until_they_resolve(store):
     receiver, other = ForgetfulReceiver("forgetful"), QuietReceiver("quiet")
     alert = make_notification("n1", "forgetful").alerts[0]
     delivery = make_delivery(store, receiver, other)
@@ -227,10 +227,10 @@ def test_what_fires_is_told_again_at_once_after_a_start_and_from_time_to_time_un
     assert not receiver.again.acquire(timeout=10 * receiver.refresh_interval_seconds)
     delivery.stop(PATIENCE_SECONDS)
     assert receiver.notified[:3] == [("db1", [alert.fingerprint])] * 3
-    assert receiver.notified[-1] == ("resolved", [alert.fingerprint])  # and nothing raised it again
+    assert receiver.notified[-1] == ("resolved", [alert.fingerprint])  # and no refresh after it
 
 
-def test_what_fires_later_is_told_again_after_its_notice(store):
+def test_alerts_that_fire_later_are_refreshed_after_their_notification(store):
     receiver = ForgetfulReceiver("forgetful")
     delivery = make_delivery(store, receiver)
     delivery.set_refreshed_alerts({"forgetful": []}, "db1")
@@ -248,21 +248,21 @@ def test_what_fires_later_is_told_again_after_its_notice(store):
 # --------------------------------------------------------------------------------------------------------------- health
 
 
-class DeafReceiver(QuietReceiver):
+class UnreachableReceiver(QuietReceiver):
     def send(self, notification, deadline_seconds):
         self.entered.set()
         raise DeliveryError(DeliveryErrorReason.CONNECT, "cannot connect", retryable=True)
 
 
 def test_an_outage_has_its_beginning_and_reason_and_the_queue_shows_the_pending_notifications(store):
-    deaf, quick = DeafReceiver("deaf"), QuietReceiver("quick")
+    unreachable, quick = UnreachableReceiver("deaf"), QuietReceiver("quick")
     put(
         store,
         make_notification("n1", "deaf"),
         make_notification("n2", "deaf", "spike"),
         make_notification("n3", "quick"),
     )
-    delivery = make_delivery(store, deaf, quick)
+    delivery = make_delivery(store, unreachable, quick)
     before = SystemClock().wall()
     delivery.start()
     delivery.stop(0.5)
@@ -275,21 +275,21 @@ def test_an_outage_has_its_beginning_and_reason_and_the_queue_shows_the_pending_
     assert outages.keys() == {"deaf"}
 
 
-def test_the_next_daemon_knows_since_when_a_receiver_fails(store, monkeypatch):
+def test_the_next_daemon_knows_the_begin_of_an_outage(store, monkeypatch):
     put(store, make_notification("n1", "deaf"))
-    first = make_delivery(store, DeafReceiver("deaf"))
+    first = make_delivery(store, UnreachableReceiver("deaf"))
     first.start()
     first.stop(0.5)
     since_ns = first.outages()["deaf"].since_ns
     monkeypatch.setattr(delivery_module, "STALE_OUTAGE_SECONDS", 0.0)
-    second = make_delivery(store, DeafReceiver("deaf"))
+    second = make_delivery(store, UnreachableReceiver("deaf"))
     second.start()
     second.stop(0.5)
-    assert second.outages()["deaf"].since_ns == since_ns  # something waits to try it by
+    assert second.outages()["deaf"].since_ns == since_ns  # a notification is pending to try it with
 
 
 @pytest.mark.parametrize(("stale_seconds", "known"), [(0.0, False), (3600.0, True)], ids=["long ago", "just now"])
-def test_a_receiver_that_nothing_waits_for_is_taken_for_mended_by_a_start_long_after(
+def test_a_start_forgets_an_old_outage_of_a_receiver_without_pending_notifications(
     store, monkeypatch, stale_seconds, known
 ):
     put(store, make_notification("n1", "oncall"))

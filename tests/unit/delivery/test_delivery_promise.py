@@ -1,4 +1,4 @@
-"""Routes, budgets, failures and restarts together: whoever hears that something fires hears the end of it, once."""
+"""Routes, rate limits, failures and restarts together: each firing notification has exactly one resolved one."""
 
 import itertools
 import json
@@ -62,8 +62,8 @@ ROUTES = [
 BUDGETS = {"oncall": RateLimit(5, HOUR * SECOND_NS), "log": None}
 ALERTS = [("storm", "a"), ("storm", "b"), ("spike", "a"), ("drip", "c")]
 
-# Each tick: seconds since the one before, what the alerts' severities become (None: over; "keep": as it is), whether
-# there is a restart, routes that a reload brings, and how attempts end: answers are lost, or nobody was there at all.
+# Each tick: seconds since the one before, the alerts' new severities (None: resolved; "keep": unchanged), whether
+# there is a restart, the routes of a reload, and the results of attempts: answers lost, or no connection.
 ticks = st.lists(
     st.tuples(
         st.sampled_from([1, 2, 10, 59, 60, 61, 600]),
@@ -110,15 +110,15 @@ class Clock:
 
 
 class Host:
-    """Lifecycle by hand; grouping, store and outbox as they are."""
+    """Simulated lifecycle; real grouping, store and outbox."""
 
     def __init__(self, folder, routes):
         self.folder, self.clock = folder, Clock()
         self.config, self.routes = read(routes)
         self.firing, self.starts = {}, set()
-        self.made = defaultdict(list)  # by receiver: every notice, whether it was merged with others or sent as it was
-        self.heard = defaultdict(list)  # by receiver, in order; a copy of what was heard is left out
-        self.sent = defaultdict(dict)  # by receiver: when each id was sent first
+        self.made = defaultdict(list)  # by receiver: every notification, merged or not
+        self.received = defaultdict(list)  # by receiver, in order, without copies
+        self.sent = defaultdict(dict)  # by receiver: time of the first attempt of each id
         self.store = None
         self.start()
 
@@ -183,11 +183,13 @@ class Host:
     def deliver(self, receiver, answer):
         while (attempt := self.outbox.begin_attempt(receiver, self.gates[receiver])) is not None:
             notification, now_ns = attempt.notification, self.clock.boottime_ns()
-            known = [json.dumps(heard.to_json()) for heard in self.heard[receiver] if heard.id == notification.id]
+            known = [
+                json.dumps(received.to_json()) for received in self.received[receiver] if received.id == notification.id
+            ]
             assert all(before == json.dumps(notification.to_json()) for before in known)
             self.sent[receiver].setdefault(notification.id, self.clock.seconds)
             if answer != "nobody there" and not known:
-                self.heard[receiver].append(notification)
+                self.received[receiver].append(notification)
             if answer == "taken":
                 self.outbox.finish_attempt(AttemptOutcome(attempt, "delivered", "ok"))
             else:
@@ -203,7 +205,7 @@ def live(folder, script):
         if routes is not None:
             host.reload(routes)
         host.tick(severities, answer)
-    for _ in range(20):  # peace, until the budget has room for everything
+    for _ in range(20):  # a quiet time, until the rate limit has room for everything
         host.clock.seconds += 300
         host.tick({}, "taken")
     host.store.close()
@@ -211,7 +213,7 @@ def live(folder, script):
 
 
 def believed(notifications):
-    """Return what fires, and how badly, to all that a receiver knows from `notifications`."""
+    """Return the firing alerts and their severities according to `notifications`."""
     believes = {}
     for alert in itertools.chain.from_iterable(notification.alerts for notification in notifications):
         believes[alert.fingerprint] = alert.severity if alert.resolved is None else None
@@ -219,7 +221,7 @@ def believed(notifications):
 
 
 def check_ends(notifications):
-    """Hold `notifications` to one end for each beginning; what came and went unheard of has an end too."""
+    """Assert one resolved notification for each firing one; alerts that only appeared as resolved count as one pair."""
     firing, ended = set(), set()
     for alert in itertools.chain.from_iterable(notification.alerts for notification in notifications):
         if alert.resolved is None:
@@ -232,10 +234,10 @@ def check_ends(notifications):
 
 @settings(max_examples=60, deadline=None)
 @given(ticks)
-def test_whoever_is_told_firing_is_told_the_end_once_and_knows_the_truth_at_last(script):
+def test_each_firing_notification_has_one_resolved_one_and_the_last_state_is_true(script):
     with in_memory() as folder:
         host = live(Path(folder), script)
-    for receiver, notifications in host.heard.items():
+    for receiver, notifications in host.received.items():
         to_know = {
             key: alert.severity
             for key, alert in host.firing.items()
@@ -247,16 +249,16 @@ def test_whoever_is_told_firing_is_told_the_end_once_and_knows_the_truth_at_last
     times = sorted(host.sent["oncall"].values())
     for first, beyond in zip(times, times[BUDGETS["oncall"].max_notifications :], strict=False):
         assert beyond - first >= HOUR
-    assert host.grouping._keys_of.keys() == host.firing.keys()  # nothing is kept of what is over
-    told = {a.fingerprint for notification in itertools.chain(*host.heard.values()) for a in notification.alerts}
-    assert told == {key for key, _ in host.starts}  # none came and went unheard of
+    assert host.grouping._keys_of.keys() == host.firing.keys()  # resolved alerts are forgotten
+    told = {a.fingerprint for notification in itertools.chain(*host.received.values()) for a in notification.alerts}
+    assert told == {key for key, _ in host.starts}  # every alert was notified
 
 
 @pytest.mark.parametrize("routes", [ROUTES[0], ROUTES[1]], ids=["one group", "a group for each severity"])
 @pytest.mark.parametrize(
     "states", [(Severity.WARNING, None), (Severity.WARNING, Severity.CRITICAL)], ids=["on and off", "bad and worse"]
 )
-def test_ten_minutes_of_flapping_each_second_make_a_message_a_minute_and_end_with_the_truth(shm, routes, states):
+def test_ten_minutes_of_flapping_each_second_make_one_notification_a_minute_and_a_true_last_one(shm, routes, states):
     host = Host(shm, routes)
     for second in range(600):
         host.clock.seconds += 1
@@ -265,10 +267,10 @@ def test_ten_minutes_of_flapping_each_second_make_a_message_a_minute_and_end_wit
         host.tick({("storm", "a"): last}, "taken")
         host.clock.seconds += HOUR
         host.tick({}, "taken")
-        for receiver, notifications in host.heard.items():
+        for receiver, notifications in host.received.items():
             assert believed(notifications) == believed(host.made[receiver])
         if last is None:
-            assert not any(believed(notifications) for notifications in host.heard.values())
+            assert not any(believed(notifications) for notifications in host.received.values())
     for notifications in host.made.values():
         times = [notification.created for notification in notifications]
         assert all(later - earlier >= 60 for earlier, later in itertools.pairwise(times))

@@ -1,4 +1,4 @@
-"""Receivers that fail, seen from everybody who is to hear of it: no thread, a clock by hand, a real state file."""
+"""Outages of receivers: alerts, escalation and the local log. No threads, a fake clock, a real state file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from watchdog.config.settings import (
     read_settings,
 )
 from watchdog.delivery import health as standing_module
-from watchdog.delivery import local_log as alarm_module
+from watchdog.delivery import local_log as local_log_module
 from watchdog.delivery import worker as worker_module
 from watchdog.delivery.escalation import OutageHandler
 from watchdog.delivery.receiver_down import RECEIVER_DOWN_RULE
@@ -45,8 +45,8 @@ DOWN = DeliveryError(DeliveryErrorReason.TIMEOUT, "no answer", retryable=True)
 REFUSED = DeliveryError(DeliveryErrorReason.CLIENT_ERROR, "answered 404", retryable=False)
 
 
-class Place:
-    """A receiver that is up or down, and keeps what it was told."""
+class FakeReceiver:
+    """A receiver that works or fails, and records the notifications it accepted."""
 
     def __init__(self, name):
         self.name = name
@@ -63,7 +63,7 @@ class Place:
     def render(self, notification):
         return b""
 
-    def told(self):
+    def entries(self):
         return [
             (alert.rule, dict(alert.labels).get("process"), alert.state.value)
             for notification in self.notifications
@@ -84,17 +84,17 @@ def read_routes(names, text):
 
 
 class Scene:
-    """A host second by second; `escalations`: who stands by for whom, after how many seconds."""
+    """A simulated host; `escalations`: by first receiver, the target and the seconds after which to escalate."""
 
     def __init__(
         self, folder, clock, escalations, names=("oncall", "log"), default=("oncall",), boot="boot1", routes=""
     ):
         self.folder, self.clock = folder, clock
-        self.places = {name: Place(name) for name in names}
+        self.places = {name: FakeReceiver(name) for name in names}
         self.default, self.escalations = default, escalations
         self.routing = RoutingSettings(default, 0, 60 * SECOND_NS, 4 * 3600 * SECOND_NS, 10 * MINUTE * SECOND_NS)
         self.routes = read_routes(names, routes)
-        self.made = defaultdict(list)  # by receiver: every notice, whether it was merged with others or sent as it was
+        self.made = defaultdict(list)  # by receiver: every notification, merged or not
         self.firing_alerts, self.transitions = {}, []
         self.begin(boot)
 
@@ -114,10 +114,10 @@ class Scene:
         assert self.outages.restore(saved, self.firing_alerts, now) == 0
         self.grouping = Grouping(self.routing, HOST, self.routes, is_escalated_to=self.outages.was_notified)
         firing = {**self.firing_alerts, **self.outages.firing_alerts()}
-        told = [
+        entries = [
             (receiver, alert) for receiver, alert in saved.notified if not self.outages.owes_resolved(receiver, alert)
         ]
-        assert self.grouping.restore(saved.groups, firing, self.places, now, saved.boottime_shift_ns, told) == 0
+        assert self.grouping.restore(saved.groups, firing, self.places, now, saved.boottime_shift_ns, entries) == 0
         database = self.store.database
         self.workers = {
             name: Worker(
@@ -127,7 +127,7 @@ class Scene:
         }
 
     def worsen(self, process, rule="storm"):
-        """Make a warning of what is critical, and something critical of a warning."""
+        """Swap the severity of the alert between warning and critical."""
         key = fingerprint(rule, (("process", process),))
         worse = self.firing_alerts[key].severity is Severity.WARNING
         severity = Severity.CRITICAL if worse else Severity.WARNING
@@ -164,7 +164,7 @@ class Scene:
         self.transitions.append(Transition(TransitionKind.RESOLVED, over))
 
     def tick(self, seconds=1):
-        """Let time pass, then do what the guard does."""
+        """Let time pass, then do a tick as the pipeline does."""
         self.clock.advance(seconds)
         now = Now.read(self.clock)
         failing = {name: worker.outage for name, worker in self.workers.items() if worker.outage is not None}
@@ -199,21 +199,21 @@ class Scene:
         for name in names:
             self.places[name].error = None
 
-    def told(self, name):
-        return self.places[name].told()
+    def entries(self, name):
+        return self.places[name].entries()
 
 
 @pytest.fixture(autouse=True)
 def no_jitter(monkeypatch):
-    """Let each wait be as long as it may."""
+    """Make the jitter return its maximum."""
     monkeypatch.setattr(worker_module.random, "uniform", lambda _low, high: high)
 
 
 @pytest.fixture
 def host_log(tmp_path, monkeypatch):
-    """Listen where the host's own log would."""
+    """Listen in place of the host's syslog socket."""
     path = str(tmp_path / "dev-log")
-    monkeypatch.setattr(alarm_module, "SYSLOG_SOCKET", path)
+    monkeypatch.setattr(local_log_module, "SYSLOG_SOCKET", path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(path)
         listener.setblocking(False)
@@ -250,81 +250,81 @@ def scene(make_scene):
 # ---------------------------------------------------------------------------------------------------------- escalation
 
 
-def test_what_waits_goes_to_the_second_receiver_once_the_first_has_been_failing_for_so_long(scene):
+def test_pending_notifications_are_escalated_once_the_outage_has_lasted_escalate_after(scene):
     scene.fail("oncall")
     scene.fire("nginx")
     scene.live(5 * MINUTE - 10)
-    assert scene.told("log") == []
+    assert scene.entries("log") == []
     scene.live(MINUTE)
-    assert scene.told("log") == [("storm", "nginx", "firing")]
-    # The first attempt failed ten seconds after the clock's begin.
+    assert scene.entries("log") == [("storm", "nginx", "firing")]
+    # The first attempt failed ten seconds after the start of the clock.
     assert scene.places["log"].reasons() == ["escalated: oncall does not answer since 2025-06-15 15:06:50 UTC"]
 
 
-def test_a_first_receiver_that_is_back_in_time_is_not_escalated(scene):
+def test_a_receiver_that_works_again_in_time_is_not_escalated(scene):
     scene.fail("oncall")
     scene.fire("nginx")
     scene.live(2 * MINUTE)
     scene.recover("oncall")
     scene.live(10 * MINUTE)
-    assert scene.told("log") == []
-    assert scene.told("oncall") == [("storm", "nginx", "firing")]
+    assert scene.entries("log") == []
+    assert scene.entries("oncall") == [("storm", "nginx", "firing")]
 
 
-def test_what_came_and_went_during_the_outage_is_told_once_with_its_end(scene):
+def test_an_alert_that_fired_and_resolved_during_the_outage_is_escalated_once_as_resolved(scene):
     scene.fail("oncall")
     scene.fire("nginx")
     scene.live(MINUTE)
     scene.end("nginx")
     scene.live(8 * MINUTE)
-    assert scene.told("log") == [("storm", "nginx", "resolved")]
+    assert scene.entries("log") == [("storm", "nginx", "resolved")]
 
 
-def test_the_second_receiver_is_told_the_end_of_what_it_was_told_once(scene):
+def test_the_escalation_target_gets_exactly_one_resolved_notification(scene):
     scene.fail("oncall")
     scene.fire("nginx")
     scene.live(7 * MINUTE)
     scene.end("nginx")
     scene.live(2 * MINUTE)
-    assert scene.told("log") == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
+    assert scene.entries("log") == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
     scene.live(5 * MINUTE)
     scene.recover("oncall")
     scene.live(10 * MINUTE)
-    assert scene.told("oncall") == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
-    assert len(scene.told("log")) == 2 + 2  # the alert about oncall itself: dead, and no longer
+    assert scene.entries("oncall") == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
+    assert len(scene.entries("log")) == 2 + 2  # the alert about oncall itself: firing and resolved
 
 
-def test_the_end_is_told_to_both_when_the_first_is_back_by_then(scene):
+def test_both_get_the_resolved_notification_if_the_first_works_again(scene):
     scene.fail("oncall")
     scene.fire("nginx")
     scene.live(8 * MINUTE)
     scene.recover("oncall")
     scene.live(10 * MINUTE)
-    assert scene.told("oncall") == [("storm", "nginx", "firing")]
+    assert scene.entries("oncall") == [("storm", "nginx", "firing")]
     scene.end("nginx")
     scene.live(2 * MINUTE)
-    assert scene.told("oncall")[-1] == ("storm", "nginx", "resolved")
-    assert scene.told("log") == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
+    assert scene.entries("oncall")[-1] == ("storm", "nginx", "resolved")
+    assert scene.entries("log") == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
     assert scene.places["log"].reasons()[-1] == "resolved: escalated while oncall did not answer"
 
 
-def test_what_was_refused_for_good_is_escalated_too(scene):
+def test_a_failed_notification_is_escalated_too(scene):
     scene.fail("oncall", error=DeliveryError(DeliveryErrorReason.AUTH, "hooks answered 401", retryable=False))
     scene.fire("nginx")
     scene.live(6 * MINUTE)
-    assert scene.told("log") == [("storm", "nginx", "firing")]
+    assert scene.entries("log") == [("storm", "nginx", "firing")]
 
 
-def test_what_the_second_receiver_hears_anyway_it_does_not_hear_twice(make_scene):
+def test_alerts_routed_to_the_target_anyway_are_not_escalated(make_scene):
     scene = make_scene({"oncall": ("log", MINUTE)}, default=("oncall", "log"))
     scene.fail("oncall")
     scene.fire("nginx")
     scene.fire("cron", rule="spike", receivers=("oncall",))
     scene.live(9 * MINUTE)
-    assert scene.told("log") == [("storm", "nginx", "firing"), ("spike", "cron", "firing")]
+    assert scene.entries("log") == [("storm", "nginx", "firing"), ("spike", "cron", "firing")]
 
 
-def test_what_two_receivers_could_not_be_told_the_second_hears_once(make_scene):
+def test_an_alert_of_two_failing_receivers_is_escalated_once(make_scene):
     scene = make_scene(
         {"oncall": ("log", MINUTE), "hook": ("log", 2 * MINUTE)},
         names=("oncall", "hook", "log"),
@@ -335,27 +335,27 @@ def test_what_two_receivers_could_not_be_told_the_second_hears_once(make_scene):
     scene.live(5 * MINUTE)
     scene.end("nginx")
     scene.live(4 * MINUTE)
-    assert scene.told("log") == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
+    assert scene.entries("log") == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
 
 
-def test_a_second_receiver_that_fails_too_is_escalated_to_its_own(make_scene):
+def test_a_target_that_fails_is_escalated_to_its_own_target(make_scene):
     scene = make_scene(
         {"oncall": ("hook", MINUTE), "hook": ("log", MINUTE)}, names=("oncall", "hook", "log"), default=("oncall",)
     )
     scene.fail("oncall", "hook")
     scene.fire("nginx")
     scene.live(8 * MINUTE)
-    assert scene.told("log") == [("storm", "nginx", "firing")]
+    assert scene.entries("log") == [("storm", "nginx", "firing")]
     scene.end("nginx")
     scene.live(MINUTE)
-    assert scene.told("log") == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
+    assert scene.entries("log") == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
 
 
-def test_a_receiver_is_not_told_that_nothing_reaches_it_in_place_of_another(make_scene):
+def test_the_alert_about_a_receiver_is_never_escalated_to_that_receiver(make_scene):
     scene = make_scene({"hook": ("oncall", MINUTE)}, names=("oncall", "hook", "log"), default=("oncall", "hook"))
     scene.fail("oncall", "hook")
     scene.fire("nginx")
-    scene.live(12 * MINUTE)  # hook can't be told that oncall is dead, for which oncall stands by
+    scene.live(12 * MINUTE)  # hook cannot get the alert about oncall, and oncall is its target
     scene.recover("oncall")
     scene.live(10 * MINUTE)
     assert {alert.labels for notification in scene.places["oncall"].notifications for alert in notification.alerts} == {
@@ -364,7 +364,7 @@ def test_a_receiver_is_not_told_that_nothing_reaches_it_in_place_of_another(make
     }
 
 
-def test_an_end_that_the_second_receiver_refused_is_told_after_a_restart_once(scene):
+def test_a_resolved_notification_that_the_target_refused_is_sent_once_after_a_restart(scene):
     scene.fail("oncall")
     scene.fire("nginx")
     scene.live(8 * MINUTE)
@@ -375,23 +375,23 @@ def test_an_end_that_the_second_receiver_refused_is_told_after_a_restart_once(sc
     for _ in range(2):
         scene.restart()
         scene.live(2 * MINUTE)
-    about_nginx = [entry for entry in scene.told("log") if entry[0] == "storm"]
+    about_nginx = [entry for entry in scene.entries("log") if entry[0] == "storm"]
     assert about_nginx == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
 
 
-def test_what_fires_anew_during_the_outage_is_escalated_anew(scene):
+def test_an_alert_that_fires_again_during_the_outage_is_escalated_again(scene):
     scene.fail("oncall")
     for _ in range(3):
         scene.fire("nginx")
         scene.live(6 * MINUTE)
         scene.end("nginx")
         scene.live(3 * MINUTE)
-    about_nginx = [entry for entry in scene.told("log") if entry[0] == "storm"]
+    about_nginx = [entry for entry in scene.entries("log") if entry[0] == "storm"]
     assert about_nginx == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")] * 3
 
 
 @pytest.mark.parametrize("boot", ["boot1", "boot2"], ids=["restart", "reboot"])
-def test_a_restart_forgets_neither_the_outage_nor_who_was_told(scene, boot, monkeypatch):
+def test_a_restart_keeps_the_outage_and_the_notified_alerts(scene, boot, monkeypatch):
     monkeypatch.setattr(standing_module, "boot_id", lambda: "boot1")
     scene.fail("oncall")
     scene.fire("nginx")
@@ -401,18 +401,18 @@ def test_a_restart_forgets_neither_the_outage_nor_who_was_told(scene, boot, monk
         scene.clock.boottime_ns = lambda now=scene.clock.boottime_ns: now() - 900 * SECOND_NS
     scene.restart(boot)
     scene.live(3 * MINUTE)
-    assert scene.told("log") == [("storm", "nginx", "firing")]
+    assert scene.entries("log") == [("storm", "nginx", "firing")]
     scene.restart(boot)
     scene.live(2 * MINUTE)
-    assert scene.told("log") == [("storm", "nginx", "firing")]
+    assert scene.entries("log") == [("storm", "nginx", "firing")]
     scene.end("nginx")
     scene.live(30)
     scene.restart(boot)
     scene.live(30)
-    assert scene.told("log") == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
+    assert scene.entries("log") == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
 
 
-def test_who_no_longer_stands_by_still_tells_the_end_of_what_it_told(scene):
+def test_a_removed_escalation_still_sends_its_resolved_notifications(scene):
     scene.fail("oncall")
     scene.fire("nginx")
     scene.live(8 * MINUTE)
@@ -424,10 +424,10 @@ def test_who_no_longer_stands_by_still_tells_the_end_of_what_it_told(scene):
     scene.end("cron")
     scene.restart()
     scene.live(30)
-    assert scene.told("log") == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
+    assert scene.entries("log") == [("storm", "nginx", "firing"), ("storm", "nginx", "resolved")]
 
 
-def test_a_second_receiver_that_is_gone_leaves_nothing_behind(scene):
+def test_a_removed_target_leaves_nothing_in_the_state(scene):
     scene.fail("oncall")
     scene.fire("nginx")
     scene.live(8 * MINUTE)
@@ -439,35 +439,35 @@ def test_a_second_receiver_that_is_gone_leaves_nothing_behind(scene):
         assert connection.execute("SELECT receiver, group_key FROM groups").fetchall() == [("oncall", "storm")]
 
 
-def test_long_notices_are_read_one_by_one_and_none_is_left_out(scene, monkeypatch):
+def test_large_notifications_are_read_one_by_one_and_all_are_escalated(scene, monkeypatch):
     monkeypatch.setattr(audit, "_MAX_CHARACTERS", 1_000)
     scene.fail("oncall")
     for number in range(20):
         scene.fire(f"p{number}", rule=f"rule{number}")
     scene.tick()
     scene.live(9 * MINUTE)
-    assert Counter(scene.told("log")) == Counter((f"rule{n}", f"p{n}", "firing") for n in range(20))
+    assert Counter(scene.entries("log")) == Counter((f"rule{n}", f"p{n}", "firing") for n in range(20))
 
 
-def test_a_notice_that_is_damaged_on_disk_holds_up_no_other(scene):
+def test_a_notification_damaged_on_disk_delays_no_other(scene):
     scene.fail("oncall")
     scene.fire("nginx")
     scene.tick()
     with scene.store.database.transaction() as connection:
         connection.execute("UPDATE notifications SET body = substr(body, 9)")
-    scene.workers["oncall"].deliver_due = lambda: None  # what becomes of it there is another matter
+    scene.workers["oncall"].deliver_due = lambda: None  # the delivery to the first receiver does not matter here
     scene.fire("cron", rule="spike")
     scene.live(8 * MINUTE)
-    assert scene.told("log") == [("spike", "cron", "firing")]
+    assert scene.entries("log") == [("spike", "cron", "firing")]
 
 
-def test_thousands_that_wait_all_reach_the_second_receiver(scene):
+def test_thousands_of_pending_notifications_all_reach_the_target(scene):
     scene.fail("oncall")
     for number in range(2_400):
-        scene.fire(f"p{number}", rule=f"rule{number % 1_200}")  # more notices than are read in one tick
+        scene.fire(f"p{number}", rule=f"rule{number % 1_200}")  # more notifications than are read in one tick
     scene.tick()
     scene.live(8 * MINUTE)
-    assert Counter(scene.told("log")) == Counter((f"rule{n % 1_200}", f"p{n}", "firing") for n in range(2_400))
+    assert Counter(scene.entries("log")) == Counter((f"rule{n % 1_200}", f"p{n}", "firing") for n in range(2_400))
 
 
 STEPS = st.lists(
@@ -483,7 +483,7 @@ STEPS = st.lists(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS, both=st.booleans())
-def test_whatever_happens_who_was_told_firing_is_told_the_end_once(tmp_path_factory, host_log, steps, both):
+def test_in_any_history_each_firing_notification_has_one_resolved_one(tmp_path_factory, host_log, steps, both):
     default = ("oncall", "log") if both else ("oncall",)
     scene = Scene(tmp_path_factory.mktemp("state"), FakeClock(), {"oncall": ("log", 150)}, default=default)
     for step, *arguments in steps:
@@ -541,7 +541,7 @@ group_wait = "30s"
 
 
 @pytest.mark.parametrize("routes", [TO_BOTH_IF_CRITICAL, BY_SEVERITY], ids=["by rule", "by severity"])
-def test_what_was_escalated_and_is_routed_to_the_second_receiver_then_is_told_there_once(make_scene, routes):
+def test_an_escalated_alert_that_is_then_routed_to_the_target_is_not_sent_twice(make_scene, routes):
     scene = make_scene({"oncall": ("log", MINUTE)}, routes=routes)
     scene.fail("oncall")
     scene.fire("nginx")
@@ -558,23 +558,23 @@ def test_what_was_escalated_and_is_routed_to_the_second_receiver_then_is_told_th
     ]
 
 
-def test_an_end_that_was_not_told_in_place_of_another_is_not_told_of_what_is_heard_anyway(make_scene):
+def test_no_resolved_notification_is_escalated_for_an_alert_routed_to_the_target(make_scene):
     scene = make_scene({"oncall": ("log", MINUTE)}, routes=TO_BOTH_IF_CRITICAL)
     scene.fail("oncall")
     scene.fire("nginx")
     scene.live(80)
-    assert scene.told("log") == [("storm", "nginx", "firing")]
+    assert scene.entries("log") == [("storm", "nginx", "firing")]
     scene.end("nginx")
     scene.tick()
     scene.fire("nginx", severity=Severity.CRITICAL)
     scene.live(3 * MINUTE)
-    assert scene.told("log") == [("storm", "nginx", "firing")] * 2
+    assert scene.entries("log") == [("storm", "nginx", "firing")] * 2
     scene.end("nginx")
     scene.live(2 * MINUTE)
-    assert scene.told("log")[2:] == [("storm", "nginx", "resolved")]
+    assert scene.entries("log")[2:] == [("storm", "nginx", "resolved")]
 
 
-def test_an_end_that_others_could_not_be_told_is_not_told_where_it_fires_again(make_scene):
+def test_a_resolved_alert_that_fires_again_at_the_target_is_not_escalated(make_scene):
     scene = make_scene({"oncall": ("log", MINUTE)}, routes=CRITICAL_TO_LOG)
     scene.fail("oncall")
     scene.fire("nginx")
@@ -583,10 +583,10 @@ def test_an_end_that_others_could_not_be_told_is_not_told_where_it_fires_again(m
     scene.live(10)
     scene.fire("nginx", severity=Severity.CRITICAL)
     scene.live(5 * MINUTE)
-    assert scene.told("log") == [("storm", "nginx", "firing")]
+    assert scene.entries("log") == [("storm", "nginx", "firing")]
 
 
-def test_what_leaves_a_receiver_and_comes_back_in_place_of_another_has_not_ended_there(make_scene):
+def test_an_alert_that_leaves_by_routing_and_returns_by_escalation_is_not_resolved_there(make_scene):
     scene = make_scene({"oncall": ("log", MINUTE)}, routes=CRITICAL_TO_LOG)
     scene.fail("oncall")
     scene.fire("cron", rule="spike")
@@ -595,19 +595,23 @@ def test_what_leaves_a_receiver_and_comes_back_in_place_of_another_has_not_ended
     scene.live(20)
     scene.worsen("nginx")
     scene.live(3 * MINUTE)
-    assert [entry for entry in scene.told("log") if entry[0] == "storm"] == [("storm", "nginx", "firing")] * 2
+    assert [entry for entry in scene.entries("log") if entry[0] == "storm"] == [("storm", "nginx", "firing")] * 2
     scene.end("nginx")
     scene.live(2 * MINUTE)
-    assert [entry for entry in scene.told("log") if entry[0] == "storm"][2:] == [("storm", "nginx", "resolved")]
+    assert [entry for entry in scene.entries("log") if entry[0] == "storm"][2:] == [("storm", "nginx", "resolved")]
 
 
-def test_an_alert_about_a_receiver_goes_past_the_routes_to_those_whom_it_names(make_scene):
+def test_an_alert_about_a_receiver_ignores_the_routes(make_scene):
     scene = make_scene({}, names=("oncall", "log", "hook"), routes='[[route]]\nreceivers = ["oncall"]\n')
     scene.fail("oncall")
     scene.fire("nginx")
     scene.live(12 * MINUTE)
-    assert about_dead(scene.places["log"]) == about_dead(scene.places["hook"]) == [(RECEIVER_DOWN_RULE, None, "firing")]
-    assert about_dead(scene.places["oncall"]) == []
+    assert (
+        about_receiver_down(scene.places["log"])
+        == about_receiver_down(scene.places["hook"])
+        == [(RECEIVER_DOWN_RULE, None, "firing")]
+    )
+    assert about_receiver_down(scene.places["oncall"]) == []
 
 
 ROUTED_STEPS = st.lists(
@@ -623,7 +627,7 @@ ROUTED_STEPS = st.lists(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=ROUTED_STEPS, routes=st.sampled_from([TO_BOTH_IF_CRITICAL, CRITICAL_TO_LOG, BY_SEVERITY]))
-def test_whatever_happens_with_routes_everyone_knows_the_truth_at_last(tmp_path_factory, host_log, steps, routes):
+def test_in_any_history_with_routes_the_last_state_of_each_receiver_is_true(tmp_path_factory, host_log, steps, routes):
     scene = Scene(tmp_path_factory.mktemp("state"), FakeClock(), {"oncall": ("log", 150)}, routes=routes)
     for step, *arguments in steps:
         known = {(alert.labels[0][1], alert.rule) for alert in scene.firing_alerts.values()}
@@ -657,24 +661,24 @@ def test_whatever_happens_with_routes_everyone_knows_the_truth_at_last(tmp_path_
 
 
 def believed(place):
-    """Return how badly what fires, to all that the receiver knows."""
+    """Return the severities of the firing alerts according to the receiver's notifications."""
     last = {alert.fingerprint: alert for notification in place.notifications for alert in notification.alerts}
     return {key: alert.severity for key, alert in last.items() if alert.resolved is None}
 
 
-# ---------------------------------------------------------------------------------------------------------- dead paths
+# ---------------------------------------------------------------------------------------------- receivers that are down
 
 
-def about_dead(place):
-    return [entry for entry in place.told() if entry[0] == RECEIVER_DOWN_RULE]
+def about_receiver_down(place):
+    return [entry for entry in place.entries() if entry[0] == RECEIVER_DOWN_RULE]
 
 
-def test_a_dead_receiver_is_an_alert_to_all_others_until_it_works_again(make_scene):
+def test_all_other_receivers_get_an_alert_about_a_receiver_that_is_down(make_scene):
     scene = make_scene({}, names=("oncall", "log", "hook"), default=("oncall",))
     scene.fail("oncall")
     scene.fire("nginx")
     scene.live(10 * MINUTE)
-    assert about_dead(scene.places["log"]) == []
+    assert about_receiver_down(scene.places["log"]) == []
     scene.live(MINUTE)
     for name in ("log", "hook"):
         (notification,) = scene.places[name].notifications
@@ -686,11 +690,11 @@ def test_a_dead_receiver_is_an_alert_to_all_others_until_it_works_again(make_sce
         assert alert.started == 1_750_000_010.0
     scene.recover("oncall")
     scene.live(10 * MINUTE)
-    assert [state for _, _, state in about_dead(scene.places["log"])] == ["firing", "resolved"]
-    assert about_dead(scene.places["oncall"]) == []  # it need not be told of itself
+    assert [state for _, _, state in about_receiver_down(scene.places["log"])] == ["firing", "resolved"]
+    assert about_receiver_down(scene.places["oncall"]) == []  # never to itself
 
 
-def test_two_dead_receivers_make_two_alerts_and_no_more(make_scene):
+def test_two_receivers_that_are_down_make_exactly_two_alerts(make_scene):
     scene = make_scene({}, names=("oncall", "log", "hook"), default=("oncall",))
     scene.fail("oncall", "hook")
     scene.fire("nginx")
@@ -700,7 +704,7 @@ def test_two_dead_receivers_make_two_alerts_and_no_more(make_scene):
     assert len(scene.outages.firing_alerts()) == 2
 
 
-def test_the_only_receiver_that_is_dead_makes_no_notice_to_itself(make_scene, host_log):
+def test_the_only_receiver_gets_no_notification_about_itself(make_scene, host_log):
     scene = make_scene({}, names=("oncall",), default=("oncall",))
     scene.fail("oncall")
     scene.fire("nginx")
@@ -711,7 +715,7 @@ def test_the_only_receiver_that_is_dead_makes_no_notice_to_itself(make_scene, ho
     assert len(host_log()) == 1
 
 
-def test_the_hosts_log_is_told_once_then_hourly_and_when_it_works_again(scene, host_log):
+def test_the_local_log_gets_a_record_once_then_hourly_and_at_the_recovery(scene, host_log):
     scene.fail("oncall")
     scene.fire("nginx", severity=Severity.CRITICAL)
     scene.fire("cron", rule="spike")
@@ -735,15 +739,15 @@ def test_the_hosts_log_is_told_once_then_hourly_and_when_it_works_again(scene, h
     assert record.endswith("]: receiver works again: receiver=oncall")
 
 
-def test_a_log_of_the_host_that_takes_nothing_is_told_once_and_tried_again(make_scene, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(alarm_module, "SYSLOG_SOCKET", str(tmp_path / "nobody"))
+def test_a_local_log_that_refuses_records_is_logged_once_and_tried_again(make_scene, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(local_log_module, "SYSLOG_SOCKET", str(tmp_path / "nobody"))
     scene = make_scene({})
     scene.fail("oncall")
     scene.fire("nginx")
     scene.live(15 * MINUTE)
-    told = [message for message in caplog.messages if "nobody" in message]
-    assert len(told) == 1
-    assert "record=receiver down: receiver=oncall since=" in told[0]
+    entries = [message for message in caplog.messages if "nobody" in message]
+    assert len(entries) == 1
+    assert "record=receiver down: receiver=oncall since=" in entries[0]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "nobody"))
         listener.settimeout(5)
@@ -751,7 +755,7 @@ def test_a_log_of_the_host_that_takes_nothing_is_told_once_and_tried_again(make_
         assert listener.recv(65_536).startswith(b"<25>")
 
 
-def test_a_dead_receiver_that_is_removed_is_told_as_such(make_scene):
+def test_the_alert_about_a_removed_receiver_resolves_with_that_reason(make_scene):
     scene = make_scene({}, names=("oncall", "log"), default=("oncall", "log"))
     scene.fail("oncall")
     scene.fire("nginx")
@@ -763,14 +767,14 @@ def test_a_dead_receiver_that_is_removed_is_told_as_such(make_scene):
     assert (last.rule, last.state, last.reason) == (RECEIVER_DOWN_RULE, AlertState.RESOLVED, "receiver removed")
 
 
-def test_the_alert_about_a_receiver_outlives_a_restart(make_scene):
+def test_the_alert_about_a_receiver_survives_a_restart(make_scene):
     scene = make_scene({}, names=("oncall", "log"), default=("oncall",))
     scene.fail("oncall")
     scene.fire("nginx")
     scene.live(12 * MINUTE)
     scene.restart()
     scene.live(3 * MINUTE)
-    assert about_dead(scene.places["log"]) == [(RECEIVER_DOWN_RULE, None, "firing")]
+    assert about_receiver_down(scene.places["log"]) == [(RECEIVER_DOWN_RULE, None, "firing")]
     scene.recover("oncall")
     scene.live(6 * MINUTE)
-    assert [state for _, _, state in about_dead(scene.places["log"])] == ["firing", "resolved"]
+    assert [state for _, _, state in about_receiver_down(scene.places["log"])] == ["firing", "resolved"]

@@ -31,7 +31,7 @@ TIMEOUT = DeliveryError(DeliveryErrorReason.TIMEOUT, "no answer within 10 s", re
 
 
 class ScriptedReceiver:
-    """Answers each attempt with the next exception of `script`, or takes the notice when it is used up."""
+    """Raises the next exception of `script` at each attempt, and accepts the notification when it is used up."""
 
     def __init__(self, *script):
         self.name = "oncall"
@@ -80,7 +80,7 @@ def deliver(store, clock):
 
 @pytest.fixture(autouse=True)
 def longest_backoff(monkeypatch):
-    """Let jitter draw its upper end, so that waits are known."""
+    """Make the jitter return its maximum, so that waits are known."""
     monkeypatch.setattr(worker_module.random, "uniform", lambda _low, high: high)
 
 
@@ -93,7 +93,7 @@ def losses(store, clock):
 
 
 def waits(worker, clock, most=20):
-    """Run the worker whenever something is due; return the waits in between."""
+    """Run the worker whenever a notification is due; return the waits in between."""
     seen = []
     while (due_ns := worker.deliver_due()) is not None and len(seen) < most:
         seen.append((due_ns - clock.boottime_ns()) / SECOND_NS)
@@ -101,7 +101,7 @@ def waits(worker, clock, most=20):
     return seen
 
 
-def test_delivers_all_that_is_due_in_one_run_each_with_the_full_deadline(deliver, store, clock):
+def test_delivers_all_due_notifications_in_one_run_each_with_the_full_deadline(deliver, store, clock):
     receiver = ScriptedReceiver()
     worker = deliver(receiver)
     put(store, make_notification("n1", "a"), make_notification("n2", "b"))
@@ -119,7 +119,7 @@ def test_failed_attempt_is_repeated_with_the_same_id_until_taken(deliver, store,
     assert (worker.delivered, worker.failed_attempts) == (1, {"timeout": 4})
 
 
-def test_backoff_doubles_up_to_five_minutes():
+def test_backoff_doubles_up_to_its_maximum():
     assert [backoff_seconds(number) for number in (1, 2, 3, 6, 7, 8, 1000)] == [1, 2, 4, 32, 60, 60, 60]
 
 
@@ -128,7 +128,7 @@ def test_backoff_is_drawn_from_zero(monkeypatch):
     assert backoff_seconds(3) == (0.0, 4.0)
 
 
-def test_backoff_goes_on_where_it_was_before_a_restart(deliver, store, clock):
+def test_backoff_continues_after_a_restart(deliver, store, clock):
     put(store, make_notification("n1"))
     before = deliver(ScriptedReceiver(TIMEOUT, TIMEOUT))
     assert before.deliver_due() == clock.boottime_ns() + 1 * SECOND_NS
@@ -148,7 +148,7 @@ def test_retry_after_is_obeyed_between_backoff_and_one_hour(deliver, store, cloc
     assert waits(deliver(ScriptedReceiver(limited)), clock) == [wait]
 
 
-def test_receiver_that_asks_to_wait_is_left_alone_by_all_groups(deliver, store, clock):
+def test_retry_after_holds_for_all_groups_of_the_receiver(deliver, store, clock):
     limited = DeliveryError(DeliveryErrorReason.RATE_LIMITED, "429", retryable=True, retry_after_seconds=30)
     receiver = ScriptedReceiver(limited)
     worker = deliver(receiver)
@@ -157,7 +157,7 @@ def test_receiver_that_asks_to_wait_is_left_alone_by_all_groups(deliver, store, 
     assert receiver.attempts == ["n1", "n1", "n2"]
 
 
-def test_group_that_fails_does_not_hold_up_another(deliver, store):
+def test_a_group_that_fails_does_not_delay_another(deliver, store):
     receiver = ScriptedReceiver(TIMEOUT)
     put(store, make_notification("n1", "a"), make_notification("n2", "b"))
     deliver(receiver).deliver_due()
@@ -177,7 +177,7 @@ def test_notification_that_is_refused_for_good_is_kept_as_failed_counted_and_log
     assert caplog.messages == [f"{start}client_error: HTTP 404; attempt=1"]
 
 
-def test_retry_is_told_with_receiver_id_reason_attempt_and_next_try(deliver, store, caplog):
+def test_a_failed_attempt_is_logged_with_receiver_id_reason_attempt_and_next_try(deliver, store, caplog):
     put(store, make_notification("n1"))
     deliver(ScriptedReceiver(TIMEOUT)).deliver_due()
     assert caplog.messages == [
@@ -185,7 +185,7 @@ def test_retry_is_told_with_receiver_id_reason_attempt_and_next_try(deliver, sto
     ]
 
 
-def test_bug_in_a_receiver_is_retried_and_its_text_is_not_told(deliver, store, clock, caplog):
+def test_a_defect_in_a_receiver_is_retried_and_its_text_is_not_logged(deliver, store, clock, caplog):
     worker = deliver(ScriptedReceiver(KeyError("https://hooks.example.net/T0/secret")))
     put(store, make_notification("n1"))
     assert waits(worker, clock) == [1]
@@ -198,7 +198,7 @@ def test_bug_in_a_receiver_is_retried_and_its_text_is_not_told(deliver, store, c
     assert "secret" not in caplog.text + written
 
 
-def test_expired_notice_is_counted_told_and_not_sent(deliver, store, clock, caplog):
+def test_an_expired_notification_is_counted_logged_and_not_sent(deliver, store, clock, caplog):
     receiver = ScriptedReceiver()
     worker = deliver(receiver)
     put(store, make_notification("n1"), make_notification("n2", "other", resolved=9.0))
@@ -211,7 +211,7 @@ def test_expired_notice_is_counted_told_and_not_sent(deliver, store, clock, capl
     ]
 
 
-def test_outcome_that_can_not_be_written_is_kept_and_nothing_is_sent_twice(deliver, store, clock, tmp_path):
+def test_an_outcome_that_cannot_be_written_is_kept_and_nothing_is_sent_twice(deliver, store, clock, tmp_path):
     receiver = ScriptedReceiver()
     worker = deliver(receiver)
     put(store, make_notification("n1", "a"), make_notification("n2", "b"))
@@ -228,7 +228,7 @@ def test_outcome_that_can_not_be_written_is_kept_and_nothing_is_sent_twice(deliv
     assert worker.delivered == 2
 
 
-def test_nothing_is_sent_when_the_attempt_can_not_be_counted(deliver, store, tmp_path):
+def test_nothing_is_sent_when_the_attempt_cannot_be_counted(deliver, store, tmp_path):
     receiver = ScriptedReceiver()
     worker = deliver(receiver)
     put(store, make_notification("n1"))
@@ -240,7 +240,7 @@ def test_nothing_is_sent_when_the_attempt_can_not_be_counted(deliver, store, tmp
     assert receiver.attempts == []
 
 
-def test_attempts_near_the_end_get_the_time_that_is_left_and_none_begins_after_it(deliver, store, clock):
+def test_attempts_near_the_deadline_get_the_time_left_and_none_begins_after_it(deliver, store, clock):
     class Slow(ScriptedReceiver):
         def send(self, notification, deadline_seconds):
             super().send(notification, deadline_seconds)
@@ -259,7 +259,7 @@ def test_attempts_near_the_end_get_the_time_that_is_left_and_none_begins_after_i
 # --------------------------------------------------------------------------------------------- receivers that are down
 
 
-def test_five_hundred_four_times_then_200_is_five_attempts_of_one_notice(deliver, store, clock):
+def test_four_answers_500_then_200_are_five_attempts_of_one_notification(deliver, store, clock):
     receiver = ScriptedReceiver(*[DeliveryError(DeliveryErrorReason.SERVER_ERROR, "answered 500", retryable=True)] * 4)
     worker = deliver(receiver)
     put(store, make_notification("n1"))
@@ -269,7 +269,7 @@ def test_five_hundred_four_times_then_200_is_five_attempts_of_one_notice(deliver
     assert written == [(n, "server_error: answered 500") for n in (1, 2, 3, 4)] + [(5, "ok")]
 
 
-def test_a_receiver_that_is_down_is_asked_seldom_however_many_wait_and_gets_all_once_it_is_back(deliver, store, clock):
+def test_a_receiver_that_fails_is_tried_seldom_and_gets_all_notifications_once_it_works(deliver, store, clock):
     down = [TIMEOUT] * 500
     receiver = ScriptedReceiver(*down)
     worker = deliver(receiver)
@@ -287,7 +287,7 @@ def test_a_receiver_that_is_down_is_asked_seldom_however_many_wait_and_gets_all_
     assert worker.delivered == 60
 
 
-def test_an_hour_of_429_is_waited_for_and_then_all_is_delivered(deliver, store, clock):
+def test_after_an_hour_of_429_all_notifications_are_delivered(deliver, store, clock):
     receiver = ScriptedReceiver()
     worker = deliver(receiver)
     end_ns = clock.boottime_ns() + 3_600 * SECOND_NS
@@ -306,7 +306,7 @@ def test_an_hour_of_429_is_waited_for_and_then_all_is_delivered(deliver, store, 
     assert worker.failed_attempts[DeliveryErrorReason.RATE_LIMITED] <= 3_600 / 30
 
 
-def test_since_when_nothing_reaches_the_receiver_is_known_until_something_does(deliver, store, clock):
+def test_an_outage_lasts_from_the_first_failed_attempt_to_the_next_success(deliver, store, clock):
     worker = deliver(
         ScriptedReceiver(TIMEOUT, DeliveryError(DeliveryErrorReason.DNS, "name resolution failed", retryable=True))
     )
@@ -324,7 +324,7 @@ def test_since_when_nothing_reaches_the_receiver_is_known_until_something_does(d
 
 
 @pytest.mark.parametrize("boot", ["boot1", "boot2"], ids=["restart", "reboot"])
-def test_since_when_it_fails_is_known_after_a_restart(deliver, store, clock, monkeypatch, boot):
+def test_an_outage_survives_a_restart(deliver, store, clock, monkeypatch, boot):
     monkeypatch.setattr(standing_module, "boot_id", lambda: "boot1")
     memory = VolatileReceiverState()
     worker = deliver(ScriptedReceiver(*[TIMEOUT] * 9), memory)
@@ -342,7 +342,7 @@ def test_since_when_it_fails_is_known_after_a_restart(deliver, store, clock, mon
     assert failure.reason == "timeout: no answer within 10 s"
 
 
-def test_a_success_is_forgotten_by_no_restart(deliver, store, clock):
+def test_the_end_of_an_outage_survives_a_restart(deliver, store, clock):
     memory = VolatileReceiverState()
     worker = deliver(ScriptedReceiver(TIMEOUT), memory)
     put(store, make_notification("n1"))
@@ -351,7 +351,7 @@ def test_a_success_is_forgotten_by_no_restart(deliver, store, clock):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"since_ns": "x"}', '{"since_ns": 1, "since": null}'])
-def test_what_cannot_be_read_of_a_former_daemon_is_forgotten(deliver, text):
+def test_an_unreadable_outage_of_a_former_daemon_is_forgotten(deliver, text):
     memory = VolatileReceiverState()
     memory.put("outage", text)
     assert deliver(ScriptedReceiver(), memory).outage is None
@@ -376,18 +376,18 @@ def test_an_attempt_that_does_not_end_counts_as_failed_from_its_begin(deliver, s
     assert worker.outage is None
 
 
-def test_a_memory_that_cannot_be_written_is_no_defect_of_the_receiver(deliver, store):
+def test_receiver_state_that_cannot_be_written_is_no_defect_of_the_receiver(deliver, store):
     worker = deliver(ScriptedReceiver(StoreError("cannot write state.sqlite3: full")))
     put(store, make_notification("n1"))
     worker.deliver_due()
     assert worker.failed_attempts == {"store": 1}
 
 
-# ----------------------------------------------------------------------------------------------- what can't be rendered
+# ---------------------------------------------------------------------------------------------------- fallback texts
 
 
 class Unrenderable(Receiver):
-    """Renders only what is plain, and not even that if `worse`."""
+    """Renders only fallback notifications, and not even these if `worse`."""
 
     type = "unrenderable"
 
@@ -425,7 +425,7 @@ class Unrenderable(Receiver):
     ],
     ids=["a bug", "a template"],
 )
-def test_what_cannot_be_rendered_is_sent_in_plain_words_with_the_error(deliver, store, clock, caplog, error, told):
+def test_if_rendering_fails_the_fallback_text_is_sent_with_the_error(deliver, store, clock, caplog, error, told):
     receiver = Unrenderable(error)
     worker = deliver(receiver)
     put(store, make_notification("n1"))
@@ -440,7 +440,7 @@ def test_what_cannot_be_rendered_is_sent_in_plain_words_with_the_error(deliver, 
     assert "secret" not in caplog.text + text.decode() + result
 
 
-def test_plain_words_that_find_no_connection_are_tried_again(deliver, store, clock):
+def test_a_fallback_text_without_connection_is_tried_again(deliver, store, clock):
     receiver = Unrenderable(ValueError("x"), worse=TIMEOUT)
     worker = deliver(receiver)
     put(store, make_notification("n1"))
@@ -453,7 +453,7 @@ def test_plain_words_that_find_no_connection_are_tried_again(deliver, store, clo
 
 @pytest.mark.parametrize("resolved", [None, 9.0], ids=["firing", "resolved"])
 @pytest.mark.parametrize("kind", ["render", "internal"])
-def test_a_defect_that_keeps_a_notice_from_being_sent_is_not_tried_for_ever(deliver, store, clock, kind, resolved):
+def test_a_defect_that_prevents_every_attempt_is_not_tried_for_ever(deliver, store, clock, kind, resolved):
     if kind == "render":
         receiver = Unrenderable(ValueError("x"), worse=KeyError("y"))
     else:
@@ -467,7 +467,7 @@ def test_a_defect_that_keeps_a_notice_from_being_sent_is_not_tried_for_ever(deli
     assert written == [("failed", MAX_DEFECT_ATTEMPTS)] * 2
 
 
-def test_plain_words_hold_nothing_that_could_be_stumbled_over(make_hostile):
+def test_the_fallback_text_is_printable_and_bounded(make_hostile):
     told = fallback_notification(make_hostile("\x1b[2J\u202e\ud800" * 400, math.nan), "KeyError in x.py:3")
     (alert,) = told.alerts
     for text in (told.host, alert.summary, alert.reason, *dict(alert.labels).values()):
@@ -494,7 +494,7 @@ def make_hostile():
 # --------------------------------------------------------------------------------------------------------- refreshing
 
 
-def test_a_refresh_that_fails_is_counted_told_once_and_makes_up_for_no_notice(deliver, store, clock, caplog):
+def test_a_failed_refresh_is_counted_logged_once_and_repeats_no_notification(deliver, store, clock, caplog):
     receiver = ScriptedReceiver(TIMEOUT)
     answers = [TIMEOUT, TIMEOUT, None, ValueError("secret")]
 
@@ -507,7 +507,7 @@ def test_a_refresh_that_fails_is_counted_told_once_and_makes_up_for_no_notice(de
     for _ in range(3):
         worker.refresh([], "web-1")
     assert worker.failed_attempts == {"timeout": 2}
-    assert worker.outage is None  # what a refresh began, a refresh ends
+    assert worker.outage is None  # the outage began with a refresh, and a refresh ends it
     put(store, make_notification("n1"))
     worker.deliver_due()
     worker.refresh([], "web-1")
@@ -522,7 +522,7 @@ def test_a_refresh_that_fails_is_counted_told_once_and_makes_up_for_no_notice(de
     assert "secret" not in caplog.text
 
 
-def test_a_refresh_that_succeeds_does_not_undo_the_failure_of_a_notice(deliver, store):
+def test_a_successful_refresh_does_not_end_the_outage_that_a_notification_began(deliver, store):
     receiver = ScriptedReceiver(TIMEOUT)
     receiver.refresh = lambda *_: None
     worker = deliver(receiver)
@@ -532,7 +532,7 @@ def test_a_refresh_that_succeeds_does_not_undo_the_failure_of_a_notice(deliver, 
     assert worker.outage.reason == "timeout: no answer within 10 s"
 
 
-def test_a_receiver_that_asked_to_wait_is_not_refreshed_meanwhile(deliver, store, clock):
+def test_during_retry_after_the_receiver_is_not_refreshed(deliver, store, clock):
     refreshed = []
     receiver = ScriptedReceiver(
         DeliveryError(DeliveryErrorReason.RATE_LIMITED, "429", retryable=True, retry_after_seconds=30)

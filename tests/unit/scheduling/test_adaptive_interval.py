@@ -1,4 +1,4 @@
-"""The interval grows with what a tick takes, and comes back."""
+"""The interval is raised while ticks are long, and lowered again."""
 
 from watchdog.clock import SECOND_NS
 from watchdog.scheduling.adaptive_interval import AdaptiveInterval
@@ -27,7 +27,7 @@ def test_the_interval_grows_until_a_tick_takes_half_of_it_and_no_longer_than_a_m
     assert changes(AdaptiveInterval(SECOND_NS), 500, 1000) == [2, 4, 8, 16, 32, 60]
 
 
-def test_it_comes_back_to_what_the_settings_ask_for():
+def test_it_returns_to_the_configured_interval():
     pace = AdaptiveInterval(SECOND_NS)
     changes(pace, 3, 100)
 
@@ -35,7 +35,7 @@ def test_it_comes_back_to_what_the_settings_ask_for():
     assert changes(pace, 0.1, 1000) == [4, 2, 1]
 
 
-def test_it_does_not_go_to_and_fro():
+def test_it_does_not_alternate():
     pace = AdaptiveInterval(SECOND_NS)
 
     assert changes(pace, 0.6, 10_000) == [2]

@@ -25,7 +25,7 @@ def make(clock):
     return make
 
 
-def test_a_tick_stands_for_the_last_point_of_the_grid_and_knows_how_late_it_is(clock, make, ticks):
+def test_a_tick_belongs_to_the_last_point_of_the_grid_and_has_its_delay(clock, make, ticks):
     job = make(ticks.append)
     clock.advance(3.25)
     job.run()
@@ -57,7 +57,7 @@ def test_the_next_tick_has_the_number_of_points_without_a_run(clock, make, ticks
     assert len(ticks) == 3
 
 
-def test_the_wall_clock_is_nothing_to_a_tick(clock, make, ticks):
+def test_steps_of_the_wall_clock_do_not_affect_ticks(clock, make, ticks):
     job = make(ticks.append)
     job.run()
     clock.step(-3_600)

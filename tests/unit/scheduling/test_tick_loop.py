@@ -1,4 +1,4 @@
-"""The rhythm by hand: ticks that take what the test says, on a scheduler that is a plain job."""
+"""The tick loop with ticks of given durations, on a fake scheduler with a real job."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from watchdog.scheduling.tick_loop import TickLoop
 LOG = logging.getLogger("test.rhythm")
 
 
-class Beat:
-    """Stands for scheduler and systemd; `tick` lets one interval pass."""
+class FakeScheduler:
+    """Replaces scheduler and systemd; `ticks` runs ticks of a given duration."""
 
     def __init__(self, clock):
         self.clock = clock
         self.takes = 0.0
         self.missed = []
-        self.told = []  # the intervals that systemd was told, in seconds
-        self.meanwhile = lambda: None
+        self.timeouts = []  # the watchdog timeouts set, in seconds
+        self.during_tick = lambda: None
         self.job = None
-        self.rhythm = TickLoop(self, SimpleNamespace(set_watchdog_timeout=self.told.append), clock, LOG)
+        self.tick_loop = TickLoop(self, SimpleNamespace(set_watchdog_timeout=self.timeouts.append), clock, LOG)
 
     def add_job(self, name, interval_ns, function):
         self.job = Job(name, function, Grid(self.clock.boottime_ns(), interval_ns), self.clock, LOG)
@@ -32,10 +32,10 @@ class Beat:
     def set_interval(self, _name, interval_ns):
         self.job.set_grid(Grid(self.clock.boottime_ns(), interval_ns))
 
-    def look(self, tick):
+    def run_tick(self, tick):
         self.missed.append(tick.missed)
         self.clock.advance(self.takes)
-        self.meanwhile()
+        self.during_tick()
 
     def ticks(self, count, takes):
         self.takes = takes
@@ -45,61 +45,61 @@ class Beat:
 
 
 @pytest.fixture
-def beat(clock):
-    beat = Beat(clock)
-    beat.rhythm.start(beat.look, SECOND_NS)
-    return beat
+def scheduler(clock):
+    scheduler = FakeScheduler(clock)
+    scheduler.tick_loop.start(scheduler.run_tick, SECOND_NS)
+    return scheduler
 
 
-def test_a_host_too_large_for_its_interval_is_looked_at_less_often_and_told_so(beat, caplog):
-    beat.ticks(3, takes=0.6)
+def test_long_ticks_raise_the_interval_and_that_is_logged(scheduler, caplog):
+    scheduler.ticks(3, takes=0.6)
 
-    assert beat.job.interval_ns == 2 * SECOND_NS
-    assert beat.told == [1, 2]
+    assert scheduler.job.interval_ns == 2 * SECOND_NS
+    assert scheduler.timeouts == [1, 2]
     assert caplog.messages == ["sampling took 0.60 s of a 1s interval: interval raised to 2s (configured: 1s)"]
 
 
-def test_it_comes_back_and_says_so(beat, caplog):
-    beat.ticks(3, takes=0.6)
+def test_short_ticks_lower_the_interval_and_that_is_logged(scheduler, caplog):
+    scheduler.ticks(3, takes=0.6)
     caplog.clear()
-    beat.ticks(31, takes=0.1)  # the first comes before the new grid has a point
+    scheduler.ticks(31, takes=0.1)  # the first one is before the next point of the new grid
 
-    assert beat.job.interval_ns == SECOND_NS
-    assert beat.told == [1, 2, 1]
+    assert scheduler.job.interval_ns == SECOND_NS
+    assert scheduler.timeouts == [1, 2, 1]
     assert caplog.messages == [
         "sampling took 0.10 s of a 2s interval: interval lowered to 1s (configured: 1s)",
     ]
 
 
-def test_no_tick_counts_as_missed_because_of_the_change(beat):
-    beat.ticks(10, takes=0.6)
-    beat.ticks(100, takes=0.1)
+def test_no_tick_counts_as_missed_because_of_the_change(scheduler):
+    scheduler.ticks(10, takes=0.6)
+    scheduler.ticks(100, takes=0.1)
 
-    assert set(beat.missed) == {0}
-    assert len(beat.missed) == 110 - 2  # two changes of the interval: each skips the rest of one interval
-
-
-def test_a_reload_begins_anew_with_what_its_settings_ask_for(beat):
-    beat.ticks(3, takes=0.6)
-    beat.rhythm.change_interval(SECOND_NS)
-    assert (beat.job.interval_ns, beat.told) == (SECOND_NS, [1, 2, 1])
-    beat.rhythm.change_interval(5 * SECOND_NS)
-    assert (beat.job.interval_ns, beat.told) == (5 * SECOND_NS, [1, 2, 1, 5])
-    beat.rhythm.change_interval(5 * SECOND_NS)
-    assert beat.told == [1, 2, 1, 5]
+    assert set(scheduler.missed) == {0}
+    assert len(scheduler.missed) == 110 - 2  # two changes of the interval: each skips the rest of one interval
 
 
-def test_a_tick_that_began_before_a_reload_says_nothing_of_what_comes_after_it(beat):
-    beat.ticks(2, takes=0.6)
-    beat.meanwhile = lambda: beat.rhythm.change_interval(SECOND_NS)
-    beat.ticks(1, takes=0.6)
-    beat.meanwhile = lambda: None
-    beat.ticks(2, takes=0.6)
+def test_a_reload_starts_with_its_configured_interval(scheduler):
+    scheduler.ticks(3, takes=0.6)
+    scheduler.tick_loop.change_interval(SECOND_NS)
+    assert (scheduler.job.interval_ns, scheduler.timeouts) == (SECOND_NS, [1, 2, 1])
+    scheduler.tick_loop.change_interval(5 * SECOND_NS)
+    assert (scheduler.job.interval_ns, scheduler.timeouts) == (5 * SECOND_NS, [1, 2, 1, 5])
+    scheduler.tick_loop.change_interval(5 * SECOND_NS)
+    assert scheduler.timeouts == [1, 2, 1, 5]
 
-    assert beat.job.interval_ns == SECOND_NS
+
+def test_the_duration_of_a_tick_that_began_before_a_reload_does_not_count(scheduler):
+    scheduler.ticks(2, takes=0.6)
+    scheduler.during_tick = lambda: scheduler.tick_loop.change_interval(SECOND_NS)
+    scheduler.ticks(1, takes=0.6)
+    scheduler.during_tick = lambda: None
+    scheduler.ticks(2, takes=0.6)
+
+    assert scheduler.job.interval_ns == SECOND_NS
 
 
-def test_ticks_longer_than_the_interval_raise_it_too(beat):
-    beat.ticks(3, takes=1.5)
+def test_ticks_longer_than_the_interval_raise_it_too(scheduler):
+    scheduler.ticks(3, takes=1.5)
 
-    assert beat.job.interval_ns == 2 * SECOND_NS
+    assert scheduler.job.interval_ns == 2 * SECOND_NS
