@@ -7,8 +7,8 @@ import sys
 import time
 
 import pytest
-from held import links_of, program_of
-from unseen import counting_unseen
+from bpf_links import links_of, program_of
+from hidden_events import count_hidden_events
 
 BUSY_SECONDS = 10
 EXHAUSTED = """
@@ -166,7 +166,7 @@ def test_events_during_another_event_are_counted(start_reader, run):
     # middle of one of the programs: the kernel then skips the program for all events of the packets (bpf_trace_run).
     reader = start_reader(1 << 20)
     busy = [run(sys.executable, "-c", BUSY) for _ in range(os.cpu_count())]
-    with counting_unseen() as unseen:
+    with count_hidden_events() as unseen:
         loops = [run(sys.executable, "-c", LOOP_OF_THREADS, BUSY_SECONDS, how) for how in ("close", "reset")]
         made, reset = (loop.receive()["connections"] for loop in loops)
         for program in busy:
@@ -198,7 +198,7 @@ def test_two_watchdogs_under_load_count_the_same(start_reader, run):
     count = 1009
     truth = {"connects": 1, "accepts": 1, "closes": 2, "bytes_sent": 11, "bytes_received": 11}
     readers = [start_reader(), start_reader()]
-    with counting_unseen() as unseen:
+    with count_hidden_events() as unseen:
         loops = [run(sys.executable, "-c", LOOP, count) for _ in range(os.cpu_count())]
         ports = [loop.receive()["port"] for loop in loops]
         for loop in loops:

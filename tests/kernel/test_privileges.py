@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from held import links_of, program_of
+from bpf_links import links_of, program_of
 
 from watchdog.kernel import libbpf
 from watchdog.kernel.programs import LEGACY_MESSAGE_PROBES, MESSAGE_PROBES

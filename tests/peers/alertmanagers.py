@@ -1,4 +1,4 @@
-"""Alertmanagers of Debian's, in a cluster on loopback."""
+"""A cluster of two Alertmanager processes from Debian, on loopback."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import socket
 import subprocess
 import urllib.request
 
-# What the second instance waits for the first to notify. `group_interval` has to be longer: an instance that still
-# waits to say that something fires, when the other has said that it is over, says it.
+# The second process waits this long for the first one to notify. `group_interval` must be longer: otherwise a process
+# that still waits sends "firing" after the other one has already sent "resolved".
 PEER_TIMEOUT_SECONDS = 3
 CONFIGURATION = """
 route:
-  receiver: far-end
+  receiver: webhook
   group_by: [alertname, host]
   group_wait: 1s
   group_interval: 5s
   repeat_interval: 1h
 receivers:
-  - name: far-end
+  - name: webhook
     webhook_configs:
       - url: {url}
         send_resolved: true
 """
 
 
-class Instance:
-    """One Alertmanager, with all it needs in one folder."""
+class AlertmanagerProcess:
+    """One Alertmanager; its files are in one folder."""
 
     def __init__(self, folder, port, cluster_port, peer_port):
         program = shutil.which("prometheus-alertmanager")
@@ -64,24 +64,24 @@ class Instance:
             return {}
 
     def alerts(self):
-        """Return what fires there, as (host, severity)."""
-        return sorted((found["labels"]["host"], found["labels"]["severity"]) for found in self.get("/api/v2/alerts"))
+        """Return its firing alerts, sorted, as (host, severity)."""
+        return sorted((alert["labels"]["host"], alert["labels"]["severity"]) for alert in self.get("/api/v2/alerts"))
 
     def is_joined(self):
-        """Tell whether it is ready and knows the other."""
+        """Return whether it is ready and has joined the other process."""
         cluster = self.get("/api/v2/status").get("cluster", {})
         return cluster.get("status") == "ready" and len(cluster["peers"]) == 2
 
 
 def pair(folder, url):
-    """Return two that know each other and post what they notify to `url`; they are still to be started."""
+    """Return two processes of one cluster that notify the webhook at `url`; the caller starts them."""
     (folder / "alertmanager.yml").write_text(CONFIGURATION.format(url=url))
     ports = [_free_port() for _ in range(4)]
-    return [Instance(folder, ports[own], ports[2 + own], ports[3 - own]) for own in range(2)]
+    return [AlertmanagerProcess(folder, ports[index], ports[2 + index], ports[3 - index]) for index in range(2)]
 
 
-def told(bodies):
-    """Return what webhooks were told: (host, severity, status) of each alert of each notice, in order."""
+def notified_alerts(bodies):
+    """Return (host, severity, status) of each alert in the bodies of webhook calls, in order."""
     return [
         (alert["labels"]["host"], alert["labels"]["severity"], alert["status"])
         for body in bodies

@@ -1,8 +1,8 @@
-"""A stand-in for Slack that holds what is posted against the limits that Slack documents, and keeps what it takes.
+"""A fake Slack that checks messages against the documented limits of Slack and keeps the accepted ones.
 
 `Workspace` is Slack without a network: incoming webhooks, chat.postMessage, chat.update and conversations.history, with
-Slack's answers and errors. `serve` puts it behind HTTP. Sources: docs.slack.dev, the pages of these methods, "Block
-Kit" (reference of each block), "Formatting text", "Rate limits".
+Slack's responses and errors. `SlackServer` serves it over HTTP. Sources: docs.slack.dev, the pages of these methods,
+"Block Kit" (reference of each block), "Formatting text", "Rate limits".
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ TOKEN = "xoxb-17653672481-19874698323-pdFZKVeTuE8sk7oOcHrzqqgy"
 HOOK = "/services/T00000000/B00000000/XXXXXXXXXXXXXXXXXXXXXXXX"
 
 MAX_BLOCKS = 50
-MOST_BLOCK_CHARACTERS = 11_000  # not documented; the least that anybody saw refused
-MOST_TEXT = 40_000
-LONGEST = {"header": 150, "section": 3_000, "context": 2_000}
+MAX_BLOCK_CHARACTERS = 11_000  # not documented; the smallest size known to be refused
+MAX_TEXT = 40_000
+MAX_UNITS = {"header": 150, "section": 3_000, "context": 2_000}
 LINK = re.compile(r"<https?://[^<>|]*\|[^<>|]*>")
 ENTITY = re.compile(r"&(?!amp;|lt;|gt;)")
 
 
 class Refusal(Exception):
-    """Says `{"ok": false, "error": code}`."""
+    """Slack answers `{"ok": false, "error": code}`."""
 
 
 @dataclass
 class Message:
-    """A message of a channel, as people see it."""
+    """A message of a channel, as Slack shows it."""
 
     channel: str
     ts: str
@@ -46,14 +46,14 @@ class Message:
     can_be_replied_to: bool = True
 
     def words(self) -> str:
-        """Return all that it says."""
+        """Return the whole text of the message."""
         texts = [part["text"] for block in self.blocks for part in (block.get("elements") or [block["text"]])]
         return "\n".join([*texts] if texts else [self.text])
 
 
 @dataclass
 class Workspace:
-    """Slack, for one app. `scopes` and `members` are what the app may do, and where it has been invited."""
+    """Slack, for one app. `scopes`: its permissions; `members`: the channels to which it is invited."""
 
     channels: dict[str, str] = field(default_factory=lambda: {"C024BE91L": "oncall", "C0ELSEWHE": "elsewhere"})
     members: set[str] = field(default_factory=lambda: {"C024BE91L", "C0ELSEWHE"})
@@ -61,19 +61,19 @@ class Workspace:
     now: Callable[[], float] = time.time
     messages: list[Message] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
-    rung: list[str] = field(default_factory=list)  # the words that people's phones rang for
-    errors: dict[str, list[str]] = field(default_factory=dict)  # by method: what to answer next instead
+    push_texts: list[str] = field(default_factory=list)  # texts of the messages that ring on phones
+    errors: dict[str, list[str]] = field(default_factory=dict)  # by method: error codes of the next calls
     seconds_per_message: float | None = None  # None: no rate limit
     burst: int = 3
     _posted_at: dict[str, list[float]] = field(default_factory=dict)
     _counter: int = 0
 
     def parents(self) -> list[Message]:
-        """Return what stands in the channels themselves."""
+        """Return the messages in channels."""
         return [message for message in self.messages if message.thread_ts is None]
 
     def replies(self) -> list[Message]:
-        """Return what stands in threads."""
+        """Return the replies in threads."""
         return [message for message in self.messages if message.thread_ts is not None]
 
     def handle(self, path: str, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -94,11 +94,11 @@ class Workspace:
     def _call(self, method: str, headers: dict[str, str], body: bytes) -> dict:
         if headers.get("Authorization") != f"Bearer {TOKEN}":
             raise Refusal("invalid_auth")
-        kind = headers.get("Content-Type", "")
+        content_type = headers.get("Content-Type", "")
         if method == "conversations.history":
-            assert kind == "application/x-www-form-urlencoded", "methods that read take no JSON"
+            assert content_type == "application/x-www-form-urlencoded", "methods that read take no JSON"
             return self._history(dict(urllib.parse.parse_qsl(body.decode("utf-8", "strict"))))
-        if kind != "application/json; charset=utf-8":
+        if content_type != "application/json; charset=utf-8":
             raise Refusal("invalid_post_type")
         arguments = json.loads(body.decode("utf-8", "strict"))
         return {"chat.postMessage": self._post, "chat.update": self._update}[method](arguments)
@@ -114,7 +114,7 @@ class Workspace:
             parent = self._message(channel, arguments["thread_ts"])
             if not parent.can_be_replied_to:
                 raise Refusal("restricted_action_non_threadable_channel")
-            assert parent.thread_ts is None, "a reply's ts is no thread's"
+            assert parent.thread_ts is None, "thread_ts must be the ts of a message, not of a reply"
         text, blocks = check(arguments)
         self._limit(channel)
         message = Message(
@@ -127,16 +127,16 @@ class Workspace:
         )
         self.messages.append(message)
         if parent is None or message.broadcast:
-            self.rung.append(message.words())
+            self.push_texts.append(message.words())
         return {"channel": channel, "ts": message.ts, "message": self._shown(message)}
 
     def _update(self, arguments: dict) -> dict:
         if not re.fullmatch(r"[CDG][A-Z0-9]+", arguments["channel"]):
-            raise Refusal("channel_not_found")  # it takes ids only
+            raise Refusal("channel_not_found")  # chat.update accepts ids only
         message = self._message(self._channel(arguments["channel"]), arguments["ts"])
         if not message.can_be_edited:
             raise Refusal("edit_window_closed")
-        message.text, message.blocks = check(arguments, former=message.blocks)
+        message.text, message.blocks = check(arguments, previous_blocks=message.blocks)
         message.edits += 1
         return {"channel": message.channel, "ts": message.ts, "text": message.text, "message": self._shown(message)}
 
@@ -144,21 +144,21 @@ class Workspace:
         if "channels:history" not in self.scopes:
             raise Refusal("missing_scope")
         if arguments["channel"] not in self.channels:
-            raise Refusal("channel_not_found")  # no names
+            raise Refusal("channel_not_found")  # conversations.history accepts ids only
         oldest = float(arguments.get("oldest", 0))
-        found = [
+        messages = [
             message
             for message in reversed(self.messages)
             if message.channel == arguments["channel"]
             and float(message.ts) > oldest
             and (message.thread_ts is None or message.broadcast)
         ]
-        return {"messages": [self._shown(message) for message in found[: int(arguments.get("limit", 100))]]}
+        return {"messages": [self._shown(message) for message in messages[: int(arguments.get("limit", 100))]]}
 
     def _channel(self, name: str) -> str:
-        for identity, known in self.channels.items():
-            if name.removeprefix("#") in {identity, known}:
-                return identity
+        for channel_id, channel_name in self.channels.items():
+            if name.removeprefix("#") in {channel_id, channel_name}:
+                return channel_id
         raise Refusal("channel_not_found")
 
     def _message(self, channel: str, ts: object) -> Message:
@@ -183,12 +183,12 @@ class Workspace:
 
     @staticmethod
     def _shown(message: Message) -> dict:
-        shown = {"type": "message", "ts": message.ts, "text": message.text, "bot_id": "B19LU7CSY"}
-        return {**shown, "blocks": message.blocks} if message.blocks else shown
+        document = {"type": "message", "ts": message.ts, "text": message.text, "bot_id": "B19LU7CSY"}
+        return {**document, "blocks": message.blocks} if message.blocks else document
 
     @staticmethod
-    def _answer(said: dict) -> tuple[int, dict[str, str], bytes]:
-        return 200, {"Content-Type": "application/json; charset=utf-8"}, json.dumps({"ok": True, **said}).encode()
+    def _answer(result: dict) -> tuple[int, dict[str, str], bytes]:
+        return 200, {"Content-Type": "application/json; charset=utf-8"}, json.dumps({"ok": True, **result}).encode()
 
     @staticmethod
     def _error(code: str) -> tuple[int, dict[str, str], bytes]:
@@ -203,7 +203,7 @@ class Workspace:
         try:
             arguments = json.loads(body.decode("utf-8", "strict"))
             assert not arguments.keys() & {"channel", "username", "icon_emoji", "thread_ts"}, (
-                "an app's webhook has none"
+                "webhooks of apps do not accept these arguments"
             )
             text, blocks = check(arguments)
             self._limit("C024BE91L")
@@ -214,19 +214,24 @@ class Workspace:
         return 200, {"Content-Type": "text/html"}, b"ok"
 
 
-def check(arguments: dict, former: list[dict] = ()) -> tuple[str, list[dict]]:
-    """Return text and blocks, or refuse them as Slack does; raise `AssertionError` for what it would take and show."""
-    text, blocks = arguments.get("text", ""), arguments.get("blocks", list(former))
+def check(arguments: dict, previous_blocks: list[dict] = ()) -> tuple[str, list[dict]]:
+    """Return text and blocks.
+
+    Raises:
+        Refusal: Slack refuses them.
+        AssertionError: Slack accepts and shows them, but the receiver must not send them.
+    """
+    text, blocks = arguments.get("text", ""), arguments.get("blocks", list(previous_blocks))
     if not text and not blocks:
         raise Refusal("no_text")
-    if len(text) > MOST_TEXT:
+    if len(text) > MAX_TEXT:
         raise Refusal("msg_too_long")
     check_text(text)
     if len(blocks) > MAX_BLOCKS or len({block.get("block_id", index) for index, block in enumerate(blocks)}) < len(
         blocks
     ):
         raise Refusal("invalid_blocks")
-    if units(json.dumps(blocks, ensure_ascii=False)) > MOST_BLOCK_CHARACTERS:
+    if units(json.dumps(blocks, ensure_ascii=False)) > MAX_BLOCK_CHARACTERS:
         raise Refusal("msg_blocks_too_long")
     for block in blocks:
         check_block(block)
@@ -235,10 +240,10 @@ def check(arguments: dict, former: list[dict] = ()) -> tuple[str, list[dict]]:
 
 def check_block(block: dict) -> None:
     parts = block["elements"] if block.get("type") == "context" else [block.get("text")]
-    if block.get("type") not in LONGEST or not 1 <= len(parts) <= 10 or len(block.get("block_id", "")) > 255:
+    if block.get("type") not in MAX_UNITS or not 1 <= len(parts) <= 10 or len(block.get("block_id", "")) > 255:
         raise Refusal("invalid_blocks")
     for part in parts:
-        if not isinstance(part, dict) or not 1 <= units(part.get("text", "")) <= LONGEST[block["type"]]:
+        if not isinstance(part, dict) or not 1 <= units(part.get("text", "")) <= MAX_UNITS[block["type"]]:
             raise Refusal("invalid_blocks")
         kinds = {"plain_text"} if block["type"] == "header" else {"plain_text", "mrkdwn"}
         allowed = {"type", "text", "emoji"} if part.get("type") == "plain_text" else {"type", "text", "verbatim"}
@@ -248,22 +253,22 @@ def check_block(block: dict) -> None:
 
 
 def check_text(text: str) -> None:
-    """Hold that nothing in `text` mentions anybody, makes a link that we did not, or drives a terminal."""
+    """Check that `text` contains no mention, no link except the runbook, and no control character."""
     rest = LINK.sub("", text)
     assert not re.search("[<>]", rest), f"a mention or a link: {text!r}"
-    assert not ENTITY.search(rest), f"an entity that Slack does not know: {text!r}"
-    assert all(line.isprintable() for line in text.split("\n")), f"something that does not show itself: {text!r}"
+    assert not ENTITY.search(rest), f"an unknown entity: {text!r}"
+    assert all(line.isprintable() for line in text.split("\n")), f"a character that is not printable: {text!r}"
 
 
 def units(text: str) -> int:
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
-# ------------------------------------------------------------------------------------------------------- behind HTTP
+# ------------------------------------------------------------------------------------------------------- over HTTP
 
 
 class SlackServer(http.server.ThreadingHTTPServer):
-    """Serves a workspace on a port of 127.0.0.1. `before_answer` is called with the method, after it took effect."""
+    """Serves a workspace on a port of 127.0.0.1. `before_answer` is called with the method, after its effect."""
 
     daemon_threads = True
 
@@ -289,7 +294,7 @@ class SlackServer(http.server.ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing of clients that were killed."""
+        """Ignore errors of clients that were killed."""
 
 
 class SlackHandler(http.server.BaseHTTPRequestHandler):
@@ -308,4 +313,4 @@ class SlackHandler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
-        """Keep the tests' output clean."""
+        """Do not log requests."""

@@ -1,7 +1,7 @@
 """Syslog servers from Debian as processes of a test.
 
-rsyslog is asked over both of its TLS libraries, syslog-ng over each of its transports. Each writes what it has
-understood, in JSON, to a file of its own.
+rsyslog listens with both of its TLS libraries, syslog-ng with each of its transports. Each writes the parsed records as
+JSON to its own file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import subprocess
 import time
 from pathlib import Path
 
-PATIENCE = 15.0
+TIMEOUT_SECONDS = 15.0
 SYSLOG_NG = Path(__file__).parents[2] / ".venv/syslog-ng"
 
 RSYSLOG = """
@@ -62,8 +62,8 @@ log {{ source(arriving); destination(arrived); }};
 """
 
 
-class Peer:
-    """A syslog server that writes what it understood to a file, a JSON document a line."""
+class SyslogServer:
+    """A syslog server process that writes the parsed records to a file, one JSON document per line."""
 
     wires: tuple[str, ...]
 
@@ -77,7 +77,7 @@ class Peer:
         self._process = subprocess.Popen(
             self.command(), stdout=self._log, stderr=self._log, cwd=folder, env={**os.environ, **self.environment()}
         )
-        until(lambda: all(self._listens(wire) for wire in self.wires), f"the server to listen: {folder}/log")
+        wait_until(lambda: all(self._listens(wire) for wire in self.wires), f"the server to listen: {folder}/log")
 
     def command(self) -> list[str | Path]:
         raise NotImplementedError
@@ -87,13 +87,13 @@ class Peer:
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.wait(PATIENCE)
+        self._process.wait(TIMEOUT_SECONDS)
         self._log.close()
 
     def arrived(self, count: int) -> list[dict]:
-        """Return what has arrived, once it is `count` records."""
+        """Wait for `count` records; return all records that have arrived."""
         file = self.folder / "arrived"
-        until(lambda: file.exists() and file.read_bytes().count(b"\n") >= count, f"{count} records to arrive")
+        wait_until(lambda: file.exists() and file.read_bytes().count(b"\n") >= count, f"{count} records to arrive")
         return [json.loads(line) for line in file.read_text().splitlines()]
 
     def _listens(self, wire: str) -> bool:
@@ -102,7 +102,7 @@ class Peer:
         return f"0100007F:{self.ports[wire]:04X} 00000000:0000" in table
 
 
-class RsyslogTls(Peer):
+class RsyslogTls(SyslogServer):
     wires = ("gtls", "gtls_client", "ossl", "ossl_client")
 
     def command(self) -> list[str | Path]:
@@ -113,7 +113,7 @@ class RsyslogTls(Peer):
         return [program, "-n", "-f", file, "-i", self.folder / "pid"]
 
 
-class SyslogNg(Peer):
+class SyslogNg(SyslogServer):
     wires = ("udp", "lf", "tcp", "tls", "tls_client")
 
     def command(self) -> list[str | Path]:
@@ -124,14 +124,14 @@ class SyslogNg(Peer):
             NG.format(folder=self.folder, certificates=self.certificates, **self.ports).replace("\n        ", " ")
         )
         [modules] = (SYSLOG_NG / "usr/lib/syslog-ng").glob("[0-9]*")
-        own = [f"--{name}={self.folder}/{name}" for name in ("persist-file", "pidfile", "control")]
-        return [program, "-F", "--no-caps", f"--cfgfile={file}", f"--module-path={modules}", *own]
+        options = [f"--{name}={self.folder}/{name}" for name in ("persist-file", "pidfile", "control")]
+        return [program, "-F", "--no-caps", f"--cfgfile={file}", f"--module-path={modules}", *options]
 
     def environment(self) -> dict[str, str]:
         return {"LD_LIBRARY_PATH": str(SYSLOG_NG / "usr/lib/syslog-ng")}
 
     def arrived(self, count: int) -> list[dict]:
-        """Return what has arrived, the structured data under `data` as in rsyslog's."""
+        """Return the records, with the structured data under `data` as from rsyslog."""
         return [{"data": record.pop("_SDATA"), **record} for record in super().arrived(count)]
 
 
@@ -141,8 +141,8 @@ def free_port(kind: int) -> int:
         return probe.getsockname()[1]
 
 
-def until(condition, what: str) -> None:
-    end = time.monotonic() + PATIENCE
+def wait_until(condition, expected: str) -> None:
+    end = time.monotonic() + TIMEOUT_SECONDS
     while not condition():
-        assert time.monotonic() < end, f"waited in vain for {what}"
+        assert time.monotonic() < end, f"timeout while waiting for {expected}"
         time.sleep(0.02)

@@ -59,7 +59,7 @@ class Webhook(http.server.ThreadingHTTPServer):
 
     def notifications(self):
         """Return the number of notifications per (host, severity, status)."""
-        return Counter(alertmanagers.told(list(self.bodies)))
+        return Counter(alertmanagers.notified_alerts(list(self.bodies)))
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -16,7 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "peers"))
 
-from unseen import counting_unseen  # noqa: E402
+from hidden_events import count_hidden_events  # noqa: E402
 
 NAME = "soak-load"
 DEFAULTS = [600, 10_000, 0]
@@ -30,7 +30,7 @@ def main():
     """Run the soak; return the exit code."""
     given = [int(word) for word in sys.argv[1:]]
     seconds, rate, others = [*given, *DEFAULTS[len(given) :]]
-    with tempfile.TemporaryDirectory() as folder, counting_unseen() as unseen, busy(others):
+    with tempfile.TemporaryDirectory() as folder, count_hidden_events() as unseen, busy(others):
         load = Path(folder) / NAME
         subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-o", load, HERE / "load.c"], check=True)
         watcher = subprocess.Popen(
@@ -91,7 +91,7 @@ def report(expected, lines, seconds, unseen):
     print(f"\nlosses counted: { {name: number for name, number in last['lost'].items() if number} or 'none' }")
     print(f"resident: {after_a_minute / 1024:.1f} MiB after a minute, {residents[-1] / 1024:.1f} MiB at the end")
     print(f"pass: median {passes[len(passes) // 2]:.2f} ms, maximum {passes[-1]:.2f} ms")
-    print(f"state transitions that this kernel shows to no program (tests/peers/unseen.py): {unseen}")
+    print(f"state transitions that this kernel shows to no program (tests/peers/hidden_events.py): {unseen}")
     print("no difference" if good else "DIFFERENT from the load, or growing memory")
     return 0 if good else 1
 

@@ -1,8 +1,8 @@
-"""A name whose address changes with each look-up, asked for by the C library's own resolver; see test_rebinding.py.
+"""Posts to a name whose address changes with each query, through the resolver of the C library; see test_rebinding.py.
 
-Runs in network and mount namespaces of its own, as root. Prints one JSON object: the result of each attempt to post,
-how many requests the server at 127.0.0.1 took, how many connections came to the metadata addresses, and how often the
-name was asked for, by kind of address.
+Runs as root in new network and mount namespaces. Prints one JSON object: `results` of the attempts to post, the number
+of requests `accepted` by the server at 127.0.0.1, the number of `metadata_connections` to the metadata addresses, and
+the number of `queries` by type of address.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ ROUNDS = 5
 
 
 class NameServer(socketserver.BaseRequestHandler):
-    """Answers the nth question for an address of each family with the nth of ANSWERS, over and over."""
+    """Answers the nth query for each type of address with the nth element of ANSWERS, in a cycle."""
 
-    asked = {A: 0, AAAA: 0}  # noqa: RUF012 - there is one name server
+    queries = {A: 0, AAAA: 0}  # noqa: RUF012 - there is one name server
 
     def handle(self):
         query, endpoint = self.request
         end = query.index(b"\0", 12) + 5
-        kind = int.from_bytes(query[end - 4 : end - 2], "big")
-        found = []
-        if kind in self.asked:
-            found = ANSWERS[self.asked[kind] % len(ANSWERS)].get(kind, [])
-            self.asked[kind] += 1
-        packed = [ipaddress.ip_address(address).packed for address in found]
+        record_type = int.from_bytes(query[end - 4 : end - 2], "big")
+        addresses = []
+        if record_type in self.queries:
+            addresses = ANSWERS[self.queries[record_type] % len(ANSWERS)].get(record_type, [])
+            self.queries[record_type] += 1
+        packed = [ipaddress.ip_address(address).packed for address in addresses]
         records = b"".join(
-            b"\xc0\x0c" + kind.to_bytes(2, "big") + b"\0\x01\0\0\0\0" + len(one).to_bytes(2, "big") + one
+            b"\xc0\x0c" + record_type.to_bytes(2, "big") + b"\0\x01\0\0\0\0" + len(one).to_bytes(2, "big") + one
             for one in packed
         )
         counts = b"\0\x01" + len(packed).to_bytes(2, "big") + b"\0\0\0\0"
@@ -56,7 +56,7 @@ class NameServer(socketserver.BaseRequestHandler):
 
 
 class Hook(http.server.BaseHTTPRequestHandler):
-    hosts: list[str] = []  # noqa: RUF012 - there is one
+    hosts: list[str] = []  # noqa: RUF012 - there is one server
 
     def do_POST(self):
         self.hosts.append(self.headers["Host"])
@@ -95,13 +95,13 @@ def main():
         serve(socketserver.UDPServer(("127.0.0.1", 53), NameServer))
         hook = http.server.HTTPServer(("127.0.0.1", 0), Hook)
         serve(hook)
-        strangers = []
+        metadata_connections = []
         for address in METADATA:
-            count_connections(address, hook.server_port, strangers)
+            count_connections(address, hook.server_port, metadata_connections)
         endpoint = Endpoint(Secret(f"http://{NAME}:{hook.server_port}/in"))
         results = [attempt(endpoint) for _ in range(ROUNDS * len(ANSWERS))]
-    asked = list(NameServer.asked.values())
-    print(json.dumps({"results": results, "taken": len(Hook.hosts), "strangers": len(strangers), "asked": asked}))
+    counts = {"accepted": len(Hook.hosts), "metadata_connections": len(metadata_connections)}
+    print(json.dumps({"results": results, **counts, "queries": list(NameServer.queries.values())}))
 
 
 def attempt(endpoint):

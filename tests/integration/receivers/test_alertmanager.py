@@ -75,7 +75,7 @@ def over(notification):
 
 def received_alerts(server):
     """Return the alerts that arrived at the webhook."""
-    return alertmanagers.told(body for _, _, body in list(server.posts))
+    return alertmanagers.notified_alerts(body for _, _, body in list(server.posts))
 
 
 def test_firing_and_resolved_arrive_once_at_the_webhook(cluster, server, receiver_of, now_firing, wait_for):

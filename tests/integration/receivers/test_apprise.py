@@ -1,4 +1,4 @@
-"""Apprise itself, notifying a server of ours."""
+"""The real Apprise, against a local HTTP server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
 from watchdog.receivers.apprise.apprise_receiver import Apprise
 
-DEADLINE = 30.0  # Apprise takes its time to import on a busy machine
+DEADLINE = 30.0  # importing Apprise takes seconds on a busy machine
 
 
 def receiver_of(*servers, more=()):
@@ -29,7 +29,7 @@ def failure_of(receiver, notification, deadline=DEADLINE):
     return caught.value
 
 
-def test_every_service_gets_firing_and_end(server, other_server, firing, resolved):
+def test_every_service_gets_firing_and_resolved(server, other_server, firing, resolved):
     receiver = receiver_of(server, other_server)
     for notification in (firing, resolved):
         receiver.send(notification, DEADLINE)
@@ -40,21 +40,21 @@ def test_every_service_gets_firing_and_end(server, other_server, firing, resolve
         assert documents[0]["message"].rstrip() == json.loads(receiver.render(firing))["body"].rstrip()
 
 
-def test_a_service_that_fails_has_all_tried_again(server, other_server, firing):
+def test_if_one_service_fails_the_notification_is_retryable(server, other_server, firing):
     other_server.answer = (500, {}, b"")
     failure = failure_of(receiver_of(server, other_server), firing)
     assert (failure.reason, failure.retryable) == ("server_error", True)
     assert len(server.posts) == 1
 
 
-def test_a_url_that_apprise_does_not_know_holds_up_no_other_and_is_told(server, firing):
+def test_an_unknown_url_is_reported_and_the_other_services_are_notified(server, firing):
     failure = failure_of(receiver_of(server, more=("nonsense://secret",)), firing)
     assert (failure.reason, failure.retryable) == ("client_error", False)
     assert str(failure) == "Apprise does not support all configured URLs"
     assert len(server.posts) == 1
 
 
-def test_a_service_that_hangs_is_left_in_time(server, firing):
+def test_a_service_that_hangs_ends_at_the_deadline(server, firing):
     server.answering.clear()
     began = time.monotonic()
     failure = failure_of(receiver_of(server), firing, 2.0)
@@ -63,7 +63,7 @@ def test_a_service_that_hangs_is_left_in_time(server, firing):
     server.answering.set()
 
 
-def test_the_daemon_itself_never_imports_it(server):
+def test_sending_imports_nothing_into_the_daemon(server):
     program = (
         "import sys\n"
         "from watchdog.receivers.render.example import example_notifications\n"
@@ -71,7 +71,7 @@ def test_the_daemon_itself_never_imports_it(server):
         "from watchdog.config.secrets import Secret\n"
         "receiver = Apprise('all', (Secret(sys.argv[1]),))\n"
         "before = set(sys.modules)\n"
-        "for notice in example_notifications('all'): receiver.send(notice, 30.0)\n"
+        "for notification in example_notifications('all'): receiver.send(notification, 30.0)\n"
         "print(sorted(set(sys.modules) - before))\n"
     )
     url = f"json://127.0.0.1:{server.server_port}/"

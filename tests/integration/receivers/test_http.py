@@ -1,4 +1,4 @@
-"""Webhook and Slack against real servers, the worst included."""
+"""Webhook and Slack against real HTTP servers, including servers that misbehave."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def webhook_to(url, key=None):
 
 
 def failure_of(url, notification):
-    """Deliver to `url`, which must fail: return the error and the seconds it took, having looked for secrets in it."""
+    """Deliver to `url`, which must fail and show no secret; return the error and its duration in seconds."""
     webhook = webhook_to(url)
     began = time.monotonic()
     with pytest.raises(DeliveryError) as caught:
@@ -46,7 +46,7 @@ def failure_of(url, notification):
     return caught.value, took
 
 
-# ---------------------------------------------------------------------------------------- what well-behaved servers get
+# ------------------------------------------------------------------------------------------------- well-behaved servers
 
 
 def test_a_webhook_gets_firing_and_resolved(server, firing, resolved):
@@ -62,10 +62,10 @@ def test_a_webhook_gets_firing_and_resolved(server, firing, resolved):
 
 
 def test_a_receiver_with_the_key_can_check_the_signature(server, firing):
-    webhook_to(server.url, "key of ours").send(firing, DEADLINE)
+    webhook_to(server.url, "signing key").send(firing, DEADLINE)
     _, headers, body = server.posts[0]
     signed = headers["X-Watchdog-Timestamp"].encode() + b":" + body
-    expected = hmac.new(b"key of ours", signed, hashlib.sha256).hexdigest()
+    expected = hmac.new(b"signing key", signed, hashlib.sha256).hexdigest()
     assert headers["X-Watchdog-Signature"] == f"sha256={expected}"
     assert abs(int(headers["X-Watchdog-Timestamp"]) - time.time()) < 60
 
@@ -73,14 +73,14 @@ def test_a_receiver_with_the_key_can_check_the_signature(server, firing):
 def test_slack_gets_firing_and_resolved(server, firing, resolved):
     slack = Slack("oncall", Endpoint(Secret(server.url)))
     for notification in (firing, resolved):
-        slack.send(notification, 10.0)  # one message a second
+        slack.send(notification, 10.0)  # one message per second
     assert [json.loads(body)["text"] for _, _, body in server.posts] == [
         "🔴 [FIRING] critical: crawler opens 612/s connections (limit 500/s) on web-1",
         "🟢 [RESOLVED] critical: crawler opens 612/s connections (limit 500/s) on web-1",
     ]
 
 
-def test_a_login_in_the_url_is_sent_as_such_and_none_from_elsewhere(server, firing, monkeypatch, tmp_path):
+def test_a_login_in_the_url_is_sent_and_netrc_is_not_used(server, firing, monkeypatch, tmp_path):
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login stored password stored\n")
     netrc.chmod(0o600)
@@ -108,13 +108,13 @@ def test_a_redirect_is_not_followed(server, other_server, firing, status):
     assert other_server.posts == []
 
 
-def test_a_429_says_how_long_to_wait(server, firing):
+def test_retry_after_of_a_429_is_used(server, firing):
     server.answer = (429, {"Retry-After": "30"}, b"")
     error, _ = failure_of(server.url, firing)
     assert (error.reason, error.retryable, error.retry_after_seconds) == ("rate_limited", True, 30.0)
 
 
-def test_what_a_server_says_of_itself_stays_out_of_the_error(server, firing):
+def test_the_body_of_a_response_is_not_part_of_the_error(server, firing):
     server.answer = (500, {}, b"<b>internal: secret</b>")
     error, _ = failure_of(server.url, firing)
     assert str(error) == "127.0.0.1 answered 500"
@@ -141,13 +141,13 @@ def drip_status(connection, stopped):
 
 
 @pytest.mark.parametrize("behave", [hang, drip_headers, drip_status])
-def test_an_answer_that_does_not_come_ends_at_the_deadline(raw_server, firing, behave):
+def test_a_missing_response_ends_at_the_deadline(raw_server, firing, behave):
     error, took = failure_of(raw_server(behave).url, firing)
     assert (error.reason, error.retryable) == ("timeout", True)
     assert DEADLINE - 0.05 <= took <= DEADLINE + 0.5
 
 
-def test_a_tls_handshake_that_does_not_come_ends_at_the_deadline(raw_server, firing):
+def test_a_missing_tls_handshake_ends_at_the_deadline(raw_server, firing):
     error, took = failure_of(raw_server(hang).url.replace("http://", "https://"), firing)
     assert (error.reason, error.retryable) == ("timeout", True)
     assert DEADLINE - 0.05 <= took <= DEADLINE + 0.5
@@ -158,7 +158,7 @@ def test_a_connection_that_is_not_accepted_ends_at_the_deadline(firing):
         port = listener.getsockname()[1]
         waiting = [socket.socket() for _ in range(3)]
         try:
-            for one in waiting:  # fill the accept queue: what comes now is dropped
+            for one in waiting:  # fill the accept queue: further connections are dropped
                 one.setblocking(False)
                 one.connect_ex(("127.0.0.1", port))
             error, took = failure_of(f"http://127.0.0.1:{port}/", firing)
@@ -169,7 +169,7 @@ def test_a_connection_that_is_not_accepted_ends_at_the_deadline(firing):
     assert DEADLINE - 0.05 <= took <= DEADLINE + 0.5
 
 
-def test_a_body_that_drips_on_does_not_undo_a_success_and_ends_at_the_deadline(raw_server, firing):
+def test_a_slow_body_does_not_undo_a_success_and_ends_at_the_deadline(raw_server, firing):
     def drip_body(connection, stopped):
         connection.sendall(HEAD + b"\r\n")
         while not stopped.wait(0.1):
@@ -217,12 +217,12 @@ def overflow_with_headers(connection, stopped):
 
 
 @pytest.mark.parametrize("behave", [close_at_once, reset_at_once, talk_nonsense, overflow_with_headers])
-def test_a_broken_answer_is_worth_another_try(raw_server, firing, behave):
+def test_a_broken_response_is_retryable(raw_server, firing, behave):
     error, _ = failure_of(raw_server(behave).url, firing)
     assert (error.reason, error.retryable) == ("connect", True)
 
 
-def test_a_refused_connection_is_worth_another_try(firing):
+def test_a_refused_connection_is_retryable(firing):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     error, _ = failure_of(f"http://127.0.0.1:{port}/in/secret-path", firing)
@@ -233,7 +233,7 @@ def test_a_refused_connection_is_worth_another_try(firing):
 # ----------------------------------------------------------------------------------------------------- names, addresses
 
 
-def test_a_name_that_is_not_known_is_worth_another_try(firing, monkeypatch):
+def test_an_unknown_host_name_is_retryable(firing, monkeypatch):
     def unknown(*_, **__):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -256,7 +256,7 @@ def test_a_name_server_that_does_not_answer_ends_at_the_deadline(firing, monkeyp
     assert DEADLINE - 0.05 <= took <= DEADLINE + 0.5
 
 
-def test_a_name_with_several_addresses_is_tried_at_each(server, firing, monkeypatch):
+def test_every_address_of_a_name_is_tried(server, firing, monkeypatch):
     def two(host, port, *_, **__):
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in ("127.0.0.2", "127.0.0.1")]
 
@@ -265,16 +265,16 @@ def test_a_name_with_several_addresses_is_tried_at_each(server, firing, monkeypa
     assert server.posts[0][1]["Host"] == f"alerts.example:{server.server_port}"
 
 
-def test_an_ipv6_address_is_posted_to(raw_server, firing):
-    heard = []
+def test_posts_to_an_ipv6_address(raw_server, firing):
+    received = []
 
     def take(connection, stopped):
-        heard.append(connection.recv(65_536))
+        received.append(connection.recv(65_536))
         connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
 
     server = raw_server(take, host="::1")
     webhook_to(f"http://[::1]:{server.port}/in").send(firing, DEADLINE)
-    assert f"\r\nHost: [::1]:{server.port}\r\n".encode() in heard[0]
+    assert f"\r\nHost: [::1]:{server.port}\r\n".encode() in received[0]
 
 
 @pytest.mark.parametrize(
@@ -291,13 +291,13 @@ def test_an_ipv6_address_is_posted_to(raw_server, firing):
         "[fd00:ec2::254]",
     ],
 )
-def test_link_local_addresses_are_refused_however_they_are_written(firing, host):
+def test_link_local_addresses_are_refused_in_every_spelling(firing, host):
     error, took = failure_of(f"http://{host}/latest/meta-data/secret", firing)
     assert (error.reason, error.retryable) == ("forbidden_address", False)
     assert took < DEADLINE / 2
 
 
-def test_what_a_name_stands_for_is_checked_on_the_address_that_is_connected_to(server, firing, monkeypatch):
+def test_the_check_uses_the_address_that_is_connected_to(server, firing, monkeypatch):
     answers = iter(["169.254.169.254", "127.0.0.1"])
 
     def rebinding(host, port, *_, **__):
@@ -309,19 +309,19 @@ def test_what_a_name_stands_for_is_checked_on_the_address_that_is_connected_to(s
     assert error.reason is DeliveryErrorReason.FORBIDDEN_ADDRESS
     webhook_to(url).send(firing, DEADLINE)
     with pytest.raises(StopIteration):
-        next(answers)  # one look-up for each attempt: nothing is asked a second time between check and use
+        next(answers)  # one query per attempt: no second query between check and use
 
 
 # ------------------------------------------------------------------------------------------------------------------ TLS
 
 
-def test_a_certificate_that_this_host_trusts_is_taken(tls_server, firing, monkeypatch):
+def test_a_certificate_that_the_host_trusts_is_accepted(tls_server, firing, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
     webhook_to(f"https://localhost:{tls_server.server_port}/in").send(firing, DEADLINE)
     assert len(tls_server.posts) == 1
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(tls_server, firing):
+def test_a_certificate_of_an_unknown_authority_is_refused(tls_server, firing):
     error, _ = failure_of(f"https://localhost:{tls_server.server_port}/in/secret-path", firing)
     assert (error.reason, error.retryable) == ("tls", True)
     assert str(error) == "localhost: certificate refused: self-signed certificate"
@@ -335,31 +335,31 @@ def test_a_certificate_for_another_name_is_refused(tls_server, firing, monkeypat
     assert tls_server.posts == []
 
 
-def test_a_server_that_does_not_speak_tls_is_a_tls_failure(raw_server, firing):
+def test_a_server_without_tls_is_a_tls_failure(raw_server, firing):
     error, _ = failure_of(raw_server(talk_nonsense).url.replace("http://", "https://"), firing)
     assert (error.reason, error.retryable) == ("tls", True)
 
 
-# --------------------------------------------------------------------------- certificates, proxies, what its owner says
+# ------------------------------------------------------------------------- client certificates, proxies, header fields
 
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
-    """Make an authority, a server, a client and a stranger."""
+    """Make an authority, and certificates for a server, a client and a stranger."""
     return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 def webhook_of(**keys):
     document = Document("", keys, "watchdog.toml")
-    made = Webhook.from_table("hook", document.root)
+    webhook = Webhook.from_table("hook", document.root)
     document.root.reject_unknown_keys()
     document.raise_problems()
-    return made
+    return webhook
 
 
 @pytest.fixture
-def demanding_server(start_server, certificates):
-    """Serve HTTPS to those alone who show a certificate of our authority."""
+def client_certificate_server(start_server, certificates):
+    """Serve HTTPS; clients need a certificate of the test authority."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
     context.load_verify_locations(certificates / "ca.pem")
@@ -367,29 +367,29 @@ def demanding_server(start_server, certificates):
     return start_server(context=context)
 
 
-def test_a_server_that_asks_for_our_certificate_gets_it(demanding_server, certificates, firing):
+def test_a_server_that_requires_a_client_certificate_gets_it(client_certificate_server, certificates, firing):
     keys = {
-        "url": f"https://localhost:{demanding_server.server_port}/in/secret-path",
+        "url": f"https://localhost:{client_certificate_server.server_port}/in/secret-path",
         "ca_file": f"{certificates}/ca.pem",
         "cert_file": f"{certificates}/client.pem",
         "key_file": f"{certificates}/client.key",
     }
     webhook_of(**keys).send(firing, DEADLINE)
-    nobody = {name: text for name, text in keys.items() if name not in {"cert_file", "key_file"}}
+    without_certificate = {name: text for name, text in keys.items() if name not in {"cert_file", "key_file"}}
     stranger = {"cert_file": f"{certificates}/stranger.pem", "key_file": f"{certificates}/stranger.key"}
-    for others in (nobody, {**keys, **stranger}):
+    for refused in (without_certificate, {**keys, **stranger}):
         with pytest.raises(DeliveryError) as caught:
-            webhook_of(**others).send(firing, DEADLINE)
+            webhook_of(**refused).send(firing, DEADLINE)
         assert caught.value.reason in {"tls", "connect"}
         assert caught.value.retryable
-    assert len(demanding_server.posts) == 1
+    assert len(client_certificate_server.posts) == 1
 
 
 class ForwardingProxy:
-    """An HTTP proxy: tunnels CONNECT, forwards what names a whole URL; keeps the first line and headers of each."""
+    """An HTTP proxy: tunnels CONNECT, forwards requests with a whole URL; keeps the head of each request."""
 
     def __init__(self, start, refusal=None):
-        self.asked = []
+        self.requests = []
         self.refusal = refusal
         self.port = start(self.serve).port
 
@@ -398,7 +398,7 @@ class ForwardingProxy:
         while b"\r\n\r\n" not in head:
             head += connection.recv(65_536)
         lines = head.split(b"\r\n\r\n")[0].decode().split("\r\n")
-        self.asked.append(lines)
+        self.requests.append(lines)
         if self.refusal is not None:
             connection.sendall(f"HTTP/1.1 {self.refusal}\r\n\r\n".encode())
             return
@@ -414,34 +414,32 @@ class ForwardingProxy:
     def pump(self, one, other):
         while True:
             for source in select.select([one, other], [], [], 10.0)[0]:
-                piece = source.recv(65_536)
-                if not piece:
+                chunk = source.recv(65_536)
+                if not chunk:
                     return
-                (other if source is one else one).sendall(piece)
+                (other if source is one else one).sendall(chunk)
 
 
-def test_a_proxy_that_is_configured_takes_plain_requests_and_tunnels_the_others(
-    raw_server, server, tls_server, firing, monkeypatch
-):
+def test_a_configured_proxy_forwards_http_and_tunnels_https(raw_server, server, tls_server, firing, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
     proxy = ForwardingProxy(raw_server)
     keys = {"proxy": f"http://user:proxy-secret@127.0.0.1:{proxy.port}"}
-    # The names are the proxy's to look up: here nobody knows them.
+    # The proxy resolves the names: .invalid does not resolve on this host.
     plain = f"http://user:word@alerts.invalid:{server.server_port}/in?token=x"
     webhook_of(url=plain, **keys).send(firing, DEADLINE)
     webhook_of(url=f"https://localhost:{tls_server.server_port}/in/secret-path", **keys).send(firing, DEADLINE)
-    assert [lines[0] for lines in proxy.asked] == [
+    assert [lines[0] for lines in proxy.requests] == [
         f"POST http://alerts.invalid:{server.server_port}/in?token=x HTTP/1.1",
         f"CONNECT localhost:{tls_server.server_port} HTTP/1.0",
     ]
     login = "Proxy-Authorization: Basic dXNlcjpwcm94eS1zZWNyZXQ="
-    assert [login in lines for lines in proxy.asked] == [True, True]
-    assert not any("secret-path" in line for line in proxy.asked[1])
+    assert [login in lines for lines in proxy.requests] == [True, True]
+    assert not any("secret-path" in line for line in proxy.requests[1])
     assert [path for path, _, _ in (*server.posts, *tls_server.posts)] == ["/in?token=x", "/in/secret-path"]
     assert "Proxy-Authorization" not in tls_server.posts[0][1]
 
 
-def test_a_proxy_that_refuses_is_worth_another_try_and_told_by_its_name(raw_server, firing):
+def test_a_refusal_by_a_proxy_is_retryable_and_names_the_proxy(raw_server, firing):
     proxy = ForwardingProxy(raw_server, refusal="407 secret words")
     with pytest.raises(DeliveryError) as caught:
         webhook_of(url="https://alerts.invalid/in", proxy=f"http://127.0.0.1:{proxy.port}").send(firing, DEADLINE)
@@ -466,7 +464,7 @@ def test_link_local_addresses_are_refused_behind_a_proxy_too(raw_server, firing,
         with pytest.raises(DeliveryError) as caught:
             webhook_of(url=f"{scheme}://{host}/latest", proxy=f"http://127.0.0.1:{proxy.port}").send(firing, DEADLINE)
         assert (caught.value.reason, caught.value.retryable) == ("forbidden_address", False)
-    assert proxy.asked == []
+    assert proxy.requests == []
 
 
 def test_a_proxy_at_a_link_local_address_is_refused(firing):
@@ -475,7 +473,7 @@ def test_a_proxy_at_a_link_local_address_is_refused(firing):
     assert caught.value.reason == "forbidden_address"
 
 
-def test_headers_login_and_body_are_as_their_owner_writes_them(server, firing, resolved):
+def test_header_fields_login_and_body_are_as_configured(server, firing, resolved):
     webhook = webhook_of(
         url=server.url,
         bearer_token="abc",
@@ -507,12 +505,12 @@ def test_sending_imports_nothing(request, scheme):
         from watchdog.receivers.transport.http import Endpoint
         from watchdog.config.secrets import Secret
 
-        class Wall:
+        class ImportReporter:
             def find_spec(self, name, *_):
                 print("imported while sending:", name)
 
         endpoint = Endpoint(Secret("{scheme}://localhost:{server.server_port}/in"))
-        sys.meta_path.insert(0, Wall())
+        sys.meta_path.insert(0, ImportReporter())
         print(endpoint.post(b"{{}}", {{}}, 5.0).status)
     """
     done = subprocess.run(

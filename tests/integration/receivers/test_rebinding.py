@@ -1,4 +1,4 @@
-"""A name server that answers differently each time, asked by the real resolver."""
+"""A name server whose answers change with each query, used through the real resolver (DNS rebinding)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_name_that_changes_its_address_never_leads_to_a_metadata_service():
     )
     assert (finished.stderr, finished.returncode) == ("", 0)
     found = json.loads(finished.stdout)
-    one_round = [200, "forbidden_address", "forbidden_address", 200]  # of two addresses the right one is taken
+    one_round = [200, "forbidden_address", "forbidden_address", 200]  # of two addresses, the allowed one is used
     assert found["results"] == one_round * (len(found["results"]) // 4)
-    assert (found["taken"], found["strangers"]) == (len(found["results"]) // 2, 0)
-    assert found["asked"] == [len(found["results"])] * 2  # once per attempt: nothing between check and use
+    assert (found["accepted"], found["metadata_connections"]) == (len(found["results"]) // 2, 0)
+    assert found["queries"] == [len(found["results"])] * 2  # one per attempt: no query between check and use

@@ -1,4 +1,4 @@
-"""Slack by both ways against a stand-in that enforces its limits, over HTTP; processes that are killed in between."""
+"""Slack by webhook and by bot, against a fake server that enforces Slack's limits; with senders that are killed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHANNEL = "C024BE91L"
 
 @pytest.fixture
 def slack():
-    """Serve a workspace that takes no three messages within a second."""
+    """Serve a workspace that accepts at most two messages per second."""
     server = SlackServer(Workspace(seconds_per_message=0.5, burst=2))
     yield server
     server.stop()
@@ -30,10 +30,10 @@ def slack():
 
 def receiver_of(keys):
     document = Document("", keys, "watchdog.toml")
-    made = Slack.from_table("oncall", document.root)
+    receiver = Slack.from_table("oncall", document.root)
     document.root.reject_unknown_keys()
     document.raise_problems()
-    return made
+    return receiver
 
 
 def hook_of(server):
@@ -44,7 +44,7 @@ def bot_of(server, token=TOKEN):
     return receiver_of({"bot_token": token, "channel": CHANNEL, "api_url": f"{server.url}/api/"})
 
 
-def test_a_webhook_posts_each_notice_and_keeps_to_the_rate(slack, firing, resolved):
+def test_a_webhook_posts_each_notification_within_the_rate_limit(slack, firing, resolved):
     receiver = hook_of(slack)
     for notification in (firing, firing, resolved):
         receiver.send(notification, DEADLINE)
@@ -55,7 +55,7 @@ def test_a_webhook_posts_each_notice_and_keeps_to_the_rate(slack, firing, resolv
     ]
 
 
-def test_a_bot_keeps_one_message_up_to_date_and_keeps_to_the_rate(slack, firing, resolved):
+def test_a_bot_updates_one_message_within_the_rate_limit(slack, firing, resolved):
     receiver = bot_of(slack)
     for notification in (firing, resolved):
         receiver.send(notification, DEADLINE)
@@ -64,13 +64,13 @@ def test_a_bot_keeps_one_message_up_to_date_and_keeps_to_the_rate(slack, firing,
     assert len(slack.workspace.replies()) == 2
 
 
-def test_crowds_and_long_lines_stay_inside_the_limits_by_both_ways(slack, firing):
+def test_many_alerts_and_long_lines_stay_inside_the_limits_of_webhook_and_bot(slack, firing):
     slack.workspace.seconds_per_message = None
     [alert] = firing.alerts
-    nasty = dataclasses.replace(
+    hostile = dataclasses.replace(
         alert, summary="🔥<!channel>" * 900, reason="&" * 5_000, runbook="https://x/" + "|" * 99
     )
-    for alerts in ((nasty,), (alert,) * 200, (nasty,) * 60):
+    for alerts in ((hostile,), (alert,) * 200, (hostile,) * 60):
         notification = dataclasses.replace(firing, alerts=alerts, host="h" * 300, id="c" * 300)
         hook_of(slack).send(notification, DEADLINE)
         bot_of(slack).send(notification, DEADLINE)
@@ -78,7 +78,7 @@ def test_crowds_and_long_lines_stay_inside_the_limits_by_both_ways(slack, firing
     assert all(message.blocks for message in slack.workspace.messages)
 
 
-def test_slacks_429_says_how_long_to_wait(slack, firing):
+def test_retry_after_of_slacks_429_is_used(slack, firing):
     slack.workspace.burst = 0
     for receiver in (hook_of(slack), bot_of(slack)):
         with pytest.raises(DeliveryError) as caught:
@@ -86,7 +86,7 @@ def test_slacks_429_says_how_long_to_wait(slack, firing):
         assert (caught.value.reason, caught.value.retry_after_seconds) == ("rate_limited", 30.0)
 
 
-def test_a_token_that_is_not_taken_is_told_and_not_shown(slack, firing):
+def test_a_refused_token_is_reported_and_not_shown(slack, firing):
     with pytest.raises(DeliveryError) as caught:
         bot_of(slack, "xoxb-secret").send(firing, DEADLINE)
     assert (caught.value.reason, caught.value.retryable) == ("auth", False)
@@ -106,22 +106,22 @@ SENDER = """
     from watchdog.storage.database import Database
     from pathlib import Path
 
-    keys, state, notice = json.loads(sys.stdin.read())
+    keys, state, notification = json.loads(sys.stdin.read())
     database = Database(Path(state))
     options = ReceiverOptions(state=StoredReceiverState(database, "oncall", SystemClock()))
     receiver = Slack.from_table("oncall", Document("", keys, "watchdog.toml").root, options)
-    receiver.send(Notification.from_json(notice), 10.0)
+    receiver.send(Notification.from_json(notification), 10.0)
     database.close()
 """
 
 
 def send_from_a_process(server, folder, notification, kill_at=None):
-    """Send `notification` in a process of its own, killed when its call number `kill_at` has taken effect."""
+    """Send `notification` in a new process, which is killed once its call number `kill_at` has taken effect."""
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(SENDER)], stdin=subprocess.PIPE, text=True)
-    begun = len(server.workspace.calls)
+    calls_before = len(server.workspace.calls)
 
     def kill(method):
-        if kill_at is None or len(server.workspace.calls) - begun < kill_at:
+        if kill_at is None or len(server.workspace.calls) - calls_before < kill_at:
             return True
         process.send_signal(signal.SIGKILL)
         process.wait(30)
@@ -134,10 +134,10 @@ def send_from_a_process(server, folder, notification, kill_at=None):
     assert process.wait(30) == (0 if kill_at is None else -signal.SIGKILL)
 
 
-@pytest.mark.parametrize("may_read", [True, False], ids=["reading", "not reading"])
-def test_killed_after_each_call_no_message_fires_for_ever(slack, tmp_path, firing, resolved, may_read):
+@pytest.mark.parametrize("is_history_readable", [True, False], ids=["reading", "not reading"])
+def test_after_kills_at_each_call_no_message_stays_firing(slack, tmp_path, firing, resolved, is_history_readable):
     slack.workspace.seconds_per_message = None
-    if may_read:
+    if is_history_readable:
         slack.workspace.scopes.add("channels:history")
     for notification in (firing, resolved):
         for call in (1, 2):
@@ -145,9 +145,9 @@ def test_killed_after_each_call_no_message_fires_for_ever(slack, tmp_path, firin
         send_from_a_process(slack, tmp_path, notification)
     parents = slack.workspace.parents()
     assert "[RESOLVED]" in parents[-1].words()
-    if may_read:
+    if is_history_readable:
         assert len(parents) == 1
     else:
         assert "posted again: an earlier attempt got no answer" in parents[-1].words()
-    told = "".join(message.words() for message in slack.workspace.replies())
-    assert all(notification.id in told for notification in (firing, resolved))
+    replies = "".join(message.words() for message in slack.workspace.replies())
+    assert all(notification.id in replies for notification in (firing, resolved))

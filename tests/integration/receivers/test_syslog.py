@@ -1,4 +1,4 @@
-"""Syslog against the real rsyslog over each wire, and against sockets that misbehave."""
+"""Syslog against the real rsyslog over each wire, and against servers that misbehave."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from watchdog.receivers.syslog.wires import wire_from_address
 from watchdog.receivers.transport.deadline import Deadline
 
 DEADLINE = 1.0
-PATIENCE = 15.0
+LONG_DEADLINE = 15.0
 
 WIRES = ("log", "log5424", "udp", "tcp", "ptcp")
 
@@ -91,7 +91,7 @@ def test_rsyslog_reads_firing_and_resolved_as_rfc_5424(rsyslog, wire, firing, re
     ]
 
 
-def test_the_systems_socket_reads_name_process_and_words(rsyslog, firing):
+def test_rsyslog_parses_the_local_format(rsyslog, firing):
     receiver = syslog_to(rsyslog.address("log"), use_local_format=True)
     receiver.send(firing, DEADLINE)
     [record] = rsyslog.arrived(1)
@@ -102,7 +102,7 @@ def test_the_systems_socket_reads_name_process_and_words(rsyslog, firing):
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_hostile_names_arrive_unaltered_one_record_each(rsyslog, wire, firing):
+def test_hostile_names_arrive_unchanged_in_one_record_each(rsyslog, wire, firing):
     receiver = syslog_to(rsyslog.address(wire), use_local_format=wire == "log")
     alerts = tuple(
         dataclasses.replace(alert, labels=(("process", name),), summary=name, reason=name)
@@ -117,7 +117,7 @@ def test_hostile_names_arrive_unaltered_one_record_each(rsyslog, wire, firing):
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_a_server_that_was_away_is_found_again(rsyslog, wire, firing, resolved):
+def test_a_restarted_server_is_reached_again(rsyslog, wire, firing, resolved):
     receiver = syslog_to(rsyslog.address(wire), use_local_format=wire == "log")
     receiver.send(firing, DEADLINE)
     rsyslog.arrived(1)
@@ -132,10 +132,10 @@ def test_a_server_that_was_away_is_found_again(rsyslog, wire, firing, resolved):
     ]
 
 
-def test_rsyslogs_closing_is_the_acknowledgement(rsyslog, firing):
+def test_the_close_by_rsyslog_is_the_acknowledgement(rsyslog, firing):
     began = time.monotonic()
     syslog_to(rsyslog.address("tcp")).send(firing, 10.0)
-    assert time.monotonic() - began < 0.9  # less than the patience with a peer that does not close
+    assert time.monotonic() - began < 0.9  # less than the wait for a peer that does not close
 
 
 # -------------------------------------------------------------------------------------------------- misbehaving readers
@@ -148,7 +148,7 @@ def failure_of_wire(address, records):
     return caught.value, time.monotonic() - began
 
 
-def test_a_unix_socket_whose_reader_is_stuck_holds_nobody_past_the_deadline(tmp_path):
+def test_a_unix_socket_with_a_stuck_reader_ends_at_the_deadline(tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stuck:
         stuck.bind(str(tmp_path / "log"))
         error, took = failure_of_wire(f"unix://{tmp_path}/log", [b"x" * 1_000] * 2_000)
@@ -156,8 +156,8 @@ def test_a_unix_socket_whose_reader_is_stuck_holds_nobody_past_the_deadline(tmp_
     assert DEADLINE - 0.05 <= took <= DEADLINE + 0.5
 
 
-def test_a_unix_socket_whose_reader_is_slow_is_waited_for(tmp_path, firing):
-    crowd = dataclasses.replace(firing, alerts=firing.alerts * 100)
+def test_waits_for_a_slow_reader_of_a_unix_socket(tmp_path, firing):
+    many_alerts = dataclasses.replace(firing, alerts=firing.alerts * 100)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as slow:
         slow.bind(str(tmp_path / "log"))
         script = f"""if True:
@@ -168,11 +168,11 @@ def test_a_unix_socket_whose_reader_is_slow_is_waited_for(tmp_path, firing):
                 assert reader.recv(65536).startswith(b"<26>1 ")
         """
         reader = subprocess.Popen(["/usr/bin/python3", "-c", script], pass_fds=[slow.fileno()])
-        syslog_to(f"unix://{tmp_path}/log").send(crowd, PATIENCE)
-        assert reader.wait(PATIENCE) == 0
+        syslog_to(f"unix://{tmp_path}/log").send(many_alerts, LONG_DEADLINE)
+        assert reader.wait(LONG_DEADLINE) == 0
 
 
-def test_a_unix_socket_that_is_of_another_kind_says_so(tmp_path, firing):
+def test_a_unix_socket_of_another_type_is_named_in_the_error(tmp_path, firing):
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
         stream.bind(str(tmp_path / "log"))
         stream.listen()
@@ -181,43 +181,43 @@ def test_a_unix_socket_that_is_of_another_kind_says_so(tmp_path, firing):
 
 
 @pytest.mark.parametrize("records", [20, 2_000], ids=["buffered here", "more than buffers hold"])
-def test_a_tcp_server_that_does_not_read_holds_nobody_past_the_deadline(raw_server, records):
+def test_a_tcp_server_that_does_not_read_ends_at_the_deadline(raw_server, records):
     server = raw_server(lambda connection, stopped: stopped.wait())
     error, took = failure_of_wire(f"tcp://127.0.0.1:{server.port}", [b"x" * 8_000] * records)
     assert (error.reason, error.retryable) == ("timeout", True)
     assert DEADLINE - 0.05 <= took <= DEADLINE + 0.5
 
 
-def test_what_a_tcp_server_says_is_not_taken_for_its_end(raw_server, firing):
-    heard = []
+def test_data_from_a_tcp_server_is_not_taken_for_its_close(raw_server, firing):
+    received = []
 
     def greet(connection, stopped):
         connection.sendall(b"220 ready\r\n")
-        while piece := connection.recv(65_536):
-            heard.append(piece)
+        while chunk := connection.recv(65_536):
+            received.append(chunk)
 
     receiver = syslog_to(f"tcp://127.0.0.1:{raw_server(greet).port}")
     receiver.send(firing, DEADLINE)
-    assert b"".join(heard).endswith(receiver.render(firing))
+    assert b"".join(received).endswith(receiver.render(firing))
 
 
-def test_a_refusal_on_the_way_is_noticed_at_the_next_record(unused_port):
+def test_an_icmp_refusal_is_detected_at_the_next_record(unused_port):
     error, _ = failure_of_wire(f"udp://127.0.0.1:{unused_port(socket.SOCK_DGRAM)}", [b"one", b"two"])
     assert (error.reason, error.retryable) == ("connect", True)
 
 
-def test_a_tcp_server_that_goes_without_reading_to_the_end_has_not_got_it(raw_server, firing):
+def test_a_tcp_server_that_closes_without_reading_is_a_failure(raw_server, firing):
     server = raw_server(lambda connection, stopped: connection.recv(10))
     error, _ = failure_of(syslog_to(f"tcp://127.0.0.1:{server.port}"), firing)
     assert (error.reason, error.retryable) == ("connect", True)
 
 
-def test_a_tcp_server_that_never_closes_is_believed_through_its_kernel(raw_server, firing):
-    heard = []
+def test_for_a_tcp_server_that_never_closes_its_kernel_acknowledges(raw_server, firing):
+    received = []
 
     def keep_open(connection, stopped):
-        while piece := connection.recv(65_536):
-            heard.append(piece)
+        while chunk := connection.recv(65_536):
+            received.append(chunk)
         stopped.wait()
 
     server = raw_server(keep_open)
@@ -225,45 +225,45 @@ def test_a_tcp_server_that_never_closes_is_believed_through_its_kernel(raw_serve
     began = time.monotonic()
     receiver.send(firing, 10.0)
     assert time.monotonic() - began < 3.0
-    server.stop()  # it has read all that was sent
+    server.stop()  # after this it has read everything
     record = receiver.render(firing)
-    assert b"".join(heard) == b"%d %b" % (len(record), record)
+    assert b"".join(received) == b"%d %b" % (len(record), record)
 
 
-def test_a_tcp_server_that_reads_late_is_waited_for(raw_server):
-    heard = []
+def test_waits_for_a_tcp_server_that_reads_late(raw_server):
+    received = []
 
     def read_late(connection, stopped):
-        stopped.wait(1.2)  # longer than the patience with a peer that does not close
-        while piece := connection.recv(65_536):
-            heard.append(len(piece))
+        stopped.wait(1.2)  # longer than the wait for a peer that does not close
+        while chunk := connection.recv(65_536):
+            received.append(len(chunk))
         stopped.wait()
 
     server = raw_server(read_late)
-    wire_from_address(f"tcp://127.0.0.1:{server.port}").send_records([b"x" * 8_000] * 20, Deadline(PATIENCE))
+    wire_from_address(f"tcp://127.0.0.1:{server.port}").send_records([b"x" * 8_000] * 20, Deadline(LONG_DEADLINE))
     server.stop()
-    assert sum(heard) == 20 * len(b"8000 " + b"x" * 8_000)
+    assert sum(received) == 20 * len(b"8000 " + b"x" * 8_000)
 
 
 def test_octets_are_counted_not_characters(raw_server, firing):
-    heard = []
+    received = []
 
     def read_all(connection, stopped):
-        while piece := connection.recv(65_536):
-            heard.append(piece)
+        while chunk := connection.recv(65_536):
+            received.append(chunk)
 
-    two = tuple(dataclasses.replace(alert, summary=words) for alert in firing.alerts for words in ("é日本", "ascii"))
+    two = tuple(dataclasses.replace(alert, summary=text) for alert in firing.alerts for text in ("é日本", "ascii"))
     notification = dataclasses.replace(firing, alerts=two)
     receiver = syslog_to(f"tcp://127.0.0.1:{raw_server(read_all).port}")
     receiver.send(notification, DEADLINE)
     first, second = receiver.render(notification).split(b"\n")
-    assert b"".join(heard) == b"%d %b%d %b" % (len(first), first, len(second), second)
+    assert b"".join(received) == b"%d %b%d %b" % (len(first), first, len(second), second)
 
 
 def test_records_over_udp_are_datagrams_over_ipv6_too(firing):
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
         server.bind(("::1", 0))
-        server.settimeout(PATIENCE)
+        server.settimeout(LONG_DEADLINE)
         receiver = syslog_to(f"udp://[::1]:{server.getsockname()[1]}")
         receiver.send(firing, DEADLINE)
         assert server.recv(65_536) == receiver.render(firing)

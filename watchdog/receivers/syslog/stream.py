@@ -132,7 +132,7 @@ class _TlsSession:
                 raise
         certificate = self._tls.getpeercert(binary_form=True)
         if tls_settings.fingerprints and not (certificate and has_fingerprint(certificate, tls_settings.fingerprints)):
-            raise ssl.SSLError(0, "the certificate has another fingerprint")
+            raise ssl.SSLError(0, "the fingerprint of the certificate is not configured")
 
     def encrypt_and_close(self, octets: bytes) -> bytes:
         """Return the encrypted `octets`, followed by close_notify."""

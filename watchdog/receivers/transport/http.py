@@ -37,7 +37,7 @@ MAX_RESPONSE_BYTES = 65_536
 
 _PLACEHOLDER_URL = Secret("http://unset.invalid/")  # RFC 2606 §2: .invalid never resolves
 _RETRYABLE_CLIENT_ERRORS = (408, 425)  # RFC 9110 §15.5.9 Request Timeout, RFC 8470 §5.2 Too Early
-_PROXY_REFUSES = re.compile(r"Tunnel connection failed: ([0-9]{3})")  # text of http.client
+_PROXY_REFUSES = re.compile(r"Tunnel connection failed: ([0-9]{3})")  # error text of http.client
 
 
 class UncertainDeliveryError(DeliveryError):
@@ -137,7 +137,9 @@ class Endpoint:
                     **(proxy.headers if proxy is not None and not self._is_https else {}),
                     **headers,
                 },
-                proxies={"http": "http://proxy"} if proxy is not None else {},  # only makes requests send the whole URL
+                proxies={"http": "http://proxy"}
+                if proxy is not None
+                else {},  # makes requests send the whole URL; not an address
                 timeout=attempt.deadline.socket_timeout(),
                 allow_redirects=False,
                 stream=True,

@@ -33,20 +33,20 @@ def receiver():
     return Apprise("all", (Secret("json://127.0.0.1/secret"),))
 
 
-def test_urls_stand_one_a_line_and_show_by_their_schemes_alone():
+def test_urls_are_one_per_line_and_only_their_schemes_are_shown():
     receiver = build("# on call\nmatrix://user:hidden@host/#room\n\n  ntfys://hidden-topic\nmatrix://other:hidden@host")
     assert receiver.destination() == "Apprise matrix, ntfys"
     assert "hidden" not in repr(vars(receiver))
 
 
-def test_what_is_no_url_is_told_by_its_line_and_not_shown():
+def test_a_line_that_is_not_a_url_is_reported_by_number_and_not_shown():
     assert problems_of("json://host\nsecret-token\n") == [
         "watchdog.toml:4: receiver.urls: line 2 is not an Apprise URL"
     ]
     assert problems_of("# none\n") == ["watchdog.toml:4: receiver.urls: contains no URL"]
 
 
-def test_without_the_extra_it_says_how_to_get_it(monkeypatch):
+def test_without_the_extra_the_problem_names_the_command_to_install_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert problems_of("json://host") == [
         "watchdog.toml:3: receiver.type: Apprise is not installed: pip install 'bpf-watchdog[apprise]'"
@@ -58,14 +58,14 @@ def test_without_the_extra_it_says_how_to_get_it(monkeypatch):
     [({}, "failure"), ({"severity": Severity.WARNING}, "warning"), ({"resolved": 1_750_000_100.0}, "success")],
     ids=["critical", "warning", "resolved"],
 )
-def test_a_message_has_title_text_and_kind(receiver, make_alert, make_notification, changes, kind):
+def test_a_message_has_title_body_and_type(receiver, make_alert, make_notification, changes, kind):
     message = json.loads(receiver.render(make_notification(make_alert(**changes))))
     assert message["type"] == kind
     assert message["title"].endswith(": crawler opens 612/s connections (limit 500/s) on web-1")
     assert "\n  process=crawler, unit=crawler.service\n" in message["body"]
 
 
-def test_hostile_names_mention_nobody_and_stay_inside_the_limits(receiver, hostile_notification):
+def test_hostile_names_mention_no_user_and_stay_inside_the_limits(receiver, hostile_notification):
     message = json.loads(receiver.render(hostile_notification))
     assert len(message["title"]) <= 250
     for line in (message["title"], *message["body"].split("\n")):
@@ -85,5 +85,5 @@ def test_hostile_names_mention_nobody_and_stay_inside_the_limits(receiver, hosti
         ("`code`", r"\x60code\x60"),
     ],
 )
-def test_what_services_take_for_a_mention_or_markup_is_escaped(text, written):
+def test_mentions_and_markup_are_escaped(text, written):
     assert sanitize.for_apprise(text, 100) == written

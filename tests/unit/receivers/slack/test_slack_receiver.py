@@ -16,7 +16,7 @@ from watchdog.rules.language.rule import Severity
 
 
 class AnsweringEndpoint(Endpoint):
-    """Gives one answer to whatever is posted."""
+    """Answers every POST with one given response."""
 
     def __init__(self, answer):
         super().__init__(Secret("https://hooks.slack.com/services/T000/B000/token"))
@@ -44,21 +44,21 @@ def texts(message):
 
 
 def check_limits(body):
-    """Hold a message against every limit that Slack documents, and the one that it does not."""
+    """Check a message against every documented limit of Slack, and the undocumented one."""
     assert len(body.decode()) <= 8_000
     message = json.loads(body)
     assert 1 <= len(message["blocks"]) <= 50
     assert message["text"]
-    longest = {"header": 150, "section": 3_000, "context": 2_000}
+    max_units = {"header": 150, "section": 3_000, "context": 2_000}
     for block in message["blocks"]:
         for text in (block["text"],) if "text" in block else block["elements"]:
-            assert 1 <= len(text["text"].encode("utf-16-le")) // 2 <= longest[block["type"]]
+            assert 1 <= len(text["text"].encode("utf-16-le")) // 2 <= max_units[block["type"]]
     for text in texts(message):
         assert all(line.isprintable() for line in text.split("\n"))
     return message
 
 
-def test_a_message_says_it_all_in_text_header_and_sections(slack, make_alert, make_notification):
+def test_a_message_has_text_header_sections_and_context(slack, make_alert, make_notification):
     message = check_limits(slack.render(make_notification(make_alert(runbook="https://wiki.example/storm?a=1&b=2|3"))))
     title = "[FIRING] critical: crawler opens 612/s connections (limit 500/s)"
     assert message == {
@@ -105,7 +105,7 @@ def test_a_message_says_it_all_in_text_header_and_sections(slack, make_alert, ma
     [({}, "🔴"), ({"severity": Severity.WARNING}, "🟠"), ({"resolved": 1_750_000_100.0}, "🟢")],
     ids=["critical", "warning", "resolved"],
 )
-def test_the_sign_tells_how_bad_it_is(slack, make_alert, make_notification, changes, sign):
+def test_the_sign_shows_severity_and_status(slack, make_alert, make_notification, changes, sign):
     assert json.loads(slack.render(make_notification(make_alert(**changes))))["text"].startswith(f"{sign} ")
 
 
@@ -121,7 +121,7 @@ def test_of_many_alerts_the_worst_are_listed_and_the_rest_counted(slack, make_al
     assert sections[-1] == f"and {41 - listed} more alerts"
 
 
-def test_hostile_names_stay_inside_every_limit_and_mention_nobody(slack, hostile_notification):
+def test_hostile_names_stay_inside_every_limit_and_mention_no_user(slack, hostile_notification):
     message = check_limits(slack.render(hostile_notification))
     for text in texts(message):
         assert not re.search(r"[<>]|&(?!amp;|lt;|gt;)", text)
@@ -133,7 +133,7 @@ def test_many_alerts_with_hostile_names_stay_inside_every_limit(slack, make_aler
     check_limits(slack.render(make_notification(*alerts * 30, host=hostile_name, group_key="r" * 300)))
 
 
-def test_ok_is_taken_for_delivered(slack, make_notification):
+def test_status_200_means_delivered(slack, make_notification):
     slack.send(make_notification(), 10.0)
 
 
@@ -167,29 +167,33 @@ def test_ok_is_taken_for_delivered(slack, make_notification):
         (400, b"<secret page>", "client_error", "hooks.slack.com answered 400"),
     ],
 )
-def test_what_slack_refuses_is_final_and_says_the_remedy(make_notification, status, body, reason, text):
+def test_a_refusal_by_slack_is_final_and_names_the_remedy(make_notification, status, body, reason, text):
     with pytest.raises(DeliveryError) as caught:
         slack_answering(status, body).send(make_notification(), 10.0)
     assert (caught.value.reason, str(caught.value), caught.value.retryable) == (reason, text, False)
 
 
-def test_says_where_it_posts_without_the_path(slack):
+def test_the_destination_is_the_host_without_the_path(slack):
     assert slack.destination() == "Slack hooks.slack.com"
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 10, 21])
-def test_evidence_gives_way_to_the_facts_of_every_alert(slack, make_alert, make_notification, evidence, count):
+def test_the_facts_of_every_alert_take_precedence_over_evidence(slack, make_alert, make_notification, evidence, count):
     wordy = replace(evidence, top_process=replace(evidence.top_process, command="&" * 256), peers=evidence.peers * 5)
     labels = (("process", "<" * 60), ("unit", "crawler.service"))
     alert = make_alert(evidence=wordy, labels=labels, runbook="https://wiki.example/storm")
-    bare = replace(alert, evidence=None)
+    without_evidence = replace(alert, evidence=None)
     message = check_limits(slack.render(make_notification(*[alert] * count)))
-    facts = json.loads(slack.render(make_notification(*[bare] * count)))
-    told, expected = ([block["text"]["text"] for block in one["blocks"] if "text" in block] for one in (message, facts))
+    facts = json.loads(slack.render(make_notification(*[without_evidence] * count)))
+    shown, expected = (
+        [block["text"]["text"] for block in one["blocks"] if "text" in block] for one in (message, facts)
+    )
 
-    assert len(told) == len(expected)
-    assert all(text.startswith(fact) for text, fact in zip(told, expected, strict=True))
-    assert (sum(map(len, told)) > sum(map(len, expected))) == (count < 21)  # the worst have what room is left
+    assert len(shown) == len(expected)
+    assert all(text.startswith(fact) for text, fact in zip(shown, expected, strict=True))
+    assert (sum(map(len, shown)) > sum(map(len, expected))) == (
+        count < 21
+    )  # evidence of the worst alerts fills the space left
 
 
 def problems_of(**keys):
@@ -199,7 +203,7 @@ def problems_of(**keys):
     return slack, [f"{problem.key}: {problem.message}" for problem in document.problems]
 
 
-def test_a_bot_says_where_it_posts_without_the_token():
+def test_the_destination_of_a_bot_is_host_and_channel_without_the_token():
     slack, problems = problems_of(bot_token="xoxb-1", channel="#oncall")
     assert (slack.destination(), problems) == ("Slack slack.com, channel #oncall", [])
     assert problems_of(bot_token="xoxb-1", channel="C1", api_url="https://slack-gov.com/api/")[0].destination() == (
@@ -221,12 +225,12 @@ def test_a_bot_says_where_it_posts_without_the_token():
         ({}, "webhook_url: missing: give one of webhook_url"),
     ],
 )
-def test_what_is_wrong_with_its_table_is_told(keys, problem):
-    [told] = problems_of(**keys)[1]
-    assert told.startswith(problem)
+def test_reports_every_problem_of_its_table(keys, problem):
+    [found] = problems_of(**keys)[1]
+    assert found.startswith(problem)
 
 
-def test_a_bot_shows_both_of_its_messages_and_their_sizes(make_notification):
+def test_a_bot_renders_both_messages_and_returns_their_sizes(make_notification):
     slack, _ = problems_of(bot_token="xoxb-1", channel="C1")
     brief, full = slack.render(make_notification()).split(b"\n")
     assert len(brief) < len(full)

@@ -1,4 +1,4 @@
-"""One message per group that turns from firing to resolved, whatever Slack, the network and the disk do meanwhile."""
+"""One Slack message per group, updated from firing to resolved, despite faults of Slack, the network and the disk."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ TRANSPORT = HttpTransport(host_tls_context())
 
 
 class Killed(BaseException):
-    """The process is gone."""
+    """Simulates that the process was killed."""
 
 
-class Line(Endpoint):
-    """Takes calls to a workspace, and breaks as it is told: the next call by the first of `faults`."""
+class FaultyEndpoint(Endpoint):
+    """Passes calls to a fake workspace; each call takes the first of `faults` and fails in that way."""
 
     def __init__(self, workspace: Workspace, method: str, faults: list[str]) -> None:
         super().__init__(Secret(f"https://slack.com/api/{method}"), TRANSPORT)
@@ -66,28 +66,28 @@ class Line(Endpoint):
         return HttpResponse(status, content, None if wait is None else float(wait))
 
 
-class Full(VolatileReceiverState):
-    """A memory on a disk that is full while `full` is set."""
+class StateOnDisk(VolatileReceiverState):
+    """Receiver state on a disk that is full while `is_disk_full` is set."""
 
-    full = False
+    is_disk_full = False
 
     def put(self, key, value):
-        if self.full:
+        if self.is_disk_full:
             raise StoreError("database or disk is full")
         super().put(key, value)
 
 
 class Bot:
-    """A thread, the workspace that it tells, and what lies between; a restart keeps only the memory."""
+    """A `SlackThread` with a fake workspace, a faulty network and a state on disk; a restart keeps only the state."""
 
     def __init__(self, **workspace: object) -> None:
         self.workspace = Workspace(**workspace)
-        self.state = Full()
+        self.state = StateOnDisk()
         self.faults: list[str] = []
         self.restart()
 
     def restart(self, channel: str = CHANNEL) -> None:
-        endpoints = {method: Line(self.workspace, method, self.faults) for method in API_METHODS}
+        endpoints = {method: FaultyEndpoint(self.workspace, method, self.faults) for method in API_METHODS}
         now = [0.0]
 
         def sleep(seconds: float) -> None:
@@ -98,7 +98,7 @@ class Bot:
     def deliver(self, notification: Notification) -> None:
         self.thread.deliver(notification, self.state, Deadline(10.0))
 
-    def fails(self, notification: Notification) -> DeliveryError:
+    def fail_to_deliver(self, notification: Notification) -> DeliveryError:
         with pytest.raises(DeliveryError) as caught:
             self.deliver(notification)
         return caught.value
@@ -111,7 +111,7 @@ def bot() -> Bot:
 
 @pytest.fixture
 def firing(make_alert, make_notification) -> Callable[..., Notification]:
-    """Make a notice of a storm that fires, with an id of its own."""
+    """Return a function that makes a firing notification with a given id."""
 
     def make(identity: str, *, severity=Severity.CRITICAL, **changes: object) -> Notification:
         return make_notification(make_alert(severity=severity), id=identity * 32, **changes)
@@ -121,11 +121,11 @@ def firing(make_alert, make_notification) -> Callable[..., Notification]:
 
 @pytest.fixture
 def resolved(make_alert, make_notification) -> Callable[..., Notification]:
-    """Make the notice of its end."""
+    """Return a function that makes a resolved notification with a given id."""
 
     def make(identity: str, **changes: object) -> Notification:
-        over = make_alert(state=AlertState.RESOLVED, resolved=1_750_000_100.0)
-        return make_notification(over, id=identity * 32, reason="resolved", **changes)
+        alert = make_alert(state=AlertState.RESOLVED, resolved=1_750_000_100.0)
+        return make_notification(alert, id=identity * 32, reason="resolved", **changes)
 
     return make
 
@@ -150,7 +150,7 @@ def test_one_message_turns_from_firing_to_resolved_and_the_details_are_in_its_th
 
 
 @pytest.mark.parametrize("reason", ["new alert in group", "severity changed", "repeat"])
-def test_news_that_still_burns_is_heard_in_the_channel_too(bot, firing, resolved, reason):
+def test_an_update_while_alerts_fire_is_broadcast_to_the_channel(bot, firing, resolved, reason):
     bot.deliver(firing("a"))
     bot.deliver(firing("b", reason=reason))
     bot.deliver(resolved("c"))
@@ -158,13 +158,13 @@ def test_news_that_still_burns_is_heard_in_the_channel_too(bot, firing, resolved
     assert len(bot.workspace.parents()) == 1
 
 
-def test_the_next_alert_of_a_rule_gets_a_message_of_its_own(bot, firing, resolved):
+def test_after_resolved_the_next_alert_of_a_rule_gets_a_new_message(bot, firing, resolved):
     for notification in (firing("a"), resolved("b"), firing("c"), resolved("d")):
         bot.deliver(notification)
     assert [state_of(message) for message in bot.workspace.parents()] == ["RESOLVED", "RESOLVED"]
 
 
-def test_groups_and_tests_have_messages_of_their_own(bot, firing, resolved):
+def test_groups_and_test_notifications_have_separate_messages(bot, firing, resolved):
     bot.deliver(firing("a"))
     bot.deliver(firing("b", group_key="another-rule"))
     bot.deliver(firing("c", is_test=True))
@@ -172,39 +172,39 @@ def test_groups_and_tests_have_messages_of_their_own(bot, firing, resolved):
     assert [state_of(message) for message in bot.workspace.parents()] == ["RESOLVED", "FIRING", "TEST"]
 
 
-def test_after_a_restart_it_is_still_the_same_message(bot, firing, resolved):
+def test_after_a_restart_the_same_message_is_updated(bot, firing, resolved):
     bot.deliver(firing("a"))
     bot.restart()
     bot.deliver(resolved("b"))
     assert [state_of(message) for message in bot.workspace.parents()] == ["RESOLVED"]
 
 
-def test_a_channel_by_its_name_is_changed_by_its_id(bot, firing, resolved):
+def test_a_message_in_a_channel_given_by_name_is_updated_by_channel_id(bot, firing, resolved):
     bot.restart("#oncall")
     bot.deliver(firing("a"))
     bot.deliver(resolved("b"))
     assert [state_of(message) for message in bot.workspace.parents()] == ["RESOLVED"]
 
 
-def test_a_notice_that_was_told_is_not_told_twice(bot, firing):
+def test_a_delivered_notification_is_not_delivered_again(bot, firing):
     bot.deliver(firing("a"))
     bot.restart()
     bot.deliver(firing("a"))
     assert len(bot.workspace.calls) == 2
 
 
-def test_the_next_attempt_goes_on_where_the_last_one_was(bot, firing):
+def test_the_next_attempt_continues_at_the_failed_step(bot, firing):
     bot.faults += ["none", "too fast"]
-    error = bot.fails(firing("a"))
+    error = bot.fail_to_deliver(firing("a"))
     assert (error.reason, error.retry_after_seconds) == ("rate_limited", 30.0)
     bot.deliver(firing("a"))
     assert (len(bot.workspace.parents()), len(bot.workspace.replies())) == (1, 1)
 
 
 @pytest.mark.parametrize("fault", ["no connection", "too fast"])
-def test_what_was_certainly_not_posted_is_posted_without_a_word(bot, firing, fault):
+def test_a_post_that_certainly_failed_is_repeated_without_a_remark(bot, firing, fault):
     bot.faults += [fault]
-    bot.fails(firing("a"))
+    bot.fail_to_deliver(firing("a"))
     bot.deliver(firing("a"))
     [parent] = bot.workspace.parents()
     assert UNCERTAIN_REMARK not in parent.words()
@@ -218,7 +218,7 @@ class TestAPostWithoutAnAnswer:
             bot.deliver(notification)
         bot.restart()
 
-    def test_is_posted_anew_which_says_so_and_the_new_one_changes(self, bot, firing, resolved, fault):
+    def test_is_posted_again_with_a_remark_and_only_the_new_message_is_updated(self, bot, firing, resolved, fault):
         self.attempt(bot, firing("a"), fault)
         bot.deliver(firing("a"))
         copy, parent = bot.workspace.parents()
@@ -228,7 +228,7 @@ class TestAPostWithoutAnAnswer:
         assert UNCERTAIN_REMARK in parent.words()
         assert copy.edits == 0
 
-    def test_is_found_where_the_app_may_read_the_channel(self, firing, resolved, fault):
+    def test_is_found_if_the_app_is_history_readable_the_channel(self, firing, resolved, fault):
         bot = Bot(scopes={"chat:write", "channels:history"})
         self.attempt(bot, firing("a"), fault)
         bot.deliver(firing("a"))
@@ -237,34 +237,34 @@ class TestAPostWithoutAnAnswer:
         bot.deliver(resolved("b"))
         assert [state_of(message) for message in bot.workspace.parents()] == ["RESOLVED"]
 
-    def test_is_found_by_the_next_notice_if_its_own_was_given_up(self, firing, resolved, fault):
+    def test_is_found_by_the_next_notification_if_its_own_failed_for_good(self, firing, resolved, fault):
         bot = Bot(scopes={"chat:write", "channels:history"})
         self.attempt(bot, firing("a"), fault)
         bot.deliver(resolved("b"))
         assert [state_of(message) for message in bot.workspace.parents()] == ["RESOLVED"]
 
 
-def test_what_was_found_stays_found_though_the_next_answer_is_lost_too(firing):
+def test_a_found_message_stays_known_if_the_next_response_is_lost_too(firing):
     bot = Bot(scopes={"chat:write", "channels:history"})
     bot.faults += ["lost answer"]
-    bot.fails(firing("a"))  # given up
+    bot.fail_to_deliver(firing("a"))  # fails for good
     bot.faults += ["none", "lost answer"]
-    bot.fails(firing("b"))  # found and changed: it is not to be known by the first notice any more
+    bot.fail_to_deliver(firing("b"))  # found and updated: its block id is no longer that of the first notification
     bot.restart()
     bot.deliver(firing("b"))
     assert len(bot.workspace.parents()) == 1
 
 
-def test_a_request_that_was_lost_leaves_one_message(firing):
+def test_a_lost_request_leaves_one_message(firing):
     bot = Bot(scopes={"chat:write", "channels:history"})
     bot.faults += ["lost request"]
-    bot.fails(firing("a"))
+    bot.fail_to_deliver(firing("a"))
     bot.deliver(firing("a"))
     assert [UNCERTAIN_REMARK in message.words() for message in bot.workspace.parents()] == [True]
 
 
 @pytest.mark.parametrize("error", ["message_not_found", "cant_update_message", "edit_window_closed"])
-def test_a_message_that_can_be_changed_no_more_is_continued_by_another(bot, firing, resolved, error):
+def test_a_message_that_cannot_be_updated_any_more_is_continued_by_a_new_one(bot, firing, resolved, error):
     bot.deliver(firing("a"))
     [old] = bot.workspace.parents()
     if error == "message_not_found":
@@ -279,10 +279,10 @@ def test_a_message_that_can_be_changed_no_more_is_continued_by_another(bot, firi
     assert state_of(new) == "RESOLVED"
 
 
-def test_a_message_that_goes_while_it_is_answered_is_continued_at_the_next_attempt(bot, firing):
+def test_a_message_deleted_before_its_reply_is_continued_at_the_next_attempt(bot, firing):
     bot.deliver(firing("a"))
     bot.workspace.errors["chat.postMessage"] = ["message_not_found"]
-    assert bot.fails(firing("b", reason="repeat")).retryable
+    assert bot.fail_to_deliver(firing("b", reason="repeat")).retryable
     bot.workspace.messages.clear()
     bot.deliver(firing("b", reason="repeat"))
     [parent] = bot.workspace.parents()
@@ -290,7 +290,7 @@ def test_a_message_that_goes_while_it_is_answered_is_continued_at_the_next_attem
     assert len(bot.workspace.replies()) == 1
 
 
-def test_where_no_thread_is_allowed_the_message_takes_the_details(bot, firing):
+def test_without_threads_the_message_contains_the_details(bot, firing):
     bot.workspace.errors["chat.postMessage"] = []
     bot.deliver(firing("a"))
     [parent] = bot.workspace.parents()
@@ -299,7 +299,7 @@ def test_where_no_thread_is_allowed_the_message_takes_the_details(bot, firing):
     assert "host web-1, rule outbound-connection-storm" in parent.words()
 
 
-def test_another_channel_in_the_configuration_leaves_no_message_firing_behind(bot, firing, resolved):
+def test_after_a_change_of_channel_no_message_stays_firing_in_the_old_one(bot, firing, resolved):
     bot.deliver(firing("a"))
     bot.restart("elsewhere")
     bot.deliver(firing("b", reason="repeat"))
@@ -311,7 +311,7 @@ def test_another_channel_in_the_configuration_leaves_no_message_firing_behind(bo
 
 
 @pytest.mark.parametrize("error", ["invalid_blocks", "msg_blocks_too_long", "msg_too_long", "invalid_blocks_format"])
-def test_what_slack_does_not_like_the_look_of_is_said_in_bare_words(bot, firing, resolved, error):
+def test_a_refused_layout_is_sent_again_as_text(bot, firing, resolved, error):
     bot.workspace.errors["chat.postMessage"] = [error]
     bot.deliver(firing("a"))
     [parent] = bot.workspace.parents()
@@ -344,35 +344,35 @@ def test_what_slack_does_not_like_the_look_of_is_said_in_bare_words(bot, firing,
         ("xoxb-secret <script>", "client_error", False, "slack.com: unknown error"),
     ],
 )
-def test_slacks_word_says_whether_trying_again_can_help(bot, firing, error, reason, retryable, text):
+def test_the_error_code_of_slack_decides_whether_to_retry(bot, firing, error, reason, retryable, text):
     bot.workspace.errors["chat.postMessage"] = [error]
-    caught = bot.fails(firing("a"))
+    caught = bot.fail_to_deliver(firing("a"))
     assert (caught.reason, caught.retryable, str(caught)) == (reason, retryable, text)
     if error == "ratelimited":
         assert caught.retry_after_seconds == 30.0
 
 
-def test_an_answer_that_is_not_slacks_is_worth_another_try(bot, firing):
+def test_a_response_that_is_not_from_slack_is_retryable(bot, firing):
     bot.workspace.handle = lambda *_: (200, {}, b"<html>sign in</html>")
-    error = bot.fails(firing("a"))
+    error = bot.fail_to_deliver(firing("a"))
     assert (error.reason, error.retryable) == ("server_error", True)
     assert str(error) == "slack.com: the response is not from Slack"
 
 
-def test_nothing_is_posted_that_could_not_be_remembered(bot, firing):
-    bot.state.full = True
-    error = bot.fails(firing("a"))
+def test_nothing_is_posted_if_the_state_cannot_be_stored(bot, firing):
+    bot.state.is_disk_full = True
+    error = bot.fail_to_deliver(firing("a"))
     assert (error.reason, error.retryable, bot.workspace.calls) == ("socket", True, [])
 
 
-def test_what_the_full_disk_does_not_take_is_known_while_the_process_lives(bot, firing, resolved):
-    fill = bot.workspace.handle
+def test_a_state_refused_by_a_full_disk_is_kept_in_the_process(bot, firing, resolved):
+    handle = bot.workspace.handle
 
-    def and_then_the_disk_fills(*call):
-        bot.state.full = True
-        return fill(*call)
+    def fill_disk_and_handle(*call):
+        bot.state.is_disk_full = True
+        return handle(*call)
 
-    bot.workspace.handle = and_then_the_disk_fills
+    bot.workspace.handle = fill_disk_and_handle
     bot.deliver(firing("a"))
     bot.deliver(resolved("b"))
     assert [state_of(message) for message in bot.workspace.parents()] == ["RESOLVED"]
@@ -391,7 +391,7 @@ def test_the_stored_state_is_json_with_the_steps_as_text(bot, firing):
     assert (stored["step"], stored["notification_id"], stored["configured_channel"]) == ("replied", "a" * 32, CHANNEL)
 
 
-def test_calls_keep_a_second_apart(firing):
+def test_calls_are_at_least_one_second_apart(firing):
     now, slept = [100.0], []
 
     def sleep(seconds):
@@ -399,7 +399,7 @@ def test_calls_keep_a_second_apart(firing):
         now[0] += seconds
 
     workspace = Workspace(now=lambda: now[0], seconds_per_message=1.0, burst=1)
-    endpoints = {method: Line(workspace, method, []) for method in API_METHODS}
+    endpoints = {method: FaultyEndpoint(workspace, method, []) for method in API_METHODS}
     thread = SlackThread(SlackApi(endpoints, Secret(TOKEN), SlackThrottle(lambda: now[0], sleep)), CHANNEL)
     for identity in "abcde":
         thread.deliver(firing(identity, group_key=identity), VolatileReceiverState(), Deadline(10.0))
@@ -407,11 +407,11 @@ def test_calls_keep_a_second_apart(firing):
     assert slept == [1.0] * 9
 
 
-def test_a_turn_that_comes_too_late_is_not_waited_for():
-    pace = SlackThrottle(lambda: 100.0, lambda seconds: pytest.fail("slept"))
-    pace.wait_for_turn(Deadline(10.0))
+def test_the_throttle_does_not_wait_beyond_the_deadline():
+    throttle = SlackThrottle(lambda: 100.0, lambda seconds: pytest.fail("slept"))
+    throttle.wait_for_turn(Deadline(10.0))
     with pytest.raises(DeliveryError) as caught:
-        pace.wait_for_turn(Deadline(0.5))
+        throttle.wait_for_turn(Deadline(0.5))
     assert (caught.value.reason, caught.value.retryable, caught.value.retry_after_seconds) == (
         "rate_limited",
         True,
@@ -419,10 +419,10 @@ def test_a_turn_that_comes_too_late_is_not_waited_for():
     )
 
 
-def test_hostile_names_stay_inside_every_limit_and_mention_nobody(bot, hostile_notification):
+def test_hostile_names_stay_inside_every_limit_and_mention_no_user(bot, hostile_notification):
     bot.deliver(hostile_notification)
     assert (len(bot.workspace.parents()), len(bot.workspace.replies())) == (1, 1)
-    assert all(message.blocks for message in bot.workspace.messages)  # none was refused for its form
+    assert all(message.blocks for message in bot.workspace.messages)  # Slack refused none for its layout
 
 
 FAULTS = st.sampled_from(
@@ -444,18 +444,20 @@ FAULTS = st.sampled_from(
 @given(
     episodes=st.lists(st.lists(st.booleans(), min_size=2, max_size=4), min_size=1, max_size=3),
     faults=st.lists(FAULTS, max_size=25),
-    may_read=st.booleans(),
+    is_history_readable=st.booleans(),
 )
-def test_whatever_breaks_every_notice_is_told_and_no_message_fires_for_ever(episodes, faults, may_read):
-    """Each episode is a list of notices, the last one of the end; True: given up when it can't be told at once."""
-    bot = Bot(scopes={"chat:write", "channels:history"} if may_read else {"chat:write"})
+def test_with_any_faults_every_notification_is_delivered_and_no_message_stays_firing(
+    episodes, faults, is_history_readable
+):
+    """Each episode is a list of notifications, the last one resolved; True: it fails for good at its first failure."""
+    bot = Bot(scopes={"chat:write", "channels:history"} if is_history_readable else {"chat:write"})
     bot.faults += faults
-    told = []
+    delivered_ids = []
     for number, notifications in enumerate(episodes):
-        for step, given_up in enumerate(notifications):
-            over = step == len(notifications) - 1
-            notification = _notice(f"{number}-{step}", over=over)
-            for _ in range(1 if given_up and not over else len(faults) + 1):
+        for step, fails_for_good in enumerate(notifications):
+            is_resolved = step == len(notifications) - 1
+            notification = _make_notification(f"{number}-{step}", is_resolved=is_resolved)
+            for _ in range(1 if fails_for_good and not is_resolved else len(faults) + 1):
                 try:
                     bot.deliver(notification)
                 except DeliveryError:
@@ -463,25 +465,25 @@ def test_whatever_breaks_every_notice_is_told_and_no_message_fires_for_ever(epis
                 except Killed:
                     bot.restart()
                     continue
-                told.append(notification.id)
-                assert state_of(bot.workspace.parents()[-1]) == ("RESOLVED" if over else "FIRING")
-                assert over or any(notification.id in words for words in bot.workspace.rung)
+                delivered_ids.append(notification.id)
+                assert state_of(bot.workspace.parents()[-1]) == ("RESOLVED" if is_resolved else "FIRING")
+                assert is_resolved or any(notification.id in words for words in bot.workspace.push_texts)
                 break
             else:
-                assert given_up
+                assert fails_for_good
     shown = "\n".join(message.words() for message in bot.workspace.messages)
-    assert [identity for identity in told if identity not in shown] == []
+    assert [identity for identity in delivered_ids if identity not in shown] == []
     parents = bot.workspace.parents()
     for index, parent in enumerate(parents):
-        if state_of(parent) == "FIRING":  # a copy: a later one says that it is, and only where we may not look
-            assert not may_read
+        if state_of(parent) == "FIRING":  # a copy: the next message has the remark, and only without the scope to read
+            assert not is_history_readable
             assert UNCERTAIN_REMARK in parents[index + 1].words()
 
 
 @pytest.mark.parametrize("fault", ["lost answer", "killed after"])
-def test_an_end_that_was_given_up_is_not_what_the_next_alert_edits(firing, resolved, fault):
+def test_a_resolved_message_that_failed_for_good_is_not_edited_by_the_next_alert(firing, resolved, fault):
     bot = Bot(scopes={"chat:write", "channels:history"})
-    bot.faults += [fault]  # of an alert that fired and resolved before anybody was told
+    bot.faults += [fault]  # of an alert that was resolved before its first notification
     with pytest.raises((DeliveryError, Killed)):
         bot.deliver(resolved("a"))
     bot.restart()
@@ -489,12 +491,12 @@ def test_an_end_that_was_given_up_is_not_what_the_next_alert_edits(firing, resol
     assert [state_of(message) for message in bot.workspace.parents()] == ["RESOLVED", "FIRING"]
 
 
-def _notice(identity: str, *, over: bool) -> Notification:
+def _make_notification(identity: str, *, is_resolved: bool) -> Notification:
     document = {
         "rule": "storm",
         "labels": [["process", "crawler"]],
         "fingerprint": "0" * 16,
-        "state": "resolved" if over else "firing",
+        "state": "resolved" if is_resolved else "firing",
         "severity": Severity.WARNING,
         "summary": "crawler",
         "value": 1.0,
@@ -502,11 +504,11 @@ def _notice(identity: str, *, over: bool) -> Notification:
         "peak": 1.0,
         "started": 1.0,
         "fired": 1.0,
-        "resolved": 2.0 if over else None,
+        "resolved": 2.0 if is_resolved else None,
         "reason": "",
         "receivers": None,
         "runbook": None,
         "format": "rate",
     }
-    reason = NotificationReason.RESOLVED if over else NotificationReason.REPEAT
+    reason = NotificationReason.RESOLVED if is_resolved else NotificationReason.REPEAT
     return Notification(identity, "oncall", "storm", reason, (Alert.from_json(document),), 3.0, "web-1")

@@ -12,7 +12,7 @@ from watchdog.receivers.syslog.syslog_receiver import Syslog
 from watchdog.receivers.syslog.wires import wire_from_address
 from watchdog.rules.language.rule import Severity
 
-# RFC 5424 §6, narrowed to what we send
+# RFC 5424 §6, limited to the forms that the receiver sends
 NAME = rb"[!-<>-\\^-~]{1,32}"
 PARAM = NAME + rb'="(?:[^"\\\]]|\\["\\\]])*"'
 RECORD = re.compile(
@@ -56,7 +56,7 @@ def test_a_record_is_rfc_5424_with_the_facts_as_structured_data(make_notificatio
     )
 
 
-def test_the_systems_own_socket_gets_syslog3s_format_with_the_facts_at_the_end(make_notification, utc):
+def test_the_local_format_is_that_of_syslog3_with_the_facts_at_the_end(make_notification, utc):
     record = syslog("unix:///dev/log", use_local_format=True).render(make_notification())
     assert record.startswith(b"<26>Jun 15 15:06:52 bpf-watchdog[%d]: [FIRING] critical: crawler opens" % os.getpid())
     assert record.endswith(b'process="crawler" unit="crawler.service"]')
@@ -77,35 +77,35 @@ def test_a_day_of_one_digit_is_padded_by_a_space(make_notification, utc):
         ({"resolved": 1_750_000_100.0}, "repeat", b"29", b"RESOLVED"),
     ],
 )
-def test_priority_and_message_id_tell_what_happened(
+def test_priority_and_message_id_show_severity_and_event(
     make_alert, make_notification, changes, reason, priority, message_id
 ):
     record = parsed(syslog().render(make_notification(make_alert(**changes), reason=reason)))
     assert (record["pri"], record["msgid"]) == (priority, message_id)
 
 
-def test_why_it_is_told_here_is_among_the_words_where_that_is_no_matter_of_course(make_notification):
+def test_an_unusual_reason_is_part_of_the_message(make_notification):
     record = parsed(syslog().render(make_notification(reason="escalated", reason_detail="oncall does not answer")))
     assert b"(limit 500/s); escalated: oncall does not answer; value 612/s" in record["msg"]
 
 
 def test_no_priority_is_above_191(make_alert, make_notification):
-    over = make_alert(resolved=1_750_000_100.0)
-    assert parsed(syslog(facility=23).render(make_notification(over)))["pri"] == b"189"
+    alert = make_alert(resolved=1_750_000_100.0)
+    assert parsed(syslog(facility=23).render(make_notification(alert)))["pri"] == b"189"
 
 
-def test_each_alert_has_its_own_record_the_worst_first(make_alert, make_notification):
+def test_each_alert_has_its_own_record_worst_first(make_alert, make_notification):
     notification = make_notification(make_alert(severity=Severity.WARNING), make_alert())
     assert [parsed(record)["pri"] for record in syslog().render(notification).split(b"\n")] == [b"26", b"28"]
 
 
-def test_a_label_never_stands_for_a_fact_of_ours(make_alert, make_notification):
+def test_a_label_never_replaces_a_fact(make_alert, make_notification):
     data = parsed(syslog().render(make_notification(make_alert(labels=(("state", "SYN_SENT"),)))))["data"]
     assert b' state="firing"' in data
     assert b' label_state="SYN_SENT"' in data
 
 
-def test_a_test_and_a_runbook_are_in_the_structured_data(make_alert, make_notification):
+def test_the_test_flag_and_the_runbook_are_in_the_structured_data(make_alert, make_notification):
     data = parsed(syslog().render(make_notification(make_alert(runbook="https://wiki.example/a]b"), is_test=True)))[
         "data"
     ]
@@ -128,12 +128,12 @@ def test_hostile_names_make_one_well_formed_local_record_within_the_limit(hostil
     assert record.endswith(b"]")
 
 
-def test_labels_that_find_no_room_are_left_out_and_the_words_are_kept(make_alert, make_notification):
+def test_labels_that_do_not_fit_are_left_out_and_the_message_is_kept(make_alert, make_notification):
     labels = tuple((f"label{number}", "é" * 1_000) for number in range(30))
     record = syslog("udp://log.example").render(make_notification(make_alert(labels=labels)))
     assert len(record) <= 2_048
     assert parsed(record)["data"].endswith(b' truncated="yes"]')
-    assert parsed(record)["data"].count("…".encode()) == 5  # each value that is there is cut at 255 octets
+    assert parsed(record)["data"].count("…".encode()) == 5  # each shown value is cut at 255 octets
     assert parsed(record)["msg"].startswith(b"[FIRING] critical: crawler opens 612/s connections (limit 500/s)")
     assert parsed(record)["msg"].endswith("…".encode())
 
@@ -181,7 +181,7 @@ def test_reads_addresses(text, address):
         "tcp://user@log.example",
     ],
 )
-def test_refuses_what_is_no_address(text):
+def test_refuses_invalid_addresses(text):
     with pytest.raises(ValueError, match=r"must begin|write it like|[Pp]ort"):
         wire_from_address(text)
 
@@ -204,12 +204,14 @@ def test_refuses_what_is_no_address(text):
         ({"address": "tls://h", "key_env": "HOME"}, ["key_env: only used together with cert_file"]),
     ],
 )
-def test_what_a_wire_cannot_use_is_told(keys, problems):
+def test_reports_keys_that_a_wire_cannot_use(keys, problems):
     document = Document("", keys, "watchdog.toml")
     Syslog.from_table("log", document.root)
     document.root.reject_unknown_keys()
-    told = [f"{problem.key}: {problem.message}" for problem in document.problems]
-    assert [said.startswith(start) for said, start in zip(told, problems, strict=True)] == [True] * len(problems), told
+    found = [f"{problem.key}: {problem.message}" for problem in document.problems]
+    assert [text.startswith(start) for text, start in zip(found, problems, strict=True)] == [True] * len(problems), (
+        found
+    )
 
 
 def test_evidence_is_cut_before_any_fact(make_alert, make_notification, evidence):

@@ -30,7 +30,7 @@ NOW = 1_750_000_000.0  # Sun, 15 Jun 2025 15:06:40 GMT
         ("٣", None),
     ],
 )
-def test_retry_after_is_seconds_or_a_date_or_nothing(text, seconds):
+def test_retry_after_is_seconds_or_a_date_or_none(text, seconds):
     assert http.parse_retry_after(text, NOW) == seconds
 
 
@@ -51,7 +51,7 @@ def test_retry_after_is_seconds_or_a_date_or_nothing(text, seconds):
         (503, "server_error", True, 7.0),
     ],
 )
-def test_a_status_says_whether_trying_again_can_help(status, reason, retryable, wait):
+def test_the_status_decides_whether_to_retry(status, reason, retryable, wait):
     with pytest.raises(DeliveryError, match=rf"^alerts\.example answered {status}") as caught:
         http.raise_for_status(http.HttpResponse(status, b"", 7.0), "alerts.example")
     error = caught.value
@@ -75,14 +75,14 @@ def test_every_2xx_is_success(status):
         "fd00:ec2::254",
     ],
 )
-def test_link_local_and_metadata_addresses_are_known(address):
+def test_recognises_link_local_and_metadata_addresses(address):
     assert is_metadata_address(address)
 
 
 @pytest.mark.parametrize(
     "address", ["127.0.0.1", "::1", "10.0.0.1", "192.168.1.1", "fd00::1", "192.0.2.1", "::ffff:10.0.0.1"]
 )
-def test_loopback_and_private_addresses_are_where_operators_have_their_own(address):
+def test_loopback_private_and_public_addresses_are_allowed(address):
     assert not is_metadata_address(address)
 
 
@@ -104,7 +104,7 @@ def test_loopback_and_private_addresses_are_where_operators_have_their_own(addre
         "https://alerts.example/in ",
     ],
 )
-def test_refuses_what_is_no_http_url_without_showing_it(url):
+def test_refuses_invalid_http_urls_without_showing_them(url):
     with pytest.raises(ValueError) as caught:
         http.Endpoint(Secret(url))
     assert str(caught.value) in {
@@ -114,6 +114,6 @@ def test_refuses_what_is_no_http_url_without_showing_it(url):
     }
 
 
-def test_knows_the_host_of_a_url_with_everything_in_it():
+def test_reads_the_host_of_a_url_with_all_parts():
     endpoint = http.Endpoint(Secret("https://user:password@Alerts.Example:8443/in?token=x#y"))
     assert endpoint.host == "alerts.example"

@@ -21,13 +21,13 @@ def secret_file(folder, text):
     return str(file)
 
 
-def test_headers_are_given_in_the_three_ways_of_secrets(tmp_path, monkeypatch):
+def test_headers_are_given_in_three_forms_of_secrets(tmp_path, monkeypatch):
     monkeypatch.setenv("TENANT", "blue team")
     headers = {"X-Team": "network", "X-Api-Key_file": secret_file(tmp_path, "key\n"), "X-Tenant_env": "TENANT"}
     assert read(headers=headers) == ({"X-Team": "network", "X-Api-Key": "key", "X-Tenant": "blue team"}, [])
 
 
-def test_a_token_or_a_login_authorizes(tmp_path):
+def test_a_token_or_a_login_sets_the_authorization_header(tmp_path):
     assert read(bearer_token_file=secret_file(tmp_path, "abc")) == ({"Authorization": "Bearer abc"}, [])
     assert read(username="Aladdin", password="open sesame") == (
         {"Authorization": "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="},  # RFC 7617 §2
@@ -67,6 +67,6 @@ def test_a_token_or_a_login_authorizes(tmp_path):
         ({"password": "p"}, "username: missing: required with password"),
     ],
 )
-def test_what_is_wrong_is_told_and_no_value_shown(keys, problem):
-    [told] = read(**keys)[1]
-    assert told.startswith(problem)
+def test_reports_problems_without_showing_a_value(keys, problem):
+    [found] = read(**keys)[1]
+    assert found.startswith(problem)

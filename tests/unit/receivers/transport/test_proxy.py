@@ -24,7 +24,7 @@ def test_reads_the_url_of_a_proxy(text, proxy):
 @pytest.mark.parametrize(
     "text", ["proxy:3128", "https://proxy", "socks5://proxy", "http://", "http://p:0", "http://p:x", "http://p/path"]
 )
-def test_refuses_what_is_none_without_showing_it(text):
+def test_refuses_invalid_proxy_urls_without_showing_them(text):
     document = Document("", {"proxy": text}, "watchdog.toml")
     assert proxy_from_table(document.root) is None
     assert [problem.message for problem in document.problems] == ["write it like http://proxy.example.net:3128"]
@@ -45,10 +45,10 @@ def test_refuses_what_is_none_without_showing_it(text):
         "Metadata.Google.Internal.",
     ],
 )
-def test_a_metadata_service_is_known_by_its_address_however_written_and_by_its_names(host):
+def test_recognises_a_metadata_service_by_any_spelling_of_its_address_and_by_name(host):
     assert is_metadata_host(host)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.1", "alerts.example", "::1", "169.254.example"])
-def test_other_hosts_are_not(host):
+def test_other_hosts_are_allowed(host):
     assert not is_metadata_host(host)

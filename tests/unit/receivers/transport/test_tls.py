@@ -1,4 +1,4 @@
-"""Certificates and keys are read when the configuration is, and what is wrong with them is told then."""
+"""Certificates and keys are read with the configuration, and their problems are reported with it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from watchdog.receivers.transport.tls import tls_context_from_table
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Make an authority, a server, a client and a stranger."""
-    made = make_certificates(tmp_path_factory.mktemp("certificates"))
-    (made / "both.pem").write_text((made / "client.pem").read_text() + (made / "client.key").read_text())
-    (made / "both.pem").chmod(0o600)
-    return made
+    """Make an authority, and certificates for a server, a client and a stranger."""
+    folder = make_certificates(tmp_path_factory.mktemp("certificates"))
+    (folder / "both.pem").write_text((folder / "client.pem").read_text() + (folder / "client.key").read_text())
+    (folder / "both.pem").chmod(0o600)
+    return folder
 
 
 def read(keys, **options):
@@ -28,10 +28,10 @@ def read(keys, **options):
     return context, [f"{problem.key}: {problem.message}" for problem in document.problems], document.notes
 
 
-def test_an_authority_of_ones_own_is_the_only_one(folder):
+def test_with_a_ca_file_only_its_authorities_are_trusted(folder):
     context, problems, _ = read({"ca_file": f"{folder}/ca.pem"})
     assert problems == []
-    assert [dict(part[0] for part in each["subject"])["commonName"] for each in context.get_ca_certs()] == [
+    assert [dict(part[0] for part in authority["subject"])["commonName"] for authority in context.get_ca_certs()] == [
         "our authority"
     ]
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
@@ -46,12 +46,12 @@ def test_an_authority_of_ones_own_is_the_only_one(folder):
         {"cert_file": "client.pem", "key_env": "CLIENT_KEY"},
     ],
 )
-def test_a_key_stands_with_its_certificate_or_apart_or_in_the_environment(folder, keys, monkeypatch):
+def test_a_key_is_in_the_file_of_the_certificate_or_another_file_or_the_environment(folder, keys, monkeypatch):
     monkeypatch.setenv("CLIENT_KEY", (folder / "client.key").read_text())
     assert read({key: text if key == "key_env" else f"{folder}/{text}" for key, text in keys.items()})[1] == []
 
 
-def test_nothing_is_left_of_the_file_in_memory(folder):
+def test_the_file_in_memory_is_closed(folder):
     before = sorted(path.name for path in Path("/proc/self/fd").iterdir())
     read({"cert_file": f"{folder}/client.pem", "key_file": f"{folder}/client.key"})
     assert sorted(path.name for path in Path("/proc/self/fd").iterdir()) == before
@@ -70,27 +70,27 @@ def test_nothing_is_left_of_the_file_in_memory(folder):
         ({"ca_file": "client.key"}, "ca_file: contains no certificates in PEM form"),
     ],
 )
-def test_what_is_wrong_is_told_by_its_key(folder, keys, problem):
-    [told] = read({key: f"{folder}/{name}" for key, name in keys.items()})[1]
-    assert told.startswith(problem)
-    assert "PRIVATE" not in told
+def test_reports_problems_by_key(folder, keys, problem):
+    [found] = read({key: f"{folder}/{name}" for key, name in keys.items()})[1]
+    assert found.startswith(problem)
+    assert "PRIVATE" not in found
 
 
-def test_a_private_key_that_everyone_can_read_is_refused(folder, tmp_path):
-    careless = tmp_path / "both.pem"
-    careless.write_text((folder / "both.pem").read_text())
-    careless.chmod(0o644)
-    [told] = read({"cert_file": str(careless)})[1]
-    assert told.startswith(f"cert_file: the private key in '{careless}' is open to everyone")
+def test_refuses_a_private_key_that_everyone_can_read(folder, tmp_path):
+    open_file = tmp_path / "both.pem"
+    open_file.write_text((folder / "both.pem").read_text())
+    open_file.chmod(0o644)
+    [found] = read({"cert_file": str(open_file)})[1]
+    assert found.startswith(f"cert_file: the private key in '{open_file}' is open to everyone")
 
 
-def test_a_key_with_a_passphrase_asks_nobody(folder, tmp_path, monkeypatch):
+def test_a_key_with_a_passphrase_is_a_problem_and_not_asked_on_the_terminal(folder, tmp_path, monkeypatch):
     encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIGj\n-----END ENCRYPTED PRIVATE KEY-----\n"
     monkeypatch.setenv("CLIENT_KEY", encrypted)
-    [told] = read({"cert_file": f"{folder}/client.pem", "key_env": "CLIENT_KEY"})[1]
-    assert told == "cert_file: certificate and key do not match, or the key has a passphrase"
+    [found] = read({"cert_file": f"{folder}/client.pem", "key_env": "CLIENT_KEY"})[1]
+    assert found == "cert_file: certificate and key do not match, or the key has a passphrase"
 
 
-def test_files_of_the_daemons_user_are_notes_where_secrets_are_not_needed():
+def test_missing_files_are_notes_if_secrets_are_not_required():
     _, problems, notes = read({"ca_file": "/none/ca.pem"}, require_secrets=False)
     assert (problems, [note.key for note in notes]) == ([], ["ca_file"])
