@@ -5,13 +5,11 @@ import threading
 
 import pytest
 
-from watchdog.alerts.alert import Alert, AlertState
+import factories
 from watchdog.clock import SystemClock
 from watchdog.delivery import delivery as delivery_module
 from watchdog.delivery.delivery import Delivery
 from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError
-from watchdog.routing.notification import Notification, NotificationReason
-from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import QueueStatus
 from watchdog.state.store import Store
 
@@ -48,13 +46,7 @@ class RefusingReceiver(QuietReceiver):
 
 
 def make_notification(id_, receiver, group_key="storm"):
-    alert = Alert(
-        rule=group_key, labels=(), fingerprint="f" * 16, state=AlertState.FIRING, severity=Severity.WARNING,
-        summary="a storm",
-        value=150.0, threshold=100.0, peak=151.0, started=1.0, fired=2.0, resolved=None, reason="above 100",
-        receivers=None, runbook=None,
-    )  # fmt: skip
-    return Notification(id_, receiver, group_key, NotificationReason.FIRST, (alert,), created=3.0, host="db1")
+    return factories.make_notification(factories.make_alert(rule=group_key), id=id_, receiver=receiver)
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
+import factories
+from watchdog.alerts.alert import AlertState, Transition, TransitionKind, fingerprint
 from watchdog.clock import Now
 from watchdog.config.document import Document
 from watchdog.config.settings import read_settings
@@ -164,12 +165,9 @@ class Host:
                 replace(self.firing.pop(key), state=AlertState.RESOLVED, resolved=wall, reason="over"),
             )
         if old is None:
-            self.firing[key] = Alert(
-                rule=rule, labels=labels, fingerprint=key, state=AlertState.FIRING, severity=severity, summary="",
-                value=1.0,
-                threshold=1.0, peak=1.0, started=wall, fired=wall, resolved=None, reason="", receivers=None,
-                runbook=None,
-            )  # fmt: skip
+            self.firing[key] = factories.make_alert(
+                rule=rule, labels=labels, severity=severity, started=wall, fired=wall
+            )
             self.starts.add((key, wall))
             return Transition(TransitionKind.FIRING, self.firing[key])
         if old.severity == severity:

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import factories
 from factories import FakeClock
-from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
+from watchdog.alerts.alert import AlertState, Transition, TransitionKind, fingerprint
 from watchdog.clock import SECOND_NS, Now
 from watchdog.config.document import Document
 from watchdog.config.settings import (
@@ -149,12 +150,15 @@ class Scene:
         self.grouping.reload(self.routing, firing, now, set(self.places), self.routes)
 
     def fire(self, process, rule="storm", severity=Severity.WARNING, receivers=None):
-        labels = (("process", process),)
-        alert = Alert(
-            rule=rule, labels=labels, fingerprint=fingerprint(rule, labels), state=AlertState.FIRING, severity=severity,
-            summary=f"{process} storms", value=150.0, threshold=100.0, peak=151.0, started=self.clock.wall(),
-            fired=self.clock.wall(), resolved=None, reason="above 100", receivers=receivers, runbook=None,
-        )  # fmt: skip
+        alert = factories.make_alert(
+            rule=rule,
+            labels=(("process", process),),
+            severity=severity,
+            summary=f"{process} storms",
+            started=self.clock.wall(),
+            fired=self.clock.wall(),
+            receivers=receivers,
+        )
         self.firing_alerts[alert.fingerprint] = alert
         self.transitions.append(Transition(TransitionKind.FIRING, alert))
 

@@ -1,11 +1,10 @@
-import dataclasses
 import logging
 import math
 import sqlite3
 
 import pytest
 
-from watchdog.alerts.alert import Alert, AlertState
+import factories
 from watchdog.delivery import health as standing_module
 from watchdog.delivery import worker as worker_module
 from watchdog.delivery.worker import (
@@ -20,8 +19,6 @@ from watchdog.delivery.worker import (
 from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError
 from watchdog.receivers.base import Receiver, VolatileReceiverState
 from watchdog.receivers.render.fallback import fallback_notification
-from watchdog.routing.notification import Notification, NotificationReason
-from watchdog.rules.language.rule import Severity
 from watchdog.state.losses import LossCause
 from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store
@@ -54,13 +51,7 @@ class ScriptedReceiver:
 
 
 def make_notification(id_, group_key="storm", resolved=None):
-    alert = Alert(
-        rule=group_key, labels=(), fingerprint="f" * 16, state=AlertState.FIRING, severity=Severity.WARNING,
-        summary="a storm",
-        value=150.0, threshold=100.0, peak=151.0, started=1.0, fired=2.0, resolved=resolved, reason="above 100",
-        receivers=None, runbook=None,
-    )  # fmt: skip
-    return Notification(id_, "oncall", group_key, NotificationReason.FIRST, (alert,), created=3.0, host="db1")
+    return factories.make_notification(factories.make_alert(rule=group_key, labels=(), resolved=resolved), id=id_)
 
 
 @pytest.fixture
@@ -481,12 +472,17 @@ def test_the_fallback_text_is_printable_and_bounded(make_hostile):
 @pytest.fixture
 def make_hostile():
     def make(name, value):
-        notification = make_notification("n1")
-        alert = dataclasses.replace(
-            notification.alerts[0], labels=(("process", name),), summary=name, reason=name, value=value, peak=math.inf,
+        alert = factories.make_alert(
+            labels=(("process", name),),
+            fingerprint="f" * 16,
+            summary=name,
+            reason=name,
+            value=value,
+            threshold=100.0,
+            peak=math.inf,
             runbook="javascript:",
-        )  # fmt: skip
-        return dataclasses.replace(notification, alerts=(alert,), host=name)
+        )
+        return factories.make_notification(alert, id="n1", host=name)
 
     return make
 

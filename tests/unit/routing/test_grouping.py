@@ -3,7 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
+import factories
+from watchdog.alerts.alert import AlertState, Transition, TransitionKind
 from watchdog.clock import SECOND_NS, Now
 from watchdog.config.settings import RoutingSettings
 from watchdog.routing.grouping import Grouping
@@ -22,23 +23,14 @@ def make_routing(default=("oncall",), group_wait_seconds=0):
 
 
 def make_alert(process="nginx", rule="storm", severity=Severity.WARNING, receivers=None, fired=WALL):
-    labels = (("process", process),)
-    return Alert(
+    return factories.make_alert(
         rule=rule,
-        labels=labels,
-        fingerprint=fingerprint(rule, labels),
-        state=AlertState.FIRING,
+        labels=(("process", process),),
         severity=severity,
         summary=f"{process} opens 150/s connections",
-        value=150.0,
-        threshold=100.0,
-        peak=151.0,
         started=fired - 10,
         fired=fired,
-        resolved=None,
-        reason="value above 100 for 10 s",
         receivers=receivers,
-        runbook=None,
     )
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
+import factories
+from watchdog.alerts.alert import AlertState, Transition, TransitionKind
 from watchdog.clock import SECOND_NS, Now
 from watchdog.config.settings import RoutingSettings
 from watchdog.routing.grouping import Grouping
@@ -33,12 +34,7 @@ ticks = st.lists(
 
 
 def make_alert(rule, process, severity, wall):
-    labels = (("process", process),)
-    return Alert(
-        rule=rule, labels=labels, fingerprint=fingerprint(rule, labels), state=AlertState.FIRING, severity=severity,
-        summary="", value=1.0, threshold=1.0, peak=1.0, started=wall, fired=wall, resolved=None, reason="",
-        receivers=None, runbook=None,
-    )  # fmt: skip
+    return factories.make_alert(rule=rule, labels=(("process", process),), severity=severity, started=wall, fired=wall)
 
 
 def change(firing, rule, process, severity, wall):

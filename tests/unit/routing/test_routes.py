@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
+import factories
+from watchdog.alerts.alert import AlertState, Transition, TransitionKind
 from watchdog.clock import Now
 from watchdog.config.document import Document
 from watchdog.config.settings import GroupTiming, read_settings
@@ -44,11 +45,15 @@ def problems_of(routes):
 
 def make_alert(rule="storm", severity=WARNING, receivers=None, fired=WALL, **labels):
     labels = tuple((labels or {"process": "nginx"}).items())
-    return Alert(
-        rule=rule, labels=labels, fingerprint=fingerprint(rule, labels), state=AlertState.FIRING, severity=severity,
-        summary="", value=150.0, threshold=100.0, peak=151.0, started=fired, fired=fired, resolved=None,
-        reason="value above 100", receivers=receivers, runbook=None,
-    )  # fmt: skip
+    return factories.make_alert(
+        rule=rule,
+        labels=labels,
+        severity=severity,
+        receivers=receivers,
+        started=fired,
+        fired=fired,
+        reason="value above 100",
+    )
 
 
 def receivers_of(alert, routes):

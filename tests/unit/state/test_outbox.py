@@ -2,9 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from watchdog.alerts.alert import Alert, AlertState, fingerprint
-from watchdog.routing.notification import Notification, NotificationReason
-from watchdog.rules.language.rule import Severity
+import factories
+from watchdog.alerts.alert import AlertState
 from watchdog.state.outbox import FIRING_EXPIRY_NS, AttemptOutcome, Outbox, QueueStatus, merge_notifications
 from watchdog.state.store import Store
 
@@ -13,19 +12,14 @@ HOUR_NS = 3600 * SECOND_NS
 
 
 def make_alert(process, resolved=None):
-    labels = (("process", process),)
-    return Alert(
-        rule="storm", labels=labels, fingerprint=fingerprint("storm", labels),
-        state=AlertState.FIRING if resolved is None else AlertState.RESOLVED, severity=Severity.WARNING,
-        summary=process,
-        value=150.0, threshold=100.0, peak=151.0, started=1.0, fired=2.0, resolved=resolved, reason="above 100",
-        receivers=None, runbook=None,
-    )  # fmt: skip
+    return factories.make_alert(rule="storm", labels=(("process", process),), summary=process, resolved=resolved)
 
 
 def make_notification(id_, *alerts, receiver="oncall", group_key="storm", reason="new alert in group"):
-    cause = NotificationReason(reason)
-    return Notification(id_, receiver, group_key, cause, alerts or (make_alert("nginx"),), created=3.0, host="db1")
+    alerts = alerts or (make_alert("nginx"),)
+    return factories.make_notification(
+        *alerts, id=id_, receiver=receiver, group_key=group_key, reason=reason, created=3.0
+    )
 
 
 @pytest.fixture

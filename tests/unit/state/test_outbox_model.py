@@ -20,10 +20,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from watchdog.alerts.alert import Alert, AlertState
+import factories
 from watchdog.errors import StoreError
-from watchdog.routing.notification import Notification, NotificationReason
-from watchdog.rules.language.rule import Severity
+from watchdog.routing.notification import NotificationReason
 from watchdog.state.capacity import DROPPED_RESULT, OutboxCapacity
 from watchdog.state.outbox import FIRING_EXPIRY_NS, AttemptOutcome, Outbox
 from watchdog.state.store import MAX_HISTORY_SECONDS, Store
@@ -58,13 +57,9 @@ class Clock:
 
 
 def make_alert(group, process, fires):
-    return Alert(
-        rule=group, labels=(("process", process),), fingerprint=f"{group}-{process}",
-        state=AlertState.FIRING if fires else AlertState.RESOLVED, severity=Severity.WARNING, summary=process,
-        value=1.0,
-        threshold=1.0, peak=1.0, started=1.0, fired=2.0, resolved=None if fires else 9.0, reason="", receivers=None,
-        runbook=None,
-    )  # fmt: skip
+    return factories.make_alert(
+        rule=group, labels=(("process", process),), summary=process, resolved=None if fires else 9.0
+    )
 
 
 def said(notification):
@@ -115,7 +110,9 @@ class OutboxMachine(RuleBasedStateMachine):
             self.made += 1
             alerts = tuple(make_alert(group, process, fires) for process, fires in says.items())
             notifications.append(
-                Notification(f"n{self.made}", receiver, group, reason, alerts, float(self.made), "db1")
+                factories.make_notification(
+                    *alerts, id=f"n{self.made}", receiver=receiver, reason=reason, created=float(self.made)
+                )
             )
             self.unwritten.append(Entry(f"n{self.made}", receiver, group, says))
         if works:

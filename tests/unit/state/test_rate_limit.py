@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchdog.alerts.alert import Alert, AlertState, fingerprint
+import factories
 from watchdog.config.document import Document
 from watchdog.delivery.worker import Worker
 from watchdog.errors import DeliveryError, DeliveryErrorReason
-from watchdog.routing.notification import DIGEST_GROUP_KEY, Notification, NotificationReason
+from watchdog.routing.notification import DIGEST_GROUP_KEY, NotificationReason
 from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import AttemptOutcome, Outbox
 from watchdog.state.rate_limit import LeakyBucket, RateLimit, parse_rate_limit
@@ -78,12 +78,9 @@ def test_a_tenth_is_kept_for_what_is_critical():
 
 
 def make_alert(rule, process="a", severity=WARNING, resolved=None):
-    labels = (("process", process),)
-    return Alert(
-        rule=rule, labels=labels, fingerprint=fingerprint(rule, labels), severity=severity, summary=process,
-        state=AlertState.FIRING if resolved is None else AlertState.RESOLVED, value=150.0, threshold=100.0, peak=151.0,
-        started=1.0, fired=2.0, resolved=resolved, reason="above 100", receivers=None, runbook=None,
-    )  # fmt: skip
+    return factories.make_alert(
+        rule=rule, labels=(("process", process),), severity=severity, summary=process, resolved=resolved
+    )
 
 
 class Queue:
@@ -105,10 +102,9 @@ class Queue:
 
     def put(self, *alerts, reason="first notification", group_key=None):
         self.count += 1
-        notification = Notification(
-            f"n{self.count}", "oncall", group_key or alerts[0].rule, NotificationReason(reason), alerts,
-            created=3.0, host="db1",
-        )  # fmt: skip
+        notification = factories.make_notification(
+            *alerts, id=f"n{self.count}", group_key=group_key or alerts[0].rule, reason=reason
+        )
         self.store.commit(alerts=(), groups=(), notifications=[notification])
 
     def take(self):

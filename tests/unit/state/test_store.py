@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from watchdog.alerts.alert import Alert, AlertState
+import factories
+from watchdog.alerts.alert import AlertState
 from watchdog.errors import StoreError
-from watchdog.routing.notification import Notification, NotificationReason
-from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import AttemptOutcome, DeliveryAttempt, Outbox
 from watchdog.state.store import MAX_HISTORY_ROWS, Store
 from watchdog.storage.schema import APPLICATION_ID, SCHEMA_STEPS
@@ -16,12 +15,10 @@ SECOND_NS = 1_000_000_000
 
 
 def make_notification(number, receiver="oncall", process="nginx"):
-    alert = Alert(
-        rule="storm", labels=(("process", process),), fingerprint="f" * 16, state=AlertState.FIRING,
-        severity=Severity.CRITICAL, summary="a storm", value=float("inf"), threshold=100.0, peak=151.0, started=1.0,
-        fired=2.0, resolved=None, reason="value above 100", receivers=("oncall",), runbook=None,
-    )  # fmt: skip
-    return Notification(f"id{number}", receiver, "storm", NotificationReason.FIRST, (alert,), created=3.0, host="db1")
+    alert = factories.make_alert(
+        fingerprint="f" * 16, labels=(("process", process),), value=float("inf"), receivers=("oncall",)
+    )
+    return factories.make_notification(alert, id=f"id{number}", receiver=receiver, group_key="storm")
 
 
 @pytest.fixture
