@@ -51,7 +51,7 @@ def build_message(notification: Notification, *, brief: bool = False, remark: st
 
 
 def without_blocks(message: JsonObject) -> JsonObject:
-    """Return `message` with its title only, for a channel or client where Slack refuses the blocks."""
+    """Return `message` with its title only, for use after Slack refused the blocks."""
     return {"text": message["text"], "blocks": []}
 
 
@@ -80,7 +80,7 @@ def _sections(notification: Notification, *, brief: bool, max_characters: int) -
     facts = [_fact_lines(alert, notification, brief=brief) for alert in alerts]
     # Evidence gets only the characters that the facts of all alerts leave free.
     evidence_characters = 0 if brief else max_characters - sum(map(_section_size, facts))
-    blocks_left = MAX_BLOCKS - _OTHER_BLOCKS
+    characters_left, blocks_left = max_characters, MAX_BLOCKS - _OTHER_BLOCKS
     for index, (alert, lines) in enumerate(zip(alerts, facts, strict=True)):
         if index == 0:  # the worst alert is always shown; if it is too long, its last lines are cut
             _truncate(lines, max_characters)
@@ -88,9 +88,9 @@ def _sections(notification: Notification, *, brief: bool, max_characters: int) -
         _add_evidence(lines, alert, notification, evidence_characters)
         evidence_characters -= _section_size(lines) - size
         sections = list(_as_sections(lines))
-        max_characters -= sum(map(_size, sections))
+        characters_left -= sum(map(_size, sections))
         blocks_left -= len(sections)
-        if max_characters < 0 or blocks_left < 0:
+        if characters_left < 0 or blocks_left < 0:
             yield _section(_omitted_count(len(alerts) - index))
             return
         yield from sections

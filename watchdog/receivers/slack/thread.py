@@ -3,7 +3,7 @@
 A restart must not lose which message belongs to a group. So each step is stored before the next one is taken:
 `posting` before a message is posted, `posted` with Slack's identifiers after it, `replied` once the thread has its
 reply (`lost` if the message turns out to be gone by then).
-A stored `posting` means that a message may exist whose identifiers never arrived. It is searched in the channel; if it
+A stored `posting` means that a message may exist whose identifiers never arrived. The channel is searched for it; if it
 is not found, a new message is posted with a remark, and only the new one is updated from then on. Slack documents no
 way to post a message exactly once.
 """
@@ -241,7 +241,7 @@ class SlackThread:
             return self._api.call_write(method, {**target, **options, **plain}, deadline, notification.id)
 
     def _find_in_history(self, state: SlackMessageState, deadline: Deadline) -> SlackMessageState | None:
-        """Search the message of a post without an answer; None if it is not found or the app may not read."""
+        """Search the channel for the message of a post without an answer; None if it is not found or the app may not read."""
         if not _CHANNEL_ID.fullmatch(state.configured_channel):
             return None  # conversations.history takes ids only
         arguments = {

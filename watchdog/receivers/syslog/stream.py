@@ -2,8 +2,8 @@
 
 On a connection that stays open there is no sign that records arrived: the first write after the peer has closed still
 succeeds. So each notification has its own connection, and the close of the peer is the acknowledgement. If the peer
-does not close, the acknowledgement of its kernel is used; a record that its process then never reads is lost and not
-counted.
+does not close, the acknowledgement of its kernel is used; a record that its process then never reads is lost
+undetected.
 """
 
 from __future__ import annotations
@@ -103,9 +103,8 @@ class StreamWire:
 
     def _frames(self, records: Sequence[bytes]) -> bytes:
         if self.framing == "lf":
-            return b"".join(
-                record + b"\n" for record in records
-            )  # records are sanitised: no record contains a line break
+            # Records are sanitised: none contains a line break.
+            return b"".join(record + b"\n" for record in records)
         return b"".join(b"%d %b" % (len(record), record) for record in records)
 
 

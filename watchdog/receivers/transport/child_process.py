@@ -23,10 +23,8 @@ from watchdog.receivers.transport.deadline import Deadline
 MAX_OUTPUT_BYTES = 4_096
 
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
-_SIGNALS = signal.valid_signals() - {
-    signal.SIGKILL,
-    signal.SIGSTOP,
-}  # Python ignores some of them, nohup and shells others
+# Reset in the child: Python ignores some signals, nohup and shells others.
+_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 _CHUNK_BYTES = 65_536
 _KILL_WAIT_SECONDS = 1.0
 

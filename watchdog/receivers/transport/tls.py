@@ -112,7 +112,7 @@ def has_fingerprint(certificate: bytes, digests: tuple[bytes, ...]) -> bool:
 
 
 def certificate_error(peer: str, error: ssl.SSLCertVerificationError) -> DeliveryError:
-    """Return the error for a `peer` whose certificate OpenSSL refused."""
+    """Return the error for a certificate of `peer` that OpenSSL refused."""
     return DeliveryError(
         DeliveryErrorReason.TLS, f"{peer}: certificate refused: {error.verify_message}", retryable=True
     )

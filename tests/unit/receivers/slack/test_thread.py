@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import factories
 from slack_server import TOKEN, Workspace
-from watchdog.alerts.alert import Alert, AlertState
+from watchdog.alerts.alert import AlertState
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError
 from watchdog.receivers.base import VolatileReceiverState
@@ -492,23 +493,6 @@ def test_a_resolved_message_that_failed_for_good_is_not_edited_by_the_next_alert
 
 
 def _make_notification(identity: str, *, is_resolved: bool) -> Notification:
-    document = {
-        "rule": "storm",
-        "labels": [["process", "crawler"]],
-        "fingerprint": "0" * 16,
-        "state": "resolved" if is_resolved else "firing",
-        "severity": Severity.WARNING,
-        "summary": "crawler",
-        "value": 1.0,
-        "threshold": 1.0,
-        "peak": 1.0,
-        "started": 1.0,
-        "fired": 1.0,
-        "resolved": 2.0 if is_resolved else None,
-        "reason": "",
-        "receivers": None,
-        "runbook": None,
-        "format": "rate",
-    }
+    alert = factories.make_alert(resolved=1_750_000_100.0 if is_resolved else None)
     reason = NotificationReason.RESOLVED if is_resolved else NotificationReason.REPEAT
-    return Notification(identity, "oncall", "storm", reason, (Alert.from_json(document),), 3.0, "web-1")
+    return factories.make_notification(alert, id=identity, reason=reason)
