@@ -241,7 +241,7 @@ class SlackThread:
             return self._api.call_write(method, {**target, **options, **plain}, deadline, notification.id)
 
     def _find_in_history(self, state: SlackMessageState, deadline: Deadline) -> SlackMessageState | None:
-        """Search the channel for the message of a post without an answer; None if it is not found or the app may not read."""
+        """Search the channel for the message of an uncertain post; None if it is not found or the app may not read."""
         if not _CHANNEL_ID.fullmatch(state.configured_channel):
             return None  # conversations.history takes ids only
         arguments = {
