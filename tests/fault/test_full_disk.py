@@ -96,7 +96,7 @@ def test_in_its_reserved_room_the_state_goes_on_without_a_byte_left_on_the_disk(
         assert worker.deliver_due() is None
     assert os.statvfs(small_disk).f_bavail == 0
     assert receiver.ids == [f"n{number}" for number in range(CYCLES)]
-    full = [record for record in caplog.records if "the disk of" in record.message]
+    full = [record for record in caplog.records if "disk full" in record.message]
     assert len(full) == pytest.approx(CYCLES / 60, abs=1)  # once a minute
     assert caplog.records == full
 
