@@ -10,7 +10,7 @@ import pytest
 
 
 class Inbox:
-    """A webhook's far end: `documents` holds every body that arrived, in order, before it was answered."""
+    """A webhook server; `documents`: every body that arrived, in order, added before the response is sent."""
 
     def __init__(self):
         inbox = self
@@ -24,14 +24,14 @@ class Inbox:
                     self.send_header("Content-Length", "0")
                     self.end_headers()
                 except OSError:
-                    pass  # the sender was killed meanwhile
+                    pass  # the sender was killed
 
             def log_message(self, *arguments):
                 pass
 
         class Server(http.server.ThreadingHTTPServer):
             def handle_error(self, request, client_address):
-                pass  # a sender that was killed while it was read
+                pass  # the sender was killed during its request
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.port = self._server.server_address[1]
@@ -53,7 +53,7 @@ def inbox():
 
 @pytest.fixture
 def small_disk(tmp_path, request):
-    """Mount a file system of 4 MiB, or as large as the test's parameter says."""
+    """Mount a file system of 4 MiB, or of the size in the test's parameter."""
     if os.geteuid() != 0:
         pytest.skip("mounting a small file system needs root")
     size = getattr(request, "param", "4m")

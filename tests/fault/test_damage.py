@@ -1,4 +1,4 @@
-"""A state file that was damaged, anywhere: the guard starts, says so once, and tells nobody what nobody said."""
+"""A state file damaged anywhere: the daemon starts, logs it once, and sends no altered notification."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from watchdog.storage.folder import STATE_FILE_NAME
 from watchdog.storage.schema import SCHEMA_STEPS
 
 SEEDS = 100
-FLIPPED = 64
-ALERTS, DONE, PENDING = 40, 10, 40
+FLIPPED_BYTES = 64
+ALERTS, DELIVERED, PENDING = 40, 10, 40
 
 
 def make_notification(number):
@@ -41,22 +41,22 @@ def alert_state(number):
     return {"n": number, "text": "y" * 300}
 
 
-NOTICES = {f"n{number}": make_notification(number) for number in range(DONE + PENDING)}
+NOTIFICATIONS = {f"n{number}": make_notification(number) for number in range(DELIVERED + PENDING)}
 STATES = [alert_state(number) for number in range(ALERTS)]
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
-    """Return a folder as a daemon leaves it that is killed: part of its state is in the log."""
+    """Return the folder of a killed daemon: part of its state is in the WAL."""
     clock = _Clock()
     folder = tmp_path_factory.mktemp("original")
     live, store = folder / "live", Store(folder / "live", clock, "boot1")
     for number in range(ALERTS):
         store.commit(alerts=[(f"f{number}", alert_state(number))], groups=[], notifications=[])
-    for notification in NOTICES.values():
+    for notification in NOTIFICATIONS.values():
         store.commit(alerts=[], groups=[], notifications=[notification])
     outbox = Outbox(store.database, clock)
-    for _ in range(DONE):
+    for _ in range(DELIVERED):
         outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "delivered", "ok"))
     shutil.copytree(live, folder / "killed")
     store.close()
@@ -77,9 +77,9 @@ def state(tmp_path, original):
 
 
 def flip(path, randomness):
-    """Change 64 bytes."""
+    """Change 64 bytes at random places."""
     content = bytearray(path.read_bytes())
-    for _ in range(FLIPPED):
+    for _ in range(FLIPPED_BYTES):
         content[randomness.randrange(len(content))] ^= randomness.randrange(1, 256)
     path.write_bytes(content)
 
@@ -88,21 +88,21 @@ def flip_file(folder, randomness):
     database = Database(folder / STATE_FILE_NAME)
     database.checkpoint()
     database.close()
-    (folder / f"{STATE_FILE_NAME}-wal").unlink()  # or its pages would hide those that are damaged
+    (folder / f"{STATE_FILE_NAME}-wal").unlink()  # or its pages would replace the damaged ones
     flip(folder / STATE_FILE_NAME, randomness)
 
 
-def flip_log(folder, randomness):
+def flip_wal(folder, randomness):
     flip(folder / f"{STATE_FILE_NAME}-wal", randomness)
 
 
-def cut_log(folder, randomness):
+def cut_wal(folder, randomness):
     path = folder / f"{STATE_FILE_NAME}-wal"
     os.truncate(path, randomness.randrange(path.stat().st_size))
 
 
 def start(folder):
-    """Start, take what is there, and stop; return the alerts, the notices to be sent and what was moved aside."""
+    """Start, take all pending notifications, and stop; return alerts, notifications, quarantined files and losses."""
     clock = _Clock()
     store = Store(folder, clock, "boot1")
     try:
@@ -123,16 +123,18 @@ def start(folder):
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize(("harm", "seeds"), [(flip_file, SEEDS), (flip_log, SEEDS // 2), (cut_log, SEEDS // 2)])
-def test_whatever_byte_is_damaged_the_guard_starts_and_says_only_what_is_true(tmp_path, original, caplog, harm, seeds):
-    damaged = salvaged = logs = 0
+@pytest.mark.parametrize(("harm", "seeds"), [(flip_file, SEEDS), (flip_wal, SEEDS // 2), (cut_wal, SEEDS // 2)])
+def test_with_any_damaged_byte_the_daemon_starts_and_sends_only_unaltered_notifications(
+    tmp_path, original, caplog, harm, seeds
+):
+    damaged = salvaged = damaged_wals = 0
     for seed in range(seeds):
         folder = shutil.copytree(original, tmp_path / f"{seed}")
         harm(folder, random.Random(seed))
         caplog.clear()
         alerts, taken, quarantined, lost = start(folder)
 
-        assert [notification for id_, notification in taken.items() if notification != NOTICES[id_]] == []
+        assert [notification for id_, notification in taken.items() if notification != NOTIFICATIONS[id_]] == []
         assert [alert for alert in alerts if alert not in STATES] == []
         assert len(quarantined) <= 1
         assert quarantined_files(folder / STATE_FILE_NAME) == [found.path for found in quarantined]
@@ -142,31 +144,33 @@ def test_whatever_byte_is_damaged_the_guard_starts_and_says_only_what_is_true(tm
         if quarantined:
             damaged += 1
             salvaged += len(taken)
-        told_of_log = [record for record in caplog.records if "WAL damaged" in record.message]
-        logs += len(told_of_log)
-        assert len(told_of_log) <= 1
+        wal_records = [record for record in caplog.records if "WAL damaged" in record.message]
+        damaged_wals += len(wal_records)
+        assert len(wal_records) <= 1
         if not quarantined and harm is flip_file:
             assert len(taken) + lost >= PENDING
 
         caplog.clear()
-        again = start(folder)  # never a loop: what is there now is whole
+        again = start(folder)  # no loop: the file is intact now
         assert again[2] == ()
         assert again[1] == taken
         assert not [record for record in caplog.records if "WAL damaged" in record.message]
         shutil.rmtree(folder)
-    print(f"{harm.__name__}: {damaged} of {seeds} moved aside, {salvaged} of {damaged * PENDING} notices taken over")
-    print(f"{logs} logs told to be damaged")
-    # To SQLite a damaged log ends there, as if nothing had been written behind it.
+    print(
+        f"{harm.__name__}: {damaged} of {seeds} moved aside, {salvaged} of {damaged * PENDING} notifications salvaged"
+    )
+    print(f"{damaged_wals} damaged WALs logged")
+    # SQLite reads a damaged WAL up to the damage, as if nothing had been written behind it.
     assert (damaged > seeds // 2) == (harm is flip_file)
-    assert (logs > seeds * 3 // 4) == (harm is flip_log)
+    assert (damaged_wals > seeds * 3 // 4) == (harm is flip_wal)
 
 
-def test_a_damaged_file_keeps_its_content_and_what_can_be_read_goes_over(state, caplog):
+def test_a_damaged_file_keeps_its_content_and_its_readable_rows_are_salvaged(state, caplog):
     path = state / STATE_FILE_NAME
     database = Database(path)
     database.checkpoint()
     database.close()
-    (state / f"{STATE_FILE_NAME}-wal").unlink()  # or its pages would hide the damaged one
+    (state / f"{STATE_FILE_NAME}-wal").unlink()  # or its pages would replace the damaged one
     content = bytearray(path.read_bytes())
     page = content.index(b'"id":"n30"') // 4096
     content[page * 4096 : (page + 1) * 4096] = b"\xa5" * 4096
@@ -183,7 +187,7 @@ def test_a_damaged_file_keeps_its_content_and_what_can_be_read_goes_over(state, 
     assert f" alerts=40 pending={len(taken)} lost={found.lost}" in caplog.records[0].message
 
 
-def test_what_is_no_state_file_at_all_is_moved_aside(state):
+def test_a_file_that_is_no_database_is_moved_aside(state):
     (state / STATE_FILE_NAME).write_bytes(b"garbage" * 1000)
     (state / f"{STATE_FILE_NAME}-wal").unlink()
     _, taken, (found,), _ = start(state)
@@ -193,7 +197,7 @@ def test_what_is_no_state_file_at_all_is_moved_aside(state):
 
 
 @pytest.mark.parametrize("pragma", ["application_id = 7", "user_version = 2000000000", "user_version = 1"])
-def test_a_header_that_denies_its_own_tables_is_damage(state, pragma):
+def test_a_header_that_does_not_match_the_tables_is_damage(state, pragma):
     connection = sqlite3.connect(state / STATE_FILE_NAME)
     connection.execute(f"PRAGMA {pragma}")
     connection.close()
@@ -202,7 +206,7 @@ def test_a_header_that_denies_its_own_tables_is_damage(state, pragma):
     assert (len(taken), len(quarantined), lost) == (PENDING, 1, 0)
 
 
-def test_damage_that_shows_while_the_guard_runs_costs_one_transaction(state, caplog):
+def test_damage_found_while_the_daemon_runs_fails_one_transaction(state, caplog):
     clock = _Clock()
     store = Store(state, clock, "boot1")
     with store.database.transaction() as connection:
@@ -225,7 +229,7 @@ def test_damage_that_shows_while_the_guard_runs_costs_one_transaction(state, cap
     assert (len(alerts), len(taken), quarantined) == (ALERTS, PENDING, ())
 
 
-def test_no_more_than_a_few_damaged_files_are_kept(tmp_path):
+def test_only_a_few_damaged_files_are_kept(tmp_path):
     path = tmp_path / STATE_FILE_NAME
     for number in range(MAX_QUARANTINED_FILES + 2):
         path.write_bytes(b"garbage %d" % number)
@@ -235,7 +239,7 @@ def test_no_more_than_a_few_damaged_files_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("step", ["salvaged", "moved aside"])
-def test_a_crash_while_a_file_is_begun_anew_loses_nothing(state, monkeypatch, step):
+def test_a_crash_while_a_file_is_recreated_loses_nothing(state, monkeypatch, step):
     connection = sqlite3.connect(state / STATE_FILE_NAME)
     connection.execute("PRAGMA user_version = 1")
     connection.close()
@@ -252,7 +256,7 @@ def test_a_crash_while_a_file_is_begun_anew_loses_nothing(state, monkeypatch, st
     assert len(start(state)[1]) == PENDING
 
 
-def test_a_newer_file_is_refused_and_left_as_it_is(state):
+def test_a_file_of_a_newer_version_is_refused_and_not_changed(state):
     Database(state / STATE_FILE_NAME).close()
     connection = sqlite3.connect(state / STATE_FILE_NAME)
     connection.execute(f"PRAGMA user_version = {len(SCHEMA_STEPS) + 1}")

@@ -1,4 +1,4 @@
-"""The Nth write and the Nth sync fail, for every N: what failed is done again, and in the end nothing is missing."""
+"""The Nth write and the Nth sync fail, for many N: the failed step is repeated, and nothing is missing at the end."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from pathlib import Path
 
 import pytest
 
-LEDGER = Path(__file__).with_name("ledger.py")
-TICKS = 20  # of ledger.py, which writes some 1,000 times and syncs 80 times
+COMMIT_CYCLES = Path(__file__).with_name("commit_cycles.py")
+TICKS = 20  # of commit_cycles.py, which makes some 1,000 writes and 80 syncs
 FAILING = [(number, number) for number in range(1, 51)] + [(number, None) for number in range(75, 1_000, 25)]
 
 
 def run(folder, write, sync):
-    """Run the ledger, one write and one sync failing with EIO; return what it said, and how many did."""
+    """Run the commit cycles; one write and one sync fail with EIO. Return the output and the number of failed calls."""
     trace = folder / "trace"
     command = ["strace", "-f", "-qq", "-o", str(trace), "-e", "trace=pwrite64,fsync,fdatasync"]
     for call, number in (("pwrite64", write), ("fdatasync", sync)):
         if number is not None:
             command += ["-e", f"inject={call}:error=EIO:when={number}"]
     finished = subprocess.run(
-        [*command, sys.executable, str(LEDGER), str(folder / "state")], capture_output=True, text=True, timeout=60,
-        check=False,
+        [*command, sys.executable, str(COMMIT_CYCLES), str(folder / "state")], capture_output=True, text=True,
+        timeout=60, check=False,
     )  # fmt: skip
     assert (finished.returncode, finished.stderr) == (0, ""), finished.stderr
     return json.loads(finished.stdout), trace.read_text(encoding="ascii").count("(INJECTED)")
 
 
 @pytest.mark.timeout(300)
-def test_whichever_write_or_sync_fails_nothing_is_missing_in_the_end(tmp_path):
+def test_nothing_is_missing_at_the_end_for_any_failed_write_or_sync(tmp_path):
     folders = [tmp_path / str(number) for number in range(len(FAILING))]
     for folder in folders:
         folder.mkdir()

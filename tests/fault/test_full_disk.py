@@ -1,4 +1,4 @@
-"""A disk that is full: with its room reserved the state goes on; without, it waits. Nothing is lost or sent twice."""
+"""A full disk: with reserved space the state is saved; without, it is kept in memory. No loss, no duplicates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store
 
 CYCLES = 2_000
-CAPACITY = 4_000  # notices that the file holds, at the least, of a kilobyte each
+CAPACITY = 4_000  # minimum number of notifications of 1 kB that fit into the file
 
 
 class ListReceiver:
@@ -39,7 +39,7 @@ def store(small_disk, clock):
     store.close()
 
 
-roomy = pytest.mark.parametrize("small_disk", ["48m"], indirect=True)
+large_disk = pytest.mark.parametrize("small_disk", ["48m"], indirect=True)
 
 
 def fill(folder):
@@ -65,7 +65,7 @@ def worker_for(store, clock):
     return receiver, Worker(receiver, Outbox(store.database, clock), clock, logging.getLogger("test"))
 
 
-def test_what_could_not_be_written_is_written_when_there_is_room_again(store, small_disk):
+def test_changes_that_could_not_be_written_are_written_when_there_is_space_again(store, small_disk):
     receiver, worker = worker_for(store, SystemClock())
     fill(small_disk)
     for number in range(3):
@@ -81,8 +81,8 @@ def test_what_could_not_be_written_is_written_when_there_is_room_again(store, sm
     assert receiver.ids == ["n0", "n1", "n2"]
 
 
-@roomy
-def test_in_its_reserved_room_the_state_goes_on_without_a_byte_left_on_the_disk(store, small_disk, clock, caplog):
+@large_disk
+def test_in_its_reserved_space_the_state_is_saved_without_a_free_byte_on_the_disk(store, small_disk, clock, caplog):
     store.reserve_space()
     fill(small_disk)
     receiver, worker = worker_for(store, clock)
@@ -101,8 +101,8 @@ def test_in_its_reserved_room_the_state_goes_on_without_a_byte_left_on_the_disk(
     assert caplog.records == full
 
 
-@roomy
-def test_on_a_full_disk_notices_are_kept_up_to_capacity_and_survive_a_restart(store, small_disk, clock):
+@large_disk
+def test_on_a_full_disk_notifications_are_kept_up_to_capacity_and_survive_a_restart(store, small_disk, clock):
     store.reserve_space()
     fill(small_disk)
     for number in range(0, CAPACITY, 100):
@@ -120,8 +120,8 @@ def test_on_a_full_disk_notices_are_kept_up_to_capacity_and_survive_a_restart(st
     assert receiver.ids == [f"n{number}" for number in range(CAPACITY)]
 
 
-@roomy
-def test_room_that_the_disk_did_not_have_is_taken_when_it_has(store, small_disk, clock, caplog):
+@large_disk
+def test_space_that_the_disk_did_not_have_is_reserved_as_soon_as_it_has(store, small_disk, clock, caplog):
     fill(small_disk)
     store.reserve_space()
     assert caplog.messages[0].startswith(
@@ -135,8 +135,8 @@ def test_room_that_the_disk_did_not_have_is_taken_when_it_has(store, small_disk,
     assert store.load().alerts == ({"n": 1},)
 
 
-@roomy
-def test_a_damaged_file_is_begun_anew_on_a_full_disk_too(store, small_disk, clock):
+@large_disk
+def test_a_damaged_file_is_recreated_on_a_full_disk_too(store, small_disk, clock):
     store.reserve_space()
     store.commit(alerts=[], groups=[], notifications=[make_notification(1)])
     store.database.checkpoint()

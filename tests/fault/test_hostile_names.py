@@ -1,7 +1,7 @@
-"""Ten thousand names that a process may give itself, through every kind of receiver that there is.
+"""Ten thousand names that a process may give itself, rendered by every type of receiver.
 
-A kind is made from what stands here, else from its example in docs/receivers.md with secrets of ours: one that is added
-is covered once it is documented there.
+A receiver is built from `SETTINGS`, else from its example in docs/receivers.md with made-up secrets: a new type is
+covered as soon as it is documented there.
 """
 
 from __future__ import annotations
@@ -63,32 +63,32 @@ SECRETS = {
 
 
 def names():
-    """Yield names of processes and command lines; many are no UTF-8, none is empty."""
+    """Yield (process name, command line); many are not UTF-8, none is empty."""
     randomness = random.Random(1)
     for _ in range(NAMES):
         found = []
-        for most in (COMM_BYTES, COMMAND_LINE_BYTES):
+        for max_bytes in (COMM_BYTES, COMMAND_LINE_BYTES):
             whole = b"".join(randomness.choices(PIECES, k=randomness.randint(1, 40)))
             start = randomness.choice((0, randomness.randint(0, 3)))  # a cut may fall into a character
-            found.append((whole[start : start + most] or b"\x1b").decode("utf-8", "surrogateescape"))
+            found.append((whole[start : start + max_bytes] or b"\x1b").decode("utf-8", "surrogateescape"))
         yield tuple(found)
 
 
 def examples():
-    """Return by kind the first table of it in the docs."""
+    """Return the first example of each receiver type in the docs."""
     found = {}
     for block in re.findall(
         r"^```toml\n(.*?)^```", (CHECKOUT / "docs/receivers.md").read_text(), re.MULTILINE | re.DOTALL
     ):
         tables = tomllib.loads(block).get("receiver", [])
-        for table in tables if isinstance(tables, list) else ():  # else they are keys to be added to one above
+        for table in tables if isinstance(tables, list) else ():  # else the example has keys for a table above
             found.setdefault(table["type"], table)
     return found | SETTINGS
 
 
 @pytest.fixture(params=sorted(RECEIVER_TYPES))
 def receiver(request, tmp_path):
-    """Make one of each kind."""
+    """Build a receiver of each type."""
     table = {**examples()[request.param], "name": "oncall", "type": request.param}
     for key, value in table.items():
         if key.endswith("_file") and isinstance(value, str):
@@ -110,7 +110,7 @@ def toml(value):
 
 
 def notice_about(name, command_line):
-    """Return a notice as the guard makes it, with the name wherever one can stand."""
+    """Return a notification as the daemon makes it, with the name in every field that can hold one."""
     labels = (("exe", command_line), ("process", name), ("unit", name))
     values = {"process": name, "value": 612.0, "threshold": 500.0}
     alert = Alert(
@@ -123,7 +123,7 @@ def notice_about(name, command_line):
 
 
 def read(kind, rendered):
-    """Return what a machine at the other end reads: the shape of the message, and its texts, their quoting undone."""
+    """Return the message as its receiving program parses it: its structure, and its texts without quoting."""
     if kind == "journald":
         fields = list(journal_fields(rendered))
         return [name for name, _ in fields], [value for _, value in fields]
@@ -166,8 +166,8 @@ def leaves(document, path=""):
     return [one for paths, _ in found for one in paths], [one for _, texts in found for one in texts]
 
 
-def recovered(text):
-    """Undo the visible form, by what docs/receivers.md says of it."""
+def unescape(text):
+    """Decode the escapes that docs/receivers.md describes."""
 
     def original(match):
         byte, character = match[1], match[2] or match[3]
@@ -187,12 +187,12 @@ def test_ten_thousand_hostile_names_arrive_as_one_record_each_harmless_and_reada
         found_shape, found = read(receiver.type, rendered)
         assert found_shape == shape
         assert [text for text in found if not text.replace("\n", "").isprintable()] == []
-        assert any(name in recovered(text) for text in found)
+        assert any(name in unescape(text) for text in found)
         if receiver.type.startswith("slack"):
             assert re.search(rb"<[!@#h]", rendered) is None
 
 
-def test_a_record_never_tells_of_two_alerts(receiver):
+def test_hostile_names_do_not_change_the_number_of_records(receiver):
     harmless, hostile = (
         dataclasses.replace(notification, alerts=notification.alerts * 3)
         for notification in (notice_about(HARMLESS, HARMLESS), notice_about("\r\n<26>1", "\n[FIRING]"))

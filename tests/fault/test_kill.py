@@ -1,4 +1,4 @@
-"""kill -9 at every step of a firing alert's life, and at random times: nothing is lost, nothing is new twice."""
+"""kill -9 at each step of a notification, and at random times: nothing is lost, nothing is sent twice as new."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-GUARD = Path(__file__).with_name("guard.py")
-KILLING = Path(__file__).with_name("killing.py")
+SMALL_DAEMON = Path(__file__).with_name("small_daemon.py")
+REPEATED_KILLS = Path(__file__).with_name("repeated_kills.py")
 RULES = ("spike", "storm")
 POINTS = [f"{when} {step}" for step in ("commit", "begin", "send", "end") for when in ("before", "after")]
 
 
 def arguments(state, inbox, receivers, condition, point=""):
-    return [sys.executable, str(GUARD), str(state), str(inbox.port), receivers, condition, point]
+    return [sys.executable, str(SMALL_DAEMON), str(state), str(inbox.port), receivers, condition, point]
 
 
 def run(*where_and_what):
@@ -27,17 +27,17 @@ def run(*where_and_what):
 
 
 def take(inbox):
-    """Return what arrived since the last time: each notice once, by first arrival; and how many were copies."""
+    """Return the notifications since the last call, each once, in order of arrival; and the number of copies."""
     once = {}
     for document in inbox.documents:
-        assert once.setdefault(document["id"], document) == document  # copies say the same
+        assert once.setdefault(document["id"], document) == document  # copies are equal
     copies = len(inbox.documents) - len(once)
     inbox.documents.clear()
     return list(once.values()), copies
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_alert_is_told_under_one_id_and_ended_once_when_killed(tmp_path, inbox, point):
+def test_a_kill_at_any_step_keeps_the_id_and_sends_one_resolved_notification(tmp_path, inbox, point):
     for condition, reason, state in (("on", "first notification", "firing"), ("off", "resolved", "resolved")):
         assert run(tmp_path, inbox, "oncall", condition, point) == -signal.SIGKILL
         assert run(tmp_path, inbox, "oncall", condition) == 0
@@ -46,24 +46,27 @@ def test_alert_is_told_under_one_id_and_ended_once_when_killed(tmp_path, inbox, 
         assert sorted((n["group"], n["reason"], [state for _, state, _ in n["alerts"]]) for n in notifications) == [
             (rule, reason, [state, state]) for rule in RULES
         ]
-        # Only what had arrived without being marked comes again.
+        # Only a delivery that was not recorded is repeated.
         assert copies == (1 if point in {"after send", "before end"} else 0)
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_nothing_is_lost_disordered_or_ended_twice_by_two_hundred_kills_at_random_times(tmp_path, seed):
+def test_two_hundred_kills_at_random_times_cause_no_loss_no_disorder_and_no_second_end(tmp_path, seed):
     finished = subprocess.run(
-        [sys.executable, str(KILLING), str(tmp_path), "200", str(seed)], capture_output=True, text=True, check=False
+        [sys.executable, str(REPEATED_KILLS), str(tmp_path), "200", str(seed)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (finished.stderr, finished.returncode) == ("", 0)
     figures = json.loads(finished.stdout)
     assert figures["kills"] == 200
-    assert min(figures["ready"], figures["arrived"]) > 100  # they did live, and had news
-    assert figures["repeated"] > figures["refused"]  # some were killed with an answer outstanding
+    assert min(figures["ready"], figures["arrived"]) > 100  # the daemons ran, and had notifications
+    assert figures["repeated"] > figures["refused"]  # some were killed before the response
     assert {kind: figures[kind] for kind in ("missing", "copies", "disorder", "ends")} == {
         "missing": 0,
-        "copies": 0,  # beyond the one notice per receiver that was under way when its guard was killed
+        "copies": 0,  # except the one per receiver that was in flight at a kill
         "disorder": 0,
         "ends": 0,
     }

@@ -1,8 +1,8 @@
 """Kill a delivering process thousands of times at random moments, and check the guarantees on the notifications.
 
 Argument: number of kills (default 5000). Every two hundred kills have their own state folder; see
-tests/fault/killing.py. Exit code 1 when a notification is missing, repeated without need or out of order, or when an
-alert does not have exactly one resolved notification.
+tests/fault/repeated_kills.py. Exit code 1 when a notification is missing, repeated without need or out of order, or
+when an alert does not have exactly one resolved notification.
 """
 
 import json
@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-KILLING = Path(__file__).parents[1] / "fault/killing.py"
+KILLING = Path(__file__).parents[1] / "fault/repeated_kills.py"
 KILLS = 5_000
 ROUND = 200
 GUARANTEES = {
@@ -35,7 +35,8 @@ def main():
         total.update(figures)
     print(f"| over {total['kills']:,} kills in {time.monotonic() - started:,.0f} s | |\n|---|---|")
     print(
-        f"| notifications created / received (others merged into these) | {total['notices']:,} / {total['arrived']:,} |"
+        f"| notifications created / received (others merged into these) | {total['notifications']:,} / "
+        f"{total['arrived']:,} |"
     )
     print(f"| copies of notifications in delivery at a kill, or refused | {total['repeated']:,} |")
     for kind, description in GUARANTEES.items():

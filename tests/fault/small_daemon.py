@@ -1,10 +1,10 @@
-"""A daemon in small, to be killed: real grouping, store and delivery around a lifecycle of a few lines.
+"""A small daemon that tests kill: the real grouping, store and delivery with a lifecycle of a few lines.
 
-    python guard.py STATE_DIR PORT RECEIVERS CONDITION [POINT]
+    python small_daemon.py STATE_DIR PORT RECEIVERS CONDITION [POINT]
 
-RECEIVERS are names with commas between. CONDITION is "on" or "off": whether the condition of every alert holds, from
-the first tick on; the process ends when all that is to be told has been told. Or it is "flapping": alerts change at
-random until the process is killed. At POINT the process kills itself: "before commit", "after commit", … "after end".
+RECEIVERS: names separated by commas. CONDITION: "on" or "off", the condition of every alert from the first tick on; the
+process ends when all notifications are delivered. With "flapping" alerts change at random until the process is killed.
+At POINT the process kills itself: "before commit", "after commit", … "after end".
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TICK_SECONDS = 0.005
 
 
 class PostingReceiver:
-    """Posts what a test wants to know of a notice to the test's server."""
+    """Posts the fields of a notification that tests check to the server of the test."""
 
     def __init__(self, name, port):
         self.name = name
@@ -68,7 +68,7 @@ class PostingReceiver:
 
 
 class SmallLifecycle:
-    """Alerts that fire as soon as their condition holds and resolve as soon as it does not."""
+    """Alerts that fire as soon as their condition is true and resolve as soon as it is false."""
 
     def __init__(self, saved):
         self.firing = {alert.fingerprint: alert for alert in map(Alert.from_json, saved)}
@@ -84,9 +84,9 @@ class SmallLifecycle:
                 self.changes[key] = self.firing[key].to_json()
                 transitions.append(Transition(TransitionKind.FIRING, self.firing[key]))
             elif not holds and key in self.firing:
-                gone = replace(self.firing.pop(key), state=AlertState.RESOLVED, resolved=wall, reason="over")
+                resolved = replace(self.firing.pop(key), state=AlertState.RESOLVED, resolved=wall, reason="over")
                 self.changes[key] = None
-                transitions.append(Transition(TransitionKind.RESOLVED, gone))
+                transitions.append(Transition(TransitionKind.RESOLVED, resolved))
         return transitions
 
     def take_changes(self):
@@ -104,15 +104,15 @@ class SmallLifecycle:
 
 
 def kill_at(point, target, method, name, counts=lambda: True):
-    """Let the process kill itself right before or after a call of `target.method`, when `counts()` before it."""
+    """Make the process kill itself right before or after a call of `target.method` for which `counts()` is true."""
     original = getattr(target, method)
 
     def wrapped(*arguments, **options):
-        here = counts()
-        if here and point == f"before {name}":
+        is_counted = counts()
+        if is_counted and point == f"before {name}":
             os.kill(os.getpid(), signal.SIGKILL)
         result = original(*arguments, **options)
-        if here and point == f"after {name}":
+        if is_counted and point == f"after {name}":
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
@@ -128,7 +128,7 @@ def conditions_of(condition, randomness):
 
 
 def main(arguments, journal=None):
-    """Guard; write the ids of notices to `journal` once they are committed."""
+    """Run the daemon; write the ids of notifications to `journal` after their commit."""
     folder, port, names, condition, point = [*arguments, ""][:5]
     names = tuple(names.split(","))
     clock = SystemClock()
@@ -138,12 +138,12 @@ def main(arguments, journal=None):
     lifecycle = SmallLifecycle(saved.alerts)
     grouping = Grouping(RoutingSettings(names, 0, INTERVAL_NS, 3600 * 10**9), "db1")
     grouping.restore(saved.groups, lifecycle.firing, names, Now.read(clock), saved.boottime_shift_ns)
-    delivery = Delivery(store, receivers, clock, logging.getLogger("guard"))
+    delivery = Delivery(store, receivers, clock, logging.getLogger("small_daemon"))
 
     def is_pending():
         return any(waiting.pending for waiting in delivery.counters().queues.values())
 
-    kill_at(point, delivery._outbox, "begin_attempt", "begin", is_pending)  # not when it is asked in vain
+    kill_at(point, delivery._outbox, "begin_attempt", "begin", is_pending)  # only if there is one to send
     kill_at(point, delivery._outbox, "finish_attempt", "end")
     for receiver in receivers:
         kill_at(point, receiver, "send", "send")
@@ -160,7 +160,7 @@ def main(arguments, journal=None):
         if journal is not None:
             journal.write("".join(f"{notification.id}\n" for notification in notifications).encode())
         if tick == 0:
-            delivery.start()  # not before: what it sends is what was committed, at every point of the first tick
+            delivery.start()  # only now: at each point of the first tick it sends committed notifications
         delivery.wake_workers()
         if transitions or notifications or is_pending():
             quiet_since_ns = now.boottime_ns

@@ -1,8 +1,8 @@
-"""A guard's state in small, for a host whose disk fails: commits and deliveries, each tried until it works.
+"""Commits and deliveries on a failing disk, each repeated until it works.
 
-    python ledger.py STATE_DIR
+    python commit_cycles.py STATE_DIR
 
-Prints, as JSON, what the state file holds in the end, what was delivered, and how many tries failed.
+Prints as JSON the final content of the state file, the delivered notifications and the number of failures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store
 
 TICKS = 20
-MOST_TRIES = 5
+MAX_TRIES = 5
 
 
 class Receiver:
@@ -47,21 +47,21 @@ def make_notification(number):
     )
 
 
-def until_it_works(action):
-    """Return what `action` returns, and how often it failed before."""
-    for failures in range(MOST_TRIES):
+def retry(action):
+    """Return the result of `action` and the number of failures before."""
+    for failures in range(MAX_TRIES):
         try:
             return action(), failures
         except StoreError:
             pass
-    raise SystemExit("it never works again")
+    raise SystemExit("the action failed at each try")
 
 
 def main():
     logging.basicConfig(level=logging.CRITICAL)
     clock, receiver = SystemClock(), Receiver()
-    store, failed = until_it_works(lambda: Store(Path(sys.argv[1]), clock, "boot1"))
-    worker = Worker(receiver, Outbox(store.database, clock), clock, logging.getLogger("ledger"))
+    store, failed = retry(lambda: Store(Path(sys.argv[1]), clock, "boot1"))
+    worker = Worker(receiver, Outbox(store.database, clock), clock, logging.getLogger("commit_cycles"))
     for tick in range(TICKS):
         changes = {
             "alerts": [(f"f{tick % 3}", {"n": tick}), (f"f{(tick + 1) % 3}", None)],
@@ -73,12 +73,12 @@ def main():
         except StoreError:
             failed += 1
         if tick % 7 == 6:
-            _, failures = until_it_works(store.database.checkpoint)
+            _, failures = retry(store.database.checkpoint)
             failed += failures
-        failed += until_it_works(worker.deliver_due)[1]
-    failed += until_it_works(lambda: store.commit(alerts=[], groups=[], notifications=[]))[1]
-    failed += until_it_works(worker.deliver_due)[1]
-    saved, failures = until_it_works(store.load)
+        failed += retry(worker.deliver_due)[1]
+    failed += retry(lambda: store.commit(alerts=[], groups=[], notifications=[]))[1]
+    failed += retry(worker.deliver_due)[1]
+    saved, failures = retry(store.load)
     failed += failures
     store.close()
     print(

@@ -1,11 +1,11 @@
-"""Kill guards (guard.py) at random times, one after the other on one state folder, and check what their receiver heard.
+"""Kill small daemons at random times, one after the other on one state folder, and check the received notifications.
 
-    python killing.py STATE_DIR KILLS SEED
+    python repeated_kills.py STATE_DIR KILLS SEED
 
-Prints one JSON object: how much happened, and what must not: `missing` notices, unexplained `copies`, `disorder`,
-wrong `ends`. All guards are forked from here, so that a loop takes a tenth of a second; what dies is a process all the
-same. Their receiver is in this process too, without any thread: the kill comes by an alarm, in the middle of an answer
-if it so happens. Now and then an answer is 500, though the notice has been taken.
+Prints one JSON object with counts of events and of errors: `missing` notifications, unexplained `copies`, `disorder`,
+wrong `ends`. All daemons are forked from this process, so that a cycle takes a tenth of a second; each is a process of
+its own. Their receiver is in this process too, without a thread: the kill comes from a timer signal, possibly during a
+response. Some responses are 500 although the notification was taken.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
 
-import guard
+import small_daemon
 
 RECEIVERS = "oncall,log"
-LONGEST_LIFE_SECONDS = 0.12
+MAX_LIFE_SECONDS = 0.12
 SHARE_KILLED_IN_START = 0.2
 SHARE_REFUSED = 0.02
-PATIENCE_SECONDS = 60.0
+END_TIMEOUT_SECONDS = 60.0
 JOURNAL = "committed"
 
-guard.INTERVAL_NS = 20_000_000
+small_daemon.INTERVAL_NS = 20_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """What arrived, from which guard, and how it was answered."""
+    """A request, the process that sent it, and the status of the response."""
 
     pid: int
     status: int
@@ -56,7 +56,7 @@ class Post:
 
 
 class Server(http.server.HTTPServer):
-    """Takes requests in the order in which they were sent, one at a time; knows from which guard."""
+    """Handles requests one at a time, in the order in which they were sent, and records their sender."""
 
     timeout = 0
 
@@ -67,7 +67,7 @@ class Server(http.server.HTTPServer):
         self.pid = 0
 
     def handle_error(self, request, client_address):
-        pass  # a guard that was killed while it was read or answered
+        pass  # the daemon was killed during its request or response
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -77,7 +77,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         length = int(self.headers["Content-Length"])
         body = self.rfile.read(length)
         if len(body) < length:
-            return  # killed in the middle of it
+            return  # killed during the request
         status = 500 if self.server.randomness.random() < SHARE_REFUSED else 200
         self.server.posts.append(Post(self.server.pid, status, json.loads(body)))
         self.send_response(status)
@@ -88,8 +88,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-class Yard:
-    """Where guards live and die."""
+class DaemonSeries:
+    """Starts daemons one after the other, and kills them."""
 
     def __init__(self, folder, seed):
         self._folder = folder
@@ -97,36 +97,36 @@ class Yard:
         self._randomness = random.Random(seed)
         self.server = Server(random.Random(f"answers {seed}"))
         self.kills = 0
-        self.starts = []  # seconds from the birth of a guard until it was ready
+        self.starts = []  # seconds from the fork of a daemon until it was ready
 
-    def kill_one(self):
-        pid, output = self._bear("flapping")
-        reached = []
+    def start_and_kill(self):
+        pid, output = self._fork_daemon("flapping")
+        killed = []
 
         def kill(*_):
             os.kill(pid, signal.SIGKILL)
-            reached.append(True)
+            killed.append(True)
 
         def set_alarm():
-            signal.setitimer(signal.ITIMER_REAL, self._randomness.uniform(0.001, LONGEST_LIFE_SECONDS))
+            signal.setitimer(signal.ITIMER_REAL, self._randomness.uniform(0.001, MAX_LIFE_SECONDS))
 
         signal.signal(signal.SIGALRM, kill)
         if self._randomness.random() < SHARE_KILLED_IN_START:
             set_alarm()
-            self._serve(output, lambda: reached)
+            self._serve(output, lambda: killed)
         else:
-            self._serve(output, lambda: reached, when_ready=set_alarm)
+            self._serve(output, lambda: killed, when_ready=set_alarm)
         assert os.waitpid(pid, 0)[1] == signal.SIGKILL
         os.close(output)
         self.kills += 1
-        self._serve_the_dead()
+        self._serve_rest()
 
-    def let_one_end(self):
-        pid, output = self._bear("off")
-        until = time.monotonic() + PATIENCE_SECONDS
+    def start_and_finish(self):
+        pid, output = self._fork_daemon("off")
+        until = time.monotonic() + END_TIMEOUT_SECONDS
 
         def has_ended():
-            assert time.monotonic() < until, "it does not come to an end"
+            assert time.monotonic() < until, "the daemon does not end"
             found, status = os.waitpid(pid, os.WNOHANG)
             assert status == 0
             return found
@@ -134,7 +134,7 @@ class Yard:
         self._serve(output, has_ended)
         os.close(output)
 
-    def _bear(self, condition):
+    def _fork_daemon(self, condition):
         reading, writing = os.pipe()
         number = len(self.starts) + self.kills
         pid = os.fork()
@@ -144,40 +144,40 @@ class Yard:
             self.server.socket.close()
             random.seed(f"waits {self._seed} {number}")
             with (self._folder / JOURNAL).open("ab", buffering=0) as journal:
-                guard.main([str(self._folder), str(self.server.server_port), RECEIVERS, condition], journal)
+                small_daemon.main([str(self._folder), str(self.server.server_port), RECEIVERS, condition], journal)
             os._exit(0)
         os.close(writing)
         self.server.pid = pid
         return pid, reading
 
     def _serve(self, output, is_over, when_ready=lambda: None):
-        born = time.monotonic()
+        forked = time.monotonic()
         watched = [self.server, output]
         while not is_over():
             readable, _, _ = select.select(watched, [], [], 0.005)
             if output in readable:
                 watched.remove(output)
                 if os.read(output, 100):
-                    self.starts.append(time.monotonic() - born)
+                    self.starts.append(time.monotonic() - forked)
                     when_ready()
             if self.server in readable:
                 self.server.handle_request()
 
-    def _serve_the_dead(self):
-        # What the dead have sent has arrived, and comes before what the next one sends.
+    def _serve_rest(self):
+        # Requests of the killed daemon have arrived, and come before those of the next one.
         while select.select([self.server], [], [], 0)[0]:
             self.server.handle_request()
 
 
 def check(folder, posts):
-    """Return what is wrong, by kind."""
-    states = written(folder)
+    """Return the number of errors by kind."""
+    states = saved_states(folder)
     committed = set((folder / JOURNAL).read_text().split())
     arrived = {post.id for post in posts}
-    done = {id_ for id_, state in states.items() if state == "delivered"}
+    delivered = {id_ for id_, state in states.items() if state == "delivered"}
     unfinished = {id_ for id_, state in states.items() if state not in {"delivered", "merged"}}
     return {
-        "missing": len(committed - set(states)) + len(unfinished) + len(done ^ arrived),
+        "missing": len(committed - set(states)) + len(unfinished) + len(delivered ^ arrived),
         "copies": sum(1 for _ in unexplained_copies(posts)),
         "disorder": sum(sum(1 for _ in disorder(of_group)) for of_group in by_group(posts)),
         "ends": sum(sum(1 for _ in wrong_ends(of_group)) for of_group in by_group(posts)),
@@ -185,13 +185,13 @@ def check(folder, posts):
 
 
 def unexplained_copies(posts):
-    """Yield copies that differ, or of what was answered 200 and was not under way when its guard was killed."""
+    """Yield copies that differ, and copies of notifications answered 200 that were not in flight at a kill."""
     last_of = {(post.receiver, post.pid): post for post in posts}
     before = {}
     for post in posts:
         for earlier in before.setdefault(post.id, []):
-            under_way = last_of[earlier.receiver, earlier.pid] is earlier and earlier.pid != post.pid
-            if earlier.document != post.document or (earlier.status == 200 and not under_way):
+            was_in_flight = last_of[earlier.receiver, earlier.pid] is earlier and earlier.pid != post.pid
+            if earlier.document != post.document or (earlier.status == 200 and not was_in_flight):
                 yield post
         before[post.id].append(post)
 
@@ -204,7 +204,7 @@ def by_group(posts):
 
 
 def disorder(posts):
-    """Yield what came after something newer of its group, copies included, and what an alert was told to be before."""
+    """Yield posts that came after a newer one of their group, copies included, or with an older state of an alert."""
     for earlier, later in pairwise(posts):
         if earlier.document["created"] > later.document["created"]:
             yield later
@@ -218,7 +218,7 @@ def disorder(posts):
 
 
 def wrong_ends(posts):
-    """Yield alerts that are still told to fire, and firings whose end was told in more than one notice."""
+    """Yield alerts whose last state is firing, and firings with a resolved state in more than one notification."""
     notifications = {post.id: post.document for post in posts}  # each once
     last, ends = {}, Counter()
     for document in notifications.values():
@@ -229,25 +229,25 @@ def wrong_ends(posts):
     yield from (firing for firing, count in ends.items() if count > 1)
 
 
-def written(folder):
+def saved_states(folder):
     with contextlib.closing(sqlite3.connect(folder / "state.sqlite3")) as connection:
         return dict(connection.execute("SELECT id, state FROM notifications"))
 
 
 def main():
-    """Kill, let the last one end in peace, and tell."""
+    """Kill daemons, let the last one end, and print the counts."""
     folder, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    logging.getLogger("guard").setLevel(logging.ERROR)  # what is tried again is no news here
-    yard = Yard(folder, seed)
+    logging.getLogger("small_daemon").setLevel(logging.ERROR)  # repeated attempts are normal here
+    series = DaemonSeries(folder, seed)
     for _ in range(kills):
-        yard.kill_one()
-    yard.let_one_end()
-    posts = yard.server.posts
-    starts = sorted(yard.starts)
+        series.start_and_kill()
+    series.start_and_finish()
+    posts = series.server.posts
+    starts = sorted(series.starts)
     figures = {
-        "kills": yard.kills,
+        "kills": series.kills,
         "ready": len(starts) - 1,
-        "notices": len(written(folder)),
+        "notifications": len(saved_states(folder)),
         "arrived": len({post.id for post in posts}),
         "repeated": len(posts) - len({post.id for post in posts}),
         "refused": sum(post.status != 200 for post in posts),

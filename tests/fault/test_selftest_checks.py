@@ -1,4 +1,4 @@
-"""Rehearsals can fail: each of them, where the part that it rehearses is broken."""
+"""Each check of the selftest fails when the part that it checks is broken."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def setup(sources):
 
 
 @pytest.fixture
-def far_ends():
+def webhook_servers():
     made = []
 
     def make(**how):
@@ -45,32 +45,32 @@ def far_ends():
         return made[-1]
 
     yield make
-    for far_end in made:
-        far_end.close()
+    for webhook_server in made:
+        webhook_server.close()
 
 
 @pytest.mark.parametrize("small_disk", ["48m"], indirect=True)
-def test_a_full_disk_without_room_that_was_reserved(small_disk, monkeypatch):
+def test_full_disk_fails_without_reserved_space(small_disk, monkeypatch):
     monkeypatch.setattr(Store, "reserve_space", lambda _: None)
     with pytest.raises(CheckFailed, match=r"^\d+ of 500 commits written, then: .*full"):
         full_disk.check_full_disk(small_disk)
 
 
-def test_a_receiver_that_waits_for_another(tmp_path, far_ends, monkeypatch):
+def test_hung_receiver_fails_if_a_receiver_waits_for_another(tmp_path, webhook_servers, monkeypatch):
     monkeypatch.setattr(hung_receiver, "_PATIENCE_SECONDS", 2.0)
     with pytest.raises(CheckFailed, match=r"^while one receiver hung, a notification to the other took more than 2 s$"):
-        hung_receiver.notify_both(tmp_path, far_ends(hangs=True), far_ends(hangs=True))
+        hung_receiver.notify_both(tmp_path, webhook_servers(hangs=True), webhook_servers(hangs=True))
 
 
-def test_a_receiver_that_is_late(tmp_path, far_ends, monkeypatch):
+def test_hung_receiver_fails_if_a_receiver_is_late(tmp_path, webhook_servers, monkeypatch):
     monkeypatch.setattr(hung_receiver, "MAX_DELAY_SECONDS", 0.0)
     with pytest.raises(
         CheckFailed, match=r"^while one receiver hung, 30 notifications reached the other, p50 \d+ ms, max \d+ ms$"
     ):
-        hung_receiver.notify_both(tmp_path, far_ends(hangs=True), far_ends())
+        hung_receiver.notify_both(tmp_path, webhook_servers(hangs=True), webhook_servers())
 
 
-def test_a_notice_that_is_sent_again_under_another_id(tmp_path, monkeypatch, far_ends):
+def test_kill_fails_if_a_notification_is_sent_again_with_another_id(tmp_path, monkeypatch, webhook_servers):
     send = Webhook.send
 
     def send_as_another(receiver, notification, deadline_seconds):
@@ -81,7 +81,7 @@ def test_a_notice_that_is_sent_again_under_another_id(tmp_path, monkeypatch, far
         kill.kill_and_resume(tmp_path)
 
 
-def test_a_notice_that_is_forgotten_when_the_daemon_is_killed(tmp_path, monkeypatch):
+def test_kill_fails_if_a_notification_is_lost_at_a_kill(tmp_path, monkeypatch):
     start = Delivery.start
 
     def start_anew(delivery):
@@ -102,7 +102,7 @@ RIGHT = full_ledger.LedgerCounts(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "error"),
     [
         ({"totals": RIGHT.totals - full_ledger.Counter(accepts=1)}, "accepts 99 of 100"),
         ({"reported_folded": 181}, "totals are exact, but 182 of 200 ends folded, 181 reported"),
@@ -110,16 +110,16 @@ RIGHT = full_ledger.LedgerCounts(
         ({"reported_lost": 2}, "totals are exact, but 2 connections of the host were lost"),
     ],
 )
-def test_a_ledger_that_loses_what_it_has_no_room_for(change, said):
+def test_full_ledger_fails_if_the_ledger_loses_counts(change, error):
     assert (
         full_ledger._check_totals(RIGHT)
         == "100 connections counted exactly, 182 of 200 ends folded, 200 reported for the host"
     )
-    with pytest.raises(CheckFailed, match=said):
+    with pytest.raises(CheckFailed, match=error):
         full_ledger._check_totals(replace(RIGHT, **change))
 
 
-def test_rules_that_take_for_known_what_was_folded(setup):
+def test_full_ledger_fails_if_rules_treat_folded_detail_as_complete(setup):
     readers = sorted(rule.id for rule in setup.rules if reads_connection_detail(rule))
     rule = next(rule for rule in setup.rules if rule.id == readers[0])
     blank = [
@@ -134,22 +134,22 @@ def test_rules_that_take_for_known_what_was_folded(setup):
         full_ledger._check_verdicts([rule], [])
 
 
-def test_timers_that_go_by_the_wall_clock(tmp_path, setup, monkeypatch):
+def test_clock_step_fails_if_timers_use_the_wall_clock(tmp_path, setup, monkeypatch):
     monkeypatch.setattr(ManualClock, "boottime_ns", lambda clock: round(clock.wall() * 1e9))
     with pytest.raises(CheckFailed, match=r"^steps change the notifications of .*outbound-connection-storm"):
         clock_step.check_rules(tmp_path, setup)
 
 
-def test_a_scheduler_that_waits_until_the_clock_is_right_again(monkeypatch):
-    monkeypatch.setattr("apscheduler.schedulers.base.datetime", dt.datetime)  # to be put back
+def test_clock_step_fails_if_the_scheduler_waits_for_the_wall_clock(monkeypatch):
+    monkeypatch.setattr("apscheduler.schedulers.base.datetime", dt.datetime)  # restored after the test
     monkeypatch.setattr(Scheduler, "_check", lambda *_: None)
     monkeypatch.setattr(clock_step, "_PATIENCE_SECONDS", 2.0)
     with pytest.raises(CheckFailed, match=r"^a step an hour back ended the ticks$"):
         clock_step.check_scheduler()
 
 
-class Careless(NullReceiver):
-    """A receiver that does to names what it is told."""
+class UnsafeReceiver(NullReceiver):
+    """A receiver with a replaceable function for names."""
 
     type = "console"
     form = staticmethod(sanitize.escape_unprintable)
@@ -163,7 +163,7 @@ class Careless(NullReceiver):
 
 
 @pytest.mark.parametrize(
-    ("careless", "said"),
+    ("behaviour", "error"),
     [
         ({"form": lambda name: name}, "it has a control character"),
         (
@@ -181,15 +181,15 @@ class Careless(NullReceiver):
         ({"form": lambda name: name[20]}, "cannot be rendered: IndexError"),
     ],
 )
-def test_a_receiver_that_is_careless_with_names(monkeypatch, careless, said):
-    for key, value in careless.items():
-        monkeypatch.setattr(Careless, key, staticmethod(value) if callable(value) else value)
+def test_hostile_names_fails_if_a_receiver_renders_names_unsafely(monkeypatch, behaviour, error):
+    for key, value in behaviour.items():
+        monkeypatch.setattr(UnsafeReceiver, key, staticmethod(value) if callable(value) else value)
     names = [name.decode("utf-8", "surrogateescape") for name in hostile_names.HOSTILE_NAMES]
-    with pytest.raises(CheckFailed, match=rf"^receiver oncall \({Careless.type}\), process '.*': .*{said}"):
-        hostile_names.render_all({"oncall": Careless("oncall")}, names)
+    with pytest.raises(CheckFailed, match=rf"^receiver oncall \({UnsafeReceiver.type}\), process '.*': .*{error}"):
+        hostile_names.render_all({"oncall": UnsafeReceiver("oncall")}, names)
 
 
-def test_a_rehearsal_that_hangs_or_crashes_has_failed_and_leaves_nothing(monkeypatch, tmp_path, sources):
+def test_a_check_that_hangs_or_crashes_has_failed_and_leaves_no_files(monkeypatch, tmp_path, sources):
     monkeypatch.setattr(runner, "_TEMPORARY", str(tmp_path))
     hung = runner.run_in_process("clock-step", sources, timeout_seconds=1.0)
     crashed = runner.run_in_process("no-such", sources)

@@ -1,9 +1,9 @@
-"""An hour without a receiver, in a process of its own so that its memory can be measured.
+"""A receiver outage of one hour, in a process of its own so that its memory can be measured.
 
-    python pressure.py STATE_DIR
+    python long_outage.py STATE_DIR
 
-10,000 alerts begin to fire and 5,000 come and go while the receiver asks for patience; then it is back. Prints what
-became of them, as JSON.
+10,000 alerts begin to fire, and 5,000 fire and resolve, while the receiver answers 429; then it works again. Prints
+their outcome as JSON.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def main():
     clock, receiver = Clock(), Receiver()
     store = Store(Path(sys.argv[1]), clock, "boot1")
     store.reserve_space()
-    worker = Worker(receiver, Outbox(store.database, clock), clock, logging.getLogger("pressure"))
-    at_rest = resident_bytes()
+    worker = Worker(receiver, Outbox(store.database, clock), clock, logging.getLogger("long_outage"))
+    before = resident_bytes()
     peak = 0
     for tick in range(TICKS):
         clock.seconds += SECONDS_A_TICK
@@ -92,17 +92,17 @@ def main():
         store.commit(alerts=[], groups=[], notifications=ended)
         worker.deliver_due()
         peak = max(peak, resident_bytes())
-    waiting = Outbox(store.database, clock).queues()["oncall"].pending
+    pending = Outbox(store.database, clock).queues()["oncall"].pending
     receiver.down = False
     while (due_ns := worker.deliver_due()) is not None:
         clock.seconds = max(clock.seconds, -(-due_ns // 10**9))
     kinds = Counter((group.split("-")[0], status) for group, status in receiver.notifications)
     document = {
-        "growth": peak - at_rest,
-        "waiting": waiting,
-        "delivered": {f"{kind} {status}": number for (kind, status), number in kinds.items()},
-        "twice": len(receiver.notifications) - len(set(receiver.notifications)),
-        "lost": {cause: number for (_, cause), number in Outbox(store.database, clock).losses().items()},
+        "growth": peak - before,
+        "pending": pending,
+        "delivered": {f"{kind} {status}": count for (kind, status), count in kinds.items()},
+        "duplicates": len(receiver.notifications) - len(set(receiver.notifications)),
+        "lost": {cause: count for (_, cause), count in Outbox(store.database, clock).losses().items()},
     }
     store.close()
     print(json.dumps(document))
