@@ -187,7 +187,7 @@ def test_lines_for_the_journal_have_priorities_others_a_time(watchdog, server, s
         assert {line[:3] for line in introduction.splitlines()} == {"<6>"}
         assert [line[:3] for line in refusal.splitlines()] == ["<3>", "<3>"]
     else:
-        assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in introduction.splitlines())
+        assert all(re.match(r"[\d-]{10}T[\d:]{8}\.\d{3}Z INFO ", line) for line in introduction.splitlines())
 
 
 @pytest.mark.parametrize("interval", ["1ms", "2h", "soon"])
