@@ -1,4 +1,4 @@
-"""Real things to deliver to: servers that keep what arrives, and a rsyslog."""
+"""Real peers for delivery: HTTP servers that record requests, and a rsyslog."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def open_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-# ------------------------------------------------------------------------------------------------------- a copy of ours
+# ------------------------------------------------------------------------------------------------------ an installation
 
 CHECKOUT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
 def installation() -> Iterator[Path]:
-    """Return a folder with a checkout, its environment in it, that has nothing to do with the one that tests run from.
+    """Return a folder with a checkout and its own environment, independent of the one that runs the tests.
 
     It is below a folder that `private_command` closes to all but root, as root's home is, and `open_command` opens.
     """
@@ -77,7 +77,7 @@ def installation() -> Iterator[Path]:
 
 
 def required(name: str) -> list[Distribution]:
-    """Return what a distribution needs, what that needs, and so on."""
+    """Return all direct and indirect requirements of a distribution."""
     names = [name]
     for each in names:
         for requirement in distribution(each).requires or ():
@@ -88,24 +88,24 @@ def required(name: str) -> list[Distribution]:
 
 
 def copy_distribution(needed: Distribution, packages: Path) -> None:
-    """Copy what this environment has; what the system has, the other has too."""
+    """Copy a distribution of this environment; those of the system are in both."""
     for file in needed.files or ():
         source = Path(file.locate())
         if source.is_relative_to(sys.prefix) and ".." not in file.parts and source.exists():
             (packages / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, packages / file)  # with its time: compiled files are for that alone
+            shutil.copy2(source, packages / file)  # with its time stamp, which compiled files must match
 
 
 @pytest.fixture
 def private_command(installation: Path) -> Path:
-    """Return a command below a folder that nobody but root can enter."""
+    """Return a command below a folder that only root can enter."""
     installation.parent.chmod(0o700)
     return installation / ".venv/bin/bpf-watchdog"
 
 
 @pytest.fixture
 def open_command(installation: Path) -> Path:
-    """Return a command that every account can run, wherever the checkout is that tests run from."""
+    """Return a command that every account can run."""
     installation.parent.chmod(0o755)
     return installation / ".venv/bin/bpf-watchdog"
 
@@ -114,9 +114,9 @@ def open_command(installation: Path) -> Path:
 
 
 class KeepingServer(http.server.ThreadingHTTPServer):
-    """Answers every POST with `answer` and keeps what was posted, (path, headers, body), before it answers.
+    """Answers every POST with `answer`, and before that records the request as (path, headers, body).
 
-    While `answering` is cleared, requests are kept and left waiting for their answer.
+    While `answering` is cleared, requests are recorded and not answered.
     """
 
     daemon_threads = True
@@ -139,7 +139,7 @@ class KeepingServer(http.server.ThreadingHTTPServer):
         return {"type": "webhook", "url": self.url, **more}
 
     def documents(self) -> list[tuple[str, dict]]:
-        """Return (notification id, parsed body) of all that came, copies included."""
+        """Return (notification id, parsed body) of all requests, copies included."""
         return [(headers["X-Notification-Id"], json.loads(body)) for _, headers, body in list(self.posts)]
 
     def notifications(self) -> dict[str, dict]:
@@ -147,11 +147,11 @@ class KeepingServer(http.server.ThreadingHTTPServer):
         return dict(self.documents())
 
     def statuses(self) -> list[str]:
-        """Return what the webhook's notices say, each once, in the order of their first arrival."""
+        """Return the status of each notification in the order of first arrival."""
         return [document["status"] for document in self.notifications().values()]
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing of clients that were killed, or broke off a handshake."""
+        """Print nothing about clients that were killed or broke off a handshake."""
 
 
 class KeepingHandler(http.server.BaseHTTPRequestHandler):
@@ -206,7 +206,7 @@ def other_server(start_server: Callable[..., KeepingServer]) -> KeepingServer:
 
 @pytest.fixture
 def unused_port() -> Callable[[int], int]:
-    """Return a function that returns a port of 127.0.0.1 on which nobody listens."""
+    """Return a function that returns an unused port of 127.0.0.1."""
     return free_port
 
 
@@ -243,7 +243,7 @@ action(type="omfile" file="{folder}/arrived" template="facts")
 
 
 class Rsyslog:
-    """A rsyslogd of our own, with all it needs in one folder."""
+    """A rsyslogd with all its files in one folder."""
 
     def __init__(self, folder: Path) -> None:
         program = shutil.which("rsyslogd", path="/usr/sbin:/sbin:" + os.environ["PATH"])
@@ -276,7 +276,7 @@ class Rsyslog:
         return f"0100007F:{self.ports[wire]:04X} 00000000:0000" in table
 
     def arrived(self, count: int) -> list[dict[str, str]]:
-        """Return what has arrived, once it is `count` records."""
+        """Wait for `count` records and return them."""
         file = self.folder / "arrived"
         until(lambda: file.exists() and file.read_bytes().count(b"\n") >= count, f"{count} records to arrive")
         return [json.loads(line) for line in file.read_text().splitlines()]
@@ -284,7 +284,7 @@ class Rsyslog:
 
 @pytest.fixture
 def rsyslog(open_folder: Path) -> Iterator[Rsyslog]:
-    """Run a rsyslogd that takes records over each wire."""
+    """Run a rsyslogd that accepts records over each transport."""
     running = Rsyslog(open_folder)
     yield running
     running.stop()

@@ -19,7 +19,7 @@ PATIENCE_SECONDS = 20.0
 
 
 class SteppedClock:
-    """The system's clocks, the wall clock off by what the test says."""
+    """The host's clocks, with the wall clock shifted by `offset`."""
 
     def __init__(self) -> None:
         self.offset = 0.0
@@ -94,7 +94,7 @@ def test_no_tick_is_missed_by_more_than_two_intervals_when_the_clock_steps(clock
         ticks.wait_for_more(3)
 
     gaps = [later.began_ns - earlier.began_ns for earlier, later in pairwise(ticks.seen)]
-    # Two intervals, and one more for the pauses of a busy machine; without the cure it is an hour, or never.
+    # Two intervals, and one more for delays of a busy machine; without the clock watch it is an hour, or for ever.
     assert max(gaps) <= 3 * INTERVAL_NS
     points = [tick.planned_ns for tick in ticks.seen]
     assert points == sorted(set(points))
@@ -111,7 +111,7 @@ def test_a_job_added_while_the_clock_is_wrong_runs_at_once_and_goes_on(clock, sc
     ticks.wait_for_more(3)
 
 
-def test_a_job_that_hangs_delays_neither_the_others_nor_the_end(clock):
+def test_a_job_that_hangs_delays_neither_the_others_nor_the_stop(clock):
     scheduler, ticks = Scheduler(clock, LOG), Ticks()
     release, started = threading.Event(), []
 
@@ -173,7 +173,7 @@ def test_a_job_keeps_its_thread(scheduler):
     assert threads == {"job sample"}
 
 
-def test_apscheduler_says_nothing_of_its_own_in_the_log(scheduler, caplog):
+def test_apscheduler_logs_nothing_of_its_own(scheduler, caplog):
     caplog.set_level(logging.DEBUG)
     ticks = Ticks()
 

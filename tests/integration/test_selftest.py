@@ -1,4 +1,4 @@
-"""The real command on this host: shipped rules, and receivers of every kind that can be made without a server."""
+"""The selftest command on this host, with the shipped rules and receivers of every type that needs no server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[2]
 COMMAND = [str(Path(sys.executable).with_name("bpf-watchdog")), "selftest"]
-REHEARSALS = ["full-disk", "hung-receiver", "full-ledger", "clock-step", "hostile-names", "kill"]
+CHECKS = ["full-disk", "hung-receiver", "full-ledger", "clock-step", "hostile-names", "kill"]
 SETTINGS = """
 [sampling]
 interval = "500ms"
@@ -58,7 +58,7 @@ name = "program"
 type = "command"
 command = ["/bin/false"]
 """
-# To be read by a machine, and nobody has said so: a quotation mark in a name ends the text that it stands in.
+# JSON without `content_type`, so that fields are not quoted: a quotation mark in a name ends the text around it.
 UNQUOTED = """
 [[receiver]]
 name = "homemade"
@@ -73,7 +73,7 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture
 def selftest(open_folder):
-    """Return a function that runs the command with settings, and returns how it ended."""
+    """Return a function that runs the command with settings, and returns the completed process."""
 
     def run(settings, *arguments):
         file = open_folder / "watchdog.toml"
@@ -91,7 +91,7 @@ def left_behind():
 
 @pytest.fixture
 def daemon(open_folder, wait_for):
-    """Run one beside it; return its process and its log."""
+    """Run a daemon beside the selftest; return its process and log file."""
     log = open_folder / "log"
     command = [COMMAND[0], "run", "--state-dir", str(open_folder / "state"), "--rules", str(CHECKOUT / "rules")]
     with log.open("wb") as written, subprocess.Popen(command, stdout=written, stderr=written) as process:
@@ -100,13 +100,13 @@ def daemon(open_folder, wait_for):
         process.terminate()
 
 
-def test_all_is_well_the_receivers_hear_nothing_and_a_daemon_goes_on(selftest, server, daemon):
+def test_all_checks_are_ok_the_receivers_get_nothing_and_a_daemon_continues(selftest, server, daemon):
     before = left_behind()
     done = selftest(SETTINGS.format(url=server.url))
     print(done.stdout, done.stderr)
     lines = re.findall(r"^(\S+) +(ok|failed|skipped) +(.*)", done.stdout, re.MULTILINE)
 
-    assert [(name, verdict) for name, verdict, _ in lines] == [(name, "ok") for name in REHEARSALS]
+    assert [(name, verdict) for name, verdict, _ in lines] == [(name, "ok") for name in CHECKS]
     assert done.returncode == 0
     assert done.stderr.startswith("11 rules of ")
     assert server.posts == []
@@ -117,7 +117,7 @@ def test_all_is_well_the_receivers_hear_nothing_and_a_daemon_goes_on(selftest, s
     assert process.poll() is None
     process.terminate()
     assert process.wait(30) == 0
-    assert b"bpf-wd-selftest" not in log.read_bytes()  # nor is what is rehearsed an alert of its own
+    assert b"bpf-wd-selftest" not in log.read_bytes()  # the checks make no alert in the daemon
 
 
 def test_it_runs_from_where_only_root_can_enter(private_command, open_folder):
@@ -129,7 +129,7 @@ def test_it_runs_from_where_only_root_can_enter(private_command, open_folder):
     assert [outcome["status"] for outcome in json.loads(done.stdout)] == ["ok"] * 3
 
 
-def test_a_receiver_that_a_name_can_break_fails_in_front_of_its_owner(selftest):
+def test_a_receiver_that_a_name_can_break_fails(selftest):
     done = selftest(UNQUOTED, "hostile-names", "kill", "--json")
     hostile, kill = json.loads(done.stdout)
 
@@ -141,7 +141,7 @@ def test_a_receiver_that_a_name_can_break_fails_in_front_of_its_owner(selftest):
     assert (kill["status"], kill["seconds"] > 0) == ("ok", True)
 
 
-def test_where_nothing_can_be_mounted_it_is_not_rehearsed_and_the_rest_is(open_folder):
+def test_without_mount_the_full_disk_is_skipped_and_the_rest_is_checked(open_folder):
     drop = ["setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-all"]
     rules = ["--rules", str(CHECKOUT / "rules")]
     (open_folder / "watchdog.toml").write_text("")
@@ -155,7 +155,7 @@ def test_where_nothing_can_be_mounted_it_is_not_rehearsed_and_the_rest_is(open_f
 
 
 @pytest.mark.parametrize(("arguments", "code", "said"), [(["full-disc"], 2, "did you mean"), ([], 4, "CAP_BPF")])
-def test_what_cannot_be_asked_for_or_is_not_permitted_is_said(arguments, code, said):
+def test_unknown_checks_and_missing_privileges_are_reported(arguments, code, said):
     drop = ["setpriv", "--bounding-set", "-bpf,-perfmon,-sys_admin", "--inh-caps", "-all"] if code == 4 else []
     done = subprocess.run([*drop, *COMMAND, *arguments], check=False, capture_output=True, text=True, timeout=60)
 
@@ -163,10 +163,10 @@ def test_what_cannot_be_asked_for_or_is_not_permitted_is_said(arguments, code, s
     assert said in done.stderr
 
 
-def test_one_that_is_ended_leaves_nothing(wait_for, selftest):
+def test_a_selftest_that_is_terminated_leaves_nothing(wait_for, selftest):
     before = left_behind()
     with subprocess.Popen([*COMMAND, "--rules", str(CHECKOUT / "rules"), "clock-step"], stderr=subprocess.PIPE) as run:
-        wait_for(lambda: len(left_behind()) > len(before), "a rehearsal to begin")
+        wait_for(lambda: len(left_behind()) > len(before), "a check to begin")
         time.sleep(0.2)
         os.kill(run.pid, signal.SIGTERM)
         assert run.wait(30) == 128 + signal.SIGTERM

@@ -1,4 +1,4 @@
-"""What root gives away of a state folder, and what not."""
+"""The ownership that root gives to the account in a state folder, and files that it must not give."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def state(tmp_path):
 
 @pytest.fixture
 def victim(tmp_path):
-    """Return a file of root that no account is to be given."""
+    """Return a file of root that the account must not get."""
     file = tmp_path / "victim"
     file.write_text("root's")
     return file
@@ -53,7 +53,7 @@ def test_state_that_root_has_written_is_given_with_its_folder(state):
     assert {owner(path) for path in (state, *files)} == {ACCOUNT.pw_uid}
 
 
-def test_a_folder_with_anything_else_in_it_is_not_given_and_the_remedy_is_named(state):
+def test_a_folder_with_other_files_is_not_given_and_the_error_has_the_remedy(state):
     state.mkdir()
     (state / "state.sqlite3").write_text("")
     (state / "letters").write_text("")

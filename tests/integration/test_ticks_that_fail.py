@@ -1,4 +1,4 @@
-"""Ticks that hang or raise: systemd is told of none, so that it starts the daemon anew; other jobs go on as ever."""
+"""Ticks that hang or raise: systemd gets no watchdog message and restarts the daemon; other jobs continue."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 20.0
 
 
 class FakePipeline:
-    """Does in each tick what the test says."""
+    """A fake pipeline that calls `does` in each tick."""
 
     def __init__(self):
         self.does = lambda: None
@@ -58,7 +58,7 @@ def systemd(tmp_path, monkeypatch):
 
 
 def heartbeats(manager):
-    """Return how often the daemon has said that it lives, since the last time."""
+    """Return the number of watchdog messages since the last call."""
     count = 0
     try:
         while True:
@@ -74,7 +74,7 @@ def pipeline():
 
 @pytest.fixture
 def daemon(systemd, pipeline):
-    daemon = Daemon(None, SystemClock(), LogWriter(2))  # options are for `run`
+    daemon = Daemon(None, SystemClock(), LogWriter(2))  # only `run` needs options
     daemon._tick_loop.start(lambda tick: daemon._tick(pipeline, tick), INTERVAL_NS)
     yield daemon
     pipeline.released.set()
@@ -89,7 +89,7 @@ def wait_for(condition):
 
 
 @pytest.mark.parametrize("does", ["hang", "fail"])
-def test_systemd_is_told_nothing_while_every_tick_hangs_or_raises_and_other_jobs_keep_their_interval(
+def test_no_watchdog_message_while_every_tick_hangs_or_raises_and_other_jobs_keep_their_interval(
     systemd, daemon, pipeline, does, caplog
 ):
     pipeline.does, others = getattr(pipeline, does), []
@@ -110,7 +110,7 @@ def test_systemd_is_told_nothing_while_every_tick_hangs_or_raises_and_other_jobs
 
 
 @pytest.mark.parametrize("does", ["find_the_disk_full", "judge_half"])
-def test_systemd_is_told_of_ticks_that_no_restart_would_mend(systemd, daemon, pipeline, does):
+def test_watchdog_messages_continue_for_failures_that_a_restart_cannot_cure(systemd, daemon, pipeline, does):
     pipeline.does = getattr(pipeline, does)
     daemon._scheduler.start()
     wait_for(lambda: heartbeats(systemd) and pipeline.ticks >= 3)

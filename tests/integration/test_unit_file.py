@@ -1,4 +1,4 @@
-"""The systemd unit and the account it runs as, judged by systemd's own tools."""
+"""The systemd unit and its account, checked with systemd's own tools."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_systemd_understands_the_unit_and_finds_it_confined():
         ("CapabilityBoundingSet=CAP_BPF CAP_PERFMON", "", "exposure level"),
     ],
 )
-def test_a_mistake_in_the_unit_is_told(tmp_path, line, instead, complaint):
+def test_an_error_in_the_unit_is_reported(tmp_path, line, instead, complaint):
     text = UNIT.read_text()
     assert line in text
     unit = tmp_path / "bpf-watchdog.service"

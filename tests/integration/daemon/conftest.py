@@ -1,4 +1,4 @@
-"""The daemon itself to be run by tests, and a process to be told of."""
+"""Runs the real daemon, and a process whose connections make its rules fire."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATIENCE = 15.0
 COMMAND = Path(sys.executable).with_name("bpf-watchdog")
 STORM = Path(__file__).with_name("storm.py")
 NOBODY = 65534
-_LAST_LINE = "SIGHUP reads the files again\n"  # of what it says when it starts
+_LAST_LINE = "SIGHUP reads the files again\n"  # of the log lines of its start
 
 
 class Watchdog:
@@ -33,7 +33,7 @@ class Watchdog:
         self.config, self.rules, self.state = folder / "watchdog.toml", folder / "rules.d", folder / "state"
         self.rules.mkdir()
         self.command = COMMAND
-        self.before: list[str | Path] = []  # arguments before ours
+        self.before: list[str | Path] = []  # arguments before those of the test
         self.process: subprocess.Popen[bytes] | None = None
         self._log = folder / "stderr"
         self._log.touch()
@@ -41,18 +41,18 @@ class Watchdog:
         self._began_at = 0
 
     def configure(self, receivers: dict[str, dict], rules: dict[str, dict], interval: str = "200ms") -> None:
-        """Write the settings and one file of rules, all of them by name."""
+        """Write the settings and one rule file; receivers and rules are given by name."""
         tables = [f"[sampling]\ninterval = {_toml(interval)}", '[routing]\ngroup_interval = "500ms"\njitter = "0s"']
         self.config.write_text("\n".join([*tables, *(_table("receiver", "name", *item) for item in receivers.items())]))
         (self.rules / "test.toml").write_text("\n".join(_table("rule", "id", *item) for item in rules.items()))
 
     def configure_more(self, text: str) -> None:
-        """Add to the settings."""
+        """Append `text` to the settings."""
         with self.config.open("a") as config:
             config.write(f"\n{text}\n")
 
     def ask(self, *arguments: object) -> tuple[int, str, str]:
-        """Run a command of ours, such as `notifications list`; return its exit code, output and words."""
+        """Run a bpf-watchdog command, such as `notifications list`; return exit code, stdout and stderr."""
         done = subprocess.run(
             [self.command, *arguments, "--state-dir", self.state],
             capture_output=True,
@@ -63,7 +63,7 @@ class Watchdog:
         return done.returncode, done.stdout, done.stderr
 
     def launch(self, *command: str, more: Sequence[str] = (), **environment: str) -> None:
-        """Start it, by `command` where it is given, with `more` arguments, without waiting for anything."""
+        """Start the daemon, through `command` if given, with `more` arguments; do not wait."""
         self._keep_private()
         arguments = ["run", "--config", self.config, "--rules", self.rules, "--state-dir", self.state, *more]
         self._began_at = self._log.stat().st_size
@@ -77,7 +77,7 @@ class Watchdog:
             )
 
     def start(self, *command: str, **environment: str) -> None:
-        """Start it and wait until it guards."""
+        """Start the daemon and wait until it is ready."""
         self.launch(*command, **environment)
         self.wait_for(
             lambda: "SIGHUP reads the files again" in self.log() or self.process.poll() is not None, "the daemon"
@@ -85,7 +85,7 @@ class Watchdog:
         assert self.process.poll() is None, self.log()
 
     def _keep_private(self) -> None:
-        # Settings hold secrets: for the account that the daemon becomes, or that a test has it be.
+        # Settings have secrets: only the account of the daemon may read them.
         if not self.config.exists():
             return
         if self.state.exists() and self.state.stat().st_uid == NOBODY:
@@ -96,25 +96,25 @@ class Watchdog:
             self.config.chmod(0o640)
 
     def log(self) -> str:
-        """Return what it has said since it was started last."""
+        """Return the log since the last start."""
         return self._log.read_bytes()[self._began_at :].decode(errors="replace")
 
     def log_stream(self) -> str:
-        """Return what systemd's JOURNAL_STREAM would say if the log went to the journal."""
+        """Return the value of JOURNAL_STREAM with which the log counts as the journal."""
         status = self._log.stat()
         return f"{status.st_dev}:{status.st_ino}"
 
     def output(self) -> str:
-        """Return what it has written to standard output."""
+        """Return all of its standard output."""
         return self._output.read_bytes().decode(errors="replace")
 
     def give_to_nobody(self) -> None:
-        """Make the state folder as systemd would for the service's account."""
+        """Create the state folder as systemd does for the service's account."""
         self.state.mkdir(0o700)
         os.chown(self.state, NOBODY, NOBODY)
 
     def saved(self, query: str) -> list:
-        """Return what the state file holds, the daemon running or not: the first column of the query's rows."""
+        """Return the first column of `query` on the state file; the daemon may be running."""
         connection = sqlite3.connect(self.state / "state.sqlite3", timeout=5)
         try:
             return [row[0] for row in connection.execute(query)]
@@ -122,7 +122,7 @@ class Watchdog:
             connection.close()
 
     def reload(self) -> str:
-        """Have it read its files again; return what it says of that."""
+        """Reload the daemon; return the log lines of the reload."""
         before = len(self.log())
         self.process.send_signal(signal.SIGHUP)
         self.wait_for(lambda: re.search(r"reload(ed:| refused,)(?s:.*)\n$", self.log()[before:]), "the reload")
@@ -133,7 +133,7 @@ class Watchdog:
         assert self.process.wait(PATIENCE) == -signal.SIGKILL
 
     def terminate(self) -> tuple[int, float]:
-        """Send SIGTERM; return the exit code and the seconds that it took."""
+        """Send SIGTERM; return the exit code and the seconds until the end."""
         began = time.monotonic()
         self.process.terminate()
         return self.process.wait(PATIENCE), time.monotonic() - began
@@ -149,7 +149,7 @@ def _table(kind: str, key: str, name: str, values: dict) -> str:
 
 
 def _toml(value: object) -> str:
-    # JSON's texts, numbers and arrays are TOML's too.
+    # Texts, numbers and arrays of JSON are valid TOML.
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {_toml(entry)}" for key, entry in value.items()) + " }"
     return json.dumps(value)
@@ -157,17 +157,17 @@ def _toml(value: object) -> str:
 
 @pytest.fixture
 def watchdog(open_folder: Path, wait_for: Callable[[Callable[[], object], str], None]) -> Iterator[Watchdog]:
-    """Return a daemon that is still to be configured and started."""
+    """Return a daemon that the test configures and starts."""
     watchdog = Watchdog(open_folder, wait_for)
     yield watchdog
     watchdog.end()
 
 
 class Storm:
-    """A process that calls itself `name` and opens connections as it is told; see storm.py."""
+    """A process called `name` that opens connections on command; see storm.py."""
 
-    RATE = 200  # connections a second while it rages
-    LIMIT = 50  # of the rule against it
+    RATE = 200  # connections a second of `rage`
+    LIMIT = 50  # of its rule
 
     script = STORM
 
@@ -179,7 +179,7 @@ class Storm:
         assert self.process.stdout.readline() == "done\n"
 
     def rule(self, **changes: object) -> dict:
-        """Return a rule that finds it."""
+        """Return a rule that fires on this process."""
         rule = {
             "summary": "{process} opens {value} (limit {threshold})",
             "metric": "connects",
@@ -193,7 +193,7 @@ class Storm:
         return {**rule, **changes}
 
     def crowd_rule(self, **changes: object) -> dict:
-        """Return a rule that finds it while it holds connections, however slow the machine is."""
+        """Return a rule that fires while the process holds connections, however slow the machine is."""
         crowd = {
             "summary": "{process} holds {value} (limit {threshold})",
             "metric": "open",
@@ -232,7 +232,7 @@ class Storm:
 
 @pytest.fixture
 def start_storm() -> Iterator[Callable[..., Storm]]:
-    """Return a function that starts a process that is still calm."""
+    """Return a function that starts a process without connections."""
     storms: list[Storm] = []
 
     def start(name: str, *arguments: str) -> Storm:
@@ -246,13 +246,13 @@ def start_storm() -> Iterator[Callable[..., Storm]]:
 
 @pytest.fixture
 def storm(start_storm: Callable[..., Storm]) -> Storm:
-    """Return a process that is still calm; its name is its own, whatever else runs on this host."""
+    """Return a process without connections and with a unique name."""
     return start_storm(f"storm-{os.getpid()}")
 
 
 @pytest.fixture
 def start_daemon(watchdog, server, storm):
-    """Return a function that starts the daemon with a rule against what the storm holds, and a webhook to be told."""
+    """Return a function that starts the daemon with a rule on the connections that the storm holds, and a webhook."""
 
     def start(**changes):
         watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.crowd_rule(**changes)})
@@ -263,19 +263,19 @@ def start_daemon(watchdog, server, storm):
 
 @pytest.fixture
 def notified(watchdog, server, wait_for):
-    """Return a function that waits until the webhook has taken notices of these states, and returns them.
+    """Return a function that waits until the webhook has notifications of these states, and returns them.
 
-    Taken: the daemon has written down that it was answered. A notice killed before that would come again.
+    The daemon must have recorded them as delivered: one that it had not recorded at a kill would come again.
     """
 
     def notified(*expected):
         done = "SELECT id FROM notifications WHERE receiver = 'hook' AND state = 'delivered'"
         everything = "SELECT document FROM alerts UNION ALL SELECT state || ' ' || attempts FROM notifications"
         try:
-            wait_for(lambda: len(server.notifications()) >= len(expected), f"notices {expected}")
-            wait_for(lambda: len(watchdog.saved(done)) >= len(expected), f"{expected} to be written down as done")
+            wait_for(lambda: len(server.notifications()) >= len(expected), f"notifications {expected}")
+            wait_for(lambda: len(watchdog.saved(done)) >= len(expected), f"{expected} to be recorded as delivered")
         except AssertionError as error:
-            error.add_note(f"the daemon said:\n{watchdog.log()}\nin its state:\n{watchdog.saved(everything)}")
+            error.add_note(f"log of the daemon:\n{watchdog.log()}\nits state:\n{watchdog.saved(everything)}")
             raise
         assert server.statuses() == list(expected)
         return list(server.notifications().values())

@@ -1,8 +1,8 @@
-"""A process that calls itself as told and opens connections to itself as told, so that the daemon has a culprit.
+"""A process with a given name that opens connections to itself on command, so that rules of the daemon fire.
 
-Argument: its name. Orders, a line each on standard input, each answered by "done": `rage RATE` opens so many
-connections a second from then on (0: none), `open COUNT` opens so many at once, `hold COUNT` opens so many and keeps
-them open until `release`.
+Argument: its name. Commands, one a line on standard input, each answered with "done": `rage RATE` opens RATE
+connections a second from then on (0: none), `open COUNT` opens COUNT at once, `hold COUNT` opens COUNT and keeps them
+open until `release`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PR_SET_NAME = 15
 
 
 class StormProcess:
-    """Opens connections to a listener of its own."""
+    """Opens connections to its own listener."""
 
     def __init__(self):
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)

@@ -1,4 +1,4 @@
-"""Asking the running daemon, and what it left when it is gone."""
+"""Commands that query the running daemon, or its state file after its end."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ def lost(watchdog):
     return json.loads(watchdog.ask("notifications", "list", "--json")[1])["lost"]
 
 
-def test_a_notice_that_was_refused_is_told_and_sent_after_all_when_asked_for(
-    start_daemon, watchdog, server, storm, wait_for
-):
+def test_a_failed_notification_is_listed_and_sent_on_retry(start_daemon, watchdog, server, storm, wait_for):
     server.answer = (404, {}, b"")
     start_daemon()
     storm.hold()
@@ -46,7 +44,7 @@ def test_a_notice_that_was_refused_is_told_and_sent_after_all_when_asked_for(
     )
 
 
-def test_the_socket_is_the_accounts_and_goes_with_the_daemon(start_daemon, watchdog):
+def test_the_socket_belongs_to_the_account_and_is_removed_at_the_end(start_daemon, watchdog):
     start_daemon()
     status = (watchdog.state / "control.sock").lstat()
     account = pwd.getpwnam(ACCOUNT)
@@ -55,7 +53,7 @@ def test_the_socket_is_the_accounts_and_goes_with_the_daemon(start_daemon, watch
     assert not (watchdog.state / "control.sock").exists()
 
 
-def test_after_a_kill_its_file_is_read_and_the_next_daemon_takes_the_sockets_place(
+def test_after_a_kill_the_state_file_is_read_and_the_next_daemon_replaces_the_socket(
     start_daemon, watchdog, storm, notified
 ):
     start_daemon()
@@ -70,7 +68,7 @@ def test_after_a_kill_its_file_is_read_and_the_next_daemon_takes_the_sockets_pla
     assert listed(watchdog) == (notifications, "")
 
 
-def test_a_second_daemon_does_not_take_the_firsts_socket_and_guards_without(
+def test_a_second_daemon_does_not_replace_the_firsts_socket_and_works_without(
     start_daemon, watchdog, open_folder, wait_for, storm, notified
 ):
     start_daemon()
@@ -89,7 +87,7 @@ def test_a_second_daemon_does_not_take_the_firsts_socket_and_guards_without(
     assert listed(watchdog)[1] == ""  # the first still answers
 
 
-def test_a_place_of_ones_own_for_the_socket_serves_daemon_and_commands(watchdog, server, storm, open_folder, wait_for):
+def test_daemon_and_commands_use_the_socket_given_by_control(watchdog, server, storm, open_folder, wait_for):
     folder = open_folder / "run"
     folder.mkdir()
     account = pwd.getpwnam(ACCOUNT)
@@ -101,7 +99,7 @@ def test_a_place_of_ones_own_for_the_socket_serves_daemon_and_commands(watchdog,
     assert (code, err) == (0, "no notifications yet\n")
 
 
-def test_a_daemon_that_cannot_have_its_socket_says_so_and_guards(start_daemon, watchdog, storm, notified):
+def test_a_daemon_without_its_socket_logs_that_and_works(start_daemon, watchdog, storm, notified):
     watchdog.state.mkdir()
     account = pwd.getpwnam(ACCOUNT)
     (watchdog.state / "control.sock").write_text("letters")

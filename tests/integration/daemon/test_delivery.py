@@ -14,12 +14,12 @@ import time
 from watchdog.alerts.alert import fingerprint
 
 SECRET = "made-up"
-WIRES = {"local0": "log5424", "local1": "udp", "local2": "tcp"}  # by the facility that tells them apart
+WIRES = {"local0": "log5424", "local1": "udp", "local2": "tcp"}  # by facility
 FACILITIES = (16, 17, 18)
 LEVELS = {"FIRING": 4, "RESOLVED": 5}
 
 
-def test_firing_and_resolved_reach_every_receiver_and_name_the_culprit(
+def test_firing_and_resolved_reach_every_receiver_and_name_the_process(
     watchdog, server, other_server, rsyslog, storm, start_storm, wait_for
 ):
     calm = start_storm(f"calm-{os.getpid()}")
@@ -73,7 +73,7 @@ def check_webhook(server, storm, began):
     assert began < seconds(last["startsAt"]) < seconds(last["endsAt"]) <= time.time()
     assert first["annotations"]["summary"].startswith(f"{storm.name} opens ")
     value, peak = float(first["annotations"]["value"]), float(last["annotations"]["peak"])
-    # Nobody opens more than it was told to; a pause of a busy machine is made up for within a window.
+    # The process opens no more than ordered, but after a pause of a busy machine it catches up within a window.
     assert storm.LIMIT < value <= peak <= 2 * storm.RATE
     assert float(last["annotations"]["value"]) < storm.LIMIT / 2
     for _, headers, body in server.posts:

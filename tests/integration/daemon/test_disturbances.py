@@ -1,4 +1,4 @@
-"""The disturbances over which Alertmanager loses an alert or tells the wrong state, and what the daemon makes of them.
+"""The disturbances over which Alertmanager loses an alert or sends the wrong state, on the daemon.
 
 Each for an alert that lasts and for one that ends before it could be told. See "Compared with Alertmanager" in
 docs/delivery.md, and tests/bench/bench_delivery.py, which runs both.
@@ -13,7 +13,7 @@ for_both = pytest.mark.parametrize("lasts", [True, False], ids=["an alert that l
 
 @pytest.fixture
 def check_last_state(watchdog, server, storm, notified, wait_for):
-    """Return a function that checks what was told of the alert, once the disturbance is over; and lets it end."""
+    """Return a function that checks the notifications after the disturbance, and then ends the storm."""
 
     def check(*before, lasts):
         if lasts:

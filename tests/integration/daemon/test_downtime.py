@@ -1,4 +1,4 @@
-"""What happens while the daemon is down, or has a thousand notices to deliver when it is told to stop."""
+"""Alerts that change while the daemon is down, random kills, and a stop with a thousand notifications pending."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STOP_SECONDS = 20.0  # TimeoutStopSec of the unit
 KILLS = 5
 
 
-def test_what_ends_and_what_begins_while_it_is_down_is_told_once(watchdog, server, storm, start_storm, wait_for):
+def test_alerts_that_resolve_or_fire_while_it_is_down_are_notified_once(watchdog, server, storm, start_storm, wait_for):
     other = start_storm(f"other-{os.getpid()}")
     rule = storm.crowd_rule(where={"process": [storm.name, other.name], "direction": "out"})
     watchdog.configure({"hook": server.as_receiver()}, {"storm": rule})
@@ -68,7 +68,9 @@ def test_kills_at_random_times_lose_nothing_and_end_every_alert_once(start_daemo
     wait_for(lambda: watchdog.saved("SELECT document FROM alerts"), "the last alert")
     storm.release()
     wait_for(lambda: not watchdog.saved("SELECT document FROM alerts"), "the last end")
-    wait_for(lambda: server.statuses()[-1] == "resolved", "the notice of it")  # group_interval after the one before
+    wait_for(
+        lambda: server.statuses()[-1] == "resolved", "its resolved notification"
+    )  # group_interval after the one before
     wait_for(lambda: not watchdog.saved("SELECT id FROM notifications WHERE state = 'pending'"), "all to be delivered")
     assert watchdog.terminate()[0] == 0
 
@@ -86,7 +88,7 @@ def test_kills_at_random_times_lose_nothing_and_end_every_alert_once(start_daemo
 
 
 @pytest.mark.timeout(300)
-def test_with_a_thousand_notices_waiting_it_stops_in_time_and_keeps_them_all(watchdog, server, storm, wait_for):
+def test_with_a_thousand_notifications_pending_it_stops_in_time_and_keeps_them_all(watchdog, server, storm, wait_for):
     watchdog.configure(
         {"hook": server.as_receiver(rate_limit="none")},
         {f"storm-{number}": storm.crowd_rule() for number in range(RULES)},
@@ -116,7 +118,7 @@ def test_with_a_thousand_notices_waiting_it_stops_in_time_and_keeps_them_all(wat
     for document in notifications.values():
         of_rule.setdefault(document["groupLabels"]["alertname"], []).append(document["status"])
     assert len(of_rule) == RULES
-    # What was never tried is merged into what is true now; what may have arrived is told as it was, and then its end.
+    # Notifications without an attempt are merged into the present state; the others are sent unchanged, then resolved.
     assert Counter(map(tuple, of_rule.values())) == {
         ("resolved",): RULES - len(under_way),
         ("firing", "resolved"): len(under_way),

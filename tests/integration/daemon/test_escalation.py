@@ -1,11 +1,11 @@
-"""A whole daemon whose first receiver is down: the second hears of it and of its end, over kill -9."""
+"""Escalation by the real daemon: the target gets the alert and its resolved notification, over kill -9."""
 
 from __future__ import annotations
 
 import socket
 
 
-def test_the_second_receiver_hears_what_the_first_cannot_and_its_end_over_kill_9(
+def test_the_target_gets_the_alert_and_its_resolved_notification_over_kill_9(
     watchdog, server, storm, unused_port, wait_for
 ):
     port = unused_port(socket.SOCK_STREAM)
@@ -15,11 +15,11 @@ def test_the_second_receiver_hears_what_the_first_cannot_and_its_end_over_kill_9
     )
     watchdog.start()
     storm.hold()
-    wait_for(lambda: server.posts, "the second receiver to be told")
+    wait_for(lambda: server.posts, "the notification at the target")
     watchdog.kill()
     watchdog.start()
     storm.release()
-    wait_for(lambda: "resolved" in server.statuses(), "the second receiver to be told the end")
+    wait_for(lambda: "resolved" in server.statuses(), "the resolved notification at the target")
     assert watchdog.terminate()[0] == 0
 
     reasons = [document["notification_reason"] for document in server.notifications().values()]

@@ -1,4 +1,4 @@
-"""What a notice says of a process that is gone when someone reads it."""
+"""Evidence in a notification about a process that no longer exists."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 SECRET = "hunter2-hunter2"
 
 
-def test_a_storms_notice_names_process_command_parents_peer_and_history_though_it_is_dead_when_it_is_read(
+def test_evidence_has_process_command_parents_peer_and_history_of_a_process_that_has_ended(
     watchdog, server, start_storm, wait_for
 ):
     storm = start_storm(f"storm-{os.getpid()}", f"--token={SECRET}")

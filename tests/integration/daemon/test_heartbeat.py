@@ -1,4 +1,4 @@
-"""The heartbeat of the real daemon, heard by a real server: as long as it lives and works, and no longer."""
+"""The heartbeat of the real daemon to a real server: while the daemon works, and no longer."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def start_with_heartbeat(watchdog, server, storm):
 
 
 def heartbeats(server):
-    """Return (path, document) of every beat."""
+    """Return (path, document) of every heartbeat."""
     return [(path, json.loads(body)) for path, _, body in list(server.posts)]
 
 
-def test_it_beats_while_the_daemon_works_and_goes_silent_when_that_is_stopped_or_killed(
+def test_heartbeats_come_while_the_daemon_works_and_stop_when_it_is_stopped_or_killed(
     start_with_heartbeat, watchdog, other_server, wait_for
 ):
     start_with_heartbeat(other_server.server_port)
@@ -65,7 +65,7 @@ def test_it_beats_while_the_daemon_works_and_goes_silent_when_that_is_stopped_or
         }
     for end, again in ((signal.SIGSTOP, signal.SIGCONT), (signal.SIGKILL, None)):
         watchdog.process.send_signal(end)
-        time.sleep(0.5)  # what was on its way
+        time.sleep(0.5)  # heartbeats under way
         heard = len(other_server.posts)
         time.sleep(2.5)
         assert len(other_server.posts) == heard
@@ -86,7 +86,7 @@ class PastClock(SystemClock):
 
 
 def begin_outage(watchdog, reason):
-    """Have the receiver `hook` fail since eleven minutes ago, in the state file of the stopped daemon."""
+    """Save an outage of the receiver `hook` that began eleven minutes ago in the state file of the stopped daemon."""
     clock = PastClock()
     store = Store(watchdog.state, clock, boot_id())
     health = ReceiverHealth(StoredReceiverState(store.database, "hook", clock), clock, 30.0)
@@ -120,7 +120,7 @@ def test_a_receiver_that_is_down_makes_the_heartbeat_fail_until_it_works_again(
     wait_for(lambda: "/fail" not in heartbeats(other_server)[-1][0], "good news")
 
 
-def test_a_target_that_hangs_holds_up_neither_ticks_nor_notices_nor_the_end(
+def test_a_target_that_hangs_delays_neither_ticks_nor_notifications_nor_the_stop(
     start_with_heartbeat, watchdog, other_server, storm, notified, wait_for
 ):
     other_server.answering.clear()
@@ -132,22 +132,22 @@ def test_a_target_that_hangs_holds_up_neither_ticks_nor_notices_nor_the_end(
     assert (code, took < STOP_SECONDS) == (0, True)
 
 
-def test_a_target_that_is_not_there_is_told_once_and_again_when_it_is(
+def test_an_unreachable_target_is_logged_once_and_so_is_its_recovery(
     start_with_heartbeat, watchdog, start_server, unused_port, wait_for
 ):
     port = unused_port(socket.SOCK_STREAM)
     start_with_heartbeat(port)
     failed = "retry=0.25s reason=connect: 127.0.0.1: cannot connect: Connection refused"
-    wait_for(lambda: failed in watchdog.log(), "the failure to be told")
+    wait_for(lambda: failed in watchdog.log(), "the failure in the log")
     time.sleep(1.0)
     target = start_server(port)
     wait_for(lambda: target.posts, "the beat")
-    wait_for(lambda: "heartbeat works again: failures=" in watchdog.log(), "its recovery to be told")
+    wait_for(lambda: "heartbeat works again: failures=" in watchdog.log(), "its recovery in the log")
     assert watchdog.log().count("heartbeat failed") == 1
     assert "secret-path" not in watchdog.log()
 
 
-def test_a_reload_takes_it_away_and_one_with_a_mistake_changes_nothing(
+def test_a_reload_removes_it_and_one_with_an_error_changes_nothing(
     start_with_heartbeat, watchdog, other_server, wait_for
 ):
     start_with_heartbeat(other_server.server_port)

@@ -1,4 +1,4 @@
-"""kill -9 in the life of a firing alert: the notice arrives under its id, nothing is new twice, the end comes once."""
+"""kill -9 while an alert fires: its notification keeps its id, none is sent as new twice, one is resolved."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import socket
 
 
 def end(storm, watchdog, notified):
-    """End the storm and the daemon; return the notices, which must be those of one firing and one end."""
+    """End the storm and the daemon; return the notifications, which must be one firing and one resolved one."""
     storm.release()
     notified("firing", "resolved")
     assert watchdog.terminate()[0] == 0
     return notified("firing", "resolved")
 
 
-def test_while_the_receiver_hangs_with_the_first_notice(start_daemon, watchdog, server, storm, notified, wait_for):
+def test_while_the_receiver_hangs_with_the_first_notification(
+    start_daemon, watchdog, server, storm, notified, wait_for
+):
     server.answering.clear()
     start_daemon()
     storm.hold()
@@ -30,7 +32,7 @@ def test_while_the_receiver_hangs_with_the_first_notice(start_daemon, watchdog, 
     assert told_first == told_again
 
 
-def test_while_the_receiver_hangs_with_the_last_notice(start_daemon, watchdog, server, storm, notified, wait_for):
+def test_while_the_receiver_hangs_with_the_last_notification(start_daemon, watchdog, server, storm, notified, wait_for):
     start_daemon()
     storm.hold()
     notified("firing")

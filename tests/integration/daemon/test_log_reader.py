@@ -1,4 +1,4 @@
-"""The daemon while nobody reads its log: a paused terminal, a stuck pager."""
+"""The daemon while its log is not read: a paused terminal, a stuck pager."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import subprocess
 PATIENCE = 15.0
 
 
-def test_a_reader_of_the_log_that_is_stuck_stops_neither_the_guard_nor_its_end(watchdog, server, storm, notified):
+def test_a_stuck_reader_of_the_log_blocks_neither_the_daemon_nor_its_stop(watchdog, server, storm, notified):
     watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.crowd_rule()})
     reading, writing = os.pipe()
     size = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
-    os.write(writing, b"x" * size)  # full, before the daemon says its first word
+    os.write(writing, b"x" * size)  # full before the first line of the daemon
     command = [watchdog.command, "run", "--config", watchdog.config, "--rules", watchdog.rules]
     watchdog.process = subprocess.Popen(
         [*command, "--state-dir", watchdog.state], stdin=subprocess.DEVNULL, stdout=writing, stderr=writing

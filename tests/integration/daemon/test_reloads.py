@@ -10,7 +10,7 @@ import pytest
 RELOADS, WARM_UP = 500, 50
 MOST_GROWTH_KIB = 5 * 1024
 
-# What a line becomes by its key in the right file, and the key that the refusal has to name.
+# By key: the broken line that replaces the right one, and the key that the error must name.
 BROKEN_SETTINGS = [
     *(("interval", f"interval = {value}", "sampling.interval") for value in (
         '"1"', '"fast"', "5", "true", '"1ms"', '"2h"', "[]", '"-1s"', '""',
@@ -44,7 +44,7 @@ MISSED = {
 
 
 @pytest.mark.timeout(120)
-def test_sixty_broken_files_change_nothing_and_each_is_told_by_file_line_and_key(watchdog, server, storm, notified):
+def test_sixty_broken_files_change_nothing_and_each_error_has_file_line_and_key(watchdog, server, storm, notified):
     rules = {"missed": MISSED, "storm": storm.crowd_rule(window="4s")}
     watchdog.configure({"hook": server.as_receiver()}, rules, interval="2s")
     watchdog.start()
@@ -70,14 +70,14 @@ def test_sixty_broken_files_change_nothing_and_each_is_told_by_file_line_and_key
 
 
 def held(process):
-    """Return how many descriptors and threads a process has, and its resident memory."""
+    """Return descriptors, threads and resident memory of a process."""
     status = (Path("/proc") / str(process.pid) / "status").read_text()
     fds = sum(1 for _ in (Path("/proc") / str(process.pid) / "fd").iterdir())
     return fds, *(int(re.search(rf"{name}:\s+(\d+)", status)[1]) for name in ("Threads", "VmRSS"))
 
 
 @pytest.mark.timeout(300)
-def test_five_hundred_reloads_under_load_hold_no_more_and_forget_no_alert(
+def test_five_hundred_reloads_under_load_leak_nothing_and_forget_no_alert(
     watchdog, server, other_server, storm, start_storm, notified, wait_for
 ):
     hook, rules = {"hook": server.as_receiver()}, {"storm": storm.crowd_rule()}

@@ -1,4 +1,4 @@
-"""A daemon with routes and rate limits: who is told what, and how much."""
+"""A daemon with routes and rate limits: receivers and number of its notifications."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def flood(watchdog, server, other_server, start_storm):
 
 
 def notified(server):
-    """Return (reason, rules) of each notice."""
+    """Return (reason, rules) of each notification."""
     return [
         (document["notification_reason"], {alert["labels"]["alertname"] for alert in document["alerts"]})
         for document in server.notifications().values()

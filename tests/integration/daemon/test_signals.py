@@ -11,7 +11,7 @@ def alerts_of(documents):
     return [(alert["labels"]["alertname"], alert["status"]) for document in documents for alert in document["alerts"]]
 
 
-def test_it_stops_in_time_though_the_receiver_hangs_and_tells_after_the_next_start(
+def test_it_stops_in_time_although_the_receiver_hangs_and_delivers_after_the_next_start(
     start_daemon, watchdog, server, storm, notified, wait_for
 ):
     server.answering.clear()
@@ -56,7 +56,7 @@ def test_a_reload_keeps_the_windows_of_rules_that_stay_the_same(watchdog, server
     assert float(documents[1]["alerts"][0]["annotations"]["value"]) == 200
 
 
-def test_a_reload_brings_rules_into_force_and_tells_the_end_of_those_that_are_gone(
+def test_a_reload_applies_new_rules_and_resolves_alerts_of_removed_ones(
     start_daemon, watchdog, server, storm, notified
 ):
     hook = {"hook": server.as_receiver()}
@@ -76,7 +76,7 @@ def test_a_reload_brings_rules_into_force_and_tells_the_end_of_those_that_are_go
     assert alerts_of(notified("firing", "firing", "resolved", "resolved")[-1:]) == [("second", "resolved")]
 
 
-def test_broken_files_leave_the_old_ones_in_force_and_the_log_names_the_lines(start_daemon, watchdog, storm, notified):
+def test_broken_files_change_nothing_and_the_log_has_their_lines(start_daemon, watchdog, storm, notified):
     start_daemon()
     rules, settings = watchdog.rules / "test.toml", watchdog.config
     right = {file: file.read_text() for file in (rules, settings)}
@@ -86,7 +86,7 @@ def test_broken_files_leave_the_old_ones_in_force_and_the_log_names_the_lines(st
     kind = right[settings].splitlines().index('type = "webhook"') + 1
     refusal = watchdog.reload()
     assert [line.split(" ", 1)[1] for line in refusal.splitlines()[:1]] == [
-        "reload refused, the former configuration stays in force:"
+        "ERROR reload refused, the former configuration stays in force:"
     ]
     assert sorted(refusal.splitlines()[1:]) == sorted(
         [
@@ -103,9 +103,7 @@ def test_broken_files_leave_the_old_ones_in_force_and_the_log_names_the_lines(st
     notified("firing", "resolved")
 
 
-def test_files_that_only_root_can_read_are_refused_by_a_daemon_that_no_longer_is(
-    start_daemon, watchdog, storm, notified
-):
+def test_a_reload_refuses_files_that_only_root_can_read(start_daemon, watchdog, storm, notified):
     start_daemon()
     watchdog.config.chmod(0o600)
     assert f"{watchdog.config}:1: file: cannot read: Permission denied: it must be" in watchdog.reload()
@@ -113,7 +111,7 @@ def test_files_that_only_root_can_read_are_refused_by_a_daemon_that_no_longer_is
     notified("firing")
 
 
-def test_a_receiver_that_a_reload_adds_is_told_what_fires_and_the_others_hear_nothing(
+def test_a_receiver_added_by_a_reload_gets_the_firing_alerts_and_the_others_get_nothing(
     start_daemon, watchdog, server, other_server, storm, notified, wait_for
 ):
     start_daemon()

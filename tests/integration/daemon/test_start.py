@@ -1,4 +1,4 @@
-"""Starting: what keeps the daemon from it, what it tells systemd, and how it writes its log."""
+"""The start: errors that prevent it, notifications to systemd, and the format of the log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 @pytest.fixture
 def refused(watchdog):
-    """Return a function that starts the daemon and returns exit code and log of one that will not."""
+    """Return a function that starts a daemon that cannot start; it returns exit code and log."""
 
     def refused(*command):
         watchdog.launch(*command)
@@ -32,7 +32,7 @@ def test_without_a_rule_it_does_not_start(watchdog, server, refused):
     )
 
 
-def test_every_problem_of_every_file_is_told_in_one_go(watchdog, storm, refused):
+def test_all_problems_of_all_files_are_reported_at_once(watchdog, storm, refused):
     receivers = {
         "Hook": {"type": "webhook", "url": "http://127.0.0.1:1/"},
         "near": {"type": "syslog", "address": "tcp:514"},
@@ -87,7 +87,7 @@ def test_a_second_daemon_on_the_same_state_is_refused_and_the_first_goes_on(
 
 
 @pytest.mark.parametrize("obstacle", ["a file", "a folder of root"])
-def test_a_state_folder_that_cannot_be_used_is_told_with_the_remedy(watchdog, server, storm, refused, obstacle):
+def test_an_unusable_state_folder_is_reported_with_the_remedy(watchdog, server, storm, refused, obstacle):
     watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.rule()})
     above = watchdog.state
     if obstacle == "a file":
@@ -103,7 +103,7 @@ def test_a_state_folder_that_cannot_be_used_is_told_with_the_remedy(watchdog, se
     assert log == f"bpf-watchdog: cannot use the state folder {watchdog.state}: {reason}: {remedy}\n"
 
 
-def test_an_ordinary_user_is_told_what_is_missing_before_anything_else(watchdog, open_command, refused):
+def test_missing_privileges_are_reported_before_any_other_problem(watchdog, open_command, refused):
     watchdog.command = open_command
     code, log = refused(*AS_NOBODY)
 
@@ -118,7 +118,7 @@ def test_an_ordinary_user_is_told_what_is_missing_before_anything_else(watchdog,
 
 
 class Manager:
-    """The end of the service manager: a datagram socket that the daemon's account may write to."""
+    """A fake service manager: a datagram socket that the daemon's account may write to."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -131,7 +131,7 @@ class Manager:
         return self.socket.recv(4096).decode()
 
     def read_until(self, wanted):
-        """Return what came before `wanted`, ticks left out."""
+        """Return the messages before `wanted`, without those of ticks."""
         before = []
         while (message := self.read()) != wanted:
             if message != "WATCHDOG=1":
@@ -146,7 +146,7 @@ def manager(open_folder):
     manager.socket.close()
 
 
-def test_systemd_is_told_of_start_reload_ticks_and_end(watchdog, server, storm, manager):
+def test_systemd_is_notified_of_start_reload_ticks_and_stop(watchdog, server, storm, manager):
     watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.rule()})
     watchdog.start(NOTIFY_SOCKET=manager.path, WATCHDOG_USEC="30000000")
     assert manager.read_until("READY=1") == ["STATUS=watching by 1 rules", "WATCHDOG_USEC=30000000"]
@@ -171,12 +171,12 @@ def test_another_interval_is_kept_from_the_reload_on_and_systemd_waits_according
         assert manager.read() == "WATCHDOG=1"
         ticks.append(time.monotonic())
 
-    # The first may have been on its way.
+    # The first one may have been sent before the reload.
     assert min(later - earlier for earlier, later in pairwise(ticks[1:])) > 0.75
 
 
 @pytest.mark.parametrize("journal", [True, False], ids=["journal", "elsewhere"])
-def test_lines_for_the_journal_have_priorities_others_a_time(watchdog, server, storm, journal):
+def test_lines_for_the_journal_have_priorities_others_time_and_level(watchdog, server, storm, journal):
     watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.rule()})
     watchdog.start(JOURNAL_STREAM=watchdog.log_stream() if journal else "1:2")
     introduction = watchdog.log()
@@ -199,7 +199,7 @@ def test_an_interval_out_of_bounds_is_a_mistake_of_the_command_line(watchdog, se
     assert "--interval: " in watchdog.log()
 
 
-def test_a_damaged_state_file_is_moved_aside_and_the_guard_goes_on(
+def test_a_damaged_state_file_is_moved_aside_and_the_daemon_continues(
     start_daemon, watchdog, server, storm, notified, wait_for
 ):
     start_daemon()
@@ -210,7 +210,7 @@ def test_a_damaged_state_file_is_moved_aside_and_the_guard_goes_on(
         with (watchdog.state / name).open("r+b") as file:
             file.write(b"garbage" * 20)
     watchdog.start()
-    wait_for(lambda: len(server.posts) > 1, "the alert to be announced anew")
+    wait_for(lambda: len(server.posts) > 1, "the alert to be sent again")
     assert watchdog.log().count(" reason='file is not a database' ") == 1
     assert watchdog.terminate()[0] == 0
     watchdog.start()

@@ -15,7 +15,7 @@ MISSED_TICKS = STOPPED_SECONDS / INTERVAL_SECONDS
 
 @pytest.fixture
 def heartbeats(open_folder):
-    """Return where the daemon tells systemd of its ticks, and a function that returns what it has told since."""
+    """Return the socket of systemd, and a function that returns the messages since the last call."""
     path = open_folder / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))
@@ -34,7 +34,7 @@ def heartbeats(open_folder):
 
 
 @pytest.mark.timeout(180)
-def test_missed_ticks_are_counted_not_caught_up_and_nobody_is_told_anything_twice(
+def test_missed_ticks_are_counted_not_repeated_and_no_notification_is_sent_twice(
     watchdog, server, storm, notified, heartbeats
 ):
     path, take = heartbeats
