@@ -1,4 +1,4 @@
-"""Who was told what, and with what answer; and a dead notice that is to be sent again."""
+"""The audit trail of notifications, and the retry of a failed one."""
 
 import json
 from dataclasses import asdict
@@ -43,7 +43,7 @@ def ids(records):
     return [record.notification_id for record in records]
 
 
-def test_a_notice_is_listed_with_what_became_of_it(store, outbox, put, clock):
+def test_a_notification_is_listed_with_its_delivery_state(store, outbox, put, clock):
     put("n1")
     ended(outbox, "oncall", "delivered", "ok")
     assert audit.list_notifications(store.database) == [
@@ -54,7 +54,7 @@ def test_a_notice_is_listed_with_what_became_of_it(store, outbox, put, clock):
     ]  # fmt: skip
 
 
-def test_the_newest_come_first_by_receiver_by_state_and_no_more_than_asked_for(store, outbox, put):
+def test_the_list_has_the_newest_first_by_receiver_by_state_and_up_to_the_limit(store, outbox, put):
     put("n1")
     put("n2", receiver="log")
     put("n3", group_key="spike")
@@ -67,7 +67,7 @@ def test_the_newest_come_first_by_receiver_by_state_and_no_more_than_asked_for(s
     assert ids(audit.list_notifications(store.database, limit=-1)) == []
 
 
-def test_every_attempt_is_shown_with_its_answer_and_the_alerts_that_it_tells(store, outbox, put, clock):
+def test_a_notification_is_shown_with_its_alerts_and_the_result_of_each_attempt(store, outbox, put, clock):
     put("n1")
     ended(outbox, "oncall", "pending", "timeout: no answer", clock.boottime_ns())
     first = clock.wall()
@@ -84,7 +84,7 @@ def test_every_attempt_is_shown_with_its_answer_and_the_alerts_that_it_tells(sto
     assert (detail.notification.state, detail.notification.error) == ("failed", "client_error: HTTP 404")
 
 
-def test_of_an_unknown_notice_nothing_is_shown_and_nothing_sent_again(store):
+def test_an_unknown_notification_is_neither_shown_nor_retried(store):
     assert audit.read_notification(store.database, "n1") is None
     assert not audit.retry_failed(store.database, "n1")
 
@@ -95,7 +95,7 @@ def test_hostile_names_are_shown_as_json(store, outbox, put, make_alert, hostile
     assert json.loads(json.dumps(asdict(detail)))["alerts"][0]["summary"] == hostile_name
 
 
-def test_a_dead_notice_is_sent_again_under_its_id_and_the_trail_says_so(store, outbox, put, clock, caplog):
+def test_a_failed_notification_is_retried_with_its_id_and_the_audit_trail_shows_it(store, outbox, put, clock, caplog):
     caplog.set_level("INFO")
     put("n1")
     ended(outbox, "oncall", "failed", "client_error: HTTP 404")
@@ -114,7 +114,7 @@ def test_a_dead_notice_is_sent_again_under_its_id_and_the_trail_says_so(store, o
     assert (detail.notification.state, detail.notification.error) == ("delivered", None)
 
 
-def test_an_expired_notice_has_another_day(store, outbox, put, clock):
+def test_a_retried_notification_has_another_24_hours(store, outbox, put, clock):
     put("n1")
     clock.advance(FIRING_EXPIRY_NS / SECOND_NS + 1)
     assert outbox.expire_old("oncall") == ["n1"]
@@ -124,14 +124,14 @@ def test_an_expired_notice_has_another_day(store, outbox, put, clock):
 
 
 @pytest.mark.parametrize("state", ["pending", "delivered"])
-def test_only_a_dead_notice_is_sent_again(store, outbox, put, clock, state):
+def test_only_a_failed_notification_is_retried(store, outbox, put, clock, state):
     put("n1")
     ended(outbox, "oncall", state, "what the receiver said")
     assert not audit.retry_failed(store.database, "n1", clock)
     assert audit.read_notification(store.database, "n1").notification.state == state
 
 
-def test_old_news_are_not_told_after_newer_of_their_group(store, outbox, put, clock):
+def test_a_superseded_notification_is_not_retried(store, outbox, put, clock):
     put("n1")
     ended(outbox, "oncall", "failed", "client_error: HTTP 404")
     put("other", group_key="spike")
@@ -144,7 +144,7 @@ def test_old_news_are_not_told_after_newer_of_their_group(store, outbox, put, cl
     assert audit.read_notification(store.database, "n1").notification.state == "failed"
 
 
-def test_a_body_that_cannot_be_read_hides_no_notice(store, put):
+def test_an_unreadable_body_hides_no_notification(store, put):
     put("n1")
     with store.database.transaction() as connection:
         connection.execute("UPDATE notifications SET body = 'damaged'")
@@ -152,7 +152,7 @@ def test_a_body_that_cannot_be_read_hides_no_notice(store, put):
     assert audit.read_notification(store.database, "n1").alerts == ()
 
 
-def test_a_notice_that_had_to_make_room_or_was_damaged_has_nothing_left_to_say(store, put, clock):
+def test_a_dropped_or_damaged_notification_is_not_retried(store, put, clock):
     for id_, cause in (("n1", LossCause.CAPACITY), ("n2", LossCause.DAMAGED)):
         put(id_, group_key=id_)
         with store.database.transaction() as connection:

@@ -1,4 +1,4 @@
-"""What makes room for the rest when too much waits, in which order, and that each loss is counted."""
+"""Limits of the outbox: the order in which notifications are dropped, and the count of each loss."""
 
 import json
 
@@ -32,7 +32,7 @@ def open_store(tmp_path, clock):
 @pytest.fixture
 def put(make_alert, make_notification):
     def put(store, *made):
-        """Write notices, each said as (id, group, kind) of one alert, "repeat" being a reminder that it fires."""
+        """Commit notifications of one alert each, given as (id, group, kind); "repeat": a repeat of a firing alert."""
         notifications = []
         for id_, group, kind, *receiver in made:
             resolved = 9.0 if kind == "resolved" else None
@@ -50,7 +50,7 @@ def put(make_alert, make_notification):
 
 
 def deliver(store, clock, state="delivered", result="ok"):
-    """Attempt the first that is due; return its id."""
+    """Attempt the first due notification; return its id."""
     outbox = Outbox(store.database, clock)
     attempt = outbox.begin_attempt("oncall")
     outbox.finish_attempt(AttemptOutcome(attempt, state, result, clock.boottime_ns() + 60 * 10**9))
@@ -70,21 +70,21 @@ def lost(store, clock):
     return dict(Outbox(store.database, clock).losses())
 
 
-def test_within_capacity_nothing_is_touched(open_store, put, clock):
+def test_within_capacity_nothing_is_changed(open_store, put, clock):
     store = open_store(max_receiver_notifications=2)
     put(store, ("n1", "storm", "firing"), ("n2", "storm", "resolved"))
     assert states(store) == {"n1": "pending", "n2": "pending"}
     assert lost(store, clock) == {}
 
 
-def test_news_of_one_group_become_one_notice_before_anything_is_lost(open_store, put, clock):
+def test_notifications_of_one_group_are_merged_before_any_is_dropped(open_store, put, clock):
     store = open_store(max_receiver_notifications=2)
     put(store, ("n1", "storm", "firing"), ("n2", "storm", "resolved"), ("n3", "spike", "firing"))
     assert states(store) == {"n1": "pending", "n2": "merged", "n3": "pending"}
     assert lost(store, clock) == {}
 
 
-def test_evidence_goes_before_any_alert_does(open_store, put, clock):
+def test_evidence_is_dropped_before_any_alert(open_store, put, clock):
     store = open_store()
     put(store, ("n1", "a", "firing"), ("n2", "b", "firing"))
     with store.database.transaction() as connection:
@@ -98,7 +98,7 @@ def test_evidence_goes_before_any_alert_does(open_store, put, clock):
     assert [body["alerts"][0]["fingerprint"][0] for body in bodies] == ["a", "b"]
 
 
-def test_one_that_is_damaged_makes_no_other_wait(open_store, put, clock, caplog):
+def test_a_damaged_notification_delays_no_other(open_store, put, clock, caplog):
     store = open_store(max_receiver_notifications=2)
     put(store, ("n1", "a", "firing"), ("n2", "b", "firing"))
     with store.database.transaction() as connection:
@@ -111,14 +111,14 @@ def test_one_that_is_damaged_makes_no_other_wait(open_store, put, clock, caplog)
     assert lost(store, clock) == {("oncall", "damaged"): 1}
 
 
-def test_reminders_go_first_the_oldest_of_them_before_the_others(open_store, put, clock):
+def test_repeats_are_dropped_first_the_oldest_before_the_others(open_store, put, clock):
     store = open_store(max_receiver_notifications=3)
     put(store, ("n1", "a", "firing"), ("n2", "b", "repeat"), ("n3", "c", "resolved"), ("n4", "d", "repeat"))
     assert pending(store) == ["n1", "n3", "n4"]
     assert lost(store, clock) == {("oncall", "capacity"): 1}
 
 
-def test_what_came_and_went_untold_goes_before_what_fires(open_store, put, clock, caplog):
+def test_resolved_alerts_of_an_unnotified_receiver_are_dropped_before_firing_ones(open_store, put, clock, caplog):
     store = open_store(max_receiver_notifications=2)
     put(store, ("n1", "a", "firing"), ("n2", "b", "resolved"), ("n3", "c", "resolved"), ("n4", "d", "firing"))
     assert pending(store) == ["n1", "n4"]
@@ -133,7 +133,7 @@ def test_what_came_and_went_untold_goes_before_what_fires(open_store, put, clock
     ]
 
 
-def test_the_end_of_what_was_told_outlasts_everything(open_store, put, clock):
+def test_the_resolved_notification_of_a_notified_alert_is_dropped_last(open_store, put, clock):
     store = open_store(max_receiver_notifications=1)
     put(store, ("n1", "a", "firing"))
     deliver(store, clock)
@@ -142,18 +142,18 @@ def test_the_end_of_what_was_told_outlasts_everything(open_store, put, clock):
     assert lost(store, clock) == {("oncall", "capacity"): 3}
 
 
-def test_a_beginning_that_may_have_arrived_is_not_left_without_its_end(open_store, put, clock):
+def test_the_end_of_a_firing_notification_that_may_have_arrived_is_kept(open_store, put, clock):
     store = open_store(max_receiver_notifications=2)
     put(store, ("n1", "a", "firing"))
-    deliver(store, clock, "pending", TIMEOUT)  # no answer: it may be there
+    deliver(store, clock, "pending", TIMEOUT)  # no answer: it may have arrived
     put(store, ("n2", "a", "resolved"), ("n3", "b", "firing"))
     assert pending(store) == ["n1", "n2"]
 
 
-def test_an_end_of_what_a_digest_tells_that_may_have_arrived_outlasts_what_fires(open_store, put, clock):
+def test_the_end_of_an_alert_in_a_digest_that_may_have_arrived_is_kept(open_store, put, clock):
     store = open_store(max_receiver_notifications=2)
     put(store, ("n1", "a", "firing"))
-    with store.database.transaction() as connection:  # as a digest of this and others would stand there
+    with store.database.transaction() as connection:  # as the row of a digest of this and others
         connection.execute(
             "UPDATE notifications SET group_key = '(digest)', body = json_set(body, '$.group_key', '(digest)')"
         )
@@ -163,9 +163,7 @@ def test_an_end_of_what_a_digest_tells_that_may_have_arrived_outlasts_what_fires
     assert lost(store, clock) == {("oncall", "capacity"): 1}
 
 
-def test_the_end_of_what_was_told_outlasts_everything_in_groups_by_something_else_too(
-    open_store, clock, make_alert, make_notification
-):
+def test_the_end_of_a_notified_alert_is_kept_in_groups_by_label_too(open_store, clock, make_alert, make_notification):
     store = open_store(max_receiver_notifications=1)
     group = {"group_key": '{unit="a"}', "group_labels": (("unit", "a"),), "receiver": "oncall"}
     store.commit(alerts=(), groups=(), notifications=[make_notification(make_alert(rule="a"), id="n1", **group)])
@@ -176,7 +174,7 @@ def test_the_end_of_what_was_told_outlasts_everything_in_groups_by_something_els
     assert pending(store) == ["n2"]
 
 
-def test_a_group_that_is_dropped_leaves_no_beginning_behind(open_store, put, clock):
+def test_a_dropped_group_leaves_no_firing_notification_behind(open_store, put, clock):
     store = open_store(max_receiver_notifications=1)
     put(store, ("n1", "a", "firing"), ("n2", "b", "firing"))
     assert pending(store) == ["n2"]
@@ -184,13 +182,13 @@ def test_a_group_that_is_dropped_leaves_no_beginning_behind(open_store, put, clo
     assert pending(store) == ["n2"]
 
 
-def test_bytes_are_bounded_as_well_as_notices(open_store, put, clock):
-    store = open_store(max_receiver_bytes=1_500)  # a notice has some 600
+def test_bytes_are_limited_as_well_as_notifications(open_store, put, clock):
+    store = open_store(max_receiver_bytes=1_500)  # a notification has some 600
     put(store, ("n1", "a", "firing"), ("n2", "b", "firing"), ("n3", "c", "firing"))
     assert pending(store) == ["n2", "n3"]
 
 
-def test_one_receivers_backlog_takes_nothing_from_another_unless_all_is_full(open_store, put, clock):
+def test_the_queue_of_one_receiver_takes_nothing_from_another_unless_all_is_full(open_store, put, clock):
     store = open_store(max_receiver_notifications=2, max_notifications=3)
     put(store, ("n1", "a", "firing", "log"), ("n2", "a", "firing"), ("n3", "b", "firing"), ("n4", "c", "firing"))
     assert pending(store) == ["n1", "n3", "n4"]
@@ -199,7 +197,7 @@ def test_one_receivers_backlog_takes_nothing_from_another_unless_all_is_full(ope
     assert sum(lost(store, clock).values()) == 2
 
 
-def test_one_that_arrives_though_it_was_dropped_under_way_is_no_loss(open_store, put, clock):
+def test_a_notification_dropped_during_its_attempt_is_no_loss_if_it_arrives(open_store, put, clock):
     store = open_store(max_receiver_notifications=1)
     put(store, ("n1", "a", "repeat"))
     outbox = Outbox(store.database, clock)
@@ -219,7 +217,7 @@ def test_losses_are_known_after_a_restart(open_store, put, clock):
     assert lost(open_store(), clock) == {("oncall", "capacity"): 1, ("oncall", "refused"): 1}
 
 
-def test_what_waits_in_memory_is_not_merged_over_what_another_group_told_of_the_same_alert(
+def test_pending_writes_are_not_merged_past_another_group_with_the_same_alert(
     monkeypatch, make_alert, make_notification
 ):
     monkeypatch.setattr(pending_writes, "_MAX_NOTIFICATIONS", 2)
@@ -242,7 +240,7 @@ def test_what_waits_in_memory_is_not_merged_over_what_another_group_told_of_the_
     assert [notification.id for notification in waits.notifications.values()] == ["n0", "n4", "n2", "n3"]
 
 
-def test_what_waits_in_memory_is_bounded_when_nothing_can_be_written(open_store, put, monkeypatch, clock):
+def test_pending_writes_are_bounded_when_nothing_can_be_written(open_store, put, monkeypatch, clock):
     store = open_store()
     write = store._write
 

@@ -1,4 +1,4 @@
-"""A digest, and groups of more than one rule, as each receiver tells them."""
+"""A digest, and groups of more than one rule, as each receiver renders them."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ ENDPOINT = Endpoint(Secret("http://127.0.0.1:1/"))
 
 @pytest.fixture
 def digest(make_alert, make_notification):
-    """Two rules' alerts, one of them over."""
+    """Alerts of two rules, one of them resolved."""
     over = make_alert(rule="spike", severity=Severity.WARNING, resolved=1_750_000_100.0, summary="db sends 4 MB/s")
     return make_notification(make_alert(), over, group_key=DIGEST_GROUP_KEY, group_labels=(), reason="digest")
 
 
-def test_a_headline_says_what_the_alerts_have_in_common(digest, make_alert, make_notification):
+def test_a_title_has_the_labels_that_all_alerts_share(digest, make_alert, make_notification):
     assert notification_text.status_line(digest) == "[FIRING:1, RESOLVED:1] critical: digest of 2 rules on web-1"
     both = make_alert(), make_alert(rule="spike")
     by_unit = make_notification(*both, group_key='{unit="a b"}', group_labels=(("unit", "a b"),))
@@ -95,7 +95,7 @@ def test_syslog_and_the_console_name_the_rule_of_each_alert(digest):
     ]
 
 
-def test_a_notice_survives_the_state_file_with_what_it_is_grouped_by(make_notification, digest):
+def test_a_notification_keeps_its_group_labels_in_the_state_file(make_notification, digest):
     for notification in (digest, make_notification(group_labels=(("unit", "x"),)), make_notification()):
         assert Notification.from_json(json.loads(json.dumps(notification.to_json()))) == notification
     without = make_notification().to_json()

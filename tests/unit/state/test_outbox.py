@@ -55,7 +55,7 @@ def test_empty_outbox_gives_nothing(outbox):
     assert outbox.queues() == {}
 
 
-def test_notice_is_given_once_and_is_done_when_said_so(outbox, store):
+def test_a_notification_is_taken_once_and_delivered_when_the_attempt_succeeds(outbox, store):
     put(store, make_notification("n1"))
     attempt = outbox.begin_attempt("oncall")
     assert (attempt.notification, attempt.number) == (make_notification("n1"), 1)
@@ -64,7 +64,7 @@ def test_notice_is_given_once_and_is_done_when_said_so(outbox, store):
     assert states(store) == {"n1": "delivered"}
 
 
-def test_attempt_that_never_ended_is_given_again_with_its_number(outbox, store):
+def test_an_attempt_that_never_ended_is_repeated_with_the_next_number(outbox, store):
     put(store, make_notification("n1"))
     outbox.begin_attempt("oncall")
     attempt = outbox.begin_attempt("oncall")
@@ -87,7 +87,7 @@ def test_receivers_have_queues_of_their_own(outbox, store):
     assert outbox.begin_attempt("web") is None
 
 
-def test_notice_waits_until_it_is_due(outbox, store, clock):
+def test_a_notification_is_not_taken_before_it_is_due(outbox, store, clock):
     put(store, make_notification("n1"))
     again_in(outbox, outbox.begin_attempt("oncall"), clock, 5)
     assert outbox.begin_attempt("oncall") is None
@@ -96,7 +96,7 @@ def test_notice_waits_until_it_is_due(outbox, store, clock):
     assert outbox.begin_attempt("oncall").number == 2
 
 
-def test_later_notice_of_a_group_never_overtakes_an_earlier_one(outbox, store, clock):
+def test_a_later_notification_of_a_group_never_overtakes_an_earlier_one(outbox, store, clock):
     put(store, make_notification("n1", make_alert("a")))
     again_in(outbox, outbox.begin_attempt("oncall"), clock, 300)
     put(store, make_notification("n2", make_alert("a", resolved=9.0), reason="resolved"))
@@ -108,14 +108,14 @@ def test_later_notice_of_a_group_never_overtakes_an_earlier_one(outbox, store, c
     assert outbox.begin_attempt("oncall").notification.id == "n2"
 
 
-def test_group_that_is_retried_does_not_hold_up_other_groups(outbox, store, clock):
+def test_a_retried_group_does_not_delay_other_groups(outbox, store, clock):
     put(store, make_notification("n1", group_key="storm"))
     again_in(outbox, outbox.begin_attempt("oncall"), clock, 300)
     put(store, make_notification("n2", group_key="spike"))
     assert outbox.begin_attempt("oncall").notification.id == "n2"
 
 
-def test_unattempted_notices_of_a_group_become_one_with_the_id_of_the_oldest(outbox, store):
+def test_unattempted_notifications_of_a_group_are_merged_with_the_id_of_the_oldest(outbox, store):
     put(store, make_notification("n1", make_alert("a"), reason="first notification"))
     put(store, make_notification("n2", make_alert("b"), make_alert("a", resolved=9.0)))
     put(store, make_notification("other", group_key="spike"))
@@ -126,7 +126,7 @@ def test_unattempted_notices_of_a_group_become_one_with_the_id_of_the_oldest(out
     assert states(store) == {"n1": "pending", "n2": "merged", "other": "pending", "n3": "merged"}
 
 
-def test_attempted_notice_is_never_altered(outbox, store, clock):
+def test_an_attempted_notification_is_never_changed(outbox, store, clock):
     put(store, make_notification("n1", make_alert("a")))
     first = outbox.begin_attempt("oncall")
     again_in(outbox, first, clock, 1)
@@ -158,7 +158,7 @@ def test_merged_first_notification_whose_alerts_are_over_is_no_first_notificatio
     assert (merged.status, merged.reason) == ("resolved", "resolved")
 
 
-def test_waiting_time_that_no_attempt_can_have_set_is_over(outbox, store, clock):
+def test_a_due_time_that_no_attempt_can_have_set_counts_as_over(outbox, store, clock):
     put(store, make_notification("n1"))
     again_in(outbox, outbox.begin_attempt("oncall"), clock, 3601)
     assert outbox.begin_attempt("oncall").number == 2
@@ -166,7 +166,7 @@ def test_waiting_time_that_no_attempt_can_have_set_is_over(outbox, store, clock)
     assert outbox.begin_attempt("oncall") is None
 
 
-def test_news_of_firing_expire_after_a_day_and_the_end_of_an_alert_never(outbox, store, clock):
+def test_firing_notifications_expire_after_24_hours_and_resolved_ones_never(outbox, store, clock):
     put(
         store,
         make_notification("n1", group_key="a"),
@@ -183,7 +183,7 @@ def test_news_of_firing_expire_after_a_day_and_the_end_of_an_alert_never(outbox,
     assert outbox.begin_attempt("oncall").notification.id == "n2"
 
 
-def test_what_waits_for_removed_receivers_is_buried(outbox, store):
+def test_pending_notifications_of_removed_receivers_fail(outbox, store):
     put(
         store,
         make_notification("n1"),
@@ -195,7 +195,7 @@ def test_what_waits_for_removed_receivers_is_buried(outbox, store):
     assert states(store) == {"n1": "pending", "n2": "failed", "n3": "failed"}
 
 
-def test_waiting_counts_by_receiver(outbox, store, clock):
+def test_queues_are_counted_by_receiver(outbox, store, clock):
     put(
         store,
         make_notification("n1", group_key="a"),
@@ -208,7 +208,7 @@ def test_waiting_counts_by_receiver(outbox, store, clock):
     assert outbox.queues() == {"oncall": QueueStatus(pending=1, failed=1, oldest_seconds=90.0)}
 
 
-def test_attempts_are_written_down(outbox, store, clock):
+def test_attempts_are_recorded(outbox, store, clock):
     put(store, make_notification("n1"))
     again_in(outbox, outbox.begin_attempt("oncall"), clock, 0)
     clock.advance(2)
@@ -228,7 +228,7 @@ def test_attempts_are_written_down(outbox, store, clock):
 # ------------------------------------------------------------------------------- groups of more than one rule
 
 
-def test_a_notice_about_several_rules_neither_overtakes_nor_is_overtaken_by_others_about_them(outbox, store, clock):
+def test_a_notification_about_several_rules_keeps_its_order_among_others_about_them(outbox, store, clock):
     by_unit = '{unit="a"}'
     put(store, make_notification("n1", make_alert("a")))
     first = outbox.begin_attempt("oncall")
@@ -244,7 +244,7 @@ def test_a_notice_about_several_rules_neither_overtakes_nor_is_overtaken_by_othe
     assert order == ["n1", "n2", "n3", "n4"]
 
 
-def test_notices_of_one_group_are_not_merged_over_one_of_another_that_stands_between(outbox, store):
+def test_notifications_of_one_group_are_not_merged_past_another_group_between_them(outbox, store):
     firing, worse, ended = make_alert("a"), make_alert("a"), make_alert("a", resolved=9.0)
     put(store, make_notification("n1", firing))
     put(store, make_notification("n2", worse, group_key='{severity="critical"}'))
@@ -256,7 +256,7 @@ def test_notices_of_one_group_are_not_merged_over_one_of_another_that_stands_bet
     assert told == [("n1", "firing"), ("n2", "firing"), ("n3", "resolved")]
 
 
-def test_lanes_are_open_while_a_notice_waits_and_no_longer(outbox, store):
+def test_ordering_keys_exist_only_while_a_notification_is_pending(outbox, store):
     put(store, make_notification("n1"), make_notification("n2", group_key="(all)"))
     with store.database.transaction() as connection:
         before = connection.execute(

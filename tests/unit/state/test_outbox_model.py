@@ -1,4 +1,4 @@
-"""The outbox held to a list: whatever is put, sent, refused, dropped or cut short by a crash is where it should be."""
+"""The outbox compared with a list, through commits, attempts, refusals, drops and crashes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MEMORY = Path("/dev/shm")  # thousands of commits, each synced
 
 @dataclass
 class Entry:
-    """A notice that waits: what it says of each alert (True: it fires), and what is known of it."""
+    """A pending notification: the state of each alert (True: firing), and its attempts."""
 
     id: str
     receiver: str
@@ -67,7 +67,7 @@ def said(notification):
 
 
 class OutboxMachine(RuleBasedStateMachine):
-    """`waiting` is the model: every notice that is to be sent, in the order of making."""
+    """The model: all pending notifications, in order of creation."""
 
     def __init__(self):
         super().__init__()
@@ -138,7 +138,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.follow_drops()
 
     def follow_drops(self):
-        """What has to go is the outbox's choice; that all of it is said and counted, and no more of it, is not."""
+        """Take the choice of dropped notifications from the outbox; check that these are reported and counted."""
         most = self.capacity.max_receiver_notifications
         if max(self.backlogs().values(), default=0) <= most:
             return
@@ -182,7 +182,7 @@ class OutboxMachine(RuleBasedStateMachine):
         return next(entry for entry in self.waiting if (entry.receiver, entry.group) == (receiver, group))
 
     def merge(self, receiver, group):
-        """Make one of those that were never attempted, the newest word on each alert in it."""
+        """Merge the unattempted notifications of a group, with the newest state of each alert."""
         mine = [
             entry for entry in self.waiting if (entry.receiver, entry.group) == (receiver, group) and not entry.attempts
         ]
@@ -244,7 +244,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @rule()
     def crash(self):
-        """Go on with what is on disk; what was under way or not yet written is gone from memory."""
+        """Restart from the file; attempts in flight and unwritten changes are lost from memory."""
         before = self.home / str(self.crashes)
         self.crashes += 1
         shutil.copytree(before, self.home / str(self.crashes))
@@ -268,5 +268,5 @@ class OutboxMachine(RuleBasedStateMachine):
         assert dict(self.outbox.losses()) == {key: count for key, count in self.lost.items() if count}
 
 
-def test_the_outbox_is_a_list_that_survives():
+def test_the_outbox_behaves_like_a_list_that_survives_crashes():
     run_state_machine_as_test(OutboxMachine, settings=settings(max_examples=100, stateful_step_count=40, deadline=None))

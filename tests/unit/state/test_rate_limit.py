@@ -1,4 +1,4 @@
-"""What a budget says, how its buckets count, and what becomes of notices beyond it."""
+"""The key rate_limit, the buckets, and the handling of excess notifications."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from watchdog.storage.checksum import checksum
 
 SECOND_NS = 1_000_000_000
 HOUR = 3_600
-STEP = 1_200  # seconds until one more notice of five an hour may go
+STEP = 1_200  # seconds until one more of five notifications per hour may be sent
 WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
 
 
@@ -56,7 +56,7 @@ def test_an_invalid_rate_limit_is_reported_with_an_example(given_):
 
 
 @given(st.integers(1, 60), st.integers(0, 1_000), st.lists(st.integers(0, 2_000), max_size=80))
-def test_no_period_has_more_than_the_budget_says_and_a_long_one_has_nearly_half(most, passed, pauses):
+def test_no_period_exceeds_the_rate_limit_and_a_long_one_reaches_nearly_half(most, passed, pauses):
     bucket, period, now, debt, sent = LeakyBucket.per_period(most, HOUR), HOUR, passed, 0, []
     for pause in [*pauses, *[10] * 2_000]:
         now, debt = now + pause, bucket.remaining_debt_ns(debt, pause)
@@ -68,13 +68,13 @@ def test_no_period_has_more_than_the_budget_says_and_a_long_one_has_nearly_half(
     assert len([at for at in sent if at > now - 5 * HOUR]) >= 5 * (most // 2)
 
 
-def test_a_tenth_is_kept_for_what_is_critical():
+def test_a_tenth_is_reserved_for_critical_alerts():
     budget = RateLimit(30, HOUR * SECOND_NS)
     assert (budget.shared_bucket.burst_size, budget.critical_bucket.burst_size) == (14, 2)
     assert RateLimit(1, HOUR).critical_bucket.available_count(0) == 0
 
 
-# ------------------------------------------------------------------------------------------------ beyond it
+# ------------------------------------------------------------------------------------------------ excess
 
 
 def make_alert(rule, process="a", severity=WARNING, resolved=None):
@@ -84,7 +84,7 @@ def make_alert(rule, process="a", severity=WARNING, resolved=None):
 
 
 class Queue:
-    """A store, its outbox and one receiver with a budget of five an hour: two at once, one of them for criticals."""
+    """An outbox and one receiver with a rate limit of five per hour: two at once, one reserved for critical alerts."""
 
     def __init__(self, folder, clock):
         self.folder, self.clock, self.count = folder, clock, 0
@@ -115,7 +115,7 @@ class Queue:
         self.outbox.finish_attempt(AttemptOutcome(attempt, state, "ok", due_ns))
 
     def deliver(self):
-        """Deliver all that may go now; return what was sent as (id, group, reason, alerts)."""
+        """Deliver all notifications that may be sent now; return each as (id, group, reason, alerts)."""
         sent = []
         while (attempt := self.take()) is not None:
             self.end(attempt)
@@ -125,7 +125,7 @@ class Queue:
         return sent
 
     def exhaust(self):
-        """Use the budget up, but for what is kept for criticals."""
+        """Use up the rate limit except the reserve for critical alerts."""
         for rule in ("one", "two"):
             self.put(make_alert(rule))
         assert len(self.deliver()) == 2
@@ -138,7 +138,7 @@ def queue(tmp_path, clock):
     queue.store.close()
 
 
-def test_beyond_the_budget_what_waits_becomes_one_digest_with_the_newest_state_worst_first(queue, clock):
+def test_excess_notifications_become_one_digest_with_the_newest_states_worst_first(queue, clock):
     queue.exhaust()
     queue.put(make_alert("storm"))
     queue.put(make_alert("spike"))
@@ -166,13 +166,13 @@ def test_beyond_the_budget_what_waits_becomes_one_digest_with_the_newest_state_w
     assert queue.outbox.queues() == {}
 
 
-def test_the_last_that_may_go_is_a_digest_of_all(queue):
+def test_the_last_allowed_notification_is_a_digest_of_all(queue):
     for rule in ("one", "two", "three", "four"):
         queue.put(make_alert(rule))
     assert [(group, len(told)) for _, group, _, told in queue.deliver()] == [("one", 1), (DIGEST_GROUP_KEY, 3)]
 
 
-def test_news_of_something_critical_do_not_wait_behind_a_flood_of_warnings(queue, clock):
+def test_critical_alerts_are_not_delayed_by_a_flood_of_warnings(queue, clock):
     queue.exhaust()
     for number in range(50):
         queue.put(make_alert(f"flood-{number}"))
@@ -183,7 +183,7 @@ def test_news_of_something_critical_do_not_wait_behind_a_flood_of_warnings(queue
     assert queue.deliver() == [
         ("n53", "storm", "first notification", [("storm", "warning", "firing"), ("storm", "critical", "firing")])
     ]
-    queue.put(make_alert("rtt", severity=CRITICAL))  # what was kept is used up
+    queue.put(make_alert("rtt", severity=CRITICAL))  # the reserve is used up
     assert queue.deliver() == []
     clock.advance(STEP)
     assert [(group, len(told), told[0][0]) for _, group, _, told in queue.deliver()] == [
@@ -191,7 +191,7 @@ def test_news_of_something_critical_do_not_wait_behind_a_flood_of_warnings(queue
     ]
 
 
-def test_several_criticals_share_the_last_that_is_kept_for_them(queue):
+def test_several_critical_alerts_share_the_last_reserved_notification(queue):
     queue.exhaust()
     queue.put(make_alert("flood"))
     queue.put(make_alert("storm", severity=CRITICAL))
@@ -201,7 +201,7 @@ def test_several_criticals_share_the_last_that_is_kept_for_them(queue):
     ]
 
 
-def test_what_is_tried_again_costs_nothing_and_is_in_no_digest(queue, clock):
+def test_a_repeated_attempt_costs_nothing_and_is_in_no_digest(queue, clock):
     queue.put(make_alert("one"))
     failed = queue.take()
     queue.end(failed, "pending", 60)
@@ -218,7 +218,7 @@ def test_what_is_tried_again_costs_nothing_and_is_in_no_digest(queue, clock):
     ]
 
 
-def test_later_news_of_what_is_in_a_digest_wait_for_it_and_others_do_not(queue, clock):
+def test_later_notifications_about_alerts_of_a_digest_wait_for_it_and_others_do_not(queue, clock):
     queue.exhaust()
     queue.put(make_alert("storm"))
     queue.put(make_alert("spike"))
@@ -235,21 +235,21 @@ def test_later_news_of_what_is_in_a_digest_wait_for_it_and_others_do_not(queue, 
     assert [group for _, group, _, _ in queue.deliver()] == [DIGEST_GROUP_KEY, "storm"]
 
 
-def test_what_a_budget_has_left_survives_restarts_and_reboots(queue, clock):
+def test_the_rest_of_a_rate_limit_survives_restarts_and_reboots(queue, clock):
     queue.exhaust()
     queue.put(make_alert("storm"))
     queue.put(make_alert("spike"))
     queue.restart()
     assert queue.deliver() == []
     clock.advance(STEP - 600)
-    clock._boottime_ns -= 1_500 * SECOND_NS  # as the clock of another boot
+    clock._boottime_ns -= 1_500 * SECOND_NS  # like the clock of another boot
     queue.restart()
     assert queue.deliver() == []
     clock.advance(600)
     assert len(queue.deliver()) == 1
 
 
-def test_a_budget_that_is_lifted_lets_go_what_it_held(queue):
+def test_a_removed_rate_limit_releases_deferred_notifications(queue):
     queue.exhaust()
     queue.put(make_alert("storm"))
     queue.put(make_alert("spike"))
@@ -259,7 +259,7 @@ def test_a_budget_that_is_lifted_lets_go_what_it_held(queue):
     assert [group for _, group, _, _ in queue.deliver()] == ["storm", "spike"]
 
 
-def test_a_digest_of_very_many_leaves_the_rest_to_the_next(queue, clock):
+def test_a_digest_of_very_many_alerts_leaves_the_rest_to_the_next(queue, clock):
     queue.exhaust()
     for number in range(MAX_DIGEST_ALERTS + 5):
         queue.put(make_alert(f"flood-{number}"))
@@ -269,7 +269,7 @@ def test_a_digest_of_very_many_leaves_the_rest_to_the_next(queue, clock):
     assert [len(told) for *_, told in queue.deliver()] == [5]
 
 
-def test_names_that_are_no_utf8_are_in_a_digest_as_they_were(queue, clock):
+def test_names_that_are_not_utf8_are_unchanged_in_a_digest(queue, clock):
     queue.exhaust()
     queue.put(make_alert("storm", "ev\udcff\x1b"))
     queue.put(make_alert("spike"))
@@ -277,7 +277,7 @@ def test_names_that_are_no_utf8_are_in_a_digest_as_they_were(queue, clock):
     assert queue.take().notification.alerts[1].labels == (("process", "ev\udcff\x1b"),)
 
 
-def test_a_state_that_cannot_be_read_counts_as_nothing_used(queue):
+def test_an_unreadable_state_counts_as_an_unused_rate_limit(queue):
     queue.exhaust()
     with queue.store.database.transaction() as connection:
         connection.execute("UPDATE receiver_state SET value = '[1]'")
@@ -285,7 +285,7 @@ def test_a_state_that_cannot_be_read_counts_as_nothing_used(queue):
     assert len(queue.deliver()) == 1
 
 
-def test_a_damaged_notice_takes_no_other_with_it(queue, clock):
+def test_a_damaged_notification_damages_no_other(queue, clock):
     queue.exhaust()
     for rule in ("storm", "spike", "rtt"):
         queue.put(make_alert(rule))
@@ -298,7 +298,7 @@ def test_a_damaged_notice_takes_no_other_with_it(queue, clock):
     assert [alert.rule for alert in digest.alerts] == ["rtt", "storm"]
 
 
-def test_a_notice_that_is_no_more_what_it_was_is_told_in_no_digest(queue, clock):
+def test_a_notification_with_a_wrong_checksum_is_in_no_digest(queue, clock):
     queue.exhaust()
     for rule in ("storm", "spike", "rtt"):
         queue.put(make_alert(rule))
@@ -321,7 +321,7 @@ def test_a_notice_that_is_no_more_what_it_was_is_told_in_no_digest(queue, clock)
     assert queue.outbox.losses() == {("oncall", "damaged"): 1}
 
 
-def test_a_digest_tells_of_all_its_alerts(queue, clock):
+def test_the_delivery_of_a_digest_is_recorded_for_all_its_alerts(queue, clock):
     queue.exhaust()
     queue.put(make_alert("storm"))
     queue.put(make_alert("spike"), make_alert("spike", "b"))
@@ -330,11 +330,11 @@ def test_a_digest_tells_of_all_its_alerts(queue, clock):
     assert [group for _, group, *_ in queue.deliver()] == [DIGEST_GROUP_KEY]
     queue.put(make_alert("two", resolved=9.0), reason="resolved")
     known = sorted((alert.rule, dict(alert.labels)["process"]) for _, alert in queue.store.load().notified)
-    assert known == [("spike", "a"), ("spike", "b"), ("storm", "a")]  # the end of "two" is on its way
+    assert known == [("spike", "a"), ("spike", "b"), ("storm", "a")]  # the end of "two" is pending
 
 
 @pytest.mark.parametrize("reason", [NotificationReason.ESCALATED, NotificationReason.SEVERITY_CHANGED])
-def test_what_is_critical_and_told_in_place_of_another_does_not_wait(queue, reason):
+def test_an_escalated_critical_alert_is_not_deferred(queue, reason):
     queue.exhaust()
     queue.put(make_alert("storm"), reason=reason)
     queue.put(make_alert("rtt", severity=CRITICAL), reason=reason)
@@ -342,7 +342,7 @@ def test_what_is_critical_and_told_in_place_of_another_does_not_wait(queue, reas
 
 
 class Phone:
-    """A receiver with a budget of five an hour that is out of order at first."""
+    """A receiver with a rate limit of five per hour that fails at first."""
 
     def __init__(self, clock):
         self.name, self.rate_limit, self.clock = "oncall", RateLimit(5, HOUR * SECOND_NS), clock
@@ -355,7 +355,7 @@ class Phone:
         self.notified.update((alert.rule, alert.state.value) for alert in notification.alerts)
 
 
-def test_a_receiver_that_was_away_is_told_everything_and_no_more_often_than_its_budget_says(queue, clock):
+def test_after_an_outage_a_receiver_gets_everything_within_its_rate_limit(queue, clock):
     phone = Phone(clock)
     worker = Worker(phone, queue.outbox, clock, logging.getLogger("test"))
 

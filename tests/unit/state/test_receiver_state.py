@@ -1,4 +1,4 @@
-"""What a receiver keeps is known again after a restart, by that receiver alone."""
+"""The state of a receiver survives a restart and is visible to that receiver alone."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def test_the_newest_value_of_a_key_is_known(memory):
     assert memory.get("message") == "two"
 
 
-def test_what_was_never_kept_or_is_forgotten_is_none(memory):
+def test_a_missing_or_deleted_key_is_none(memory):
     memory.put("message", "one")
     memory.put("message", None)
     memory.put("never", None)
@@ -44,7 +44,7 @@ def test_what_was_never_kept_or_is_forgotten_is_none(memory):
     assert memory.get("never") is None
 
 
-def test_a_restart_forgets_nothing_and_receivers_do_not_see_each_other(tmp_path):
+def test_a_restart_keeps_the_state_and_receivers_do_not_share_it(tmp_path):
     database = Database(tmp_path / "state.sqlite3")
     StoredReceiverState(database, "oncall", SystemClock()).put("message", "one")
     database.close()

@@ -50,7 +50,7 @@ def test_new_store_is_empty(open_store):
     assert (saved.alerts, saved.groups, saved.boottime_shift_ns, saved.downtime_ns) == ((), (), 0, 0)
 
 
-def test_what_was_committed_is_loaded_after_a_restart(open_store):
+def test_committed_state_is_loaded_after_a_restart(open_store):
     store = open_store()
     commit(store, [("f1", {"n": 1}), ("f2", {"n": 2})], [(("oncall", "storm"), {"g": 1})], [make_notification(1)])
     commit(store, [("f1", {"n": 3}), ("f2", None)], [(("log", "storm"), {"g": 2})])
@@ -61,7 +61,7 @@ def test_what_was_committed_is_loaded_after_a_restart(open_store):
     assert open_store().load().groups == ({"g": 2},)
 
 
-def test_notice_comes_back_from_the_outbox_as_it_was(open_store, clock):
+def test_a_notification_comes_back_unchanged_from_the_outbox(open_store, clock):
     hostile = make_notification(1, process='a"\udcff\u2028<!channel>\n\x1b[2J')
     commit(open_store(), notifications=[hostile])
     assert Outbox(open_store().database, clock).begin_attempt("oncall") == DeliveryAttempt(hostile, 1)
@@ -76,7 +76,7 @@ def test_commit_of_nothing_writes_nothing(open_store):
     assert rows(store, "SELECT * FROM clocks") == before
 
 
-def test_failed_commit_leaves_nothing_half_done_and_the_next_writes_the_newest_of_all(open_store, tmp_path):
+def test_a_failed_commit_writes_nothing_and_the_next_writes_the_newest_of_all(open_store, tmp_path):
     store = open_store()
     commit(store, [("old", {"n": 0}), ("f1", {"n": 0})])
     other = sqlite3.connect(tmp_path / "state.sqlite3", isolation_level=None)
@@ -93,7 +93,7 @@ def test_failed_commit_leaves_nothing_half_done_and_the_next_writes_the_newest_o
     assert rows(store, "SELECT id FROM notifications ORDER BY sequence") == [("id1",), ("id2",)]
 
 
-def test_failed_commit_is_written_by_the_next_tick_although_nothing_is_new(open_store, tmp_path):
+def test_changes_of_a_failed_commit_are_written_by_the_next_tick_without_news(open_store, tmp_path):
     store = open_store()
     store.database._connection.execute("PRAGMA busy_timeout = 1")
     other = sqlite3.connect(tmp_path / "state.sqlite3", isolation_level=None)
@@ -142,7 +142,7 @@ def test_while_timers_run_the_end_of_a_daemon_is_known_to_within_five_seconds(
     assert open_store().load().downtime_ns == down_seconds * SECOND_NS
 
 
-def test_state_that_is_no_json_is_loaded_as_nothing(open_store):
+def test_invalid_json_is_loaded_as_an_empty_document(open_store):
     store = open_store()
     with store.database.transaction() as connection:
         connection.executemany(
@@ -152,7 +152,7 @@ def test_state_that_is_no_json_is_loaded_as_nothing(open_store):
     assert store.load().alerts == ({}, {}, {"n": 3})
 
 
-def test_wall_clock_that_went_back_over_a_reboot_is_no_negative_downtime(open_store, clock):
+def test_a_wall_clock_set_back_during_a_reboot_gives_no_negative_downtime(open_store, clock):
     commit(open_store(), [("f1", {})])
     clock._boottime_ns = 20 * SECOND_NS
     clock.step(-1_700_000_000)
@@ -171,7 +171,7 @@ def test_shift_lasts_until_the_first_commit_of_the_new_boot(open_store, clock):
     assert open_store("boot2").load().boottime_shift_ns == 0
 
 
-def test_waiting_time_of_a_notice_goes_on_over_a_reboot(open_store, clock):
+def test_the_due_time_of_a_notification_is_shifted_at_a_reboot(open_store, clock):
     store = open_store()
     commit(store, notifications=[make_notification(1)])
     outbox = Outbox(store.database, clock)
@@ -182,7 +182,7 @@ def test_waiting_time_of_a_notice_goes_on_over_a_reboot(open_store, clock):
     )
     clock._boottime_ns = 20 * SECOND_NS
     clock.step(90)
-    for _ in range(2):  # carried over once, not at every start
+    for _ in range(2):  # shifted once, not at each start
         outbox = Outbox(open_store("boot2").database, clock)
         assert outbox.next_due_ns("oncall") == (20 + 300 - 90) * SECOND_NS
     assert outbox.begin_attempt("oncall") is None
@@ -190,7 +190,7 @@ def test_waiting_time_of_a_notice_goes_on_over_a_reboot(open_store, clock):
     assert outbox.begin_attempt("oncall").number == 2
 
 
-def test_ended_notices_are_pruned_after_seven_days_and_pending_ones_never(open_store, clock):
+def test_ended_notifications_are_pruned_after_seven_days_and_pending_ones_never(open_store, clock):
     store = open_store()
     outbox = Outbox(store.database, clock)
     commit(
@@ -251,7 +251,7 @@ def ended_notice(number):
     return replace(notification, reason="resolved", alerts=(replace(alert, state=AlertState.RESOLVED, resolved=5.0),))
 
 
-def test_what_a_receiver_took_is_told_and_what_it_did_not_is_not(open_store, clock):
+def test_delivered_alerts_are_notified_and_refused_ones_are_not(open_store, clock):
     store = open_store()
     commit(store, notifications=[make_notification(1)])
     assert told(open_store) == []
@@ -262,7 +262,7 @@ def test_what_a_receiver_took_is_told_and_what_it_did_not_is_not(open_store, clo
     assert told(open_store) == [("oncall", "f" * 16)]
 
 
-def test_an_end_that_waits_is_on_its_way_one_that_died_is_not_and_one_that_arrived_is_the_last(open_store, clock):
+def test_a_pending_or_delivered_end_settles_an_alert_and_a_failed_one_does_not(open_store, clock):
     commit(open_store(), notifications=[make_notification(1)])
     deliver(open_store(), clock)
     commit(open_store(), notifications=[ended_notice(2)])
@@ -274,7 +274,7 @@ def test_an_end_that_waits_is_on_its_way_one_that_died_is_not_and_one_that_arriv
     assert told(open_store) == []
 
 
-def test_what_fires_again_behind_an_end_that_waits_has_no_end_on_its_way(open_store, clock):
+def test_an_alert_that_fires_again_after_a_pending_end_is_unresolved(open_store, clock):
     commit(open_store(), notifications=[make_notification(1)])
     deliver(open_store(), clock)
     store = open_store()
@@ -282,7 +282,7 @@ def test_what_fires_again_behind_an_end_that_waits_has_no_end_on_its_way(open_st
     assert told(open_store) == [("oncall", "f" * 16)]
 
 
-def test_a_receiver_that_is_removed_leaves_nothing_told(open_store, clock):
+def test_a_removed_receiver_leaves_no_notified_alerts(open_store, clock):
     commit(open_store(), notifications=[make_notification(1)])
     store = open_store()
     deliver(store, clock)
@@ -290,7 +290,7 @@ def test_a_receiver_that_is_removed_leaves_nothing_told(open_store, clock):
     assert told(open_store) == []
 
 
-def test_state_that_is_not_what_it_was_is_loaded_as_nothing(open_store):
+def test_a_document_with_a_wrong_checksum_is_loaded_as_empty(open_store):
     store = open_store()
     commit(store, [("f1", {"n": 1}), ("f2", {"n": 2})], [(("oncall", "storm"), {"g": 1})])
     with store.database.transaction() as connection:
@@ -300,7 +300,7 @@ def test_state_that_is_not_what_it_was_is_loaded_as_nothing(open_store):
     assert (saved.alerts, saved.groups) == (({}, {"n": 2}), ({},))
 
 
-def test_a_file_of_an_older_version_is_brought_up_to_date_with_all_that_waits(open_store, tmp_path, clock):
+def test_a_file_of_version_2_is_updated_with_its_pending_notifications(open_store, tmp_path, clock):
     body = json.dumps(make_notification(1).to_json())
     connection = sqlite3.connect(tmp_path / "state.sqlite3", isolation_level=None)
     for statement in (*SCHEMA_STEPS[0], *SCHEMA_STEPS[1]):
