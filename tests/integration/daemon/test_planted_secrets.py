@@ -26,7 +26,7 @@ from watchdog.config.permissions import ACCOUNT
 
 CERTIFICATE = Path(__file__).parents[1] / "receivers/localhost.pem"
 
-# A receiver's table, from what plants secrets and from where the receiver is to be found.
+# Table of a receiver, made from the garden of secrets and the receiver's address.
 KINDS = {
     "file": lambda g, at: hook(url_file=g.file(g.url(at)), hmac_secret_file=g.file(g.secret())),
     "env": lambda g, at: hook(url_env=g.variable(g.url(at)), hmac_secret_env=g.variable(g.secret())),
@@ -58,7 +58,7 @@ def mail(at, **keys):
 
 
 class Garden:
-    """Makes secrets and gives them in every way; for each kind of receiver its own, the same wherever that is found."""
+    """Makes secrets and gives them in every form; each type of receiver has its own, the same at every address."""
 
     def __init__(self, folder: Path) -> None:
         self.environment: dict[str, str] = {}
@@ -76,7 +76,7 @@ class Garden:
         self._kind, self._used = kind, 0
 
     def secret(self) -> str:
-        """Return the kind's next secret: a word that no encoding of URLs, JSON or TOML alters."""
+        """Return the type's next secret: a word that no encoding of URLs, JSON or TOML changes."""
         self._used += 1
         return self._secrets.setdefault(f"{self._kind} {self._used}", f"planted{secrets.token_hex(13)[:25]}")
 
@@ -86,7 +86,7 @@ class Garden:
         return f"{user}:{word}"
 
     def url(self, base: str) -> str:
-        """Return a URL to `base` that has a secret wherever a URL can have one."""
+        """Return a URL to `base` with a secret in every part that can have one."""
         scheme, _, place = base.partition("://")
         login, path, query, mark = self.login(), self.secret(), self.secret(), self.secret()
         return f"{scheme}://{login}@{place}/services/{path}?token={query}#{mark}"
@@ -100,18 +100,18 @@ class Garden:
         return name
 
     def credential(self, content: str) -> str:
-        """Give it as systemd does, with the mode that an access list shows as."""
+        """Give it as systemd does, with the file mode that an access list shows."""
         return self._write(self._folder / "credentials" / f"c{next(self._numbers)}", content, 0o440).name
 
     def __len__(self) -> int:
         return len(self._secrets)
 
     def harvest(self) -> str:
-        """Return all secrets, for a peer to throw back."""
+        """Return all secrets, for a peer that sends them back."""
         return ".".join([*self._secrets.values(), *(login.decode() for login in self._logins.values())])
 
     def found_in(self, *texts: bytes | str) -> list[str]:
-        """Return what the texts hold, in plain text or as a login is sent."""
+        """Return the secrets in the texts, in plain text or encoded as a login."""
         whole = b"\n".join(text if isinstance(text, bytes) else text.encode() for text in texts)
         plain = [name for name, secret in self._secrets.items() if secret.encode() in whole]
         return plain + [f"login of {kind}" for kind, login in self._logins.items() if login in whole]
@@ -131,7 +131,7 @@ def garden(open_folder):
 
 @pytest.fixture
 def echo():
-    """Return a function that starts a peer which answers with bytes made of all it was sent, and then closes."""
+    """Return a function that starts a peer that answers with bytes made from the request, and then closes."""
     listeners, threads = [], []
 
     def start(answer):
@@ -164,13 +164,13 @@ def echo():
 
 @pytest.fixture
 def places(garden, echo, start_server, unused_port):
-    """Return where receivers are found that fail, by the way in which they do."""
+    """Return the addresses of failing receivers, by kind of failure."""
     hanging = socket.create_server(("127.0.0.1", 0))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(CERTIFICATE)
 
     def back(status, headers=""):
-        # Both what was sent and all there is: a peer may know more secrets than we just told it.
+        # The request and all secrets: a peer may know more secrets than this request has.
         def answer(request):
             body = request + garden.harvest().encode()
             head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers.format(garden.harvest())}\r\n"
@@ -197,7 +197,7 @@ def places(garden, echo, start_server, unused_port):
 
 @pytest.fixture
 def plant(garden, places, watchdog, storm):
-    """Return a function that writes settings with a receiver of each kind at the places asked for."""
+    """Return a function that writes settings with a receiver of each type at the given addresses."""
 
     def plant(*wanted, kinds=KINDS):
         receivers = {}
@@ -215,7 +215,7 @@ def plant(garden, places, watchdog, storm):
     return plant
 
 
-# What a slip of the hand makes of a webhook's settings: from what plants secrets, the lines.
+# Typing errors in a webhook's settings: functions from the garden to the lines.
 SLIPS = {
     "no TOML": lambda g: f'url = "{g.secret()}',
     "twice": lambda g: f'url = "{g.secret()}"\nurl = "{g.secret()}"',
@@ -241,13 +241,13 @@ def slipped(slip, garden):
 
 
 def run(watchdog, garden, *arguments):
-    """Run a command with the same surroundings as the daemon's; return all that it writes."""
+    """Run a command with the environment of the daemon; return its whole output."""
     environment = {**os.environ, **garden.environment}
     done = subprocess.run([watchdog.command, *arguments], capture_output=True, check=False, timeout=60, env=environment)
     return done.stdout + done.stderr
 
 
-# Where receivers fail, each with the reason that some attempts are to have: on the way, and by what they are answered.
+# Kinds of failure, each with the reason that some attempts must have: connection failures, then answers.
 FAILURES = (
     {"refused": "connect", "dns": "dns", "tls": "tls", "cert": "tls", "hang": "timeout", "taken": "ok"},
     {
@@ -263,7 +263,7 @@ FAILURES = (
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("failures", FAILURES, ids=["wire", "answer"])
-def test_no_secret_shows_wherever_delivery_fails_or_is_looked_at(garden, plant, watchdog, storm, wait_for, failures):
+def test_no_secret_shows_in_failing_deliveries_or_their_listing(garden, plant, watchdog, storm, wait_for, failures):
     planted = plant(*failures)
     assert len(garden) >= 20
     watchdog.start(**garden.environment)
@@ -310,7 +310,7 @@ def test_no_secret_shows_when_a_receiver_is_tried(garden, plant, watchdog, kind)
 
 
 @pytest.mark.parametrize("slip", SLIPS)
-def test_no_secret_shows_when_it_stands_in_the_wrong_place(garden, watchdog, slip):
+def test_no_secret_shows_when_it_is_in_the_wrong_place(garden, watchdog, slip):
     watchdog.config.write_text(slipped(slip, garden))
     watchdog.config.chmod(0o600)
     notified = [
@@ -332,7 +332,7 @@ def test_no_secret_shows_when_a_reload_is_refused(garden, plant, watchdog):
     assert garden.found_in(watchdog.log(), watchdog.output()) == []
 
 
-# Defects of ours, each where secrets are at hand: in the main thread; in those of receivers and of the heartbeat.
+# Defects of bpf-watchdog near secrets: in the main thread; in those of receivers and of the heartbeat.
 DEFECTS = {
     "main": """
 from watchdog.daemon.pipeline import Pipeline

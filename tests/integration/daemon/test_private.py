@@ -14,7 +14,7 @@ REMEDY = (
 )
 
 
-def test_from_a_private_checkout_it_guards_judges_and_reloads(
+def test_from_a_private_checkout_it_starts_evaluates_and_reloads(
     watchdog, private_command, server, storm, notified, wait_for, open_folder
 ):
     watchdog.command = private_command
@@ -31,7 +31,7 @@ def test_from_a_private_checkout_it_guards_judges_and_reloads(
     assert watchdog.terminate()[0] == 0
 
 
-def test_the_shipped_rules_of_a_private_checkout_can_be_read_again_and_are_named_as_people_know_them(
+def test_the_shipped_rules_of_a_private_checkout_can_be_reloaded_and_are_logged_with_their_usual_path(
     installation, private_command, open_folder, wait_for
 ):
     rules = installation / "rules"
@@ -56,7 +56,7 @@ def test_other_commands_work_from_a_private_checkout_too(private_command):
         assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stdout + done.stderr
 
 
-def test_what_a_reload_could_not_read_is_told_at_the_start(watchdog, server, storm, notified):
+def test_files_that_a_reload_could_not_read_are_logged_at_the_start(watchdog, server, storm, notified):
     secret = watchdog.config.with_name("secret")
     secret.write_text("made-up")
     secret.chmod(0o600)

@@ -1,4 +1,4 @@
-"""What the running daemon holds, and what is left of it when it is killed."""
+"""The resources of the running daemon, and those left after a kill."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_KILOBYTES = 60 * 1024
 
 
 def bpf_objects(pid):
-    """Return the ids of the programs that a process holds, and its links by id with what they attach to."""
+    """Return the ids of the BPF programs of a process, and its links by id with their attach targets."""
     programs, links = set(), {}
     for file in Path(f"/proc/{pid}/fdinfo").iterdir():
         try:
@@ -36,7 +36,7 @@ def bpf_objects(pid):
 
 
 def exist(get_by_id, numbers):
-    """Return those of `numbers` that the kernel still knows."""
+    """Return the ids among `numbers` that still exist in the kernel."""
     found = {number: get_by_id(number) for number in numbers}
     for fd in found.values():
         if fd >= 0:
@@ -106,7 +106,7 @@ def test_kill_leaves_no_program_and_no_link_behind(start_daemon, watchdog, wait_
     wait_for(lambda: not exist(lib.bpf_link_get_fd_by_id, links), "the end of the links")
 
 
-def test_programs_sit_on_the_way_of_messages_only_while_a_rule_reads_what_they_measure(watchdog, server, storm):
+def test_message_probes_are_attached_only_while_a_rule_reads_their_metrics(watchdog, server, storm):
     hook, crowd = {"hook": server.as_receiver()}, storm.crowd_rule()
     latency = storm.rule(metric="response_latency", stat="p99", fire_above=1_000, clear_below=500)
 
