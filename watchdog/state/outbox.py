@@ -91,8 +91,8 @@ class Outbox:
         self._database = database
         self._clock = clock
 
-    def begin_attempt(self, receiver: str, gate: AttemptLimiter | None = None) -> DeliveryAttempt | None:
-        """Take the oldest notification that is due and that `gate` allows; return None when there is none.
+    def begin_attempt(self, receiver: str, limiter: AttemptLimiter | None = None) -> DeliveryAttempt | None:
+        """Take the oldest notification that is due and that `limiter` allows; return None when there is none.
 
         The attempt is counted on disk before it is made, so that after a crash it is known which ones may have been
         sent. A due time that no attempt can have set (a clock has changed) counts as over. A notification whose
@@ -101,8 +101,8 @@ class Outbox:
         while True:
             now_ns = self._clock.boottime_ns()
             with self._database.transaction() as connection:
-                if gate is not None:
-                    gate.defer_excess(connection, receiver, now_ns)
+                if limiter is not None:
+                    limiter.defer_excess(connection, receiver, now_ns)
                 first = self._first_due(connection, receiver, now_ns)
                 if first is None:
                     return None
@@ -110,8 +110,8 @@ class Outbox:
                 damaged = outbox_rows.fail_damaged(connection, receiver, group_key, self._clock.wall())
                 if not damaged:
                     attempt = self._take(connection, sequence, receiver, group_key)
-                    if gate is not None and attempt.number == 1:
-                        gate.count_sent(connection, receiver, now_ns)
+                    if limiter is not None and attempt.number == 1:
+                        limiter.count_sent(connection, receiver, now_ns)
                     return attempt
             _log.error("damaged notifications discarded: receiver=%s ids=%s", receiver, ",".join(damaged))
 

@@ -93,7 +93,7 @@ class Queue:
     def open(self):
         self.store = Store(self.folder, self.clock, "boot")
         self.outbox = Outbox(self.store.database, self.clock)
-        self.gate = RateLimiter(RateLimit(5, HOUR * SECOND_NS), self.clock)
+        self.limiter = RateLimiter(RateLimit(5, HOUR * SECOND_NS), self.clock)
 
     def restart(self):
         self.store.close()
@@ -108,7 +108,7 @@ class Queue:
         self.store.commit(alerts=(), groups=(), notifications=[notification])
 
     def take(self):
-        return self.outbox.begin_attempt("oncall", self.gate)
+        return self.outbox.begin_attempt("oncall", self.limiter)
 
     def end(self, attempt, state="delivered", seconds=0):
         due_ns = self.clock.boottime_ns() + seconds * SECOND_NS
@@ -254,7 +254,7 @@ def test_a_removed_rate_limit_releases_deferred_notifications(queue):
     queue.put(make_alert("storm"))
     queue.put(make_alert("spike"))
     assert queue.deliver() == []
-    queue.gate = None
+    queue.limiter = None
     queue.outbox.release_deferred()
     assert [group for _, group, _, _ in queue.deliver()] == ["storm", "spike"]
 
