@@ -17,8 +17,8 @@
 #include "owner.bpf.h"
 #include "record.bpf.h"
 
-#define IPPROTO_TCP 6
 #define ECONNRESET 104
+#define MAX_REFUSAL_NS 1000000000ULL /* a later reset breaks a connection that was in use */
 #define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
 
 #ifndef LEDGER_BYTES
@@ -265,9 +265,14 @@ static __always_inline void handle_end(struct sock *sk, struct tracked_socket *t
 		return;
 	if (!tracked->established_ns && (from == TCP_SYN_SENT || from == TCP_SYN_RECV))
 		tracked->flags |= FLAG_FAILED;
-	/* No backend behind the balancer, accept queue overflow, access refused: established, and reset before an answer. */
+	/*
+	 * No backend behind the balancer, accept queue overflow, access refused: established, and reset soon after,
+	 * before a byte was received or acknowledged (bytes_acked counts the SYN). A later reset breaks a connection
+	 * that worked, like a stream in one direction, or an idle one.
+	 */
 	if (from == TCP_ESTABLISHED && sk->sk_err == ECONNRESET && tracked->direction == DIRECTION_OUT &&
-	    tracked->born_ns && !tp->bytes_received)
+	    tracked->born_ns && !tp->bytes_received && tp->bytes_acked <= 1 &&
+	    bpf_ktime_get_boot_ns() - tracked->established_ns <= MAX_REFUSAL_NS)
 		tracked->flags |= FLAG_FAILED;
 	/* From these states without an error only close() and connect(AF_UNSPEC) lead here, both in the caller's context. */
 	if (!sk->sk_err && (from == TCP_ESTABLISHED || from == TCP_CLOSE_WAIT))
@@ -328,7 +333,7 @@ static __always_inline void handle_transition(struct sock *sk, int from, int to)
 	struct tracked_socket *tracked;
 
 	/* CLOSE to CLOSE: a socket that never left CLOSE. MPTCP's own sockets, SCTP and DCCP also come here. */
-	if (sk->sk_protocol != IPPROTO_TCP || (from == TCP_CLOSE && to == TCP_CLOSE))
+	if (!is_tcp(sk) || (from == TCP_CLOSE && to == TCP_CLOSE))
 		return;
 	tracked = to == TCP_SYN_RECV ? tracked_sockets.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE)
 				     : get_tracked_socket(sk);
@@ -470,9 +475,8 @@ BPF_ITER(task_file)
 	if (!sock)
 		return 0;
 	sk = sock->sk;
-	/* The protocol number alone is not enough: 6 in netlink is XFRM. */
-	if (!sk || sk->sk_protocol != IPPROTO_TCP ||
-	    (sk->__sk_common.skc_family != AF_INET && sk->__sk_common.skc_family != AF_INET6))
+	/* The family too: protocol 6 of netlink is XFRM. */
+	if (!sk || !is_tcp(sk) || (sk->__sk_common.skc_family != AF_INET && sk->__sk_common.skc_family != AF_INET6))
 		return 0;
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (!tp || sk->__sk_common.skc_state == TCP_CLOSE)
@@ -485,6 +489,9 @@ BPF_ITER(task_file)
 		return 0;
 	if (sk->__sk_common.skc_state == TCP_SYN_RECV && tracked->direction != DIRECTION_OUT)
 		mark_inbound(tracked);
+	/* Older than the programs: a child keeps its listener's limit of the accept queue, a client has 0. */
+	if (!tracked->direction && sk->__sk_common.skc_state != TCP_LISTEN && sk->sk_max_ack_backlog)
+		tracked->direction = DIRECTION_IN;
 	mark_accepted(tracked, sk);
 	fill_record(&record, sk, tp, tracked);
 	record.state = sk->__sk_common.skc_state;

@@ -80,7 +80,7 @@ static __always_inline int handle_send(struct sock *sk, int length)
 
 	if (length < 0)
 		return 0;
-	if (sk->sk_protocol == IPPROTO_TCP && length) {
+	if (is_tcp(sk) && length) {
 		since = pending_sends.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 		if (since)
 			*since = bpf_ktime_get_boot_ns();
@@ -128,7 +128,7 @@ static __always_inline int handle_receive(struct sock *sk, int length, int flags
 
 	if (length < 0 || flags & (MSG_PEEK | MSG_ERRQUEUE))
 		return 0;
-	if (sk->sk_protocol == IPPROTO_TCP)
+	if (is_tcp(sk))
 		return length ? record_response(sk) : 0;
 	if (sk->sk_protocol != IPPROTO_UDP)
 		return 0;

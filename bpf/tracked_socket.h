@@ -7,6 +7,9 @@
 
 #include "connection.h"
 
+#define SOCK_STREAM 1 /* include/linux/net.h */
+#define IPPROTO_TCP 6
+
 /* include/net/tcp_states.h: part of the user-space ABI. */
 enum tcp_state {
 	TCP_ESTABLISHED = 1,
@@ -20,6 +23,15 @@ enum tcp_state {
 	TCP_LISTEN = 10,
 	TCP_NEW_SYN_RECV = 12,
 };
+
+/*
+ * Return whether the socket has a tcp_sock. The protocol number alone is not enough: raw sockets can have protocol 6
+ * too (traceroute -T, scanners), and behind their struct raw_sock is other memory.
+ */
+static __always_inline bool is_tcp(struct sock *sk)
+{
+	return sk->sk_protocol == IPPROTO_TCP && sk->sk_type == SOCK_STREAM;
+}
 
 /* Source of the recorded owner. A higher rank replaces a lower one. */
 enum owner_rank {

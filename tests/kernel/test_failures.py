@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 import subprocess
+import time
 
 import pytest
 
@@ -119,6 +120,26 @@ def test_a_reset_in_the_middle_is_no_failed_connect(reader):
     out = rows.where(direction="out")
 
     assert (out.values("failure"), out.total("connect_failures"), out.total("bytes_received")) == ({"reset"}, 0, 5)
+
+
+@pytest.mark.parametrize(
+    ("payload", "seconds"), [(b"m" * 700, 0.0), (b"m" * 700, 1.3), (b"", 1.3)], ids=["stream", "old stream", "idle"]
+)
+def test_a_reset_of_a_connection_in_use_is_no_failed_connect(reader, payload, seconds):
+    """One-way streams and idle connections: the peer acknowledged bytes, or the connection lived for a second."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            accepted = server.accept()[0]
+            client.sendall(payload)
+            time.sleep(max(seconds, 0.2))
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            accepted.close()
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+    out = reader.until_closed(2, port).where(direction="out")
+
+    assert (out.values("failure"), out.total("connect_failures"), out.total("resets_received")) == ({"reset"}, 0, 1)
 
 
 def test_a_reset_after_our_own_close_is_no_failed_connect(reader):

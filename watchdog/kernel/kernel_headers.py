@@ -33,6 +33,7 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
     "sock": (
         ("struct sock_common __sk_common", "__sk_common"),
         ("struct socket *sk_socket", "sk_socket"),
+        ("u16 sk_type", "sk_type"),
         ("u16 sk_protocol", "sk_protocol"),
         ("int sk_err", "sk_err"),
         ("u32 sk_drops", "sk_drops"),  # atomic_t contains only the number
@@ -44,6 +45,7 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("u64 bytes_sent", "bytes_sent"),
         ("u64 bytes_retrans", "bytes_retrans"),
         ("u64 bytes_received", "bytes_received"),
+        ("u64 bytes_acked", "bytes_acked"),
         ("u32 write_seq", "write_seq"),
         ("u32 snd_una", "snd_una"),
         ("u32 rcv_nxt", "rcv_nxt"),

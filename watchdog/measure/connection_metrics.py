@@ -119,5 +119,6 @@ def _queues(rows: ConnectionFields, metrics: dict[str, Numbers]) -> None:
     unacknowledged = rows["send_queue"].astype(np.int64) - np.isin(rows["state"], _FIN_QUEUED)
     metrics["send_queue"] = np.where(with_data, np.maximum(unacknowledged, 0), 0).astype(np.float64)
     metrics["receive_queue"] = np.where(with_data, rows["receive_queue"].astype(np.int32), 0).clip(0).astype(np.float64)
-    share = rows["receive_queue"] / np.maximum(rows["send_queue"], 1)
+    # The kernel lets one connection more wait than the backlog (sk_acceptq_is_full), so a full queue is 100 %.
+    share = rows["receive_queue"] / (rows["send_queue"].astype(np.float64) + 1)
     metrics["accept_queue"] = np.where(listening, share, np.nan)

@@ -43,6 +43,9 @@ _READ = (
     *("error", "state", "direction", "flags", *WIDE_COUNTERS, *WRAPPING_COUNTERS),
 )
 _OUT, _IN = DIRECTIONS.index("out"), DIRECTIONS.index("in")
+_ADDRESS_BYTES = 16
+_ANY_ADDRESS = np.frombuffer(bytes(16) + bytes(10) + b"\xff\xff" + bytes(4), f"V{_ADDRESS_BYTES}")  # :: and 0.0.0.0
+_ENDPOINT = np.dtype([("netns", "u4"), ("local_port", "u2"), ("local", "u1", (_ADDRESS_BYTES,))])
 # A connection without a file (closed with data still to send, or passed in a message) is not in the pass. Its last
 # values are kept for this time; tcp_orphan_retries and keepalive end such connections earlier.
 _KEEP_NS = 15 * 60 * SECOND_NS
@@ -136,9 +139,9 @@ class Deltas:
             live = select_rows(live, ~np.isin(connection_ids(live), connection_ids(reading.closed)))
         rows = concatenate_rows([live, reading.closed])
         unknown = rows["direction"] == 0
-        if unknown.any():  # older than the programs: inbound if a listener has the port
-            ports = _ports(live[is_listener(live)])
-            rows["direction"][unknown] = np.where(np.isin(_ports(rows[unknown]), ports), _IN, _OUT)
+        if unknown.any():  # older than the programs: inbound if a listener has the address
+            inbound = _has_listener(rows[unknown], live[is_listener(live)])
+            rows["direction"][unknown] = np.where(inbound, _IN, _OUT)
         return rows
 
     def _join(self, ids: ConnectionIds) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
@@ -187,6 +190,21 @@ class Deltas:
         at = np.searchsorted(ordered, wanted, side="right") - 1
         found = (at >= 0) & (ordered[at] == wanted)
         return Responses(order[at[found]], reading.responses["latency_ns"][found] / SECOND_NS)
+
+
+def _has_listener(rows: ConnectionRows, listeners: ConnectionRows) -> NDArray[np.bool_]:
+    """Return, (n,), whether one of `listeners` has the local address and port of a row, or its port at any address."""
+    addresses = np.ascontiguousarray(listeners["local"]).view(_ANY_ADDRESS.dtype).ravel()
+    everywhere = np.isin(addresses, _ANY_ADDRESS)
+    at_port: NDArray[np.bool_] = np.isin(_ports(rows), _ports(listeners[everywhere]))
+    return at_port | np.isin(_endpoints(rows), _endpoints(listeners[~everywhere]))
+
+
+def _endpoints(rows: ConnectionRows) -> NDArray[np.void]:
+    endpoints = np.empty(len(rows), _ENDPOINT)
+    for name in _ENDPOINT.names or ():
+        endpoints[name] = rows[name]
+    return endpoints.view(f"V{_ENDPOINT.itemsize}")
 
 
 def _ports(rows: ConnectionRows) -> ConnectionIds:

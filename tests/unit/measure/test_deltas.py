@@ -191,7 +191,7 @@ def test_listeners_are_not_connections():
 def test_the_accept_queue_is_a_share_of_its_limit():
     changes = Deltas().advance(reading(live=[listener(80, receive_queue=3, send_queue=4), connection()]))
 
-    assert changes.metrics["accept_queue"][0] == 0.75
+    assert changes.metrics["accept_queue"][0] == 0.6  # of 5: the kernel lets backlog + 1 connections wait
     assert np.isnan(changes.metrics["accept_queue"][1])
 
 
