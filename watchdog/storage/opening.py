@@ -95,6 +95,9 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if verdict != "ok":
         raise DamagedFileError(sanitize.escape_unprintable(verdict.splitlines()[-1]))
     _log_damaged_wal(connection, path)
+    if version < len(SCHEMA_STEPS):
+        # Converted rows can need more pages than a full file has left. It then stays larger than its maximum.
+        connection.execute(f"PRAGMA max_page_count = {2 * MAX_FILE_PAGES}")
     connection.execute("BEGIN IMMEDIATE")
     for step in SCHEMA_STEPS[version:]:
         apply_step(connection, step)
@@ -102,6 +105,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {len(SCHEMA_STEPS)}")
     connection.execute("COMMIT")
+    connection.execute(f"PRAGMA max_page_count = {MAX_FILE_PAGES}")
 
 
 def _log_damaged_wal(connection: sqlite3.Connection, path: Path) -> None:

@@ -87,7 +87,7 @@ _SLACK_STEPS = {"told": "replied"}
 def convert_documents(connection: Connection) -> None:
     """Move the rows of `old_alerts`, `old_groups` and `notices` to their new tables; convert the others in place.
 
-    Row by row, each deleted once it is copied: a state file has no room for a second copy of all notifications.
+    Row by row, each deleted once it is copied, so that the file does not grow by a second copy of all notifications.
     """
     for table, source in (("alerts", "old_alerts"), ("groups", "old_groups"), ("notifications", "notices")):
         columns = OLD_COLUMNS[table]

@@ -32,6 +32,7 @@ from watchdog.state.receiver_state import StoredReceiverState
 from watchdog.state.store import Store
 from watchdog.storage.checksum import checksum
 from watchdog.storage.folder import STATE_FILE_NAME
+from watchdog.storage.opening import MAX_FILE_PAGES
 
 SQL = Path(__file__).with_name("state_version_4.sql").read_text()
 NOW_NS, WALL = 2_410 * SECOND_NS, 1_750_001_410.0  # of the last commit
@@ -281,3 +282,20 @@ def test_a_damaged_file_of_version_4_is_salvaged(old, open_store, tmp_path, cloc
     assert len(saved.outages.progress) == 1
     assert rows(store, "SELECT count(*) FROM receiver_state WHERE key = 'rate_limit'") == [(1,)]
     assert dict(Outbox(store.database, clock).losses())["hook", LossCause.REFUSED] == 1
+
+
+def test_a_full_file_is_updated_though_its_converted_rows_need_more_space(old, open_store):
+    [(body,)] = old.execute("SELECT body FROM notices WHERE id = ?", ("f" * 32,)).fetchall()
+    document = json.loads(body)
+    bodies = [json.dumps(document | {"id": f"{number:032x}"}, separators=(",", ":")) for number in range(20_000)]
+    old.executemany(
+        "INSERT INTO notices (id, receiver, rule, status, created_ns, due_ns, checksum, body) "
+        "VALUES (?, 'gone', 'storm', 'firing', 0, 0, ?, ?)",
+        [(f"{number:032x}1", checksum(body), body) for number, body in enumerate(bodies)],
+    )
+    assert old.execute("PRAGMA page_count").fetchone()[0] < MAX_FILE_PAGES
+    store = open_store()
+    assert rows(store, "PRAGMA page_count")[0][0] > MAX_FILE_PAGES
+    assert rows(store, "SELECT count(*) FROM notifications WHERE receiver = 'gone' AND state = 'pending'") == [
+        (20_000,)
+    ]
