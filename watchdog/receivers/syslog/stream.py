@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from watchdog.errors import DeliveryError, DeliveryErrorReason
-from watchdog.receivers.transport.deadline import Deadline, connect_tcp
+from watchdog.receivers.transport.connect import connect_tcp
+from watchdog.receivers.transport.deadline import Deadline
 from watchdog.receivers.transport.tls import certificate_error, has_fingerprint
 
 FRAMINGS = ("octet-counting", "lf")

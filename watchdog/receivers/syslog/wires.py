@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.syslog.stream import MAX_RECORD_BYTES, StreamWire, TlsSettings, bracket_ipv6
-from watchdog.receivers.transport.deadline import Deadline, resolve_host
+from watchdog.receivers.transport.connect import resolve_host
+from watchdog.receivers.transport.deadline import Deadline
 
 LOCAL_SYSLOG_SOCKETS = ("/dev/log", "/run/systemd/journal/dev-log", "/run/systemd/journal/syslog")
 

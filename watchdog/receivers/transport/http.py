@@ -29,8 +29,10 @@ from watchdog import __version__
 from watchdog.config.document import Table
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError, DeliveryErrorReason
-from watchdog.receivers.transport.deadline import Deadline, DeadlineEnforcer, connect_tcp, forbidden_address_error
-from watchdog.receivers.transport.proxy import Proxy, is_metadata_host, proxy_from_table
+from watchdog.receivers.transport.connect import connect_tcp
+from watchdog.receivers.transport.deadline import Deadline, DeadlineEnforcer
+from watchdog.receivers.transport.metadata_addresses import forbidden_address_error, is_metadata_host
+from watchdog.receivers.transport.proxy import Proxy, proxy_from_table
 from watchdog.receivers.transport.tls import certificate_error, host_tls_context, tls_context_from_table
 
 MAX_RESPONSE_BYTES = 65_536

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import urllib.parse
 from dataclasses import dataclass
 
 from watchdog.config.document import Table
-from watchdog.receivers.transport.deadline import is_metadata_address
 from watchdog.receivers.transport.http_headers import basic_authorization
 
 _DEFAULT_PORT = 3_128  # the port registered by squid for HTTP proxies; curl's default, 1080, is that of SOCKS
-# Host names of cloud metadata services: behind a proxy, only the name is known.
-_METADATA_NAMES = ("metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +52,3 @@ def parse_proxy_url(text: str) -> Proxy:
         username, password = urllib.parse.unquote(parts.username), urllib.parse.unquote(parts.password or "")
         headers["Proxy-Authorization"] = basic_authorization(username, password)
     return Proxy(parts.hostname, port or _DEFAULT_PORT, headers)
-
-
-def is_metadata_host(host: str) -> bool:
-    """Return whether `host` is a link-local or metadata address, without asking a name server."""
-    name = host.strip("[]").rstrip(".").lower()
-    if name in _METADATA_NAMES:
-        return True
-    try:
-        # In any spelling: getaddrinfo(3) also accepts 2852039166 and 0xA9FEA9FE as addresses.
-        results = socket.getaddrinfo(name, None, flags=socket.AI_NUMERICHOST)
-    except (OSError, UnicodeError):
-        return False
-    return any(is_metadata_address(str(address[0])) for *_, address in results)

@@ -19,7 +19,8 @@ from typing import Any
 
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError, DeliveryErrorReason
-from watchdog.receivers.transport.deadline import Deadline, DeadlineEnforcer, connect_tcp
+from watchdog.receivers.transport.connect import connect_tcp
+from watchdog.receivers.transport.deadline import Deadline, DeadlineEnforcer
 from watchdog.receivers.transport.tls import certificate_error
 
 MAX_REPLY_BYTES = 65_536

@@ -5,7 +5,7 @@ import pytest
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
 from watchdog.receivers.transport import http
-from watchdog.receivers.transport.deadline import is_metadata_address
+from watchdog.receivers.transport.metadata_addresses import is_metadata_address
 
 NOW = 1_750_000_000.0  # Sun, 15 Jun 2025 15:06:40 GMT
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from watchdog.config.document import Document
-from watchdog.receivers.transport.proxy import Proxy, is_metadata_host, parse_proxy_url, proxy_from_table
+from watchdog.receivers.transport.metadata_addresses import is_metadata_host
+from watchdog.receivers.transport.proxy import Proxy, parse_proxy_url, proxy_from_table
 
 
 @pytest.mark.parametrize(

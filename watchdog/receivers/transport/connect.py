@@ -1,0 +1,79 @@
+"""Name resolution and TCP connections that end at a deadline. Name resolution has no timeout of its own."""
+
+from __future__ import annotations
+
+import encodings.idna  # noqa: F401 - Python imports it at the first name resolution
+import socket
+import threading
+from typing import NamedTuple
+
+from watchdog.errors import DeliveryError, DeliveryErrorReason
+from watchdog.receivers.transport.deadline import Deadline
+from watchdog.receivers.transport.metadata_addresses import forbidden_address_error, is_metadata_address
+
+
+class ResolvedAddress(NamedTuple):
+    """One result of name resolution, in the form of the module `socket`."""
+
+    family: socket.AddressFamily
+    sockaddr: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+
+
+def resolve_host(host: str, port: int, kind: socket.SocketKind, deadline: Deadline) -> list[ResolvedAddress]:
+    """Return the addresses of `host`, in the order of the resolver.
+
+    Raises:
+        DeliveryError: `dns`, or `timeout` if the resolver does not answer in time.
+    """
+    answers: list[ResolvedAddress] = []
+    failures: list[OSError | UnicodeError] = []
+
+    def resolve() -> None:
+        try:
+            results = socket.getaddrinfo(host, port, type=kind)
+        except (OSError, UnicodeError) as error:  # UnicodeError: a host name that is not valid in IDNA
+            failures.append(error)
+        else:
+            answers.extend(ResolvedAddress(family, sockaddr) for family, _, _, _, sockaddr in results)
+
+    # getaddrinfo(3) cannot be interrupted: after the deadline its thread runs on until the resolver's own timeouts end.
+    thread = threading.Thread(target=resolve, name="resolver", daemon=True)
+    thread.start()
+    thread.join(deadline.remaining())
+    if failures:
+        raise DeliveryError(DeliveryErrorReason.DNS, f"{host}: name resolution failed", retryable=True)
+    if not answers:
+        raise DeliveryError(DeliveryErrorReason.TIMEOUT, f"{host}: name resolution timed out", retryable=True)
+    return answers
+
+
+def connect_tcp(host: str, port: int, deadline: Deadline, *, forbid_metadata_addresses: bool = False) -> socket.socket:
+    """Return a TCP connection to `host`; its timeout is the time left.
+
+    Every address is tried, each with an equal share of the time left. With `forbid_metadata_addresses`, link-local and
+    metadata addresses are not tried. The check uses the resolved address that is also connected to: neither another
+    spelling of the address nor a second answer of the name server avoids it.
+
+    Raises:
+        DeliveryError: `dns`, `timeout`, `connect` or `forbidden_address`.
+    """
+    addresses = resolve_host(host, port, socket.SOCK_STREAM, deadline)
+    if forbid_metadata_addresses:
+        addresses = [address for address in addresses if not is_metadata_address(str(address.sockaddr[0]))]
+        if not addresses:
+            raise forbidden_address_error(host)
+    failure: OSError = TimeoutError()
+    for index, address in enumerate(addresses):
+        connection = socket.socket(address.family, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(deadline.socket_timeout() / (len(addresses) - index))
+            connection.connect(address.sockaddr)
+            connection.settimeout(deadline.socket_timeout())
+        except OSError as error:
+            connection.close()
+            failure = error
+            continue
+        return connection
+    if isinstance(failure, TimeoutError):
+        raise DeliveryError(DeliveryErrorReason.TIMEOUT, f"{host}: connection timed out", retryable=True)
+    raise DeliveryError(DeliveryErrorReason.CONNECT, f"{host}: cannot connect: {failure.strerror}", retryable=True)
