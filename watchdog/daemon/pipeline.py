@@ -13,8 +13,8 @@ from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import Clock, Now
 from watchdog.daemon.configuration import Configuration
 from watchdog.delivery.delivery import Delivery
-from watchdog.delivery.escalation import OutageHandler
 from watchdog.delivery.health import Outage
+from watchdog.delivery.outage_handler import OutageHandler
 from watchdog.errors import StoreError
 from watchdog.kernel.collector import Collector
 from watchdog.measure.catalogue import ON_DEMAND_METRICS

@@ -6,6 +6,7 @@ Heartbeat, alert about a receiver, local log and escalation all ask this module.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from watchdog.clock import SECOND_NS, Clock, Now, boot_id
@@ -36,6 +37,19 @@ class Outage:
         """Return one line for a log or a heartbeat about the outage of `receiver`."""
         since = notification_text.rfc3339(self.since)
         return f"receiver down: receiver={receiver} since={since} reason={self.reason}"
+
+
+def down_receivers(
+    outages: Mapping[str, Outage], receivers: Iterable[str], down_after_ns: int, now_ns: int
+) -> dict[str, Outage]:
+    """Return the outages of those `receivers` that are down: their outage is `down_after_ns` old or older.
+
+    `outages`: by receiver. `now_ns`: CLOCK_BOOTTIME. The only definition of a receiver that is down: the alert about
+    it, the heartbeat and the local log use it.
+    """
+    return {
+        name: outages[name] for name in receivers if name in outages and outages[name].has_lasted(down_after_ns, now_ns)
+    }
 
 
 class ReceiverHealth:

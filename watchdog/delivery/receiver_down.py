@@ -13,7 +13,7 @@ from typing import Any
 from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
 from watchdog.clock import SECOND_NS, Now
 from watchdog.config.durations import format_duration
-from watchdog.delivery.health import Outage
+from watchdog.delivery.health import Outage, down_receivers
 from watchdog.errors import DocumentError, document_errors
 from watchdog.rules.language.rule import Severity
 
@@ -40,11 +40,7 @@ class ReceiverDownAlerts:
 
         Never blocks; may be called from any thread.
         """
-        return {
-            name: outages[name]
-            for name in self._receivers
-            if name in outages and outages[name].has_lasted(self._down_after_ns, now_ns)
-        }
+        return down_receivers(outages, self._receivers, self._down_after_ns, now_ns)
 
     def advance(self, outages: Mapping[str, Outage], now: Now) -> list[Transition]:
         """Return the transitions: receivers that are down now, and former ones that work again or were removed."""

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from sqlite3 import Connection
 from typing import Final
 
 from watchdog.clock import SECOND_NS, Clock
-from watchdog.routing.notification import DIGEST_GROUP_KEY, Notification, NotificationReason
+from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.language.rule import Severity
 from watchdog.state import outbox_rows
-from watchdog.state.outbox import merge_notifications
+from watchdog.state.digest import make_digest
 from watchdog.state.outbox_rows import PendingNotification
 from watchdog.state.rate_limit import RateLimit
 from watchdog.state.receiver_state import read_value, write_value
@@ -107,25 +106,6 @@ class RateLimiter:
         digest = make_digest([Notification.from_json_text(row.body) for row in rows])
         outbox_rows.mark_merged(connection, [row.sequence for row in rest], digest.id, self._clock.wall())
         outbox_rows.replace_notification(connection, first.sequence, digest, rows[-1].created_ns, now_ns)
-
-
-def make_digest(notifications: Sequence[Notification]) -> Notification:
-    """Return one notification for `notifications` of any groups, oldest first; the worst alerts first, resolved last.
-
-    It keeps the id of the oldest. If all are of one group, the result belongs to that group and is no digest.
-    """
-    merged = merge_notifications(notifications)
-    if len({notification.group_key for notification in notifications}) == 1:
-        return merged
-    alerts = sorted(merged.alerts, key=lambda one: (one.resolved is not None, -one.severity, one.fired, one.rule))
-    return replace(
-        merged,
-        group_key=DIGEST_GROUP_KEY,
-        group_labels=(),
-        reason=NotificationReason.DIGEST,
-        reason_detail="",
-        alerts=tuple(alerts),
-    )
 
 
 def _choose(rows: Sequence[PendingNotification], only: set[int] | None, taken: set[int]) -> set[int]:

@@ -17,7 +17,7 @@ from watchdog.alerts.instance import AlertInstance
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import SECOND_NS, Now
 from watchdog.config.settings import BUILT_IN_SETTINGS, EscalationSettings, RoutingSettings, SamplingSettings, Settings
-from watchdog.delivery.escalation import OutageHandler
+from watchdog.delivery.outage_handler import OutageHandler
 from watchdog.receivers.slack.thread import MessageStep, SlackMessageState
 from watchdog.routing.grouping import Grouping
 from watchdog.routing.notification import DIGEST_GROUP_KEY, Notification, NotificationReason

@@ -28,7 +28,7 @@ from watchdog.config.settings import (
 from watchdog.delivery import health as standing_module
 from watchdog.delivery import local_log as local_log_module
 from watchdog.delivery import worker as worker_module
-from watchdog.delivery.escalation import OutageHandler
+from watchdog.delivery.outage_handler import OutageHandler
 from watchdog.delivery.receiver_down import RECEIVER_DOWN_RULE
 from watchdog.delivery.worker import Worker
 from watchdog.errors import DeliveryError, DeliveryErrorReason
