@@ -12,14 +12,14 @@ import logging
 import sys
 from pathlib import Path
 
-from watchdog.alerts.alert import Alert, AlertState
 from watchdog.clock import SystemClock
 from watchdog.delivery.worker import Worker
 from watchdog.errors import StoreError
-from watchdog.routing.notification import Notification, NotificationReason
-from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import factories
 
 TICKS = 20
 MAX_TRIES = 5
@@ -37,14 +37,8 @@ class Receiver:
 
 
 def make_notification(number):
-    alert = Alert(
-        rule="storm", labels=(), fingerprint=f"{number:016x}", state=AlertState.FIRING, severity=Severity.WARNING,
-        summary="x" * 3_000, value=1.0, threshold=1.0, peak=1.0, started=1.0, fired=2.0, resolved=None, reason="",
-        receivers=None, runbook=None,
-    )  # fmt: skip
-    return Notification(
-        f"n{number}", "oncall", f"rule{number}", NotificationReason.FIRST, (alert,), created=3.0, host="db1"
-    )
+    alert = factories.make_alert(fingerprint=f"{number:016x}", summary="x" * 3_000)
+    return factories.make_notification(alert, id=f"n{number}", group_key=f"rule{number}")
 
 
 def retry(action):

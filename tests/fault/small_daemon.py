@@ -27,8 +27,10 @@ from watchdog.config.settings import RoutingSettings
 from watchdog.delivery.delivery import Delivery
 from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.routing.grouping import Grouping
-from watchdog.rules.language.rule import Severity
 from watchdog.state.store import Store
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import factories
 
 INTERVAL_NS = 50_000_000  # group_interval
 TICK_SECONDS = 0.005
@@ -95,12 +97,7 @@ class SmallLifecycle:
 
     @staticmethod
     def _alert(rule, labels, key, wall):
-        return Alert(
-            rule=rule, labels=labels, fingerprint=key, state=AlertState.FIRING, severity=Severity.WARNING,
-            summary="a storm",
-            value=150.0, threshold=100.0, peak=151.0, started=wall, fired=wall, resolved=None, reason="above 100",
-            receivers=None, runbook=None,
-        )  # fmt: skip
+        return factories.make_alert(rule=rule, labels=labels, fingerprint=key, started=wall, fired=wall)
 
 
 def kill_at(point, target, method, name, counts=lambda: True):

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from watchdog.alerts.alert import Alert, AlertState
-from watchdog.routing.notification import Notification, NotificationReason
-from watchdog.rules.language.rule import Severity
+import factories
+from watchdog.routing.notification import NotificationReason
 from watchdog.state.capacity import OutboxCapacity
 from watchdog.state.store import STATE_FILE_NAME, Store
 from watchdog.storage.opening import MAX_FILE_PAGES, PAGE_BYTES
@@ -58,14 +57,13 @@ def test_a_file_that_cannot_grow_drops_pending_notifications_to_save_new_changes
     text = "x" * 200_000
     for number in range(200):  # 40 MB into a file of 32 MB, of which 16 MB are for pending notifications
         clock.advance(1)
-        alert = Alert(
-            rule="storm", labels=(), fingerprint="f" * 16, state=AlertState.FIRING, severity=Severity.WARNING,
-            summary=text,
-            value=1.0, threshold=1.0, peak=1.0, started=1.0, fired=2.0, resolved=None, reason="", receivers=None,
-            runbook=None,
-        )  # fmt: skip
-        notification = Notification(
-            f"n{number}", f"r{number % 2}", f"g{number}", NotificationReason.NEW_ALERT, (alert,), 3.0, "db1"
+        alert = factories.make_alert(summary=text)
+        notification = factories.make_notification(
+            alert,
+            id=f"n{number}",
+            receiver=f"r{number % 2}",
+            group_key=f"g{number}",
+            reason=NotificationReason.NEW_ALERT,
         )
         store.commit(alerts=[(f"f{number % 20}", {"n": number})], groups=(), notifications=[notification])
     store.commit(alerts=[(f"big{number}", {"text": text}) for number in range(80)], groups=(), notifications=())

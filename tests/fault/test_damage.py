@@ -9,10 +9,8 @@ import sqlite3
 
 import pytest
 
-from watchdog.alerts.alert import Alert, AlertState
+import factories
 from watchdog.errors import StoreError
-from watchdog.routing.notification import Notification, NotificationReason
-from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import AttemptOutcome, Outbox
 from watchdog.state.store import Store
 from watchdog.storage.damage import MAX_QUARANTINED_FILES, quarantined_files
@@ -26,15 +24,13 @@ ALERTS, DELIVERED, PENDING = 40, 10, 40
 
 
 def make_notification(number):
-    alert = Alert(
-        rule=f"rule{number}", labels=(("process", f"culprit{number}"),), fingerprint=f"{number:016x}",
-        state=AlertState.FIRING, severity=Severity.WARNING, summary=f"storm {number} " + "x" * 500, value=150.0,
-        threshold=100.0, peak=151.0, started=1.0, fired=2.0, resolved=None, reason="above 100", receivers=None,
-        runbook=None,
-    )  # fmt: skip
-    return Notification(
-        f"n{number}", "oncall", f"rule{number}", NotificationReason.FIRST, (alert,), created=3.0, host="db1"
+    alert = factories.make_alert(
+        rule=f"rule{number}",
+        labels=(("process", f"culprit{number}"),),
+        fingerprint=f"{number:016x}",
+        summary=f"storm {number} " + "x" * 500,
     )
+    return factories.make_notification(alert, id=f"n{number}")
 
 
 def alert_state(number):

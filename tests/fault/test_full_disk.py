@@ -8,12 +8,10 @@ import os
 
 import pytest
 
-from watchdog.alerts.alert import Alert, AlertState
+import factories
 from watchdog.clock import SystemClock
 from watchdog.delivery.worker import Worker
 from watchdog.errors import StoreError
-from watchdog.routing.notification import Notification, NotificationReason
-from watchdog.rules.language.rule import Severity
 from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store
 
@@ -50,14 +48,8 @@ def fill(folder):
 
 
 def make_notification(number, text="x" * 400):
-    alert = Alert(
-        rule="storm", labels=(), fingerprint=f"{number:016x}", state=AlertState.FIRING, severity=Severity.WARNING,
-        summary=text, value=150.0, threshold=100.0, peak=151.0, started=1.0, fired=2.0, resolved=None,
-        reason="above 100", receivers=None, runbook=None,
-    )  # fmt: skip
-    return Notification(
-        f"n{number}", "oncall", f"rule{number}", NotificationReason.FIRST, (alert,), created=3.0, host="db1"
-    )
+    alert = factories.make_alert(fingerprint=f"{number:016x}", summary=text)
+    return factories.make_notification(alert, id=f"n{number}", group_key=f"rule{number}")
 
 
 def worker_for(store, clock):

@@ -18,13 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from watchdog.alerts.alert import Alert, AlertState, fingerprint
+import factories
 from watchdog.config.document import Document
 from watchdog.config.settings import read_settings
 from watchdog.receivers.registry import RECEIVER_TYPES, build_receivers
-from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.language import template
-from watchdog.rules.language.rule import Severity
 
 CHECKOUT = Path(__file__).parents[2]
 CERTIFICATE = CHECKOUT / "tests/integration/receivers/localhost.pem"
@@ -113,13 +111,14 @@ def notice_about(name, command_line):
     """Return a notification as the daemon makes it, with the name in every field that can hold one."""
     labels = (("exe", command_line), ("process", name), ("unit", name))
     values = {"process": name, "value": 612.0, "threshold": 500.0}
-    alert = Alert(
-        rule="storm", labels=labels, fingerprint=fingerprint("storm", labels), state=AlertState.FIRING,
-        severity=Severity.CRITICAL, summary=template.render_template(SUMMARY, values), value=612.0, threshold=500.0,
-        peak=640.0, started=1_750_000_000.0, fired=1_750_000_010.0, resolved=None, reason=f"{name} is above 500/s",
-        receivers=None, runbook=None, format="rate",
-    )  # fmt: skip
-    return Notification("5f" * 16, "oncall", "storm", NotificationReason.FIRST, (alert,), 1_750_000_012.0, "web-1")
+    alert = factories.make_alert(
+        labels=labels,
+        summary=template.render_template(SUMMARY, values),
+        value=612.0,
+        threshold=500.0,
+        reason=f"{name} is above 500/s",
+    )
+    return factories.make_notification(alert)
 
 
 def read(kind, rendered):
