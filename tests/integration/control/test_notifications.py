@@ -10,35 +10,23 @@ import threading
 
 import pytest
 
-from watchdog.alerts.alert import Alert, AlertState
+import factories
+from watchdog.alerts.alert import AlertState
 from watchdog.cli.main import main
 from watchdog.control import notification_handlers
 from watchdog.control.listener import Listener
 from watchdog.control.server import ControlServer
-from watchdog.routing.notification import Notification, NotificationReason
-from watchdog.rules.language.rule import Severity
+from watchdog.routing.notification import NotificationReason
 from watchdog.state import audit
 from watchdog.state.outbox import AttemptOutcome, Outbox
 from watchdog.state.store import Store
 from watchdog.storage.reader import StateReader
 
-STORM = Alert(
-    rule="storm",
+STORM = factories.make_alert(
     labels=(("process", "crawler"),),
     fingerprint="0123456789abcdef",
-    state=AlertState.FIRING,
-    severity=Severity.CRITICAL,
     summary="crawler\x1b[2J opens 612/s connections",
-    value=612.0,
-    threshold=500.0,
-    peak=640.5,
-    started=1_750_000_000.0,
     fired=1_750_000_000.0,
-    resolved=None,
-    reason="value above 500/s",
-    receivers=None,
-    runbook=None,
-    format="rate",
 )
 GONE = "connect: 127.0.0.1: cannot connect: Connection refused"
 DENIED = "auth: 127.0.0.1 answered 401"
@@ -87,7 +75,9 @@ def put(store, clock):
     def put(id_, receiver, rule="storm", **changes):
         alert = dataclasses.replace(STORM, rule=rule, **changes)
         reason = NotificationReason.FIRST if alert.resolved is None else NotificationReason.RESOLVED
-        notification = Notification(id_ * 16, receiver, rule, reason, (alert,), clock.wall(), "web-1")
+        notification = factories.make_notification(
+            alert, id=id_ * 16, receiver=receiver, reason=reason, created=clock.wall()
+        )
         store.commit(alerts=(), groups=(), notifications=[notification])
 
     return put

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -12,55 +11,23 @@ from socket import AF_INET, AF_INET6, SO_RCVBUF, SOL_SOCKET, create_server, sock
 
 import pytest
 
-from watchdog.alerts.alert import Alert, AlertState
+import factories
 from watchdog.routing.notification import Notification, NotificationReason
-from watchdog.rules.language.rule import Severity
 
 CERTIFICATE = Path(__file__).parent / "localhost.pem"  # self-signed for the name localhost, with its key
-
-STORM = Alert(
-    rule="outbound-connection-storm",
-    labels=(("process", "crawler"), ("unit", "crawler.service")),
-    fingerprint="0123456789abcdef",
-    state=AlertState.FIRING,
-    severity=Severity.CRITICAL,
-    summary="crawler opens 612/s connections (limit 500/s)",
-    value=612.0,
-    threshold=500.0,
-    peak=640.5,
-    started=1_750_000_000.0,
-    fired=1_750_000_010.25,
-    resolved=None,
-    reason="value above 500/s for 10 s",
-    receivers=None,
-    runbook=None,
-    format="rate",
-)
-
-
-def notification_of(alert: Alert, reason: str, identity: str) -> Notification:
-    return Notification(
-        id=identity * 32,
-        receiver="oncall",
-        group_key=alert.rule,
-        reason=NotificationReason(reason),
-        alerts=(alert,),
-        created=1_750_000_200.0,
-        host="web-1",
-    )
 
 
 @pytest.fixture
 def firing() -> Notification:
     """Return the notification of a firing storm."""
-    return notification_of(STORM, "first notification", "a")
+    return factories.make_notification(id="a" * 32, created=1_750_000_200.0)
 
 
 @pytest.fixture
 def resolved() -> Notification:
     """Return the notification of its end."""
-    ended = dataclasses.replace(STORM, state=AlertState.RESOLVED, resolved=1_750_000_100.0, value=3.0)
-    return notification_of(ended, "resolved", "b")
+    ended = factories.make_alert(resolved=1_750_000_100.0, value=3.0)
+    return factories.make_notification(ended, id="b" * 32, reason=NotificationReason.RESOLVED, created=1_750_000_200.0)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
+from watchdog.alerts.alert import AlertState, Transition, TransitionKind
 from watchdog.clock import Now, SystemClock, boot_id
 from watchdog.config.secrets import Secret
 from watchdog.config.settings import RoutingSettings
@@ -22,15 +22,13 @@ from watchdog.delivery.delivery import Delivery
 from watchdog.receivers.alertmanager import API_PATH, Alertmanager
 from watchdog.receivers.transport.http import Endpoint
 from watchdog.routing.grouping import Grouping
-from watchdog.rules.language.rule import Severity
 from watchdog.state.store import Store
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+import factories
+
 LABELS = (("process", "crawler"),)
-STORM = Alert(
-    rule="storm", labels=LABELS, fingerprint=fingerprint("storm", LABELS), state=AlertState.FIRING,
-    severity=Severity.CRITICAL, summary="crawler opens 612/s connections (limit 500/s)", value=612.0, threshold=500.0,
-    peak=640.5, started=0.0, fired=0.0, resolved=None, reason="value above 500/s", receivers=None, runbook=None,
-)  # fmt: skip
+STORM = factories.make_alert(rule="storm", labels=LABELS)
 
 
 class Host:
