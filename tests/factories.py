@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from watchdog.clock import SECOND_NS
 from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.engine.contributors import Peer
 from watchdog.rules.language.expression import Expression, MetricReference
-from watchdog.rules.language.rule import Rule, Severity, Stat, StatKind, Thresholds
+from watchdog.rules.language.rule import Condition, Rule, Severity, Stat, StatKind, Thresholds
 from watchdog.rules.language.template import Template
 
 _STORM = Alert(
@@ -134,6 +135,8 @@ def make_rule(
     name: str = "storm",
     metric: str | Expression = "connects",
     stat: str = "rate",
+    by: Iterable[str] = ("process",),
+    where: Iterable[Condition] = (),
     above: float | None = 100,
     critical: float | None = None,
     below: float | None = None,
@@ -155,8 +158,8 @@ def make_rule(
         "metric": MetricReference(metric) if isinstance(metric, str) else metric,
         "stat": make_stat(stat),
         "window_ns": round(window_seconds * SECOND_NS),
-        "by": ("process",),
-        "where": (),
+        "by": tuple(by),
+        "where": tuple(where),
         "only_if": None,
         "thresholds": Thresholds(below is None, fire, cleared),
         "for_ns": round(for_seconds * SECOND_NS),

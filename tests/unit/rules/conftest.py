@@ -1,4 +1,4 @@
-"""Rules and snapshots for tests: made of plain values, on a host whose names get codes as they come."""
+"""Rules and snapshots for tests, written as plain values."""
 
 from __future__ import annotations
 
@@ -9,72 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 
+import factories
+from watchdog.clock import SECOND_NS
 from watchdog.kernel.quality import Quality
 from watchdog.measure.catalogue import DIMENSIONS, METRICS, UNKNOWN_CODE, DimensionKind, MetricKind
 from watchdog.measure.snapshot import Snapshot
-from watchdog.rules.language.expression import Comparison, Expression, MetricReference
-from watchdog.rules.language.rule import Condition, Rule, Severity, Stat, StatKind, Thresholds
-from watchdog.rules.language.template import Template
-
-SECOND_NS = 1_000_000_000
-
-
-def _stat(text: str) -> Stat:
-    if text.startswith("p"):
-        digits = text[1:]
-        return Stat(text, StatKind.PERCENTILE, float(digits[:2] + "." + digits[2:] if len(digits) > 2 else digits))
-    return Stat(text, StatKind(text))
-
-
-def _rule(
-    name: str = "storm",
-    metric: str | Expression = "connects",
-    stat: str = "rate",
-    window: float = 10,
-    by: Iterable[str] = ("process",),
-    where: Iterable[Condition] = (),
-    only_if: Comparison | None = None,
-    above: float | None = 100,
-    critical: float | None = None,
-    below: float | None = None,
-    clear: float | None = None,
-    clear_critical: float | None = None,
-    hold: float = 0,
-    keep: float = 0,
-    **others: Any,
-) -> Rule:
-    fire_warning = above if below is None else below
-    fire = {Severity.WARNING: fire_warning, Severity.CRITICAL: critical}
-    clears = {Severity.WARNING: clear, Severity.CRITICAL: clear_critical}
-    fire = {severity: limit for severity, limit in fire.items() if limit is not None}
-    cleared = {severity: limit if clears[severity] is None else clears[severity] for severity, limit in fire.items()}
-    return Rule(
-        id=name,
-        summary=others.get("summary", Template("", ())),
-        metric=MetricReference(metric) if isinstance(metric, str) else metric,
-        stat=_stat(stat),
-        window_ns=round(window * SECOND_NS),
-        by=tuple(by),
-        where=tuple(where),
-        only_if=only_if,
-        thresholds=Thresholds(below is None, fire, cleared),
-        for_ns=round(hold * SECOND_NS),
-        keep_firing_for_ns=round(keep * SECOND_NS),
-        receivers=None,
-        runbook=None,
-        file="rules.toml",
-        line=1,
-    )
+from watchdog.rules.language.rule import Rule
 
 
 @pytest.fixture(scope="session")
 def make_rule() -> Callable[..., Rule]:
-    """Give a factory of rules: `above`, `below` and `clear` are the warning's thresholds, times are in seconds."""
-    return _rule
+    """Return the factory of rules."""
+    return factories.make_rule
 
 
 class Host:
-    """A host whose snapshots are written down row by row; its clock starts at 1,000 s."""
+    """Makes snapshots from rows; its clock starts at 1,000 s, and each new name gets the next code."""
 
     def __init__(self) -> None:
         self.at_ns = 1_000 * SECOND_NS
@@ -103,11 +53,11 @@ class Host:
         return self._codes.get(dimension, {}).get(text)
 
     def baseline(self, *rows: Mapping[str, Any]) -> Snapshot:
-        """Make a snapshot without measured time."""
+        """Return a snapshot without measured time."""
         return self._snapshot(rows, 0, Quality())
 
     def tick(self, *rows: Mapping[str, Any], seconds: float = 1, **quality: int) -> Snapshot:
-        """Let time pass, and make a snapshot of `rows`: dimensions (None: lost) and metrics by name."""
+        """Advance the clock and return a snapshot of `rows`: dimensions (None: lost) and metrics by name."""
         elapsed_ns = round(seconds * SECOND_NS)
         self.at_ns += elapsed_ns
         return self._snapshot(rows, elapsed_ns, Quality(**quality))
@@ -145,11 +95,11 @@ def _halves(text: str | None) -> tuple[int, int]:
 
 @pytest.fixture(scope="session")
 def make_host() -> Callable[[], Host]:
-    """Give a factory of hosts, for tests that need a new one for each example."""
+    """Return the class of hosts, for tests that need a new host for each example."""
     return Host
 
 
 @pytest.fixture
 def host() -> Host:
-    """Give a host to write snapshots of."""
+    """Return a new host."""
     return Host()

@@ -1,4 +1,4 @@
-"""Expressions over all groups at once."""
+"""Expressions, evaluated for all groups together."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_values_are_combined_group_by_group(text, expected):
         ("(connects + 5) * accepts", None),
     ],
 )
-def test_the_power_of_time_is_that_of_the_terms(text, expected):
+def test_the_power_of_time_of_an_expression(text, expected):
     assert time_power(parse_expression(text)) == expected
 
 
@@ -54,5 +54,5 @@ def test_the_power_of_time_is_that_of_the_terms(text, expected):
         ("(connects - accepts) * 2", False),
     ],
 )
-def test_values_are_never_too_high_where_more_of_any_metric_only_adds(text, expected):
+def test_values_are_never_too_high_if_each_metric_only_adds_to_them(text, expected):
     assert never_overestimates(parse_expression(text)) is expected

@@ -1,4 +1,4 @@
-"""What made up a value: by peer, by process, and tick by tick."""
+"""Contributors to a value: by peer, by process and by tick."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def connection(remote="192.0.2.7", port=443, **row):
 REFUSED = connection(connects=1, connect_failures=1, closes=1, failure="refused", state="CLOSE")
 
 
-def trace(rule, *ticks, host, labels=LABELS):
-    """Return the trace of the last of `ticks`, a list of rows each."""
+def contributors_of(rule, *ticks, host, labels=LABELS):
+    """Return the contributors of the last of `ticks`, each a list of rows."""
     engine = Engine([rule])
     for rows in ticks:
         snapshot = host.tick(*rows)
@@ -32,9 +32,9 @@ def trace(rule, *ticks, host, labels=LABELS):
     return found and found[1]
 
 
-def test_peers_come_by_what_they_add_with_bytes_states_and_failures(host, make_rule):
+def test_peers_are_in_order_of_their_share_with_bytes_states_and_failures(host, make_rule):
     alive = connection("198.51.100.20", 5432, connects=1, open=1, state="ESTABLISHED", bytes_sent=10, bytes_received=20)
-    found = trace(make_rule(), [alive, *[REFUSED] * 3, alive], host=host)
+    found = contributors_of(make_rule(), [alive, *[REFUSED] * 3, alive], host=host)
 
     assert [(peer.address, peer.port, peer.amount, peer.connections) for peer in found.peers] == [
         ("192.0.2.7", 443, 3, 3),
@@ -48,49 +48,49 @@ def test_peers_come_by_what_they_add_with_bytes_states_and_failures(host, make_r
     assert (found.metric, found.amount, found.peer_count, found.tick_seconds) == ("connects", 5, 2, 1)
 
 
-def test_others_connections_count_for_nothing_nor_do_those_that_where_leaves_out(host, make_rule):
+def test_connections_of_other_groups_and_those_excluded_by_where_are_ignored(host, make_rule):
     rule = make_rule(where=[Condition("remote_port", any_of=("443",))])
     rows = [connection(connects=1), connection(port=80, connects=1), connection(connects=1, process="other", pid=1)]
-    found = trace(rule, [*rows, connection(open=1)], host=host)
+    found = contributors_of(rule, [*rows, connection(open=1)], host=host)
 
     assert [(peer.port, peer.amount) for peer in found.peers] == [(443, 1)]
     assert [one.pid for one in found.processes] == [4711]
 
 
-def test_of_many_peers_the_first_five_are_told_and_all_are_counted(host, make_rule):
+def test_the_first_five_of_many_peers_are_returned_and_all_are_counted(host, make_rule):
     rows = [connection(f"192.0.2.{last}", connects=1) for last in range(1, 9) for _ in range(last)]
-    found = trace(make_rule(), [rows[0], *rows], host=host)
+    found = contributors_of(make_rule(), [rows[0], *rows], host=host)
 
     assert [peer.address for peer in found.peers] == [f"192.0.2.{last}" for last in (8, 7, 6, 5, 4)]
     assert (found.peer_count, found.amount) == (8, 37)
 
 
-def test_a_peer_that_connected_is_known_by_the_port_it_came_to(host, make_rule):
+def test_a_peer_of_an_inbound_connection_is_identified_by_the_local_port(host, make_rule):
     rows = [connection(port=40_000 + n, direction="in", local_port=8080, established=1, open=1) for n in range(3)]
-    found = trace(make_rule(metric="established"), rows, host=host)
+    found = contributors_of(make_rule(metric="established"), rows, host=host)
 
     assert [(peer.direction, peer.port, peer.connections) for peer in found.peers] == [("in", 8080, 3)]
 
 
-def test_what_has_no_peer_is_known_by_its_own_end(host, make_rule):
+def test_a_listener_is_identified_by_its_local_address(host, make_rule):
     listener = {**CRAWLER, "local": "0.0.0.0", "local_port": 80, "state": "LISTEN", "accept_queue": 0.9}
-    found = trace(make_rule(metric="accept_queue", stat="max", above=0.5), [listener], host=host)
+    found = contributors_of(make_rule(metric="accept_queue", stat="max", above=0.5), [listener], host=host)
 
     assert [(peer.address, peer.port, peer.amount) for peer in found.peers] == [("0.0.0.0", 80, 0.9)]
     assert math.isnan(found.amount)
 
 
-def test_of_a_share_the_part_is_told(host, make_rule):
+def test_a_ratio_is_broken_down_by_its_numerator(host, make_rule):
     rule = make_rule(metric=parse_expression("connect_failures / connects"), above=0.2)
-    found = trace(rule, [REFUSED, connection("198.51.100.20", connects=1, open=1)], host=host)
+    found = contributors_of(rule, [REFUSED, connection("198.51.100.20", connects=1, open=1)], host=host)
 
     assert (found.metric, found.amount) == ("connect_failures", 1)
     assert [peer.address for peer in found.peers] == ["192.0.2.7"]
 
 
-def test_of_a_distribution_the_greatest_value_is_told(host, make_rule):
+def test_a_distribution_has_the_largest_value_of_each_peer(host, make_rule):
     rows = [connection(rtt=0.1, open=1), connection(rtt=0.3, open=1), connection("198.51.100.20", rtt=0.2, open=1)]
-    found = trace(make_rule(metric="rtt", stat="p50", above=0.05), [*rows, connection(open=1)], host=host)
+    found = contributors_of(make_rule(metric="rtt", stat="p50", above=0.05), [*rows, connection(open=1)], host=host)
 
     assert [(peer.address, peer.amount, peer.connections) for peer in found.peers] == [
         ("192.0.2.7", 0.3, 2),
@@ -98,9 +98,9 @@ def test_of_a_distribution_the_greatest_value_is_told(host, make_rule):
     ]
 
 
-def test_processes_come_by_what_they_add_with_their_names(host, make_rule):
+def test_processes_are_in_order_of_their_share_with_their_names(host, make_rule):
     rows = [connection(connects=1), *[connection(connects=1, pid=4712, user="root")] * 2]
-    found = trace(make_rule(), rows, host=host)
+    found = contributors_of(make_rule(), rows, host=host)
 
     assert [(one.pid, one.amount, one.process, one.user) for one in found.processes] == [
         (4712, 2, "crawler", "root"),
@@ -109,34 +109,34 @@ def test_processes_come_by_what_they_add_with_their_names(host, make_rule):
     assert found.process_count == 2
 
 
-def test_of_processes_that_add_the_same_the_newest_come_first(host, make_rule):
-    found = trace(make_rule(), [connection(connects=1, pid=pid) for pid in (7, 9, 8)], host=host)
+def test_processes_with_equal_shares_are_in_order_from_the_newest(host, make_rule):
+    found = contributors_of(make_rule(), [connection(connects=1, pid=pid) for pid in (7, 9, 8)], host=host)
 
     assert [one.pid for one in found.processes] == [9, 8, 7]
 
 
-def test_a_rule_for_the_whole_host_finds_the_process_that_has_most(host, make_rule):
+def test_a_rule_for_the_whole_host_finds_the_process_with_the_largest_share(host, make_rule):
     rows = [connection(connects=1), *[connection(connects=1, process="other", pid=9)] * 2]
-    found = trace(make_rule(by=()), rows, host=host, labels=())
+    found = contributors_of(make_rule(by=()), rows, host=host, labels=())
 
     assert [(one.process, one.amount) for one in found.processes] == [("other", 2), ("crawler", 1)]
 
 
-def test_what_is_no_connection_has_neither_peer_nor_process(host, make_rule):
+def test_a_row_that_is_not_a_connection_has_neither_peer_nor_process(host, make_rule):
     own = {"process": "bpf-watchdog", "pid": None, "remote": None, "local": None, "lost_connections": 3}
     rule = make_rule(metric="lost_connections", stat="sum", above=0)
-    found = trace(rule, [own], host=host, labels=(("process", "bpf-watchdog"),))
+    found = contributors_of(rule, [own], host=host, labels=(("process", "bpf-watchdog"),))
 
     assert (found.peers, found.processes, found.amount, found.history) == ((), (), 3, (3,))
 
 
-def test_who_has_fallen_silent_has_history_alone(host, make_rule):
-    found = trace(make_rule(below=1), [connection(connects=5)], [], [connection(process="other")], host=host)
+def test_a_silent_group_has_only_history(host, make_rule):
+    found = contributors_of(make_rule(below=1), [connection(connects=5)], [], [connection(process="other")], host=host)
 
     assert (found.peers, found.processes, found.history) == ((), (), (5, 0, 0))
 
 
-def test_a_rule_that_is_not_judged_has_no_trace(host, make_rule):
+def test_a_rule_that_the_engine_does_not_have_has_no_contributors(host, make_rule):
     engine = Engine([make_rule()])
     snapshot = host.tick()
     engine.evaluate(snapshot, [])
@@ -160,28 +160,28 @@ def test_a_rule_that_is_not_judged_has_no_trace(host, make_rule):
         ),
     ],
 )
-def test_history_is_what_each_tick_measured_alone(host, make_rule, options, rows, history):
-    found = trace(make_rule(**options), *[[connection(**row)] for row in rows], host=host)
+def test_history_has_the_value_of_each_single_tick(host, make_rule, options, rows, history):
+    found = contributors_of(make_rule(**options), *[[connection(**row)] for row in rows], host=host)
 
     assert tuple(None if math.isnan(value) else value for value in found.history) == history
     assert found.history_seconds == len(rows)
 
 
-def test_history_reaches_back_behind_the_window_twenty_ticks_at_most(host, make_rule):
+def test_history_is_longer_than_the_window_and_has_at_most_twenty_ticks(host, make_rule):
     ticks = [[connection(connects=number)] for number in range(30)]
 
-    assert trace(make_rule(window=15), *ticks, host=host).history == tuple(range(10, 30))
+    assert contributors_of(make_rule(window_seconds=15), *ticks, host=host).history == tuple(range(10, 30))
 
 
-def test_history_ends_where_a_group_may_have_been_another(host, make_rule):
+def test_history_begins_where_the_slot_can_no_longer_be_that_of_another_group(host, make_rule):
     ticks = [[connection(connects=number)] for number in range(30)]
 
-    assert trace(make_rule(window=3), *ticks, host=host).history == tuple(range(24, 30))
+    assert contributors_of(make_rule(window_seconds=3), *ticks, host=host).history == tuple(range(24, 30))
 
 
-def test_with_very_many_groups_history_is_short_and_small(host, make_rule):
-    rule = make_rule(by=("pid",), window=15, above=10_000)
+def test_history_of_very_many_groups_is_short(host, make_rule):
+    rule = make_rule(by=("pid",), window_seconds=15, above=10_000)
     many = [connection(pid=pid, connects=1000) for pid in range(1, 9_000)]
-    found = trace(rule, *[many] * 6, host=host, labels=(("pid", "4711"),))
+    found = contributors_of(rule, *[many] * 6, host=host, labels=(("pid", "4711"),))
 
     assert found.history == (1000,) * 3  # of two bytes for each of 9,000 groups, 65,536 bytes hold three

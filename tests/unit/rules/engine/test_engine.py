@@ -1,4 +1,4 @@
-"""What the engine says of snapshots."""
+"""The verdicts of the engine for snapshots."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def labels(name):
     return (("process", name),)
 
 
-def said(verdicts):
-    """Show verdicts as {process: (value, fires, holds)}."""
+def by_process(verdicts):
+    """Return verdicts as {process: (value, breached, not_cleared)}."""
     return {verdict.labels[0][1]: (verdict.value, verdict.breached, verdict.not_cleared) for verdict in verdicts}
 
 
-class Run:
-    """An engine fed with a host's ticks, the watched instances staying the same."""
+class EngineRun:
+    """An engine, the host whose ticks it evaluates, and the active instances of its first rule."""
 
-    def __init__(self, host, *rules, watched=()):
+    def __init__(self, host, *rules, active=()):
         self.host, self.engine = host, Engine(rules)
-        self.watched = [(rules[0].id, labels(name)) for name in watched]
-        self.engine.evaluate(host.baseline(), self.watched)
+        self.active = [(rules[0].id, labels(name)) for name in active]
+        self.engine.evaluate(host.baseline(), self.active)
 
     def tick(self, *rows, **options):
-        return self.engine.evaluate(self.host.tick(*rows, **options), self.watched)
+        return self.engine.evaluate(self.host.tick(*rows, **options), self.active)
 
     def quiet(self, ticks):
         for _ in range(ticks):
@@ -49,137 +49,137 @@ class Run:
 
 @pytest.fixture
 def run(host):
-    return lambda *rules, **options: Run(host, *rules, **options)
+    return lambda *rules, **options: EngineRun(host, *rules, **options)
 
 
 # Rates and sums
 
 
 def test_a_rate_is_the_sum_of_the_window_by_its_time(run, make_rule):
-    guarded = run(make_rule(window=10, above=100)).quiet(10)
-    assert guarded.tick({"process": "a", "connects": 1000}) == []
-    assert said(guarded.tick({"process": "a", "connects": 1})) == {"a": (100.1, WARNING, WARNING)}
+    running = run(make_rule(window_seconds=10, above=100)).quiet(10)
+    assert running.tick({"process": "a", "connects": 1000}) == []
+    assert by_process(running.tick({"process": "a", "connects": 1})) == {"a": (100.1, WARNING, WARNING)}
 
 
-def test_a_value_at_the_fire_threshold_does_not_fire(run, make_rule):
-    guarded = run(make_rule(stat="sum", above=5)).quiet(10)
-    assert guarded.tick({"process": "a", "connects": 5}) == []
-    assert said(guarded.tick({"process": "a", "connects": 1})) == {"a": (6, WARNING, WARNING)}
+def test_a_value_equal_to_the_threshold_does_not_breach_it(run, make_rule):
+    running = run(make_rule(stat="sum", above=5)).quiet(10)
+    assert running.tick({"process": "a", "connects": 5}) == []
+    assert by_process(running.tick({"process": "a", "connects": 1})) == {"a": (6, WARNING, WARNING)}
 
 
 def test_a_tick_leaves_the_window_when_it_is_as_old_as_the_window(run, make_rule):
-    guarded = run(make_rule(stat="sum", window=3, above=0)).quiet(3)
-    values = [said(guarded.tick({"process": "a", "connects": n})).get("a", (0,))[0] for n in (7, 0, 0, 0)]
+    running = run(make_rule(stat="sum", window_seconds=3, above=0)).quiet(3)
+    values = [by_process(running.tick({"process": "a", "connects": n})).get("a", (0,))[0] for n in (7, 0, 0, 0)]
     assert values == [7, 7, 7, 0]
 
 
-def test_a_young_window_divides_by_its_full_length(run, make_rule):
-    guarded = run(make_rule(window=10, above=50))
-    assert guarded.tick({"process": "a", "connects": 500}) == []
-    assert said(guarded.tick({"process": "a", "connects": 100})) == {"a": (60.0, WARNING, WARNING)}
+def test_a_window_that_is_not_filled_divides_by_its_full_length(run, make_rule):
+    running = run(make_rule(window_seconds=10, above=50))
+    assert running.tick({"process": "a", "connects": 500}) == []
+    assert by_process(running.tick({"process": "a", "connects": 100})) == {"a": (60.0, WARNING, WARNING)}
 
 
 def test_a_missed_tick_does_not_distort_a_rate(run, make_rule):
-    guarded = run(make_rule(window=4, above=99))
+    running = run(make_rule(window_seconds=4, above=99))
     for _ in range(6):
-        guarded.tick({"process": "a", "connects": 100})
-    assert said(guarded.tick({"process": "a", "connects": 500}, seconds=5)) == {"a": (100.0, WARNING, WARNING)}
+        running.tick({"process": "a", "connects": 100})
+    assert by_process(running.tick({"process": "a", "connects": 500}, seconds=5)) == {"a": (100.0, WARNING, WARNING)}
     for _ in range(6):
-        assert said(guarded.tick({"process": "a", "connects": 100})) == {"a": (100.0, WARNING, WARNING)}
+        assert by_process(running.tick({"process": "a", "connects": 100})) == {"a": (100.0, WARNING, WARNING)}
 
 
-def test_the_rows_of_a_baseline_count_for_nothing(host, make_rule):
+def test_rows_of_a_baseline_are_ignored(host, make_rule):
     engine = Engine([make_rule(stat="sum", above=1)])
     assert engine.evaluate(host.baseline({"process": "a", "connects": 1000}), []) == []
     assert engine.evaluate(host.tick({"process": "a", "connects": 1}), []) == []
 
 
 def test_rows_of_one_group_add_up(run, make_rule):
-    guarded = run(make_rule(stat="sum", above=0))
+    running = run(make_rule(stat="sum", above=0))
     rows = [{"process": name, "connects": n} for name, n in (("a", 2), ("b", 3), ("a", 5), ("c", 0))]
-    assert said(guarded.tick(*rows)) == {"a": (7, WARNING, WARNING), "b": (3, WARNING, WARNING)}
+    assert by_process(running.tick(*rows)) == {"a": (7, WARNING, WARNING), "b": (3, WARNING, WARNING)}
 
 
-def test_rows_that_where_leaves_out_do_not_count(run, make_rule):
-    guarded = run(make_rule(stat="sum", above=0, where=[Condition("direction", any_of=("out",))]))
+def test_rows_excluded_by_where_are_ignored(run, make_rule):
+    running = run(make_rule(stat="sum", above=0, where=[Condition("direction", any_of=("out",))]))
     rows = [{"process": "a", "connects": 2, "direction": "out"}, {"process": "a", "connects": 3, "direction": "in"}]
-    assert said(guarded.tick(*rows)) == {"a": (2, WARNING, WARNING)}
+    assert by_process(running.tick(*rows)) == {"a": (2, WARNING, WARNING)}
 
 
-def test_a_rule_by_nothing_judges_the_host_as_a_whole(run, make_rule):
-    guarded = run(make_rule(stat="sum", above=4, by=()))
-    verdict = guarded.tick({"process": "a", "connects": 2}, {"process": "b", "connects": 3})[0]
+def test_a_rule_without_by_judges_the_whole_host(run, make_rule):
+    running = run(make_rule(stat="sum", above=4, by=()))
+    verdict = running.tick({"process": "a", "connects": 2}, {"process": "b", "connects": 3})[0]
     assert (verdict.labels, verdict.value) == ((), 5)
 
 
-def test_labels_are_the_texts_of_by_in_its_order(run, make_rule):
-    guarded = run(make_rule(stat="sum", above=0, by=("remote", "pid", "direction")))
-    verdict = guarded.tick({"pid": 7, "remote": "2001:db8::1", "direction": "in", "connects": 1})[0]
+def test_labels_are_in_the_order_of_by(run, make_rule):
+    running = run(make_rule(stat="sum", above=0, by=("remote", "pid", "direction")))
+    verdict = running.tick({"pid": 7, "remote": "2001:db8::1", "direction": "in", "connects": 1})[0]
     assert verdict.labels == (("remote", "2001:db8::1"), ("pid", "7"), ("direction", "in"))
 
 
 # Arithmetic
 
 
-def test_a_ratio_is_that_of_the_window_sums(run, make_rule):
-    guarded = run(make_rule(metric=ratio("connect_failures", "connects"), above=0.25)).quiet(10)
-    guarded.tick({"process": "a", "connects": 90, "connect_failures": 10})
-    value, *_ = said(guarded.tick({"process": "a", "connects": 10, "connect_failures": 40}))["a"]
+def test_a_ratio_divides_the_sums_of_the_window(run, make_rule):
+    running = run(make_rule(metric=ratio("connect_failures", "connects"), above=0.25)).quiet(10)
+    running.tick({"process": "a", "connects": 90, "connect_failures": 10})
+    value, *_ = by_process(running.tick({"process": "a", "connects": 10, "connect_failures": 40}))["a"]
     assert value == 0.5
 
 
-def test_a_share_of_whole_numbers_is_exact_whatever_the_time(run, make_rule):
-    guarded = run(make_rule(metric=ratio("connect_failures", "connects"), above=0, window=7)).quiet(7)
-    assert said(guarded.tick({"process": "a", "connects": 50, "connect_failures": 49}))["a"][0] == 49 / 50
+def test_a_share_of_whole_numbers_is_exact_for_any_window(run, make_rule):
+    running = run(make_rule(metric=ratio("connect_failures", "connects"), above=0, window_seconds=7)).quiet(7)
+    assert by_process(running.tick({"process": "a", "connects": 50, "connect_failures": 49}))["a"][0] == 49 / 50
 
 
-def test_a_number_beside_a_rate_is_per_second_too(run, make_rule):
-    guarded = run(make_rule(metric=Operation("+", MetricReference("connects"), Constant(5)), above=14, window=2)).quiet(
-        2
-    )
-    assert said(guarded.tick({"process": "a", "connects": 20})) == {"a": (15, WARNING, WARNING)}
+def test_a_constant_added_to_a_rate_is_per_second(run, make_rule):
+    running = run(
+        make_rule(metric=Operation("+", MetricReference("connects"), Constant(5)), above=14, window_seconds=2)
+    ).quiet(2)
+    assert by_process(running.tick({"process": "a", "connects": 20})) == {"a": (15, WARNING, WARNING)}
 
 
-def test_nothing_by_nothing_is_nothing_and_something_by_nothing_is_infinite(run, make_rule):
-    guarded = run(make_rule(metric=ratio("retransmits", "packets_sent"), stat="sum", above=0.1), watched="ab")
-    verdicts = guarded.tick({"process": "a"}, {"process": "b", "retransmits": 1})
-    assert said(verdicts) == {"a": (0, None, None), "b": (math.inf, WARNING, WARNING)}
+def test_zero_by_zero_is_zero_and_a_positive_number_by_zero_is_infinite(run, make_rule):
+    running = run(make_rule(metric=ratio("retransmits", "packets_sent"), stat="sum", above=0.1), active="ab")
+    verdicts = running.tick({"process": "a"}, {"process": "b", "retransmits": 1})
+    assert by_process(verdicts) == {"a": (0, None, None), "b": (math.inf, WARNING, WARNING)}
 
 
-def test_the_greatest_of_a_sum_is_that_of_the_single_ticks(run, make_rule):
+def test_the_maximum_of_a_sum_is_taken_over_single_ticks(run, make_rule):
     both = Operation("+", MetricReference("bytes_sent"), Operation("*", Constant(2), MetricReference("bytes_received")))
-    guarded = run(make_rule(metric=both, stat="max", above=0), watched="a")
-    guarded.tick({"process": "a", "bytes_sent": 10})
-    guarded.tick({"process": "a", "bytes_received": 7})
-    assert said(guarded.tick({"process": "a", "bytes_sent": 3}))["a"][0] == 14
+    running = run(make_rule(metric=both, stat="max", above=0), active="a")
+    running.tick({"process": "a", "bytes_sent": 10})
+    running.tick({"process": "a", "bytes_received": 7})
+    assert by_process(running.tick({"process": "a", "bytes_sent": 3}))["a"][0] == 14
 
 
-def test_only_if_gates_by_the_sum_over_the_window(run, make_rule):
+def test_only_if_compares_the_sum_over_the_window(run, make_rule):
     gate = Comparison(">=", MetricReference("connects"), 50)
-    guarded = run(make_rule(metric=ratio("connect_failures", "connects"), above=0.5, only_if=gate)).quiet(10)
-    assert guarded.tick({"process": "a", "connects": 49, "connect_failures": 49}) == []
-    assert said(guarded.tick({"process": "a", "connects": 1})) == {"a": (0.98, WARNING, WARNING)}
+    running = run(make_rule(metric=ratio("connect_failures", "connects"), above=0.5, only_if=gate)).quiet(10)
+    assert running.tick({"process": "a", "connects": 49, "connect_failures": 49}) == []
+    assert by_process(running.tick({"process": "a", "connects": 1})) == {"a": (0.98, WARNING, WARNING)}
 
 
-def test_only_if_of_a_gauge_looks_at_the_newest_tick(run, make_rule):
-    guarded = run(make_rule(stat="sum", above=0, only_if=Comparison(">", MetricReference("open"), 2)))
-    assert guarded.tick({"process": "a", "connects": 1, "open": 2}) == []
-    assert said(guarded.tick({"process": "a", "open": 3})) == {"a": (1, WARNING, WARNING)}
-    assert guarded.tick({"process": "a", "open": 2}) == []
+def test_only_if_of_a_gauge_compares_the_newest_tick(run, make_rule):
+    running = run(make_rule(stat="sum", above=0, only_if=Comparison(">", MetricReference("open"), 2)))
+    assert running.tick({"process": "a", "connects": 1, "open": 2}) == []
+    assert by_process(running.tick({"process": "a", "open": 3})) == {"a": (1, WARNING, WARNING)}
+    assert running.tick({"process": "a", "open": 2}) == []
 
 
 def test_only_if_of_a_distribution_counts_its_values(run, make_rule):
     gate = Comparison("<", MetricReference("rtt"), 3)
-    guarded = run(make_rule(stat="sum", above=0, only_if=gate))
-    told = [guarded.tick({"process": "a", "connects": 1, "rtt": 9.0}) for _ in range(3)]
-    assert [bool(verdicts) for verdicts in told] == [True, True, False]
+    running = run(make_rule(stat="sum", above=0, only_if=gate))
+    verdicts = [running.tick({"process": "a", "connects": 1, "rtt": 9.0}) for _ in range(3)]
+    assert [bool(found) for found in verdicts] == [True, True, False]
 
 
-def test_what_only_if_no_longer_lets_through_stops_holding(run, make_rule):
+def test_an_instance_clears_when_only_if_is_no_longer_met(run, make_rule):
     gate = Comparison(">", MetricReference("connects"), 10)
-    rule = make_rule(metric=ratio("connect_failures", "connects"), above=0.5, only_if=gate, window=2)
-    guarded = run(rule, watched="a").quiet(2)
-    verdict = guarded.tick({"process": "a", "connects": 5, "connect_failures": 5})[0]
+    rule = make_rule(metric=ratio("connect_failures", "connects"), above=0.5, only_if=gate, window_seconds=2)
+    running = run(rule, active="a").quiet(2)
+    verdict = running.tick({"process": "a", "connects": 5, "connect_failures": 5})[0]
     assert (verdict.complete, verdict.breached, verdict.not_cleared, verdict.reason) == (
         True,
         None,
@@ -191,10 +191,12 @@ def test_what_only_if_no_longer_lets_through_stops_holding(run, make_rule):
 # Severities
 
 
-def test_each_severity_fires_and_holds_by_its_own_thresholds(run, make_rule):
+def test_each_severity_breaches_and_clears_at_its_own_thresholds(run, make_rule):
     rule = make_rule(stat="last", above=100, critical=500, clear=60, clear_critical=300)
-    guarded = run(rule, watched="a")
-    seen = [said(guarded.tick({"process": "a", "connects": n}))["a"][1:] for n in (501, 500, 300, 299, 100, 60, 59)]
+    running = run(rule, active="a")
+    seen = [
+        by_process(running.tick({"process": "a", "connects": n}))["a"][1:] for n in (501, 500, 300, 299, 100, 60, 59)
+    ]
     assert seen == [
         (CRITICAL, CRITICAL),
         (WARNING, CRITICAL),
@@ -206,9 +208,9 @@ def test_each_severity_fires_and_holds_by_its_own_thresholds(run, make_rule):
     ]
 
 
-def test_below_thresholds_are_mirrored(run, make_rule):
-    guarded = run(make_rule(stat="last", above=None, below=10, critical=2, clear=20, clear_critical=5), watched="a")
-    seen = [said(guarded.tick({"process": "a", "connects": n}))["a"][1:] for n in (1, 2, 5, 6, 10, 20, 21)]
+def test_thresholds_of_fire_below_are_mirrored(run, make_rule):
+    running = run(make_rule(stat="last", above=None, below=10, critical=2, clear=20, clear_critical=5), active="a")
+    seen = [by_process(running.tick({"process": "a", "connects": n}))["a"][1:] for n in (1, 2, 5, 6, 10, 20, 21)]
     assert seen == [
         (CRITICAL, CRITICAL),
         (WARNING, CRITICAL),
@@ -220,33 +222,33 @@ def test_below_thresholds_are_mirrored(run, make_rule):
     ]
 
 
-def test_a_rule_may_have_critical_alone(run, make_rule):
-    guarded = run(make_rule(stat="sum", above=None, critical=5))
-    assert said(guarded.tick({"process": "a", "connects": 6})) == {"a": (6, CRITICAL, CRITICAL)}
+def test_a_rule_can_have_a_critical_threshold_only(run, make_rule):
+    running = run(make_rule(stat="sum", above=None, critical=5))
+    assert by_process(running.tick({"process": "a", "connects": 6})) == {"a": (6, CRITICAL, CRITICAL)}
 
 
-def test_an_instance_that_neither_fires_nor_is_watched_is_not_spoken_of(run, make_rule):
-    guarded = run(make_rule(stat="sum", above=10, clear=1), watched="b")
-    verdicts = guarded.tick({"process": "a", "connects": 5}, {"process": "b", "connects": 5})
-    assert said(verdicts) == {"b": (5, None, WARNING)}
+def test_an_instance_that_is_neither_breached_nor_active_has_no_verdict(run, make_rule):
+    running = run(make_rule(stat="sum", above=10, clear=1), active="b")
+    verdicts = running.tick({"process": "a", "connects": 5}, {"process": "b", "connects": 5})
+    assert by_process(verdicts) == {"b": (5, None, WARNING)}
 
 
 # Order statistics
 
 
 def test_a_percentile_is_the_nearest_rank_over_all_values_of_the_window(run, make_rule):
-    guarded = run(make_rule(metric="rtt", stat="p90", above=0.089, window=2), watched="a")
+    running = run(make_rule(metric="rtt", stat="p90", above=0.089, window_seconds=2), active="a")
     first = [{"process": "a", "rtt": value / 1000} for value in range(1, 51)]
     second = [{"process": "a", "rtt": value / 1000} for value in range(51, 101)]
-    assert said(guarded.tick(*first))["a"] == (0.045, None, None)
-    assert said(guarded.tick(*second))["a"] == (0.09, WARNING, WARNING)
-    assert said(guarded.tick())["a"] == (0.095, WARNING, WARNING)
-    assert math.isnan(said(guarded.tick())["a"][0])
+    assert by_process(running.tick(*first))["a"] == (0.045, None, None)
+    assert by_process(running.tick(*second))["a"] == (0.09, WARNING, WARNING)
+    assert by_process(running.tick())["a"] == (0.095, WARNING, WARNING)
+    assert math.isnan(by_process(running.tick())["a"][0])
 
 
-def test_a_distribution_without_values_neither_fires_nor_holds(run, make_rule):
-    guarded = run(make_rule(metric="rtt", stat="p50", above=None, below=1), watched="a").quiet(10)
-    verdict = guarded.tick({"process": "a"})[0]
+def test_a_distribution_without_values_is_neither_breached_nor_uncleared(run, make_rule):
+    running = run(make_rule(metric="rtt", stat="p50", above=None, below=1), active="a").quiet(10)
+    verdict = running.tick({"process": "a"})[0]
     assert (verdict.complete, verdict.breached, verdict.not_cleared, verdict.reason) == (
         True,
         None,
@@ -257,53 +259,53 @@ def test_a_distribution_without_values_neither_fires_nor_holds(run, make_rule):
 
 @pytest.mark.parametrize(("stat", "expected"), [("max", 7), ("min", 0), ("mean", 2), ("last", 0)])
 def test_a_counter_over_the_ticks_of_a_window(run, make_rule, stat, expected):
-    guarded = run(make_rule(metric="connects", stat=stat, above=100, window=6), watched="a").quiet(6)
+    running = run(make_rule(metric="connects", stat=stat, above=100, window_seconds=6), active="a").quiet(6)
     for count in (7, 0, 3, 2):
-        guarded.tick({"process": "a", "connects": count})
-    guarded.tick()
-    assert said(guarded.tick())["a"][0] == expected
+        running.tick({"process": "a", "connects": count})
+    running.tick()
+    assert by_process(running.tick())["a"][0] == expected
 
 
-def test_the_least_tick_of_a_counter_counts_ticks_without_rows(run, make_rule):
-    guarded = run(make_rule(stat="min", above=5, window=2), watched="a").quiet(2)
-    assert said(guarded.tick({"process": "a", "connects": 9}))["a"] == (0, None, None)
-    assert said(guarded.tick({"process": "a", "connects": 8}))["a"] == (8, WARNING, WARNING)
-    assert said(guarded.tick())["a"] == (0, None, None)
+def test_the_minimum_of_a_counter_includes_ticks_without_rows(run, make_rule):
+    running = run(make_rule(stat="min", above=5, window_seconds=2), active="a").quiet(2)
+    assert by_process(running.tick({"process": "a", "connects": 9}))["a"] == (0, None, None)
+    assert by_process(running.tick({"process": "a", "connects": 8}))["a"] == (8, WARNING, WARNING)
+    assert by_process(running.tick())["a"] == (0, None, None)
 
 
-def test_the_least_tick_below_its_threshold_may_be_one_without_rows(run, make_rule):
-    guarded = run(make_rule(stat="min", above=None, below=5, window=3)).quiet(3)
+def test_a_tick_without_rows_can_breach_fire_below(run, make_rule):
+    running = run(make_rule(stat="min", above=None, below=5, window_seconds=3)).quiet(3)
     for _ in range(2):
-        guarded.tick({"process": "a", "connects": 9})
-    assert guarded.tick({"process": "a", "connects": 9}) == []
-    assert said(guarded.tick()) == {"a": (0, WARNING, WARNING)}
+        running.tick({"process": "a", "connects": 9})
+    assert running.tick({"process": "a", "connects": 9}) == []
+    assert by_process(running.tick()) == {"a": (0, WARNING, WARNING)}
 
 
 @pytest.mark.parametrize(
     ("stat", "expected"), [("sum", 0.6), ("mean", 0.2), ("max", 0.3), ("min", 0.1), ("last", 0.25), ("p50", 0.2)]
 )
 def test_a_distribution_over_a_window(run, make_rule, stat, expected):
-    guarded = run(make_rule(metric="rtt", stat=stat, above=9), watched="a")
-    guarded.tick({"process": "a", "rtt": 0.1}, {"process": "b", "rtt": 7.0})
-    verdicts = guarded.tick({"process": "a", "rtt": 0.2}, {"process": "a", "rtt": 0.3}, {"process": "a"})
-    assert said(verdicts)["a"][0] == pytest.approx(expected, rel=1e-15)
+    running = run(make_rule(metric="rtt", stat=stat, above=9), active="a")
+    running.tick({"process": "a", "rtt": 0.1}, {"process": "b", "rtt": 7.0})
+    verdicts = running.tick({"process": "a", "rtt": 0.2}, {"process": "a", "rtt": 0.3}, {"process": "a"})
+    assert by_process(verdicts)["a"][0] == pytest.approx(expected, rel=1e-15)
 
 
 @pytest.mark.parametrize(("stat", "expected"), [("mean", 4), ("max", 7), ("min", 3), ("last", 3)])
-def test_a_gauge_over_a_window_weighs_ticks_by_their_time(run, make_rule, stat, expected):
-    guarded = run(make_rule(metric="open", stat=stat, above=100, window=4), watched="a").quiet(4)
-    guarded.tick({"process": "a", "open": 3}, {"process": "a", "open": 4}, seconds=1)
-    assert said(guarded.tick({"process": "a", "open": 3}, seconds=3))["a"][0] == expected
+def test_a_gauge_over_a_window_weights_ticks_by_their_time(run, make_rule, stat, expected):
+    running = run(make_rule(metric="open", stat=stat, above=100, window_seconds=4), active="a").quiet(4)
+    running.tick({"process": "a", "open": 3}, {"process": "a", "open": 4}, seconds=1)
+    assert by_process(running.tick({"process": "a", "open": 3}, seconds=3))["a"][0] == expected
 
 
-# Groups that come and go
+# Groups that appear and disappear
 
 
-def test_a_watched_group_that_is_gone_measures_zero(run, make_rule):
-    guarded = run(make_rule(stat="sum", window=2, above=5), watched="a").quiet(2)
-    assert said(guarded.tick({"process": "a", "connects": 6}))["a"] == (6, WARNING, WARNING)
-    guarded.quiet(1)
-    verdict = guarded.tick()[0]
+def test_an_active_group_without_rows_has_the_value_zero(run, make_rule):
+    running = run(make_rule(stat="sum", window_seconds=2, above=5), active="a").quiet(2)
+    assert by_process(running.tick({"process": "a", "connects": 6}))["a"] == (6, WARNING, WARNING)
+    running.quiet(1)
+    verdict = running.tick()[0]
     assert (verdict.value, verdict.complete, verdict.not_cleared, verdict.reason) == (
         0,
         True,
@@ -312,72 +314,72 @@ def test_a_watched_group_that_is_gone_measures_zero(run, make_rule):
     )
 
 
-def test_a_watched_group_that_never_was_measures_zero(run, make_rule):
-    guarded = run(make_rule(above=5, window=2), watched=["ghost"]).quiet(2)
-    assert said(guarded.tick({"process": "a"})) == {"ghost": (0, None, None)}
+def test_an_active_group_that_never_had_rows_has_the_value_zero(run, make_rule):
+    running = run(make_rule(above=5, window_seconds=2), active=["ghost"]).quiet(2)
+    assert by_process(running.tick({"process": "a"})) == {"ghost": (0, None, None)}
 
 
-def test_a_group_that_falls_silent_fires_below_and_goes_on_while_watched(run, make_rule):
-    guarded = run(make_rule(above=None, below=1, window=3)).quiet(3)
+def test_a_silent_group_breaches_fire_below_as_long_as_it_is_active(run, make_rule):
+    running = run(make_rule(above=None, below=1, window_seconds=3)).quiet(3)
     for _ in range(4):
-        guarded.tick({"process": "a", "connects": 5})
-    assert [said(guarded.tick()) for _ in range(2)] == [{}, {}]
-    assert [said(guarded.tick()) for _ in range(4)] == [{"a": (0, WARNING, WARNING)}] * 3 + [{}]
-    guarded.watched = [("storm", labels("a"))]
-    assert [said(guarded.tick()) for _ in range(9)] == [{"a": (0, WARNING, WARNING)}] * 9
+        running.tick({"process": "a", "connects": 5})
+    assert [by_process(running.tick()) for _ in range(2)] == [{}, {}]
+    assert [by_process(running.tick()) for _ in range(4)] == [{"a": (0, WARNING, WARNING)}] * 3 + [{}]
+    running.active = [("storm", labels("a"))]
+    assert [by_process(running.tick()) for _ in range(9)] == [{"a": (0, WARNING, WARNING)}] * 9
 
 
-def test_slots_of_silent_groups_are_used_again_without_mixing_them_up(run, make_rule):
-    guarded = run(make_rule(stat="sum", window=2, above=0))
+def test_reused_slots_of_silent_groups_hold_no_old_values(run, make_rule):
+    running = run(make_rule(stat="sum", window_seconds=2, above=0))
     for number in range(1, 30):
         rows = [{"process": f"{number}-{index}", "connects": 1000 * number + index} for index in range(150)]
-        verdicts = guarded.tick(*rows)
+        verdicts = running.tick(*rows)
         worst = {f"{number}-{index}": (1000 * number + index, WARNING, WARNING) for index in range(130, 150)}
-        assert said(verdicts) == worst | {"overflow": (130 + 150 * (number > 1), WARNING, WARNING)}
+        assert by_process(verdicts) == worst | {"overflow": (130 + 150 * (number > 1), WARNING, WARNING)}
 
 
 def test_groups_that_share_hash_cells_are_kept_apart(run, make_rule):
-    guarded = run(make_rule(stat="sum", by=("pid", "remote_port"), above=0), watched=())
+    running = run(make_rule(stat="sum", by=("pid", "remote_port"), above=0), active=())
     rows = [
         {"pid": pid, "remote_port": port, "connects": 1 + pid * 300 + port} for pid in range(9) for port in range(99)
     ]
-    guarded.watched = [("storm", (("pid", str(row["pid"])), ("remote_port", str(row["remote_port"])))) for row in rows]
-    values = {verdict.labels: verdict.value for verdict in guarded.tick(*rows, *rows)}
+    running.active = [("storm", (("pid", str(row["pid"])), ("remote_port", str(row["remote_port"])))) for row in rows]
+    values = {verdict.labels: verdict.value for verdict in running.tick(*rows, *rows)}
     assert values == {
         (("pid", str(row["pid"])), ("remote_port", str(row["remote_port"]))): 2 * row["connects"] for row in rows
     }
 
 
-def test_the_worst_twenty_are_told_and_the_others_counted(run, make_rule):
-    guarded = run(make_rule(stat="sum", above=10, critical=30))
-    verdicts = guarded.tick(*({"process": str(number), "connects": number} for number in range(41)))
+def test_the_worst_twenty_have_verdicts_and_the_others_are_counted(run, make_rule):
+    running = run(make_rule(stat="sum", above=10, critical=30))
+    verdicts = running.tick(*({"process": str(number), "connects": number} for number in range(41)))
     assert [verdict.labels for verdict in verdicts[:-1]] == [labels(str(number)) for number in range(40, 20, -1)]
     overflow = verdicts[-1]
     assert (overflow.labels, overflow.value, overflow.breached) == (OVERFLOW_LABELS, 10, WARNING)
 
 
-def test_watched_instances_are_told_besides_the_worst_and_not_counted_as_overflow(run, make_rule):
-    guarded = run(make_rule(stat="sum", above=0), watched=["1"])
-    verdicts = guarded.tick(*({"process": str(number), "connects": number} for number in range(25)))
+def test_active_instances_have_verdicts_beside_the_worst_and_are_not_in_the_overflow(run, make_rule):
+    running = run(make_rule(stat="sum", above=0), active=["1"])
+    verdicts = running.tick(*({"process": str(number), "connects": number} for number in range(25)))
     assert labels("1") in [verdict.labels for verdict in verdicts]
     assert len(verdicts) == 22
     assert (verdicts[-1].labels, verdicts[-1].value) == (OVERFLOW_LABELS, 3)
 
 
-def test_a_stream_of_ever_worse_groups_does_not_add_up_to_more_than_forty(run, make_rule):
-    guarded = run(make_rule(stat="sum", above=0))
+def test_ever_worse_groups_add_up_to_at_most_forty_instances(run, make_rule):
+    running = run(make_rule(stat="sum", above=0))
     for number in range(10):
         rows = ({"process": f"{number}-{index}", "connects": 1 + number} for index in range(20))
-        verdicts = guarded.tick(*rows)
-        guarded.watched = [("storm", verdict.labels) for verdict in verdicts]
+        verdicts = running.tick(*rows)
+        running.active = [("storm", verdict.labels) for verdict in verdicts]
     assert len(verdicts) == 41
     assert verdicts[-1].value == 160
 
 
-def test_overflow_that_is_over_is_told_as_cleared(run, make_rule):
-    guarded = run(make_rule(stat="sum", above=0)).quiet(10)
-    guarded.watched = [("storm", OVERFLOW_LABELS)]
-    verdict = guarded.tick()[0]
+def test_an_ended_overflow_is_cleared(run, make_rule):
+    running = run(make_rule(stat="sum", above=0)).quiet(10)
+    running.active = [("storm", OVERFLOW_LABELS)]
+    verdict = running.tick()[0]
     assert (verdict.labels, verdict.value, verdict.breached, verdict.not_cleared, verdict.complete) == (
         OVERFLOW_LABELS,
         0,
@@ -387,13 +389,13 @@ def test_overflow_that_is_over_is_told_as_cleared(run, make_rule):
     )
 
 
-# What is not known
+# Incomplete input
 
 
-def test_below_rules_are_unknown_until_their_window_is_filled(run, make_rule):
-    guarded = run(make_rule(above=None, below=5, window=3), watched="a")
-    told = [guarded.tick({"process": "a", "connects": 1})[0] for _ in range(3)]
-    assert [(verdict.complete, verdict.breached, verdict.reason) for verdict in told] == [
+def test_rules_with_fire_below_are_unknown_until_their_window_is_filled(run, make_rule):
+    running = run(make_rule(above=None, below=5, window_seconds=3), active="a")
+    verdicts = [running.tick({"process": "a", "connects": 1})[0] for _ in range(3)]
+    assert [(verdict.complete, verdict.breached, verdict.reason) for verdict in verdicts] == [
         (False, None, "window not filled yet"),
         (False, None, "window not filled yet"),
         (True, WARNING, ""),
@@ -401,17 +403,17 @@ def test_below_rules_are_unknown_until_their_window_is_filled(run, make_rule):
 
 
 def test_an_instance_restored_after_a_restart_is_unknown_until_its_window_is_filled(run, make_rule):
-    guarded = run(make_rule(window=3, above=5), watched="a")
-    assert [guarded.tick()[0].complete for _ in range(4)] == [False, False, True, True]
+    running = run(make_rule(window_seconds=3, above=5), active="a")
+    assert [running.tick()[0].complete for _ in range(4)] == [False, False, True, True]
 
 
-def test_what_fires_in_a_young_window_fires(run, make_rule):
-    guarded = run(make_rule(stat="sum", window=3, above=5), watched="a")
-    assert guarded.tick({"process": "a", "connects": 6})[0].breached is WARNING
+def test_a_breach_in_a_window_that_is_not_filled_is_a_breach(run, make_rule):
+    running = run(make_rule(stat="sum", window_seconds=3, above=5), active="a")
+    assert running.tick({"process": "a", "connects": 6})[0].breached is WARNING
 
 
 @pytest.mark.parametrize(
-    ("options", "fires"),
+    ("options", "breached"),
     [
         ({"stat": "sum", "above": 5}, WARNING),
         (
@@ -429,12 +431,12 @@ def test_what_fires_in_a_young_window_fires(run, make_rule):
         ({"stat": "sum", "above": 5, "only_if": Comparison("<", MetricReference("accepts"), 5)}, None),
     ],
 )
-def test_counts_too_low_tell_only_what_more_of_them_could_not_change(run, make_rule, options, fires):
-    guarded = run(make_rule(window=3, **options), watched="a").quiet(3)
-    verdict = guarded.tick({"process": "a", "connects": 9, "rtt": 9.0}, missed_events=1)[0]
-    assert (verdict.complete, verdict.breached, verdict.reason) == (False, fires, "input incomplete")
-    guarded.quiet(2)
-    assert guarded.tick()[0].complete
+def test_counts_that_are_too_low_give_only_verdicts_that_higher_counts_keep(run, make_rule, options, breached):
+    running = run(make_rule(window_seconds=3, **options), active="a").quiet(3)
+    verdict = running.tick({"process": "a", "connects": 9, "rtt": 9.0}, missed_events=1)[0]
+    assert (verdict.complete, verdict.breached, verdict.reason) == (False, breached, "input incomplete")
+    running.quiet(2)
+    assert running.tick()[0].complete
 
 
 REMOTE, REFUSED = Condition("remote", none_of=("127.0.0.0/8",)), Condition("failure", any_of=("refused",))
@@ -442,7 +444,7 @@ NAMED = Condition("process", any_of=("a*",))
 
 
 @pytest.mark.parametrize(
-    ("options", "lost", "known"),
+    ("options", "lost", "complete"),
     [
         ({}, "ledger_full", True),
         ({"where": [Condition("direction", any_of=("out",))]}, "ledger_full", True),
@@ -455,39 +457,41 @@ NAMED = Condition("process", any_of=("a*",))
         ({"where": [REMOTE]}, "names_full", True),
     ],
 )
-def test_rules_that_need_what_was_lost_do_not_know_for_a_window(run, make_rule, options, lost, known):
-    guarded = run(make_rule(window=3, above=50, **options), watched="a").quiet(3)
-    assert guarded.tick({"process": "a", "lifetime": 9.0}, **{lost: 1})[0].complete is known
-    assert [guarded.tick()[0].complete for _ in range(3)] == [known, known, True]
+def test_rules_that_need_lost_data_are_unknown_for_a_window(run, make_rule, options, lost, complete):
+    running = run(make_rule(window_seconds=3, above=50, **options), active="a").quiet(3)
+    assert running.tick({"process": "a", "lifetime": 9.0}, **{lost: 1})[0].complete is complete
+    assert [running.tick()[0].complete for _ in range(3)] == [complete, complete, True]
 
 
-def test_a_gate_that_needs_what_was_lost_makes_a_rule_not_know(run, make_rule):
+def test_a_rule_is_unknown_when_only_if_needs_lost_data(run, make_rule):
     gate = Comparison(">=", MetricReference("connects"), 1)
-    guarded = run(make_rule("storm", "open", "last", window=3, above=1, only_if=gate, where=[REMOTE]), watched="a")
-    guarded.quiet(3).tick(ledger_full=1)
-    assert [guarded.tick()[0].complete for _ in range(3)] == [False, False, True]
+    running = run(
+        make_rule("storm", "open", "last", window_seconds=3, above=1, only_if=gate, where=[REMOTE]), active="a"
+    )
+    running.quiet(3).tick(ledger_full=1)
+    assert [running.tick()[0].complete for _ in range(3)] == [False, False, True]
 
 
-def test_connections_that_lost_their_peer_fire_for_no_peer(run, make_rule):
+def test_connections_without_their_peer_breach_for_no_peer(run, make_rule):
     lost = {"process": "a", "remote": None, "connects": 1000}
-    assert run(make_rule(stat="sum", window=2, where=[REMOTE])).quiet(2).tick(lost, ledger_full=1000) == []
-    assert run(make_rule(stat="sum", window=2, by=["remote"])).quiet(2).tick(lost, ledger_full=1000) == []
+    assert run(make_rule(stat="sum", window_seconds=2, where=[REMOTE])).quiet(2).tick(lost, ledger_full=1000) == []
+    assert run(make_rule(stat="sum", window_seconds=2, by=["remote"])).quiet(2).tick(lost, ledger_full=1000) == []
 
 
-def test_groups_that_lost_rows_are_not_known_for_a_window(host, make_rule):
-    engine = Engine([make_rule(window=2, by=["remote"])])
-    watched = [("storm", (("remote", "::1"),))]
+def test_groups_that_lost_rows_are_unknown_for_a_window(host, make_rule):
+    engine = Engine([make_rule(window_seconds=2, by=["remote"])])
+    active = [("storm", (("remote", "::1"),))]
     for snapshot in (host.baseline(), host.tick(), host.tick()):
-        engine.evaluate(snapshot, watched)
-    known = [engine.evaluate(host.tick(*rows), watched)[0].complete for rows in ([{"remote": None}], [], [])]
-    assert known == [False, False, True]
+        engine.evaluate(snapshot, active)
+    complete = [engine.evaluate(host.tick(*rows), active)[0].complete for rows in ([{"remote": None}], [], [])]
+    assert complete == [False, False, True]
 
 
-def test_after_a_new_baseline_windows_have_to_fill_again(host, make_rule):
-    engine = Engine([make_rule(window=2, above=5)])
-    watched = [("storm", labels("a"))]
+def test_a_new_baseline_empties_all_windows(host, make_rule):
+    engine = Engine([make_rule(window_seconds=2, above=5)])
+    active = [("storm", labels("a"))]
     snapshots = [host.baseline(), host.tick(), host.tick(), host.baseline(), host.tick(), host.tick()]
-    assert [engine.evaluate(snapshot, watched)[0].complete for snapshot in snapshots] == [
+    assert [engine.evaluate(snapshot, active)[0].complete for snapshot in snapshots] == [
         False,
         False,
         True,
@@ -500,32 +504,32 @@ def test_after_a_new_baseline_windows_have_to_fill_again(host, make_rule):
 # Reload
 
 
-def test_a_rule_whose_thresholds_alone_change_keeps_its_window(run, make_rule):
-    guarded = run(make_rule(stat="sum", above=100)).quiet(10)
-    guarded.tick({"process": "a", "connects": 50})
-    guarded.engine.replace_rules([make_rule(stat="sum", above=20)])
-    assert said(guarded.tick()) == {"a": (50, WARNING, WARNING)}
+def test_new_thresholds_keep_the_window_of_a_rule(run, make_rule):
+    running = run(make_rule(stat="sum", above=100)).quiet(10)
+    running.tick({"process": "a", "connects": 50})
+    running.engine.replace_rules([make_rule(stat="sum", above=20)])
+    assert by_process(running.tick()) == {"a": (50, WARNING, WARNING)}
 
 
 @pytest.mark.parametrize("stat", ["max", "min", "p50"])
-def test_order_statistics_keep_their_window_for_new_thresholds(run, make_rule, stat):
-    guarded = run(make_rule(metric="rtt", stat=stat, above=9))
-    guarded.tick({"process": "a", "rtt": 5.0}, {"process": "a", "rtt": 5.0})
-    guarded.engine.replace_rules([make_rule(metric="rtt", stat=stat, above=4)])
-    assert said(guarded.tick()) == {"a": (5.0, WARNING, WARNING)}
-    guarded.quiet(7)
-    assert said(guarded.tick()) == {"a": (5.0, WARNING, WARNING)}
-    assert said(guarded.tick()) == {}
+def test_new_thresholds_keep_the_window_of_order_statistics(run, make_rule, stat):
+    running = run(make_rule(metric="rtt", stat=stat, above=9))
+    running.tick({"process": "a", "rtt": 5.0}, {"process": "a", "rtt": 5.0})
+    running.engine.replace_rules([make_rule(metric="rtt", stat=stat, above=4)])
+    assert by_process(running.tick()) == {"a": (5.0, WARNING, WARNING)}
+    running.quiet(7)
+    assert by_process(running.tick()) == {"a": (5.0, WARNING, WARNING)}
+    assert by_process(running.tick()) == {}
 
 
-def test_a_rule_with_another_window_starts_afresh(run, make_rule):
-    guarded = run(make_rule(stat="sum", above=20)).quiet(10)
-    guarded.tick({"process": "a", "connects": 50})
-    guarded.engine.replace_rules([make_rule(stat="sum", above=20, window=20)])
-    assert guarded.tick() == []
+def test_a_new_window_length_starts_an_empty_window(run, make_rule):
+    running = run(make_rule(stat="sum", above=20)).quiet(10)
+    running.tick({"process": "a", "connects": 50})
+    running.engine.replace_rules([make_rule(stat="sum", above=20, window_seconds=20)])
+    assert running.tick() == []
 
 
-def test_needs_names_the_metrics_and_dimensions_of_all_rules(make_rule):
+def test_required_columns_are_the_metrics_and_dimensions_of_all_rules(make_rule):
     gate = Comparison(">", MetricReference("accepts"), 1)
     rules = [make_rule("a", ratio("closes", "connects"), only_if=gate), make_rule("b", "rtt", "p50", by=["unit"])]
     where = [Condition("remote", any_of=("::1",))]
@@ -535,15 +539,15 @@ def test_needs_names_the_metrics_and_dimensions_of_all_rules(make_rule):
     assert engine.required_columns == set()
 
 
-# All of it against doing it the slow way
+# Running windows compared with a slow model
 
 _ROWS = st.lists(
     st.tuples(st.sampled_from("abc"), st.integers(0, 9), st.one_of(st.none(), st.integers(1, 9))), max_size=6
 )
 
 
-def _slowly(stat, history, at, window):
-    """Compute `connects` (or, for percentiles, `rtt`) of a group whose ticks were `history`: (at, elapsed, rows)."""
+def _recompute(stat, history, at, window):
+    """Return the stat of `connects` (of `rtt` for a percentile) from all ticks of one group: (at, elapsed, rows)."""
     ticks = [(elapsed, rows) for when, elapsed, rows in history if when > at - window]
     counts = [(sum(n for n, _ in rows), elapsed) for elapsed, rows in ticks]
     if stat == "sum":
@@ -562,11 +566,11 @@ def _slowly(stat, history, at, window):
     limit=st.integers(0, 12),
 )
 @settings(max_examples=60, deadline=None)
-def test_running_windows_say_what_recomputing_them_says(make_rule, make_host, stat, ticks, limit):
+def test_running_windows_equal_their_recomputation(make_rule, make_host, stat, ticks, limit):
     host = make_host()
     metric = "rtt" if stat.startswith("p") else "connects"
-    rule = make_rule(metric=metric, stat=stat, window=4, above=limit / 8 if metric == "rtt" else limit)
-    guarded = Run(host, rule, watched="abc").quiet(4)
+    rule = make_rule(metric=metric, stat=stat, window_seconds=4, above=limit / 8 if metric == "rtt" else limit)
+    running = EngineRun(host, rule, active="abc").quiet(4)
     start = host.at_ns // 10**9
     history = [(start - 3 + second, 1, {}) for second in range(4)]
     for elapsed, rows in ticks:
@@ -579,16 +583,16 @@ def test_running_windows_say_what_recomputing_them_says(make_rule, make_host, st
         expected = {}
         for name in "abc":
             own = [(when, took, [row[1:] for row in rows if row[0] == name]) for when, took, rows in history]
-            value = _slowly(stat, own, at, 4)
+            value = _recompute(stat, own, at, 4)
             if value > rule.thresholds.fire[WARNING]:
                 expected[name] = (pytest.approx(value), WARNING, WARNING)
-        assert said(guarded.engine.evaluate(snapshot, [])) == expected
+        assert by_process(running.engine.evaluate(snapshot, [])) == expected
 
 
 # Shipped rules
 
 
-def test_the_watchdogs_own_failed_connects_are_no_storm_but_those_of_others_under_its_name_are(host):
+def test_failed_connects_of_the_watchdogs_unit_are_no_storm_but_those_of_other_units_under_its_name_are(host):
     (rule,) = [
         rule for rule in load_rules([shipped_rules_folder()], receivers=()).rules if rule.id == "failed-connect-storm"
     ]

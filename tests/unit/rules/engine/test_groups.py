@@ -1,4 +1,4 @@
-"""Slots of groups: found again, kept apart, used again."""
+"""Slots of groups: one for each group, the same in each tick, reused after silence."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ def test_rows_of_one_group_share_a_slot_in_every_tick(host):
     assert groups.assign(numbered(host, 8, 7), SECOND_NS).tolist() == [first[1], first[0]]
 
 
-def test_many_groups_in_one_tick_all_get_their_own_slot(host):
+def test_each_of_many_groups_in_one_tick_gets_its_own_slot(host):
     groups = GroupSlots(["pid"])
     slots = groups.assign(numbered(host, *range(5_000), *range(5_000)), SECOND_NS)
     assert np.array_equal(slots[:5_000], slots[5_000:])
     assert len(set(slots.tolist())) == 5_000
 
 
-def test_no_group_ever_has_the_slot_of_nobody(host):
+def test_no_group_gets_the_slot_that_means_no_group(host):
     groups = GroupSlots(["pid"])
     slots = [groups.assign(numbered(host, *range(tick * 300, tick * 300 + 300)), SECOND_NS) for tick in range(9)]
     assert NO_GROUP_SLOT not in np.concatenate(slots)
 
 
-def test_slots_of_silent_groups_are_used_again(host):
+def test_slots_of_silent_groups_are_reused(host):
     groups = GroupSlots(["pid"])
     for tick in range(100):
         groups.assign(numbered(host, *range(tick * 100, tick * 100 + 100)), 3 * SECOND_NS)
     assert groups.capacity <= 1024
 
 
-def test_a_group_seen_within_the_silent_time_keeps_its_slot(host):
+def test_a_group_with_rows_within_the_retention_keeps_its_slot(host):
     groups = GroupSlots(["pid"])
     slot = groups.assign(numbered(host, 1), 3 * SECOND_NS)[0]
     for tick in range(1, 50):
@@ -66,14 +66,14 @@ def test_labels_and_slots_lead_to_each_other(host):
 @pytest.mark.parametrize(
     "label", [("process", "gone"), ("pid", "12"), ("pid", "x"), ("direction", "up"), ("remote", "::9"), ("remote", "x")]
 )
-def test_labels_of_a_group_that_is_not_there_lead_to_nobody(host, label):
+def test_labels_of_a_missing_group_have_no_slot(host, label):
     groups = GroupSlots([label[0]])
     snapshot = host.tick({"process": "curl", "pid": 1, "direction": "out", "remote": "::1"})
     groups.assign(snapshot, SECOND_NS)
     assert groups.slot((label,), snapshot) == NO_GROUP_SLOT
 
 
-def test_labels_restored_before_their_group_came_find_it_when_it_comes(host):
+def test_labels_restored_before_the_first_row_of_their_group_find_its_slot_later(host):
     groups = GroupSlots(["process", "remote"])
     labels = (("process", "curl"), ("remote", "192.0.2.1"))
     snapshot = host.tick()
@@ -85,7 +85,7 @@ def test_labels_restored_before_their_group_came_find_it_when_it_comes(host):
     assert groups.slot(labels, snapshot) == slot
 
 
-def test_without_dimensions_there_is_the_host(host):
+def test_without_dimensions_the_only_group_is_the_host(host):
     groups = GroupSlots([])
     snapshot = host.tick({"pid": 1}, {"pid": 2})
     assert groups.assign(snapshot, SECOND_NS).tolist() == [HOST_SLOT, HOST_SLOT]
@@ -93,7 +93,7 @@ def test_without_dimensions_there_is_the_host(host):
     assert groups.slot((), snapshot) == HOST_SLOT
 
 
-def test_rows_whose_group_was_lost_are_in_none(host):
+def test_rows_with_a_lost_dimension_are_in_no_group(host):
     groups = GroupSlots(["process", "remote"])
     snapshot = host.tick({"process": "a", "remote": "::1"}, {"process": "a", "remote": None})
     slots = groups.assign(snapshot, SECOND_NS)
@@ -102,7 +102,7 @@ def test_rows_whose_group_was_lost_are_in_none(host):
     assert not groups.seen_since(slots, 0)[1]
 
 
-def test_rows_that_have_no_such_value_are_in_no_group_and_nothing_is_lost(host):
+def test_rows_without_the_value_are_in_no_group_and_nothing_is_lost(host):
     groups = GroupSlots(["remote"])
     snapshot = host.tick({"remote": "::1"}, {"remote": "::2"})
     snapshot.dimensions["remote"][1] = ABSENT_CODE
@@ -110,7 +110,7 @@ def test_rows_that_have_no_such_value_are_in_no_group_and_nothing_is_lost(host):
     assert groups.last_ungrouped_ns < 0
 
 
-def test_groups_beyond_the_bound_are_in_none_and_that_is_told(host):
+def test_groups_beyond_the_maximum_get_no_slot_and_are_counted_as_lost(host):
     groups = GroupSlots(["pid"], max_groups=256)
     snapshot = numbered(host, *range(1000))
     slots = groups.assign(snapshot, SECOND_NS)
@@ -119,7 +119,7 @@ def test_groups_beyond_the_bound_are_in_none_and_that_is_told(host):
     assert groups.capacity == 256
 
 
-def test_a_code_that_got_another_text_meanwhile_has_that_texts_labels(host):
+def test_a_reused_code_has_the_labels_of_its_new_text(host):
     groups = GroupSlots(["process"])
     snapshot = host.tick({"process": "old"})
     (slot,) = groups.assign(snapshot, 10 * SECOND_NS)
@@ -132,7 +132,7 @@ def test_a_code_that_got_another_text_meanwhile_has_that_texts_labels(host):
     assert groups.slot((("process", "new"),), snapshot) == slot
 
 
-def test_labels_lead_to_the_slot_that_a_group_got_when_it_came_back(host):
+def test_labels_lead_to_the_new_slot_of_a_returned_group(host):
     groups = GroupSlots(["process"])
     labels = (("process", "a"),)
     snapshot = host.tick({"process": "a"})
@@ -149,7 +149,7 @@ def test_labels_lead_to_the_slot_that_a_group_got_when_it_came_back(host):
     assert groups.slot(labels, snapshot) == slot
 
 
-def test_what_is_dead_stays_dead_when_a_reload_makes_windows_longer(host):
+def test_expired_slots_stay_expired_when_a_reload_lengthens_windows(host):
     groups = GroupSlots(["process"])
     (slot,) = groups.assign(host.tick({"process": "a"}), SECOND_NS)
     groups.assign(host.tick({"process": "b"}, seconds=5), SECOND_NS)
@@ -157,7 +157,7 @@ def test_what_is_dead_stays_dead_when_a_reload_makes_windows_longer(host):
     assert not groups.seen_since(np.array([slot]), 0)[0]
 
 
-def test_few_labels_are_kept_as_text(host):
+def test_only_few_labels_are_cached_as_text(host):
     groups = GroupSlots(["pid"])
     snapshot = numbered(host, *range(9_000))
     for slot, pid in zip(groups.assign(snapshot, SECOND_NS).tolist(), range(9_000), strict=True):

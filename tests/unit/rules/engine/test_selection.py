@@ -1,4 +1,4 @@
-"""Which rows `where` lets through."""
+"""Rows that `where` selects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def processes(*names):
     return [{"process": name} for name in names]
 
 
-def test_no_condition_lets_every_row_through(host):
+def test_without_conditions_every_row_is_selected(host):
     assert chosen(host, processes("a", "b")) == [0, 1]
 
 
@@ -27,16 +27,16 @@ def test_a_glob_selects_names(host):
     assert chosen(host, rows, Condition("process", any_of=("nginx*",))) == [0, 1]
 
 
-def test_any_one_of_several_patterns_is_enough(host):
+def test_one_matching_pattern_of_several_is_enough(host):
     assert chosen(host, processes("a", "b", "c"), Condition("process", any_of=("a", "c"))) == [0, 2]
 
 
-def test_excluded_names_are_left_out_even_where_selected(host):
+def test_an_exclusion_overrides_a_pattern(host):
     rows = processes("chrome", "chromium", "curl")
     assert chosen(host, rows, Condition("process", any_of=("c*",), none_of=("chrom*",))) == [2]
 
 
-def test_with_nothing_but_exclusions_all_others_pass(host):
+def test_exclusions_alone_select_all_other_rows(host):
     assert chosen(host, processes("chrome", "curl"), Condition("process", none_of=("chrom*",))) == [1]
 
 
@@ -70,7 +70,7 @@ def test_numbers_and_ranges_include_both_ends(host):
         ("::1", ["::1"]),
     ],
 )
-def test_addresses_are_selected_by_block(host, block, expected):
+def test_addresses_are_selected_by_address_block(host, block, expected):
     addresses = ["9.255.255.255", "10.0.0.0", "10.255.255.255", "11.0.0.0", "::1", "2001:db8::1", "2001:db9::"]
     rows = [{"remote": address} for address in addresses]
     assert [addresses[row] for row in chosen(host, rows, Condition("remote", any_of=(block,)))] == expected
@@ -78,12 +78,12 @@ def test_addresses_are_selected_by_block(host, block, expected):
     assert [addresses[row] for row in excluded] == [address for address in addresses if address not in expected]
 
 
-def test_a_row_must_pass_every_condition(host):
+def test_a_row_must_meet_every_condition(host):
     rows = [{"process": "a", "direction": "out"}, {"process": "a", "direction": "in"}, {"process": "b"}]
     assert chosen(host, rows, Condition("process", any_of=("a",)), Condition("direction", any_of=("out",))) == [0]
 
 
-def test_names_that_come_later_are_judged_when_they_come(host):
+def test_names_that_appear_later_are_matched_then(host):
     selection, where = Selection(), [Condition("process", any_of=("p*7",))]
     assert selection.mask(host.tick(*processes("p7", "p8")), where).tolist() == [True, False]
     later = [f"p{number}" for number in range(200)]
@@ -106,7 +106,7 @@ def test_a_snapshot_without_rows_selects_none(host):
         ("remote", "::/0", "::1"),
     ],
 )
-def test_what_was_lost_matches_neither_a_pattern_nor_its_opposite(host, dimension, one, other):
+def test_a_lost_value_matches_neither_a_pattern_nor_its_opposite(host, dimension, one, other):
     rows = [{dimension: None}, {dimension: "10.9.9.9" if dimension == "remote" else other}]
     assert 0 not in chosen(host, rows, Condition(dimension, any_of=(one, other)))
     assert chosen(host, rows, Condition(dimension, none_of=(one,)))[:1] != [0]
@@ -115,7 +115,7 @@ def test_what_was_lost_matches_neither_a_pattern_nor_its_opposite(host, dimensio
     )
 
 
-def test_ever_new_names_are_asked_about_in_bounded_memory(host):
+def test_matching_ever_new_names_takes_bounded_memory(host):
     selection, condition = Selection(), Condition("process", any_of=("*7",))
     host.text = lambda _dimension, code: str(code)
     for tick in range(40):
@@ -126,7 +126,7 @@ def test_ever_new_names_are_asked_about_in_bounded_memory(host):
     assert len(selection._matchers[condition]._codes) == 1 << 17
 
 
-def test_names_whose_codes_share_a_place_have_answers_of_their_own(host):
+def test_names_with_codes_in_the_same_cache_cell_are_matched_separately(host):
     selection, condition = Selection(), Condition("process", any_of=("*7",))
     host.text = lambda _dimension, code: str(code)
     codes = np.array([7, 7 + 64, 7 + 128, 7 + 64 * 1000, 8], dtype=np.uint32)

@@ -1,4 +1,4 @@
-"""Windows: spans, running sums, samples."""
+"""Windows: coverage, running sums, samples."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ def pushed(window, *ticks):
     return span
 
 
-def test_a_young_span_counts_its_whole_window():
+def test_a_window_that_is_not_filled_counts_its_whole_length():
     assert pushed(10, (1, False), (1, False)).rate_seconds == 10
 
 
-def test_a_filled_span_counts_the_time_that_was_measured():
+def test_a_filled_window_counts_the_measured_time():
     assert pushed(10, *[(1, False)] * 20).rate_seconds == 10
     assert pushed(10, *[(4, False)] * 20).rate_seconds == 12
     assert pushed(10, *[(1, False)] * 20, (7, False)).rate_seconds == 10
     assert pushed(10, (5, False), (5, False), (12, False)).rate_seconds == 12
 
 
-def test_a_tick_as_old_as_the_window_is_no_longer_in_it():
+def test_a_tick_as_old_as_the_window_has_left_it():
     assert pushed(3, *[(1, False)] * 9).tick_count == 3
 
 
-def test_a_baseline_is_no_tick():
+def test_a_baseline_is_not_a_tick():
     assert pushed(3, (0, False), (1, False)).tick_count == 1
 
 
-def test_a_span_is_incomplete_while_an_incomplete_tick_is_in_it():
+def test_a_window_is_incomplete_while_it_has_an_incomplete_tick():
     assert pushed(2, (1, True), (1, False)).is_incomplete
     assert not pushed(2, (1, True), (1, False), (1, False)).is_incomplete
 
 
-def test_weights_of_uneven_ticks_add_up_to_what_means_divide_by():
+def test_weights_of_uneven_ticks_add_up_to_the_divisor_of_means():
     elapsed = [0.99951, 1.00049, 1.0004, 0.9996, 1.0]
     assert pushed(4, *[(seconds, False) for seconds in elapsed]).mean_weight == 4000
 
 
 @pytest.mark.parametrize("top", [1, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**52])
-def test_whole_numbers_of_any_size_come_out_of_a_sum_as_they_went_in(top):
+def test_sums_of_whole_numbers_of_any_size_are_exact(top):
     window, slots = WindowSum(2), np.arange(3, dtype=np.int32)
     for at_ns in range(1, 20):
         window.push(pack_tick_values(at_ns, slots, np.array([top, 0.0, 1.0]) * (at_ns < 10)), 3)
@@ -78,7 +78,7 @@ def test_running_sums_are_the_sums_of_the_ticks_in_the_window(ticks, window_ns):
     ticks=st.lists(st.lists(st.tuples(st.integers(0, 5), st.floats(0, 9)), max_size=9), min_size=1, max_size=8),
     asked=st.lists(st.integers(0, 6), max_size=6),
 )
-def test_samples_of_a_slot_are_those_of_all_ticks_in_rising_order(ticks, asked):
+def test_samples_of_a_slot_are_those_of_all_ticks_in_ascending_order(ticks, asked):
     window = SampleWindow(3)
     for at_ns, tick in enumerate(ticks):
         rows = sorted(tick, key=lambda row: row[0])

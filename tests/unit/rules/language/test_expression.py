@@ -35,7 +35,7 @@ CONNECTS, ACCEPTS, CLOSES = MetricReference("connects"), MetricReference("accept
         ("connects - (accepts - closes)", Operation("-", CONNECTS, Operation("-", ACCEPTS, CLOSES))),
     ],
 )
-def test_reads_arithmetic_as_people_do(text, expression):
+def test_arithmetic_has_the_usual_precedence(text, expression):
     assert parse_expression(text) == expression
 
 
@@ -61,16 +61,16 @@ def test_reads_arithmetic_as_people_do(text, expression):
         ("connects + " * 50 + "1", "longer than 500 characters"),
     ],
 )
-def test_says_what_is_wrong(text, message):
+def test_an_invalid_expression_has_an_error_message(text, message):
     with pytest.raises(ExpressionError) as caught:
         parse_expression(text)
     assert str(caught.value) == message
 
 
 @given(st.text(st.sampled_from("connects 12.+-*/()<>=%\n\0é"), max_size=600))
-def test_any_text_is_read_or_refused(text):
+def test_any_text_is_parsed_or_raises_an_expression_error(text):
     for reader in (parse_expression, parse_comparison):
-        with contextlib.suppress(ExpressionError):  # and nothing else
+        with contextlib.suppress(ExpressionError):
             reader(text)
 
 
@@ -83,7 +83,7 @@ def test_any_text_is_read_or_refused(text):
         ("closes / connects <= 5%", Comparison("<=", Operation("/", CLOSES, CONNECTS), 0.05)),
     ],
 )
-def test_reads_comparisons(text, comparison):
+def test_comparisons_are_parsed(text, comparison):
     assert parse_comparison(text) == comparison
 
 
@@ -100,7 +100,7 @@ def test_reads_comparisons(text, comparison):
         ("bytes_sent > 10MB/s", '"10MB/s" is a rate, but the value of the metric is not'),
     ],
 )
-def test_says_what_is_wrong_with_comparisons(text, message):
+def test_an_invalid_comparison_has_an_error_message(text, message):
     with pytest.raises(ExpressionError) as caught:
         parse_comparison(text)
     assert str(caught.value) == message
@@ -125,10 +125,10 @@ def test_says_what_is_wrong_with_comparisons(text, message):
         ("1 / connects", None, False, True),
     ],
 )
-def test_knows_unit_and_nature_of_the_result(text, unit, linear, positive):
+def test_an_expression_has_a_unit_and_known_bounds(text, unit, linear, positive):
     expression = parse_expression(text)
     assert (unit_of(expression), is_linear(expression), never_negative(expression)) == (unit, linear, positive)
 
 
-def test_knows_the_metrics_it_reads():
+def test_an_expression_lists_its_metrics():
     assert metrics_of(parse_expression("(connects + 3 * closes) / connects")) == {"connects", "closes"}

@@ -13,7 +13,7 @@ from watchdog.rules.language.template import Template, TemplateField
 SECOND = 1_000_000_000
 WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
 
-WHOLE = """\
+FULL_RULE = """\
 # a comment
 [[rule]]
 id = "outbound-connection-storm"
@@ -32,7 +32,7 @@ receivers = ["oncall"]
 runbook = "https://wiki.example.net/storm"
 """
 
-LEAST = 'id = "r"\nsummary = "s"\nmetric = "{metric}"\nstat = "{stat}"\nwindow = "10s"\n'
+MINIMAL_RULE = 'id = "r"\nsummary = "s"\nmetric = "{metric}"\nstat = "{stat}"\nwindow = "10s"\n'
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def problems(write):
-    """Return what is told of a file, without its name."""
+    """Return the problems of a rule file, without its name."""
 
     def problems(text, **options):
         path = write(text)
@@ -61,7 +61,7 @@ def problems(write):
 
 @pytest.fixture
 def load(write):
-    """Return the only rule of a text."""
+    """Return the rule of a text with one rule."""
 
     def load(text, **options):
         (rule,) = load_rules([write(text)], receivers=("oncall",), **options).rules
@@ -71,11 +71,13 @@ def load(write):
 
 
 def rule_text(metric="connects", stat="rate", **keys):
-    return "[[rule]]\n" + LEAST.format(metric=metric, stat=stat) + "".join(f"{k} = {v}\n" for k, v in keys.items())
+    return (
+        "[[rule]]\n" + MINIMAL_RULE.format(metric=metric, stat=stat) + "".join(f"{k} = {v}\n" for k, v in keys.items())
+    )
 
 
-def test_reads_a_rule(write):
-    path = write(WHOLE)
+def test_a_rule_with_every_key(write):
+    path = write(FULL_RULE)
     loaded = load_rules([path], receivers=("oncall",))
     assert loaded.notes == ()
     assert loaded.rules == (
@@ -110,14 +112,14 @@ def test_reads_a_rule(write):
     assert (loaded.rules[0].file, loaded.rules[0].line) == (str(path), 2)
 
 
-def test_a_rule_needs_little_more_than_a_metric_and_a_threshold(load):
+def test_a_rule_with_the_required_keys_only(load):
     rule = load(rule_text(fire_above="100"))
     assert (rule.by, rule.where, rule.only_if, rule.for_ns, rule.keep_firing_for_ns) == ((), (), None, 0, 0)
     assert (rule.receivers, rule.runbook) == (None, None)
     assert rule.thresholds.fire == {WARNING: 100.0}
 
 
-def test_without_a_clear_level_whatever_does_not_fire_clears(load):
+def test_without_clear_thresholds_the_fire_thresholds_are_used(load):
     above = load(rule_text(fire_above="0")).thresholds
     assert 0 < above.clear[WARNING] < 1e-300
     below = load(rule_text(fire_below="5")).thresholds
@@ -142,7 +144,7 @@ def test_without_a_clear_level_whatever_does_not_fire_clears(load):
         ("connects", "rate", "0.5", 0.5),
     ],
 )
-def test_levels_have_units(load, metric, stat, text, level):
+def test_thresholds_have_units(load, metric, stat, text, level):
     assert load(rule_text(metric, stat, fire_above=text)).thresholds.fire == {WARNING: level}
 
 
@@ -166,7 +168,7 @@ def test_levels_have_units(load, metric, stat, text, level):
         ("connects", "rate", "{}", "names no severity: give warning, critical or both"),
     ],
 )
-def test_refuses_levels_that_mean_nothing(problems, metric, stat, text, message):
+def test_invalid_thresholds_are_reported(problems, metric, stat, text, message):
     assert problems(rule_text(metric, stat, fire_above=text)) == [f"7: rule.fire_above: {message}"]
 
 
@@ -212,11 +214,11 @@ def test_refuses_levels_that_mean_nothing(problems, metric, stat, text, message)
         ),
     ],
 )
-def test_refuses_levels_that_cannot_go_together(problems, keys, expected):
+def test_contradicting_thresholds_are_reported(problems, keys, expected):
     assert problems(rule_text(**keys)) == expected
 
 
-def test_a_difference_may_be_below_nothing(load):
+def test_the_threshold_of_a_difference_can_be_negative(load):
     rule = load(rule_text("connects - accepts", "sum", fire_below="-5", clear_above="0"))
     assert rule.thresholds == Thresholds(above=False, fire={WARNING: -5.0}, clear={WARNING: 0.0})
 
@@ -224,7 +226,7 @@ def test_a_difference_may_be_below_nothing(load):
 @pytest.mark.parametrize(
     ("text", "percentile"), [("p50", 50.0), ("p99", 99.0), ("p05", 5.0), ("p999", 99.9), ("p995", 99.5)]
 )
-def test_reads_percentiles(load, text, percentile):
+def test_percentiles_are_parsed(load, text, percentile):
     assert load(rule_text("rtt", text, fire_above="1")).stat == Stat(text, StatKind.PERCENTILE, percentile)
 
 
@@ -242,12 +244,12 @@ def test_reads_percentiles(load, text, percentile):
         ("rtt", "percentile", 'unknown stat "percentile": did you mean "mean"?'),
     ],
 )
-def test_refuses_statistics_that_the_metric_has_not(problems, metric, stat, message):
+def test_a_stat_that_does_not_apply_to_the_metric_is_reported(problems, metric, stat, message):
     (problem,) = problems(rule_text(metric, stat, fire_above="1"))
     assert problem.startswith(f"5: rule.stat: {message.split('did you mean')[0]}")
 
 
-def test_refuses_arithmetic_with_distributions(problems):
+def test_arithmetic_with_distributions_is_reported(problems):
     assert problems(rule_text("rtt * 2", "p99", fire_above="1")) == [
         "4: rule.metric: rtt has one value per connection: it cannot be part of arithmetic"
     ]
@@ -267,7 +269,7 @@ def test_refuses_arithmetic_with_distributions(problems):
         ("pid = 4294967295", Condition("pid", ("4294967295",))),
     ],
 )
-def test_reads_conditions(load, condition, expected):
+def test_conditions_are_parsed(load, condition, expected):
     assert load(rule_text(fire_above="1", where=f"{{ {condition} }}")).where == (expected,)
 
 
@@ -290,7 +292,7 @@ def test_reads_conditions(load, condition, expected):
         ("process = []", "process: must not be empty"),
     ],
 )
-def test_refuses_conditions_that_nothing_can_meet(problems, condition, message):
+def test_conditions_that_no_row_can_meet_are_reported(problems, condition, message):
     assert problems(rule_text(fire_above="1", where=f"{{ {condition} }}")) == [f"8: rule.where.{message}"]
 
 
@@ -314,18 +316,18 @@ def test_refuses_conditions_that_nothing_can_meet(problems, condition, message):
         ({"hits": '"3 of 5"'}, 'hits: unknown key "hits": known are '),
     ],
 )
-def test_refuses_other_mistakes(problems, keys, expected):
+def test_other_mistakes_are_reported(problems, keys, expected):
     (problem,) = problems(rule_text(fire_above="1", **keys))
     assert problem.startswith(f"8: rule.{expected}")
 
 
 @pytest.mark.parametrize("identity", ["Storm", "-a", "a b", "a_b", "ü", "x" * 65])
-def test_refuses_ids_that_are_no_plain_words(problems, identity):
+def test_an_invalid_id_is_reported(problems, identity):
     text = rule_text(fire_above="1").replace('"r"', f'"{identity}"')
     assert problems(text) == [f'2: rule.id: "{identity}": use a to z, 0 to 9 and -, with a letter or digit first']
 
 
-def test_a_window_holds_two_samples(problems, load):
+def test_a_window_has_at_least_two_samples(problems, load):
     text = rule_text(fire_above="1")
     assert load(text, interval_ns=5 * SECOND).window_ns == 10 * SECOND
     assert problems(text, interval_ns=5 * SECOND + 1_000) == [
@@ -333,7 +335,7 @@ def test_a_window_holds_two_samples(problems, load):
     ]
 
 
-def test_a_window_is_no_longer_than_names_are_kept(problems, load):
+def test_a_window_is_at_most_as_long_as_names_are_retained(problems, load):
     text = rule_text(fire_above="1").replace('"10s"', '"{}"')
     assert load(text.format("1h")).window_ns == 3600 * SECOND
     assert problems(text.format("61m")) == ["6: rule.window: must be at most 1h, not 1h1m"]
@@ -350,19 +352,19 @@ def test_a_window_is_no_longer_than_names_are_kept(problems, load):
         ("missed_ticks", "pid", "1"),
     ],
 )
-def test_tells_which_dimensions_a_metric_does_not_have(problems, metric, dimension, value):
+def test_a_dimension_that_the_metric_does_not_have_is_reported(problems, metric, dimension, value):
     text = rule_text(metric=metric, stat="sum", fire_above="1", where=f'{{ {dimension} = "{value}" }}')
     assert problems(text) == [f"8: rule.where.{dimension}: {metric} has no {dimension}"]
     text = rule_text(metric=metric, stat="sum", fire_above="1", by=f'["process", "{dimension}"]')
     assert f"8: rule.by: {metric} has no {dimension}" in problems(text)
 
 
-def test_a_gate_must_have_the_dimensions_too(problems):
+def test_the_metric_of_only_if_must_have_the_dimensions_too(problems):
     text = rule_text(fire_above="1", by='["remote"]', only_if='"udp_bytes_sent > 5"')
     assert problems(text) == ["8: rule.by: udp_bytes_sent has no remote"]
 
 
-def test_tells_that_an_id_is_taken_and_by_which_rule_of_which_file(write):
+def test_a_duplicate_id_is_reported_with_file_and_line_of_the_first(write):
     first = write(rule_text(fire_above="1"), "a.toml")
     second = write("\n\n" + rule_text(fire_above="1"), "b.toml")
     with pytest.raises(ConfigError) as caught:
@@ -370,7 +372,7 @@ def test_tells_that_an_id_is_taken_and_by_which_rule_of_which_file(write):
     assert str(caught.value) == f'{second}:4: rule.id: duplicate rule id "r": already used at {first}:1'
 
 
-def test_notes_what_is_unwise_or_unknown_here(write):
+def test_unwise_and_unknown_settings_are_noted(write):
     path = write(rule_text(fire_above="1", by='["process", "pid"]', receivers='["oncall"]'))
     assert [str(note).removeprefix(f"{path}:") for note in load_rules([path], receivers=None).notes] == [
         '8: rule.by: "pid" has ever new values: each value is an alert of its own',
@@ -379,7 +381,7 @@ def test_notes_what_is_unwise_or_unknown_here(write):
     assert len(load_rules([path], receivers=("oncall",)).notes) == 1
 
 
-def test_tells_twelve_mistakes_of_one_file_each_with_its_line(problems):
+def test_twelve_mistakes_of_one_file_are_reported_each_with_its_line(problems):
     text = """\
 # rules of team blue
 
@@ -434,7 +436,7 @@ fire_above = 1
     ]
 
 
-def test_one_bad_file_spoils_none_of_the_messages_of_the_others(write, tmp_path):
+def test_problems_of_one_file_do_not_hide_those_of_another(write, tmp_path):
     first = write("[[rule]\n", "a.toml")
     second = write(rule_text(), "b.toml")
     with pytest.raises(ConfigError) as caught:
@@ -442,7 +444,7 @@ def test_one_bad_file_spoils_none_of_the_messages_of_the_others(write, tmp_path)
     assert [problem.file for problem in caught.value.problems] == [str(first), str(second), str(tmp_path / "none.toml")]
 
 
-def test_reads_the_toml_files_of_a_folder_in_byte_order_and_leaves_the_rest(tmp_path):
+def test_the_toml_files_of_a_folder_are_read_in_byte_order_and_other_files_ignored(tmp_path):
     for name in (
         "b.toml", "a.toml", "B.toml", "é.toml", "z.toml", "a.test.toml", ".hidden.toml", "a.toml~", "#a.toml#",
         ".#a.toml", "a.toml.rpmnew", "a.toml.rpmsave", "a.toml.dpkg-dist", "a.toml.ucf-old", "README.md", "a.toml.swp",
@@ -453,23 +455,23 @@ def test_reads_the_toml_files_of_a_folder_in_byte_order_and_leaves_the_rest(tmp_
     assert toml_files(tmp_path / "a.toml~") == [f"{tmp_path}/a.toml~"]
 
 
-def test_a_dangling_link_in_a_folder_is_told(tmp_path):
+def test_a_dangling_link_in_a_folder_is_reported(tmp_path):
     (tmp_path / "a.toml").symlink_to(tmp_path / "gone")
     with pytest.raises(ConfigError, match=r"a\.toml:1: file: cannot read: No such file or directory"):
         load_rules([tmp_path], receivers=())
 
 
-def test_a_folder_that_cannot_be_read_is_told(monkeypatch, tmp_path):
+def test_an_unreadable_folder_is_reported(monkeypatch, tmp_path):
     def refuse(_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("pathlib.Path.iterdir", refuse)  # the file system itself refuses root nothing
+    monkeypatch.setattr("pathlib.Path.iterdir", refuse)  # root can read every folder
     with pytest.raises(ConfigError, match=r":1: file: cannot read: Permission denied$"):
         load_rules([tmp_path], receivers=())
 
 
-def test_refuses_a_rule_file_that_everyone_can_write(write, tmp_path):
-    path = write(WHOLE)
+def test_a_rule_file_writable_by_everyone_is_refused(write, tmp_path):
+    path = write(FULL_RULE)
     path.chmod(0o646)
     with pytest.raises(ConfigError, match="everyone on this host can write it: chmod o-w"):
         load_rules([tmp_path], receivers=("oncall",))
@@ -482,14 +484,14 @@ def test_a_file_without_rules_is_noted(write):
     assert [str(note) for note in loaded.notes] == [f"{path}:1: rule: this file holds no rules"]
 
 
-def test_other_tables_have_no_place_in_a_rule_file(problems):
+def test_unknown_tables_in_a_rule_file_are_reported(problems):
     assert problems('[sampling]\ninterval = "1s"\n[[rules]]\n') == [
         '1: sampling: unknown key "sampling": known are rule',
         '3: rules: unknown key "rules": did you mean "rule"?',
     ]
 
 
-def test_the_shipped_rules_are_right_and_watch_what_they_promise():
+def test_the_shipped_rules_are_valid_and_complete():
     loaded = load_rules([shipped_rules_folder()], receivers=())
     assert loaded.notes == ()
     assert sorted(rule.id for rule in loaded.rules) == [
@@ -507,13 +509,13 @@ def test_the_shipped_rules_are_right_and_watch_what_they_promise():
     ]
 
 
-def test_the_example_of_the_reference_is_right(load):
+def test_the_example_in_the_reference_is_valid(load):
     page = Path(__file__).parents[4].joinpath("docs", "rules.md").read_text(encoding="utf-8")
     rule = load(page.partition("```toml\n")[2].partition("```")[0])
     assert rule.id == "payments-connect-failures"
 
 
-def test_a_relative_path_is_told_as_it_was_given(write, monkeypatch, tmp_path):
+def test_a_relative_path_is_reported_as_given(write, monkeypatch, tmp_path):
     write(rule_text(), "a.toml")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"^a\.toml:1: rule\.fire_above: missing"):

@@ -1,4 +1,4 @@
-"""The digest of rules: what they mean, not how they are written."""
+"""The hash of a ruleset depends on the meaning of the rules, not on their notation."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ OTHER = '[[rule]]\nid = "other"\nsummary = "x"\nmetric = "open"\nstat = "last"\n
 
 
 @pytest.fixture
-def digest_of(tmp_path):
-    def digest_of(*texts):
+def hash_of(tmp_path):
+    def hash_of(*texts):
         for number, text in enumerate(texts):
             (tmp_path / f"{number}.toml").write_text(text)
         found = ruleset_hash(load_rules([tmp_path], receivers=None).rules)
@@ -37,7 +37,7 @@ def digest_of(tmp_path):
             file.unlink()
         return found
 
-    return digest_of
+    return hash_of
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,8 @@ def digest_of(tmp_path):
         (STORM + 'for = "0s"\n' + OTHER,),
     ],
 )
-def test_how_rules_are_written_and_where_changes_nothing(digest_of, same):
-    assert digest_of(*same) == digest_of(STORM + OTHER)
+def test_notation_and_files_do_not_change_the_hash(hash_of, same):
+    assert hash_of(*same) == hash_of(STORM + OTHER)
 
 
 @pytest.mark.parametrize(
@@ -73,12 +73,12 @@ def test_how_rules_are_written_and_where_changes_nothing(digest_of, same):
         (">= 50", ">= 51"),
     ],
 )
-def test_what_changes_a_rule_changes_it(digest_of, old, new):
+def test_a_changed_rule_changes_the_hash(hash_of, old, new):
     assert old in STORM
-    assert digest_of(STORM.replace(old, new)) != digest_of(STORM)
+    assert hash_of(STORM.replace(old, new)) != hash_of(STORM)
 
 
-def test_it_is_the_same_in_every_process():
+def test_the_hash_is_the_same_in_every_process():
     program = (
         "from watchdog.resources import shipped_rules_folder\n"
         "from watchdog.rules.language.ruleset_hash import ruleset_hash\n"

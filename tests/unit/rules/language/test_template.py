@@ -23,7 +23,7 @@ from watchdog.rules.language.template import TemplateError, TemplateField, parse
         ("a {{b}} {{{rule}}}", ("a {b} {", TemplateField("rule"), "}")),
     ],
 )
-def test_reads_text_and_fields(text, parts):
+def test_text_and_fields_are_parsed(text, parts):
     assert parse_summary(text, ("process",), "bytes").parts == parts
 
 
@@ -47,24 +47,24 @@ def test_reads_text_and_fields(text, parts):
         ("x" * 501, "longer than 500 characters"),
     ],
 )
-def test_says_what_is_wrong(text, message):
+def test_an_invalid_template_has_an_error_message(text, message):
     with pytest.raises(TemplateError) as caught:
         parse_summary(text, ("process",))
     assert str(caught.value) == message
 
 
-def test_substitutes_once_and_never_reads_what_it_has_put_in():
+def test_substituted_text_is_not_parsed_for_fields():
     template = parse_summary("{process}: {value} > {threshold} on {host}", ("process",))
     values = {"process": "{host}{{value}}", "value": 1234.0, "threshold": 100, "host": "{process}"}
     assert render_template(template, values) == "{host}{{value}}: 1,234 > 100 on {process}"
 
 
-def test_shows_a_dash_for_an_empty_text():
+def test_an_empty_text_is_shown_as_a_dash():
     assert render_template(parse_summary("unit {unit}", ("unit",)), {"unit": ""}) == "unit -"
 
 
 @given(st.text())
-def test_any_text_is_read_or_refused(text):
+def test_any_text_is_parsed_or_raises_a_template_error(text):
     try:
         template = parse_summary(text, ())
     except TemplateError:
@@ -114,10 +114,10 @@ def test_any_text_is_read_or_refused(text):
         ("seconds", math.nan, "unknown"),
     ],
 )
-def test_writes_numbers_for_people(form, value, text):
+def test_numbers_are_shown_in_readable_form(form, value, text):
     assert render_template(parse_summary(f"{{value:{form}}}", ()), {"value": value}) == text
 
 
 @given(st.sampled_from(sorted(FORMATS)), st.floats())
-def test_every_number_can_be_written_in_every_format(form, value):
+def test_every_number_has_a_text_in_every_format(form, value):
     assert 0 < len(FORMATS[form](value)) < 450
