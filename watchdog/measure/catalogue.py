@@ -275,13 +275,21 @@ class DimensionKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
-    """One dimension. `volatile`: values change with every process or connection: a poor alert identity."""
+    """One dimension. `volatile`: values change with every process or connection: a poor alert identity.
+
+    Bounds of its values, for patterns that no value can match: `max_bytes` of a name, None without one; `endings` of
+    names that are not empty; `minimum` and `maximum` of a number.
+    """
 
     name: str
     kind: DimensionKind
     meaning: str
     choices: tuple[str, ...] = ()
     volatile: bool = False
+    max_bytes: int | None = None
+    endings: tuple[str, ...] = ()
+    minimum: int = 0
+    maximum: int = 2**32 - 1
 
 
 DIRECTIONS = ("unknown", "out", "in")
@@ -294,25 +302,47 @@ TCP_STATES = (
 )  # fmt: skip
 
 UNATTRIBUTED = "(unattributed)"
+CONTAINER_DIGITS = 12
+"""Digits of a container id that are kept, as `docker ps` shows them."""
+UNIT_ENDINGS = (".service", ".scope", ".socket", ".mount", ".swap")
+"""Types of systemd units that can hold processes (systemd.unit(5))."""
+
+_MAX_PROCESS_BYTES = 15  # TASK_COMM_LEN with its NUL, include/linux/sched.h
+_MAX_EXE_BYTES = 31  # EXE_LEN of bpf/connection.h, with its NUL
+_MAX_USER_BYTES = 255  # LOGIN_NAME_MAX with its NUL
+_MAX_PID = 4_194_304  # PID_MAX_LIMIT, include/linux/threads.h
+# Inode numbers of namespaces: PROC_DYNAMIC_FIRST (fs/proc/generic.c) and up, a few below for those of the boot.
+_MIN_NETNS = 0xEFFF_FFF0
+_MAX_PORT = 65_535
 
 DIMENSIONS: dict[str, Dimension] = {
     dimension.name: dimension
     for dimension in (
         Dimension(
-            "process", DimensionKind.NAME, "name (comm) of the process's main thread, `(unattributed)` if none is known"
+            "process",
+            DimensionKind.NAME,
+            "name (comm) of the process's main thread, 15 bytes at most, `(unattributed)` if none is known",
+            max_bytes=_MAX_PROCESS_BYTES,
         ),
-        Dimension("exe", DimensionKind.NAME, "file name of the executable, from the kernel"),
-        Dimension("pid", DimensionKind.NUMBER, "process id", volatile=True),
-        Dimension("user", DimensionKind.NAME, "user of the process"),
-        Dimension("unit", DimensionKind.NAME, "systemd unit"),
+        Dimension(
+            "exe",
+            DimensionKind.NAME,
+            "file name of the executable, from the kernel, 31 bytes at most",
+            max_bytes=_MAX_EXE_BYTES,
+        ),
+        Dimension("pid", DimensionKind.NUMBER, "process id", volatile=True, maximum=_MAX_PID),
+        Dimension("user", DimensionKind.NAME, "user of the process", max_bytes=_MAX_USER_BYTES),
+        Dimension("unit", DimensionKind.NAME, "systemd unit", endings=UNIT_ENDINGS),
         Dimension("container", DimensionKind.NAME, "container id, first 12 digits"),
-        Dimension("netns", DimensionKind.NUMBER, "network namespace, its inode number", volatile=True),
+        Dimension(
+            "netns", DimensionKind.NUMBER, "network namespace, its inode number", volatile=True, minimum=_MIN_NETNS
+        ),
         Dimension("direction", DimensionKind.CHOICE, "opened by this end (out) or by the peer (in)", DIRECTIONS),
         Dimension("family", DimensionKind.CHOICE, "address family; IPv4-mapped IPv6 counts as ipv4", FAMILIES),
         Dimension("local", DimensionKind.ADDRESS, "address of this end"),
-        Dimension("local_port", DimensionKind.NUMBER, "port of this end", volatile=True),
+        Dimension("local_port", DimensionKind.NUMBER, "port of this end", volatile=True, maximum=_MAX_PORT),
         Dimension("remote", DimensionKind.ADDRESS, "address of the peer"),
-        Dimension("remote_port", DimensionKind.NUMBER, "port of the peer"),
+        Dimension("remote_port", DimensionKind.NUMBER, "port of the peer", maximum=_MAX_PORT),
         Dimension("state", DimensionKind.CHOICE, "TCP state", TCP_STATES),
         Dimension("failure", DimensionKind.CHOICE, "cause of the failure or break", FAILURES),
     )

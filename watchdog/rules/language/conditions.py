@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from watchdog.config import suggestions
 from watchdog.config.document import Table
 from watchdog.measure.catalogue import DIMENSIONS, Dimension, DimensionKind
+from watchdog.rules.language.name_patterns import check_name_pattern
 from watchdog.rules.language.rule import Condition
 
 _NUMBERS = re.compile(r"(\d{1,10})(?:-(\d{1,10}))?", re.ASCII)
-_MAX_PORT = 65_535
-_MAX_NUMBER = 2**32 - 1  # pids and inode numbers of namespaces
 
 
 def read_where(table: Table, dimensions: Mapping[str, Dimension] = DIMENSIONS) -> tuple[Condition, ...]:
@@ -64,8 +63,8 @@ def _check(dimension: Dimension, pattern: str) -> None:
             _check_number(dimension, pattern)
         case DimensionKind.ADDRESS:
             _check_address(pattern)
-        case DimensionKind.NAME:  # any text may be a name; "" is the name of rows without one
-            pass
+        case DimensionKind.NAME:  # "" is the name of rows without one
+            check_name_pattern(dimension, pattern)
 
 
 def _check_choice(dimension: Dimension, pattern: str) -> None:
@@ -78,9 +77,10 @@ def _check_number(dimension: Dimension, pattern: str) -> None:
     if match is None:
         raise ValueError(f'not a number or a range like "1024-65535": {suggestions.quote_value(pattern)}')
     low, high = int(match[1]), int(match[2] or match[1])
-    maximum = _MAX_PORT if dimension.name.endswith("_port") else _MAX_NUMBER
-    if high > maximum:
-        raise ValueError(f"{high} is not a {dimension.name}: the maximum is {maximum}")
+    if high > dimension.maximum:
+        raise ValueError(f"{high} is not a {dimension.name}: the maximum is {dimension.maximum}")
+    if high < dimension.minimum:
+        raise ValueError(f"{high} is not a {dimension.name}: the minimum is {dimension.minimum}")
     if low > high:
         raise ValueError(f"the range {suggestions.quote_value(pattern)} is empty")
 

@@ -266,7 +266,7 @@ def test_arithmetic_with_distributions_is_reported(problems):
         ('state = ["FIN_*", "!TIME_WAIT"]', Condition("state", ("FIN_*",), ("TIME_WAIT",))),
         ('remote_port = [80, "443", "!1024-65535"]', Condition("remote_port", ("80", "443"), ("1024-65535",))),
         ('remote = ["10.0.0.0/8", "::1", "!10.1.2.3"]', Condition("remote", ("10.0.0.0/8", "::1"), ("10.1.2.3",))),
-        ("pid = 4294967295", Condition("pid", ("4294967295",))),
+        ("pid = 4194304", Condition("pid", ("4194304",))),
     ],
 )
 def test_conditions_are_parsed(load, condition, expected):
@@ -280,6 +280,8 @@ def test_conditions_are_parsed(load, condition, expected):
         ('direction = "outbound"', 'direction: unknown direction "outbound": known are in, out, unknown'),
         ('state = "established"', 'state: unknown state "established": did you mean "ESTABLISHED"?'),
         ("remote_port = 65536", "remote_port: 65536 is not a remote_port: the maximum is 65535"),
+        ("pid = 4194305", "pid: 4194305 is not a pid: the maximum is 4194304"),
+        ("netns = 1", "netns: 1 is not a netns: the minimum is 4026531824"),
         ('remote_port = "90-80"', 'remote_port: the range "90-80" is empty'),
         ('remote_port = "https"', 'remote_port: not a number or a range like "1024-65535": "https"'),
         ("remote_port = -1", 'remote_port: not a number or a range like "1024-65535": "-1"'),
@@ -348,7 +350,7 @@ def test_a_window_is_at_most_as_long_as_names_are_retained(problems, load):
         ("udp_datagrams_received", "remote_port", "53"),
         ("udp_bytes_received", "state", "ESTABLISHED"),
         ("listen_drops", "remote", "10.0.0.0/8"),
-        ("lost_connections", "unit", "x"),
+        ("lost_connections", "unit", "x.service"),
         ("missed_ticks", "pid", "1"),
     ],
 )
