@@ -14,13 +14,14 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from watchdog.alerts.alert import Alert, AlertState, fingerprint
 from watchdog.delivery.worker import Worker
 from watchdog.errors import DeliveryError, DeliveryErrorReason
-from watchdog.routing.notification import Notification, NotificationReason
-from watchdog.rules.language.rule import Severity
+from watchdog.routing.notification import NotificationReason
 from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import factories
 
 LASTING, SHORT, TICKS = 10_000, 5_000, 100
 SECONDS_A_TICK = 36
@@ -53,15 +54,13 @@ class Receiver:
 
 def make_notification(number, kind, resolved=None):
     rule, labels = f"{kind}-{number}", (("process", f"culprit{number}"), ("unit", "crawler.service"))
-    alert = Alert(
-        rule=rule, labels=labels, fingerprint=fingerprint(rule, labels), state=AlertState.FIRING,
-        severity=Severity.WARNING,
-        summary=f"culprit{number} opens 612/s connections (limit 500/s)", value=612.0, threshold=500.0, peak=640.5,
-        started=1_750_000_000.0, fired=1_750_000_010.25, resolved=resolved, reason="value above 500/s for 10 s",
-        receivers=None, runbook=None, format="rate",
-    )  # fmt: skip
+    alert = factories.make_alert(
+        rule=rule, labels=labels, summary=f"culprit{number} opens 612/s connections (limit 500/s)", resolved=resolved
+    )
     reason = NotificationReason.FIRST if resolved is None else NotificationReason.RESOLVED
-    return Notification(f"{rule}-{resolved is not None:d}", "oncall", rule, reason, (alert,), created=3.0, host="db1")
+    return factories.make_notification(
+        alert, id=f"{rule}-{resolved is not None:d}", reason=reason, created=3.0, host="db1"
+    )
 
 
 def resident_bytes():

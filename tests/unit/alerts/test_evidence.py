@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from watchdog.alerts.alert import Alert, AlertState
+import factories
+from watchdog.alerts.alert import Alert
 from watchdog.alerts.evidence import (
     MAX_COMMAND_BYTES,
     MAX_EVIDENCE_BYTES,
@@ -24,27 +25,9 @@ from watchdog.measure.procfs import Process
 from watchdog.receivers.render import evidence_text
 from watchdog.rules.engine.contributors import MAX_PEERS, MAX_PROCESSES, ContributingProcess, Contributors, Peer
 from watchdog.rules.language import template
-from watchdog.rules.language.expression import MetricReference
-from watchdog.rules.language.rule import Rule, Severity, Stat, StatKind, Thresholds
 
 WALL = 1_750_000_000.0
-RULE = Rule(
-    id="storm",
-    summary=template.parse_summary("{process}", ("process",)),
-    metric=MetricReference("connects"),
-    stat=Stat("rate", StatKind.RATE),
-    window_ns=5_000_000_000,
-    by=("process",),
-    where=(),
-    only_if=None,
-    thresholds=Thresholds(True, {Severity.WARNING: 1.0}, {Severity.WARNING: 1.0}),
-    for_ns=0,
-    keep_firing_for_ns=0,
-    receivers=None,
-    runbook=None,
-    file="rules.toml",
-    line=1,
-)
+RULE = factories.make_rule(summary=template.parse_summary("{process}", ("process",)), above=1.0, window_seconds=5)
 ALIVE = Process("crawler", None, ("/usr/bin/crawler", "--token=hunter2"), ((640, "supervisor"), (1, "systemd")))
 PEER = Peer("192.0.2.7", 443, "out", 90.0, 90, 0, 0, (), (("refused", 90),))
 CRAWLER = ContributingProcess(4711, 75.0, "crawler", "crawler", "www-data", "crawler.service", "")
@@ -108,23 +91,7 @@ def test_evidence_survives_json():
 
 
 def test_an_alert_of_an_older_daemon_has_no_evidence():
-    alert = Alert(
-        rule="storm",
-        labels=(("process", "crawler"),),
-        fingerprint="0123456789abcdef",
-        state=AlertState.FIRING,
-        severity=Severity.WARNING,
-        summary="crawler",
-        value=2.0,
-        threshold=1.0,
-        peak=2.0,
-        started=WALL,
-        fired=WALL,
-        resolved=None,
-        reason="value above 1/s",
-        receivers=None,
-        runbook=None,
-    )
+    alert = factories.make_alert()
     document = alert.to_json()
     told = replace(alert, evidence=evidence(), duration_seconds=3.0)
     older = {name: value for name, value in document.items() if name not in {"evidence", "duration_seconds"}}

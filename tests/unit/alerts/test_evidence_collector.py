@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import factories
 from watchdog.alerts.evidence import NOT_TAKEN
 from watchdog.alerts.evidence_collector import MAX_PER_TICK, EvidenceCollector
 from watchdog.alerts.lifecycle import Lifecycle
@@ -15,28 +16,13 @@ from watchdog.measure.snapshot import Snapshot
 from watchdog.rules.engine.contributors import ContributingProcess, Contributors
 from watchdog.rules.engine.judge import Verdict
 from watchdog.rules.language import template
-from watchdog.rules.language.expression import MetricReference
-from watchdog.rules.language.rule import OVERFLOW_LABELS, Rule, Severity, Stat, StatKind, Thresholds
+from watchdog.rules.language.rule import OVERFLOW_LABELS, Severity
 
 SECOND_NS = 1_000_000_000
 WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
 LIMITS = {WARNING: 100.0, CRITICAL: 500.0}
-STORM = Rule(
-    id="storm",
-    summary=template.parse_summary("{process}: {value}", ("process",)),
-    metric=MetricReference("connects"),
-    stat=Stat("rate", StatKind.RATE),
-    window_ns=5 * SECOND_NS,
-    by=("process",),
-    where=(),
-    only_if=None,
-    thresholds=Thresholds(True, LIMITS, LIMITS),
-    for_ns=0,
-    keep_firing_for_ns=0,
-    receivers=None,
-    runbook=None,
-    file="rules.toml",
-    line=1,
+STORM = factories.make_rule(
+    summary=template.parse_summary("{process}: {value}", ("process",)), above=100.0, critical=500.0, window_seconds=5
 )
 
 

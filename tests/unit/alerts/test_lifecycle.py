@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import factories
 from watchdog.alerts.alert import AlertState, TransitionKind, fingerprint
 from watchdog.alerts.instance import AlertInstance
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import Now
 from watchdog.rules.engine.engine import OVERFLOW_LABELS, Verdict
 from watchdog.rules.language import template
-from watchdog.rules.language.expression import MetricReference
-from watchdog.rules.language.rule import Rule, Severity, Stat, StatKind, Thresholds
+from watchdog.rules.language.rule import Severity, Thresholds
 
 SECOND_NS = 1_000_000_000
 WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
@@ -37,22 +37,15 @@ def rule(
     fire = {WARNING: 100.0, CRITICAL: critical}
     clear = {WARNING: 60.0, CRITICAL: 300.0}
     fire = {severity: limit for severity, limit in fire.items() if limit is not None}
-    return Rule(
-        id=name,
-        summary=template.parse_summary(summary, by, "rate"),
-        metric=MetricReference("connects"),
-        stat=Stat("rate", StatKind.RATE),
-        window_ns=10 * SECOND_NS,
+    return factories.make_rule(
+        name,
         by=by,
-        where=(),
-        only_if=None,
+        for_seconds=for_seconds,
+        keep_firing_for_seconds=keep_seconds,
+        summary=template.parse_summary(summary, by, "rate"),
         thresholds=Thresholds(above, fire, {severity: clear[severity] for severity in fire}),
-        for_ns=for_seconds * SECOND_NS,
-        keep_firing_for_ns=keep_seconds * SECOND_NS,
         receivers=("oncall",),
         runbook="https://example.net/runbook",
-        file="rules.toml",
-        line=1,
     )
 
 
