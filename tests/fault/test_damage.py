@@ -44,7 +44,7 @@ STATES = [alert_state(number) for number in range(ALERTS)]
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     """Return the folder of a killed daemon: part of its state is in the WAL."""
-    clock = _Clock()
+    clock = factories.FakeClock()
     folder = tmp_path_factory.mktemp("original")
     live, store = folder / "live", Store(folder / "live", clock, "boot1")
     for number in range(ALERTS):
@@ -57,14 +57,6 @@ def original(tmp_path_factory):
     shutil.copytree(live, folder / "killed")
     store.close()
     return folder / "killed"
-
-
-class _Clock:
-    def boottime_ns(self):
-        return 10**12
-
-    def wall(self):
-        return 1_750_000_000.0
 
 
 @pytest.fixture
@@ -99,7 +91,7 @@ def cut_wal(folder, randomness):
 
 def start(folder):
     """Start, take all pending notifications, and stop; return alerts, notifications, quarantined files and losses."""
-    clock = _Clock()
+    clock = factories.FakeClock()
     store = Store(folder, clock, "boot1")
     try:
         alerts = [state for state in store.load().alerts if state]
@@ -203,7 +195,7 @@ def test_a_header_that_does_not_match_the_tables_is_damage(state, pragma):
 
 
 def test_damage_found_while_the_daemon_runs_fails_one_transaction(state, caplog):
-    clock = _Clock()
+    clock = factories.FakeClock()
     store = Store(state, clock, "boot1")
     with store.database.transaction() as connection:
         connection.execute("PRAGMA cache_size = 0")

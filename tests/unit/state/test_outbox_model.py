@@ -45,17 +45,6 @@ class Entry:
     attempts: int = 0
 
 
-class Clock:
-    def __init__(self):
-        self.ns = 1_000 * SECOND_NS
-
-    def boottime_ns(self):
-        return self.ns
-
-    def wall(self):
-        return 1_750_000_000.0 + self.ns / SECOND_NS
-
-
 def make_alert(group, process, fires):
     return factories.make_alert(
         rule=group, labels=(("process", process),), summary=process, resolved=None if fires else 9.0
@@ -72,7 +61,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.home = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
-        self.clock, self.capacity = Clock(), OutboxCapacity()
+        self.clock, self.capacity = factories.FakeClock(), OutboxCapacity()
         self.waiting, self.unwritten, self.ended, self.ended_ns, self.under_way = [], [], {}, {}, []
         self.lost, self.made, self.crashes = {}, 0, 0
         self.store = None
@@ -132,7 +121,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def commit(self, notifications):
         self.store.commit(alerts=(), groups=(), notifications=notifications)
         for entry in self.unwritten:
-            entry.created_ns = entry.due_ns = self.clock.ns
+            entry.created_ns = entry.due_ns = self.clock.boottime_ns()
         self.waiting += self.unwritten
         self.unwritten = []
         self.follow_drops()
@@ -165,7 +154,7 @@ class OutboxMachine(RuleBasedStateMachine):
             for entry in self.waiting
             if entry.receiver == receiver
             and entry is self.first(receiver, entry.group)
-            and entry.due_ns <= self.clock.ns
+            and entry.due_ns <= self.clock.boottime_ns()
         ]
         attempt = self.outbox.begin_attempt(receiver)
         if not due:
@@ -194,7 +183,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def end(self, entry, state):
         self.waiting.remove(entry)
         self.ended[entry.id] = state
-        self.ended_ns[entry.id] = self.clock.ns
+        self.ended_ns[entry.id] = self.clock.boottime_ns()
 
     def lose(self, receiver, cause):
         self.lost[receiver, cause] = self.lost.get((receiver, cause), 0) + 1
@@ -204,7 +193,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def finish(self, data, state, wait):
         attempt = data.draw(st.sampled_from(self.under_way))
         self.under_way.remove(attempt)
-        due_ns = self.clock.ns + wait * SECOND_NS
+        due_ns = self.clock.boottime_ns() + wait * SECOND_NS
         self.outbox.finish_attempt(
             AttemptOutcome(attempt, state, "ok" if state == "delivered" else "timeout: no answer", due_ns)
         )
@@ -226,7 +215,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1, 60, 300, FIRING_EXPIRY_NS // SECOND_NS + 1]))
     def wait(self, seconds):
-        self.clock.ns += seconds * SECOND_NS
+        self.clock.advance(seconds)
 
     @rule(receiver=st.sampled_from(RECEIVERS))
     def expire(self, receiver):
@@ -235,7 +224,7 @@ class OutboxMachine(RuleBasedStateMachine):
             for entry in self.waiting
             if entry.receiver == receiver
             and all(entry.says.values())
-            and entry.created_ns < self.clock.ns - FIRING_EXPIRY_NS
+            and entry.created_ns < self.clock.boottime_ns() - FIRING_EXPIRY_NS
         ]
         assert set(self.outbox.expire_old(receiver)) == {entry.id for entry in old}
         for entry in old:
@@ -262,7 +251,7 @@ class OutboxMachine(RuleBasedStateMachine):
         assert [id_ for id_, state in rows if state == "pending"] == [entry.id for entry in self.waiting]
         ended = {id_: state for id_, state in rows if state != "pending"}
         for pruned in self.ended.keys() - ended.keys():
-            assert self.clock.ns - self.ended_ns[pruned] >= MAX_HISTORY_SECONDS * SECOND_NS
+            assert self.clock.boottime_ns() - self.ended_ns[pruned] >= MAX_HISTORY_SECONDS * SECOND_NS
             del self.ended[pruned]
         assert ended == self.ended
         assert dict(self.outbox.losses()) == {key: count for key, count in self.lost.items() if count}
