@@ -105,7 +105,9 @@ class Reader:
     def _read_answer(self) -> dict:
         line = self.process.stdout.readline()
         assert line, "the collecting process ended: see its stderr"
-        return json.loads(line)
+        answer = json.loads(line)
+        assert not answer.get("impossible"), answer["impossible"]
+        return answer
 
 
 @pytest.fixture

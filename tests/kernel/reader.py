@@ -9,11 +9,35 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from watchdog.clock import SECOND_NS, SystemClock
 from watchdog.config.map_sizes import MapSizes
 from watchdog.kernel.startup import start_collector
 from watchdog.measure.aggregate import ConnectionAggregate, GroupAggregate
+from watchdog.measure.catalogue import ABSENT_CODE, DIMENSIONS, IMPOSSIBLE_PAIRS, METRICS
 from watchdog.measure.meter import Meter
+from watchdog.measure.snapshot import Snapshot
+
+
+def contradictions(snapshot: Snapshot) -> list[str]:
+    """Return the values of the snapshot that the catalogue calls impossible for their metric."""
+    found = []
+    for metric in METRICS.values():
+        values = np.nan_to_num(snapshot.metrics[metric.name])
+        codes = {}
+        for name in {"direction", "state", "failure"}.difference(metric.missing_dimensions):
+            codes[name] = snapshot.dimensions[name]
+            choices = DIMENSIONS[name].choices
+            seen = {choices[code] for code in codes[name][values != 0].tolist() if code < ABSENT_CODE}
+            found += [f"{metric.name}: {name} {value}" for value in seen.difference(metric.possible_values(name))]
+        for one, ones, other, others in IMPOSSIBLE_PAIRS:
+            if one in codes and other in codes:
+                both = np.isin(codes[one], [DIMENSIONS[one].choices.index(value) for value in ones])
+                both &= np.isin(codes[other], [DIMENSIONS[other].choices.index(value) for value in others])
+                if (both & (values != 0)).any():
+                    found.append(f"{metric.name}: {one} {ones} with {other} {others}")
+    return found
 
 
 def main() -> None:
@@ -26,6 +50,7 @@ def main() -> None:
         GroupAggregate(["pid", "process", "direction", "family"]),
     )
     quality = dict.fromkeys(("ledger_full", "sums_full", "storage_failed", "missed_events", "pass_retries"), 0)
+    impossible: list[str] = []
     _, baseline = meter.advance_with_changes(collector.read(), clock.wall())
     print(json.dumps({"baseline": int(baseline.metrics["open"].sum())}), flush=True)
     for line in sys.stdin:
@@ -42,6 +67,7 @@ def main() -> None:
         changes, snapshot = meter.advance_with_changes(collector.read(), clock.wall())
         for aggregate in (connections, by_port, by_process):
             aggregate.add(changes, snapshot)
+        impossible += contradictions(snapshot)
         for name in quality:
             quality[name] += getattr(snapshot.quality, name)
         if line.strip() == "pass":
@@ -52,6 +78,7 @@ def main() -> None:
             "by_port": by_port.rows(),
             "by_process": by_process.rows(),
             "quality": quality,
+            "impossible": impossible,
             "elapsed_seconds": snapshot.elapsed_ns / SECOND_NS,
         }
         print(json.dumps(answer), flush=True)

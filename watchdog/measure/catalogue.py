@@ -29,9 +29,40 @@ class Unit(enum.StrEnum):
     TICKS = "ticks"
 
 
+DIRECTIONS = ("unknown", "out", "in")
+FAMILIES = ("", "ipv4", "ipv6")
+FAILURES = ("", "refused", "timeout", "unreachable", "reset", "aborted", "other")
+# include/net/tcp_states.h, by number
+TCP_STATES = (
+    "", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT",
+    "CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV",
+)  # fmt: skip
+
+# States in which a socket is read, and CLOSE for a connection that ended. A process has no socket in TIME_WAIT and
+# NEW_SYN_RECV: the kernel keeps small structures of their own for these (inet_timewait_sock, request_sock).
+_LIVE = ("ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "CLOSE_WAIT", "LAST_ACK", "CLOSING")
+_CONNECTED = tuple(state for state in _LIVE if state != "SYN_SENT")
+_WITH_DATA = tuple(state for state in _CONNECTED if state != "SYN_RECV")
+_LISTENING = ("LISTEN",)
+_ENDED = ("CLOSE",)
+_NO_FAILURE = ("",)
+
+IMPOSSIBLE_PAIRS = (
+    # Only a socket in SYN_SENT can be refused (tcp_reset).
+    ("direction", ("in",), "failure", ("refused",)),
+    ("direction", ("in",), "state", ("SYN_SENT",)),
+    # A live connection has no failure yet.
+    ("state", (*_LIVE, *_LISTENING), "failure", tuple(filter(None, FAILURES))),
+)
+"""Values of two dimensions that no connection has at once, as (dimension, values, other dimension, its values)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric. `source`: field or event of the kernel; `cost`: cost of the measurement on the host."""
+    """One metric. `source`: field or event of the kernel; `cost`: cost of the measurement on the host.
+
+    `directions`, `states`, `failures`: the values of these dimensions that its connections can have.
+    """
 
     name: str
     kind: MetricKind
@@ -41,6 +72,13 @@ class Metric:
     cost: str
     on_demand: bool = False  # measured only while a rule or a command uses it
     missing_dimensions: tuple[str, ...] = ()  # dimensions that its values do not have
+    directions: tuple[str, ...] = ("out", "in")
+    states: tuple[str, ...] = (*_LIVE, *_ENDED)
+    failures: tuple[str, ...] = FAILURES
+
+    def possible_values(self, dimension: str) -> tuple[str, ...] | None:
+        """Return the values of `dimension` that its connections can have; None if they are no closed list."""
+        return {"direction": self.directions, "state": self.states, "failure": self.failures}.get(dimension)
 
 
 MAX_WINDOW = (
@@ -64,7 +102,13 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric(
-            "connects", MetricKind.COUNTER, Unit.CONNECTIONS, "attempts to connect out", "CLOSE to SYN_SENT", _EVENT
+            "connects",
+            MetricKind.COUNTER,
+            Unit.CONNECTIONS,
+            "attempts to connect out",
+            "CLOSE to SYN_SENT",
+            _EVENT,
+            directions=("out",),
         ),
         Metric(
             "established",
@@ -73,6 +117,7 @@ METRICS: dict[str, Metric] = {
             "handshakes completed, either direction",
             "to ESTABLISHED",
             _EVENT,
+            states=(*_CONNECTED, *_ENDED),
         ),
         Metric(
             "accepts",
@@ -81,6 +126,8 @@ METRICS: dict[str, Metric] = {
             "inbound connections that a process took from its accept queue",
             "sk_socket of an inbound socket",
             _EVENT,
+            directions=("in",),
+            states=(*_CONNECTED, *_ENDED),
         ),
         Metric(
             "closes",
@@ -89,6 +136,7 @@ METRICS: dict[str, Metric] = {
             "connections that ended, failed attempts included",
             "to CLOSE",
             _EVENT,
+            states=_ENDED,
         ),
         Metric(
             "connect_failures",
@@ -97,6 +145,9 @@ METRICS: dict[str, Metric] = {
             "attempts that were not established, or were reset within 1 s before a byte was answered; by `failure`",
             "sk_err at CLOSE",
             _EVENT,
+            directions=("out",),
+            states=_ENDED,
+            failures=tuple(filter(None, FAILURES)),
         ),
         Metric("resets_sent", MetricKind.COUNTER, Unit.CONNECTIONS, "RST segments sent", "tcp_send_reset", _EVENT),
         Metric(
@@ -143,7 +194,14 @@ METRICS: dict[str, Metric] = {
             "retransmits", MetricKind.COUNTER, Unit.SEGMENTS, "segments sent again", "tcp_sock.total_retrans", _PASS
         ),
         Metric(
-            "open", MetricKind.GAUGE, Unit.CONNECTIONS, "connections that exist now; by `state`", "skc_state", _PASS
+            "open",
+            MetricKind.GAUGE,
+            Unit.CONNECTIONS,
+            "connections that exist now; by `state`",
+            "skc_state",
+            _PASS,
+            states=_LIVE,
+            failures=_NO_FAILURE,
         ),
         Metric(
             "send_queue",
@@ -152,6 +210,8 @@ METRICS: dict[str, Metric] = {
             "payload written and not yet acknowledged by the peer",
             "tcp_sock.write_seq - snd_una",
             _PASS,
+            states=_WITH_DATA,
+            failures=_NO_FAILURE,
         ),
         Metric(
             "receive_queue",
@@ -160,6 +220,8 @@ METRICS: dict[str, Metric] = {
             "payload received and not yet read by the process",
             "tcp_sock.rcv_nxt - copied_seq",
             _PASS,
+            states=_WITH_DATA,
+            failures=_NO_FAILURE,
         ),
         Metric(
             "accept_queue",
@@ -169,6 +231,8 @@ METRICS: dict[str, Metric] = {
             "sock.sk_ack_backlog / (sk_max_ack_backlog + 1)",
             _PASS,
             missing_dimensions=_PEER,
+            directions=("in",),
+            states=_LISTENING,
         ),
         Metric(
             "listen_drops",
@@ -178,6 +242,8 @@ METRICS: dict[str, Metric] = {
             "sock.sk_drops of listeners",
             _PASS,
             missing_dimensions=_PEER,
+            directions=("in",),
+            states=_LISTENING,
         ),
         Metric(
             "connect_latency",
@@ -186,6 +252,8 @@ METRICS: dict[str, Metric] = {
             "time from connect to established, of outbound connections established in the tick",
             "SYN_SENT to ESTABLISHED",
             _EVENT,
+            directions=("out",),
+            states=(*_CONNECTED, *_ENDED),
         ),
         Metric(
             "rtt",
@@ -194,6 +262,7 @@ METRICS: dict[str, Metric] = {
             "smoothed round-trip time, of connections that received something in the tick",
             "tcp_sock.srtt_us",
             _PASS,
+            states=(*_CONNECTED, *_ENDED),
         ),
         Metric(
             "lifetime",
@@ -202,6 +271,7 @@ METRICS: dict[str, Metric] = {
             "time from first to last state, of connections that ended in the tick",
             "SYN_SENT or SYN_RECV to CLOSE",
             _EVENT,
+            states=_ENDED,
         ),
         Metric(
             "response_latency",
@@ -212,6 +282,7 @@ METRICS: dict[str, Metric] = {
             "sock_send_length to sock_recv_length",
             _MESSAGE,
             on_demand=True,
+            states=(*_CONNECTED, *_ENDED),
         ),
         *(
             Metric(
@@ -291,15 +362,6 @@ class Dimension:
     minimum: int = 0
     maximum: int = 2**32 - 1
 
-
-DIRECTIONS = ("unknown", "out", "in")
-FAMILIES = ("", "ipv4", "ipv6")
-FAILURES = ("", "refused", "timeout", "unreachable", "reset", "aborted", "other")
-# include/net/tcp_states.h, by number
-TCP_STATES = (
-    "", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT",
-    "CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV",
-)  # fmt: skip
 
 UNATTRIBUTED = "(unattributed)"
 CONTAINER_DIGITS = 12

@@ -16,6 +16,7 @@ from watchdog.rules.language import expression, template
 from watchdog.rules.language.conditions import read_where
 from watchdog.rules.language.expression import Comparison, Constant, Expression, ExpressionError, MetricReference
 from watchdog.rules.language.formats import natural_format
+from watchdog.rules.language.possible_values import check_possible_values
 from watchdog.rules.language.rule import Rule, Stat, StatKind
 from watchdog.rules.language.template import Template, TemplateError
 from watchdog.rules.language.thresholds import ValueDomain, read_thresholds
@@ -67,6 +68,7 @@ def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
         line=table.line,
     )
     _refuse_missing_dimensions(table, rule)
+    check_possible_values(table, rule)
     table.reject_unknown_keys()
     return rule
 

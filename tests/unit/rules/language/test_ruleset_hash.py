@@ -16,13 +16,13 @@ STORM = """\
 [[rule]]
 id = "storm"
 summary = "{process} opens {value}"
-metric = "connects / accepts"
+metric = "established / closes"
 stat = "rate"
 window = "5s"
 by = ["process"]
 where = { direction = "out", remote = ["!10.0.0.0/8"] }
 fire_above = { warning = 100, critical = 500 }
-only_if = "connects >= 50"
+only_if = "closes >= 50"
 """
 OTHER = '[[rule]]\nid = "other"\nsummary = "x"\nmetric = "open"\nstat = "last"\nfire_above = 1\nwindow = "5s"\n'
 
@@ -48,7 +48,7 @@ def hash_of(tmp_path):
         (OTHER, STORM),
         (STORM.replace('"5s"', '"5000ms"') + OTHER,),
         (STORM.replace("{ warning = 100, critical = 500 }", "{ critical = 500.0, warning = 100 }") + OTHER,),
-        (STORM.replace("connects / accepts", "connects/accepts") + OTHER,),
+        (STORM.replace("established / closes", "established/closes") + OTHER,),
         (STORM + 'for = "0s"\n' + OTHER,),
     ],
 )
@@ -61,7 +61,7 @@ def test_notation_and_files_do_not_change_the_hash(hash_of, same):
     [
         ("storm", "storn"),
         ("opens", "open"),
-        ("connects / accepts", "accepts / connects"),
+        ("established / closes", "closes / established"),
         ('"rate"', '"sum"'),
         ('"5s"', '"6s"'),
         ('by = ["process"]', 'by = ["process", "unit"]'),
