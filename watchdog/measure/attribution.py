@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from watchdog.clock import SECOND_NS
 from watchdog.kernel.layout import OWNER
 from watchdog.measure.catalogue import UNATTRIBUTED, UNKNOWN_CODE
-from watchdog.measure.cgroup import Cgroups, unit_and_container
+from watchdog.measure.cgroup import Cgroups
+from watchdog.measure.cgroup_path import find_place
 from watchdog.measure.interning import InternedNames
 from watchdog.measure.slot_table import NEVER_NS, Slots, SlotTable
 from watchdog.measure.snapshot import Codes
@@ -41,6 +42,7 @@ class Attribution:
         self._owners = SlotTable([np.uint64] * _WORDS, reserved=_UNKNOWN_SLOT + 1, max_slots=_MAX_OWNERS)
         self._codes = np.full((_UNKNOWN_SLOT + 1, len(_NAMED)), UNKNOWN_CODE, np.uint32)
         self._known = np.ones(_UNKNOWN_SLOT + 1, np.bool_)
+        self._is_host_user = np.zeros(_UNKNOWN_SLOT + 1, np.bool_)
         self._ticks_ns = deque([NEVER_NS], maxlen=_KEPT_TICKS)
         self._refreshed_ns = NEVER_NS
         self._shown_users: dict[int, str] = {}
@@ -76,6 +78,7 @@ class Attribution:
         if grown:
             self._codes = np.concatenate((self._codes, np.zeros((grown, len(_NAMED)), np.uint32)))
             self._known = np.concatenate((self._known, np.zeros(grown, np.bool_)))
+            self._is_host_user = np.concatenate((self._is_host_user, np.zeros(grown, np.bool_)))
 
     def _resolve_again(self, slots: Slots, at_ns: int) -> None:
         unknown = slots[~self._known[slots]]
@@ -85,37 +88,40 @@ class Attribution:
     def _resolve(self, slots: Slots, at_ns: int) -> None:
         owners = np.stack([word[slots] for word in self._owners.keys], axis=1).view(OWNER).reshape(-1)
         for slot, owner in zip(slots.tolist(), map(tuple, owners.tolist()), strict=True):
-            texts, final = self._texts(owner, at_ns)
+            texts, final = self._texts(slot, owner, at_ns)
             codes = [self._names.intern(name, text, at_ns) for name, text in zip(_NAMED, texts, strict=True)]
             self._codes[slot] = codes
             self._known[slot] = final and UNKNOWN_CODE not in codes
 
-    def _texts(self, owner: tuple[Any, ...], at_ns: int) -> tuple[tuple[str, ...], bool]:
-        """Return the texts of an owner, and whether they are final."""
+    def _texts(self, slot: int, owner: tuple[Any, ...], at_ns: int) -> tuple[tuple[str, ...], bool]:
+        """Return the texts of the owner in this slot, and whether they are final."""
         start_ns, cgroup_id, tgid, uid, comm, exe = owner
+        self._is_host_user[slot] = False
         if not tgid:
             return (UNATTRIBUTED, "", "", "", ""), True
         path = self._cgroups.find_path(tgid, start_ns, cgroup_id, at_ns)
-        unit, container = unit_and_container(path or "")
+        place = find_place(path or "")
+        self._is_host_user[slot] = is_host_user = place.is_host_user(uid)
         return (
             decode_kernel_text(comm),
             decode_kernel_text(exe),
-            self._users.name(uid),
-            unit,
-            container,
+            self._users.name(uid) if is_host_user else str(uid),
+            place.unit,
+            place.container,
         ), path is not None
 
     def _refresh_users(self, at_ns: int) -> None:
         """Request lookups of user names, and store the names that became known."""
         kept = self._owners.seen_ns[: self._owners.size] > self._ticks_ns[0]
         words = self._owners.keys[_UID_WORD][: self._owners.size]
-        uids, attributed = words >> np.uint64(32), words.astype(np.uint32) != 0
+        uids = words >> np.uint64(32)
+        kept &= self._is_host_user[: self._owners.size]
         used = np.unique(uids[kept]).tolist()
         self._users.update(used, at_ns)
         names = {uid: self._users.name(uid) for uid in used}
         for uid, name in names.items():
             if self._shown_users.get(uid, name) != name:
-                same = np.flatnonzero(kept & (uids == uid) & attributed)
+                same = np.flatnonzero(kept & (uids == uid))
                 self._codes[same, _USER] = code = self._names.intern("user", name, at_ns)
                 self._known[same] &= code != UNKNOWN_CODE
         self._shown_users = names

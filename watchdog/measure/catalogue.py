@@ -393,9 +393,20 @@ DIMENSIONS: dict[str, Dimension] = {
             max_bytes=_MAX_EXE_BYTES,
         ),
         Dimension("pid", DimensionKind.NUMBER, "process id", volatile=True, maximum=_MAX_PID),
-        Dimension("user", DimensionKind.NAME, "user of the process", max_bytes=_MAX_USER_BYTES),
-        Dimension("unit", DimensionKind.NAME, "systemd unit", endings=UNIT_ENDINGS),
-        Dimension("container", DimensionKind.NAME, "container id, first 12 digits"),
+        Dimension(
+            "user", DimensionKind.NAME, "user of the process; in a container, its number", max_bytes=_MAX_USER_BYTES
+        ),
+        Dimension(
+            "unit",
+            DimensionKind.NAME,
+            "systemd unit; of a user or in a container with its owner: `user@1000/app.service`",
+            endings=UNIT_ENDINGS,
+        ),
+        Dimension(
+            "container",
+            DimensionKind.NAME,
+            "container: id, first 12 digits, or name; of a user or in a container with its owner",
+        ),
         Dimension(
             "netns", DimensionKind.NUMBER, "network namespace, its inode number", volatile=True, minimum=_MIN_NETNS
         ),

@@ -1,46 +1,20 @@
-"""From the path of a control group to its systemd unit and its container.
-
-Path forms: systemd's resource control (systemd.slice(5)); Docker, containerd, CRI-O and Podman with the systemd and the
-cgroupfs driver; Kubernetes' kubepods; systemd-nspawn's machine scopes.
-"""
+"""The control group of a process, also of an ended process."""
 
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections import deque
 from collections.abc import Iterator
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
 from watchdog.kernel.process_stat import PROC, read_process_stat
 
-_UNIT = re.compile(r".+\.(service|scope|socket|mount|swap)$")
-# docker-<id>.scope, cri-containerd-<id>.scope, crio-<id>.scope, libpod-<id>.scope, or the bare id with cgroupfs
-_CONTAINER = re.compile(r"(?:^|[-:/])([0-9a-f]{64})(?:\.scope)?$")
-_MACHINE = re.compile(r"^machine-(.+)\.scope$")
-_CONTAINER_DIGITS = 12
 _MAX_CACHED_PATHS = 8192
 _MAX_WALKED_GROUPS = 16_384  # users with a delegated group can create very many
 _MIN_PAUSE = 20  # pause between two walks through all groups, as a multiple of the duration of a walk
 _LEAF_LINKS = 2
-_ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
-
-
-@lru_cache(4096)
-def unit_and_container(path: str) -> tuple[str, str]:
-    """Return systemd unit and container id (first 12 digits; nspawn: name of the machine), "" if there is none."""
-    unit = container = ""
-    for part in path.strip("/").split("/"):
-        if _UNIT.match(part):
-            unit = part
-        if match := _CONTAINER.search(part):
-            container = match[1][:_CONTAINER_DIGITS]
-        elif match := _MACHINE.match(part):
-            container = _ESCAPED.sub(lambda code: chr(int(code[1], 16)), match[1])
-    return unit, container
 
 
 class Cgroups:

@@ -16,15 +16,16 @@ SECOND = 1_000_000_000
 
 
 class Cgroups:
-    """Control groups by number: `/<number>.service`, unknown while `known` is False."""
+    """Control groups by number: `paths`, else `/<number>.service`; unknown while `known` is False."""
 
     def __init__(self):
+        self.paths = {}
         self.lookups = []
         self.known = True
 
     def find_path(self, pid, start_ns, inode, at_ns):
         self.lookups.append(pid)
-        return f"/{inode}.service" if self.known else None
+        return self.paths.get(inode, f"/{inode}.service") if self.known else None
 
 
 class Users:
@@ -33,11 +34,13 @@ class Users:
     def __init__(self):
         self.names = {0: "root"}
         self.new_names = {}
+        self.requested = set()
 
     def name(self, uid):
         return self.names.get(uid, str(uid))
 
     def update(self, uids, at_ns):
+        self.requested |= set(uids)
         self.names |= self.new_names
 
 
@@ -171,3 +174,25 @@ def test_a_user_is_shown_by_name_as_soon_as_the_name_is_known(host):
     host.users.new_names = {1000: "alice", 0: "admin"}
     host.tick(rows, seconds=15)
     assert host.texts("user") == ["alice", "admin", ""]
+
+
+def test_users_of_a_container_are_numbers_whatever_the_host_calls_them(host):
+    host.cgroups.paths = {1: "/system.slice/docker-" + "ab" * 32 + ".scope", 2: "/system.slice/web.service"}
+    host.users.names[999] = "bpf-watchdog"
+    rows = owners(7, 8, 9, uid=[999, 999, 1000], cgroup_id=[1, 2, 1])
+    host.tick(rows)
+    assert host.texts("user") == ["999", "bpf-watchdog", "1000"]
+    assert host.texts("unit") == ["docker-" + "ab" * 32 + ".scope", "web.service", "docker-" + "ab" * 32 + ".scope"]
+    host.users.new_names = {999: "renamed", 1000: "alice"}
+    host.tick(rows, seconds=15)
+    assert host.texts("user") == ["999", "renamed", "1000"]
+    assert host.users.requested == {999}
+
+
+def test_the_root_of_a_users_own_container_is_that_user(host):
+    slice_ = "/user.slice/user-1000.slice/user@1000.service/user.slice"
+    host.cgroups.paths = {1: f"{slice_}/libpod-{'ab' * 32}.scope/container"}
+    host.users.names[1000] = "alice"
+    host.tick(owners(7, 8, uid=[1000, 100_032], cgroup_id=1))
+    assert host.texts("user") == ["alice", "100032"]
+    assert host.texts("container") == ["user@1000/abababababab"] * 2

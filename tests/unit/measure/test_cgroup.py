@@ -1,39 +1,14 @@
-"""Paths of control groups, in the forms of common systems."""
+"""The control group of a process: from /proc, from the inode number, from the cache."""
 
 import os
 
 import pytest
 
 from watchdog.measure import cgroup
-from watchdog.measure.cgroup import Cgroups, unit_and_container
+from watchdog.measure.cgroup import Cgroups
 
-ID = "3f5a" * 16
 SECOND = 1_000_000_000
 START = 5 * SECOND
-
-
-@pytest.mark.parametrize(
-    ("path", "unit", "container"),
-    [
-        ("/", "", ""),
-        ("/system.slice/nginx.service", "nginx.service", ""),
-        ("/system.slice/system-getty.slice/getty@tty1.service", "getty@tty1.service", ""),
-        ("/user.slice/user-1000.slice/session-3.scope", "session-3.scope", ""),
-        ("/user.slice/user-1000.slice/user@1000.service/app.slice/backup.service", "backup.service", ""),
-        (f"/system.slice/docker-{ID}.scope", f"docker-{ID}.scope", ID[:12]),
-        (f"/docker/{ID}", "", ID[:12]),
-        (f"/system.slice/docker.service/docker/{ID}", "docker.service", ID[:12]),
-        (f"/machine.slice/libpod-{ID}.scope/container", f"libpod-{ID}.scope", ID[:12]),
-        (f"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podab12_cd.slice/cri-containerd-{ID}.scope",
-         f"cri-containerd-{ID}.scope", ID[:12]),
-        (f"/kubepods/besteffort/pod1b2c/{ID}", "", ID[:12]),
-        (f"/kubepods.slice/kubepods-pod1.slice/crio-{ID}.scope", f"crio-{ID}.scope", ID[:12]),
-        (f"/kubepods-burstable-pod1.slice:cri-containerd:{ID}", "", ID[:12]),
-        (r"/machine.slice/machine-web\x2dfront.scope/payload", r"machine-web\x2dfront.scope", "web-front"),
-    ],
-)  # fmt: skip
-def test_unit_and_container_come_from_the_path(path, unit, container):
-    assert unit_and_container(path) == (unit, container)
 
 
 def write_process(proc, pid, group, start_ns=0):
