@@ -592,7 +592,7 @@ def test_running_windows_equal_their_recomputation(make_rule, make_host, stat, t
 # Shipped rules
 
 
-def test_failed_connects_of_the_watchdogs_unit_are_no_storm_but_those_of_other_units_under_its_name_are(host):
+def test_failed_connects_of_the_watchdogs_account_are_no_storm_but_those_of_others_under_its_names_are(host):
     (rule,) = [
         rule for rule in load_rules([shipped_rules_folder()], receivers=()).rules if rule.id == "failed-connect-storm"
     ]
@@ -601,9 +601,15 @@ def test_failed_connects_of_the_watchdogs_unit_are_no_storm_but_those_of_other_u
     failing = {"process": "bpf-watchdog", "connects": 50, "connect_failures": 50}
     verdicts = engine.evaluate(
         host.tick(
-            {**failing, "unit": "bpf-watchdog.service"}, {**failing, "unit": "cron.service"}, {**failing, "unit": ""}
+            {**failing, "user": "bpf-watchdog", "unit": "bpf-watchdog.service"},
+            {**failing, "user": "bpf-watchdog", "unit": ""},
+            {**failing, "user": "mallory", "unit": "user@1000/bpf-watchdog.service"},
+            {**failing, "user": "mallory", "unit": "bpf-watchdog.service"},
+            {**failing, "user": "999", "unit": "docker-1.scope", "container": "0123456789ab"},
         ),
         [],
     )
 
-    assert [dict(verdict.labels)["unit"] for verdict in verdicts] == ["cron.service", ""]
+    assert {dict(verdict.labels)["unit"] for verdict in verdicts} == {
+        "bpf-watchdog.service", "docker-1.scope", "user@1000/bpf-watchdog.service",
+    }  # fmt: skip
