@@ -31,7 +31,7 @@ def by_process(verdicts):
 
 
 class EngineRun:
-    """An engine, the host whose ticks it evaluates, and the active instances of its first rule."""
+    """An engine, a host as the source of its ticks, and the active instances of its first rule."""
 
     def __init__(self, host, *rules, active=()):
         self.host, self.engine = host, Engine(rules)
