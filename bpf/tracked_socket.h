@@ -9,6 +9,7 @@
 
 #define SOCK_STREAM 1 /* include/linux/net.h */
 #define IPPROTO_TCP 6
+#define SK_USER_DATA_PSOCK 4UL /* include/net/sock.h, since Linux 6.0 (commit 2a0133723f9e) */
 
 /* include/net/tcp_states.h: part of the user-space ABI. */
 enum tcp_state {
@@ -31,6 +32,12 @@ enum tcp_state {
 static __always_inline bool is_tcp(struct sock *sk)
 {
 	return sk->sk_protocol == IPPROTO_TCP && sk->sk_type == SOCK_STREAM;
+}
+
+/* Return whether the socket is in a sockmap: its messages can then go from socket to socket, past tcp_sock. */
+static __always_inline bool is_in_sockmap(struct sock *sk)
+{
+	return sk->sk_user_data & SK_USER_DATA_PSOCK;
 }
 
 /* Source of the recorded owner. A higher rank replaces a lower one. */

@@ -49,7 +49,9 @@ def main() -> None:
         GroupAggregate(["local_port", "state", "process"]),
         GroupAggregate(["pid", "process", "direction", "family"]),
     )
-    quality = dict.fromkeys(("ledger_full", "sums_full", "storage_failed", "missed_events", "pass_retries"), 0)
+    quality = dict.fromkeys(
+        ("ledger_full", "sums_full", "storage_failed", "missed_events", "pass_retries", "responses_unassigned"), 0
+    )
     impossible: list[str] = []
     _, baseline = meter.advance_with_changes(collector.read(), clock.wall())
     print(json.dumps({"baseline": int(baseline.metrics["open"].sum())}), flush=True)

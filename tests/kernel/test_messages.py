@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import threading
 import time
 
 import pytest
+
+IPPROTO_MPTCP = 262
 
 
 @pytest.fixture
@@ -63,6 +66,107 @@ def test_a_request_written_in_pieces_and_a_response_read_in_pieces_are_one_excha
 
     assert row["count"] == 1
     assert 0.05 <= row["max"] < 5  # since the last piece
+
+
+def receive_by_recv(client, size):
+    return len(client.recv(size))
+
+
+def receive_into_a_buffer(client, size):
+    return client.recvmsg_into([bytearray(size)])[0]
+
+
+def receive_without_copy(client, size):
+    return len(client.recv(size, socket.MSG_TRUNC))
+
+
+def receive_by_splice(client, size):
+    reading, writing = os.pipe()
+    moved = os.splice(client.fileno(), writing, size)
+    os.close(reading)
+    os.close(writing)
+    return moved
+
+
+def receive_urgent(client, size):
+    select.select([], [], [client], 5)
+    return len(client.recv(size, socket.MSG_OOB))
+
+
+@pytest.mark.parametrize("send", ["sendall", "sendfile"])
+@pytest.mark.parametrize("receive", [receive_by_recv, receive_into_a_buffer, receive_without_copy, receive_by_splice])
+def test_a_response_is_timed_however_it_is_received(probing_reader, tmp_path, send, receive):
+    exchanges, pause = 11, 0.005
+    (tmp_path / "request").write_bytes(b"x")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, args=(server, pause), daemon=True).start()
+        with socket.create_connection(server.getsockname()) as client, (tmp_path / "request").open("rb") as request:
+            for _ in range(exchanges):
+                client.sendall(b"x") if send == "sendall" else os.sendfile(client.fileno(), request.fileno(), 0, 1)
+                assert receive(client, 1) == 1
+            row = probing_reader.by_port(client.getsockname()[1], "ESTABLISHED")["response_latency"]
+
+    assert row["count"] == exchanges
+    assert pause <= row["min"]
+
+
+@pytest.mark.parametrize("receive", [receive_by_recv, receive_by_splice])
+def test_a_peek_is_no_response(probing_reader, receive):
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        accepted = server.accept()[0]
+        with accepted:
+            client.sendall(b"x")
+            accepted.recv(1)
+            accepted.sendall(b"y")
+            assert client.recv(1, socket.MSG_PEEK) == b"y"
+            peeked = probing_reader.by_port(client.getsockname()[1], "ESTABLISHED")["response_latency"]
+            assert receive(client, 1) == 1
+            row = probing_reader.by_port(client.getsockname()[1], "ESTABLISHED")["response_latency"]
+
+    assert peeked is None
+    assert row["count"] == 1
+
+
+def test_urgent_data_is_a_response(probing_reader):
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        accepted = server.accept()[0]
+        with accepted:
+            client.sendall(b"x")
+            accepted.recv(1)
+            accepted.send(b"!", socket.MSG_OOB)
+            assert receive_urgent(client, 1) == 1
+            row = probing_reader.by_port(client.getsockname()[1], "ESTABLISHED")["response_latency"]
+
+    assert row["count"] == 1
+
+
+@pytest.mark.parametrize("receive", [receive_by_recv, receive_by_splice])
+def test_each_response_over_mptcp_is_timed_or_counted_as_unassigned(probing_reader, receive):
+    exchanges = 23
+    try:
+        server, client = (socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) for _ in range(2))
+    except OSError as error:
+        pytest.skip(f"no socket of IPPROTO_MPTCP: {error}")
+    with server, client:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = server.getsockname()[1]
+        threading.Thread(target=serve, args=(server, 0), daemon=True).start()
+        client.connect(server.getsockname())
+        for _ in range(exchanges):
+            client.sendall(b"x")
+            assert receive(client, 1) == 1
+    time.sleep(0.5)  # so that the next reading has the ends of both subflows
+    probing_reader.until_closed(2, port)
+    answer = probing_reader.request("read")
+    timed = {
+        row["direction"]: row["response_latency"]["count"]
+        for row in answer["by_process"]
+        if row["pid"] == os.getpid() and row["response_latency"]
+    }
+
+    assert sum(timed.values()) + answer["quality"]["responses_unassigned"] == 2 * exchanges - 1
+    assert timed == {"out": exchanges, "in": exchanges - 1}  # the server waits for a request after each response
 
 
 def test_a_send_before_the_probes_were_enabled_starts_no_exchange(reader):

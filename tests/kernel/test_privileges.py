@@ -12,7 +12,7 @@ import pytest
 from bpf_links import links_of, program_of
 
 from watchdog.kernel import libbpf
-from watchdog.kernel.programs import LEGACY_MESSAGE_PROBES, MESSAGE_PROBES
+from watchdog.kernel.programs import MESSAGE_PROBE_SETS
 
 OURS = {b"inet_sock_set_s", b"fallback_inet_s", b"tcp_receive_res", b"tcp_send_reset", b"task_file"}
 
@@ -80,7 +80,7 @@ def test_message_probes_are_attached_only_while_they_are_enabled(reader):
     assert at_rest == Counter(OURS)
     # Tracepoints, or the functions themselves on kernels without these tracepoints (before Linux 6.3).
     assert probing - Counter(OURS) in [
-        Counter(probe.name[:15].encode() for probe in probes) for probes in (MESSAGE_PROBES, LEGACY_MESSAGE_PROBES)
+        Counter(probe.name[:15].encode() for probe in probes) for probes in MESSAGE_PROBE_SETS if probes
     ]
     assert again == at_rest
 

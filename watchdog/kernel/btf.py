@@ -56,6 +56,10 @@ class Btf:
         """Return the id of a kernel function, 0 if there is no function of this name."""
         return self._find(name, _FUNCTION)
 
+    def has_struct(self, struct_name: str) -> bool:
+        """Return whether the kernel has a struct of this name."""
+        return bool(self._find(struct_name, _STRUCT))
+
     def struct_size(self, struct_name: str) -> int:
         """Return the size of a struct in bytes."""
         return self._head(self._struct(struct_name))[2]

@@ -21,7 +21,7 @@ from watchdog import errors
 from watchdog.config.map_sizes import MapSizes
 from watchdog.errors import HandoverError, KernelUnfit, WatchdogError
 from watchdog.kernel import layout, libbpf
-from watchdog.kernel.programs import CONNECTION_PROBES, ITERATOR, LEGACY_MESSAGE_PROBES, MESSAGE_PROBES, Probe
+from watchdog.kernel.programs import CONNECTION_PROBES, ITERATOR, MESSAGE_PROBE_SETS, Probe
 
 _MAX_FDS = 32
 _MAX_MESSAGE = 65536
@@ -117,9 +117,7 @@ def _check_message(data: bytes, fds: list[int], flags: int) -> LoadedPrograms:
         kind = getattr(errors, str(message["error"]), HandoverError)
         raise kind(str(message.get("text")), remedy=str(message.get("remedy", "")))
     names = message.get("fds")
-    if names not in [manifest(probes) for probes in (MESSAGE_PROBES, LEGACY_MESSAGE_PROBES, ())] or len(fds) != len(
-        names
-    ):
+    if names not in [manifest(probes) for probes in MESSAGE_PROBE_SETS] or len(fds) != len(names):
         raise HandoverError(f"unexpected descriptors from the loader: count={len(fds)} names={names}")
     by_kind: dict[str, dict[str, int]] = {"program": {}, "link": {}, "map": {}}
     for full_name, fd in zip(names, fds, strict=True):

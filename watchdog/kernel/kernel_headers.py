@@ -39,6 +39,7 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("u32 sk_drops", "sk_drops"),  # atomic_t contains only the number
         ("u32 sk_ack_backlog", "sk_ack_backlog"),
         ("u32 sk_max_ack_backlog", "sk_max_ack_backlog"),
+        ("unsigned long sk_user_data", "sk_user_data"),  # a pointer with flags in its lowest bits
     ),
     "inet_sock": (("struct sock sk", "sk"), ("__be16 inet_sport", "inet_sport")),
     "tcp_sock": (
@@ -82,6 +83,10 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("struct file *file", "file"),
     ),
 }
+# Structs that kernels built without a protocol lack: macro that is defined where the kernel has it.
+_OPTIONAL: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
+    "mptcp_sock": ("HAS_MPTCP", (("struct sock *first", "first"),)),
+}
 _CONSTANTS = {"SOCK_DONE": "sock_flags"}
 # The newest helper that bpf/ calls, since Linux 5.11. On older kernels the load would fail with EPERM only.
 _NEWEST_HELPER = "sock_from_file"
@@ -124,7 +129,9 @@ def kernel_types_header(btf: Btf) -> str:
     lines = ["#pragma once", "struct seq_file; struct socket;"]
     lines += [f"#define {name} {btf.enumerator_value(enum, name)}" for name, enum in _CONSTANTS.items()]
     lines += [f"struct {name};" for name in _MEMBERS]
-    for name, members in _MEMBERS.items():
+    optional = {name: (macro, members) for name, (macro, members) in _OPTIONAL.items() if btf.has_struct(name)}
+    lines += [f"#define {macro} 1" for macro, _ in optional.values()]
+    for name, members in (_MEMBERS | {name: members for name, (_, members) in optional.items()}).items():
         offsets = {member: btf.member_offset(name, member) for _, member in members}
         lines.append(f"struct {name} {{ union {{ char size_[{btf.struct_size(name)}];")
         for number, (declaration, member) in enumerate(members):

@@ -11,7 +11,7 @@ from pathlib import Path
 from watchdog.clock import SystemClock
 from watchdog.errors import KernelUnfit, WatchdogError
 from watchdog.kernel import libbpf, privileges
-from watchdog.kernel.btf import Btf
+from watchdog.kernel.btf import Btf, message_probes_warning
 from watchdog.kernel.kernel_headers import kernel_types_header
 from watchdog.kernel.kernel_release import kernel_release
 from watchdog.kernel.loader import import_bcc
@@ -156,6 +156,11 @@ def _load_for_real() -> Iterator[Finding]:
     )
     if message_probes_problem:
         yield Finding("note", "on demand", f"no response latency, no UDP: {message_probes_problem}")
+    elif message_probes_warning():
+        yield Finding(
+            "note", "on demand", "response latency and UDP can be measured while a rule uses them, except responses to"
+            " sends through kernel TLS or a sockmap, and responses of urgent data", "use Linux 6.3 or newer",
+        )  # fmt: skip
     else:
         yield Finding("ok", "on demand", "response latency and UDP can be measured while a rule uses them")
     if privileges.effective_capabilities():

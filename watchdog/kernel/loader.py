@@ -7,11 +7,13 @@ bcc's "kfunc" and loaded through libbpf with the attach type and BTF id of the t
 
 from __future__ import annotations
 
+import contextlib
 import ctypes as ct
 import mmap
 import os
 import socket
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,14 @@ from watchdog.errors import KernelUnfit, WatchdogError
 from watchdog.kernel import handover, layout, libbpf, privileges
 from watchdog.kernel.kernel_headers import write_header_tree
 from watchdog.kernel.kfuncs import Kfuncs
-from watchdog.kernel.programs import CONNECTION_PROBES, ITERATOR, LEGACY_MESSAGE_PROBES, MESSAGE_PROBES, Probe
+from watchdog.kernel.programs import (
+    CONNECTION_PROBES,
+    ITERATOR,
+    LEGACY_MESSAGE_PROBES,
+    MESSAGE_PROBES,
+    OPTIONAL_LEGACY_MESSAGE_PROBES,
+    Probe,
+)
 from watchdog.kernel.ring_buffer import ring_size
 from watchdog.resources import bpf_folder
 
@@ -120,14 +129,26 @@ def compile_and_load(folder: Path, map_sizes: MapSizes) -> LoadResult:
 
 def _load_message_probes(lib: Any, module: Any, kfuncs: Kfuncs, fds: dict[str, int]) -> tuple[tuple[Probe, ...], str]:
     refusals = []
-    for probes in (MESSAGE_PROBES, LEGACY_MESSAGE_PROBES):
+    for probes, optional in ((MESSAGE_PROBES, ()), (LEGACY_MESSAGE_PROBES, OPTIONAL_LEGACY_MESSAGE_PROBES)):
         try:
             fds.update({f"program:{probe.name}": _load(lib, module, kfuncs, probe) for probe in probes})
         except (KernelUnfit, OSError) as error:
             refusals.append(str(error).splitlines()[0])
         else:
-            return probes, ""
+            return (*probes, *_load_optional(lib, module, kfuncs, optional, fds)), ""
     return (), f"{'; '.join(refusals)}: use Linux 6.3 or newer"
+
+
+def _load_optional(
+    lib: Any, module: Any, kfuncs: Kfuncs, probes: Iterable[Probe], fds: dict[str, int]
+) -> tuple[Probe, ...]:
+    """Load those of `probes` whose target this kernel has, add them to `fds`, and return them."""
+    loaded = []
+    for probe in probes:
+        with contextlib.suppress(KernelUnfit, OSError):
+            fds[f"program:{probe.name}"] = _load(lib, module, kfuncs, probe)
+            loaded.append(probe)
+    return tuple(loaded)
 
 
 def _load(lib: Any, module: Any, kfuncs: Kfuncs, probe: Probe) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 from dataclasses import dataclass
 
 
@@ -28,13 +29,36 @@ RESET_PROBES = tuple(Probe(name, AttachType.TP_BTF, name) for name in ("tcp_rece
 CONNECTION_PROBES = (STATE_PROBE, STATE_FALLBACK_PROBE, *RESET_PROBES)
 """Events of connections: always attached, in this order, in which they also run."""
 
-MESSAGE_PROBES = tuple(Probe(name, AttachType.TP_BTF, name) for name in ("sock_send_length", "sock_recv_length"))
+_RECEIVE_PROBE = Probe("tcp_rcv_space_adjust", AttachType.TP_BTF, "tcp_rcv_space_adjust")
+MESSAGE_PROBES = (
+    *(Probe(name, AttachType.TP_BTF, name) for name in ("sock_send_length", "sock_recv_length")),
+    _RECEIVE_PROBE,
+)
 """Run at each message, attached on demand: since Linux 6.3."""
 
-LEGACY_MESSAGE_PROBES = tuple(
-    Probe(name, AttachType.FEXIT, name)
-    for name in ("tcp_sendmsg", "tcp_recvmsg", "udp_sendmsg", "udp_recvmsg", "udpv6_sendmsg", "udpv6_recvmsg")
+
+def _fexit(*names: str) -> tuple[Probe, ...]:
+    return tuple(Probe(name, AttachType.FEXIT, name) for name in names)
+
+
+LEGACY_MESSAGE_PROBES = (
+    *_fexit("tcp_sendmsg", "udp_sendmsg", "udp_recvmsg", "udpv6_sendmsg", "udpv6_recvmsg"),
+    _RECEIVE_PROBE,
 )
 """The same for kernels without these tracepoints."""
+
+OPTIONAL_LEGACY_MESSAGE_PROBES = _fexit("tcp_sendpage", "mptcp_sendmsg", "mptcp_recvmsg")
+"""Functions that not every such kernel has: loaded beside `LEGACY_MESSAGE_PROBES` where they exist."""
+
+MESSAGE_PROBE_SETS = (
+    MESSAGE_PROBES,
+    *(
+        (*LEGACY_MESSAGE_PROBES, *present)
+        for count in range(len(OPTIONAL_LEGACY_MESSAGE_PROBES) + 1)
+        for present in itertools.combinations(OPTIONAL_LEGACY_MESSAGE_PROBES, count)
+    ),
+    (),
+)
+"""Every set of message probes that a loader can hand over; the empty one where the kernel can run neither."""
 
 ITERATOR = "task_file"

@@ -16,6 +16,7 @@ class Quality:
     sums_full: int = 0  # closed connections that fit into neither ledger nor sums: lost
     storage_failed: int = 0  # sockets without memory for their entry: lost until the pass over live sockets sees them
     responses_lost: int = 0  # responses whose latency was lost: the others are still a fair sample
+    responses_unassigned: int = 0  # responses of connections without a row in this tick: they are in no rule
     datagrams_lost: int = 0  # UDP messages that were not counted
     missed_events: int = 0  # events lost: the kernel skipped the program, and the fallback program too
     late_bytes: int = 0  # of connections unseen for a long time: in no rate, because they are from an unknown time

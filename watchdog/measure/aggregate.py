@@ -33,6 +33,7 @@ _LOSSES = {
     "missed_events": "events skipped by the kernel",
     "names_full": "connections without their names (too many names)",
     "responses_lost": "responses not timed (too many within a tick)",
+    "responses_unassigned": "responses without their connection (it has no open file, or was added up by process)",
     "datagrams_lost": "datagrams not counted (too many processes)",
 }
 _OUT = DIRECTIONS.index("out")

@@ -279,7 +279,7 @@ METRICS: dict[str, Metric] = {
             Unit.SECONDS,
             "time from the last send to the next receive: for a client the wait for a response (direction out),"
             " for a server the wait for the next request (in)",
-            "sock_send_length to sock_recv_length",
+            "sock_send_length to tcp_rcv_space_adjust; MPTCP: to sock_recv_length",
             _MESSAGE,
             on_demand=True,
             states=(*_CONNECTED, *_ENDED),

@@ -70,10 +70,14 @@ _KNOWN = np.dtype(
 
 @dataclass(frozen=True, slots=True)
 class Responses:
-    """Responses to requests. `rows`: (r,), index of the connection; `seconds`: (r,), latency."""
+    """Responses to requests. `rows`: (r,), index of the connection; `seconds`: (r,), latency.
+
+    `unassigned`: number of responses whose connection has no row.
+    """
 
     rows: NDArray[np.intp]
     seconds: Numbers
+    unassigned: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,15 +185,17 @@ class Deltas:
         return late & ~is_listener(rows)
 
     def _responses(self, cookies: ConnectionIds, reading: Reading) -> Responses:
-        # The row of a response is the newest incarnation of its socket; a socket without a row was added to sums.
+        # The row of a response is the newest incarnation of its socket. Without a row: sockets that the pass does not
+        # see, connections that were added to sums, and MPTCP connections whose first subflow has ended (cookie 0).
         wanted = reading.responses["cookie"]
         if not len(wanted) or not len(cookies):
-            return Responses(np.empty(0, np.intp), np.empty(0))
+            return Responses(np.empty(0, np.intp), np.empty(0), len(wanted))
         order = np.argsort(cookies, kind="stable")
         ordered = cookies[order]
         at = np.searchsorted(ordered, wanted, side="right") - 1
         found = (at >= 0) & (ordered[at] == wanted)
-        return Responses(order[at[found]], reading.responses["latency_ns"][found] / SECOND_NS)
+        seconds = reading.responses["latency_ns"][found] / SECOND_NS
+        return Responses(order[at[found]], seconds, len(wanted) - len(seconds))
 
 
 def _has_listener(rows: ConnectionRows, listeners: ConnectionRows) -> NDArray[np.bool_]:

@@ -153,6 +153,7 @@ def _complete_quality(
     return replace(
         quality,
         names_full=int(without_name.sum()),
+        responses_unassigned=changes.responses.unassigned,
         unattributed_bytes=int(traffic[unattributed].sum()),
         late_bytes=int(traffic[changes.late].sum()),
         late_seconds=tick_counts.late_seconds,

@@ -303,6 +303,19 @@ def test_responses_belong_to_the_newest_incarnation_of_their_socket():
     assert list(zip(cookies, changes.responses.seconds.tolist(), strict=True)) == [(1, 0.002), (4, 0.003), (1, 0.004)]
 
 
+@pytest.mark.parametrize(
+    ("cookies", "unassigned"),
+    [((), 0), ((1,), 0), ((1, 77), 1), ((0, 0, 1), 2), ((77, 78, 79), 3)],
+)
+@pytest.mark.parametrize("rows", [0, 1])
+def test_responses_without_a_row_of_their_connection_are_counted(cookies, unassigned, rows):
+    live = [connection(cookie=1)] * rows
+    responses = Deltas().advance(reading(live, responses=[(cookie, 5) for cookie in cookies])).responses
+
+    assert responses.unassigned == (unassigned if rows else len(cookies))
+    assert len(responses.rows) == len(responses.seconds) == len(cookies) - responses.unassigned
+
+
 def test_udp_adds_rows_of_its_processes():
     keys, values = np.zeros(1, DATAGRAMS_KEY), np.zeros(1, DATAGRAMS)
     keys["tgid"] = values["owner"]["tgid"] = 7
