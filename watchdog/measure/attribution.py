@@ -12,7 +12,7 @@ from watchdog.clock import SECOND_NS
 from watchdog.kernel.layout import OWNER
 from watchdog.measure.catalogue import UNATTRIBUTED, UNKNOWN_CODE
 from watchdog.measure.cgroup import Cgroups
-from watchdog.measure.cgroup_path import find_place
+from watchdog.measure.cgroup_path import CgroupPlace, find_place
 from watchdog.measure.interning import InternedNames
 from watchdog.measure.slot_table import NEVER_NS, Slots, SlotTable
 from watchdog.measure.snapshot import Codes
@@ -100,7 +100,7 @@ class Attribution:
         if not tgid:
             return (UNATTRIBUTED, "", "", "", ""), True
         path = self._cgroups.find_path(tgid, start_ns, cgroup_id, at_ns)
-        place = find_place(path or "")
+        place = self._find_place(path or "")
         self._is_host_user[slot] = is_host_user = place.is_host_user(uid)
         return (
             decode_kernel_text(comm),
@@ -109,6 +109,11 @@ class Attribution:
             place.unit,
             place.container,
         ), path is not None
+
+    def _find_place(self, path: str) -> CgroupPlace:
+        place = find_place(path)
+        service_user = self._cgroups.user_of(place.service) if place.service else 0
+        return find_place(path, service_user) if service_user else place
 
     def _refresh_users(self, at_ns: int) -> None:
         """Request lookups of user names, and store the names that became known."""

@@ -53,6 +53,13 @@ class Cgroups:
             del self._cached[next(iter(self._cached))]
         return path or own or self._of_process(pid, start_ns)
 
+    def user_of(self, path: str) -> int:
+        """Return the user to whom the group with this path belongs; 0, root, if the group is gone."""
+        try:
+            return (self._root / path.lstrip("/")).stat().st_uid
+        except OSError:
+            return 0
+
     def _of_process(self, pid: int, start_ns: int) -> str:
         try:
             text = (self._proc / str(pid) / "cgroup").read_text(encoding="utf-8", errors="replace")

@@ -43,12 +43,17 @@ _NOMAD = re.compile(r"/([0-9a-f]{8})(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(\..+?)(?:\.
 
 @dataclass(frozen=True, slots=True)
 class CgroupPlace:
-    """Systemd unit and container of a control group, "" if there is none, and the host users among its numbers."""
+    """Systemd unit and container of a control group, "" if there is none, and the host users among its numbers.
+
+    `service`: path of the host's service below which the container lies. A service with `Delegate=` and `User=` lets
+    that user choose the names (systemd.resource-control(5)): the group of the service belongs to that user then.
+    """
 
     unit: str = ""
     container: str = ""
     has_own_users: bool = False
     user: int | None = None
+    service: str = ""
 
     def is_host_user(self, uid: int) -> bool:
         """Return whether `uid` is a user of the host here: outside containers, the superuser, or a container's owner.
@@ -68,19 +73,23 @@ class _Container:
 
 @dataclass(slots=True)
 class _Walk:
-    """Reads a path component by component."""
+    """Reads a path component by component. `service_user`: user to whom the host's service is delegated, 0 if none."""
 
+    service_user: int = 0
     owners: list[str] = field(default_factory=list)  # of the delegations so far, outermost first
     unit: str = ""
     container: str = ""
     has_own_users: bool = False
     user: int | None = None
     in_manager: bool = True  # an instance of systemd may have named this level: the host's, a user's, a container's
+    path: str = ""
     parent: str = ""
     slice_user: str = ""
+    service: str = ""
 
     def enter(self, part: str) -> None:
         """Take the next component of the path."""
+        self.path += f"/{part}"
         unit = _UNIT.fullmatch(part) if self.in_manager else None
         if unit:
             self.unit = self._owned(unit[1])
@@ -107,6 +116,11 @@ class _Walk:
             if not self.owners:
                 self.user = int(uid)
             self._delegate(f"user@{uid}", has_manager=manager is not None)
+        elif not self.owners:
+            self.service = self.path
+            if self.service_user:
+                self.user = self.service_user
+                self._delegate(unit, has_manager=False)
 
     def _delegate(self, owner: str, *, has_manager: bool) -> None:
         self.owners.append(owner)
@@ -118,19 +132,21 @@ class _Walk:
 
 
 @lru_cache(4096)
-def find_place(path: str) -> CgroupPlace:
+def find_place(path: str, service_user: int = 0) -> CgroupPlace:
     """Return unit and container of the control group with this path below the root of all groups.
 
-    A container has the first digits of its id, or its name.
+    A container has the first digits of its id, or its name. `service_user`: user to whom the group of the host's
+    service on this path belongs; root's is not delegated to a user.
     """
-    walk = _Walk()
+    walk = _Walk(service_user)
     for part in path.strip("/").split("/"):
         if part == "..":  # this process is in a cgroup namespace, the other one outside it (cgroup_namespaces(7))
             continue
         walk.enter(part)
         if len(walk.owners) >= _MAX_OWNERS:
             break
-    return CgroupPlace(walk.unit, walk.container, walk.has_own_users, walk.user)
+    service = walk.service if walk.container else ""
+    return CgroupPlace(walk.unit, walk.container, walk.has_own_users, walk.user, service)
 
 
 def _find_container(components: str) -> _Container | None:

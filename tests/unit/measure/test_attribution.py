@@ -16,16 +16,22 @@ SECOND = 1_000_000_000
 
 
 class Cgroups:
-    """Control groups by number: `paths`, else `/<number>.service`; unknown while `known` is False."""
+    """Control groups by number: `paths`, else `/<number>.service`; unknown while `known` is False.
+
+    `users`: owners of the groups, by path.
+    """
 
     def __init__(self):
-        self.paths = {}
+        self.paths, self.users = {}, {}
         self.lookups = []
         self.known = True
 
     def find_path(self, pid, start_ns, inode, at_ns):
         self.lookups.append(pid)
         return self.paths.get(inode, f"/{inode}.service") if self.known else None
+
+    def user_of(self, path):
+        return self.users.get(path, 0)
 
 
 class Users:
@@ -196,3 +202,15 @@ def test_the_root_of_a_users_own_container_is_that_user(host):
     host.tick(owners(7, 8, uid=[1000, 100_032], cgroup_id=1))
     assert host.texts("user") == ["alice", "100032"]
     assert host.texts("container") == ["user@1000/abababababab"] * 2
+
+
+def test_a_service_of_a_user_cannot_claim_a_container_of_the_host(host):
+    host.cgroups.paths = {
+        number: f"/system.slice/{name}.service/docker-{'ab' * 32}.scope" for number, name in enumerate(["ci", "web"], 5)
+    }
+    host.cgroups.users = {"/system.slice/ci.service": 998, "/system.slice/web.service": 0}
+    host.users.names[998] = "ci"
+    host.tick(owners(7, 8, uid=998, cgroup_id=[5, 6]))
+    assert host.texts("unit") == ["ci.service", "web.service"]
+    assert host.texts("container") == ["ci.service/abababababab", "abababababab"]
+    assert host.texts("user") == ["ci", "998"]

@@ -47,6 +47,13 @@ def test_the_group_of_an_ended_process_is_found_by_its_inode(host):
     assert host.path(43, host.group.stat().st_ino) == "/system.slice/web.service"
 
 
+def test_a_group_belongs_to_the_user_to_whom_it_is_delegated(host):
+    os.chown(host.group, 998, 998)
+    assert host.cgroups.user_of("/system.slice/web.service") == 998
+    assert host.cgroups.user_of("/system.slice") == os.getuid()
+    assert host.cgroups.user_of("/system.slice/gone.service") == 0
+
+
 def test_a_deleted_group_is_still_known(host):
     inode = host.group.stat().st_ino
     host.path(43, inode)

@@ -180,3 +180,20 @@ def test_names_below_many_delegations_are_bounded():
 def test_numbers_of_users_in_a_container_are_not_those_of_the_host(path, uids):
     place = find_place(path)
     assert {uid for uid in (0, 33, 1000) if place.is_host_user(uid)} == uids
+
+
+@pytest.mark.parametrize(
+    ("path", "unit", "container"),
+    [
+        ("/system.slice/ci.service", "ci.service", ""),
+        (f"/system.slice/ci.service/docker-{ID}.scope", "ci.service", f"ci.service/{C}"),
+        (f"/system.slice/ci.service/libpod-payload-{ID}", "ci.service", f"ci.service/{C}"),
+        (f"/system.slice/ci.service/docker/{ID}/a.service", f"ci.service/{C}/a.service", f"ci.service/{C}"),
+        ("/system.slice/ci.service/lxc/web", "ci.service", "ci.service/web"),
+    ],
+)
+def test_containers_of_a_service_that_is_delegated_to_a_user_carry_its_name(path, unit, container):
+    place = find_place(path, 998)
+    assert (place.unit, place.container, place.is_host_user(998)) == (unit, container, True)
+    assert place.is_host_user(33) == (not container)
+    assert place.service == ("/system.slice/ci.service" if container else "")
