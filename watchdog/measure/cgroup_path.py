@@ -27,6 +27,7 @@ _USER_SLICE = re.compile(r"user-(\d+)\.slice")
 _USER_MANAGER = re.compile(r"user@(\d+)\.service")
 _ESCAPED = re.compile(r"\\x([0-9a-f]{2})")
 _MAX_OWNERS = 3  # user manager, its container, that container's own user manager or container
+_MAX_DEPTH = 32  # components that are read: users can nest their groups some thousand deep
 
 # Each pattern is applied to two components of the path, "parent/name".
 # The monitor of a container (conmon) runs outside it. `libpod_parent/<id>` is a pod of containers (Podman, cgroupfs).
@@ -139,7 +140,7 @@ def find_place(path: str, service_user: int = 0) -> CgroupPlace:
     service on this path belongs; root's is not delegated to a user.
     """
     walk = _Walk(service_user)
-    for part in path.strip("/").split("/"):
+    for part in path.strip("/").split("/", _MAX_DEPTH)[:_MAX_DEPTH]:
         if part == "..":  # this process is in a cgroup namespace, the other one outside it (cgroup_namespaces(7))
             continue
         walk.enter(part)

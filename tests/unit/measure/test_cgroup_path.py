@@ -162,6 +162,12 @@ def test_names_below_many_delegations_are_bounded():
     assert find_place(f"/docker/{ID}" * 1000).container == f"{C}/{C}/{C}"
 
 
+def test_paths_of_many_levels_are_read_in_part():
+    assert find_place(f"{USER}/a.service{'/deep' * 1900}/docker-{ID}.scope").unit == "user@1000/a.service"
+    assert find_place(f"{'/deep' * 31}/a.service").unit == "a.service"
+    assert find_place(f"{'/deep' * 32}/a.service").unit == ""
+
+
 @pytest.mark.parametrize(
     ("path", "uids"),
     [
