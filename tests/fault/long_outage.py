@@ -48,9 +48,8 @@ def make_notification(number, kind, resolved=None):
         rule=rule, labels=labels, summary=f"culprit{number} opens 612/s connections (limit 500/s)", resolved=resolved
     )
     reason = NotificationReason.FIRST if resolved is None else NotificationReason.RESOLVED
-    # The state file is nearly full in this test: 9 bytes more for each notification exceed its maximum size.
     return factories.make_notification(
-        alert, id=f"{rule}-{resolved is not None:d}", reason=reason, created=3.0, host="db1"
+        alert, id=f"{rule}-{resolved is not None:d}", reason=reason, host="db1.example.net"
     )
 
 

@@ -26,7 +26,7 @@ from watchdog.routing.notification import NotificationReason
 from watchdog.state import losses
 from watchdog.state.losses import LossCause
 from watchdog.state.outbox import merge_unattempted
-from watchdog.state.outbox_rows import fail_damaged
+from watchdog.state.outbox_rows import fail_damaged, trim_history
 from watchdog.storage.checksum import checksum
 
 DROPPED_RESULT = "dropped: no room"
@@ -136,16 +136,6 @@ def enforce_capacity(connection: Connection, capacity: OutboxCapacity, wall: flo
     for receiver, count in dropped.items():
         losses.count_loss(connection, receiver, LossCause.CAPACITY, count)
     return dropped
-
-
-def trim_history(connection: Connection, max_bytes: int) -> None:
-    """Delete the oldest notifications that have ended, until at most `max_bytes` of bodies remain."""
-    connection.execute(
-        "DELETE FROM notifications WHERE sequence IN (SELECT sequence FROM ("
-        "SELECT sequence, sum(body_bytes) OVER (ORDER BY ended DESC, sequence DESC) AS so_far FROM notifications "
-        "WHERE state != 'pending') WHERE so_far > ?)",
-        (max_bytes,),
-    )
 
 
 def prune_history(connection: Connection, ended_before: float, max_rows: int, max_bytes: int) -> None:

@@ -16,15 +16,18 @@ from sqlite3 import Connection
 from typing import Literal, Protocol
 
 from watchdog.clock import SECOND_NS, Clock
+from watchdog.errors import StoreError
 from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.state import losses, notified, outbox_rows
 from watchdog.state.losses import LossCause
 from watchdog.state.outbox_rows import MAX_RETRY_WAIT_NS
+from watchdog.storage.damage import is_disk_full
 from watchdog.storage.database import Database
 
 FIRING_EXPIRY_NS = 24 * 3600 * SECOND_NS  # of a notification that holds only firing alerts
 
 _MAX_ERROR_CHARACTERS = 200
+_MIN_HISTORY_BYTES = 1024 * 1024  # of ended notifications, kept even when the file is full
 _log = logging.getLogger("watchdog")
 
 _FIRST_OF_GROUP = """
@@ -121,6 +124,17 @@ class Outbox:
         After a reload an attempt of the former worker can end while the next worker attempts the same notification: a
         delivery still counts then, a failure does not. The same holds for a notification that was dropped meanwhile.
         """
+        try:
+            self._finish_attempt(outcome)
+        except StoreError as error:
+            if not is_disk_full(error.__cause__):
+                raise
+            # History is worth less than the knowledge that the receiver has this notification.
+            with self._database.transaction() as connection:
+                outbox_rows.trim_history(connection, _MIN_HISTORY_BYTES)
+            self._finish_attempt(outcome)
+
+    def _finish_attempt(self, outcome: AttemptOutcome) -> None:
         attempt = outcome.attempt
         result = _storable(outcome.result)
         wall = self._clock.wall()

@@ -201,3 +201,13 @@ def _body_values(notification: Notification) -> tuple[str, int, str, str, bool]:
     body = dump_document(notification.to_json())
     has_evidence = any(alert.evidence is not None for alert in notification.alerts)
     return body, checksum(body), notification.status, str(notification.reason), has_evidence
+
+
+def trim_history(connection: Connection, max_bytes: int) -> None:
+    """Delete the oldest notifications that have ended, until at most `max_bytes` of bodies remain."""
+    connection.execute(
+        "DELETE FROM notifications WHERE sequence IN (SELECT sequence FROM ("
+        "SELECT sequence, sum(body_bytes) OVER (ORDER BY ended DESC, sequence DESC) AS so_far FROM notifications "
+        "WHERE state != 'pending') WHERE so_far > ?)",
+        (max_bytes,),
+    )

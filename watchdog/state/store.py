@@ -18,7 +18,7 @@ from watchdog.errors import StoreError
 from watchdog.routing.group import ReceiverGroupKey
 from watchdog.routing.notification import Notification
 from watchdog.state import notified, outbox_rows
-from watchdog.state.capacity import OutboxCapacity, enforce_capacity, prune_history, trim_history
+from watchdog.state.capacity import OutboxCapacity, enforce_capacity, prune_history
 from watchdog.state.documents import AlertKind, GroupKind, JsonDocument, load_document
 from watchdog.state.pending_writes import OutageChanges, PendingWrites
 from watchdog.state.reports import StorageReports
@@ -230,7 +230,7 @@ class Store:
         # History is worth less than new changes. Pending notifications are dropped only if the file cannot grow.
         for history_bytes in (self._capacity.max_history_bytes, 0):
             if reserve.preallocated_bytes(connection) < wanted_bytes:
-                trim_history(connection, history_bytes)
+                outbox_rows.trim_history(connection, history_bytes)
         halvings = 0
         while (
             reserve.is_fully_reserved(connection)
@@ -239,7 +239,7 @@ class Store:
         ):
             halvings += 1
             dropped = enforce_capacity(connection, self._capacity.halved(halvings), self._clock.wall())
-            trim_history(connection, 0)  # the merged ones
+            outbox_rows.trim_history(connection, 0)  # the merged ones
             self._reports.report_dropped(dropped)
 
     def _write_state(self, connection: Connection) -> None:
