@@ -19,7 +19,8 @@ class Quality:
     responses_unassigned: int = 0  # responses of connections without a row in this tick: they are in no rule
     datagrams_lost: int = 0  # UDP messages that were not counted
     missed_events: int = 0  # events lost: the kernel skipped the program, and the fallback program too
-    late_bytes: int = 0  # of connections unseen for a long time: in no rate, because they are from an unknown time
+    late_bytes: int = 0  # of connections unseen for a long time: rates spread them over that time
+    impossible_changes: int = 0  # connections with a change of a counter that no connection can make: not counted
     names_full: int = 0  # connections with an unknown name of their owner, because there are too many names
     unattributed_bytes: int = 0  # bytes of unknown processes
     pass_seconds: float = 0.0  # duration of the pass over live sockets
@@ -33,4 +34,4 @@ class Quality:
     def is_incomplete(self) -> bool:
         """Return whether counts can be too low, so that a rule that does not fire can be wrong."""
         lost_in_kernel = self.sums_full or self.storage_failed or self.missed_events or self.datagrams_lost
-        return bool(lost_in_kernel or self.lost_samples)
+        return bool(lost_in_kernel or self.lost_samples or self.impossible_changes)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.kernel.quality import Quality
-from watchdog.measure.catalogue import DIMENSIONS, DIRECTIONS, METRICS, DimensionKind, MetricKind
+from watchdog.measure.catalogue import DIMENSIONS, DIRECTIONS, METRICS, TRAFFIC_METRICS, DimensionKind, MetricKind
 from watchdog.measure.connection_metrics import ConnectionIds, is_listener
 from watchdog.measure.deltas import Changes, connection_ids
 from watchdog.measure.snapshot import Snapshot
@@ -24,13 +24,13 @@ COUNTERS = tuple(name for name, metric in METRICS.items() if metric.kind is Metr
 GAUGES = tuple(name for name, metric in METRICS.items() if metric.kind is MetricKind.GAUGE)
 DISTRIBUTIONS = tuple(name for name, metric in METRICS.items() if metric.kind is MetricKind.DISTRIBUTION)
 _SHOWN = ("pid", *(name for name in DIMENSIONS if name != "pid"))
-_TRAFFIC = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "retransmits")
-_EVENTS = tuple(name for name in COUNTERS if name not in _TRAFFIC)
+_EVENTS = tuple(name for name in COUNTERS if name not in TRAFFIC_METRICS)
 _LOSSES = {
     "ledger_full": "connections added up by process (too many ended within a tick)",
     "sums_full": "connections lost (too many processes)",
     "storage_failed": "connections not tracked (no kernel memory)",
     "missed_events": "events skipped by the kernel",
+    "impossible_changes": "connections with impossible changes of their counters (not counted)",
     "names_full": "connections without their names (too many names)",
     "responses_lost": "responses not timed (too many within a tick)",
     "responses_unassigned": "responses without their connection (it has no open file, or was added up by process)",
@@ -216,7 +216,7 @@ def _describe_row(tick: _MeasuredTick, number: int) -> SampleRow:
 
 def _with_counters(row: SampleRow, counted: NDArray[np.int64], response_us: int | None) -> SampleRow:
     changed = dict(zip(COUNTERS, counted.tolist(), strict=True))
-    traffic, events = ({name: changed[name] for name in names} for names in (_TRAFFIC, _EVENTS))
+    traffic, events = ({name: changed[name] for name in names} for names in (TRAFFIC_METRICS, _EVENTS))
     dimensions, rest = ({name: row[name] for name in names} for names in (_SHOWN, _TIMES))
     return {**dimensions, **traffic, **rest, **events, "response_latency_us": response_us}
 

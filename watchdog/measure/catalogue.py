@@ -194,6 +194,14 @@ METRICS: dict[str, Metric] = {
             "retransmits", MetricKind.COUNTER, Unit.SEGMENTS, "segments sent again", "tcp_sock.total_retrans", _PASS
         ),
         Metric(
+            "late_bytes",
+            MetricKind.COUNTER,
+            Unit.BYTES,
+            "the part of bytes_sent and bytes_received that was counted late: no pass saw the connection for 10 s",
+            "as bytes_sent and bytes_received",
+            _OWN,
+        ),
+        Metric(
             "open",
             MetricKind.GAUGE,
             Unit.CONNECTIONS,
@@ -331,6 +339,9 @@ METRICS: dict[str, Metric] = {
     )
 }
 
+
+TRAFFIC_METRICS = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "retransmits")
+"""Counters of live connections, which can arrive late: see `LateTraffic`."""
 
 ON_DEMAND_METRICS = frozenset(name for name, metric in METRICS.items() if metric.on_demand)
 

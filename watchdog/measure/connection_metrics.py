@@ -26,6 +26,14 @@ WIDE_COUNTERS = ("bytes_sent", "bytes_received")
 WRAPPING_COUNTERS = ("packets_sent", "packets_received", "retransmits", "resets_sent", "resets_received", "drops")
 """Counters of 32 bits, which wrap."""
 
+# More than any host moves in a tick, 9 PB and 2 thousand million segments; float64 is exact up to here.
+_MAX_CHANGE = {**dict.fromkeys(WIDE_COUNTERS, 2**53), **dict.fromkeys(WRAPPING_COUNTERS, 2**31)}
+# Steps back that the kernel itself makes. bytes_sent: __tcp_retransmit_skb adds to bytes_retrans first, and to
+# bytes_sent when it transmits, so that a reading between the two is lower by one packet. bytes_received: the FIN is
+# subtracted when its flag is set, which can be one reading after its byte.
+_RETRANSMITTED_BYTES = 2**20
+_FIN_BYTES = 1
+
 _OUT = DIRECTIONS.index("out")
 _LISTEN = TCP_STATES.index("LISTEN")
 _OPENING = [TCP_STATES.index(name) for name in ("SYN_SENT", "SYN_RECV")]
@@ -55,6 +63,29 @@ def is_listener(rows: ConnectionRows | ConnectionFields) -> NDArray[np.bool_]:
     """Return, (n,), whether a row is a listening socket."""
     listening: NDArray[np.bool_] = rows["state"] == _LISTEN
     return listening
+
+
+def refuse_impossible_changes(rows: ConnectionFields, before: ConnectionFields, known: NDArray[np.bool_]) -> int:
+    """Set each counter with a change that no connection can make back to `before`; return the number of such rows.
+
+    A small step back of `bytes_sent` is set back too, and not counted: the next reading makes up for it.
+    """
+    refused = np.zeros(len(rows["cookie"]), np.bool_)
+    for name, limit in _MAX_CHANGE.items():
+        change = rows[name] - before[name]  # modulo 2^64 or 2^32: a negative one is very large
+        wrong = change >= limit
+        if name in WRAPPING_COUNTERS:
+            wrong &= known  # all segments of a connection can be more
+        if not wrong.any():
+            continue
+        signed = change.view(np.int64 if name in WIDE_COUNTERS else np.int32)
+        if name == "bytes_received":
+            wrong &= signed != -_FIN_BYTES
+        rows[name][wrong] = before[name][wrong]
+        if name == "bytes_sent":
+            wrong &= (signed < -_RETRANSMITTED_BYTES) | (signed >= limit)
+        refused |= wrong
+    return int(refused.sum())
 
 
 def connection_metrics(

@@ -31,6 +31,7 @@ from watchdog.measure.connection_metrics import (
     failure_codes,
     is_correction,
     is_listener,
+    refuse_impossible_changes,
 )
 from watchdog.measure.snapshot import Numbers
 from watchdog.measure.struct_rows import assign_rows, concatenate_rows, extract_fields, select_rows
@@ -86,15 +87,17 @@ class Changes:
 
     `rows`: (n,) of `CONNECTION`, listeners (`is_listener`) included; rows with cookie 0 are not a single connection.
     `failure`: (n,) index into `FAILURES`. `metrics`: by name, (n,) float64: changes of counters, `open`, and
-    distributions in seconds with NaN for none. `late`: (n,), rows with traffic of more than this tick, because the
-    connection had no file and was not in the pass.
+    distributions in seconds with NaN for none. `unseen_ns`: (n,) int64, time since the connection was last seen, where
+    the traffic is of more than this tick because the connection had no file and was not in the pass; else 0.
+    `refused`: number of rows with a change that no connection can make.
     """
 
     rows: ConnectionRows
     failure: NDArray[np.uint8]
     metrics: Mapping[str, Numbers]
     responses: Responses
-    late: NDArray[np.bool_]
+    unseen_ns: NDArray[np.int64]
+    refused: int
 
 
 def connection_ids(rows: ConnectionRows | ConnectionFields) -> ConnectionIds:
@@ -121,13 +124,16 @@ class Deltas:
         at, known = self._join(ids)
         known &= ~is_correction(fields)
         before = self._before(fields, at, known)
+        refused = refuse_impossible_changes(fields, before, known)
         metrics = connection_metrics(fields, before, known)
         failure = failure_codes(fields)
-        late = self._late(fields, before, reading.at_ns)
+        unseen_ns = self._unseen_ns(fields, before, reading.at_ns)
+        traffic = metrics["bytes_sent"] + metrics["bytes_received"]
+        metrics["late_bytes"] = np.where(unseen_ns, traffic, 0)
         self._remember(fields, ids, at[known], reading.at_ns)
         responses = self._responses(fields["cookie"], reading)
         metrics |= {name: np.zeros(len(rows)) for name in _UDP.values()}
-        changes = Changes(rows, failure, metrics, responses, late)
+        changes = Changes(rows, failure, metrics, responses, unseen_ns, refused)
         for totals, names, make_rows in (
             (self._sums.advance(reading.sums), {name: name for name in SUMS_COUNTERS}, _rows_of_sums),
             (self._datagrams.advance(reading.datagrams), _UDP, _rows_of_datagrams),
@@ -176,13 +182,13 @@ class Deltas:
         both = concatenate_rows([new, select_rows(self._known, unseen)])
         self._known = select_rows(both, np.argsort(both["id"], kind="stable"))
 
-    def _late(self, rows: ConnectionFields, before: ConnectionFields, at_ns: int) -> NDArray[np.bool_]:
+    def _unseen_ns(self, rows: ConnectionFields, before: ConnectionFields, at_ns: int) -> NDArray[np.int64]:
         # Kernel sockets (MPTCP's subflows, NFS), io_uring's own descriptors, connections in an accept queue.
         interval_ns = 0 if self._previous_ns is None else at_ns - self._previous_ns
         self._previous_ns = at_ns
         last_seen = np.maximum(before["seen_ns"], rows["born_ns"]).astype(np.int64)
-        late: NDArray[np.bool_] = (last_seen > 0) & (last_seen < at_ns - max(_LATE_NS, 2 * interval_ns))
-        return late & ~is_listener(rows)
+        late = (last_seen > 0) & (last_seen < at_ns - max(_LATE_NS, 2 * interval_ns)) & ~is_listener(rows)
+        return np.where(late, at_ns - last_seen, 0)
 
     def _responses(self, cookies: ConnectionIds, reading: Reading) -> Responses:
         # The row of a response is the newest incarnation of its socket. Without a row: sockets that the pass does not
@@ -245,5 +251,6 @@ def _with_totals(changes: Changes, rows: ConnectionRows, totals: Totals, names: 
     for counter, name in names.items():
         metrics[name][-len(rows) :] = totals.values[counter]
     failure = np.concatenate([changes.failure, np.zeros(len(rows), np.uint8)])
-    late = np.concatenate([changes.late, np.zeros(len(rows), np.bool_)])
-    return Changes(concatenate_rows([changes.rows, rows]), failure, metrics, changes.responses, late)
+    unseen_ns = np.concatenate([changes.unseen_ns, np.zeros(len(rows), np.int64)])
+    rows = concatenate_rows([changes.rows, rows])
+    return Changes(rows, failure, metrics, changes.responses, unseen_ns, changes.refused)

@@ -17,14 +17,13 @@ from watchdog.measure.catalogue import ABSENT_CODE, FAMILIES, METRICS, UNKNOWN_C
 from watchdog.measure.cgroup import Cgroups
 from watchdog.measure.deltas import Changes, Deltas
 from watchdog.measure.interning import InternedNames
-from watchdog.measure.snapshot import AddressHalves, Codes, Numbers, Snapshot
+from watchdog.measure.snapshot import AddressHalves, Codes, LateTraffic, Numbers, Snapshot
 from watchdog.measure.struct_rows import concatenate_rows
 from watchdog.measure.users import UserNames
 
 SELF_PROCESS = "bpf-watchdog"
 """The process of the row with the watchdog's own losses."""
 
-_TRAFFIC = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "retransmits")
 _NO_ADDRESS = np.uint64(2**64 - 1)  # both halves
 _OFFSETS = {name: offset for name, (_, offset, *_) in (CONNECTION.fields or {}).items()}
 _MAPPED = np.uint64(0xFFFF)  # ::ffff:0:0/96, upper half of the lower half
@@ -85,14 +84,13 @@ class Meter:
     ) -> tuple[Changes, Snapshot]:
         """Return the changes of one reading and its snapshot. `tick_counts`: late, missed and failed ticks before it.
 
-        The first rows of the snapshot are those of the changes; one row per response follows. Late traffic is in the
-        changes, which make the totals, and not in the snapshot, which makes the rates.
+        The first rows of the snapshot are those of the changes; one row per response follows.
         """
         changes = self._deltas.advance(reading)
         owner_codes = self._attribution.codes(changes.rows["owner"], reading.at_ns)
         quality = _complete_quality(reading.quality, changes, owner_codes, tick_counts)
         lost = quality.ledger_full + quality.sums_full + quality.storage_failed + quality.missed_events
-        lost += quality.names_full
+        lost += quality.names_full + quality.impossible_changes
         changes = _with_own_row(
             changes, {"lost_connections": lost, "missed_ticks": tick_counts.missed, "failed_ticks": tick_counts.failed}
         )
@@ -101,13 +99,13 @@ class Meter:
         self._previous_ns = reading.at_ns
         dimensions, addresses = self._dimensions(changes, owner_codes, reading.at_ns)
         metrics = dict(changes.metrics)
-        for name in _TRAFFIC:
-            metrics[name] = np.where(changes.late, 0, metrics[name])
         if len(response_rows):  # one more row per response, a copy of its connection
             metrics = _with_responses(metrics, changes.responses.seconds)
             dimensions = _Dimensions({}, {name: _extended(dimensions, name, response_rows) for name in dimensions})
             addresses = {end: np.concatenate([halves, halves[response_rows]]) for end, halves in addresses.items()}
-        snapshot = Snapshot(reading.at_ns, elapsed, wall, dimensions, metrics, addresses, self.names, quality)
+        late_rows = np.flatnonzero(changes.unseen_ns)
+        late = LateTraffic(late_rows, changes.unseen_ns[late_rows])
+        snapshot = Snapshot(reading.at_ns, elapsed, wall, dimensions, metrics, addresses, self.names, quality, late)
         return changes, snapshot
 
     def _dimensions(
@@ -155,7 +153,8 @@ def _complete_quality(
         names_full=int(without_name.sum()),
         responses_unassigned=changes.responses.unassigned,
         unattributed_bytes=int(traffic[unattributed].sum()),
-        late_bytes=int(traffic[changes.late].sum()),
+        late_bytes=int(changes.metrics["late_bytes"].sum()),
+        impossible_changes=changes.refused,
         late_seconds=tick_counts.late_seconds,
         missed_ticks=tick_counts.missed,
         failed_ticks=tick_counts.failed,
@@ -189,8 +188,8 @@ def _with_own_row(changes: Changes, losses: Mapping[str, int]) -> Changes:
     for name, value in losses.items():
         metrics[name][count] = value
     rows = concatenate_rows([changes.rows, np.zeros(1, CONNECTION)])
-    failure, late = np.append(changes.failure, np.uint8(0)), np.append(changes.late, False)
-    return Changes(rows, failure, metrics, changes.responses, late)
+    failure, unseen_ns = np.append(changes.failure, np.uint8(0)), np.append(changes.unseen_ns, 0)
+    return Changes(rows, failure, metrics, changes.responses, unseen_ns, changes.refused)
 
 
 def _empty_value(name: str) -> float:

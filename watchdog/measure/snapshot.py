@@ -32,6 +32,20 @@ class NameLookup(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class LateTraffic:
+    """The rows whose traffic is of more than this tick, because no pass saw their connection.
+
+    `rows`: (m,), index into the rows of the snapshot. `unseen_ns`: (m,) int64, time since the connection was last seen.
+    """
+
+    rows: NDArray[np.intp]
+    unseen_ns: NDArray[np.int64]
+
+
+NO_LATE_TRAFFIC = LateTraffic(np.empty(0, np.intp), np.empty(0, np.int64))
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The measurements of n connections in one tick.
 
@@ -44,6 +58,7 @@ class Snapshot:
     connection has ended), for distributions one value or NaN for none; times in seconds.
     `addresses`: for `local` and `remote`, (n, 2) uint64: upper and lower half of the IPv6 address in host order,
     IPv4 as ::ffff:a.b.c.d, all ones where there is none.
+    `late`: the rows whose traffic counts in sums now, and in rates over the time before.
     """
 
     at_ns: int
@@ -54,6 +69,7 @@ class Snapshot:
     addresses: Mapping[str, AddressHalves]
     names: NameLookup
     quality: Quality
+    late: LateTraffic = NO_LATE_TRAFFIC
 
     def __len__(self) -> int:
         """Return the number of rows."""

@@ -342,8 +342,10 @@ def test_traffic_of_a_connection_that_was_unseen_for_long_is_late(born_s, seen_s
         reading(closed=[connection(**row | {"bytes_sent": 9000, "ended_ns": 30 * SECOND})], at_ns=30 * SECOND)
     )
 
-    assert changes.late.tolist() == [late]
+    unseen = 30 - max([born_s, *seen_s])
+    assert changes.unseen_ns.tolist() == [unseen * SECOND if late else 0]
     assert changes.metrics["bytes_sent"][0] == (0 if not born_s else 8000 if seen_s else 9000)
+    assert changes.metrics["late_bytes"][0] == (changes.metrics["bytes_sent"][0] if late else 0)
 
 
 def test_no_traffic_is_late_because_of_a_long_interval():
@@ -352,4 +354,41 @@ def test_no_traffic_is_late_because_of_a_long_interval():
     deltas.advance(reading(live=[connection(born_ns=2 * SECOND)], at_ns=3600 * SECOND))
     changes = deltas.advance(reading(live=[connection(born_ns=2 * SECOND)], at_ns=7200 * SECOND))
 
-    assert changes.late.tolist() == [False]
+    assert changes.unseen_ns.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "now", "change", "refused"),
+    [
+        ("bytes_sent", 1000, 1000 + 2**53, 0, 1),
+        ("bytes_sent", 1000, 1000 + 2**53 - 1, 2**53 - 1, 0),
+        ("bytes_sent", 2**50, 5, 0, 1),
+        ("bytes_sent", 0, 2**64 - 4_208_720_728, 0, 1),
+        ("bytes_received", 1000, 2**63, 0, 1),
+        ("bytes_received", 1000, 900, 0, 1),
+        ("packets_sent", 10, 9, 0, 1),
+        ("retransmits", 2**31, 0, 0, 1),
+        ("packets_received", 2**32 - 1, 2**31 - 2, 2**31 - 1, 0),
+    ],
+)
+def test_a_change_that_no_connection_can_make_is_refused_and_counted(name, before, now, change, refused):
+    deltas = Deltas()
+    deltas.advance(reading(live=[connection(**{name: before})]))
+    changes = deltas.advance(reading(live=[connection(**{name: now}), connection(cookie=2, bytes_sent=7)]))
+
+    assert (changes.metrics[name][0], changes.refused) == (change, refused)
+    assert changes.metrics["bytes_sent"][1] == 7
+
+
+def test_a_total_that_no_connection_can_have_is_refused_at_once():
+    changes = Deltas().advance(reading(closed=[connection(bytes_received=2**60, ended_ns=SECOND)]))
+    assert (changes.metrics["bytes_received"][0], changes.refused) == (0, 1)
+
+
+def test_a_step_back_that_a_retransmission_makes_is_made_up_for_and_is_no_loss():
+    deltas = Deltas()
+    seen = [
+        deltas.advance(reading(live=[connection(bytes_sent=total)])) for total in (100_000, 36_000, 100_000, 130_000)
+    ]
+    assert [changes.metrics["bytes_sent"][0] for changes in seen] == [100_000, 0, 0, 30_000]
+    assert [changes.refused for changes in seen] == [0, 0, 0, 0]

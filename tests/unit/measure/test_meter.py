@@ -35,7 +35,7 @@ def reading(at_s, live=(), closed=(), responses=()):
     )
 
 
-def test_late_traffic_is_in_the_totals_and_in_no_rate():
+def test_late_traffic_is_marked_with_the_time_in_which_it_can_have_happened():
     meter = Meter()
     for second in range(1, 30):
         meter.advance(reading(second), 0)
@@ -43,9 +43,19 @@ def test_late_traffic_is_in_the_totals_and_in_no_rate():
     changes, snapshot = meter.advance_with_changes(reading(30, closed=[ended]), 0)
 
     assert changes.metrics["bytes_sent"].sum() == 10**9
-    assert (snapshot.metrics["bytes_sent"].sum(), snapshot.metrics["packets_sent"].sum()) == (0, 0)
+    assert (snapshot.metrics["bytes_sent"].sum(), snapshot.metrics["packets_sent"].sum()) == (10**9, 10**6)
+    assert snapshot.metrics["late_bytes"].tolist() == [10**9, 0]
+    assert (snapshot.late.rows.tolist(), snapshot.late.unseen_ns.tolist()) == ([0], [29 * SECOND])
     assert snapshot.metrics["closes"].sum() == 1
     assert snapshot.quality.late_bytes == 10**9
+
+
+def test_an_impossible_change_is_a_lost_connection_and_makes_the_snapshot_incomplete():
+    _, snapshot = Meter().advance_with_changes(reading(1, live=[connection(bytes_sent=2**60)]), 0)
+
+    assert snapshot.metrics["bytes_sent"].tolist() == [0, 0]
+    assert snapshot.metrics["lost_connections"].tolist() == [0, 1]
+    assert (snapshot.quality.impossible_changes, snapshot.quality.is_incomplete) == (1, True)
 
 
 def test_each_response_is_a_row_of_its_connection_with_no_other_value():

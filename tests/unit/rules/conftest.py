@@ -13,7 +13,7 @@ import factories
 from watchdog.clock import SECOND_NS
 from watchdog.kernel.quality import Quality
 from watchdog.measure.catalogue import DIMENSIONS, METRICS, UNKNOWN_CODE, DimensionKind, MetricKind
-from watchdog.measure.snapshot import Snapshot
+from watchdog.measure.snapshot import LateTraffic, Snapshot
 from watchdog.rules.language.rule import Rule
 
 
@@ -57,7 +57,10 @@ class Host:
         return self._snapshot(rows, 0, Quality())
 
     def tick(self, *rows: Mapping[str, Any], seconds: float = 1, **quality: int) -> Snapshot:
-        """Advance the clock and return a snapshot of `rows`: dimensions (None: lost) and metrics by name."""
+        """Advance the clock and return a snapshot of `rows`: dimensions (None: lost) and metrics by name.
+
+        A row with `unseen_seconds` has late traffic.
+        """
         elapsed_ns = round(seconds * SECOND_NS)
         self.at_ns += elapsed_ns
         return self._snapshot(rows, elapsed_ns, Quality(**quality))
@@ -82,7 +85,10 @@ class Host:
             name: np.array([_halves(row.get(name, "::")) for row in rows], dtype=np.uint64).reshape(-1, 2)
             for name in ("local", "remote")
         }
-        return Snapshot(self.at_ns, elapsed_ns, 1.75e9, dimensions, metrics, addresses, self, quality)
+        late_rows = [index for index, row in enumerate(rows) if row.get("unseen_seconds")]
+        unseen_ns = np.array([round(rows[index]["unseen_seconds"] * SECOND_NS) for index in late_rows], np.int64)
+        late = LateTraffic(np.array(late_rows, np.intp), unseen_ns)
+        return Snapshot(self.at_ns, elapsed_ns, 1.75e9, dimensions, metrics, addresses, self, quality, late)
 
 
 def _halves(text: str | None) -> tuple[int, int]:

@@ -7,7 +7,7 @@ rate; the mean of a gauge weighs ticks by their length. `order_statistics.py` ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -16,15 +16,32 @@ from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers
 from watchdog.rules.engine.arithmetic import evaluate_expression
 from watchdog.rules.engine.view import View
-from watchdog.rules.engine.window import RecentTicks, WindowCoverage, WindowSum, pack_tick_values, tick_weight_ms
+from watchdog.rules.engine.window import (
+    RecentTicks,
+    TickValues,
+    WindowCoverage,
+    WindowSum,
+    pack_tick_values,
+    tick_weight_ms,
+)
 from watchdog.rules.language.expression import Expression, metrics_of
 
 
 class MetricAccumulator:
     """Adds one metric of a view into its windows, tick by tick."""
 
-    def __init__(self, view: View, per_tick: Callable[[], Numbers], recent: RecentTicks) -> None:
-        """Start without windows; `per_tick` returns a whole number for each group present in the newest snapshot."""
+    def __init__(
+        self,
+        view: View,
+        per_tick: Callable[[], Numbers],
+        recent: RecentTicks,
+        earlier: Callable[[], Sequence[TickValues]] = tuple,
+    ) -> None:
+        """Start without windows; `per_tick` returns a whole number for each group present in the newest snapshot.
+
+        `earlier` returns values that the newest snapshot adds to ticks before it.
+        """
+        self._earlier = earlier
         self.view = view
         self._per_tick = per_tick
         self._recent = recent
@@ -35,8 +52,9 @@ class MetricAccumulator:
         grouped, groups = self.view.grouped, self.view.groups
         new = pack_tick_values(grouped.snapshot.at_ns, grouped.present_slots, self._per_tick())
         self._recent.push(new)
+        earlier = self._earlier()
         for window in self.windows.values():
-            window.push(new, groups.capacity)
+            window.push(new, groups.capacity, earlier)
 
 
 class Aggregation:

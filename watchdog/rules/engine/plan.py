@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 
 import numpy as np
 
-from watchdog.measure.catalogue import METRICS, MetricKind
+from watchdog.measure.catalogue import METRICS, TRAFFIC_METRICS, MetricKind
 from watchdog.measure.snapshot import Numbers
 from watchdog.rules.engine.aggregations import Aggregation, MetricAccumulator
 from watchdog.rules.engine.arithmetic import time_power
@@ -25,7 +25,7 @@ _NEWEST_NS = 1  # a window that holds the newest tick and no other
 _PER_SECOND = (StatKind.RATE, StatKind.MEAN, StatKind.LAST)  # of counters
 _ORDER_STATISTICS = (StatKind.MAX, StatKind.MIN, StatKind.PERCENTILE)
 
-_RECENT_PARTS = ("sums", "counts")
+_SUMS, _CURRENT, _COUNTS = "sums", "current", "counts"  # parts of a metric; current: late traffic spread over time
 
 _Part = TypeVar(
     "_Part",
@@ -84,12 +84,15 @@ class EvaluationPlan:
     def _total(self, view: View, metric: str, part: str, window_ns: int) -> WindowSum:
         """Return the window sums of `metric`, or the numbers of its values."""
         key = (view, metric, part)
-        read = view.counts if part == "counts" else view.sums
-        accumulator = self._get(
-            (MetricAccumulator, *key),
-            lambda: MetricAccumulator(view, lambda: read(metric), self._recent(view, metric, part)),
-            lasting=False,
-        )
+        read = {_SUMS: view.sums, _CURRENT: view.current_sums, _COUNTS: view.counts}[part]
+
+        def make() -> MetricAccumulator:
+            recent = self._recent(view, metric, part)
+            if part == _CURRENT:
+                return MetricAccumulator(view, lambda: read(metric), recent, lambda: view.earlier_sums(metric))
+            return MetricAccumulator(view, lambda: read(metric), recent)
+
+        accumulator = self._get((MetricAccumulator, *key), make, lasting=False)
         total = self._get((WindowSum, *key, window_ns), lambda: WindowSum(window_ns), lasting=True)
         accumulator.windows[window_ns] = total
         return total
@@ -100,7 +103,7 @@ class EvaluationPlan:
     def _order_statistic_window(self, rule: Rule, view: View) -> OrderStatisticWindow:
         counts = None
         if isinstance(rule.metric, MetricReference) and METRICS[rule.metric.metric].kind is MetricKind.DISTRIBUTION:
-            counts = self._total(view, rule.metric.metric, "counts", rule.window_ns)
+            counts = self._total(view, rule.metric.metric, _COUNTS, rule.window_ns)
         return self._get(
             (OrderStatisticWindow, view, rule.metric, rule.window_ns),
             lambda: OrderStatisticWindow(view, rule.metric, rule.window_ns, counts),
@@ -115,10 +118,14 @@ class EvaluationPlan:
         power = time_power(expression) if statistic in _PER_SECOND and not any(map(_is_no_counter, metrics)) else None
         # A common power of time is divided once, at the end: ratios of whole numbers stay exact.
         each = statistic if power is None else StatKind.SUM
-        readers = {metric: self._reader(view, metric, each, window_ns) for metric in metrics}
+        parts = {
+            metric: _CURRENT if statistic in _PER_SECOND and metric in TRAFFIC_METRICS else _SUMS for metric in metrics
+        }
+        readers = {metric: self._reader(view, metric, each, window_ns, parts[metric]) for metric in metrics}
 
         def make() -> Aggregation:
-            recents = {(metric, part): self._recent(view, metric, part) for metric in metrics for part in _RECENT_PARTS}
+            recents = {(metric, _COUNTS): self._recent(view, metric, _COUNTS) for metric in metrics}
+            recents |= {(metric, _SUMS): self._recent(view, metric, parts[metric]) for metric in metrics}
             return Aggregation(
                 view,
                 expression,
@@ -130,33 +137,37 @@ class EvaluationPlan:
 
         return self._get((Aggregation, view, expression, statistic, window_ns), make, lasting=False)
 
-    def _reader(self, view: View, metric: str, statistic: StatKind | None, window_ns: int) -> Callable[[], Numbers]:
+    def _reader(
+        self, view: View, metric: str, statistic: StatKind | None, window_ns: int, part: str
+    ) -> Callable[[], Numbers]:
         """Return a function that reads the statistic of one metric for each slot of the view."""
         match METRICS[metric].kind:
             case MetricKind.COUNTER:
-                return self._counter(view, metric, statistic, window_ns)
+                return self._counter(view, metric, statistic, window_ns, part)
             case MetricKind.GAUGE:
                 return self._gauge(view, metric, _NEWEST_NS if statistic is None else window_ns)
             case MetricKind.DISTRIBUTION:
                 return self._distribution(view, metric, statistic, window_ns)
 
-    def _counter(self, view: View, metric: str, statistic: StatKind | None, window_ns: int) -> Callable[[], Numbers]:
-        total, coverage = self._total(view, metric, "sums", window_ns), self._coverage(window_ns)
+    def _counter(
+        self, view: View, metric: str, statistic: StatKind | None, window_ns: int, part: str
+    ) -> Callable[[], Numbers]:
+        total, coverage = self._total(view, metric, part, window_ns), self._coverage(window_ns)
         if statistic is None or statistic is StatKind.SUM:
             return lambda: total.sums[: view.groups.size]
         return lambda: total.sums[: view.groups.size] / coverage.rate_seconds
 
     def _gauge(self, view: View, metric: str, window_ns: int) -> Callable[[], Numbers]:
-        total, coverage = self._total(view, metric, "sums", window_ns), self._coverage(window_ns)
+        total, coverage = self._total(view, metric, _SUMS, window_ns), self._coverage(window_ns)
         return lambda: total.sums[: view.groups.size] / coverage.mean_weight
 
     def _distribution(
         self, view: View, metric: str, statistic: StatKind | None, window_ns: int
     ) -> Callable[[], Numbers]:
-        counts = self._total(view, metric, "counts", window_ns)
+        counts = self._total(view, metric, _COUNTS, window_ns)
         if statistic is None:
             return lambda: counts.sums[: view.groups.size]
-        total = self._total(view, metric, "sums", window_ns)
+        total = self._total(view, metric, _SUMS, window_ns)
 
         def read() -> Numbers:
             size = view.groups.size

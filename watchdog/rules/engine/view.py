@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from watchdog.measure.catalogue import METRICS, MetricKind
+from watchdog.measure.catalogue import METRICS, TRAFFIC_METRICS, MetricKind
 from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers, Snapshot
 from watchdog.rules.engine.groups import GroupSlots
+from watchdog.rules.engine.late_traffic import Ages, age_steps, past_values, spread
 from watchdog.rules.engine.selection import Mask, Selection
-from watchdog.rules.engine.window import tick_weight_ms
+from watchdog.rules.engine.window import TickValues, tick_weight_ms
 from watchdog.rules.language.rule import Condition
 
 
@@ -95,6 +97,34 @@ class View:
             np.bincount(grouped.group_index, weights=column, minlength=len(grouped.present_slots)), dtype=np.float64
         )
 
+    def current_sums(self, metric: str) -> Numbers:
+        """Return `sums` without the part of late traffic that belongs to earlier ticks."""
+        sums = self.sums(metric)
+        if not self._is_late(metric):
+            return sums
+        _, groups, parts = self._late_parts(metric)
+        return sums - np.bincount(groups, weights=parts[1:].sum(axis=0), minlength=len(sums))
+
+    def earlier_sums(self, metric: str) -> Sequence[TickValues]:
+        """Return the part of late traffic that belongs to earlier ticks."""
+        if not self._is_late(metric):
+            return ()
+        ends_ns, groups, parts = self._late_parts(metric)
+        return past_values(self.grouped.snapshot.at_ns, ends_ns, self.grouped.present_slots[groups], parts)
+
+    def _is_late(self, metric: str) -> bool:
+        snapshot = self.grouped.snapshot
+        return metric in TRAFFIC_METRICS and snapshot.elapsed_ns > 0 and len(snapshot.late.rows) > 0
+
+    def _late_parts(self, metric: str) -> tuple[Ages, Slots, Numbers]:
+        """Return the ends of the steps, and of each late row the group, an index, and the parts by step."""
+        grouped, late = self.grouped, self.grouped.snapshot.late
+        values = grouped.snapshot.metrics[metric][late.rows]
+        if self._mask is not None:
+            values = values * self._mask[late.rows]
+        ends_ns = age_steps(grouped.snapshot.elapsed_ns, int(late.unseen_ns.max()))
+        return ends_ns, grouped.group_index[late.rows], spread(values, late.unseen_ns, ends_ns)
+
     def counts(self, metric: str) -> Numbers:
         """Return the number of values of the distribution `metric` of each group present."""
         grouped = self.grouped
@@ -122,7 +152,7 @@ class View:
 
     def newest_values(self, metric: str) -> Numbers:
         """Return the value of this tick alone for each group present: counters per second, gauges as they are."""
-        sums = self.sums(metric)
+        sums = self.current_sums(metric)
         if METRICS[metric].kind is MetricKind.GAUGE:
             return sums / max(tick_weight_ms(self.grouped.snapshot.elapsed_ns), 1)
         return sums / (max(self.grouped.snapshot.elapsed_ns, 1) / 1e9)

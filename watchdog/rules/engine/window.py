@@ -8,7 +8,7 @@ does not round. The values of a tick are stored sparsely where few groups change
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +24,9 @@ _RECENT_BYTES = 65_536  # of each metric under one `by` and `where`
 _DENSE_SHARE = (
     0.5  # of the slots in the range: from this share on, a plain array is smaller and faster than slots and values
 )
+
+
+_PAST_STEPS = 64  # of a window, in which the values of earlier ticks are kept
 
 
 class WindowCoverage:
@@ -100,6 +103,13 @@ class TickValues:
             return 0.0
         return float(self.values[index]) if isinstance(self.slots, int) or self.slots[index] == slot else 0.0
 
+    def sparse(self) -> tuple[Slots, Numbers]:
+        """Return distinct slots in rising order, and their values."""
+        slots = self.slots
+        if isinstance(slots, int):
+            slots = np.arange(slots, slots + len(self.values), dtype=np.int32)
+        return slots, self.values.astype(np.float64)
+
     @property
     def nbytes(self) -> int:
         """Return the memory of its arrays."""
@@ -163,15 +173,35 @@ class WindowSum:
         self.window_ns = window_ns
         self.sums: Numbers = np.zeros(0)
         self._entries: deque[TickValues] = deque()
+        self._past: dict[int, tuple[Slots, Numbers]] = {}  # slots and values, by step of time
 
-    def push(self, new: TickValues, capacity: int) -> None:
-        """Add the newest tick and subtract those that left the window."""
+    def push(self, new: TickValues, capacity: int, earlier: Sequence[TickValues] = ()) -> None:
+        """Add the newest tick, with values of `earlier` ones, and subtract those that left the window."""
         if len(self.sums) < capacity:
             self.sums = np.concatenate((self.sums, np.zeros(capacity - len(self.sums))))
         self._entries.append(new)
         new.apply(self.sums, np.add)
         while self._entries[0].at_ns <= new.at_ns - self.window_ns:
             self._entries.popleft().apply(self.sums, np.subtract)
+        if earlier or self._past:
+            self._add_earlier(new.at_ns - self.window_ns, earlier)
+
+    def _add_earlier(self, begin_ns: int, earlier: Sequence[TickValues]) -> None:
+        step_ns = max(self.window_ns // _PAST_STEPS, 1)
+        for values in earlier:
+            if values.at_ns > begin_ns:
+                values.apply(self.sums, np.add)
+                slots, numbers = values.sparse()
+                before = self._past.get(values.at_ns // step_ns, (slots[:0], numbers[:0]))
+                self._past[values.at_ns // step_ns] = _added((*before, slots, numbers))
+        for step in [step for step in self._past if step * step_ns <= begin_ns]:
+            slots, numbers = self._past.pop(step)
+            self.sums[slots] -= numbers
+
+
+def _added(both: tuple[Slots, Numbers, Slots, Numbers]) -> tuple[Slots, Numbers]:
+    slots, index = np.unique(np.concatenate((both[0], both[2])), return_inverse=True)
+    return slots, np.bincount(index, weights=np.concatenate((both[1], both[3]))).astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)

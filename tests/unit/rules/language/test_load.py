@@ -506,6 +506,7 @@ def test_the_shipped_rules_are_valid_and_complete():
         "retransmission-share",
         "round-trip-time",
         "watchdog-failed-ticks",
+        "watchdog-late-bytes",
         "watchdog-lost-connections",
         "watchdog-missed-ticks",
     ]
