@@ -339,6 +339,8 @@ static __always_inline void handle_transition(struct sock *sk, int from, int to)
 				     : get_tracked_socket(sk);
 	if (!tracked)
 		return;
+	if (is_in_sockmap(sk)) /* noted at each chance: close() takes the socket out before its last transitions */
+		tracked->flags |= FLAG_SOCKMAP;
 	dispatch_transition(sk, tracked, from, to);
 	tracked->last_transition = encode_transition(from, to);
 }

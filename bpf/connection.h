@@ -23,6 +23,7 @@ enum connection_flag {
 	FLAG_ACCEPTED = 2, /* a process accepted the connection */
 	FLAG_FAILED = 4, /* not established, or outbound and reset before the peer sent a byte */
 	FLAG_CORRECTION = 8, /* ended before: adds one reset to the final record, and nothing else */
+	FLAG_SOCKMAP = 16, /* was in a sockmap: bytes can have passed from socket to socket, past the counters */
 };
 
 /* Indices into the map `losses`. */

@@ -127,6 +127,18 @@ static __always_inline void start_exchange(struct sock *sk)
 		pending->copied_seq = tp->copied_seq;
 }
 
+/* Mark a connection in a sockmap. Without it, one that is closed by this end before the next pass is not noticed. */
+static __always_inline void note_sockmap(struct sock *sk)
+{
+	struct tracked_socket *tracked;
+
+	if (!is_in_sockmap(sk))
+		return;
+	tracked = tracked_sockets.sk_storage_get(sk, 0, 0);
+	if (tracked)
+		tracked->flags |= FLAG_SOCKMAP;
+}
+
 static __always_inline int handle_send(struct sock *sk, int length)
 {
 	struct datagrams *total;
@@ -134,6 +146,7 @@ static __always_inline int handle_send(struct sock *sk, int length)
 	if (length < 0)
 		return 0;
 	if ((is_tcp(sk) || is_mptcp(sk)) && length) {
+		note_sockmap(sk);
 		start_exchange(sk);
 	} else if (sk->sk_protocol == IPPROTO_UDP) {
 		total = get_datagrams(sk);
@@ -182,6 +195,8 @@ static __always_inline int handle_receive(struct sock *sk, int length, int flags
 
 	if (length < 0 || flags & (MSG_PEEK | MSG_ERRQUEUE))
 		return 0;
+	if (is_tcp(sk))
+		note_sockmap(sk);
 	if (length && bypasses_receive_queue(sk, flags)) {
 		pending = pending_sends.sk_storage_get(sk, 0, 0);
 		return pending ? record_response(sk, pending) : 0;

@@ -56,6 +56,8 @@ static __always_inline void fill_record(struct connection *record, struct sock *
 		record->receive_queue =
 			tp->rcv_nxt - tp->copied_seq - !!(sk->__sk_common.skc_flags & (1UL << SOCK_DONE));
 	}
+	if (is_in_sockmap(sk))
+		tracked->flags |= FLAG_SOCKMAP;
 	record->flags = tracked->flags;
 }
 

@@ -50,7 +50,16 @@ def main() -> None:
         GroupAggregate(["pid", "process", "direction", "family"]),
     )
     quality = dict.fromkeys(
-        ("ledger_full", "sums_full", "storage_failed", "missed_events", "pass_retries", "responses_unassigned"), 0
+        (
+            "ledger_full",
+            "sums_full",
+            "storage_failed",
+            "missed_events",
+            "pass_retries",
+            "responses_unassigned",
+            "sockmap_connections",
+        ),
+        0,
     )
     impossible: list[str] = []
     _, baseline = meter.advance_with_changes(collector.read(), clock.wall())

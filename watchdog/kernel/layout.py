@@ -84,7 +84,7 @@ DATAGRAMS_COUNTERS = ("bytes_sent", "bytes_received", "datagrams_sent", "datagra
 DATAGRAMS = np.dtype([*((name, "<u8") for name in DATAGRAMS_COUNTERS), ("owner", OWNER)])
 """struct datagrams: UDP of one process, on demand."""
 
-FLAG_CONNECT, FLAG_ACCEPTED, FLAG_FAILED, FLAG_CORRECTION = 1, 2, 4, 8
+FLAG_CONNECT, FLAG_ACCEPTED, FLAG_FAILED, FLAG_CORRECTION, FLAG_SOCKMAP = 1, 2, 4, 8, 16
 LOSS_FIELDS = ("ledger_full", "sums_full", "storage_failed", "responses_lost", "datagrams_lost")
 """The map `losses`, by index: names of the fields of `Quality`."""
 

@@ -22,6 +22,7 @@ class Quality:
     late_bytes: int = 0  # of connections unseen for a long time: rates spread them over that time
     impossible_changes: int = 0  # connections with a change of a counter that no connection can make: not counted
     names_full: int = 0  # connections with an unknown name of their owner, because there are too many names
+    sockmap_connections: int = 0  # connections in a sockmap: their bytes are not known
     unattributed_bytes: int = 0  # bytes of unknown processes
     pass_seconds: float = 0.0  # duration of the pass over live sockets
     pass_retries: int = 0  # how often the pass was resumed after 1,000,000 files without a TCP socket

@@ -36,6 +36,7 @@ _LOSSES = {
     "responses_unassigned": "responses without their connection (it has no open file, or was added up by process)",
     "datagrams_lost": "datagrams not counted (too many processes)",
 }
+_SOCKMAP = "connections in a sockmap (their bytes are not known)"
 _OUT = DIRECTIONS.index("out")
 _US_NS = 1000
 _TIMES = ("rtt_us", "connect_latency_us", "lifetime_us", "cookie")
@@ -176,15 +177,18 @@ class SampleLosses:
     def __init__(self) -> None:
         """Start without losses."""
         self._counts = dict.fromkeys(_LOSSES, 0)
+        self._sockmap_connections = 0  # the maximum of a tick
 
     def add(self, quality: Quality) -> None:
         """Add the losses of one tick."""
         for name in self._counts:
             self._counts[name] += getattr(quality, name)
+        self._sockmap_connections = max(self._sockmap_connections, quality.sockmap_connections)
 
     def counts_by_cause(self) -> dict[str, int]:
         """Return the number of losses by description of their cause."""
-        return {_LOSSES[name]: count for name, count in self._counts.items()}
+        counts = {_LOSSES[name]: count for name, count in self._counts.items()}
+        return counts | {_SOCKMAP: self._sockmap_connections}
 
 
 def _median_us(seconds: list[float]) -> int:

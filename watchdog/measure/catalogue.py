@@ -343,6 +343,9 @@ METRICS: dict[str, Metric] = {
 TRAFFIC_METRICS = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "retransmits")
 """Counters of live connections, which can arrive late: see `LateTraffic`."""
 
+UNCOUNTED_IN_SOCKMAP = frozenset(("bytes_sent", "bytes_received", "send_queue", "receive_queue"))
+"""Metrics that miss the messages that a sockmap passes from socket to socket."""
+
 ON_DEMAND_METRICS = frozenset(name for name, metric in METRICS.items() if metric.on_demand)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.clock import SECOND_NS
-from watchdog.kernel.layout import FLAG_ACCEPTED, FLAG_CONNECT, FLAG_CORRECTION, FLAG_FAILED
+from watchdog.kernel.layout import FLAG_ACCEPTED, FLAG_CONNECT, FLAG_CORRECTION, FLAG_FAILED, FLAG_SOCKMAP
 from watchdog.measure.catalogue import DIRECTIONS, FAILURES, TCP_STATES
 from watchdog.measure.snapshot import Numbers
 
@@ -86,6 +86,11 @@ def refuse_impossible_changes(rows: ConnectionFields, before: ConnectionFields, 
             wrong &= (signed < -_RETRANSMITTED_BYTES) | (signed >= limit)
         refused |= wrong
     return int(refused.sum())
+
+
+def in_sockmap(rows: ConnectionRows | ConnectionFields) -> NDArray[np.intp]:
+    """Return, (m,), the indices of the connections that are or were in a sockmap."""
+    return np.flatnonzero(((rows["flags"] & FLAG_SOCKMAP) != 0) & ~is_listener(rows))
 
 
 def connection_metrics(

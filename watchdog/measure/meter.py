@@ -15,6 +15,7 @@ from watchdog.kernel.quality import Quality
 from watchdog.measure.attribution import Attribution
 from watchdog.measure.catalogue import ABSENT_CODE, FAMILIES, METRICS, UNKNOWN_CODE, MetricKind
 from watchdog.measure.cgroup import Cgroups
+from watchdog.measure.connection_metrics import in_sockmap
 from watchdog.measure.deltas import Changes, Deltas
 from watchdog.measure.interning import InternedNames
 from watchdog.measure.snapshot import AddressHalves, Codes, LateTraffic, Numbers, Snapshot
@@ -91,6 +92,8 @@ class Meter:
         quality = _complete_quality(reading.quality, changes, owner_codes, tick_counts)
         lost = quality.ledger_full + quality.sums_full + quality.storage_failed + quality.missed_events
         lost += quality.names_full + quality.impossible_changes
+        sockmap_rows = in_sockmap(changes.rows)
+        quality = replace(quality, sockmap_connections=len(sockmap_rows))
         changes = _with_own_row(
             changes, {"lost_connections": lost, "missed_ticks": tick_counts.missed, "failed_ticks": tick_counts.failed}
         )
@@ -105,7 +108,9 @@ class Meter:
             addresses = {end: np.concatenate([halves, halves[response_rows]]) for end, halves in addresses.items()}
         late_rows = np.flatnonzero(changes.unseen_ns)
         late = LateTraffic(late_rows, changes.unseen_ns[late_rows])
-        snapshot = Snapshot(reading.at_ns, elapsed, wall, dimensions, metrics, addresses, self.names, quality, late)
+        snapshot = Snapshot(
+            reading.at_ns, elapsed, wall, dimensions, metrics, addresses, self.names, quality, late, sockmap_rows
+        )
         return changes, snapshot
 
     def _dimensions(

@@ -6,7 +6,7 @@ It is the only input of the rules, live or from a recording.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -59,6 +59,7 @@ class Snapshot:
     `addresses`: for `local` and `remote`, (n, 2) uint64: upper and lower half of the IPv6 address in host order,
     IPv4 as ::ffff:a.b.c.d, all ones where there is none.
     `late`: the rows whose traffic counts in sums now, and in rates over the time before.
+    `in_sockmap`: indices of the rows whose metrics of `UNCOUNTED_IN_SOCKMAP` can be too low.
     """
 
     at_ns: int
@@ -70,6 +71,7 @@ class Snapshot:
     names: NameLookup
     quality: Quality
     late: LateTraffic = NO_LATE_TRAFFIC
+    in_sockmap: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
 
     def __len__(self) -> int:
         """Return the number of rows."""

@@ -108,6 +108,14 @@ def test_groups_have_sums_of_counters_the_newest_gauge_and_all_values_of_a_distr
     assert seen(period.aggregate.rows(), "bytes_sent", "open") == [(17, 0)]
 
 
+def test_connections_in_a_sockmap_are_reported_by_their_greatest_number():
+    losses = SampleLosses()
+    for number in (1, 3, 2):
+        losses.add(Quality(sockmap_connections=number))
+
+    assert losses.counts_by_cause()["connections in a sockmap (their bytes are not known)"] == 3
+
+
 def test_losses_have_a_description():
     losses = SampleLosses()
     for _ in range(2):

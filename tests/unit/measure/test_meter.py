@@ -5,11 +5,20 @@ from dataclasses import replace
 import numpy as np
 
 from watchdog.kernel.collector import Reading
-from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, RESPONSE, SUMS, SUMS_KEY
+from watchdog.kernel.layout import (
+    CONNECTION,
+    DATAGRAMS,
+    DATAGRAMS_KEY,
+    FLAG_CONNECT,
+    FLAG_SOCKMAP,
+    RESPONSE,
+    SUMS,
+    SUMS_KEY,
+)
 from watchdog.kernel.quality import Quality
 from watchdog.kernel.totals_map import Totals
 from watchdog.measure import interning
-from watchdog.measure.catalogue import ABSENT_CODE, UNKNOWN_CODE
+from watchdog.measure.catalogue import ABSENT_CODE, TCP_STATES, UNKNOWN_CODE
 from watchdog.measure.meter import Meter
 
 SECOND = 1_000_000_000
@@ -56,6 +65,18 @@ def test_an_impossible_change_is_a_lost_connection_and_makes_the_snapshot_incomp
     assert snapshot.metrics["bytes_sent"].tolist() == [0, 0]
     assert snapshot.metrics["lost_connections"].tolist() == [0, 1]
     assert (snapshot.quality.impossible_changes, snapshot.quality.is_incomplete) == (1, True)
+
+
+def test_connections_in_a_sockmap_are_known_by_their_rows_and_listeners_are_not_among_them():
+    live = [
+        connection(cookie=1, flags=FLAG_CONNECT),
+        connection(cookie=2, flags=FLAG_SOCKMAP | FLAG_CONNECT),
+        connection(cookie=3, flags=FLAG_SOCKMAP, state=TCP_STATES.index("LISTEN")),
+    ]
+    snapshot = Meter().advance(reading(1, live, [connection(cookie=4, flags=FLAG_SOCKMAP, ended_ns=SECOND)]), 0)
+
+    assert snapshot.in_sockmap.tolist() == [1, 3]
+    assert snapshot.quality.sockmap_connections == 2
 
 
 def test_each_response_is_a_row_of_its_connection_with_no_other_value():

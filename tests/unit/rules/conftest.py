@@ -88,7 +88,8 @@ class Host:
         late_rows = [index for index, row in enumerate(rows) if row.get("unseen_seconds")]
         unseen_ns = np.array([round(rows[index]["unseen_seconds"] * SECOND_NS) for index in late_rows], np.int64)
         late = LateTraffic(np.array(late_rows, np.intp), unseen_ns)
-        return Snapshot(self.at_ns, elapsed_ns, 1.75e9, dimensions, metrics, addresses, self, quality, late)
+        in_sockmap = np.array([number for number, row in enumerate(rows) if row.get("in_sockmap")], np.intp)
+        return Snapshot(self.at_ns, elapsed_ns, 1.75e9, dimensions, metrics, addresses, self, quality, late, in_sockmap)
 
 
 def _halves(text: str | None) -> tuple[int, int]:

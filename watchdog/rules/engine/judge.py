@@ -14,12 +14,13 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
-from watchdog.measure.catalogue import DIMENSIONS, METRICS, DimensionKind, MetricKind
+from watchdog.measure.catalogue import DIMENSIONS, METRICS, UNCOUNTED_IN_SOCKMAP, DimensionKind, MetricKind
 from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers, Snapshot
 from watchdog.rules.engine.aggregations import Aggregation
@@ -80,6 +81,7 @@ class Judge:
         self._least_severe_threshold = least_severe_threshold(rule.thresholds)
         self._never_overestimates = _never_overestimates(rule)
         self.reads_connection_detail = reads_connection_detail(rule)
+        self._misses_sockmaps = bool(_rule_metrics(rule) & UNCOUNTED_IN_SOCKMAP)
         self.filters_by_name = any(DIMENSIONS[one.dimension].kind is DimensionKind.NAME for one in rule.where)
 
     def verdicts(self, tick: RuleTick, active_labels: Sequence[Labels]) -> list[Verdict]:
@@ -92,11 +94,14 @@ class Judge:
         active_slots = np.fromiter(active.values(), dtype=np.int32)
         values = self.evaluation.values(np.concatenate((firing, active_slots)), window_filled=tick.window_filled)
         shown, hidden = self._split_firing(firing, values[: len(firing)], active_slots, len(active_labels))
-        verdicts = [self._verdict(tick, groups.labels(slot, tick.snapshot), value, "") for slot, value in shown]
-        for labels, value, reason in zip(
-            active, values[len(firing) :].tolist(), self._reasons(active_slots, tick), strict=True
+        verdicts = [
+            self._verdict(self._tick_of(slot, tick), groups.labels(slot, tick.snapshot), value, "")
+            for slot, value in shown
+        ]
+        for (labels, slot), value, reason in zip(
+            active.items(), values[len(firing) :].tolist(), self._reasons(active_slots, tick), strict=True
         ):
-            verdicts.append(self._verdict(tick, labels, value, reason))
+            verdicts.append(self._verdict(self._tick_of(slot, tick), labels, value, reason))
         if len(hidden) or OVERFLOW_LABELS in active_labels:
             verdicts.append(self._overflow(tick, hidden))
         return verdicts
@@ -113,6 +118,8 @@ class Judge:
             return _NO_SLOTS
         # A group without rows is judged for one window more: the rule may be about traffic that stops.
         slots = slots[self._seen(slots, tick, windows=2)]
+        if not (above and self._never_overestimates):
+            slots = slots[~self._in_sockmap(slots, tick)]
         return slots[self._meets_only_if(slots)]
 
     def _split_firing(
@@ -139,6 +146,17 @@ class Judge:
     def _seen(self, slots: Slots, tick: RuleTick, windows: int = 1) -> Mask:
         """Return a mask of the slots with a row in the last `windows` windows."""
         return self.evaluation.view.groups.seen_since(slots, tick.snapshot.at_ns - windows * self.rule.window_ns)
+
+    def _in_sockmap(self, slots: Slots, tick: RuleTick) -> Mask:
+        """Return a mask of the slots whose value can be too low, because messages passed through a sockmap."""
+        if not self._misses_sockmaps:
+            return np.zeros(len(slots), dtype=np.bool_)
+        return self.evaluation.view.in_sockmap_since(slots, tick.snapshot.at_ns - self.rule.window_ns)
+
+    def _tick_of(self, slot: int, tick: RuleTick) -> RuleTick:
+        """Return the tick as it is for the group of `slot`."""
+        incomplete = self._in_sockmap(np.array([slot], dtype=np.int32), tick).any()
+        return replace(tick, input_complete=False) if incomplete else tick
 
     def _meets_only_if(self, slots: Slots) -> Mask:
         """Return a mask of the slots for which `only_if` holds."""
@@ -183,11 +201,15 @@ def _worst(limits: Mapping[Severity, float], value: float, beyond: Callable[[flo
 
 def reads_connection_detail(rule: Rule) -> bool:
     """Return whether the rule reads detail that is lost when connections are folded into sums by process."""
-    metrics = metrics_of(rule.metric) | (metrics_of(rule.only_if.left) if rule.only_if is not None else set())
+    metrics = _rule_metrics(rule)
     dimensions = {*rule.by, *(one.dimension for one in rule.where)}
     return any(METRICS[metric].kind is MetricKind.DISTRIBUTION for metric in metrics) or bool(
         dimensions & FOLDED_DIMENSIONS
     )
+
+
+def _rule_metrics(rule: Rule) -> AbstractSet[str]:
+    return metrics_of(rule.metric) | (metrics_of(rule.only_if.left) if rule.only_if is not None else set())
 
 
 def _never_overestimates(rule: Rule) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.measure.catalogue import METRICS, TRAFFIC_METRICS, MetricKind
-from watchdog.measure.slot_table import Slots
+from watchdog.measure.slot_table import NEVER_NS, Slots
 from watchdog.measure.snapshot import Numbers, Snapshot
 from watchdog.rules.engine.groups import GroupSlots
 from watchdog.rules.engine.late_traffic import Ages, age_steps, past_values, spread
@@ -64,11 +64,30 @@ class View:
         self.where = where
         self.grouped: GroupedSnapshot  # the newest snapshot, grouped; between `load` and `release` only
         self._mask: Mask | None = None
+        self._in_sockmap_ns = np.zeros(0, np.int64)  # by slot: time of the newest row of a connection in a sockmap
 
     def load(self, current: GroupedSnapshot, selection: Selection) -> None:
         """Take the newest snapshot, already grouped."""
         self.grouped = current
         self._mask = selection.mask(current.snapshot, self.where) if len(current.group_index) else None
+        if len(current.group_index) and len(current.snapshot.in_sockmap):
+            self._note_in_sockmap(current.snapshot.in_sockmap)
+
+    def in_sockmap_since(self, slots: Slots, since_ns: int) -> Mask:
+        """Return a mask of the slots with a row of a connection in a sockmap after `since_ns`."""
+        found = np.zeros(len(slots), np.bool_)
+        known = slots < len(self._in_sockmap_ns)
+        found[known] = self._in_sockmap_ns[slots[known]] > since_ns
+        return found
+
+    def _note_in_sockmap(self, rows: NDArray[np.intp]) -> None:
+        if self._mask is not None:
+            rows = rows[self._mask[rows]]
+        missing = self.groups.capacity - len(self._in_sockmap_ns)
+        if missing > 0:
+            self._in_sockmap_ns = np.concatenate([self._in_sockmap_ns, np.full(missing, NEVER_NS)])
+        grouped = self.grouped
+        self._in_sockmap_ns[grouped.present_slots[grouped.group_index[rows]]] = grouped.snapshot.at_ns
 
     def release(self) -> None:
         """Release the snapshot."""

@@ -472,6 +472,41 @@ def test_a_rule_is_unknown_when_only_if_needs_lost_data(run, make_rule):
     assert [running.tick()[0].complete for _ in range(3)] == [False, False, True]
 
 
+SENT, OPENED = MetricReference("bytes_sent"), MetricReference("connects")
+IN_SOCKMAP = {"process": "a", "bytes_sent": 9, "connects": 9, "remote_port": 5, "in_sockmap": True}
+
+
+@pytest.mark.parametrize(
+    ("options", "breached", "complete"),
+    [
+        ({"metric": "bytes_sent", "above": 5}, WARNING, False),
+        ({"metric": "bytes_sent", "above": 50}, None, False),
+        ({"metric": "bytes_sent", "above": None, "below": 50}, None, False),
+        ({"metric": "bytes_received", "above": None, "below": 50}, None, False),
+        ({"metric": "receive_queue", "stat": "max", "above": None, "below": 50}, None, False),
+        ({"metric": Operation("/", SENT, OPENED), "above": None, "below": 5}, None, False),
+        ({"metric": Operation("/", OPENED, SENT), "above": 0.5}, None, False),
+        ({"metric": "connects", "above": 5, "only_if": Comparison("<", SENT, 50)}, None, False),
+        ({"metric": "connects", "above": 5}, WARNING, True),
+        ({"metric": "packets_sent", "above": None, "below": 5}, WARNING, True),
+        ({"metric": "bytes_sent", "above": 50, "where": (Condition("remote_port", none_of=("5",)),)}, None, True),
+    ],
+)
+def test_bytes_that_pass_through_a_sockmap_make_only_rules_on_them_unknown(run, make_rule, options, breached, complete):
+    running = run(make_rule(window_seconds=3, **{"stat": "sum"} | options), active="ab").quiet(3)
+    verdicts = {verdict.labels: verdict for verdict in running.tick(IN_SOCKMAP, {"process": "b", "bytes_sent": 9})}
+
+    assert (verdicts[labels("a")].breached, verdicts[labels("a")].complete) == (breached, complete)
+    assert verdicts[labels("b")].complete
+    assert all(verdict.complete for verdict in running.quiet(2).tick())
+
+
+@pytest.mark.parametrize(("in_sockmap", "count"), [(False, 1), (True, 0)])
+def test_traffic_that_moves_into_a_sockmap_has_not_stopped(run, make_rule, in_sockmap, count):
+    running = run(make_rule(metric="bytes_sent", window_seconds=3, above=None, below=5)).quiet(3)
+    assert len(running.tick({"process": "a", "connects": 1, "in_sockmap": in_sockmap})) == count
+
+
 def test_connections_without_their_peer_breach_for_no_peer(run, make_rule):
     lost = {"process": "a", "remote": None, "connects": 1000}
     assert run(make_rule(stat="sum", window_seconds=2, where=[REMOTE])).quiet(2).tick(lost, ledger_full=1000) == []
