@@ -120,6 +120,7 @@ def test_a_connection_that_its_peer_closes_within_a_tick_is_known(reader, sockma
     assert reader.quality["sockmap_connections"] >= 1
 
 
+@pytest.mark.usefixtures("message_tracepoints")
 def test_with_message_probes_a_short_connection_is_known_whoever_closes_it(reader, sockmap, pair):
     reader.request("enable")
     sockmap.add(0, pair[0])
@@ -133,6 +134,7 @@ def test_with_message_probes_a_short_connection_is_known_whoever_closes_it(reade
     assert reader.quality["sockmap_connections"] >= 1
 
 
+@pytest.mark.usefixtures("message_tracepoints")
 def test_responses_that_are_redirected_are_timed(reader, sockmap, pair):
     reader.request("enable")
     client, accepted = pair
