@@ -14,9 +14,10 @@ import numpy as np
 from watchdog.clock import SECOND_NS, SystemClock
 from watchdog.config.map_sizes import MapSizes
 from watchdog.kernel.startup import start_collector
-from watchdog.measure.aggregate import ConnectionAggregate, GroupAggregate
 from watchdog.measure.catalogue import ABSENT_CODE, DIMENSIONS, IMPOSSIBLE_PAIRS, METRICS
 from watchdog.measure.meter import Meter
+from watchdog.measure.sample_connections import ConnectionAggregate
+from watchdog.measure.sample_groups import GroupAggregate
 from watchdog.measure.snapshot import Snapshot
 
 
@@ -85,9 +86,9 @@ def main() -> None:
             print("{}", flush=True)
             continue
         answer = {
-            "rows": connections.rows(),
-            "by_port": by_port.rows(),
-            "by_process": by_process.rows(),
+            "rows": list(connections.rows()),
+            "by_port": list(by_port.rows()),
+            "by_process": list(by_process.rows()),
             "quality": quality,
             "impossible": impossible,
             "elapsed_seconds": snapshot.elapsed_ns / SECOND_NS,

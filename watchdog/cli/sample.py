@@ -7,17 +7,23 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from watchdog.cli.table import format_table
+from watchdog.cli.table import table_lines
 from watchdog.clock import SECOND_NS, Clock, SystemClock
 from watchdog.config import suggestions
 from watchdog.config.durations import format_duration, parse_duration
 from watchdog.errors import KernelUnfit, UsageError
 from watchdog.kernel.collector import Collector
 from watchdog.kernel.startup import start_collector
-from watchdog.measure.aggregate import COUNTERS, ConnectionAggregate, GroupAggregate, SampleLosses, SampleRow
 from watchdog.measure.catalogue import DIMENSIONS
 from watchdog.measure.meter import Meter
+from watchdog.measure.ranked_rows import SampleRow
+from watchdog.measure.sample_connections import ConnectionAggregate
+from watchdog.measure.sample_groups import GroupAggregate
+from watchdog.measure.sample_sums import SampleLosses
+
+_Aggregate = ConnectionAggregate | GroupAggregate
 
 _TICK_NS = SECOND_NS
 _DESCRIPTION = """\
@@ -81,17 +87,17 @@ def run(args: argparse.Namespace) -> int:
     if args.json and args.every is not None:
         raise UsageError("--every prints tables and cannot be combined with --json")
     dimensions = _dimensions(args.by)
+    limit = 0 if args.json else args.limit
     clock = SystemClock()
     collector = start_collector(clock)
     try:
         if args.messages and not collector.enable_message_probes():
             raise KernelUnfit(f"--messages: {collector.message_probes_problem}")
-        for aggregate, losses in _aggregates(collector, clock, duration_ns, every_ns, dimensions):
-            rows = aggregate.rows()
+        for aggregate, losses in _aggregates(collector, clock, duration_ns, every_ns, dimensions, limit):
             if args.json:
-                print("[" + ",\n".join(json.dumps(row) for row in rows) + "]")
+                _print_json(aggregate)
             else:
-                _print_table(rows, _columns(dimensions, messages=args.messages), args.limit)
+                _print_table(aggregate, _columns(dimensions, messages=args.messages))
             _print_losses(losses)
     finally:
         collector.close()
@@ -99,16 +105,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _aggregates(
-    collector: Collector, clock: Clock, duration_ns: int, every_ns: int, dimensions: Sequence[str]
-) -> Iterator[tuple[ConnectionAggregate | GroupAggregate, SampleLosses]]:
+    collector: Collector, clock: Clock, duration_ns: int, every_ns: int, dimensions: Sequence[str], limit: int
+) -> Iterator[tuple[_Aggregate, SampleLosses]]:
     """Yield the aggregate and its losses every `every_ns`, until `duration_ns` have passed or Ctrl-C."""
     meter = Meter()
+    meter.names.set_retention(0)  # an aggregate keeps texts, not codes
     meter.advance_with_changes(collector.read(), clock.wall())  # the baseline
     announcement = f"watching every TCP connection of this host for {format_duration(duration_ns)} …"
     print(announcement, file=sys.stderr, flush=True)
     shown_ns = clock.boottime_ns()
     end_ns = shown_ns + duration_ns
-    aggregate, losses, interrupted = _new_aggregate(dimensions), SampleLosses(), False
+    aggregate, losses, interrupted = _new_aggregate(dimensions, limit), SampleLosses(), False
     while shown_ns < end_ns and not interrupted:
         now_ns, due_ns = clock.boottime_ns(), min(end_ns, shown_ns + every_ns)
         try:
@@ -120,11 +127,11 @@ def _aggregates(
         losses.add(snapshot.quality)
         if interrupted or clock.boottime_ns() >= due_ns:
             yield aggregate, losses
-            aggregate, losses, shown_ns = _new_aggregate(dimensions), SampleLosses(), due_ns
+            aggregate, losses, shown_ns = _new_aggregate(dimensions, limit), SampleLosses(), due_ns
 
 
-def _new_aggregate(dimensions: Sequence[str]) -> ConnectionAggregate | GroupAggregate:
-    return GroupAggregate(dimensions) if dimensions else ConnectionAggregate()
+def _new_aggregate(dimensions: Sequence[str], limit: int) -> _Aggregate:
+    return GroupAggregate(dimensions, limit) if dimensions else ConnectionAggregate(limit)
 
 
 def _duration(option: str, text: str) -> int:
@@ -154,12 +161,32 @@ def _columns(dimensions: Sequence[str], *, messages: bool) -> dict[str, str]:
     return columns | (_MESSAGE_COLUMNS if messages else {})
 
 
-def _print_table(rows: Sequence[SampleRow], columns: Mapping[str, str], limit: int) -> None:
-    shown = rows[:limit] if limit else rows
-    print(format_table(list(columns), [[_cell(row, name) for name in columns.values()] for row in shown]))
-    if len(shown) < len(rows):
-        print(f"… and {len(rows) - len(shown)} more rows (--limit 0 shows all)")
-    sums = {name: sum(int(str(row[name])) for row in rows) for name in COUNTERS}
+@dataclass(frozen=True, slots=True)
+class _TableRows:
+    aggregate: _Aggregate
+    columns: Mapping[str, str]
+
+    def __iter__(self) -> Iterator[list[object]]:
+        for row in self.aggregate.rows():
+            yield [_cell(row, name) for name in self.columns.values()]
+
+
+def _print_json(aggregate: _Aggregate) -> None:
+    separator = "["
+    for row in aggregate.rows():
+        print(separator + json.dumps(row), end="")
+        separator = ",\n"
+    print("[]" if separator == "[" else "]")
+
+
+def _print_table(aggregate: _Aggregate, columns: Mapping[str, str]) -> None:
+    shown = -1  # without the head
+    for line in table_lines(list(columns), _TableRows(aggregate, columns)):
+        print(line)
+        shown += 1
+    if more := aggregate.row_count() - shown:
+        print(f"… and {more} more rows (--limit 0 shows all)")
+    sums = aggregate.totals()
     print(
         f"total: {sums['connects']} connects, {sums['accepts']} accepts, {sums['connect_failures']} failed connects,"
         f" {sums['closes']} closes, {sums['bytes_sent']} bytes sent, {sums['bytes_received']} bytes received\n",

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from watchdog.sanitize import escape_unprintable
 
+_MAX_CHARACTERS = 40
 
-def format_table(head: Sequence[str], rows: Sequence[Sequence[object]], max_characters: int = 40) -> str:
-    """Return a table with aligned columns: numbers right, text left with unprintable characters escaped.
 
-    Texts are cut at `max_characters`.
+def format_table(head: Sequence[str], rows: Sequence[Sequence[object]], max_characters: int = _MAX_CHARACTERS) -> str:
+    """Return a table as `table_lines`."""
+    return "\n".join(table_lines(head, rows, max_characters))
+
+
+def table_lines(
+    head: Sequence[str], rows: Iterable[Sequence[object]], max_characters: int = _MAX_CHARACTERS
+) -> Iterator[str]:
+    """Yield the lines of a table with aligned columns: numbers right, text left with unprintable characters escaped.
+
+    Texts are cut at `max_characters`. `rows` is read twice, and not kept in memory.
     """
-    cells = [[_format_cell(value, max_characters) for value in row] for row in rows]
-    widths = [max([len(title), *(len(row[column]) for row in cells)]) for column, title in enumerate(head)]
-    right = [
-        bool(rows) and all(row[column] is None or isinstance(row[column], int | float) for row in rows)
-        for column in range(len(head))
-    ]
-    lines = [_format_line(head, widths, right), *(_format_line(row, widths, right) for row in cells)]
-    return "\n".join(lines)
+    widths, right, empty = [len(title) for title in head], [True] * len(head), True
+    for row in rows:
+        empty = False
+        for column, value in enumerate(row):
+            widths[column] = max(widths[column], len(_format_cell(value, max_characters)))
+            right[column] &= value is None or isinstance(value, int | float)
+    right = [to_right and not empty for to_right in right]
+    yield _format_line(head, widths, right)
+    for row in rows:
+        yield _format_line([_format_cell(value, max_characters) for value in row], widths, right)
 
 
 def _format_line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:

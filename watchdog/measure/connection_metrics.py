@@ -53,7 +53,7 @@ for _number, _name in {
     _FAILURE_OF_ERRNO[_number] = FAILURES.index(_name)
 
 
-def is_correction(rows: ConnectionFields) -> NDArray[np.bool_]:
+def is_correction(rows: ConnectionRows | ConnectionFields) -> NDArray[np.bool_]:
     """Return, (n,), whether a row only adds a reset to the final row of a connection."""
     corrections: NDArray[np.bool_] = (rows["flags"] & FLAG_CORRECTION) != 0
     return corrections

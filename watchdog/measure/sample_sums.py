@@ -1,0 +1,74 @@
+"""Sums of a period, for `sample`: their counters and totals, the rank of a row, and losses.
+
+`sample_connections.py` adds ticks up by connection, `sample_groups.py` by dimensions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from watchdog.kernel.quality import Quality
+from watchdog.measure.catalogue import DIMENSIONS, METRICS, DimensionKind, MetricKind
+from watchdog.measure.ranked_rows import Rank
+
+Sums = NDArray[np.int64]
+"""Sums by counter, in the order of `COUNTERS`."""
+
+_OWN = ("lost_connections", "missed_ticks", "failed_ticks")  # of the watchdog, not of the host
+COUNTERS = tuple(name for name, metric in METRICS.items() if metric.kind is MetricKind.COUNTER and name not in _OWN)
+GAUGES = tuple(name for name, metric in METRICS.items() if metric.kind is MetricKind.GAUGE)
+DISTRIBUTIONS = tuple(name for name, metric in METRICS.items() if metric.kind is MetricKind.DISTRIBUTION)
+_LOSSES = {
+    "ledger_full": "connections added up by process (too many ended within a tick)",
+    "sums_full": "connections lost (too many processes)",
+    "storage_failed": "connections not tracked (no kernel memory)",
+    "missed_events": "events skipped by the kernel",
+    "impossible_changes": "connections with impossible changes of their counters (not counted)",
+    "names_full": "connections without their names (too many names)",
+    "responses_lost": "responses not timed (too many within a tick)",
+    "responses_unassigned": "responses without their connection (it has no open file, or was added up by process)",
+    "datagrams_lost": "datagrams not counted (too many processes)",
+}
+_SOCKMAP = "connections in a sockmap (their bytes are not known)"
+_SENT, _RECEIVED, _ESTABLISHED = (COUNTERS.index(name) for name in ("bytes_sent", "bytes_received", "established"))
+
+
+def no_sums() -> Sums:
+    """Return new sums, all 0."""
+    return np.zeros(len(COUNTERS), np.int64)
+
+
+def rank_of(sums: Sums) -> Rank:
+    """Return the rank of a row with these sums."""
+    return int(sums[_SENT] + sums[_RECEIVED]), int(sums[_ESTABLISHED])
+
+
+def json_value(dimension: str, text: str) -> str | int:
+    """Return a dimension's value for JSON: numbers as numbers."""
+    return int(text) if DIMENSIONS[dimension].kind is DimensionKind.NUMBER else text
+
+
+def totals_by_counter(sums: Sums) -> dict[str, int]:
+    """Return the sums by the name of the counter."""
+    return dict(zip(COUNTERS, sums.tolist(), strict=True))
+
+
+class SampleLosses:
+    """Losses of a period."""
+
+    def __init__(self) -> None:
+        """Start without losses."""
+        self._counts = dict.fromkeys(_LOSSES, 0)
+        self._sockmap_connections = 0  # the maximum of a tick
+
+    def add(self, quality: Quality) -> None:
+        """Add the losses of one tick."""
+        for name in self._counts:
+            self._counts[name] += getattr(quality, name)
+        self._sockmap_connections = max(self._sockmap_connections, quality.sockmap_connections)
+
+    def counts_by_cause(self) -> dict[str, int]:
+        """Return the number of losses by description of their cause."""
+        counts = {_LOSSES[name]: count for name, count in self._counts.items()}
+        return counts | {_SOCKMAP: self._sockmap_connections}
