@@ -5,6 +5,8 @@ Code that needs the time takes a `Clock`, so that tests can advance it.
 
 from __future__ import annotations
 
+import functools
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +31,8 @@ class SystemClock:
     """The kernel's clocks."""
 
     def boottime_ns(self) -> int:
-        """Return CLOCK_BOOTTIME in ns."""
-        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        """Return CLOCK_BOOTTIME in ns, of the host: the kernel half knows no time namespace."""
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - boottime_offset_ns()
 
     def wall(self) -> float:
         """Return CLOCK_REALTIME in seconds."""
@@ -51,6 +53,20 @@ class Now:
     def read(cls, clock: Clock) -> Self:
         """Return the present moment of `clock`."""
         return cls(clock.boottime_ns(), clock.wall())
+
+
+@functools.cache
+def boottime_offset_ns(proc: Path = Path("/proc/self")) -> int:
+    """Return the offset of CLOCK_BOOTTIME in this process's time namespace, time_namespaces(7); 0 in the host's."""
+    try:
+        # timens_offsets is of the namespace for children: this process's own, if it did not call unshare itself.
+        if os.readlink(proc / "ns/time") != os.readlink(proc / "ns/time_for_children"):
+            return 0
+        lines = (proc / "timens_offsets").read_text(encoding="ascii").splitlines()
+    except OSError:  # a kernel without time namespaces
+        return 0
+    offsets = {name: int(seconds) * SECOND_NS + int(ns) for name, seconds, ns in map(str.split, lines)}
+    return offsets.get("boottime", 0)
 
 
 def boot_id() -> str:

@@ -3,12 +3,16 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from bpf_links import links_of, program_of
 from hidden_events import count_hidden_events
+
+from watchdog.clock import SECOND_NS, SystemClock
 
 BUSY_SECONDS = 10
 EXHAUSTED = """
@@ -210,3 +214,23 @@ def test_two_watchdogs_under_load_count_the_same(start_reader, run):
             for name, each in truth.items():
                 assert 0 <= each * count - rows.total(name) <= each * excused
         assert reader.quality["missed_events"] == 0
+
+
+TIME_NAMESPACE = """
+import os, sys
+from watchdog.clock import SystemClock
+from watchdog.kernel.process_stat import read_process_stat
+print(SystemClock().boottime_ns(), read_process_stat(int(sys.argv[1])).has_start(int(sys.argv[2])))
+"""
+
+
+def test_times_of_a_time_namespace_compare_with_those_of_the_kernel():
+    ticks = int(Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()[19])
+    start_ns = ticks * SECOND_NS // os.sysconf("SC_CLK_TCK") + 1
+    command = ("unshare", "-T", "--boottime", "100000", sys.executable, "-c", TIME_NAMESPACE)
+    before_ns = SystemClock().boottime_ns()
+    done = subprocess.run([*command, str(os.getpid()), str(start_ns)], capture_output=True, text=True, check=True)
+    boottime_ns, same_start = done.stdout.split()
+
+    assert before_ns < int(boottime_ns) < before_ns + 60 * SECOND_NS
+    assert same_start == "True"

@@ -41,7 +41,8 @@ class TopProcess:
     `share`: its part of the value, None where values do not add up. `other_process_count`: number of other processes.
     `started`: wall-clock seconds, None if unknown. `command`: masked and cut, None if unknown. `parents`: pid and name,
     the nearest first. `has_exited`: the process had exited when it was last read; if it was never read alive, its names
-    are the kernel's, and command and parents are unknown.
+    are the kernel's, and command and parents are unknown. `is_hidden`: /proc did not show it, and these are
+    unknown.
     """
 
     pid: int
@@ -56,6 +57,7 @@ class TopProcess:
     command: str | None
     parents: tuple[tuple[int, str], ...]
     has_exited: bool
+    is_hidden: bool = False
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
@@ -199,6 +201,7 @@ def _top_process(
         command=_cut(command, MAX_COMMAND_BYTES) or None,
         parents=() if process is None else tuple((pid, _cut(name, _MAX_NAME_BYTES)) for pid, name in process.parents),
         has_exited=process is None,
+        is_hidden=process is not None and process.is_hidden,
     )
 
 

@@ -15,11 +15,11 @@ from watchdog.kernel.btf import Btf, message_probes_warning
 from watchdog.kernel.kernel_headers import kernel_types_header
 from watchdog.kernel.kernel_release import kernel_release
 from watchdog.kernel.loader import import_bcc
+from watchdog.kernel.process_stat import has_host_pids
 from watchdog.kernel.programs import CONNECTION_PROBES
 from watchdog.kernel.startup import start_collector
 
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
-_INITIAL_PID_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO, include/linux/proc_ns.h
 _OLDEST_TESTED = (6, 1)
 
 
@@ -42,6 +42,7 @@ def examine_host() -> Iterator[Finding]:
         yield _check(subject, look)
     yield _lockdown()
     yield _pid_namespace()
+    yield _proc_mount()
     yield _cgroups()
     account = _check("account", _account)
     yield account
@@ -107,14 +108,40 @@ def _lockdown() -> Finding:
 
 
 def _pid_namespace() -> Finding:
-    if os.readlink("/proc/self/ns/pid") == _INITIAL_PID_NAMESPACE:
-        return Finding("ok", "pid namespace", "the host's own: all processes are visible")
+    if has_host_pids():
+        return Finding("ok", "pid namespace", "the host's own")
     return Finding(
         "note",
         "pid namespace",
         "not the host's: sockets of processes outside have no owner until they close",
         "run outside of containers, or with the host's pid namespace (docker run --pid=host)",
     )
+
+
+def _proc_mount(mounts: Path = Path("/proc/self/mountinfo")) -> Finding:
+    options = _proc_options(mounts)
+    mode = options.get("hidepid", "off")
+    if mode in {"off", "0"}:
+        return Finding("ok", "/proc", "shows the processes of all users")
+    return Finding(
+        "note",
+        "/proc",
+        f"mounted with hidepid={mode}: command line and parents of other users' processes are unknown in alerts, and"
+        " units on hosts without cgroup v2",
+        "mount /proc with gid= of a group, and add SupplementaryGroups= with this group to the unit"
+        if "gid" not in options
+        else f"check that the unit has SupplementaryGroups= with group {options['gid']}",
+    )
+
+
+def _proc_options(mounts: Path) -> dict[str, str]:
+    """Return the options of the newest mount on /proc (proc_pid_mountinfo(5))."""
+    options: dict[str, str] = {}
+    for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines():
+        mount, _, file_system = line.partition(" - ")
+        if mount.split()[4] == "/proc" and file_system.startswith("proc "):
+            options = dict(option.partition("=")[::2] for option in file_system.split()[-1].split(","))
+    return options
 
 
 def _cgroups() -> Finding:

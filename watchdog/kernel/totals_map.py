@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.kernel import libbpf
-from watchdog.kernel.process_stat import read_process_stat
+from watchdog.kernel.process_stat import has_host_pids, may_be_alive, read_process_stat
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,4 +65,6 @@ class TotalsMap:
 
 def _is_alive(pid: int, start_ns: int) -> bool:
     stat = read_process_stat(pid)
-    return stat is not None and stat.has_start(start_ns)
+    if stat is None:
+        return may_be_alive(pid)
+    return stat.has_start(start_ns) or not has_host_pids()

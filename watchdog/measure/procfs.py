@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from watchdog.kernel.process_stat import PROC, read_process_stat
+from watchdog.kernel.process_stat import PROC, has_host_pids, may_be_alive, read_process_stat
 
 MAX_PARENTS: Final = 5
 
@@ -22,7 +22,7 @@ _MAX_CMDLINE_BYTES = 1_024  # more than any receiver shows: masking of secrets m
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A live process.
+    """A live process. `is_hidden`: /proc does not show it to this account, so that nothing is known of it.
 
     `exe`: the path, None where it is not readable. `arguments`: a single one where the process wrote its own title,
     none for kernel threads and zombies. `parents`: pid and name, the nearest first.
@@ -32,16 +32,24 @@ class Process:
     exe: str | None
     arguments: tuple[str, ...]
     parents: tuple[tuple[int, str], ...]
+    is_hidden: bool = False
 
 
-def read_process(pid: int, start_ns: int | None = None, proc: Path = PROC) -> Process | None:
+HIDDEN: Final = Process("", None, (), (), is_hidden=True)
+
+
+def read_process(
+    pid: int, start_ns: int | None = None, proc: Path = PROC, may_be_alive: Callable[[int], bool] = may_be_alive
+) -> Process | None:
     """Return the facts of the process, None when it has ended.
 
+    A process that can be alive although `proc` does not show it is `HIDDEN`.
     `start_ns`: its start, CLOCK_BOOTTIME; a process with another start only has the same pid. None: unknown.
     """
     stat = read_process_stat(pid, proc)
     if stat is None or (start_ns is not None and not stat.has_start(start_ns)):
-        return None
+        is_hidden = may_be_alive(pid) if stat is None else not has_host_pids()
+        return HIDDEN if is_hidden else None
     return Process(stat.comm, _exe(proc, pid), _arguments(proc, pid), tuple(_parents(proc, stat.parent_pid)))
 
 

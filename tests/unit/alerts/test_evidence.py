@@ -21,7 +21,7 @@ from watchdog.alerts.evidence import (
     build_evidence,
 )
 from watchdog.measure.catalogue import FAILURES, METRICS, TCP_STATES
-from watchdog.measure.procfs import Process
+from watchdog.measure.procfs import HIDDEN, Process
 from watchdog.receivers.render import evidence_text
 from watchdog.rules.engine.contributors import MAX_PEERS, MAX_PROCESSES, ContributingProcess, Contributors, Peer
 from watchdog.rules.language import template
@@ -65,6 +65,12 @@ def test_an_exited_process_has_the_names_of_the_kernel_and_a_living_one_is_prefe
         4711, True, "crawler", "www-data", None, (),
     )  # fmt: skip
     assert (evidence(alive=(4712,)).top_process.pid, evidence(alive=(4712,)).top_process.share) == (4712, 0.25)
+
+
+def test_a_hidden_process_has_the_names_of_the_kernel_and_has_not_exited():
+    hidden = evidence(process=HIDDEN).top_process
+    assert (hidden.pid, hidden.has_exited, hidden.is_hidden) == (4711, False, True)
+    assert (hidden.exe, hidden.command, hidden.parents) == ("crawler", None, ())
 
 
 def test_the_path_of_a_program_is_shown_if_it_may_be_read():

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from watchdog.clock import SECOND_NS
-from watchdog.measure.procfs import MAX_PARENTS, Process, read_process
+from watchdog.measure.procfs import HIDDEN, MAX_PARENTS, Process, read_process
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -46,6 +46,12 @@ def test_an_ended_process_is_unknown(child):
     child.communicate()
     assert read_process(child.pid, started_ns) is None
     assert read_process(child.pid) is None
+
+
+def test_a_live_process_that_proc_does_not_show_is_hidden_and_not_ended(child, tmp_path):
+    assert read_process(child.pid, start_ns(child.pid), tmp_path) == HIDDEN
+    child.communicate()
+    assert read_process(child.pid, None, tmp_path) is None
 
 
 def test_a_process_with_a_reused_pid_is_unknown(child):

@@ -48,7 +48,7 @@ def evidence_sections(evidence: Evidence, labels: Labels = ()) -> dict[str, str]
 def process_text(evidence: Evidence, top: TopProcess, labels: Mapping[str, str]) -> str:
     """Return the identity: "crawler, pid 812, user www-data, unit crawler.service, started 2025-06-15 13:00:02 UTC"."""
     known = [top.name or "-"] if labels.get("process") != top.name else []
-    notes = ["exited"] if top.has_exited else []
+    notes = ["exited"] if top.has_exited else ["not visible in /proc"] if top.is_hidden else []
     if top.other_process_count:
         if top.share is None or top.share < _MIN_SHARE:
             notes.append(f"one of {top.other_process_count + 1:,} processes")

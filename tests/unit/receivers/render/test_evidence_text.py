@@ -42,6 +42,12 @@ def test_an_exited_process_is_marked(evidence):
     assert evidence_text.evidence_lines(dead, LABELS)[0].startswith("process: pid 4711 (exited), exe /usr/bin/crawler")
 
 
+def test_a_process_that_proc_does_not_show_is_not_called_exited(evidence):
+    hidden = replace(evidence.top_process, is_hidden=True, other_process_count=0, command=None, parents=())
+    (first, *_) = evidence_text.evidence_lines(replace(evidence, top_process=hidden), LABELS)
+    assert first.startswith("process: pid 4711 (not visible in /proc), exe /usr/bin/crawler")
+
+
 @pytest.mark.parametrize(
     ("share", "others", "words"),
     [
