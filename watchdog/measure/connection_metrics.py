@@ -88,9 +88,11 @@ def refuse_impossible_changes(rows: ConnectionFields, before: ConnectionFields, 
     return int(refused.sum())
 
 
-def in_sockmap(rows: ConnectionRows | ConnectionFields) -> NDArray[np.intp]:
-    """Return, (m,), the indices of the connections that are or were in a sockmap."""
-    return np.flatnonzero(((rows["flags"] & FLAG_SOCKMAP) != 0) & ~is_listener(rows))
+def find_in_sockmap(rows: ConnectionFields) -> NDArray[np.intp]:
+    """Return, (m,), the indices of the connections that are or were in a sockmap; listeners carry no bytes."""
+    marked = np.flatnonzero(rows["flags"] & FLAG_SOCKMAP)
+    connections: NDArray[np.intp] = marked[rows["state"][marked] != _LISTEN]
+    return connections
 
 
 def connection_metrics(

@@ -29,6 +29,7 @@ from watchdog.measure.connection_metrics import (
     ConnectionRows,
     connection_metrics,
     failure_codes,
+    find_in_sockmap,
     is_correction,
     is_listener,
     refuse_impossible_changes,
@@ -89,7 +90,8 @@ class Changes:
     `failure`: (n,) index into `FAILURES`. `metrics`: by name, (n,) float64: changes of counters, `open`, and
     distributions in seconds with NaN for none. `unseen_ns`: (n,) int64, time since the connection was last seen, where
     the traffic is of more than this tick because the connection had no file and was not in the pass; else 0.
-    `refused`: number of rows with a change that no connection can make.
+    `refused`: number of rows with a change that no connection can make. `in_sockmap`: indices of the rows of
+    connections that are or were in a sockmap.
     """
 
     rows: ConnectionRows
@@ -98,6 +100,7 @@ class Changes:
     responses: Responses
     unseen_ns: NDArray[np.int64]
     refused: int
+    in_sockmap: NDArray[np.intp]
 
 
 def connection_ids(rows: ConnectionRows | ConnectionFields) -> ConnectionIds:
@@ -133,7 +136,7 @@ class Deltas:
         self._remember(fields, ids, at[known], reading.at_ns)
         responses = self._responses(fields["cookie"], reading)
         metrics |= {name: np.zeros(len(rows)) for name in _UDP.values()}
-        changes = Changes(rows, failure, metrics, responses, unseen_ns, refused)
+        changes = Changes(rows, failure, metrics, responses, unseen_ns, refused, find_in_sockmap(fields))
         for totals, names, make_rows in (
             (self._sums.advance(reading.sums), {name: name for name in SUMS_COUNTERS}, _rows_of_sums),
             (self._datagrams.advance(reading.datagrams), _UDP, _rows_of_datagrams),
@@ -253,4 +256,4 @@ def _with_totals(changes: Changes, rows: ConnectionRows, totals: Totals, names: 
     failure = np.concatenate([changes.failure, np.zeros(len(rows), np.uint8)])
     unseen_ns = np.concatenate([changes.unseen_ns, np.zeros(len(rows), np.int64)])
     rows = concatenate_rows([changes.rows, rows])
-    return Changes(rows, failure, metrics, changes.responses, unseen_ns, changes.refused)
+    return Changes(rows, failure, metrics, changes.responses, unseen_ns, changes.refused, changes.in_sockmap)

@@ -15,7 +15,6 @@ from watchdog.kernel.quality import Quality
 from watchdog.measure.attribution import Attribution
 from watchdog.measure.catalogue import ABSENT_CODE, FAMILIES, METRICS, UNKNOWN_CODE, MetricKind
 from watchdog.measure.cgroup import Cgroups
-from watchdog.measure.connection_metrics import in_sockmap
 from watchdog.measure.deltas import Changes, Deltas
 from watchdog.measure.interning import InternedNames
 from watchdog.measure.snapshot import AddressHalves, Codes, LateTraffic, Numbers, Snapshot
@@ -92,8 +91,6 @@ class Meter:
         quality = _complete_quality(reading.quality, changes, owner_codes, tick_counts)
         lost = quality.ledger_full + quality.sums_full + quality.storage_failed + quality.missed_events
         lost += quality.names_full + quality.impossible_changes
-        sockmap_rows = in_sockmap(changes.rows)
-        quality = replace(quality, sockmap_connections=len(sockmap_rows))
         changes = _with_own_row(
             changes, {"lost_connections": lost, "missed_ticks": tick_counts.missed, "failed_ticks": tick_counts.failed}
         )
@@ -109,7 +106,7 @@ class Meter:
         late_rows = np.flatnonzero(changes.unseen_ns)
         late = LateTraffic(late_rows, changes.unseen_ns[late_rows])
         snapshot = Snapshot(
-            reading.at_ns, elapsed, wall, dimensions, metrics, addresses, self.names, quality, late, sockmap_rows
+            reading.at_ns, elapsed, wall, dimensions, metrics, addresses, self.names, quality, late, changes.in_sockmap
         )
         return changes, snapshot
 
@@ -160,6 +157,7 @@ def _complete_quality(
         unattributed_bytes=int(traffic[unattributed].sum()),
         late_bytes=int(changes.metrics["late_bytes"].sum()),
         impossible_changes=changes.refused,
+        sockmap_connections=len(changes.in_sockmap),
         late_seconds=tick_counts.late_seconds,
         missed_ticks=tick_counts.missed,
         failed_ticks=tick_counts.failed,
@@ -194,7 +192,7 @@ def _with_own_row(changes: Changes, losses: Mapping[str, int]) -> Changes:
         metrics[name][count] = value
     rows = concatenate_rows([changes.rows, np.zeros(1, CONNECTION)])
     failure, unseen_ns = np.append(changes.failure, np.uint8(0)), np.append(changes.unseen_ns, 0)
-    return Changes(rows, failure, metrics, changes.responses, unseen_ns, changes.refused)
+    return Changes(rows, failure, metrics, changes.responses, unseen_ns, changes.refused, changes.in_sockmap)
 
 
 def _empty_value(name: str) -> float:
