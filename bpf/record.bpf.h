@@ -83,7 +83,7 @@ static __always_inline void fill_correction(struct connection *record, struct so
 	record->resets_sent = 1;
 	record->ended_ns = bpf_ktime_get_boot_ns();
 	record->state = TCP_CLOSE;
-	record->flags = FLAG_CORRECTION;
+	record->flags = FLAG_CORRECTION | (tracked->flags & FLAG_SOCKMAP);
 }
 
 /* Add to `total` the part of the final `record` that the daemon has not read yet. */

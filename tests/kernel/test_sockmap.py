@@ -150,4 +150,14 @@ def test_responses_that_are_redirected_are_timed(reader, sockmap, pair):
     row = reader.by_port(client.getsockname()[1], "ESTABLISHED")
 
     assert row["response_latency"]["count"] == 7
-    assert row["bytes_received"] == 0
+
+
+def test_a_row_has_no_bytes_only_where_a_sockmap_can_have_passed_some(reader, sockmap, pair):
+    sockmap.add(0, pair[0])
+    pair[0].sendall(b"x" * 97)
+    pair[1].recv(97, socket.MSG_WAITALL)
+    port = pair[0].getsockname()[1]
+    rows = reader.rows(port)
+
+    assert [rows.where(local_port=port)[0][name] for name in ("bytes_sent", "bytes_received")] == [None, None]
+    assert [rows.where(remote_port=port)[0][name] for name in ("bytes_sent", "bytes_received")] == [0, 97]

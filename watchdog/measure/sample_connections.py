@@ -16,6 +16,7 @@ from operator import itemgetter
 import numpy as np
 from numpy.typing import NDArray
 
+from watchdog.kernel.layout import FLAG_SOCKMAP
 from watchdog.measure.catalogue import DIMENSIONS, DIRECTIONS, TRAFFIC_METRICS, DimensionKind
 from watchdog.measure.connection_metrics import ConnectionIds, is_correction, is_listener
 from watchdog.measure.deltas import Changes, connection_ids
@@ -26,6 +27,8 @@ from watchdog.measure.snapshot import Snapshot
 
 _SHOWN = ("pid", *(name for name in DIMENSIONS if name != "pid"))
 _EVENTS = tuple(name for name in COUNTERS if name not in TRAFFIC_METRICS)
+_BYTES = ("bytes_sent", "bytes_received")
+_IN_SOCKMAP = "in_sockmap"  # in rows without counters only: their bytes are not known
 _OUT = DIRECTIONS.index("out")
 _US_NS = 1000
 _TIMES = ("rtt_us", "connect_latency_us", "lifetime_us", "cookie")
@@ -94,7 +97,8 @@ class ConnectionAggregate:
         """Yield one row per connection, with the keys of `sample --json`, most bytes first, at most `limit`.
 
         Counters have their change in the period, all other keys the last value. Times are in µs, None where there is
-        none. `response_latency_us`, measured with `--messages`, is the median of the newest tick with a response.
+        none. Bytes are None where a sockmap can have passed some. `response_latency_us`, measured with `--messages`, is
+        the median of the newest tick with a response.
         """
         changing = self._changing_rows()
         if self._limit:
@@ -184,6 +188,7 @@ def _describe_row(tick: _MeasuredTick, number: int) -> SampleRow:
     row["connect_latency_us"] = latency
     row["lifetime_us"] = ((ended or snapshot.at_ns) - born) // _US_NS if born else None
     row["cookie"] = int(raw["cookie"])
+    row[_IN_SOCKMAP] = bool(raw["flags"] & FLAG_SOCKMAP)
     return row
 
 
@@ -195,7 +200,9 @@ def _dimension_value(snapshot: Snapshot, name: str, number: int) -> str | int:
 
 
 def _with_counters(row: SampleRow, counted: NDArray[np.int64], response_us: int | None) -> SampleRow:
-    changed = totals_by_counter(counted)
+    changed: SampleRow = {**totals_by_counter(counted)}
     traffic, events = ({name: changed[name] for name in names} for names in (TRAFFIC_METRICS, _EVENTS))
+    if row[_IN_SOCKMAP]:
+        traffic |= dict.fromkeys(_BYTES)
     dimensions, rest = ({name: row[name] for name in names} for names in (_SHOWN, _TIMES))
     return {**dimensions, **traffic, **rest, **events, "response_latency_us": response_us}
