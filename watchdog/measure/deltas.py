@@ -74,7 +74,7 @@ _KNOWN = np.dtype(
 class Responses:
     """Responses to requests. `rows`: (r,), index of the connection; `seconds`: (r,), latency.
 
-    `unassigned`: number of responses whose connection has no row.
+    `unassigned`: number of responses without a row of their connection.
     """
 
     rows: NDArray[np.intp]

@@ -59,7 +59,7 @@ class Snapshot:
     `addresses`: for `local` and `remote`, (n, 2) uint64: upper and lower half of the IPv6 address in host order,
     IPv4 as ::ffff:a.b.c.d, all ones where there is none.
     `late`: the rows whose traffic counts in sums now, and in rates over the time before.
-    `in_sockmap`: indices of the rows whose metrics of `UNCOUNTED_IN_SOCKMAP` can be too low.
+    `in_sockmap`: indices of the rows where metrics of `UNCOUNTED_IN_SOCKMAP` can be too low.
     """
 
     at_ns: int
