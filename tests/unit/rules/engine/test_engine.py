@@ -633,7 +633,7 @@ def test_failed_connects_of_the_watchdogs_account_are_no_storm_but_those_of_othe
     ]
     engine = Engine([rule])
     engine.evaluate(host.baseline(), [])
-    failing = {"process": "bpf-watchdog", "connects": 50, "connect_failures": 50}
+    failing = {"process": "bpf-watchdog", "direction": "out", "closes": 50, "connect_failures": 50}
     verdicts = engine.evaluate(
         host.tick(
             {**failing, "user": "bpf-watchdog", "unit": "bpf-watchdog.service"},

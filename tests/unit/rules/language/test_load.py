@@ -500,6 +500,7 @@ def test_the_shipped_rules_are_valid_and_complete():
         "bytes-received-spike",
         "bytes-sent-spike",
         "connect-latency",
+        "connects-without-answer",
         "failed-connect-storm",
         "inbound-connection-storm",
         "outbound-connection-storm",
