@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from watchdog.config.map_sizes import MapSizes
-from watchdog.errors import KernelUnfit, WatchdogError
+from watchdog.errors import KernelUnfit, NotPermitted, WatchdogError
 from watchdog.kernel import handover, layout, libbpf, privileges
 from watchdog.kernel.kernel_headers import write_header_tree
 from watchdog.kernel.kfuncs import Kfuncs
@@ -132,7 +132,7 @@ def _load_message_probes(lib: Any, module: Any, kfuncs: Kfuncs, fds: dict[str, i
     for probes, optional in ((MESSAGE_PROBES, ()), (LEGACY_MESSAGE_PROBES, OPTIONAL_LEGACY_MESSAGE_PROBES)):
         try:
             fds.update({f"program:{probe.name}": _load(lib, module, kfuncs, probe) for probe in probes})
-        except (KernelUnfit, OSError) as error:
+        except (KernelUnfit, NotPermitted, OSError) as error:  # refused by policy: the other programs are loaded
             refusals.append(str(error).splitlines()[0])
         else:
             return (*probes, *_load_optional(lib, module, kfuncs, optional, fds)), ""
@@ -145,7 +145,7 @@ def _load_optional(
     """Load those of `probes` whose target this kernel has, add them to `fds`, and return them."""
     loaded = []
     for probe in probes:
-        with contextlib.suppress(KernelUnfit, OSError):
+        with contextlib.suppress(KernelUnfit, NotPermitted, OSError):
             fds[f"program:{probe.name}"] = _load(lib, module, kfuncs, probe)
             loaded.append(probe)
     return tuple(loaded)
