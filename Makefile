@@ -1,14 +1,14 @@
-# Every target installs what it needs, and can be run again at once. `make` alone tells what there is.
+# Every target installs its needs and can be run twice. `make` alone lists the targets.
 
-# What the daemon needs of Debian, and what its tests and checks need besides.
+# Debian packages of the daemon, and those of its tests and checks.
 PACKAGES      := python3 python3-venv python3-bpfcc libbpf1
 TEST_PACKAGES := gcc iperf3 iproute2 nftables nginx openssl prometheus-alertmanager redis-tools rsyslog rsyslog-gnutls \
 		 rsyslog-openssl strace systemd util-linux wrk
-# What the benchmarks compare with, and what makes their traffic.
+# Peers and traffic generators of the benchmarks.
 BENCH_PACKAGES := bpftrace gcc iperf3 redis-tools
-# Whose delivery ours is compared with.
+# Peer of the comparison of delivery.
 DELIVERY_PACKAGES := prometheus-alertmanager
-# What fetches and boots other kernels.
+# Tools that fetch and boot other kernels.
 KERNEL_PACKAGES := busybox-static debian-archive-keyring file kmod qemu-system-x86
 
 # Always the distribution's Python: bcc's bindings come from the distribution and fit no other.
@@ -26,16 +26,16 @@ unexport PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX VIRTUAL_ENV
 .PHONY: help setup setup-dev packages packages-dev account run demo test test-kernels lint soak soak-delivery bench bench-delivery
 
 help:
-	@echo 'make run     guard this host, in the foreground, by the shipped rules (root, or sudo)'
-	@echo 'make demo    show a connection storm and a byte spike being told (under a minute)'
-	@echo 'make test    all tests, those of the kernel half included'
+	@echo 'make run     watch this host in the foreground with the shipped rules (root, or sudo)'
+	@echo 'make demo    show the notifications of a connection storm and a byte spike (under a minute)'
+	@echo 'make test    all tests, with real BPF programs'
 	@echo 'make test-kernels [KERNELS="6.1 6.12"] [SUBSET=all]   kernel tests on stock Debian kernels, emulated'
 	@echo 'make lint    all checks of style, types, imports and the systemd unit'
-	@echo 'make soak    watch a mixed load for ten minutes, and hold every count against what the load did'
-	@echo 'make soak-delivery   kill a delivering process 5,000 times, and hold what arrived against the promise (minutes)'
+	@echo 'make soak    watch a mixed load for ten minutes; compare every count with the count of the load'
+	@echo 'make soak-delivery   kill a delivering process 5,000 times; check that no notification is lost (minutes)'
 	@echo 'make bench   measure cost and latency on this host'
-	@echo 'make bench-delivery   disturb the delivery of ours and of Alertmanager, and show what each tells (ten minutes)'
-	@echo 'make setup   only make .venv/bin/bpf-watchdog'
+	@echo 'make bench-delivery   disturb delivery here and in Alertmanager; compare the notifications (ten minutes)'
+	@echo 'make setup   only make .venv/bin/bpf-watchdog; make setup-dev: also the tools of tests and checks'
 
 setup: packages account .venv/.setup
 setup-dev: packages-dev account .venv/.setup-dev .venv/syslog-ng/.complete
@@ -46,25 +46,26 @@ packages:
 packages-dev:
 	@packaging/ensure-packages $(PACKAGES) $(TEST_PACKAGES)
 
-# What root gives way to.
+# The account that the daemon changes to.
 account:
 	@packaging/ensure-account
 
-# pip comes last into a new environment: without it, an earlier attempt was cut short.
+# pip is installed last into a new environment: without it, an earlier attempt was interrupted.
 $(BIN)/pip: | packages
 	$(PYTHON) -m venv --clear --system-site-packages .venv
 
+# Compiled once: a start that compiles keeps 10 MB more.
 .venv/.setup: pyproject.toml | $(BIN)/pip
 	$(PIP) install --editable .
-	$(BIN)/python -m compileall -q watchdog # or every start compiles, which leaves 10 MB behind
+	@$(BIN)/python -m compileall -q watchdog
 	@touch $@
 
 .venv/.setup-dev: pyproject.toml | packages-dev $(BIN)/pip
 	$(PIP) install --editable '.[dev]'
-	$(BIN)/python -m compileall -q watchdog
+	@$(BIN)/python -m compileall -q watchdog
 	@touch .venv/.setup $@
 
-# Installed, it would remove rsyslog.
+# Unpacked, not installed: an installation would remove rsyslog.
 .venv/syslog-ng/.complete: | packages-dev $(BIN)/pip
 	@packaging/ensure-unpacked syslog-ng-core .venv/syslog-ng
 

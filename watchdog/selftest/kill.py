@@ -84,7 +84,7 @@ def kill_and_resume(folder: Path) -> str:
     detail = (
         f"killed {killed} times before the answer was recorded;"
         f" {len(arrived.keys() & {notification.id for notification in notifications})} of"
-        f" {NOTIFICATION_COUNT} notifications arrived, {copies} copies, each with its own id"
+        f" {NOTIFICATION_COUNT} notifications arrived, {copies} copies, recognisable by their id"
     )
     if arrived.keys() - {notification.id for notification in notifications}:
         raise CheckFailed("a notification arrived with an id that none has")
