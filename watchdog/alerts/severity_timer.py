@@ -60,7 +60,7 @@ class SeverityTimer:
 
     @classmethod
     def from_json(cls, document: dict[str, Any], boottime_shift_ns: int) -> Self:
-        """Return the stage that `to_json` wrote, its times moved by `boottime_shift_ns`."""
+        """Return the timer that `to_json` wrote, its times moved by `boottime_shift_ns`."""
         cleared_ns = document["cleared_ns"]
         return cls(
             document["breached_since_ns"] + boottime_shift_ns,

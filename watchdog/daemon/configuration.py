@@ -58,7 +58,7 @@ def read_configuration(
 ) -> Configuration:
     """Read settings, secrets and rules.
 
-    Without `sources.rules`: the files of /etc/bpf-watchdog/rules.d where there are any, else the shipped rules.
+    Without `sources.rules_path`: the files of /etc/bpf-watchdog/rules.d where there are any, else the shipped rules.
 
     Raises:
         ConfigError: with every problem of every file; then nothing was opened that would have to be closed.

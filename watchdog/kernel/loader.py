@@ -1,6 +1,6 @@
 """The loader: a short-lived child process with CAP_BPF and CAP_PERFMON, the only process that maps LLVM.
 
-It compiles bpf/ with bcc against headers from the running kernel's BTF, loads every program without attaching it,
+It compiles bpf/ with bcc against headers from the running kernel's BTF, loads every program, attaches the iterator,
 sends the descriptors to its parent, and exits. bcc does not support tp_btf programs: their bytecode is compiled as
 bcc's "kfunc" and loaded through libbpf with the attach type and BTF id of the tracepoint.
 """
