@@ -22,7 +22,8 @@ def render_summary(
 ) -> str:
     """Return the rule's summary for one instance; `since_seconds`: duration of its condition."""
     if labels == OVERFLOW_LABELS:
-        return f"{formats.FORMATS['count'](value)} more instances of {rule.id} fire"
+        number = formats.FORMATS["count"](value)
+        return f"{number} more " + (f"instance of {rule.id} fires" if value == 1 else f"instances of {rule.id} fire")
     values: dict[str, object] = {
         "value": value,
         "threshold": rule.thresholds.fire[severity],

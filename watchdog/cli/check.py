@@ -14,10 +14,12 @@ from typing import Any
 from watchdog.alerts import wording
 from watchdog.clock import SECOND_NS
 from watchdog.config import suggestions
+from watchdog.config.counts import format_count
 from watchdog.config.document import Document
 from watchdog.config.settings import (
     DEFAULT_RULES_FOLDER,
     DEFAULT_SETTINGS_FILE,
+    SETTINGS_TABLES,
     SettingsDocument,
     open_document,
     path_exists,
@@ -33,7 +35,6 @@ from watchdog.rules.language.load import read_rules, toml_files
 from watchdog.rules.language.parse_rule import RuleEnvironment
 from watchdog.rules.language.rule import Rule
 
-_SETTINGS = ("evidence", "heartbeat", "receiver", "route", "routing", "sampling")
 _DESCRIPTION = """\
 Check rule files and settings, and print every problem as `file:line: key: message`.
 
@@ -61,7 +62,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "check",
         help="check rule files and settings without starting anything",
         description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("paths", metavar="PATH", nargs="*", type=Path, help="a TOML file, or a folder of TOML files")
     parser.add_argument(
@@ -126,7 +126,7 @@ def _print(report: _CheckReport) -> None:
 
 
 def _format_count(number: int, noun: str) -> str:
-    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+    return format_count(number, noun) if number else f"no {noun}s"
 
 
 def _check(paths: Sequence[Path]) -> _CheckReport:
@@ -206,7 +206,7 @@ def _contains_rules(document: Document) -> bool:
 
 
 def _contains_settings(document: Document) -> bool:
-    return any(key in document.root for key in _SETTINGS)
+    return any(key in document.root for key in SETTINGS_TABLES)
 
 
 def _check_settings(document: Document) -> SettingsDocument:
@@ -231,4 +231,4 @@ def _report_unknown_content(document: Document) -> None:
     if not keys:
         document.root.add_note("file", "contains neither rules nor settings")
     for key in keys:
-        document.root.add_problem(key, suggestions.unknown_name("key", key, ("rule", *_SETTINGS)))
+        document.root.add_problem(key, suggestions.unknown_name("key", key, ("rule", *SETTINGS_TABLES)))

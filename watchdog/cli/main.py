@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import importlib
 import os
@@ -10,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from watchdog import __version__
+from watchdog.cli.arguments import ArgumentParser
 from watchdog.errors import UsageError, WatchdogError
 
 # Modules with `register` and `run`, by command. A module is imported only for its own command, or for the help.
@@ -28,10 +28,11 @@ _EPILOG = """\
 start here:
   bpf-watchdog doctor              check the requirements on this host
   bpf-watchdog sample              show the connections of the next 5 seconds
-  bpf-watchdog run                 monitor this host: shipped rules, notifications on this terminal
+  bpf-watchdog run                 monitor this host, notify on this terminal
   bpf-watchdog check FILE          check a rule file
 
-exit codes: 0 ok, 1 problem found, 2 usage, 3 daemon not reachable, 4 not permitted or kernel unfit"""
+exit codes: 0 ok, 1 problem found, 2 usage, 3 daemon not reachable, 4 not
+permitted or kernel unfit"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,11 +60,10 @@ def _run(given: Sequence[str]) -> int:
     if not given:
         print(f"usage: bpf-watchdog COMMAND …; --help lists all commands\n\n{_EPILOG}", file=sys.stderr)
         return UsageError.exit_code
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="bpf-watchdog",
         description="Monitor every TCP connection of this host in the kernel, evaluate rules, notify people on call.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"bpf-watchdog {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -40,12 +40,10 @@ StateFileQuery = Callable[[ReadableDatabase, Mapping[str, Any]], Any]
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `notifications` and its actions."""
-    raw = argparse.RawDescriptionHelpFormatter
     parser = commands.add_parser(
         "notifications",
         help="show sent, pending, failed and lost notifications",
         description=_DESCRIPTION,
-        formatter_class=raw,
     )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     listing = actions.add_parser(
@@ -54,7 +52,10 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         description="List the newest notifications, then the number of lost ones by receiver and cause.",
     )
     listing.add_argument("--receiver", metavar="NAME", help="only notifications for this receiver")
-    listing.add_argument("--state", choices=DELIVERY_STATES, help="only notifications in this state")
+    states = f"{', '.join(DELIVERY_STATES[:-1])} or {DELIVERY_STATES[-1]}"
+    listing.add_argument(
+        "--state", metavar="STATE", choices=DELIVERY_STATES, help=f"only notifications in this state: {states}"
+    )
     listing.add_argument("--limit", metavar="N", type=int, default=50, help="list at most N (default: 50)")
     listing.set_defaults(run=_list)
     showing = actions.add_parser(

@@ -6,13 +6,15 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from watchdog import sanitize
 from watchdog.clock import SECOND_NS
 from watchdog.config import suggestions
-from watchdog.config.settings import load_settings
+from watchdog.config.settings import BUILT_IN_SETTINGS, DEFAULT_SETTINGS_FILE, load_settings
 from watchdog.errors import DeliveryError, DeliveryErrorReason, UsageError
+from watchdog.kernel import privileges
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.render.example import example_notifications
 from watchdog.routing.notification import Notification
@@ -29,7 +31,7 @@ _REMEDIES = {
     DeliveryErrorReason.RATE_LIMITED: "the receiver limits the rate: try again later",
     DeliveryErrorReason.REDIRECT: "configure the URL that the redirect leads to",
     DeliveryErrorReason.SERVER_ERROR: "the receiver failed: check its logs",
-    DeliveryErrorReason.SOCKET: "check that the socket exists and that this user may write to it",
+    DeliveryErrorReason.SOCKET: "check that the socket exists and that the account may write to it",
     DeliveryErrorReason.TIMEOUT: "check that the receiver runs and answers",
     DeliveryErrorReason.TLS: "check the receiver's certificate and this host's authorities",
 }
@@ -42,7 +44,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     test = actions.add_parser(
         "test",
         help="send a firing and a resolved notification, both marked TEST",
-        description="Send an example alert to one receiver, first firing, then resolved, both marked TEST.",
+        description="Send an example alert to one receiver, first firing, then resolved, both marked TEST. Started by"
+        " root, it sends as the daemon's account, as the daemon does.",
     )
     test.add_argument("receiver", metavar="RECEIVER", help="name of a [[receiver]] in the configuration")
     test.add_argument("--dry-run", action="store_true", help="send nothing; print the exact bytes and their sizes")
@@ -56,23 +59,35 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         ConfigError: the configuration cannot be used.
+        NotPermitted: root cannot change to the daemon's account.
         UsageError: the receiver is not configured.
     """
     from watchdog.receivers.registry import build_receivers
 
-    receivers = build_receivers(load_settings(args.config))
+    settings = load_settings(args.config)
+    receivers = build_receivers(settings)
     if args.receiver not in receivers:
-        raise UsageError(suggestions.unknown_name("receiver", args.receiver, receivers))
+        raise UsageError(_unknown_receiver(args.receiver, receivers, settings.values.file))
     receiver = receivers[args.receiver]
     attempt = _print_bytes if args.dry_run else _send
+    account = ""
+    if not args.dry_run:
+        # As the daemon does: root may read the configuration; what the account may not do must fail here too.
+        privileges.keep_only_capabilities(())
+        account = f" (as {privileges.current_account_name()})"
     if not args.json:
-        print(f"{receiver.name}: {receiver.destination()}", flush=True)
+        print(f"{receiver.name}: {receiver.destination()}{account}", flush=True)
     # A list, not a generator: the resolved notification is sent even if the firing one failed.
     results = [
         attempt(receiver, notification, as_json=args.json) for notification in example_notifications(receiver.name)
     ]
     receiver.close()
     return 0 if all(results) else 1
+
+
+def _unknown_receiver(name: str, known: Iterable[str], file: str) -> str:
+    message = suggestions.unknown_name("receiver", name, known)
+    return f"{message}: {DEFAULT_SETTINGS_FILE} is not there" if file == BUILT_IN_SETTINGS else message
 
 
 def _send(receiver: Receiver, notification: Notification, *, as_json: bool) -> bool:
@@ -90,6 +105,7 @@ def _send(receiver: Receiver, notification: Notification, *, as_json: bool) -> b
         "receiver": receiver.name,
         "status": notification.status,
         "notification_id": notification.id,
+        "account": privileges.current_account_name(),
         **result,
     }
     print(json.dumps(facts) if as_json else f"{notification.status}: {text}", flush=True)

@@ -42,7 +42,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "run",
         help="monitor this host, in the foreground",
         description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", metavar="FILE", help=f"settings and receivers (default: {DEFAULT_SETTINGS_FILE})")
     parser.add_argument(

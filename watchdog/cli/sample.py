@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from watchdog.cli.table import table_lines
 from watchdog.clock import SECOND_NS, Clock, SystemClock
 from watchdog.config import suggestions
+from watchdog.config.counts import format_count
 from watchdog.config.durations import format_duration, parse_duration
 from watchdog.errors import KernelUnfit, UsageError
 from watchdog.kernel.collector import Collector
@@ -54,13 +55,17 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "sample",
         help="show the connections of the next seconds",
         description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--for", dest="duration", metavar="TIME", default="5s", help="duration of the sample (default: 5s)"
     )
     parser.add_argument("--every", metavar="TIME", help="print a table at this interval, instead of one at the end")
-    parser.add_argument("--by", metavar="DIM,…", help="print sums by these dimensions, for example process,remote")
+    parser.add_argument(
+        "--by",
+        metavar="DIM,…",
+        action="append",
+        help="print sums by these dimensions, for example process,remote; can be repeated",
+    )
     parser.add_argument(
         "--limit", metavar="N", type=int, default=50, help="maximum rows of a table (default: 50; 0: all)"
     )
@@ -82,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
     """
     duration_ns = _duration("--for", args.duration)
     every_ns = duration_ns if args.every is None else _duration("--every", args.every)
+    if every_ns > duration_ns:
+        raise UsageError(f"--every: {args.every} is longer than --for: {args.duration}")
     if args.limit < 0:
         raise UsageError("--limit: must not be negative; 0 shows all rows")
     if args.json and args.every is not None:
@@ -144,8 +151,8 @@ def _duration(option: str, text: str) -> int:
     return duration_ns
 
 
-def _dimensions(text: str | None) -> tuple[str, ...]:
-    names = () if text is None else tuple(name.strip() for name in text.split(","))
+def _dimensions(texts: Sequence[str] | None) -> tuple[str, ...]:
+    names = tuple(name.strip() for text in texts or () for name in text.split(","))
     for index, name in enumerate(names):
         if name not in DIMENSIONS:
             raise UsageError(f"--by: {suggestions.unknown_name('dimension', name, DIMENSIONS)}")
@@ -185,7 +192,7 @@ def _print_table(aggregate: _Aggregate, columns: Mapping[str, str]) -> None:
         print(line)
         shown += 1
     if more := aggregate.row_count() - shown:
-        print(f"… and {more} more rows (--limit 0 shows all)")
+        print(f"… and {format_count(more, 'more row')} (--limit 0 shows all)")
     sums = aggregate.totals()
     print(
         f"total: {sums['connects']} connects, {sums['accepts']} accepts, {sums['connect_failures']} failed connects,"

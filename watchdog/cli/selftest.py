@@ -11,6 +11,7 @@ import textwrap
 from dataclasses import asdict
 
 from watchdog.config import suggestions
+from watchdog.config.counts import format_count
 from watchdog.config.settings import DEFAULT_RULES_FOLDER, DEFAULT_SETTINGS_FILE
 from watchdog.daemon.configuration import ConfigurationSources, read_configuration
 from watchdog.errors import UsageError
@@ -37,7 +38,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "selftest",
         help="test this host for losses, with its own settings and rules",
         description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = ", ".join(runner.CHECK_MODULES)
     parser.add_argument("names", metavar="NAME", nargs="*", help=f"only these: {names}")
@@ -64,7 +64,10 @@ def run(args: argparse.Namespace) -> int:
     sources = ConfigurationSources(args.config, args.rules)
     setup = read_configuration(sources)  # problems are reported once, not by each check
     if not args.json:
-        print(f"{len(setup.rules)} rules of {setup.rules_origin}, receivers of {setup.settings.file}", file=sys.stderr)
+        print(
+            f"{format_count(len(setup.rules), 'rule')} of {setup.rules_origin}, receivers of {setup.settings.file}",
+            file=sys.stderr,
+        )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # cleans up the running check first
     outcomes = []
     for name in dict.fromkeys(args.names or runner.CHECK_MODULES):

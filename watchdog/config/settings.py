@@ -23,6 +23,8 @@ from watchdog.errors import ConfigError, Problem
 DEFAULT_SETTINGS_FILE: Final = "/etc/bpf-watchdog/watchdog.toml"
 DEFAULT_RULES_FOLDER: Final = "/etc/bpf-watchdog/rules.d"
 BUILT_IN_SETTINGS: Final = "(built-in defaults)"
+SETTINGS_TABLES: Final = ("evidence", "heartbeat", "receiver", "route", "routing", "sampling")
+"""Tables of a settings file; no rule file has one of them."""
 MIN_INTERVAL: Final = "100ms"
 MAX_INTERVAL: Final = "1h"
 MAX_MAP_ENTRIES: Final = 4_000_000  # entries of one map, up to 1 GB
@@ -220,6 +222,8 @@ def read_settings(document: Document) -> SettingsDocument:
     routes = root.tables("route")
     heartbeat = root.table("heartbeat")  # read in any case, so that a misspelled key is compared with it
     evidence = _read_evidence(root.table("evidence"))
+    if "rule" in root:
+        root.add_problem("rule", "this is a rule file: give it by --rules, or move it to the folder of the rules")
     root.reject_unknown_keys()
     values = Settings(
         document.file,

@@ -6,18 +6,32 @@ import difflib
 from collections.abc import Iterable
 
 _MAX_CHARACTERS = 80
+_MIN_SIMILARITY = 0.7  # difflib's ratio; below it: "silence" and "evidence", "rule" and "route"
+_MIN_PREFIX = 3  # characters: "crit" is near "critical"
 _MAX_PRINTED_INTEGER = 10**18
 
 
 def unknown_name(kind: str, word: str, known: Iterable[str]) -> str:
-    """Return the message for an unknown `word`, with the closest name of `known`, or all of them if none is close."""
+    """Return the message for an unknown `word`, with the closest name of `known`, or all of them if none is near."""
     words = {name.casefold(): name for name in sorted(known) if name}
-    close = difflib.get_close_matches(word.casefold(), words, n=1)
-    if close:
-        return f"unknown {kind} {quote_value(word)}: did you mean {quote_value(words[close[0]])}?"
+    near = _nearest(word.casefold(), words)
+    if near is not None:
+        return f"unknown {kind} {quote_value(word)}: did you mean {quote_value(words[near])}?"
     if not words:
         return f"unknown {kind} {quote_value(word)}: there are none"
     return f"unknown {kind} {quote_value(word)}: known are {', '.join(words.values())}"
+
+
+def _nearest(word: str, known: Iterable[str]) -> str | None:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=_MIN_SIMILARITY)
+    if close:
+        return close[0]
+    begun = [name for name in known if min(len(name), len(word)) >= _MIN_PREFIX and _has_common_start(name, word)]
+    return max(begun, key=len, default=None)
+
+
+def _has_common_start(one: str, other: str) -> bool:
+    return one.startswith(other) or other.startswith(one)
 
 
 def quote_value(value: object) -> str:

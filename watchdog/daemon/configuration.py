@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from watchdog.config.document import Table
 from watchdog.config.durations import parse_duration
+from watchdog.config.map_sizes import MapSizes
 from watchdog.config.settings import (
     DEFAULT_RULES_FOLDER,
     MIN_INTERVAL,
@@ -135,6 +136,13 @@ def _add_remedy(problem: Problem) -> Problem:
         message=f"{problem.message}: it must be readable to the account {name}: chgrp {name} and chmod 640"
         " (the folder: 750), or keep it in /etc/bpf-watchdog",
     )
+
+
+def changed_restart_keys(started: Settings, settings: Settings) -> list[str]:
+    """Return the keys that differ from those of the start and that a reload leaves as they are."""
+    before, now = started.sampling.map_sizes, settings.sampling.map_sizes
+    names = [one.name for one in fields(MapSizes) if getattr(before, one.name) != getattr(now, one.name)]
+    return [f"sampling.{name}" for name in names]
 
 
 def format_rule_ids(rules: Sequence[Rule]) -> str:

@@ -12,12 +12,20 @@ from pathlib import Path
 
 from watchdog import __version__
 from watchdog.clock import Clock, boot_id
+from watchdog.config.counts import format_count
 from watchdog.config.durations import format_duration
+from watchdog.config.settings import Settings
 from watchdog.control import notification_handlers, socket_path
 from watchdog.control.listener import Listener
 from watchdog.control.server import ControlServer
 from watchdog.control.socket_path import ControlError
-from watchdog.daemon.configuration import Configuration, ConfigurationSources, format_rule_ids, read_configuration
+from watchdog.daemon.configuration import (
+    Configuration,
+    ConfigurationSources,
+    changed_restart_keys,
+    format_rule_ids,
+    read_configuration,
+)
 from watchdog.daemon.heartbeat import Heartbeat, RulesInForce
 from watchdog.daemon.log_writer import LogWriter
 from watchdog.daemon.malloc import release_free_memory
@@ -89,7 +97,7 @@ class Daemon:
         self._tick_loop.start(lambda tick: self._tick(pipeline, tick), configuration.interval_ns)
         self._scheduler.start()
         self._systemd.notify_ready()
-        self._handle_signals(pipeline)
+        self._handle_signals(pipeline, configuration.settings)
         self._systemd.notify_stopping()
         self._scheduler.stop(1.0)
         self._heartbeat.stop()
@@ -149,25 +157,27 @@ class Daemon:
                 "a reload (SIGHUP) would be refused: the account cannot read what root read at the start\n%s", error
             )
 
-    def _handle_signals(self, pipeline: Pipeline) -> None:
+    def _handle_signals(self, pipeline: Pipeline, started: Settings) -> None:
         while signal.sigwait(_SIGNALS) == signal.SIGHUP:
             self._systemd.notify_reloading()
             try:
-                self._reload(pipeline)
+                self._reload(pipeline, started)
             except Exception:  # noqa: BLE001 - an edge: no content of a file may end the daemon
                 _log.exception("reload failed, the former configuration stays in force")
             self._systemd.notify_ready()
 
-    def _reload(self, pipeline: Pipeline) -> None:
+    def _reload(self, pipeline: Pipeline, started: Settings) -> None:
         try:
             configuration = read_configuration(self._options.sources, self._receiver_states.open)
         except WatchdogError as error:
             _log.error("reload refused, the former configuration stays in force:\n%s", error)
             return
         pipeline.reload(configuration)
+        if keys := changed_restart_keys(started, configuration.settings):
+            _log.warning("changed keys take effect at a restart only, former values stay: keys=%s", ",".join(keys))
         self._tick_loop.change_interval(configuration.interval_ns)
         self._set_heartbeat(configuration)
-        _log.info("reloaded: %d rules from %s", len(configuration.rules), configuration.rules_origin)
+        _log.info("reloaded: rules=%d from=%s", len(configuration.rules), configuration.rules_origin)
 
     def _log_start(self, configuration: Configuration, open_connections: int, folder: Path, restored: int) -> None:
         interval = format_duration(configuration.interval_ns)
@@ -176,17 +186,19 @@ class Daemon:
         capabilities = f"with {kept}" if kept else "without capabilities"
         process = f"{privileges.current_account_name()} {capabilities}, pid {os.getpid()}"
         default = ", ".join(configuration.settings.routing.default)
-        unless = f", unless one of {len(configuration.routes)} routes matches" if configuration.routes else ""
+        routes, connections = len(configuration.routes), format_count(open_connections, "TCP connection")
+        unless = f", unless a route matches ({format_count(routes, 'route')})" if routes else ""
+        firing = f", {format_count(restored, 'alert')} still firing from before the start" if restored else ""
         lines = [
-            f"bpf-watchdog {__version__} watches {self._host}: {open_connections} TCP connections, every {interval}",
+            f"bpf-watchdog {__version__} watches {self._host}: {connections}, every {interval}",
             f"rules:     {count} from {configuration.rules_origin}: {format_rule_ids(configuration.rules)}",
             *(f"receivers: {receiver.name}: {receiver.destination()}" for receiver in configuration.receivers.values()),
             f"           alerts of rules without receivers go to {default}{unless}",
-            f"state:     {file}" + (f", {restored} alerts still firing from before the start" if restored else ""),
+            f"state:     {file}{firing}",
             f"runs as {process}; Ctrl-C stops, SIGHUP reads the files again",
         ]
         for line in lines:
             _log.info("%s", line)
         for note in configuration.notes:
             _log.info("%s", note)
-        self._systemd.notify_status(f"watching by {count} rules")
+        self._systemd.notify_status(f"watching by {format_count(count, 'rule')}")

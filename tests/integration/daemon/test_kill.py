@@ -56,7 +56,7 @@ def test_while_the_condition_holds(start_daemon, watchdog, server, storm, notifi
     notified("firing")
     watchdog.kill()
     watchdog.start()
-    assert "1 alerts still firing from before" in watchdog.log()
+    assert "1 alert still firing from before" in watchdog.log()
     first, last = end(storm, watchdog, notified)
 
     assert len(server.posts) == 2

@@ -121,5 +121,5 @@ def test_message_probes_are_attached_only_while_a_rule_reads_their_metrics(watch
         ({"storm": crowd}, []),
     ):
         watchdog.configure(hook, rules)
-        assert f"reloaded: {len(rules)} rules" in watchdog.reload()
+        assert f"reloaded: rules={len(rules)} " in watchdog.reload()
         assert on_messages() == attached

@@ -48,7 +48,7 @@ def test_a_reload_keeps_the_windows_of_rules_that_stay_the_same(watchdog, server
     storm.open(100)
     notified("firing")
     watchdog.configure(hook, {**rules, "other": storm.rule(fire_above=1_000_000)})
-    assert "reloaded: 3 rules from" in watchdog.reload()
+    assert "reloaded: rules=3 " in watchdog.reload()
     storm.open(100)
     documents = notified("firing", "firing")
 
@@ -65,7 +65,7 @@ def test_a_reload_applies_new_rules_and_resolves_alerts_of_removed_ones(
     notified("firing")
     second = storm.crowd_rule(fire_above=storm.LIMIT - 1, clear_below=storm.LIMIT - 1)
     watchdog.configure(hook, {"storm": storm.crowd_rule(), "second": second})
-    assert "reloaded: 2 rules from" in watchdog.reload()
+    assert "reloaded: rules=2 " in watchdog.reload()
     assert alerts_of(notified("firing", "firing")) == [("storm", "firing"), ("second", "firing")]
     watchdog.configure(hook, {"second": second})
     watchdog.reload()
@@ -98,7 +98,7 @@ def test_broken_files_change_nothing_and_the_log_has_their_lines(start_daemon, w
     notified("firing")
     for file, text in right.items():
         file.write_text(text)
-    assert "reloaded: 1 rules from" in watchdog.reload()
+    assert "reloaded: rules=1 " in watchdog.reload()
     storm.release()
     notified("firing", "resolved")
 
@@ -125,3 +125,11 @@ def test_a_receiver_added_by_a_reload_gets_the_firing_alerts_and_the_others_get_
 
     assert other_server.statuses() == ["firing", "resolved"]
     notified("firing", "resolved")
+
+
+def test_a_reload_names_the_changed_keys_that_need_a_restart(start_daemon, watchdog, server, storm):
+    start_daemon()
+    file = watchdog.config
+    file.write_text(file.read_text().replace("[sampling]\n", "[sampling]\nledger = 1024\n"))
+    assert "changed keys take effect at a restart only, former values stay: keys=sampling.ledger\n" in watchdog.reload()
+    assert "changed keys" in watchdog.reload()

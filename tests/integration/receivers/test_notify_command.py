@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+import os
+import pty
 import re
+import socket
+import subprocess
 import sys
 
 import pytest
-
-from watchdog.cli import notify
-from watchdog.errors import UsageError
 
 
 @pytest.fixture
@@ -21,10 +21,9 @@ def command(tmp_path):
         file = tmp_path / "watchdog.toml"
         file.write_text(configuration)
         file.chmod(0o600)
-        parser = argparse.ArgumentParser()
-        notify.register(parser.add_subparsers())
-        args = parser.parse_args(["notify", "test", "--config", str(file), *arguments])
-        return args.run(args)
+        # A process of its own: it changes its account.
+        command = [sys.executable, "-m", "watchdog.cli", "notify", "test", "--config", str(file), *arguments]
+        return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
 
     return run
 
@@ -40,7 +39,9 @@ def test_a_firing_and_a_resolved_notification_are_sent_marked_test(command, serv
     assert [document["commonLabels"]["test"] for document in documents] == ["true", "true"]
     assert documents[0]["alerts"][0]["fingerprint"] == documents[1]["alerts"][0]["fingerprint"]
     out, _ = capfd.readouterr()
-    assert re.fullmatch(r"hook: webhook 127\.0\.0\.1\nfiring: ok in \d+ ms\nresolved: ok in \d+ ms\n", out)
+    assert re.fullmatch(
+        r"hook: webhook 127\.0\.0\.1 \(as bpf-watchdog\)\nfiring: ok in \d+ ms\nresolved: ok in \d+ ms\n", out
+    )
 
 
 def test_the_error_and_its_remedy_are_shown_without_secrets(command, server, capfd):
@@ -48,7 +49,7 @@ def test_the_error_and_its_remedy_are_shown_without_secrets(command, server, cap
     assert command(webhook(server.url), "hook") == 1
     out, err = capfd.readouterr()
     failure = "failed: 127.0.0.1 answered 404\n    the receiver refuses the message: check the address\n"
-    assert out == f"hook: webhook 127.0.0.1\nfiring: {failure}resolved: {failure}"
+    assert out == f"hook: webhook 127.0.0.1 (as bpf-watchdog)\nfiring: {failure}resolved: {failure}"
     assert "secret" not in out + err
 
 
@@ -85,17 +86,52 @@ def test_json_of_a_dry_run_has_the_bytes(command, server, capfd):
     ]
 
 
-def test_a_dry_run_on_a_terminal_escapes_invisible_characters(command, capfd, monkeypatch):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    assert (
-        command('[[receiver]]\nname = "log"\ntype = "syslog"\naddress = "udp://127.0.0.1"\n', "log", "--dry-run") == 0
-    )
-    assert capfd.readouterr().out.count(r"] \ufeff[TEST] [") == 2
+def test_a_dry_run_on_a_terminal_escapes_invisible_characters(tmp_path):
+    file = tmp_path / "watchdog.toml"
+    file.write_text('[[receiver]]\nname = "log"\ntype = "syslog"\naddress = "udp://127.0.0.1"\n')
+    seen = bytearray()
+
+    def read(descriptor):
+        data = os.read(descriptor, 65_536)
+        seen.extend(data)
+        return data
+
+    command = [sys.executable, "-m", "watchdog.cli", "notify", "test", "--config", str(file), "log", "--dry-run"]
+    assert pty.spawn(command, read) == 0
+    assert seen.decode().count(r"] \ufeff[TEST] [") == 2
 
 
-def test_an_unknown_receiver_is_reported_with_the_known_ones(command, server):
-    with pytest.raises(UsageError, match=r'^unknown receiver "hok": did you mean "hook"\?$'):
-        command(webhook(server.url), "hok")
+def test_an_unknown_receiver_is_reported_with_the_known_ones(command, server, capfd):
+    assert command(webhook(server.url), "hok") == 2
+    assert capfd.readouterr().err == 'bpf-watchdog: unknown receiver "hok": did you mean "hook"?\n'
+
+
+def test_a_command_of_a_receiver_never_runs_as_root(command, tmp_path_factory, capfd):
+    folder = tmp_path_factory.mktemp("open")
+    for each in (folder, *folder.parents[: len(folder.parents) - 2]):
+        each.chmod(0o755)
+    script, written = folder / "hook", folder / "written"
+    script.write_text(f"#!/bin/sh\ncat > /dev/null\nid --user --name > {written}\n")
+    script.chmod(0o755)
+    written.touch()
+    written.chmod(0o666)
+    table = f'[[receiver]]\nname = "one"\ntype = "command"\ncommand = ["{script}"]\n'
+    assert command(table, "one") == 0
+    assert written.read_text() == "bpf-watchdog\n"
+    folder.chmod(0o700)
+    assert command(table, "one") == 1
+    out = capfd.readouterr().out
+    assert out.count("(as bpf-watchdog)\n") == 2
+    assert "Permission denied" in out
+
+
+def test_a_socket_that_only_root_may_write_to_is_reported(command, tmp_path, capfd):
+    path = tmp_path / "log.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reader:
+        reader.bind(str(path))
+        path.chmod(0o600)
+        assert command(f'[[receiver]]\nname = "log"\ntype = "syslog"\naddress = "unix://{path}"\n', "log") == 1
+    assert "check that the socket exists and that the account may write to it" in capfd.readouterr().out
 
 
 def test_the_console_shows_both_notifications(command, capfd):

@@ -60,7 +60,12 @@ def test_a_full_disk_under_its_output_is_reported_in_a_line():
         (["sample", "--limit", "-1"], "--limit: must not be negative; 0 shows all rows"),
         (["run", "--interval", "0s"], "--interval: must be 100ms to 1h, not 0s"),
         (["run", "--interval", ""], "--interval: not a duration: ''; write it like 5s, 1m30s, 500ms"),
-        (["notify", "test", "nobody"], 'unknown receiver "nobody": known are console'),
+        (
+            ["notify", "test", "nobody"],
+            'unknown receiver "nobody": known are console: /etc/bpf-watchdog/watchdog.toml is not there',
+        ),
+        (["sample", "--by", "process", "--by", "unit,process"], "--by: duplicate entry process"),
+        (["sample", "--every", "10s", "--for", "1s"], "--every: 10s is longer than --for: 1s"),
     ],
     ids=" ".join,
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from watchdog.config.document import Document, Table, secret_forms
-from watchdog.config.settings import SettingsDocument, read_settings
+from watchdog.config.settings import SETTINGS_TABLES, SettingsDocument, read_settings
 from watchdog.daemon.heartbeat_url import HeartbeatUrl
 from watchdog.receivers.registry import RECEIVER_TYPES, receiver_class
 from watchdog.routing.routes import read_routes
@@ -52,6 +52,10 @@ def test_a_table_of_settings_is_documented_completely(table):
 def test_the_tables_of_the_file_are_documented_completely():
     document, _ = settings_of(f"{UNKNOWN} = 1\n")
     assert documented_keys("Tables of the file") == accepted_keys(document)
+
+
+def test_check_recognizes_every_table_of_settings():
+    assert documented_keys("Tables of the file") == set(SETTINGS_TABLES)
 
 
 def test_a_route_is_documented_completely():

@@ -234,8 +234,8 @@ def test_reads_escalations_and_the_time_until_a_receiver_is_down(write):
     [
         (tables(a='escalate_to = "a"'), "4: receiver.escalate_to: must name another receiver"),
         (
-            tables(a='escalate_to = "bb"', b=""),
-            '4: receiver.escalate_to: unknown receiver "bb": did you mean "b"?',
+            tables(a='escalate_to = "backups"', b=""),
+            '4: receiver.escalate_to: unknown receiver "backups": known are a, b',
         ),
         (
             tables(a='escalate_to = "b"', b='escalate_to = "c"', c='escalate_to = "a"'),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from watchdog.config.counts import format_count
 from watchdog.receivers.render import notification_text
 from watchdog.routing.notification import Notification
 
@@ -21,6 +22,6 @@ def plaintext_body(notification: Notification, max_alerts: int, format_line: Cal
             lines.append(f"  runbook: {alert.runbook}")
         parts.append("\n".join(format_line(line) for line in lines))
     if len(alerts) > max_alerts:
-        parts.append(f"and {len(alerts) - max_alerts} more alerts")
+        parts.append(f"and {format_count(len(alerts) - max_alerts, 'more alert')}")
     parts.append(format_line(f"{notification.reason_text}, notification {notification.id}"))
     return "\n\n".join(parts) + "\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from watchdog.clock import SECOND_NS
 from watchdog.config.document import Document
-from watchdog.config.settings import open_document, unreadable_file
+from watchdog.config.settings import SETTINGS_TABLES, open_document, unreadable_file
 from watchdog.errors import ConfigError, Problem
 from watchdog.rules.language.parse_rule import RuleEnvironment, read_rule
 from watchdog.rules.language.rule import Rule
@@ -79,7 +79,13 @@ def toml_files(path: Path) -> list[str]:
 def read_rules(document: Document, environment: RuleEnvironment) -> tuple[Rule, ...]:
     """Return the rules of one file; problems are noted in `document`."""
     tables = document.root.tables("rule")
-    if not tables and not document.problems:
+    found = [key for key in SETTINGS_TABLES if key in document.root]
+    if found and not tables:
+        remedy = "give it by --config, and keep it out of the folder of the rules"
+        document.root.add_problem(found[0], f"this is a settings file: {remedy}")
+        for key in found[1:]:
+            document.root.value(key)  # one problem is enough
+    elif not tables and not document.problems:
         document.root.add_note("rule", "this file holds no rules")
     rules = tuple(read_rule(table, environment) for table in tables)
     document.root.reject_unknown_keys()

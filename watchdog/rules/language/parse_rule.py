@@ -186,7 +186,7 @@ def _read_summary(table: Table, by: tuple[str, ...], domain: ValueDomain | None)
 
 
 def _read_only_if(table: Table) -> Comparison | None:
-    if "only_if" not in table:
+    if table.value("only_if", None) is None:
         return None
     text = table.text("only_if")
     if table.has_problem("only_if"):
@@ -203,7 +203,7 @@ def _read_only_if(table: Table) -> Comparison | None:
 
 
 def _read_receivers(table: Table, known: Collection[str] | None) -> tuple[str, ...] | None:
-    if "receivers" not in table:
+    if table.value("receivers", None) is None:
         return None
     names = table.names("receivers", kind="receiver", known=known)
     if not names and not table.has_problem("receivers"):
@@ -218,7 +218,7 @@ def _read_receivers(table: Table, known: Collection[str] | None) -> tuple[str, .
 
 
 def _read_runbook(table: Table) -> str | None:
-    if "runbook" not in table:
+    if table.value("runbook", None) is None:
         return None
     url = table.text("runbook")
     if not table.has_problem("runbook") and not _is_web_address(url):

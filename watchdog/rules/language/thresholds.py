@@ -107,7 +107,9 @@ def _check_clear(rule: Table, key: str, clear: Levels, fire: Levels, *, above: b
             _problem(rule, key, severity, f"has no effect: the rule never fires as {severity.label}")
         elif (level > fire[severity]) if above else (level < fire[severity]):
             limit = "at most" if above else "at least"
-            _problem(rule, key, severity, f"must be {limit} the firing threshold {fire[severity]:g}, not {level:g}")
+            remedy = f"{'lower' if above else 'raise'} {key} too"
+            message = f"must be {limit} the firing threshold {fire[severity]:g}, not {level:g}: {remedy}"
+            _problem(rule, key, severity, message)
 
 
 def _problem(rule: Table, key: str, severity: Severity, message: str) -> None:

@@ -1,4 +1,5 @@
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -188,8 +189,14 @@ def test_invalid_thresholds_are_reported(problems, metric, stat, text, message):
             {"fire_below": 5, "clear_below": 3},
             ["8: rule.clear_below: belongs to fire_above; with fire_below use clear_above"],
         ),
-        ({"fire_above": 5, "clear_below": 6}, ["8: rule.clear_below: must be at most the firing threshold 5, not 6"]),
-        ({"fire_below": 5, "clear_above": 4}, ["8: rule.clear_above: must be at least the firing threshold 5, not 4"]),
+        (
+            {"fire_above": 5, "clear_below": 6},
+            ["8: rule.clear_below: must be at most the firing threshold 5, not 6: lower clear_below too"],
+        ),
+        (
+            {"fire_below": 5, "clear_above": 4},
+            ["8: rule.clear_above: must be at least the firing threshold 5, not 4: raise clear_above too"],
+        ),
         ({"fire_above": 5, "clear_below": 0}, ["8: rule.clear_below: is never reached: no value is below 0"]),
         ({"fire_below": 0}, ["7: rule.fire_below: is never reached: no value is below 0"]),
         (
@@ -277,7 +284,7 @@ def test_conditions_are_parsed(load, condition, expected):
     ("condition", "message"),
     [
         ('proces = "x"', 'proces: unknown dimension "proces": did you mean "process"?'),
-        ('direction = "outbound"', 'direction: unknown direction "outbound": known are in, out, unknown'),
+        ('direction = "outbound"', 'direction: unknown direction "outbound": did you mean "out"?'),
         ('state = "established"', 'state: unknown state "established": did you mean "ESTABLISHED"?'),
         ("remote_port = 65536", "remote_port: 65536 is not a remote_port: the maximum is 65535"),
         ("pid = 4194305", "pid: 4194305 is not a pid: the maximum is 4194304"),
@@ -486,9 +493,20 @@ def test_a_file_without_rules_is_noted(write):
     assert [str(note) for note in loaded.notes] == [f"{path}:1: rule: this file holds no rules"]
 
 
+def test_the_keys_that_an_unknown_one_is_compared_with_are_all_that_the_page_has(problems):
+    page = (Path(__file__).parents[4] / "docs" / "rules.md").read_text()
+    table = page.partition("## Keys\n")[2].partition("\n\nDurations")[0]
+    documented = {
+        key for row in re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE) for key in re.findall(r"`(\w+)`", row)
+    }
+    (problem,) = problems(rule_text(fire_above="1", xyzzy="1"))
+    assert set(problem.partition(": known are ")[2].split(", ")) == documented
+    assert len(documented) > 15
+
+
 def test_unknown_tables_in_a_rule_file_are_reported(problems):
     assert problems('[sampling]\ninterval = "1s"\n[[rules]]\n') == [
-        '1: sampling: unknown key "sampling": known are rule',
+        "1: sampling: this is a settings file: give it by --config, and keep it out of the folder of the rules",
         '3: rules: unknown key "rules": did you mean "rule"?',
     ]
 
