@@ -10,6 +10,7 @@ WatchdogError                 exit code 1
 ├── StoreError                1   the state file cannot be used
 ├── DocumentError             -   a saved JSON document cannot be read; its reader counts it and continues
 └── DeliveryError             -   one attempt to deliver failed; never leaves the delivery worker
+    └── UncertainDeliveryError    …   or it succeeded, but its answer did not arrive
 """
 
 from __future__ import annotations
@@ -149,3 +150,7 @@ class DeliveryError(WatchdogError):
         self.reason = reason
         self.retryable = retryable
         self.retry_after_seconds = retry_after_seconds
+
+
+class UncertainDeliveryError(DeliveryError):
+    """All of a message was sent, but there was no usable answer: the service may have taken it."""

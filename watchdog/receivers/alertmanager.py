@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import queue
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self
@@ -32,6 +33,8 @@ API_PATH = "/api/v2/alerts"
 RETRY_SECONDS = 5.0
 _ATTEMPT_SECONDS = 10.0
 _MAX_PENDING_ALERTS = 1_000  # a member ends older alerts by itself, at their `endsAt`
+_MORE_THAN_A_BASE = re.compile(r"/api/v[0-9]+(?:/|$)|[?#]")
+_GIVE_THE_BASE = f"give the URL of the Alertmanager without query and without {API_PATH}, which is appended to it"
 _HEADERS = {"Content-Type": "application/json"}
 
 _PostOutcomes = queue.SimpleQueue[DeliveryError | None]  # the error of one post, None if it was accepted
@@ -64,6 +67,9 @@ class Alertmanager(Receiver):
         endpoints = []
         transport = http.http_transport_from_table(table)
         for index, url in enumerate(table.texts("urls")):
+            if _MORE_THAN_A_BASE.search(url):
+                table.add_problem("urls", _GIVE_THE_BASE, index=index)
+                continue
             secret_url = Secret(url.rstrip("/") + API_PATH)
             endpoints.append(http.endpoint_from_url(table, "urls", secret_url, transport, index=index))
         if not endpoints and not table.document.problems:
@@ -227,7 +233,10 @@ class _ClusterMember:
 
     def _post(self, alerts: list[dict[str, Any]]) -> DeliveryError | None:
         try:
-            http.raise_for_status(self._endpoint.post(_body(alerts), _HEADERS, _ATTEMPT_SECONDS), self.host)
+            answer = self._endpoint.post(_body(alerts), _HEADERS, _ATTEMPT_SECONDS)
+            http.raise_for_status(answer, self.host)
+            if answer.body.strip():  # api/v2/openapi.yaml, postAlerts: the answer 200 has no schema
+                return http.undocumented_answer(self.host, answer.status, "an empty body")
         except DeliveryError as error:
             return error
         except Exception as error:  # noqa: BLE001 - an edge like the worker's: a defect must not end the thread

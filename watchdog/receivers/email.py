@@ -20,6 +20,7 @@ from watchdog.receivers.render import notification_text
 from watchdog.receivers.render.plaintext import plaintext_body
 from watchdog.receivers.transport import mime
 from watchdog.receivers.transport.deadline import Deadline
+from watchdog.receivers.transport.host_names import host_problem
 from watchdog.receivers.transport.tls import tls_context_from_table
 from watchdog.routing.notification import Notification
 
@@ -59,6 +60,8 @@ class Email(Receiver):
         from watchdog.receivers.transport.smtp import SmtpLogin, SmtpServer
 
         host = table.text("host")
+        if not table.has_problem("host") and (problem := host_problem(host, takes_port=True)):
+            table.add_problem("host", problem)
         tls = table.text("tls", "starttls", choices=_PORTS)
         port = table.integer("port", _PORTS[tls], minimum=1, maximum=65_535)
         username, password = table.text("username", ""), table.secret("password", required=False)

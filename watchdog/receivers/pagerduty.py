@@ -76,7 +76,7 @@ class PagerDuty(Receiver):
         )
 
     def send(self, notification: Notification, deadline_seconds: float) -> None:
-        """Post the events that have no final result yet; a 2xx status confirms an event.
+        """Post the events that have no final result yet; PagerDuty confirms an event by its JSON.
 
         A refused event delays no other event. The notification counts as refused at the end.
         """
@@ -114,6 +114,8 @@ class PagerDuty(Receiver):
         )
         try:
             http.raise_for_status(answer, host, _hint(answer))
+            if _document(answer).get("status") != "success":
+                raise http.undocumented_answer(host, answer.status, 'PagerDuty\'s "status": "success"')
         except DeliveryError as error:
             if error.reason is DeliveryErrorReason.RATE_LIMITED and error.retry_after_seconds is None:
                 error.retry_after_seconds = _RATE_LIMIT_WAIT_SECONDS
@@ -171,10 +173,18 @@ def _field(text: str) -> str:
 
 def _hint(answer: http.HttpResponse) -> str:
     """Return the explanation of a refusal. PagerDuty's own text is not shown: it can contain parts of the event."""
+    document = _document(answer)
+    given = document.get("errors")
+    errors = " ".join(map(str, given if isinstance(given, list) else ())) + str(document.get("message", ""))
+    if re.search("routing.key", errors, re.IGNORECASE):
+        return _HINTS["routing"]
+    return _HINTS.get(str(document.get("status", "")), "")
+
+
+def _document(answer: http.HttpResponse) -> dict[str, Any]:
+    """Return the JSON object of an answer, an empty one if it is none."""
     try:
         document = json.loads(answer.body)
-        errors = " ".join(str(error) for error in document.get("errors", ())) + str(document.get("message", ""))
-        status = str(document.get("status", ""))
-    except (ValueError, AttributeError, TypeError):
-        return ""
-    return _HINTS["routing"] if re.search("routing.key", errors, re.IGNORECASE) else _HINTS.get(status, "")
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email
 import email.policy
+import socket
 import ssl
 import subprocess
 import sys
@@ -153,6 +154,17 @@ def test_firing_and_resolved_arrive_over_tls_in_one_thread(mail_server, mailbox,
 
 def test_implicit_tls_works(mail_server, mailbox, firing):
     receiver_of(mail_server(implicit=True), tls="implicit").send(firing, DEADLINE)
+    assert len(mailbox.accepted_messages) == 1
+
+
+@pytest.mark.parametrize("tls", ["implicit", "starttls"])
+def test_the_final_dot_of_a_name_is_not_part_of_the_certificate(mail_server, mailbox, firing, tls, monkeypatch):
+    look_up = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *more, **options: look_up("127.0.0.1", *more, **options))
+    port = mail_server(implicit=True) if tls == "implicit" else mail_server()
+    receiver = receiver_of(port, ONCALL, tls=tls)
+    receiver._server = replace(receiver._server, host="localhost.")
+    receiver.send(firing, DEADLINE)
     assert len(mailbox.accepted_messages) == 1
 
 

@@ -21,7 +21,7 @@ from certificates import make_certificates
 from watchdog.clock import SystemClock
 from watchdog.config.document import Document
 from watchdog.config.secrets import Secret
-from watchdog.errors import DeliveryError, DeliveryErrorReason
+from watchdog.errors import DeliveryError, DeliveryErrorReason, UncertainDeliveryError
 from watchdog.receivers.slack.slack_receiver import Slack
 from watchdog.receivers.transport.http import Endpoint, raise_for_status
 from watchdog.receivers.webhook import Webhook
@@ -196,6 +196,98 @@ def test_a_body_cut_short_does_not_undo_a_success(raw_server):
         connection.sendall(HEAD + b"Content-Length: 100\r\n\r\nok")
 
     raise_for_status(Endpoint(Secret(raw_server(cut).url)).post(b"{}", {}, DEADLINE), "127.0.0.1")
+
+
+# ---------------------------------------------------------------------------------------------------- interim responses
+
+EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "interim", [EARLY_HINTS, CONTINUE + EARLY_HINTS, b"HTTP/1.1 102 Processing\r\n\r\n" * 50, b"HTTP/1.1 199 X\r\n\r\n"]
+)
+@pytest.mark.parametrize("is_separate", [True, False])
+def test_interim_responses_are_skipped(raw_server, interim, is_separate):
+    def hint_first(connection, stopped):
+        connection.recv(65_536)
+        connection.sendall(interim)
+        if is_separate:
+            stopped.wait(0.1)
+        connection.sendall(HEAD + b"Content-Length: 2\r\n\r\nok")
+
+    answer = Endpoint(Secret(raw_server(hint_first).url)).post(b"{}", {}, DEADLINE)
+    assert (answer.status, answer.body) == (200, b"ok")
+
+
+@pytest.mark.parametrize(
+    "endless", [CONTINUE * 4_000, EARLY_HINTS * 1_000, b"HTTP/1.1 100 X\r\n" + b"X: y\r\n" * 10_000]
+)
+def test_endless_interim_responses_end_the_attempt_early(raw_server, firing, endless):
+    sent = []
+
+    def flood(connection, stopped):
+        connection.recv(65_536)
+        while not stopped.is_set():
+            sent.append(connection.send(endless))
+
+    error, took = failure_of(raw_server(flood).url, firing)
+    assert (error.reason, error.retryable) == ("connect", True)
+    assert took < DEADLINE / 2
+    assert sum(sent) < 8_000_000  # what was not read fills the buffers of the kernel
+
+
+def test_a_switch_of_protocols_that_nobody_asked_for_is_no_delivery(raw_server, firing):
+    def switch(connection, stopped):
+        connection.recv(65_536)
+        connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n")
+
+    error, _ = failure_of(raw_server(switch).url, firing)
+    assert (error.reason, error.retryable) == ("connect", True)
+
+
+def test_a_proxy_cannot_send_header_fields_without_end(raw_server, firing):
+    def flood(connection, stopped):
+        connection.recv(65_536)
+        connection.sendall(b"HTTP/1.0 200 Connection established\r\n")
+        while not stopped.is_set():
+            connection.sendall(b"X-More: x\r\n" * 1_000)
+
+    webhook = webhook_of(url="https://alerts.invalid/in", proxy=f"http://127.0.0.1:{raw_server(flood).port}")
+    began = time.monotonic()
+    with pytest.raises(DeliveryError) as caught:
+        webhook.send(firing, DEADLINE)
+    assert (caught.value.reason, caught.value.retryable) == ("connect", True)
+    assert time.monotonic() - began < DEADLINE / 2
+
+
+# ------------------------------------------------------------------------------------------------- unknown outcomes
+
+
+def test_the_outcome_is_unknown_only_after_everything_was_sent(raw_server, firing, unused_port):
+    def read_all(connection, stopped):
+        connection.recv(65_536)
+        stopped.wait()
+
+    for behave in (read_all, close_at_once):
+        assert isinstance(failure_of(raw_server(behave).url, firing)[0], UncertainDeliveryError)
+    assert isinstance(failure_of(raw_server(gateway_timeout).url, firing)[0], UncertainDeliveryError)
+    urls = [f"http://127.0.0.1:{unused_port(socket.SOCK_STREAM)}/", raw_server(hang).url.replace("http://", "https://")]
+    for url in urls:
+        assert not isinstance(failure_of(url, firing)[0], UncertainDeliveryError)
+
+
+def test_the_outcome_of_a_request_that_was_cut_short_is_known(raw_server):
+    big = b"x" * 50_000_000
+    with pytest.raises(DeliveryError) as caught:
+        Endpoint(Secret(raw_server(hang).url)).post(big, {}, DEADLINE)
+    assert caught.value.reason == "timeout"
+    assert not isinstance(caught.value, UncertainDeliveryError)
+
+
+def gateway_timeout(connection, stopped):
+    connection.recv(65_536)
+    connection.sendall(b"HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 0\r\n\r\n")
 
 
 def close_at_once(connection, stopped):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -125,6 +126,15 @@ def test_rsyslog_receives_records_over_tls_unchanged(rsyslog_tls, receiver, libr
         record for notification in notifications for record in log.render(notification).decode().split("\n")
     ]
     assert all(record["data"] in record["raw"] for record in arrived)
+
+
+def test_the_final_dot_of_a_name_is_not_part_of_the_certificate(rsyslog_tls, receiver, firing, monkeypatch):
+    look_up = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *more, **options: look_up("127.0.0.1", *more, **options))
+    log = receiver("tls", rsyslog_tls.ports["ossl"])
+    log._wire = dataclasses.replace(log._wire, host="localhost.")
+    log.send(firing, DEADLINE)
+    assert len(rsyslog_tls.arrived(1)) == 1
 
 
 @pytest.mark.parametrize("wire", ["unix", "udp", "lf", "tcp", "tls"])

@@ -12,7 +12,7 @@ from watchdog.config.secrets import Secret
 from watchdog.config.settings import read_settings
 from watchdog.errors import ConfigError, DeliveryError, DeliveryErrorReason
 from watchdog.receivers import alertmanager
-from watchdog.receivers.alertmanager import Alertmanager
+from watchdog.receivers.alertmanager import _GIVE_THE_BASE, Alertmanager
 from watchdog.receivers.registry import build_receivers
 from watchdog.receivers.transport.http import Endpoint, HttpResponse
 from watchdog.rules.language.rule import Severity
@@ -265,6 +265,13 @@ def test_the_destination_lists_the_hosts():
     ("urls", "problem"),
     [
         ("[]", "watchdog.toml:4: receiver.urls: must contain at least one URL"),
+        *(
+            (
+                f'["http://am-1:9093{path}"]',
+                f"watchdog.toml:4: receiver.urls: {_GIVE_THE_BASE}",
+            )
+            for path in ("/api/v2/alerts", "/api/v1/alerts", "/api/v2", "/am/api/v2/", "/#/alerts", "?x=y")
+        ),
         ('["am-1:9093"]', "watchdog.toml:4: receiver.urls: must begin with https:// or http:// and a host name"),
     ],
 )

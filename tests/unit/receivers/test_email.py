@@ -205,6 +205,10 @@ def test_the_port_follows_the_tls_mode(more, tls, port):
             "6: receiver.to: must be an address such as oncall@example.net, without a display name",
         ),
         (TABLE.replace('["b@example.net"]', "[]"), "6: receiver.to: must contain at least one address"),
+        (
+            TABLE.replace("mail.example", "mail.example:587", 1),
+            '4: receiver.host: must be a host name or an address, without a port: give "mail.example"; give port = 587',
+        ),
     ],
 )
 def test_bad_settings_are_reported(table, problem):

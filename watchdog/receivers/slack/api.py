@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from watchdog.config.secrets import Secret
-from watchdog.errors import DeliveryError, DeliveryErrorReason
+from watchdog.errors import DeliveryError, DeliveryErrorReason, UncertainDeliveryError
 from watchdog.receivers.transport import http
 from watchdog.receivers.transport.deadline import Deadline
 
@@ -129,7 +129,7 @@ class SlackApi:
 
         Raises:
             SlackApiError: Slack refused the call.
-            http.UncertainDeliveryError: no usable response; Slack may have taken the message.
+            UncertainDeliveryError: no usable response; Slack may have taken the message.
             DeliveryError: any other failure.
         """
         self._throttle.wait_for_turn(deadline)
@@ -145,7 +145,7 @@ class SlackApi:
         headers = {**content, "Authorization": f"Bearer {self._token.reveal()}"}
         response = self._endpoints[method].post(body, headers, deadline.remaining(), max_bytes=_MAX_RESPONSE_BYTES)
         if response.status >= 500:  # noqa: PLR2004 - RFC 9110 §15.6
-            raise http.UncertainDeliveryError(
+            raise UncertainDeliveryError(
                 DeliveryErrorReason.SERVER_ERROR,
                 f"{self.host} answered {response.status}",
                 retryable=True,
@@ -154,7 +154,7 @@ class SlackApi:
         http.raise_for_status(response, self.host)
         result = _json_object(response.body)
         if result is None:
-            raise http.UncertainDeliveryError(
+            raise UncertainDeliveryError(
                 DeliveryErrorReason.SERVER_ERROR, f"{self.host}: the response is not from Slack", retryable=True
             )
         if result.get("ok") is not True:
@@ -168,7 +168,7 @@ class SlackApi:
                 DeliveryErrorReason.RATE_LIMITED, text, retryable=True, retry_after_seconds=retry_after_seconds
             )
         if code in _UNCERTAIN_CODES:
-            return http.UncertainDeliveryError(DeliveryErrorReason.SERVER_ERROR, text, retryable=True)
+            return UncertainDeliveryError(DeliveryErrorReason.SERVER_ERROR, text, retryable=True)
         if code in _TRANSIENT_CODES:
             return SlackApiError(code, DeliveryErrorReason.SERVER_ERROR, text, retryable=True)
         if code in _AUTH_CODES:

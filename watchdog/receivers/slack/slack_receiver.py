@@ -81,7 +81,7 @@ class Slack(Receiver):
         return b"\n".join(map(encode_json, self._messages(notification)))
 
     def send(self, notification: Notification, deadline_seconds: float) -> None:
-        """Post; delivered means status 2xx from a webhook, or `"ok": true` for each message of a bot.
+        """Post; delivered means the text `ok` from a webhook, or `"ok": true` for each message of a bot.
 
         Raises:
             DeliveryError: Slack refused the message or did not answer.
@@ -94,6 +94,8 @@ class Slack(Receiver):
         headers = json_headers(notification.id)
         response = self._backend.post(self.render(notification), headers, deadline.remaining())
         http.raise_for_status(response, self._backend.host, _HINTS.get(response.body.strip(), ""))
+        if response.body.strip() != b"ok":
+            raise http.undocumented_answer(self._backend.host, response.status, 'Slack\'s "ok"')
 
     def limit_usage(self, notification: Notification) -> list[str]:
         """Return characters and blocks of each message, with their limits."""

@@ -19,11 +19,10 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Self
 
-from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError
+from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError, UncertainDeliveryError
 from watchdog.receivers.base import ReceiverState
 from watchdog.receivers.slack import message as slack_message
 from watchdog.receivers.slack.api import SlackApi, SlackApiError
-from watchdog.receivers.transport import http
 from watchdog.receivers.transport.deadline import Deadline
 from watchdog.routing.notification import DIGEST_GROUP_KEY, Notification, NotificationReason
 
@@ -178,7 +177,7 @@ class SlackThread:
         try:
             response = self._send("chat.postMessage", target, notification, deadline, brief=True, remark=remark)
         except DeliveryError as error:
-            if not isinstance(error, http.UncertainDeliveryError):  # certainly not posted: the previous state holds
+            if not isinstance(error, UncertainDeliveryError):  # certainly not posted: the previous state holds
                 self._restore(notification, previous, store)
             raise
         return replace(state, step=MessageStep.POSTED, channel_id=str(response["channel"]), ts=str(response["ts"]))

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.transport.connect import connect_tcp
 from watchdog.receivers.transport.deadline import Deadline
+from watchdog.receivers.transport.host_names import tls_name
 from watchdog.receivers.transport.tls import certificate_error, has_fingerprint
 
 FRAMINGS = ("octet-counting", "lf")
@@ -120,7 +121,7 @@ class _TlsSession:
             OSError: the connection broke or timed out.
         """
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = tls_settings.tls_context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self._tls = tls_settings.tls_context.wrap_bio(self._incoming, self._outgoing, server_hostname=tls_name(host))
         while True:
             try:
                 self._tls.do_handshake()

@@ -17,6 +17,7 @@ from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.syslog.stream import MAX_RECORD_BYTES, StreamWire, TlsSettings, bracket_ipv6
 from watchdog.receivers.transport.connect import resolve_host
 from watchdog.receivers.transport.deadline import Deadline
+from watchdog.receivers.transport.host_names import host_problem
 
 LOCAL_SYSLOG_SOCKETS = ("/dev/log", "/run/systemd/journal/dev-log", "/run/systemd/journal/syslog")
 
@@ -64,6 +65,8 @@ def wire_from_address(
     # .port raises ValueError if it is not a port
     if not parts.hostname or parts.port == 0 or parts.path or parts.query or parts.username is not None:
         raise ValueError(f"write it like {parts.scheme}://host:{_PORTS[parts.scheme]}")
+    if problem := host_problem(parts.hostname):
+        raise ValueError(f"the host {problem}")
     port = parts.port or _PORTS[parts.scheme]
     if parts.scheme == "udp":
         return UdpWire(parts.hostname, port)

@@ -20,10 +20,13 @@ class ResolvedAddress(NamedTuple):
 
 
 def resolve_host(host: str, port: int, kind: socket.SocketKind, deadline: Deadline) -> list[ResolvedAddress]:
-    """Return the addresses of `host`, in the order of the resolver.
+    """Return the addresses of `host`, in the order of the resolver, without link-local and metadata addresses.
+
+    To be used for the connection itself: then neither another spelling of such an address nor a second answer of the
+    name server avoids the check.
 
     Raises:
-        DeliveryError: `dns`, or `timeout` if the resolver does not answer in time.
+        DeliveryError: `dns`, `forbidden_address`, or `timeout` if the resolver does not answer in time.
     """
     answers: list[ResolvedAddress] = []
     failures: list[OSError | UnicodeError] = []
@@ -44,24 +47,21 @@ def resolve_host(host: str, port: int, kind: socket.SocketKind, deadline: Deadli
         raise DeliveryError(DeliveryErrorReason.DNS, f"{host}: name resolution failed", retryable=True)
     if not answers:
         raise DeliveryError(DeliveryErrorReason.TIMEOUT, f"{host}: name resolution timed out", retryable=True)
-    return answers
+    allowed = [address for address in answers if not is_metadata_address(str(address.sockaddr[0]))]
+    if not allowed:
+        raise forbidden_address_error(host)
+    return allowed
 
 
-def connect_tcp(host: str, port: int, deadline: Deadline, *, forbid_metadata_addresses: bool = False) -> socket.socket:
+def connect_tcp(host: str, port: int, deadline: Deadline) -> socket.socket:
     """Return a TCP connection to `host`; its timeout is the time left.
 
-    Every address is tried, each with an equal share of the time left. With `forbid_metadata_addresses`, link-local and
-    metadata addresses are not tried. The check uses the resolved address that is also connected to: neither another
-    spelling of the address nor a second answer of the name server avoids it.
+    Every address of `resolve_host` is tried, each with an equal share of the time left.
 
     Raises:
         DeliveryError: `dns`, `timeout`, `connect` or `forbidden_address`.
     """
     addresses = resolve_host(host, port, socket.SOCK_STREAM, deadline)
-    if forbid_metadata_addresses:
-        addresses = [address for address in addresses if not is_metadata_address(str(address.sockaddr[0]))]
-        if not addresses:
-            raise forbidden_address_error(host)
     failure: OSError = TimeoutError()
     for index, address in enumerate(addresses):
         connection = socket.socket(address.family, socket.SOCK_STREAM)

@@ -8,7 +8,6 @@ nothing else of it.
 
 from __future__ import annotations
 
-import email.utils
 import encodings.latin_1  # noqa: F401 - Python imports it at the first header field
 import re
 import socket
@@ -28,9 +27,11 @@ from urllib3.exceptions import HTTPError as TransportError
 from watchdog import __version__
 from watchdog.config.document import Table
 from watchdog.config.secrets import Secret
-from watchdog.errors import DeliveryError, DeliveryErrorReason
+from watchdog.errors import DeliveryError, DeliveryErrorReason, UncertainDeliveryError
 from watchdog.receivers.transport.connect import connect_tcp
 from watchdog.receivers.transport.deadline import Deadline, DeadlineEnforcer
+from watchdog.receivers.transport.host_names import host_problem
+from watchdog.receivers.transport.http_response import FinalResponse, parse_retry_after
 from watchdog.receivers.transport.metadata_addresses import forbidden_address_error, is_metadata_host
 from watchdog.receivers.transport.proxy import Proxy, proxy_from_table
 from watchdog.receivers.transport.tls import certificate_error, host_tls_context, tls_context_from_table
@@ -40,10 +41,6 @@ MAX_RESPONSE_BYTES = 65_536
 _PLACEHOLDER_URL = Secret("http://unset.invalid/")  # RFC 2606 §2: .invalid never resolves
 _RETRYABLE_CLIENT_ERRORS = (408, 425)  # RFC 9110 §15.5.9 Request Timeout, RFC 8470 §5.2 Too Early
 _PROXY_REFUSES = re.compile(r"Tunnel connection failed: ([0-9]{3})")  # error text of http.client
-
-
-class UncertainDeliveryError(DeliveryError):
-    """The request was sent, but there was no usable response: the server may have taken the message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +84,8 @@ class Endpoint:
             raise ValueError("not a URL") from None
         if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
             raise ValueError("must begin with https:// or http:// and a host name")
+        if problem := host_problem(parts.hostname):
+            raise ValueError(f"the host of the URL {problem}")
         try:
             self._url = requests.Request("POST", text).prepare().url or ""
         except (ValueError, requests.RequestException):
@@ -107,7 +106,7 @@ class Endpoint:
         """Post `body`; return the response with the first `max_bytes` of its body, also if the status is an error.
 
         Raises:
-            UncertainDeliveryError: no usable response; the server may have taken the message.
+            UncertainDeliveryError: all was sent, and there was no usable response.
             DeliveryError: `timeout`, `dns`, `connect`, `tls` or `forbidden_address`, at `deadline_seconds` at the
                 latest.
         """
@@ -160,7 +159,7 @@ class Endpoint:
 
     def _delivery_error(self, error: Exception, attempt: _ConnectionAttempt) -> DeliveryError:
         causes = _causes(error)
-        error_type = UncertainDeliveryError if attempt.has_connected else DeliveryError
+        error_type = UncertainDeliveryError if attempt.was_sent else DeliveryError
         if attempt.enforcer.has_expired or any(isinstance(cause, (TimeoutError, requests.Timeout)) for cause in causes):
             return error_type(DeliveryErrorReason.TIMEOUT, f"{self.host}: no complete answer in time", retryable=True)
         for cause in causes:
@@ -170,7 +169,10 @@ class Endpoint:
                 text = f"{self.host}: the proxy {attempt.proxy.host} answered {refused[1]}"
                 return DeliveryError(DeliveryErrorReason.CONNECT, text, retryable=True)
         if any(isinstance(cause, (ssl.SSLError, requests.exceptions.SSLError)) for cause in causes):
-            return error_type(DeliveryErrorReason.TLS, f"{self.host}: TLS failed", retryable=True)
+            # An alert refuses the request, such as one without a client certificate; a mere end of the stream does not.
+            has_ended = any(isinstance(cause, ssl.SSLEOFError) for cause in causes)
+            tls_error_type = error_type if has_ended else DeliveryError
+            return tls_error_type(DeliveryErrorReason.TLS, f"{self.host}: TLS failed", retryable=True)
         return error_type(
             DeliveryErrorReason.CONNECT, f"{self.host}: connection broken before the answer", retryable=True
         )
@@ -234,23 +236,18 @@ def raise_for_status(response: HttpResponse, host: str, hint: str = "") -> None:
             retryable=retryable,
             retry_after_seconds=wait_seconds if retryable else None,
         )
-    raise DeliveryError(DeliveryErrorReason.SERVER_ERROR, text, retryable=True, retry_after_seconds=wait_seconds)
+    # RFC 9110 §15.6.5 Gateway Timeout: the server behind the gateway may have taken the message.
+    error_type = UncertainDeliveryError if status == 504 else DeliveryError  # noqa: PLR2004
+    raise error_type(DeliveryErrorReason.SERVER_ERROR, text, retryable=True, retry_after_seconds=wait_seconds)
 
 
-def parse_retry_after(text: str | None, now: float) -> float | None:
-    """Return the seconds that a Retry-After field asks to wait from `now` (wall clock), at least 0; None if invalid.
+def undocumented_answer(host: str, status: int, wanted: str) -> DeliveryError:
+    """Return the error for a 2xx answer that the service of `host` never gives: a login page or a captive portal.
 
-    Source: RFC 9110 §10.2.3.
+    `wanted`: the documented answer, in words. The message is taken as not delivered.
     """
-    if text is None:
-        return None
-    if re.fullmatch(r"[0-9]{1,300}", text):  # a float holds no more digits
-        return float(text)
-    try:
-        at = email.utils.parsedate_to_datetime(text).timestamp()
-    except (ValueError, OverflowError):
-        return None
-    return max(0.0, at - now)
+    text = f"{host} answered {status} without {wanted}: the answer is not from the service"
+    return DeliveryError(DeliveryErrorReason.SERVER_ERROR, text, retryable=True)
 
 
 def _read_at_most(raw: urllib3.BaseHTTPResponse, max_bytes: int) -> bytes:
@@ -296,16 +293,18 @@ class _SinglePoolAdapter(requests.adapters.HTTPAdapter):
 
 @dataclass(slots=True)
 class _ConnectionAttempt:
-    """Deadline and proxy for the connections of one POST, and whether a connection was made."""
+    """Deadline and proxy for the connections of one request, and whether all of the request was sent."""
 
     deadline: Deadline
     enforcer: DeadlineEnforcer
     proxy: Proxy | None
-    has_connected: bool = False
+    was_sent: bool = False
 
 
 class _DeadlineConnection(connection.HTTPConnection):
     """Connects under a deadline, never to a metadata service; the enforcer watches the socket."""
+
+    response_class = FinalResponse
 
     def __init__(self, *args: Any, attempt: _ConnectionAttempt, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -314,10 +313,13 @@ class _DeadlineConnection(connection.HTTPConnection):
     def _new_conn(self) -> socket.socket:
         proxy = self._attempt.proxy
         host, port = (self.host.strip("[]"), self.port) if proxy is None else (proxy.host, proxy.port)
-        tcp = connect_tcp(host, port, self._attempt.deadline, forbid_metadata_addresses=True)
-        self._attempt.has_connected = True
+        tcp = connect_tcp(host, port, self._attempt.deadline)
         self._attempt.enforcer.watch_socket(tcp)
         return tcp
+
+    def request(self, *args: Any, **options: Any) -> None:
+        super().request(*args, **options)
+        self._attempt.was_sent = True
 
 
 class _DeadlineTlsConnection(_DeadlineConnection, connection.HTTPSConnection):

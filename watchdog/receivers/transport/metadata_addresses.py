@@ -10,13 +10,41 @@ import socket
 
 from watchdog.errors import DeliveryError, DeliveryErrorReason
 
-_FORBIDDEN_NETWORKS = (
-    ipaddress.ip_network("169.254.0.0/16"),
-    ipaddress.ip_network("fe80::/10"),
-    ipaddress.ip_network("fd00:ec2::254/128"),
+_LINK_LOCAL = (ipaddress.ip_network("169.254.0.0/16"), ipaddress.ip_network("fe80::/10"))
+# Metadata services outside the link-local ranges; other addresses of their networks are ordinary ones.
+_METADATA = frozenset(
+    ipaddress.ip_address(address)
+    for address in (
+        "fd00:ec2::254",  # AWS, "Use IMDS"
+        "fd00:ec2::23",  # AWS, "EKS Pod Identity"
+        "fd20:ce::254",  # Google Cloud, "About VM metadata"
+        "100.100.100.200",  # Alibaba Cloud, "ECS instance metadata"
+        "168.63.129.16",  # Azure, "What is IP address 168.63.129.16?"
+        "192.0.0.192",  # Oracle Cloud, "Instance metadata" of classic instances
+        "fd00:c1::a9fe:a9fe",  # Oracle Cloud, "Getting instance metadata"
+        "fd00:42::42",  # Scaleway, "Instance metadata"
+    )
+)
+# IPv6 networks whose addresses lead to the IPv4 address in them, and the number of bits after that address.
+_EMBEDDING = (
+    (ipaddress.IPv6Network("::ffff:0:0/96"), 0),  # RFC 4291 §2.5.5.2, mapped
+    (ipaddress.IPv6Network("::/96"), 0),  # RFC 4291 §2.5.5.1, compatible
+    (ipaddress.IPv6Network("::ffff:0:0:0/96"), 0),  # RFC 2765 §2.1, translated
+    (ipaddress.IPv6Network("64:ff9b::/96"), 0),  # RFC 6052 §2.1, NAT64
+    (ipaddress.IPv6Network("64:ff9b:1::/48"), 0),  # RFC 8215, NAT64 of a site; §3.1 of RFC 6052 advises /96 in it
+    (ipaddress.IPv6Network("2002::/16"), 80),  # RFC 3056 §2, 6to4
 )
 # Host names of cloud metadata services: behind a proxy, only the name is known.
-_METADATA_NAMES = ("metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal")
+_METADATA_NAMES = (
+    "metadata",
+    "metadata.google.internal",
+    "metadata.goog",
+    "instance-data",
+    "instance-data.ec2.internal",
+    "metadata.tencentyun.com",
+    "metadata.packet.net",
+    "metadata.platformequinix.com",
+)
 
 
 def forbidden_address_error(host: str) -> DeliveryError:
@@ -28,10 +56,15 @@ def forbidden_address_error(host: str) -> DeliveryError:
 
 def is_metadata_address(address: str) -> bool:
     """Return whether the numeric `address` is link-local or belongs to a cloud metadata service."""
-    ip: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
-    return any(ip in network for network in _FORBIDDEN_NETWORKS)
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    candidates: list[ipaddress.IPv4Address | ipaddress.IPv6Address] = [ip]
+    if isinstance(ip, ipaddress.IPv6Address):
+        candidates += [
+            ipaddress.IPv4Address(int(ip) >> bits_after & 0xFFFF_FFFF)
+            for network, bits_after in _EMBEDDING
+            if ip in network
+        ]
+    return any(found in _METADATA or any(found in network for network in _LINK_LOCAL) for found in candidates)
 
 
 def is_metadata_host(host: str) -> bool:

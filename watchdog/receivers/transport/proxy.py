@@ -6,6 +6,7 @@ import urllib.parse
 from dataclasses import dataclass
 
 from watchdog.config.document import Table
+from watchdog.receivers.transport.host_names import host_problem
 from watchdog.receivers.transport.http_headers import basic_authorization
 
 _DEFAULT_PORT = 3_128  # the port registered by squid for HTTP proxies; curl's default, 1080, is that of SOCKS
@@ -45,7 +46,8 @@ def parse_proxy_url(text: str) -> Proxy:
         port = parts.port
     except ValueError:
         raise ValueError("not a URL") from None
-    if parts.scheme != "http" or not parts.hostname or port == 0 or parts.path.strip("/") or parts.query:
+    is_proxy = parts.scheme == "http" and port != 0 and not parts.path.strip("/") and not parts.query
+    if not is_proxy or not parts.hostname or host_problem(parts.hostname):
         raise ValueError("not the URL of a proxy")
     headers = {}
     if parts.username is not None:

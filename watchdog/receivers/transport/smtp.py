@@ -21,6 +21,7 @@ from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.transport.connect import connect_tcp
 from watchdog.receivers.transport.deadline import Deadline, DeadlineEnforcer
+from watchdog.receivers.transport.host_names import tls_name
 from watchdog.receivers.transport.tls import certificate_error
 
 MAX_REPLY_BYTES = 65_536
@@ -126,7 +127,7 @@ class _SmtpSession(smtplib.SMTP):
         self._enforcer = enforcer
         # Without a name smtplib asks the resolver for the host's own name, without a deadline.
         super().__init__(local_hostname="localhost")
-        self._host = server.host  # smtplib checks the certificate against this name
+        self._host = tls_name(server.host)  # smtplib checks the certificate against this name
 
     def transfer(self, sender: str, recipients: Sequence[str], message: bytes) -> dict[str, DeliveryError]:
         server = self._server
@@ -168,7 +169,7 @@ class _SmtpSession(smtplib.SMTP):
         self._enforcer.watch_socket(tcp)
         self.local_hostname = _ehlo_name(tcp)
         if self._server.tls_mode == "implicit":
-            return self._server.tls_context.wrap_socket(tcp, server_hostname=host)
+            return self._server.tls_context.wrap_socket(tcp, server_hostname=tls_name(host))
         return tcp
 
     def _expect(self, reply: tuple[int, bytes], code: int, refused_part: str) -> None:

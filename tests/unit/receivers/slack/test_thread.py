@@ -13,12 +13,12 @@ import factories
 from slack_server import TOKEN, Workspace
 from watchdog.alerts.alert import AlertState
 from watchdog.config.secrets import Secret
-from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError
+from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError, UncertainDeliveryError
 from watchdog.receivers.base import VolatileReceiverState
 from watchdog.receivers.slack.api import API_METHODS, SlackApi, SlackThrottle
 from watchdog.receivers.slack.thread import CONTINUED_REMARK, MOVED_TEXT, UNCERTAIN_REMARK, SlackThread
 from watchdog.receivers.transport.deadline import Deadline
-from watchdog.receivers.transport.http import Endpoint, HttpResponse, HttpTransport, UncertainDeliveryError
+from watchdog.receivers.transport.http import Endpoint, HttpResponse, HttpTransport
 from watchdog.receivers.transport.tls import host_tls_context
 from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.language.rule import Severity

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError
 from watchdog.receivers.transport import http
+from watchdog.receivers.transport.http_response import parse_retry_after
 from watchdog.receivers.transport.metadata_addresses import is_metadata_address
 
 NOW = 1_750_000_000.0  # Sun, 15 Jun 2025 15:06:40 GMT
@@ -31,7 +34,29 @@ NOW = 1_750_000_000.0  # Sun, 15 Jun 2025 15:06:40 GMT
     ],
 )
 def test_retry_after_is_seconds_or_a_date_or_none(text, seconds):
-    assert http.parse_retry_after(text, NOW) == seconds
+    assert parse_retry_after(text, NOW) == seconds
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kolkata", "UTC"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Sun, 15 Jun 2025 15:07:10 GMT",
+        "Sunday, 15-Jun-25 15:07:10 GMT",
+        "Sun Jun 15 15:07:10 2025",
+        "Sun, 15 Jun 2025 15:07:10 -0000",
+        "Sun, 15 Jun 2025 15:07:10",
+        "Sun, 15 Jun 2025 17:07:10 +0200",
+    ],
+)
+def test_a_date_is_utc_whatever_the_zone_of_the_host(monkeypatch, zone, text):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert parse_retry_after(text, NOW) == 30.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.parametrize(
@@ -73,6 +98,17 @@ def test_every_2xx_is_success(status):
         "fe80::1%eth0",
         "febf::1",
         "fd00:ec2::254",
+        "fd00:ec2::23",
+        "fd20:ce::254",
+        "100.100.100.200",
+        "168.63.129.16",
+        "192.0.0.192",
+        "::a9fe:a9fe",
+        "::ffff:0:a9fe:a9fe",
+        "64:ff9b::a9fe:a9fe",
+        "64:ff9b:1::a9fe:a9fe",
+        "64:ff9b::6464:64c8",
+        "2002:a9fe:a9fe::1",
     ],
 )
 def test_recognises_link_local_and_metadata_addresses(address):
