@@ -8,7 +8,7 @@
  * only the members used here. Memory is read through BTF-typed pointers, so
  * that the verifier proves each offset; only strings need a helper.
  *
- * All maps and all functions that use a map are in this file and in
+ * All maps and all functions that use a map are in this file, reset.bpf.c and
  * latency.bpf.c: bcc does not translate map calls in an included file.
  */
 #include <kernel_types.h>
@@ -394,54 +394,6 @@ KFUNC_PROBE(fallback_inet_sock_set_state, struct sock *sk, int from, int to)
 	count = fallback_events.lookup(&zero);
 	if (count)
 		__sync_fetch_and_add(count, 1);
-	return 0;
-}
-
-KFUNC_PROBE(tcp_receive_reset, struct sock *sk)
-{
-	struct tracked_socket *tracked = tracked_sockets.sk_storage_get(sk, 0, 0);
-
-	if (tracked)
-		tracked->resets_received++;
-	return 0;
-}
-
-/*
- * sk may be NULL (no socket for the segment) and may be a small request or
- * time-wait socket since Linux 6.10: those have no struct sock.
- */
-KFUNC_PROBE(tcp_send_reset, struct sock *sk)
-{
-	struct owner unknown = {};
-	struct tracked_socket *tracked = NULL;
-	struct connection *record;
-	struct tcp_sock *tp;
-	struct sums *total;
-
-	if (sk && sk->__sk_common.skc_state != TCP_TIME_WAIT && sk->__sk_common.skc_state != TCP_NEW_SYN_RECV &&
-	    sk->__sk_common.skc_state != TCP_LISTEN)
-		tracked = tracked_sockets.sk_storage_get(sk, 0, 0);
-	if (!tracked) {
-		total = get_sums(&unknown, 0, DIRECTION_UNKNOWN);
-		if (total)
-			__sync_fetch_and_add(&total->resets_sent, 1);
-		return 0;
-	}
-	if (!tracked->ended) {
-		tracked->resets_sent++;
-		return 0;
-	}
-	/* close() with unread data first sets CLOSE, then sends the reset: the final record is already written. */
-	tp = bpf_skc_to_tcp_sock(sk);
-	record = tp ? ledger.ringbuf_reserve(sizeof(*record)) : NULL;
-	if (record) {
-		fill_correction(record, sk, tp, tracked);
-		ledger.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
-		return 0;
-	}
-	total = get_sums(&tracked->owner, sk->__sk_common.skc_net->ns.inum, tracked->direction);
-	if (total)
-		__sync_fetch_and_add(&total->resets_sent, 1);
 	return 0;
 }
 

@@ -102,6 +102,18 @@ struct sums {
 	struct owner owner;
 };
 
+/* Key and value of `reset_peers`: resets in answer to segments of a peer that belong to no connection. */
+struct reset_peer_key {
+	u8 remote[16]; /* IPv4 as ::ffff:a.b.c.d */
+	u32 netns;
+	u32 direction; /* in: it tried to connect; unknown: a segment without SYN */
+};
+
+struct reset_peer {
+	u64 created_ns;
+	u64 resets_sent;
+};
+
 /* A record of `responses`. */
 struct response {
 	u64 cookie;
@@ -128,6 +140,8 @@ struct datagrams {
 _Static_assert(sizeof(struct owner) == 72, "struct owner has no hidden padding");
 _Static_assert(sizeof(struct connection) == 208, "struct connection has no hidden padding");
 _Static_assert(sizeof(struct sums_key) == 24, "struct sums_key has no hidden padding");
+_Static_assert(sizeof(struct reset_peer_key) == 24, "struct reset_peer_key has no hidden padding");
+_Static_assert(sizeof(struct reset_peer) == 16, "struct reset_peer has no hidden padding");
 _Static_assert(sizeof(struct response) == 16, "struct response has no hidden padding");
 _Static_assert(sizeof(struct datagrams_key) == 24, "struct datagrams_key has no hidden padding");
 _Static_assert(sizeof(struct datagrams) == 104, "struct datagrams has no hidden padding");

@@ -60,6 +60,10 @@ class Btf:
         """Return whether the kernel has a struct of this name."""
         return bool(self._find(struct_name, _STRUCT))
 
+    def traces_resets_without_socket(self) -> bool:
+        """Return whether tcp_send_reset runs for segments without a socket, too: Linux 6.10, commit 19822a980e19."""
+        return bool(self._find("sk_rst_reason", _ENUM))  # an argument of the tracepoint since then
+
     def struct_size(self, struct_name: str) -> int:
         """Return the size of a struct in bytes."""
         return self._head(self._struct(struct_name))[2]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes as ct
 import mmap
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,19 @@ from numpy.typing import NDArray
 from watchdog.clock import Clock
 from watchdog.kernel import libbpf
 from watchdog.kernel.handover import LoadedPrograms
-from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, LOSS_FIELDS, RESPONSE, SUMS, SUMS_KEY
+from watchdog.kernel.layout import (
+    CONNECTION,
+    DATAGRAMS,
+    DATAGRAMS_KEY,
+    LOSS_FIELDS,
+    RESET_PEER,
+    RESPONSE,
+    SUMS,
+    SUMS_KEY,
+)
 from watchdog.kernel.programs import RESET_PROBES, STATE_PROBE
 from watchdog.kernel.quality import Quality
+from watchdog.kernel.reset_peers import RESET_PEER_ID, ResetPeersMap
 from watchdog.kernel.ring_buffer import RingBuffer
 from watchdog.kernel.totals_map import Totals, TotalsMap
 
@@ -32,7 +42,8 @@ class Reading:
 
     `at_ns`: CLOCK_BOOTTIME at the end of the reading. `live`, `closed`: (n,), (m,) of `CONNECTION`, listeners among the
     live; a connection that ended during the reading is in both. `sums`: of `SUMS_KEY` and `SUMS`. On demand, else
-    empty: `responses`, (r,) of `RESPONSE`; `datagrams`: of `DATAGRAMS_KEY` and `DATAGRAMS`.
+    empty: `responses`, (r,) of `RESPONSE`; `datagrams`: of `DATAGRAMS_KEY` and `DATAGRAMS`. `reset_peers`: of
+    `RESET_PEER_ID` and `RESET_PEER`.
     """
 
     at_ns: int
@@ -42,6 +53,7 @@ class Reading:
     responses: NDArray[np.void]
     datagrams: Totals
     quality: Quality
+    reset_peers: Totals = field(default_factory=lambda: Totals(np.empty(0, RESET_PEER_ID), np.empty(0, RESET_PEER)))
 
 
 class Collector:
@@ -60,6 +72,7 @@ class Collector:
         self._responses: RingBuffer | None = None
         self._sums = TotalsMap(loaded.maps["sums"], SUMS_KEY, SUMS)
         self._datagrams = TotalsMap(loaded.maps["datagrams"], DATAGRAMS_KEY, DATAGRAMS)
+        self._reset_peers = ResetPeersMap(loaded.maps["reset_peers"])
         self._ledger = _open_ring_buffer(loaded.maps["ledger"], CONNECTION)
         self._losses_before = np.zeros(len(LOSS_FIELDS), np.int64)
         self._missed_events = 0
@@ -108,12 +121,13 @@ class Collector:
         live, retries = self._read_live_sockets()
         pass_seconds = (self._clock.boottime_ns() - began) / 1e9
         sums = self._with_missed_resets(self._sums.read())
+        reset_peers = self._reset_peers.read(began)
         probing = self._responses is not None
         datagrams = self._datagrams.read() if probing else self._datagrams.empty_totals()
         responses = self._responses.read() if self._responses is not None else np.empty(0, RESPONSE)
         quality = self._quality(misses, pass_seconds, retries)
         closed = self._ledger.read()  # last: it removes the records, and a later failure would lose them
-        return Reading(self._clock.boottime_ns(), live, closed, sums, responses, datagrams, quality)
+        return Reading(self._clock.boottime_ns(), live, closed, sums, responses, datagrams, quality, reset_peers)
 
     def close(self) -> None:
         """Detach the programs and close every descriptor."""

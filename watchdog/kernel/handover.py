@@ -34,6 +34,7 @@ _TEMPORARY = "/tmp"  # noqa: S108 - used with mkdtemp; the service account often
 MAPS = {
     "ledger": (0, 0),
     "sums": (layout.SUMS_KEY.itemsize, layout.SUMS.itemsize),
+    "reset_peers": (layout.RESET_PEER_KEY.itemsize, layout.RESET_PEER.itemsize),
     "losses": (4, np.dtype("<u8").itemsize),
     "fallback_events": (4, np.dtype("<u8").itemsize),
     "attached_since": (4, np.dtype("<u8").itemsize),

@@ -57,6 +57,13 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("u32 total_retrans", "total_retrans"),
     ),
     "socket": (("struct sock *sk", "sk"),),
+    "net_device": (("struct net *nd_net", "nd_net"),),  # possible_net_t contains only the pointer
+    "sk_buff": (
+        ("struct net_device *dev", "dev"),
+        ("unsigned char *head", "head"),
+        ("u16 network_header", "network_header"),  # offset from `head`
+        ("u16 transport_header", "transport_header"),
+    ),
     "qstr": (("const unsigned char *name", "name"),),
     "dentry": (("struct qstr d_name", "d_name"),),
     "path": (("struct dentry *dentry", "dentry"),),

@@ -181,6 +181,10 @@ def _load_for_real() -> Iterator[Finding]:
         f" of which the pass over live sockets took {reading.quality.pass_seconds * 1e3:.2f} ms"
         + (f", resumed {reading.quality.pass_retries} times" if reading.quality.pass_retries else ""),
     )
+    if not Btf().traces_resets_without_socket():
+        yield Finding(
+            "note", "closed ports", "resets sent to a peer of a closed port are not counted", "use Linux 6.10 or newer"
+        )
     if message_probes_problem:
         yield Finding("note", "on demand", f"no response latency, no UDP: {message_probes_problem}")
     elif message_probes_warning():

@@ -72,6 +72,12 @@ SUMS_COUNTERS = (
 SUMS = np.dtype([*((name, "<u8") for name in SUMS_COUNTERS), ("owner", OWNER)])
 """struct sums: totals of connections that did not fit into the ledger."""
 
+RESET_PEER_KEY = np.dtype([("remote", "u1", (16,)), ("netns", "<u4"), ("direction", "<u4")])
+"""struct reset_peer_key."""
+
+RESET_PEER = np.dtype([("created_ns", "<u8"), ("resets_sent", "<u8")])
+"""struct reset_peer: resets in answer to segments of a peer that belong to no connection."""
+
 RESPONSE = np.dtype([("cookie", "<u8"), ("latency_ns", "<u8")])
 """struct response: one response to a request, on demand."""
 
@@ -96,6 +102,8 @@ def layout_assertions() -> str:
         "connection": CONNECTION,
         "sums_key": SUMS_KEY,
         "sums": SUMS,
+        "reset_peer_key": RESET_PEER_KEY,
+        "reset_peer": RESET_PEER,
         "response": RESPONSE,
         "datagrams_key": DATAGRAMS_KEY,
         "datagrams": DATAGRAMS,

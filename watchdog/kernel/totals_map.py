@@ -39,28 +39,34 @@ class TotalsMap:
 
     def read(self) -> Totals:
         """Return every total; when more than a quarter of the map is used, delete the entries of ended processes."""
-        lib = libbpf.library()
-        keys, values = np.empty(self._capacity, self._key_type), np.empty(self._capacity, self._value_type)
-        next_batch, count = ct.c_uint64(), ct.c_uint32(self._capacity)
-        result = lib.bpf_map_lookup_batch(
-            self._fd, None, ct.byref(next_batch), keys.ctypes.data, values.ctypes.data, ct.byref(count), None
-        )
-        if result < 0 and ct.get_errno() != errno.ENOENT:  # ENOENT: the end of the map
-            libbpf.check_result(result, "cannot read a BPF map of totals")
-        totals = Totals(keys[: count.value].copy(), values[: count.value].copy())
-        if count.value > self._capacity // 4:
+        totals = read_hash_map(self._fd, self._capacity, self._key_type, self._value_type)
+        if len(totals.keys) > self._capacity // 4:
             self._delete_ended_processes(totals)
         return totals
 
     def _delete_ended_processes(self, totals: Totals) -> None:
-        lib = libbpf.library()
         for number, key in enumerate(totals.keys):
             if key["tgid"] and not _is_alive(int(key["tgid"]), int(key["start_ns"])):
-                # The value at deletion counts: it replaces the value that was read before.
-                final = np.empty(1, self._value_type)
-                entry_key = totals.keys[number : number + 1].copy()
-                if lib.bpf_map_lookup_and_delete_elem(self._fd, entry_key.ctypes.data, final.ctypes.data) == 0:
-                    totals.values[number] = final[0]
+                delete_entry(self._fd, totals, number)
+
+
+def read_hash_map(fd: int, capacity: int, key_type: np.dtype[np.void], value_type: np.dtype[np.void]) -> Totals:
+    """Return all entries of the hash map behind `fd`."""
+    keys, values = np.empty(capacity, key_type), np.empty(capacity, value_type)
+    next_batch, count = ct.c_uint64(), ct.c_uint32(capacity)
+    result = libbpf.library().bpf_map_lookup_batch(
+        fd, None, ct.byref(next_batch), keys.ctypes.data, values.ctypes.data, ct.byref(count), None
+    )
+    if result < 0 and ct.get_errno() != errno.ENOENT:  # ENOENT: the end of the map
+        libbpf.check_result(result, "cannot read a BPF map of totals")
+    return Totals(keys[: count.value].copy(), values[: count.value].copy())
+
+
+def delete_entry(fd: int, totals: Totals, number: int) -> None:
+    """Delete an entry; its value at deletion counts, and replaces the value that was read before."""
+    key, final = totals.keys[number : number + 1].copy(), np.empty(1, totals.values.dtype)
+    if libbpf.library().bpf_map_lookup_and_delete_elem(fd, key.ctypes.data, final.ctypes.data) == 0:
+        totals.values[number] = final[0]
 
 
 def _is_alive(pid: int, start_ns: int) -> bool:

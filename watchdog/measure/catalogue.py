@@ -149,7 +149,14 @@ METRICS: dict[str, Metric] = {
             states=_ENDED,
             failures=tuple(filter(None, FAILURES)),
         ),
-        Metric("resets_sent", MetricKind.COUNTER, Unit.CONNECTIONS, "RST segments sent", "tcp_send_reset", _EVENT),
+        Metric(
+            "resets_sent",
+            MetricKind.COUNTER,
+            Unit.CONNECTIONS,
+            "RST segments sent; without a connection, by `remote`",
+            "tcp_send_reset",
+            _EVENT,
+        ),
         Metric(
             "resets_received",
             MetricKind.COUNTER,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from socket import AF_INET6
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +119,7 @@ class Deltas:
         self._previous_ns: int | None = None
         self._sums = TotalsDeltas(SUMS_COUNTERS)
         self._datagrams = TotalsDeltas(DATAGRAMS_COUNTERS)
+        self._reset_peers = TotalsDeltas(["resets_sent"])
 
     def advance(self, reading: Reading) -> Changes:
         """Return the changes since the previous reading."""
@@ -140,6 +142,7 @@ class Deltas:
         for totals, names, make_rows in (
             (self._sums.advance(reading.sums), {name: name for name in SUMS_COUNTERS}, _rows_of_sums),
             (self._datagrams.advance(reading.datagrams), _UDP, _rows_of_datagrams),
+            (self._reset_peers.advance(reading.reset_peers), {"resets_sent": "resets_sent"}, _rows_of_reset_peers),
         ):
             if len(totals.keys):
                 changes = _with_totals(changes, make_rows(totals, reading.at_ns), totals, names)
@@ -236,6 +239,14 @@ def _rows_of_sums(totals: Totals, at_ns: int) -> ConnectionRows:
 def _rows_of_datagrams(totals: Totals, at_ns: int) -> ConnectionRows:
     rows = _rows_of_processes(totals, at_ns)
     rows["family"] = totals.keys["family"]
+    return rows
+
+
+def _rows_of_reset_peers(totals: Totals, at_ns: int) -> ConnectionRows:
+    rows = np.zeros(len(totals.keys), CONNECTION)
+    rows["ended_ns"], rows["family"] = at_ns, AF_INET6  # IPv4 has mapped addresses
+    for name in ("remote", "netns", "direction"):
+        rows[name] = totals.keys[name]
     return rows
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from socket import AF_INET
 
 import numpy as np
@@ -132,9 +133,11 @@ class Meter:
         for name in ("family", "direction", "netns"):  # some of these rows have a value
             empty = incomplete & (rows[name] == 0)
             columns[name][empty] = missing[empty]
-        for halves in addresses.values():
-            halves[incomplete] = _NO_ADDRESS
-        lazy = {end: (lambda end=end: self._address_codes(end, addresses[end], missing, at_ns)) for end in addresses}
+        missing_peer = np.where(remote.any(axis=1), 0, missing)  # rows of reset peers have a peer, and no other end
+        lazy = {}
+        for end, missing_end in (("local", missing), ("remote", missing_peer)):
+            addresses[end][missing_end != 0] = _NO_ADDRESS
+            lazy[end] = partial(self._address_codes, end, addresses[end], missing_end, at_ns)
         return _Dimensions(columns, lazy), addresses
 
     def _address_codes(self, end: str, halves: AddressHalves, missing: Codes, at_ns: int) -> Codes:
@@ -168,7 +171,8 @@ def _complete_quality(
 def _missing(rows: NDArray[np.void]) -> Codes:
     """Return, (n,), 0 for connections, and for other rows the code for their missing dimensions.
 
-    Rows of sums lost their dimensions. Rows of UDP, with a family, and the watchdog's own row, the last, have none.
+    Rows of sums lost their dimensions. Rows of UDP and of reset peers, with a family, and the watchdog's own row, the
+    last, have none.
     """
     missing = np.where(rows["family"] == 0, UNKNOWN_CODE, ABSENT_CODE).astype(np.uint32)
     missing[-1] = ABSENT_CODE

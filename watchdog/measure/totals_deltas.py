@@ -1,4 +1,4 @@
-"""Changes of totals per process since the previous tick."""
+"""Changes of totals per process, or per peer, since the previous tick."""
 
 from __future__ import annotations
 
@@ -16,26 +16,28 @@ class TotalsDeltas:
     def __init__(self, counters: Sequence[str]) -> None:
         """Compute differences of the fields `counters`."""
         self._counters = list(counters)
-        self._known: dict[bytes, NDArray[np.uint64]] = {}
+        self._known_keys: NDArray[np.void] = np.empty(0, "V1")  # sorted
+        self._known = np.empty((0, len(self._counters)), np.uint64)
 
     def advance(self, totals: Totals) -> Totals:
         """Return the changed entries, with the change in their counters."""
-        changed: list[int] = []
-        differences: list[NDArray[np.uint64]] = []
-        known = {}
-        for number, key in enumerate(totals.keys):
-            name = key.tobytes()
-            total = np.array([totals.values[counter][number] for counter in self._counters], np.uint64)
-            before = self._known.get(name)
-            if before is None or (total < before).any():
-                before = np.zeros_like(total)
-            if (total != before).any():
-                changed.append(number)
-                differences.append(total - before)
-            known[name] = total
-        self._known = known
+        keys = np.ascontiguousarray(totals.keys).view(f"V{totals.keys.dtype.itemsize}")
+        counts = np.stack([totals.values[name] for name in self._counters], axis=1)
+        before = self._before(keys, counts)
+        order = np.argsort(keys, kind="stable")
+        self._known_keys, self._known = keys[order], counts[order]
+        changed = np.flatnonzero((counts != before).any(axis=1))
         values = totals.values[changed]
-        for row, difference in enumerate(differences):
-            for counter, value in zip(self._counters, difference.tolist(), strict=True):
-                values[counter][row] = value
+        for name, change in zip(self._counters, (counts[changed] - before[changed]).T, strict=True):
+            values[name] = change
         return Totals(totals.keys[changed], values)
+
+    def _before(self, keys: NDArray[np.void], counts: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        before = np.zeros_like(counts)
+        if not len(self._known_keys) or not len(keys):
+            return before
+        at = np.minimum(np.searchsorted(self._known_keys, keys), len(self._known_keys) - 1)
+        known = self._known_keys[at] == keys
+        before[known] = self._known[at[known]]
+        before[(counts < before).any(axis=1)] = 0
+        return before

@@ -33,6 +33,7 @@ def test_after_a_failed_reading_ended_connections_are_in_the_next_one(clock, mon
     nothing = SimpleNamespace(read=lambda: "sums", empty_totals=lambda: "datagrams")
     monkeypatch.setattr(module, "_open_ring_buffer", lambda _fd, record: Ledger(np.zeros(3, record)))
     monkeypatch.setattr(module, "TotalsMap", lambda *_: nothing)
+    monkeypatch.setattr(module, "ResetPeersMap", lambda _: SimpleNamespace(read=lambda _: "peers"))
     monkeypatch.setattr(Collector, "_read_live_sockets", lambda _: (np.empty(0, CONNECTION), 0))
     monkeypatch.setattr(Collector, "_quality", lambda *_: "quality")
     monkeypatch.setattr(Collector, "_count_misses", lambda _: 0)
@@ -60,11 +61,12 @@ def counts(monkeypatch, clock):
     monkeypatch.setattr(
         module, "TotalsMap", lambda *_: SimpleNamespace(read=lambda: nothing, empty_totals=lambda: nothing)
     )
+    monkeypatch.setattr(module, "ResetPeersMap", lambda _: SimpleNamespace(read=lambda _: "peers"))
     monkeypatch.setattr(module.libbpf, "recursion_misses", lambda name: kernel_counts[name])
     monkeypatch.setattr(module.libbpf, "attach", lambda _: -1)
     monkeypatch.setattr(module, "_read_counter", lambda name, _index: kernel_counts[name])
     monkeypatch.setattr(Collector, "_read_live_sockets", lambda _: (np.empty(0, CONNECTION), 0))
-    maps = {name: name for name in ("sums", "datagrams", "ledger", "losses", "fallback_events")}
+    maps = {name: name for name in ("sums", "reset_peers", "datagrams", "ledger", "losses", "fallback_events")}
     programs = {probe.name: probe.name for probe in CONNECTION_PROBES}
     return Collector(
         SimpleNamespace(connection_programs=programs, message_programs=("sends",), maps=maps), clock

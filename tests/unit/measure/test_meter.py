@@ -11,14 +11,16 @@ from watchdog.kernel.layout import (
     DATAGRAMS_KEY,
     FLAG_CONNECT,
     FLAG_SOCKMAP,
+    RESET_PEER,
     RESPONSE,
     SUMS,
     SUMS_KEY,
 )
 from watchdog.kernel.quality import Quality
+from watchdog.kernel.reset_peers import RESET_PEER_ID
 from watchdog.kernel.totals_map import Totals
 from watchdog.measure import interning
-from watchdog.measure.catalogue import ABSENT_CODE, TCP_STATES, UNKNOWN_CODE
+from watchdog.measure.catalogue import ABSENT_CODE, DIRECTIONS, TCP_STATES, UNATTRIBUTED, UNKNOWN_CODE
 from watchdog.measure.meter import Meter
 
 SECOND = 1_000_000_000
@@ -138,3 +140,25 @@ def test_connections_without_space_for_their_names_are_counted(monkeypatch):
     assert snapshot.quality.names_full == 5
     assert snapshot.metrics["lost_connections"].sum() == 5
     assert not snapshot.quality.is_incomplete
+
+
+def test_resets_of_a_peer_have_the_peer_and_no_other_end():
+    ids, counts = np.zeros(2, RESET_PEER_ID), np.zeros(2, RESET_PEER)
+    ids["remote"][0, 10:], ids["remote"][1, :2] = (255, 255, 192, 0, 2, 7), (0xFD, 0)
+    ids["netns"], ids["direction"] = 4_026_531_840, (DIRECTIONS.index("in"), 0)
+    meter = Meter()
+    meter.advance(replace(reading(1), reset_peers=Totals(ids, counts)), 0)
+    counts["resets_sent"] = 300, 7
+    snapshot = meter.advance(replace(reading(2), reset_peers=Totals(ids, counts)), 0)
+
+    def texts(name):
+        return [snapshot.names.text(name, int(code)) for code in snapshot.dimensions[name][:2]]
+
+    assert snapshot.metrics["resets_sent"].tolist() == [300, 7, 0]
+    assert [texts(name) for name in ("remote", "family", "direction", "netns")] == [
+        ["192.0.2.7", "fd00::"], ["ipv4", "ipv6"], ["in", ""], ["4026531840"] * 2
+    ]  # fmt: skip
+    assert [texts(name) for name in ("process", "local", "local_port", "state")] == [
+        [UNATTRIBUTED] * 2, [""] * 2, ["0"] * 2, [""] * 2
+    ]  # fmt: skip
+    assert not snapshot.quality.unattributed_bytes
