@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Events of every TCP connection (tp_btf programs) and the pass over live
- * sockets (a task_file iterator). No program runs on the send or receive path:
- * the kernel counts bytes and segments in tcp_sock, the programs only read them.
+ * Events of every TCP connection (tp_btf programs), the pass over live sockets
+ * (an iterator over the socket storage map), and the walk over the files of all
+ * tasks (a task_file iterator), which finds the processes that hold them. No
+ * program runs on the send or receive path: the kernel counts bytes and segments
+ * in tcp_sock, the programs only read them.
  *
  * kernel_types.h is written at start from the running kernel's BTF and holds
  * only the members used here. Memory is read through BTF-typed pointers, so
@@ -24,6 +26,13 @@
 #ifndef LEDGER_BYTES
 #define LEDGER_BYTES (16 << 20)
 #endif
+#ifndef VISITS_PER_READ
+#define VISITS_PER_READ 8192
+#endif
+#ifndef LIVE_BYTES
+#define LIVE_BYTES (1 << 21)
+#endif
+_Static_assert(LIVE_BYTES > VISITS_PER_READ * (sizeof(struct connection) + 8), "a read fits into `live`");
 #ifndef SUMS_CAPACITY
 #define SUMS_CAPACITY 4096
 #endif
@@ -59,6 +68,12 @@ BPF_ANNOTATE_KV_PAIR(tracked_sockets, int, struct tracked_socket);
 BPF_RINGBUF_OUTPUT(ledger, LEDGER_BYTES / PAGE_SIZE);
 
 /*
+ * Records of live sockets. The daemon empties it after each read of the
+ * iterator, so it never gets full: a read makes VISITS_PER_READ records at most.
+ */
+BPF_RINGBUF_OUTPUT(live, LIVE_BYTES / PAGE_SIZE);
+
+/*
  * Process, network namespace, direction -> totals of the connections that did
  * not fit into the ledger, and of resets that belong to no record. Never
  * cleared: the daemon computes differences, and deletes the entries of ended
@@ -79,7 +94,7 @@ BPF_PERCPU_ARRAY(last_handled, struct handled_event, 1);
 /* Number of skipped events that the fallback program handled. No entry is deleted. 8 bytes. */
 BPF_ARRAY(fallback_events, u64, 1);
 
-/* The reader of the iterator. No entry is deleted. 24 bytes. */
+/* The reader of the iterators. No entry is deleted. 24 bytes. */
 BPF_ARRAY(observers, struct observer, 1);
 
 /* bpf_sock_from_file, by number (include/uapi/linux/bpf.h): bcc's header gives it a type that we do not have. */
@@ -343,6 +358,8 @@ static __always_inline void handle_transition(struct sock *sk, int from, int to)
 		tracked->flags |= FLAG_SOCKMAP;
 	dispatch_transition(sk, tracked, from, to);
 	tracked->last_transition = encode_transition(from, to);
+	if (to != TCP_SYN_RECV)
+		tracked->address = (u64)sk; /* last: from here on the pass reports the socket */
 }
 
 /* Return a number unique to the socket: its cookie, which is never reused, or its address before it has a cookie. */
@@ -398,19 +415,57 @@ KFUNC_PROBE(fallback_inet_sock_set_state, struct sock *sk, int from, int to)
 }
 
 /*
- * The pass: one record per live TCP socket, also when several files refer to it.
- * The kernel runs the program again for the same file when its buffer was too
- * full for the record, so a socket counts as reported only after the write.
+ * End a read of the iterator after VISITS_PER_READ objects: bpf_seq_read returns as soon as as many bytes are there as
+ * the reader asked for. Without a mark it would go on for 1,000,000 objects.
+ */
+static __always_inline void mark_end_of_read(struct seq_file *seq, struct observer *observer)
+{
+	u64 mark = 0;
+
+	observer->visits++;
+	if (observer->visits >= VISITS_PER_READ && !bpf_seq_write(seq, &mark, sizeof(mark)))
+		observer->visits = 0;
+}
+
+/* Hand the values of a live connection or listener to the daemon, once in each session of the iterator. */
+static __always_inline void report(struct sock *sk, struct tracked_socket *tracked, u64 session)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct connection *record;
+
+	if (!tp || sk->__sk_common.skc_state == TCP_CLOSE || tracked->reported_session == session)
+		return;
+	mark_accepted(tracked, sk);
+	record = live.ringbuf_reserve(sizeof(*record));
+	if (!record)
+		return;
+	__builtin_memset(record, 0, sizeof(*record));
+	fill_record(record, sk, tp, tracked);
+	record->state = sk->__sk_common.skc_state;
+	tracked->reported_session = session;
+	tracked->reported.bytes_sent = record->bytes_sent;
+	tracked->reported.bytes_received = record->bytes_received;
+	tracked->reported.packets_sent = record->packets_sent;
+	tracked->reported.packets_received = record->packets_received;
+	tracked->reported.retransmits = record->retransmits;
+	tracked->reported.resets_sent = record->resets_sent;
+	tracked->reported.resets_received = record->resets_received;
+	tracked->reported.flags = record->flags | REPORTED_SEEN | (record->established_ns ? REPORTED_ESTABLISHED : 0);
+	live.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+}
+
+/*
+ * The walk over the files of all tasks. It finds the processes that hold the sockets, and makes the entries of sockets
+ * that are older than the programs. The daemon reads it in slices. Where the kernel has no iterator over the socket
+ * storage map (REPORT_FILES), it also reports the sockets.
  */
 BPF_ITER(task_file)
 {
 	struct seq_file *seq = ctx->meta->seq;
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
-	struct connection record = {};
 	struct observer *observer;
 	struct tracked_socket *tracked;
-	struct tcp_sock *tp;
 	struct socket *sock;
 	struct sock *sk;
 	int zero = 0;
@@ -420,6 +475,7 @@ BPF_ITER(task_file)
 	observer = observers.lookup(&zero);
 	if (!observer)
 		return 0;
+	mark_end_of_read(seq, observer);
 	if (observer->session != ctx->meta->session_id) {
 		observer->previous_session = observer->session;
 		observer->session = ctx->meta->session_id;
@@ -432,33 +488,46 @@ BPF_ITER(task_file)
 	/* The family too: protocol 6 of netlink is XFRM. */
 	if (!sk || !is_tcp(sk) || (sk->__sk_common.skc_family != AF_INET && sk->__sk_common.skc_family != AF_INET6))
 		return 0;
-	tp = bpf_skc_to_tcp_sock(sk);
-	if (!tp || sk->__sk_common.skc_state == TCP_CLOSE)
+	if (sk->__sk_common.skc_state == TCP_CLOSE)
 		return 0;
 	tracked = get_tracked_socket(sk); /* a failure can be counted twice: the loss count is never too low */
 	if (!tracked)
 		return 0;
 	update_owner(tracked, task, observer);
-	if (tracked->reported_session == observer->session)
-		return 0;
 	if (sk->__sk_common.skc_state == TCP_SYN_RECV && tracked->direction != DIRECTION_OUT)
 		mark_inbound(tracked);
 	/* Older than the programs: a child keeps its listener's limit of the accept queue, a client has 0. */
 	if (!tracked->direction && sk->__sk_common.skc_state != TCP_LISTEN && sk->sk_max_ack_backlog)
 		tracked->direction = DIRECTION_IN;
-	mark_accepted(tracked, sk);
-	fill_record(&record, sk, tp, tracked);
-	record.state = sk->__sk_common.skc_state;
-	if (bpf_seq_write(seq, &record, sizeof(record)))
-		return 0;
-	tracked->reported_session = observer->session;
-	tracked->reported.bytes_sent = record.bytes_sent;
-	tracked->reported.bytes_received = record.bytes_received;
-	tracked->reported.packets_sent = record.packets_sent;
-	tracked->reported.packets_received = record.packets_received;
-	tracked->reported.retransmits = record.retransmits;
-	tracked->reported.resets_sent = record.resets_sent;
-	tracked->reported.resets_received = record.resets_received;
-	tracked->reported.flags = record.flags | REPORTED_SEEN | (record.established_ns ? REPORTED_ESTABLISHED : 0);
+	tracked->address = (u64)sk;
+#ifdef REPORT_FILES
+	report(sk, tracked, ctx->meta->session_id);
+#endif
 	return 0;
 }
+
+#ifndef REPORT_FILES
+/*
+ * The pass: one record per live TCP socket that the programs follow, also without a file: MPTCP's subflows, connections
+ * in an accept queue, sockets of the kernel or of an io_uring alone. An entry without its own address is that of a child
+ * whose handshake has not ended, or that is still being copied from its listener.
+ */
+BPF_ITER(bpf_sk_storage_map)
+{
+	struct tracked_socket *tracked = ctx->value;
+	struct sock *sk = ctx->sk;
+	struct observer *observer;
+	int zero = 0;
+
+	if (!sk || !tracked)
+		return 0;
+	observer = observers.lookup(&zero);
+	if (!observer)
+		return 0;
+	mark_end_of_read(ctx->meta->seq, observer);
+	if (tracked->address != (u64)sk || tracked->ended)
+		return 0; /* `ended`: the final record is written */
+	report(sk, tracked, ctx->meta->session_id);
+	return 0;
+}
+#endif

@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* The owner of a socket: taken from a task, and corrected by the pass over live sockets. No map is used here. */
+/* The owner of a socket: taken from a task, and corrected by the walk over files. No map is used here. */
 #pragma once
 
 #include "tracked_socket.h"
 
 /*
- * The single reader of the iterator: its session, the session before, and its
- * tgid in the initial pid namespace. The tgid is needed because the reader can
- * drop the last reference to a file that its owner closed during the pass.
+ * The single reader of the iterators: the session of its walk over files, the
+ * session before, and its tgid in the initial pid namespace. The tgid is needed
+ * because the reader can drop the last reference to a file that its owner closed
+ * during the walk. `visits`: objects visited since the last mark.
  */
 struct observer {
 	u64 session;
 	u64 previous_session;
 	u32 tgid;
-	u32 pad;
+	u32 visits;
 };
 
 /* bpf_get_current_task_btf, by number (include/uapi/linux/bpf.h): bcc's header gives it a type that we do not have. */

@@ -85,8 +85,9 @@ struct tracked_socket {
 		u64 cookie;
 		u64 born_ns;
 		u64 established_ns;
+		u64 address; /* of the socket, once a program has initialized the entry; a copied entry has the listener's */
 		u64 reported_session; /* iterator session that last reported the connection */
-		u64 owner_session; /* iterator session that last saw the owner hold the socket; 0: none yet */
+		u64 owner_session; /* iterator session of the file walk that last saw the owner hold the socket; 0: none yet */
 		struct reported reported;
 		u32 resets_sent;
 		u32 resets_received;

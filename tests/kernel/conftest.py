@@ -45,6 +45,7 @@ class Reader:
             text=True,
         )
         self.quality: dict[str, int] = {}
+        self.walk_unfinished = 0
         self.elapsed_seconds = 0.0  # of the last reading
         try:
             self._read_answer()  # the baseline is read
@@ -62,6 +63,7 @@ class Reader:
         answer = self.request("read")
         self.quality = answer["quality"]
         self.elapsed_seconds = answer["elapsed_seconds"]
+        self.walk_unfinished = answer["walk_unfinished"]
         return Rows(
             row
             for row in answer["rows"]

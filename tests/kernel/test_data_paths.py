@@ -69,18 +69,16 @@ def test_bytes_by_io_uring_count_once(reader, namespace, generator):
 
 
 @pytest.mark.parametrize("ended_by", ["fixed", "exit"])
-def test_sockets_held_only_by_a_ring_count_at_their_end_for_the_process_that_made_them(
-    reader, namespace, generator, ended_by
-):
+def test_sockets_held_only_by_a_ring_count_for_the_process_that_made_them(reader, namespace, generator, ended_by):
     traffic = namespace.run(generator("uring"), ended_by)
     reported = traffic.receive()
-    alive = reader.rows(netns=namespace.inode)
+    expected = [reported["sent"], 0, 0, reported["sent"]]
+    alive = reader.until(lambda rows: flow(rows) == expected, netns=namespace.inode)
     traffic.end()
     rows = reader.until_closed(2, netns=namespace.inode)
 
-    # No file of a process refers to them, so no pass can see them: docs/accuracy.md.
-    assert alive == []
-    assert flow(rows) == [reported["sent"], 0, 0, reported["sent"]]
+    assert flow(alive) == flow(rows) == expected
+    assert alive.values("pid") == {traffic.pid}
     assert (rows.values("pid"), rows.values("process"), rows.values("exe")) == ({traffic.pid}, {"uring"}, {"uring"})
     assert rows.total("accepts") == 1
     assert_totals_are_the_kernels(rows, namespace.totals())
@@ -125,17 +123,18 @@ server.close()
 )
 
 
-@pytest.mark.parametrize(("client", "seen_alive"), [("mptcp", False), ("plain", True)])
-def test_a_multipath_connection_counts_as_its_tcp_connections(reader, namespace, client, seen_alive):
+@pytest.mark.parametrize("client", ["mptcp", "plain"])
+def test_a_multipath_connection_counts_as_its_tcp_connections(reader, namespace, client):
     traffic = namespace.run(sys.executable, "-c", MPTCP, client)
     traffic.receive()
     expected = [100_003, 1009, 1009, 100_003]
-    alive = reader.until(lambda rows: flow(rows) == expected or not seen_alive, netns=namespace.inode)
+    alive = reader.until(lambda rows: flow(rows) == expected, netns=namespace.inode)
     traffic.end()
     rows = reader.until_closed(2, netns=namespace.inode)
 
-    assert flow(alive) == (expected if seen_alive else [0, 0, 0, 0])  # subflows have no file: docs/accuracy.md
-    assert flow(rows) == expected
+    assert flow(alive) == flow(rows) == expected
+    assert alive.values("pid") == {traffic.pid}
+    assert [alive.total(name) for name in ("connects", "accepts", "established", "closes")] == [1, 1, 2, 0]
     assert [rows.total(name) for name in ("connects", "accepts", "established", "closes")] == [1, 1, 2, 2]
     assert rows.values("pid") == {traffic.pid}
     assert_totals_are_the_kernels(rows, namespace.totals())

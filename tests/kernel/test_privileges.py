@@ -14,7 +14,7 @@ from bpf_links import links_of, program_of
 from watchdog.kernel import libbpf
 from watchdog.kernel.programs import MESSAGE_PROBE_SETS
 
-OURS = {b"inet_sock_set_s", b"fallback_inet_s", b"tcp_receive_res", b"tcp_send_reset", b"task_file"}
+OURS = {b"inet_sock_set_s", b"fallback_inet_s", b"tcp_receive_res", b"tcp_send_reset", b"task_file", b"bpf_sk_storage_"}
 
 
 def programs():

@@ -6,7 +6,6 @@ It works on descriptors only: no bcc, no compiler, no capability (since Linux 5.
 from __future__ import annotations
 
 import ctypes as ct
-import mmap
 import os
 from dataclasses import dataclass, field
 
@@ -26,14 +25,12 @@ from watchdog.kernel.layout import (
     SUMS,
     SUMS_KEY,
 )
+from watchdog.kernel.live_sockets import LiveSockets
 from watchdog.kernel.programs import RESET_PROBES, STATE_PROBE
 from watchdog.kernel.quality import Quality
 from watchdog.kernel.reset_peers import RESET_PEER_ID, ResetPeersMap
 from watchdog.kernel.ring_buffer import RingBuffer
 from watchdog.kernel.totals_map import Totals, TotalsMap
-
-_READ_BYTES = 8 * mmap.PAGESIZE  # maximum of one read of an iterator: kernel/bpf/bpf_iter.c, bpf_seq_read
-_EAGAIN_LIMIT = 10_000  # EAGAIN comes after each 1,000,000 files without output: 10^10 files
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +73,17 @@ class Collector:
         self._ledger = _open_ring_buffer(loaded.maps["ledger"], CONNECTION)
         self._losses_before = np.zeros(len(LOSS_FIELDS), np.int64)
         self._missed_events = 0
-        self._expected_bytes = 2 * _READ_BYTES
+        self._live_sockets = LiveSockets(loaded, _open_ring_buffer(loaded.maps["live"], CONNECTION))
 
     @property
     def message_probes_problem(self) -> str:
         """Return the reason why this kernel cannot run the message probes; "" where it can."""
         return self._loaded.message_probes_problem
+
+    @property
+    def socket_iterator_problem(self) -> str:
+        """Return the reason why this kernel cannot walk over sockets, and walks over files instead; "" where it can."""
+        return self._loaded.socket_iterator_problem
 
     def enable_message_probes(self) -> bool:
         """Attach the programs that run at each message; return whether they are attached now."""
@@ -118,14 +120,14 @@ class Collector:
         """
         misses = self._count_misses()  # first: an event that is skipped later can already be counted as handled below
         began = self._clock.boottime_ns()
-        live, retries = self._read_live_sockets()
+        live, walk_unfinished = self._live_sockets.read()
         pass_seconds = (self._clock.boottime_ns() - began) / 1e9
         sums = self._with_missed_resets(self._sums.read())
         reset_peers = self._reset_peers.read(began)
         probing = self._responses is not None
         datagrams = self._datagrams.read() if probing else self._datagrams.empty_totals()
         responses = self._responses.read() if self._responses is not None else np.empty(0, RESPONSE)
-        quality = self._quality(misses, pass_seconds, retries)
+        quality = self._quality(misses, pass_seconds, int(walk_unfinished))
         closed = self._ledger.read()  # last: it removes the records, and a later failure would lose them
         return Reading(self._clock.boottime_ns(), live, closed, sums, responses, datagrams, quality, reset_peers)
 
@@ -136,32 +138,8 @@ class Collector:
             os.close(fd)
         self._attached.clear()
         self._ledger.close()
+        self._live_sockets.close()
         self._loaded.close()
-
-    def _read_live_sockets(self) -> tuple[NDArray[np.void], int]:
-        fd = libbpf.open_iterator(self._loaded.iterator_link)
-        # One array for the whole pass, slightly longer than the previous pass: one array per read, joined at the end,
-        # took a quarter of the time of the pass.
-        raw = np.empty(self._expected_bytes, np.uint8)
-        filled = retries = 0
-        try:
-            while True:
-                if len(raw) - filled < _READ_BYTES:
-                    raw = np.concatenate([raw[:filled], np.empty(len(raw), np.uint8)])
-                try:
-                    count = os.readv(fd, [raw.data[filled:]])
-                except BlockingIOError:  # Linux commit e679654a704e: limits a run without output
-                    retries += 1
-                    if retries > _EAGAIN_LIMIT:
-                        raise
-                    continue
-                if not count:
-                    break
-                filled += count
-        finally:
-            os.close(fd)
-        self._expected_bytes = filled + filled // 8 + 2 * _READ_BYTES
-        return raw[:filled].view(CONNECTION), retries
 
     def _count_misses(self) -> int:
         """Return how many runs of programs the kernel has skipped, without the programs that only count resets."""
@@ -184,14 +162,14 @@ class Collector:
             values[counter][keys == unknown_owner] += np.uint64(count)
         return Totals(keys, values)
 
-    def _quality(self, misses: int, pass_seconds: float, pass_retries: int) -> Quality:
+    def _quality(self, misses: int, pass_seconds: float, walk_unfinished: int) -> Quality:
         maps = self._loaded.maps
         lost = np.array([_read_counter(maps["losses"], index) for index in range(len(LOSS_FIELDS))])
         new = dict(zip(LOSS_FIELDS, (int(number) for number in lost - self._losses_before), strict=True))
         missed = max(self._missed_events, misses - _read_counter(maps["fallback_events"], 0))
         newly_missed = missed - self._missed_events
         self._losses_before, self._missed_events = lost, missed
-        return Quality(**new, missed_events=newly_missed, pass_seconds=pass_seconds, pass_retries=pass_retries)
+        return Quality(**new, missed_events=newly_missed, pass_seconds=pass_seconds, walk_unfinished=walk_unfinished)
 
 
 def _read_counter(array: int, index: int) -> int:

@@ -21,7 +21,7 @@ from watchdog import errors
 from watchdog.config.map_sizes import MapSizes
 from watchdog.errors import HandoverError, KernelUnfit, WatchdogError
 from watchdog.kernel import layout, libbpf
-from watchdog.kernel.programs import CONNECTION_PROBES, ITERATOR, MESSAGE_PROBE_SETS, Probe
+from watchdog.kernel.programs import CONNECTION_PROBES, FILE_ITERATOR, MESSAGE_PROBE_SETS, SOCKET_ITERATOR, Probe
 
 _MAX_FDS = 32
 _MAX_MESSAGE = 65536
@@ -33,6 +33,7 @@ _TEMPORARY = "/tmp"  # noqa: S108 - used with mkdtemp; the service account often
 # Map: key size, value size in bytes.
 MAPS = {
     "ledger": (0, 0),
+    "live": (0, 0),
     "sums": (layout.SUMS_KEY.itemsize, layout.SUMS.itemsize),
     "reset_peers": (layout.RESET_PEER_KEY.itemsize, layout.RESET_PEER.itemsize),
     "losses": (4, np.dtype("<u8").itemsize),
@@ -46,36 +47,49 @@ _KINDS = {"program": "anon_inode:bpf-prog", "link": "anon_inode:bpf_link", "map"
 
 @dataclass(frozen=True, slots=True)
 class LoadedPrograms:
-    """File descriptors from the loader: programs that are not attached yet, the link of the iterator, and maps.
+    """File descriptors from the loader: programs that are not attached yet, links of the iterators, and maps.
 
     `connection_programs`: by name, in the order of `CONNECTION_PROBES`. `message_programs`: run at each message; empty
-    where the kernel cannot run them, for the reason in `message_probes_problem`.
+    where the kernel cannot run them, for the reason in `message_probes_problem`. `socket_iterator_link`: None where the
+    kernel refuses it, for the reason in `socket_iterator_problem`; the walk over files then reports the sockets.
     """
 
     connection_programs: Mapping[str, int]
     message_programs: tuple[int, ...]
     message_probes_problem: str
-    iterator_link: int
+    file_iterator_link: int
+    socket_iterator_link: int | None
+    socket_iterator_problem: str
     maps: Mapping[str, int]
 
     def close(self) -> None:
         """Close all descriptors; the kernel then frees programs and maps without another reference."""
-        for fd in (*self.connection_programs.values(), *self.message_programs, self.iterator_link, *self.maps.values()):
+        links = [link for link in (self.file_iterator_link, self.socket_iterator_link) if link is not None]
+        for fd in (*self.connection_programs.values(), *self.message_programs, *links, *self.maps.values()):
             os.close(fd)
 
 
-def manifest(message_probes: Sequence[Probe]) -> list[str]:
+def manifest(message_probes: Sequence[Probe], *, with_socket_iterator: bool = True) -> list[str]:
     """Return the names of the descriptors, "KIND:NAME", in the order of the hand-over."""
     programs = [f"program:{probe.name}" for probe in (*CONNECTION_PROBES, *message_probes)]
-    return [*programs, f"link:{ITERATOR}", *(f"map:{name}" for name in MAPS)]
+    links = [f"link:{FILE_ITERATOR}", *([f"link:{SOCKET_ITERATOR}"] if with_socket_iterator else [])]
+    return [*programs, *links, *(f"map:{name}" for name in MAPS)]
 
 
 def send(
-    channel: socket.socket, fds: Mapping[str, int], message_probes: Sequence[Probe], message_probes_problem: str
+    channel: socket.socket,
+    fds: Mapping[str, int],
+    message_probes: Sequence[Probe],
+    message_probes_problem: str,
+    socket_iterator_problem: str,
 ) -> None:
-    """Send the descriptors, `fds` by manifest name, and the reason if `message_probes` is empty."""
-    names = manifest(message_probes)
-    text = json.dumps({"fds": names, "message_probes_problem": message_probes_problem})
+    """Send the descriptors, `fds` by manifest name, and the reasons for what is missing; "" where nothing is."""
+    names = manifest(message_probes, with_socket_iterator=not socket_iterator_problem)
+    problems = {
+        "message_probes_problem": message_probes_problem,
+        "socket_iterator_problem": socket_iterator_problem,
+    }
+    text = json.dumps({"fds": names, **problems})
     socket.send_fds(channel, [text.encode()], [fds[name] for name in names])
 
 
@@ -118,7 +132,7 @@ def _check_message(data: bytes, fds: list[int], flags: int) -> LoadedPrograms:
         kind = getattr(errors, str(message["error"]), HandoverError)
         raise kind(str(message.get("text")), remedy=str(message.get("remedy", "")))
     names = message.get("fds")
-    if names not in [manifest(probes) for probes in MESSAGE_PROBE_SETS] or len(fds) != len(names):
+    if names not in _known_manifests() or len(fds) != len(names):
         raise HandoverError(f"unexpected descriptors from the loader: count={len(fds)} names={names}")
     by_kind: dict[str, dict[str, int]] = {"program": {}, "link": {}, "map": {}}
     for full_name, fd in zip(names, fds, strict=True):
@@ -135,9 +149,19 @@ def _check_message(data: bytes, fds: list[int], flags: int) -> LoadedPrograms:
         connection_programs={probe.name: by_kind["program"].pop(probe.name) for probe in CONNECTION_PROBES},
         message_programs=tuple(by_kind["program"].values()),
         message_probes_problem=str(message.get("message_probes_problem")),
-        iterator_link=by_kind["link"][ITERATOR],
+        file_iterator_link=by_kind["link"][FILE_ITERATOR],
+        socket_iterator_link=by_kind["link"].get(SOCKET_ITERATOR),
+        socket_iterator_problem=str(message.get("socket_iterator_problem", "")),
         maps=by_kind["map"],
     )
+
+
+def _known_manifests() -> list[list[str]]:
+    return [
+        manifest(probes, with_socket_iterator=with_socket_iterator)
+        for probes in MESSAGE_PROBE_SETS
+        for with_socket_iterator in (True, False)
+    ]
 
 
 def run_loader(map_sizes: MapSizes) -> LoadedPrograms:

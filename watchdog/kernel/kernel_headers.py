@@ -89,6 +89,11 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("struct task_struct *task", "task"),
         ("struct file *file", "file"),
     ),
+    "bpf_iter__bpf_sk_storage_map": (
+        ("struct bpf_iter_meta *meta", "meta"),
+        ("struct sock *sk", "sk"),
+        ("void *value", "value"),
+    ),
 }
 # Structs that kernels built without a protocol lack: macro that is defined where the kernel has it.
 _OPTIONAL: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {

@@ -168,6 +168,7 @@ def _load_for_real() -> Iterator[Finding]:
         try:
             reading = collector.read()
             message_probes_problem = collector.message_probes_problem
+            socket_iterator_problem = collector.socket_iterator_problem
         finally:
             collector.close()
     except WatchdogError as error:
@@ -179,12 +180,15 @@ def _load_for_real() -> Iterator[Finding]:
         "load",
         f"compiled, loaded, attached and read {len(reading.live)} live sockets in {seconds:.2f} s,"
         f" of which the pass over live sockets took {reading.quality.pass_seconds * 1e3:.2f} ms"
-        + (f", resumed {reading.quality.pass_retries} times" if reading.quality.pass_retries else ""),
+        + (", the walk over files not finished" if reading.quality.walk_unfinished else ""),
     )
     if not Btf().traces_resets_without_socket():
         yield Finding(
             "note", "closed ports", "resets sent to a peer of a closed port are not counted", "use Linux 6.10 or newer"
         )
+    if socket_iterator_problem:
+        detail = f"files are read instead, slower, and sockets without a file not at all: {socket_iterator_problem}"
+        yield Finding("note", "sockets", detail)
     if message_probes_problem:
         yield Finding("note", "on demand", f"no response latency, no UDP: {message_probes_problem}")
     elif message_probes_warning():

@@ -12,6 +12,7 @@ import ctypes as ct
 import mmap
 import os
 import socket
+import struct
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,12 +24,14 @@ from watchdog.errors import KernelUnfit, NotPermitted, WatchdogError
 from watchdog.kernel import handover, layout, libbpf, privileges
 from watchdog.kernel.kernel_headers import write_header_tree
 from watchdog.kernel.kfuncs import Kfuncs
+from watchdog.kernel.live_sockets import VISITS_PER_READ
 from watchdog.kernel.programs import (
     CONNECTION_PROBES,
-    ITERATOR,
+    FILE_ITERATOR,
     LEGACY_MESSAGE_PROBES,
     MESSAGE_PROBES,
     OPTIONAL_LEGACY_MESSAGE_PROBES,
+    SOCKET_ITERATOR,
     Probe,
 )
 from watchdog.kernel.ring_buffer import ring_size
@@ -66,11 +69,12 @@ def import_bcc() -> types.ModuleType:
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """Loaded programs and maps: descriptors by manifest name; the message probes, or the reason why there are none."""
+    """Loaded programs and maps: descriptors by manifest name, message probes, reasons for what is missing."""
 
     fds: dict[str, int]
     message_probes: tuple[Probe, ...]
     message_probes_problem: str
+    socket_iterator_problem: str
 
 
 def write_sources(folder: Path) -> None:
@@ -103,28 +107,61 @@ def compile_and_load(folder: Path, map_sizes: MapSizes) -> LoadResult:
     bcc = import_bcc()
     bcc.BPF._trace_autoload = lambda _self: None  # noqa: SLF001 - it attaches by function name
     kfuncs = Kfuncs()
-    # One unit: bcc translates map calls in its main file only.
-    sources = [(folder / name).read_text(encoding="ascii") for name in _UNIT]
-    cflags = [
+    cflags = _cflags(folder, map_sizes, kfuncs)
+    module, problem = _compile(bcc, folder, cflags), ""
+    try:
+        links = {SOCKET_ITERATOR: _attach_socket_iterator(bcc.lib, module)}
+    except (KernelUnfit, OSError) as error:
+        problem, links = str(error).splitlines()[0], {}
+        module = _compile(bcc, folder, [*cflags, "-DREPORT_FILES"])
+    iterator = _load_iterator(module, FILE_ITERATOR)
+    links[FILE_ITERATOR] = libbpf.check_result(
+        bcc.lib.bcc_iter_attach(iterator, None, 0), "cannot attach the iterator over files"
+    )
+    fds = {f"program:{probe.name}": _load(bcc.lib, module.module, kfuncs, probe) for probe in CONNECTION_PROBES}
+    fds.update({f"link:{name}": fd for name, fd in links.items()})
+    fds.update({f"map:{name}": module[name].map_fd for name in handover.MAPS})
+    message_probes, message_probes_problem = _load_message_probes(bcc.lib, module.module, kfuncs, fds)
+    return LoadResult(fds, message_probes, message_probes_problem, problem)
+
+
+def _cflags(folder: Path, map_sizes: MapSizes, kfuncs: Kfuncs) -> list[str]:
+    return [
         f"-I{folder}",
         f"-DLEDGER_BYTES={ring_size(map_sizes.ledger, layout.CONNECTION)}",
+        f"-DLIVE_BYTES={ring_size(VISITS_PER_READ, layout.CONNECTION)}",
+        f"-DVISITS_PER_READ={VISITS_PER_READ}",
         f"-DRESPONSES_BYTES={ring_size(map_sizes.responses, layout.RESPONSE)}",
         f"-DSUMS_CAPACITY={map_sizes.processes}",
         f"-DDATAGRAMS_CAPACITY={map_sizes.processes}",
         f"-DPAGE_SIZE={mmap.PAGESIZE}",
         *kfuncs.cflags,
     ]
+
+
+def _compile(bcc: types.ModuleType, folder: Path, cflags: list[str]) -> Any:
+    # One unit: bcc translates map calls in its main file only.
+    sources = [(folder / name).read_text(encoding="ascii") for name in _UNIT]
     try:
-        module = bcc.BPF(text="".join([*sources, '#include "layout_assertions.h"\n']), cflags=cflags)
-        iterator = module.load_func(f"bpf_iter__{ITERATOR}", libbpf.BPF_PROG_TYPE_TRACING)
+        return bcc.BPF(text="".join([*sources, '#include "layout_assertions.h"\n']), cflags=cflags)
     except Exception as error:  # bcc raises Exception itself
-        raise KernelUnfit(f"bcc cannot compile or load the programs: {error}") from error
-    fds = {f"program:{probe.name}": _load(bcc.lib, module.module, kfuncs, probe) for probe in CONNECTION_PROBES}
-    link = bcc.lib.bcc_iter_attach(iterator.fd, None, 0)
-    fds[f"link:{ITERATOR}"] = libbpf.check_result(link, "cannot attach the iterator")
-    fds.update({f"map:{name}": module[name].map_fd for name in handover.MAPS})
-    message_probes, message_probes_problem = _load_message_probes(bcc.lib, module.module, kfuncs, fds)
-    return LoadResult(fds, message_probes, message_probes_problem)
+        raise KernelUnfit(f"bcc cannot compile the programs: {error}") from error
+
+
+def _load_iterator(module: Any, name: str) -> int:
+    try:
+        return int(module.load_func(f"bpf_iter__{name}", libbpf.BPF_PROG_TYPE_TRACING).fd)
+    except Exception as error:  # bcc raises Exception itself
+        raise KernelUnfit(f"bcc cannot load the iterator {name}: {error}") from error
+
+
+def _attach_socket_iterator(lib: Any, module: Any) -> int:
+    iterator = _load_iterator(module, SOCKET_ITERATOR)
+    map_fd = lib.bpf_table_fd(module.module, b"tracked_sockets")
+    link_info = ct.create_string_buffer(struct.pack("<I12x", map_fd), 16)  # union bpf_iter_link_info: map.map_fd
+    lib.bcc_iter_attach.argtypes = [ct.c_int, ct.c_void_p, ct.c_uint]
+    link = lib.bcc_iter_attach(iterator, ct.addressof(link_info), len(link_info))
+    return libbpf.check_result(link, "cannot attach the iterator over sockets")
 
 
 def _load_message_probes(lib: Any, module: Any, kfuncs: Kfuncs, fds: dict[str, int]) -> tuple[tuple[Probe, ...], str]:
@@ -172,7 +209,13 @@ def main(channel_fd: int, folder: Path, map_sizes: MapSizes) -> int:
             write_sources(folder)
             privileges.keep_only_capabilities(privileges.LOADER_CAPABILITIES)
             loaded = compile_and_load(folder, map_sizes)
-            handover.send(channel, loaded.fds, loaded.message_probes, loaded.message_probes_problem)
+            handover.send(
+                channel,
+                loaded.fds,
+                loaded.message_probes,
+                loaded.message_probes_problem,
+                loaded.socket_iterator_problem,
+            )
         except WatchdogError as error:
             handover.send_error(channel, error)
             return error.exit_code

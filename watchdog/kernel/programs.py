@@ -61,4 +61,8 @@ MESSAGE_PROBE_SETS = (
 )
 """Every set of message probes that a loader can hand over; the empty one where the kernel can run neither."""
 
-ITERATOR = "task_file"
+FILE_ITERATOR = "task_file"
+"""Walks over the files of all tasks: owners, and sockets older than the programs."""
+
+SOCKET_ITERATOR = "bpf_sk_storage_map"
+"""Walks over the entries of all sockets that the programs follow."""

@@ -24,8 +24,8 @@ class Quality:
     names_full: int = 0  # connections with an unknown name of their owner, because there are too many names
     sockmap_connections: int = 0  # connections in a sockmap: their bytes are not known
     unattributed_bytes: int = 0  # bytes of unknown processes
-    pass_seconds: float = 0.0  # duration of the pass over live sockets
-    pass_retries: int = 0  # how often the pass was resumed after 1,000,000 files without a TCP socket
+    pass_seconds: float = 0.0  # duration of the pass over live sockets, and of this tick's part of the walk over files
+    walk_unfinished: int = 0  # 1: the walk over files goes on after this tick, owners can be older than it
     late_seconds: float = 0.0  # delay of the start of this tick
     missed_ticks: int = 0  # ticks that did not run since the previous snapshot
     failed_ticks: int = 0  # ticks that failed since the last complete tick

@@ -40,12 +40,24 @@ class RingBuffer:
 
     def read(self) -> NDArray[np.void]:
         """Return the records written since the last read, (n,) of `record_type`, and free their space."""
-        consumed, produced = self._position(self._consumer), self._position(self._producer)
-        count = (produced - consumed) // self._framed.itemsize
-        if not count:
-            return np.empty(0, self._framed["record"])
-        records = self._copy_records(consumed % self._size, count)
-        _POSITION.pack_into(self._consumer, 0, consumed + len(records) * self._framed.itemsize)
+        raw = np.empty(self.waiting_bytes(), np.uint8)
+        return self.records(raw[: self.read_into(raw)])
+
+    def waiting_bytes(self) -> int:
+        """Return the number of bytes that the next read needs."""
+        return self._position(self._producer) - self._position(self._consumer)
+
+    def read_into(self, raw: NDArray[np.uint8]) -> int:
+        """Copy records to the start of `raw`, as many as fit, free their space, and return the number of bytes."""
+        consumed = self._position(self._consumer)
+        count = min(self._position(self._producer) - consumed, len(raw)) // self._framed.itemsize
+        copied = self._copy_records(consumed % self._size, count, raw) if count else 0
+        _POSITION.pack_into(self._consumer, 0, consumed + copied)
+        return copied
+
+    def records(self, raw: NDArray[np.uint8]) -> NDArray[np.void]:
+        """Return copied bytes as records, (n,) of `record_type`."""
+        records: NDArray[np.void] = raw.view(self._framed)["record"]
         return records
 
     def close(self) -> None:
@@ -53,7 +65,7 @@ class RingBuffer:
         self._consumer.close()
         self._producer.close()
 
-    def _copy_records(self, at: int, count: int) -> NDArray[np.void]:
+    def _copy_records(self, at: int, count: int, raw: NDArray[np.uint8]) -> int:
         skipped = at % mmap.PAGESIZE
         length, offset = skipped + count * self._framed.itemsize, 2 * mmap.PAGESIZE + at - skipped
         with mmap.mmap(self._fd, length, mmap.MAP_SHARED, mmap.PROT_READ, offset=offset) as pages:
@@ -61,9 +73,9 @@ class RingBuffer:
             flags = np.frombuffer(pages, self._framed, count, skipped)["length"].copy()
             unfinished = np.flatnonzero(flags & _BUSY)  # reserved on another CPU, not yet written
             finished = int(unfinished[0]) if len(unfinished) else count
-            raw = np.frombuffer(pages, np.uint8, finished * self._framed.itemsize, skipped).copy()
-        records: NDArray[np.void] = raw.view(self._framed)["record"]  # numpy copies structured records field by field
-        return records
+            size = finished * self._framed.itemsize
+            raw[:size] = np.frombuffer(pages, np.uint8, size, skipped)  # as bytes: numpy copies records field by field
+        return size
 
     def _position(self, page: mmap.mmap) -> int:
         position: int = _POSITION.unpack_from(page)[0]

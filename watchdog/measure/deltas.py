@@ -49,7 +49,7 @@ _OUT, _IN = DIRECTIONS.index("out"), DIRECTIONS.index("in")
 _ADDRESS_BYTES = 16
 _ANY_ADDRESS = np.frombuffer(bytes(16) + bytes(10) + b"\xff\xff" + bytes(4), f"V{_ADDRESS_BYTES}")  # :: and 0.0.0.0
 _ENDPOINT = np.dtype([("netns", "u4"), ("local_port", "u2"), ("local", "u1", (_ADDRESS_BYTES,))])
-# A connection without a file (closed with data still to send, or passed in a message) is not in the pass. Its last
+# A connection can be missing in a pass: without a file where the pass goes over files, or for a moment. Its last
 # values are kept for this time; tcp_orphan_retries and keepalive end such connections earlier.
 _KEEP_NS = 15 * 60 * SECOND_NS
 # Traffic of a connection that was unseen for longer than this, and than two ticks, does not belong to this tick.
@@ -90,7 +90,7 @@ class Changes:
     `rows`: (n,) of `CONNECTION`, listeners (`is_listener`) included; rows with cookie 0 are not a single connection.
     `failure`: (n,) index into `FAILURES`. `metrics`: by name, (n,) float64: changes of counters, `open`, and
     distributions in seconds with NaN for none. `unseen_ns`: (n,) int64, time since the connection was last seen, where
-    the traffic is of more than this tick because the connection had no file and was not in the pass; else 0.
+    the traffic is of more than this tick because the connection was not in the passes before; else 0.
     `refused`: number of rows with a change that no connection can make. `in_sockmap`: indices of the rows of
     connections that are or were in a sockmap.
     """
@@ -189,7 +189,7 @@ class Deltas:
         self._known = select_rows(both, np.argsort(both["id"], kind="stable"))
 
     def _unseen_ns(self, rows: ConnectionFields, before: ConnectionFields, at_ns: int) -> NDArray[np.int64]:
-        # Kernel sockets (MPTCP's subflows, NFS), io_uring's own descriptors, connections in an accept queue.
+        # Where the pass goes over files: sockets without one. Everywhere: sockets without memory for their entry.
         interval_ns = 0 if self._previous_ns is None else at_ns - self._previous_ns
         self._previous_ns = at_ns
         last_seen = np.maximum(before["seen_ns"], rows["born_ns"]).astype(np.int64)

@@ -84,6 +84,7 @@ def test_it_holds_no_privilege_no_compiler_little_memory_and_no_program_on_the_d
     assert "libbcc" not in maps
     assert int(status["VmRSS"].removesuffix(" kB")) <= MOST_KILOBYTES
     assert sorted(links.values()) == [
+        "bpf_sk_storage_map",
         "inet_sock_set_state",
         "inet_sock_set_state",
         "task_file",

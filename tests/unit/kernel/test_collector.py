@@ -27,14 +27,15 @@ class Ledger:
 
 
 @pytest.mark.parametrize(
-    "failing", ["_count_misses", "_read_live_sockets", "_quality", "_sums.read", "_datagrams.empty_totals"]
+    "failing", ["_count_misses", "_live_sockets.read", "_quality", "_sums.read", "_datagrams.empty_totals"]
 )
 def test_after_a_failed_reading_ended_connections_are_in_the_next_one(clock, monkeypatch, failing):
     nothing = SimpleNamespace(read=lambda: "sums", empty_totals=lambda: "datagrams")
     monkeypatch.setattr(module, "_open_ring_buffer", lambda _fd, record: Ledger(np.zeros(3, record)))
     monkeypatch.setattr(module, "TotalsMap", lambda *_: nothing)
     monkeypatch.setattr(module, "ResetPeersMap", lambda _: SimpleNamespace(read=lambda _: "peers"))
-    monkeypatch.setattr(Collector, "_read_live_sockets", lambda _: (np.empty(0, CONNECTION), 0))
+    live = SimpleNamespace(read=lambda: (np.empty(0, CONNECTION), False))
+    monkeypatch.setattr(module, "LiveSockets", lambda *_: live)
     monkeypatch.setattr(Collector, "_quality", lambda *_: "quality")
     monkeypatch.setattr(Collector, "_count_misses", lambda _: 0)
     monkeypatch.setattr(Collector, "_with_missed_resets", lambda _, sums: sums)
@@ -45,7 +46,8 @@ def test_after_a_failed_reading_ended_connections_are_in_the_next_one(clock, mon
 
     with monkeypatch.context() as broken:
         owner, _, name = f"collector.{failing}".rpartition(".")
-        broken.setattr(nothing if owner != "collector" else collector, name, fail)
+        owners = {"collector": collector, "collector._live_sockets": live}
+        broken.setattr(owners.get(owner, nothing), name, fail)
         with pytest.raises(OSError, match="no"):
             collector.read()
 
@@ -65,8 +67,9 @@ def counts(monkeypatch, clock):
     monkeypatch.setattr(module.libbpf, "recursion_misses", lambda name: kernel_counts[name])
     monkeypatch.setattr(module.libbpf, "attach", lambda _: -1)
     monkeypatch.setattr(module, "_read_counter", lambda name, _index: kernel_counts[name])
-    monkeypatch.setattr(Collector, "_read_live_sockets", lambda _: (np.empty(0, CONNECTION), 0))
-    maps = {name: name for name in ("sums", "reset_peers", "datagrams", "ledger", "losses", "fallback_events")}
+    live = SimpleNamespace(read=lambda: (np.empty(0, CONNECTION), False))
+    monkeypatch.setattr(module, "LiveSockets", lambda *_: live)
+    maps = {name: name for name in ("sums", "reset_peers", "datagrams", "ledger", "losses", "fallback_events", "live")}
     programs = {probe.name: probe.name for probe in CONNECTION_PROBES}
     return Collector(
         SimpleNamespace(connection_programs=programs, message_programs=("sends",), maps=maps), clock

@@ -71,6 +71,18 @@ def test_each_record_is_read_once_in_order(producer, ring):
     assert producer.consumed() == producer.at
 
 
+def test_reads_fill_one_array_in_order_as_far_as_there_is_room(producer, ring):
+    raw, filled = np.empty(20 * FRAME + 7, np.uint8), 0
+    for first in (0, 9, 18):
+        for number in range(first, first + 9):
+            producer.write(number)
+        filled += ring.read_into(raw[filled:])
+
+    assert ring.records(raw[:filled])["twice"].tolist() == [2 * number for number in range(20)]
+    assert ring.waiting_bytes() == 7 * FRAME
+    assert ring.read()["number"].tolist() == list(range(20, 27))
+
+
 def test_reading_stops_at_an_unfinished_record(producer, ring):
     producer.write(1)
     producer.write(2, BUSY)

@@ -1,0 +1,216 @@
+"""The pass over live sockets, and the walk over the files of all tasks that finds their owners.
+
+The pass visits the sockets that the programs follow, however many files others hold. The walk over files costs as much
+as there are files, so a tick continues it for a limited time only; its descriptor stays open between ticks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from watchdog.kernel import libbpf
+from watchdog.kernel.handover import LoadedPrograms
+from watchdog.kernel.ring_buffer import RingBuffer
+
+VISITS_PER_READ = 8192
+"""Objects that one read of an iterator visits: a few milliseconds; their records fit into the map `live`."""
+# CPU time, so that a busy host does not make the walk incomplete.
+_BASELINE_SECONDS = 2.0  # the first walk: it makes the entries of sockets that are older than the programs
+_TICK_SECONDS = 0.005  # a whole round on a host with some 20,000 open files
+_FILES_ALONE_SECONDS = 1.0  # where the walk over files also reports the sockets
+# Rounds take 0.1 % of one CPU, but one begins every 30 s: 0.3 ms of walk each second, 5 ms each 5 s.
+_ROUND_PAUSES = 1000
+_MAX_ROUND_SECONDS = 30.0
+# A long round takes 40 % of one CPU: 60 million files, of a user who has nothing else in mind, take 25 s.
+_STEP_PAUSES = 1.5
+_MARK_BYTES = 8  # a program writes one at the end of a read
+
+
+class Walk:
+    """Rounds of one iterator, read in steps."""
+
+    def __init__(self, link: int) -> None:
+        """Walk by the iterator behind `link`."""
+        self._link = link
+        self._fd: int | None = None
+
+    def step(self) -> bool:
+        """Visit up to `VISITS_PER_READ` objects; return whether the round goes on.
+
+        Raises:
+            OSError: the kernel cannot go on; the next step begins a new round.
+        """
+        if self._fd is None:
+            self._fd = libbpf.open_iterator(self._link)
+        try:
+            goes_on = bool(os.read(self._fd, _MARK_BYTES))
+        except OSError:
+            self.close()
+            raise
+        if not goes_on:
+            self.close()
+        return goes_on
+
+    def close(self) -> None:
+        """End the round."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+class HolderWalk:
+    """Rounds over the files of all tasks: they find the processes that hold sockets, and sockets without an entry.
+
+    A round costs as much as there are files, and any user can open many. So rounds are paced by the CPU time of the
+    round before, a tick walks for a few milliseconds only, and a thread with a bounded share of one CPU goes on between
+    ticks. The thread and the tick never read iterators at the same time.
+    """
+
+    def __init__(self, walk: Walk) -> None:
+        """Walk by `walk`; the first round begins in the first tick."""
+        self._walk = walk
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._unfinished = False
+        self._round_began = 0.0  # CLOCK_MONOTONIC, seconds
+        self._round_seconds = 0.0  # CPU time of this round
+        self._next_round = 0.0
+        self._failure: OSError | None = None
+
+    @contextlib.contextmanager
+    def tick(self) -> Iterator[None]:
+        """Begin a round if it is due, and keep the thread from walking in the context.
+
+        Raises:
+            OSError: the walk failed, here or in the thread.
+        """
+        with self._lock:
+            self._raise_failure()
+            if not self._unfinished and time.monotonic() >= self._next_round:
+                self._begin_round(_TICK_SECONDS if self._round_began else _BASELINE_SECONDS)
+            yield
+        if self._unfinished and self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="holder-walk", daemon=True)
+            self._thread.start()
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Return whether a round goes on after this tick."""
+        return self._unfinished
+
+    def close(self) -> None:
+        """End the round and the thread."""
+        self._stopped.set()
+        if thread := self._thread:
+            thread.join()
+        self._walk.close()
+
+    def _begin_round(self, seconds: float) -> None:
+        self._round_began, self._round_seconds = time.monotonic(), 0.0
+        self._unfinished = True
+        while self._unfinished and self._round_seconds < seconds:
+            self._step()
+
+    def _step(self) -> float:
+        """Visit some files; return the CPU time that it took."""
+        began = time.thread_time()
+        self._unfinished = self._walk.step()
+        seconds = time.thread_time() - began
+        self._round_seconds += seconds
+        pause = min(self._round_seconds * _ROUND_PAUSES, _MAX_ROUND_SECONDS)
+        self._next_round = self._round_began + pause
+        return seconds
+
+    def _run(self) -> None:
+        pause = 0.0
+        while not self._stopped.wait(pause):
+            with self._lock:
+                try:
+                    pause = self._step() * _STEP_PAUSES
+                except OSError as error:
+                    self._failure, self._unfinished = error, False
+                if not self._unfinished:
+                    self._thread = None
+                    return
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+
+class LiveSockets:
+    """Reads the live sockets of one tick."""
+
+    def __init__(self, loaded: LoadedPrograms, ring: RingBuffer) -> None:
+        """Read through the iterators of `loaded`; `ring`: the map `live`."""
+        self._files = Walk(loaded.file_iterator_link)
+        self._holders = HolderWalk(self._files)
+        self._sockets = Walk(loaded.socket_iterator_link) if loaded.socket_iterator_link is not None else None
+        self._ring = ring
+        self._seconds = _BASELINE_SECONDS  # of a pass over files
+        self._expected_bytes = 0  # slightly more than the pass before
+
+    def read(self) -> tuple[NDArray[np.void], bool]:
+        """Return the live sockets, (n,) of `CONNECTION`, and whether the walk over files goes on after this tick.
+
+        Raises:
+            OSError: a walk failed.
+        """
+        self._ring.read()  # the rest of a pass that failed
+        if self._sockets is None:
+            return self._read_by_files()
+        with self._holders.tick():
+            return self._read_by_sockets(self._sockets), self._holders.is_unfinished
+
+    def close(self) -> None:
+        """Close the descriptors and the ring."""
+        self._holders.close()
+        if self._sockets is not None:
+            self._sockets.close()
+        self._ring.close()
+
+    def _read_by_sockets(self, sockets: Walk) -> NDArray[np.void]:
+        rows = _Rows(self._ring, self._expected_bytes)
+        goes_on = True
+        while goes_on:
+            goes_on = sockets.step()
+            rows.take()
+        self._expected_bytes = rows.filled + rows.filled // 8
+        return rows.records()
+
+    def _read_by_files(self) -> tuple[NDArray[np.void], bool]:
+        rows = _Rows(self._ring, self._expected_bytes)
+        end = time.thread_time() + max(self._seconds, _FILES_ALONE_SECONDS)
+        self._seconds = _FILES_ALONE_SECONDS
+        goes_on = True
+        while goes_on and time.thread_time() < end:
+            goes_on = self._files.step()
+            rows.take()
+        return rows.records(), goes_on
+
+
+class _Rows:
+    """The rows of one pass in one array: one array per read, joined at the end, took a quarter of the time."""
+
+    def __init__(self, ring: RingBuffer, expected_bytes: int) -> None:
+        self._ring = ring
+        self._raw = np.empty(expected_bytes, np.uint8)
+        self.filled = 0
+
+    def take(self) -> None:
+        missing = self.filled + self._ring.waiting_bytes() - len(self._raw)
+        if missing > 0:
+            self._raw = np.concatenate([self._raw[: self.filled], np.empty(len(self._raw) + missing, np.uint8)])
+        self.filled += self._ring.read_into(self._raw[self.filled :])
+
+    def records(self) -> NDArray[np.void]:
+        return self._ring.records(self._raw[: self.filled])
