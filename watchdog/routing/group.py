@@ -3,53 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from watchdog.alerts.alert import Alert
 from watchdog.config.settings import GroupTiming
 from watchdog.errors import document_errors
+from watchdog.routing.group_member import GroupMember
 from watchdog.routing.notification import NotificationReason
+from watchdog.routing.urgency import UrgentNews
 from watchdog.rules.language.rule import Labels, Severity
 
 ReceiverGroupKey = tuple[str, str]
 """(receiver, group key); the group key is the rule's id unless a route sets `group_by`."""
-
-
-@dataclass(slots=True)
-class GroupMember:
-    """One alert of a group, as in its newest transition or notification.
-
-    `notified_severity`: the severity that the newest notification gave for this firing, None: not notified of it.
-    `is_notified_firing`: the last notification for the receiver gave the alert as firing, in this firing or an earlier
-    one. `is_end_notified`: the end of the firing has been sent although it goes on, because the alert is routed to
-    other receivers. The alert may be routed back; if it resolves before that, no second end is sent.
-    """
-
-    alert: Alert
-    notified_severity: Severity | None = None
-    is_notified_firing: bool = False
-    is_end_notified: bool = False
-
-    @property
-    def needs_notification(self) -> bool:
-        """Return whether the alert differs from the last notification."""
-        if self.alert.resolved is not None:
-            return not self.is_end_notified
-        return self.notified_severity != self.alert.severity
-
-    @property
-    def is_routed_elsewhere(self) -> bool:
-        """Return whether the alert fires, but is no longer routed to this receiver."""
-        return self.is_end_notified and self.alert.resolved is not None
-
-    def mark_notified_firing(self, severity: Severity) -> None:
-        """Record that the receiver was notified of the alert as firing with `severity`."""
-        self.notified_severity, self.is_notified_firing, self.is_end_notified = severity, True, False
-
-    def mark_end_notified(self) -> None:
-        """Record that the receiver was notified of an end while the alert still fires."""
-        self.notified_severity, self.is_notified_firing, self.is_end_notified = None, False, True
 
 
 class NotificationGroup:
@@ -63,7 +28,8 @@ class NotificationGroup:
         self.last_notification_ns: int | None = None
         self._timing = timing
         self._started = 0.0  # of the first alert that waits for its first notification, wall clock
-        self._is_urgent = False
+        self._is_critical = False
+        self._urgent_news = UrgentNews()
 
     @classmethod
     @document_errors()
@@ -78,15 +44,9 @@ class NotificationGroup:
         labels = document.get("group_labels")
         timing = GroupTiming(*document["group_timing"]) if "group_timing" in document else default_timing
         group = cls(timing, None if labels is None else tuple((name, value) for name, value in labels))
-        for member in document["members"]:
-            alert = Alert.from_json(member["alert"])
-            severity = member["notified_severity"]
-            group.members[alert.fingerprint] = GroupMember(
-                alert,
-                None if severity is None else Severity(severity),
-                is_notified_firing=bool(member.get("is_notified_firing", severity)),
-                is_end_notified=bool(member.get("is_end_notified")),
-            )
+        for saved in document["members"]:
+            member = GroupMember.from_json(saved)
+            group.members[member.alert.fingerprint] = member
         group.unsent_since_ns = _shifted(document["unsent_since_ns"], boottime_shift_ns)
         group.last_notification_ns = _shifted(document["last_notification_ns"], boottime_shift_ns)
         return group
@@ -99,15 +59,7 @@ class NotificationGroup:
             "receiver": receiver,
             "group_key": group_key,
             "group_labels": self.group_labels,
-            "members": [
-                {
-                    "alert": each.alert.to_json(),
-                    "notified_severity": each.notified_severity,
-                    "is_notified_firing": each.is_notified_firing,
-                    "is_end_notified": each.is_end_notified,
-                }
-                for each in self.members.values()
-            ],
+            "members": [each.to_json() for each in self.members.values()],
             "unsent_since_ns": self.unsent_since_ns,
             "last_notification_ns": self.last_notification_ns,
             "group_timing": [timing.group_wait_ns, timing.group_interval_ns, timing.repeat_interval_ns],
@@ -120,10 +72,12 @@ class NotificationGroup:
         its alerts if none does.
         """
         unsent = [member for member in self.members.values() if member.needs_notification]
+        for member in self.members.values():
+            self._update_urgency(member, at_ns)
         self._started = min(
             (member.alert.started for member in unsent if member.notified_severity is None), default=0.0
         )
-        self._is_urgent = any(member.alert.severity is Severity.CRITICAL for member in unsent)
+        self._is_critical = any(member.alert.severity is Severity.CRITICAL for member in unsent)
         timings = {group_timing_of(member.alert) for member in unsent or self._routed_members()}
         if timings:
             self._timing = GroupTiming(
@@ -163,7 +117,31 @@ class NotificationGroup:
             due_ns = self.unsent_since_ns + self._timing.group_wait_ns
         else:
             due_ns = max(self.unsent_since_ns, self.last_notification_ns + self._timing.group_interval_ns)
-        return at_ns >= due_ns + (0 if self._is_urgent else delay_of(self.unsent_since_ns, self._started))
+            due_ns = min(due_ns, self._urgent_due_ns(self.last_notification_ns, at_ns) or due_ns)
+        return at_ns >= due_ns + (0 if self._is_critical else delay_of(self.unsent_since_ns, self._started))
+
+    def _update_urgency(self, member: GroupMember, at_ns: int) -> None:
+        if not member.is_urgent:
+            member.urgent_since_ns = None
+        elif member.urgent_since_ns is None:
+            member.urgent_since_ns = at_ns
+            self._urgent_news.record_arrival(at_ns)
+
+    def _urgent_due_ns(self, last_notification_ns: int, at_ns: int) -> int | None:
+        # None: no urgent news, or `group_wait` of all new alerts still runs. A rise in severity has no `group_wait`.
+        ready = [
+            member
+            for member in self.members.values()
+            if member.urgent_since_ns is not None
+            and (member.is_notified_firing or at_ns >= member.urgent_since_ns + self._timing.group_wait_ns)
+        ]
+        if not ready:
+            return None
+        raises_group = self._known_severity() < max(_worst_firing(member) for member in ready)
+        return self._urgent_news.due_ns(last_notification_ns, at_ns, raises_group=raises_group)
+
+    def _known_severity(self) -> int:
+        return max((member.known_severity or 0 for member in self.members.values()), default=0)
 
     def is_expired(self, at_ns: int) -> bool:
         """Return whether the group is empty, and so long that its next notification would be a first one again."""
@@ -172,7 +150,9 @@ class NotificationGroup:
     def reason(self) -> NotificationReason:
         """Return the reason of the notification that is due, the weightiest one of several."""
         firing = [member for member in self.members.values() if member.alert.resolved is None]
-        if any(member.notified_severity is None for member in firing):
+        if any(member.notified_severity is None for member in firing) or any(
+            member.unsent_firing is not None for member in self.members.values()
+        ):
             return NotificationReason.FIRST if self.last_notification_ns is None else NotificationReason.NEW_ALERT
         if any(member.notified_severity != member.alert.severity for member in firing):
             return NotificationReason.SEVERITY_CHANGED
@@ -180,19 +160,30 @@ class NotificationGroup:
 
     def mark_notified(self, firing: Mapping[str, Alert], at_ns: int) -> tuple[Alert, ...]:
         """Return the alerts of a notification, the worst first, resolved ones last, and mark them as notified."""
-        members = self._routed_members()
-        for member in members:
-            current = firing.get(member.alert.fingerprint)
-            if member.alert.resolved is None:
-                member.alert = current or member.alert
-                member.mark_notified_firing(member.alert.severity)
-            elif current is not None and current.fired == member.alert.fired:
-                member.mark_end_notified()
-            else:
-                del self.members[member.alert.fingerprint]
+        members, known_severity = self._routed_members(), self._known_severity()
+        alerts = [self._mark_member_notified(member, firing) for member in members]
+        if self.last_notification_ns is not None and known_severity < self._known_severity():
+            self._urgent_news.record_raised(at_ns)
         self.unsent_since_ns = None
         self.last_notification_ns = at_ns
-        return tuple(sorted((member.alert for member in members), key=_order))
+        return tuple(sorted(alerts, key=_order))
+
+    def _mark_member_notified(self, member: GroupMember, firing: Mapping[str, Alert]) -> Alert:
+        fingerprint = member.alert.fingerprint
+        current = firing.get(fingerprint)
+        if (held_back := member.unsent_firing) is not None:
+            member.mark_notified_firing(held_back)
+            return held_back
+        if member.alert.resolved is None:
+            member.alert = current or member.alert
+            member.mark_notified_firing(member.alert)
+            return member.alert
+        end = member.end()
+        if current is not None and current.fired == member.alert.fired:
+            member.mark_end_notified()
+        else:
+            del self.members[fingerprint]
+        return end
 
     def _routed_members(self) -> list[GroupMember]:
         return [member for member in self.members.values() if not member.is_routed_elsewhere]
@@ -207,3 +198,7 @@ def _order(alert: Alert) -> tuple[bool, int, float, str]:
 
 def _shifted(at_ns: int | None, boottime_shift_ns: int) -> int | None:
     return None if at_ns is None else at_ns + boottime_shift_ns
+
+
+def _worst_firing(member: GroupMember) -> Severity:
+    return (member.unsent_firing or member.alert).severity

@@ -1,10 +1,11 @@
 """Grouping: takes the transitions of each tick and makes the notifications that are due.
 
 A group holds the alerts of one receiver and one rule, unless a route sets `group_by`. Its three waits (`group_wait`,
-`group_interval`, `repeat_interval`) and the reasons of its notifications are Alertmanager's, with two differences:
-an alert that fires and resolves before the group's first notification is sent as resolved instead of being dropped,
-and each receiver that got a firing notification gets exactly one resolved notification, also when rule, severity,
-routing or daemon change in between. Source of the waits: Alertmanager, docs/configuration.md and dispatch/.
+`group_interval`, `repeat_interval`) and the reasons of its notifications are Alertmanager's, with three differences:
+a rise in severity and a new alert do not wait for `group_interval` (`urgency.py`), an alert that fires and resolves
+before the group's first notification is sent as resolved instead of being dropped, and each receiver that got a firing
+notification gets exactly one resolved notification, also when rule, severity, routing or daemon change in between.
+Source of the waits: Alertmanager, docs/configuration.md and dispatch/.
 
 Times are CLOCK_BOOTTIME, passed in; the wall clock is copied into notifications for display only.
 """
@@ -21,7 +22,8 @@ from watchdog.clock import Now
 from watchdog.config.settings import RoutingSettings
 from watchdog.errors import DocumentError, document_errors
 from watchdog.routing.flapping import FlappingDetector
-from watchdog.routing.group import GroupMember, NotificationGroup, ReceiverGroupKey
+from watchdog.routing.group import NotificationGroup, ReceiverGroupKey
+from watchdog.routing.group_member import GroupMember
 from watchdog.routing.jitter import Jitter
 from watchdog.routing.notification import Notification
 from watchdog.routing.routes import Destination, Route, Router
@@ -203,14 +205,15 @@ class Grouping:
             if key[0] == receiver:
                 member = self._groups[key].members[alert.fingerprint]
                 if member.is_end_notified:  # that notification was made and never arrived
-                    member.mark_notified_firing(alert.severity)
+                    member.mark_notified_firing(alert)
                     self._changed.add(key)
                 return
         default = Destination(receiver, alert.rule, None, self._router.default_timing)
         routed = (each for each in self._router.destinations(alert) if each.receiver == receiver)
         destination = next(routed, default)
         group = self._join(destination, alert.fingerprint)
-        group.members[alert.fingerprint] = GroupMember(alert, alert.severity, is_notified_firing=True)
+        member = group.members[alert.fingerprint] = GroupMember(alert)
+        member.mark_notified_firing(alert)
         if group.last_notification_ns is None and alert.fingerprint in firing:
             group.last_notification_ns = at_ns  # the true time is lost: reminders are counted from now
 
@@ -222,7 +225,12 @@ class Grouping:
         has_begun = transition.kind is TransitionKind.FIRING
         if has_begun:
             self._flapping.record_firing(alert, now.boottime_ns)
+        elif transition.kind is TransitionKind.SEVERITY_RAISED:
+            self._flapping.record_raised(alert, now.boottime_ns)
         yield from self._route(alert, now.wall, has_begun=has_begun)
+        is_flapping = self._flapping.is_flapping_fast(alert, now.boottime_ns)
+        for key in self._keys_of.get(alert.fingerprint, ()):
+            self._groups[key].members[alert.fingerprint].is_flapping = is_flapping
 
     def _resolve(self, alert: Alert) -> Iterator[ReceiverGroupKey]:
         for key in sorted(self._keys_of.get(alert.fingerprint, ())):
@@ -232,7 +240,7 @@ class Grouping:
                 yield key
             # The reason of the alert's own end replaces "no longer routed", but only within the same firing.
             elif member.alert.resolved is None or member.alert.fired == alert.fired:
-                member.alert = alert
+                member.resolve(alert, was_held_back=self._groups[key].last_notification_ns is not None)
                 yield key
 
     def _reconcile(self, firing: Mapping[str, Alert], now: Now) -> None:
@@ -277,8 +285,7 @@ class Grouping:
         member = group.members[alert.fingerprint]
         has_ended, has_moved = member.alert.resolved is not None, destination.key != key
         if has_begun or (has_ended and member.alert.fired != alert.fired):
-            member.notified_severity, member.is_end_notified = None, False
-            member.alert = alert
+            member.begin_firing(alert)
             yield key
         elif has_ended or has_moved or member.alert.severity != alert.severity:
             member.alert = alert

@@ -140,13 +140,118 @@ def test_first_notification_waits_group_wait_and_includes_later_alerts():
     assert contents(host.tick(1)) == [("oncall", "first notification", [("a", "firing"), ("b", "firing")])]
 
 
-def test_a_later_alert_waits_for_group_interval_since_the_last_notification(host):
+def test_a_later_alert_is_notified_within_two_seconds_of_the_last_notification(host):
     host.fire(make_alert("a"))
     host.tick()
     host.fire(make_alert("b", fired=WALL + 1))
     assert host.tick(1) == []
-    assert host.tick(58.9) == []
-    assert contents(host.tick(0.1)) == [("oncall", "new alert in group", [("a", "firing"), ("b", "firing")])]
+    assert contents(host.tick(1)) == [("oncall", "new alert in group", [("a", "firing"), ("b", "firing")])]
+    assert host.tick(600) == []
+
+
+def test_a_later_alert_waits_group_wait_of_its_own():
+    host = Host(make_routing(group_wait_seconds=10))
+    host.fire(make_alert("a"))
+    host.tick()
+    assert len(host.tick(10)) == 1
+    host.fire(make_alert("b", fired=WALL + 15))
+    host.tick(5)
+    assert host.tick(9) == []
+    assert len(host.tick(1)) == 1
+
+
+def test_a_later_alert_that_ends_at_once_is_notified_as_firing_first(host):
+    host.fire(make_alert("a"))
+    host.tick()
+    brief = make_alert("b", fired=WALL + 1)
+    host.fire(brief)
+    assert host.tick(0.2) == []
+    host.resolve(brief)
+    assert host.tick(0.2) == []
+    host.restart()
+    assert contents(host.tick(1.6)) == [("oncall", "new alert in group", [("a", "firing"), ("b", "firing")])]
+    assert host.tick(59) == []
+    assert contents(host.tick(1)) == [("oncall", "resolved", [("a", "firing"), ("b", "resolved")])]
+    assert host.tick(3_600) == []
+
+
+def test_a_rise_in_severity_is_notified_at_once(host):
+    alert = make_alert()
+    host.fire(alert)
+    host.tick()
+    host.set_severity(alert, Severity.CRITICAL)
+    [notification] = host.tick(0.2)
+    assert (notification.reason, notification.alerts[0].severity) == ("severity changed", Severity.CRITICAL)
+
+
+def test_a_rise_is_notified_within_two_seconds_beside_another_critical_alert(host):
+    loud, rising = make_alert("loud", severity=Severity.CRITICAL), make_alert("rising")
+    host.fire(loud)
+    host.fire(rising)
+    host.tick()
+    host.set_severity(rising, Severity.CRITICAL)
+    assert len(host.tick(1) + host.tick(1)) == 1
+
+
+def test_a_lowered_severity_waits_and_the_end_has_the_highest_severity_that_was_notified(host):
+    alert = make_alert(severity=Severity.CRITICAL)
+    host.fire(alert)
+    host.tick()
+    host.set_severity(alert, Severity.WARNING)
+    assert host.tick(59) == []
+    assert [a.severity for a in host.tick(1)[0].alerts] == [Severity.WARNING]
+    host.restart()
+    host.resolve(host.firing[alert.fingerprint])
+    assert [(a.severity, a.resolved is None) for a in host.tick(60)[0].alerts] == [(Severity.CRITICAL, False)]
+
+
+def test_an_end_does_not_have_a_severity_that_the_receiver_was_not_sent():
+    host = Host(make_routing(group_wait_seconds=30))
+    alert = make_alert(severity=Severity.CRITICAL)
+    host.fire(alert)
+    host.tick()
+    host.set_severity(alert, Severity.WARNING)
+    assert [a.severity for a in host.tick(30)[0].alerts] == [Severity.WARNING]
+    host.resolve(host.firing[alert.fingerprint])
+    assert [a.severity for a in host.tick(60)[0].alerts] == [Severity.WARNING]
+
+
+@pytest.mark.parametrize("first_count", [1, 2, 3, 20, 100])
+@pytest.mark.parametrize("tick_seconds", [0.2, 1.0])
+def test_a_flood_of_a_thousand_alerts_makes_four_notifications_at_most(host, tick_seconds, first_count):
+    alerts = [make_alert(f"p{number}", fired=WALL + number / 100) for number in range(1_000)]
+    fired = raised = 0
+    notifications = []
+    for _ in range(round(20 / tick_seconds)):
+        while fired < 1_000 and fired < first_count + 100 * host.seconds:
+            host.fire(alerts[fired])
+            fired += 1
+        while raised < fired - 200:  # each becomes critical 2 s later
+            host.set_severity(alerts[raised], Severity.CRITICAL)
+            raised += 1
+        notifications += host.tick(tick_seconds)
+    assert len(notifications) <= 4
+    assert len(notifications[-1].alerts) == 1_000
+    assert {alert.severity for alert in notifications[-1].alerts} == {Severity.WARNING, Severity.CRITICAL}
+
+
+def test_some_alerts_at_once_after_a_first_one_are_notified_within_seconds(host):
+    host.fire(make_alert("first"))
+    host.tick()
+    for number in range(20):
+        host.fire(make_alert(f"p{number}"))
+    assert host.tick(1) == []
+    assert [len(each.alerts) for each in host.tick(5.1)] == [21]
+
+
+def test_a_receiver_that_was_notified_of_the_end_hears_of_the_next_firing_at_once(host):
+    alert = make_alert()
+    host.fire(alert)
+    host.tick()
+    host.resolve(alert)
+    assert [each.status for each in host.tick(60)] == ["resolved"]
+    host.fire(alert)
+    assert [each.status for each in host.tick(0.2)] == ["firing"]
 
 
 def test_an_alert_after_group_interval_is_notified_at_once(host):
@@ -252,7 +357,6 @@ def test_severity_that_is_restored_before_the_next_notification_makes_none(host)
     host.fire(alert)
     host.tick()
     host.set_severity(alert, Severity.CRITICAL)
-    host.tick(10)
     host.set_severity(host.firing[alert.fingerprint], Severity.WARNING)
     host.tick(10)
     assert host.tick(100) == []
@@ -553,7 +657,7 @@ def test_a_group_of_an_earlier_version_is_read(host):
     [document] = host.saved.values()
     for key in ("group_labels", "group_timing"):
         del document[key]
-    for key in ("is_notified_firing", "is_end_notified"):
+    for key in ("known_severity", "highest", "unsent_firing", "is_end_notified"):
         del document["members"][0][key]
     host.restart()
     host.grouping.reload(make_routing(("log",)), host.firing, host.now)

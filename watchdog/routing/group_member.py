@@ -1,0 +1,120 @@
+"""A member of a notification group: one alert, with its state as notified."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from watchdog.alerts.alert import Alert
+from watchdog.rules.language.rule import Severity
+
+
+@dataclass(slots=True)
+class GroupMember:
+    """One alert of a group, as in its newest transition or notification.
+
+    `notified_severity`: the severity that the newest notification gave for this firing, None: not notified of it.
+    `known_severity`: the severity in the last notification that gave the alert as firing, in this firing or an earlier
+    one; None: the receiver knows the alert as resolved, or not at all. `highest`: the highest severity notified since
+    the last end, with its threshold. `unsent_firing`: the alert as it fired, if it resolved while an earlier
+    notification of the group held its first one back; the receiver is notified of the firing before the end.
+    `is_end_notified`: the end of the firing has been sent although it goes on, because the alert is routed to other
+    receivers. The alert may be routed back; if it resolves before that, no second end is sent. `is_flapping`: it has
+    fired so often that a further firing is not urgent. `urgent_since_ns`: CLOCK_BOOTTIME, None: not urgent.
+    """
+
+    alert: Alert
+    notified_severity: Severity | None = None
+    known_severity: Severity | None = None
+    highest: tuple[Severity, float] | None = None
+    unsent_firing: Alert | None = None
+    is_end_notified: bool = False
+    is_flapping: bool = False
+    urgent_since_ns: int | None = None
+
+    @property
+    def is_notified_firing(self) -> bool:
+        """Return whether the receiver knows the alert as firing."""
+        return self.known_severity is not None
+
+    @property
+    def needs_notification(self) -> bool:
+        """Return whether the alert differs from the last notification."""
+        if self.alert.resolved is not None:
+            return not self.is_end_notified
+        return self.notified_severity != self.alert.severity
+
+    @property
+    def is_urgent(self) -> bool:
+        """Return whether the alert is worse than the receiver knows."""
+        if self.alert.resolved is not None:
+            return self.unsent_firing is not None
+        return not self.is_flapping and self.needs_notification and self.alert.severity > (self.known_severity or 0)
+
+    @property
+    def is_routed_elsewhere(self) -> bool:
+        """Return whether the alert fires, but is no longer routed to this receiver."""
+        return self.is_end_notified and self.alert.resolved is not None
+
+    def begin_firing(self, alert: Alert) -> None:
+        """Take a new firing of the alert; an end that was not sent is replaced by it."""
+        self.alert = alert
+        self.notified_severity, self.unsent_firing, self.is_end_notified = None, None, False
+
+    def resolve(self, alert: Alert, *, was_held_back: bool) -> None:
+        """Take the end of the firing; `was_held_back`: an earlier notification of the group delayed the first one."""
+        if was_held_back and self.is_urgent and self.known_severity is None and self.unsent_firing is None:
+            self.unsent_firing = self.alert
+        self.alert = alert
+
+    def mark_notified_firing(self, alert: Alert) -> None:
+        """Record that the receiver was notified of the firing `alert`."""
+        self.notified_severity = self.known_severity = alert.severity
+        self.unsent_firing, self.is_end_notified = None, False
+        if self.highest is None or alert.severity >= self.highest[0]:
+            self.highest = alert.severity, alert.threshold
+
+    def mark_end_notified(self) -> None:
+        """Record that the receiver was notified of an end while the alert still fires."""
+        self.notified_severity = self.known_severity = self.highest = None
+        self.is_end_notified = True
+
+    def end(self) -> Alert:
+        """Return the end of the alert, with the highest severity that was notified."""
+        if self.highest is None or self.highest[0] <= self.alert.severity:
+            return self.alert
+        severity, threshold = self.highest
+        return replace(self.alert, severity=severity, threshold=threshold)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a document for `json` and `from_json`."""
+        return {
+            "alert": self.alert.to_json(),
+            "notified_severity": self.notified_severity,
+            "known_severity": self.known_severity,
+            "highest": self.highest,
+            "unsent_firing": None if self.unsent_firing is None else self.unsent_firing.to_json(),
+            "is_end_notified": self.is_end_notified,
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> GroupMember:
+        """Return the member that `to_json` wrote, in this version or one with `is_notified_firing` alone."""
+        alert = Alert.from_json(document["alert"])
+        highest, unsent = document.get("highest"), document.get("unsent_firing")
+        notified = _severity_from_json(document["notified_severity"])
+        was_firing = document.get("is_notified_firing", notified is not None)
+        known = _severity_from_json(document.get("known_severity"))
+        return cls(
+            alert,
+            notified,
+            known if "known_severity" in document else (notified or alert.severity) if was_firing else None,
+            None if highest is None else (Severity(highest[0]), float(highest[1])),
+            None if unsent is None else Alert.from_json(unsent),
+            is_end_notified=bool(document.get("is_end_notified")),
+        )
+
+
+def _severity_from_json(number: int | None) -> Severity | None:
+    return None if number is None else Severity(number)
