@@ -31,7 +31,7 @@ from watchdog.resources import shipped_rules_folder
 from watchdog.routing.route_checks import check_routes
 from watchdog.routing.routes import read_routes
 from watchdog.rules.language.expression import metrics_of
-from watchdog.rules.language.load import read_rules, toml_files
+from watchdog.rules.language.load import notes_on_skipped_files, read_rules, toml_files
 from watchdog.rules.language.parse_rule import RuleEnvironment
 from watchdog.rules.language.rule import Rule
 
@@ -187,6 +187,7 @@ def _open_all(paths: Sequence[Path], report: _CheckReport) -> list[Document]:
         try:
             found = toml_files(path)
             files.update(dict.fromkeys(found))
+            report.notes += notes_on_skipped_files(path)
             if not found:
                 report.problems.append(Problem(str(path), 1, "file", "no *.toml files here: nothing to check"))
         except ConfigError as error:

@@ -205,5 +205,28 @@ def never_negative(expression: Expression) -> bool:
             return True
 
 
+def is_share(expression: Expression) -> bool:
+    """Return whether no value of `expression` is above 1: a part, divided by a sum that it is a part of."""
+    match expression:
+        case Operation("/", MetricReference(part), whole):
+            terms = list(_terms(whole))
+            return never_negative(whole) and (MetricReference(part) in terms or _is_part(part, terms))
+        case _:
+            return False
+
+
+def _is_part(metric: str, terms: list[Expression]) -> bool:
+    # Each failed attempt is a connection that ended, counted in the same tick. Attempts (`connects`) were earlier.
+    return metric == "connect_failures" and MetricReference("closes") in terms
+
+
+def _terms(expression: Expression) -> Iterator[Expression]:
+    if isinstance(expression, Operation) and expression.operator == "+":
+        yield from _terms(expression.left)
+        yield from _terms(expression.right)
+    else:
+        yield expression
+
+
 def _variable(left: Expression, right: Expression) -> Expression:
     return right if isinstance(left, Constant) else left

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,11 @@ from watchdog.config.settings import SETTINGS_TABLES, open_document, unreadable_
 from watchdog.errors import ConfigError, Problem
 from watchdog.rules.language.parse_rule import RuleEnvironment, read_rule
 from watchdog.rules.language.rule import Rule
+
+_MEANT_TO_BE_SKIPPED = re.compile(
+    r"^\.|^README|\.(md|txt|bak|orig|rej|old|off|disabled|sample|example|sw[a-p]|dpkg-\w+|rpm\w+|ucf-\w+)$|[~#]$",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,7 @@ def load_rules(
         except ConfigError as error:
             problems.extend(error.problems)
             continue
+        notes.extend(notes_on_skipped_files(Path(path)))
         for file in files:
             try:
                 document = open_document(file)
@@ -74,6 +81,27 @@ def toml_files(path: Path) -> list[str]:
         raise unreadable_file(str(path), error) from None
     wanted = (name for name in names if name.endswith(".toml") and not name.endswith(".test.toml") and name[0] != ".")
     return [str(path / name) for name in sorted(wanted, key=os.fsencode)]
+
+
+def notes_on_skipped_files(folder: Path) -> list[Problem]:
+    """Return a note for each entry of `folder` that is no rule file and looks as if it were meant as one.
+
+    Hidden files, rule tests, texts, and leftovers of editors and package managers are left out on purpose: no note.
+    """
+    try:
+        names = sorted(entry.name for entry in folder.iterdir())
+    except OSError:  # a file, or reported where the folder is read
+        return []
+    notes = []
+    for name in names:
+        path = folder / name
+        if name.endswith(".toml") or _MEANT_TO_BE_SKIPPED.search(name):
+            continue
+        if path.is_dir():
+            notes.append(Problem(str(path), 1, "file", "not read: folders in the folder of the rules are passed over"))
+        else:
+            notes.append(Problem(str(path), 1, "file", "not read: only files whose name ends in .toml are"))
+    return notes
 
 
 def read_rules(document: Document, environment: RuleEnvironment) -> tuple[Rule, ...]:

@@ -32,6 +32,7 @@ def check_name_pattern(dimension: Dimension, pattern: str) -> None:
     Raises:
         ValueError: no name can; the message has the reason and, where there is one, a pattern that matches.
     """
+    _check_form(dimension.name, pattern)
     tokens = [_Token(text, _min_bytes(text)) for text in _TOKEN.findall(pattern)]
     if dimension.name == "container" and (match := _LONG_ID.search(pattern)):
         raise ValueError(
@@ -46,6 +47,18 @@ def check_name_pattern(dimension: Dimension, pattern: str) -> None:
             f"never matches: a {dimension.name} ends in {', '.join(dimension.endings)};"
             f" use {quote_value(pattern + dimension.endings[0])}"
         )
+
+
+def _check_form(name: str, pattern: str) -> None:
+    last = pattern.rpartition("/")[2]
+    if name == "exe" and "/" in pattern:
+        remedy = f"; use {quote_value(last)}" if last else ""
+        raise ValueError(f"never matches: exe is the name of the file without its folder{remedy}")
+    if name == "unit" and (pattern.startswith("/") or ".slice/" in pattern):
+        remedy = f"; use {quote_value(last)}" if last else ""
+        raise ValueError(f"never matches: unit is the name of a unit, not the path of a control group{remedy}")
+    if name == "user" and pattern == "0":
+        raise ValueError('never matches: user 0 is "root" everywhere')
 
 
 def _min_bytes(token: str) -> int:

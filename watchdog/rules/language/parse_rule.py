@@ -24,6 +24,8 @@ from watchdog.rules.language.thresholds import ValueDomain, read_thresholds
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
 _PERCENTILE = re.compile(r"p(\d\d|9\d\d)", re.ASCII)
 _STATS = ("rate", "sum", "max", "min", "mean", "last")
+_ACCEPT_QUEUE = MetricReference("accept_queue")  # a share of the listener's limit
+_LATENCIES = frozenset(("connect_latency", "response_latency", "rtt"))
 _FALLBACK = Constant(0.0)  # in place of an expression with a problem
 _ALLOWED = {
     MetricKind.COUNTER: frozenset(StatKind) - {StatKind.PERCENTILE},
@@ -153,7 +155,14 @@ def _value_domain(metric: Expression, stat: Stat) -> ValueDomain | None:
         and expression.is_linear(metric)
         and all(METRICS[name].kind is MetricKind.COUNTER for name in expression.metrics_of(metric))
     )
-    return ValueDomain(unit, per_second, 0.0 if expression.never_negative(metric) else -math.inf)
+    is_share = expression.is_share(metric) or (metric == _ACCEPT_QUEUE and stat.kind is not StatKind.SUM)
+    return ValueDomain(
+        unit,
+        per_second,
+        minimum=0.0 if expression.never_negative(metric) else -math.inf,
+        maximum=1.0 if is_share else math.inf,
+        is_latency=bool(_LATENCIES & expression.metrics_of(metric)) and stat.kind is not StatKind.SUM,
+    )
 
 
 def _read_window(table: Table, interval_ns: int) -> int:
@@ -177,11 +186,14 @@ def _read_by(table: Table) -> tuple[str, ...]:
 def _read_summary(table: Table, by: tuple[str, ...], domain: ValueDomain | None) -> Template:
     text = table.text("summary")
     default_format = natural_format(domain.unit, per_second=domain.per_second) if domain else "count"
+    for doubt in template.foreign_placeholders(text):
+        table.add_note("summary", doubt)
     if not table.has_problem("summary"):
         try:
             return template.parse_summary(text, by, default_format)
         except TemplateError as error:
-            table.add_problem("summary", str(error))
+            for index, message in enumerate(error.messages):
+                table.add_problem("summary", message, index=index)
     return Template(text, ())
 
 
@@ -196,10 +208,22 @@ def _read_only_if(table: Table) -> Comparison | None:
     except ExpressionError as error:
         table.add_problem("only_if", str(error))
         return None
+    if expression.never_negative(comparison.left) and (fault := _constant_gate(comparison)):
+        table.add_problem("only_if", f"{fault}: no value is below 0")
     for name in sorted(expression.metrics_of(comparison.left)):
         if METRICS[name].kind is MetricKind.DISTRIBUTION:
             table.add_problem("only_if", f"{name} has one value per connection: use counters and gauges")
     return comparison
+
+
+def _constant_gate(comparison: Comparison) -> str:
+    """Return the fault of a comparison whose result is the same for every value from 0 up, "" without one."""
+    operator, right = comparison.operator, comparison.right
+    if (operator == "<" and right <= 0) or (operator == "<=" and right < 0):
+        return "never holds"
+    if (operator == ">=" and right <= 0) or (operator == ">" and right < 0):
+        return "holds always"
+    return ""
 
 
 def _read_receivers(table: Table, known: Collection[str] | None) -> tuple[str, ...] | None:

@@ -12,6 +12,12 @@ from watchdog.rules.language import formats
 
 _MAX_LENGTH = 500
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+# Placeholders of Go and Jinja, of shells, and of printf. A third brace belongs to a field of this template.
+_FOREIGN = re.compile(
+    r"(?<!\{)\{\{-?\s*(?P<mark>[$.])?(?:labels\.|values?\.)?(?P<go>[A-Za-z_]\w*)[^{}]*\}\}(?!\})"
+    r"|\$\{?(?P<shell>[A-Za-z_]\w*)\}?|%\((?P<python>\w+)\)[sdf]",
+    re.IGNORECASE,
+)
 
 # The kind of value of each field decides its formats.
 _MEASURED = frozenset(("value", "threshold", "peak"))
@@ -37,7 +43,12 @@ class Template:
 
 
 class TemplateError(ValueError):
-    """The text is not a template; the message names the problem."""
+    """The text is not a template. `messages`: one for each mistake, in the text's order."""
+
+    def __init__(self, *messages: str) -> None:
+        """Keep the messages; the text of the exception has all of them."""
+        super().__init__("; ".join(messages))
+        self.messages = messages
 
 
 def parse_summary(text: str, dimensions: Collection[str], default_format: str = "count") -> Template:
@@ -47,7 +58,8 @@ def parse_summary(text: str, dimensions: Collection[str], default_format: str = 
     peak without a format. `{{` and `}}` are braces.
 
     Raises:
-        TemplateError: a field or format is unknown, a single brace, a text that is too long or has several lines.
+        TemplateError: a field or format is unknown, a single brace, a text that is too long or has several lines; all
+            mistakes are in it.
     """
     if len(text) > _MAX_LENGTH:
         raise TemplateError(f"longer than {_MAX_LENGTH} characters")
@@ -62,23 +74,34 @@ def parse_template(text: str, dimensions: Collection[str], default_format: str =
     Raises:
         TemplateError: a field or format is unknown, a single brace.
     """
-    return Template(text, tuple(_parts(text, dimensions, default_format)))
+    mistakes: list[str] = []
+    parts = tuple(_parts(text, dimensions, default_format, mistakes))
+    if mistakes:
+        raise TemplateError(*dict.fromkeys(mistakes))
+    return Template(text, parts)
 
 
-def _parts(text: str, dimensions: Collection[str], default_format: str) -> Iterator[str | TemplateField]:
-    position, literal = 0, ""
+def _parts(
+    text: str, dimensions: Collection[str], default_format: str, mistakes: list[str]
+) -> Iterator[str | TemplateField]:
+    position, literal, has_single_brace = 0, "", False
     for piece in _PIECE.finditer(text):
         literal += text[position : piece.start()]
         position = piece.end()
         if piece[0] in {"{{", "}}"}:
             literal += piece[0][0]
         elif piece[1] is None:
-            raise TemplateError(f"single {piece[0]}: write {piece[0] * 2} for a brace")
+            if not has_single_brace:  # a second one is a consequence in most cases
+                mistakes.append(f"single {piece[0]}: write {piece[0] * 2} for a brace")
+            has_single_brace = True
         else:
             if literal:
                 yield literal
             literal = ""
-            yield _field(piece[1], dimensions, default_format)
+            try:
+                yield _field(piece[1], dimensions, default_format)
+            except TemplateError as error:
+                mistakes += error.messages
     if literal := literal + text[position:]:
         yield literal
 
@@ -100,6 +123,17 @@ def _field(inside: str, dimensions: Collection[str], default_format: str) -> Tem
             raise TemplateError(f"{{{name}}} is a time: use seconds or ago")
         return TemplateField(name, form or _DURATIONS[name])
     return TemplateField(name, form or default_format)
+
+
+def foreign_placeholders(text: str) -> Iterator[str]:
+    """Yield a note for each placeholder of another template language in a summary, which would be shown as it is."""
+    known = SUMMARY_FIELDS | DIMENSIONS.keys()
+    for piece in _FOREIGN.finditer(text):
+        name = (piece["go"] or piece["shell"] or piece["python"]).casefold()
+        if name in known:
+            yield f"{suggestions.quote_value(piece[0])} is no field: write {{{name}}}"
+        elif piece["mark"]:
+            yield f"{suggestions.quote_value(piece[0])} is no field and is shown as it is"
 
 
 def render_template(template: Template, values: Mapping[str, object]) -> str:

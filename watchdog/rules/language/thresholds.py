@@ -13,6 +13,8 @@ from watchdog.rules.language.rule import Severity, Thresholds
 
 Levels = Mapping[Severity, float]  # NaN, which compares with nothing, where a level has a problem
 
+_LONG_LATENCY = 10  # seconds
+_FEW_BYTES = 1_000  # a limit of 0 or 1 asks for any traffic
 _KEYS = ("fire_above", "fire_below", "clear_below", "clear_above")
 
 
@@ -20,12 +22,15 @@ _KEYS = ("fire_above", "fire_below", "clear_below", "clear_above")
 class ValueDomain:
     """Domain of the values that thresholds are compared with.
 
-    `unit`: None where it has no name. `per_second`: values are rates. `minimum`: no value is below it.
+    `unit`: None where it has no name. `per_second`: values are rates. `minimum`, `maximum`: no value is below or above.
+    `is_latency`: values are waits, most of them below a second.
     """
 
     unit: Unit | None
     per_second: bool
     minimum: float
+    maximum: float = math.inf
+    is_latency: bool = False
 
 
 def read_thresholds(rule: Table, domain: ValueDomain | None) -> Thresholds:
@@ -44,6 +49,7 @@ def read_thresholds(rule: Table, domain: ValueDomain | None) -> Thresholds:
     if not rule.has_problem(fire_key):
         _check_severities(rule, fire_key, fire, above=above)
         _check_reach(rule, clear_key if above else fire_key, clear if above else fire, domain)
+        _check_maximum(rule, fire_key, fire, domain, above=above)
         _check_clear(rule, clear_key, clear, fire, above=above)
     return Thresholds(
         above, fire, {severity: clear.get(severity, _next(level, above=above)) for severity, level in fire.items()}
@@ -84,8 +90,25 @@ def _read_level(table: Table, key: str, value: object, domain: ValueDomain | Non
         table.add_problem(key, 'must be a number, or a string with a unit like "100MB"')
     else:
         number = table.number(key)
-        return math.nan if table.has_problem(key) else number
+        if table.has_problem(key):
+            return math.nan
+        if domain is not None and (doubt := _unit_doubt(number, domain)):
+            table.add_note(key, doubt)
+        return number
     return math.nan
+
+
+def _unit_doubt(number: float, domain: ValueDomain) -> str:
+    """Return a note for a plain number that is likely to be in another unit, "" without a doubt."""
+    match domain.unit:
+        case Unit.RATIO if 1 < number < domain.maximum:
+            return f'is {number * 100:,.6g} %: write "{number:g}%" for a share, or "{number * 100:.6g}%" if it is meant'
+        case Unit.SECONDS if domain.is_latency and number >= _LONG_LATENCY:
+            return f'is {number:g} s: write "{number:g}ms" for milliseconds, or "{number:g}s" if it is meant'
+        case Unit.BYTES if 1 < number < _FEW_BYTES:
+            return f'is {number:g} bytes: write "{number:g}MB" for megabytes, or "{number:g}B" if it is meant'
+        case _:
+            return ""
 
 
 def _check_severities(rule: Table, key: str, fire: Levels, *, above: bool) -> None:
@@ -99,6 +122,17 @@ def _check_reach(rule: Table, key: str, levels: Levels, domain: ValueDomain | No
     for severity, level in levels.items():
         if domain is not None and level <= domain.minimum:
             _problem(rule, key, severity, f"is never reached: no value is below {domain.minimum:g}")
+
+
+def _check_maximum(rule: Table, key: str, levels: Levels, domain: ValueDomain | None, *, above: bool) -> None:
+    if domain is None:
+        return
+    maximum = f"{domain.maximum:g}" + (" (100 %)" if domain.unit is Unit.RATIO and domain.maximum == 1 else "")
+    for severity, level in levels.items():
+        if above and level >= domain.maximum:
+            _problem(rule, key, severity, f"is never reached: no value is above {maximum}")
+        elif not above and level > domain.maximum:
+            _problem(rule, key, severity, f"holds always: no value is above {maximum}")
 
 
 def _check_clear(rule: Table, key: str, clear: Levels, fire: Levels, *, above: bool) -> None:

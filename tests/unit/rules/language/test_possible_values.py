@@ -18,7 +18,7 @@ def load(tmp_path):
         path = tmp_path / "rules.toml"
         path.write_text(
             f'[[rule]]\nid = "r"\nsummary = "s"\nmetric = "{metric}"\nstat = "{stat}"\nwindow = "10s"\n'
-            f"fire_above = 1\nby = {by}\nwhere = {where}\n{gate}"
+            f"fire_above = 0.5\nby = {by}\nwhere = {where}\n{gate}"
         )
         return load_rules([path], receivers=None)
 

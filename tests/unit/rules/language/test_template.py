@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watchdog.rules.language.formats import FORMATS
-from watchdog.rules.language.template import TemplateError, TemplateField, parse_summary, render_template
+from watchdog.rules.language.template import (
+    TemplateError,
+    TemplateField,
+    foreign_placeholders,
+    parse_summary,
+    render_template,
+)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +47,11 @@ def test_text_and_fields_are_parsed(text, parts):
         ("{window:bytes}", "{window} is a time: use seconds or ago"),
         ("{process", "single {: write {{ for a brace"),
         ("process}", "single }: write }} for a brace"),
-        ("{pro{cess}}", "single {: write {{ for a brace"),
+        ("{pro{cess}}", 'single {: write {{ for a brace; unknown field "cess": did you mean "process"?'),
+        (
+            "{proces} {valu} {proces}",
+            'unknown field "proces": did you mean "process"?; unknown field "valu": did you mean "value"?',
+        ),
         ("two\nlines", "must be one line without control characters"),
         ("\u202e", "must be one line without control characters"),
         ("x" * 501, "longer than 500 characters"),
@@ -51,6 +61,31 @@ def test_an_invalid_template_has_an_error_message(text, message):
     with pytest.raises(TemplateError) as caught:
         parse_summary(text, ("process",))
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("{{process}} opens", '"{{process}}" is no field: write {process}'),
+        ("{{ process }} opens", '"{{ process }}" is no field: write {process}'),
+        ("{{ $labels.process }} opens", '"{{ $labels.process }}" is no field: write {process}'),
+        ("{{ .Value }} opens", '"{{ .Value }}" is no field: write {value}'),
+        ("{{ $value | humanize }}", '"{{ $value | humanize }}" is no field: write {value}'),
+        ("{{ $externalURL }}", '"{{ $externalURL }}" is no field and is shown as it is'),
+        ("${process} opens", '"${process}" is no field: write {process}'),
+        ("$process opens", '"$process" is no field: write {process}'),
+        ("%(process)s opens", '"%(process)s" is no field: write {process}'),
+    ],
+)
+def test_placeholders_of_other_languages_are_noted(text, note):
+    assert list(foreign_placeholders(text)) == [note]
+
+
+@pytest.mark.parametrize(
+    "text", ["{process} opens {{as JSON}}", "{{{rule}}}", "costs $5", "100 %", "{value} of $HOME", "{{}}", "{process}"]
+)
+def test_braces_and_signs_that_are_meant_are_not_noted(text):
+    assert list(foreign_placeholders(text)) == []
 
 
 def test_substituted_text_is_not_parsed_for_fields():
