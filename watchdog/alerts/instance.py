@@ -8,13 +8,16 @@ from dataclasses import replace
 from typing import Any, Self
 
 from watchdog.alerts import wording
+from watchdog.alerts.absence import Absence, AbsenceEffect
 from watchdog.alerts.alert import Alert, AlertState, TransitionKind, fingerprint
 from watchdog.alerts.evidence import Evidence, number_to_json
 from watchdog.alerts.severity_timer import SeverityTimer
 from watchdog.clock import SECOND_NS, Now
 from watchdog.errors import document_errors
-from watchdog.rules.engine.judge import Verdict
-from watchdog.rules.language.rule import OVERFLOW_LABELS, Labels, Rule, Severity
+from watchdog.rules.engine.judge import ONLY_IF_NOT_MET, Verdict
+from watchdog.rules.engine.presence import Presence
+from watchdog.rules.engine.selection import can_select
+from watchdog.rules.language.rule import OVERFLOW_LABELS, Condition, Labels, Rule, Severity
 
 _MIN_PEAK_CHANGE = 0.01  # of the saved peak: after a crash the peak is exact to this share
 
@@ -22,14 +25,16 @@ _MIN_PEAK_CHANGE = 0.01  # of the saved peak: after a crash the peak is exact to
 class AlertInstance:
     """State of one (rule, labels), from the tick that makes the condition true to the tick that resolves it."""
 
-    def __init__(self, rule: str, labels: Labels, now: Now) -> None:
-        """Begin at `now`, the tick in which the condition became true."""
+    def __init__(self, rule: str, labels: Labels, now: Now, where: tuple[Condition, ...] | None = None) -> None:
+        """Begin at `now`, the tick in which the condition became true; `where`: of the rule, None if unknown."""
         self.rule = rule
         self.labels = labels
         self.fingerprint = fingerprint(rule, labels)
         self.alert: Alert | None = None  # the newest one; None while pending
         self.has_changed = True  # since it was last saved
         self._timers: dict[Severity, SeverityTimer] = {}
+        self._absence = Absence(where)
+        self._reason = ""  # of the newest change where it is the absence of the group
         self._since_ns = now.boottime_ns
         self._started = now.wall
         self._value = 0.0
@@ -50,7 +55,7 @@ class AlertInstance:
     @property
     def has_running_timer(self) -> bool:
         """Return whether any of its timers runs."""
-        return any(timer.has_running_timer for timer in self._timers.values())
+        return self._absence.is_long or any(timer.has_running_timer for timer in self._timers.values())
 
     @property
     def threshold_ratio(self) -> float:
@@ -72,18 +77,58 @@ class AlertInstance:
 
     def skip_time(self, passed_ns: int) -> None:
         """Exclude `passed_ns` from all timers: a time without a verdict."""
+        self.has_changed |= self._absence.skip_time(passed_ns)
         for timer in self._timers.values():
             self._skip_time(timer, passed_ns)
 
     def advance(self, verdict: Verdict, at_ns: int, passed_ns: int) -> None:
         """Apply the verdict of one tick to the timer of each severity."""
-        before = [(severity, timer.is_active, timer.cleared_ns is None) for severity, timer in self._timers.items()]
-        for severity in verdict.rule.thresholds.fire:
-            self._advance_timer(severity, verdict, at_ns, passed_ns)
-        after = [(severity, timer.is_active, timer.cleared_ns is None) for severity, timer in self._timers.items()]
-        self.has_changed |= before != after
-        if (verdict.complete or verdict.breached is not None) and not math.isnan(verdict.value):
+        before = self._timer_states()
+        self._reason = ""
+        self.has_changed |= self._absence.update(verdict, at_ns, passed_ns)
+        effect = self._absence.effect(verdict, at_ns, is_active=self.severity is not None)
+        match effect:
+            case AbsenceEffect.NONE:
+                for severity in verdict.rule.thresholds.fire:
+                    self._advance_timer(severity, verdict, at_ns, passed_ns)
+            case AbsenceEffect.FIRE:
+                self._fire_absent(verdict, at_ns)
+            case AbsenceEffect.END:
+                self._end_absent(verdict)
+            case AbsenceEffect.HOLD:
+                self._hold_absent(verdict, at_ns)
+        self.has_changed |= before != self._timer_states()
+        if effect is not AbsenceEffect.HOLD and self._is_measured(verdict):
             self._value = verdict.value
+
+    def _timer_states(self) -> list[tuple[Severity, bool, bool]]:
+        return [(severity, timer.is_active, timer.cleared_ns is None) for severity, timer in self._timers.items()]
+
+    def _is_measured(self, verdict: Verdict) -> bool:
+        """Return whether the value of the verdict is one of the rule: known, and neither gated out nor excluded."""
+        if not (verdict.complete or verdict.breached is not None) or math.isnan(verdict.value):
+            return False
+        return verdict.reason != ONLY_IF_NOT_MET and not self._absence.has_where_changed
+
+    def _fire_absent(self, verdict: Verdict, at_ns: int) -> None:
+        self._reason = wording.absent_reason(verdict.rule)
+        worst = verdict.breached or min(verdict.rule.thresholds.fire)
+        for severity in verdict.rule.thresholds.fire:
+            if severity <= worst:
+                self._timers.setdefault(severity, SeverityTimer(at_ns)).mark_breached(at_ns, for_ns=0)
+
+    def _end_absent(self, verdict: Verdict) -> None:
+        self._reason = wording.absence_end_reason(
+            verdict.rule,
+            has_rows=verdict.group.presence is Presence.UNSELECTED,
+            is_excluded=self._absence.has_where_changed,
+        )
+        self._timers = {}
+
+    def _hold_absent(self, verdict: Verdict, at_ns: int) -> None:
+        """Let an instance wait that begins with the absence of its group."""
+        if not self._timers:
+            self._timers[min(verdict.rule.thresholds.fire)] = SeverityTimer(at_ns)
 
     def _advance_timer(self, severity: Severity, verdict: Verdict, at_ns: int, passed_ns: int) -> None:
         timer = self._timers.get(severity)
@@ -115,32 +160,41 @@ class AlertInstance:
         if previous is None:
             if severity is None:
                 return None
-            reason = wording.breach_reason(rule, severity)
+            reason = self._reason or wording.breach_reason(rule, severity)
             self.alert = self._alert(rule, severity, reason, host, now.boottime_ns, fired=now.wall, resolved=None)
             return TransitionKind.FIRING
         if severity is None:
-            reason = wording.clear_reason(rule, previous.severity, verdict.reason)
+            reason = self._reason or wording.clear_reason(rule, previous.severity, verdict.reason)
             self.alert = self._alert(
                 rule, previous.severity, reason, host, now.boottime_ns, fired=previous.fired, resolved=now.wall
             )
             return TransitionKind.RESOLVED
         kind, reason = None, previous.reason
         if severity > previous.severity:
-            kind, reason = TransitionKind.SEVERITY_RAISED, wording.breach_reason(rule, severity)
+            kind = TransitionKind.SEVERITY_RAISED
+            reason = self._reason or wording.breach_reason(rule, severity)
         elif severity < previous.severity:
             kind = TransitionKind.SEVERITY_LOWERED
             reason = wording.clear_reason(rule, previous.severity, verdict.reason)
         self.alert = self._alert(rule, severity, reason, host, now.boottime_ns, fired=previous.fired, resolved=None)
         return kind
 
-    def apply_rule(self, rule: Rule) -> bool:
-        """Apply the reloaded rule: drop the severities that it no longer has; return whether the instance goes on."""
-        if self.labels != OVERFLOW_LABELS and {name for name, _ in self.labels} != set(rule.by):
-            return False
+    def apply_rule(self, rule: Rule) -> str:
+        """Apply the reloaded rule: drop the severities that it no longer has.
+
+        Return "" if the instance goes on, else the reason of its end.
+        """
+        if self.labels != OVERFLOW_LABELS:
+            if {name for name, _ in self.labels} != set(rule.by):
+                return wording.RULE_CHANGED
+            if not can_select(rule.where, self.labels):
+                return wording.NO_LONGER_SELECTED
+        self.has_changed |= self._absence.set_where(rule, self.labels)
         kept = {severity: timer for severity, timer in self._timers.items() if severity in rule.thresholds.fire}
         self.has_changed |= len(kept) < len(self._timers)
         self._timers = kept
-        return not self.is_inactive and (self.alert is None or self.severity is not None)
+        goes_on = not self.is_inactive and (self.alert is None or self.severity is not None)
+        return "" if goes_on else wording.RULE_CHANGED
 
     def to_json(self) -> dict[str, Any]:
         """Return a document for `json` and `from_json`; the peak in it counts as saved."""
@@ -152,6 +206,7 @@ class AlertInstance:
             "since_ns": self._since_ns,
             "started": self._started,
             "value": number_to_json(self._value),
+            "absence": self._absence.to_json(),
             "severity_timers": {severity.label: timer.to_json() for severity, timer in self._timers.items()},
             "alert": None if self.alert is None else self.alert.to_json(),
             "evidence": None if pending is None else pending.to_json(),
@@ -172,6 +227,8 @@ class AlertInstance:
         instance._timers = {
             Severity[label.upper()]: SeverityTimer.from_json(timer, boottime_shift_ns) for label, timer in timers
         }
+        if "absence" in document:  # not in files of version 0.1.0
+            instance._absence = Absence.from_json(document["absence"], boottime_shift_ns)
         instance.alert = None if document["alert"] is None else Alert.from_json(document["alert"])
         instance._evidence = Evidence.from_json(document.get("evidence"))
         if instance.alert is not None:

@@ -53,7 +53,7 @@ class Lifecycle:
             if key not in self._instances:
                 if verdict.breached is None:
                     continue
-                new = self._instances[key] = AlertInstance(*key, now)
+                new = self._instances[key] = AlertInstance(*key, now, verdict.rule.where)
                 self._needing_evidence[new.fingerprint] = new
             try:
                 transitions += self._advance(key, verdict, passed_ns, now)
@@ -143,15 +143,14 @@ class Lifecycle:
         by_id = {rule.id: rule for rule in rules}
         for key, instance in list(self._instances.items()):
             rule = by_id.get(instance.rule)
-            if rule is None or not instance.apply_rule(rule):
+            reason = wording.RULE_REMOVED if rule is None else instance.apply_rule(rule)
+            if reason:
                 del self._instances[key]
                 if instance.alert is None:
                     self._removed.add(instance.fingerprint)
                 else:
-                    self._retired.append(
-                        (instance.alert, wording.RULE_REMOVED if rule is None else wording.RULE_CHANGED)
-                    )
-            elif instance.alert is not None:
+                    self._retired.append((instance.alert, reason))
+            elif rule is not None and instance.alert is not None:
                 instance.alert = replace(instance.alert, receivers=rule.receivers)
 
     def _advance(self, key: tuple[str, Labels], verdict: Verdict, passed_ns: int, now: Now) -> list[Transition]:

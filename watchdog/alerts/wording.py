@@ -8,12 +8,14 @@ from functools import lru_cache
 from watchdog.clock import SECOND_NS
 from watchdog.config.durations import format_duration
 from watchdog.measure.catalogue import METRICS, MetricKind
+from watchdog.rules.engine.judge import GONE
 from watchdog.rules.language import formats, template
 from watchdog.rules.language.expression import Expression, is_linear, metrics_of, unit_of
 from watchdog.rules.language.rule import OVERFLOW_LABELS, Labels, Rule, Severity, Stat, StatKind
 
 RULE_REMOVED = "rule removed"
 RULE_CHANGED = "rule changed"
+NO_LONGER_SELECTED = "no longer selected"
 _MAX_ERROR_CHARACTERS = 120
 
 
@@ -73,6 +75,21 @@ def clear_reason(rule: Rule, severity: Severity, reason: str) -> str:
         direction = "below" if rule.thresholds.above else "above"
         reason = f"value {direction} {_formatted(rule, rule.thresholds.clear[severity])}"
     return reason + _for_duration(rule.keep_firing_for_ns)
+
+
+def absent_reason(rule: Rule) -> str:
+    """Return the reason of an instance that fires because its group has no rows: "absent for 2m"."""
+    return f"absent{_for_duration(rule.absent_for_ns)}"
+
+
+def absence_end_reason(rule: Rule, *, has_rows: bool, is_excluded: bool) -> str:
+    """Return the reason of the end of an instance without rows that meet `where`: "gone for 2m".
+
+    `has_rows`: the group has other rows. `is_excluded`: a change of the rule excluded them.
+    """
+    if is_excluded:
+        return NO_LONGER_SELECTED
+    return (NO_LONGER_SELECTED if has_rows else GONE) + _for_duration(rule.absent_for_ns)
 
 
 def value_format(rule: Rule) -> str:

@@ -225,7 +225,7 @@ def test_the_life_of_an_alert_second_by_second(simulation, caplog):
 
     assert said == {
         7: ["firing: storm process=culprit: value above 5/s for 3s"],
-        18: ["resolved: storm process=culprit: nothing to measure for 3s"],
+        18: ["resolved: storm process=culprit: gone for 3s"],
     }
     assert seen[-1][1] == [
         ("firing", "first notification", ["storm"]),

@@ -128,12 +128,3 @@ class Aggregation:
                 values = values / self.coverage.rate_seconds**self._time_power
             self._values = np.broadcast_to(values, (self.view.groups.size,))
         return self._values
-
-
-def value_without_rows(expression: Expression) -> float:
-    """Return the value of `expression` without rows: NaN for distributions, 0 for all other metrics."""
-
-    def read(metric: str) -> Numbers:
-        return np.array([np.nan if METRICS[metric].kind is MetricKind.DISTRIBUTION else 0.0])
-
-    return float(evaluate_expression(expression, read)[0])

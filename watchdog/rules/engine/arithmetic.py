@@ -33,12 +33,8 @@ def evaluate_expression(expression: Expression, read: Callable[[str], Numbers]) 
 
 
 def _divide(left: Numbers, right: Numbers) -> Numbers:
-    """Divide; x / 0 is 0 where x is 0, else infinite with the sign of x."""
-    left, right = np.broadcast_arrays(left, right)
-    result = np.zeros(len(left))
-    result[left > 0] = np.inf
-    result[left < 0] = -np.inf
-    return np.divide(left, right, out=result, where=right != 0)
+    """Divide; a divisor of 0 counts as 1: 0 / 0 is 0, and no quotient is infinite."""
+    return left / np.where(right == 0, 1.0, right)
 
 
 def time_power(expression: Expression) -> int | None:

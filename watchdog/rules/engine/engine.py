@@ -67,10 +67,11 @@ class Engine:
         instances. A rule that cannot be judged has no verdict and disturbs no other rule: `take_failures` has the
         reason.
         """
-        self._add_tick(snapshot)
         active: dict[str, list[Labels]] = {}
         for rule_id, labels in active_keys:
             active.setdefault(rule_id, []).append(labels)
+        self._choose_noting_views(active)
+        self._add_tick(snapshot)
         verdicts: dict[str, list[Verdict]] = {}
         for evaluation, judges in self._judges_by_evaluation():
             for judge in judges:
@@ -120,6 +121,17 @@ class Engine:
         """Return the errors of rules that could not be judged since the last call."""
         failures, self._failures = self._failures, []
         return failures
+
+    def _choose_noting_views(self, active: Collection[str]) -> None:
+        """Let the views note the groups that `where` selects: those of `active`, ids of rules, and where rules need it.
+
+        Others save the time.
+        """
+        noting = {
+            judge.evaluation.view for judge in self._judges if judge.rule.id in active or judge.presence.needs_selected
+        }
+        for view in self._plan.parts_of_type(View):
+            view.notes_selected = view in noting
 
     def _add_tick(self, snapshot: Snapshot) -> None:
         """Add the tick to every part: first time, then groups and rows, then values."""

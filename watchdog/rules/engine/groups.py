@@ -106,6 +106,16 @@ class GroupSlots:
         """Return a mask of the slots with a row after `since_ns`."""
         return self._table.seen_ns[slots] > max(since_ns, self._idle_since_ns)
 
+    def seen_ns(self, slots: Slots) -> NDArray[np.int64]:
+        """Return the time of the newest row of each slot, `NEVER_NS` for slots that may belong to another group."""
+        seen_ns = self._table.seen_ns[slots]
+        return np.where(seen_ns > self._idle_since_ns, seen_ns, NEVER_NS)
+
+    @property
+    def new_slots(self) -> Slots:
+        """Return the slots that new groups got in the newest tick."""
+        return self._table.new_slots
+
     def _bind(self, slot: int, labels: Labels) -> None:
         if len(self._labels) >= _MAX_LABELS:
             self._labels.clear()

@@ -1,8 +1,8 @@
 """One rule's verdicts on the groups that its metric was measured for.
 
 A group without rows for a whole window is judged like one with the value 0 (counters, gauges) or no value
-(distributions), so that `fire_below` sees traffic stop. Such a group can begin to fire for one window more, and a
-firing one keeps firing. Where `only_if` does not hold, a rule neither fires nor keeps firing.
+(distributions), so that `fire_below` sees traffic stop; `presence.py` decides which groups exist. Where `only_if` does
+not hold, a rule neither fires nor keeps firing.
 
 Two conditions make an instance unknown rather than resolved: a window that began before the measurement, and a window
 with a tick that may have counted too little. A breach is reported all the same where counts that are too low cannot
@@ -26,18 +26,19 @@ from watchdog.measure.snapshot import Numbers, Snapshot
 from watchdog.rules.engine.aggregations import Aggregation
 from watchdog.rules.engine.arithmetic import never_overestimates
 from watchdog.rules.engine.order_statistics import OrderStatistic
+from watchdog.rules.engine.presence import SELECTED, GroupPresence, PresenceTracker
 from watchdog.rules.engine.selection import Mask
-from watchdog.rules.language.expression import metrics_of
+from watchdog.rules.language.expression import COMPARE, metrics_of
 from watchdog.rules.language.rule import OVERFLOW_LABELS, Labels, Rule, Severity, StatKind, Thresholds
 
 MAX_INSTANCES: Final = 20  # of one rule: the worst of the firing ones; the others are one number
 
+GONE: Final = "gone"
 NOTHING_TO_MEASURE: Final = "nothing to measure"
 WINDOW_NOT_FILLED: Final = "window not filled yet"
 INPUT_INCOMPLETE: Final = "input incomplete"
 ONLY_IF_NOT_MET: Final = "only_if does not hold"
 
-_COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 FOLDED_DIMENSIONS: Final = frozenset(("local", "local_port", "remote", "remote_port", "family", "state", "failure"))
 _NO_SLOTS = np.zeros(0, dtype=np.int32)
 
@@ -49,7 +50,7 @@ class Verdict:
     `breached`: the worst severity whose fire threshold is breached. `not_cleared`: the worst severity that has not
     cleared. `complete`: the input was complete, so that higher severities are known not to be breached. `reason`: the
     cause of an incomplete verdict, or the condition besides the value that prevents firing. `value`: NaN where nothing
-    was measured.
+    was measured. `group`: the presence of its group.
     """
 
     rule: Rule
@@ -59,6 +60,7 @@ class Verdict:
     breached: Severity | None
     not_cleared: Severity | None
     reason: str
+    group: GroupPresence = SELECTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +83,15 @@ class Judge:
         self._least_severe_threshold = least_severe_threshold(rule.thresholds)
         self._never_overestimates = _never_overestimates(rule)
         self.reads_connection_detail = reads_connection_detail(rule)
+        self.presence = PresenceTracker(rule, evaluation.view)
         self._misses_sockmaps = bool(_rule_metrics(rule) & UNCOUNTED_IN_SOCKMAP)
         self.filters_by_name = any(DIMENSIONS[one.dimension].kind is DimensionKind.NAME for one in rule.where)
 
     def verdicts(self, tick: RuleTick, active_labels: Sequence[Labels]) -> list[Verdict]:
         """Return a verdict for each of the worst firing instances, and for each of `active_labels`."""
         firing = self._firing(tick)
+        if len(vanished := self._vanished(tick)):
+            firing = np.union1d(firing, vanished)
         if not len(firing) and not active_labels:
             return []
         groups = self.evaluation.view.groups
@@ -94,14 +99,19 @@ class Judge:
         active_slots = np.fromiter(active.values(), dtype=np.int32)
         values = self.evaluation.values(np.concatenate((firing, active_slots)), window_filled=tick.window_filled)
         shown, hidden = self._split_firing(firing, values[: len(firing)], active_slots, len(active_labels))
+        new_slots = np.array([slot for slot, _ in shown], dtype=np.int32)
         verdicts = [
-            self._verdict(self._tick_of(slot, tick), groups.labels(slot, tick.snapshot), value, "")
-            for slot, value in shown
+            self._new_verdict(slot, tick, value, group)
+            for (slot, value), group in zip(shown, self.presence.of(new_slots, tick.snapshot.at_ns), strict=True)
         ]
-        for (labels, slot), value, reason in zip(
-            active.items(), values[len(firing) :].tolist(), self._reasons(active_slots, tick), strict=True
+        for (labels, slot), value, reason, group in zip(
+            active.items(),
+            values[len(firing) :].tolist(),
+            self._reasons(active_slots, tick),
+            self.presence.of(active_slots, tick.snapshot.at_ns),
+            strict=True,
         ):
-            verdicts.append(self._verdict(self._tick_of(slot, tick), labels, value, reason))
+            verdicts.append(replace(self._verdict(self._tick_of(slot, tick), labels, value, reason), group=group))
         if len(hidden) or OVERFLOW_LABELS in active_labels:
             verdicts.append(self._overflow(tick, hidden))
         return verdicts
@@ -116,11 +126,16 @@ class Judge:
         )
         if not len(slots):
             return _NO_SLOTS
-        # A group without rows is judged for one window more: the rule may be about traffic that stops.
-        slots = slots[self._seen(slots, tick, windows=2)]
+        slots = self.presence.existing(slots, tick.snapshot.at_ns)
         if not (above and self._never_overestimates):
             slots = slots[~self._in_sockmap(slots, tick)]
         return slots[self._meets_only_if(slots)]
+
+    def _vanished(self, tick: RuleTick) -> Slots:
+        """Return the slots that fire because their groups have no rows, whatever their values."""
+        if not (tick.window_filled and tick.input_complete):
+            return _NO_SLOTS
+        return self.presence.vanished(tick.snapshot.at_ns)
 
     def _split_firing(
         self, firing: Slots, values: Numbers, active_slots: Slots, active_count: int
@@ -139,13 +154,9 @@ class Judge:
 
     def _reasons(self, slots: Slots, tick: RuleTick) -> list[str]:
         """Return for each slot the condition besides its value that prevents firing, or ""."""
-        seen = np.where(self._seen(slots, tick), "", NOTHING_TO_MEASURE)
+        seen = np.where(self.presence.seen(slots, tick.snapshot.at_ns), "", GONE)
         reasons: list[str] = np.where(self._meets_only_if(slots), seen, ONLY_IF_NOT_MET).tolist()
         return reasons
-
-    def _seen(self, slots: Slots, tick: RuleTick, windows: int = 1) -> Mask:
-        """Return a mask of the slots with a row in the last `windows` windows."""
-        return self.evaluation.view.groups.seen_since(slots, tick.snapshot.at_ns - windows * self.rule.window_ns)
 
     def _in_sockmap(self, slots: Slots, tick: RuleTick) -> Mask:
         """Return a mask of the slots whose value can be too low, because messages passed through a sockmap."""
@@ -163,7 +174,14 @@ class Judge:
         if self.only_if_aggregation is None or self.rule.only_if is None:
             return np.ones(len(slots), dtype=np.bool_)
         volume = self.only_if_aggregation.values(slots, window_filled=True)
-        return np.asarray(_COMPARE[self.rule.only_if.operator](volume, self.rule.only_if.right), dtype=np.bool_)
+        return np.asarray(COMPARE[self.rule.only_if.operator](volume, self.rule.only_if.right), dtype=np.bool_)
+
+    def _new_verdict(self, slot: int, tick: RuleTick, value: float, group: GroupPresence) -> Verdict:
+        """Return the verdict on a group that fires and has no instance yet."""
+        labels = self.evaluation.view.groups.labels(slot, tick.snapshot)
+        verdict = self._verdict(self._tick_of(slot, tick), labels, value, "")
+        breached = verdict.breached or min(self.rule.thresholds.fire)  # a vanished group fires whatever its value
+        return replace(verdict, breached=breached, group=group)
 
     def _verdict(self, tick: RuleTick, labels: Labels, value: float, reason: str) -> Verdict:
         """Return the verdict on `value`; `reason`: the condition besides it that prevents firing, or ""."""
@@ -174,7 +192,7 @@ class Judge:
         not_cleared = (
             _worst(thresholds.clear, value, operator.ge if thresholds.above else operator.le) if judged else None
         )
-        if math.isnan(value):
+        if math.isnan(value) and reason != GONE:
             reason = NOTHING_TO_MEASURE
         if not tick.input_complete:
             reason = INPUT_INCOMPLETE
@@ -187,7 +205,8 @@ class Judge:
     def _overflow(self, tick: RuleTick, hidden: Sequence[float]) -> Verdict:
         """Return one verdict for the firing instances without their own: number, and severity of the worst."""
         worst = self._verdict(tick, OVERFLOW_LABELS, hidden[0] if hidden else math.nan, "")
-        return replace(worst, value=float(len(hidden)))
+        breached = worst.breached or (min(self.rule.thresholds.fire) if hidden else None)
+        return replace(worst, value=float(len(hidden)), breached=breached)
 
 
 def least_severe_threshold(thresholds: Thresholds) -> float:

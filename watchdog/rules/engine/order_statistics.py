@@ -16,7 +16,6 @@ import numpy as np
 
 from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers
-from watchdog.rules.engine.aggregations import value_without_rows
 from watchdog.rules.engine.arithmetic import evaluate_expression
 from watchdog.rules.engine.view import View
 from watchdog.rules.engine.window import (
@@ -27,7 +26,7 @@ from watchdog.rules.engine.window import (
     WindowSum,
     pack_tick_values,
 )
-from watchdog.rules.language.expression import Expression, MetricReference
+from watchdog.rules.language.expression import Expression, MetricReference, value_without_rows
 from watchdog.rules.language.rule import Stat, StatKind
 
 _ROUNDING = 1e-9  # of n * p / 100, which may exceed its whole number a little

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from watchdog.measure.catalogue import ABSENT_CODE, DIMENSIONS, UNKNOWN_CODE, DimensionKind
 from watchdog.measure.snapshot import AddressHalves, Codes, Snapshot
-from watchdog.rules.language.rule import Condition
+from watchdog.rules.language.rule import Condition, Labels
 
 Mask = NDArray[np.bool_]
 
@@ -76,6 +76,32 @@ def _matcher(condition: Condition) -> _Matcher:
             return _AddressMatcher(condition)
         case _:
             return _GlobMatcher(condition)
+
+
+def can_select(where: Iterable[Condition], labels: Labels) -> bool:
+    """Return whether rows of the group with `labels` can meet `where`: conditions on other dimensions are open."""
+    values = dict(labels)
+    return all(_text_meets(one, values[one.dimension]) for one in where if one.dimension in values)
+
+
+def _text_meets(condition: Condition, text: str) -> bool:
+    match DIMENSIONS[condition.dimension].kind:
+        case DimensionKind.NUMBER:
+            number = np.array([int(text)], dtype=np.uint32)
+            found = [bool(_within(number, map(_bounds, patterns)).any()) for patterns in _pattern_lists(condition)]
+        case DimensionKind.ADDRESS:
+            (upper, lower), _ = parse_address_block(text)
+            halves = np.array([[upper, lower]], dtype=np.uint64)
+            blocks = [map(parse_address_block, patterns) for patterns in _pattern_lists(condition)]
+            found = [bool(_inside(halves, one).any()) for one in blocks]
+        case _:
+            globs = [_globs(patterns) for patterns in _pattern_lists(condition)]
+            found = [one is not None and one.match(text) is not None for one in globs]
+    return (found[0] or not condition.any_of) and not found[1]
+
+
+def _pattern_lists(condition: Condition) -> tuple[Sequence[str], Sequence[str]]:
+    return condition.any_of, condition.none_of
 
 
 class _GlobMatcher:

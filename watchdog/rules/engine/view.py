@@ -63,7 +63,9 @@ class View:
         self.groups = groups
         self.where = where
         self.grouped: GroupedSnapshot  # the newest snapshot, grouped; between `load` and `release` only
+        self.notes_selected = False  # whether `load` notes the groups with a row that meets `where`
         self._mask: Mask | None = None
+        self._selected_ns = np.zeros(0, np.int64)  # by slot: time of the newest row that meets `where`
         self._in_sockmap_ns = np.zeros(0, np.int64)  # by slot: time of the newest row of a connection in a sockmap
 
     def load(self, current: GroupedSnapshot, selection: Selection) -> None:
@@ -72,6 +74,29 @@ class View:
         self._mask = selection.mask(current.snapshot, self.where) if len(current.group_index) else None
         if len(current.group_index) and len(current.snapshot.in_sockmap):
             self._note_in_sockmap(current.snapshot.in_sockmap)
+        if self.where and self.notes_selected:
+            self._note_selected()
+        else:
+            self._selected_ns = self._selected_ns[:0]
+
+    def selected_ns(self, slots: Slots) -> NDArray[np.int64]:
+        """Return the time of the newest row of each slot that meets `where`, `NEVER_NS` where none is known.
+
+        Rows of ticks without `notes_selected` are not known, except without `where`.
+        """
+        if not self.where:
+            return self.groups.seen_ns(slots)
+        found = np.full(len(slots), NEVER_NS)
+        known = (slots < len(self._selected_ns)) & self.groups.seen_since(slots, NEVER_NS)
+        found[known] = self._selected_ns[slots[known]]
+        return found
+
+    def _note_selected(self) -> None:
+        grouped = self.grouped
+        self._selected_ns = _grown(self._selected_ns, self.groups.capacity)
+        if self._mask is not None:
+            self._selected_ns[self.groups.new_slots] = NEVER_NS
+            self._selected_ns[grouped.present_slots[grouped.group_index[self._mask]]] = grouped.snapshot.at_ns
 
     def in_sockmap_since(self, slots: Slots, since_ns: int) -> Mask:
         """Return a mask of the slots with a row of a connection in a sockmap after `since_ns`."""
@@ -83,9 +108,7 @@ class View:
     def _note_in_sockmap(self, rows: NDArray[np.intp]) -> None:
         if self._mask is not None:
             rows = rows[self._mask[rows]]
-        missing = self.groups.capacity - len(self._in_sockmap_ns)
-        if missing > 0:
-            self._in_sockmap_ns = np.concatenate([self._in_sockmap_ns, np.full(missing, NEVER_NS)])
+        self._in_sockmap_ns = _grown(self._in_sockmap_ns, self.groups.capacity)
         grouped = self.grouped
         self._in_sockmap_ns[grouped.present_slots[grouped.group_index[rows]]] = grouped.snapshot.at_ns
 
@@ -175,3 +198,9 @@ class View:
         if METRICS[metric].kind is MetricKind.GAUGE:
             return sums / max(tick_weight_ms(self.grouped.snapshot.elapsed_ns), 1)
         return sums / (max(self.grouped.snapshot.elapsed_ns, 1) / 1e9)
+
+
+def _grown(times_ns: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
+    """Return `times_ns` with room for `capacity` slots."""
+    missing = capacity - len(times_ns)
+    return np.concatenate([times_ns, np.full(missing, NEVER_NS)]) if missing > 0 else times_ns

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Final, Literal, cast
 
 from watchdog.config import suggestions
-from watchdog.measure.catalogue import METRICS, Unit
+from watchdog.measure.catalogue import METRICS, MetricKind, Unit
 from watchdog.rules.language.quantity import parse_quantity
 
 Operator = Literal["+", "-", "*", "/"]
 Comparator = Literal["<", "<=", ">", ">="]
+
+COMPARE: Final = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 _MAX_LENGTH = 500
 _MAX_DEPTH = 20
@@ -37,7 +41,7 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`left operator right`; x / 0 is 0 where x is 0, else infinite."""
+    """`left operator right`; a divisor of 0 counts as 1."""
 
     operator: Operator
     left: Expression
@@ -79,9 +83,9 @@ class _Parser:
 
     def _operations(self, min_precedence: int) -> Expression:
         left = self._operand()
-        while (operator := self._peek()) is not None and _PRECEDENCE.get(operator, 0) >= min_precedence:
+        while (mark := self._peek()) is not None and _PRECEDENCE.get(mark, 0) >= min_precedence:
             self._next += 1
-            left = Operation(cast("Operator", operator), left, self._operations(_PRECEDENCE[operator] + 1))
+            left = Operation(cast("Operator", mark), left, self._operations(_PRECEDENCE[mark] + 1))
         return left
 
     def _operand(self) -> Expression:
@@ -226,6 +230,25 @@ def _terms(expression: Expression) -> Iterator[Expression]:
         yield from _terms(expression.right)
     else:
         yield expression
+
+
+def value_without_rows(expression: Expression) -> float:
+    """Return the value of `expression` without rows: NaN for distributions; 0 for each of all other metrics."""
+    match expression:
+        case MetricReference(metric):
+            return math.nan if METRICS[metric].kind is MetricKind.DISTRIBUTION else 0.0
+        case Constant(value):
+            return value
+    left, right = value_without_rows(expression.left), value_without_rows(expression.right)
+    match expression.operator:
+        case "+":
+            return left + right
+        case "-":
+            return left - right
+        case "*":
+            return left * right
+        case "/":
+            return left / (right or 1.0)
 
 
 def _variable(left: Expression, right: Expression) -> Expression:

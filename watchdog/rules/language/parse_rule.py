@@ -13,6 +13,7 @@ from watchdog.config.document import Table
 from watchdog.config.durations import format_duration
 from watchdog.measure.catalogue import DIMENSIONS, MAX_WINDOW, METRICS, MetricKind
 from watchdog.rules.language import expression, template
+from watchdog.rules.language.absence import check_absence, read_absence
 from watchdog.rules.language.conditions import read_where
 from watchdog.rules.language.expression import Comparison, Constant, Expression, ExpressionError, MetricReference
 from watchdog.rules.language.formats import natural_format
@@ -52,25 +53,30 @@ def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
     stat = _read_stat(table, metric)
     by = _read_by(table)
     domain = _value_domain(metric, stat)
+    window_ns, for_ns = _read_window(table, environment.interval_ns), table.duration("for", "0s", maximum="7d")
+    absent, absent_for_ns = read_absence(table, window_ns + for_ns)
     rule = Rule(
         id=_read_id(table, environment.rule_locations),
         summary=_read_summary(table, by, domain),
         metric=metric,
         stat=stat,
-        window_ns=_read_window(table, environment.interval_ns),
+        window_ns=window_ns,
         by=by,
         where=read_where(table),
         only_if=_read_only_if(table),
         thresholds=read_thresholds(table, domain),
-        for_ns=table.duration("for", "0s", maximum="7d"),
+        for_ns=for_ns,
         keep_firing_for_ns=table.duration("keep_firing_for", "0s", maximum="7d"),
         receivers=_read_receivers(table, environment.receivers),
         runbook=_read_runbook(table),
         file=table.document.file,
         line=table.line,
+        absent=absent,
+        absent_for_ns=absent_for_ns,
     )
     _refuse_missing_dimensions(table, rule)
     check_possible_values(table, rule)
+    check_absence(table, rule)
     table.reject_unknown_keys()
     return rule
 

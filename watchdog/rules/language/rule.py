@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from watchdog.rules.language.expression import Comparison, Expression
+from watchdog.clock import SECOND_NS
+from watchdog.rules.language.expression import Comparison, Expression, value_without_rows
 from watchdog.rules.language.template import Template
 
 Labels = tuple[tuple[str, str], ...]  # (dimension, value), in the order of the rule's `by`
@@ -36,6 +37,14 @@ class StatKind(enum.StrEnum):
     MEAN = "mean"
     LAST = "last"  # value of the newest tick
     PERCENTILE = "percentile"  # distributions only, exact
+
+
+class Absent(enum.StrEnum):
+    """Effect on an alert while its group has no row that meets `where`, once that lasted for `absent_for`."""
+
+    RESOLVE = "resolve"  # until then it is judged by its value without rows, then the alert ends
+    FIRE = "fire"  # until then nothing changes, then the alert fires until the group returns
+    KEEP = "keep"  # nothing changes until the group returns
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +101,16 @@ class Rule:
     runbook: str | None
     file: str = field(compare=False)
     line: int = field(compare=False)
+    absent: Absent = Absent.RESOLVE
+    absent_for_ns: int = 120 * SECOND_NS
 
     @property
     def evaluation_key(self) -> tuple[object, ...]:
         """Return the key that is equal for two rules that can share windows."""
         return self.metric, self.stat, self.window_ns, self.by, self.where, self.only_if
+
+    @property
+    def fires_without_rows(self) -> bool:
+        """Return whether the value of a group without rows fires."""
+        value, limits = value_without_rows(self.metric), self.thresholds.fire.values()
+        return any(value > limit if self.thresholds.above else value < limit for limit in limits)

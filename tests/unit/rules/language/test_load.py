@@ -8,7 +8,7 @@ from watchdog.errors import ConfigError
 from watchdog.resources import shipped_rules_folder
 from watchdog.rules.language.expression import Comparison, MetricReference
 from watchdog.rules.language.load import load_rules, toml_files
-from watchdog.rules.language.rule import Condition, Rule, Severity, Stat, StatKind, Thresholds
+from watchdog.rules.language.rule import Absent, Condition, Rule, Severity, Stat, StatKind, Thresholds
 from watchdog.rules.language.template import Template, TemplateField
 
 SECOND = 1_000_000_000
@@ -29,6 +29,7 @@ fire_above = { warning = 100, critical = 500 }
 clear_below = { warning = 60, critical = 300 }
 for = "10s"
 keep_firing_for = "60s"
+absent = "keep"
 receivers = ["oncall"]
 runbook = "https://wiki.example.net/storm"
 """
@@ -108,6 +109,8 @@ def test_a_rule_with_every_key(write):
             runbook="https://wiki.example.net/storm",
             file="",
             line=0,
+            absent=Absent.KEEP,
+            absent_for_ns=140 * SECOND,
         ),
     )
     assert (loaded.rules[0].file, loaded.rules[0].line) == (str(path), 2)
@@ -117,6 +120,7 @@ def test_a_rule_with_the_required_keys_only(load):
     rule = load(rule_text(fire_above="100"))
     assert (rule.by, rule.where, rule.only_if, rule.for_ns, rule.keep_firing_for_ns) == ((), (), None, 0, 0)
     assert (rule.receivers, rule.runbook) == (None, None)
+    assert (rule.absent, rule.absent_for_ns) == (Absent.RESOLVE, 130 * SECOND)
     assert rule.thresholds.fire == {WARNING: 100.0}
 
 
