@@ -17,8 +17,9 @@ def read_absence(table: Table, silent_ns: int) -> tuple[Absent, int]:
     `silent_ns`: window and `for` together, after which a group without rows fires if its value of then does.
     """
     absent = Absent(table.text("absent", Absent.RESOLVE.value, choices=[one.value for one in Absent]))
+    given_ns = table.duration("absent_for", "2m", maximum="7d")
     if "absent_for" in table:
-        return absent, table.duration("absent_for", "2m", maximum="7d")
+        return absent, given_ns
     return absent, silent_ns if absent is Absent.FIRE else silent_ns + _DEFAULT_NEWS_NS
 
 
