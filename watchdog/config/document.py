@@ -16,11 +16,14 @@ from typing import Final
 
 from watchdog.config import suggestions
 from watchdog.config.durations import format_duration, parse_duration
+from watchdog.config.file_identity import FileIdentity, file_identity
 from watchdog.config.line_numbers import KeyPath, find_line_numbers
 from watchdog.config.permissions import restrict_command
 from watchdog.config.secrets import (
     Secret,
     SecretError,
+    checked_secret,
+    credential_path,
     secret_from_credential,
     secret_from_environment,
     secret_from_file,
@@ -84,6 +87,12 @@ class Document:
             path = path[:-1]
         return self._lines.get(path, 1)
 
+    def without_problems(self) -> Document:
+        """Return the same document without problems, notes and tables, to read one of its tables again."""
+        return Document(
+            self._text, {}, self.file, require_secrets=self.require_secrets, other_readers=self.other_readers
+        )
+
     def raise_problems(self) -> None:
         """Raise if the document has problems.
 
@@ -97,13 +106,29 @@ class Document:
 class Table:
     """One table of a document: reads keys by type, and records the keys that have been read."""
 
-    def __init__(self, document: Document, path: KeyPath, data: Mapping[str, object]) -> None:
-        """Read `data`, the table at `path` of `document`."""
+    def __init__(
+        self,
+        document: Document,
+        path: KeyPath,
+        data: Mapping[str, object],
+        read_files: dict[str, FileIdentity | None] | None = None,
+    ) -> None:
+        """Read `data`, the table at `path` of `document`; `read_files` of the table around it, if any."""
         self.document = document
         self._path = path
         self._data = data
         self._read_keys: set[str] = set()
         self._failed: set[tuple[str, int | None]] = set()
+        self.read_files = {} if read_files is None else read_files
+        """The files with secrets and certificates read for this table and the tables in it, as they were then."""
+
+    def again(self) -> Table:
+        """Return the table as before any key of it was read, in a document without problems."""
+        return Table(self.document.without_problems(), self._path, self._data)
+
+    def record_file(self, path: str) -> None:
+        """Add the file at `path` to `read_files`; to be called before it is read."""
+        self.read_files.setdefault(path, file_identity(path))
 
     def __contains__(self, key: str) -> bool:
         """Return whether the table has `key`. This does not count as reading it."""
@@ -266,7 +291,7 @@ class Table:
         """Return the table at `key`, an empty one if the key is missing."""
         value = self.value(key, {})
         if isinstance(value, dict):
-            return Table(self.document, (*self._path, key), value)
+            return Table(self.document, (*self._path, key), value, self.read_files)
         self._wrong_type(key, "a table", value)
         return Table(self.document, (*self._path, key), {})
 
@@ -278,12 +303,53 @@ class Table:
             return ()
         return tuple(Table(self.document, (*self._path, key, index), element) for index, element in enumerate(value))
 
-    def secret(self, key: str, *, required: bool = True, is_url: bool = False) -> Secret | None:
+    def secret(
+        self, key: str, *, required: bool = True, is_url: bool = False, is_path_public: bool = False
+    ) -> Secret | None:
         """Return the secret given under exactly one of the keys of `secret_forms`.
 
         A file is read now. None if no secret is given, or if it has a problem. `is_url`: the value is a URL, which may
-        contain no secret; in a file that is open to others it gets a note instead of a problem.
+        contain no secret; in a file that is open to others it gets a note instead of a problem, unless it has a login.
+        `is_path_public`: of a URL only the login can be a secret.
         """
+        form = self._only_form(key, required=required)
+        if form is None:
+            return None
+        text = self._data[form]
+        if not isinstance(text, str) or not text:
+            self.add_problem(form, f"must be a text, not {_type_name(text)}")
+            return None
+        if form == key:
+            return self._inline(key, text, is_url=is_url, is_path_public=is_path_public)
+        return self._read_secret(form, key, text)
+
+    def url_with_login(self, key: str, default: str) -> Secret:
+        """Return the URL at `key`, which can have any form of a secret: only its login is one; `default` without it."""
+        return self.secret(key, required=False, is_url=True, is_path_public=True) or Secret(default)
+
+    def urls_with_logins(self, key: str) -> tuple[Secret, ...]:
+        """Return the URLs at `key`: an array, or in another form of a secret one URL per line.
+
+        Only their logins are secrets. Empty lines and lines that begin with # are skipped.
+        """
+        form = self._only_form(key, required=True)
+        if form is None:
+            return ()
+        if form == key:
+            found = (
+                self._inline(key, text, is_url=True, is_path_public=True, index=index)
+                for index, text in enumerate(self.texts(key))
+            )
+            return tuple(url for url in found if url is not None)
+        text = self._data[form]
+        if not isinstance(text, str) or not text:
+            self.add_problem(form, f"must be a text, not {_type_name(text)}")
+            return ()
+        secret = self._read_secret(form, key, text)
+        lines = () if secret is None else map(str.strip, secret.reveal().splitlines())
+        return tuple(Secret(line) for line in lines if line and not line.startswith("#"))
+
+    def _only_form(self, key: str, *, required: bool) -> str | None:
         forms = secret_forms(key)
         self._read_keys.update(forms)
         given = [form for form in forms if form in self._data]
@@ -291,21 +357,17 @@ class Table:
             self.add_problem(given[1], f"give only one of {', '.join(given)}")
         elif not given and required:
             self.add_problem(key, f"missing: give one of {', '.join(forms)}")
-        elif given:
-            return self._secret(given[0], key, is_url=is_url)
-        return None
+        return given[0] if len(given) == 1 else None
 
     def given_form(self, key: str) -> str | None:
         """Return the key under which the secret `key` is given, None if it is not given."""
         return next((form for form in secret_forms(key) if form in self._data), None)
 
-    def _secret(self, form: str, key: str, *, is_url: bool) -> Secret | None:
-        text = self._data[form]
-        if not isinstance(text, str) or not text:
-            self.add_problem(form, f"must be a text, not {_type_name(text)}")
-            return None
-        if form == key:
-            return self._inline(key, text, is_url=is_url)
+    def _read_secret(self, form: str, key: str, text: str) -> Secret | None:
+        _, file_form, _, credential_form = secret_forms(key)
+        path = {file_form: text, credential_form: credential_path(text)}.get(form)
+        if path is not None:
+            self.record_file(path)
         read = dict(zip(secret_forms(key)[1:], _READERS, strict=True))[form]
         try:
             return read(text)
@@ -316,20 +378,29 @@ class Table:
                 self.add_problem(form, str(error), is_access_denied=error.is_access_denied)
             return None
 
-    def _inline(self, key: str, text: str, *, is_url: bool) -> Secret | None:
+    def _inline(
+        self, key: str, text: str, *, is_url: bool, is_path_public: bool = False, index: int | None = None
+    ) -> Secret | None:
         document = self.document
-        if document.other_readers is None or (is_url and _BARE_URL.fullmatch(text)):
-            return Secret(text)
+        try:
+            secret = checked_secret(text, "the value")
+        except SecretError as error:
+            self.add_problem(key, str(error), index=index)
+            return None
+        has_login = _LOGIN.match(text) is not None
+        is_public = is_url and not has_login and (is_path_public or _BARE_URL.fullmatch(text) is not None)
+        if document.other_readers is None or is_public:
+            return secret
         exposed = f"is written in a file that is open to {document.other_readers}"
         remedy = f"use {key}_file instead, or {restrict_command(document.file)}"
-        if is_url and not _LOGIN.match(text):
-            self.add_note(key, f"{exposed}: if it contains a secret, {remedy}")
+        if is_url and not has_login:
+            self.add_note(key, f"{exposed}: if it contains a secret, {remedy}", index=index)
         elif document.require_secrets:
-            self.add_problem(key, f"{exposed}: {remedy}")
+            self.add_problem(key, f"{exposed}: {remedy}", index=index)
             return None
         else:
-            self.add_note(key, f"{exposed}: {remedy}")
-        return Secret(text)
+            self.add_note(key, f"{exposed}: {remedy}", index=index)
+        return secret
 
     def reject_unknown_keys(self) -> None:
         """Add a problem for every key of this table that has not been read. Tables inside it are not checked."""

@@ -8,10 +8,14 @@ from typing import NoReturn, Self, SupportsIndex
 
 from watchdog.config.bounded_file import UnusableFile, read_regular_file
 from watchdog.config.permissions import other_readers, restrict_command
+from watchdog.config.placeholders import placeholder_problem
 from watchdog.errors import WatchdogError
 
 _MAX_BYTES = 65_536
 _MASK = "<secret>"
+# Left by editors and copying around a text: white space, byte order marks, characters without width.
+_SURROUNDINGS = re.compile(r"^[\s\ufeff\u200b-\u200d\u2060\x00]+|[\s\ufeff\u200b-\u200d\u2060\x00]+$")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _CREDENTIALS = "CREDENTIALS_DIRECTORY"
 # A user can write the secret itself in place of its name. Messages therefore show a name only if it has this form.
 _CREDENTIAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,39}", re.ASCII)  # not a path; systemd accepts longer names
@@ -75,14 +79,22 @@ class SecretError(WatchdogError):
 
 
 def secret_from_file(path: str) -> Secret:
-    """Read the secret in the file at `path`, an absolute path. One newline at its end is removed.
+    """Read the secret in the file at `path`, an absolute path. White space and byte order marks around it are removed.
 
     Raises:
-        SecretError: missing, unreadable, not a regular file, readable by others, empty, over 64 KiB or not UTF-8.
+        SecretError: missing, unreadable, not a regular file, readable by others, over 64 KiB, not UTF-8, or a content
+            that nobody can have meant (see `checked_secret`).
     """
     if not path.startswith("/"):
         raise SecretError("must be an absolute path to a file that contains the secret", is_unavailable=False)
     return _read(path, private=True)
+
+
+def credential_path(name: str) -> str | None:
+    """Return the path of the file of a credential, None if the process has no credentials."""
+    folder = os.environ.get(_CREDENTIALS, "")
+    # Messages show the path as it is joined.
+    return os.path.join(folder, name) if folder.startswith("/") else None  # noqa: PTH118
 
 
 def secret_from_credential(name: str) -> Secret:
@@ -93,13 +105,13 @@ def secret_from_credential(name: str) -> Secret:
     """
     if not _CREDENTIAL.fullmatch(name):
         raise SecretError("must be the name of a credential, at most 40 characters", is_unavailable=False)
-    folder = os.environ.get(_CREDENTIALS, "")
-    if not folder.startswith("/"):
+    path = credential_path(name)
+    if path is None:
         text = f"no credentials available, ${_CREDENTIALS} is not set"
         raise SecretError(text, is_unavailable=True, remedy=f"add LoadCredential={name}:/path to the unit")
     # Only the service can access the folder. Its files look readable by a group, because the mode shows an access
     # list of one user in this way (systemd/systemd issues 29096, 29435).
-    return _read(os.path.join(folder, name), private=False)  # noqa: PTH118 - messages show the path as it is joined
+    return _read(path, private=False)
 
 
 def _read(path: str, *, private: bool) -> Secret:
@@ -118,9 +130,22 @@ def _read(path: str, *, private: bool) -> Secret:
         text = content.decode()
     except UnicodeDecodeError:
         raise SecretError(f"{path!r} is not UTF-8 text", is_unavailable=False) from None
-    text = text.removesuffix("\n").removesuffix("\r")
+    return checked_secret(text, repr(path))
+
+
+def checked_secret(text: str, name: str) -> Secret:
+    """Return the secret in `text` without the white space and byte order marks around it; `name` is its place.
+
+    Raises:
+        SecretError: the text is empty, contains control characters, or is a placeholder.
+    """
+    text = _SURROUNDINGS.sub("", text)
     if not text:
-        raise SecretError(f"{path!r} is empty", is_unavailable=False)
+        raise SecretError(f"{name} is empty", is_unavailable=False)
+    if _CONTROL.search(text):
+        raise SecretError(f"{name} contains control characters", is_unavailable=False)
+    if problem := placeholder_problem(text):
+        raise SecretError(f"{name} {problem}", is_unavailable=False)
     return Secret(text)
 
 
@@ -128,10 +153,10 @@ def secret_from_environment(name: str) -> Secret:
     """Read the secret in the environment variable `name`.
 
     Raises:
-        SecretError: the variable is unset or empty.
+        SecretError: the variable is unset or empty, or as `checked_secret`.
     """
     text = os.environ.get(name)
+    shown = repr(name) if _VARIABLE.fullmatch(name) else "of that name"
     if not text:
-        shown = repr(name) if _VARIABLE.fullmatch(name) else "of that name"
         raise SecretError(f"environment variable {shown} is not set", is_unavailable=True)
-    return Secret(text)
+    return checked_secret(text, f"environment variable {shown}")

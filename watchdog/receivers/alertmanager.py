@@ -62,18 +62,21 @@ class Alertmanager(Receiver):
     def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
         """Read `urls` and the keys of `http_transport_from_table`.
 
-        URLs have the form that Alertmanager's own tools use: without the path of the API.
+        `urls` is an array, or a secret in another form with one URL per line. URLs have the form that Alertmanager's
+        own tools use: without the path of the API.
         """
         endpoints = []
         transport = http.http_transport_from_table(table)
-        for index, url in enumerate(table.texts("urls")):
-            if _MORE_THAN_A_BASE.search(url):
-                table.add_problem("urls", _GIVE_THE_BASE, index=index)
+        key = table.given_form("urls") or "urls"
+        for index, url in enumerate(table.urls_with_logins("urls")):
+            position = index if key == "urls" else None
+            if _MORE_THAN_A_BASE.search(url.reveal()):
+                table.add_problem(key, _GIVE_THE_BASE, index=position)
                 continue
-            secret_url = Secret(url.rstrip("/") + API_PATH)
-            endpoints.append(http.endpoint_from_url(table, "urls", secret_url, transport, index=index))
+            api_url = Secret(url.reveal().rstrip("/") + API_PATH)
+            endpoints.append(http.endpoint_from_url(table, key, api_url, transport, index=position))
         if not endpoints and not table.document.problems:
-            table.add_problem("urls", "must contain at least one URL")
+            table.add_problem(key, "must contain at least one URL")
         return cls(name, endpoints, SystemClock(), options)
 
     def render(self, notification: Notification) -> bytes:

@@ -65,7 +65,9 @@ class PagerDuty(Receiver):
                 "must be the key of an Events API v2 integration: 32 letters and digits",
             )
         transport = http.http_transport_from_table(table)
-        endpoint = http.endpoint_from_url(table, "url", Secret(table.text("url", EVENTS_API_URL)), transport)
+        endpoint = http.endpoint_from_url(
+            table, table.given_form("url") or "url", table.url_with_login("url", EVENTS_API_URL), transport
+        )
         return cls(name, endpoint, key or _NO_KEY, options)
 
     def render(self, notification: Notification) -> bytes:

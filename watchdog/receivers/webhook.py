@@ -57,13 +57,14 @@ class Webhook(Receiver):
     @classmethod
     def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
         """Read `url` and `hmac_secret` (secrets in any form), the template, the headers and the login."""
+        headers = headers_from_table(table)
         return cls(
             name,
-            http.endpoint_from_table(table, "url", is_public_allowed=True),
+            http.endpoint_from_table(table, "url", is_public_allowed=True, headers=headers),
             table.secret("hmac_secret", required=False),
             SystemClock(),
             body=parse_template_body(table),
-            headers=headers_from_table(table),
+            headers=headers,
             options=options,
         )
 

@@ -74,9 +74,20 @@ def test_is_nothing_for_json_vars_or_getstate():
 
 @pytest.mark.parametrize(
     ("content", "text"),
-    [(b"x", "x"), (b"x\n", "x"), (b"x\r\n", "x"), (b"x\n\n", "x\n"), (b" x ", " x "), ("ü".encode(), "ü")],
+    [
+        (b"x", "x"),
+        (b"x\n", "x"),
+        (b"x\r\n", "x"),
+        (b"x\n\n", "x"),
+        (b" x \t\n", "x"),
+        (b"\xef\xbb\xbfx\n", "x"),
+        ("\u200bx\u00a0\n".encode(), "x"),
+        (b"x\x00", "x"),
+        (b"a b\nc\n", "a b\nc"),
+        ("ü".encode(), "ü"),
+    ],
 )
-def test_takes_one_newline_off_the_end_of_a_file(tmp_path, content, text):
+def test_ignores_what_surrounds_the_secret_in_its_file(tmp_path, content, text):
     path = tmp_path / "s"
     path.write_bytes(content)
     path.chmod(0o600)

@@ -17,6 +17,7 @@ from watchdog.receivers.slack.api import API_METHODS, API_URL, SlackApi, SlackTh
 from watchdog.receivers.slack.thread import SlackThread
 from watchdog.receivers.transport import http
 from watchdog.receivers.transport.deadline import Deadline
+from watchdog.receivers.transport.http_headers import has_login
 from watchdog.routing.notification import Notification
 
 _REMOVED = ": the webhook was removed or disabled: create a new one"
@@ -113,8 +114,8 @@ class Slack(Receiver):
 
 def _endpoints_from_table(table: Table) -> dict[str, http.Endpoint]:
     transport = http.http_transport_from_table(table)
-    base = table.text("api_url", API_URL).rstrip("/")
-    return {
-        method: http.endpoint_from_url(table, "api_url", Secret(f"{base}/{method}"), transport)
-        for method in API_METHODS
-    }
+    url = table.url_with_login("api_url", API_URL)
+    base, key = url.reveal().rstrip("/"), table.given_form("api_url") or "api_url"
+    if has_login(url):
+        table.add_problem(key, "must have no login: the bot logs in with its token")
+    return {method: http.endpoint_from_url(table, key, Secret(f"{base}/{method}"), transport) for method in API_METHODS}

@@ -16,6 +16,7 @@ import time
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import requests
@@ -31,6 +32,7 @@ from watchdog.errors import DeliveryError, DeliveryErrorReason, UncertainDeliver
 from watchdog.receivers.transport.connect import connect_tcp
 from watchdog.receivers.transport.deadline import Deadline, DeadlineEnforcer
 from watchdog.receivers.transport.host_names import host_problem
+from watchdog.receivers.transport.http_headers import reject_second_login
 from watchdog.receivers.transport.http_response import FinalResponse, parse_retry_after
 from watchdog.receivers.transport.metadata_addresses import forbidden_address_error, is_metadata_host
 from watchdog.receivers.transport.proxy import Proxy, proxy_from_table
@@ -38,6 +40,7 @@ from watchdog.receivers.transport.tls import certificate_error, host_tls_context
 
 MAX_RESPONSE_BYTES = 65_536
 
+_NO_HEADERS: Mapping[str, Secret] = MappingProxyType({})
 _PLACEHOLDER_URL = Secret("http://unset.invalid/")  # RFC 2606 §2: .invalid never resolves
 _RETRYABLE_CLIENT_ERRORS = (408, 425)  # RFC 9110 §15.5.9 Request Timeout, RFC 8470 §5.2 Too Early
 _PROXY_REFUSES = re.compile(r"Tunnel connection failed: ([0-9]{3})")  # error text of http.client
@@ -183,13 +186,16 @@ def http_transport_from_table(table: Table) -> HttpTransport:
     return HttpTransport(tls_context_from_table(table), proxy_from_table(table))
 
 
-def endpoint_from_table(table: Table, key: str, *, is_public_allowed: bool = False) -> Endpoint:
+def endpoint_from_table(
+    table: Table, key: str, *, is_public_allowed: bool = False, headers: Mapping[str, Secret] = _NO_HEADERS
+) -> Endpoint:
     """Return the endpoint with the URL at the secret `key` and the transport of `http_transport_from_table`.
 
     After a problem, the endpoint is a placeholder that never resolves. `is_public_allowed`: the URL may hold no secret,
-    so it may stand in a file that others can read.
+    so it may stand in a file that others can read. `headers`: as configured; the URL must not have a second login.
     """
     url = table.secret(key, is_url=is_public_allowed)
+    reject_second_login(table, key, url, headers)
     transport = http_transport_from_table(table)
     return endpoint_from_url(table, table.given_form(key) or key, url or _PLACEHOLDER_URL, transport)
 

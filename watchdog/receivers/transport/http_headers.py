@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import urllib.parse
 from collections.abc import Mapping
 
 from watchdog.config.document import Table
@@ -39,6 +40,24 @@ def headers_from_table(table: Table) -> Mapping[str, Secret]:
     if password is not None:
         return {**headers, "Authorization": Secret(basic_authorization(username, password.reveal()))}
     return headers
+
+
+def reject_second_login(table: Table, key: str, url: Secret | None, headers: Mapping[str, Secret]) -> None:
+    """Add a problem if the URL at the secret `key` has a login besides an Authorization field in `headers`.
+
+    Only one of them would be sent.
+    """
+    has_header = any(name.lower() == "authorization" for name in headers)
+    if has_header and url is not None and has_login(url):
+        table.add_problem(
+            table.given_form(key) or key,
+            "give only one of a login in the URL, bearer_token, username and an Authorization header",
+        )
+
+
+def has_login(url: Secret) -> bool:
+    """Return whether `url` has a login before its host."""
+    return "@" in urllib.parse.urlsplit(url.reveal()).netloc
 
 
 def basic_authorization(username: str, password: str) -> str:

@@ -157,6 +157,7 @@ def _pem(table: Table, key: str) -> str | None:
     if not path.startswith("/"):
         table.add_problem(key, f"must be an absolute path, not {path!r}")
         return None
+    table.record_file(path)
     try:
         content, status = read_regular_file(path, _MAX_PEM_BYTES)
     except UnusableFile:

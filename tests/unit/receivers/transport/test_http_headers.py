@@ -54,7 +54,7 @@ def test_a_token_or_a_login_sets_the_authorization_header(tmp_path):
             "headers.X-Notification-ID: is set by bpf-watchdog and cannot be configured",
         ),
         ({"headers": {"X-A": "1", "x-a": "2"}}, "headers.x-a: is a duplicate: header names ignore case"),
-        ({"bearer_token": "a b\n"}, "bearer_token: must be printable ASCII on one line"),
+        ({"bearer_token": "a\nb"}, "bearer_token: must be printable ASCII on one line"),
         (
             {"bearer_token": "a", "username": "u", "password": "p"},
             "username: give only one of bearer_token, username and an Authorization header",
