@@ -13,8 +13,6 @@ from watchdog import sanitize
 from watchdog.daemon.configuration import ConfigurationSources, read_configuration
 from watchdog.delivery.delivery import Delivery
 from watchdog.receivers.webhook import Webhook
-from watchdog.rules.engine.judge import INPUT_INCOMPLETE, reads_connection_detail
-from watchdog.rules.engine.judge import Verdict as Judgement
 from watchdog.scheduling.scheduler import Scheduler
 from watchdog.selftest import clock_step, full_disk, full_ledger, hostile_names, hung_receiver, kill, runner
 from watchdog.selftest.fakes import ManualClock
@@ -119,19 +117,13 @@ def test_full_ledger_fails_if_the_ledger_loses_counts(change, error):
         full_ledger._check_totals(replace(RIGHT, **change))
 
 
-def test_full_ledger_fails_if_rules_treat_folded_detail_as_complete(setup):
-    readers = sorted(rule.id for rule in setup.rules if reads_connection_detail(rule))
-    rule = next(rule for rule in setup.rules if rule.id == readers[0])
-    blank = [
-        Judgement(rule, full_ledger._fake_labels(rule), False, 0.0, None, None, INPUT_INCOMPLETE)
-        for rule in setup.rules
-        if reads_connection_detail(rule)
-    ]
-    assert full_ledger._check_verdicts(setup.rules, blank).startswith(f"; {len(readers)} of {len(setup.rules)} rules")
-    with pytest.raises(CheckFailed, match=f"^rules not unknown despite incomplete input: {readers[0]}$"):
-        full_ledger._check_verdicts([rule], [replace(blank[0], rule=rule, complete=True)])
-    with pytest.raises(CheckFailed, match=f"^no verdict of {readers[0]}$"):
-        full_ledger._check_verdicts([rule], [])
+def test_full_ledger_fails_if_rules_treat_folded_detail_as_complete_or_losses_of_one_process_as_those_of_all():
+    unknown = {"selftest detail", "connect-latency", "round-trip-time"}
+    assert full_ledger._check_unknown(13, unknown) == "; 2 of 13 rules need the lost detail, and are unknown"
+    with pytest.raises(CheckFailed, match=r"^a rule on the lost detail is not unknown$"):
+        full_ledger._check_unknown(13, unknown - {"selftest detail"})
+    with pytest.raises(CheckFailed, match=r"^a rule on a process that lost nothing is unknown$"):
+        full_ledger._check_unknown(13, unknown | {"selftest other"})
 
 
 def test_clock_step_fails_if_timers_use_the_wall_clock(tmp_path, setup, monkeypatch):

@@ -54,7 +54,7 @@ class Absence:
         before = self.is_long, self.has_where_changed
         if verdict.group.presence is Presence.SELECTED:
             self.since_ns, self.has_where_changed = None, False
-        elif not verdict.complete:
+        elif not verdict.complete or verdict.group.presence is Presence.UNKNOWN:
             return self.skip_time(passed_ns)
         elif self.since_ns is None:
             known_ns = verdict.group.selected_ns
@@ -75,6 +75,8 @@ class Absence:
             return AbsenceEffect.NONE
         if self.has_where_changed and presence is Presence.UNSELECTED:
             return AbsenceEffect.END
+        if presence is Presence.UNKNOWN:
+            return AbsenceEffect.NONE if rule.absent is Absent.RESOLVE else AbsenceEffect.HOLD
         is_over = at_ns - self.since_ns >= rule.absent_for_ns
         match rule.absent:
             case Absent.RESOLVE:

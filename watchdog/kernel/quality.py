@@ -1,4 +1,4 @@
-"""How complete a snapshot is. Each snapshot carries it, so that a rule with incomplete input becomes unknown."""
+"""How complete a snapshot is. Each snapshot carries it, so that rules know how far their input can be too low."""
 
 from __future__ import annotations
 
@@ -30,9 +30,3 @@ class Quality:
     missed_ticks: int = 0  # ticks that did not run since the previous snapshot
     failed_ticks: int = 0  # ticks that failed since the last complete tick
     lost_samples: int = 0  # failed ticks whose sample was not judged: it is in no count
-
-    @property
-    def is_incomplete(self) -> bool:
-        """Return whether counts can be too low, so that a rule that does not fire can be wrong."""
-        lost_in_kernel = self.sums_full or self.storage_failed or self.missed_events or self.datagrams_lost
-        return bool(lost_in_kernel or self.lost_samples or self.impossible_changes)

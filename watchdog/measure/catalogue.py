@@ -320,10 +320,11 @@ METRICS: dict[str, Metric] = {
             "lost_connections",
             MetricKind.COUNTER,
             Unit.CONNECTIONS,
-            "connections that the watchdog itself lost, or lost details of; in one row of process `bpf-watchdog`",
+            "connections that the watchdog itself lost, or lost details of; those of an unknown process in one row of"
+            " process `bpf-watchdog`",
             "the collector's own counts",
             _OWN,
-            missing_dimensions=(*_OWNER, *_END),
+            missing_dimensions=_END,
         ),
         Metric(
             "missed_ticks",
@@ -352,6 +353,9 @@ TRAFFIC_METRICS = ("bytes_sent", "bytes_received", "packets_sent", "packets_rece
 
 UNCOUNTED_IN_SOCKMAP = frozenset(("bytes_sent", "bytes_received", "send_queue", "receive_queue"))
 """Metrics that miss the messages that a sockmap passes from socket to socket."""
+
+OWN_METRICS = ("lost_connections", "missed_ticks", "failed_ticks")
+"""Counts of the watchdog itself, not of the host."""
 
 ON_DEMAND_METRICS = frozenset(name for name, metric in METRICS.items() if metric.on_demand)
 

@@ -65,8 +65,10 @@ def is_listener(rows: ConnectionRows | ConnectionFields) -> NDArray[np.bool_]:
     return listening
 
 
-def refuse_impossible_changes(rows: ConnectionFields, before: ConnectionFields, known: NDArray[np.bool_]) -> int:
-    """Set each counter with a change that no connection can make back to `before`; return the number of such rows.
+def refuse_impossible_changes(
+    rows: ConnectionFields, before: ConnectionFields, known: NDArray[np.bool_]
+) -> NDArray[np.intp]:
+    """Set each counter with a change that no connection can make back to `before`; return the indices of such rows.
 
     A small step back of `bytes_sent` is set back too, and not counted: the next reading makes up for it.
     """
@@ -85,7 +87,7 @@ def refuse_impossible_changes(rows: ConnectionFields, before: ConnectionFields, 
         if name == "bytes_sent":
             wrong &= (signed < -_RETRANSMITTED_BYTES) | (signed >= limit)
         refused |= wrong
-    return int(refused.sum())
+    return np.flatnonzero(refused)
 
 
 def find_in_sockmap(rows: ConnectionFields) -> NDArray[np.intp]:

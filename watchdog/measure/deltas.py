@@ -91,7 +91,7 @@ class Changes:
     `failure`: (n,) index into `FAILURES`. `metrics`: by name, (n,) float64: changes of counters, `open`, and
     distributions in seconds with NaN for none. `unseen_ns`: (n,) int64, time since the connection was last seen, where
     the traffic is of more than this tick because the connection was not in the passes before; else 0.
-    `refused`: number of rows with a change that no connection can make. `in_sockmap`: indices of the rows of
+    `refused`: indices of the rows with a change that no connection can make. `in_sockmap`: indices of the rows of
     connections that are or were in a sockmap.
     """
 
@@ -100,7 +100,7 @@ class Changes:
     metrics: Mapping[str, Numbers]
     responses: Responses
     unseen_ns: NDArray[np.int64]
-    refused: int
+    refused: NDArray[np.intp]
     in_sockmap: NDArray[np.intp]
 
 

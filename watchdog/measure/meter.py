@@ -14,10 +14,18 @@ from watchdog.kernel.collector import Reading
 from watchdog.kernel.layout import CONNECTION
 from watchdog.kernel.quality import Quality
 from watchdog.measure.attribution import Attribution
-from watchdog.measure.catalogue import ABSENT_CODE, FAMILIES, METRICS, UNKNOWN_CODE, MetricKind
+from watchdog.measure.catalogue import (
+    ABSENT_CODE,
+    FAMILIES,
+    METRICS,
+    UNCOUNTED_IN_SOCKMAP,
+    UNKNOWN_CODE,
+    MetricKind,
+)
 from watchdog.measure.cgroup import Cgroups
 from watchdog.measure.deltas import Changes, Deltas
 from watchdog.measure.interning import InternedNames
+from watchdog.measure.missing import DERIVED_FROM_COUNTERS, Undercounted
 from watchdog.measure.snapshot import AddressHalves, Codes, LateTraffic, Numbers, Snapshot
 from watchdog.measure.struct_rows import concatenate_rows
 from watchdog.measure.users import UserNames
@@ -89,12 +97,12 @@ class Meter:
         """
         changes = self._deltas.advance(reading)
         owner_codes = self._attribution.codes(changes.rows["owner"], reading.at_ns)
-        quality = _complete_quality(reading.quality, changes, owner_codes, tick_counts)
-        lost = quality.ledger_full + quality.sums_full + quality.storage_failed + quality.missed_events
-        lost += quality.names_full + quality.impossible_changes
-        changes = _with_own_row(
-            changes, {"lost_connections": lost, "missed_ticks": tick_counts.missed, "failed_ticks": tick_counts.failed}
-        )
+        nameless = np.flatnonzero(np.any([codes == UNKNOWN_CODE for codes in owner_codes.values()], axis=0))
+        quality = _complete_quality(reading.quality, changes, len(nameless), tick_counts)
+        unattributed = quality.sums_full + quality.storage_failed + quality.missed_events
+        lost = np.append(_lost_connections(changes, nameless), unattributed)
+        changes = _with_own_row(changes, {"missed_ticks": tick_counts.missed, "failed_ticks": tick_counts.failed})
+        changes.metrics["lost_connections"][:] = lost
         response_rows = changes.responses.rows
         elapsed = 0 if self._previous_ns is None else reading.at_ns - self._previous_ns
         self._previous_ns = reading.at_ns
@@ -106,8 +114,24 @@ class Meter:
             addresses = {end: np.concatenate([halves, halves[response_rows]]) for end, halves in addresses.items()}
         late_rows = np.flatnonzero(changes.unseen_ns)
         late = LateTraffic(late_rows, changes.unseen_ns[late_rows])
+        partial = np.union1d(nameless, np.flatnonzero(dimensions["local_port"] == UNKNOWN_CODE))
+        partial = np.concatenate([partial, len(changes.rows) + np.flatnonzero(np.isin(response_rows, partial))])
+        undercounted = (
+            Undercounted(changes.in_sockmap, UNCOUNTED_IN_SOCKMAP),
+            Undercounted(changes.refused, DERIVED_FROM_COUNTERS),
+        )
         snapshot = Snapshot(
-            reading.at_ns, elapsed, wall, dimensions, metrics, addresses, self.names, quality, late, changes.in_sockmap
+            reading.at_ns,
+            elapsed,
+            wall,
+            dimensions,
+            metrics,
+            addresses,
+            self.names,
+            quality,
+            late,
+            partial,
+            undercounted,
         )
         return changes, snapshot
 
@@ -147,19 +171,16 @@ class Meter:
         return codes
 
 
-def _complete_quality(
-    quality: Quality, changes: Changes, owner_codes: Mapping[str, Codes], tick_counts: TickCounts
-) -> Quality:
-    without_name = np.any([codes == UNKNOWN_CODE for codes in owner_codes.values()], axis=0)
+def _complete_quality(quality: Quality, changes: Changes, nameless_count: int, tick_counts: TickCounts) -> Quality:
     unattributed = changes.rows["owner"]["tgid"] == 0
     traffic = changes.metrics["bytes_sent"] + changes.metrics["bytes_received"]
     return replace(
         quality,
-        names_full=int(without_name.sum()),
+        names_full=nameless_count,
         responses_unassigned=changes.responses.unassigned,
         unattributed_bytes=int(traffic[unattributed].sum()),
         late_bytes=int(changes.metrics["late_bytes"].sum()),
-        impossible_changes=changes.refused,
+        impossible_changes=len(changes.refused),
         sockmap_connections=len(changes.in_sockmap),
         late_seconds=tick_counts.late_seconds,
         missed_ticks=tick_counts.missed,
@@ -168,13 +189,23 @@ def _complete_quality(
     )
 
 
+def _lost_connections(changes: Changes, nameless: NDArray[np.intp]) -> Numbers:
+    """Return, (n,), the number of connections of each row that lost details or counts."""
+    rows = changes.rows
+    lost = np.where((rows["cookie"] == 0) & (rows["family"] == 0), changes.metrics["closes"], 0)  # folded into sums
+    lost[nameless] += 1
+    lost[changes.refused] += 1
+    return lost
+
+
 def _missing(rows: NDArray[np.void]) -> Codes:
     """Return, (n,), 0 for connections, and for other rows the code for their missing dimensions.
 
-    Rows of sums lost their dimensions. Rows of UDP and of reset peers, with a family, and the watchdog's own row, the
-    last, have none.
+    Rows of sums lost their dimensions. Rows of UDP and of reset peers, with a family, of resets without any peer, and
+    the watchdog's own row, the last, have none.
     """
-    missing = np.where(rows["family"] == 0, UNKNOWN_CODE, ABSENT_CODE).astype(np.uint32)
+    lost = (rows["family"] == 0) & (rows["netns"] != 0)
+    missing = np.where(lost, UNKNOWN_CODE, ABSENT_CODE).astype(np.uint32)
     missing[-1] = ABSENT_CODE
     missing[rows["cookie"] != 0] = 0
     return missing
@@ -189,7 +220,7 @@ def _halves(rows: NDArray[np.void], end: str) -> AddressHalves:
 def _with_own_row(changes: Changes, losses: Mapping[str, int]) -> Changes:
     # The last row is the watchdog's own, with its losses only.
     count = len(changes.rows)
-    metrics = {name: np.full(count + 1, _empty_value(name)) for name in METRICS}
+    metrics: dict[str, Numbers] = {name: np.full(count + 1, _empty_value(name)) for name in METRICS}
     for name, values in changes.metrics.items():
         metrics[name][:count] = values
     for name, value in losses.items():

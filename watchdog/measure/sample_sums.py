@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.kernel.quality import Quality
-from watchdog.measure.catalogue import DIMENSIONS, METRICS, DimensionKind, MetricKind
+from watchdog.measure.catalogue import DIMENSIONS, METRICS, OWN_METRICS, DimensionKind, MetricKind
 from watchdog.measure.ranked_rows import Rank
 
 Sums = NDArray[np.int64]
 """Sums by counter, in the order of `COUNTERS`."""
 
-_OWN = ("lost_connections", "missed_ticks", "failed_ticks")  # of the watchdog, not of the host
-COUNTERS = tuple(name for name, metric in METRICS.items() if metric.kind is MetricKind.COUNTER and name not in _OWN)
+COUNTERS = tuple(
+    name for name, metric in METRICS.items() if metric.kind is MetricKind.COUNTER and name not in OWN_METRICS
+)
 GAUGES = tuple(name for name, metric in METRICS.items() if metric.kind is MetricKind.GAUGE)
 DISTRIBUTIONS = tuple(name for name, metric in METRICS.items() if metric.kind is MetricKind.DISTRIBUTION)
 _LOSSES = {

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.kernel.quality import Quality
+from watchdog.measure.missing import Undercounted
 
 Codes = NDArray[np.uint32]
 Numbers = NDArray[np.float64]
@@ -59,7 +60,8 @@ class Snapshot:
     `addresses`: for `local` and `remote`, (n, 2) uint64: upper and lower half of the IPv6 address in host order,
     IPv4 as ::ffff:a.b.c.d, all ones where there is none.
     `late`: the rows whose traffic counts in sums now, and in rates over the time before.
-    `in_sockmap`: indices of the rows where metrics of `UNCOUNTED_IN_SOCKMAP` can be too low.
+    `partial`: (p,), indices of the rows with a lost value in any dimension, in rising order.
+    `undercounted`: rows and those of their metrics that can be too low.
     """
 
     at_ns: int
@@ -71,7 +73,8 @@ class Snapshot:
     names: NameLookup
     quality: Quality
     late: LateTraffic = NO_LATE_TRAFFIC
-    in_sockmap: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
+    partial: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
+    undercounted: tuple[Undercounted, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of rows."""

@@ -573,7 +573,6 @@ def test_a_failed_tick_is_counted_and_its_lost_sample_makes_rules_unknown(simula
 
     assert [int(snapshot.metrics["failed_ticks"].sum()) for snapshot in seen] == [3, 1, 0]
     assert [snapshot.quality.lost_samples for snapshot in seen] == [3, 0, 0]
-    assert [snapshot.quality.is_incomplete for snapshot in seen] == [True, False, False]
 
 
 def test_a_rule_that_cannot_be_evaluated_affects_no_other(simulation, monkeypatch):

@@ -376,13 +376,13 @@ def test_a_change_that_no_connection_can_make_is_refused_and_counted(name, befor
     deltas.advance(reading(live=[connection(**{name: before})]))
     changes = deltas.advance(reading(live=[connection(**{name: now}), connection(cookie=2, bytes_sent=7)]))
 
-    assert (changes.metrics[name][0], changes.refused) == (change, refused)
+    assert (changes.metrics[name][0], len(changes.refused)) == (change, refused)
     assert changes.metrics["bytes_sent"][1] == 7
 
 
 def test_a_total_that_no_connection_can_have_is_refused_at_once():
     changes = Deltas().advance(reading(closed=[connection(bytes_received=2**60, ended_ns=SECOND)]))
-    assert (changes.metrics["bytes_received"][0], changes.refused) == (0, 1)
+    assert (changes.metrics["bytes_received"][0], changes.refused.tolist()) == (0, [0])
 
 
 def test_a_step_back_that_a_retransmission_makes_is_made_up_for_and_is_no_loss():
@@ -391,4 +391,4 @@ def test_a_step_back_that_a_retransmission_makes_is_made_up_for_and_is_no_loss()
         deltas.advance(reading(live=[connection(bytes_sent=total)])) for total in (100_000, 36_000, 100_000, 130_000)
     ]
     assert [changes.metrics["bytes_sent"][0] for changes in seen] == [100_000, 0, 0, 30_000]
-    assert [changes.refused for changes in seen] == [0, 0, 0, 0]
+    assert [len(changes.refused) for changes in seen] == [0, 0, 0, 0]

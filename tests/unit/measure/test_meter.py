@@ -61,12 +61,13 @@ def test_late_traffic_is_marked_with_the_time_in_which_it_can_have_happened():
     assert snapshot.quality.late_bytes == 10**9
 
 
-def test_an_impossible_change_is_a_lost_connection_and_makes_the_snapshot_incomplete():
+def test_an_impossible_change_is_a_lost_connection_of_its_process():
     _, snapshot = Meter().advance_with_changes(reading(1, live=[connection(bytes_sent=2**60)]), 0)
 
     assert snapshot.metrics["bytes_sent"].tolist() == [0, 0]
-    assert snapshot.metrics["lost_connections"].tolist() == [0, 1]
-    assert (snapshot.quality.impossible_changes, snapshot.quality.is_incomplete) == (1, True)
+    assert snapshot.metrics["lost_connections"].tolist() == [1, 0]
+    assert snapshot.quality.impossible_changes == 1
+    assert [one.rows.tolist() for one in snapshot.undercounted if "bytes_sent" in one.metrics] == [[], [0]]
 
 
 def test_connections_in_a_sockmap_are_known_by_their_rows_and_listeners_are_not_among_them():
@@ -77,7 +78,7 @@ def test_connections_in_a_sockmap_are_known_by_their_rows_and_listeners_are_not_
     ]
     snapshot = Meter().advance(reading(1, live, [connection(cookie=4, flags=FLAG_SOCKMAP, ended_ns=SECOND)]), 0)
 
-    assert snapshot.in_sockmap.tolist() == [1, 3]
+    assert [one.rows.tolist() for one in snapshot.undercounted] == [[1, 3], []]
     assert snapshot.quality.sockmap_connections == 2
 
 
@@ -139,7 +140,7 @@ def test_connections_without_space_for_their_names_are_counted(monkeypatch):
 
     assert snapshot.quality.names_full == 5
     assert snapshot.metrics["lost_connections"].sum() == 5
-    assert not snapshot.quality.is_incomplete
+    assert len(snapshot.partial) == 5
 
 
 def test_resets_of_a_peer_have_the_peer_and_no_other_end():

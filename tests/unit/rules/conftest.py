@@ -8,11 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import factories
 from watchdog.clock import SECOND_NS
 from watchdog.kernel.quality import Quality
-from watchdog.measure.catalogue import DIMENSIONS, METRICS, UNKNOWN_CODE, DimensionKind, MetricKind
+from watchdog.measure.catalogue import (
+    DIMENSIONS,
+    METRICS,
+    UNCOUNTED_IN_SOCKMAP,
+    UNKNOWN_CODE,
+    DimensionKind,
+    MetricKind,
+)
+from watchdog.measure.missing import DERIVED_FROM_COUNTERS, Undercounted
 from watchdog.measure.snapshot import LateTraffic, Snapshot
 from watchdog.rules.language.rule import Rule
 
@@ -59,7 +68,7 @@ class Host:
     def tick(self, *rows: Mapping[str, Any], seconds: float = 1, **quality: int) -> Snapshot:
         """Advance the clock and return a snapshot of `rows`: dimensions (None: lost) and metrics by name.
 
-        A row with `unseen_seconds` has late traffic.
+        A row with `unseen_seconds` has late traffic; one with `in_sockmap` or `refused` counts too little.
         """
         elapsed_ns = round(seconds * SECOND_NS)
         self.at_ns += elapsed_ns
@@ -88,8 +97,28 @@ class Host:
         late_rows = [index for index, row in enumerate(rows) if row.get("unseen_seconds")]
         unseen_ns = np.array([round(rows[index]["unseen_seconds"] * SECOND_NS) for index in late_rows], np.int64)
         late = LateTraffic(np.array(late_rows, np.intp), unseen_ns)
-        in_sockmap = np.array([number for number, row in enumerate(rows) if row.get("in_sockmap")], np.intp)
-        return Snapshot(self.at_ns, elapsed_ns, 1.75e9, dimensions, metrics, addresses, self, quality, late, in_sockmap)
+        partial = np.array([index for index, row in enumerate(rows) if None in row.values()], np.intp)
+        undercounted = (
+            Undercounted(_indices(rows, "in_sockmap"), UNCOUNTED_IN_SOCKMAP),
+            Undercounted(_indices(rows, "refused"), DERIVED_FROM_COUNTERS),
+        )
+        return Snapshot(
+            self.at_ns,
+            elapsed_ns,
+            1.75e9,
+            dimensions,
+            metrics,
+            addresses,
+            self,
+            quality,
+            late,
+            partial,
+            undercounted,
+        )
+
+
+def _indices(rows: Iterable[Mapping[str, Any]], mark: str) -> NDArray[np.intp]:
+    return np.array([index for index, row in enumerate(rows) if row.get(mark)], np.intp)
 
 
 def _halves(text: str | None) -> tuple[int, int]:

@@ -8,13 +8,15 @@ rate; the mean of a gauge weighs ticks by their length. `order_statistics.py` ha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from watchdog.measure.catalogue import METRICS, MetricKind
 from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers
-from watchdog.rules.engine.arithmetic import evaluate_expression
+from watchdog.rules.engine.arithmetic import Bounds, evaluate_bounds, evaluate_expression
+from watchdog.rules.engine.missing import MissingSum
 from watchdog.rules.engine.view import View
 from watchdog.rules.engine.window import (
     RecentTicks,
@@ -25,6 +27,14 @@ from watchdog.rules.engine.window import (
     tick_weight_ms,
 )
 from watchdog.rules.language.expression import Expression, metrics_of
+
+
+@dataclass(frozen=True, slots=True)
+class MetricBounds:
+    """`read` returns the bounds of a metric's stat for slots; they are wider than a point where `missing` has sums."""
+
+    read: Callable[[str, Slots], Bounds]
+    missing: Sequence[MissingSum]
 
 
 class MetricAccumulator:
@@ -66,18 +76,20 @@ class Aggregation:
         expression: Expression,
         coverage: WindowCoverage,
         read: Callable[[str], Numbers],
+        bounds: MetricBounds,
         recent: Callable[[str, str], RecentTicks],
         time_power: int = 0,
     ) -> None:
         """Combine metrics by `expression`.
 
-        `read` returns the stat of a metric for each slot of the view, to be divided by time^`time_power`. `recent`
-        returns the newest ticks of a metric's "sums" or "counts".
+        `read` returns the stat of a metric for each slot of the view, to be divided by time^`time_power`; `bounds` its
+        bounds. `recent` returns the newest ticks of a metric's "sums" or "counts".
         """
         self.view = view
         self.coverage = coverage
         self._expression = expression
         self._read = read
+        self._bounds = bounds
         self._recent = recent
         self._time_power = time_power
         self._values: Numbers | None = None
@@ -94,6 +106,25 @@ class Aggregation:
     def values(self, slots: Slots, *, window_filled: bool) -> Numbers:  # noqa: ARG002 - as above
         """Return the values of `slots`; NaN where nothing was measured."""
         return self._current()[slots]
+
+    @property
+    def is_exact(self) -> bool:
+        """Return whether nothing is missing in the window: bounds are the values."""
+        return all(missing.is_empty for missing in self._bounds.missing)
+
+    def bounds(self, slots: Slots, *, window_filled: bool) -> Bounds:
+        """Return the least and the greatest values that `slots` can have, as the window may miss something."""
+        if self.is_exact:
+            values = self.values(slots, window_filled=window_filled)
+            return values, values
+        low, high = evaluate_bounds(self._expression, lambda metric: self._bounds.read(metric, slots))
+        divisor = self.coverage.rate_seconds**self._time_power
+        return np.broadcast_to(low / divisor, len(slots)), np.broadcast_to(high / divisor, len(slots))
+
+    def slots_maybe_beyond(self, threshold: float, *, above: bool, window_filled: bool) -> Slots:
+        """Return the slots whose value may be above (below) `threshold`."""
+        low, high = self.bounds(np.arange(self.view.groups.size, dtype=np.int32), window_filled=window_filled)
+        return np.flatnonzero(high > threshold if above else low < threshold).astype(np.int32)
 
     def history(self, slot: int, elapsed_ns: Mapping[int, int]) -> Numbers:
         """Return the value of `slot` in each of the newest ticks alone, the oldest first; NaN for no measurement.

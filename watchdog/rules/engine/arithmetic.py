@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from watchdog.measure.snapshot import Numbers
-from watchdog.rules.language.expression import Constant, Expression, MetricReference
+from watchdog.rules.language.expression import Constant, Expression, MetricReference, is_share
 
 
 def evaluate_expression(expression: Expression, read: Callable[[str], Numbers]) -> Numbers:
@@ -30,6 +30,53 @@ def evaluate_expression(expression: Expression, read: Callable[[str], Numbers]) 
             return left * right
         case "/":
             return _divide(left, right)
+
+
+Bounds = tuple[Numbers, Numbers]
+"""The least and the greatest possible values."""
+
+
+def evaluate_bounds(expression: Expression, read: Callable[[str], Bounds]) -> Bounds:
+    """Return bounds of the value of `expression`, where `read` returns those of a metric (interval arithmetic).
+
+    A metric that occurs twice counts as two, so that the bounds can be wider than the values.
+    """
+    match expression:
+        case MetricReference(metric):
+            return read(metric)
+        case Constant(value):
+            return np.float64(value).reshape(1), np.float64(value).reshape(1)
+    left, right = evaluate_bounds(expression.left, read), evaluate_bounds(expression.right, read)
+    with np.errstate(invalid="ignore"):  # infinite - infinite and 0 * infinite: no number, and so no bound
+        match expression.operator:
+            case "+":
+                return left[0] + right[0], left[1] + right[1]
+            case "-":
+                return left[0] - right[1], left[1] - right[0]
+            case "*":
+                return _extremes([low * high for low in left for high in right])
+            case "/":
+                low, high = _divide_bounds(left, right)
+                if not is_share(expression):
+                    return low, high
+                # Each missing part is also missing in the whole.
+                greatest = _divide(left[1], right[0] + left[1] - left[0])
+                return low, np.fmin(np.fmin(high, greatest), 1.0)
+
+
+def _extremes(corners: Sequence[Numbers]) -> Bounds:
+    """Return the least and the greatest of the values at the corners; those that are no number do not count."""
+    stacked = np.stack(np.broadcast_arrays(*corners))
+    return np.fmin.reduce(stacked), np.fmax.reduce(stacked)
+
+
+def _divide_bounds(left: Bounds, right: Bounds) -> Bounds:
+    low, high = _extremes([_divide(one, other) for one in left for other in right])
+    # Next to 0, quotients grow without bound.
+    near_zero = (right[0] <= 0) & (right[1] > 0) | (right[0] < 0) & (right[1] == 0)
+    downward = near_zero & ((left[0] < 0) | (right[0] < 0))
+    upward = near_zero & ((left[1] > 0) | (right[0] < 0))
+    return np.where(downward, -np.inf, low), np.where(upward, np.inf, high)
 
 
 def _divide(left: Numbers, right: Numbers) -> Numbers:

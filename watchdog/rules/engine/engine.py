@@ -6,13 +6,13 @@ from collections import deque
 from collections.abc import Collection, Iterable
 
 from watchdog.clock import SECOND_NS
-from watchdog.measure.slot_table import NEVER_NS
 from watchdog.measure.snapshot import Snapshot
 from watchdog.rules.engine import contributors
 from watchdog.rules.engine.aggregations import Aggregation, MetricAccumulator
 from watchdog.rules.engine.contributors import Contributors
 from watchdog.rules.engine.groups import GroupSlots
-from watchdog.rules.engine.judge import Judge, RuleTick, Verdict, least_severe_threshold
+from watchdog.rules.engine.judge import INPUT_INCOMPLETE, Judge, RuleTick, Verdict, least_severe_threshold
+from watchdog.rules.engine.missing import MissingAccumulator
 from watchdog.rules.engine.order_statistics import OrderStatistic, OrderStatisticWindow
 from watchdog.rules.engine.plan import EvaluationPlan
 from watchdog.rules.engine.selection import Selection
@@ -36,10 +36,11 @@ class Engine:
         self._elapsed_ns: deque[tuple[int, int]] = deque(
             maxlen=MAX_RECENT_TICKS
         )  # (time, duration) of the newest ticks
-        self._folded_ns = self._nameless_ns = NEVER_NS  # time of the last loss of detail
         self.retention_ns = 0
         self._failures: list[Exception] = []
         self.required_columns: frozenset[str] = frozenset()
+        self.unknown_rules: tuple[str, ...] = ()
+        """Ids of the rules that losses left without a sure verdict on some group in the newest tick."""
         self.replace_rules(rules)
 
     def replace_rules(self, rules: Iterable[Rule]) -> None:
@@ -50,7 +51,10 @@ class Engine:
         """
         rules = list(rules)
         plan = EvaluationPlan(self._plan)
-        self._judges = [Judge(rule, plan.evaluation(rule), plan.only_if_aggregation(rule)) for rule in rules]
+        self._judges = [
+            Judge(rule, plan.evaluation(rule), plan.only_if_aggregation(rule), plan.missing_rows(rule))
+            for rule in rules
+        ]
         plan.drop_unused()
         self._plan = plan
         self._set_thresholds()
@@ -67,6 +71,8 @@ class Engine:
         instances. A rule that cannot be judged has no verdict and disturbs no other rule: `take_failures` has the
         reason.
         """
+        self.unknown_rules = ()
+        unknown: set[str] = set()
         active: dict[str, list[Labels]] = {}
         for rule_id, labels in active_keys:
             active.setdefault(rule_id, []).append(labels)
@@ -75,9 +81,11 @@ class Engine:
         verdicts: dict[str, list[Verdict]] = {}
         for evaluation, judges in self._judges_by_evaluation():
             for judge in judges:
-                rule = judge.rule
+                rule, tick = judge.rule, self._tick(judge, snapshot)
                 try:
-                    verdicts[rule.id] = judge.verdicts(self._tick(judge, snapshot), active.get(rule.id, []))
+                    verdicts[rule.id] = judge.verdicts(tick, active.get(rule.id, []))
+                    if judge.may_fire_unseen(tick) or any(one.reason == INPUT_INCOMPLETE for one in verdicts[rule.id]):
+                        unknown.add(rule.id)
                 except Exception as error:  # noqa: BLE001 - the edge of one rule: others must be judged
                     error.add_note(f"in rule {rule.id}")
                     self._failures.append(error)
@@ -85,6 +93,7 @@ class Engine:
                 evaluation.release()
         for aggregation in self._plan.parts_of_type(Aggregation):
             aggregation.release()
+        self.unknown_rules = tuple(judge.rule.id for judge in self._judges if judge.rule.id in unknown)
         return [verdict for judge in self._judges for verdict in verdicts.get(judge.rule.id, ())]
 
     def find_contributors(self, snapshot: Snapshot, rule_id: str, labels: Labels) -> tuple[Rule, Contributors] | None:
@@ -137,11 +146,7 @@ class Engine:
         """Add the tick to every part: first time, then groups and rows, then values."""
         self._elapsed_ns.append((snapshot.at_ns, snapshot.elapsed_ns))
         for coverage in self._plan.parts_of_type(WindowCoverage):
-            coverage.push(snapshot.at_ns, snapshot.elapsed_ns, incomplete=snapshot.quality.is_incomplete)
-        if snapshot.quality.ledger_full:
-            self._folded_ns = snapshot.at_ns
-        if snapshot.quality.names_full:
-            self._nameless_ns = snapshot.at_ns
+            coverage.push(snapshot.at_ns, snapshot.elapsed_ns)
         for evaluation_key, since_ns in self._since_ns.items():
             if since_ns is None or not snapshot.elapsed_ns:
                 self._since_ns[evaluation_key] = snapshot.at_ns - snapshot.elapsed_ns
@@ -155,6 +160,8 @@ class Engine:
             accumulator.add_newest_tick()
         for window in self._plan.parts_of_type(OrderStatisticWindow):
             window.add_newest_tick()
+        for missing in self._plan.parts_of_type(MissingAccumulator):
+            missing.add_newest_tick()
         for view in self._plan.parts_of_type(View):
             view.release()
         self._selection.release()
@@ -163,21 +170,7 @@ class Engine:
         rule, coverage = judge.rule, judge.evaluation.coverage
         since_ns = self._since_ns[rule.evaluation_key]
         filled = since_ns is not None and since_ns <= snapshot.at_ns - coverage.window_ns
-        complete = not coverage.is_incomplete and (
-            judge.only_if_aggregation is None or not judge.only_if_aggregation.coverage.is_incomplete
-        )
-        window_ns = coverage.window_ns if judge.only_if_aggregation is None else rule.window_ns
-        complete &= self._lost_ns(judge) <= snapshot.at_ns - window_ns
-        return RuleTick(snapshot, window_filled=filled, input_complete=complete)
-
-    def _lost_ns(self, judge: Judge) -> int:
-        """Return the time of the last loss of detail that the rule depends on."""
-        lost_ns = judge.evaluation.view.groups.last_ungrouped_ns
-        if judge.reads_connection_detail:
-            lost_ns = max(lost_ns, self._folded_ns)
-        if judge.filters_by_name:
-            lost_ns = max(lost_ns, self._nameless_ns)
-        return lost_ns
+        return RuleTick(snapshot, window_filled=filled)
 
     def _judges_by_evaluation(self) -> Iterable[tuple[Aggregation | OrderStatistic, list[Judge]]]:
         """Group the rules that read the same values, so that values exist for one set of rules at a time."""

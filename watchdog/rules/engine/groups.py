@@ -28,8 +28,8 @@ class GroupSlots:
     def __init__(self, by: Sequence[str], max_groups: int = _MAX_GROUPS) -> None:
         """Start without groups; without dimensions there is exactly one, the host. At most `max_groups`."""
         self.by = tuple(by)
-        self.last_ungrouped_ns = NEVER_NS
-        """Time of the newest row without a known group, or without room for its group: all groups miss it."""
+        self.lost_rows = np.zeros(0, np.intp)
+        """Indices of the newest rows without a known group, or without room for it: every group may miss them."""
         self._table = SlotTable(
             [np.uint32 for _ in by] or [np.uint32], reserved=UNGROUPED_SLOT + 1, max_slots=max_groups
         )
@@ -52,6 +52,7 @@ class GroupSlots:
 
         Slots of groups without a row for `retention_ns` may be given to new groups, like their dimensions' codes.
         """
+        self.lost_rows = np.zeros(0, np.intp)
         if not self.by:
             self._table.seen_ns[HOST_SLOT] = snapshot.at_ns
             return np.full(len(snapshot), HOST_SLOT, dtype=np.int32)
@@ -67,12 +68,11 @@ class GroupSlots:
             there = np.flatnonzero(~ungrouped)
             keys = [column[there] for column in columns]
             slots[there] = self._table.assign(keys, snapshot.at_ns, self._idle_since_ns)
-            if _any_from([column[ungrouped] for column in columns], UNKNOWN_CODE).any():
-                self.last_ungrouped_ns = snapshot.at_ns
+            self.lost_rows = np.flatnonzero(_any_from(columns, UNKNOWN_CODE) & ~_any_equal(columns, ABSENT_CODE))
         without_slot = slots == NO_SLOT
         if without_slot.any():
             slots[without_slot] = UNGROUPED_SLOT
-            self.last_ungrouped_ns = snapshot.at_ns
+            self.lost_rows = np.union1d(self.lost_rows, np.flatnonzero(without_slot))
         return slots
 
     def labels(self, slot: int, snapshot: Snapshot) -> Labels:
@@ -137,6 +137,14 @@ def _any_from(columns: Sequence[Codes], minimum: int) -> NDArray[np.bool_]:
     found: NDArray[np.bool_] = columns[0] >= minimum
     for column in columns[1:]:
         found |= column >= minimum
+    return found
+
+
+def _any_equal(columns: Sequence[Codes], code: int) -> NDArray[np.bool_]:
+    """Return for each row whether any of its codes is `code`."""
+    found: NDArray[np.bool_] = columns[0] == code
+    for column in columns[1:]:
+        found |= column == code
     return found
 
 

@@ -4,9 +4,9 @@ A group without rows for a whole window is judged like one with the value 0 (cou
 (distributions), so that `fire_below` sees traffic stop; `presence.py` decides which groups exist. Where `only_if` does
 not hold, a rule neither fires nor keeps firing.
 
-Two conditions make an instance unknown rather than resolved: a window that began before the measurement, and a window
-with a tick that may have counted too little. A breach is reported all the same where counts that are too low cannot
-put a value above its limit.
+Two conditions make an instance unknown rather than resolved: a window that began before the measurement, and losses
+that can put the value on the other side of a limit. Losses give bounds of the value: 4 lost connections of nobody knows
+which process turn 240 failures of 240 connects into at least 240 of 244.
 """
 
 from __future__ import annotations
@@ -14,22 +14,21 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
-from watchdog.measure.catalogue import DIMENSIONS, METRICS, UNCOUNTED_IN_SOCKMAP, DimensionKind, MetricKind
 from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers, Snapshot
 from watchdog.rules.engine.aggregations import Aggregation
-from watchdog.rules.engine.arithmetic import never_overestimates
+from watchdog.rules.engine.groups import NO_GROUP_SLOT
+from watchdog.rules.engine.missing import MissingSum
 from watchdog.rules.engine.order_statistics import OrderStatistic
 from watchdog.rules.engine.presence import SELECTED, GroupPresence, PresenceTracker
 from watchdog.rules.engine.selection import Mask
-from watchdog.rules.language.expression import COMPARE, metrics_of
-from watchdog.rules.language.rule import OVERFLOW_LABELS, Labels, Rule, Severity, StatKind, Thresholds
+from watchdog.rules.language.expression import COMPARE
+from watchdog.rules.language.rule import OVERFLOW_LABELS, Labels, Rule, Severity, Thresholds
 
 MAX_INSTANCES: Final = 20  # of one rule: the worst of the firing ones; the others are one number
 
@@ -39,7 +38,6 @@ WINDOW_NOT_FILLED: Final = "window not filled yet"
 INPUT_INCOMPLETE: Final = "input incomplete"
 ONLY_IF_NOT_MET: Final = "only_if does not hold"
 
-FOLDED_DIMENSIONS: Final = frozenset(("local", "local_port", "remote", "remote_port", "family", "state", "failure"))
 _NO_SLOTS = np.zeros(0, dtype=np.int32)
 
 
@@ -65,27 +63,44 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class RuleTick:
-    """The newest tick for one rule: whether its window is filled, and whether every tick in it is complete."""
+    """The newest tick for one rule, and whether its window is filled."""
 
     snapshot: Snapshot
     window_filled: bool
-    input_complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The value of one group, and its bounds, which are apart where something is missing.
+
+    `only_if`: whether the rule's `only_if` holds, None where that depends on the missing part.
+    """
+
+    value: float
+    low: float
+    high: float
+    only_if: bool | None = True
 
 
 class Judge:
     """Judges one rule, by the values of its metric."""
 
-    def __init__(self, rule: Rule, evaluation: Aggregation | OrderStatistic, only_if: Aggregation | None) -> None:
-        """Judge the values of `evaluation`; `only_if`: values of the left side of the rule's `only_if`."""
+    def __init__(
+        self,
+        rule: Rule,
+        evaluation: Aggregation | OrderStatistic,
+        only_if: Aggregation | None,
+        missing_rows: MissingSum,
+    ) -> None:
+        """Judge the values of `evaluation`; `only_if`: values of the left side of the rule's `only_if`.
+
+        `missing_rows`: the number of ticks of the window in which a group can have rows that are lost.
+        """
         self.rule = rule
         self.evaluation = evaluation
         self.only_if_aggregation = only_if
         self._least_severe_threshold = least_severe_threshold(rule.thresholds)
-        self._never_overestimates = _never_overestimates(rule)
-        self.reads_connection_detail = reads_connection_detail(rule)
-        self.presence = PresenceTracker(rule, evaluation.view)
-        self._misses_sockmaps = bool(_rule_metrics(rule) & UNCOUNTED_IN_SOCKMAP)
-        self.filters_by_name = any(DIMENSIONS[one.dimension].kind is DimensionKind.NAME for one in rule.where)
+        self.presence = PresenceTracker(rule, evaluation.view, missing_rows)
 
     def verdicts(self, tick: RuleTick, active_labels: Sequence[Labels]) -> list[Verdict]:
         """Return a verdict for each of the worst firing instances, and for each of `active_labels`."""
@@ -97,50 +112,72 @@ class Judge:
         groups = self.evaluation.view.groups
         active = {labels: groups.slot(labels, tick.snapshot) for labels in active_labels if labels != OVERFLOW_LABELS}
         active_slots = np.fromiter(active.values(), dtype=np.int32)
-        values = self.evaluation.values(np.concatenate((firing, active_slots)), window_filled=tick.window_filled)
-        shown, hidden = self._split_firing(firing, values[: len(firing)], active_slots, len(active_labels))
-        new_slots = np.array([slot for slot, _ in shown], dtype=np.int32)
+        shown, hidden = self._split_firing(firing, self._values(firing, tick), active_slots, len(active_labels))
         verdicts = [
-            self._new_verdict(slot, tick, value, group)
-            for (slot, value), group in zip(shown, self.presence.of(new_slots, tick.snapshot.at_ns), strict=True)
+            self._new_verdict(slot, tick, measured, group)
+            for slot, measured, group in zip(
+                shown.tolist(), self._measure(shown, tick), self.presence.of(shown, tick.snapshot.at_ns), strict=True
+            )
         ]
-        for (labels, slot), value, reason, group in zip(
-            active.items(),
-            values[len(firing) :].tolist(),
+        for labels, measured, reason, group in zip(
+            active,
+            self._measure(active_slots, tick),
             self._reasons(active_slots, tick),
             self.presence.of(active_slots, tick.snapshot.at_ns),
             strict=True,
         ):
-            verdicts.append(replace(self._verdict(self._tick_of(slot, tick), labels, value, reason), group=group))
+            verdicts.append(replace(self._verdict(tick, labels, measured, reason), group=group))
         if len(hidden) or OVERFLOW_LABELS in active_labels:
             verdicts.append(self._overflow(tick, hidden))
         return verdicts
 
+    def may_fire_unseen(self, tick: RuleTick) -> bool:
+        """Return whether a group that does not fire could fire, if it had what is missing."""
+        evaluations = [self.evaluation, *([self.only_if_aggregation] if self.only_if_aggregation else [])]
+        if all(evaluation.is_exact for evaluation in evaluations):
+            return False
+        threshold, above = self._least_severe_threshold, self.rule.thresholds.above
+        slots = self.evaluation.slots_maybe_beyond(threshold, above=above, window_filled=tick.window_filled)
+        slots = slots[self.presence.seen(slots, tick.snapshot.at_ns) | (slots == NO_GROUP_SLOT)]
+        low, high = self.evaluation.bounds(slots, window_filled=tick.window_filled)
+        sure = low > threshold if above else high < threshold
+        always, ever = self._only_if_bounds(slots)
+        return bool((ever & ~(sure & always)).any())
+
     def _firing(self, tick: RuleTick) -> Slots:
         """Return the slots that fire."""
         above = self.rule.thresholds.above
-        if not (tick.window_filled or above) or not (tick.input_complete or (above and self._never_overestimates)):
+        if not (tick.window_filled or above):
             return _NO_SLOTS
-        slots = self.evaluation.slots_beyond(
-            self._least_severe_threshold, above=above, window_filled=tick.window_filled
-        )
+        threshold = self._least_severe_threshold
+        slots = self.evaluation.slots_beyond(threshold, above=above, window_filled=tick.window_filled)
         if not len(slots):
             return _NO_SLOTS
         slots = self.presence.existing(slots, tick.snapshot.at_ns)
-        if not (above and self._never_overestimates):
-            slots = slots[~self._in_sockmap(slots, tick)]
-        return slots[self._meets_only_if(slots)]
+        if not self.evaluation.is_exact:
+            low, high = self.evaluation.bounds(slots, window_filled=tick.window_filled)
+            slots = slots[low > threshold if above else high < threshold]
+        return slots[self._only_if_bounds(slots)[0]]
+
+    def _values(self, slots: Slots, tick: RuleTick) -> Numbers:
+        return self.evaluation.values(slots, window_filled=tick.window_filled)
+
+    def _measure(self, slots: Slots, tick: RuleTick) -> list[Measured]:
+        """Return value and bounds of each of `slots`."""
+        low, high = self.evaluation.bounds(slots, window_filled=tick.window_filled)
+        always, ever = self._only_if_bounds(slots)
+        only_if = [True if one else None if other else False for one, other in zip(always, ever, strict=True)]
+        columns = (self._values(slots, tick).tolist(), low.tolist(), high.tolist(), only_if)
+        return [Measured(*one) for one in zip(*columns, strict=True)]
 
     def _vanished(self, tick: RuleTick) -> Slots:
         """Return the slots that fire because their groups have no rows, whatever their values."""
-        if not (tick.window_filled and tick.input_complete):
-            return _NO_SLOTS
-        return self.presence.vanished(tick.snapshot.at_ns)
+        return self.presence.vanished(tick.snapshot.at_ns) if tick.window_filled else _NO_SLOTS
 
     def _split_firing(
         self, firing: Slots, values: Numbers, active_slots: Slots, active_count: int
-    ) -> tuple[list[tuple[int, float]], list[float]]:
-        """Split the firing slots besides `active_slots`: slots and values for single verdicts, and the other values.
+    ) -> tuple[Slots, list[float]]:
+        """Split the firing slots besides `active_slots`: slots for single verdicts, and the values of the others.
 
         Both are ordered, the worst first.
         """
@@ -150,61 +187,57 @@ class Judge:
         # A stream of ever new groups must not add up to more instances than people can read.
         room = max(2 * MAX_INSTANCES - active_count, 0)
         shown = new & (np.arange(len(firing)) < MAX_INSTANCES) & (np.cumsum(new) <= room)
-        return list(zip(firing[shown].tolist(), values[shown].tolist(), strict=True)), values[new & ~shown].tolist()
+        return firing[shown], values[new & ~shown].tolist()
 
     def _reasons(self, slots: Slots, tick: RuleTick) -> list[str]:
         """Return for each slot the condition besides its value that prevents firing, or ""."""
         seen = np.where(self.presence.seen(slots, tick.snapshot.at_ns), "", GONE)
-        reasons: list[str] = np.where(self._meets_only_if(slots), seen, ONLY_IF_NOT_MET).tolist()
+        reasons: list[str] = np.where(self._only_if_bounds(slots)[1], seen, ONLY_IF_NOT_MET).tolist()
         return reasons
 
-    def _in_sockmap(self, slots: Slots, tick: RuleTick) -> Mask:
-        """Return a mask of the slots whose value can be too low, because messages passed through a sockmap."""
-        if not self._misses_sockmaps:
-            return np.zeros(len(slots), dtype=np.bool_)
-        return self.evaluation.view.in_sockmap_since(slots, tick.snapshot.at_ns - self.rule.window_ns)
-
-    def _tick_of(self, slot: int, tick: RuleTick) -> RuleTick:
-        """Return the tick as it is for the group of `slot`."""
-        incomplete = self._in_sockmap(np.array([slot], dtype=np.int32), tick).any()
-        return replace(tick, input_complete=False) if incomplete else tick
-
-    def _meets_only_if(self, slots: Slots) -> Mask:
-        """Return a mask of the slots for which `only_if` holds."""
+    def _only_if_bounds(self, slots: Slots) -> tuple[Mask, Mask]:
+        """Return masks of the slots for which `only_if` holds whatever is missing, and for which it can hold."""
         if self.only_if_aggregation is None or self.rule.only_if is None:
-            return np.ones(len(slots), dtype=np.bool_)
-        volume = self.only_if_aggregation.values(slots, window_filled=True)
-        return np.asarray(COMPARE[self.rule.only_if.operator](volume, self.rule.only_if.right), dtype=np.bool_)
+            return np.ones(len(slots), dtype=np.bool_), np.ones(len(slots), dtype=np.bool_)
+        compare = COMPARE[self.rule.only_if.operator]
+        low, high = (
+            np.asarray(compare(bound, self.rule.only_if.right), dtype=np.bool_)
+            for bound in self.only_if_aggregation.bounds(slots, window_filled=True)
+        )
+        return low & high, low | high
 
-    def _new_verdict(self, slot: int, tick: RuleTick, value: float, group: GroupPresence) -> Verdict:
+    def _new_verdict(self, slot: int, tick: RuleTick, measured: Measured, group: GroupPresence) -> Verdict:
         """Return the verdict on a group that fires and has no instance yet."""
         labels = self.evaluation.view.groups.labels(slot, tick.snapshot)
-        verdict = self._verdict(self._tick_of(slot, tick), labels, value, "")
+        verdict = self._verdict(tick, labels, measured, "")
         breached = verdict.breached or min(self.rule.thresholds.fire)  # a vanished group fires whatever its value
         return replace(verdict, breached=breached, group=group)
 
-    def _verdict(self, tick: RuleTick, labels: Labels, value: float, reason: str) -> Verdict:
-        """Return the verdict on `value`; `reason`: the condition besides it that prevents firing, or ""."""
-        thresholds = self.rule.thresholds
-        certain = tick.input_complete or (thresholds.above and self._never_overestimates)
-        judged = certain and (tick.window_filled or thresholds.above) and reason != ONLY_IF_NOT_MET
-        breached = _worst(thresholds.fire, value, operator.gt if thresholds.above else operator.lt) if judged else None
-        not_cleared = (
-            _worst(thresholds.clear, value, operator.ge if thresholds.above else operator.le) if judged else None
-        )
+    def _verdict(self, tick: RuleTick, labels: Labels, measured: Measured, reason: str) -> Verdict:
+        """Return the verdict on one group; `reason`: the condition besides its value that prevents firing, or ""."""
+        thresholds, value = self.rule.thresholds, measured.value
+        judged = (tick.window_filled or thresholds.above) and measured.only_if is not False
+        sure, possible = (measured.low, measured.high) if thresholds.above else (measured.high, measured.low)
+        breached, not_cleared = self._severities(sure) if judged and measured.only_if else (None, None)
+        known = not judged or (measured.only_if is True and self._severities(possible) == (breached, not_cleared))
         if math.isnan(value) and reason != GONE:
             reason = NOTHING_TO_MEASURE
-        if not tick.input_complete:
+        if not known:
             reason = INPUT_INCOMPLETE
         elif not tick.window_filled:
             reason = WINDOW_NOT_FILLED
-        return Verdict(
-            self.rule, labels, tick.window_filled and tick.input_complete, value, breached, not_cleared, reason
-        )
+        return Verdict(self.rule, labels, tick.window_filled and known, value, breached, not_cleared, reason)
+
+    def _severities(self, value: float) -> tuple[Severity | None, Severity | None]:
+        """Return the worst severity that `value` breaches, and the worst one that it does not clear."""
+        thresholds = self.rule.thresholds
+        fires, holds = (operator.gt, operator.ge) if thresholds.above else (operator.lt, operator.le)
+        return _worst(thresholds.fire, value, fires), _worst(thresholds.clear, value, holds)
 
     def _overflow(self, tick: RuleTick, hidden: Sequence[float]) -> Verdict:
         """Return one verdict for the firing instances without their own: number, and severity of the worst."""
-        worst = self._verdict(tick, OVERFLOW_LABELS, hidden[0] if hidden else math.nan, "")
+        value = hidden[0] if hidden else math.nan
+        worst = self._verdict(tick, OVERFLOW_LABELS, Measured(value, value, value), "")
         breached = worst.breached or (min(self.rule.thresholds.fire) if hidden else None)
         return replace(worst, value=float(len(hidden)), breached=breached)
 
@@ -216,27 +249,3 @@ def least_severe_threshold(thresholds: Thresholds) -> float:
 
 def _worst(limits: Mapping[Severity, float], value: float, beyond: Callable[[float, float], bool]) -> Severity | None:
     return max((severity for severity, limit in limits.items() if beyond(value, limit)), default=None)
-
-
-def reads_connection_detail(rule: Rule) -> bool:
-    """Return whether the rule reads detail that is lost when connections are folded into sums by process."""
-    metrics = _rule_metrics(rule)
-    dimensions = {*rule.by, *(one.dimension for one in rule.where)}
-    return any(METRICS[metric].kind is MetricKind.DISTRIBUTION for metric in metrics) or bool(
-        dimensions & FOLDED_DIMENSIONS
-    )
-
-
-def _rule_metrics(rule: Rule) -> AbstractSet[str]:
-    return metrics_of(rule.metric) | (metrics_of(rule.only_if.left) if rule.only_if is not None else set())
-
-
-def _never_overestimates(rule: Rule) -> bool:
-    """Return whether missing rows can only make the rule's value too low and its `only_if` false."""
-    if rule.only_if is not None and not (
-        rule.only_if.operator.startswith(">") and never_overestimates(rule.only_if.left)
-    ):
-        return False
-    if any(METRICS[metric].kind is MetricKind.DISTRIBUTION for metric in metrics_of(rule.metric)):
-        return rule.stat.kind in (StatKind.MAX, StatKind.SUM)
-    return never_overestimates(rule.metric)

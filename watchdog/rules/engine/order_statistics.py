@@ -16,7 +16,8 @@ import numpy as np
 
 from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers
-from watchdog.rules.engine.arithmetic import evaluate_expression
+from watchdog.rules.engine.arithmetic import Bounds, evaluate_expression, never_overestimates
+from watchdog.rules.engine.missing import MissingSum
 from watchdog.rules.engine.view import View
 from watchdog.rules.engine.window import (
     SampleWindow,
@@ -26,17 +27,26 @@ from watchdog.rules.engine.window import (
     WindowSum,
     pack_tick_values,
 )
-from watchdog.rules.language.expression import Expression, MetricReference, value_without_rows
+from watchdog.rules.language.expression import Expression, MetricReference, never_negative, value_without_rows
 from watchdog.rules.language.rule import Stat, StatKind
 
+_WITHOUT_BOUND = 2.0**40  # more values than a window can have
 _ROUNDING = 1e-9  # of n * p / 100, which may exceed its whole number a little
 
 
 class OrderStatisticWindow:
     """The single values of one window, and the number of them beyond each threshold."""
 
-    def __init__(self, view: View, expression: Expression, window_ns: int, counts: WindowSum | None) -> None:
-        """Start empty; `counts`: the number of values by slot for a distribution, None where each tick is one value."""
+    def __init__(
+        self, view: View, expression: Expression, window_ns: int, counts: WindowSum | None, missing: MissingSum
+    ) -> None:
+        """Start empty; `counts`: the number of values by slot for a distribution, None where each tick is one value.
+
+        `missing`: the number of values that are lost, or of ticks whose value can be too low.
+        """
+        self.missing = missing
+        self.least_value = 0.0 if never_negative(expression) else -np.inf
+        self.never_overestimates = counts is None and never_overestimates(expression)
         self.view = view
         self.value_counts = counts
         self.absent_value = value_without_rows(expression)
@@ -139,6 +149,71 @@ class OrderStatistic:
         missed = (counts < self.coverage.tick_count) | (not window_filled)
         worst = np.fmax if self._stat.kind is StatKind.MAX else np.fmin
         return np.where(missed, worst(found, self.window.absent_value), found)
+
+    @property
+    def is_exact(self) -> bool:
+        """Return whether nothing is missing in the window: bounds are the values."""
+        return self.window.missing.is_empty
+
+    def bounds(self, slots: Slots, *, window_filled: bool) -> Bounds:
+        """Return the least and the greatest values that `slots` can have, as the window may miss something.
+
+        m lost values shift the rank by at most m.
+        """
+        found = self.values(slots, window_filled=window_filled)
+        if self.is_exact:
+            return found, found
+        lost = self._lost(slots)
+        owner, values = self.window.samples.values_of(slots)
+        low, high = found.copy(), found.copy()
+        for index in np.flatnonzero(lost).tolist():
+            of_slot = self._with_absent_ticks(values[owner == index], window_filled=window_filled)
+            low[index], high[index] = self._shifted(of_slot, lost[index])
+        return low, high
+
+    def _lost(self, slots: Slots) -> Numbers:
+        """Return the number of values of each of `slots` that are lost, or of ticks whose value can be too low."""
+        return np.minimum(self.window.missing.amounts(slots), _WITHOUT_BOUND)
+
+    def _with_absent_ticks(self, values: Numbers, *, window_filled: bool) -> Numbers:
+        """Return `values`, in rising order, with the value of each tick without rows."""
+        if self.window.value_counts is not None:
+            return values
+        if np.isnan(self.window.absent_value):
+            return values
+        absent = self.coverage.tick_count + (not window_filled) - len(values)
+        return np.sort(np.concatenate([values, np.full(max(absent, 0), self.window.absent_value)]))
+
+    def _shifted(self, values: Numbers, lost: float) -> tuple[float, float]:
+        """Return the least and the greatest possible statistic of `values`, in rising order, and `lost` other ones."""
+        n = len(values)
+        least, greatest = self._lost_ranks(np.array([float(n)]), np.array([lost]))
+        low = float(values[int(least[0]) - 1]) if least[0] >= 1 else self.window.least_value
+        high = float(values[int(greatest[0]) - 1]) if greatest[0] <= n else np.inf
+        return low, high
+
+    def _lost_ranks(self, n: Numbers, lost: Numbers) -> tuple[Numbers, Numbers]:
+        """Return the least and the greatest rank among the n known values that the statistic can have.
+
+        Below 1: less than all known values; above n: more than all. Values of a distribution come on top of the known
+        ones, those of ticks are among them.
+        """
+        if self.window.value_counts is not None:
+            rank = self._rank(n + lost)
+            return rank - lost, rank
+        rank = self._rank(n)
+        return rank if self.window.never_overestimates else rank - lost, rank + lost
+
+    def slots_maybe_beyond(self, threshold: float, *, above: bool, window_filled: bool) -> Slots:
+        """Return the slots whose value may be above (below) `threshold`, one of those in `set_thresholds`."""
+        ticks = self.coverage.tick_count + (not window_filled)
+        hits = self.window.count_beyond(threshold, ticks, above=above)
+        counts = self.window.value_counts
+        n = np.full(len(hits), float(ticks)) if counts is None else counts.sums[: len(hits)]
+        lost = self._lost(np.arange(len(hits), dtype=np.int32))
+        least, greatest = self._lost_ranks(n, lost)
+        beyond = (hits > n - greatest) | (greatest > n) if above else (hits >= least)
+        return np.flatnonzero(beyond & ((n > 0) | (lost > 0))).astype(np.int32)
 
     def history(self, slot: int, elapsed_ns: Mapping[int, int]) -> Numbers:
         """Return the statistic of `slot` in each tick of the window alone, as `Aggregation.history`."""

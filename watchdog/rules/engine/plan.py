@@ -5,19 +5,21 @@ A part is kept over reloads while a rule needs it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar, cast
 
 import numpy as np
 
 from watchdog.measure.catalogue import METRICS, TRAFFIC_METRICS, MetricKind
+from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers
-from watchdog.rules.engine.aggregations import Aggregation, MetricAccumulator
-from watchdog.rules.engine.arithmetic import time_power
+from watchdog.rules.engine.aggregations import Aggregation, MetricAccumulator, MetricBounds
+from watchdog.rules.engine.arithmetic import Bounds, time_power
 from watchdog.rules.engine.groups import GroupSlots
+from watchdog.rules.engine.missing import MissingAccumulator, MissingAmounts, MissingSum
 from watchdog.rules.engine.order_statistics import OrderStatistic, OrderStatisticWindow
 from watchdog.rules.engine.view import View
-from watchdog.rules.engine.window import RecentTicks, WindowCoverage, WindowSum
+from watchdog.rules.engine.window import RecentTicks, WindowCoverage, WindowSum, tick_weight_ms
 from watchdog.rules.language.expression import Expression, MetricReference, metrics_of
 from watchdog.rules.language.rule import Rule, StatKind
 
@@ -25,6 +27,7 @@ _NEWEST_NS = 1  # a window that holds the newest tick and no other
 _PER_SECOND = (StatKind.RATE, StatKind.MEAN, StatKind.LAST)  # of counters
 _ORDER_STATISTICS = (StatKind.MAX, StatKind.MIN, StatKind.PERCENTILE)
 
+_EACH_CONNECTION = ("closes", "open")  # every connection is open, or ends, in its tick
 _SUMS, _CURRENT, _COUNTS = "sums", "current", "counts"  # parts of a metric; current: late traffic spread over time
 
 _Part = TypeVar(
@@ -37,6 +40,8 @@ _Part = TypeVar(
     MetricAccumulator,
     OrderStatisticWindow,
     Aggregation,
+    MissingAccumulator,
+    MissingSum,
 )
 
 
@@ -60,6 +65,10 @@ class EvaluationPlan:
     def only_if_aggregation(self, rule: Rule) -> Aggregation | None:
         """Return the part with the left side of the rule's `only_if`: sums, newest gauges, numbers of values."""
         return self._aggregation(self._view(rule), rule.only_if.left, None, rule.window_ns) if rule.only_if else None
+
+    def missing_rows(self, rule: Rule) -> MissingSum:
+        """Return the part with the number of ticks in which rows of a group can be lost."""
+        return self._missing_ticks(self._view(rule), _EACH_CONNECTION, rule.window_ns)
 
     def drop_unused(self) -> None:
         """Drop the parts of the former plan that no rule needs."""
@@ -100,13 +109,41 @@ class EvaluationPlan:
     def _recent(self, view: View, metric: str, part: str) -> RecentTicks:
         return self._get((RecentTicks, view, metric, part), RecentTicks, lasting=True)
 
+    def _missing(self, view: View, metrics: Iterable[str], window_ns: int) -> MissingSum:
+        """Return the amounts of `metrics` that the window can miss: of gauges times the weight of each tick."""
+        names = tuple(sorted(metrics))
+        accumulator = self._get(
+            (MissingAccumulator, view, names),
+            lambda: MissingAccumulator(lambda: _missing_in_tick(view, names)),
+            lasting=False,
+        )
+        total = self._get((MissingSum, view, names, window_ns), lambda: MissingSum(window_ns), lasting=True)
+        accumulator.windows[window_ns] = total
+        return total
+
+    def _missing_ticks(self, view: View, metrics: Iterable[str], window_ns: int) -> MissingSum:
+        """Return the number of ticks in the window that can miss something of `metrics`."""
+        names = tuple(sorted(metrics))
+        accumulator = self._get(
+            (MissingAccumulator, "ticks", view, names),
+            lambda: MissingAccumulator(lambda: _has_missing(view, names)),
+            lasting=False,
+        )
+        total = self._get((MissingSum, "ticks", view, names, window_ns), lambda: MissingSum(window_ns), lasting=True)
+        accumulator.windows[window_ns] = total
+        return total
+
     def _order_statistic_window(self, rule: Rule, view: View) -> OrderStatisticWindow:
         counts = None
         if isinstance(rule.metric, MetricReference) and METRICS[rule.metric.metric].kind is MetricKind.DISTRIBUTION:
             counts = self._total(view, rule.metric.metric, _COUNTS, rule.window_ns)
+        if counts is None:
+            missing = self._missing_ticks(view, metrics_of(rule.metric), rule.window_ns)
+        else:
+            missing = self._missing(view, metrics_of(rule.metric), rule.window_ns)
         return self._get(
             (OrderStatisticWindow, view, rule.metric, rule.window_ns),
-            lambda: OrderStatisticWindow(view, rule.metric, rule.window_ns, counts),
+            lambda: OrderStatisticWindow(view, rule.metric, rule.window_ns, counts, missing),
             lasting=True,
         )
 
@@ -123,6 +160,14 @@ class EvaluationPlan:
         }
         readers = {metric: self._reader(view, metric, each, window_ns, parts[metric]) for metric in metrics}
 
+        bounds_readers = {
+            metric: self._bounds_reader(view, metric, each, window_ns, readers[metric]) for metric in metrics
+        }
+        bounds = MetricBounds(
+            lambda metric, slots: bounds_readers[metric](slots),
+            [self._missing(view, (metric,), window_ns) for metric in sorted(metrics)],
+        )
+
         def make() -> Aggregation:
             recents = {(metric, _COUNTS): self._recent(view, metric, _COUNTS) for metric in metrics}
             recents |= {(metric, _SUMS): self._recent(view, metric, parts[metric]) for metric in metrics}
@@ -131,6 +176,7 @@ class EvaluationPlan:
                 expression,
                 self._coverage(window_ns),
                 lambda metric: readers[metric](),
+                bounds,
                 lambda metric, part: recents[metric, part],
                 power or 0,
             )
@@ -148,6 +194,42 @@ class EvaluationPlan:
                 return self._gauge(view, metric, _NEWEST_NS if statistic is None else window_ns)
             case MetricKind.DISTRIBUTION:
                 return self._distribution(view, metric, statistic, window_ns)
+
+    def _bounds_reader(
+        self, view: View, metric: str, statistic: StatKind | None, window_ns: int, read: Callable[[], Numbers]
+    ) -> Callable[[Slots], Bounds]:
+        """Return a function that reads bounds of the statistic of one metric, for slots of the view."""
+        if METRICS[metric].kind is MetricKind.DISTRIBUTION:
+            return self._distribution_bounds(view, metric, statistic, window_ns, read)
+        gauge = METRICS[metric].kind is MetricKind.GAUGE
+        length_ns = _NEWEST_NS if gauge and statistic is None else window_ns
+        missing, coverage = self._missing(view, (metric,), length_ns), self._coverage(length_ns)
+
+        def bounds(slots: Slots) -> Bounds:
+            low = read()[slots]
+            summed = not gauge and (statistic is None or statistic is StatKind.SUM)
+            divisor = coverage.mean_weight if gauge else 1 if summed else coverage.rate_seconds
+            return low, low + missing.amounts(slots) / divisor
+
+        return bounds
+
+    def _distribution_bounds(
+        self, view: View, metric: str, statistic: StatKind | None, window_ns: int, read: Callable[[], Numbers]
+    ) -> Callable[[Slots], Bounds]:
+        """Return a function that reads bounds of a distribution, where values of any size of 0 or more are missing."""
+        missing, counts = self._missing(view, (metric,), window_ns), self._total(view, metric, _COUNTS, window_ns)
+
+        def bounds(slots: Slots) -> Bounds:
+            values, lost = read()[slots], missing.amounts(slots)
+            if statistic is None:
+                return values, values + lost
+            n = counts.sums[slots]
+            low = np.nan_to_num(values)
+            if statistic is not StatKind.SUM:
+                low = np.where(np.isinf(lost), 0, low * n / np.maximum(n + lost, 1))
+            return np.where(lost > 0, low, values), np.where(lost > 0, np.inf, values)
+
+        return bounds
 
     def _counter(
         self, view: View, metric: str, statistic: StatKind | None, window_ns: int, part: str
@@ -176,6 +258,22 @@ class EvaluationPlan:
             return np.where(n > 0, values, np.nan)
 
         return read
+
+
+def _missing_in_tick(view: View, metrics: tuple[str, ...]) -> tuple[int, int, MissingAmounts]:
+    """Return the arguments of `MissingSum.push` for the newest tick."""
+    snapshot, missing = view.grouped.snapshot, view.missing(metrics)
+    if METRICS[metrics[0]].kind is MetricKind.GAUGE:
+        weight = max(tick_weight_ms(snapshot.elapsed_ns), 1)
+        missing = MissingAmounts(missing.slots, missing.amounts * weight, missing.everywhere * weight)
+    return snapshot.at_ns, view.groups.capacity, missing
+
+
+def _has_missing(view: View, metrics: tuple[str, ...]) -> tuple[int, int, MissingAmounts]:
+    """Return the arguments of `MissingSum.push` for the newest tick: 1 for each slot that can miss something."""
+    snapshot, missing = view.grouped.snapshot, view.missing(metrics)
+    everywhere = float(missing.everywhere > 0) + snapshot.quality.lost_samples
+    return snapshot.at_ns, view.groups.capacity, MissingAmounts(missing.slots, np.ones(len(missing.slots)), everywhere)
 
 
 def _is_no_counter(metric: str) -> bool:

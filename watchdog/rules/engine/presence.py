@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from watchdog.measure.slot_table import NEVER_NS, Slots
+from watchdog.rules.engine.missing import MissingSum
 from watchdog.rules.engine.selection import Mask
 from watchdog.rules.engine.view import View
 from watchdog.rules.language.rule import Absent, Rule
@@ -25,6 +26,7 @@ class Presence(enum.Enum):
     SELECTED = "selected"  # a row of the newest tick meets `where`
     UNSELECTED = "unselected"  # it has rows in the last window; none of the newest tick meets `where`
     GONE = "gone"  # it has no row in the last window
+    UNKNOWN = "unknown"  # none is known, but rows of the last window are lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +43,10 @@ SELECTED = GroupPresence(Presence.SELECTED)
 class PresenceTracker:
     """Answers which groups exist for one rule. A rule without `by` has one group, the host, which always exists."""
 
-    def __init__(self, rule: Rule, view: View) -> None:
-        """Read `view`, the view of `rule`."""
+    def __init__(self, rule: Rule, view: View, missing_rows: MissingSum) -> None:
+        """Read `view`, the view of `rule`; `missing_rows`: ticks of the window in which rows of a group can be lost."""
         self._rule = rule
+        self._missing_rows = missing_rows
         self._view = view
         self._fires_without_rows = rule.fires_without_rows
 
@@ -71,7 +74,9 @@ class PresenceTracker:
         slots = np.arange(self._view.groups.size, dtype=np.int32)
         selected_ns = self._view.selected_ns(slots)
         absent_ns = min(rule.absent_for_ns, rule.window_ns)
-        return slots[(selected_ns > at_ns - 2 * rule.window_ns) & (selected_ns <= at_ns - absent_ns)]
+        absent: Mask = (selected_ns > at_ns - 2 * rule.window_ns) & (selected_ns <= at_ns - absent_ns)
+        absent &= self._missing_rows.amounts(slots) == 0
+        return slots[absent]
 
     def seen(self, slots: Slots, at_ns: int) -> Mask:
         """Return a mask of the slots with a row, selected or not, in the last window."""
@@ -81,13 +86,17 @@ class PresenceTracker:
         """Yield the presence of each of `slots`."""
         if not self._rule.by or not self._view.notes_selected:
             return iter([SELECTED] * len(slots))
-        return _presences(self._view.selected_ns(slots).tolist(), self.seen(slots, at_ns).tolist(), at_ns)
+        selected_ns, missing = self._view.selected_ns(slots), self._missing_rows.amounts(slots) > 0
+        return _presences(selected_ns.tolist(), self.seen(slots, at_ns).tolist(), missing.tolist(), at_ns)
 
 
-def _presences(selected_ns: Iterable[int], seen: Iterable[bool], at_ns: int) -> Iterator[GroupPresence]:
-    for newest_ns, has_rows in zip(selected_ns, seen, strict=True):
+def _presences(
+    selected_ns: Iterable[int], seen: Iterable[bool], missing: Iterable[bool], at_ns: int
+) -> Iterator[GroupPresence]:
+    for newest_ns, has_rows, may_miss in zip(selected_ns, seen, missing, strict=True):
         if newest_ns >= at_ns:
             yield SELECTED
         else:
-            presence = Presence.UNSELECTED if has_rows else Presence.GONE
+            known = Presence.UNSELECTED if has_rows else Presence.GONE
+            presence = Presence.UNKNOWN if may_miss else known
             yield GroupPresence(presence, None if newest_ns == NEVER_NS else newest_ns)

@@ -43,12 +43,19 @@ class Selection:
 
     def mask(self, snapshot: Snapshot, where: Sequence[Condition]) -> Mask | None:
         """Return a mask of the rows that meet every condition, (n,) of bool; None without conditions."""
-        if snapshot is not self._snapshot:
-            self._snapshot, self._masks = snapshot, {}
+        self._take(snapshot)
         result: Mask | None = None
         for condition in where:
             one = self._condition(snapshot, condition)
             result = one if result is None else result & one
+        return result
+
+    def possible(self, snapshot: Snapshot, where: Sequence[Condition], rows: NDArray[np.intp]) -> Mask:
+        """Return a mask of `rows`: those that meet every condition, or may meet it because their value is lost."""
+        self._take(snapshot)
+        result = np.ones(len(rows), np.bool_)
+        for condition in where:
+            result &= self._condition(snapshot, condition)[rows] | _is_lost(snapshot, condition.dimension, rows)
         return result
 
     def release(self) -> None:
@@ -60,12 +67,25 @@ class Selection:
         wanted = set(conditions)
         self._matchers = {condition: matcher for condition, matcher in self._matchers.items() if condition in wanted}
 
+    def _take(self, snapshot: Snapshot) -> None:
+        if snapshot is not self._snapshot:
+            self._snapshot, self._masks = snapshot, {}
+
     def _condition(self, snapshot: Snapshot, condition: Condition) -> Mask:
         if condition not in self._masks:
             if condition not in self._matchers:
                 self._matchers[condition] = _matcher(condition)
             self._masks[condition] = self._matchers[condition].mask(snapshot)
         return self._masks[condition]
+
+
+def _is_lost(snapshot: Snapshot, dimension: str, rows: NDArray[np.intp]) -> Mask:
+    """Return a mask of `rows`: those whose value of `dimension` is lost."""
+    if DIMENSIONS[dimension].kind is not DimensionKind.ADDRESS:
+        return np.asarray(snapshot.dimensions[dimension][rows] == UNKNOWN_CODE)
+    # The codes of addresses are made on demand, at a cost: an address is lost together with its port.
+    without = (snapshot.addresses[dimension][rows] == _ALL_ONES).all(axis=1)
+    return np.asarray(without & (snapshot.dimensions[f"{dimension}_port"][rows] == UNKNOWN_CODE))
 
 
 def _matcher(condition: Condition) -> _Matcher:

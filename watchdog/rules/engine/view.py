@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from watchdog.measure.catalogue import METRICS, TRAFFIC_METRICS, MetricKind
+from watchdog.measure.catalogue import DIRECTIONS, METRICS, TRAFFIC_METRICS, UNKNOWN_CODE, MetricKind
+from watchdog.measure.missing import missing_amount
 from watchdog.measure.slot_table import NEVER_NS, Slots
 from watchdog.measure.snapshot import Numbers, Snapshot
 from watchdog.rules.engine.groups import GroupSlots
 from watchdog.rules.engine.late_traffic import Ages, age_steps, past_values, spread
+from watchdog.rules.engine.missing import NOTHING_MISSING, MissingAmounts
 from watchdog.rules.engine.selection import Mask, Selection
 from watchdog.rules.engine.window import TickValues, tick_weight_ms
 from watchdog.rules.language.rule import Condition
@@ -22,13 +24,24 @@ class GroupedSnapshot:
     """One snapshot, grouped by one `by`.
 
     `present_slots`: the distinct slots in rising order. `group_index`: (n,), for each row its index into it.
+    `lost_rows`: indices of the rows whose group is not known, or has no room.
     """
 
-    def __init__(self, snapshot: Snapshot, present_slots: Slots, group_index: Slots) -> None:
-        """Keep all three."""
+    def __init__(
+        self, snapshot: Snapshot, present_slots: Slots, group_index: Slots, lost_rows: NDArray[np.intp]
+    ) -> None:
+        """Keep all of them."""
         self.snapshot = snapshot
         self.present_slots = present_slots
         self.group_index = group_index
+        self.lost_rows = lost_rows
+
+    @cached_property
+    def has_losses(self) -> bool:
+        """Return whether any row lost a value, or has no known group, or counts too little."""
+        snapshot = self.snapshot
+        undercounted = any(len(one.rows) for one in snapshot.undercounted)
+        return bool(len(self.group_index) and (len(snapshot.partial) or len(self.lost_rows) or undercounted))
 
     @cached_property
     def row_order(self) -> NDArray[np.intp]:
@@ -45,14 +58,14 @@ def group_snapshot(groups: GroupSlots, snapshot: Snapshot, retention_ns: int) ->
     """Return `snapshot` with the group of every row. Without measured time it is a baseline: its rows do not count."""
     if not snapshot.elapsed_ns:
         nothing = np.zeros(0, dtype=np.int32)
-        return GroupedSnapshot(snapshot, nothing, nothing)
+        return GroupedSnapshot(snapshot, nothing, nothing, np.zeros(0, np.intp))
     slots = groups.assign(snapshot, retention_ns)
     seen = np.zeros(groups.size, dtype=np.bool_)
     seen[slots] = True
     present_slots = np.flatnonzero(seen).astype(np.int32)
     position = np.zeros(groups.size, dtype=np.int32)
     position[present_slots] = np.arange(len(present_slots), dtype=np.int32)
-    return GroupedSnapshot(snapshot, present_slots, position[slots])
+    return GroupedSnapshot(snapshot, present_slots, position[slots], groups.lost_rows)
 
 
 class View:
@@ -66,14 +79,15 @@ class View:
         self.notes_selected = False  # whether `load` notes the groups with a row that meets `where`
         self._mask: Mask | None = None
         self._selected_ns = np.zeros(0, np.int64)  # by slot: time of the newest row that meets `where`
-        self._in_sockmap_ns = np.zeros(0, np.int64)  # by slot: time of the newest row of a connection in a sockmap
+        self._possible: Mask | None = None  # of the partial rows
 
     def load(self, current: GroupedSnapshot, selection: Selection) -> None:
         """Take the newest snapshot, already grouped."""
         self.grouped = current
         self._mask = selection.mask(current.snapshot, self.where) if len(current.group_index) else None
-        if len(current.group_index) and len(current.snapshot.in_sockmap):
-            self._note_in_sockmap(current.snapshot.in_sockmap)
+        partial = current.snapshot.partial
+        if len(current.group_index) and len(partial):
+            self._possible = selection.possible(current.snapshot, self.where, partial)
         if self.where and self.notes_selected:
             self._note_selected()
         else:
@@ -98,24 +112,10 @@ class View:
             self._selected_ns[self.groups.new_slots] = NEVER_NS
             self._selected_ns[grouped.present_slots[grouped.group_index[self._mask]]] = grouped.snapshot.at_ns
 
-    def in_sockmap_since(self, slots: Slots, since_ns: int) -> Mask:
-        """Return a mask of the slots with a row of a connection in a sockmap after `since_ns`."""
-        found = np.zeros(len(slots), np.bool_)
-        known = slots < len(self._in_sockmap_ns)
-        found[known] = self._in_sockmap_ns[slots[known]] > since_ns
-        return found
-
-    def _note_in_sockmap(self, rows: NDArray[np.intp]) -> None:
-        if self._mask is not None:
-            rows = rows[self._mask[rows]]
-        self._in_sockmap_ns = _grown(self._in_sockmap_ns, self.groups.capacity)
-        grouped = self.grouped
-        self._in_sockmap_ns[grouped.present_slots[grouped.group_index[rows]]] = grouped.snapshot.at_ns
-
     def release(self) -> None:
         """Release the snapshot."""
         del self.grouped
-        self._mask = None
+        self._mask = self._possible = None
 
     def sums(self, metric: str) -> Numbers:
         """Return one whole number for each group present.
@@ -186,6 +186,64 @@ class View:
         if wanted.all():  # one array of slots for all metrics
             return grouped.ordered_slots, values
         return grouped.ordered_slots[wanted], values[wanted]
+
+    def missing(self, metrics: Collection[str]) -> MissingAmounts:
+        """Return the amounts that this tick can miss of `metrics`; of distributions, the numbers of values."""
+        grouped, snapshot = self.grouped, self.grouped.snapshot
+        everywhere = float(sum(missing_amount(snapshot.quality, metric) for metric in metrics))
+        parts = [part for metric in metrics for part in self._missing_by_row(metric)] if grouped.has_losses else []
+        row = np.concatenate([np.zeros(0, np.intp), *(rows for rows, _ in parts)])
+        amount = np.concatenate([np.zeros(0), *(amounts for _, amounts in parts)])
+        row, amount = row[amount > 0], amount[amount > 0]
+        if not len(row):
+            return MissingAmounts(NOTHING_MISSING.slots, NOTHING_MISSING.amounts, everywhere)
+        without_group = np.isin(row, grouped.lost_rows)
+        everywhere += float(amount[without_group].sum())
+        slots, index = np.unique(grouped.group_index[row[~without_group]], return_inverse=True)
+        sums = np.bincount(index, weights=amount[~without_group], minlength=len(slots)).astype(np.float64)
+        return MissingAmounts(grouped.present_slots[slots], sums, everywhere)
+
+    def _missing_by_row(self, metric: str) -> Iterator[tuple[NDArray[np.intp], Numbers]]:
+        """Yield rows with the amount of `metric` that their group, or every group, can miss."""
+        grouped, snapshot = self.grouped, self.grouped.snapshot
+        selected = np.ones(len(snapshot), np.bool_) if self._mask is None else self._mask
+        for undercounted in snapshot.undercounted:
+            if metric in undercounted.metrics:
+                rows = undercounted.rows[self._may_count(undercounted.rows, selected)]
+                yield rows, np.full(len(rows), np.inf)
+        partial = snapshot.partial
+        possible = np.zeros(0, np.bool_) if self._possible is None else self._possible
+        unsure = partial[possible & (~selected[partial] | np.isin(partial, grouped.lost_rows))]
+        without_room = grouped.lost_rows[selected[grouped.lost_rows] & ~np.isin(grouped.lost_rows, partial)]
+        rows = np.concatenate([unsure, without_room])
+        values = snapshot.metrics[metric][rows]
+        if METRICS[metric].kind is MetricKind.DISTRIBUTION:
+            yield rows, (~np.isnan(values)).astype(np.float64)
+            yield self._folded_values(metric, partial[possible])
+        else:
+            yield rows, np.maximum(values, 0)
+
+    def _may_count(self, rows: NDArray[np.intp], selected: Mask) -> Mask:
+        """Return a mask of `rows`: those that are selected, or may be."""
+        if self._possible is None:
+            return selected[rows]
+        return selected[rows] | np.isin(rows, self.grouped.snapshot.partial[self._possible])
+
+    def _folded_values(self, metric: str, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], Numbers]:
+        """Return the rows of connections folded into sums, and the number of values of a distribution lost in each."""
+        snapshot = self.grouped.snapshot
+        rows = rows[snapshot.dimensions["local_port"][rows] == UNKNOWN_CODE]
+        match metric:
+            case "accept_queue":  # of listeners, which have rows of their own
+                lost = np.zeros(len(rows))
+            case "response_latency":
+                lost = np.full(len(rows), float(snapshot.quality.responses_unassigned))
+            case "connect_latency":
+                inbound = snapshot.dimensions["direction"][rows] == DIRECTIONS.index("in")
+                lost = np.where(inbound, 0, snapshot.metrics["established"][rows])
+            case _:
+                lost = snapshot.metrics["closes"][rows]
+        return rows, lost
 
     def _rows_with_value(self, metric: str) -> Mask:
         """Return a mask of the selected rows with a value of the distribution `metric`."""

@@ -30,7 +30,7 @@ _PAST_STEPS = 64  # of a window, in which the values of earlier ticks are kept
 
 
 class WindowCoverage:
-    """Number, measured time and completeness of the ticks in one window, for all metrics."""
+    """Number and measured time of the ticks in one window, for all metrics."""
 
     def __init__(self, window_ns: int) -> None:
         """Start without ticks."""
@@ -38,22 +38,20 @@ class WindowCoverage:
         self.tick_count = 0
         self._measured_ns = 0
         self._measured_ms = 0
-        self._incomplete = 0
-        self._entries: deque[tuple[int, int, bool]] = deque()
+        self._entries: deque[tuple[int, int]] = deque()
 
-    def push(self, at_ns: int, elapsed_ns: int, *, incomplete: bool) -> None:
+    def push(self, at_ns: int, elapsed_ns: int) -> None:
         """Add a tick and remove those at or before `at_ns` - window."""
-        self._entries.append((at_ns, elapsed_ns, incomplete))
-        self._count(1, elapsed_ns, incomplete)
+        self._entries.append((at_ns, elapsed_ns))
+        self._count(1, elapsed_ns)
         while self._entries[0][0] <= at_ns - self.window_ns:
-            _, removed_ns, was_incomplete = self._entries.popleft()
-            self._count(-1, removed_ns, was_incomplete)
+            _, removed_ns = self._entries.popleft()
+            self._count(-1, removed_ns)
 
-    def _count(self, sign: int, elapsed_ns: int, incomplete: int) -> None:
+    def _count(self, sign: int, elapsed_ns: int) -> None:
         self.tick_count += sign * (elapsed_ns > 0)
         self._measured_ns += sign * elapsed_ns
         self._measured_ms += sign * tick_weight_ms(elapsed_ns)
-        self._incomplete += sign * incomplete
 
     @property
     def rate_seconds(self) -> float:
@@ -68,11 +66,6 @@ class WindowCoverage:
         """Return the divisor of a mean over time: the weights of the ticks, at least the window."""
         window_ms = 0 if self._measured_ns >= self.window_ns else tick_weight_ms(self.window_ns)
         return max(window_ms, self._measured_ms, 1)
-
-    @property
-    def is_incomplete(self) -> bool:
-        """Return whether any tick of the window may have counted too little."""
-        return self._incomplete > 0
 
 
 def tick_weight_ms(elapsed_ns: int) -> int:

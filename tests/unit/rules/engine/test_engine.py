@@ -407,55 +407,138 @@ def test_a_breach_in_a_window_that_is_not_filled_is_a_breach(run, make_rule):
     assert running.tick({"process": "a", "connects": 6})[0].breached is WARNING
 
 
+SUM_OF_TWO = Operation("+", MetricReference("connects"), MetricReference("accepts"))
+
+
 @pytest.mark.parametrize(
-    ("options", "breached"),
+    ("options", "breached", "complete"),
     [
-        ({"stat": "sum", "above": 5}, WARNING),
-        (
-            {
-                "metric": Operation("+", MetricReference("connects"), MetricReference("accepts")),
-                "stat": "sum",
-                "above": 5,
-            },
-            WARNING,
-        ),
-        ({"stat": "sum", "above": None, "below": 50}, None),
-        ({"metric": ratio("connects", "established"), "above": 5}, None),
-        ({"metric": "rtt", "stat": "p50", "above": 5}, None),
-        ({"metric": "rtt", "stat": "max", "above": 5}, WARNING),
-        ({"stat": "sum", "above": 5, "only_if": Comparison("<", MetricReference("accepts"), 5)}, None),
+        ({"stat": "sum", "above": 5}, WARNING, True),
+        ({"stat": "sum", "above": 9.5}, None, False),
+        ({"stat": "sum", "above": 10.5}, None, True),
+        ({"stat": "sum", "above": 5, "critical": 9.5}, WARNING, False),
+        ({"stat": "rate", "above": 3.1}, None, False),
+        ({"stat": "rate", "above": 3.4}, None, True),
+        ({"stat": "max", "above": 5}, WARNING, True),
+        ({"stat": "max", "above": 50}, None, False),
+        ({"stat": "sum", "above": None, "below": 50}, WARNING, True),
+        ({"stat": "sum", "above": None, "below": 9.5}, None, False),
+        ({"metric": SUM_OF_TWO, "stat": "sum", "above": 5}, WARNING, True),
+        ({"metric": SUM_OF_TWO, "stat": "sum", "above": 11.5}, None, True),
+        ({"metric": "bytes_sent", "stat": "sum", "above": 1e15}, None, False),
+        ({"metric": ratio("connects", "established"), "above": 5}, WARNING, True),
+        ({"metric": ratio("connects", "established"), "above": 9}, None, False),
+        ({"metric": "open", "stat": "last", "above": 6.5}, None, True),
+        ({"metric": "open", "stat": "mean", "above": 1}, WARNING, True),
+        ({"metric": "rtt", "stat": "p50", "above": 5}, None, False),
+        ({"metric": "rtt", "stat": "max", "above": 5}, WARNING, True),
+        ({"stat": "sum", "above": 5, "only_if": Comparison("<", MetricReference("accepts"), 5)}, WARNING, True),
+        ({"stat": "sum", "above": 5, "only_if": Comparison("<", MetricReference("accepts"), 1)}, None, False),
+        ({"stat": "sum", "above": 5, "only_if": Comparison(">", MetricReference("accepts"), 1)}, None, True),
+        ({"metric": "missed_ticks", "stat": "sum", "above": 0}, None, True),
     ],
 )
-def test_counts_that_are_too_low_give_only_verdicts_that_higher_counts_keep(run, make_rule, options, breached):
+def test_one_lost_connection_makes_only_the_limits_unknown_that_it_can_cross(
+    run, make_rule, options, breached, complete
+):
     running = run(make_rule(window_seconds=3, **options), active="a").quiet(3)
-    verdict = running.tick({"process": "a", "connects": 9, "rtt": 9.0}, missed_events=1)[0]
-    assert (verdict.complete, verdict.breached, verdict.reason) == (False, breached, "input incomplete")
+    verdict = running.tick({"process": "a", "connects": 9, "rtt": 9.0, "open": 5}, missed_events=1)[0]
+    assert (verdict.complete, verdict.breached) == (complete, breached)
+    assert (verdict.reason == "input incomplete") is not complete
     running.quiet(2)
     assert running.tick()[0].complete
+    assert not running.engine.unknown_rules
+
+
+def test_a_rule_is_unknown_when_a_group_without_an_instance_could_fire(run, make_rule):
+    running = run(make_rule(stat="sum", window_seconds=3, above=5)).quiet(3)
+    assert (running.tick({"process": "a", "connects": 5}, missed_events=1), running.engine.unknown_rules) == (
+        [],
+        ("storm",),
+    )
+    running = run(make_rule(stat="sum", window_seconds=3, above=5)).quiet(3)
+    assert (running.tick(missed_events=5), running.engine.unknown_rules) == ([], ())
+    assert (running.tick(missed_events=1), running.engine.unknown_rules) == ([], ("storm",))
+
+
+def test_a_sample_that_is_in_no_count_makes_all_rules_unknown_for_a_window(run, make_rule):
+    running = run(make_rule(stat="max", window_seconds=3, above=10**9), active="a").quiet(3)
+    assert [running.tick(lost_samples=1)[0].complete, *(running.tick()[0].complete for _ in range(3))] == [
+        *[False] * 3,
+        True,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lost", "stat", "limit", "complete"),
+    [
+        (4, "p50", 0.475, True),
+        (4, "p50", 0.485, False),
+        (4, "p50", 0.515, False),
+        (4, "p50", 0.525, True),
+        (4, "p95", 0.985, False),
+        (4, "p95", 0.995, True),
+        (6, "p95", 10**9, False),
+        (4, "min", 0.001, False),
+        (4, "max", 10**9, False),
+        (4, "mean", 10**9, False),
+    ],
+)
+def test_lost_values_shift_the_rank_of_a_percentile_by_at_most_their_number(
+    run, make_rule, lost, stat, limit, complete
+):
+    rule = make_rule(metric="connect_latency", stat=stat, window_seconds=3, above=limit)
+    running = run(rule, active="a").quiet(3)
+    rows = [{"process": "a", "connect_latency": number / 100} for number in range(1, 101)]
+    assert running.tick(*rows, missed_events=lost)[0].complete is complete
 
 
 REMOTE, REFUSED = Condition("remote", none_of=("127.0.0.0/8",)), Condition("failure", any_of=("refused",))
-NAMED = Condition("process", any_of=("a*",))
+NAMED, INBOUND = Condition("process", any_of=("a*",)), Condition("direction", any_of=("in",))
+FOLDED = dict.fromkeys(("local", "local_port", "remote", "remote_port", "state", "failure"))
+SIXTY = {"connects": 60, "closes": 60, "connect_failures": 60, "established": 60, "direction": "out"}
 
 
 @pytest.mark.parametrize(
-    ("options", "lost", "complete"),
+    ("options", "row", "breached", "complete"),
     [
-        ({}, "ledger_full", True),
-        ({"where": [Condition("direction", any_of=("out",))]}, "ledger_full", True),
-        ({"where": [REMOTE]}, "ledger_full", False),
-        ({"where": [REFUSED], "metric": "connect_failures"}, "ledger_full", False),
-        ({"metric": "lifetime", "stat": "p50"}, "ledger_full", False),
-        ({"metric": "lifetime", "stat": "max"}, "ledger_full", False),
-        ({}, "names_full", True),
-        ({"where": [NAMED]}, "names_full", False),
-        ({"where": [REMOTE]}, "names_full", True),
+        ({}, FOLDED, WARNING, True),
+        ({"where": [INBOUND]}, FOLDED, None, True),
+        ({"where": [REMOTE]}, FOLDED, None, False),
+        ({"where": [REMOTE, INBOUND]}, FOLDED, None, True),
+        ({"where": [REMOTE], "above": 61}, FOLDED, None, True),
+        ({"where": [REFUSED], "metric": "connect_failures"}, FOLDED, None, False),
+        ({"metric": "lifetime", "stat": "p50"}, FOLDED, None, False),
+        ({"metric": "lifetime", "stat": "max"}, FOLDED, None, False),
+        ({"metric": "connect_latency", "stat": "p50", "where": [INBOUND]}, FOLDED, None, True),
+        ({"metric": "accept_queue", "stat": "p50"}, FOLDED, None, True),
+        ({}, {"process": None}, None, False),
+        ({"above": 61}, {"process": None}, None, True),
+        ({"where": [NAMED]}, {"process": None}, None, False),
+        ({"where": [Condition("user", none_of=("x",))]}, {"user": None}, None, False),
+        ({"where": [REMOTE]}, {"user": None, "remote": "10.1.1.1"}, WARNING, True),
     ],
 )
-def test_rules_that_need_lost_data_are_unknown_for_a_window(run, make_rule, options, lost, complete):
-    running = run(make_rule(window_seconds=3, above=50, **options), active="a").quiet(3)
-    assert running.tick({"process": "a", "lifetime": 9.0}, **{lost: 1})[0].complete is complete
-    assert [running.tick()[0].complete for _ in range(3)] == [complete, complete, True]
+def test_lost_details_make_only_the_rules_unknown_that_read_them(run, make_rule, options, row, breached, complete):
+    options = {"stat": "sum", "above": 50} | options
+    running = run(make_rule(window_seconds=3, **options), active="a").quiet(3)
+    verdict = running.tick({"process": "a"} | SIXTY | row)[0]
+    assert (verdict.breached, verdict.complete) == (breached, complete)
+    assert [running.quiet(1).tick()[0].complete for _ in range(2)] == [complete, True]
+
+
+def test_details_that_one_process_lost_make_no_other_process_unknown(run, make_rule):
+    running = run(make_rule(metric="lifetime", stat="p50", window_seconds=3, above=50), active="ab").quiet(3)
+    complete = {one.labels: one.complete for one in running.tick({"process": "a"} | SIXTY | FOLDED, {"process": "b"})}
+    assert complete == {labels("a"): False, labels("b"): True}
+
+
+def test_a_refused_change_makes_only_rules_on_counters_of_its_group_unknown(run, make_rule):
+    for metric, expected in (("bytes_sent", [False, True]), ("rtt", [False, True]), ("connects", [True, True])):
+        rule = make_rule(metric=metric, stat="max", window_seconds=3, above=50)
+        running = run(rule, active="ab").quiet(3)
+        verdicts = running.tick({"process": "a", "refused": True}, {"process": "b"})
+        assert [verdict.complete for verdict in verdicts] == expected
 
 
 def test_a_rule_is_unknown_when_only_if_needs_lost_data(run, make_rule):
@@ -463,7 +546,7 @@ def test_a_rule_is_unknown_when_only_if_needs_lost_data(run, make_rule):
     running = run(
         make_rule("storm", "open", "last", window_seconds=3, above=1, only_if=gate, where=[REMOTE]), active="a"
     )
-    running.quiet(3).tick(ledger_full=1)
+    running.quiet(3).tick({"process": "a"} | SIXTY | FOLDED)
     assert [running.tick()[0].complete for _ in range(3)] == [False, False, True]
 
 
@@ -474,7 +557,7 @@ IN_SOCKMAP = {"process": "a", "bytes_sent": 9, "connects": 9, "remote_port": 5, 
 @pytest.mark.parametrize(
     ("options", "breached", "complete"),
     [
-        ({"metric": "bytes_sent", "above": 5}, WARNING, False),
+        ({"metric": "bytes_sent", "above": 5}, WARNING, True),
         ({"metric": "bytes_sent", "above": 50}, None, False),
         ({"metric": "bytes_sent", "above": None, "below": 50}, None, False),
         ({"metric": "bytes_received", "above": None, "below": 50}, None, False),
@@ -509,11 +592,12 @@ def test_connections_without_their_peer_breach_for_no_peer(run, make_rule):
 
 
 def test_groups_that_lost_rows_are_unknown_for_a_window(host, make_rule):
-    engine = Engine([make_rule(window_seconds=2, by=["remote"])])
+    engine = Engine([make_rule(window_seconds=2, by=["remote"], above=1)])
     active = [("storm", (("remote", "::1"),))]
     for snapshot in (host.baseline(), host.tick(), host.tick()):
         engine.evaluate(snapshot, active)
-    complete = [engine.evaluate(host.tick(*rows), active)[0].complete for rows in ([{"remote": None}], [], [])]
+    lost = {"remote": None, "connects": 3}
+    complete = [engine.evaluate(host.tick(*rows), active)[0].complete for rows in ([lost], [], [])]
     assert complete == [False, False, True]
 
 

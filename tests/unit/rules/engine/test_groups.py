@@ -98,7 +98,7 @@ def test_rows_with_a_lost_dimension_are_in_no_group(host):
     snapshot = host.tick({"process": "a", "remote": "::1"}, {"process": "a", "remote": None})
     slots = groups.assign(snapshot, SECOND_NS)
     assert slots[1] == UNGROUPED_SLOT != slots[0]
-    assert groups.last_ungrouped_ns == snapshot.at_ns
+    assert groups.lost_rows.tolist() == [1]
     assert not groups.seen_since(slots, 0)[1]
 
 
@@ -107,7 +107,7 @@ def test_rows_without_the_value_are_in_no_group_and_nothing_is_lost(host):
     snapshot = host.tick({"remote": "::1"}, {"remote": "::2"})
     snapshot.dimensions["remote"][1] = ABSENT_CODE
     assert groups.assign(snapshot, SECOND_NS)[1] == UNGROUPED_SLOT
-    assert groups.last_ungrouped_ns < 0
+    assert not len(groups.lost_rows)
 
 
 def test_groups_beyond_the_maximum_get_no_slot_and_are_counted_as_lost(host):
@@ -115,7 +115,7 @@ def test_groups_beyond_the_maximum_get_no_slot_and_are_counted_as_lost(host):
     snapshot = numbered(host, *range(1000))
     slots = groups.assign(snapshot, SECOND_NS)
     assert (slots == UNGROUPED_SLOT).sum() == 1000 - (256 - UNGROUPED_SLOT - 1)
-    assert groups.last_ungrouped_ns == snapshot.at_ns
+    assert len(groups.lost_rows) == (slots == UNGROUPED_SLOT).sum()
     assert groups.capacity == 256
 
 

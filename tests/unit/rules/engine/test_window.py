@@ -14,39 +14,34 @@ SECOND_NS = 1_000_000_000
 
 def pushed(window, *ticks):
     span, at_ns = WindowCoverage(window * SECOND_NS), 1_000 * SECOND_NS
-    for seconds, incomplete in ticks:
+    for seconds in ticks:
         at_ns += round(seconds * SECOND_NS)
-        span.push(at_ns, round(seconds * SECOND_NS), incomplete=incomplete)
+        span.push(at_ns, round(seconds * SECOND_NS))
     return span
 
 
 def test_a_window_that_is_not_filled_counts_its_whole_length():
-    assert pushed(10, (1, False), (1, False)).rate_seconds == 10
+    assert pushed(10, 1, 1).rate_seconds == 10
 
 
 def test_a_filled_window_counts_the_measured_time():
-    assert pushed(10, *[(1, False)] * 20).rate_seconds == 10
-    assert pushed(10, *[(4, False)] * 20).rate_seconds == 12
-    assert pushed(10, *[(1, False)] * 20, (7, False)).rate_seconds == 10
-    assert pushed(10, (5, False), (5, False), (12, False)).rate_seconds == 12
+    assert pushed(10, *[1] * 20).rate_seconds == 10
+    assert pushed(10, *[4] * 20).rate_seconds == 12
+    assert pushed(10, *[1] * 20, 7).rate_seconds == 10
+    assert pushed(10, 5, 5, 12).rate_seconds == 12
 
 
 def test_a_tick_as_old_as_the_window_has_left_it():
-    assert pushed(3, *[(1, False)] * 9).tick_count == 3
+    assert pushed(3, *[1] * 9).tick_count == 3
 
 
 def test_a_baseline_is_not_a_tick():
-    assert pushed(3, (0, False), (1, False)).tick_count == 1
-
-
-def test_a_window_is_incomplete_while_it_has_an_incomplete_tick():
-    assert pushed(2, (1, True), (1, False)).is_incomplete
-    assert not pushed(2, (1, True), (1, False), (1, False)).is_incomplete
+    assert pushed(3, 0, 1).tick_count == 1
 
 
 def test_weights_of_uneven_ticks_add_up_to_the_divisor_of_means():
     elapsed = [0.99951, 1.00049, 1.0004, 0.9996, 1.0]
-    assert pushed(4, *[(seconds, False) for seconds in elapsed]).mean_weight == 4000
+    assert pushed(4, *elapsed).mean_weight == 4000
 
 
 @pytest.mark.parametrize("top", [1, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**52])

@@ -1,0 +1,46 @@
+"""Bounds of the counts that a snapshot misses: no loss can take more from a metric than these."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from watchdog.kernel.quality import Quality
+from watchdog.measure.catalogue import METRICS, OWN_METRICS, TRAFFIC_METRICS, MetricKind, Unit
+
+_ONCE = frozenset(("connects", "established", "accepts", "closes", "connect_failures", "open"))  # per connection
+_MAX_DATAGRAM_BYTES = 65_535  # the length field of UDP has 16 bits (RFC 768)
+
+DERIVED_FROM_COUNTERS = frozenset(
+    (*TRAFFIC_METRICS, "resets_sent", "resets_received", "listen_drops", "late_bytes", "rtt")
+)
+"""Metrics that are changes of a connection's counters, or exist only with such a change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undercounted:
+    """Rows whose values of `metrics` can be too low by any amount. `rows`: (m,), index into the snapshot's rows."""
+
+    rows: NDArray[np.intp]
+    metrics: frozenset[str]
+
+
+def missing_amount(quality: Quality, metric: str) -> float:
+    """Return the most that connections and events of unknown owners, in no row, can add to `metric` in one tick.
+
+    Distributions: the number of values. Infinite where there is no bound.
+    """
+    if metric in OWN_METRICS:
+        return 0
+    if quality.lost_samples:
+        return math.inf
+    if metric.startswith("udp_"):
+        each = _MAX_DATAGRAM_BYTES if METRICS[metric].unit is Unit.BYTES else 1
+        return quality.datagrams_lost * each
+    lost = quality.sums_full + quality.storage_failed + quality.missed_events
+    if metric in _ONCE or (METRICS[metric].kind is MetricKind.DISTRIBUTION and metric != "response_latency"):
+        return lost
+    return math.inf if lost else 0
