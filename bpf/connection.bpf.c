@@ -10,8 +10,8 @@
  * only the members used here. Memory is read through BTF-typed pointers, so
  * that the verifier proves each offset; only strings need a helper.
  *
- * All maps and all functions that use a map are in this file, reset.bpf.c and
- * latency.bpf.c: bcc does not translate map calls in an included file.
+ * All maps and all functions that use a map are in files *.bpf.c, which the
+ * loader joins: bcc does not translate map calls in an included file.
  */
 #include <kernel_types.h>
 #include "connection.h"
@@ -154,8 +154,10 @@ static __always_inline struct sums *get_sums(struct owner *owner, u32 netns, u32
 	struct sums zero = {};
 	struct sums *total = sums.lookup(&key);
 
-	if (total)
+	if (total) {
+		total->owner = *owner; /* its name, user or control group can be new */
 		return total;
+	}
 	zero.owner = *owner;
 	sums.insert(&key, &zero); /* when another CPU was first, both use its entry */
 	total = sums.lookup(&key);
@@ -178,14 +180,32 @@ static __always_inline bool is_observer(u32 tgid)
  * owner: it closes sockets that an io_uring held (io_ring_exit_work), or that
  * were lost in a message over a unix socket.
  */
-static __always_inline void set_owner_to_current(struct tracked_socket *tracked)
+static __always_inline void set_owner_to_current(struct tracked_socket *tracked, struct sock *sk)
 {
 	struct task_struct *task = current_task();
+	struct task_struct *leader = task->group_leader;
+	bool known;
+	u8 rank;
 
-	if (tracked->owner_rank > RANK_LISTENER || task->flags & PF_KTHREAD || is_observer(task->tgid))
+	if (task->flags & PF_KTHREAD || is_observer(task->tgid))
 		return;
-	set_owner(&tracked->owner, task);
-	tracked->owner_rank = RANK_HOLDER;
+	known = is_owner(&tracked->owner, task);
+	rank = get_rank_of_holder(task, sk);
+	/* The walk over files notes the main threads of the processes that hold a listener, like its owner. */
+	if (tracked->direction == DIRECTION_IN && rank == RANK_MAKER &&
+	    (!known || (leader && leader->real_cred != task->real_cred)))
+		note_acceptor(task);
+	if (known) {
+		renew_owner(tracked, task);
+		if (tracked->owner_rank < rank)
+			tracked->owner_rank = rank;
+		return;
+	}
+	if (tracked->owner_rank >= RANK_HOLDER)
+		return;
+	if (!task->mm)
+		set_owner_to_acceptor(tracked, sk); /* its executable is known, that of an exiting process is not */
+	set_socket_owner(tracked, task, rank);
 	tracked->owner_session = 0;
 }
 
@@ -212,14 +232,13 @@ static __always_inline void handle_connect(struct tracked_socket *tracked)
 	tracked->born_ns = bpf_ktime_get_boot_ns();
 	tracked->direction = DIRECTION_OUT;
 	tracked->flags = FLAG_CONNECT;
-	tracked->owner_rank = RANK_CONNECTOR;
+	set_socket_owner(tracked, current_task(), RANK_CONNECTOR);
 	tracked->owner_session = 0;
-	set_owner(&tracked->owner, current_task());
 }
 
-static __always_inline void handle_listen(struct tracked_socket *tracked)
+static __always_inline void handle_listen(struct tracked_socket *tracked, struct sock *sk)
 {
-	set_owner_to_current(tracked);
+	set_owner_to_current(tracked, sk);
 	if (!tracked->born_ns)
 		tracked->born_ns = bpf_ktime_get_boot_ns(); /* its drops count from now on */
 }
@@ -250,7 +269,7 @@ static __always_inline void handle_established(struct tracked_socket *tracked, i
 		tracked->direction = DIRECTION_OUT; /* its SYN was sent before the programs were attached */
 }
 
-static __always_inline void handle_closing(struct tracked_socket *tracked, int from)
+static __always_inline void handle_closing(struct tracked_socket *tracked, struct sock *sk, int from)
 {
 	if (from == TCP_SYN_RECV && tracked->direction != DIRECTION_OUT)
 		mark_inbound(tracked);
@@ -260,7 +279,7 @@ static __always_inline void handle_closing(struct tracked_socket *tracked, int f
 	 */
 	if (tracked->direction == DIRECTION_IN)
 		tracked->flags |= FLAG_ACCEPTED;
-	set_owner_to_current(tracked);
+	set_owner_to_current(tracked, sk);
 }
 
 static __always_inline void handle_end(struct sock *sk, struct tracked_socket *tracked, int from)
@@ -291,7 +310,9 @@ static __always_inline void handle_end(struct sock *sk, struct tracked_socket *t
 		tracked->flags |= FLAG_FAILED;
 	/* From these states without an error only close() and connect(AF_UNSPEC) lead here, both in the caller's context. */
 	if (!sk->sk_err && (from == TCP_ESTABLISHED || from == TCP_CLOSE_WAIT))
-		set_owner_to_current(tracked);
+		set_owner_to_current(tracked, sk);
+	else
+		set_owner_to_acceptor(tracked, sk);
 	if (from == TCP_SYN_RECV && tp->bytes_received && !tracked->born_ns)
 		tracked->born_ns = bpf_ktime_get_boot_ns(); /* a fast open that no process accepted */
 	tracked->ended = 1;
@@ -320,17 +341,17 @@ static __always_inline void dispatch_transition(struct sock *sk, struct tracked_
 		handle_connect(tracked);
 		break;
 	case TCP_LISTEN:
-		handle_listen(tracked);
+		handle_listen(tracked, sk);
 		break;
 	case TCP_ESTABLISHED:
 		handle_established(tracked, from);
 		break;
 	case TCP_FIN_WAIT1:
 		if (from == TCP_ESTABLISHED || from == TCP_SYN_RECV)
-			handle_closing(tracked, from);
+			handle_closing(tracked, sk, from);
 		break;
 	case TCP_LAST_ACK:
-		handle_closing(tracked, from);
+		handle_closing(tracked, sk, from);
 		break;
 	case TCP_CLOSE:
 		if (from != TCP_LISTEN)
@@ -436,6 +457,7 @@ static __always_inline void report(struct sock *sk, struct tracked_socket *track
 	if (!tp || sk->__sk_common.skc_state == TCP_CLOSE || tracked->reported_session == session)
 		return;
 	mark_accepted(tracked, sk);
+	set_owner_to_acceptor(tracked, sk); /* until the walk over files reaches its holder */
 	record = live.ringbuf_reserve(sizeof(*record));
 	if (!record)
 		return;
@@ -493,7 +515,9 @@ BPF_ITER(task_file)
 	tracked = get_tracked_socket(sk); /* a failure can be counted twice: the loss count is never too low */
 	if (!tracked)
 		return 0;
-	update_owner(tracked, task, observer);
+	if (sk->__sk_common.skc_state == TCP_LISTEN)
+		note_acceptor(task);
+	update_owner(tracked, task, get_rank_of_holder(task, sk), observer);
 	if (sk->__sk_common.skc_state == TCP_SYN_RECV && tracked->direction != DIRECTION_OUT)
 		mark_inbound(tracked);
 	/* Older than the programs: a child keeps its listener's limit of the accept queue, a client has 0. */

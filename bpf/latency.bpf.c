@@ -76,8 +76,11 @@ static __always_inline struct datagrams *get_datagrams(struct sock *sk)
 	key.netns = sk->__sk_common.skc_net->ns.inum;
 	key.family = sk->__sk_common.skc_family;
 	total = datagrams.lookup(&key);
-	if (total)
+	if (total) {
+		if (!is_current(&total->owner, task))
+			set_owner(&total->owner, task);
 		return total;
+	}
 	set_owner(&zero.owner, task);
 	datagrams.insert(&key, &zero); /* when another thread was first, both use its entry */
 	total = datagrams.lookup(&key);

@@ -44,8 +44,10 @@ static __always_inline bool is_in_sockmap(struct sock *sk)
 enum owner_rank {
 	RANK_NONE = 0,
 	RANK_LISTENER = 1, /* owner of the listener, inherited by the child socket */
-	RANK_HOLDER = 2, /* holds a file of the socket, or closed it */
-	RANK_CONNECTOR = 3, /* called connect */
+	RANK_ACCEPTOR = 2, /* accepted the connection, and perhaps handed it over: nobody was seen holding it yet */
+	RANK_HOLDER = 3, /* holds a file of the socket, or closed it */
+	RANK_MAKER = 4, /* holds a file of the socket, and made it by accept or socket */
+	RANK_CONNECTOR = 5, /* called connect */
 };
 
 /* Values that the daemon has already read of a live connection. add_to_sums() adds only the rest. */
@@ -98,6 +100,7 @@ struct tracked_socket {
 		u8 ended;
 		u16 last_transition; /* newest state transition that was handled, see encode_transition() */
 	);
-	struct owner owner; /* a child inherits it from its listener */
+	struct owner owner; /* a child inherits it from its listener, and `owner_exec_id` too */
+	u64 owner_exec_id; /* the owner's self_exec_id when it was recorded: the kernel adds 1 at each exec */
 };
 /* clang-format on */

@@ -56,7 +56,7 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("u32 segs_in", "segs_in"),
         ("u32 total_retrans", "total_retrans"),
     ),
-    "socket": (("struct sock *sk", "sk"),),
+    "socket": (("struct sock *sk", "sk"), ("struct file *file", "file")),
     "net_device": (("struct net *nd_net", "nd_net"),),  # possible_net_t contains only the pointer
     "sk_buff": (
         ("struct net_device *dev", "dev"),
@@ -67,9 +67,9 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
     "qstr": (("const unsigned char *name", "name"),),
     "dentry": (("struct qstr d_name", "d_name"),),
     "path": (("struct dentry *dentry", "dentry"),),
-    "file": (("struct path f_path", "f_path"),),
+    "file": (("struct path f_path", "f_path"), ("const struct cred *f_cred", "f_cred")),
     "mm_struct": (("struct file *exe_file", "exe_file"),),
-    "cred": (("u32 uid", "uid"),),  # kuid_t contains only the number
+    "cred": (("u32 euid", "euid"),),  # kuid_t contains only the number
     "kernfs_node": (("u64 id", "id"),),
     "cgroup": (("struct kernfs_node *kn", "kn"),),
     "css_set": (("struct cgroup *dfl_cgrp", "dfl_cgrp"),),
@@ -79,7 +79,8 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("char comm[16]", "comm"),
         ("u64 start_boottime", "start_boottime"),
         ("struct task_struct *group_leader", "group_leader"),
-        ("const struct cred *cred", "cred"),
+        ("u64 self_exec_id", "self_exec_id"),
+        ("const struct cred *real_cred", "real_cred"),
         ("struct css_set *cgroups", "cgroups"),
         ("struct mm_struct *mm", "mm"),
     ),

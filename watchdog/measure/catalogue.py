@@ -419,7 +419,10 @@ DIMENSIONS: dict[str, Dimension] = {
         ),
         Dimension("pid", DimensionKind.NUMBER, "process id", volatile=True, maximum=_MAX_PID),
         Dimension(
-            "user", DimensionKind.NAME, "user of the process; in a container, its number", max_bytes=_MAX_USER_BYTES
+            "user",
+            DimensionKind.NAME,
+            "effective user of the process; in a container, its number",
+            max_bytes=_MAX_USER_BYTES,
         ),
         Dimension(
             "unit",
