@@ -184,19 +184,18 @@ static __always_inline void set_owner_to_current(struct tracked_socket *tracked,
 {
 	struct task_struct *task = current_task();
 	struct task_struct *leader = task->group_leader;
-	bool known;
+	bool known, noted;
 	u8 rank;
 
 	if (task->flags & PF_KTHREAD || is_observer(task->tgid))
 		return;
 	known = is_owner(&tracked->owner, task);
+	/* An owner of the listener that changed nothing, not even in a thread, was noted by the walk over files. */
+	noted = known && !renew_owner(tracked, task) && leader && leader->real_cred == task->real_cred;
 	rank = get_rank_of_holder(task, sk);
-	/* The walk over files notes the main threads of the processes that hold a listener, like its owner. */
-	if (tracked->direction == DIRECTION_IN && rank == RANK_MAKER &&
-	    (!known || (leader && leader->real_cred != task->real_cred)))
+	if (!noted && tracked->direction == DIRECTION_IN && rank == RANK_MAKER)
 		note_acceptor(task);
 	if (known) {
-		renew_owner(tracked, task);
 		if (tracked->owner_rank < rank)
 			tracked->owner_rank = rank;
 		return;

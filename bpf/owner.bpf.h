@@ -90,13 +90,18 @@ static __always_inline void set_socket_owner(struct tracked_socket *tracked, str
 	tracked->owner_rank = rank;
 }
 
-/* Renew the recorded facts of the owner, the process of `task`, if it changed them: exec, prctl, setuid, cgroup. */
-static __always_inline void renew_owner(struct tracked_socket *tracked, struct task_struct *task)
+/*
+ * Renew the recorded facts of the owner, the process of `task`, if it changed them: exec, prctl, setuid, cgroup. Return
+ * whether it did.
+ */
+static __always_inline bool renew_owner(struct tracked_socket *tracked, struct task_struct *task)
 {
 	struct task_struct *leader = task->group_leader;
 
-	if (!is_current(&tracked->owner, task) || (leader && tracked->owner_exec_id != leader->self_exec_id))
-		set_socket_owner(tracked, task, tracked->owner_rank);
+	if (is_current(&tracked->owner, task) && leader && tracked->owner_exec_id == leader->self_exec_id)
+		return 0;
+	set_socket_owner(tracked, task, tracked->owner_rank);
+	return 1;
 }
 
 /*

@@ -330,6 +330,19 @@ def test_a_server_that_changes_its_user_or_name_is_one_service(reader, run, orde
     assert rows.total("accepts") == 3
 
 
+def test_open_connections_after_a_change_of_user_have_the_new_facts_in_the_next_reading(reader, run):
+    program = run(sys.executable, "-c", ALONE)
+    facts = program.receive()
+    reader.request("pass")
+    order(program, "other-name")
+    order(program, UID)
+    with connect(facts["port"]), connect(facts["port"]):
+        order(program, "c")
+        order(program, "k")
+        rows = inbound(reader, facts["port"], 1)
+    assert (len(rows), rows.values("process"), rows.values("user")) == (2, {"other-name"}, {USER})
+
+
 def test_connections_that_are_open_already_follow_a_change_of_user(reader, run):
     program = run(sys.executable, "-c", ALONE)
     facts = program.receive()
