@@ -203,7 +203,7 @@ def _open_all(paths: Sequence[Path], report: _CheckReport) -> list[Document]:
 
 
 def _contains_rules(document: Document) -> bool:
-    return "rule" in document.root
+    return "rule" in document.root or "override" in document.root
 
 
 def _contains_settings(document: Document) -> bool:
@@ -232,4 +232,4 @@ def _report_unknown_content(document: Document) -> None:
     if not keys:
         document.root.add_note("file", "contains neither rules nor settings")
     for key in keys:
-        document.root.add_problem(key, suggestions.unknown_name("key", key, ("rule", *SETTINGS_TABLES)))
+        document.root.add_problem(key, suggestions.unknown_name("key", key, ("rule", "override", *SETTINGS_TABLES)))

@@ -143,6 +143,15 @@ class Table:
         """Return the line of the table's header."""
         return self.document.line(self._path)
 
+    @property
+    def data(self) -> Mapping[str, object]:
+        """Return the keys and values of the table, as parsed. This does not count as reading them."""
+        return self._data
+
+    def with_data(self, data: Mapping[str, object]) -> Table:
+        """Return a table at the same position with `data` as its content."""
+        return Table(self.document, self._path, data)
+
     def has_problem(self, key: str) -> bool:
         """Return whether `key` has a problem, so that its value is a placeholder."""
         return any(name == key for name, _ in self._failed)

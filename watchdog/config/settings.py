@@ -23,7 +23,7 @@ from watchdog.errors import ConfigError, Problem
 DEFAULT_SETTINGS_FILE: Final = "/etc/bpf-watchdog/watchdog.toml"
 DEFAULT_RULES_FOLDER: Final = "/etc/bpf-watchdog/rules.d"
 BUILT_IN_SETTINGS: Final = "(built-in defaults)"
-SETTINGS_TABLES: Final = ("evidence", "heartbeat", "receiver", "route", "routing", "sampling")
+SETTINGS_TABLES: Final = ("evidence", "heartbeat", "receiver", "route", "routing", "rules", "sampling")
 """Tables of a settings file; no rule file has one of them."""
 MIN_INTERVAL: Final = "100ms"
 MAX_INTERVAL: Final = "1h"
@@ -92,6 +92,13 @@ class EvidenceSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RulesSettings:
+    """The shipped rules beside those of the user; `shipped`: None if the file does not set it."""
+
+    shipped: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The values of watchdog.toml that the daemon keeps.
 
@@ -105,6 +112,7 @@ class Settings:
     receiver_names: tuple[str, ...]
     evidence: EvidenceSettings = EvidenceSettings()
     escalations: Mapping[str, EscalationSettings] = field(default_factory=dict)
+    rules: RulesSettings = RulesSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +230,9 @@ def read_settings(document: Document) -> SettingsDocument:
     routes = root.tables("route")
     heartbeat = root.table("heartbeat")  # read in any case, so that a misspelled key is compared with it
     evidence = _read_evidence(root.table("evidence"))
+    if isinstance(root.data.get("rules"), list):  # [[rules]]
+        root.add_problem("rules", 'unknown key "rules": did you mean "rule"?')
+    rules = _read_rules_settings(root.table("rules"))
     if "rule" in root:
         root.add_problem("rule", "this is a rule file: give it by --rules, or move it to the folder of the rules")
     root.reject_unknown_keys()
@@ -232,6 +243,7 @@ def read_settings(document: Document) -> SettingsDocument:
         names,
         evidence,
         _read_escalations(receivers),
+        rules,
     )
     return SettingsDocument(values, receivers, heartbeat if "heartbeat" in root else None, routes)
 
@@ -240,6 +252,12 @@ def _read_evidence(table: Table) -> EvidenceSettings:
     evidence = EvidenceSettings(command_line=table.boolean("command_line", default=True))
     table.reject_unknown_keys()
     return evidence
+
+
+def _read_rules_settings(table: Table) -> RulesSettings:
+    shipped = table.boolean("shipped", default=False)
+    table.reject_unknown_keys()
+    return RulesSettings(shipped if "shipped" in table else None)
 
 
 def _read_map_sizes(table: Table) -> MapSizes:

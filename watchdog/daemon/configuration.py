@@ -27,7 +27,7 @@ from watchdog.receivers.registry import build_receivers
 from watchdog.resources import shipped_rules_folder
 from watchdog.routing.route_checks import check_routes
 from watchdog.routing.routes import Route, read_routes
-from watchdog.rules.language.load import RuleSet, load_rules, toml_files
+from watchdog.rules.language.load import RuleSet, load_layered_rules, load_rules, toml_files
 from watchdog.rules.language.rule import Rule
 
 
@@ -60,6 +60,7 @@ def read_configuration(
     """Read settings, secrets and rules.
 
     Without `sources.rules_path`: the files of /etc/bpf-watchdog/rules.d where there are any, else the shipped rules.
+    Beside the files of the user, shipped rules stay in force as in `load_layered_rules`.
 
     Raises:
         ConfigError: with every problem of every file; then nothing was opened that would have to be closed.
@@ -74,8 +75,13 @@ def read_configuration(
     loaded, origin = RuleSet((), ()), ""
     try:
         folder, shipped = _rules_folder(sources.rules_path)
-        origin = f"{os.path.realpath(folder)} (shipped)" if shipped else str(folder)
-        loaded = load_rules([folder], receivers=names, interval_ns=interval_ns)
+        if shipped:
+            origin = f"{os.path.realpath(folder)} (shipped)"
+            loaded = load_rules([folder], receivers=names, interval_ns=interval_ns)
+        else:
+            origin = str(folder)
+            keep_shipped = settings.rules.shipped if settings else None
+            loaded = load_layered_rules(folder, receivers=names, interval_ns=interval_ns, shipped=keep_shipped)
     except ConfigError as error:
         problems += error.problems
     else:

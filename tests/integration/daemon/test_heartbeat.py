@@ -15,7 +15,7 @@ from watchdog import __version__
 from watchdog.clock import SECOND_NS, SystemClock, boot_id
 from watchdog.config.permissions import ACCOUNT
 from watchdog.delivery.health import ReceiverHealth
-from watchdog.rules.language.load import load_rules
+from watchdog.rules.language.load import load_layered_rules
 from watchdog.rules.language.ruleset_hash import ruleset_hash
 from watchdog.state.receiver_state import StoredReceiverState
 from watchdog.state.store import Store
@@ -58,9 +58,9 @@ def test_heartbeats_come_while_the_daemon_works_and_stop_when_it_is_stopped_or_k
             "version": __version__,
             "status": "ok",
             "problems": [],
-            "rule_count": 1,
+            "rule_count": 5,  # with those about the watchdog itself
             "ruleset_sha256": ruleset_hash(
-                load_rules([watchdog.rules], receivers=["hook"], interval_ns=200_000_000).rules
+                load_layered_rules(watchdog.rules, receivers=["hook"], interval_ns=200_000_000).rules
             ),
         }
     for end, again in ((signal.SIGSTOP, signal.SIGCONT), (signal.SIGKILL, None)):

@@ -85,7 +85,10 @@ def test_rules_in_the_default_folder_are_used_instead(write, tmp_path):
     write("rules.d/own.toml", RULE)
     setup = read_configuration(ConfigurationSources())
 
-    assert (setup.rules_origin, [rule.id for rule in setup.rules]) == (str(tmp_path / "rules.d"), ["storm"])
+    assert (setup.rules_origin, [rule.id for rule in setup.rules]) == (
+        str(tmp_path / "rules.d"),
+        ["storm", "watchdog-lost-connections", "watchdog-late-bytes", "watchdog-missed-ticks", "watchdog-failed-ticks"],
+    )
 
 
 def test_a_default_folder_without_rule_files_counts_as_missing(write):
@@ -234,4 +237,4 @@ def test_many_rules_are_named_in_part(write):
     ).rules
 
     assert format_rule_ids(rules[:4]) == "r0, r1, r2, r3"
-    assert format_rule_ids(rules) == "r0, r1, r2, r3 and 10 more"
+    assert format_rule_ids(rules) == "r0, r1, r2, r3 and 14 more"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from watchdog.clock import SECOND_NS
 from watchdog.config.document import Document
 from watchdog.config.settings import SETTINGS_TABLES, open_document, unreadable_file
 from watchdog.errors import ConfigError, Problem
+from watchdog.resources import shipped_rules_folder
+from watchdog.rules.language.overrides import OWN_PREFIX
 from watchdog.rules.language.parse_rule import RuleEnvironment, read_rule
 from watchdog.rules.language.rule import Rule
 
@@ -39,7 +41,50 @@ def load_rules(
     Raises:
         ConfigError: with every problem of every file.
     """
+    return _load(paths, RuleEnvironment(receivers, interval_ns, {}))
+
+
+def load_layered_rules(
+    own: str | os.PathLike[str],
+    *,
+    receivers: Collection[str] | None,
+    interval_ns: int = SECOND_NS,
+    shipped: bool | None = None,
+) -> RuleSet:
+    """Load the rules of the file or folder `own`, and the shipped rules that stay in force beside them.
+
+    `shipped`: whether all shipped rules do; None: only if `own` has overrides and no rule. The watchdog's rules about
+    itself do in any case, unless an override disables them; their windows are made longer for a long `interval_ns`. A
+    rule of `own` takes the place of the shipped one with its id.
+
+    Raises:
+        ConfigError: with every problem of every file; an override of a shipped rule that is not in force is one.
+    """
     environment = RuleEnvironment(receivers, interval_ns, {})
+    loaded, overrides = _load([own], environment), environment.overrides.entries
+    if not loaded.rules and not overrides:
+        return loaded
+    if shipped is None:
+        shipped = all(rule.id in overrides for rule in loaded.rules)
+    unused = [identity for identity in overrides if not shipped and not identity.startswith(OWN_PREFIX)]
+    if unused:
+        raise ConfigError(sorted(_unused_override(environment, identity) for identity in unused))
+    taken = {*overrides, *(rule.id for rule in loaded.rules)}
+    added = (rule for rule in load_rules([shipped_rules_folder()], receivers=receivers).rules if rule.id not in taken)
+    kept = (rule for rule in added if shipped or rule.id.startswith(OWN_PREFIX))
+    min_window_ns = 2 * interval_ns
+    return RuleSet(
+        (*loaded.rules, *(replace(rule, window_ns=max(rule.window_ns, min_window_ns)) for rule in kept)), loaded.notes
+    )
+
+
+def _unused_override(environment: RuleEnvironment, identity: str) -> Problem:
+    entry = environment.overrides.entries[identity]
+    message = f'"{identity}" is not in force beside rules of your own: set shipped = true in [rules] of watchdog.toml'
+    return Problem(entry.file, entry.line, "override.id", message)
+
+
+def _load(paths: Iterable[str | os.PathLike[str]], environment: RuleEnvironment) -> RuleSet:
     problems: list[Problem] = []
     notes: list[Problem] = []
     rules: list[Rule] = []
@@ -105,16 +150,19 @@ def notes_on_skipped_files(folder: Path) -> list[Problem]:
 
 
 def read_rules(document: Document, environment: RuleEnvironment) -> tuple[Rule, ...]:
-    """Return the rules of one file; problems are noted in `document`."""
+    """Return the rules of one file, and the shipped ones that it changes; problems are noted in `document`."""
     tables = document.root.tables("rule")
-    found = [key for key in SETTINGS_TABLES if key in document.root]
-    if found and not tables:
+    overrides = document.root.tables("override")
+    data = document.root.data
+    found = [key for key in SETTINGS_TABLES if key in data and not (key == "rules" and isinstance(data[key], list))]
+    if found and not (tables or overrides):
         remedy = "give it by --config, and keep it out of the folder of the rules"
         document.root.add_problem(found[0], f"this is a settings file: {remedy}")
         for key in found[1:]:
             document.root.value(key)  # one problem is enough
-    elif not tables and not document.problems:
+    elif not (tables or overrides) and not document.problems:
         document.root.add_note("rule", "this file holds no rules")
-    rules = tuple(read_rule(table, environment) for table in tables)
+    changed = [table for each in overrides if (table := environment.overrides.read(each)) is not None]
+    rules = tuple(read_rule(table, environment) for table in (*tables, *changed))
     document.root.reject_unknown_keys()
     return rules

@@ -6,7 +6,7 @@ import math
 import re
 import urllib.parse
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from watchdog.config import suggestions
 from watchdog.config.document import Table
@@ -17,6 +17,7 @@ from watchdog.rules.language.absence import check_absence, read_absence
 from watchdog.rules.language.conditions import read_where
 from watchdog.rules.language.expression import Comparison, Constant, Expression, ExpressionError, MetricReference
 from watchdog.rules.language.formats import natural_format
+from watchdog.rules.language.overrides import Overrides
 from watchdog.rules.language.possible_values import check_possible_values
 from watchdog.rules.language.rule import Rule, Stat, StatKind
 from watchdog.rules.language.template import Template, TemplateError
@@ -40,11 +41,13 @@ class RuleEnvironment:
     """Facts from outside the rule that its check needs.
 
     `receivers`: the names of all receivers, None if unknown here. `rule_locations`: file:line of each rule id so far.
+    `overrides`: the overrides of shipped rules so far.
     """
 
     receivers: Collection[str] | None
     interval_ns: int
     rule_locations: dict[str, str]
+    overrides: Overrides = field(default_factory=Overrides)
 
 
 def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
