@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from watchdog.measure.snapshot import Numbers
-from watchdog.rules.language.expression import Constant, Expression, MetricReference, is_share
+from watchdog.rules.language.expression import Constant, Expression, MetricReference, ValueCount, is_share
 
 
 def evaluate_expression(expression: Expression, read: Callable[[str], Numbers]) -> Numbers:
@@ -16,7 +16,7 @@ def evaluate_expression(expression: Expression, read: Callable[[str], Numbers]) 
     Shapes are as numpy broadcasts them: (1,) for an expression without metrics.
     """
     match expression:
-        case MetricReference(metric):
+        case MetricReference(metric) | ValueCount(metric):
             return read(metric)
         case Constant(value):
             return np.float64(value).reshape(1)
@@ -42,7 +42,7 @@ def evaluate_bounds(expression: Expression, read: Callable[[str], Bounds]) -> Bo
     A metric that occurs twice counts as two, so that the bounds can be wider than the values.
     """
     match expression:
-        case MetricReference(metric):
+        case MetricReference(metric) | ValueCount(metric):
             return read(metric)
         case Constant(value):
             return np.float64(value).reshape(1), np.float64(value).reshape(1)
@@ -90,7 +90,7 @@ def time_power(expression: Expression) -> int | None:
     1 for `a + b`: its rate is its sum divided by time. 0 for `a / b`: its rate does not depend on time.
     """
     match expression:
-        case MetricReference():
+        case MetricReference() | ValueCount():
             return 1
         case Constant():
             return 0
@@ -109,7 +109,7 @@ def time_power(expression: Expression) -> int | None:
 def never_overestimates(expression: Expression) -> bool:
     """Return whether metrics that counted too little can only make the value too low."""
     match expression:
-        case MetricReference():
+        case MetricReference() | ValueCount():
             return True
         case Constant(value):
             return value >= 0

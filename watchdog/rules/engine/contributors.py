@@ -18,7 +18,7 @@ from watchdog.measure.interning import address_text
 from watchdog.measure.snapshot import Numbers, Snapshot
 from watchdog.rules.engine.groups import code_of
 from watchdog.rules.engine.selection import Selection
-from watchdog.rules.language.expression import Constant, Expression, MetricReference
+from watchdog.rules.language.expression import Constant, Expression, MetricReference, ValueCount
 from watchdog.rules.language.rule import Labels, Rule
 
 MAX_PEERS: Final = 5
@@ -90,7 +90,7 @@ class Contributors:
 def leading_metric(expression: Expression) -> str | None:
     """Return the first metric of `expression`."""
     match expression:
-        case MetricReference(metric):
+        case MetricReference(metric) | ValueCount(metric):
             return metric
         case Constant():
             return None

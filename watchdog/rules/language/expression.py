@@ -18,6 +18,7 @@ Comparator = Literal["<", "<=", ">", ">="]
 
 COMPARE: Final = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
+_COUNT = "count"
 _MAX_LENGTH = 500
 _MAX_DEPTH = 20
 _TOKEN = re.compile(r"\s*(?:(?P<number>\d+(?:\.\d+)?)|(?P<name>[A-Za-z_]\w*)|(?P<mark>[-+*/()]))", re.ASCII)
@@ -28,6 +29,13 @@ _PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
 @dataclass(frozen=True, slots=True)
 class MetricReference:
     """A metric of the catalogue."""
+
+    metric: str
+
+
+@dataclass(frozen=True, slots=True)
+class ValueCount:
+    """The number of values of a distribution: `count` in `only_if`."""
 
     metric: str
 
@@ -48,7 +56,7 @@ class Operation:
     right: Expression
 
 
-Expression = MetricReference | Constant | Operation
+Expression = MetricReference | ValueCount | Constant | Operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +73,10 @@ class ExpressionError(ValueError):
 
 
 class _Parser:
-    """Precedence climbing over the tokens of one text."""
+    """Precedence climbing over the tokens of one text; `counted`: the distribution that `count` refers to."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, counted: str | None = None) -> None:
+        self._counted = counted
         self._tokens = list(_tokens(text))
         self._next = 0
         self._depth = 0
@@ -99,6 +108,8 @@ class _Parser:
             return Constant(float(token))
         if not (token[0].isalpha() or token[0] == "_"):
             raise ExpressionError(f"expected a metric or a number, not {token!r}")
+        if token == _COUNT and self._counted is not None:
+            return ValueCount(self._counted)
         if token not in METRICS:
             raise ExpressionError(suggestions.unknown_name("metric", token, METRICS))
         return MetricReference(token)
@@ -140,8 +151,10 @@ def parse_expression(text: str) -> Expression:
     return expression
 
 
-def parse_comparison(text: str) -> Comparison:
+def parse_comparison(text: str, counted: str | None = None) -> Comparison:
     """Return the comparison in `text`: an expression, one of < <= > >=, and a number with or without unit.
+
+    `counted`: the distribution whose values `count` counts, None where there is none.
 
     Raises:
         ExpressionError: `text` is not a comparison.
@@ -149,7 +162,11 @@ def parse_comparison(text: str) -> Comparison:
     match = _COMPARISON.fullmatch(text)
     if match is None:
         raise ExpressionError('must be one comparison, like "connects >= 50"')
-    left = parse_expression(match[1])
+    if counted is None and re.search(rf"\b{_COUNT}\b", match[1], re.ASCII):
+        raise ExpressionError("count is the number of values of a distribution, and metric is none: use a counter")
+    left = _Parser(match[1], counted).parse_expression()
+    if not metrics_of(left):
+        raise ExpressionError("must name a metric")
     try:
         right = parse_quantity(match[3].strip(), unit_of(left), per_second=False)
     except ValueError as error:
@@ -160,10 +177,21 @@ def parse_comparison(text: str) -> Comparison:
 def metrics_of(expression: Expression) -> frozenset[str]:
     """Return the metrics that `expression` reads."""
     match expression:
-        case MetricReference(metric):
+        case MetricReference(metric) | ValueCount(metric):
             return frozenset((metric,))
         case Operation(_, left, right):
             return metrics_of(left) | metrics_of(right)
+        case _:
+            return frozenset()
+
+
+def distributions_in(expression: Expression) -> frozenset[str]:
+    """Return the distributions whose values `expression` reads, not counts."""
+    match expression:
+        case MetricReference(metric) if METRICS[metric].kind is MetricKind.DISTRIBUTION:
+            return frozenset((metric,))
+        case Operation(_, left, right):
+            return distributions_in(left) | distributions_in(right)
         case _:
             return frozenset()
 
@@ -237,6 +265,8 @@ def value_without_rows(expression: Expression) -> float:
     match expression:
         case MetricReference(metric):
             return math.nan if METRICS[metric].kind is MetricKind.DISTRIBUTION else 0.0
+        case ValueCount():
+            return 0.0
         case Constant(value):
             return value
     left, right = value_without_rows(expression.left), value_without_rows(expression.right)

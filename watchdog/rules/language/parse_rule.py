@@ -66,7 +66,7 @@ def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
         window_ns=window_ns,
         by=by,
         where=read_where(table),
-        only_if=_read_only_if(table),
+        only_if=_read_only_if(table, metric),
         thresholds=read_thresholds(table, domain),
         for_ns=for_ns,
         keep_firing_for_ns=table.duration("keep_firing_for", "0s", maximum="7d"),
@@ -206,23 +206,31 @@ def _read_summary(table: Table, by: tuple[str, ...], domain: ValueDomain | None)
     return Template(text, ())
 
 
-def _read_only_if(table: Table) -> Comparison | None:
+def _read_only_if(table: Table, metric: Expression) -> Comparison | None:
     if table.value("only_if", None) is None:
         return None
     text = table.text("only_if")
     if table.has_problem("only_if"):
         return None
     try:
-        comparison = expression.parse_comparison(text)
+        comparison = expression.parse_comparison(text, _distribution_of(metric))
     except ExpressionError as error:
         table.add_problem("only_if", str(error))
         return None
     if expression.never_negative(comparison.left) and (fault := _constant_gate(comparison)):
         table.add_problem("only_if", f"{fault}: no value is below 0")
-    for name in sorted(expression.metrics_of(comparison.left)):
-        if METRICS[name].kind is MetricKind.DISTRIBUTION:
-            table.add_problem("only_if", f"{name} has one value per connection: use counters and gauges")
+    for name in sorted(expression.distributions_in(comparison.left)):
+        table.add_problem("only_if", f"{name} has one value per connection: use counters, gauges or count")
     return comparison
+
+
+def _distribution_of(metric: Expression) -> str | None:
+    """Return the distribution that `metric` is, None if it is another metric or arithmetic."""
+    match metric:
+        case MetricReference(name) if METRICS[name].kind is MetricKind.DISTRIBUTION:
+            return name
+        case _:
+            return None
 
 
 def _constant_gate(comparison: Comparison) -> str:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from watchdog.resources import shipped_rules_folder
 from watchdog.rules.engine.engine import OVERFLOW_LABELS, Engine
-from watchdog.rules.language.expression import Comparison, Constant, MetricReference, Operation
+from watchdog.rules.language.expression import Comparison, Constant, MetricReference, Operation, ValueCount
 from watchdog.rules.language.load import load_rules
 from watchdog.rules.language.rule import Condition, Severity
 
@@ -168,11 +168,22 @@ def test_only_if_of_a_gauge_compares_the_newest_tick(run, make_rule):
     assert running.tick({"process": "a", "open": 2}) == []
 
 
-def test_only_if_of_a_distribution_counts_its_values(run, make_rule):
-    gate = Comparison("<", MetricReference("rtt"), 3)
-    running = run(make_rule(stat="sum", above=0, only_if=gate))
-    verdicts = [running.tick({"process": "a", "connects": 1, "rtt": 9.0}) for _ in range(3)]
-    assert [bool(found) for found in verdicts] == [True, True, False]
+@pytest.mark.parametrize("metric", ["rtt", "lifetime", "accept_queue", "connect_latency", "response_latency"])
+def test_count_in_only_if_is_the_number_of_values_in_the_window(run, make_rule, metric):
+    gate = Comparison(">=", ValueCount(metric), 3)
+    running = run(make_rule(metric=metric, stat="p99", window_seconds=2, above=5, only_if=gate))
+    row = {"process": "a", metric: 9.0}
+    verdicts = [running.tick(*rows) for rows in ([row, {"process": "a"}], [row], [row, row], [row], [])]
+    assert [bool(found) for found in verdicts] == [False, False, True, True, False]
+
+
+def test_count_in_only_if_counts_selected_values_only(run, make_rule):
+    out = Condition("direction", any_of=("out",))
+    rule = make_rule(metric="rtt", stat="p99", above=5, only_if=Comparison(">=", ValueCount("rtt"), 2), where=[out])
+    running = run(rule)
+    row = {"process": "a", "rtt": 9.0}
+    assert running.tick(row | {"direction": "out"}, row | {"direction": "in"}) == []
+    assert len(running.tick(row | {"direction": "out"})) == 1
 
 
 def test_an_instance_clears_when_only_if_is_no_longer_met(run, make_rule):

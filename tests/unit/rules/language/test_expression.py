@@ -11,6 +11,7 @@ from watchdog.rules.language.expression import (
     ExpressionError,
     MetricReference,
     Operation,
+    ValueCount,
     is_linear,
     metrics_of,
     never_negative,
@@ -88,6 +89,18 @@ def test_comparisons_are_parsed(text, comparison):
 
 
 @pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("count >= 20", ValueCount("rtt")),
+        ("count / closes >= 20", Operation("/", ValueCount("rtt"), CLOSES)),
+        ("(count) >= 20", ValueCount("rtt")),
+    ],
+)
+def test_count_is_the_number_of_values_of_the_distribution(text, left):
+    assert parse_comparison(text, "rtt") == Comparison(">=", left, 20.0)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("connects", 'must be one comparison, like "connects >= 50"'),
@@ -98,6 +111,8 @@ def test_comparisons_are_parsed(text, comparison):
         ("connects > accepts", 'not a number: "accepts"; write it like 100'),
         ("connects > 10MB", 'wrong unit "MB" in "10MB": connections are written without a unit'),
         ("bytes_sent > 10MB/s", '"10MB/s" is a rate, but the value of the metric is not'),
+        ("count >= 5", "count is the number of values of a distribution, and metric is none: use a counter"),
+        ("1 + count >= 5", "count is the number of values of a distribution, and metric is none: use a counter"),
     ],
 )
 def test_an_invalid_comparison_has_an_error_message(text, message):

@@ -265,7 +265,7 @@ def test_arithmetic_with_distributions_is_reported(problems):
         "4: rule.metric: rtt has one value per connection: it cannot be part of arithmetic"
     ]
     assert problems(rule_text(fire_above="1", only_if='"rtt > 1"')) == [
-        "8: rule.only_if: rtt has one value per connection: use counters and gauges"
+        "8: rule.only_if: rtt has one value per connection: use counters, gauges or count"
     ]
 
 
