@@ -71,7 +71,11 @@ class Absence:
     def effect(self, verdict: Verdict, at_ns: int, *, is_active: bool) -> AbsenceEffect:
         """Return the effect in the newest tick on the instance; `is_active`: it fires."""
         rule, presence = verdict.rule, verdict.group.presence
-        if self.since_ns is None or not verdict.complete or verdict.labels == OVERFLOW_LABELS:
+        if verdict.labels == OVERFLOW_LABELS or presence is Presence.SELECTED:
+            return AbsenceEffect.NONE
+        if self.has_where_changed and not is_active:
+            return AbsenceEffect.END
+        if self.since_ns is None or not verdict.complete:
             return AbsenceEffect.NONE
         if self.has_where_changed and presence is Presence.UNSELECTED:
             return AbsenceEffect.END

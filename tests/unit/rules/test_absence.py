@@ -260,6 +260,16 @@ def test_a_firing_group_that_a_changed_rule_excludes_by_its_rows_ends_after_a_wi
     assert guard.ticks(9, storm) == {3: [("resolved", "crawler", "no longer selected")]}
 
 
+@pytest.mark.parametrize("limits", [{"above": None, "below": 5}, {"above": -1}])
+def test_a_pending_group_of_which_no_row_met_the_changed_where_does_not_fire(host, make_rule, limits):
+    rule = make_rule(stat="sum", above=5, window_seconds=3, for_seconds=2)
+    guard = Guard(host, rule)
+    guard.ticks(2, row("crawler", direction="in"))
+    guard.reload(make_rule(stat="sum", window_seconds=3, where=[OUT], **limits))
+    assert guard.ticks(9) == {}
+    assert guard.lifecycle.active_keys() == []
+
+
 def test_a_changed_rule_that_still_selects_the_group_changes_nothing(host, make_rule):
     rule = make_rule(stat="sum", above=5, window_seconds=3)
     guard = Guard(host, rule)
