@@ -231,6 +231,7 @@ static __always_inline void handle_connect(struct tracked_socket *tracked)
 	tracked->born_ns = bpf_ktime_get_boot_ns();
 	tracked->direction = DIRECTION_OUT;
 	tracked->flags = FLAG_CONNECT;
+	tracked->attempt_counted = 1;
 	set_socket_owner(tracked, current_task(), RANK_CONNECTOR);
 	tracked->owner_session = 0;
 }
@@ -281,11 +282,28 @@ static __always_inline void handle_closing(struct tracked_socket *tracked, struc
 	set_owner_to_current(tracked, sk);
 }
 
+/* Write the final record to the ledger, or to `sums`. `attempt`: of one that failed before its first packet, or NULL. */
+static __always_inline void write_final_record(struct sock *sk, struct tcp_sock *tp, struct tracked_socket *tracked,
+					       int from, struct attempt *attempt)
+{
+	struct connection *record = ledger.ringbuf_reserve(sizeof(*record)), unwritten;
+	struct sums *total;
+
+	if (record) {
+		fill_final_record(record, sk, tp, tracked, from, attempt);
+		ledger.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+		return;
+	}
+	fill_final_record(&unwritten, sk, tp, tracked, from, attempt);
+	count_loss(LOSS_LEDGER_FULL);
+	total = get_sums(&unwritten.owner, unwritten.netns, unwritten.direction);
+	if (total)
+		add_to_sums(total, &unwritten, &tracked->reported);
+}
+
 static __always_inline void handle_end(struct sock *sk, struct tracked_socket *tracked, int from)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-	struct connection *record, unwritten;
-	struct sums *total;
 
 	if (!tp)
 		return;
@@ -315,17 +333,7 @@ static __always_inline void handle_end(struct sock *sk, struct tracked_socket *t
 	if (from == TCP_SYN_RECV && tp->bytes_received && !tracked->born_ns)
 		tracked->born_ns = bpf_ktime_get_boot_ns(); /* a fast open that no process accepted */
 	tracked->ended = 1;
-	record = ledger.ringbuf_reserve(sizeof(*record));
-	if (record) {
-		fill_final_record(record, sk, tp, tracked, from);
-		ledger.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
-		return;
-	}
-	fill_final_record(&unwritten, sk, tp, tracked, from);
-	count_loss(LOSS_LEDGER_FULL);
-	total = get_sums(&unwritten.owner, unwritten.netns, unwritten.direction);
-	if (total)
-		add_to_sums(total, &unwritten, &tracked->reported);
+	write_final_record(sk, tp, tracked, from, NULL);
 }
 
 static __always_inline u16 encode_transition(int from, int to)

@@ -24,6 +24,8 @@ enum connection_flag {
 	FLAG_FAILED = 4, /* not established, or outbound and reset before the peer sent a byte */
 	FLAG_CORRECTION = 8, /* ended before: adds one reset to the final record, and nothing else */
 	FLAG_SOCKMAP = 16, /* was in a sockmap: bytes can have passed from socket to socket, past the counters */
+	FLAG_UNSENT = 32, /* failed before its first packet, on the way to a peer's address */
+	FLAG_DENIED = 64, /* failed before its first packet, denied by a policy of this host */
 };
 
 /* Indices into the map `losses`. */

@@ -61,17 +61,33 @@ static __always_inline void fill_record(struct connection *record, struct sock *
 	record->flags = tracked->flags;
 }
 
-/* Fill the final record of a connection that leaves the state `from`. */
+/* An attempt to connect that failed before its first packet: the socket does not have these members. */
+struct attempt {
+	u8 remote[16]; /* IPv4 as ::ffff:a.b.c.d; 0.0.0.0 or :: without an address */
+	u16 remote_port; /* host order */
+	u16 error; /* a positive errno */
+};
+
+/* Fill the final record of a connection that leaves the state `from`. `attempt`: NULL for one that reached SYN_SENT. */
 static __always_inline void fill_final_record(struct connection *record, struct sock *sk, struct tcp_sock *tp,
-					      struct tracked_socket *tracked, int from)
+					      struct tracked_socket *tracked, int from, struct attempt *attempt)
 {
 	__builtin_memset(record, 0, sizeof(*record));
 	fill_record(record, sk, tp, tracked);
 	record->ended_ns = bpf_ktime_get_boot_ns();
 	record->state = TCP_CLOSE;
 	record->error = sk->sk_err;
-	if (from == TCP_SYN_SENT && !record->error && !record->local_port)
-		record->error = EADDRNOTAVAIL; /* tcp_v4_connect found no free port: only its caller gets the error */
+	/*
+	 * tcp_v4_connect found no free port, or the bound one is in use towards this peer: only its caller gets the error.
+	 * sk_shutdown: close() before the first packet, which TCP Fast Open can delay to the first send.
+	 */
+	if (from == TCP_SYN_SENT && !record->error && !tp->segs_out && !sk->sk_shutdown)
+		record->error = EADDRNOTAVAIL;
+	if (!attempt)
+		return;
+	__builtin_memcpy(record->remote, attempt->remote, 16);
+	record->remote_port = attempt->remote_port;
+	record->error = attempt->error;
 }
 
 /* Fill a correction: one more reset sent, by a connection whose final record is already written. */

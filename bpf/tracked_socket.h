@@ -97,7 +97,8 @@ struct tracked_socket {
 		u8 direction;
 		u8 flags;
 		u8 owner_rank;
-		u8 ended;
+		u8 ended : 1;
+		u8 attempt_counted : 1; /* of a connect that has not returned yet: it reached SYN_SENT, or has a record */
 		u16 last_transition; /* newest state transition that was handled, see encode_transition() */
 	);
 	struct owner owner; /* a child inherits it from its listener, and `owner_exec_id` too */

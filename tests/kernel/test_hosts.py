@@ -1,5 +1,6 @@
 """Hosts in trouble: no free ports, a stopped watchdog, millions of files, programs that interrupt each other."""
 
+import errno
 import os
 import signal
 import socket
@@ -125,8 +126,59 @@ def test_a_connect_without_a_free_port_is_counted_with_its_own_cause(reader, nam
 
     assert reported == {"held": 10, "refused": 7}
     assert [rows.total(name) for name in ("connects", "established", "connect_failures")] == [17, 10, 7]
-    assert [row["failure"] for row in rows if row["connect_failures"]] == ["other"] * 7
+    assert [row["failure"] for row in rows if row["connect_failures"]] == ["no_port"] * 7
     assert rows.values("pid") == {program.pid}
+
+
+IN_USE = """
+import json, socket
+server = socket.create_server(("127.0.0.1", 80))
+other = socket.create_server(("127.0.0.1", 81))
+clients = [socket.socket() for _ in range(4)]
+for client in clients:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    client.bind(("127.0.0.1", 40000))
+failed = [client.connect_ex(("127.0.0.1", port)) for client, port in zip(clients, (80, 80, 81, 80))]
+print(json.dumps(failed), flush=True)
+input()
+"""
+
+
+def test_a_connect_from_a_port_in_use_towards_the_peer_has_no_port(reader, namespace):
+    program = namespace.run(sys.executable, "-c", IN_USE)
+    reported = program.receive()
+    rows = reader.rows(netns=namespace.inode).where(direction="out")
+
+    assert reported == [0, errno.EADDRNOTAVAIL, 0, errno.EADDRNOTAVAIL]
+    assert [rows.total(name) for name in ("connects", "established", "connect_failures")] == [4, 2, 2]
+    assert [row["failure"] for row in rows if row["connect_failures"]] == ["no_port"] * 2
+
+
+DEFERRED = """
+import json, socket
+TCP_FASTOPEN, TCP_FASTOPEN_CONNECT = 23, 30
+server = socket.socket()
+server.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN, 5)
+server.bind(("127.0.0.1", 80)); server.listen()
+with socket.socket() as client:
+    client.sendto(b"cookie", socket.MSG_FASTOPEN, ("127.0.0.1", 80))
+for _ in range(3):
+    with socket.socket() as client:
+        client.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
+        client.connect(("127.0.0.1", 80))
+print("{}", flush=True)
+input()
+"""
+
+
+def test_a_deferred_connect_that_is_closed_unsent_is_aborted(reader, namespace):
+    """With TCP_FASTOPEN_CONNECT and a cookie the SYN waits for the first send (tcp_fastopen_defer_connect)."""
+    namespace.set("sysctl", "-qw", "net.ipv4.tcp_fastopen=3")
+    program = namespace.run(sys.executable, "-c", DEFERRED)
+    program.receive()
+    rows = reader.until(lambda rows: rows.where(pid=program.pid).total("connect_failures") >= 3, netns=namespace.inode)
+
+    assert [row["failure"] for row in rows if row["connect_failures"]] == ["aborted"] * 3
 
 
 def test_nothing_is_lost_while_the_collecting_process_is_stopped(reader):

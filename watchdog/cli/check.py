@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import os
 import sys
@@ -26,7 +27,7 @@ from watchdog.config.settings import (
     read_settings,
 )
 from watchdog.errors import ConfigError, Problem, UsageError
-from watchdog.measure.catalogue import ON_DEMAND_METRICS
+from watchdog.measure.catalogue import ON_DEMAND_METRICS, UNSENT_FAILURES
 from watchdog.resources import shipped_rules_folder
 from watchdog.routing.route_checks import check_routes
 from watchdog.routing.routes import read_routes
@@ -160,6 +161,10 @@ def _check(paths: Sequence[Path]) -> _CheckReport:
 
 def _kernel_notes(rules: Sequence[Rule]) -> list[Problem]:
     # A rule can be correct although the kernel of this host does not provide its metric.
+    return [*_on_demand_notes(rules), *_connect_error_notes(rules)]
+
+
+def _on_demand_notes(rules: Sequence[Rule]) -> list[Problem]:
     readers = [rule for rule in rules if ON_DEMAND_METRICS.intersection(metrics_of(rule.metric))]
     if not readers:
         return []
@@ -167,6 +172,21 @@ def _kernel_notes(rules: Sequence[Rule]) -> list[Problem]:
 
     warning = message_probes_warning()
     return [Problem(rule.file, rule.line, "metric", warning) for rule in readers if warning]
+
+
+def _connect_error_notes(rules: Sequence[Rule]) -> list[Problem]:
+    readers = [rule for rule in rules if _names_unsent_failures(rule)]
+    if not readers:
+        return []
+    from watchdog.kernel.fexit_support import connect_errors_warning
+
+    warning = connect_errors_warning()
+    return [Problem(rule.file, rule.line, "where.failure", warning) for rule in readers if warning]
+
+
+def _names_unsent_failures(rule: Rule) -> bool:
+    patterns = [pattern for one in rule.where if one.dimension == "failure" for pattern in one.any_of]
+    return any(fnmatch.filter(UNSENT_FAILURES, pattern) for pattern in patterns)
 
 
 def _summary_problems(rules: Sequence[Rule]) -> list[Problem]:

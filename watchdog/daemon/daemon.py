@@ -84,6 +84,8 @@ class Daemon:
         self._prepare_folders()
         collector = start_collector(self._clock, configuration.settings.sampling.map_sizes)
         self._log_writer.start()
+        if problem := collector.connect_errors_problem:
+            _log.info("connects that fail before their first packet are not all counted: reason=%s", problem)
         self._check_reload()
         store = Store(folder, self._clock, boot_id())
         self._receiver_states.attach(store.database)

@@ -64,7 +64,8 @@ class Collector:
         """
         self._loaded = loaded
         self._clock = clock
-        self._attached = [libbpf.attach(fd) for fd in loaded.connection_programs.values()]
+        programs = (*loaded.connection_programs.values(), *loaded.connect_error_programs)
+        self._attached = [libbpf.attach(fd) for fd in programs]
         self._message_links: list[int] = []
         self._responses: RingBuffer | None = None
         self._sums = TotalsMap(loaded.maps["sums"], SUMS_KEY, SUMS)
@@ -74,6 +75,11 @@ class Collector:
         self._losses_before = np.zeros(len(LOSS_FIELDS), np.int64)
         self._missed_events = 0
         self._live_sockets = LiveSockets(loaded, _open_ring_buffer(loaded.maps["live"], CONNECTION))
+
+    @property
+    def connect_errors_problem(self) -> str:
+        """Return the reason why this kernel does not show every connect that fails before its first packet; or ""."""
+        return self._loaded.connect_errors_problem
 
     @property
     def message_probes_problem(self) -> str:
@@ -143,8 +149,9 @@ class Collector:
 
     def _count_misses(self) -> int:
         """Return how many runs of programs the kernel has skipped, without the programs that only count resets."""
-        messages = sum(libbpf.recursion_misses(program) for program in self._loaded.message_programs)
-        return messages + libbpf.recursion_misses(self._loaded.connection_programs[STATE_PROBE.name])
+        programs = (*self._loaded.message_programs, *self._loaded.connect_error_programs)
+        optional = sum(libbpf.recursion_misses(program) for program in programs)
+        return optional + libbpf.recursion_misses(self._loaded.connection_programs[STATE_PROBE.name])
 
     def _with_missed_resets(self, sums: Totals) -> Totals:
         """Add the resets for which the kernel skipped the programs. It counts them, but not per process."""

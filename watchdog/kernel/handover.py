@@ -21,9 +21,16 @@ from watchdog import errors
 from watchdog.config.map_sizes import MapSizes
 from watchdog.errors import HandoverError, KernelUnfit, WatchdogError
 from watchdog.kernel import layout, libbpf
-from watchdog.kernel.programs import CONNECTION_PROBES, FILE_ITERATOR, MESSAGE_PROBE_SETS, SOCKET_ITERATOR, Probe
+from watchdog.kernel.programs import (
+    CONNECT_ERROR_PROBES,
+    CONNECTION_PROBES,
+    FILE_ITERATOR,
+    MESSAGE_PROBE_SETS,
+    SOCKET_ITERATOR,
+    Probe,
+)
 
-_MAX_FDS = 32
+_MAX_FDS = 64
 _MAX_MESSAGE = 65536
 _LOADER_SECONDS = 60
 _MAX_COMPILER_OUTPUT = 2000  # characters from the end of the compiler's output
@@ -49,12 +56,16 @@ _KINDS = {"program": "anon_inode:bpf-prog", "link": "anon_inode:bpf_link", "map"
 class LoadedPrograms:
     """File descriptors from the loader: programs that are not attached yet, links of the iterators, and maps.
 
-    `connection_programs`: by name, in the order of `CONNECTION_PROBES`. `message_programs`: run at each message; empty
-    where the kernel cannot run them, for the reason in `message_probes_problem`. `socket_iterator_link`: None where the
-    kernel refuses it, for the reason in `socket_iterator_problem`; the walk over files then reports the sockets.
+    `connection_programs`: by name, in the order of `CONNECTION_PROBES`. `connect_error_programs`: see failed attempts;
+    those that the kernel cannot run are missing, for the reason in `connect_errors_problem`. `message_programs`: run at
+    each message; empty where the kernel cannot run them, for the reason in `message_probes_problem`.
+    `socket_iterator_link`: None where the kernel refuses it, for the reason in `socket_iterator_problem`; the walk over
+    files then reports the sockets.
     """
 
     connection_programs: Mapping[str, int]
+    connect_error_programs: tuple[int, ...]
+    connect_errors_problem: str
     message_programs: tuple[int, ...]
     message_probes_problem: str
     file_iterator_link: int
@@ -65,29 +76,42 @@ class LoadedPrograms:
     def close(self) -> None:
         """Close all descriptors; the kernel then frees programs and maps without another reference."""
         links = [link for link in (self.file_iterator_link, self.socket_iterator_link) if link is not None]
-        for fd in (*self.connection_programs.values(), *self.message_programs, *links, *self.maps.values()):
+        programs = (*self.connection_programs.values(), *self.connect_error_programs, *self.message_programs)
+        for fd in (*programs, *links, *self.maps.values()):
             os.close(fd)
 
 
-def manifest(message_probes: Sequence[Probe], *, with_socket_iterator: bool = True) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class OptionalParts:
+    """The loaded ones of the programs that not every kernel can run, and the reasons for what is missing, or ""."""
+
+    connect_error_probes: tuple[Probe, ...]
+    connect_errors_problem: str
+    message_probes: tuple[Probe, ...]
+    message_probes_problem: str
+    socket_iterator_problem: str
+
+
+def manifest(
+    connect_error_probes: Sequence[Probe], message_probes: Sequence[Probe], *, with_socket_iterator: bool = True
+) -> list[str]:
     """Return the names of the descriptors, "KIND:NAME", in the order of the hand-over."""
-    programs = [f"program:{probe.name}" for probe in (*CONNECTION_PROBES, *message_probes)]
+    programs = [f"program:{probe.name}" for probe in (*CONNECTION_PROBES, *connect_error_probes, *message_probes)]
     links = [f"link:{FILE_ITERATOR}", *([f"link:{SOCKET_ITERATOR}"] if with_socket_iterator else [])]
     return [*programs, *links, *(f"map:{name}" for name in MAPS)]
 
 
-def send(
-    channel: socket.socket,
-    fds: Mapping[str, int],
-    message_probes: Sequence[Probe],
-    message_probes_problem: str,
-    socket_iterator_problem: str,
-) -> None:
+def send(channel: socket.socket, fds: Mapping[str, int], optional: OptionalParts) -> None:
     """Send the descriptors, `fds` by manifest name, and the reasons for what is missing; "" where nothing is."""
-    names = manifest(message_probes, with_socket_iterator=not socket_iterator_problem)
+    names = manifest(
+        optional.connect_error_probes,
+        optional.message_probes,
+        with_socket_iterator=not optional.socket_iterator_problem,
+    )
     problems = {
-        "message_probes_problem": message_probes_problem,
-        "socket_iterator_problem": socket_iterator_problem,
+        "connect_errors_problem": optional.connect_errors_problem,
+        "message_probes_problem": optional.message_probes_problem,
+        "socket_iterator_problem": optional.socket_iterator_problem,
     }
     text = json.dumps({"fds": names, **problems})
     socket.send_fds(channel, [text.encode()], [fds[name] for name in names])
@@ -131,8 +155,9 @@ def _check_message(data: bytes, fds: list[int], flags: int) -> LoadedPrograms:
     if "error" in message:
         kind = getattr(errors, str(message["error"]), HandoverError)
         raise kind(str(message.get("text")), remedy=str(message.get("remedy", "")))
-    names = message.get("fds")
-    if names not in _known_manifests() or len(fds) != len(names):
+    names = message.get("fds", [])
+    connect_error_probes = [probe for probe in CONNECT_ERROR_PROBES if f"program:{probe.name}" in names]
+    if names not in _known_manifests(connect_error_probes) or len(fds) != len(names):
         raise HandoverError(f"unexpected descriptors from the loader: count={len(fds)} names={names}")
     by_kind: dict[str, dict[str, int]] = {"program": {}, "link": {}, "map": {}}
     for full_name, fd in zip(names, fds, strict=True):
@@ -147,6 +172,8 @@ def _check_message(data: bytes, fds: list[int], flags: int) -> LoadedPrograms:
             raise HandoverError(f"wrong map from the loader: {name} {found} expected={sizes}")
     return LoadedPrograms(
         connection_programs={probe.name: by_kind["program"].pop(probe.name) for probe in CONNECTION_PROBES},
+        connect_error_programs=tuple(by_kind["program"].pop(probe.name) for probe in connect_error_probes),
+        connect_errors_problem=str(message.get("connect_errors_problem")),
         message_programs=tuple(by_kind["program"].values()),
         message_probes_problem=str(message.get("message_probes_problem")),
         file_iterator_link=by_kind["link"][FILE_ITERATOR],
@@ -156,9 +183,9 @@ def _check_message(data: bytes, fds: list[int], flags: int) -> LoadedPrograms:
     )
 
 
-def _known_manifests() -> list[list[str]]:
+def _known_manifests(connect_error_probes: Sequence[Probe]) -> list[list[str]]:
     return [
-        manifest(probes, with_socket_iterator=with_socket_iterator)
+        manifest(connect_error_probes, probes, with_socket_iterator=with_socket_iterator)
         for probes in MESSAGE_PROBE_SETS
         for with_socket_iterator in (True, False)
     ]

@@ -35,6 +35,7 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("struct socket *sk_socket", "sk_socket"),
         ("u16 sk_type", "sk_type"),
         ("u16 sk_protocol", "sk_protocol"),
+        ("u8 sk_shutdown", "sk_shutdown"),
         ("int sk_err", "sk_err"),
         ("u32 sk_drops", "sk_drops"),  # atomic_t contains only the number
         ("u32 sk_ack_backlog", "sk_ack_backlog"),
@@ -56,7 +57,7 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("u32 segs_in", "segs_in"),
         ("u32 total_retrans", "total_retrans"),
     ),
-    "socket": (("struct sock *sk", "sk"), ("struct file *file", "file")),
+    "socket": (("u32 state", "state"), ("struct sock *sk", "sk"), ("struct file *file", "file")),
     "net_device": (("struct net *nd_net", "nd_net"),),  # possible_net_t contains only the pointer
     "sk_buff": (
         ("struct net_device *dev", "dev"),

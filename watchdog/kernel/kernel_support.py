@@ -160,6 +160,18 @@ def _account() -> str:
     return f"root changes to {privileges.service_account().pw_name}"
 
 
+def _connects(problem: str) -> Finding:
+    if not problem:
+        return Finding("ok", "connects", "attempts that fail before their first packet are counted, with their cause")
+    return Finding(
+        "note",
+        "connects",
+        "connects that fail before their first packet (no route, denied by a policy, no free port at bind) are not all"
+        f" counted: {problem}",
+        "use a kernel that allows fexit programs: Linux 6.1 or newer on x86_64, 6.4 on aarch64",
+    )
+
+
 def _load_for_real() -> Iterator[Finding]:
     clock = SystemClock()
     began = clock.boottime_ns()
@@ -169,6 +181,7 @@ def _load_for_real() -> Iterator[Finding]:
             reading = collector.read()
             message_probes_problem = collector.message_probes_problem
             socket_iterator_problem = collector.socket_iterator_problem
+            connect_errors_problem = collector.connect_errors_problem
         finally:
             collector.close()
     except WatchdogError as error:
@@ -182,6 +195,7 @@ def _load_for_real() -> Iterator[Finding]:
         f" of which the pass over live sockets took {reading.quality.pass_seconds * 1e3:.2f} ms"
         + (", the walk over files not finished" if reading.quality.walk_unfinished else ""),
     )
+    yield _connects(connect_errors_problem)
     if not Btf().traces_resets_without_socket():
         yield Finding(
             "note", "closed ports", "resets sent to a peer of a closed port are not counted", "use Linux 6.10 or newer"

@@ -26,6 +26,7 @@ from watchdog.kernel.kernel_headers import write_header_tree
 from watchdog.kernel.kfuncs import Kfuncs
 from watchdog.kernel.live_sockets import VISITS_PER_READ
 from watchdog.kernel.programs import (
+    CONNECT_ERROR_PROBES,
     CONNECTION_PROBES,
     FILE_ITERATOR,
     LEGACY_MESSAGE_PROBES,
@@ -40,7 +41,7 @@ from watchdog.resources import bpf_folder
 if TYPE_CHECKING:
     import types
 
-_UNIT = ("acceptors.bpf.c", "connection.bpf.c", "reset.bpf.c", "latency.bpf.c")
+_UNIT = ("acceptors.bpf.c", "connection.bpf.c", "connect_error.bpf.c", "reset.bpf.c", "latency.bpf.c")
 _SOURCES = ("connection.h", "tracked_socket.h", "owner.bpf.h", "record.bpf.h", *_UNIT)
 _INSTALL_BCC = (
     "install Debian's package python3-bpfcc and make the environment with"
@@ -69,12 +70,10 @@ def import_bcc() -> types.ModuleType:
 
 @dataclass(frozen=True, slots=True)
 class LoadResult:
-    """Loaded programs and maps: descriptors by manifest name, message probes, reasons for what is missing."""
+    """Loaded programs and maps: descriptors by manifest name, and the optional parts among them."""
 
     fds: dict[str, int]
-    message_probes: tuple[Probe, ...]
-    message_probes_problem: str
-    socket_iterator_problem: str
+    optional: handover.OptionalParts
 
 
 def write_sources(folder: Path) -> None:
@@ -121,8 +120,9 @@ def compile_and_load(folder: Path, map_sizes: MapSizes) -> LoadResult:
     fds = {f"program:{probe.name}": _load(bcc.lib, module.module, kfuncs, probe) for probe in CONNECTION_PROBES}
     fds.update({f"link:{name}": fd for name, fd in links.items()})
     fds.update({f"map:{name}": module[name].map_fd for name in handover.MAPS})
-    message_probes, message_probes_problem = _load_message_probes(bcc.lib, module.module, kfuncs, fds)
-    return LoadResult(fds, message_probes, message_probes_problem, problem)
+    connect_errors = _load_connect_error_probes(bcc.lib, module.module, kfuncs, fds)
+    messages = _load_message_probes(bcc.lib, module.module, kfuncs, fds)
+    return LoadResult(fds, handover.OptionalParts(*connect_errors, *messages, problem))
 
 
 def _cflags(folder: Path, map_sizes: MapSizes, kfuncs: Kfuncs) -> list[str]:
@@ -162,6 +162,25 @@ def _attach_socket_iterator(lib: Any, module: Any) -> int:
     lib.bcc_iter_attach.argtypes = [ct.c_int, ct.c_void_p, ct.c_uint]
     link = lib.bcc_iter_attach(iterator, ct.addressof(link_info), len(link_info))
     return libbpf.check_result(link, "cannot attach the iterator over sockets")
+
+
+def _load_connect_error_probes(
+    lib: Any, module: Any, kfuncs: Kfuncs, fds: dict[str, int]
+) -> tuple[tuple[Probe, ...], str]:
+    loaded, refused = [], {}
+    for probe in CONNECT_ERROR_PROBES:
+        try:
+            program = _load(lib, module, kfuncs, probe)
+            os.close(libbpf.attach(program))  # some kernels load fexit programs and cannot attach them (arm64 to 6.3)
+        except (KernelUnfit, NotPermitted, OSError) as error:
+            refused[probe.target] = error.text if isinstance(error, WatchdogError) else str(error)
+        else:
+            fds[f"program:{probe.name}"] = program
+            loaded.append(probe)
+    if not refused:
+        return tuple(loaded), ""
+    reason = next(iter(refused.values())).splitlines()[0]
+    return tuple(loaded), f"no fexit program on {', '.join(refused)}: {reason}"
 
 
 def _load_message_probes(lib: Any, module: Any, kfuncs: Kfuncs, fds: dict[str, int]) -> tuple[tuple[Probe, ...], str]:
@@ -209,13 +228,7 @@ def main(channel_fd: int, folder: Path, map_sizes: MapSizes) -> int:
             write_sources(folder)
             privileges.keep_only_capabilities(privileges.LOADER_CAPABILITIES)
             loaded = compile_and_load(folder, map_sizes)
-            handover.send(
-                channel,
-                loaded.fds,
-                loaded.message_probes,
-                loaded.message_probes_problem,
-                loaded.socket_iterator_problem,
-            )
+            handover.send(channel, loaded.fds, loaded.optional)
         except WatchdogError as error:
             handover.send_error(channel, error)
             return error.exit_code

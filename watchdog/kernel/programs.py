@@ -41,6 +41,12 @@ def _fexit(*names: str) -> tuple[Probe, ...]:
     return tuple(Probe(name, AttachType.FEXIT, name) for name in names)
 
 
+CONNECT_ERROR_PROBES = _fexit(
+    *("tcp_v4_connect", "tcp_v6_connect", "tcp_v4_pre_connect", "tcp_v6_pre_connect"),
+    *("security_socket_connect", "inet_csk_get_port"),
+)
+"""Attempts that fail before their first packet: attached where the kernel allows it, each on its own."""
+
 LEGACY_MESSAGE_PROBES = (
     *_fexit("tcp_sendmsg", "udp_sendmsg", "udp_recvmsg", "udpv6_sendmsg", "udpv6_recvmsg"),
     _RECEIVE_PROBE,

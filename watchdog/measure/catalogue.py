@@ -31,7 +31,9 @@ class Unit(enum.StrEnum):
 
 DIRECTIONS = ("unknown", "out", "in")
 FAMILIES = ("", "ipv4", "ipv6")
-FAILURES = ("", "refused", "timeout", "unreachable", "reset", "aborted", "other")
+FAILURES = ("", "refused", "timeout", "unreachable", "reset", "aborted", "no_route", "denied", "no_port", "other")
+UNSENT_FAILURES = ("no_route", "denied", "no_port")
+"""Failures before the first packet: counted in full where the kernel allows fexit programs."""
 # include/net/tcp_states.h, by number
 TCP_STATES = (
     "", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT",
@@ -48,8 +50,8 @@ _ENDED = ("CLOSE",)
 _NO_FAILURE = ("",)
 
 IMPOSSIBLE_PAIRS = (
-    # Only a socket in SYN_SENT can be refused (tcp_reset).
-    ("direction", ("in",), "failure", ("refused",)),
+    # Only a socket in SYN_SENT can be refused (tcp_reset). Only an attempt to connect needs a route and a port.
+    ("direction", ("in",), "failure", ("refused", "no_route", "no_port")),
     ("direction", ("in",), "state", ("SYN_SENT",)),
     # A live connection has no failure yet.
     ("state", (*_LIVE, *_LISTENING), "failure", tuple(filter(None, FAILURES))),
@@ -106,7 +108,7 @@ METRICS: dict[str, Metric] = {
             MetricKind.COUNTER,
             Unit.CONNECTIONS,
             "attempts to connect out",
-            "CLOSE to SYN_SENT",
+            "CLOSE to SYN_SENT; failures before that: return values of the connect path",
             _EVENT,
             directions=("out",),
         ),
@@ -143,7 +145,7 @@ METRICS: dict[str, Metric] = {
             MetricKind.COUNTER,
             Unit.CONNECTIONS,
             "attempts that were not established, or were reset within 1 s before a byte was answered; by `failure`",
-            "sk_err at CLOSE",
+            "sk_err at CLOSE; failures before SYN_SENT: return values of the connect path",
             _EVENT,
             directions=("out",),
             states=_ENDED,

@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.clock import SECOND_NS
-from watchdog.kernel.layout import FLAG_ACCEPTED, FLAG_CONNECT, FLAG_CORRECTION, FLAG_FAILED, FLAG_SOCKMAP
+from watchdog.kernel.layout import (
+    FLAG_ACCEPTED,
+    FLAG_CONNECT,
+    FLAG_CORRECTION,
+    FLAG_DENIED,
+    FLAG_FAILED,
+    FLAG_SOCKMAP,
+    FLAG_UNSENT,
+)
 from watchdog.measure.catalogue import DIRECTIONS, FAILURES, TCP_STATES
 from watchdog.measure.snapshot import Numbers
 
@@ -49,8 +57,22 @@ for _number, _name in {
     errno.ECONNRESET: "reset",
     errno.EPIPE: "reset",  # tcp_reset() in CLOSE_WAIT
     errno.ECONNABORTED: "aborted",
+    errno.EACCES: "denied",  # on the way: ICMPv6 "administratively prohibited"
+    errno.EPERM: "denied",
+    errno.EADDRINUSE: "no_port",
+    errno.EADDRNOTAVAIL: "no_port",
 }.items():
     _FAILURE_OF_ERRNO[_number] = FAILURES.index(_name)
+# Errors of the search for a route, with FLAG_UNSENT: tcp_v4_connect, tcp_v6_connect. The other errors mean the same.
+_NO_ROUTE_ERRORS = (
+    errno.ENETUNREACH,  # no route, or `throw`
+    errno.EHOSTUNREACH,  # `unreachable`
+    errno.EINVAL,  # `blackhole`, or a link-local address without an interface
+    errno.EADDRNOTAVAIL,  # a route, but no source address for it
+    errno.ENETDOWN,
+    errno.ENODEV,
+)
+_NO_ROUTE, _DENIED = FAILURES.index("no_route"), FAILURES.index("denied")
 
 
 def is_correction(rows: ConnectionRows | ConnectionFields) -> NDArray[np.bool_]:
@@ -133,7 +155,12 @@ def failure_codes(rows: ConnectionFields) -> NDArray[np.uint8]:
     broken = rows["error"] != 0
     failed = (rows["flags"] & FLAG_FAILED) != 0
     ended = (rows["ended_ns"] != 0) & (broken | failed)
-    return np.where(ended, _FAILURE_OF_ERRNO[np.minimum(rows["error"], 255)], 0).astype(np.uint8)
+    codes = np.where(ended, _FAILURE_OF_ERRNO[np.minimum(rows["error"], 255)], 0).astype(np.uint8)
+    unsent = np.flatnonzero(rows["flags"] & (FLAG_UNSENT | FLAG_DENIED))
+    if len(unsent):
+        codes[unsent[np.isin(rows["error"][unsent], _NO_ROUTE_ERRORS)]] = _NO_ROUTE
+        codes[unsent[(rows["flags"][unsent] & FLAG_DENIED) != 0]] = _DENIED
+    return codes
 
 
 def _connect_failures(rows: ConnectionFields, metrics: dict[str, Numbers]) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from watchdog.cli import check
 from watchdog.errors import UsageError
+from watchdog.kernel.fexit_support import connect_errors_warning
 from watchdog.rules.language import template
 
 RULE = """\
@@ -206,6 +207,19 @@ def test_prints_json_for_programs(bpf_watchdog, write):
 def test_a_path_that_does_not_exist_is_an_error_of_usage(bpf_watchdog, tmp_path, arguments):
     with pytest.raises(UsageError, match=f"no such file or folder: {tmp_path}/none"):
         bpf_watchdog("check", *[argument.format(tmp_path) for argument in arguments])
+
+
+@pytest.mark.parametrize(
+    ("failure", "is_unsent"),
+    [("no_route", True), ("no_*", True), ("denied", True), ("refused", False), ("!denied", False)],
+)
+def test_notes_rules_on_failures_before_the_first_packet_where_they_are_not_counted(
+    bpf_watchdog, write, failure, is_unsent
+):
+    warning = connect_errors_warning()
+    file = write(RULE.replace('"connects"', '"connect_failures"') + f'where = {{ failure = "{failure}" }}\n')
+    noted = [f"{file}:1: where.failure: note: {warning}"] if warning and is_unsent else []
+    assert bpf_watchdog("check", file)[:2] == (0, noted)
 
 
 def test_without_paths_checks_the_hosts_own_files(bpf_watchdog, write, tmp_path, monkeypatch):

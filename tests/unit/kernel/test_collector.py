@@ -39,7 +39,9 @@ def test_after_a_failed_reading_ended_connections_are_in_the_next_one(clock, mon
     monkeypatch.setattr(Collector, "_quality", lambda *_: "quality")
     monkeypatch.setattr(Collector, "_count_misses", lambda _: 0)
     monkeypatch.setattr(Collector, "_with_missed_resets", lambda _, sums: sums)
-    collector = Collector(SimpleNamespace(connection_programs={}, maps=collections.Counter()), clock)
+    collector = Collector(
+        SimpleNamespace(connection_programs={}, connect_error_programs=(), maps=collections.Counter()), clock
+    )
 
     def fail(*_):
         raise OSError("no")
@@ -72,7 +74,10 @@ def counts(monkeypatch, clock):
     maps = {name: name for name in ("sums", "reset_peers", "datagrams", "ledger", "losses", "fallback_events", "live")}
     programs = {probe.name: probe.name for probe in CONNECTION_PROBES}
     return Collector(
-        SimpleNamespace(connection_programs=programs, message_programs=("sends",), maps=maps), clock
+        SimpleNamespace(
+            connection_programs=programs, connect_error_programs=("connects",), message_programs=("sends",), maps=maps
+        ),
+        clock,
     ), kernel_counts
 
 

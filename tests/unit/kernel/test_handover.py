@@ -9,7 +9,7 @@ import pytest
 
 from watchdog.errors import HandoverError, KernelUnfit
 from watchdog.kernel import handover
-from watchdog.kernel.programs import MESSAGE_PROBES
+from watchdog.kernel.programs import CONNECT_ERROR_PROBES, MESSAGE_PROBES
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def send(there, message, fds):
 def test_a_wrong_number_of_descriptors_is_refused_and_they_are_closed(channel, count):
     here, there = channel
     devices = [os.open("/dev/null", os.O_RDONLY) for _ in range(count)]
-    send(there, json.dumps({"fds": handover.manifest(MESSAGE_PROBES)}).encode(), devices)
+    send(there, json.dumps({"fds": handover.manifest(CONNECT_ERROR_PROBES, MESSAGE_PROBES)}).encode(), devices)
     for fd in devices:
         os.close(fd)
     before = open_descriptors()
@@ -44,7 +44,7 @@ def test_a_wrong_number_of_descriptors_is_refused_and_they_are_closed(channel, c
 
 def test_descriptors_of_another_kind_are_refused(channel):
     here, there = channel
-    names = handover.manifest(MESSAGE_PROBES)
+    names = handover.manifest(CONNECT_ERROR_PROBES, MESSAGE_PROBES)
     null = os.open("/dev/null", os.O_RDONLY)
     send(there, json.dumps({"fds": names}).encode(), [null] * len(names))
     os.close(null)
@@ -55,7 +55,7 @@ def test_descriptors_of_another_kind_are_refused(channel):
 
 def test_other_names_are_refused(channel):
     here, there = channel
-    names = ["program:other", *handover.manifest(MESSAGE_PROBES)[1:]]
+    names = ["program:other", *handover.manifest(CONNECT_ERROR_PROBES, MESSAGE_PROBES)[1:]]
     null = os.open("/dev/null", os.O_RDONLY)
     send(there, json.dumps({"fds": names}).encode(), [null] * len(names))
     os.close(null)
