@@ -7,7 +7,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from watchdog.measure.snapshot import Numbers
-from watchdog.rules.language.expression import Constant, Expression, MetricReference, ValueCount, is_share
+from watchdog.rules.language.expression import (
+    Constant,
+    Expression,
+    MetricReference,
+    ValueCount,
+    is_share,
+    is_share_of_same_ticks,
+)
 
 
 def evaluate_expression(expression: Expression, read: Callable[[str], Numbers]) -> Numbers:
@@ -29,7 +36,8 @@ def evaluate_expression(expression: Expression, read: Callable[[str], Numbers]) 
         case "*":
             return left * right
         case "/":
-            return _divide(left, right)
+            quotient = _divide(left, right)
+            return np.fmin(quotient, 1.0) if is_share(expression) else quotient
 
 
 Bounds = tuple[Numbers, Numbers]
@@ -57,11 +65,10 @@ def evaluate_bounds(expression: Expression, read: Callable[[str], Bounds]) -> Bo
                 return _extremes([low * high for low in left for high in right])
             case "/":
                 low, high = _divide_bounds(left, right)
-                if not is_share(expression):
-                    return low, high
-                # Each missing part is also missing in the whole.
-                greatest = _divide(left[1], right[0] + left[1] - left[0])
-                return low, np.fmin(np.fmin(high, greatest), 1.0)
+                if is_share_of_same_ticks(expression):
+                    # Each missing part is also missing in the whole.
+                    high = np.fmin(high, _divide(left[1], right[0] + left[1] - left[0]))
+                return (np.fmin(low, 1.0), np.fmin(high, 1.0)) if is_share(expression) else (low, high)
 
 
 def _extremes(corners: Sequence[Numbers]) -> Bounds:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, cast
 
@@ -19,6 +19,15 @@ Comparator = Literal["<", "<=", ">", ">="]
 COMPARE: Final = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 _COUNT = "count"
+# Each failed attempt is a connection that ended; each segment sent again is a segment sent.
+_PARTS_OF_SAME_TICKS = {"connect_failures": ("closes",), "retransmits": ("packets_sent",)}
+# Later events of connections are a part of earlier ones: more in one window than there were before is a matter of time.
+_PARTS = {
+    "connect_failures": ("connects",),
+    "established": ("connects",),
+    "accepts": ("established",),
+    "closes": ("connects", "established", "accepts"),
+}
 _MAX_LENGTH = 500
 _MAX_DEPTH = 20
 _TOKEN = re.compile(r"\s*(?:(?P<number>\d+(?:\.\d+)?)|(?P<name>[A-Za-z_]\w*)|(?P<mark>[-+*/()]))", re.ASCII)
@@ -239,17 +248,21 @@ def never_negative(expression: Expression) -> bool:
 
 def is_share(expression: Expression) -> bool:
     """Return whether no value of `expression` is above 1: a part, divided by a sum that it is a part of."""
+    return _is_part_of(expression, _PARTS) or is_share_of_same_ticks(expression)
+
+
+def is_share_of_same_ticks(expression: Expression) -> bool:
+    """Return whether `expression` is a share whose parts are counted in the ticks of their wholes."""
+    return _is_part_of(expression, _PARTS_OF_SAME_TICKS)
+
+
+def _is_part_of(expression: Expression, parts: Mapping[str, Collection[str]]) -> bool:
     match expression:
         case Operation("/", MetricReference(part), whole):
-            terms = list(_terms(whole))
-            return never_negative(whole) and (MetricReference(part) in terms or _is_part(part, terms))
+            wholes = {MetricReference(name) for name in (part, *parts.get(part, ()))}
+            return never_negative(whole) and not wholes.isdisjoint(_terms(whole))
         case _:
             return False
-
-
-def _is_part(metric: str, terms: list[Expression]) -> bool:
-    # Each failed attempt is a connection that ended, counted in the same tick. Attempts (`connects`) were earlier.
-    return metric == "connect_failures" and MetricReference("closes") in terms
 
 
 def _terms(expression: Expression) -> Iterator[Expression]:

@@ -146,6 +146,28 @@ def test_a_divisor_of_zero_counts_as_one(run, make_rule):
     assert by_process(verdicts) == {"a": (0, None, None), "b": (7, WARNING, WARNING)}
 
 
+@pytest.mark.parametrize("stat", ["rate", "sum", "max", "last"])
+@pytest.mark.parametrize(
+    ("part", "whole"),
+    [
+        ("connect_failures", "connects"),
+        ("connect_failures", "closes"),
+        ("closes", "connects"),
+        ("closes", "accepts"),
+        ("closes", "established"),
+        ("established", "connects"),
+        ("accepts", "established"),
+        ("retransmits", "packets_sent"),
+    ],
+)
+def test_a_share_of_events_of_different_moments_is_at_most_one(run, make_rule, stat, part, whole):
+    running = run(make_rule(metric=ratio(part, whole), stat=stat, above=0.5, window_seconds=2))
+    running.tick({"process": "a", whole: 40})
+    running.quiet(3)
+    assert by_process(running.tick({"process": "a", part: 40}))["a"][0] == 1
+    assert by_process(running.tick({"process": "a", part: 40, whole: 3}))["a"][0] == 1
+
+
 def test_the_maximum_of_a_sum_is_taken_over_single_ticks(run, make_rule):
     both = Operation("+", MetricReference("bytes_sent"), Operation("*", Constant(2), MetricReference("bytes_received")))
     running = run(make_rule(metric=both, stat="max", above=0), active="a")

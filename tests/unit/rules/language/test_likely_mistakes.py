@@ -162,7 +162,7 @@ def test_a_limit_beyond_every_value_is_a_problem(remarks, keys, message):
     ("keys", "message"),
     [
         (
-            SHARE | {"metric": "connect_failures / connects", "level": "fire_above = 5"},
+            SHARE | {"metric": "listen_drops / accepts", "level": "fire_above = 5"},
             'is 500 %: write "5%" for a share, or "500%" if it is meant',
         ),
         (

@@ -54,7 +54,10 @@ def messages(load, *args, **keys):
         (
             "connect_failures",
             'failure = ""',
-            'connect_failures never has failure "": possible are refused, timeout, unreachable, reset, aborted, other',
+            (
+                'connect_failures never has failure "": possible are refused, timeout, unreachable, reset, aborted,'
+                " no_route, denied, no_port, other"
+            ),
         ),
         ("connects", 'direction = "!out"', "excludes every direction that connects can have: out"),
         ("closes", 'state = ["*", "!CL*"]', "excludes every state that closes can have: CLOSE"),

@@ -16,7 +16,7 @@ STORM = """\
 [[rule]]
 id = "storm"
 summary = "{process} opens {value}"
-metric = "established / closes"
+metric = "resets_received / closes"
 stat = "rate"
 window = "5s"
 by = ["process"]
@@ -48,7 +48,7 @@ def hash_of(tmp_path):
         (OTHER, STORM),
         (STORM.replace('"5s"', '"5000ms"') + OTHER,),
         (STORM.replace("{ warning = 100, critical = 500 }", "{ critical = 500.0, warning = 100 }") + OTHER,),
-        (STORM.replace("established / closes", "established/closes") + OTHER,),
+        (STORM.replace("resets_received / closes", "resets_received/closes") + OTHER,),
         (STORM + 'for = "0s"\n' + OTHER,),
     ],
 )
@@ -61,7 +61,7 @@ def test_notation_and_files_do_not_change_the_hash(hash_of, same):
     [
         ("storm", "storn"),
         ("opens", "open"),
-        ("established / closes", "closes / established"),
+        ("resets_received / closes", "closes / resets_received"),
         ('"rate"', '"sum"'),
         ('"5s"', '"6s"'),
         ('by = ["process"]', 'by = ["process", "unit"]'),
