@@ -30,6 +30,7 @@ from watchdog.daemon.heartbeat import Heartbeat, RulesInForce
 from watchdog.daemon.log_writer import LogWriter
 from watchdog.daemon.malloc import release_free_memory
 from watchdog.daemon.pipeline import Pipeline, RuleErrors
+from watchdog.daemon.reload_alert import Refusal
 from watchdog.errors import StoreError, WatchdogError
 from watchdog.kernel import privileges
 from watchdog.kernel.startup import require_privileges, start_collector
@@ -68,7 +69,7 @@ class Daemon:
         self._host = socket.gethostname()
         self._receiver_states = ReceiverStates(clock)
         self._pipeline: Pipeline | None = None
-        self._heartbeat = Heartbeat(self._host, self._receiver_problems, clock, _log)
+        self._heartbeat = Heartbeat(self._host, self._problems, clock, _log)
 
     def run(self) -> int:
         """Run until a signal; return the exit code.
@@ -129,8 +130,8 @@ class Daemon:
         control.start()
         return control
 
-    def _receiver_problems(self) -> list[str]:
-        return [] if self._pipeline is None else self._pipeline.receiver_problems()
+    def _problems(self) -> list[str]:
+        return [] if self._pipeline is None else self._pipeline.problems()
 
     def _set_heartbeat(self, configuration: Configuration) -> None:
         rules = RulesInForce(len(configuration.rules), ruleset_hash(configuration.rules))
@@ -164,8 +165,9 @@ class Daemon:
             self._systemd.notify_reloading()
             try:
                 self._reload(pipeline, started)
-            except Exception:  # noqa: BLE001 - an edge: no content of a file may end the daemon
+            except Exception as error:  # noqa: BLE001 - an edge: no content of a file may end the daemon
                 _log.exception("reload failed, the former configuration stays in force")
+                self._report_refusal(pipeline, Refusal(f"defect of bpf-watchdog: {type(error).__name__}, see the log"))
             self._systemd.notify_ready()
 
     def _reload(self, pipeline: Pipeline, started: Settings) -> None:
@@ -173,12 +175,14 @@ class Daemon:
             configuration = read_configuration(self._options.sources, self._receiver_states.open)
         except WatchdogError as error:
             _log.error("reload refused, the former configuration stays in force:\n%s", error)
+            self._report_refusal(pipeline, Refusal.from_error(error))
             return
         pipeline.reload(configuration)
         if keys := changed_restart_keys(started, configuration.settings):
             _log.warning("changed keys take effect at a restart only, former values stay: keys=%s", ",".join(keys))
         self._tick_loop.change_interval(configuration.interval_ns)
         self._set_heartbeat(configuration)
+        self._report_rules_in_force(configuration)
         _log.info("reloaded: rules=%d from=%s", len(configuration.rules), configuration.rules_origin)
 
     def _log_start(self, configuration: Configuration, open_connections: int, folder: Path, restored: int) -> None:
@@ -203,4 +207,11 @@ class Daemon:
             _log.info("%s", line)
         for note in configuration.notes:
             _log.info("%s", note)
-        self._systemd.notify_status(f"watching by {format_count(count, 'rule')}")
+        self._report_rules_in_force(configuration)
+
+    def _report_rules_in_force(self, configuration: Configuration) -> None:
+        self._systemd.notify_status(f"watching by {format_count(len(configuration.rules), 'rule')}")
+
+    def _report_refusal(self, pipeline: Pipeline, refusal: Refusal) -> None:
+        self._systemd.notify_status(refusal.describe())
+        pipeline.report_refused_reload(refusal)

@@ -12,6 +12,7 @@ from watchdog.alerts.evidence_collector import EvidenceCollector
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import Clock, Now
 from watchdog.daemon.configuration import Configuration
+from watchdog.daemon.reload_alert import Refusal, ReloadAlert
 from watchdog.delivery.delivery import Delivery
 from watchdog.delivery.health import Outage
 from watchdog.delivery.outage_handler import OutageHandler
@@ -58,6 +59,7 @@ class Pipeline:
         self._lifecycle = Lifecycle(host)
         self._evidence = EvidenceCollector(self._engine, self._meter.process_start_ns, read_process, clock)
         self._evidence.with_command = configuration.settings.evidence.command_line
+        self._reload_alert = ReloadAlert(configuration.receivers)
         self._outage_handler = OutageHandler(
             store.database, configuration.settings, configuration.receivers, host, self._log
         )
@@ -86,7 +88,8 @@ class Pipeline:
             )
         self.restored_alert_count = len(firing)
         self._unwritten: list[Notification] = []
-        self._failed_ticks = self._lost_samples = 0  # since the newest tick that evaluated its sample
+        # Since the newest tick that evaluated its sample:
+        self._failed_ticks = self._lost_samples = self._refused_reloads = 0
         self._create_delivery(configuration)
 
     def start(self) -> int:
@@ -115,16 +118,18 @@ class Pipeline:
 
     def _process_tick(self, tick: ScheduledTick) -> None:
         wall = self._clock.wall()
-        ticks = TickCounts(tick.late_seconds, tick.missed, self._failed_ticks, self._lost_samples)
+        ticks = TickCounts(
+            tick.late_seconds, tick.missed, self._failed_ticks, self._lost_samples, self._refused_reloads
+        )
         self._lost_samples += 1  # until it has been evaluated
         snapshot = self._meter.advance(self._collector.read(), wall, ticks)
         now = Now(snapshot.at_ns, wall)
         verdicts = self._engine.evaluate(snapshot, self._lifecycle.active_keys())
-        self._failed_ticks = self._lost_samples = 0
+        self._failed_ticks = self._lost_samples = self._refused_reloads = 0
         outages = self._delivery.outages()
         transitions = self._lifecycle.advance(verdicts, now)
         transitions = self._evidence.collect(snapshot, self._lifecycle, transitions)
-        transitions = [*transitions, *self._outage_handler.update_alerts(outages, now)]
+        transitions += [*self._reload_alert.advance(now), *self._outage_handler.update_alerts(outages, now)]
         try:
             self._commit(transitions, outages, now)
         finally:
@@ -165,13 +170,30 @@ class Pipeline:
         if notified is not None:
             self._delivery.set_refreshed_alerts(notified, self._host)
 
-    def receiver_problems(self) -> list[str]:
-        """Return one line per receiver that is down. Reads memory only, never blocks; may be called from any thread."""
+    def problems(self) -> list[str]:
+        """Return one line for a refused reload and for each receiver that is down.
+
+        Reads memory only, never blocks; may be called from any thread.
+        """
+        refusal = self._reload_alert.refusal
         down = self._outage_handler.down_receivers(self._delivery.outages(), self._clock.boottime_ns())
-        return [outage.describe(name) for name, outage in down.items()]
+        return [
+            *([] if refusal is None else [refusal.describe()]),
+            *(outage.describe(name) for name, outage in down.items()),
+        ]
+
+    def report_refused_reload(self, refusal: Refusal) -> None:
+        """Notify all receivers that a reload was refused, until one is accepted."""
+        with self._between_ticks:
+            self._reload_alert.report(refusal)
+            self._refused_reloads += 1
 
     def _firing_alerts(self) -> dict[str, Alert]:
-        return {**self._lifecycle.firing_alerts(), **self._outage_handler.firing_alerts()}
+        return {
+            **self._lifecycle.firing_alerts(),
+            **self._reload_alert.firing_alerts(),
+            **self._outage_handler.firing_alerts(),
+        }
 
     def _notified_alerts(self) -> dict[str, list[Alert]]:
         notified = self._grouping.notified_alerts(self._refreshed_receivers)
@@ -198,6 +220,8 @@ class Pipeline:
             self._outage_handler.reload(
                 configuration.settings, configuration.receivers, self._lifecycle.firing_alerts(), now
             )
+            self._reload_alert.take_receivers(configuration.receivers)
+            self._reload_alert.report(None)
             firing, routing = self._firing_alerts(), configuration.settings.routing
             self._grouping.reload(routing, firing, now, set(configuration.receivers), configuration.routes)
         # Without the lock: a receiver that hangs must not delay ticks.

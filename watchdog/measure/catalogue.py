@@ -27,6 +27,7 @@ class Unit(enum.StrEnum):
     DATAGRAMS = "datagrams"
     RATIO = "ratio"
     TICKS = "ticks"
+    RELOADS = "reloads"
 
 
 DIRECTIONS = ("unknown", "out", "in")
@@ -346,6 +347,15 @@ METRICS: dict[str, Metric] = {
             _OWN,
             missing_dimensions=(*_OWNER, *_END),
         ),
+        Metric(
+            "refused_reloads",
+            MetricKind.COUNTER,
+            Unit.RELOADS,
+            "reloads of the watchdog itself that were refused, see its log; in one row of process `bpf-watchdog`",
+            "the daemon's own counts",
+            _OWN,
+            missing_dimensions=(*_OWNER, *_END),
+        ),
     )
 }
 
@@ -356,7 +366,7 @@ TRAFFIC_METRICS = ("bytes_sent", "bytes_received", "packets_sent", "packets_rece
 UNCOUNTED_IN_SOCKMAP = frozenset(("bytes_sent", "bytes_received", "send_queue", "receive_queue"))
 """Metrics that miss the messages that a sockmap passes from socket to socket."""
 
-OWN_METRICS = ("lost_connections", "missed_ticks", "failed_ticks")
+OWN_METRICS = ("lost_connections", "missed_ticks", "failed_ticks", "refused_reloads")
 """Counts of the watchdog itself, not of the host."""
 
 ON_DEMAND_METRICS = frozenset(name for name, metric in METRICS.items() if metric.on_demand)

@@ -58,12 +58,13 @@ class _Dimensions(Mapping[str, Codes]):
 
 @dataclass(frozen=True, slots=True)
 class TickCounts:
-    """Counts of the daemon since the newest snapshot, as in `Quality`."""
+    """Counts of the daemon since the newest snapshot, as in `Quality`; `refused_reloads`: by SIGHUP."""
 
     late_seconds: float = 0.0
     missed: int = 0
     failed: int = 0
     lost_samples: int = 0
+    refused_reloads: int = 0
 
 
 NO_MISSED_TICKS = TickCounts()
@@ -101,7 +102,12 @@ class Meter:
         quality = _complete_quality(reading.quality, changes, len(nameless), tick_counts)
         unattributed = quality.sums_full + quality.storage_failed + quality.missed_events
         lost = np.append(_lost_connections(changes, nameless), unattributed)
-        changes = _with_own_row(changes, {"missed_ticks": tick_counts.missed, "failed_ticks": tick_counts.failed})
+        own = {
+            "missed_ticks": tick_counts.missed,
+            "failed_ticks": tick_counts.failed,
+            "refused_reloads": tick_counts.refused_reloads,
+        }
+        changes = _with_own_row(changes, own)
         changes.metrics["lost_connections"][:] = lost
         response_rows = changes.responses.rows
         elapsed = 0 if self._previous_ns is None else reading.at_ns - self._previous_ns

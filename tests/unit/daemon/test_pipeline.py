@@ -25,10 +25,11 @@ from watchdog.config.settings import (
 )
 from watchdog.daemon.configuration import Configuration
 from watchdog.daemon.pipeline import Pipeline, RuleErrors
+from watchdog.daemon.reload_alert import Refusal
 from watchdog.delivery import local_log as local_log_module
 from watchdog.delivery.delivery import Delivery
 from watchdog.delivery.receiver_down import RECEIVER_DOWN_RULE
-from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError
+from watchdog.errors import ConfigError, DeliveryError, DeliveryErrorReason, Problem, StoreError
 from watchdog.kernel.collector import Reading
 from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, FLAG_CONNECT, RESPONSE, SUMS, SUMS_KEY
 from watchdog.kernel.quality import Quality
@@ -573,6 +574,44 @@ def test_a_failed_tick_is_counted_and_its_lost_sample_makes_rules_unknown(simula
 
     assert [int(snapshot.metrics["failed_ticks"].sum()) for snapshot in seen] == [3, 1, 0]
     assert [snapshot.quality.lost_samples for snapshot in seen] == [3, 0, 0]
+
+
+def test_a_refused_reload_is_an_alert_a_problem_and_a_count_until_a_reload_is_accepted(simulation, monkeypatch):
+    seen = []
+    evaluate = Engine.evaluate
+    monkeypatch.setattr(
+        Engine, "evaluate", lambda engine, snapshot, *rest: seen.append(snapshot) or evaluate(engine, snapshot, *rest)
+    )
+    problems = [Problem("/etc/x.toml", 3, "rule.stat", 'unknown stat "rat"'), Problem("/etc/x.toml", 9, "rule.id", "x")]
+    simulation.tick(CALM)
+    for _ in range(2):
+        simulation.pipeline.report_refused_reload(Refusal.from_error(ConfigError(problems)))
+    simulation.tick(CALM)
+    simulation.tick(CALM)
+    [line] = simulation.pipeline.problems()
+    assert line.startswith("reload refused")
+    assert '/etc/x.toml:3: rule.stat: unknown stat "rat" (and 1 more)' in line
+    [notification] = simulation.receiver.notifications
+    assert (notification.status, notification.group_key) == ("firing", "watchdog-reload-refused")
+    assert notification.alerts[0].summary == line
+    assert [int(snapshot.metrics["refused_reloads"].sum()) for snapshot in seen] == [0, 2, 0]
+
+    simulation.pipeline.reload(simulation.configuration("storm"))
+    for _ in range(3):
+        simulation.tick(CALM)
+    assert simulation.pipeline.problems() == []
+    assert simulation.receiver.entries()[-1] == ("resolved", "resolved", ["watchdog-reload-refused"])
+    assert len(simulation.receiver.notifications) == 2
+
+
+def test_an_alert_about_a_refused_reload_ends_with_a_restart(simulation):
+    simulation.pipeline.report_refused_reload(Refusal("/etc/x.toml:3: rule.stat: unknown"))
+    simulation.tick(CALM)
+    simulation.pipeline.stop()
+    simulation.begin("storm")
+    for _ in range(3):
+        simulation.tick(CALM)
+    assert [status for status, *_ in simulation.receiver.entries()] == ["firing", "resolved"]
 
 
 def test_a_rule_that_cannot_be_evaluated_affects_no_other(simulation, monkeypatch):
