@@ -25,14 +25,14 @@ from enum import StrEnum
 class Problem:
     """One problem in a file, shown as `file:line: key: message`.
 
-    `is_access_denied`: this account may not read a file that the configuration needs.
+    `denied_path`: the file or folder that the configuration needs and this account may not read, else "".
     """
 
     file: str
     line: int
     key: str
     message: str
-    is_access_denied: bool = field(default=False, compare=False)
+    denied_path: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         """Format as `file:line: key: message`."""

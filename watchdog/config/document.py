@@ -56,6 +56,7 @@ class Document:
 
     `data` is the parser's result for `text`. Without `require_secrets` (`check` as another user or on another host),
     secrets that are unavailable, and secrets in a file that is open to others, are notes instead of problems.
+    `is_in_service`: False where the service's environment and credentials are unknown: they are not required then.
     `other_readers`: other users with access to the file, as `permissions.other_readers` returns them.
     """
 
@@ -66,11 +67,13 @@ class Document:
         file: str,
         *,
         require_secrets: bool = True,
+        is_in_service: bool = True,
         other_readers: str | None = None,
     ) -> None:
         """Keep the text for its line numbers, and `file` as the file's name in messages."""
         self.file = file
         self.require_secrets = require_secrets
+        self.is_in_service = is_in_service
         self.other_readers = other_readers
         self.problems: list[Problem] = []
         self.notes: list[Problem] = []
@@ -156,20 +159,20 @@ class Table:
         """Return whether `key` has a problem, so that its value is a placeholder."""
         return any(name == key for name, _ in self._failed)
 
-    def add_problem(self, key: str, message: str, *, index: int | None = None, is_access_denied: bool = False) -> None:
+    def add_problem(self, key: str, message: str, *, index: int | None = None, denied_path: str = "") -> None:
         """Add a problem of `key`, or of its element `index`; only the first one of each is kept."""
         if (key, None) not in self._failed and (key, index) not in self._failed:
             self._failed.add((key, index))
-            self.document.problems.append(self._problem(key, message, index, is_access_denied=is_access_denied))
+            self.document.problems.append(self._problem(key, message, index, denied_path=denied_path))
 
-    def add_note(self, key: str, message: str, *, index: int | None = None, is_access_denied: bool = False) -> None:
+    def add_note(self, key: str, message: str, *, index: int | None = None, denied_path: str = "") -> None:
         """Add a note on `key`: information for the author that does not make the file unusable."""
-        self.document.notes.append(self._problem(key, message, index, is_access_denied=is_access_denied))
+        self.document.notes.append(self._problem(key, message, index, denied_path=denied_path))
 
-    def _problem(self, key: str, message: str, index: int | None, *, is_access_denied: bool) -> Problem:
+    def _problem(self, key: str, message: str, index: int | None, *, denied_path: str) -> Problem:
         path = (*self._path, key) if index is None else (*self._path, key, index)
         name = ".".join(_bare(part) for part in (*self._path, key) if isinstance(part, str))
-        return Problem(self.document.file, self.document.line(path), name, message, is_access_denied)
+        return Problem(self.document.file, self.document.line(path), name, message, denied_path)
 
     def value(self, key: str, default: object = REQUIRED) -> object:
         """Return the value at `key` without a check of its type; None if a required key is missing."""
@@ -381,11 +384,16 @@ class Table:
         try:
             return read(text)
         except SecretError as error:
-            if error.is_unavailable and not self.document.require_secrets:
+            if error.is_unavailable and not self._is_required(form, key):
                 self.add_note(form, f"not checked: {error}")
             else:
-                self.add_problem(form, str(error), is_access_denied=error.is_access_denied)
+                self.add_problem(form, str(error), denied_path=error.denied_path)
             return None
+
+    def _is_required(self, form: str, key: str) -> bool:
+        # The environment of a service, and its credentials, are unknown outside of it.
+        document = self.document
+        return document.require_secrets and (document.is_in_service or form == secret_forms(key)[1])
 
     def _inline(
         self, key: str, text: str, *, is_url: bool, is_path_public: bool = False, index: int | None = None

@@ -7,8 +7,10 @@ import os
 import pwd
 import shlex
 import stat
+from pathlib import Path
 
 ACCOUNT = "bpf-watchdog"
+_FOLDER = "/etc/bpf-watchdog"
 
 
 def other_readers(status: os.stat_result) -> str | None:
@@ -29,6 +31,26 @@ def restrict_command(path: str) -> str:
     """Return the command that makes the file at `path` readable by the daemon only."""
     quoted = shlex.quote(path)
     return f"chown {_account_name()} {quoted} && chmod 600 {quoted}"
+
+
+def access_remedy(path: str) -> str:
+    """Return the way to make the file or folder at `path`, to which this account has no access, readable to it."""
+    entry = _entry(os.geteuid())
+    name = str(os.geteuid()) if entry is None else entry.pw_name
+    closed = _closed_folder(path)
+    if closed is not None:
+        cause, command = f"cannot enter the folder {closed}", f"chgrp {name} {shlex.quote(closed)} && chmod g+x"
+        return f"the account {name} {cause}: {command} {shlex.quote(closed)}, or keep the file in {_FOLDER}"
+    quoted = shlex.quote(path)
+    rights = "g+rx" if os.path.isdir(path) else "g+r"  # noqa: PTH112 - Path's raises without permission
+    command = f"chgrp {name} {quoted} && chmod {rights} {quoted}"
+    return f"it must be readable to the account {name}: {command}, or keep it in {_FOLDER}"
+
+
+def _closed_folder(path: str) -> str | None:
+    """Return the outermost folder of `path` that this account cannot enter."""
+    folders = reversed(Path(os.path.abspath(path)).parents)  # noqa: PTH100 - links stay as they are
+    return next((str(folder) for folder in folders if not os.access(folder, os.X_OK, effective_ids=True)), None)
 
 
 def _account_name() -> str:

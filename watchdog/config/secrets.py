@@ -68,14 +68,14 @@ class SecretError(WatchdogError):
     """A secret's file, variable or credential cannot be used.
 
     `is_unavailable`: it cannot be read here; the daemon's account on its host may be able to read it.
-    `is_access_denied`: this account may not read the file.
+    `denied_path`: the file, where this account may not read it, else "".
     """
 
-    def __init__(self, text: str, *, is_unavailable: bool, is_access_denied: bool = False, remedy: str = "") -> None:
+    def __init__(self, text: str, *, is_unavailable: bool, denied_path: str = "", remedy: str = "") -> None:
         """Keep the text, which names the place of the secret and never its content."""
         super().__init__(text, remedy=remedy)
         self.is_unavailable = is_unavailable
-        self.is_access_denied = is_access_denied
+        self.denied_path = denied_path
 
 
 def secret_from_file(path: str) -> Secret:
@@ -118,9 +118,9 @@ def _read(path: str, *, private: bool) -> Secret:
     try:
         content, status = read_regular_file(path, _MAX_BYTES)
     except OSError as error:
-        is_denied = isinstance(error, PermissionError)
+        denied_path = path if isinstance(error, PermissionError) else ""
         text = f"cannot read {path!r}: {error.strerror}"
-        raise SecretError(text, is_unavailable=True, is_access_denied=is_denied) from None
+        raise SecretError(text, is_unavailable=True, denied_path=denied_path) from None
     except UnusableFile as error:
         raise SecretError(f"{path!r} {error}", is_unavailable=False) from None
     if private and (others := other_readers(status)):

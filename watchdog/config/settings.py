@@ -129,8 +129,8 @@ class SettingsDocument:
     routes: tuple[Table, ...]
 
 
-def open_document(file: str, *, require_secrets: bool = True) -> Document:
-    """Read and parse a TOML file.
+def open_document(file: str, *, require_secrets: bool = True, is_in_service: bool = True) -> Document:
+    """Read and parse a TOML file; the options are those of `Document`.
 
     Raises:
         ConfigError: missing, not a regular file, writable by everyone, over 1 MB, not UTF-8, not TOML.
@@ -146,7 +146,9 @@ def open_document(file: str, *, require_secrets: bool = True) -> Document:
     except ValueError:  # an integer with more digits than Python converts
         problem = Problem(file, 1, "file", "contains a number that is too long")
     else:
-        return Document(text, data, file, require_secrets=require_secrets, other_readers=others)
+        return Document(
+            text, data, file, require_secrets=require_secrets, is_in_service=is_in_service, other_readers=others
+        )
     raise ConfigError([problem])
 
 
@@ -169,8 +171,8 @@ def _read(file: str) -> tuple[str, str | None]:
 
 def unreadable_file(path: str, error: OSError) -> ConfigError:
     """Return the ConfigError for a file or folder that cannot be read."""
-    message, is_access_denied = f"cannot read: {error.strerror}", isinstance(error, PermissionError)
-    return ConfigError([Problem(path, 1, "file", message, is_access_denied)])
+    message, denied_path = f"cannot read: {error.strerror}", path if isinstance(error, PermissionError) else ""
+    return ConfigError([Problem(path, 1, "file", message, denied_path)])
 
 
 def _unusable(file: str, message: str, line: int = 1) -> ConfigError:

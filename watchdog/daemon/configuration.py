@@ -11,6 +11,7 @@ from pathlib import Path
 from watchdog.config.document import Table
 from watchdog.config.durations import parse_duration
 from watchdog.config.map_sizes import MapSizes
+from watchdog.config.permissions import access_remedy
 from watchdog.config.settings import (
     DEFAULT_RULES_FOLDER,
     MIN_INTERVAL,
@@ -21,7 +22,6 @@ from watchdog.config.settings import (
 )
 from watchdog.daemon.heartbeat import HeartbeatTarget
 from watchdog.errors import ConfigError, Problem
-from watchdog.kernel import privileges
 from watchdog.receivers.base import OpenReceiverState, Receiver, open_volatile_state
 from watchdog.receivers.registry import build_receivers
 from watchdog.resources import shipped_rules_folder
@@ -133,15 +133,10 @@ def _rules_folder(given: str | None) -> tuple[Path, bool]:
 
 
 def _add_remedy(problem: Problem) -> Problem:
-    if not problem.is_access_denied:
+    if not problem.denied_path:
         return problem
     # At the start root may have read the file, which the account cannot.
-    name = privileges.current_account_name()
-    return replace(
-        problem,
-        message=f"{problem.message}: it must be readable to the account {name}: chgrp {name} and chmod 640"
-        " (the folder: 750), or keep it in /etc/bpf-watchdog",
-    )
+    return replace(problem, message=f"{problem.message}: {access_remedy(problem.denied_path)}")
 
 
 def changed_restart_keys(started: Settings, settings: Settings) -> list[str]:

@@ -45,6 +45,25 @@ def service_account() -> pwd.struct_passwd:
         raise NotPermitted(missing, remedy=CREATE_ACCOUNT_COMMAND) from None
 
 
+def require_daemon_account() -> None:
+    """Check that this process is root's, which can become the daemon's account, or that of the account itself.
+
+    Without the account, a service may run the daemon as any other one.
+
+    Raises:
+        NotPermitted: it is neither; or it is root's, and the account does not exist.
+    """
+    try:
+        account = service_account().pw_uid
+    except NotPermitted:
+        if os.geteuid() == 0:
+            raise
+        return
+    if os.geteuid() not in (0, account):
+        text = f"the account {current_account_name()} cannot judge as the daemon's account {ACCOUNT}"
+        raise NotPermitted(text, remedy="run it as root")
+
+
 def current_account_name() -> str:
     """Return the name of this process's account, or its number if it has no name."""
     try:

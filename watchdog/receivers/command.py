@@ -87,7 +87,7 @@ def _check_program(path: str, table: Table) -> None:
             "command",
             f"cannot run {path!r}: {error.strerror}",
             index=0,
-            is_access_denied=isinstance(error, PermissionError),
+            denied_path=path if isinstance(error, PermissionError) else "",
         )
         return
     if not stat.S_ISREG(mode) or not os.access(path, os.X_OK):

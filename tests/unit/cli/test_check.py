@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from watchdog.cli import check
+from watchdog.cli import check, check_files
 from watchdog.errors import UsageError
 from watchdog.kernel.fexit_support import connect_errors_warning
 from watchdog.rules.language import template
@@ -226,21 +226,22 @@ def test_without_paths_checks_the_hosts_own_files(bpf_watchdog, write, tmp_path,
     config = write(CONFIG, "watchdog.toml")
     (tmp_path / "rules.d").mkdir()
     write(RULE, "rules.d/r.toml")
-    monkeypatch.setattr(check, "DEFAULT_SETTINGS_FILE", str(config))
-    monkeypatch.setattr(check, "DEFAULT_RULES_FOLDER", str(tmp_path / "rules.d"))
+    monkeypatch.setattr(check_files, "DEFAULT_SETTINGS_FILE", str(config))
+    monkeypatch.setattr(check_files, "DEFAULT_RULES_FOLDER", str(tmp_path / "rules.d"))
     assert bpf_watchdog("check")[2] == "2 files, 1 rule: no problems, no notes"
 
 
 def test_without_paths_and_files_checks_the_shipped_rules(bpf_watchdog, tmp_path, monkeypatch):
-    monkeypatch.setattr(check, "DEFAULT_SETTINGS_FILE", str(tmp_path / "none"))
-    monkeypatch.setattr(check, "DEFAULT_RULES_FOLDER", str(tmp_path / "none.d"))
+    monkeypatch.setattr(check_files, "DEFAULT_SETTINGS_FILE", str(tmp_path / "none"))
+    monkeypatch.setattr(check_files, "DEFAULT_RULES_FOLDER", str(tmp_path / "none.d"))
     assert bpf_watchdog("check") == (0, [], "6 files, 13 rules: no problems, no notes")
 
 
 def test_checking_rules_imports_none_of_the_daemons_large_modules(write):
     code = (
-        "import sys, argparse, pathlib; from watchdog.cli import check\n"
-        "check.run(argparse.Namespace(paths=[pathlib.Path(sys.argv[1])], config=None, json=False))\n"
+        "import sys, argparse; from watchdog.cli import check\n"
+        "parser = argparse.ArgumentParser(); check.register(parser.add_subparsers())\n"
+        "check.run(parser.parse_args(['check', sys.argv[1]]))\n"
         "print(sorted({'numpy', 'bcc', 'requests', 'apscheduler', 'sqlite3'} & sys.modules.keys()))"
     )
     done = subprocess.run(
@@ -268,3 +269,108 @@ def test_a_summary_that_could_not_be_written_at_night_is_a_problem_now(bpf_watch
         [f"{file}:1: rule.summary: cannot be formatted: KeyError: 'unit'"],
         "1 file, 1 rule: 1 problem, no notes",
     )
+
+
+@pytest.fixture
+def host(tmp_path):
+    """Write watchdog.toml with the receiver `oncall` and rules.d/a.toml with the rule `r`; return their folder."""
+    (tmp_path / "etc" / "rules.d").mkdir(parents=True)
+    (tmp_path / "etc" / "watchdog.toml").write_text(CONFIG)
+    (tmp_path / "etc" / "rules.d" / "a.toml").write_text(RULE)
+    return tmp_path / "etc"
+
+
+def of_the_set(host):
+    return "--rules", host / "rules.d", "--config", host / "watchdog.toml"
+
+
+def test_a_candidate_is_judged_among_the_files_of_the_daemon(bpf_watchdog, write, host):
+    wrong = write(RULE.replace('"r"', '"q"') + 'receivers = ["oncal"]\n', "candidate.toml")
+    assert bpf_watchdog("check", *of_the_set(host), wrong) == (
+        1,
+        [f'{wrong}:8: rule.receivers: unknown receiver "oncal": did you mean "oncall"?'],
+        "3 files, 2 rules: 1 problem, no notes",
+    )
+    right = write(RULE.replace('"r"', '"q"') + 'receivers = ["oncall"]\n', "candidate.toml")
+    assert bpf_watchdog("check", *of_the_set(host), right)[:2] == (0, [])
+
+
+def test_a_candidate_takes_the_place_of_the_file_of_its_name(bpf_watchdog, write, host):
+    same = write(RULE.replace('"10s"', '"20s"'), "a.toml")
+    assert bpf_watchdog("check", *of_the_set(host), same) == (0, [], "2 files, 1 rule: no problems, no notes")
+    copy = write(RULE.replace('"10s"', '"20s"'), ".ansible_tmp1234-source")
+    code, lines, _ = bpf_watchdog("check", *of_the_set(host), copy)
+    assert (code, [line.partition(": rule.id: ")[2] for line in lines]) == (
+        1,
+        [f'duplicate rule id "r": already used at {copy}:1'],
+    )
+    assert bpf_watchdog("check", *of_the_set(host), "--as", "a.toml", copy)[:2] == (0, [])
+
+
+def test_what_is_wrong_in_the_company_of_the_candidate_only_is_reported(bpf_watchdog, write, host):
+    (host / "rules.d" / "b.toml").write_text(RULE.replace('"r"', '"q"'))
+    candidate = write(RULE.replace('"r"', '"q"'), "c.toml")
+    code, [line], _ = bpf_watchdog("check", *of_the_set(host), candidate)
+    assert (code, line) == (
+        1,
+        f'{candidate}:2: rule.id: duplicate rule id "q": already used at {host}/rules.d/b.toml:1',
+    )
+
+
+def test_settings_are_a_candidate_too(bpf_watchdog, write, host):
+    (host / "rules.d" / "a.toml").write_text(RULE + 'receivers = ["oncall"]\n')
+    candidate = write(CONFIG.replace("oncall", "other"), "new.toml")
+    code, [line], _ = bpf_watchdog("check", *of_the_set(host), candidate)
+    assert (code, line) == (
+        1,
+        f'{host}/rules.d/a.toml:8: rule.receivers: unknown receiver "oncall": known are other',
+    )
+
+
+def test_a_file_is_judged_where_it_stands_with_its_neighbours(bpf_watchdog, host):
+    file = host / "rules.d" / "b.toml"
+    file.write_text(RULE + 'receivers = ["oncal"]\n')
+    for path in (file, host / "rules.d"):
+        code, lines, counted = bpf_watchdog("check", path)
+        assert (code, counted) == (1, "3 files, 2 rules: 2 problems, no notes")
+        assert [line.removeprefix(f"{file}:") for line in lines] == [
+            f'2: rule.id: duplicate rule id "r": already used at {host}/rules.d/a.toml:1',
+            '8: rule.receivers: unknown receiver "oncal": did you mean "oncall"?',
+        ]
+
+
+def test_a_set_without_any_rule_is_a_problem_because_the_daemon_would_not_start(bpf_watchdog, host):
+    (host / "rules.d" / "a.toml").unlink()
+    assert bpf_watchdog("check", *of_the_set(host))[:2] == (
+        1,
+        [f"{host}/rules.d:1: rule: no rules found: no alert could ever fire"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rules", "{}/none"], "no such file or folder: {}/none"),
+        (["--as", "a.toml"], "--as names one file"),
+        (["--as", "a.toml", "{}/rules.d"], "--as names one file"),
+        (["--as", "a.toml", "{}/rules.d/a.toml", "{}/watchdog.toml"], "--as names one file"),
+        (["--as", "a", "{}/rules.d/a.toml"], "--as: must be the name of a file that ends in .toml"),
+        (["--as", "x/a.toml", "{}/rules.d/a.toml"], "--as: must be the name of a file that ends in .toml"),
+    ],
+)
+def test_a_wrong_set_is_an_error_of_usage(bpf_watchdog, host, arguments, message):
+    with pytest.raises(UsageError, match=message.format(host)):
+        bpf_watchdog("check", *[argument.format(host) for argument in arguments])
+
+
+def test_the_set_is_judged_with_the_shipped_rules_beside_it(bpf_watchdog, host):
+    (host / "rules.d" / "b.toml").write_text('[[override]]\nid = "byte-storm"\nenabled = false\n')
+    assert bpf_watchdog("check", *of_the_set(host))[0] == 1
+    (host / "rules.d" / "b.toml").write_text('[[override]]\nid = "bytes-sent-spike"\nenabled = false\n')
+    code, [line], _ = bpf_watchdog("check", *of_the_set(host))
+    assert (code, "set shipped = true in [rules] of watchdog.toml" in line) == (1, True)
+    (host / "watchdog.toml").write_text(f"{CONFIG}[rules]\nshipped = true\n")
+    assert bpf_watchdog("check", *of_the_set(host))[:2] == (0, [])
+    route = '[[route]]\nwhere = { rule = "bytes-received-spike" }\nreceivers = ["oncall"]\n'
+    (host / "watchdog.toml").write_text(f"{CONFIG}{route}[rules]\nshipped = true\n")
+    assert bpf_watchdog("check", *of_the_set(host))[:2] == (0, [])

@@ -165,7 +165,7 @@ def _pem(table: Table, key: str) -> str | None:
     except OSError as error:
         problem = f"cannot read {path!r}: {error.strerror}"
         (table.add_problem if table.document.require_secrets else table.add_note)(
-            key, problem, is_access_denied=isinstance(error, PermissionError)
+            key, problem, denied_path=path if isinstance(error, PermissionError) else ""
         )
         return None
     text = content.decode("ascii", "replace")

@@ -61,21 +61,32 @@ def load_layered_rules(
         ConfigError: with every problem of every file; an override of a shipped rule that is not in force is one.
     """
     environment = RuleEnvironment(receivers, interval_ns, {})
-    loaded, overrides = _load([own], environment), environment.overrides.entries
-    if not loaded.rules and not overrides:
-        return loaded
+    loaded = _load([own], environment)
+    return RuleSet(with_shipped_rules(loaded.rules, environment, shipped=shipped), loaded.notes)
+
+
+def with_shipped_rules(
+    rules: tuple[Rule, ...], environment: RuleEnvironment, *, shipped: bool | None
+) -> tuple[Rule, ...]:
+    """Return the rules of the user, read with `environment`, and the shipped ones beside them: `load_layered_rules`.
+
+    Raises:
+        ConfigError: an override of a shipped rule that is not in force.
+    """
+    overrides = environment.overrides.entries
+    if not rules and not overrides:
+        return rules
     if shipped is None:
-        shipped = all(rule.id in overrides for rule in loaded.rules)
+        shipped = all(rule.id in overrides for rule in rules)
     unused = [identity for identity in overrides if not shipped and not identity.startswith(OWN_PREFIX)]
     if unused:
         raise ConfigError(sorted(_unused_override(environment, identity) for identity in unused))
-    taken = {*overrides, *(rule.id for rule in loaded.rules)}
-    added = (rule for rule in load_rules([shipped_rules_folder()], receivers=receivers).rules if rule.id not in taken)
+    taken = {*overrides, *(rule.id for rule in rules)}
+    all_shipped = load_rules([shipped_rules_folder()], receivers=environment.receivers).rules
+    added = (rule for rule in all_shipped if rule.id not in taken)
     kept = (rule for rule in added if shipped or rule.id.startswith(OWN_PREFIX))
-    min_window_ns = 2 * interval_ns
-    return RuleSet(
-        (*loaded.rules, *(replace(rule, window_ns=max(rule.window_ns, min_window_ns)) for rule in kept)), loaded.notes
-    )
+    min_window_ns = 2 * environment.interval_ns
+    return (*rules, *(replace(rule, window_ns=max(rule.window_ns, min_window_ns)) for rule in kept))
 
 
 def _unused_override(environment: RuleEnvironment, identity: str) -> Problem:
