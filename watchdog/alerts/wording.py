@@ -8,10 +8,9 @@ from functools import lru_cache
 from watchdog.clock import SECOND_NS
 from watchdog.config.durations import format_duration
 from watchdog.measure.catalogue import METRICS, MetricKind
-from watchdog.rules.engine.judge import GONE
 from watchdog.rules.language import formats, template
 from watchdog.rules.language.expression import Expression, is_linear, metrics_of, unit_of
-from watchdog.rules.language.rule import OVERFLOW_LABELS, Labels, Rule, Severity, Stat, StatKind
+from watchdog.rules.language.rule import GONE, OVERFLOW_LABELS, Labels, Rule, Severity, Stat, StatKind
 
 RULE_REMOVED = "rule removed"
 RULE_CHANGED = "rule changed"

@@ -93,7 +93,12 @@ class Document:
     def without_problems(self) -> Document:
         """Return the same document without problems, notes and tables, to read one of its tables again."""
         return Document(
-            self._text, {}, self.file, require_secrets=self.require_secrets, other_readers=self.other_readers
+            self._text,
+            {},
+            self.file,
+            require_secrets=self.require_secrets,
+            is_in_service=self.is_in_service,
+            other_readers=self.other_readers,
         )
 
     def raise_problems(self) -> None:

@@ -28,11 +28,10 @@ from watchdog.rules.engine.order_statistics import OrderStatistic
 from watchdog.rules.engine.presence import SELECTED, GroupPresence, PresenceTracker
 from watchdog.rules.engine.selection import Mask
 from watchdog.rules.language.expression import COMPARE
-from watchdog.rules.language.rule import OVERFLOW_LABELS, Labels, Rule, Severity, Thresholds
+from watchdog.rules.language.rule import GONE, OVERFLOW_LABELS, Labels, Rule, Severity, Thresholds
 
 MAX_INSTANCES: Final = 20  # of one rule: the worst of the firing ones; the others are one number
 
-GONE: Final = "gone"
 NOTHING_TO_MEASURE: Final = "nothing to measure"
 WINDOW_NOT_FILLED: Final = "window not filled yet"
 INPUT_INCOMPLETE: Final = "input incomplete"

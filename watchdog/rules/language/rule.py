@@ -13,6 +13,7 @@ from watchdog.rules.language.template import Template
 
 Labels = tuple[tuple[str, str], ...]  # (dimension, value), in the order of the rule's `by`
 OVERFLOW_LABELS: Final[Labels] = (("instances", "overflow"),)  # of the instance for the firing groups beyond the limit
+GONE: Final = "gone"  # reason of the end of an alert whose group has no rows any more
 
 
 class Severity(enum.IntEnum):
