@@ -228,7 +228,7 @@ def test_default_paths_that_cannot_be_read_are_a_problem_and_never_count_as_miss
     with pytest.raises(ConfigError) as caught:
         read_configuration(ConfigurationSources())
     told = {problem.file: problem.message for problem in caught.value.problems}
-    assert told[str(closed / place)].startswith("cannot read: Permission denied: it must be readable to the account ")
+    assert told[str(closed / place)].startswith("cannot read: Permission denied: the account ")
 
 
 def test_many_rules_are_named_in_part(write):
