@@ -33,17 +33,19 @@
 #define LIVE_BYTES (1 << 21)
 #endif
 _Static_assert(LIVE_BYTES > VISITS_PER_READ * (sizeof(struct connection) + 8), "a read fits into `live`");
+#ifndef APART_CAPACITY
+#define APART_CAPACITY 2048
+#endif
 #ifndef SUMS_CAPACITY
 #define SUMS_CAPACITY 4096
 #endif
 
 /*
  * Socket -> struct tracked_socket. The kernel frees an entry together with its
- * socket: no program deletes entries, the map cannot overflow, and a socket's
- * address can be used again at once. BPF_F_CLONE copies a listener's entry to
- * its children. When the kernel has no memory for an entry, LOSS_STORAGE
- * counts. About 256 bytes of kernel memory per socket. bcc's own macro takes
- * no flags.
+ * socket: no program deletes entries, and a socket's address can be used again
+ * at once. BPF_F_CLONE copies a listener's entry to its children. When the
+ * kernel has no memory for an entry, it goes to `apart_sockets`. About 256 bytes
+ * of kernel memory per socket. bcc's own macro takes no flags.
  */
 #define BPF_F_CLONE (1U << 9)
 struct tracked_sockets_table_t {
@@ -84,6 +86,19 @@ BPF_HASH(sums, struct sums_key, struct sums, SUMS_CAPACITY);
 /* enum loss -> number of losses since the programs were loaded. No entry is deleted. 40 bytes. */
 BPF_ARRAY(losses, u64, LOSS_COUNT);
 
+/*
+ * Address of a socket -> its entry, where the kernel has no memory for one in
+ * socket storage: an account can fill the option memory of its sockets
+ * (net.core.optmem_max) with other options. The iterator over socket storage
+ * does not visit these, the walk over files does. The program that handles the
+ * end deletes the entry. When full, the connect counts in `sums`. 250 bytes an
+ * entry: 0.5 MB.
+ */
+BPF_HASH(apart_sockets, u64, struct tracked_socket, APART_CAPACITY);
+
+/* An entry that is all zero, and stays so: too large for the stack. 192 bytes. */
+BPF_ARRAY(empty_entry, struct tracked_socket, 1);
+
 /* The newest event that inet_sock_set_state handled on this CPU. No entry is deleted. 16 bytes per CPU. */
 struct handled_event {
 	u64 socket_id;
@@ -121,16 +136,49 @@ static __always_inline void count_loss(int loss)
 		__sync_fetch_and_add(count, 1);
 }
 
+/* Return the entry of the socket; NULL: it has none. */
+static __always_inline struct tracked_socket *find_tracked_socket(struct sock *sk)
+{
+	struct tracked_socket *tracked = tracked_sockets.sk_storage_get(sk, 0, 0);
+	u64 key = (u64)sk;
+
+	if (tracked)
+		return tracked;
+	tracked = apart_sockets.lookup(&key);
+	return tracked && tracked->cookie == sk->__sk_common.skc_cookie ? tracked : NULL;
+}
+
+/* Return the entry in `apart_sockets`, a new one for a new socket; NULL: the map is full. */
+static __always_inline struct tracked_socket *get_apart_socket(struct sock *sk)
+{
+	u64 cookie = bpf_get_socket_cookie(sk);
+	struct tracked_socket *tracked, *empty;
+	u64 key = (u64)sk;
+	int zero = 0;
+
+	tracked = apart_sockets.lookup(&key);
+	if (tracked && tracked->cookie == cookie)
+		return tracked;
+	empty = empty_entry.lookup(&zero);
+	if (!empty)
+		return NULL;
+	apart_sockets.update(&key, empty); /* replaces that of a socket whose end was not seen */
+	tracked = apart_sockets.lookup(&key);
+	if (!tracked)
+		return NULL;
+	tracked->cookie = cookie;
+	tracked->flags = FLAG_APART;
+	return tracked;
+}
+
 /* Return the entry of the socket, initialized for a new socket or a listener's child; NULL: no memory. */
 static __always_inline struct tracked_socket *get_tracked_socket(struct sock *sk)
 {
 	struct tracked_socket *tracked = tracked_sockets.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	u64 cookie;
 
-	if (!tracked) {
-		count_loss(LOSS_STORAGE);
-		return NULL;
-	}
+	if (!tracked)
+		return get_apart_socket(sk);
 	cookie = bpf_get_socket_cookie(sk);
 	if (tracked->cookie == cookie)
 		return tracked;
@@ -230,7 +278,7 @@ static __always_inline void handle_connect(struct tracked_socket *tracked)
 	}
 	tracked->born_ns = bpf_ktime_get_boot_ns();
 	tracked->direction = DIRECTION_OUT;
-	tracked->flags = FLAG_CONNECT;
+	tracked->flags = FLAG_CONNECT | (tracked->flags & FLAG_APART);
 	tracked->attempt_counted = 1;
 	set_socket_owner(tracked, current_task(), RANK_CONNECTOR);
 	tracked->owner_session = 0;
@@ -336,6 +384,24 @@ static __always_inline void handle_end(struct sock *sk, struct tracked_socket *t
 	write_final_record(sk, tp, tracked, from, NULL);
 }
 
+/* Count a transition of a socket without an entry: a connect for its process, others as lost. */
+static __always_inline void count_untracked(struct sock *sk, int to)
+{
+	struct owner owner = {};
+	struct sums *total;
+
+	if (to != TCP_SYN_SENT) {
+		count_loss(LOSS_STORAGE);
+		return;
+	}
+	set_owner(&owner, current_task());
+	total = get_sums(&owner, sk->__sk_common.skc_net->ns.inum, DIRECTION_OUT);
+	if (!total)
+		return;
+	__sync_fetch_and_add(&total->connects, 1);
+	__sync_fetch_and_add(&total->lost_connections, 1);
+}
+
 static __always_inline u16 encode_transition(int from, int to)
 {
 	return from << 8 | to;
@@ -374,20 +440,26 @@ static __always_inline void dispatch_transition(struct sock *sk, struct tracked_
 static __always_inline void handle_transition(struct sock *sk, int from, int to)
 {
 	struct tracked_socket *tracked;
+	u64 key = (u64)sk;
 
 	/* CLOSE to CLOSE: a socket that never left CLOSE. MPTCP's own sockets, SCTP and DCCP also come here. */
 	if (!is_tcp(sk) || (from == TCP_CLOSE && to == TCP_CLOSE))
 		return;
 	tracked = to == TCP_SYN_RECV ? tracked_sockets.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE)
 				     : get_tracked_socket(sk);
-	if (!tracked)
+	if (!tracked) {
+		if (to != TCP_SYN_RECV) /* the next transition of a child makes its entry */
+			count_untracked(sk, to);
 		return;
+	}
 	if (is_in_sockmap(sk)) /* noted at each chance: close() takes the socket out before its last transitions */
 		tracked->flags |= FLAG_SOCKMAP;
 	dispatch_transition(sk, tracked, from, to);
 	tracked->last_transition = encode_transition(from, to);
 	if (to != TCP_SYN_RECV)
 		tracked->address = (u64)sk; /* last: from here on the pass reports the socket */
+	if (to == TCP_CLOSE && tracked->flags & FLAG_APART)
+		apart_sockets.delete(&key);
 }
 
 /* Return a number unique to the socket: its cookie, which is never reused, or its address before it has a cookie. */
@@ -430,9 +502,11 @@ KFUNC_PROBE(fallback_inet_sock_set_state, struct sock *sk, int from, int to)
 	newest = last_handled.lookup(&zero);
 	if (!newest || (newest->socket_id == get_socket_id(sk) && newest->transition == encode_transition(from, to)))
 		return 0;
-	tracked = tracked_sockets.sk_storage_get(sk, 0, 0);
+	tracked = find_tracked_socket(sk);
 	if (tracked && tracked->last_transition == encode_transition(from, to))
 		return 0; /* already handled: other events came between the two programs */
+	if (!tracked && to == TCP_CLOSE && from != TCP_CLOSE && is_tcp(sk))
+		return 0; /* likewise, and its entry was in `apart_sockets` */
 	preempt_disable();
 	handle_transition(sk, from, to);
 	preempt_enable();
@@ -519,9 +593,11 @@ BPF_ITER(task_file)
 		return 0;
 	if (sk->__sk_common.skc_state == TCP_CLOSE)
 		return 0;
-	tracked = get_tracked_socket(sk); /* a failure can be counted twice: the loss count is never too low */
-	if (!tracked)
+	tracked = get_tracked_socket(sk);
+	if (!tracked) {
+		count_loss(LOSS_STORAGE); /* at each visit: the loss count is never too low */
 		return 0;
+	}
 	if (sk->__sk_common.skc_state == TCP_LISTEN)
 		note_acceptor(task);
 	update_owner(tracked, task, get_rank_of_holder(task, sk), observer);
@@ -533,6 +609,9 @@ BPF_ITER(task_file)
 	tracked->address = (u64)sk;
 #ifdef REPORT_FILES
 	report(sk, tracked, ctx->meta->session_id);
+#else
+	if (tracked->flags & FLAG_APART)
+		report(sk, tracked, ctx->meta->session_id);
 #endif
 	return 0;
 }

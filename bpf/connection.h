@@ -26,13 +26,14 @@ enum connection_flag {
 	FLAG_SOCKMAP = 16, /* was in a sockmap: bytes can have passed from socket to socket, past the counters */
 	FLAG_UNSENT = 32, /* failed before its first packet, on the way to a peer's address */
 	FLAG_DENIED = 64, /* failed before its first packet, denied by a policy of this host */
+	FLAG_APART = 128, /* the entry is in `apart_sockets`: only the walk over files reports the connection */
 };
 
 /* Indices into the map `losses`. */
 enum loss {
 	LOSS_LEDGER_FULL = 0, /* connections added to `sums`: totals exact, details lost */
 	LOSS_SUMS_FULL = 1, /* connections that fit into neither map: lost */
-	LOSS_STORAGE = 2, /* no memory for the entry of a socket */
+	LOSS_STORAGE = 2, /* events of sockets without memory for an entry, except those counted in `sums` */
 	LOSS_RESPONSES = 3, /* latencies that did not fit into `responses` */
 	LOSS_DATAGRAMS = 4, /* UDP messages of processes that did not fit into `datagrams` */
 	LOSS_COUNT = 5,
@@ -101,6 +102,7 @@ struct sums {
 	u64 packets_sent;
 	u64 packets_received;
 	u64 retransmits;
+	u64 lost_connections; /* followed no further than this: no memory for an entry */
 	struct owner owner;
 };
 
@@ -147,4 +149,4 @@ _Static_assert(sizeof(struct reset_peer) == 16, "struct reset_peer has no hidden
 _Static_assert(sizeof(struct response) == 16, "struct response has no hidden padding");
 _Static_assert(sizeof(struct datagrams_key) == 24, "struct datagrams_key has no hidden padding");
 _Static_assert(sizeof(struct datagrams) == 104, "struct datagrams has no hidden padding");
-_Static_assert(sizeof(struct sums) == 168, "struct sums has no hidden padding");
+_Static_assert(sizeof(struct sums) == 176, "struct sums has no hidden padding");

@@ -121,7 +121,7 @@ static __always_inline void start_exchange(struct sock *sk)
 	struct tcp_sock *tp;
 
 	if (!pending) {
-		count_loss(LOSS_STORAGE);
+		count_loss(LOSS_RESPONSES);
 		return;
 	}
 	pending->sent_ns = bpf_ktime_get_boot_ns();
@@ -137,7 +137,7 @@ static __always_inline void note_sockmap(struct sock *sk)
 
 	if (!is_in_sockmap(sk))
 		return;
-	tracked = tracked_sockets.sk_storage_get(sk, 0, 0);
+	tracked = find_tracked_socket(sk);
 	if (tracked)
 		tracked->flags |= FLAG_SOCKMAP;
 }

@@ -21,7 +21,7 @@ BPF_HASH(reset_peers, struct reset_peer_key, struct reset_peer, MAX_RESET_PEERS)
 
 KFUNC_PROBE(tcp_receive_reset, struct sock *sk)
 {
-	struct tracked_socket *tracked = tracked_sockets.sk_storage_get(sk, 0, 0);
+	struct tracked_socket *tracked = find_tracked_socket(sk);
 
 	if (tracked)
 		tracked->resets_received++;
@@ -96,7 +96,7 @@ static __always_inline void count_without_connection(struct sock *sk, u8 state, 
 /* Count a reset of the connection with the socket `sk`. */
 static __always_inline void count_for_connection(struct sock *sk)
 {
-	struct tracked_socket *tracked = tracked_sockets.sk_storage_get(sk, 0, 0);
+	struct tracked_socket *tracked = find_tracked_socket(sk);
 	struct owner unknown = {};
 	struct connection *record;
 	struct tcp_sock *tp;

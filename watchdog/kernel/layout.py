@@ -66,6 +66,7 @@ SUMS_COUNTERS = (
     "packets_sent",
     "packets_received",
     "retransmits",
+    "lost_connections",
 )
 """The counters of struct sums, in its order: all counters of the catalogue that the kernel half has."""
 
@@ -91,7 +92,7 @@ DATAGRAMS = np.dtype([*((name, "<u8") for name in DATAGRAMS_COUNTERS), ("owner",
 """struct datagrams: UDP of one process, on demand."""
 
 FLAG_CONNECT, FLAG_ACCEPTED, FLAG_FAILED, FLAG_CORRECTION, FLAG_SOCKMAP = 1, 2, 4, 8, 16
-FLAG_UNSENT, FLAG_DENIED = 32, 64
+FLAG_UNSENT, FLAG_DENIED, FLAG_APART = 32, 64, 128
 LOSS_FIELDS = ("ledger_full", "sums_full", "storage_failed", "responses_lost", "datagrams_lost")
 """The map `losses`, by index: names of the fields of `Quality`."""
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from watchdog.kernel import libbpf
 from watchdog.kernel.handover import LoadedPrograms
+from watchdog.kernel.layout import FLAG_APART
 from watchdog.kernel.ring_buffer import RingBuffer
 
 VISITS_PER_READ = 8192
@@ -27,6 +28,7 @@ _TICK_SECONDS = 0.005  # a whole round on a host with some 20,000 open files
 _FILES_ALONE_SECONDS = 1.0  # where the walk over files also reports the sockets
 # Rounds take 0.1 % of one CPU, but one begins every 30 s: 0.3 ms of walk each second, 5 ms each 5 s.
 _ROUND_PAUSES = 1000
+_URGENT_ROUND_PAUSES = 20  # 5 %, while the walk reports sockets that have no memory for an entry in socket storage
 _MAX_ROUND_SECONDS = 30.0
 # A long round takes 40 % of one CPU: 60 million files, of a user who has nothing else in mind, take 25 s.
 _STEP_PAUSES = 1.5
@@ -83,6 +85,8 @@ class HolderWalk:
         self._round_began = 0.0  # CLOCK_MONOTONIC, seconds
         self._round_seconds = 0.0  # CPU time of this round
         self._next_round = 0.0
+        self._rounds = 0
+        self._urgent_round = -1  # the newest round that reported sockets
         self._failure: OSError | None = None
 
     @contextlib.contextmanager
@@ -101,6 +105,12 @@ class HolderWalk:
             self._thread = threading.Thread(target=self._run, name="holder-walk", daemon=True)
             self._thread.start()
 
+    def note_reports(self) -> None:
+        """Note that the newest round reported sockets, which nothing else does: the next one begins soon."""
+        with self._lock:
+            self._urgent_round = self._rounds
+            self._next_round = self._round_began + self._pause()
+
     @property
     def is_unfinished(self) -> bool:
         """Return whether a round goes on after this tick."""
@@ -116,6 +126,7 @@ class HolderWalk:
     def _begin_round(self, seconds: float) -> None:
         self._round_began, self._round_seconds = time.monotonic(), 0.0
         self._unfinished = True
+        self._rounds += 1
         while self._unfinished and self._round_seconds < seconds:
             self._step()
 
@@ -125,9 +136,13 @@ class HolderWalk:
         self._unfinished = self._walk.step()
         seconds = time.thread_time() - began
         self._round_seconds += seconds
-        pause = min(self._round_seconds * _ROUND_PAUSES, _MAX_ROUND_SECONDS)
-        self._next_round = self._round_began + pause
+        self._next_round = self._round_began + self._pause()
         return seconds
+
+    def _pause(self) -> float:
+        """Return the seconds between the begins of the newest round and the next one."""
+        pauses = _URGENT_ROUND_PAUSES if self._urgent_round == self._rounds else _ROUND_PAUSES
+        return min(self._round_seconds * pauses, _MAX_ROUND_SECONDS)
 
     def _run(self) -> None:
         pause = 0.0
@@ -165,11 +180,17 @@ class LiveSockets:
         Raises:
             OSError: a walk failed.
         """
-        self._ring.read()  # the rest of a pass that failed
         if self._sockets is None:
+            self._ring.read()  # the rest of a pass that failed
             return self._read_by_files()
         with self._holders.tick():
-            return self._read_by_sockets(self._sockets), self._holders.is_unfinished
+            apart = self._ring.read()
+            apart = apart[(apart["flags"] & FLAG_APART) != 0]  # others: the rest of a pass that failed
+            live = self._read_by_sockets(self._sockets)
+        if len(apart):
+            self._holders.note_reports()
+            live = np.concatenate([live, _newest_rows(apart)])
+        return live, self._holders.is_unfinished
 
     def close(self) -> None:
         """Close the descriptors and the ring."""
@@ -196,6 +217,12 @@ class LiveSockets:
             goes_on = self._files.step()
             rows.take()
         return rows.records(), goes_on
+
+
+def _newest_rows(rows: NDArray[np.void]) -> NDArray[np.void]:
+    """Return the last row of each connection."""
+    _, index = np.unique(rows["cookie"][::-1], return_index=True)
+    return rows[::-1][index]
 
 
 class _Rows:

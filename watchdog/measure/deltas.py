@@ -137,7 +137,7 @@ class Deltas:
         metrics["late_bytes"] = np.where(unseen_ns, traffic, 0)
         self._remember(fields, ids, at[known], reading.at_ns)
         responses = self._responses(fields["cookie"], reading)
-        metrics |= {name: np.zeros(len(rows)) for name in _UDP.values()}
+        metrics |= {name: np.zeros(len(rows)) for name in (*_UDP.values(), "lost_connections")}
         changes = Changes(rows, failure, metrics, responses, unseen_ns, refused, find_in_sockmap(fields))
         for totals, names, make_rows in (
             (self._sums.advance(reading.sums), {name: name for name in SUMS_COUNTERS}, _rows_of_sums),

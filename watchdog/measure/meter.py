@@ -25,7 +25,7 @@ from watchdog.measure.catalogue import (
 from watchdog.measure.cgroup import Cgroups
 from watchdog.measure.deltas import Changes, Deltas
 from watchdog.measure.interning import InternedNames
-from watchdog.measure.missing import DERIVED_FROM_COUNTERS, Undercounted
+from watchdog.measure.missing import DERIVED_FROM_COUNTERS, UNKNOWN_OF_LOST_CONNECTIONS, Undercounted
 from watchdog.measure.snapshot import AddressHalves, Codes, LateTraffic, Numbers, Snapshot
 from watchdog.measure.struct_rows import concatenate_rows
 from watchdog.measure.users import UserNames
@@ -98,6 +98,7 @@ class Meter:
         """
         changes = self._deltas.advance(reading)
         owner_codes = self._attribution.codes(changes.rows["owner"], reading.at_ns)
+        not_followed = np.flatnonzero(changes.metrics["lost_connections"])
         nameless = np.flatnonzero(np.any([codes == UNKNOWN_CODE for codes in owner_codes.values()], axis=0))
         quality = _complete_quality(reading.quality, changes, len(nameless), tick_counts)
         unattributed = quality.sums_full + quality.storage_failed + quality.missed_events
@@ -125,6 +126,7 @@ class Meter:
         undercounted = (
             Undercounted(changes.in_sockmap, UNCOUNTED_IN_SOCKMAP),
             Undercounted(changes.refused, DERIVED_FROM_COUNTERS),
+            Undercounted(not_followed, UNKNOWN_OF_LOST_CONNECTIONS),
         )
         snapshot = Snapshot(
             reading.at_ns,
@@ -198,7 +200,8 @@ def _complete_quality(quality: Quality, changes: Changes, nameless_count: int, t
 def _lost_connections(changes: Changes, nameless: NDArray[np.intp]) -> Numbers:
     """Return, (n,), the number of connections of each row that lost details or counts."""
     rows = changes.rows
-    lost = np.where((rows["cookie"] == 0) & (rows["family"] == 0), changes.metrics["closes"], 0)  # folded into sums
+    lost = changes.metrics["lost_connections"].copy()
+    lost += np.where((rows["cookie"] == 0) & (rows["family"] == 0), changes.metrics["closes"], 0)  # folded into sums
     lost[nameless] += 1
     lost[changes.refused] += 1
     return lost

@@ -18,6 +18,8 @@ DERIVED_FROM_COUNTERS = frozenset(
     (*TRAFFIC_METRICS, "resets_sent", "resets_received", "listen_drops", "late_bytes", "rtt")
 )
 """Metrics that are changes of a connection's counters, or exist only with such a change."""
+UNKNOWN_OF_LOST_CONNECTIONS = DERIVED_FROM_COUNTERS | {"open", "send_queue", "receive_queue"}
+"""Metrics without a bound where a process has a connection that could not be followed."""
 
 
 @dataclass(frozen=True, slots=True)

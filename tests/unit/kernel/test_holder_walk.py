@@ -117,3 +117,16 @@ def test_closing_ends_a_long_round():
     steps = files.at
     time.sleep(0.05)
     assert files.at == steps
+
+
+def test_after_a_round_that_reported_sockets_the_next_one_begins_soon(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    files = Files(steps=1, seconds=0.01)
+    walk = HolderWalk(files)
+    for reports, rounds in ((True, 1), (True, 2), (False, 3), (False, 3)):
+        tick(walk)
+        if reports:
+            walk.note_reports()
+        assert files.rounds == rounds
+        now[0] += 2.0

@@ -67,7 +67,7 @@ def test_an_impossible_change_is_a_lost_connection_of_its_process():
     assert snapshot.metrics["bytes_sent"].tolist() == [0, 0]
     assert snapshot.metrics["lost_connections"].tolist() == [1, 0]
     assert snapshot.quality.impossible_changes == 1
-    assert [one.rows.tolist() for one in snapshot.undercounted if "bytes_sent" in one.metrics] == [[], [0]]
+    assert [one.rows.tolist() for one in snapshot.undercounted if "bytes_sent" in one.metrics] == [[], [0], []]
 
 
 def test_connections_in_a_sockmap_are_known_by_their_rows_and_listeners_are_not_among_them():
@@ -78,7 +78,7 @@ def test_connections_in_a_sockmap_are_known_by_their_rows_and_listeners_are_not_
     ]
     snapshot = Meter().advance(reading(1, live, [connection(cookie=4, flags=FLAG_SOCKMAP, ended_ns=SECOND)]), 0)
 
-    assert [one.rows.tolist() for one in snapshot.undercounted] == [[1, 3], []]
+    assert [one.rows.tolist() for one in snapshot.undercounted] == [[1, 3], [], []]
     assert snapshot.quality.sockmap_connections == 2
 
 
@@ -163,3 +163,16 @@ def test_resets_of_a_peer_have_the_peer_and_no_other_end():
         [UNATTRIBUTED] * 2, [""] * 2, ["0"] * 2, [""] * 2
     ]  # fmt: skip
     assert not snapshot.quality.unattributed_bytes
+
+
+def test_lost_connections_stand_in_the_row_of_their_process():
+    process, sums = 2**22 + 1, sums_of(2**22 + 1)
+    sums.values["closes"], sums.values["connects"], sums.values["lost_connections"] = 5, 8, 3
+    meter = Meter()
+    meter.advance(reading(1), 0)
+    snapshot = meter.advance(replace(reading(2), sums=sums, quality=Quality(sums_full=2, ledger_full=5)), 0)
+
+    assert snapshot.dimensions["pid"][0] == process
+    assert snapshot.metrics["lost_connections"].tolist() == [5 + 3, 2]
+    assert [one.rows.tolist() for one in snapshot.undercounted if "open" in one.metrics] == [[0]]
+    assert snapshot.partial.tolist() == [0]

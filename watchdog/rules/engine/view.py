@@ -233,6 +233,8 @@ class View:
         """Return the rows of connections folded into sums, and the number of values of a distribution lost in each."""
         snapshot = self.grouped.snapshot
         rows = rows[snapshot.dimensions["local_port"][rows] == UNKNOWN_CODE]
+        closes = snapshot.metrics["closes"][rows]
+        connections = np.maximum(closes, snapshot.metrics["lost_connections"][rows])
         match metric:
             case "accept_queue":  # of listeners, which have rows of their own
                 lost = np.zeros(len(rows))
@@ -240,9 +242,10 @@ class View:
                 lost = np.full(len(rows), float(snapshot.quality.responses_unassigned))
             case "connect_latency":
                 inbound = snapshot.dimensions["direction"][rows] == DIRECTIONS.index("in")
-                lost = np.where(inbound, 0, snapshot.metrics["established"][rows])
+                established = snapshot.metrics["established"][rows] + connections - closes
+                lost = np.where(inbound, 0, established)
             case _:
-                lost = snapshot.metrics["closes"][rows]
+                lost = connections
         return rows, lost
 
     def _rows_with_value(self, metric: str) -> Mask:
