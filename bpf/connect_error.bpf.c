@@ -91,8 +91,10 @@ static __always_inline void handle_denial(struct sock *sk, struct sockaddr *give
 		return; /* connect to AF_UNSPEC disconnects */
 	preempt_disable();
 	tracked = get_tracked_socket(sk);
-	if (tracked)
+	if (tracked) {
 		record_attempt(sk, tracked, &to, result, FLAG_DENIED);
+		drop_apart_entry(sk, tracked);
+	}
 	preempt_enable();
 }
 
@@ -108,13 +110,19 @@ static __always_inline void handle_attempt(struct sock *sk, struct sockaddr *giv
 	struct tracked_socket *tracked;
 
 	preempt_disable();
-	tracked = result ? get_tracked_socket(sk) : tracked_sockets.sk_storage_get(sk, 0, 0);
+	tracked = find_tracked_socket(sk);
+	/* The end of an attempt that reached SYN_SENT deletes an entry in `apart_sockets`. */
+	if (!tracked && result && !is_newest_event(sk, TCP_SYN_SENT, TCP_CLOSE))
+		tracked = get_tracked_socket(sk);
 	if (tracked && result && !tracked->attempt_counted) {
 		read_destination(&to, given, length);
 		record_attempt(sk, tracked, &to, result, to.family ? FLAG_UNSENT : 0);
 	}
-	if (tracked)
+	if (tracked) {
 		tracked->attempt_counted = is_inner;
+		if (tracked->ended && !is_inner)
+			drop_apart_entry(sk, tracked);
+	}
 	preempt_enable();
 }
 
@@ -168,8 +176,10 @@ KRETFUNC_PROBE(inet_csk_get_port, struct sock *sk, unsigned short port, int resu
 		return 0;
 	preempt_disable();
 	tracked = get_tracked_socket(sk);
-	if (tracked)
+	if (tracked) {
 		record_attempt(sk, tracked, &nowhere, -EADDRINUSE, 0);
+		drop_apart_entry(sk, tracked);
+	}
 	preempt_enable();
 	return 0;
 }

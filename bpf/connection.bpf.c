@@ -171,6 +171,15 @@ static __always_inline struct tracked_socket *get_apart_socket(struct sock *sk)
 	return tracked;
 }
 
+/* Delete the entry if it is in `apart_sockets`: the kernel does not free it with the socket. */
+static __always_inline void drop_apart_entry(struct sock *sk, struct tracked_socket *tracked)
+{
+	u64 key = (u64)sk;
+
+	if (tracked->flags & FLAG_APART)
+		apart_sockets.delete(&key);
+}
+
 /* Return the entry of the socket, initialized for a new socket or a listener's child; NULL: no memory. */
 static __always_inline struct tracked_socket *get_tracked_socket(struct sock *sk)
 {
@@ -360,7 +369,8 @@ static __always_inline void handle_end(struct sock *sk, struct tracked_socket *t
 	 * Never a connection: when two CPUs handle two last ACKs of one handshake at once, each creates a child, and the
 	 * second child is dropped (tcp_check_req, inet_csk_complete_hashdance). No process and no peer ever uses it.
 	 */
-	if (from == TCP_SYN_RECV && !tracked->established_ns && !tracked->flags && !tp->bytes_received)
+	if (from == TCP_SYN_RECV && !tracked->established_ns && !(tracked->flags & ~FLAG_APART) &&
+	    !tp->bytes_received)
 		return;
 	if (!tracked->established_ns && (from == TCP_SYN_SENT || from == TCP_SYN_RECV))
 		tracked->flags |= FLAG_FAILED;
@@ -440,7 +450,6 @@ static __always_inline void dispatch_transition(struct sock *sk, struct tracked_
 static __always_inline void handle_transition(struct sock *sk, int from, int to)
 {
 	struct tracked_socket *tracked;
-	u64 key = (u64)sk;
 
 	/* CLOSE to CLOSE: a socket that never left CLOSE. MPTCP's own sockets, SCTP and DCCP also come here. */
 	if (!is_tcp(sk) || (from == TCP_CLOSE && to == TCP_CLOSE))
@@ -458,14 +467,23 @@ static __always_inline void handle_transition(struct sock *sk, int from, int to)
 	tracked->last_transition = encode_transition(from, to);
 	if (to != TCP_SYN_RECV)
 		tracked->address = (u64)sk; /* last: from here on the pass reports the socket */
-	if (to == TCP_CLOSE && tracked->flags & FLAG_APART)
-		apart_sockets.delete(&key);
+	if (to == TCP_CLOSE)
+		drop_apart_entry(sk, tracked);
 }
 
 /* Return a number unique to the socket: its cookie, which is never reused, or its address before it has a cookie. */
 static __always_inline u64 get_socket_id(struct sock *sk)
 {
 	return sk->__sk_common.skc_cookie ? sk->__sk_common.skc_cookie : (u64)sk;
+}
+
+/* Return whether the newest event on this CPU is this transition of the socket. */
+static __always_inline bool is_newest_event(struct sock *sk, int from, int to)
+{
+	int zero = 0;
+	struct handled_event *newest = last_handled.lookup(&zero);
+
+	return newest && newest->socket_id == get_socket_id(sk) && newest->transition == encode_transition(from, to);
 }
 
 KFUNC_PROBE(inet_sock_set_state, struct sock *sk, int from, int to)
@@ -494,13 +512,11 @@ KFUNC_PROBE(inet_sock_set_state, struct sock *sk, int from, int to)
  */
 KFUNC_PROBE(fallback_inet_sock_set_state, struct sock *sk, int from, int to)
 {
-	struct handled_event *newest;
 	struct tracked_socket *tracked;
 	int zero = 0;
 	u64 *count;
 
-	newest = last_handled.lookup(&zero);
-	if (!newest || (newest->socket_id == get_socket_id(sk) && newest->transition == encode_transition(from, to)))
+	if (is_newest_event(sk, from, to))
 		return 0;
 	tracked = find_tracked_socket(sk);
 	if (tracked && tracked->last_transition == encode_transition(from, to))
