@@ -9,6 +9,7 @@
 
 #define COMM_LEN 16
 #define EXE_LEN 32
+#define CGROUP_NAME_LEN 256 /* NAME_MAX and a NUL */
 
 /* Directions, as in watchdog/measure/catalogue.py. */
 enum direction {
@@ -141,11 +142,21 @@ struct datagrams {
 	struct owner owner;
 };
 
+/* A record of `cgroups`: a control group (v2) that was made. */
+struct cgroup_record {
+	u64 id; /* inode number */
+	u64 parent_id; /* 1: the root of all groups */
+	u32 uid; /* effective user who made it */
+	u32 pad;
+	char name[CGROUP_NAME_LEN];
+};
+
 _Static_assert(sizeof(struct owner) == 72, "struct owner has no hidden padding");
 _Static_assert(sizeof(struct connection) == 208, "struct connection has no hidden padding");
 _Static_assert(sizeof(struct sums_key) == 24, "struct sums_key has no hidden padding");
 _Static_assert(sizeof(struct reset_peer_key) == 24, "struct reset_peer_key has no hidden padding");
 _Static_assert(sizeof(struct reset_peer) == 16, "struct reset_peer has no hidden padding");
+_Static_assert(sizeof(struct cgroup_record) == 280, "struct cgroup_record has no hidden padding");
 _Static_assert(sizeof(struct response) == 16, "struct response has no hidden padding");
 _Static_assert(sizeof(struct datagrams_key) == 24, "struct datagrams_key has no hidden padding");
 _Static_assert(sizeof(struct datagrams) == 104, "struct datagrams has no hidden padding");

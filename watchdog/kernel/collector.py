@@ -16,6 +16,7 @@ from watchdog.clock import Clock
 from watchdog.kernel import libbpf
 from watchdog.kernel.handover import LoadedPrograms
 from watchdog.kernel.layout import (
+    CGROUP,
     CONNECTION,
     DATAGRAMS,
     DATAGRAMS_KEY,
@@ -40,7 +41,7 @@ class Reading:
     `at_ns`: CLOCK_BOOTTIME at the end of the reading. `live`, `closed`: (n,), (m,) of `CONNECTION`, listeners among the
     live; a connection that ended during the reading is in both. `sums`: of `SUMS_KEY` and `SUMS`. On demand, else
     empty: `responses`, (r,) of `RESPONSE`; `datagrams`: of `DATAGRAMS_KEY` and `DATAGRAMS`. `reset_peers`: of
-    `RESET_PEER_ID` and `RESET_PEER`.
+    `RESET_PEER_ID` and `RESET_PEER`. `cgroups`: (g,) of `CGROUP`, made since the previous reading.
     """
 
     at_ns: int
@@ -51,6 +52,7 @@ class Reading:
     datagrams: Totals
     quality: Quality
     reset_peers: Totals = field(default_factory=lambda: Totals(np.empty(0, RESET_PEER_ID), np.empty(0, RESET_PEER)))
+    cgroups: NDArray[np.void] = field(default_factory=lambda: np.empty(0, CGROUP))
 
 
 class Collector:
@@ -72,6 +74,7 @@ class Collector:
         self._datagrams = TotalsMap(loaded.maps["datagrams"], DATAGRAMS_KEY, DATAGRAMS)
         self._reset_peers = ResetPeersMap(loaded.maps["reset_peers"])
         self._ledger = _open_ring_buffer(loaded.maps["ledger"], CONNECTION)
+        self._cgroups = _open_ring_buffer(loaded.maps["cgroups"], CGROUP)
         self._losses_before = np.zeros(len(LOSS_FIELDS), np.int64)
         self._missed_events = 0
         self._live_sockets = LiveSockets(loaded, _open_ring_buffer(loaded.maps["live"], CONNECTION))
@@ -134,8 +137,11 @@ class Collector:
         datagrams = self._datagrams.read() if probing else self._datagrams.empty_totals()
         responses = self._responses.read() if self._responses is not None else np.empty(0, RESPONSE)
         quality = self._quality(misses, pass_seconds, int(walk_unfinished))
+        cgroups = self._cgroups.read()
         closed = self._ledger.read()  # last: it removes the records, and a later failure would lose them
-        return Reading(self._clock.boottime_ns(), live, closed, sums, responses, datagrams, quality, reset_peers)
+        return Reading(
+            self._clock.boottime_ns(), live, closed, sums, responses, datagrams, quality, reset_peers, cgroups
+        )
 
     def close(self) -> None:
         """Detach the programs and close every descriptor."""
@@ -144,6 +150,7 @@ class Collector:
             os.close(fd)
         self._attached.clear()
         self._ledger.close()
+        self._cgroups.close()
         self._live_sockets.close()
         self._loaded.close()
 

@@ -47,6 +47,7 @@ MAPS = {
     "fallback_events": (4, np.dtype("<u8").itemsize),
     "attached_since": (4, np.dtype("<u8").itemsize),
     "responses": (0, 0),
+    "cgroups": (0, 0),
     "datagrams": (layout.DATAGRAMS_KEY.itemsize, layout.DATAGRAMS.itemsize),
 }
 _KINDS = {"program": "anon_inode:bpf-prog", "link": "anon_inode:bpf_link", "map": "anon_inode:bpf-map"}

@@ -71,8 +71,16 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
     "file": (("struct path f_path", "f_path"), ("const struct cred *f_cred", "f_cred")),
     "mm_struct": (("struct file *exe_file", "exe_file"),),
     "cred": (("u32 euid", "euid"),),  # kuid_t contains only the number
-    "kernfs_node": (("u64 id", "id"),),
-    "cgroup": (("struct kernfs_node *kn", "kn"),),
+    "kernfs_node": (("u64 id", "id"), ("const char *name", "name")),
+    "cgroup_subsys_state": (("struct cgroup *cgroup", "cgroup"), ("struct cgroup_subsys_state *parent", "parent")),
+    "cgroup_root": (("int hierarchy_id", "hierarchy_id"),),
+    "cgroup": (
+        ("struct cgroup_subsys_state self", "self"),
+        ("struct kernfs_node *kn", "kn"),
+        ("struct cgroup_root *root", "root"),
+    ),
+    "cgroup_namespace": (("struct ns_common ns", "ns"),),
+    "nsproxy": (("struct cgroup_namespace *cgroup_ns", "cgroup_ns"),),
     "css_set": (("struct cgroup *dfl_cgrp", "dfl_cgrp"),),
     "task_struct": (
         ("u32 flags", "flags"),
@@ -83,6 +91,7 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("u64 self_exec_id", "self_exec_id"),
         ("const struct cred *real_cred", "real_cred"),
         ("struct css_set *cgroups", "cgroups"),
+        ("struct nsproxy *nsproxy", "nsproxy"),
         ("struct mm_struct *mm", "mm"),
     ),
     "bpf_iter_meta": (("struct seq_file *seq", "seq"), ("u64 session_id", "session_id")),

@@ -147,7 +147,9 @@ def _proc_options(mounts: Path) -> dict[str, str]:
 def _cgroups() -> Finding:
     for root in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")):
         if (root / "cgroup.procs").exists():
-            return Finding("ok", "cgroup v2", f"{root}: unit and container are known for ended processes, too")
+            return Finding(
+                "ok", "cgroup v2", f"{root}: unit and container are known for ended processes and removed groups, too"
+            )
     return Finding(
         "note", "cgroup v2", "not mounted: unit and container are unknown for processes that end within a tick",
         "boot with systemd.unified_cgroup_hierarchy=1",

@@ -79,6 +79,9 @@ RESET_PEER_KEY = np.dtype([("remote", "u1", (16,)), ("netns", "<u4"), ("directio
 RESET_PEER = np.dtype([("created_ns", "<u8"), ("resets_sent", "<u8")])
 """struct reset_peer: resets in answer to segments of a peer that belong to no connection."""
 
+CGROUP = np.dtype([("id", "<u8"), ("parent_id", "<u8"), ("uid", "<u4"), ("pad", "<u4"), ("name", "S256")])
+"""struct cgroup_record: a control group (v2) that was made, and the effective user who made it."""
+
 RESPONSE = np.dtype([("cookie", "<u8"), ("latency_ns", "<u8")])
 """struct response: one response to a request, on demand."""
 
@@ -107,6 +110,7 @@ def layout_assertions() -> str:
         "reset_peer_key": RESET_PEER_KEY,
         "reset_peer": RESET_PEER,
         "response": RESPONSE,
+        "cgroup_record": CGROUP,
         "datagrams_key": DATAGRAMS_KEY,
         "datagrams": DATAGRAMS,
     }

@@ -41,7 +41,7 @@ from watchdog.resources import bpf_folder
 if TYPE_CHECKING:
     import types
 
-_UNIT = ("acceptors.bpf.c", "connection.bpf.c", "connect_error.bpf.c", "reset.bpf.c", "latency.bpf.c")
+_UNIT = ("acceptors.bpf.c", "connection.bpf.c", "connect_error.bpf.c", "reset.bpf.c", "latency.bpf.c", "cgroup.bpf.c")
 _SOURCES = ("connection.h", "tracked_socket.h", "owner.bpf.h", "record.bpf.h", *_UNIT)
 _INSTALL_BCC = (
     "install Debian's package python3-bpfcc and make the environment with"

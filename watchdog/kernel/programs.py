@@ -26,8 +26,9 @@ class Probe:
 STATE_PROBE = Probe("inet_sock_set_state", AttachType.TP_BTF, "inet_sock_set_state")
 STATE_FALLBACK_PROBE = Probe("inet_sock_set_state", AttachType.TP_BTF, "fallback_inet_sock_set_state")
 RESET_PROBES = tuple(Probe(name, AttachType.TP_BTF, name) for name in ("tcp_receive_reset", "tcp_send_reset"))
-CONNECTION_PROBES = (STATE_PROBE, STATE_FALLBACK_PROBE, *RESET_PROBES)
-"""Events of connections: always attached, in this order, in which they also run."""
+CGROUP_PROBE = Probe("cgroup_mkdir", AttachType.TP_BTF, "cgroup_mkdir")
+CONNECTION_PROBES = (STATE_PROBE, STATE_FALLBACK_PROBE, *RESET_PROBES, CGROUP_PROBE)
+"""Events of connections and new control groups: always attached, in this order, in which they also run."""
 
 _RECEIVE_PROBE = Probe("tcp_rcv_space_adjust", AttachType.TP_BTF, "tcp_rcv_space_adjust")
 MESSAGE_PROBES = (

@@ -77,7 +77,8 @@ class Meter:
         """Start without data: the first reading is the baseline."""
         self.names = InternedNames()
         self._deltas = Deltas()
-        self._attribution = Attribution(self.names, Cgroups(), UserNames())
+        self._cgroups = Cgroups()
+        self._attribution = Attribution(self.names, self._cgroups, UserNames())
         self._previous_ns: int | None = None
 
     def advance(self, reading: Reading, wall: float, tick_counts: TickCounts = NO_MISSED_TICKS) -> Snapshot:
@@ -96,6 +97,7 @@ class Meter:
 
         The first rows of the snapshot are those of the changes; one row per response follows.
         """
+        self._cgroups.add(reading.cgroups, reading.at_ns)
         changes = self._deltas.advance(reading)
         owner_codes = self._attribution.codes(changes.rows["owner"], reading.at_ns)
         not_followed = np.flatnonzero(changes.metrics["lost_connections"])

@@ -71,7 +71,10 @@ def counts(monkeypatch, clock):
     monkeypatch.setattr(module, "_read_counter", lambda name, _index: kernel_counts[name])
     live = SimpleNamespace(read=lambda: (np.empty(0, CONNECTION), False))
     monkeypatch.setattr(module, "LiveSockets", lambda *_: live)
-    maps = {name: name for name in ("sums", "reset_peers", "datagrams", "ledger", "losses", "fallback_events", "live")}
+    maps = {
+        name: name
+        for name in ("sums", "reset_peers", "datagrams", "ledger", "losses", "fallback_events", "live", "cgroups")
+    }
     programs = {probe.name: probe.name for probe in CONNECTION_PROBES}
     return Collector(
         SimpleNamespace(

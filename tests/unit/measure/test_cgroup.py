@@ -1,9 +1,11 @@
-"""The control group of a process: from /proc, from the inode number, from the cache."""
+"""The control group of a process: from /proc, from the inode number, from reports of new groups, from the cache."""
 
 import os
 
+import numpy as np
 import pytest
 
+from watchdog.kernel.layout import CGROUP
 from watchdog.measure import cgroup
 from watchdog.measure.cgroup import Cgroups
 
@@ -29,6 +31,11 @@ class Host:
         write_process(folder / "proc", 42, "0::/system.slice/other.service\n", START)
         self.cgroups = Cgroups(folder / "proc", self.root)
         self.at_ns = SECOND
+
+    def add(self, *groups):
+        """Report groups as made: inode, parent's inode, name, maker. They do not exist any more."""
+        rows = np.array([(inode, parent, user, 0, name.encode()) for inode, parent, name, user in groups], CGROUP)
+        self.cgroups.add(rows, self.at_ns)
 
     def path(self, pid, inode, start_ns=START):
         return self.cgroups.find_path(pid, start_ns, inode, self.at_ns)
@@ -120,6 +127,64 @@ def test_only_the_newest_paths_are_cached(host, monkeypatch):
     kept = [inodes[7], inodes[8], inodes[0]]
     assert list(host.cgroups._cached) == kept
     assert len(host.cgroups._walked) == len(list(host.root.rglob("*"))) + 1
+
+
+def test_a_group_that_is_gone_has_the_path_that_was_reported_when_it_was_made(host):
+    host.add((901, host.group.parent.stat().st_ino, "backup.service", 0))
+    assert host.path(99, 901) == "/system.slice/backup.service"
+
+
+def test_groups_made_in_each_other_and_gone_have_their_whole_path(host):
+    host.add((901, 1, "new.slice", 0), (902, 901, "job.service", 0))
+    host.add((903, 902, "payload", 0))
+    assert [host.path(99, inode) for inode in (903, 902, 901)] == [
+        "/new.slice/job.service/payload", "/new.slice/job.service", "/new.slice"
+    ]  # fmt: skip
+
+
+def test_a_group_that_existed_at_the_start_and_is_gone_is_known(host):
+    inode, parent = host.group.stat().st_ino, host.group.parent.stat().st_ino
+    host.add()
+    host.group.rmdir()
+    host.group.parent.rmdir()
+    host.add((901, parent, "late.service", 0))
+    host.at_ns += 3600 * SECOND
+    assert host.path(99, 10**12) == ""  # walks again
+
+    assert host.path(99, inode) == "/system.slice/web.service"
+    assert host.path(99, 901) == "/system.slice/late.service"
+
+
+def test_a_group_whose_parent_is_not_known_is_searched(host):
+    host.add((host.group.stat().st_ino, 10**12, "web.service", 0))
+    assert host.path(99, host.group.stat().st_ino) == "/system.slice/web.service"
+
+
+def test_only_the_newest_groups_are_kept(host, monkeypatch):
+    monkeypatch.setattr(cgroup, "_MAX_MADE_GROUPS", 3)
+    host.add(*((900 + number, 1, f"{number}.service", 0) for number in range(5)))
+    host.add((905, 1, "5.service", 0))
+    assert sorted(host.cgroups._made) == [903, 904, 905]
+
+
+def test_endless_nesting_is_not_followed(host):
+    host.add(*((900 + number, 899 + number, "x", 0) for number in range(5000)), (899, 899, "circle", 0))
+    host.at_ns += 3600 * SECOND
+    assert host.path(99, 5899) == ""
+
+
+def test_a_name_that_is_not_utf_8_is_kept(host):
+    rows = np.zeros(1, CGROUP)
+    rows["id"], rows["parent_id"], rows["name"] = 901, 1, b"caf\xe9.service"
+    host.cgroups.add(rows, host.at_ns)
+    assert host.path(99, 901) == "/caf\udce9.service"
+
+
+def test_a_group_that_is_gone_belonged_to_the_maker_of_the_groups_in_it(host):
+    host.add((901, 1, "app.service", 0), (902, 901, "docker", 33), (903, 901, "other", 0), (904, 1, "db.service", 0))
+    for inode in (902, 903, 904):
+        host.path(99, inode)
+    assert [host.cgroups.user_of(path) for path in ("/app.service", "/app.service/docker", "/db.service")] == [33, 0, 0]
 
 
 def test_on_hybrid_hosts_the_hierarchy_of_systemd_has_the_unit(tmp_path):
