@@ -24,6 +24,7 @@ MAX_EVIDENCE_BYTES: Final = 4_096
 MAX_COMMAND_BYTES: Final = 256
 _MAX_PATH_BYTES = 128
 _MAX_NAME_BYTES = 96
+_MAX_UNKNOWN_RULES = 10
 _ELLIPSIS = "…"
 
 NOT_TAKEN: Final = "not taken: too many alerts began at once, only the worst have evidence"
@@ -72,7 +73,8 @@ class Evidence:
     `metric`: the metric of the amounts, `format`: their format. `amount`: that of all connections in `tick_seconds`,
     None where amounts do not add up. `peer_count`: number of all peers; `peers` has the largest. `history`: the
     value of each of the newest ticks alone, oldest first, None for a tick without one; it covers `history_seconds`, in
-    `history_format`. `missing_reason`: why there are no data, in words; "" if there are.
+    `history_format`. `unknown_rules`: ids of rules that losses left unknown, for alerts about losses;
+    `unknown_rule_count`: their number. `missing_reason`: why there are no data, in words; "" if there are.
     """
 
     taken: float
@@ -86,6 +88,8 @@ class Evidence:
     history: tuple[float | None, ...] = ()
     history_format: str = "count"
     history_seconds: float = 0.0
+    unknown_rules: tuple[str, ...] = ()
+    unknown_rule_count: int = 0
     missing_reason: str = ""
 
     def updated_with(self, newer: Evidence) -> Evidence:
@@ -130,6 +134,7 @@ class Evidence:
             return cls(
                 **{
                     **document,
+                    "unknown_rules": tuple(map(str, document.get("unknown_rules", ()))),
                     "peers": tuple(map(_peer_from_json, document["peers"])),
                     "top_process": None if top_process is None else TopProcess.from_json(top_process),
                     "history": tuple(None if value is None else float(value) for value in history),
@@ -146,8 +151,11 @@ def build_evidence(
     wall: float,
     *,
     with_command: bool,
+    unknown_rules: Sequence[str] = (),
 ) -> Evidence:
     """Return the evidence of an instance.
+
+    `unknown_rules`: ids of the rules that losses leave unknown.
 
     `look_up_process(pid)`: start of the process in wall-clock seconds, and the process, each None if unknown or exited.
     The top process is the first of `contributors.processes` that is still alive, or else the first of all.
@@ -166,6 +174,8 @@ def build_evidence(
             history=tuple(_none_if_nan(float(f"{value:.4g}")) for value in contributors.history),
             history_format=wording.tick_value_format(rule),
             history_seconds=round(contributors.history_seconds, 3),
+            unknown_rules=tuple(_cut(rule_id, _MAX_NAME_BYTES) for rule_id in unknown_rules[:_MAX_UNKNOWN_RULES]),
+            unknown_rule_count=len(unknown_rules),
         )
     )
 

@@ -22,6 +22,7 @@ from watchdog.rules.language.rule import OVERFLOW_LABELS
 
 MAX_PER_TICK: Final = 20
 _MAX_NS = SECOND_NS // 10
+_LOSS_METRICS = frozenset(("lost_connections", "failed_ticks", "unknown_ticks"))
 
 StartTimeLookup = Callable[[int], int | None]
 ProcessReader = Callable[[int, int | None], Process | None]
@@ -75,7 +76,15 @@ class EvidenceCollector:
             started = None if start_ns is None else snapshot.wall - (snapshot.at_ns - start_ns) / SECOND_NS
             return started, self._read(pid, start_ns)
 
-        return build_evidence(rule, contributors, look_up_process, snapshot.wall, with_command=self.with_command)
+        about_losses = contributors.metric in _LOSS_METRICS
+        return build_evidence(
+            rule,
+            contributors,
+            look_up_process,
+            snapshot.wall,
+            with_command=self.with_command,
+            unknown_rules=self._engine.unknown_rules if about_losses else (),
+        )
 
 
 def _worst_first(instances: Iterable[AlertInstance]) -> list[AlertInstance]:

@@ -119,7 +119,12 @@ class Pipeline:
     def _process_tick(self, tick: ScheduledTick) -> None:
         wall = self._clock.wall()
         ticks = TickCounts(
-            tick.late_seconds, tick.missed, self._failed_ticks, self._lost_samples, self._refused_reloads
+            tick.late_seconds,
+            tick.missed,
+            self._failed_ticks,
+            self._lost_samples,
+            self._refused_reloads,
+            unknown=int(bool(self._engine.unknown_rules)),
         )
         self._lost_samples += 1  # until it has been evaluated
         snapshot = self._meter.advance(self._collector.read(), wall, ticks)

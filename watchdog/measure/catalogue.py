@@ -348,6 +348,15 @@ METRICS: dict[str, Metric] = {
             missing_dimensions=(*_OWNER, *_END),
         ),
         Metric(
+            "unknown_ticks",
+            MetricKind.COUNTER,
+            Unit.TICKS,
+            "ticks in which losses left a rule unknown for a group; in one row of process `bpf-watchdog`",
+            "the rules, one tick before",
+            _OWN,
+            missing_dimensions=(*_OWNER, *_END),
+        ),
+        Metric(
             "refused_reloads",
             MetricKind.COUNTER,
             Unit.RELOADS,
@@ -366,7 +375,7 @@ TRAFFIC_METRICS = ("bytes_sent", "bytes_received", "packets_sent", "packets_rece
 UNCOUNTED_IN_SOCKMAP = frozenset(("bytes_sent", "bytes_received", "send_queue", "receive_queue"))
 """Metrics that miss the messages that a sockmap passes from socket to socket."""
 
-OWN_METRICS = ("lost_connections", "missed_ticks", "failed_ticks", "refused_reloads")
+OWN_METRICS = ("lost_connections", "missed_ticks", "failed_ticks", "unknown_ticks", "refused_reloads")
 """Counts of the watchdog itself, not of the host."""
 
 ON_DEMAND_METRICS = frozenset(name for name, metric in METRICS.items() if metric.on_demand)

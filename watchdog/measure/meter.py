@@ -58,13 +58,17 @@ class _Dimensions(Mapping[str, Codes]):
 
 @dataclass(frozen=True, slots=True)
 class TickCounts:
-    """Counts of the daemon since the newest snapshot, as in `Quality`; `refused_reloads`: by SIGHUP."""
+    """Counts of the daemon since the newest snapshot, as in `Quality`.
+
+    `refused_reloads`: by SIGHUP. `unknown`: ticks in which losses left a rule unknown.
+    """
 
     late_seconds: float = 0.0
     missed: int = 0
     failed: int = 0
     lost_samples: int = 0
     refused_reloads: int = 0
+    unknown: int = 0
 
 
 NO_MISSED_TICKS = TickCounts()
@@ -108,6 +112,7 @@ class Meter:
         own = {
             "missed_ticks": tick_counts.missed,
             "failed_ticks": tick_counts.failed,
+            "unknown_ticks": tick_counts.unknown,
             "refused_reloads": tick_counts.refused_reloads,
         }
         changes = _with_own_row(changes, own)

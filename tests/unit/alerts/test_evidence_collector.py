@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 import factories
-from watchdog.alerts.evidence import NOT_TAKEN
+from watchdog.alerts.evidence import NOT_TAKEN, Evidence
 from watchdog.alerts.evidence_collector import MAX_PER_TICK, EvidenceCollector
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import Now
 from watchdog.kernel.quality import Quality
 from watchdog.measure.interning import InternedNames
 from watchdog.measure.snapshot import Snapshot
+from watchdog.receivers.render.evidence_text import evidence_sections
 from watchdog.rules.engine.contributors import ContributingProcess, Contributors
 from watchdog.rules.engine.judge import Verdict
 from watchdog.rules.language import template
@@ -32,6 +33,7 @@ class Scene:
     def __init__(self, clock):
         self.clock, self.lifecycle = clock, Lifecycle("web-1")
         self.asked, self.looked = [], []
+        self.metric, self.unknown_rules = "connects", ()
         self.seconds_each = 0.0
         self.collector = EvidenceCollector(self, lambda pid: (1_000 - 60) * SECOND_NS, self.read, clock)
 
@@ -39,7 +41,7 @@ class Scene:
         self.asked.append(labels[0][1])
         self.clock.advance(self.seconds_each)
         crawler = ContributingProcess(4711, 1.0, labels[0][1], "", "", "", "")
-        return STORM, Contributors("connects", 1.0, (), 0, (crawler,), 1, (), 1.0, 1.0)
+        return STORM, Contributors(self.metric, 1.0, (), 0, (crawler,), 1, (), 1.0, 1.0)
 
     def read(self, pid, start_ns):
         self.looked.append((pid, start_ns))
@@ -115,3 +117,16 @@ def test_evidence_that_fails_does_not_affect_other_alerts(scene, monkeypatch):
     [failure] = scene.collector.take_failures()
     assert (str(failure), failure.__notes__) == ("no trace", ["in the evidence of an alert of rule storm"])
     assert scene.collector.take_failures() == []
+
+
+@pytest.mark.parametrize(("metric", "known"), [("lost_connections", False), ("connects", True)])
+def test_an_alert_about_losses_names_the_rules_that_they_leave_unknown(scene, metric, known):
+    scene.metric, scene.unknown_rules = metric, tuple(f"rule-{number}" for number in range(12))
+    evidence = scene.tick({"ghost": 150})[0].alert.evidence
+
+    assert (evidence.unknown_rules, evidence.unknown_rule_count) == (
+        ((), 0) if known else (scene.unknown_rules[:10], 12)
+    )
+    assert Evidence.from_json(evidence.to_json()) == evidence
+    text = evidence_sections(evidence).get("unknown_rules", "")
+    assert text.endswith("rule-9 and 2 more") is not known

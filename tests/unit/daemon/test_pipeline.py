@@ -70,6 +70,7 @@ class FakeCollector:
         self.comm = b"culprit"
         self.pid, self.start_ns = 2**22 + 1, 0  # above every possible pid
         self.closed = False
+        self.missed_events = 0
         self._clock = clock
         self._last_cookie = 0
 
@@ -89,7 +90,7 @@ class FakeCollector:
             sums=Totals(np.empty(0, SUMS_KEY), np.empty(0, SUMS)),
             responses=np.empty(0, RESPONSE),
             datagrams=Totals(np.empty(0, DATAGRAMS_KEY), np.empty(0, DATAGRAMS)),
-            quality=Quality(),
+            quality=Quality(missed_events=self.missed_events),
         )
 
     def enable_message_probes(self):
@@ -612,6 +613,19 @@ def test_an_alert_about_a_refused_reload_ends_with_a_restart(simulation):
     for _ in range(3):
         simulation.tick(CALM)
     assert [status for status, *_ in simulation.receiver.entries()] == ["firing", "resolved"]
+
+
+def test_ticks_in_which_losses_leave_a_rule_unknown_are_counted(simulation, monkeypatch):
+    seen = []
+    evaluate = Engine.evaluate
+    monkeypatch.setattr(
+        Engine, "evaluate", lambda engine, snapshot, *rest: seen.append(snapshot) or evaluate(engine, snapshot, *rest)
+    )
+    for missed in (0, 1, 10_000, 0):
+        simulation.kernel.missed_events = missed
+        simulation.tick(CALM)
+
+    assert [int(snapshot.metrics["unknown_ticks"].sum()) for snapshot in seen] == [0, 0, 0, 1]
 
 
 def test_a_rule_that_cannot_be_evaluated_affects_no_other(simulation, monkeypatch):

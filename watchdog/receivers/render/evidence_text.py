@@ -30,7 +30,10 @@ def evidence_lines(evidence: Evidence, labels: Labels) -> list[str]:
 
 
 def evidence_sections(evidence: Evidence, labels: Labels = ()) -> dict[str, str]:
-    """Return the text of each section that has data, by its name: process, command, parents, peers, history."""
+    """Return the text of each section that has data, by its name.
+
+    The names: process, command, parents, peers, history, unknown_rules.
+    """
     sections = {}
     if evidence.top_process is not None:
         sections["process"] = process_text(evidence, evidence.top_process, dict(labels))
@@ -42,6 +45,9 @@ def evidence_sections(evidence: Evidence, labels: Labels = ()) -> dict[str, str]
         sections["peers"] = peers_text(evidence)
     if len(evidence.history) > 1:
         sections["history"] = history_text(evidence)
+    if evidence.unknown_rules:
+        more = evidence.unknown_rule_count - len(evidence.unknown_rules)
+        sections["unknown_rules"] = ", ".join(evidence.unknown_rules) + (f" and {more:,} more" if more else "")
     return sections
 
 
