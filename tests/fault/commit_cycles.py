@@ -28,6 +28,8 @@ MAX_TRIES = 5
 class Receiver:
     name = "oncall"
     rate_limit = None
+    timeout_seconds = 10.0
+    joins_copies = False
 
     def __init__(self):
         self.ids = []

@@ -31,6 +31,8 @@ SECONDS_A_TICK = 36
 class Receiver:
     name = "oncall"
     rate_limit = None
+    timeout_seconds = 10.0
+    joins_copies = False
 
     def __init__(self):
         self.down = True

@@ -42,6 +42,8 @@ class PostingReceiver:
     def __init__(self, name, port):
         self.name = name
         self.rate_limit = None
+        self.timeout_seconds = 10.0
+        self.joins_copies = False
         self.port = port
 
     def send(self, notification, deadline_seconds):

@@ -22,6 +22,8 @@ CAPACITY = 4_000  # minimum number of notifications of 1 kB that fit into the fi
 class ListReceiver:
     name = "oncall"
     rate_limit = None
+    timeout_seconds = 10.0
+    joins_copies = False
 
     def __init__(self):
         self.ids = []

@@ -19,8 +19,6 @@ from watchdog.receivers.base import Receiver
 from watchdog.receivers.render.example import example_notifications
 from watchdog.routing.notification import Notification
 
-_DEADLINE_SECONDS = 10.0  # the delivery worker's
-
 _REMEDIES = {
     DeliveryErrorReason.AUTH: "the receiver refuses the secret: check it",
     DeliveryErrorReason.CLIENT_ERROR: "the receiver refuses the message: check the address",
@@ -93,7 +91,7 @@ def _unknown_receiver(name: str, known: Iterable[str], file: str) -> str:
 def _send(receiver: Receiver, notification: Notification, *, as_json: bool) -> bool:
     began_ns = time.monotonic_ns()
     try:
-        receiver.send(notification, _DEADLINE_SECONDS)
+        receiver.send(notification, receiver.timeout_seconds)
     except DeliveryError as error:
         result = {"ok": False, "reason": error.reason, "error": str(error), "remedy": _REMEDIES.get(error.reason)}
         text = f"failed: {error}\n    {_REMEDIES.get(error.reason, error.reason)}"

@@ -1,4 +1,4 @@
-"""The daemon process: start, give up privileges, run ticks, handle signals, stop within five seconds."""
+"""The daemon process: start, give up privileges, run ticks, handle signals, stop within twenty seconds."""
 
 from __future__ import annotations
 

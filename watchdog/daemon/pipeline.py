@@ -30,9 +30,10 @@ from watchdog.state.store import Store
 from watchdog.storage.folder import STATE_FILE_NAME
 from watchdog.systemd import machine_id
 
-# A stop has five seconds in all, also if SIGTERM comes during a reload: these three and one second of the scheduler.
-_STOP_SECONDS = 2.5
-_RELOAD_SECONDS = 1.0
+# A stop begins attempts for the first of these times and lets those under way end within the second. With the last tick
+# and one second of the scheduler it stays below TimeoutStopSec of the unit.
+_STOP_BEGIN_SECONDS = 2.5
+_STOP_SECONDS = 15.0
 _TICK_SECONDS = 0.25
 
 
@@ -229,14 +230,13 @@ class Pipeline:
             self._reload_alert.report(None)
             firing, routing = self._firing_alerts(), configuration.settings.routing
             self._grouping.reload(routing, firing, now, set(configuration.receivers), configuration.routes)
-        # Without the lock: a receiver that hangs must not delay ticks.
-        self._delivery.stop(_RELOAD_SECONDS)
-        with self._between_ticks:
-            self._create_delivery(configuration)
+            former = self._delivery
+            former.retire()  # its attempts under way end in their time, before those of the new one begin
+            self._create_delivery(configuration, former)
             self._start_or_wake_delivery()
 
-    def _create_delivery(self, configuration: Configuration) -> None:
-        self._delivery = Delivery(self._store, configuration.receivers.values(), self._clock, self._log)
+    def _create_delivery(self, configuration: Configuration, former: Delivery | None = None) -> None:
+        self._delivery = Delivery(self._store, configuration.receivers.values(), self._clock, self._log, former)
         self._delivery_started = False
         self._refreshed_receivers = [
             name for name, receiver in configuration.receivers.items() if receiver.refresh_interval_seconds is not None
@@ -257,8 +257,11 @@ class Pipeline:
             self._collector.disable_message_probes()
 
     def stop(self) -> None:
-        """Deliver due notifications for at most 2.5 s, then close store and collector; the outbox keeps the rest."""
-        self._delivery.stop(_STOP_SECONDS)
+        """Deliver due notifications for at most 2.5 s, let attempts under way end, then close store and collector.
+
+        The outbox keeps the rest.
+        """
+        self._delivery.stop(_STOP_SECONDS, _STOP_BEGIN_SECONDS)
         if self._between_ticks.acquire(timeout=_TICK_SECONDS):  # a tick that hangs ends with the process
             self._store.close()
             self._collector.close()

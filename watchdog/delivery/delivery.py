@@ -44,16 +44,27 @@ class DeliveryCounters:
 class Delivery:
     """Sends the notifications that `Store.commit` wrote, each receiver in its own thread."""
 
-    def __init__(self, store: Store, receivers: Iterable[Receiver], clock: Clock, log: logging.Logger) -> None:
-        """Take ownership of the receivers; nothing is sent before `start`."""
+    def __init__(
+        self,
+        store: Store,
+        receivers: Iterable[Receiver],
+        clock: Clock,
+        log: logging.Logger,
+        former: Delivery | None = None,
+    ) -> None:
+        """Take ownership of the receivers; nothing is sent before `start`.
+
+        `former`: a delivery that has been retired. Each receiver waits for the attempt under way for its name there.
+        """
+        former_threads = {} if former is None else former.threads_by_receiver()
         self._outbox = Outbox(store.database, clock)
         self._clock = clock
         self._log = log
-        self._threads = []
+        self._threads: list[_WorkerThread] = []
         for receiver in receivers:
             state = StoredReceiverState(store.database, receiver.name, clock)
             worker = Worker(receiver, self._outbox, clock, log, state)
-            self._threads.append(_WorkerThread(worker, clock, log))
+            self._threads.append(_WorkerThread(worker, clock, log, former_threads.get(receiver.name)))
 
     def start(self) -> None:
         """Begin to deliver, notifications of a former daemon first.
@@ -93,14 +104,26 @@ class Delivery:
         for thread in self._threads:
             thread.wake()
 
-    def stop(self, deadline_seconds: float) -> None:
-        """Deliver due notifications; return after at most `deadline_seconds`, even if a receiver hangs.
+    def threads_by_receiver(self) -> dict[str, _WorkerThread]:
+        """Return the threads, for the delivery that takes over."""
+        return {thread.worker.name: thread for thread in self._threads}
 
+    def retire(self) -> None:
+        """Begin no further attempt; return at once. Attempts under way end in their time, see `former`."""
+        for thread in self._threads:
+            thread.set_deadline(self._clock.boottime_ns(), None)
+
+    def stop(self, deadline_seconds: float, begin_seconds: float | None = None) -> None:
+        """Begin attempts for `begin_seconds` more; return when all have ended, after at most `deadline_seconds`.
+
+        `begin_seconds`: None for the whole time.
         The rest stays in the outbox, that of an unfinished attempt too: the next daemon sends it (again).
         """
-        end_ns = self._clock.boottime_ns() + round(deadline_seconds * SECOND_NS)
+        now_ns = self._clock.boottime_ns()
+        end_ns = now_ns + round(deadline_seconds * SECOND_NS)
+        last_begin_ns = end_ns if begin_seconds is None else now_ns + round(begin_seconds * SECOND_NS)
         for thread in self._threads:
-            thread.set_deadline(end_ns)
+            thread.set_deadline(last_begin_ns, end_ns)
         for thread in self._threads:
             thread.join(max(0.0, (end_ns - self._clock.boottime_ns()) / SECOND_NS))
 
@@ -131,8 +154,9 @@ class Delivery:
 class _WorkerThread:
     """The thread of a worker. It is a daemon thread: a receiver that hangs does not keep the process alive."""
 
-    def __init__(self, worker: Worker, clock: Clock, log: logging.Logger) -> None:
+    def __init__(self, worker: Worker, clock: Clock, log: logging.Logger, former: _WorkerThread | None) -> None:
         self.worker = worker
+        self._former = former  # until its last attempt has ended
         self._clock = clock
         self._log = log
         self._wake_up = threading.Event()
@@ -145,7 +169,8 @@ class _WorkerThread:
 
     @property
     def outage(self) -> Outage | None:
-        return self.worker.outage or self._outbox_outage
+        former = self._former
+        return (None if former is None else former.outage) or self.worker.outage or self._outbox_outage
 
     def start(self) -> None:
         self._thread.start()
@@ -161,16 +186,20 @@ class _WorkerThread:
         self._refreshed = {alert.fingerprint: alert for alert in alerts}
         self._host = host
 
-    def set_deadline(self, at_ns: int) -> None:
-        self.worker.set_deadline(at_ns)
+    def set_deadline(self, last_begin_ns: int, deadline_ns: int | None) -> None:
+        self.worker.set_deadline(last_begin_ns, deadline_ns)
         self._stopping.set()
         self._wake_up.set()
 
-    def join(self, timeout_seconds: float) -> None:
+    def join(self, timeout_seconds: float | None) -> None:
         if self._thread.ident is not None:
             self._thread.join(timeout_seconds)
 
     def _run(self) -> None:
+        if self._former is not None:
+            self._former.join(None)
+            self.worker.health.load()
+            self._former = None
         while True:
             self._wake_up.clear()
             last = (

@@ -66,10 +66,16 @@ class ReceiverHealth:
         self._receiver_state = receiver_state
         self._clock = clock
         self._hang_ns = round(hang_timeout_seconds * SECOND_NS)
-        self._outage = self._load()
-        self._saved = self._outage is not None
+        self._outage: Outage | None = None
+        self._saved = False
         self._by_refresh = False
         self._attempt: Now | None = None
+        self.load()
+
+    def load(self) -> None:
+        """Continue the saved outage, that of a former worker for example."""
+        self._outage = self._load()
+        self._saved = self._outage is not None
 
     @property
     def outage(self) -> Outage | None:

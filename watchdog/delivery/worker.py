@@ -10,20 +10,23 @@ import random
 import traceback
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from watchdog.alerts.alert import Alert
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.delivery.health import Outage, ReceiverHealth
-from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError
+from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError, UncertainDeliveryError
 from watchdog.receivers.base import Receiver, ReceiverState, VolatileReceiverState
+from watchdog.routing.notification import Notification
 from watchdog.state.losses import LossCause
 from watchdog.state.outbox import AttemptOutcome, DeliveryAttempt, Outbox
 from watchdog.state.outbox_rows import MAX_RETRY_WAIT_NS
 from watchdog.state.rate_limiter import RateLimiter
 
-ATTEMPT_TIMEOUT_SECONDS = 10.0
-HANG_TIMEOUT_SECONDS = 3 * ATTEMPT_TIMEOUT_SECONDS  # an attempt that keeps its deadline never takes so long
+# An attempt that runs for so long counts as the beginning of an outage, also where `timeout` allows more: escalation
+# and alerts about the receiver count from its start.
+HANG_TIMEOUT_SECONDS = 30.0
 MAX_DEFECT_ATTEMPTS = 65  # of a notification that a defect of bpf-watchdog makes unsendable: half an hour
 # After so many failures in a row the receiver itself is taken as the cause. From then on it is tried seldom, whatever
 # number of notifications is pending: ten thousand with a backoff of their own would make an attempt at every moment.
@@ -31,6 +34,10 @@ FAILURES_BEFORE_HOLD = 5
 MAX_HOLD_SECONDS = 30.0
 BACKOFF_BASE_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 60.0
+# After an attempt that may have arrived, copies are fewer and rarer.
+OPEN_BACKOFF_BASE_SECONDS = 60.0
+OPEN_BACKOFF_FACTOR = 4.0
+POSSIBLE_COPY = "possible copy, an earlier attempt may have arrived"
 
 
 def backoff_seconds(attempt: int, max_seconds: float = MAX_BACKOFF_SECONDS) -> float:
@@ -40,6 +47,16 @@ def backoff_seconds(attempt: int, max_seconds: float = MAX_BACKOFF_SECONDS) -> f
     """
     upper_seconds = min(max_seconds, BACKOFF_BASE_SECONDS * 2.0 ** min(attempt - 1, 16))
     return random.uniform(0.0, upper_seconds)  # noqa: S311 - spreads load, no secret
+
+
+def open_backoff_seconds(open_attempts: int) -> float:
+    """Return the seconds to wait after `open_attempts` (from 1) that may have arrived.
+
+    Random, at most 1, 4, 16, 60 minutes, at least half of that.
+    """
+    upper_seconds = OPEN_BACKOFF_BASE_SECONDS * OPEN_BACKOFF_FACTOR ** min(open_attempts - 1, 16)
+    upper_seconds = min(MAX_RETRY_WAIT_NS / SECOND_NS, upper_seconds)
+    return random.uniform(upper_seconds / 2, upper_seconds)  # noqa: S311 - as above
 
 
 class Worker:
@@ -69,6 +86,7 @@ class Worker:
         self._limiter = RateLimiter(receiver.rate_limit, clock) if receiver.rate_limit else None
         self._unrecorded: AttemptOutcome | None = None
         self._held_until_ns = 0
+        self._last_begin_ns: int | None = None
         self._deadline_ns: int | None = None
         self._failures_in_row = 0
         self._retry_all = False
@@ -97,7 +115,7 @@ class Worker:
             self._record()
             for notification in self._outbox.expire_old(self.name):
                 self._log_loss(notification, LossCause.EXPIRED, "not delivered for 24 hours")
-            if self._seconds_left() <= 0:
+            if self._last_begin_ns is not None and self._clock.boottime_ns() >= self._last_begin_ns:
                 return None
             if self._clock.boottime_ns() < self._held_until_ns:
                 return self._held_until_ns
@@ -109,12 +127,12 @@ class Worker:
     def refresh(self, alerts: Sequence[Alert], host: str) -> None:
         """Send `alerts` to the receiver again as firing; a failed refresh is counted, logged and not repeated."""
         now_ns = self._clock.boottime_ns()
-        if now_ns < self._held_until_ns or self._deadline_ns is not None:
+        if now_ns < self._held_until_ns or self._last_begin_ns is not None:
             return
         problem: str | None = None
         self.health.attempt_started()
         try:
-            self._receiver.refresh(alerts, host, ATTEMPT_TIMEOUT_SECONDS)
+            self._receiver.refresh(alerts, host, self._receiver.timeout_seconds)
         except DeliveryError as error:
             if error.retry_after_seconds is not None:
                 self._hold(error.retry_after_seconds)
@@ -129,9 +147,13 @@ class Worker:
             self._log.warning("refresh works again: receiver=%s", self.name)
         self._refresh_error = problem
 
-    def set_deadline(self, at_ns: int) -> None:
-        """Begin no attempt after `at_ns` of CLOCK_BOOTTIME, and end earlier ones at that time."""
-        self._deadline_ns = at_ns
+    def set_deadline(self, last_begin_ns: int, deadline_ns: int | None = None) -> None:
+        """Begin no attempt from `last_begin_ns` of CLOCK_BOOTTIME on, and end those begun meanwhile at `deadline_ns`.
+
+        None: an attempt may take its whole time.
+        """
+        self._deadline_ns = deadline_ns
+        self._last_begin_ns = last_begin_ns
 
     def close(self) -> None:
         """Close the receiver's sockets."""
@@ -147,15 +169,10 @@ class Worker:
             self._outbox.retry_now(self.name)
             self._retry_all = False
 
-    def _seconds_left(self) -> float:
-        if self._deadline_ns is None:
-            return ATTEMPT_TIMEOUT_SECONDS
-        return min(ATTEMPT_TIMEOUT_SECONDS, (self._deadline_ns - self._clock.boottime_ns()) / SECOND_NS)
-
     def _attempt(self, attempt: DeliveryAttempt) -> AttemptOutcome:
         self.health.attempt_started()
         try:
-            self._receiver.send(attempt.notification, self._attempt_seconds())
+            self._receiver.send(self._marked(attempt), self._attempt_seconds())
         except DeliveryError as error:
             if error.reason is DeliveryErrorReason.RENDER:
                 return self._attempt_fallback(attempt, str(error))
@@ -188,7 +205,7 @@ class Worker:
             text,
         )
         try:
-            self._receiver.send_fallback(attempt.notification, text, self._attempt_seconds())
+            self._receiver.send_fallback(self._marked(attempt), text, self._attempt_seconds())
         except DeliveryError as error:
             if error.reason is DeliveryErrorReason.RENDER:
                 return self._defect(attempt, DeliveryErrorReason.RENDER, str(error))
@@ -199,8 +216,18 @@ class Worker:
             return self._defect(attempt, DeliveryErrorReason.RENDER, _type_and_location(error))
         return self._sent(attempt, f"ok, with the fallback text: {text}")
 
+    def _marked(self, attempt: DeliveryAttempt) -> Notification:
+        notification = attempt.notification
+        if not attempt.open_attempts or self._receiver.joins_copies:
+            return notification
+        detail = f"{notification.reason_detail}; {POSSIBLE_COPY}" if notification.reason_detail else POSSIBLE_COPY
+        return replace(notification, reason_detail=detail)
+
     def _attempt_seconds(self) -> float:
-        return max(self._seconds_left(), 0.001)
+        timeout_seconds = self._receiver.timeout_seconds
+        if self._deadline_ns is None:
+            return timeout_seconds
+        return max(0.001, min(timeout_seconds, (self._deadline_ns - self._clock.boottime_ns()) / SECOND_NS))
 
     def _sent(self, attempt: DeliveryAttempt, result: str) -> AttemptOutcome:
         self.delivered += 1
@@ -220,7 +247,8 @@ class Worker:
         if not error.retryable:
             self._log_loss(attempt.notification.id, cause, f"{result}; attempt={attempt.number}")
             return AttemptOutcome(attempt, "failed", result, cause=cause)
-        wait_seconds = backoff_seconds(attempt.number)
+        is_open = isinstance(error, UncertainDeliveryError) and not self._receiver.joins_copies
+        wait_seconds = _wait_seconds(attempt, error) if is_open else backoff_seconds(attempt.number)
         if error.retry_after_seconds is not None:
             wait_seconds = min(max(wait_seconds, error.retry_after_seconds), MAX_RETRY_WAIT_NS / SECOND_NS)
         due_ns = self._clock.boottime_ns() + round(wait_seconds * SECOND_NS)
@@ -238,7 +266,7 @@ class Worker:
             attempt.number,
             wait_seconds,
         )
-        return AttemptOutcome(attempt, "pending", result, due_ns)
+        return AttemptOutcome(attempt, "pending", result, due_ns, is_open=is_open)
 
     def _count_failure(self, reason: DeliveryErrorReason, text: str, *, refresh: bool = False) -> str:
         self.failed_attempts[reason] += 1
@@ -258,6 +286,14 @@ class Worker:
             cause,
             text,
         )
+
+
+def _wait_seconds(attempt: DeliveryAttempt, error: DeliveryError) -> float:
+    # After an attempt that may have arrived. A connection that broke for the first time is tried again soon: mostly the
+    # server has ended before it took the notification.
+    if error.reason is DeliveryErrorReason.CONNECT and not attempt.open_attempts:
+        return backoff_seconds(attempt.number)
+    return open_backoff_seconds(attempt.open_attempts + 1)
 
 
 def _type_and_location(error: Exception) -> str:

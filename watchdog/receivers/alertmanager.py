@@ -31,7 +31,6 @@ from watchdog.routing.notification import Notification, NotificationReason
 
 API_PATH = "/api/v2/alerts"
 RETRY_SECONDS = 5.0
-_ATTEMPT_SECONDS = 10.0
 _MAX_PENDING_ALERTS = 1_000  # a member ends older alerts by itself, at their `endsAt`
 _MORE_THAN_A_BASE = re.compile(r"/api/v[0-9]+(?:/|$)|[?#]")
 _GIVE_THE_BASE = f"give the URL of the Alertmanager without query and without {API_PATH}, which is appended to it"
@@ -44,6 +43,7 @@ class Alertmanager(Receiver):
     """Posts the alerts of each notification to all members at the same time."""
 
     type: ClassVar[str] = "alertmanager"
+    joins_copies = True  # an alert that is posted again only moves its `endsAt`
     default_rate_limit: ClassVar[str] = "none"  # Alertmanager groups and limits notifications itself
     refresh_interval_seconds: ClassVar[float | None] = 60.0
     alert_expiry_seconds: ClassVar[float] = 4 * 60.0
@@ -54,7 +54,9 @@ class Alertmanager(Receiver):
     ) -> None:
         """Post to `endpoints`, the members of one cluster."""
         super().__init__(name, options)
-        self._members = [_ClusterMember(endpoint, clock, self.alert_expiry_seconds) for endpoint in endpoints]
+        self._members = [
+            _ClusterMember(endpoint, clock, self.alert_expiry_seconds, self.timeout_seconds) for endpoint in endpoints
+        ]
         self._clock = clock
         self._posted_alerts: dict[str, dict[str, Any]] = {}  # firing alerts as posted, by fingerprint
 
@@ -170,10 +172,13 @@ class _ClusterMember:
     daemon was killed, a member resolves them at their `endsAt`.
     """
 
-    def __init__(self, endpoint: http.Endpoint, clock: Clock, alert_expiry_seconds: float) -> None:
+    def __init__(
+        self, endpoint: http.Endpoint, clock: Clock, alert_expiry_seconds: float, timeout_seconds: float
+    ) -> None:
         self.host = endpoint.host
         self._endpoint = endpoint
         self._clock = clock
+        self._timeout_seconds = timeout_seconds
         self._expiry_ns = round(alert_expiry_seconds * SECOND_NS)
         self._changed = threading.Condition()
         self._pending: dict[str, tuple[int, dict[str, Any]]] = {}  # by labels: expiry (CLOCK_BOOTTIME ns) and alert
@@ -236,7 +241,7 @@ class _ClusterMember:
 
     def _post(self, alerts: list[dict[str, Any]]) -> DeliveryError | None:
         try:
-            answer = self._endpoint.post(_body(alerts), _HEADERS, _ATTEMPT_SECONDS)
+            answer = self._endpoint.post(_body(alerts), _HEADERS, self._timeout_seconds)
             http.raise_for_status(answer, self.host)
             if answer.body.strip():  # api/v2/openapi.yaml, postAlerts: the answer 200 has no schema
                 return http.undocumented_answer(self.host, answer.status, "an empty body")

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, Self
 
 from watchdog.alerts.alert import Alert
+from watchdog.clock import SECOND_NS
 from watchdog.config.document import Table
+from watchdog.config.durations import parse_duration
 from watchdog.receivers.render.fallback import fallback_notification
 from watchdog.routing.notification import Notification
 from watchdog.state.rate_limit import RateLimit
@@ -57,10 +59,12 @@ class VolatileReceiverState:
 class ReceiverOptions:
     """The settings that every type of receiver has.
 
-    `rate_limit`: None for no limit. `state`: values that the receiver needs again after a restart.
+    `rate_limit`: None for no limit. `timeout_seconds`: of one attempt, None for the default of the type. `state`:
+    values that the receiver needs again after a restart.
     """
 
     rate_limit: RateLimit | None = None
+    timeout_seconds: float | None = None
     state: ReceiverState = field(default_factory=VolatileReceiverState)
 
 
@@ -83,6 +87,12 @@ class Receiver(ABC):
     default_rate_limit: ClassVar[str] = "30/h"
     """The rate limit without the key `rate_limit`: this one suits people; receivers read by programs have "none"."""
 
+    default_timeout: ClassVar[str] = "10s"
+    """The duration of one attempt at most, without the key `timeout`."""
+
+    joins_copies: bool = False
+    """Whether the service recognises a copy: then a notification is repeated soon, although it may have arrived."""
+
     def __init__(self, name: str, options: ReceiverOptions | None = None) -> None:
         """Store the name that rules and routes use, the rate limit and the receiver state.
 
@@ -91,6 +101,7 @@ class Receiver(ABC):
         options = options or ReceiverOptions()
         self.name = name
         self.rate_limit = options.rate_limit
+        self.timeout_seconds = options.timeout_seconds or parse_duration(self.default_timeout) / SECOND_NS
         self.state = options.state
 
     @classmethod

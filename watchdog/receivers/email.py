@@ -38,6 +38,7 @@ class Email(Receiver):
     """Sends each notification as one message to all recipients."""
 
     type: ClassVar[str] = "email"
+    default_timeout: ClassVar[str] = "15m"  # RFC 5321 §4.5.3.2: 5 min for the greeting and 10 min after the message
 
     def __init__(
         self,

@@ -45,6 +45,7 @@ class PagerDuty(Receiver):
     """Posts one event per alert of a notification."""
 
     type: ClassVar[str] = "pagerduty"
+    joins_copies = True  # by the `dedup_key`
 
     def __init__(
         self, name: str, endpoint: http.Endpoint, routing_key: Secret, options: ReceiverOptions | None = None

@@ -5,11 +5,21 @@ from __future__ import annotations
 import importlib
 from typing import Final
 
+from watchdog.clock import SECOND_NS
 from watchdog.config import suggestions
+from watchdog.config.document import Table
 from watchdog.config.settings import SettingsDocument
 from watchdog.errors import ConfigError, Problem
-from watchdog.receivers.base import OpenReceiverState, Receiver, ReceiverOptions, open_volatile_state
+from watchdog.receivers.base import (
+    OpenReceiverState,
+    Receiver,
+    ReceiverOptions,
+    ReceiverState,
+    open_volatile_state,
+)
 from watchdog.state.rate_limit import parse_rate_limit
+
+MAX_TIMEOUT: Final = "30m"  # below the hour that lies at most between two attempts
 
 RECEIVER_TYPES: Final = {
     "alertmanager": "watchdog.receivers.alertmanager:Alertmanager",
@@ -37,6 +47,13 @@ def receiver_class(receiver_type: str) -> type[Receiver]:
     return receiver_type_class
 
 
+def options_from_table(table: Table, chosen: type[Receiver], state: ReceiverState) -> ReceiverOptions:
+    """Read `rate_limit` and `timeout`, the keys of every type; their defaults are those of `chosen`."""
+    rate_limit = parse_rate_limit(table, chosen.default_rate_limit)
+    timeout_ns = table.duration("timeout", chosen.default_timeout, minimum="1s", maximum=MAX_TIMEOUT)
+    return ReceiverOptions(rate_limit, timeout_ns / SECOND_NS, state)
+
+
 def build_receivers(
     settings: SettingsDocument, open_state: OpenReceiverState = open_volatile_state
 ) -> dict[str, Receiver]:
@@ -52,8 +69,7 @@ def build_receivers(
     for name, kind, table in settings.receivers:
         if kind in RECEIVER_TYPES:
             chosen = receiver_class(kind)
-            options = ReceiverOptions(parse_rate_limit(table, chosen.default_rate_limit), open_state(name))
-            receivers[name] = chosen.from_table(name, table, options)
+            receivers[name] = chosen.from_table(name, table, options_from_table(table, chosen, open_state(name)))
             table.reject_unknown_keys()
         else:
             table.add_problem("type", suggestions.unknown_name("type", kind, RECEIVER_TYPES))

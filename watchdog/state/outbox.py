@@ -42,10 +42,14 @@ _FIRST_OF_GROUP = """
 
 @dataclass(frozen=True, slots=True)
 class DeliveryAttempt:
-    """A notification taken from the queue to be sent now; `number` counts from 1, across restarts."""
+    """A notification taken from the queue to be sent now; `number` counts from 1, across restarts.
+
+    `open_attempts`: the number of earlier attempts whose outcome is unknown: the receiver may have the notification.
+    """
 
     notification: Notification
     number: int
+    open_attempts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ class AttemptOutcome:
     """Result of an attempt: `state` is "delivered", "failed" or "pending" (again, at `due_ns` of CLOCK_BOOTTIME).
 
     `result`: "ok" or the error, without secrets. `cause`: the cause of loss that is counted when `state` is "failed".
+    `is_open`: whether the receiver took the notification is unknown. `is_partial`: it reached some of several
+    recipients. Later notifications may overtake one that is pending after either.
     """
 
     attempt: DeliveryAttempt
@@ -60,6 +66,8 @@ class AttemptOutcome:
     result: str
     due_ns: int = 0
     cause: LossCause = LossCause.REFUSED
+    is_open: bool = False
+    is_partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +106,9 @@ class Outbox:
         """Take the oldest notification that is due and that `limiter` allows; return None when there is none.
 
         The attempt is counted on disk before it is made, so that after a crash it is known which ones may have been
-        sent. A due time that no attempt can have set (a clock has changed) counts as over. A notification whose
-        checksum does not match is discarded and counted as damaged.
+        sent. One that may have arrived loses each alert of which a later notification has a newer state, and is
+        skipped if none is left. A due time that no attempt can have set (a clock has changed) counts as over. A
+        notification whose checksum does not match is discarded and counted as damaged.
         """
         while True:
             now_ns = self._clock.boottime_ns()
@@ -113,6 +122,8 @@ class Outbox:
                 damaged = outbox_rows.fail_damaged(connection, receiver, group_key, self._clock.wall())
                 if not damaged:
                     attempt = self._take(connection, sequence, receiver, group_key)
+                    if attempt is None:
+                        continue
                     if limiter is not None and attempt.number == 1:
                         limiter.count_sent(connection, receiver, now_ns)
                     return attempt
@@ -142,8 +153,10 @@ class Outbox:
             if outcome.state == "delivered":
                 notified.record_delivery(connection, attempt.notification)
                 _take_back_drop(connection, attempt.notification)
+            may_overtake = outcome.is_open or outcome.is_partial or _is_released(connection, attempt.notification)
             counted = connection.execute(
-                "UPDATE notifications SET state = ?1, due_ns = ?2, last_error = ?3, loss_cause = ?4, ended = ?5 "
+                "UPDATE notifications SET state = ?1, due_ns = ?2, last_error = ?3, loss_cause = ?4, ended = ?5, "
+                "open_attempts = max(0, open_attempts - ?8) "
                 "WHERE id = ?6 AND state = 'pending' AND (attempts = ?7 OR ?1 = 'delivered')",
                 (
                     outcome.state,
@@ -153,8 +166,13 @@ class Outbox:
                     None if outcome.state == "pending" else wall,
                     attempt.notification.id,
                     attempt.number,
+                    0 if outcome.is_open else 1,
                 ),
             ).rowcount
+            if counted and outcome.state == "pending" and may_overtake:
+                outbox_rows.release_order(connection, _sequence(connection, attempt.notification))
+            if outcome.state == "delivered":
+                outbox_rows.remove_overtaken(connection, attempt.notification.receiver, wall)
             if outcome.state == "failed":
                 losses.count_loss(connection, attempt.notification.receiver, outcome.cause, counted)
             connection.execute(
@@ -163,11 +181,12 @@ class Outbox:
             )
 
     def retry_now(self, receiver: str) -> None:
-        """Let all pending notifications of `receiver` be due now: it works again."""
+        """Let all pending notifications of `receiver` be due now, except those that it may have: it works again."""
         now_ns = self._clock.boottime_ns()
         with self._database.transaction() as connection:
             connection.execute(
-                "UPDATE notifications SET due_ns = ?2 WHERE state = 'pending' AND receiver = ?1 AND due_ns > ?2",
+                "UPDATE notifications SET due_ns = ?2 WHERE state = 'pending' AND receiver = ?1 AND due_ns > ?2 "
+                "AND open_attempts = 0",
                 (receiver, now_ns),
             )
 
@@ -247,12 +266,19 @@ class Outbox:
         ).fetchone()
         return row
 
-    def _take(self, connection: Connection, sequence: int, receiver: str, group_key: str) -> DeliveryAttempt:
-        merge_unattempted(connection, receiver, group_key, self._clock.wall())
-        body, number = connection.execute(
-            "UPDATE notifications SET attempts = attempts + 1 WHERE sequence = ? RETURNING body, attempts", (sequence,)
+    def _take(self, connection: Connection, sequence: int, receiver: str, group_key: str) -> DeliveryAttempt | None:
+        # Returns None if newer notifications have the state of all its alerts.
+        wall = self._clock.wall()
+        if not outbox_rows.is_released(connection, sequence):
+            merge_unattempted(connection, receiver, group_key, wall)
+        elif not outbox_rows.remove_overtaken_alerts(connection, receiver, sequence, wall):
+            return None
+        body, number, open_attempts = connection.execute(
+            "UPDATE notifications SET attempts = attempts + 1, open_attempts = open_attempts + 1 WHERE sequence = ? "
+            "RETURNING body, attempts, open_attempts",
+            (sequence,),
         ).fetchone()
-        return DeliveryAttempt(Notification.from_json_text(body), number)
+        return DeliveryAttempt(Notification.from_json_text(body), number, open_attempts - 1)
 
 
 def merge_notifications(notifications: Iterable[Notification]) -> Notification:
@@ -289,6 +315,15 @@ def merge_unattempted(connection: Connection, receiver: str, group_key: str, wal
     merged = merge_notifications(Notification.from_json_text(body) for _, body, _ in rows)
     outbox_rows.mark_merged(connection, [sequence for sequence, _, _ in rows[1:]], merged.id, wall)
     outbox_rows.replace_notification(connection, rows[0][0], merged, created_ns=rows[-1][2])
+
+
+def _sequence(connection: Connection, notification: Notification) -> int:
+    row = connection.execute("SELECT sequence FROM notifications WHERE id = ?", (notification.id,)).fetchone()
+    return -1 if row is None else int(row[0])
+
+
+def _is_released(connection: Connection, notification: Notification) -> bool:
+    return outbox_rows.is_released(connection, _sequence(connection, notification))
 
 
 def _take_back_drop(connection: Connection, notification: Notification) -> None:

@@ -5,9 +5,10 @@ Each function runs inside the transaction of its caller. `sequence` is the numbe
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from sqlite3 import Connection
 
 from watchdog.clock import SECOND_NS
@@ -116,6 +117,58 @@ def defer(connection: Connection, sequences: Iterable[int], due_ns: int) -> None
     connection.executemany(
         "UPDATE notifications SET due_ns = ? WHERE sequence = ?", [(due_ns, sequence) for sequence in sequences]
     )
+
+
+def release_order(connection: Connection, sequence: int) -> None:
+    """Let later notifications overtake the one at `sequence`, which its receiver may have, at least in part.
+
+    It keeps no ordering key until it ends. A later attempt sends only what `remove_overtaken_alerts` leaves.
+    """
+    connection.execute("DELETE FROM ordering_keys WHERE sequence = ?", (sequence,))
+
+
+def is_released(connection: Connection, sequence: int) -> bool:
+    """Return whether the pending notification at `sequence` may be overtaken."""
+    query = "SELECT NOT EXISTS (SELECT 1 FROM ordering_keys WHERE sequence = ?)"
+    return bool(connection.execute(query, (sequence,)).fetchone()[0])
+
+
+def remove_overtaken(connection: Connection, receiver: str, wall: float) -> None:
+    """Call `remove_overtaken_alerts` for each released notification that may have arrived."""
+    rows = connection.execute(
+        "SELECT sequence FROM notifications WHERE state = 'pending' AND open_attempts > 0 AND receiver = ?", (receiver,)
+    ).fetchall()
+    for (sequence,) in rows:
+        if is_released(connection, sequence):
+            with contextlib.suppress(DocumentError):  # damaged: it is discarded when its turn comes
+                remove_overtaken_alerts(connection, receiver, sequence, wall)
+
+
+def remove_overtaken_alerts(connection: Connection, receiver: str, sequence: int, wall: float) -> bool:
+    """Remove from the released notification at `sequence` each alert of which a later one has a newer state.
+
+    Return whether alerts are left; without any, the notification is marked as merged into the newest of those.
+    """
+    newer = dict(
+        connection.execute(
+            "SELECT json_extract(alert.value, '$.fingerprint'), notifications.id FROM notifications,"
+            " json_each(CASE WHEN json_valid(body) THEN body ELSE '{}' END, '$.alerts') AS alert"
+            " WHERE receiver = ? AND sequence > ? AND state != 'merged' ORDER BY sequence",
+            (receiver, sequence),
+        )
+    )
+    body, created_ns = connection.execute(
+        "SELECT body, created_ns FROM notifications WHERE sequence = ?", (sequence,)
+    ).fetchone()
+    notification = Notification.from_json_text(body)
+    left = tuple(alert for alert in notification.alerts if alert.fingerprint not in newer)
+    if not left:
+        mark_merged(connection, [sequence], newer[notification.alerts[-1].fingerprint], wall)
+        return False
+    if len(left) < len(notification.alerts):
+        replace_notification(connection, sequence, replace(notification, alerts=left), created_ns)
+        release_order(connection, sequence)
+    return True
 
 
 def mark_merged(connection: Connection, sequences: Iterable[int], merged_into: str, wall: float) -> None:

@@ -294,6 +294,18 @@ SCHEMA_STEPS: tuple[SchemaStep, ...] = (
         "INSERT OR IGNORE INTO losses SELECT receiver, cause, count FROM old_losses",
         "DROP TABLE old_losses",
     ),
+    (
+        # Attempts whose outcome is unknown, one under way included: the receiver may have the notification.
+        "ALTER TABLE notifications ADD COLUMN open_attempts INTEGER NOT NULL DEFAULT 0",
+        """
+        UPDATE notifications SET open_attempts = 1 WHERE state = 'pending'
+          AND attempts > (SELECT count(*) FROM attempts WHERE attempts.notification_id = notifications.id)
+        """,
+        """
+        CREATE INDEX notifications_open ON notifications (receiver, sequence)
+        WHERE state = 'pending' AND open_attempts > 0
+        """,
+    ),
 )
 
 

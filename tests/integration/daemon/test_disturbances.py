@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import pytest
 
+from watchdog.delivery.worker import POSSIBLE_COPY
+
 for_both = pytest.mark.parametrize("lasts", [True, False], ids=["an alert that lasts", "a short alert"])
 
 
@@ -91,4 +93,6 @@ def test_a_kill_with_the_answer_outstanding(start_daemon, watchdog, server, stor
     watchdog.start()
     check_last_state("firing", lasts=lasts)
     (first, told_first), (second, told_again), _ = server.documents()
+    reasons = [told.pop("notification_reason") for told in (told_first, told_again)]
     assert (first, told_first) == (second, told_again)
+    assert reasons == ["first notification", f"first notification: {POSSIBLE_COPY}"]

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from watchdog.clock import SystemClock
 from watchdog.config.secrets import Secret
-from watchdog.delivery import worker
 from watchdog.delivery.delivery import Delivery
+from watchdog.receivers.base import ReceiverOptions
 from watchdog.receivers.transport.http import Endpoint
 from watchdog.receivers.webhook import Webhook
 from watchdog.state.store import Store
@@ -51,12 +51,12 @@ def resident_bytes() -> int:
 
 def main() -> None:
     folder, attempt_seconds, speed, *receiver_urls = sys.argv[1:]
-    worker.ATTEMPT_TIMEOUT_SECONDS = float(attempt_seconds)
     logging.disable()
     clock = FastClock(float(speed)) if float(speed) != 1 else SystemClock()
     store = Store(Path(folder), clock, "boot1")
+    options = ReceiverOptions(timeout_seconds=float(attempt_seconds))
     receivers = [
-        Webhook(name, Endpoint(Secret(url)), None, SystemClock())
+        Webhook(name, Endpoint(Secret(url)), None, SystemClock(), options=options)
         for name, url in (text.split("=", 1) for text in receiver_urls)
     ]
     delivery = Delivery(store, receivers, clock, logging.getLogger("sender"))

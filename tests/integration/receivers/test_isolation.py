@@ -20,10 +20,10 @@ import pytest
 
 from watchdog.clock import SystemClock
 from watchdog.config.secrets import Secret
-from watchdog.delivery import worker as worker_module
 from watchdog.delivery.delivery import Delivery
 from watchdog.delivery.worker import Worker
 from watchdog.errors import DeliveryError
+from watchdog.receivers.base import ReceiverOptions
 from watchdog.receivers.transport.http import Endpoint
 from watchdog.receivers.webhook import Webhook
 from watchdog.state.outbox import Outbox
@@ -35,7 +35,8 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 
 
 def webhook(name, url):
-    return Webhook(name, Endpoint(Secret(url)), None, SystemClock())
+    # Short attempts: many within the time of a test.
+    return Webhook(name, Endpoint(Secret(url)), None, SystemClock(), options=ReceiverOptions(timeout_seconds=0.5))
 
 
 def drip(connection, stopped):
@@ -103,8 +104,7 @@ def make_notification(firing):
     return make
 
 
-def test_a_misbehaving_receiver_delays_no_other(raw_server, server, store, make_notification, monkeypatch):
-    monkeypatch.setattr(worker_module, "ATTEMPT_TIMEOUT_SECONDS", 0.5)  # many attempts within this time
+def test_a_misbehaving_receiver_delays_no_other(raw_server, server, store, make_notification):
     bad = [webhook(name, raw_server(behave).url) for name, behave in BEHAVIOURS.items()]
     delivery = Delivery(store, [*bad, webhook("good", server.url)], SystemClock(), logging.getLogger("test"))
     put(store, *(make_notification(one.name, number) for one in bad for number in range(300)))

@@ -11,9 +11,9 @@ import pytest
 from watchdog.config.document import Document, Table, secret_forms
 from watchdog.config.settings import SETTINGS_TABLES, SettingsDocument, read_settings
 from watchdog.daemon.heartbeat_url import HeartbeatUrl
-from watchdog.receivers.registry import RECEIVER_TYPES, receiver_class
+from watchdog.receivers.base import VolatileReceiverState
+from watchdog.receivers.registry import RECEIVER_TYPES, options_from_table, receiver_class
 from watchdog.routing.routes import read_routes
-from watchdog.state.rate_limit import parse_rate_limit
 
 PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
 HEADER = "| key | type | default | meaning |\n"
@@ -74,8 +74,8 @@ def receiver_keys(receiver_type: str, more: str) -> set[str]:
     document, settings = settings_of(f'[[receiver]]\nname = "r"\ntype = "{receiver_type}"\n{more}{UNKNOWN} = 1\n')
     [(name, _, table)] = settings.receivers
     assert isinstance(table, Table)
-    receiver_class(receiver_type).from_table(name, table)
-    parse_rate_limit(table, "none")
+    chosen = receiver_class(receiver_type)
+    chosen.from_table(name, table, options_from_table(table, chosen, VolatileReceiverState()))
     table.reject_unknown_keys()
     return accepted_keys(document)
 
@@ -83,7 +83,7 @@ def receiver_keys(receiver_type: str, more: str) -> set[str]:
 @pytest.mark.parametrize("receiver_type", RECEIVER_TYPES)
 def test_a_receiver_type_is_documented_completely(receiver_type):
     common = documented_keys("`[[receiver]]`")
-    assert len(common) == 5
+    assert len(common) == 6
     variants = RECEIVER_VARIANTS.get(receiver_type, [""])
     accepted = set.union(*(receiver_keys(receiver_type, more) for more in variants))
     assert documented_keys(f"Type `{receiver_type}`") | common == accepted

@@ -22,6 +22,8 @@ class QuietReceiver:
     def __init__(self, name, gate=None):
         self.name = name
         self.rate_limit = None
+        self.timeout_seconds = 10.0
+        self.joins_copies = False
         self.gate = gate
         self.ids = []
         self.entered = threading.Event()
@@ -309,3 +311,81 @@ def test_a_state_file_that_cannot_be_written_is_a_failure_of_every_receiver(stor
     assert tried.wait(PATIENCE_SECONDS)
     delivery.stop(PATIENCE_SECONDS)
     assert delivery.outages()["oncall"].reason == "store: cannot write state.sqlite3: disk full"
+
+
+# ------------------------------------------------------------------------------------------------------ reload and stop
+
+
+def test_after_a_reload_a_receiver_waits_for_its_attempt_under_way(store):
+    gate = threading.Event()
+    old, old_other = QuietReceiver("oncall", gate), QuietReceiver("other")
+    former = make_delivery(store, old, old_other)
+    former.start()
+    put(store, make_notification("n1", "oncall"))
+    former.wake_workers()
+    assert old.entered.wait(PATIENCE_SECONDS)
+
+    former.retire()
+    new, new_other = QuietReceiver("oncall"), QuietReceiver("other")
+    delivery = Delivery(store, (new, new_other), SystemClock(), logging.getLogger("test"), former)
+    delivery.start()
+    put(store, make_notification("n2", "oncall", "more"), make_notification("n3", "other"))
+    delivery.wake_workers()
+    assert new_other.arrived.wait(PATIENCE_SECONDS)  # a receiver that hangs delays no other
+    assert (new.ids, old_other.ids) == ([], [])
+
+    gate.set()
+    delivery.wake_workers()
+    assert new.arrived.wait(PATIENCE_SECONDS)
+    delivery.stop(PATIENCE_SECONDS)
+    assert (old.ids, new.ids) == (["n1"], ["n2"])
+    assert old.closed.is_set()
+
+
+def test_several_reloads_during_one_attempt_send_nothing_twice(store):
+    gate = threading.Event()
+    deliveries = [make_delivery(store, QuietReceiver("oncall", gate))]
+    receivers = [QuietReceiver("oncall") for _ in range(5)]
+    put(store, make_notification("n1", "oncall"))
+    deliveries[0].start()
+    first = deliveries[0].threads_by_receiver()["oncall"].worker._receiver
+    assert first.entered.wait(PATIENCE_SECONDS)
+    for receiver in receivers:
+        deliveries[-1].retire()
+        deliveries.append(Delivery(store, (receiver,), SystemClock(), logging.getLogger("test"), deliveries[-1]))
+        deliveries[-1].start()
+    gate.set()
+    deliveries[-1].stop(PATIENCE_SECONDS)
+    assert (first.ids, [receiver.ids for receiver in receivers]) == (["n1"], [[]] * 5)
+    assert deliveries[-1].counters().queues == {}
+
+
+def test_a_stop_lets_an_attempt_end_and_begins_no_other(store):
+    gate = threading.Event()
+    receiver = QuietReceiver("oncall", gate)
+    delivery = make_delivery(store, receiver)
+    delivery.start()
+    put(store, make_notification("n1", "oncall", "a"), make_notification("n2", "oncall", "b"))
+    delivery.wake_workers()
+    assert receiver.entered.wait(PATIENCE_SECONDS)
+    threading.Timer(0.3, gate.set).start()
+    delivery.stop(PATIENCE_SECONDS, 0.1)
+    assert receiver.ids == ["n1"]
+    assert delivery.counters().queues["oncall"].pending == 1
+
+
+def test_the_outage_of_an_attempt_under_way_is_known_after_a_reload(store, monkeypatch):
+    monkeypatch.setattr("watchdog.delivery.worker.HANG_TIMEOUT_SECONDS", 0.0)
+    gate = threading.Event()
+    former = make_delivery(store, old := QuietReceiver("oncall", gate))
+    former.start()
+    put(store, make_notification("n1", "oncall"))
+    former.wake_workers()
+    assert old.entered.wait(PATIENCE_SECONDS)
+    former.retire()
+    delivery = Delivery(store, (QuietReceiver("oncall"),), SystemClock(), logging.getLogger("test"), former)
+    delivery.start()
+    assert delivery.outages()["oncall"].reason == "timeout: an attempt does not end"
+    gate.set()
+    delivery.stop(PATIENCE_SECONDS)
+    assert delivery.outages() == {}

@@ -52,6 +52,8 @@ class FakeReceiver:
     def __init__(self, name):
         self.name = name
         self.rate_limit = None
+        self.timeout_seconds = 10.0
+        self.joins_copies = False
         self.error = None
         self.notifications = []
 

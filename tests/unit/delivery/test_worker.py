@@ -8,7 +8,6 @@ import factories
 from watchdog.delivery import health as standing_module
 from watchdog.delivery import worker as worker_module
 from watchdog.delivery.worker import (
-    ATTEMPT_TIMEOUT_SECONDS,
     FAILURES_BEFORE_HOLD,
     HANG_TIMEOUT_SECONDS,
     MAX_DEFECT_ATTEMPTS,
@@ -16,7 +15,7 @@ from watchdog.delivery.worker import (
     Worker,
     backoff_seconds,
 )
-from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError
+from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError, UncertainDeliveryError
 from watchdog.receivers.base import Receiver, VolatileReceiverState
 from watchdog.receivers.render.fallback import fallback_notification
 from watchdog.state.losses import LossCause
@@ -33,6 +32,8 @@ class ScriptedReceiver:
     def __init__(self, *script):
         self.name = "oncall"
         self.rate_limit = None
+        self.timeout_seconds = 10.0
+        self.joins_copies = False
         self.script = list(script)
         self.attempts = []
         self.deadlines = []
@@ -97,7 +98,7 @@ def test_delivers_all_due_notifications_in_one_run_each_with_the_full_deadline(d
     worker = deliver(receiver)
     put(store, make_notification("n1", "a"), make_notification("n2", "b"))
     assert worker.deliver_due() is None
-    assert (receiver.attempts, receiver.deadlines) == (["n1", "n2"], [ATTEMPT_TIMEOUT_SECONDS] * 2)
+    assert (receiver.attempts, receiver.deadlines) == (["n1", "n2"], [receiver.timeout_seconds] * 2)
     assert (worker.delivered, worker.failed_attempts, losses(store, clock)) == (2, {}, {})
 
 
@@ -240,7 +241,8 @@ def test_attempts_near_the_deadline_get_the_time_left_and_none_begins_after_it(d
     receiver = Slow()
     worker = deliver(receiver)
     put(store, make_notification("n1", "a"), make_notification("n2", "b"), make_notification("n3", "c"))
-    worker.set_deadline(clock.boottime_ns() + 5 * SECOND_NS)
+    end_ns = clock.boottime_ns() + 5 * SECOND_NS
+    worker.set_deadline(end_ns, end_ns)
     assert worker.deliver_due() is None
     assert (receiver.attempts, receiver.deadlines) == (["n1", "n2"], [5.0, 2.0])
     assert worker.delivered == 2
@@ -542,3 +544,107 @@ def test_during_retry_after_the_receiver_is_not_refreshed(deliver, store, clock)
     clock.advance(30)
     worker.refresh([], "web-1")
     assert len(refreshed) == 1
+
+
+# ------------------------------------------------------------------------------------- attempts that may have arrived
+
+NO_ANSWER = UncertainDeliveryError(DeliveryErrorReason.TIMEOUT, "no complete answer in time", retryable=True)
+BROKEN = UncertainDeliveryError(DeliveryErrorReason.CONNECT, "connection broken before the answer", retryable=True)
+
+
+class KeepingReceiver(ScriptedReceiver):
+    """Keeps the notifications of its attempts."""
+
+    def __init__(self, *script):
+        super().__init__(*script)
+        self.notifications = []
+
+    def send(self, notification, deadline_seconds):
+        self.notifications.append(notification)
+        super().send(notification, deadline_seconds)
+
+
+def alert_of(rule, **changes):
+    return factories.make_alert(rule=rule, labels=(), fingerprint=rule, **changes)
+
+
+def group_of(id_, *alerts):
+    return factories.make_notification(*alerts, id=id_, group_key="group")
+
+
+def test_a_notification_that_may_have_arrived_is_repeated_rarely(deliver, store, clock):
+    receiver = ScriptedReceiver(*[NO_ANSWER] * 5)
+    worker = deliver(receiver)
+    put(store, make_notification("n1"))
+    assert waits(worker, clock) == [60, 240, 960, 3600, 3600]
+    assert worker.delivered == 1
+
+
+def test_a_connection_that_breaks_for_the_first_time_is_tried_again_soon(deliver, store, clock):
+    worker = deliver(ScriptedReceiver(BROKEN, BROKEN, BROKEN))
+    put(store, make_notification("n1"))
+    assert waits(worker, clock) == [1, 240, 960]
+
+
+def test_a_service_that_recognises_copies_gets_them_soon_and_unmarked(deliver, store, clock):
+    receiver = KeepingReceiver(NO_ANSWER, NO_ANSWER)
+    receiver.joins_copies = True
+    put(store, make_notification("n1"))
+    assert waits(deliver(receiver), clock) == [1, 2]
+    assert {notification.reason_detail for notification in receiver.notifications} == {""}
+
+
+def test_a_copy_is_marked_also_after_a_crash_but_not_after_a_failure(deliver, store, clock):
+    put(store, make_notification("n1"))
+    receiver = KeepingReceiver(TIMEOUT, NO_ANSWER, TIMEOUT)
+    waits(deliver(receiver), clock)
+    copy = worker_module.POSSIBLE_COPY
+    assert [notification.reason_detail for notification in receiver.notifications] == ["", "", copy, copy]
+    put(store, make_notification("n2", "other"))
+    Outbox(store.database, clock).begin_attempt("oncall")  # and the daemon is killed
+    receiver = KeepingReceiver()
+    deliver(receiver).deliver_due()
+    assert [(notification.id, notification.reason_detail) for notification in receiver.notifications] == [("n2", copy)]
+
+
+def test_the_end_overtakes_a_notification_that_may_have_arrived_which_is_not_repeated(deliver, store, clock):
+    receiver = ScriptedReceiver(NO_ANSWER)
+    worker = deliver(receiver)
+    put(store, group_of("n1", alert_of("a")))
+    worker.deliver_due()
+    clock.advance(5)
+    put(store, group_of("n2", alert_of("a", resolved=9.0)))
+    assert waits(worker, clock) == []
+    assert receiver.attempts == ["n1", "n2"]
+    with store.database.transaction() as connection:
+        states = connection.execute("SELECT id, state, merged_into FROM notifications ORDER BY id").fetchall()
+    assert states == [("n1", "merged", "n2"), ("n2", "delivered", None)]
+    assert losses(store, clock) == {}
+
+
+def test_a_repeat_leaves_out_what_a_later_notification_has_told(deliver, store, clock):
+    receiver = KeepingReceiver(NO_ANSWER)
+    worker = deliver(receiver)
+    put(store, group_of("n1", alert_of("a"), alert_of("b"), alert_of("c")))
+    worker.deliver_due()
+    put(store, group_of("n2", alert_of("b", resolved=9.0)))
+    waits(worker, clock)
+    sent = [(each.id, [alert.rule for alert in each.alerts]) for each in receiver.notifications]
+    assert sent == [("n1", ["a", "b", "c"]), ("n2", ["b"]), ("n1", ["a", "c"])]
+    assert {row[0] for row in notified_rules(store)} == {"a", "c"}
+
+
+def notified_rules(store):
+    with store.database.transaction() as connection:
+        return connection.execute("SELECT rule FROM notified").fetchall()
+
+
+def test_a_receiver_that_works_again_does_not_get_copies_at_once(deliver, store, clock):
+    receiver = ScriptedReceiver(NO_ANSWER, *[TIMEOUT] * FAILURES_BEFORE_HOLD)
+    worker = deliver(receiver)
+    put(store, make_notification("n1", "a"), make_notification("n2", "b"))
+    worker.deliver_due()
+    clock.advance(1)
+    waits(worker, clock)
+    tried = receiver.attempts
+    assert tried.index("n1", 1) == len(tried) - 1

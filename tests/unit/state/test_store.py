@@ -7,9 +7,11 @@ import pytest
 import factories
 from watchdog.alerts.alert import AlertState
 from watchdog.errors import StoreError
+from watchdog.state.documents import dump_document
 from watchdog.state.outbox import AttemptOutcome, DeliveryAttempt, Outbox
 from watchdog.state.store import MAX_HISTORY_ROWS, Store
-from watchdog.storage.schema import APPLICATION_ID, SCHEMA_STEPS
+from watchdog.storage.checksum import checksum
+from watchdog.storage.schema import APPLICATION_ID, SCHEMA_STEPS, apply_step
 
 SECOND_NS = 1_000_000_000
 
@@ -317,3 +319,31 @@ def test_a_file_of_version_2_is_updated_with_its_pending_notifications(open_stor
     store = open_store()
     assert store.load().alerts == ({"n": 1},)
     assert Outbox(store.database, clock).begin_attempt("oncall") == DeliveryAttempt(make_notification(1), 1)
+
+
+def test_a_file_of_version_5_knows_which_attempts_never_ended(open_store, tmp_path, clock):
+    connection = sqlite3.connect(tmp_path / "state.sqlite3", isolation_level=None)
+    for step in SCHEMA_STEPS[:5]:
+        apply_step(connection, step)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute("PRAGMA user_version = 5")
+    for number, attempts in ((1, 0), (2, 1), (3, 2)):
+        notification = make_notification(number)
+        body = dump_document(notification.to_json())
+        connection.execute(
+            "INSERT INTO notifications (id, receiver, group_key, reason, status, attempts, created_ns, due_ns,"
+            " has_evidence, checksum, body) VALUES (?, ?, ?, 'first notification', 'firing', ?, 0, 0, 0, ?, ?)",
+            (notification.id, notification.receiver, f"group{number}", attempts, checksum(body), body),
+        )
+        connection.executemany(
+            "INSERT INTO attempts (notification_id, number, ended, result) VALUES (?, ?, 0, 'timeout')",
+            [(notification.id, ended) for ended in range(1, attempts)],
+        )
+    connection.execute("INSERT INTO attempts (notification_id, number, ended, result) VALUES ('id2', 1, 0, 'timeout')")
+    connection.close()
+    outbox = Outbox(open_store().database, clock)
+    seen = []
+    while (attempt := outbox.begin_attempt("oncall")) is not None:
+        seen.append((attempt.number, attempt.open_attempts))
+        outbox.finish_attempt(AttemptOutcome(attempt, "delivered", "ok"))
+    assert seen == [(1, 0), (2, 0), (3, 1)]

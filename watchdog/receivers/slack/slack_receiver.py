@@ -59,6 +59,7 @@ class Slack(Receiver):
         """
         super().__init__(name, options)
         self._backend = backend
+        self.joins_copies = isinstance(backend, SlackThread)  # which searches the channel for its message
         self._destination_name = destination_name or (backend.host if isinstance(backend, http.Endpoint) else "")
         self._throttle = throttle or SlackThrottle()
 

@@ -17,7 +17,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from watchdog.errors import DeliveryError, DeliveryErrorReason
+from watchdog.errors import DeliveryError, DeliveryErrorReason, UncertainDeliveryError
 from watchdog.receivers.transport.deadline import Deadline
 
 MAX_OUTPUT_BYTES = 4_096
@@ -46,7 +46,8 @@ def run_process(
     group are killed when it ends.
 
     Raises:
-        DeliveryError: `timeout`, or `command` if it cannot be started.
+        UncertainDeliveryError: `timeout`: it was killed at the deadline, and may have done its work.
+        DeliveryError: `command`: it cannot be started.
     """
     with _pipe() as (stdin, stdin_writer), _pipe() as (output_reader, stdout):
         actions = [(os.POSIX_SPAWN_DUP2, stdin.fileno(), 0)]
@@ -86,7 +87,7 @@ def _wait_and_kill(name: str, pid: int, pipes: _ProcessPipes, deadline: Deadline
     # A process in uninterruptible sleep dies only when it wakes up, so the wait is short.
     status = os.waitpid(pid, 0)[1] if pipes.wait_for_exit(_KILL_WAIT_SECONDS) else None
     if not in_time or status is None:
-        raise DeliveryError(DeliveryErrorReason.TIMEOUT, f"{name} did not exit in time", retryable=True)
+        raise UncertainDeliveryError(DeliveryErrorReason.TIMEOUT, f"{name} did not exit in time", retryable=True)
     return ProcessResult(os.waitstatus_to_exitcode(status), pipes.last_output())
 
 

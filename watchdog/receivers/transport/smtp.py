@@ -18,13 +18,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from watchdog.config.secrets import Secret
-from watchdog.errors import DeliveryError, DeliveryErrorReason
+from watchdog.errors import DeliveryError, DeliveryErrorReason, UncertainDeliveryError
 from watchdog.receivers.transport.connect import connect_tcp
 from watchdog.receivers.transport.deadline import Deadline, DeadlineEnforcer
 from watchdog.receivers.transport.host_names import tls_name
 from watchdog.receivers.transport.tls import certificate_error
 
 MAX_REPLY_BYTES = 65_536
+
+CONNECT_SECONDS = 30.0  # name, TCP and TLS
+# Maximum waits for a reply, RFC 5321 §4.5.3.2; the deadline of the exchange can be shorter.
+GREETING_SECONDS = 300.0
+COMMAND_SECONDS = 300.0
+FINAL_REPLY_SECONDS = 600.0
 
 _ENHANCED_CODE = re.compile(rb"[245]\.\d{1,3}\.\d{1,3}(?= |$)")
 _FULL_NAME = re.compile(r"[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+")
@@ -56,6 +62,7 @@ class SmtpServer:
         """Send `message` to `recipients`; return an error for each recipient that the server refused.
 
         Raises:
+            UncertainDeliveryError: all of the message was sent, and there was no reply.
             DeliveryError: no recipient gets the message.
         """
         with DeadlineEnforcer(deadline) as enforcer:
@@ -69,7 +76,10 @@ class SmtpServer:
                 raise self.error_for_reply(error.smtp_code, error.smtp_error, _refused_part(error)) from None
             except (smtplib.SMTPException, OSError) as error:
                 is_late = enforcer.has_expired or deadline.remaining() <= 0
-                raise self._delivery_error(error, timed_out=is_late) from None
+                failure = self._delivery_error(error, timed_out=is_late)
+                if session.was_sent and failure.retryable:
+                    raise UncertainDeliveryError(failure.reason, str(failure), retryable=True) from None
+                raise failure from None
 
     def error_for_reply(self, code: int, reply: bytes | str, refused_part: str) -> DeliveryError:
         """Return the error for a negative reply: 4xx is transient, 5xx is permanent (RFC 5321 §4.2.1)."""
@@ -125,6 +135,8 @@ class _SmtpSession(smtplib.SMTP):
         self._server = server
         self._deadline = deadline
         self._enforcer = enforcer
+        self._stage_seconds = GREETING_SECONDS
+        self.was_sent = False
         # Without a name smtplib asks the resolver for the host's own name, without a deadline.
         super().__init__(local_hostname="localhost")
         self._host = tls_name(server.host)  # smtplib checks the certificate against this name
@@ -132,6 +144,7 @@ class _SmtpSession(smtplib.SMTP):
     def transfer(self, sender: str, recipients: Sequence[str], message: bytes) -> dict[str, DeliveryError]:
         server = self._server
         self._expect(self.connect(server.host, server.port), 220, "the connection")
+        self._stage_seconds = COMMAND_SECONDS
         self.ehlo_or_helo_if_needed()
         if server.tls_mode == "starttls":
             if not self.has_extn("starttls"):
@@ -159,13 +172,21 @@ class _SmtpSession(smtplib.SMTP):
             pass  # the replies before QUIT decide
         self.close()
 
+    def send(self, s: Any) -> None:
+        super().send(s)
+        if isinstance(s, bytes):  # the whole message with its final dot; commands are texts
+            self.was_sent = True
+            self._stage_seconds = FINAL_REPLY_SECONDS
+
     def getreply(self) -> tuple[int, bytes]:
+        if self.sock is not None:
+            self.sock.settimeout(min(self._stage_seconds, self._deadline.socket_timeout()))
         if self.file is None and self.sock is not None:
             self.file = _SizeLimitedFile(self.sock.makefile("rb"))
         return super().getreply()
 
     def _get_socket(self, host: str, port: int, timeout: Any) -> socket.socket:  # noqa: ARG002 - overrides smtplib
-        tcp = connect_tcp(host, port, self._deadline)
+        tcp = connect_tcp(host, port, Deadline(min(CONNECT_SECONDS, self._deadline.remaining())))
         self._enforcer.watch_socket(tcp)
         self.local_hostname = _ehlo_name(tcp)
         if self._server.tls_mode == "implicit":
