@@ -108,7 +108,7 @@ def test_all_checks_are_ok_the_receivers_get_nothing_and_a_daemon_continues(self
 
     assert [(name, verdict) for name, verdict, _ in lines] == [(name, "ok") for name in CHECKS]
     assert done.returncode == 0
-    assert done.stderr.startswith("13 rules of ")
+    assert re.match(r"\d+ rules of ", done.stderr)
     assert server.posts == []
     assert "secret-path" not in done.stdout + done.stderr
     assert left_behind() == before

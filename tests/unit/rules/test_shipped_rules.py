@@ -1,0 +1,173 @@
+"""Each shipped rule fires on what it is for, and stays silent on near misses: rows of snapshots to alerts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from watchdog.alerts.lifecycle import Lifecycle
+from watchdog.clock import Now
+from watchdog.resources import shipped_rules_folder
+from watchdog.rules.engine.engine import Engine
+from watchdog.rules.language.load import load_rules
+
+RULES = load_rules([shipped_rules_folder()], receivers=()).rules
+QUIET: list[dict] = []
+
+
+@pytest.fixture
+def fired(host):
+    """Return a function from ticks of 1 s, lists of rows, to {rule id: highest severity} of the alerts that fire."""
+    engine, lifecycle = Engine(RULES), Lifecycle("web-1")
+    lifecycle.restore([], RULES, host.at_ns, 0, 0)
+    engine.evaluate(host.baseline(), [])
+
+    def fired(ticks):
+        severities = {}
+        for rows in [QUIET, *ticks]:
+            snapshot = host.tick(*rows)
+            verdicts = engine.evaluate(snapshot, lifecycle.active_keys())
+            for transition in lifecycle.advance(verdicts, Now(snapshot.at_ns, 5_000.0)):
+                alert = transition.alert
+                severities[alert.rule] = max(severities.get(alert.rule, alert.severity), alert.severity)
+        assert engine.take_failures() == lifecycle.take_failures() == []
+        return {rule: severity.label for rule, severity in severities.items()}
+
+    return fired
+
+
+def app(**values):
+    return {"process": "app", "unit": "app.service"} | values
+
+
+def other(**values):
+    return {"process": "other", "unit": "other.service"} | values
+
+
+def each(count, **values):
+    """Return rows of single connections, such as percentiles need."""
+    return [app(**values)] * count
+
+
+def ended(failed, worked, **values):
+    row = {"direction": "out", "state": "CLOSE", "closes": 1, **values}
+    return [app(**row, connect_failures=1)] * failed + [app(**row)] * worked
+
+
+def waiting(number, connects=0, **values):
+    row = {"direction": "out", "state": "SYN_SENT", "open": 1, **values}
+    return [app(**row, connects=int(index < connects)) for index in range(number)]
+
+
+def listener(share, **values):
+    return app(direction="in", state="LISTEN", accept_queue=share, **values)
+
+
+def drops(number, row=app):
+    return row(direction="in", state="LISTEN", listen_drops=number)
+
+
+def watchdog(**values):
+    return [{"process": "bpf-watchdog", **values}]
+
+
+FIRES = [
+    ("bytes-sent-spike", "warning", [[app(bytes_sent=101e6)]] * 6),
+    ("bytes-sent-spike", "critical", [[app(bytes_sent=501e6)]] * 6),
+    ("bytes-received-spike", "warning", [[app(bytes_received=101e6)]] * 6),
+    ("bytes-received-spike", "critical", [[app(bytes_received=501e6)]] * 6),
+    ("outbound-connection-storm", "warning", [[app(direction="out", connects=101)]] * 6),
+    ("outbound-connection-storm", "critical", [[app(direction="out", connects=501)]] * 6),
+    ("inbound-connection-storm", "warning", [[app(direction="in", established=201)]] * 6),
+    ("inbound-connection-storm", "critical", [[app(direction="in", established=1001)]] * 6),
+    ("failed-connect-storm", "warning", [ended(4, 8), *[QUIET] * 8]),
+    ("failed-connect-storm", "critical", [ended(10, 0), *[QUIET] * 8]),
+    ("connects-without-answer", "warning", [waiting(11, connects=11), *[waiting(11)] * 5]),
+    ("connects-without-answer", "critical", [waiting(101)] * 6),
+    ("connect-latency", "warning", [each(5, direction="out", connects=1, connect_latency=0.3)] * 20),
+    ("connect-latency", "critical", [each(5, direction="out", connects=1, connect_latency=1.1)] * 20),
+    ("round-trip-time", "warning", [each(5, rtt=0.5, packets_received=10)] * 40),
+    ("round-trip-time", "critical", [each(5, rtt=1.1, packets_received=10)] * 40),
+    ("retransmission-share", "warning", [[app(packets_sent=100, retransmits=4)]] * 25),
+    ("retransmission-share", "critical", [[app(packets_sent=100, retransmits=11)]] * 25),
+    ("accept-queue-full", "warning", [[listener(0.85)]] * 12),
+    ("accept-queue-full", "critical", [[listener(1.0)]] * 12),
+    ("accept-queue-full", "warning", [[listener(0.9), listener(0.0)], *[[listener(0.0)] * 2] * 3] * 4),
+    ("listen-drops", "warning", [[drops(4)]] * 3),
+    ("listen-drops", "critical", [[drops(101)]]),
+    ("watchdog-lost-connections", "warning", [watchdog(lost_connections=1)]),
+    ("watchdog-late-bytes", "warning", [[app(late_bytes=101e6)]]),
+    ("watchdog-missed-ticks", "warning", [watchdog(missed_ticks=3)]),
+    ("watchdog-missed-ticks", "critical", [watchdog(missed_ticks=21)]),
+    ("watchdog-failed-ticks", "warning", [watchdog(failed_ticks=1)]),
+]
+
+STAYS_SILENT = [
+    ("bytes-sent-spike", "a file of 499 MB", [[app(bytes_sent=499e6)], *[QUIET] * 5]),
+    ("bytes-sent-spike", "two processes of 60 MB/s", [[app(bytes_sent=60e6), other(bytes_sent=60e6)]] * 8),
+    ("bytes-received-spike", "a file of 499 MB", [[app(bytes_received=499e6)], *[QUIET] * 5]),
+    ("bytes-received-spike", "the limit itself", [[app(bytes_received=100e6)]] * 8),
+    ("outbound-connection-storm", "a burst of 499", [[app(direction="out", connects=499)], *[QUIET] * 5]),
+    ("outbound-connection-storm", "inbound ones", [[app(direction="in", established=150, accepts=150)]] * 8),
+    ("inbound-connection-storm", "outbound ones", [[app(direction="out", established=300)]] * 8),
+    ("inbound-connection-storm", "a burst of 999", [[app(direction="in", established=999)], *[QUIET] * 5]),
+    ("failed-connect-storm", "nine attempts", [ended(9, 0), *[QUIET] * 8]),
+    ("failed-connect-storm", "one in five", [ended(4, 16), *[QUIET] * 8]),
+    ("failed-connect-storm", "the watchdog itself", [ended(20, 0, user="bpf-watchdog"), *[QUIET] * 8]),
+    ("failed-connect-storm", "long streams that are reset", [ended(0, 12, resets_received=1, failure="reset")] * 8),
+    ("connects-without-answer", "ten", [waiting(10)] * 9),
+    ("connects-without-answer", "distant peers", [waiting(30, connects=8)] * 9),
+    ("connect-latency", "few connects", [each(1, direction="out", connects=1, connect_latency=2.0)] * 19),
+    (
+        "connect-latency",
+        "one slow connect in thirty",
+        [[*each(29, connects=1, connect_latency=0.01), *each(1, connects=1, connect_latency=3.0)]] * 20,
+    ),
+    ("round-trip-time", "few segments", [each(1, rtt=2.0, packets_received=1)] * 60),
+    (
+        "round-trip-time",
+        "one slow peer of three",
+        [[*each(2, rtt=0.02, packets_received=10), *each(1, rtt=2.0, packets_received=10)]] * 45,
+    ),
+    ("retransmission-share", "few segments", [[app(packets_sent=33, retransmits=16)]] * 45),
+    ("retransmission-share", "three per cent", [[app(packets_sent=1000, retransmits=30)]] * 45),
+    ("accept-queue-full", "a burst of 3 s", [*[[listener(1.0)]] * 3, *[[listener(0.0)]] * 15]),
+    ("accept-queue-full", "three quarters", [[listener(0.75)]] * 30),
+    ("listen-drops", "ten", [[drops(10)], *[QUIET] * 5]),
+    ("listen-drops", "eight of each of two servers", [[drops(8), drops(8, other)], *[QUIET] * 5]),
+    ("listen-drops", "ten now and ten later", [[drops(10)], *[QUIET] * 61, [drops(10)], QUIET]),
+    ("watchdog-lost-connections", "nothing lost", [watchdog(lost_connections=0)] * 5),
+    ("watchdog-lost-connections", "another loss", [watchdog(missed_ticks=9, failed_ticks=9)]),
+    ("watchdog-late-bytes", "99 MB", [[app(late_bytes=99e6)], *[QUIET] * 3]),
+    ("watchdog-late-bytes", "60 MB of each of two", [[app(late_bytes=60e6), other(late_bytes=60e6)], *[QUIET] * 3]),
+    ("watchdog-missed-ticks", "two", [watchdog(missed_ticks=2), *[QUIET] * 5]),
+    ("watchdog-missed-ticks", "two now and two later", [watchdog(missed_ticks=2), *[QUIET] * 61] * 2),
+    ("watchdog-failed-ticks", "no failure", [watchdog(failed_ticks=0)] * 5),
+    ("watchdog-failed-ticks", "another loss", [watchdog(missed_ticks=9, lost_connections=9)]),
+]
+
+
+@pytest.mark.parametrize(("rule", "severity", "ticks"), FIRES)
+def test_fires(fired, rule, severity, ticks):
+    assert fired(ticks) == {rule: severity}
+
+
+@pytest.mark.parametrize(
+    ("rule", "ticks"), [pytest.param(rule, ticks, id=f"{rule}-{why}") for rule, why, ticks in STAYS_SILENT]
+)
+def test_a_near_miss_stays_silent(fired, rule, ticks):
+    assert rule not in fired(ticks)
+
+
+def test_each_rule_has_a_runbook():
+    page = (Path(__file__).parents[3] / "docs" / "runbooks.md").read_text()
+    assert set(re.findall(r"^## ([a-z0-9-]+)$", page, re.MULTILINE)) == {rule.id for rule in RULES}
+
+
+def test_each_rule_has_its_cases_and_each_severity_fires():
+    severities = {(rule.id, severity.label) for rule in RULES for severity in rule.thresholds.fire}
+    assert {(rule, severity) for rule, severity, _ in FIRES} == severities
+    near_misses = [rule for rule, _, _ in STAYS_SILENT]
+    assert {rule.id for rule in RULES if near_misses.count(rule.id) < 2} == set()
