@@ -17,9 +17,11 @@ from watchdog.kernel.reset_peers import ResetPeersMap
 
 SCAN = """
 import socket, sys
-for port in range(1, 1 + int(sys.argv[2])):
-    with socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET) as client:
-        client.connect_ex((sys.argv[1], port))
+victim, scanner, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+for port in range(1, 1 + count):
+    with socket.socket(socket.AF_INET6 if ":" in victim else socket.AF_INET) as client:
+        client.bind((scanner, 0))
+        client.connect_ex((victim, port))
 print("{}", flush=True)
 input()
 """
@@ -69,16 +71,11 @@ def reset_without_socket():
 
 
 @pytest.fixture
-def linked(namespace, run, reset_without_socket):
-    """Return a network namespace with the addresses of a victim, and one of a scanner."""
-    scanner = type(namespace)(run)
-    namespace.set("ip", "link", "add", "left", "type", "veth", "peer", "name", "right")
-    namespace.set("ip", "link", "set", "right", "netns", f"/proc/{scanner._holder.pid}/ns/net")
-    for place, link, number in ((namespace, "left", 1), (scanner, "right", 2)):
-        place.set("ip", "addr", "add", f"10.9.0.{number}/16", "dev", link)
-        place.set("ip", "addr", "add", f"fd00::{number}/64", "dev", link, "nodad")
-        place.set("ip", "link", "set", link, "up")
-    return namespace, scanner
+def victim(namespace, reset_without_socket):
+    """Return a network namespace with the addresses of a victim, and those of a scanner."""
+    for address in ("10.9.0.1", "10.9.0.2", "fd00::1", "fd00::2"):
+        namespace.set("ip", "addr", "add", address, "dev", "lo")
+    return namespace
 
 
 def by_peer(rows, victim):
@@ -90,10 +87,9 @@ def by_peer(rows, victim):
 
 
 @pytest.mark.everywhere
-@pytest.mark.parametrize(("victim_address", "peer"), [("10.9.0.1", "10.9.0.2"), ("fd00::1", "fd00::2")])
-def test_a_scan_of_closed_ports_counts_for_the_scanner(reader, linked, victim_address, peer):
-    victim, scanner = linked
-    scanner.run(sys.executable, "-c", SCAN, victim_address, 307).receive()
+@pytest.mark.parametrize(("address", "peer"), [("10.9.0.1", "10.9.0.2"), ("fd00::1", "fd00::2")])
+def test_a_scan_of_closed_ports_counts_for_the_scanner(reader, victim, address, peer):
+    victim.run(sys.executable, "-c", SCAN, address, peer, 307).receive()
     rows = reader.until(lambda rows: sum(by_peer(rows, victim).values()) >= 307)
 
     assert by_peer(rows, victim) == {(peer, "in"): 307}
@@ -105,27 +101,20 @@ def test_a_scan_of_closed_ports_counts_for_the_scanner(reader, linked, victim_ad
 
 @pytest.mark.parametrize(("flags", "direction"), [(SYN, "in"), (FIN, ""), (SYN | ACK, "")])
 @pytest.mark.parametrize("address", ["10.9.0.1", "fd00::1"])
-def test_each_source_of_a_segment_has_a_count(reader, linked, address, flags, direction):
+def test_each_source_of_a_segment_has_a_count(reader, victim, address, flags, direction):
     """The connection of a segment without SYN, or of an answer to a SYN, can have been opened by either end."""
-    victim, scanner = linked
-    victim.set("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.left.rp_filter=0")
-    victim.set("ip", "route", "add", "default", "via", "10.9.0.2")
-    victim.set("ip", "route", "add", "default", "via", "fd00::2")
-    scanner.run(sys.executable, "-c", FORGE, address, flags, 53).receive()
+    victim.run(sys.executable, "-c", FORGE, address, flags, 53).receive()
     rows = reader.until(lambda rows: sum(by_peer(rows, victim).values()) >= 53)
     names = [f"2001:db8::{n + 1:x}" if ":" in address else f"198.18.0.{n}" for n in range(53)]
 
     assert by_peer(rows, victim) == {(name, direction): 1 for name in names}
 
 
-def test_sources_beyond_the_capacity_have_no_peer_and_push_out_no_other(reader, linked):
-    victim, scanner = linked
-    victim.set("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.left.rp_filter=0")
-    victim.set("ip", "route", "add", "default", "via", "10.9.0.2")
-    scanner.run(sys.executable, "-c", SCAN, "10.9.0.1", 11).receive()
+def test_sources_beyond_the_capacity_have_no_peer_and_push_out_no_other(reader, victim):
+    victim.run(sys.executable, "-c", SCAN, "10.9.0.1", "10.9.0.2", 11).receive()
     before = reader.rows().where(pid=0).total("resets_sent")
-    scanner.run(sys.executable, "-c", FORGE, "10.9.0.1", SYN, 5003).receive()
-    scanner.run(sys.executable, "-c", SCAN, "10.9.0.1", 13).receive()
+    victim.run(sys.executable, "-c", FORGE, "10.9.0.1", SYN, 5003).receive()
+    victim.run(sys.executable, "-c", SCAN, "10.9.0.1", "10.9.0.2", 13).receive()
     rows = reader.until(lambda rows: rows.where(pid=0).total("resets_sent") >= before + 5016)
     counts = by_peer(rows, victim)
     peers = [peer for peer, _ in counts if peer.startswith("198.18.")]
