@@ -6,6 +6,7 @@
  * Compiled in one unit with connection.bpf.c, after it.
  */
 #define MAX_RESET_PEERS 4096
+#define IPV4_HEADER_BYTES 20 /* without options */
 #define IPV6_HEADER_BYTES 40
 #define TCP_FLAGS_AT 13 /* RFC 9293, 3.1 */
 #define TCP_FLAG_SYN 0x02
@@ -29,18 +30,19 @@ KFUNC_PROBE(tcp_receive_reset, struct sock *sk)
 }
 
 /*
- * Fill peer and direction from the headers of the segment `skb`; return 0 if
- * it is neither IPv4 nor IPv6. transport_header is behind the extension headers
- * of IPv6. The connection of a segment without SYN can have had either direction.
+ * Fill peer and direction from the headers of the segment `skb`; return 0 if it
+ * is neither IPv4 nor IPv6. One read is enough for IPv4 without options; else
+ * transport_header is behind options and extension headers. The connection of a
+ * segment without SYN can have had either direction.
  */
 static __always_inline bool read_segment(struct sk_buff *skb, struct reset_peer_key *key)
 {
-	u8 header[IPV6_HEADER_BYTES] = {};
+	u8 header[IPV6_HEADER_BYTES];
 	u8 *head = skb->head;
-	u8 flags = 0;
+	u16 at = skb->network_header, tcp_at = skb->transport_header;
+	u8 flags;
 
-	if (bpf_probe_read_kernel(header, IPV6_HEADER_BYTES, head + skb->network_header) ||
-	    bpf_probe_read_kernel(&flags, 1, head + skb->transport_header + TCP_FLAGS_AT))
+	if (bpf_probe_read_kernel(header, IPV6_HEADER_BYTES, head + at))
 		return 0;
 	if (header[0] >> 4 == 4) {
 		*(u32 *)(key->remote + 8) = bpf_htonl(0xffff);
@@ -50,6 +52,9 @@ static __always_inline bool read_segment(struct sk_buff *skb, struct reset_peer_
 	} else {
 		return 0;
 	}
+	flags = header[IPV4_HEADER_BYTES + TCP_FLAGS_AT];
+	if (tcp_at - at != IPV4_HEADER_BYTES && bpf_probe_read_kernel(&flags, 1, head + tcp_at + TCP_FLAGS_AT))
+		return 0;
 	key->direction = (flags & (TCP_FLAG_SYN | TCP_FLAG_ACK)) == TCP_FLAG_SYN ? DIRECTION_IN : DIRECTION_UNKNOWN;
 	return 1;
 }

@@ -110,6 +110,29 @@ def test_each_source_of_a_segment_has_a_count(reader, victim, address, flags, di
     assert by_peer(rows, victim) == {(name, direction): 1 for name in names}
 
 
+HALF_CLOSED = """
+import socket, time
+server = socket.create_server(("10.9.0.1", 80))
+for _ in range(7):
+    client = socket.create_connection(("10.9.0.1", 80), source_address=("10.9.0.2", 0))
+    accepted, _ = server.accept()
+    client.close()
+    time.sleep(0.05)
+    accepted.send(b"late")
+    accepted.close()
+print("{}", flush=True)
+input()
+"""
+
+
+def test_resets_for_a_socket_in_time_wait_count_for_the_peer(reader, victim):
+    """A closed connection that waits for the peer's FIN has no process any more, and no struct sock."""
+    victim.run(sys.executable, "-c", HALF_CLOSED).receive()
+    rows = reader.until(lambda rows: sum(by_peer(rows, victim).values()) >= 7)
+
+    assert by_peer(rows, victim) == {("10.9.0.1", ""): 7}
+
+
 def test_sources_beyond_the_capacity_have_no_peer_and_push_out_no_other(reader, victim):
     victim.run(sys.executable, "-c", SCAN, "10.9.0.1", "10.9.0.2", 11).receive()
     before = reader.rows().where(pid=0).total("resets_sent")
