@@ -11,7 +11,9 @@ from typing import Any, Self
 
 from watchdog.alerts.evidence import Evidence, number_to_json
 from watchdog.errors import document_errors
+from watchdog.rules.language.formats import format_exact
 from watchdog.rules.language.rule import Labels, Severity
+from watchdog.rules.language.template import Limit
 
 
 class AlertState(enum.StrEnum):
@@ -73,6 +75,12 @@ class Alert:
     format: str = "count"  # format of value, threshold and peak: a key of `formats.FORMATS`
     duration_seconds: float | None = None
     evidence: Evidence | None = None
+    threshold_text: str = ""  # the threshold as the rule has it; "" in files of version 0.1.0
+
+    @property
+    def limit(self) -> Limit:
+        """Return the threshold for display."""
+        return Limit(self.threshold, self.format, self.threshold_text or format_exact(self.format, self.threshold))
 
     def to_json(self) -> dict[str, Any]:
         """Return a document for `json` and `from_json`; bytes that are not UTF-8 stay surrogate-escaped."""

@@ -259,6 +259,7 @@ class AlertInstance:
             summary=self._summary(rule, severity, host, peak, since),
             value=self._value,
             threshold=rule.thresholds.fire[severity],
+            threshold_text=wording.fire_text(rule, severity),
             peak=peak,
             started=self._started,
             fired=fired,

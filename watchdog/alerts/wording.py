@@ -27,7 +27,7 @@ def render_summary(
         return f"{number} more " + (f"instance of {rule.id} fires" if value == 1 else f"instances of {rule.id} fire")
     values: dict[str, object] = {
         "value": value,
-        "threshold": rule.thresholds.fire[severity],
+        "threshold": template.Limit(rule.thresholds.fire[severity], value_format(rule), fire_text(rule, severity)),
         "peak": peak,
         "severity": severity.label,
         "rule": rule.id,
@@ -41,9 +41,9 @@ def render_summary(
 
 def fallback_summary(rule: Rule, severity: Severity, value: float, error: Exception) -> str:
     """Return a summary that replaces the rule's own one, which failed with `error`."""
-    limit = rule.thresholds.fire[severity]
+    number = formats.format_number(value_format(rule), value, rule.thresholds.fire[severity])
     cause = f"{type(error).__name__}: {error}"[:_MAX_ERROR_CHARACTERS]
-    return f"{rule.id} is at {_formatted(rule, value)} (limit {_formatted(rule, limit)}; its summary failed: {cause})"
+    return f"{rule.id} is at {number} (limit {fire_text(rule, severity)}; its summary failed: {cause})"
 
 
 def check_summary(rule: Rule) -> None:
@@ -63,7 +63,7 @@ def check_summary(rule: Rule) -> None:
 def breach_reason(rule: Rule, severity: Severity) -> str:
     """Return the reason of a firing instance: "value above 100/s for 10s"."""
     direction = "above" if rule.thresholds.above else "below"
-    return f"value {direction} {_formatted(rule, rule.thresholds.fire[severity])}{_for_duration(rule.for_ns)}"
+    return f"value {direction} {fire_text(rule, severity)}{_for_duration(rule.for_ns)}"
 
 
 def clear_reason(rule: Rule, severity: Severity, reason: str) -> str:
@@ -72,7 +72,7 @@ def clear_reason(rule: Rule, severity: Severity, reason: str) -> str:
         return RULE_CHANGED
     if not reason:
         direction = "below" if rule.thresholds.above else "above"
-        reason = f"value {direction} {_formatted(rule, rule.thresholds.clear[severity])}"
+        reason = f"value {direction} {_clear_text(rule, severity)}"
     return reason + _for_duration(rule.keep_firing_for_ns)
 
 
@@ -111,8 +111,17 @@ def _natural_format(metric: Expression, stat: Stat) -> str:
     return formats.natural_format(unit_of(metric), per_second=per_second)
 
 
-def _formatted(rule: Rule, value: float) -> str:
-    return formats.FORMATS[value_format(rule)](value)
+def fire_text(rule: Rule, severity: Severity) -> str:
+    """Return the threshold of `severity` as the rule has it: "19.96/s", "1.25 GiB"."""
+    thresholds = rule.thresholds
+    return thresholds.fire_texts.get(severity) or formats.format_exact(value_format(rule), thresholds.fire[severity])
+
+
+def _clear_text(rule: Rule, severity: Severity) -> str:
+    thresholds, fire, clear = rule.thresholds, rule.thresholds.fire[severity], rule.thresholds.clear[severity]
+    if math.nextafter(fire, clear) == clear:  # the rule has none of its own
+        return fire_text(rule, severity)
+    return thresholds.clear_texts.get(severity) or formats.format_exact(value_format(rule), clear)
 
 
 def _for_duration(duration_ns: int) -> str:

@@ -27,7 +27,7 @@ class GroupMember:
     alert: Alert
     notified_severity: Severity | None = None
     known_severity: Severity | None = None
-    highest: tuple[Severity, float] | None = None
+    highest: tuple[Severity, float, str] | None = None
     unsent_firing: Alert | None = None
     is_end_notified: bool = False
     is_flapping: bool = False
@@ -73,7 +73,7 @@ class GroupMember:
         self.notified_severity = self.known_severity = alert.severity
         self.unsent_firing, self.is_end_notified = None, False
         if self.highest is None or alert.severity >= self.highest[0]:
-            self.highest = alert.severity, alert.threshold
+            self.highest = alert.severity, alert.threshold, alert.threshold_text
 
     def mark_end_notified(self) -> None:
         """Record that the receiver was notified of an end while the alert still fires."""
@@ -84,8 +84,8 @@ class GroupMember:
         """Return the end of the alert, with the highest severity that was notified."""
         if self.highest is None or self.highest[0] <= self.alert.severity:
             return self.alert
-        severity, threshold = self.highest
-        return replace(self.alert, severity=severity, threshold=threshold)
+        severity, threshold, text = self.highest
+        return replace(self.alert, severity=severity, threshold=threshold, threshold_text=text)
 
     def to_json(self) -> dict[str, Any]:
         """Return a document for `json` and `from_json`."""
@@ -110,7 +110,7 @@ class GroupMember:
             alert,
             notified,
             known if "known_severity" in document else (notified or alert.severity) if was_firing else None,
-            None if highest is None else (Severity(highest[0]), float(highest[1])),
+            None if highest is None else (Severity(highest[0]), float(highest[1]), str(highest[2])),
             None if unsent is None else Alert.from_json(unsent),
             is_end_notified=bool(document.get("is_end_notified")),
         )

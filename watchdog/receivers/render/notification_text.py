@@ -13,7 +13,7 @@ from watchdog.alerts.alert import Alert
 from watchdog.receivers.render import evidence_text
 from watchdog.receivers.render.evidence_text import duration_text, utc_text
 from watchdog.routing.notification import DIGEST_GROUP_KEY, Notification
-from watchdog.rules.language.formats import FORMATS
+from watchdog.rules.language.formats import FORMATS, format_number
 from watchdog.rules.language.rule import OVERFLOW_LABELS
 
 _MAX_DETAILED_ALERTS = 3  # with more alerts in a notification, each is shown in short
@@ -102,10 +102,11 @@ def rfc3339(wall: float) -> str:
 
 
 def _amounts(alert: Alert) -> str:
-    write = FORMATS[alert.format]
-    # The value of an overflow alert is a number of instances; its limit is that of the rule.
-    counts = FORMATS["count"] if alert.labels == OVERFLOW_LABELS else write
-    value, limit, peak = counts(alert.value), write(alert.threshold), counts(alert.peak)
+    if alert.labels == OVERFLOW_LABELS:  # the value is a number of instances; the limit is that of the rule
+        value, peak = FORMATS["count"](alert.value), FORMATS["count"](alert.peak)
+    else:
+        value, peak = (format_number(alert.format, number, alert.threshold) for number in (alert.value, alert.peak))
+    limit = alert.limit.text
     if alert.resolved is not None:
         return f"lasted {duration_text(_lasted(alert))}, peak {peak}, last value {value} (limit {limit})"
     return f"value {value}, limit {limit}" + (f", peak {peak}" if peak != value else "")

@@ -7,11 +7,13 @@ In a table, which becomes JSON, and in a JSON text, values are escaped and canno
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from watchdog import sanitize
+from watchdog.alerts.alert import Alert
 from watchdog.config.document import Table
 from watchdog.measure.catalogue import DIMENSIONS
 from watchdog.receivers.render import evidence_text, notification_text
@@ -19,7 +21,7 @@ from watchdog.receivers.render.alert_facts import alert_facts
 from watchdog.receivers.render.example import example_notifications
 from watchdog.routing.notification import Notification
 from watchdog.rules.language import template
-from watchdog.rules.language.formats import FORMATS
+from watchdog.rules.language.formats import format_number
 
 # In addition: value, threshold, peak, since, severity, rule, host and the rule's dimensions.
 TEXT_FIELDS = (
@@ -148,14 +150,15 @@ class _FormattedNumber(float):
     """A number with the rule's format, used if the template gives none."""
 
     format = "count"
+    limit = math.nan
 
     def __str__(self) -> str:
-        return FORMATS[self.format](float(self))
+        return format_number(self.format, float(self), self.limit)
 
 
-def _number(value: float, form: str) -> _FormattedNumber:
+def _number(value: float, alert: Alert) -> _FormattedNumber:
     number = _FormattedNumber(value)
-    number.format = form
+    number.format, number.limit = alert.format, alert.threshold
     return number
 
 
@@ -195,7 +198,7 @@ def _values(notification: Notification, escape: Callable[[str], str]) -> dict[st
     }
     values["details"] = escape("\n".join(sanitize.escape_unprintable(line, _MAX_LINE_LENGTH) for line in lines))
     values["since"] = notification.created - worst.started
-    return values | {name: _number(getattr(worst, name), worst.format) for name in _NUMBERS}
+    return values | {"value": _number(worst.value, worst), "peak": _number(worst.peak, worst), "threshold": worst.limit}
 
 
 def _json_escaped(text: str) -> str:

@@ -19,6 +19,17 @@ _SCALES: dict[Unit | None, dict[str, float]] = {
 _EXAMPLES = {Unit.BYTES: '"100MB"', Unit.SECONDS: '"250ms"', Unit.RATIO: '"5%"'}
 
 
+_SHOWN_UNITS = {"m": "min"}  # as values are shown
+
+
+def quantity_text(text: str, *, per_second: bool) -> str:
+    """Return a quantity that `parse_quantity` reads as it is shown beside values: "1.25 GiB/s"; "" without a unit."""
+    match = _QUANTITY.fullmatch(text)
+    if match is None or not match[2]:
+        return ""
+    return f"{match[1]} {_SHOWN_UNITS.get(match[2], match[2])}{'/s' if per_second else ''}"
+
+
 def parse_quantity(text: str, unit: Unit | None, *, per_second: bool) -> float:
     """Return the number in `text`, in `unit` (bytes, seconds, share of 1); `/s` may follow where it is a rate.
 

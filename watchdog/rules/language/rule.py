@@ -76,11 +76,14 @@ class Thresholds:
 
     With `above`, `fire[s]` is breached when value > fire[s], and not cleared while value >= clear[s]; else with < and
     <=. `clear` has the same keys as `fire`; where the file has none, it is the nearest value that does not fire.
+    `fire_texts`, `clear_texts`: the levels as the file has them, of those with a unit.
     """
 
     above: bool
     fire: Mapping[Severity, float]
     clear: Mapping[Severity, float]
+    fire_texts: Mapping[Severity, str] = field(default_factory=dict, compare=False)
+    clear_texts: Mapping[Severity, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

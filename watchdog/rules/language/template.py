@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ _FOREIGN = re.compile(
 
 # The kind of value of each field decides its formats.
 _MEASURED = frozenset(("value", "threshold", "peak"))
+_BESIDE_LIMIT = frozenset(("value", "peak"))  # shown with digits enough to differ from the limit
 _DURATIONS = {"window": "seconds", "for": "seconds", "since": "ago"}
 _TEXTS = frozenset(("severity", "rule", "host"))
 SUMMARY_FIELDS = _MEASURED | _DURATIONS.keys() | _TEXTS  # and the dimensions of the rule's `by`
@@ -136,17 +138,36 @@ def foreign_placeholders(text: str) -> Iterator[str]:
             yield f"{suggestions.quote_value(piece[0])} is no field and is shown as it is"
 
 
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A threshold: its number, and its `text` in the rule's own `format`."""
+
+    value: float
+    format: str
+    text: str
+
+    def written(self, name: str) -> str:
+        """Return the limit in the format `name`, as the rule has it where that is its own."""
+        return self.text if name in {"", self.format} else formats.format_exact(name, self.value)
+
+
 def render_template(template: Template, values: Mapping[str, object]) -> str:
     """Return the text with each field replaced once by its value in `values`.
 
-    `values`: numbers for value, threshold and peak (in the metric's unit); seconds for window, for and since (the
-    time since the condition became true); texts for the rest, an empty one shown as "-". Inserted texts are not
-    parsed again.
+    `values`: numbers for value and peak (in the metric's unit), a `Limit` for threshold; seconds for window, for and
+    since (the time since the condition became true); texts for the rest, an empty one shown as "-". Inserted texts are
+    not parsed again.
     """
-    return "".join(part if isinstance(part, str) else _formatted(part, values[part.name]) for part in template.parts)
+    limit = values.get("threshold")
+    beside = limit.value if isinstance(limit, Limit) else math.nan
+    return "".join(
+        part if isinstance(part, str) else _formatted(part, values[part.name], beside) for part in template.parts
+    )
 
 
-def _formatted(field: TemplateField, value: object) -> str:
+def _formatted(field: TemplateField, value: object, limit: float) -> str:
+    if isinstance(value, Limit):
+        return value.written(field.format)
     if field.format and isinstance(value, (int, float)):
-        return formats.FORMATS[field.format](value)
+        return formats.format_number(field.format, value, limit if field.name in _BESIDE_LIMIT else math.nan)
     return str(value) or "-"

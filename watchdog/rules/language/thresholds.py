@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from watchdog.config.document import Table
 from watchdog.measure.catalogue import Unit
-from watchdog.rules.language.quantity import parse_quantity
+from watchdog.rules.language.quantity import parse_quantity, quantity_text
 from watchdog.rules.language.rule import Severity, Thresholds
 
 Levels = Mapping[Severity, float]  # NaN, which compares with nothing, where a level has a problem
@@ -51,9 +51,22 @@ def read_thresholds(rule: Table, domain: ValueDomain | None) -> Thresholds:
         _check_reach(rule, clear_key if above else fire_key, clear if above else fire, domain)
         _check_maximum(rule, fire_key, fire, domain, above=above)
         _check_clear(rule, clear_key, clear, fire, above=above)
-    return Thresholds(
-        above, fire, {severity: clear.get(severity, _next(level, above=above)) for severity, level in fire.items()}
-    )
+    clears = {severity: clear.get(severity, _next(level, above=above)) for severity, level in fire.items()}
+    fire_texts, clear_texts = (_texts(rule, key, domain) for key in (fire_key, clear_key))
+    return Thresholds(above, fire, clears, fire_texts, clear_texts)
+
+
+def _texts(rule: Table, key: str, domain: ValueDomain | None) -> Mapping[Severity, str]:
+    """Return the levels at `key` that have a unit, as the file has them."""
+    value = rule.value(key, None)
+    by_label = value if isinstance(value, dict) else {Severity.WARNING.label: value}
+    per_second = domain is not None and domain.per_second
+    texts = {}
+    for severity in Severity:
+        level = by_label.get(severity.label)
+        if isinstance(level, str) and (text := quantity_text(level, per_second=per_second)):
+            texts[severity] = text
+    return texts
 
 
 def _next(level: float, *, above: bool) -> float:
