@@ -6,7 +6,7 @@ import argparse
 import json
 from dataclasses import asdict
 
-from watchdog.measure.catalogue import DIMENSIONS, METRICS
+from watchdog.measure.catalogue import DIMENSIONS, METRICS, Metric
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     for metric in METRICS.values():
         print(f"{metric.name}  ({metric.kind}, {metric.unit})")
         print(f"    {metric.meaning}\n    kernel: {metric.source}\n    cost: {metric.cost}")
+        print(f"    dimensions: {_dimensions_text(metric)}")
     print()
     print("Dimensions, for `by`, `where` and `sample --by`:")
     rows = [
@@ -41,3 +42,12 @@ def run(args: argparse.Namespace) -> int:
     for name, values, meaning, choices in rows:
         print(f"  {name:<12} {values:<8} {meaning}{': ' if choices else ''}{choices}")
     return 0
+
+
+def _dimensions_text(metric: Metric) -> str:
+    """Return the dimensions of `metric`: by name, or the missing ones if these are fewer."""
+    missing = [name for name in DIMENSIONS if name in metric.missing_dimensions]
+    present = [name for name in DIMENSIONS if name not in missing]
+    if not missing:
+        return "all"
+    return ", ".join(present) if len(present) < len(missing) else f"all but {', '.join(missing)}"

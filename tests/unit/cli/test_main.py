@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -77,3 +78,16 @@ def test_wrong_arguments_are_refused(capsys, arguments, message):
 def test_a_dimension_without_a_name_is_refused(capsys):
     assert main(["sample", "--by", ""]) == 2
     assert capsys.readouterr().err.startswith('bpf-watchdog: --by: unknown dimension "": known are ')
+
+
+def test_the_page_on_rules_has_the_dimensions_that_metrics_shows(capsys):
+    page = (Path(__file__).parents[3] / "docs" / "rules.md").read_text()
+    table = page.partition("| metric | dimensions |\n|---|---|\n")[2].partition("\n\n")[0]
+    documented = {
+        name: dimensions.replace("`", "")
+        for names, dimensions in re.findall(r"^\| (.*?) \| (.*?) \|$", table, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    assert main(["metrics"]) == 0
+    shown = re.findall(r"^(\w+)  \(.*?^    dimensions: (.*?)$", capsys.readouterr().out, re.MULTILINE | re.DOTALL)
+    assert documented == dict(shown)
