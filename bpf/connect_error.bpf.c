@@ -5,7 +5,7 @@
  * programs, one or two per connect; a kernel or policy that refuses fexit costs
  * only these counts. Compiled in one unit with connection.bpf.c, after it.
  *
- * tcp_v4_connect and tcp_v6_connect run once per attempt, whoever makes it:
+ * tcp_v4_connect and tcp_v6_connect run once per attempt of any kind:
  * connect, sendto with TCP Fast Open, io_uring, MPTCP for its subflows, the kernel.
  */
 #define EADDRINUSE 98

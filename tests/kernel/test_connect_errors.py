@@ -202,6 +202,33 @@ def test_connects_denied_by_a_policy_count_as_denied(reader, namespace, denying_
     assert until_failed(reader, client.pid, 23) == {("127.0.0.1", 9, "denied"): 23}
 
 
+# Landlock is an LSM that needs no set-up. Rules of TCP: Linux 6.7, ABI 4 (include/uapi/linux/landlock.h).
+LANDLOCK = """
+import ctypes, errno, json, os, socket, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+create_ruleset, restrict_self, connect_tcp = 444, 446, 2
+if libc.syscall(create_ruleset, None, 0, 1) < 4:
+    sys.stderr.write("no rules of Landlock for TCP (Linux 6.7)")
+    sys.exit(77)
+ruleset = libc.syscall(create_ruleset, struct.pack("QQ", 0, connect_tcp), 16, 0)
+assert ruleset >= 0 and libc.prctl(38, 1, 0, 0, 0) == 0 and libc.syscall(restrict_self, ruleset, 0) == 0
+failed = 0
+client = socket.socket()
+for _ in range(13):
+    failed += client.connect_ex(("127.0.0.1", 9)) == errno.EACCES
+print(json.dumps(failed), flush=True)
+input()
+"""
+
+
+@pytest.mark.everywhere
+def test_connects_denied_by_an_lsm_count_as_denied(reader, namespace):
+    client = namespace.run(sys.executable, "-c", LANDLOCK)
+
+    assert client.receive() == 13
+    assert until_failed(reader, client.pid, 13) == {("127.0.0.1", 9, "denied"): 13}
+
+
 def test_attempts_that_do_not_fit_into_the_ledger_count_in_the_sums(start_reader, namespace):
     reader = start_reader(8)
     client = namespace.run(sys.executable, "-c", CONNECT, 211, json.dumps([["10.1.2.3", 80]]))

@@ -1,4 +1,4 @@
-"""Differences of totals are those of a small reference model, whatever entries come, go and come again."""
+"""Differences of totals are those of a small reference model, also for entries that go and come again."""
 
 import numpy as np
 from hypothesis import given
