@@ -604,6 +604,9 @@ BPF_ITER(task_file)
 	if (!sock)
 		return 0;
 	sk = sock->sk;
+	if (sk && sk->sk_type == SOCK_STREAM && sk->__sk_common.skc_state == TCP_LISTEN &&
+	    (sk->sk_protocol == IPPROTO_TCP || sk->sk_protocol == IPPROTO_MPTCP))
+		note_acceptor(task);
 	/* The family too: protocol 6 of netlink is XFRM. */
 	if (!sk || !is_tcp(sk) || (sk->__sk_common.skc_family != AF_INET && sk->__sk_common.skc_family != AF_INET6))
 		return 0;
@@ -614,8 +617,6 @@ BPF_ITER(task_file)
 		count_loss(LOSS_STORAGE); /* at each visit: the loss count is never too low */
 		return 0;
 	}
-	if (sk->__sk_common.skc_state == TCP_LISTEN)
-		note_acceptor(task);
 	update_owner(tracked, task, get_rank_of_holder(task, sk), observer);
 	if (sk->__sk_common.skc_state == TCP_SYN_RECV && tracked->direction != DIRECTION_OUT)
 		mark_inbound(tracked);

@@ -13,7 +13,6 @@
  * readers in the kernel). The other tracepoints see system calls only.
  */
 #define IPPROTO_UDP 17
-#define IPPROTO_MPTCP 262
 #define MSG_OOB 0x1
 #define MSG_PEEK 0x2
 #define MSG_ERRQUEUE 0x2000

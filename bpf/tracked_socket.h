@@ -9,6 +9,7 @@
 
 #define SOCK_STREAM 1 /* include/linux/net.h */
 #define IPPROTO_TCP 6
+#define IPPROTO_MPTCP 262
 #define SK_USER_DATA_PSOCK 4UL /* include/net/sock.h, since Linux 6.0 (commit 2a0133723f9e) */
 
 /* include/net/tcp_states.h: part of the user-space ABI. */

@@ -54,7 +54,9 @@ PREFORK = (
     SERVE
     + """
 rename("the-maker")
-listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, int(sys.argv[1]) if len(sys.argv) > 1 else 0)
+listener.bind(("127.0.0.1", 0))
+listener.listen(128)
 worker = os.fork()
 if worker == 0:
     rename("the-worker")
@@ -199,6 +201,20 @@ def test_a_connection_reset_before_any_reading_belongs_to_the_worker_that_accept
 
     assert (rows.values("pid"), rows.values("process")) == ({facts["worker"]}, {"the-worker"})
     assert (rows.total("accepts"), rows.total("resets_received")) == (7, 7)
+
+
+@pytest.mark.skipif(not Path("/proc/sys/net/mptcp/enabled").exists(), reason="this kernel has no MPTCP")
+def test_a_subflow_of_mptcp_belongs_to_the_worker_that_accepted_it_before_any_walk_over_files_found_it(reader, run):
+    program = run(sys.executable, "-c", PREFORK, socket.IPPROTO_MPTCP)
+    facts = program.receive()
+    order(program, "")
+    reader.request("pass")
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as client:
+        client.connect(("127.0.0.1", facts["port"]))
+        client.sendall(b"q")
+        order(program, "a")
+        rows = reader.rows(facts["port"]).where(direction="in")
+    assert {(row["pid"], row["process"]) for row in rows if row["accepts"]} == {(facts["worker"], "the-worker")}
 
 
 def test_a_worker_that_no_reading_has_seen_is_known_from_the_first_connection_that_it_closed(reader, run):
