@@ -45,6 +45,30 @@ def fingerprint(rule: str, labels: Labels) -> str:
     return digest.hexdigest()[:16]
 
 
+@dataclass(frozen=True, slots=True)
+class AlertIdentity:
+    """Name of the host, labels of the user's own and key of the incident, see `identity.py`.
+
+    Empty in an alert that a former version saved: then the notification has the host.
+    """
+
+    host: str = ""
+    labels: Labels = ()
+    incident_key: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a document for `json` and `from_json`."""
+        return {"host": self.host, "labels": self.labels, "incident_key": self.incident_key}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any] | None) -> Self:
+        """Return the identity that `to_json` wrote; None: an empty one."""
+        if document is None:
+            return cls()
+        labels = tuple((name, value) for name, value in document["labels"])
+        return cls(document["host"], labels, document["incident_key"])
+
+
 _NUMBERS = ("value", "threshold", "peak")
 
 
@@ -76,17 +100,25 @@ class Alert:
     duration_seconds: float | None = None
     evidence: Evidence | None = None
     threshold_text: str = ""  # the threshold as the rule has it; "" in files of version 0.1.0
+    identity: AlertIdentity = AlertIdentity()
 
     @property
     def limit(self) -> Limit:
         """Return the threshold for display."""
         return Limit(self.threshold, self.format, self.threshold_text or format_exact(self.format, self.threshold))
 
+    @property
+    def all_labels(self) -> Labels:
+        """Return the labels of the rule's `by`, then those of the user's own."""
+        return self.labels + self.identity.labels
+
     def to_json(self) -> dict[str, Any]:
         """Return a document for `json` and `from_json`; bytes that are not UTF-8 stay surrogate-escaped."""
         document = {name: getattr(self, name) for name in self.__slots__}
         document |= {name: number_to_json(document[name]) for name in _NUMBERS}
-        return document | {"evidence": None if self.evidence is None else self.evidence.to_json()}
+        document["evidence"] = None if self.evidence is None else self.evidence.to_json()
+        document["identity"] = self.identity.to_json()
+        return document
 
     @classmethod
     def from_json_text(cls, text: str) -> Self:
@@ -116,6 +148,7 @@ class Alert:
                 "receivers": None if receivers is None else tuple(receivers),
                 **{name: float(document[name]) for name in _NUMBERS},
                 "evidence": Evidence.from_json(document.get("evidence")),
+                "identity": AlertIdentity.from_json(document.get("identity")),
             }
         )
 

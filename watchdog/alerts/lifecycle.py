@@ -27,8 +27,8 @@ class Lifecycle:
     """All instances that are pending or firing."""
 
     def __init__(self, host: str) -> None:
-        """Start without instances; `host`: the name of this host in summaries."""
-        self._host = host
+        """Start without instances; `host`: the name of this host in summaries, which may change."""
+        self.host = host
         self._at_ns: int | None = None
         self._instances: dict[tuple[str, Labels], AlertInstance] = {}
         self._retired: list[tuple[Alert, str]] = []  # alerts that a reload ended, with the reason
@@ -156,7 +156,7 @@ class Lifecycle:
     def _advance(self, key: tuple[str, Labels], verdict: Verdict, passed_ns: int, now: Now) -> list[Transition]:
         instance = self._instances[key]
         instance.advance(verdict, now.boottime_ns, passed_ns)
-        kind = instance.update_alert(verdict, self._host, now)
+        kind = instance.update_alert(verdict, self.host, now)
         if (error := instance.take_summary_error()) is not None:
             self._failures.append(error)
         if kind in {TransitionKind.FIRING, TransitionKind.SEVERITY_RAISED}:

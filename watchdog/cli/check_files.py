@@ -195,17 +195,17 @@ class _Check:
         report = self._report
         settings = [one for one in documents if _contains_settings(one) and not _contains_rules(one)]
         parsed = [_check_settings(document) for document in settings]
-        routes = [read_routes(one) for one in parsed]
         if not parsed and self._request.here:  # the daemon would start without a file
             parsed = [read_settings(Document("", {}, BUILT_IN_SETTINGS))]
         receivers = [name for one in parsed for name in one.values.receiver_names] if parsed else None
         interval_ns = max((one.values.sampling.interval_ns for one in parsed), default=SECOND_NS)
         environment = RuleEnvironment(receivers, interval_ns, {})
-        all_rules: tuple[Rule, ...] = ()
+        rules_of = {id(one): read_rules(one, environment) for one in documents if _contains_rules(one)}
+        all_rules = tuple(rule for rules in rules_of.values() for rule in rules)
+        routes = [(read_routes(one, all_rules or None), one.values.labels) for one in parsed]
         for document in documents:
             if _contains_rules(document):
-                rules = read_rules(document, environment)
-                all_rules += rules
+                rules = rules_of[id(document)]
                 report.notes += kernel_notes(rules)
                 if not document.problems:
                     report.problems += _summary_problems(rules)
@@ -220,8 +220,8 @@ class _Check:
                 in_force = with_shipped_rules(all_rules, environment, shipped=shipped)
             except ConfigError as error:
                 report.problems += error.problems
-        for each in routes:
-            report.notes += check_routes(each, in_force or None)
+        for found, labels in routes:
+            report.notes += check_routes(found, in_force or None, labels)
         return all_rules or in_force
 
 

@@ -16,6 +16,7 @@ from watchdog.config import suggestions
 from watchdog.config.bounded_file import UnusableFile, read_regular_file
 from watchdog.config.document import Document, Table
 from watchdog.config.durations import format_duration
+from watchdog.config.labels import read_host, read_labels
 from watchdog.config.map_sizes import DEFAULT_MAP_SIZES, MapSizes
 from watchdog.config.permissions import other_readers
 from watchdog.errors import ConfigError, Problem
@@ -23,8 +24,18 @@ from watchdog.errors import ConfigError, Problem
 DEFAULT_SETTINGS_FILE: Final = "/etc/bpf-watchdog/watchdog.toml"
 DEFAULT_RULES_FOLDER: Final = "/etc/bpf-watchdog/rules.d"
 BUILT_IN_SETTINGS: Final = "(built-in defaults)"
-SETTINGS_TABLES: Final = ("evidence", "heartbeat", "receiver", "route", "routing", "rules", "sampling")
-"""Tables of a settings file; no rule file has one of them."""
+SETTINGS_TABLES: Final = (
+    "evidence",
+    "heartbeat",
+    "host",
+    "labels",
+    "receiver",
+    "route",
+    "routing",
+    "rules",
+    "sampling",
+)
+"""Tables and keys of a settings file; no rule file has one of them."""
 MIN_INTERVAL: Final = "100ms"
 MAX_INTERVAL: Final = "1h"
 MAX_MAP_ENTRIES: Final = 4_000_000  # entries of one map, up to 1 GB
@@ -103,7 +114,7 @@ class Settings:
     """The values of watchdog.toml that the daemon keeps.
 
     `file`: `BUILT_IN_SETTINGS` without a file. `receiver_names`: in the file's order. `escalations`: by the name of the
-    receiver that fails.
+    receiver that fails. `host`: name of this host, None: as the system calls it. `labels`: of all alerts, by name.
     """
 
     file: str
@@ -113,6 +124,8 @@ class Settings:
     evidence: EvidenceSettings = EvidenceSettings()
     escalations: Mapping[str, EscalationSettings] = field(default_factory=dict)
     rules: RulesSettings = RulesSettings()
+    host: str | None = None
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +136,7 @@ class SettingsDocument:
     `daemon/heartbeat_url.py`. `routes`: in the file's order, read by `routing/routes.py`.
     """
 
+    document: Document
     values: Settings
     receivers: tuple[tuple[str, str, Table], ...]
     heartbeat: Table | None
@@ -232,6 +246,7 @@ def read_settings(document: Document) -> SettingsDocument:
     routes = root.tables("route")
     heartbeat = root.table("heartbeat")  # read in any case, so that a misspelled key is compared with it
     evidence = _read_evidence(root.table("evidence"))
+    host, labels = read_host(root), read_labels(root.table("labels"))
     if isinstance(root.data.get("rules"), list):  # [[rules]]
         root.add_problem("rules", 'unknown key "rules": did you mean "rule"?')
     rules = _read_rules_settings(root.table("rules"))
@@ -246,8 +261,10 @@ def read_settings(document: Document) -> SettingsDocument:
         evidence,
         _read_escalations(receivers),
         rules,
+        host=host,
+        labels=labels,
     )
-    return SettingsDocument(values, receivers, heartbeat if "heartbeat" in root else None, routes)
+    return SettingsDocument(document, values, receivers, heartbeat if "heartbeat" in root else None, routes)
 
 
 def _read_evidence(table: Table) -> EvidenceSettings:

@@ -22,6 +22,11 @@ def unknown_name(kind: str, word: str, known: Iterable[str]) -> str:
     return f"unknown {kind} {quote_value(word)}: known are {', '.join(words.values())}"
 
 
+def is_near(word: str, known: Iterable[str]) -> bool:
+    """Return whether `word` is so close to a name of `known` that it is likely to be a misspelled one."""
+    return _nearest(word.casefold(), [name.casefold() for name in known]) is not None
+
+
 def _nearest(word: str, known: Iterable[str]) -> str | None:
     close = difflib.get_close_matches(word, known, n=1, cutoff=_MIN_SIMILARITY)
     if close:

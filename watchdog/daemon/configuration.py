@@ -16,6 +16,7 @@ from watchdog.config.settings import (
     DEFAULT_RULES_FOLDER,
     MIN_INTERVAL,
     Settings,
+    SettingsDocument,
     open_settings,
     path_exists,
     read_settings,
@@ -27,7 +28,7 @@ from watchdog.receivers.registry import build_receivers
 from watchdog.resources import shipped_rules_folder
 from watchdog.routing.route_checks import check_routes
 from watchdog.routing.routes import Route, read_routes
-from watchdog.rules.language.load import RuleSet, load_layered_rules, load_rules, toml_files
+from watchdog.rules.language.load import load_layered_rules, load_rules, toml_files
 from watchdog.rules.language.rule import Rule
 
 
@@ -66,13 +67,13 @@ def read_configuration(
         ConfigError: with every problem of every file; then nothing was opened that would have to be closed.
     """
     problems: list[Problem] = []
-    notes: list[Problem] = []
-    settings, receivers, heartbeat, routes = _read_settings_file(sources.settings_file, open_state, problems, notes)
+    document, receivers, heartbeat = _read_settings_file(sources.settings_file, open_state, problems)
+    settings = None if document is None else document.values
     # Without the file's interval, no window of a rule is too short.
     known_ns = settings.sampling.interval_ns if settings else parse_duration(MIN_INTERVAL)
     interval_ns = known_ns if sources.interval_ns is None else sources.interval_ns
     names = settings.receiver_names if settings else None
-    loaded, origin = RuleSet((), ()), ""
+    loaded, origin = None, ""
     try:
         folder, shipped = _rules_folder(sources.rules_path)
         if shipped:
@@ -87,30 +88,31 @@ def read_configuration(
     else:
         if not loaded.rules:
             problems.append(Problem(str(folder), 1, "rule", "no rules found: no alert could ever fire"))
-    if problems or settings is None:
+    routes: tuple[Route, ...] = ()
+    if document is not None:
+        routes = read_routes(document, None if loaded is None else loaded.rules)
+        problems += set(document.document.problems)
+    if problems or settings is None or loaded is None or document is None:
         raise ConfigError(sorted(map(_add_remedy, problems)))
-    notes += (*check_routes(routes, loaded.rules), *loaded.notes)
-    return Configuration(settings, interval_ns, receivers, loaded.rules, origin, tuple(notes), heartbeat, routes)
+    notes = (*document.document.notes, *check_routes(routes, loaded.rules, settings.labels), *loaded.notes)
+    return Configuration(settings, interval_ns, receivers, loaded.rules, origin, notes, heartbeat, routes)
 
 
 def _read_settings_file(
-    file: str | None, open_state: OpenReceiverState, problems: list[Problem], notes: list[Problem]
-) -> tuple[Settings | None, dict[str, Receiver], HeartbeatTarget | None, tuple[Route, ...]]:
-    # Adds to `problems` and `notes`; None when the file cannot be read at all.
+    file: str | None, open_state: OpenReceiverState, problems: list[Problem]
+) -> tuple[SettingsDocument | None, dict[str, Receiver], HeartbeatTarget | None]:
+    # None when the file cannot be read at all; then `problems` has the reason. Others are in the document.
     try:
         document = open_settings(file)
     except ConfigError as error:
         problems += error.problems
-        return None, {}, None, ()
+        return None, {}, None
     settings = read_settings(document)
-    routes = read_routes(settings)
     receivers: dict[str, Receiver] = {}
     with contextlib.suppress(ConfigError):  # its problems are in the document
         receivers = build_receivers(settings, open_state)
     heartbeat = _heartbeat(settings.heartbeat)
-    problems += set(document.problems)
-    notes += document.notes
-    return settings.values, receivers, heartbeat, routes
+    return settings, receivers, heartbeat
 
 
 def _heartbeat(table: Table | None) -> HeartbeatTarget | None:

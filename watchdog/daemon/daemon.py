@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from watchdog.daemon.configuration import (
     read_configuration,
 )
 from watchdog.daemon.heartbeat import Heartbeat, RulesInForce
+from watchdog.daemon.host_name import HostName
 from watchdog.daemon.log_writer import LogWriter
 from watchdog.daemon.malloc import release_free_memory
 from watchdog.daemon.pipeline import Pipeline, RuleErrors
@@ -66,7 +66,7 @@ class Daemon:
         self._systemd = Systemd(os.environ)
         self._scheduler = Scheduler(clock, _log)
         self._tick_loop = TickLoop(self._scheduler, self._systemd, clock, _log)
-        self._host = socket.gethostname()
+        self._host = HostName()
         self._receiver_states = ReceiverStates(clock)
         self._pipeline: Pipeline | None = None
         self._heartbeat = Heartbeat(self._host, self._problems, clock, _log)
@@ -196,7 +196,7 @@ class Daemon:
         unless = f", unless a route matches ({format_count(routes, 'route')})" if routes else ""
         firing = f", {format_count(restored, 'alert')} still firing from before the start" if restored else ""
         lines = [
-            f"bpf-watchdog {__version__} watches {self._host}: {connections}, every {interval}",
+            f"bpf-watchdog {__version__} watches {self._host.current}: {connections}, every {interval}",
             f"rules:     {count} from {configuration.rules_origin}: {format_rule_ids(configuration.rules)}",
             *(f"receivers: {receiver.name}: {receiver.destination()}" for receiver in configuration.receivers.values()),
             f"           alerts of rules without receivers go to {default}{unless}",

@@ -12,6 +12,7 @@ from typing import Protocol
 from watchdog import __version__
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.config.durations import format_duration
+from watchdog.daemon.host_name import HostName
 from watchdog.delivery.worker import error_location
 from watchdog.errors import DeliveryError
 
@@ -49,7 +50,9 @@ class Heartbeat:
     It never waits for a receiver, a tick or the state file.
     """
 
-    def __init__(self, host: str, problems: Callable[[], Sequence[str]], clock: Clock, log: logging.Logger) -> None:
+    def __init__(
+        self, host: HostName, problems: Callable[[], Sequence[str]], clock: Clock, log: logging.Logger
+    ) -> None:
         """Send for `host`; `problems` returns one line per problem outside ticks, such as a receiver that is down."""
         self._host = host
         self._problems = problems
@@ -125,7 +128,7 @@ class Heartbeat:
         problems = [] if age_ns is not None and age_ns <= late_ns else ["ticks fail"]
         problems += self._problems()
         document = {
-            "host": self._host,
+            "host": self._host.current,
             "version": __version__,
             "status": "fail" if problems else "ok",
             "problems": problems,

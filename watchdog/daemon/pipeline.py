@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from watchdog import sanitize
 from watchdog.alerts.alert import Alert, Transition
 from watchdog.alerts.evidence_collector import EvidenceCollector
+from watchdog.alerts.identity import HostIdentity
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import Clock, Now
 from watchdog.daemon.configuration import Configuration
+from watchdog.daemon.host_name import HostName
 from watchdog.daemon.reload_alert import Refusal, ReloadAlert
 from watchdog.delivery.delivery import Delivery
 from watchdog.delivery.health import Outage
@@ -45,33 +48,37 @@ class Pipeline:
     """Owns the stages and moves a snapshot through them per tick; a reload swaps rules and receivers between ticks."""
 
     def __init__(
-        self, collector: Collector, store: Store, configuration: Configuration, host: str, clock: Clock
+        self, collector: Collector, store: Store, configuration: Configuration, host: HostName, clock: Clock
     ) -> None:
         """Restore the state of a former daemon: its firing alerts stay firing, without a new notification."""
         self._collector = collector
         self._store = store
         self._host = host
+        self._host.configure(configuration.settings.host)
+        self._set_identity(configuration)
         self._clock = clock
         self._log = logging.getLogger("watchdog")
         self._between_ticks = threading.Lock()
         self._meter = Meter()
         self._engine = Engine(configuration.rules)
         self._apply_rules()
-        self._lifecycle = Lifecycle(host)
+        self._lifecycle = Lifecycle(host.current)
         self._evidence = EvidenceCollector(self._engine, self._meter.process_start_ns, read_process, clock)
         self._evidence.with_command = configuration.settings.evidence.command_line
         self._reload_alert = ReloadAlert(configuration.receivers)
         self._outage_handler = OutageHandler(
-            store.database, configuration.settings, configuration.receivers, host, self._log
+            store.database, configuration.settings, configuration.receivers, host.current, self._log
         )
-        share, is_escalated_to = hash_to_share(host, machine_id()), self._outage_handler.was_notified
-        self._grouping = Grouping(configuration.settings.routing, host, configuration.routes, share, is_escalated_to)
+        share, is_escalated_to = hash_to_share(host.current, machine_id()), self._outage_handler.was_notified
+        self._grouping = Grouping(
+            configuration.settings.routing, host.current, configuration.routes, share, is_escalated_to
+        )
         saved = store.load()
         now = Now.read(clock)
         unreadable = self._lifecycle.restore(
             saved.alerts, configuration.rules, now.boottime_ns, saved.boottime_shift_ns, saved.downtime_ns
         )
-        unreadable += self._outage_handler.restore(saved, self._lifecycle.firing_alerts(), now)
+        unreadable += self._outage_handler.restore(saved, self._marked(self._lifecycle.firing_alerts()), now)
         firing = self._firing_alerts()
         notified = [
             (receiver, alert)
@@ -130,12 +137,14 @@ class Pipeline:
         self._lost_samples += 1  # until it has been evaluated
         snapshot = self._meter.advance(self._collector.read(), wall, ticks)
         now = Now(snapshot.at_ns, wall)
+        self._refresh_host(now.boottime_ns)
         verdicts = self._engine.evaluate(snapshot, self._lifecycle.active_keys())
         self._failed_ticks = self._lost_samples = self._refused_reloads = 0
         outages = self._delivery.outages()
         transitions = self._lifecycle.advance(verdicts, now)
         transitions = self._evidence.collect(snapshot, self._lifecycle, transitions)
         transitions += [*self._reload_alert.advance(now), *self._outage_handler.update_alerts(outages, now)]
+        transitions = [replace(one, alert=self._identity.mark(one.alert)) for one in transitions]
         try:
             self._commit(transitions, outages, now)
         finally:
@@ -174,7 +183,7 @@ class Pipeline:
             raise
         self._unwritten.clear()
         if notified is not None:
-            self._delivery.set_refreshed_alerts(notified, self._host)
+            self._delivery.set_refreshed_alerts(notified, self._host.current)
 
     def problems(self) -> list[str]:
         """Return one line for a refused reload and for each receiver that is down.
@@ -195,11 +204,31 @@ class Pipeline:
             self._refused_reloads += 1
 
     def _firing_alerts(self) -> dict[str, Alert]:
-        return {
-            **self._lifecycle.firing_alerts(),
-            **self._reload_alert.firing_alerts(),
-            **self._outage_handler.firing_alerts(),
-        }
+        return self._marked(
+            {
+                **self._lifecycle.firing_alerts(),
+                **self._reload_alert.firing_alerts(),
+                **self._outage_handler.firing_alerts(),
+            }
+        )
+
+    def _marked(self, alerts: Mapping[str, Alert]) -> dict[str, Alert]:
+        return {key: self._identity.mark(alert) for key, alert in alerts.items()}
+
+    def _set_identity(self, configuration: Configuration) -> None:
+        labels, rules = configuration.settings.labels, configuration.rules
+        self._identity = HostIdentity.of(self._host.current, machine_id(), labels, rules)
+
+    def _refresh_host(self, at_ns: int) -> None:
+        self._host.refresh(at_ns)
+        self._take_host(self._host.current)
+
+    def _take_host(self, host: str) -> None:
+        if host != self._identity.host:
+            self._log.warning("host renamed: former=%s present=%s", self._identity.host, host)
+            self._identity = replace(self._identity, host=host)
+            self._lifecycle.host = self._grouping.host = host
+            self._outage_handler.set_host(host)
 
     def _notified_alerts(self) -> dict[str, list[Alert]]:
         notified = self._grouping.notified_alerts(self._refreshed_receivers)
@@ -223,8 +252,11 @@ class Pipeline:
             self._evidence.with_command = configuration.settings.evidence.command_line
             self._apply_rules()
             self._lifecycle.replace_rules(configuration.rules)
+            self._host.configure(configuration.settings.host)
+            self._take_host(self._host.current)
+            self._set_identity(configuration)
             self._outage_handler.reload(
-                configuration.settings, configuration.receivers, self._lifecycle.firing_alerts(), now
+                configuration.settings, configuration.receivers, self._marked(self._lifecycle.firing_alerts()), now
             )
             self._reload_alert.take_receivers(configuration.receivers)
             self._reload_alert.report(None)
@@ -241,7 +273,7 @@ class Pipeline:
         self._refreshed_receivers = [
             name for name, receiver in configuration.receivers.items() if receiver.refresh_interval_seconds is not None
         ]
-        self._delivery.set_refreshed_alerts(self._notified_alerts(), self._host)
+        self._delivery.set_refreshed_alerts(self._notified_alerts(), self._host.current)
 
     def _apply_rules(self) -> None:
         self._meter.names.set_retention(self._engine.retention_ns)

@@ -86,6 +86,10 @@ class EscalationTarget:
         notifications = self._grouping.advance(escalated, self._firing(firing), now)
         return [self._with_reason(notification, outages) for notification in notifications]
 
+    def set_host(self, host: str) -> None:
+        """Name `host` in later notifications."""
+        self._grouping.host = host
+
     def notified_alerts(self) -> list[Alert]:
         """Return the firing alerts that were escalated to the receiver."""
         return self._grouping.notified_alerts((self.name,))[self.name]

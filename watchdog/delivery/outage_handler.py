@@ -74,6 +74,12 @@ class OutageHandler:
         self._local_log.report(self._receiver_down.alerts_by_receiver(), outages, self._describe_queue, now.boottime_ns)
         return transitions
 
+    def set_host(self, host: str) -> None:
+        """Name `host` in later notifications."""
+        self._host = host
+        for target in self._targets.values():
+            target.set_host(host)
+
     def down_receivers(self, outages: Mapping[str, Outage], now_ns: int) -> Mapping[str, Outage]:
         """Return the outages of receivers that are down, as `ReceiverDownAlerts.down_receivers`."""
         return self._receiver_down.down_receivers(outages, now_ns)

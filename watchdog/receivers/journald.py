@@ -144,7 +144,7 @@ def _fields(alert: Alert, notification: Notification) -> Iterator[tuple[str, str
         yield "DOCUMENTATION", _text(alert.runbook)
     for name, value in _facts(alert, notification).items():
         yield f"WATCHDOG_{name.upper()}", _text(value)
-    for label, value in alert.labels:
+    for label, value in alert.all_labels:
         yield f"WATCHDOG_LABEL_{_NOT_IN_NAME.sub('_', label.upper())}"[:_MAX_NAME_LENGTH], _text(value)
 
 

@@ -130,7 +130,12 @@ class PagerDuty(Receiver):
 
 
 def dedup_key(alert: Alert, host: str) -> str:
-    """Return the key by which PagerDuty joins the firing and the end of one alert: 64 hex digits."""
+    """Return the key by which PagerDuty joins the firing and the end of one alert: 64 hex digits.
+
+    It is the incident key of the firing. Alerts of a former version have none: `host` and the fingerprint made it.
+    """
+    if alert.identity.incident_key:
+        return alert.identity.incident_key
     return hashlib.sha256(host.encode("utf-8", "surrogatepass") + b"\xff" + alert.fingerprint.encode()).hexdigest()
 
 

@@ -173,12 +173,12 @@ class NotificationGroup:
         current = firing.get(fingerprint)
         if (held_back := member.unsent_firing) is not None:
             member.mark_notified_firing(held_back)
-            return held_back
+            return member.as_known(held_back)
         if member.alert.resolved is None:
             member.alert = current or member.alert
             member.mark_notified_firing(member.alert)
-            return member.alert
-        end = member.end()
+            return member.as_known(member.alert)
+        end = member.end()  # before its state as known changes
         if current is not None and current.fired == member.alert.fired:
             member.mark_end_notified()
         else:

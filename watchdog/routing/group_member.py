@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from watchdog.alerts.alert import Alert
+from watchdog.alerts.alert import Alert, AlertIdentity
 from watchdog.rules.language.rule import Severity
 
 
@@ -21,7 +21,9 @@ class GroupMember:
     notification of the group held its first one back; the receiver is notified of the firing before the end.
     `is_end_notified`: the end of the firing has been sent although it goes on, because the alert is routed to other
     receivers. The alert may be routed back; if it resolves before that, no second end is sent. `is_flapping`: it has
-    fired so often that a further firing is not urgent. `urgent_since_ns`: CLOCK_BOOTTIME, None: not urgent.
+    fired so often that a further firing is not urgent. `identity`: the one under which the receiver knows the alert as
+    firing; its end has it too, whatever the host and the labels are by then. `urgent_since_ns`: CLOCK_BOOTTIME, None:
+    not urgent.
     """
 
     alert: Alert
@@ -31,6 +33,7 @@ class GroupMember:
     unsent_firing: Alert | None = None
     is_end_notified: bool = False
     is_flapping: bool = False
+    identity: AlertIdentity | None = None
     urgent_since_ns: int | None = None
 
     @property
@@ -72,20 +75,26 @@ class GroupMember:
         """Record that the receiver was notified of the firing `alert`."""
         self.notified_severity = self.known_severity = alert.severity
         self.unsent_firing, self.is_end_notified = None, False
+        self.identity = self.identity or alert.identity
         if self.highest is None or alert.severity >= self.highest[0]:
             self.highest = alert.severity, alert.threshold, alert.threshold_text
 
     def mark_end_notified(self) -> None:
         """Record that the receiver was notified of an end while the alert still fires."""
-        self.notified_severity = self.known_severity = self.highest = None
+        self.notified_severity = self.known_severity = self.highest = self.identity = None
         self.is_end_notified = True
+
+    def as_known(self, alert: Alert) -> Alert:
+        """Return `alert` with the identity under which the receiver knows it."""
+        return alert if self.identity is None else replace(alert, identity=self.identity)
 
     def end(self) -> Alert:
         """Return the end of the alert, with the highest severity that was notified."""
-        if self.highest is None or self.highest[0] <= self.alert.severity:
-            return self.alert
+        alert = self.as_known(self.alert)
+        if self.highest is None or self.highest[0] <= alert.severity:
+            return alert
         severity, threshold, text = self.highest
-        return replace(self.alert, severity=severity, threshold=threshold, threshold_text=text)
+        return replace(alert, severity=severity, threshold=threshold, threshold_text=text)
 
     def to_json(self) -> dict[str, Any]:
         """Return a document for `json` and `from_json`."""
@@ -96,6 +105,7 @@ class GroupMember:
             "highest": self.highest,
             "unsent_firing": None if self.unsent_firing is None else self.unsent_firing.to_json(),
             "is_end_notified": self.is_end_notified,
+            "identity": None if self.identity is None else self.identity.to_json(),
         }
 
     @classmethod
@@ -104,16 +114,23 @@ class GroupMember:
         alert = Alert.from_json(document["alert"])
         highest, unsent = document.get("highest"), document.get("unsent_firing")
         notified = _severity_from_json(document["notified_severity"])
-        was_firing = document.get("is_notified_firing", notified is not None)
         known = _severity_from_json(document.get("known_severity"))
+        if "known_severity" not in document and document.get("is_notified_firing", notified is not None):
+            known = notified or alert.severity
         return cls(
             alert,
             notified,
-            known if "known_severity" in document else (notified or alert.severity) if was_firing else None,
+            known,
             None if highest is None else (Severity(highest[0]), float(highest[1]), str(highest[2])),
             None if unsent is None else Alert.from_json(unsent),
             is_end_notified=bool(document.get("is_end_notified")),
+            identity=None if known is None else _identity_from_json(document, alert),
         )
+
+
+def _identity_from_json(document: Mapping[str, Any], alert: Alert) -> AlertIdentity:
+    identity = document.get("identity")
+    return alert.identity if identity is None else AlertIdentity.from_json(identity)
 
 
 def _severity_from_json(number: int | None) -> Severity | None:

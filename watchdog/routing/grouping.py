@@ -51,7 +51,7 @@ class Grouping:
         self._routing = routing
         self._is_escalated_to = is_escalated_to or (lambda receiver, alert: False)  # noqa: ARG005 - the signature
         self._router = Router(routing, routes)
-        self._host = host
+        self.host = host  # may change: named in later notifications
         self._groups: dict[ReceiverGroupKey, NotificationGroup] = {}
         self._keys_of: dict[
             str, set[ReceiverGroupKey]
@@ -95,7 +95,7 @@ class Grouping:
         for (receiver, _), group in self._groups.items():
             if receiver in notified:
                 notified[receiver] += (
-                    member.alert
+                    member.as_known(member.alert)
                     for member in group.members.values()
                     if member.notified_severity is not None and member.alert.resolved is None
                 )
@@ -354,7 +354,7 @@ class Grouping:
             reason,
             tuple(self._flapping.mark_flapping(alert, now.boottime_ns) for alert in alerts),
             created=now.wall,
-            host=self._host,
+            host=self.host,
             group_labels=group.group_labels,
         )
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from watchdog.errors import Problem
 from watchdog.routing.label_matching import matches_condition
-from watchdog.routing.routes import ROUTE_DIMENSIONS, SEVERITY_NAMES, Route
-from watchdog.rules.language.rule import Condition, Rule
+from watchdog.routing.routes import ROUTE_DIMENSIONS, SEVERITY_NAMES, Route, dimension_kind
+from watchdog.rules.language.rule import Condition, Labels, Rule
 
 _WILDCARDS = frozenset("*?[")
 
@@ -34,16 +34,24 @@ class _PossibleAlert:
         return [condition for condition in route.where if condition.dimension in self.unknown_dimensions]
 
     def _meets(self, condition: Condition) -> bool:
-        kind = ROUTE_DIMENSIONS[condition.dimension].kind
+        kind = dimension_kind(condition.dimension)
         return matches_condition(condition, kind, self.known_values.get(condition.dimension, ""))
 
 
-def check_routes(routes: Sequence[Route], rules: Sequence[Rule] | None) -> list[Problem]:
-    """Return a note for each route that no alert can reach or that overlaps; `rules`: all rules, None: not known."""
-    candidates = [_PossibleAlert({}, frozenset(ROUTE_DIMENSIONS))] if rules is None else list(_possible_alerts(rules))
+def check_routes(routes: Sequence[Route], rules: Sequence[Rule] | None, labels: Labels = ()) -> list[Problem]:
+    """Return a note for each route that no alert can reach or that overlaps.
+
+    `rules`: all rules, None: not known. `labels`: those of the settings.
+    """
+    named = {condition.dimension for route in routes for condition in route.where}
+    candidates = (
+        [_PossibleAlert({}, frozenset((*ROUTE_DIMENSIONS, *named)))]
+        if rules is None
+        else list(_possible_alerts(rules, labels))
+    )
     notes = []
     for index, route in enumerate(routes):
-        found = _unreachable(route, routes[:index], candidates, rules or ()) or _overlap(
+        found = _unreachable(route, routes[:index], candidates, rules or (), labels) or _overlap(
             route, routes[:index], candidates
         )
         if found:
@@ -51,23 +59,28 @@ def check_routes(routes: Sequence[Route], rules: Sequence[Rule] | None) -> list[
     return notes
 
 
-def _possible_alerts(rules: Sequence[Rule]) -> Iterator[_PossibleAlert]:
+def _possible_alerts(rules: Sequence[Rule], labels: Labels) -> Iterator[_PossibleAlert]:
     for rule in rules:
         if rule.receivers is None:
             for severity in rule.thresholds.fire:
-                yield _PossibleAlert({"rule": rule.id, "severity": severity.label}, frozenset(rule.by))
+                yield _possible_alert(rule, severity.label, labels)
+
+
+def _possible_alert(rule: Rule, severity: str, labels: Labels) -> _PossibleAlert:
+    known = {**dict(labels), **dict(rule.labels), "rule": rule.id, "severity": severity}
+    return _PossibleAlert(known, frozenset((*rule.by, "host")))
 
 
 def _unreachable(
-    route: Route, earlier: Sequence[Route], candidates: Sequence[_PossibleAlert], rules: Sequence[Rule]
+    route: Route,
+    earlier: Sequence[Route],
+    candidates: Sequence[_PossibleAlert],
+    rules: Sequence[Rule],
+    labels: Labels,
 ) -> str | None:
     matching = [alert for alert in candidates if alert.may_match(route)]
     if not matching:
-        any_severity = [
-            _PossibleAlert({"rule": rule.id, "severity": severity}, frozenset(rule.by))
-            for rule in rules
-            for severity in SEVERITY_NAMES
-        ]
+        any_severity = [_possible_alert(rule, severity, labels) for rule in rules for severity in SEVERITY_NAMES]
         if any(alert.may_match(route) for alert in any_severity):
             return "no alert can reach this route: its rules name their own receivers, or have no such severity"
         return "no alert can reach this route: it matches no rule"
@@ -95,7 +108,7 @@ def _is_within(inner: Condition | None, outer: Condition) -> bool:
         return False
     if inner == outer:
         return True
-    kind = ROUTE_DIMENSIONS[outer.dimension].kind
+    kind = dimension_kind(outer.dimension)
     return bool(inner.any_of) and all(
         not _WILDCARDS.intersection(value) and matches_condition(outer, kind, value) for value in inner.any_of
     )

@@ -7,16 +7,17 @@ of `[routing] default`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from watchdog.config import suggestions
 from watchdog.config.document import Table
 from watchdog.config.settings import GroupTiming, RoutingSettings, Settings, SettingsDocument, read_group_timing
 from watchdog.measure.catalogue import DIMENSIONS, Dimension, DimensionKind
 from watchdog.routing.label_matching import matches_condition
 from watchdog.rules.language.conditions import read_where
-from watchdog.rules.language.rule import Condition, Labels, Severity
+from watchdog.rules.language.rule import Condition, Labels, Rule, Severity
 
 if TYPE_CHECKING:  # this import loads numpy, which reading routes does not need
     from watchdog.alerts.alert import Alert
@@ -26,8 +27,10 @@ SEVERITY_NAMES: Final = tuple(severity.label for severity in Severity)
 ROUTE_DIMENSIONS: Final = {
     "rule": Dimension("rule", DimensionKind.NAME, "the rule's id"),
     "severity": Dimension("severity", DimensionKind.CHOICE, "how bad it is", choices=SEVERITY_NAMES),
+    "host": Dimension("host", DimensionKind.NAME, "name of this host"),
     **DIMENSIONS,
 }
+"""What routes can read, beside the labels of the user's own."""
 _MAX_CACHED_DESTINATIONS = 10_000
 
 
@@ -47,9 +50,7 @@ class Route:
         """Return whether the route matches `alert`; a label that the alert does not have counts as empty."""
         values = _values(alert)
         return all(
-            matches_condition(
-                condition, ROUTE_DIMENSIONS[condition.dimension].kind, values.get(condition.dimension, "")
-            )
+            matches_condition(condition, dimension_kind(condition.dimension), values.get(condition.dimension, ""))
             for condition in self.where
         )
 
@@ -83,11 +84,11 @@ class Router:
         self._default = routing.default
         self.routes = tuple(routes)
         self.existing_receivers = existing_receivers
-        self._cache: dict[tuple[str, Severity, tuple[str, ...] | None], tuple[Destination, ...]] = {}
+        self._cache: dict[tuple[object, ...], tuple[Destination, ...]] = {}
 
     def destinations(self, alert: Alert) -> tuple[Destination, ...]:
         """Return the destinations of `alert`; a receiver of several routes appears once, with the first of them."""
-        key = alert.fingerprint, alert.severity, alert.receivers
+        key = alert.fingerprint, alert.severity, alert.receivers, alert.identity
         if key not in self._cache:
             if len(self._cache) >= _MAX_CACHED_DESTINATIONS:
                 self._cache.clear()
@@ -134,7 +135,8 @@ def _destinations(
 
 
 def _values(alert: Alert) -> dict[str, str]:
-    return {**dict(alert.labels), "rule": alert.rule, "severity": alert.severity.label}
+    own = {"rule": alert.rule, "severity": alert.severity.label, "host": alert.identity.host}
+    return {**dict(alert.identity.labels), **dict(alert.labels), **own}
 
 
 def _quoted(value: str) -> str:
@@ -142,18 +144,41 @@ def _quoted(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"').encode("utf-8", "backslashreplace").decode() + '"'
 
 
-def read_routes(settings: SettingsDocument) -> tuple[Route, ...]:
-    """Return the routes of `settings`, in order; problems are added to its document."""
-    return tuple(_read_route(table, settings.values) for table in settings.routes)
+def dimension_kind(name: str) -> DimensionKind:
+    """Return the kind of a label in `where`; labels of the user's own are names."""
+    return ROUTE_DIMENSIONS[name].kind if name in ROUTE_DIMENSIONS else DimensionKind.NAME
 
 
-def _read_route(table: Table, settings: Settings) -> Route:
+def read_routes(settings: SettingsDocument, rules: Iterable[Rule] | None = None) -> tuple[Route, ...]:
+    """Return the routes of `settings`, in order; problems are added to its document.
+
+    Routes can read the labels of `settings` and of `rules`; None: the rules are not known, so that a name that is no
+    misspelled one can be a label of theirs.
+    """
+    labels = {*dict(settings.values.labels)}
+    if rules is None:
+        named = (name for table in settings.routes for name in _names_in_route(table))
+        labels.update(name for name in named if not suggestions.is_near(name, ROUTE_DIMENSIONS))
+    else:
+        labels.update(name for rule in rules for name, _ in rule.labels)
+    own = {name: Dimension(name, DimensionKind.NAME, "a label of your own") for name in sorted(labels)}
+    known = {**ROUTE_DIMENSIONS, **own}
+    return tuple(_read_route(table, settings.values, known) for table in settings.routes)
+
+
+def _names_in_route(table: Table) -> Iterator[str]:
+    where, group_by = table.data.get("where"), table.data.get("group_by")
+    yield from where if isinstance(where, dict) else ()
+    yield from (name for name in group_by if isinstance(name, str)) if isinstance(group_by, list) else ()
+
+
+def _read_route(table: Table, settings: Settings, known: Mapping[str, Dimension]) -> Route:
     receivers = table.names("receivers", kind="receiver", known=settings.receiver_names)
     if not receivers and not table.has_problem("receivers"):
         table.add_problem("receivers", "must name at least one receiver: its notifications would not be sent")
-    group_by = table.names("group_by", DEFAULT_GROUP_BY, kind="label", known=ROUTE_DIMENSIONS)
+    group_by = table.names("group_by", DEFAULT_GROUP_BY, kind="label", known=known)
     route = Route(
-        where=read_where(table, ROUTE_DIMENSIONS),
+        where=read_where(table, known),
         receivers=receivers,
         continues=table.boolean("continue", default=False),
         group_timing=read_group_timing(table, settings.routing.group_timing),

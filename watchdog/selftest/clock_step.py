@@ -19,6 +19,7 @@ from typing import Any
 
 from watchdog.clock import SECOND_NS
 from watchdog.daemon.configuration import Configuration
+from watchdog.daemon.host_name import HostName
 from watchdog.daemon.pipeline import Pipeline
 from watchdog.kernel import privileges
 from watchdog.routing.notification import Notification
@@ -126,7 +127,9 @@ def simulate_ticks(folder: Path, configuration: Configuration, offsets: Sequence
     kernel = FakeCollector(clock)
     store = Store(folder, clock, "selftest")
     receivers = {name: NullReceiver(name) for name in configuration.receivers}  # replace the user's
-    pipeline = Pipeline(_as_collector(kernel), store, replace(configuration, receivers=receivers), "selftest", clock)
+    pipeline = Pipeline(
+        _as_collector(kernel), store, replace(configuration, receivers=receivers), HostName(lambda: "selftest"), clock
+    )
     pipeline.start()
     loads = [connects for connects, ticks in _PHASES for _ in range(ticks)]
     steps = islice(cycle(offsets), len(loads))

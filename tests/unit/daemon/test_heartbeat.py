@@ -10,6 +10,7 @@ import pytest
 from watchdog import __version__
 from watchdog.clock import SECOND_NS
 from watchdog.daemon.heartbeat import DEADLINE_SECONDS, Heartbeat, RulesInForce
+from watchdog.daemon.host_name import HostName
 from watchdog.errors import DeliveryError, DeliveryErrorReason
 
 INTERVAL = 60.0
@@ -41,7 +42,7 @@ class HeartbeatSetup:
         self.clock = clock
         self.problems = []
         self.monitor = FakeMonitor()
-        self.heartbeat = Heartbeat("web-1", self._get_problems, clock, logging.getLogger("watchdog"))
+        self.heartbeat = Heartbeat(HostName(lambda: "web-1"), self._get_problems, clock, logging.getLogger("watchdog"))
         self.heartbeat._target, self.heartbeat._rules = self.monitor, RulesInForce(11, "abc")
 
     def _get_problems(self):

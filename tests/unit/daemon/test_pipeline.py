@@ -24,6 +24,7 @@ from watchdog.config.settings import (
     Settings,
 )
 from watchdog.daemon.configuration import Configuration
+from watchdog.daemon.host_name import HostName
 from watchdog.daemon.pipeline import Pipeline, RuleErrors
 from watchdog.daemon.reload_alert import Refusal
 from watchdog.delivery import local_log as local_log_module
@@ -153,21 +154,25 @@ class SimulatedHost:
         self.rules = folder / "rules.toml"
         self.others, self.escalations = {}, {}
         self.pause = threading.Event()
+        self.host_name, self.labels, self.rule_labels = "web-1", (), ""
+        self.host = HostName(lambda: self.host_name)
         self.pipeline = None
         self.begin("storm")
 
     def configuration(self, *rules):
-        self.rules.write_text("".join(RULE.format(id=rule) for rule in rules))
+        self.rules.write_text("".join(RULE.format(id=rule) + self.rule_labels for rule in rules))
         self.rules.chmod(0o644)
         loaded = load_rules([self.rules], receivers=["oncall"])
         routing = RoutingSettings(("oncall",), 0, 2 * SECOND_NS, 6 * SECOND_NS, receiver_down_after_ns=20 * SECOND_NS)
-        config = Settings(BUILT_IN_SETTINGS, SamplingSettings(), routing, (), escalations=self.escalations)
+        config = Settings(
+            BUILT_IN_SETTINGS, SamplingSettings(), routing, (), escalations=self.escalations, labels=self.labels
+        )
         receivers = {self.receiver.name: self.receiver, **self.others}
         return Configuration(config, SECOND_NS, receivers, loaded.rules, "here", loaded.notes)
 
     def begin(self, *rules):
         self.store = Store(self.folder / "state", self.clock, "this boot")
-        self.pipeline = Pipeline(self.kernel, self.store, self.configuration(*rules), "web-1", self.clock)
+        self.pipeline = Pipeline(self.kernel, self.store, self.configuration(*rules), self.host, self.clock)
         self.pipeline.start()
 
     def tick(self, connects):
@@ -691,3 +696,51 @@ def test_a_damaged_state_file_is_recreated_with_all_firing_alerts(simulation, ca
 
     assert simulation.pipeline.restored_alert_count == 1
     assert {reason for _, reason, _ in simulation.receiver.entries()[before:]} <= {"repeat"}
+
+
+def identities(simulation):
+    return [
+        (notification.status, alert.identity.host, dict(alert.identity.labels), alert.identity.incident_key)
+        for notification in simulation.receiver.notifications
+        for alert in notification.alerts
+    ]
+
+
+@pytest.mark.parametrize("restart", [False, True], ids=["running", "restarted"])
+def test_an_alert_ends_under_the_host_labels_and_key_of_its_firing(simulation, restart):
+    simulation.labels, simulation.rule_labels = (
+        (("env", "test"), ("team", "network")),
+        'labels = { team = "storage" }\n',
+    )
+    simulation.pipeline.reload(simulation.configuration("storm"))
+    fire(simulation)
+    simulation.host_name, simulation.labels, simulation.rule_labels = "web-2.example.net", (("env", "prod"),), ""
+    if restart:
+        simulation.pipeline.stop()
+        simulation.begin("storm")
+    else:
+        simulation.pipeline.reload(simulation.configuration("storm"))
+    for _ in range(12):
+        simulation.tick(CALM)
+    found = identities(simulation)
+    assert {status for status, *_ in found} == {"firing", "resolved"}
+    assert {(host, *labels.items()) for _, host, labels, _ in found} == {
+        ("web-1", ("env", "test"), ("team", "storage"))
+    }
+    assert len({key for *_, key in found}) == 1
+    assert simulation.receiver.notifications[-1].host == "web-2.example.net"
+
+    fire(simulation)
+    *_, (status, host, labels, key) = identities(simulation)
+    assert (status, host, labels) == ("firing", "web-2.example.net", {"env": "prod"})
+    assert key != found[0][-1]
+
+
+def test_the_host_name_is_looked_up_again_while_ticks_go_on(simulation):
+    simulation.tick(CALM)
+    simulation.host_name = "named-late"
+    for _ in range(11):
+        simulation.tick(CALM)
+    fire(simulation)
+    assert simulation.receiver.notifications[-1].host == "named-late"
+    assert identities(simulation)[-1][1] == "named-late"

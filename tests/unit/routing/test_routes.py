@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 import factories
-from watchdog.alerts.alert import AlertState, Transition, TransitionKind
+from watchdog.alerts.alert import AlertIdentity, AlertState, Transition, TransitionKind
 from watchdog.clock import Now
 from watchdog.config.document import Document
 from watchdog.config.settings import GroupTiming, read_settings
@@ -345,6 +345,37 @@ def test_an_alert_that_changes_its_group_keeps_its_notified_severity():
     host.resolve(alert)
     assert host.tick_contents(60) == [("log", '{process="nginx"}', "resolved", [("critical", "resolved")])]
     assert host.tick_contents(3_600) == []
+
+
+def test_routes_read_labels_of_the_user_and_the_host():
+    text = (
+        '[[route]]\nwhere = { team = "storage", host = "web-*" }\nreceivers = ["dba"]\n'
+        '[[route]]\nreceivers = ["oncall"]\ngroup_by = ["env"]\n'
+    )
+    host = Host(text)
+    for process, identity in (
+        ("a", AlertIdentity("web-1", (("env", "prod"), ("team", "storage")))),
+        ("b", AlertIdentity("db-1", (("env", "prod"), ("team", "storage")))),
+        ("c", AlertIdentity("web-1", (("env", "prod"), ("team", "network")))),
+    ):
+        host.fire(replace(make_alert(process=process), identity=identity))
+    found = {
+        (one.receiver, one.group_key): sorted(dict(a.labels)["process"] for a in one.alerts) for one in host.tick()
+    }
+    assert found == {("dba", "storm"): ["a"], ("oncall", '{env="prod"}'): ["b", "c"]}
+
+
+def test_a_misspelled_name_in_a_route_is_no_label():
+    assert problems_of('[[route]]\nwhere = { proces = "x" }\nreceivers = ["oncall"]\n') == [
+        '11: route.where.proces: unknown dimension "proces": did you mean "process"?'
+    ]
+
+
+def test_a_route_reads_only_labels_that_settings_or_rules_have():
+    text = '[labels]\nenv = "prod"\n[[route]]\nwhere = { env = "prod", colour = "red" }\nreceivers = ["console"]\n'
+    document = Document(text, tomllib.loads(text), "watchdog.toml")
+    read_routes(read_settings(document), [factories.make_rule(labels=(("team", "dba"),))])
+    assert [(one.line, one.key) for one in document.problems] == [(4, "route.where.colour")]
 
 
 def test_a_route_groups_by_its_group_by():

@@ -42,6 +42,11 @@ def _fallback_alert(alert: Alert, error: str) -> Alert:
         reason=_ascii(alert.reason),
         receivers=alert.receivers,
         runbook=None,
+        identity=replace(
+            alert.identity,
+            host=_ascii(alert.identity.host),
+            labels=tuple((name, _ascii(value)) for name, value in alert.identity.labels),
+        ),
     )
 
 

@@ -67,7 +67,7 @@ def detail_lines(alert: Alert, notification: Notification) -> list[str]:
 
 def fact_lines(alert: Alert, notification: Notification) -> list[str]:
     """Return the facts: value and limit, labels, times and reason, host and rule; two lines with many alerts."""
-    amounts, labels = _amounts(alert), ", ".join(f"{name}={_quoted(value)}" for name, value in alert.labels)
+    amounts, labels = _amounts(alert), ", ".join(f"{name}={_quoted(value)}" for name, value in alert.all_labels)
     times, origin = (
         f"{_times(alert, notification)}; why: {alert.reason}",
         f"host {notification.host}, rule {alert.rule}",

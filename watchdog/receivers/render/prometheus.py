@@ -34,10 +34,11 @@ def prometheus_alert(alert: Alert, notification: Notification) -> dict[str, Any]
 def prometheus_labels(alert: Alert, notification: Notification) -> dict[str, str]:
     """Return the labels, which identify the alert in Prometheus."""
     labels = {
-        name: label_value(value) for name, value in alert.labels if value
+        name: label_value(value) for name, value in alert.all_labels if value
     }  # in Prometheus an empty label is a missing label
     labels |= {"alertname": alert.rule, "severity": alert.severity.label}
-    labels |= {"host": label_value(notification.host), "instance": label_value(notification.host)}
+    host = label_value(alert.identity.host or notification.host)
+    labels |= {"host": host, "instance": host}
     if notification.is_test:
         labels["test"] = "true"
     return labels

@@ -186,7 +186,7 @@ def _structured_data(alert: Alert, notification: Notification, max_bytes: int) -
 def _parameters(alert: Alert, notification: Notification) -> Iterator[tuple[bytes, str]]:
     facts = alert_facts(alert, notification)
     yield from ((name.encode(), value) for name, value in facts.items())
-    for label, value in alert.labels:
+    for label, value in alert.all_labels:
         # a label must not replace a fact: `state` is also a dimension, the TCP state
         name = _NOT_IN_NAME.sub("_", f"label_{label}" if label in facts else label)
         yield name[:_MAX_NAME].encode(), value

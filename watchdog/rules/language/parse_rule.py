@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from watchdog.config import suggestions
 from watchdog.config.document import Table
 from watchdog.config.durations import format_duration
+from watchdog.config.labels import read_labels
 from watchdog.measure.catalogue import DIMENSIONS, MAX_WINDOW, METRICS, MetricKind
 from watchdog.rules.language import expression, template
 from watchdog.rules.language.absence import check_absence, read_absence
@@ -72,6 +73,7 @@ def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
         keep_firing_for_ns=table.duration("keep_firing_for", "0s", maximum="7d"),
         receivers=_read_receivers(table, environment.receivers),
         runbook=_read_runbook(table),
+        labels=read_labels(table.table("labels")),
         file=table.document.file,
         line=table.line,
         absent=absent,

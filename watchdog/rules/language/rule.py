@@ -105,6 +105,7 @@ class Rule:
     runbook: str | None
     file: str = field(compare=False)
     line: int = field(compare=False)
+    labels: Labels = ()  # of the user's own, sorted
     absent: Absent = Absent.RESOLVE
     absent_for_ns: int = 120 * SECOND_NS
 

@@ -1,0 +1,36 @@
+"""The identity of alerts beyond rule and labels: name of the host, labels of the user's own, key of the incident."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from watchdog.alerts.alert import Alert, AlertIdentity
+from watchdog.rules.language.rule import Labels, Rule
+
+
+@dataclass(frozen=True, slots=True)
+class HostIdentity:
+    """Facts of this host that its alerts carry.
+
+    `labels`: of the settings; those of a rule win over them. `machine_id`: machine-id(5), so that two clones with one
+    host name differ, "" if there is none.
+    """
+
+    host: str
+    machine_id: str
+    labels: Labels
+    rule_labels: Mapping[str, Labels]
+
+    @classmethod
+    def of(cls, host: str, machine_id: str, labels: Labels, rules: Iterable[Rule]) -> HostIdentity:
+        """Return the identity of `host` with the labels of the settings and of `rules`."""
+        return cls(host, machine_id, labels, {rule.id: rule.labels for rule in rules if rule.labels})
+
+    def mark(self, alert: Alert) -> Alert:
+        """Return `alert` with this identity."""
+        labels = tuple(sorted({**dict(self.labels), **dict(self.rule_labels.get(alert.rule, ()))}.items()))
+        parts = (self.machine_id, self.host, alert.fingerprint)
+        digest = hashlib.sha256(b"\xff".join(part.encode("utf-8", "surrogateescape") for part in parts))
+        return replace(alert, identity=AlertIdentity(self.host, labels, digest.hexdigest()))
