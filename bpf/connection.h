@@ -67,7 +67,7 @@ struct connection {
 	u32 send_queue; /* bytes not yet acknowledged; listeners: limit of the accept queue */
 	u32 receive_queue; /* bytes not yet read; listeners: length of the accept queue */
 	u32 drops; /* listeners: connections dropped at the full accept queue; wraps */
-	u32 pad;
+	u32 half_open; /* listeners: handshakes that wait for the peer's last ACK */
 	u16 local_port; /* host order */
 	u16 remote_port; /* host order */
 	u16 error; /* sk_err at the end, a positive errno */

@@ -51,6 +51,7 @@ static __always_inline void fill_record(struct connection *record, struct sock *
 	if (sk->__sk_common.skc_state == TCP_LISTEN) {
 		record->send_queue = sk->sk_max_ack_backlog;
 		record->receive_queue = sk->sk_ack_backlog;
+		record->half_open = ((struct inet_connection_sock *)tp)->icsk_accept_queue.qlen;
 	} else {
 		record->send_queue = tp->write_seq - tp->snd_una;
 		record->receive_queue =

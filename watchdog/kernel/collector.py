@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from watchdog.clock import Clock
 from watchdog.kernel import libbpf
 from watchdog.kernel.handover import LoadedPrograms
+from watchdog.kernel.host_sockets import HostSockets, HostSocketsReader
 from watchdog.kernel.layout import (
     CGROUP,
     CONNECTION,
@@ -41,7 +42,8 @@ class Reading:
     `at_ns`: CLOCK_BOOTTIME at the end of the reading. `live`, `closed`: (n,), (m,) of `CONNECTION`, listeners among the
     live; a connection that ended during the reading is in both. `sums`: of `SUMS_KEY` and `SUMS`. On demand, else
     empty: `responses`, (r,) of `RESPONSE`; `datagrams`: of `DATAGRAMS_KEY` and `DATAGRAMS`. `reset_peers`: of
-    `RESET_PEER_ID` and `RESET_PEER`. `cgroups`: (g,) of `CGROUP`, made since the previous reading.
+    `RESET_PEER_ID` and `RESET_PEER`. `cgroups`: (g,) of `CGROUP`, made since the previous reading. `host`: sockets that
+    no process has, None if unknown.
     """
 
     at_ns: int
@@ -53,6 +55,7 @@ class Reading:
     quality: Quality
     reset_peers: Totals = field(default_factory=lambda: Totals(np.empty(0, RESET_PEER_ID), np.empty(0, RESET_PEER)))
     cgroups: NDArray[np.void] = field(default_factory=lambda: np.empty(0, CGROUP))
+    host: HostSockets | None = None
 
 
 class Collector:
@@ -75,6 +78,7 @@ class Collector:
         self._reset_peers = ResetPeersMap(loaded.maps["reset_peers"])
         self._ledger = _open_ring_buffer(loaded.maps["ledger"], CONNECTION)
         self._cgroups = _open_ring_buffer(loaded.maps["cgroups"], CGROUP)
+        self._host_sockets = HostSocketsReader()
         self._losses_before = np.zeros(len(LOSS_FIELDS), np.int64)
         self._missed_events = 0
         self._live_sockets = LiveSockets(loaded, _open_ring_buffer(loaded.maps["live"], CONNECTION))
@@ -136,11 +140,12 @@ class Collector:
         probing = self._responses is not None
         datagrams = self._datagrams.read() if probing else self._datagrams.empty_totals()
         responses = self._responses.read() if self._responses is not None else np.empty(0, RESPONSE)
+        host = self._host_sockets.read()
         quality = self._quality(misses, pass_seconds, int(walk_unfinished))
         cgroups = self._cgroups.read()
         closed = self._ledger.read()  # last: it removes the records, and a later failure would lose them
         return Reading(
-            self._clock.boottime_ns(), live, closed, sums, responses, datagrams, quality, reset_peers, cgroups
+            self._clock.boottime_ns(), live, closed, sums, responses, datagrams, quality, reset_peers, cgroups, host
         )
 
     def close(self) -> None:
@@ -151,6 +156,7 @@ class Collector:
         self._attached.clear()
         self._ledger.close()
         self._cgroups.close()
+        self._host_sockets.close()
         self._live_sockets.close()
         self._loaded.close()
 

@@ -43,6 +43,8 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("unsigned long sk_user_data", "sk_user_data"),  # a pointer with flags in its lowest bits
     ),
     "inet_sock": (("struct sock sk", "sk"), ("__be16 inet_sport", "inet_sport")),
+    "request_sock_queue": (("u32 qlen", "qlen"),),  # atomic_t contains only the number
+    "inet_connection_sock": (("struct request_sock_queue icsk_accept_queue", "icsk_accept_queue"),),
     "tcp_sock": (
         ("u64 bytes_sent", "bytes_sent"),
         ("u64 bytes_retrans", "bytes_retrans"),

@@ -34,7 +34,7 @@ CONNECTION = np.dtype(
         ("send_queue", "<u4"),
         ("receive_queue", "<u4"),
         ("drops", "<u4"),
-        ("pad", "<u4"),
+        ("half_open", "<u4"),
         ("local_port", "<u2"),
         ("remote_port", "<u2"),
         ("error", "<u2"),

@@ -26,6 +26,7 @@ class Unit(enum.StrEnum):
     SECONDS = "seconds"
     DATAGRAMS = "datagrams"
     RATIO = "ratio"
+    PORTS = "ports"
     TICKS = "ticks"
     RELOADS = "reloads"
 
@@ -99,6 +100,7 @@ _OWNER = ("exe", "pid", "user", "unit", "container", "netns", "family")
 _EVENT = "one program run per state change of a connection"
 _OWN = "none: counted by the watchdog itself"
 _MESSAGE = "a program run at every message of the host, while a rule or `sample --messages` uses it"
+_HOST = "two small files a tick; for the ports a dump of TIME_WAIT, at most 1 % of one CPU"
 _PASS = "read in the pass over live sockets, nothing per message"
 
 METRICS: dict[str, Metric] = {
@@ -253,6 +255,17 @@ METRICS: dict[str, Metric] = {
             states=_LISTENING,
         ),
         Metric(
+            "half_open",
+            MetricKind.GAUGE,
+            Unit.CONNECTIONS,
+            "inbound handshakes that wait for the peer's last ACK (NEW_SYN_RECV), by listener; none with SYN cookies",
+            "inet_connection_sock.icsk_accept_queue.qlen of listeners",
+            _PASS,
+            missing_dimensions=_PEER,
+            directions=("in",),
+            states=_LISTENING,
+        ),
+        Metric(
             "listen_drops",
             MetricKind.COUNTER,
             Unit.CONNECTIONS,
@@ -319,6 +332,43 @@ METRICS: dict[str, Metric] = {
             )
             for way, source in (("sent", "sock_send_length"), ("received", "sock_recv_length"))
         ),
+        *(
+            Metric(
+                name,
+                MetricKind.GAUGE,
+                unit,
+                meaning,
+                source,
+                _HOST,
+                missing_dimensions=(*_OWNER[:-2], "process", "family", *_END),
+            )
+            for name, unit, meaning, source in (
+                (
+                    "time_wait",
+                    Unit.CONNECTIONS,
+                    "sockets in TIME_WAIT, and orphans in FIN_WAIT2, in the watchdog's network namespace",
+                    "/proc/net/sockstat: tw",
+                ),
+                (
+                    "orphans",
+                    Unit.CONNECTIONS,
+                    "sockets of the whole host that no process has any more and that are not closed yet",
+                    "/proc/net/sockstat: orphan",
+                ),
+                (
+                    "ports_in_use",
+                    Unit.PORTS,
+                    "those of `ports` that TCP sockets hold, TIME_WAIT included",
+                    "the live sockets, and NETLINK_SOCK_DIAG for TIME_WAIT",
+                ),
+                (
+                    "ports",
+                    Unit.PORTS,
+                    "local ports that the kernel gives to connects, in the watchdog's network namespace",
+                    "ip_local_port_range without ip_local_reserved_ports",
+                ),
+            )
+        ),
         Metric(
             "lost_connections",
             MetricKind.COUNTER,
@@ -374,6 +424,9 @@ TRAFFIC_METRICS = ("bytes_sent", "bytes_received", "packets_sent", "packets_rece
 
 UNCOUNTED_IN_SOCKMAP = frozenset(("bytes_sent", "bytes_received", "send_queue", "receive_queue"))
 """Metrics that miss the messages that a sockmap passes from socket to socket."""
+
+HOST_METRICS = ("time_wait", "orphans", "ports_in_use", "ports")
+"""Counts of sockets that no process has, in one row of the watchdog's network namespace."""
 
 OWN_METRICS = ("lost_connections", "missed_ticks", "failed_ticks", "unknown_ticks", "refused_reloads")
 """Counts of the watchdog itself, not of the host."""

@@ -188,4 +188,5 @@ def _queues(rows: ConnectionFields, metrics: dict[str, Numbers]) -> None:
     metrics["receive_queue"] = np.where(with_data, rows["receive_queue"].astype(np.int32), 0).clip(0).astype(np.float64)
     # The kernel lets one connection more wait than the backlog (sk_acceptq_is_full), so a full queue is 100 %.
     share = rows["receive_queue"] / (rows["send_queue"].astype(np.float64) + 1)
+    metrics["half_open"] = np.where(listening, rows["half_open"], 0).astype(np.float64)
     metrics["accept_queue"] = np.where(listening, share, np.nan)

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from watchdog.clock import SECOND_NS
 from watchdog.kernel.collector import Reading
+from watchdog.kernel.host_sockets import HostSockets
 from watchdog.kernel.layout import (
     CONNECTION,
     DATAGRAMS_COUNTERS,
     SUMS_COUNTERS,
 )
 from watchdog.kernel.totals_map import Totals
-from watchdog.measure.catalogue import DIRECTIONS, METRICS, MetricKind
+from watchdog.measure.catalogue import DIRECTIONS, HOST_METRICS, METRICS, TCP_STATES, MetricKind
 from watchdog.measure.connection_metrics import (
     WIDE_COUNTERS,
     WRAPPING_COUNTERS,
@@ -42,7 +43,17 @@ from watchdog.measure.totals_deltas import TotalsDeltas
 # Counters since the start of the connection; the others count since the socket is tracked.
 _SINCE_BIRTH = (*WIDE_COUNTERS, "packets_sent", "packets_received", "retransmits", "drops")
 _READ = (
-    *("cookie", "incarnation", "born_ns", "established_ns", "ended_ns", "srtt_us", "send_queue", "receive_queue"),
+    *(
+        "cookie",
+        "incarnation",
+        "born_ns",
+        "established_ns",
+        "ended_ns",
+        "srtt_us",
+        "send_queue",
+        "receive_queue",
+        "half_open",
+    ),
     *("error", "state", "direction", "flags", *WIDE_COUNTERS, *WRAPPING_COUNTERS),
 )
 _OUT, _IN = DIRECTIONS.index("out"), DIRECTIONS.index("in")
@@ -137,7 +148,7 @@ class Deltas:
         metrics["late_bytes"] = np.where(unseen_ns, traffic, 0)
         self._remember(fields, ids, at[known], reading.at_ns)
         responses = self._responses(fields["cookie"], reading)
-        metrics |= {name: np.zeros(len(rows)) for name in (*_UDP.values(), "lost_connections")}
+        metrics |= {name: np.zeros(len(rows)) for name in (*_UDP.values(), *HOST_METRICS, "lost_connections")}
         changes = Changes(rows, failure, metrics, responses, unseen_ns, refused, find_in_sockmap(fields))
         for totals, names, make_rows in (
             (self._sums.advance(reading.sums), {name: name for name in SUMS_COUNTERS}, _rows_of_sums),
@@ -146,7 +157,7 @@ class Deltas:
         ):
             if len(totals.keys):
                 changes = _with_totals(changes, make_rows(totals, reading.at_ns), totals, names)
-        return changes
+        return changes if reading.host is None else _with_host_row(changes, reading.host, reading.live)
 
     def _current(self, reading: Reading) -> ConnectionRows:
         # One row per connection: its final row if it ended during the reading.
@@ -254,6 +265,19 @@ def _rows_of_processes(totals: Totals, at_ns: int) -> ConnectionRows:
     rows = np.zeros(len(totals.keys), CONNECTION)
     rows["owner"], rows["netns"], rows["ended_ns"] = totals.values["owner"], totals.keys["netns"], at_ns
     return rows
+
+
+def _with_host_row(changes: Changes, host: HostSockets, live: ConnectionRows) -> Changes:
+    in_use = np.zeros(len(host.is_ephemeral), np.bool_)
+    in_use[live["local_port"][live["netns"] == host.netns]] = True
+    if host.time_wait_ports is not None:
+        in_use[host.time_wait_ports] = True
+    values = np.zeros(1, [(name, "<u8") for name in HOST_METRICS])
+    values["time_wait"], values["orphans"] = host.time_wait, host.orphans
+    values["ports_in_use"], values["ports"] = (in_use & host.is_ephemeral).sum(), host.is_ephemeral.sum()
+    rows = np.zeros(1, CONNECTION)
+    rows["netns"], rows["state"] = host.netns, TCP_STATES.index("TIME_WAIT")
+    return _with_totals(changes, rows, Totals(rows, values), {name: name for name in HOST_METRICS})
 
 
 def _with_totals(changes: Changes, rows: ConnectionRows, totals: Totals, names: Mapping[str, str]) -> Changes:

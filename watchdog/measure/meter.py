@@ -217,10 +217,10 @@ def _lost_connections(changes: Changes, nameless: NDArray[np.intp]) -> Numbers:
 def _missing(rows: NDArray[np.void]) -> Codes:
     """Return, (n,), 0 for connections, and for other rows the code for their missing dimensions.
 
-    Rows of sums lost their dimensions. Rows of UDP and of reset peers, with a family, of resets without any peer, and
-    the watchdog's own row, the last, have none.
+    Rows of sums lost their dimensions. Rows of UDP and of reset peers, with a family, of resets without any peer, of
+    sockets without a process, with a state, and the watchdog's own row, the last, have none.
     """
-    lost = (rows["family"] == 0) & (rows["netns"] != 0)
+    lost = (rows["family"] == 0) & (rows["netns"] != 0) & (rows["state"] == 0)
     missing = np.where(lost, UNKNOWN_CODE, ABSENT_CODE).astype(np.uint32)
     missing[-1] = ABSENT_CODE
     missing[rows["cookie"] != 0] = 0

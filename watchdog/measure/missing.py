@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.kernel.quality import Quality
-from watchdog.measure.catalogue import METRICS, OWN_METRICS, TRAFFIC_METRICS, MetricKind, Unit
+from watchdog.measure.catalogue import HOST_METRICS, METRICS, OWN_METRICS, TRAFFIC_METRICS, MetricKind, Unit
 
 _ONCE = frozenset(("connects", "established", "accepts", "closes", "connect_failures", "open"))  # per connection
 _MAX_DATAGRAM_BYTES = 65_535  # the length field of UDP has 16 bits (RFC 768)
@@ -42,6 +42,10 @@ def missing_amount(quality: Quality, metric: str) -> float:
     if metric.startswith("udp_"):
         each = _MAX_DATAGRAM_BYTES if METRICS[metric].unit is Unit.BYTES else 1
         return quality.datagrams_lost * each
+    if metric in HOST_METRICS:
+        return 0
+    if metric in ("half_open", "accept_queue", "listen_drops"):  # of listeners, which end in no record
+        return math.inf if quality.storage_failed else 0
     lost = quality.sums_full + quality.storage_failed + quality.missed_events
     if metric in _ONCE or (METRICS[metric].kind is MetricKind.DISTRIBUTION and metric != "response_latency"):
         return lost

@@ -69,6 +69,15 @@ def drops(number, row=app):
     return row(direction="in", state="LISTEN", listen_drops=number)
 
 
+def ports(in_use):
+    return {"ports_in_use": in_use, "ports": 28_232}
+
+
+def half_open(number, established=0):
+    rows = [app(direction="in", state="LISTEN", half_open=number)]
+    return [*rows, app(direction="in", state="ESTABLISHED", established=established)]
+
+
 def watchdog(**values):
     return [{"process": "bpf-watchdog", **values}]
 
@@ -97,6 +106,11 @@ FIRES = [
     ("accept-queue-full", "warning", [[listener(0.9), listener(0.0)], *[[listener(0.0)] * 2] * 3] * 4),
     ("listen-drops", "warning", [[drops(4)]] * 3),
     ("listen-drops", "critical", [[drops(101)]]),
+    ("local-ports-used-up", "warning", [[ports(23_000)]] * 12),
+    ("local-ports-used-up", "critical", [[ports(27_500)]] * 12),
+    ("half-open-flood", "warning", [half_open(64)] * 12),
+    ("half-open-flood", "warning", [half_open(128, established=100)] * 12),
+    ("half-open-flood", "critical", [half_open(512, established=10)] * 12),
     ("watchdog-lost-connections", "warning", [watchdog(lost_connections=1)]),
     ("watchdog-late-bytes", "warning", [[app(late_bytes=101e6)]]),
     ("watchdog-missed-ticks", "warning", [watchdog(missed_ticks=3)]),
@@ -105,6 +119,11 @@ FIRES = [
 ]
 
 STAYS_SILENT = [
+    ("local-ports-used-up", "three quarters", [[ports(21_000)]] * 15),
+    ("local-ports-used-up", "all for five seconds", [*[[ports(9_000)]] * 12, *[[ports(28_000)]] * 5, [ports(9_000)]]),
+    ("half-open-flood", "the mean wait is 0.2 s", [half_open(100, established=500)] * 15),
+    ("half-open-flood", "a burst of one tick", [half_open(500), *[half_open(3, established=3)] * 12]),
+    ("half-open-flood", "forty-nine", [half_open(49)] * 15),
     ("bytes-sent-spike", "a file of 499 MB", [[app(bytes_sent=499e6)], *[QUIET] * 5]),
     ("bytes-sent-spike", "two processes of 60 MB/s", [[app(bytes_sent=60e6), other(bytes_sent=60e6)]] * 8),
     ("bytes-received-spike", "a file of 499 MB", [[app(bytes_received=499e6)], *[QUIET] * 5]),

@@ -13,7 +13,7 @@ from watchdog.rules.language.expression import metrics_of
 from watchdog.rules.language.rule import Condition, Rule
 
 _DIMENSIONS = ("direction", "state", "failure")
-_UNMEASURED_STATES = ("TIME_WAIT", "NEW_SYN_RECV")
+_METRIC_OF_STATE = {"TIME_WAIT": "time_wait", "NEW_SYN_RECV": "half_open"}
 
 Values = tuple[str, ...]
 
@@ -56,8 +56,10 @@ def _is_possible(where: Table, metric: Metric, condition: Condition) -> bool:
 
 def _never(metric: str, dimension: str, pattern: str, possible: Values) -> str:
     message = f"{metric} never has {dimension} {quote_value(pattern)}: possible are {_listed(possible)}"
-    if dimension == "state" and any(fnmatchcase(state, pattern) for state in _UNMEASURED_STATES):
-        message += "; connections in TIME_WAIT and NEW_SYN_RECV have no socket of a process and are not measured"
+    if dimension == "state":
+        for state, other in _METRIC_OF_STATE.items():
+            if fnmatchcase(state, pattern):
+                message += f"; {state} has a metric of its own: {other}"
     return message
 
 
