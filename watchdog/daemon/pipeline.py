@@ -19,6 +19,7 @@ from watchdog.daemon.reload_alert import Refusal, ReloadAlert
 from watchdog.delivery.delivery import Delivery
 from watchdog.delivery.health import Outage
 from watchdog.delivery.outage_handler import OutageHandler
+from watchdog.delivery.reconciliation import Reconciliation
 from watchdog.errors import StoreError
 from watchdog.kernel.collector import Collector
 from watchdog.measure.catalogue import ON_DEMAND_METRICS
@@ -96,6 +97,7 @@ class Pipeline:
             )
         self.restored_alert_count = len(firing)
         self._unwritten: list[Notification] = []
+        self._reconciliation = Reconciliation(store.database, configuration.settings.routing.group_interval_ns)
         # Since the newest tick that evaluated its sample:
         self._failed_ticks = self._lost_samples = self._refused_reloads = 0
         self._create_delivery(configuration)
@@ -156,6 +158,7 @@ class Pipeline:
 
     def _commit(self, transitions: Sequence[Transition], outages: Mapping[str, Outage], now: Now) -> None:
         firing = self._firing_alerts()
+        self._correct_groups(firing, now)
         self._unwritten += self._grouping.advance(transitions, firing, now)
         escalated = self._outage_handler.escalate(outages, transitions, firing, self._grouping.is_routed_to, now)
         if escalated:
@@ -184,6 +187,17 @@ class Pipeline:
         self._unwritten.clear()
         if notified is not None:
             self._delivery.set_refreshed_alerts(notified, self._host.current)
+
+    def _correct_groups(self, firing: Mapping[str, Alert], now: Now) -> None:
+        # Notifications that failed for good left receivers without knowledge of their alerts.
+        if self._unwritten or self._store.has_unwritten_notifications:
+            return  # the state file does not have all that receivers will know
+        knowledge = self._reconciliation.due_knowledge(self._delivery.delivered(), now.boottime_ns)
+        if knowledge is None:
+            return
+        self._outage_handler.correct(knowledge, firing, now)
+        owed = [pair for pair in knowledge.unresolved if not self._outage_handler.owes_resolved(*pair)]
+        self._grouping.correct(replace(knowledge, unresolved=owed), firing, now)
 
     def problems(self) -> list[str]:
         """Return one line for a refused reload and for each receiver that is down.
@@ -262,6 +276,8 @@ class Pipeline:
             self._reload_alert.report(None)
             firing, routing = self._firing_alerts(), configuration.settings.routing
             self._grouping.reload(routing, firing, now, set(configuration.receivers), configuration.routes)
+            self._reconciliation.group_interval_ns = routing.group_interval_ns
+            self._reconciliation.request()
             former = self._delivery
             former.retire()  # its attempts under way end in their time, before those of the new one begin
             self._create_delivery(configuration, former)

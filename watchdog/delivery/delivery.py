@@ -132,6 +132,10 @@ class Delivery:
         outages = {thread.worker.name: thread.outage for thread in self._threads}
         return {name: outage for name, outage in outages.items() if outage is not None}
 
+    def delivered(self) -> dict[str, int]:
+        """Return the number of notifications delivered since the start, by receiver. Never blocks."""
+        return {thread.worker.name: thread.worker.delivered for thread in self._threads}
+
     def counters(self) -> DeliveryCounters:
         """Return the counters.
 
@@ -140,7 +144,7 @@ class Delivery:
         """
         workers = [thread.worker for thread in self._threads]
         return DeliveryCounters(
-            delivered={worker.name: worker.delivered for worker in workers},
+            delivered=self.delivered(),
             failed_attempts={
                 (worker.name, reason): count
                 for worker in workers

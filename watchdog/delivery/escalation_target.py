@@ -20,6 +20,7 @@ from watchdog.delivery.receiver_down import is_receiver_down_alert
 from watchdog.errors import DocumentError, document_errors
 from watchdog.routing.group import ReceiverGroupKey
 from watchdog.routing.grouping import Grouping
+from watchdog.routing.knowledge import Knowledge
 from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.state.documents import JsonDocument
 
@@ -107,6 +108,10 @@ class EscalationTarget:
         """Make the next `take_changes` return everything."""
         self._grouping.mark_all_changed()
         self._changed = True
+
+    def correct(self, knowledge: Knowledge, firing: Mapping[str, Alert], now: Now) -> None:
+        """As `Grouping.correct`, for the alerts escalated to this target; ends that failed are not owed from here."""
+        self._grouping.correct(replace(knowledge, unresolved=()), self._firing(firing), now)
 
     def request_reconcile(self) -> None:
         """As `Grouping.request_reconcile`."""

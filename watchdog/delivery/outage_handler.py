@@ -18,6 +18,7 @@ from watchdog.delivery.receiver_down import ReceiverDownAlerts
 from watchdog.delivery.undelivered import describe_queue, undelivered_notifications
 from watchdog.errors import StoreError
 from watchdog.routing.group import ReceiverGroupKey
+from watchdog.routing.knowledge import Knowledge
 from watchdog.routing.notification import Notification
 from watchdog.state.documents import JsonDocument
 from watchdog.state.pending_writes import OutageChanges
@@ -123,6 +124,12 @@ class OutageHandler:
         self._receiver_down.mark_all_changed()
         for target in self._targets.values():
             target.mark_all_changed()
+
+    def correct(self, knowledge: Knowledge, firing: Mapping[str, Alert], now: Now) -> None:
+        """Take what escalation targets know in place of what was notified, as `Grouping.correct`."""
+        for name, target in self._targets.items():
+            if name in knowledge.receivers:
+                target.correct(knowledge, firing, now)
 
     def request_reconcile(self) -> None:
         """As `Grouping.request_reconcile`."""

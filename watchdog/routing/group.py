@@ -9,6 +9,7 @@ from watchdog.alerts.alert import Alert
 from watchdog.config.settings import GroupTiming
 from watchdog.errors import document_errors
 from watchdog.routing.group_member import GroupMember
+from watchdog.routing.knowledge import Knowledge
 from watchdog.routing.notification import NotificationReason
 from watchdog.routing.urgency import UrgentNews
 from watchdog.rules.language.rule import Labels, Severity
@@ -100,6 +101,13 @@ class NotificationGroup:
         self.last_notification_ns = max(times, default=None)
         if member.needs_notification and origin.unsent_since_ns is not None:
             self.unsent_since_ns = min(self.unsent_since_ns or origin.unsent_since_ns, origin.unsent_since_ns)
+
+    def correct(self, receiver: str, knowledge: Knowledge) -> bool:
+        """Take what `receiver` knows in place of what was notified; return whether anything differed."""
+        changed = False
+        for fingerprint, member in self.members.items():
+            changed |= member.correct(knowledge.alerts.get((receiver, fingerprint)))
+        return changed
 
     def is_due(self, at_ns: int, delay_of: Callable[[int, float], int]) -> bool:
         """Return whether a notification is due.

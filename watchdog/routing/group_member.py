@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from watchdog.alerts.alert import Alert, AlertIdentity
+from watchdog.routing.knowledge import KnownAlert
 from watchdog.rules.language.rule import Severity
 
 
@@ -87,6 +88,22 @@ class GroupMember:
     def as_known(self, alert: Alert) -> Alert:
         """Return `alert` with the identity under which the receiver knows it."""
         return alert if self.identity is None else replace(alert, identity=self.identity)
+
+    def correct(self, known: KnownAlert | None) -> bool:
+        """Take `known`, what the receiver knows of the alert, None: nothing; return whether it was taken for more.
+
+        Only for a firing alert: the end of another one is owed by what the receiver was sent.
+        """
+        if self.alert.resolved is not None or self.notified_severity is None:
+            return False
+        known_severity = None if known is None else known.severity
+        notified = known_severity if known is not None and known.fired == self.alert.fired else None
+        if notified == self.notified_severity:
+            return False
+        self.notified_severity, self.known_severity = notified, known_severity
+        if known_severity is None:
+            self.highest = self.identity = None
+        return True
 
     def end(self) -> Alert:
         """Return the end of the alert, with the highest severity that was notified."""

@@ -25,6 +25,7 @@ from watchdog.routing.flapping import FlappingDetector
 from watchdog.routing.group import NotificationGroup, ReceiverGroupKey
 from watchdog.routing.group_member import GroupMember
 from watchdog.routing.jitter import Jitter
+from watchdog.routing.knowledge import Knowledge
 from watchdog.routing.notification import Notification
 from watchdog.routing.routes import Destination, Route, Router
 
@@ -120,6 +121,23 @@ class Grouping:
     def request_reconcile(self) -> None:
         """Have the next `advance` compare the groups with the firing alerts: transitions may have been lost."""
         self._must_reconcile = True
+
+    def correct(self, knowledge: Knowledge, firing: Mapping[str, Alert], now: Now) -> None:
+        """Take what receivers know in place of what was notified: notifications may have failed for good.
+
+        The next `advance` notifies of alerts in `firing` that a receiver does not know, and of the end of others that
+        it knows as firing.
+        """
+        changed = [
+            key
+            for key, group in self._groups.items()
+            if key[0] in knowledge.receivers and group.correct(key[0], knowledge)
+        ]
+        for receiver, alert in knowledge.unresolved:
+            self._restore_notified(receiver, alert, firing, now.boottime_ns)
+            changed += [key for key in self._keys_of[alert.fingerprint] if key[0] == receiver]
+        self._mark_changed(changed, now.boottime_ns)
+        self.request_reconcile()
 
     def reload(
         self,

@@ -37,6 +37,11 @@ def count_loss(connection: Connection, receiver: str, cause: LossCause, count: i
         )
 
 
+def count_by_receiver(connection: Connection) -> Mapping[str, int]:
+    """Return the number of lost notifications of all causes by receiver."""
+    return dict(connection.execute("SELECT receiver, sum(count) FROM losses GROUP BY receiver").fetchall())
+
+
 def read_losses(connection: Connection) -> Mapping[tuple[str, LossCause], int]:
     """Return the number of lost notifications by (receiver, cause), ordered by both."""
     rows = connection.execute("SELECT receiver, cause, count FROM losses WHERE count > 0 ORDER BY receiver, cause")

@@ -6,14 +6,17 @@ receivers are still owed a resolved notification.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from sqlite3 import Connection
 from typing import Any
 
 from watchdog.alerts.alert import Alert
-from watchdog.errors import DocumentError
+from watchdog.errors import DocumentError, document_errors
+from watchdog.routing.knowledge import Knowledge, KnownAlert
 from watchdog.routing.notification import Notification
+from watchdog.rules.language.rule import Severity
 from watchdog.state import outbox_rows
 
 
@@ -63,6 +66,34 @@ def unresolved_alerts(connection: Connection) -> list[tuple[str, Alert]]:
             if alert is not None and alert.fingerprint not in resolved:
                 found.append((receiver, alert))
     return found
+
+
+def read_knowledge(connection: Connection, receivers: Collection[str]) -> Knowledge:
+    """Return what `receivers` know by the notifications that they took, and will know by the pending ones."""
+    known: dict[tuple[str, str], KnownAlert] = {}
+    for receiver in receivers:
+        rows = connection.execute("SELECT fingerprint, alert FROM notified WHERE receiver = ?", (receiver,)).fetchall()
+        for fingerprint, text in rows:
+            with contextlib.suppress(DocumentError):
+                known[receiver, fingerprint] = _known(_json_object(text))
+        for body in outbox_rows.pending_bodies(connection, receiver):
+            for document in _alerts(body):
+                with contextlib.suppress(DocumentError):
+                    known[receiver, str(document.get("fingerprint"))] = _known(document)
+    chosen = frozenset(receivers)
+    unresolved = [(receiver, alert) for receiver, alert in unresolved_alerts(connection) if receiver in chosen]
+    return Knowledge(chosen, known, unresolved)
+
+
+@document_errors()
+def _known(document: Mapping[str, Any]) -> KnownAlert:
+    severity = Severity(document["severity"]) if document["resolved"] is None else None
+    return KnownAlert(float(document["fired"]), severity)
+
+
+@document_errors()
+def _json_object(text: str) -> dict[str, Any]:
+    return dict(json.loads(text))
 
 
 def _pending_resolved(connection: Connection, receiver: str) -> set[str]:

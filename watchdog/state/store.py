@@ -98,6 +98,11 @@ class Store:
         """Return the damaged files that were moved aside since the start, oldest first."""
         return self.database.quarantined
 
+    @property
+    def has_unwritten_notifications(self) -> bool:
+        """Return whether a failed commit left notifications in memory."""
+        return bool(self._pending_writes.notifications)
+
     def reserve_space(self) -> None:
         """Reserve the maximum size of the file on the disk; retry each minute if the disk has not enough space."""
         self._reserving = True

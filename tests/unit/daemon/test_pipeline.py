@@ -152,7 +152,7 @@ class SimulatedHost:
     def __init__(self, folder, clock):
         self.folder, self.clock, self.kernel, self.receiver = folder, clock, FakeCollector(clock), FakeReceiver()
         self.rules = folder / "rules.toml"
-        self.others, self.escalations = {}, {}
+        self.others, self.escalations, self.repeat_seconds = {}, {}, 6
         self.pause = threading.Event()
         self.host_name, self.labels, self.rule_labels = "web-1", (), ""
         self.host = HostName(lambda: self.host_name)
@@ -163,7 +163,7 @@ class SimulatedHost:
         self.rules.write_text("".join(RULE.format(id=rule) + self.rule_labels for rule in rules))
         self.rules.chmod(0o644)
         loaded = load_rules([self.rules], receivers=["oncall"])
-        routing = RoutingSettings(("oncall",), 0, 2 * SECOND_NS, 6 * SECOND_NS, receiver_down_after_ns=20 * SECOND_NS)
+        routing = RoutingSettings(("oncall",), 0, 2 * SECOND_NS, self.repeat_seconds * SECOND_NS, 20 * SECOND_NS)
         config = Settings(
             BUILT_IN_SETTINGS, SamplingSettings(), routing, (), escalations=self.escalations, labels=self.labels
         )
@@ -744,3 +744,90 @@ def test_the_host_name_is_looked_up_again_while_ticks_go_on(simulation):
     fire(simulation)
     assert simulation.receiver.notifications[-1].host == "named-late"
     assert identities(simulation)[-1][1] == "named-late"
+
+
+# ---------------------------------------------------------------------------------------- notifications that failed
+
+
+class Taking:
+    """Follows what the receiver took: its last state of the alert, and the number of attempts."""
+
+    def __init__(self, simulation):
+        self.simulation = simulation
+        simulation.repeat_seconds = 4 * HOUR
+        simulation.pipeline.reload(simulation.configuration("storm"))
+
+    def run(self, connects, seconds):
+        for _ in range(seconds):
+            self.simulation.tick(connects)
+
+    @property
+    def attempts(self):
+        return len(self.simulation.receiver.notifications)
+
+    def taken(self):
+        ids = {notification.id: notification for notification in self.simulation.receiver.notifications}
+        with self.simulation.store.database.transaction() as connection:
+            rows = connection.execute("SELECT id FROM notifications WHERE state = 'delivered' ORDER BY sequence")
+            return [ids[id_].status for (id_,) in rows]
+
+
+@pytest.fixture
+def taking(simulation):
+    return Taking(simulation)
+
+
+def test_an_alert_whose_notification_failed_is_sent_again_once_the_receiver_takes_it(taking, simulation):
+    simulation.receiver.refusing = True
+    taking.run(STORM, 6)
+    assert (taking.attempts, taking.taken()) == (1, [])
+    simulation.receiver.refusing = False
+    taking.run(STORM, 10)
+    assert taking.taken() == ["firing"]
+    taking.run(STORM, 600)
+    assert taking.attempts == 2
+    taking.run(CALM, 10)
+    assert taking.taken() == ["firing", "resolved"]
+
+
+@pytest.mark.parametrize("event", ["reload", "restart"])
+def test_a_reload_and_a_restart_send_it_again_at_once(taking, simulation, event):
+    simulation.receiver.refusing = True
+    taking.run(STORM, 5)
+    simulation.receiver.refusing = False
+    if event == "reload":
+        simulation.pipeline.reload(simulation.configuration("storm"))
+    else:
+        simulation.pipeline.stop()
+        simulation.begin("storm")
+    taking.run(STORM, 3)
+    assert taking.taken() == ["firing"]
+    taking.run(STORM, 60)
+    assert taking.attempts == 2
+
+
+def test_a_receiver_that_refuses_for_good_is_tried_ever_more_rarely(taking, simulation):
+    simulation.receiver.refusing = True
+    taking.run(STORM, HOUR // 2)
+    assert 7 <= taking.attempts <= 10
+
+
+def test_an_end_that_failed_is_sent_again_and_once(taking, simulation):
+    taking.run(STORM, 10)
+    simulation.receiver.refusing = True
+    taking.run(CALM, 8)
+    assert taking.taken() == ["firing"]
+    simulation.receiver.refusing = False
+    taking.run(CALM, 300)
+    assert taking.taken() == ["firing", "resolved"]
+
+
+def test_what_every_receiver_knows_is_not_sent_again(taking, simulation):
+    taking.run(STORM, 10)
+    for _ in range(3):
+        simulation.pipeline.reload(simulation.configuration("storm"))
+        taking.run(STORM, 10)
+        simulation.pipeline.stop()
+        simulation.begin("storm")
+        taking.run(STORM, 10)
+    assert taking.attempts == 1
