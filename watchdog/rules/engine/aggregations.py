@@ -99,7 +99,7 @@ class Aggregation:
         self._values = None
 
     def slots_beyond(self, threshold: float, *, above: bool, window_filled: bool) -> Slots:  # noqa: ARG002 - sums divide right anyway
-        """Return the slots whose value is above (below) `threshold`."""
+        """Return the slots with a value above (below) `threshold`."""
         values = self._current()
         return np.flatnonzero(values > threshold if above else values < threshold).astype(np.int32)
 
@@ -122,7 +122,7 @@ class Aggregation:
         return np.broadcast_to(low / divisor, len(slots)), np.broadcast_to(high / divisor, len(slots))
 
     def slots_maybe_beyond(self, threshold: float, *, above: bool, window_filled: bool) -> Slots:
-        """Return the slots whose value may be above (below) `threshold`."""
+        """Return the slots with a value that may be above (below) `threshold`."""
         low, high = self.bounds(np.arange(self.view.groups.size, dtype=np.int32), window_filled=window_filled)
         return np.flatnonzero(high > threshold if above else low < threshold).astype(np.int32)
 

@@ -125,13 +125,13 @@ class Judge:
             self.presence.of(active_slots, tick.snapshot.at_ns),
             strict=True,
         ):
-            verdicts.append(replace(self._verdict(tick, labels, measured, reason), group=group))
+            verdicts.append(self._verdict(tick, labels, measured, reason, group))
         if len(hidden) or OVERFLOW_LABELS in active_labels:
             verdicts.append(self._overflow(tick, hidden))
         return verdicts
 
     def may_fire_unseen(self, tick: RuleTick) -> bool:
-        """Return whether a group that does not fire could fire, if it had what is missing."""
+        """Return whether a group that does not fire could fire, if it had the missing part."""
         evaluations = [self.evaluation, *([self.only_if_aggregation] if self.only_if_aggregation else [])]
         if all(evaluation.is_exact for evaluation in evaluations):
             return False
@@ -208,11 +208,14 @@ class Judge:
     def _new_verdict(self, slot: int, tick: RuleTick, measured: Measured, group: GroupPresence) -> Verdict:
         """Return the verdict on a group that fires and has no instance yet."""
         labels = self.evaluation.view.groups.labels(slot, tick.snapshot)
-        verdict = self._verdict(tick, labels, measured, "")
-        breached = verdict.breached or min(self.rule.thresholds.fire)  # a vanished group fires whatever its value
-        return replace(verdict, breached=breached, group=group)
+        verdict = self._verdict(tick, labels, measured, "", group)
+        if verdict.breached is not None:
+            return verdict
+        return replace(verdict, breached=min(self.rule.thresholds.fire))  # a vanished group fires whatever its value
 
-    def _verdict(self, tick: RuleTick, labels: Labels, measured: Measured, reason: str) -> Verdict:
+    def _verdict(
+        self, tick: RuleTick, labels: Labels, measured: Measured, reason: str, group: GroupPresence = SELECTED
+    ) -> Verdict:
         """Return the verdict on one group; `reason`: the condition besides its value that prevents firing, or ""."""
         thresholds, value = self.rule.thresholds, measured.value
         judged = (tick.window_filled or thresholds.above) and measured.only_if is not False
@@ -225,7 +228,8 @@ class Judge:
             reason = INPUT_INCOMPLETE
         elif not tick.window_filled:
             reason = WINDOW_NOT_FILLED
-        return Verdict(self.rule, labels, tick.window_filled and known, value, breached, not_cleared, reason)
+        complete = tick.window_filled and known
+        return Verdict(self.rule, labels, complete, value, breached, not_cleared, reason, group)
 
     def _severities(self, value: float) -> tuple[Severity | None, Severity | None]:
         """Return the worst severity that `value` breaches, and the worst one that it does not clear."""

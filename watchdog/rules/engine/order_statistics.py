@@ -42,7 +42,7 @@ class OrderStatisticWindow:
     ) -> None:
         """Start empty; `counts`: the number of values by slot for a distribution, None where each tick is one value.
 
-        `missing`: the number of values that are lost, or of ticks whose value can be too low.
+        `missing`: the number of values that are lost, or of ticks with a value that can be too low.
         """
         self.missing = missing
         self.least_value = 0.0 if never_negative(expression) else -np.inf
@@ -118,7 +118,7 @@ class OrderStatistic:
         self._stat = stat
 
     def slots_beyond(self, threshold: float, *, above: bool, window_filled: bool) -> Slots:
-        """Return the slots whose value is above (below) `threshold`."""
+        """Return the slots with a value above (below) `threshold`."""
         hits = self.window.count_beyond(threshold, self.coverage.tick_count, above=above)
         counts = self.window.value_counts
         if counts is None:
@@ -172,7 +172,7 @@ class OrderStatistic:
         return low, high
 
     def _lost(self, slots: Slots) -> Numbers:
-        """Return the number of values of each of `slots` that are lost, or of ticks whose value can be too low."""
+        """Return for each of `slots` the number of lost values, or of ticks with a value that can be too low."""
         return np.minimum(self.window.missing.amounts(slots), _WITHOUT_BOUND)
 
     def _with_absent_ticks(self, values: Numbers, *, window_filled: bool) -> Numbers:
@@ -205,7 +205,7 @@ class OrderStatistic:
         return rank if self.window.never_overestimates else rank - lost, rank + lost
 
     def slots_maybe_beyond(self, threshold: float, *, above: bool, window_filled: bool) -> Slots:
-        """Return the slots whose value may be above (below) `threshold`, one of those in `set_thresholds`."""
+        """Return the slots with a value that may be above (below) `threshold`, one of those in `set_thresholds`."""
         ticks = self.coverage.tick_count + (not window_filled)
         hits = self.window.count_beyond(threshold, ticks, above=above)
         counts = self.window.value_counts

@@ -2,7 +2,7 @@
 
 A group exists for a rule from its first row that meets `where` on. While it has no such row, it is judged by its value
 without rows for a time: two windows, or `absent_for` if that is shorter. From then on it does not exist, except as an
-active instance, whose end the alert decides.
+active instance: the alert decides its end.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class PresenceTracker:
         return bool(self._rule.by) and (self._fires_without_rows or self._rule.absent is Absent.FIRE)
 
     def existing(self, slots: Slots, at_ns: int) -> Slots:
-        """Return those of `slots`, whose values fire, that exist for the rule."""
+        """Return those of `slots`, slots with values that fire, that exist for the rule."""
         rule, since_ns = self._rule, at_ns - 2 * self._rule.window_ns
         if not self.needs_selected:
             return slots[self._view.groups.seen_since(slots, since_ns)]

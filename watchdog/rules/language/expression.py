@@ -163,7 +163,7 @@ def parse_expression(text: str) -> Expression:
 def parse_comparison(text: str, counted: str | None = None) -> Comparison:
     """Return the comparison in `text`: an expression, one of < <= > >=, and a number with or without unit.
 
-    `counted`: the distribution whose values `count` counts, None where there is none.
+    `counted`: the distribution of the values that `count` counts, None where there is none.
 
     Raises:
         ExpressionError: `text` is not a comparison.
@@ -195,7 +195,7 @@ def metrics_of(expression: Expression) -> frozenset[str]:
 
 
 def distributions_in(expression: Expression) -> frozenset[str]:
-    """Return the distributions whose values `expression` reads, not counts."""
+    """Return the distributions of the values that `expression` reads, not counts."""
     match expression:
         case MetricReference(metric) if METRICS[metric].kind is MetricKind.DISTRIBUTION:
             return frozenset((metric,))
@@ -252,7 +252,7 @@ def is_share(expression: Expression) -> bool:
 
 
 def is_share_of_same_ticks(expression: Expression) -> bool:
-    """Return whether `expression` is a share whose parts are counted in the ticks of their wholes."""
+    """Return whether `expression` is a share, its parts counted in the ticks of their wholes."""
     return _is_part_of(expression, _PARTS_OF_SAME_TICKS)
 
 
