@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from watchdog.clock import Clock
+from watchdog.config import suggestions
 from watchdog.control.arguments import RequestArguments
 from watchdog.control.server import RequestHandler
 from watchdog.errors import UsageError, WatchdogError
@@ -19,24 +20,32 @@ MAX_RETRIED = 50
 """Notifications in one request. Each one is a transaction of its own, so that the daemon's transactions get a turn."""
 
 
-def notification_handlers(database: Database, clock: Clock) -> dict[str, RequestHandler]:
+def notification_handlers(
+    database: Database, clock: Clock, configured_receivers: Callable[[], Collection[str]]
+) -> dict[str, RequestHandler]:
     """Return the handlers of requests on the notifications in `database`, by the request's name.
+
+    `configured_receivers`: returns the names of the receivers in force.
 
     Handlers that only read use a connection of their own, which delays no transaction of the daemon.
     """
     reader = StateReader(database.path)
     return {
-        "notifications list": lambda given: list_notifications(reader, given),
+        "notifications list": lambda given: list_notifications(reader, given, configured_receivers()),
         "notifications show": lambda given: show_notification(reader, given),
         "notifications retry": lambda given: _retry(database, given, clock),
     }
 
 
-def list_notifications(database: ReadableDatabase, given: Mapping[str, Any]) -> dict[str, Any]:
+def list_notifications(
+    database: ReadableDatabase, given: Mapping[str, Any], configured_receivers: Collection[str] = ()
+) -> dict[str, Any]:
     """Return the newest `notifications`, newest first, and under `lost` the number of lost ones by receiver and cause.
 
+    `configured_receivers`: names without a notification that may be asked for; empty where no daemon answers.
+
     Raises:
-        UsageError: an argument is unknown or out of range.
+        UsageError: an argument is unknown or out of range, or there is no such receiver.
         StoreError: the state file cannot be read.
     """
     arguments = RequestArguments(given)
@@ -44,6 +53,10 @@ def list_notifications(database: ReadableDatabase, given: Mapping[str, Any]) -> 
     state = arguments.text("state", choices=audit.DELIVERY_STATES)
     limit = arguments.integer("limit", 50, maximum=MAX_LISTED)
     arguments.reject_unknown_arguments()
+    if receiver is not None and receiver not in configured_receivers:
+        known = {*configured_receivers, *audit.known_receivers(database)}
+        if receiver not in known:
+            raise UsageError(suggestions.unknown_name("receiver", receiver, known))
     records = audit.list_notifications(database, receiver=receiver, state=state, limit=limit)
     return {"notifications": [asdict(record) for record in records], "lost": _read_losses(database, receiver)}
 

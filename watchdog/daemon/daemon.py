@@ -69,6 +69,7 @@ class Daemon:
         self._host = HostName()
         self._receiver_states = ReceiverStates(clock)
         self._pipeline: Pipeline | None = None
+        self._receiver_names: tuple[str, ...] = ()
         self._heartbeat = Heartbeat(self._host, self._problems, clock, _log)
 
     def run(self) -> int:
@@ -94,6 +95,7 @@ class Daemon:
         pipeline = self._pipeline = Pipeline(collector, store, configuration, self._host, self._clock)
         open_connections = pipeline.start()
         self._log_start(configuration, open_connections, folder, pipeline.restored_alert_count)
+        self._receiver_names = tuple(configuration.receivers)
         control = self._listen(store)
         self._set_heartbeat(configuration)
         release_free_memory()
@@ -125,7 +127,9 @@ class Daemon:
             _log.error("control socket unavailable, commands cannot reach this daemon: error=%s", error)
             return None
         control = ControlServer(
-            listener, notification_handlers.notification_handlers(store.database, self._clock), _log
+            listener,
+            notification_handlers.notification_handlers(store.database, self._clock, lambda: self._receiver_names),
+            _log,
         )
         control.start()
         return control
@@ -178,6 +182,7 @@ class Daemon:
             self._report_refusal(pipeline, Refusal.from_error(error))
             return
         pipeline.reload(configuration)
+        self._receiver_names = tuple(configuration.receivers)
         if keys := changed_restart_keys(started, configuration.settings):
             _log.warning("changed keys take effect at a restart only, former values stay: keys=%s", ",".join(keys))
         self._tick_loop.change_interval(configuration.interval_ns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Sequence
 from typing import ClassVar, Self
 
 from watchdog import sanitize
@@ -47,9 +48,10 @@ class Console(Receiver):
 
     def render(self, notification: Notification) -> bytes:
         """Return the lines."""
-        return b"".join(
-            self._lines(alert, notification) for alert in notification_text.worst_first(notification.alerts)
-        )
+        parts = [self._lines(alert, notification) for alert in notification_text.worst_first(notification.alerts)]
+        if next_step := notification_text.next_step(notification):
+            parts.append(self._joined([f"    {sanitize.escape_unprintable(next_step)}"], notification.alerts[0]))
+        return b"".join(parts)
 
     def send(self, notification: Notification, deadline_seconds: float) -> None:
         """Write the lines; they are delivered when they are written."""
@@ -87,6 +89,9 @@ class Console(Receiver):
         ]
         if alert.runbook is not None:
             lines.append(f"    runbook: {sanitize.escape_unprintable(alert.runbook, _MAX_LINE_LENGTH)}")
+        return self._joined(lines, alert)
+
+    def _joined(self, lines: Sequence[str], alert: Alert) -> bytes:
         # sd-daemon(3): journald reads the level at the begin of a line
         level = f"<{syslog_level(alert)}>" if self._is_journal else ""
         return "".join(f"{level}{line}\n" for line in lines).encode()

@@ -15,7 +15,7 @@ from typing import Any
 
 from watchdog.clock import Clock, SystemClock
 from watchdog.routing.notification import describe_reason
-from watchdog.state.losses import LossCause
+from watchdog.state.losses import LossCause, read_losses
 from watchdog.storage.database import Database
 from watchdog.storage.reader import ReadableDatabase
 
@@ -106,6 +106,18 @@ def list_notifications(
             (receiver, state, max(0, limit)),
         ).fetchall()
     return [_record(row, _loads(row[-1])) for row in rows]
+
+
+def known_receivers(database: ReadableDatabase) -> list[str]:
+    """Return the names of all receivers that have a notification or a loss.
+
+    Raises:
+        StoreError: the file cannot be read.
+    """
+    with database.transaction() as connection:
+        names = {name for (name,) in connection.execute("SELECT DISTINCT receiver FROM notifications")}
+        names |= {name for name, _ in read_losses(connection)}
+    return sorted(names)
 
 
 def find_ids(database: ReadableDatabase, prefix: str) -> list[str]:

@@ -30,6 +30,7 @@ STORM = factories.make_alert(
 )
 GONE = "connect: 127.0.0.1: cannot connect: Connection refused"
 DENIED = "auth: 127.0.0.1 answered 401"
+RECEIVERS = ("hook", "oncall", "quiet")
 TIME = "2025-06-15 15:06:40"  # of the fake clock
 
 LISTED = f"""\
@@ -97,7 +98,7 @@ def history(put, outbox):
 
 @pytest.fixture
 def answering(store, open_folder, clock):
-    handlers = notification_handlers.notification_handlers(store.database, clock)
+    handlers = notification_handlers.notification_handlers(store.database, clock, lambda: RECEIVERS)
     server = ControlServer(Listener.at(open_folder / "control.sock"), handlers, logging.getLogger("watchdog"))
     server.start()
     yield server
@@ -128,8 +129,22 @@ def test_the_list_can_be_of_one_receiver_one_state_and_some_lines(history, answe
     assert ids("--receiver", "hook") == ["b2"]
     assert ids("--state", "pending") == ["a4", "a3"]
     assert ids("--receiver", "oncall", "--limit", "2") == ["a4", "a3"]
-    assert command("list", "--receiver", "nobody") == (0, "", "no notifications match\n")
+    assert command("list", "--receiver", "quiet") == (0, "", "no notifications match\n")
     assert command("list", "--limit", "0")[0] == 2
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["retry", "--failed"]])
+def test_a_receiver_that_does_not_exist_is_an_error(history, answering, command, arguments):
+    code, out, err = command(*arguments, "--receiver", "oncal")
+    assert (code, out) == (2, "")
+    assert 'unknown receiver "oncal": did you mean "oncall"?' in err
+    assert command("list", "--receiver", "quiet")[0] == 0  # configured, without notifications
+
+
+def test_a_state_file_knows_the_receivers_that_it_names(history, command, open_folder):
+    assert command("list", "--receiver", "oncall")[0] == 0
+    code, _, err = command("list", "--receiver", "quiet")
+    assert (code, 'unknown receiver "quiet": known are ' in err) == (2, True)
 
 
 def test_a_notification_is_shown_with_its_alerts_and_attempts_escaped_for_a_terminal(history, answering, command):

@@ -16,6 +16,7 @@ STORM_LINES = (
     "    process=crawler, unit=crawler.service\n"
     "    since 2025-06-15 15:06:40 UTC, for 12 s; why: value above 500/s for 10 s\n"
     "    host web-1, rule outbound-connection-storm\n"
+    "    next: bpf-watchdog notifications show 5f0c7e7a8d9b\n"
 )
 
 
@@ -46,7 +47,7 @@ def test_a_reason_with_a_detail_stands_under_the_title(pipe, make_notification):
         reason="escalated", reason_detail="oncall does not answer since 2025-06-15 15:06:40 UTC"
     )
     lines = Console("console", pipe[1]).render(notification).decode().splitlines()
-    assert (lines[1], len(lines)) == ("    escalated: oncall does not answer since 2025-06-15 15:06:40 UTC", 6)
+    assert (lines[1], len(lines)) == ("    escalated: oncall does not answer since 2025-06-15 15:06:40 UTC", 7)
 
 
 def test_the_worst_alert_comes_first_and_the_runbook_last(pipe, make_alert, make_notification):
@@ -105,7 +106,9 @@ def test_hostile_names_cannot_control_the_terminal_or_forge_a_line(
     pipe, terminal, hostile_notification, make_notification
 ):
     lines = Console("console", pipe[1]).render(hostile_notification).decode().splitlines(keepends=True)
-    assert len(lines) == 5 + len(notification_text.evidence_lines(hostile_notification.alerts[0], hostile_notification))
+    [alert] = hostile_notification.alerts
+    has_labels = any(value for _, value in alert.labels)
+    assert len(lines) == 5 + has_labels + len(notification_text.evidence_lines(alert, hostile_notification))
     assert all(line.removesuffix("\n").isprintable() for line in lines)
     assert all(line.startswith("    ") for line in lines[1:])
     assert Console("console", terminal).render(hostile_notification).count(b"\x1b") == 2

@@ -19,6 +19,8 @@ _BARS = "▁▂▃▄▅▆▇█"
 _NO_VALUE = "·"
 _MAX_LINE_LENGTH = 480
 _MIN_SHARE = 0.1  # below it, the number of processes is shown instead of the share
+# These causes end connections that worked, too: such an end is no failed connect.
+_FAILURE_WORDS = {"reset": "ended by a reset", "aborted": "ended by an abort"}
 _MAX_KINDS = 2  # states, and failures, shown per peer
 
 
@@ -138,7 +140,7 @@ def _span(seconds: float) -> str:
 
 def _peer(peer: Peer, evidence: Evidence) -> str:
     known = [_amount(peer, evidence)]
-    known += [f"{count:,} {failure}" for failure, count in peer.failures[:_MAX_KINDS]]
+    known += [f"{count:,} {_FAILURE_WORDS.get(failure, failure)}" for failure, count in peer.failures[:_MAX_KINDS]]
     known += [f"{count:,} {state}" for state, count in peer.states[:_MAX_KINDS]]
     if not evidence.metric.startswith("bytes_"):
         known += [

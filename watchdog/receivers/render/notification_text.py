@@ -19,6 +19,7 @@ from watchdog.rules.language.rule import OVERFLOW_LABELS
 _MAX_DETAILED_ALERTS = 3  # with more alerts in a notification, each is shown in short
 _WORDS = re.compile(r"[\w.-]+")
 _AMBIGUOUS = re.compile(r'[\s,="]')
+_SHOWN_ID = 12  # characters that identify a notification in practice
 TEST_PREFIX = "[TEST] "
 
 
@@ -67,7 +68,8 @@ def detail_lines(alert: Alert, notification: Notification) -> list[str]:
 
 def fact_lines(alert: Alert, notification: Notification) -> list[str]:
     """Return the facts: value and limit, labels, times and reason, host and rule; two lines with many alerts."""
-    amounts, labels = _amounts(alert), ", ".join(f"{name}={_quoted(value)}" for name, value in alert.all_labels)
+    shown = ((name, value) for name, value in alert.all_labels if value)
+    amounts, labels = _amounts(alert), ", ".join(f"{name}={_quoted(value)}" for name, value in shown)
     times, origin = (
         f"{_times(alert, notification)}; why: {alert.reason}",
         f"host {notification.host}, rule {alert.rule}",
@@ -88,6 +90,11 @@ def evidence_lines(alert: Alert, notification: Notification) -> list[str]:
 def unusual_reason(notification: Notification) -> str:
     """Return the reason of a notification if it has a detail that its alerts do not show: escalated; else ""."""
     return notification.reason_text if notification.reason_detail else ""
+
+
+def next_step(notification: Notification) -> str:
+    """Return the command that shows the notification with its attempts; "" for a test, which is not recorded."""
+    return "" if notification.is_test else f"next: bpf-watchdog notifications show {notification.id[:_SHOWN_ID]}"
 
 
 def worst_first(alerts: Sequence[Alert]) -> list[Alert]:

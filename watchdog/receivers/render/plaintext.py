@@ -23,5 +23,6 @@ def plaintext_body(notification: Notification, max_alerts: int, format_line: Cal
         parts.append("\n".join(format_line(line) for line in lines))
     if len(alerts) > max_alerts:
         parts.append(f"and {format_count(len(alerts) - max_alerts, 'more alert')}")
-    parts.append(format_line(f"{notification.reason_text}, notification {notification.id}"))
+    origin = f"{notification.reason_text}, notification {notification.id}"
+    parts.append("\n".join(format_line(line) for line in (origin, notification_text.next_step(notification)) if line))
     return "\n\n".join(parts) + "\n"

@@ -18,7 +18,7 @@ from watchdog.rules.language.rule import Severity
 # Slack refuses a message as too long somewhere above 11,000 characters, at a point that it does not document.
 MAX_CHARACTERS = 8_000
 MAX_BLOCKS = 50
-_RESERVED_CHARACTERS = 700  # for the blocks after the alerts
+_RESERVED_CHARACTERS = 850  # for the blocks after the alerts
 _MAX_HEADER = 150
 _MAX_FALLBACK_TEXT = 300
 _MAX_LINE = 480
@@ -45,7 +45,8 @@ def build_message(notification: Notification, *, brief: bool = False, remark: st
     max_characters = MAX_CHARACTERS - _size({"text": text, "blocks": blocks}) - _RESERVED_CHARACTERS
     blocks += _sections(notification, brief=brief, max_characters=max_characters)
     origin = sanitize.for_slack(f"{notification.reason_text}, notification {notification.id}", _MAX_REMARK)
-    elements = [_plain_text(line) for line in (origin, sanitize.for_slack(remark, _MAX_REMARK)) if line]
+    next_step = sanitize.for_slack(notification_text.next_step(notification), _MAX_REMARK)
+    elements = [_plain_text(line) for line in (origin, next_step, sanitize.for_slack(remark, _MAX_REMARK)) if line]
     blocks.append({"type": "context", "block_id": block_id(notification.id), "elements": elements})
     return {"text": text, "blocks": blocks}
 

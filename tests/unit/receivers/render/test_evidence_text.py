@@ -24,6 +24,12 @@ def test_evidence_has_process_command_parents_peers_and_history(evidence):
     ]
 
 
+def test_an_end_of_a_connection_that_worked_does_not_read_as_a_failed_connect(evidence):
+    peer = replace(evidence.peers[0], failures=(("reset", 580), ("refused", 3)))
+    shown = evidence_text.peers_text(replace(evidence, peers=(peer,)))
+    assert "580 connects (95 %), 580 ended by a reset, 3 refused;" in shown
+
+
 def test_facts_missing_in_the_labels_are_in_the_evidence(evidence):
     assert evidence_text.evidence_lines(evidence, ())[0].startswith("process: crawler, pid 4711 (")
     assert ", unit crawler.service, " in evidence_text.evidence_lines(evidence, ())[0]

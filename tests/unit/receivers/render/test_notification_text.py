@@ -79,7 +79,7 @@ def test_the_overflow_alert_shows_the_number_of_instances_and_their_limit(make_a
 
 def test_a_label_cannot_look_like_two(make_alert, make_notification):
     alert = make_alert(labels=(("process", 'a, unit="b'), ("unit", "")))
-    assert notification_text.detail_lines(alert, make_notification())[1] == r'process="a, unit=\"b", unit=-'
+    assert notification_text.detail_lines(alert, make_notification())[1] == r'process="a, unit=\"b"'
 
 
 def test_the_title_of_one_alert_is_its_title_and_the_host(make_notification):
@@ -140,3 +140,14 @@ def test_durations_have_their_two_largest_units(seconds, words):
 def test_timestamps_are_rfc_3339_in_utc():
     assert notification_text.rfc3339(1_750_000_000.25) == "2025-06-15T15:06:40.250Z"
     assert notification_text.rfc3339(0.0) == "1970-01-01T00:00:00.000Z"
+
+
+def test_dimensions_without_a_value_are_not_shown(make_alert, make_notification):
+    alert = make_alert(labels=(("process", "crawler"), ("unit", "")))
+    assert notification_text.detail_lines(alert, make_notification())[1] == "process=crawler"
+
+
+def test_the_next_step_is_a_command_with_the_id_of_the_notification(make_notification):
+    notification = make_notification()
+    assert notification_text.next_step(notification) == f"next: bpf-watchdog notifications show {notification.id[:12]}"
+    assert notification_text.next_step(make_notification(is_test=True)) == ""

@@ -93,7 +93,12 @@ def test_a_message_has_text_header_sections_and_context(slack, make_alert, make_
                         "type": "plain_text",
                         "text": "first notification, notification 5f0c7e7a8d9b4c6e8f1a2b3c4d5e6f70",
                         "emoji": False,
-                    }
+                    },
+                    {
+                        "type": "plain_text",
+                        "text": "next: bpf-watchdog notifications show 5f0c7e7a8d9b",
+                        "emoji": False,
+                    },
                 ],
             },
         ],
