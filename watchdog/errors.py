@@ -10,7 +10,8 @@ WatchdogError                 exit code 1
 ├── StoreError                1   the state file cannot be used
 ├── DocumentError             -   a saved JSON document cannot be read; its reader counts it and continues
 └── DeliveryError             -   one attempt to deliver failed; never leaves the delivery worker
-    └── UncertainDeliveryError    …   or it succeeded, but its answer did not arrive
+    ├── UncertainDeliveryError    …   or it succeeded, but its answer did not arrive
+    └── PartialDeliveryError      …   or it succeeded for some of several recipients
 """
 
 from __future__ import annotations
@@ -154,3 +155,7 @@ class DeliveryError(WatchdogError):
 
 class UncertainDeliveryError(DeliveryError):
     """All of a message was sent, but there was no usable answer: the service may have taken it."""
+
+
+class PartialDeliveryError(DeliveryError):
+    """Some of several recipients got the message: the receiver works. `retryable`: others may be reached later."""

@@ -142,10 +142,11 @@ class Pipeline:
         self._refresh_host(now.boottime_ns)
         verdicts = self._engine.evaluate(snapshot, self._lifecycle.active_keys())
         self._failed_ticks = self._lost_samples = self._refused_reloads = 0
-        outages = self._delivery.outages()
+        outages, refusals = self._delivery.outages(), self._delivery.refusals()
         transitions = self._lifecycle.advance(verdicts, now)
         transitions = self._evidence.collect(snapshot, self._lifecycle, transitions)
-        transitions += [*self._reload_alert.advance(now), *self._outage_handler.update_alerts(outages, now)]
+        transitions += self._reload_alert.advance(now)
+        transitions += self._outage_handler.update_alerts(outages, refusals, now)
         transitions = [replace(one, alert=self._identity.mark(one.alert)) for one in transitions]
         try:
             self._commit(transitions, outages, now)

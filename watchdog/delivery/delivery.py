@@ -132,6 +132,11 @@ class Delivery:
         outages = {thread.worker.name: thread.outage for thread in self._threads}
         return {name: outage for name, outage in outages.items() if outage is not None}
 
+    def refusals(self) -> dict[str, str]:
+        """Return `Worker.refusal` by receiver, without those that are not known yet. Never blocks."""
+        refusals = {thread.worker.name: thread.worker.refusal for thread in self._threads}
+        return {name: refusal for name, refusal in refusals.items() if refusal is not None}
+
     def delivered(self) -> dict[str, int]:
         """Return the number of notifications delivered since the start, by receiver. Never blocks."""
         return {thread.worker.name: thread.worker.delivered for thread in self._threads}

@@ -15,6 +15,7 @@ from watchdog.delivery.escalation_target import EscalationTarget
 from watchdog.delivery.health import Outage
 from watchdog.delivery.local_log import LocalLog
 from watchdog.delivery.receiver_down import ReceiverDownAlerts
+from watchdog.delivery.recipient_refused import DOCUMENT_KEY, RecipientRefusedAlerts
 from watchdog.delivery.undelivered import describe_queue, undelivered_notifications
 from watchdog.errors import StoreError
 from watchdog.routing.group import ReceiverGroupKey
@@ -38,6 +39,7 @@ class OutageHandler:
         self._log = log
         self._receivers = tuple(receivers)
         self._receiver_down = ReceiverDownAlerts(self._receivers, settings.routing.receiver_down_after_ns)
+        self._recipient_refused = RecipientRefusedAlerts(self._receivers)
         self._local_log = LocalLog(log)
         self._targets: dict[str, EscalationTarget] = {}
         self._unreadable = False
@@ -50,7 +52,11 @@ class OutageHandler:
 
         `firing`: the firing alerts of rules, by fingerprint.
         """
-        unreadable = self._receiver_down.restore(saved.outages.alerts)
+        refused = [document for document in saved.outages.alerts if DOCUMENT_KEY in document]
+        unreadable = self._recipient_refused.restore(refused)
+        unreadable += self._receiver_down.restore(
+            document for document in saved.outages.alerts if DOCUMENT_KEY not in document
+        )
         self._local_log.restore(self._receiver_down.alerts_by_receiver(), now.boottime_ns)
         progress = {str(document.get("receiver")): document for document in saved.outages.progress}
         groups: dict[str, list[JsonDocument]] = {name: [] for name in progress}
@@ -67,11 +73,15 @@ class OutageHandler:
         """Take a new configuration. Each receiver that got a firing notification will get the resolved one."""
         self._receivers = tuple(receivers)
         self._receiver_down.replace_receivers(self._receivers, settings.routing.receiver_down_after_ns)
+        self._recipient_refused.replace_receivers(self._receivers)
         self._configure(settings, {**firing, **self.firing_alerts()}, now)
 
-    def update_alerts(self, outages: Mapping[str, Outage], now: Now) -> list[Transition]:
-        """Return the transitions of the alerts about receivers; write to the local log about those that are down."""
-        transitions = self._receiver_down.advance(outages, now)
+    def update_alerts(self, outages: Mapping[str, Outage], refusals: Mapping[str, str], now: Now) -> list[Transition]:
+        """Return the transitions of the alerts about receivers; write to the local log about those that are down.
+
+        `refusals`: as `Delivery.refusals`.
+        """
+        transitions = self._receiver_down.advance(outages, now) + self._recipient_refused.advance(refusals, now)
         self._local_log.report(self._receiver_down.alerts_by_receiver(), outages, self._describe_queue, now.boottime_ns)
         return transitions
 
@@ -87,7 +97,7 @@ class OutageHandler:
 
     def firing_alerts(self) -> Mapping[str, Alert]:
         """Return the firing alerts about receivers, by fingerprint."""
-        return self._receiver_down.firing_alerts()
+        return {**self._receiver_down.firing_alerts(), **self._recipient_refused.firing_alerts()}
 
     def escalate(
         self,
@@ -122,6 +132,7 @@ class OutageHandler:
     def mark_all_changed(self) -> None:
         """Make the next `take_changes` return everything, for a recreated state file."""
         self._receiver_down.mark_all_changed()
+        self._recipient_refused.mark_all_changed()
         for target in self._targets.values():
             target.mark_all_changed()
 
@@ -143,7 +154,8 @@ class OutageHandler:
         for target in self._targets.values():
             groups += target.take_changes()
             progress += target.take_progress()
-        return OutageChanges(self._receiver_down.take_changes(), groups, progress)
+        alerts = [*self._receiver_down.take_changes(), *self._recipient_refused.take_changes()]
+        return OutageChanges(alerts, groups, progress)
 
     def _configure(self, settings: Settings, firing: Mapping[str, Alert], now: Now) -> None:
         self._routing: RoutingSettings = settings.routing

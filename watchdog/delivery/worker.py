@@ -16,7 +16,13 @@ from pathlib import Path
 from watchdog.alerts.alert import Alert
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.delivery.health import Outage, ReceiverHealth
-from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError, UncertainDeliveryError
+from watchdog.errors import (
+    DeliveryError,
+    DeliveryErrorReason,
+    PartialDeliveryError,
+    StoreError,
+    UncertainDeliveryError,
+)
 from watchdog.receivers.base import Receiver, ReceiverState, VolatileReceiverState
 from watchdog.routing.notification import Notification
 from watchdog.state.losses import LossCause
@@ -27,6 +33,7 @@ from watchdog.state.rate_limiter import RateLimiter
 # An attempt that runs for so long counts as the beginning of an outage, also where `timeout` allows more: escalation
 # and alerts about the receiver count from its start.
 HANG_TIMEOUT_SECONDS = 30.0
+MAX_PARTIAL_ATTEMPTS = 65  # of a notification for recipients that are deferred: half an hour
 MAX_DEFECT_ATTEMPTS = 65  # of a notification that a defect of bpf-watchdog makes unsendable: half an hour
 # After so many failures in a row the receiver itself is taken as the cause. From then on it is tried seldom, whatever
 # number of notifications is pending: ten thousand with a backoff of their own would make an attempt at every moment.
@@ -62,6 +69,9 @@ def open_backoff_seconds(open_attempts: int) -> float:
 class Worker:
     """Delivers the notifications of one receiver.
 
+    `refusal`: the error of those recipients who did not get the newest notification that others got; "" if all got it,
+    None before the first one.
+
     Since the start: `delivered` counts notifications, `failed_attempts` counts attempts by reason of `DeliveryError`
     (and "internal"). Lost notifications are counted in the state file.
     """
@@ -78,6 +88,7 @@ class Worker:
         self.name = receiver.name
         self.health = ReceiverHealth(receiver_state or VolatileReceiverState(), clock, HANG_TIMEOUT_SECONDS)
         self.delivered = 0
+        self.refusal: str | None = None
         self.failed_attempts: Counter[DeliveryErrorReason] = Counter()
         self._receiver = receiver
         self._outbox = outbox
@@ -173,6 +184,8 @@ class Worker:
         self.health.attempt_started()
         try:
             self._receiver.send(self._marked(attempt), self._attempt_seconds())
+        except PartialDeliveryError as error:
+            return self._partly_sent(attempt, error)
         except DeliveryError as error:
             if error.reason is DeliveryErrorReason.RENDER:
                 return self._attempt_fallback(attempt, str(error))
@@ -206,6 +219,8 @@ class Worker:
         )
         try:
             self._receiver.send_fallback(self._marked(attempt), text, self._attempt_seconds())
+        except PartialDeliveryError as error:
+            return self._partly_sent(attempt, error)
         except DeliveryError as error:
             if error.reason is DeliveryErrorReason.RENDER:
                 return self._defect(attempt, DeliveryErrorReason.RENDER, str(error))
@@ -229,8 +244,30 @@ class Worker:
             return timeout_seconds
         return max(0.001, min(timeout_seconds, (self._deadline_ns - self._clock.boottime_ns()) / SECOND_NS))
 
-    def _sent(self, attempt: DeliveryAttempt, result: str) -> AttemptOutcome:
+    def _partly_sent(self, attempt: DeliveryAttempt, error: PartialDeliveryError) -> AttemptOutcome:
+        # The receiver works. A recipient that is deferred for so long counts as refused.
+        result = f"{error.reason}: {error}"
+        if not error.retryable or attempt.number >= MAX_PARTIAL_ATTEMPTS:
+            self._log.warning(
+                "delivered in part: receiver=%s notification=%s reason=%s", self.name, attempt.notification.id, result
+            )
+            return self._sent(attempt, f"ok in part: {result}", refusal=result)
+        self.health.attempt_succeeded()
+        wait_seconds = backoff_seconds(attempt.number)
+        self._log.info(
+            "delivered in part: receiver=%s notification=%s reason=%s attempt=%d next=%.1fs",
+            self.name,
+            attempt.notification.id,
+            result,
+            attempt.number,
+            wait_seconds,
+        )
+        due_ns = self._clock.boottime_ns() + round(wait_seconds * SECOND_NS)
+        return AttemptOutcome(attempt, "pending", result, due_ns, is_partial=True)
+
+    def _sent(self, attempt: DeliveryAttempt, result: str, refusal: str = "") -> AttemptOutcome:
         self.delivered += 1
+        self.refusal = refusal
         self.health.attempt_succeeded()
         self._retry_all |= self._failures_in_row > FAILURES_BEFORE_HOLD
         self._failures_in_row = 0

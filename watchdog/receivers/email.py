@@ -53,7 +53,7 @@ class Email(Receiver):
         self._server = server
         self._sender = sender
         self._recipients = recipients
-        self._unfinished = UnfinishedNotifications()
+        self._unfinished = UnfinishedNotifications(self.state)
 
     @classmethod
     def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
@@ -109,20 +109,26 @@ class Email(Receiver):
         return mime.build_message(headers, text)
 
     def send(self, notification: Notification, deadline_seconds: float) -> None:
-        """Send the message to all recipients that have no final result yet.
+        """Send the message to all recipients that have no final result yet; a refused one delays no other.
 
-        A refused recipient delays no other recipient. The notification counts as refused at the end.
+        Raises:
+            PartialDeliveryError: some recipients got the message, and others not.
+            DeliveryError: none did.
         """
         delivery = self._unfinished.delivery_of(notification.id)
+        deferred = None
         if remaining := delivery.remaining(self._recipients):
             self._start_thread(notification)
             message = self.render(notification)
             refused = self._server.send_message(self._sender, remaining, message, Deadline(deadline_seconds))
-            delivery.record(remaining, refused)
-        self._unfinished.finish(notification.id)
-        if notification.status == "resolved":
-            self._store_thread(notification, None)
-        delivery.raise_if_refused(len(self._recipients), "recipients")
+            deferred = delivery.record(remaining, refused)
+        if deferred is None:
+            self._unfinished.finish(notification.id)
+            if notification.status == "resolved":
+                self._store_thread(notification, None)
+        else:
+            self._unfinished.save(notification.id)
+        delivery.raise_if_incomplete(len(self._recipients), "recipients", deferred)
 
     def destination(self) -> str:
         """Return the server, without the recipients: there may be many."""

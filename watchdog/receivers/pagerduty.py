@@ -54,7 +54,7 @@ class PagerDuty(Receiver):
         super().__init__(name, options)
         self._endpoint = endpoint
         self._routing_key = routing_key
-        self._unfinished = UnfinishedNotifications()
+        self._unfinished = UnfinishedNotifications(self.state)
 
     @classmethod
     def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
@@ -81,15 +81,23 @@ class PagerDuty(Receiver):
     def send(self, notification: Notification, deadline_seconds: float) -> None:
         """Post the events that have no final result yet; PagerDuty confirms an event by its JSON.
 
-        A refused event delays no other event. The notification counts as refused at the end.
+        A refused event delays no other event.
+
+        Raises:
+            PartialDeliveryError: PagerDuty accepted some events and refused others for good.
+            DeliveryError: it accepted none, or did not answer.
         """
         deadline = Deadline(deadline_seconds)
         delivery = self._unfinished.delivery_of(notification.id)
-        for alert in notification_text.worst_first(notification.alerts):
-            if delivery.remaining([alert.fingerprint]):
-                self._post(alert, notification, delivery, deadline)
+        try:
+            for alert in notification_text.worst_first(notification.alerts):
+                if delivery.remaining([alert.fingerprint]):
+                    self._post(alert, notification, delivery, deadline)
+        except DeliveryError:
+            self._unfinished.save(notification.id)
+            raise
         self._unfinished.finish(notification.id)
-        delivery.raise_if_refused(len(notification.alerts), "events")
+        delivery.raise_if_incomplete(len(notification.alerts), "events")
 
     def limit_usage(self, notification: Notification) -> list[str]:
         """Return the characters of the summary and the octets of each event."""
@@ -124,9 +132,9 @@ class PagerDuty(Receiver):
                 error.retry_after_seconds = _RATE_LIMIT_WAIT_SECONDS
             if error.retryable:
                 raise
-            delivery.refused[alert.fingerprint] = error
+            delivery.record([alert.fingerprint], {alert.fingerprint: error})
         else:
-            delivery.accepted.add(alert.fingerprint)
+            delivery.record([alert.fingerprint], {})
 
 
 def dedup_key(alert: Alert, host: str) -> str:

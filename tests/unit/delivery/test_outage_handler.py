@@ -174,7 +174,7 @@ class Scene:
         self.clock.advance(seconds)
         now = Now.read(self.clock)
         failing = {name: worker.outage for name, worker in self.workers.items() if worker.outage is not None}
-        transitions = [*self.transitions, *self.outages.update_alerts(failing, now)]
+        transitions = [*self.transitions, *self.outages.update_alerts(failing, {}, now)]
         self.transitions = []
         firing = {**self.firing_alerts, **self.outages.firing_alerts()}
         notifications = self.grouping.advance(transitions, firing, now)

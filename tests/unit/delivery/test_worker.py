@@ -12,10 +12,17 @@ from watchdog.delivery.worker import (
     HANG_TIMEOUT_SECONDS,
     MAX_DEFECT_ATTEMPTS,
     MAX_HOLD_SECONDS,
+    MAX_PARTIAL_ATTEMPTS,
     Worker,
     backoff_seconds,
 )
-from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError, UncertainDeliveryError
+from watchdog.errors import (
+    DeliveryError,
+    DeliveryErrorReason,
+    PartialDeliveryError,
+    StoreError,
+    UncertainDeliveryError,
+)
 from watchdog.receivers.base import Receiver, VolatileReceiverState
 from watchdog.receivers.render.fallback import fallback_notification
 from watchdog.state.losses import LossCause
@@ -648,3 +655,48 @@ def test_a_receiver_that_works_again_does_not_get_copies_at_once(deliver, store,
     waits(worker, clock)
     tried = receiver.attempts
     assert tried.index("n1", 1) == len(tried) - 1
+
+
+# ------------------------------------------------------------------------------------------- notifications in part
+
+REFUSED = PartialDeliveryError(DeliveryErrorReason.CLIENT_ERROR, "1 of 3 recipients refused", retryable=False)
+DEFERRED = PartialDeliveryError(DeliveryErrorReason.SERVER_ERROR, "1 of 3 recipients not reached", retryable=True)
+
+
+def test_a_recipient_that_is_refused_makes_neither_an_outage_nor_a_loss(deliver, store, clock, caplog):
+    worker = deliver(ScriptedReceiver(REFUSED, None))
+    put(store, make_notification("n1", "a"))
+    assert waits(worker, clock) == []
+    assert (worker.delivered, worker.outage, losses(store, clock)) == (1, None, {})
+    assert worker.refusal == "client_error: 1 of 3 recipients refused"
+    assert "delivered in part: receiver=oncall notification=n1" in caplog.text
+    put(store, make_notification("n2", "b"))
+    worker.deliver_due()
+    assert worker.refusal == ""
+
+
+def test_a_recipient_that_is_deferred_is_tried_again_without_an_outage(deliver, store, clock):
+    receiver = ScriptedReceiver(DEFERRED, DEFERRED)
+    worker = deliver(receiver)
+    put(store, make_notification("n1"))
+    worker.deliver_due()
+    assert worker.outage is None
+    assert waits(worker, clock) == [1, 2]
+    assert worker.delivered == 1
+
+
+def test_the_end_does_not_wait_for_a_recipient_that_is_deferred(deliver, store, clock):
+    receiver = ScriptedReceiver(DEFERRED)
+    worker = deliver(receiver)
+    put(store, group_of("n1", alert_of("a")))
+    worker.deliver_due()
+    put(store, group_of("n2", alert_of("a", resolved=9.0)))
+    waits(worker, clock)
+    assert receiver.attempts == ["n1", "n2"]
+
+
+def test_a_recipient_that_is_deferred_for_ever_counts_as_refused(deliver, store, clock):
+    worker = deliver(ScriptedReceiver(*[DEFERRED] * 100))
+    put(store, make_notification("n1"))
+    assert len(waits(worker, clock, most=200)) == MAX_PARTIAL_ATTEMPTS - 1
+    assert (worker.delivered, losses(store, clock)) == (1, {})
