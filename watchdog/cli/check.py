@@ -29,7 +29,7 @@ the same name: the validation hook of configuration management. Its copy has ano
 
 Needs no root, no network and no daemon. Facts that only the monitored host knows (receivers of a file that is not
 given, secrets that this user cannot read) are reported as notes. With --here, on the monitored host and as root, the
-files are judged as the daemon's account will read them: what the start or a reload would refuse is a problem.
+files are judged as the daemon's account will read them: each refusal of a start or a reload is a problem.
 
 Exit code: 0 no problem, 1 problems, 2 no such path, 4 --here without root."""
 

@@ -38,7 +38,7 @@ _SETTINGS_FILE_NAME = Path(DEFAULT_SETTINGS_FILE).name
 
 @dataclass(frozen=True, slots=True)
 class CheckRequest:
-    """What to check.
+    """The files to check, and the way to judge them.
 
     `paths`: files and folders. `settings_file`, `rules_folder`: of the daemon; with `rules_folder`, the files of
     `paths` are candidates, each in place of the file of its name, or of `candidate_name`, in this folder. `here`: judge
@@ -226,7 +226,7 @@ class _Check:
 
 
 def become_daemon_account() -> None:
-    """Change from root to the daemon's account, whose access to files counts.
+    """Change from root to the daemon's account: its access to files counts.
 
     Raises:
         NotPermitted: this process is neither root's nor the account's, or the account does not exist.

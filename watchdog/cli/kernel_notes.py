@@ -1,4 +1,4 @@
-"""Notes on rules that read what this host's kernel does not provide: the rules themselves can be right."""
+"""Notes on rules that need features which this host's kernel lacks: the rules themselves can be right."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     attempt = _print_bytes if args.dry_run else _send
     account = ""
     if not args.dry_run:
-        # As the daemon does: root may read the configuration; what the account may not do must fail here too.
+        # As the daemon does: root reads the configuration; an action that the account may not do must fail here.
         privileges.keep_only_capabilities(())
         account = f" (as {privileges.current_account_name()})"
     if not args.json:

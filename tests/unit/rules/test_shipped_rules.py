@@ -1,4 +1,4 @@
-"""Each shipped rule fires on what it is for, and stays silent on near misses: rows of snapshots to alerts."""
+"""Each shipped rule fires on its case, and stays silent on near misses: rows of snapshots to alerts."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _STAND_INS = ("", "\ue000", "\ue000" * 40)
 
 
 def excluded_patterns(dimension: Dimension, condition: Condition) -> dict[str | None, str]:
-    """Return each wanted pattern whose every value is excluded again, with the exclusions that do so, as text.
+    """Return each wanted pattern of which no value remains, with the exclusions that exclude it, as text.
 
     The key None is the whole condition: it has exclusions only, and they leave no value.
     """

@@ -45,8 +45,12 @@ def check_name_pattern(dimension: Dimension, pattern: str) -> None:
     if dimension.endings and tokens and not any(_can_end(tokens, ending) for ending in dimension.endings):
         raise ValueError(
             f"never matches: a {dimension.name} ends in {', '.join(dimension.endings)};"
-            f" use {quote_value(pattern + dimension.endings[0])}"
+            f" use {quote_value(_with_ending(pattern.strip(), dimension.endings))}"
         )
+
+
+def _with_ending(name: str, endings: tuple[str, ...]) -> str:
+    return name if name.endswith(endings) else name + endings[0]
 
 
 def _check_form(name: str, pattern: str) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator
 
 from watchdog.config.suggestions import quote_value
-from watchdog.measure.catalogue import CONTAINER_DIGITS, UNATTRIBUTED, Dimension, DimensionKind
+from watchdog.measure.catalogue import CONTAINER_DIGITS, UNATTRIBUTED, UNIT_ENDINGS, Dimension, DimensionKind
 
 _GLOB_TOKEN = re.compile(r"\*+|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)  # as fnmatch reads a pattern
 _HEX = frozenset("0123456789abcdef")
@@ -16,7 +16,7 @@ _REGULAR_EXPRESSION = re.compile(r"\^|\.[*+]|\\[dws.]|\([?]")  # at the start of
 
 
 def pattern_doubts(dimension: Dimension, pattern: str, other_conditions: Collection[str]) -> Iterator[str]:
-    """Yield a text for each sign that `pattern`, given without its `!`, does not say what its author means.
+    """Yield a note for each sign that `pattern`, given without its `!`, is not meant as it is written.
 
     `other_conditions`: the other dimensions of the same `where`.
     """
@@ -35,6 +35,8 @@ def pattern_doubts(dimension: Dimension, pattern: str, other_conditions: Collect
         yield f"{quoted} looks like a regular expression, but is a glob: * is any text, ? any character"
     elif dimension.name == "process" and pattern.startswith("/"):
         yield f"{quoted} is a path, but process is a name: use exe = {quote_value(pattern.rpartition('/')[2])}"
+    elif dimension.name == "process" and pattern.endswith(UNIT_ENDINGS):
+        yield f"{quoted} is named like a unit, but process is the name of a program: use unit = {quoted}"
     elif dimension.name == "container" and not _may_be_id(pattern.rpartition("/")[2]):
         yield (
             f"{quoted} is no id: containers of Docker, containerd, CRI-O and Podman are the first {CONTAINER_DIGITS}"

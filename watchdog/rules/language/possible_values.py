@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from itertools import product
 
 from watchdog.config.document import Table
+from watchdog.config.permissions import ACCOUNT
 from watchdog.config.suggestions import quote_value
 from watchdog.measure.catalogue import DIMENSIONS, IMPOSSIBLE_PAIRS, METRICS, Metric
 from watchdog.rules.language.expression import metrics_of
@@ -31,8 +32,18 @@ def check_possible_values(table: Table, rule: Rule) -> None:
         conditions = [one for one in rule.where if _possible(metric, one.dimension) is not None]
         if all(_is_possible(where, metric, one) for one in conditions):
             _check_together(where, metric, conditions)
+        _check_own_process(where, metric, rule)
     for index, dimension in enumerate(rule.by):
         _note_single_value(table, rule, dimension, index)
+
+
+def _check_own_process(where: Table, metric: Metric, rule: Rule) -> None:
+    """Note a problem for a process that a count of the watchdog about itself never has."""
+    if len(metric.missing_dimensions) < len(DIMENSIONS) - 1:
+        return
+    for condition in rule.where:
+        if condition.dimension == "process" and not _meets(condition, ACCOUNT):
+            where.add_problem("process", f"{metric.name} is in one row, of process {quote_value(ACCOUNT)}")
 
 
 def _possible(metric: Metric, dimension: str) -> Values | None:

@@ -13,10 +13,10 @@ from watchdog.rules.language import formats
 
 _MAX_LENGTH = 500
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
-# Placeholders of Go and Jinja, of shells, and of printf. A third brace belongs to a field of this template.
+# Placeholders of Go and Jinja, of shells, printf and grok. A third brace belongs to a field of this template.
 _FOREIGN = re.compile(
     r"(?<!\{)\{\{-?\s*(?P<mark>[$.])?(?:labels\.|values?\.)?(?P<go>[A-Za-z_]\w*)[^{}]*\}\}(?!\})"
-    r"|\$\{?(?P<shell>[A-Za-z_]\w*)\}?|%\((?P<python>\w+)\)[sdf]",
+    r"|\$\{?(?P<shell>[A-Za-z_]\w*)\}?|%\((?P<python>\w+)\)[sdf]|%\{(?P<grok>\w+)\}",
     re.IGNORECASE,
 )
 
@@ -131,7 +131,7 @@ def foreign_placeholders(text: str) -> Iterator[str]:
     """Yield a note for each placeholder of another template language in a summary, which would be shown as it is."""
     known = SUMMARY_FIELDS | DIMENSIONS.keys()
     for piece in _FOREIGN.finditer(text):
-        name = (piece["go"] or piece["shell"] or piece["python"]).casefold()
+        name = (piece["go"] or piece["shell"] or piece["python"] or piece["grok"]).casefold()
         if name in known:
             yield f"{suggestions.quote_value(piece[0])} is no field: write {{{name}}}"
         elif piece["mark"]:

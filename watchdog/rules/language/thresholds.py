@@ -95,11 +95,8 @@ def _read_levels(rule: Table, key: str, domain: ValueDomain | None) -> Levels:
 
 def _read_level(table: Table, key: str, value: object, domain: ValueDomain | None) -> float:
     if isinstance(value, str):
-        try:
-            return parse_quantity(value, domain.unit, per_second=domain.per_second) if domain else math.nan
-        except ValueError as error:
-            table.add_problem(key, str(error))
-    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+        return _read_quantity(table, key, value, domain)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         table.add_problem(key, 'must be a number, or a string with a unit like "100MB"')
     else:
         number = table.number(key)
@@ -109,6 +106,19 @@ def _read_level(table: Table, key: str, value: object, domain: ValueDomain | Non
             table.add_note(key, doubt)
         return number
     return math.nan
+
+
+def _read_quantity(table: Table, key: str, text: str, domain: ValueDomain | None) -> float:
+    if domain is None:
+        return math.nan
+    try:
+        number = parse_quantity(text, domain.unit, per_second=domain.per_second)
+    except ValueError as error:
+        table.add_problem(key, str(error))
+        return math.nan
+    if domain.is_latency and number >= _LONG_LATENCY and text.endswith("m"):
+        table.add_note(key, f'is {number / 60:g} minutes: write "{text}s" for milliseconds')
+    return number
 
 
 def _unit_doubt(number: float, domain: ValueDomain) -> str:

@@ -1,4 +1,4 @@
-"""Rules that can never do what they say, or most likely do not: each gets a problem or a note, and its sibling none."""
+"""Rules that cannot do as they are written, or most likely do not: each gets a problem or a note, its sibling none."""
 
 from __future__ import annotations
 
@@ -51,6 +51,8 @@ def remarks(tmp_path):
             'unit = "user.slice/user-1.slice/nginx.service"',
             'never matches: unit is the name of a unit, not the path of a control group; use "nginx.service"',
         ),
+        ('unit = "nginx.service "', "never matches: a unit ends in "),
+        ('unit = "nginx,apache2"', "never matches: a unit ends in "),
         ('user = "0"', 'never matches: user 0 is "root" everywhere'),
         ('process = ["a", "!a", "b"]', '"a" never matches: "!a" excludes it'),
         ('process = ["nginx-*", "!nginx*"]', '"nginx-*" never matches: "!nginx*" excludes it'),
@@ -98,6 +100,7 @@ def test_a_condition_that_nothing_can_meet_is_a_problem(remarks, where, message)
         ('process = "^nginx"', '"^nginx" looks like a regular expression, but is a glob'),
         ('process = "nginx$"', '"nginx$" looks like a regular expression, but is a glob'),
         ('process = ".*nginx"', '".*nginx" looks like a regular expression, but is a glob'),
+        ('process = "nginx.service"', '"nginx.service" is named like a unit, but process is the name of a program'),
         ('process = "/usr/bin/curl"', '"/usr/bin/curl" is a path, but process is a name: use exe = "curl"'),
     ],
 )
@@ -174,6 +177,10 @@ def test_a_limit_beyond_every_value_is_a_problem(remarks, keys, message):
             'is 400 s: write "400ms" for milliseconds, or "400s" if it is meant',
         ),
         (
+            {"metric": "connect_latency", "stat": "p95", "level": 'fire_above = "250m"'},
+            'is 250 minutes: write "250ms" for milliseconds',
+        ),
+        (
             {"metric": "bytes_sent", "stat": "rate", "level": "fire_above = 100"},
             'is 100 bytes: write "100MB" for megabytes, or "100B" if it is meant',
         ),
@@ -202,6 +209,13 @@ def test_a_plain_number_that_is_likely_in_another_unit_is_noted(remarks, keys, m
 )
 def test_a_sound_limit_has_no_remark(remarks, keys):
     assert remarks(**keys) == []
+
+
+def test_a_process_that_a_count_of_the_watchdog_never_has_is_a_problem(remarks):
+    keys = {"metric": "missed_ticks", "stat": "sum", "level": "fire_above = 1"}
+    [(is_problem, _, _, text)] = remarks('process = "nginx"', **keys)
+    assert (is_problem, text) == (True, 'missed_ticks is in one row, of process "bpf-watchdog"')
+    assert remarks('process = "bpf-*"', **keys) == []
 
 
 def test_several_mistakes_in_one_summary_are_all_reported(tmp_path):

@@ -74,6 +74,7 @@ def test_an_invalid_template_has_an_error_message(text, message):
         ("{{ $externalURL }}", '"{{ $externalURL }}" is no field and is shown as it is'),
         ("${process} opens", '"${process}" is no field: write {process}'),
         ("$process opens", '"$process" is no field: write {process}'),
+        ("%{process} opens", '"%{process}" is no field: write {process}'),
         ("%(process)s opens", '"%(process)s" is no field: write {process}'),
     ],
 )
