@@ -43,7 +43,7 @@ _RETRANSMITTED_BYTES = 2**20
 _FIN_BYTES = 1
 
 _OUT = DIRECTIONS.index("out")
-_LISTEN = TCP_STATES.index("LISTEN")
+_LISTEN, _TIME_WAIT = TCP_STATES.index("LISTEN"), TCP_STATES.index("TIME_WAIT")
 _OPENING = [TCP_STATES.index(name) for name in ("SYN_SENT", "SYN_RECV")]
 _FIN_QUEUED = [TCP_STATES.index(name) for name in ("FIN_WAIT1", "CLOSING", "LAST_ACK")]
 
@@ -85,6 +85,12 @@ def is_listener(rows: ConnectionRows | ConnectionFields) -> NDArray[np.bool_]:
     """Return, (n,), whether a row is a listening socket."""
     listening: NDArray[np.bool_] = rows["state"] == _LISTEN
     return listening
+
+
+def is_of_namespace(rows: ConnectionRows) -> NDArray[np.bool_]:
+    """Return, (n,), whether a row has the counts of sockets without a process in one network namespace."""
+    namespaces: NDArray[np.bool_] = (rows["cookie"] == 0) & (rows["state"] == _TIME_WAIT)
+    return namespaces
 
 
 def refuse_impossible_changes(

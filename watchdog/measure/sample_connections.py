@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from watchdog.kernel.layout import FLAG_SOCKMAP
 from watchdog.measure.catalogue import DIMENSIONS, DIRECTIONS, TRAFFIC_METRICS, DimensionKind
-from watchdog.measure.connection_metrics import ConnectionIds, is_correction, is_listener
+from watchdog.measure.connection_metrics import ConnectionIds, is_correction, is_listener, is_of_namespace
 from watchdog.measure.deltas import Changes, connection_ids
 from watchdog.measure.interning import address_text
 from watchdog.measure.ranked_rows import Rank, SampleRow, make_ranked_rows
@@ -43,8 +43,9 @@ class _MeasuredTick:
     snapshot: Snapshot
 
     def connections(self) -> tuple[NDArray[np.intp], ConnectionIds]:
-        """Return index and id of all rows except listeners and the watchdog's own row; corrections first."""
-        numbers = np.flatnonzero(~is_listener(self.changes.rows)[:-1])
+        """Return index and id of all rows except listeners, namespaces, and the watchdog's own; corrections first."""
+        rows = self.changes.rows
+        numbers = np.flatnonzero(~(is_listener(rows) | is_of_namespace(rows))[:-1])
         rows = self.changes.rows[numbers]
         order = np.argsort(~is_correction(rows), kind="stable")
         return numbers[order], connection_ids(rows)[order]

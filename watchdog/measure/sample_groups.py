@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.measure.bounded_distribution import BoundedDistribution
+from watchdog.measure.connection_metrics import is_of_namespace
 from watchdog.measure.deltas import Changes
 from watchdog.measure.ranked_rows import SampleRow, make_ranked_rows
 from watchdog.measure.sample_sums import (
@@ -82,11 +83,13 @@ class GroupAggregate:
         """
         metrics = changes.metrics
         count = len(changes.rows) - 1
+        if set(self._dimensions) != {"netns"}:  # the only dimension of rows of namespaces, which come last
+            count -= int(is_of_namespace(changes.rows[:count]).sum())
         codes = np.stack([snapshot.dimensions[name][:count] for name in self._dimensions], axis=1)
         unique, inverse = np.unique(codes, axis=0, return_inverse=True)
         inverse = inverse.reshape(-1)
         sums, self._gauges = (
-            np.array([np.bincount(inverse, metrics[name][:-1], len(unique)) for name in names]).astype(np.int64)
+            np.array([np.bincount(inverse, metrics[name][:count], len(unique)) for name in names]).astype(np.int64)
             for names in (COUNTERS, GAUGES)
         )
         self._totals += sums.sum(axis=1)
@@ -94,7 +97,7 @@ class GroupAggregate:
         for number, part in enumerate(parts):
             part.sums += sums[:, number]
         for name in DISTRIBUTIONS:
-            numbers = np.flatnonzero(~np.isnan(metrics[name][:-1]))
+            numbers = np.flatnonzero(~np.isnan(metrics[name][:count]))
             _add_values(parts, name, inverse[numbers], metrics[name][numbers])
         responses = changes.responses
         _add_values(parts, "response_latency", inverse[responses.rows], responses.seconds)

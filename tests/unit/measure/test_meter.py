@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from watchdog.kernel.collector import Reading
+from watchdog.kernel.host_sockets import HostSockets
 from watchdog.kernel.layout import (
     CONNECTION,
     DATAGRAMS,
@@ -22,6 +24,8 @@ from watchdog.kernel.totals_map import Totals
 from watchdog.measure import interning
 from watchdog.measure.catalogue import ABSENT_CODE, DIRECTIONS, TCP_STATES, UNATTRIBUTED, UNKNOWN_CODE
 from watchdog.measure.meter import Meter
+from watchdog.measure.sample_connections import ConnectionAggregate
+from watchdog.measure.sample_groups import GroupAggregate
 
 SECOND = 1_000_000_000
 
@@ -176,3 +180,44 @@ def test_lost_connections_stand_in_the_row_of_their_process():
     assert snapshot.metrics["lost_connections"].tolist() == [5 + 3, 2]
     assert [one.rows.tolist() for one in snapshot.undercounted if "open" in one.metrics] == [[0]]
     assert snapshot.partial.tolist() == [0]
+
+
+@pytest.fixture
+def host_sockets():
+    """Return the counts of a namespace with the local ports 40,000 to 40,009, of which TIME_WAIT holds two."""
+    is_ephemeral = np.zeros(65_536, np.bool_)
+    is_ephemeral[40_000:40_010] = True
+    ports = np.array([40_001, 40_002], np.uint16)
+    return HostSockets(netns=7, time_wait=5, orphans=3, is_ephemeral=is_ephemeral, time_wait_ports=ports)
+
+
+def test_sockets_without_a_process_count_in_one_row_of_their_namespace(host_sockets):
+    ports = (40_002, 40_003, 40_003, 443, 40_005)
+    live = [connection(cookie=number + 1, local_port=port) for number, port in enumerate(ports)]
+    for row, netns in zip(live, (7, 7, 7, 7, 8), strict=True):
+        row["netns"] = netns
+    meter = Meter()
+    meter.advance(reading(1), 0)
+    read = replace(reading(2, live=live), host=host_sockets)
+    changes, snapshot = meter.advance_with_changes(read, 0)
+    row = len(snapshot) - 2
+
+    counts = {name: values[row] for name, values in snapshot.metrics.items() if values[row] > 0}
+    assert counts == {"time_wait": 5, "orphans": 3, "ports_in_use": 3, "ports": 10}
+    assert int(snapshot.dimensions["netns"][row]) == 7
+    absent = ("direction", "family", "state", "local_port", "remote_port", "failure", "local", "remote")
+    assert {int(snapshot.dimensions[name][row]) for name in absent} == {ABSENT_CODE}
+    assert not len(snapshot.partial)
+    by_netns, by_process = GroupAggregate(["netns"]), GroupAggregate(["process"])
+    by_connection = ConnectionAggregate()
+    for aggregate in (by_netns, by_process, by_connection):
+        aggregate.add(changes, snapshot)
+    assert sorted((found["netns"], found["time_wait"]) for found in by_netns.rows()) == [(7, 5), (8, 0)]
+    assert {found["time_wait"] for found in by_process.rows()} == {0}
+    assert by_connection.row_count() == 5
+
+
+def test_ports_of_time_wait_that_are_not_known_yet_are_not_counted(host_sockets):
+    meter = Meter()
+    snapshot = meter.advance(replace(reading(1), host=replace(host_sockets, time_wait_ports=None)), 0)
+    assert (snapshot.metrics["ports_in_use"].sum(), snapshot.metrics["ports"].sum()) == (0, 10)
