@@ -24,6 +24,7 @@ class ListReceiver:
     rate_limit = None
     timeout_seconds = 10.0
     joins_copies = False
+    source = None
 
     def __init__(self):
         self.ids = []

@@ -17,6 +17,7 @@ from watchdog.alerts.alert import Alert
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.delivery.health import Outage, ReceiverHealth
 from watchdog.errors import (
+    ConfigError,
     DeliveryError,
     DeliveryErrorReason,
     PartialDeliveryError,
@@ -44,6 +45,7 @@ MAX_BACKOFF_SECONDS = 60.0
 # After an attempt that may have arrived, copies are fewer and rarer.
 OPEN_BACKOFF_BASE_SECONDS = 60.0
 OPEN_BACKOFF_FACTOR = 4.0
+NEW_SECRET_SECONDS = 30.0  # until the file of a refused login is read again
 POSSIBLE_COPY = "possible copy, an earlier attempt may have arrived"
 
 
@@ -101,6 +103,8 @@ class Worker:
         self._deadline_ns: int | None = None
         self._failures_in_row = 0
         self._retry_all = False
+        self._reread_files = False
+        self._renewal_error = ""
         self._refresh_error: str | None = None  # logged once, not at every refresh
 
     @property
@@ -140,6 +144,7 @@ class Worker:
         now_ns = self._clock.boottime_ns()
         if now_ns < self._held_until_ns or self._last_begin_ns is not None:
             return
+        self._renew_receiver()
         problem: str | None = None
         self.health.attempt_started()
         try:
@@ -180,16 +185,15 @@ class Worker:
             self._outbox.retry_now(self.name)
             self._retry_all = False
 
-    def _attempt(self, attempt: DeliveryAttempt) -> AttemptOutcome:
+    def _attempt(self, attempt: DeliveryAttempt, *, is_second: bool = False) -> AttemptOutcome:
+        if not is_second:
+            self._renew_receiver(has_refused=self._reread_files)
+        self._reread_files = False
         self.health.attempt_started()
         try:
             self._receiver.send(self._marked(attempt), self._attempt_seconds())
-        except PartialDeliveryError as error:
-            return self._partly_sent(attempt, error)
         except DeliveryError as error:
-            if error.reason is DeliveryErrorReason.RENDER:
-                return self._attempt_fallback(attempt, str(error))
-            return self._failed(attempt, error)
+            return self._not_sent(attempt, error, is_second=is_second)
         except StoreError as error:  # of the receiver's saved state
             return self._failed(attempt, DeliveryError(DeliveryErrorReason.STORE, str(error), retryable=True))
         except Exception as error:  # noqa: BLE001 - one of the two edges: a defect in a receiver must not stop the others
@@ -198,6 +202,48 @@ class Worker:
                 return self._attempt_fallback(attempt, text)
             return self._defect(attempt, DeliveryErrorReason.INTERNAL, _type_and_location(error))
         return self._sent(attempt, "ok")
+
+    def _not_sent(self, attempt: DeliveryAttempt, error: DeliveryError, *, is_second: bool) -> AttemptOutcome:
+        if isinstance(error, PartialDeliveryError):
+            return self._partly_sent(attempt, error)
+        if error.reason is DeliveryErrorReason.RENDER:
+            return self._attempt_fallback(attempt, str(error))
+        if error.reason is DeliveryErrorReason.AUTH and not is_second:
+            if self._renew_receiver():
+                return self._attempt(attempt, is_second=True)
+            if self._may_get_another_login(attempt):
+                self._reread_files = True
+                error = DeliveryError(error.reason, str(error), retryable=True)
+                return self._failed(attempt, error, min_wait_seconds=NEW_SECRET_SECONDS)
+        return self._failed(attempt, error)
+
+    def _renew_receiver(self, *, has_refused: bool = False) -> bool:
+        # Returns whether a new receiver was built, with the present content of its files: one of them has changed, or
+        # the service has refused the login in them.
+        source = self._receiver.source
+        if source is None or not (source.has_changed() or (has_refused and source.has_files)):
+            return False
+        try:
+            renewed = source.build()
+        except ConfigError as error:
+            if str(error) != self._renewal_error:
+                self._log.warning(
+                    "changed files cannot be used, the former content stays in use: receiver=%s error=%s",
+                    self.name,
+                    error,
+                )
+            self._renewal_error = str(error)
+            return False
+        self._renewal_error = ""
+        self._receiver.close()
+        self._receiver = renewed
+        self._log.info("secrets and certificates read again: receiver=%s", self.name)
+        return True
+
+    def _may_get_another_login(self, attempt: DeliveryAttempt) -> bool:
+        # A service may know a new secret before the file has it. The file is read again for one more attempt.
+        source = self._receiver.source
+        return source is not None and source.has_files and attempt.number == 1
 
     def _rendering_error(self, attempt: DeliveryAttempt) -> str | None:
         # Returns None if rendering works, so that something else must have failed.
@@ -278,7 +324,11 @@ class Worker:
         return self._failed(attempt, DeliveryError(reason, text, retryable=retryable), LossCause.DEFECT)
 
     def _failed(
-        self, attempt: DeliveryAttempt, error: DeliveryError, cause: LossCause = LossCause.REFUSED
+        self,
+        attempt: DeliveryAttempt,
+        error: DeliveryError,
+        cause: LossCause = LossCause.REFUSED,
+        min_wait_seconds: float = 0.0,
     ) -> AttemptOutcome:
         result = self._count_failure(error.reason, str(error))
         if not error.retryable:
@@ -286,6 +336,7 @@ class Worker:
             return AttemptOutcome(attempt, "failed", result, cause=cause)
         is_open = isinstance(error, UncertainDeliveryError) and not self._receiver.joins_copies
         wait_seconds = _wait_seconds(attempt, error) if is_open else backoff_seconds(attempt.number)
+        wait_seconds = max(wait_seconds, min_wait_seconds)
         if error.retry_after_seconds is not None:
             wait_seconds = min(max(wait_seconds, error.retry_after_seconds), MAX_RETRY_WAIT_NS / SECOND_NS)
         due_ns = self._clock.boottime_ns() + round(wait_seconds * SECOND_NS)

@@ -68,6 +68,27 @@ class ReceiverOptions:
     state: ReceiverState = field(default_factory=VolatileReceiverState)
 
 
+class ReceiverSource(Protocol):
+    """The table that a receiver was built from, and the files with secrets and certificates that it names."""
+
+    @property
+    def has_files(self) -> bool:
+        """Return whether the receiver needed any file."""
+        ...
+
+    def has_changed(self) -> bool:
+        """Return whether one of the files was replaced or written since the receiver was built."""
+        ...
+
+    def build(self) -> Receiver:
+        """Return a new receiver with the present content of the files.
+
+        Raises:
+            ConfigError: a file cannot be used now.
+        """
+        ...
+
+
 OpenReceiverState = Callable[[str], ReceiverState]
 """Returns the state of the receiver with a given name."""
 
@@ -89,6 +110,9 @@ class Receiver(ABC):
 
     default_timeout: ClassVar[str] = "10s"
     """The duration of one attempt at most, without the key `timeout`."""
+
+    source: ReceiverSource | None = None
+    """Builds the receiver again when one of its files has changed; None: it was built without a table."""
 
     joins_copies: bool = False
     """Whether the service recognises a copy: then a notification is repeated soon, although it may have arrived."""

@@ -8,6 +8,7 @@ from typing import Final
 from watchdog.clock import SECOND_NS
 from watchdog.config import suggestions
 from watchdog.config.document import Table
+from watchdog.config.file_identity import file_identity
 from watchdog.config.settings import SettingsDocument
 from watchdog.errors import ConfigError, Problem
 from watchdog.receivers.base import (
@@ -54,6 +55,38 @@ def options_from_table(table: Table, chosen: type[Receiver], state: ReceiverStat
     return ReceiverOptions(rate_limit, timeout_ns / SECOND_NS, state)
 
 
+class _TableSource:
+    """A `ReceiverSource` over a `[[receiver]]` table."""
+
+    def __init__(self, name: str, chosen: type[Receiver], table: Table, state: ReceiverState) -> None:
+        self._name = name
+        self._chosen = chosen
+        self._table = table
+        self._state = state
+
+    @property
+    def has_files(self) -> bool:
+        return bool(self._table.read_files)
+
+    def has_changed(self) -> bool:
+        return any(file_identity(path) != identity for path, identity in self._table.read_files.items())
+
+    def build(self) -> Receiver:
+        table = self._table.again()
+        receiver = _TableSource(self._name, self._chosen, table, self._state).receiver()
+        if table.document.problems:
+            receiver.close()
+            table.document.raise_problems()
+        return receiver
+
+    def receiver(self) -> Receiver:
+        """Return the receiver of the table; problems are added to it."""
+        options = options_from_table(self._table, self._chosen, self._state)
+        receiver = self._chosen.from_table(self._name, self._table, options)
+        receiver.source = self
+        return receiver
+
+
 def build_receivers(
     settings: SettingsDocument, open_state: OpenReceiverState = open_volatile_state
 ) -> dict[str, Receiver]:
@@ -68,8 +101,7 @@ def build_receivers(
     problems: list[Problem] = []
     for name, kind, table in settings.receivers:
         if kind in RECEIVER_TYPES:
-            chosen = receiver_class(kind)
-            receivers[name] = chosen.from_table(name, table, options_from_table(table, chosen, open_state(name)))
+            receivers[name] = _TableSource(name, receiver_class(kind), table, open_state(name)).receiver()
             table.reject_unknown_keys()
         else:
             table.add_problem("type", suggestions.unknown_name("type", kind, RECEIVER_TYPES))

@@ -114,6 +114,7 @@ class FakeReceiver:
         self.rate_limit = None
         self.timeout_seconds = 10.0
         self.joins_copies = False
+        self.source = None
         self.notifications = []
         self.answering = threading.Event()
         self.answering.set()

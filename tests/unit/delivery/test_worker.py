@@ -17,9 +17,11 @@ from watchdog.delivery.worker import (
     backoff_seconds,
 )
 from watchdog.errors import (
+    ConfigError,
     DeliveryError,
     DeliveryErrorReason,
     PartialDeliveryError,
+    Problem,
     StoreError,
     UncertainDeliveryError,
 )
@@ -41,6 +43,7 @@ class ScriptedReceiver:
         self.rate_limit = None
         self.timeout_seconds = 10.0
         self.joins_copies = False
+        self.source = None
         self.script = list(script)
         self.attempts = []
         self.deadlines = []
@@ -700,3 +703,89 @@ def test_a_recipient_that_is_deferred_for_ever_counts_as_refused(deliver, store,
     put(store, make_notification("n1"))
     assert len(waits(worker, clock, most=200)) == MAX_PARTIAL_ATTEMPTS - 1
     assert (worker.delivered, losses(store, clock)) == (1, {})
+
+
+# ------------------------------------------------------------------------------------------------------ changed files
+
+UNAUTHORIZED = DeliveryError(DeliveryErrorReason.AUTH, "answered 401", retryable=False)
+
+
+class FileSource:
+    """The source of a receiver whose file changes; `build` returns the next of `receivers`."""
+
+    has_files = True
+
+    def __init__(self, *receivers):
+        self.receivers = list(receivers)
+        self.changed = False
+        for receiver in receivers:
+            receiver.source = self
+
+    def has_changed(self):
+        return self.changed
+
+    def build(self):
+        if not self.receivers:
+            raise ConfigError([Problem("watchdog.toml", 1, "receiver.bearer_token_file", "is empty")])
+        self.changed = False
+        return self.receivers.pop(0)
+
+
+def test_a_changed_file_is_read_before_the_next_attempt(deliver, store):
+    old, new = ScriptedReceiver(), ScriptedReceiver()
+    old.source = source = FileSource(new)
+    worker = deliver(old)
+    put(store, make_notification("n1", "a"))
+    worker.deliver_due()
+    source.changed = True
+    put(store, make_notification("n2", "b"))
+    worker.deliver_due()
+    assert (old.attempts, new.attempts, old.closed) == (["n1"], ["n2"], True)
+
+
+def test_a_file_that_changes_during_a_refused_attempt_is_used_at_once(deliver, store, clock):
+    new = ScriptedReceiver()
+    source = FileSource(new)
+
+    class Rotated(ScriptedReceiver):
+        def send(self, notification, deadline_seconds):
+            source.changed = True
+            super().send(notification, deadline_seconds)
+
+    old = Rotated(UNAUTHORIZED)
+    old.source = source
+    put(store, make_notification("n1"))
+    assert waits(deliver(old), clock) == []
+    assert (old.attempts, new.attempts, losses(store, clock)) == (["n1"], ["n1"], {})
+
+
+def test_a_refused_login_from_a_file_is_read_again_for_one_more_attempt(deliver, store, clock):
+    old, new = ScriptedReceiver(UNAUTHORIZED), ScriptedReceiver()
+    old.source = FileSource(new)
+    put(store, make_notification("n1"))
+    assert waits(deliver(old), clock) == [30]
+    assert new.attempts == ["n1"]
+
+
+def test_a_login_that_stays_refused_fails_the_notification(deliver, store, clock):
+    old, new = ScriptedReceiver(UNAUTHORIZED), ScriptedReceiver(UNAUTHORIZED)
+    old.source = FileSource(new)
+    put(store, make_notification("n1"))
+    assert waits(deliver(old), clock) == [30]
+    assert losses(store, clock) == {("oncall", LossCause.REFUSED): 1}
+
+
+def test_a_refused_login_without_a_file_is_final(deliver, store, clock):
+    put(store, make_notification("n1"))
+    assert waits(deliver(ScriptedReceiver(UNAUTHORIZED)), clock) == []
+    assert losses(store, clock) == {("oncall", LossCause.REFUSED): 1}
+
+
+def test_while_a_changed_file_cannot_be_used_the_former_content_is(deliver, store, caplog):
+    receiver = ScriptedReceiver()
+    receiver.source = source = FileSource()
+    source.changed = True
+    put(store, make_notification("n1", "a"), make_notification("n2", "b"))
+    deliver(receiver).deliver_due()
+    assert receiver.attempts == ["n1", "n2"]
+    assert caplog.text.count("changed files cannot be used") == 1
