@@ -5,8 +5,8 @@ A group without rows for a whole window is judged like one with the value 0 (cou
 not hold, a rule neither fires nor keeps firing.
 
 Two conditions make an instance unknown rather than resolved: a window that began before the measurement, and losses
-that can put the value on the other side of a limit. Losses give bounds of the value: 4 lost connections of nobody knows
-which process turn 240 failures of 240 connects into at least 240 of 244.
+that can put the value on the other side of a limit. Losses give bounds of the value: 4 lost connections of unknown
+processes turn 240 failures of 240 connects into at least 240 of 244.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class Judge:
         return [Measured(*one) for one in zip(*columns, strict=True)]
 
     def _vanished(self, tick: RuleTick) -> Slots:
-        """Return the slots that fire because their groups have no rows, whatever their values."""
+        """Return the slots that fire because their groups have no rows, with any value."""
         return self.presence.vanished(tick.snapshot.at_ns) if tick.window_filled else _NO_SLOTS
 
     def _split_firing(
@@ -195,7 +195,7 @@ class Judge:
         return reasons
 
     def _only_if_bounds(self, slots: Slots) -> tuple[Mask, Mask]:
-        """Return masks of the slots for which `only_if` holds whatever is missing, and for which it can hold."""
+        """Return masks of the slots for which `only_if` holds with any missing part, and for which it can hold."""
         if self.only_if_aggregation is None or self.rule.only_if is None:
             return np.ones(len(slots), dtype=np.bool_), np.ones(len(slots), dtype=np.bool_)
         compare = COMPARE[self.rule.only_if.operator]
@@ -211,7 +211,7 @@ class Judge:
         verdict = self._verdict(tick, labels, measured, "", group)
         if verdict.breached is not None:
             return verdict
-        return replace(verdict, breached=min(self.rule.thresholds.fire))  # a vanished group fires whatever its value
+        return replace(verdict, breached=min(self.rule.thresholds.fire))  # a vanished group fires with any value
 
     def _verdict(
         self, tick: RuleTick, labels: Labels, measured: Measured, reason: str, group: GroupPresence = SELECTED

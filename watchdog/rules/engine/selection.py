@@ -80,7 +80,7 @@ class Selection:
 
 
 def _is_lost(snapshot: Snapshot, dimension: str, rows: NDArray[np.intp]) -> Mask:
-    """Return a mask of `rows`: those whose value of `dimension` is lost."""
+    """Return a mask of `rows`: those without their value of `dimension`, which is lost."""
     if DIMENSIONS[dimension].kind is not DimensionKind.ADDRESS:
         return np.asarray(snapshot.dimensions[dimension][rows] == UNKNOWN_CODE)
     # The codes of addresses are made on demand, at a cost: an address is lost together with its port.

@@ -24,7 +24,7 @@ class GroupedSnapshot:
     """One snapshot, grouped by one `by`.
 
     `present_slots`: the distinct slots in rising order. `group_index`: (n,), for each row its index into it.
-    `lost_rows`: indices of the rows whose group is not known, or has no room.
+    `lost_rows`: indices of the rows without a known group, or without room for it.
     """
 
     def __init__(

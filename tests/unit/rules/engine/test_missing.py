@@ -1,4 +1,4 @@
-"""What was lost cannot turn a verdict that is called complete: compared with the same ticks without any loss."""
+"""Losses cannot turn a complete verdict: it is compared with that of the same ticks without any loss."""
 
 from __future__ import annotations
 
