@@ -59,6 +59,11 @@ class HostSocketsReader:
         except (OSError, KeyError, ValueError):
             return None
 
+    @property
+    def problem(self) -> str:
+        """Return the reason why the ports of sockets in TIME_WAIT are unknown; "" while they can be read."""
+        return self._time_wait.problem
+
     def close(self) -> None:
         """Close the descriptors."""
         self._time_wait.close()

@@ -12,6 +12,7 @@ from watchdog.clock import SystemClock
 from watchdog.errors import KernelUnfit, WatchdogError
 from watchdog.kernel import libbpf, privileges
 from watchdog.kernel.btf import Btf, message_probes_warning
+from watchdog.kernel.host_sockets import HostSocketsReader
 from watchdog.kernel.kernel_headers import kernel_types_header
 from watchdog.kernel.kernel_release import kernel_release
 from watchdog.kernel.loader import import_bcc
@@ -44,10 +45,23 @@ def examine_host() -> Iterator[Finding]:
     yield _pid_namespace()
     yield _proc_mount()
     yield _cgroups()
+    yield _time_wait()
     account = _check("account", _account)
     yield account
     if account.verdict == capable.verdict == "ok":
         yield from _load_for_real()
+
+
+def _time_wait() -> Finding:
+    reader = HostSocketsReader()
+    counts, problem = reader.read(), reader.problem
+    reader.close()
+    if counts is None:
+        return Finding("note", "TIME_WAIT", "no time_wait, orphans, ports_in_use: /proc/net/sockstat cannot be read")
+    if problem:
+        remedy = "load the kernel modules inet_diag and tcp_diag"
+        return Finding("note", "TIME_WAIT", f"its ports are not in ports_in_use: {problem}", remedy)
+    return Finding("ok", "TIME_WAIT", "its sockets and their local ports are counted")
 
 
 def _check(subject: str, look: Callable[[], str]) -> Finding:

@@ -14,7 +14,8 @@ class Quality:
 
     ledger_full: int = 0  # closed connections added to per-process sums: totals exact, details lost
     sums_full: int = 0  # closed connections that fit into neither ledger nor sums: lost
-    storage_failed: int = 0  # sockets without memory for their entry: lost until the pass over live sockets sees them
+    storage_failed: int = 0  # events of sockets without memory for an entry: lost
+    not_followed: int = 0  # connections of such sockets: their connects are counted for their process
     responses_lost: int = 0  # responses whose latency was lost: the others are still a fair sample
     responses_unassigned: int = 0  # responses of connections without a row in this tick: they are in no rule
     datagrams_lost: int = 0  # UDP messages that were not counted

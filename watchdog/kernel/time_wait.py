@@ -38,6 +38,8 @@ class TimeWaitPorts:
         """Start without a round."""
         self.ports: NDArray[np.uint16] | None = None
         """Distinct ports; None before the first round, and where the kernel has no inet_diag."""
+        self.problem = ""
+        """Error of the newest round; "" without one."""
         self._socket: socket.socket | None = None
         self._families: list[int] = []
         self._found: list[NDArray[np.uint16]] = []
@@ -45,14 +47,13 @@ class TimeWaitPorts:
 
     def advance(self, low: int, high: int) -> None:
         """Go on with the round for a few milliseconds, or begin one for the ports from `low` to `high` if it is due."""
-        if self._socket is None:
-            if time.monotonic() < self._next_round:
-                return
-            self._families, self._found, self._seconds = [socket.AF_INET, socket.AF_INET6], [], 0.0
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
-            self._request(low, high)
+        if self._socket is None and time.monotonic() < self._next_round:
+            return
         began = time.thread_time()
         try:
+            if self._socket is None:
+                self._begin()
+                self._request(low, high)
             while time.thread_time() - began < _STEP_SECONDS:
                 if not self._read():
                     continue
@@ -60,10 +61,16 @@ class TimeWaitPorts:
                     self._finish(np.unique(np.concatenate(self._found)) if self._found else np.zeros(0, np.uint16))
                     break
                 self._request(low, high)
-        except OSError:
+        except OSError as error:
             self._finish(None)
+            self.problem = str(error)
         self._seconds += time.thread_time() - began
         self._next_round = time.monotonic() + min(self._seconds * _ROUND_PAUSES, _MAX_ROUND_SECONDS)
+
+    def _begin(self) -> None:
+        self.problem = ""
+        self._families, self._found, self._seconds = [socket.AF_INET, socket.AF_INET6], [], 0.0
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
 
     def close(self) -> None:
         """End the round."""

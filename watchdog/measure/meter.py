@@ -191,6 +191,7 @@ def _complete_quality(quality: Quality, changes: Changes, nameless_count: int, t
     traffic = changes.metrics["bytes_sent"] + changes.metrics["bytes_received"]
     return replace(
         quality,
+        not_followed=int(changes.metrics["lost_connections"].sum()),
         names_full=nameless_count,
         responses_unassigned=changes.responses.unassigned,
         unattributed_bytes=int(traffic[unattributed].sum()),

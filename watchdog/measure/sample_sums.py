@@ -23,7 +23,8 @@ DISTRIBUTIONS = tuple(name for name, metric in METRICS.items() if metric.kind is
 _LOSSES = {
     "ledger_full": "connections added up by process (too many ended within a tick)",
     "sums_full": "connections lost (too many processes)",
-    "storage_failed": "connections not tracked (no kernel memory)",
+    "storage_failed": "events of connections not counted (no kernel memory)",
+    "not_followed": "connections not followed after their connect (no kernel memory)",
     "missed_events": "events skipped by the kernel",
     "impossible_changes": "connections with impossible changes of their counters (not counted)",
     "names_full": "connections without their names (too many names)",

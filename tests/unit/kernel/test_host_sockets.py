@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from watchdog.kernel import time_wait
 from watchdog.kernel.host_sockets import HostSocketsReader, ephemeral_ports
 
 SOCKSTAT = "sockets: used 60\nTCP: inuse 8 orphan 3 tw 32116 alloc 8 mem 465\nUDP: inuse 0 mem 0\n"
@@ -48,3 +49,11 @@ def test_without_the_kernels_texts_the_counts_are_unknown(reader, tmp_path, name
     if text is not None:
         (tmp_path / name).write_text(text, encoding="ascii")
     assert reader.read() is None
+
+
+@pytest.mark.parametrize(("name", "unknown"), [("_SOCK_DIAG_BY_FAMILY", 99), ("_NETLINK_SOCK_DIAG", 31)])
+def test_a_kernel_without_inet_diag_leaves_the_ports_unknown_and_is_reported(reader, monkeypatch, name, unknown):
+    monkeypatch.setattr(time_wait, name, unknown)
+    counts = reader.read()
+    assert (counts.time_wait, counts.time_wait_ports) == (32116, None)
+    assert reader.problem

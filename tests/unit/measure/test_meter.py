@@ -178,6 +178,7 @@ def test_lost_connections_stand_in_the_row_of_their_process():
 
     assert snapshot.dimensions["pid"][0] == process
     assert snapshot.metrics["lost_connections"].tolist() == [5 + 3, 2]
+    assert snapshot.quality.not_followed == 3
     assert [one.rows.tolist() for one in snapshot.undercounted if "open" in one.metrics] == [[0]]
     assert snapshot.partial.tolist() == [0]
 
