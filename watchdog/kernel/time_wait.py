@@ -71,6 +71,7 @@ class TimeWaitPorts:
         self.problem = ""
         self._families, self._found, self._seconds = [socket.AF_INET, socket.AF_INET6], [], 0.0
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
+        self._socket.setblocking(False)  # each part of an answer is ready when the one before is taken
 
     def close(self) -> None:
         """End the round."""

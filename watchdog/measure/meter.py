@@ -23,6 +23,7 @@ from watchdog.measure.catalogue import (
     MetricKind,
 )
 from watchdog.measure.cgroup import Cgroups
+from watchdog.measure.connection_metrics import is_of_namespace
 from watchdog.measure.deltas import Changes, Deltas
 from watchdog.measure.interning import InternedNames
 from watchdog.measure.missing import DERIVED_FROM_COUNTERS, UNKNOWN_OF_LOST_CONNECTIONS, Undercounted
@@ -155,6 +156,8 @@ class Meter:
     ) -> tuple[_Dimensions, dict[str, AddressHalves]]:
         rows = changes.rows
         columns = {name: np.append(codes, np.uint32(ABSENT_CODE)) for name, codes in owner_codes.items()}
+        for codes in columns.values():
+            codes[is_of_namespace(rows)] = ABSENT_CODE
         columns["process"][-1] = self.names.intern("process", SELF_PROCESS, at_ns)
         addresses = {end: _halves(rows, end) for end in ("local", "remote")}
         remote = addresses["remote"]

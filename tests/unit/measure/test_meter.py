@@ -206,7 +206,20 @@ def test_sockets_without_a_process_count_in_one_row_of_their_namespace(host_sock
     counts = {name: values[row] for name, values in snapshot.metrics.items() if values[row] > 0}
     assert counts == {"time_wait": 5, "orphans": 3, "ports_in_use": 3, "ports": 10}
     assert int(snapshot.dimensions["netns"][row]) == 7
-    absent = ("direction", "family", "state", "local_port", "remote_port", "failure", "local", "remote")
+    absent = (
+        "process",
+        "pid",
+        "user",
+        "unit",
+        "direction",
+        "family",
+        "state",
+        "local_port",
+        "remote_port",
+        "failure",
+        "local",
+        "remote",
+    )
     assert {int(snapshot.dimensions[name][row]) for name in absent} == {ABSENT_CODE}
     assert not len(snapshot.partial)
     by_netns, by_process = GroupAggregate(["netns"]), GroupAggregate(["process"])
