@@ -99,9 +99,15 @@ def _matcher(condition: Condition) -> _Matcher:
 
 
 def can_select(where: Iterable[Condition], labels: Labels) -> bool:
-    """Return whether rows of the group with `labels` can meet `where`: conditions on other dimensions are open."""
+    """Return whether rows of the group with `labels` can meet `where`: conditions on other dimensions are open.
+
+    A label that is no value of its dimension, of a damaged file, meets no condition.
+    """
     values = dict(labels)
-    return all(_text_meets(one, values[one.dimension]) for one in where if one.dimension in values)
+    try:
+        return all(_text_meets(one, values[one.dimension]) for one in where if one.dimension in values)
+    except (OverflowError, ValueError):
+        return False
 
 
 def _text_meets(condition: Condition, text: str) -> bool:

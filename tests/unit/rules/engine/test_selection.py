@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from watchdog.rules.engine.selection import Selection
+from watchdog.rules.engine.selection import Selection, can_select
 from watchdog.rules.language.rule import Condition
 
 
@@ -134,3 +136,36 @@ def test_names_with_codes_in_the_same_cache_cell_are_matched_separately(host):
         snapshot = host.tick()
         snapshot.dimensions["process"] = codes
         assert selection.mask(snapshot, [condition]).tolist() == [True, False, False, True, False]
+
+
+PATTERNS = {
+    "process": ("a", "a*", "", "[!a]*", "evil\nname"),
+    "unit": ("", "*.service", "user@1000/*"),
+    "direction": ("out", "*"),
+    "remote_port": ("80", "1-1023", "1024-65535"),
+    "remote": ("192.0.2.0/24", "192.0.2.1", "2001:db8::/32", "::/0", "0.0.0.0/0"),
+}
+VALUES = {
+    "process": ("a", "ab", "", "evil\nname"),
+    "unit": ("", "a.service", "user@1000/a.service"),
+    "direction": ("out", "in", "unknown"),
+    "remote_port": (0, 80, 1023, 65535),
+    "remote": ("192.0.2.1", "198.51.100.1", "2001:db8::1", "::ffff:192.0.2.1"),
+}
+
+
+@given(st.data())
+def test_labels_meet_a_condition_as_the_rows_of_their_group_do(make_host, data):
+    dimension = data.draw(st.sampled_from(sorted(PATTERNS)))
+    patterns = st.lists(st.sampled_from(PATTERNS[dimension]), max_size=2).map(tuple)
+    condition = Condition(dimension, data.draw(patterns), data.draw(patterns))
+    value = data.draw(st.sampled_from(VALUES[dimension]))
+    selected = chosen(make_host(), [{dimension: value}], condition) == [0]
+
+    assert can_select([condition], ((dimension, str(value)), ("family", "ipv4"))) is selected
+    assert can_select([condition], (("family", "ipv4"),))
+
+
+@pytest.mark.parametrize("label", [("remote", "x"), ("remote", ""), ("pid", "x"), ("pid", "99999999999")])
+def test_a_label_that_is_no_value_meets_no_condition(label):
+    assert not can_select([Condition(label[0], none_of=("7",))], (label,))
