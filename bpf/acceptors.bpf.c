@@ -31,23 +31,23 @@ BPF_TABLE("lru_hash", u64, struct acceptor, acceptors, 4096);
 /* Return the credentials of the process that made the socket's file, by address; 0: no file, as before accept. */
 static __always_inline const struct cred *get_maker(struct sock *sk)
 {
-	struct socket *sock = sk->sk_socket;
-	struct file *file = sock ? sock->file : NULL;
-
-	return file ? file->f_cred : NULL;
+	return sk->sk_socket->file->f_cred;
 }
 
-/* Note the process of `task` as one that accepts connections, or renew its facts. */
-static __always_inline void note_acceptor(struct task_struct *task)
+/* Note the process of `task` as one that accepts connections, or renew its facts. `owner`: its facts, or NULL. */
+static __always_inline void note_acceptor(struct task_struct *task, struct owner *owner)
 {
 	u64 key = (u64)task->real_cred;
 	struct acceptor *known = acceptors.lookup(&key);
 	struct acceptor acceptor = {};
 
-	if (known && known->task == (u64)task && is_owner(&known->owner, task) && is_current(&known->owner, task))
+	if (known && known->task == (u64)task && is_owner(&known->owner, task) && !compare_facts(&known->owner, task))
 		return;
 	acceptor.task = (u64)task;
-	set_owner(&acceptor.owner, task);
+	if (owner)
+		acceptor.owner = *owner;
+	else
+		set_owner(&acceptor.owner, task);
 	acceptors.update(&key, &acceptor);
 }
 

@@ -231,6 +231,22 @@ static __always_inline bool is_observer(u32 tgid)
 	return observer && observer->tgid == tgid;
 }
 
+#define STATE(state) (1U << (state))
+#define MADE_BY_PROCESS (STATE(TCP_LISTEN) | STATE(TCP_FIN_WAIT1) | STATE(TCP_LAST_ACK))
+#define CLOSED_BY_PROCESS (STATE(TCP_ESTABLISHED) | STATE(TCP_CLOSE_WAIT))
+
+/*
+ * Return whether the transition is made in the context of the process that uses the socket: by listen, shutdown, close
+ * or connect(AF_UNSPEC). Without an error, only close and connect lead from ESTABLISHED and CLOSE_WAIT to CLOSE. A
+ * switch would double the time of the verifier with each case.
+ */
+static __always_inline bool is_made_by_process(struct sock *sk, int from, int to)
+{
+	u32 closed = (STATE(to & 31) & STATE(TCP_CLOSE)) >> TCP_CLOSE;
+
+	return (STATE(to & 31) & MADE_BY_PROCESS) | (closed * (STATE(from & 31) & CLOSED_BY_PROCESS) * !sk->sk_err);
+}
+
 /*
  * Record the current process as owner unless a holder or connector is known.
  * Only for transitions made in process context. A kernel thread is never an
@@ -240,29 +256,36 @@ static __always_inline bool is_observer(u32 tgid)
 static __always_inline void set_owner_to_current(struct tracked_socket *tracked, struct sock *sk)
 {
 	struct task_struct *task = current_task();
-	struct task_struct *leader = task->group_leader;
-	bool known, noted;
+	bool known = is_owner(&tracked->owner, task);
+	bool changed;
 	u8 rank;
 
-	if (task->flags & PF_KTHREAD || is_observer(task->tgid))
+	if (task->flags & PF_KTHREAD || is_observer(task->tgid) || (!known && tracked->owner_rank >= RANK_HOLDER))
 		return;
-	known = is_owner(&tracked->owner, task);
-	/* An owner of the listener that changed nothing, not even in a thread, was noted by the walk over files. */
-	noted = known && !renew_owner(tracked, task) && leader && leader->real_cred == task->real_cred;
-	rank = get_rank_of_holder(task, sk);
-	if (!noted && tracked->direction == DIRECTION_IN && rank == RANK_MAKER)
-		note_acceptor(task);
-	if (known) {
-		if (tracked->owner_rank < rank)
-			tracked->owner_rank = rank;
-		return;
-	}
-	if (tracked->owner_rank >= RANK_HOLDER)
-		return;
-	if (!task->mm)
-		set_owner_to_acceptor(tracked, sk); /* its executable is known, that of an exiting process is not */
-	set_socket_owner(tracked, task, rank);
-	tracked->owner_session = 0;
+	rank = get_maker(sk) == task->real_cred ? RANK_MAKER : RANK_HOLDER;
+	changed = !known || has_changed(tracked, task);
+	if (changed)
+		set_socket_owner(tracked, task);
+	if (!known)
+		tracked->owner_session = 0;
+	if (tracked->owner_rank < rank)
+		tracked->owner_rank = rank;
+	/* The walk over files notes the owners of listeners, while they change nothing, not even in a thread. */
+	if (tracked->direction == DIRECTION_IN && rank == RANK_MAKER &&
+	    (changed || task->group_leader->real_cred != task->real_cred))
+		note_acceptor(task, &tracked->owner);
+}
+
+/* Record the process that makes the transition, or accepted the connection that ends, as the owner. */
+static __always_inline void find_owner(struct sock *sk, struct tracked_socket *tracked, int from, int to)
+{
+	bool by_process = is_made_by_process(sk, from, to);
+
+	/* Its executable is known, that of an exiting process, which has no memory any more, is not. */
+	if (by_process ? !current_task()->mm : to == TCP_CLOSE)
+		set_owner_to_acceptor(tracked, sk);
+	if (by_process)
+		set_owner_to_current(tracked, sk);
 }
 
 static __always_inline void mark_accepted(struct tracked_socket *tracked, struct sock *sk)
@@ -289,13 +312,13 @@ static __always_inline void handle_connect(struct tracked_socket *tracked)
 	tracked->direction = DIRECTION_OUT;
 	tracked->flags = FLAG_CONNECT | (tracked->flags & FLAG_APART);
 	tracked->attempt_counted = 1;
-	set_socket_owner(tracked, current_task(), RANK_CONNECTOR);
+	set_socket_owner(tracked, current_task());
+	tracked->owner_rank = RANK_CONNECTOR;
 	tracked->owner_session = 0;
 }
 
-static __always_inline void handle_listen(struct tracked_socket *tracked, struct sock *sk)
+static __always_inline void handle_listen(struct tracked_socket *tracked)
 {
-	set_owner_to_current(tracked, sk);
 	if (!tracked->born_ns)
 		tracked->born_ns = bpf_ktime_get_boot_ns(); /* its drops count from now on */
 }
@@ -326,7 +349,7 @@ static __always_inline void handle_established(struct tracked_socket *tracked, i
 		tracked->direction = DIRECTION_OUT; /* its SYN was sent before the programs were attached */
 }
 
-static __always_inline void handle_closing(struct tracked_socket *tracked, struct sock *sk, int from)
+static __always_inline void handle_closing(struct tracked_socket *tracked, int from)
 {
 	if (from == TCP_SYN_RECV && tracked->direction != DIRECTION_OUT)
 		mark_inbound(tracked);
@@ -336,7 +359,6 @@ static __always_inline void handle_closing(struct tracked_socket *tracked, struc
 	 */
 	if (tracked->direction == DIRECTION_IN)
 		tracked->flags |= FLAG_ACCEPTED;
-	set_owner_to_current(tracked, sk);
 }
 
 /* Write the final record to the ledger, or to `sums`. `attempt`: of one that failed before its first packet, or NULL. */
@@ -383,11 +405,6 @@ static __always_inline void handle_end(struct sock *sk, struct tracked_socket *t
 	    tracked->born_ns && !tp->bytes_received && tp->bytes_acked <= 1 &&
 	    bpf_ktime_get_boot_ns() - tracked->established_ns <= MAX_REFUSAL_NS)
 		tracked->flags |= FLAG_FAILED;
-	/* From these states without an error only close() and connect(AF_UNSPEC) lead here, both in the caller's context. */
-	if (!sk->sk_err && (from == TCP_ESTABLISHED || from == TCP_CLOSE_WAIT))
-		set_owner_to_current(tracked, sk);
-	else
-		set_owner_to_acceptor(tracked, sk);
 	if (from == TCP_SYN_RECV && tp->bytes_received && !tracked->born_ns)
 		tracked->born_ns = bpf_ktime_get_boot_ns(); /* a fast open that no process accepted */
 	tracked->ended = 1;
@@ -424,17 +441,17 @@ static __always_inline void dispatch_transition(struct sock *sk, struct tracked_
 		handle_connect(tracked);
 		break;
 	case TCP_LISTEN:
-		handle_listen(tracked, sk);
+		handle_listen(tracked);
 		break;
 	case TCP_ESTABLISHED:
 		handle_established(tracked, from);
 		break;
 	case TCP_FIN_WAIT1:
 		if (from == TCP_ESTABLISHED || from == TCP_SYN_RECV)
-			handle_closing(tracked, sk, from);
+			handle_closing(tracked, from);
 		break;
 	case TCP_LAST_ACK:
-		handle_closing(tracked, sk, from);
+		handle_closing(tracked, from);
 		break;
 	case TCP_CLOSE:
 		if (from != TCP_LISTEN)
@@ -463,6 +480,7 @@ static __always_inline void handle_transition(struct sock *sk, int from, int to)
 	}
 	if (is_in_sockmap(sk)) /* noted at each chance: close() takes the socket out before its last transitions */
 		tracked->flags |= FLAG_SOCKMAP;
+	find_owner(sk, tracked, from, to);
 	dispatch_transition(sk, tracked, from, to);
 	tracked->last_transition = encode_transition(from, to);
 	if (to != TCP_SYN_RECV)
@@ -606,7 +624,7 @@ BPF_ITER(task_file)
 	sk = sock->sk;
 	if (sk && sk->sk_type == SOCK_STREAM && sk->__sk_common.skc_state == TCP_LISTEN &&
 	    (sk->sk_protocol == IPPROTO_TCP || sk->sk_protocol == IPPROTO_MPTCP))
-		note_acceptor(task);
+		note_acceptor(task, NULL);
 	/* The family too: protocol 6 of netlink is XFRM. */
 	if (!sk || !is_tcp(sk) || (sk->__sk_common.skc_family != AF_INET && sk->__sk_common.skc_family != AF_INET6))
 		return 0;

@@ -76,7 +76,7 @@ static __always_inline struct datagrams *get_datagrams(struct sock *sk)
 	key.family = sk->__sk_common.skc_family;
 	total = datagrams.lookup(&key);
 	if (total) {
-		if (!is_current(&total->owner, task))
+		if (compare_facts(&total->owner, task))
 			set_owner(&total->owner, task);
 		return total;
 	}

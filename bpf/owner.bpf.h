@@ -20,35 +20,36 @@ struct observer {
 /* bpf_get_current_task_btf, by number (include/uapi/linux/bpf.h): bcc's header gives it a type that we do not have. */
 static struct task_struct *(*current_task)(void) = (void *)158;
 
-/* Return whether the owner has the same comm as the main thread `leader` has now. */
-static __always_inline bool has_same_comm(struct owner *owner, struct task_struct *leader)
+/*
+ * Loads through a typed pointer that is NULL give 0 (BPF_PROBE_MEM), and comparisons are joined without branches: each
+ * branch doubles the paths that the verifier follows through the rest of a program, and the time that it takes.
+ */
+
+/* Return 0 if the owner has the same comm as the main thread `leader` has now. */
+static __always_inline u64 compare_comm(struct owner *owner, struct task_struct *leader)
 {
-	return *(u64 *)owner->comm == *(u64 *)leader->comm && *(u64 *)(owner->comm + 8) == *(u64 *)(leader->comm + 8);
+	return (*(u64 *)owner->comm ^ *(u64 *)leader->comm) | (*(u64 *)(owner->comm + 8) ^ *(u64 *)(leader->comm + 8));
 }
 
 /* Return the id of the control group (v2) of the process; 0 on hosts without them. */
 static __always_inline u64 get_cgroup_id(struct task_struct *task)
 {
-	struct css_set *cgroups = task->cgroups;
-
-	return cgroups && cgroups->dfl_cgrp && cgroups->dfl_cgrp->kn ? cgroups->dfl_cgrp->kn->id : 0;
+	return task->cgroups->dfl_cgrp->kn->id;
 }
 
 /* Return whether `owner` is the process of `task`. */
 static __always_inline bool is_owner(struct owner *owner, struct task_struct *task)
 {
-	struct task_struct *leader = task->group_leader;
-
-	return owner->tgid == task->tgid && leader && owner->start_ns == leader->start_boottime;
+	return !((owner->tgid ^ (u32)task->tgid) | (owner->start_ns ^ task->group_leader->start_boottime));
 }
 
-/* Return whether `owner`, the process of `task`, has the name, user and control group that the process has now. */
-static __always_inline bool is_current(struct owner *owner, struct task_struct *task)
+/* Return 0 if `owner`, the process of `task`, has the name, user and control group that the process has now. */
+static __always_inline u64 compare_facts(struct owner *owner, struct task_struct *task)
 {
 	struct task_struct *leader = task->group_leader;
 
-	return leader && has_same_comm(owner, leader) && leader->real_cred && owner->uid == leader->real_cred->euid &&
-	       owner->cgroup_id == get_cgroup_id(leader);
+	return compare_comm(owner, leader) | (owner->uid ^ leader->real_cred->euid) |
+	       (owner->cgroup_id ^ get_cgroup_id(leader));
 }
 
 /*
@@ -59,49 +60,34 @@ static __always_inline void set_owner(struct owner *owner, struct task_struct *t
 {
 	struct task_struct *leader = task->group_leader;
 	struct mm_struct *mm = task->mm;
-	bool same_comm = 0;
+	u64 renamed = compare_comm(owner, leader);
 	struct file *exe;
 
 	owner->tgid = task->tgid;
-	if (leader) {
-		same_comm = has_same_comm(owner, leader);
-		owner->start_ns = leader->start_boottime;
-		owner->cgroup_id = get_cgroup_id(leader);
-		__builtin_memcpy(owner->comm, leader->comm, COMM_LEN);
-		if (leader->real_cred)
-			owner->uid = leader->real_cred->euid;
-	}
-	if (!mm && same_comm)
+	owner->start_ns = leader->start_boottime;
+	owner->cgroup_id = get_cgroup_id(leader);
+	owner->uid = leader->real_cred->euid;
+	__builtin_memcpy(owner->comm, leader->comm, COMM_LEN);
+	if (!mm && !renamed)
 		return; /* an exiting task releases its memory before its files: the recorded executable is still right */
 	__builtin_memset(owner->exe, 0, EXE_LEN);
 	if (!mm)
 		return;
 	exe = mm->exe_file;
-	if (exe && exe->f_path.dentry)
+	if (exe)
 		bpf_probe_read_kernel_str(owner->exe, EXE_LEN, exe->f_path.dentry->d_name.name);
 }
 
-static __always_inline void set_socket_owner(struct tracked_socket *tracked, struct task_struct *task, u8 rank)
+static __always_inline void set_socket_owner(struct tracked_socket *tracked, struct task_struct *task)
 {
-	struct task_struct *leader = task->group_leader;
-
 	set_owner(&tracked->owner, task);
-	tracked->owner_exec_id = leader ? leader->self_exec_id : 0;
-	tracked->owner_rank = rank;
+	tracked->owner_exec_id = task->group_leader->self_exec_id;
 }
 
-/*
- * Renew the recorded facts of the owner, the process of `task`, if it changed them: exec, prctl, setuid, cgroup. Return
- * whether it did.
- */
-static __always_inline bool renew_owner(struct tracked_socket *tracked, struct task_struct *task)
+/* Return whether the owner, the process of `task`, changed its recorded facts: by exec, prctl, setuid, a new cgroup. */
+static __always_inline bool has_changed(struct tracked_socket *tracked, struct task_struct *task)
 {
-	struct task_struct *leader = task->group_leader;
-
-	if (is_current(&tracked->owner, task) && leader && tracked->owner_exec_id == leader->self_exec_id)
-		return 0;
-	set_socket_owner(tracked, task, tracked->owner_rank);
-	return 1;
+	return compare_facts(&tracked->owner, task) | (tracked->owner_exec_id ^ task->group_leader->self_exec_id);
 }
 
 /*
@@ -112,23 +98,24 @@ static __always_inline bool renew_owner(struct tracked_socket *tracked, struct t
 static __always_inline void update_owner(struct tracked_socket *tracked, struct task_struct *task, u8 rank,
 					 struct observer *observer)
 {
-	struct task_struct *leader = task->group_leader;
+	bool known = is_owner(&tracked->owner, task);
 
-	if (!leader)
-		return;
-	if (is_owner(&tracked->owner, task)) {
-		renew_owner(tracked, task);
+	if (known) {
 		if (tracked->owner_rank < rank)
 			tracked->owner_rank = rank;
-		tracked->owner_session = observer->session;
 	} else if (tracked->owner_rank < rank ||
 		   /* Of several holders, the oldest: the pass is ordered by pid, and a child can have a lower pid. */
-		   (tracked->owner_rank == RANK_HOLDER && leader->start_boottime < tracked->owner.start_ns) ||
+		   (tracked->owner_rank == RANK_HOLDER &&
+		    task->group_leader->start_boottime < tracked->owner.start_ns) ||
 		   (tracked->owner_session && tracked->owner_session != observer->session &&
 		    tracked->owner_session != observer->previous_session)) {
-		set_socket_owner(tracked, task, rank);
-		tracked->owner_session = observer->session;
-	} else if (!tracked->owner_session) {
-		tracked->owner_session = observer->session; /* give the owner one pass to be seen */
+		tracked->owner_rank = rank;
+	} else {
+		if (!tracked->owner_session)
+			tracked->owner_session = observer->session; /* give the owner one pass to be seen */
+		return;
 	}
+	tracked->owner_session = observer->session;
+	if (!known || has_changed(tracked, task))
+		set_socket_owner(tracked, task);
 }
