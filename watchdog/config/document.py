@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from typing import Final
@@ -90,17 +91,6 @@ class Document:
             path = path[:-1]
         return self._lines.get(path, 1)
 
-    def without_problems(self) -> Document:
-        """Return the same document without problems, notes and tables, to read one of its tables again."""
-        return Document(
-            self._text,
-            {},
-            self.file,
-            require_secrets=self.require_secrets,
-            is_in_service=self.is_in_service,
-            other_readers=self.other_readers,
-        )
-
     def raise_problems(self) -> None:
         """Raise if the document has problems.
 
@@ -130,9 +120,9 @@ class Table:
         self.read_files = {} if read_files is None else read_files
         """The files with secrets and certificates read for this table and the tables in it, as they were then."""
 
-    def again(self) -> Table:
-        """Return the table as before any key of it was read, in a document without problems."""
-        return Table(self.document.without_problems(), self._path, self._data)
+    def kept(self) -> KeptTable:
+        """Return what is needed to read the table again when one of `read_files` has changed."""
+        return KeptTable(self.document.file, self.document.other_readers, self._path, self._data, dict(self.read_files))
 
     def record_file(self, path: str) -> None:
         """Add the file at `path` to `read_files`; to be called before it is read."""
@@ -443,6 +433,28 @@ class Table:
     def _wrong_type(self, key: str, wanted: str, value: object) -> None:
         if key in self._data:  # a missing key has its own problem
             self.add_problem(key, f"must be {wanted}, not {_type_name(value)}")
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTable:
+    """A table whose files may change after the reading: its values, and the files as they were read.
+
+    It keeps neither the document nor its text; problems of a later reading have the line 1.
+    """
+
+    file: str
+    other_readers: str | None
+    path: KeyPath
+    data: Mapping[str, object]
+    read_files: Mapping[str, FileIdentity | None]
+
+    def has_changed(self) -> bool:
+        """Return whether one of the files was replaced or written since the reading."""
+        return any(file_identity(path) != identity for path, identity in self.read_files.items())
+
+    def table(self) -> Table:
+        """Return the table as before any key of it was read."""
+        return Table(Document("", {}, self.file, other_readers=self.other_readers), self.path, self.data)
 
 
 def _plain(limit: float) -> str:

@@ -201,7 +201,7 @@ class Pipeline:
         self._grouping.correct(replace(knowledge, unresolved=owed), firing, now)
 
     def problems(self) -> list[str]:
-        """Return one line for a refused reload and for each receiver that is down.
+        """Return one line for a refused reload, for each receiver that is down, and for each that lost a notification.
 
         Reads memory only, never blocks; may be called from any thread.
         """
@@ -210,6 +210,11 @@ class Pipeline:
         return [
             *([] if refusal is None else [refusal.describe()]),
             *(outage.describe(name) for name, outage in down.items()),
+            *(
+                f"notification failed for good: receiver={name} reason={reason}"
+                for name, reason in self._delivery.lost().items()
+                if name not in down
+            ),
         ]
 
     def report_refused_reload(self, refusal: Refusal) -> None:

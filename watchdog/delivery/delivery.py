@@ -137,6 +137,10 @@ class Delivery:
         refusals = {thread.worker.name: thread.worker.refusal for thread in self._threads}
         return {name: refusal for name, refusal in refusals.items() if refusal is not None}
 
+    def lost(self) -> dict[str, str]:
+        """Return `Worker.loss` of the receivers that have taken no notification since. Never blocks."""
+        return {thread.worker.name: loss for thread in self._threads if (loss := thread.worker.loss) is not None}
+
     def delivered(self) -> dict[str, int]:
         """Return the number of notifications delivered since the start, by receiver. Never blocks."""
         return {thread.worker.name: thread.worker.delivered for thread in self._threads}

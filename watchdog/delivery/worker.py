@@ -72,7 +72,8 @@ class Worker:
     """Delivers the notifications of one receiver.
 
     `refusal`: the error of those recipients who did not get the newest notification that others got; "" if all got it,
-    None before the first one.
+    None before the first one. `loss`: the error of a notification that failed for good, None once a later one was
+    taken.
 
     Since the start: `delivered` counts notifications, `failed_attempts` counts attempts by reason of `DeliveryError`
     (and "internal"). Lost notifications are counted in the state file.
@@ -91,6 +92,7 @@ class Worker:
         self.health = ReceiverHealth(receiver_state or VolatileReceiverState(), clock, HANG_TIMEOUT_SECONDS)
         self.delivered = 0
         self.refusal: str | None = None
+        self.loss: str | None = None
         self.failed_attempts: Counter[DeliveryErrorReason] = Counter()
         self._receiver = receiver
         self._outbox = outbox
@@ -221,7 +223,7 @@ class Worker:
         # Returns whether a new receiver was built, with the present content of its files: one of them has changed, or
         # the service has refused the login in them.
         source = self._receiver.source
-        if source is None or not (source.has_changed() or (has_refused and source.has_files)):
+        if source is None or not (has_refused or source.has_changed()):
             return False
         try:
             renewed = source.build()
@@ -242,8 +244,7 @@ class Worker:
 
     def _may_get_another_login(self, attempt: DeliveryAttempt) -> bool:
         # A service may know a new secret before the file has it. The file is read again for one more attempt.
-        source = self._receiver.source
-        return source is not None and source.has_files and attempt.number == 1
+        return self._receiver.source is not None and attempt.number == 1
 
     def _rendering_error(self, attempt: DeliveryAttempt) -> str | None:
         # Returns None if rendering works, so that something else must have failed.
@@ -314,6 +315,7 @@ class Worker:
     def _sent(self, attempt: DeliveryAttempt, result: str, refusal: str = "") -> AttemptOutcome:
         self.delivered += 1
         self.refusal = refusal
+        self.loss = None
         self.health.attempt_succeeded()
         self._retry_all |= self._failures_in_row > FAILURES_BEFORE_HOLD
         self._failures_in_row = 0
@@ -332,6 +334,7 @@ class Worker:
     ) -> AttemptOutcome:
         result = self._count_failure(error.reason, str(error))
         if not error.retryable:
+            self.loss = result
             self._log_loss(attempt.notification.id, cause, f"{result}; attempt={attempt.number}")
             return AttemptOutcome(attempt, "failed", result, cause=cause)
         is_open = isinstance(error, UncertainDeliveryError) and not self._receiver.joins_copies

@@ -69,12 +69,7 @@ class ReceiverOptions:
 
 
 class ReceiverSource(Protocol):
-    """The table that a receiver was built from, and the files with secrets and certificates that it names."""
-
-    @property
-    def has_files(self) -> bool:
-        """Return whether the receiver needed any file."""
-        ...
+    """The files with secrets and certificates that a receiver was built from."""
 
     def has_changed(self) -> bool:
         """Return whether one of the files was replaced or written since the receiver was built."""
@@ -112,7 +107,7 @@ class Receiver(ABC):
     """The duration of one attempt at most, without the key `timeout`."""
 
     source: ReceiverSource | None = None
-    """Builds the receiver again when one of its files has changed; None: it was built without a table."""
+    """Builds the receiver again when one of its files has changed; None: it needs no file."""
 
     joins_copies: bool = False
     """Whether the service recognises a copy: then a notification is repeated soon, although it may have arrived."""

@@ -8,7 +8,6 @@ from typing import Final
 from watchdog.clock import SECOND_NS
 from watchdog.config import suggestions
 from watchdog.config.document import Table
-from watchdog.config.file_identity import file_identity
 from watchdog.config.settings import SettingsDocument
 from watchdog.errors import ConfigError, Problem
 from watchdog.receivers.base import (
@@ -55,36 +54,32 @@ def options_from_table(table: Table, chosen: type[Receiver], state: ReceiverStat
     return ReceiverOptions(rate_limit, timeout_ns / SECOND_NS, state)
 
 
-class _TableSource:
-    """A `ReceiverSource` over a `[[receiver]]` table."""
+class _FileSource:
+    """A `ReceiverSource` over the files that a `[[receiver]]` table names."""
 
     def __init__(self, name: str, chosen: type[Receiver], table: Table, state: ReceiverState) -> None:
         self._name = name
         self._chosen = chosen
-        self._table = table
+        self._kept = table.kept()
         self._state = state
 
-    @property
-    def has_files(self) -> bool:
-        return bool(self._table.read_files)
-
     def has_changed(self) -> bool:
-        return any(file_identity(path) != identity for path, identity in self._table.read_files.items())
+        return self._kept.has_changed()
 
     def build(self) -> Receiver:
-        table = self._table.again()
-        receiver = _TableSource(self._name, self._chosen, table, self._state).receiver()
+        table = self._kept.table()
+        receiver = _build_receiver(self._name, self._chosen, table, self._state)
         if table.document.problems:
             receiver.close()
             table.document.raise_problems()
         return receiver
 
-    def receiver(self) -> Receiver:
-        """Return the receiver of the table; problems are added to it."""
-        options = options_from_table(self._table, self._chosen, self._state)
-        receiver = self._chosen.from_table(self._name, self._table, options)
-        receiver.source = self
-        return receiver
+
+def _build_receiver(name: str, chosen: type[Receiver], table: Table, state: ReceiverState) -> Receiver:
+    receiver = chosen.from_table(name, table, options_from_table(table, chosen, state))
+    if table.read_files:
+        receiver.source = _FileSource(name, chosen, table, state)
+    return receiver
 
 
 def build_receivers(
@@ -101,7 +96,7 @@ def build_receivers(
     problems: list[Problem] = []
     for name, kind, table in settings.receivers:
         if kind in RECEIVER_TYPES:
-            receivers[name] = _TableSource(name, receiver_class(kind), table, open_state(name)).receiver()
+            receivers[name] = _build_receiver(name, receiver_class(kind), table, open_state(name))
             table.reject_unknown_keys()
         else:
             table.add_problem("type", suggestions.unknown_name("type", kind, RECEIVER_TYPES))

@@ -153,7 +153,8 @@ def test_a_heartbeat_is_read_from_the_settings_and_there_is_none_without(write):
         ("", 1, "heartbeat.url"),
         ('url = "hc.example.net"', 2, "heartbeat.url"),
         ('url = "http://x/"\ninterval = "0s"', 3, "heartbeat.interval"),
-        ('url = "http://x/"\nfail_url = "http://x/"', 3, "heartbeat.fail_url"),
+        ('url = "http://x/"\nfail_url = "ftp://x/"', 3, "heartbeat.fail_url"),
+        ('url = "http://x/"\nmethod = "HEAD"', 3, "heartbeat.method"),
     ],
 )
 def test_problems_of_a_heartbeat_are_reported(write, text, line, key):

@@ -713,8 +713,6 @@ UNAUTHORIZED = DeliveryError(DeliveryErrorReason.AUTH, "answered 401", retryable
 class FileSource:
     """The source of a receiver whose file changes; `build` returns the next of `receivers`."""
 
-    has_files = True
-
     def __init__(self, *receivers):
         self.receivers = list(receivers)
         self.changed = False

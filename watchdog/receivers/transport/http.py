@@ -1,4 +1,4 @@
-"""One POST to one URL, under a total deadline; no redirects, cookies, .netrc or proxies of the environment.
+"""One request to one URL, under a total deadline; no redirects, cookies, .netrc or proxies of the environment.
 
 The status of the response decides. At most 64 KiB of the body are read, unless the caller asks for more; only receivers
 with a closed list of known bodies use it. All modules and certificates needed to send are read when an `Endpoint` is
@@ -69,7 +69,7 @@ class HttpResponse:
 
 
 class Endpoint:
-    """A URL that receives POST requests."""
+    """A URL that receives requests."""
 
     def __init__(self, url: Secret, transport: HttpTransport | None = None) -> None:
         """Parse `url`; without a `transport`, connect without proxy and trust the host's certificate authorities.
@@ -96,7 +96,17 @@ class Endpoint:
         self.host = parts.hostname
         self._is_https = parts.scheme == "https"
         self._port = port or (443 if self._is_https else 80)
-        self._transport = transport or HttpTransport(host_tls_context())
+        self.transport = transport or HttpTransport(host_tls_context())
+
+    def with_path_suffix(self, suffix: str) -> Endpoint:
+        """Return the endpoint with `suffix` appended to the path of the URL."""
+        parts = urllib.parse.urlsplit(self._url)
+        url = parts._replace(path=parts.path.rstrip("/") + suffix).geturl()
+        return Endpoint(Secret(url), self.transport)
+
+    def get(self, headers: Mapping[str, str], deadline_seconds: float) -> HttpResponse:
+        """Send a GET request without a body; return and raise as `post`."""
+        return self._request("GET", None, headers, deadline_seconds, MAX_RESPONSE_BYTES)
 
     def post(
         self,
@@ -113,25 +123,36 @@ class Endpoint:
             DeliveryError: `timeout`, `dns`, `connect`, `tls` or `forbidden_address`, at `deadline_seconds` at the
                 latest.
         """
+        return self._request("POST", body, headers, deadline_seconds, max_bytes)
+
+    def _request(
+        self, method: str, body: bytes | None, headers: Mapping[str, str], deadline_seconds: float, max_bytes: int
+    ) -> HttpResponse:
         deadline = Deadline(deadline_seconds)
         with DeadlineEnforcer(deadline) as enforcer:
-            attempt = _ConnectionAttempt(deadline, enforcer, self._transport.proxy)
+            attempt = _ConnectionAttempt(deadline, enforcer, self.transport.proxy)
             try:
-                return self._exchange(body, headers, attempt, max_bytes)
+                return self._exchange(method, body, headers, attempt, max_bytes)
             except (OSError, TransportError) as error:  # requests.RequestException is an OSError
                 raise self._delivery_error(error, attempt) from None
 
     def _exchange(
-        self, body: bytes, headers: Mapping[str, str], attempt: _ConnectionAttempt, max_bytes: int
+        self,
+        method: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        attempt: _ConnectionAttempt,
+        max_bytes: int,
     ) -> HttpResponse:
-        proxy = self._transport.proxy
+        proxy = self.transport.proxy
         if proxy is not None and is_metadata_host(self.host):  # the proxy connects: only the name can be checked
             raise forbidden_address_error(self.host)
         with requests.Session() as session:
             session.trust_env = False  # no proxy from the environment, no .netrc
             session.headers.clear()
             session.mount(f"{'https' if self._is_https else 'http'}://", _SinglePoolAdapter(self._pool(attempt)))
-            response = session.post(
+            response = session.request(
+                method,
                 self._url,
                 data=body,
                 headers={
@@ -157,7 +178,7 @@ class Endpoint:
     def _pool(self, attempt: _ConnectionAttempt) -> connectionpool.HTTPConnectionPool:
         options: dict[str, Any] = {"attempt": attempt}
         if self._is_https:
-            return _TlsPool(self.host, self._port, ssl_context=self._transport.tls_context, **options)
+            return _TlsPool(self.host, self._port, ssl_context=self.transport.tls_context, **options)
         return _PlainPool(self.host, self._port, **options)
 
     def _delivery_error(self, error: Exception, attempt: _ConnectionAttempt) -> DeliveryError:
