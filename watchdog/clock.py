@@ -69,6 +69,7 @@ def boottime_offset_ns(proc: Path = Path("/proc/self")) -> int:
     return offsets.get("boottime", 0)
 
 
+@functools.cache
 def boot_id() -> str:
     """Return the kernel's id of this boot: CLOCK_BOOTTIME values compare only within one."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

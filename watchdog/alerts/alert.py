@@ -6,10 +6,12 @@ import enum
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from watchdog.alerts.boottimes import Boottimes, wall_time
 from watchdog.alerts.evidence import Evidence, number_to_json
+from watchdog.clock import Now
 from watchdog.errors import document_errors
 from watchdog.rules.language.formats import format_exact
 from watchdog.rules.language.rule import Labels, Severity
@@ -76,9 +78,10 @@ _NUMBERS = ("value", "threshold", "peak")
 class Alert:
     """One firing or resolved instance, with everything that a notification needs.
 
-    `started`, `fired`, `resolved`: wall-clock seconds, for display: when the condition became true, when `for` had
-    passed, when `keep_firing_for` had passed after it became false. `duration_seconds`: from `started` to `resolved` by
-    CLOCK_BOOTTIME, None if unknown. `value`: the newest one; `peak`: the worst since `fired`.
+    `started`, `fired`, `resolved`: wall-clock seconds as noted at the time: when the condition became true, when `for`
+    had passed, when `keep_firing_for` had passed after it became false. `boottimes`: the same by CLOCK_BOOTTIME, None
+    in files of version 0.1.0; `shown_at` makes times for display of them. `duration_seconds`: from `started` to
+    `resolved` by CLOCK_BOOTTIME, None if unknown. `value`: the newest one; `peak`: the worst since `fired`.
     """
 
     rule: str
@@ -101,6 +104,7 @@ class Alert:
     evidence: Evidence | None = None
     threshold_text: str = ""  # the threshold as the rule has it; "" in files of version 0.1.0
     identity: AlertIdentity = AlertIdentity()
+    boottimes: Boottimes | None = None
 
     @property
     def limit(self) -> Limit:
@@ -118,7 +122,43 @@ class Alert:
         document |= {name: number_to_json(document[name]) for name in _NUMBERS}
         document["evidence"] = None if self.evidence is None else self.evidence.to_json()
         document["identity"] = self.identity.to_json()
+        document["boottimes"] = None if self.boottimes is None else self.boottimes.to_json()
         return document
+
+    def resolved_at(self, now: Now, reason: str) -> Self:
+        """Return the alert with its end at `now`."""
+        boottimes = None if self.boottimes is None else replace(self.boottimes, resolved_ns=now.boottime_ns)
+        duration = self.duration_seconds if boottimes is None else boottimes.duration_seconds
+        return replace(
+            self,
+            state=AlertState.RESOLVED,
+            resolved=now.wall,
+            reason=reason,
+            boottimes=boottimes,
+            duration_seconds=duration,
+        )
+
+    def shifted(self, boottime_shift_ns: int) -> Self:
+        """Return the alert of a former boot with its CLOCK_BOOTTIME of this one."""
+        if self.boottimes is None or not boottime_shift_ns:
+            return self
+        return replace(self, boottimes=self.boottimes.shifted(boottime_shift_ns))
+
+    def shown_at(self, present: Now | None) -> Self:
+        """Return the alert with the wall-clock times that it has by the wall clock at `present`.
+
+        Without `boottimes` or `present` the noted times are put in order: no end is before its start.
+        """
+        times = self.boottimes
+        if times is None or present is None:
+            fired = max(self.started, self.fired)
+            return replace(self, fired=fired, resolved=None if self.resolved is None else max(fired, self.resolved))
+        started = wall_time(times.started_ns, self.started, present)
+        fired = max(started, wall_time(times.fired_ns, self.fired, present))
+        resolved = self.resolved
+        if resolved is not None and times.resolved_ns is not None:
+            resolved = max(fired, wall_time(times.resolved_ns, resolved, present))
+        return replace(self, started=started, fired=fired, resolved=resolved)
 
     @classmethod
     def from_json_text(cls, text: str) -> Self:
@@ -149,6 +189,7 @@ class Alert:
                 **{name: float(document[name]) for name in _NUMBERS},
                 "evidence": Evidence.from_json(document.get("evidence")),
                 "identity": AlertIdentity.from_json(document.get("identity")),
+                "boottimes": Boottimes.from_json(document.get("boottimes")),
             }
         )
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 from watchdog.alerts import wording
 from watchdog.alerts.absence import Absence, AbsenceEffect
 from watchdog.alerts.alert import Alert, AlertState, TransitionKind, fingerprint
+from watchdog.alerts.boottimes import Boottimes
 from watchdog.alerts.evidence import Evidence, number_to_json
 from watchdog.alerts.severity_timer import SeverityTimer
 from watchdog.clock import SECOND_NS, Now
@@ -161,13 +162,11 @@ class AlertInstance:
             if severity is None:
                 return None
             reason = self._reason or wording.breach_reason(rule, severity)
-            self.alert = self._alert(rule, severity, reason, host, now.boottime_ns, fired=now.wall, resolved=None)
+            self.alert = self._alert(rule, severity, reason, host, now, resolved=None)
             return TransitionKind.FIRING
         if severity is None:
             reason = self._reason or wording.clear_reason(rule, previous.severity, verdict.reason)
-            self.alert = self._alert(
-                rule, previous.severity, reason, host, now.boottime_ns, fired=previous.fired, resolved=now.wall
-            )
+            self.alert = self._alert(rule, previous.severity, reason, host, now, resolved=now.wall)
             return TransitionKind.RESOLVED
         kind, reason = None, previous.reason
         if severity > previous.severity:
@@ -176,7 +175,7 @@ class AlertInstance:
         elif severity < previous.severity:
             kind = TransitionKind.SEVERITY_LOWERED
             reason = wording.clear_reason(rule, previous.severity, verdict.reason)
-        self.alert = self._alert(rule, severity, reason, host, now.boottime_ns, fired=previous.fired, resolved=None)
+        self.alert = self._alert(rule, severity, reason, host, now, resolved=None)
         return kind
 
     def apply_rule(self, rule: Rule) -> str:
@@ -229,7 +228,8 @@ class AlertInstance:
         }
         if "absence" in document:  # not in files of version 0.1.0
             instance._absence = Absence.from_json(document["absence"], boottime_shift_ns)
-        instance.alert = None if document["alert"] is None else Alert.from_json(document["alert"])
+        if document["alert"] is not None:
+            instance.alert = Alert.from_json(document["alert"]).shifted(boottime_shift_ns)
         instance._evidence = Evidence.from_json(document.get("evidence"))
         if instance.alert is not None:
             instance._evidence, instance._saved_peak = instance.alert.evidence, instance.alert.peak
@@ -242,14 +242,14 @@ class AlertInstance:
         severity: Severity,
         reason: str,
         host: str,
-        at_ns: int,
+        now: Now,
         *,
-        fired: float,
         resolved: float | None,
     ) -> Alert:
         worst = max if rule.thresholds.above or self.labels == OVERFLOW_LABELS else min
         peak = self._value if self.alert is None else worst(self.alert.peak, self._value)
-        since = (at_ns - self._since_ns) / SECOND_NS
+        since = (now.boottime_ns - self._since_ns) / SECOND_NS
+        boottimes = self._boottimes(now, resolved)
         return Alert(
             rule=rule.id,
             labels=self.labels,
@@ -262,7 +262,7 @@ class AlertInstance:
             threshold_text=wording.fire_text(rule, severity),
             peak=peak,
             started=self._started,
-            fired=fired,
+            fired=now.wall if self.alert is None else self.alert.fired,
             resolved=resolved,
             reason=reason,
             receivers=rule.receivers,
@@ -270,7 +270,15 @@ class AlertInstance:
             format=wording.value_format(rule),
             duration_seconds=None if resolved is None else since,
             evidence=self._evidence,
+            boottimes=boottimes,
         )
+
+    def _boottimes(self, now: Now, resolved: float | None) -> Boottimes | None:
+        resolved_ns = None if resolved is None else now.boottime_ns
+        if self.alert is None:
+            return Boottimes(self._since_ns, now.boottime_ns, resolved_ns)
+        former = self.alert.boottimes
+        return None if former is None else replace(former, resolved_ns=resolved_ns)
 
     def _summary(self, rule: Rule, severity: Severity, host: str, peak: float, since: float) -> str:
         try:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from watchdog.alerts import wording
-from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind
+from watchdog.alerts.alert import Alert, Transition, TransitionKind
 from watchdog.alerts.instance import AlertInstance
 from watchdog.clock import Now
 from watchdog.errors import DocumentError
@@ -45,7 +45,7 @@ class Lifecycle:
         passed_ns = 0 if self._at_ns is None else now.boottime_ns - self._at_ns
         self._at_ns = now.boottime_ns
         self._needing_evidence = {}
-        transitions = self._resolve_retired(now.wall)
+        transitions = self._resolve_retired(now)
         unjudged = dict(self._instances)
         for verdict in verdicts:
             key = verdict.rule.id, verdict.labels
@@ -166,10 +166,9 @@ class Lifecycle:
             self._removed.add(instance.fingerprint)
         return [Transition(kind, instance.alert)] if kind is not None and instance.alert is not None else []
 
-    def _resolve_retired(self, wall: float) -> list[Transition]:
+    def _resolve_retired(self, now: Now) -> list[Transition]:
         transitions = [
-            Transition(TransitionKind.RESOLVED, replace(alert, state=AlertState.RESOLVED, resolved=wall, reason=reason))
-            for alert, reason in self._retired
+            Transition(TransitionKind.RESOLVED, alert.resolved_at(now, reason)) for alert, reason in self._retired
         ]
         self._removed.update(alert.fingerprint for alert, _ in self._retired)
         self._retired = []

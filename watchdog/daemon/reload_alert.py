@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from watchdog import sanitize
 from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
+from watchdog.alerts.boottimes import Boottimes
 from watchdog.clock import Now
 from watchdog.errors import ConfigError, WatchdogError
 from watchdog.rules.language.rule import Severity
@@ -67,7 +68,7 @@ class ReloadAlert:
             if former is None:
                 return []
             self._alert = None
-            end = replace(former, state=AlertState.RESOLVED, resolved=now.wall, value=0.0, reason=RELOAD_ACCEPTED)
+            end = replace(former.resolved_at(now, RELOAD_ACCEPTED), value=0.0)
             return [Transition(TransitionKind.RESOLVED, end)]
         self._alert = self._firing_alert(self.refusal, now, former)
         return [] if former is not None else [Transition(TransitionKind.FIRING, self._alert)]
@@ -93,4 +94,5 @@ class ReloadAlert:
             reason="the files have problems: see the log, or run bpf-watchdog check",
             receivers=self._receivers,
             runbook=None,
+            boottimes=former.boottimes if former else Boottimes(now.boottime_ns, now.boottime_ns),
         )

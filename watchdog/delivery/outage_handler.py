@@ -53,10 +53,9 @@ class OutageHandler:
         `firing`: the firing alerts of rules, by fingerprint.
         """
         refused = [document for document in saved.outages.alerts if DOCUMENT_KEY in document]
-        unreadable = self._recipient_refused.restore(refused)
-        unreadable += self._receiver_down.restore(
-            document for document in saved.outages.alerts if DOCUMENT_KEY not in document
-        )
+        unreadable = self._recipient_refused.restore(refused, saved.boottime_shift_ns)
+        down = (document for document in saved.outages.alerts if DOCUMENT_KEY not in document)
+        unreadable += self._receiver_down.restore(down, saved.boottime_shift_ns)
         self._local_log.restore(self._receiver_down.alerts_by_receiver(), now.boottime_ns)
         progress = {str(document.get("receiver")): document for document in saved.outages.progress}
         groups: dict[str, list[JsonDocument]] = {name: [] for name in progress}

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
+from watchdog.alerts.boottimes import Boottimes
 from watchdog.clock import SECOND_NS, Now
 from watchdog.config.durations import format_duration
 from watchdog.delivery.health import Outage, down_receivers
@@ -48,8 +49,7 @@ class ReceiverDownAlerts:
         for name, alert in list(self._firing.items()):
             if name not in outages or name not in self._receivers:
                 reason = RECEIVER_RECOVERED if name in self._receivers else RECEIVER_REMOVED
-                resolved = replace(alert, state=AlertState.RESOLVED, resolved=now.wall, reason=reason)
-                transitions.append(Transition(TransitionKind.RESOLVED, resolved))
+                transitions.append(Transition(TransitionKind.RESOLVED, alert.resolved_at(now, reason)))
                 del self._firing[name]
                 self._changes[alert.fingerprint] = None
         for name, outage in self.down_receivers(outages, now.boottime_ns).items():
@@ -86,7 +86,7 @@ class ReceiverDownAlerts:
         changes, self._changes = self._changes, {}
         return list(changes.items())
 
-    def restore(self, saved: Iterable[Mapping[str, Any]]) -> int:
+    def restore(self, saved: Iterable[Mapping[str, Any]], boottime_shift_ns: int = 0) -> int:
         """Restore the alerts that a former daemon saved, without transitions; return the number of unreadable ones."""
         unreadable = 0
         for document in saved:
@@ -96,7 +96,9 @@ class ReceiverDownAlerts:
             except DocumentError:
                 unreadable += 1
                 continue
-            self._firing[name] = replace(alert, receivers=self._others(name))
+            self._firing[name] = replace(alert.shifted(boottime_shift_ns), receivers=self._others(name))
+            if boottime_shift_ns:
+                self._mark_changed(name, self._firing[name])
         return unreadable
 
     def _mark_changed(self, name: str, alert: Alert) -> None:
@@ -125,6 +127,7 @@ class ReceiverDownAlerts:
             receivers=self._others(name),
             runbook=None,
             format="seconds",
+            boottimes=Boottimes(outage.since_ns, now.boottime_ns),
         )
 
 

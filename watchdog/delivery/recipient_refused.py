@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind, fingerprint
+from watchdog.alerts.boottimes import Boottimes
 from watchdog.clock import Now
 from watchdog.errors import DocumentError, document_errors
 from watchdog.rules.language.rule import Severity
@@ -39,8 +40,7 @@ class RecipientRefusedAlerts:
             if name in self._receivers and refusals.get(name) != "":
                 continue
             reason = ALL_REACHED if name in self._receivers else RECEIVER_REMOVED
-            resolved = replace(alert, state=AlertState.RESOLVED, resolved=now.wall, reason=reason)
-            transitions.append(Transition(TransitionKind.RESOLVED, resolved))
+            transitions.append(Transition(TransitionKind.RESOLVED, alert.resolved_at(now, reason)))
             del self._firing[name]
             self._changes[alert.fingerprint] = None
         for name, refusal in refusals.items():
@@ -71,7 +71,7 @@ class RecipientRefusedAlerts:
         changes, self._changes = self._changes, {}
         return list(changes.items())
 
-    def restore(self, saved: Iterable[Mapping[str, Any]]) -> int:
+    def restore(self, saved: Iterable[Mapping[str, Any]], boottime_shift_ns: int = 0) -> int:
         """Restore the alerts that a former daemon saved, without transitions; return the number of unreadable ones."""
         unreadable = 0
         for document in saved:
@@ -81,7 +81,9 @@ class RecipientRefusedAlerts:
             except DocumentError:
                 unreadable += 1
                 continue
-            self._firing[name] = replace(alert, receivers=self._others(name))
+            self._firing[name] = replace(alert.shifted(boottime_shift_ns), receivers=self._others(name))
+            if boottime_shift_ns:
+                self._mark_changed(name)
         return unreadable
 
     def _mark_changed(self, name: str) -> None:
@@ -109,4 +111,5 @@ class RecipientRefusedAlerts:
             reason="a recipient was refused for good",
             receivers=self._others(name),
             runbook=None,
+            boottimes=Boottimes(now.boottime_ns, now.boottime_ns),
         )

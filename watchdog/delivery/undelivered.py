@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from watchdog.alerts.alert import Alert
+from watchdog.clock import boot_id
 from watchdog.errors import DocumentError
 from watchdog.receivers.render import notification_text
 from watchdog.routing.notification import Notification
@@ -51,6 +52,7 @@ def describe_queue(database: Database, receiver: str) -> str:
 def _parse_notifications(bodies: Iterable[str]) -> Iterator[Notification]:
     for body in bodies:
         try:
-            yield Notification.from_json_text(body)
+            notification = Notification.from_json_text(body)
         except DocumentError:
             continue  # damaged on disk: the outbox discards and counts it when its turn comes
+        yield notification if notification.boot_id == boot_id() else notification.without_boottimes()

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from watchdog.alerts.alert import Alert
-from watchdog.clock import SECOND_NS, Clock
+from watchdog.clock import SECOND_NS, Clock, Now, boot_id
 from watchdog.delivery.health import Outage, ReceiverHealth
 from watchdog.errors import (
     ConfigError,
@@ -249,7 +249,7 @@ class Worker:
     def _rendering_error(self, attempt: DeliveryAttempt) -> str | None:
         # Returns None if rendering works, so that something else must have failed.
         try:
-            self._receiver.render(attempt.notification)
+            self._receiver.render(self._marked(attempt))
         except DeliveryError as error:
             return str(error)
         except Exception as error:  # noqa: BLE001 - as in _attempt
@@ -279,7 +279,7 @@ class Worker:
         return self._sent(attempt, f"ok, with the fallback text: {text}")
 
     def _marked(self, attempt: DeliveryAttempt) -> Notification:
-        notification = attempt.notification
+        notification = attempt.notification.shown_at(Now.read(self._clock), boot_id())
         if not attempt.open_attempts or self._receiver.joins_copies:
             return notification
         detail = f"{notification.reason_detail}; {POSSIBLE_COPY}" if notification.reason_detail else POSSIBLE_COPY

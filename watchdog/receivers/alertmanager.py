@@ -5,6 +5,10 @@ again before that time. Members share the list of sent notifications, but not th
 from us. A notification is delivered when one member has accepted it. A member that is down delays no other member; it
 gets the alerts that it missed when it is back.
 
+Times are kept by CLOCK_BOOTTIME and written by the clock of the member where this host's is far from it: an `endsAt`
+that lies in the member's past would end a firing alert, one in its future would keep an ended one. The member's clock
+is known from the field Date of its answers (RFC 9110 §6.6.1).
+
 Source: prometheus/alertmanager, api/v2/openapi.yaml (postableAlerts), types/types.go (Alert.Merge: the newest alert
 wins); prometheus/prometheus, rules/manager.go (endsAt four intervals ahead).
 """
@@ -16,10 +20,11 @@ import queue
 import re
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from watchdog.alerts.alert import Alert
-from watchdog.clock import SECOND_NS, Clock, SystemClock
+from watchdog.clock import SECOND_NS, Clock, Now, SystemClock, boot_id
 from watchdog.config.document import Table
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError, DeliveryErrorReason
@@ -36,7 +41,28 @@ _MORE_THAN_A_BASE = re.compile(r"/api/v[0-9]+(?:/|$)|[?#]")
 _GIVE_THE_BASE = f"give the URL of the Alertmanager without query and without {API_PATH}, which is appended to it"
 _HEADERS = {"Content-Type": "application/json"}
 
+_MAX_SKEW_SECONDS = 30.0  # of the two clocks; more is a clock that is wrong, or was set
+
 _PostOutcomes = queue.SimpleQueue[DeliveryError | None]  # the error of one post, None if it was accepted
+
+
+@dataclass(frozen=True, slots=True)
+class _PostableAlert:
+    """One alert for the API; `starts_ns`, `ends_ns`: CLOCK_BOOTTIME."""
+
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    starts_ns: int
+    ends_ns: int
+
+    def to_json(self, clock_offset: float) -> dict[str, Any]:
+        """Return the document; `clock_offset`: wall clock less CLOCK_BOOTTIME, in seconds."""
+        return {
+            "labels": self.labels,
+            "annotations": self.annotations,
+            "startsAt": _rfc3339(self.starts_ns, clock_offset),
+            "endsAt": _rfc3339(self.ends_ns, clock_offset),
+        }
 
 
 class Alertmanager(Receiver):
@@ -58,7 +84,7 @@ class Alertmanager(Receiver):
             _ClusterMember(endpoint, clock, self.alert_expiry_seconds, self.timeout_seconds) for endpoint in endpoints
         ]
         self._clock = clock
-        self._posted_alerts: dict[str, dict[str, Any]] = {}  # firing alerts as posted, by fingerprint
+        self._posted_alerts: dict[str, _PostableAlert] = {}  # firing alerts as posted, by fingerprint
 
     @classmethod
     def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
@@ -83,7 +109,7 @@ class Alertmanager(Receiver):
 
     def render(self, notification: Notification) -> bytes:
         """Return the JSON array of alerts."""
-        return _body(self._alerts(notification))
+        return _body(self._alerts(notification), _clock_offset(Now.read(self._clock)))
 
     def send(self, notification: Notification, deadline_seconds: float) -> None:
         """Post the alerts to all members; they are delivered when one member has accepted them."""
@@ -99,13 +125,19 @@ class Alertmanager(Receiver):
     def refresh(self, alerts: Sequence[Alert], host: str, deadline_seconds: float) -> None:
         """Post `alerts` again with a later `endsAt`."""
         if alerts:
-            now = self._clock.wall()
-            self.send(
-                Notification(
-                    "refresh", self.name, alerts[0].rule, NotificationReason.REFRESH, tuple(alerts), now, host
-                ),
-                deadline_seconds,
+            now, boot = Now.read(self._clock), boot_id()
+            notification = Notification(
+                "refresh",
+                self.name,
+                alerts[0].rule,
+                NotificationReason.REFRESH,
+                tuple(alerts),
+                now.wall,
+                host,
+                created_ns=now.boottime_ns,
+                boot_id=boot,
             )
+            self.send(notification.shown_at(now, boot), deadline_seconds)
 
     def destination(self) -> str:
         """Return the names of the hosts."""
@@ -116,7 +148,7 @@ class Alertmanager(Receiver):
         for member in self._members:
             member.close()
 
-    def _post_to_all(self, alerts: list[dict[str, Any]], deadline: Deadline) -> None:
+    def _post_to_all(self, alerts: list[_PostableAlert], deadline: Deadline) -> None:
         outcomes: _PostOutcomes = queue.SimpleQueue()
         for member in self._members:
             member.enqueue(alerts, outcomes)
@@ -132,29 +164,31 @@ class Alertmanager(Receiver):
             failures.append(failure)
         raise _combine_errors(failures)
 
-    def _alerts(self, notification: Notification) -> list[dict[str, Any]]:
+    def _alerts(self, notification: Notification) -> list[_PostableAlert]:
         return [
             document
             for alert in notification_text.worst_first(notification.alerts)
             for document in self._with_former(alert, notification)
         ]
 
-    def _with_former(self, alert: Alert, notification: Notification) -> Iterator[dict[str, Any]]:
+    def _with_former(self, alert: Alert, notification: Notification) -> Iterator[_PostableAlert]:
         """Yield `alert`, then the end of its former severity: an alert with other labels is a new alert there."""
         current = self._alert(alert, notification)
         yield current
         former = self._posted_alerts.get(alert.fingerprint)
-        if former is not None and former["labels"] != current["labels"]:
-            yield {**former, "endsAt": notification_text.rfc3339(self._clock.wall())}
+        if former is not None and former.labels != current.labels:
+            yield replace(former, ends_ns=max(former.starts_ns, self._clock.boottime_ns()))
 
-    def _alert(self, alert: Alert, notification: Notification) -> dict[str, Any]:
-        ends = self._clock.wall() + self.alert_expiry_seconds if alert.resolved is None else alert.resolved
-        return {
-            "labels": prometheus.prometheus_labels(alert, notification),
-            "annotations": prometheus.prometheus_annotations(alert, notification),
-            "startsAt": notification_text.rfc3339(alert.fired),
-            "endsAt": notification_text.rfc3339(ends),
-        }
+    def _alert(self, alert: Alert, notification: Notification) -> _PostableAlert:
+        now = Now.read(self._clock)
+        offset = _clock_offset(now)
+        ends = now.wall + self.alert_expiry_seconds if alert.resolved is None else alert.resolved
+        return _PostableAlert(
+            prometheus.prometheus_labels(alert, notification),
+            prometheus.prometheus_annotations(alert, notification),
+            starts_ns=round((alert.fired - offset) * SECOND_NS),
+            ends_ns=round((max(alert.fired, ends) - offset) * SECOND_NS),
+        )
 
     def _remember(self, notification: Notification) -> None:
         for alert in notification.alerts:
@@ -181,13 +215,14 @@ class _ClusterMember:
         self._timeout_seconds = timeout_seconds
         self._expiry_ns = round(alert_expiry_seconds * SECOND_NS)
         self._changed = threading.Condition()
-        self._pending: dict[str, tuple[int, dict[str, Any]]] = {}  # by labels: expiry (CLOCK_BOOTTIME ns) and alert
+        self._pending: dict[str, tuple[int, _PostableAlert]] = {}  # by labels: expiry (CLOCK_BOOTTIME ns) and alert
         self._waiting: list[_PostOutcomes] = []  # queues that get the outcome of the next post
         self._pause_seconds = RETRY_SECONDS
         self._closing = False
         self._thread: threading.Thread | None = None
+        self._learned_offset: float | None = None  # of the member's clock, as `_clock_offset`
 
-    def enqueue(self, alerts: list[dict[str, Any]], outcomes: _PostOutcomes) -> None:
+    def enqueue(self, alerts: list[_PostableAlert], outcomes: _PostOutcomes) -> None:
         """Add `alerts` to the pending ones and put the outcome of the next post into `outcomes`; return at once."""
         expires_ns = self._clock.boottime_ns() + self._expiry_ns
         with self._changed:
@@ -202,7 +237,7 @@ class _ClusterMember:
                 self._thread = threading.Thread(target=self._run, name=f"alertmanager-{self.host}", daemon=True)
                 self._thread.start()
 
-    def discard(self, alerts: list[dict[str, Any]]) -> None:
+    def discard(self, alerts: list[_PostableAlert]) -> None:
         """Remove `alerts` from the pending ones, except those that a newer state has replaced."""
         with self._changed:
             for alert in alerts:
@@ -239,9 +274,9 @@ class _ClusterMember:
             for outcomes in waiting:
                 outcomes.put(failure)
 
-    def _post(self, alerts: list[dict[str, Any]]) -> DeliveryError | None:
+    def _post(self, alerts: list[_PostableAlert]) -> DeliveryError | None:
         try:
-            answer = self._endpoint.post(_body(alerts), _HEADERS, self._timeout_seconds)
+            answer = self._post_by_its_clock(alerts)
             http.raise_for_status(answer, self.host)
             if answer.body.strip():  # api/v2/openapi.yaml, postAlerts: the answer 200 has no schema
                 return http.undocumented_answer(self.host, answer.status, "an empty body")
@@ -251,13 +286,37 @@ class _ClusterMember:
             return DeliveryError(DeliveryErrorReason.INTERNAL, type(error).__name__, retryable=True)
         return None
 
+    def _post_by_its_clock(self, alerts: list[_PostableAlert]) -> http.HttpResponse:
+        # Posts again, with other times, if the answer shows that the member's clock is another one.
+        offset = self._offset()
+        answer = self._endpoint.post(_body(alerts, offset), _HEADERS, self._timeout_seconds)
+        if answer.date is None:
+            return answer
+        self._learned_offset = answer.date - self._clock.boottime_ns() / SECOND_NS
+        if abs(self._learned_offset - offset) <= _MAX_SKEW_SECONDS:
+            return answer
+        return self._endpoint.post(_body(alerts, self._learned_offset), _HEADERS, self._timeout_seconds)
 
-def _labels_key(alert: dict[str, Any]) -> str:
-    return json.dumps(alert["labels"], sort_keys=True)
+    def _offset(self) -> float:
+        own, learned = _clock_offset(Now.read(self._clock)), self._learned_offset
+        return own if learned is None or abs(learned - own) <= _MAX_SKEW_SECONDS else learned
 
 
-def _body(alerts: list[dict[str, Any]]) -> bytes:
-    return json.dumps(alerts, ensure_ascii=False, separators=(",", ":")).encode()
+def _labels_key(alert: _PostableAlert) -> str:
+    return json.dumps(alert.labels, sort_keys=True)
+
+
+def _body(alerts: list[_PostableAlert], clock_offset: float) -> bytes:
+    documents = [alert.to_json(clock_offset) for alert in alerts]
+    return json.dumps(documents, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _clock_offset(now: Now) -> float:
+    return now.wall - now.boottime_ns / SECOND_NS
+
+
+def _rfc3339(at_ns: int, clock_offset: float) -> str:
+    return notification_text.rfc3339(round(at_ns / SECOND_NS + clock_offset, 3))
 
 
 def _combine_errors(failures: list[DeliveryError]) -> DeliveryError:

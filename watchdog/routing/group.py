@@ -28,7 +28,7 @@ class NotificationGroup:
         self.unsent_since_ns: int | None = None
         self.last_notification_ns: int | None = None
         self._timing = timing
-        self._started = 0.0  # of the first alert that waits for its first notification, wall clock
+        self._started_ns = 0  # of the first alert that waits for its first notification
         self._is_critical = False
         self._urgent_news = UrgentNews()
 
@@ -46,7 +46,7 @@ class NotificationGroup:
         timing = GroupTiming(*document["group_timing"]) if "group_timing" in document else default_timing
         group = cls(timing, None if labels is None else tuple((name, value) for name, value in labels))
         for saved in document["members"]:
-            member = GroupMember.from_json(saved)
+            member = GroupMember.from_json(saved, boottime_shift_ns)
             group.members[member.alert.fingerprint] = member
         group.unsent_since_ns = _shifted(document["unsent_since_ns"], boottime_shift_ns)
         group.last_notification_ns = _shifted(document["last_notification_ns"], boottime_shift_ns)
@@ -75,9 +75,10 @@ class NotificationGroup:
         unsent = [member for member in self.members.values() if member.needs_notification]
         for member in self.members.values():
             self._update_urgency(member, at_ns)
-        self._started = min(
-            (member.alert.started for member in unsent if member.notified_severity is None), default=0.0
-        )
+        starts_ns = [
+            one.alert.boottimes.started_ns for one in unsent if one.alert.boottimes and not one.notified_severity
+        ]
+        self._started_ns = min(starts_ns, default=at_ns)
         self._is_critical = any(member.alert.severity is Severity.CRITICAL for member in unsent)
         timings = {group_timing_of(member.alert) for member in unsent or self._routed_members()}
         if timings:
@@ -109,10 +110,10 @@ class NotificationGroup:
             changed |= member.correct(knowledge.alerts.get((receiver, fingerprint)))
         return changed
 
-    def is_due(self, at_ns: int, delay_of: Callable[[int, float], int]) -> bool:
+    def is_due(self, at_ns: int, delay_of: Callable[[int, int], int]) -> bool:
         """Return whether a notification is due.
 
-        `delay_of(unsent_since_ns, started)`: the additional delay in ns, see `Jitter.delay_ns`; none if an alert is
+        `delay_of(unsent_since_ns, started_ns)`: the additional delay in ns, see `Jitter.delay_ns`; none if an alert is
         critical.
         """
         if self.unsent_since_ns is None:
@@ -126,7 +127,7 @@ class NotificationGroup:
         else:
             due_ns = max(self.unsent_since_ns, self.last_notification_ns + self._timing.group_interval_ns)
             due_ns = min(due_ns, self._urgent_due_ns(self.last_notification_ns, at_ns) or due_ns)
-        return at_ns >= due_ns + (0 if self._is_critical else delay_of(self.unsent_since_ns, self._started))
+        return at_ns >= due_ns + (0 if self._is_critical else delay_of(self.unsent_since_ns, self._started_ns))
 
     def _update_urgency(self, member: GroupMember, at_ns: int) -> None:
         if not member.is_urgent:

@@ -126,9 +126,9 @@ class GroupMember:
         }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> GroupMember:
+    def from_json(cls, document: Mapping[str, Any], boottime_shift_ns: int = 0) -> GroupMember:
         """Return the member that `to_json` wrote, in this version or one with `is_notified_firing` alone."""
-        alert = Alert.from_json(document["alert"])
+        alert = Alert.from_json(document["alert"]).shifted(boottime_shift_ns)
         highest, unsent = document.get("highest"), document.get("unsent_firing")
         notified = _severity_from_json(document["notified_severity"])
         known = _severity_from_json(document.get("known_severity"))
@@ -139,7 +139,7 @@ class GroupMember:
             notified,
             known,
             None if highest is None else (Severity(highest[0]), float(highest[1]), str(highest[2])),
-            None if unsent is None else Alert.from_json(unsent),
+            None if unsent is None else Alert.from_json(unsent).shifted(boottime_shift_ns),
             is_end_notified=bool(document.get("is_end_notified")),
             identity=None if known is None else _identity_from_json(document, alert),
         )

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from watchdog.alerts.alert import Alert, AlertState, Transition, TransitionKind
-from watchdog.clock import Now
+from watchdog.alerts.alert import Alert, Transition, TransitionKind
+from watchdog.clock import Now, boot_id
 from watchdog.config.settings import RoutingSettings
 from watchdog.errors import DocumentError, document_errors
 from watchdog.routing.flapping import FlappingDetector
@@ -157,7 +156,7 @@ class Grouping:
         self._router = Router(routing, routes, self._router.existing_receivers if receivers is None else receivers)
         if receivers is not None:
             self._drop_groups(key for key in self._groups if key[0] not in receivers)
-        self._jitter.restart(now, routing.jitter_ns)
+        self._jitter.restart(now.boottime_ns, routing.jitter_ns)
         self._reconcile(firing, now)
         for key, group in self._groups.items():
             self._update_schedule(key, group, now.boottime_ns)
@@ -245,7 +244,7 @@ class Grouping:
             self._flapping.record_firing(alert, now.boottime_ns)
         elif transition.kind is TransitionKind.SEVERITY_RAISED:
             self._flapping.record_raised(alert, now.boottime_ns)
-        yield from self._route(alert, now.wall, has_begun=has_begun)
+        yield from self._route(alert, now, has_begun=has_begun)
         is_flapping = self._flapping.is_flapping_fast(alert, now.boottime_ns)
         for key in self._keys_of.get(alert.fingerprint, ()):
             self._groups[key].members[alert.fingerprint].is_flapping = is_flapping
@@ -270,15 +269,15 @@ class Grouping:
                 if member.is_end_notified:
                     self._remove(key, fingerprint)
                 elif member.alert.resolved is None:
-                    member.alert = _ended(member.alert, now.wall, NO_LONGER_ACTIVE)
+                    member.alert = member.alert.resolved_at(now, NO_LONGER_ACTIVE)
                 else:
                     continue
                 changed.add(key)
         for alert in firing.values():
-            changed.update(self._route(alert, now.wall))
+            changed.update(self._route(alert, now))
         self._mark_changed(changed, now.boottime_ns)
 
-    def _route(self, alert: Alert, wall: float, *, has_begun: bool = False) -> Iterator[ReceiverGroupKey]:
+    def _route(self, alert: Alert, now: Now, *, has_begun: bool = False) -> Iterator[ReceiverGroupKey]:
         # Updates the groups of a firing alert; yields the keys of those that changed. With `has_begun` it has just
         # begun to fire: an end not yet sent is replaced by the new beginning.
         wanted = {destination.receiver: destination for destination in self._destinations(alert)}
@@ -290,7 +289,7 @@ class Grouping:
                 self._remove(key, alert.fingerprint)
                 yield key
             else:
-                yield from self._end_here(key, alert, wall)
+                yield from self._end_here(key, alert, now)
         for destination in wanted.values():
             self._join(destination, alert.fingerprint).members[alert.fingerprint] = GroupMember(alert)
             yield destination.key
@@ -313,7 +312,7 @@ class Grouping:
             self._join(destination, alert.fingerprint).adopt_member(member, group)
             yield destination.key
 
-    def _end_here(self, key: ReceiverGroupKey, alert: Alert, wall: float) -> Iterator[ReceiverGroupKey]:
+    def _end_here(self, key: ReceiverGroupKey, alert: Alert, now: Now) -> Iterator[ReceiverGroupKey]:
         # The alert fires, but no longer for the receiver of `key`: a firing notification is followed by a resolved one.
         member = self._groups[key].members[alert.fingerprint]
         if member.alert.resolved is not None:
@@ -322,9 +321,9 @@ class Grouping:
             self._remove(key, alert.fingerprint)
         elif member.alert.severity != alert.severity:
             label = alert.severity.label
-            member.alert = _ended(member.alert, wall, f"{label} now, no longer routed to this receiver")
+            member.alert = member.alert.resolved_at(now, f"{label} now, no longer routed to this receiver")
         else:
-            member.alert = _ended(member.alert, wall, NO_LONGER_ROUTED)
+            member.alert = member.alert.resolved_at(now, NO_LONGER_ROUTED)
         yield key
 
     def _join(self, destination: Destination, fingerprint: str) -> NotificationGroup:
@@ -372,6 +371,8 @@ class Grouping:
             reason,
             tuple(self._flapping.mark_flapping(alert, now.boottime_ns) for alert in alerts),
             created=now.wall,
+            created_ns=now.boottime_ns,
+            boot_id=boot_id(),
             host=self.host,
             group_labels=group.group_labels,
         )
@@ -382,7 +383,3 @@ class Grouping:
             if alert.fingerprint not in group.members:
                 self._leave(key, alert.fingerprint)
         self._update_schedule(key, group, at_ns)
-
-
-def _ended(alert: Alert, wall: float, reason: str) -> Alert:
-    return replace(alert, state=AlertState.RESOLVED, resolved=wall, reason=reason)

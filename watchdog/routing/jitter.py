@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
-from watchdog.clock import SECOND_NS, Now
+from watchdog.clock import SECOND_NS
 
 SETTLING_SECONDS = 15
 
@@ -26,18 +26,18 @@ class Jitter:
     def __init__(self, share: float) -> None:
         """Use `share`, in [0, 1), of the configured jitter; no delay before `restart` is called."""
         self._share = share
-        self._began = Now(0, 0.0)
+        self._began_ns = 0
         self._delay_ns = 0
 
-    def restart(self, now: Now, jitter_ns: int) -> None:
+    def restart(self, at_ns: int, jitter_ns: int) -> None:
         """Record that the daemon has started or reloaded its rules; `jitter_ns`: the configured maximum."""
-        self._began = now
+        self._began_ns = at_ns
         self._delay_ns = int(jitter_ns * self._share)
 
-    def delay_ns(self, unsent_since_ns: int, started: float) -> int:
+    def delay_ns(self, unsent_since_ns: int, started_ns: int) -> int:
         """Return the additional delay in ns of a notification.
 
-        `unsent_since_ns`: CLOCK_BOOTTIME since when it waits; `started`: wall clock when its first alert became true.
+        `unsent_since_ns`, `started_ns`: CLOCK_BOOTTIME since when it waits, and when its first alert became true.
         """
-        passed_seconds = (unsent_since_ns - self._began.boottime_ns) / SECOND_NS, started - self._began.wall
+        passed_seconds = [(at_ns - self._began_ns) / SECOND_NS for at_ns in (unsent_since_ns, started_ns)]
         return self._delay_ns if any(0 <= seconds < SETTLING_SECONDS for seconds in passed_seconds) else 0

@@ -5,10 +5,12 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Self
 
 from watchdog.alerts.alert import Alert
+from watchdog.alerts.boottimes import wall_time
+from watchdog.clock import Now
 from watchdog.errors import document_errors
 from watchdog.rules.language.rule import Labels
 
@@ -42,6 +44,7 @@ class Notification:
     `group_labels` in braces, or `DIGEST_GROUP_KEY`. `alerts`: at least one; every alert of the group that fires, and
     those that have resolved since its previous notification. `created`: wall-clock seconds. `group_labels`: the labels
     that the alerts share by their grouping, None: grouped by rule. `reason_detail`: words on the reason, mostly "".
+    `created_ns`: CLOCK_BOOTTIME of the boot `boot_id`, to which the `boottimes` of the alerts belong; None: not known.
     """
 
     id: str
@@ -54,6 +57,8 @@ class Notification:
     is_test: bool = False
     group_labels: Labels | None = None
     reason_detail: str = ""
+    created_ns: int | None = None
+    boot_id: str = ""
 
     @property
     def status(self) -> str:
@@ -64,6 +69,25 @@ class Notification:
     def reason_text(self) -> str:
         """Return `reason` with its detail, in words for people."""
         return describe_reason(self.reason, self.reason_detail)
+
+    def shown_at(self, present: Now, present_boot_id: str) -> Self:
+        """Return the notification with all times by the wall clock at `present`, which may have stepped since it fired.
+
+        One of a former boot has the times of the clock at its creation.
+        """
+        if self.created_ns is None:
+            return replace(self, alerts=tuple(alert.shown_at(None) for alert in self.alerts))
+        if self.boot_id != present_boot_id:
+            present = Now(self.created_ns, self.created)
+        created = wall_time(self.created_ns, self.created, present)
+        return replace(self, created=created, alerts=tuple(alert.shown_at(present) for alert in self.alerts))
+
+    def without_boottimes(self) -> Self:
+        """Return the notification with the times of its creation alone, to be combined with one of another boot."""
+        shown = self.shown_at(Now(0, 0.0), "")
+        return replace(
+            shown, created_ns=None, boot_id="", alerts=tuple(replace(one, boottimes=None) for one in shown.alerts)
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return a document for `json` and `from_json`; bytes that are not UTF-8 stay surrogate-escaped.

@@ -115,6 +115,7 @@ def _alerts(body: str) -> Iterator[dict[str, Any]]:
 
 def _dumps(alert: Alert) -> str:
     document = alert.to_json()
+    document["boottimes"] = None  # of this boot: the row can be read in any later one
     document.pop("evidence", None)  # it was sent with the firing notification, and takes most of the space
     return json.dumps(document, separators=(",", ":"))
 

@@ -287,7 +287,7 @@ def merge_notifications(notifications: Iterable[Notification]) -> Notification:
     It keeps the id of the oldest. Its reason stays `FIRST` while an alert of it fires, and is `REPEAT` only if all of
     them are repeats.
     """
-    first, *later = notifications
+    first, *later = _of_one_boot(list(notifications))
     alerts = {alert.fingerprint: alert for alert in first.alerts}
     merged = first
     for notification in later:
@@ -298,6 +298,11 @@ def merge_notifications(notifications: Iterable[Notification]) -> Notification:
     if first.reason is NotificationReason.FIRST and merged.status == "firing":
         merged = _with_reason_of(first, merged)
     return merged
+
+
+def _of_one_boot(notifications: list[Notification]) -> list[Notification]:
+    newest = notifications[-1].boot_id
+    return [one if one.boot_id == newest else one.without_boottimes() for one in notifications]
 
 
 def _with_reason_of(origin: Notification, notification: Notification) -> Notification:

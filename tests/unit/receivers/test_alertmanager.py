@@ -170,7 +170,7 @@ def test_pending_alerts_are_limited_to_the_newest(cluster, make_alert, make_noti
             make_alert(labels=(("pid", f"{number}.{each}"),), fingerprint=f"{number}.{each}") for each in range(20)
         ]
         receiver.send(make_notification(*alerts), 10.0)
-    pending = [alert["labels"]["pid"] for _, alert in receiver._members[0]._pending.values()]
+    pending = [alert.labels["pid"] for _, alert in receiver._members[0]._pending.values()]
     assert (len(pending), pending[0], pending[-1]) == (1_000, "10.0", "59.19")
     hung.answering.set()
 

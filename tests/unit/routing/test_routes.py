@@ -8,6 +8,7 @@ import pytest
 
 import factories
 from watchdog.alerts.alert import AlertIdentity, AlertState, Transition, TransitionKind
+from watchdog.alerts.boottimes import Boottimes
 from watchdog.clock import Now
 from watchdog.config.document import Document
 from watchdog.config.settings import GroupTiming, read_settings
@@ -52,6 +53,7 @@ def make_alert(rule="storm", severity=WARNING, receivers=None, fired=WALL, **lab
         receivers=receivers,
         started=fired,
         fired=fired,
+        boottimes=Boottimes(round((fired - WALL) * SECOND_NS), round((fired - WALL) * SECOND_NS)),
         reason="value above 100",
     )
 

@@ -69,7 +69,7 @@ def detail_lines(alert: Alert, notification: Notification) -> list[str]:
 def fact_lines(alert: Alert, notification: Notification) -> list[str]:
     """Return the facts: value and limit, labels, times and reason, host and rule; two lines with many alerts."""
     shown = ((name, value) for name, value in alert.all_labels if value)
-    amounts, labels = _amounts(alert), ", ".join(f"{name}={_quoted(value)}" for name, value in shown)
+    amounts, labels = _amounts(alert, notification), ", ".join(f"{name}={_quoted(value)}" for name, value in shown)
     times, origin = (
         f"{_times(alert, notification)}; why: {alert.reason}",
         f"host {notification.host}, rule {alert.rule}",
@@ -102,20 +102,29 @@ def worst_first(alerts: Sequence[Alert]) -> list[Alert]:
     return sorted(alerts, key=lambda alert: (alert.resolved is not None, -alert.severity))
 
 
+def seconds_lasted(alert: Alert, notification: Notification) -> float:
+    """Return the seconds from the start of `alert` to its end, or to the notification while it fires."""
+    if alert.duration_seconds is not None:
+        return alert.duration_seconds
+    ended = notification.created if alert.resolved is None else alert.resolved
+    return max(0.0, ended - alert.started)
+
+
 def rfc3339(wall: float) -> str:
     """Return a wall-clock time as RFC 3339 in UTC with milliseconds: "2026-11-23T02:13:05.250Z"."""
     moment = dt.datetime.fromtimestamp(wall, tz=dt.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _amounts(alert: Alert) -> str:
+def _amounts(alert: Alert, notification: Notification) -> str:
     if alert.labels == OVERFLOW_LABELS:  # the value is a number of instances; the limit is that of the rule
         value, peak = FORMATS["count"](alert.value), FORMATS["count"](alert.peak)
     else:
         value, peak = (format_number(alert.format, number, alert.threshold) for number in (alert.value, alert.peak))
     limit = alert.limit.text
     if alert.resolved is not None:
-        return f"lasted {duration_text(_lasted(alert))}, peak {peak}, last value {value} (limit {limit})"
+        lasted = duration_text(seconds_lasted(alert, notification))
+        return f"lasted {lasted}, peak {peak}, last value {value} (limit {limit})"
     return f"value {value}, limit {limit}" + (f", peak {peak}" if peak != value else "")
 
 
@@ -123,16 +132,8 @@ def _times(alert: Alert, notification: Notification) -> str:
     since = utc_text(alert.started)
     if alert.resolved is not None:
         return f"from {since} to {utc_text(alert.resolved)}"
-    lasts = duration_text(notification.created - alert.started)
+    lasts = duration_text(seconds_lasted(alert, notification))
     return f"since {since}" if lasts == "0 s" else f"since {since}, for {lasts}"
-
-
-def _lasted(alert: Alert) -> float:
-    return (
-        alert.duration_seconds
-        if alert.duration_seconds is not None
-        else (alert.resolved or alert.started) - alert.started
-    )
 
 
 def _quoted(value: str) -> str:

@@ -176,13 +176,12 @@ def _values(notification: Notification, escape: Callable[[str], str]) -> dict[st
         )
     ]
     facts = alert_facts(worst, notification)
-    ended = notification.created if worst.resolved is None else worst.resolved
     texts = {
         **dict.fromkeys(DIMENSIONS, ""),
         **dict(worst.labels),
         **{name: facts.get(name, "") for name in _FACTS},
         "created": notification_text.rfc3339(notification.created),
-        "duration": evidence_text.duration_text(ended - worst.started),
+        "duration": evidence_text.duration_text(notification_text.seconds_lasted(worst, notification)),
         "fired": notification_text.rfc3339(worst.fired),
         "firing": str(sum(alert.resolved is None for alert in alerts)),
         "host": notification.host,
@@ -199,7 +198,7 @@ def _values(notification: Notification, escape: Callable[[str], str]) -> dict[st
         name: escape(sanitize.escape_unprintable(text, _MAX_LINE_LENGTH)) for name, text in texts.items()
     }
     values["details"] = escape("\n".join(sanitize.escape_unprintable(line, _MAX_LINE_LENGTH) for line in lines))
-    values["since"] = notification.created - worst.started
+    values["since"] = max(0.0, notification.created - worst.started)
     return values | {"value": _number(worst.value, worst), "peak": _number(worst.peak, worst), "threshold": worst.limit}
 
 

@@ -33,7 +33,7 @@ from watchdog.receivers.transport.connect import connect_tcp
 from watchdog.receivers.transport.deadline import Deadline, DeadlineEnforcer
 from watchdog.receivers.transport.host_names import host_problem
 from watchdog.receivers.transport.http_headers import reject_second_login
-from watchdog.receivers.transport.http_response import FinalResponse, parse_retry_after
+from watchdog.receivers.transport.http_response import FinalResponse, parse_http_date, parse_retry_after
 from watchdog.receivers.transport.metadata_addresses import forbidden_address_error, is_metadata_host
 from watchdog.receivers.transport.proxy import Proxy, proxy_from_table
 from watchdog.receivers.transport.tls import certificate_error, host_tls_context, tls_context_from_table
@@ -56,11 +56,15 @@ class HttpTransport:
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """Status, first bytes of the body and the value of Retry-After, None if there is none."""
+    """Status, first bytes of the body, and the values of Retry-After and Date, None if there is none.
+
+    `date`: the clock of the server, in seconds since 1970.
+    """
 
     status: int
     body: bytes
     retry_after_seconds: float | None
+    date: float | None = None
 
     @property
     def is_success(self) -> bool:
@@ -173,7 +177,8 @@ class Endpoint:
                 if attempt.enforcer.has_expired:  # http.client takes cut-off header fields for complete ones
                     raise TimeoutError
                 retry_after = parse_retry_after(response.headers.get("Retry-After"), time.time())
-                return HttpResponse(response.status_code, _read_at_most(response.raw, max_bytes), retry_after)
+                date = parse_http_date(response.headers.get("Date"))
+                return HttpResponse(response.status_code, _read_at_most(response.raw, max_bytes), retry_after, date)
 
     def _pool(self, attempt: _ConnectionAttempt) -> connectionpool.HTTPConnectionPool:
         options: dict[str, Any] = {"attempt": attempt}

@@ -82,9 +82,16 @@ def parse_retry_after(text: str | None, now: float) -> float | None:
         return None
     if re.fullmatch(r"[0-9]{1,300}", text):  # a float holds no more digits
         return float(text)
+    seconds = parse_http_date(text)
+    return None if seconds is None else max(0.0, seconds - now)
+
+
+def parse_http_date(text: str | None) -> float | None:
+    """Return a date of RFC 9110 §5.6.7 in seconds since 1970, UTC; None if it is missing or invalid."""
+    if text is None:
+        return None
     try:
         at = email.utils.parsedate_to_datetime(text)
-        seconds = (at if at.tzinfo is not None else at.replace(tzinfo=dt.UTC)).timestamp()
+        return (at if at.tzinfo is not None else at.replace(tzinfo=dt.UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
-    return max(0.0, seconds - now)
