@@ -92,6 +92,8 @@ UNKNOWN_CODE = 2**32 - 1
 """The code, in any dimension, of a lost value: it matches no pattern, not even an excluding one."""
 ABSENT_CODE = 2**32 - 2
 """The code, in any dimension, of a missing value: it matches no pattern, not even an excluding one."""
+OTHER_CODE = 2**32 - 3
+"""The code, in dimensions of names, of all names without space: they are one group, and match no pattern."""
 
 _PEER = ("remote", "remote_port", "failure")
 _END = ("direction", "local", "local_port", "state", *_PEER)

@@ -2,7 +2,7 @@
 
 Names and addresses come from processes and their peers, which can create new ones without end, so their number is
 bounded. Names that no window can contain any more are forgotten. If there is still no space, a new name gets
-`UNKNOWN_CODE`: it is in no group and matches no pattern, and rules become unknown.
+`UNKNOWN_CODE`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from watchdog.clock import SECOND_NS
 from watchdog.config.durations import parse_duration
-from watchdog.measure.catalogue import ABSENT_CODE, DIMENSIONS, MAX_WINDOW, UNKNOWN_CODE, DimensionKind
+from watchdog.measure.catalogue import ABSENT_CODE, DIMENSIONS, MAX_WINDOW, OTHER_CODE, UNKNOWN_CODE, DimensionKind
 from watchdog.measure.slot_table import NO_SLOT, SlotTable
 from watchdog.measure.snapshot import AddressHalves, Codes
 
 OTHER_NAME = "(other)"
-"""The text shown for a name that has no code."""
+"""The text shown for names that have no code of their own."""
+_QUOTED_OTHER = '"(other)"'  # a process can have this name, too
 
 _MAX_NAMES = 1 << 17  # per dimension; 30 MB
 _MAX_ADDRESSES = 1 << 19  # per dimension, local and remote; 20 MB
@@ -43,7 +44,7 @@ class _InternedTexts:
         if code is None:
             if len(self.codes) >= _MAX_NAMES:
                 self.forget_unused(at_ns, retention_ns)
-            if len(self.codes) >= _MAX_NAMES or self.next >= ABSENT_CODE:
+            if len(self.codes) >= _MAX_NAMES or self.next >= OTHER_CODE:
                 return UNKNOWN_CODE
             code, self.next = self.next, self.next + 1
             self.codes[text], self.texts[code] = code, text
@@ -78,6 +79,7 @@ class InternedNames:
 
     def intern(self, dimension: str, text: str, at_ns: int) -> int:
         """Return the code of the name `text`, and mark it as used now; `UNKNOWN_CODE` while there is no space."""
+        text = _QUOTED_OTHER if text == OTHER_NAME else text
         return self._texts[dimension].intern(text, at_ns, self._retention_ns)
 
     def mark_used(self, dimension: str, codes: Iterable[int], at_ns: int) -> None:
@@ -108,6 +110,8 @@ class InternedNames:
     def find_code(self, dimension: str, text: str) -> int | None:
         """Return the code of a name or address, None while it has none."""
         if dimension in self._texts:
+            if text == OTHER_NAME:
+                return OTHER_CODE
             return self._texts[dimension].codes.get(text)
         try:
             address = ipaddress.ip_address(text)

@@ -16,10 +16,13 @@ from watchdog.kernel.quality import Quality
 from watchdog.measure.attribution import Attribution
 from watchdog.measure.catalogue import (
     ABSENT_CODE,
+    DIMENSIONS,
     FAMILIES,
     METRICS,
+    OTHER_CODE,
     UNCOUNTED_IN_SOCKMAP,
     UNKNOWN_CODE,
+    DimensionKind,
     MetricKind,
 )
 from watchdog.measure.cgroup import Cgroups
@@ -107,6 +110,8 @@ class Meter:
         owner_codes = self._attribution.codes(changes.rows["owner"], reading.at_ns)
         not_followed = np.flatnonzero(changes.metrics["lost_connections"])
         nameless = np.flatnonzero(np.any([codes == UNKNOWN_CODE for codes in owner_codes.values()], axis=0))
+        if len(nameless):
+            owner_codes = _with_other_names(owner_codes)
         quality = _complete_quality(reading.quality, changes, len(nameless), tick_counts)
         unattributed = quality.sums_full + quality.storage_failed + quality.missed_events
         lost = np.append(_lost_connections(changes, nameless), unattributed)
@@ -206,6 +211,20 @@ def _complete_quality(quality: Quality, changes: Changes, nameless_count: int, t
         failed_ticks=tick_counts.failed,
         lost_samples=tick_counts.lost_samples,
     )
+
+
+def _with_other_names(owner_codes: Mapping[str, Codes]) -> dict[str, Codes]:
+    """Return `owner_codes` with all names without space as one, except those of owners that are not known at all.
+
+    A name without space is not that of any group with a name: known names keep their code.
+    """
+    names = [name for name in owner_codes if DIMENSIONS[name].kind is DimensionKind.NAME]
+    known = np.any([owner_codes[name] != UNKNOWN_CODE for name in names], axis=0)
+    other = {
+        name: np.where(known & (owner_codes[name] == UNKNOWN_CODE), np.uint32(OTHER_CODE), owner_codes[name])
+        for name in names
+    }
+    return {**owner_codes, **other}
 
 
 def _lost_connections(changes: Changes, nameless: NDArray[np.intp]) -> Numbers:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from watchdog.measure import interning as module
-from watchdog.measure.catalogue import UNKNOWN_CODE
+from watchdog.measure.catalogue import OTHER_CODE, UNKNOWN_CODE
 from watchdog.measure.interning import OTHER_NAME, InternedNames
 
 SECOND = 1_000_000_000
@@ -100,3 +100,10 @@ def test_the_number_of_addresses_is_bounded_and_others_are_unknown(names, monkey
     assert (codes == UNKNOWN_CODE).sum() == 44
     again = bounded.intern_addresses("remote", halves(1000), HOUR + 80 * SECOND)
     assert bounded.text("remote", int(again[0])) == "0.0.3.232"
+
+
+def test_a_process_called_other_is_not_taken_for_the_names_without_space():
+    names = InternedNames()
+    code = names.intern("process", OTHER_NAME, 1)
+    assert (names.text("process", code), names.find_code("process", OTHER_NAME)) == ('"(other)"', OTHER_CODE)
+    assert names.text("process", OTHER_CODE) == OTHER_NAME

@@ -22,7 +22,7 @@ from watchdog.kernel.quality import Quality
 from watchdog.kernel.reset_peers import RESET_PEER_ID
 from watchdog.kernel.totals_map import Totals
 from watchdog.measure import interning
-from watchdog.measure.catalogue import ABSENT_CODE, DIRECTIONS, TCP_STATES, UNATTRIBUTED, UNKNOWN_CODE
+from watchdog.measure.catalogue import ABSENT_CODE, DIRECTIONS, OTHER_CODE, TCP_STATES, UNATTRIBUTED, UNKNOWN_CODE
 from watchdog.measure.meter import Meter
 from watchdog.measure.sample_connections import ConnectionAggregate
 from watchdog.measure.sample_groups import GroupAggregate
@@ -145,6 +145,10 @@ def test_connections_without_space_for_their_names_are_counted(monkeypatch):
     assert snapshot.quality.names_full == 5
     assert snapshot.metrics["lost_connections"].sum() == 5
     assert len(snapshot.partial) == 5
+    assert [snapshot.names.text("process", code) for code in snapshot.dimensions["process"][-6:-1].tolist()] == [
+        "(other)"
+    ] * 5
+    assert (snapshot.dimensions["process"] == OTHER_CODE).sum() == 5
 
 
 def test_resets_of_a_peer_have_the_peer_and_no_other_end():

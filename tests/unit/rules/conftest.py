@@ -56,7 +56,7 @@ class Host:
             return choices[code]
         if DIMENSIONS[dimension].kind is DimensionKind.NUMBER:
             return str(code)
-        return next(text for text, known in self._codes[dimension].items() if known == code)
+        return next((text for text, known in self._codes[dimension].items() if known == code), "(other)")
 
     def find_code(self, dimension: str, text: str) -> int | None:
         return self._codes.get(dimension, {}).get(text)

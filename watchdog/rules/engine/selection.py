@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from watchdog.measure.catalogue import ABSENT_CODE, DIMENSIONS, UNKNOWN_CODE, DimensionKind
+from watchdog.measure.catalogue import ABSENT_CODE, DIMENSIONS, OTHER_CODE, UNKNOWN_CODE, DimensionKind
 from watchdog.measure.snapshot import AddressHalves, Codes, Snapshot
 from watchdog.rules.language.rule import Condition, Labels
 
@@ -82,7 +82,7 @@ class Selection:
 def _is_lost(snapshot: Snapshot, dimension: str, rows: NDArray[np.intp]) -> Mask:
     """Return a mask of `rows`: those without their value of `dimension`, which is lost."""
     if DIMENSIONS[dimension].kind is not DimensionKind.ADDRESS:
-        return np.asarray(snapshot.dimensions[dimension][rows] == UNKNOWN_CODE)
+        return np.isin(snapshot.dimensions[dimension][rows], (UNKNOWN_CODE, OTHER_CODE))
     # The codes of addresses are made on demand, at a cost: an address is lost together with its port.
     without = (snapshot.addresses[dimension][rows] == _ALL_ONES).all(axis=1)
     return np.asarray(without & (snapshot.dimensions[f"{dimension}_port"][rows] == UNKNOWN_CODE))
@@ -169,7 +169,7 @@ class _GlobMatcher:
         self._matched = 0
 
     def _matches(self, snapshot: Snapshot, code: int) -> bool:
-        if code >= ABSENT_CODE:
+        if code >= OTHER_CODE:
             return False
         text = snapshot.names.text(self._condition.dimension, code)
         wanted = self._any_of is None or self._any_of.match(text) is not None

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watchdog.clock import SECOND_NS
+from watchdog.measure.catalogue import OTHER_CODE
 from watchdog.rules.engine.engine import Engine
 from watchdog.rules.language.expression import Comparison, Constant, MetricReference, Operation
 from watchdog.rules.language.rule import Absent, Condition
@@ -164,3 +165,30 @@ def test_a_share_lies_between_its_bounds_and_is_at_most_1(make_rule, make_host, 
     failing = {"process": "a", "closes": 8, "connect_failures": 4}
     verdict = engine.evaluate(host.tick(failing, missed_events=2), active)[0]
     assert (verdict.complete, verdict.breached) == (above, None)
+
+
+def test_names_without_space_are_a_group_that_fires_and_leave_others_known(make_rule, make_host):
+    other = {"process": None, "user": "nobody", "connects": 60}
+    host = make_host()
+    engine = Engine([make_rule("r", stat="sum", window_seconds=3, above=50)])
+    engine.evaluate(host.baseline(), [])
+    for _ in range(3):
+        engine.evaluate(host.tick(), [])
+    snapshot = host.tick(other, {"process": "a", "connects": 45})
+    snapshot.dimensions["process"][0] = OTHER_CODE  # as the meter does
+    verdicts = engine.evaluate(snapshot, [("r", (("process", "a"),))])
+
+    found = {dict(verdict.labels)["process"]: (verdict.complete, verdict.value) for verdict in verdicts}
+    assert found == {"(other)": (True, 60), "a": (True, 45)}
+
+
+@pytest.mark.parametrize("where", [Condition("process", none_of=("a",)), Condition("process", any_of=("a",))])
+def test_a_condition_on_a_name_is_unknown_for_names_without_space(make_rule, make_host, where):
+    host = make_host()
+    engine = Engine([make_rule("r", stat="sum", by=(), where=[where], window_seconds=3, above=50)])
+    engine.evaluate(host.baseline(), [])
+    for _ in range(3):
+        engine.evaluate(host.tick(), [])
+    snapshot = host.tick({"process": None, "connects": 60})
+    snapshot.dimensions["process"][0] = OTHER_CODE
+    assert (engine.evaluate(snapshot, []), engine.unknown_rules) == ([], ("r",))
