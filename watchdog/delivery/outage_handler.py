@@ -136,7 +136,7 @@ class OutageHandler:
             target.mark_all_changed()
 
     def correct(self, knowledge: Knowledge, firing: Mapping[str, Alert], now: Now) -> None:
-        """Take what escalation targets know in place of what was notified, as `Grouping.correct`."""
+        """Take the knowledge of escalation targets as the notified state, as `Grouping.correct`."""
         for name, target in self._targets.items():
             if name in knowledge.receivers:
                 target.correct(knowledge, firing, now)

@@ -71,8 +71,8 @@ def open_backoff_seconds(open_attempts: int) -> float:
 class Worker:
     """Delivers the notifications of one receiver.
 
-    `refusal`: the error of those recipients who did not get the newest notification that others got; "" if all got it,
-    None before the first one. `loss`: the error of a notification that failed for good, None once a later one was
+    `refusal`: the error of the recipients without the newest notification that others got; "" if all got it, None
+    before the first one. `loss`: the error of a notification that failed for good, None once a later one was
     taken.
 
     Since the start: `delivered` counts notifications, `failed_attempts` counts attempts by reason of `DeliveryError`

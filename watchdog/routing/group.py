@@ -104,7 +104,7 @@ class NotificationGroup:
             self.unsent_since_ns = min(self.unsent_since_ns or origin.unsent_since_ns, origin.unsent_since_ns)
 
     def correct(self, receiver: str, knowledge: Knowledge) -> bool:
-        """Take what `receiver` knows in place of what was notified; return whether anything differed."""
+        """Take the knowledge of `receiver` as the notified state; return whether anything differed."""
         changed = False
         for fingerprint, member in self.members.items():
             changed |= member.correct(knowledge.alerts.get((receiver, fingerprint)))

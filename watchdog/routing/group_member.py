@@ -90,9 +90,9 @@ class GroupMember:
         return alert if self.identity is None else replace(alert, identity=self.identity)
 
     def correct(self, known: KnownAlert | None) -> bool:
-        """Take `known`, what the receiver knows of the alert, None: nothing; return whether it was taken for more.
+        """Take `known`, the knowledge of the receiver about the alert, None: none; return whether it differed.
 
-        Only for a firing alert: the end of another one is owed by what the receiver was sent.
+        Only for a firing alert: the end of another one is owed by the firing notification.
         """
         if self.alert.resolved is not None or self.notified_severity is None:
             return False

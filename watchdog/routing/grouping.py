@@ -122,7 +122,7 @@ class Grouping:
         self._must_reconcile = True
 
     def correct(self, knowledge: Knowledge, firing: Mapping[str, Alert], now: Now) -> None:
-        """Take what receivers know in place of what was notified: notifications may have failed for good.
+        """Take the knowledge of receivers as the notified state: notifications may have failed for good.
 
         The next `advance` notifies of alerts in `firing` that a receiver does not know, and of the end of others that
         it knows as firing.

@@ -1,4 +1,4 @@
-"""What receivers know: the state of each alert in the notifications that they took or that are pending for them."""
+"""Knowledge of receivers: the state of each alert in the notifications that they took or that are pending for them."""
 
 from __future__ import annotations
 

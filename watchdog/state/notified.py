@@ -69,7 +69,7 @@ def unresolved_alerts(connection: Connection) -> list[tuple[str, Alert]]:
 
 
 def read_knowledge(connection: Connection, receivers: Collection[str]) -> Knowledge:
-    """Return what `receivers` know by the notifications that they took, and will know by the pending ones."""
+    """Return the knowledge of `receivers` by the notifications that they took and by the pending ones."""
     known: dict[tuple[str, str], KnownAlert] = {}
     for receiver in receivers:
         rows = connection.execute("SELECT fingerprint, alert FROM notified WHERE receiver = ?", (receiver,)).fetchall()

@@ -44,7 +44,7 @@ _FIRST_OF_GROUP = """
 class DeliveryAttempt:
     """A notification taken from the queue to be sent now; `number` counts from 1, across restarts.
 
-    `open_attempts`: the number of earlier attempts whose outcome is unknown: the receiver may have the notification.
+    `open_attempts`: the number of earlier attempts with an unknown outcome: the receiver may have the notification.
     """
 
     notification: Notification

@@ -122,7 +122,7 @@ def defer(connection: Connection, sequences: Iterable[int], due_ns: int) -> None
 def release_order(connection: Connection, sequence: int) -> None:
     """Let later notifications overtake the one at `sequence`, which its receiver may have, at least in part.
 
-    It keeps no ordering key until it ends. A later attempt sends only what `remove_overtaken_alerts` leaves.
+    It keeps no ordering key until it ends. A later attempt sends only the alerts that `remove_overtaken_alerts` leaves.
     """
     connection.execute("DELETE FROM ordering_keys WHERE sequence = ?", (sequence,))
 

@@ -11,7 +11,7 @@ import traceback
 import pytest
 
 from watchdog.config.secrets import Secret
-from watchdog.errors import DeliveryError
+from watchdog.errors import DeliveryError, PartialDeliveryError
 from watchdog.receivers.apprise.apprise_receiver import Apprise
 
 DEADLINE = 30.0  # importing Apprise takes seconds on a busy machine
@@ -40,17 +40,28 @@ def test_every_service_gets_firing_and_resolved(server, other_server, firing, re
         assert documents[0]["message"].rstrip() == json.loads(receiver.render(firing))["body"].rstrip()
 
 
-def test_if_one_service_fails_the_notification_is_retryable(server, other_server, firing):
+def test_if_one_service_fails_only_that_one_is_notified_again(server, other_server, firing):
     other_server.answer = (500, {}, b"")
-    failure = failure_of(receiver_of(server, other_server), firing)
+    receiver = receiver_of(server, other_server)
+    failure = failure_of(receiver, firing)
+    assert isinstance(failure, PartialDeliveryError)
     assert (failure.reason, failure.retryable) == ("server_error", True)
-    assert len(server.posts) == 1
+    other_server.answer = (200, {}, b"")
+    receiver.send(firing, DEADLINE)
+    assert (len(server.posts), len(other_server.posts)) == (1, 2)
+
+
+def test_if_every_service_fails_none_was_reached(server, other_server, firing):
+    server.answer = other_server.answer = (500, {}, b"")
+    failure = failure_of(receiver_of(server, other_server), firing)
+    assert not isinstance(failure, PartialDeliveryError)
+    assert (failure.reason, failure.retryable) == ("server_error", True)
 
 
 def test_an_unknown_url_is_reported_and_the_other_services_are_notified(server, firing):
     failure = failure_of(receiver_of(server, more=("nonsense://secret",)), firing)
     assert (failure.reason, failure.retryable) == ("client_error", False)
-    assert str(failure) == "Apprise does not support all configured URLs"
+    assert str(failure) == "1 of 2 services refused: Apprise does not support the URL"
     assert len(server.posts) == 1
 
 

@@ -823,7 +823,7 @@ def test_an_end_that_failed_is_sent_again_and_once(taking, simulation):
     assert taking.taken() == ["firing", "resolved"]
 
 
-def test_what_every_receiver_knows_is_not_sent_again(taking, simulation):
+def test_known_alerts_are_not_sent_again(taking, simulation):
     taking.run(STORM, 10)
     for _ in range(3):
         simulation.pipeline.reload(simulation.configuration("storm"))

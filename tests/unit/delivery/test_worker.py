@@ -660,7 +660,7 @@ def test_a_receiver_that_works_again_does_not_get_copies_at_once(deliver, store,
     assert tried.index("n1", 1) == len(tried) - 1
 
 
-# ------------------------------------------------------------------------------------------- notifications in part
+# ------------------------------------------------------------------------------------------- deliveries in part
 
 REFUSED = PartialDeliveryError(DeliveryErrorReason.CLIENT_ERROR, "1 of 3 recipients refused", retryable=False)
 DEFERRED = PartialDeliveryError(DeliveryErrorReason.SERVER_ERROR, "1 of 3 recipients not reached", retryable=True)
@@ -711,7 +711,7 @@ UNAUTHORIZED = DeliveryError(DeliveryErrorReason.AUTH, "answered 401", retryable
 
 
 class FileSource:
-    """The source of a receiver whose file changes; `build` returns the next of `receivers`."""
+    """The source of a receiver with a file that changes; `build` returns the next of `receivers`."""
 
     def __init__(self, *receivers):
         self.receivers = list(receivers)

@@ -1,11 +1,12 @@
-"""Apprise, for services without a receiver of their own: one call of notify() per notification, in a child process.
+"""Apprise, for services without a receiver of their own: one call of notify() per service, in a child process.
 
-Apprise can sleep, block and import at any time, so the daemon does not load it: a child process imports it, makes one
-call and is killed at the deadline.
+Apprise can sleep, block and import at any time, so the daemon does not load it: a child process imports it, makes the
+calls of one notification and is killed at the deadline.
 """
 
 from __future__ import annotations
 
+import enum
 import importlib.util
 import json
 import re
@@ -17,15 +18,34 @@ from watchdog.config.document import Table
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.base import Receiver, ReceiverOptions
+from watchdog.receivers.partial_delivery import UnfinishedNotifications
 from watchdog.receivers.render import notification_text
 from watchdog.receivers.render.plaintext import plaintext_body
 from watchdog.receivers.render.severity import APPRISE_TYPES
-from watchdog.receivers.transport.child_process import run_process
+from watchdog.receivers.transport.child_process import ProcessResult, run_process
 from watchdog.receivers.transport.deadline import Deadline
 from watchdog.routing.notification import Notification
 
-EXIT_NOTIFY_FAILED, EXIT_UNKNOWN_URL = 3, 4  # exit codes of the child, besides 0
+# Begins the last line that the child prints, after the output of services.
+RESULT_PREFIX = "results of bpf-watchdog: "
 
+
+class ServiceResult(enum.StrEnum):
+    """The result of one URL; its values pass between the processes."""
+
+    ACCEPTED = "accepted"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+_ERRORS = {
+    ServiceResult.FAILED: DeliveryError(
+        DeliveryErrorReason.SERVER_ERROR, "Apprise could not notify the service", retryable=True
+    ),
+    ServiceResult.UNKNOWN: DeliveryError(
+        DeliveryErrorReason.CLIENT_ERROR, "Apprise does not support the URL", retryable=False
+    ),
+}
 _CHILD = (sys.executable, "-I", "-B", "-m", "watchdog.receivers.apprise.child")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S.*")
 _MAX_TITLE = 250
@@ -42,6 +62,7 @@ class Apprise(Receiver):
         """Send to `urls`, in the form of Apprise."""
         super().__init__(name, options)
         self._urls = urls
+        self._unfinished = UnfinishedNotifications(self.state)
 
     @classmethod
     def from_table(cls, name: str, table: Table, options: ReceiverOptions | None = None) -> Self:
@@ -66,30 +87,48 @@ class Apprise(Receiver):
         return json.dumps(_message(notification), ensure_ascii=False, separators=(",", ":")).encode()
 
     def send(self, notification: Notification, deadline_seconds: float) -> None:
-        """Send; Apprise reports only whether all of its services accepted the notification.
+        """Send to the services that have no final result yet.
 
         Raises:
-            DeliveryError: not all services accepted it, or the child process failed.
+            PartialDeliveryError: some services accepted the notification.
+            DeliveryError: none did, or the child process failed.
         """
-        call = json.dumps({"urls": [url.reveal() for url in self._urls], **_message(notification)})
-        code = run_process(_CHILD, call.encode("utf-8", "surrogatepass"), {}, Deadline(deadline_seconds)).exit_code
-        if code == EXIT_NOTIFY_FAILED:
-            raise DeliveryError(
-                DeliveryErrorReason.SERVER_ERROR, "Apprise could not notify all services", retryable=True
-            )
-        if code == EXIT_UNKNOWN_URL:
-            raise DeliveryError(
-                DeliveryErrorReason.CLIENT_ERROR, "Apprise does not support all configured URLs", retryable=False
-            )
-        if code != 0:
-            # The output of the child is not shown: it can contain URLs.
-            text = f"the Apprise process ended with code {code}: check that the daemon's account can read its files"
-            raise DeliveryError(DeliveryErrorReason.COMMAND, text, retryable=True)
+        delivery = self._unfinished.delivery_of(notification.id)
+        texts = [url.reveal() for url in self._urls]
+        deferred = None
+        if remaining := delivery.remaining(texts):
+            call = json.dumps({"urls": remaining, **_message(notification)}).encode("utf-8", "surrogatepass")
+            results = _results(run_process(_CHILD, call, {}, Deadline(deadline_seconds)), len(remaining))
+            errors = {url: _ERRORS[result] for url, result in zip(remaining, results, strict=True) if result in _ERRORS}
+            deferred = delivery.record(remaining, errors)
+        if deferred is None:
+            self._unfinished.finish(notification.id)
+        else:
+            self._unfinished.save(notification.id)
+        delivery.raise_if_incomplete(len(texts), "services", deferred)
 
     def destination(self) -> str:
         """Return the schemes of the URLs; the rest of a URL can be secret."""
         schemes = [url.reveal().partition(":")[0].lower() for url in self._urls]
         return f"Apprise {', '.join(dict.fromkeys(schemes))}"
+
+
+def _results(ended: ProcessResult, count: int) -> list[ServiceResult]:
+    """Return the results that the child printed.
+
+    Raises:
+        DeliveryError: it printed none. Its output is not shown: it can contain URLs.
+    """
+    lines = ended.output.decode("utf-8", "replace").splitlines()
+    last = next((line for line in reversed(lines) if line.startswith(RESULT_PREFIX)), "")
+    try:
+        results = [ServiceResult(text) for text in json.loads(last.removeprefix(RESULT_PREFIX))]
+    except (TypeError, ValueError):
+        results = []
+    if ended.exit_code == 0 and len(results) == count:
+        return results
+    text = f"the Apprise process ended with code {ended.exit_code}: check that the daemon's account can read its files"
+    raise DeliveryError(DeliveryErrorReason.COMMAND, text, retryable=True)
 
 
 def _message(notification: Notification) -> dict[str, str]:
