@@ -302,7 +302,7 @@ RULES = st.fixed_dictionaries(
 )
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("tick"), ROWS, st.integers(1, 5)),
+        st.tuples(st.sampled_from(["tick", "tick", "lossy tick"]), ROWS, st.integers(1, 5)),
         st.tuples(st.sampled_from(["reload", "start"]), RULES, st.just(1)),
     ),
     max_size=14,
@@ -340,9 +340,9 @@ class CheckedGuard(Guard):
         getattr(self, way)(rule)
         self.unknown_ns += 2 * WINDOW * SECOND_NS  # time that no timer counts
 
-    def tick(self, *rows):
+    def tick(self, *rows, **options):
         self.rows_ns += [(one, self.host.at_ns + SECOND_NS) for one in rows]
-        transitions = super().tick(*rows)
+        transitions = super().tick(*rows, **options)
         for kind, process, _ in transitions:
             if kind == TransitionKind.FIRING:
                 assert process not in self.burning
@@ -362,12 +362,15 @@ class CheckedGuard(Guard):
 
 
 @given(first=RULES, steps=STEPS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_no_alert_without_a_selected_row_and_none_without_an_end(make_rule, make_host, first, steps):
     guard = CheckedGuard(make_host(), built(make_rule, first))
     for step, argument, count in steps:
         if step == "tick":
             guard.ticks(count, *argument)
+        elif step == "lossy tick":
+            guard.unknown_ns += (WINDOW + 1) * SECOND_NS
+            guard.tick(*argument, missed_events=count)
         else:
             guard.change(step, built(make_rule, argument))
     guard.ticks(12 + 2 + 3 * WINDOW + 2)
@@ -385,7 +388,7 @@ def test_no_alert_without_a_selected_row_and_none_without_an_end(make_rule, make
     absent=st.sampled_from(list(Absent)),
     absent_for=st.sampled_from([2, 5, 9]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_rules_about_silence_equal_their_model(make_rule, make_host, series, where, absent, absent_for):
     options = {"absent": absent, "absent_for_ns": absent_for * SECOND_NS, "window_seconds": WINDOW}
     guard = Guard(make_host(), make_rule(stat="sum", above=None, below=5, where=where, **options))
