@@ -85,10 +85,14 @@ static __always_inline void set_owner_to_acceptor(struct tracked_socket *tracked
 		return;
 	acceptor = find_acceptor(maker);
 	if (acceptor) {
+		begin_owner_change(tracked);
 		tracked->owner = acceptor->owner;
+		end_owner_change(tracked);
 		tracked->owner_rank = RANK_ACCEPTOR;
-	} else if (tracked->owner.tgid) {
+	} else if (tracked->owner.tgid && tracked->owner.uid != maker->euid) {
+		begin_owner_change(tracked);
 		tracked->owner.uid = maker->euid;
+		end_owner_change(tracked);
 	}
 }
 

@@ -26,13 +26,16 @@
 #ifndef LEDGER_BYTES
 #define LEDGER_BYTES (16 << 20)
 #endif
-#ifndef VISITS_PER_READ
-#define VISITS_PER_READ 8192
+#ifndef RECORDS_PER_READ
+#define RECORDS_PER_READ 8192
 #endif
+/* A few milliseconds each: files, and sockets, of which most are idle. */
+#define FILES_PER_READ 8192
+#define SOCKETS_PER_READ 32768
 #ifndef LIVE_BYTES
 #define LIVE_BYTES (1 << 21)
 #endif
-_Static_assert(LIVE_BYTES > VISITS_PER_READ * (sizeof(struct connection) + 8), "a read fits into `live`");
+_Static_assert(LIVE_BYTES > RECORDS_PER_READ * (sizeof(struct connection) + 8), "a read fits into `live`");
 #ifndef APART_CAPACITY
 #define APART_CAPACITY 2048
 #endif
@@ -71,7 +74,7 @@ BPF_RINGBUF_OUTPUT(ledger, LEDGER_BYTES / PAGE_SIZE);
 
 /*
  * Records of live sockets. The daemon empties it after each read of the
- * iterator, so it never gets full: a read makes VISITS_PER_READ records at most.
+ * iterator, so it never gets full: a read makes RECORDS_PER_READ records at most.
  */
 BPF_RINGBUF_OUTPUT(live, LIVE_BYTES / PAGE_SIZE);
 
@@ -109,8 +112,11 @@ BPF_PERCPU_ARRAY(last_handled, struct handled_event, 1);
 /* Number of skipped events that the fallback program handled. No entry is deleted. 8 bytes. */
 BPF_ARRAY(fallback_events, u64, 1);
 
-/* The reader of the iterators. No entry is deleted. 24 bytes. */
+/* The reader of the iterators. No entry is deleted. 48 bytes. */
 BPF_ARRAY(observers, struct observer, 1);
+
+/* Number of complete passes that the daemon has requested. The other passes leave out idle sockets. 8 bytes. */
+BPF_ARRAY(complete_pass, u64, 1);
 
 /* bpf_sock_from_file, by number (include/uapi/linux/bpf.h): bcc's header gives it a type that we do not have. */
 static struct socket *(*sock_from_file)(struct file *file) = (void *)162;
@@ -291,7 +297,7 @@ static __always_inline void find_owner(struct sock *sk, struct tracked_socket *t
 static __always_inline void mark_accepted(struct tracked_socket *tracked, struct sock *sk)
 {
 	/* sock_graft() in accept sets sk_socket; closing clears it only after the state has changed. */
-	if (tracked->direction == DIRECTION_IN && sk->sk_socket)
+	if (tracked->direction == DIRECTION_IN && !(tracked->flags & FLAG_ACCEPTED) && sk->sk_socket)
 		tracked->flags |= FLAG_ACCEPTED;
 }
 
@@ -319,8 +325,34 @@ static __always_inline void handle_connect(struct tracked_socket *tracked)
 
 static __always_inline void handle_listen(struct tracked_socket *tracked)
 {
-	if (!tracked->born_ns)
+	struct reported nothing = {};
+
+	if (tracked->ended) { /* it listens again: its drops so far are counted */
+		tracked->ended = 0;
+		tracked->born_ns = 0;
+		tracked->reported = nothing;
+	} else if (!tracked->born_ns) {
 		tracked->born_ns = bpf_ktime_get_boot_ns(); /* its drops count from now on */
+	}
+}
+
+/* The final record of a listener tells the daemon that it is gone, and its last drops. */
+static __always_inline void handle_listener_end(struct sock *sk, struct tracked_socket *tracked)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct connection *record;
+
+	if (!tp)
+		return;
+	tracked->ended = 1;
+	record = ledger.ringbuf_reserve(sizeof(*record));
+	if (!record) {
+		count_loss(LOSS_LEDGER_FULL);
+		return;
+	}
+	fill_final_record(record, sk, tp, tracked, TCP_LISTEN, NULL);
+	record->state = TCP_LISTEN;
+	ledger.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 }
 
 /*
@@ -454,7 +486,9 @@ static __always_inline void dispatch_transition(struct sock *sk, struct tracked_
 		handle_closing(tracked, from);
 		break;
 	case TCP_CLOSE:
-		if (from != TCP_LISTEN)
+		if (from == TCP_LISTEN)
+			handle_listener_end(sk, tracked);
+		else
 			handle_end(sk, tracked, from);
 		break;
 	}
@@ -551,20 +585,77 @@ KFUNC_PROBE(fallback_inet_sock_set_state, struct sock *sk, int from, int to)
 }
 
 /*
- * End a read of the iterator after VISITS_PER_READ objects: bpf_seq_read returns as soon as as many bytes are there as
+ * End a read of the iterator after `max_visits` objects or RECORDS_PER_READ records: bpf_seq_read returns as soon as as many bytes are there as
  * the reader asked for. Without a mark it would go on for 1,000,000 objects.
  */
-static __always_inline void mark_end_of_read(struct seq_file *seq, struct observer *observer)
+static __always_inline void mark_end_of_read(struct seq_file *seq, struct observer *observer, u32 max_visits)
 {
 	u64 mark = 0;
 
 	observer->visits++;
-	if (observer->visits >= VISITS_PER_READ && !bpf_seq_write(seq, &mark, sizeof(mark)))
-		observer->visits = 0;
+	if (observer->visits < max_visits && observer->records < RECORDS_PER_READ)
+		return;
+	if (bpf_seq_write(seq, &mark, sizeof(mark)))
+		return;
+	observer->visits = 0;
+	observer->records = 0;
 }
 
-/* Hand the values of a live connection or listener to the daemon, once in each session of the iterator. */
-static __always_inline void report(struct sock *sk, struct tracked_socket *tracked, u64 session)
+/* Return the two values of a queue that can change without a segment. */
+static __always_inline void get_positions(struct sock *sk, struct tcp_sock *tp, u32 *send, u32 *receive)
+{
+	bool listens = sk->__sk_common.skc_state == TCP_LISTEN;
+
+	*send = listens ? sk->sk_max_ack_backlog : tp->write_seq;
+	*receive = listens ? sk->sk_ack_backlog : tp->copied_seq;
+}
+
+/*
+ * Return whether the daemon has not read the present values yet. Bytes, retransmissions, round-trip times and
+ * acknowledgements change only with the number of segments.
+ */
+static __always_inline bool is_changed(struct sock *sk, struct tcp_sock *tp, struct tracked_socket *tracked)
+{
+	struct reported *reported = &tracked->reported;
+	u32 send, receive;
+
+	get_positions(sk, tp, &send, &receive);
+	return reported->packets_sent != tp->segs_out || reported->packets_received != tp->segs_in ||
+	       reported->state != sk->__sk_common.skc_state || reported->send_position != send ||
+	       reported->receive_position != receive || (u8)reported->flags != tracked->flags ||
+	       reported->owner_version != tracked->owner_version || reported->direction != tracked->direction ||
+	       reported->resets_sent != tracked->resets_sent || reported->resets_received != tracked->resets_received ||
+	       (reported->state == TCP_LISTEN &&
+		(reported->drops != sk->sk_drops ||
+		 reported->half_open != ((struct inet_connection_sock *)tp)->icsk_accept_queue.qlen));
+}
+
+static __always_inline void note_reported(struct sock *sk, struct tcp_sock *tp, struct tracked_socket *tracked,
+					  struct connection *record)
+{
+	struct reported *reported = &tracked->reported;
+
+	reported->bytes_sent = record->bytes_sent;
+	reported->bytes_received = record->bytes_received;
+	reported->packets_sent = record->packets_sent;
+	reported->packets_received = record->packets_received;
+	reported->retransmits = record->retransmits;
+	reported->resets_sent = record->resets_sent;
+	reported->resets_received = record->resets_received;
+	reported->flags = record->flags | REPORTED_SEEN | (record->established_ns ? REPORTED_ESTABLISHED : 0);
+	reported->drops = record->drops;
+	reported->half_open = record->half_open;
+	reported->state = record->state;
+	reported->direction = record->direction;
+}
+
+/*
+ * Hand the values of a live connection or listener to the daemon, once in each session of the iterator, unless it has
+ * read them in `complete_session` or later and they are the same. is_changed()'s values are noted first: a change on
+ * another CPU meanwhile is handed over in the next session.
+ */
+static __always_inline void report(struct sock *sk, struct tracked_socket *tracked, struct observer *observer,
+				   u64 session, u64 complete_session)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	struct connection *record;
@@ -572,22 +663,23 @@ static __always_inline void report(struct sock *sk, struct tracked_socket *track
 	if (!tp || sk->__sk_common.skc_state == TCP_CLOSE || tracked->reported_session == session)
 		return;
 	mark_accepted(tracked, sk);
+	if (is_in_sockmap(sk))
+		tracked->flags |= FLAG_SOCKMAP;
 	set_owner_to_acceptor(tracked, sk); /* until the walk over files reaches its holder */
+	if (tracked->reported_session >= complete_session && !is_changed(sk, tp, tracked))
+		return;
 	record = live.ringbuf_reserve(sizeof(*record));
 	if (!record)
 		return;
 	__builtin_memset(record, 0, sizeof(*record));
+	tracked->reported.owner_version = tracked->owner_version;
+	get_positions(sk, tp, &tracked->reported.send_position, &tracked->reported.receive_position);
+	barrier();
 	fill_record(record, sk, tp, tracked);
 	record->state = sk->__sk_common.skc_state;
 	tracked->reported_session = session;
-	tracked->reported.bytes_sent = record->bytes_sent;
-	tracked->reported.bytes_received = record->bytes_received;
-	tracked->reported.packets_sent = record->packets_sent;
-	tracked->reported.packets_received = record->packets_received;
-	tracked->reported.retransmits = record->retransmits;
-	tracked->reported.resets_sent = record->resets_sent;
-	tracked->reported.resets_received = record->resets_received;
-	tracked->reported.flags = record->flags | REPORTED_SEEN | (record->established_ns ? REPORTED_ESTABLISHED : 0);
+	note_reported(sk, tp, tracked, record);
+	observer->records++;
 	live.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 }
 
@@ -612,7 +704,7 @@ BPF_ITER(task_file)
 	observer = observers.lookup(&zero);
 	if (!observer)
 		return 0;
-	mark_end_of_read(seq, observer);
+	mark_end_of_read(seq, observer, FILES_PER_READ);
 	if (observer->session != ctx->meta->session_id) {
 		observer->previous_session = observer->session;
 		observer->session = ctx->meta->session_id;
@@ -643,10 +735,10 @@ BPF_ITER(task_file)
 		tracked->direction = DIRECTION_IN;
 	tracked->address = (u64)sk;
 #ifdef REPORT_FILES
-	report(sk, tracked, ctx->meta->session_id);
+	report(sk, tracked, observer, ctx->meta->session_id, ctx->meta->session_id);
 #else
 	if (tracked->flags & FLAG_APART)
-		report(sk, tracked, ctx->meta->session_id);
+		report(sk, tracked, observer, ctx->meta->session_id, ctx->meta->session_id);
 #endif
 	return 0;
 }
@@ -662,6 +754,7 @@ BPF_ITER(bpf_sk_storage_map)
 	struct tracked_socket *tracked = ctx->value;
 	struct sock *sk = ctx->sk;
 	struct observer *observer;
+	u64 *request;
 	int zero = 0;
 
 	if (!sk || !tracked)
@@ -669,10 +762,15 @@ BPF_ITER(bpf_sk_storage_map)
 	observer = observers.lookup(&zero);
 	if (!observer)
 		return 0;
-	mark_end_of_read(ctx->meta->seq, observer);
+	mark_end_of_read(ctx->meta->seq, observer, SOCKETS_PER_READ);
+	request = complete_pass.lookup(&zero);
+	if (request && observer->complete_request != *request) {
+		observer->complete_request = *request;
+		observer->complete_session = ctx->meta->session_id;
+	}
 	if (tracked->address != (u64)sk || tracked->ended)
 		return 0; /* `ended`: the final record is written */
-	report(sk, tracked, ctx->meta->session_id);
+	report(sk, tracked, observer, ctx->meta->session_id, observer->complete_session);
 	return 0;
 }
 #endif

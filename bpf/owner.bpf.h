@@ -8,13 +8,18 @@
  * The single reader of the iterators: the session of its walk over files, the
  * session before, and its tgid in the initial pid namespace. The tgid is needed
  * because the reader can drop the last reference to a file that its owner closed
- * during the walk. `visits`: objects visited since the last mark.
+ * during the walk. `visits`, `records`: objects visited
+ * and records made since the last mark.
  */
 struct observer {
 	u64 session;
 	u64 previous_session;
+	u64 complete_session; /* of the newest complete pass over sockets */
+	u64 complete_request; /* the request that it answered, see `complete_pass` */
 	u32 tgid;
 	u32 visits;
+	u32 records;
+	u32 pad;
 };
 
 /* bpf_get_current_task_btf, by number (include/uapi/linux/bpf.h): bcc's header gives it a type that we do not have. */
@@ -78,9 +83,25 @@ static __always_inline void set_owner(struct owner *owner, struct task_struct *t
 		bpf_probe_read_kernel_str(owner->exe, EXE_LEN, exe->f_path.dentry->d_name.name);
 }
 
+/* A pass on another CPU sees by the version that its copy of the owner is not whole. */
+static __always_inline void begin_owner_change(struct tracked_socket *tracked)
+{
+	tracked->owner_version++;
+	barrier();
+}
+
+static __always_inline void end_owner_change(struct tracked_socket *tracked)
+{
+	barrier();
+	tracked->owner_version++;
+}
+
+/* Make the process of `task` the owner. */
 static __always_inline void set_socket_owner(struct tracked_socket *tracked, struct task_struct *task)
 {
+	begin_owner_change(tracked);
 	set_owner(&tracked->owner, task);
+	end_owner_change(tracked);
 	tracked->owner_exec_id = task->group_leader->self_exec_id;
 }
 

@@ -12,6 +12,9 @@
 #define IPPROTO_MPTCP 262
 #define SK_USER_DATA_PSOCK 4UL /* include/net/sock.h, since Linux 6.0 (commit 2a0133723f9e) */
 
+/* Keep the compiler from moving memory accesses over this line. */
+#define barrier() asm volatile("" ::: "memory")
+
 /* include/net/tcp_states.h: part of the user-space ABI. */
 enum tcp_state {
 	TCP_ESTABLISHED = 1,
@@ -51,7 +54,10 @@ enum owner_rank {
 	RANK_CONNECTOR = 5, /* called connect */
 };
 
-/* Values that the daemon has already read of a live connection. add_to_sums() adds only the rest. */
+/*
+ * Values that the daemon has already read of a live connection or listener: add_to_sums() adds only the rest, and the
+ * pass leaves out a socket whose values are the same.
+ */
 struct reported {
 	u64 bytes_sent;
 	u64 bytes_received;
@@ -60,7 +66,14 @@ struct reported {
 	u32 retransmits;
 	u32 resets_sent;
 	u32 resets_received;
-	u32 flags; /* FLAG_CONNECT, FLAG_ACCEPTED, REPORTED_* */
+	u32 flags; /* flags of the record, REPORTED_* */
+	u32 send_position; /* tcp_sock.write_seq; listeners: limit of the accept queue */
+	u32 receive_position; /* tcp_sock.copied_seq; listeners: length of the accept queue */
+	u32 drops;
+	u32 half_open;
+	u16 owner_version;
+	u8 state;
+	u8 direction;
 };
 
 #define REPORTED_ESTABLISHED 0x100
@@ -104,5 +117,6 @@ struct tracked_socket {
 	);
 	struct owner owner; /* a child inherits it from its listener, and `owner_exec_id` too */
 	u64 owner_exec_id; /* the owner's self_exec_id when it was recorded: the kernel adds 1 at each exec */
+	u16 owner_version; /* grows before and after each change of the owner */
 };
 /* clang-format on */

@@ -170,13 +170,19 @@ def built() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def held(program: Path, sockets: int) -> Iterator[None]:
-    """Hold `sockets` connected sockets open."""
-    command = [program, "hold", str(sockets)]
+def held(program: Path, sockets: int, active_percent: int = 0) -> Iterator[Callable[[], None]]:
+    """Hold `sockets` connected sockets open; each call sends a byte over `active_percent` of the connections."""
+    command = [program, "hold", str(sockets), str(active_percent)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+        def send() -> None:
+            process.stdin.write("\n")
+            process.stdin.flush()
+            process.stdout.readline()
+
         process.stdout.readline()
         try:
-            yield
+            yield send
         finally:
             process.stdin.close()
             process.send_signal(signal.SIGTERM)

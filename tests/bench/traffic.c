@@ -1,9 +1,10 @@
 /*
- * Traffic on loopback with known counts. Prints one JSON object; `hold` then waits for the end of its input.
+ * Traffic on loopback with known counts. Prints one JSON object; `hold` then reads its input to the end.
  *
  *     traffic messages COUNT BYTES       COUNT sends and as many receives of BYTES, over one connection
  *     traffic connections COUNT BYTES    COUNT connections from start to end; the client sends BYTES, the server none
- *     traffic hold COUNT                 COUNT connected sockets: half as many connections
+ *     traffic hold COUNT [PERCENT]       COUNT connected sockets: half as many connections; at each line of its
+ *                                        input, a byte is sent over PERCENT of them, and a line is printed
  *
  * One thread has both ends: loopback delivers within the sending call, so there is no wait and no scheduling.
  */
@@ -21,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define MAX_PROCESSES 32
 #define DESTINATIONS 64 /* 127.0.1.1 and following: each has all local ports */
 
 static char buffer[65536];
@@ -66,34 +68,61 @@ static void carry(int from, int to, size_t bytes)
 }
 
 /* Hold `count` sockets, in as many processes as the limit of open files requires; they end with this process. */
-static void hold(long count)
+/* Hold `count` sockets in this process, and send over the first `active` connections at each byte of `orders`. */
+static void hold_part(long count, long active, int orders, int answers)
 {
 	struct sockaddr_in address;
+	int server = listener(&address);
+	int *ends = calloc(count, sizeof(*ends));
+	char order;
+
+	if (!ends)
+		err(1, "calloc");
+	for (long number = 0; number < count / 2; number++)
+		pair(server, &address, number, &ends[2 * number], &ends[2 * number + 1]);
+	do {
+		if (write(answers, "", 1) != 1)
+			err(1, "write");
+		if (read(orders, &order, 1) != 1)
+			_exit(0);
+		for (long number = 0; number < active; number++)
+			carry(ends[2 * number], ends[2 * number + 1], 1);
+	} while (1);
+}
+
+static void hold(long count, long percent)
+{
+	int orders[MAX_PROCESSES][2], answers[2], processes = 0;
 	struct rlimit files;
-	int server, near, far, ready[2];
 	long max_per_process, part;
+	double began = now();
 	char done;
 
-	if (getrlimit(RLIMIT_NOFILE, &files) || pipe(ready))
+	if (getrlimit(RLIMIT_NOFILE, &files) || pipe(answers))
 		err(1, "getrlimit");
 	files.rlim_cur = files.rlim_max;
 	if (setrlimit(RLIMIT_NOFILE, &files))
 		err(1, "setrlimit");
-	max_per_process = ((long)files.rlim_max - 64) / 2 * 2;
-	for (; count > 0; count -= part) {
-		part = count < max_per_process ? count : max_per_process;
+	max_per_process = ((long)files.rlim_max - 64 - 2 * MAX_PROCESSES) / 2 * 2;
+	for (long left = count; left > 0; left -= part, processes++) {
+		part = left < max_per_process ? left : max_per_process;
+		if (processes == MAX_PROCESSES || pipe(orders[processes]))
+			err(1, "pipe");
 		if (fork() == 0) {
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			server = listener(&address);
-			for (long number = 0; number < part / 2; number++)
-				pair(server, &address, number, &near, &far);
-			if (write(ready[1], "", 1) != 1)
-				err(1, "write");
-			pause();
-			_exit(0);
+			hold_part(part, part / 2 * percent / 100, orders[processes][0], answers[1]);
 		}
-		if (read(ready[0], &done, 1) != 1)
+		if (read(answers[0], &done, 1) != 1)
 			err(1, "read");
+	}
+	printf("{\"count\": %ld, \"seconds\": %.6f}\n", count, now() - began);
+	fflush(stdout);
+	while (fgets(buffer, sizeof(buffer), stdin)) {
+		for (int number = 0; number < processes; number++)
+			if (write(orders[number][1], "", 1) != 1 || read(answers[0], &done, 1) != 1)
+				err(1, "order");
+		puts("sent");
+		fflush(stdout);
 	}
 }
 
@@ -106,18 +135,14 @@ int main(int argument_count, char **arguments)
 	long count;
 
 	if (argument_count < 3)
-		errx(2, "usage: traffic messages|connections|hold COUNT [BYTES]");
+		errx(2, "usage: traffic messages|connections|hold COUNT [BYTES|PERCENT]");
 	count = atol(arguments[2]);
 	bytes = argument_count > 3 ? (size_t)atol(arguments[3]) : 0;
 	if (bytes > sizeof(buffer))
 		errx(2, "at most %zu bytes", sizeof(buffer));
 	began = now();
 	if (!strcmp(arguments[1], "hold")) {
-		hold(count);
-		printf("{\"count\": %ld, \"seconds\": %.6f}\n", count, now() - began);
-		fflush(stdout);
-		while (read(STDIN_FILENO, buffer, sizeof(buffer)) > 0)
-			;
+		hold(count, (long)bytes);
 		return 0;
 	}
 	server = listener(&address);

@@ -64,7 +64,7 @@ def main() -> None:
         0,
     )
     impossible: list[str] = []
-    _, baseline = meter.advance_with_changes(collector.read(), clock.wall())
+    _, baseline = meter.advance_with_changes(collector.read(complete=True), clock.wall())
     print(json.dumps({"baseline": int(baseline.metrics["open"].sum())}), flush=True)
     for line in sys.stdin:
         if line.strip() == "enable":
@@ -77,7 +77,7 @@ def main() -> None:
         if line.strip() == "status":
             print(json.dumps({"status": Path("/proc/self/status").read_text(encoding="utf-8")}), flush=True)
             continue
-        changes, snapshot = meter.advance_with_changes(collector.read(), clock.wall())
+        changes, snapshot = meter.advance_with_changes(collector.read(complete=True), clock.wall())
         for aggregate in (connections, by_port, by_process):
             aggregate.add(changes, snapshot)
         impossible += contradictions(snapshot)

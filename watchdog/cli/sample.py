@@ -117,7 +117,7 @@ def _aggregates(
     """Yield the aggregate and its losses every `every_ns`, until `duration_ns` have passed or Ctrl-C."""
     meter = Meter()
     meter.names.set_retention(0)  # an aggregate keeps texts, not codes
-    meter.advance_with_changes(collector.read(), clock.wall())  # the baseline
+    meter.advance_with_changes(collector.read(complete=True), clock.wall())  # the baseline
     announcement = f"watching every TCP connection of this host for {format_duration(duration_ns)} …"
     print(announcement, file=sys.stderr, flush=True)
     shown_ns = clock.boottime_ns()
@@ -129,7 +129,7 @@ def _aggregates(
             time.sleep(max(0, min(due_ns - now_ns, _TICK_NS)) / SECOND_NS)
         except KeyboardInterrupt:
             interrupted = True
-        changes, snapshot = meter.advance_with_changes(collector.read(), clock.wall())
+        changes, snapshot = meter.advance_with_changes(collector.read(complete=True), clock.wall())
         aggregate.add(changes, snapshot)
         losses.add(snapshot.quality)
         if interrupted or clock.boottime_ns() >= due_ns:

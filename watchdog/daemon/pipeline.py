@@ -122,6 +122,7 @@ class Pipeline:
                 self._process_tick(tick)
             except BaseException:
                 self._failed_ticks += 1
+                self._collector.request_complete_pass()
                 self._grouping.request_reconcile()
                 self._outage_handler.request_reconcile()
                 raise

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from watchdog.clock import Clock
+from watchdog.clock import SECOND_NS, Clock
 from watchdog.kernel import libbpf
 from watchdog.kernel.handover import LoadedPrograms
 from watchdog.kernel.host_sockets import HostSockets, HostSocketsReader
@@ -27,23 +27,25 @@ from watchdog.kernel.layout import (
     SUMS,
     SUMS_KEY,
 )
-from watchdog.kernel.live_sockets import LiveSockets
+from watchdog.kernel.live_sockets import Coverage, LiveSockets
 from watchdog.kernel.programs import RESET_PROBES, STATE_PROBE
 from watchdog.kernel.quality import Quality
 from watchdog.kernel.reset_peers import RESET_PEER_ID, ResetPeersMap
 from watchdog.kernel.ring_buffer import RingBuffer
 from watchdog.kernel.totals_map import Totals, TotalsMap
 
+_COMPLETE_PASS_NS = 300 * SECOND_NS
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
     """Records and totals that the kernel half handed over in one tick.
 
-    `at_ns`: CLOCK_BOOTTIME at the end of the reading. `live`, `closed`: (n,), (m,) of `CONNECTION`, listeners among the
-    live; a connection that ended during the reading is in both. `sums`: of `SUMS_KEY` and `SUMS`. On demand, else
-    empty: `responses`, (r,) of `RESPONSE`; `datagrams`: of `DATAGRAMS_KEY` and `DATAGRAMS`. `reset_peers`: of
-    `RESET_PEER_ID` and `RESET_PEER`. `cgroups`: (g,) of `CGROUP`, made since the previous reading. `host`: sockets that
-    no process has, None if unknown.
+    `at_ns`: CLOCK_BOOTTIME at the end of the reading. `live`, `closed`: (n,), (m,) of `CONNECTION`, with listeners; a
+    connection that ended during the reading is in both. `sums`: of `SUMS_KEY` and `SUMS`. On demand, else empty:
+    `responses`, (r,) of `RESPONSE`; `datagrams`: of `DATAGRAMS_KEY` and `DATAGRAMS`. `reset_peers`: of `RESET_PEER_ID`
+    and `RESET_PEER`. `cgroups`: (g,) of `CGROUP`, made since the previous reading. `host`: sockets that no process has,
+    None if unknown. `coverage`: the live sockets that have a row in `live`.
     """
 
     at_ns: int
@@ -56,6 +58,7 @@ class Reading:
     reset_peers: Totals = field(default_factory=lambda: Totals(np.empty(0, RESET_PEER_ID), np.empty(0, RESET_PEER)))
     cgroups: NDArray[np.void] = field(default_factory=lambda: np.empty(0, CGROUP))
     host: HostSockets | None = None
+    coverage: Coverage = Coverage.ALL
 
 
 class Collector:
@@ -79,6 +82,8 @@ class Collector:
         self._ledger = _open_ring_buffer(loaded.maps["ledger"], CONNECTION)
         self._cgroups = _open_ring_buffer(loaded.maps["cgroups"], CGROUP)
         self._host_sockets = HostSocketsReader()
+        self._is_complete_pass_due = True
+        self._complete_pass_due_ns = 0
         self._losses_before = np.zeros(len(LOSS_FIELDS), np.int64)
         self._missed_events = 0
         self._live_sockets = LiveSockets(loaded, _open_ring_buffer(loaded.maps["live"], CONNECTION))
@@ -125,15 +130,24 @@ class Collector:
             self._responses = _open_ring_buffer(maps["responses"], RESPONSE)
             self._responses.read()  # discard the rest of the time when the probes were last attached
 
-    def read(self) -> Reading:
+    def request_complete_pass(self) -> None:
+        """Let the next reading have all live sockets: the last one, or its use, failed."""
+        self._is_complete_pass_due = True
+
+    def read(self, *, complete: bool = False) -> Reading:
         """Read the live sockets, then the ledger: in this order no connection is missed between the two.
+
+        `complete`: all live sockets, else those that changed since the last reading. The first reading is complete, and
+        so is one every few minutes, and the one after a loss: the end of a connection can be lost.
 
         Raises:
             OSError, MemoryError: a read failed; ended connections stay in the ledger for the next reading.
         """
         misses = self._count_misses()  # first: an event that is skipped later can already be counted as handled below
         began = self._clock.boottime_ns()
-        live, walk_unfinished = self._live_sockets.read()
+        complete |= self._is_complete_pass_due or began >= self._complete_pass_due_ns
+        self._is_complete_pass_due = True  # unless this reading succeeds
+        live, coverage = self._live_sockets.read(complete=complete)
         pass_seconds = (self._clock.boottime_ns() - began) / 1e9
         sums = self._with_missed_resets(self._sums.read())
         reset_peers = self._reset_peers.read(began)
@@ -141,12 +155,14 @@ class Collector:
         datagrams = self._datagrams.read() if probing else self._datagrams.empty_totals()
         responses = self._responses.read() if self._responses is not None else np.empty(0, RESPONSE)
         host = self._host_sockets.read()
-        quality = self._quality(misses, pass_seconds, int(walk_unfinished))
+        quality = self._quality(misses, pass_seconds, int(self._live_sockets.is_walk_unfinished))
         cgroups = self._cgroups.read()
         closed = self._ledger.read()  # last: it removes the records, and a later failure would lose them
-        return Reading(
-            self._clock.boottime_ns(), live, closed, sums, responses, datagrams, quality, reset_peers, cgroups, host
-        )
+        self._is_complete_pass_due = bool(quality.ledger_full or quality.sums_full or quality.missed_events)
+        if complete:
+            self._complete_pass_due_ns = began + _COMPLETE_PASS_NS
+        at_ns = self._clock.boottime_ns()
+        return Reading(at_ns, live, closed, sums, responses, datagrams, quality, reset_peers, cgroups, host, coverage)
 
     def close(self) -> None:
         """Detach the programs and close every descriptor."""

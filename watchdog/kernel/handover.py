@@ -45,6 +45,7 @@ MAPS = {
     "reset_peers": (layout.RESET_PEER_KEY.itemsize, layout.RESET_PEER.itemsize),
     "losses": (4, np.dtype("<u8").itemsize),
     "fallback_events": (4, np.dtype("<u8").itemsize),
+    "complete_pass": (4, np.dtype("<u8").itemsize),
     "attached_since": (4, np.dtype("<u8").itemsize),
     "responses": (0, 0),
     "cgroups": (0, 0),

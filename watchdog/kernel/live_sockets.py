@@ -7,10 +7,12 @@ as there are files, so a tick continues it for a limited time only; its descript
 from __future__ import annotations
 
 import contextlib
+import ctypes as ct
 import os
 import threading
 import time
 from collections.abc import Iterator
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +22,8 @@ from watchdog.kernel.handover import LoadedPrograms
 from watchdog.kernel.layout import FLAG_APART
 from watchdog.kernel.ring_buffer import RingBuffer
 
-VISITS_PER_READ = 8192
-"""Objects that one read of an iterator visits: a few milliseconds; their records fit into the map `live`."""
+RECORDS_PER_READ = 8192
+"""Records that one read of an iterator makes at most; they fit into the map `live`."""
 # CPU time, so that a busy host does not make the walk incomplete.
 _BASELINE_SECONDS = 2.0  # the first walk: it makes the entries of sockets that are older than the programs
 _TICK_SECONDS = 0.005  # a whole round on a host with some 20,000 open files
@@ -35,6 +37,14 @@ _STEP_PAUSES = 1.5
 _MARK_BYTES = 8  # a program writes one at the end of a read
 
 
+class Coverage(Enum):
+    """The live sockets that the rows of one reading cover."""
+
+    ALL = "all"
+    CHANGED = "changed"  # idle sockets are left out: since their last row only the time went on
+    PART = "part"  # the others were not visited in this tick
+
+
 class Walk:
     """Rounds of one iterator, read in steps."""
 
@@ -44,7 +54,7 @@ class Walk:
         self._fd: int | None = None
 
     def step(self) -> bool:
-        """Visit up to `VISITS_PER_READ` objects; return whether the round goes on.
+        """Visit objects for a few milliseconds; return whether the round goes on.
 
         Raises:
             OSError: the kernel cannot go on; the next step begins a new round.
@@ -59,6 +69,11 @@ class Walk:
         if not goes_on:
             self.close()
         return goes_on
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether a round has begun and not ended."""
+        return self._fd is not None
 
     def close(self) -> None:
         """End the round."""
@@ -166,23 +181,27 @@ class LiveSockets:
     """Reads the live sockets of one tick."""
 
     def __init__(self, loaded: LoadedPrograms, ring: RingBuffer) -> None:
-        """Read through the iterators of `loaded`; `ring`: the map `live`."""
+        """Read through the iterators of `loaded`; `ring`: the map `live`. The first pass is complete."""
         self._files = Walk(loaded.file_iterator_link)
         self._holders = HolderWalk(self._files)
         self._sockets = Walk(loaded.socket_iterator_link) if loaded.socket_iterator_link is not None else None
+        self._requests = loaded.maps["complete_pass"]
+        self._complete_passes = 0
         self._ring = ring
         self._seconds = _BASELINE_SECONDS  # of a pass over files
         self._expected_bytes = 0  # slightly more than the pass before
 
-    def read(self) -> tuple[NDArray[np.void], bool]:
-        """Return the live sockets, (n,) of `CONNECTION`, and whether the walk over files goes on after this tick.
+    def read(self, *, complete: bool) -> tuple[NDArray[np.void], Coverage]:
+        """Return live sockets, (n,) of `CONNECTION`: those that changed since the last reading, or all.
 
         Raises:
-            OSError: a walk failed.
+            OSError: a walk failed; the next reading must be complete.
         """
         if self._sockets is None:
             self._ring.read()  # the rest of a pass that failed
             return self._read_by_files()
+        if complete:
+            self._request_complete_pass()
         with self._holders.tick():
             apart = self._ring.read()
             apart = apart[(apart["flags"] & FLAG_APART) != 0]  # others: the rest of a pass that failed
@@ -190,7 +209,12 @@ class LiveSockets:
         if len(apart):
             self._holders.note_reports()
             live = np.concatenate([live, _newest_rows(apart)])
-        return live, self._holders.is_unfinished
+        return live, Coverage.ALL if complete else Coverage.CHANGED
+
+    @property
+    def is_walk_unfinished(self) -> bool:
+        """Return whether a round over files goes on after the last reading."""
+        return self._files.is_open if self._sockets is None else self._holders.is_unfinished
 
     def close(self) -> None:
         """Close the descriptors and the ring."""
@@ -208,15 +232,22 @@ class LiveSockets:
         self._expected_bytes = rows.filled + rows.filled // 8
         return rows.records()
 
-    def _read_by_files(self) -> tuple[NDArray[np.void], bool]:
+    def _request_complete_pass(self) -> None:
+        self._complete_passes += 1
+        number = ct.c_uint64(self._complete_passes)
+        result = libbpf.library().bpf_map_update_elem(self._requests, ct.byref(ct.c_uint32(0)), ct.byref(number), 0)
+        libbpf.check_result(result, "cannot request a complete pass over sockets")
+
+    def _read_by_files(self) -> tuple[NDArray[np.void], Coverage]:
         rows = _Rows(self._ring, self._expected_bytes)
+        is_begun = not self._files.is_open
         end = time.thread_time() + max(self._seconds, _FILES_ALONE_SECONDS)
         self._seconds = _FILES_ALONE_SECONDS
         goes_on = True
         while goes_on and time.thread_time() < end:
             goes_on = self._files.step()
             rows.take()
-        return rows.records(), goes_on
+        return rows.records(), Coverage.ALL if is_begun and not goes_on else Coverage.PART
 
 
 def _newest_rows(rows: NDArray[np.void]) -> NDArray[np.void]:

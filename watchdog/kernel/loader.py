@@ -24,7 +24,7 @@ from watchdog.errors import KernelUnfit, NotPermitted, WatchdogError
 from watchdog.kernel import handover, layout, libbpf, privileges
 from watchdog.kernel.kernel_headers import write_header_tree
 from watchdog.kernel.kfuncs import Kfuncs
-from watchdog.kernel.live_sockets import VISITS_PER_READ
+from watchdog.kernel.live_sockets import RECORDS_PER_READ
 from watchdog.kernel.programs import (
     CONNECT_ERROR_PROBES,
     CONNECTION_PROBES,
@@ -129,8 +129,8 @@ def _cflags(folder: Path, map_sizes: MapSizes, kfuncs: Kfuncs) -> list[str]:
     return [
         f"-I{folder}",
         f"-DLEDGER_BYTES={ring_size(map_sizes.ledger, layout.CONNECTION)}",
-        f"-DLIVE_BYTES={ring_size(VISITS_PER_READ, layout.CONNECTION)}",
-        f"-DVISITS_PER_READ={VISITS_PER_READ}",
+        f"-DLIVE_BYTES={ring_size(RECORDS_PER_READ, layout.CONNECTION)}",
+        f"-DRECORDS_PER_READ={RECORDS_PER_READ}",
         f"-DRESPONSES_BYTES={ring_size(map_sizes.responses, layout.RESPONSE)}",
         f"-DSUMS_CAPACITY={map_sizes.processes}",
         f"-DDATAGRAMS_CAPACITY={map_sizes.processes}",

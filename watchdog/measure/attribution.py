@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from watchdog.clock import SECOND_NS
 from watchdog.kernel.layout import OWNER
-from watchdog.measure.catalogue import UNATTRIBUTED, UNKNOWN_CODE
+from watchdog.measure.catalogue import OTHER_CODE, UNATTRIBUTED, UNKNOWN_CODE
 from watchdog.measure.cgroup import Cgroups
 from watchdog.measure.cgroup_path import CgroupPlace, find_place
 from watchdog.measure.interning import InternedNames
@@ -18,8 +18,10 @@ from watchdog.measure.slot_table import NEVER_NS, Slots, SlotTable
 from watchdog.measure.snapshot import Codes
 from watchdog.measure.users import UserNames
 
-_NAMED = ("process", "exe", "user", "unit", "container")
-_USER = _NAMED.index("user")
+OWNER_DIMENSIONS = ("process", "exe", "user", "unit", "container")
+"""Dimensions of a connection that are names of its owner."""
+
+_USER = OWNER_DIMENSIONS.index("user")
 _WORDS = OWNER.itemsize // 8
 _START_WORD = 0
 _UID_WORD = 2  # tgid in its lower half, uid in the upper one
@@ -40,15 +42,17 @@ class Attribution:
         self._users = users
         # The key is the whole struct owner, so that no process can be taken for another.
         self._owners = SlotTable([np.uint64] * _WORDS, reserved=_UNKNOWN_SLOT + 1, max_slots=_MAX_OWNERS)
-        self._codes = np.full((_UNKNOWN_SLOT + 1, len(_NAMED)), UNKNOWN_CODE, np.uint32)
+        self._codes = np.full((_UNKNOWN_SLOT + 1, len(OWNER_DIMENSIONS)), UNKNOWN_CODE, np.uint32)
+        self._shown = self._codes
         self._known = np.ones(_UNKNOWN_SLOT + 1, np.bool_)
         self._is_host_user = np.zeros(_UNKNOWN_SLOT + 1, np.bool_)
         self._ticks_ns = deque([NEVER_NS], maxlen=_KEPT_TICKS)
         self._refreshed_ns = NEVER_NS
         self._shown_users: dict[int, str] = {}
 
-    def codes(self, owners: NDArray[np.void], at_ns: int) -> dict[str, Codes]:
-        """Return the code columns `process exe pid user unit container`, each (n,), for `owners`, (n,) of `OWNER`."""
+    def assign(self, owners: NDArray[np.void], live: Slots, at_ns: int) -> Slots:
+        """Return the slot of each of `owners`, (n,) of `OWNER`. `live`: the slots of all other live connections."""
+        self._owners.seen_ns[live] = at_ns
         words = np.ascontiguousarray(owners[:, np.newaxis].view("<u8").T)
         slots = self._owners.assign(list(words), at_ns, self._ticks_ns[0])
         self._ticks_ns.append(at_ns)
@@ -57,14 +61,24 @@ class Attribution:
         new = self._owners.new_slots
         self._known[new] = True
         self._resolve_again(slots, at_ns)
+        self._resolve_again(live, at_ns)
         self._resolve(new, at_ns)
         if len(new) or at_ns - self._refreshed_ns >= _REFRESH_NS:
             self._refresh_users(at_ns)
         if at_ns - self._refreshed_ns >= _REFRESH_NS:
             self._mark_names_used(at_ns)
-        columns = {name: self._codes[slots, column] for column, name in enumerate(_NAMED)}
-        columns["pid"] = owners["tgid"].astype(np.uint32)
-        return columns
+        self._shown = self._with_other_names()
+        return slots
+
+    def codes(self, name: str, slots: Slots) -> Codes:
+        """Return the codes of the dimension `process`, `exe`, `user`, `unit` or `container`, (n,), of owners."""
+        codes: Codes = self._shown[slots, OWNER_DIMENSIONS.index(name)]
+        return codes
+
+    def find_nameless(self, slots: Slots) -> NDArray[np.intp]:
+        """Return the indices of `slots` with an unknown name, because there are too many names."""
+        nameless = (self._codes[: self._owners.size] == UNKNOWN_CODE).any(axis=1)
+        return np.flatnonzero(nameless[slots])
 
     def process_start_ns(self, pid: int) -> int | None:
         """Return the start, CLOCK_BOOTTIME, of the newest process with this `pid`; None if it owned no connection."""
@@ -73,10 +87,20 @@ class Attribution:
             return None
         return int(self._owners.keys[_START_WORD][slots[self._owners.seen_ns[slots].argmax()]])
 
+    def _with_other_names(self) -> Codes:
+        """Return the codes with all names without space as one, except those of owners that are not known at all.
+
+        A name without space is not that of any group with a name: known names keep their code.
+        """
+        codes = self._codes[: self._owners.size]
+        without_space = codes == UNKNOWN_CODE
+        without_space[without_space.all(axis=1)] = False
+        return np.where(without_space, np.uint32(OTHER_CODE), codes) if without_space.any() else codes
+
     def _grow(self) -> None:
         grown = self._owners.capacity - len(self._codes)
         if grown:
-            self._codes = np.concatenate((self._codes, np.zeros((grown, len(_NAMED)), np.uint32)))
+            self._codes = np.concatenate((self._codes, np.zeros((grown, len(OWNER_DIMENSIONS)), np.uint32)))
             self._known = np.concatenate((self._known, np.zeros(grown, np.bool_)))
             self._is_host_user = np.concatenate((self._is_host_user, np.zeros(grown, np.bool_)))
 
@@ -89,7 +113,7 @@ class Attribution:
         owners = np.stack([word[slots] for word in self._owners.keys], axis=1).view(OWNER).reshape(-1)
         for slot, owner in zip(slots.tolist(), map(tuple, owners.tolist()), strict=True):
             texts, final = self._texts(slot, owner, at_ns)
-            codes = [self._names.intern(name, text, at_ns) for name, text in zip(_NAMED, texts, strict=True)]
+            codes = [self._names.intern(name, text, at_ns) for name, text in zip(OWNER_DIMENSIONS, texts, strict=True)]
             self._codes[slot] = codes
             self._known[slot] = final and UNKNOWN_CODE not in codes
 
@@ -135,7 +159,7 @@ class Attribution:
         """Mark the names in use, and forget the names that were unused for long."""
         used = self._owners.seen_ns[: self._owners.size] > self._refreshed_ns
         self._refreshed_ns = at_ns
-        for column, name in enumerate(_NAMED):
+        for column, name in enumerate(OWNER_DIMENSIONS):
             self._names.mark_used(name, np.unique(self._codes[: self._owners.size][used, column]).tolist(), at_ns)
         self._names.forget_unused(at_ns)
 

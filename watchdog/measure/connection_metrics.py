@@ -43,7 +43,10 @@ _RETRANSMITTED_BYTES = 2**20
 _FIN_BYTES = 1
 
 _OUT = DIRECTIONS.index("out")
-_LISTEN, _TIME_WAIT = TCP_STATES.index("LISTEN"), TCP_STATES.index("TIME_WAIT")
+LISTEN = TCP_STATES.index("LISTEN")
+"""The code of the state of a listener."""
+
+_TIME_WAIT = TCP_STATES.index("TIME_WAIT")
 _OPENING = [TCP_STATES.index(name) for name in ("SYN_SENT", "SYN_RECV")]
 _FIN_QUEUED = [TCP_STATES.index(name) for name in ("FIN_WAIT1", "CLOSING", "LAST_ACK")]
 
@@ -83,7 +86,7 @@ def is_correction(rows: ConnectionRows | ConnectionFields) -> NDArray[np.bool_]:
 
 def is_listener(rows: ConnectionRows | ConnectionFields) -> NDArray[np.bool_]:
     """Return, (n,), whether a row is a listening socket."""
-    listening: NDArray[np.bool_] = rows["state"] == _LISTEN
+    listening: NDArray[np.bool_] = rows["state"] == LISTEN
     return listening
 
 
@@ -121,7 +124,7 @@ def refuse_impossible_changes(
 def find_in_sockmap(rows: ConnectionFields) -> NDArray[np.intp]:
     """Return, (m,), the indices of the connections that are or were in a sockmap; listeners carry no bytes."""
     marked = np.flatnonzero(rows["flags"] & FLAG_SOCKMAP)
-    connections: NDArray[np.intp] = marked[rows["state"][marked] != _LISTEN]
+    connections: NDArray[np.intp] = marked[rows["state"][marked] != LISTEN]
     return connections
 
 
@@ -146,7 +149,7 @@ def _counters(rows: ConnectionFields, before: ConnectionFields, known: NDArray[n
         "connects": (fresh & FLAG_CONNECT) != 0,
         "established": established,
         "accepts": (fresh & FLAG_ACCEPTED) != 0,
-        "closes": (rows["ended_ns"] != 0) & ~is_correction(rows),
+        "closes": (rows["ended_ns"] != 0) & ~is_correction(rows) & ~is_listener(rows),
         "open": (rows["ended_ns"] == 0) & ~is_listener(rows),
     }
     # Signed: the FIN is subtracted from bytes_received when its flag is set, which can be one reading after the byte.
@@ -182,7 +185,7 @@ def _distributions(rows: ConnectionFields, metrics: dict[str, Numbers]) -> None:
     received = (metrics["packets_received"] > 0) & (rows["srtt_us"] > 0)
     metrics["rtt"] = np.where(received, rows["srtt_us"] / 1e6, np.nan)
     lifetime = (rows["ended_ns"] - rows["born_ns"]).view(np.int64) / SECOND_NS
-    metrics["lifetime"] = np.where((rows["ended_ns"] != 0) & born, lifetime, np.nan)
+    metrics["lifetime"] = np.where((rows["ended_ns"] != 0) & born & ~is_listener(rows), lifetime, np.nan)
 
 
 def _queues(rows: ConnectionFields, metrics: dict[str, Numbers]) -> None:
@@ -194,5 +197,6 @@ def _queues(rows: ConnectionFields, metrics: dict[str, Numbers]) -> None:
     metrics["receive_queue"] = np.where(with_data, rows["receive_queue"].astype(np.int32), 0).clip(0).astype(np.float64)
     # The kernel lets one connection more wait than the backlog (sk_acceptq_is_full), so a full queue is 100 %.
     share = rows["receive_queue"] / (rows["send_queue"].astype(np.float64) + 1)
+    listening &= rows["ended_ns"] == 0
     metrics["half_open"] = np.where(listening, rows["half_open"], 0).astype(np.float64)
     metrics["accept_queue"] = np.where(listening, share, np.nan)

@@ -93,6 +93,10 @@ class InternedNames:
         slots = table.assign([halves[:, 0], halves[:, 1]], at_ns, at_ns - self._retention_ns)
         return np.where(slots == NO_SLOT, UNKNOWN_CODE, slots).astype(np.uint32)
 
+    def mark_addresses_used(self, dimension: str, codes: Codes, at_ns: int) -> None:
+        """Mark the addresses of `codes` as used now."""
+        self._addresses[dimension].seen_ns[codes] = at_ns
+
     def text(self, dimension: str, code: int) -> str:
         """Return the text of `code` in `dimension`, in the form of rule files; `OTHER_NAME`, "" or "0" if unknown."""
         entry = DIMENSIONS[dimension]

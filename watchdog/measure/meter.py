@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from socket import AF_INET
@@ -13,24 +13,25 @@ from numpy.typing import NDArray
 from watchdog.kernel.collector import Reading
 from watchdog.kernel.layout import CONNECTION
 from watchdog.kernel.quality import Quality
-from watchdog.measure.attribution import Attribution
+from watchdog.measure import live_rows
+from watchdog.measure.attribution import OWNER_DIMENSIONS, Attribution
 from watchdog.measure.catalogue import (
     ABSENT_CODE,
-    DIMENSIONS,
     FAMILIES,
     METRICS,
-    OTHER_CODE,
     UNCOUNTED_IN_SOCKMAP,
     UNKNOWN_CODE,
-    DimensionKind,
     MetricKind,
 )
 from watchdog.measure.cgroup import Cgroups
 from watchdog.measure.connection_metrics import is_of_namespace
-from watchdog.measure.deltas import Changes, Deltas
+from watchdog.measure.connection_table import ConnectionTable
+from watchdog.measure.deltas import KNOWN, Changes, Deltas
 from watchdog.measure.interning import InternedNames
 from watchdog.measure.missing import DERIVED_FROM_COUNTERS, UNKNOWN_OF_LOST_CONNECTIONS, Undercounted
+from watchdog.measure.slot_table import NO_SLOT, Slots
 from watchdog.measure.snapshot import AddressHalves, Codes, LateTraffic, Numbers, Snapshot
+from watchdog.measure.snapshot_rows import LazyColumns, SnapshotRows
 from watchdog.measure.struct_rows import concatenate_rows
 from watchdog.measure.users import UserNames
 
@@ -40,24 +41,6 @@ SELF_PROCESS = "bpf-watchdog"
 _NO_ADDRESS = np.uint64(2**64 - 1)  # both halves
 _OFFSETS = {name: offset for name, (_, offset, *_) in (CONNECTION.fields or {}).items()}
 _MAPPED = np.uint64(0xFFFF)  # ::ffff:0:0/96, upper half of the lower half
-
-
-class _Dimensions(Mapping[str, Codes]):
-    # There are many addresses, and few rules use them: their codes are made on demand.
-    def __init__(self, columns: dict[str, Codes], lazy: Mapping[str, Callable[[], Codes]]) -> None:
-        self._columns = columns
-        self._lazy = lazy
-
-    def __getitem__(self, name: str) -> Codes:
-        if name not in self._columns:
-            self._columns[name] = self._lazy[name]()
-        return self._columns[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter({**self._columns, **self._lazy})
-
-    def __len__(self) -> int:
-        return len({**self._columns, **self._lazy})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +67,11 @@ class Meter:
     def __init__(self) -> None:
         """Start without data: the first reading is the baseline."""
         self.names = InternedNames()
-        self._deltas = Deltas()
+        table = ConnectionTable(KNOWN | live_rows.COLUMNS)
+        self._deltas = Deltas(table)
         self._cgroups = Cgroups()
         self._attribution = Attribution(self.names, self._cgroups, UserNames())
+        self._live = live_rows.LiveRows(table, self.names, self._attribution)
         self._previous_ns: int | None = None
 
     def advance(self, reading: Reading, wall: float, tick_counts: TickCounts = NO_MISSED_TICKS) -> Snapshot:
@@ -103,18 +88,14 @@ class Meter:
     ) -> tuple[Changes, Snapshot]:
         """Return the changes of one reading and its snapshot. `tick_counts`: late, missed and failed ticks before it.
 
-        The first rows of the snapshot are those of the changes; one row per response follows.
+        The first rows of the snapshot are those of the changes, see `SnapshotRows`.
         """
         self._cgroups.add(reading.cgroups, reading.at_ns)
         changes = self._deltas.advance(reading)
-        owner_codes = self._attribution.codes(changes.rows["owner"], reading.at_ns)
+        owners = self._attribution.assign(changes.rows["owner"], self._live.owners(), reading.at_ns)
         not_followed = np.flatnonzero(changes.metrics["lost_connections"])
-        nameless = np.flatnonzero(np.any([codes == UNKNOWN_CODE for codes in owner_codes.values()], axis=0))
-        if len(nameless):
-            owner_codes = _with_other_names(owner_codes)
-        quality = _complete_quality(reading.quality, changes, len(nameless), tick_counts)
-        unattributed = quality.sums_full + quality.storage_failed + quality.missed_events
-        lost = np.append(_lost_connections(changes, nameless), unattributed)
+        nameless = self._attribution.find_nameless(owners)
+        lost = _lost_connections(changes, nameless)
         own = {
             "missed_ticks": tick_counts.missed,
             "failed_ticks": tick_counts.failed,
@@ -122,48 +103,52 @@ class Meter:
             "refused_reloads": tick_counts.refused_reloads,
         }
         changes = _with_own_row(changes, own)
-        changes.metrics["lost_connections"][:] = lost
-        response_rows = changes.responses.rows
+        columns, addresses, missing = self._changed_columns(changes, owners, reading.at_ns)
+        self._live.write(changes, np.append(owners, NO_SLOT), columns, addresses)
+        rows = SnapshotRows(changes, self._live)
+        idle_nameless = self._attribution.find_nameless(self._live.idle_owners())
+        in_sockmap = np.concatenate([changes.in_sockmap, rows.idle_start + self._live.find_idle_in_sockmap()])
+        nameless_count = len(nameless) + len(idle_nameless)
+        quality = _complete_quality(reading.quality, changes, nameless_count, len(in_sockmap), tick_counts)
+        unattributed = quality.sums_full + quality.storage_failed + quality.missed_events
+        changes.metrics["lost_connections"][:] = np.append(lost, unattributed)
         elapsed = 0 if self._previous_ns is None else reading.at_ns - self._previous_ns
         self._previous_ns = reading.at_ns
-        dimensions, addresses = self._dimensions(changes, owner_codes, reading.at_ns)
-        metrics = dict(changes.metrics)
-        if len(response_rows):  # one more row per response, a copy of its connection
-            metrics = _with_responses(metrics, changes.responses.seconds)
-            dimensions = _Dimensions({}, {name: _extended(dimensions, name, response_rows) for name in dimensions})
-            addresses = {end: np.concatenate([halves, halves[response_rows]]) for end, halves in addresses.items()}
         late_rows = np.flatnonzero(changes.unseen_ns)
-        late = LateTraffic(late_rows, changes.unseen_ns[late_rows])
-        partial = np.union1d(nameless, np.flatnonzero(dimensions["local_port"] == UNKNOWN_CODE))
-        partial = np.concatenate([partial, len(changes.rows) + np.flatnonzero(np.isin(response_rows, partial))])
-        undercounted = (
-            Undercounted(changes.in_sockmap, UNCOUNTED_IN_SOCKMAP),
-            Undercounted(changes.refused, DERIVED_FROM_COUNTERS),
-            Undercounted(not_followed, UNKNOWN_OF_LOST_CONNECTIONS),
-        )
+        partial_rows = np.union1d(nameless, np.flatnonzero(columns["local_port"] == UNKNOWN_CODE))
+        partial_rows = np.concatenate([partial_rows, rows.idle_start + idle_nameless])
+        of_partial = np.flatnonzero(np.isin(rows.response_rows, partial_rows))
         snapshot = Snapshot(
             reading.at_ns,
             elapsed,
             wall,
-            dimensions,
-            metrics,
-            addresses,
+            self._dimensions(rows, columns, addresses, missing, reading.at_ns),
+            LazyColumns({name: partial(rows.metric, name) for name in METRICS}),
+            self._addresses(rows, addresses),
             self.names,
             quality,
-            late,
-            partial,
-            undercounted,
+            LateTraffic(late_rows, changes.unseen_ns[late_rows]),
+            np.concatenate([partial_rows, rows.response_start + of_partial]),
+            (
+                Undercounted(in_sockmap, UNCOUNTED_IN_SOCKMAP),
+                Undercounted(changes.refused, DERIVED_FROM_COUNTERS),
+                Undercounted(not_followed, UNKNOWN_OF_LOST_CONNECTIONS),
+            ),
         )
         return changes, snapshot
 
-    def _dimensions(
-        self, changes: Changes, owner_codes: Mapping[str, Codes], at_ns: int
-    ) -> tuple[_Dimensions, dict[str, AddressHalves]]:
+    def _changed_columns(
+        self, changes: Changes, owners: Slots, at_ns: int
+    ) -> tuple[dict[str, Codes], dict[str, AddressHalves], dict[str, Codes]]:
+        """Return the columns of the rows of `changes`: dimensions, addresses, and the codes of missing addresses."""
         rows = changes.rows
-        columns = {name: np.append(codes, np.uint32(ABSENT_CODE)) for name, codes in owner_codes.items()}
+        own = np.uint32(ABSENT_CODE)
+        columns = {name: np.append(self._attribution.codes(name, owners), own) for name in OWNER_DIMENSIONS}
         for codes in columns.values():
             codes[is_of_namespace(rows)] = ABSENT_CODE
         columns["process"][-1] = self.names.intern("process", SELF_PROCESS, at_ns)
+        columns["pid"] = rows["owner"]["tgid"].astype(np.uint32)
+        columns["pid"][-1] = ABSENT_CODE
         addresses = {end: _halves(rows, end) for end in ("local", "remote")}
         remote = addresses["remote"]
         ipv4 = (remote[:, 0] == 0) & (remote[:, 1] >> np.uint64(32) == _MAPPED)
@@ -181,11 +166,34 @@ class Meter:
             empty = incomplete & (rows[name] == 0)
             columns[name][empty] = missing[empty]
         missing_peer = np.where(remote.any(axis=1), 0, missing)  # rows of reset peers have a peer, and no other end
-        lazy = {}
-        for end, missing_end in (("local", missing), ("remote", missing_peer)):
+        missing_ends = {"local": missing, "remote": missing_peer}
+        for end, missing_end in missing_ends.items():
             addresses[end][missing_end != 0] = _NO_ADDRESS
-            lazy[end] = partial(self._address_codes, end, addresses[end], missing_end, at_ns)
-        return _Dimensions(columns, lazy), addresses
+        return columns, addresses, missing_ends
+
+    def _dimensions(
+        self,
+        rows: SnapshotRows,
+        columns: Mapping[str, Codes],
+        addresses: Mapping[str, AddressHalves],
+        missing: Mapping[str, Codes],
+        at_ns: int,
+    ) -> Mapping[str, Codes]:
+        def join(name: str) -> Codes:
+            return rows.join(columns[name], self._live.idle_dimension(name))
+
+        def join_addresses(end: str) -> Codes:
+            codes = self._address_codes(end, addresses[end], missing[end], at_ns)
+            return rows.join(codes, self._live.idle_address_codes(end, at_ns))
+
+        makers = {name: partial(join, name) for name in columns}
+        return LazyColumns(makers | {end: partial(join_addresses, end) for end in addresses})
+
+    def _addresses(self, rows: SnapshotRows, changed: Mapping[str, AddressHalves]) -> Mapping[str, AddressHalves]:
+        def join(end: str) -> AddressHalves:
+            return rows.join(changed[end], self._live.idle_addresses(end))
+
+        return LazyColumns({end: partial(join, end) for end in changed})
 
     def _address_codes(self, end: str, halves: AddressHalves, missing: Codes, at_ns: int) -> Codes:
         codes = missing.copy()
@@ -194,7 +202,9 @@ class Meter:
         return codes
 
 
-def _complete_quality(quality: Quality, changes: Changes, nameless_count: int, tick_counts: TickCounts) -> Quality:
+def _complete_quality(
+    quality: Quality, changes: Changes, nameless_count: int, sockmap_count: int, tick_counts: TickCounts
+) -> Quality:
     unattributed = changes.rows["owner"]["tgid"] == 0
     traffic = changes.metrics["bytes_sent"] + changes.metrics["bytes_received"]
     return replace(
@@ -205,26 +215,12 @@ def _complete_quality(quality: Quality, changes: Changes, nameless_count: int, t
         unattributed_bytes=int(traffic[unattributed].sum()),
         late_bytes=int(changes.metrics["late_bytes"].sum()),
         impossible_changes=len(changes.refused),
-        sockmap_connections=len(changes.in_sockmap),
+        sockmap_connections=sockmap_count,
         late_seconds=tick_counts.late_seconds,
         missed_ticks=tick_counts.missed,
         failed_ticks=tick_counts.failed,
         lost_samples=tick_counts.lost_samples,
     )
-
-
-def _with_other_names(owner_codes: Mapping[str, Codes]) -> dict[str, Codes]:
-    """Return `owner_codes` with all names without space as one, except those of owners that are not known at all.
-
-    A name without space is not that of any group with a name: known names keep their code.
-    """
-    names = [name for name in owner_codes if DIMENSIONS[name].kind is DimensionKind.NAME]
-    known = np.any([owner_codes[name] != UNKNOWN_CODE for name in names], axis=0)
-    other = {
-        name: np.where(known & (owner_codes[name] == UNKNOWN_CODE), np.uint32(OTHER_CODE), owner_codes[name])
-        for name in names
-    }
-    return {**owner_codes, **other}
 
 
 def _lost_connections(changes: Changes, nameless: NDArray[np.intp]) -> Numbers:
@@ -265,21 +261,15 @@ def _with_own_row(changes: Changes, losses: Mapping[str, int]) -> Changes:
     for name, value in losses.items():
         metrics[name][count] = value
     rows = concatenate_rows([changes.rows, np.zeros(1, CONNECTION)])
-    failure, unseen_ns = np.append(changes.failure, np.uint8(0)), np.append(changes.unseen_ns, 0)
-    return Changes(rows, failure, metrics, changes.responses, unseen_ns, changes.refused, changes.in_sockmap)
+    return replace(
+        changes,
+        rows=rows,
+        live=np.append(changes.live, -1),
+        failure=np.append(changes.failure, np.uint8(0)),
+        metrics=metrics,
+        unseen_ns=np.append(changes.unseen_ns, 0),
+    )
 
 
 def _empty_value(name: str) -> float:
     return np.nan if METRICS[name].kind is MetricKind.DISTRIBUTION else 0.0
-
-
-def _with_responses(metrics: Mapping[str, Numbers], seconds: Numbers) -> dict[str, Numbers]:
-    extended = {}
-    for name, values in metrics.items():
-        extended[name] = np.concatenate([values, np.full(len(seconds), _empty_value(name))])
-    extended["response_latency"][-len(seconds) :] = seconds
-    return extended
-
-
-def _extended(dimensions: Mapping[str, Codes], name: str, response_rows: NDArray[np.intp]) -> Callable[[], Codes]:
-    return lambda: np.concatenate([dimensions[name], dimensions[name][response_rows]])

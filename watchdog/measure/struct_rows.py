@@ -30,11 +30,6 @@ def select_rows(rows: NDArray[np.void], selection: NDArray[np.intp] | NDArray[np
     return chosen
 
 
-def assign_rows(rows: NDArray[np.void], selection: NDArray[np.bool_], values: NDArray[np.void]) -> None:
-    """Assign `values` to the rows of the mask `selection`."""
-    _opaque(rows)[selection] = _opaque(values)
-
-
 def extract_fields(rows: NDArray[np.void], names: Iterable[str]) -> dict[str, Any]:
     """Return fields of `rows` by name, (n,) each, as contiguous arrays."""
     found = {name: np.empty(len(rows), rows.dtype[name]) for name in names}

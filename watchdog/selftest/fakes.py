@@ -85,6 +85,9 @@ class FakeCollector:
             quality=Quality(),
         )
 
+    def request_complete_pass(self) -> None:
+        """Do nothing."""
+
     def enable_message_probes(self) -> bool:
         """Return that the message probes are attached."""
         return True

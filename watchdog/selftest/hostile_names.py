@@ -69,12 +69,12 @@ def run_check(context: CheckContext) -> str:
 def measure_names(collector: Collector) -> list[str]:
     """Start a process with each of `HOSTILE_NAMES`; return the names as they were measured, in that order."""
     meter, clock = Meter(), SystemClock()
-    meter.advance(collector.read(), clock.wall())
+    meter.advance(collector.read(complete=True), clock.wall())
     with socket.create_server(("127.0.0.1", 0)) as server:
         children = [_connect_as(name, server) for name in HOSTILE_NAMES]
     found: dict[int, str] = {}
     for _ in range(_MAX_READINGS):
-        changes, snapshot = meter.advance_with_changes(collector.read(), clock.wall())
+        changes, snapshot = meter.advance_with_changes(collector.read(complete=True), clock.wall())
         pids = changes.rows["owner"]["tgid"].tolist()
         codes = snapshot.dimensions["process"].tolist()
         found |= {

@@ -11,7 +11,9 @@ import pytest
 from watchdog.kernel import collector as module
 from watchdog.kernel.collector import Collector
 from watchdog.kernel.layout import CONNECTION, SUMS, SUMS_KEY
+from watchdog.kernel.live_sockets import Coverage
 from watchdog.kernel.programs import CONNECTION_PROBES
+from watchdog.kernel.quality import Quality
 from watchdog.kernel.totals_map import Totals
 
 
@@ -26,6 +28,19 @@ class Ledger:
         return rows
 
 
+class Live:
+    """No sockets; notes which passes were complete."""
+
+    is_walk_unfinished = False
+
+    def __init__(self):
+        self.complete = []
+
+    def read(self, *, complete):
+        self.complete.append(complete)
+        return np.empty(0, CONNECTION), Coverage.ALL if complete else Coverage.CHANGED
+
+
 @pytest.mark.parametrize(
     "failing", ["_count_misses", "_live_sockets.read", "_quality", "_sums.read", "_datagrams.empty_totals"]
 )
@@ -34,16 +49,16 @@ def test_after_a_failed_reading_ended_connections_are_in_the_next_one(clock, mon
     monkeypatch.setattr(module, "_open_ring_buffer", lambda _fd, record: Ledger(np.zeros(3, record)))
     monkeypatch.setattr(module, "TotalsMap", lambda *_: nothing)
     monkeypatch.setattr(module, "ResetPeersMap", lambda _: SimpleNamespace(read=lambda _: "peers"))
-    live = SimpleNamespace(read=lambda: (np.empty(0, CONNECTION), False))
+    live = Live()
     monkeypatch.setattr(module, "LiveSockets", lambda *_: live)
-    monkeypatch.setattr(Collector, "_quality", lambda *_: "quality")
+    monkeypatch.setattr(Collector, "_quality", lambda *_: Quality())
     monkeypatch.setattr(Collector, "_count_misses", lambda _: 0)
     monkeypatch.setattr(Collector, "_with_missed_resets", lambda _, sums: sums)
     collector = Collector(
         SimpleNamespace(connection_programs={}, connect_error_programs=(), maps=collections.Counter()), clock
     )
 
-    def fail(*_):
+    def fail(*_, **__):
         raise OSError("no")
 
     with monkeypatch.context() as broken:
@@ -53,7 +68,9 @@ def test_after_a_failed_reading_ended_connections_are_in_the_next_one(clock, mon
         with pytest.raises(OSError, match="no"):
             collector.read()
 
+    live.complete.clear()
     assert [len(collector.read().closed) for _ in range(2)] == [3, 0]
+    assert live.complete == [True, False]  # a failed reading can have taken rows of live sockets with it
 
 
 @pytest.fixture
@@ -69,8 +86,9 @@ def counts(monkeypatch, clock):
     monkeypatch.setattr(module.libbpf, "recursion_misses", lambda name: kernel_counts[name])
     monkeypatch.setattr(module.libbpf, "attach", lambda _: -1)
     monkeypatch.setattr(module, "_read_counter", lambda name, _index: kernel_counts[name])
-    live = SimpleNamespace(read=lambda: (np.empty(0, CONNECTION), False))
+    live = Live()
     monkeypatch.setattr(module, "LiveSockets", lambda *_: live)
+    kernel_counts.live = live
     maps = {
         name: name
         for name in ("sums", "reset_peers", "datagrams", "ledger", "losses", "fallback_events", "live", "cgroups")
@@ -108,3 +126,23 @@ def test_skipped_resets_have_no_owner(counts):
     assert reading.sums.keys == np.zeros(1, SUMS_KEY)
     assert [int(reading.sums.values[name][0]) for name in ("resets_received", "resets_sent", "closes")] == [3, 1, 0]
     assert reading.quality.missed_events == 0
+
+
+def test_a_pass_is_complete_at_first_after_a_loss_on_request_and_every_five_minutes(counts, clock):
+    collector, kernel_counts = counts
+    collector.read()
+    collector.read()
+    kernel_counts["losses"] = 1
+    collector.read()
+    collector.read()
+    collector.read()
+    collector.request_complete_pass()
+    collector.read()
+    collector.read(complete=True)
+    clock.advance(299)
+    collector.read()
+    clock.advance(2)
+    collector.read()
+    collector.read()
+
+    assert kernel_counts.live.complete == [True, False, False, True, False, True, True, False, True, False]

@@ -25,10 +25,15 @@ from watchdog.kernel.quality import Quality
 from watchdog.kernel.totals_map import Totals
 from watchdog.measure.catalogue import DIRECTIONS, FAILURES, TCP_STATES
 from watchdog.measure.connection_metrics import is_listener
-from watchdog.measure.deltas import Deltas
+from watchdog.measure.connection_table import ConnectionTable
+from watchdog.measure.deltas import KNOWN, Deltas
 
 OUT, IN = DIRECTIONS.index("out"), DIRECTIONS.index("in")
 SECOND = 1_000_000_000
+
+
+def make_deltas():
+    return Deltas(ConnectionTable(KNOWN))
 
 
 def connection(**values):
@@ -73,7 +78,7 @@ def test_a_new_connection_counts_from_its_start():
         packets_received=2,
         srtt_us=1500,
     )
-    changes = Deltas().advance(reading(live=[row]))
+    changes = make_deltas().advance(reading(live=[row]))
     counted = {name: values[0] for name, values in changes.metrics.items()}
 
     assert {name: counted[name] for name in ("connects", "established", "accepts", "closes", "open")} == {
@@ -87,7 +92,7 @@ def test_a_new_connection_counts_from_its_start():
 
 
 def test_only_changes_count_at_the_next_reading():
-    deltas = Deltas()
+    deltas = make_deltas()
     deltas.advance(reading(live=[connection(flags=FLAG_CONNECT, established_ns=9, bytes_sent=100)]))
     changes = deltas.advance(reading(live=[connection(flags=FLAG_CONNECT, established_ns=9, bytes_sent=130)]))
 
@@ -97,7 +102,7 @@ def test_only_changes_count_at_the_next_reading():
 
 
 def test_the_end_counts_the_rest_since_the_last_reading():
-    deltas = Deltas()
+    deltas = make_deltas()
     deltas.advance(reading(live=[connection(flags=FLAG_CONNECT, established_ns=9, bytes_sent=100)]))
     end = connection(flags=FLAG_CONNECT, established_ns=9, bytes_sent=150, ended_ns=5 + 2 * SECOND)
     changes = deltas.advance(reading(closed=[end]))
@@ -110,14 +115,14 @@ def test_the_end_counts_the_rest_since_the_last_reading():
 def test_a_connection_that_ends_during_the_reading_counts_once():
     live = connection(flags=FLAG_CONNECT, established_ns=9, bytes_sent=100)
     end = connection(flags=FLAG_CONNECT, established_ns=9, bytes_sent=150, ended_ns=SECOND)
-    changes = Deltas().advance(reading(live=[live], closed=[end]))
+    changes = make_deltas().advance(reading(live=[live], closed=[end]))
 
     assert len(changes.rows) == 1
     assert [changes.metrics[name][0] for name in ("connects", "closes", "bytes_sent", "open")] == [1, 1, 150, 0]
 
 
 def test_a_connection_older_than_the_programs_is_a_baseline():
-    deltas = Deltas()
+    deltas = make_deltas()
     old = {"born_ns": 0, "bytes_sent": 2 * 10**12, "packets_sent": 10**9, "retransmits": 5}
     first = deltas.advance(reading(live=[connection(**old)]))
     later = deltas.advance(reading(live=[connection(**old | {"bytes_sent": 2 * 10**12 + 3})]))
@@ -129,7 +134,7 @@ def test_a_connection_older_than_the_programs_is_a_baseline():
 
 
 def test_the_totals_of_a_connection_without_a_file_are_kept_until_it_ends():
-    deltas = Deltas()
+    deltas = make_deltas()
     deltas.advance(reading(live=[connection(established_ns=9, bytes_sent=100)]))
     deltas.advance(reading(at_ns=2 * SECOND))
     deltas.advance(reading(at_ns=600 * SECOND))
@@ -141,7 +146,7 @@ def test_the_totals_of_a_connection_without_a_file_are_kept_until_it_ends():
 
 
 def test_counters_of_32_bits_wrap():
-    deltas = Deltas()
+    deltas = make_deltas()
     deltas.advance(reading(live=[connection(packets_sent=2**32 - 3, retransmits=2**32 - 1)]))
     changes = deltas.advance(reading(live=[connection(packets_sent=4, retransmits=0)]))
 
@@ -149,7 +154,7 @@ def test_counters_of_32_bits_wrap():
 
 
 def test_the_same_socket_connecting_again_is_another_connection():
-    deltas = Deltas()
+    deltas = make_deltas()
     deltas.advance(reading(live=[connection(flags=FLAG_CONNECT, bytes_sent=100)]))
     changes = deltas.advance(
         reading(
@@ -163,7 +168,7 @@ def test_the_same_socket_connecting_again_is_another_connection():
 
 
 def test_the_fin_subtracted_one_reading_later_leaves_the_total_correct():
-    deltas = Deltas()
+    deltas = make_deltas()
     totals = [
         deltas.advance(reading(live=[connection(bytes_received=received)])).metrics["bytes_received"][0]
         for received in (10, 21, 20)  # at 21 the FIN is counted, and its flag is not yet set
@@ -173,7 +178,7 @@ def test_the_fin_subtracted_one_reading_later_leaves_the_total_correct():
 
 
 def test_a_correction_adds_one_reset_and_nothing_else():
-    deltas = Deltas()
+    deltas = make_deltas()
     deltas.advance(reading(closed=[connection(flags=FLAG_CONNECT, bytes_sent=120, ended_ns=SECOND)]))
     correction = connection(flags=FLAG_CORRECTION, born_ns=0, resets_sent=1, ended_ns=SECOND)
     changes = deltas.advance(reading(closed=[correction]))
@@ -184,21 +189,21 @@ def test_a_correction_adds_one_reset_and_nothing_else():
 
 
 def test_listeners_are_not_connections():
-    changes = Deltas().advance(reading(live=[listener(80), connection()]))
+    changes = make_deltas().advance(reading(live=[listener(80), connection()]))
 
     assert is_listener(changes.rows).tolist() == [True, False]
     assert changes.metrics["open"].tolist() == [0, 1]
 
 
 def test_the_accept_queue_is_a_share_of_its_limit():
-    changes = Deltas().advance(reading(live=[listener(80, receive_queue=3, send_queue=4), connection()]))
+    changes = make_deltas().advance(reading(live=[listener(80, receive_queue=3, send_queue=4), connection()]))
 
     assert changes.metrics["accept_queue"][0] == 0.6  # of 5: the kernel lets backlog + 1 connections wait
     assert np.isnan(changes.metrics["accept_queue"][1])
 
 
 def test_drops_count_from_the_first_reading_or_the_start_of_the_listener():
-    deltas = Deltas()
+    deltas = make_deltas()
     old = deltas.advance(reading(live=[listener(80, drops=100)]))
     later = deltas.advance(reading(live=[listener(80, drops=103), listener(81, cookie=98, born_ns=7, drops=5)]))
 
@@ -212,7 +217,7 @@ def test_drops_count_from_the_first_reading_or_the_start_of_the_listener():
 )
 def test_a_syn_or_fin_in_the_queue_is_not_a_byte(state, queue, unacknowledged):
     row = connection(state=TCP_STATES.index(state), send_queue=queue, receive_queue=6)
-    changes = Deltas().advance(reading(live=[row]))
+    changes = make_deltas().advance(reading(live=[row]))
 
     assert changes.metrics["send_queue"][0] == unacknowledged
     assert changes.metrics["receive_queue"][0] == (0 if state == "SYN_SENT" else 6)
@@ -226,7 +231,7 @@ def test_the_direction_of_an_old_connection_comes_from_the_listeners():
         connection(**old, cookie=2, local_port=81),
         connection(**old | {"netns": 2}, cookie=3, local_port=80),
     ]
-    changes = Deltas().advance(reading(live=rows))
+    changes = make_deltas().advance(reading(live=rows))
 
     directions = dict(zip(changes.rows["cookie"].tolist(), changes.rows["direction"].tolist(), strict=True))
     assert {cookie: directions[cookie] for cookie in (1, 2, 3)} == {1: IN, 2: OUT, 3: OUT}
@@ -260,14 +265,14 @@ def test_the_direction_of_an_old_connection_comes_from_the_listeners():
 )
 def test_the_cause_of_a_failure_is_the_error_of_the_socket(error, flags, failure, failed_connects):
     row = connection(flags=FLAG_CONNECT | flags, error=error, ended_ns=SECOND)
-    changes = Deltas().advance(reading(closed=[row]))
+    changes = make_deltas().advance(reading(closed=[row]))
 
     assert FAILURES[changes.failure[0]] == failure
     assert changes.metrics["connect_failures"][0] == failed_connects
 
 
 def test_an_inbound_connection_counts_as_accepted_once():
-    deltas = Deltas()
+    deltas = make_deltas()
     row = {"direction": IN, "established_ns": 9}
     waiting = deltas.advance(reading(live=[connection(**row)]))
     accepted = deltas.advance(reading(live=[connection(**row, flags=FLAG_ACCEPTED)]))
@@ -277,7 +282,7 @@ def test_an_inbound_connection_counts_as_accepted_once():
 
 
 def test_sums_add_rows_with_their_changes():
-    deltas = Deltas()
+    deltas = make_deltas()
     first = deltas.advance(reading(sums=[(7, {"connects": 3, "bytes_sent": 30}), (8, {"closes": 1})]))
     second = deltas.advance(reading(sums=[(7, {"connects": 5, "bytes_sent": 50}), (8, {"closes": 1})]))
     third = deltas.advance(reading(sums=[(7, {"connects": 5, "bytes_sent": 50}), (8, {"closes": 1})]))
@@ -293,7 +298,7 @@ def test_sums_add_rows_with_their_changes():
 
 
 def test_an_entry_that_was_deleted_and_created_again_counts_from_zero():
-    deltas = Deltas()
+    deltas = make_deltas()
     totals = [
         deltas.advance(reading(sums=sums)).metrics["closes"].sum()
         for sums in ([(7, {"closes": 5})], [], [(7, {"closes": 2})], [(7, {"closes": 1})])
@@ -303,7 +308,7 @@ def test_an_entry_that_was_deleted_and_created_again_counts_from_zero():
 
 
 def test_responses_belong_to_the_newest_incarnation_of_their_socket():
-    changes = Deltas().advance(
+    changes = make_deltas().advance(
         reading(
             live=[connection(cookie=4), connection(cookie=1, incarnation=1)],
             closed=[connection(cookie=1, ended_ns=SECOND)],
@@ -322,7 +327,7 @@ def test_responses_belong_to_the_newest_incarnation_of_their_socket():
 @pytest.mark.parametrize("rows", [0, 1])
 def test_responses_without_a_row_of_their_connection_are_counted(cookies, unassigned, rows):
     live = [connection(cookie=1)] * rows
-    responses = Deltas().advance(reading(live, responses=[(cookie, 5) for cookie in cookies])).responses
+    responses = make_deltas().advance(reading(live, responses=[(cookie, 5) for cookie in cookies])).responses
 
     assert responses.unassigned == (unassigned if rows else len(cookies))
     assert len(responses.rows) == len(responses.seconds) == len(cookies) - responses.unassigned
@@ -332,7 +337,7 @@ def test_udp_adds_rows_of_its_processes():
     keys, values = np.zeros(1, DATAGRAMS_KEY), np.zeros(1, DATAGRAMS)
     keys["tgid"] = values["owner"]["tgid"] = 7
     keys["family"], values["bytes_sent"], values["datagrams_sent"] = 10, 30, 3
-    changes = Deltas().advance(reading(live=[connection(bytes_sent=1)], datagrams=Totals(keys, values)))
+    changes = make_deltas().advance(reading(live=[connection(bytes_sent=1)], datagrams=Totals(keys, values)))
 
     assert changes.rows["family"].tolist() == [2, 10]
     assert changes.metrics["udp_bytes_sent"].tolist() == [0, 30]
@@ -346,7 +351,7 @@ def test_udp_adds_rows_of_its_processes():
     [(1, (), True), (1, (29,), False), (1, (2,), True), (29, (), False), (0, (), False)],
 )
 def test_traffic_of_a_connection_that_was_unseen_for_long_is_late(born_s, seen_s, late):
-    deltas = Deltas()
+    deltas = make_deltas()
     row = {"born_ns": born_s * SECOND, "established_ns": born_s * SECOND, "bytes_sent": 1000}
     for second in range(1, 30):
         deltas.advance(reading(live=[connection(**row)] if second in seen_s else [], at_ns=second * SECOND))
@@ -361,7 +366,7 @@ def test_traffic_of_a_connection_that_was_unseen_for_long_is_late(born_s, seen_s
 
 
 def test_no_traffic_is_late_because_of_a_long_interval():
-    deltas = Deltas()
+    deltas = make_deltas()
     deltas.advance(reading(at_ns=SECOND))
     deltas.advance(reading(live=[connection(born_ns=2 * SECOND)], at_ns=3600 * SECOND))
     changes = deltas.advance(reading(live=[connection(born_ns=2 * SECOND)], at_ns=7200 * SECOND))
@@ -384,7 +389,7 @@ def test_no_traffic_is_late_because_of_a_long_interval():
     ],
 )
 def test_a_change_that_no_connection_can_make_is_refused_and_counted(name, before, now, change, refused):
-    deltas = Deltas()
+    deltas = make_deltas()
     deltas.advance(reading(live=[connection(**{name: before})]))
     changes = deltas.advance(reading(live=[connection(**{name: now}), connection(cookie=2, bytes_sent=7)]))
 
@@ -393,12 +398,12 @@ def test_a_change_that_no_connection_can_make_is_refused_and_counted(name, befor
 
 
 def test_a_total_that_no_connection_can_have_is_refused_at_once():
-    changes = Deltas().advance(reading(closed=[connection(bytes_received=2**60, ended_ns=SECOND)]))
+    changes = make_deltas().advance(reading(closed=[connection(bytes_received=2**60, ended_ns=SECOND)]))
     assert (changes.metrics["bytes_received"][0], changes.refused.tolist()) == (0, [0])
 
 
 def test_a_step_back_that_a_retransmission_makes_is_made_up_for_and_is_no_loss():
-    deltas = Deltas()
+    deltas = make_deltas()
     seen = [
         deltas.advance(reading(live=[connection(bytes_sent=total)])) for total in (100_000, 36_000, 100_000, 130_000)
     ]

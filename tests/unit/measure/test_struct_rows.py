@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from watchdog.kernel.layout import CONNECTION
-from watchdog.measure.struct_rows import assign_rows, concatenate_rows, extract_fields, select_rows
+from watchdog.measure.struct_rows import concatenate_rows, extract_fields, select_rows
 
 MANY = 2_503  # more than one block
 
@@ -40,11 +40,3 @@ def test_rows_are_concatenated_whole_and_in_order_also_if_not_contiguous():
 def test_rows_are_selected_by_indices_and_by_a_mask():
     assert select_rows(rows(5), np.array([3, 3, 0]))["owner"]["comm"].tolist() == [b"p3", b"p3", b"p0"]
     assert select_rows(rows(5), np.arange(5) > 2)["cookie"].tolist() == [3, 4]
-
-
-def test_only_the_selected_rows_are_assigned():
-    changed = rows(4)
-    assign_rows(changed, np.array([False, True, False, True]), rows(9)[7:])
-
-    assert changed["cookie"].tolist() == [0, 7, 2, 8]
-    assert changed["owner"]["comm"].tolist() == [b"p0", b"p7", b"p2", b"p8"]
