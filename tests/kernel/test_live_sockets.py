@@ -21,8 +21,7 @@ here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 with tempfile.TemporaryDirectory() as folder:
     loader.write_sources(Path(folder))
     loaded = loader.compile_and_load(Path(folder), DEFAULT_MAP_SIZES)
-    problems = loaded.message_probes_problem, loaded.socket_iterator_problem
-    handover.send(there, loaded.fds, loaded.message_probes, *problems)
+    handover.send(there, loaded.fds, loaded.optional)
 collector = Collector(handover.receive(here), SystemClock())
 collector.read()
 server = socket.create_server(("127.0.0.1", 0))
