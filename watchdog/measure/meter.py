@@ -144,10 +144,10 @@ class Meter:
         rows = changes.rows
         own = np.uint32(ABSENT_CODE)
         columns = {name: np.append(self._attribution.codes(name, owners), own) for name in OWNER_DIMENSIONS}
+        columns["pid"] = rows["owner"]["tgid"].astype(np.uint32)
         for codes in columns.values():
             codes[is_of_namespace(rows)] = ABSENT_CODE
         columns["process"][-1] = self.names.intern("process", SELF_PROCESS, at_ns)
-        columns["pid"] = rows["owner"]["tgid"].astype(np.uint32)
         columns["pid"][-1] = ABSENT_CODE
         addresses = {end: _halves(rows, end) for end in ("local", "remote")}
         remote = addresses["remote"]

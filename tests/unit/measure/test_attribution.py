@@ -9,7 +9,7 @@ from watchdog.kernel.layout import CONNECTION, OWNER
 from watchdog.measure import attribution as module
 from watchdog.measure import interning as names_module
 from watchdog.measure.attribution import OWNER_DIMENSIONS, Attribution
-from watchdog.measure.catalogue import UNKNOWN_CODE
+from watchdog.measure.catalogue import OTHER_CODE, UNKNOWN_CODE
 from watchdog.measure.interning import InternedNames
 
 SECOND = 1_000_000_000
@@ -137,7 +137,7 @@ def test_an_owner_without_a_name_for_lack_of_space_gets_one_later(host, monkeypa
     monkeypatch.setattr(names_module, "_MAX_NAMES", 3)
     host.names.set_retention(10 * SECOND)
     codes = host.tick(owners(1, 2, 3, comm=[b"a", b"b", b"c"]))
-    (unnamed,) = np.flatnonzero(codes["process"] == UNKNOWN_CODE)  # the hash decides which of the three
+    (unnamed,) = np.flatnonzero(codes["process"] == OTHER_CODE)  # the hash decides which of the three
     for _ in range(90):
         host.tick(owners(unnamed + 1, comm=[b"abc"[unnamed : unnamed + 1]]))
     assert host.texts("process") == ["abc"[unnamed]]
