@@ -180,8 +180,9 @@ class _Check:
     def _implied_settings(self, folder: Path | None) -> Path | None:
         folders = [folder, *self._request.paths] if folder else self._request.paths
         for one in folders:
-            beside = Path(os.path.abspath(one)).with_name(_SETTINGS_FILE_NAME)  # noqa: PTH100 - links stay
-            if one.name == _RULES_FOLDER_NAME and os.path.lexists(beside):
+            place = Path(os.path.abspath(one))  # noqa: PTH100 - links stay as they are
+            beside = place.parent / _SETTINGS_FILE_NAME
+            if place.name == _RULES_FOLDER_NAME and os.path.lexists(beside):
                 return beside
         standard = Path(DEFAULT_SETTINGS_FILE)
         is_daemons = self._request.here or not self._request.paths

@@ -342,6 +342,14 @@ def test_a_file_is_judged_where_it_stands_with_its_neighbours(bpf_watchdog, host
         ]
 
 
+def test_the_folder_of_the_rules_is_recognized_from_inside(bpf_watchdog, host, monkeypatch):
+    (host / "rules.d" / "b.toml").write_text(RULE.replace('"r"', '"q"') + 'receivers = ["oncal"]\n')
+    monkeypatch.chdir(host / "rules.d")
+    for path in (".", "b.toml"):
+        code, [line], _ = bpf_watchdog("check", path)
+        assert (code, line) == (1, 'b.toml:8: rule.receivers: unknown receiver "oncal": did you mean "oncall"?')
+
+
 def test_a_set_without_any_rule_is_a_problem_because_the_daemon_would_not_start(bpf_watchdog, host):
     (host / "rules.d" / "a.toml").unlink()
     assert bpf_watchdog("check", *of_the_set(host))[:2] == (
