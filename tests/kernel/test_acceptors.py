@@ -5,6 +5,7 @@ import pwd
 import socket
 import struct
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -372,3 +373,43 @@ def test_connections_that_are_open_already_follow_a_change_of_user(reader, run):
         program.end()
         rows = inbound(reader, facts["port"], 1)
     assert rows.values("user") == {USER}
+
+
+def test_udp_of_a_process_that_was_renamed_has_the_new_name(reader, run):
+    script = SERVE + (
+        "sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "report()\n"
+        "for line in sys.stdin:\n"
+        "    for _ in range(int(line)):\n"
+        "        sender.sendto(b'd', ('127.0.0.1', 9))\n"
+        "    rename('renamed-sender')\n"
+        "    report()\n"
+    )
+    assert reader.request("enable") == {"message_probes_enabled": True}
+    program = run(sys.executable, "-c", script)
+    program.receive()
+    name = Path(f"/proc/{program.pid}/comm").read_text().strip()
+    for count in (3, 5):
+        order(program, count)
+        rows = [row for row in reader.request("read")["by_process"] if row["pid"] == program.pid]
+    assert {row["process"]: row["udp_datagrams_sent"] for row in rows} == {name: 3, "renamed-sender": 5}
+
+
+def test_connections_beyond_the_ledger_of_a_process_that_was_renamed_have_the_new_name(start_reader, run):
+    reader = start_reader(8)
+    program = run(sys.executable, "-c", ALONE)
+    facts = program.receive()
+    names = [Path(f"/proc/{facts['pid']}/comm").read_text().strip(), "other-name"]
+    for closes, name in enumerate(names, 1):
+        order(program, name)
+        for _ in range(100):
+            with connect(facts["port"]):
+                order(program, "c")
+        reader.totals_until(lambda totals, closes=closes: totals(facts["pid"])["closes"] >= 100 * closes)
+    accepts = Counter()
+    for row in reader.request("read")["by_process"]:
+        if row["pid"] == facts["pid"]:
+            accepts[row["process"]] += row["accepts"]
+
+    assert reader.quality["ledger_full"] > 0
+    assert accepts == dict.fromkeys(names, 100)
