@@ -15,7 +15,7 @@ USER = next((user.pw_name for user in pwd.getpwall() if user.pw_uid == UID), str
 # Orders: "a" accept and answer, "k" the same and keep the connection, "c" the same and close it, "s" send on all kept
 # ones, a uid: become this user, other: become this process name.
 SERVE = """
-import json, os, socket, sys, time
+import json, os, socket, sys
 def report(**facts):
     print(json.dumps(facts), flush=True)
 def accept(listener):
@@ -75,6 +75,7 @@ ours, theirs = socket.socketpair()
 what = sys.argv[1]
 service = os.fork()
 if service == 0:
+    ours.close()
     listener = socket.create_server(("127.0.0.1", 0))
     socket.send_fds(theirs, [listener.getsockname()[1].to_bytes(2, "big")], [listener.fileno()])
     if what == "connection":
@@ -132,7 +133,7 @@ for order in sys.stdin:
         if order.strip() == "c":
             connection.close()
         else:
-            time.sleep(60)
+            connection.recv(1)
         os._exit(0)
     connection.close()
     report(child=child)
@@ -229,7 +230,7 @@ def test_a_worker_that_no_reading_has_seen_is_known_from_the_first_connection_th
     assert rows.values("pid") == {facts["worker"]}
 
 
-def test_a_connection_whose_acceptor_is_not_known_belongs_to_the_owner_of_the_listener_as_the_user_who_accepted(
+def test_a_connection_whose_acceptor_is_not_known_belongs_to_the_owner_of_the_listener_as_the_accepting_user(
     reader, run
 ):
     program = run(sys.executable, "-c", ALONE)

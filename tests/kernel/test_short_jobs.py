@@ -40,7 +40,7 @@ for line in sys.stdin:
         os.rmdir(folder)
     print(pid, flush=True)
 """
-# Make and remove groups in the folder as the user, until the number is reached.
+# As the user, make and remove groups in the folder until the number is reached.
 FLOOD = """
 import os, sys
 folder, count = sys.argv[1], int(sys.argv[2])
@@ -124,7 +124,7 @@ def test_a_group_that_existed_at_the_start_and_is_gone_is_known(start_reader, jo
     assert set(jobs.places(reader).values()) == {("watchdog-old.service", "", "root")}
 
 
-def test_a_user_who_makes_many_groups_hides_no_unit_of_the_system(reader, jobs, delegated):
+def test_many_groups_of_a_user_hide_no_unit_of_the_system(reader, jobs, delegated):
     subprocess.run([sys.executable, "-c", FLOOD, delegated, "4000"], check=True)
     for number in range(20):
         jobs.run(f"watchdog-trial.slice/backup-{number}.service")
