@@ -1,4 +1,4 @@
-"""Jobs whose control group is gone before the next reading have their unit, container and user."""
+"""Jobs have their unit, container and user although their control group is gone before the next reading."""
 
 import os
 import pwd
