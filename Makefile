@@ -5,7 +5,7 @@ PACKAGES      := python3 python3-venv python3-bpfcc libbpf1
 TEST_PACKAGES := gcc iperf3 iproute2 nftables nginx openssl prometheus-alertmanager redis-tools rsyslog rsyslog-gnutls \
 		 rsyslog-openssl strace systemd util-linux wrk
 # Peers and traffic generators of the benchmarks.
-BENCH_PACKAGES := bpftrace gcc iperf3 redis-tools
+BENCH_PACKAGES := bpftrace gcc iperf3 libbpf-tools redis-tools
 # Peer of the comparison of delivery.
 DELIVERY_PACKAGES := prometheus-alertmanager
 # Tools that fetch and boot other kernels.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import bench_cost
 import bench_error
+import bench_files
 import bench_pass
 import bench_rates
 import bench_rest
@@ -32,7 +33,7 @@ def main() -> None:
 
 def rows() -> Iterator[Row]:
     """Yield the rows of all benchmarks of collecting."""
-    for bench in (bench_cost, bench_rates, bench_pass, bench_rest, bench_start, bench_error):
+    for bench in (bench_cost, bench_rates, bench_pass, bench_files, bench_rest, bench_start, bench_error):
         yield from bench.rows()
 
 

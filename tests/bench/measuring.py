@@ -12,8 +12,8 @@ from pathlib import Path
 from watchdog.kernel import libbpf
 
 BPF_STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
-SUBJECTS = ("bpf-watchdog", "with --messages", "obvious program", "bpftrace")
-"""The columns: the daemon, the daemon with its message probes attached, and two alternatives."""
+SUBJECTS = ("bpf-watchdog", "with --messages", "obvious program", "bpftrace", "tcplife")
+"""The columns: the daemon, the daemon with its message probes attached, and three alternatives."""
 
 
 @dataclass(frozen=True)

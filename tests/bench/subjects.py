@@ -131,6 +131,14 @@ def bpftrace() -> Iterator[Subject]:
 
 
 @contextlib.contextmanager
+def tcplife() -> Iterator[Subject]:
+    """Run Debian's tcplife of libbpf-tools, which prints a line per ended connection."""
+    with traced(), started("stdbuf", "-oL", "tcplife", stderr=subprocess.STDOUT) as subject:
+        subject.wait_for("PID")  # its header, after its program is attached
+        yield subject
+
+
+@contextlib.contextmanager
 def traced() -> Iterator[None]:
     """Mount tracefs if it is not mounted: bpftrace needs it."""
     if any(TRACEFS.iterdir()):
@@ -151,6 +159,7 @@ SUBJECTS: dict[str, Callable[[], contextlib.AbstractContextManager[Subject]]] = 
     "with --messages": daemon_with_message_probes,
     "obvious program": obvious,
     "bpftrace": bpftrace,
+    "tcplife": tcplife,
 }
 
 
@@ -186,3 +195,16 @@ def held(program: Path, sockets: int, active_percent: int = 0) -> Iterator[Calla
         finally:
             process.stdin.close()
             process.send_signal(signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def sharing(program: Path, processes: int) -> Iterator[int]:
+    """Share one full table of descriptors among `processes`; yield the number of files that a walk over files meets."""
+    with subprocess.Popen(
+        [program, "files", str(processes)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        files = json.loads(process.stdout.readline())["files"]
+        try:
+            yield files
+        finally:
+            process.stdin.close()

@@ -5,13 +5,17 @@
  *     traffic connections COUNT BYTES    COUNT connections from start to end; the client sends BYTES, the server none
  *     traffic hold COUNT [PERCENT]       COUNT connected sockets: half as many connections; at each line of its
  *                                        input, a byte is sent over PERCENT of them, and a line is printed
+ *     traffic files COUNT                one full table of descriptors, shared by COUNT processes, to the end of its input
  *
  * One thread has both ends: loopback delivers within the sending call, so there is no wait and no scheduling.
  */
+#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <err.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,9 +23,11 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#define MAX_FILES 19900
 #define MAX_PROCESSES 32
 #define DESTINATIONS 64 /* 127.0.1.1 and following: each has all local ports */
 
@@ -126,6 +132,38 @@ static void hold(long count, long percent)
 	}
 }
 
+/* Open /dev/null up to the limit of open files, and share the table of descriptors with `count` sleeping processes. */
+static void share_files(long count)
+{
+	struct rlimit files;
+	long open_files = 0;
+	int null = open("/dev/null", O_RDONLY);
+
+	if (null < 0 || getrlimit(RLIMIT_NOFILE, &files))
+		err(1, "getrlimit");
+	files.rlim_cur = files.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &files))
+		err(1, "setrlimit");
+	for (; open_files < (long)files.rlim_max - 100 && open_files < MAX_FILES; open_files++)
+		if (dup(null) < 0)
+			err(1, "dup");
+	for (long number = 0; number < count; number++) {
+		long pid = syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
+
+		if (pid < 0)
+			err(1, "clone");
+		if (pid == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			for (;;)
+				pause();
+		}
+	}
+	printf("{\"files\": %ld}\n", open_files * count);
+	fflush(stdout);
+	while (fgets(buffer, sizeof(buffer), stdin))
+		;
+}
+
 int main(int argument_count, char **arguments)
 {
 	struct sockaddr_in address;
@@ -135,7 +173,7 @@ int main(int argument_count, char **arguments)
 	long count;
 
 	if (argument_count < 3)
-		errx(2, "usage: traffic messages|connections|hold COUNT [BYTES|PERCENT]");
+		errx(2, "usage: traffic messages|connections|hold|files COUNT [BYTES|PERCENT]");
 	count = atol(arguments[2]);
 	bytes = argument_count > 3 ? (size_t)atol(arguments[3]) : 0;
 	if (bytes > sizeof(buffer))
@@ -143,6 +181,10 @@ int main(int argument_count, char **arguments)
 	began = now();
 	if (!strcmp(arguments[1], "hold")) {
 		hold(count, (long)bytes);
+		return 0;
+	}
+	if (!strcmp(arguments[1], "files")) {
+		share_files(count);
 		return 0;
 	}
 	server = listener(&address);
