@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 TOKEN = "xoxb-17653672481-19874698323-pdFZKVeTuE8sk7oOcHrzqqgy"
-HOOK = "/services/T00000000/B00000000/XXXXXXXXXXXXXXXXXXXXXXXX"
+HOOK = "/services/T00000000/B00000000/abcdefghijklmnopqrstuvwx"
 
 MAX_BLOCKS = 50
 MAX_BLOCK_CHARACTERS = 11_000  # not documented; the smallest size known to be refused

@@ -181,12 +181,11 @@ class Outbox:
             )
 
     def retry_now(self, receiver: str) -> None:
-        """Let all pending notifications of `receiver` be due now, except those that it may have: it works again."""
+        """Let all pending notifications of `receiver` be due now: it works again."""
         now_ns = self._clock.boottime_ns()
         with self._database.transaction() as connection:
             connection.execute(
-                "UPDATE notifications SET due_ns = ?2 WHERE state = 'pending' AND receiver = ?1 AND due_ns > ?2 "
-                "AND open_attempts = 0",
+                "UPDATE notifications SET due_ns = ?2 WHERE state = 'pending' AND receiver = ?1 AND due_ns > ?2",
                 (receiver, now_ns),
             )
 
