@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import socket
 
+from watchdog.delivery.worker import POSSIBLE_COPY
+
 
 def end(storm, watchdog, notified):
     """End the storm and the daemon; return the notifications, which must be one firing and one resolved one."""
@@ -29,6 +31,8 @@ def test_while_the_receiver_hangs_with_the_first_notification(
 
     (first, told_first), (second, told_again), _ = server.documents()
     assert first == second
+    assert POSSIBLE_COPY in told_again.pop("notification_reason")
+    assert POSSIBLE_COPY not in told_first.pop("notification_reason")
     assert told_first == told_again
 
 
@@ -47,6 +51,8 @@ def test_while_the_receiver_hangs_with_the_last_notification(start_daemon, watch
 
     _, (last, told_last), (again, told_again) = server.documents()
     assert last == again
+    assert POSSIBLE_COPY in told_again.pop("notification_reason")
+    assert POSSIBLE_COPY not in told_last.pop("notification_reason")
     assert told_last == told_again
 
 
