@@ -32,7 +32,7 @@ from watchdog.kernel.programs import (
 
 _MAX_FDS = 64
 _MAX_MESSAGE = 65536
-_LOADER_SECONDS = 60
+_LOADER_SECONDS = 240  # 2 s of CPU; much longer on a host that is overloaded or emulated
 _MAX_COMPILER_OUTPUT = 2000  # characters from the end of the compiler's output
 # The whole environment of the loader, which starts as root: no library, folder or option of the caller.
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
