@@ -30,7 +30,7 @@ ROUTE_DIMENSIONS: Final = {
     "host": Dimension("host", DimensionKind.NAME, "name of this host"),
     **DIMENSIONS,
 }
-"""What routes can read, beside the labels of the user's own."""
+"""Labels that routes can read, beside those of the user."""
 _MAX_CACHED_DESTINATIONS = 10_000
 
 
