@@ -88,13 +88,13 @@ class Attribution:
         return int(self._owners.keys[_START_WORD][slots[self._owners.seen_ns[slots].argmax()]])
 
     def _with_other_names(self) -> Codes:
-        """Return the codes with all names without space as one, except those of owners that are not known at all.
+        """Return the codes with all names without space as one.
 
-        A name without space is not that of any group with a name: known names keep their code.
+        A name without space is not that of any group with a name: known names keep their code. Owners without a slot
+        have no known name at all: these can be of any group.
         """
         codes = self._codes[: self._owners.size]
         without_space = codes == UNKNOWN_CODE
-        without_space[without_space.all(axis=1)] = False
         return np.where(without_space, np.uint32(OTHER_CODE), codes) if without_space.any() else codes
 
     def _grow(self) -> None:

@@ -9,7 +9,7 @@ from watchdog.kernel.layout import CONNECTION, OWNER
 from watchdog.measure import attribution as module
 from watchdog.measure import interning as names_module
 from watchdog.measure.attribution import OWNER_DIMENSIONS, Attribution
-from watchdog.measure.catalogue import OTHER_CODE, UNKNOWN_CODE
+from watchdog.measure.catalogue import OTHER_CODE
 from watchdog.measure.interning import InternedNames
 
 SECOND = 1_000_000_000
@@ -130,7 +130,7 @@ def test_owners_beyond_the_bound_have_no_names(monkeypatch):
     monkeypatch.setattr(module, "_MAX_OWNERS", 256)
     host = Host()
     codes = host.tick(owners(*range(1, 301)))
-    assert (codes["process"] == UNKNOWN_CODE).sum() == 45
+    assert (codes["process"] == OTHER_CODE).sum() == 45
 
 
 def test_an_owner_without_a_name_for_lack_of_space_gets_one_later(host, monkeypatch):

@@ -8,7 +8,16 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from watchdog.measure.catalogue import DIRECTIONS, METRICS, TRAFFIC_METRICS, UNKNOWN_CODE, MetricKind
+from watchdog.measure.catalogue import (
+    DIMENSIONS,
+    DIRECTIONS,
+    METRICS,
+    OTHER_CODE,
+    TRAFFIC_METRICS,
+    UNKNOWN_CODE,
+    DimensionKind,
+    MetricKind,
+)
 from watchdog.measure.missing import missing_amount
 from watchdog.measure.slot_table import NEVER_NS, Slots
 from watchdog.measure.snapshot import Numbers, Snapshot
@@ -18,6 +27,8 @@ from watchdog.rules.engine.missing import NOTHING_MISSING, MissingAmounts
 from watchdog.rules.engine.selection import Mask, Selection
 from watchdog.rules.engine.window import TickValues, tick_weight_ms
 from watchdog.rules.language.rule import Condition
+
+_NAMES = frozenset(name for name, dimension in DIMENSIONS.items() if dimension.kind is DimensionKind.NAME)
 
 
 class GroupedSnapshot:
@@ -65,7 +76,15 @@ def group_snapshot(groups: GroupSlots, snapshot: Snapshot, retention_ns: int) ->
     present_slots = np.flatnonzero(seen).astype(np.int32)
     position = np.zeros(groups.size, dtype=np.int32)
     position[present_slots] = np.arange(len(present_slots), dtype=np.int32)
-    return GroupedSnapshot(snapshot, present_slots, position[slots], groups.lost_rows)
+    return GroupedSnapshot(snapshot, present_slots, position[slots], _lost_rows(groups, snapshot))
+
+
+def _lost_rows(groups: GroupSlots, snapshot: Snapshot) -> NDArray[np.intp]:
+    """Return the rows that can belong to any group: also those of owners without any known name."""
+    if not len(snapshot.partial) or not _NAMES.intersection(groups.by):
+        return groups.lost_rows
+    nameless = [snapshot.dimensions[name][snapshot.partial] == OTHER_CODE for name in sorted(_NAMES)]
+    return np.union1d(groups.lost_rows, snapshot.partial[np.all(nameless, axis=0)])
 
 
 class View:

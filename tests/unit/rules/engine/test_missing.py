@@ -192,3 +192,18 @@ def test_a_condition_on_a_name_is_unknown_for_names_without_space(make_rule, mak
     snapshot = host.tick({"process": None, "connects": 60})
     snapshot.dimensions["process"][0] = OTHER_CODE
     assert (engine.evaluate(snapshot, []), engine.unknown_rules) == ([], ("r",))
+
+
+def test_an_owner_without_any_known_name_fires_as_other_and_can_be_of_any_group(make_rule, make_host):
+    host = make_host()
+    engine = Engine([make_rule("r", stat="sum", window_seconds=3, above=50)])
+    engine.evaluate(host.baseline(), [])
+    for _ in range(3):
+        engine.evaluate(host.tick(), [])
+    snapshot = host.tick({"process": None, "connects": 60}, {"process": "a", "connects": 45})
+    for name in ("process", "exe", "user", "unit", "container"):
+        snapshot.dimensions[name][0] = OTHER_CODE
+    verdicts = engine.evaluate(snapshot, [("r", (("process", "a"),))])
+
+    found = {dict(verdict.labels)["process"]: (verdict.complete, verdict.breached is not None) for verdict in verdicts}
+    assert found == {"(other)": (True, True), "a": (False, False)}
