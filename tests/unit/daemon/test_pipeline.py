@@ -823,9 +823,11 @@ def test_an_end_that_failed_is_sent_again_and_once(taking, simulation):
     assert taking.taken() == ["firing", "resolved"]
 
 
-def test_known_alerts_are_not_sent_again(taking, simulation):
+@pytest.mark.parametrize("step", [0, 8 * HOUR, -8 * HOUR])
+def test_known_alerts_are_not_sent_again(taking, simulation, step):
     taking.run(STORM, 10)
-    for _ in range(3):
+    for _ in range(2):
+        simulation.clock.step(step)
         simulation.pipeline.reload(simulation.configuration("storm"))
         taking.run(STORM, 10)
         simulation.pipeline.stop()
