@@ -751,7 +751,7 @@ def test_the_host_name_is_looked_up_again_while_ticks_go_on(simulation):
 
 
 class Taking:
-    """Follows what the receiver took: its last state of the alert, and the number of attempts."""
+    """Follows the notifications that the receiver took: its last state of the alert, and the number of attempts."""
 
     def __init__(self, simulation):
         self.simulation = simulation
