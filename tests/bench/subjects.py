@@ -20,10 +20,10 @@ PATIENCE_SECONDS = 60
 _KINDS = (
     ("connects", "rate", '"process", "unit"', 5e3),
     ("established", "rate", '"process", "unit"', 1e4),
-    ("connect_failures / connects", "rate", '"process"', 2),
+    ("connect_failures / connects", "rate", '"process"', 0.5),
     ("bytes_sent", "rate", '"process", "unit"', 1e12),
     ("bytes_received", "rate", '"process", "unit"', 1e12),
-    ("retransmits / packets_sent", "rate", '"remote"', 2),
+    ("retransmits / packets_sent", "rate", '"remote"', 0.5),
     ("open", "last", '"process", "state"', 1e9),
     ("connect_latency", "p95", '"process"', 1e3),
     ("rtt", "p99", '"process"', 1e3),
@@ -40,7 +40,7 @@ def rules_text(count: int, with_message_probes: bool = False) -> str:
             metric, stat, by, limit = "response_latency", "p99", '"process"', 1e3
         texts.append(
             f'[[rule]]\nid = "rule-{number}"\nsummary = "{{value}} over {{threshold}}"\nmetric = "{metric}"\n'
-            f'stat = "{stat}"\nwindow = "10s"\nby = [{by}]\nfire_above = {{ warning = {limit + number} }}\n'
+            f'stat = "{stat}"\nwindow = "10s"\nby = [{by}]\nfire_above = {{ warning = {limit * (1 + number / 1000)} }}\n'
         )
     return "\n".join(texts)
 
