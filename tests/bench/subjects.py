@@ -38,9 +38,10 @@ def rules_text(count: int, with_message_probes: bool = False) -> str:
         metric, stat, by, limit = _KINDS[number % len(_KINDS)]
         if with_message_probes and number == 0:
             metric, stat, by, limit = "response_latency", "p99", '"process"', 1e3
+        limit *= 1 + number / 1000
         texts.append(
             f'[[rule]]\nid = "rule-{number}"\nsummary = "{{value}} over {{threshold}}"\nmetric = "{metric}"\n'
-            f'stat = "{stat}"\nwindow = "10s"\nby = [{by}]\nfire_above = {{ warning = {limit * (1 + number / 1000)} }}\n'
+            f'stat = "{stat}"\nwindow = "10s"\nby = [{by}]\nfire_above = {{ warning = {limit} }}\n'
         )
     return "\n".join(texts)
 

@@ -15,7 +15,15 @@ from watchdog.kernel import libbpf
 from watchdog.kernel.fexit_support import connect_errors_warning
 from watchdog.kernel.programs import CONNECT_ERROR_PROBES, MESSAGE_PROBE_SETS
 
-OURS = [b"inet_sock_set_s", b"fallback_inet_s", b"tcp_receive_res", b"tcp_send_reset", b"task_file", b"bpf_sk_storage_"]
+OURS = [
+    b"inet_sock_set_s",
+    b"fallback_inet_s",
+    b"tcp_receive_res",
+    b"tcp_send_reset",
+    b"cgroup_mkdir",
+    b"task_file",
+    b"bpf_sk_storage_",
+]
 if not connect_errors_warning():
     OURS += [probe.name[:15].encode() for probe in CONNECT_ERROR_PROBES]
 

@@ -71,8 +71,12 @@ class FakeCollector:
         self.pid, self.start_ns = 2**22 + 1, 0  # above every possible pid
         self.closed = False
         self.missed_events = 0
+        self.complete_pass_requests = 0
         self._clock = clock
         self._last_cookie = 0
+
+    def request_complete_pass(self):
+        self.complete_pass_requests += 1
 
     def read(self):
         rows = np.zeros(self.connects, CONNECTION)
@@ -563,6 +567,7 @@ def test_a_failed_tick_is_counted_and_its_lost_sample_makes_rules_unknown(simula
 
     assert [int(snapshot.metrics["failed_ticks"].sum()) for snapshot in seen] == [3, 1, 0]
     assert [snapshot.quality.lost_samples for snapshot in seen] == [3, 0, 0]
+    assert simulation.kernel.complete_pass_requests == 4  # what a failed tick has read of live sockets is lost
 
 
 def test_a_refused_reload_is_an_alert_a_problem_and_a_count_until_a_reload_is_accepted(simulation, monkeypatch):
