@@ -86,8 +86,6 @@ class Daemon:
         self._prepare_folders()
         collector = start_collector(self._clock, configuration.settings.sampling.map_sizes)
         self._log_writer.start()
-        if problem := collector.connect_errors_problem:
-            _log.info("connects that fail before their first packet are not all counted: reason=%s", problem)
         self._check_reload()
         store = Store(folder, self._clock, boot_id())
         self._receiver_states.attach(store.database)
@@ -95,6 +93,8 @@ class Daemon:
         pipeline = self._pipeline = Pipeline(collector, store, configuration, self._host, self._clock)
         open_connections = pipeline.start()
         self._log_start(configuration, open_connections, folder, pipeline.restored_alert_count)
+        if problem := collector.connect_errors_problem:
+            _log.info("connects that fail before their first packet are not all counted: reason=%s", problem)
         self._receiver_names = tuple(configuration.receivers)
         control = self._listen(store)
         self._set_heartbeat(configuration)
