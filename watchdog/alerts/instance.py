@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any, Self
 
 from watchdog.alerts import wording
-from watchdog.alerts.absence import Absence, AbsenceEffect
 from watchdog.alerts.alert import Alert, AlertState, TransitionKind, fingerprint
 from watchdog.alerts.boottimes import Boottimes
 from watchdog.alerts.evidence import Evidence, number_to_json
+from watchdog.alerts.instance_absence import Absence, AbsenceEffect
 from watchdog.alerts.severity_timer import SeverityTimer
 from watchdog.clock import SECOND_NS, Now
 from watchdog.errors import document_errors

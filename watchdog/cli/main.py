@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from watchdog import __version__
-from watchdog.cli.arguments import ArgumentParser
+from watchdog.cli.argument_parser import ArgumentParser
 from watchdog.errors import UsageError, WatchdogError
 
 # Modules with `register` and `run`, by command. A module is imported only for its own command, or for the help.

@@ -28,7 +28,7 @@ from watchdog.measure.connection_metrics import is_of_namespace
 from watchdog.measure.connection_table import ConnectionTable
 from watchdog.measure.deltas import KNOWN, Changes, Deltas
 from watchdog.measure.interning import InternedNames
-from watchdog.measure.missing import DERIVED_FROM_COUNTERS, UNKNOWN_OF_LOST_CONNECTIONS, Undercounted
+from watchdog.measure.loss_bounds import DERIVED_FROM_COUNTERS, UNKNOWN_OF_LOST_CONNECTIONS, Undercounted
 from watchdog.measure.slot_table import NO_SLOT, Slots
 from watchdog.measure.snapshot import AddressHalves, Codes, LateTraffic, Numbers, Snapshot
 from watchdog.measure.snapshot_rows import LazyColumns, SnapshotRows

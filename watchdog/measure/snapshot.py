@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.kernel.quality import Quality
-from watchdog.measure.missing import Undercounted
+from watchdog.measure.loss_bounds import Undercounted
 
 Codes = NDArray[np.uint32]
 Numbers = NDArray[np.float64]

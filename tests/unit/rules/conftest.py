@@ -21,7 +21,7 @@ from watchdog.measure.catalogue import (
     DimensionKind,
     MetricKind,
 )
-from watchdog.measure.missing import DERIVED_FROM_COUNTERS, Undercounted
+from watchdog.measure.loss_bounds import DERIVED_FROM_COUNTERS, Undercounted
 from watchdog.measure.snapshot import LateTraffic, Snapshot
 from watchdog.rules.language.rule import Rule
 

@@ -18,7 +18,7 @@ from watchdog.measure.catalogue import (
     DimensionKind,
     MetricKind,
 )
-from watchdog.measure.missing import missing_amount
+from watchdog.measure.loss_bounds import missing_amount
 from watchdog.measure.slot_table import NEVER_NS, Slots
 from watchdog.measure.snapshot import Numbers, Snapshot
 from watchdog.rules.engine.groups import GroupSlots

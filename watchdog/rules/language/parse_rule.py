@@ -14,7 +14,7 @@ from watchdog.config.durations import format_duration
 from watchdog.config.labels import read_labels
 from watchdog.measure.catalogue import DIMENSIONS, MAX_WINDOW, METRICS, MetricKind
 from watchdog.rules.language import expression, template
-from watchdog.rules.language.absence import check_absence, read_absence
+from watchdog.rules.language.absent_keys import check_absence, read_absence
 from watchdog.rules.language.conditions import read_where
 from watchdog.rules.language.expression import Comparison, Constant, Expression, ExpressionError, MetricReference
 from watchdog.rules.language.formats import natural_format
