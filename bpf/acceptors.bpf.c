@@ -64,8 +64,10 @@ static __always_inline struct acceptor *find_acceptor(const struct cred *maker)
 
 	if (!acceptor)
 		return NULL;
-	bpf_probe_read_kernel(&now, sizeof(now), (void *)acceptor->task + __builtin_offsetof(struct task_struct, real_cred));
-	bpf_probe_read_kernel(&tgid, sizeof(tgid), (void *)acceptor->task + __builtin_offsetof(struct task_struct, tgid));
+	bpf_probe_read_kernel(&now, sizeof(now),
+			      (void *)acceptor->task + __builtin_offsetof(struct task_struct, real_cred));
+	bpf_probe_read_kernel(&tgid, sizeof(tgid),
+			      (void *)acceptor->task + __builtin_offsetof(struct task_struct, tgid));
 	return now == key && tgid == acceptor->owner.tgid ? acceptor : NULL;
 }
 

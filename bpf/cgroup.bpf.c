@@ -51,7 +51,7 @@ static __always_inline bool exceeds_limit(void)
 {
 	u64 id = current_ancestor_cgroup_id(MAKER_LEVEL);
 	struct cgroup_maker *maker = cgroup_makers.lookup(&id);
-	struct cgroup_maker first = { .second_ns = bpf_ktime_get_boot_ns(), .count = 1 };
+	struct cgroup_maker first = {.second_ns = bpf_ktime_get_boot_ns(), .count = 1};
 
 	if (!maker || first.second_ns - maker->second_ns >= SECOND_NS) {
 		cgroup_makers.update(&id, &first);

@@ -423,8 +423,7 @@ static __always_inline void handle_end(struct sock *sk, struct tracked_socket *t
 	 * Never a connection: when two CPUs handle two last ACKs of one handshake at once, each creates a child, and the
 	 * second child is dropped (tcp_check_req, inet_csk_complete_hashdance). No process and no peer ever uses it.
 	 */
-	if (from == TCP_SYN_RECV && !tracked->established_ns && !(tracked->flags & ~FLAG_APART) &&
-	    !tp->bytes_received)
+	if (from == TCP_SYN_RECV && !tracked->established_ns && !(tracked->flags & ~FLAG_APART) && !tp->bytes_received)
 		return;
 	if (!tracked->established_ns && (from == TCP_SYN_SENT || from == TCP_SYN_RECV))
 		tracked->flags |= FLAG_FAILED;
