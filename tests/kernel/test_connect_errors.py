@@ -101,7 +101,6 @@ input()
 """
 
 
-@pytest.mark.everywhere
 def test_each_attempt_of_one_socket_counts_once(reader, namespace):
     client = namespace.run(sys.executable, "-c", REPEAT)
     made = client.receive()
@@ -193,7 +192,6 @@ def denying_group():
     group.rmdir()
 
 
-@pytest.mark.everywhere
 def test_connects_denied_by_a_policy_count_as_denied(reader, namespace, denying_group):
     code = f"open({str(denying_group / 'cgroup.procs')!r}, 'w').write('0')\n" + CONNECT
     client = namespace.run(sys.executable, "-c", code, 23, json.dumps([["127.0.0.1", 9]]))
