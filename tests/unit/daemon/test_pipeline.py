@@ -567,7 +567,7 @@ def test_a_failed_tick_is_counted_and_its_lost_sample_makes_rules_unknown(simula
 
     assert [int(snapshot.metrics["failed_ticks"].sum()) for snapshot in seen] == [3, 1, 0]
     assert [snapshot.quality.lost_samples for snapshot in seen] == [3, 0, 0]
-    assert simulation.kernel.complete_pass_requests == 4  # what a failed tick has read of live sockets is lost
+    assert simulation.kernel.complete_pass_requests == 4  # the rows that a failed tick has read are lost
 
 
 def test_a_refused_reload_is_an_alert_a_problem_and_a_count_until_a_reload_is_accepted(simulation, monkeypatch):

@@ -1,4 +1,4 @@
-"""Counts of sockets that no process has: the kernel's texts, and what becomes of unreadable ones."""
+"""Counts of sockets that no process has: the kernel's texts, unreadable ones included."""
 
 import numpy as np
 import pytest
