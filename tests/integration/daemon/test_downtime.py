@@ -105,7 +105,7 @@ def test_with_a_thousand_notifications_pending_it_stops_in_time_and_keeps_them_a
     print(f"stopped in {seconds:.1f} s")
     assert (code, seconds < STOP_SECONDS) == (0, True)
     assert len(watchdog.saved(pending)) == 2 * RULES
-    under_way, posts = list(server.notifications()), len(server.posts)
+    under_way = list(server.notifications())
     watchdog.start()
     until = time.monotonic() + 200
     while watchdog.saved(pending):
@@ -123,4 +123,5 @@ def test_with_a_thousand_notifications_pending_it_stops_in_time_and_keeps_them_a
         ("resolved",): RULES - len(under_way),
         ("firing", "resolved"): len(under_way),
     }
-    assert len(server.posts) == posts + len(notifications)
+    # The attempt that the stop cut may have arrived, and its end overtakes it: nothing is posted twice.
+    assert len(server.posts) == len(notifications)

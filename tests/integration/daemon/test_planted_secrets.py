@@ -54,7 +54,7 @@ def mail(at, **keys):
     host, _, port = at.partition("://")[2].partition(":")
     sender, recipient = "watchdog@example.net", "oncall@example.net"
     place = {"host": host, "port": int(port or 587), "username": "watchdog", "from": sender, "to": [recipient]}
-    return {"type": "email", **place, **keys}
+    return {"type": "email", "timeout": "10s", **place, **keys}
 
 
 class Garden:
