@@ -47,6 +47,7 @@ LISTEN = TCP_STATES.index("LISTEN")
 """The code of the state of a listener."""
 
 _TIME_WAIT = TCP_STATES.index("TIME_WAIT")
+_SYN_SENT = TCP_STATES.index("SYN_SENT")
 _OPENING = [TCP_STATES.index(name) for name in ("SYN_SENT", "SYN_RECV")]
 _FIN_QUEUED = [TCP_STATES.index(name) for name in ("FIN_WAIT1", "CLOSING", "LAST_ACK")]
 
@@ -183,6 +184,7 @@ def _distributions(rows: ConnectionFields, metrics: dict[str, Numbers]) -> None:
     since_birth = (rows["established_ns"] - rows["born_ns"]).view(np.int64) / SECOND_NS
     metrics["connect_latency"] = np.where((metrics["established"] > 0) & out & born, since_birth, np.nan)
     received = (metrics["packets_received"] > 0) & (rows["srtt_us"] > 0)
+    received &= rows["state"] != _SYN_SENT  # a reading in the middle of the SYN-ACK
     metrics["rtt"] = np.where(received, rows["srtt_us"] / 1e6, np.nan)
     lifetime = (rows["ended_ns"] - rows["born_ns"]).view(np.int64) / SECOND_NS
     metrics["lifetime"] = np.where((rows["ended_ns"] != 0) & born & ~is_listener(rows), lifetime, np.nan)

@@ -409,3 +409,15 @@ def test_a_step_back_that_a_retransmission_makes_is_made_up_for_and_is_no_loss()
     ]
     assert [changes.metrics["bytes_sent"][0] for changes in seen] == [100_000, 0, 0, 30_000]
     assert [len(changes.refused) for changes in seen] == [0, 0, 0, 0]
+
+
+def test_a_reading_in_the_middle_of_the_answer_to_a_connect_has_no_round_trip_time_yet():
+    opening = connection(flags=FLAG_CONNECT, state=TCP_STATES.index("SYN_SENT"), packets_received=1, srtt_us=900)
+    deltas = make_deltas()
+    first = deltas.advance(reading(live=[opening]))
+    second = deltas.advance(
+        reading(live=[connection(flags=FLAG_CONNECT, established_ns=9, packets_received=2, srtt_us=900)])
+    )
+
+    assert np.isnan(first.metrics["rtt"][0])
+    assert second.metrics["rtt"][0] == pytest.approx(0.0009)
