@@ -158,7 +158,8 @@ class Deltas:
         fields = extract_fields(rows, _READ)
         ids = connection_ids(fields)
         is_final = (fields["ended_ns"] != 0) & ~is_correction(fields)
-        before, known = self._before(fields, ids)
+        at = self._table.find(ids)
+        before, known = self._before(fields, ids, at)
         self._listeners = _present_listeners(self._listeners, rows, ids, is_final, reading)
         self._set_direction(rows, fields, before, known)
         refused = refuse_impossible_changes(fields, before, known)
@@ -166,7 +167,7 @@ class Deltas:
         unseen_ns = self._unseen_ns(fields, before, reading.at_ns)
         traffic = metrics["bytes_sent"] + metrics["bytes_received"]
         metrics["late_bytes"] = np.where(unseen_ns, traffic, 0)
-        live = self._remember(fields, ids, is_final, reading)
+        live = self._remember(fields, ids, at, is_final, reading)
         responses = self._responses(fields["cookie"], reading)
         metrics |= {name: np.zeros(len(rows)) for name in (*_UDP.values(), *HOST_METRICS, "lost_connections")}
         in_sockmap = find_in_sockmap(fields)
@@ -180,16 +181,21 @@ class Deltas:
                 changes = _with_totals(changes, make_rows(totals, reading.at_ns), totals, names)
         return changes if reading.host is None else _with_host_row(changes, reading.host, self._table)
 
-    def _before(self, rows: ConnectionFields, ids: ConnectionIds) -> tuple[dict[str, Any], NDArray[np.bool_]]:
-        """Return the kept values by name, (n,) each, 0 for unknown connections, and which ones are known, (n,)."""
-        at = self._table.find(ids)
-        at[is_correction(rows)] = -1
-        known = at >= 0
+    def _before(
+        self, rows: ConnectionFields, ids: ConnectionIds, at: Positions
+    ) -> tuple[dict[str, Any], NDArray[np.bool_]]:
+        """Return the kept values by name, (n,) each, 0 for unknown connections, and which ones are known, (n,).
+
+        `at`: the positions of the rows in the table.
+        """
+        known = (at >= 0) & ~is_correction(rows)
+        all_known = bool(known.all())
         before: dict[str, Any] = {}
         for name in KNOWN:
             column = self._table.column(name)
-            before[name] = np.zeros(len(ids), column.dtype)
-            before[name][known] = column[at[known]]
+            before[name] = column[at] if all_known else np.zeros(len(ids), column.dtype)
+            if not all_known:
+                before[name][known] = column[at[known]]
         if len(self._unseen) and not known.all():
             self._add_unseen(before, known, ids, ~known & ~is_correction(rows))
         baseline = ~known & (rows["born_ns"] == 0)
@@ -220,15 +226,15 @@ class Deltas:
         rows["direction"][unknown] = fields["direction"][unknown] = direction
 
     def _remember(
-        self, rows: ConnectionFields, ids: ConnectionIds, is_final: NDArray[np.bool_], reading: Reading
+        self, rows: ConnectionFields, ids: ConnectionIds, at: Positions, is_final: NDArray[np.bool_], reading: Reading
     ) -> Positions:
-        """Return the position of each row in the table, (n,), -1 for rows that are not in it."""
+        """Return the position of each row in the table, (n,), -1 for rows that are not in it. `at`: those before."""
         table = self._table
         alive = rows["ended_ns"] == 0
-        ended = table.find(ids[is_final])
-        table.remove(ended[ended >= 0])
-        table.add(ids[alive][table.find(ids[alive]) < 0])
-        live = np.where(alive, table.find(ids), -1)
+        ended, new = at[is_final & (at >= 0)], ids[alive & (at < 0)]
+        table.remove(ended)
+        table.add(new)
+        live = np.where(alive, table.find(ids) if len(ended) or len(new) else at, -1)
         positions = live[alive]
         for name in (*WIDE_COUNTERS, *WRAPPING_COUNTERS, "flags", "direction", "netns", "local_port"):
             table.column(name)[positions] = rows[name][alive]
@@ -296,9 +302,9 @@ def _newest_of(cookies: ConnectionIds, wanted: ConnectionIds) -> NDArray[np.intp
 
 def _current(reading: Reading) -> ConnectionRows:
     # One row per connection: its final row if it ended during the reading.
-    live = reading.live
-    if len(reading.closed):
-        live = select_rows(live, ~np.isin(connection_ids(live), connection_ids(reading.closed)))
+    if not len(reading.closed):
+        return reading.live
+    live = select_rows(reading.live, ~np.isin(connection_ids(reading.live), connection_ids(reading.closed)))
     return concatenate_rows([live, reading.closed])
 
 

@@ -145,8 +145,9 @@ class Meter:
         own = np.uint32(ABSENT_CODE)
         columns = {name: np.append(self._attribution.codes(name, owners), own) for name in OWNER_DIMENSIONS}
         columns["pid"] = rows["owner"]["tgid"].astype(np.uint32)
+        without_process = is_of_namespace(rows)
         for codes in columns.values():
-            codes[is_of_namespace(rows)] = ABSENT_CODE
+            codes[without_process] = ABSENT_CODE
         columns["process"][-1] = self.names.intern("process", SELF_PROCESS, at_ns)
         columns["pid"][-1] = ABSENT_CODE
         addresses = {end: _halves(rows, end) for end in ("local", "remote")}
