@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from watchdog.clock import Now
-from watchdog.delivery.recipient_refused import ALL_REACHED, RECEIVER_REMOVED, RecipientRefusedAlerts
+from watchdog.delivery.receiver_alerts import RECEIVER_REMOVED
+from watchdog.delivery.recipient_refused import ALL_REACHED, RecipientRefusedAlerts
 
 NOW = Now(1_000_000_000, 1_750_000_000.0)
 REFUSAL = {"mail": "client_error: 1 of 3 recipients refused", "second": ""}
