@@ -120,11 +120,8 @@ class Collector:
 
     def _attach_message_probes(self) -> None:
         maps = self._loaded.maps
-        since = ct.c_uint64(self._clock.boottime_ns())
-        result = libbpf.library().bpf_map_update_elem(
-            maps["attached_since"], ct.byref(ct.c_uint32(0)), ct.byref(since), 0
-        )
-        libbpf.check_result(result, "cannot store the start time of the message probes")
+        since_ns = self._clock.boottime_ns()
+        libbpf.store_number(maps["attached_since"], since_ns, "cannot store the start time of the message probes")
         self._message_links = [libbpf.attach(fd) for fd in self._loaded.message_programs]
         if self._message_links:
             self._responses = _open_ring_buffer(maps["responses"], RESPONSE)

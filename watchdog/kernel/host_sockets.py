@@ -39,22 +39,24 @@ class HostSocketsReader:
         self._sysctls = sysctls
         self._port_texts: tuple[str, str] | None = None
         self._is_ephemeral = np.zeros(_ALL_PORTS, np.bool_)
+        self._port_bounds: tuple[int, int] | None = None  # lowest and highest ephemeral port, None: there is none
         self._time_wait = TimeWaitPorts()
 
     def read(self) -> HostSockets | None:
         """Return the counts; None where the kernel does not show them."""
         try:
             counts = _tcp_counts(self._sockstat.read_text(encoding="ascii"))
-            texts = tuple(
-                (self._sysctls / name).read_text(encoding="ascii")
-                for name in ("ip_local_port_range", "ip_local_reserved_ports")
+            texts = (
+                (self._sysctls / "ip_local_port_range").read_text(encoding="ascii"),
+                (self._sysctls / "ip_local_reserved_ports").read_text(encoding="ascii"),
             )
             if texts != self._port_texts:
-                self._port_texts = texts[0], texts[1]
-                self._is_ephemeral = ephemeral_ports(*self._port_texts)
-            ports = np.flatnonzero(self._is_ephemeral)
-            if len(ports):
-                self._time_wait.advance(int(ports[0]), int(ports[-1]))
+                self._is_ephemeral = ephemeral_ports(*texts)
+                ports = np.flatnonzero(self._is_ephemeral)
+                self._port_bounds = (int(ports[0]), int(ports[-1])) if len(ports) else None
+                self._port_texts = texts
+            if self._port_bounds is not None:
+                self._time_wait.advance(*self._port_bounds)
             return HostSockets(self._netns, counts["tw"], counts["orphan"], self._is_ephemeral, self._time_wait.ports)
         except (OSError, KeyError, ValueError):
             return None

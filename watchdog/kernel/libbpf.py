@@ -191,6 +191,16 @@ def map_info(fd: int) -> MapInfo:
     return info
 
 
+def store_number(array: int, number: int, action: str) -> None:
+    """Store `number` in the only entry of an array map of u64; `action` is for the error.
+
+    Raises:
+        NotPermitted, OSError: as `check_result`.
+    """
+    result = library().bpf_map_update_elem(array, ct.byref(ct.c_uint32(0)), ct.byref(ct.c_uint64(number)), 0)
+    check_result(result, action)
+
+
 def program_info(fd: int) -> ProgramInfo:
     """Return the kernel's description of a program."""
     info = ProgramInfo()

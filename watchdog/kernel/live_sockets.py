@@ -7,7 +7,6 @@ as there are files, so a tick continues it for a limited time only; its descript
 from __future__ import annotations
 
 import contextlib
-import ctypes as ct
 import os
 import threading
 import time
@@ -234,9 +233,7 @@ class LiveSockets:
 
     def _request_complete_pass(self) -> None:
         self._complete_passes += 1
-        number = ct.c_uint64(self._complete_passes)
-        result = libbpf.library().bpf_map_update_elem(self._requests, ct.byref(ct.c_uint32(0)), ct.byref(number), 0)
-        libbpf.check_result(result, "cannot request a complete pass over sockets")
+        libbpf.store_number(self._requests, self._complete_passes, "cannot request a complete pass over sockets")
 
     def _read_by_files(self) -> tuple[NDArray[np.void], Coverage]:
         rows = _Rows(self._ring, self._expected_bytes)

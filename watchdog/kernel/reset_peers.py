@@ -31,9 +31,7 @@ class ResetPeersMap:
         """Read the hash map behind `fd`."""
         self._fd = fd
         self._capacity = libbpf.map_info(fd).max_entries
-        self._known = np.empty(
-            0, [("entry", f"V{RESET_PEER_ID.itemsize}"), ("resets_sent", "<u8"), ("since_ns", "<i8")]
-        )
+        self._known = np.empty(0, _KNOWN)
 
     def read(self, at_ns: int) -> Totals:
         """Return every total; keys of `RESET_PEER_ID`, values of `RESET_PEER`. `at_ns`: CLOCK_BOOTTIME."""

@@ -24,7 +24,7 @@ from watchdog.measure.snapshot import AddressHalves, Codes, Numbers
 
 _STANDING_METRICS = (*(name for name, metric in METRICS.items() if metric.kind is MetricKind.GAUGE), "accept_queue")
 _ENDS = ("local", "remote")
-_DIMENSIONS = ("pid", "netns", "direction", "family", "local_port", "remote_port", "state", "failure")
+_DIMENSIONS = ("pid", "family", "remote_port", "state", "failure")  # others are among `KNOWN`
 COLUMNS: dict[str, DTypeLike] = {
     "owner": np.int32,  # slot in the attribution
     **dict.fromkeys(_DIMENSIONS, np.uint32),
@@ -32,7 +32,7 @@ COLUMNS: dict[str, DTypeLike] = {
     **{f"{end}_code": np.uint32 for end in _ENDS},  # plus 1; 0: none yet
     **dict.fromkeys(_STANDING_METRICS, np.float64),
 }
-"""Columns of the table of live connections."""
+"""Columns of the table of live connections, beside `KNOWN`."""
 
 # Codes of addresses are used again when nobody has asked for them for the longest window, which is a minute at least.
 _CODES_KEPT_NS = 30 * SECOND_NS
@@ -80,7 +80,7 @@ class LiveRows:
         """Return the codes of a dimension other than an address, (i,)."""
         if name in OWNER_DIMENSIONS:
             return self._attribution.codes(name, self.idle_owners())
-        codes: Codes = self._table.column(name)[self._idle]
+        codes: Codes = self._table.column(name)[self._idle].astype(np.uint32, copy=False)
         return codes
 
     def idle_metric(self, name: str) -> Numbers | None:
