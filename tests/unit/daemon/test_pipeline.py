@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -766,6 +767,18 @@ class Taking:
     def run(self, connects, seconds):
         for _ in range(seconds):
             self.simulation.tick(connects)
+            self.wait_for_outcomes()
+
+    def wait_for_outcomes(self):
+        """Wait until the outcome of each attempt is recorded: the receiver has it a moment before."""
+        end = time.monotonic() + PATIENCE
+        while self._outcomes() < self.attempts:
+            assert time.monotonic() < end, "no outcome"
+            self.simulation.pause.wait(0.001)
+
+    def _outcomes(self):
+        with self.simulation.store.database.transaction() as connection:
+            return connection.execute("SELECT count(*) FROM attempts").fetchone()[0]
 
     @property
     def attempts(self):
