@@ -10,15 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from watchdog.cli.daemon_options import add_daemon_options, ask_daemon, daemon_socket
 from watchdog.cli.table import format_table
 from watchdog.control import notification_handlers
 from watchdog.control.client import send_request
-from watchdog.control.socket_path import (
-    DEFAULT_RUNTIME_FOLDER,
-    DEFAULT_STATE_FOLDER,
-    SOCKET_FILE_NAME,
-    control_socket_path,
-)
+from watchdog.control.socket_path import DEFAULT_STATE_FOLDER
 from watchdog.errors import DaemonUnreachable, StoreError, UsageError
 from watchdog.sanitize import escape_unprintable
 from watchdog.state.audit import DELIVERED, DELIVERY_STATES, FAILED
@@ -74,12 +70,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     retrying.add_argument("--receiver", metavar="NAME", help="with --failed: only notifications for this receiver")
     retrying.set_defaults(run=_retry)
     for action in (listing, showing, retrying):
-        usual = f"{DEFAULT_RUNTIME_FOLDER}/{SOCKET_FILE_NAME}"
-        action.add_argument("--control", metavar="SOCKET", help=f"the daemon's control socket (default: {usual})")
-        action.add_argument(
-            "--state-dir", metavar="DIR", help=f"the daemon's state folder (default: {DEFAULT_STATE_FOLDER})"
-        )
-        action.add_argument("--json", action="store_true", help="print one JSON document")
+        add_daemon_options(action)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -109,7 +100,7 @@ def _retry(args: argparse.Namespace) -> int:
         raise UsageError("give either ids or --failed")
     if args.receiver and not args.failed:
         raise UsageError("--receiver needs --failed")
-    socket = _socket(args)
+    socket = daemon_socket(args)
     ids = _failed_ids(socket, args.receiver) if args.failed else args.notification_ids
     results = []
     for first in range(0, len(ids), notification_handlers.MAX_RETRIED):
@@ -137,14 +128,10 @@ def _print_results(results: Sequence[Mapping[str, Any]]) -> None:
         print("no failed notifications", file=sys.stderr)
 
 
-def _socket(args: argparse.Namespace) -> Path:
-    return Path(args.control) if args.control else control_socket_path(args.state_dir or DEFAULT_STATE_FOLDER, {})
-
-
 def _read(args: argparse.Namespace, request: str, query: StateFileQuery, wanted: Mapping[str, Any]) -> Any:
     # The state file is read only where the user has named its folder: another daemon's file would mislead.
     try:
-        return send_request(_socket(args), request, **wanted)
+        return ask_daemon(args, request, **wanted)
     except DaemonUnreachable as error:
         if args.state_dir is None:
             remedy = f"start it, or read its state file with --state-dir {DEFAULT_STATE_FOLDER}"

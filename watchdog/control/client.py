@@ -13,12 +13,15 @@ from watchdog.control.socket_path import socket_address
 from watchdog.errors import DaemonUnreachable, NotPermitted
 
 RESPONSE_TIMEOUT_SECONDS = 15.0
+SLOW_RESPONSE_TIMEOUT_SECONDS = 90.0  # of requests that the daemon handles in the background
 _CHUNK_BYTES = 65_536
 _RETRY_SECONDS = 0.02
 
 
-def send_request(path: Path, request_name: str, **arguments: object) -> Any:
+def send_request(path: Path, request_name: str, *, is_slow: bool = False, **arguments: object) -> Any:
     """Send a request to the daemon at `path`; return its result.
+
+    `is_slow`: the daemon handles it in the background, and its answer can take a minute.
 
     Raises:
         DaemonUnreachable: no daemon listens there, or it does not answer in time.
@@ -26,7 +29,8 @@ def send_request(path: Path, request_name: str, **arguments: object) -> Any:
         WatchdogError: the daemon's response is an error, with its exit code.
     """
     try:
-        line = _exchange(path, protocol.pack_request(protocol.Request(request_name, arguments)))
+        timeout_seconds = SLOW_RESPONSE_TIMEOUT_SECONDS if is_slow else RESPONSE_TIMEOUT_SECONDS
+        line = _exchange(path, protocol.pack_request(protocol.Request(request_name, arguments)), timeout_seconds)
     except TimeoutError:
         raise DaemonUnreachable(f"the daemon at {path} does not answer") from None
     except PermissionError:
@@ -39,12 +43,12 @@ def send_request(path: Path, request_name: str, **arguments: object) -> Any:
     return protocol.parse_response(line)
 
 
-def _exchange(path: Path, request: bytes) -> bytes:
-    deadline = time.monotonic() + RESPONSE_TIMEOUT_SECONDS
+def _exchange(path: Path, request: bytes, timeout_seconds: float) -> bytes:
+    deadline = time.monotonic() + timeout_seconds
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
-            peer.settimeout(RESPONSE_TIMEOUT_SECONDS)
+            peer.settimeout(timeout_seconds)
             _connect(peer, socket_address(path, folder), deadline)
             peer.sendall(request)
             return _read(peer, deadline)

@@ -50,7 +50,7 @@ class Listener:
 
         The kernel has checked the mode of the file already. This check holds even if the mode has been changed.
         """
-        _, uid, gid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+        uid, gid = client_account(peer)
         return uid in (0, os.geteuid()) or self._group in (gid, *_other_groups(peer))
 
     def close(self) -> None:
@@ -59,6 +59,12 @@ class Listener:
         with contextlib.suppress(OSError):
             if self.path.lstat().st_ino == self._inode:
                 self.path.unlink()
+
+
+def client_account(peer: socket.socket) -> tuple[int, int]:
+    """Return user and group id of the process that connected."""
+    _, uid, gid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return uid, gid
 
 
 def _bind(path: Path, folder: int) -> socket.socket:

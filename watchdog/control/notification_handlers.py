@@ -9,7 +9,7 @@ from typing import Any
 from watchdog.clock import Clock
 from watchdog.config import suggestions
 from watchdog.control.arguments import RequestArguments
-from watchdog.control.server import RequestHandler
+from watchdog.control.server import Handler, RequestHandler
 from watchdog.errors import UsageError, WatchdogError
 from watchdog.state import audit, losses
 from watchdog.storage.database import Database
@@ -22,7 +22,7 @@ MAX_RETRIED = 50
 
 def notification_handlers(
     database: Database, clock: Clock, configured_receivers: Callable[[], Collection[str]]
-) -> dict[str, RequestHandler]:
+) -> dict[str, RequestHandler | Handler]:
     """Return the handlers of requests on the notifications in `database`, by the request's name.
 
     `configured_receivers`: returns the names of the receivers in force.
@@ -33,7 +33,7 @@ def notification_handlers(
     return {
         "notifications list": lambda given: list_notifications(reader, given, configured_receivers()),
         "notifications show": lambda given: show_notification(reader, given),
-        "notifications retry": lambda given: _retry(database, given, clock),
+        "notifications retry": Handler(lambda given: _retry(database, given, clock), changes=True),
     }
 
 

@@ -1,30 +1,50 @@
 """Server side of the control socket: one thread that answers requests one at a time and never blocks on a client.
 
 Clients are read and written when they are ready. Each client has a time limit, and their number is limited. Handlers
-hold a lock that a tick needs only while one row is written.
+hold a lock that a tick needs only while one row is written, or while one part of an answer is copied. A handler that
+reads files or waits is `Handler(in_background=True)`: it has a thread of its own, so that it delays no other client.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import queue
 import selectors
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from watchdog.config.suggestions import unknown_name
 from watchdog.control import protocol
-from watchdog.control.listener import Listener
+from watchdog.control.listener import Listener, client_account
 from watchdog.errors import NotPermitted, UsageError, WatchdogError
 
 RequestHandler = Callable[[Mapping[str, Any]], object]
 """Takes a request's arguments, returns what JSON can hold, raises WatchdogError."""
 
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """The handler of one kind of request, for those that do more than read memory.
+
+    `changes`: it changes the state of the daemon: each request is logged, with the user id of its client.
+    `in_background`: it can take long, and runs in a thread of its own, one at a time.
+    """
+
+    handle: RequestHandler
+    changes: bool = False
+    in_background: bool = False
+
+
+
 MAX_CLIENTS = 16
 REQUEST_TIMEOUT_SECONDS = 5.0  # until a request is complete
 RESPONSE_WRITE_TIMEOUT_SECONDS = 10.0  # until the client has read the response
+BACKGROUND_TIMEOUT_SECONDS = 60.0  # until a handler in the background has its result
 
 _CHUNK = 65_536
 _REFUSAL = protocol.pack_error(NotPermitted("only root and members of the socket's group may send requests"))
@@ -33,14 +53,20 @@ _REFUSAL = protocol.pack_error(NotPermitted("only root and members of the socket
 class ControlServer:
     """Answers on a listener from `start` until `stop`."""
 
-    def __init__(self, listener: Listener, handlers: Mapping[str, RequestHandler], log: logging.Logger) -> None:
+    def __init__(
+        self, listener: Listener, handlers: Mapping[str, RequestHandler | Handler], log: logging.Logger
+    ) -> None:
         """Answer requests by `handlers`, which are keyed by the request's name."""
         self._listener = listener
-        self._handlers = handlers
+        self._handlers = {
+            name: given if isinstance(given, Handler) else Handler(given) for name, given in handlers.items()
+        }
         self._log = log
         self._selector = selectors.DefaultSelector()
         self._clients: dict[socket.socket, _ClientConnection] = {}
         self._listening = False
+        self._in_background: set[str] = set()
+        self._finished: queue.SimpleQueue[tuple[_ClientConnection, str, bytes]] = queue.SimpleQueue()
         self._wakeup_receiver, self._wakeup_sender = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
 
@@ -69,8 +95,10 @@ class ControlServer:
             ready = self._selector.select(None if deadline is None else max(0.0, deadline - time.monotonic()))
             for key, _ in ready:
                 if key.fileobj is self._wakeup_receiver:
-                    return
-                if key.fileobj is self._listener.socket:
+                    if not self._wakeup_receiver.recv(_CHUNK):
+                        return
+                    self._answer_finished()
+                elif key.fileobj is self._listener.socket:
                     self._accept()
                 else:
                     self._advance(key.data)
@@ -102,21 +130,44 @@ class ControlServer:
                     self._drop(client)
             elif (line := client.read()) is not None:
                 # A refused client is read too: an earlier close would break its write and hide the reason.
-                client.answer(self._answer(line) if client.is_permitted else _REFUSAL)
-                self._selector.modify(client.peer, selectors.EVENT_WRITE, client)
+                answer = self._answer(client, line) if client.is_permitted else _REFUSAL
+                if answer is None:
+                    self._selector.unregister(client.peer)
+                    client.wait_for_result()
+                else:
+                    self._selector.modify(client.peer, selectors.EVENT_WRITE, client)
+                    client.answer(answer)
         except BlockingIOError:
             return
         except OSError:  # disconnected
             self._drop(client)
 
     def _drop(self, client: _ClientConnection) -> None:
-        self._selector.unregister(client.peer)
+        with contextlib.suppress(KeyError):  # it waits for a result
+            self._selector.unregister(client.peer)
         del self._clients[client.peer]
         client.peer.close()
 
-    def _answer(self, line: bytes) -> bytes:
+    def _answer(self, client: _ClientConnection, line: bytes) -> bytes | None:
+        """Return the response to a request; None: a thread makes it."""
         try:
-            return protocol.pack_result(self._result(line))
+            request = _parse(line)
+            handler = self._handlers.get(request.name)
+            if handler is None:
+                raise UsageError(unknown_name("request", request.name, self._handlers))
+            if handler.changes:
+                uid, _ = client_account(client.peer)
+                self._log.info("control request: request=%s uid=%d", request.name, uid)
+            if handler.in_background:
+                self._start(handler, request, client)
+                return None
+        except WatchdogError as error:
+            return protocol.pack_error(error)
+        return self._response(handler, request)
+
+    def _response(self, handler: Handler, request: protocol.Request) -> bytes:
+        try:
+            return protocol.pack_result(handler.handle(request.arguments))
         except WatchdogError as error:
             return protocol.pack_error(error)
         except Exception:  # noqa: BLE001 - an edge: a defect in a handler must end neither this thread nor the daemon
@@ -125,13 +176,31 @@ class ControlServer:
                 WatchdogError("the request failed in the daemon", remedy="read the daemon's log")
             )
 
-    def _result(self, line: bytes) -> object:
-        if len(line) > protocol.MAX_REQUEST_BYTES:
-            raise UsageError(f"a request can have at most {protocol.MAX_REQUEST_BYTES} bytes")
-        request = protocol.parse_request(line)
-        if request.name not in self._handlers:
-            raise UsageError(unknown_name("request", request.name, self._handlers))
-        return self._handlers[request.name](request.arguments)
+    def _start(self, handler: Handler, request: protocol.Request, client: _ClientConnection) -> None:
+        if request.name in self._in_background:
+            raise WatchdogError(f"another {request.name} is under way", remedy="try again when it has ended")
+        self._in_background.add(request.name)
+
+        def run() -> None:
+            self._finished.put((client, request.name, self._response(handler, request)))
+            with contextlib.suppress(OSError):  # the server has stopped
+                self._wakeup_sender.send(b"x")
+
+        threading.Thread(target=run, name=f"control-{request.name}", daemon=True).start()
+
+    def _answer_finished(self) -> None:
+        while not self._finished.empty():
+            client, name, response = self._finished.get()
+            self._in_background.discard(name)
+            if client.peer in self._clients:
+                client.answer(response)
+                self._selector.register(client.peer, selectors.EVENT_WRITE, client)
+
+
+def _parse(line: bytes) -> protocol.Request:
+    if len(line) > protocol.MAX_REQUEST_BYTES:
+        raise UsageError(f"a request can have at most {protocol.MAX_REQUEST_BYTES} bytes")
+    return protocol.parse_request(line)
 
 
 class _ClientConnection:
@@ -152,6 +221,9 @@ class _ClientConnection:
         if not chunk and not line:
             raise ConnectionAbortedError  # it closed without a request
         return bytes(line) if end or not chunk or len(line) > protocol.MAX_REQUEST_BYTES else None
+
+    def wait_for_result(self) -> None:
+        self.deadline = time.monotonic() + BACKGROUND_TIMEOUT_SECONDS
 
     def answer(self, answer: bytes) -> None:
         self.unsent = memoryview(answer)

@@ -23,7 +23,7 @@ from watchdog.control import server as server_module
 from watchdog.control import socket_path
 from watchdog.control.client import send_request
 from watchdog.control.listener import Listener
-from watchdog.control.server import MAX_CLIENTS, ControlServer
+from watchdog.control.server import MAX_CLIENTS, ControlServer, Handler
 from watchdog.control.socket_path import ControlError
 from watchdog.errors import DaemonUnreachable, UsageError, WatchdogError
 
@@ -39,11 +39,22 @@ def fail(given):
     raise ZeroDivisionError
 
 
+GATE = threading.Event()
+
+
+def wait_for_gate(given):
+    assert GATE.wait(15.0)
+    return given
+
+
 HANDLERS = {
     "echo": lambda given: given,
     "much": lambda given: "x" * given["letters"],
     "refuse": refuse,
     "fail": fail,
+    "change": Handler(lambda given: given, changes=True),
+    "slow": Handler(wait_for_gate, in_background=True),
+    "slow failure": Handler(fail, in_background=True),
 }
 
 
@@ -120,6 +131,46 @@ def test_a_defect_ends_neither_the_thread_nor_shows_itself(running, path, caplog
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_a_change_is_logged_with_the_account_of_its_client(running, path, caplog):
+    caplog.set_level(logging.INFO)
+    assert send_request(path, "change", a=1) == {"a": 1}
+    assert send_request(path, "echo") == {}
+    assert [record.message for record in caplog.records] == ["control request: request=change uid=0"]
+
+
+def test_a_handler_in_the_background_delays_no_other_client(running, path, connect):
+    GATE.clear()
+    waiting = connect()
+    waiting.sendall(b'{"request": "slow", "arguments": {"a": 1}}\n')
+    try:
+        assert send_request(path, "echo", b=2) == {"b": 2}
+        with pytest.raises(WatchdogError, match="another slow is under way"):
+            send_request(path, "slow")
+    finally:
+        GATE.set()
+    assert exchange(waiting) == {"version": 1, "result": {"a": 1}}
+    assert send_request(path, "slow", is_slow=True, c=3) == {"c": 3}
+
+
+def test_a_client_that_leaves_a_handler_in_the_background_harms_nobody(running, path, connect):
+    GATE.clear()
+    leaving = connect()
+    leaving.sendall(b'{"request": "slow"}\n')
+    leaving.close()
+    with pytest.raises(WatchdogError, match="read the daemon's log"):
+        send_request(path, "slow failure", is_slow=True)
+    GATE.set()
+    assert send_request(path, "echo", b=2) == {"b": 2}
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None, True])
+def test_a_request_of_another_version_is_refused(running, connect, version):
+    line = json.dumps({"version": version, "request": "echo"}).encode() + b"\n"
+    answer = exchange(connect(), line)
+    assert answer["error"].startswith("this daemon answers requests of version 1 only: use a command of the daemon's")
+    assert answer["exit_code"] == UsageError.exit_code
+
+
 @pytest.mark.parametrize("request_", [b"\n", b"nonsense\n", b"[]\n", b"\xff\xfe\n", b"[" * 50_000 + b"\n"])
 def test_bytes_that_are_no_request_are_refused(running, path, request_, connect):
     assert exchange(connect(), request_)["exit_code"] == UsageError.exit_code
@@ -135,7 +186,7 @@ def test_a_request_in_pieces_and_one_that_ends_with_its_stream_are_answered(runn
         peer.sendall(piece)
         time.sleep(0.02)
     peer.shutdown(socket.SHUT_WR)
-    assert exchange(peer) == {"result": {}}
+    assert exchange(peer) == {"version": 1, "result": {}}
 
 
 # --------------------------------------------------------------------------------------------------------- slow clients

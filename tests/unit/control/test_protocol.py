@@ -54,7 +54,10 @@ def test_bytes_that_are_no_request_are_refused(line):
         protocol.parse_request(line)
 
 
-@pytest.mark.parametrize("line", [b"", b"{}", b'{"error": "x"}', b'{"resul', b"[" * 60_000])
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"{}", b'{"version": 1, "error": "x"}', b'{"version": 2, "result": 3}', b'{"result": 3}', b'{"resul', b"[" * 60_000],
+)  # fmt: skip
 def test_bytes_that_are_no_response_are_refused(line):
     with pytest.raises(WatchdogError, match="incomplete or malformed"):
         protocol.parse_response(line)
