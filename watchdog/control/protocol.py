@@ -1,8 +1,8 @@
 """Protocol of the control socket: one JSON object on a line in each direction, then the connection ends.
 
-A request is `{"version": 1, "request": "notifications list", "arguments": {…}}`. A response is `{"version": 1, "result":
-…}`, or `{"version": 1, "error": "…", "exit_code": 1}` with the exit code of the command. A request without a version is
-taken as one of the present version.
+A request is `{"version": 1, "request": "notifications list", "arguments": {…}}`. A response is `{"version": 1,
+"result": …}`, or `{"version": 1, "error": "…", "exit_code": 1}` with the exit code of the command. A request without a
+version is taken as one of the present version.
 """
 
 from __future__ import annotations

@@ -40,7 +40,6 @@ class Handler:
     in_background: bool = False
 
 
-
 MAX_CLIENTS = 16
 REQUEST_TIMEOUT_SECONDS = 5.0  # until a request is complete
 RESPONSE_WRITE_TIMEOUT_SECONDS = 10.0  # until the client has read the response

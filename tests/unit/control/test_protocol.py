@@ -56,7 +56,8 @@ def test_bytes_that_are_no_request_are_refused(line):
 
 @pytest.mark.parametrize(
     "line",
-    [b"", b"{}", b'{"version": 1, "error": "x"}', b'{"version": 2, "result": 3}', b'{"result": 3}', b'{"resul', b"[" * 60_000],
+    [b"", b"{}", b'{"version": 1, "error": "x"}', b'{"version": 2, "result": 3}', b'{"result": 3}', b'{"resul',
+     b"[" * 60_000],
 )  # fmt: skip
 def test_bytes_that_are_no_response_are_refused(line):
     with pytest.raises(WatchdogError, match="incomplete or malformed"):
