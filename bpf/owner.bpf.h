@@ -20,6 +20,7 @@ struct observer {
 	u32 visits;
 	u32 records;
 	u32 pad;
+	u64 address; /* of the socket that the pass visits */
 };
 
 /* bpf_get_current_task_btf, by number (include/uapi/linux/bpf.h): bcc's header gives it a type that we do not have. */
@@ -108,7 +109,7 @@ static __always_inline void set_socket_owner(struct tracked_socket *tracked, str
 /* Return whether the owner, the process of `task`, changed its recorded facts: by exec, prctl, setuid, a new cgroup. */
 static __always_inline bool has_changed(struct tracked_socket *tracked, struct task_struct *task)
 {
-	return compare_facts(&tracked->owner, task) | (tracked->owner_exec_id ^ task->group_leader->self_exec_id);
+	return compare_facts(&tracked->owner, task) | (tracked->owner_exec_id ^ (u32)task->group_leader->self_exec_id);
 }
 
 /*
@@ -128,8 +129,8 @@ static __always_inline void update_owner(struct tracked_socket *tracked, struct 
 		   /* Of several holders, the oldest: the pass is ordered by pid, and a child can have a lower pid. */
 		   (tracked->owner_rank == RANK_HOLDER &&
 		    task->group_leader->start_boottime < tracked->owner.start_ns) ||
-		   (tracked->owner_session && tracked->owner_session != observer->session &&
-		    tracked->owner_session != observer->previous_session)) {
+		   (tracked->owner_session && tracked->owner_session != (u32)observer->session &&
+		    tracked->owner_session != (u32)observer->previous_session)) {
 		tracked->owner_rank = rank;
 	} else {
 		if (!tracked->owner_session)

@@ -106,16 +106,17 @@ static __always_inline void fill_correction(struct connection *record, struct so
 /* Add to `total` the part of the final `record` that the daemon has not read yet. */
 static __always_inline void add_to_sums(struct sums *total, struct connection *record, struct reported *reported)
 {
-	__sync_fetch_and_add(&total->connects, (record->flags & ~reported->flags & FLAG_CONNECT) ? 1 : 0);
-	__sync_fetch_and_add(&total->accepts, (record->flags & ~reported->flags & FLAG_ACCEPTED) ? 1 : 0);
-	__sync_fetch_and_add(&total->established, record->established_ns && !(reported->flags & REPORTED_ESTABLISHED));
+	__sync_fetch_and_add(&total->connects, (record->flags & ~reported->summary & FLAG_CONNECT) ? 1 : 0);
+	__sync_fetch_and_add(&total->accepts, (record->flags & ~reported->summary & FLAG_ACCEPTED) ? 1 : 0);
+	__sync_fetch_and_add(&total->established,
+			     record->established_ns && !(reported->summary & REPORTED_ESTABLISHED));
 	__sync_fetch_and_add(&total->closes, 1);
 	__sync_fetch_and_add(&total->connect_failures,
 			     (record->flags & FLAG_FAILED) && record->direction == DIRECTION_OUT);
 	__sync_fetch_and_add(&total->resets_sent, record->resets_sent - reported->resets_sent);
 	__sync_fetch_and_add(&total->resets_received, record->resets_received - reported->resets_received);
 	/* As in user space: a connection older than the programs counts only from its first reading on. */
-	if (!record->born_ns && !(reported->flags & REPORTED_SEEN))
+	if (!record->born_ns && !(reported->summary & REPORTED_SEEN))
 		return;
 	__sync_fetch_and_add(&total->bytes_sent, record->bytes_sent - reported->bytes_sent);
 	__sync_fetch_and_add(&total->bytes_received, record->bytes_received - reported->bytes_received);

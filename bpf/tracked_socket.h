@@ -63,21 +63,25 @@ struct reported {
 	u64 bytes_received;
 	u32 packets_sent;
 	u32 packets_received;
-	u32 retransmits;
+	u32 retransmits; /* listeners: drops */
 	u32 resets_sent;
 	u32 resets_received;
-	u32 flags; /* flags of the record, REPORTED_* */
 	u32 send_position; /* tcp_sock.write_seq; listeners: limit of the accept queue */
 	u32 receive_position; /* tcp_sock.copied_seq; listeners: length of the accept queue */
-	u32 drops;
 	u32 half_open;
+	u32 session; /* iterator session that last reported the socket */
+	u16 summary; /* flags of the record, REPORTED_*, direction, state: see get_summary() */
 	u16 owner_version;
-	u8 state;
-	u8 direction;
 };
 
 #define REPORTED_ESTABLISHED 0x100
 #define REPORTED_SEEN 0x200
+
+/* Return the values of a record, or of a socket, that do not fill a byte each; no bit of REPORTED_*. */
+static __always_inline u16 get_summary(u8 flags, u8 direction, u8 state)
+{
+	return flags | (direction & 3) << 10 | (state & 15) << 12;
+}
 
 /*
  * The members that belong to this socket alone are also reachable as one
@@ -95,16 +99,19 @@ struct reported {
 		} name;             \
 	}
 
+/*
+ * The kernel allocates 72 bytes more, so an entry takes 256 bytes, and one of more than 184 bytes would take 512.
+ * `address` and the sessions are the low halves of the kernel's numbers.
+ */
 /* clang-format off */
 struct tracked_socket {
 	STRUCT_GROUP(own,
 		u64 cookie;
 		u64 born_ns;
 		u64 established_ns;
-		u64 address; /* of the socket, once a program has initialized the entry; a copied entry has the listener's */
-		u64 reported_session; /* iterator session that last reported the connection */
-		u64 owner_session; /* iterator session of the file walk that last saw the owner hold the socket; 0: none yet */
 		struct reported reported;
+		u32 address; /* of the socket, once a program has initialized the entry; a copied entry has the listener's */
+		u32 owner_session; /* iterator session of the file walk that last saw the owner hold the socket; 0: none yet */
 		u32 resets_sent;
 		u32 resets_received;
 		u16 incarnation;
@@ -116,7 +123,8 @@ struct tracked_socket {
 		u16 last_transition; /* newest state transition that was handled, see encode_transition() */
 	);
 	struct owner owner; /* a child inherits it from its listener, and `owner_exec_id` too */
-	u64 owner_exec_id; /* the owner's self_exec_id when it was recorded: the kernel adds 1 at each exec */
+	u32 owner_exec_id; /* the owner's self_exec_id when it was recorded: the kernel adds 1 at each exec */
 	u16 owner_version; /* grows before and after each change of the owner */
 };
 /* clang-format on */
+_Static_assert(sizeof(struct tracked_socket) <= 184, "an entry takes 256 bytes of kernel memory");
