@@ -163,10 +163,15 @@ class Judge:
 
     def _measure(self, slots: Slots, tick: RuleTick) -> list[Measured]:
         """Return value and bounds of each of `slots`."""
-        low, high = self.evaluation.bounds(slots, window_filled=tick.window_filled)
+        if not len(slots):
+            return []
+        values = self._values(slots, tick)
+        low, high = values, values
+        if not self.evaluation.is_exact:
+            low, high = self.evaluation.bounds(slots, window_filled=tick.window_filled)
         always, ever = self._only_if_bounds(slots)
         only_if = [True if one else None if other else False for one, other in zip(always, ever, strict=True)]
-        columns = (self._values(slots, tick).tolist(), low.tolist(), high.tolist(), only_if)
+        columns = (values.tolist(), low.tolist(), high.tolist(), only_if)
         return [Measured(*one) for one in zip(*columns, strict=True)]
 
     def _vanished(self, tick: RuleTick) -> Slots:
@@ -190,6 +195,8 @@ class Judge:
 
     def _reasons(self, slots: Slots, tick: RuleTick) -> list[str]:
         """Return for each slot the condition besides its value that prevents firing, or ""."""
+        if not len(slots):
+            return []
         seen = np.where(self.presence.seen(slots, tick.snapshot.at_ns), "", GONE)
         reasons: list[str] = np.where(self._only_if_bounds(slots)[1], seen, ONLY_IF_NOT_MET).tolist()
         return reasons

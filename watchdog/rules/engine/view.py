@@ -210,7 +210,9 @@ class View:
         """Return the amounts that this tick can miss of `metrics`; of distributions, the numbers of values."""
         grouped, snapshot = self.grouped, self.grouped.snapshot
         everywhere = float(sum(missing_amount(snapshot.quality, metric) for metric in metrics))
-        parts = [part for metric in metrics for part in self._missing_by_row(metric)] if grouped.has_losses else []
+        if not grouped.has_losses:
+            return MissingAmounts(NOTHING_MISSING.slots, NOTHING_MISSING.amounts, everywhere)
+        parts = [part for metric in metrics for part in self._missing_by_row(metric)]
         row = np.concatenate([np.zeros(0, np.intp), *(rows for rows, _ in parts)])
         amount = np.concatenate([np.zeros(0), *(amounts for _, amounts in parts)])
         row, amount = row[amount > 0], amount[amount > 0]
