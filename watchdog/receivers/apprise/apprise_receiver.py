@@ -10,6 +10,7 @@ import enum
 import importlib.util
 import json
 import re
+import signal
 import sys
 from typing import ClassVar, Self
 
@@ -28,6 +29,7 @@ from watchdog.routing.notification import Notification
 
 # Begins the last line that the child prints, after the output of services.
 RESULT_PREFIX = "results of bpf-watchdog: "
+MAX_CPU_SECONDS = 5  # of the child process, from the end of its imports
 
 
 class ServiceResult(enum.StrEnum):
@@ -127,6 +129,9 @@ def _results(ended: ProcessResult, count: int) -> list[ServiceResult]:
         results = []
     if ended.exit_code == 0 and len(results) == count:
         return results
+    if ended.exit_code == -signal.SIGXCPU:
+        text = f"the Apprise process needed more than {MAX_CPU_SECONDS} s of CPU time: a service may answer without end"
+        raise DeliveryError(DeliveryErrorReason.SERVER_ERROR, text, retryable=True)
     text = f"the Apprise process ended with code {ended.exit_code}: check that the daemon's account can read its files"
     raise DeliveryError(DeliveryErrorReason.COMMAND, text, retryable=True)
 

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from watchdog.errors import DeliveryError, DeliveryErrorReason
+from watchdog.receivers.transport.attempt_guard import AttemptGuard
 from watchdog.receivers.transport.connect import connect_tcp
 from watchdog.receivers.transport.deadline import Deadline
 from watchdog.receivers.transport.host_names import tls_name
@@ -32,6 +33,7 @@ MAX_RECORD_BYTES = 8_000  # default of rsyslog and syslog-ng: 8 KiB, less some r
 _MAX_CLOSE_WAIT_SECONDS = 1.0  # wait for the peer to close; after that, ask the kernel
 _POLL_INTERVAL_SECONDS = 0.05
 _CHUNK_BYTES = 16_384
+_MAX_ANSWER_BYTES = 65_536  # the protocol defines no data from the server; TLS has alerts and session tickets
 _CLOSED_BY_PEER = (errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE)
 
 
@@ -60,11 +62,12 @@ class StreamWire:
         Raises:
             DeliveryError: the peer refused the connection or the certificate, or did not take all records in time.
         """
-        with connect_tcp(self.host, self.port, deadline) as connection:
+        with connect_tcp(self.host, self.port, deadline) as connection, AttemptGuard(deadline) as guard:
+            guard.watch_socket(connection)
             try:
                 self._exchange(connection, records, deadline)
             except OSError as error:  # also ssl.SSLError and TimeoutError
-                raise self._delivery_error(error) from None
+                raise self._delivery_error(TimeoutError() if guard.has_expired else error, guard) from None
 
     def __str__(self) -> str:
         """Return the address."""
@@ -83,7 +86,10 @@ class StreamWire:
             session.raise_on_alert(received)
         _wait_for_kernel(connection, deadline)
 
-    def _delivery_error(self, error: OSError) -> DeliveryError:
+    def _delivery_error(self, error: OSError, guard: AttemptGuard) -> DeliveryError:
+        limit = str(error) if isinstance(error, _AnswerTooLong) else guard.exceeded_limit
+        if limit is not None:
+            return DeliveryError(DeliveryErrorReason.CONNECT, f"{self}: answer too long: {limit}", retryable=True)
         match error:
             case TimeoutError():
                 return DeliveryError(
@@ -180,8 +186,16 @@ def bracket_ipv6(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+class _AnswerTooLong(OSError):
+    """The server sent more than a syslog server does; the text names the limit."""
+
+
 def _read_until_closed(connection: socket.socket, deadline: Deadline) -> bytes:
-    """Return the last bytes that the peer sends until it closes or the deadline passes."""
+    """Return the bytes that the peer sends until it closes or the deadline passes.
+
+    Raises:
+        _AnswerTooLong: there are too many.
+    """
     received = b""
     while remaining := deadline.remaining():
         connection.settimeout(remaining)
@@ -191,7 +205,9 @@ def _read_until_closed(connection: socket.socket, deadline: Deadline) -> bytes:
             break
         if not chunk:
             break
-        received = (received + chunk)[-_CHUNK_BYTES:]
+        received += chunk
+        if len(received) > _MAX_ANSWER_BYTES:
+            raise _AnswerTooLong(f"more than {_MAX_ANSWER_BYTES >> 10} KiB")
     return received
 
 

@@ -9,7 +9,13 @@ from typing import NamedTuple
 
 from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers.transport.deadline import Deadline
-from watchdog.receivers.transport.metadata_addresses import forbidden_address_error, is_metadata_address
+from watchdog.receivers.transport.metadata_addresses import (
+    forbidden_address_error,
+    is_metadata_address,
+    is_metadata_host,
+)
+
+_MAX_PROXIED_LOOK_UP_SECONDS = 1.0
 
 
 class ResolvedAddress(NamedTuple):
@@ -51,6 +57,25 @@ def resolve_host(host: str, port: int, kind: socket.SocketKind, deadline: Deadli
     if not allowed:
         raise forbidden_address_error(host)
     return allowed
+
+
+def reject_metadata_behind_proxy(host: str, deadline: Deadline) -> None:
+    """Raise if `host`, which a proxy will look up, is a metadata service by its name, its address or a name here.
+
+    This host may know other names than the proxy, or none: a look-up without an answer decides nothing.
+
+    Raises:
+        DeliveryError: `forbidden_address`.
+    """
+    found: list[bool] = [is_metadata_host(host)]
+    thread = threading.Thread(
+        target=lambda: found.append(is_metadata_host(host, look_up=True)), name="resolver", daemon=True
+    )
+    if not found[0]:
+        thread.start()
+        thread.join(min(_MAX_PROXIED_LOOK_UP_SECONDS, deadline.remaining() / 4))
+    if any(found):
+        raise forbidden_address_error(host)
 
 
 def connect_tcp(host: str, port: int, deadline: Deadline) -> socket.socket:

@@ -29,12 +29,12 @@ from watchdog import __version__
 from watchdog.config.document import Table
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError, DeliveryErrorReason, UncertainDeliveryError
-from watchdog.receivers.transport.connect import connect_tcp
-from watchdog.receivers.transport.deadline import Deadline, DeadlineEnforcer
+from watchdog.receivers.transport.attempt_guard import AttemptGuard
+from watchdog.receivers.transport.connect import connect_tcp, reject_metadata_behind_proxy
+from watchdog.receivers.transport.deadline import Deadline
 from watchdog.receivers.transport.host_names import host_problem
 from watchdog.receivers.transport.http_headers import reject_second_login
-from watchdog.receivers.transport.http_response import FinalResponse, parse_http_date, parse_retry_after
-from watchdog.receivers.transport.metadata_addresses import forbidden_address_error, is_metadata_host
+from watchdog.receivers.transport.http_response import AnswerTooLong, FinalResponse, parse_http_date, parse_retry_after
 from watchdog.receivers.transport.proxy import Proxy, proxy_from_table
 from watchdog.receivers.transport.tls import certificate_error, host_tls_context, tls_context_from_table
 
@@ -133,8 +133,8 @@ class Endpoint:
         self, method: str, body: bytes | None, headers: Mapping[str, str], deadline_seconds: float, max_bytes: int
     ) -> HttpResponse:
         deadline = Deadline(deadline_seconds)
-        with DeadlineEnforcer(deadline) as enforcer:
-            attempt = _ConnectionAttempt(deadline, enforcer, self.transport.proxy)
+        with AttemptGuard(deadline) as guard:
+            attempt = _ConnectionAttempt(deadline, guard, self.transport.proxy)
             try:
                 return self._exchange(method, body, headers, attempt, max_bytes)
             except (OSError, TransportError) as error:  # requests.RequestException is an OSError
@@ -149,8 +149,8 @@ class Endpoint:
         max_bytes: int,
     ) -> HttpResponse:
         proxy = self.transport.proxy
-        if proxy is not None and is_metadata_host(self.host):  # the proxy connects: only the name can be checked
-            raise forbidden_address_error(self.host)
+        if proxy is not None:  # it connects: here only the name can be checked
+            reject_metadata_behind_proxy(self.host, attempt.deadline)
         with requests.Session() as session:
             session.trust_env = False  # no proxy from the environment, no .netrc
             session.headers.clear()
@@ -174,7 +174,7 @@ class Endpoint:
                 stream=True,
             )
             with response:
-                if attempt.enforcer.has_expired:  # http.client takes cut-off header fields for complete ones
+                if attempt.guard.was_shut_down:  # http.client takes cut-off header fields for complete ones
                     raise TimeoutError
                 retry_after = parse_retry_after(response.headers.get("Retry-After"), time.time())
                 date = parse_http_date(response.headers.get("Date"))
@@ -189,7 +189,10 @@ class Endpoint:
     def _delivery_error(self, error: Exception, attempt: _ConnectionAttempt) -> DeliveryError:
         causes = _causes(error)
         error_type = UncertainDeliveryError if attempt.was_sent else DeliveryError
-        if attempt.enforcer.has_expired or any(isinstance(cause, (TimeoutError, requests.Timeout)) for cause in causes):
+        limit = next((str(cause) for cause in causes if isinstance(cause, AnswerTooLong)), attempt.guard.exceeded_limit)
+        if limit is not None:
+            return error_type(DeliveryErrorReason.CONNECT, f"{self.host}: answer too long: {limit}", retryable=True)
+        if attempt.guard.has_expired or any(isinstance(cause, (TimeoutError, requests.Timeout)) for cause in causes):
             return error_type(DeliveryErrorReason.TIMEOUT, f"{self.host}: no complete answer in time", retryable=True)
         for cause in causes:
             if isinstance(cause, ssl.SSLCertVerificationError):
@@ -328,13 +331,13 @@ class _ConnectionAttempt:
     """Deadline and proxy for the connections of one request, and whether all of the request was sent."""
 
     deadline: Deadline
-    enforcer: DeadlineEnforcer
+    guard: AttemptGuard
     proxy: Proxy | None
     was_sent: bool = False
 
 
 class _DeadlineConnection(connection.HTTPConnection):
-    """Connects under a deadline, never to a metadata service; the enforcer watches the socket."""
+    """Connects under a deadline, never to a metadata service; the guard watches the socket."""
 
     response_class = FinalResponse
 
@@ -346,7 +349,7 @@ class _DeadlineConnection(connection.HTTPConnection):
         proxy = self._attempt.proxy
         host, port = (self.host.strip("[]"), self.port) if proxy is None else (proxy.host, proxy.port)
         tcp = connect_tcp(host, port, self._attempt.deadline)
-        self._attempt.enforcer.watch_socket(tcp)
+        self._attempt.guard.watch_socket(tcp)
         return tcp
 
     def request(self, *args: Any, **options: Any) -> None:

@@ -19,8 +19,9 @@ from typing import Any
 
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError, DeliveryErrorReason, UncertainDeliveryError
+from watchdog.receivers.transport.attempt_guard import AttemptGuard
 from watchdog.receivers.transport.connect import connect_tcp
-from watchdog.receivers.transport.deadline import Deadline, DeadlineEnforcer
+from watchdog.receivers.transport.deadline import Deadline
 from watchdog.receivers.transport.host_names import tls_name
 from watchdog.receivers.transport.tls import certificate_error
 
@@ -65,8 +66,8 @@ class SmtpServer:
             UncertainDeliveryError: all of the message was sent, and there was no reply.
             DeliveryError: no recipient gets the message.
         """
-        with DeadlineEnforcer(deadline) as enforcer:
-            session = _SmtpSession(self, deadline, enforcer)
+        with AttemptGuard(deadline) as guard:
+            session = _SmtpSession(self, deadline, guard)
             try:
                 try:
                     return session.transfer(sender, recipients, message)
@@ -74,9 +75,8 @@ class SmtpServer:
                     session.end()
             except smtplib.SMTPResponseException as error:
                 raise self.error_for_reply(error.smtp_code, error.smtp_error, _refused_part(error)) from None
-            except (smtplib.SMTPException, OSError) as error:
-                is_late = enforcer.has_expired or deadline.remaining() <= 0
-                failure = self._delivery_error(error, timed_out=is_late)
+            except (smtplib.SMTPException, OSError, ValueError) as error:
+                failure = self._delivery_error(error, guard, deadline)
                 if session.was_sent and failure.retryable:
                     raise UncertainDeliveryError(failure.reason, str(failure), retryable=True) from None
                 raise failure from None
@@ -97,8 +97,11 @@ class SmtpServer:
             return DeliveryError(DeliveryErrorReason.CLIENT_ERROR, text, retryable=False)
         return DeliveryError(DeliveryErrorReason.SERVER_ERROR, text, retryable=True)
 
-    def _delivery_error(self, error: Exception, *, timed_out: bool) -> DeliveryError:
-        if timed_out or isinstance(error, TimeoutError):
+    def _delivery_error(self, error: Exception, guard: AttemptGuard, deadline: Deadline) -> DeliveryError:
+        limit = str(error.__context__) if isinstance(error.__context__, _RepliesTooLong) else guard.exceeded_limit
+        if limit is not None:
+            return DeliveryError(DeliveryErrorReason.CONNECT, f"{self.host}: replies too long: {limit}", retryable=True)
+        if guard.has_expired or deadline.remaining() <= 0 or isinstance(error, TimeoutError):
             return DeliveryError(
                 DeliveryErrorReason.TIMEOUT, f"{self.host}: no complete answer in time", retryable=True
             )
@@ -106,6 +109,8 @@ class SmtpServer:
             return certificate_error(self.host, error)
         if isinstance(error, ssl.SSLError):
             return DeliveryError(DeliveryErrorReason.TLS, f"{self.host}: TLS failed", retryable=True)
+        if isinstance(error, ValueError):  # smtplib decodes the challenges of a login
+            return self.error_for_reply(-1, b"", "the login")
         if isinstance(error, smtplib.SMTPNotSupportedError) or type(error) is smtplib.SMTPException:
             return DeliveryError(
                 DeliveryErrorReason.AUTH, f"{self.host} offers no supported login method", retryable=False
@@ -131,10 +136,10 @@ def _refused_part(error: smtplib.SMTPResponseException) -> str:
 class _SmtpSession(smtplib.SMTP):
     """One connection to a mail server."""
 
-    def __init__(self, server: SmtpServer, deadline: Deadline, enforcer: DeadlineEnforcer) -> None:
+    def __init__(self, server: SmtpServer, deadline: Deadline, guard: AttemptGuard) -> None:
         self._server = server
         self._deadline = deadline
-        self._enforcer = enforcer
+        self._guard = guard
         self._stage_seconds = GREETING_SECONDS
         self.was_sent = False
         # Without a name smtplib asks the resolver for the host's own name, without a deadline.
@@ -187,7 +192,7 @@ class _SmtpSession(smtplib.SMTP):
 
     def _get_socket(self, host: str, port: int, timeout: Any) -> socket.socket:  # noqa: ARG002 - overrides smtplib
         tcp = connect_tcp(host, port, Deadline(min(CONNECT_SECONDS, self._deadline.remaining())))
-        self._enforcer.watch_socket(tcp)
+        self._guard.watch_socket(tcp)
         self.local_hostname = _ehlo_name(tcp)
         if self._server.tls_mode == "implicit":
             return self._server.tls_context.wrap_socket(tcp, server_hostname=tls_name(host))
@@ -198,8 +203,12 @@ class _SmtpSession(smtplib.SMTP):
             raise self._server.error_for_reply(*reply, refused_part)
 
 
+class _RepliesTooLong(OSError):
+    """The replies of a server exceed a limit, which the text names."""
+
+
 class _SizeLimitedFile:
-    """The file of a socket, which ends after `MAX_REPLY_BYTES`: all replies of an exchange need less."""
+    """The file of a socket, which fails after `MAX_REPLY_BYTES`: all replies of an exchange need less."""
 
     def __init__(self, file: io.BufferedReader) -> None:
         self._file = file
@@ -209,7 +218,13 @@ class _SizeLimitedFile:
         line = self._file.readline(min(size, self._bytes_left))
         self._bytes_left -= len(line)
         # smtplib would treat a cut-off line as a refusal. An empty line means a closed connection.
-        return line if line.endswith(b"\n") else b""
+        if line.endswith(b"\n"):
+            return line
+        if len(line) == size:
+            raise _RepliesTooLong(f"more than {size - 1:,} bytes in a line")
+        if self._bytes_left == 0:
+            raise _RepliesTooLong("more than 64 KiB in all")
+        return b""
 
     def close(self) -> None:
         self._file.close()

@@ -100,6 +100,8 @@ def test_every_2xx_is_success(status):
         "fd00:ec2::254",
         "fd00:ec2::23",
         "fd20:ce::254",
+        "fd00:a9fe:a9fe::1",
+        "fd00:100::100:200",
         "100.100.100.200",
         "168.63.129.16",
         "192.0.0.192",
@@ -107,6 +109,10 @@ def test_every_2xx_is_success(status):
         "::ffff:0:a9fe:a9fe",
         "64:ff9b::a9fe:a9fe",
         "64:ff9b:1::a9fe:a9fe",
+        "64:ff9b:1:a9fe:a9:fe00::",  # RFC 6052 §2.2: a prefix of 48 bits,
+        "64:ff9b:1:aaa9:fe:a9fe::",  # of 56
+        "64:ff9b:1:aaaa:a9:fea9:fe00:0",  # and of 64
+        "64:ff9b:1:aaaa:0:0:a83f:8110",
         "64:ff9b::6464:64c8",
         "2002:a9fe:a9fe::1",
     ],
@@ -116,7 +122,25 @@ def test_recognises_link_local_and_metadata_addresses(address):
 
 
 @pytest.mark.parametrize(
-    "address", ["127.0.0.1", "::1", "10.0.0.1", "192.168.1.1", "fd00::1", "192.0.2.1", "::ffff:10.0.0.1"]
+    "address",
+    [
+        "127.0.0.1",
+        "::1",
+        "10.0.0.1",
+        "192.168.1.1",
+        "fd00::1",
+        "192.0.2.1",
+        "::ffff:10.0.0.1",
+        "fd00:ec2::253",
+        "fd20:ce::253",
+        "100.100.100.201",
+        "168.63.129.17",
+        "192.0.0.191",
+        "64:ff9b::c000:201",
+        "64:ff9b:1::c000:201",
+        "64:ff9b:2::a9fe:a9fe",
+        "2002:c000:201::1",
+    ],
 )
 def test_loopback_private_and_public_addresses_are_allowed(address):
     assert not is_metadata_address(address)
