@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes as ct
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,7 +199,8 @@ class Collector:
     def _quality(self, misses: int, pass_seconds: float, walk_unfinished: int) -> Quality:
         maps = self._loaded.maps
         lost = np.array([_read_counter(maps["losses"], index) for index in range(len(LOSS_FIELDS))])
-        new = dict(zip(LOSS_FIELDS, (int(number) for number in lost - self._losses_before), strict=True))
+        counts = (int(number) for number in lost - self._losses_before)
+        new: dict[str, Any] = dict(zip(LOSS_FIELDS, counts, strict=True))
         missed = max(self._missed_events, misses - _read_counter(maps["fallback_events"], 0))
         newly_missed = missed - self._missed_events
         self._losses_before, self._missed_events = lost, missed

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +32,5 @@ class Quality:
     missed_ticks: int = 0  # ticks that did not run since the previous snapshot
     failed_ticks: int = 0  # ticks that failed since the last complete tick
     lost_samples: int = 0  # failed ticks whose sample was not judged: it is in no count
+    # The amounts of the metrics in these samples; without an entry the amount is unknown.
+    lost_amounts: Mapping[str, float] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,8 @@ def missing_amount(quality: Quality, metric: str) -> float:
     if metric in OWN_METRICS:
         return 0
     if quality.lost_samples:
-        return math.inf
+        in_samples = quality.lost_amounts.get(metric, math.inf)
+        return in_samples + missing_amount(replace(quality, lost_samples=0), metric)
     if metric.startswith("udp_"):
         each = _MAX_DATAGRAM_BYTES if METRICS[metric].unit is Unit.BYTES else 1
         return quality.datagrams_lost * each

@@ -15,13 +15,21 @@ class ScheduledTick:
     """One run of a job.
 
     `planned_ns`: the grid point that it belongs to; `began_ns`: its actual start (both ns of CLOCK_BOOTTIME).
-    `late_seconds`: the difference. `missed`: grid points since the previous run that had no run.
+    `late_seconds`: the difference. `missed`: grid points since the previous run that had no run. `interval_ns`: between
+    two grid points. `configured_ns`: the interval that the settings want, 0 if that is the same.
     """
 
     planned_ns: int
     began_ns: int
     late_seconds: float
     missed: int
+    interval_ns: int = SECOND_NS
+    configured_ns: int = 0
+
+    @property
+    def missed_configured(self) -> int:
+        """Return the points of the configured grid since the previous run that had no run."""
+        return max((self.missed + 1) * self.interval_ns // (self.configured_ns or self.interval_ns) - 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,8 @@ class Job:
             missed = 0 if self._last is None else index - self._last - 1
             self._last = index
             planned_ns = self._grid.time_ns_of(index)
-        return ScheduledTick(planned_ns, began_ns, (began_ns - planned_ns) / SECOND_NS, missed)
+            interval_ns = self._grid.interval_ns
+        return ScheduledTick(planned_ns, began_ns, (began_ns - planned_ns) / SECOND_NS, missed, interval_ns)
 
     def _log_failure(self, error: BaseException) -> None:
         # A job that fails each second must not fill the log: only the 1st, 2nd, 4th, 8th, … failure in a row is logged.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.config.durations import format_duration
@@ -49,7 +50,7 @@ class TickLoop:
 
     def _run(self, tick: Callable[[ScheduledTick], None], due: ScheduledTick) -> None:
         adaptive, began_ns = self._adaptive, self._clock.boottime_ns()
-        tick(due)
+        tick(replace(due, configured_ns=self._configured_ns))
         took_seconds = (self._clock.boottime_ns() - began_ns) / SECOND_NS
         with self._changing:
             before_ns = adaptive.interval_ns

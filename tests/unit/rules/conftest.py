@@ -65,7 +65,7 @@ class Host:
         """Return a snapshot without measured time."""
         return self._snapshot(rows, 0, Quality())
 
-    def tick(self, *rows: Mapping[str, Any], seconds: float = 1, **quality: int) -> Snapshot:
+    def tick(self, *rows: Mapping[str, Any], seconds: float = 1, **quality: Any) -> Snapshot:
         """Advance the clock and return a snapshot of `rows`: dimensions (None: lost) and metrics by name.
 
         A row with `unseen_seconds` has late traffic; one with `in_sockmap` or `refused` counts too little.

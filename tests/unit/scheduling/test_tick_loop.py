@@ -21,6 +21,7 @@ class FakeScheduler:
         self.clock = clock
         self.takes = 0.0
         self.missed = []
+        self.missed_configured = []
         self.timeouts = []  # the watchdog timeouts set, in seconds
         self.during_tick = lambda: None
         self.job = None
@@ -34,6 +35,7 @@ class FakeScheduler:
 
     def run_tick(self, tick):
         self.missed.append(tick.missed)
+        self.missed_configured.append(tick.missed_configured)
         self.clock.advance(self.takes)
         self.during_tick()
 
@@ -41,6 +43,14 @@ class FakeScheduler:
         self.takes = takes
         for _ in range(count):
             self.clock.advance(max(0, self.job.interval_ns / SECOND_NS - takes))
+            self.job.run()
+
+    def run_for(self, seconds, takes):
+        """Run the ticks that come within `seconds`, each a quarter of a second late at most."""
+        self.takes = takes
+        end_ns = self.clock.boottime_ns() + seconds * SECOND_NS
+        while self.clock.boottime_ns() < end_ns:
+            self.clock.advance(0.25)
             self.job.run()
 
 
@@ -62,7 +72,7 @@ def test_long_ticks_raise_the_interval_and_that_is_logged(scheduler, caplog):
 def test_short_ticks_lower_the_interval_and_that_is_logged(scheduler, caplog):
     scheduler.ticks(3, takes=0.6)
     caplog.clear()
-    scheduler.ticks(31, takes=0.1)  # the first one is before the next point of the new grid
+    scheduler.ticks(6, takes=0.1)  # the first one is before the next point of the new grid
 
     assert scheduler.job.interval_ns == SECOND_NS
     assert scheduler.timeouts == [1, 2, 1]
@@ -77,6 +87,24 @@ def test_no_tick_counts_as_missed_because_of_the_change(scheduler):
 
     assert set(scheduler.missed) == {0}
     assert len(scheduler.missed) == 110 - 2  # two changes of the interval: each skips the rest of one interval
+
+
+def test_a_raised_interval_counts_as_missed_ticks_of_the_configured_one(scheduler):
+    scheduler.run_for(120, takes=3)
+    assert scheduler.job.interval_ns == 8 * SECOND_NS
+    assert (scheduler.missed[-1], scheduler.missed_configured[-1]) == (0, 7)
+    scheduler.clock.advance(16)
+    scheduler.job.run()
+    assert (scheduler.missed[-1], scheduler.missed_configured[-1]) in {(1, 15), (2, 23)}
+
+
+def test_the_interval_is_the_configured_one_within_twenty_seconds_of_the_last_long_tick(scheduler, clock):
+    scheduler.run_for(300, takes=7)
+    assert scheduler.job.interval_ns == 16 * SECOND_NS
+    ended_ns = clock.boottime_ns()
+    while scheduler.job.interval_ns > SECOND_NS:
+        scheduler.run_for(0.25, takes=0.05)
+    assert clock.boottime_ns() - ended_ns <= 20 * SECOND_NS
 
 
 def test_a_reload_starts_with_its_configured_interval(scheduler):

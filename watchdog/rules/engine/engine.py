@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from typing import Final
 
-from watchdog.clock import SECOND_NS
+from watchdog.clock import SECOND_NS, Clock
 from watchdog.measure.snapshot import Snapshot
 from watchdog.rules.engine import contributors
 from watchdog.rules.engine.aggregations import Aggregation, MetricAccumulator
@@ -19,16 +20,20 @@ from watchdog.rules.engine.selection import Selection
 from watchdog.rules.engine.view import View, group_snapshot
 from watchdog.rules.engine.window import MAX_RECENT_TICKS, WindowCoverage
 from watchdog.rules.language.expression import metrics_of
-from watchdog.rules.language.rule import OVERFLOW_LABELS, Labels, Rule
+from watchdog.rules.language.rule import OVERFLOW_LABELS, Labels, Rule, StatKind
 
 __all__ = ["OVERFLOW_LABELS", "Engine", "Verdict"]
+
+MAX_JUDGING_NS: Final = SECOND_NS // 4  # of one tick
 
 
 class Engine:
     """Judges snapshots by rules."""
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
-        """Start with empty windows."""
+    def __init__(self, rules: Iterable[Rule], clock: Clock | None = None) -> None:
+        """Start with empty windows. `clock`: limits the time for judging, see `evaluate`; None: no limit."""
+        self._clock = clock
+        self._next_judged = 0  # where judging begins, after a tick that had no time for all rules
         self._selection = Selection()
         self._plan = EvaluationPlan()
         self._judges: list[Judge] = []
@@ -40,7 +45,7 @@ class Engine:
         self._failures: list[Exception] = []
         self.required_columns: frozenset[str] = frozenset()
         self.unknown_rules: tuple[str, ...] = ()
-        """Ids of the rules that losses left without a sure verdict on some group in the newest tick."""
+        """Ids of the rules that losses or missing ticks left without a sure verdict in the newest tick."""
         self.replace_rules(rules)
 
     def replace_rules(self, rules: Iterable[Rule]) -> None:
@@ -69,7 +74,8 @@ class Engine:
         Each rule has one verdict for each firing instance, the worst `MAX_INSTANCES` of them, and one with the labels
         `OVERFLOW_LABELS` for the rest; and one for each of `active_keys`: (rule id, labels) of pending and firing
         instances. A rule that cannot be judged has no verdict and disturbs no other rule: `take_failures` has the
-        reason.
+        reason. Judging ends after `MAX_JUDGING_NS`: the rules that are left are unknown, and judged first in the next
+        tick.
         """
         self.unknown_rules = ()
         unknown: set[str] = set()
@@ -79,12 +85,13 @@ class Engine:
         self._choose_noting_views(active)
         self._add_tick(snapshot)
         verdicts: dict[str, list[Verdict]] = {}
-        for evaluation, judges in self._judges_by_evaluation():
+        for evaluation, judges in self._judges_in_time(unknown):
             for judge in judges:
                 rule, tick = judge.rule, self._tick(judge, snapshot)
                 try:
                     verdicts[rule.id] = judge.verdicts(tick, active.get(rule.id, []))
-                    if judge.may_fire_unseen(tick) or any(one.reason == INPUT_INCOMPLETE for one in verdicts[rule.id]):
+                    incomplete = any(one.reason == INPUT_INCOMPLETE for one in verdicts[rule.id])
+                    if tick.is_sparse or incomplete or judge.may_fire_unseen(tick):
                         unknown.add(rule.id)
                 except Exception as error:  # noqa: BLE001 - the edge of one rule: others must be judged
                     error.add_note(f"in rule {rule.id}")
@@ -170,7 +177,22 @@ class Engine:
         rule, coverage = judge.rule, judge.evaluation.coverage
         since_ns = self._since_ns[rule.evaluation_key]
         filled = since_ns is not None and since_ns <= snapshot.at_ns - coverage.window_ns
-        return RuleTick(snapshot, window_filled=filled)
+        # `last` reads the newest tick alone.
+        is_sparse = rule.window_ns < 2 * snapshot.elapsed_ns and rule.stat.kind is not StatKind.LAST
+        return RuleTick(snapshot, filled, is_sparse=is_sparse and snapshot.quality.missed_ticks > 0)
+
+    def _judges_in_time(self, unknown: set[str]) -> Iterator[tuple[Aggregation | OrderStatistic, list[Judge]]]:
+        """Yield the rules by evaluation until the time for judging is over; add the ids of the others to `unknown`."""
+        together = list(self._judges_by_evaluation())
+        first = self._next_judged % max(len(together), 1)
+        self._next_judged = 0
+        end_ns = None if self._clock is None else self._clock.boottime_ns() + MAX_JUDGING_NS
+        for number, (evaluation, judges) in enumerate([*together[first:], *together[:first]]):
+            if number and self._clock is not None and end_ns is not None and self._clock.boottime_ns() > end_ns:
+                self._next_judged = self._next_judged or first + number
+                unknown.update(judge.rule.id for judge in judges)
+            else:
+                yield evaluation, judges
 
     def _judges_by_evaluation(self) -> Iterable[tuple[Aggregation | OrderStatistic, list[Judge]]]:
         """Group the rules that read the same values, so that values exist for one set of rules at a time."""

@@ -4,9 +4,9 @@ A group without rows for a whole window is judged like one with the value 0 (cou
 (distributions), so that `fire_below` sees traffic stop; `presence.py` decides which groups exist. Where `only_if` does
 not hold, a rule neither fires nor keeps firing.
 
-Two conditions make an instance unknown rather than resolved: a window that began before the measurement, and losses
-that can put the value on the other side of a limit. Losses give bounds of the value: 4 lost connections of unknown
-processes turn 240 failures of 240 connects into at least 240 of 244.
+Three conditions make an instance unknown rather than resolved: a window that began before the measurement, ticks that
+are too far apart for the window, and losses that can put the value on the other side of a limit. Losses give bounds of
+the value: 4 lost connections of unknown processes turn 240 failures of 240 connects into at least 240 of 244.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ MAX_INSTANCES: Final = 20  # of one rule: the worst of the firing ones; the othe
 NOTHING_TO_MEASURE: Final = "nothing to measure"
 WINDOW_NOT_FILLED: Final = "window not filled yet"
 INPUT_INCOMPLETE: Final = "input incomplete"
+TICKS_TOO_FAR_APART: Final = "ticks too far apart"
 ONLY_IF_NOT_MET: Final = "only_if does not hold"
 
 _NO_SLOTS = np.zeros(0, dtype=np.int32)
@@ -62,10 +63,15 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class RuleTick:
-    """The newest tick for one rule, and whether its window is filled."""
+    """The newest tick for one rule, and whether its window is filled.
+
+    `is_sparse`: ticks are missing, and the window is too short for those that are left: an event within it is spread
+    over a longer time, so that a value below the limit proves nothing.
+    """
 
     snapshot: Snapshot
     window_filled: bool
+    is_sparse: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +241,9 @@ class Judge:
             reason = INPUT_INCOMPLETE
         elif not tick.window_filled:
             reason = WINDOW_NOT_FILLED
-        complete = tick.window_filled and known
+        elif tick.is_sparse:
+            reason = TICKS_TOO_FAR_APART
+        complete = tick.window_filled and known and not tick.is_sparse
         return Verdict(self.rule, labels, complete, value, breached, not_cleared, reason, group)
 
     def _severities(self, value: float) -> tuple[Severity | None, Severity | None]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watchdog.resources import shipped_rules_folder
-from watchdog.rules.engine.engine import OVERFLOW_LABELS, Engine
+from watchdog.rules.engine.engine import MAX_JUDGING_NS, OVERFLOW_LABELS, Engine
 from watchdog.rules.language.expression import Comparison, Constant, MetricReference, Operation, ValueCount
 from watchdog.rules.language.load import load_rules
 from watchdog.rules.language.rule import Condition, Severity
@@ -492,6 +492,56 @@ def test_a_rule_is_unknown_when_a_group_without_an_instance_could_fire(run, make
     running = run(make_rule(stat="sum", window_seconds=3, above=5)).quiet(3)
     assert (running.tick(missed_events=5), running.engine.unknown_rules) == ([], ())
     assert (running.tick(missed_events=1), running.engine.unknown_rules) == ([], ("storm",))
+
+
+def test_a_rule_whose_window_is_too_short_for_the_ticks_is_unknown_and_fires_all_the_same(run, make_rule):
+    rules = [
+        make_rule("short", stat="rate", window_seconds=5, above=50),
+        make_rule("long", stat="rate", window_seconds=16, above=50),
+        make_rule("newest", metric="open", stat="last", window_seconds=5, above=50),
+    ]
+    for seconds, missed, unknown in ((1, 0, ()), (8, 7, ("short",)), (8, 0, ())):
+        running = run(*rules).quiet(20)
+        running.tick(seconds=seconds, missed_ticks=missed)
+        assert running.engine.unknown_rules == unknown
+    running = run(*rules).quiet(20)
+    verdicts = running.tick({"process": "a", "connects": 900}, seconds=8, missed_ticks=7)
+    assert [(one.rule.id, one.breached, one.complete) for one in verdicts] == [
+        ("short", WARNING, False),
+        ("long", WARNING, True),
+    ]
+
+
+def test_an_alert_of_a_rule_with_too_short_a_window_is_not_cleared(run, make_rule):
+    running = run(make_rule(stat="rate", window_seconds=5, above=50), active="a").quiet(20)
+    [verdict] = running.tick(seconds=8, missed_ticks=7)
+    assert (verdict.complete, verdict.breached, verdict.reason) == (False, None, "ticks too far apart")
+    assert running.tick()[0].complete
+
+
+def test_a_lost_sample_with_known_amounts_makes_only_the_limits_unknown_that_it_can_cross(run, make_rule):
+    for amount, complete in ((3.0, True), (7.0, False)):
+        running = run(make_rule(stat="sum", window_seconds=3, above=5), active="a").quiet(3)
+        [verdict] = running.tick(lost_samples=1, lost_amounts={"connects": amount, "closes": 0.0, "open": 0.0})
+        assert verdict.complete is complete
+
+
+def test_rules_without_time_are_unknown_and_judged_first_in_the_next_tick(host, make_rule, clock):
+    rules = [make_rule(f"r{number}", window_seconds=number + 2, above=0.1) for number in range(7)]
+    engine = Engine(rules, clock)
+    engine.evaluate(host.baseline(), [])
+    for _ in range(10):
+        assert len(engine.evaluate(host.tick({"process": "a", "connects": 90}), [])) == 7
+    read = clock.boottime_ns
+    clock.boottime_ns = lambda: clock.advance(MAX_JUDGING_NS / 1e9 / 3) or read()
+    judged = []
+    for _ in range(5):
+        verdicts = engine.evaluate(host.tick({"process": "a", "connects": 90}), [])
+        judged.append({verdict.rule.id for verdict in verdicts})
+        assert judged[-1] | set(engine.unknown_rules) == {rule.id for rule in rules}
+        assert judged[-1].isdisjoint(engine.unknown_rules)
+    assert set.union(*judged[:3]) == {rule.id for rule in rules}
+    assert engine.take_failures() == []
 
 
 def test_a_sample_that_is_in_no_count_makes_all_rules_unknown_for_a_window(run, make_rule):
