@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 from watchdog.alerts import wording
 from watchdog.alerts.masking import mask_secrets
 from watchdog.measure.catalogue import METRICS, MetricKind
-from watchdog.measure.procfs import Process
+from watchdog.measure.procfs import CommandLine, Process, UnreadReason
 from watchdog.rules.engine.contributors import Contributors, Peer
 from watchdog.rules.language import formats
 from watchdog.rules.language.rule import Rule
@@ -43,7 +43,7 @@ class TopProcess:
     `started`: wall-clock seconds, None if unknown. `command`: masked and cut, None if unknown. `parents`: pid and name,
     the nearest first. `has_exited`: the process had exited when it was last read; if it was never read alive, its names
     are the kernel's, and command and parents are unknown. `is_hidden`: /proc did not show it, and these are
-    unknown.
+    unknown. `unread`: why the command line of a live process is not known, None if it is, or is not wanted.
     """
 
     pid: int
@@ -59,11 +59,14 @@ class TopProcess:
     parents: tuple[tuple[int, str], ...]
     has_exited: bool
     is_hidden: bool = False
+    unread: UnreadReason | None = None
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Return the process that `Evidence.to_json` wrote."""
-        return cls(**{**document, "parents": tuple((int(pid), str(name)) for pid, name in document["parents"])})
+        parents = tuple((int(pid), str(name)) for pid, name in document["parents"])
+        unread = document.get("unread")
+        return cls(**{**document, "parents": parents, "unread": None if unread is None else UnreadReason(unread)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,27 @@ class Evidence:
         else:
             kept = newer
         return replace(kept, top_process=_better_known(self.top_process, newer.top_process, kept.top_process))
+
+    def with_command_line(self, pid: int, found: CommandLine | UnreadReason | None) -> Evidence:
+        """Return the evidence with the command line of its top process, if that is `pid` and its command line unknown.
+
+        None: the process has ended meanwhile.
+        """
+        top = self.top_process
+        if top is None or top.pid != pid or top.unread is None:
+            return self
+        if found is None:
+            return replace(self, top_process=replace(top, unread=None, has_exited=True))
+        if isinstance(found, UnreadReason):
+            return replace(self, top_process=replace(top, unread=found))
+        command = _cut(mask_secrets(found.arguments), MAX_COMMAND_BYTES) or None
+        exe = _cut(found.exe, _MAX_PATH_BYTES, keep_end=True) if found.exe else top.exe
+        return _cut_to_size(replace(self, top_process=replace(top, command=command, exe=exe, unread=None)))
+
+    @property
+    def unread_pid(self) -> int | None:
+        """Return the top process if its command line is wanted and not known yet, else None."""
+        return self.top_process.pid if self.top_process is not None and self.top_process.unread is not None else None
 
     @property
     def has_amount(self) -> bool:
@@ -158,7 +182,8 @@ def build_evidence(
     `unknown_rules`: ids of the rules that losses leave unknown.
 
     `look_up_process(pid)`: start of the process in wall-clock seconds, and the process, each None if unknown or exited.
-    The top process is the first of `contributors.processes` that is still alive, or else the first of all.
+    The top process is the first of `contributors.processes` that is still alive, or else the first of all. Its command
+    line is added later, by `with_command_line`, if it is wanted: `with_command`.
     """
     unit, adds_up = METRICS[contributors.metric].unit, METRICS[contributors.metric].kind is not MetricKind.DISTRIBUTION
     return _cut_to_size(
@@ -196,22 +221,22 @@ def _top_process(
         other_started, process = look_up_process(other.pid)
         if process is not None:
             chosen, started = other, other_started
-    command = mask_secrets(process.arguments) if process is not None and with_command else ""
-    exe = (process.exe if process is not None else None) or chosen.exe
+    is_wanted = with_command and process is not None and not process.is_hidden
     return TopProcess(
         pid=chosen.pid,
         name=_cut(chosen.process, _MAX_NAME_BYTES),
-        exe=_cut(exe, _MAX_PATH_BYTES, keep_end=True),
+        exe=_cut(chosen.exe, _MAX_PATH_BYTES, keep_end=True),
         user=_cut(chosen.user, _MAX_NAME_BYTES),
         unit=_cut(chosen.unit, _MAX_NAME_BYTES),
         container=_cut(chosen.container, _MAX_NAME_BYTES),
         share=min(max(chosen.amount / contributors.amount, 0.0), 1.0) if adds_up and contributors.amount > 0 else None,
         other_process_count=contributors.process_count - 1,
         started=started,
-        command=_cut(command, MAX_COMMAND_BYTES) or None,
+        command=None,
         parents=() if process is None else tuple((pid, _cut(name, _MAX_NAME_BYTES)) for pid, name in process.parents),
         has_exited=process is None,
         is_hidden=process is not None and process.is_hidden,
+        unread=UnreadReason.LATE if is_wanted else None,
     )
 
 
@@ -220,7 +245,9 @@ def _better_known(before: TopProcess | None, now: TopProcess | None, chosen: Top
     if before is None or chosen is None or before.has_exited:
         return chosen or before
     if now is not None and now.has_exited:
-        return replace(before, has_exited=True) if now.pid == before.pid else before
+        return replace(before, has_exited=True, unread=None) if now.pid == before.pid else before
+    if chosen.unread is not None and chosen.pid == before.pid and before.unread is None:
+        return replace(chosen, command=before.command, exe=before.exe, unread=None)
     return chosen
 
 

@@ -2,7 +2,8 @@
 
 Evidence is taken in the tick in which the condition becomes true, since the process may exit before `for` has passed,
 and again when the alert fires or rises in severity. A tick has time for the worst instances only; the evidence of the
-others is marked as not taken.
+others is marked as not taken. Command lines, for which a process can make the reader wait, are requested here and added
+when they come.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from watchdog.alerts.alert import Transition
+from watchdog.alerts.command_request import CommandRequest
 from watchdog.alerts.evidence import NOT_TAKEN, Evidence, build_evidence
 from watchdog.alerts.instance import AlertInstance
 from watchdog.alerts.lifecycle import Lifecycle
@@ -22,7 +24,7 @@ from watchdog.rules.language.rule import OVERFLOW_LABELS
 
 MAX_PER_TICK: Final = 20
 _MAX_NS = SECOND_NS // 10
-_LOSS_METRICS = frozenset(("lost_connections", "failed_ticks", "unknown_ticks"))
+_LOSS_METRICS = frozenset(("lost_connections", "missed_ticks", "failed_ticks", "unknown_ticks", "tick_interval"))
 
 StartTimeLookup = Callable[[int], int | None]
 ProcessReader = Callable[[int, int | None], Process | None]
@@ -39,6 +41,7 @@ class EvidenceCollector:
         self._read = read
         self._clock = clock
         self._failures: list[Exception] = []
+        self._requests: list[CommandRequest] = []
 
     def collect(self, snapshot: Snapshot, lifecycle: Lifecycle, transitions: Sequence[Transition]) -> list[Transition]:
         """Add evidence to the instances that need it in this tick; return `transitions` with it.
@@ -58,12 +61,25 @@ class EvidenceCollector:
             else:
                 if evidence is not None:
                     instance.add_evidence(evidence)
+                    self._request_command(instance)
         return lifecycle.with_current_alerts(transitions)
+
+    def take_requests(self) -> list[CommandRequest]:
+        """Return the requests since the last call, those of the worst instances first."""
+        requests, self._requests = self._requests, []
+        return requests
 
     def take_failures(self) -> list[Exception]:
         """Return the errors since the last call."""
         failures, self._failures = self._failures, []
         return failures
+
+    def _request_command(self, instance: AlertInstance) -> None:
+        pid = instance.unread_pid
+        if pid is not None:
+            start_ns = self._start_time_of(pid)
+            request = CommandRequest(instance.rule, instance.labels, instance.fingerprint, pid, start_ns)
+            self._requests.append(request)
 
     def _evidence(self, snapshot: Snapshot, instance: AlertInstance) -> Evidence | None:
         found = self._engine.find_contributors(snapshot, instance.rule, instance.labels)

@@ -15,6 +15,7 @@ from watchdog.alerts.instance_absence import Absence, AbsenceEffect
 from watchdog.alerts.severity_timer import SeverityTimer
 from watchdog.clock import SECOND_NS, Now
 from watchdog.errors import document_errors
+from watchdog.measure.procfs import CommandLine, UnreadReason
 from watchdog.rules.engine.judge import ONLY_IF_NOT_MET, Verdict
 from watchdog.rules.engine.presence import Presence
 from watchdog.rules.engine.selection import can_select
@@ -70,6 +71,24 @@ class AlertInstance:
         self._evidence = evidence if self._evidence is None else self._evidence.updated_with(evidence)
         if self.alert is not None:
             self.alert = replace(self.alert, evidence=self._evidence)
+
+    @property
+    def unread_pid(self) -> int | None:
+        """Return the process whose command line the evidence waits for, None if for none."""
+        return None if self._evidence is None else self._evidence.unread_pid
+
+    def add_command_line(self, pid: int, found: CommandLine | UnreadReason | None) -> bool:
+        """Add the command line of the process to the evidence, if that waits for it; return whether it changed."""
+        if self._evidence is None:
+            return False
+        evidence = self._evidence.with_command_line(pid, found)
+        if evidence == self._evidence:
+            return False
+        self.has_changed = True
+        self._evidence = evidence
+        if self.alert is not None:
+            self.alert = replace(self.alert, evidence=evidence)
+        return True
 
     def take_summary_error(self) -> Exception | None:
         """Return the error of rendering the summary since the last call, None if there was none."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from watchdog.alerts import wording
 from watchdog.alerts.alert import Alert, Transition, TransitionKind
+from watchdog.alerts.command_request import CommandAnswer
 from watchdog.alerts.instance import AlertInstance
 from watchdog.clock import Now
 from watchdog.errors import DocumentError
@@ -67,6 +68,15 @@ class Lifecycle:
     def instances_needing_evidence(self) -> list[AlertInstance]:
         """Return the instances that began, fired or rose in severity in the newest tick."""
         return list(self._needing_evidence.values())
+
+    def add_command_lines(self, answers: Iterable[CommandAnswer]) -> list[Alert]:
+        """Add command lines to the evidence of their instances, before `advance`; return the alerts that changed."""
+        changed = {}
+        for request, found in answers:
+            instance = self._instances.get((request.rule, request.labels))
+            if instance is not None and instance.add_command_line(request.pid, found) and instance.alert is not None:
+                changed[instance.fingerprint] = instance.alert
+        return list(changed.values())
 
     def with_current_alerts(self, transitions: Iterable[Transition]) -> list[Transition]:
         """Return `transitions` of the newest tick with the present alerts of their instances."""

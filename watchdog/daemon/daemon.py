@@ -90,7 +90,9 @@ class Daemon:
         store = Store(folder, self._clock, boot_id())
         self._receiver_states.attach(store.database)
         store.reserve_space()
-        pipeline = self._pipeline = Pipeline(collector, store, configuration, self._host, self._clock)
+        pipeline = self._pipeline = Pipeline(
+            collector, store, configuration, self._host, self._clock, self._systemd.notify_watchdog
+        )
         open_connections = pipeline.start()
         self._log_start(configuration, open_connections, folder, pipeline.restored_alert_count)
         if problem := collector.connect_errors_problem:

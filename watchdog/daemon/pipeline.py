@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from watchdog import sanitize
@@ -12,10 +12,12 @@ from watchdog.alerts.alert import Alert, Transition
 from watchdog.alerts.evidence_collector import EvidenceCollector
 from watchdog.alerts.identity import HostIdentity
 from watchdog.alerts.lifecycle import Lifecycle
-from watchdog.clock import Clock, Now
+from watchdog.clock import SECOND_NS, Clock, Now
 from watchdog.daemon.configuration import Configuration
 from watchdog.daemon.host_name import HostName
+from watchdog.daemon.late_evidence import HOLD_NS, LateEvidence
 from watchdog.daemon.reload_alert import Refusal, ReloadAlert
+from watchdog.daemon.stages import Stage, Stages
 from watchdog.delivery.delivery import Delivery
 from watchdog.delivery.health import Outage
 from watchdog.delivery.outage_handler import OutageHandler
@@ -23,13 +25,17 @@ from watchdog.delivery.reconciliation import Reconciliation
 from watchdog.errors import StoreError
 from watchdog.kernel.collector import Collector
 from watchdog.measure.catalogue import ON_DEMAND_METRICS
+from watchdog.measure.lost_samples import LostSamples
 from watchdog.measure.meter import Meter, TickCounts
-from watchdog.measure.procfs import read_process
+from watchdog.measure.process_reader import ProcessReader
+from watchdog.measure.procfs import UnreadReason, read_process
+from watchdog.measure.snapshot import Snapshot
 from watchdog.routing.grouping import Grouping
 from watchdog.routing.jitter import hash_to_share
 from watchdog.routing.notification import Notification
-from watchdog.rules.engine.engine import Engine
+from watchdog.rules.engine.engine import Engine, Verdict
 from watchdog.scheduling.scheduler import ScheduledTick
+from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store
 from watchdog.storage.folder import STATE_FILE_NAME
 from watchdog.systemd import machine_id
@@ -49,9 +55,19 @@ class Pipeline:
     """Owns the stages and moves a snapshot through them per tick; a reload swaps rules and receivers between ticks."""
 
     def __init__(
-        self, collector: Collector, store: Store, configuration: Configuration, host: HostName, clock: Clock
+        self,
+        collector: Collector,
+        store: Store,
+        configuration: Configuration,
+        host: HostName,
+        clock: Clock,
+        report_progress: Callable[[], object] = bool,
     ) -> None:
-        """Restore the state of a former daemon: its firing alerts stay firing, without a new notification."""
+        """Restore the state of a former daemon: its firing alerts stay firing, without a new notification.
+
+        `report_progress`: is called after each stage of a long tick.
+        """
+        self._report_progress = report_progress
         self._collector = collector
         self._store = store
         self._host = host
@@ -60,12 +76,15 @@ class Pipeline:
         self._clock = clock
         self._log = logging.getLogger("watchdog")
         self._between_ticks = threading.Lock()
+        self._stages = Stages(clock, self._log)
         self._meter = Meter()
-        self._engine = Engine(configuration.rules)
+        self._engine = Engine(configuration.rules, clock)
         self._apply_rules()
         self._lifecycle = Lifecycle(host.current)
         self._evidence = EvidenceCollector(self._engine, self._meter.process_start_ns, read_process, clock)
         self._evidence.with_command = configuration.settings.evidence.command_line
+        outbox = Outbox(store.database, clock)
+        self._late_evidence = LateEvidence(ProcessReader(), outbox, self._wake_workers, clock, self._log)
         self._reload_alert = ReloadAlert(configuration.receivers)
         self._outage_handler = OutageHandler(
             store.database, configuration.settings, configuration.receivers, host.current, self._log
@@ -99,7 +118,10 @@ class Pipeline:
         self._unwritten: list[Notification] = []
         self._reconciliation = Reconciliation(store.database, configuration.settings.routing.group_interval_ns)
         # Since the newest tick that evaluated its sample:
-        self._failed_ticks = self._lost_samples = self._refused_reloads = 0
+        self._failed_ticks = self._refused_reloads = self._unread_commands = 0
+        self._lost_samples = LostSamples()
+        self._snapshot: Snapshot | None = None  # of the tick that runs
+        self._is_unjudged = False  # whether that tick has read a sample and not judged it
         self._create_delivery(configuration)
 
     def start(self) -> int:
@@ -118,47 +140,83 @@ class Pipeline:
             Exception: any other defect; no notification is lost, the next tick makes it.
         """
         with self._between_ticks:
+            # A daemon whose ticks fail is restarted, however long they take.
+            self._stages.begin_tick((lambda: None) if self._failed_ticks else self._report_progress)
             try:
                 self._process_tick(tick)
             except BaseException:
                 self._failed_ticks += 1
+                if self._is_unjudged:
+                    self._lost_samples.add(self._snapshot)
                 self._collector.request_complete_pass()
                 self._grouping.request_reconcile()
                 self._outage_handler.request_reconcile()
                 raise
+            finally:
+                self._snapshot, self._is_unjudged = None, False
 
     def _process_tick(self, tick: ScheduledTick) -> None:
         wall = self._clock.wall()
         ticks = TickCounts(
             tick.late_seconds,
-            tick.missed,
+            tick.missed_configured,
             self._failed_ticks,
-            self._lost_samples,
+            self._lost_samples.count,
+            self._lost_samples.amounts,
             self._refused_reloads,
             unknown=int(bool(self._engine.unknown_rules)),
+            slow_stages=self._stages.take_slow_count(),
+            unread_commands=self._unread_commands,
+            interval_seconds=tick.interval_ns / SECOND_NS,
+            configured_seconds=(tick.configured_ns or tick.interval_ns) / SECOND_NS,
         )
-        self._lost_samples += 1  # until it has been evaluated
-        snapshot = self._meter.advance(self._collector.read(), wall, ticks)
+        verdicts, snapshot = self._judge_sample(wall, ticks)
         now = Now(snapshot.at_ns, wall)
         self._refresh_host(now.boottime_ns)
-        verdicts = self._engine.evaluate(snapshot, self._lifecycle.active_keys())
-        self._failed_ticks = self._lost_samples = self._refused_reloads = 0
         outages, refusals = self._delivery.outages(), self._delivery.refusals()
-        transitions = self._lifecycle.advance(verdicts, now)
-        transitions = self._evidence.collect(snapshot, self._lifecycle, transitions)
+        with self._stages.run(Stage.ALERTS):
+            self._add_command_lines()
+            transitions = self._lifecycle.advance(verdicts, now)
+        with self._stages.run(Stage.EVIDENCE):
+            transitions = self._evidence.collect(snapshot, self._lifecycle, transitions)
+        requests = self._evidence.take_requests()
         transitions += self._reload_alert.advance(now)
         transitions += self._outage_handler.update_alerts(outages, refusals, now)
         transitions = [replace(one, alert=self._identity.mark(one.alert)) for one in transitions]
+        held: Mapping[str, int] = {}
         try:
-            self._commit(transitions, outages, now)
+            with self._stages.run(Stage.ROUTING):
+                self._route(transitions, outages, now)
+            with self._stages.run(Stage.STATE):
+                held = self._commit({request.fingerprint for request in requests})
         finally:
+            self._late_evidence.request(requests, held)
             self._log_transitions(transitions)
         self._start_or_wake_delivery()
         failures = [*self._engine.take_failures(), *self._lifecycle.take_failures(), *self._evidence.take_failures()]
         if failures:
             raise RuleErrors("some rules could not be evaluated", failures)
 
-    def _commit(self, transitions: Sequence[Transition], outages: Mapping[str, Outage], now: Now) -> None:
+    def _judge_sample(self, wall: float, ticks: TickCounts) -> tuple[list[Verdict], Snapshot]:
+        with self._stages.run(Stage.KERNEL):
+            reading = self._collector.read()  # if it fails, the next one has everything
+        self._is_unjudged = True
+        with self._stages.run(Stage.MEASURE):
+            snapshot = self._snapshot = self._meter.advance(reading, wall, ticks)
+        with self._stages.run(Stage.RULES):
+            verdicts = self._engine.evaluate(snapshot, self._lifecycle.active_keys())
+        self._is_unjudged = False
+        self._failed_ticks = self._refused_reloads = 0
+        self._lost_samples.clear()
+        return verdicts, snapshot
+
+    def _add_command_lines(self) -> None:
+        answers = self._late_evidence.take_answers()
+        self._unread_commands = sum(isinstance(found, UnreadReason) for _, found in answers)
+        for alert in self._lifecycle.add_command_lines(answers):
+            self._grouping.update_evidence(alert)
+
+    def _route(self, transitions: Sequence[Transition], outages: Mapping[str, Outage], now: Now) -> None:
         firing = self._firing_alerts()
         self._correct_groups(firing, now)
         self._unwritten += self._grouping.advance(transitions, firing, now)
@@ -167,6 +225,12 @@ class Pipeline:
             # Receivers that get these alerts by escalation must not get a resolved notification by routing.
             self._grouping.request_reconcile()
         self._unwritten += escalated
+
+    def _commit(self, unread: Collection[str]) -> Mapping[str, int]:
+        """Commit the tick; return the notifications that are held for the evidence of `unread`, with their due times.
+
+        `unread`: fingerprints of the alerts whose evidence waits for a command line.
+        """
         if self._store.take_recreated():
             self._lifecycle.mark_all_changed()
             self._grouping.mark_all_changed()
@@ -175,6 +239,12 @@ class Pipeline:
         notified = self._notified_alerts() if groups or outages_changed.groups or outages_changed.progress else None
         if notified is not None:
             self._delivery.limit_refresh_to(notified)
+        held_until_ns = self._clock.boottime_ns() + HOLD_NS
+        held = {
+            each.id: held_until_ns
+            for each in self._unwritten
+            if any(alert.resolved is None and alert.fingerprint in unread for alert in each.alerts)
+        }
         try:
             self._store.commit(
                 alerts=self._lifecycle.take_changes(),
@@ -182,6 +252,7 @@ class Pipeline:
                 outages=outages_changed,
                 notifications=self._unwritten,
                 timers_running=self._lifecycle.has_running_timer,
+                held=held,
             )
         except StoreError:
             self._unwritten.clear()  # the store keeps them now, within its limits
@@ -189,6 +260,7 @@ class Pipeline:
         self._unwritten.clear()
         if notified is not None:
             self._delivery.set_refreshed_alerts(notified, self._host.current)
+        return held
 
     def _correct_groups(self, firing: Mapping[str, Alert], now: Now) -> None:
         # Notifications that failed for good left receivers without knowledge of their alerts.
@@ -316,11 +388,15 @@ class Pipeline:
 
         The outbox keeps the rest.
         """
+        self._late_evidence.stop()
         self._delivery.stop(_STOP_SECONDS, _STOP_BEGIN_SECONDS)
         if self._between_ticks.acquire(timeout=_TICK_SECONDS):  # a tick that hangs ends with the process
             self._store.close()
             self._collector.close()
             self._between_ticks.release()
+
+    def _wake_workers(self) -> None:
+        self._delivery.wake_workers()
 
     def _start_or_wake_delivery(self) -> None:
         # At every tick: the start may have failed in a reload on a full disk, and the notifications of a failed commit

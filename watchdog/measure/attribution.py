@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import Any
 
@@ -30,6 +31,7 @@ _MAX_OWNERS = 1 << 17  # owners at a time, 20 MB
 _KEPT_TICKS = 8  # ticks without a connection after which an owner is forgotten
 _MAX_RETRIES = 256  # owners per tick that are resolved again, because a name was unknown before
 _REFRESH_NS = 15 * SECOND_NS
+_MAX_LOOK_UP_SECONDS = 0.2  # in files, of each of three steps of a tick: strangers choose the number of processes
 
 
 class Attribution:
@@ -111,19 +113,23 @@ class Attribution:
 
     def _resolve(self, slots: Slots, at_ns: int) -> None:
         owners = np.stack([word[slots] for word in self._owners.keys], axis=1).view(OWNER).reshape(-1)
+        end = time.perf_counter() + _MAX_LOOK_UP_SECONDS
         for slot, owner in zip(slots.tolist(), map(tuple, owners.tolist()), strict=True):
-            texts, final = self._texts(slot, owner, at_ns)
+            texts, final = self._texts(slot, owner, at_ns, look_up=time.perf_counter() < end)
             codes = [self._names.intern(name, text, at_ns) for name, text in zip(OWNER_DIMENSIONS, texts, strict=True)]
             self._codes[slot] = codes
             self._known[slot] = final and UNKNOWN_CODE not in codes
 
-    def _texts(self, slot: int, owner: tuple[Any, ...], at_ns: int) -> tuple[tuple[str, ...], bool]:
-        """Return the texts of the owner in this slot, and whether they are final."""
+    def _texts(self, slot: int, owner: tuple[Any, ...], at_ns: int, *, look_up: bool) -> tuple[tuple[str, ...], bool]:
+        """Return the texts of the owner in this slot, and whether they are final.
+
+        Without `look_up` its group is left for a later tick.
+        """
         start_ns, cgroup_id, tgid, uid, comm, exe = owner
         self._is_host_user[slot] = False
         if not tgid:
             return (UNATTRIBUTED, "", "", "", ""), True
-        path = self._cgroups.find_path(tgid, start_ns, cgroup_id, at_ns)
+        path = self._cgroups.find_path(tgid, start_ns, cgroup_id, at_ns) if look_up else None
         place = self._find_place(path or "")
         self._is_host_user[slot] = is_host_user = place.is_host_user(uid)
         return (

@@ -29,6 +29,8 @@ class Unit(enum.StrEnum):
     PORTS = "ports"
     TICKS = "ticks"
     RELOADS = "reloads"
+    STAGES = "stages"
+    PROCESSES = "processes"
 
 
 DIRECTIONS = ("unknown", "out", "in")
@@ -417,6 +419,44 @@ METRICS: dict[str, Metric] = {
             _OWN,
             missing_dimensions=(*_OWNER, *_END),
         ),
+        Metric(
+            "slow_stages",
+            MetricKind.COUNTER,
+            Unit.STAGES,
+            "stages of ticks of the watchdog itself that took longer than their limit, see its log; in one row of"
+            " process `bpf-watchdog`",
+            "the daemon's own counts",
+            _OWN,
+            missing_dimensions=(*_OWNER, *_END),
+        ),
+        Metric(
+            "unread_commands",
+            MetricKind.COUNTER,
+            Unit.PROCESSES,
+            "processes whose command line could not be read for the evidence of an alert; in one row of process"
+            " `bpf-watchdog`",
+            "the daemon's own counts",
+            _OWN,
+            missing_dimensions=(*_OWNER, *_END),
+        ),
+        Metric(
+            "tick_interval",
+            MetricKind.GAUGE,
+            Unit.SECONDS,
+            "present interval between two ticks of the watchdog itself; in one row of process `bpf-watchdog`",
+            "the tick loop",
+            _OWN,
+            missing_dimensions=(*_OWNER, *_END),
+        ),
+        Metric(
+            "configured_interval",
+            MetricKind.GAUGE,
+            Unit.SECONDS,
+            "interval between two ticks by the settings; in one row of process `bpf-watchdog`",
+            "`[sampling] interval`",
+            _OWN,
+            missing_dimensions=(*_OWNER, *_END),
+        ),
     )
 }
 
@@ -430,8 +470,18 @@ UNCOUNTED_IN_SOCKMAP = frozenset(("bytes_sent", "bytes_received", "send_queue", 
 HOST_METRICS = ("time_wait", "orphans", "ports_in_use", "ports")
 """Counts of sockets that no process has, in one row of the watchdog's network namespace."""
 
-OWN_METRICS = ("lost_connections", "missed_ticks", "failed_ticks", "unknown_ticks", "refused_reloads")
-"""Counts of the watchdog itself, not of the host."""
+OWN_METRICS = (
+    "lost_connections",
+    "missed_ticks",
+    "failed_ticks",
+    "unknown_ticks",
+    "refused_reloads",
+    "slow_stages",
+    "unread_commands",
+    "tick_interval",
+    "configured_interval",
+)
+"""Counts and times of the watchdog itself, not of the host."""
 
 ON_DEMAND_METRICS = frozenset(name for name, metric in METRICS.items() if metric.on_demand)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from socket import AF_INET
 
@@ -47,15 +47,22 @@ _MAPPED = np.uint64(0xFFFF)  # ::ffff:0:0/96, upper half of the lower half
 class TickCounts:
     """Counts of the daemon since the newest snapshot, as in `Quality`.
 
-    `refused_reloads`: by SIGHUP. `unknown`: ticks in which losses left a rule unknown.
+    `missed`: ticks of the configured interval without a snapshot. `refused_reloads`: by SIGHUP. `unknown`: ticks in
+    which a rule was unknown. `slow_stages`: stages of ticks over their time. `unread_commands`: command lines of
+    evidence. `interval_seconds`: the present interval.
     """
 
     late_seconds: float = 0.0
     missed: int = 0
     failed: int = 0
     lost_samples: int = 0
+    lost_amounts: Mapping[str, float] = field(default_factory=dict)
     refused_reloads: int = 0
     unknown: int = 0
+    slow_stages: int = 0
+    unread_commands: int = 0
+    interval_seconds: float = 1.0
+    configured_seconds: float = 1.0
 
 
 NO_MISSED_TICKS = TickCounts()
@@ -101,6 +108,10 @@ class Meter:
             "failed_ticks": tick_counts.failed,
             "unknown_ticks": tick_counts.unknown,
             "refused_reloads": tick_counts.refused_reloads,
+            "slow_stages": tick_counts.slow_stages,
+            "unread_commands": tick_counts.unread_commands,
+            "tick_interval": tick_counts.interval_seconds,
+            "configured_interval": tick_counts.configured_seconds,
         }
         changes = _with_own_row(changes, own)
         columns, addresses, missing = self._changed_columns(changes, owners, reading.at_ns)
@@ -221,6 +232,7 @@ def _complete_quality(
         missed_ticks=tick_counts.missed,
         failed_ticks=tick_counts.failed,
         lost_samples=tick_counts.lost_samples,
+        lost_amounts=tick_counts.lost_amounts,
     )
 
 
@@ -253,13 +265,13 @@ def _halves(rows: NDArray[np.void], end: str) -> AddressHalves:
     return np.ascontiguousarray(words[:, at : at + 2]).byteswap()
 
 
-def _with_own_row(changes: Changes, losses: Mapping[str, int]) -> Changes:
-    # The last row is the watchdog's own, with its losses only.
+def _with_own_row(changes: Changes, own: Mapping[str, float]) -> Changes:
+    # The last row is the watchdog's own, with the metrics about itself only.
     count = len(changes.rows)
     metrics: dict[str, Numbers] = {name: np.full(count + 1, _empty_value(name)) for name in METRICS}
     for name, values in changes.metrics.items():
         metrics[name][:count] = values
-    for name, value in losses.items():
+    for name, value in own.items():
         metrics[name][count] = value
     rows = concatenate_rows([changes.rows, np.zeros(1, CONNECTION)])
     return replace(

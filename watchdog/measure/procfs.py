@@ -1,13 +1,13 @@
 """Facts of a live process from /proc. An alert stores them, because the process can end before anyone reads the alert.
 
 Every account can read them (proc(5)), except the link `exe`: that needs the right to trace the process, which the
-daemon does not have.
+daemon does not have. `read_process` reads only files for which the kernel takes no lock that a process can hold; the
+command line is read by `process_reader.py`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
+import enum
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,25 +17,40 @@ from watchdog.kernel.process_stat import PROC, has_host_pids, may_be_alive, read
 
 MAX_PARENTS: Final = 5
 
-_MAX_CMDLINE_BYTES = 1_024  # more than any receiver shows: masking of secrets makes the command line shorter
-
 
 @dataclass(frozen=True, slots=True)
 class Process:
     """A live process. `is_hidden`: /proc does not show it to this account, so that nothing is known of it.
 
-    `exe`: the path, None where it is not readable. `arguments`: a single one where the process wrote its own title,
-    none for kernel threads and zombies. `parents`: pid and name, the nearest first.
+    `parents`: pid and name, the nearest first.
     """
 
     comm: str
-    exe: str | None
-    arguments: tuple[str, ...]
     parents: tuple[tuple[int, str], ...]
     is_hidden: bool = False
 
 
-HIDDEN: Final = Process("", None, (), (), is_hidden=True)
+HIDDEN: Final = Process("", (), is_hidden=True)
+
+
+@dataclass(frozen=True, slots=True)
+class CommandLine:
+    """The command line of a process.
+
+    `arguments`: a single one where the process wrote its own title, none for kernel threads and zombies. `exe`: the
+    path of the program, None where it is not readable.
+    """
+
+    arguments: tuple[str, ...]
+    exe: str | None = None
+
+
+class UnreadReason(enum.StrEnum):
+    """Why the command line of a live process is not known. The values stand in saved documents."""
+
+    HELD = "held"  # the process holds a lock that the reader needs, or memory that is slow to read
+    LATE = "late"  # not read in time
+    PAUSED = "paused"  # too many readers wait for such processes
 
 
 def read_process(
@@ -50,21 +65,7 @@ def read_process(
     if stat is None or (start_ns is not None and not stat.has_start(start_ns)):
         is_hidden = may_be_alive(pid) if stat is None else not has_host_pids()
         return HIDDEN if is_hidden else None
-    return Process(stat.comm, _exe(proc, pid), _arguments(proc, pid), tuple(_parents(proc, stat.parent_pid)))
-
-
-def _exe(proc: Path, pid: int) -> str | None:
-    try:
-        return os.readlink(proc / str(pid) / "exe")
-    except OSError:
-        return None
-
-
-def _arguments(proc: Path, pid: int) -> tuple[str, ...]:
-    with contextlib.suppress(OSError), (proc / str(pid) / "cmdline").open("rb") as file:
-        text = file.read(_MAX_CMDLINE_BYTES).decode("utf-8", "surrogateescape")
-        return tuple(text.rstrip("\0").split("\0")) if text.strip("\0") else ()
-    return ()
+    return Process(stat.comm, tuple(_parents(proc, stat.parent_pid)))
 
 
 def _parents(proc: Path, pid: int) -> Iterator[tuple[int, str]]:

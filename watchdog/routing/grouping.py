@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from watchdog.alerts.alert import Alert, Transition, TransitionKind
@@ -109,6 +110,14 @@ class Grouping:
     def has_alert(self, fingerprint: str) -> bool:
         """Return whether an alert is in any group: a receiver was notified of it, or will be."""
         return fingerprint in self._keys_of
+
+    def update_evidence(self, alert: Alert) -> None:
+        """Take the evidence of a firing alert, which came after its transition; nobody is notified of that."""
+        for key in self._keys_of.get(alert.fingerprint, ()):
+            member = self._groups[key].members[alert.fingerprint]
+            if member.alert.resolved is None and member.alert.fired == alert.fired:
+                member.alert = replace(member.alert, evidence=alert.evidence)
+                self._changed.add(key)
 
     def drop_alert(self, fingerprint: str, at_ns: int) -> None:
         """Remove an alert from all groups: its receivers are notified of it in another way."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from sqlite3 import Connection
 from typing import Literal, Protocol
@@ -188,6 +188,27 @@ class Outbox:
                 "UPDATE notifications SET due_ns = ?2 WHERE state = 'pending' AND receiver = ?1 AND due_ns > ?2",
                 (receiver, now_ns),
             )
+
+    def release(self, held: Mapping[str, int], complete: Callable[[Notification], Notification]) -> None:
+        """Let the notifications in `held` be due now, each as `complete` returns it; those attempted stay as they are.
+
+        `held`: ids, and the CLOCK_BOOTTIME in ns at which they are due, as in `Store.commit`. A notification that was
+        merged meanwhile, or deferred by a limit, is not released.
+        """
+        now_ns = self._clock.boottime_ns()
+        with self._database.transaction() as connection:
+            for notification_id, held_until_ns in held.items():
+                row = connection.execute(
+                    "SELECT sequence, body, checksum, receiver, created_ns FROM notifications "
+                    "WHERE id = ? AND state = 'pending' AND attempts = 0 AND due_ns = ?",
+                    (notification_id, held_until_ns),
+                ).fetchone()
+                if row is None:
+                    continue
+                sequence, body, expected, receiver, created_ns = row
+                if outbox_rows.is_valid_body(body, expected, notification_id, receiver):
+                    completed = complete(Notification.from_json_text(body))
+                    outbox_rows.replace_notification(connection, sequence, completed, created_ns, now_ns)
 
     def expire_old(self, receiver: str) -> list[str]:
         """Fail pending notifications that are 24 hours old and hold only firing alerts; return their ids.

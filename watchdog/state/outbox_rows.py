@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from sqlite3 import Connection
 
@@ -45,8 +45,12 @@ class PendingNotification:
         return is_valid_body(self.body, self.checksum, self.id, receiver)
 
 
-def insert_notifications(connection: Connection, notifications: Iterable[Notification], now_ns: int) -> None:
+def insert_notifications(
+    connection: Connection, notifications: Iterable[Notification], now_ns: int, held: Mapping[str, int]
+) -> None:
     """Add pending notifications, due at `now_ns` of CLOCK_BOOTTIME; skip ids that exist.
+
+    `held`: notifications that are due later, and their times.
 
     A commit can be on disk although it was reported as failed: then the same notification comes again.
     """
@@ -54,7 +58,10 @@ def insert_notifications(connection: Connection, notifications: Iterable[Notific
         "INSERT INTO notifications"
         " (id, receiver, group_key, body, checksum, status, reason, has_evidence, created_ns, due_ns) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-        [(each.id, each.receiver, each.group_key, *_body_values(each), now_ns, now_ns) for each in notifications],
+        [
+            (each.id, each.receiver, each.group_key, *_body_values(each), now_ns, held.get(each.id, now_ns))
+            for each in notifications
+        ],
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
@@ -37,6 +37,7 @@ CLOCK_SAVE_INTERVAL_NS = 5 * SECOND_NS  # while a timer runs: precision of the t
 _MAX_HALVINGS = 6  # of the outbox capacity, when the file cannot grow and new changes need space
 _CAPACITY = OutboxCapacity()
 _NO_OUTAGES = OutageChanges()
+_NONE_HELD: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +159,12 @@ class Store:
         notifications: Iterable[Notification],
         outages: OutageChanges = _NO_OUTAGES,
         timers_running: bool = False,
+        held: Mapping[str, int] = _NONE_HELD,
     ) -> None:
         """Write the changes (None: deleted) and notifications of one tick in one transaction; none, if nothing changed.
 
-        `timers_running`: also save the time of this tick, at least each `CLOCK_SAVE_INTERVAL_NS`.
+        `timers_running`: also save the time of this tick, at least each `CLOCK_SAVE_INTERVAL_NS`. `held`: ids of
+        notifications that are due later than now, and the CLOCK_BOOTTIME in ns at which they are.
 
         After a failure nothing of it is in the file. All changes are kept in memory for the next commit, which writes
         the newest document of each key: the caller passes each change once and continues with the next tick. If the
@@ -177,7 +180,7 @@ class Store:
         if not (self._pending_writes or due):
             return
         try:
-            self._write()
+            self._write(held)
         except StoreError as error:
             self._pending_writes.merge_groups()
             changes = len(self._pending_writes.alerts) + len(self._pending_writes.groups)
@@ -190,9 +193,9 @@ class Store:
         """Close the file; uncommitted changes are lost."""
         self.database.close()
 
-    def _write(self) -> None:
+    def _write(self, held: Mapping[str, int]) -> None:
         try:
-            self._write_once()
+            self._write_once(held)
         except StoreError as error:
             if not is_disk_full(error.__cause__):
                 raise
@@ -201,15 +204,15 @@ class Store:
                 if reserve.preallocated_bytes(connection) >= wanted_bytes:
                     raise  # the disk is full, and the WAL cannot grow
                 self._free_up(connection, wanted_bytes)
-            self._write_once()
+            self._write_once(held)
 
-    def _write_once(self) -> None:
+    def _write_once(self, held: Mapping[str, int]) -> None:
         dropped: Counter[str] = Counter()
         with self.database.transaction() as connection:
             self._write_state(connection)
             if self._pending_writes.notifications:
                 pending = self._pending_writes.notifications.values()
-                outbox_rows.insert_notifications(connection, pending, self._clock.boottime_ns())
+                outbox_rows.insert_notifications(connection, pending, self._clock.boottime_ns(), held)
                 dropped = enforce_capacity(connection, self._capacity, self._clock.wall())
             self._save_clocks(connection, "state")
             self._save_clocks(connection, "notifications")

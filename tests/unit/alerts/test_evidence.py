@@ -21,25 +21,29 @@ from watchdog.alerts.evidence import (
     build_evidence,
 )
 from watchdog.measure.catalogue import FAILURES, METRICS, TCP_STATES
-from watchdog.measure.procfs import HIDDEN, Process
+from watchdog.measure.procfs import HIDDEN, CommandLine, Process, UnreadReason
 from watchdog.receivers.render import evidence_text
 from watchdog.rules.engine.contributors import MAX_PEERS, MAX_PROCESSES, ContributingProcess, Contributors, Peer
 from watchdog.rules.language import template
 
 WALL = 1_750_000_000.0
 RULE = factories.make_rule(summary=template.parse_summary("{process}", ("process",)), above=1.0, window_seconds=5)
-ALIVE = Process("crawler", None, ("/usr/bin/crawler", "--token=hunter2"), ((640, "supervisor"), (1, "systemd")))
+ALIVE = Process("crawler", ((640, "supervisor"), (1, "systemd")))
+COMMAND = CommandLine(("/usr/bin/crawler", "--token=hunter2"))
 PEER = Peer("192.0.2.7", 443, "out", 90.0, 90, 0, 0, (), (("refused", 90),))
 CRAWLER = ContributingProcess(4711, 75.0, "crawler", "crawler", "www-data", "crawler.service", "")
 HELPER = ContributingProcess(4712, 25.0, "crawler", "crawler", "www-data", "crawler.service", "")
 CONTRIBUTORS = Contributors("connects", 100.0, (PEER,), 3, (CRAWLER, HELPER), 2, (0.0, math.nan, math.inf), 1.0, 3.0)
 
 
-def evidence(contributors=CONTRIBUTORS, alive=(4711, 4712), process=ALIVE, with_command=True):
+def evidence(contributors=CONTRIBUTORS, alive=(4711, 4712), process=ALIVE, with_command=True, found=COMMAND):
+    """Return evidence with the answer `found` about the command line, if one is wanted."""
+
     def look_up_process(pid):
         return WALL - 60, process if pid in alive else None
 
-    return build_evidence(RULE, contributors, look_up_process, WALL, with_command=with_command)
+    built = build_evidence(RULE, contributors, look_up_process, WALL, with_command=with_command)
+    return built if built.unread_pid is None else built.with_command_line(built.unread_pid, found)
 
 
 def test_evidence_has_the_process_with_the_largest_part_of_the_value():
@@ -74,12 +78,47 @@ def test_a_hidden_process_has_the_names_of_the_kernel_and_has_not_exited():
 
 
 def test_the_path_of_a_program_is_shown_if_it_may_be_read():
-    assert evidence(process=replace(ALIVE, exe="/opt/crawler")).top_process.exe == "/opt/crawler"
-    assert evidence(process=replace(ALIVE, exe="/" + "x" * 500 + "/name")).top_process.exe.endswith("xx/name")
+    assert evidence(found=replace(COMMAND, exe="/opt/crawler")).top_process.exe == "/opt/crawler"
+    assert evidence(found=replace(COMMAND, exe="/" + "x" * 500 + "/name")).top_process.exe.endswith("xx/name")
 
 
 def test_command_lines_can_be_left_out():
-    assert evidence(with_command=False).top_process.command is None
+    left_out = evidence(with_command=False)
+    assert (left_out.top_process.command, left_out.unread_pid) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (UnreadReason.HELD, "(could not be read: the process holds it)"),
+        (UnreadReason.LATE, "(not read in time)"),
+        (UnreadReason.PAUSED, "(not read: too many processes hold theirs)"),
+        (COMMAND, "/usr/bin/crawler --token=***"),
+        (CommandLine(()), None),
+    ],
+)
+def test_a_command_line_that_could_not_be_read_is_shown_as_such(found, text):
+    known = evidence(found=found)
+    assert evidence_text.evidence_sections(known).get("command") == text
+    assert Evidence.from_json(json.loads(json.dumps(known.to_json()))) == known
+
+
+def test_a_process_that_ends_before_its_command_line_is_read_has_exited():
+    top_process = evidence(found=None).top_process
+    assert (top_process.has_exited, top_process.command, top_process.unread) == (True, None, None)
+
+
+def test_an_answer_about_another_process_changes_nothing():
+    unread = evidence(found=UnreadReason.LATE)
+    assert unread.with_command_line(4712, COMMAND) is unread
+    assert evidence().with_command_line(4711, CommandLine(("other",))) == evidence()
+
+
+def test_newer_evidence_keeps_a_command_line_that_it_does_not_have_yet():
+    newer = evidence().updated_with(evidence(found=UnreadReason.LATE))
+    assert newer == evidence()
+    other = evidence(found=UnreadReason.LATE, alive=(4712,))
+    assert evidence().updated_with(other).unread_pid == 4712
 
 
 def test_values_that_do_not_add_up_have_no_share():
@@ -142,10 +181,10 @@ peers = st.builds(
 contributing_processes = st.builds(
     ContributingProcess, st.integers(1, 2**22), st.floats(0, 1e18), texts, texts, texts, texts, texts
 )
-processes = st.builds(
-    Process, texts, st.none() | texts, st.lists(texts, max_size=5).map(tuple),
-    st.lists(st.tuples(st.integers(1, 2**22), texts), max_size=5).map(tuple),
-)  # fmt: skip
+processes = st.builds(Process, texts, st.lists(st.tuples(st.integers(1, 2**22), texts), max_size=5).map(tuple))
+command_lines = st.builds(CommandLine, st.lists(texts, max_size=5).map(tuple), st.none() | texts) | st.sampled_from(
+    [*UnreadReason, None]
+)
 all_contributors = st.builds(
     Contributors, st.sampled_from(sorted(METRICS)), st.floats(0, 1e18), st.lists(peers, max_size=MAX_PEERS).map(tuple),
     numbers, st.lists(contributing_processes, max_size=MAX_PROCESSES).map(tuple), numbers,
@@ -154,12 +193,14 @@ all_contributors = st.builds(
 
 
 # The byte of a FIN is subtracted when its flag is seen: the sum of a tick may be less than its largest part.
-@example(replace(CONTRIBUTORS, amount=1e-323), ALIVE)
-@example(replace(CONTRIBUTORS, amount=10.0), ALIVE)
+@example(replace(CONTRIBUTORS, amount=1e-323), ALIVE, COMMAND)
+@example(replace(CONTRIBUTORS, amount=10.0), ALIVE, COMMAND)
 @settings(deadline=None)
-@given(all_contributors, processes)
-def test_evidence_never_exceeds_its_size(contributors, process):
+@given(all_contributors, processes, command_lines)
+def test_evidence_never_exceeds_its_size(contributors, process, command_line):
     found = build_evidence(RULE, contributors, lambda pid: (WALL, process), WALL, with_command=True)
+    if found.unread_pid is not None:
+        found = found.with_command_line(found.unread_pid, command_line)
     document = json.dumps(found.to_json(), allow_nan=False, separators=(",", ":"))
 
     assert len(document) <= MAX_EVIDENCE_BYTES

@@ -12,6 +12,7 @@ from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import Now
 from watchdog.kernel.quality import Quality
 from watchdog.measure.interning import InternedNames
+from watchdog.measure.procfs import CommandLine, Process, UnreadReason
 from watchdog.measure.snapshot import Snapshot
 from watchdog.receivers.render.evidence_text import evidence_sections
 from watchdog.rules.engine.contributors import ContributingProcess, Contributors
@@ -35,6 +36,7 @@ class Scene:
         self.asked, self.looked = [], []
         self.metric, self.unknown_rules = "connects", ()
         self.seconds_each = 0.0
+        self.process = None
         self.collector = EvidenceCollector(self, lambda pid: (1_000 - 60) * SECOND_NS, self.read, clock)
 
     def find_contributors(self, snapshot, rule_id, labels):
@@ -45,6 +47,7 @@ class Scene:
 
     def read(self, pid, start_ns):
         self.looked.append((pid, start_ns))
+        return self.process
 
     def tick(self, values):
         """Run one tick, a second later, with these values by name of process; return the transitions."""
@@ -82,6 +85,43 @@ def test_transitions_have_evidence_with_the_start_of_the_process(scene):
     assert top_process.started == transition.alert.evidence.taken - 61
     assert scene.looked == [(4711, 940 * SECOND_NS)]
     assert scene.lifecycle.firing_alerts()[transition.alert.fingerprint] == transition.alert
+
+
+def test_the_command_line_of_a_live_process_is_requested_and_added_when_it_comes(scene):
+    scene.process = Process("crawler", ((1, "systemd"),))
+    [transition] = scene.tick({"crawler": 150})
+    [request] = scene.collector.take_requests()
+    assert transition.alert.evidence.top_process.unread is UnreadReason.LATE
+    assert (request.pid, request.start_ns, request.fingerprint) == (
+        4711,
+        940 * SECOND_NS,
+        transition.alert.fingerprint,
+    )
+    assert scene.collector.take_requests() == []
+
+    found = CommandLine(("/opt/crawler", "--token=hunter2"), "/opt/crawler")
+    [changed] = scene.lifecycle.add_command_lines([(request, found)])
+    assert changed.evidence.top_process.command == "/opt/crawler --token=***"
+    assert scene.lifecycle.add_command_lines([(request, found)]) == []
+    scene.tick({"crawler": 600})  # it rises, and its evidence is taken again
+    [alert] = scene.lifecycle.firing_alerts().values()
+    assert (alert.evidence.top_process.command, scene.collector.take_requests()) == ("/opt/crawler --token=***", [])
+
+
+def test_no_command_line_is_requested_of_ended_processes_or_against_the_settings(scene):
+    scene.tick({"crawler": 150})
+    scene.process, scene.collector.with_command = Process("crawler", ()), False
+    [transition] = scene.tick({"crawler": 150, "other": 150})
+    assert scene.collector.take_requests() == []
+    assert transition.alert.evidence.top_process.unread is None
+
+
+def test_an_answer_for_an_alert_that_has_ended_is_dropped(scene):
+    scene.process = Process("crawler", ())
+    scene.tick({"crawler": 150})
+    [request] = scene.collector.take_requests()
+    scene.tick({"crawler": 50})
+    assert scene.lifecycle.add_command_lines([(request, CommandLine(("x",)))]) == []
 
 
 def test_the_worst_alerts_of_a_tick_have_evidence_and_the_others_a_missing_reason(scene):

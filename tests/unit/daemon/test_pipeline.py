@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -37,6 +38,8 @@ from watchdog.kernel.quality import Quality
 from watchdog.kernel.totals_map import Totals
 from watchdog.measure.catalogue import DIRECTIONS
 from watchdog.measure.meter import Meter
+from watchdog.measure.process_reader import ProcessReader
+from watchdog.measure.procfs import UnreadReason
 from watchdog.routing.grouping import Grouping
 from watchdog.rules.engine.engine import Engine
 from watchdog.rules.engine.judge import Judge
@@ -290,10 +293,48 @@ def process_of_ours(simulation):
     simulation.kernel.start_ns = int(fields[19]) * SECOND_NS // os.sysconf("SC_CLK_TCK") + 1
 
 
+def wait_for_answer(late_evidence):
+    """Wait until a command line was read, or could not be."""
+    end = time.monotonic() + PATIENCE
+    while late_evidence._answers.empty():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_an_alert_that_fires_at_once_is_committed_first_and_sent_with_its_command_line(simulation, is_held):
+    program = "import os, time; os.write(1, b'0\\n'); time.sleep(60)"
+    reader = ProcessReader((os.path.realpath(sys.executable), "-I", "-S", "-c", program)) if is_held else None
+    late_evidence = simulation.pipeline._late_evidence
+    late_evidence._reader = reader or ProcessReader(read_seconds=PATIENCE)
+    late_evidence._reading_ns = round(PATIENCE * SECOND_NS)
+    simulation.rules.write_text(RULE.format(id="fast").replace('\nfor = "3s"', ""))
+    rules = load_rules([simulation.rules], receivers=["oncall"]).rules
+    simulation.pipeline.reload(replace(simulation.configuration("storm"), rules=rules))
+    process_of_ours(simulation)
+    for _ in range(2):
+        simulation.tick(STORM)
+    [alert] = simulation.receiver.notifications[0].alerts
+    top_process = alert.evidence.top_process
+
+    if is_held:
+        assert (top_process.command, top_process.unread) in {(None, UnreadReason.HELD), (None, UnreadReason.LATE)}
+    else:
+        assert top_process.command.startswith(Path("/proc/self/cmdline").read_text().split("\0")[0])
+    wait_for_answer(late_evidence)
+    simulation.tick(STORM)
+    [firing] = simulation.pipeline._lifecycle.firing_alerts().values()
+    assert firing.evidence.top_process == top_process
+    assert simulation.receiver.entries() == [("firing", "first notification", ["fast"])]
+
+
 def test_an_alert_describes_a_process_that_died_before_the_alert_fired(simulation, monkeypatch):
     process_of_ours(simulation)
+    late_evidence = simulation.pipeline._late_evidence
+    late_evidence._reading_ns, late_evidence._reader._read_seconds = round(PATIENCE * SECOND_NS), PATIENCE
     for second in range(8):
         if second == 3:  # pending since 1, fires at 4
+            wait_for_answer(late_evidence)
             monkeypatch.setattr(simulation.pipeline._evidence, "_read", lambda *_: None)
         simulation.tick(STORM)
     simulation.settle()
@@ -551,14 +592,17 @@ def test_wherever_a_tick_fails_the_next_one_makes_its_notifications(simulation, 
 def test_a_failed_tick_is_counted_and_its_lost_sample_makes_rules_unknown(simulation, monkeypatch):
     seen = []
     evaluate = Engine.evaluate
-    monkeypatch.setattr(
-        Engine, "evaluate", lambda engine, snapshot, *rest: seen.append(snapshot) or evaluate(engine, snapshot, *rest)
-    )
-    monkeypatch.setattr(simulation.kernel, "read", fail)
+
+    def evaluate_and_note(engine, snapshot, *rest):
+        seen.append(snapshot)
+        return evaluate(engine, snapshot, *rest)
+
+    monkeypatch.setattr(Meter, "advance", fail)
     for _ in range(3):
         with pytest.raises(StoreError):
             simulation.tick(CALM)
-    monkeypatch.delattr(simulation.kernel, "read")
+    monkeypatch.undo()
+    monkeypatch.setattr(Engine, "evaluate", evaluate_and_note)
     monkeypatch.setattr(simulation.store, "commit", fail)
     with pytest.raises(StoreError):
         simulation.tick(CALM)  # it evaluated, and could not commit
@@ -568,7 +612,98 @@ def test_a_failed_tick_is_counted_and_its_lost_sample_makes_rules_unknown(simula
 
     assert [int(snapshot.metrics["failed_ticks"].sum()) for snapshot in seen] == [3, 1, 0]
     assert [snapshot.quality.lost_samples for snapshot in seen] == [3, 0, 0]
+    assert not seen[0].quality.lost_amounts  # not known
     assert simulation.kernel.complete_pass_requests == 4  # the rows that a failed tick has read are lost
+
+
+def test_a_reading_that_fails_loses_no_sample(simulation, monkeypatch):
+    seen = []
+    evaluate = Engine.evaluate
+    monkeypatch.setattr(
+        Engine, "evaluate", lambda engine, snapshot, *rest: seen.append(snapshot) or evaluate(engine, snapshot, *rest)
+    )
+    monkeypatch.setattr(simulation.kernel, "read", fail)
+    with pytest.raises(StoreError):
+        simulation.tick(STORM)
+    monkeypatch.delattr(simulation.kernel, "read")
+    simulation.tick(CALM)
+    assert [(one.quality.failed_ticks, one.quality.lost_samples) for one in seen] == [(1, 0)]
+
+
+def test_the_amounts_in_samples_that_were_not_judged_bound_the_loss(simulation, monkeypatch):
+    seen = []
+    evaluate = Engine.evaluate
+
+    def fail_twice(engine, snapshot, *rest):
+        seen.append(snapshot)
+        if len(seen) < 3:
+            raise RuntimeError("not judged")
+        return evaluate(engine, snapshot, *rest)
+
+    monkeypatch.setattr(Engine, "evaluate", fail_twice)
+    for connects in (4, 3):
+        with pytest.raises(RuntimeError):
+            simulation.tick(connects)
+    simulation.tick(CALM)
+    simulation.tick(CALM)
+    assert [one.quality.lost_samples for one in seen] == [0, 1, 2, 0]
+    assert [one.quality.lost_amounts.get("connects") for one in seen] == [None, 4, 7, None]
+    assert seen[2].quality.lost_amounts["bytes_sent"] == 0
+
+
+def test_stages_over_their_time_are_counted_named_and_followed_by_a_sign_of_life(simulation, monkeypatch, caplog):
+    seen, progress = [], []
+    evaluate = Engine.evaluate
+
+    def evaluate_slowly(engine, snapshot, *rest):
+        seen.append(int(snapshot.metrics["slow_stages"].sum()))
+        simulation.clock.advance(6)
+        return evaluate(engine, snapshot, *rest)
+
+    monkeypatch.setattr(simulation.pipeline, "_report_progress", lambda: progress.append(len(seen)))
+    simulation.tick(CALM)
+    assert progress == []
+    monkeypatch.setattr(Engine, "evaluate", evaluate_slowly)
+    simulation.tick(CALM)
+    simulation.tick(CALM)
+    assert seen == [0, 1]
+    assert progress == [*[1] * 5, *[2] * 5]  # rules, and the four stages after them
+    lines = [line for line in caplog.messages if line.startswith("stage of a tick")]
+    assert lines == ["stage of a tick over its limit: stage=rules took=6.00s limit=0.50s"]
+
+
+def test_ticks_that_fail_give_no_sign_of_life_however_long_they_take(simulation, monkeypatch):
+    progress = []
+
+    def fail_late(*_):
+        simulation.clock.advance(6)
+        raise RuntimeError("not measured")
+
+    def read_slowly():
+        simulation.clock.advance(6)
+        return read()
+
+    read = simulation.kernel.read
+    monkeypatch.setattr(simulation.pipeline, "_report_progress", lambda: progress.append(1))
+    monkeypatch.setattr(simulation.kernel, "read", read_slowly)
+    monkeypatch.setattr(Meter, "advance", fail_late)
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            simulation.tick(CALM)
+    assert progress == [1]  # of the first one, before it failed
+
+
+def test_the_interval_of_the_tick_is_a_metric(simulation, monkeypatch):
+    seen = []
+    evaluate = Engine.evaluate
+    monkeypatch.setattr(
+        Engine, "evaluate", lambda engine, snapshot, *rest: seen.append(snapshot) or evaluate(engine, snapshot, *rest)
+    )
+    simulation.clock.advance(8)
+    now_ns = simulation.clock.boottime_ns()
+    simulation.pipeline.run_tick(ScheduledTick(now_ns, now_ns, 0.0, 0, 8 * SECOND_NS, SECOND_NS))
+    sums = {name: seen[0].metrics[name].sum() for name in ("tick_interval", "configured_interval", "missed_ticks")}
+    assert sums == {"tick_interval": 8, "configured_interval": 1, "missed_ticks": 7}
 
 
 def test_a_refused_reload_is_an_alert_a_problem_and_a_count_until_a_reload_is_accepted(simulation, monkeypatch):

@@ -116,6 +116,8 @@ FIRES = [
     ("watchdog-missed-ticks", "warning", [watchdog(missed_ticks=3)]),
     ("watchdog-missed-ticks", "critical", [watchdog(missed_ticks=21)]),
     ("watchdog-failed-ticks", "warning", [watchdog(failed_ticks=1)]),
+    ("watchdog-long-interval", "warning", [watchdog(tick_interval=2, configured_interval=1)]),
+    ("watchdog-long-interval", "critical", [watchdog(tick_interval=16, configured_interval=2)]),
 ]
 
 STAYS_SILENT = [
@@ -165,6 +167,8 @@ STAYS_SILENT = [
     ("watchdog-missed-ticks", "two now and two later", [watchdog(missed_ticks=2), *[QUIET] * 61] * 2),
     ("watchdog-failed-ticks", "no failure", [watchdog(failed_ticks=0)] * 5),
     ("watchdog-failed-ticks", "another loss", [watchdog(missed_ticks=9, lost_connections=9)]),
+    ("watchdog-long-interval", "a long configured one", [watchdog(tick_interval=60, configured_interval=60)] * 3),
+    ("watchdog-long-interval", "missed ticks", [watchdog(missed_ticks=2, tick_interval=1, configured_interval=1)] * 3),
 ]
 
 

@@ -244,7 +244,7 @@ def test_pending_writes_are_bounded_when_nothing_can_be_written(open_store, put,
     store = open_store()
     write = store._write
 
-    def full():
+    def full(_held):
         raise StoreError("disk full")
 
     monkeypatch.setattr(store, "_write", full)

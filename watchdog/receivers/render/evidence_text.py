@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from watchdog.alerts.evidence import Evidence, TopProcess
 from watchdog.measure.catalogue import METRICS
+from watchdog.measure.procfs import UnreadReason
 from watchdog.rules.engine.contributors import Peer
 from watchdog.rules.language.formats import FORMATS
 from watchdog.rules.language.rule import Labels
@@ -21,6 +22,11 @@ _MAX_LINE_LENGTH = 480
 _MIN_SHARE = 0.1  # below it, the number of processes is shown instead of the share
 # These causes end connections that worked, too: such an end is no failed connect.
 _FAILURE_WORDS = {"reset": "ended by a reset", "aborted": "ended by an abort"}
+_UNREAD = {
+    UnreadReason.HELD: "could not be read: the process holds it",
+    UnreadReason.LATE: "not read in time",
+    UnreadReason.PAUSED: "not read: too many processes hold theirs",
+}
 _MAX_KINDS = 2  # states, and failures, shown per peer
 
 
@@ -41,6 +47,8 @@ def evidence_sections(evidence: Evidence, labels: Labels = ()) -> dict[str, str]
         sections["process"] = process_text(evidence, evidence.top_process, dict(labels))
         if evidence.top_process.command:
             sections["command"] = evidence.top_process.command
+        elif evidence.top_process.unread is not None:
+            sections["command"] = f"({_UNREAD[evidence.top_process.unread]})"
         if evidence.top_process.parents:
             sections["parents"] = parents_text(evidence.top_process)
     if evidence.peers:
