@@ -19,6 +19,8 @@ _COMMANDS = {
     "check": "watchdog.cli.check",
     "notify": "watchdog.cli.notify",
     "notifications": "watchdog.cli.notifications",
+    "silence": "watchdog.cli.silence",
+    "ack": "watchdog.cli.ack",
     "metrics": "watchdog.cli.metrics",
     "doctor": "watchdog.cli.doctor",
     "selftest": "watchdog.cli.selftest",

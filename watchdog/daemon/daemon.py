@@ -17,6 +17,7 @@ from watchdog.config.settings import Settings
 from watchdog.control import notification_handlers, socket_path
 from watchdog.control.listener import Listener
 from watchdog.control.server import ControlServer
+from watchdog.control.silence_handlers import SilencedAlerts, silence_handlers
 from watchdog.control.socket_path import ControlError
 from watchdog.daemon.configuration import (
     Configuration,
@@ -98,7 +99,7 @@ class Daemon:
         if problem := collector.connect_errors_problem:
             _log.info("connects that fail before their first packet are not all counted: reason=%s", problem)
         self._receiver_names = tuple(configuration.receivers)
-        control = self._listen(store)
+        control = self._listen(store, pipeline)
         self._set_heartbeat(configuration)
         release_free_memory()
         self._tick_loop.start(lambda tick: self._tick(pipeline, tick), configuration.interval_ns)
@@ -121,18 +122,19 @@ class Daemon:
             with contextlib.suppress(ControlError):  # logged by _listen()
                 socket_path.prepare_socket_folder(self._options.control_socket, account)
 
-    def _listen(self, store: Store) -> ControlServer | None:
+    def _listen(self, store: Store, pipeline: Pipeline) -> ControlServer | None:
         # Not as root any more, so that the socket belongs to the account. Without a socket the daemon still works.
         try:
             listener = Listener.at(self._options.control_socket)
         except ControlError as error:
             _log.error("control socket unavailable, commands cannot reach this daemon: error=%s", error)
             return None
-        control = ControlServer(
-            listener,
-            notification_handlers.notification_handlers(store.database, self._clock, lambda: self._receiver_names),
-            _log,
-        )
+        alerts = SilencedAlerts(lambda: pipeline.firing, lambda: pipeline.matcher_dimensions)
+        handlers = {
+            **notification_handlers.notification_handlers(store.database, self._clock, lambda: self._receiver_names),
+            **silence_handlers(store.silences, alerts, self._clock),
+        }
+        control = ControlServer(listener, handlers, _log)
         control.start()
         return control
 

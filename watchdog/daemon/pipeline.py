@@ -24,15 +24,18 @@ from watchdog.delivery.outage_handler import OutageHandler
 from watchdog.delivery.reconciliation import Reconciliation
 from watchdog.errors import StoreError
 from watchdog.kernel.collector import Collector
-from watchdog.measure.catalogue import ON_DEMAND_METRICS
+from watchdog.measure.catalogue import ON_DEMAND_METRICS, Dimension
 from watchdog.measure.lost_samples import LostSamples
 from watchdog.measure.meter import Meter, TickCounts
 from watchdog.measure.process_reader import ProcessReader
 from watchdog.measure.procfs import UnreadReason, read_process
 from watchdog.measure.snapshot import Snapshot
+from watchdog.routing.alert_matching import readable_dimensions
 from watchdog.routing.grouping import Grouping
 from watchdog.routing.jitter import hash_to_share
 from watchdog.routing.notification import Notification
+from watchdog.routing.suppression import Suppression
+from watchdog.routing.suppressor import Suppressor
 from watchdog.rules.engine.engine import Engine, Verdict
 from watchdog.scheduling.scheduler import ScheduledTick
 from watchdog.state.outbox import Outbox
@@ -86,12 +89,27 @@ class Pipeline:
         outbox = Outbox(store.database, clock)
         self._late_evidence = LateEvidence(ProcessReader(), outbox, self._wake_workers, clock, self._log)
         self._reload_alert = ReloadAlert(configuration.receivers)
+        self._suppressor = Suppressor(_unsuppressed(configuration))
+        self._suppressor.update(store.silences.current)
+        self.matcher_dimensions = _matcher_dimensions(configuration)
+        self.firing: Mapping[str, Alert] = {}
+        self.suppressed: Mapping[str, tuple[Suppression, ...]] = {}
         self._outage_handler = OutageHandler(
-            store.database, configuration.settings, configuration.receivers, host.current, self._log
+            store.database,
+            configuration.settings,
+            configuration.receivers,
+            host.current,
+            self._log,
+            self._suppressor,
         )
         share, is_escalated_to = hash_to_share(host.current, machine_id()), self._outage_handler.was_notified
         self._grouping = Grouping(
-            configuration.settings.routing, host.current, configuration.routes, share, is_escalated_to
+            configuration.settings.routing,
+            host.current,
+            configuration.routes,
+            share,
+            is_escalated_to,
+            self._suppressor,
         )
         saved = store.load()
         now = Now.read(clock)
@@ -218,6 +236,7 @@ class Pipeline:
 
     def _route(self, transitions: Sequence[Transition], outages: Mapping[str, Outage], now: Now) -> None:
         firing = self._firing_alerts()
+        self._update_suppressions(firing, now)
         self._correct_groups(firing, now)
         self._unwritten += self._grouping.advance(transitions, firing, now)
         escalated = self._outage_handler.escalate(outages, transitions, firing, self._grouping.is_routed_to, now)
@@ -231,7 +250,9 @@ class Pipeline:
 
         `unread`: fingerprints of the alerts whose evidence waits for a command line.
         """
+        self._store.silences.add_withheld(self._suppressor.take_withheld())
         if self._store.take_recreated():
+            self._store.silences.write_all()
             self._lifecycle.mark_all_changed()
             self._grouping.mark_all_changed()
             self._outage_handler.mark_all_changed()
@@ -261,6 +282,12 @@ class Pipeline:
         if notified is not None:
             self._delivery.set_refreshed_alerts(notified, self._host.current)
         return held
+
+    def _update_suppressions(self, firing: Mapping[str, Alert], now: Now) -> None:
+        for silence in self._store.silences.end_due(firing, now.boottime_ns):
+            self._log.info("%s ended: withheld=%d", silence.suppression.describe(), silence.withheld)
+        self._suppressor.update(self._store.silences.current)
+        self.firing, self.suppressed = firing, self._suppressor.suppressed(firing)
 
     def _correct_groups(self, firing: Mapping[str, Alert], now: Now) -> None:
         # Notifications that failed for good left receivers without knowledge of their alerts.
@@ -348,6 +375,8 @@ class Pipeline:
             self._host.configure(configuration.settings.host)
             self._take_host(self._host.current)
             self._set_identity(configuration)
+            self._suppressor.exempt_receivers = _unsuppressed(configuration)
+            self.matcher_dimensions = _matcher_dimensions(configuration)
             self._outage_handler.reload(
                 configuration.settings, configuration.receivers, self._marked(self._lifecycle.firing_alerts()), now
             )
@@ -410,3 +439,11 @@ class Pipeline:
             self._log.error("outbox unavailable, deliveries paused: error=%s", error)
         else:
             self._delivery_started = True
+
+
+def _matcher_dimensions(configuration: Configuration) -> Mapping[str, Dimension]:
+    return readable_dimensions(dict(configuration.settings.labels), configuration.rules)
+
+
+def _unsuppressed(configuration: Configuration) -> frozenset[str]:
+    return frozenset(name for name, receiver in configuration.receivers.items() if not receiver.suppress)

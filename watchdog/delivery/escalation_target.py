@@ -22,6 +22,7 @@ from watchdog.routing.group import ReceiverGroupKey
 from watchdog.routing.grouping import Grouping
 from watchdog.routing.knowledge import Knowledge
 from watchdog.routing.notification import Notification, NotificationReason
+from watchdog.routing.suppression import SuppressionLookup
 from watchdog.state.documents import JsonDocument
 
 UndeliveredLookup = Callable[[str, int, float], tuple[int, Sequence[Notification]]]
@@ -35,11 +36,16 @@ _MAX_RESOLVED_IN_OUTAGE, _MAX_RESOLVED = 10_000, 1_000
 class EscalationTarget:
     """One escalation target, and the alerts that were escalated to it."""
 
-    def __init__(self, name: str, routing: RoutingSettings, host: str) -> None:
-        """Create a target without first receivers, see `reload`; `routing` has the group timing."""
+    def __init__(
+        self, name: str, routing: RoutingSettings, host: str, suppression: SuppressionLookup | None = None
+    ) -> None:
+        """Create a target without first receivers, see `reload`; `routing` has the group timing.
+
+        `suppression`: as in `Grouping`.
+        """
         self.name = name
         self._after_ns: Mapping[str, int] = {}
-        self._grouping = Grouping(_routing_for(routing, name), host)
+        self._grouping = Grouping(_routing_for(routing, name), host, suppression=suppression)
         self._read_sequences: dict[str, int] = {}  # by first receiver: last sequence read from the outbox
         self._escalated: dict[str, tuple[float, str]] = {}  # by fingerprint: time of firing, first receiver
         self._changed = False

@@ -21,6 +21,7 @@ from watchdog.errors import StoreError
 from watchdog.routing.group import ReceiverGroupKey
 from watchdog.routing.knowledge import Knowledge
 from watchdog.routing.notification import Notification
+from watchdog.routing.suppression import SuppressionLookup
 from watchdog.state.documents import JsonDocument
 from watchdog.state.pending_writes import OutageChanges
 from watchdog.state.store import SavedState
@@ -31,10 +32,20 @@ class OutageHandler:
     """Owns the alerts about receivers, the escalation targets and the local log."""
 
     def __init__(
-        self, database: Database, settings: Settings, receivers: Iterable[str], host: str, log: logging.Logger
+        self,
+        database: Database,
+        settings: Settings,
+        receivers: Iterable[str],
+        host: str,
+        log: logging.Logger,
+        suppression: SuppressionLookup | None = None,
     ) -> None:
-        """Read undelivered notifications from `database`; `settings` has escalations and `receiver_down_after`."""
+        """Read undelivered notifications from `database`; `settings` has escalations and `receiver_down_after`.
+
+        `suppression`: as in `Grouping`.
+        """
         self._database = database
+        self._suppression = suppression
         self._host = host
         self._log = log
         self._receivers = tuple(receivers)
@@ -63,7 +74,7 @@ class OutageHandler:
             groups.setdefault(str(document.get("receiver")), []).append(document)
         all_firing = {**firing, **self.firing_alerts()}
         for name, own_groups in groups.items():
-            target = self._targets.setdefault(name, EscalationTarget(name, self._routing, self._host))
+            target = self._target(name)
             unreadable += target.restore(own_groups, progress.get(name), all_firing, now, saved.boottime_shift_ns)
         self._remove_idle_targets(all_firing, now)
         return unreadable
@@ -162,8 +173,13 @@ class OutageHandler:
         for first, escalation in settings.escalations.items():
             self._after_ns.setdefault(escalation.to, {})[first] = escalation.after_ns
         for name in self._after_ns:
-            self._targets.setdefault(name, EscalationTarget(name, settings.routing, self._host))
+            self._target(name)
         self._remove_idle_targets(firing, now)
+
+    def _target(self, name: str) -> EscalationTarget:
+        if name not in self._targets:
+            self._targets[name] = EscalationTarget(name, self._routing, self._host, self._suppression)
+        return self._targets[name]
 
     def _remove_idle_targets(self, firing: Mapping[str, Alert], now: Now) -> None:
         # A target that is no longer configured stays until its last resolved notification has been made.

@@ -71,6 +71,7 @@ class Alertmanager(Receiver):
     type: ClassVar[str] = "alertmanager"
     joins_copies = True  # an alert that is posted again only moves its `endsAt`
     default_rate_limit: ClassVar[str] = "none"  # Alertmanager groups and limits notifications itself
+    default_suppress = False  # … and has silences, mute times and inhibition of its own
     refresh_interval_seconds: ClassVar[float | None] = 60.0
     alert_expiry_seconds: ClassVar[float] = 4 * 60.0
     """Time after which a member resolves an alert that is not posted again."""

@@ -60,12 +60,14 @@ class ReceiverOptions:
     """The settings that every type of receiver has.
 
     `rate_limit`: None for no limit. `timeout_seconds`: of one attempt, None for the default of the type. `state`:
-    values that the receiver needs again after a restart.
+    values that the receiver needs again after a restart. `suppress`: silences withhold notifications of this receiver;
+    None for the default of the type.
     """
 
     rate_limit: RateLimit | None = None
     timeout_seconds: float | None = None
     state: ReceiverState = field(default_factory=VolatileReceiverState)
+    suppress: bool | None = None
 
 
 class ReceiverSource(Protocol):
@@ -106,6 +108,9 @@ class Receiver(ABC):
     default_timeout: ClassVar[str] = "10s"
     """The duration of one attempt at most, without the key `timeout`."""
 
+    default_suppress: ClassVar[bool] = True
+    """Whether silences apply, without the key `suppress`: a service with silences of its own gets every alert."""
+
     source: ReceiverSource | None = None
     """Builds the receiver again when one of its files has changed; None: it needs no file."""
 
@@ -122,6 +127,7 @@ class Receiver(ABC):
         self.rate_limit = options.rate_limit
         self.timeout_seconds = options.timeout_seconds or parse_duration(self.default_timeout) / SECOND_NS
         self.state = options.state
+        self.suppress = self.default_suppress if options.suppress is None else options.suppress
 
     @classmethod
     @abstractmethod

@@ -11,11 +11,15 @@ from watchdog.errors import document_errors
 from watchdog.routing.group_member import GroupMember
 from watchdog.routing.knowledge import Knowledge
 from watchdog.routing.notification import NotificationReason
+from watchdog.routing.suppression import SuppressionLookup
 from watchdog.routing.urgency import UrgentNews
 from watchdog.rules.language.rule import Labels, Severity
 
 ReceiverGroupKey = tuple[str, str]
 """(receiver, group key); the group key is the rule's id unless a route sets `group_by`."""
+
+
+_MAX_CAUSES = 3  # named in the reason of one notification
 
 
 class NotificationGroup:
@@ -80,7 +84,7 @@ class NotificationGroup:
         ]
         self._started_ns = min(starts_ns, default=at_ns)
         self._is_critical = any(member.alert.severity is Severity.CRITICAL for member in unsent)
-        timings = {group_timing_of(member.alert) for member in unsent or self._routed_members()}
+        timings = {group_timing_of(member.alert) for member in unsent or self._open_members()}
         if timings:
             self._timing = GroupTiming(
                 min(each.group_wait_ns for each in timings),
@@ -91,7 +95,7 @@ class NotificationGroup:
             self.unsent_since_ns = None
         elif self.unsent_since_ns is None:
             self.unsent_since_ns = at_ns
-            all_unsent = len(unsent) == len(self._routed_members())
+            all_unsent = len(unsent) == len(self._open_members())
             if all_unsent and self._interval_is_over(at_ns) and not any(one.notified_severity for one in unsent):
                 self.last_notification_ns = None  # the next one is a first notification again
 
@@ -118,7 +122,7 @@ class NotificationGroup:
         """
         if self.unsent_since_ns is None:
             return (
-                bool(self._routed_members())
+                bool(self._open_members())
                 and self.last_notification_ns is not None
                 and at_ns >= self.last_notification_ns + self._timing.repeat_interval_ns
             )
@@ -158,18 +162,54 @@ class NotificationGroup:
 
     def reason(self) -> NotificationReason:
         """Return the reason of the notification that is due, the weightiest one of several."""
-        firing = [member for member in self.members.values() if member.alert.resolved is None]
+        members = self._open_members()
+        firing = [member for member in members if member.alert.resolved is None]
+        if any(member.released for member in firing):
+            return NotificationReason.RELEASED
         if any(member.notified_severity is None for member in firing) or any(
-            member.unsent_firing is not None for member in self.members.values()
+            member.unsent_firing is not None for member in members
         ):
             return NotificationReason.FIRST if self.last_notification_ns is None else NotificationReason.NEW_ALERT
         if any(member.notified_severity != member.alert.severity for member in firing):
             return NotificationReason.SEVERITY_CHANGED
-        return NotificationReason.RESOLVED if len(firing) < len(self._routed_members()) else NotificationReason.REPEAT
+        return NotificationReason.RESOLVED if len(firing) < len(members) else NotificationReason.REPEAT
+
+    def reason_detail(self) -> str:
+        """Return the words that belong to `reason`: the suppressions that have ended, "" without any."""
+        ended = dict.fromkeys(member.released for member in self._open_members() if member.released)
+        return f"{_listed(list(ended))} ended" if ended else ""
+
+    def suppress(self, receiver: str, lookup: SuppressionLookup, firing: Mapping[str, Alert], at_ns: int) -> bool:
+        """Take the present suppressions of all alerts, at `at_ns` of CLOCK_BOOTTIME; return whether anything changed.
+
+        A firing that resolved while it was suppressed leaves the group, unless the receiver knows it.
+        """
+        has_changed = False
+        for member in self.members.values():
+            has_changed |= member.suppress(lookup.find(receiver, firing.get(member.alert.fingerprint, member.alert)))
+            if member.suppression is None or member.alert.resolved is not None:
+                continue
+            if member.withhold(at_ns, self.last_notification_ns, self._timing.repeat_interval_ns):
+                lookup.record_withheld(member.suppression)
+                has_changed = True
+        return has_changed
+
+    @property
+    def has_suppressed(self) -> bool:
+        """Return whether any of its alerts is suppressed."""
+        return any(member.suppression is not None for member in self.members.values())
+
+    def suppressed_ends(self) -> list[str]:
+        """Return the fingerprints of the alerts that resolved while they were suppressed, unknown to the receiver."""
+        return [
+            fingerprint
+            for fingerprint, member in self.members.items()
+            if member.alert.resolved is not None and member.is_suppressed and not member.is_end_notified
+        ]
 
     def mark_notified(self, firing: Mapping[str, Alert], at_ns: int) -> tuple[Alert, ...]:
         """Return the alerts of a notification, the worst first, resolved ones last, and mark them as notified."""
-        members, known_severity = self._routed_members(), self._known_severity()
+        members, known_severity = self._open_members(), self._known_severity()
         alerts = [self._mark_member_notified(member, firing) for member in members]
         if self.last_notification_ns is not None and known_severity < self._known_severity():
             self._urgent_news.record_raised(at_ns)
@@ -194,8 +234,9 @@ class NotificationGroup:
             del self.members[fingerprint]
         return end
 
-    def _routed_members(self) -> list[GroupMember]:
-        return [member for member in self.members.values() if not member.is_routed_elsewhere]
+    def _open_members(self) -> list[GroupMember]:
+        # Those that the next notification contains.
+        return [one for one in self.members.values() if not (one.is_routed_elsewhere or one.is_suppressed)]
 
     def _interval_is_over(self, at_ns: int) -> bool:
         return self.last_notification_ns is None or at_ns >= self.last_notification_ns + self._timing.group_interval_ns
@@ -203,6 +244,11 @@ class NotificationGroup:
 
 def _order(alert: Alert) -> tuple[bool, int, float, str]:
     return (alert.resolved is not None, -alert.severity, alert.fired, alert.fingerprint)
+
+
+def _listed(causes: list[str]) -> str:
+    more = len(causes) - _MAX_CAUSES
+    return ", ".join(causes[:_MAX_CAUSES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _shifted(at_ns: int | None, boottime_shift_ns: int) -> int | None:

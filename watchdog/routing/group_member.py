@@ -8,6 +8,7 @@ from typing import Any
 
 from watchdog.alerts.alert import Alert, AlertIdentity
 from watchdog.routing.knowledge import KnownAlert
+from watchdog.routing.suppression import Suppression
 from watchdog.rules.language.rule import Severity
 
 
@@ -24,7 +25,9 @@ class GroupMember:
     receivers. The alert may be routed back; if it resolves before that, no second end is sent. `is_flapping`: it has
     fired so often that a further firing is not urgent. `identity`: the one under which the receiver knows the alert as
     firing; its end has it too, whatever the host and the labels are by then. `urgent_since_ns`: CLOCK_BOOTTIME, None:
-    not urgent.
+    not urgent. `suppression`: the cause that withholds the notifications of this firing, None without one. `released`:
+    the last cause, in words, until the receiver is notified of the alert that outlasted it, else "".
+    `withheld_severity`: the severity of the newest notification that was withheld, at `withheld_ns` of CLOCK_BOOTTIME.
     """
 
     alert: Alert
@@ -36,6 +39,10 @@ class GroupMember:
     is_flapping: bool = False
     identity: AlertIdentity | None = None
     urgent_since_ns: int | None = None
+    suppression: Suppression | None = None
+    released: str = ""
+    withheld_severity: Severity | None = None
+    withheld_ns: int | None = None
 
     @property
     def is_notified_firing(self) -> bool:
@@ -47,7 +54,12 @@ class GroupMember:
         """Return whether the alert differs from the last notification."""
         if self.alert.resolved is not None:
             return not self.is_end_notified
-        return self.notified_severity != self.alert.severity
+        return self.suppression is None and (self.notified_severity != self.alert.severity or bool(self.released))
+
+    @property
+    def is_suppressed(self) -> bool:
+        """Return whether notifications of the alert are withheld now: its end never is, where the receiver knows it."""
+        return self.suppression is not None and (self.alert.resolved is None or not self.is_notified_firing)
 
     @property
     def is_urgent(self) -> bool:
@@ -65,6 +77,33 @@ class GroupMember:
         """Take a new firing of the alert; an end that was not sent is replaced by it."""
         self.alert = alert
         self.notified_severity, self.unsent_firing, self.is_end_notified = None, None, False
+        self.suppression, self.released, self.withheld_severity, self.withheld_ns = None, "", None, None
+
+    def suppress(self, suppression: Suppression | None) -> bool:
+        """Take the present cause of suppression, None without one; return whether it changed.
+
+        A resolved alert that the receiver does not know stays suppressed: it is not worth a notification any more.
+        """
+        former = self.suppression
+        if self.alert.resolved is not None and (self.is_notified_firing or suppression is None):
+            return False
+        self.suppression = suppression
+        if suppression is not None:
+            self.released = ""
+        elif former is not None:
+            self.released = former.describe()
+            self.withheld_severity = self.withheld_ns = None
+        return suppression != former
+
+    def withhold(self, at_ns: int, last_notification_ns: int | None, repeat_interval_ns: int) -> bool:
+        """Return whether a notification is withheld now: a first one, a change of severity, or a reminder."""
+        severity = self.alert.severity
+        since_ns = last_notification_ns if self.withheld_ns is None else self.withheld_ns
+        is_news = severity not in {self.notified_severity, self.withheld_severity}
+        if not is_news and (since_ns is None or at_ns < since_ns + repeat_interval_ns):
+            return False
+        self.withheld_severity, self.withheld_ns = severity, at_ns
+        return True
 
     def resolve(self, alert: Alert, *, was_held_back: bool) -> None:
         """Take the end of the firing; `was_held_back`: an earlier notification of the group delayed the first one."""
@@ -75,7 +114,7 @@ class GroupMember:
     def mark_notified_firing(self, alert: Alert) -> None:
         """Record that the receiver was notified of the firing `alert`."""
         self.notified_severity = self.known_severity = alert.severity
-        self.unsent_firing, self.is_end_notified = None, False
+        self.unsent_firing, self.is_end_notified, self.released = None, False, ""
         self.identity = self.identity or alert.identity
         if self.highest is None or alert.severity >= self.highest[0]:
             self.highest = alert.severity, alert.threshold, alert.threshold_text
@@ -123,6 +162,10 @@ class GroupMember:
             "unsent_firing": None if self.unsent_firing is None else self.unsent_firing.to_json(),
             "is_end_notified": self.is_end_notified,
             "identity": None if self.identity is None else self.identity.to_json(),
+            "suppression": None if self.suppression is None else self.suppression.to_json(),
+            "released": self.released,
+            "withheld_severity": self.withheld_severity,
+            "withheld_ns": self.withheld_ns,
         }
 
     @classmethod
@@ -130,6 +173,7 @@ class GroupMember:
         """Return the member that `to_json` wrote, in this version or one with `is_notified_firing` alone."""
         alert = Alert.from_json(document["alert"]).shifted(boottime_shift_ns)
         highest, unsent = document.get("highest"), document.get("unsent_firing")
+        withheld_ns = document.get("withheld_ns")
         notified = _severity_from_json(document["notified_severity"])
         known = _severity_from_json(document.get("known_severity"))
         if "known_severity" not in document and document.get("is_notified_firing", notified is not None):
@@ -142,6 +186,10 @@ class GroupMember:
             None if unsent is None else Alert.from_json(unsent).shifted(boottime_shift_ns),
             is_end_notified=bool(document.get("is_end_notified")),
             identity=None if known is None else _identity_from_json(document, alert),
+            suppression=Suppression.from_json(document.get("suppression")),
+            released=str(document.get("released", "")),
+            withheld_severity=_severity_from_json(document.get("withheld_severity")),
+            withheld_ns=None if withheld_ns is None else withheld_ns + boottime_shift_ns,
         )
 
 

@@ -28,6 +28,7 @@ from watchdog.routing.jitter import Jitter
 from watchdog.routing.knowledge import Knowledge
 from watchdog.routing.notification import Notification
 from watchdog.routing.routes import Destination, Route, Router
+from watchdog.routing.suppression import NoSuppression, SuppressionLookup
 
 NO_LONGER_ACTIVE = "no longer active"
 NO_LONGER_ROUTED = "no longer routed to this receiver"
@@ -43,12 +44,15 @@ class Grouping:
         routes: Sequence[Route] = (),
         jitter_share: float = 0.0,
         is_escalated_to: Callable[[str, Alert], bool] | None = None,
+        suppression: SuppressionLookup | None = None,
     ) -> None:
         """Use `routes` and `routing`; `host` is named in each notification, `jitter_share` is its part of the jitter.
 
         `is_escalated_to(receiver, alert)`: whether escalation already notifies the receiver of the alert. Such a pair
-        is left out here.
+        is left out here. `suppression`: withholds notifications, None: no alert is suppressed.
         """
+        self._suppression = suppression or NoSuppression()
+        self._has_suppressed = True  # an alert of a former daemon may be
         self._routing = routing
         self._is_escalated_to = is_escalated_to or (lambda receiver, alert: False)  # noqa: ARG005 - the signature
         self._router = Router(routing, routes)
@@ -74,10 +78,11 @@ class Grouping:
         changed: set[ReceiverGroupKey] = set()
         for transition in transitions:
             changed.update(self._apply(transition, now))
-        self._mark_changed(changed, now.boottime_ns)
         if self._must_reconcile:
             self._must_reconcile = False
-            self._reconcile(firing, now)
+            changed |= self._reconcile(firing, now)
+        changed |= self._suppress(firing, now.boottime_ns)
+        self._mark_changed(changed, now.boottime_ns)
         for key, group in self._groups.items():
             if group.is_due(now.boottime_ns, self._jitter.delay_ns):
                 self._changed.add(key)
@@ -166,7 +171,7 @@ class Grouping:
         if receivers is not None:
             self._drop_groups(key for key in self._groups if key[0] not in receivers)
         self._jitter.restart(now.boottime_ns, routing.jitter_ns)
-        self._reconcile(firing, now)
+        self._mark_changed(self._reconcile(firing, now), now.boottime_ns)
         for key, group in self._groups.items():
             self._update_schedule(key, group, now.boottime_ns)
         self.request_reconcile()  # the next tick gives alerts the receivers of their new rules
@@ -269,8 +274,8 @@ class Grouping:
                 member.resolve(alert, was_held_back=self._groups[key].last_notification_ns is not None)
                 yield key
 
-    def _reconcile(self, firing: Mapping[str, Alert], now: Now) -> None:
-        # Compares every group with the firing alerts: a transition may have been lost.
+    def _reconcile(self, firing: Mapping[str, Alert], now: Now) -> set[ReceiverGroupKey]:
+        # Compares every group with the firing alerts: a transition may have been lost. Returns the changed ones.
         changed: set[ReceiverGroupKey] = set()
         for fingerprint in self._keys_of.keys() - firing.keys():
             for key in sorted(self._keys_of[fingerprint]):
@@ -284,7 +289,7 @@ class Grouping:
                 changed.add(key)
         for alert in firing.values():
             changed.update(self._route(alert, now))
-        self._mark_changed(changed, now.boottime_ns)
+        return changed
 
     def _route(self, alert: Alert, now: Now, *, has_begun: bool = False) -> Iterator[ReceiverGroupKey]:
         # Updates the groups of a firing alert; yields the keys of those that changed. With `has_begun` it has just
@@ -352,6 +357,21 @@ class Grouping:
         if not keys:
             del self._keys_of[fingerprint]
 
+    def _suppress(self, firing: Mapping[str, Alert], at_ns: int) -> set[ReceiverGroupKey]:
+        # Applies the suppressions of this tick; returns the keys of the changed groups.
+        if not (self._suppression.is_active or self._has_suppressed):
+            return set()
+        changed: set[ReceiverGroupKey] = set()
+        for key, group in self._groups.items():
+            has_changed = group.suppress(key[0], self._suppression, firing, at_ns)
+            ended = group.suppressed_ends()
+            for fingerprint in ended:
+                self._remove(key, fingerprint)
+            if has_changed or ended:
+                changed.add(key)
+        self._has_suppressed = any(group.has_suppressed for group in self._groups.values())
+        return changed
+
     def _mark_changed(self, keys: Iterable[ReceiverGroupKey], at_ns: int) -> None:
         for key in keys:
             self._update_schedule(key, self._groups[key], at_ns)
@@ -371,7 +391,7 @@ class Grouping:
         self, key: ReceiverGroupKey, group: NotificationGroup, firing: Mapping[str, Alert], now: Now
     ) -> Notification:
         receiver, group_key = key
-        reason = group.reason()  # before `mark_notified` changes it
+        reason, detail = group.reason(), group.reason_detail()  # before `mark_notified` changes them
         alerts = group.mark_notified(firing, now.boottime_ns)
         return Notification(
             uuid.uuid4().hex,
@@ -384,6 +404,7 @@ class Grouping:
             boot_id=boot_id(),
             host=self.host,
             group_labels=group.group_labels,
+            reason_detail=detail,
         )
 
     def _remove_ended(self, key: ReceiverGroupKey, group: NotificationGroup, at_ns: int) -> None:

@@ -24,6 +24,7 @@ class NotificationReason(enum.StrEnum):
     NEW_ALERT = "new alert in group"
     SEVERITY_CHANGED = "severity changed"
     RESOLVED = "resolved"
+    RELEASED = "no longer suppressed"  # a silence has ended while the alert fires
     REPEAT = "repeat"
     ESCALATED = "escalated"
     DIGEST = "digest"  # of several groups

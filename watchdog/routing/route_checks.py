@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from watchdog.errors import Problem
+from watchdog.routing.alert_matching import ROUTE_DIMENSIONS, SEVERITY_NAMES, dimension_kind
 from watchdog.routing.label_matching import matches_condition
-from watchdog.routing.routes import ROUTE_DIMENSIONS, SEVERITY_NAMES, Route, dimension_kind
+from watchdog.routing.routes import Route
 from watchdog.rules.language.rule import Condition, Labels, Rule
 
 _WILDCARDS = frozenset("*?[")

@@ -11,26 +11,17 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from watchdog.config import suggestions
 from watchdog.config.document import Table
 from watchdog.config.settings import GroupTiming, RoutingSettings, Settings, SettingsDocument, read_group_timing
-from watchdog.measure.catalogue import DIMENSIONS, Dimension, DimensionKind
-from watchdog.routing.label_matching import matches_condition
+from watchdog.measure.catalogue import Dimension
+from watchdog.routing.alert_matching import alert_values, matches_alert, readable_dimensions
 from watchdog.rules.language.conditions import read_where
-from watchdog.rules.language.rule import Condition, Labels, Rule, Severity
+from watchdog.rules.language.rule import Condition, Labels, Rule
 
 if TYPE_CHECKING:  # this import loads numpy, which reading routes does not need
     from watchdog.alerts.alert import Alert
 
 DEFAULT_GROUP_BY: Final = ("rule",)
-SEVERITY_NAMES: Final = tuple(severity.label for severity in Severity)
-ROUTE_DIMENSIONS: Final = {
-    "rule": Dimension("rule", DimensionKind.NAME, "the rule's id"),
-    "severity": Dimension("severity", DimensionKind.CHOICE, "how bad it is", choices=SEVERITY_NAMES),
-    "host": Dimension("host", DimensionKind.NAME, "name of this host"),
-    **DIMENSIONS,
-}
-"""Labels that routes can read, beside those of the user."""
 _MAX_CACHED_DESTINATIONS = 10_000
 
 
@@ -48,11 +39,7 @@ class Route:
 
     def matches_alert(self, alert: Alert) -> bool:
         """Return whether the route matches `alert`; a label that the alert does not have counts as empty."""
-        values = _values(alert)
-        return all(
-            matches_condition(condition, dimension_kind(condition.dimension), values.get(condition.dimension, ""))
-            for condition in self.where
-        )
+        return matches_alert(self.where, alert)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,26 +114,16 @@ def _destinations(
     group_labels: Labels | None = None
     group_key = alert.rule
     if group_by != DEFAULT_GROUP_BY:
-        values = _values(alert)
+        values = alert_values(alert)
         group_labels = tuple((name, values.get(name, "")) for name in group_by)
         group_key = "{" + ",".join(f"{name}={_quoted(value)}" for name, value in group_labels) + "}"
     for receiver in receivers:
         yield Destination(receiver, group_key, group_labels, timing)
 
 
-def _values(alert: Alert) -> dict[str, str]:
-    own = {"rule": alert.rule, "severity": alert.severity.label, "host": alert.identity.host}
-    return {**dict(alert.identity.labels), **dict(alert.labels), **own}
-
-
 def _quoted(value: str) -> str:
     # The group key is stored in the state file as UTF-8; a name on the host may hold any bytes.
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"').encode("utf-8", "backslashreplace").decode() + '"'
-
-
-def dimension_kind(name: str) -> DimensionKind:
-    """Return the kind of a label in `where`; labels of the user's own are names."""
-    return ROUTE_DIMENSIONS[name].kind if name in ROUTE_DIMENSIONS else DimensionKind.NAME
 
 
 def read_routes(settings: SettingsDocument, rules: Iterable[Rule] | None = None) -> tuple[Route, ...]:
@@ -155,14 +132,8 @@ def read_routes(settings: SettingsDocument, rules: Iterable[Rule] | None = None)
     Routes can read the labels of `settings` and of `rules`; None: the rules are not known, so that a name that is no
     misspelled one can be a label of theirs.
     """
-    labels = {*dict(settings.values.labels)}
-    if rules is None:
-        named = (name for table in settings.routes for name in _names_in_route(table))
-        labels.update(name for name in named if not suggestions.is_near(name, ROUTE_DIMENSIONS))
-    else:
-        labels.update(name for rule in rules for name, _ in rule.labels)
-    own = {name: Dimension(name, DimensionKind.NAME, "a label of your own") for name in sorted(labels)}
-    known = {**ROUTE_DIMENSIONS, **own}
+    named = (name for table in settings.routes for name in _names_in_route(table))
+    known = readable_dimensions(dict(settings.values.labels), rules, named)
     return tuple(_read_route(table, settings.values, known) for table in settings.routes)
 
 

@@ -28,6 +28,7 @@ _URGENT_REASONS: Final = frozenset(
         NotificationReason.FIRST,
         NotificationReason.NEW_ALERT,
         NotificationReason.SEVERITY_CHANGED,
+        NotificationReason.RELEASED,
         NotificationReason.ESCALATED,
     )
 )

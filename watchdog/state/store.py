@@ -23,6 +23,7 @@ from watchdog.state.documents import AlertKind, GroupKind, JsonDocument, load_do
 from watchdog.state.pending_writes import OutageChanges, PendingWrites
 from watchdog.state.reports import StorageReports
 from watchdog.state.salvage_checks import SALVAGE_CHECKS
+from watchdog.state.silences import Silences, shift_silences
 from watchdog.storage import reserve
 from watchdog.storage.checksum import checksum
 from watchdog.storage.damage import QuarantinedFile, is_disk_full
@@ -90,6 +91,7 @@ class Store:
         try:
             with self.database.transaction() as connection:
                 self._shift_pending(connection)
+            self.silences = Silences(self.database, lambda connection: self._save_clocks(connection, "notifications"))
         except BaseException:
             self.database.close()
             raise
@@ -303,6 +305,7 @@ class Store:
         boottime_shift_ns = self._shift_ns(connection, "notifications")
         if boottime_shift_ns:
             outbox_rows.shift_pending(connection, boottime_shift_ns)
+            shift_silences(connection, boottime_shift_ns)
             self._save_clocks(connection, "notifications")
 
 

@@ -19,9 +19,9 @@ from watchdog.storage.damage import PRIMARY_CODE_MASK
 from watchdog.storage.opening import open_read_only, open_state_file
 from watchdog.storage.version_5 import OLD_COLUMNS, OLD_TABLES, TableRow, convert_row
 
-_TABLES = ("clocks", "alerts", "groups", "receiver_state", "notified", "losses", "notifications")
+_TABLES = ("clocks", "alerts", "groups", "silences", "receiver_state", "notified", "losses", "notifications")
 _MAX_ROWS_BY_NUMBER = 20_000  # of one table
-_CHECKED_COLUMNS = {"alerts": "document", "groups": "document", "notifications": "body"}
+_CHECKED_COLUMNS = {"alerts": "document", "groups": "document", "silences": "document", "notifications": "body"}
 
 _CHECKED_SINCE = 3  # schema version from which on rows have checksums …
 _NO_CHECKSUM = -1  # … a row without that column gets this one, which matches no text
@@ -97,7 +97,7 @@ def _new_rows(source: sqlite3.Connection, target: sqlite3.Connection, table: str
 def _old_rows(source: sqlite3.Connection, table: str) -> Iterator[TableRow]:
     old_table = OLD_TABLES.get(table, table)
     columns = _columns(source, old_table)
-    return _rows(source, old_table, tuple(name for name in OLD_COLUMNS[table] if name in columns))
+    return _rows(source, old_table, tuple(name for name in OLD_COLUMNS.get(table, ()) if name in columns))
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> list[str]:

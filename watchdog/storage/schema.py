@@ -306,6 +306,18 @@ SCHEMA_STEPS: tuple[SchemaStep, ...] = (
         WHERE state = 'pending' AND open_attempts > 0
         """,
     ),
+    (
+        # Silences and acknowledgements. `ends_ns`: CLOCK_BOOTTIME, NULL without an end. `withheld`: notifications.
+        """
+        CREATE TABLE silences (
+            id TEXT PRIMARY KEY,
+            ends_ns INTEGER,
+            withheld INTEGER NOT NULL,
+            document TEXT NOT NULL,
+            checksum INTEGER
+        ) STRICT
+        """,
+    ),
 )
 
 

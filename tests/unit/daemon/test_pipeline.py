@@ -41,9 +41,11 @@ from watchdog.measure.meter import Meter
 from watchdog.measure.process_reader import ProcessReader
 from watchdog.measure.procfs import UnreadReason
 from watchdog.routing.grouping import Grouping
+from watchdog.routing.silencing import Silence
 from watchdog.rules.engine.engine import Engine
 from watchdog.rules.engine.judge import Judge
 from watchdog.rules.language.load import load_rules
+from watchdog.rules.language.rule import Condition
 from watchdog.scheduling.job import ScheduledTick
 from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store
@@ -115,6 +117,7 @@ class FakeReceiver:
     """A receiver that records notifications, and does not answer while `answering` is cleared."""
 
     refresh_interval_seconds = None
+    suppress = True
 
     def __init__(self, name="oncall"):
         self.name = name
@@ -987,3 +990,54 @@ def test_known_alerts_are_not_sent_again(taking, simulation, step):
         simulation.begin("storm")
         taking.run(STORM, 10)
     assert taking.attempts == 1
+
+
+def restart(simulation):
+    simulation.pipeline.stop()
+    simulation.begin("storm")
+
+
+def silence(simulation, seconds=None):
+    ends_ns = None if seconds is None else simulation.clock.boottime_ns() + seconds * SECOND_NS
+    return simulation.store.silences.add(Silence("", (Condition("rule", ("storm",)),), "ada", "move", 0.0, ends_ns))
+
+
+def test_a_silence_withholds_over_a_restart_and_its_end_is_the_reason_of_a_notification(simulation):
+    added = silence(simulation, seconds=20)
+    for _ in range(8):
+        simulation.tick(STORM)
+    assert set(simulation.pipeline.suppressed.values()) == {(added.suppression,)}
+    restart(simulation)
+    for _ in range(4):
+        simulation.tick(STORM)
+    assert simulation.receiver.notifications == []
+    assert simulation.store.silences.current[0].withheld >= 1
+    for _ in range(12):
+        simulation.tick(STORM)
+    status, reason, rules = simulation.receiver.entries()[0]
+    assert (status, rules) == ("firing", ["storm"])
+    assert reason == f"no longer suppressed: silence {added.id} ended"
+    assert simulation.pipeline.suppressed == {}
+    assert simulation.store.silences.current == ()
+
+
+def test_an_alert_that_is_known_ends_once_under_a_silence(simulation):
+    for _ in range(8):
+        simulation.tick(STORM)
+    assert [status for status, _, _ in simulation.receiver.entries()] == ["firing"]
+    silence(simulation)
+    for _ in range(10):
+        simulation.tick(CALM)
+    restart(simulation)
+    for _ in range(10):
+        simulation.tick(CALM)
+    assert [status for status, _, _ in simulation.receiver.entries()] == ["firing", "resolved"]
+
+
+def test_a_receiver_without_suppression_gets_silenced_alerts(simulation):
+    simulation.receiver.suppress = False
+    restart(simulation)
+    silence(simulation)
+    for _ in range(8):
+        simulation.tick(STORM)
+    assert [status for status, _, _ in simulation.receiver.entries()] == ["firing"]
