@@ -6,7 +6,9 @@ WatchdogError                 exit code 1
 ├── DaemonUnreachable         3
 ├── NotPermitted              4   a capability is missing
 ├── KernelUnfit               4   the kernel, bcc or libbpf lacks a required feature
-├── HandoverError             4   the loader did not hand over the expected programs and maps
+├── UntrustedCode             4   others can change the program itself
+├── TemporaryFailure         75   memory, disk space, descriptors or processes are used up
+│   └── HandoverError        75   the loader did not hand over the expected programs and maps
 ├── StoreError                1   the state file cannot be used
 ├── DocumentError             -   a saved JSON document cannot be read; its reader counts it and continues
 └── DeliveryError             -   one attempt to deliver failed; never leaves the delivery worker
@@ -16,10 +18,27 @@ WatchdogError                 exit code 1
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
+
+TEMPORARY_ERRNOS: Final = frozenset(
+    {
+        errno.EAGAIN,
+        errno.EBUSY,
+        errno.EDQUOT,
+        errno.EINTR,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.ENOSPC,
+    }
+)
+"""Errors that end by themselves, or when a process ends or a file is removed; other users can cause them."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -88,10 +107,20 @@ class KernelUnfit(WatchdogError):
     exit_code = 4
 
 
-class HandoverError(WatchdogError):
-    """The loader did not hand over the expected programs and maps."""
+class UntrustedCode(WatchdogError):
+    """Accounts other than root can change the program itself. The text has one line for each file or folder."""
 
     exit_code = 4
+
+
+class TemporaryFailure(WatchdogError):
+    """Memory, disk space, descriptors or processes are used up: another start can succeed without any change."""
+
+    exit_code = os.EX_TEMPFAIL
+
+
+class HandoverError(TemporaryFailure):
+    """The loader did not hand over the expected programs and maps: it was killed, for example."""
 
 
 class StoreError(WatchdogError):

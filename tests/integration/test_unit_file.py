@@ -61,6 +61,19 @@ def test_the_service_has_two_capabilities_and_an_account_of_its_own(service):
     assert service["User"] == ["bpf-watchdog"]
 
 
+def test_no_end_of_the_daemon_is_final(service):
+    # Any user can use up memory, processes or disk space for a while. Python itself ends with 2 without descriptors.
+    assert service["Restart"] == ["always"]
+    assert service["StartLimitIntervalSec"] == ["0"]
+    assert 1 <= int(service["RestartSec"][0]) <= 10
+    assert not {"RestartPreventExitStatus", "SuccessExitStatus", "StartLimitBurst", "StartLimitAction"} & set(service)
+
+
+def test_a_command_that_the_kernel_kills_for_memory_does_not_stop_the_daemon(service):
+    assert service["OOMPolicy"] == ["continue"]
+    assert int(service["OOMScoreAdjust"][0]) < 0
+
+
 def test_bpf_is_allowed_after_the_privileged_calls_are_taken_away(service):
     filters = service["SystemCallFilter"]
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from watchdog import __version__
 from watchdog.cli.argument_parser import ArgumentParser
-from watchdog.errors import UsageError, WatchdogError
+from watchdog.errors import TEMPORARY_ERRNOS, TemporaryFailure, UsageError, WatchdogError
 
 # Modules with `register` and `run`, by command. A module is imported only for its own command, or for the help.
 _COMMANDS = {
@@ -34,7 +34,7 @@ start here:
   bpf-watchdog check FILE          check a rule file
 
 exit codes: 0 ok, 1 problem found, 2 usage, 3 daemon not reachable, 4 not
-permitted or kernel unfit"""
+permitted or kernel unfit, 75 memory, disk space or processes are used up"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,12 +50,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has closed it
         _discard_output()
         return 0
+    except MemoryError:
+        print("bpf-watchdog: no memory", file=sys.stderr)
+        return TemporaryFailure.exit_code
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in TEMPORARY_ERRNOS:
             raise
+        return _report_shortage(error)
+
+
+def _report_shortage(error: OSError) -> int:
+    """Report that a resource is used up; return the exit code."""
+    if error.errno == errno.ENOSPC and error.filename is None:  # errors of files have a name
         _discard_output()
         print(f"bpf-watchdog: cannot write to standard output: {error.strerror}", file=sys.stderr)
         return WatchdogError.exit_code
+    place = "" if error.filename is None else f": {error.filename}"
+    print(f"bpf-watchdog: {error.strerror}{place}", file=sys.stderr)
+    return TemporaryFailure.exit_code
 
 
 def _run(given: Sequence[str]) -> int:

@@ -7,9 +7,10 @@ Format: Documentation/bpf/btf.rst of the kernel.
 from __future__ import annotations
 
 import ctypes as ct
+import os
 import struct
 
-from watchdog.errors import KernelUnfit
+from watchdog.errors import TEMPORARY_ERRNOS, KernelUnfit, TemporaryFailure
 from watchdog.kernel.libbpf import library
 from watchdog.kernel.programs import MESSAGE_PROBES
 
@@ -39,10 +40,13 @@ class Btf:
 
         Raises:
             KernelUnfit: the kernel has no BTF.
+            TemporaryFailure: there is no memory for it.
         """
         self._lib = library()
         self._btf = self._lib.btf__load_vmlinux_btf()
         if not self._btf:
+            if ct.get_errno() in TEMPORARY_ERRNOS:
+                raise TemporaryFailure(f"cannot read the kernel's BTF: {os.strerror(ct.get_errno())}")
             raise KernelUnfit(
                 "the kernel has no BTF (/sys/kernel/btf/vmlinux)",
                 remedy="boot one built with CONFIG_DEBUG_INFO_BTF=y",

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass
+from typing import BinaryIO
 
 import numpy as np
 
 from watchdog import errors
 from watchdog.config.map_sizes import MapSizes
-from watchdog.errors import HandoverError, KernelUnfit, WatchdogError
+from watchdog.errors import HandoverError, KernelUnfit, TemporaryFailure, WatchdogError
 from watchdog.kernel import layout, libbpf
 from watchdog.kernel.programs import (
     CONNECT_ERROR_PROBES,
@@ -36,7 +39,10 @@ _LOADER_SECONDS = 240  # 2 s of CPU; much longer on a host that is overloaded or
 _MAX_COMPILER_OUTPUT = 2000  # characters from the end of the compiler's output
 # The whole environment of the loader, which starts as root: no library, folder or option of the caller.
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
-_TEMPORARY = "/tmp"  # noqa: S108 - used with mkdtemp; the service account often cannot reach root's TMPDIR
+# Places for the folder of the sources. Only root can fill /run, every user can fill the others; not TMPDIR: the service
+# account often cannot reach root's.
+_PLACES = ("/run", "/dev/shm", "/tmp", "/var/tmp")  # noqa: S108 - used with mkdtemp
+_EXIT_SECONDS = 5.0  # from the end of the loader's connection to the end of its process
 # Map: key size, value size in bytes.
 MAPS = {
     "ledger": (0, 0),
@@ -200,21 +206,51 @@ def run_loader(map_sizes: MapSizes) -> LoadedPrograms:
 
     Raises:
         KernelUnfit, NotPermitted: the kernel, bcc or privileges are not sufficient; with the remedy.
-        HandoverError: the loader failed for another reason.
+        HandoverError: the loader was killed, or failed for another reason.
+        TemporaryFailure: memory, disk space, descriptors or processes are used up.
     """
+    try:
+        # A file in memory: a compiler with much output would block on a pipe without a reader.
+        with _source_folders() as folders, os.fdopen(os.memfd_create("compiler output"), "w+b") as compiler_output:
+            return _run_loader(folders, compiler_output, map_sizes)
+    except OSError as error:
+        text = f"cannot run the loader of the BPF programs: {error.strerror}"
+        raise TemporaryFailure(text, remedy="stop what uses up processes, memory or descriptors") from error
+
+
+@contextmanager
+def _source_folders() -> Iterator[list[str]]:
+    """Create an empty folder in each place that allows it; remove all at the end.
+
+    They are removed by this process: the loader runs as another account by then.
+
+    Raises:
+        TemporaryFailure: no place allows it.
+    """
+    given = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]  # of the service, systemd.exec(5)
+    folders: list[str] = []
+    problems = []
+    with ExitStack() as stack:
+        for place in (given, *_PLACES) if given.startswith("/") else _PLACES:
+            try:
+                made = tempfile.TemporaryDirectory(prefix="bpf-watchdog-", dir=place, ignore_cleanup_errors=True)
+            except OSError as error:
+                problems.append(f"{place}: {error.strerror}")
+            else:
+                folders.append(stack.enter_context(made))
+        if not folders:
+            text = f"no place for the sources of the BPF programs: {', '.join(problems)}"
+            raise TemporaryFailure(text, remedy="free 1 MB in one of these places")
+        yield folders
+
+
+def _run_loader(folders: Sequence[str], compiler_output: BinaryIO, map_sizes: MapSizes) -> LoadedPrograms:
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with (
-        here,
-        there,
-        # A file: a compiler with much output would block on a pipe without a reader.
-        tempfile.TemporaryFile() as compiler_output,
-        # Removed by this process: the loader runs as another account by then.
-        tempfile.TemporaryDirectory(prefix="bpf-watchdog-", dir=_TEMPORARY) as folder,
-    ):
+    with here, there:
         here.settimeout(_LOADER_SECONDS)
         # -I: neither the current folder, nor PYTHONPATH, nor the user's own packages.
         command = [sys.executable, "-I", "-m", "watchdog.kernel.loader"]
-        arguments = [str(there.fileno()), folder, *map(str, astuple(map_sizes))]
+        arguments = [str(there.fileno()), json.dumps(folders), *map(str, astuple(map_sizes))]
         with subprocess.Popen(  # noqa: S603 - our own module
             [*command, *arguments],
             pass_fds=[there.fileno()],
@@ -227,9 +263,29 @@ def run_loader(map_sizes: MapSizes) -> LoadedPrograms:
             there.close()
             try:
                 return receive(here)
-            except (HandoverError, KernelUnfit) as error:
+            except (TemporaryFailure, KernelUnfit) as error:
+                text, remedy = error.text, error.remedy
+                if isinstance(error, HandoverError) and (ending := _ending(child)):
+                    text, remedy = f"{text}: {ending}", remedy or _remedy(child.returncode)
                 child.kill()
                 child.wait()
                 compiler_output.seek(0)
                 output = compiler_output.read().decode(errors="replace").strip()[-_MAX_COMPILER_OUTPUT:]
-                raise type(error)(f"{error.text}\n{output}".strip(), remedy=error.remedy) from error
+                raise type(error)(f"{text}\n{output}".strip(), remedy=remedy) from error
+
+
+def _ending(child: subprocess.Popen[bytes]) -> str:
+    """Describe the end of the loader; "" if it still runs, or ended without an error."""
+    try:
+        code = child.wait(_EXIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        return ""
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}" if code else ""
+
+
+def _remedy(exit_code: int | None) -> str:
+    if exit_code == -signal.SIGKILL:
+        return "if the kernel did it for want of memory (journalctl -k), free 300 MB; another start can succeed"
+    return ""

@@ -10,7 +10,7 @@ import errno
 import os
 from functools import cache
 
-from watchdog.errors import KernelUnfit, NotPermitted
+from watchdog.errors import TEMPORARY_ERRNOS, KernelUnfit, NotPermitted
 
 BPF_PROG_TYPE_TRACING = 26  # enum bpf_prog_type
 
@@ -151,6 +151,7 @@ def load_program(name: str, target: str, attach_type: int, code: bytes) -> int:
     Raises:
         KernelUnfit: the target does not exist, or the verifier refuses; the text has the end of its log.
         NotPermitted: without CAP_BPF and CAP_PERFMON.
+        OSError: on another errno, such as ENOMEM.
     """
     lib = library()
     btf_id = lib.libbpf_find_vmlinux_btf_id(target.encode(), attach_type)
@@ -165,6 +166,8 @@ def load_program(name: str, target: str, attach_type: int, code: bytes) -> int:
     if fd >= 0:
         return int(fd)
     load_errno = ct.get_errno()
+    if load_errno in TEMPORARY_ERRNOS:
+        check_result(-load_errno, f"cannot load the program on {target}")
     opts.log_level, opts.log_size, opts.log_buf = 1, len(log), ct.cast(log, ct.c_void_p)
     fd = lib.bpf_prog_load(*args)
     if fd >= 0:

@@ -7,20 +7,20 @@ bcc's "kfunc" and loaded through libbpf with the attach type and BTF id of the t
 
 from __future__ import annotations
 
-import contextlib
 import ctypes as ct
+import json
 import mmap
 import os
 import socket
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from watchdog.config.map_sizes import MapSizes
-from watchdog.errors import KernelUnfit, NotPermitted, WatchdogError
+from watchdog.errors import TEMPORARY_ERRNOS, KernelUnfit, NotPermitted, TemporaryFailure, WatchdogError
 from watchdog.kernel import handover, layout, libbpf, privileges
 from watchdog.kernel.kernel_headers import write_header_tree
 from watchdog.kernel.kfuncs import Kfuncs
@@ -47,6 +47,7 @@ _INSTALL_BCC = (
     "install Debian's package python3-bpfcc and make the environment with"
     " /usr/bin/python3 -m venv --system-site-packages"
 )
+_LOAD_AGAIN = "stop what uses them up; another start can succeed"
 _REPLACE_BCC = "pip uninstall bcc, and install Debian's package python3-bpfcc"
 
 
@@ -93,6 +94,26 @@ def write_sources(folder: Path) -> None:
         folder.chmod(0o755)
 
 
+def write_sources_to_any(folders: Sequence[Path]) -> Path:
+    """Write all sources into the first of the empty `folders` that has room for them, and return it.
+
+    Raises:
+        KernelUnfit: as `write_sources`.
+        TemporaryFailure: none has room.
+    """
+    problems = []
+    for folder in folders:
+        try:
+            write_sources(folder)
+        except OSError as error:
+            problems.append(f"{error.filename or folder}: {error.strerror}")
+        else:
+            return folder
+    raise TemporaryFailure(
+        f"no room for the sources of the BPF programs: {', '.join(problems)}", remedy="free 1 MB in one of these places"
+    )
+
+
 def compile_and_load(folder: Path, map_sizes: MapSizes) -> LoadResult:
     """Compile the sources that `write_sources` wrote to `folder`, and load all programs.
 
@@ -100,6 +121,7 @@ def compile_and_load(folder: Path, map_sizes: MapSizes) -> LoadResult:
 
     Raises:
         KernelUnfit: the kernel or bcc cannot compile or load a program.
+        TemporaryFailure: memory or descriptors are used up.
     """
     os.chdir(folder)
     os.environ["BCC_KERNEL_SOURCE"] = str(folder / "kernel")
@@ -111,6 +133,7 @@ def compile_and_load(folder: Path, map_sizes: MapSizes) -> LoadResult:
     try:
         links = {SOCKET_ITERATOR: _attach_socket_iterator(bcc.lib, module)}
     except (KernelUnfit, OSError) as error:
+        _raise_temporary(error)
         problem, links = str(error).splitlines()[0], {}
         module = _compile(bcc, folder, [*cflags, "-DREPORT_FILES"])
     iterator = _load_iterator(module, FILE_ITERATOR)
@@ -145,14 +168,25 @@ def _compile(bcc: types.ModuleType, folder: Path, cflags: list[str]) -> Any:
     try:
         return bcc.BPF(text="".join([*sources, '#include "layout_assertions.h"\n']), cflags=cflags)
     except Exception as error:  # bcc raises Exception itself
-        raise KernelUnfit(f"bcc cannot compile the programs: {error}") from error
+        raise _bcc_error(f"bcc cannot compile the programs: {error}") from error
 
 
 def _load_iterator(module: Any, name: str) -> int:
     try:
         return int(module.load_func(f"bpf_iter__{name}", libbpf.BPF_PROG_TYPE_TRACING).fd)
     except Exception as error:  # bcc raises Exception itself
-        raise KernelUnfit(f"bcc cannot load the iterator {name}: {error}") from error
+        raise _bcc_error(f"bcc cannot load the iterator {name}: {error}") from error
+
+
+def _bcc_error(text: str) -> WatchdogError:
+    # bcc loads its library so that ctypes keeps errno.
+    return TemporaryFailure(text, remedy=_LOAD_AGAIN) if ct.get_errno() in TEMPORARY_ERRNOS else KernelUnfit(text)
+
+
+def _raise_temporary(error: WatchdogError | OSError) -> None:
+    """Raise TemporaryFailure if an optional part is missing for want of memory only: the kernel itself supports it."""
+    if isinstance(error, OSError) and error.errno in TEMPORARY_ERRNOS:
+        raise TemporaryFailure(str(error.strerror), remedy=_LOAD_AGAIN) from error
 
 
 def _attach_socket_iterator(lib: Any, module: Any) -> int:
@@ -173,6 +207,7 @@ def _load_connect_error_probes(
             program = _load(lib, module, kfuncs, probe)
             os.close(libbpf.attach(program))  # some kernels load fexit programs and cannot attach them (arm64 to 6.3)
         except (KernelUnfit, NotPermitted, OSError) as error:
+            _raise_temporary(error)
             refused[probe.target] = error.text if isinstance(error, WatchdogError) else str(error)
         else:
             fds[f"program:{probe.name}"] = program
@@ -189,6 +224,7 @@ def _load_message_probes(lib: Any, module: Any, kfuncs: Kfuncs, fds: dict[str, i
         try:
             fds.update({f"program:{probe.name}": _load(lib, module, kfuncs, probe) for probe in probes})
         except (KernelUnfit, NotPermitted, OSError) as error:  # refused by policy: the other programs are loaded
+            _raise_temporary(error)
             refusals.append(str(error).splitlines()[0])
         else:
             return (*probes, *_load_optional(lib, module, kfuncs, optional, fds)), ""
@@ -201,8 +237,11 @@ def _load_optional(
     """Load those of `probes` whose target this kernel has, add them to `fds`, and return them."""
     loaded = []
     for probe in probes:
-        with contextlib.suppress(KernelUnfit, NotPermitted, OSError):
+        try:
             fds[f"program:{probe.name}"] = _load(lib, module, kfuncs, probe)
+        except (KernelUnfit, NotPermitted, OSError) as error:
+            _raise_temporary(error)
+        else:
             loaded.append(probe)
     return tuple(loaded)
 
@@ -220,20 +259,32 @@ def _load(lib: Any, module: Any, kfuncs: Kfuncs, probe: Probe) -> int:
     raise KernelUnfit(f"this version of bcc has no known symbol for the program {probe.name}: symbols={names}")
 
 
-def main(channel_fd: int, folder: Path, map_sizes: MapSizes) -> int:
-    """Compile in the empty `folder`, load, send the descriptors to socket `channel_fd`; return the exit code."""
+def main(channel_fd: int, folders: Sequence[Path], map_sizes: MapSizes) -> int:
+    """Compile in one of the empty `folders`, load, send the descriptors to `channel_fd`; return the exit code."""
     with socket.socket(fileno=channel_fd) as channel:
         try:
             privileges.require_capabilities(privileges.LOADER_CAPABILITIES)
-            write_sources(folder)
+            folder = write_sources_to_any(folders)
             privileges.keep_only_capabilities(privileges.LOADER_CAPABILITIES)
             loaded = compile_and_load(folder, map_sizes)
             handover.send(channel, loaded.fds, loaded.optional)
-        except WatchdogError as error:
-            handover.send_error(channel, error)
-            return error.exit_code
+        except (WatchdogError, OSError, MemoryError) as error:
+            reported = _as_watchdog_error(error)
+            handover.send_error(channel, reported)
+            return reported.exit_code
     return 0
 
 
+def _as_watchdog_error(error: WatchdogError | OSError | MemoryError) -> WatchdogError:
+    if isinstance(error, WatchdogError):
+        return error
+    if isinstance(error, MemoryError):
+        return TemporaryFailure("the loader has no memory", remedy=_LOAD_AGAIN)
+    if error.errno in TEMPORARY_ERRNOS:
+        return TemporaryFailure(str(error.strerror), remedy=_LOAD_AGAIN)
+    return KernelUnfit(str(error))
+
+
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2]), MapSizes(*map(int, sys.argv[3:]))))
+    given_folders = [Path(folder) for folder in json.loads(sys.argv[2])]
+    sys.exit(main(int(sys.argv[1]), given_folders, MapSizes(*map(int, sys.argv[3:]))))

@@ -33,7 +33,7 @@ def start_collector(clock: Clock, map_sizes: MapSizes = DEFAULT_MAP_SIZES) -> Co
     Before Linux 5.19 (commit c8644cd0efe7) the kernel refuses every bpf() call without CAP_BPF: there CAP_BPF is kept.
 
     Raises:
-        KernelUnfit, NotPermitted, HandoverError: with the remedy.
+        KernelUnfit, NotPermitted, TemporaryFailure: with the remedy.
     """
     require_privileges()
     loaded = handover.run_loader(map_sizes)
