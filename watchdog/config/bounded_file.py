@@ -1,10 +1,15 @@
-"""Files that a configuration names, read whole and without blocking."""
+"""Files that a configuration names, read whole, without blocking, within a second."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from typing import BinaryIO
+
+from watchdog.clock import SECOND_NS, SystemClock
+
+_CHUNK_BYTES = 65_536
+_MAX_NS = SECOND_NS
 
 
 class UnusableFile(ValueError):
@@ -14,24 +19,40 @@ class UnusableFile(ValueError):
 def read_regular_file(path: str, max_bytes: int) -> tuple[bytes, os.stat_result]:
     """Return the content and the status of the file at `path`.
 
+    A call of the kernel that hangs, on a network file system without its server, is not cut short.
+
     Raises:
-        OSError: `path` cannot be opened, or is a folder.
-        UnusableFile: not a regular file, over `max_bytes` bytes, or a path that no file can have.
+        OSError: `path` cannot be opened or read, takes over a second, or is a folder.
+        UnusableFile: not a regular file, over `max_bytes` bytes, written at the same time, or a path that no file can
+            have.
     """
     try:
-        file = _open_without_blocking(path)
+        # Without O_NONBLOCK, opening a FIFO waits for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except ValueError:  # the path contains a NUL character
         raise UnusableFile("is not a path") from None
-    with file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
+    try:
+        before = os.fstat(descriptor)
+        if stat.S_ISDIR(before.st_mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not stat.S_ISREG(before.st_mode):
             raise UnusableFile("is not a regular file")
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise UnusableFile(f"is over {max_bytes} bytes")
-    return content, status
+        content = _read(descriptor, max_bytes, path)
+        after = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise UnusableFile("was written while it was read: write another file and rename it")
+    return content, after
 
 
-def _open_without_blocking(path: str) -> BinaryIO:
-    # Without O_NONBLOCK, opening a FIFO waits for a writer.
-    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY))
+def _read(descriptor: int, max_bytes: int, path: str) -> bytes:
+    clock = SystemClock()
+    content, end_ns = bytearray(), clock.boottime_ns() + _MAX_NS
+    while chunk := os.read(descriptor, min(_CHUNK_BYTES, max_bytes + 1 - len(content))):
+        content += chunk
+        if len(content) > max_bytes:
+            raise UnusableFile(f"is over {max_bytes} bytes")
+        if clock.boottime_ns() > end_ns:
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), path)
+    return bytes(content)

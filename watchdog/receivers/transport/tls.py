@@ -20,6 +20,7 @@ from watchdog.config.bounded_file import UnusableFile, read_regular_file
 from watchdog.config.document import Table, secret_forms
 from watchdog.config.permissions import other_readers, restrict_command
 from watchdog.config.secrets import Secret
+from watchdog.config.trusted_files import data_owners, flaws_on_path
 from watchdog.errors import DeliveryError, DeliveryErrorReason
 
 TLS_KEYS = ("ca_file", "cert_file", *secret_forms("key"))
@@ -160,8 +161,9 @@ def _pem(table: Table, key: str) -> str | None:
     table.record_file(path)
     try:
         content, status = read_regular_file(path, _MAX_PEM_BYTES)
-    except UnusableFile:
-        content, status = b"", None
+    except UnusableFile as error:
+        table.add_problem(key, f"{path!r} {error}")
+        return None
     except OSError as error:
         problem = f"cannot read {path!r}: {error.strerror}"
         (table.add_problem if table.document.require_secrets else table.add_note)(
@@ -169,10 +171,12 @@ def _pem(table: Table, key: str) -> str | None:
         )
         return None
     text = content.decode("ascii", "replace")
-    if status is None or "-----BEGIN " not in text:
+    if "-----BEGIN " not in text:
         table.add_problem(key, f"{path!r} is not a file in PEM form")
     elif _PRIVATE_KEY.search(text) and (others := other_readers(status)):
         table.add_problem(key, f"the private key in {path!r} is open to {others}: {restrict_command(path)}")
+    elif flaws := flaws_on_path(path, data_owners()):
+        table.add_problem(key, f"{flaws[0].path!r}: {flaws[0]}")
     else:
         return text
     return None
