@@ -1,4 +1,4 @@
-"""`python -m watchdog.cli`: equivalent to the command `bpf-watchdog`."""
+"""`python -m watchdog`: equivalent to the command `bpf-watchdog`."""
 
 import sys
 

@@ -23,6 +23,7 @@ from watchdog.config.settings import (
     path_exists,
     read_settings,
 )
+from watchdog.config.trusted_files import data_owners, flaws_on_path, sudo_caller
 from watchdog.errors import ConfigError, Problem
 from watchdog.kernel import privileges
 from watchdog.resources import shipped_rules_folder
@@ -110,13 +111,30 @@ class _Check:
         self._seen.add(file)
         here = self._request.here
         try:
-            self._documents[file] = open_document(file, require_secrets=here, is_in_service=not here)
+            document = open_document(file, require_secrets=here, is_in_service=not here, require_trust=False)
         except ConfigError as error:
             if is_implied and not here and all(problem.denied_path for problem in error.problems):
                 self._report.notes += [replace(one, message=f"not checked: {one.message}") for one in error.problems]
                 self._seen.discard(file)
             else:
                 self._report.problems += error.problems
+        else:
+            self._documents[file] = document
+            self._report_untrusted(document)
+
+    def _report_untrusted(self, document: Document) -> None:
+        """Report files that others can change: as problems to root, who judges its own files, else as notes."""
+        request, report = self._request, self._report
+        is_candidate = request.rules_folder is not None or request.candidate_name is not None
+        if is_candidate and document.file in map(str, request.paths):
+            return  # the daemon will read a copy of it
+        found = report.problems if request.here or os.geteuid() == 0 else report.notes
+        found += [problem for problem in document.untrusted if problem not in found]
+        caller = sudo_caller() - {0}
+        for flaw in flaws_on_path(document.file, data_owners() - caller) if caller else ():
+            if Problem(flaw.path, 1, "file", str(flaw)) not in document.untrusted:
+                note = f"the service would refuse it, unlike a daemon that you start by sudo: {flaw}"
+                report.notes.append(Problem(flaw.path, 1, "file", note))
 
     def _rules_folder(self, candidates: Sequence[Path]) -> tuple[Path | None, bool]:
         """Return the folder whose files are judged with the candidates, and whether the user did not name it."""

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
 
-from watchdog.errors import KernelUnfit
-from watchdog.kernel.kernel_support import examine_host
+from watchdog.config.settings import DEFAULT_RULES_FOLDER, DEFAULT_SETTINGS_FILE
+from watchdog.config.trusted_files import data_owners, flaws_on_path, sudo_caller
+from watchdog.errors import ConfigError, KernelUnfit
+from watchdog.kernel.kernel_support import Finding, examine_host
+from watchdog.rules.language.load import toml_files
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -25,7 +33,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def run(args: argparse.Namespace) -> int:
     """Print the findings; return 0, or 4 if a requirement is missing."""
     found = []
-    for finding in examine_host():
+    # The files first: `examine_host` gives up root.
+    for finding in chain(_examine_files(), examine_host()):
         found.append(finding)
         if not args.json:
             print(f"{finding.verdict:<8}{finding.subject:<15}{finding.detail}", flush=True)
@@ -34,3 +43,19 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([asdict(finding) for finding in found], indent=2))
     return KernelUnfit.exit_code if any(finding.verdict == "missing" for finding in found) else 0
+
+
+def _examine_files() -> Iterator[Finding]:
+    """Yield a finding for each file and folder of the configuration that others can change."""
+    folder = os.path.dirname(DEFAULT_SETTINGS_FILE)  # noqa: PTH120
+    paths = [folder]
+    for place, folders, files in os.walk(folder):
+        paths += [os.path.join(place, name) for name in (*folders, *files)]  # noqa: PTH118
+    with contextlib.suppress(ConfigError):  # the folder of the rules can be a link; an unreadable one is for `check`
+        paths += toml_files(Path(DEFAULT_RULES_FOLDER))
+    owners = data_owners() - (sudo_caller() - {0})
+    flaws = sorted({flaw for path in paths for flaw in flaws_on_path(path, owners)})
+    for flaw in flaws:
+        yield Finding("missing", "files", f"{flaw.path}: {flaw.reason}", flaw.remedy)
+    if not flaws:
+        yield Finding("ok", "files", f"nobody but root and the daemon's account can change {folder}")

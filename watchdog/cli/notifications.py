@@ -16,6 +16,7 @@ from watchdog.control import notification_handlers
 from watchdog.control.client import send_request
 from watchdog.control.socket_path import DEFAULT_STATE_FOLDER
 from watchdog.errors import DaemonUnreachable, StoreError, UsageError
+from watchdog.kernel import privileges
 from watchdog.sanitize import escape_unprintable
 from watchdog.state.audit import DELIVERED, DELIVERY_STATES, FAILED
 from watchdog.storage.folder import STATE_FILE_NAME
@@ -138,6 +139,8 @@ def _read(args: argparse.Namespace, request: str, query: StateFileQuery, wanted:
             raise DaemonUnreachable(str(error), remedy=remedy) from None
         unreachable = error
     file = Path(args.state_dir, STATE_FILE_NAME)
+    # Root must neither trust the content, which the daemon's account decides, nor leave files beside it.
+    privileges.become_owner(file.parent)
     try:
         result = query(StateReader(file), wanted)
     except StoreError as error:

@@ -68,11 +68,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(_unknown_receiver(args.receiver, receivers, settings.values.file))
     receiver = receivers[args.receiver]
     attempt = _print_bytes if args.dry_run else _send
-    account = ""
-    if not args.dry_run:
-        # As the daemon does: root reads the configuration; an action that the account may not do must fail here.
-        privileges.keep_only_capabilities(())
-        account = f" (as {privileges.current_account_name()})"
+    # As the daemon does: root reads the configuration; an action that the account may not do must fail here.
+    privileges.keep_only_capabilities(())
+    account = "" if args.dry_run else f" (as {privileges.current_account_name()})"
     if not args.json:
         print(f"{receiver.name}: {receiver.destination()}{account}", flush=True)
     # A list, not a generator: the resolved notification is sent even if the firing one failed.

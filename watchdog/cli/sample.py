@@ -17,6 +17,7 @@ from watchdog.config.durations import format_duration, parse_duration
 from watchdog.errors import KernelUnfit, UsageError
 from watchdog.kernel.collector import Collector
 from watchdog.kernel.startup import start_collector
+from watchdog.kernel.trusted_code import require_trusted_code
 from watchdog.measure.catalogue import DIMENSIONS
 from watchdog.measure.meter import Meter
 from watchdog.measure.ranked_rows import SampleRow
@@ -96,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
     dimensions = _dimensions(args.by)
     limit = 0 if args.json else args.limit
     clock = SystemClock()
+    require_trusted_code()
     collector = start_collector(clock)
     try:
         if args.messages and not collector.enable_message_probes():

@@ -16,6 +16,7 @@ from watchdog.config.settings import DEFAULT_RULES_FOLDER, DEFAULT_SETTINGS_FILE
 from watchdog.daemon.configuration import ConfigurationSources, read_configuration
 from watchdog.errors import UsageError
 from watchdog.kernel.startup import require_privileges
+from watchdog.kernel.trusted_code import require_trusted_code
 from watchdog.sanitize import escape_unprintable
 from watchdog.selftest import runner
 from watchdog.selftest.result import CheckResult, CheckStatus
@@ -55,12 +56,14 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UsageError: there is no such check.
         NotPermitted: this user may not load BPF programs.
+        UntrustedCode: others can change the program.
         ConfigError: the settings or rules cannot be used.
     """
     for name in args.names:
         if name not in runner.CHECK_MODULES:
             raise UsageError(suggestions.unknown_name("check", name, runner.CHECK_MODULES))
     require_privileges()
+    require_trusted_code()
     sources = ConfigurationSources(args.config, args.rules)
     setup = read_configuration(sources)  # problems are reported once, not by each check
     if not args.json:

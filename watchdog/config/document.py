@@ -58,7 +58,8 @@ class Document:
     `data` is the parser's result for `text`. Without `require_secrets` (`check` as another user or on another host),
     secrets that are unavailable, and secrets in a file that is open to others, are notes instead of problems.
     `is_in_service`: False where the service's environment and credentials are unknown: they are not required then.
-    `other_readers`: other users with access to the file, as `permissions.other_readers` returns them.
+    `other_readers`: other users with access to the file, as `permissions.other_readers` returns them. `untrusted`: a
+    problem for the file and each folder on the way to it that others can change.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Document:
         self.other_readers = other_readers
         self.problems: list[Problem] = []
         self.notes: list[Problem] = []
+        self.untrusted: list[Problem] = []
         self._text = text
         self.root = Table(self, (), data)
 

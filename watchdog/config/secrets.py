@@ -9,6 +9,7 @@ from typing import NoReturn, Self, SupportsIndex
 from watchdog.config.bounded_file import UnusableFile, read_regular_file
 from watchdog.config.permissions import other_readers, restrict_command
 from watchdog.config.placeholders import placeholder_problem
+from watchdog.config.trusted_files import data_owners, flaws_on_path
 from watchdog.errors import WatchdogError
 
 _MAX_BYTES = 65_536
@@ -82,8 +83,8 @@ def secret_from_file(path: str) -> Secret:
     """Read the secret in the file at `path`, an absolute path. White space and byte order marks around it are removed.
 
     Raises:
-        SecretError: missing, unreadable, not a regular file, readable by others, over 64 KiB, not UTF-8, or a content
-            that nobody can have meant (see `checked_secret`).
+        SecretError: missing, unreadable, not a regular file, readable or writable by others, over 64 KiB, not UTF-8, or
+            a content that nobody can have meant (see `checked_secret`).
     """
     if not path.startswith("/"):
         raise SecretError("must be an absolute path to a file that contains the secret", is_unavailable=False)
@@ -126,6 +127,8 @@ def _read(path: str, *, private: bool) -> Secret:
     if private and (others := other_readers(status)):
         text = f"{path!r} is open to {others}"
         raise SecretError(text, is_unavailable=False, remedy=restrict_command(path))
+    for flaw in flaws_on_path(path, data_owners()):
+        raise SecretError(f"{flaw.path!r}: {flaw.reason}", is_unavailable=False, remedy=flaw.remedy)
     try:
         text = content.decode()
     except UnicodeDecodeError:

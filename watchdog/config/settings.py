@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,6 +18,7 @@ from watchdog.config.durations import format_duration
 from watchdog.config.labels import read_host, read_labels
 from watchdog.config.map_sizes import DEFAULT_MAP_SIZES, MapSizes
 from watchdog.config.permissions import other_readers
+from watchdog.config.trusted_files import data_owners, flaws_on_path
 from watchdog.errors import ConfigError, Problem
 
 DEFAULT_SETTINGS_FILE: Final = "/etc/bpf-watchdog/watchdog.toml"
@@ -143,15 +143,35 @@ class SettingsDocument:
     routes: tuple[Table, ...]
 
 
-def open_document(file: str, *, require_secrets: bool = True, is_in_service: bool = True) -> Document:
-    """Read and parse a TOML file; the options are those of `Document`.
+def open_document(
+    file: str, *, require_secrets: bool = True, is_in_service: bool = True, require_trust: bool = True
+) -> Document:
+    """Read and parse a TOML file; the first two options are those of `Document`.
+
+    Without `require_trust`, a file that others can change is opened, and the reasons are in `Document.untrusted`.
 
     Raises:
-        ConfigError: missing, not a regular file, writable by everyone, over 1 MB, not UTF-8, not TOML.
+        ConfigError: missing, not a regular file, over 1 MB, not UTF-8, not TOML, or others can change it.
     """
     text, others = _read(file)
+    untrusted = [Problem(flaw.path, 1, "file", str(flaw)) for flaw in flaws_on_path(file, data_owners())]
+    if untrusted and require_trust:
+        raise ConfigError(untrusted)
+    document = Document(
+        text,
+        _parse(text, file),
+        file,
+        require_secrets=require_secrets,
+        is_in_service=is_in_service,
+        other_readers=others,
+    )
+    document.untrusted = untrusted
+    return document
+
+
+def _parse(text: str, file: str) -> dict[str, object]:
     try:
-        data = tomli.loads(text)
+        return tomli.loads(text)
     except tomli.TOMLDecodeError as error:
         reason = _PLAIN_PARSER_MESSAGES.get(error.msg, error.msg)
         problem = Problem(file, error.lineno, "file", f"not TOML: {reason} (column {error.colno})")
@@ -159,10 +179,6 @@ def open_document(file: str, *, require_secrets: bool = True, is_in_service: boo
         problem = Problem(file, 1, "file", "nested too deeply")
     except ValueError:  # an integer with more digits than Python converts
         problem = Problem(file, 1, "file", "contains a number that is too long")
-    else:
-        return Document(
-            text, data, file, require_secrets=require_secrets, is_in_service=is_in_service, other_readers=others
-        )
     raise ConfigError([problem])
 
 
@@ -174,8 +190,6 @@ def _read(file: str) -> tuple[str, str | None]:
         raise unreadable_file(file, error) from None
     except UnusableFile as error:
         raise _unusable(file, str(error)) from None
-    if status.st_mode & stat.S_IWOTH:
-        raise _unusable(file, f"everyone on this host can write it: chmod o-w {file}")
     try:
         return content.decode().removeprefix("\ufeff"), other_readers(status)
     except UnicodeDecodeError as error:

@@ -35,6 +35,7 @@ from watchdog.daemon.reload_alert import Refusal
 from watchdog.errors import StoreError, WatchdogError
 from watchdog.kernel import privileges
 from watchdog.kernel.startup import require_privileges, start_collector
+from watchdog.kernel.trusted_code import require_trusted_code
 from watchdog.rules.language.ruleset_hash import ruleset_hash
 from watchdog.scheduling.scheduler import ScheduledTick, Scheduler
 from watchdog.scheduling.tick_loop import TickLoop
@@ -77,11 +78,13 @@ class Daemon:
         """Run until a signal; return the exit code.
 
         Raises:
-            ConfigError, KernelUnfit, NotPermitted, StoreError: the daemon cannot start; everything is closed again.
+            ConfigError, KernelUnfit, NotPermitted, StoreError, TemporaryFailure, UntrustedCode: the daemon cannot
+                start; everything is closed again.
         """
         # Blocked in every later thread, so that only sigwait() receives them.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         require_privileges()
+        require_trusted_code()
         configuration = read_configuration(self._options.sources, self._receiver_states.open)
         folder = self._options.state_folder
         self._prepare_folders()

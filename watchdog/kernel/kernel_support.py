@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from watchdog.clock import SystemClock
+from watchdog.config.trusted_files import code_owners, sudo_caller
 from watchdog.errors import KernelUnfit, WatchdogError
 from watchdog.kernel import libbpf, privileges
 from watchdog.kernel.btf import Btf, message_probes_warning
@@ -19,6 +20,7 @@ from watchdog.kernel.loader import import_bcc
 from watchdog.kernel.process_stat import has_host_pids
 from watchdog.kernel.programs import CONNECTION_PROBES
 from watchdog.kernel.startup import start_collector
+from watchdog.kernel.trusted_code import find_code_flaws
 
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _OLDEST_TESTED = (6, 1)
@@ -38,6 +40,7 @@ def examine_host() -> Iterator[Finding]:
     """Run all checks, and load the programs for real. This process gives up its privileges on the way."""
     capable = _check("capabilities", _capabilities)
     yield capable  # first: without them no other check can succeed
+    yield from _code()
     yield _kernel()
     for subject, look in (("BTF", _btf), ("tracepoints", _tracepoints), ("bcc", _bcc), ("libbpf", _libbpf)):
         yield _check(subject, look)
@@ -50,6 +53,20 @@ def examine_host() -> Iterator[Finding]:
     yield account
     if account.verdict == capable.verdict == "ok":
         yield from _load_for_real()
+
+
+def _code() -> Iterator[Finding]:
+    strict, owners = code_owners() - (sudo_caller() - {0}), code_owners()
+    flaws = find_code_flaws(strict, thorough=True)
+    accepted = set(flaws).difference(find_code_flaws(owners, thorough=True)) if strict != owners else set()
+    for flaw in flaws:
+        if flaw in accepted:
+            detail = f"{flaw.path} {flaw.reason}: the service would refuse it, unlike a daemon that you start by sudo"
+            yield Finding("note", "code", detail, flaw.remedy)
+        else:
+            yield Finding("missing", "code", f"{flaw.path}: {flaw.reason}", flaw.remedy)
+    if not flaws:
+        yield Finding("ok", "code", "only root can change the program")
 
 
 def _time_wait() -> Finding:

@@ -127,23 +127,44 @@ def require_capabilities(capabilities: Iterable[int]) -> None:
         )
 
 
-def keep_only_capabilities(capabilities: Iterable[int]) -> None:
+def become_owner(path: Path) -> None:
+    """As root, change to the account that owns the file at `path`, and give up all capabilities.
+
+    Nothing changes if it is missing or root's own: then no other account has decided about its content.
+
+    Raises:
+        NotPermitted: as `keep_only_capabilities`.
+    """
+    if os.geteuid() != 0:
+        return
+    try:
+        status = path.lstat()
+    except OSError:  # reported where it is opened
+        return
+    if status.st_uid != 0:
+        keep_only_capabilities((), (status.st_uid, status.st_gid))
+
+
+def keep_only_capabilities(capabilities: Iterable[int], account: tuple[int, int] | None = None) -> None:
     """Change from root to the service account, and keep exactly these capabilities; none can be gained later.
 
     Every thread started later inherits this. Call it before any thread starts: the kernel has capabilities per thread.
+    `account`: uid and gid of another account to change to.
 
     Raises:
         NotPermitted: the kernel refuses, the account does not exist, a thread keeps more, or imports would fail.
     """
     kept = set(capabilities)
     if os.geteuid() == 0:
-        target = service_account()
+        if account is None:
+            account = service_account().pw_uid, service_account().pw_gid
+        user_id, group_id = account
         search_paths = import_paths.open_search_paths()
         if kept:
             _prctl(_PR_SET_KEEPCAPS, 1)
         os.setgroups([])
-        os.setresgid(target.pw_gid, target.pw_gid, target.pw_gid)
-        os.setresuid(target.pw_uid, target.pw_uid, target.pw_uid)
+        os.setresgid(group_id, group_id, group_id)
+        os.setresuid(user_id, user_id, user_id)
         import_paths.keep_search_paths_reachable(search_paths)
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     _set_capabilities(kept, kept)

@@ -16,6 +16,7 @@ from typing import ClassVar, Self
 
 from watchdog import sanitize
 from watchdog.config.document import Table
+from watchdog.config.trusted_files import data_owners, flaws_on_path
 from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.receivers import webhook
 from watchdog.receivers.base import Receiver, ReceiverOptions
@@ -79,7 +80,7 @@ def _check_program(path: str, table: Table) -> None:
         table.add_problem("command", f"must be an absolute path, not {path!r}", index=0)
         return
     try:
-        mode, folder_mode = Path(path).stat().st_mode, Path(path).parent.stat().st_mode
+        mode = Path(path).stat().st_mode
     except OSError as error:
         # `check` may run on another machine than the daemon: there a missing program is only a note.
         report = table.add_problem if table.document.require_secrets else table.add_note
@@ -92,12 +93,8 @@ def _check_program(path: str, table: Table) -> None:
         return
     if not stat.S_ISREG(mode) or not os.access(path, os.X_OK):
         table.add_problem("command", f"{path!r} is not an executable file", index=0)
-    elif mode & stat.S_IWOTH:
-        table.add_problem("command", f"every user of this host can change {path!r}: chmod o-w {path}", index=0)
-    elif folder_mode & stat.S_IWOTH and not folder_mode & stat.S_ISVTX:
-        table.add_problem(
-            "command", f"every user of this host can replace {path!r}: chmod o-w {Path(path).parent}", index=0
-        )
+    elif flaws := flaws_on_path(path, data_owners()):
+        table.add_problem("command", f"{flaws[0].path!r}: {flaws[0]}", index=0)
 
 
 def _environment(notification: Notification) -> dict[str, str]:

@@ -22,7 +22,7 @@ def command(tmp_path):
         file.write_text(configuration)
         file.chmod(0o600)
         # A process of its own: it changes its account.
-        command = [sys.executable, "-m", "watchdog.cli", "notify", "test", "--config", str(file), *arguments]
+        command = [sys.executable, "-m", "watchdog", "notify", "test", "--config", str(file), *arguments]
         return subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
 
     return run
@@ -96,7 +96,7 @@ def test_a_dry_run_on_a_terminal_escapes_invisible_characters(tmp_path):
         seen.extend(data)
         return data
 
-    command = [sys.executable, "-m", "watchdog.cli", "notify", "test", "--config", str(file), "log", "--dry-run"]
+    command = [sys.executable, "-m", "watchdog", "notify", "test", "--config", str(file), "log", "--dry-run"]
     assert pty.spawn(command, read) == 0
     assert seen.decode().count(r"] \ufeff[TEST] [") == 2
 

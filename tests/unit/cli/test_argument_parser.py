@@ -53,7 +53,7 @@ def test_an_option_that_is_given_twice_is_refused(arguments, capsys):
 
 def test_the_default_of_an_option_is_no_first_value():
     done = subprocess.run(
-        [sys.executable, "-m", "watchdog.cli", "sample", "--for", "1s", "--every", "2s"],
+        [sys.executable, "-m", "watchdog", "sample", "--for", "1s", "--every", "2s"],
         capture_output=True,
         text=True,
         check=False,

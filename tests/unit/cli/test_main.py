@@ -12,7 +12,7 @@ import pytest
 from watchdog.cli import metrics
 from watchdog.cli.main import main
 
-COMMAND = [sys.executable, "-m", "watchdog.cli"]
+COMMAND = [sys.executable, "-m", "watchdog"]
 
 
 def test_without_arguments_it_says_where_to_start(capsys):

@@ -52,10 +52,11 @@ def test_a_program_writable_by_every_user_is_refused(tmp_path):
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\n")
     script.chmod(0o757)
-    assert problems_of([str(script)]) == [f"every user of this host can change '{script}': chmod o-w {script}"]
+    reason = "everyone on this host can write it (mode 0757): chmod o-w"
+    assert problems_of([str(script)]) == [f"'{script}': {reason} {script}"]
     script.chmod(0o755)
     tmp_path.chmod(0o757)
-    assert problems_of([str(script)]) == [f"every user of this host can replace '{script}': chmod o-w {tmp_path}"]
+    assert problems_of([str(script)]) == [f"'{tmp_path}': {reason} {tmp_path}"]
 
 
 def test_check_reports_a_missing_program_as_a_note():

@@ -11,6 +11,7 @@ from pathlib import Path
 from watchdog.clock import SECOND_NS
 from watchdog.config.document import Document
 from watchdog.config.settings import SETTINGS_TABLES, open_document, unreadable_file
+from watchdog.config.trusted_files import flaw_of_open_folder
 from watchdog.errors import ConfigError, Problem
 from watchdog.resources import shipped_rules_folder
 from watchdog.rules.language.overrides import OWN_PREFIX
@@ -108,7 +109,8 @@ def _load(paths: Iterable[str | os.PathLike[str]], environment: RuleEnvironment)
         notes.extend(notes_on_skipped_files(Path(path)))
         for file in files:
             try:
-                document = open_document(file)
+                # The shipped rules are part of the program, which is judged as a whole (kernel/trusted_code.py).
+                document = open_document(file, require_trust=path != shipped_rules_folder())
             except ConfigError as error:
                 problems.extend(error.problems)
                 continue
@@ -127,7 +129,7 @@ def toml_files(path: Path) -> list[str]:
     another suffix.
 
     Raises:
-        ConfigError: the folder cannot be read.
+        ConfigError: the folder cannot be read, or everyone can add files to it.
     """
     if not os.path.isdir(path):  # noqa: PTH112 - Path's raises without permission; the error of opening is clearer
         return [str(path)]
@@ -135,6 +137,8 @@ def toml_files(path: Path) -> list[str]:
         names = [entry.name for entry in path.iterdir()]
     except OSError as error:
         raise unreadable_file(str(path), error) from None
+    if flaw := flaw_of_open_folder(str(path)):
+        raise ConfigError([Problem(str(path), 1, "file", str(flaw))])
     wanted = (name for name in names if name.endswith(".toml") and not name.endswith(".test.toml") and name[0] != ".")
     return [str(path / name) for name in sorted(wanted, key=os.fsencode)]
 
@@ -153,7 +157,7 @@ def notes_on_skipped_files(folder: Path) -> list[Problem]:
         path = folder / name
         if name.endswith(".toml") or _MEANT_TO_BE_SKIPPED.search(name):
             continue
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 - Path's raises without permission
             notes.append(Problem(str(path), 1, "file", "not read: folders in the folder of the rules are passed over"))
         else:
             notes.append(Problem(str(path), 1, "file", "not read: only files whose name ends in .toml are"))

@@ -1,0 +1,175 @@
+"""Files that others can change are found by any part of their path; usual layouts pass."""
+
+import os
+import pwd
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from watchdog.config.permissions import ACCOUNT
+from watchdog.config.trusted_files import Flaw, code_owners, data_owners, find_flaw, flaw_of_open_folder, flaws_on_path
+
+NOBODY = pwd.getpwnam("nobody")
+SERVICE = pwd.getpwnam(ACCOUNT)
+STRANGER = 61_234  # a uid and gid without a name
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Return a file in two folders, all root's and closed to writing."""
+    folder = tmp_path / "etc" / "rules.d"
+    folder.mkdir(parents=True)
+    file = folder / "a.toml"
+    file.write_text("")
+    for each in (folder.parent, folder):
+        each.chmod(0o755)
+    file.chmod(0o644)
+    return file
+
+
+def flaws(path, owners=None):
+    return [(flaw.path, str(flaw)) for flaw in flaws_on_path(str(path), data_owners() if owners is None else owners)]
+
+
+def test_files_of_root_have_no_flaw(place):
+    assert flaws(place) == []
+
+
+@pytest.mark.parametrize("level", [0, 1, 2], ids=["file", "folder", "folder above"])
+@pytest.mark.parametrize(
+    ("user", "group", "mode", "text"),
+    [
+        (NOBODY.pw_uid, 0, 0o755, "belongs to nobody, who can change it: chown root {}"),
+        (STRANGER, 0, 0o700, "belongs to uid 61234, who can change it: chown root {}"),
+        (0, 0, 0o775, "the group root can write it (mode 0775): chmod g-w {}"),
+        (0, STRANGER, 0o770, "the group 61234 can write it (mode 0770): chmod g-w {}"),
+        (0, SERVICE.pw_gid, 0o757, "everyone on this host can write it (mode 0757): chmod o-w {}"),
+        (0, 0, 0o777, "everyone on this host can write it (mode 0777): chmod go-w {}"),
+    ],
+)
+def test_each_part_of_the_path_counts(place, level, user, group, mode, text):
+    part = [place, *place.parents][level]
+    os.chown(part, user, group)
+    part.chmod(mode)
+
+    assert flaws(place) == [(str(part), text.format(part))]
+
+
+@pytest.mark.parametrize(("group", "mode"), [(SERVICE.pw_gid, 0o640), (SERVICE.pw_gid, 0o2750), (STRANGER, 0o440)])
+def test_a_group_may_read(place, group, mode):
+    os.chown(place.parent if mode & 0o100 else place, 0, group)
+    (place.parent if mode & 0o100 else place).chmod(mode)
+
+    assert flaws(place) == []
+
+
+def test_files_of_the_daemons_account_are_data_and_no_code(place):
+    os.chown(place, SERVICE.pw_uid, SERVICE.pw_gid)
+
+    assert flaws(place) == []
+    assert flaws(place, code_owners()) == [(str(place), f"belongs to {ACCOUNT}, who can change it: chown root {place}")]
+
+
+def test_the_private_group_of_a_trusted_account_may_write(place):
+    os.chown(place, SERVICE.pw_uid, SERVICE.pw_gid)
+    place.chmod(0o664)
+    assert flaws(place) == []
+    os.chown(place, SERVICE.pw_uid, NOBODY.pw_gid)
+    assert flaws(place) == [(str(place), f"the group nogroup can write it (mode 0664): chmod g-w {place}")]
+
+
+def test_a_checkout_of_the_caller_of_sudo_is_trusted(place, monkeypatch):
+    os.chown(place, NOBODY.pw_uid, NOBODY.pw_gid)
+    assert flaws(place, code_owners()) != []
+    monkeypatch.setenv("SUDO_UID", str(NOBODY.pw_uid))
+    assert flaws(place, code_owners()) == []
+    monkeypatch.setenv("SUDO_UID", "-1")
+    assert flaws(place, code_owners()) != []
+
+
+# --------------------------------------------------------------------------------------------------- links, sticky bits
+
+
+def test_a_folder_like_tmp_is_no_flaw_on_the_way(place):
+    place.parent.chmod(0o1777)
+    assert flaws(place) == []
+    os.chown(place, NOBODY.pw_uid, 0)
+    assert [path for path, _ in flaws(place)] == [str(place)]
+
+
+def test_a_folder_like_tmp_is_one_if_all_its_files_are_read(place):
+    assert flaw_of_open_folder(str(place.parent)) is None
+    place.parent.chmod(0o1777)
+    assert flaw_of_open_folder(str(place.parent)) == Flaw(
+        str(place.parent), "other users can add files to it", f"chmod go-w {place.parent}, or use another folder"
+    )
+
+
+def test_the_way_of_a_link_and_the_link_count(place, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to("etc/../etc/rules.d")
+    path = link / "a.toml"
+    assert flaws(path) == []
+    place.parent.parent.chmod(0o777)
+    assert [one for one, _ in flaws(path)] == [str(place.parent.parent)] * 2
+    place.parent.parent.chmod(0o755)
+    os.chown(link, NOBODY.pw_uid, 0, follow_symlinks=False)
+    assert flaws(path) == [(str(link), f"belongs to nobody, who can change it: chown -h root {link}")]
+
+
+def test_the_folder_above_a_links_target_is_the_one_that_counts(place, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    other.chmod(0o777)
+    (other / "link").symlink_to(place.parent)
+    secure = tmp_path / "secure"
+    secure.symlink_to(place.parent)
+
+    assert flaws(f"{secure}/../rules.d/a.toml") == []
+    assert [path for path, _ in flaws(f"{other}/link/../rules.d/a.toml")] == [str(other)]
+
+
+def test_a_circle_of_links_ends(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+
+    assert flaws(tmp_path / "a") == []
+    assert flaws("a\0b") == []
+
+
+def test_a_store_like_that_of_nix_is_trusted(tmp_path):
+    store = tmp_path / "store"
+    (store / "hash-rules").mkdir(parents=True)
+    (store / "hash-rules" / "a.toml").write_text("")
+    (store / "hash-rules").chmod(0o555)
+    os.chown(store, 0, STRANGER)
+    store.chmod(0o1775)
+
+    assert flaws(store / "hash-rules" / "a.toml") == []
+
+
+def test_the_remedy_for_a_folder_of_code_covers_its_content(place):
+    place.parent.chmod(0o777)
+    found = find_flaw(str(place.parent), place.parent.stat(), {0}, recursive=True)
+
+    assert (found.remedy, found.is_recursive) == (f"chmod -R go-w {place.parent}", True)
+
+
+IN_NAMESPACE = """\
+import sys
+from watchdog.config.trusted_files import data_owners, flaws_on_path
+print([str(flaw) for flaw in flaws_on_path(sys.argv[1], data_owners())])
+"""
+
+
+def test_owners_outside_of_a_user_namespace_are_unknown_and_no_flaw():
+    # Mapped is only the caller: files of the host's root look as if they belonged to nobody.
+    command = ["setpriv", "--reuid=61234", "--regid=61234", "--clear-groups", "unshare", "--user", "--map-root-user"]
+    checkout = Path(__file__).parents[3]
+    done = subprocess.run(
+        [*command, sys.executable, "-c", IN_NAMESPACE, "/etc/hostname"],
+        capture_output=True, text=True, check=False, cwd="/", env={"PYTHONPATH": str(checkout)},
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("[]\n", "")
