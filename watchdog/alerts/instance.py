@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from watchdog.alerts import wording
@@ -22,6 +23,25 @@ from watchdog.rules.engine.selection import can_select
 from watchdog.rules.language.rule import OVERFLOW_LABELS, Condition, Labels, Rule, Severity
 
 _MIN_PEAK_CHANGE = 0.01  # of the saved peak: after a crash the peak is exact to this share
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceState:
+    """A copy of an instance for commands.
+
+    `alert`: None while pending. `value`: the newest one. `since_ns`: CLOCK_BOOTTIME of the start of its condition;
+    `started`: the same by the wall clock. `timers`: by severity.
+    """
+
+    rule: str
+    labels: Labels
+    fingerprint: str
+    alert: Alert | None
+    value: float
+    since_ns: int
+    started: float
+    timers: Mapping[Severity, SeverityTimer]
+    evidence: Evidence | None
 
 
 class AlertInstance:
@@ -64,6 +84,20 @@ class AlertInstance:
         """Return value divided by threshold: evidence is collected first where it is largest."""
         threshold = self.alert.threshold if self.alert is not None else 0.0
         return self._value / threshold if threshold else self._value
+
+    def copy_state(self) -> InstanceState:
+        """Return a copy that later ticks do not change."""
+        return InstanceState(
+            self.rule,
+            self.labels,
+            self.fingerprint,
+            self.alert,
+            self._value,
+            self._since_ns,
+            self._started,
+            {severity: copy.copy(timer) for severity, timer in self._timers.items()},
+            self._evidence,
+        )
 
     def add_evidence(self, evidence: Evidence) -> None:
         """Add evidence of the newest tick; earlier evidence fills its gaps."""
@@ -202,17 +236,27 @@ class AlertInstance:
 
         Return "" if the instance goes on, else the reason of its end.
         """
+        if reason := self.reason_to_end(rule):
+            return reason
+        self.has_changed |= self._absence.set_where(rule, self.labels)
+        kept = self._kept_timers(rule)
+        self.has_changed |= len(kept) < len(self._timers)
+        self._timers = kept
+        return ""
+
+    def reason_to_end(self, rule: Rule) -> str:
+        """Return the reason for which the reloaded `rule` ends the instance, "" if it goes on."""
         if self.labels != OVERFLOW_LABELS:
             if {name for name, _ in self.labels} != set(rule.by):
                 return wording.RULE_CHANGED
             if not can_select(rule.where, self.labels):
                 return wording.NO_LONGER_SELECTED
-        self.has_changed |= self._absence.set_where(rule, self.labels)
-        kept = {severity: timer for severity, timer in self._timers.items() if severity in rule.thresholds.fire}
-        self.has_changed |= len(kept) < len(self._timers)
-        self._timers = kept
-        goes_on = not self.is_inactive and (self.alert is None or self.severity is not None)
+        kept = self._kept_timers(rule)
+        goes_on = bool(kept) and (self.alert is None or any(timer.is_active for timer in kept.values()))
         return "" if goes_on else wording.RULE_CHANGED
+
+    def _kept_timers(self, rule: Rule) -> dict[Severity, SeverityTimer]:
+        return {severity: timer for severity, timer in self._timers.items() if severity in rule.thresholds.fire}
 
     def to_json(self) -> dict[str, Any]:
         """Return a document for `json` and `from_json`; the peak in it counts as saved."""

@@ -17,7 +17,7 @@ from typing import Any
 from watchdog.alerts import wording
 from watchdog.alerts.alert import Alert, Transition, TransitionKind
 from watchdog.alerts.command_request import CommandAnswer
-from watchdog.alerts.instance import AlertInstance
+from watchdog.alerts.instance import AlertInstance, InstanceState
 from watchdog.clock import Now
 from watchdog.errors import DocumentError
 from watchdog.rules.engine.judge import Verdict
@@ -102,6 +102,23 @@ class Lifecycle:
         alerts = [alert for alert, _ in self._retired]
         alerts += [instance.alert for instance in self._instances.values() if instance.alert is not None]
         return {alert.fingerprint: alert for alert in alerts}
+
+    def copy_instances(self) -> list[InstanceState]:
+        """Return a copy of each pending or firing instance."""
+        return [instance.copy_state() for instance in self._instances.values()]
+
+    def ended_by(self, rules: Iterable[Rule]) -> list[tuple[Alert, str]]:
+        """Return the firing alerts that would end if `rules` were in force, each with the reason."""
+        by_id = {rule.id: rule for rule in rules}
+        ended = []
+        for instance in self._instances.values():
+            if instance.alert is None:
+                continue
+            rule = by_id.get(instance.rule)
+            reason = wording.RULE_REMOVED if rule is None else instance.reason_to_end(rule)
+            if reason:
+                ended.append((instance.alert, reason))
+        return ended
 
     def mark_all_changed(self) -> None:
         """Mark every instance as changed: its saved state may be gone."""

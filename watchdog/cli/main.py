@@ -17,6 +17,8 @@ _COMMANDS = {
     "run": "watchdog.cli.run",
     "sample": "watchdog.cli.sample",
     "check": "watchdog.cli.check",
+    "status": "watchdog.cli.status",
+    "alerts": "watchdog.cli.alerts",
     "notify": "watchdog.cli.notify",
     "notifications": "watchdog.cli.notifications",
     "silence": "watchdog.cli.silence",

@@ -25,15 +25,16 @@ def table_lines(
     for row in rows:
         empty = False
         for column, value in enumerate(row):
-            widths[column] = max(widths[column], len(_format_cell(value, max_characters)))
+            widths[column] = max(widths[column], len(format_cell(value, max_characters)))
             right[column] &= value is None or isinstance(value, int | float)
     right = [to_right and not empty for to_right in right]
-    yield _format_line(head, widths, right)
+    yield format_line(head, widths, right)
     for row in rows:
-        yield _format_line([_format_cell(value, max_characters) for value in row], widths, right)
+        yield format_line([format_cell(value, max_characters) for value in row], widths, right)
 
 
-def _format_line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+def format_line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    """Return one line of a table; `right`: whether the column is aligned to the right."""
     aligned = (
         cell.rjust(width) if to_right else cell.ljust(width)
         for cell, width, to_right in zip(cells, widths, right, strict=True)
@@ -41,7 +42,8 @@ def _format_line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bo
     return "  ".join(aligned).rstrip()
 
 
-def _format_cell(value: object, max_characters: int) -> str:
+def format_cell(value: object, max_characters: int | None = None) -> str:
+    """Return the text of a cell, "-" for an empty one, with unprintable characters escaped."""
     if value is None or value == "":
         return "-"
     if isinstance(value, float):

@@ -14,10 +14,9 @@ from watchdog.clock import Clock, boot_id
 from watchdog.config.counts import format_count
 from watchdog.config.durations import format_duration
 from watchdog.config.settings import Settings
-from watchdog.control import notification_handlers, socket_path
+from watchdog.control import socket_path
 from watchdog.control.listener import Listener
 from watchdog.control.server import ControlServer
-from watchdog.control.silence_handlers import SilencedAlerts, silence_handlers
 from watchdog.control.socket_path import ControlError
 from watchdog.daemon.configuration import (
     Configuration,
@@ -26,12 +25,14 @@ from watchdog.daemon.configuration import (
     format_rule_ids,
     read_configuration,
 )
+from watchdog.daemon.control_api import ControlApi
 from watchdog.daemon.heartbeat import Heartbeat, RulesInForce
 from watchdog.daemon.host_name import HostName
 from watchdog.daemon.log_writer import LogWriter
 from watchdog.daemon.malloc import release_free_memory
 from watchdog.daemon.pipeline import Pipeline, RuleErrors
 from watchdog.daemon.reload_alert import Refusal
+from watchdog.daemon.status_report import DaemonFacts
 from watchdog.errors import StoreError, WatchdogError
 from watchdog.kernel import privileges
 from watchdog.kernel.startup import require_privileges, start_collector
@@ -71,7 +72,7 @@ class Daemon:
         self._host = HostName()
         self._receiver_states = ReceiverStates(clock)
         self._pipeline: Pipeline | None = None
-        self._receiver_names: tuple[str, ...] = ()
+        self._api: ControlApi | None = None
         self._heartbeat = Heartbeat(self._host, self._problems, clock, _log)
 
     def run(self) -> int:
@@ -101,8 +102,9 @@ class Daemon:
         self._log_start(configuration, open_connections, folder, pipeline.restored_alert_count)
         if problem := collector.connect_errors_problem:
             _log.info("connects that fail before their first packet are not all counted: reason=%s", problem)
-        self._receiver_names = tuple(configuration.receivers)
-        control = self._listen(store, pipeline)
+        facts = DaemonFacts(self._tick_loop, self._heartbeat, self._host, self._clock)
+        self._api = ControlApi(pipeline, store, facts, configuration, self._clock)
+        control = self._listen(self._api)
         self._set_heartbeat(configuration)
         release_free_memory()
         self._tick_loop.start(lambda tick: self._tick(pipeline, tick), configuration.interval_ns)
@@ -125,19 +127,14 @@ class Daemon:
             with contextlib.suppress(ControlError):  # logged by _listen()
                 socket_path.prepare_socket_folder(self._options.control_socket, account)
 
-    def _listen(self, store: Store, pipeline: Pipeline) -> ControlServer | None:
+    def _listen(self, api: ControlApi) -> ControlServer | None:
         # Not as root any more, so that the socket belongs to the account. Without a socket the daemon still works.
         try:
             listener = Listener.at(self._options.control_socket)
         except ControlError as error:
             _log.error("control socket unavailable, commands cannot reach this daemon: error=%s", error)
             return None
-        alerts = SilencedAlerts(lambda: pipeline.firing, lambda: pipeline.matcher_dimensions)
-        handlers = {
-            **notification_handlers.notification_handlers(store.database, self._clock, lambda: self._receiver_names),
-            **silence_handlers(store.silences, alerts, self._clock),
-        }
-        control = ControlServer(listener, handlers, _log)
+        control = ControlServer(listener, api.handlers(), _log)
         control.start()
         return control
 
@@ -189,7 +186,8 @@ class Daemon:
             self._report_refusal(pipeline, Refusal.from_error(error))
             return
         pipeline.reload(configuration)
-        self._receiver_names = tuple(configuration.receivers)
+        if self._api is not None:
+            self._api.take_configuration(configuration)
         if keys := changed_restart_keys(started, configuration.settings):
             _log.warning("changed keys take effect at a restart only, former values stay: keys=%s", ",".join(keys))
         self._tick_loop.change_interval(configuration.interval_ns)

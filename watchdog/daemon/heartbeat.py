@@ -86,6 +86,11 @@ class Heartbeat:
         if first:
             self._wake_up.set()
 
+    def last_good_tick_age_seconds(self) -> float | None:
+        """Return the seconds since the newest tick that succeeded, None before the first."""
+        good_ns = self._good_ns
+        return None if good_ns is None else (self._clock.boottime_ns() - good_ns) / SECOND_NS
+
     def stop(self) -> None:
         """Send no further heartbeat, without waiting for one under way."""
         self._stopping = True

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from watchdog import sanitize
 from watchdog.alerts.alert import Alert, Transition
@@ -18,6 +19,7 @@ from watchdog.daemon.host_name import HostName
 from watchdog.daemon.late_evidence import HOLD_NS, LateEvidence
 from watchdog.daemon.reload_alert import Refusal, ReloadAlert
 from watchdog.daemon.stages import Stage, Stages
+from watchdog.daemon.tick_lock import TickLock
 from watchdog.delivery.delivery import Delivery
 from watchdog.delivery.health import Outage
 from watchdog.delivery.outage_handler import OutageHandler
@@ -54,6 +56,21 @@ class RuleErrors(ExceptionGroup[Exception]):
     """Rules that could not be evaluated, or whose alerts could not be updated: one defect of ours per rule."""
 
 
+@dataclass(frozen=True, slots=True)
+class PipelineView:
+    """The stages, for a copy of their state between two ticks; `losses`: data lost since the start, by cause."""
+
+    engine: Engine
+    lifecycle: Lifecycle
+    grouping: Grouping
+    outage_handler: OutageHandler
+    reload_alert: ReloadAlert
+    delivery: Delivery
+    identity: HostIdentity
+    suppressed: Mapping[str, tuple[Suppression, ...]]
+    losses: Mapping[str, int]
+
+
 class Pipeline:
     """Owns the stages and moves a snapshot through them per tick; a reload swaps rules and receivers between ticks."""
 
@@ -78,7 +95,7 @@ class Pipeline:
         self._set_identity(configuration)
         self._clock = clock
         self._log = logging.getLogger("watchdog")
-        self._between_ticks = threading.Lock()
+        self._between_ticks = TickLock()
         self._stages = Stages(clock, self._log)
         self._meter = Meter()
         self._engine = Engine(configuration.rules, clock)
@@ -135,6 +152,7 @@ class Pipeline:
         self.restored_alert_count = len(firing)
         self._unwritten: list[Notification] = []
         self._reconciliation = Reconciliation(store.database, configuration.settings.routing.group_interval_ns)
+        self._losses: Counter[str] = Counter()  # since the start, by cause
         # Since the newest tick that evaluated its sample:
         self._failed_ticks = self._refused_reloads = self._unread_commands = 0
         self._lost_samples = LostSamples()
@@ -157,7 +175,7 @@ class Pipeline:
             RuleErrors: some rules could not be evaluated; everything else was done.
             Exception: any other defect; no notification is lost, the next tick makes it.
         """
-        with self._between_ticks:
+        with self._between_ticks.held_by_tick():
             # A daemon whose ticks fail is restarted, however long they take.
             self._stages.begin_tick((lambda: None) if self._failed_ticks else self._report_progress)
             try:
@@ -224,6 +242,8 @@ class Pipeline:
         with self._stages.run(Stage.RULES):
             verdicts = self._engine.evaluate(snapshot, self._lifecycle.active_keys())
         self._is_unjudged = False
+        for cause, count in snapshot.quality.losses().items():
+            self._losses[cause] += count
         self._failed_ticks = self._refused_reloads = 0
         self._lost_samples.clear()
         return verdicts, snapshot
@@ -317,9 +337,25 @@ class Pipeline:
             ),
         ]
 
+    @contextlib.contextmanager
+    def view(self) -> Iterator[PipelineView]:
+        """Yield the stages between two ticks, to copy a part of their state; the next tick waits meanwhile."""
+        with self._between_ticks.held_by_reader():
+            yield PipelineView(
+                self._engine,
+                self._lifecycle,
+                self._grouping,
+                self._outage_handler,
+                self._reload_alert,
+                self._delivery,
+                self._identity,
+                self.suppressed,
+                self._losses,
+            )
+
     def report_refused_reload(self, refusal: Refusal) -> None:
         """Notify all receivers that a reload was refused, until one is accepted."""
-        with self._between_ticks:
+        with self._between_ticks.held():
             self._reload_alert.report(refusal)
             self._refused_reloads += 1
 
@@ -366,7 +402,7 @@ class Pipeline:
 
     def reload(self, configuration: Configuration) -> None:
         """Use the rules, routes and receivers of `configuration` from now on; alerts and timers continue."""
-        with self._between_ticks:
+        with self._between_ticks.held():
             now = Now.read(self._clock)
             self._engine.replace_rules(configuration.rules)
             self._evidence.with_command = configuration.settings.evidence.command_line
@@ -419,10 +455,10 @@ class Pipeline:
         """
         self._late_evidence.stop()
         self._delivery.stop(_STOP_SECONDS, _STOP_BEGIN_SECONDS)
-        if self._between_ticks.acquire(timeout=_TICK_SECONDS):  # a tick that hangs ends with the process
-            self._store.close()
-            self._collector.close()
-            self._between_ticks.release()
+        with self._between_ticks.held(_TICK_SECONDS) as is_held:
+            if is_held:  # a tick that hangs ends with the process
+                self._store.close()
+                self._collector.close()
 
     def _wake_workers(self) -> None:
         self._delivery.wake_workers()

@@ -135,6 +135,10 @@ class OutageHandler:
         """
         return receiver in self._targets and self._targets[receiver].was_notified(alert)
 
+    def receivers_of(self, alert: Alert) -> list[str]:
+        """Return the escalation targets that were notified of this firing of `alert`."""
+        return [name for name, target in self._targets.items() if target.was_notified(alert)]
+
     def owes_resolved(self, receiver: str, alert: Alert) -> bool:
         """Return whether `receiver` still has to get the resolved notification of this firing of `alert` from here."""
         return receiver in self._targets and self._targets[receiver].owes_resolved(alert)

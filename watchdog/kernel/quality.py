@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+
+_NO_LOSSES = frozenset(
+    ("pass_seconds", "walk_unfinished", "late_seconds", "late_bytes", "unattributed_bytes", "lost_amounts")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +38,7 @@ class Quality:
     lost_samples: int = 0  # failed ticks whose sample was not judged: it is in no count
     # The amounts of the metrics in these samples; without an entry the amount is unknown.
     lost_amounts: Mapping[str, float] = field(default_factory=dict)
+
+    def losses(self) -> dict[str, int]:
+        """Return the counts of lost data that are not 0, by cause; delays and sums of bytes are none."""
+        return {name: count for name, count in asdict(self).items() if count and name not in _NO_LOSSES}

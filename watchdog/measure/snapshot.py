@@ -6,8 +6,8 @@ It is the only input of the rules, live or from a recording.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,3 +79,15 @@ class Snapshot:
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.dimensions["pid"])
+
+    def without_rows(self) -> Self:
+        """Return the time, names and quality alone: what remains of a tick until the next one."""
+        return replace(
+            self,
+            dimensions={},
+            metrics={},
+            addresses={},
+            late=NO_LATE_TRAFFIC,
+            partial=np.empty(0, np.intp),
+            undercounted=(),
+        )

@@ -29,6 +29,7 @@ from watchdog.routing.knowledge import Knowledge
 from watchdog.routing.notification import Notification
 from watchdog.routing.routes import Destination, Route, Router
 from watchdog.routing.suppression import NoSuppression, SuppressionLookup
+from watchdog.rules.language.rule import Severity
 
 NO_LONGER_ACTIVE = "no longer active"
 NO_LONGER_ROUTED = "no longer routed to this receiver"
@@ -94,6 +95,11 @@ class Grouping:
     def is_routed_to(self, receiver: str, alert: Alert) -> bool:
         """Return whether the present routes lead `alert` to `receiver`."""
         return any(destination.receiver == receiver for destination in self._router.destinations(alert))
+
+    def notified_severities(self, fingerprint: str) -> dict[str, Severity | None]:
+        """Return the receivers of a firing alert with the severity that each knows; None: not notified yet."""
+        keys = self._keys_of.get(fingerprint, ())
+        return {key[0]: self._groups[key].members[fingerprint].known_severity for key in sorted(keys)}
 
     def notified_alerts(self, receivers: Collection[str]) -> dict[str, list[Alert]]:
         """Return the firing alerts in notifications made for each of `receivers`, sent or still in the outbox."""
@@ -226,7 +232,8 @@ class Grouping:
         self._changed.clear()
         return changes
 
-    def _destinations(self, alert: Alert) -> tuple[Destination, ...]:
+    def destinations(self, alert: Alert) -> tuple[Destination, ...]:
+        """Return the destinations of `alert` by the present routes, without those that escalation notifies."""
         found = self._router.destinations(alert)
         return tuple(each for each in found if not self._is_escalated_to(each.receiver, alert))
 
@@ -294,7 +301,7 @@ class Grouping:
     def _route(self, alert: Alert, now: Now, *, has_begun: bool = False) -> Iterator[ReceiverGroupKey]:
         # Updates the groups of a firing alert; yields the keys of those that changed. With `has_begun` it has just
         # begun to fire: an end not yet sent is replaced by the new beginning.
-        wanted = {destination.receiver: destination for destination in self._destinations(alert)}
+        wanted = {destination.receiver: destination for destination in self.destinations(alert)}
         for key in sorted(self._keys_of.get(alert.fingerprint, ())):
             destination = wanted.pop(key[0], None)
             if destination is not None:

@@ -28,6 +28,13 @@ class TickLoop:
         self._changing = threading.Lock()  # reloads come from another thread than ticks
         self._adaptive = AdaptiveInterval(SECOND_NS)
         self._configured_ns = 0
+        self.newest_tick_seconds: float | None = None
+        """Duration of the newest tick that ended without an error."""
+
+    @property
+    def configured_ns(self) -> int:
+        """Return the configured time between two ticks."""
+        return self._configured_ns
 
     @property
     def interval_ns(self) -> int:
@@ -51,7 +58,7 @@ class TickLoop:
     def _run(self, tick: Callable[[ScheduledTick], None], due: ScheduledTick) -> None:
         adaptive, began_ns = self._adaptive, self._clock.boottime_ns()
         tick(replace(due, configured_ns=self._configured_ns))
-        took_seconds = (self._clock.boottime_ns() - began_ns) / SECOND_NS
+        self.newest_tick_seconds = took_seconds = (self._clock.boottime_ns() - began_ns) / SECOND_NS
         with self._changing:
             before_ns = adaptive.interval_ns
             # The duration of a tick that began before a reload does not apply to the new rules.

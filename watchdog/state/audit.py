@@ -160,6 +160,22 @@ def read_notification(database: ReadableDatabase, notification_id: str) -> Notif
     )
 
 
+def newest_attempts(database: ReadableDatabase) -> dict[str, AttemptRecord]:
+    """Return the newest recorded attempt of each receiver, by its name.
+
+    Raises:
+        StoreError: the file cannot be read.
+    """
+    with database.transaction() as connection:
+        rows = connection.execute(
+            "SELECT notifications.receiver, attempts.number, attempts.ended, attempts.result, max(attempts.sequence) "
+            "FROM attempts JOIN notifications ON notifications.id = attempts.notification_id "
+            "WHERE attempts.result != ? GROUP BY notifications.receiver",
+            (RETRIED_RESULT,),
+        ).fetchall()
+    return {receiver: AttemptRecord(number, ended, result) for receiver, number, ended, result, _ in rows}
+
+
 def retry_failed(database: Database, notification_id: str, clock: Clock = _SYSTEM_CLOCK) -> bool:
     """Queue a failed notification again, with another 24 hours to expire; return whether it was queued.
 

@@ -7,36 +7,24 @@ import logging
 import os
 import socket
 import sys
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
+from simulated_host import CALM, HOUR, PATIENCE, RULE, STORM, FakeCollector, FakeReceiver, SimulatedHost
 
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import SECOND_NS
 from watchdog.config.settings import (
-    BUILT_IN_SETTINGS,
     EscalationSettings,
     EvidenceSettings,
-    RoutingSettings,
-    SamplingSettings,
-    Settings,
 )
-from watchdog.daemon.configuration import Configuration
-from watchdog.daemon.host_name import HostName
-from watchdog.daemon.pipeline import Pipeline, RuleErrors
+from watchdog.daemon.pipeline import RuleErrors
 from watchdog.daemon.reload_alert import Refusal
 from watchdog.delivery import local_log as local_log_module
 from watchdog.delivery.receiver_down import RECEIVER_DOWN_RULE
 from watchdog.errors import ConfigError, DeliveryError, DeliveryErrorReason, Problem, StoreError
-from watchdog.kernel.collector import Reading
-from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, FLAG_CONNECT, RESPONSE, SUMS, SUMS_KEY
-from watchdog.kernel.quality import Quality
-from watchdog.kernel.totals_map import Totals
-from watchdog.measure.catalogue import DIRECTIONS
 from watchdog.measure.meter import Meter
 from watchdog.measure.process_reader import ProcessReader
 from watchdog.measure.procfs import UnreadReason
@@ -49,161 +37,6 @@ from watchdog.rules.language.rule import Condition
 from watchdog.scheduling.job import ScheduledTick
 from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store
-
-PATIENCE = 10.0
-CALM, STORM = 0, 10  # connects a tick
-HOUR = 3_600
-RULE = """\
-[[rule]]
-id = "{id}"
-summary = "{{process}}: {{value}}"
-metric = "connects"
-stat = "rate"
-window = "2s"
-by = ["process"]
-where = {{ process = "culprit*" }}
-fire_above = 5
-for = "3s"
-keep_firing_for = "3s"
-"""
-
-
-class FakeCollector:
-    """Replaces the collector: `connects` connections of one process begin and end in each tick."""
-
-    def __init__(self, clock):
-        self.connects = CALM
-        self.comm = b"culprit"
-        self.pid, self.start_ns = 2**22 + 1, 0  # above every possible pid
-        self.closed = False
-        self.missed_events = 0
-        self.complete_pass_requests = 0
-        self._clock = clock
-        self._last_cookie = 0
-
-    def request_complete_pass(self):
-        self.complete_pass_requests += 1
-
-    def read(self):
-        rows = np.zeros(self.connects, CONNECTION)
-        rows["cookie"] = self._last_cookie + 1 + np.arange(self.connects)
-        self._last_cookie += self.connects
-        rows["born_ns"] = rows["ended_ns"] = self._clock.boottime_ns()
-        rows["flags"], rows["direction"], rows["family"] = FLAG_CONNECT, DIRECTIONS.index("out"), 2
-        rows["remote"][:, 10:] = 255, 255, 192, 0, 2, 7
-        rows["owner"]["tgid"], rows["owner"]["comm"] = self.pid, self.comm
-        rows["owner"]["start_ns"] = self.start_ns
-        return Reading(
-            at_ns=self._clock.boottime_ns(),
-            live=np.empty(0, CONNECTION),
-            closed=rows,
-            sums=Totals(np.empty(0, SUMS_KEY), np.empty(0, SUMS)),
-            responses=np.empty(0, RESPONSE),
-            datagrams=Totals(np.empty(0, DATAGRAMS_KEY), np.empty(0, DATAGRAMS)),
-            quality=Quality(missed_events=self.missed_events),
-        )
-
-    def enable_message_probes(self):
-        return True
-
-    def disable_message_probes(self):
-        pass
-
-    def close(self):
-        self.closed = True
-
-
-class FakeReceiver:
-    """A receiver that records notifications, and does not answer while `answering` is cleared."""
-
-    refresh_interval_seconds = None
-    suppress = True
-
-    def __init__(self, name="oncall"):
-        self.name = name
-        self.error = None
-        self.rate_limit = None
-        self.timeout_seconds = 10.0
-        self.joins_copies = False
-        self.source = None
-        self.notifications = []
-        self.answering = threading.Event()
-        self.answering.set()
-        self.refusing = False
-        self._came = threading.Condition()
-
-    def send(self, notification, deadline_seconds):
-        if self.error is not None:
-            raise self.error
-        with self._came:
-            self.notifications.append(notification)
-            self._came.notify_all()
-        self.answering.wait(PATIENCE)
-        if self.refusing:
-            raise DeliveryError(DeliveryErrorReason.CLIENT_ERROR, "HTTP 404", retryable=False)
-
-    def wait_for(self, count):
-        with self._came:
-            assert self._came.wait_for(lambda: len(self.notifications) >= count, PATIENCE), (
-                f"{len(self.notifications)} of {count}"
-            )
-
-    def entries(self):
-        return [
-            (notification.status, notification.reason_text, [alert.rule for alert in notification.alerts])
-            for notification in self.notifications
-        ]
-
-    def close(self):
-        pass
-
-
-class SimulatedHost:
-    """A pipeline on a simulated host, second by second."""
-
-    def __init__(self, folder, clock):
-        self.folder, self.clock, self.kernel, self.receiver = folder, clock, FakeCollector(clock), FakeReceiver()
-        self.rules = folder / "rules.toml"
-        self.others, self.escalations, self.repeat_seconds = {}, {}, 6
-        self.pause = threading.Event()
-        self.host_name, self.labels, self.rule_labels = "web-1", (), ""
-        self.host = HostName(lambda: self.host_name)
-        self.pipeline = None
-        self.begin("storm")
-
-    def configuration(self, *rules):
-        self.rules.write_text("".join(RULE.format(id=rule) + self.rule_labels for rule in rules))
-        self.rules.chmod(0o644)
-        loaded = load_rules([self.rules], receivers=["oncall"])
-        routing = RoutingSettings(("oncall",), 0, 2 * SECOND_NS, self.repeat_seconds * SECOND_NS, 20 * SECOND_NS)
-        config = Settings(
-            BUILT_IN_SETTINGS, SamplingSettings(), routing, (), escalations=self.escalations, labels=self.labels
-        )
-        receivers = {self.receiver.name: self.receiver, **self.others}
-        return Configuration(config, SECOND_NS, receivers, loaded.rules, "here", loaded.notes)
-
-    def begin(self, *rules):
-        self.store = Store(self.folder / "state", self.clock, "this boot")
-        self.pipeline = Pipeline(self.kernel, self.store, self.configuration(*rules), self.host, self.clock)
-        self.pipeline.start()
-
-    def tick(self, connects):
-        """Let a second with `connects` connections pass; return once all due notifications are delivered."""
-        self.clock.advance(1)
-        self.kernel.connects = connects
-        now_ns = self.clock.boottime_ns()
-        self.pipeline.run_tick(ScheduledTick(now_ns, now_ns, 0.0, 0))
-        self.settle()
-
-    def settle(self):
-        """Return once all due notifications are delivered; after a failed tick, the test does this."""
-        if self.others:
-            return  # some don't answer
-        with self.store.database.transaction() as connection:
-            made = connection.execute(
-                "SELECT count(*) FROM notifications WHERE receiver = 'oncall' AND state != 'merged'"
-            ).fetchone()[0]
-        self.receiver.wait_for(made)
 
 
 @pytest.fixture
@@ -547,7 +380,7 @@ def test_stop_closes_the_collector_and_releases_the_state_folder(simulation):
 
 
 def test_a_tick_that_hangs_does_not_delay_the_stop(simulation):
-    with simulation.pipeline._between_ticks:
+    with simulation.pipeline._between_ticks.held():
         simulation.pipeline.stop()
 
     assert not simulation.kernel.closed

@@ -37,6 +37,20 @@ class MetricBounds:
     missing: Sequence[MissingSum]
 
 
+@dataclass(frozen=True, slots=True)
+class MetricReading:
+    """One metric in one group, as it enters the rule's value.
+
+    `window`: its `statistic` over the rule's window. `newest`: in the newest tick alone, a counter per second; None if
+    unknown.
+    """
+
+    metric: str
+    statistic: str
+    window: float
+    newest: float | None
+
+
 class MetricAccumulator:
     """Adds one metric of a view into its windows, tick by tick."""
 
@@ -79,12 +93,14 @@ class Aggregation:
         bounds: MetricBounds,
         recent: Callable[[str, str], RecentTicks],
         time_power: int = 0,
+        statistic: str = "sum",
     ) -> None:
         """Combine metrics by `expression`.
 
-        `read` returns the stat of a metric for each slot of the view, to be divided by time^`time_power`; `bounds` its
-        bounds. `recent` returns the newest ticks of a metric's "sums" or "counts".
+        `read` returns `statistic` of a metric for each slot of the view, to be divided by time^`time_power`; `bounds`
+        its bounds. `recent` returns the newest ticks of a metric's "sums" or "counts".
         """
+        self._statistic = statistic
         self.view = view
         self.coverage = coverage
         self._expression = expression
@@ -125,6 +141,15 @@ class Aggregation:
         """Return the slots with a value that may be above (below) `threshold`."""
         low, high = self.bounds(np.arange(self.view.groups.size, dtype=np.int32), window_filled=window_filled)
         return np.flatnonzero(high > threshold if above else low < threshold).astype(np.int32)
+
+    def readings(self, slot: int, tick: Mapping[int, int]) -> list[MetricReading]:
+        """Return the parts of the value of `slot`; `tick`: as `elapsed_ns` of `history`, of the newest tick alone."""
+        readings = []
+        for metric in sorted(metrics_of(self._expression)):
+            newest = self._tick_values(metric, slot, tick)
+            window = float(self._read(metric)[slot])
+            readings.append(MetricReading(metric, self._statistic, window, float(newest[-1]) if len(newest) else None))
+        return readings
 
     def history(self, slot: int, elapsed_ns: Mapping[int, int]) -> Numbers:
         """Return the value of `slot` in each of the newest ticks alone, the oldest first; NaN for no measurement.

@@ -8,10 +8,11 @@ from typing import Final
 
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.measure.snapshot import Snapshot
-from watchdog.rules.engine import contributors
+from watchdog.rules.engine import contributors, inspection
 from watchdog.rules.engine.aggregations import Aggregation, MetricAccumulator
 from watchdog.rules.engine.contributors import Contributors
 from watchdog.rules.engine.groups import GroupSlots
+from watchdog.rules.engine.inspection import GroupInspection, RuleInspection
 from watchdog.rules.engine.judge import INPUT_INCOMPLETE, Judge, RuleTick, Verdict, least_severe_threshold
 from watchdog.rules.engine.missing import MissingAccumulator
 from watchdog.rules.engine.order_statistics import OrderStatistic, OrderStatisticWindow
@@ -43,6 +44,7 @@ class Engine:
         )  # (time, duration) of the newest ticks
         self.retention_ns = 0
         self._failures: list[Exception] = []
+        self._newest: Snapshot | None = None  # the newest tick without its rows; None while windows have another one
         self.required_columns: frozenset[str] = frozenset()
         self.unknown_rules: tuple[str, ...] = ()
         """Ids of the rules that losses or missing ticks left without a sure verdict in the newest tick."""
@@ -55,6 +57,7 @@ class Engine:
         which a name is needed after it was last seen.
         """
         rules = list(rules)
+        self._newest = None
         plan = EvaluationPlan(self._plan)
         self._judges = [
             Judge(rule, plan.evaluation(rule), plan.only_if_aggregation(rule), plan.missing_rows(rule))
@@ -78,12 +81,14 @@ class Engine:
         tick.
         """
         self.unknown_rules = ()
+        self._newest = None
         unknown: set[str] = set()
         active: dict[str, list[Labels]] = {}
         for rule_id, labels in active_keys:
             active.setdefault(rule_id, []).append(labels)
         self._choose_noting_views(active)
         self._add_tick(snapshot)
+        self._newest = snapshot.without_rows()
         verdicts: dict[str, list[Verdict]] = {}
         for evaluation, judges in self._judges_in_time(unknown):
             for judge in judges:
@@ -133,6 +138,39 @@ class Engine:
             sum(shown_ns) / SECOND_NS,
         )
 
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """Return the rules in force, in their order."""
+        return tuple(judge.rule for judge in self._judges)
+
+    def find_rule(self, rule_id: str) -> Rule | None:
+        """Return the rule with this id, None if there is none."""
+        return next((judge.rule for judge in self._judges if judge.rule.id == rule_id), None)
+
+    def inspect_rule(self, rule_id: str) -> RuleInspection | None:
+        """Return the state of a rule in the newest tick; None where windows wait for their first tick.
+
+        To be called between two ticks, like `inspect_group`.
+        """
+        judge = self._judge(rule_id)
+        return None if self._newest is None else inspection.inspect_rule(judge, *self._newest_tick(judge, self._newest))
+
+    def inspect_group(
+        self, rule_id: str, labels: Labels, active_keys: Collection[tuple[str, Labels]]
+    ) -> GroupInspection | None:
+        """Return the state of one group of a rule in the newest tick; None as `inspect_rule`.
+
+        `labels`: of the group, or some of them: then the worst of the groups that have them. `active_keys`: as in
+        `evaluate`, after the tick.
+        """
+        judge = self._judge(rule_id)
+        if self._newest is None:
+            return None
+        tick, filled_ns = self._newest_tick(judge, self._newest)
+        slot, labels = inspection.find_group(judge, tick, labels)
+        is_active = any(key[0] == rule_id and dict(key[1]) == dict(labels) for key in active_keys)
+        return inspection.inspect_group(judge, tick, slot, labels, filled_ns, is_active=is_active)
+
     def take_failures(self) -> list[Exception]:
         """Return the errors of rules that could not be judged since the last call."""
         failures, self._failures = self._failures, []
@@ -174,12 +212,20 @@ class Engine:
         self._selection.release()
 
     def _tick(self, judge: Judge, snapshot: Snapshot) -> RuleTick:
-        rule, coverage = judge.rule, judge.evaluation.coverage
+        return self._newest_tick(judge, snapshot)[0]
+
+    def _newest_tick(self, judge: Judge, snapshot: Snapshot) -> tuple[RuleTick, int]:
+        """Return the newest tick for a rule, and for how long its window has data, in ns."""
+        rule, window_ns = judge.rule, judge.evaluation.coverage.window_ns
         since_ns = self._since_ns[rule.evaluation_key]
-        filled = since_ns is not None and since_ns <= snapshot.at_ns - coverage.window_ns
+        filled_ns = 0 if since_ns is None else min(window_ns, snapshot.at_ns - since_ns)
         # `last` reads the newest tick alone.
         is_sparse = rule.window_ns < 2 * snapshot.elapsed_ns and rule.stat.kind is not StatKind.LAST
-        return RuleTick(snapshot, filled, is_sparse=is_sparse and snapshot.quality.missed_ticks > 0)
+        is_sparse = is_sparse and snapshot.quality.missed_ticks > 0
+        return RuleTick(snapshot, since_ns is not None and filled_ns >= window_ns, is_sparse=is_sparse), filled_ns
+
+    def _judge(self, rule_id: str) -> Judge:
+        return next(judge for judge in self._judges if judge.rule.id == rule_id)
 
     def _judges_in_time(self, unknown: set[str]) -> Iterator[tuple[Aggregation | OrderStatistic, list[Judge]]]:
         """Yield the rules by evaluation until the time for judging is over; add the ids of the others to `unknown`."""

@@ -102,6 +102,16 @@ class GroupSlots:
             self._bind(found, own)
         return self._bound[own]
 
+    def find_slots(self, labels: Labels, snapshot: Snapshot) -> Slots:
+        """Return the slots of all groups with `labels`, some of their labels; those of groups without rows included."""
+        slots = np.arange(UNGROUPED_SLOT + 1 if self.by else HOST_SLOT, self.size if self.by else HOST_SLOT + 1)
+        for name, text in labels:
+            code = code_of(name, text, snapshot)
+            if code is None or name not in self.by:
+                return np.zeros(0, dtype=np.int32)
+            slots = slots[self._table.keys[self.by.index(name)][slots] == code]
+        return slots.astype(np.int32)
+
     def seen_since(self, slots: Slots, since_ns: int) -> NDArray[np.bool_]:
         """Return a mask of the slots with a row after `since_ns`."""
         return self._table.seen_ns[slots] > max(since_ns, self._idle_since_ns)

@@ -27,7 +27,7 @@ from watchdog.rules.engine.missing import MissingSum
 from watchdog.rules.engine.order_statistics import OrderStatistic
 from watchdog.rules.engine.presence import SELECTED, GroupPresence, PresenceTracker
 from watchdog.rules.engine.selection import Mask
-from watchdog.rules.language.expression import COMPARE
+from watchdog.rules.language.expression import COMPARE, value_without_rows
 from watchdog.rules.language.rule import GONE, OVERFLOW_LABELS, Labels, Rule, Severity, Thresholds
 
 MAX_INSTANCES: Final = 20  # of one rule: the worst of the firing ones; the others are one number
@@ -135,6 +135,60 @@ class Judge:
         if len(hidden) or OVERFLOW_LABELS in active_labels:
             verdicts.append(self._overflow(tick, hidden))
         return verdicts
+
+    def verdict_on(self, slot: int, labels: Labels, tick: RuleTick, *, is_active: bool) -> tuple[Verdict, Measured]:
+        """Return the verdict on the group of `slot` in the newest tick, as `verdicts` has it, and the measured value.
+
+        `is_active`: it has a pending or firing instance. Without one, a group that does not exist for the rule any more
+        breaches nothing.
+        """
+        slots, at_ns = np.array([slot], dtype=np.int32), tick.snapshot.at_ns
+        [measured], [reason], [group] = (
+            self._measure(slots, tick),
+            self._reasons(slots, tick),
+            self.presence.of(slots, at_ns),
+        )
+        verdict = self._verdict(tick, labels, measured, reason, group)
+        if is_active:
+            return verdict, measured
+        if slot in self._vanished(tick):
+            return replace(verdict, breached=verdict.breached or min(self.rule.thresholds.fire)), measured
+        if not len(self.presence.existing(slots, at_ns)):
+            verdict = replace(verdict, breached=None, not_cleared=None, reason=GONE)
+        return verdict, measured
+
+    def groups_of(self, slots: Slots, tick: RuleTick) -> Slots:
+        """Return those of `slots` that count as groups of the rule.
+
+        They have rows that meet `where` in the newest tick, or a value in the window.
+        """
+        slots = slots[self.presence.seen(slots, tick.snapshot.at_ns)]
+        is_selected = np.zeros(self.evaluation.view.groups.capacity, dtype=np.bool_)
+        is_selected[self.evaluation.view.selected_slots()] = True
+        selected: Mask = is_selected[slots]
+        if isinstance(self.evaluation, OrderStatistic):
+            return slots[selected]
+        values = self._values(slots, tick)
+        selected |= (values != value_without_rows(self.rule.metric)) & ~np.isnan(values)
+        return slots[selected]
+
+    def worst_of(self, slots: Slots, tick: RuleTick) -> int | None:
+        """Return the slot with the worst value among `slots`, those first for which `only_if` can hold."""
+        possible = slots[self._only_if_bounds(slots)[1]]
+        slots = possible if len(possible) else slots
+        if isinstance(self.evaluation, OrderStatistic):
+            slots = self.evaluation.narrow(slots, self._least_severe_threshold, above=self.rule.thresholds.above)
+        values = self._values(slots, tick)
+        slots, values = slots[~np.isnan(values)], values[~np.isnan(values)]
+        if not len(slots):
+            return None
+        return int(slots[int(values.argmax() if self.rule.thresholds.above else values.argmin())])
+
+    def only_if_value(self, slot: int) -> float | None:
+        """Return the left side of `only_if` for the group of `slot`, None for a rule without it."""
+        if self.only_if_aggregation is None:
+            return None
+        return float(self.only_if_aggregation.values(np.array([slot], dtype=np.int32), window_filled=True)[0])
 
     def may_fire_unseen(self, tick: RuleTick) -> bool:
         """Return whether a group that does not fire could fire, if it had the missing part."""

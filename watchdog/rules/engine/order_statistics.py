@@ -13,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers
+from watchdog.rules.engine.aggregations import MetricReading
 from watchdog.rules.engine.arithmetic import Bounds, evaluate_expression, never_overestimates
 from watchdog.rules.engine.missing import MissingSum
 from watchdog.rules.engine.view import View
@@ -27,9 +29,17 @@ from watchdog.rules.engine.window import (
     WindowSum,
     pack_tick_values,
 )
-from watchdog.rules.language.expression import Expression, MetricReference, never_negative, value_without_rows
+from watchdog.rules.language.expression import (
+    Expression,
+    MetricReference,
+    metrics_of,
+    never_negative,
+    value_without_rows,
+)
 from watchdog.rules.language.rule import Stat, StatKind
 
+_MAX_SORTED_VALUES = 50_000  # to find the worst group exactly: some ms, which no tick waits for longer
+_MAX_CANDIDATES = 256
 _WITHOUT_BOUND = 2.0**40  # more values than a window can have
 _ROUNDING = 1e-9  # of n * p / 100, which may exceed its whole number a little
 
@@ -44,6 +54,7 @@ class OrderStatisticWindow:
 
         `missing`: the number of values that are lost, or of ticks with a value that can be too low.
         """
+        self.metrics = tuple(sorted(metrics_of(expression)))
         self.missing = missing
         self.least_value = 0.0 if never_negative(expression) else -np.inf
         self.never_overestimates = counts is None and never_overestimates(expression)
@@ -105,6 +116,13 @@ def _runs(slots: Slots) -> tuple[Slots, Numbers]:
     """Return the distinct `slots`, which are in rising order, and the number of each."""
     firsts = np.flatnonzero(np.diff(slots, prepend=-1))
     return slots[firsts], np.diff(firsts, append=len(slots)).astype(np.float64)
+
+
+def _greatest(values: Numbers) -> NDArray[np.intp]:
+    """Return the indices of the greatest of `values`, in any order."""
+    if len(values) <= _MAX_CANDIDATES:
+        return np.arange(len(values))
+    return np.argpartition(-values, _MAX_CANDIDATES)[:_MAX_CANDIDATES]
 
 
 class OrderStatistic:
@@ -214,6 +232,37 @@ class OrderStatistic:
         least, greatest = self._lost_ranks(n, lost)
         beyond = (hits > n - greatest) | (greatest > n) if above else (hits >= least)
         return np.flatnonzero(beyond & ((n > 0) | (lost > 0))).astype(np.int32)
+
+    def readings(self, slot: int, tick: Mapping[int, int]) -> list[MetricReading]:
+        """Return the number of values of `slot` in the window, as `Aggregation.readings`."""
+        _, values = self.window.samples.values_of(np.array([slot], dtype=np.int32))
+        newest = self.history(slot, tick)
+        value = float(newest[-1]) if len(newest) else None
+        return [
+            MetricReading(
+                metric, "number of values", float(len(values)), value if len(self.window.metrics) == 1 else None
+            )
+            for metric in self.window.metrics
+        ]
+
+    def narrow(self, slots: Slots, threshold: float, *, above: bool) -> Slots:
+        """Return those of `slots` among which the worst is sought: a few, where the window has very many values.
+
+        They are those with the most values beyond `threshold`, one of those in `set_thresholds`, and those with the
+        worst single values of the newest ticks.
+        """
+        entries = list(self.window.samples.entries)
+        if sum(len(entry.slots) for entry in entries) <= _MAX_SORTED_VALUES:
+            return slots
+        hits = self.window.count_beyond(threshold, self.coverage.tick_count, above=above)[slots]
+        chosen = [slots[_greatest(hits)]]
+        read = 0
+        for entry in reversed(entries):
+            chosen.append(entry.slots[_greatest(entry.values if above else -entry.values)])
+            read += len(entry.slots)
+            if read > _MAX_SORTED_VALUES:
+                break
+        return np.intersect1d(slots, np.concatenate(chosen))
 
     def history(self, slot: int, elapsed_ns: Mapping[int, int]) -> Numbers:
         """Return the statistic of `slot` in each tick of the window alone, as `Aggregation.history`."""

@@ -179,6 +179,7 @@ class EvaluationPlan:
                 bounds,
                 lambda metric, part: recents[metric, part],
                 power or 0,
+                "volume" if each is None else each.value,
             )
 
         return self._get((Aggregation, view, expression, statistic, window_ns), make, lasting=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -87,6 +88,15 @@ def _lost_rows(groups: GroupSlots, snapshot: Snapshot) -> NDArray[np.intp]:
     return np.union1d(groups.lost_rows, snapshot.partial[np.all(nameless, axis=0)])
 
 
+@dataclass(frozen=True, slots=True)
+class RowCounts:
+    """Rows of the newest tick: of the host, those that meet `where`, and those of these in one group."""
+
+    host: int
+    selected: int
+    group: int
+
+
 class View:
     """The rows of the newest snapshot under one `by` and one `where`."""
 
@@ -96,6 +106,8 @@ class View:
         self.where = where
         self.grouped: GroupedSnapshot  # the newest snapshot, grouped; between `load` and `release` only
         self.notes_selected = False  # whether `load` notes the groups with a row that meets `where`
+        self.has_matched = False  # whether any row has met `where` so far
+        self._newest: tuple[Slots, Slots, Mask | None] | None = None  # present slots, group index, mask; kept
         self._mask: Mask | None = None
         self._selected_ns = np.zeros(0, np.int64)  # by slot: time of the newest row that meets `where`
         self._possible: Mask | None = None  # of the partial rows
@@ -104,6 +116,8 @@ class View:
         """Take the newest snapshot, already grouped."""
         self.grouped = current
         self._mask = selection.mask(current.snapshot, self.where) if len(current.group_index) else None
+        self._newest = current.present_slots, current.group_index, self._mask
+        self.has_matched = self.has_matched or self._has_selected_rows()
         partial = current.snapshot.partial
         if len(current.group_index) and len(partial):
             self._possible = selection.possible(current.snapshot, self.where, partial)
@@ -111,6 +125,31 @@ class View:
             self._note_selected()
         else:
             self._selected_ns = self._selected_ns[:0]
+
+    def _has_selected_rows(self) -> bool:
+        return bool(len(self.grouped.group_index)) and (self._mask is None or bool(self._mask.any()))
+
+    def count_rows(self, slot: int) -> RowCounts:
+        """Return the rows of the newest tick, and those in the group of `slot`."""
+        if self._newest is None:
+            return RowCounts(0, 0, 0)
+        present_slots, group_index, mask = self._newest
+        position = int(present_slots.searchsorted(slot))
+        in_group = group_index == (position if slot in present_slots[position : position + 1] else -1)
+        if mask is None:
+            return RowCounts(len(group_index), len(group_index), int(in_group.sum()))
+        return RowCounts(len(group_index), int(mask.sum()), int((in_group & mask).sum()))
+
+    def selected_slots(self) -> Slots:
+        """Return the slots with a row that meets `where` in the newest tick."""
+        if self._newest is None:
+            return np.zeros(0, dtype=np.int32)
+        present_slots, group_index, mask = self._newest
+        if mask is None:
+            return present_slots
+        found = np.zeros(len(present_slots), dtype=np.bool_)
+        found[group_index[mask]] = True
+        return present_slots[found]
 
     def selected_ns(self, slots: Slots) -> NDArray[np.int64]:
         """Return the time of the newest row of each slot that meets `where`, `NEVER_NS` where none is known.

@@ -1,0 +1,72 @@
+"""Tables that fit the terminal, and colours only where they are wanted."""
+
+from __future__ import annotations
+
+import os
+import pty
+
+import pytest
+
+from watchdog.cli import terminal
+from watchdog.cli.terminal import fitted_table, output_width, paint
+
+HEAD = ("FINGERPRINT", "RULE", "LABELS", "VALUE")
+ROWS = [
+    ("0123456789abcdef", "outbound-connection-storm", "process=crawler unit=crawler.service", "612/s"),
+    ("fedcba9876543210", "x" * 64, "process=\n\x1b[2J" + "y" * 200, "3"),
+]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_each_row_is_one_line_that_fits(width):
+    lines = fitted_table(HEAD, ROWS, width)
+    assert len(lines) == 3
+    assert all(len(line) <= width and line.isprintable() for line in lines)
+    assert lines[1].startswith("0123456789abcdef  outbound")
+
+
+def test_a_wide_terminal_and_a_pipe_cut_nothing():
+    lines = fitted_table(HEAD, ROWS, None)
+    assert lines == fitted_table(HEAD, ROWS, 1000)
+    assert lines[2].endswith("y" * 200 + "  3")
+    assert "…" not in "".join(lines)
+
+
+def test_a_narrow_terminal_leaves_out_the_last_columns():
+    assert [line.split() for line in fitted_table(HEAD, ROWS[:1], 30)] == [
+        ["FINGERPRINT", "RULE"],
+        ["0123456789abcdef", "outbound-co…"],
+    ]
+
+
+def test_the_widest_column_is_cut_first():
+    lines = fitted_table(("ID", "TEXT"), [("0123456789abcdef", "z" * 500)], 80)
+    assert lines[1] == "0123456789abcdef  " + "z" * 61 + "…"
+
+
+def test_a_pipe_has_no_width_and_columns_decides_if_it_is_set(monkeypatch, capsys):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert output_width() is None
+    monkeypatch.setenv("COLUMNS", "80")
+    assert output_width() == 80
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_coloured"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False), ({"NO_COLOR": ""}, True)],
+)
+def test_colours_obey_the_terminal_and_no_color(monkeypatch, environment, is_coloured):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    primary, secondary = pty.openpty()
+    with os.fdopen(secondary, "w") as screen:
+        monkeypatch.setattr(terminal.sys, "stdout", screen)
+        assert paint("critical", "31") == ("\x1b[31mcritical\x1b[0m" if is_coloured else "critical")
+        assert paint("pending", None) == "pending"
+    os.close(primary)
+
+
+def test_a_pipe_gets_no_colours(capsys):
+    assert paint("critical", "31") == "critical"

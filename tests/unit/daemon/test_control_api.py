@@ -1,0 +1,156 @@
+"""The answers of the running daemon, from a pipeline on a simulated host."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+
+import pytest
+from simulated_host import CALM, STORM, SimulatedHost
+
+from watchdog.daemon.control_api import ControlApi
+from watchdog.daemon.heartbeat import Heartbeat
+from watchdog.daemon.reload_alert import Refusal
+from watchdog.daemon.status_report import DaemonFacts
+from watchdog.errors import DeliveryError, DeliveryErrorReason, UsageError, WatchdogError
+from watchdog.scheduling.scheduler import Scheduler
+from watchdog.scheduling.tick_loop import TickLoop
+from watchdog.systemd import Systemd
+
+
+class Console:
+    """The commands of one simulated daemon; `ask` returns an answer as it comes out of the socket."""
+
+    def __init__(self, simulation):
+        self.simulation = simulation
+        log = logging.getLogger("watchdog")
+        loop = TickLoop(Scheduler(simulation.clock, log), Systemd({}), simulation.clock, log)
+        self.heartbeat = Heartbeat(simulation.host, list, simulation.clock, log)
+        facts = DaemonFacts(loop, self.heartbeat, simulation.host, simulation.clock)
+        simulation.receiver.destination = lambda: "webhook example.net"
+        self.api = ControlApi(
+            simulation.pipeline, simulation.store, facts, simulation.configuration("storm"), simulation.clock
+        )
+
+    def ask(self, request, **arguments):
+        handler = self.api.handlers()[request]
+        answer = getattr(handler, "handle", handler)(arguments)
+        return json.loads(json.dumps(answer, allow_nan=False))
+
+    def alert(self):
+        [alert] = self.ask("alerts list")
+        return alert
+
+
+@pytest.fixture
+def simulation(tmp_path, clock):
+    simulation = SimulatedHost(tmp_path, clock)
+    yield simulation
+    simulation.receiver.answering.set()
+    simulation.pipeline.stop()
+
+
+@pytest.fixture
+def console(simulation):
+    return Console(simulation)
+
+
+def run(simulation, *connects):
+    for count in connects:
+        simulation.tick(count)
+
+
+# -------------------------------------------------------------------------------------------------------------- alerts
+
+
+def test_an_alert_is_shown_from_pending_over_firing_and_clearing_to_its_end(simulation, console):
+    assert console.ask("alerts list") == []
+    run(simulation, CALM, STORM, STORM)
+    pending = console.alert()
+    assert (pending["state"], pending["severity"], pending["labels"]) == ("pending", "warning", {"process": "culprit"})
+    assert (pending["value"], pending["limit"], pending["share"]) == (10, 5, 2)
+    assert pending["timers"] == [
+        {"severity": "warning", "state": "pending", "elapsed_seconds": 0, "duration_seconds": 3}
+    ]
+    assert (pending["receivers"], pending["fired"]) == ([], None)
+    run(simulation, *[STORM] * 3)
+    firing = console.alert()
+    assert firing["fingerprint"] == pending["fingerprint"]
+    assert (firing["state"], firing["value_text"], firing["limit_text"]) == ("firing", "10/s", "5/s")
+    assert firing["receivers"] == [{"receiver": "oncall", "notified": "warning"}]
+    assert firing["fired"] - firing["since"] == pytest.approx(3)
+    assert firing["reason"] == "value above 5/s for 3s"
+    run(simulation, CALM, CALM, CALM)
+    clearing = console.alert()
+    [timer] = clearing["timers"]
+    assert (clearing["state"], timer["state"], timer["duration_seconds"]) == ("firing", "clearing", 3)
+    run(simulation, *[CALM] * 4)
+    assert console.ask("alerts list") == []
+
+
+def test_critical_alerts_come_first_and_pending_ones_last(simulation, console):
+    run(simulation, STORM, STORM, STORM)
+    simulation.pipeline.report_refused_reload(Refusal("rules.toml:1: rule.id: missing"))
+    simulation.tick(STORM)
+    states = [(alert["rule"], alert["severity"], alert["state"]) for alert in console.ask("alerts list")]
+    assert states == [
+        ("watchdog-reload-refused", "critical", "firing"),
+        ("storm", "warning", "pending"),
+    ]
+
+
+def test_one_alert_is_found_by_the_first_characters_of_its_fingerprint(simulation, console):
+    run(simulation, *[STORM] * 6)
+    fingerprint = console.alert()["fingerprint"]
+    detail = console.ask("alerts show", fingerprint=fingerprint[:6])
+    assert detail["active"]["fingerprint"] == fingerprint
+    assert (detail["alert"]["state"], detail["alert"]["identity"]["host"]) == ("firing", "web-1")
+    assert detail["evidence"]["metric"] == "connects"
+    assert (detail["rule_file"], detail["rule_line"]) == (str(simulation.rules), 1)
+    with pytest.raises(WatchdogError, match="no alert zzz is pending or firing") as caught:
+        console.ask("alerts show", fingerprint="zzz")
+    assert caught.value.exit_code == 1
+    with pytest.raises(UsageError, match="fingerprint is missing"):
+        console.ask("alerts show")
+
+
+def test_a_prefix_of_two_alerts_names_none(simulation, console):
+    from watchdog.control.alert_handlers import find_fingerprint
+
+    assert find_fingerprint("ab1", ["ab12", "ab2"]) == "ab12"
+    with pytest.raises(UsageError, match="2 alerts have a fingerprint that begins with ab: give more characters"):
+        find_fingerprint("ab", ["ab12", "ab2"])
+
+
+# -------------------------------------------------------------------------------------------------------------- status
+
+
+def test_the_status_counts_alerts_and_losses_and_has_the_answers_of_receivers(simulation, console):
+    simulation.kernel.missed_events = 3
+    run(simulation, *[STORM] * 6)
+    simulation.settle()
+    status = console.ask("status")
+    assert status["alerts"] == {"pending": 0, "critical": 0, "warning": 1}
+    assert status["quality"] == {"missed_events": 18}
+    assert (status["host"], status["rules"]["count"], status["rules"]["origin"]) == ("web-1", 1, "here")
+    assert status["reload"] == {"result": "none", "at": None, "problem": None}
+    [receiver] = status["receivers"]
+    assert (receiver["name"], receiver["state"], receiver["destination"]) == ("oncall", "ok", "webhook example.net")
+    assert (receiver["pending"], receiver["lost"]) == (0, {})
+
+
+def test_the_status_of_a_receiver_that_fails_has_its_reason_and_queue(simulation, console):
+    simulation.receiver.error = DeliveryError(DeliveryErrorReason.CONNECT, "refused", retryable=True)
+    simulation.others = {"none": simulation.receiver}  # no waiting for deliveries
+    run(simulation, *[STORM] * 6)
+
+    def oncall():
+        return next(one for one in console.ask("status")["receivers"] if one["name"] == "oncall")
+
+    for _ in range(1_000):  # the attempt is made by the receiver's thread
+        if oncall()["answer"]:
+            break
+        time.sleep(0.01)
+    assert oncall()["state"] == "failing"
+    assert (oncall()["reason"], oncall()["pending"], oncall()["answer"]) == ("connect: refused", 1, "connect: refused")

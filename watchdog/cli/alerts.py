@@ -1,0 +1,135 @@
+"""`bpf-watchdog alerts`: the pending and firing alerts of the running daemon."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from watchdog.alerts.evidence import Evidence
+from watchdog.cli.daemon_options import add_daemon_options, ask_daemon
+from watchdog.cli.terminal import SEVERITY_COLOURS, print_table
+from watchdog.receivers.render.evidence_text import duration_text, evidence_lines, utc_text
+from watchdog.sanitize import escape_unprintable
+
+_DESCRIPTION = """\
+List the pending and firing alerts, the worst first.
+
+STATE is the severity of a firing alert. RECEIVERS are those that were notified; "(waits)" follows one that was not
+notified yet. ALERT is the begin of the alert's fingerprint, which other commands take."""
+
+_SHORT_FINGERPRINT = 8  # characters that identify an alert in practice; commands take any unambiguous begin
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `alerts` and its action `show`."""
+    parser = commands.add_parser(
+        "alerts", help="list pending and firing alerts; show one with its evidence", description=_DESCRIPTION
+    )
+    add_daemon_options(parser)
+    parser.set_defaults(run=_list)
+    actions = parser.add_subparsers(metavar="ACTION")
+    listing = actions.add_parser("list", help="list pending and firing alerts (the default)", description=_DESCRIPTION)
+    add_daemon_options(listing)
+    showing = actions.add_parser(
+        "show", help="show one alert", description="Show one alert with its timers, receivers and evidence."
+    )
+    showing.add_argument("fingerprint", metavar="FINGERPRINT", help="the alert's fingerprint, or its first characters")
+    add_daemon_options(showing)
+    showing.set_defaults(run=_show)
+
+
+def _list(args: argparse.Namespace) -> int:
+    alerts = ask_daemon(args, "alerts list")
+    if args.json:
+        print(json.dumps(alerts, indent=2))
+    elif not alerts:
+        print("no alert is pending or firing", file=sys.stderr)
+    else:
+        _print_alerts(alerts)
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    detail = ask_daemon(args, "alerts show", fingerprint=args.fingerprint)
+    if args.json:
+        print(json.dumps(detail, indent=2))
+    else:
+        for line in _detail_lines(detail):
+            print(escape_unprintable(line))
+    return 0
+
+
+def _print_alerts(alerts: Sequence[Mapping[str, Any]]) -> None:
+    head = ("ALERT", "SINCE", "STATE", "RULE", "LABELS", "VALUE", "LIMIT", "RECEIVERS")
+    rows = [
+        (
+            alert["fingerprint"][:_SHORT_FINGERPRINT],
+            duration_text(time.time() - alert["since"]),
+            _state_text(alert),
+            alert["rule"],
+            labels_text(alert["labels"]),
+            alert["value_text"],
+            alert["limit_text"],
+            receivers_text(alert),
+        )
+        for alert in alerts
+    ]
+    colours = [SEVERITY_COLOURS.get(alert["severity"]) if alert["state"] == "firing" else None for alert in alerts]
+    print_table(head, rows, colours)
+
+
+def _state_text(alert: Mapping[str, Any]) -> str:
+    """Return the severity of a firing alert, with a timer that runs: "critical", "warning, clearing 3s of 10s"."""
+    if alert["state"] == "pending":
+        return next((timer_text(timer) for timer in reversed(alert["timers"])), "pending")
+    running = [timer for timer in alert["timers"] if timer["severity"] == alert["severity"]]
+    clearing = [timer_text(timer) for timer in running if timer["state"] == "clearing"]
+    return ", ".join([alert["severity"], *clearing])
+
+
+def timer_text(timer: Mapping[str, Any]) -> str:
+    """Return the state of a timer, with the part of its time that has passed."""
+    if timer["duration_seconds"] is None:
+        return str(timer["state"])
+    return f"{timer['state']} {timer['elapsed_seconds']:.0f}s of {timer['duration_seconds']:g}s"
+
+
+def labels_text(labels: Mapping[str, str]) -> str:
+    """Return the labels in one line: "process=nginx unit=nginx.service"."""
+    return " ".join(f"{name}={value or '-'}" for name, value in labels.items())
+
+
+def receivers_text(alert: Mapping[str, Any]) -> str:
+    """Return the receivers of an alert, and the cause that withholds notifications: "oncall, chat (waits)"."""
+    receivers = ", ".join(one["receiver"] + ("" if one["notified"] else " (waits)") for one in alert["receivers"])
+    return "; ".join(filter(None, (*alert["suppressed_by"], receivers)))
+
+
+def _detail_lines(detail: Mapping[str, Any]) -> Iterator[str]:
+    alert = detail["active"]
+    yield f"alert        {alert['fingerprint']}"
+    if alert["summary"]:
+        yield f"summary      {alert['summary']}"
+    file = f" ({detail['rule_file']}:{detail['rule_line']})" if detail["rule_file"] else ""
+    yield f"rule         {alert['rule']}{file}"
+    yield f"labels       {labels_text(alert['labels']) or '-'}"
+    yield f"state        {alert['state']}: {_state_text(alert)}"
+    yield f"since        {utc_text(alert['since'])}, for {duration_text(time.time() - alert['since'])}"
+    share = "" if alert["share"] is None else f", {alert['share']:.0%} of the limit of warning"
+    yield f"value        {alert['value_text']}, limit {alert['limit_text']}{share}"
+    if alert["reason"]:
+        yield f"why          {alert['reason']}"
+    for timer in alert["timers"]:
+        yield f"timer        {timer['severity']}: {timer_text(timer)}"
+    yield f"receivers    {receivers_text(alert) or '-'}"
+    if detail["runbook"]:
+        yield f"runbook      {detail['runbook']}"
+    evidence = Evidence.from_json(detail["evidence"])
+    if evidence is not None:
+        yield ""
+        yield f"evidence of {utc_text(evidence.taken)}:"
+        yield from (f"  {line}" for line in evidence_lines(evidence, tuple(alert["labels"].items())))

@@ -1,0 +1,76 @@
+"""The terminal that output goes to: its width, whether it takes colours, and tables that fit it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+
+from watchdog.cli.table import format_cell, format_line
+
+SEVERITY_COLOURS: Mapping[str, str] = {"critical": "31", "warning": "33"}
+"""Colour codes of ECMA-48 SGR by severity: red and yellow."""
+
+_MIN_CELL = 8  # characters to which a column of texts is cut at most
+_SEPARATOR = 2  # characters between two columns
+
+
+def output_width() -> int | None:
+    """Return the columns of the terminal, or of COLUMNS if that is set; None for a pipe or file: nothing is cut."""
+    if os.environ.get("COLUMNS", "").isdecimal() or sys.stdout.isatty():
+        return shutil.get_terminal_size().columns
+    return None
+
+
+def paint(text: str, colour: str | None) -> str:
+    """Return `text` in a colour, on a terminal that takes colours; NO_COLOR (no-color.org) switches them off."""
+    if not colour or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty():
+        return text
+    return f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def print_table(
+    head: Sequence[str], rows: Sequence[Sequence[object]], colours: Sequence[str | None] | None = None
+) -> None:
+    """Print a table that fits `output_width`; `colours`: of each row."""
+    lines = fitted_table(head, rows, output_width())
+    for number, line in enumerate(lines):
+        print(paint(line, colours[number - 1] if number and colours is not None else None))
+
+
+def fitted_table(head: Sequence[str], rows: Sequence[Sequence[object]], width: int | None) -> list[str]:
+    """Return the lines of a table, one per row, of at most `width` characters; None: as wide as it is.
+
+    Cells of the widest columns are cut, never of the first one; where that is not enough, the last columns are left
+    out.
+    """
+    cells = [[format_cell(cell) for cell in row] for row in rows]
+    columns = range(len(head))
+    right = [all(row[column] is None or isinstance(row[column], int | float) for row in rows) for column in columns]
+    widths = [max([len(head[column]), *(len(row[column]) for row in cells)]) for column in columns]
+    if width is not None:
+        widths = _limits(widths, width)
+    lines = []
+    for row in [list(head), *cells]:
+        shown = [_cut(cell, limit) for cell, limit in zip(row, widths, strict=False)]
+        lines.append(format_line(shown, widths, right[: len(widths)])[:width])
+    return lines
+
+
+def _limits(widths: Sequence[int], width: int) -> list[int]:
+    """Return the widths of the columns that are shown: the widest ones cut, and the last ones left out."""
+    limits = list(widths)
+    while len(limits) > 1 and _line_width([limits[0], *(min(limit, _MIN_CELL) for limit in limits[1:])]) > width:
+        limits.pop()
+    while _line_width(limits) > width and max(limits[1:], default=0) > _MIN_CELL:
+        limits[limits.index(max(limits[1:]), 1)] -= 1
+    return limits
+
+
+def _line_width(widths: Sequence[int]) -> int:
+    return sum(widths) + _SEPARATOR * (len(widths) - 1)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"

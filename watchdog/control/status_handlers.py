@@ -1,0 +1,104 @@
+"""Control socket request `status`: one screen about the running daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from watchdog.control.arguments import RequestArguments
+from watchdog.control.server import RequestHandler
+
+
+@dataclass(frozen=True, slots=True)
+class RulesStatus:
+    """The rules in force: number, hash (as in the heartbeat), origin, ids of rules without a sure verdict."""
+
+    count: int
+    sha256: str
+    origin: str
+    unknown: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadStatus:
+    """The newest reload: `result` is "none" (since the start), "accepted" or "refused"; `at`: wall-clock seconds.
+
+    `problem`: the first problem of the refused files, with the number of further ones; None unless refused.
+    """
+
+    result: str
+    at: float | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TickStatus:
+    """Ticks: interval as configured and as used, both in seconds; duration of the newest tick, None before the first.
+
+    `age_seconds`: since the newest tick that succeeded.
+    """
+
+    configured_seconds: float
+    interval_seconds: float
+    duration_seconds: float | None
+    age_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverStatus:
+    """One receiver.
+
+    `state`: "ok", "failing" (its newest attempt failed) or "down" (for `receiver_down_after`). `since`: wall-clock
+    seconds of the start of the outage. `pending`: notifications in its queue, the oldest `oldest_seconds` old.
+    `answer`, `answered_at`: result of the newest attempt, None before the first.
+    """
+
+    name: str
+    destination: str
+    state: str
+    since: float | None
+    reason: str | None
+    pending: int
+    oldest_seconds: float
+    answer: str | None
+    answered_at: float | None
+    lost: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class AlertCounts:
+    """Alerts by state; `critical` and `warning` are firing."""
+
+    pending: int
+    critical: int
+    warning: int
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonStatus:
+    """The answer to `status`. `quality`: data lost since the start, by cause. `problems`: as in the heartbeat."""
+
+    version: str
+    host: str
+    pid: int
+    account: str
+    uptime_seconds: float
+    kernel: str
+    rules: RulesStatus
+    reload: ReloadStatus
+    ticks: TickStatus
+    quality: Mapping[str, int]
+    alerts: AlertCounts
+    receivers: tuple[ReceiverStatus, ...]
+    problems: tuple[str, ...]
+
+
+def status_handlers(read: Callable[[], DaemonStatus]) -> dict[str, RequestHandler]:
+    """Return the handler of `status`; `read` makes the answer."""
+
+    def status(given: Mapping[str, Any]) -> dict[str, Any]:
+        RequestArguments(given).reject_unknown_arguments()
+        return asdict(read())
+
+    return {"status": status}

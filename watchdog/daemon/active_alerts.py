@@ -1,0 +1,172 @@
+"""Pending and firing alerts as answers for commands, copied from the stages between two ticks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from watchdog.alerts import wording
+from watchdog.alerts.alert import Alert, AlertState
+from watchdog.alerts.instance import InstanceState
+from watchdog.alerts.severity_timer import SeverityTimer
+from watchdog.clock import SECOND_NS, Clock
+from watchdog.control.alert_handlers import ActiveAlert, AlertDetail, AlertReceiver, TimerStatus
+from watchdog.daemon.pipeline import Pipeline
+from watchdog.rules.engine.inspection import share_of_limit
+from watchdog.rules.language.formats import FORMATS, format_number
+from watchdog.rules.language.rule import OVERFLOW_LABELS, Rule, Severity
+
+_BATCH = 500  # alerts whose receivers are read while a tick waits
+
+
+class ActiveAlerts:
+    """Reads the pending and firing alerts of a pipeline."""
+
+    def __init__(self, pipeline: Pipeline, clock: Clock) -> None:
+        """Read `pipeline`; ages of timers are those at the present of `clock`."""
+        self._pipeline = pipeline
+        self._clock = clock
+
+    def list_alerts(self) -> list[ActiveAlert]:
+        """Return all alerts: critical ones first, then warnings, then pending ones, each the nearest above its limit.
+
+        Alerts of the daemon about its receivers and reloads are included.
+        """
+        with self._pipeline.view() as view:
+            instances = view.lifecycle.copy_instances()
+            own = [*view.reload_alert.firing_alerts().values(), *view.outage_handler.firing_alerts().values()]
+            rules = {rule.id: rule for rule in view.engine.rules}
+            suppressed = dict(view.suppressed)
+        receivers = self._receivers([*(one.alert for one in instances if one.alert is not None), *own])
+        now_ns = self._clock.boottime_ns()
+        alerts = [_of_instance(one, rules.get(one.rule), receivers, now_ns) for one in instances]
+        alerts += [_of_alert(alert, None, (), receivers) for alert in own]
+        alerts = [
+            replace(one, suppressed_by=tuple(cause.describe() for cause in suppressed.get(one.fingerprint, ())))
+            for one in alerts
+        ]
+        return sorted(alerts, key=_urgency)
+
+    def read_alert(self, fingerprint: str) -> AlertDetail | None:
+        """Return one alert with its evidence, None if it is not active."""
+        active = next((one for one in self.list_alerts() if one.fingerprint == fingerprint), None)
+        if active is None:
+            return None
+        with self._pipeline.view() as view:
+            copies = view.lifecycle.copy_instances()
+            own = {**view.reload_alert.firing_alerts(), **view.outage_handler.firing_alerts()}
+            rule = view.engine.find_rule(active.rule)
+            marked = view.identity.mark
+        instance = next((one for one in copies if one.fingerprint == fingerprint), None)
+        alert = own.get(fingerprint) if instance is None else instance.alert
+        evidence = instance.evidence if instance is not None else None
+        return AlertDetail(
+            active,
+            None if alert is None else marked(alert).to_json(),
+            None if evidence is None else evidence.to_json(),
+            rule.runbook if rule is not None else None,
+            rule.file if rule is not None else None,
+            rule.line if rule is not None else None,
+        )
+
+    def _receivers(self, alerts: Sequence[Alert]) -> dict[str, tuple[AlertReceiver, ...]]:
+        """Return the receivers of each alert, by its fingerprint; the targets of escalation that were notified too."""
+        found: dict[str, tuple[AlertReceiver, ...]] = {}
+        for first in range(0, len(alerts), _BATCH):
+            with self._pipeline.view() as view:
+                for alert in alerts[first : first + _BATCH]:
+                    severities = dict(view.grouping.notified_severities(alert.fingerprint))
+                    severities |= dict.fromkeys(view.outage_handler.receivers_of(alert), alert.severity)
+                    found[alert.fingerprint] = tuple(
+                        AlertReceiver(name, None if severity is None else severity.label)
+                        for name, severity in sorted(severities.items())
+                    )
+        return found
+
+
+def _urgency(alert: ActiveAlert) -> tuple[object, ...]:
+    is_pending = alert.state == AlertState.PENDING
+    share = -math.inf if alert.share is None else alert.share
+    return is_pending, alert.severity != Severity.CRITICAL.label, -share, alert.rule, alert.fingerprint
+
+
+def _of_instance(
+    instance: InstanceState, rule: Rule | None, receivers: Mapping[str, tuple[AlertReceiver, ...]], now_ns: int
+) -> ActiveAlert:
+    timers = () if rule is None else tuple(_timer(rule, *entry, now_ns) for entry in sorted(instance.timers.items()))
+    if instance.alert is not None:
+        return _of_alert(instance.alert, rule, timers, receivers)
+    severity = max(instance.timers, default=Severity.WARNING)
+    limit = rule.thresholds.fire.get(severity) if rule is not None else None
+    return ActiveAlert(
+        fingerprint=instance.fingerprint,
+        rule=instance.rule,
+        state=AlertState.PENDING.value,
+        severity=severity.label,
+        labels=dict(instance.labels),
+        since=instance.started,
+        fired=None,
+        value=_finite(instance.value),
+        limit=_finite(limit),
+        value_text=_value_text(rule, instance, limit),
+        limit_text=wording.fire_text(rule, severity) if rule is not None and limit is not None else "",
+        share=None if rule is None else share_of_limit(rule, instance.value),
+        summary="",
+        reason="",
+        timers=timers,
+        receivers=(),
+    )
+
+
+def _of_alert(
+    alert: Alert,
+    rule: Rule | None,
+    timers: tuple[TimerStatus, ...],
+    receivers: Mapping[str, tuple[AlertReceiver, ...]],
+) -> ActiveAlert:
+    if alert.labels == OVERFLOW_LABELS:  # the value is a number of instances
+        value_text = FORMATS["count"](alert.value)
+    else:
+        value_text = format_number(alert.format, alert.value, alert.threshold)
+    return ActiveAlert(
+        fingerprint=alert.fingerprint,
+        rule=alert.rule,
+        state=alert.state.value,
+        severity=alert.severity.label,
+        labels=dict(alert.labels),
+        since=alert.started,
+        fired=alert.fired,
+        value=_finite(alert.value),
+        limit=_finite(alert.threshold),
+        value_text=value_text,
+        limit_text=alert.limit.text,
+        share=share_of_limit(rule, alert.value) if rule is not None and alert.labels != OVERFLOW_LABELS else None,
+        summary=alert.summary,
+        reason=alert.reason,
+        timers=timers,
+        receivers=receivers.get(alert.fingerprint, ()),
+    )
+
+
+def _timer(rule: Rule, severity: Severity, timer: SeverityTimer, now_ns: int) -> TimerStatus:
+    if not timer.is_active:
+        return _running(severity, "pending", now_ns - timer.breached_since_ns, rule.for_ns)
+    if timer.cleared_ns is not None:
+        return _running(severity, "clearing", now_ns - timer.cleared_ns, rule.keep_firing_for_ns)
+    return TimerStatus(severity.label, AlertState.FIRING.value, None, None)
+
+
+def _running(severity: Severity, state: str, elapsed_ns: int, duration_ns: int) -> TimerStatus:
+    elapsed_ns = max(0, min(elapsed_ns, duration_ns))
+    return TimerStatus(severity.label, state, elapsed_ns / SECOND_NS, duration_ns / SECOND_NS)
+
+
+def _value_text(rule: Rule | None, instance: InstanceState, limit: float | None) -> str:
+    if rule is None or limit is None:
+        return ""
+    return format_number(wording.value_format(rule), instance.value, limit)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

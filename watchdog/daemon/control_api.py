@@ -1,0 +1,46 @@
+"""The requests that the running daemon answers on its control socket: one group of handlers per subject."""
+
+from __future__ import annotations
+
+from watchdog.clock import Clock
+from watchdog.control.alert_handlers import alert_handlers
+from watchdog.control.notification_handlers import notification_handlers
+from watchdog.control.server import Handler, RequestHandler
+from watchdog.control.silence_handlers import SilencedAlerts, silence_handlers
+from watchdog.control.status_handlers import status_handlers
+from watchdog.daemon.active_alerts import ActiveAlerts
+from watchdog.daemon.configuration import Configuration
+from watchdog.daemon.pipeline import Pipeline
+from watchdog.daemon.status_report import DaemonFacts, StatusReport
+from watchdog.state.store import Store
+from watchdog.storage.reader import StateReader
+
+
+class ControlApi:
+    """Makes the answers; its methods run in the thread of the control socket."""
+
+    def __init__(
+        self, pipeline: Pipeline, store: Store, facts: DaemonFacts, configuration: Configuration, clock: Clock
+    ) -> None:
+        """Answer about `pipeline`; `facts`: about the process around it."""
+        self._store = store
+        self._silenced = SilencedAlerts(lambda: pipeline.firing, lambda: pipeline.matcher_dimensions)
+        self._clock = clock
+        self._configuration = configuration
+        self._alerts = ActiveAlerts(pipeline, clock)
+        reader = StateReader(store.database.path)
+        self.status = StatusReport(pipeline, facts, configuration, reader, self._alerts.list_alerts)
+
+    def take_configuration(self, configuration: Configuration) -> None:
+        """Take the configuration of an accepted reload."""
+        self._configuration = configuration
+        self.status.take_configuration(configuration)
+
+    def handlers(self) -> dict[str, RequestHandler | Handler]:
+        """Return the handler of each request, by its name."""
+        return {
+            **notification_handlers(self._store.database, self._clock, lambda: tuple(self._configuration.receivers)),
+            **silence_handlers(self._store.silences, self._silenced, self._clock),
+            **status_handlers(self.status.read),
+            **alert_handlers(self._alerts.list_alerts, self._alerts.read_alert),
+        }

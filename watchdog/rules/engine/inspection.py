@@ -1,0 +1,119 @@
+"""Inspection of rules between two ticks: the numbers by which the engine judged, for `rules` and `explain`.
+
+All values are read from the windows of the newest tick, by the functions that made its verdicts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from watchdog.rules.engine.aggregations import Aggregation, MetricReading
+from watchdog.rules.engine.groups import NO_GROUP_SLOT
+from watchdog.rules.engine.judge import Judge, RuleTick, Verdict, least_severe_threshold
+from watchdog.rules.engine.view import RowCounts
+from watchdog.rules.language.rule import Labels, Rule
+
+
+@dataclass(frozen=True, slots=True)
+class GroupInspection:
+    """One group under one rule in the newest tick.
+
+    `low`, `high`: bounds of the value, apart where something is missing. `only_if`: whether it holds, None if losses
+    decide that; `only_if_value`: its left side, None without it. `filled_ns`: time for which the window has data, at
+    most its length. `at_ns`: CLOCK_BOOTTIME of the tick.
+    """
+
+    verdict: Verdict
+    low: float
+    high: float
+    only_if: bool | None
+    only_if_value: float | None
+    metrics: tuple[MetricReading, ...]
+    rows: RowCounts
+    filled_ns: int
+    at_ns: int
+    has_group: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RuleInspection:
+    """One rule in the newest tick.
+
+    `groups`: number of its groups. `worst`: labels and value of the worst one, None without a value; `share`: of its
+    limit, above 1 if it is breached. `has_matched`: whether any row has met `where` since the start.
+    """
+
+    rule: Rule
+    groups: int
+    worst: tuple[Labels, float] | None
+    share: float | None
+    filled_ns: int
+    has_matched: bool
+
+
+def inspect_rule(judge: Judge, tick: RuleTick, filled_ns: int) -> RuleInspection:
+    """Return the state of the rule of `judge` in `tick`, the newest one."""
+    groups = judge.evaluation.view.groups
+    try:
+        slots = judge.groups_of(groups.find_slots((), tick.snapshot), tick)
+        worst = judge.worst_of(slots, tick)
+        if worst is None:
+            return RuleInspection(judge.rule, len(slots), None, None, filled_ns, judge.evaluation.view.has_matched)
+        labels = groups.labels(worst, tick.snapshot)
+        verdict, _ = judge.verdict_on(worst, labels, tick, is_active=True)
+    finally:
+        _release(judge)
+    share = share_of_limit(judge.rule, verdict.value)
+    matched = judge.evaluation.view.has_matched
+    return RuleInspection(judge.rule, len(slots), (labels, verdict.value), share, filled_ns, matched)
+
+
+def inspect_group(
+    judge: Judge, tick: RuleTick, slot: int, labels: Labels, filled_ns: int, *, is_active: bool
+) -> GroupInspection:
+    """Return the state of the group of `slot` under the rule of `judge` in `tick`, the newest one."""
+    newest = {tick.snapshot.at_ns: tick.snapshot.elapsed_ns} if tick.snapshot.elapsed_ns else {}
+    try:
+        verdict, measured = judge.verdict_on(slot, labels, tick, is_active=is_active)
+        return GroupInspection(
+            verdict,
+            measured.low,
+            measured.high,
+            measured.only_if,
+            judge.only_if_value(slot),
+            tuple(judge.evaluation.readings(slot, newest)),
+            judge.evaluation.view.count_rows(slot),
+            filled_ns,
+            tick.snapshot.at_ns,
+            has_group=slot != NO_GROUP_SLOT,
+        )
+    finally:
+        _release(judge)
+
+
+def find_group(judge: Judge, tick: RuleTick, labels: Labels) -> tuple[int, Labels]:
+    """Return slot and labels of the group with `labels`; of the worst one, if these are some of its labels only.
+
+    `NO_GROUP_SLOT` and the given labels where there is no such group.
+    """
+    groups, snapshot = judge.evaluation.view.groups, tick.snapshot
+    if dict(labels).keys() == set(groups.by):
+        return groups.slot(labels, snapshot), labels
+    try:
+        worst = judge.worst_of(judge.groups_of(groups.find_slots(labels, snapshot), tick), tick)
+    finally:
+        _release(judge)
+    return (NO_GROUP_SLOT, labels) if worst is None else (worst, groups.labels(worst, snapshot))
+
+
+def share_of_limit(rule: Rule, value: float) -> float | None:
+    """Return the share of the least severe limit that `value` has reached: above 1 if it is breached."""
+    limit = least_severe_threshold(rule.thresholds)
+    dividend, divisor = (value, limit) if rule.thresholds.above else (limit, value)
+    return None if not divisor else dividend / divisor
+
+
+def _release(judge: Judge) -> None:
+    for evaluation in (judge.evaluation, judge.only_if_aggregation):
+        if isinstance(evaluation, Aggregation):
+            evaluation.release()
