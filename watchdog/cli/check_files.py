@@ -29,6 +29,7 @@ from watchdog.kernel import privileges
 from watchdog.resources import shipped_rules_folder
 from watchdog.routing.route_checks import check_routes
 from watchdog.routing.routes import read_routes
+from watchdog.routing.suppression_rules import read_suppression_rules
 from watchdog.rules.language.load import notes_on_skipped_files, read_rules, toml_files, with_shipped_rules
 from watchdog.rules.language.parse_rule import RuleEnvironment
 from watchdog.rules.language.rule import Rule
@@ -222,6 +223,8 @@ class _Check:
         rules_of = {id(one): read_rules(one, environment) for one in documents if _contains_rules(one)}
         all_rules = tuple(rule for rules in rules_of.values() for rule in rules)
         routes = [(read_routes(one, all_rules or None), one.values.labels) for one in parsed]
+        for one in parsed:
+            read_suppression_rules(one, all_rules or None)
         for document in documents:
             if _contains_rules(document):
                 rules = rules_of[id(document)]

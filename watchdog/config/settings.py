@@ -29,6 +29,7 @@ SETTINGS_TABLES: Final = (
     "heartbeat",
     "host",
     "labels",
+    "mute",
     "receiver",
     "route",
     "routing",
@@ -133,7 +134,8 @@ class SettingsDocument:
     """watchdog.toml while it is loaded: its values, and the tables that other packages read.
 
     `receivers`: (name, type, table) in the file's order, read by `receivers/registry.py`. `heartbeat`: read by
-    `daemon/heartbeat_url.py`. `routes`: in the file's order, read by `routing/routes.py`.
+    `daemon/heartbeat_url.py`. `routes`: in the file's order, read by `routing/routes.py`. `mutes`: read by
+    `routing/mute_times.py`.
     """
 
     document: Document
@@ -141,6 +143,7 @@ class SettingsDocument:
     receivers: tuple[tuple[str, str, Table], ...]
     heartbeat: Table | None
     routes: tuple[Table, ...]
+    mutes: tuple[Table, ...] = ()
 
 
 def open_document(
@@ -257,7 +260,7 @@ def read_settings(document: Document) -> SettingsDocument:
     # Jitter protects receivers that many hosts share; the console is not shared.
     jitter = DEFAULT_JITTER if "receiver" in root else "0s"
     routing = _read_routing(root.table("routing"), names, jitter)
-    routes = root.tables("route")
+    routes, mutes = root.tables("route"), root.tables("mute")
     heartbeat = root.table("heartbeat")  # read in any case, so that a misspelled key is compared with it
     evidence = _read_evidence(root.table("evidence"))
     host, labels = read_host(root), read_labels(root.table("labels"))
@@ -278,7 +281,7 @@ def read_settings(document: Document) -> SettingsDocument:
         host=host,
         labels=labels,
     )
-    return SettingsDocument(document, values, receivers, heartbeat if "heartbeat" in root else None, routes)
+    return SettingsDocument(document, values, receivers, heartbeat if "heartbeat" in root else None, routes, mutes)
 
 
 def _read_evidence(table: Table) -> EvidenceSettings:

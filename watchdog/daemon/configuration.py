@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from watchdog.config.document import Table
@@ -28,6 +28,7 @@ from watchdog.receivers.registry import build_receivers
 from watchdog.resources import shipped_rules_folder
 from watchdog.routing.route_checks import check_routes
 from watchdog.routing.routes import Route, read_routes
+from watchdog.routing.suppression_rules import SuppressionRules, read_suppression_rules
 from watchdog.rules.language.load import load_layered_rules, load_rules, toml_files
 from watchdog.rules.language.rule import Rule
 
@@ -53,6 +54,7 @@ class Configuration:
     notes: tuple[Problem, ...]
     heartbeat: HeartbeatTarget | None = None
     routes: tuple[Route, ...] = ()
+    suppression: SuppressionRules = field(default_factory=SuppressionRules)
 
 
 def read_configuration(
@@ -89,13 +91,15 @@ def read_configuration(
         if not loaded.rules:
             problems.append(Problem(str(folder), 1, "rule", "no rules found: no alert could ever fire"))
     routes: tuple[Route, ...] = ()
+    suppression = SuppressionRules()
     if document is not None:
         routes = read_routes(document, None if loaded is None else loaded.rules)
+        suppression = read_suppression_rules(document, None if loaded is None else loaded.rules)
         problems += set(document.document.problems)
     if problems or settings is None or loaded is None or document is None:
         raise ConfigError(sorted(map(_add_remedy, problems)))
     notes = (*document.document.notes, *check_routes(routes, loaded.rules, settings.labels), *loaded.notes)
-    return Configuration(settings, interval_ns, receivers, loaded.rules, origin, notes, heartbeat, routes)
+    return Configuration(settings, interval_ns, receivers, loaded.rules, origin, notes, heartbeat, routes, suppression)
 
 
 def _read_settings_file(

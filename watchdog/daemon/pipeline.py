@@ -26,7 +26,7 @@ from watchdog.delivery.outage_handler import OutageHandler
 from watchdog.delivery.reconciliation import Reconciliation
 from watchdog.errors import StoreError
 from watchdog.kernel.collector import Collector
-from watchdog.measure.catalogue import ON_DEMAND_METRICS, Dimension
+from watchdog.measure.catalogue import ON_DEMAND_METRICS
 from watchdog.measure.lost_samples import LostSamples
 from watchdog.measure.meter import Meter, TickCounts
 from watchdog.measure.process_reader import ProcessReader
@@ -106,9 +106,9 @@ class Pipeline:
         outbox = Outbox(store.database, clock)
         self._late_evidence = LateEvidence(ProcessReader(), outbox, self._wake_workers, clock, self._log)
         self._reload_alert = ReloadAlert(configuration.receivers)
-        self._suppressor = Suppressor(_unsuppressed(configuration))
-        self._suppressor.update(store.silences.current)
-        self.matcher_dimensions = _matcher_dimensions(configuration)
+        self._suppressor = Suppressor()
+        self._configure_suppression(configuration)
+        self._suppressor.update(store.silences.current, Now.read(clock))
         self.firing: Mapping[str, Alert] = {}
         self.suppressed: Mapping[str, tuple[Suppression, ...]] = {}
         self._outage_handler = OutageHandler(
@@ -303,10 +303,15 @@ class Pipeline:
             self._delivery.set_refreshed_alerts(notified, self._host.current)
         return held
 
+    def _configure_suppression(self, configuration: Configuration) -> None:
+        exempt = [name for name, receiver in configuration.receivers.items() if not receiver.suppress]
+        self._suppressor.configure(configuration.suppression.mute_times, exempt)
+        self.matcher_dimensions = readable_dimensions(dict(configuration.settings.labels), configuration.rules)
+
     def _update_suppressions(self, firing: Mapping[str, Alert], now: Now) -> None:
         for silence in self._store.silences.end_due(firing, now.boottime_ns):
             self._log.info("%s ended: withheld=%d", silence.suppression.describe(), silence.withheld)
-        self._suppressor.update(self._store.silences.current)
+        self._suppressor.update(self._store.silences.current, now)
         self.firing, self.suppressed = firing, self._suppressor.suppressed(firing)
 
     def _correct_groups(self, firing: Mapping[str, Alert], now: Now) -> None:
@@ -411,8 +416,7 @@ class Pipeline:
             self._host.configure(configuration.settings.host)
             self._take_host(self._host.current)
             self._set_identity(configuration)
-            self._suppressor.exempt_receivers = _unsuppressed(configuration)
-            self.matcher_dimensions = _matcher_dimensions(configuration)
+            self._configure_suppression(configuration)
             self._outage_handler.reload(
                 configuration.settings, configuration.receivers, self._marked(self._lifecycle.firing_alerts()), now
             )
@@ -475,11 +479,3 @@ class Pipeline:
             self._log.error("outbox unavailable, deliveries paused: error=%s", error)
         else:
             self._delivery_started = True
-
-
-def _matcher_dimensions(configuration: Configuration) -> Mapping[str, Dimension]:
-    return readable_dimensions(dict(configuration.settings.labels), configuration.rules)
-
-
-def _unsuppressed(configuration: Configuration) -> frozenset[str]:
-    return frozenset(name for name, receiver in configuration.receivers.items() if not receiver.suppress)

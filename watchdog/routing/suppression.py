@@ -9,10 +9,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from watchdog.alerts.alert import Alert
 from watchdog.errors import document_errors
+
+if TYPE_CHECKING:  # this import loads numpy, which reading settings does not need
+    from watchdog.alerts.alert import Alert
 
 
 class SuppressionKind(enum.StrEnum):
@@ -20,17 +22,18 @@ class SuppressionKind(enum.StrEnum):
 
     ACKNOWLEDGEMENT = "acknowledgement"
     SILENCE = "silence"
+    MUTE = "mute time"
 
 
 @dataclass(frozen=True, slots=True)
 class Suppression:
-    """One cause. `name`: the id of the silence or acknowledgement."""
+    """One cause. `name`: id of the silence or acknowledgement, name of the mute time."""
 
     kind: SuppressionKind
     name: str
 
     def describe(self) -> str:
-        """Return the cause in words: "silence 1f0a3c5e"."""
+        """Return the cause in words: "silence 1f0a3c5e", "mute time night"."""
         return f"{self.kind} {self.name}"
 
     def to_json(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""The suppressions in force in one tick: which alerts are silenced or acknowledged, and the notifications withheld."""
+"""The suppressions in force in one tick, by silences and mute times, and the number of notifications withheld."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from watchdog.alerts.alert import Alert
+from watchdog.clock import Now
+from watchdog.routing.mute_times import MuteTime
 from watchdog.routing.silencing import Silence
 from watchdog.routing.suppression import Suppression
 
@@ -13,31 +15,44 @@ from watchdog.routing.suppression import Suppression
 class Suppressor:
     """Answers for one tick at a time; `update` begins the next one."""
 
-    def __init__(self, exempt_receivers: Collection[str] = ()) -> None:
-        """Suppress nothing at `exempt_receivers`, and nothing at all before `update`."""
-        self.exempt_receivers = frozenset(exempt_receivers)
+    def __init__(self) -> None:
+        """Suppress nothing before `update`."""
         self._silences: Sequence[Silence] = ()
+        self._mute_times: Sequence[MuteTime] = ()
+        self._muting: Sequence[MuteTime] = ()
+        self._exempt_receivers: frozenset[str] = frozenset()
         self._found: dict[tuple[str, int], tuple[Suppression, ...]] = {}
         self._withheld: Counter[Suppression] = Counter()
+
+    def configure(self, mute_times: Sequence[MuteTime], exempt_receivers: Collection[str]) -> None:
+        """Take a configuration; nothing is suppressed at `exempt_receivers`."""
+        self._mute_times = mute_times
+        self._exempt_receivers = frozenset(exempt_receivers)
 
     @property
     def is_active(self) -> bool:
         """Return whether any alert can be suppressed now."""
-        return bool(self._silences)
+        return bool(self._silences or self._muting)
 
-    def update(self, silences: Sequence[Silence]) -> None:
-        """Take the silences of this tick, acknowledgements included."""
+    @property
+    def muting(self) -> Sequence[MuteTime]:
+        """Return the mute times that hold now."""
+        return self._muting
+
+    def update(self, silences: Sequence[Silence], now: Now) -> None:
+        """Take the silences of this tick, acknowledgements included, and the mute times that hold at `now`."""
+        self._muting = [mute_time for mute_time in self._mute_times if mute_time.holds(now.wall)]
         self._silences = sorted(silences, key=lambda silence: silence.acknowledged is None)
         self._found = {}
 
     def find(self, receiver: str, alert: Alert) -> Suppression | None:
         """Return the first cause that withholds notifications of `alert` to `receiver`, None without one."""
-        if receiver in self.exempt_receivers:
+        if receiver in self._exempt_receivers:
             return None
         return next(iter(self.find_all(alert)), None)
 
     def find_all(self, alert: Alert) -> tuple[Suppression, ...]:
-        """Return all causes that suppress `alert` at receivers that are not exempt, acknowledgements first."""
+        """Return all causes that suppress `alert` at receivers that are not exempt: silences, then mute times."""
         key = alert.fingerprint, int(alert.severity)
         if key not in self._found:
             self._found[key] = tuple(self._causes(alert))
@@ -61,3 +76,4 @@ class Suppressor:
 
     def _causes(self, alert: Alert) -> Iterator[Suppression]:
         yield from (silence.suppression for silence in self._silences if silence.matches(alert))
+        yield from (mute_time.suppression for mute_time in self._muting if mute_time.matches(alert))

@@ -14,6 +14,7 @@ from watchdog.daemon.heartbeat_url import HeartbeatUrl
 from watchdog.receivers.base import VolatileReceiverState
 from watchdog.receivers.registry import RECEIVER_TYPES, options_from_table, receiver_class
 from watchdog.routing.routes import read_routes
+from watchdog.routing.suppression_rules import read_suppression_rules
 
 PAGE = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
 HEADER = "| key | type | default | meaning |\n"
@@ -64,6 +65,12 @@ def test_a_route_is_documented_completely():
     assert documented_keys("`[[route]]`") == accepted_keys(document)
 
 
+def test_a_mute_time_is_documented_completely():
+    document, settings = settings_of(f"[[mute]]\n{UNKNOWN} = 1\n")
+    read_suppression_rules(settings)
+    assert documented_keys("`[[mute]]`") == accepted_keys(document)
+
+
 def test_the_heartbeat_is_documented_completely():
     document, settings = settings_of(f"[heartbeat]\n{UNKNOWN} = 1\n")
     HeartbeatUrl.from_table(settings.heartbeat)
@@ -99,4 +106,5 @@ def test_the_examples_have_no_problem_but_missing_files():
         text = example + "".join(f'[[receiver]]\nname = "{name}"\ntype = "console"\n' for name in sorted(names))
         document, settings = settings_of(text)
         read_routes(settings)
+        read_suppression_rules(settings)
         assert document.problems == []

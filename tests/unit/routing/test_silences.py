@@ -29,11 +29,17 @@ def acknowledge(alert):
     return Silence("ac00ac00", (), "ada", "", 0.0, acknowledged=AcknowledgedFiring(alert.fingerprint, alert.fired))
 
 
+def make_suppressor(exempt=(), mute_times=()):
+    suppressor = Suppressor()
+    suppressor.configure(mute_times, exempt)
+    return suppressor
+
+
 class Host:
     """In place of lifecycle, clock and store: fires and resolves alerts, ticks, restarts the grouping from its JSON."""
 
     def __init__(self, exempt=()):
-        self.suppressor = Suppressor(exempt)
+        self.suppressor = make_suppressor(exempt)
         self.grouping = Grouping(ROUTING, "db1", suppression=self.suppressor)
         self.seconds = 100.0
         self.firing, self.transitions, self.silences, self.saved, self.withheld = {}, [], [], {}, 0
@@ -61,7 +67,7 @@ class Host:
     def tick(self, after=1.0):
         self.seconds += after
         self.silences = [one for one in self.silences if not one.has_ended(self.firing, self.now.boottime_ns)]
-        self.suppressor.update(self.silences)
+        self.suppressor.update(self.silences, self.now)
         transitions, self.transitions = self.transitions, []
         notifications = self.grouping.advance(transitions, self.firing, self.now)
         self.withheld += sum(self.suppressor.take_withheld().values())
@@ -115,7 +121,7 @@ def test_alert_that_outlasts_its_silence_is_notified_with_the_reason(host):
     assert host.tick() == []
     assert host.tick(98) == []
     host.seconds += 1.0
-    host.suppressor.update([])
+    host.suppressor.update([], host.now)
     (notification,) = host.grouping.advance([], host.firing, host.now)
     assert notification.reason_text == "no longer suppressed: silence 1f0a3c5e ended"
     assert notification.status == "firing"
