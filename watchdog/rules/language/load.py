@@ -6,7 +6,9 @@ import os
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from typing import Final
 
 from watchdog.clock import SECOND_NS
 from watchdog.config.document import Document
@@ -17,6 +19,11 @@ from watchdog.resources import shipped_rules_folder
 from watchdog.rules.language.overrides import OWN_PREFIX
 from watchdog.rules.language.parse_rule import RuleEnvironment, read_rule
 from watchdog.rules.language.rule import Rule
+
+# So much is read beside the ticks within a second, and judged in time in each of them, on a loaded host too.
+MAX_RULES: Final = 1_000
+MAX_FILES: Final = 1_000  # of any kind in one folder
+MAX_FOLDER_BYTES: Final = 4_000_000
 
 _MEANT_TO_BE_SKIPPED = re.compile(
     r"^\.|^README|\.(md|txt|bak|orig|rej|old|off|disabled|sample|example|sw[a-p]|dpkg-\w+|rpm\w+|ucf-\w+)$|[~#]$",
@@ -117,6 +124,8 @@ def _load(paths: Iterable[str | os.PathLike[str]], environment: RuleEnvironment)
             rules.extend(read_rules(document, environment))
             problems.extend(document.problems)
             notes.extend(document.notes)
+            if environment.rule_count > MAX_RULES:
+                raise ConfigError(sorted(problems))
     if problems:
         raise ConfigError(sorted(problems))
     return RuleSet(tuple(rules), tuple(sorted(notes)))
@@ -129,18 +138,33 @@ def toml_files(path: Path) -> list[str]:
     another suffix.
 
     Raises:
-        ConfigError: the folder cannot be read, or everyone can add files to it.
+        ConfigError: the folder cannot be read, everyone can add files to it, it has over `MAX_FILES` entries, or over
+            `MAX_FOLDER_BYTES` of rules.
     """
     if not os.path.isdir(path):  # noqa: PTH112 - Path's raises without permission; the error of opening is clearer
         return [str(path)]
     try:
-        names = [entry.name for entry in path.iterdir()]
+        names = [entry.name for entry in islice(path.iterdir(), MAX_FILES + 1)]
     except OSError as error:
         raise unreadable_file(str(path), error) from None
     if flaw := flaw_of_open_folder(str(path)):
         raise ConfigError([Problem(str(path), 1, "file", str(flaw))])
+    if len(names) > MAX_FILES:
+        raise ConfigError([Problem(str(path), 1, "file", f"holds more than {MAX_FILES:,} files: join them")])
     wanted = (name for name in names if name.endswith(".toml") and not name.endswith(".test.toml") and name[0] != ".")
-    return [str(path / name) for name in sorted(wanted, key=os.fsencode)]
+    files = [str(path / name) for name in sorted(wanted, key=os.fsencode)]
+    size = sum(map(_size, files))
+    if size > MAX_FOLDER_BYTES:
+        message = f"holds {size:,} bytes of rules: at most {MAX_FOLDER_BYTES:,} are read"
+        raise ConfigError([Problem(str(path), 1, "file", message)])
+    return files
+
+
+def _size(file: str) -> int:
+    try:
+        return Path(file).stat().st_size
+    except OSError:  # reported where it is opened
+        return 0
 
 
 def notes_on_skipped_files(folder: Path) -> list[Problem]:
@@ -149,7 +173,7 @@ def notes_on_skipped_files(folder: Path) -> list[Problem]:
     Hidden files, rule tests, texts, and leftovers of editors and package managers are left out on purpose: no note.
     """
     try:
-        names = sorted(entry.name for entry in folder.iterdir())
+        names = sorted(entry.name for entry in islice(folder.iterdir(), MAX_FILES))
     except OSError:  # a file, or reported where the folder is read
         return []
     notes = []
@@ -177,6 +201,11 @@ def read_rules(document: Document, environment: RuleEnvironment) -> tuple[Rule, 
             document.root.value(key)  # one problem is enough
     elif not (tables or overrides) and not document.problems:
         document.root.add_note("rule", "this file holds no rules")
+    count = environment.count_rules(len(tables) + len(overrides))
+    if count > MAX_RULES:
+        if count - len(tables) - len(overrides) <= MAX_RULES:  # one problem is enough
+            document.root.add_problem("rule", f"more than {MAX_RULES:,} rules in all files: join some by `by`")
+        return ()
     changed = [table for each in overrides if (table := environment.overrides.read(each)) is not None]
     rules = tuple(read_rule(table, environment) for table in (*tables, *changed))
     document.root.reject_unknown_keys()

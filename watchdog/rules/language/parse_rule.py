@@ -37,18 +37,24 @@ _ALLOWED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RuleEnvironment:
     """Facts from outside the rule that its check needs.
 
     `receivers`: the names of all receivers, None if unknown here. `rule_locations`: file:line of each rule id so far.
-    `overrides`: the overrides of shipped rules so far.
+    `overrides`: the overrides of shipped rules so far. `rule_count`: rules and overrides in the files so far.
     """
 
     receivers: Collection[str] | None
     interval_ns: int
     rule_locations: dict[str, str]
     overrides: Overrides = field(default_factory=Overrides)
+    rule_count: int = 0
+
+    def count_rules(self, count: int) -> int:
+        """Add the rules of one file; return the number of all so far."""
+        self.rule_count += count
+        return self.rule_count
 
 
 def read_rule(table: Table, environment: RuleEnvironment) -> Rule:

@@ -7,7 +7,7 @@ import pytest
 from watchdog.errors import ConfigError
 from watchdog.resources import shipped_rules_folder
 from watchdog.rules.language.expression import Comparison, MetricReference
-from watchdog.rules.language.load import load_rules, toml_files
+from watchdog.rules.language.load import MAX_FILES, MAX_RULES, load_rules, toml_files
 from watchdog.rules.language.rule import Absent, Condition, Rule, Severity, Stat, StatKind, Thresholds
 from watchdog.rules.language.template import Template, TemplateField
 
@@ -532,3 +532,49 @@ def test_a_relative_path_is_reported_as_given(write, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"^a\.toml:1: rule\.fire_above: missing"):
         load_rules([os.curdir], receivers=())
+
+
+MANY = '[[rule]]\nid = "{id}"\nsummary = "a"\nmetric = "connects"\nstat = "rate"\nwindow = "10s"\nfire_above = 9\n'
+
+
+def write_rules(folder, *counts):
+    """Write a file with so many rules for each of `counts`."""
+    folder.chmod(0o755)
+    for file, count in enumerate(counts):
+        (folder / f"{file}.toml").write_text("".join(MANY.format(id=f"r{file}-{number}") for number in range(count)))
+
+
+def refusal(folder):
+    with pytest.raises(ConfigError) as caught:
+        load_rules([folder], receivers=None)
+    return [str(problem).removeprefix(f"{folder}") for problem in caught.value.problems]
+
+
+def test_as_many_rules_as_the_limit_are_loaded(tmp_path):
+    write_rules(tmp_path, 600, MAX_RULES - 600)
+    assert len(load_rules([tmp_path], receivers=None).rules) == MAX_RULES
+
+
+def test_more_rules_than_the_limit_are_one_problem_and_later_files_are_not_read(tmp_path):
+    write_rules(tmp_path, 600, MAX_RULES - 599)
+    (tmp_path / "2.toml").write_text("no TOML")
+    assert refusal(tmp_path) == ["/1.toml:1: rule: more than 1,000 rules in all files: join some by `by`"]
+
+
+def test_overrides_count_as_rules(tmp_path):
+    write_rules(tmp_path, MAX_RULES)
+    (tmp_path / "1.toml").write_text('[[override]]\nid = "watchdog-missed-ticks"\nenabled = false\n')
+    assert refusal(tmp_path) == ["/1.toml:1: rule: more than 1,000 rules in all files: join some by `by`"]
+
+
+def test_a_folder_with_too_many_files_or_bytes_is_refused_before_they_are_read(tmp_path):
+    folder = tmp_path / "bytes"
+    folder.mkdir()
+    for number in range(5):
+        (folder / f"{number}.toml").write_text("#" * 900_000)
+    assert refusal(folder) == [":1: file: holds 4,500,000 bytes of rules: at most 4,000,000 are read"]
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for number in range(MAX_FILES + 1):
+        (folder / f"{number}.txt").touch()
+    assert refusal(folder) == [":1: file: holds more than 1,000 files: join them"]
