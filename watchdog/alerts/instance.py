@@ -155,8 +155,11 @@ class AlertInstance:
         if effect is not AbsenceEffect.HOLD and self._is_measured(verdict):
             self._value = verdict.value
 
-    def _timer_states(self) -> list[tuple[Severity, bool, bool]]:
-        return [(severity, timer.is_active, timer.cleared_ns is None) for severity, timer in self._timers.items()]
+    def _timer_states(self) -> list[tuple[Severity, bool, bool, int]]:
+        return [
+            (severity, timer.is_active, timer.cleared_ns is None, timer.recent_hits)
+            for severity, timer in self._timers.items()
+        ]
 
     def _is_measured(self, verdict: Verdict) -> bool:
         """Return whether the value of the verdict is one of the rule: known, and neither gated out nor excluded."""
@@ -192,6 +195,11 @@ class AlertInstance:
             if not is_breached:
                 return
             timer = self._timers[severity] = SeverityTimer(at_ns)
+        hits = verdict.rule.hits
+        if hits is None:
+            timer.recent_hits = 0  # of a rule that had `hits` before a reload
+        elif is_breached or verdict.complete:
+            is_breached = timer.add_tick(hits, is_hit=is_breached)
         if is_breached or (timer.is_active and is_not_cleared):
             timer.mark_breached(at_ns, verdict.rule.for_ns)
         elif not verdict.complete:

@@ -61,9 +61,10 @@ def check_summary(rule: Rule) -> None:
 
 
 def breach_reason(rule: Rule, severity: Severity) -> str:
-    """Return the reason of a firing instance: "value above 100/s for 10s"."""
+    """Return the reason of a firing instance: "value above 100/s for 10s", "value above 100/s in 3 of 5 ticks"."""
     direction = "above" if rule.thresholds.above else "below"
-    return f"value {direction} {fire_text(rule, severity)}{_for_duration(rule.for_ns)}"
+    hits = f" in {rule.hits.count} of {rule.hits.ticks} ticks" if rule.hits is not None else ""
+    return f"value {direction} {fire_text(rule, severity)}{hits}{_for_duration(rule.for_ns)}"
 
 
 def clear_reason(rule: Rule, severity: Severity, reason: str) -> str:

@@ -20,6 +20,7 @@ from watchdog.rules.language.expression import Comparison, Constant, Expression,
 from watchdog.rules.language.formats import natural_format
 from watchdog.rules.language.overrides import Overrides
 from watchdog.rules.language.possible_values import check_possible_values
+from watchdog.rules.language.read_hits import read_hits
 from watchdog.rules.language.rule import Rule, Stat, StatKind
 from watchdog.rules.language.template import Template, TemplateError
 from watchdog.rules.language.thresholds import ValueDomain, read_thresholds
@@ -64,7 +65,9 @@ def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
     by = _read_by(table)
     domain = _value_domain(metric, stat)
     window_ns, for_ns = _read_window(table, environment.interval_ns), table.duration("for", "0s", maximum="7d")
-    absent, absent_for_ns = read_absence(table, window_ns + for_ns)
+    hits = read_hits(table)
+    pending_ns = for_ns if hits is None else hits.ticks * environment.interval_ns
+    absent, absent_for_ns = read_absence(table, window_ns + pending_ns)
     rule = Rule(
         id=_read_id(table, environment.rule_locations),
         summary=_read_summary(table, by, domain),
@@ -84,10 +87,11 @@ def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
         line=table.line,
         absent=absent,
         absent_for_ns=absent_for_ns,
+        hits=hits,
     )
     _refuse_missing_dimensions(table, rule)
     check_possible_values(table, rule)
-    check_absence(table, rule)
+    check_absence(table, rule, pending_ns)
     table.reject_unknown_keys()
     return rule
 

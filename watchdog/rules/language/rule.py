@@ -13,6 +13,7 @@ from watchdog.rules.language.template import Template
 
 Labels = tuple[tuple[str, str], ...]  # (dimension, value), in the order of the rule's `by`
 OVERFLOW_LABELS: Final[Labels] = (("instances", "overflow"),)  # of the instance for the firing groups beyond the limit
+MAX_HIT_TICKS: Final = 60  # of `hits`
 GONE: Final = "gone"  # reason of the end of an alert whose group has no rows any more
 
 
@@ -87,6 +88,18 @@ class Thresholds:
 
 
 @dataclass(frozen=True, slots=True)
+class Hits:
+    """Condition to fire in place of `for`: at least `count` of the newest `ticks` ticks breach the threshold."""
+
+    count: int
+    ticks: int
+
+    def are_met(self, recent: int) -> bool:
+        """Return whether `recent`, one bit for each of the newest ticks, has enough hits."""
+        return recent.bit_count() >= self.count
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """One rule."""
 
@@ -108,6 +121,7 @@ class Rule:
     labels: Labels = ()  # of the user's own, sorted
     absent: Absent = Absent.RESOLVE
     absent_for_ns: int = 120 * SECOND_NS
+    hits: Hits | None = None  # in place of `for_ns`
 
     @property
     def evaluation_key(self) -> tuple[object, ...]:
