@@ -36,7 +36,7 @@ def check(tick):
     outbound = at_port & (codes["direction"] == DIRECTIONS.index("out")) & (snapshot.metrics["open"] > 0)
     found = {
         "open": int(snapshot.metrics["open"][at_port & (state == TCP_STATES.index("ESTABLISHED"))].sum()),
-        "listeners": int((at_port & (state == TCP_STATES.index("LISTEN"))).sum()),
+        "listeners": int(snapshot.metrics["listeners"][at_port].sum()),
         "waiting": round(float(np.nansum(snapshot.metrics["accept_queue"][at_port])) * 1001),
         "unread": int(snapshot.metrics["receive_queue"][at_port].sum()),
         "sent": int(snapshot.metrics["bytes_sent"][at_port].sum()),

@@ -27,6 +27,7 @@ class Unit(enum.StrEnum):
     DATAGRAMS = "datagrams"
     RATIO = "ratio"
     PORTS = "ports"
+    SOCKETS = "sockets"
     TICKS = "ticks"
     RELOADS = "reloads"
     STAGES = "stages"
@@ -264,6 +265,17 @@ METRICS: dict[str, Metric] = {
             Unit.CONNECTIONS,
             "inbound handshakes that wait for the peer's last ACK (NEW_SYN_RECV), by listener; none with SYN cookies",
             "inet_connection_sock.icsk_accept_queue.qlen of listeners",
+            _PASS,
+            missing_dimensions=_PEER,
+            directions=("in",),
+            states=_LISTENING,
+        ),
+        Metric(
+            "listeners",
+            MetricKind.GAUGE,
+            Unit.SOCKETS,
+            "sockets that listen for connections",
+            "skc_state",
             _PASS,
             missing_dimensions=_PEER,
             directions=("in",),

@@ -200,5 +200,6 @@ def _queues(rows: ConnectionFields, metrics: dict[str, Numbers]) -> None:
     # The kernel lets one connection more wait than the backlog (sk_acceptq_is_full), so a full queue is 100 %.
     share = rows["receive_queue"] / (rows["send_queue"].astype(np.float64) + 1)
     listening &= rows["ended_ns"] == 0
+    metrics["listeners"] = listening.astype(np.float64)
     metrics["half_open"] = np.where(listening, rows["half_open"], 0).astype(np.float64)
     metrics["accept_queue"] = np.where(listening, share, np.nan)

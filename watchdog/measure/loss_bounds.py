@@ -45,7 +45,7 @@ def missing_amount(quality: Quality, metric: str) -> float:
         return quality.datagrams_lost * each
     if metric in HOST_METRICS:
         return 0
-    if metric in ("half_open", "accept_queue", "listen_drops"):  # of listeners, which end in no record
+    if metric in ("half_open", "accept_queue", "listeners", "listen_drops"):  # of listeners, which end in no record
         return math.inf if quality.storage_failed else 0
     lost = quality.sums_full + quality.storage_failed + quality.missed_events
     if metric in _ONCE or (METRICS[metric].kind is MetricKind.DISTRIBUTION and metric != "response_latency"):

@@ -193,6 +193,16 @@ def test_listeners_are_not_connections():
 
     assert is_listener(changes.rows).tolist() == [True, False]
     assert changes.metrics["open"].tolist() == [0, 1]
+    assert changes.metrics["listeners"].tolist() == [1, 0]
+
+
+def test_a_listener_that_ended_listens_no_more():
+    deltas = make_deltas()
+    deltas.advance(reading(live=[listener(80)]))
+    changes = deltas.advance(reading(closed=[listener(80, ended_ns=5)]))
+
+    assert changes.metrics["listeners"].tolist() == [0]
+    assert changes.metrics["closes"].tolist() == [0]
 
 
 def test_the_accept_queue_is_a_share_of_its_limit():

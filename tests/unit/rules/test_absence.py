@@ -419,3 +419,36 @@ def _fires(history, name, absent, absent_for, was_firing):
     if absent is Absent.FIRE:
         return was_firing or silent >= absent_for
     return is_below and silent < (absent_for if was_firing else min(absent_for, 2 * WINDOW))
+
+
+# Listeners
+
+
+LISTENER = {"process": "nginx", "unit": "nginx.service", "local_port": 80, "state": "LISTEN", "direction": "in"}
+LEFT = {"process": "nginx", "unit": "nginx.service", "local_port": 80, "state": "ESTABLISHED", "open": 1}
+
+
+@pytest.mark.parametrize("left", [[], [LEFT]], ids=["the process is gone", "its connections go on"])
+def test_a_listener_that_is_gone_fires_after_absent_for_and_ends_when_it_returns(host, make_rule, left):
+    ports = Condition("state", any_of=("LISTEN",))
+    rule = make_rule(
+        metric="listeners",
+        stat="last",
+        by=["process", "local_port"],
+        where=[ports],
+        above=None,
+        below=1,
+        window_seconds=2,
+        absent=Absent.FIRE,
+        absent_for_ns=10 * SECOND_NS,
+    )
+    other = {**LISTENER, "local_port": 443, "listeners": 1}
+    guard = Guard(host, rule)
+    assert guard.ticks(20, {**LISTENER, "listeners": 2}, other) == {}
+    gone = guard.ticks(30, other, *left)
+    assert gone == {10: [("firing", "nginx", "absent for 10s")]}
+    (alert,) = guard.lifecycle.firing_alerts().values()
+    assert alert.labels == (("process", "nginx"), ("local_port", "80"))
+    guard.start(rule, down_seconds=30)
+    assert guard.ticks(5, other, *left) == {}
+    assert [kind for kind, *_ in guard.tick({**LISTENER, "listeners": 1}, other)] == ["resolved"]
