@@ -125,6 +125,8 @@ def make_evidence(**changes: Any) -> Evidence:
 
 def make_stat(text: str) -> Stat:
     """Return the stat of a rule file: `p999` is the percentile 99.9."""
+    if text.startswith("distinct:"):
+        return Stat(text, StatKind.DISTINCT, dimension=text.removeprefix("distinct:"))
     if text.startswith("p"):
         digits = text[1:]
         return Stat(text, StatKind.PERCENTILE, float(digits[:2] + "." + digits[2:] if len(digits) > 2 else digits))

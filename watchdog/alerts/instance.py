@@ -222,7 +222,7 @@ class AlertInstance:
         if previous is None:
             if severity is None:
                 return None
-            reason = self._reason or wording.breach_reason(rule, severity)
+            reason = self._breach_reason(verdict, severity)
             self.alert = self._alert(rule, severity, reason, host, now, resolved=None)
             return TransitionKind.FIRING
         if severity is None:
@@ -232,12 +232,15 @@ class AlertInstance:
         kind, reason = None, previous.reason
         if severity > previous.severity:
             kind = TransitionKind.SEVERITY_RAISED
-            reason = self._reason or wording.breach_reason(rule, severity)
+            reason = self._breach_reason(verdict, severity)
         elif severity < previous.severity:
             kind = TransitionKind.SEVERITY_LOWERED
             reason = wording.clear_reason(rule, previous.severity, verdict.reason)
         self.alert = self._alert(rule, severity, reason, host, now, resolved=None)
         return kind
+
+    def _breach_reason(self, verdict: Verdict, severity: Severity) -> str:
+        return self._reason or wording.breach_reason(verdict.rule, severity, is_lower_bound=verdict.is_lower_bound)
 
     def apply_rule(self, rule: Rule) -> str:
         """Apply the reloaded rule: drop the severities that it no longer has.

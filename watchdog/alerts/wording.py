@@ -15,6 +15,7 @@ from watchdog.rules.language.rule import GONE, OVERFLOW_LABELS, Labels, Rule, Se
 RULE_REMOVED = "rule removed"
 RULE_CHANGED = "rule changed"
 NO_LONGER_SELECTED = "no longer selected"
+LOWER_BOUND = " (the value is a lower bound: not everything could be counted)"
 _MAX_ERROR_CHARACTERS = 120
 
 
@@ -60,11 +61,14 @@ def check_summary(rule: Rule) -> None:
             clear_reason(rule, severity, "")
 
 
-def breach_reason(rule: Rule, severity: Severity) -> str:
-    """Return the reason of a firing instance: "value above 100/s for 10s", "value above 100/s in 3 of 5 ticks"."""
+def breach_reason(rule: Rule, severity: Severity, *, is_lower_bound: bool = False) -> str:
+    """Return the reason of a firing instance: "value above 100/s for 10s", "value above 100/s in 3 of 5 ticks".
+
+    `is_lower_bound`: the value can be greater than it was counted.
+    """
     direction = "above" if rule.thresholds.above else "below"
     hits = f" in {rule.hits.count} of {rule.hits.ticks} ticks" if rule.hits is not None else ""
-    return f"value {direction} {fire_text(rule, severity)}{hits}{_for_duration(rule.for_ns)}"
+    return f"value {direction} {fire_text(rule, severity)}{hits}{_for_duration(rule.for_ns)}{LOWER_BOUND if is_lower_bound else ''}"
 
 
 def clear_reason(rule: Rule, severity: Severity, reason: str) -> str:
@@ -99,11 +103,13 @@ def value_format(rule: Rule) -> str:
 
 def tick_value_format(rule: Rule) -> str:
     """Return the name of the format of the values of single ticks; a counter is shown as a rate there."""
-    return _natural_format(rule.metric, Stat("last", StatKind.LAST))
+    return _natural_format(rule.metric, rule.stat if rule.stat.kind.is_number else Stat("last", StatKind.LAST))
 
 
 @lru_cache(maxsize=1024)
 def _natural_format(metric: Expression, stat: Stat) -> str:
+    if stat.kind.is_number:
+        return "count"
     per_second = (
         stat.kind is not StatKind.SUM
         and is_linear(metric)

@@ -26,7 +26,7 @@ from watchdog.rules.engine.window import (
     pack_tick_values,
     tick_weight_ms,
 )
-from watchdog.rules.language.expression import Expression, metrics_of
+from watchdog.rules.language.expression import Expression, ValueCount, metrics_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +169,8 @@ class Aggregation:
                 [one.value_of(slot) for one in self._recent(metric, part).entries if one.at_ns in elapsed_ns]
             )
 
+        if isinstance(self._expression, ValueCount):
+            return read("counts")
         sums = read("sums")
         if METRICS[metric].kind is MetricKind.DISTRIBUTION:
             counts = read("counts")

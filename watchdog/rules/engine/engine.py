@@ -11,12 +11,13 @@ from watchdog.measure.snapshot import Snapshot
 from watchdog.rules.engine import contributors, inspection
 from watchdog.rules.engine.aggregations import Aggregation, MetricAccumulator
 from watchdog.rules.engine.contributors import Contributors
+from watchdog.rules.engine.distinct import DistinctCount, DistinctValues
 from watchdog.rules.engine.groups import GroupSlots
 from watchdog.rules.engine.inspection import GroupInspection, RuleInspection
 from watchdog.rules.engine.judge import INPUT_INCOMPLETE, Judge, RuleTick, Verdict, least_severe_threshold
 from watchdog.rules.engine.missing import MissingAccumulator
 from watchdog.rules.engine.order_statistics import OrderStatistic, OrderStatisticWindow
-from watchdog.rules.engine.plan import EvaluationPlan
+from watchdog.rules.engine.plan import Evaluation, EvaluationPlan
 from watchdog.rules.engine.selection import Selection
 from watchdog.rules.engine.view import View, group_snapshot
 from watchdog.rules.engine.window import MAX_RECENT_TICKS, WindowCoverage
@@ -101,7 +102,7 @@ class Engine:
                 except Exception as error:  # noqa: BLE001 - the edge of one rule: others must be judged
                     error.add_note(f"in rule {rule.id}")
                     self._failures.append(error)
-            if isinstance(evaluation, Aggregation):
+            if isinstance(evaluation, (Aggregation, DistinctCount)):
                 evaluation.release()
         for aggregation in self._plan.parts_of_type(Aggregation):
             aggregation.release()
@@ -205,6 +206,8 @@ class Engine:
             accumulator.add_newest_tick()
         for window in self._plan.parts_of_type(OrderStatisticWindow):
             window.add_newest_tick()
+        for distinct in self._plan.parts_of_type(DistinctValues):
+            distinct.add_newest_tick()
         for missing in self._plan.parts_of_type(MissingAccumulator):
             missing.add_newest_tick()
         for view in self._plan.parts_of_type(View):
@@ -240,9 +243,9 @@ class Engine:
             else:
                 yield evaluation, judges
 
-    def _judges_by_evaluation(self) -> Iterable[tuple[Aggregation | OrderStatistic, list[Judge]]]:
+    def _judges_by_evaluation(self) -> Iterable[tuple[Evaluation, list[Judge]]]:
         """Group the rules that read the same values, so that values exist for one set of rules at a time."""
-        together: dict[Aggregation | OrderStatistic, list[Judge]] = {}
+        together: dict[Evaluation, list[Judge]] = {}
         for judge in self._judges:
             together.setdefault(judge.evaluation, []).append(judge)
         return together.items()
@@ -263,6 +266,7 @@ class Engine:
 def _required_columns(rule: Rule) -> Iterable[str]:
     yield from metrics_of(rule.metric)
     yield from rule.by
+    yield from filter(None, (rule.stat.dimension,))
     yield from (condition.dimension for condition in rule.where)
     if rule.only_if is not None:
         yield from metrics_of(rule.only_if.left)

@@ -24,7 +24,7 @@ from watchdog.measure.snapshot import Numbers, Snapshot
 from watchdog.rules.engine.aggregations import Aggregation
 from watchdog.rules.engine.groups import NO_GROUP_SLOT
 from watchdog.rules.engine.missing import MissingSum
-from watchdog.rules.engine.order_statistics import OrderStatistic
+from watchdog.rules.engine.plan import Evaluation
 from watchdog.rules.engine.presence import SELECTED, GroupPresence, PresenceTracker
 from watchdog.rules.engine.selection import Mask
 from watchdog.rules.language.expression import COMPARE, value_without_rows
@@ -48,7 +48,7 @@ class Verdict:
     `breached`: the worst severity whose fire threshold is breached. `not_cleared`: the worst severity that has not
     cleared. `complete`: the input was complete, so that higher severities are known not to be breached. `reason`: the
     cause of an incomplete verdict, or the condition besides the value that prevents firing. `value`: NaN where nothing
-    was measured. `group`: the presence of its group.
+    was measured. `group`: the presence of its group. `is_lower_bound`: losses can only have made the value too low.
     """
 
     rule: Rule
@@ -59,6 +59,7 @@ class Verdict:
     not_cleared: Severity | None
     reason: str
     group: GroupPresence = SELECTED
+    is_lower_bound: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class Judge:
     def __init__(
         self,
         rule: Rule,
-        evaluation: Aggregation | OrderStatistic,
+        evaluation: Evaluation,
         only_if: Aggregation | None,
         missing_rows: MissingSum,
     ) -> None:
@@ -298,7 +299,8 @@ class Judge:
         elif tick.is_sparse:
             reason = TICKS_TOO_FAR_APART
         complete = tick.window_filled and known and not tick.is_sparse
-        return Verdict(self.rule, labels, complete, value, breached, not_cleared, reason, group)
+        is_lower_bound = measured.low == value < measured.high
+        return Verdict(self.rule, labels, complete, value, breached, not_cleared, reason, group, is_lower_bound)
 
     def _severities(self, value: float) -> tuple[Severity | None, Severity | None]:
         """Return the worst severity that `value` breaches, and the worst one that it does not clear."""

@@ -15,12 +15,13 @@ from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers
 from watchdog.rules.engine.aggregations import Aggregation, MetricAccumulator, MetricBounds
 from watchdog.rules.engine.arithmetic import Bounds, time_power
+from watchdog.rules.engine.distinct import DistinctCount, DistinctValues
 from watchdog.rules.engine.groups import GroupSlots
 from watchdog.rules.engine.missing import MissingAccumulator, MissingAmounts, MissingSum
 from watchdog.rules.engine.order_statistics import OrderStatistic, OrderStatisticWindow
 from watchdog.rules.engine.view import View
 from watchdog.rules.engine.window import RecentTicks, WindowCoverage, WindowSum, tick_weight_ms
-from watchdog.rules.language.expression import Expression, MetricReference, metrics_of
+from watchdog.rules.language.expression import Expression, MetricReference, ValueCount, metrics_of
 from watchdog.rules.language.rule import Rule, StatKind
 
 _NEWEST_NS = 1  # a window that holds the newest tick and no other
@@ -39,10 +40,16 @@ _Part = TypeVar(
     RecentTicks,
     MetricAccumulator,
     OrderStatisticWindow,
+    DistinctValues,
+    DistinctCount,
     Aggregation,
     MissingAccumulator,
     MissingSum,
 )
+
+
+Evaluation = Aggregation | OrderStatistic | DistinctCount
+"""The part with the values that a rule's levels are compared with."""
 
 
 class EvaluationPlan:
@@ -53,9 +60,13 @@ class EvaluationPlan:
         self._before = before._made if before is not None else {}  # noqa: SLF001 - of its own kind
         self._made: dict[tuple[object, ...], object] = {}
 
-    def evaluation(self, rule: Rule) -> Aggregation | OrderStatistic:
+    def evaluation(self, rule: Rule) -> Evaluation:
         """Return the part that holds the values of the rule's metric."""
         view = self._view(rule)
+        if isinstance(rule.metric, MetricReference) and rule.stat.kind is StatKind.DISTINCT:
+            return self._distinct_count(view, rule.metric.metric, rule.stat.dimension, rule.window_ns)
+        if isinstance(rule.metric, MetricReference) and rule.stat.kind is StatKind.COUNT:
+            return self._aggregation(view, ValueCount(rule.metric.metric), None, rule.window_ns)
         if rule.stat.kind in _ORDER_STATISTICS:
             window = self._order_statistic_window(rule, view)
             return OrderStatistic(window, rule.stat, self._coverage(rule.window_ns))
@@ -145,6 +156,26 @@ class EvaluationPlan:
             (OrderStatisticWindow, view, rule.metric, rule.window_ns),
             lambda: OrderStatisticWindow(view, rule.metric, rule.window_ns, counts, missing),
             lasting=True,
+        )
+
+    def _distinct_count(self, view: View, metric: str, dimension: str, window_ns: int) -> DistinctCount:
+        key = (view, metric, dimension)
+        values = self._get(
+            (DistinctValues, *key), lambda: DistinctValues(view, metric, dimension), lasting=True
+        )
+        values.keep_for(window_ns)
+        left_out = self._get(
+            (MissingAccumulator, "distinct", *key),
+            lambda: MissingAccumulator(lambda: (view.grouped.snapshot.at_ns, view.groups.capacity, values.missing)),
+            lasting=False,
+        )
+        total = self._get((MissingSum, "distinct", *key, window_ns), lambda: MissingSum(window_ns), lasting=True)
+        left_out.windows[window_ns] = total
+        missing = (self._missing(view, (metric,), window_ns), total)
+        return self._get(
+            (DistinctCount, *key, window_ns),
+            lambda: DistinctCount(values, self._coverage(window_ns), missing),
+            lasting=False,
         )
 
     def _aggregation(

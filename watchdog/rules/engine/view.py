@@ -313,6 +313,15 @@ class View:
         wanted = ~np.isnan(self.grouped.snapshot.metrics[metric])
         return wanted if self._mask is None else wanted & self._mask
 
+    def counted_rows(self, metric: str) -> NDArray[np.intp]:
+        """Return the indices of the selected rows that have something of `metric`: not 0, or a value."""
+        if not len(self.grouped.group_index):
+            return np.zeros(0, np.intp)
+        if METRICS[metric].kind is MetricKind.DISTRIBUTION:
+            return np.flatnonzero(self._rows_with_value(metric))
+        wanted = self.grouped.snapshot.metrics[metric] != 0
+        return np.flatnonzero(wanted if self._mask is None else wanted & self._mask)
+
     def newest_values(self, metric: str) -> Numbers:
         """Return the value of this tick alone for each group present: counters per second, gauges as they are."""
         sums = self.current_sums(metric)

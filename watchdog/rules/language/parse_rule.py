@@ -21,19 +21,20 @@ from watchdog.rules.language.formats import natural_format
 from watchdog.rules.language.overrides import Overrides
 from watchdog.rules.language.possible_values import check_possible_values
 from watchdog.rules.language.read_hits import read_hits
-from watchdog.rules.language.rule import Rule, Stat, StatKind
+from watchdog.rules.language.rule import MAX_DISTINCT, Rule, Stat, StatKind
 from watchdog.rules.language.template import Template, TemplateError
 from watchdog.rules.language.thresholds import ValueDomain, read_thresholds
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
 _PERCENTILE = re.compile(r"p(\d\d|9\d\d)", re.ASCII)
-_STATS = ("rate", "sum", "max", "min", "mean", "last")
+_STATS = ("rate", "sum", "max", "min", "mean", "last", "count")
+_DISTINCT = "distinct:"
 _ACCEPT_QUEUE = MetricReference("accept_queue")  # a share of the listener's limit
 _LATENCIES = frozenset(("connect_latency", "response_latency", "rtt"))
 _FALLBACK = Constant(0.0)  # in place of an expression with a problem
 _ALLOWED = {
-    MetricKind.COUNTER: frozenset(StatKind) - {StatKind.PERCENTILE},
-    MetricKind.GAUGE: frozenset((StatKind.MAX, StatKind.MIN, StatKind.MEAN, StatKind.LAST)),
+    MetricKind.COUNTER: frozenset(StatKind) - {StatKind.PERCENTILE, StatKind.COUNT},
+    MetricKind.GAUGE: frozenset((StatKind.MAX, StatKind.MIN, StatKind.MEAN, StatKind.LAST, StatKind.DISTINCT)),
     MetricKind.DISTRIBUTION: frozenset(StatKind) - {StatKind.RATE, StatKind.LAST},
 }
 
@@ -90,6 +91,7 @@ def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
         hits=hits,
     )
     _refuse_missing_dimensions(table, rule)
+    _check_distinct(table, rule)
     check_possible_values(table, rule)
     check_absence(table, rule, pending_ns)
     table.reject_unknown_keys()
@@ -106,6 +108,20 @@ def _refuse_missing_dimensions(table: Table, rule: Rule) -> None:
             table.add_problem("by", f"{metric} has no {name}", index=rule.by.index(name))
         for name in sorted({one.dimension for one in rule.where}.intersection(METRICS[metric].missing_dimensions)):
             table.table("where").add_problem(name, f"{metric} has no {name}")
+
+
+def _check_distinct(table: Table, rule: Rule) -> None:
+    """Note problems of the stat `distinct:<dimension>`."""
+    dimension = rule.stat.dimension
+    if not dimension or table.has_problem("stat"):
+        return
+    if not isinstance(rule.metric, MetricReference):
+        if not table.has_problem("metric"):
+            table.add_problem("stat", f'"{rule.stat.text}" needs one metric, not arithmetic')
+    elif dimension in METRICS[rule.metric.metric].missing_dimensions:
+        table.add_problem("stat", f"{rule.metric.metric} has no {dimension}")
+    elif dimension in rule.by:
+        table.add_problem("stat", f"is always 1: each alert has one {dimension}, which is in by")
 
 
 def _read_id(table: Table, ids: dict[str, str]) -> str:
@@ -143,14 +159,18 @@ def _read_stat(table: Table, metric: Expression) -> Stat:
     if table.has_problem("stat"):
         return Stat(text, StatKind.MAX)
     stat = _parse_stat(text)
+    if text.startswith(_DISTINCT) and stat is None:
+        table.add_problem("stat", suggestions.unknown_name("dimension", text.removeprefix(_DISTINCT), DIMENSIONS))
+        return Stat(text, StatKind.MAX)
     if stat is None:
-        known = (*_STATS, "p50", "p90", "p95", "p99", "p999")
+        known = (*_STATS, "p50", "p90", "p95", "p99", "p999", "distinct:remote", "distinct:remote_port")
         table.add_problem("stat", suggestions.unknown_name("stat", text, known))
         return Stat(text, StatKind.MAX)
     for name in sorted(expression.metrics_of(metric)):
         kind = METRICS[name].kind
         if stat.kind not in _ALLOWED[kind]:
-            allowed = ", ".join(sorted(one.value for one in _ALLOWED[kind] if one is not StatKind.PERCENTILE))
+            listed = _ALLOWED[kind] - {StatKind.PERCENTILE, StatKind.DISTINCT}
+            allowed = ", ".join([*sorted(one.value for one in listed), "distinct:DIMENSION"])
             percentiles = ", p50 to p999" if kind is MetricKind.DISTRIBUTION else ""
             table.add_problem("stat", f'"{text}" does not apply to a {kind} ({name}); use {allowed}{percentiles}')
     return stat
@@ -159,6 +179,9 @@ def _read_stat(table: Table, metric: Expression) -> Stat:
 def _parse_stat(text: str) -> Stat | None:
     if text in _STATS:
         return Stat(text, StatKind(text))
+    dimension = text.removeprefix(_DISTINCT)
+    if dimension != text:
+        return Stat(text, StatKind.DISTINCT, dimension=dimension) if dimension in DIMENSIONS else None
     match = _PERCENTILE.fullmatch(text)
     if match is None or match[1] == "00":
         return None
@@ -169,6 +192,10 @@ def _value_domain(metric: Expression, stat: Stat) -> ValueDomain | None:
     """Return the domain of the values that thresholds are compared with; None if the metric has a problem."""
     if metric is _FALLBACK:
         return None
+    if stat.kind.is_number:
+        values = len(DIMENSIONS[stat.dimension].choices) if stat.dimension else 0
+        maximum = math.inf if stat.kind is StatKind.COUNT else values or MAX_DISTINCT
+        return ValueDomain(None, per_second=False, minimum=0.0, maximum=maximum)
     unit = expression.unit_of(metric)
     # Every stat of a counter but its sum is per second (see StatKind); a ratio is independent of time.
     per_second = (

@@ -14,6 +14,7 @@ from watchdog.rules.language.template import Template
 Labels = tuple[tuple[str, str], ...]  # (dimension, value), in the order of the rule's `by`
 OVERFLOW_LABELS: Final[Labels] = (("instances", "overflow"),)  # of the instance for the firing groups beyond the limit
 MAX_HIT_TICKS: Final = 60  # of `hits`
+MAX_DISTINCT: Final = 65_536  # values that are counted in one group: as many as there are ports
 GONE: Final = "gone"  # reason of the end of an alert whose group has no rows any more
 
 
@@ -39,6 +40,13 @@ class StatKind(enum.StrEnum):
     MEAN = "mean"
     LAST = "last"  # value of the newest tick
     PERCENTILE = "percentile"  # distributions only, exact
+    COUNT = "count"  # distributions only: number of values
+    DISTINCT = "distinct"  # number of different values of `Stat.dimension`, in rows with something of the metric
+
+    @property
+    def is_number(self) -> bool:
+        """Return whether it counts values, so that its unit is not that of the metric and no values are 0."""
+        return self in {StatKind.COUNT, StatKind.DISTINCT}
 
 
 class Absent(enum.StrEnum):
@@ -56,6 +64,7 @@ class Stat:
     text: str
     kind: StatKind
     percentile: float = 0.0
+    dimension: str = ""  # of `DISTINCT`
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,5 +140,6 @@ class Rule:
     @property
     def fires_without_rows(self) -> bool:
         """Return whether the value of a group without rows fires."""
-        value, limits = value_without_rows(self.metric), self.thresholds.fire.values()
+        value = 0.0 if self.stat.kind.is_number else value_without_rows(self.metric)
+        limits = self.thresholds.fire.values()
         return any(value > limit if self.thresholds.above else value < limit for limit in limits)

@@ -244,11 +244,11 @@ def test_percentiles_are_parsed(load, text, percentile):
 @pytest.mark.parametrize(
     ("metric", "stat", "message"),
     [
-        ("connects", "p99", '"p99" does not apply to a counter (connects); use last, max, mean, min, rate, sum'),
-        ("open", "rate", '"rate" does not apply to a gauge (open); use last, max, mean, min'),
-        ("open", "sum", '"sum" does not apply to a gauge (open); use last, max, mean, min'),
-        ("rtt", "rate", '"rate" does not apply to a distribution (rtt); use max, mean, min, sum, p50 to p999'),
-        ("connects / open", "rate", '"rate" does not apply to a gauge (open); use last, max, mean, min'),
+        ("connects", "p99", '"p99" does not apply to a counter (connects); use last, max, mean, min, rate, sum, distinct:DIMENSION'),
+        ("open", "rate", '"rate" does not apply to a gauge (open); use last, max, mean, min, distinct:DIMENSION'),
+        ("open", "sum", '"sum" does not apply to a gauge (open); use last, max, mean, min, distinct:DIMENSION'),
+        ("rtt", "rate", '"rate" does not apply to a distribution (rtt); use count, max, mean, min, sum, distinct:DIMENSION, p50 to p999'),
+        ("connects / open", "rate", '"rate" does not apply to a gauge (open); use last, max, mean, min, distinct:DIMENSION'),
         ("connects", "rat", 'unknown stat "rat": did you mean "rate"?'),
         ("rtt", "p100", 'unknown stat "p100": did you mean "p50"?'),
         ("rtt", "p00", 'unknown stat "p00": did you mean "p90"?'),
