@@ -17,6 +17,7 @@ from watchdog.config.document import Document, Table
 from watchdog.config.durations import format_duration
 from watchdog.config.labels import read_host, read_labels
 from watchdog.config.map_sizes import DEFAULT_MAP_SIZES, MapSizes
+from watchdog.config.network_prefixes import DEFAULT_NETWORK_PREFIXES, NetworkPrefixes
 from watchdog.config.permissions import other_readers
 from watchdog.config.trusted_files import data_owners, flaws_on_path
 from watchdog.errors import ConfigError, Problem
@@ -30,6 +31,7 @@ SETTINGS_TABLES: Final = (
     "host",
     "labels",
     "mute",
+    "networks",
     "receiver",
     "route",
     "routing",
@@ -127,6 +129,7 @@ class Settings:
     rules: RulesSettings = RulesSettings()
     host: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
+    networks: NetworkPrefixes = DEFAULT_NETWORK_PREFIXES
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +266,7 @@ def read_settings(document: Document) -> SettingsDocument:
     routes, mutes = root.tables("route"), root.tables("mute")
     heartbeat = root.table("heartbeat")  # read in any case, so that a misspelled key is compared with it
     evidence = _read_evidence(root.table("evidence"))
+    networks = _read_networks(root.table("networks"))
     host, labels = read_host(root), read_labels(root.table("labels"))
     if isinstance(root.data.get("rules"), list):  # [[rules]]
         root.add_problem("rules", 'unknown key "rules": did you mean "rule"?')
@@ -280,6 +284,7 @@ def read_settings(document: Document) -> SettingsDocument:
         rules,
         host=host,
         labels=labels,
+        networks=networks,
     )
     return SettingsDocument(document, values, receivers, heartbeat if "heartbeat" in root else None, routes, mutes)
 
@@ -288,6 +293,16 @@ def _read_evidence(table: Table) -> EvidenceSettings:
     evidence = EvidenceSettings(command_line=table.boolean("command_line", default=True))
     table.reject_unknown_keys()
     return evidence
+
+
+def _read_networks(table: Table) -> NetworkPrefixes:
+    defaults = DEFAULT_NETWORK_PREFIXES
+    prefixes = NetworkPrefixes(
+        table.integer("ipv4_prefix", defaults.ipv4_prefix, minimum=8, maximum=32),
+        table.integer("ipv6_prefix", defaults.ipv6_prefix, minimum=16, maximum=128),
+    )
+    table.reject_unknown_keys()
+    return prefixes
 
 
 def _read_rules_settings(table: Table) -> RulesSettings:

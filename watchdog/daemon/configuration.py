@@ -10,7 +10,6 @@ from pathlib import Path
 
 from watchdog.config.document import Table
 from watchdog.config.durations import parse_duration
-from watchdog.config.map_sizes import MapSizes
 from watchdog.config.permissions import access_remedy
 from watchdog.config.settings import (
     DEFAULT_RULES_FOLDER,
@@ -147,9 +146,16 @@ def _add_remedy(problem: Problem) -> Problem:
 
 def changed_restart_keys(started: Settings, settings: Settings) -> list[str]:
     """Return the keys that differ from those of the start and that a reload leaves as they are."""
-    before, now = started.sampling.map_sizes, settings.sampling.map_sizes
-    names = [one.name for one in fields(MapSizes) if getattr(before, one.name) != getattr(now, one.name)]
-    return [f"sampling.{name}" for name in names]
+    parts = (
+        ("sampling", started.sampling.map_sizes, settings.sampling.map_sizes),
+        ("networks", started.networks, settings.networks),
+    )
+    return [
+        f"{table}.{one.name}"
+        for table, before, now in parts
+        for one in fields(before)
+        if getattr(before, one.name) != getattr(now, one.name)
+    ]
 
 
 def format_rule_ids(rules: Sequence[Rule]) -> str:

@@ -97,7 +97,7 @@ class Pipeline:
         self._log = logging.getLogger("watchdog")
         self._between_ticks = TickLock()
         self._stages = Stages(clock, self._log)
-        self._meter = Meter()
+        self._meter = Meter(configuration.settings.networks)
         self._engine = Engine(configuration.rules, clock)
         self._apply_rules()
         self._lifecycle = Lifecycle(host.current)

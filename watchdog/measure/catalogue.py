@@ -98,7 +98,7 @@ ABSENT_CODE = 2**32 - 2
 OTHER_CODE = 2**32 - 3
 """The code, in dimensions of names, of all names without space: they are one group, and match no pattern."""
 
-_PEER = ("remote", "remote_port", "failure")
+_PEER = ("remote", "remote_net", "remote_port", "failure")
 _END = ("direction", "local", "local_port", "state", *_PEER)
 _OWNER = ("exe", "pid", "user", "unit", "container", "netns", "family")
 
@@ -581,6 +581,11 @@ DIMENSIONS: dict[str, Dimension] = {
         Dimension("local", DimensionKind.ADDRESS, "address of this end"),
         Dimension("local_port", DimensionKind.NUMBER, "port of this end", volatile=True, maximum=_MAX_PORT),
         Dimension("remote", DimensionKind.ADDRESS, "address of the peer"),
+        Dimension(
+            "remote_net",
+            DimensionKind.ADDRESS,
+            "network of the peer: the first 24 bits of its address, IPv6 48, as `[networks]` sets them",
+        ),
         Dimension("remote_port", DimensionKind.NUMBER, "port of the peer", maximum=_MAX_PORT),
         Dimension("state", DimensionKind.CHOICE, "TCP state", TCP_STATES),
         Dimension("failure", DimensionKind.CHOICE, "cause of the failure or break", FAILURES),

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from watchdog.clock import SECOND_NS
 from watchdog.config.durations import parse_duration
+from watchdog.config.network_prefixes import DEFAULT_NETWORK_PREFIXES, NetworkPrefixes
 from watchdog.measure.catalogue import ABSENT_CODE, DIMENSIONS, MAX_WINDOW, OTHER_CODE, UNKNOWN_CODE, DimensionKind
+from watchdog.measure.networks import network_prefix
 from watchdog.measure.slot_table import NO_SLOT, SlotTable
 from watchdog.measure.snapshot import AddressHalves, Codes
 
@@ -63,8 +65,9 @@ class _InternedTexts:
 class InternedNames:
     """Texts and codes of all `NAME` and `ADDRESS` dimensions."""
 
-    def __init__(self) -> None:
-        """Start empty, and retain names as long as any rule can need them."""
+    def __init__(self, prefixes: NetworkPrefixes = DEFAULT_NETWORK_PREFIXES) -> None:
+        """Start empty, and retain names as long as any rule can need them. `prefixes`: of `remote_net`."""
+        self._prefixes = prefixes
         self._texts = {name: _InternedTexts() for name, entry in DIMENSIONS.items() if entry.kind is DimensionKind.NAME}
         self._addresses = {
             name: SlotTable([np.uint64, np.uint64], reserved=0, max_slots=_MAX_ADDRESSES)
@@ -104,8 +107,7 @@ class InternedNames:
             case DimensionKind.NAME:
                 return self._texts[dimension].texts.get(code, OTHER_NAME)
             case DimensionKind.ADDRESS:
-                upper, lower = self._addresses[dimension].keys
-                return address_text(int(upper[code]), int(lower[code])) if code < ABSENT_CODE else ""
+                return self._address_text(dimension, code) if code < ABSENT_CODE else ""
             case DimensionKind.CHOICE:
                 return entry.choices[code] if code < ABSENT_CODE else ""
             case DimensionKind.NUMBER:
@@ -117,8 +119,9 @@ class InternedNames:
             if text == OTHER_NAME:
                 return OTHER_CODE
             return self._texts[dimension].codes.get(text)
+        host, _, length = text.partition("/")
         try:
-            address = ipaddress.ip_address(text)
+            address = ipaddress.ip_address(host)
         except ValueError:
             return None
         number = int(address) | (_MAPPED if address.version == 4 else 0)  # noqa: PLR2004 - the version of IPv4 is 4
@@ -126,7 +129,12 @@ class InternedNames:
             np.array([half], np.uint64) for half in (number >> 64, number & (2**64 - 1))
         ]
         slot = int(self._addresses[dimension].find(halves)[0])
-        return None if slot == NO_SLOT else slot
+        return None if slot == NO_SLOT or (length and self._address_text(dimension, slot) != text) else slot
+
+    def _address_text(self, dimension: str, code: int) -> str:
+        upper, lower = (int(column[code]) for column in self._addresses[dimension].keys)
+        text = address_text(upper, lower)
+        return f"{text}/{network_prefix(upper, lower, self._prefixes)}" if dimension == "remote_net" else text
 
     def forget_unused(self, at_ns: int) -> None:
         """Forget the names that were not used within the retention."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from watchdog.clock import SECOND_NS
+from watchdog.config.network_prefixes import NetworkPrefixes
 from watchdog.kernel.layout import FLAG_SOCKMAP
 from watchdog.measure.attribution import OWNER_DIMENSIONS, Attribution
 from watchdog.measure.catalogue import METRICS, UNKNOWN_CODE, MetricKind
@@ -19,17 +20,19 @@ from watchdog.measure.connection_metrics import LISTEN
 from watchdog.measure.connection_table import ConnectionTable, Positions
 from watchdog.measure.deltas import Changes
 from watchdog.measure.interning import InternedNames
+from watchdog.measure.networks import network_halves
 from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import AddressHalves, Codes, Numbers
 
 _STANDING_METRICS = (*(name for name, metric in METRICS.items() if metric.kind is MetricKind.GAUGE), "accept_queue")
 _ENDS = ("local", "remote")
+_CODED = (*_ENDS, "remote_net")
 _DIMENSIONS = ("pid", "family", "remote_port", "state", "failure")  # others are among `KNOWN`
 COLUMNS: dict[str, DTypeLike] = {
     "owner": np.int32,  # slot in the attribution
     **dict.fromkeys(_DIMENSIONS, np.uint32),
     **dict.fromkeys(_ENDS, (np.uint64, 2)),
-    **{f"{end}_code": np.uint32 for end in _ENDS},  # plus 1; 0: none yet
+    **{f"{end}_code": np.uint32 for end in _CODED},  # plus 1; 0: none yet
     **dict.fromkeys(_STANDING_METRICS, np.float64),
 }
 """Columns of the table of live connections, beside `KNOWN`."""
@@ -41,12 +44,15 @@ _CODES_KEPT_NS = 30 * SECOND_NS
 class LiveRows:
     """The columns of all live connections, and among them the idle ones: those without a row in the changes."""
 
-    def __init__(self, table: ConnectionTable, names: InternedNames, attribution: Attribution) -> None:
-        """Keep the rows in `table`, which has `COLUMNS`."""
+    def __init__(
+        self, table: ConnectionTable, names: InternedNames, attribution: Attribution, prefixes: NetworkPrefixes
+    ) -> None:
+        """Keep the rows in `table`, which has `COLUMNS`. `prefixes`: of the networks of peers."""
+        self._prefixes = prefixes
         self._table = table
         self._names = names
         self._attribution = attribution
-        self._codes_used_ns = dict.fromkeys(_ENDS, 0)
+        self._codes_used_ns = dict.fromkeys(_CODED, 0)
         self._idle: Positions = np.empty(0, np.intp)
 
     def write(
@@ -88,8 +94,13 @@ class LiveRows:
         return self._table.column(name)[self._idle] if name in _STANDING_METRICS else None
 
     def idle_addresses(self, end: str) -> AddressHalves:
-        """Return the addresses of the `local` or `remote` end, (i, 2)."""
-        halves: AddressHalves = self._table.column(end)[self._idle]
+        """Return the addresses of the `local` or `remote` end, or the networks of peers, (i, 2)."""
+        return self._halves(end, self._idle)
+
+    def _halves(self, end: str, positions: Positions) -> AddressHalves:
+        if end == "remote_net":
+            return network_halves(self._halves("remote", positions), self._prefixes)
+        halves: AddressHalves = self._table.column(end)[positions]
         return halves
 
     def idle_address_codes(self, end: str, at_ns: int) -> Codes:
@@ -103,7 +114,7 @@ class LiveRows:
         self._names.mark_addresses_used(end, codes[kept > 0], at_ns)
         new = np.flatnonzero(kept == 0)
         if len(new):
-            found = self._names.intern_addresses(end, self._table.column(end)[self._idle[new]], at_ns)
+            found = self._names.intern_addresses(end, self._halves(end, self._idle[new]), at_ns)
             column[self._idle[new]] = np.where(found == UNKNOWN_CODE, 0, found + np.uint32(1))
             codes[new] = found
         return codes

@@ -10,6 +10,7 @@ from socket import AF_INET
 import numpy as np
 from numpy.typing import NDArray
 
+from watchdog.config.network_prefixes import DEFAULT_NETWORK_PREFIXES, NetworkPrefixes
 from watchdog.kernel.collector import Reading
 from watchdog.kernel.layout import CONNECTION
 from watchdog.kernel.quality import Quality
@@ -29,6 +30,7 @@ from watchdog.measure.connection_table import ConnectionTable
 from watchdog.measure.deltas import KNOWN, Changes, Deltas
 from watchdog.measure.interning import InternedNames
 from watchdog.measure.loss_bounds import DERIVED_FROM_COUNTERS, UNKNOWN_OF_LOST_CONNECTIONS, Undercounted
+from watchdog.measure.networks import network_halves
 from watchdog.measure.slot_table import NO_SLOT, Slots
 from watchdog.measure.snapshot import AddressHalves, Codes, LateTraffic, Numbers, Snapshot
 from watchdog.measure.snapshot_rows import LazyColumns, SnapshotRows
@@ -71,14 +73,15 @@ NO_MISSED_TICKS = TickCounts()
 class Meter:
     """Makes snapshots from readings; keeps the last values of all connections."""
 
-    def __init__(self) -> None:
-        """Start without data: the first reading is the baseline."""
-        self.names = InternedNames()
+    def __init__(self, prefixes: NetworkPrefixes = DEFAULT_NETWORK_PREFIXES) -> None:
+        """Start without data: the first reading is the baseline. `prefixes`: of the networks of peers."""
+        self._prefixes = prefixes
+        self.names = InternedNames(prefixes)
         table = ConnectionTable(KNOWN | live_rows.COLUMNS)
         self._deltas = Deltas(table)
         self._cgroups = Cgroups()
         self._attribution = Attribution(self.names, self._cgroups, UserNames())
-        self._live = live_rows.LiveRows(table, self.names, self._attribution)
+        self._live = live_rows.LiveRows(table, self.names, self._attribution, prefixes)
         self._previous_ns: int | None = None
 
     def advance(self, reading: Reading, wall: float, tick_counts: TickCounts = NO_MISSED_TICKS) -> Snapshot:
@@ -195,17 +198,21 @@ class Meter:
             return rows.join(columns[name], self._live.idle_dimension(name))
 
         def join_addresses(end: str) -> Codes:
-            codes = self._address_codes(end, addresses[end], missing[end], at_ns)
+            halves = self._changed_halves(addresses, end)
+            codes = self._address_codes(end, halves, missing["remote" if end == "remote_net" else end], at_ns)
             return rows.join(codes, self._live.idle_address_codes(end, at_ns))
 
         makers = {name: partial(join, name) for name in columns}
-        return LazyColumns(makers | {end: partial(join_addresses, end) for end in addresses})
+        return LazyColumns(makers | {end: partial(join_addresses, end) for end in (*addresses, "remote_net")})
 
     def _addresses(self, rows: SnapshotRows, changed: Mapping[str, AddressHalves]) -> Mapping[str, AddressHalves]:
         def join(end: str) -> AddressHalves:
-            return rows.join(changed[end], self._live.idle_addresses(end))
+            return rows.join(self._changed_halves(changed, end), self._live.idle_addresses(end))
 
-        return LazyColumns({end: partial(join, end) for end in changed})
+        return LazyColumns({end: partial(join, end) for end in (*changed, "remote_net")})
+
+    def _changed_halves(self, changed: Mapping[str, AddressHalves], end: str) -> AddressHalves:
+        return network_halves(changed["remote"], self._prefixes) if end == "remote_net" else changed[end]
 
     def _address_codes(self, end: str, halves: AddressHalves, missing: Codes, at_ns: int) -> Codes:
         codes = missing.copy()

@@ -35,10 +35,12 @@ def _meets(kind: DimensionKind, text: str, pattern: str) -> bool:
 
 
 def _is_inside(text: str, block: str) -> bool:
+    outer = ipaddress.ip_network(block, strict=False)
     try:
-        address = ipaddress.ip_address(text)
+        network = ipaddress.ip_network(text)  # an address, or a network of `remote_net`
     except ValueError:
         return False
+    address = network.network_address
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return address in ipaddress.ip_network(block, strict=False)
+        return address.ipv4_mapped in outer
+    return address in outer and network.prefixlen >= outer.prefixlen

@@ -92,7 +92,7 @@ class Host:
         }
         addresses = {
             name: np.array([_halves(row.get(name, "::")) for row in rows], dtype=np.uint64).reshape(-1, 2)
-            for name in ("local", "remote")
+            for name in ("local", "remote", "remote_net")
         }
         late_rows = [index for index, row in enumerate(rows) if row.get("unseen_seconds")]
         unseen_ns = np.array([round(rows[index]["unseen_seconds"] * SECOND_NS) for index in late_rows], np.int64)
@@ -124,7 +124,7 @@ def _indices(rows: Iterable[Mapping[str, Any]], mark: str) -> NDArray[np.intp]:
 def _halves(text: str | None) -> tuple[int, int]:
     if text is None:
         return 2**64 - 1, 2**64 - 1
-    address = ipaddress.ip_address(text)
+    address = ipaddress.ip_address(text.partition("/")[0])
     number = int(address) | (0xFFFF << 32 if address.version == 4 else 0)
     return number >> 64, number & (2**64 - 1)
 

@@ -85,7 +85,8 @@ def _is_lost(snapshot: Snapshot, dimension: str, rows: NDArray[np.intp]) -> Mask
         return np.isin(snapshot.dimensions[dimension][rows], (UNKNOWN_CODE, OTHER_CODE))
     # The codes of addresses are made on demand, at a cost: an address is lost together with its port.
     without = (snapshot.addresses[dimension][rows] == _ALL_ONES).all(axis=1)
-    return np.asarray(without & (snapshot.dimensions[f"{dimension}_port"][rows] == UNKNOWN_CODE))
+    port = "local_port" if dimension == "local" else "remote_port"
+    return np.asarray(without & (snapshot.dimensions[port][rows] == UNKNOWN_CODE))
 
 
 def _matcher(condition: Condition) -> _Matcher:

@@ -52,7 +52,7 @@ def _refuse_exclusions(where: Table, dimension: Dimension, condition: Condition)
 
 def _refuse_families(where: Table, conditions: Mapping[str, Condition]) -> None:
     family = conditions.get("family")
-    for name in ("local", "remote"):
+    for name in ("local", "remote", "remote_net"):
         condition = conditions.get(name)
         if family is None or condition is None or where.has_problem(name) or where.has_problem("family"):
             continue
