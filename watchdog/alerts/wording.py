@@ -25,6 +25,8 @@ def render_summary(
     """Return the rule's summary for one instance; `since_seconds`: duration of its condition."""
     if labels == OVERFLOW_LABELS:
         number = formats.FORMATS["count"](value)
+        if rule.novelty is not None:
+            return f"{number} new combinations of {', '.join(rule.by)} within an hour ({rule.id})"
         return f"{number} more " + (f"instance of {rule.id} fires" if value == 1 else f"instances of {rule.id} fire")
     values: dict[str, object] = {
         "value": value,
@@ -66,9 +68,12 @@ def breach_reason(rule: Rule, severity: Severity, *, is_lower_bound: bool = Fals
 
     `is_lower_bound`: the value can be greater than it was counted.
     """
+    if rule.novelty is not None:
+        return "seen for the first time"
     direction = "above" if rule.thresholds.above else "below"
     hits = f" in {rule.hits.count} of {rule.hits.ticks} ticks" if rule.hits is not None else ""
-    return f"value {direction} {fire_text(rule, severity)}{hits}{_for_duration(rule.for_ns)}{LOWER_BOUND if is_lower_bound else ''}"
+    bound = LOWER_BOUND if is_lower_bound else ""
+    return f"value {direction} {fire_text(rule, severity)}{hits}{_for_duration(rule.for_ns)}{bound}"
 
 
 def clear_reason(rule: Rule, severity: Severity, reason: str) -> str:

@@ -150,6 +150,8 @@ class Pipeline:
                 unreadable,
             )
         self.restored_alert_count = len(firing)
+        if anew := self._engine.memories.restore(saved.rule_memories):
+            self._log.warning("definition changed, learning anew: rules=%s", ",".join(anew))
         self._unwritten: list[Notification] = []
         self._reconciliation = Reconciliation(store.database, configuration.settings.routing.group_interval_ns)
         self._losses: Counter[str] = Counter()  # since the start, by cause
@@ -276,6 +278,7 @@ class Pipeline:
             self._lifecycle.mark_all_changed()
             self._grouping.mark_all_changed()
             self._outage_handler.mark_all_changed()
+            self._engine.memories.mark_changed()
         groups, outages_changed = self._grouping.take_changes(), self._outage_handler.take_changes()
         notified = self._notified_alerts() if groups or outages_changed.groups or outages_changed.progress else None
         if notified is not None:
@@ -292,6 +295,7 @@ class Pipeline:
                 groups=groups,
                 outages=outages_changed,
                 notifications=self._unwritten,
+                rule_memories=self._engine.memories.take_changes(),
                 timers_running=self._lifecycle.has_running_timer,
                 held=held,
             )

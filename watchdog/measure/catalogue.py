@@ -50,7 +50,8 @@ TCP_STATES = (
 _LIVE = ("ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "CLOSE_WAIT", "LAST_ACK", "CLOSING")
 _CONNECTED = tuple(state for state in _LIVE if state != "SYN_SENT")
 _WITH_DATA = tuple(state for state in _CONNECTED if state != "SYN_RECV")
-_LISTENING = ("LISTEN",)
+LISTENING = ("LISTEN",)
+"""The states of listeners, which are no connections."""
 _ENDED = ("CLOSE",)
 _NO_FAILURE = ("",)
 
@@ -59,7 +60,7 @@ IMPOSSIBLE_PAIRS = (
     ("direction", ("in",), "failure", ("refused", "no_route", "no_port")),
     ("direction", ("in",), "state", ("SYN_SENT",)),
     # A live connection has no failure yet.
-    ("state", (*_LIVE, *_LISTENING), "failure", tuple(filter(None, FAILURES))),
+    ("state", (*_LIVE, *LISTENING), "failure", tuple(filter(None, FAILURES))),
 )
 """Values of two dimensions that no connection has at once, as (dimension, values, other dimension, its values)."""
 
@@ -257,7 +258,7 @@ METRICS: dict[str, Metric] = {
             _PASS,
             missing_dimensions=_PEER,
             directions=("in",),
-            states=_LISTENING,
+            states=LISTENING,
         ),
         Metric(
             "half_open",
@@ -268,7 +269,7 @@ METRICS: dict[str, Metric] = {
             _PASS,
             missing_dimensions=_PEER,
             directions=("in",),
-            states=_LISTENING,
+            states=LISTENING,
         ),
         Metric(
             "listeners",
@@ -279,7 +280,7 @@ METRICS: dict[str, Metric] = {
             _PASS,
             missing_dimensions=_PEER,
             directions=("in",),
-            states=_LISTENING,
+            states=LISTENING,
         ),
         Metric(
             "listen_drops",
@@ -290,7 +291,7 @@ METRICS: dict[str, Metric] = {
             _PASS,
             missing_dimensions=_PEER,
             directions=("in",),
-            states=_LISTENING,
+            states=LISTENING,
         ),
         Metric(
             "connect_latency",

@@ -34,10 +34,11 @@ class PendingWrites:
         self.alerts: dict[tuple[AlertKind, str], str | None] = {}
         self.groups: dict[tuple[GroupKind, str, str], str | None] = {}
         self.notifications: dict[str, Notification] = {}
+        self.rule_memories: dict[tuple[str, str], bytes | None] = {}
 
     def __bool__(self) -> bool:
         """Return whether there is anything to write."""
-        return bool(self.alerts or self.groups or self.notifications)
+        return bool(self.alerts or self.groups or self.notifications or self.rule_memories)
 
     def add(
         self,
@@ -60,8 +61,9 @@ class PendingWrites:
     def size_bytes(self) -> int:
         """Return the approximate size of everything to be written, in bytes."""
         texts = [*self.alerts.values(), *self.groups.values()]
+        memories = sum(len(content) for content in self.rule_memories.values() if content is not None)
         bodies = (len(dump_document(notification.to_json())) for notification in self.notifications.values())
-        return sum(len(text) for text in texts if text is not None) + sum(bodies)
+        return sum(len(text) for text in texts if text is not None) + sum(bodies) + memories
 
     def merge_groups(self) -> None:
         """Merge the notifications of each group when there are many: a disk may be full for days.
@@ -82,6 +84,7 @@ class PendingWrites:
         self.alerts.clear()
         self.groups.clear()
         self.notifications.clear()
+        self.rule_memories.clear()
 
 
 def _text(document: JsonDocument | None) -> str | None:

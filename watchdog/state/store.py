@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from sqlite3 import Connection
 
@@ -25,7 +25,7 @@ from watchdog.state.reports import StorageReports
 from watchdog.state.salvage_checks import SALVAGE_CHECKS
 from watchdog.state.silences import Silences, shift_silences
 from watchdog.storage import reserve
-from watchdog.storage.checksum import checksum
+from watchdog.storage.checksum import checksum, is_intact
 from watchdog.storage.damage import QuarantinedFile, is_disk_full
 from watchdog.storage.database import Database
 from watchdog.storage.folder import STATE_FILE_NAME
@@ -56,7 +56,8 @@ class SavedState:
 
     `boottime_shift_ns`: is added to saved CLOCK_BOOTTIME values to get those of this boot; 0 within the same boot.
     `downtime_ns`: time since the last commit; it is the time without a daemon if timers ran until then. `notified`:
-    (receiver, alert) of everything sent as firing for which no resolved notification is pending.
+    (receiver, alert) of everything sent as firing for which no resolved notification is pending. `rule_memories`:
+    what rules learnt, by rule id and name of the part.
     """
 
     alerts: tuple[JsonDocument, ...]
@@ -65,6 +66,7 @@ class SavedState:
     boottime_shift_ns: int
     downtime_ns: int
     notified: tuple[tuple[str, Alert], ...]
+    rule_memories: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
 
 
 class Store:
@@ -139,6 +141,7 @@ class Store:
             boottime_shift_ns = self._shift_ns(connection, "state")
             saved = connection.execute("SELECT boottime_ns FROM clocks WHERE part = 'state'").fetchone()
             unresolved = notified.unresolved_alerts(connection)
+            memories = connection.execute("SELECT rule, part, content, checksum FROM rule_memories").fetchall()
         self._known_quarantined = len(self.quarantined)
         return SavedState(
             alerts=_documents(alerts, AlertKind.RULE),
@@ -151,6 +154,7 @@ class Store:
             boottime_shift_ns=boottime_shift_ns,
             downtime_ns=0 if saved is None else max(0, self._clock.boottime_ns() - (saved[0] + boottime_shift_ns)),
             notified=tuple(unresolved),
+            rule_memories=_rule_memories(memories),
         )
 
     def commit(
@@ -160,13 +164,15 @@ class Store:
         groups: Iterable[tuple[ReceiverGroupKey, JsonDocument | None]],
         notifications: Iterable[Notification],
         outages: OutageChanges = _NO_OUTAGES,
+        rule_memories: Iterable[tuple[tuple[str, str], bytes | None]] = (),
         timers_running: bool = False,
         held: Mapping[str, int] = _NONE_HELD,
     ) -> None:
         """Write the changes (None: deleted) and notifications of one tick in one transaction; none, if nothing changed.
 
-        `timers_running`: also save the time of this tick, at least each `CLOCK_SAVE_INTERVAL_NS`. `held`: ids of
-        notifications that are due later than now, and the CLOCK_BOOTTIME in ns at which they are.
+        `rule_memories`: changed parts of what rules learnt, by rule id and name of the part. `timers_running`: also
+        save the time of this tick, at least each `CLOCK_SAVE_INTERVAL_NS`. `held`: ids of notifications that are due
+        later than now, and the CLOCK_BOOTTIME in ns at which they are.
 
         After a failure nothing of it is in the file. All changes are kept in memory for the next commit, which writes
         the newest document of each key: the caller passes each change once and continues with the next tick. If the
@@ -177,6 +183,7 @@ class Store:
             StoreError: the disk is full, or the file cannot be written.
         """
         self._pending_writes.add(alerts, groups, notifications, outages)
+        self._pending_writes.rule_memories.update(rule_memories)
         self._keep_space_free()
         due = timers_running and self._clock.boottime_ns() >= self._clocks_saved_ns + CLOCK_SAVE_INTERVAL_NS
         if not (self._pending_writes or due):
@@ -272,6 +279,16 @@ class Store:
             "DELETE FROM groups WHERE kind = ? AND receiver = ? AND group_key = ?",
             [(kind.value, *key) for (kind, *key), text in groups.items() if text is None],
         )
+        memories = self._pending_writes.rule_memories
+        connection.executemany(
+            "INSERT INTO rule_memories (rule, part, checksum, content) VALUES (?, ?, ?, ?) ON CONFLICT (rule, part) "
+            "DO UPDATE SET checksum = excluded.checksum, content = excluded.content",
+            [(*key, checksum(content), content) for key, content in memories.items() if content is not None],
+        )
+        connection.executemany(
+            "DELETE FROM rule_memories WHERE rule = ? AND part = ?",
+            [key for key, content in memories.items() if content is None],
+        )
 
     def _prune(self, connection: Connection) -> None:
         now_ns = self._clock.boottime_ns()
@@ -307,6 +324,14 @@ class Store:
             outbox_rows.shift_pending(connection, boottime_shift_ns)
             shift_silences(connection, boottime_shift_ns)
             self._save_clocks(connection, "notifications")
+
+
+def _rule_memories(rows: Iterable[tuple[str, str, bytes, int]]) -> dict[str, dict[str, bytes]]:
+    memories: dict[str, dict[str, bytes]] = {}
+    for rule, part, content, expected in rows:
+        if is_intact(content, expected):
+            memories.setdefault(rule, {})[part] = content
+    return memories
 
 
 def _documents(rows: Iterable[tuple[str, str, int | None]], kind: str) -> tuple[JsonDocument, ...]:

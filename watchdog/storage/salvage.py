@@ -19,9 +19,16 @@ from watchdog.storage.damage import PRIMARY_CODE_MASK
 from watchdog.storage.opening import open_read_only, open_state_file
 from watchdog.storage.version_5 import OLD_COLUMNS, OLD_TABLES, TableRow, convert_row
 
-_TABLES = ("clocks", "alerts", "groups", "silences", "receiver_state", "notified", "losses", "notifications")
+_TABLES = (
+    *("clocks", "alerts", "groups", "silences", "receiver_state", "notified", "losses", "rule_memories"),
+    "notifications",
+)
 _MAX_ROWS_BY_NUMBER = 20_000  # of one table
-_CHECKED_COLUMNS = {"alerts": "document", "groups": "document", "silences": "document", "notifications": "body"}
+_CHECKED_COLUMNS = {
+    **dict.fromkeys(("alerts", "groups", "silences"), "document"),
+    "rule_memories": "content",
+    "notifications": "body",
+}
 
 _CHECKED_SINCE = 3  # schema version from which on rows have checksums …
 _NO_CHECKSUM = -1  # … a row without that column gets this one, which matches no text
@@ -161,5 +168,5 @@ def _copy(
 def _is_intact(table: str, row: TableRow) -> bool:
     if table not in _CHECKED_COLUMNS:
         return True
-    text = row.get(_CHECKED_COLUMNS[table])
-    return isinstance(text, str) and is_intact(text, row.get("checksum"))
+    content = row.get(_CHECKED_COLUMNS[table])
+    return isinstance(content, (str, bytes)) and is_intact(content, row.get("checksum"))

@@ -318,6 +318,18 @@ SCHEMA_STEPS: tuple[SchemaStep, ...] = (
         ) STRICT
         """,
     ),
+    (
+        # What rules learnt of the host. `part`: one of the names that the engine gives; `checksum`: CRC-32.
+        """
+        CREATE TABLE rule_memories (
+            rule TEXT NOT NULL,
+            part TEXT NOT NULL,
+            checksum INTEGER NOT NULL,
+            content BLOB NOT NULL,
+            PRIMARY KEY (rule, part)
+        ) STRICT
+        """,
+    ),
 )
 
 

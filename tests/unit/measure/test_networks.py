@@ -87,7 +87,6 @@ def test_the_prefixes_are_those_of_the_settings():
     [
         (("192.0.0.0/8",), (), 2),
         (("192.0.2.0/24",), (), 2),
-        (("192.0.2.0/25",), (), 2),  # holds the address of the network, not all of its peers
         (("2001:db8::/32",), (), 2),
         ((), ("192.0.2.0/24",), 3),
     ],

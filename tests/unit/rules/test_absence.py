@@ -438,6 +438,7 @@ def test_a_listener_that_is_gone_fires_after_absent_for_and_ends_when_it_returns
         where=[ports],
         above=None,
         below=1,
+        clear=0.999,
         window_seconds=2,
         absent=Absent.FIRE,
         absent_for_ns=10 * SECOND_NS,

@@ -17,6 +17,7 @@ import numpy as np
 from watchdog.measure.catalogue import ABSENT_CODE, METRICS, OTHER_CODE, Unit
 from watchdog.measure.slot_table import NO_SLOT, Slots, SlotTable
 from watchdog.measure.snapshot import Codes, Numbers
+from watchdog.rules.engine.aggregations import MetricReading
 from watchdog.rules.engine.arithmetic import Bounds
 from watchdog.rules.engine.groups import UNGROUPED_SLOT
 from watchdog.rules.engine.missing import NOTHING_MISSING, MissingAmounts, MissingSum
@@ -40,8 +41,8 @@ class DistinctValues:
         """The number of values of each of the newest ticks alone."""
         self.missing: MissingAmounts = NOTHING_MISSING
         """The number of values of the newest tick that are not among the pairs."""
-        self._metric = metric
-        self._dimension = dimension
+        self.metric = metric
+        self.dimension = dimension
         self._max_values = max_values
         self._pairs = SlotTable([np.uint32, np.uint32], reserved=0, max_slots=max_pairs)
         self._window_ns = 0
@@ -55,9 +56,9 @@ class DistinctValues:
         """Add the newest tick."""
         view, grouped = self.view, self.view.grouped
         self._at_ns = grouped.snapshot.at_ns
-        rows = view.counted_rows(self._metric)
+        rows = view.counted_rows(self.metric)
         slots = grouped.present_slots[grouped.group_index[rows]]
-        codes = grouped.snapshot.dimensions[self._dimension][rows]
+        codes = grouped.snapshot.dimensions[self.dimension][rows]
         there = (slots != UNGROUPED_SLOT) & (codes != ABSENT_CODE)
         known = there & (codes < OTHER_CODE)
         pairs = np.unique(slots[known].astype(np.uint64) << np.uint64(32) | codes[known])
@@ -65,8 +66,8 @@ class DistinctValues:
         left_out = self._mark_seen(owners, values)
         lost = there & ~known
         amounts = np.full(int(lost.sum()), np.inf)
-        if METRICS[self._metric].unit is Unit.CONNECTIONS:
-            amounts = grouped.snapshot.metrics[self._metric][rows[lost]]
+        if METRICS[self.metric].unit is Unit.CONNECTIONS:
+            amounts = grouped.snapshot.metrics[self.metric][rows[lost]]
         self.missing = _added_up(
             np.concatenate([owners[left_out].astype(np.int32), slots[lost]]),
             np.concatenate([np.ones(int(left_out.sum())), amounts]),
@@ -150,6 +151,12 @@ class DistinctCount:
     def history(self, slot: int, elapsed_ns: Mapping[int, int]) -> Numbers:
         """Return the number of `slot` in each of the newest ticks alone, the oldest first."""
         return np.array([one.value_of(slot) for one in self._distinct.recent.entries if one.at_ns in elapsed_ns])
+
+    def readings(self, slot: int, tick: Mapping[int, int]) -> list[MetricReading]:
+        """Return the number of values of `slot`, as `Aggregation.readings`."""
+        newest = self.history(slot, tick)
+        name, number = f"distinct {self._distinct.dimension}", float(self._current()[slot])
+        return [MetricReading(self._distinct.metric, name, number, float(newest[-1]) if len(newest) else None)]
 
     def _current(self) -> Numbers:
         if self._counts is None:

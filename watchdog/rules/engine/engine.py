@@ -9,13 +9,14 @@ from typing import Final
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.measure.snapshot import Snapshot
 from watchdog.rules.engine import contributors, inspection
-from watchdog.rules.engine.aggregations import Aggregation, MetricAccumulator
+from watchdog.rules.engine.aggregations import Aggregation
 from watchdog.rules.engine.contributors import Contributors
-from watchdog.rules.engine.distinct import DistinctCount, DistinctValues
+from watchdog.rules.engine.distinct import DistinctCount
 from watchdog.rules.engine.groups import GroupSlots
 from watchdog.rules.engine.inspection import GroupInspection, RuleInspection
 from watchdog.rules.engine.judge import INPUT_INCOMPLETE, Judge, RuleTick, Verdict, least_severe_threshold
-from watchdog.rules.engine.missing import MissingAccumulator
+from watchdog.rules.engine.novelty import NoveltyJudge
+from watchdog.rules.engine.novelty_memories import NoveltyMemories
 from watchdog.rules.engine.order_statistics import OrderStatistic, OrderStatisticWindow
 from watchdog.rules.engine.plan import Evaluation, EvaluationPlan
 from watchdog.rules.engine.selection import Selection
@@ -39,6 +40,8 @@ class Engine:
         self._selection = Selection()
         self._plan = EvaluationPlan()
         self._judges: list[Judge] = []
+        self.memories = NoveltyMemories()
+        """What the rules with novelty have seen."""
         self._since_ns: dict[object, int | None] = {}
         self._elapsed_ns: deque[tuple[int, int]] = deque(
             maxlen=MAX_RECENT_TICKS
@@ -60,10 +63,8 @@ class Engine:
         rules = list(rules)
         self._newest = None
         plan = EvaluationPlan(self._plan)
-        self._judges = [
-            Judge(rule, plan.evaluation(rule), plan.only_if_aggregation(rule), plan.missing_rows(rule))
-            for rule in rules
-        ]
+        self._judges = [_make_judge(rule, plan) for rule in rules]
+        self.memories.assign(judge for judge in self._judges if isinstance(judge, NoveltyJudge))
         plan.drop_unused()
         self._plan = plan
         self._set_thresholds()
@@ -202,14 +203,8 @@ class Engine:
         }
         for view in self._plan.parts_of_type(View):
             view.load(grouped[view.groups], self._selection)
-        for accumulator in self._plan.parts_of_type(MetricAccumulator):
-            accumulator.add_newest_tick()
-        for window in self._plan.parts_of_type(OrderStatisticWindow):
-            window.add_newest_tick()
-        for distinct in self._plan.parts_of_type(DistinctValues):
-            distinct.add_newest_tick()
-        for missing in self._plan.parts_of_type(MissingAccumulator):
-            missing.add_newest_tick()
+        for part in self._plan.accumulators():
+            part.add_newest_tick()
         for view in self._plan.parts_of_type(View):
             view.release()
         self._selection.release()
@@ -230,7 +225,7 @@ class Engine:
     def _judge(self, rule_id: str) -> Judge:
         return next(judge for judge in self._judges if judge.rule.id == rule_id)
 
-    def _judges_in_time(self, unknown: set[str]) -> Iterator[tuple[Aggregation | OrderStatistic, list[Judge]]]:
+    def _judges_in_time(self, unknown: set[str]) -> Iterator[tuple[Evaluation, list[Judge]]]:
         """Yield the rules by evaluation until the time for judging is over; add the ids of the others to `unknown`."""
         together = list(self._judges_by_evaluation())
         first = self._next_judged % max(len(together), 1)
@@ -261,6 +256,13 @@ class Engine:
                 )
         for window, thresholds_of_window in wanted.items():
             window.set_thresholds(thresholds_of_window)
+
+
+def _make_judge(rule: Rule, plan: EvaluationPlan) -> Judge:
+    parts = plan.evaluation(rule), plan.only_if_aggregation(rule), plan.missing_rows(rule)
+    if rule.novelty is not None:
+        return NoveltyJudge(rule, rule.novelty, *parts, plan.counted_slots(rule))
+    return Judge(rule, *parts)
 
 
 def _required_columns(rule: Rule) -> Iterable[str]:

@@ -80,9 +80,13 @@ class GroupSlots:
         if slot == HOST_SLOT:
             return ()
         if slot not in self._labels:
-            codes = zip(self.by, self._table.keys, strict=True)
-            self._bind(slot, tuple((name, snapshot.names.text(name, int(column[slot]))) for name, column in codes))
+            self._bind(slot, tuple(zip(self.by, self.texts(slot, snapshot), strict=True)))
         return self._labels[slot]
+
+    def texts(self, slot: int, snapshot: Snapshot) -> tuple[str, ...]:
+        """Return the values of the group of `slot`, in the order of `by`."""
+        columns = zip(self.by, self._table.keys, strict=True)
+        return tuple(snapshot.names.text(name, int(column[slot])) for name, column in columns)
 
     def slot(self, labels: Labels, snapshot: Snapshot) -> int:
         """Return the slot of the group with `labels`, in any order; `NO_GROUP_SLOT` while there is no such group."""

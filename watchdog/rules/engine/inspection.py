@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from watchdog.rules.engine.aggregations import Aggregation, MetricReading
+from watchdog.rules.engine.distinct import DistinctCount
 from watchdog.rules.engine.groups import NO_GROUP_SLOT
 from watchdog.rules.engine.judge import Judge, RuleTick, Verdict, least_severe_threshold
 from watchdog.rules.engine.view import RowCounts
@@ -115,5 +116,5 @@ def share_of_limit(rule: Rule, value: float) -> float | None:
 
 def _release(judge: Judge) -> None:
     for evaluation in (judge.evaluation, judge.only_if_aggregation):
-        if isinstance(evaluation, Aggregation):
+        if isinstance(evaluation, (Aggregation, DistinctCount)):
             evaluation.release()

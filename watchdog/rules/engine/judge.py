@@ -24,10 +24,11 @@ from watchdog.measure.snapshot import Numbers, Snapshot
 from watchdog.rules.engine.aggregations import Aggregation
 from watchdog.rules.engine.groups import NO_GROUP_SLOT
 from watchdog.rules.engine.missing import MissingSum
+from watchdog.rules.engine.order_statistics import OrderStatistic
 from watchdog.rules.engine.plan import Evaluation
 from watchdog.rules.engine.presence import SELECTED, GroupPresence, PresenceTracker
 from watchdog.rules.engine.selection import Mask
-from watchdog.rules.language.expression import COMPARE, value_without_rows
+from watchdog.rules.language.expression import COMPARE
 from watchdog.rules.language.rule import GONE, OVERFLOW_LABELS, Labels, Rule, Severity, Thresholds
 
 MAX_INSTANCES: Final = 20  # of one rule: the worst of the firing ones; the others are one number
@@ -170,7 +171,7 @@ class Judge:
         if isinstance(self.evaluation, OrderStatistic):
             return slots[selected]
         values = self._values(slots, tick)
-        selected |= (values != value_without_rows(self.rule.metric)) & ~np.isnan(values)
+        selected |= (values != self.rule.value_without_rows) & ~np.isnan(values)
         return slots[selected]
 
     def worst_of(self, slots: Slots, tick: RuleTick) -> int | None:

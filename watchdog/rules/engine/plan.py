@@ -15,6 +15,7 @@ from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers
 from watchdog.rules.engine.aggregations import Aggregation, MetricAccumulator, MetricBounds
 from watchdog.rules.engine.arithmetic import Bounds, time_power
+from watchdog.rules.engine.counted_slots import CountedSlots
 from watchdog.rules.engine.distinct import DistinctCount, DistinctValues
 from watchdog.rules.engine.groups import GroupSlots
 from watchdog.rules.engine.missing import MissingAccumulator, MissingAmounts, MissingSum
@@ -42,12 +43,14 @@ _Part = TypeVar(
     OrderStatisticWindow,
     DistinctValues,
     DistinctCount,
+    CountedSlots,
     Aggregation,
     MissingAccumulator,
     MissingSum,
 )
 
 
+_Accumulator = MetricAccumulator | OrderStatisticWindow | DistinctValues | CountedSlots | MissingAccumulator
 Evaluation = Aggregation | OrderStatistic | DistinctCount
 """The part with the values that a rule's levels are compared with."""
 
@@ -81,6 +84,11 @@ class EvaluationPlan:
         """Return the part with the number of ticks in which rows of a group can be lost."""
         return self._missing_ticks(self._view(rule), _EACH_CONNECTION, rule.window_ns)
 
+    def counted_slots(self, rule: Rule) -> CountedSlots:
+        """Return the part with the groups that something of the rule's metric was measured for."""
+        view, metric = self._view(rule), min(metrics_of(rule.metric))
+        return self._get((CountedSlots, rule.id, view, metric), lambda: CountedSlots(view, metric), lasting=False)
+
     def drop_unused(self) -> None:
         """Drop the parts of the former plan that no rule needs."""
         self._before = {}
@@ -88,6 +96,14 @@ class EvaluationPlan:
     def parts_of_type(self, kind: type[_Part]) -> Iterator[_Part]:
         """Yield every part of a kind, in the order in which they were made."""
         return (part for part in self._made.values() if isinstance(part, kind))
+
+    def accumulators(self) -> Iterator[_Accumulator]:
+        """Yield the parts that take the newest tick from their views, each after those that it reads."""
+        yield from self.parts_of_type(MetricAccumulator)
+        yield from self.parts_of_type(OrderStatisticWindow)
+        yield from self.parts_of_type(DistinctValues)
+        yield from self.parts_of_type(CountedSlots)
+        yield from self.parts_of_type(MissingAccumulator)
 
     def _get(self, key: tuple[object, ...], make: Callable[[], _Part], *, lasting: bool) -> _Part:
         if key not in self._made:
@@ -160,9 +176,7 @@ class EvaluationPlan:
 
     def _distinct_count(self, view: View, metric: str, dimension: str, window_ns: int) -> DistinctCount:
         key = (view, metric, dimension)
-        values = self._get(
-            (DistinctValues, *key), lambda: DistinctValues(view, metric, dimension), lasting=True
-        )
+        values = self._get((DistinctValues, *key), lambda: DistinctValues(view, metric, dimension), lasting=True)
         values.keep_for(window_ns)
         left_out = self._get(
             (MissingAccumulator, "distinct", *key),

@@ -14,7 +14,7 @@ _DEFAULT_NEWS_NS = 120 * SECOND_NS  # for which an alert about a group that vani
 def read_absence(table: Table, silent_ns: int) -> tuple[Absent, int]:
     """Return `absent` and `absent_for` in ns of the rule in `table`.
 
-    `silent_ns`: window and `for` (or `hits`) together, after which a group without rows fires if its value of then does.
+    `silent_ns`: window and `for` (or `hits`) together, after which a group without rows fires if its value then does.
     """
     absent = Absent(table.text("absent", Absent.RESOLVE.value, choices=[one.value for one in Absent]))
     given_ns = table.duration("absent_for", "2m", maximum="7d")
@@ -50,5 +50,6 @@ def _contradiction(rule: Rule, silent_ns: int) -> str:
     if not rule.fires_without_rows:
         return "has no effect: without rows, the value of a group does not fire"
     if rule.absent_for_ns < silent_ns:
-        return f"a group that vanishes may end before it fires: window and {"for" if rule.hits is None else "hits"} take {format_duration(silent_ns)}"
+        key = "for" if rule.hits is None else "hits"
+        return f"a group that vanishes may end before it fires: window and {key} take {format_duration(silent_ns)}"
     return ""

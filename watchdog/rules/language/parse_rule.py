@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 
 from watchdog.config import suggestions
 from watchdog.config.document import Table
-from watchdog.config.durations import format_duration
+from watchdog.config.durations import format_duration, parse_duration
 from watchdog.config.labels import read_labels
-from watchdog.measure.catalogue import DIMENSIONS, MAX_WINDOW, METRICS, MetricKind
+from watchdog.measure.catalogue import DIMENSIONS, LISTENING, MAX_WINDOW, METRICS, MetricKind
 from watchdog.rules.language import expression, template
 from watchdog.rules.language.absent_keys import check_absence, read_absence
 from watchdog.rules.language.conditions import read_where
 from watchdog.rules.language.expression import Comparison, Constant, Expression, ExpressionError, MetricReference
 from watchdog.rules.language.formats import natural_format
+from watchdog.rules.language.novelty_table import check_novelty, novelty_thresholds, read_novelty
 from watchdog.rules.language.overrides import Overrides
 from watchdog.rules.language.possible_values import check_possible_values
 from watchdog.rules.language.read_hits import read_hits
@@ -27,6 +28,7 @@ from watchdog.rules.language.thresholds import ValueDomain, read_thresholds
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
 _PERCENTILE = re.compile(r"p(\d\d|9\d\d)", re.ASCII)
+_DEFAULT_WINDOW = "1m"  # of a rule with novelty: of the value that its alert shows
 _STATS = ("rate", "sum", "max", "min", "mean", "last", "count")
 _DISTINCT = "distinct:"
 _ACCEPT_QUEUE = MetricReference("accept_queue")  # a share of the listener's limit
@@ -62,10 +64,12 @@ class RuleEnvironment:
 def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
     """Return the rule in `table`; it must not be used if a problem was noted."""
     metric = _read_metric(table)
-    stat = _read_stat(table, metric)
-    by = _read_by(table)
+    novelty = read_novelty(table)
+    stat = _read_stat(table, metric, is_required=novelty is None)
+    by = _read_by(table, metric)
     domain = _value_domain(metric, stat)
-    window_ns, for_ns = _read_window(table, environment.interval_ns), table.duration("for", "0s", maximum="7d")
+    window_ns = _read_window(table, environment.interval_ns, is_required=novelty is None)
+    for_ns = table.duration("for", "0s", maximum="7d")
     hits = read_hits(table)
     pending_ns = for_ns if hits is None else hits.ticks * environment.interval_ns
     absent, absent_for_ns = read_absence(table, window_ns + pending_ns)
@@ -78,9 +82,9 @@ def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
         by=by,
         where=read_where(table),
         only_if=_read_only_if(table, metric),
-        thresholds=read_thresholds(table, domain),
+        thresholds=read_thresholds(table, domain) if novelty is None else novelty_thresholds(novelty),
         for_ns=for_ns,
-        keep_firing_for_ns=table.duration("keep_firing_for", "0s", maximum="7d"),
+        keep_firing_for_ns=table.duration("keep_firing_for", "0s" if novelty is None else "1h", maximum="7d"),
         receivers=_read_receivers(table, environment.receivers),
         runbook=_read_runbook(table),
         labels=read_labels(table.table("labels")),
@@ -89,7 +93,10 @@ def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
         absent=absent,
         absent_for_ns=absent_for_ns,
         hits=hits,
+        novelty=novelty,
     )
+    if novelty is not None:
+        check_novelty(table, metric, by)
     _refuse_missing_dimensions(table, rule)
     _check_distinct(table, rule)
     check_possible_values(table, rule)
@@ -154,7 +161,9 @@ def _read_metric(table: Table) -> Expression:
     return metric
 
 
-def _read_stat(table: Table, metric: Expression) -> Stat:
+def _read_stat(table: Table, metric: Expression, *, is_required: bool) -> Stat:
+    if "stat" not in table and not is_required:
+        return _amount(metric)
     text = table.text("stat")
     if table.has_problem("stat"):
         return Stat(text, StatKind.MAX)
@@ -174,6 +183,14 @@ def _read_stat(table: Table, metric: Expression) -> Stat:
             percentiles = ", p50 to p999" if kind is MetricKind.DISTRIBUTION else ""
             table.add_problem("stat", f'"{text}" does not apply to a {kind} ({name}); use {allowed}{percentiles}')
     return stat
+
+
+def _amount(metric: Expression) -> Stat:
+    """Return the stat for the amount of `metric` in a window: its sum, its present value, or its number of values."""
+    kinds = {METRICS[name].kind for name in expression.metrics_of(metric)}
+    if MetricKind.DISTRIBUTION in kinds:
+        return Stat("count", StatKind.COUNT)
+    return Stat("last", StatKind.LAST) if MetricKind.GAUGE in kinds else Stat("sum", StatKind.SUM)
 
 
 def _parse_stat(text: str) -> Stat | None:
@@ -213,7 +230,9 @@ def _value_domain(metric: Expression, stat: Stat) -> ValueDomain | None:
     )
 
 
-def _read_window(table: Table, interval_ns: int) -> int:
+def _read_window(table: Table, interval_ns: int, *, is_required: bool) -> int:
+    if "window" not in table and not is_required:
+        return max(parse_duration(_DEFAULT_WINDOW), 2 * interval_ns)
     window_ns = table.duration("window", maximum=MAX_WINDOW)
     if not table.has_problem("window") and window_ns < 2 * interval_ns:
         minimum, interval = format_duration(2 * interval_ns), format_duration(interval_ns)
@@ -223,9 +242,12 @@ def _read_window(table: Table, interval_ns: int) -> int:
     return window_ns
 
 
-def _read_by(table: Table) -> tuple[str, ...]:
+def _read_by(table: Table, metric: Expression) -> tuple[str, ...]:
+    is_of_listeners = all(METRICS[name].states == LISTENING for name in expression.metrics_of(metric))
     by = table.names("by", (), kind="dimension", known=DIMENSIONS)
     for index, name in enumerate(by):
+        if name == "local_port" and is_of_listeners:
+            continue  # a server has one for long
         if name in DIMENSIONS and name not in by[:index] and DIMENSIONS[name].volatile:
             table.add_note("by", f'"{name}" has ever new values: each value is an alert of its own', index=index)
     return by

@@ -109,6 +109,19 @@ class Hits:
 
 
 @dataclass(frozen=True, slots=True)
+class Novelty:
+    """`[rule.novelty]`: fires when a combination of `by` is seen for the first time.
+
+    `learn_ns`: observed time from the beginning in which nothing fires. `forget_ns`: a combination that was not seen
+    for this observed time is new again.
+    """
+
+    learn_ns: int
+    forget_ns: int
+    severity: Severity
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """One rule."""
 
@@ -131,6 +144,7 @@ class Rule:
     absent: Absent = Absent.RESOLVE
     absent_for_ns: int = 120 * SECOND_NS
     hits: Hits | None = None  # in place of `for_ns`
+    novelty: Novelty | None = None  # in place of thresholds, which then have its severity only
 
     @property
     def evaluation_key(self) -> tuple[object, ...]:
@@ -138,8 +152,12 @@ class Rule:
         return self.metric, self.stat, self.window_ns, self.by, self.where, self.only_if
 
     @property
+    def value_without_rows(self) -> float:
+        """Return the value of a group without rows."""
+        return 0.0 if self.stat.kind.is_number else value_without_rows(self.metric)
+
+    @property
     def fires_without_rows(self) -> bool:
         """Return whether the value of a group without rows fires."""
-        value = 0.0 if self.stat.kind.is_number else value_without_rows(self.metric)
-        limits = self.thresholds.fire.values()
+        value, limits = self.value_without_rows, self.thresholds.fire.values()
         return any(value > limit if self.thresholds.above else value < limit for limit in limits)

@@ -23,6 +23,12 @@ def ruleset_hash(rules: Iterable[Rule]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def definition_digest(*parts: object) -> str:
+    """Return the SHA-256, in hex, of parts of a rule: texts, numbers, tuples and dataclasses of the language."""
+    plain = [_plain(part) for part in parts]
+    return hashlib.sha256(json.dumps(plain, separators=(",", ":")).encode()).hexdigest()
+
+
 def _plain(value: Any) -> Any:
     match value:
         case enum.Enum():

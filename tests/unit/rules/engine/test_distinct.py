@@ -186,3 +186,19 @@ def test_numbers_are_those_of_sets_also_over_a_reload(make_host, make_rule, tick
         assert {(one.rule.id, one.labels[0][1]): one.value for one in verdicts} == {
             key: number for key, number in right.items() if number
         }
+
+
+def test_an_inspection_shows_the_number_of_the_window_and_of_the_newest_tick(host, make_rule):
+    engine = Engine([make_rule(stat="distinct:remote_port", above=5)])
+    engine.evaluate(host.baseline(), [])
+    engine.evaluate(host.tick(connect(port=1), connect(port=2), connect("other", 9)), [])
+    engine.evaluate(host.tick(connect(port=3)), [])
+    rule = engine.inspect_rule("storm")
+    assert (rule.groups, rule.worst, rule.share) == (2, ((("process", "scanner"),), 3), 3 / 5)
+    [reading] = engine.inspect_group("storm", (("process", "scanner"),), []).metrics
+    assert (reading.metric, reading.statistic, reading.window, reading.newest) == (
+        "connects",
+        "distinct remote_port",
+        3,
+        1,
+    )

@@ -244,11 +244,26 @@ def test_percentiles_are_parsed(load, text, percentile):
 @pytest.mark.parametrize(
     ("metric", "stat", "message"),
     [
-        ("connects", "p99", '"p99" does not apply to a counter (connects); use last, max, mean, min, rate, sum, distinct:DIMENSION'),
+        (
+            "connects",
+            "p99",
+            '"p99" does not apply to a counter (connects); use last, max, mean, min, rate, sum, distinct:DIMENSION',
+        ),
         ("open", "rate", '"rate" does not apply to a gauge (open); use last, max, mean, min, distinct:DIMENSION'),
         ("open", "sum", '"sum" does not apply to a gauge (open); use last, max, mean, min, distinct:DIMENSION'),
-        ("rtt", "rate", '"rate" does not apply to a distribution (rtt); use count, max, mean, min, sum, distinct:DIMENSION, p50 to p999'),
-        ("connects / open", "rate", '"rate" does not apply to a gauge (open); use last, max, mean, min, distinct:DIMENSION'),
+        (
+            "rtt",
+            "rate",
+            (
+                '"rate" does not apply to a distribution (rtt); '
+                "use count, max, mean, min, sum, distinct:DIMENSION, p50 to p999"
+            ),
+        ),
+        (
+            "connects / open",
+            "rate",
+            '"rate" does not apply to a gauge (open); use last, max, mean, min, distinct:DIMENSION',
+        ),
         ("connects", "rat", 'unknown stat "rat": did you mean "rate"?'),
         ("rtt", "p100", 'unknown stat "p100": did you mean "p50"?'),
         ("rtt", "p00", 'unknown stat "p00": did you mean "p90"?'),
@@ -326,7 +341,7 @@ def test_conditions_that_no_row_can_meet_are_reported(problems, condition, messa
         ({"runbook": '"ftp://x/y"'}, 'runbook: must be an http or https address, not "ftp://x/y"'),
         ({"runbook": '"https://"'}, 'runbook: must be an http or https address, not "https://"'),
         ({"runbook": '"https://[x/"'}, 'runbook: must be an http or https address, not "https://[x/"'),
-        ({"hits": '"3 of 5"'}, 'hits: unknown key "hits": known are '),
+        ({"colour": '"red"'}, 'colour: unknown key "colour": known are '),
     ],
 )
 def test_other_mistakes_are_reported(problems, keys, expected):

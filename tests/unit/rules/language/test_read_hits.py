@@ -45,7 +45,7 @@ def test_hits_are_a_number_of_ticks_of_a_number_of_ticks(read, text, hits):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("3", "must be a text, not an integer"),
+        ("3", "must be a text, not a number"),
         ('""', "must not be empty"),
         ('"3/5"', 'not a number of ticks: "3/5"; write it like "3 of 5"'),
         ('"-1 of 5"', 'not a number of ticks: "-1 of 5"; write it like "3 of 5"'),
