@@ -23,13 +23,14 @@ unexport PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev packages packages-dev account run demo test test-kernels lint soak soak-delivery bench bench-delivery
+.PHONY: help setup setup-dev packages packages-dev account run demo test test-kernels fuzz lint soak soak-delivery bench bench-delivery
 
 help:
 	@echo 'make run     watch this host in the foreground with the shipped rules (root, or sudo)'
 	@echo 'make demo    show the notifications of a connection storm and a byte spike (under a minute)'
 	@echo 'make test    all tests, with real BPF programs'
 	@echo 'make test-kernels [KERNELS="6.1 6.12"] [SUBSET=all]   kernel tests on stock Debian kernels, emulated'
+	@echo 'make fuzz [SECONDS=3600] [TARGET=rules]   mutated input of every kind for an hour in all; failing inputs are kept'
 	@echo 'make lint    all checks of style, types, imports and the systemd unit'
 	@echo 'make soak    watch a mixed load for ten minutes; compare every count with the count of the load'
 	@echo 'make soak-delivery   kill a delivering process 5,000 times; check that no notification is lost (minutes)'
@@ -65,6 +66,10 @@ $(BIN)/pip: | packages
 	@$(BIN)/python -m compileall -q watchdog
 	@touch .venv/.setup $@
 
+.venv/.setup-fuzz: .venv/.setup-dev
+	$(PIP) install --editable '.[dev,fuzz]'
+	@touch $@
+
 # Unpacked, not installed: an installation would remove rsyslog.
 .venv/syslog-ng/.complete: | packages-dev $(BIN)/pip
 	@packaging/ensure-unpacked syslog-ng-core .venv/syslog-ng
@@ -83,6 +88,11 @@ test-kernels: SUBSET ?= everywhere
 test-kernels: setup-dev
 	@packaging/ensure-packages $(KERNEL_PACKAGES)
 	@exec $(SUDO) $(BIN)/python tests/vm/matrix.py $(KERNELS) $(if $(filter-out all,$(SUBSET)),--pytest="-m $(SUBSET)")
+
+# Atheris is needed here only: inputs that it found are replayed by the tests without it.
+fuzz: SECONDS ?= 3600
+fuzz: .venv/.setup-fuzz
+	@PYTHONPATH=tests exec $(BIN)/python tests/fuzz/fuzz.py --seconds $(SECONDS) --target '$(TARGET)'
 
 soak: setup-dev
 	@exec $(SUDO) $(BIN)/python tests/soak/soak.py

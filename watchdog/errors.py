@@ -140,7 +140,7 @@ def document_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise DocumentError(f"unreadable document: {type(error).__name__}") from error
 
 

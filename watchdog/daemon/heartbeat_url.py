@@ -9,8 +9,6 @@ server/routers/api-router.js (push); deadmanssnitch.com, "Docs"; cronitor.io, "T
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -88,17 +86,14 @@ class HeartbeatUrl:
         else:
             response = endpoint.post(body, {**headers, "Content-Type": "application/json"}, deadline_seconds)
         http.raise_for_status(response, endpoint.host)
-        if refusal := _refusal(response.body):
+        if refusal := _refusal(response):
             text = f"{endpoint.host} answered {response.status}: {refusal}"
             raise DeliveryError(DeliveryErrorReason.CLIENT_ERROR, text, retryable=True)
 
 
-def _refusal(body: bytes) -> str:
+def _refusal(response: http.HttpResponse) -> str:
     """Return the refusal in the body of an answer 2xx, "" without one."""
-    if match := _REFUSAL.match(body.strip()):
+    if match := _REFUSAL.match(response.body.strip()):
         return match[1].decode()
-    with contextlib.suppress(ValueError):
-        document = json.loads(body)
-        if isinstance(document, dict) and document.get("ok") is False:  # Uptime Kuma
-            return "not ok"
-    return ""
+    document = response.json_object()
+    return "not ok" if document is not None and document.get("ok") is False else ""  # Uptime Kuma

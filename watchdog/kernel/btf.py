@@ -17,6 +17,7 @@ from watchdog.kernel.programs import MESSAGE_PROBES
 _STRUCT, _UNION, _ENUM, _ENUM64 = 4, 5, 6, 19
 _MODIFIERS = {8, 9, 10, 11, 18}  # typedef, volatile, const, restrict, type tag
 _TYPEDEF, _FUNCTION = 8, 12
+_MAX_MODIFIERS = 32  # of one type
 _NEWER_KERNEL = "Linux 5.12 or newer is needed"
 
 
@@ -128,6 +129,8 @@ class Btf:
     def _head(self, type_id: int) -> tuple[int, int, int]:
         # struct btf_type: name_off, info, size or type
         address = self._lib.btf__type_by_id(self._btf, type_id)
+        if not address:
+            raise KernelUnfit(f"the kernel's BTF has no type {type_id}, which it refers to")
         _, info, size = struct.unpack("<III", ct.string_at(address, 12))
         return (info >> 24) & 0x1F, info, size
 
@@ -137,27 +140,32 @@ class Btf:
         return [raw[at : at + size] for at in range(0, len(raw), size)]
 
     def _name(self, at: int) -> str:
-        return self._lib.btf__name_by_offset(self._btf, at).decode() if at else ""
+        name: bytes | None = self._lib.btf__name_by_offset(self._btf, at)
+        return (name or b"").decode("utf-8", "replace")
 
     def _skip_modifiers(self, type_id: int) -> int:
-        while self._head(type_id)[0] in _MODIFIERS:
+        for _ in range(_MAX_MODIFIERS):
+            if self._head(type_id)[0] not in _MODIFIERS:
+                break
             type_id = self._head(type_id)[2]
         return type_id
 
     def _member(self, type_id: int, member: str) -> int | None:
-        has_bitfields = self._head(type_id)[1] >> 31
-        for entry in self._entries(type_id, 12):
-            name_at, member_type, at = struct.unpack("<III", entry)
-            if has_bitfields:
-                at &= 0xFFFFFF
-            name = self._name(name_at)
-            if name == member:
-                return int(at)
-            if name:
+        """Return the offset of `member` in bits, None if there is none."""
+        pending, seen = [(type_id, 0)], set()
+        while pending:
+            found_in, start = pending.pop()
+            if found_in in seen:
                 continue
-            inner = self._skip_modifiers(member_type)
-            if self._head(inner)[0] in (_STRUCT, _UNION):
-                found = self._member(inner, member)
-                if found is not None:
-                    return int(at) + found
+            seen.add(found_in)
+            has_bitfields = self._head(found_in)[1] >> 31
+            for entry in self._entries(found_in, 12):
+                name_at, member_type, at = struct.unpack("<III", entry)
+                if has_bitfields:
+                    at &= 0xFFFFFF
+                name = self._name(name_at)
+                if name == member:
+                    return start + int(at)
+                if not name and self._head(inner := self._skip_modifiers(member_type))[0] in (_STRUCT, _UNION):
+                    pending.append((inner, start + int(at)))
         return None

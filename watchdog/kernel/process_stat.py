@@ -59,7 +59,10 @@ def may_be_alive(pid: int) -> bool:
 
 
 def read_process_stat(pid: int, proc: Path = PROC) -> ProcessStat | None:
-    """Return the stat of the process, None when it has ended or is hidden. `proc`: folder in place of /proc."""
+    """Return the stat of the process; None when it has ended or is hidden, or the text has another form.
+
+    `proc`: folder in place of /proc.
+    """
     try:
         text = (proc / str(pid) / "stat").read_bytes().decode("utf-8", "surrogateescape")
     except OSError:
@@ -67,6 +70,6 @@ def read_process_stat(pid: int, proc: Path = PROC) -> ProcessStat | None:
     # The name can contain spaces and parentheses: it ends at the last one.
     comm, _, rest = text.partition("(")[2].rpartition(")")
     fields = rest.split()
-    if len(fields) <= _START:
+    if len(fields) <= _START or not (fields[_PARENT].isdecimal() and fields[_START].isdecimal()):
         return None
     return ProcessStat(comm, int(fields[_PARENT]), int(fields[_START]))

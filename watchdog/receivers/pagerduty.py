@@ -125,7 +125,7 @@ class PagerDuty(Receiver):
         )
         try:
             http.raise_for_status(answer, host, _hint(answer))
-            if _document(answer).get("status") != "success":
+            if (answer.json_object() or {}).get("status") != "success":
                 raise http.undocumented_answer(host, answer.status, 'PagerDuty\'s "status": "success"')
         except DeliveryError as error:
             if error.reason is DeliveryErrorReason.RATE_LIMITED and error.retry_after_seconds is None:
@@ -189,18 +189,9 @@ def _field(text: str) -> str:
 
 def _hint(answer: http.HttpResponse) -> str:
     """Return the explanation of a refusal. PagerDuty's own text is not shown: it can contain parts of the event."""
-    document = _document(answer)
+    document = answer.json_object() or {}
     given = document.get("errors")
     errors = " ".join(map(str, given if isinstance(given, list) else ())) + str(document.get("message", ""))
     if re.search("routing.key", errors, re.IGNORECASE):
         return _HINTS["routing"]
     return _HINTS.get(str(document.get("status", "")), "")
-
-
-def _document(answer: http.HttpResponse) -> dict[str, Any]:
-    """Return the JSON object of an answer, an empty one if it is none."""
-    try:
-        document = json.loads(answer.body)
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}

@@ -40,6 +40,6 @@ def load_document(text: str, expected_checksum: int | None) -> JsonDocument:
     """Return the document of `text`; an empty one, which no reader accepts, if it is damaged."""
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) and is_intact(text, expected_checksum) else {}

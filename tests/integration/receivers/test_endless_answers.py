@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import socket
 import ssl
 import time
@@ -122,6 +123,18 @@ def test_an_endless_body_does_not_undo_a_success(raw_server, attempt, begin, end
     answers = []
     assert attempt(lambda: answers.append(post(raw_server(flood)))) is None
     assert (answers[0].status, len(answers[0].body) <= 65_536) == (200, True)
+    assert flood.sent < MAX_BODY_BYTES + BUFFERS
+
+
+REDIRECT = b"HTTP/1.1 302 Found\r\nLocation: %b\r\nContent-Encoding: gzip\r\n\r\n"
+
+
+@pytest.mark.parametrize("location", [b"http://127.0.0.1/", b"http://[::1/", b"//" + b"x" * 60_000, b"\xff\xfe:"])
+def test_the_body_and_the_url_of_a_redirect_are_not_read(raw_server, attempt, location):
+    flood = Flood(REDIRECT % location, gzip.compress(bytes(1_000_000)) * 50)
+    answers = []
+    assert attempt(lambda: answers.append(post(raw_server(flood)))) is None
+    assert (answers[0].status, answers[0].body[:2], len(answers[0].body)) == (302, b"\x1f\x8b", 65_536)
     assert flood.sent < MAX_BODY_BYTES + BUFFERS
 
 

@@ -152,7 +152,7 @@ class SlackApi:
                 retry_after_seconds=response.retry_after_seconds,
             )
         http.raise_for_status(response, self.host)
-        result = _json_object(response.body)
+        result = response.json_object()
         if result is None:
             raise UncertainDeliveryError(
                 DeliveryErrorReason.SERVER_ERROR, f"{self.host}: the response is not from Slack", retryable=True
@@ -178,11 +178,3 @@ class SlackApi:
                 code, DeliveryErrorReason.CLIENT_ERROR, f"{text}: {_CORRECTABLE_CODES[code]}", retryable=True
             )
         return SlackApiError(code, DeliveryErrorReason.CLIENT_ERROR, text, retryable=False)
-
-
-def _json_object(body: bytes) -> dict[str, Any] | None:
-    try:
-        document = json.loads(body)
-    except ValueError:
-        return None
-    return document if isinstance(document, dict) else None

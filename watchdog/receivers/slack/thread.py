@@ -48,6 +48,7 @@ _LAYOUT_ERROR_CODES = (
     "msg_too_long",
     "no_text",
 )
+_TIMESTAMP = re.compile(r"[0-9]{1,20}\.[0-9]{1,20}")  # docs.slack.dev, "chat.postMessage": "1503435956.000247"
 _CHANNEL_ID = re.compile(r"[CDG][A-Z0-9]{6,}")
 _CLOCK_TOLERANCE_SECONDS = 3_600.0  # the host's clock may differ from Slack's
 _MAX_SEARCHED_MESSAGES = "100"
@@ -180,7 +181,12 @@ class SlackThread:
             if not isinstance(error, UncertainDeliveryError):  # certainly not posted: the previous state holds
                 self._restore(notification, previous, store)
             raise
-        return replace(state, step=MessageStep.POSTED, channel_id=str(response["channel"]), ts=str(response["ts"]))
+        channel_id, ts = str(response.get("channel")), str(response.get("ts"))
+        if not (_CHANNEL_ID.fullmatch(channel_id) and _TIMESTAMP.fullmatch(ts)):  # it may be posted: search for it
+            raise UncertainDeliveryError(
+                DeliveryErrorReason.SERVER_ERROR, f"{self._api.host}: the response is not from Slack", retryable=True
+            )
+        return replace(state, step=MessageStep.POSTED, channel_id=channel_id, ts=ts)
 
     def _mark_as_moved(self, state: SlackMessageState, deadline: Deadline) -> None:
         """Replace the message in the previous channel by a pointer to the new one."""
@@ -256,8 +262,9 @@ class SlackThread:
             return None
         block_id = slack_message.block_id(state.notification_id)
         for message in _dicts(response.get("messages")):
-            if any(block.get("block_id") == block_id for block in _dicts(message.get("blocks"))):
-                channel_id, ts = state.configured_channel, str(message.get("ts"))
+            channel_id, ts = state.configured_channel, str(message.get("ts"))
+            is_ours = any(block.get("block_id") == block_id for block in _dicts(message.get("blocks")))
+            if is_ours and _TIMESTAMP.fullmatch(ts):
                 return replace(state, step=MessageStep.POSTED, channel_id=channel_id, ts=ts)
         return None
 

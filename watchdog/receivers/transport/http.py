@@ -9,6 +9,7 @@ nothing else of it.
 from __future__ import annotations
 
 import encodings.latin_1  # noqa: F401 - Python imports it at the first header field
+import json
 import re
 import socket
 import ssl
@@ -65,6 +66,14 @@ class HttpResponse:
     body: bytes
     retry_after_seconds: float | None
     date: float | None = None
+
+    def json_object(self) -> dict[str, Any] | None:
+        """Return the JSON object that is the body; None if it is something else, cut off, or nested too deeply."""
+        try:
+            document = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
+        return document if isinstance(document, dict) else None
 
     @property
     def is_success(self) -> bool:

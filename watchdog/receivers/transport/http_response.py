@@ -19,6 +19,8 @@ MAX_BODY_BYTES: Final = 2_097_152  # of all bytes after them: sizes and extensio
 MAX_INTERIM_RESPONSES: Final = 100
 
 _SWITCHING_PROTOCOLS = 101
+# requests parses cookies, and for a redirect that nobody follows its URL; before, it unpacks the whole body.
+_UNUSED_FIELDS = ("Content-Encoding", "Location", "Set-Cookie", "Set-Cookie2")
 _MAX_DATE_LENGTH = 64  # the longest form of RFC 9110 §5.6.7 has 33 characters
 
 
@@ -49,7 +51,7 @@ class FinalResponse(http.client.HTTPResponse):
                 raise AnswerTooLong(str(error)) from None
             raise
         self._reader.set_limit(MAX_BODY_BYTES, "more than 2 MiB of body")
-        for name in ("Set-Cookie", "Set-Cookie2"):  # never sent back, and requests would parse them
+        for name in _UNUSED_FIELDS:
             del self.headers[name]
 
     def _read_status(self) -> tuple[str, int, str]:
