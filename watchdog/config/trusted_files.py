@@ -89,7 +89,7 @@ def find_flaw(path: str, status: os.stat_result, owners: Collection[int], *, rec
     if not everyone and not group:
         return None
     who = "everyone on this host" if everyone else f"the group {_group_name(status.st_gid)}"
-    reason = f"{who} can write it (mode {stat.S_IMODE(status.st_mode):04o})"
+    reason = f"writable by {who} (mode {stat.S_IMODE(status.st_mode):04o})"
     return Flaw(path, reason, f"chmod {option}{'g' * group}{'o' * everyone}-w {quoted}", recursive)
 
 

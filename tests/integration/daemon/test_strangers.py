@@ -44,8 +44,8 @@ def make_open(part):
     ("spoil", "reason"),
     [
         (make_theirs, "belongs to nobody, who can change it: chown root"),
-        (make_shared, "the group root can write it (mode 0{}): chmod g-w"),
-        (make_open, "everyone on this host can write it (mode 0{}): chmod go-w"),
+        (make_shared, "writable by the group root (mode 0{}): chmod g-w"),
+        (make_open, "writable by everyone on this host (mode 0{}): chmod go-w"),
     ],
 )
 def test_a_start_is_refused_and_check_has_the_same_line(watchdog, files, level, spoil, reason):
@@ -71,7 +71,7 @@ def test_an_ordinary_user_gets_notes(watchdog, files, open_command):
     done = subprocess.run(
         [*as_user, open_command, "check", files], capture_output=True, text=True, check=False, cwd="/"
     )
-    note = f"{files}:1: file: note: everyone on this host can write it (mode 0666): chmod go-w {files}"
+    note = f"{files}:1: file: note: writable by everyone on this host (mode 0666): chmod go-w {files}"
     assert (done.returncode, note in done.stdout.splitlines()) == (0, True), done.stdout
 
 
@@ -160,7 +160,7 @@ def test_a_program_that_others_can_change_does_not_start(copy, open_folder, part
         make_open(path)
         option = "-R " if path.is_dir() else ""
         mode = format(path.stat().st_mode & 0o777, "04o")
-        reason = f"{path}: everyone on this host can write it (mode {mode}): chmod {option}go-w {path}"
+        reason = f"{path}: writable by everyone on this host (mode {mode}): chmod {option}go-w {path}"
     code, output = run_copy(copy, "run", "--state-dir", str(open_folder / "state"))
 
     assert code == 4

@@ -197,7 +197,7 @@ def test_takes_a_byte_order_mark(write):
 def test_refuses_a_file_that_everyone_can_write(write):
     path = write(WHOLE)
     Path(path).chmod(0o666)
-    assert problems(path) == [f"1: file: everyone on this host can write it (mode 0666): chmod go-w {path}"]
+    assert problems(path) == [f"1: file: writable by everyone on this host (mode 0666): chmod go-w {path}"]
 
 
 def test_refuses_folders_fifos_and_missing_files(tmp_path):

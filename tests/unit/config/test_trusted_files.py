@@ -43,10 +43,10 @@ def test_files_of_root_have_no_flaw(place):
     [
         (NOBODY.pw_uid, 0, 0o755, "belongs to nobody, who can change it: chown root {}"),
         (STRANGER, 0, 0o700, "belongs to uid 61234, who can change it: chown root {}"),
-        (0, 0, 0o775, "the group root can write it (mode 0775): chmod g-w {}"),
-        (0, STRANGER, 0o770, "the group 61234 can write it (mode 0770): chmod g-w {}"),
-        (0, SERVICE.pw_gid, 0o757, "everyone on this host can write it (mode 0757): chmod o-w {}"),
-        (0, 0, 0o777, "everyone on this host can write it (mode 0777): chmod go-w {}"),
+        (0, 0, 0o775, "writable by the group root (mode 0775): chmod g-w {}"),
+        (0, STRANGER, 0o770, "writable by the group 61234 (mode 0770): chmod g-w {}"),
+        (0, SERVICE.pw_gid, 0o757, "writable by everyone on this host (mode 0757): chmod o-w {}"),
+        (0, 0, 0o777, "writable by everyone on this host (mode 0777): chmod go-w {}"),
     ],
 )
 def test_each_part_of_the_path_counts(place, level, user, group, mode, text):
@@ -77,7 +77,7 @@ def test_the_private_group_of_a_trusted_account_may_write(place):
     place.chmod(0o664)
     assert flaws(place) == []
     os.chown(place, SERVICE.pw_uid, NOBODY.pw_gid)
-    assert flaws(place) == [(str(place), f"the group nogroup can write it (mode 0664): chmod g-w {place}")]
+    assert flaws(place) == [(str(place), f"writable by the group nogroup (mode 0664): chmod g-w {place}")]
 
 
 def test_a_checkout_of_the_caller_of_sudo_is_trusted(place, monkeypatch):

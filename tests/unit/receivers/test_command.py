@@ -52,7 +52,7 @@ def test_a_program_writable_by_every_user_is_refused(tmp_path):
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\n")
     script.chmod(0o757)
-    reason = "everyone on this host can write it (mode 0757): chmod o-w"
+    reason = "writable by everyone on this host (mode 0757): chmod o-w"
     assert problems_of([str(script)]) == [f"'{script}': {reason} {script}"]
     script.chmod(0o755)
     tmp_path.chmod(0o757)

@@ -501,7 +501,7 @@ def test_an_unreadable_folder_is_reported(monkeypatch, tmp_path):
 def test_a_rule_file_writable_by_everyone_is_refused(write, tmp_path):
     path = write(FULL_RULE)
     path.chmod(0o646)
-    with pytest.raises(ConfigError, match=r"everyone on this host can write it \(mode 0646\): chmod o-w"):
+    with pytest.raises(ConfigError, match=r"writable by everyone on this host \(mode 0646\): chmod o-w"):
         load_rules([tmp_path], receivers=("oncall",))
 
 
