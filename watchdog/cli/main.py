@@ -6,6 +6,7 @@ import errno
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Sequence
 
 from watchdog import __version__
@@ -59,6 +60,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in TEMPORARY_ERRNOS:
             raise
         return _report_shortage(error)
+    except RuntimeError:
+        if _can_start_thread():
+            raise
+        limits = "pids.max of the control group, RLIMIT_NPROC, kernel.threads-max"
+        print(f"bpf-watchdog: no further thread or process is allowed: see {limits}", file=sys.stderr)
+        return TemporaryFailure.exit_code
+
+
+def _can_start_thread() -> bool:
+    # Python raises a plain RuntimeError where it cannot.
+    try:
+        threading.Thread(target=int).start()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _report_shortage(error: OSError) -> int:

@@ -108,7 +108,7 @@ def library() -> ct.CDLL:
     try:
         lib = ct.CDLL("libbpf.so.1", use_errno=True)
     except OSError as error:
-        raise KernelUnfit("libbpf.so.1 is missing", remedy="install Debian's package libbpf1") from error
+        raise KernelUnfit(f"cannot load libbpf: {error}", remedy="install Debian's package libbpf1") from error
     pointer, u32 = ct.c_void_p, ct.c_uint32
     lib.libbpf_find_vmlinux_btf_id.argtypes = [ct.c_char_p, ct.c_int]
     lib.bpf_prog_load.argtypes = [ct.c_int, ct.c_char_p, ct.c_char_p, pointer, ct.c_size_t, pointer]

@@ -56,11 +56,15 @@ def import_bcc() -> types.ModuleType:
 
     Raises:
         KernelUnfit: it is missing, or another package has its name; with the remedy.
+        TemporaryFailure: its library or LLVM cannot be mapped.
     """
     try:
         import bcc
     except ImportError as error:
         raise KernelUnfit(f"iovisor's bcc is missing for {sys.executable}", remedy=_INSTALL_BCC) from error
+    except OSError as error:  # of dlopen(3), without an errno
+        remedy = "free 300 MB, or install Debian's package libbpfcc again"
+        raise TemporaryFailure(f"cannot load the library of bcc: {error}", remedy=remedy) from error
     if not hasattr(bcc, "BPF"):
         path = getattr(bcc, "__file__", "?")
         raise KernelUnfit(

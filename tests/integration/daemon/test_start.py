@@ -103,6 +103,25 @@ def test_an_unusable_state_folder_is_reported_with_the_remedy(watchdog, server, 
     assert log == f"bpf-watchdog: cannot use the state folder {watchdog.state}: {reason}: {remedy}\n"
 
 
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        ("--nproc=4:4", "no further thread or process is allowed: see pids.max of the control group"),
+        ("--nofile=8:8", "cannot run the loader of the BPF programs: Too many open files"),
+        ("--as=250000000:250000000", "cannot load the library of bcc: "),
+    ],
+    ids=["processes", "descriptors", "memory"],
+)
+def test_a_start_without_resources_has_their_name_and_a_code_of_its_own(
+    watchdog, server, storm, refused, limit, message
+):
+    watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.rule()})
+    code, log = refused("prlimit", limit)
+
+    assert (code, "Traceback" in log) == (75, False), log
+    assert f"bpf-watchdog: {message}" in log
+
+
 def test_missing_privileges_are_reported_before_any_other_problem(watchdog, open_command, refused):
     watchdog.command = open_command
     code, log = refused(*AS_NOBODY)
