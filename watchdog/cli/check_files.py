@@ -27,12 +27,13 @@ from watchdog.config.trusted_files import data_owners, flaws_on_path, sudo_calle
 from watchdog.errors import ConfigError, Problem
 from watchdog.kernel import privileges
 from watchdog.resources import shipped_rules_folder
+from watchdog.routing.inhibition import check_inhibits
 from watchdog.routing.route_checks import check_routes
-from watchdog.routing.routes import read_routes
+from watchdog.routing.routes import Route, read_routes
 from watchdog.routing.suppression_rules import read_suppression_rules
 from watchdog.rules.language.load import notes_on_skipped_files, read_rules, toml_files, with_shipped_rules
 from watchdog.rules.language.parse_rule import RuleEnvironment
-from watchdog.rules.language.rule import Rule
+from watchdog.rules.language.rule import Labels, Rule
 
 _RULES_FOLDER_NAME = Path(DEFAULT_RULES_FOLDER).name
 _SETTINGS_FILE_NAME = Path(DEFAULT_SETTINGS_FILE).name
@@ -222,9 +223,7 @@ class _Check:
         environment = RuleEnvironment(receivers, interval_ns, {})
         rules_of = {id(one): read_rules(one, environment) for one in documents if _contains_rules(one)}
         all_rules = tuple(rule for rules in rules_of.values() for rule in rules)
-        routes = [(read_routes(one, all_rules or None), one.values.labels) for one in parsed]
-        for one in parsed:
-            read_suppression_rules(one, all_rules or None)
+        routes = [_read_routes(one, all_rules or None) for one in parsed]
         for document in documents:
             if _contains_rules(document):
                 rules = rules_of[id(document)]
@@ -242,9 +241,19 @@ class _Check:
                 in_force = with_shipped_rules(all_rules, environment, shipped=shipped)
             except ConfigError as error:
                 report.problems += error.problems
+        self._check_inhibits(in_force, is_complete=folder is not None)
         for found, labels in routes:
             report.notes += check_routes(found, in_force or None, labels)
         return all_rules or in_force
+
+    def _check_inhibits(self, rules: Sequence[Rule], *, is_complete: bool) -> None:
+        if self._report.problems:
+            return
+        missing = check_inhibits(rules)
+        if is_complete:
+            self._report.problems += missing
+        else:  # the rule can be in another file
+            self._report.notes += [replace(one, message=f"not checked: {one.message}") for one in missing]
 
 
 def become_daemon_account() -> None:
@@ -262,6 +271,11 @@ def _with_remedy(problem: Problem) -> Problem:
     if not problem.denied_path:
         return problem
     return replace(problem, message=f"{problem.message}: {access_remedy(problem.denied_path)}")
+
+
+def _read_routes(settings: SettingsDocument, rules: Sequence[Rule] | None) -> tuple[tuple[Route, ...], Labels]:
+    read_suppression_rules(settings, rules)  # for its problems
+    return read_routes(settings, rules), settings.values.labels
 
 
 def _default_rules_folder() -> Path:

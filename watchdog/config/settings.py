@@ -29,6 +29,7 @@ SETTINGS_TABLES: Final = (
     "evidence",
     "heartbeat",
     "host",
+    "inhibit",
     "labels",
     "mute",
     "networks",
@@ -137,8 +138,8 @@ class SettingsDocument:
     """watchdog.toml while it is loaded: its values, and the tables that other packages read.
 
     `receivers`: (name, type, table) in the file's order, read by `receivers/registry.py`. `heartbeat`: read by
-    `daemon/heartbeat_url.py`. `routes`: in the file's order, read by `routing/routes.py`. `mutes`: read by
-    `routing/mute_times.py`.
+    `daemon/heartbeat_url.py`. `routes`: in the file's order, read by `routing/routes.py`. `mutes`,
+    `inhibitions`: read by `routing/suppression_rules.py`.
     """
 
     document: Document
@@ -147,6 +148,7 @@ class SettingsDocument:
     heartbeat: Table | None
     routes: tuple[Table, ...]
     mutes: tuple[Table, ...] = ()
+    inhibitions: tuple[Table, ...] = ()
 
 
 def open_document(
@@ -263,7 +265,7 @@ def read_settings(document: Document) -> SettingsDocument:
     # Jitter protects receivers that many hosts share; the console is not shared.
     jitter = DEFAULT_JITTER if "receiver" in root else "0s"
     routing = _read_routing(root.table("routing"), names, jitter)
-    routes, mutes = root.tables("route"), root.tables("mute")
+    routes, mutes, inhibitions = root.tables("route"), root.tables("mute"), root.tables("inhibit")
     heartbeat = root.table("heartbeat")  # read in any case, so that a misspelled key is compared with it
     evidence = _read_evidence(root.table("evidence"))
     networks = _read_networks(root.table("networks"))
@@ -286,7 +288,8 @@ def read_settings(document: Document) -> SettingsDocument:
         labels=labels,
         networks=networks,
     )
-    return SettingsDocument(document, values, receivers, heartbeat if "heartbeat" in root else None, routes, mutes)
+    given_heartbeat = heartbeat if "heartbeat" in root else None
+    return SettingsDocument(document, values, receivers, given_heartbeat, routes, mutes, inhibitions)
 
 
 def _read_evidence(table: Table) -> EvidenceSettings:

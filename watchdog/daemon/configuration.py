@@ -25,6 +25,7 @@ from watchdog.errors import ConfigError, Problem
 from watchdog.receivers.base import OpenReceiverState, Receiver, open_volatile_state
 from watchdog.receivers.registry import build_receivers
 from watchdog.resources import shipped_rules_folder
+from watchdog.routing.inhibition import check_inhibits
 from watchdog.routing.route_checks import check_routes
 from watchdog.routing.routes import Route, read_routes
 from watchdog.routing.suppression_rules import SuppressionRules, read_suppression_rules
@@ -89,6 +90,7 @@ def read_configuration(
     else:
         if not loaded.rules:
             problems.append(Problem(str(folder), 1, "rule", "no rules found: no alert could ever fire"))
+        problems += check_inhibits(loaded.rules)
     routes: tuple[Route, ...] = ()
     suppression = SuppressionRules()
     if document is not None:

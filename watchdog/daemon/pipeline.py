@@ -108,7 +108,6 @@ class Pipeline:
         self._reload_alert = ReloadAlert(configuration.receivers)
         self._suppressor = Suppressor()
         self._configure_suppression(configuration)
-        self._suppressor.update(store.silences.current, Now.read(clock))
         self.firing: Mapping[str, Alert] = {}
         self.suppressed: Mapping[str, tuple[Suppression, ...]] = {}
         self._outage_handler = OutageHandler(
@@ -309,13 +308,13 @@ class Pipeline:
 
     def _configure_suppression(self, configuration: Configuration) -> None:
         exempt = [name for name, receiver in configuration.receivers.items() if not receiver.suppress]
-        self._suppressor.configure(configuration.suppression.mute_times, exempt)
+        self._suppressor.configure(configuration.suppression, exempt)
         self.matcher_dimensions = readable_dimensions(dict(configuration.settings.labels), configuration.rules)
 
     def _update_suppressions(self, firing: Mapping[str, Alert], now: Now) -> None:
         for silence in self._store.silences.end_due(firing, now.boottime_ns):
             self._log.info("%s ended: withheld=%d", silence.suppression.describe(), silence.withheld)
-        self._suppressor.update(self._store.silences.current, now)
+        self._suppressor.update(self._store.silences.current, firing, now)
         self.firing, self.suppressed = firing, self._suppressor.suppressed(firing)
 
     def _correct_groups(self, firing: Mapping[str, Alert], now: Now) -> None:

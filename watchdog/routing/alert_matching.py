@@ -5,7 +5,7 @@ A label that the alert does not have counts as empty.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from watchdog.config.suggestions import is_near
@@ -39,7 +39,11 @@ def alert_values(alert: Alert) -> dict[str, str]:
 
 def matches_alert(where: Iterable[Condition], alert: Alert) -> bool:
     """Return whether `alert` meets every condition of `where`."""
-    values = alert_values(alert)
+    return matches_values(where, alert_values(alert))
+
+
+def matches_values(where: Iterable[Condition], values: Mapping[str, str]) -> bool:
+    """Return whether the values of an alert, as `alert_values` returns them, meet every condition of `where`."""
     return all(matches_condition(one, dimension_kind(one.dimension), values.get(one.dimension, "")) for one in where)
 
 

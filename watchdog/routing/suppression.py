@@ -23,17 +23,18 @@ class SuppressionKind(enum.StrEnum):
     ACKNOWLEDGEMENT = "acknowledgement"
     SILENCE = "silence"
     MUTE = "mute time"
+    INHIBITION = "inhibition by"
 
 
 @dataclass(frozen=True, slots=True)
 class Suppression:
-    """One cause. `name`: id of the silence or acknowledgement, name of the mute time."""
+    """One cause. `name`: id of the silence or acknowledgement, name of the mute time, rule id of the source."""
 
     kind: SuppressionKind
     name: str
 
     def describe(self) -> str:
-        """Return the cause in words: "silence 1f0a3c5e", "mute time night"."""
+        """Return the cause in words: "silence 1f0a3c5e", "mute time night", "inhibition by port-scan"."""
         return f"{self.kind} {self.name}"
 
     def to_json(self) -> list[str]:

@@ -71,6 +71,12 @@ def test_a_mute_time_is_documented_completely():
     assert documented_keys("`[[mute]]`") == accepted_keys(document)
 
 
+def test_an_inhibition_is_documented_completely():
+    document, settings = settings_of(f"[[inhibit]]\n{UNKNOWN} = 1\n")
+    read_suppression_rules(settings)
+    assert documented_keys("`[[inhibit]]`") == accepted_keys(document)
+
+
 def test_the_heartbeat_is_documented_completely():
     document, settings = settings_of(f"[heartbeat]\n{UNKNOWN} = 1\n")
     HeartbeatUrl.from_table(settings.heartbeat)

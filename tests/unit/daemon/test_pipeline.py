@@ -29,7 +29,9 @@ from watchdog.measure.meter import Meter
 from watchdog.measure.process_reader import ProcessReader
 from watchdog.measure.procfs import UnreadReason
 from watchdog.routing.grouping import Grouping
+from watchdog.routing.inhibition import Inhibition
 from watchdog.routing.silencing import Silence
+from watchdog.routing.suppression_rules import SuppressionRules
 from watchdog.rules.engine.engine import Engine
 from watchdog.rules.engine.judge import Judge
 from watchdog.rules.language.load import load_rules
@@ -874,3 +876,18 @@ def test_a_receiver_without_suppression_gets_silenced_alerts(simulation):
     for _ in range(8):
         simulation.tick(STORM)
     assert [status for status, _, _ in simulation.receiver.entries()] == ["firing"]
+
+
+def test_a_target_that_fires_with_its_source_is_not_notified_first_also_after_a_start(simulation):
+    inhibition = Inhibition((Condition("rule", ("storm",)),), (Condition("rule", ("a-spike",)),))
+    simulation.configuration = lambda *_, make=simulation.configuration: replace(
+        make("a-spike", "storm"), suppression=SuppressionRules((), (inhibition,))
+    )
+    for _ in range(2):
+        restart(simulation)
+        for _ in range(12):
+            simulation.tick(STORM)
+    for _ in range(12):
+        simulation.tick(CALM)
+    assert {rule for _, _, rules in simulation.receiver.entries() for rule in rules} == {"storm"}
+    assert [status for status, _, _ in simulation.receiver.entries()].count("resolved") == 1

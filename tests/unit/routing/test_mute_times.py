@@ -12,7 +12,7 @@ from watchdog.clock import Now
 from watchdog.config.document import Document
 from watchdog.config.settings import read_settings
 from watchdog.routing.mute_times import parse_times
-from watchdog.routing.suppression_rules import read_suppression_rules
+from watchdog.routing.suppression_rules import SuppressionRules, read_suppression_rules
 from watchdog.routing.suppressor import Suppressor
 from watchdog.rules.language.rule import Severity
 
@@ -137,9 +137,9 @@ def test_critical_alerts_pass_unless_they_are_named():
 def test_muted_alert_has_the_mute_time_as_its_cause():
     [night], _ = read('[[mute]]\nname = "night"\ntimes = ["Mon 22:00-06:00", "Sat-Sun"]\n')
     suppressor, alert = Suppressor(), factories.make_alert(severity=Severity.WARNING)
-    suppressor.configure([night], ["log"])
+    suppressor.configure(SuppressionRules((night,)), ["log"])
     for text, causes in (("2026-11-30T21:59+00:00", []), ("2026-11-30T22:00+00:00", ["mute time night"])):
-        suppressor.update((), Now(0, wall(text)))
+        suppressor.update((), {}, Now(0, wall(text)))
         assert [cause.describe() for cause in suppressor.find_all(alert)] == causes
         assert suppressor.is_active == bool(causes)
     assert suppressor.find("log", alert) is None

@@ -13,6 +13,7 @@ from watchdog.errors import UsageError
 from watchdog.routing.alert_matching import readable_dimensions
 from watchdog.routing.grouping import Grouping
 from watchdog.routing.silencing import AcknowledgedFiring, Silence, parse_matchers
+from watchdog.routing.suppression_rules import SuppressionRules
 from watchdog.routing.suppressor import Suppressor
 from watchdog.rules.language.rule import Condition, Severity
 
@@ -29,9 +30,9 @@ def acknowledge(alert):
     return Silence("ac00ac00", (), "ada", "", 0.0, acknowledged=AcknowledgedFiring(alert.fingerprint, alert.fired))
 
 
-def make_suppressor(exempt=(), mute_times=()):
+def make_suppressor(exempt=()):
     suppressor = Suppressor()
-    suppressor.configure(mute_times, exempt)
+    suppressor.configure(SuppressionRules(), exempt)
     return suppressor
 
 
@@ -67,7 +68,7 @@ class Host:
     def tick(self, after=1.0):
         self.seconds += after
         self.silences = [one for one in self.silences if not one.has_ended(self.firing, self.now.boottime_ns)]
-        self.suppressor.update(self.silences, self.now)
+        self.suppressor.update(self.silences, self.firing, self.now)
         transitions, self.transitions = self.transitions, []
         notifications = self.grouping.advance(transitions, self.firing, self.now)
         self.withheld += sum(self.suppressor.take_withheld().values())
@@ -121,7 +122,7 @@ def test_alert_that_outlasts_its_silence_is_notified_with_the_reason(host):
     assert host.tick() == []
     assert host.tick(98) == []
     host.seconds += 1.0
-    host.suppressor.update([], host.now)
+    host.suppressor.update([], host.firing, host.now)
     (notification,) = host.grouping.advance([], host.firing, host.now)
     assert notification.reason_text == "no longer suppressed: silence 1f0a3c5e ended"
     assert notification.status == "firing"

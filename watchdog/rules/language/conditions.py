@@ -20,20 +20,22 @@ _HOST_NAME = re.compile(r"(?=.*[a-z])[a-z0-9]([a-z0-9.-]*[a-z0-9])?\.?", re.ASCI
 _NUMBERS = re.compile(r"(\d{1,10})(?:-(\d{1,10}))?", re.ASCII)
 
 
-def read_where(table: Table, dimensions: Mapping[str, Dimension] = DIMENSIONS) -> tuple[Condition, ...]:
-    """Return the conditions of a rule's `where`, or another table's, in the file's order; problems are noted in it."""
-    where = table.table("where")
+def read_where(
+    table: Table, dimensions: Mapping[str, Dimension] = DIMENSIONS, *, key: str = "where"
+) -> tuple[Condition, ...]:
+    """Return the conditions at `key` of a rule or another table, in the file's order; problems are noted in them."""
+    where = table.table(key)
     conditions: list[Condition] = []
-    for key in where:
-        value = where.value(key)
-        if key not in dimensions:
-            where.add_problem(key, suggestions.unknown_name("dimension", key, dimensions))
+    for name in where:
+        value = where.value(name)
+        if name not in dimensions:
+            where.add_problem(name, suggestions.unknown_name("dimension", name, dimensions))
             continue
         if value == []:
-            where.add_problem(key, "must not be empty")
+            where.add_problem(name, "must not be empty")
         elements = value if isinstance(value, list) else [value]
-        conditions.append(_read_condition(where, dimensions[key], elements, is_array=isinstance(value, list)))
-        _refuse_exclusions(where, dimensions[key], conditions[-1])
+        conditions.append(_read_condition(where, dimensions[name], elements, is_array=isinstance(value, list)))
+        _refuse_exclusions(where, dimensions[name], conditions[-1])
     _refuse_families(where, {condition.dimension: condition for condition in conditions})
     return tuple(conditions)
 

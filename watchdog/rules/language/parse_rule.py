@@ -94,6 +94,7 @@ def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
         absent_for_ns=absent_for_ns,
         hits=hits,
         novelty=novelty,
+        inhibits=_read_inhibits(table),
     )
     if novelty is not None:
         check_novelty(table, metric, by)
@@ -316,6 +317,14 @@ def _read_receivers(table: Table, known: Collection[str] | None) -> tuple[str, .
         message = f"not checked: {suggestions.quote_value(name)} is defined in another file"
         if all(note.message != message for note in table.document.notes):  # once a file is enough
             table.add_note("receivers", message, index=index)
+    return names
+
+
+def _read_inhibits(table: Table) -> tuple[str, ...]:
+    names = table.names("inhibits", (), kind="rule", known=None)
+    for index, name in enumerate(names):
+        if name == table.data.get("id"):
+            table.add_problem("inhibits", "a rule cannot inhibit itself", index=index)
     return names
 
 

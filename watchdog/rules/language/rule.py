@@ -145,6 +145,7 @@ class Rule:
     absent_for_ns: int = 120 * SECOND_NS
     hits: Hits | None = None  # in place of `for_ns`
     novelty: Novelty | None = None  # in place of thresholds, which then have its severity only
+    inhibits: tuple[str, ...] = ()  # ids of rules: no notifications of their alerts while this one fires
 
     @property
     def evaluation_key(self) -> tuple[object, ...]:
