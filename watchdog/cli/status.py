@@ -53,8 +53,21 @@ def _lines(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "lost data", losses or "none since the start"
     firing = f"{alerts['critical']} critical, {format_count(alerts['warning'], 'warning')} firing"
     yield "alerts", f"{firing}; {alerts['pending']} pending"
+    yield "suppressed", _suppression_text(status["suppression"])
     for problem in status["problems"]:
         yield "problem", problem
+
+
+def _suppression_text(suppression: Mapping[str, Any]) -> str:
+    silences, acknowledgements = suppression["silences"], suppression["acknowledgements"]
+    in_force = [
+        *([format_count(silences, "silence")] if silences else []),
+        *([format_count(acknowledgements, "acknowledgement")] if acknowledgements else []),
+        *(f"mute time {name}" for name in suppression["mute_times"]),
+    ]
+    alerts = format_count(suppression["suppressed_alerts"], "alert")
+    withheld = format_count(sum(suppression["withheld"].values()), "notification")
+    return f"{alerts}; in force: {', '.join(in_force) or 'nothing'}; {withheld} withheld since the start"
 
 
 def _reload_text(reload: Mapping[str, Any]) -> str:

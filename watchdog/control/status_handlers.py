@@ -76,6 +76,21 @@ class AlertCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class SuppressionStatus:
+    """Suppressions in force: number of silences and acknowledgements, names of the mute times that hold now.
+
+    `suppressed_alerts`: firing alerts of which notifications are withheld. `withheld`: notifications withheld since the
+    start, by the kind of the suppression.
+    """
+
+    silences: int
+    acknowledgements: int
+    mute_times: tuple[str, ...]
+    suppressed_alerts: int
+    withheld: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonStatus:
     """The answer to `status`. `quality`: data lost since the start, by cause. `problems`: as in the heartbeat."""
 
@@ -90,6 +105,7 @@ class DaemonStatus:
     ticks: TickStatus
     quality: Mapping[str, int]
     alerts: AlertCounts
+    suppression: SuppressionStatus
     receivers: tuple[ReceiverStatus, ...]
     problems: tuple[str, ...]
 

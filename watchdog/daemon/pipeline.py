@@ -35,12 +35,14 @@ from watchdog.measure.snapshot import Snapshot
 from watchdog.routing.alert_matching import readable_dimensions
 from watchdog.routing.grouping import Grouping
 from watchdog.routing.jitter import hash_to_share
+from watchdog.routing.mute_times import MuteTime
 from watchdog.routing.notification import Notification
-from watchdog.routing.suppression import Suppression
+from watchdog.routing.suppression import Suppression, SuppressionKind
 from watchdog.routing.suppressor import Suppressor
 from watchdog.rules.engine.engine import Engine, Verdict
 from watchdog.scheduling.scheduler import ScheduledTick
 from watchdog.state.outbox import Outbox
+from watchdog.state.silences import Silences
 from watchdog.state.store import Store
 from watchdog.storage.folder import STATE_FILE_NAME
 from watchdog.systemd import machine_id
@@ -110,6 +112,7 @@ class Pipeline:
         self._configure_suppression(configuration)
         self.firing: Mapping[str, Alert] = {}
         self.suppressed: Mapping[str, tuple[Suppression, ...]] = {}
+        self.withheld: Mapping[SuppressionKind, int] = {}  # notifications since the start
         self._outage_handler = OutageHandler(
             store.database,
             configuration.settings,
@@ -271,7 +274,7 @@ class Pipeline:
 
         `unread`: fingerprints of the alerts whose evidence waits for a command line.
         """
-        self._store.silences.add_withheld(self._suppressor.take_withheld())
+        self._count_withheld()
         if self._store.take_recreated():
             self._store.silences.write_all()
             self._lifecycle.mark_all_changed()
@@ -310,6 +313,22 @@ class Pipeline:
         exempt = [name for name, receiver in configuration.receivers.items() if not receiver.suppress]
         self._suppressor.configure(configuration.suppression, exempt)
         self.matcher_dimensions = readable_dimensions(dict(configuration.settings.labels), configuration.rules)
+
+    @property
+    def silences(self) -> Silences:
+        """Return the silences and acknowledgements in force."""
+        return self._store.silences
+
+    @property
+    def muting(self) -> Sequence[MuteTime]:
+        """Return the mute times that held in the newest tick. Any thread may ask."""
+        return self._suppressor.muting
+
+    def _count_withheld(self) -> None:
+        counts = self._suppressor.take_withheld()
+        for suppression, count in counts.items():
+            self.withheld = {**self.withheld, suppression.kind: self.withheld.get(suppression.kind, 0) + count}
+        self._store.silences.add_withheld(counts)
 
     def _update_suppressions(self, firing: Mapping[str, Alert], now: Now) -> None:
         for silence in self._store.silences.end_due(firing, now.boottime_ns):

@@ -17,6 +17,7 @@ from watchdog.control.status_handlers import (
     ReceiverStatus,
     ReloadStatus,
     RulesStatus,
+    SuppressionStatus,
     TickStatus,
 )
 from watchdog.daemon.configuration import Configuration
@@ -91,8 +92,20 @@ class StatusReport:
             ticks=self._ticks(),
             quality=quality,
             alerts=AlertCounts(len(alerts) - len(firing), critical, len(firing) - critical),
+            suppression=self._suppression(),
             receivers=self._receivers(configuration.receivers),
             problems=tuple(self._pipeline.problems()),
+        )
+
+    def _suppression(self) -> SuppressionStatus:
+        silences = self._pipeline.silences.current
+        acknowledgements = sum(silence.acknowledged is not None for silence in silences)
+        return SuppressionStatus(
+            silences=len(silences) - acknowledgements,
+            acknowledgements=acknowledgements,
+            mute_times=tuple(mute_time.name for mute_time in self._pipeline.muting),
+            suppressed_alerts=len(self._pipeline.suppressed),
+            withheld={kind.value: count for kind, count in self._pipeline.withheld.items()},
         )
 
     def _ticks(self) -> TickStatus:

@@ -23,7 +23,7 @@ class SuppressionKind(enum.StrEnum):
     ACKNOWLEDGEMENT = "acknowledgement"
     SILENCE = "silence"
     MUTE = "mute time"
-    INHIBITION = "inhibition by"
+    INHIBITION = "inhibition"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,8 @@ class Suppression:
 
     def describe(self) -> str:
         """Return the cause in words: "silence 1f0a3c5e", "mute time night", "inhibition by port-scan"."""
-        return f"{self.kind} {self.name}"
+        by = "by " if self.kind is SuppressionKind.INHIBITION else ""
+        return f"{self.kind} {by}{self.name}"
 
     def to_json(self) -> list[str]:
         """Return a document for `json` and `from_json`."""

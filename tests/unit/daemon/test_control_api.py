@@ -140,6 +140,24 @@ def test_the_status_counts_alerts_and_losses_and_has_the_answers_of_receivers(si
     assert (receiver["pending"], receiver["lost"]) == (0, {})
 
 
+def test_the_status_and_the_alerts_have_the_silences(simulation, console):
+    nothing = {"silences": 0, "acknowledgements": 0, "mute_times": [], "suppressed_alerts": 0, "withheld": {}}
+    assert console.ask("status")["suppression"] == nothing
+    added = console.ask("silence add", matchers=["rule=storm"], duration="1h", comment="move")
+    run(simulation, *[STORM] * 6)
+    assert console.alert()["suppressed_by"] == [f"silence {added['id']}"]
+    acknowledged = console.ask("ack", fingerprint=console.alert()["fingerprint"])
+    simulation.tick(STORM)
+    assert console.alert()["suppressed_by"] == [f"acknowledgement {acknowledged['id']}", f"silence {added['id']}"]
+    assert console.ask("status")["suppression"] == {
+        "silences": 1,
+        "acknowledgements": 1,
+        "mute_times": [],
+        "suppressed_alerts": 1,
+        "withheld": {"silence": 1},
+    }
+
+
 def test_the_status_of_a_receiver_that_fails_has_its_reason_and_queue(simulation, console):
     simulation.receiver.error = DeliveryError(DeliveryErrorReason.CONNECT, "refused", retryable=True)
     simulation.others = {"none": simulation.receiver}  # no waiting for deliveries
