@@ -20,6 +20,7 @@ from watchdog.control.listener import Listener
 from watchdog.control.notification_handlers import notification_handlers
 from watchdog.control.protocol import Request, pack_request, parse_response
 from watchdog.control.server import ControlServer
+from watchdog.control.silence_handlers import SilencedAlerts, silence_handlers
 from watchdog.daemon.heartbeat_url import HeartbeatUrl
 from watchdog.errors import ConfigError, KernelUnfit, StoreError, WatchdogError
 from watchdog.kernel.btf import Btf
@@ -31,7 +32,9 @@ from watchdog.measure.cgroup_path import find_place
 from watchdog.measure.procfs import read_process
 from watchdog.receivers.registry import build_receivers
 from watchdog.resources import shipped_rules_folder
+from watchdog.routing.alert_matching import ROUTE_DIMENSIONS
 from watchdog.routing.routes import read_routes
+from watchdog.routing.suppression_rules import read_suppression_rules
 from watchdog.rules.engine.engine import Engine
 from watchdog.rules.language.load import load_layered_rules
 from watchdog.state.store import Store
@@ -78,6 +81,7 @@ def open_settings(folder: Path) -> Iterator[FuzzFunction]:
             if settings.heartbeat is not None:
                 HeartbeatUrl.from_table(settings.heartbeat)
             read_routes(settings, None)
+            read_suppression_rules(settings)
             settings.document.raise_problems()
         except ConfigError as error:
             _check_problems(error)
@@ -128,7 +132,12 @@ def open_control(folder: Path) -> Iterator[FuzzFunction]:
     handler.emit = problems.append  # type: ignore[method-assign]
     log.addHandler(handler)
     store = _store_with_content(folder)
-    handlers = notification_handlers(store.database, SystemClock(), lambda: ("oncall",))
+    clock, alert = SystemClock(), factories.make_alert()
+    silenced = SilencedAlerts(lambda: {alert.fingerprint: alert}, lambda: ROUTE_DIMENSIONS)
+    handlers = {
+        **notification_handlers(store.database, clock, lambda: ("oncall",)),
+        **silence_handlers(store.silences, silenced, clock),
+    }
     server = ControlServer(Listener.at(folder / "socket"), handlers, log)
     server.start()
 
@@ -159,6 +168,11 @@ def _control_seeds() -> Iterable[bytes]:
     yield pack_request(Request("notifications list", {"receiver": "oncall", "state": "pending", "limit": 50}))
     yield pack_request(Request("notifications show", {"notification_id": "5f0c"}))
     yield pack_request(Request("notifications retry", {"notification_ids": ["5f0c", "a"]}))
+    add = {"matchers": ['process=~"c.*"', "unit!=a"], "duration": "2h", "comment": "x", "author": "me"}
+    yield pack_request(Request("silence add", add))
+    yield pack_request(Request("silence list", {}))
+    yield pack_request(Request("silence expire", {"ids": ["a"]}))
+    yield pack_request(Request("ack", {"fingerprint": "0123", "comment": "x"}))
     yield b"[" * 5_000
 
 
@@ -369,7 +383,7 @@ FILE_TARGETS = {
     "rules": FuzzTarget(open_rules, _rule_seeds, (*_RULE_KEYS, *METRICS, *DIMENSIONS)),
     "settings": FuzzTarget(
         open_settings,
-        lambda: _toml_of_docs("receivers.md", "configuration.md", "delivery.md", "operations.md"),
+        lambda: _toml_of_docs("receivers.md", "configuration.md", "delivery.md", "operations.md", "silences.md"),
         (*SETTINGS_TABLES, "[[receiver]]", "[[route]]", "name", "type", "url", "_file", "_env", "webhook", "syslog"),
     ),
     "control": FuzzTarget(

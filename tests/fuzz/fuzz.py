@@ -79,7 +79,7 @@ def _run_guided(name: str, work: Path, seconds: float) -> list[str]:
                 "-timeout=20",  # the target itself reports more than 1 s; this ends a run that never returns
                 "-rss_limit_mb=1024",
                 f"-artifact_prefix={CORPUS / name}/",
-                f"-dict={dictionary}",
+                *([f"-dict={dictionary}"] if TARGETS[name].tokens else []),  # an empty one is an error
                 "-print_final_stats=1",
             )
             command = [sys.executable, _HERE / "guided.py", name, work, *options]
