@@ -1,30 +1,45 @@
 """Names of users, found without waiting.
 
-Users in /etc/passwd are read at once. Other users can be on a directory server that is slow: a thread looks them up,
-and until the lookup ends, the uid is used as name.
+Users in /etc/passwd are read at once. Other users can be on a directory server that is slow: a thread has them looked
+up by a child process, and until the lookup ends, the uid is used as name.
 """
 
 from __future__ import annotations
 
-import pwd
 import queue
 import threading
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
 from watchdog.clock import SECOND_NS
+from watchdog.measure.name_service import NameService
 
 _VALID_NS = 600 * SECOND_NS
 _MAX_LOOKUPS = 4096  # users in lookup at a time; other users keep their uid as name
 _UID_FIELD = 2  # the third field (passwd(5))
+_IDLE_SECONDS = 30.0  # without a look-up, after which its process ends
+
+
+class UserLookup(Protocol):
+    """Looks up users that are not local."""
+
+    def name(self, uid: int) -> str | None:
+        """Return the name of `uid`, None if there is none."""
+        ...
+
+    def close(self) -> None:
+        """Free resources, until the next look-up."""
+        ...
 
 
 class UserNames:
     """Maps uids to names; looks up unknown uids in a thread."""
 
-    def __init__(self, passwd: Path = Path("/etc/passwd")) -> None:
-        """Read local users from the file `passwd`."""
+    def __init__(self, passwd: Path = Path("/etc/passwd"), lookup: UserLookup | None = None) -> None:
+        """Read local users from the file `passwd`, look others up by `lookup`; None: in the host's name service."""
         self._passwd = passwd
+        self._lookup = lookup or NameService()
         self._version: tuple[int, int] | None = None
         self._local: dict[int, str] = {}
         self._looked_up: dict[int, str] = {}
@@ -65,12 +80,12 @@ class UserNames:
 
     def _run_lookups(self) -> None:
         while True:
-            uid = self._requests.get()
             try:
-                name = pwd.getpwuid(uid).pw_name
-            except (KeyError, OSError):
-                name = str(uid)
-            self._results.put((uid, name))
+                uid = self._requests.get(timeout=_IDLE_SECONDS)
+            except queue.Empty:
+                self._lookup.close()
+                uid = self._requests.get()
+            self._results.put((uid, self._lookup.name(uid) or str(uid)))
 
     def _read_local(self) -> None:
         try:
