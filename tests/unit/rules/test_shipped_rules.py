@@ -3,31 +3,48 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import Now
-from watchdog.resources import shipped_rules_folder
 from watchdog.rules.engine.engine import Engine
-from watchdog.rules.language.load import load_rules
+from watchdog.rules.language.load import load_layered_rules
+from watchdog.rules.language.overrides import Overrides
 
-RULES = load_rules([shipped_rules_folder()], receivers=()).rules
+DAY = 86_400
+
+
+def load_all():
+    """Return the shipped rules, those that are off switched on."""
+    off = [key for key, table in Overrides().shipped_tables.items() if table.get("enabled") is False]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "on.toml"
+        path.write_text("".join(f'[[override]]\nid = "{rule}"\nenabled = true\n' for rule in off))
+        return load_layered_rules(path, receivers=()).rules
+
+
+RULES = load_all()
 QUIET: list[dict] = []
 
 
 @pytest.fixture
 def fired(host):
-    """Return a function from ticks of 1 s, lists of rows, to {rule id: highest severity} of the alerts that fire."""
+    """Return a function from ticks, lists of rows, to {rule id: highest severity} of the alerts that fire.
+
+    A tick takes 1 s; one with another length is (seconds, rows).
+    """
     engine, lifecycle = Engine(RULES), Lifecycle("web-1")
     lifecycle.restore([], RULES, host.at_ns, 0, 0)
     engine.evaluate(host.baseline(), [])
 
     def fired(ticks):
         severities = {}
-        for rows in [QUIET, *ticks]:
-            snapshot = host.tick(*rows)
+        for tick in [QUIET, *ticks]:
+            seconds, rows = tick if isinstance(tick, tuple) else (1, tick)
+            snapshot = host.tick(*rows, seconds=seconds)
             verdicts = engine.evaluate(snapshot, lifecycle.active_keys())
             for transition in lifecycle.advance(verdicts, Now(snapshot.at_ns, 5_000.0)):
                 alert = transition.alert
@@ -78,6 +95,29 @@ def half_open(number, established=0):
     return [*rows, app(direction="in", state="ESTABLISHED", established=established)]
 
 
+def scan(first, last, remote="10.0.{0}.1", **values):
+    """Return rows of connects to the ports `first` to `last`, or to as many addresses."""
+    row = {"direction": "out", "connects": 1, "remote_port": 443, **values}
+    return [app(**row, remote=remote.format(number // 250, number % 250)) for number in range(first, last)]
+
+
+def ports_of(first, last, **values):
+    return [row | {"remote_port": 1 + first + number} for number, row in enumerate(scan(0, last - first, "10.0.0.1"))]
+
+
+def listens(port, process="app", user="app"):
+    return app(process=process, user=user, direction="in", state="LISTEN", local_port=port, listeners=1)
+
+
+def talks(network, remote, process="app", **values):
+    row = {"user": "app", "direction": "out", "connects": 1, "remote_net": network, "remote": remote}
+    return app(**row, process=process, **values)
+
+
+HOME = [listens(443), listens(22, "sshd", "root"), talks("192.0.2.0/24", "192.0.2.1")]
+LEARNT = [(6 * DAY, HOME), (2 * DAY, HOME)]
+
+
 def watchdog(**values):
     return [{"process": "bpf-watchdog", **values}]
 
@@ -120,7 +160,33 @@ FIRES = [
     ("watchdog-long-interval", "critical", [watchdog(tick_interval=16, configured_interval=2)]),
 ]
 
+FIRES += [
+    ("port-scan", "warning", [ports_of(0, 101)]),
+    ("port-scan", "critical", [ports_of(tick * 50, tick * 50 + 50) for tick in range(21)]),
+    ("address-scan", "warning", [scan(0, 251, "10.0.{0}.{1}")]),
+    ("address-scan", "critical", [scan(tick * 90, tick * 90 + 90, "10.0.{0}.{1}") for tick in range(28)]),
+    ("new-listener", "warning", [*LEARNT, [*HOME, listens(4444)]]),
+    ("new-listener", "warning", [*LEARNT, [*HOME, listens(443, "nc", "www-data")]]),
+    (
+        "new-listener",
+        "warning",
+        [(6 * DAY, [*HOME, listens(25)]), (2 * DAY, HOME), (20 * DAY, HOME), (15 * DAY, HOME), [*HOME, listens(25)]],
+    ),
+    ("new-destination", "warning", [*LEARNT, [*HOME, talks("198.51.100.0/24", "198.51.100.7")]]),
+]
+
 STAYS_SILENT = [
+    ("port-scan", "ninety-nine ports", [ports_of(0, 99)] * 3),
+    ("port-scan", "a busy proxy with three backends", [[app(direction="out", connects=900, remote_port=8080)]] * 9),
+    ("port-scan", "two hundred ports in four minutes", [[row] for row in ports_of(0, 200)]),
+    ("address-scan", "an office at a browser", [scan(0, 240, "10.0.{0}.{1}")] * 3),
+    ("address-scan", "thousands of clients", [scan(0, 900, "10.0.{0}.{1}", direction="in")] * 3),
+    ("new-listener", "while it learns", [(6 * DAY, HOME), [*HOME, listens(4444)]]),
+    ("new-listener", "a restarted server", [*LEARNT, *[QUIET] * 3, HOME]),
+    ("new-listener", "a port that the kernel chose", [*LEARNT, [*HOME, listens(40_000)]]),
+    ("new-destination", "another address of a known network", [*LEARNT, [talks("192.0.2.0/24", "192.0.2.9")]]),
+    ("new-destination", "the own site", [*LEARNT, [talks("10.1.2.0/24", "10.1.2.3")]]),
+    ("new-destination", "a client", [*LEARNT, [{**talks("203.0.113.0/24", "203.0.113.1"), "direction": "in"}]]),
     ("local-ports-used-up", "three quarters", [[ports(21_000)]] * 15),
     ("local-ports-used-up", "all for five seconds", [*[[ports(9_000)]] * 12, *[[ports(28_000)]] * 5, [ports(9_000)]]),
     ("half-open-flood", "the mean wait is 0.2 s", [half_open(100, established=500)] * 15),

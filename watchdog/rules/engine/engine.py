@@ -198,7 +198,7 @@ class Engine:
             if since_ns is None or not snapshot.elapsed_ns:
                 self._since_ns[evaluation_key] = snapshot.at_ns - snapshot.elapsed_ns
         grouped = {
-            groups: group_snapshot(groups, snapshot, self.retention_ns)
+            groups: group_snapshot(groups, snapshot, self.retention_ns, self._selection)
             for groups in self._plan.parts_of_type(GroupSlots)
         }
         for view in self._plan.parts_of_type(View):

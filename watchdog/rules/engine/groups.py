@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from watchdog.measure.catalogue import ABSENT_CODE, DIMENSIONS, UNKNOWN_CODE, DimensionKind
 from watchdog.measure.slot_table import NEVER_NS, NO_SLOT, Slots, SlotTable
 from watchdog.measure.snapshot import Codes, Snapshot
-from watchdog.rules.language.rule import Labels
+from watchdog.rules.engine.selection import Mask
+from watchdog.rules.language.rule import Condition, Labels
 
 NO_GROUP_SLOT = 0  # the slot of no group: never has rows, so that it shows the value without rows
 HOST_SLOT = 1  # the slot of the only group of a rule without `by`
@@ -22,12 +24,27 @@ _MAX_GROUPS = 1 << 19
 _MAX_LABELS = 4096  # kept as text at a time, of active and firing groups
 
 
+@dataclass(frozen=True, slots=True)
+class GroupScope:
+    """The rows that can make groups: those that meet `where` and, with a `metric`, have something of it.
+
+    Groups by the ports or peers of all connections would be far more than a rule about a few of them needs.
+    """
+
+    where: tuple[Condition, ...]
+    metric: str | None = None
+
+
 class GroupSlots:
     """The slots of one `by`: `capacity` slots exist, those below `size` have been used."""
 
-    def __init__(self, by: Sequence[str], max_groups: int = _MAX_GROUPS) -> None:
-        """Start without groups; without dimensions there is exactly one, the host. At most `max_groups`."""
+    def __init__(self, by: Sequence[str], max_groups: int = _MAX_GROUPS, scope: GroupScope | None = None) -> None:
+        """Start without groups; without dimensions there is exactly one, the host. At most `max_groups`.
+
+        `scope`: the rows that can make groups, None for all.
+        """
         self.by = tuple(by)
+        self.scope = scope
         self.lost_rows = np.zeros(0, np.intp)
         """Indices of the newest rows without a known group, or without room for it: every group may miss them."""
         self._table = SlotTable(
@@ -47,8 +64,8 @@ class GroupSlots:
         """Return the number below which all used slots are."""
         return self._table.size
 
-    def assign(self, snapshot: Snapshot, retention_ns: int) -> Slots:
-        """Return the slot of every row, (n,) int32, new groups included.
+    def assign(self, snapshot: Snapshot, retention_ns: int, inside: Mask | None = None) -> Slots:
+        """Return the slot of every row, (n,) int32, new groups included. `inside`: the rows in `scope`, None for all.
 
         Slots of groups without a row for `retention_ns` may be given to new groups, like their dimensions' codes.
         """
@@ -61,6 +78,8 @@ class GroupSlots:
         self._unbind()
         columns = [snapshot.dimensions[dimension] for dimension in self.by]
         ungrouped = _any_from(columns, ABSENT_CODE)
+        if inside is not None:
+            ungrouped |= ~inside
         if not ungrouped.any():
             slots = self._table.assign(columns, snapshot.at_ns, self._idle_since_ns)
         else:
@@ -68,7 +87,8 @@ class GroupSlots:
             there = np.flatnonzero(~ungrouped)
             keys = [column[there] for column in columns]
             slots[there] = self._table.assign(keys, snapshot.at_ns, self._idle_since_ns)
-            self.lost_rows = np.flatnonzero(_any_from(columns, UNKNOWN_CODE) & ~_any_equal(columns, ABSENT_CODE))
+            lost = _any_from(columns, UNKNOWN_CODE) & ~_any_equal(columns, ABSENT_CODE)
+            self.lost_rows = np.flatnonzero(lost if inside is None else lost & inside)
         without_slot = slots == NO_SLOT
         if without_slot.any():
             slots[without_slot] = UNGROUPED_SLOT

@@ -161,6 +161,7 @@ class NoveltyJudge(Judge):
         if memory.observe(tick.snapshot.elapsed_ns):
             self._update_times()
             memory.seen.forget_before(max(memory.second - self._novelty.forget_ns // SECOND_NS, 0))
+            self._refresh_known()
         new = self._take_new(tick)
         fired: dict[Labels, float] = {}
         if len(new) and memory.observed_ns > self._novelty.learn_ns:
@@ -204,13 +205,16 @@ class NoveltyJudge(Judge):
             if len(self.memory.seen) + int(is_new.sum()) > self.memory.seen.max_combinations:
                 self._update_times()  # those that are in use are not the oldest
             self.memory.seen.add(distinct[is_new], self.memory.second)
-            self._is_known[self._is_known] = self.memory.seen.contain(self._keys[self._is_known])
+            self._refresh_known()
         return np.sort(unknown[first[is_new]])
 
     def _update_times(self) -> None:
         known = self._is_known
         self.memory.seen.mark_seen(self._keys[known], self._seconds[known])
-        self._is_known[known] = self.memory.seen.contain(self._keys[known])
+
+    def _refresh_known(self) -> None:
+        """Note the slots whose combinations the memory has dropped."""
+        self._is_known[self._is_known] = self.memory.seen.contain(self._keys[self._is_known])
 
     def _grow(self) -> None:
         missing = self.evaluation.view.groups.capacity - len(self._keys)

@@ -10,25 +10,26 @@ from typing import TypeVar, cast
 
 import numpy as np
 
-from watchdog.measure.catalogue import METRICS, TRAFFIC_METRICS, MetricKind
+from watchdog.measure.catalogue import LISTENING, METRICS, TRAFFIC_METRICS, MetricKind
 from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers
 from watchdog.rules.engine.aggregations import Aggregation, MetricAccumulator, MetricBounds
 from watchdog.rules.engine.arithmetic import Bounds, time_power
 from watchdog.rules.engine.counted_slots import CountedSlots
 from watchdog.rules.engine.distinct import DistinctCount, DistinctValues
-from watchdog.rules.engine.groups import GroupSlots
+from watchdog.rules.engine.groups import GroupScope, GroupSlots
 from watchdog.rules.engine.missing import MissingAccumulator, MissingAmounts, MissingSum
 from watchdog.rules.engine.order_statistics import OrderStatistic, OrderStatisticWindow
 from watchdog.rules.engine.view import View
 from watchdog.rules.engine.window import RecentTicks, WindowCoverage, WindowSum, tick_weight_ms
 from watchdog.rules.language.expression import Expression, MetricReference, ValueCount, metrics_of
-from watchdog.rules.language.rule import Rule, StatKind
+from watchdog.rules.language.rule import Condition, Rule, StatKind
 
 _NEWEST_NS = 1  # a window that holds the newest tick and no other
 _PER_SECOND = (StatKind.RATE, StatKind.MEAN, StatKind.LAST)  # of counters
 _ORDER_STATISTICS = (StatKind.MAX, StatKind.MIN, StatKind.PERCENTILE)
 
+_ENDPOINT = frozenset(("local", "local_port"))
 _EACH_CONNECTION = ("closes", "open")  # every connection is open, or ends, in its tick
 _SUMS, _CURRENT, _COUNTS = "sums", "current", "counts"  # parts of a metric; current: late traffic spread over time
 
@@ -111,8 +112,9 @@ class EvaluationPlan:
         return cast("_Part", self._made[key])
 
     def _view(self, rule: Rule) -> View:
-        groups = self._get((GroupSlots, rule.by), lambda: GroupSlots(rule.by), lasting=True)
-        return self._get((View, rule.by, rule.where), lambda: View(groups, rule.where), lasting=True)
+        scope = _group_scope(rule)
+        groups = self._get((GroupSlots, rule.by, scope), lambda: GroupSlots(rule.by, scope=scope), lasting=True)
+        return self._get((View, groups, rule.where), lambda: View(groups, rule.where), lasting=True)
 
     def _coverage(self, window_ns: int) -> WindowCoverage:
         return self._get((WindowCoverage, window_ns), lambda: WindowCoverage(window_ns), lasting=True)
@@ -304,6 +306,16 @@ class EvaluationPlan:
             return np.where(n > 0, values, np.nan)
 
         return read
+
+
+def _group_scope(rule: Rule) -> GroupScope | None:
+    """Return the rows that can make groups for a rule, None for all: of novelty, and of the ports of listeners."""
+    if rule.novelty is not None:
+        return GroupScope(rule.where, min(metrics_of(rule.metric)))
+    metrics = metrics_of(rule.metric) | (metrics_of(rule.only_if.left) if rule.only_if is not None else frozenset())
+    if not _ENDPOINT.isdisjoint(rule.by) and all(METRICS[metric].states == LISTENING for metric in metrics):
+        return GroupScope((Condition("state", any_of=LISTENING),))
+    return None
 
 
 def _missing_in_tick(view: View, metrics: tuple[str, ...]) -> tuple[int, int, MissingAmounts]:

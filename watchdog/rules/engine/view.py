@@ -22,7 +22,7 @@ from watchdog.measure.catalogue import (
 from watchdog.measure.loss_bounds import missing_amount
 from watchdog.measure.slot_table import NEVER_NS, Slots
 from watchdog.measure.snapshot import Numbers, Snapshot
-from watchdog.rules.engine.groups import GroupSlots
+from watchdog.rules.engine.groups import GroupScope, GroupSlots
 from watchdog.rules.engine.late_traffic import Ages, age_steps, past_values, spread
 from watchdog.rules.engine.missing import NOTHING_MISSING, MissingAmounts
 from watchdog.rules.engine.selection import Mask, Selection
@@ -66,18 +66,29 @@ class GroupedSnapshot:
         return self.present_slots[self.group_index[self.row_order]]
 
 
-def group_snapshot(groups: GroupSlots, snapshot: Snapshot, retention_ns: int) -> GroupedSnapshot:
+def group_snapshot(groups: GroupSlots, snapshot: Snapshot, retention_ns: int, selection: Selection) -> GroupedSnapshot:
     """Return `snapshot` with the group of every row. Without measured time it is a baseline: its rows do not count."""
     if not snapshot.elapsed_ns:
         nothing = np.zeros(0, dtype=np.int32)
         return GroupedSnapshot(snapshot, nothing, nothing, np.zeros(0, np.intp))
-    slots = groups.assign(snapshot, retention_ns)
+    inside = None if groups.scope is None else _rows_inside(groups.scope, snapshot, selection)
+    slots = groups.assign(snapshot, retention_ns, inside)
     seen = np.zeros(groups.size, dtype=np.bool_)
     seen[slots] = True
     present_slots = np.flatnonzero(seen).astype(np.int32)
     position = np.zeros(groups.size, dtype=np.int32)
     position[present_slots] = np.arange(len(present_slots), dtype=np.int32)
     return GroupedSnapshot(snapshot, present_slots, position[slots], _lost_rows(groups, snapshot))
+
+
+def _rows_inside(scope: GroupScope, snapshot: Snapshot, selection: Selection) -> Mask | None:
+    inside = selection.mask(snapshot, scope.where)
+    if scope.metric is None:
+        return inside
+    values = snapshot.metrics[scope.metric]
+    is_distribution = METRICS[scope.metric].kind is MetricKind.DISTRIBUTION
+    counted: Mask = ~np.isnan(values) if is_distribution else values != 0
+    return counted if inside is None else counted & inside
 
 
 def _lost_rows(groups: GroupSlots, snapshot: Snapshot) -> NDArray[np.intp]:

@@ -89,7 +89,7 @@ def with_shipped_rules(
     unused = [identity for identity in overrides if not shipped and not identity.startswith(OWN_PREFIX)]
     if unused:
         raise ConfigError(sorted(_unused_override(environment, identity) for identity in unused))
-    taken = {*overrides, *(rule.id for rule in rules)}
+    taken = {*overrides, *environment.rule_locations}
     all_shipped = load_rules([shipped_rules_folder()], receivers=environment.receivers).rules
     added = (rule for rule in all_shipped if rule.id not in taken)
     kept = (rule for rule in added if shipped or rule.id.startswith(OWN_PREFIX))
@@ -189,7 +189,10 @@ def notes_on_skipped_files(folder: Path) -> list[Problem]:
 
 
 def read_rules(document: Document, environment: RuleEnvironment) -> tuple[Rule, ...]:
-    """Return the rules of one file, and the shipped ones that it changes; problems are noted in `document`."""
+    """Return the rules of one file that are enabled, and the shipped ones that it changes.
+
+    Problems are noted in `document`, also those of rules with `enabled = false`.
+    """
     tables = document.root.tables("rule")
     overrides = document.root.tables("override")
     data = document.root.data
@@ -209,4 +212,4 @@ def read_rules(document: Document, environment: RuleEnvironment) -> tuple[Rule, 
     changed = [table for each in overrides if (table := environment.overrides.read(each)) is not None]
     rules = tuple(read_rule(table, environment) for table in (*tables, *changed))
     document.root.reject_unknown_keys()
-    return rules
+    return tuple(rule for rule in rules if rule.is_enabled)

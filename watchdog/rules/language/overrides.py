@@ -55,10 +55,12 @@ class Overrides:
         Its keys have their lines in the override; keys of the shipped file have the line of its header.
         """
         identity = table.text("id")
-        is_enabled = table.boolean("enabled", default=True)
+        shipped = {} if table.has_problem("id") else self.shipped_tables.get(identity, {})
+        is_off = shipped.get("enabled") is False
+        is_enabled = table.boolean("enabled", default=not is_off)
         if table.has_problem("id"):
             return None
-        if identity not in self.shipped_tables:
+        if not shipped:
             table.add_problem("id", suggestions.unknown_name("shipped rule", identity, self.shipped_tables))
             return None
         if (earlier := self.entries.get(identity)) is not None:
@@ -66,12 +68,15 @@ class Overrides:
             return None
         self.entries[identity] = OverrideEntry(table.document.file, table.line, is_enabled)
         changes = {key: value for key, value in table.data.items() if key not in {"id", "enabled"}}
+        if not is_enabled and "enabled" not in table:
+            table.add_problem("id", "has no effect: the rule is off as shipped; add enabled = true")
+            return None
         if not is_enabled:
             table.reject_unknown_keys()  # nothing else has an effect
             return None
-        if not changes and not table.has_problem("enabled"):
+        if not changes and not is_off and not table.has_problem("enabled"):
             table.add_problem("id", "changes nothing: give the keys to change, or enabled = false")
-        return table.with_data(_merged(self.shipped_tables[identity], changes))
+        return table.with_data({**_merged(shipped, changes), "enabled": True})
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

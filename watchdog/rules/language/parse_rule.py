@@ -95,6 +95,7 @@ def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
         hits=hits,
         novelty=novelty,
         inhibits=_read_inhibits(table),
+        is_enabled=table.boolean("enabled", default=True),
     )
     if novelty is not None:
         check_novelty(table, metric, by)

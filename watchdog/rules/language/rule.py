@@ -144,6 +144,7 @@ class Rule:
     absent: Absent = Absent.RESOLVE
     absent_for_ns: int = 120 * SECOND_NS
     hits: Hits | None = None  # in place of `for_ns`
+    is_enabled: bool = field(default=True, compare=False)
     novelty: Novelty | None = None  # in place of thresholds, which then have its severity only
     inhibits: tuple[str, ...] = ()  # ids of rules: no notifications of their alerts while this one fires
 

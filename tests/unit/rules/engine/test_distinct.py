@@ -137,7 +137,8 @@ def test_what_exceeds_the_bound_of_a_group_or_of_all_is_missing_from_it_alone(ho
     values.keep_for(3 * SECOND_NS)
 
     def tick(*rows):
-        view.load(group_snapshot(groups, snapshot := host.tick(*rows), 10 * SECOND_NS), Selection())
+        snapshot, selection = host.tick(*rows), Selection()
+        view.load(group_snapshot(groups, snapshot, 10 * SECOND_NS, selection), selection)
         values.add_newest_tick()
         slots = {name: groups.slot((("process", name),), snapshot) for name in ("a", "b", "z")}
         counts = values.counts(3 * SECOND_NS)

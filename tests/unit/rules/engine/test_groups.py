@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from watchdog.measure.catalogue import ABSENT_CODE
+from watchdog.rules.engine.engine import Engine
 from watchdog.rules.engine.groups import HOST_SLOT, NO_GROUP_SLOT, UNGROUPED_SLOT, GroupSlots
+from watchdog.rules.language.rule import Novelty, Severity
 
 SECOND_NS = 1_000_000_000
 
@@ -163,3 +165,29 @@ def test_only_few_labels_are_cached_as_text(host):
     for slot, pid in zip(groups.assign(snapshot, SECOND_NS).tolist(), range(9_000), strict=True):
         assert groups.labels(slot, snapshot) == (("pid", str(pid)),)
     assert len(groups._labels) <= 4096
+
+
+def test_only_rows_in_scope_make_groups(host, make_rule):
+    listens = {"process": "nginx", "local_port": 80, "state": "LISTEN", "direction": "in", "listeners": 1}
+    clients = [{"process": "app", "local_port": port, "state": "ESTABLISHED", "open": 1} for port in range(500)]
+    novelty = Novelty(0, SECOND_NS * 86_400, Severity.WARNING)
+    rules = [
+        make_rule("gone", metric="listeners", stat="last", by=["process", "local_port"], above=None, below=1),
+        make_rule("new", metric="listeners", stat="last", by=["process", "local_port"], novelty=novelty),
+    ]
+    engine = Engine(rules)
+    engine.evaluate(host.baseline(), [])
+    verdicts = engine.evaluate(host.tick(listens, *clients), [])
+    assert [(one.rule.id, one.labels) for one in verdicts] == [("new", (("process", "nginx"), ("local_port", "80")))]
+    groups = list(engine._plan.parts_of_type(GroupSlots))
+    assert len(groups) == 2
+    assert {one.size for one in groups} == {UNGROUPED_SLOT + 2}
+
+
+def test_a_lost_row_outside_the_scope_is_lost_to_no_group(host, make_rule):
+    listens = {"process": "nginx", "local_port": 80, "state": "LISTEN", "direction": "in", "listeners": 1}
+    rule = make_rule("gone", metric="listeners", stat="last", by=["process", "local_port"], above=None, below=1)
+    engine = Engine([rule])
+    engine.evaluate(host.baseline(), [])
+    engine.evaluate(host.tick(listens, {"process": "app", "local_port": None, "state": None, "closes": 9}), [])
+    assert next(engine._plan.parts_of_type(GroupSlots)).lost_rows.tolist() == []

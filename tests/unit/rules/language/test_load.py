@@ -530,6 +530,14 @@ def test_unknown_tables_in_a_rule_file_are_reported(problems):
     ]
 
 
+def test_a_rule_that_is_not_enabled_is_checked_and_not_in_force(write, problems):
+    text = rule_text(fire_above="5")
+    path = write(text + "enabled = false\n" + text.replace('"r"', '"other"'))
+    assert [rule.id for rule in load_rules([path], receivers=()).rules] == ["other"]
+    assert problems(rule_text(fire_above='"x"') + "enabled = false\n") != []
+    assert problems(text + "enabled = 0\n") == ["8: rule.enabled: must be true or false, not a number"]
+
+
 def test_the_shipped_rules_are_valid():
     loaded = load_rules([shipped_rules_folder()], receivers=())
     assert loaded.notes == ()

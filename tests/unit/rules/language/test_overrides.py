@@ -48,6 +48,26 @@ def test_rules_about_the_watchdog_itself_stay_in_force_beside_own_rules(load):
     assert {"watchdog-missed-ticks", "watchdog-failed-ticks", "watchdog-lost-connections"} <= SELF
 
 
+def test_a_rule_that_is_off_as_shipped_is_switched_on_by_one_line(load):
+    assert "new-destination" not in SHIPPED
+    found = load(override("new-destination", "enabled = true"))
+    assert found.keys() == {"new-destination", *SHIPPED}
+    found = load(override("new-destination", 'enabled = true\nkeep_firing_for = "5m"'))
+    assert found["new-destination"].keep_firing_for_ns == 300 * SECOND_NS
+    assert "new-destination" not in load(override("new-destination", "enabled = false"))
+
+
+def test_a_change_of_a_rule_that_stays_off_is_a_problem(load):
+    assert problems(load, override("new-destination", 'keep_firing_for = "5m"')) == [
+        "0.toml:3: override.id: has no effect: the rule is off as shipped; add enabled = true"
+    ]
+
+
+def test_an_own_rule_that_is_off_keeps_the_shipped_one_out(load):
+    off = OWN.replace('"own"', '"watchdog-missed-ticks"') + "enabled = false\n"
+    assert load(OWN, off).keys() == {"own", *SELF} - {"watchdog-missed-ticks"}
+
+
 def test_one_of_them_is_disabled_by_name(load):
     found = load(OWN, override("watchdog-missed-ticks", "enabled = false"))
     assert found.keys() == {"own", *SELF} - {"watchdog-missed-ticks"}
