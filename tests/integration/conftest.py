@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE = 15.0
+PATIENCE = 60.0  # the machine can be busy
 
 
 def until(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:

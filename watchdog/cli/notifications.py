@@ -54,6 +54,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--state", metavar="STATE", choices=DELIVERY_STATES, help=f"only notifications in this state: {states}"
     )
     listing.add_argument("--limit", metavar="N", type=int, default=50, help="list at most N (default: 50)")
+    listing.add_argument("--lost", action="store_true", help="only the number of lost notifications, by cause")
     listing.set_defaults(run=_list)
     showing = actions.add_parser(
         "show", help="show one notification", description="Show one notification with its alerts and attempts."
@@ -68,6 +69,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     retrying.add_argument("notification_ids", metavar="ID", nargs="*", help="ids, or their first characters")
     retrying.add_argument("--failed", action="store_true", help="retry all failed notifications")
+    retrying.add_argument("--dead", dest="failed", action="store_true", help=argparse.SUPPRESS)  # an older name
     retrying.add_argument("--receiver", metavar="NAME", help="with --failed: only notifications for this receiver")
     retrying.set_defaults(run=_retry)
     for action in (listing, showing, retrying):
@@ -78,7 +80,10 @@ def _list(args: argparse.Namespace) -> int:
     wanted = {"receiver": args.receiver, "state": args.state, "limit": args.limit}
     listed = _read(args, "notifications list", notification_handlers.list_notifications, wanted)
     if args.json:
-        print(json.dumps(listed, indent=2))
+        print(json.dumps(listed["lost" if args.lost else "notifications"], indent=2))
+        return 0
+    if args.lost:
+        print(_losses_table(listed["lost"]) if listed["lost"] else "no lost notifications")
         return 0
     if listed["notifications"]:
         print(_table(listed["notifications"]))

@@ -136,7 +136,7 @@ class Heartbeat:
             "host": self._host.current,
             "version": __version__,
             "status": "fail" if problems else "ok",
-            "problems": problems,
+            "trouble": problems,
             "rule_count": self._rules.rule_count,
             "ruleset_sha256": self._rules.ruleset_hash,
             "last_good_tick_age_seconds": None if age_ns is None else round(age_ns / SECOND_NS, 3),

@@ -124,7 +124,7 @@ def test_the_list_shows_receiver_state_result_and_losses(history, answering, com
 def test_the_list_can_be_of_one_receiver_one_state_and_some_lines(history, answering, command):
     def ids(*arguments):
         listed = json.loads(command("list", "--json", *arguments)[1])
-        return [notification["notification_id"][:2] for notification in listed["notifications"]]
+        return [notification["notification_id"][:2] for notification in listed]
 
     assert ids("--receiver", "hook") == ["b2"]
     assert ids("--state", "pending") == ["a4", "a3"]
@@ -184,7 +184,7 @@ def test_all_that_was_given_up_is_sent_again_the_oldest_first_in_batches(put, ou
     outbox.finish_attempt(AttemptOutcome(outbox.begin_attempt("oncall"), "failed", DENIED))
     code, out, _ = command("retry", "--failed", "--receiver", "hook")
     assert (code, [line[:2] for line in out.splitlines()]) == (0, ["d0", "d1", "d2", "d3", "d4"])
-    [left] = json.loads(command("list", "--state", audit.FAILED, "--json")[1])["notifications"]
+    [left] = json.loads(command("list", "--state", audit.FAILED, "--json")[1])
     assert left["notification_id"][:2] == "e1"
 
 

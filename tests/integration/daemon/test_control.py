@@ -13,11 +13,11 @@ from watchdog.config.permissions import ACCOUNT
 def listed(watchdog):
     code, out, err = watchdog.ask("notifications", "list", "--json")
     assert code == 0, err
-    return json.loads(out)["notifications"], err
+    return json.loads(out), err
 
 
 def lost(watchdog):
-    return json.loads(watchdog.ask("notifications", "list", "--json")[1])["lost"]
+    return json.loads(watchdog.ask("notifications", "list", "--lost", "--json")[1])
 
 
 def test_a_failed_notification_is_listed_and_sent_on_retry(start_daemon, watchdog, server, storm, wait_for):

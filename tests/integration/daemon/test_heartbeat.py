@@ -57,7 +57,7 @@ def test_heartbeats_come_while_the_daemon_works_and_stop_when_it_is_stopped_or_k
             "host": socket.gethostname(),
             "version": __version__,
             "status": "ok",
-            "problems": [],
+            "trouble": [],
             "rule_count": 4,  # with those about the watchdog itself
             "ruleset_sha256": ruleset_hash(
                 load_layered_rules(watchdog.rules, receivers=["hook"], interval_ns=200_000_000).rules
@@ -112,7 +112,7 @@ def test_a_receiver_that_is_down_makes_the_heartbeat_fail_until_it_works_again(
     wait_for(
         lambda: [path for path, _ in heartbeats(other_server) if path == "/ping/secret-path/fail?create=1"], "bad news"
     )
-    bad = [(document["status"], document["problems"]) for path, document in heartbeats(other_server) if "/fail" in path]
+    bad = [(document["status"], document["trouble"]) for path, document in heartbeats(other_server) if "/fail" in path]
     assert bad[0] == ("fail", [outage.describe("hook")])
     assert "receiver down" in bad[0][1][0]
     server.answer = (200, {}, b"")

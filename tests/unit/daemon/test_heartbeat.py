@@ -75,7 +75,7 @@ def test_after_a_good_tick_it_has_host_version_and_rules(setup, clock):
         "host": "web-1",
         "version": __version__,
         "status": "ok",
-        "problems": [],
+        "trouble": [],
         "rule_count": 11,
         "ruleset_sha256": "abc",
         "last_good_tick_age_seconds": 0.25,
@@ -114,7 +114,7 @@ def test_failing_ticks_make_it_fail_once_none_has_succeeded_lately(setup):
     setup.heartbeat.send_if_due()
     assert setup.monitor.health() == [True, False]
     document = setup.monitor.received[-1][1]
-    assert (document["status"], document["problems"], document["last_good_tick_age_seconds"]) == (
+    assert (document["status"], document["trouble"], document["last_good_tick_age_seconds"]) == (
         "fail",
         ["ticks fail"],
         11.0,
@@ -134,7 +134,7 @@ def test_problems_outside_ticks_make_it_fail_too(setup, problems):
     setup.tick()
     setup.heartbeat.send_if_due()
     [(well, document)] = setup.monitor.received
-    assert (well, document["problems"]) == (False, problems)
+    assert (well, document["trouble"]) == (False, problems)
 
 
 def test_a_failed_heartbeat_is_retried_sooner_and_logged_once_and_its_recovery_with_the_count(setup, caplog):
