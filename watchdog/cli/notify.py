@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from watchdog import sanitize
 from watchdog.clock import SECOND_NS
 from watchdog.config import suggestions
 from watchdog.config.settings import BUILT_IN_SETTINGS, DEFAULT_SETTINGS_FILE, load_settings
-from watchdog.errors import DeliveryError, DeliveryErrorReason, UsageError
+from watchdog.errors import ConfigError, DeliveryError, DeliveryErrorReason, UsageError
 from watchdog.kernel import privileges
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.render.example import example_notifications
@@ -69,7 +70,10 @@ def run(args: argparse.Namespace) -> int:
     receiver = receivers[args.receiver]
     attempt = _print_bytes if args.dry_run else _send
     # As the daemon does: root reads the configuration; an action that the account may not do must fail here.
+    is_root = os.geteuid() == 0
     privileges.keep_only_capabilities(())
+    if is_root:
+        _note_unreadable_files(args.config)
     account = "" if args.dry_run else f" (as {privileges.current_account_name()})"
     if not args.json:
         print(f"{receiver.name}: {receiver.destination()}{account}", flush=True)
@@ -79,6 +83,16 @@ def run(args: argparse.Namespace) -> int:
     ]
     receiver.close()
     return 0 if all(results) else 1
+
+
+def _note_unreadable_files(file: str | None) -> None:
+    """Report files that root could read just now, and that the daemon's account cannot read at a reload."""
+    from watchdog.receivers.registry import build_receivers
+
+    try:
+        build_receivers(load_settings(file))
+    except ConfigError as error:
+        print(f"bpf-watchdog: note: a reload of the daemon would be refused:\n{error}", file=sys.stderr)
 
 
 def _unknown_receiver(name: str, known: Iterable[str], file: str) -> str:
