@@ -55,6 +55,12 @@ class Now:
         return cls(clock.boottime_ns(), clock.wall())
 
 
+def local_seconds(wall: float) -> float:
+    """Return the seconds of local time since 1970-01-01 00:00, local time, at the wall-clock time `wall`."""
+    time.tzset()  # the zone of the host may have changed
+    return wall + time.localtime(wall).tm_gmtoff
+
+
 @functools.cache
 def boottime_offset_ns(proc: Path = Path("/proc/self")) -> int:
     """Return the offset of CLOCK_BOOTTIME in this process's time namespace, time_namespaces(7); 0 in the host's."""

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from watchdog.alerts import wording
 from watchdog.alerts.alert import Alert, AlertState, TransitionKind, fingerprint
+from watchdog.alerts.baseline_facts import facts_from_json, facts_to_json
 from watchdog.alerts.boottimes import Boottimes
 from watchdog.alerts.evidence import Evidence, number_to_json
 from watchdog.alerts.instance_absence import Absence, AbsenceEffect
@@ -17,8 +18,9 @@ from watchdog.alerts.severity_timer import SeverityTimer
 from watchdog.clock import SECOND_NS, Now
 from watchdog.errors import document_errors
 from watchdog.measure.procfs import CommandLine, UnreadReason
-from watchdog.rules.engine.judge import ONLY_IF_NOT_MET, Verdict
+from watchdog.rules.engine.judge import NEW_NORMAL, ONLY_IF_NOT_MET, Verdict
 from watchdog.rules.engine.presence import Presence
+from watchdog.rules.engine.rule_baseline import BaselineFacts
 from watchdog.rules.engine.selection import can_select
 from watchdog.rules.language.rule import OVERFLOW_LABELS, Condition, Labels, Rule, Severity
 
@@ -62,6 +64,7 @@ class AlertInstance:
         self._value = 0.0
         self._saved_peak: float | None = None
         self._summary_error: Exception | None = None
+        self._facts: BaselineFacts | None = None  # of the newest transition by a baseline
         self._evidence: Evidence | None = None  # while pending; later the alert has it
 
     @property
@@ -140,6 +143,9 @@ class AlertInstance:
         before = self._timer_states()
         self._reason = ""
         self.has_changed |= self._absence.update(verdict, at_ns, passed_ns)
+        if verdict.complete and verdict.reason == NEW_NORMAL:
+            self._timers, self._reason = {}, NEW_NORMAL
+            return
         effect = self._absence.effect(verdict, at_ns, is_active=self.severity is not None)
         match effect:
             case AbsenceEffect.NONE:
@@ -226,7 +232,7 @@ class AlertInstance:
             self.alert = self._alert(rule, severity, reason, host, now, resolved=None)
             return TransitionKind.FIRING
         if severity is None:
-            reason = self._reason or wording.clear_reason(rule, previous.severity, verdict.reason)
+            reason = self._reason or wording.clear_reason(rule, previous.severity, verdict.reason, self._facts)
             self.alert = self._alert(rule, previous.severity, reason, host, now, resolved=now.wall)
             return TransitionKind.RESOLVED
         kind, reason = None, previous.reason
@@ -235,12 +241,16 @@ class AlertInstance:
             reason = self._breach_reason(verdict, severity)
         elif severity < previous.severity:
             kind = TransitionKind.SEVERITY_LOWERED
-            reason = wording.clear_reason(rule, previous.severity, verdict.reason)
+            reason = wording.clear_reason(rule, previous.severity, verdict.reason, self._facts)
         self.alert = self._alert(rule, severity, reason, host, now, resolved=None)
         return kind
 
     def _breach_reason(self, verdict: Verdict, severity: Severity) -> str:
-        return self._reason or wording.breach_reason(verdict.rule, severity, is_lower_bound=verdict.is_lower_bound)
+        if verdict.facts is not None:
+            self._facts = verdict.facts
+        return self._reason or wording.breach_reason(
+            verdict.rule, severity, self._value, self._facts, is_lower_bound=verdict.is_lower_bound
+        )
 
     def apply_rule(self, rule: Rule) -> str:
         """Apply the reloaded rule: drop the severities that it no longer has.
@@ -283,6 +293,7 @@ class AlertInstance:
             "severity_timers": {severity.label: timer.to_json() for severity, timer in self._timers.items()},
             "alert": None if self.alert is None else self.alert.to_json(),
             "evidence": None if pending is None else pending.to_json(),
+            "baseline": None if self._facts is None else facts_to_json(self._facts),
         }
 
     @classmethod
@@ -305,6 +316,8 @@ class AlertInstance:
         if document["alert"] is not None:
             instance.alert = Alert.from_json(document["alert"]).shifted(boottime_shift_ns)
         instance._evidence = Evidence.from_json(document.get("evidence"))
+        if document.get("baseline") is not None:
+            instance._facts = facts_from_json(document["baseline"])
         if instance.alert is not None:
             instance._evidence, instance._saved_peak = instance.alert.evidence, instance.alert.peak
         instance.has_changed = bool(boottime_shift_ns)
@@ -324,6 +337,7 @@ class AlertInstance:
         peak = self._value if self.alert is None else worst(self.alert.peak, self._value)
         since = (now.boottime_ns - self._since_ns) / SECOND_NS
         boottimes = self._boottimes(now, resolved)
+        limit = wording.limit_of(rule, severity, self._facts)
         return Alert(
             rule=rule.id,
             labels=self.labels,
@@ -332,8 +346,8 @@ class AlertInstance:
             severity=severity,
             summary=self._summary(rule, severity, host, peak, since),
             value=self._value,
-            threshold=rule.thresholds.fire[severity],
-            threshold_text=wording.fire_text(rule, severity),
+            threshold=limit.value,
+            threshold_text=limit.text,
             peak=peak,
             started=self._started,
             fired=now.wall if self.alert is None else self.alert.fired,
@@ -357,12 +371,19 @@ class AlertInstance:
     def _summary(self, rule: Rule, severity: Severity, host: str, peak: float, since: float) -> str:
         try:
             return wording.render_summary(
-                rule, self.labels, severity, host, value=self._value, peak=peak, since_seconds=since
+                rule,
+                self.labels,
+                severity,
+                host,
+                value=self._value,
+                peak=peak,
+                since_seconds=since,
+                facts=self._facts,
             )
         except Exception as error:  # noqa: BLE001 - the edge of one summary: the alert must be sent all the same
             error.add_note(f"in the summary of rule {rule.id}")
             self._summary_error = error
-            return wording.fallback_summary(rule, severity, self._value, error)
+            return wording.fallback_summary(rule, wording.limit_of(rule, severity, self._facts), self._value, error)
 
 
 def _must_save_peak(saved: float | None, peak: float) -> bool:

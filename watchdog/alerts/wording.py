@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
+from watchdog.alerts.baseline_words import baseline_reason, learnt_text, summary_values
 from watchdog.clock import SECOND_NS
 from watchdog.config.durations import format_duration
 from watchdog.measure.catalogue import METRICS, MetricKind
+from watchdog.rules.engine.rule_baseline import BaselineFacts
 from watchdog.rules.language import formats, template
 from watchdog.rules.language.expression import Expression, is_linear, metrics_of, unit_of
 from watchdog.rules.language.rule import GONE, OVERFLOW_LABELS, Labels, Rule, Severity, Stat, StatKind
@@ -20,9 +22,20 @@ _MAX_ERROR_CHARACTERS = 120
 
 
 def render_summary(
-    rule: Rule, labels: Labels, severity: Severity, host: str, *, value: float, peak: float, since_seconds: float
+    rule: Rule,
+    labels: Labels,
+    severity: Severity,
+    host: str,
+    *,
+    value: float,
+    peak: float,
+    since_seconds: float,
+    facts: BaselineFacts | None = None,
 ) -> str:
-    """Return the rule's summary for one instance; `since_seconds`: duration of its condition."""
+    """Return the rule's summary for one instance; `since_seconds`: duration of its condition.
+
+    `facts`: of its baseline, None without one.
+    """
     if labels == OVERFLOW_LABELS:
         number = formats.FORMATS["count"](value)
         if rule.novelty is not None:
@@ -30,7 +43,7 @@ def render_summary(
         return f"{number} more " + (f"instance of {rule.id} fires" if value == 1 else f"instances of {rule.id} fire")
     values: dict[str, object] = {
         "value": value,
-        "threshold": template.Limit(rule.thresholds.fire[severity], value_format(rule), fire_text(rule, severity)),
+        "threshold": limit_of(rule, severity, facts),
         "peak": peak,
         "severity": severity.label,
         "rule": rule.id,
@@ -39,14 +52,16 @@ def render_summary(
         "host": host,
         "since": since_seconds,
     }
+    if rule.baseline is not None:
+        values |= summary_values(facts)
     return template.render_template(rule.summary, values | dict(labels))
 
 
-def fallback_summary(rule: Rule, severity: Severity, value: float, error: Exception) -> str:
+def fallback_summary(rule: Rule, limit: template.Limit, value: float, error: Exception) -> str:
     """Return a summary that replaces the rule's own one, which failed with `error`."""
-    number = formats.format_number(value_format(rule), value, rule.thresholds.fire[severity])
+    number = formats.format_number(value_format(rule), value, limit.value)
     cause = f"{type(error).__name__}: {error}"[:_MAX_ERROR_CHARACTERS]
-    return f"{rule.id} is at {number} (limit {fire_text(rule, severity)}; its summary failed: {cause})"
+    return f"{rule.id} is at {number} (limit {limit.text}; its summary failed: {cause})"
 
 
 def check_summary(rule: Rule) -> None:
@@ -56,6 +71,9 @@ def check_summary(rule: Rule) -> None:
         Exception: any error that would otherwise occur when the rule fires.
     """
     labels = tuple((dimension, "example") for dimension in rule.by)
+    if rule.baseline is not None:
+        _check_baseline(rule, labels)
+        return
     for severity, limit in rule.thresholds.fire.items():
         for value in (limit, rule.thresholds.clear[severity], 0.0, math.inf, math.nan):
             render_summary(rule, labels, severity, "host", value=value, peak=limit, since_seconds=1.0)
@@ -63,27 +81,75 @@ def check_summary(rule: Rule) -> None:
             clear_reason(rule, severity, "")
 
 
-def breach_reason(rule: Rule, severity: Severity, *, is_lower_bound: bool = False) -> str:
+def breach_reason(
+    rule: Rule,
+    severity: Severity,
+    value: float = math.nan,
+    facts: BaselineFacts | None = None,
+    *,
+    is_lower_bound: bool = False,
+) -> str:
     """Return the reason of a firing instance: "value above 100/s for 10s", "value above 100/s in 3 of 5 ticks".
 
-    `is_lower_bound`: the value can be greater than it was counted.
+    `value`, `facts`: of the baseline that fires, None without one. `is_lower_bound`: the value can be greater than it
+    was counted.
     """
     if rule.novelty is not None:
         return "seen for the first time"
-    direction = "above" if rule.thresholds.above else "below"
     hits = f" in {rule.hits.count} of {rule.hits.ticks} ticks" if rule.hits is not None else ""
     bound = LOWER_BOUND if is_lower_bound else ""
-    return f"value {direction} {fire_text(rule, severity)}{hits}{_for_duration(rule.for_ns)}{bound}"
+    if facts is not None:
+        cause = baseline_reason(value_format(rule), value, facts, above=rule.thresholds.above)
+    else:
+        direction = "above" if rule.thresholds.above else "below"
+        limit = "the usual" if _is_without_ceiling(rule, severity) else fire_text(rule, severity)
+        cause = f"value {direction} {limit}"
+    return f"{cause}{hits}{_for_duration(rule.for_ns)}{bound}"
 
 
-def clear_reason(rule: Rule, severity: Severity, reason: str) -> str:
-    """Return the reason of its end: "value below 60/s for 1m", or `reason` instead of the value."""
+def clear_reason(rule: Rule, severity: Severity, reason: str, facts: BaselineFacts | None = None) -> str:
+    """Return the reason of its end: "value below 60/s for 1m", or `reason` instead of the value.
+
+    `facts`: of the baseline that fired, None without one.
+    """
     if severity not in rule.thresholds.clear:
         return RULE_CHANGED
     if not reason:
         direction = "below" if rule.thresholds.above else "above"
-        reason = f"value {direction} {_clear_text(rule, severity)}"
+        if facts is not None:
+            limit = limit_of(rule, severity, facts).text
+        else:
+            limit = "its limit" if _is_without_ceiling(rule, severity) else _clear_text(rule, severity)
+        reason = f"value {direction} {limit}"
     return reason + _for_duration(rule.keep_firing_for_ns)
+
+
+def limit_of(rule: Rule, severity: Severity, facts: BaselineFacts | None) -> template.Limit:
+    """Return the limit of `severity`: the one that the baseline had, or the rule's."""
+    limit = None if facts is None else facts.limits.get(severity)
+    if limit is None or limit == rule.thresholds.fire[severity]:
+        return template.Limit(rule.thresholds.fire[severity], value_format(rule), fire_text(rule, severity))
+    form = value_format(rule)
+    return template.Limit(limit, form, learnt_text(form, limit, above=rule.thresholds.above))
+
+
+def _is_without_ceiling(rule: Rule, severity: Severity) -> bool:
+    return rule.baseline is not None and math.isinf(rule.thresholds.fire[severity])
+
+
+def _check_baseline(rule: Rule, labels: Labels) -> None:
+    """Render the texts of a rule with a baseline, of groups old and young, with every kind of value."""
+    limits = dict.fromkeys(rule.thresholds.fire, 2.0)
+    old = BaselineFacts(limits, usual=1.0, highest=1.0, rarity_hours=700.0, learnt_hours=48, is_new=False)
+    new = BaselineFacts(limits, usual=None, highest=1.0, rarity_hours=1.0, learnt_hours=1, is_new=True)
+    for severity in rule.thresholds.fire:
+        for facts in (None, old, new):
+            for value in (3.0, 0.0, math.inf, math.nan):
+                render_summary(rule, labels, severity, "host", value=value, peak=3.0, since_seconds=1.0, facts=facts)
+            clear_reason(rule, severity, "", facts)
+            if facts is not None:
+                baseline_reason(value_format(rule), 3.0, facts, above=rule.thresholds.above)
+        breach_reason(rule, severity)
 
 
 def absent_reason(rule: Rule) -> str:

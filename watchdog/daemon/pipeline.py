@@ -39,9 +39,11 @@ from watchdog.routing.mute_times import MuteTime
 from watchdog.routing.notification import Notification
 from watchdog.routing.suppression import Suppression, SuppressionKind
 from watchdog.routing.suppressor import Suppressor
+from watchdog.rules.engine.baseline_blobs import BaselinePart
 from watchdog.rules.engine.engine import Engine, Verdict
 from watchdog.scheduling.scheduler import ScheduledTick
 from watchdog.state.outbox import Outbox
+from watchdog.state.saved_baselines import SavedBaselines
 from watchdog.state.silences import Silences
 from watchdog.state.store import Store
 from watchdog.storage.folder import STATE_FILE_NAME
@@ -101,6 +103,7 @@ class Pipeline:
         self._stages = Stages(clock, self._log)
         self._meter = Meter(configuration.settings.networks)
         self._engine = Engine(configuration.rules, clock)
+        self._restore_baselines()
         self._apply_rules()
         self._lifecycle = Lifecycle(host.current)
         self._evidence = EvidenceCollector(self._engine, self._meter.process_start_ns, read_process, clock)
@@ -233,6 +236,7 @@ class Pipeline:
             self._late_evidence.request(requests, held)
             self._log_transitions(transitions)
         self._start_or_wake_delivery()
+        self._save_baselines(self._engine.baselines.take_part_to_save())
         failures = [*self._engine.take_failures(), *self._lifecycle.take_failures(), *self._evidence.take_failures()]
         if failures:
             raise RuleErrors("some rules could not be evaluated", failures)
@@ -281,6 +285,7 @@ class Pipeline:
             self._grouping.mark_all_changed()
             self._outage_handler.mark_all_changed()
             self._engine.memories.mark_changed()
+            self._engine.baselines.mark_all_due()
         groups, outages_changed = self._grouping.take_changes(), self._outage_handler.take_changes()
         notified = self._notified_alerts() if groups or outages_changed.groups or outages_changed.progress else None
         if notified is not None:
@@ -335,6 +340,28 @@ class Pipeline:
             self._log.info("%s ended: withheld=%d", silence.suppression.describe(), silence.withheld)
         self._suppressor.update(self._store.silences.current, firing, now)
         self.firing, self.suppressed = firing, self._suppressor.suppressed(firing)
+
+    def _restore_baselines(self) -> None:
+        self._saved_baselines = SavedBaselines(self._store.database, self._clock)
+        secret, parts = self._saved_baselines.load()
+        if secret is not None:
+            self._engine.restore_baselines(secret, parts)
+
+    def _save_baselines(self, *parts: BaselinePart | None) -> None:
+        """Write learnt baselines, after all that alerts need; log the events in their life."""
+        baselines = self._engine.baselines
+        for note in baselines.take_notes():
+            self._log.info("baseline: %s: rule=%s count=%d", note.event, note.rule, note.count)
+        due = [part for part in parts if part is not None]
+        if not due:
+            return
+        try:
+            refused = self._saved_baselines.save(baselines.secret, due)
+        except StoreError as error:
+            self._log.error("baselines not saved, a restart would lose the newest hours: error=%s", error)
+        else:
+            if refused:
+                self._log.error("baselines not saved, their room is used up: parts=%d rule=%s", refused, due[0].rule)
 
     def _correct_groups(self, firing: Mapping[str, Alert], now: Now) -> None:
         # Notifications that failed for good left receivers without knowledge of their alerts.
@@ -483,6 +510,7 @@ class Pipeline:
         self._delivery.stop(_STOP_SECONDS, _STOP_BEGIN_SECONDS)
         with self._between_ticks.held(_TICK_SECONDS) as is_held:
             if is_held:  # a tick that hangs ends with the process
+                self._save_baselines(*self._engine.baselines.all_parts())
                 self._store.close()
                 self._collector.close()
 

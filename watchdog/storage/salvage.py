@@ -20,7 +20,18 @@ from watchdog.storage.opening import open_read_only, open_state_file
 from watchdog.storage.version_5 import OLD_COLUMNS, OLD_TABLES, TableRow, convert_row
 
 _TABLES = (
-    *("clocks", "alerts", "groups", "silences", "receiver_state", "notified", "losses", "rule_memories"),
+    *(
+        "clocks",
+        "alerts",
+        "groups",
+        "silences",
+        "receiver_state",
+        "notified",
+        "losses",
+        "rule_memories",
+        "baseline_secret",
+        "baselines",
+    ),
     "notifications",
 )
 _MAX_ROWS_BY_NUMBER = 20_000  # of one table

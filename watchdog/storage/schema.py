@@ -330,6 +330,24 @@ SCHEMA_STEPS: tuple[SchemaStep, ...] = (
         ) STRICT
         """,
     ),
+    (
+        # The secret that the keys of groups in baselines are made with: one row.
+        "CREATE TABLE baseline_secret (secret BLOB NOT NULL) STRICT",
+        # Learnt baselines: parts of some thousand groups. `digest`: of the definition; `checksum`: CRC-32 of `content`.
+        # `saved`: wall clock.
+        """
+        CREATE TABLE baselines (
+            rule TEXT NOT NULL,
+            part INTEGER NOT NULL,
+            parts INTEGER NOT NULL,
+            digest TEXT NOT NULL,
+            saved REAL NOT NULL,
+            checksum INTEGER NOT NULL,
+            content BLOB NOT NULL,
+            PRIMARY KEY (rule, part)
+        ) STRICT
+        """,
+    ),
 )
 
 

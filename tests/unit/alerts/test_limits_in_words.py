@@ -79,7 +79,11 @@ def test_a_limit_is_shown_as_the_rule_has_it(load, name, limit, text):
     assert summary.endswith(f"over {text}")
     assert wording.breach_reason(rule, Severity.WARNING) == f"value above {text}"
     assert wording.clear_reason(rule, Severity.WARNING, "") == f"value below {text}"
-    assert wording.fallback_summary(rule, Severity.WARNING, value, KeyError("x")).split("limit ")[1].startswith(text)
+    assert (
+        wording.fallback_summary(rule, wording.limit_of(rule, Severity.WARNING, None), value, KeyError("x"))
+        .split("limit ")[1]
+        .startswith(text)
+    )
 
 
 def test_a_limit_to_clear_is_shown_as_the_rule_has_it(load):

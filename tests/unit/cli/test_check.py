@@ -59,7 +59,7 @@ def test_prints_each_problem_and_note_in_the_order_of_files_and_lines(bpf_watchd
     assert bpf_watchdog("check", second, first) == (
         1,
         [
-            f"{first}:1: rule.fire_above: missing: give fire_above or fire_below",
+            f"{first}:1: rule.fire_above: missing: give fire_above, fire_below or [rule.baseline]",
             f'{first}:7: rule.fire_abov: unknown key "fire_abov": did you mean "fire_above"?',
             f'{second}:6: rule.window: not a duration: "10"; write it like "10s", "1m30s", "500ms", "4h"',
             f'{second}:8: rule.receivers: note: not checked: "oncall" is defined in another file',

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
-from watchdog.clock import SECOND_NS, Clock
+from watchdog.clock import SECOND_NS, Clock, local_seconds
 from watchdog.measure.snapshot import Snapshot
 from watchdog.rules.engine import contributors, inspection
 from watchdog.rules.engine.aggregations import Aggregation
+from watchdog.rules.engine.baseline_blobs import BaselinePart
+from watchdog.rules.engine.baselines import Baselines
 from watchdog.rules.engine.contributors import Contributors
 from watchdog.rules.engine.distinct import DistinctCount
 from watchdog.rules.engine.groups import GroupSlots
@@ -19,6 +21,7 @@ from watchdog.rules.engine.novelty import NoveltyJudge
 from watchdog.rules.engine.novelty_memories import NoveltyMemories
 from watchdog.rules.engine.order_statistics import OrderStatistic, OrderStatisticWindow
 from watchdog.rules.engine.plan import Evaluation, EvaluationPlan
+from watchdog.rules.engine.rule_baseline import RuleBaseline
 from watchdog.rules.engine.selection import Selection
 from watchdog.rules.engine.view import View, group_snapshot
 from watchdog.rules.engine.window import MAX_RECENT_TICKS, WindowCoverage
@@ -42,6 +45,7 @@ class Engine:
         self._judges: list[Judge] = []
         self.memories = NoveltyMemories()
         """What the rules with novelty have seen."""
+        self.baselines = Baselines([])
         self._since_ns: dict[object, int | None] = {}
         self._elapsed_ns: deque[tuple[int, int]] = deque(
             maxlen=MAX_RECENT_TICKS
@@ -63,7 +67,8 @@ class Engine:
         rules = list(rules)
         self._newest = None
         plan = EvaluationPlan(self._plan)
-        self._judges = [_make_judge(rule, plan) for rule in rules]
+        self.baselines.replace_rules(rules)
+        self._judges = [_make_judge(rule, plan, self.baselines.of(rule.id)) for rule in rules]
         self.memories.assign(judge for judge in self._judges if isinstance(judge, NoveltyJudge))
         plan.drop_unused()
         self._plan = plan
@@ -72,6 +77,12 @@ class Engine:
         self._since_ns = {rule.evaluation_key: self._since_ns.get(rule.evaluation_key) for rule in rules}
         self.retention_ns = max((2 * rule.window_ns for rule in rules), default=0)
         self.required_columns = frozenset(name for rule in rules for name in _required_columns(rule))
+
+    def restore_baselines(self, secret: bytes, parts: Sequence[BaselinePart]) -> None:
+        """Load the baselines that a former daemon saved, before the first tick."""
+        rules = [judge.rule for judge in self._judges]
+        self.baselines.restore(secret, parts, rules)
+        self.replace_rules(rules)
 
     def evaluate(self, snapshot: Snapshot, active_keys: Collection[tuple[str, Labels]]) -> list[Verdict]:
         """Add the newest tick to all windows and return its verdicts, rule by rule.
@@ -90,6 +101,7 @@ class Engine:
             active.setdefault(rule_id, []).append(labels)
         self._choose_noting_views(active)
         self._add_tick(snapshot)
+        self._end_hours(snapshot)
         self._newest = snapshot.without_rows()
         verdicts: dict[str, list[Verdict]] = {}
         for evaluation, judges in self._judges_in_time(unknown):
@@ -209,6 +221,14 @@ class Engine:
             view.release()
         self._selection.release()
 
+    def _end_hours(self, snapshot: Snapshot) -> None:
+        """Give the time of the tick to the baselines."""
+        learning = [judge for judge in self._judges if judge.rule.baseline is not None]
+        if learning and snapshot.elapsed_ns:
+            ticks = [(judge.rule.id, self._tick(judge, snapshot)) for judge in learning]
+            measured = [rule_id for rule_id, tick in ticks if tick.window_filled and not tick.is_sparse]
+            self.baselines.end_hours(local_seconds(snapshot.wall), snapshot.at_ns, measured)
+
     def _tick(self, judge: Judge, snapshot: Snapshot) -> RuleTick:
         return self._newest_tick(judge, snapshot)[0]
 
@@ -250,19 +270,17 @@ class Engine:
         wanted: dict[OrderStatisticWindow, set[tuple[float, bool]]] = {}
         for judge in self._judges:
             if isinstance(judge.evaluation, OrderStatistic):
-                thresholds = judge.rule.thresholds
-                wanted.setdefault(judge.evaluation.window, set()).add(
-                    (least_severe_threshold(thresholds), thresholds.above)
-                )
+                threshold = least_severe_threshold(judge.rule), judge.rule.thresholds.above
+                wanted.setdefault(judge.evaluation.window, set()).add(threshold)
         for window, thresholds_of_window in wanted.items():
             window.set_thresholds(thresholds_of_window)
 
 
-def _make_judge(rule: Rule, plan: EvaluationPlan) -> Judge:
+def _make_judge(rule: Rule, plan: EvaluationPlan, baseline: RuleBaseline | None) -> Judge:
     parts = plan.evaluation(rule), plan.only_if_aggregation(rule), plan.missing_rows(rule)
     if rule.novelty is not None:
         return NoveltyJudge(rule, rule.novelty, *parts, plan.counted_slots(rule))
-    return Judge(rule, *parts)
+    return Judge(rule, *parts, baseline)
 
 
 def _required_columns(rule: Rule) -> Iterable[str]:

@@ -108,6 +108,10 @@ class GroupSlots:
         columns = zip(self.by, self._table.keys, strict=True)
         return tuple(snapshot.names.text(name, int(column[slot])) for name, column in columns)
 
+    def codes(self, slots: Slots) -> list[NDArray[np.unsignedinteger]]:
+        """Return the codes of the groups of `slots`, one array for each dimension of `by`."""
+        return [column[slots] for column in self._table.keys[: len(self.by)]]
+
     def slot(self, labels: Labels, snapshot: Snapshot) -> int:
         """Return the slot of the group with `labels`, in any order; `NO_GROUP_SLOT` while there is no such group."""
         given = dict(labels)

@@ -108,8 +108,11 @@ def find_group(judge: Judge, tick: RuleTick, labels: Labels) -> tuple[int, Label
 
 
 def share_of_limit(rule: Rule, value: float) -> float | None:
-    """Return the share of the least severe limit that `value` has reached: above 1 if it is breached."""
-    limit = least_severe_threshold(rule.thresholds)
+    """Return the share of the least severe limit that `value` has reached: above 1 if it is breached.
+
+    With a baseline, of its floor.
+    """
+    limit = least_severe_threshold(rule)
     dividend, divisor = (value, limit) if rule.thresholds.above else (limit, value)
     return None if not divisor else dividend / divisor
 

@@ -27,6 +27,7 @@ from watchdog.rules.engine.missing import MissingSum
 from watchdog.rules.engine.order_statistics import OrderStatistic
 from watchdog.rules.engine.plan import Evaluation
 from watchdog.rules.engine.presence import SELECTED, GroupPresence, PresenceTracker
+from watchdog.rules.engine.rule_baseline import BaselineFacts, RuleBaseline
 from watchdog.rules.engine.selection import Mask
 from watchdog.rules.language.expression import COMPARE
 from watchdog.rules.language.rule import GONE, OVERFLOW_LABELS, Labels, Rule, Severity, Thresholds
@@ -38,6 +39,7 @@ WINDOW_NOT_FILLED: Final = "window not filled yet"
 INPUT_INCOMPLETE: Final = "input incomplete"
 TICKS_TOO_FAR_APART: Final = "ticks too far apart"
 ONLY_IF_NOT_MET: Final = "only_if does not hold"
+NEW_NORMAL: Final = "new normal"  # a baseline took the level of the group for its usual one
 
 _NO_SLOTS = np.zeros(0, dtype=np.int32)
 
@@ -50,6 +52,7 @@ class Verdict:
     cleared. `complete`: the input was complete, so that higher severities are known not to be breached. `reason`: the
     cause of an incomplete verdict, or the condition besides the value that prevents firing. `value`: NaN where nothing
     was measured. `group`: the presence of its group. `is_lower_bound`: losses can only have made the value too low.
+    `facts`: of the baseline that is breached, None without one.
     """
 
     rule: Rule
@@ -61,6 +64,7 @@ class Verdict:
     reason: str
     group: GroupPresence = SELECTED
     is_lower_bound: bool = False
+    facts: BaselineFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +102,23 @@ class Judge:
         evaluation: Evaluation,
         only_if: Aggregation | None,
         missing_rows: MissingSum,
+        baseline: RuleBaseline | None = None,
     ) -> None:
         """Judge the values of `evaluation`; `only_if`: values of the left side of the rule's `only_if`.
 
-        `missing_rows`: the number of ticks of the window in which a group can have rows that are lost.
+        `missing_rows`: the number of ticks of the window in which a group can have rows that are lost. `baseline`: has
+        limits for each group beside the rule's thresholds.
         """
         self.rule = rule
         self.evaluation = evaluation
         self.only_if_aggregation = only_if
-        self._least_severe_threshold = least_severe_threshold(rule.thresholds)
+        self._baseline = baseline
+        self._least_severe_threshold = least_severe_threshold(rule)
         self.presence = PresenceTracker(rule, evaluation.view, missing_rows)
 
     def verdicts(self, tick: RuleTick, active_labels: Sequence[Labels]) -> list[Verdict]:
         """Return a verdict for each of the worst firing instances, and for each of `active_labels`."""
+        self._learn(tick)
         firing = self._firing(tick)
         if len(vanished := self._vanished(tick)):
             firing = np.union1d(firing, vanished)
@@ -126,14 +134,14 @@ class Judge:
                 shown.tolist(), self._measure(shown, tick), self.presence.of(shown, tick.snapshot.at_ns), strict=True
             )
         ]
-        for labels, measured, reason, group in zip(
-            active,
+        for (labels, slot), measured, reason, group in zip(
+            active.items(),
             self._measure(active_slots, tick),
             self._reasons(active_slots, tick),
             self.presence.of(active_slots, tick.snapshot.at_ns),
             strict=True,
         ):
-            verdicts.append(self._verdict(tick, labels, measured, reason, group))
+            verdicts.append(self._verdict(tick, labels, measured, reason, group, slot))
         if len(hidden) or OVERFLOW_LABELS in active_labels:
             verdicts.append(self._overflow(tick, hidden))
         return verdicts
@@ -150,7 +158,7 @@ class Judge:
             self._reasons(slots, tick),
             self.presence.of(slots, at_ns),
         )
-        verdict = self._verdict(tick, labels, measured, reason, group)
+        verdict = self._verdict(tick, labels, measured, reason, group, slot)
         if is_active:
             return verdict, measured
         if slot in self._vanished(tick):
@@ -201,9 +209,10 @@ class Judge:
         slots = self.evaluation.slots_maybe_beyond(threshold, above=above, window_filled=tick.window_filled)
         slots = slots[self.presence.seen(slots, tick.snapshot.at_ns) | (slots == NO_GROUP_SLOT)]
         low, high = self.evaluation.bounds(slots, window_filled=tick.window_filled)
-        sure = low > threshold if above else high < threshold
+        limits = self._limits(slots)
+        sure, possible = (low > limits, high > limits) if above else (high < limits, low < limits)
         always, ever = self._only_if_bounds(slots)
-        return bool((ever & ~(sure & always)).any())
+        return bool((possible & ever & ~(sure & always)).any())
 
     def _firing(self, tick: RuleTick) -> Slots:
         """Return the slots that fire."""
@@ -215,10 +224,35 @@ class Judge:
         if not len(slots):
             return _NO_SLOTS
         slots = self.presence.existing(slots, tick.snapshot.at_ns)
-        if not self.evaluation.is_exact:
+        if self._baseline is not None or not self.evaluation.is_exact:
             low, high = self.evaluation.bounds(slots, window_filled=tick.window_filled)
-            slots = slots[low > threshold if above else high < threshold]
+            limits = self._limits(slots)
+            slots = slots[low > limits if above else high < limits]
         return slots[self._only_if_bounds(slots)[0]]
+
+    def _learn(self, tick: RuleTick) -> None:
+        """Give the values of the tick to the baseline."""
+        baseline, snapshot = self._baseline, tick.snapshot
+        if baseline is None or not snapshot.elapsed_ns or not (tick.window_filled or self.rule.thresholds.above):
+            return
+        slots = baseline.slots_to_read(self.evaluation.view.groups)
+        always, ever = self._only_if_bounds(slots)
+        amounts = baseline.amounts(np.where(always, self._values(slots, tick), np.nan))
+        incomplete = ever & ~always
+        if isinstance(self.evaluation, OrderStatistic):
+            incomplete |= not self.evaluation.is_exact
+        elif not self.evaluation.is_exact:
+            incomplete |= baseline.is_uncertain(*self.evaluation.bounds(slots, window_filled=tick.window_filled))
+        baseline.take(snapshot, amounts, incomplete)
+
+    def _limits(self, slots: Slots) -> Numbers:
+        """Return, (m,), the value beyond which the rule fires at all, for the group of each of `slots`."""
+        thresholds = self.rule.thresholds
+        ceiling = np.full(len(slots), _nearest_threshold(thresholds))
+        if self._baseline is None:
+            return ceiling
+        limits = self._baseline.limit_of(slots).astype(np.float64)
+        return np.asarray(np.minimum(limits, ceiling) if thresholds.above else np.maximum(-limits, ceiling))
 
     def _values(self, slots: Slots, tick: RuleTick) -> Numbers:
         return self.evaluation.values(slots, window_filled=tick.window_filled)
@@ -277,20 +311,28 @@ class Judge:
     def _new_verdict(self, slot: int, tick: RuleTick, measured: Measured, group: GroupPresence) -> Verdict:
         """Return the verdict on a group that fires and has no instance yet."""
         labels = self.evaluation.view.groups.labels(slot, tick.snapshot)
-        verdict = self._verdict(tick, labels, measured, "", group)
+        verdict = self._verdict(tick, labels, measured, "", group, slot)
         if verdict.breached is not None:
             return verdict
         return replace(verdict, breached=min(self.rule.thresholds.fire))  # a vanished group fires with any value
 
     def _verdict(
-        self, tick: RuleTick, labels: Labels, measured: Measured, reason: str, group: GroupPresence = SELECTED
+        self,
+        tick: RuleTick,
+        labels: Labels,
+        measured: Measured,
+        reason: str,
+        group: GroupPresence = SELECTED,
+        slot: int = NO_GROUP_SLOT,
     ) -> Verdict:
         """Return the verdict on one group; `reason`: the condition besides its value that prevents firing, or ""."""
-        thresholds, value = self.rule.thresholds, measured.value
+        thresholds, value = self._thresholds(slot), measured.value
         judged = (tick.window_filled or thresholds.above) and measured.only_if is not False
         sure, possible = (measured.low, measured.high) if thresholds.above else (measured.high, measured.low)
-        breached, not_cleared = self._severities(sure) if judged and measured.only_if else (None, None)
-        known = not judged or (measured.only_if is True and self._severities(possible) == (breached, not_cleared))
+        breached, not_cleared = _severities(thresholds, sure) if judged and measured.only_if else (None, None)
+        known = not judged or (
+            measured.only_if is True and _severities(thresholds, possible) == (breached, not_cleared)
+        )
         if math.isnan(value) and reason != GONE:
             reason = NOTHING_TO_MEASURE
         if not known:
@@ -299,15 +341,31 @@ class Judge:
             reason = WINDOW_NOT_FILLED
         elif tick.is_sparse:
             reason = TICKS_TOO_FAR_APART
+        elif self._baseline is not None and breached is None and self._baseline.has_new_normal(slot):
+            reason = NEW_NORMAL
         complete = tick.window_filled and known and not tick.is_sparse
         is_lower_bound = measured.low == value < measured.high
-        return Verdict(self.rule, labels, complete, value, breached, not_cleared, reason, group, is_lower_bound)
+        facts = self._facts(slot, value, thresholds) if breached is not None else None
+        return Verdict(self.rule, labels, complete, value, breached, not_cleared, reason, group, is_lower_bound, facts)
 
-    def _severities(self, value: float) -> tuple[Severity | None, Severity | None]:
-        """Return the worst severity that `value` breaches, and the worst one that it does not clear."""
-        thresholds = self.rule.thresholds
-        fires, holds = (operator.gt, operator.ge) if thresholds.above else (operator.lt, operator.le)
-        return _worst(thresholds.fire, value, fires), _worst(thresholds.clear, value, holds)
+    def _thresholds(self, slot: int) -> Thresholds:
+        """Return the thresholds for the group of `slot`: those of its baseline, and the rule's as a ceiling."""
+        ceiling = self.rule.thresholds
+        if self._baseline is None or slot == NO_GROUP_SLOT:
+            return ceiling
+        learnt = self._baseline.limits_by_severity(slot)
+        nearer, outward = (min, math.inf) if ceiling.above else (max, -math.inf)
+        fire = {one: nearer(limit, learnt.get(one, limit)) for one, limit in ceiling.fire.items()}
+        clear = {
+            one: ceiling.clear[one] if limit == ceiling.fire[one] else math.nextafter(limit, outward)
+            for one, limit in fire.items()
+        }
+        return Thresholds(ceiling.above, fire, clear)
+
+    def _facts(self, slot: int, value: float, thresholds: Thresholds) -> BaselineFacts | None:
+        if self._baseline is None or slot == NO_GROUP_SLOT or self._baseline.is_learning:
+            return None
+        return self._baseline.explain(slot, value, thresholds.fire)
 
     def _overflow(self, tick: RuleTick, hidden: Sequence[float]) -> Verdict:
         """Return one verdict for the firing instances without their own: number, and severity of the worst."""
@@ -317,9 +375,23 @@ class Judge:
         return replace(worst, value=float(len(hidden)), breached=breached)
 
 
-def least_severe_threshold(thresholds: Thresholds) -> float:
-    """Return the threshold beyond which a rule fires at all."""
-    return thresholds.fire[min(thresholds.fire)]
+def least_severe_threshold(rule: Rule) -> float:
+    """Return the threshold beyond which a rule can fire at all: with a baseline, its floor."""
+    threshold = _nearest_threshold(rule.thresholds)
+    if rule.baseline is None:
+        return threshold
+    return min(threshold, rule.baseline.floor) if rule.thresholds.above else math.inf
+
+
+def _nearest_threshold(thresholds: Thresholds) -> float:
+    """Return the threshold beyond which a rule fires at all; of a baseline's ceiling, warning can have none."""
+    return min(thresholds.fire.values()) if thresholds.above else max(thresholds.fire.values())
+
+
+def _severities(thresholds: Thresholds, value: float) -> tuple[Severity | None, Severity | None]:
+    """Return the worst severity that `value` breaches, and the worst one that it does not clear."""
+    fires, holds = (operator.gt, operator.ge) if thresholds.above else (operator.lt, operator.le)
+    return _worst(thresholds.fire, value, fires), _worst(thresholds.clear, value, holds)
 
 
 def _worst(limits: Mapping[Severity, float], value: float, beyond: Callable[[float, float], bool]) -> Severity | None:

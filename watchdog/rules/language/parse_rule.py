@@ -15,6 +15,7 @@ from watchdog.config.labels import read_labels
 from watchdog.measure.catalogue import DIMENSIONS, LISTENING, MAX_WINDOW, METRICS, MetricKind
 from watchdog.rules.language import expression, template
 from watchdog.rules.language.absent_keys import check_absence, read_absence
+from watchdog.rules.language.baseline_table import read_baseline
 from watchdog.rules.language.conditions import read_where
 from watchdog.rules.language.expression import Comparison, Constant, Expression, ExpressionError, MetricReference
 from watchdog.rules.language.formats import natural_format
@@ -73,18 +74,19 @@ def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
     hits = read_hits(table)
     pending_ns = for_ns if hits is None else hits.ticks * environment.interval_ns
     absent, absent_for_ns = read_absence(table, window_ns + pending_ns)
+    baseline = read_baseline(table, domain) if novelty is None else None
     rule = Rule(
         id=_read_id(table, environment.rule_locations),
-        summary=_read_summary(table, by, domain),
+        summary=_read_summary(table, by, domain, has_baseline=baseline is not None),
         metric=metric,
         stat=stat,
         window_ns=window_ns,
         by=by,
         where=read_where(table),
         only_if=_read_only_if(table, metric),
-        thresholds=read_thresholds(table, domain) if novelty is None else novelty_thresholds(novelty),
+        thresholds=read_thresholds(table, domain, baseline) if novelty is None else novelty_thresholds(novelty),
         for_ns=for_ns,
-        keep_firing_for_ns=table.duration("keep_firing_for", "0s" if novelty is None else "1h", maximum="7d"),
+        keep_firing_for_ns=table.duration("keep_firing_for", "1h" if novelty or baseline else "0s", maximum="7d"),
         receivers=_read_receivers(table, environment.receivers),
         runbook=_read_runbook(table),
         labels=read_labels(table.table("labels")),
@@ -96,6 +98,7 @@ def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
         novelty=novelty,
         inhibits=_read_inhibits(table),
         is_enabled=table.boolean("enabled", default=True),
+        baseline=baseline,
     )
     if novelty is not None:
         check_novelty(table, metric, by)
@@ -255,14 +258,14 @@ def _read_by(table: Table, metric: Expression) -> tuple[str, ...]:
     return by
 
 
-def _read_summary(table: Table, by: tuple[str, ...], domain: ValueDomain | None) -> Template:
+def _read_summary(table: Table, by: tuple[str, ...], domain: ValueDomain | None, *, has_baseline: bool) -> Template:
     text = table.text("summary")
     default_format = natural_format(domain.unit, per_second=domain.per_second) if domain else "count"
     for doubt in template.foreign_placeholders(text):
         table.add_note("summary", doubt)
     if not table.has_problem("summary"):
         try:
-            return template.parse_summary(text, by, default_format)
+            return template.parse_summary(text, by, default_format, has_baseline=has_baseline)
         except TemplateError as error:
             for index, message in enumerate(error.messages):
                 table.add_problem("summary", message, index=index)

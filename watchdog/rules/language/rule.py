@@ -96,6 +96,30 @@ class Thresholds:
     clear_texts: Mapping[Severity, str] = field(default_factory=dict, compare=False)
 
 
+class Season(enum.StrEnum):
+    """Period in which the hours of a baseline repeat."""
+
+    DAY = "day"
+    WEEK = "week"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineSpec:
+    """`[rule.baseline]`: limits that each group learns by itself.
+
+    `floor`: in the metric's unit; a level below it notifies nobody. `rarity_hours`: a severity fires for a group about
+    once in so many hours of normal life. `learn_hours`: hours without a verdict at the begin. `above`: False if a
+    group fires below its limit.
+    """
+
+    floor: float
+    rarity_hours: Mapping[Severity, float]
+    learn_hours: int
+    season: Season
+    above: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Hits:
     """Condition to fire in place of `for`: at least `count` of the newest `ticks` ticks breach the threshold."""
@@ -123,7 +147,7 @@ class Novelty:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule."""
+    """One rule. With a `baseline`, the thresholds are a ceiling for every group; they are infinite without one."""
 
     id: str
     summary: Template
@@ -147,6 +171,7 @@ class Rule:
     is_enabled: bool = field(default=True, compare=False)
     novelty: Novelty | None = None  # in place of thresholds, which then have its severity only
     inhibits: tuple[str, ...] = ()  # ids of rules: no notifications of their alerts while this one fires
+    baseline: BaselineSpec | None = None
 
     @property
     def evaluation_key(self) -> tuple[object, ...]:

@@ -29,6 +29,16 @@ def definition_digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(plain, separators=(",", ":")).encode()).hexdigest()
 
 
+def baseline_digest(rule: Rule) -> str:
+    """Return the digest of the part of a rule with a baseline that decides on the values it learns.
+
+    A change of `rarity`, `learn`, `for` and the like does not change it.
+    """
+    spec = rule.baseline
+    learnt = None if spec is None else (spec.floor, spec.season, spec.above)
+    return definition_digest(*rule.evaluation_key, learnt)
+
+
 def _plain(value: Any) -> Any:
     match value:
         case enum.Enum():

@@ -26,6 +26,9 @@ _BESIDE_LIMIT = frozenset(("value", "peak"))  # shown with digits enough to diff
 _DURATIONS = {"window": "seconds", "for": "seconds", "since": "ago"}
 _TEXTS = frozenset(("severity", "rule", "host"))
 SUMMARY_FIELDS = _MEASURED | _DURATIONS.keys() | _TEXTS  # and the dimensions of the rule's `by`
+_BASELINE_MEASURED = frozenset(("usual", "highest"))
+_BASELINE_TEXTS = frozenset(("rarity", "learnt"))
+BASELINE_FIELDS = _BASELINE_MEASURED | _BASELINE_TEXTS  # of rules with a baseline
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +56,13 @@ class TemplateError(ValueError):
         self.messages = messages
 
 
-def parse_summary(text: str, dimensions: Collection[str], default_format: str = "count") -> Template:
+def parse_summary(
+    text: str, dimensions: Collection[str], default_format: str = "count", *, has_baseline: bool = False
+) -> Template:
     """Return the template in `text`.
 
     `dimensions`: the rule's `by`, which are fields beside `SUMMARY_FIELDS`. `default_format`: of value, threshold and
-    peak without a format. `{{` and `}}` are braces.
+    peak without a format. `has_baseline`: `BASELINE_FIELDS` are fields too. `{{` and `}}` are braces.
 
     Raises:
         TemplateError: a field or format is unknown, a single brace, a text that is too long or has several lines; all
@@ -67,25 +72,34 @@ def parse_summary(text: str, dimensions: Collection[str], default_format: str = 
         raise TemplateError(f"longer than {_MAX_LENGTH} characters")
     if not text.isprintable():
         raise TemplateError("must be one line without control characters")
-    return parse_template(text, dimensions, default_format)
+    return parse_template(text, dimensions, default_format, has_baseline=has_baseline)
 
 
-def parse_template(text: str, dimensions: Collection[str], default_format: str = "count") -> Template:
+def parse_template(
+    text: str, dimensions: Collection[str], default_format: str = "count", *, has_baseline: bool = False
+) -> Template:
     """Return the template in `text` as `parse_summary` does, of any length and number of lines.
 
     Raises:
         TemplateError: a field or format is unknown, a single brace.
     """
     mistakes: list[str] = []
-    parts = tuple(_parts(text, dimensions, default_format, mistakes))
+    parts = tuple(_parts(text, _Fields(dimensions, default_format, has_baseline), mistakes))
     if mistakes:
         raise TemplateError(*dict.fromkeys(mistakes))
     return Template(text, parts)
 
 
-def _parts(
-    text: str, dimensions: Collection[str], default_format: str, mistakes: list[str]
-) -> Iterator[str | TemplateField]:
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """The fields of one template: dimensions, the format of numbers without one, and whether a baseline has its own."""
+
+    dimensions: Collection[str]
+    default_format: str
+    has_baseline: bool
+
+
+def _parts(text: str, fields: _Fields, mistakes: list[str]) -> Iterator[str | TemplateField]:
     position, literal, has_single_brace = 0, "", False
     for piece in _PIECE.finditer(text):
         literal += text[position : piece.start()]
@@ -101,30 +115,37 @@ def _parts(
                 yield literal
             literal = ""
             try:
-                yield _field(piece[1], dimensions, default_format)
+                yield _field(piece[1], fields)
             except TemplateError as error:
                 mistakes += error.messages
     if literal := literal + text[position:]:
         yield literal
 
 
-def _field(inside: str, dimensions: Collection[str], default_format: str) -> TemplateField:
+def _field(inside: str, fields: _Fields) -> TemplateField:
     name, colon, form = inside.partition(":")
-    if name in dimensions or name in _TEXTS:
+    if name in fields.dimensions or name in _TEXTS | _BASELINE_TEXTS:
+        _check_baseline_field(name, fields)
         if colon:
             raise TemplateError(f"{{{name}}} is a text and takes no format")
         return TemplateField(name)
     if name in DIMENSIONS:
         raise TemplateError(f"{{{name}}} has many values in one alert: add it to by to use it as a field")
-    if name not in SUMMARY_FIELDS:
-        raise TemplateError(suggestions.unknown_name("field", name, SUMMARY_FIELDS.union(dimensions)))
+    _check_baseline_field(name, fields)
+    if name not in SUMMARY_FIELDS | _BASELINE_MEASURED:
+        raise TemplateError(suggestions.unknown_name("field", name, SUMMARY_FIELDS.union(fields.dimensions)))
     if colon and form not in formats.FORMATS:
         raise TemplateError(suggestions.unknown_name("format", form, formats.FORMATS))
     if name in _DURATIONS:
         if form not in {"", "seconds", "ago"}:
             raise TemplateError(f"{{{name}}} is a time: use seconds or ago")
         return TemplateField(name, form or _DURATIONS[name])
-    return TemplateField(name, form or default_format)
+    return TemplateField(name, form or fields.default_format)
+
+
+def _check_baseline_field(name: str, fields: _Fields) -> None:
+    if name in BASELINE_FIELDS and not fields.has_baseline:
+        raise TemplateError(f"{{{name}}} is a field of rules with [rule.baseline]")
 
 
 def foreign_placeholders(text: str) -> Iterator[str]:

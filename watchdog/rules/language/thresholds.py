@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from watchdog.config.document import Table
 from watchdog.measure.catalogue import Unit
 from watchdog.rules.language.quantity import parse_quantity, quantity_text
-from watchdog.rules.language.rule import Severity, Thresholds
+from watchdog.rules.language.rule import BaselineSpec, Severity, Thresholds
 
 Levels = Mapping[Severity, float]  # NaN, which compares with nothing, where a level has a problem
 
@@ -33,14 +33,21 @@ class ValueDomain:
     is_latency: bool = False
 
 
-def read_thresholds(rule: Table, domain: ValueDomain | None) -> Thresholds:
-    """Return the thresholds of `rule`; problems are noted in it. `domain`: None where the metric has a problem."""
+def read_thresholds(rule: Table, domain: ValueDomain | None, baseline: BaselineSpec | None = None) -> Thresholds:
+    """Return the thresholds of `rule`; problems are noted in it. `domain`: None where the metric has a problem.
+
+    With a `baseline` they are a ceiling, infinite without the keys.
+    """
     levels = {key: _read_levels(rule, key, domain) for key in _KEYS}
+    if baseline is not None and not any(key in rule for key in _KEYS):
+        never = math.inf if baseline.above else -math.inf
+        limits = dict.fromkeys(baseline.rarity_hours, never)
+        return Thresholds(baseline.above, limits, limits)
     above = "fire_above" in rule or "fire_below" not in rule
     fire_key, clear_key = ("fire_above", "clear_below") if above else ("fire_below", "clear_above")
     other_fire, other_clear = ("fire_below", "clear_above") if above else ("fire_above", "clear_below")
     if fire_key not in rule:
-        rule.add_problem(fire_key, "missing: give fire_above or fire_below")
+        rule.add_problem(fire_key, "missing: give fire_above, fire_below or [rule.baseline]")
     if other_fire in rule:
         rule.add_problem(other_fire, f"cannot be combined with {fire_key}: a rule fires either above or below")
     elif other_clear in rule:
@@ -52,8 +59,21 @@ def read_thresholds(rule: Table, domain: ValueDomain | None) -> Thresholds:
         _check_maximum(rule, fire_key, fire, domain, above=above)
         _check_clear(rule, clear_key, clear, fire, above=above)
     clears = {severity: clear.get(severity, _next(level, above=above)) for severity, level in fire.items()}
+    if baseline is not None:
+        fire, clears = _with_learnt_severities(rule, fire_key, fire, clears, baseline, above=above)
     fire_texts, clear_texts = (_texts(rule, key, domain) for key in (fire_key, clear_key))
     return Thresholds(above, fire, clears, fire_texts, clear_texts)
+
+
+def _with_learnt_severities(
+    rule: Table, key: str, fire: Levels, clear: Levels, baseline: BaselineSpec, *, above: bool
+) -> tuple[Levels, dict[Severity, float]]:
+    """Return the levels of a ceiling beside `baseline`, infinite for severities that only the baseline has."""
+    if above is not baseline.above:
+        direction = "above" if baseline.above else "below"
+        rule.add_problem(key, f"contradicts baseline, which fires {direction} the usual: give fire_{direction}")
+    never = dict.fromkeys(baseline.rarity_hours, math.inf if above else -math.inf)
+    return {**never, **fire}, {**never, **clear}
 
 
 def _texts(rule: Table, key: str, domain: ValueDomain | None) -> Mapping[Severity, str]:
@@ -80,10 +100,10 @@ def _read_levels(rule: Table, key: str, domain: ValueDomain | None) -> Levels:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        return {Severity.WARNING: _read_level(rule, key, value, domain)}
+        return {Severity.WARNING: read_level(rule, key, value, domain)}
     table = rule.table(key)
     read = {
-        severity: _read_level(table, severity.label, level, domain)
+        severity: read_level(table, severity.label, level, domain)
         for severity in Severity
         if (level := table.value(severity.label, None)) is not None
     }
@@ -93,7 +113,8 @@ def _read_levels(rule: Table, key: str, domain: ValueDomain | None) -> Levels:
     return read
 
 
-def _read_level(table: Table, key: str, value: object, domain: ValueDomain | None) -> float:
+def read_level(table: Table, key: str, value: object, domain: ValueDomain | None) -> float:
+    """Return the level `value` of `key`, a number or a quantity; NaN if it has a problem."""
     if isinstance(value, str):
         return _read_quantity(table, key, value, domain)
     if isinstance(value, bool) or not isinstance(value, (int, float)):

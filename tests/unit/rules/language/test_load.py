@@ -180,7 +180,7 @@ def test_invalid_thresholds_are_reported(problems, metric, stat, text, message):
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
-        ({}, ["1: rule.fire_above: missing: give fire_above or fire_below"]),
+        ({}, ["1: rule.fire_above: missing: give fire_above, fire_below or [rule.baseline]"]),
         (
             {"fire_above": 5, "fire_below": 3},
             ["8: rule.fire_below: cannot be combined with fire_above: a rule fires either above or below"],

@@ -1,0 +1,260 @@
+"""Rules with a baseline, from rows of snapshots to verdicts and alerts: a simulated host with hours of 12 ticks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from watchdog.alerts.alert import TransitionKind
+from watchdog.alerts.lifecycle import Lifecycle
+from watchdog.clock import Now
+from watchdog.rules.engine.baselines import BaselineEvent
+from watchdog.rules.engine.engine import Engine
+from watchdog.rules.language.rule import BaselineSpec, Season, Severity, Thresholds
+from watchdog.rules.language.template import parse_summary
+
+STEP = 300  # seconds between two ticks
+HOUR = 3600 // STEP
+DAY = 24 * HOUR
+MONDAY = 1_750_032_000.0  # 2025-06-16 00:00 UTC
+
+
+@pytest.fixture(autouse=True)
+def _utc(monkeypatch):
+    monkeypatch.setenv("TZ", "UTC")
+
+
+def baseline_rule(make_rule, *, floor=10.0, learn_hours=24, season=Season.DAY, above=True, critical=True, **changes):
+    rarity = {Severity.WARNING: 720.0, Severity.CRITICAL: 8760.0} if critical else {Severity.WARNING: 720.0}
+    limits = dict.fromkeys(rarity, math.inf if above else -math.inf)
+    rule = make_rule("busy", stat="sum", window_seconds=2 * STEP, **changes)
+    return replace(
+        rule,
+        summary=parse_summary("{process} {value} {usual} {highest} {rarity} {learnt}", ("process",), has_baseline=True),
+        thresholds=changes.get("thresholds", Thresholds(above, limits, limits)),
+        baseline=BaselineSpec(floor, rarity, learn_hours, season, above),
+    )
+
+
+class Life:
+    """A host whose processes open connections, tick by tick."""
+
+    def __init__(self, host, rule, engine=None):
+        self.host, self.rule = host, rule
+        self.engine, self.lifecycle = engine or Engine([rule]), Lifecycle("web-1")
+        self.wall, self.transitions, self.random = MONDAY, [], np.random.default_rng(7)
+        self.engine.evaluate(self.snapshot([], 0), [])
+
+    def snapshot(self, rows, seconds):
+        taken = self.host.tick(*rows, seconds=seconds) if seconds else self.host.baseline(*rows)
+        return replace(taken, wall=self.wall)
+
+    def tick(self, rows=None, seconds=STEP, wall_step=0.0, **quality):
+        self.wall += seconds + wall_step
+        rows = [{"process": name, "connects": count} for name, count in (rows or {}).items()]
+        snapshot = replace(self.host.tick(*rows, seconds=seconds, **quality), wall=self.wall)
+        verdicts = self.engine.evaluate(snapshot, self.lifecycle.active_keys())
+        new = self.lifecycle.advance(verdicts, Now(snapshot.at_ns, self.wall))
+        assert self.engine.take_failures() == self.lifecycle.take_failures() == []
+        self.transitions += new
+        return verdicts
+
+    def usual(self, ticks, **levels):
+        for _ in range(ticks):
+            self.tick({name: int(self.random.integers(level // 2, level + 1)) for name, level in levels.items()})
+
+    @property
+    def baseline(self):
+        return self.engine.baselines.of(self.rule.id)
+
+    def limits(self, process):
+        return self.engine.baselines.describe(self.rule.id, (("process", process),)).limits
+
+
+def kinds(life):
+    return [(one.kind, one.alert.severity) for one in life.transitions]
+
+
+def test_is_silent_while_it_learns_then_fires_above_its_own_limit_and_explains_it(host, make_rule):
+    life = Life(host, baseline_rule(make_rule))
+    life.usual(DAY - HOUR, web=100)
+    life.tick({"web": 100_000})
+    assert life.transitions == []  # still learning
+    life = Life(host, baseline_rule(make_rule))
+    life.usual(3 * DAY + 2, web=100)
+    assert life.transitions == []
+    limit = life.limits("web")[Severity.WARNING]
+    assert 200 <= limit < 800
+    life.tick({"web": int(limit) * 3})
+    [transition] = life.transitions
+    assert transition.kind is TransitionKind.FIRING
+    alert = transition.alert
+    assert alert.threshold in life.limits("web").values()
+    assert "in this hour it has lately reached" in alert.reason
+    assert "at any hour" in alert.reason
+    assert "expected less than once in 30 days" in alert.reason  # ten times the three days that were learnt
+    assert "learnt 3 days" in alert.reason
+    assert "30 days 3 days" in alert.summary
+
+
+def test_each_group_has_its_own_limit(host, make_rule):
+    life = Life(host, baseline_rule(make_rule))
+    life.usual(2 * DAY, web=1000, cron=20)
+    life.tick({"web": 700, "cron": 700})
+    assert [one.alert.labels for one in life.transitions] == [(("process", "cron"),)]
+
+
+def test_below_the_floor_nobody_is_notified(host, make_rule):
+    life = Life(host, baseline_rule(make_rule, floor=500.0))
+    life.usual(2 * DAY, web=4)
+    life.tick({"web": 400})
+    assert life.transitions == []
+    life.tick({"web": 400})
+    assert kinds(life)[0][0] is TransitionKind.FIRING
+
+
+def test_a_ceiling_fires_while_the_baseline_learns(host, make_rule):
+    limits = {Severity.WARNING: math.inf, Severity.CRITICAL: 5000.0}
+    life = Life(host, baseline_rule(make_rule, thresholds=Thresholds(True, limits, limits)))
+    life.usual(HOUR, web=100)
+    life.tick({"web": 6000})
+    assert kinds(life) == [(TransitionKind.FIRING, Severity.CRITICAL)]
+    assert life.transitions[0].alert.reason == "value above 5,000"
+
+
+def test_a_newcomer_is_judged_by_the_highest_limit_of_the_host(host, make_rule):
+    life = Life(host, baseline_rule(make_rule))
+    life.usual(2 * DAY + HOUR, web=1000, cron=20)
+    limit = life.limits("web")[Severity.WARNING]
+    life.tick({"web": 700, "tool": 900})
+    assert life.transitions == []
+    life.tick({"tool": int(limit) + 1000})
+    assert [one.alert.labels for one in life.transitions] == [(("process", "tool"),)]
+    assert "new here" in life.transitions[0].alert.reason
+
+
+def test_an_attack_is_not_learnt_and_a_new_level_is_reported_once_and_adopted_after_a_day(host, make_rule):
+    life = Life(host, baseline_rule(make_rule, keep_firing_for_seconds=3600))
+    life.usual(4 * DAY, web=100)
+    before = life.limits("web")[Severity.WARNING]
+    life.usual(6 * HOUR, web=3000)
+    assert life.limits("web")[Severity.WARNING] < 2 * before
+    life.usual(20 * HOUR, web=3000)
+    assert [kind for kind, _ in kinds(life)] == [TransitionKind.FIRING, TransitionKind.RESOLVED]
+    assert life.transitions[-1].alert.reason == "new normal"
+    assert life.limits("web")[Severity.WARNING] > 3000
+    assert [(one.event, one.count) for one in life.engine.baselines.take_notes()][-1] == (BaselineEvent.NEW_NORMAL, 1)
+    life.usual(DAY, web=3000)
+    assert len(life.transitions) == 2
+
+
+def test_a_held_level_is_never_adopted_and_accept_adopts_at_once(host, make_rule):
+    life = Life(host, baseline_rule(make_rule))
+    life.usual(4 * DAY, web=100)
+    web = (("process", "web"),)
+    assert life.engine.baselines.hold("busy", web) == 1
+    life.usual(30 * HOUR, web=3000)
+    assert life.limits("web")[Severity.WARNING] < 1000
+    assert life.engine.baselines.accept("busy", web) == 1
+    assert life.limits("web")[Severity.WARNING] > 3000
+    assert life.engine.baselines.forget("busy", web) == 1
+    assert life.engine.baselines.describe("busy", web) is None
+    assert life.engine.baselines.forget("busy", None) == 0
+    assert life.baseline.is_learning
+
+
+def test_an_hour_with_losses_is_not_learnt(host, make_rule):
+    life = Life(host, baseline_rule(make_rule))
+    life.usual(2 * DAY, web=100)
+    hours = life.engine.baselines.describe("busy", (("process", "web"),)).learnt_hours
+    life.tick({"web": 100}, sums_full=10_000)
+    life.usual(HOUR - 1, web=100)
+    life.usual(HOUR, web=100)
+    assert life.engine.baselines.describe("busy", (("process", "web"),)).learnt_hours == hours + 1
+
+
+@pytest.mark.parametrize("step", [-7200.0, -1500.0, 1500.0, 3 * 3600.0])
+def test_a_step_of_the_clock_loses_the_hours_around_it_and_no_limit(host, make_rule, step):
+    life = Life(host, baseline_rule(make_rule))
+    life.usual(3 * DAY, web=100)
+    before = life.limits("web")[Severity.WARNING]
+    life.usual(HOUR // 2, web=100)
+    life.tick({"web": 90}, wall_step=step)
+    life.usual(3 * HOUR, web=100)
+    assert life.limits("web")[Severity.WARNING] == pytest.approx(before, rel=0.5)
+    assert life.transitions == []
+    life.tick({"web": 5000})
+    assert kinds(life)[0][0] is TransitionKind.FIRING
+
+
+def test_an_idle_group_keeps_its_baseline_and_returns_to_it(host, make_rule):
+    life = Life(host, baseline_rule(make_rule))
+    life.usual(2 * DAY, web=100, job=40)
+    life.usual(DAY, web=100)
+    life.tick({"web": 100, "job": 40})
+    assert life.engine.baselines.describe("busy", (("process", "job"),)).learnt_hours >= 3 * 24 - 1
+    life.tick({"web": 100, "job": 4000})
+    assert [one.alert.labels for one in life.transitions] == [(("process", "job"),)]
+
+
+def test_fires_below_the_usual_where_the_usual_is_worth_it(host, make_rule):
+    life = Life(host, baseline_rule(make_rule, above=False, floor=50.0))
+    for _ in range(3 * DAY):
+        levels = {"web": int(life.random.integers(900, 1000)), "cron": int(life.random.integers(1, 5))}
+        life.tick(levels)
+    assert life.transitions == []
+    assert 500 < life.limits("web")[Severity.WARNING] < 1900
+    life.tick({"web": 1, "cron": 0})
+    life.tick({"web": 1, "cron": 0})
+    assert {one.alert.labels for one in life.transitions} == {(("process", "web"),)}
+    assert "fallen to" in life.transitions[0].alert.reason
+
+
+def test_a_restart_keeps_every_limit_bit_by_bit(host, make_rule):
+    rule = baseline_rule(make_rule)
+    life = Life(host, rule)
+    life.usual(3 * DAY, web=1000, cron=20, db=300)
+    baselines = life.engine.baselines
+    saved = list(baselines.all_parts())
+    again = Engine([rule])
+    again.restore_baselines(baselines.secret, saved)
+    for process in ("web", "cron", "db"):
+        labels = (("process", process),)
+        assert again.baselines.describe("busy", labels) == baselines.describe("busy", labels)
+    assert np.array_equal(again.baselines.of("busy").columns.limit[:3], life.baseline.columns.limit[:3])
+    life = Life(host, rule, again)
+    life.wall = MONDAY + 3 * 86400 + STEP
+    life.tick({"web": 500})
+    life.tick({"web": 500, "cron": 600})
+    assert [one.alert.labels for one in life.transitions] == [(("process", "cron"),)]
+
+
+def test_a_changed_definition_starts_anew_and_another_rarity_does_not(host, make_rule):
+    rule = baseline_rule(make_rule)
+    life = Life(host, rule)
+    life.usual(2 * DAY, web=100)
+    before = life.limits("web")[Severity.WARNING]
+    life.engine.baselines.take_notes()
+    rarer = replace(rule, baseline=replace(rule.baseline, rarity_hours={Severity.WARNING: 2400.0}))
+    life.engine.replace_rules([rarer])
+    assert life.limits("web")[Severity.WARNING] > before
+    assert life.engine.baselines.take_notes() == []
+    life.engine.replace_rules([replace(rule, baseline=replace(rule.baseline, floor=20.0))])
+    assert [one.event for one in life.engine.baselines.take_notes()] == [BaselineEvent.STARTED_ANEW]
+    assert life.engine.baselines.describe("busy", (("process", "web"),)) is None
+
+
+def test_groups_are_bounded_and_the_least_known_go_first(host, make_rule):
+    life = Life(host, baseline_rule(make_rule))
+    life.baseline.max_rows = 40
+    life.usual(6 * HOUR, web=100, db=100)
+    for hour in range(6):
+        for tick in range(HOUR):
+            life.tick({"web": 50, "db": 60} | {f"x{hour}-{tick}-{number}": 5 for number in range(10)})
+    assert len(life.baseline.groups) <= 40
+    assert life.baseline.dropped > 0
+    for process in ("web", "db"):
+        assert life.engine.baselines.describe("busy", (("process", process),)).learnt_hours >= 10
