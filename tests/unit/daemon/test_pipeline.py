@@ -213,6 +213,7 @@ def test_command_lines_can_be_kept_out_of_alerts(simulation):
     fire(simulation)
 
     assert simulation.receiver.notifications[0].alerts[0].evidence.top_process.command is None
+    assert simulation.pipeline._late_evidence._thread is None  # nothing was read, and no reader started
 
 
 def test_evidence_that_cannot_be_taken_costs_no_alert(simulation, monkeypatch):

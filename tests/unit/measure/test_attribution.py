@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -161,6 +163,24 @@ def test_an_unknown_group_is_looked_up_again(host):
     host.tick(owners(7))
     assert host.texts("unit") == ["9.service"]
     assert host.cgroups.lookups == [7, 7]
+
+
+def test_slow_lookups_of_groups_are_left_for_later_ticks(host, monkeypatch):
+    find_path = host.cgroups.find_path
+
+    def find_slowly(*arguments):
+        time.sleep(0.05)
+        return find_path(*arguments)
+
+    monkeypatch.setattr(host.cgroups, "find_path", find_slowly)
+    pids = range(1, 13)
+    host.tick(owners(*pids))
+    assert len(host.cgroups.lookups) <= 5  # 0.2 s
+    assert set(host.texts("process")) == {"curl"}
+    for _ in range(len(pids)):
+        host.tick(owners(*pids))
+    assert set(host.texts("unit")) == {"9.service"}
+    assert sorted(host.cgroups.lookups) == list(pids)
 
 
 def test_few_owners_are_looked_up_again_in_one_tick(host):
