@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes as ct
+import importlib.util
 import logging
 import re
 import shutil
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import factories
 from fuzz_target import SEPARATOR, FuzzFunction, FuzzTarget, split
@@ -36,7 +38,8 @@ from watchdog.routing.alert_matching import ROUTE_DIMENSIONS
 from watchdog.routing.routes import read_routes
 from watchdog.routing.suppression_rules import read_suppression_rules
 from watchdog.rules.engine.engine import Engine
-from watchdog.rules.language.load import load_layered_rules
+from watchdog.rules.language.load import load_rules
+from watchdog.rules.language.rule import Rule
 from watchdog.state.store import Store
 from watchdog.storage.folder import STATE_FILE_NAME
 
@@ -50,19 +53,50 @@ _PID = 1_234
 
 @contextlib.contextmanager
 def open_rules(folder: Path) -> Iterator[FuzzFunction]:
-    """Load a rule file beside the shipped rules, and build the engine for it."""
+    """Load a rule file, and judge some ticks by its rules."""
     file = folder / "rules.toml"
+    make_host = _class_of_hosts()
 
     def load(data: bytes) -> None:
         file.write_bytes(data)
         try:
-            loaded = load_layered_rules(file, receivers=("oncall",))
+            loaded = load_rules([file], receivers=("oncall",))
         except ConfigError as error:
             _check_problems(error)
         else:
-            Engine(loaded.rules)
+            _judge(loaded.rules, make_host())
 
     yield load
+
+
+def _class_of_hosts() -> Callable[[], Any]:
+    path = Path(__file__).parents[1] / "unit" / "rules" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("rules_conftest", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    host: Callable[[], Any] = module.Host
+    return host
+
+
+def _judge(rules: Iterable[Rule], host: Any) -> None:
+    engine = Engine(rules)
+    everything = dict.fromkeys(METRICS, 1e9)
+    rows = ({"process": "crawler", "user": "www", **everything}, {"process": None, "connects": 5})
+    active: list[tuple[str, Any]] = []
+    for snapshot in (
+        host.baseline(),
+        host.tick(*rows),
+        host.tick(*rows, ledger_full=1, sums_full=2),
+        host.tick(seconds=30),
+    ):
+        verdicts = engine.evaluate(snapshot, active)
+        for failure in engine.take_failures():
+            raise failure
+        active = [(verdict.rule.id, verdict.labels) for verdict in verdicts[:20]]
+        for rule_id, labels in active[:5]:
+            engine.find_contributors(snapshot, rule_id, labels)
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ from watchdog.receivers.transport.smtp import SmtpLogin, SmtpServer
 from watchdog.receivers.webhook import Webhook
 
 _DEADLINE = 10.0  # the peer closes at the end of its bytes: no attempt may need it
-_TURN_SECONDS = 0.05  # the peer goes on when its client waits too
+_TURN_SECONDS = 0.02  # the peer goes on when its client waits too
 
 
 class ScriptedPeer:
