@@ -43,9 +43,9 @@ SETTINGS_TABLES: Final = (
 MIN_INTERVAL: Final = "100ms"
 MAX_INTERVAL: Final = "1h"
 MAX_MAP_ENTRIES: Final = 4_000_000  # entries of one map, up to 1 GB
+MAX_FILE_BYTES: Final = 1_000_000  # of a TOML file
 DEFAULT_JITTER: Final = "10s"
 
-_MAX_BYTES = 1_000_000
 _PLAIN_PARSER_MESSAGES = {"Cannot overwrite a value": "this key is given twice"}
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}", re.ASCII)
 
@@ -193,7 +193,7 @@ def _parse(text: str, file: str) -> dict[str, object]:
 def _read(file: str) -> tuple[str, str | None]:
     """Return the text of `file`, and the other users with access to it."""
     try:
-        content, status = read_regular_file(file, _MAX_BYTES)
+        content, status = read_regular_file(file, MAX_FILE_BYTES)
     except OSError as error:
         raise unreadable_file(file, error) from None
     except UnusableFile as error:

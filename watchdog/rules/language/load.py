@@ -12,7 +12,7 @@ from typing import Final
 
 from watchdog.clock import SECOND_NS
 from watchdog.config.document import Document
-from watchdog.config.settings import SETTINGS_TABLES, open_document, unreadable_file
+from watchdog.config.settings import MAX_FILE_BYTES, SETTINGS_TABLES, open_document, unreadable_file
 from watchdog.config.trusted_files import flaw_of_open_folder
 from watchdog.errors import ConfigError, Problem
 from watchdog.resources import shipped_rules_folder
@@ -161,10 +161,12 @@ def toml_files(path: Path) -> list[str]:
 
 
 def _size(file: str) -> int:
+    """Return the bytes of a rule file; 0 for one that is refused when it is opened, with its own problem."""
     try:
-        return Path(file).stat().st_size
-    except OSError:  # reported where it is opened
+        size = Path(file).stat().st_size
+    except OSError:
         return 0
+    return size if size <= MAX_FILE_BYTES else 0
 
 
 def notes_on_skipped_files(folder: Path) -> list[Problem]:

@@ -489,6 +489,26 @@ def test_a_dangling_link_in_a_folder_is_reported(tmp_path):
         load_rules([tmp_path], receivers=())
 
 
+def test_files_that_cannot_be_read_do_not_hide_the_problems_of_others(tmp_path):
+    kinds = {
+        "a": (lambda path: path.symlink_to("/proc/self/mem"), "cannot read: Input/output error"),
+        "b": (lambda path: path.symlink_to("/dev/zero"), "is not a regular file"),
+        "c": (os.mkfifo, "is not a regular file"),
+        "d": (lambda path: path.mkdir(), "cannot read: Is a directory"),
+        "e": (lambda path: path.symlink_to(path), "cannot read: Too many levels of symbolic links"),
+        "f": (lambda path: path.write_bytes(b"") or os.truncate(path, 1 << 40), "is over 1000000 bytes"),
+    }
+    for name, (make, _) in kinds.items():
+        make(tmp_path / f"{name}.toml")
+    (tmp_path / "z.toml").write_text('[[rule]]\nid = "z"\nmetric = "conects"\n')
+    with pytest.raises(ConfigError) as caught:
+        load_rules([tmp_path], receivers=None)
+    found = {(Path(problem.file).stem, problem.message) for problem in caught.value.problems}
+
+    assert {(name, message) for name, (_, message) in kinds.items()} < found
+    assert any(name == "z" and message.startswith('unknown metric "conects"') for name, message in found)
+
+
 def test_an_unreadable_folder_is_reported(monkeypatch, tmp_path):
     def refuse(_):
         raise PermissionError(13, "Permission denied")
