@@ -79,7 +79,8 @@ def tick():
         if verdict.breached is not None and labels.get("process") in NAMES:
             _, contributors = engine.find_contributors(snapshot, verdict.rule.id, verdict.labels)
             processes = [one.pid for one in contributors.processes]
-            found.setdefault((verdict.rule.id, labels["process"]), [verdict.value, labels.get("local_port"), processes])
+            key = verdict.rule.id, labels["process"], labels.get("local_port")
+            found.setdefault(key, [verdict.value, processes])
 
 for _ in range(8):
     time.sleep(0.25)
@@ -103,13 +104,17 @@ def test_scans_and_a_new_listener_are_found_with_their_process_and_a_busy_proxy_
     done = subprocess.run([sys.executable, "-c", WATCHED], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    pids, found = result["pids"], {(rule, process): rest for rule, process, *rest in result["found"]}
+    pids = result["pids"]
+    found = {(rule, process, port): rest for rule, process, port, *rest in result["found"]}
 
-    scans = {key: rest for key, rest in found.items() if key[0] in ("port-scan", "address-scan")}
+    scans = {key: rest for key, rest in found.items() if key[0] in {"port-scan", "address-scan"}}
     assert scans == {
-        ("port-scan", "portscanner"): [300, None, [pids["portscanner"]]],
-        ("address-scan", "sweeper"): [300, None, [pids["sweeper"]]],
+        ("port-scan", "portscanner", None): [300, [pids["portscanner"]]],
+        ("address-scan", "sweeper", None): [300, [pids["sweeper"]]],
     }
-    listeners = {(key[1], rest[1]): rest[2] for key, rest in found.items() if key[0] == "new-listener"}
-    assert listeners[("backdoor", "4444")] == [pids["backdoor"]]
-    assert listeners.keys() == {("backdoor", "4444"), ("proxy", "8080"), ("proxy", "9090")}
+    listeners = {key[1:]: rest[1] for key, rest in found.items() if key[0] == "new-listener"}
+    assert listeners == {
+        ("backdoor", "4444"): [pids["backdoor"]],
+        ("proxy", "8080"): [pids["proxy"]],
+        ("proxy", "9090"): [pids["proxy"]],
+    }
