@@ -21,7 +21,7 @@ from watchdog.measure.procfs import CommandLine, UnreadReason
 from watchdog.rules.engine.judge import NEW_NORMAL, ONLY_IF_NOT_MET, Verdict
 from watchdog.rules.engine.presence import Presence
 from watchdog.rules.engine.rule_baseline import BaselineFacts
-from watchdog.rules.engine.selection import can_select
+from watchdog.rules.engine.selection import can_select, is_excluded
 from watchdog.rules.language.rule import OVERFLOW_LABELS, Condition, Labels, Rule, Severity
 
 _MIN_PEAK_CHANGE = 0.01  # of the saved peak: after a crash the peak is exact to this share
@@ -270,7 +270,7 @@ class AlertInstance:
         if self.labels != OVERFLOW_LABELS:
             if {name for name, _ in self.labels} != set(rule.by):
                 return wording.RULE_CHANGED
-            if not can_select(rule.where, self.labels):
+            if not can_select(rule.where, self.labels) or is_excluded(rule.exclusions, self.labels):
                 return wording.NO_LONGER_SELECTED
         kept = self._kept_timers(rule)
         goes_on = bool(kept) and (self.alert is None or any(timer.is_active for timer in kept.values()))

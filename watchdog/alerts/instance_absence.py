@@ -29,9 +29,9 @@ class AbsenceEffect(enum.Enum):
 class Absence:
     """Absence of one group.
 
-    `where`: the rule's conditions, None if unknown. `since_ns`: time of its newest row that met them, None while it has
-    such rows. `has_where_changed`: they changed after that row, so that the group may be excluded now. `is_long`: it
-    has lasted for a window; a shorter one is not worth saving.
+    `where`: `row_conditions` of the rule, None if unknown. `since_ns`: time of its newest row that met them, None while
+    it has such rows. `has_where_changed`: they changed after that row, so that the group may be excluded now.
+    `is_long`: it has lasted for a window; a shorter one is not worth saving.
     """
 
     where: tuple[Condition, ...] | None
@@ -41,11 +41,12 @@ class Absence:
 
     def set_where(self, rule: Rule, labels: Labels) -> bool:
         """Apply the `where` of a reloaded rule; return whether it changed."""
-        before, self.where = self.where, rule.where
-        if before is None or before == rule.where:
+        before, self.where = self.where, rule.row_conditions
+        if before is None or before == self.where:
             return False
         # Where all conditions are on its labels, which meet them, the group is selected as before.
         certain = can_select(rule.where, labels) and {one.dimension for one in rule.where} <= dict(labels).keys()
+        certain = certain and not any(can_select(exclusion, labels) for exclusion in rule.exclusions)
         self.has_where_changed |= not certain
         return True
 

@@ -54,7 +54,7 @@ class Lifecycle:
             if key not in self._instances:
                 if verdict.breached is None:
                     continue
-                new = self._instances[key] = AlertInstance(*key, now, verdict.rule.where)
+                new = self._instances[key] = AlertInstance(*key, now, verdict.rule.row_conditions)
                 self._needing_evidence[new.fingerprint] = new
             try:
                 transitions += self._advance(key, verdict, passed_ns, now)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from watchdog.alerts import wording
 from watchdog.cli.kernel_notes import kernel_notes
-from watchdog.clock import SECOND_NS
+from watchdog.clock import SECOND_NS, SystemClock
 from watchdog.config import suggestions
 from watchdog.config.document import Document
 from watchdog.config.permissions import access_remedy
@@ -31,6 +31,7 @@ from watchdog.routing.inhibition import check_inhibits
 from watchdog.routing.route_checks import check_routes
 from watchdog.routing.routes import Route, read_routes
 from watchdog.routing.suppression_rules import read_suppression_rules
+from watchdog.rules.language.exceptions import notes_on_ended_exceptions
 from watchdog.rules.language.load import notes_on_skipped_files, read_rules, toml_files, with_shipped_rules
 from watchdog.rules.language.parse_rule import RuleEnvironment
 from watchdog.rules.language.rule import Labels, Rule
@@ -228,6 +229,7 @@ class _Check:
             if _contains_rules(document):
                 rules = rules_of[id(document)]
                 report.notes += kernel_notes(rules)
+                report.notes += notes_on_ended_exceptions(rules, SystemClock().wall())
                 if not document.problems:
                     report.problems += _summary_problems(rules)
             elif document not in settings:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
+from watchdog.clock import SystemClock
 from watchdog.config.document import Table
 from watchdog.config.durations import parse_duration
 from watchdog.config.permissions import access_remedy
@@ -29,6 +30,7 @@ from watchdog.routing.inhibition import check_inhibits
 from watchdog.routing.route_checks import check_routes
 from watchdog.routing.routes import Route, read_routes
 from watchdog.routing.suppression_rules import SuppressionRules, read_suppression_rules
+from watchdog.rules.language.exceptions import notes_on_ended_exceptions
 from watchdog.rules.language.load import load_layered_rules, load_rules, toml_files
 from watchdog.rules.language.rule import Rule
 
@@ -99,7 +101,8 @@ def read_configuration(
         problems += set(document.document.problems)
     if problems or settings is None or loaded is None or document is None:
         raise ConfigError(sorted(map(_add_remedy, problems)))
-    notes = (*document.document.notes, *check_routes(routes, loaded.rules, settings.labels), *loaded.notes)
+    ended = notes_on_ended_exceptions(loaded.rules, SystemClock().wall())
+    notes = (*document.document.notes, *check_routes(routes, loaded.rules, settings.labels), *loaded.notes, *ended)
     return Configuration(settings, interval_ns, receivers, loaded.rules, origin, notes, heartbeat, routes, suppression)
 
 

@@ -15,6 +15,7 @@ from watchdog.alerts.identity import HostIdentity
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import SECOND_NS, Clock, Now
 from watchdog.daemon.configuration import Configuration
+from watchdog.daemon.exception_watch import ExceptionWatch
 from watchdog.daemon.host_name import HostName
 from watchdog.daemon.late_evidence import HOLD_NS, LateEvidence
 from watchdog.daemon.reload_alert import Refusal, ReloadAlert
@@ -102,7 +103,8 @@ class Pipeline:
         self._between_ticks = TickLock()
         self._stages = Stages(clock, self._log)
         self._meter = Meter(configuration.settings.networks)
-        self._engine = Engine(configuration.rules, clock)
+        self._exceptions = ExceptionWatch(configuration.rules, Now.read(clock), self._log)
+        self._engine = Engine(self._exceptions.rules_in_force, clock)
         self._restore_baselines()
         self._apply_rules()
         self._lifecycle = Lifecycle(host.current)
@@ -136,7 +138,7 @@ class Pipeline:
         saved = store.load()
         now = Now.read(clock)
         unreadable = self._lifecycle.restore(
-            saved.alerts, configuration.rules, now.boottime_ns, saved.boottime_shift_ns, saved.downtime_ns
+            saved.alerts, self._exceptions.rules_in_force, now.boottime_ns, saved.boottime_shift_ns, saved.downtime_ns
         )
         unreadable += self._outage_handler.restore(saved, self._marked(self._lifecycle.firing_alerts()), now)
         firing = self._firing_alerts()
@@ -200,6 +202,7 @@ class Pipeline:
 
     def _process_tick(self, tick: ScheduledTick) -> None:
         wall = self._clock.wall()
+        self._end_exceptions(Now(self._clock.boottime_ns(), wall))
         ticks = TickCounts(
             tick.late_seconds,
             tick.missed_configured,
@@ -458,10 +461,11 @@ class Pipeline:
         """Use the rules, routes and receivers of `configuration` from now on; alerts and timers continue."""
         with self._between_ticks.held():
             now = Now.read(self._clock)
-            self._engine.replace_rules(configuration.rules)
+            self._exceptions.take_rules(configuration.rules, now)
+            self._engine.replace_rules(self._exceptions.rules_in_force)
             self._evidence.with_command = configuration.settings.evidence.command_line
             self._apply_rules()
-            self._lifecycle.replace_rules(configuration.rules)
+            self._lifecycle.replace_rules(self._exceptions.rules_in_force)
             self._host.configure(configuration.settings.host)
             self._take_host(self._host.current)
             self._set_identity(configuration)
@@ -487,6 +491,13 @@ class Pipeline:
             name for name, receiver in configuration.receivers.items() if receiver.refresh_interval_seconds is not None
         ]
         self._delivery.set_refreshed_alerts(self._notified_alerts(), self._host.current)
+
+    def _end_exceptions(self, now: Now) -> None:
+        # Before the sample is judged: the first one of the next day counts.
+        if self._exceptions.has_changed(now):
+            self._engine.replace_rules(self._exceptions.rules_in_force)
+            self._lifecycle.replace_rules(self._exceptions.rules_in_force)
+        self._exceptions.report_unused(self._engine.unused_exceptions, now.boottime_ns)
 
     def _apply_rules(self) -> None:
         self._meter.names.set_retention(self._engine.retention_ns)

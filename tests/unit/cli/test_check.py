@@ -385,3 +385,10 @@ def test_the_set_is_judged_with_the_shipped_rules_beside_it(bpf_watchdog, host):
     route = '[[route]]\nwhere = { rule = "bytes-received-spike" }\nreceivers = ["oncall"]\n'
     (host / "watchdog.toml").write_text(f"{CONFIG}{route}[rules]\nshipped = true\n")
     assert bpf_watchdog("check", *of_the_set(host))[:2] == (0, [])
+
+
+def test_exceptions_that_have_ended_are_noted(bpf_watchdog, write):
+    ended = '[[rule.except]]\nwhere = { process = "x" }\nowner = "ada"\nreason = "move"\nuntil = 2020-01-31\n'
+    code, out, _ = bpf_watchdog("check", write(RULE + ended))
+    assert code == 0
+    assert "rule.except.until: note: the exception of r ended on 2020-01-31" in out[0]

@@ -99,7 +99,7 @@ def leading_metric(expression: Expression) -> str | None:
 
 def contributing_rows(snapshot: Snapshot, rule: Rule, labels: Labels, selection: Selection) -> _RowNumbers:
     """Return the numbers of the rows that `rule` counts for the instance with `labels`."""
-    chosen = selection.mask(snapshot, rule.where)
+    chosen = selection.counted(snapshot, rule.where, rule.exclusions)
     for dimension, text in labels:
         code = code_of(dimension, text, snapshot)
         if code is None:

@@ -26,7 +26,7 @@ from watchdog.rules.engine.selection import Selection
 from watchdog.rules.engine.view import View, group_snapshot
 from watchdog.rules.engine.window import MAX_RECENT_TICKS, WindowCoverage
 from watchdog.rules.language.expression import metrics_of
-from watchdog.rules.language.rule import OVERFLOW_LABELS, Labels, Rule, StatKind
+from watchdog.rules.language.rule import OVERFLOW_LABELS, Labels, Rule, RuleException, StatKind
 
 __all__ = ["OVERFLOW_LABELS", "Engine", "Verdict"]
 
@@ -73,7 +73,7 @@ class Engine:
         plan.drop_unused()
         self._plan = plan
         self._set_thresholds()
-        self._selection.retain_only(condition for rule in rules for condition in rule.where)
+        self._selection.retain_only(condition for rule in rules for condition in rule.row_conditions)
         self._since_ns = {rule.evaluation_key: self._since_ns.get(rule.evaluation_key) for rule in rules}
         self.retention_ns = max((2 * rule.window_ns for rule in rules), default=0)
         self.required_columns = frozenset(name for rule in rules for name in _required_columns(rule))
@@ -156,6 +156,15 @@ class Engine:
     def rules(self) -> tuple[Rule, ...]:
         """Return the rules in force, in their order."""
         return tuple(judge.rule for judge in self._judges)
+
+    def unused_exceptions(self) -> list[tuple[Rule, RuleException]]:
+        """Return the exceptions in force that have excluded no row so far, with their rules."""
+        return [
+            (judge.rule, exception)
+            for judge in self._judges
+            for exception in judge.rule.exceptions
+            if exception.where in judge.evaluation.view.unused_exclusions
+        ]
 
     def find_rule(self, rule_id: str) -> Rule | None:
         """Return the rule with this id, None if there is none."""
@@ -287,6 +296,6 @@ def _required_columns(rule: Rule) -> Iterable[str]:
     yield from metrics_of(rule.metric)
     yield from rule.by
     yield from filter(None, (rule.stat.dimension,))
-    yield from (condition.dimension for condition in rule.where)
+    yield from (condition.dimension for where in (rule.where, *rule.exclusions) for condition in where)
     if rule.only_if is not None:
         yield from metrics_of(rule.only_if.left)

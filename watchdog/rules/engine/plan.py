@@ -114,7 +114,8 @@ class EvaluationPlan:
     def _view(self, rule: Rule) -> View:
         scope = _group_scope(rule)
         groups = self._get((GroupSlots, rule.by, scope), lambda: GroupSlots(rule.by, scope=scope), lasting=True)
-        return self._get((View, groups, rule.where), lambda: View(groups, rule.where), lasting=True)
+        key = View, groups, rule.where, rule.exclusions
+        return self._get(key, lambda: View(groups, rule.where, rule.exclusions), lasting=True)
 
     def _coverage(self, window_ns: int) -> WindowCoverage:
         return self._get((WindowCoverage, window_ns), lambda: WindowCoverage(window_ns), lasting=True)

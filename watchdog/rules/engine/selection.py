@@ -20,6 +20,8 @@ from watchdog.measure.snapshot import AddressHalves, Codes, Snapshot
 from watchdog.rules.language.rule import Condition, Labels
 
 Mask = NDArray[np.bool_]
+Exclusion = tuple[Condition, ...]
+"""Conditions of an exception: a row that meets all of them does not count."""
 
 _ALL_ONES = 2**64 - 1
 _MAX_RESULTS = 1 << 17
@@ -50,12 +52,32 @@ class Selection:
             result = one if result is None else result & one
         return result
 
-    def possible(self, snapshot: Snapshot, where: Sequence[Condition], rows: NDArray[np.intp]) -> Mask:
-        """Return a mask of `rows`: those that meet every condition, or may meet it because their value is lost."""
+    def counted(self, snapshot: Snapshot, where: Sequence[Condition], exclusions: Iterable[Exclusion]) -> Mask | None:
+        """Return a mask of the rows that meet `where` and not all conditions of any exclusion; None: every row."""
+        result = self.mask(snapshot, where)
+        for exclusion in exclusions:
+            excluded = self.mask(snapshot, exclusion)
+            if excluded is not None:
+                result = ~excluded if result is None else result & ~excluded
+        return result
+
+    def possible(
+        self,
+        snapshot: Snapshot,
+        where: Sequence[Condition],
+        rows: NDArray[np.intp],
+        exclusions: Iterable[Exclusion] = (),
+    ) -> Mask:
+        """Return a mask of `rows`: those that are counted, or may be because their value is lost."""
         self._take(snapshot)
         result = np.ones(len(rows), np.bool_)
         for condition in where:
             result &= self._condition(snapshot, condition)[rows] | _is_lost(snapshot, condition.dimension, rows)
+        for exclusion in exclusions:
+            certain = np.ones(len(rows), np.bool_)  # a lost value meets no condition
+            for condition in exclusion:
+                certain &= self._condition(snapshot, condition)[rows]
+            result &= ~certain
         return result
 
     def release(self) -> None:
@@ -109,6 +131,12 @@ def can_select(where: Iterable[Condition], labels: Labels) -> bool:
         return all(_text_meets(one, values[one.dimension]) for one in where if one.dimension in values)
     except (OverflowError, ValueError):
         return False
+
+
+def is_excluded(exclusions: Iterable[Exclusion], labels: Labels) -> bool:
+    """Return whether an exclusion is certain to exclude all rows of the group with `labels`."""
+    names = dict(labels).keys()
+    return any({one.dimension for one in each} <= names and can_select(each, labels) for each in exclusions)
 
 
 def _text_meets(condition: Condition, text: str) -> bool:

@@ -25,7 +25,7 @@ from watchdog.measure.snapshot import Numbers, Snapshot
 from watchdog.rules.engine.groups import GroupScope, GroupSlots
 from watchdog.rules.engine.late_traffic import Ages, age_steps, past_values, spread
 from watchdog.rules.engine.missing import NOTHING_MISSING, MissingAmounts
-from watchdog.rules.engine.selection import Mask, Selection
+from watchdog.rules.engine.selection import Exclusion, Mask, Selection
 from watchdog.rules.engine.window import TickValues, tick_weight_ms
 from watchdog.rules.language.rule import Condition
 
@@ -109,12 +109,16 @@ class RowCounts:
 
 
 class View:
-    """The rows of the newest snapshot under one `by` and one `where`."""
+    """The rows of the newest snapshot under one `by`, one `where` and its exclusions."""
 
-    def __init__(self, groups: GroupSlots, where: tuple[Condition, ...]) -> None:
+    def __init__(
+        self, groups: GroupSlots, where: tuple[Condition, ...], exclusions: tuple[Exclusion, ...] = ()
+    ) -> None:
         """Start without a snapshot."""
         self.groups = groups
         self.where = where
+        self.exclusions = exclusions
+        self.unused_exclusions = set(exclusions)  # those that no row has met that met `where`
         self.grouped: GroupedSnapshot  # the newest snapshot, grouped; between `load` and `release` only
         self.notes_selected = False  # whether `load` notes the groups with a row that meets `where`
         self.has_matched = False  # whether any row has met `where` so far
@@ -126,16 +130,23 @@ class View:
     def load(self, current: GroupedSnapshot, selection: Selection) -> None:
         """Take the newest snapshot, already grouped."""
         self.grouped = current
-        self._mask = selection.mask(current.snapshot, self.where) if len(current.group_index) else None
+        self._mask = self._counted_rows(current, selection) if len(current.group_index) else None
         self._newest = current.present_slots, current.group_index, self._mask
         self.has_matched = self.has_matched or self._has_selected_rows()
         partial = current.snapshot.partial
         if len(current.group_index) and len(partial):
-            self._possible = selection.possible(current.snapshot, self.where, partial)
-        if self.where and self.notes_selected:
+            self._possible = selection.possible(current.snapshot, self.where, partial, self.exclusions)
+        if (self.where or self.exclusions) and self.notes_selected:
             self._note_selected()
         else:
             self._selected_ns = self._selected_ns[:0]
+
+    def _counted_rows(self, current: GroupedSnapshot, selection: Selection) -> Mask | None:
+        for exclusion in list(self.unused_exclusions):
+            excluded = selection.mask(current.snapshot, (*self.where, *exclusion))
+            if excluded is not None and excluded.any():
+                self.unused_exclusions.discard(exclusion)
+        return selection.counted(current.snapshot, self.where, self.exclusions)
 
     def _has_selected_rows(self) -> bool:
         return bool(len(self.grouped.group_index)) and (self._mask is None or bool(self._mask.any()))
@@ -167,7 +178,7 @@ class View:
 
         Rows of ticks without `notes_selected` are not known, except without `where`.
         """
-        if not self.where:
+        if not (self.where or self.exclusions):
             return self.groups.seen_ns(slots)
         found = np.full(len(slots), NEVER_NS)
         known = (slots < len(self._selected_ns)) & self.groups.seen_since(slots, NEVER_NS)

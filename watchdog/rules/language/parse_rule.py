@@ -17,6 +17,7 @@ from watchdog.rules.language import expression, template
 from watchdog.rules.language.absent_keys import check_absence, read_absence
 from watchdog.rules.language.baseline_table import read_baseline
 from watchdog.rules.language.conditions import read_where
+from watchdog.rules.language.exceptions import read_exceptions
 from watchdog.rules.language.expression import Comparison, Constant, Expression, ExpressionError, MetricReference
 from watchdog.rules.language.formats import natural_format
 from watchdog.rules.language.novelty_table import check_novelty, novelty_thresholds, read_novelty
@@ -99,6 +100,7 @@ def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
         inhibits=_read_inhibits(table),
         is_enabled=table.boolean("enabled", default=True),
         baseline=baseline,
+        exceptions=read_exceptions(table),
     )
     if novelty is not None:
         check_novelty(table, metric, by)
@@ -120,6 +122,10 @@ def _refuse_missing_dimensions(table: Table, rule: Rule) -> None:
             table.add_problem("by", f"{metric} has no {name}", index=rule.by.index(name))
         for name in sorted({one.dimension for one in rule.where}.intersection(METRICS[metric].missing_dimensions)):
             table.table("where").add_problem(name, f"{metric} has no {name}")
+        for one, exception in zip(table.tables("except"), rule.exceptions, strict=False):
+            named = {condition.dimension for condition in exception.where}
+            for name in sorted(named.intersection(METRICS[metric].missing_dimensions)):
+                one.table("where").add_problem(name, f"{metric} has no {name}")
 
 
 def _check_distinct(table: Table, rule: Rule) -> None:

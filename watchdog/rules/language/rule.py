@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,9 @@ from typing import Final
 from watchdog.clock import SECOND_NS
 from watchdog.rules.language.expression import Comparison, Expression, value_without_rows
 from watchdog.rules.language.template import Template
+
+_EPOCH_DAY: Final = dt.date(1970, 1, 1).toordinal()
+_DAY_SECONDS: Final = 86_400
 
 Labels = tuple[tuple[str, str], ...]  # (dimension, value), in the order of the rule's `by`
 OVERFLOW_LABELS: Final[Labels] = (("instances", "overflow"),)  # of the instance for the firing groups beyond the limit
@@ -78,6 +82,28 @@ class Condition:
     dimension: str
     any_of: tuple[str, ...] = ()
     none_of: tuple[str, ...] = ()
+
+
+_EXCEPT: Final = Condition("except")
+
+
+@dataclass(frozen=True, slots=True)
+class RuleException:
+    """One `[[rule.except]]`: rows that meet each condition of `where` do not count. `until`: its last day, in UTC."""
+
+    where: tuple[Condition, ...]
+    owner: str
+    reason: str
+    until: dt.date | None = None
+    file: str = field(default="", compare=False)
+    line: int = field(default=1, compare=False)
+
+    def has_ended(self, wall: float) -> bool:
+        """Return whether its last day is over at `wall`, wall-clock seconds."""
+        if self.until is None:
+            return False
+        days = self.until.toordinal() + 1 - _EPOCH_DAY
+        return wall >= days * _DAY_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +198,22 @@ class Rule:
     novelty: Novelty | None = None  # in place of thresholds, which then have its severity only
     inhibits: tuple[str, ...] = ()  # ids of rules: no notifications of their alerts while this one fires
     baseline: BaselineSpec | None = None
+    exceptions: tuple[RuleException, ...] = ()
 
     @property
     def evaluation_key(self) -> tuple[object, ...]:
         """Return the key that is equal for two rules that can share windows."""
-        return self.metric, self.stat, self.window_ns, self.by, self.where, self.only_if
+        return self.metric, self.stat, self.window_ns, self.by, self.where, self.exclusions, self.only_if
+
+    @property
+    def exclusions(self) -> tuple[tuple[Condition, ...], ...]:
+        """Return the conditions of each exception."""
+        return tuple(exception.where for exception in self.exceptions)
+
+    @property
+    def row_conditions(self) -> tuple[Condition, ...]:
+        """Return `where`, then the conditions of each exception after a condition named "except": to be compared."""
+        return (*self.where, *(one for where in self.exclusions for one in (_EXCEPT, *where)))
 
     @property
     def value_without_rows(self) -> float:

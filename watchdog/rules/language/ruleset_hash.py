@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import enum
 import hashlib
 import json
@@ -36,7 +37,8 @@ def baseline_digest(rule: Rule) -> str:
     """
     spec = rule.baseline
     learnt = None if spec is None else (spec.floor, spec.season, spec.above)
-    return definition_digest(*rule.evaluation_key, learnt)
+    parts = rule.metric, rule.stat, rule.window_ns, rule.by, rule.where, rule.only_if  # exceptions come and go
+    return definition_digest(*parts, learnt)
 
 
 def _plain(value: Any) -> Any:
@@ -45,6 +47,8 @@ def _plain(value: Any) -> Any:
             return value.name
         case None | str() | int() | float():
             return value
+        case dt.date():
+            return value.isoformat()
         case Mapping():
             return [[_plain(key), _plain(entry)] for key, entry in sorted(value.items())]
         case tuple():
