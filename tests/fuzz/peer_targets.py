@@ -29,6 +29,7 @@ from watchdog.receivers.transport.http import Endpoint, HttpTransport
 from watchdog.receivers.transport.proxy import Proxy
 from watchdog.receivers.transport.smtp import SmtpLogin, SmtpServer
 from watchdog.receivers.webhook import Webhook
+from watchdog.routing.notification import Notification
 
 _DEADLINE = 10.0  # the peer closes at the end of its bytes: no attempt may need it
 _TURN_SECONDS = 0.02  # the peer goes on when its client waits too
@@ -127,9 +128,16 @@ def _http_receivers(port: int) -> list[Callable[[], None]]:
         lambda: Webhook("a", tunnelled, None, clock),
     ]
     return [
-        *(lambda make=make: make().send(notification, _DEADLINE) for make in makers),
+        *(lambda make=make: _send(make(), notification) for make in makers),
         lambda: heartbeat.post(b"{}", _DEADLINE, is_healthy=True),
     ]
+
+
+def _send(receiver: Receiver, notification: Notification) -> None:
+    try:
+        receiver.send(notification, _DEADLINE)
+    finally:
+        receiver.close()
 
 
 def _http_seeds() -> Iterable[bytes]:
