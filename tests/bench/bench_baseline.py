@@ -186,7 +186,7 @@ def cost(groups=100_000):
         columns.tick(value)
         ticks.append(time.perf_counter() - began)
     began = time.perf_counter()
-    ended, part = columns.end_hour(), 1_667  # rows in each of 60 ticks
+    ended, part = columns.end_hour(), 8_192  # rows in one tick
     for start in range(0, groups, part):
         chunk = slice(start, min(start + part, groups))
         columns.close(chunk, ended[chunk], 60)

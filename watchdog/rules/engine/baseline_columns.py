@@ -58,6 +58,11 @@ class Arms:
         """Return the number of arms in use, at least 1."""
         return np.maximum(self.uses_all_hours.astype(np.float32) + self.uses_this_hour, 1)
 
+    @property
+    def log_count(self) -> Floats:
+        """Return the logarithm of `count`."""
+        return np.where(self.uses_all_hours & self.uses_this_hour, np.float32(np.log(2)), np.float32(0))
+
 
 class BaselineColumns:
     """The baselines of n groups with one definition: shares no state with their names or values.
@@ -143,17 +148,16 @@ class BaselineColumns:
     def close(self, rows: slice, ended: Floats, slot: int) -> Mask:
         """Learn the hour `slot` of the groups in `rows`; return a mask of those with a new normal.
 
-        `ended`: their highest amounts. The limits are still those of this hour: `set_limits` is to follow.
+        `ended`: their highest amounts. `limit` is still that of this hour: `set_limits` is to follow.
         """
         ok = np.isfinite(ended)
         y = self._y(np.where(ok, ended, np.float32(0)))
-        record_limit, (limit, *_) = self._limits(rows, slot)
+        arms, limit = self._arms(rows, slot), self.limit[rows]
         fired = ok & (ended > limit)
-        record = fired & (ended > record_limit)
+        record = fired & (ended > self._record_limit(rows, arms))
         # It counts for a quarter, and no further than to the limit: an attack must not move what finds it.
         most = np.where(fired, self._y(np.where(fired, limit, np.float32(0))), np.float32(np.inf))
         weight = np.where(fired, _FIRED_WEIGHT * (self.run[rows] != _HELD), np.float32(1))
-        arms = self._arms(rows, slot)
         for tails, envelope, used in (
             (self.tails[0], arms.all_hours, arms.uses_all_hours & ok),
             (self.tails[1], arms.this_hour, arms.uses_this_hour & ok),
@@ -223,26 +227,23 @@ class BaselineColumns:
 
     def limits(self, rows: Rows, slot: int) -> list[Floats]:
         """Return the limits of the groups in `rows` in the hour `slot`, by severity: those of `limit` first."""
-        return self._limits(rows, slot)[1]
-
-    def _limits(self, rows: Rows, slot: int) -> tuple[Floats, list[Floats]]:
-        """Return the limit of the all-hours arm for the least severe severity, and the limits by severity."""
         arms, young = self._arms(rows, slot), self.age[rows] < self.learn_hours
-        record_limit: Floats | None = None
+        log_hours = [np.float32(np.log(rarity)) + arms.log_count for rarity in self.rarity_hours]
+        pairs = (self.tails[number].margins(rows, log_hours, self._min_excess) for number in range(len(self.tails)))
         found = []
-        for rarity in self.rarity_hours:
-            rate = 1 / (np.float32(rarity) * arms.count)
-            y = self._limit_of(0, rows, arms.all_hours, arms.uses_all_hours, rate)
-            record_limit = self._amount(y, young) if record_limit is None else record_limit
-            y = np.minimum(y, self._limit_of(1, rows, arms.this_hour, arms.uses_this_hour, rate))
-            limit = self._amount(y, young)
+        for all_hours, this_hour in zip(*pairs, strict=True):
+            y = np.where(arms.uses_all_hours, _decoded(arms.all_hours) + all_hours, np.float32(np.inf))
+            of_hour = np.where(arms.uses_this_hour, _decoded(arms.this_hour) + this_hour, np.float32(np.inf))
+            limit = self._amount(np.minimum(y, of_hour), young)
             found.append(np.maximum(limit, np.float32(self.floor)) if self.above else limit)
-        assert record_limit is not None  # noqa: S101 - there is at least one severity
-        return record_limit, found
+        return found
 
-    def _limit_of(self, arm: int, rows: Rows, envelope: Codes16, used: Mask, rate: Floats) -> Floats:
-        y = _decoded(envelope) + self.tails[arm].margin(rows, rate, self._min_excess)
-        return np.where(used, y, np.float32(np.inf))
+    def _record_limit(self, rows: Rows, arms: Arms) -> Floats:
+        """Return the limit of the all-hours arm alone, for the least severe severity."""
+        log_hours = np.float32(np.log(self.rarity_hours[0])) + arms.log_count
+        [margin] = self.tails[0].margins(rows, [log_hours], self._min_excess)
+        y = np.where(arms.uses_all_hours, _decoded(arms.all_hours) + margin, np.float32(np.inf))
+        return self._amount(y, self.age[rows] < self.learn_hours)
 
     def _arms(self, rows: Rows, slot: int) -> Arms:
         all_hours, age = self.all_hours[rows], self.age[rows]

@@ -6,6 +6,7 @@ block maxima and peaks over a threshold, the practice of extreme values. All exc
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -78,10 +79,14 @@ class Tails:
         rate = (1 + self.above[rows]) / (_PRIOR_HOURS + self.hours[rows])
         return shape, scale, rate
 
-    def margin(self, rows: slice | NDArray[np.intp], wanted_rate: Floats, min_excess: float) -> Floats:
-        """Return the excess that is expected in a share `wanted_rate` of all hours."""
+    def margins(
+        self, rows: slice | NDArray[np.intp], log_hours: Sequence[Floats], min_excess: float
+    ) -> Iterator[Floats]:
+        """Yield the excess that is expected once in so many hours, for each of `log_hours`, logarithms."""
         shape, scale, rate = self.parameters(rows, min_excess)
-        return np.asarray(scale * (np.maximum(rate / wanted_rate, 1) ** (1 / shape) - 1))
+        log_rate, exponent = np.log(rate), 1 / shape
+        for one in log_hours:
+            yield np.asarray(scale * np.expm1(np.maximum(log_rate + one, 0) * exponent))
 
     def rate_above(self, rows: slice | NDArray[np.intp], excess: Floats, min_excess: float) -> Floats:
         """Return the share of all hours in which more than `excess`, at least 0, is expected."""

@@ -26,7 +26,7 @@ from watchdog.rules.language.rule import Labels, Rule, Severity
 from watchdog.rules.language.ruleset_hash import baseline_digest
 
 _SPREAD_SECONDS = 60  # of an hour, over which the work at the end of the one before is spread
-_MIN_CLOSED_ROWS = 1_024  # in one tick
+_MIN_CLOSED_ROWS = 8_192  # in one tick: few calls of numpy; a millisecond
 _MAX_NEW_ROWS = 4_096  # in one tick; and in an hour, unless more groups than that are known
 _FULL_SHARE = 7 / 8  # of the rows: from here on the least known ones are dropped …
 _KEPT_SHARE = 3 / 4  # … down to this share
