@@ -58,4 +58,5 @@ def _examine_files() -> Iterator[Finding]:
     for flaw in flaws:
         yield Finding("missing", "files", f"{flaw.path}: {flaw.reason}", flaw.remedy)
     if not flaws:
-        yield Finding("ok", "files", f"nobody but root and the daemon's account can change {folder}")
+        missing = "" if os.path.isdir(folder) else ", which does not exist"  # noqa: PTH112
+        yield Finding("ok", "files", f"nobody but root and the daemon's account can change {folder}{missing}")
