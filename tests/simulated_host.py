@@ -151,7 +151,7 @@ class SimulatedHost:
             BUILT_IN_SETTINGS, SamplingSettings(), routing, (), escalations=self.escalations, labels=self.labels
         )
         receivers = {self.receiver.name: self.receiver, **self.others}
-        return Configuration(config, SECOND_NS, receivers, loaded.rules, "here", loaded.notes)
+        return Configuration(config, SECOND_NS, receivers, loaded.rules, "here", loaded.notes, sources=loaded.sources)
 
     def begin(self, *rules):
         self.store = Store(self.folder / "state", self.clock, "this boot")

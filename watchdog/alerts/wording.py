@@ -119,7 +119,7 @@ def clear_reason(rule: Rule, severity: Severity, reason: str, facts: BaselineFac
         if facts is not None:
             limit = limit_of(rule, severity, facts).text
         else:
-            limit = "its limit" if _is_without_ceiling(rule, severity) else _clear_text(rule, severity)
+            limit = "its limit" if _is_without_ceiling(rule, severity) else clear_text(rule, severity)
         reason = f"value {direction} {limit}"
     return reason + _for_duration(rule.keep_firing_for_ns)
 
@@ -195,7 +195,8 @@ def fire_text(rule: Rule, severity: Severity) -> str:
     return thresholds.fire_texts.get(severity) or formats.format_exact(value_format(rule), thresholds.fire[severity])
 
 
-def _clear_text(rule: Rule, severity: Severity) -> str:
+def clear_text(rule: Rule, severity: Severity) -> str:
+    """Return the limit at which `severity` clears, as the rule has it; its threshold where the rule has none."""
     thresholds, fire, clear = rule.thresholds, rule.thresholds.fire[severity], rule.thresholds.clear[severity]
     if math.nextafter(fire, clear) == clear:  # the rule has none of its own
         return fire_text(rule, severity)

@@ -93,6 +93,8 @@ def _state_text(alert: Mapping[str, Any]) -> str:
 
 def timer_text(timer: Mapping[str, Any]) -> str:
     """Return the state of a timer, with the part of its time that has passed."""
+    if timer["hits"]:
+        return f"{timer['state']} {timer['hits']}"
     if timer["duration_seconds"] is None:
         return str(timer["state"])
     return f"{timer['state']} {timer['elapsed_seconds']:.0f}s of {timer['duration_seconds']:g}s"
@@ -119,13 +121,14 @@ def _detail_lines(detail: Mapping[str, Any]) -> Iterator[str]:
     yield f"labels       {labels_text(alert['labels']) or '-'}"
     yield f"state        {alert['state']}: {_state_text(alert)}"
     yield f"since        {utc_text(alert['since'])}, for {duration_text(time.time() - alert['since'])}"
-    share = "" if alert["share"] is None else f", {alert['share']:.0%} of the limit of warning"
+    share = "" if alert["share"] is None else f", {alert['share']:.0%} of it"
     yield f"value        {alert['value_text']}, limit {alert['limit_text']}{share}"
     if alert["reason"]:
         yield f"why          {alert['reason']}"
     for timer in alert["timers"]:
         yield f"timer        {timer['severity']}: {timer_text(timer)}"
     yield f"receivers    {receivers_text(alert) or '-'}"
+    yield f"explain      bpf-watchdog explain {alert['rule']} {labels_text(alert['labels'])}".rstrip()
     if detail["runbook"]:
         yield f"runbook      {detail['runbook']}"
     evidence = Evidence.from_json(detail["evidence"])

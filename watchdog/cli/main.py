@@ -20,6 +20,8 @@ _COMMANDS = {
     "check": "watchdog.cli.check",
     "status": "watchdog.cli.status",
     "alerts": "watchdog.cli.alerts",
+    "rules": "watchdog.cli.rules",
+    "explain": "watchdog.cli.explain",
     "notify": "watchdog.cli.notify",
     "notifications": "watchdog.cli.notifications",
     "silence": "watchdog.cli.silence",

@@ -143,6 +143,10 @@ class Table:
         """Return the line of the table's header."""
         return self.document.line(self._path)
 
+    def line_of(self, path: KeyPath) -> int:
+        """Return the line of the key at `path` below this table, or of the nearest enclosing one that has a line."""
+        return self.document.line((*self._path, *path))
+
     @property
     def data(self) -> Mapping[str, object]:
         """Return the keys and values of the table, as parsed. This does not count as reading them."""

@@ -23,13 +23,15 @@ class AlertReceiver:
 class TimerStatus:
     """The timer of one severity: "pending" (`for` runs), "firing", or "clearing" (`keep_firing_for` runs).
 
-    `elapsed_seconds` of `duration_seconds` have passed; both None while it fires.
+    `elapsed_seconds` of `duration_seconds` have passed; both None while it fires. `hits`: of a pending severity of a
+    rule with `hits`, in place of both: "2 of 3 hits in 5 ticks".
     """
 
     severity: str
     state: str
     elapsed_seconds: float | None
     duration_seconds: float | None
+    hits: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,13 @@ class RequestArguments:
             raise UsageError(f"{name} can have at most {max_count} texts")
         return tuple(value)
 
+    def text_table(self, name: str) -> dict[str, str]:
+        """Return the object `name`, with texts as values; an empty one if it is missing."""
+        value = self._take(name, {})
+        if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+            raise UsageError(f"{name} must be an object of texts")
+        return dict(value)
+
     def integer(self, name: str, default: int, *, maximum: int) -> int:
         """Return the integer `name`, from 1 to `maximum`."""
         value = self._take(name, default)

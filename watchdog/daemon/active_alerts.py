@@ -94,11 +94,11 @@ def _urgency(alert: ActiveAlert) -> tuple[object, ...]:
 def _of_instance(
     instance: InstanceState, rule: Rule | None, receivers: Mapping[str, tuple[AlertReceiver, ...]], now_ns: int
 ) -> ActiveAlert:
-    timers = () if rule is None else tuple(_timer(rule, *entry, now_ns) for entry in sorted(instance.timers.items()))
+    timers = () if rule is None else timer_states(rule, instance, now_ns)
     if instance.alert is not None:
         return _of_alert(instance.alert, rule, timers, receivers)
     severity = max(instance.timers, default=Severity.WARNING)
-    limit = rule.thresholds.fire.get(severity) if rule is not None else None
+    limit = finite(rule.thresholds.fire.get(severity)) if rule is not None else None
     return ActiveAlert(
         fingerprint=instance.fingerprint,
         rule=instance.rule,
@@ -107,11 +107,11 @@ def _of_instance(
         labels=dict(instance.labels),
         since=instance.started,
         fired=None,
-        value=_finite(instance.value),
-        limit=_finite(limit),
+        value=finite(instance.value),
+        limit=finite(limit),
         value_text=_value_text(rule, instance, limit),
         limit_text=wording.fire_text(rule, severity) if rule is not None and limit is not None else "",
-        share=None if rule is None else share_of_limit(rule, instance.value),
+        share=_share(rule, limit, instance.value),
         summary="",
         reason="",
         timers=timers,
@@ -137,11 +137,11 @@ def _of_alert(
         labels=dict(alert.labels),
         since=alert.started,
         fired=alert.fired,
-        value=_finite(alert.value),
-        limit=_finite(alert.threshold),
+        value=finite(alert.value),
+        limit=finite(alert.threshold),
         value_text=value_text,
         limit_text=alert.limit.text,
-        share=share_of_limit(rule, alert.value) if rule is not None and alert.labels != OVERFLOW_LABELS else None,
+        share=_share(rule, alert.threshold, alert.value) if alert.labels != OVERFLOW_LABELS else None,
         summary=alert.summary,
         reason=alert.reason,
         timers=timers,
@@ -149,12 +149,27 @@ def _of_alert(
     )
 
 
-def _timer(rule: Rule, severity: Severity, timer: SeverityTimer, now_ns: int) -> TimerStatus:
+def timer_states(rule: Rule, instance: InstanceState, now_ns: int) -> tuple[TimerStatus, ...]:
+    """Return the timers of an alert of `rule`, the least severe first."""
+    return tuple(timer_status(rule, *entry, now_ns) for entry in sorted(instance.timers.items()))
+
+
+def timer_status(rule: Rule, severity: Severity, timer: SeverityTimer, now_ns: int) -> TimerStatus:
+    """Return the state of a timer of one alert of `rule` at `now_ns` of CLOCK_BOOTTIME."""
+    if not timer.is_active and rule.hits is not None:
+        hits = f"{timer.recent_hits.bit_count()} of {rule.hits.count} hits in {rule.hits.ticks} ticks"
+        return TimerStatus(severity.label, "pending", None, None, hits)
     if not timer.is_active:
         return _running(severity, "pending", now_ns - timer.breached_since_ns, rule.for_ns)
     if timer.cleared_ns is not None:
         return _running(severity, "clearing", now_ns - timer.cleared_ns, rule.keep_firing_for_ns)
     return TimerStatus(severity.label, AlertState.FIRING.value, None, None)
+
+
+def _share(rule: Rule | None, limit: float | None, value: float) -> float | None:
+    if rule is None or limit is None:
+        return None
+    return finite(share_of_limit(limit, value, above=rule.thresholds.above))
 
 
 def _running(severity: Severity, state: str, elapsed_ns: int, duration_ns: int) -> TimerStatus:
@@ -168,5 +183,6 @@ def _value_text(rule: Rule | None, instance: InstanceState, limit: float | None)
     return format_number(wording.value_format(rule), instance.value, limit)
 
 
-def _finite(value: float | None) -> float | None:
+def finite(value: float | None) -> float | None:
+    """Return `value` if JSON has it, else None."""
     return value if value is not None and math.isfinite(value) else None

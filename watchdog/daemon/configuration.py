@@ -33,6 +33,7 @@ from watchdog.routing.suppression_rules import SuppressionRules, read_suppressio
 from watchdog.rules.language.exceptions import notes_on_ended_exceptions
 from watchdog.rules.language.load import load_layered_rules, load_rules, toml_files
 from watchdog.rules.language.rule import Rule
+from watchdog.rules.language.rule_source import RuleSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,10 @@ class ConfigurationSources:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What was read: settings, live receivers by name, rules and where they come from, notes for their author."""
+    """What was read: settings, live receivers by name, rules and where they come from, notes for their author.
+
+    `sources`: of the rules, by id.
+    """
 
     settings: Settings
     interval_ns: int
@@ -57,6 +61,7 @@ class Configuration:
     heartbeat: HeartbeatTarget | None = None
     routes: tuple[Route, ...] = ()
     suppression: SuppressionRules = field(default_factory=SuppressionRules)
+    sources: Mapping[str, RuleSource] = field(default_factory=dict)
 
 
 def read_configuration(
@@ -103,7 +108,18 @@ def read_configuration(
         raise ConfigError(sorted(map(_add_remedy, problems)))
     ended = notes_on_ended_exceptions(loaded.rules, SystemClock().wall())
     notes = (*document.document.notes, *check_routes(routes, loaded.rules, settings.labels), *loaded.notes, *ended)
-    return Configuration(settings, interval_ns, receivers, loaded.rules, origin, notes, heartbeat, routes, suppression)
+    return Configuration(
+        settings,
+        interval_ns,
+        receivers,
+        loaded.rules,
+        origin,
+        notes,
+        heartbeat,
+        routes,
+        suppression,
+        sources=loaded.sources,
+    )
 
 
 def _read_settings_file(

@@ -5,12 +5,15 @@ from __future__ import annotations
 from watchdog.clock import Clock
 from watchdog.control.alert_handlers import alert_handlers
 from watchdog.control.notification_handlers import notification_handlers
+from watchdog.control.rule_handlers import rule_handlers
 from watchdog.control.server import Handler, RequestHandler
 from watchdog.control.silence_handlers import SilencedAlerts, silence_handlers
 from watchdog.control.status_handlers import status_handlers
 from watchdog.daemon.active_alerts import ActiveAlerts
 from watchdog.daemon.configuration import Configuration
+from watchdog.daemon.explaining import explain
 from watchdog.daemon.pipeline import Pipeline
+from watchdog.daemon.rule_states import RuleStates, list_effective
 from watchdog.daemon.status_report import DaemonFacts, StatusReport
 from watchdog.state.store import Store
 from watchdog.storage.reader import StateReader
@@ -27,7 +30,9 @@ class ControlApi:
         self._silenced = SilencedAlerts(lambda: pipeline.firing, lambda: pipeline.matcher_dimensions)
         self._clock = clock
         self._configuration = configuration
+        self._pipeline = pipeline
         self._alerts = ActiveAlerts(pipeline, clock)
+        self._rules = RuleStates(pipeline, clock)
         reader = StateReader(store.database.path)
         self.status = StatusReport(pipeline, facts, configuration, reader, self._alerts.list_alerts)
 
@@ -43,4 +48,9 @@ class ControlApi:
             **silence_handlers(self._store.silences, self._silenced, self._clock),
             **status_handlers(self.status.read),
             **alert_handlers(self._alerts.list_alerts, self._alerts.read_alert),
+            **rule_handlers(
+                lambda: self._rules.list_rules(self._configuration),
+                lambda: list_effective(self._configuration),
+                lambda rule, labels: explain(self._pipeline, self._clock, rule, labels),
+            ),
         }

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 
 from watchdog import sanitize
-from watchdog.alerts.alert import Alert, Transition
+from watchdog.alerts.alert import Alert, Transition, TransitionKind
 from watchdog.alerts.evidence_collector import EvidenceCollector
 from watchdog.alerts.identity import HostIdentity
 from watchdog.alerts.lifecycle import Lifecycle
@@ -44,6 +44,7 @@ from watchdog.rules.engine.baseline_blobs import BaselinePart
 from watchdog.rules.engine.engine import Engine, Verdict
 from watchdog.scheduling.scheduler import ScheduledTick
 from watchdog.state.outbox import Outbox
+from watchdog.state.rule_history import RuleHistory
 from watchdog.state.saved_baselines import SavedBaselines
 from watchdog.state.silences import Silences
 from watchdog.state.store import Store
@@ -74,6 +75,8 @@ class PipelineView:
     identity: HostIdentity
     suppressed: Mapping[str, tuple[Suppression, ...]]
     losses: Mapping[str, int]
+    history: RuleHistory
+    message_probes_problem: str
 
 
 class Pipeline:
@@ -229,6 +232,8 @@ class Pipeline:
         transitions += self._reload_alert.advance(now)
         transitions += self._outage_handler.update_alerts(outages, refusals, now)
         transitions = [replace(one, alert=self._identity.mark(one.alert)) for one in transitions]
+        began = (one.alert.rule for one in transitions if one.kind is TransitionKind.FIRING)
+        self._store.rule_history.record_firings(began, wall)
         held: Mapping[str, int] = {}
         try:
             with self._stages.run(Stage.ROUTING):
@@ -408,6 +413,8 @@ class Pipeline:
                 self._identity,
                 self.suppressed,
                 self._losses,
+                self._store.rule_history,
+                self._message_probes_problem,
             )
 
     def report_refused_reload(self, refusal: Refusal) -> None:
@@ -503,12 +510,14 @@ class Pipeline:
         self._meter.names.set_retention(self._engine.retention_ns)
         # Programs that run at every message are attached only while a rule reads one of their metrics.
         wanted = ON_DEMAND_METRICS & self._engine.required_columns
+        self._message_probes_problem = ""
         if wanted and not self._collector.enable_message_probes():
             self._log.error(
                 "message probes unavailable, rules that need them are unknown: metrics=%s reason=%s",
                 ",".join(sorted(wanted)),
                 self._collector.message_probes_problem,
             )
+            self._message_probes_problem = str(self._collector.message_probes_problem)
         elif not wanted:
             self._collector.disable_message_probes()
 

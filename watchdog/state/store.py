@@ -22,6 +22,7 @@ from watchdog.state.capacity import OutboxCapacity, enforce_capacity, prune_hist
 from watchdog.state.documents import AlertKind, GroupKind, JsonDocument, load_document
 from watchdog.state.pending_writes import OutageChanges, PendingWrites
 from watchdog.state.reports import StorageReports
+from watchdog.state.rule_history import RuleHistory
 from watchdog.state.salvage_checks import SALVAGE_CHECKS
 from watchdog.state.silences import Silences, shift_silences
 from watchdog.storage import reserve
@@ -93,6 +94,7 @@ class Store:
         try:
             with self.database.transaction() as connection:
                 self._shift_pending(connection)
+            self.rule_history = RuleHistory(self.database)
             self.silences = Silences(self.database, lambda connection: self._save_clocks(connection, "notifications"))
         except BaseException:
             self.database.close()
@@ -223,9 +225,11 @@ class Store:
                 pending = self._pending_writes.notifications.values()
                 outbox_rows.insert_notifications(connection, pending, self._clock.boottime_ns(), held)
                 dropped = enforce_capacity(connection, self._capacity, self._clock.wall())
+            self.rule_history.write(connection, self._clock.wall())
             self._save_clocks(connection, "state")
             self._save_clocks(connection, "notifications")
             self._prune(connection)
+        self.rule_history.mark_written()
         self._reports.report_dropped(dropped)
 
     def _keep_space_free(self) -> None:

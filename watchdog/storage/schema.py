@@ -348,6 +348,18 @@ SCHEMA_STEPS: tuple[SchemaStep, ...] = (
         ) STRICT
         """,
     ),
+    (
+        # Alerts of each rule that began to fire. `hour`: since 1970; `newest`: wall-clock seconds of the newest one.
+        """
+        CREATE TABLE rule_firings (
+            rule TEXT NOT NULL,
+            hour INTEGER NOT NULL,
+            firings INTEGER NOT NULL,
+            newest REAL NOT NULL,
+            PRIMARY KEY (rule, hour)
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-PRINTED = ("status", "alerts")
+PRINTED = ("status", "alerts", "rules")
 
 
 def ask(watchdog, *arguments, code=0):
@@ -35,7 +35,19 @@ def test_a_storm_is_seen_and_shown_until_its_end(start_daemon, watchdog, storm, 
     status = answer(watchdog, "status")
     assert status["alerts"]["warning"] == 1
     assert [(one["name"], one["state"], one["answer"]) for one in status["receivers"]] == [("hook", "ok", "ok")]
-    print(ask(watchdog, "status"), ask(watchdog, "alerts"), shown, sep="\n")
+    rule = next(rule for rule in answer(watchdog, "rules") if rule["id"] == "storm")
+    assert (rule["state"], rule["origin"], rule["fired_in_7_days"]) == ("firing", "own", 1)
+    assert rule["worst"]["labels"] == {"process": storm.name}
+    found = answer(watchdog, "explain", "storm", f"process={storm.name}")
+    assert (found["state"], found["breached"], found["value"]) == ("firing", "warning", storm.LIMIT + 1)
+    assert found["destinations"][0]["notified"] == "warning"
+    code, _, err = watchdog.ask("explain", "strom")
+    assert (code, err) == (2, 'bpf-watchdog: unknown rule "strom": did you mean "storm"?\n')
+    effective = ask(watchdog, "rules", "--effective")
+    assert f"fire_above = {storm.LIMIT}" in effective
+    for command in (["status"], ["alerts"], ["alerts", "show", alert["fingerprint"]], ["rules"], ["explain", "storm"]):
+        print(f"$ bpf-watchdog {' '.join(command)}", ask(watchdog, *command), sep="\n")
+    print(effective)
 
     storm.release()
     notified("firing", "resolved")

@@ -71,7 +71,7 @@ def test_an_alert_is_shown_from_pending_over_firing_and_clearing_to_its_end(simu
     assert (pending["state"], pending["severity"], pending["labels"]) == ("pending", "warning", {"process": "culprit"})
     assert (pending["value"], pending["limit"], pending["share"]) == (10, 5, 2)
     assert pending["timers"] == [
-        {"severity": "warning", "state": "pending", "elapsed_seconds": 0, "duration_seconds": 3}
+        {"severity": "warning", "state": "pending", "elapsed_seconds": 0, "duration_seconds": 3, "hits": None}
     ]
     assert (pending["receivers"], pending["fired"]) == ([], None)
     run(simulation, *[STORM] * 3)
@@ -172,3 +172,113 @@ def test_the_status_of_a_receiver_that_fails_has_its_reason_and_queue(simulation
         time.sleep(0.01)
     assert oncall()["state"] == "failing"
     assert (oncall()["reason"], oncall()["pending"], oncall()["answer"]) == ("connect: refused", 1, "connect: refused")
+
+
+# ------------------------------------------------------------------------------------------------------------- rules
+
+
+def rule_of(console):
+    [rule] = console.ask("rules list")
+    return rule
+
+
+def test_a_rule_is_listed_from_never_matched_over_pending_and_firing_with_its_history(simulation, console):
+    run(simulation, CALM)
+    before = rule_of(console)
+    assert (before["state"], before["has_matched"], before["worst"], before["groups"]) == ("inactive", False, None, 0)
+    assert (before["file"], before["line"], before["origin"]) == (str(simulation.rules), 1, "own")
+    assert (before["last_fired"], before["fired_in_7_days"]) == (None, 0)
+    run(simulation, STORM, STORM)
+    pending = rule_of(console)
+    assert (pending["state"], pending["pending"], pending["has_matched"]) == ("pending", 1, True)
+    assert pending["timer"]["duration_seconds"] == 3
+    assert pending["worst"] == {"labels": {"process": "culprit"}, "value": 10, "value_text": "10/s", "share": 2}
+    run(simulation, *[STORM] * 3)
+    firing = rule_of(console)
+    assert (firing["state"], firing["firing"], firing["fired_in_7_days"]) == ("firing", 1, 1)
+    assert firing["last_fired"] == pytest.approx(simulation.clock.wall(), abs=1)
+
+
+def test_the_history_of_a_rule_survives_a_restart_and_forgets_after_seven_days(simulation):
+    run(simulation, *[STORM] * 6)
+    simulation.pipeline.stop()
+    simulation.begin("storm")
+    [rule] = Console(simulation).ask("rules list")
+    assert rule["fired_in_7_days"] == 1
+    simulation.clock.advance(8 * 24 * 3_600)
+    [later] = Console(simulation).ask("rules list")
+    assert (later["fired_in_7_days"], later["last_fired"]) == (0, rule["last_fired"])
+
+
+def test_a_rule_without_a_tick_since_the_reload_is_unknown(simulation, console):
+    run(simulation, CALM)
+    simulation.pipeline.reload(simulation.configuration("storm", "other"))
+    states = [(rule["id"], rule["state"], rule["reason"]) for rule in console.ask("rules list")]
+    assert states == [
+        ("storm", "unknown", "no tick since the reload or start"),
+        ("other", "unknown", "no tick since the reload or start"),
+    ]
+    with pytest.raises(WatchdogError, match="rule storm cannot be explained: no tick since the reload"):
+        console.ask("explain", rule="storm")
+
+
+def test_effective_values_have_their_file_and_line(simulation, console):
+    [rule] = console.ask("rules effective")
+    assert (rule["id"], rule["origin"]) == ("storm", "own")
+    assert {value["key"]: (value["toml"], value["file"]) for value in rule["values"]} == {
+        key: (toml, f"{simulation.rules}:{line}")
+        for line, (key, toml) in enumerate(
+            [
+                ("id", '"storm"'),
+                ("summary", '"{process}: {value}"'),
+                ("metric", '"connects"'),
+                ("stat", '"rate"'),
+                ("window", '"2s"'),
+                ("by", '["process"]'),
+                ("where.process", '"culprit*"'),
+                ("fire_above", "5"),
+                ("for", '"3s"'),
+                ("keep_firing_for", '"3s"'),
+            ],
+            start=2,
+        )
+    }
+
+
+def test_an_explanation_has_rows_values_timers_and_receivers(simulation, console):
+    run(simulation, CALM, STORM, STORM, STORM)
+    found = console.ask("explain", rule="storm")
+    assert (found["labels"], found["state"], found["breached"]) == ({"process": "culprit"}, "pending", "warning")
+    assert (found["rows_selected"], found["rows_group"]) == (10, 10)
+    assert found["metrics"] == [{"metric": "connects", "statistic": "sum", "window": 20, "newest": 10}]
+    assert (found["value"], found["low"], found["high"]) == (10, 10, 10)
+    assert [(one["severity"], one["breached"], one["cleared"]) for one in found["thresholds"]] == [
+        ("warning", True, False)
+    ]
+    assert (found["earliest_seconds"], found["conclusion"]) == (
+        2,
+        "it is pending: it fires in 2s if the condition stays true",
+    )
+    [destination] = found["destinations"]
+    assert (destination["receiver"], destination["group_key"], destination["notified"]) == ("oncall", "storm", None)
+    run(simulation, STORM, STORM)
+    assert console.ask("explain", rule="storm", labels={"process": "culprit"})["conclusion"] == "it fires"
+
+
+def test_an_explanation_of_a_calm_group_says_what_would_have_to_change(simulation, console):
+    run(simulation, CALM, 2, 2)
+    found = console.ask("explain", rule="storm", labels={"process": "culprit"})
+    assert (found["state"], found["breached"], found["has_group"]) == ("inactive", None, True)
+    assert found["conclusion"] == "it does not fire: it fires 3s after its value gets above 5/s, at the earliest"
+    missing = console.ask("explain", rule="storm", labels={"process": "nobody"})
+    assert (missing["has_group"], missing["rows_group"]) == (False, 0)
+
+
+def test_unknown_rules_and_labels_are_named_in_an_explanation(simulation, console):
+    run(simulation, CALM)
+    with pytest.raises(UsageError, match='unknown rule "strom": did you mean "storm"'):
+        console.ask("explain", rule="strom")
+    with pytest.raises(UsageError, match='unknown label "proces": did you mean "process"'):
+        console.ask("explain", rule="storm", labels={"proces": "x"})
+    with pytest.raises(UsageError, match="labels must be an object of texts"):
+        console.ask("explain", rule="storm", labels={"process": 3})

@@ -123,6 +123,10 @@ class Aggregation:
         """Return the values of `slots`; NaN where nothing was measured."""
         return self._current()[slots]
 
+    def values_by_slot(self) -> Numbers:
+        """Return the values of all slots below the size of the groups, as `values`."""
+        return self._current()
+
     @property
     def is_exact(self) -> bool:
         """Return whether nothing is missing in the window: bounds are the values."""

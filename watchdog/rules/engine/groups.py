@@ -144,6 +144,12 @@ class GroupSlots:
         """Return a mask of the slots with a row after `since_ns`."""
         return self._table.seen_ns[slots] > max(since_ns, self._idle_since_ns)
 
+    def are_seen_since(self, since_ns: int) -> NDArray[np.bool_]:
+        """Return a mask of all groups, (size,), as `seen_since`; the slots of no group are never seen."""
+        seen: NDArray[np.bool_] = self._table.seen_ns[: self.size] > max(since_ns, self._idle_since_ns)
+        seen[: UNGROUPED_SLOT + 1] = False
+        return seen
+
     def seen_ns(self, slots: Slots) -> NDArray[np.int64]:
         """Return the time of the newest row of each slot, `NEVER_NS` for slots that may belong to another group."""
         seen_ns = self._table.seen_ns[slots]

@@ -5,14 +5,16 @@ All values are read from the windows of the newest tick, by the functions that m
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from watchdog.rules.engine.aggregations import Aggregation, MetricReading
 from watchdog.rules.engine.distinct import DistinctCount
 from watchdog.rules.engine.groups import NO_GROUP_SLOT
 from watchdog.rules.engine.judge import Judge, RuleTick, Verdict, least_severe_threshold
+from watchdog.rules.engine.rule_baseline import BaselineFacts
 from watchdog.rules.engine.view import RowCounts
-from watchdog.rules.language.rule import Labels, Rule
+from watchdog.rules.language.rule import Labels, Rule, StatKind, Thresholds
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,7 @@ class GroupInspection:
 
     `low`, `high`: bounds of the value, apart where something is missing. `only_if`: whether it holds, None if losses
     decide that; `only_if_value`: its left side, None without it. `filled_ns`: time for which the window has data, at
-    most its length. `at_ns`: CLOCK_BOOTTIME of the tick.
+    most its length. `at_ns`: CLOCK_BOOTTIME of the tick. `thresholds`: those of the group; `facts`: of its baseline.
     """
 
     verdict: Verdict
@@ -34,6 +36,8 @@ class GroupInspection:
     filled_ns: int
     at_ns: int
     has_group: bool
+    thresholds: Thresholds
+    facts: BaselineFacts | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +58,23 @@ class RuleInspection:
 
 def inspect_rule(judge: Judge, tick: RuleTick, filled_ns: int) -> RuleInspection:
     """Return the state of the rule of `judge` in `tick`, the newest one."""
+    filled_ns = _filled_ns(judge, filled_ns)
     groups = judge.evaluation.view.groups
     try:
-        slots = judge.groups_of(groups.find_slots((), tick.snapshot), tick)
-        worst = judge.worst_of(slots, tick)
+        count, worst = judge.count_groups(tick)
         if worst is None:
-            return RuleInspection(judge.rule, len(slots), None, None, filled_ns, judge.evaluation.view.has_matched)
+            return RuleInspection(judge.rule, count, None, None, filled_ns, judge.evaluation.view.has_matched)
         labels = groups.labels(worst, tick.snapshot)
         verdict, _ = judge.verdict_on(worst, labels, tick, is_active=True)
     finally:
         _release(judge)
-    share = share_of_limit(judge.rule, verdict.value)
+    thresholds = judge.thresholds_of(worst)
+    limit = thresholds.fire[min(thresholds.fire)]
+    if math.isinf(limit):  # its baseline has learnt none yet: nothing fires below the floor
+        limit = least_severe_threshold(judge.rule)
+    share = share_of_limit(limit, verdict.value, above=thresholds.above)
     matched = judge.evaluation.view.has_matched
-    return RuleInspection(judge.rule, len(slots), (labels, verdict.value), share, filled_ns, matched)
+    return RuleInspection(judge.rule, count, (labels, verdict.value), share, filled_ns, matched)
 
 
 def inspect_group(
@@ -84,12 +92,19 @@ def inspect_group(
             judge.only_if_value(slot),
             tuple(judge.evaluation.readings(slot, newest)),
             judge.evaluation.view.count_rows(slot),
-            filled_ns,
+            _filled_ns(judge, filled_ns),
             tick.snapshot.at_ns,
             has_group=slot != NO_GROUP_SLOT,
+            thresholds=judge.thresholds_of(slot),
+            facts=judge.facts_of(slot, measured.value, judge.thresholds_of(slot)),
         )
     finally:
         _release(judge)
+
+
+def _filled_ns(judge: Judge, filled_ns: int) -> int:
+    # `last` reads the newest tick alone, which is the whole window.
+    return judge.rule.window_ns if filled_ns and judge.rule.stat.kind is StatKind.LAST else filled_ns
 
 
 def find_group(judge: Judge, tick: RuleTick, labels: Labels) -> tuple[int, Labels]:
@@ -107,13 +122,9 @@ def find_group(judge: Judge, tick: RuleTick, labels: Labels) -> tuple[int, Label
     return (NO_GROUP_SLOT, labels) if worst is None else (worst, groups.labels(worst, snapshot))
 
 
-def share_of_limit(rule: Rule, value: float) -> float | None:
-    """Return the share of the least severe limit that `value` has reached: above 1 if it is breached.
-
-    With a baseline, of its floor.
-    """
-    limit = least_severe_threshold(rule)
-    dividend, divisor = (value, limit) if rule.thresholds.above else (limit, value)
+def share_of_limit(limit: float, value: float, *, above: bool) -> float | None:
+    """Return the share of `limit` that `value` has reached: above 1 if it is breached; None where it has none."""
+    dividend, divisor = (value, limit) if above else (limit, value)
     return None if not divisor else dividend / divisor
 
 

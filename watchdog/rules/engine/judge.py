@@ -167,20 +167,39 @@ class Judge:
             verdict = replace(verdict, breached=None, not_cleared=None, reason=GONE)
         return verdict, measured
 
+    def count_groups(self, tick: RuleTick) -> tuple[int, int | None]:
+        """Return the number of groups of the rule, and the slot of the worst one, None without a value.
+
+        As `groups_of` and `worst_of` over all slots; where sums decide, over whole arrays: a tick waits meanwhile.
+        """
+        groups, view = self.evaluation.view.groups, self.evaluation.view
+        has_rest = self.only_if_aggregation is not None or self.presence.needs_selected or not self.rule.by
+        if has_rest or not isinstance(self.evaluation, Aggregation):
+            slots = self.groups_of(groups.find_slots((), tick.snapshot), tick)
+            return len(slots), self.worst_of(slots, tick)
+        values = self.evaluation.values_by_slot()
+        counted = view.is_selected() | (values != self.rule.value_without_rows)
+        counted &= groups.are_seen_since(tick.snapshot.at_ns - 2 * self.rule.window_ns) & ~np.isnan(values)
+        count = int(np.count_nonzero(counted))
+        above = self.rule.thresholds.above
+        ranked = np.where(counted, values, -np.inf if above else np.inf)
+        return count, int(ranked.argmax() if above else ranked.argmin()) if count else None
+
     def groups_of(self, slots: Slots, tick: RuleTick) -> Slots:
         """Return those of `slots` that count as groups of the rule.
 
-        They have rows that meet `where` in the newest tick, or a value in the window.
+        They exist for it, and have rows that meet `where` in the newest tick, or values in the window.
         """
-        slots = slots[self.presence.seen(slots, tick.snapshot.at_ns)]
-        is_selected = np.zeros(self.evaluation.view.groups.capacity, dtype=np.bool_)
-        is_selected[self.evaluation.view.selected_slots()] = True
-        selected: Mask = is_selected[slots]
+        slots = self.presence.existing(slots, tick.snapshot.at_ns)
+        if not self.rule.by or self.presence.needs_selected:
+            return slots
+        counted: Mask = self.evaluation.view.is_selected()[slots]
         if isinstance(self.evaluation, OrderStatistic):
-            return slots[selected]
+            threshold, above = self._least_severe_threshold, self.rule.thresholds.above
+            return slots[counted | self.evaluation.has_values(slots, threshold, above=above)]
         values = self._values(slots, tick)
-        selected |= (values != self.rule.value_without_rows) & ~np.isnan(values)
-        return slots[selected]
+        counted |= (values != self.rule.value_without_rows) & ~np.isnan(values)
+        return slots[counted]
 
     def worst_of(self, slots: Slots, tick: RuleTick) -> int | None:
         """Return the slot with the worst value among `slots`, those first for which `only_if` can hold."""
@@ -326,7 +345,7 @@ class Judge:
         slot: int = NO_GROUP_SLOT,
     ) -> Verdict:
         """Return the verdict on one group; `reason`: the condition besides its value that prevents firing, or ""."""
-        thresholds, value = self._thresholds(slot), measured.value
+        thresholds, value = self.thresholds_of(slot), measured.value
         judged = (tick.window_filled or thresholds.above) and measured.only_if is not False
         sure, possible = (measured.low, measured.high) if thresholds.above else (measured.high, measured.low)
         breached, not_cleared = _severities(thresholds, sure) if judged and measured.only_if else (None, None)
@@ -345,10 +364,10 @@ class Judge:
             reason = NEW_NORMAL
         complete = tick.window_filled and known and not tick.is_sparse
         is_lower_bound = measured.low == value < measured.high
-        facts = self._facts(slot, value, thresholds) if breached is not None else None
+        facts = self.facts_of(slot, value, thresholds) if breached is not None else None
         return Verdict(self.rule, labels, complete, value, breached, not_cleared, reason, group, is_lower_bound, facts)
 
-    def _thresholds(self, slot: int) -> Thresholds:
+    def thresholds_of(self, slot: int) -> Thresholds:
         """Return the thresholds for the group of `slot`: those of its baseline, and the rule's as a ceiling."""
         ceiling = self.rule.thresholds
         if self._baseline is None or slot == NO_GROUP_SLOT:
@@ -362,7 +381,8 @@ class Judge:
         }
         return Thresholds(ceiling.above, fire, clear)
 
-    def _facts(self, slot: int, value: float, thresholds: Thresholds) -> BaselineFacts | None:
+    def facts_of(self, slot: int, value: float, thresholds: Thresholds) -> BaselineFacts | None:
+        """Return the facts of the group's baseline about `value`; None without one, and while it learns."""
         if self._baseline is None or slot == NO_GROUP_SLOT or self._baseline.is_learning:
             return None
         return self._baseline.explain(slot, value, thresholds.fire)

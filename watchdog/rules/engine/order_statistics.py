@@ -20,6 +20,7 @@ from watchdog.measure.snapshot import Numbers
 from watchdog.rules.engine.aggregations import MetricReading
 from watchdog.rules.engine.arithmetic import Bounds, evaluate_expression, never_overestimates
 from watchdog.rules.engine.missing import MissingSum
+from watchdog.rules.engine.selection import Mask
 from watchdog.rules.engine.view import View
 from watchdog.rules.engine.window import (
     SampleWindow,
@@ -244,6 +245,15 @@ class OrderStatistic:
             )
             for metric in self.window.metrics
         ]
+
+    def has_values(self, slots: Slots, threshold: float, *, above: bool) -> Mask:
+        """Return a mask of the slots with values in the window; where ticks are values, with those beyond `threshold`.
+
+        `threshold`: one of those in `set_thresholds`.
+        """
+        if self.window.value_counts is not None:
+            return np.asarray(self.window.value_counts.sums[slots] > 0)
+        return np.asarray(self.window.count_beyond(threshold, 0, above=above)[slots] > 0)
 
     def narrow(self, slots: Slots, threshold: float, *, above: bool) -> Slots:
         """Return those of `slots` among which the worst is sought: a few, where the window has very many values.

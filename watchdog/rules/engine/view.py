@@ -162,16 +162,13 @@ class View:
             return RowCounts(len(group_index), len(group_index), int(in_group.sum()))
         return RowCounts(len(group_index), int(mask.sum()), int((in_group & mask).sum()))
 
-    def selected_slots(self) -> Slots:
-        """Return the slots with a row that meets `where` in the newest tick."""
-        if self._newest is None:
-            return np.zeros(0, dtype=np.int32)
-        present_slots, group_index, mask = self._newest
-        if mask is None:
-            return present_slots
-        found = np.zeros(len(present_slots), dtype=np.bool_)
-        found[group_index[mask]] = True
-        return present_slots[found]
+    def is_selected(self) -> Mask:
+        """Return a mask of all slots: those with a row that meets `where` in the newest tick."""
+        selected = np.zeros(self.groups.size, dtype=np.bool_)
+        if self._newest is not None:
+            present_slots, group_index, mask = self._newest
+            selected[present_slots if mask is None else present_slots[group_index[mask]]] = True
+        return selected
 
     def selected_ns(self, slots: Slots) -> NDArray[np.int64]:
         """Return the time of the newest row of each slot that meets `where`, `NEVER_NS` where none is known.

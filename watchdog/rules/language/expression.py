@@ -183,6 +183,24 @@ def parse_comparison(text: str, counted: str | None = None) -> Comparison:
     return Comparison(cast("Comparator", match[2]), left, right)
 
 
+def format_expression(expression: Expression) -> str:
+    """Return the text of `expression`, which `parse_expression` reads as the same; `count` for a number of values."""
+    match expression:
+        case MetricReference(metric):
+            return metric
+        case ValueCount():
+            return _COUNT
+        case Constant(value):
+            return f"{value:.17g}"
+    mark = expression.operator
+    left, right = format_expression(expression.left), format_expression(expression.right)
+    if isinstance(expression.left, Operation) and _PRECEDENCE[expression.left.operator] < _PRECEDENCE[mark]:
+        left = f"({left})"
+    if isinstance(expression.right, Operation) and _PRECEDENCE[expression.right.operator] <= _PRECEDENCE[mark]:
+        right = f"({right})"
+    return f"{left} {mark} {right}"
+
+
 def metrics_of(expression: Expression) -> frozenset[str]:
     """Return the metrics that `expression` reads."""
     match expression:

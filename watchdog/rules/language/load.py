@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from watchdog.clock import SECOND_NS
 from watchdog.config.document import Document
+from watchdog.config.durations import format_duration
 from watchdog.config.settings import MAX_FILE_BYTES, SETTINGS_TABLES, open_document, unreadable_file
 from watchdog.config.trusted_files import flaw_of_open_folder
 from watchdog.errors import ConfigError, Problem
@@ -19,6 +20,7 @@ from watchdog.resources import shipped_rules_folder
 from watchdog.rules.language.overrides import OWN_PREFIX
 from watchdog.rules.language.parse_rule import RuleEnvironment, read_rule
 from watchdog.rules.language.rule import Rule
+from watchdog.rules.language.rule_source import RuleOrigin, RuleSource, table_source
 
 # So much is read beside the ticks within a second, and judged in time in each of them, on a loaded host too.
 MAX_RULES: Final = 1_000
@@ -33,10 +35,11 @@ _MEANT_TO_BE_SKIPPED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """The rules of all files, in the order of files and lines, and notes for their authors."""
+    """The rules of all files, in the order of files and lines, notes for their authors, and sources by rule id."""
 
     rules: tuple[Rule, ...]
     notes: tuple[Problem, ...]
+    sources: Mapping[str, RuleSource] = field(default_factory=dict)
 
 
 def load_rules(
@@ -70,7 +73,7 @@ def load_layered_rules(
     """
     environment = RuleEnvironment(receivers, interval_ns, {})
     loaded = _load([own], environment)
-    return RuleSet(with_shipped_rules(loaded.rules, environment, shipped=shipped), loaded.notes)
+    return RuleSet(with_shipped_rules(loaded.rules, environment, shipped=shipped), loaded.notes, environment.sources)
 
 
 def with_shipped_rules(
@@ -90,10 +93,15 @@ def with_shipped_rules(
     if unused:
         raise ConfigError(sorted(_unused_override(environment, identity) for identity in unused))
     taken = {*overrides, *environment.rule_locations}
-    all_shipped = load_rules([shipped_rules_folder()], receivers=environment.receivers).rules
-    added = (rule for rule in all_shipped if rule.id not in taken)
-    kept = (rule for rule in added if shipped or rule.id.startswith(OWN_PREFIX))
+    all_shipped = load_rules([shipped_rules_folder()], receivers=environment.receivers)
+    added = (rule for rule in all_shipped.rules if rule.id not in taken)
+    kept = [rule for rule in added if shipped or rule.id.startswith(OWN_PREFIX)]
     min_window_ns = 2 * environment.interval_ns
+    for rule in kept:
+        environment.sources[rule.id] = source = all_shipped.sources[rule.id]
+        if rule.window_ns < min_window_ns:
+            window, note = format_duration(min_window_ns), "two sampling intervals"
+            environment.sources[rule.id] = source.with_value("window", window, note)
     return (*rules, *(replace(rule, window_ns=max(rule.window_ns, min_window_ns)) for rule in kept))
 
 
@@ -128,7 +136,7 @@ def _load(paths: Iterable[str | os.PathLike[str]], environment: RuleEnvironment)
                 raise ConfigError(sorted(problems))
     if problems:
         raise ConfigError(sorted(problems))
-    return RuleSet(tuple(rules), tuple(sorted(notes)))
+    return RuleSet(tuple(rules), tuple(sorted(notes)), environment.sources)
 
 
 def toml_files(path: Path) -> list[str]:
@@ -211,7 +219,11 @@ def read_rules(document: Document, environment: RuleEnvironment) -> tuple[Rule, 
         if count - len(tables) - len(overrides) <= MAX_RULES:  # one problem is enough
             document.root.add_problem("rule", f"more than {MAX_RULES:,} rules in all files: join some by `by`")
         return ()
-    changed = [table for each in overrides if (table := environment.overrides.read(each)) is not None]
-    rules = tuple(read_rule(table, environment) for table in (*tables, *changed))
+    changed = [(each, table) for each in overrides if (table := environment.overrides.read(each)) is not None]
+    rules = tuple(read_rule(table, environment) for table in (*tables, *(table for _, table in changed)))
+    is_shipped = Path(document.file).parent == Path(shipped_rules_folder())
+    origin = RuleOrigin.SHIPPED if is_shipped else RuleOrigin.OWN
+    environment.sources.update((str(table.data.get("id")), table_source(table, origin)) for table in tables)
+    environment.sources.update((str(each.data.get("id")), environment.overrides.source_of(each)) for each, _ in changed)
     document.root.reject_unknown_keys()
     return tuple(rule for rule in rules if rule.is_enabled)

@@ -16,6 +16,7 @@ from watchdog.config import suggestions
 from watchdog.config.document import Table
 from watchdog.config.settings import open_document
 from watchdog.resources import shipped_rules_folder
+from watchdog.rules.language.rule_source import RuleSource, overridden_source
 
 OWN_PREFIX: Final = "watchdog-"
 """Prefix of the ids of the watchdog's rules about itself."""
@@ -37,16 +38,16 @@ class Overrides:
     entries: dict[str, OverrideEntry] = field(default_factory=dict)
 
     @cached_property
-    def shipped_tables(self) -> Mapping[str, Mapping[str, Any]]:
+    def shipped_tables(self) -> Mapping[str, Table]:
         """Return the tables of the shipped rules, as in their files, by id.
 
         Raises:
             ConfigError: a shipped file cannot be read.
         """
-        tables: dict[str, Mapping[str, Any]] = {}
+        tables: dict[str, Table] = {}
         for path in sorted(Path(shipped_rules_folder()).glob("*.toml")):
             for table in open_document(str(path), require_trust=False).root.tables("rule"):
-                tables[table.text("id")] = table.data
+                tables[table.text("id")] = table
         return tables
 
     def read(self, table: Table) -> Table | None:
@@ -55,7 +56,8 @@ class Overrides:
         Its keys have their lines in the override; keys of the shipped file have the line of its header.
         """
         identity = table.text("id")
-        shipped = {} if table.has_problem("id") else self.shipped_tables.get(identity, {})
+        shipped_table = None if table.has_problem("id") else self.shipped_tables.get(identity)
+        shipped: Mapping[str, Any] = {} if shipped_table is None else shipped_table.data
         is_off = shipped.get("enabled") is False
         is_enabled = table.boolean("enabled", default=not is_off)
         if table.has_problem("id"):
@@ -77,6 +79,10 @@ class Overrides:
         if not changes and not is_off and not table.has_problem("enabled"):
             table.add_problem("id", "changes nothing: give the keys to change, or enabled = false")
         return table.with_data({**_merged(shipped, changes), "enabled": True})
+
+    def source_of(self, override: Table) -> RuleSource:
+        """Return the source of the rule that `override`, which was read without a problem, changes."""
+        return overridden_source(self.shipped_tables[str(override.data["id"])], override)
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from watchdog.rules.language.overrides import Overrides
 from watchdog.rules.language.possible_values import check_possible_values
 from watchdog.rules.language.read_hits import read_hits
 from watchdog.rules.language.rule import MAX_DISTINCT, Rule, Stat, StatKind
+from watchdog.rules.language.rule_source import RuleSource
 from watchdog.rules.language.template import Template, TemplateError
 from watchdog.rules.language.thresholds import ValueDomain, read_thresholds
 
@@ -49,6 +50,7 @@ class RuleEnvironment:
 
     `receivers`: the names of all receivers, None if unknown here. `rule_locations`: file:line of each rule id so far.
     `overrides`: the overrides of shipped rules so far. `rule_count`: rules and overrides in the files so far.
+    `sources`: of the rules so far, by id.
     """
 
     receivers: Collection[str] | None
@@ -56,6 +58,7 @@ class RuleEnvironment:
     rule_locations: dict[str, str]
     overrides: Overrides = field(default_factory=Overrides)
     rule_count: int = 0
+    sources: dict[str, RuleSource] = field(default_factory=dict)
 
     def count_rules(self, count: int) -> int:
         """Add the rules of one file; return the number of all so far."""

@@ -1,0 +1,120 @@
+"""`bpf-watchdog explain`: why a rule fires, or why not, for one group: the numbers of the running daemon."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from watchdog.cli.alerts import labels_text, timer_text
+from watchdog.cli.daemon_options import add_daemon_options, ask_daemon
+from watchdog.errors import UsageError
+from watchdog.sanitize import escape_unprintable
+
+_DESCRIPTION = """\
+Show why a rule fires or does not fire for one group: rows, metrics, window, only_if, limits, timers, receivers.
+
+Without labels, the group with the worst value is shown; with some of its labels, the worst of the groups that have
+them. All numbers are those by which the daemon judged the newest tick."""
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = commands.add_parser("explain", help="show why a rule fires, or why not", description=_DESCRIPTION)
+    parser.add_argument("rule", metavar="RULE", help="the rule's id")
+    parser.add_argument("labels", metavar="NAME=VALUE", nargs="*", help="labels of the group: dimensions of its `by`")
+    add_daemon_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the explanation.
+
+    Raises:
+        UsageError: a label has no value, or the daemon knows no such rule or label.
+    """
+    explanation = ask_daemon(args, "explain", rule=args.rule, labels=_labels(args.labels))
+    if args.json:
+        print(json.dumps(explanation, indent=2))
+    else:
+        for name, text in _lines(explanation):
+            print(f"{name:<10} {escape_unprintable(text)}")
+    return 0
+
+
+def _labels(given: Sequence[str]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for text in given:
+        name, mark, value = text.partition("=")
+        if not mark:
+            raise UsageError(f"not NAME=VALUE: {escape_unprintable(text)}")
+        if name in labels:
+            raise UsageError(f"{escape_unprintable(name)} is given twice")
+        labels[name] = value
+    return labels
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "rule", f"{found['rule']} ({found['file']}:{found['line']})"
+    group = labels_text(found["labels"]) or "the host"
+    yield "group", group if found["has_group"] else f"{group}: no such group has rows now"
+    yield "state", f"{found['state']}: {found['conclusion']}"
+    yield (
+        "rows",
+        f"{found['rows_host']} of the host, {found['rows_selected']} meet where, {found['rows_group']} in the group",
+    )
+    for metric in found["metrics"]:
+        newest = "-" if metric["newest"] is None else f"{metric['newest']:.6g}"
+        window = "-" if metric["window"] is None else f"{metric['window']:.6g}"
+        yield "metric", f"{metric['metric']}: {metric['statistic']} {window}, in the newest tick {newest}"
+    yield "value", _value_text(found)
+    yield "window", f"{found['filled_seconds']:g}s of {found['window_seconds']:g}s have data"
+    if found["only_if_text"]:
+        yield "only_if", _only_if_text(found)
+    if found["baseline"]:
+        yield "baseline", _baseline_text(found["baseline"])
+    for limit in found["thresholds"]:
+        yield limit["severity"], _limit_text(found, limit)
+    yield "for", f"{found['for_seconds']:g}s, keep_firing_for {found['keep_firing_for_seconds']:g}s"
+    for timer in found["timers"]:
+        yield "timer", f"{timer['severity']}: {timer_text(timer)}"
+    for cause in found["suppressed_by"]:
+        yield "withheld", f"by {cause}"
+    yield from _destinations(found["destinations"])
+
+
+def _value_text(found: Mapping[str, Any]) -> str:
+    text = f"{found['value_text']} ({found['stat']} of {found['metric']})"
+    if (found["low"], found["high"]) == (found["value"], found["value"]):
+        return text
+    low, high = (("unbounded" if found[end] is None else f"{found[end]:.6g}") for end in ("low", "high"))
+    return f"{text}, with losses between {low} and {high}"
+
+
+def _only_if_text(found: Mapping[str, Any]) -> str:
+    verdict = {True: "holds", False: "does not hold", None: "unknown: losses decide it"}[found["only_if"]]
+    value = "-" if found["only_if_value"] is None else f"{found['only_if_value']:.6g}"
+    return f"{found['only_if_text']}: {verdict}, left side {value}"
+
+
+def _baseline_text(baseline: Mapping[str, Any]) -> str:
+    usual, highest = ("-" if baseline[name] is None else f"{baseline[name]:.6g}" for name in ("usual", "highest"))
+    new = ", too new for limits of its own" if baseline["is_new"] else ""
+    return f"usual {usual} in this hour, highest {highest}, learnt {baseline['learnt_hours']} h{new}"
+
+
+def _limit_text(found: Mapping[str, Any], limit: Mapping[str, Any]) -> str:
+    above, below = ("above", "below") if found["above"] else ("below", "above")
+    state = "breached" if limit["breached"] else "cleared" if limit["cleared"] else "not cleared"
+    unsure = "" if found["complete"] else ", not sure: input incomplete or window not filled"
+    return f"fires {above} {limit['fire_text']}, clears {below} {limit['clear_text']}: {state}{unsure}"
+
+
+def _destinations(destinations: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    if not destinations:
+        yield "receivers", "-"
+    for one in destinations:
+        known = f", notified as {one['notified']}" if one["notified"] else ""
+        waits = f"group_wait {one['group_wait_seconds']:g}s, group_interval {one['group_interval_seconds']:g}s"
+        yield "receiver", f"{one['receiver']} (group {one['group_key']}, {waits}){known}"

@@ -1,0 +1,220 @@
+"""The explanation of one group under one rule: the numbers of the engine, timers, route, and the earliest firing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from watchdog.alerts import wording
+from watchdog.alerts.alert import Alert, AlertState, fingerprint
+from watchdog.alerts.instance import InstanceState
+from watchdog.clock import SECOND_NS, Clock
+from watchdog.config import suggestions
+from watchdog.config.durations import format_duration
+from watchdog.control.alert_handlers import TimerStatus
+from watchdog.control.rule_handlers import BaselineStatus, DestinationStatus, Explanation, MetricValue, ThresholdStatus
+from watchdog.daemon.active_alerts import finite, timer_states
+from watchdog.daemon.pipeline import Pipeline, PipelineView
+from watchdog.daemon.rule_states import NO_TICK, limit_text, value_text
+from watchdog.errors import UsageError, WatchdogError
+from watchdog.rules.engine.inspection import GroupInspection
+from watchdog.rules.language.expression import format_expression
+from watchdog.rules.language.rule import Labels, Rule, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class _Copied:
+    """The state of one group, copied between two ticks."""
+
+    group: GroupInspection
+    instance: InstanceState | None
+    destinations: tuple[DestinationStatus, ...]
+    suppressed_by: tuple[str, ...]
+
+
+def explain(pipeline: Pipeline, clock: Clock, rule_id: str, labels: Mapping[str, str]) -> Explanation:
+    """Return the explanation of the group with `labels`; of the worst one, if these are some of its labels or none.
+
+    Raises:
+        UsageError: there is no such rule, or a label is none of its `by`.
+        WatchdogError: the rule waits for its first tick.
+    """
+    with pipeline.view() as view:
+        rule = view.engine.find_rule(rule_id)
+        if rule is None:
+            raise UsageError(suggestions.unknown_name("rule", rule_id, [one.id for one in view.engine.rules]))
+        for name in labels:
+            if name not in rule.by:
+                raise UsageError(_unknown_label(rule, name))
+        copied = _copy(view, rule, tuple(labels.items()))
+    if copied is None:
+        raise WatchdogError(f"rule {rule_id} cannot be explained: {NO_TICK}", remedy="try again after the next tick")
+    return _explanation(rule, copied, clock.boottime_ns())
+
+
+def _unknown_label(rule: Rule, name: str) -> str:
+    if not rule.by:
+        return f"{rule.id} has one group, the host: give no labels"
+    return suggestions.unknown_name("label", name, rule.by)
+
+
+def _copy(view: PipelineView, rule: Rule, labels: Labels) -> _Copied | None:
+    group = view.engine.inspect_group(rule.id, labels, view.lifecycle.active_keys())
+    if group is None:
+        return None
+    found = group.verdict.labels
+    instance = next(
+        (one for one in view.lifecycle.copy_instances() if one.rule == rule.id and dict(one.labels) == dict(found)),
+        None,
+    )
+    alert = instance.alert if instance is not None else None
+    alert = view.identity.mark(alert or _example_alert(rule, group))
+    known = view.grouping.notified_severities(alert.fingerprint)
+    destinations = tuple(
+        DestinationStatus(
+            one.receiver,
+            one.group_key,
+            one.group_timing.group_wait_ns / SECOND_NS,
+            one.group_timing.group_interval_ns / SECOND_NS,
+            severity.label if (severity := known.get(one.receiver)) is not None else None,
+        )
+        for one in view.grouping.destinations(alert)
+    )
+    return _Copied(
+        group, instance, destinations, tuple(one.describe() for one in view.suppressed.get(alert.fingerprint, ()))
+    )
+
+
+def _example_alert(rule: Rule, group: GroupInspection) -> Alert:
+    """Return the alert that the group would have, for its route."""
+    verdict = group.verdict
+    severity = verdict.breached or min(rule.thresholds.fire)
+    labels = tuple((name, dict(verdict.labels).get(name, "")) for name in rule.by)
+    return Alert(
+        rule=rule.id,
+        labels=labels,
+        fingerprint=fingerprint(rule.id, labels),
+        state=AlertState.FIRING,
+        severity=severity,
+        summary="",
+        value=verdict.value,
+        threshold=rule.thresholds.fire[severity],
+        peak=verdict.value,
+        started=0.0,
+        fired=0.0,
+        resolved=None,
+        reason="",
+        receivers=rule.receivers,
+        runbook=rule.runbook,
+    )
+
+
+def _explanation(rule: Rule, copied: _Copied, now_ns: int) -> Explanation:
+    group, verdict, instance = copied.group, copied.group.verdict, copied.instance
+    timers = () if instance is None else timer_states(rule, instance, now_ns)
+    state = AlertState.INACTIVE if instance is None else AlertState.FIRING if instance.alert else AlertState.PENDING
+    earliest_ns = _earliest_ns(rule, group, timers, state)
+    return Explanation(
+        rule=rule.id,
+        file=rule.file,
+        line=rule.line,
+        labels=dict(verdict.labels),
+        has_group=group.has_group,
+        age_seconds=round((now_ns - group.at_ns) / SECOND_NS, 3),
+        metric=format_expression(rule.metric),
+        stat=rule.stat.text,
+        above=rule.thresholds.above,
+        rows_host=group.rows.host,
+        rows_selected=group.rows.selected,
+        rows_group=group.rows.group,
+        metrics=tuple(
+            MetricValue(one.metric, one.statistic, finite(one.window), finite(one.newest)) for one in group.metrics
+        ),
+        value=finite(verdict.value),
+        value_text=value_text(rule, verdict.value),
+        low=finite(group.low),
+        high=finite(group.high),
+        window_seconds=rule.window_ns / SECOND_NS,
+        filled_seconds=group.filled_ns / SECOND_NS,
+        only_if_text=_only_if_text(rule),
+        only_if_value=finite(group.only_if_value),
+        only_if=group.only_if,
+        baseline=_baseline(group),
+        thresholds=tuple(_threshold(rule, severity, group) for severity in sorted(rule.thresholds.fire)),
+        breached=None if verdict.breached is None else verdict.breached.label,
+        complete=verdict.complete,
+        reason=verdict.reason,
+        for_seconds=rule.for_ns / SECOND_NS,
+        keep_firing_for_seconds=rule.keep_firing_for_ns / SECOND_NS,
+        state=state.value,
+        timers=timers,
+        fingerprint=fingerprint(rule.id, verdict.labels) if instance is None else instance.fingerprint,
+        suppressed_by=copied.suppressed_by,
+        destinations=copied.destinations,
+        earliest_seconds=earliest_ns / SECOND_NS,
+        conclusion=_conclusion(rule, group, timers, state, earliest_ns),
+    )
+
+
+def _threshold(rule: Rule, severity: Severity, group: GroupInspection) -> ThresholdStatus:
+    breached, not_cleared = group.verdict.breached, group.verdict.not_cleared
+    fire, clear = group.thresholds.fire[severity], group.thresholds.clear[severity]
+    is_learnt = fire != rule.thresholds.fire[severity]
+    return ThresholdStatus(
+        severity.label,
+        finite(fire),
+        finite(clear),
+        limit_text(rule, severity, fire),
+        limit_text(rule, severity, fire) if is_learnt else wording.clear_text(rule, severity),
+        breached=breached is not None and breached >= severity,
+        cleared=not_cleared is None or not_cleared < severity,
+    )
+
+
+def _baseline(group: GroupInspection) -> BaselineStatus | None:
+    facts = group.facts
+    if facts is None:
+        return None
+    return BaselineStatus(facts.usual, facts.highest, facts.learnt_hours, finite(facts.rarity_hours), facts.is_new)
+
+
+def _only_if_text(rule: Rule) -> str | None:
+    if rule.only_if is None:
+        return None
+    return f"{format_expression(rule.only_if.left)} {rule.only_if.operator} {rule.only_if.right:g}"
+
+
+def _earliest_ns(rule: Rule, group: GroupInspection, timers: tuple[TimerStatus, ...], state: AlertState) -> int:
+    """Return the ns until the alert can fire at the earliest; 0 if it fires."""
+    if state is AlertState.FIRING:
+        return 0
+    if state is AlertState.PENDING:
+        elapsed = max((timer.elapsed_seconds or 0.0 for timer in timers), default=0.0)
+        return max(0, rule.for_ns - round(elapsed * SECOND_NS))
+    fill_ns = 0 if rule.thresholds.above else rule.window_ns - group.filled_ns
+    return max(0, fill_ns) + rule.for_ns
+
+
+def _conclusion(
+    rule: Rule, group: GroupInspection, timers: tuple[TimerStatus, ...], state: AlertState, earliest_ns: int
+) -> str:
+    if state is AlertState.FIRING:
+        clearing = next((timer for timer in timers if timer.state == "clearing"), None)
+        if clearing is not None and clearing.duration_seconds is not None:
+            left = clearing.duration_seconds - (clearing.elapsed_seconds or 0.0)
+            return f"it fires, and is cleared: it resolves in {left:.0f}s unless the value rises again"
+        return "it fires"
+    if rule.novelty is not None:
+        return f"it does not fire ({group.verdict.reason}): it fires in the tick that sees a group for the first time"
+    wait = format_duration(round(earliest_ns / SECOND_NS) * SECOND_NS)
+    if state is AlertState.PENDING:
+        return f"it is pending: it fires in {wait} if the condition stays true"
+    if group.verdict.breached is not None:
+        return "it fires as one of the instances of the overflow alert: others are worse"
+    direction = "above" if rule.thresholds.above else "below"
+    severity = min(rule.thresholds.fire)
+    limit = limit_text(rule, severity, group.thresholds.fire[severity])
+    if limit == "-":
+        limit = "a limit that its baseline has not learnt yet"
+    reason = f" ({group.verdict.reason})" if group.verdict.reason else ""
+    return f"it does not fire{reason}: it fires {wait} after its value gets {direction} {limit}, at the earliest"
