@@ -24,11 +24,13 @@ OWNER_DIMENSIONS = ("process", "exe", "user", "unit", "container")
 
 _USER = OWNER_DIMENSIONS.index("user")
 _WORDS = OWNER.itemsize // 8
+_UID_FIELD = (OWNER.names or ()).index("uid")
 _START_WORD = 0
 _UID_WORD = 2  # tgid in its lower half, uid in the upper one
 _UNKNOWN_SLOT = 0  # for owners without a slot: all their names are unknown
 _MAX_OWNERS = 1 << 17  # owners at a time, 20 MB
-_KEPT_TICKS = 8  # ticks without a connection after which an owner is forgotten
+_CROWDED_OWNERS = _MAX_OWNERS // 2
+_KEPT_TICKS = 8  # ticks without a connection after which an owner is forgotten; 1 where owners are crowded
 _MAX_RETRIES = 256  # owners per tick that are resolved again, because a name was unknown before
 _REFRESH_NS = 15 * SECOND_NS
 _MAX_LOOK_UP_SECONDS = 0.2  # in files, of each of three steps of a tick: strangers choose the number of processes
@@ -56,7 +58,8 @@ class Attribution:
         """Return the slot of each of `owners`, (n,) of `OWNER`. `live`: the slots of all other live connections."""
         self._owners.seen_ns[live] = at_ns
         words = np.ascontiguousarray(owners[:, np.newaxis].view("<u8").T)
-        slots = self._owners.assign(list(words), at_ns, self._ticks_ns[0])
+        kept_since_ns = self._ticks_ns[-1 if self._owners.size > _CROWDED_OWNERS else 0]
+        slots = self._owners.assign(list(words), at_ns, kept_since_ns)
         self._ticks_ns.append(at_ns)
         slots[slots < 0] = _UNKNOWN_SLOT
         self._grow()
@@ -116,7 +119,8 @@ class Attribution:
         end = time.perf_counter() + _MAX_LOOK_UP_SECONDS
         for slot, owner in zip(slots.tolist(), map(tuple, owners.tolist()), strict=True):
             texts, final = self._texts(slot, owner, at_ns, look_up=time.perf_counter() < end)
-            codes = [self._names.intern(name, text, at_ns) for name, text in zip(OWNER_DIMENSIONS, texts, strict=True)]
+            named = zip(OWNER_DIMENSIONS, texts, strict=True)
+            codes = [self._names.intern(name, text, owner[_UID_FIELD], at_ns) for name, text in named]
             self._codes[slot] = codes
             self._known[slot] = final and UNKNOWN_CODE not in codes
 
@@ -157,7 +161,7 @@ class Attribution:
         for uid, name in names.items():
             if self._shown_users.get(uid, name) != name:
                 same = np.flatnonzero(kept & (uids == uid))
-                self._codes[same, _USER] = code = self._names.intern("user", name, at_ns)
+                self._codes[same, _USER] = code = self._names.intern("user", name, uid, at_ns)
                 self._known[same] &= code != UNKNOWN_CODE
         self._shown_users = names
 

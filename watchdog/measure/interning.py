@@ -2,7 +2,7 @@
 
 Names and addresses come from processes and their peers, which can create new ones without end, so their number is
 bounded. Names that no window can contain any more are forgotten. If there is still no space, a new name gets
-`UNKNOWN_CODE`.
+`UNKNOWN_CODE` (`interned_texts.py`), a new address `OTHER_CODE`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from watchdog.clock import SECOND_NS
 from watchdog.config.durations import parse_duration
 from watchdog.config.network_prefixes import DEFAULT_NETWORK_PREFIXES, NetworkPrefixes
-from watchdog.measure.catalogue import ABSENT_CODE, DIMENSIONS, MAX_WINDOW, OTHER_CODE, UNKNOWN_CODE, DimensionKind
+from watchdog.measure.catalogue import ABSENT_CODE, DIMENSIONS, MAX_WINDOW, OTHER_CODE, DimensionKind
+from watchdog.measure.interned_texts import MAX_NAMES, InternedTexts
 from watchdog.measure.networks import network_prefix
 from watchdog.measure.slot_table import NO_SLOT, SlotTable
 from watchdog.measure.snapshot import AddressHalves, Codes
@@ -25,50 +26,23 @@ OTHER_NAME = "(other)"
 """The text shown for names that have no code of their own."""
 _QUOTED_OTHER = '"(other)"'  # a process can have this name, too
 
-_MAX_NAMES = 1 << 17  # per dimension; 30 MB
 _MAX_ADDRESSES = 1 << 19  # per dimension, local and remote; 20 MB
 _MARGIN_NS = 60 * SECOND_NS  # use is recorded only every few seconds
-_FORGET_INTERVAL_NS = 10 * SECOND_NS  # minimum between two searches through all names
 _MAPPED = 0xFFFF << 32  # ::ffff:0:0/96, RFC 4291 section 2.5.5.2
-
-
-class _InternedTexts:
-    # Code 0 is the empty text. A code is never reused, so callers can cache the meaning of a code.
-    def __init__(self) -> None:
-        self.texts = {0: ""}
-        self.codes = {"": 0}
-        self.used_ns: dict[int, int] = {}
-        self.next = 1
-        self._forgot_ns = -_FORGET_INTERVAL_NS
-
-    def intern(self, text: str, at_ns: int, retention_ns: int) -> int:
-        code = self.codes.get(text)
-        if code is None:
-            if len(self.codes) >= _MAX_NAMES:
-                self.forget_unused(at_ns, retention_ns)
-            if len(self.codes) >= _MAX_NAMES or self.next >= OTHER_CODE:
-                return UNKNOWN_CODE
-            code, self.next = self.next, self.next + 1
-            self.codes[text], self.texts[code] = code, text
-        if code:
-            self.used_ns[code] = at_ns
-        return code
-
-    def forget_unused(self, at_ns: int, retention_ns: int) -> None:
-        if at_ns - self._forgot_ns < _FORGET_INTERVAL_NS:
-            return
-        self._forgot_ns = at_ns
-        for code in [code for code, used_ns in self.used_ns.items() if used_ns < at_ns - retention_ns]:
-            del self.codes[self.texts.pop(code)], self.used_ns[code]
 
 
 class InternedNames:
     """Texts and codes of all `NAME` and `ADDRESS` dimensions."""
 
-    def __init__(self, prefixes: NetworkPrefixes = DEFAULT_NETWORK_PREFIXES) -> None:
-        """Start empty, and retain names as long as any rule can need them. `prefixes`: of `remote_net`."""
+    def __init__(self, prefixes: NetworkPrefixes = DEFAULT_NETWORK_PREFIXES, *, max_names: int = MAX_NAMES) -> None:
+        """Start empty, and retain names as long as any rule can need them.
+
+        `prefixes`: of `remote_net`. `max_names`: of each dimension, at a time.
+        """
         self._prefixes = prefixes
-        self._texts = {name: _InternedTexts() for name, entry in DIMENSIONS.items() if entry.kind is DimensionKind.NAME}
+        self._texts = {
+            name: InternedTexts(max_names) for name, entry in DIMENSIONS.items() if entry.kind is DimensionKind.NAME
+        }
         self._addresses = {
             name: SlotTable([np.uint64, np.uint64], reserved=0, max_slots=_MAX_ADDRESSES)
             for name, entry in DIMENSIONS.items()
@@ -80,21 +54,23 @@ class InternedNames:
         """Retain unused names for `retention_ns`: the time for which a window can contain them."""
         self._retention_ns = retention_ns + _MARGIN_NS
 
-    def intern(self, dimension: str, text: str, at_ns: int) -> int:
-        """Return the code of the name `text`, and mark it as used now; `UNKNOWN_CODE` while there is no space."""
+    def intern(self, dimension: str, text: str, account: int, at_ns: int) -> int:
+        """Return the code of the name `text`, and mark it as used now; `UNKNOWN_CODE` while there is no space.
+
+        `account`: uid of the process that made the name, or `OWN_ACCOUNT`.
+        """
         text = _QUOTED_OTHER if text == OTHER_NAME else text
-        return self._texts[dimension].intern(text, at_ns, self._retention_ns)
+        return self._texts[dimension].intern(text, account, at_ns, self._retention_ns)
 
     def mark_used(self, dimension: str, codes: Iterable[int], at_ns: int) -> None:
         """Mark the names of `codes` as used now; unknown codes are ignored."""
-        texts = self._texts[dimension]
-        texts.used_ns.update(dict.fromkeys([code for code in codes if code and code in texts.texts], at_ns))
+        self._texts[dimension].mark_used(list(codes), at_ns)
 
     def intern_addresses(self, dimension: str, halves: AddressHalves, at_ns: int) -> Codes:
-        """Return codes, (n,), of addresses, (n, 2), and mark them as used; `UNKNOWN_CODE` while there is no space."""
+        """Return codes, (n,), of addresses, (n, 2), and mark them as used; `OTHER_CODE` while there is no space."""
         table = self._addresses[dimension]
         slots = table.assign([halves[:, 0], halves[:, 1]], at_ns, at_ns - self._retention_ns)
-        return np.where(slots == NO_SLOT, UNKNOWN_CODE, slots).astype(np.uint32)
+        return np.where(slots == NO_SLOT, OTHER_CODE, slots).astype(np.uint32)
 
     def mark_addresses_used(self, dimension: str, codes: Codes, at_ns: int) -> None:
         """Mark the addresses of `codes` as used now."""
@@ -107,6 +83,8 @@ class InternedNames:
             case DimensionKind.NAME:
                 return self._texts[dimension].texts.get(code, OTHER_NAME)
             case DimensionKind.ADDRESS:
+                if code == OTHER_CODE:
+                    return OTHER_NAME
                 return self._address_text(dimension, code) if code < ABSENT_CODE else ""
             case DimensionKind.CHOICE:
                 return entry.choices[code] if code < ABSENT_CODE else ""
@@ -115,9 +93,9 @@ class InternedNames:
 
     def find_code(self, dimension: str, text: str) -> int | None:
         """Return the code of a name or address, None while it has none."""
+        if text == OTHER_NAME:
+            return OTHER_CODE
         if dimension in self._texts:
-            if text == OTHER_NAME:
-                return OTHER_CODE
             return self._texts[dimension].codes.get(text)
         host, _, length = text.partition("/")
         try:

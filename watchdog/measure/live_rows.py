@@ -15,7 +15,7 @@ from watchdog.clock import SECOND_NS
 from watchdog.config.network_prefixes import NetworkPrefixes
 from watchdog.kernel.layout import FLAG_SOCKMAP
 from watchdog.measure.attribution import OWNER_DIMENSIONS, Attribution
-from watchdog.measure.catalogue import METRICS, UNKNOWN_CODE, MetricKind
+from watchdog.measure.catalogue import METRICS, OTHER_CODE, MetricKind
 from watchdog.measure.connection_metrics import LISTEN
 from watchdog.measure.connection_table import ConnectionTable, Positions
 from watchdog.measure.deltas import Changes
@@ -115,7 +115,7 @@ class LiveRows:
         new = np.flatnonzero(kept == 0)
         if len(new):
             found = self._names.intern_addresses(end, self._halves(end, self._idle[new]), at_ns)
-            column[self._idle[new]] = np.where(found == UNKNOWN_CODE, 0, found + np.uint32(1))
+            column[self._idle[new]] = np.where(found == OTHER_CODE, 0, found + np.uint32(1))
             codes[new] = found
         return codes
 

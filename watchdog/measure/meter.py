@@ -28,6 +28,7 @@ from watchdog.measure.cgroup import Cgroups
 from watchdog.measure.connection_metrics import is_of_namespace
 from watchdog.measure.connection_table import ConnectionTable
 from watchdog.measure.deltas import KNOWN, Changes, Deltas
+from watchdog.measure.interned_texts import OWN_ACCOUNT
 from watchdog.measure.interning import InternedNames
 from watchdog.measure.loss_bounds import DERIVED_FROM_COUNTERS, UNKNOWN_OF_LOST_CONNECTIONS, Undercounted
 from watchdog.measure.networks import network_halves
@@ -80,7 +81,8 @@ class Meter:
         table = ConnectionTable(KNOWN | live_rows.COLUMNS)
         self._deltas = Deltas(table)
         self._cgroups = Cgroups()
-        self._attribution = Attribution(self.names, self._cgroups, UserNames())
+        self._users = UserNames()
+        self._attribution = Attribution(self.names, self._cgroups, self._users)
         self._live = live_rows.LiveRows(table, self.names, self._attribution, prefixes)
         self._previous_ns: int | None = None
 
@@ -92,6 +94,10 @@ class Meter:
     def process_start_ns(self, pid: int) -> int | None:
         """Return the start of a process of the newest readings, CLOCK_BOOTTIME; None if unknown."""
         return self._attribution.process_start_ns(pid)
+
+    def user_name(self, uid: int) -> str:
+        """Return the name of a user of the host, or its number while no name is known."""
+        return self._users.name(uid)
 
     def advance_with_changes(
         self, reading: Reading, wall: float, tick_counts: TickCounts = NO_MISSED_TICKS
@@ -162,7 +168,7 @@ class Meter:
         without_process = is_of_namespace(rows)
         for codes in columns.values():
             codes[without_process] = ABSENT_CODE
-        columns["process"][-1] = self.names.intern("process", SELF_PROCESS, at_ns)
+        columns["process"][-1] = self.names.intern("process", SELF_PROCESS, OWN_ACCOUNT, at_ns)
         columns["pid"][-1] = ABSENT_CODE
         addresses = {end: _halves(rows, end) for end in ("local", "remote")}
         remote = addresses["remote"]

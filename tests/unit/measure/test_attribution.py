@@ -9,7 +9,6 @@ import pytest
 
 from watchdog.kernel.layout import CONNECTION, OWNER
 from watchdog.measure import attribution as module
-from watchdog.measure import interning as names_module
 from watchdog.measure.attribution import OWNER_DIMENSIONS, Attribution
 from watchdog.measure.catalogue import OTHER_CODE
 from watchdog.measure.interning import InternedNames
@@ -55,8 +54,8 @@ class Users:
 class Host:
     """An attribution with fake control groups and users, advanced tick by tick."""
 
-    def __init__(self):
-        self.names, self.cgroups, self.users = InternedNames(), Cgroups(), Users()
+    def __init__(self, **bounds):
+        self.names, self.cgroups, self.users = InternedNames(**bounds), Cgroups(), Users()
         self.attribution = Attribution(self.names, self.cgroups, self.users)
         self.at_ns = 1000 * SECOND
 
@@ -135,8 +134,15 @@ def test_owners_beyond_the_bound_have_no_names(monkeypatch):
     assert (codes["process"] == OTHER_CODE).sum() == 45
 
 
-def test_an_owner_without_a_name_for_lack_of_space_gets_one_later(host, monkeypatch):
-    monkeypatch.setattr(names_module, "_MAX_NAMES", 3)
+def test_owners_of_one_moment_make_room_for_others():
+    host = Host()
+    for tick in range(6):
+        codes = host.tick(owners(*range(tick * 30_000, tick * 30_000 + 30_000), comm=b"sh"))
+    assert (codes["process"] == OTHER_CODE).sum() == 0
+
+
+def test_an_owner_without_a_name_for_lack_of_space_gets_one_later():
+    host = Host(max_names=3)
     host.names.set_retention(10 * SECOND)
     codes = host.tick(owners(1, 2, 3, comm=[b"a", b"b", b"c"]))
     (unnamed,) = np.flatnonzero(codes["process"] == OTHER_CODE)  # the hash decides which of the three

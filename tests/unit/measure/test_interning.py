@@ -11,6 +11,7 @@ from watchdog.measure.interning import OTHER_NAME, InternedNames
 
 SECOND = 1_000_000_000
 HOUR = 3600 * SECOND
+ROOT, FLOODER, OTHER_USER = 0, 1000, 1001
 
 
 def halves(*numbers):
@@ -23,53 +24,83 @@ def names():
 
 
 def test_a_name_has_one_code_and_the_code_one_name(names):
-    code = names.intern("process", "curl", SECOND)
-    assert names.intern("process", "curl", 2 * SECOND) == code != names.intern("process", "wget", SECOND)
+    code = names.intern("process", "curl", ROOT, SECOND)
+    assert names.intern("process", "curl", ROOT, 2 * SECOND) == code != names.intern("process", "wget", ROOT, SECOND)
     assert names.text("process", code) == "curl"
     assert names.find_code("process", "curl") == code
     assert names.find_code("process", "none") is None
-    assert names.text("process", names.intern("process", "", SECOND)) == ""
+    assert names.text("process", names.intern("process", "", ROOT, SECOND)) == ""
 
 
 def test_by_default_a_name_is_retained_for_two_maximum_windows(names):
-    code = names.intern("process", "backup", 10 * HOUR)
+    code = names.intern("process", "backup", ROOT, 10 * HOUR)
     names.forget_unused(12 * HOUR)
-    assert names.intern("process", "backup", 12 * HOUR) == code
+    assert names.intern("process", "backup", ROOT, 12 * HOUR) == code
     names.forget_unused(14 * HOUR + 61 * SECOND)
     assert names.find_code("process", "backup") is None
 
 
 def test_names_outside_every_window_are_forgotten_and_their_codes_never_reused(names):
     names.set_retention(10 * SECOND)
-    code = names.intern("process", "a", HOUR)
-    kept = names.intern("process", "b", HOUR)
+    code = names.intern("process", "a", ROOT, HOUR)
+    kept = names.intern("process", "b", ROOT, HOUR)
     names.mark_used("process", [kept], HOUR + 60 * SECOND)
     names.forget_unused(HOUR + 71 * SECOND)
     assert names.text("process", code) == OTHER_NAME
     assert names.text("process", kept) == "b"
-    assert names.intern("process", "a", HOUR + 72 * SECOND) not in (code, kept)
+    assert names.intern("process", "a", ROOT, HOUR + 72 * SECOND) not in (code, kept)
 
 
-def test_beyond_the_bound_a_name_is_unknown_until_others_are_unused(names, monkeypatch):
-    monkeypatch.setattr(module, "_MAX_NAMES", 100)
+def flood(names, account, first, count, at_ns):
+    return [names.intern("process", f"x{number}", account, at_ns) for number in range(first, first + count)]
+
+
+def test_beyond_its_share_the_new_names_of_an_account_are_unknown_until_others_are_unused():
+    names = InternedNames(max_names=1000)
     names.set_retention(10 * SECOND)
-    codes = {names.intern("process", f"x{number}", HOUR) for number in range(99)}
-    assert len(codes) == 99
-    assert UNKNOWN_CODE not in codes
-    assert names.intern("process", "xmrig", HOUR) == UNKNOWN_CODE
-    assert names.intern("process", "x5", HOUR) in codes
+    codes = flood(names, FLOODER, 0, 600, HOUR)
+    assert (codes.count(UNKNOWN_CODE), len(set(codes))) == (100, 501)
+    assert names.intern("process", "x5", FLOODER, HOUR) in codes
     later = HOUR + 71 * SECOND
-    assert names.text("process", names.intern("process", "xmrig", later)) == "xmrig"
+    assert names.text("process", names.intern("process", "xmrig", FLOODER, later)) == "xmrig"
 
 
-def test_a_full_dictionary_is_not_searched_at_every_new_name(names, monkeypatch):
-    monkeypatch.setattr(module, "_MAX_NAMES", 100)
-    for number in range(99):
-        names.intern("process", f"x{number}", HOUR)
-    names.intern("process", "y", HOUR)
+def test_a_flood_of_names_leaves_room_for_other_accounts():
+    names = InternedNames(max_names=1000)
+    flood(names, FLOODER, 0, 5000, HOUR)
+    codes = [names.intern("process", f"job{number}", OTHER_USER, HOUR) for number in range(300)]
+    assert UNKNOWN_CODE not in codes
+    assert [names.text("process", code) for code in codes[:2]] == ["job0", "job1"]
+
+
+def test_several_accounts_that_flood_leave_room_for_accounts_with_few_names():
+    names = InternedNames(max_names=10_000)
+    for account in range(FLOODER, FLOODER + 5):
+        flood(names, account, account * 10_000, 10_000, HOUR)
+    codes = [names.intern("process", f"job{number}", ROOT, HOUR) for number in range(100)]
+    assert UNKNOWN_CODE not in codes[:64]
+    assert set(codes[64:]) == {UNKNOWN_CODE}
+
+
+def test_an_account_at_its_share_loses_the_names_that_it_used_least_recently():
+    names = InternedNames(max_names=1000)
+    kept = names.intern("process", "sshd", ROOT, HOUR)
+    codes = flood(names, FLOODER, 0, 500, HOUR)
+    names.mark_used("process", codes[:400], HOUR + 55 * SECOND)
+    now = HOUR + 100 * SECOND  # names are retained for two hours
+    code = names.intern("process", "new", FLOODER, now)
+    assert names.text("process", code) == "new"
+    assert [names.text("process", one) for one in (codes[0], codes[399], codes[499])] == ["x0", "x399", OTHER_NAME]
+    assert names.text("process", kept) == "sshd"
+    assert names.intern("process", "x499", FLOODER, now) not in codes
+
+
+def test_a_full_table_is_not_searched_at_every_new_name():
+    names = InternedNames(max_names=100)
+    flood(names, FLOODER, 0, 51, HOUR)
     names.set_retention(-HOUR)  # all names can be forgotten
-    assert names.intern("process", "y", HOUR + 9 * SECOND) == UNKNOWN_CODE
-    assert names.intern("process", "y", HOUR + 10 * SECOND) != UNKNOWN_CODE
+    assert names.intern("process", "y", FLOODER, HOUR + 9 * SECOND) == UNKNOWN_CODE
+    assert names.intern("process", "y", FLOODER, HOUR + 10 * SECOND) != UNKNOWN_CODE
 
 
 @pytest.mark.parametrize(("number", "text"), [(0x0A000001, "10.0.0.1"), (0xC0000201, "192.0.2.1")])
@@ -92,18 +123,20 @@ def test_ipv6_addresses_are_compared_by_all_bits(names):
     assert names.text("remote", codes[3]) == "2001:db8::1"
 
 
-def test_the_number_of_addresses_is_bounded_and_others_are_unknown(names, monkeypatch):
+def test_the_number_of_addresses_is_bounded_and_all_others_are_one(monkeypatch):
     monkeypatch.setattr(module, "_MAX_ADDRESSES", 256)
     bounded = InternedNames()
     bounded.set_retention(10 * SECOND)
     codes = bounded.intern_addresses("remote", halves(*range(300)), HOUR)
-    assert (codes == UNKNOWN_CODE).sum() == 44
+    assert (codes == OTHER_CODE).sum() == 44
+    assert bounded.text("remote", OTHER_CODE) == OTHER_NAME
+    assert bounded.find_code("remote", OTHER_NAME) == OTHER_CODE
     again = bounded.intern_addresses("remote", halves(1000), HOUR + 80 * SECOND)
     assert bounded.text("remote", int(again[0])) == "0.0.3.232"
 
 
 def test_a_process_called_other_is_not_taken_for_the_names_without_space():
     names = InternedNames()
-    code = names.intern("process", OTHER_NAME, 1)
+    code = names.intern("process", OTHER_NAME, ROOT, 1)
     assert (names.text("process", code), names.find_code("process", OTHER_NAME)) == ('"(other)"', OTHER_CODE)
     assert names.text("process", OTHER_CODE) == OTHER_NAME

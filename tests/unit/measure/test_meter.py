@@ -21,8 +21,9 @@ from watchdog.kernel.layout import (
 from watchdog.kernel.quality import Quality
 from watchdog.kernel.reset_peers import RESET_PEER_ID
 from watchdog.kernel.totals_map import Totals
-from watchdog.measure import interning
+from watchdog.measure import meter as meter_module
 from watchdog.measure.catalogue import ABSENT_CODE, DIRECTIONS, OTHER_CODE, TCP_STATES, UNATTRIBUTED, UNKNOWN_CODE
+from watchdog.measure.interning import InternedNames
 from watchdog.measure.meter import Meter
 from watchdog.measure.sample_connections import ConnectionAggregate
 from watchdog.measure.sample_groups import GroupAggregate
@@ -134,7 +135,7 @@ def test_udp_has_a_family_and_no_peer():
 
 
 def test_connections_without_space_for_their_names_are_counted(monkeypatch):
-    monkeypatch.setattr(interning, "_MAX_NAMES", 5)
+    monkeypatch.setattr(meter_module, "InternedNames", lambda *prefixes: InternedNames(*prefixes, max_names=5))
     rows = [connection(cookie=number + 1) for number in range(8)]
     for number, row in enumerate(rows):
         row["owner"]["tgid"], row["owner"]["comm"] = 2**22 + 1 + number, f"c{number}".encode()

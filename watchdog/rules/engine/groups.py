@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from watchdog.measure.catalogue import ABSENT_CODE, DIMENSIONS, UNKNOWN_CODE, DimensionKind
+from watchdog.measure.catalogue import ABSENT_CODE, DIMENSIONS, OTHER_CODE, UNKNOWN_CODE, DimensionKind
+from watchdog.measure.interning import OTHER_NAME
 from watchdog.measure.slot_table import NEVER_NS, NO_SLOT, Slots, SlotTable
 from watchdog.measure.snapshot import Codes, Snapshot
 from watchdog.rules.engine.selection import Mask
@@ -18,6 +19,7 @@ from watchdog.rules.language.rule import Condition, Labels
 NO_GROUP_SLOT = 0  # the slot of no group: never has rows, so that it shows the value without rows
 HOST_SLOT = 1  # the slot of the only group of a rule without `by`
 UNGROUPED_SLOT = 2  # the slot of rows without a group: counts as never seen, so that no rule reports it
+OTHER_SLOT = 3  # the slot of the group of all groups without room, `(other)`, which rules judge like any other
 
 _NUMBER = re.compile(r"\d{1,10}", re.ASCII)
 _MAX_GROUPS = 1 << 19
@@ -46,10 +48,8 @@ class GroupSlots:
         self.by = tuple(by)
         self.scope = scope
         self.lost_rows = np.zeros(0, np.intp)
-        """Indices of the newest rows without a known group, or without room for it: every group may miss them."""
-        self._table = SlotTable(
-            [np.uint32 for _ in by] or [np.uint32], reserved=UNGROUPED_SLOT + 1, max_slots=max_groups
-        )
+        """Indices of the newest rows without a known group: every group may miss them."""
+        self._table = SlotTable([np.uint32 for _ in by] or [np.uint32], reserved=OTHER_SLOT + 1, max_slots=max_groups)
         self._idle_since_ns = NEVER_NS
         self._labels: dict[int, Labels] = {}
         self._bound: dict[Labels, int] = {}
@@ -89,10 +89,21 @@ class GroupSlots:
             slots[there] = self._table.assign(keys, snapshot.at_ns, self._idle_since_ns)
             lost = _any_from(columns, UNKNOWN_CODE) & ~_any_equal(columns, ABSENT_CODE)
             self.lost_rows = np.flatnonzero(lost if inside is None else lost & inside)
-        without_slot = slots == NO_SLOT
-        if without_slot.any():
-            slots[without_slot] = UNGROUPED_SLOT
-            self.lost_rows = np.union1d(self.lost_rows, np.flatnonzero(without_slot))
+        # All that are not in the table are groups without room: those in the table miss nothing.
+        other = (slots == NO_SLOT) | (_all_equal(columns, OTHER_CODE) & (slots != UNGROUPED_SLOT))
+        if other.any():
+            slots[other] = OTHER_SLOT
+            self._table.seen_ns[OTHER_SLOT] = snapshot.at_ns
+        return slots
+
+    def find(self, snapshot: Snapshot, rows: NDArray[np.intp]) -> Slots:
+        """Return the slot of the group of each of `rows` of the newest snapshot, `NO_SLOT` for rows without one."""
+        if not self.by:
+            return np.full(len(rows), HOST_SLOT, np.int32)
+        columns = [snapshot.dimensions[dimension][rows] for dimension in self.by]
+        slots = self._table.find(columns)
+        other = (slots == NO_SLOT) & ~_any_from(columns, ABSENT_CODE)
+        slots[other | _all_equal(columns, OTHER_CODE)] = OTHER_SLOT
         return slots
 
     def labels(self, slot: int, snapshot: Snapshot) -> Labels:
@@ -100,12 +111,18 @@ class GroupSlots:
         if slot == HOST_SLOT:
             return ()
         if slot not in self._labels:
-            self._bind(slot, tuple(zip(self.by, self.texts(slot, snapshot), strict=True)))
+            self._bind(slot, self.read_labels(slot, snapshot))
         return self._labels[slot]
+
+    def read_labels(self, slot: int, snapshot: Snapshot) -> Labels:
+        """Return the labels of the group of `slot` as `labels`, without a place among those that are kept."""
+        return tuple(zip(self.by, self.texts(slot, snapshot), strict=True))
 
     def texts(self, slot: int, snapshot: Snapshot) -> tuple[str, ...]:
         """Return the values of the group of `slot`, in the order of `by`."""
-        columns = zip(self.by, self._table.keys, strict=True)
+        if slot == OTHER_SLOT:
+            return (OTHER_NAME,) * len(self.by)
+        columns = zip(self.by, self._table.keys, strict=False)  # without `by`, the table has one column all the same
         return tuple(snapshot.names.text(name, int(column[slot])) for name, column in columns)
 
     def codes(self, slots: Slots) -> list[NDArray[np.unsignedinteger]]:
@@ -120,6 +137,9 @@ class GroupSlots:
         own = tuple((name, given[name]) for name in self.by)
         if not own:
             return HOST_SLOT
+        if all(text == OTHER_NAME for _, text in own):
+            is_there = self._table.seen_ns[OTHER_SLOT] > self._idle_since_ns
+            return OTHER_SLOT if is_there else NO_GROUP_SLOT
         if own not in self._bound:
             codes = [code for name, text in own if (code := code_of(name, text, snapshot)) is not None]
             if len(codes) < len(own):
@@ -181,6 +201,14 @@ def _any_from(columns: Sequence[Codes], minimum: int) -> NDArray[np.bool_]:
     found: NDArray[np.bool_] = columns[0] >= minimum
     for column in columns[1:]:
         found |= column >= minimum
+    return found
+
+
+def _all_equal(columns: Sequence[Codes], code: int) -> NDArray[np.bool_]:
+    """Return for each row whether all of its codes are `code`."""
+    found: NDArray[np.bool_] = columns[0] == code
+    for column in columns[1:]:
+        found = found & (column == code) if found.any() else found
     return found
 
 

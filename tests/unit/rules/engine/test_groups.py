@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from watchdog.measure.catalogue import ABSENT_CODE
+from watchdog.measure.catalogue import ABSENT_CODE, OTHER_CODE
 from watchdog.rules.engine.engine import Engine
-from watchdog.rules.engine.groups import HOST_SLOT, NO_GROUP_SLOT, UNGROUPED_SLOT, GroupSlots
+from watchdog.rules.engine.groups import HOST_SLOT, NO_GROUP_SLOT, OTHER_SLOT, UNGROUPED_SLOT, GroupSlots
 from watchdog.rules.language.rule import Novelty, Severity
 
 SECOND_NS = 1_000_000_000
@@ -112,13 +112,34 @@ def test_rows_without_the_value_are_in_no_group_and_nothing_is_lost(host):
     assert not len(groups.lost_rows)
 
 
-def test_groups_beyond_the_maximum_get_no_slot_and_are_counted_as_lost(host):
+def test_groups_beyond_the_maximum_are_one_group_and_nothing_is_lost(host):
     groups = GroupSlots(["pid"], max_groups=256)
     snapshot = numbered(host, *range(1000))
     slots = groups.assign(snapshot, SECOND_NS)
-    assert (slots == UNGROUPED_SLOT).sum() == 1000 - (256 - UNGROUPED_SLOT - 1)
-    assert len(groups.lost_rows) == (slots == UNGROUPED_SLOT).sum()
+    assert (slots == OTHER_SLOT).sum() == 1000 - (256 - OTHER_SLOT - 1)
+    assert not len(groups.lost_rows)
     assert groups.capacity == 256
+    assert groups.labels(OTHER_SLOT, snapshot) == (("pid", "(other)"),)
+    assert groups.slot((("pid", "(other)"),), snapshot) == OTHER_SLOT
+    assert groups.seen_since(slots, 0).all()
+    assert np.array_equal(groups.find(snapshot, np.arange(1000)), slots)
+
+
+def test_the_group_of_other_groups_is_gone_when_there_is_room(host):
+    groups = GroupSlots(["pid"], max_groups=256)
+    groups.assign(numbered(host, *range(1000)), SECOND_NS)
+    snapshot = numbered(host, 5, seconds=6)
+    assert groups.assign(snapshot, SECOND_NS)[0] != OTHER_SLOT
+    assert groups.slot((("pid", "(other)"),), snapshot) == NO_GROUP_SLOT
+
+
+def test_rows_whose_names_have_no_room_are_in_the_group_of_other_groups(host):
+    groups = GroupSlots(["process", "unit"])
+    snapshot = host.tick({"process": "a", "unit": "x"}, {"process": "b", "unit": "y"}, {"process": "c", "unit": "x"})
+    snapshot.dimensions["process"][1:] = snapshot.dimensions["unit"][1] = OTHER_CODE
+    slots = groups.assign(snapshot, SECOND_NS)
+    assert (slots[1], len(set(slots.tolist()))) == (OTHER_SLOT, 3)
+    assert groups.labels(slots[2], snapshot) == (("process", "(other)"), ("unit", "x"))
 
 
 def test_a_reused_code_has_the_labels_of_its_new_text(host):
