@@ -10,6 +10,7 @@
 #define COMM_LEN 16
 #define EXE_LEN 32
 #define CGROUP_NAME_LEN 256 /* NAME_MAX and a NUL */
+#define EXECUTABLE_PATH_LEN 4096 /* PATH_MAX */
 
 /* Directions, as in watchdog/measure/catalogue.py. */
 enum direction {
@@ -151,6 +152,21 @@ struct cgroup_record {
 	char name[CGROUP_NAME_LEN];
 };
 
+/* The file that a process executes. */
+struct executable {
+	u64 start_ns; /* of the process, as in struct owner */
+	u64 inode;
+	u32 tgid;
+	u32 device; /* s_dev: major << 20 | minor */
+	u32 uid; /* owner of the file */
+	u32 folder_uid; /* owner of the nearest folder that another user than root can change, else of the last one read */
+	u16 mode; /* of the file */
+	u16 folder_mode;
+	u32 pad;
+	char path
+		[EXECUTABLE_PATH_LEN]; /* in the mount namespace of the process; " (deleted)" at the end; "": too long */
+};
+
 _Static_assert(sizeof(struct owner) == 72, "struct owner has no hidden padding");
 _Static_assert(sizeof(struct connection) == 208, "struct connection has no hidden padding");
 _Static_assert(sizeof(struct sums_key) == 24, "struct sums_key has no hidden padding");
@@ -161,3 +177,4 @@ _Static_assert(sizeof(struct response) == 16, "struct response has no hidden pad
 _Static_assert(sizeof(struct datagrams_key) == 24, "struct datagrams_key has no hidden padding");
 _Static_assert(sizeof(struct datagrams) == 104, "struct datagrams has no hidden padding");
 _Static_assert(sizeof(struct sums) == 176, "struct sums has no hidden padding");
+_Static_assert(sizeof(struct executable) == 40 + EXECUTABLE_PATH_LEN, "struct executable has no hidden padding");

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from watchdog.clock import SECOND_NS, Clock
 from watchdog.kernel import libbpf
+from watchdog.kernel.executables import Executable, ExecutableReader
 from watchdog.kernel.handover import LoadedPrograms
 from watchdog.kernel.host_sockets import HostSockets, HostSocketsReader
 from watchdog.kernel.layout import (
@@ -83,6 +84,7 @@ class Collector:
         self._ledger = _open_ring_buffer(loaded.maps["ledger"], CONNECTION)
         self._cgroups = _open_ring_buffer(loaded.maps["cgroups"], CGROUP)
         self._host_sockets = HostSocketsReader()
+        self._executables = ExecutableReader(loaded.task_iterator)
         self._is_complete_pass_due = True
         self._complete_pass_due_ns = 0
         self._losses_before = np.zeros(len(LOSS_FIELDS), np.int64)
@@ -103,6 +105,15 @@ class Collector:
     def socket_iterator_problem(self) -> str:
         """Return the reason why this kernel cannot walk over sockets, and walks over files instead; "" where it can."""
         return self._loaded.socket_iterator_problem
+
+    @property
+    def task_iterator_problem(self) -> str:
+        """Return the reason why this kernel does not show the path of an executable; "" where it does."""
+        return self._loaded.task_iterator_problem
+
+    def find_executable(self, pid: int, start_ns: int) -> Executable | None:
+        """Return the executable of the process with this start, CLOCK_BOOTTIME; None: it has ended or is not known."""
+        return self._executables.read(pid, start_ns)
 
     def enable_message_probes(self) -> bool:
         """Attach the programs that run at each message; return whether they are attached now."""

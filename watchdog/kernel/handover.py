@@ -30,6 +30,7 @@ from watchdog.kernel.programs import (
     FILE_ITERATOR,
     MESSAGE_PROBE_SETS,
     SOCKET_ITERATOR,
+    TASK_ITERATOR,
     Probe,
 )
 
@@ -68,7 +69,8 @@ class LoadedPrograms:
     those that the kernel cannot run are missing, for the reason in `connect_errors_problem`. `message_programs`: run at
     each message; empty where the kernel cannot run them, for the reason in `message_probes_problem`.
     `socket_iterator_link`: None where the kernel refuses it, for the reason in `socket_iterator_problem`; the walk over
-    files then reports the sockets.
+    files then reports the sockets. `task_iterator`: program that reads the executable of one process, None where the
+    kernel cannot run it, for the reason in `task_iterator_problem`.
     """
 
     connection_programs: Mapping[str, int]
@@ -79,13 +81,16 @@ class LoadedPrograms:
     file_iterator_link: int
     socket_iterator_link: int | None
     socket_iterator_problem: str
+    task_iterator: int | None
+    task_iterator_problem: str
     maps: Mapping[str, int]
 
     def close(self) -> None:
         """Close all descriptors; the kernel then frees programs and maps without another reference."""
         links = [link for link in (self.file_iterator_link, self.socket_iterator_link) if link is not None]
         programs = (*self.connection_programs.values(), *self.connect_error_programs, *self.message_programs)
-        for fd in (*programs, *links, *self.maps.values()):
+        optional = [] if self.task_iterator is None else [self.task_iterator]
+        for fd in (*programs, *optional, *links, *self.maps.values()):
             os.close(fd)
 
 
@@ -98,15 +103,21 @@ class OptionalParts:
     message_probes: tuple[Probe, ...]
     message_probes_problem: str
     socket_iterator_problem: str
+    task_iterator_problem: str
 
 
 def manifest(
-    connect_error_probes: Sequence[Probe], message_probes: Sequence[Probe], *, with_socket_iterator: bool = True
+    connect_error_probes: Sequence[Probe],
+    message_probes: Sequence[Probe],
+    *,
+    with_socket_iterator: bool = True,
+    with_task_iterator: bool = True,
 ) -> list[str]:
     """Return the names of the descriptors, "KIND:NAME", in the order of the hand-over."""
     programs = [f"program:{probe.name}" for probe in (*CONNECTION_PROBES, *connect_error_probes, *message_probes)]
+    task_iterator = [f"program:{TASK_ITERATOR}"] if with_task_iterator else []
     links = [f"link:{FILE_ITERATOR}", *([f"link:{SOCKET_ITERATOR}"] if with_socket_iterator else [])]
-    return [*programs, *links, *(f"map:{name}" for name in MAPS)]
+    return [*programs, *task_iterator, *links, *(f"map:{name}" for name in MAPS)]
 
 
 def send(channel: socket.socket, fds: Mapping[str, int], optional: OptionalParts) -> None:
@@ -115,11 +126,13 @@ def send(channel: socket.socket, fds: Mapping[str, int], optional: OptionalParts
         optional.connect_error_probes,
         optional.message_probes,
         with_socket_iterator=not optional.socket_iterator_problem,
+        with_task_iterator=not optional.task_iterator_problem,
     )
     problems = {
         "connect_errors_problem": optional.connect_errors_problem,
         "message_probes_problem": optional.message_probes_problem,
         "socket_iterator_problem": optional.socket_iterator_problem,
+        "task_iterator_problem": optional.task_iterator_problem,
     }
     text = json.dumps({"fds": names, **problems})
     socket.send_fds(channel, [text.encode()], [fds[name] for name in names])
@@ -181,6 +194,8 @@ def _check_message(data: bytes, fds: list[int], flags: int) -> LoadedPrograms:
     return LoadedPrograms(
         connection_programs={probe.name: by_kind["program"].pop(probe.name) for probe in CONNECTION_PROBES},
         connect_error_programs=tuple(by_kind["program"].pop(probe.name) for probe in connect_error_probes),
+        task_iterator=by_kind["program"].pop(TASK_ITERATOR, None),
+        task_iterator_problem=str(message.get("task_iterator_problem", "")),
         connect_errors_problem=str(message.get("connect_errors_problem")),
         message_programs=tuple(by_kind["program"].values()),
         message_probes_problem=str(message.get("message_probes_problem")),
@@ -193,9 +208,10 @@ def _check_message(data: bytes, fds: list[int], flags: int) -> LoadedPrograms:
 
 def _known_manifests(connect_error_probes: Sequence[Probe]) -> list[list[str]]:
     return [
-        manifest(connect_error_probes, probes, with_socket_iterator=with_socket_iterator)
+        manifest(connect_error_probes, probes, with_socket_iterator=sockets, with_task_iterator=tasks)
         for probes in MESSAGE_PROBE_SETS
-        for with_socket_iterator in (True, False)
+        for sockets in (True, False)
+        for tasks in (True, False)
     ]
 
 

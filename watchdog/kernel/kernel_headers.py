@@ -68,9 +68,24 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("u16 transport_header", "transport_header"),
     ),
     "qstr": (("const unsigned char *name", "name"),),
-    "dentry": (("struct qstr d_name", "d_name"),),
+    "super_block": (("u32 s_dev", "s_dev"),),
+    "inode": (
+        ("u16 i_mode", "i_mode"),
+        ("u32 i_uid", "i_uid"),  # kuid_t contains only the number
+        ("struct super_block *i_sb", "i_sb"),
+        ("unsigned long i_ino", "i_ino"),
+    ),
+    "dentry": (
+        ("struct qstr d_name", "d_name"),
+        ("struct dentry *d_parent", "d_parent"),
+        ("struct inode *d_inode", "d_inode"),
+    ),
     "path": (("struct dentry *dentry", "dentry"),),
-    "file": (("struct path f_path", "f_path"), ("const struct cred *f_cred", "f_cred")),
+    "file": (
+        ("struct path f_path", "f_path"),
+        ("struct inode *f_inode", "f_inode"),
+        ("const struct cred *f_cred", "f_cred"),
+    ),
     "mm_struct": (("struct file *exe_file", "exe_file"),),
     "cred": (("u32 euid", "euid"),),  # kuid_t contains only the number
     "kernfs_node": (("u64 id", "id"), ("const char *name", "name")),
@@ -97,6 +112,7 @@ _MEMBERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("struct mm_struct *mm", "mm"),
     ),
     "bpf_iter_meta": (("struct seq_file *seq", "seq"), ("u64 session_id", "session_id")),
+    "bpf_iter__task": (("struct bpf_iter_meta *meta", "meta"), ("struct task_struct *task", "task")),
     "bpf_iter__task_file": (
         ("struct bpf_iter_meta *meta", "meta"),
         ("struct task_struct *task", "task"),

@@ -214,6 +214,7 @@ def _load_for_real() -> Iterator[Finding]:
             reading = collector.read()
             message_probes_problem = collector.message_probes_problem
             socket_iterator_problem = collector.socket_iterator_problem
+            task_iterator_problem = collector.task_iterator_problem
             connect_errors_problem = collector.connect_errors_problem
         finally:
             collector.close()
@@ -236,6 +237,8 @@ def _load_for_real() -> Iterator[Finding]:
     if socket_iterator_problem:
         detail = f"files are read instead, slower, and sockets without a file not at all: {socket_iterator_problem}"
         yield Finding("note", "sockets", detail)
+    if task_iterator_problem:
+        yield Finding("note", "executables", f"alerts have no path of an executable: {task_iterator_problem}")
     if message_probes_problem:
         yield Finding("note", "on demand", f"no response latency, no UDP: {message_probes_problem}")
     elif message_probes_warning():

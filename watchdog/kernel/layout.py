@@ -94,6 +94,22 @@ DATAGRAMS_COUNTERS = ("bytes_sent", "bytes_received", "datagrams_sent", "datagra
 DATAGRAMS = np.dtype([*((name, "<u8") for name in DATAGRAMS_COUNTERS), ("owner", OWNER)])
 """struct datagrams: UDP of one process, on demand."""
 
+EXECUTABLE = np.dtype(
+    [
+        ("start_ns", "<u8"),
+        ("inode", "<u8"),
+        ("tgid", "<u4"),
+        ("device", "<u4"),
+        ("uid", "<u4"),
+        ("folder_uid", "<u4"),
+        ("mode", "<u2"),
+        ("folder_mode", "<u2"),
+        ("pad", "<u4"),
+        ("path", "S4096"),
+    ]
+)
+"""struct executable: the file that a process executes."""
+
 FLAG_CONNECT, FLAG_ACCEPTED, FLAG_FAILED, FLAG_CORRECTION, FLAG_SOCKMAP = 1, 2, 4, 8, 16
 FLAG_UNSENT, FLAG_DENIED, FLAG_APART = 32, 64, 128
 LOSS_FIELDS = ("ledger_full", "sums_full", "storage_failed", "responses_lost", "datagrams_lost")
@@ -113,6 +129,7 @@ def layout_assertions() -> str:
         "cgroup_record": CGROUP,
         "datagrams_key": DATAGRAMS_KEY,
         "datagrams": DATAGRAMS,
+        "executable": EXECUTABLE,
     }
     lines = []
     for name, dtype in structs.items():

@@ -13,6 +13,7 @@ from functools import cache
 from watchdog.errors import TEMPORARY_ERRNOS, KernelUnfit, NotPermitted
 
 BPF_PROG_TYPE_TRACING = 26  # enum bpf_prog_type
+_BPF_TRACE_ITER = 28  # enum bpf_attach_type
 
 
 class _ProgramLoadOptions(ct.Structure):
@@ -39,6 +40,23 @@ class _ProgramLoadOptions(ct.Structure):
         ("log_level", ct.c_uint32),
         ("log_size", ct.c_uint32),
         ("log_buf", ct.c_void_p),
+    ]
+
+
+class _TaskIteratorInfo(ct.Structure):
+    """Member `task` of union bpf_iter_link_info (include/uapi/linux/bpf.h, Linux 6.1)."""
+
+    _fields_ = [("tid", ct.c_uint32), ("pid", ct.c_uint32), ("pid_fd", ct.c_uint32)]
+
+
+class _LinkOptions(ct.Structure):
+    """struct bpf_link_create_opts of libbpf, up to the last member that is used."""
+
+    _fields_ = [
+        ("sz", ct.c_size_t),
+        ("flags", ct.c_uint32),
+        ("iter_info", ct.c_void_p),
+        ("iter_info_len", ct.c_uint32),
     ]
 
 
@@ -114,6 +132,7 @@ def library() -> ct.CDLL:
     lib.bpf_prog_load.argtypes = [ct.c_int, ct.c_char_p, ct.c_char_p, pointer, ct.c_size_t, pointer]
     lib.bpf_raw_tracepoint_open.argtypes = [ct.c_char_p, ct.c_int]
     lib.bpf_iter_create.argtypes = [ct.c_int]
+    lib.bpf_link_create.argtypes = [ct.c_int, ct.c_int, ct.c_int, pointer]
     lib.bpf_map_lookup_elem.argtypes = [ct.c_int, pointer, pointer]
     lib.bpf_map_update_elem.argtypes = [ct.c_int, pointer, pointer, ct.c_uint64]
     lib.bpf_map_lookup_and_delete_elem.argtypes = [ct.c_int, pointer, pointer]
@@ -180,6 +199,20 @@ def load_program(name: str, target: str, attach_type: int, code: bytes) -> int:
 def attach(program: int) -> int:
     """Attach a loaded program to its target; return the fd that keeps it attached."""
     return check_result(library().bpf_raw_tracepoint_open(None, program), "cannot attach a program")
+
+
+def link_task_iterator(program: int, pid: int) -> int:
+    """Return the fd of a link of the task iterator `program` that visits the main thread of `pid` alone.
+
+    Raises:
+        NotPermitted, OSError: as `check_result`; ESRCH: there is no such process.
+    """
+    info = _TaskIteratorInfo(tid=pid)
+    options = _LinkOptions(
+        sz=ct.sizeof(_LinkOptions), iter_info=ct.cast(ct.byref(info), ct.c_void_p), iter_info_len=ct.sizeof(info)
+    )
+    link = library().bpf_link_create(program, 0, _BPF_TRACE_ITER, ct.byref(options))
+    return check_result(link, "cannot read the executable of a process")
 
 
 def open_iterator(link: int) -> int:

@@ -33,6 +33,7 @@ from watchdog.kernel.programs import (
     MESSAGE_PROBES,
     OPTIONAL_LEGACY_MESSAGE_PROBES,
     SOCKET_ITERATOR,
+    TASK_ITERATOR,
     Probe,
 )
 from watchdog.kernel.ring_buffer import ring_size
@@ -41,7 +42,10 @@ from watchdog.resources import bpf_folder
 if TYPE_CHECKING:
     import types
 
-_UNIT = ("acceptors.bpf.c", "connection.bpf.c", "connect_error.bpf.c", "reset.bpf.c", "latency.bpf.c", "cgroup.bpf.c")
+_UNIT = (
+    *("acceptors.bpf.c", "connection.bpf.c", "connect_error.bpf.c", "reset.bpf.c", "latency.bpf.c", "cgroup.bpf.c"),
+    "executable.bpf.c",
+)
 _SOURCES = ("connection.h", "tracked_socket.h", "owner.bpf.h", "record.bpf.h", *_UNIT)
 _INSTALL_BCC = (
     "install Debian's package python3-bpfcc and make the environment with"
@@ -149,7 +153,8 @@ def compile_and_load(folder: Path, map_sizes: MapSizes) -> LoadResult:
     fds.update({f"map:{name}": module[name].map_fd for name in handover.MAPS})
     connect_errors = _load_connect_error_probes(bcc.lib, module.module, kfuncs, fds)
     messages = _load_message_probes(bcc.lib, module.module, kfuncs, fds)
-    return LoadResult(fds, handover.OptionalParts(*connect_errors, *messages, problem))
+    task_problem = _load_task_iterator(module, fds)
+    return LoadResult(fds, handover.OptionalParts(*connect_errors, *messages, problem, task_problem))
 
 
 def _cflags(folder: Path, map_sizes: MapSizes, kfuncs: Kfuncs) -> list[str]:
@@ -200,6 +205,18 @@ def _attach_socket_iterator(lib: Any, module: Any) -> int:
     lib.bcc_iter_attach.argtypes = [ct.c_int, ct.c_void_p, ct.c_uint]
     link = lib.bcc_iter_attach(iterator, ct.addressof(link_info), len(link_info))
     return libbpf.check_result(link, "cannot attach the iterator over sockets")
+
+
+def _load_task_iterator(module: Any, fds: dict[str, int]) -> str:
+    """Load the iterator over tasks and add it to `fds`; return the reason if this kernel cannot run it, else ""."""
+    try:
+        fds[f"program:{TASK_ITERATOR}"] = _load_iterator(module, TASK_ITERATOR)
+        link = libbpf.link_task_iterator(fds[f"program:{TASK_ITERATOR}"], os.getpid())
+    except (KernelUnfit, NotPermitted, OSError) as error:
+        fds.pop(f"program:{TASK_ITERATOR}", None)
+        return str(error).splitlines()[0]
+    os.close(link)
+    return ""
 
 
 def _load_connect_error_probes(

@@ -73,3 +73,6 @@ FILE_ITERATOR = "task_file"
 
 SOCKET_ITERATOR = "bpf_sk_storage_map"
 """Walks over the entries of all sockets that the programs follow."""
+
+TASK_ITERATOR = "task"
+"""Reads the executable of one process, when an alert needs evidence."""
