@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The file that a process executes: path, device, inode, and who can change it.
+ * The file that a process executes: path, device, inode, and the users that can change it.
  * The daemon asks for one process when an alert needs evidence, by an iterator
  * over tasks that visits that task alone (since Linux 6.1). A process chooses
  * its name and its command line, and not these facts. /proc/PID/exe has the

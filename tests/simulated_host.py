@@ -13,6 +13,7 @@ from watchdog.daemon.host_name import HostName
 from watchdog.daemon.pipeline import Pipeline
 from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.kernel.collector import Reading
+from watchdog.kernel.executables import Executable
 from watchdog.kernel.layout import CONNECTION, DATAGRAMS, DATAGRAMS_KEY, FLAG_CONNECT, RESPONSE, SUMS, SUMS_KEY
 from watchdog.kernel.quality import Quality
 from watchdog.kernel.totals_map import Totals
@@ -72,6 +73,13 @@ class FakeCollector:
             responses=np.empty(0, RESPONSE),
             datagrams=Totals(np.empty(0, DATAGRAMS_KEY), np.empty(0, DATAGRAMS)),
             quality=Quality(missed_events=self.missed_events),
+        )
+
+    def find_executable(self, pid, start_ns):
+        return (
+            Executable("/opt/culprit", "8:1", 77, is_deleted=True)
+            if (pid, start_ns) == (self.pid, self.start_ns)
+            else None
         )
 
     def enable_message_probes(self):

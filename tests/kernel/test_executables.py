@@ -1,4 +1,4 @@
-"""The executable of a process, as the kernel knows it: its path, its file, and who can replace it."""
+"""The executable of a process, as the kernel knows it: its path, its file, and the users that can replace it."""
 
 import json
 import os
@@ -78,7 +78,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.everywhere
-def test_path_and_file_are_the_kernels_whatever_the_process_calls_itself(executables):
+def test_path_and_file_are_the_kernels_however_the_process_calls_itself(executables):
     assert executables.problem == ""
     found = executables.read(executables.run(PYTHON))
     file = PYTHON.stat()

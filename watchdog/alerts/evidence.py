@@ -16,7 +16,8 @@ from watchdog.alerts import wording
 from watchdog.alerts.masking import mask_secrets
 from watchdog.measure.catalogue import METRICS, MetricKind
 from watchdog.measure.procfs import CommandLine, Process, UnreadReason
-from watchdog.rules.engine.contributors import Contributors, Peer
+from watchdog.measure.program_file import ProgramFile
+from watchdog.rules.engine.contributors import Contributors, LeftOutGroup, LeftOutGroups, Peer
 from watchdog.rules.language import formats
 from watchdog.rules.language.rule import Rule
 
@@ -26,6 +27,9 @@ _MAX_PATH_BYTES = 128
 _MAX_NAME_BYTES = 96
 _MAX_UNKNOWN_RULES = 10
 _ELLIPSIS = "…"
+
+ProgramLookup = Callable[[int, str], ProgramFile | None]
+"""Finds the executable of a process by its pid and the name of its container, "" on the host."""
 
 NOT_TAKEN: Final = "not taken: too many alerts began at once, only the worst have evidence"
 
@@ -43,7 +47,8 @@ class TopProcess:
     `started`: wall-clock seconds, None if unknown. `command`: masked and cut, None if unknown. `parents`: pid and name,
     the nearest first. `has_exited`: the process had exited when it was last read; if it was never read alive, its names
     are the kernel's, and command and parents are unknown. `is_hidden`: /proc did not show it, and these are
-    unknown. `unread`: why the command line of a live process is not known, None if it is, or is not wanted.
+    unknown. `unread`: why the command line of a live process is not known, None if it is, or is not wanted. `program`:
+    its executable as the kernel knows it, None if unknown.
     """
 
     pid: int
@@ -60,13 +65,21 @@ class TopProcess:
     has_exited: bool
     is_hidden: bool = False
     unread: UnreadReason | None = None
+    program: ProgramFile | None = None
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Return the process that `Evidence.to_json` wrote."""
         parents = tuple((int(pid), str(name)) for pid, name in document["parents"])
         unread = document.get("unread")
-        return cls(**{**document, "parents": parents, "unread": None if unread is None else UnreadReason(unread)})
+        return cls(
+            **{
+                **document,
+                "parents": parents,
+                "unread": None if unread is None else UnreadReason(unread),
+                "program": _program_from_json(document.get("program")),
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +90,9 @@ class Evidence:
     None where amounts do not add up. `peer_count`: number of all peers; `peers` has the largest. `history`: the
     value of each of the newest ticks alone, oldest first, None for a tick without one; it covers `history_seconds`, in
     `history_format`. `unknown_rules`: ids of rules that losses left unknown, for alerts about losses;
-    `unknown_rule_count`: their number. `missing_reason`: why there are no data, in words; "" if there are.
+    `unknown_rule_count`: their number. `name_count` and `process_count`: numbers of the names and of the processes
+    behind the amount. `left_out`: groups without an alert of their own, for an overflow. `missing_reason`: why there
+    are no data, in words; "" if there are.
     """
 
     taken: float
@@ -94,6 +109,9 @@ class Evidence:
     unknown_rules: tuple[str, ...] = ()
     unknown_rule_count: int = 0
     missing_reason: str = ""
+    name_count: int = 0
+    process_count: int = 0
+    left_out: LeftOutGroups | None = None
 
     def updated_with(self, newer: Evidence) -> Evidence:
         """Return `newer`, completed with the parts of this evidence that `newer` could not get any more.
@@ -142,6 +160,7 @@ class Evidence:
             "peers": [asdict(peer) for peer in self.peers],
             "top_process": None if self.top_process is None else asdict(self.top_process),
             "history": [None if value is None else number_to_json(value) for value in self.history],
+            "left_out": None if self.left_out is None else asdict(self.left_out),
         }
 
     @classmethod
@@ -162,6 +181,7 @@ class Evidence:
                     "peers": tuple(map(_peer_from_json, document["peers"])),
                     "top_process": None if top_process is None else TopProcess.from_json(top_process),
                     "history": tuple(None if value is None else float(value) for value in history),
+                    "left_out": _left_out_from_json(document.get("left_out")),
                 }
             )
         except (AttributeError, LookupError, TypeError, ValueError):
@@ -176,6 +196,7 @@ def build_evidence(
     *,
     with_command: bool,
     unknown_rules: Sequence[str] = (),
+    find_program: ProgramLookup | None = None,
 ) -> Evidence:
     """Return the evidence of an instance.
 
@@ -195,12 +216,17 @@ def build_evidence(
             tick_seconds=round(contributors.tick_seconds, 3),
             peers=contributors.peers,
             peer_count=contributors.peer_count,
-            top_process=_top_process(contributors, look_up_process, with_command=with_command, adds_up=adds_up),
+            top_process=_with_program(
+                _top_process(contributors, look_up_process, with_command=with_command, adds_up=adds_up), find_program
+            ),
             history=tuple(_none_if_nan(float(f"{value:.4g}")) for value in contributors.history),
             history_format=wording.tick_value_format(rule),
             history_seconds=round(contributors.history_seconds, 3),
             unknown_rules=tuple(_cut(rule_id, _MAX_NAME_BYTES) for rule_id in unknown_rules[:_MAX_UNKNOWN_RULES]),
             unknown_rule_count=len(unknown_rules),
+            name_count=contributors.name_count,
+            process_count=contributors.process_count,
+            left_out=None if contributors.left_out is None else _cut_groups(contributors.left_out),
         )
     )
 
@@ -240,6 +266,20 @@ def _top_process(
     )
 
 
+def _with_program(top: TopProcess | None, find_program: ProgramLookup | None) -> TopProcess | None:
+    if top is None or top.has_exited or find_program is None:
+        return top
+    found = find_program(top.pid, top.container)
+    if found is None:
+        return top
+    program = replace(
+        found,
+        path=_cut(found.path, _MAX_PATH_BYTES, keep_end=True),
+        notes=tuple(_cut(note, _MAX_PATH_BYTES) for note in found.notes),
+    )
+    return replace(top, program=program)
+
+
 def _better_known(before: TopProcess | None, now: TopProcess | None, chosen: TopProcess | None) -> TopProcess | None:
     """Return the process of which more is known: `before` has the command of a process that has exited `now`."""
     if before is None or chosen is None or before.has_exited:
@@ -260,6 +300,9 @@ def _cut_to_size(evidence: Evidence) -> Evidence:
             evidence = replace(evidence, top_process=replace(process, command=command))
         elif evidence.peers:
             evidence = replace(evidence, peers=evidence.peers[:-1])
+        elif evidence.left_out is not None and evidence.left_out.largest:
+            left_out = replace(evidence.left_out, largest=evidence.left_out.largest[:-1])
+            evidence = replace(evidence, left_out=left_out)
         elif process is not None:
             evidence = replace(evidence, top_process=None)
         else:
@@ -290,8 +333,42 @@ def _utf8(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
+def _cut_groups(found: LeftOutGroups) -> LeftOutGroups:
+    def cut(text: str) -> str:
+        return _cut(text, _MAX_NAME_BYTES)
+
+    largest = tuple(
+        replace(one, labels=tuple((name, cut(value)) for name, value in one.labels), user=cut(one.user))
+        for one in found.largest
+    )
+    return replace(found, largest=largest, by_user=tuple((cut(user), count) for user, count in found.by_user))
+
+
+def _left_out_from_json(document: Mapping[str, Any] | None) -> LeftOutGroups | None:
+    if document is None:
+        return None
+    largest = tuple(
+        LeftOutGroup(
+            tuple((str(name), str(value)) for name, value in one["labels"]),
+            float(one["amount"]),
+            str(one["user"]),
+            int(one["pid"]),
+        )
+        for one in document["largest"]
+    )
+    by_user = tuple((str(user), int(count)) for user, count in document["by_user"])
+    return LeftOutGroups(largest, by_user, int(document["user_count"]))
+
+
 def _none_if_nan(value: float) -> float | None:
     return None if math.isnan(value) else value
+
+
+def _program_from_json(document: Mapping[str, Any] | None) -> ProgramFile | None:
+    if document is None:
+        return None
+    notes = tuple(map(str, document["notes"]))
+    return ProgramFile(str(document["path"]), str(document["device"]), int(document["inode"]), notes)
 
 
 def _peer_from_json(document: Mapping[str, Any]) -> Peer:

@@ -13,7 +13,7 @@ from typing import Final
 
 from watchdog.alerts.alert import Transition
 from watchdog.alerts.command_request import CommandRequest
-from watchdog.alerts.evidence import NOT_TAKEN, Evidence, build_evidence
+from watchdog.alerts.evidence import NOT_TAKEN, Evidence, ProgramLookup, build_evidence
 from watchdog.alerts.instance import AlertInstance
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import SECOND_NS, Clock
@@ -33,8 +33,19 @@ ProcessReader = Callable[[int, int | None], Process | None]
 class EvidenceCollector:
     """Takes the evidence of the instances that each tick makes new or worse."""
 
-    def __init__(self, engine: Engine, start_time_of: StartTimeLookup, read: ProcessReader, clock: Clock) -> None:
-        """Use `start_time_of(pid)`, ns of CLOCK_BOOTTIME, and `read(pid, start_ns)` to look up processes."""
+    def __init__(
+        self,
+        engine: Engine,
+        start_time_of: StartTimeLookup,
+        read: ProcessReader,
+        clock: Clock,
+        find_program: ProgramLookup | None = None,
+    ) -> None:
+        """Use `start_time_of(pid)`, ns of CLOCK_BOOTTIME, and `read(pid, start_ns)` to look up processes.
+
+        `find_program`: None where executables are not known.
+        """
+        self._find_program = find_program
         self.with_command = True
         self._engine = engine
         self._start_time_of = start_time_of
@@ -100,9 +111,14 @@ class EvidenceCollector:
             snapshot.wall,
             with_command=self.with_command,
             unknown_rules=self._engine.unknown_rules if about_losses else (),
+            find_program=self._find_program,
         )
 
 
 def _worst_first(instances: Iterable[AlertInstance]) -> list[AlertInstance]:
-    selected = [instance for instance in instances if instance.labels != OVERFLOW_LABELS]
-    return sorted(selected, key=lambda one: (one.severity or 0, one.threshold_ratio), reverse=True)
+    """Return the instances in the order of their evidence: overflows, at most one a rule, before all others."""
+
+    def weight(one: AlertInstance) -> tuple[bool, int, float]:
+        return one.labels == OVERFLOW_LABELS, one.severity or 0, one.threshold_ratio
+
+    return sorted(instances, key=weight, reverse=True)

@@ -24,6 +24,7 @@ from watchdog.rules.engine.rule_baseline import BaselineFacts
 from watchdog.rules.engine.selection import can_select, is_excluded
 from watchdog.rules.language.rule import OVERFLOW_LABELS, Condition, Labels, Rule, Severity
 
+_MIN_OVERFLOW_GROWTH = 2
 _MIN_PEAK_CHANGE = 0.01  # of the saved peak: after a crash the peak is exact to this share
 
 
@@ -66,6 +67,8 @@ class AlertInstance:
         self._summary_error: Exception | None = None
         self._facts: BaselineFacts | None = None  # of the newest transition by a baseline
         self._evidence: Evidence | None = None  # while pending; later the alert has it
+        self._evidence_value = math.inf  # of the tick in which evidence was requested
+        self._base_summary: str | None = None  # of the newest tick: without the account
 
     @property
     def severity(self) -> Severity | None:
@@ -108,6 +111,19 @@ class AlertInstance:
         self._evidence = evidence if self._evidence is None else self._evidence.updated_with(evidence)
         if self.alert is not None:
             self.alert = replace(self.alert, evidence=self._evidence)
+            if self._base_summary is not None:
+                self.alert = replace(self.alert, summary=self._with_account(self._base_summary))
+
+    def note_evidence_request(self, kind: TransitionKind | None) -> bool:
+        """Return whether the change `kind` of the newest tick needs evidence.
+
+        It does when the alert fires or gets worse, and when an overflow has twice the groups of its evidence.
+        """
+        has_grown = self.labels == OVERFLOW_LABELS and self._value >= _MIN_OVERFLOW_GROWTH * self._evidence_value
+        if kind not in {TransitionKind.FIRING, TransitionKind.SEVERITY_RAISED} and not has_grown:
+            return False
+        self._evidence_value = self._value
+        return True
 
     @property
     def unread_pid(self) -> int | None:
@@ -140,6 +156,9 @@ class AlertInstance:
 
     def advance(self, verdict: Verdict, at_ns: int, passed_ns: int) -> None:
         """Apply the verdict of one tick to the timer of each severity."""
+        if verdict.is_displaced:
+            self._timers, self._reason, self.has_changed = {}, wording.DISPLACED, True
+            return
         before = self._timer_states()
         self._reason = ""
         self.has_changed |= self._absence.update(verdict, at_ns, passed_ns)
@@ -368,7 +387,20 @@ class AlertInstance:
         former = self.alert.boottimes
         return None if former is None else replace(former, resolved_ns=resolved_ns)
 
+    def _with_account(self, summary: str) -> str:
+        found = self._evidence
+        if found is None:
+            return summary
+        if found.left_out is not None:
+            return summary + wording.accounts_text(found.left_out.by_user, found.left_out.user_count)
+        top = found.top_process
+        return summary if top is None else summary + wording.account_text(dict(self.labels), top.user, top.unit)
+
     def _summary(self, rule: Rule, severity: Severity, host: str, peak: float, since: float) -> str:
+        self._base_summary = self._rendered_summary(rule, severity, host, peak, since)
+        return self._with_account(self._base_summary)
+
+    def _rendered_summary(self, rule: Rule, severity: Severity, host: str, peak: float, since: float) -> str:
         try:
             return wording.render_summary(
                 rule,

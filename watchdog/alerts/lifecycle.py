@@ -97,6 +97,10 @@ class Lifecycle:
         """Return rule id and labels of each pending or firing instance: each needs a verdict every tick."""
         return list(self._instances)
 
+    def firing_keys(self) -> list[tuple[str, Labels]]:
+        """Return rule id and labels of each firing instance."""
+        return [key for key, instance in self._instances.items() if instance.alert is not None]
+
     def firing_alerts(self) -> Mapping[str, Alert]:
         """Return the firing alerts of the newest tick, by fingerprint."""
         alerts = [alert for alert, _ in self._retired]
@@ -186,7 +190,7 @@ class Lifecycle:
         kind = instance.update_alert(verdict, self.host, now)
         if (error := instance.take_summary_error()) is not None:
             self._failures.append(error)
-        if kind in {TransitionKind.FIRING, TransitionKind.SEVERITY_RAISED}:
+        if instance.note_evidence_request(kind):
             self._needing_evidence[instance.fingerprint] = instance
         if instance.is_inactive or kind is TransitionKind.RESOLVED:
             del self._instances[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from watchdog.alerts.baseline_words import baseline_reason, learnt_text, summary_values
@@ -18,6 +19,7 @@ RULE_REMOVED = "rule removed"
 RULE_CHANGED = "rule changed"
 NO_LONGER_SELECTED = "no longer selected"
 LOWER_BOUND = " (the value is a lower bound: not everything could be counted)"
+DISPLACED = "in the overflow alert: worse instances fire"
 _MAX_ERROR_CHARACTERS = 120
 
 
@@ -55,6 +57,23 @@ def render_summary(
     if rule.baseline is not None:
         values |= summary_values(facts)
     return template.render_template(rule.summary, values | dict(labels))
+
+
+def account_text(labels: Mapping[str, str], user: str, unit: str) -> str:
+    """Return " (user nobody)" for the end of a summary: a process can choose its name, not its account.
+
+    "" where the account is in the labels, is root, or has its name in that of the host's unit: redis.service of redis.
+    """
+    is_expected = "/" not in unit and unit.startswith(user)
+    return "" if not user or user == "root" or "user" in labels or is_expected else f" (user {user})"
+
+
+def accounts_text(groups_by_user: Sequence[tuple[str, int]], user_count: int) -> str:
+    """Return " (by user: nobody 12, games 3)" for the end of the summary of an overflow, "" if none is known."""
+    shown = ", ".join(f"{user or '-'} {count:,}" for user, count in groups_by_user)
+    others = user_count - len(groups_by_user)
+    more = f" and {others:,} other users" if others > 0 else ""
+    return f" (by user: {shown}{more})" if shown else ""
 
 
 def fallback_summary(rule: Rule, limit: template.Limit, value: float, error: Exception) -> str:

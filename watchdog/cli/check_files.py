@@ -33,6 +33,7 @@ from watchdog.routing.routes import Route, read_routes
 from watchdog.routing.suppression_rules import read_suppression_rules
 from watchdog.rules.language.exceptions import notes_on_ended_exceptions
 from watchdog.rules.language.load import notes_on_skipped_files, read_rules, toml_files, with_shipped_rules
+from watchdog.rules.language.narrower_rules import check_narrower_rules
 from watchdog.rules.language.parse_rule import RuleEnvironment
 from watchdog.rules.language.rule import Labels, Rule
 
@@ -236,6 +237,9 @@ class _Check:
                 _report_unknown_content(document)
             report.problems += document.problems
             report.notes += document.notes
+        circles, unknown = check_narrower_rules(all_rules, environment.overrides, interval_ns)
+        report.problems += circles
+        report.notes += unknown
         in_force = all_rules
         if folder is not None and folder != shipped_rules_folder() and not report.problems:
             shipped = next((one.values.rules.shipped for one in parsed), None)

@@ -18,6 +18,7 @@ from watchdog.daemon.configuration import Configuration
 from watchdog.daemon.exception_watch import ExceptionWatch
 from watchdog.daemon.host_name import HostName
 from watchdog.daemon.late_evidence import HOLD_NS, LateEvidence
+from watchdog.daemon.left_out_log import MAX_NAMED_PER_TICK, log_left_out
 from watchdog.daemon.reload_alert import Refusal, ReloadAlert
 from watchdog.daemon.stages import Stage, Stages
 from watchdog.daemon.tick_lock import TickLock
@@ -32,6 +33,8 @@ from watchdog.measure.lost_samples import LostSamples
 from watchdog.measure.meter import Meter, TickCounts
 from watchdog.measure.process_reader import ProcessReader
 from watchdog.measure.procfs import UnreadReason, read_process
+from watchdog.measure.program_file import ProgramFile
+from watchdog.measure.program_notes import describe_executable
 from watchdog.measure.snapshot import Snapshot
 from watchdog.routing.alert_matching import readable_dimensions
 from watchdog.routing.grouping import Grouping
@@ -111,7 +114,9 @@ class Pipeline:
         self._restore_baselines()
         self._apply_rules()
         self._lifecycle = Lifecycle(host.current)
-        self._evidence = EvidenceCollector(self._engine, self._meter.process_start_ns, read_process, clock)
+        self._evidence = EvidenceCollector(
+            self._engine, self._meter.process_start_ns, read_process, clock, self._find_program
+        )
         self._evidence.with_command = configuration.settings.evidence.command_line
         outbox = Outbox(store.database, clock)
         self._late_evidence = LateEvidence(ProcessReader(), outbox, self._wake_workers, clock, self._log)
@@ -175,7 +180,7 @@ class Pipeline:
     def start(self) -> int:
         """Read the first snapshot, start delivery of pending notifications; return the number of open connections."""
         snapshot = self._meter.advance(self._collector.read(), self._clock.wall())
-        self._engine.evaluate(snapshot, self._lifecycle.active_keys())
+        self._engine.evaluate(snapshot, self._lifecycle.active_keys(), self._lifecycle.firing_keys())
         self._start_or_wake_delivery()
         return int(snapshot.metrics["open"].sum())
 
@@ -243,6 +248,7 @@ class Pipeline:
         finally:
             self._late_evidence.request(requests, held)
             self._log_transitions(transitions)
+        log_left_out(self._log, self._engine.take_left_out(snapshot, MAX_NAMED_PER_TICK))
         self._start_or_wake_delivery()
         self._save_baselines(self._engine.baselines.take_part_to_save())
         failures = [*self._engine.take_failures(), *self._lifecycle.take_failures(), *self._evidence.take_failures()]
@@ -256,7 +262,7 @@ class Pipeline:
         with self._stages.run(Stage.MEASURE):
             snapshot = self._snapshot = self._meter.advance(reading, wall, ticks)
         with self._stages.run(Stage.RULES):
-            verdicts = self._engine.evaluate(snapshot, self._lifecycle.active_keys())
+            verdicts = self._engine.evaluate(snapshot, self._lifecycle.active_keys(), self._lifecycle.firing_keys())
         self._is_unjudged = False
         for cause, count in snapshot.quality.losses().items():
             self._losses[cause] += count
@@ -438,6 +444,13 @@ class Pipeline:
     def _set_identity(self, configuration: Configuration) -> None:
         labels, rules = configuration.settings.labels, configuration.rules
         self._identity = HostIdentity.of(self._host.current, machine_id(), labels, rules)
+
+    def _find_program(self, pid: int, container: str) -> ProgramFile | None:
+        start_ns = self._meter.process_start_ns(pid)
+        found = None if start_ns is None else self._collector.find_executable(pid, start_ns)
+        if found is None:
+            return None
+        return describe_executable(found, self._meter.user_name, is_in_container=bool(container))
 
     def _refresh_host(self, at_ns: int) -> None:
         self._host.refresh(at_ns)

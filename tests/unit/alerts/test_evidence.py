@@ -22,8 +22,17 @@ from watchdog.alerts.evidence import (
 )
 from watchdog.measure.catalogue import FAILURES, METRICS, TCP_STATES
 from watchdog.measure.procfs import HIDDEN, CommandLine, Process, UnreadReason
+from watchdog.measure.program_file import ProgramFile
 from watchdog.receivers.render import evidence_text
-from watchdog.rules.engine.contributors import MAX_PEERS, MAX_PROCESSES, ContributingProcess, Contributors, Peer
+from watchdog.rules.engine.contributors import (
+    MAX_PEERS,
+    MAX_PROCESSES,
+    ContributingProcess,
+    Contributors,
+    LeftOutGroup,
+    LeftOutGroups,
+    Peer,
+)
 from watchdog.rules.language import template
 
 WALL = 1_750_000_000.0
@@ -80,6 +89,49 @@ def test_a_hidden_process_has_the_names_of_the_kernel_and_has_not_exited():
 def test_the_path_of_a_program_is_shown_if_it_may_be_read():
     assert evidence(found=replace(COMMAND, exe="/opt/crawler")).top_process.exe == "/opt/crawler"
     assert evidence(found=replace(COMMAND, exe="/" + "x" * 500 + "/name")).top_process.exe.endswith("xx/name")
+
+
+PROGRAM = ProgramFile("/var/tmp/x/sshd", "8:1", 77, ("deleted",))
+LEFT_OUT = LeftOutGroups((LeftOutGroup((("process", "a"),), 9.0, "games", 7),), (("games", 12),), 3)
+
+
+def test_a_living_process_has_its_program_as_the_kernel_knows_it():
+    asked = []
+
+    def find_program(pid, container):
+        asked.append((pid, container))
+        return PROGRAM
+
+    def built(alive):
+        def look_up(pid):
+            return WALL - 60, ALIVE if alive else None
+
+        found = build_evidence(RULE, CONTRIBUTORS, look_up, WALL, with_command=False, find_program=find_program)
+        return found.top_process.program
+
+    assert (built(alive=False), asked) == (None, [])
+    assert (built(alive=True), asked) == (PROGRAM, [(4711, "")])
+
+
+def test_programs_names_and_left_out_groups_are_saved():
+    known = replace(
+        evidence(replace(CONTRIBUTORS, name_count=7000, left_out=LEFT_OUT)),
+        top_process=replace(evidence().top_process, program=PROGRAM),
+    )
+    assert (known.name_count, known.process_count, known.left_out) == (7000, 2, LEFT_OUT)
+    assert Evidence.from_json(json.loads(json.dumps(known.to_json()))) == known
+    former = known.to_json()
+    for name in ("name_count", "process_count", "left_out"):
+        del former[name]
+    del former["top_process"]["program"]
+    assert Evidence.from_json(json.loads(json.dumps(former))).top_process == evidence().top_process
+
+
+def test_groups_left_out_with_long_names_fit_into_the_evidence():
+    long = "\udcff" * 255
+    groups = (LeftOutGroup((("process", long), ("unit", long)), 9.0, long, 7),) * MAX_PEERS
+    found = evidence(replace(CONTRIBUTORS, left_out=LeftOutGroups(groups, ((long, 3),) * MAX_PEERS, 9)))
+    assert len(json.dumps(found.to_json(), separators=(",", ":"))) <= MAX_EVIDENCE_BYTES
 
 
 def test_command_lines_can_be_left_out():

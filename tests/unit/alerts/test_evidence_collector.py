@@ -138,9 +138,16 @@ def test_a_tick_takes_evidence_for_at_most_a_tenth_of_a_second(scene):
     assert len(scene.asked) == 3
 
 
-def test_the_overflow_instance_has_no_evidence(scene):
-    [transition] = scene.tick({"overflow": 150})
-    assert (transition.alert.evidence, scene.asked) == (None, [])
+def test_the_overflow_has_evidence_before_all_others(scene):
+    transitions = scene.tick({**{str(number): 200 for number in range(20)}, "overflow": 150})
+    assert scene.asked == ["overflow", *map(str, range(19))]
+    assert transitions[-1].alert.evidence.top_process.name == "overflow"
+
+
+def test_the_overflow_has_new_evidence_when_it_has_twice_the_groups(scene):
+    for number in (150, 200, 301, 400):
+        scene.tick({"overflow": number})
+    assert scene.asked == ["overflow"] * 2
 
 
 def test_evidence_that_fails_does_not_affect_other_alerts(scene, monkeypatch):

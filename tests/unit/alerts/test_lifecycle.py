@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import factories
+from watchdog.alerts import wording
 from watchdog.alerts.alert import AlertState, TransitionKind, fingerprint
 from watchdog.alerts.instance import AlertInstance
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import Now
+from watchdog.rules.engine.contributors import LeftOutGroups
 from watchdog.rules.engine.engine import OVERFLOW_LABELS, Verdict
 from watchdog.rules.language import template
 from watchdog.rules.language.rule import Severity, Thresholds
@@ -270,6 +272,62 @@ def test_the_overflow_alert_has_the_number_of_further_instances():
     life.advance([Verdict(life.rule, OVERFLOW_LABELS, True, 1234.0, WARNING, WARNING, "")])
     (alert,) = life.lifecycle.firing_alerts().values()
     assert (alert.labels, alert.summary) == (OVERFLOW_LABELS, "1,234 more instances of storm fire")
+
+
+@pytest.mark.parametrize(
+    ("labels", "user", "unit", "ending"),
+    [
+        ({"process": "sshd"}, "nobody", "ssh.service", " (user nobody)"),
+        ({"process": "sshd"}, "nobody", "", " (user nobody)"),
+        ({"process": "redis"}, "redis", "redis.service", ""),
+        ({"process": "redis"}, "redis", "user@1000/redis.service", " (user redis)"),
+        ({"process": "sshd"}, "root", "ssh.service", ""),
+        ({"user": "nobody"}, "nobody", "", ""),
+        ({"process": "(unattributed)"}, "", "", ""),
+    ],
+)
+def test_a_summary_ends_with_the_account_unless_that_is_expected(labels, user, unit, ending):
+    assert wording.account_text(labels, user, unit) == ending
+
+
+def test_an_alert_has_the_account_of_its_evidence_in_the_summary_as_long_as_it_lasts():
+    life = Life(rule())
+    life.advance([life.verdict(101)])
+    (instance,) = life.lifecycle.instances_needing_evidence()
+    top = factories.make_top_process(user="nobody", unit="ssh.service")
+    instance.add_evidence(factories.make_evidence(top_process=top))
+    assert instance.alert.summary.endswith(" (user nobody)")
+    life.advance([life.verdict(102)])
+    assert instance.alert.summary.count("(user nobody)") == 1
+    after = restarted(life)
+    assert after.alert.summary == instance.alert.summary
+
+
+def test_the_summary_of_an_overflow_has_its_users():
+    life = Life(rule())
+    life.advance([Verdict(life.rule, OVERFLOW_LABELS, True, 30.0, WARNING, WARNING, "")])
+    (instance,) = life.lifecycle.instances_needing_evidence()
+    left_out = LeftOutGroups((), (("games", 20), ("", 3)), 4)
+    instance.add_evidence(factories.make_evidence(left_out=left_out))
+    assert instance.alert.summary == "30 more instances of storm fire (by user: games 20, - 3 and 2 other users)"
+
+
+def test_an_instance_that_gives_way_to_a_worse_one_ends_with_that_reason():
+    life = Life(rule())
+    life.advance([life.verdict(101)])
+    (transition,) = life.advance([replace(life.verdict(102), is_displaced=True)])
+    assert (transition.kind, transition.alert.reason) == (
+        TransitionKind.RESOLVED,
+        "in the overflow alert: worse instances fire",
+    )
+    assert life.lifecycle.active_keys() == []
+
+
+def test_a_pending_instance_that_gives_way_ends_without_a_transition():
+    life = Life(rule(for_seconds=60))
+    life.advance([life.verdict(101)])
+    assert life.advance([replace(life.verdict(102), is_displaced=True)]) == []
+    assert life.lifecycle.active_keys() == []
 
 
 def test_instances_of_one_rule_are_independent():

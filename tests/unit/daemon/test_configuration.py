@@ -91,6 +91,7 @@ def test_rules_in_the_default_folder_are_used_instead(write, tmp_path):
             "storm",
             "watchdog-lost-connections",
             "watchdog-late-bytes",
+            "watchdog-late-bytes-by-user",
             "watchdog-missed-ticks",
             "watchdog-failed-ticks",
             "watchdog-long-interval",
@@ -245,4 +246,4 @@ def test_many_rules_are_named_in_part(write):
     ).rules
 
     assert format_rule_ids(rules[:4]) == "r0, r1, r2, r3"
-    assert format_rule_ids(rules) == "r0, r1, r2, r3 and 15 more"
+    assert format_rule_ids(rules) == "r0, r1, r2, r3 and 16 more"

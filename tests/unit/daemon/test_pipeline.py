@@ -28,6 +28,7 @@ from watchdog.errors import ConfigError, DeliveryError, DeliveryErrorReason, Pro
 from watchdog.measure.meter import Meter
 from watchdog.measure.process_reader import ProcessReader
 from watchdog.measure.procfs import UnreadReason
+from watchdog.measure.program_file import ProgramFile
 from watchdog.routing.grouping import Grouping
 from watchdog.routing.inhibition import Inhibition
 from watchdog.routing.silencing import Silence
@@ -202,6 +203,13 @@ def test_evidence_survives_a_restart_and_is_in_the_resolved_notification(simulat
     assert last.alerts[0].evidence == evidence
     assert last.alerts[0].value == CALM
     assert last.alerts[0].peak == STORM
+
+
+def test_an_alert_has_the_program_of_its_process_as_the_kernel_knows_it(simulation):
+    process_of_ours(simulation)
+    fire(simulation)
+    top_process = simulation.receiver.notifications[0].alerts[0].evidence.top_process
+    assert top_process.program == ProgramFile("/opt/culprit", "8:1", 77, ("deleted",))
 
 
 def test_command_lines_can_be_kept_out_of_alerts(simulation):

@@ -45,7 +45,7 @@ def fired(host):
         for tick in [QUIET, *ticks]:
             seconds, rows = tick if isinstance(tick, tuple) else (1, tick)
             snapshot = host.tick(*rows, seconds=seconds)
-            verdicts = engine.evaluate(snapshot, lifecycle.active_keys())
+            verdicts = engine.evaluate(snapshot, lifecycle.active_keys(), lifecycle.firing_keys())
             for transition in lifecycle.advance(verdicts, Now(snapshot.at_ns, 5_000.0)):
                 alert = transition.alert
                 severities[alert.rule] = max(severities.get(alert.rule, alert.severity), alert.severity)
@@ -105,6 +105,11 @@ def ports_of(first, last, **values):
     return [row | {"remote_port": 1 + first + number} for number, row in enumerate(scan(0, last - first, "10.0.0.1"))]
 
 
+def under_names(rows, tick=0):
+    """Return `rows` of one user, each under a name of its own."""
+    return [row | {"process": f"s{tick}-{number}", "user": "games"} for number, row in enumerate(rows)]
+
+
 def listens(port, process="app", user="app"):
     return app(process=process, user=user, direction="in", state="LISTEN", local_port=port, listeners=1)
 
@@ -116,6 +121,30 @@ def talks(network, remote, process="app", **values):
 
 HOME = [listens(443), listens(22, "sshd", "root"), talks("192.0.2.0/24", "192.0.2.1")]
 LEARNT = [(6 * DAY, HOME), (2 * DAY, HOME)]
+
+
+def many(count, user="games", **values):
+    """Return rows of `count` processes of one user, each with a name of its own: none has much of the value."""
+    return [{"process": f"w{number}", "unit": "", "user": user} | values for number in range(count)]
+
+
+def of_many_users(count, **values):
+    """Return rows of `count` users with one process each."""
+    return [{"process": f"w{number}", "unit": "", "user": f"user{number}"} | values for number in range(count)]
+
+
+def ends(failed, worked, rows=many, **values):
+    row = {"direction": "out", "state": "CLOSE", "closes": 1, **values}
+    return [*rows(failed, **row, connect_failures=1), *rows(worked, **row)]
+
+
+def syn_sent(number, rows=many, **values):
+    return rows(number, direction="out", state="SYN_SENT", open=1, **values)
+
+
+def of_listener(tick, **values):
+    """Return the row of a listener that has another name in each tick."""
+    return [{"process": f"w{tick}", "user": "games", "direction": "in", "state": "LISTEN", **values}]
 
 
 def watchdog(**values):
@@ -151,6 +180,45 @@ FIRES = [
     ("half-open-flood", "warning", [half_open(64)] * 12),
     ("half-open-flood", "warning", [half_open(128, established=100)] * 12),
     ("half-open-flood", "critical", [half_open(512, established=10)] * 12),
+    ("outbound-connection-storm-by-user", "warning", [many(201, direction="out", connects=1)] * 6),
+    ("outbound-connection-storm-by-user", "critical", [many(200, direction="out", connects=6)] * 6),
+    ("outbound-connection-storm-of-host", "warning", [of_many_users(501, direction="out", connects=1)] * 6),
+    ("outbound-connection-storm-of-host", "critical", [of_many_users(501, direction="out", connects=5)] * 6),
+    ("inbound-connection-storm-by-user", "warning", [many(401, direction="in", established=1)] * 6),
+    ("inbound-connection-storm-by-user", "critical", [many(201, direction="in", established=10)] * 6),
+    ("inbound-connection-storm-of-host", "warning", [of_many_users(1001, direction="in", established=1)] * 6),
+    ("inbound-connection-storm-of-host", "critical", [of_many_users(501, direction="in", established=10)] * 6),
+    *(
+        (f"{metric.replace('_', '-')}-spike-{scope}", severity, [rows(50, **{metric: amount})] * 6)
+        for metric in ("bytes_sent", "bytes_received")
+        for scope, rows, severity, amount in (
+            ("by-user", many, "warning", 5e6),
+            ("by-user", many, "critical", 21e6),
+            ("of-host", of_many_users, "warning", 11e6),
+            ("of-host", of_many_users, "critical", 51e6),
+        )
+    ),
+    ("failed-connect-storm-by-user", "warning", [ends(20, 40), *[QUIET] * 12]),
+    ("failed-connect-storm-by-user", "critical", [ends(50, 0), *[QUIET] * 12]),
+    ("failed-connect-storm-of-host", "warning", [ends(80, 180, of_many_users), *[QUIET] * 17]),
+    ("failed-connect-storm-of-host", "critical", [ends(250, 0, of_many_users), *[QUIET] * 17]),
+    ("connects-without-answer-by-user", "warning", [syn_sent(21)] * 6),
+    ("connects-without-answer-by-user", "critical", [syn_sent(201)] * 6),
+    ("connects-without-answer-of-host", "warning", [syn_sent(51, of_many_users)] * 6),
+    ("connects-without-answer-of-host", "critical", [syn_sent(501, of_many_users)] * 6),
+    ("connect-latency-by-user", "warning", [many(10, connects=0.5, connect_latency=0.3)] * 38),
+    ("connect-latency-by-user", "critical", [many(10, connects=0.5, connect_latency=1.1)] * 38),
+    ("round-trip-time-by-user", "warning", [many(40, rtt=0.5, packets_received=1)] * 70),
+    ("round-trip-time-by-user", "critical", [many(40, rtt=1.1, packets_received=1)] * 70),
+    ("retransmission-share-by-user", "warning", [many(30, packets_sent=25, retransmits=1)] * 35),
+    ("retransmission-share-by-user", "critical", [many(30, packets_sent=25, retransmits=3)] * 35),
+    ("accept-queue-full-by-user", "warning", [of_listener(tick, accept_queue=0.9) for tick in range(20)]),
+    ("accept-queue-full-by-user", "critical", [of_listener(tick, accept_queue=1.0) for tick in range(20)]),
+    ("listen-drops-by-user", "warning", [of_listener(tick, listen_drops=8) for tick in range(3)]),
+    ("listen-drops-by-user", "critical", [of_listener(tick, listen_drops=9) for tick in range(25)]),
+    ("half-open-flood-by-user", "warning", [of_listener(tick, half_open=110) for tick in range(12)]),
+    ("half-open-flood-by-user", "critical", [of_listener(tick, half_open=900) for tick in range(12)]),
+    ("watchdog-late-bytes-by-user", "warning", [many(50, late_bytes=5e6)]),
     ("watchdog-lost-connections", "warning", [watchdog(lost_connections=1)]),
     ("watchdog-late-bytes", "warning", [[app(late_bytes=101e6)]]),
     ("watchdog-missed-ticks", "warning", [watchdog(missed_ticks=3)]),
@@ -163,6 +231,14 @@ FIRES = [
 FIRES += [
     ("port-scan", "warning", [ports_of(0, 101)]),
     ("port-scan", "critical", [ports_of(tick * 50, tick * 50 + 50) for tick in range(21)]),
+    ("port-scan-by-user", "warning", [under_names(ports_of(0, 201))]),
+    ("port-scan-by-user", "critical", [under_names(ports_of(t * 100, t * 100 + 100), t) for t in range(21)]),
+    ("address-scan-by-user", "warning", [under_names(scan(0, 501, "10.0.{0}.{1}"))]),
+    (
+        "address-scan-by-user",
+        "critical",
+        [under_names(scan(t * 180, t * 180 + 180, "10.0.{0}.{1}", connects=0.1), t) for t in range(28)],
+    ),
     ("address-scan", "warning", [scan(0, 251, "10.0.{0}.{1}")]),
     ("address-scan", "critical", [scan(tick * 90, tick * 90 + 90, "10.0.{0}.{1}") for tick in range(28)]),
     ("new-listener", "warning", [*LEARNT, [*HOME, listens(4444)]]),
@@ -179,6 +255,10 @@ STAYS_SILENT = [
     ("port-scan", "ninety-nine ports", [ports_of(0, 99)] * 3),
     ("port-scan", "a busy proxy with three backends", [[app(direction="out", connects=900, remote_port=8080)]] * 9),
     ("port-scan", "two hundred ports in four minutes", [[row] for row in ports_of(0, 200)]),
+    ("port-scan-by-user", "two hundred ports", [under_names(ports_of(0, 200))] * 3),
+    ("port-scan-by-user", "the scan of one name", [ports_of(0, 900)] * 3),
+    ("address-scan-by-user", "five hundred addresses", [under_names(scan(0, 500, "10.0.{0}.{1}"))] * 3),
+    ("address-scan-by-user", "the scan of one name", [scan(0, 900, "10.0.{0}.{1}")] * 3),
     ("address-scan", "an office at a browser", [scan(0, 240, "10.0.{0}.{1}")] * 3),
     ("address-scan", "thousands of clients", [scan(0, 900, "10.0.{0}.{1}", direction="in")] * 3),
     ("new-listener", "while it learns", [(6 * DAY, HOME), [*HOME, listens(4444)]]),
@@ -225,6 +305,47 @@ STAYS_SILENT = [
     ("listen-drops", "ten", [[drops(10)], *[QUIET] * 5]),
     ("listen-drops", "eight of each of two servers", [[drops(8), drops(8, other)], *[QUIET] * 5]),
     ("listen-drops", "ten now and ten later", [[drops(10)], *[QUIET] * 61, [drops(10)], QUIET]),
+    ("outbound-connection-storm-by-user", "two hundred", [many(200, direction="out", connects=1)] * 8),
+    ("outbound-connection-storm-by-user", "the storm of one name", [[app(direction="out", connects=5000)]] * 8),
+    ("outbound-connection-storm-of-host", "five hundred", [of_many_users(500, direction="out", connects=1)] * 8),
+    ("outbound-connection-storm-of-host", "the storm of one user", [many(300, direction="out", connects=9)] * 8),
+    ("inbound-connection-storm-by-user", "four hundred", [many(400, direction="in", established=1)] * 8),
+    ("inbound-connection-storm-by-user", "the storm of one name", [[app(direction="in", established=9000)]] * 8),
+    ("inbound-connection-storm-of-host", "a thousand", [of_many_users(1000, direction="in", established=1)] * 8),
+    ("inbound-connection-storm-of-host", "the storm of one user", [many(300, direction="in", established=20)] * 8),
+    *(
+        (f"{metric.replace('_', '-')}-spike-{scope}", why, [rows] * 8)
+        for metric in ("bytes_sent", "bytes_received")
+        for scope, why, rows in (
+            ("by-user", "the limit itself", many(50, **{metric: 4e6})),
+            ("by-user", "the spike of one name", [app(**{metric: 900e6})]),
+            ("of-host", "the limit itself", of_many_users(50, **{metric: 10e6})),
+            ("of-host", "the spike of one user", many(50, **{metric: 60e6})),
+        )
+    ),
+    ("failed-connect-storm-by-user", "forty-nine attempts", [ends(49, 0), *[QUIET] * 14]),
+    ("failed-connect-storm-by-user", "one name that fails", [ended(50, 0)] * 25),
+    ("failed-connect-storm-by-user", "the watchdog", [many(99, "bpf-watchdog", closes=1, connect_failures=1)] * 14),
+    ("failed-connect-storm-of-host", "one in five", [ends(60, 240, of_many_users), *[QUIET] * 14]),
+    ("failed-connect-storm-of-host", "one name and one user", [ended(90, 0) + ends(30, 0)] * 25),
+    ("connects-without-answer-by-user", "twenty", [syn_sent(20)] * 9),
+    ("connects-without-answer-by-user", "one name that waits", [waiting(900)] * 9),
+    ("connects-without-answer-of-host", "fifty", [syn_sent(50, of_many_users)] * 9),
+    ("connects-without-answer-of-host", "one user that waits", [syn_sent(900)] * 9),
+    ("connect-latency-by-user", "few connects", [many(1, connects=1, connect_latency=2.0)] * 99),
+    ("connect-latency-by-user", "one slow name", [each(9, direction="out", connects=1, connect_latency=2.0)] * 40),
+    ("round-trip-time-by-user", "few segments", [many(9, rtt=2.0, packets_received=1)] * 80),
+    ("round-trip-time-by-user", "one distant name", [each(30, rtt=2.0, packets_received=9)] * 80),
+    ("retransmission-share-by-user", "few segments", [many(30, packets_sent=10, retransmits=9)] * 60),
+    ("retransmission-share-by-user", "one lossy name", [[app(packets_sent=900, retransmits=90)]] * 60),
+    ("accept-queue-full-by-user", "a burst of 9 s", [of_listener(tick, accept_queue=1.0) for tick in range(9)]),
+    ("accept-queue-full-by-user", "one full queue", [[listener(1.0)]] * 40),
+    ("listen-drops-by-user", "twenty", [many(20, direction="in", state="LISTEN", listen_drops=1), *[QUIET] * 5]),
+    ("listen-drops-by-user", "one listener", [[drops(500)]] * 9),
+    ("half-open-flood-by-user", "a hundred", [of_listener(tick, half_open=100) for tick in range(15)]),
+    ("half-open-flood-by-user", "one listener", [half_open(900)] * 15),
+    ("watchdog-late-bytes-by-user", "199 MB", [many(50, late_bytes=3.98e6), *[QUIET] * 3]),
+    ("watchdog-late-bytes-by-user", "one process", [[app(late_bytes=900e6)]] * 3),
     ("watchdog-lost-connections", "nothing lost", [watchdog(lost_connections=0)] * 5),
     ("watchdog-lost-connections", "another loss", [watchdog(missed_ticks=9, failed_ticks=9)]),
     ("watchdog-late-bytes", "99 MB", [[app(late_bytes=99e6)], *[QUIET] * 3]),

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from watchdog.alerts.evidence import Evidence, TopProcess
 from watchdog.measure.catalogue import METRICS
 from watchdog.measure.procfs import UnreadReason
-from watchdog.rules.engine.contributors import Peer
+from watchdog.measure.program_file import ProgramFile
+from watchdog.rules.engine.contributors import LeftOutGroups, Peer
 from watchdog.rules.language.formats import FORMATS
 from watchdog.rules.language.rule import Labels
 
@@ -40,17 +41,13 @@ def evidence_lines(evidence: Evidence, labels: Labels) -> list[str]:
 def evidence_sections(evidence: Evidence, labels: Labels = ()) -> dict[str, str]:
     """Return the text of each section that has data, by its name.
 
-    The names: process, command, parents, peers, history, unknown_rules.
+    The names: process, program, command, parents, names, left_out, peers, history, unknown_rules.
     """
-    sections = {}
-    if evidence.top_process is not None:
-        sections["process"] = process_text(evidence, evidence.top_process, dict(labels))
-        if evidence.top_process.command:
-            sections["command"] = evidence.top_process.command
-        elif evidence.top_process.unread is not None:
-            sections["command"] = f"({_UNREAD[evidence.top_process.unread]})"
-        if evidence.top_process.parents:
-            sections["parents"] = parents_text(evidence.top_process)
+    sections = _sections_of_process(evidence, labels)
+    if evidence.name_count > 1:
+        sections["names"] = names_text(evidence)
+    if evidence.left_out is not None and evidence.left_out.largest:
+        sections["left_out"] = left_out_text(evidence, evidence.left_out)
     if evidence.peers:
         sections["peers"] = peers_text(evidence)
     if len(evidence.history) > 1:
@@ -58,6 +55,22 @@ def evidence_sections(evidence: Evidence, labels: Labels = ()) -> dict[str, str]
     if evidence.unknown_rules:
         more = evidence.unknown_rule_count - len(evidence.unknown_rules)
         sections["unknown_rules"] = ", ".join(evidence.unknown_rules) + (f" and {more:,} more" if more else "")
+    return sections
+
+
+def _sections_of_process(evidence: Evidence, labels: Labels) -> dict[str, str]:
+    top = evidence.top_process
+    if top is None:
+        return {}
+    sections = {"process": process_text(evidence, top, dict(labels))}
+    if top.program is not None:
+        sections["program"] = program_text(top.program)
+    if top.command:
+        sections["command"] = top.command
+    elif top.unread is not None:
+        sections["command"] = f"({_UNREAD[top.unread]})"
+    if top.parents:
+        sections["parents"] = parents_text(top)
     return sections
 
 
@@ -81,6 +94,29 @@ def process_text(evidence: Evidence, top: TopProcess, labels: Mapping[str, str])
 def parents_text(top: TopProcess) -> str:
     """Return the parents, nearest first: "supervisord (640), systemd (1)"."""
     return ", ".join(f"{name} ({pid})" for pid, name in top.parents)
+
+
+def program_text(program: ProgramFile) -> str:
+    """Return the executable: "/tmp/x/sshd (device 8:1, inode 77): user nobody can replace it; not the host's …"."""
+    where = f"{program.path or 'path too long'} (device {program.device}, inode {program.inode})"
+    return ": ".join([where, *(["; ".join(program.notes)] if program.notes else [])])
+
+
+def names_text(evidence: Evidence) -> str:
+    """Return the numbers of names and processes: "7,000 names, 1 process within 1 s"."""
+    processes = f"{evidence.process_count:,} process{'es' if evidence.process_count != 1 else ''}"
+    return f"{evidence.name_count:,} names, {processes} within {_span(evidence.tick_seconds)}"
+
+
+def left_out_text(evidence: Evidence, left_out: LeftOutGroups) -> str:
+    """Return the largest groups without an alert of their own: "process=a unit=-: 900 connects, user x, pid 7"."""
+    shown = []
+    for group in left_out.largest:
+        labels = " ".join(f"{name}={value or '-'}" for name, value in group.labels)
+        amount = f"{FORMATS[evidence.format](group.amount)} {evidence.metric.replace('_', ' ')}"
+        account = [f"user {group.user}"] if group.user else []
+        shown.append(", ".join([f"{labels}: {amount}", *account, *([f"pid {group.pid}"] if group.pid else [])]))
+    return f"within {_span(evidence.tick_seconds)}: " + "; ".join(shown)
 
 
 def peers_text(evidence: Evidence) -> str:
@@ -136,7 +172,7 @@ def duration_text(seconds: float) -> str:
 
 
 def _identity(top: TopProcess) -> Iterator[tuple[str, str]]:
-    yield "exe", top.exe
+    yield "exe", "" if top.program is not None else top.exe
     yield "user", top.user
     yield "unit", top.unit
     yield "container", top.container

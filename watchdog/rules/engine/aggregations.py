@@ -94,11 +94,12 @@ class Aggregation:
         recent: Callable[[str, str], RecentTicks],
         time_power: int = 0,
         statistic: str = "sum",
+        volume: Callable[[], Numbers] | None = None,
     ) -> None:
         """Combine metrics by `expression`.
 
         `read` returns `statistic` of a metric for each slot of the view, to be divided by time^`time_power`; `bounds`
-        its bounds. `recent` returns the newest ticks of a metric's "sums" or "counts".
+        its bounds. `recent` returns the newest ticks of a metric's "sums" or "counts". `volume`: see `volumes`.
         """
         self._statistic = statistic
         self.view = view
@@ -108,6 +109,7 @@ class Aggregation:
         self._bounds = bounds
         self._recent = recent
         self._time_power = time_power
+        self._volume = volume
         self._values: Numbers | None = None
 
     def release(self) -> None:
@@ -126,6 +128,10 @@ class Aggregation:
     def values_by_slot(self) -> Numbers:
         """Return the values of all slots below the size of the groups, as `values`."""
         return self._current()
+
+    def volumes(self, slots: Slots) -> Numbers | None:
+        """Return the size behind the values of `slots`; None where the values are sizes themselves."""
+        return None if self._volume is None else self._volume()[slots]
 
     @property
     def is_exact(self) -> bool:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from watchdog.measure.catalogue import ABSENT_CODE, DIRECTIONS, FAILURES, METRICS, TCP_STATES, MetricKind
 from watchdog.measure.interning import address_text
+from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers, Snapshot
-from watchdog.rules.engine.groups import code_of
+from watchdog.rules.engine.groups import GroupSlots, code_of
 from watchdog.rules.engine.selection import Selection
-from watchdog.rules.language.expression import Constant, Expression, MetricReference, ValueCount
 from watchdog.rules.language.rule import Labels, Rule
 
 MAX_PEERS: Final = 5
@@ -68,12 +68,35 @@ class ContributingProcess:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOutGroup:
+    """A firing group without an instance of its own, and its amount; `user` and `pid` of one of its processes."""
+
+    labels: Labels
+    amount: float
+    user: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOutGroups:
+    """The firing groups in an overflow: the `largest` ones, and the users with most of them, as (name, number).
+
+    `user_count`: number of all users.
+    """
+
+    largest: tuple[LeftOutGroup, ...]
+    by_user: tuple[tuple[str, int], ...]
+    user_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Contributors:
     """Peers and processes that made up the value of one instance, the greatest first, with their total numbers.
 
     `metric`: the metric of all amounts. `amount`: the total, NaN for distributions. `history`: the value of each of the
     newest ticks alone, the oldest first, NaN where nothing was measured. `tick_seconds`: length of the newest tick;
-    `history_seconds`: of all ticks in `history`.
+    `history_seconds`: of all ticks in `history`. `name_count`: number of the names of the processes. `left_out`: the
+    groups of an overflow, else None.
     """
 
     metric: str
@@ -85,28 +108,58 @@ class Contributors:
     history: tuple[float, ...]
     tick_seconds: float
     history_seconds: float
+    name_count: int = 0
+    left_out: LeftOutGroups | None = None
 
 
-def leading_metric(expression: Expression) -> str | None:
-    """Return the first metric of `expression`."""
-    match expression:
-        case MetricReference(metric) | ValueCount(metric):
-            return metric
-        case Constant():
-            return None
-    return leading_metric(expression.left) or leading_metric(expression.right)
-
-
-def contributing_rows(snapshot: Snapshot, rule: Rule, labels: Labels, selection: Selection) -> _RowNumbers:
-    """Return the numbers of the rows that `rule` counts for the instance with `labels`."""
+def rows_of_where(snapshot: Snapshot, rule: Rule, selection: Selection) -> _RowNumbers:
+    """Return the numbers of the rows that `rule` counts."""
     chosen = selection.counted(snapshot, rule.where, rule.exclusions)
+    return np.arange(len(snapshot)) if chosen is None else np.flatnonzero(chosen)
+
+
+def rows_with_labels(snapshot: Snapshot, rows: _RowNumbers, labels: Labels) -> _RowNumbers:
+    """Return those of `rows` that belong to the instance with `labels`."""
     for dimension, text in labels:
         code = code_of(dimension, text, snapshot)
         if code is None:
             return np.zeros(0, np.intp)
-        same = snapshot.dimensions[dimension] == code
-        chosen = same if chosen is None else chosen & same
-    return np.arange(len(snapshot)) if chosen is None else np.flatnonzero(chosen)
+        rows = rows[snapshot.dimensions[dimension][rows] == code]
+    return rows
+
+
+def rows_in(rows: _RowNumbers, slots: Slots, wanted: Slots) -> tuple[_RowNumbers, Slots]:
+    """Return those of `rows` whose group is among `wanted`, and their slots; `slots`: the group of each row."""
+    chosen = np.isin(slots, wanted)
+    return rows[chosen], slots[chosen]
+
+
+def groups_left_out(
+    snapshot: Snapshot, rows: _RowNumbers, slots: Slots, metric: str, groups: GroupSlots
+) -> LeftOutGroups:
+    """Return the groups of `rows`, whose slots are `slots`: the largest ones, and their number by user."""
+    ids, firsts, order = _ranked(slots.astype(np.uint64), snapshot.metrics[metric][rows], metric)
+    pids, users = snapshot.dimensions["pid"][rows], snapshot.dimensions["user"][rows]
+    largest = tuple(
+        LeftOutGroup(
+            groups.read_labels(int(slots[firsts[number]]), snapshot),
+            amount,
+            snapshot.names.text("user", int(users[firsts[number]])),
+            int(pids[firsts[number]]) if pids[firsts[number]] < ABSENT_CODE else 0,
+        )
+        for number, amount in order[:MAX_PEERS]
+    )
+    pairs = np.unique(np.stack([ids.astype(np.uint64), users.astype(np.uint64)], axis=1), axis=0)
+    codes, counts = np.unique(pairs[:, 1], return_counts=True)
+    most = np.argsort(-counts, kind="stable")[:MAX_PEERS]
+    by_user = tuple((snapshot.names.text("user", int(codes[one])), int(counts[one])) for one in most)
+    return LeftOutGroups(largest, by_user, len(codes))
+
+
+def count_names(snapshot: Snapshot, rows: _RowNumbers) -> int:
+    """Return the number of distinct process names in `rows`."""
+    codes = snapshot.dimensions["process"][rows]
+    return len(np.unique(codes[codes < ABSENT_CODE]))
 
 
 def contributing_peers(snapshot: Snapshot, rows: _RowNumbers, metric: str) -> tuple[tuple[Peer, ...], int]:

@@ -133,6 +133,9 @@ class DistinctCount:
         """Return the numbers of `slots`."""
         return self._current()[slots]
 
+    def volumes(self, slots: Slots) -> None:
+        """Return None: the values are sizes themselves."""
+
     @property
     def is_exact(self) -> bool:
         """Return whether nothing is missing in the window."""

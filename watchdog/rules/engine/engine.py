@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from graphlib import TopologicalSorter
 from typing import Final
 
 from watchdog.clock import SECOND_NS, Clock, local_seconds
@@ -16,7 +17,15 @@ from watchdog.rules.engine.contributors import Contributors
 from watchdog.rules.engine.distinct import DistinctCount
 from watchdog.rules.engine.groups import GroupSlots
 from watchdog.rules.engine.inspection import GroupInspection, RuleInspection
-from watchdog.rules.engine.judge import INPUT_INCOMPLETE, Judge, RuleTick, Verdict, least_severe_threshold
+from watchdog.rules.engine.judge import (
+    INPUT_INCOMPLETE,
+    ActiveInstances,
+    Judge,
+    RuleTick,
+    Verdict,
+    least_severe_threshold,
+)
+from watchdog.rules.engine.muting import Muting
 from watchdog.rules.engine.novelty import NoveltyJudge
 from watchdog.rules.engine.novelty_memories import NoveltyMemories
 from watchdog.rules.engine.order_statistics import OrderStatistic, OrderStatisticWindow
@@ -25,7 +34,7 @@ from watchdog.rules.engine.rule_baseline import RuleBaseline
 from watchdog.rules.engine.selection import Selection
 from watchdog.rules.engine.view import View, group_snapshot
 from watchdog.rules.engine.window import MAX_RECENT_TICKS, WindowCoverage
-from watchdog.rules.language.expression import metrics_of
+from watchdog.rules.language.expression import leading_metric, metrics_of
 from watchdog.rules.language.rule import OVERFLOW_LABELS, Labels, Rule, RuleException, StatKind
 
 __all__ = ["OVERFLOW_LABELS", "Engine", "Verdict"]
@@ -46,6 +55,7 @@ class Engine:
         self.memories = NoveltyMemories()
         """What the rules with novelty have seen."""
         self.baselines = Baselines([])
+        self._stages: dict[str, int] = {}  # order of judging, by rule id: narrower rules first
         self._since_ns: dict[object, int | None] = {}
         self._elapsed_ns: deque[tuple[int, int]] = deque(
             maxlen=MAX_RECENT_TICKS
@@ -70,6 +80,9 @@ class Engine:
         self.baselines.replace_rules(rules)
         self._judges = [_make_judge(rule, plan, self.baselines.of(rule.id)) for rule in rules]
         self.memories.assign(judge for judge in self._judges if isinstance(judge, NoveltyJudge))
+        self._stages = _stages(rules)
+        for judge in self._judges:
+            self._set_muting(judge)
         plan.drop_unused()
         self._plan = plan
         self._set_thresholds()
@@ -84,14 +97,19 @@ class Engine:
         self.baselines.restore(secret, parts, rules)
         self.replace_rules(rules)
 
-    def evaluate(self, snapshot: Snapshot, active_keys: Collection[tuple[str, Labels]]) -> list[Verdict]:
+    def evaluate(
+        self,
+        snapshot: Snapshot,
+        active_keys: Collection[tuple[str, Labels]],
+        firing_keys: Collection[tuple[str, Labels]] = (),
+    ) -> list[Verdict]:
         """Add the newest tick to all windows and return its verdicts, rule by rule.
 
         Each rule has one verdict for each firing instance, the worst `MAX_INSTANCES` of them, and one with the labels
         `OVERFLOW_LABELS` for the rest; and one for each of `active_keys`: (rule id, labels) of pending and firing
-        instances. A rule that cannot be judged has no verdict and disturbs no other rule: `take_failures` has the
-        reason. Judging ends after `MAX_JUDGING_NS`: the rules that are left are unknown, and judged first in the next
-        tick.
+        instances; `firing_keys` are those of the firing ones. A rule that cannot be judged has no verdict and disturbs
+        no other rule: `take_failures` has the reason. Judging ends after `MAX_JUDGING_NS`: the rules that are left are
+        unknown, and judged first in the next tick.
         """
         self.unknown_rules = ()
         self._newest = None
@@ -99,6 +117,9 @@ class Engine:
         active: dict[str, list[Labels]] = {}
         for rule_id, labels in active_keys:
             active.setdefault(rule_id, []).append(labels)
+        firing: dict[str, set[Labels]] = {}
+        for rule_id, labels in firing_keys:
+            firing.setdefault(rule_id, set()).add(labels)
         self._choose_noting_views(active)
         self._add_tick(snapshot)
         self._end_hours(snapshot)
@@ -108,7 +129,8 @@ class Engine:
             for judge in judges:
                 rule, tick = judge.rule, self._tick(judge, snapshot)
                 try:
-                    verdicts[rule.id] = judge.verdicts(tick, active.get(rule.id, []))
+                    instances = ActiveInstances(active.get(rule.id, ()), firing.get(rule.id, ()))
+                    verdicts[rule.id] = judge.verdicts(tick, instances)
                     incomplete = any(one.reason == INPUT_INCOMPLETE for one in verdicts[rule.id])
                     if tick.is_sparse or incomplete or judge.may_fire_unseen(tick):
                         unknown.add(rule.id)
@@ -128,29 +150,55 @@ class Engine:
         None for a rule that is not in force.
         """
         judge = next((judge for judge in self._judges if judge.rule.id == rule_id), None)
-        metric = contributors.leading_metric(judge.rule.metric) if judge is not None else None
+        metric = leading_metric(judge.rule.metric) if judge is not None else None
         if judge is None or metric is None:
             return None
-        # Later, the slot may belong to another group.
-        since_ns = snapshot.at_ns - self.retention_ns
-        elapsed_ns = {at_ns: elapsed for at_ns, elapsed in self._elapsed_ns if elapsed and at_ns > since_ns}
-        history = judge.evaluation.history(judge.evaluation.view.groups.slot(labels, snapshot), elapsed_ns)
         try:
-            rows = contributors.contributing_rows(snapshot, judge.rule, labels, self._selection)
+            rows = contributors.rows_of_where(snapshot, judge.rule, self._selection)
         finally:
             self._selection.release()
+        groups, left_out = judge.evaluation.view.groups, None
+        history: tuple[float, ...] = ()
+        shown_ns: list[int] = []
+        if labels == OVERFLOW_LABELS:
+            slots = groups.find(snapshot, rows)
+            rows, slots = contributors.rows_in(rows, slots, judge.left_out)
+            left_out = contributors.groups_left_out(snapshot, rows, slots, metric, groups)
+        else:
+            rows = contributors.rows_with_labels(snapshot, rows, labels)
+            history, shown_ns = self._history(judge, labels, snapshot)
         amount = contributors.total_amount(snapshot, rows, metric)
         rows = contributors.nonzero_rows(snapshot, rows, metric)
-        shown_ns = list(elapsed_ns.values())[len(elapsed_ns) - len(history) :]
         return judge.rule, Contributors(
             metric,
             amount,
             *contributors.contributing_peers(snapshot, rows, metric),
             *contributors.contributing_processes(snapshot, rows, metric),
-            tuple(history.tolist()),
+            history,
             snapshot.elapsed_ns / SECOND_NS,
             sum(shown_ns) / SECOND_NS,
+            contributors.count_names(snapshot, rows),
+            left_out,
         )
+
+    def _history(self, judge: Judge, labels: Labels, snapshot: Snapshot) -> tuple[tuple[float, ...], list[int]]:
+        """Return the values of one instance in the newest ticks, and the lengths of these ticks in ns."""
+        since_ns = snapshot.at_ns - self.retention_ns  # later, the slot may belong to another group
+        elapsed_ns = {at_ns: elapsed for at_ns, elapsed in self._elapsed_ns if elapsed and at_ns > since_ns}
+        history = judge.evaluation.history(judge.evaluation.view.groups.slot(labels, snapshot), elapsed_ns)
+        return tuple(history.tolist()), list(elapsed_ns.values())[len(elapsed_ns) - len(history) :]
+
+    def take_left_out(self, snapshot: Snapshot, limit: int) -> list[tuple[str, list[Labels]]]:
+        """Return by rule id the groups that the overflow of the newest tick has and earlier ones had not.
+
+        At most `limit` in all, the worst of each rule first; the others come with later ticks.
+        """
+        found = []
+        for judge in self._judges:
+            if limit and len(judge.left_out) and (names := judge.take_left_out(snapshot, limit)):
+                found.append((judge.rule.id, names))
+                limit -= len(names)
+        return found
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -268,11 +316,21 @@ class Engine:
                 yield evaluation, judges
 
     def _judges_by_evaluation(self) -> Iterable[tuple[Evaluation, list[Judge]]]:
-        """Group the rules that read the same values, so that values exist for one set of rules at a time."""
-        together: dict[Evaluation, list[Judge]] = {}
+        """Group the rules that read the same values, so that values exist for one set of rules at a time.
+
+        Rules come after those in their `unless_firing`.
+        """
+        together: dict[tuple[int, Evaluation], list[Judge]] = {}
         for judge in self._judges:
-            together.setdefault(judge.evaluation, []).append(judge)
-        return together.items()
+            together.setdefault((self._stages[judge.rule.id], judge.evaluation), []).append(judge)
+        ordered = sorted(together.items(), key=lambda item: item[0][0])
+        return [(evaluation, judges) for (_, evaluation), judges in ordered]
+
+    def _set_muting(self, judge: Judge) -> None:
+        narrower = [one.firing_groups for one in self._judges if one.rule.id in judge.rule.unless_firing]
+        if narrower:
+            groups, limit = judge.evaluation.view.groups, least_severe_threshold(judge.rule)
+            judge.muting = Muting(judge.rule, groups, narrower, self._selection, limit)
 
     def _set_thresholds(self) -> None:
         """Give each order statistic window the thresholds that decide whether a rule fires at all."""
@@ -290,6 +348,15 @@ def _make_judge(rule: Rule, plan: EvaluationPlan, baseline: RuleBaseline | None)
     if rule.novelty is not None:
         return NoveltyJudge(rule, rule.novelty, *parts, plan.counted_slots(rule))
     return Judge(rule, *parts, baseline)
+
+
+def _stages(rules: Iterable[Rule]) -> dict[str, int]:
+    """Return by rule id the length of the longest chain of `unless_firing` behind each rule; there is no circle."""
+    narrower = {rule.id: rule.unless_firing for rule in rules}
+    stages: dict[str, int] = {}
+    for identity in TopologicalSorter(narrower).static_order():
+        stages[identity] = 1 + max((stages[other] for other in narrower.get(identity, ())), default=-1)
+    return stages
 
 
 def _required_columns(rule: Rule) -> Iterable[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -23,7 +23,9 @@ from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers, Snapshot
 from watchdog.rules.engine.aggregations import Aggregation
 from watchdog.rules.engine.groups import NO_GROUP_SLOT
+from watchdog.rules.engine.instance_choice import InstanceChoice, choose_instances, weigh
 from watchdog.rules.engine.missing import MissingSum
+from watchdog.rules.engine.muting import FiringGroups, Muting
 from watchdog.rules.engine.order_statistics import OrderStatistic
 from watchdog.rules.engine.plan import Evaluation
 from watchdog.rules.engine.presence import SELECTED, GroupPresence, PresenceTracker
@@ -32,14 +34,13 @@ from watchdog.rules.engine.selection import Mask
 from watchdog.rules.language.expression import COMPARE
 from watchdog.rules.language.rule import GONE, OVERFLOW_LABELS, Labels, Rule, Severity, Thresholds
 
-MAX_INSTANCES: Final = 20  # of one rule: the worst of the firing ones; the others are one number
-
 NOTHING_TO_MEASURE: Final = "nothing to measure"
 WINDOW_NOT_FILLED: Final = "window not filled yet"
 INPUT_INCOMPLETE: Final = "input incomplete"
 TICKS_TOO_FAR_APART: Final = "ticks too far apart"
 ONLY_IF_NOT_MET: Final = "only_if does not hold"
 NEW_NORMAL: Final = "new normal"  # a baseline took the level of the group for its usual one
+REPORTED_BY_ANOTHER: Final = "reported by a narrower rule"
 
 _NO_SLOTS = np.zeros(0, dtype=np.int32)
 
@@ -53,6 +54,7 @@ class Verdict:
     cause of an incomplete verdict, or the condition besides the value that prevents firing. `value`: NaN where nothing
     was measured. `group`: the presence of its group. `is_lower_bound`: losses can only have made the value too low.
     `facts`: of the baseline that is breached, None without one.
+    `is_displaced`: the instance ends in favour of a worse one.
     """
 
     rule: Rule
@@ -65,6 +67,7 @@ class Verdict:
     group: GroupPresence = SELECTED
     is_lower_bound: bool = False
     facts: BaselineFacts | None = None
+    is_displaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,14 @@ class RuleTick:
     snapshot: Snapshot
     window_filled: bool
     is_sparse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveInstances:
+    """Labels of the instances of one rule: `labels` of the pending and firing ones, `firing` of the latter."""
+
+    labels: Sequence[Labels] = ()
+    firing: Collection[Labels] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,36 +126,89 @@ class Judge:
         self._baseline = baseline
         self._least_severe_threshold = least_severe_threshold(rule)
         self.presence = PresenceTracker(rule, evaluation.view, missing_rows)
+        self.firing_groups = FiringGroups(rule, evaluation.view.groups)
+        self.muting: Muting | None = None
+        self.left_out: Slots = _NO_SLOTS
+        """The groups that fire in the newest tick and have no instance of their own, the worst first."""
+        self._named: Slots = _NO_SLOTS
+        self._muted_slots: Slots = _NO_SLOTS
 
-    def verdicts(self, tick: RuleTick, active_labels: Sequence[Labels]) -> list[Verdict]:
-        """Return a verdict for each of the worst firing instances, and for each of `active_labels`."""
+    def verdicts(self, tick: RuleTick, instances: ActiveInstances) -> list[Verdict]:
+        """Return a verdict for each of the worst firing groups, and for each of `instances`."""
         self._learn(tick)
         firing = self._firing(tick)
         if len(vanished := self._vanished(tick)):
             firing = np.union1d(firing, vanished)
-        if not len(firing) and not active_labels:
+        self.left_out = self.firing_groups.slots = self._muted_slots = _NO_SLOTS
+        if not len(firing) and not instances.labels:
             return []
         groups = self.evaluation.view.groups
-        active = {labels: groups.slot(labels, tick.snapshot) for labels in active_labels if labels != OVERFLOW_LABELS}
+        active = {
+            labels: groups.slot(labels, tick.snapshot) for labels in instances.labels if labels != OVERFLOW_LABELS
+        }
         active_slots = np.fromiter(active.values(), dtype=np.int32)
-        shown, hidden = self._split_firing(firing, self._values(firing, tick), active_slots, len(active_labels))
-        verdicts = [
+        self._note_firing(firing, active, instances)
+        self._muted_slots = muted = self._muted(firing, active, instances, tick)
+        if len(muted):
+            firing = np.setdiff1d(firing, muted)
+        choice = self._choose(firing, tick, active_slots, len(instances.labels))
+        self.left_out = choice.left_out
+        verdicts = self._new_verdicts(choice.shown, tick)
+        verdicts += self._active_verdicts(active, active_slots, tick)
+        for index in choice.displaced.tolist():
+            displaced = len(choice.shown) + index
+            verdicts[displaced] = replace(verdicts[displaced], is_displaced=True)
+        if len(choice.left_out) or OVERFLOW_LABELS in instances.labels:
+            verdicts.append(self._overflow(tick, choice.left_out))
+        return verdicts
+
+    def _note_firing(self, firing: Slots, active: Mapping[Labels, int], instances: ActiveInstances) -> None:
+        """Note the groups that this rule reports: without `for` all that fire, else those whose time has passed."""
+        reported = np.array([slot for labels, slot in active.items() if labels in instances.firing], np.int32)
+        is_delayed = self.rule.for_ns or self.rule.hits is not None
+        self.firing_groups.slots = reported if is_delayed else np.union1d(firing, reported)
+
+    def _muted(self, firing: Slots, active: Mapping[Labels, int], instances: ActiveInstances, tick: RuleTick) -> Slots:
+        """Return those of `firing` that a narrower rule reports, and that have not begun to fire here."""
+        if self.muting is None:
+            return _NO_SLOTS
+        begun = np.array([slot for labels, slot in active.items() if labels in instances.firing], np.int32)
+        beginning = np.setdiff1d(firing, begun)
+        return np.setdiff1d(beginning, self.muting.remaining(beginning, tick.snapshot))
+
+    def _choose(self, firing: Slots, tick: RuleTick, active_slots: Slots, active_count: int) -> InstanceChoice:
+        weights = weigh(self._values(firing, tick), self._limits(firing), self.evaluation.volumes(firing))
+        return choose_instances(firing, weights, active_slots, active_count)
+
+    def _new_verdicts(self, slots: Slots, tick: RuleTick) -> list[Verdict]:
+        """Return the verdicts on groups that fire and have no instance yet."""
+        return [
             self._new_verdict(slot, tick, measured, group)
             for slot, measured, group in zip(
-                shown.tolist(), self._measure(shown, tick), self.presence.of(shown, tick.snapshot.at_ns), strict=True
+                slots.tolist(), self._measure(slots, tick), self.presence.of(slots, tick.snapshot.at_ns), strict=True
             )
         ]
+
+    def _active_verdicts(self, active: Mapping[Labels, int], slots: Slots, tick: RuleTick) -> list[Verdict]:
+        """Return the verdicts on the groups of pending and firing instances, in this order."""
+        verdicts = []
         for (labels, slot), measured, reason, group in zip(
             active.items(),
-            self._measure(active_slots, tick),
-            self._reasons(active_slots, tick),
-            self.presence.of(active_slots, tick.snapshot.at_ns),
+            self._measure(slots, tick),
+            self._reasons(slots, tick),
+            self.presence.of(slots, tick.snapshot.at_ns),
             strict=True,
         ):
-            verdicts.append(self._verdict(tick, labels, measured, reason, group, slot))
-        if len(hidden) or OVERFLOW_LABELS in active_labels:
-            verdicts.append(self._overflow(tick, hidden))
+            verdict = self._verdict(tick, labels, measured, reason, group, slot)
+            verdicts.append(_muted_verdict(verdict) if slot in self._muted_slots else verdict)
         return verdicts
+
+    def take_left_out(self, snapshot: Snapshot, limit: int) -> list[Labels]:
+        """Return the labels of at most `limit` of `left_out`, the worst first; each group once while it is left out."""
+        self._named = np.intersect1d(self._named, self.left_out)
+        new = self.left_out[~np.isin(self.left_out, self._named)][:limit]
+        self._named = np.union1d(self._named, new)
+        return [self.evaluation.view.groups.read_labels(slot, snapshot) for slot in new.tolist()]
 
     def verdict_on(self, slot: int, labels: Labels, tick: RuleTick, *, is_active: bool) -> tuple[Verdict, Measured]:
         """Return the verdict on the group of `slot` in the newest tick, as `verdicts` has it, and the measured value.
@@ -159,6 +223,8 @@ class Judge:
             self.presence.of(slots, at_ns),
         )
         verdict = self._verdict(tick, labels, measured, reason, group, slot)
+        if slot in self._muted_slots:
+            return _muted_verdict(verdict), measured
         if is_active:
             return verdict, measured
         if slot in self._vanished(tick):
@@ -293,21 +359,6 @@ class Judge:
         """Return the slots that fire because their groups have no rows, with any value."""
         return self.presence.vanished(tick.snapshot.at_ns) if tick.window_filled else _NO_SLOTS
 
-    def _split_firing(
-        self, firing: Slots, values: Numbers, active_slots: Slots, active_count: int
-    ) -> tuple[Slots, list[float]]:
-        """Split the firing slots besides `active_slots`: slots for single verdicts, and the values of the others.
-
-        Both are ordered, the worst first.
-        """
-        order = np.argsort(-values if self.rule.thresholds.above else values, kind="stable")
-        firing, values = firing[order], values[order]
-        new = ~np.isin(firing, active_slots) if len(active_slots) else np.ones(len(firing), dtype=np.bool_)
-        # A stream of ever new groups must not add up to more instances than people can read.
-        room = max(2 * MAX_INSTANCES - active_count, 0)
-        shown = new & (np.arange(len(firing)) < MAX_INSTANCES) & (np.cumsum(new) <= room)
-        return firing[shown], values[new & ~shown].tolist()
-
     def _reasons(self, slots: Slots, tick: RuleTick) -> list[str]:
         """Return for each slot the condition besides its value that prevents firing, or ""."""
         if not len(slots):
@@ -387,12 +438,14 @@ class Judge:
             return None
         return self._baseline.explain(slot, value, thresholds.fire)
 
-    def _overflow(self, tick: RuleTick, hidden: Sequence[float]) -> Verdict:
-        """Return one verdict for the firing instances without their own: number, and severity of the worst."""
-        value = hidden[0] if hidden else math.nan
-        worst = self._verdict(tick, OVERFLOW_LABELS, Measured(value, value, value), "")
-        breached = worst.breached or (min(self.rule.thresholds.fire) if hidden else None)
-        return replace(worst, value=float(len(hidden)), breached=breached)
+    def _overflow(self, tick: RuleTick, left_out: Slots) -> Verdict:
+        """Return one verdict for the firing groups without an instance: number, and severity of the worst."""
+        values = self._values(left_out, tick)
+        known = values[~np.isnan(values)]  # groups that vanished can have none
+        worst = float(known.max() if self.rule.thresholds.above else known.min()) if len(known) else math.nan
+        verdict = self._verdict(tick, OVERFLOW_LABELS, Measured(worst, worst, worst), "")
+        breached = verdict.breached or (min(self.rule.thresholds.fire) if len(values) else None)
+        return replace(verdict, value=float(len(values)), breached=breached)
 
 
 def least_severe_threshold(rule: Rule) -> float:
@@ -412,6 +465,10 @@ def _severities(thresholds: Thresholds, value: float) -> tuple[Severity | None, 
     """Return the worst severity that `value` breaches, and the worst one that it does not clear."""
     fires, holds = (operator.gt, operator.ge) if thresholds.above else (operator.lt, operator.le)
     return _worst(thresholds.fire, value, fires), _worst(thresholds.clear, value, holds)
+
+
+def _muted_verdict(verdict: Verdict) -> Verdict:
+    return replace(verdict, complete=True, breached=None, not_cleared=None, reason=REPORTED_BY_ANOTHER)
 
 
 def _worst(limits: Mapping[Severity, float], value: float, beyond: Callable[[float, float], bool]) -> Severity | None:

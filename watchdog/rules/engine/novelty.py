@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -18,7 +18,7 @@ from watchdog.clock import SECOND_NS
 from watchdog.measure.slot_table import Slots
 from watchdog.rules.engine.aggregations import Aggregation
 from watchdog.rules.engine.counted_slots import CountedSlots
-from watchdog.rules.engine.judge import Judge, Measured, RuleTick, Verdict
+from watchdog.rules.engine.judge import ActiveInstances, Judge, Measured, RuleTick, Verdict
 from watchdog.rules.engine.missing import MissingSum
 from watchdog.rules.engine.plan import Evaluation
 from watchdog.rules.engine.seen_combinations import CHUNKS, Keys, SeenCombinations, combination_key
@@ -155,8 +155,8 @@ class NoveltyJudge(Judge):
         """Return False."""
         return False
 
-    def verdicts(self, tick: RuleTick, active_labels: Sequence[Labels]) -> list[Verdict]:
-        """Return a verdict for each new combination or for all of them, and for each of `active_labels`."""
+    def verdicts(self, tick: RuleTick, instances: ActiveInstances) -> list[Verdict]:
+        """Return a verdict for each new combination or for all of them, and for each of `instances`."""
         memory = self.memory
         if memory.observe(tick.snapshot.elapsed_ns):
             self._update_times()
@@ -173,7 +173,7 @@ class NoveltyJudge(Judge):
                 }
             else:
                 fired = {OVERFLOW_LABELS: float(memory.other_count)}
-        quiet = [labels for labels in active_labels if labels not in fired]
+        quiet = [labels for labels in instances.labels if labels not in fired]
         severity = self._novelty.severity
         return [
             *(Verdict(self.rule, labels, True, value, severity, severity, "") for labels, value in fired.items()),

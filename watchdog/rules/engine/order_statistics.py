@@ -169,6 +169,11 @@ class OrderStatistic:
         worst = np.fmax if self._stat.kind is StatKind.MAX else np.fmin
         return np.where(missed, worst(found, self.window.absent_value), found)
 
+    def volumes(self, slots: Slots) -> Numbers | None:
+        """Return the number of values of a distribution behind those of `slots`; None for values of ticks."""
+        counts = self.window.value_counts
+        return None if counts is None else counts.sums[slots]
+
     @property
     def is_exact(self) -> bool:
         """Return whether nothing is missing in the window: bounds are the values."""

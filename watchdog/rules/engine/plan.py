@@ -5,7 +5,7 @@ A part is kept over reloads while a rule needs it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar, cast
 
 import numpy as np
@@ -22,7 +22,14 @@ from watchdog.rules.engine.missing import MissingAccumulator, MissingAmounts, Mi
 from watchdog.rules.engine.order_statistics import OrderStatistic, OrderStatisticWindow
 from watchdog.rules.engine.view import View
 from watchdog.rules.engine.window import RecentTicks, WindowCoverage, WindowSum, tick_weight_ms
-from watchdog.rules.language.expression import Expression, MetricReference, ValueCount, metrics_of
+from watchdog.rules.language.expression import (
+    Expression,
+    MetricReference,
+    ValueCount,
+    is_linear,
+    leading_metric,
+    metrics_of,
+)
 from watchdog.rules.language.rule import Condition, Rule, StatKind
 
 _NEWEST_NS = 1  # a window that holds the newest tick and no other
@@ -216,6 +223,8 @@ class EvaluationPlan:
             [self._missing(view, (metric,), window_ns) for metric in sorted(metrics)],
         )
 
+        volume = self._volume(view, expression, statistic, window_ns, readers)
+
         def make() -> Aggregation:
             recents = {(metric, _COUNTS): self._recent(view, metric, _COUNTS) for metric in metrics}
             recents |= {(metric, _SUMS): self._recent(view, metric, parts[metric]) for metric in metrics}
@@ -228,9 +237,27 @@ class EvaluationPlan:
                 lambda metric, part: recents[metric, part],
                 power or 0,
                 "volume" if each is None else each.value,
+                volume,
             )
 
         return self._get((Aggregation, view, expression, statistic, window_ns), make, lasting=False)
+
+    def _volume(
+        self,
+        view: View,
+        expression: Expression,
+        statistic: StatKind | None,
+        window_ns: int,
+        readers: Mapping[str, Callable[[], Numbers]],
+    ) -> Callable[[], Numbers] | None:
+        """Return a function that reads the size behind each value: the part of a ratio, the number behind a mean."""
+        leading = leading_metric(expression)
+        if leading is None or statistic is None:
+            return None
+        if METRICS[leading].kind is MetricKind.DISTRIBUTION:
+            counts = self._total(view, leading, _COUNTS, window_ns)
+            return None if statistic is StatKind.SUM else lambda: counts.sums[: view.groups.size]
+        return None if is_linear(expression) else readers[leading]
 
     def _reader(
         self, view: View, metric: str, statistic: StatKind | None, window_ns: int, part: str

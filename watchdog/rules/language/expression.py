@@ -238,6 +238,16 @@ def unit_of(expression: Expression) -> Unit | None:
             return None
 
 
+def leading_metric(expression: Expression) -> str | None:
+    """Return the first metric of `expression`."""
+    match expression:
+        case MetricReference(metric) | ValueCount(metric):
+            return metric
+        case Constant():
+            return None
+    return leading_metric(expression.left) or leading_metric(expression.right)
+
+
 def is_linear(expression: Expression) -> bool:
     """Return whether the value of `expression` grows with time like its metrics: true of sums, not of ratios."""
     match expression:

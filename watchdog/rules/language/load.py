@@ -17,6 +17,7 @@ from watchdog.config.settings import MAX_FILE_BYTES, SETTINGS_TABLES, open_docum
 from watchdog.config.trusted_files import flaw_of_open_folder
 from watchdog.errors import ConfigError, Problem
 from watchdog.resources import shipped_rules_folder
+from watchdog.rules.language.narrower_rules import check_narrower_rules
 from watchdog.rules.language.overrides import OWN_PREFIX
 from watchdog.rules.language.parse_rule import RuleEnvironment, read_rule
 from watchdog.rules.language.rule import Rule
@@ -134,6 +135,9 @@ def _load(paths: Iterable[str | os.PathLike[str]], environment: RuleEnvironment)
             notes.extend(document.notes)
             if environment.rule_count > MAX_RULES:
                 raise ConfigError(sorted(problems))
+    circles, unknown = check_narrower_rules(rules, environment.overrides, environment.interval_ns)
+    problems.extend(circles)
+    notes.extend(unknown)
     if problems:
         raise ConfigError(sorted(problems))
     return RuleSet(tuple(rules), tuple(sorted(notes)), environment.sources)

@@ -104,6 +104,7 @@ def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
         is_enabled=table.boolean("enabled", default=True),
         baseline=baseline,
         exceptions=read_exceptions(table),
+        unless_firing=table.names("unless_firing", (), kind="rule", known=None),
     )
     if novelty is not None:
         check_novelty(table, metric, by)

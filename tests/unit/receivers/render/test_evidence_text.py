@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from watchdog.alerts.evidence import NOT_TAKEN, Evidence
+from watchdog.measure.program_file import ProgramFile
 from watchdog.receivers.render import evidence_text
+from watchdog.rules.engine.contributors import LeftOutGroup, LeftOutGroups
 
 STARTED = "started 2025-06-15 13:01:31 UTC, 2 h 5 min before"
 LABELS = (("process", "crawler"), ("unit", "crawler.service"))
@@ -22,6 +24,35 @@ def test_evidence_has_process_command_parents_peers_and_history(evidence):
         "peers: within 1 s: to 192.0.2.7:443: 580 connects (95 %), 580 refused; and 32 more",
         "history: ▁·▄█ 0/s to 612/s in 4 s",
     ]
+
+
+def test_a_program_file_is_shown_with_its_notes_in_place_of_its_name(evidence):
+    notes = ("user nobody can replace it", "not the host's /usr/sbin/sshd")
+    top = replace(evidence.top_process, program=ProgramFile("/var/tmp/x/sshd", "8:1", 77, notes))
+    lines = evidence_text.evidence_lines(replace(evidence, top_process=top), LABELS)
+    assert "exe" not in lines[0]
+    assert lines[1] == (
+        "program: /var/tmp/x/sshd (device 8:1, inode 77): user nobody can replace it; not the host's /usr/sbin/sshd"
+    )
+    assert evidence_text.program_text(ProgramFile("", "0:34", 5)) == "path too long (device 0:34, inode 5)"
+
+
+def test_the_number_of_names_is_shown_where_there_are_several(evidence):
+    several = replace(evidence, name_count=7000, process_count=1)
+    assert "names: 7,000 names, 1 process within 1 s" in evidence_text.evidence_lines(several, LABELS)
+    assert "names" not in evidence_text.evidence_sections(replace(evidence, name_count=1, process_count=2))
+
+
+def test_an_overflow_shows_its_largest_groups_with_user_and_pid(evidence):
+    groups = (
+        LeftOutGroup((("process", "a"), ("unit", "")), 900.0, "games", 7),
+        LeftOutGroup((("process", "b"), ("unit", "b.service")), 30.0, "", 0),
+    )
+    shown = replace(evidence, left_out=LeftOutGroups(groups, (("games", 12),), 1))
+    assert (
+        "left_out: within 1 s: process=a unit=-: 900 connects, user games, pid 7; process=b unit=b.service: 30 connects"
+        in evidence_text.evidence_lines(shown, LABELS)
+    )
 
 
 def test_an_end_of_a_connection_that_worked_does_not_read_as_a_failed_connect(evidence):

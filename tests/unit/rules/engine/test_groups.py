@@ -202,7 +202,7 @@ def test_only_rows_in_scope_make_groups(host, make_rule):
     assert [(one.rule.id, one.labels) for one in verdicts] == [("new", (("process", "nginx"), ("local_port", "80")))]
     groups = list(engine._plan.parts_of_type(GroupSlots))
     assert len(groups) == 2
-    assert {one.size for one in groups} == {UNGROUPED_SLOT + 2}
+    assert {one.size for one in groups} == {OTHER_SLOT + 2}
 
 
 def test_a_lost_row_outside_the_scope_is_lost_to_no_group(host, make_rule):

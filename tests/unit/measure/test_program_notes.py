@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from watchdog.kernel.executables import Executable
-from watchdog.measure.program_file import describe_executable
+from watchdog.measure.program_notes import describe_executable
 
 USERS = {1000: "alice", 65534: "nobody"}
 

@@ -1,0 +1,60 @@
+"""`unless_firing`: circles are problems, rules that no file has and times that are too short are notes."""
+
+from __future__ import annotations
+
+import pytest
+
+from watchdog.errors import ConfigError
+from watchdog.rules.language.load import load_rules
+
+RULE = """
+[[rule]]
+id = "{id}"
+summary = "x"
+metric = "connects"
+stat = "rate"
+window = "5s"
+fire_above = 1
+for = "{wait}"
+unless_firing = {narrower}
+"""
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Return a function from (id, narrower rules, for) to the loaded rules."""
+
+    def load(*rules):
+        texts = (RULE.format(id=name, narrower=list(narrower), wait=wait) for name, narrower, wait in rules)
+        (tmp_path / "a.toml").write_text("".join(texts))
+        return load_rules([tmp_path], receivers=())
+
+    return load
+
+
+def test_rules_name_narrower_ones_shipped_ones_included(load):
+    loaded = load(("wide", ["narrow", "outbound-connection-storm"], "0s"), ("narrow", [], "0s"))
+    assert loaded.rules[0].unless_firing == ("narrow", "outbound-connection-storm")
+    assert loaded.notes == ()
+
+
+def test_a_rule_that_does_not_exist_is_noted(load):
+    (note,) = load(("wide", ["narow"], "0s")).notes
+    assert (note.line, note.key, note.message) == (2, "rule.unless_firing", 'no rule "narow": it has no effect')
+
+
+@pytest.mark.parametrize("rules", [[("a", ["a"])], [("a", ["b"]), ("b", ["c"]), ("c", ["a"])]])
+def test_rules_that_mute_each_other_are_a_problem(load, rules):
+    with pytest.raises(ConfigError, match="these rules mute each other: "):
+        load(*((name, narrower, "0s") for name, narrower in rules))
+
+
+def test_an_own_rule_can_make_a_circle_with_a_shipped_one(load):
+    with pytest.raises(ConfigError, match="these rules mute each other"):
+        load(("outbound-connection-storm", ["outbound-connection-storm-by-user"], "0s"))
+
+
+@pytest.mark.parametrize(("wait", "notes"), [("10s", 1), ("11s", 1), ("12s", 0)])
+def test_a_wider_rule_that_may_fire_first_is_noted(load, wait, notes):
+    loaded = load(("wide", ["narrow"], wait), ("narrow", [], "10s"))
+    assert [note.key for note in loaded.notes] == ["rule.unless_firing"] * notes

@@ -1,0 +1,63 @@
+"""Checks of `unless_firing` over all rules: the rules that it names exist, and no rule waits for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
+
+from watchdog.config.suggestions import quote_value
+from watchdog.errors import Problem
+from watchdog.rules.language.overrides import Overrides
+from watchdog.rules.language.rule import Rule
+
+_KEY = "rule.unless_firing"
+
+
+def check_narrower_rules(
+    rules: Iterable[Rule], overrides: Overrides, interval_ns: int
+) -> tuple[list[Problem], list[Problem]]:
+    """Return problems and notes: circles of rules, which would never fire; names that no rule has; a `for` too short.
+
+    Shipped rules count as present: an override or the settings decide which of them are in force.
+    """
+    rules = list(rules)
+    present = {rule.id for rule in rules}
+    notes = _find_equal_times(rules, interval_ns)
+    if all(present.issuperset(rule.unless_firing) for rule in rules):
+        return _find_circles(rules, {}), notes
+    shipped = {identity: table.texts("unless_firing", ()) for identity, table in overrides.shipped_tables.items()}
+    return _find_circles(rules, shipped), notes + _find_unknown(rules, present | shipped.keys())
+
+
+def _find_circles(rules: Iterable[Rule], shipped: Mapping[str, Collection[str]]) -> list[Problem]:
+    by_id = {rule.id: rule for rule in rules}
+    try:
+        TopologicalSorter({**shipped, **{identity: rule.unless_firing for identity, rule in by_id.items()}}).prepare()
+    except CycleError as error:
+        circle = error.args[1][::-1]
+        first = next(by_id[identity] for identity in circle if identity in by_id)
+        return [Problem(first.file, first.line, _KEY, f"these rules mute each other: {', '.join(circle[1:])}")]
+    return []
+
+
+def _find_unknown(rules: Iterable[Rule], known: Collection[str]) -> list[Problem]:
+    return [
+        Problem(rule.file, rule.line, _KEY, f"no rule {quote_value(name)}: it has no effect")
+        for rule in rules
+        for name in rule.unless_firing
+        if name not in known
+    ]
+
+
+def _find_equal_times(rules: Iterable[Rule], interval_ns: int) -> list[Problem]:
+    """Return a note for each rule that can fire before a rule in its `unless_firing` has waited for its own `for`."""
+    by_id = {rule.id: rule for rule in rules}
+    pending_ns = {
+        rule.id: rule.for_ns if rule.hits is None else rule.hits.ticks * interval_ns for rule in by_id.values()
+    }
+    return [
+        Problem(rule.file, rule.line, _KEY, f"both may fire: for should be longer than that of {name}, by two samples")
+        for rule in by_id.values()
+        for name in rule.unless_firing
+        if pending_ns.get(name, 0) > 0 and pending_ns[rule.id] < pending_ns[name] + 2 * interval_ns
+    ]
