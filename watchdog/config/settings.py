@@ -44,6 +44,7 @@ MIN_INTERVAL: Final = "100ms"
 MAX_INTERVAL: Final = "1h"
 MAX_MAP_ENTRIES: Final = 4_000_000  # entries of one map, up to 1 GB
 MAX_FILE_BYTES: Final = 1_000_000  # of a TOML file
+_MAX_TABLES = {"receiver": 100, "route": 200, "mute": 200, "inhibit": 200}  # each receiver has a thread
 DEFAULT_JITTER: Final = "10s"
 
 _PLAIN_PARSER_MESSAGES = {"Cannot overwrite a value": "this key is given twice"}
@@ -265,7 +266,7 @@ def read_settings(document: Document) -> SettingsDocument:
     # Jitter protects receivers that many hosts share; the console is not shared.
     jitter = DEFAULT_JITTER if "receiver" in root else "0s"
     routing = _read_routing(root.table("routing"), names, jitter)
-    routes, mutes, inhibitions = root.tables("route"), root.tables("mute"), root.tables("inhibit")
+    routes, mutes, inhibitions = (_bounded(root, key) for key in ("route", "mute", "inhibit"))
     heartbeat = root.table("heartbeat")  # read in any case, so that a misspelled key is compared with it
     evidence = _read_evidence(root.table("evidence"))
     networks = _read_networks(root.table("networks"))
@@ -290,6 +291,13 @@ def read_settings(document: Document) -> SettingsDocument:
     )
     given_heartbeat = heartbeat if "heartbeat" in root else None
     return SettingsDocument(document, values, receivers, given_heartbeat, routes, mutes, inhibitions)
+
+
+def _bounded(root: Table, key: str) -> tuple[Table, ...]:
+    tables, limit = root.tables(key), _MAX_TABLES[key]
+    if len(tables) > limit:
+        root.add_problem(key, f"at most {limit} are possible, not {len(tables):,}")
+    return tables[:limit]
 
 
 def _read_evidence(table: Table) -> EvidenceSettings:
@@ -324,7 +332,7 @@ def _read_map_sizes(table: Table) -> MapSizes:
 
 
 def _read_receivers(root: Table) -> tuple[tuple[str, str, Table], ...]:
-    tables = root.tables("receiver")
+    tables = _bounded(root, "receiver")
     if not tables and not root.has_problem("receiver"):
         tables = (Table(root.document, (), {"name": "console", "type": "console"}),)
     lines: dict[str, int] = {}

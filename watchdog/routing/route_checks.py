@@ -7,6 +7,7 @@ of its other labels are not known: a route with a condition on one of them may m
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from watchdog.errors import Problem
@@ -50,13 +51,19 @@ def check_routes(routes: Sequence[Route], rules: Sequence[Rule] | None, labels: 
         if rules is None
         else list(_possible_alerts(rules, labels))
     )
+    any_severity = list(_of_any_severity(rules or (), labels)) if routes else []
     notes = []
-    for index, route in enumerate(routes):
-        found = _unreachable(route, routes[:index], candidates, rules or (), labels) or _overlap(
-            route, routes[:index], candidates
-        )
+    earlier: list[tuple[Route, set[int]]] = []  # with the numbers of the candidates that may match
+    takers: list[list[Route]] = [[] for _ in candidates]  # of each candidate, the earlier routes that may take it
+    for route in routes:
+        matching = {number for number, alert in enumerate(candidates) if alert.may_match(route)}
+        taken = [(candidates[number], takers[number]) for number in sorted(matching)]
+        found = _unreachable(route, taken, any_severity) or _overlap(route, matching, earlier)
         if found:
             notes.append(Problem(route.file, route.line, "route", found))
+        earlier.append((route, matching))
+        for number in () if route.continues else matching:
+            takers[number].append(route)
     return notes
 
 
@@ -67,25 +74,26 @@ def _possible_alerts(rules: Sequence[Rule], labels: Labels) -> Iterator[_Possibl
                 yield _possible_alert(rule, severity.label, labels)
 
 
+def _of_any_severity(rules: Sequence[Rule], labels: Labels) -> Iterator[_PossibleAlert]:
+    for rule in rules:
+        for severity in SEVERITY_NAMES:
+            yield _possible_alert(rule, severity, labels)
+
+
 def _possible_alert(rule: Rule, severity: str, labels: Labels) -> _PossibleAlert:
     known = {**dict(labels), **dict(rule.labels), "rule": rule.id, "severity": severity}
     return _PossibleAlert(known, frozenset((*rule.by, "host")))
 
 
 def _unreachable(
-    route: Route,
-    earlier: Sequence[Route],
-    candidates: Sequence[_PossibleAlert],
-    rules: Sequence[Rule],
-    labels: Labels,
+    route: Route, matching: Sequence[tuple[_PossibleAlert, Sequence[Route]]], any_severity: Sequence[_PossibleAlert]
 ) -> str | None:
-    matching = [alert for alert in candidates if alert.may_match(route)]
+    # `matching`: the alerts that `route` may match, each with the earlier routes that may take it.
     if not matching:
-        any_severity = [_possible_alert(rule, severity, labels) for rule in rules for severity in SEVERITY_NAMES]
         if any(alert.may_match(route) for alert in any_severity):
             return "no alert can reach this route: its rules name their own receivers, or have no such severity"
         return "no alert can reach this route: it matches no rule"
-    takers = [_route_before(alert, route, earlier) for alert in matching]
+    takers = [_route_before(alert, route, earlier) for alert, earlier in matching]
     if None in takers:
         return None
     lines = sorted({taker.line for taker in takers if taker is not None})
@@ -93,13 +101,12 @@ def _unreachable(
 
 
 def _route_before(alert: _PossibleAlert, route: Route, earlier: Sequence[Route]) -> Route | None:
-    # The first of `earlier` that is certain to take each such alert that `route` matches.
+    # The first of `earlier`, which may take such alerts, that is certain to take each of them that `route` matches.
     own = {condition.dimension: condition for condition in route.where}
     for other in earlier:
-        if not other.continues and alert.may_match(other):
-            undecided = alert.undecided_conditions(other)
-            if all(_is_within(own.get(condition.dimension), condition) for condition in undecided):
-                return other
+        undecided = alert.undecided_conditions(other)
+        if all(_is_within(own.get(condition.dimension), condition) for condition in undecided):
+            return other
     return None
 
 
@@ -115,12 +122,11 @@ def _is_within(inner: Condition | None, outer: Condition) -> bool:
     )
 
 
-def _overlap(route: Route, earlier: Sequence[Route], candidates: Sequence[_PossibleAlert]) -> str | None:
-    for other in earlier:
+def _overlap(route: Route, matching: AbstractSet[int], earlier: Sequence[tuple[Route, AbstractSet[int]]]) -> str | None:
+    for other, others_matching in earlier:
         shared = [name for name in route.receivers if name in other.receivers]
         differs = (other.group_timing, other.group_by) != (route.group_timing, route.group_by)
-        both_match = any(alert.may_match(route) and alert.may_match(other) for alert in candidates)
-        if other.continues and shared and differs and both_match:
+        if other.continues and shared and differs and not matching.isdisjoint(others_matching):
             return (
                 f"an alert that matches the route at line {other.line} too has its waits and group_by for {shared[0]}"
             )

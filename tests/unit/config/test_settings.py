@@ -263,3 +263,19 @@ def test_a_misspelled_heartbeat_gets_a_suggestion(write):
     assert problems(write('[heartbeet]\nurl = "http://127.0.0.1/"\n')) == [
         '1: heartbeet: unknown key "heartbeet": did you mean "heartbeat"?'
     ]
+
+
+@pytest.mark.parametrize(
+    ("table", "limit"),
+    [
+        ('[[receiver]]\nname = "r{}"\ntype = "console"\n', 100),
+        ('[[route]]\nreceivers = ["console"]\n', 200),
+    ],
+)
+def test_the_number_of_tables_has_a_limit(write, table, limit):
+    key = table[2 : table.index("]")]
+    load_settings(write("".join(table.format(number) for number in range(limit))))
+    with pytest.raises(ConfigError) as caught:
+        load_settings(write("".join(table.format(number) for number in range(limit + 1))))
+    assert [problem.message for problem in caught.value.problems] == [f"at most {limit} are possible, not {limit + 1}"]
+    assert caught.value.problems[0].key == key

@@ -14,6 +14,7 @@ from watchdog.config.document import Document
 from watchdog.config.settings import GroupTiming, read_settings
 from watchdog.errors import ConfigError
 from watchdog.measure.catalogue import DimensionKind
+from watchdog.routing import route_checks
 from watchdog.routing.grouping import Grouping
 from watchdog.routing.jitter import hash_to_share
 from watchdog.routing.label_matching import matches_condition
@@ -198,6 +199,22 @@ def notes_of(routes, rules=RULES):
 
 def route(where, more="", receivers='["oncall"]'):
     return f"[[route]]\nwhere = {{ {where} }}\nreceivers = {receivers}\n{more}\n"  # 4 lines
+
+
+def test_each_rule_is_compared_with_each_route_once(monkeypatch):
+    count = 0
+
+    def matches(*arguments):
+        nonlocal count
+        count += 1
+        return matches_condition(*arguments)
+
+    monkeypatch.setattr(route_checks, "matches_condition", matches)
+    rule = '[[rule]]\nid = "r{}"\nsummary = "x"\nmetric = "connects"\nstat = "rate"\nwindow = "5s"\nfire_above = 1\n'
+    rules = "".join(rule.format(number) for number in range(50))
+    routes = "".join(route(f'rule = "r{number}"', "continue = true" if number % 2 else "") for number in range(40))
+    assert notes_of(routes, rules) == []
+    assert count == 40 * 50
 
 
 NONE = "no alert can reach this route: it matches no rule"
