@@ -45,6 +45,8 @@ from watchdog.storage.folder import STATE_FILE_NAME
 
 _DOCS = Path(__file__).parents[2] / "docs"
 _TOML_BLOCK = re.compile(r"^```toml\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_TABLE_ROW = re.compile(r"^\| (`.*)$", re.MULTILINE)
+_WORD = re.compile(r'[\w.:"=<>{} -]{1,40}')
 _PID = 1_234
 
 
@@ -147,10 +149,25 @@ def _rule_seeds() -> Iterable[bytes]:
             yield f"[[rule]]{rule}".encode()
 
 
-_RULE_KEYS = (
-    *("[[rule]]", "[[override]]", "id", "summary", "metric", "stat", "window", "by", "where", "fire_above"),
-    *("fire_below", "for", "keep_firing_for", "severity", "receivers", "exclude", "p99", "rate", "max", "share"),
-    *("{process}", "{value}", "warning", "critical", "clear_below", "min_rows", "absent", " / ", " * ", "10s", "1e308"),
+def _words_of_docs(*pages: str) -> tuple[str, ...]:
+    """Return the words in code font of the tables: keys and values."""
+    words = (
+        word for page in pages for row in _TABLE_ROW.findall((_DOCS / page).read_text()) for word in row.split("`")
+    )
+    return tuple(dict.fromkeys(word.strip("| ,") for word in words if _WORD.fullmatch(word.strip("| ,"))))
+
+
+_RULE_TOKENS = (
+    "[[rule]]",
+    "[[override]]",
+    "{process}",
+    "{value}",
+    " / ",
+    " * ",
+    '"10s"',
+    "1e308",
+    "warning",
+    "critical",
 )
 
 
@@ -414,11 +431,11 @@ def _store_with_content(folder: Path) -> Store:
 
 
 FILE_TARGETS = {
-    "rules": FuzzTarget(open_rules, _rule_seeds, (*_RULE_KEYS, *METRICS, *DIMENSIONS)),
+    "rules": FuzzTarget(open_rules, _rule_seeds, (*_RULE_TOKENS, *_words_of_docs("rules.md"), *METRICS, *DIMENSIONS)),
     "settings": FuzzTarget(
         open_settings,
         lambda: _toml_of_docs("receivers.md", "configuration.md", "delivery.md", "operations.md", "silences.md"),
-        (*SETTINGS_TABLES, "[[receiver]]", "[[route]]", "name", "type", "url", "_file", "_env", "webhook", "syslog"),
+        ("[[receiver]]", "[[route]]", *SETTINGS_TABLES, *_words_of_docs("receivers.md", "configuration.md")),
     ),
     "control": FuzzTarget(
         open_control, _control_seeds, ("notification_ids", "limit", "request", "arguments", "null"), max_bytes=70_000
