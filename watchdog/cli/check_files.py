@@ -32,7 +32,14 @@ from watchdog.routing.route_checks import check_routes
 from watchdog.routing.routes import Route, read_routes
 from watchdog.routing.suppression_rules import read_suppression_rules
 from watchdog.rules.language.exceptions import notes_on_ended_exceptions
-from watchdog.rules.language.load import notes_on_skipped_files, read_rules, toml_files, with_shipped_rules
+from watchdog.rules.language.load import (
+    disabled_rules,
+    notes_on_skipped_files,
+    read_rules,
+    toml_files,
+    with_shipped_rules,
+)
+from watchdog.rules.language.named_lists import NamedLists
 from watchdog.rules.language.narrower_rules import check_narrower_rules
 from watchdog.rules.language.parse_rule import RuleEnvironment
 from watchdog.rules.language.rule import Labels, Rule
@@ -222,7 +229,8 @@ class _Check:
             parsed = [read_settings(Document("", {}, BUILT_IN_SETTINGS))]
         receivers = [name for one in parsed for name in one.values.receiver_names] if parsed else None
         interval_ns = max((one.values.sampling.interval_ns for one in parsed), default=SECOND_NS)
-        environment = RuleEnvironment(receivers, interval_ns, {})
+        lists = _read_lists(documents, is_complete=folder is not None)
+        environment = RuleEnvironment(receivers, interval_ns, {}, lists=lists)
         rules_of = {id(one): read_rules(one, environment) for one in documents if _contains_rules(one)}
         all_rules = tuple(rule for rules in rules_of.values() for rule in rules)
         routes = [_read_routes(one, all_rules or None) for one in parsed]
@@ -247,15 +255,15 @@ class _Check:
                 in_force = with_shipped_rules(all_rules, environment, shipped=shipped)
             except ConfigError as error:
                 report.problems += error.problems
-        self._check_inhibits(in_force, is_complete=folder is not None)
+        self._check_inhibits(in_force, environment, is_complete=folder is not None)
         for found, labels in routes:
             report.notes += check_routes(found, in_force or None, labels)
         return all_rules or in_force
 
-    def _check_inhibits(self, rules: Sequence[Rule], *, is_complete: bool) -> None:
-        if self._report.problems:
+    def _check_inhibits(self, rules: Sequence[Rule], environment: RuleEnvironment, *, is_complete: bool) -> None:
+        if self._report.problems or not any(rule.inhibits for rule in rules):
             return
-        missing = check_inhibits(rules)
+        missing = check_inhibits(rules, disabled_rules(rules, environment))
         if is_complete:
             self._report.problems += missing
         else:  # the rule can be in another file
@@ -277,6 +285,13 @@ def _with_remedy(problem: Problem) -> Problem:
     if not problem.denied_path:
         return problem
     return replace(problem, message=f"{problem.message}: {access_remedy(problem.denied_path)}")
+
+
+def _read_lists(documents: Sequence[Document], *, is_complete: bool) -> NamedLists:
+    lists = NamedLists(is_complete=is_complete)
+    for document in filter(_contains_rules, documents):
+        lists.read(document)
+    return lists
 
 
 def _read_routes(settings: SettingsDocument, rules: Sequence[Rule] | None) -> tuple[tuple[Route, ...], Labels]:
@@ -317,7 +332,7 @@ def _summary_problems(rules: Sequence[Rule]) -> list[Problem]:
 
 
 def _contains_rules(document: Document) -> bool:
-    return "rule" in document.root or "override" in document.root
+    return any(key in document.root for key in ("rule", "override", "lists"))
 
 
 def _contains_settings(document: Document) -> bool:
@@ -346,4 +361,6 @@ def _report_unknown_content(document: Document) -> None:
     if not keys:
         document.root.add_note("file", "contains neither rules nor settings")
     for key in keys:
-        document.root.add_problem(key, suggestions.unknown_name("key", key, ("rule", "override", *SETTINGS_TABLES)))
+        document.root.add_problem(
+            key, suggestions.unknown_name("key", key, ("rule", "override", "lists", *SETTINGS_TABLES))
+        )

@@ -31,7 +31,7 @@ from watchdog.routing.route_checks import check_routes
 from watchdog.routing.routes import Route, read_routes
 from watchdog.routing.suppression_rules import SuppressionRules, read_suppression_rules
 from watchdog.rules.language.exceptions import notes_on_ended_exceptions
-from watchdog.rules.language.load import load_layered_rules, load_rules, toml_files
+from watchdog.rules.language.load import load_layered_rules, load_rules, only_self_watch, toml_files
 from watchdog.rules.language.rule import Rule
 from watchdog.rules.language.rule_source import RuleSource
 
@@ -88,6 +88,8 @@ def read_configuration(
         if shipped:
             origin = f"{os.path.realpath(folder)} (shipped)"
             loaded = load_rules([folder], receivers=names, interval_ns=interval_ns)
+            if settings is not None and settings.rules.shipped is False:
+                loaded = only_self_watch(loaded)
         else:
             origin = str(folder)
             keep_shipped = settings.rules.shipped if settings else None
@@ -97,7 +99,7 @@ def read_configuration(
     else:
         if not loaded.rules:
             problems.append(Problem(str(folder), 1, "rule", "no rules found: no alert could ever fire"))
-        problems += check_inhibits(loaded.rules)
+        problems += check_inhibits(loaded.rules, loaded.disabled)
     routes: tuple[Route, ...] = ()
     suppression = SuppressionRules()
     if document is not None:

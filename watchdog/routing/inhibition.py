@@ -149,9 +149,12 @@ def inhibitions_of_rules(rules: Iterable[Rule]) -> tuple[Inhibition, ...]:
     )
 
 
-def check_inhibits(rules: Sequence[Rule]) -> list[Problem]:
-    """Return a problem for each name in `inhibits` that no rule has. `rules`: all that are in force."""
-    known = {rule.id for rule in rules}
+def check_inhibits(rules: Sequence[Rule], disabled: Iterable[str] = ()) -> list[Problem]:
+    """Return a problem for each name in `inhibits` that no rule has.
+
+    `rules`: all that are in force. `disabled`: ids of others that are known, and need not be in force.
+    """
+    known = {*(rule.id for rule in rules), *disabled}
     return [
         Problem(rule.file, rule.line, "rule.inhibits", unknown_name("rule", name, known))
         for rule in rules

@@ -392,3 +392,32 @@ def test_exceptions_that_have_ended_are_noted(bpf_watchdog, write):
     code, out, _ = bpf_watchdog("check", write(RULE + ended))
     assert code == 0
     assert "rule.except.until: note: the exception of r ended on 2020-01-31" in out[0]
+
+
+def test_a_list_of_another_file_is_a_note_for_a_fragment_and_a_problem_for_a_folder(bpf_watchdog, write, tmp_path):
+    folder = tmp_path / "rules.d"
+    folder.mkdir()
+    text = RULE + 'where = { remote = "@internal" }\n'
+    code, out, _ = bpf_watchdog("check", write(text))
+    assert code == 0
+    assert 'rule.where.remote: note: not checked: the list "internal" is in another file' in out[0]
+    (folder / "a.toml").write_text(text)
+    code, out, _ = bpf_watchdog("check", "--rules", folder)
+    assert code == 1
+    assert 'unknown list "internal"' in out[0]
+    (folder / "lists.toml").write_text('[lists]\ninternal = ["10.0.0.0/8"]\n')
+    assert bpf_watchdog("check", "--rules", folder)[0] == 0
+
+
+def test_a_rule_that_is_disabled_can_be_inhibited_and_an_unknown_one_cannot(bpf_watchdog, tmp_path):
+    folder = tmp_path / "rules.d"
+    folder.mkdir()
+    disabled = '[[override]]\nid = "outbound-connection-storm"\nenabled = false\n'
+    (folder / "a.toml").write_text(RULE + 'inhibits = ["outbound-connection-storm"]\n' + disabled)
+    (tmp_path / "watchdog.toml").write_text("[rules]\nshipped = true\n")
+    arguments = ("check", "--rules", folder, "--config", tmp_path / "watchdog.toml")
+    assert bpf_watchdog(*arguments)[0] == 0
+    (folder / "a.toml").write_text(RULE + 'inhibits = ["outbound-connection-strom"]\n')
+    code, out, _ = bpf_watchdog(*arguments)
+    assert code == 1
+    assert 'did you mean "outbound-connection-storm"' in out[0]

@@ -81,6 +81,12 @@ def test_without_any_file_the_shipped_rules_notify_the_console():
     assert setup.interval_ns == SECOND_NS
 
 
+def test_without_own_rules_shipped_false_leaves_the_rules_about_the_watchdog_itself(write):
+    setup = read_configuration(ConfigurationSources(write("all.toml", "[rules]\nshipped = false\n")))
+    assert setup.rules
+    assert all(rule.id.startswith("watchdog-") for rule in setup.rules)
+
+
 def test_rules_in_the_default_folder_are_used_instead(write, tmp_path):
     write("rules.d/own.toml", RULE)
     setup = read_configuration(ConfigurationSources())

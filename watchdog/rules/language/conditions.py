@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from watchdog.config import suggestions
 from watchdog.config.document import Table
@@ -13,6 +13,7 @@ from watchdog.config.suggestions import quote_value
 from watchdog.measure.catalogue import DIMENSIONS, Dimension, DimensionKind
 from watchdog.rules.language.exclusions import excluded_patterns, other_family
 from watchdog.rules.language.name_patterns import check_name_pattern
+from watchdog.rules.language.named_lists import NamedLists
 from watchdog.rules.language.pattern_doubts import pattern_doubts
 from watchdog.rules.language.rule import Condition
 
@@ -21,9 +22,16 @@ _NUMBERS = re.compile(r"(\d{1,10})(?:-(\d{1,10}))?", re.ASCII)
 
 
 def read_where(
-    table: Table, dimensions: Mapping[str, Dimension] = DIMENSIONS, *, key: str = "where"
+    table: Table,
+    dimensions: Mapping[str, Dimension] = DIMENSIONS,
+    *,
+    key: str = "where",
+    lists: NamedLists | None = None,
 ) -> tuple[Condition, ...]:
-    """Return the conditions at `key` of a rule or another table, in the file's order; problems are noted in them."""
+    """Return the conditions at `key` of a rule or another table, in the file's order; problems are noted in them.
+
+    `lists`: for elements like "@internal"; None: such an element is a pattern.
+    """
     where = table.table(key)
     conditions: list[Condition] = []
     for name in where:
@@ -34,7 +42,8 @@ def read_where(
         if value == []:
             where.add_problem(name, "must not be empty")
         elements = value if isinstance(value, list) else [value]
-        conditions.append(_read_condition(where, dimensions[name], elements, is_array=isinstance(value, list)))
+        expanded = enumerate(elements) if lists is None else lists.expand(where, name, elements)
+        conditions.append(_read_condition(where, dimensions[name], expanded, is_array=isinstance(value, list)))
         _refuse_exclusions(where, dimensions[name], conditions[-1])
     _refuse_families(where, {condition.dimension: condition for condition in conditions})
     return tuple(conditions)
@@ -62,10 +71,12 @@ def _refuse_families(where: Table, conditions: Mapping[str, Condition]) -> None:
             where.add_problem(name, f"{quote_value(pattern)} never matches: it is not of the family of this rule")
 
 
-def _read_condition(where: Table, dimension: Dimension, elements: list[object], *, is_array: bool) -> Condition:
+def _read_condition(
+    where: Table, dimension: Dimension, elements: Iterable[tuple[int, object]], *, is_array: bool
+) -> Condition:
     any_of: list[str] = []
     none_of: list[str] = []
-    for index, element in enumerate(elements):
+    for index, element in elements:
         text = str(element) if _is_plain_number(element) and dimension.kind is DimensionKind.NUMBER else element
         if not isinstance(text, str):
             wanted = "numbers or strings" if dimension.kind is DimensionKind.NUMBER else "strings"

@@ -10,16 +10,17 @@ from watchdog.config.document import Table
 from watchdog.config.suggestions import quote_value
 from watchdog.errors import Problem
 from watchdog.rules.language.conditions import read_where
+from watchdog.rules.language.named_lists import NamedLists
 from watchdog.rules.language.rule import Rule, RuleException
 
 
-def read_exceptions(table: Table) -> tuple[RuleException, ...]:
-    """Return the exceptions in the `[[rule]]` table; problems are noted in them."""
-    return tuple(_read_exception(one) for one in table.tables("except"))
+def read_exceptions(table: Table, lists: NamedLists) -> tuple[RuleException, ...]:
+    """Return the exceptions in the `[[rule]]` table; problems are noted in them. `lists`: as in `read_where`."""
+    return tuple(_read_exception(one, lists) for one in table.tables("except"))
 
 
-def _read_exception(table: Table) -> RuleException:
-    where = read_where(table)
+def _read_exception(table: Table, lists: NamedLists) -> RuleException:
+    where = read_where(table, lists=lists)
     if not where and not table.table("where").data:
         table.add_problem("where", "needs at least one condition: the rule would count nothing")
     exception = RuleException(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -36,11 +36,15 @@ _MEANT_TO_BE_SKIPPED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """The rules of all files, in the order of files and lines, notes for their authors, and sources by rule id."""
+    """The rules of all files, in the order of files and lines, notes for their authors, and sources by rule id.
+
+    `disabled`: ids of rules that were read, and of shipped ones, that are not in force.
+    """
 
     rules: tuple[Rule, ...]
     notes: tuple[Problem, ...]
     sources: Mapping[str, RuleSource] = field(default_factory=dict)
+    disabled: frozenset[str] = frozenset()
 
 
 def load_rules(
@@ -74,7 +78,21 @@ def load_layered_rules(
     """
     environment = RuleEnvironment(receivers, interval_ns, {})
     loaded = _load([own], environment)
-    return RuleSet(with_shipped_rules(loaded.rules, environment, shipped=shipped), loaded.notes, environment.sources)
+    rules = with_shipped_rules(loaded.rules, environment, shipped=shipped)
+    return RuleSet(rules, loaded.notes, environment.sources, disabled_rules(rules, environment))
+
+
+def disabled_rules(rules: Iterable[Rule], environment: RuleEnvironment) -> frozenset[str]:
+    """Return the ids of rules that were read with `environment`, and of shipped ones, without those of `rules`."""
+    known = {*environment.rule_locations, *environment.overrides.shipped_tables}
+    return frozenset(known.difference(rule.id for rule in rules))
+
+
+def only_self_watch(loaded: RuleSet) -> RuleSet:
+    """Return the watchdog's rules about itself among the shipped rules: those that `shipped = false` leaves."""
+    kept = tuple(rule for rule in loaded.rules if rule.id.startswith(OWN_PREFIX))
+    dropped = {rule.id for rule in loaded.rules}.difference(rule.id for rule in kept)
+    return RuleSet(kept, loaded.notes, loaded.sources, loaded.disabled | dropped)
 
 
 def with_shipped_rules(
@@ -116,6 +134,34 @@ def _load(paths: Iterable[str | os.PathLike[str]], environment: RuleEnvironment)
     problems: list[Problem] = []
     notes: list[Problem] = []
     rules: list[Rule] = []
+    documents: list[Document] = []
+    count = 0
+    for document in _open_documents(paths, problems, notes):
+        documents.append(document)
+        environment.lists.read(document)
+        count += sum(
+            len(tables) for key in ("rule", "override") if isinstance(tables := document.root.data.get(key), list)
+        )
+        if count > MAX_RULES:  # one problem, below
+            break
+    for document in documents:
+        rules.extend(read_rules(document, environment))
+        problems.extend(document.problems)
+        notes.extend(document.notes)
+        if environment.rule_count > MAX_RULES:
+            raise ConfigError(sorted(problems))
+    circles, unknown = check_narrower_rules(rules, environment.overrides, environment.interval_ns)
+    problems.extend(circles)
+    notes.extend(unknown)
+    if problems:
+        raise ConfigError(sorted(problems))
+    return RuleSet(tuple(rules), tuple(sorted(notes)), environment.sources)
+
+
+def _open_documents(
+    paths: Iterable[str | os.PathLike[str]], problems: list[Problem], notes: list[Problem]
+) -> Iterator[Document]:
+    """Yield the files of `paths`; those that cannot be opened are `problems`."""
     for path in paths:
         try:
             files = toml_files(Path(path))
@@ -126,21 +172,9 @@ def _load(paths: Iterable[str | os.PathLike[str]], environment: RuleEnvironment)
         for file in files:
             try:
                 # The shipped rules are part of the program, which is judged as a whole (kernel/trusted_code.py).
-                document = open_document(file, require_trust=path != shipped_rules_folder())
+                yield open_document(file, require_trust=path != shipped_rules_folder())
             except ConfigError as error:
                 problems.extend(error.problems)
-                continue
-            rules.extend(read_rules(document, environment))
-            problems.extend(document.problems)
-            notes.extend(document.notes)
-            if environment.rule_count > MAX_RULES:
-                raise ConfigError(sorted(problems))
-    circles, unknown = check_narrower_rules(rules, environment.overrides, environment.interval_ns)
-    problems.extend(circles)
-    notes.extend(unknown)
-    if problems:
-        raise ConfigError(sorted(problems))
-    return RuleSet(tuple(rules), tuple(sorted(notes)), environment.sources)
 
 
 def toml_files(path: Path) -> list[str]:
@@ -207,6 +241,7 @@ def read_rules(document: Document, environment: RuleEnvironment) -> tuple[Rule, 
 
     Problems are noted in `document`, also those of rules with `enabled = false`.
     """
+    environment.lists.read(document)
     tables = document.root.tables("rule")
     overrides = document.root.tables("override")
     data = document.root.data
@@ -216,7 +251,7 @@ def read_rules(document: Document, environment: RuleEnvironment) -> tuple[Rule, 
         document.root.add_problem(found[0], f"this is a settings file: {remedy}")
         for key in found[1:]:
             document.root.value(key)  # one problem is enough
-    elif not (tables or overrides) and not document.problems:
+    elif not (tables or overrides or "lists" in document.root) and not document.problems:
         document.root.add_note("rule", "this file holds no rules")
     count = environment.count_rules(len(tables) + len(overrides))
     if count > MAX_RULES:

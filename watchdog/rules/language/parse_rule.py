@@ -20,6 +20,7 @@ from watchdog.rules.language.conditions import read_where
 from watchdog.rules.language.exceptions import read_exceptions
 from watchdog.rules.language.expression import Comparison, Constant, Expression, ExpressionError, MetricReference
 from watchdog.rules.language.formats import natural_format
+from watchdog.rules.language.named_lists import NamedLists
 from watchdog.rules.language.novelty_table import check_novelty, novelty_thresholds, read_novelty
 from watchdog.rules.language.overrides import Overrides
 from watchdog.rules.language.possible_values import check_possible_values
@@ -49,14 +50,15 @@ class RuleEnvironment:
     """Facts from outside the rule that its check needs.
 
     `receivers`: the names of all receivers, None if unknown here. `rule_locations`: file:line of each rule id so far.
-    `overrides`: the overrides of shipped rules so far. `rule_count`: rules and overrides in the files so far.
-    `sources`: of the rules so far, by id.
+    `overrides`: the overrides of shipped rules so far. `lists`: those of all files. `rule_count`: rules and overrides
+    in the files so far. `sources`: of the rules so far, by id.
     """
 
     receivers: Collection[str] | None
     interval_ns: int
     rule_locations: dict[str, str]
     overrides: Overrides = field(default_factory=Overrides)
+    lists: NamedLists = field(default_factory=NamedLists)
     rule_count: int = 0
     sources: dict[str, RuleSource] = field(default_factory=dict)
 
@@ -86,7 +88,7 @@ def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
         stat=stat,
         window_ns=window_ns,
         by=by,
-        where=read_where(table),
+        where=read_where(table, lists=environment.lists),
         only_if=_read_only_if(table, metric),
         thresholds=read_thresholds(table, domain, baseline) if novelty is None else novelty_thresholds(novelty),
         for_ns=for_ns,
@@ -103,7 +105,7 @@ def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
         inhibits=_read_inhibits(table),
         is_enabled=table.boolean("enabled", default=True),
         baseline=baseline,
-        exceptions=read_exceptions(table),
+        exceptions=read_exceptions(table, environment.lists),
         unless_firing=table.names("unless_firing", (), kind="rule", known=None),
     )
     if novelty is not None:
