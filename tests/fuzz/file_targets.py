@@ -151,10 +151,9 @@ def _rule_seeds() -> Iterable[bytes]:
 
 def _words_of_docs(*pages: str) -> tuple[str, ...]:
     """Return the words in code font of the tables: keys and values."""
-    words = (
-        word for page in pages for row in _TABLE_ROW.findall((_DOCS / page).read_text()) for word in row.split("`")
-    )
-    return tuple(dict.fromkeys(word.strip("| ,") for word in words if _WORD.fullmatch(word.strip("| ,"))))
+    rows = (row for page in pages for row in _TABLE_ROW.findall((_DOCS / page).read_text()))
+    words = (word for row in rows for word in row.split("`")[1::2])
+    return tuple(dict.fromkeys(word for word in words if _WORD.fullmatch(word)))
 
 
 _RULE_TOKENS = (
