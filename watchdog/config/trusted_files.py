@@ -7,7 +7,7 @@ A folder with the sticky bit, like /tmp, is no flaw on the way: others cannot re
 owns in it. A group may write if it is the private group of a trusted account (`umask 002`), or Debian's staff without
 members, which owns /usr/local (Debian Policy 9.1.2).
 
-As sshd's StrictModes (auth-options of sshd_config(5)); Debian's and Ubuntu's sshd accept private groups, too.
+As StrictModes of sshd_config(5); the sshd of Debian and Ubuntu accepts private groups, too.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """Files that others can change are found by any part of their path; usual layouts pass."""
 
+import grp
 import os
 import pwd
 import subprocess
@@ -78,6 +79,18 @@ def test_the_private_group_of_a_trusted_account_may_write(place):
     assert flaws(place) == []
     os.chown(place, SERVICE.pw_uid, NOBODY.pw_gid)
     assert flaws(place) == [(str(place), f"writable by the group nogroup (mode 0664): chmod g-w {place}")]
+
+
+def test_the_group_that_owns_usr_local_may_write_there_while_it_has_no_member(place):
+    staff = grp.getgrnam("staff")
+    if staff.gr_mem:
+        pytest.skip("the group staff of this host has members")
+    os.chown(place.parent, 0, staff.gr_gid)
+    place.parent.chmod(0o2775)
+    status = place.parent.stat()
+
+    assert find_flaw("/usr/local/lib/python3", status, {0}) is None
+    assert str(find_flaw("/opt/lib", status, {0})) == "writable by the group staff (mode 2775): chmod g-w /opt/lib"
 
 
 def test_a_checkout_of_the_caller_of_sudo_is_trusted(place, monkeypatch):
