@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from watchdog.receivers.transport.deadline import Deadline
+from watchdog.receivers.transport.threads import start_thread
 
 MAX_RECEIVED_BYTES: Final = 4_194_304  # twice the longest answer that a reader takes, for TLS and full buffers
 MAX_CPU_SECONDS: Final = 2.0  # of the thread of the attempt; a TLS handshake needs some milliseconds
@@ -46,10 +47,14 @@ class AttemptGuard:
         """The limit that the attempt exceeded, in words; None: none, or the deadline."""
 
     def __enter__(self) -> Self:
-        """Start the guard for the calling thread."""
+        """Start the guard for the calling thread.
+
+        Raises:
+            DeliveryError: the host has no thread for it.
+        """
         self._cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
         self._cpu_start = time.clock_gettime(self._cpu_clock)
-        self._thread.start()
+        start_thread(self._thread)
         return self
 
     def __exit__(

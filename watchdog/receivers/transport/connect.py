@@ -14,6 +14,7 @@ from watchdog.receivers.transport.metadata_addresses import (
     is_metadata_address,
     is_metadata_host,
 )
+from watchdog.receivers.transport.threads import start_thread
 
 _MAX_PROXIED_LOOK_UP_SECONDS = 1.0
 
@@ -32,7 +33,8 @@ def resolve_host(host: str, port: int, kind: socket.SocketKind, deadline: Deadli
     name server avoids the check.
 
     Raises:
-        DeliveryError: `dns`, `forbidden_address`, or `timeout` if the resolver does not answer in time.
+        DeliveryError: `dns`, `forbidden_address`, `timeout` if the resolver does not answer in time, or `connect` if
+            the host has no thread for it.
     """
     answers: list[ResolvedAddress] = []
     failures: list[OSError | UnicodeError] = []
@@ -47,7 +49,7 @@ def resolve_host(host: str, port: int, kind: socket.SocketKind, deadline: Deadli
 
     # getaddrinfo(3) cannot be interrupted: after the deadline its thread runs on until the resolver's own timeouts end.
     thread = threading.Thread(target=resolve, name="resolver", daemon=True)
-    thread.start()
+    start_thread(thread)
     thread.join(deadline.remaining())
     if failures:
         raise DeliveryError(DeliveryErrorReason.DNS, f"{host}: name resolution failed", retryable=True)
@@ -65,14 +67,14 @@ def reject_metadata_behind_proxy(host: str, deadline: Deadline) -> None:
     This host may know other names than the proxy, or none: a look-up without an answer decides nothing.
 
     Raises:
-        DeliveryError: `forbidden_address`.
+        DeliveryError: `forbidden_address`, or `connect` as in `resolve_host`.
     """
     found: list[bool] = [is_metadata_host(host)]
     thread = threading.Thread(
         target=lambda: found.append(is_metadata_host(host, look_up=True)), name="resolver", daemon=True
     )
     if not found[0]:
-        thread.start()
+        start_thread(thread)
         thread.join(min(_MAX_PROXIED_LOOK_UP_SECONDS, deadline.remaining() / 4))
     if any(found):
         raise forbidden_address_error(host)
