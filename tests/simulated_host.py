@@ -104,6 +104,7 @@ class FakeReceiver:
         self.rate_limit = None
         self.timeout_seconds = 10.0
         self.joins_copies = False
+        self.send_resolved = True
         self.source = None
         self.notifications = []
         self.answering = threading.Event()

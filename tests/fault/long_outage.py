@@ -33,6 +33,7 @@ class Receiver:
     rate_limit = None
     timeout_seconds = 10.0
     joins_copies = False
+    send_resolved = True
     source = None
 
     def __init__(self):

@@ -44,6 +44,7 @@ class PostingReceiver:
         self.rate_limit = None
         self.timeout_seconds = 10.0
         self.joins_copies = False
+        self.send_resolved = True
         self.source = None
         self.port = port
 

@@ -24,6 +24,7 @@ class ListReceiver:
     rate_limit = None
     timeout_seconds = 10.0
     joins_copies = False
+    send_resolved = True
     source = None
 
     def __init__(self):

@@ -105,6 +105,7 @@ class Alert:
     threshold_text: str = ""  # the threshold as the rule has it; "" in files of version 0.1.0
     identity: AlertIdentity = AlertIdentity()
     boottimes: Boottimes | None = None
+    send_resolved: bool = True  # whether receivers get its resolved notification
 
     @property
     def limit(self) -> Limit:

@@ -378,6 +378,7 @@ class AlertInstance:
             duration_seconds=None if resolved is None else since,
             evidence=self._evidence,
             boottimes=boottimes,
+            send_resolved=rule.send_resolved,
         )
 
     def _boottimes(self, now: Now, resolved: float | None) -> Boottimes | None:

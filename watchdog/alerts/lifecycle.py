@@ -182,7 +182,7 @@ class Lifecycle:
                 else:
                     self._retired.append((instance.alert, reason))
             elif rule is not None and instance.alert is not None:
-                instance.alert = replace(instance.alert, receivers=rule.receivers)
+                instance.alert = replace(instance.alert, receivers=rule.receivers, send_resolved=rule.send_resolved)
 
     def _advance(self, key: tuple[str, Labels], verdict: Verdict, passed_ns: int, now: Now) -> list[Transition]:
         instance = self._instances[key]

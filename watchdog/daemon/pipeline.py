@@ -330,7 +330,8 @@ class Pipeline:
 
     def _configure_suppression(self, configuration: Configuration) -> None:
         exempt = [name for name, receiver in configuration.receivers.items() if not receiver.suppress]
-        self._suppressor.configure(configuration.suppression, exempt)
+        silent_ends = [name for name, receiver in configuration.receivers.items() if not receiver.send_resolved]
+        self._suppressor.configure(configuration.suppression, exempt, silent_ends)
         self.matcher_dimensions = readable_dimensions(dict(configuration.settings.labels), configuration.rules)
 
     @property

@@ -136,7 +136,7 @@ class Worker:
                 return None
             if self._clock.boottime_ns() < self._held_until_ns:
                 return self._held_until_ns
-            attempt = self._outbox.begin_attempt(self.name, self._limiter)
+            attempt = self._outbox.begin_attempt(self.name, self._limiter, self._is_sent)
             if attempt is None:
                 return self._outbox.next_due_ns(self.name)
             self._unrecorded = self._attempt(attempt)
@@ -188,6 +188,8 @@ class Worker:
             self._retry_all = False
 
     def _attempt(self, attempt: DeliveryAttempt, *, is_second: bool = False) -> AttemptOutcome:
+        if not self._is_sent(attempt.notification):
+            return AttemptOutcome(attempt, "delivered", "not sent: send_resolved = false")
         if not is_second:
             self._renew_receiver(has_refused=self._reread_files)
         self._reread_files = False
@@ -278,8 +280,17 @@ class Worker:
             return self._defect(attempt, DeliveryErrorReason.RENDER, _type_and_location(error))
         return self._sent(attempt, f"ok, with the fallback text: {text}")
 
+    def _is_sent(self, notification: Notification) -> bool:
+        return bool(self._without_silent_ends(notification).alerts)
+
+    def _without_silent_ends(self, notification: Notification) -> Notification:
+        sends_ends = self._receiver.send_resolved
+        kept = [one for one in notification.alerts if one.resolved is None or (sends_ends and one.send_resolved)]
+        return notification if len(kept) == len(notification.alerts) else replace(notification, alerts=tuple(kept))
+
     def _marked(self, attempt: DeliveryAttempt) -> Notification:
-        notification = attempt.notification.shown_at(Now.read(self._clock), boot_id())
+        sent = self._without_silent_ends(attempt.notification)
+        notification = sent.shown_at(Now.read(self._clock), boot_id())
         if not attempt.open_attempts or self._receiver.joins_copies:
             return notification
         detail = f"{notification.reason_detail}; {POSSIBLE_COPY}" if notification.reason_detail else POSSIBLE_COPY

@@ -61,13 +61,14 @@ class ReceiverOptions:
 
     `rate_limit`: None for no limit. `timeout_seconds`: of one attempt, None for the default of the type. `state`:
     values that the receiver needs again after a restart. `suppress`: silences withhold notifications of this receiver;
-    None for the default of the type.
+    None for the default of the type. `send_resolved`: it gets resolved alerts.
     """
 
     rate_limit: RateLimit | None = None
     timeout_seconds: float | None = None
     state: ReceiverState = field(default_factory=VolatileReceiverState)
     suppress: bool | None = None
+    send_resolved: bool = True
 
 
 class ReceiverSource(Protocol):
@@ -127,6 +128,7 @@ class Receiver(ABC):
         self.rate_limit = options.rate_limit
         self.timeout_seconds = options.timeout_seconds or parse_duration(self.default_timeout) / SECOND_NS
         self.state = options.state
+        self.send_resolved = options.send_resolved
         self.suppress = self.default_suppress if options.suppress is None else options.suppress
 
     @classmethod

@@ -48,11 +48,12 @@ def receiver_class(receiver_type: str) -> type[Receiver]:
 
 
 def options_from_table(table: Table, chosen: type[Receiver], state: ReceiverState) -> ReceiverOptions:
-    """Read `rate_limit`, `timeout` and `suppress`, keys of every type; their defaults are those of `chosen`."""
+    """Read the keys of every type; the defaults of `rate_limit`, `timeout` and `suppress` are those of `chosen`."""
     rate_limit = parse_rate_limit(table, chosen.default_rate_limit)
     timeout_ns = table.duration("timeout", chosen.default_timeout, minimum="1s", maximum=MAX_TIMEOUT)
     suppress = table.boolean("suppress", default=chosen.default_suppress)
-    return ReceiverOptions(rate_limit, timeout_ns / SECOND_NS, state, suppress)
+    send_resolved = table.boolean("send_resolved", default=True)
+    return ReceiverOptions(rate_limit, timeout_ns / SECOND_NS, state, suppress, send_resolved)
 
 
 class _FileSource:

@@ -26,7 +26,7 @@ from watchdog.routing.group import NotificationGroup, ReceiverGroupKey
 from watchdog.routing.group_member import GroupMember
 from watchdog.routing.jitter import Jitter
 from watchdog.routing.knowledge import Knowledge
-from watchdog.routing.notification import Notification
+from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.routing.routes import Destination, Route, Router
 from watchdog.routing.suppression import NoSuppression, SuppressionLookup
 from watchdog.rules.language.rule import Severity
@@ -400,6 +400,10 @@ class Grouping:
         receiver, group_key = key
         reason, detail = group.reason(), group.reason_detail()  # before `mark_notified` changes them
         alerts = group.mark_notified(firing, now.boottime_ns)
+        if reason is NotificationReason.RESOLVED:
+            ends = [alert for alert in alerts if alert.resolved is not None]
+            if not any(self._suppression.announces_end(receiver, alert) for alert in ends):
+                alerts = tuple(ends)  # nothing is sent: the outbox records the ends
         return Notification(
             uuid.uuid4().hex,
             receiver,

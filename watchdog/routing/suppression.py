@@ -72,6 +72,10 @@ class SuppressionLookup(Protocol):
         """Count one notification that `suppression` withheld."""
         ...
 
+    def announces_end(self, receiver: str, alert: Alert) -> bool:
+        """Return whether `receiver` gets the resolved notification of `alert`."""
+        ...
+
 
 class NoSuppression:
     """Suppresses nothing."""
@@ -83,3 +87,7 @@ class NoSuppression:
 
     def record_withheld(self, _suppression: Suppression) -> None:
         """Count nothing."""
+
+    def announces_end(self, _receiver: str, alert: Alert) -> bool:
+        """Return whether the rule of `alert` has resolved notifications."""
+        return alert.send_resolved

@@ -23,14 +23,21 @@ class Suppressor:
         self._rules = SuppressionRules()
         self._muting: Sequence[MuteTime] = ()
         self._exempt_receivers: frozenset[str] = frozenset()
+        self._silent_ends: frozenset[str] = frozenset()
         self._inhibited: Mapping[str, Alert] = {}
         self._compared: frozenset[tuple[object, ...]] | None = None  # alerts for which `_inhibited` was found
         self._found: dict[tuple[str, int], tuple[Suppression, ...]] = {}
         self._withheld: Counter[Suppression] = Counter()
 
-    def configure(self, rules: SuppressionRules, exempt_receivers: Collection[str]) -> None:
-        """Take a configuration; nothing is suppressed at `exempt_receivers`."""
+    def configure(
+        self, rules: SuppressionRules, exempt_receivers: Collection[str], silent_ends: Collection[str] = ()
+    ) -> None:
+        """Take a configuration.
+
+        `exempt_receivers`: nothing is suppressed there. `silent_ends`: receivers that get no resolved notification.
+        """
         self._rules = rules
+        self._silent_ends = frozenset(silent_ends)
         self._compared = None
         self._exempt_receivers = frozenset(exempt_receivers)
 
@@ -85,6 +92,10 @@ class Suppressor:
     def record_withheld(self, suppression: Suppression) -> None:
         """Count one notification that `suppression` withheld."""
         self._withheld[suppression] += 1
+
+    def announces_end(self, receiver: str, alert: Alert) -> bool:
+        """Return whether `receiver` gets the resolved notification of `alert`."""
+        return alert.send_resolved and receiver not in self._silent_ends
 
     def take_withheld(self) -> Mapping[Suppression, int]:
         """Return the number of notifications withheld since the last call, by cause."""

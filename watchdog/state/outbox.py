@@ -102,13 +102,19 @@ class Outbox:
         self._database = database
         self._clock = clock
 
-    def begin_attempt(self, receiver: str, limiter: AttemptLimiter | None = None) -> DeliveryAttempt | None:
+    def begin_attempt(
+        self,
+        receiver: str,
+        limiter: AttemptLimiter | None = None,
+        is_sent: Callable[[Notification], bool] = lambda _: True,
+    ) -> DeliveryAttempt | None:
         """Take the oldest notification that is due and that `limiter` allows; return None when there is none.
 
         The attempt is counted on disk before it is made, so that after a crash it is known which ones may have been
         sent. One that may have arrived loses each alert of which a later notification has a newer state, and is
         skipped if none is left. A due time that no attempt can have set (a clock has changed) counts as over. A
-        notification whose checksum does not match is discarded and counted as damaged.
+        notification whose checksum does not match is discarded and counted as damaged. `is_sent`: whether the receiver
+        gets anything of a notification; others do not count for `limiter`.
         """
         while True:
             now_ns = self._clock.boottime_ns()
@@ -124,7 +130,7 @@ class Outbox:
                     attempt = self._take(connection, sequence, receiver, group_key)
                     if attempt is None:
                         continue
-                    if limiter is not None and attempt.number == 1:
+                    if limiter is not None and attempt.number == 1 and is_sent(attempt.notification):
                         limiter.count_sent(connection, receiver, now_ns)
                     return attempt
             _log.error("damaged notifications discarded: receiver=%s ids=%s", receiver, ",".join(damaged))

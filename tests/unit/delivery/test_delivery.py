@@ -24,6 +24,7 @@ class QuietReceiver:
         self.rate_limit = None
         self.timeout_seconds = 10.0
         self.joins_copies = False
+        self.send_resolved = True
         self.source = None
         self.gate = gate
         self.ids = []

@@ -27,8 +27,10 @@ from watchdog.errors import (
 )
 from watchdog.receivers.base import Receiver, VolatileReceiverState
 from watchdog.receivers.render.fallback import fallback_notification
+from watchdog.state import audit
 from watchdog.state.losses import LossCause
 from watchdog.state.outbox import Outbox
+from watchdog.state.rate_limit import RateLimit
 from watchdog.state.store import Store
 
 SECOND_NS = 1_000_000_000
@@ -43,6 +45,7 @@ class ScriptedReceiver:
         self.rate_limit = None
         self.timeout_seconds = 10.0
         self.joins_copies = False
+        self.send_resolved = True
         self.source = None
         self.script = list(script)
         self.attempts = []
@@ -784,3 +787,44 @@ def test_while_a_changed_file_cannot_be_used_the_former_content_is(deliver, stor
     deliver(receiver).deliver_due()
     assert receiver.attempts == ["n1", "n2"]
     assert caplog.text.count("changed files cannot be used") == 1
+
+
+def test_a_receiver_without_send_resolved_gets_no_end_and_the_end_is_recorded(deliver, store, clock):
+    receiver, sent = ScriptedReceiver(), []
+    receiver.send_resolved = False
+    receiver.send = lambda notification, _: sent.append([alert.resolved for alert in notification.alerts])
+    firing, ended = factories.make_alert(rule="storm"), factories.make_alert(rule="spike", resolved=clock.wall())
+    contents = [(firing,), (firing, ended), (ended,)]
+    put(
+        store,
+        *(
+            factories.make_notification(*alerts, id=f"n{number}", group_key=f"g{number}")
+            for number, alerts in enumerate(contents)
+        ),
+    )
+    worker = deliver(receiver)
+    worker.deliver_due()
+    assert sent == [[None], [None]]
+    records = audit.list_notifications(store.database, receiver=None, state=None, limit=9)
+    assert [record.state for record in records] == ["delivered"] * 3
+    assert worker.delivered == 2
+
+
+def test_an_end_that_is_not_sent_takes_no_part_of_the_rate_limit(deliver, store, clock):
+    receiver = ScriptedReceiver()
+    receiver.send_resolved, receiver.rate_limit = False, RateLimit(10, 3600 * SECOND_NS)
+    worker = deliver(receiver)
+    for number in range(30):
+        put(store, make_notification(f"n{number}", f"g{number}", resolved=clock.wall()))
+        worker.deliver_due()
+    put(store, make_notification("firing", "storm"))
+    worker.deliver_due()
+    assert receiver.attempts == ["firing"]
+
+
+def test_an_alert_whose_rule_has_no_resolved_notification_ends_in_silence(deliver, store, clock):
+    receiver = ScriptedReceiver()
+    alert = factories.make_alert(resolved=clock.wall(), send_resolved=False)
+    put(store, factories.make_notification(alert))
+    deliver(receiver).deliver_due()
+    assert receiver.attempts == []

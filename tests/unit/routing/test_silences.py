@@ -205,6 +205,16 @@ def test_suppressed_alerts_are_no_burst_that_delays_others(host):
     assert [alerts for _, alerts in host.tick()] == [[("first", "warning", "firing"), ("crawler", "warning", "firing")]]
 
 
+def test_notification_about_an_end_that_is_not_sent_has_no_firing_alert(host):
+    host.suppressor.configure(SuppressionRules(), (), ("oncall",))
+    first = host.fire("first")
+    host.fire("second")
+    host.tick()
+    host.resolve(first)
+    assert host.tick(60) == [("resolved", [("first", "warning", "resolved")])]
+    assert host.tick(3600) == [("repeat", [("second", "warning", "firing")])]
+
+
 def test_matchers_are_conditions():
     assert parse_matchers(["process=nginx*", "process!=nginx-test", "remote=10.0.0.0/8"], DIMENSIONS) == (
         Condition("process", ("nginx*",), ("nginx-test",)),

@@ -106,6 +106,7 @@ def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
         is_enabled=table.boolean("enabled", default=True),
         baseline=baseline,
         exceptions=read_exceptions(table, environment.lists),
+        send_resolved=table.boolean("send_resolved", default=True),
         unless_firing=table.names("unless_firing", (), kind="rule", known=None),
     )
     if novelty is not None:

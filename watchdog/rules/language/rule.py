@@ -199,6 +199,7 @@ class Rule:
     inhibits: tuple[str, ...] = ()  # ids of rules: no notifications of their alerts while this one fires
     baseline: BaselineSpec | None = None
     exceptions: tuple[RuleException, ...] = ()
+    send_resolved: bool = True
     unless_firing: tuple[str, ...] = ()  # ids of narrower rules, see `engine/muting.py`
 
     @property
