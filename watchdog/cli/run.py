@@ -28,8 +28,9 @@ _DESCRIPTION = f"""\
 Monitor this host until SIGTERM or Ctrl-C: measure every TCP connection, evaluate rules, deliver notifications.
 
 Without settings: the shipped rules, and notifications on this terminal or in the journal. Settings are read from
-{DEFAULT_SETTINGS_FILE}, rules from {DEFAULT_RULES_FOLDER} if it has files. SIGHUP reads all files again; if they have
-a problem, the previous configuration stays in force and the problem is logged. Start it as root: a child with two
+{DEFAULT_SETTINGS_FILE}, rules from {DEFAULT_RULES_FOLDER} if it has files. `bpf-watchdog reload` and SIGHUP read
+all files again; if they have a problem, the previous configuration stays in force and the problem is logged. If they
+have one at the start, the last good configuration in the state folder is used. Start it as root: a child with two
 capabilities loads the BPF programs, and the daemon continues as the account {ACCOUNT} without capabilities. A reload
 needs files that this account can read."""
 

@@ -87,6 +87,11 @@ class Document:
     def _lines(self) -> dict[KeyPath, int]:
         return find_line_numbers(self._text)
 
+    @property
+    def text(self) -> str:
+        """Return the text of the file."""
+        return self._text
+
     def line(self, path: KeyPath) -> int:
         """Return the line of the key at `path`, or of the nearest enclosing table that has a line."""
         while path and path not in self._lines:

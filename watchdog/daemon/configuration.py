@@ -46,10 +46,18 @@ class ConfigurationSources:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigurationTexts:
+    """The files as they were read: text of the settings, and of each rule file by its name; None: the shipped rules."""
+
+    settings: str
+    rules: Mapping[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """What was read: settings, live receivers by name, rules and where they come from, notes for their author.
 
-    `sources`: of the rules, by id.
+    `sources`: of the rules, by id. `texts`: None once they are saved.
     """
 
     settings: Settings
@@ -62,6 +70,7 @@ class Configuration:
     routes: tuple[Route, ...] = ()
     suppression: SuppressionRules = field(default_factory=SuppressionRules)
     sources: Mapping[str, RuleSource] = field(default_factory=dict)
+    texts: ConfigurationTexts | None = None
 
 
 def read_configuration(
@@ -82,10 +91,10 @@ def read_configuration(
     known_ns = settings.sampling.interval_ns if settings else parse_duration(MIN_INTERVAL)
     interval_ns = known_ns if sources.interval_ns is None else sources.interval_ns
     names = settings.receiver_names if settings else None
-    loaded, origin = None, ""
+    loaded, origin, is_shipped = None, "", False
     try:
-        folder, shipped = _rules_folder(sources.rules_path)
-        if shipped:
+        folder, is_shipped = _rules_folder(sources.rules_path)
+        if is_shipped:
             origin = f"{os.path.realpath(folder)} (shipped)"
             loaded = load_rules([folder], receivers=names, interval_ns=interval_ns)
             if settings is not None and settings.rules.shipped is False:
@@ -121,6 +130,7 @@ def read_configuration(
         routes,
         suppression,
         sources=loaded.sources,
+        texts=ConfigurationTexts(document.document.text, None if is_shipped else loaded.texts),
     )
 
 
@@ -153,7 +163,7 @@ def _rules_folder(given: str | None) -> tuple[Path, bool]:
     if given is not None:
         if not path_exists(given):
             raise ConfigError([Problem(given, 1, "rules", "no such file or folder")])
-        return Path(given), False
+        return Path(given), Path(given) == Path(shipped_rules_folder())
     own = Path(DEFAULT_RULES_FOLDER)
     if path_exists(DEFAULT_RULES_FOLDER) and toml_files(own):
         return own, False

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from watchdog.clock import Clock
+from collections.abc import Callable
+
 from watchdog.control.alert_handlers import alert_handlers
 from watchdog.control.notification_handlers import notification_handlers
+from watchdog.control.reload_handler import ReloadAnswer, reload_handlers
 from watchdog.control.rule_handlers import rule_handlers
 from watchdog.control.server import Handler, RequestHandler
 from watchdog.control.silence_handlers import SilencedAlerts, silence_handlers
@@ -23,13 +25,21 @@ class ControlApi:
     """Makes the answers; its methods run in the thread of the control socket."""
 
     def __init__(
-        self, pipeline: Pipeline, store: Store, facts: DaemonFacts, configuration: Configuration, clock: Clock
+        self,
+        pipeline: Pipeline,
+        store: Store,
+        facts: DaemonFacts,
+        configuration: Configuration,
+        reload: Callable[[bool], ReloadAnswer],
     ) -> None:
-        """Answer about `pipeline`; `facts`: about the process around it."""
+        """Answer about `pipeline`; `facts`: about the process around it; `reload(dry_run)`: reads the files again."""
+        clock = facts.clock
+        self._reload = reload
         self._store = store
         self._silenced = SilencedAlerts(lambda: pipeline.firing, lambda: pipeline.matcher_dimensions)
         self._clock = clock
-        self._configuration = configuration
+        self.configuration = configuration
+        """The configuration in force."""
         self._pipeline = pipeline
         self._alerts = ActiveAlerts(pipeline, clock)
         self._rules = RuleStates(pipeline, clock)
@@ -38,19 +48,20 @@ class ControlApi:
 
     def take_configuration(self, configuration: Configuration) -> None:
         """Take the configuration of an accepted reload."""
-        self._configuration = configuration
+        self.configuration = configuration
         self.status.take_configuration(configuration)
 
     def handlers(self) -> dict[str, RequestHandler | Handler]:
         """Return the handler of each request, by its name."""
         return {
-            **notification_handlers(self._store.database, self._clock, lambda: tuple(self._configuration.receivers)),
+            **notification_handlers(self._store.database, self._clock, lambda: tuple(self.configuration.receivers)),
             **silence_handlers(self._store.silences, self._silenced, self._clock),
             **status_handlers(self.status.read),
+            **reload_handlers(self._reload),
             **alert_handlers(self._alerts.list_alerts, self._alerts.read_alert),
             **rule_handlers(
-                lambda: self._rules.list_rules(self._configuration),
-                lambda: list_effective(self._configuration),
+                lambda: self._rules.list_rules(self.configuration),
+                lambda: list_effective(self.configuration),
                 lambda rule, labels: explain(self._pipeline, self._clock, rule, labels),
             ),
         }

@@ -7,8 +7,9 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from watchdog import __version__
@@ -18,8 +19,10 @@ from watchdog.config.durations import format_duration
 from watchdog.config.settings import Settings
 from watchdog.control import socket_path
 from watchdog.control.listener import Listener
+from watchdog.control.reload_handler import ReloadAnswer
 from watchdog.control.server import ControlServer
 from watchdog.control.socket_path import ControlError
+from watchdog.control.status_handlers import ReloadStatus
 from watchdog.daemon.configuration import (
     Configuration,
     ConfigurationSources,
@@ -30,15 +33,18 @@ from watchdog.daemon.configuration import (
 from watchdog.daemon.control_api import ControlApi
 from watchdog.daemon.heartbeat import Heartbeat, RulesInForce
 from watchdog.daemon.host_name import HostName
+from watchdog.daemon.last_good import LastGood
 from watchdog.daemon.log_writer import LogWriter
 from watchdog.daemon.malloc import release_free_memory
 from watchdog.daemon.pipeline import Pipeline, RuleErrors
 from watchdog.daemon.reload_alert import Refusal
+from watchdog.daemon.reload_effects import reload_changes
 from watchdog.daemon.status_report import DaemonFacts
-from watchdog.errors import StoreError, WatchdogError
+from watchdog.errors import ConfigError, StoreError, WatchdogError
 from watchdog.kernel import privileges
 from watchdog.kernel.startup import require_privileges, start_collector
 from watchdog.kernel.trusted_code import require_trusted_code
+from watchdog.receivers.base import open_volatile_state
 from watchdog.rules.language.ruleset_hash import ruleset_hash
 from watchdog.scheduling.scheduler import ScheduledTick, Scheduler
 from watchdog.scheduling.tick_loop import TickLoop
@@ -76,6 +82,8 @@ class Daemon:
         self._receiver_states = ReceiverStates(clock)
         self._pipeline: Pipeline | None = None
         self._api: ControlApi | None = None
+        self._last_good = LastGood(options.state_folder, options.sources)
+        self._reloading = threading.Lock()  # by a signal, or by a request on the control socket
         self._heartbeat = Heartbeat(self._host, self._problems, clock, _log)
 
     def run(self) -> int:
@@ -89,12 +97,13 @@ class Daemon:
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         require_privileges()
         require_trusted_code()
-        configuration = read_configuration(self._options.sources, self._receiver_states.open)
+        configuration, refusal = self._read_at_start()
         folder = self._options.state_folder
         self._prepare_folders()
         collector = start_collector(self._clock, configuration.settings.sampling.map_sizes)
         self._log_writer.start()
-        self._check_reload()
+        if refusal is None:
+            self._check_reload()
         store = Store(folder, self._clock, boot_id())
         self._receiver_states.attach(store.database)
         store.reserve_space()
@@ -106,14 +115,20 @@ class Daemon:
         if problem := collector.connect_errors_problem:
             _log.info("connects that fail before their first packet are not all counted: reason=%s", problem)
         facts = DaemonFacts(self._tick_loop, self._heartbeat, self._host, self._clock)
-        self._api = ControlApi(pipeline, store, facts, configuration, self._clock)
+        started = configuration.settings
+        self._api = ControlApi(
+            pipeline, store, facts, configuration, lambda dry_run: self._reload(pipeline, started, dry_run=dry_run)
+        )
+        self._take_configuration(configuration, refusal)
+        if refusal is not None:
+            self._report_refusal(pipeline, refusal, None)
         control = self._listen(self._api)
         self._set_heartbeat(configuration)
         release_free_memory()
         self._tick_loop.start(lambda tick: self._tick(pipeline, tick), configuration.interval_ns)
         self._scheduler.start()
         self._systemd.notify_ready()
-        self._handle_signals(pipeline, configuration.settings)
+        self._handle_signals(pipeline, started)
         self._systemd.notify_stopping()
         self._scheduler.stop(1.0)
         self._heartbeat.stop()
@@ -162,6 +177,31 @@ class Daemon:
             self._heartbeat.record_tick(succeeded=succeeded, interval_ns=self._tick_loop.interval_ns)
         self._systemd.notify_watchdog()
 
+    def _read_at_start(self) -> tuple[Configuration, Refusal | None]:
+        """Read the files; if they are broken, the last good configuration, with the refusal of the files.
+
+        Raises:
+            ConfigError: the files are broken, and there is no last good configuration of them.
+        """
+        try:
+            return read_configuration(self._options.sources, self._receiver_states.open), None
+        except ConfigError as error:
+            configuration = self._last_good.read(self._receiver_states.open)
+            if configuration is None:
+                raise
+            _log.error("the files have problems, the daemon starts on its last good configuration:\n%s", error)
+            return configuration, Refusal.from_error(error)
+
+    def _take_configuration(self, configuration: Configuration, refusal: Refusal | None = None) -> None:
+        """Show `configuration` to commands; save its files as the last good ones, unless they are these already."""
+        if self._api is not None:
+            self._api.take_configuration(replace(configuration, texts=None))
+        if refusal is None and configuration.texts is not None:
+            try:
+                self._last_good.save(configuration.texts)
+            except OSError as error:
+                _log.warning("last good configuration not saved: error=%s", error)
+
     def _check_reload(self) -> None:
         # The process runs as the account now, which may not be able to read all that root could.
         try:
@@ -176,28 +216,49 @@ class Daemon:
             self._systemd.notify_reloading()
             try:
                 self._reload(pipeline, started)
-            except Exception as error:  # noqa: BLE001 - an edge: no content of a file may end the daemon
-                _log.exception("reload failed, the former configuration stays in force")
-                self._report_refusal(pipeline, Refusal(f"defect of bpf-watchdog: {type(error).__name__}, see the log"))
+            except Exception:  # noqa: BLE001 - an edge: no content of a file may end the daemon
+                _log.exception("reload failed")
             self._systemd.notify_ready()
 
-    def _reload(self, pipeline: Pipeline, started: Settings) -> None:
-        try:
-            with _yielding():
-                configuration = read_configuration(self._options.sources, self._receiver_states.open)
-        except WatchdogError as error:
-            _log.error("reload refused, the former configuration stays in force:\n%s", error)
-            self._report_refusal(pipeline, Refusal.from_error(error))
-            return
+    def _reload(self, pipeline: Pipeline, started: Settings, *, dry_run: bool = False) -> ReloadAnswer:
+        """Read all files again and use them, unless they have problems; with `dry_run`, change nothing."""
+        with self._reloading:
+            try:
+                with _yielding():
+                    open_state = open_volatile_state if dry_run else self._receiver_states.open
+                    configuration = read_configuration(self._options.sources, open_state)
+                return self._use(pipeline, started, configuration, dry_run=dry_run)
+            except WatchdogError as error:
+                problems = error.problems if isinstance(error, ConfigError) else (error,)
+                if not dry_run:
+                    _log.error("reload refused, the former configuration stays in force:\n%s", error)
+                    self._report_refusal(pipeline, Refusal.from_error(error), self._clock.wall())
+                return ReloadAnswer(accepted=False, dry_run=dry_run, problems=tuple(map(str, problems)))
+            except Exception as error:
+                if not dry_run:
+                    text = f"defect of bpf-watchdog: {type(error).__name__}, see the log"
+                    self._report_refusal(pipeline, Refusal(text), self._clock.wall())
+                raise
+
+    def _use(
+        self, pipeline: Pipeline, started: Settings, configuration: Configuration, *, dry_run: bool
+    ) -> ReloadAnswer:
+        keys = changed_restart_keys(started, configuration.settings)
+        former = configuration if self._api is None else self._api.configuration
+        answer = reload_changes(pipeline, former, configuration, keys, dry_run=dry_run)
+        if dry_run:
+            return answer
         pipeline.reload(configuration)
+        self._take_configuration(configuration)
         if self._api is not None:
-            self._api.take_configuration(configuration)
-        if keys := changed_restart_keys(started, configuration.settings):
+            self._api.status.reload = ReloadStatus("accepted", self._clock.wall())
+        if keys:
             _log.warning("changed keys take effect at a restart only, former values stay: keys=%s", ",".join(keys))
         self._tick_loop.change_interval(configuration.interval_ns)
         self._set_heartbeat(configuration)
         self._report_rules_in_force(configuration)
         _log.info("reloaded: rules=%d from=%s", len(configuration.rules), configuration.rules_origin)
+        return answer
 
     def _log_start(self, configuration: Configuration, open_connections: int, folder: Path, restored: int) -> None:
         interval = format_duration(configuration.interval_ns)
@@ -226,7 +287,10 @@ class Daemon:
     def _report_rules_in_force(self, configuration: Configuration) -> None:
         self._systemd.notify_status(f"watching by {format_count(len(configuration.rules), 'rule')}")
 
-    def _report_refusal(self, pipeline: Pipeline, refusal: Refusal) -> None:
+    def _report_refusal(self, pipeline: Pipeline, refusal: Refusal, wall: float | None) -> None:
+        """Report a refused reload at `wall`; None: the files were refused at the start."""
+        if self._api is not None:
+            self._api.status.reload = ReloadStatus("refused", wall, refusal.describe())
         self._systemd.notify_status(refusal.describe())
         pipeline.report_refused_reload(refusal)
 

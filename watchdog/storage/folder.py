@@ -12,8 +12,11 @@ from watchdog.storage.damage import is_quarantined_name
 from watchdog.storage.database import NEW_SUFFIX
 
 STATE_FILE_NAME = "state.sqlite3"
+LAST_GOOD_FILE_NAME = "last-good.json"
+LAST_GOOD_FOLDER_NAME = "last-good"
 # Files that SQLite creates beside it: https://www.sqlite.org/tempfiles.html
 _OURS = {f"{STATE_FILE_NAME}{part}{ending}" for part in ("", NEW_SUFFIX) for ending in ("", "-wal", "-shm", "-journal")}
+_OURS |= {LAST_GOOD_FILE_NAME, LAST_GOOD_FOLDER_NAME}
 _OTHER_FOLDER = "use another folder: --state-dir DIR"
 _SOCKET = "control.sock"  # a killed daemon may leave it here; its owner is not changed
 

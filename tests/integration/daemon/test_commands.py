@@ -60,3 +60,84 @@ def test_commands_report_in_one_line_that_no_daemon_runs(watchdog):
         code, out, err = watchdog.ask(command)
         assert (code, out, err.count("\n")) == (3, "", 1)
         assert "no daemon answers at" in err
+
+
+def test_a_threshold_is_changed_and_the_alert_that_the_dry_run_names_resolves(start_daemon, watchdog, storm, notified):
+    start_daemon()
+    storm.hold()
+    notified("firing")
+    rules = watchdog.rules / "test.toml"
+    raised = rules.read_text().replace(f"fire_above = {storm.LIMIT}", "fire_above = 1000")
+    rules.write_text(raised.replace(f"clear_below = {storm.LIMIT}", "clear_below = 900"))
+
+    dry = answer(watchdog, "reload", "--dry-run")
+    assert (dry["accepted"], dry["changed"], dry["added"], dry["removed"]) == (True, ["storm"], [], [])
+    assert [(one["labels"]["process"], one["effect"]) for one in dry["alerts"]] == [(storm.name, "resolves")]
+    print(ask(watchdog, "reload", "--dry-run"))
+    assert answer(watchdog, "alerts") != []
+    assert "reloaded" not in watchdog.log()
+
+    assert ask(watchdog, "reload").startswith("reloaded: ")
+    notified("firing", "resolved")
+    assert answer(watchdog, "status")["reload"]["result"] == "accepted"
+    assert answer(watchdog, "reload", "--dry-run")["changed"] == []
+
+
+def test_a_refused_reload_prints_every_problem_and_reaches_status_and_receiver(
+    start_daemon, watchdog, storm, server, notified
+):
+    start_daemon()
+    rules = watchdog.rules / "test.toml"
+    right = rules.read_text()
+    rules.write_text(right.replace('"open"', '"opn"').replace('"last"', '"lst"'))
+    for command in (["reload", "--dry-run"], ["reload"]):
+        code, out, err = watchdog.ask(*command)
+        assert code == 1
+        assert [line.split(": ")[1] for line in out.splitlines()] == ["rule.metric", "rule.stat"]
+        assert all(line.startswith(f"{rules}:") for line in out.splitlines())
+        assert "refused, the former configuration stays in force: 2 problems" in err
+    notified("firing")
+    code, out, _ = watchdog.ask("status", "--json")
+    assert code == 1
+    assert json.loads(out)["reload"]["result"] == "refused"
+    assert [alert["rule"] for alert in answer(watchdog, "alerts")] == ["watchdog-reload-refused"]
+    rules.write_text(right)
+    assert ask(watchdog, "reload").startswith("reloaded: ")
+    notified("firing", "resolved")
+    assert answer(watchdog, "status")["problems"] == []
+
+
+def test_a_start_with_broken_files_guards_by_the_last_good_ones_and_reports_that(
+    start_daemon, watchdog, storm, server, notified, wait_for
+):
+    start_daemon()
+    assert watchdog.terminate()[0] == 0
+    rules = watchdog.rules / "test.toml"
+    right, settings = rules.read_text(), watchdog.config.read_text()
+    rules.write_text(right + "\n[[rule]\n")
+    watchdog.config.write_text(settings + "\nnonsense = 1\n")
+    watchdog.start()
+    assert "the files have problems, the daemon starts on its last good configuration:" in watchdog.log()
+    assert f"{rules}:" in watchdog.log()
+    [refused] = notified("firing")
+    assert refused["groupLabels"]["alertname"] == "watchdog-reload-refused"
+    storm.hold()
+    wait_for(lambda: len(server.notifications()) == 2, "the storm")
+    code, out, _ = watchdog.ask("status", "--json")
+    status = json.loads(out)
+    assert (code, status["reload"]["result"]) == (1, "refused")
+    assert status["rules"]["origin"] == str(watchdog.state / "last-good" / "rules.d")
+    rules.write_text(right)
+    watchdog.config.write_text(settings)
+    assert ask(watchdog, "reload").startswith("reloaded: ")
+    assert answer(watchdog, "status")["rules"]["origin"] == str(watchdog.rules)
+
+
+def test_a_start_with_broken_files_of_another_place_is_refused(start_daemon, watchdog, open_folder, wait_for):
+    start_daemon()
+    assert watchdog.terminate()[0] == 0
+    watchdog.config = open_folder / "other.toml"
+    watchdog.config.write_text("nonsense = 1\n")
+    watchdog.launch()
+    assert watchdog.process.wait(15) == 1
+    assert "nonsense" in watchdog.log()

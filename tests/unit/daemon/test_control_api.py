@@ -9,6 +9,7 @@ import time
 import pytest
 from simulated_host import CALM, STORM, SimulatedHost
 
+from watchdog.control.reload_handler import ReloadAnswer
 from watchdog.daemon.control_api import ControlApi
 from watchdog.daemon.heartbeat import Heartbeat
 from watchdog.daemon.reload_alert import Refusal
@@ -29,9 +30,13 @@ class Console:
         self.heartbeat = Heartbeat(simulation.host, list, simulation.clock, log)
         facts = DaemonFacts(loop, self.heartbeat, simulation.host, simulation.clock)
         simulation.receiver.destination = lambda: "webhook example.net"
-        self.api = ControlApi(
-            simulation.pipeline, simulation.store, facts, simulation.configuration("storm"), simulation.clock
-        )
+        configuration = simulation.configuration("storm")
+        self.api = ControlApi(simulation.pipeline, simulation.store, facts, configuration, self.reload)
+        self.reloads = []
+
+    def reload(self, dry_run):
+        self.reloads.append(dry_run)
+        return ReloadAnswer(accepted=True, dry_run=dry_run)
 
     def ask(self, request, **arguments):
         handler = self.api.handlers()[request]

@@ -242,6 +242,19 @@ class Engine:
         is_active = any(key[0] == rule_id and dict(key[1]) == dict(labels) for key in active_keys)
         return inspection.inspect_group(judge, tick, slot, labels, filled_ns, is_active=is_active)
 
+    def preview(self, rule: Rule, labels: Labels) -> Verdict | None:
+        """Return the verdict that `rule`, in place of the rule with its id, would have on an active instance now.
+
+        None where that cannot be known: its windows, or the memory of the rule, would begin anew.
+        """
+        judge = next((one for one in self._judges if one.rule.id == rule.id), None)
+        if judge is None or self._newest is None or not _keeps_windows(judge.rule, rule):
+            return None
+        tick, filled_ns = self._newest_tick(judge, self._newest)
+        slot, labels = inspection.find_group(judge, tick, labels)
+        found = inspection.inspect_group(judge.with_rule(rule), tick, slot, labels, filled_ns, is_active=True)
+        return found.verdict
+
     def take_failures(self) -> list[Exception]:
         """Return the errors of rules that could not be judged since the last call."""
         failures, self._failures = self._failures, []
@@ -366,3 +379,9 @@ def _required_columns(rule: Rule) -> Iterable[str]:
     yield from (condition.dimension for where in (rule.where, *rule.exclusions) for condition in where)
     if rule.only_if is not None:
         yield from metrics_of(rule.only_if.left)
+
+
+def _keeps_windows(former: Rule, rule: Rule) -> bool:
+    """Return whether a reload from `former` to `rule` keeps the values by which they judge."""
+    learnt = former.novelty or rule.novelty
+    return former.evaluation_key == rule.evaluation_key and learnt is None and former.baseline == rule.baseline

@@ -124,6 +124,7 @@ class Judge:
         self.evaluation = evaluation
         self.only_if_aggregation = only_if
         self._baseline = baseline
+        self._missing_rows = missing_rows
         self._least_severe_threshold = least_severe_threshold(rule)
         self.presence = PresenceTracker(rule, evaluation.view, missing_rows)
         self.firing_groups = FiringGroups(rule, evaluation.view.groups)
@@ -132,6 +133,10 @@ class Judge:
         """The groups that fire in the newest tick and have no instance of their own, the worst first."""
         self._named: Slots = _NO_SLOTS
         self._muted_slots: Slots = _NO_SLOTS
+
+    def with_rule(self, rule: Rule) -> Judge:
+        """Return a judge by `rule`, which reads the same values: its `evaluation_key` is that of this judge's rule."""
+        return Judge(rule, self.evaluation, self.only_if_aggregation, self._missing_rows, self._baseline)
 
     def verdicts(self, tick: RuleTick, instances: ActiveInstances) -> list[Verdict]:
         """Return a verdict for each of the worst firing groups, and for each of `instances`."""

@@ -36,15 +36,17 @@ _MEANT_TO_BE_SKIPPED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """The rules of all files, in the order of files and lines, notes for their authors, and sources by rule id.
+    """The rules of all files, in the order of files and lines, and notes for their authors.
 
-    `disabled`: ids of rules that were read, and of shipped ones, that are not in force.
+    `sources`: of the rules, by id. `disabled`: ids of rules that were read, and of shipped ones, that are not in force.
+    `texts`: of the files, by name.
     """
 
     rules: tuple[Rule, ...]
     notes: tuple[Problem, ...]
     sources: Mapping[str, RuleSource] = field(default_factory=dict)
     disabled: frozenset[str] = frozenset()
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_rules(
@@ -79,7 +81,8 @@ def load_layered_rules(
     environment = RuleEnvironment(receivers, interval_ns, {})
     loaded = _load([own], environment)
     rules = with_shipped_rules(loaded.rules, environment, shipped=shipped)
-    return RuleSet(rules, loaded.notes, environment.sources, disabled_rules(rules, environment))
+    disabled = disabled_rules(rules, environment)
+    return RuleSet(rules, loaded.notes, environment.sources, disabled, environment.texts)
 
 
 def disabled_rules(rules: Iterable[Rule], environment: RuleEnvironment) -> frozenset[str]:
@@ -145,6 +148,7 @@ def _load(paths: Iterable[str | os.PathLike[str]], environment: RuleEnvironment)
         if count > MAX_RULES:  # one problem, below
             break
     for document in documents:
+        environment.texts[document.file] = document.text
         rules.extend(read_rules(document, environment))
         problems.extend(document.problems)
         notes.extend(document.notes)
@@ -155,7 +159,7 @@ def _load(paths: Iterable[str | os.PathLike[str]], environment: RuleEnvironment)
     notes.extend(unknown)
     if problems:
         raise ConfigError(sorted(problems))
-    return RuleSet(tuple(rules), tuple(sorted(notes)), environment.sources)
+    return RuleSet(tuple(rules), tuple(sorted(notes)), environment.sources, texts=environment.texts)
 
 
 def _open_documents(

@@ -51,7 +51,7 @@ class RuleEnvironment:
 
     `receivers`: the names of all receivers, None if unknown here. `rule_locations`: file:line of each rule id so far.
     `overrides`: the overrides of shipped rules so far. `lists`: those of all files. `rule_count`: rules and overrides
-    in the files so far. `sources`: of the rules so far, by id.
+    in the files so far. `sources`: of the rules so far, by id. `texts`: of the files so far, by name.
     """
 
     receivers: Collection[str] | None
@@ -61,6 +61,7 @@ class RuleEnvironment:
     lists: NamedLists = field(default_factory=NamedLists)
     rule_count: int = 0
     sources: dict[str, RuleSource] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
 
     def count_rules(self, count: int) -> int:
         """Add the rules of one file; return the number of all so far."""
