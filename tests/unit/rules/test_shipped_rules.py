@@ -19,7 +19,7 @@ DAY = 86_400
 
 def load_all():
     """Return the shipped rules, those that are off switched on."""
-    off = [key for key, table in Overrides().shipped_tables.items() if table.get("enabled") is False]
+    off = [key for key, table in Overrides().shipped_tables.items() if table.data.get("enabled") is False]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "on.toml"
         path.write_text("".join(f'[[override]]\nid = "{rule}"\nenabled = true\n' for rule in off))
