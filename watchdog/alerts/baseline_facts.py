@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from watchdog.alerts.evidence import number_to_json
-from watchdog.rules.engine.rule_baseline import BaselineFacts
+from watchdog.rules.engine.learnt_facts import BaselineFacts
 from watchdog.rules.language.rule import Severity
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from watchdog.rules.engine.rule_baseline import BaselineFacts
+from watchdog.rules.engine.learnt_facts import BaselineFacts
 from watchdog.rules.language import formats
 from watchdog.rules.language.rule import Severity
 

@@ -19,8 +19,8 @@ from watchdog.clock import SECOND_NS, Now
 from watchdog.errors import document_errors
 from watchdog.measure.procfs import CommandLine, UnreadReason
 from watchdog.rules.engine.judge import NEW_NORMAL, ONLY_IF_NOT_MET, Verdict
+from watchdog.rules.engine.learnt_facts import BaselineFacts
 from watchdog.rules.engine.presence import Presence
-from watchdog.rules.engine.rule_baseline import BaselineFacts
 from watchdog.rules.engine.selection import can_select, is_excluded
 from watchdog.rules.language.rule import OVERFLOW_LABELS, Condition, Labels, Rule, Severity
 

@@ -10,7 +10,7 @@ from watchdog.alerts.baseline_words import baseline_reason, learnt_text, summary
 from watchdog.clock import SECOND_NS
 from watchdog.config.durations import format_duration
 from watchdog.measure.catalogue import METRICS, MetricKind
-from watchdog.rules.engine.rule_baseline import BaselineFacts
+from watchdog.rules.engine.learnt_facts import BaselineFacts
 from watchdog.rules.language import formats, template
 from watchdog.rules.language.expression import Expression, is_linear, metrics_of, unit_of
 from watchdog.rules.language.rule import GONE, OVERFLOW_LABELS, Labels, Rule, Severity, Stat, StatKind

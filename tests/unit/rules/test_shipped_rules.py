@@ -377,7 +377,8 @@ def test_each_rule_has_a_runbook():
 
 
 def test_each_rule_has_its_cases_and_each_severity_fires():
-    severities = {(rule.id, severity.label) for rule in RULES for severity in rule.thresholds.fire}
+    rules = [rule for rule in RULES if rule.baseline is None]  # the others: test_shipped_baselines.py
+    severities = {(rule.id, severity.label) for rule in rules for severity in rule.thresholds.fire}
     assert {(rule, severity) for rule, severity, _ in FIRES} == severities
     near_misses = [rule for rule, _, _ in STAYS_SILENT]
-    assert {rule.id for rule in RULES if near_misses.count(rule.id) < 2} == set()
+    assert {rule.id for rule in rules if near_misses.count(rule.id) < 2} == set()

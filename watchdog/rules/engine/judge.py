@@ -24,12 +24,13 @@ from watchdog.measure.snapshot import Numbers, Snapshot
 from watchdog.rules.engine.aggregations import Aggregation
 from watchdog.rules.engine.groups import NO_GROUP_SLOT
 from watchdog.rules.engine.instance_choice import InstanceChoice, choose_instances, weigh
+from watchdog.rules.engine.learnt_facts import BaselineFacts
 from watchdog.rules.engine.missing import MissingSum
 from watchdog.rules.engine.muting import FiringGroups, Muting
 from watchdog.rules.engine.order_statistics import OrderStatistic
 from watchdog.rules.engine.plan import Evaluation
 from watchdog.rules.engine.presence import SELECTED, GroupPresence, PresenceTracker
-from watchdog.rules.engine.rule_baseline import BaselineFacts, RuleBaseline
+from watchdog.rules.engine.rule_baseline import RuleBaseline
 from watchdog.rules.engine.selection import Mask
 from watchdog.rules.language.expression import COMPARE
 from watchdog.rules.language.rule import GONE, OVERFLOW_LABELS, Labels, Rule, Severity, Thresholds

@@ -21,6 +21,7 @@ from watchdog.rules.engine.baseline_groups import NO_ROW, BaselineGroups, RowNum
 from watchdog.rules.engine.baseline_tail import MIN_PRIOR_EXCESS, Floats, Mask
 from watchdog.rules.engine.groups import HOST_SLOT, NO_GROUP_SLOT, UNGROUPED_SLOT, GroupSlots
 from watchdog.rules.engine.hour_clock import HOUR_SECONDS, HourClock
+from watchdog.rules.engine.learnt_facts import BaselineFacts
 from watchdog.rules.language.expression import value_without_rows
 from watchdog.rules.language.rule import Labels, Rule, Severity
 from watchdog.rules.language.ruleset_hash import baseline_digest
@@ -32,23 +33,6 @@ _FULL_SHARE = 7 / 8  # of the rows: from here on the least known ones are droppe
 _KEPT_SHARE = 3 / 4  # … down to this share
 _HOURS_A_DAY = 24
 _MAX_LEARNT_FACTOR = 10  # no return period beyond so many times what was learnt
-
-
-@dataclass(frozen=True, slots=True)
-class BaselineFacts:
-    """What a baseline knows of one group, for the text of an alert; amounts in the metric's unit.
-
-    `usual`: the reference of this hour; `highest`: of any hour; None while unknown. `rarity_hours`: the value is
-    expected less than once in so many hours. `learnt_hours`: of the group, or of the rule where `is_new`: then the
-    group is too young for a limit of its own, and `highest` is the highest limit of the others. `limits`: in force.
-    """
-
-    limits: Mapping[Severity, float]
-    usual: float | None
-    highest: float | None
-    rarity_hours: float
-    learnt_hours: int
-    is_new: bool
 
 
 @dataclass(frozen=True, slots=True)
