@@ -12,7 +12,7 @@ from watchdog.rules.engine.aggregations import Aggregation, MetricReading
 from watchdog.rules.engine.distinct import DistinctCount
 from watchdog.rules.engine.groups import NO_GROUP_SLOT
 from watchdog.rules.engine.judge import Judge, RuleTick, Verdict, least_severe_threshold
-from watchdog.rules.engine.rule_baseline import BaselineFacts
+from watchdog.rules.engine.learnt_facts import BaselineFacts
 from watchdog.rules.engine.view import RowCounts
 from watchdog.rules.language.rule import Labels, Rule, StatKind, Thresholds
 
