@@ -165,7 +165,7 @@ class Pipeline:
                 unreadable,
             )
         self.restored_alert_count = len(firing)
-        if anew := self._engine.memories.restore(saved.rule_memories):
+        if anew := self._engine.memories.restore(saved.rule_memories, saved.boottime_shift_ns):
             self._log.warning("definition changed, learning anew: rules=%s", ",".join(anew))
         self._unwritten: list[Notification] = []
         self._reconciliation = Reconciliation(store.database, configuration.settings.routing.group_interval_ns)
@@ -545,8 +545,16 @@ class Pipeline:
         with self._between_ticks.held(_TICK_SECONDS) as is_held:
             if is_held:  # a tick that hangs ends with the process
                 self._save_baselines(*self._engine.baselines.all_parts())
+                self._save_memories()
                 self._store.close()
                 self._collector.close()
+
+    def _save_memories(self) -> None:
+        memories = self._engine.memories.take_changes(at_once=True)
+        try:
+            self._store.commit(alerts=(), groups=(), notifications=(), rule_memories=memories)
+        except StoreError as error:
+            self._log.error("memories of rules not saved, a restart loses the newest minute: error=%s", error)
 
     def _wake_workers(self) -> None:
         self._delivery.wake_workers()

@@ -25,17 +25,25 @@ from watchdog.rules.engine.judge import (
     Verdict,
     least_severe_threshold,
 )
+from watchdog.rules.engine.long_window_judge import LongWindowJudge
 from watchdog.rules.engine.muting import Muting
 from watchdog.rules.engine.novelty import NoveltyJudge
-from watchdog.rules.engine.novelty_memories import NoveltyMemories
 from watchdog.rules.engine.order_statistics import OrderStatistic, OrderStatisticWindow
 from watchdog.rules.engine.plan import Evaluation, EvaluationPlan
 from watchdog.rules.engine.rule_baseline import RuleBaseline
+from watchdog.rules.engine.rule_memories import RuleMemories
 from watchdog.rules.engine.selection import Selection
 from watchdog.rules.engine.view import View, group_snapshot
 from watchdog.rules.engine.window import MAX_RECENT_TICKS, WindowCoverage
 from watchdog.rules.language.expression import leading_metric, metrics_of
-from watchdog.rules.language.rule import OVERFLOW_LABELS, Labels, Rule, RuleException, StatKind
+from watchdog.rules.language.rule import (
+    MAX_SHORT_WINDOW_NS,
+    OVERFLOW_LABELS,
+    Labels,
+    Rule,
+    RuleException,
+    StatKind,
+)
 
 __all__ = ["OVERFLOW_LABELS", "Engine", "Verdict"]
 
@@ -52,8 +60,8 @@ class Engine:
         self._selection = Selection()
         self._plan = EvaluationPlan()
         self._judges: list[Judge] = []
-        self.memories = NoveltyMemories()
-        """What the rules with novelty have seen."""
+        self.memories = RuleMemories()
+        """Combinations that rules with novelty have seen, and values of long windows."""
         self.baselines = Baselines([])
         self._stages: dict[str, int] = {}  # order of judging, by rule id: narrower rules first
         self._since_ns: dict[object, int | None] = {}
@@ -79,7 +87,7 @@ class Engine:
         plan = EvaluationPlan(self._plan)
         self.baselines.replace_rules(rules)
         self._judges = [_make_judge(rule, plan, self.baselines.of(rule.id)) for rule in rules]
-        self.memories.assign(judge for judge in self._judges if isinstance(judge, NoveltyJudge))
+        self.memories.assign(self._judges)
         self._stages = _stages(rules)
         for judge in self._judges:
             self._set_muting(judge)
@@ -88,7 +96,7 @@ class Engine:
         self._set_thresholds()
         self._selection.retain_only(condition for rule in rules for condition in rule.row_conditions)
         self._since_ns = {rule.evaluation_key: self._since_ns.get(rule.evaluation_key) for rule in rules}
-        self.retention_ns = max((2 * rule.window_ns for rule in rules), default=0)
+        self.retention_ns = max((2 * min(rule.window_ns, MAX_SHORT_WINDOW_NS) for rule in rules), default=0)
         self.required_columns = frozenset(name for rule in rules for name in _required_columns(rule))
 
     def restore_baselines(self, secret: bytes, parts: Sequence[BaselinePart]) -> None:
@@ -357,6 +365,8 @@ class Engine:
 
 
 def _make_judge(rule: Rule, plan: EvaluationPlan, baseline: RuleBaseline | None) -> Judge:
+    if rule.has_long_window:
+        return LongWindowJudge(rule, plan.long_window(rule), plan.missing_rows(rule))
     parts = plan.evaluation(rule), plan.only_if_aggregation(rule), plan.missing_rows(rule)
     if rule.novelty is not None:
         return NoveltyJudge(rule, rule.novelty, *parts, plan.counted_slots(rule))

@@ -83,10 +83,13 @@ class NoveltyMemory:
         self.seen.mark_all_changed()
         self._must_save = True
 
-    def take_changes(self) -> dict[str, bytes | None]:
-        """Return the changed parts, by name; nothing while only time has passed since the last minute."""
+    def take_changes(self, *, at_once: bool = False) -> dict[str, bytes | None]:
+        """Return the changed parts, by name; nothing while only time has passed since the last minute.
+
+        `at_once`: in any case.
+        """
         is_due = self._saved_ns is None or self.observed_ns - self._saved_ns >= _MINUTE_NS
-        if not (self._must_save or is_due):
+        if not (self._must_save or is_due or at_once):
             return {}
         self._must_save, self._saved_ns = False, self.observed_ns
         header = {
@@ -99,7 +102,7 @@ class NoveltyMemory:
         chunks = {_chunk_name(number): content for number, content in self.seen.take_changes().items()}
         return {_HEADER: json.dumps(header).encode(), **chunks}
 
-    def restore(self, parts: Mapping[str, bytes]) -> bool:
+    def restore(self, parts: Mapping[str, bytes], boottime_shift_ns: int) -> bool:  # noqa: ARG002 - observed time has no boot
         """Take the saved `parts` over; return False if there are none of this definition, or they are damaged."""
         try:
             header = json.loads(parts[_HEADER])
@@ -150,6 +153,13 @@ class NoveltyJudge(Judge):
         self._keys: Keys = np.zeros(0, np.uint64)  # by slot
         self._is_known: Mask = np.zeros(0, np.bool_)  # by slot: it has a key, which the memory contains
         self._seconds = np.zeros(0, np.uint32)  # by slot: when it was last seen
+
+    def take_memory(self, former: object) -> bool:
+        """Go on with the memory of before a reload; return False if it is of another definition."""
+        if not isinstance(former, NoveltyMemory) or former.definition != self.memory.definition:
+            return False
+        self.memory = former
+        return True
 
     def may_fire_unseen(self, tick: RuleTick) -> bool:  # noqa: ARG002 - a combination that was lost is new when it is seen
         """Return False."""

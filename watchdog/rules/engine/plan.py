@@ -14,10 +14,11 @@ from watchdog.measure.catalogue import LISTENING, METRICS, TRAFFIC_METRICS, Metr
 from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers
 from watchdog.rules.engine.aggregations import Aggregation, MetricAccumulator, MetricBounds
-from watchdog.rules.engine.arithmetic import Bounds, time_power
+from watchdog.rules.engine.arithmetic import Bounds, evaluate_expression, time_power
 from watchdog.rules.engine.counted_slots import CountedSlots
 from watchdog.rules.engine.distinct import DistinctCount, DistinctValues
 from watchdog.rules.engine.groups import GroupScope, GroupSlots
+from watchdog.rules.engine.long_window import LongWindow
 from watchdog.rules.engine.missing import MissingAccumulator, MissingAmounts, MissingSum
 from watchdog.rules.engine.order_statistics import OrderStatistic, OrderStatisticWindow
 from watchdog.rules.engine.view import View
@@ -30,7 +31,7 @@ from watchdog.rules.language.expression import (
     leading_metric,
     metrics_of,
 )
-from watchdog.rules.language.rule import Condition, Rule, StatKind
+from watchdog.rules.language.rule import MAX_SHORT_WINDOW_NS, Condition, Rule, StatKind
 
 _NEWEST_NS = 1  # a window that holds the newest tick and no other
 _PER_SECOND = (StatKind.RATE, StatKind.MEAN, StatKind.LAST)  # of counters
@@ -52,14 +53,17 @@ _Part = TypeVar(
     DistinctValues,
     DistinctCount,
     CountedSlots,
+    LongWindow,
     Aggregation,
     MissingAccumulator,
     MissingSum,
 )
 
 
-_Accumulator = MetricAccumulator | OrderStatisticWindow | DistinctValues | CountedSlots | MissingAccumulator
-Evaluation = Aggregation | OrderStatistic | DistinctCount
+_Accumulator = (
+    MetricAccumulator | OrderStatisticWindow | DistinctValues | CountedSlots | LongWindow | MissingAccumulator
+)
+Evaluation = Aggregation | OrderStatistic | DistinctCount | LongWindow
 """The part with the values that a rule's levels are compared with."""
 
 
@@ -90,7 +94,19 @@ class EvaluationPlan:
 
     def missing_rows(self, rule: Rule) -> MissingSum:
         """Return the part with the number of ticks in which rows of a group can be lost."""
-        return self._missing_ticks(self._view(rule), _EACH_CONNECTION, rule.window_ns)
+        return self._missing_ticks(self._view(rule), _EACH_CONNECTION, min(rule.window_ns, MAX_SHORT_WINDOW_NS))
+
+    def long_window(self, rule: Rule) -> LongWindow:
+        """Return the part that holds the values of a rule with a long window."""
+        view, read = self._view(rule), None
+        if rule.stat.kind in _ORDER_STATISTICS:
+            read = view.newest_values
+        key = (LongWindow, rule.id, view, rule.evaluation_key)
+        return self._get(
+            key,
+            lambda: LongWindow(rule, view, lambda: evaluate_expression(rule.metric, read or view.sums)),
+            lasting=True,
+        )
 
     def counted_slots(self, rule: Rule) -> CountedSlots:
         """Return the part with the groups that something of the rule's metric was measured for."""
@@ -111,6 +127,7 @@ class EvaluationPlan:
         yield from self.parts_of_type(OrderStatisticWindow)
         yield from self.parts_of_type(DistinctValues)
         yield from self.parts_of_type(CountedSlots)
+        yield from self.parts_of_type(LongWindow)
         yield from self.parts_of_type(MissingAccumulator)
 
     def _get(self, key: tuple[object, ...], make: Callable[[], _Part], *, lasting: bool) -> _Part:

@@ -12,7 +12,7 @@ from watchdog.config import suggestions
 from watchdog.config.document import Table
 from watchdog.config.durations import format_duration, parse_duration
 from watchdog.config.labels import read_labels
-from watchdog.measure.catalogue import DIMENSIONS, LISTENING, MAX_WINDOW, METRICS, MetricKind
+from watchdog.measure.catalogue import DIMENSIONS, LISTENING, METRICS, MetricKind
 from watchdog.rules.language import expression, template
 from watchdog.rules.language.absent_keys import check_absence, read_absence
 from watchdog.rules.language.baseline_table import read_baseline
@@ -20,6 +20,7 @@ from watchdog.rules.language.conditions import read_where
 from watchdog.rules.language.exceptions import read_exceptions
 from watchdog.rules.language.expression import Comparison, Constant, Expression, ExpressionError, MetricReference
 from watchdog.rules.language.formats import natural_format
+from watchdog.rules.language.long_windows import MAX_LONG_WINDOW, check_long_window
 from watchdog.rules.language.named_lists import NamedLists
 from watchdog.rules.language.novelty_table import check_novelty, novelty_thresholds, read_novelty
 from watchdog.rules.language.overrides import Overrides
@@ -114,6 +115,7 @@ def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
         check_novelty(table, metric, by)
     _refuse_missing_dimensions(table, rule)
     _check_distinct(table, rule)
+    check_long_window(table, rule)
     check_possible_values(table, rule)
     check_absence(table, rule, pending_ns)
     table.reject_unknown_keys()
@@ -252,7 +254,7 @@ def _value_domain(metric: Expression, stat: Stat) -> ValueDomain | None:
 def _read_window(table: Table, interval_ns: int, *, is_required: bool) -> int:
     if "window" not in table and not is_required:
         return max(parse_duration(_DEFAULT_WINDOW), 2 * interval_ns)
-    window_ns = table.duration("window", maximum=MAX_WINDOW)
+    window_ns = table.duration("window", maximum=MAX_LONG_WINDOW)
     if not table.has_problem("window") and window_ns < 2 * interval_ns:
         minimum, interval = format_duration(2 * interval_ns), format_duration(interval_ns)
         table.add_problem(

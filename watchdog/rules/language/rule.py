@@ -19,6 +19,7 @@ Labels = tuple[tuple[str, str], ...]  # (dimension, value), in the order of the 
 OVERFLOW_LABELS: Final[Labels] = (("instances", "overflow"),)  # of the instance for the firing groups beyond the limit
 MAX_HIT_TICKS: Final = 60  # of `hits`
 MAX_DISTINCT: Final = 65_536  # values that are counted in one group: as many as there are ports
+MAX_SHORT_WINDOW_NS: Final = 3600 * SECOND_NS  # `MAX_WINDOW` of the catalogue
 GONE: Final = "gone"  # reason of the end of an alert whose group has no rows any more
 
 
@@ -201,6 +202,11 @@ class Rule:
     exceptions: tuple[RuleException, ...] = ()
     send_resolved: bool = True
     unless_firing: tuple[str, ...] = ()  # ids of narrower rules, see `engine/muting.py`
+
+    @property
+    def has_long_window(self) -> bool:
+        """Return whether its values are kept in coarse buckets, over restarts."""
+        return self.window_ns > MAX_SHORT_WINDOW_NS
 
     @property
     def evaluation_key(self) -> tuple[object, ...]:

@@ -34,7 +34,7 @@ class Guard:
         parts = {}
         for (rule, name), content in self.memories.items():
             parts.setdefault(rule, {})[name] = content
-        self.learning_anew = self.engine.memories.restore(parts)
+        self.learning_anew = self.engine.memories.restore(parts, 0)
         documents = [one for one in self.alerts.values() if one is not None]
         self.lifecycle.restore(documents, self.rules, self.host.at_ns, 0, 0)
         self.engine.evaluate(self.host.baseline(), self.lifecycle.active_keys())

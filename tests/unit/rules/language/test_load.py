@@ -364,9 +364,10 @@ def test_a_window_has_at_least_two_samples(problems, load):
 
 
 def test_a_window_is_at_most_as_long_as_names_are_retained(problems, load):
-    text = rule_text(fire_above="1").replace('"10s"', '"{}"')
+    text = rule_text("rtt", "p99", fire_above="1").replace('"10s"', '"{}"')
     assert load(text.format("1h")).window_ns == 3600 * SECOND
-    assert problems(text.format("61m")) == ["6: rule.window: must be at most 1h, not 1h1m"]
+    (problem,) = problems(text.format("61m"))
+    assert problem.startswith("6: rule.window: must be at most 1h: ")
 
 
 @pytest.mark.parametrize(

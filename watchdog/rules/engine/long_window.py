@@ -1,0 +1,134 @@
+"""Values of rules with a window above an hour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import numpy as np
+
+from watchdog.clock import SECOND_NS
+from watchdog.measure.slot_table import Slots
+from watchdog.measure.snapshot import Numbers
+from watchdog.rules.engine.aggregations import MetricReading
+from watchdog.rules.engine.arithmetic import Bounds
+from watchdog.rules.engine.groups import UNGROUPED_SLOT
+from watchdog.rules.engine.long_window_table import LongWindowTable, Rows
+from watchdog.rules.engine.view import View
+from watchdog.rules.engine.window import RecentTicks, pack_tick_values
+from watchdog.rules.language.expression import metrics_of
+from watchdog.rules.language.rule import Rule, StatKind
+from watchdog.rules.language.ruleset_hash import definition_digest
+
+_EXTREMES: Final = (StatKind.MAX, StatKind.MIN)
+_PER_SECOND: Final = (StatKind.RATE, StatKind.MEAN)
+
+
+class LongCoverage:
+    """The window of a `LongWindow`."""
+
+    def __init__(self, window_ns: int) -> None:
+        """Keep its length."""
+        self.window_ns = window_ns
+
+
+class LongWindow:
+    """The values of one rule: of a tick alone in a view, of the window in a table."""
+
+    def __init__(self, rule: Rule, view: View, per_tick: Callable[[], Numbers]) -> None:
+        """Start with an empty table; `per_tick` returns a value for each group present in the newest snapshot."""
+        self.view = view
+        self.coverage = LongCoverage(rule.window_ns)
+        self.table = LongWindowTable(definition_of(rule), rule.stat.kind, rule.window_ns)
+        self._rule = rule
+        self._per_tick = per_tick
+        self._recent = RecentTicks()
+        self._rows = np.full(0, -1, np.intp)  # by slot: row of the table, -1 where unknown
+        self._generation = -1
+
+    def add_newest_tick(self) -> None:
+        """Add the newest tick."""
+        grouped, table = self.view.grouped, self.table
+        table.advance(grouped.snapshot.at_ns, misses=self._misses())
+        values = np.broadcast_to(self._per_tick(), len(grouped.present_slots))
+        there = (values != 0) & (grouped.present_slots != UNGROUPED_SLOT)
+        slots, values = grouped.present_slots[there], values[there]
+        self._recent.push(pack_tick_values(grouped.snapshot.at_ns, slots, values))
+        rows = self._table_rows(slots)
+        table.add(rows[rows >= 0], values[rows >= 0])
+
+    def _misses(self) -> bool:
+        missing = self.view.missing(tuple(sorted(metrics_of(self._rule.metric))))
+        return missing.everywhere > 0 or len(missing.slots) > 0
+
+    def _table_rows(self, slots: Slots) -> Rows:
+        groups, snapshot = self.view.groups, self.view.grouped.snapshot
+        if self._generation != self.table.generation or len(self._rows) < groups.capacity:
+            self._rows = np.full(groups.capacity, -1, np.intp)
+        self._rows[groups.new_slots] = -1
+        unknown = slots[self._rows[slots] < 0]
+        if len(unknown):
+            texts = [groups.texts(slot, snapshot) if slot > UNGROUPED_SLOT else () for slot in unknown.tolist()]
+            generation = self.table.generation
+            rows = self.table.find_or_add(texts)
+            if self.table.generation != generation:  # rows may have other groups: those that are known are read again
+                self._rows[:] = -1
+                texts = [groups.texts(slot, snapshot) if slot > UNGROUPED_SLOT else () for slot in slots.tolist()]
+                unknown, rows = slots, self.table.find_or_add(texts)
+            self._rows[unknown] = rows
+        self._generation = self.table.generation
+        return self._rows[slots]
+
+    def row_values(self) -> Numbers:
+        """Return the value of each row of the table."""
+        values = self.table.values()
+        if self._rule.stat.kind in _PER_SECOND:
+            return values / max(self.table.covered_ns / SECOND_NS, 1.0)
+        return values
+
+    def values(self, slots: Slots, *, window_filled: bool) -> Numbers:  # noqa: ARG002 - time before the first tick has 0
+        """Return the values of `slots`."""
+        if self._generation != self.table.generation or not len(self._rows):
+            return np.zeros(len(slots))
+        rows = np.where(slots < len(self._rows), self._rows[np.minimum(slots, len(self._rows) - 1)], -1)
+        return np.where(rows >= 0, np.append(self.row_values(), 0.0)[rows], 0.0)
+
+    @property
+    def is_exact(self) -> bool:
+        """Return True: losses of the window make the values lower bounds, see `long_window_judge.py`."""
+        return True
+
+    def bounds(self, slots: Slots, *, window_filled: bool) -> Bounds:
+        """Return the values twice."""
+        values = self.values(slots, window_filled=window_filled)
+        return values, values
+
+    def slots_beyond(self, threshold: float, *, above: bool, window_filled: bool) -> Slots:
+        """Return the slots with a value above (below) `threshold`, of groups that had a row lately."""
+        values = self.values(np.arange(self.view.groups.size, dtype=np.int32), window_filled=window_filled)
+        return np.flatnonzero(values > threshold if above else values < threshold).astype(np.int32)
+
+    slots_maybe_beyond = slots_beyond
+
+    def history(self, slot: int, elapsed_ns: Mapping[int, int]) -> Numbers:
+        """Return the value of `slot` in each of the newest ticks alone, per second, the oldest first."""
+        ticks = [one for one in self._recent.entries if one.at_ns in elapsed_ns]
+        if self._rule.stat.kind in _EXTREMES:
+            return np.array([one.value_of(slot) for one in ticks])
+        return np.array([one.value_of(slot) * SECOND_NS / elapsed_ns[one.at_ns] for one in ticks])
+
+    def volumes(self, slots: Slots) -> Numbers:
+        """Return the values of `slots`, which are amounts."""
+        return self.values(slots, window_filled=True)
+
+    def readings(self, slot: int, tick: Mapping[int, int]) -> list[MetricReading]:
+        """Return the value of `slot`, as `Aggregation.readings`."""
+        newest = self.history(slot, tick)
+        value = float(self.values(np.array([slot], dtype=np.int32), window_filled=True)[0])
+        name, statistic = min(metrics_of(self._rule.metric)), self._rule.stat.text
+        return [MetricReading(name, statistic, value, float(newest[-1]) if len(newest) else None)]
+
+
+def definition_of(rule: Rule) -> str:
+    """Return a digest of the keys that decide on the values of a rule."""
+    return definition_digest(rule.metric, rule.stat, rule.window_ns, rule.by, rule.where)
