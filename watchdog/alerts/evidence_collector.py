@@ -8,6 +8,7 @@ when they come.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -116,9 +117,17 @@ class EvidenceCollector:
 
 
 def _worst_first(instances: Iterable[AlertInstance]) -> list[AlertInstance]:
-    """Return the instances in the order of their evidence: overflows, at most one a rule, before all others."""
+    """Return the instances in the order of their evidence: overflows, at most one a rule, before all others.
+
+    The worst of each rule stand before the second worst of any: many alerts of one rule take no evidence from others.
+    """
 
     def weight(one: AlertInstance) -> tuple[bool, int, float]:
         return one.labels == OVERFLOW_LABELS, one.severity or 0, one.threshold_ratio
 
-    return sorted(instances, key=weight, reverse=True)
+    seen: Counter[str] = Counter()
+    ranked: list[tuple[int, AlertInstance]] = []
+    for one in sorted(instances, key=weight, reverse=True):
+        ranked.append((seen[one.rule], one))
+        seen[one.rule] += one.labels != OVERFLOW_LABELS
+    return [one for _, one in sorted(ranked, key=lambda pair: pair[0])]

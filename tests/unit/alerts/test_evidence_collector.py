@@ -27,6 +27,8 @@ STORM = factories.make_rule(
     summary=template.parse_summary("{process}: {value}", ("process",)), above=100.0, critical=500.0, window_seconds=5
 )
 
+OTHER = factories.make_rule("other", summary=STORM.summary, above=100.0, critical=500.0, window_seconds=5)
+
 
 class Scene:
     """A lifecycle with one instance per process, and a collector of their evidence."""
@@ -64,7 +66,7 @@ class Scene:
     def verdict(name, value):
         worst = max((severity for severity, limit in LIMITS.items() if value > limit), default=None)
         labels = OVERFLOW_LABELS if name == "overflow" else (("process", name),)
-        return Verdict(STORM, labels, True, value, worst, worst, "")
+        return Verdict(OTHER if name == "other" else STORM, labels, True, value, worst, worst, "")
 
 
 @pytest.fixture
@@ -130,6 +132,13 @@ def test_the_worst_alerts_of_a_tick_have_evidence_and_the_others_a_missing_reaso
     assert [one.alert.evidence.missing_reason for one in transitions] == [NOT_TAKEN] * (1_000 - MAX_PER_TICK) + [
         ""
     ] * MAX_PER_TICK
+
+
+def test_many_alerts_of_one_rule_take_no_evidence_from_another(scene):
+    transitions = scene.tick({**{f"p{number}": 900 for number in range(100)}, "other": 101})
+    [other] = [one.alert for one in transitions if one.alert.rule == "other"]
+    assert other.evidence.missing_reason == ""
+    assert "other" in scene.asked[:2]
 
 
 def test_a_tick_takes_evidence_for_at_most_a_tenth_of_a_second(scene):
