@@ -34,9 +34,9 @@ class InternedTexts:
         self.texts = {0: ""}
         self.codes = {"": 0}
         self._max_names = max_names
-        self._used_ns: dict[int, int] = {}
-        self._accounts: dict[int, int] = {}  # account that made the name, by code
+        self._uses: dict[int, tuple[int, int]] = {}  # by code: time of the last use, account that made the name
         self._counts: Counter[int] = Counter()  # names by account
+        self._newest_uses: dict[int, tuple[int, int]] = {}  # by account: one object for all names of a tick
         self._next = 1
         self._forgot_ns = -_FORGET_INTERVAL_NS
 
@@ -52,23 +52,33 @@ class InternedTexts:
                 if not self._has_room(account):
                     return UNKNOWN_CODE
             code, self._next = self._next, self._next + 1
-            self.codes[text], self.texts[code], self._accounts[code] = code, text, account
+            self.codes[text], self.texts[code], self._uses[code] = code, text, self._use(account, at_ns)
             self._counts[account] += 1
-        if code:
-            self._used_ns[code] = at_ns
+        elif code:
+            self._uses[code] = self._use(self._uses[code][1], at_ns)
         return code
 
     def mark_used(self, codes: list[int], at_ns: int) -> None:
         """Mark the names of `codes` as used now; unknown codes are ignored."""
-        self._used_ns.update(dict.fromkeys([code for code in codes if code and code in self.texts], at_ns))
+        for code in codes:
+            if code in self._uses:
+                self._uses[code] = self._use(self._uses[code][1], at_ns)
 
     def forget_unused(self, at_ns: int, retention_ns: int) -> None:
         """Forget the names that were not used within `retention_ns`, unless that was done seconds ago."""
         if at_ns - self._forgot_ns < _FORGET_INTERVAL_NS:
             return
         self._forgot_ns = at_ns
-        for code in [code for code, used_ns in self._used_ns.items() if used_ns < at_ns - retention_ns]:
+        for code in [code for code, (used_ns, _) in self._uses.items() if used_ns < at_ns - retention_ns]:
             self._forget(code)
+
+    def _use(self, account: int, at_ns: int) -> tuple[int, int]:
+        newest = self._newest_uses.get(account)
+        if newest is None or newest[0] != at_ns:
+            if len(self._newest_uses) > len(self._counts):
+                self._newest_uses.clear()
+            newest = self._newest_uses[account] = at_ns, account
+        return newest
 
     def _has_room(self, account: int) -> bool:
         if self._next >= OTHER_CODE or len(self.codes) >= self._max_names:
@@ -88,15 +98,15 @@ class InternedTexts:
         largest = max(self._counts, key=self._counts.__getitem__)
         unused = [
             (used_ns, code)
-            for code, used_ns in self._used_ns.items()
-            if self._accounts[code] == largest and used_ns < at_ns - _MIN_UNUSED_NS
+            for code, (used_ns, owner) in self._uses.items()
+            if owner == largest and used_ns < at_ns - _MIN_UNUSED_NS
         ]
         for _, code in heapq.nsmallest(int(self._counts[largest] * _FORGOTTEN_SHARE), unused):
             self._forget(code)
 
     def _forget(self, code: int) -> None:
-        del self.codes[self.texts.pop(code)], self._used_ns[code]
-        account = self._accounts.pop(code)
+        del self.codes[self.texts.pop(code)]
+        _, account = self._uses.pop(code)
         self._counts[account] -= 1
         if not self._counts[account]:
             del self._counts[account]
