@@ -80,6 +80,10 @@ class Attribution:
         codes: Codes = self._shown[slots, OWNER_DIMENSIONS.index(name)]
         return codes
 
+    def accounts(self, slots: Slots) -> Codes:
+        """Return the uids of owners, (n,)."""
+        return (self._owners.keys[_UID_WORD][slots] >> np.uint64(32)).astype(np.uint32)
+
     def find_nameless(self, slots: Slots) -> NDArray[np.intp]:
         """Return the indices of `slots` with an unknown name, because there are too many names."""
         nameless = (self._codes[: self._owners.size] == UNKNOWN_CODE).any(axis=1)

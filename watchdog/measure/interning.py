@@ -2,7 +2,7 @@
 
 Names and addresses come from processes and their peers, which can create new ones without end, so their number is
 bounded. Names that no window can contain any more are forgotten. If there is still no space, a new name gets
-`UNKNOWN_CODE` (`interned_texts.py`), a new address `OTHER_CODE`.
+`UNKNOWN_CODE` (`interned_texts.py`), a new address `OTHER_CODE` (`interned_addresses.py`).
 """
 
 from __future__ import annotations
@@ -10,23 +10,19 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-import numpy as np
-from numpy.typing import NDArray
-
 from watchdog.clock import SECOND_NS
 from watchdog.config.durations import parse_duration
 from watchdog.config.network_prefixes import DEFAULT_NETWORK_PREFIXES, NetworkPrefixes
 from watchdog.measure.catalogue import ABSENT_CODE, DIMENSIONS, MAX_WINDOW, OTHER_CODE, DimensionKind
+from watchdog.measure.interned_addresses import MAX_ADDRESSES, InternedAddresses
 from watchdog.measure.interned_texts import MAX_NAMES, InternedTexts
 from watchdog.measure.networks import network_prefix
-from watchdog.measure.slot_table import NO_SLOT, SlotTable
 from watchdog.measure.snapshot import AddressHalves, Codes
 
 OTHER_NAME = "(other)"
 """The text shown for names that have no code of their own."""
 _QUOTED_OTHER = '"(other)"'  # a process can have this name, too
 
-_MAX_ADDRESSES = 1 << 19  # per dimension, local and remote; 20 MB
 _MARGIN_NS = 60 * SECOND_NS  # use is recorded only every few seconds
 _MAPPED = 0xFFFF << 32  # ::ffff:0:0/96, RFC 4291 section 2.5.5.2
 
@@ -34,17 +30,23 @@ _MAPPED = 0xFFFF << 32  # ::ffff:0:0/96, RFC 4291 section 2.5.5.2
 class InternedNames:
     """Texts and codes of all `NAME` and `ADDRESS` dimensions."""
 
-    def __init__(self, prefixes: NetworkPrefixes = DEFAULT_NETWORK_PREFIXES, *, max_names: int = MAX_NAMES) -> None:
+    def __init__(
+        self,
+        prefixes: NetworkPrefixes = DEFAULT_NETWORK_PREFIXES,
+        *,
+        max_names: int = MAX_NAMES,
+        max_addresses: int = MAX_ADDRESSES,
+    ) -> None:
         """Start empty, and retain names as long as any rule can need them.
 
-        `prefixes`: of `remote_net`. `max_names`: of each dimension, at a time.
+        `prefixes`: of `remote_net`. `max_names`, `max_addresses`: of each dimension, at a time.
         """
         self._prefixes = prefixes
         self._texts = {
             name: InternedTexts(max_names) for name, entry in DIMENSIONS.items() if entry.kind is DimensionKind.NAME
         }
         self._addresses = {
-            name: SlotTable([np.uint64, np.uint64], reserved=0, max_slots=_MAX_ADDRESSES)
+            name: InternedAddresses(max_addresses)
             for name, entry in DIMENSIONS.items()
             if entry.kind is DimensionKind.ADDRESS
         }
@@ -66,15 +68,16 @@ class InternedNames:
         """Mark the names of `codes` as used now; unknown codes are ignored."""
         self._texts[dimension].mark_used(list(codes), at_ns)
 
-    def intern_addresses(self, dimension: str, halves: AddressHalves, at_ns: int) -> Codes:
-        """Return codes, (n,), of addresses, (n, 2), and mark them as used; `OTHER_CODE` while there is no space."""
-        table = self._addresses[dimension]
-        slots = table.assign([halves[:, 0], halves[:, 1]], at_ns, at_ns - self._retention_ns)
-        return np.where(slots == NO_SLOT, OTHER_CODE, slots).astype(np.uint32)
+    def intern_addresses(self, dimension: str, halves: AddressHalves, accounts: Codes, at_ns: int) -> Codes:
+        """Return codes, (n,), of addresses, (n, 2), and mark them as used; `OTHER_CODE` while there is no space.
+
+        `accounts`: (n,), uids of their processes.
+        """
+        return self._addresses[dimension].intern(halves, accounts, at_ns, at_ns - self._retention_ns)
 
     def mark_addresses_used(self, dimension: str, codes: Codes, at_ns: int) -> None:
         """Mark the addresses of `codes` as used now."""
-        self._addresses[dimension].seen_ns[codes] = at_ns
+        self._addresses[dimension].mark_used(codes, at_ns)
 
     def text(self, dimension: str, code: int) -> str:
         """Return the text of `code` in `dimension`, in the form of rule files; `OTHER_NAME`, "" or "0" if unknown."""
@@ -103,14 +106,11 @@ class InternedNames:
         except ValueError:
             return None
         number = int(address) | (_MAPPED if address.version == 4 else 0)  # noqa: PLR2004 - the version of IPv4 is 4
-        halves: list[NDArray[np.unsignedinteger]] = [
-            np.array([half], np.uint64) for half in (number >> 64, number & (2**64 - 1))
-        ]
-        slot = int(self._addresses[dimension].find(halves)[0])
-        return None if slot == NO_SLOT or (length and self._address_text(dimension, slot) != text) else slot
+        code = self._addresses[dimension].find(number >> 64, number & (2**64 - 1))
+        return None if code is None or (length and self._address_text(dimension, code) != text) else code
 
     def _address_text(self, dimension: str, code: int) -> str:
-        upper, lower = (int(column[code]) for column in self._addresses[dimension].keys)
+        upper, lower = self._addresses[dimension].halves(code)
         text = address_text(upper, lower)
         return f"{text}/{network_prefix(upper, lower, self._prefixes)}" if dimension == "remote_net" else text
 

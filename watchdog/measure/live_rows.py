@@ -114,7 +114,8 @@ class LiveRows:
         self._names.mark_addresses_used(end, codes[kept > 0], at_ns)
         new = np.flatnonzero(kept == 0)
         if len(new):
-            found = self._names.intern_addresses(end, self._halves(end, self._idle[new]), at_ns)
+            accounts = self._attribution.accounts(self.idle_owners()[new])
+            found = self._names.intern_addresses(end, self._halves(end, self._idle[new]), accounts, at_ns)
             column[self._idle[new]] = np.where(found == OTHER_CODE, 0, found + np.uint32(1))
             codes[new] = found
         return codes

@@ -142,7 +142,7 @@ class Meter:
             reading.at_ns,
             elapsed,
             wall,
-            self._dimensions(rows, columns, addresses, missing, reading.at_ns),
+            self._dimensions(rows, columns, addresses, missing, changes.rows["owner"]["uid"], reading.at_ns),
             LazyColumns({name: partial(rows.metric, name) for name in METRICS}),
             self._addresses(rows, addresses),
             self.names,
@@ -198,6 +198,7 @@ class Meter:
         columns: Mapping[str, Codes],
         addresses: Mapping[str, AddressHalves],
         missing: Mapping[str, Codes],
+        accounts: Codes,
         at_ns: int,
     ) -> Mapping[str, Codes]:
         def join(name: str) -> Codes:
@@ -205,7 +206,9 @@ class Meter:
 
         def join_addresses(end: str) -> Codes:
             halves = self._changed_halves(addresses, end)
-            codes = self._address_codes(end, halves, missing["remote" if end == "remote_net" else end], at_ns)
+            codes = missing["remote" if end == "remote_net" else end].copy()
+            complete = codes == 0
+            codes[complete] = self.names.intern_addresses(end, halves[complete], accounts[complete], at_ns)
             return rows.join(codes, self._live.idle_address_codes(end, at_ns))
 
         makers = {name: partial(join, name) for name in columns}
@@ -219,12 +222,6 @@ class Meter:
 
     def _changed_halves(self, changed: Mapping[str, AddressHalves], end: str) -> AddressHalves:
         return network_halves(changed["remote"], self._prefixes) if end == "remote_net" else changed[end]
-
-    def _address_codes(self, end: str, halves: AddressHalves, missing: Codes, at_ns: int) -> Codes:
-        codes = missing.copy()
-        complete = missing == 0
-        codes[complete] = self.names.intern_addresses(end, halves[complete], at_ns)
-        return codes
 
 
 def _complete_quality(

@@ -5,13 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from watchdog.measure import interning as module
 from watchdog.measure.catalogue import OTHER_CODE, UNKNOWN_CODE
 from watchdog.measure.interning import OTHER_NAME, InternedNames
 
 SECOND = 1_000_000_000
 HOUR = 3600 * SECOND
 ROOT, FLOODER, OTHER_USER = 0, 1000, 1001
+
+
+def accounts(addresses, account=1000):
+    return np.full(len(addresses), account, np.uint32)
+
+
+def intern(names, dimension, addresses, at_ns, account=1000):
+    return names.intern_addresses(dimension, addresses, accounts(addresses, account), at_ns)
 
 
 def halves(*numbers):
@@ -105,7 +112,7 @@ def test_a_full_table_is_not_searched_at_every_new_name():
 
 @pytest.mark.parametrize(("number", "text"), [(0x0A000001, "10.0.0.1"), (0xC0000201, "192.0.2.1")])
 def test_addresses_have_codes_and_codes_have_addresses(names, number, text):
-    (code,) = names.intern_addresses("remote", halves(number), SECOND).tolist()
+    (code,) = intern(names, "remote", halves(number), SECOND).tolist()
     assert names.text("remote", code) == text
     assert names.find_code("remote", text) == code
     assert names.find_code("local", text) is None
@@ -118,21 +125,32 @@ def test_an_unseen_address_and_other_text_have_no_code(names, text):
 
 def test_ipv6_addresses_are_compared_by_all_bits(names):
     pairs = np.array([(1, 2), (1, 3), (2, 2), (0x20010DB8 << 32, 1)], np.uint64)
-    codes = names.intern_addresses("remote", pairs, SECOND).tolist()
+    codes = intern(names, "remote", pairs, SECOND).tolist()
     assert len(set(codes)) == 4
     assert names.text("remote", codes[3]) == "2001:db8::1"
 
 
-def test_the_number_of_addresses_is_bounded_and_all_others_are_one(monkeypatch):
-    monkeypatch.setattr(module, "_MAX_ADDRESSES", 256)
-    bounded = InternedNames()
+def test_the_number_of_addresses_is_bounded_and_all_others_are_one():
+    bounded = InternedNames(max_addresses=256)
     bounded.set_retention(10 * SECOND)
-    codes = bounded.intern_addresses("remote", halves(*range(300)), HOUR)
+    codes = intern(bounded, "remote", halves(*range(300)), HOUR)
     assert (codes == OTHER_CODE).sum() == 44
     assert bounded.text("remote", OTHER_CODE) == OTHER_NAME
     assert bounded.find_code("remote", OTHER_NAME) == OTHER_CODE
-    again = bounded.intern_addresses("remote", halves(1000), HOUR + 80 * SECOND)
+    again = intern(bounded, "remote", halves(1000), HOUR + 80 * SECOND)
     assert bounded.text("remote", int(again[0])) == "0.0.3.232"
+
+
+def test_a_flood_of_addresses_leaves_room_for_other_accounts():
+    names = InternedNames(max_addresses=4096)
+    for first in range(0, 40_000, 500):
+        intern(names, "remote", halves(*range(first, first + 500)), HOUR + first * SECOND // 500, FLOODER)
+    late = HOUR + 90 * SECOND
+    codes = intern(names, "remote", halves(*range(90_000, 90_500)), late, OTHER_USER)
+    assert OTHER_CODE not in codes
+    assert names.text("remote", int(codes[0])) == "0.1.95.144"
+    assert (intern(names, "remote", halves(*range(80_000, 80_100)), late, FLOODER) == OTHER_CODE).all()
+    assert OTHER_CODE not in intern(names, "remote", halves(*range(500)), late, FLOODER)
 
 
 def test_a_process_called_other_is_not_taken_for_the_names_without_space():
