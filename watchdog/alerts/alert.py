@@ -57,10 +57,11 @@ class AlertIdentity:
     host: str = ""
     labels: Labels = ()
     incident_key: str = ""
+    generator_url: str = ""  # address of a dashboard that shows the alert
 
     def to_json(self) -> dict[str, Any]:
         """Return a document for `json` and `from_json`."""
-        return {"host": self.host, "labels": self.labels, "incident_key": self.incident_key}
+        return {name: getattr(self, name) for name in self.__slots__}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any] | None) -> Self:
@@ -68,7 +69,7 @@ class AlertIdentity:
         if document is None:
             return cls()
         labels = tuple((name, value) for name, value in document["labels"])
-        return cls(document["host"], labels, document["incident_key"])
+        return cls(document["host"], labels, document["incident_key"], document.get("generator_url", ""))
 
 
 _NUMBERS = ("value", "threshold", "peak")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from watchdog.alerts.alert import Alert, AlertIdentity
+from watchdog.config.generator_url import fill_generator_url
 from watchdog.rules.language.rule import Labels, Rule
 
 
@@ -22,15 +23,28 @@ class HostIdentity:
     machine_id: str
     labels: Labels
     rule_labels: Mapping[str, Labels]
+    generator_url: str = ""  # a template, see config/generator_url.py
 
     @classmethod
-    def of(cls, host: str, machine_id: str, labels: Labels, rules: Iterable[Rule]) -> HostIdentity:
+    def of(
+        cls, host: str, machine_id: str, labels: Labels, rules: Iterable[Rule], generator_url: str = ""
+    ) -> HostIdentity:
         """Return the identity of `host` with the labels of the settings and of `rules`."""
-        return cls(host, machine_id, labels, {rule.id: rule.labels for rule in rules if rule.labels})
+        return cls(host, machine_id, labels, {rule.id: rule.labels for rule in rules if rule.labels}, generator_url)
 
     def mark(self, alert: Alert) -> Alert:
         """Return `alert` with this identity."""
         labels = tuple(sorted({**dict(self.labels), **dict(self.rule_labels.get(alert.rule, ()))}.items()))
         parts = (self.machine_id, self.host, alert.fingerprint)
         digest = hashlib.sha256(b"\xff".join(part.encode("utf-8", "surrogateescape") for part in parts))
-        return replace(alert, identity=AlertIdentity(self.host, labels, digest.hexdigest()))
+        url = self._generator_url(alert, labels) if self.generator_url else ""
+        return replace(alert, identity=AlertIdentity(self.host, labels, digest.hexdigest(), url))
+
+    def _generator_url(self, alert: Alert, labels: Labels) -> str:
+        own = {
+            "rule": alert.rule,
+            "severity": alert.severity.label,
+            "host": self.host,
+            "fingerprint": alert.fingerprint,
+        }
+        return fill_generator_url(self.generator_url, {**dict(labels), **dict(alert.labels), **own})

@@ -5,20 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterable
 from typing import Any
 
 from watchdog import sanitize
+from watchdog.alerts.identity import HostIdentity
 from watchdog.clock import SECOND_NS
 from watchdog.config import suggestions
-from watchdog.config.settings import BUILT_IN_SETTINGS, DEFAULT_SETTINGS_FILE, load_settings
+from watchdog.config.settings import BUILT_IN_SETTINGS, DEFAULT_SETTINGS_FILE, Settings, load_settings
 from watchdog.errors import ConfigError, DeliveryError, DeliveryErrorReason, UsageError
 from watchdog.kernel import privileges
 from watchdog.receivers.base import Receiver
 from watchdog.receivers.render.example import example_notifications
 from watchdog.routing.notification import Notification
+from watchdog.systemd import machine_id
 
 _REMEDIES = {
     DeliveryErrorReason.AUTH: "the receiver refuses the secret: check it",
@@ -79,10 +82,17 @@ def run(args: argparse.Namespace) -> int:
         print(f"{receiver.name}: {receiver.destination()}{account}", flush=True)
     # A list, not a generator: the resolved notification is sent even if the firing one failed.
     results = [
-        attempt(receiver, notification, as_json=args.json) for notification in example_notifications(receiver.name)
+        attempt(receiver, notification, as_json=args.json)
+        for notification in example_notifications(receiver.name, _identity(settings.values))
+        if receiver.send_resolved or notification.status == "firing"
     ]
     receiver.close()
     return 0 if all(results) else 1
+
+
+def _identity(settings: Settings) -> HostIdentity:
+    host = settings.host or socket.gethostname()
+    return HostIdentity.of(host, machine_id(), settings.labels, (), settings.generator_url)
 
 
 def _note_unreadable_files(file: str | None) -> None:

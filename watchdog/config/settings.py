@@ -15,6 +15,7 @@ from watchdog.config import suggestions
 from watchdog.config.bounded_file import UnusableFile, read_regular_file
 from watchdog.config.document import Document, Table
 from watchdog.config.durations import format_duration
+from watchdog.config.generator_url import read_generator_url
 from watchdog.config.labels import read_host, read_labels
 from watchdog.config.map_sizes import DEFAULT_MAP_SIZES, MapSizes
 from watchdog.config.network_prefixes import DEFAULT_NETWORK_PREFIXES, NetworkPrefixes
@@ -27,6 +28,7 @@ DEFAULT_RULES_FOLDER: Final = "/etc/bpf-watchdog/rules.d"
 BUILT_IN_SETTINGS: Final = "(built-in defaults)"
 SETTINGS_TABLES: Final = (
     "evidence",
+    "generator_url",
     "heartbeat",
     "host",
     "inhibit",
@@ -120,6 +122,7 @@ class Settings:
 
     `file`: `BUILT_IN_SETTINGS` without a file. `receiver_names`: in the file's order. `escalations`: by the name of the
     receiver that fails. `host`: name of this host, None: as the system calls it. `labels`: of all alerts, by name.
+    `generator_url`: a template, see `config/generator_url.py`, "" without one.
     """
 
     file: str
@@ -131,6 +134,7 @@ class Settings:
     rules: RulesSettings = RulesSettings()
     host: str | None = None
     labels: tuple[tuple[str, str], ...] = ()
+    generator_url: str = ""
     networks: NetworkPrefixes = DEFAULT_NETWORK_PREFIXES
 
 
@@ -271,6 +275,7 @@ def read_settings(document: Document) -> SettingsDocument:
     evidence = _read_evidence(root.table("evidence"))
     networks = _read_networks(root.table("networks"))
     host, labels = read_host(root), read_labels(root.table("labels"))
+    generator_url = read_generator_url(root, dict(labels))
     if isinstance(root.data.get("rules"), list):  # [[rules]]
         root.add_problem("rules", 'unknown key "rules": did you mean "rule"?')
     rules = _read_rules_settings(root.table("rules"))
@@ -287,6 +292,7 @@ def read_settings(document: Document) -> SettingsDocument:
         rules,
         host=host,
         labels=labels,
+        generator_url=generator_url,
         networks=networks,
     )
     given_heartbeat = heartbeat if "heartbeat" in root else None

@@ -443,8 +443,10 @@ class Pipeline:
         return {key: self._identity.mark(alert) for key, alert in alerts.items()}
 
     def _set_identity(self, configuration: Configuration) -> None:
-        labels, rules = configuration.settings.labels, configuration.rules
-        self._identity = HostIdentity.of(self._host.current, machine_id(), labels, rules)
+        settings, rules = configuration.settings, configuration.rules
+        self._identity = HostIdentity.of(
+            self._host.current, machine_id(), settings.labels, rules, settings.generator_url
+        )
 
     def _find_program(self, pid: int, container: str) -> ProgramFile | None:
         start_ns = self._meter.process_start_ns(pid)

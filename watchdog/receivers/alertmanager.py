@@ -52,12 +52,15 @@ class _PostableAlert:
 
     labels: dict[str, str]
     annotations: dict[str, str]
+    generator_url: str
     starts_ns: int
     ends_ns: int
 
     def to_json(self, clock_offset: float) -> dict[str, Any]:
         """Return the document; `clock_offset`: wall clock less CLOCK_BOOTTIME, in seconds."""
+        link = {"generatorURL": self.generator_url} if self.generator_url else {}
         return {
+            **link,
             "labels": self.labels,
             "annotations": self.annotations,
             "startsAt": _rfc3339(self.starts_ns, clock_offset),
@@ -187,6 +190,7 @@ class Alertmanager(Receiver):
         return _PostableAlert(
             prometheus.prometheus_labels(alert, notification),
             prometheus.prometheus_annotations(alert, notification),
+            prometheus.label_value(alert.identity.generator_url),
             starts_ns=round((alert.fired - offset) * SECOND_NS),
             ends_ns=round((max(alert.fired, ends) - offset) * SECOND_NS),
         )

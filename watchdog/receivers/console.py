@@ -89,6 +89,9 @@ class Console(Receiver):
         ]
         if alert.runbook is not None:
             lines.append(f"    runbook: {sanitize.escape_unprintable(alert.runbook, _MAX_LINE_LENGTH)}")
+        if alert.identity.generator_url:
+            url = sanitize.escape_unprintable(alert.identity.generator_url, _MAX_LINE_LENGTH)
+            lines.append(f"    dashboard: {url}")
         return self._joined(lines, alert)
 
     def _joined(self, lines: Sequence[str], alert: Alert) -> bytes:

@@ -142,6 +142,8 @@ def _fields(alert: Alert, notification: Notification) -> Iterator[tuple[str, str
     yield "SYSLOG_FACILITY", str(_FACILITY)
     if alert.runbook is not None:
         yield "DOCUMENTATION", _text(alert.runbook)
+    if alert.identity.generator_url:
+        yield "WATCHDOG_DASHBOARD", _text(alert.identity.generator_url)
     for name, value in _facts(alert, notification).items():
         yield f"WATCHDOG_{name.upper()}", _text(value)
     for label, value in alert.all_labels:

@@ -178,8 +178,9 @@ def _event(alert: Alert, notification: Notification, routing_key: str) -> dict[s
         "client": "bpf-watchdog",
         "payload": payload,
     }
-    if alert.runbook is not None:
-        event["links"] = [{"href": sanitize.escape_unprintable(alert.runbook), "text": "runbook"}]
+    links = {"runbook": alert.runbook, "dashboard": alert.identity.generator_url}
+    if shown := [{"href": sanitize.escape_unprintable(href), "text": text} for text, href in links.items() if href]:
+        event["links"] = shown
     return event
 
 

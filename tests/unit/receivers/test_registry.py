@@ -9,7 +9,7 @@ from watchdog.config.settings import read_settings
 from watchdog.errors import ConfigError
 from watchdog.receivers.registry import RECEIVER_TYPES, build_receivers, receiver_class
 
-EVERYWHERE = "escalate_after, escalate_to, name, rate_limit, timeout, type"
+EVERYWHERE = "escalate_after, escalate_to, name, rate_limit, send_resolved, suppress, timeout, type"
 URL = '"http://127.0.0.1:1/"'
 
 

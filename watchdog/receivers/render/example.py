@@ -9,16 +9,22 @@ from collections.abc import Iterator
 
 from watchdog.alerts.alert import Alert, AlertState, fingerprint
 from watchdog.alerts.evidence import Evidence, TopProcess
+from watchdog.alerts.identity import HostIdentity
 from watchdog.clock import SystemClock
 from watchdog.routing.notification import Notification, NotificationReason
 from watchdog.rules.engine.contributors import Peer
 from watchdog.rules.language.rule import Severity
 
 
-def example_notifications(receiver: str) -> Iterator[Notification]:
-    """Yield the firing and the resolved notification of a connection storm that began ten seconds ago."""
+def example_notifications(receiver: str, identity: HostIdentity | None = None) -> Iterator[Notification]:
+    """Yield the firing and the resolved notification of a connection storm that began ten seconds ago.
+
+    `identity`: of this host, by its settings; None: its name alone.
+    """
     now = SystemClock().wall()
     firing = _firing_alert(now - 10)
+    if identity is not None:
+        firing = identity.mark(firing)
     resolved = dataclasses.replace(
         firing,
         state=AlertState.RESOLVED,
@@ -35,7 +41,7 @@ def example_notifications(receiver: str) -> Iterator[Notification]:
             reason=NotificationReason.TEST,
             alerts=(alert,),
             created=now,
-            host=socket.gethostname(),
+            host=socket.gethostname() if identity is None else identity.host,
             is_test=True,
         )
 

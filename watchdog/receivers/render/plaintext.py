@@ -20,6 +20,8 @@ def plaintext_body(notification: Notification, max_alerts: int, format_line: Cal
         ]
         if alert.runbook is not None:
             lines.append(f"  runbook: {alert.runbook}")
+        if alert.identity.generator_url:
+            lines.append(f"  dashboard: {alert.identity.generator_url}")
         parts.append("\n".join(format_line(line) for line in lines))
     if len(alerts) > max_alerts:
         parts.append(f"and {format_count(len(alerts) - max_alerts, 'more alert')}")

@@ -26,7 +26,7 @@ def prometheus_alert(alert: Alert, notification: Notification) -> dict[str, Any]
         "annotations": prometheus_annotations(alert, notification),
         "startsAt": notification_text.rfc3339(alert.fired),
         "endsAt": _NOT_ENDED if alert.resolved is None else notification_text.rfc3339(alert.resolved),
-        "generatorURL": "",
+        "generatorURL": label_value(alert.identity.generator_url),
         "fingerprint": alert.fingerprint,
     }
 

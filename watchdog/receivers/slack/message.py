@@ -151,9 +151,11 @@ def _fact_lines(alert: Alert, notification: Notification, *, brief: bool) -> lis
     lines = [f"*{sanitize.for_slack(notification_text.alert_title(alert, notification), _MAX_LINE)}*"]
     facts = notification_text.fact_lines(alert, notification)
     lines += [sanitize.for_slack(line, _MAX_LINE) for line in (facts[:_MAX_BRIEF_FACTS] if brief else facts)]
-    if alert.runbook is not None:
-        lines.insert(1, f"<{sanitize.for_slack(alert.runbook.replace('|', '%7C'), _MAX_LINE)}|runbook>")
-    return lines
+    addresses = {"runbook": alert.runbook, "dashboard": alert.identity.generator_url}
+    links = [
+        f"<{sanitize.for_slack(url.replace('|', '%7C'), _MAX_LINE)}|{text}>" for text, url in addresses.items() if url
+    ]
+    return [lines[0], *links, *lines[1:]]
 
 
 def _section(text: str) -> JsonObject:

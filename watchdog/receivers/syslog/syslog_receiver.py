@@ -192,3 +192,5 @@ def _parameters(alert: Alert, notification: Notification) -> Iterator[tuple[byte
         yield name[:_MAX_NAME].encode(), value
     if alert.runbook is not None:
         yield b"runbook", alert.runbook
+    if alert.identity.generator_url:
+        yield b"dashboard", alert.identity.generator_url
