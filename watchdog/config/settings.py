@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -27,6 +28,7 @@ DEFAULT_SETTINGS_FILE: Final = "/etc/bpf-watchdog/watchdog.toml"
 DEFAULT_RULES_FOLDER: Final = "/etc/bpf-watchdog/rules.d"
 BUILT_IN_SETTINGS: Final = "(built-in defaults)"
 SETTINGS_TABLES: Final = (
+    "docs",
     "evidence",
     "generator_url",
     "heartbeat",
@@ -110,6 +112,13 @@ class EvidenceSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DocsSettings:
+    """Documentation that alerts point to; `runbook_base`: begin of the runbooks' addresses, None without one."""
+
+    runbook_base: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RulesSettings:
     """The shipped rules beside those of the user; `shipped`: None if the file does not set it."""
 
@@ -136,6 +145,7 @@ class Settings:
     labels: tuple[tuple[str, str], ...] = ()
     generator_url: str = ""
     networks: NetworkPrefixes = DEFAULT_NETWORK_PREFIXES
+    docs: DocsSettings = DocsSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +284,7 @@ def read_settings(document: Document) -> SettingsDocument:
     heartbeat = root.table("heartbeat")  # read in any case, so that a misspelled key is compared with it
     evidence = _read_evidence(root.table("evidence"))
     networks = _read_networks(root.table("networks"))
+    docs = _read_docs(root.table("docs"))
     host, labels = read_host(root), read_labels(root.table("labels"))
     generator_url = read_generator_url(root, dict(labels))
     if isinstance(root.data.get("rules"), list):  # [[rules]]
@@ -294,6 +305,7 @@ def read_settings(document: Document) -> SettingsDocument:
         labels=labels,
         generator_url=generator_url,
         networks=networks,
+        docs=docs,
     )
     given_heartbeat = heartbeat if "heartbeat" in root else None
     return SettingsDocument(document, values, receivers, given_heartbeat, routes, mutes, inhibitions)
@@ -310,6 +322,23 @@ def _read_evidence(table: Table) -> EvidenceSettings:
     evidence = EvidenceSettings(command_line=table.boolean("command_line", default=True))
     table.reject_unknown_keys()
     return evidence
+
+
+def _read_docs(table: Table) -> DocsSettings:
+    base = table.text("runbook_base", "")
+    if base and not table.has_problem("runbook_base") and not is_web_address(base):
+        table.add_problem("runbook_base", f"must be an http or https address, not {suggestions.quote_value(base)}")
+    table.reject_unknown_keys()
+    return DocsSettings(base or None)
+
+
+def is_web_address(url: str) -> bool:
+    """Return whether `url` is an http or https address that can be shown as it is."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and url.isprintable() and " " not in url
 
 
 def _read_networks(table: Table) -> NetworkPrefixes:

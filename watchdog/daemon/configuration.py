@@ -31,9 +31,9 @@ from watchdog.routing.route_checks import check_routes
 from watchdog.routing.routes import Route, read_routes
 from watchdog.routing.suppression_rules import SuppressionRules, read_suppression_rules
 from watchdog.rules.language.exceptions import notes_on_ended_exceptions
-from watchdog.rules.language.load import load_layered_rules, load_rules, only_self_watch, toml_files
+from watchdog.rules.language.load import RuleSet, load_layered_rules, load_rules, only_self_watch, toml_files
 from watchdog.rules.language.rule import Rule
-from watchdog.rules.language.rule_source import RuleSource
+from watchdog.rules.language.rule_source import RuleOrigin, RuleSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +117,7 @@ def read_configuration(
         problems += set(document.document.problems)
     if problems or settings is None or loaded is None or document is None:
         raise ConfigError(sorted(map(_add_remedy, problems)))
+    loaded = _with_runbooks(loaded, settings)
     ended = notes_on_ended_exceptions(loaded.rules, SystemClock().wall())
     notes = (*document.document.notes, *check_routes(routes, loaded.rules, settings.labels), *loaded.notes, *ended)
     return Configuration(
@@ -168,6 +169,22 @@ def _rules_folder(given: str | None) -> tuple[Path, bool]:
     if path_exists(DEFAULT_RULES_FOLDER) and toml_files(own):
         return own, False
     return shipped_rules_folder(), True
+
+
+def _with_runbooks(loaded: RuleSet, settings: Settings) -> RuleSet:
+    """Return the rules with a runbook for each shipped one that has none, below the configured address."""
+    base = settings.docs.runbook_base
+    if base is None:
+        return loaded
+    rules, sources = [], dict(loaded.sources)
+    for rule in loaded.rules:
+        source = sources.get(rule.id)
+        if rule.runbook is None and source is not None and source.origin is not RuleOrigin.OWN:
+            sources[rule.id] = source.with_value("runbook", base + rule.id, f"docs.runbook_base of {settings.file}")
+            rules.append(replace(rule, runbook=base + rule.id))
+        else:
+            rules.append(rule)
+    return replace(loaded, rules=tuple(rules), sources=sources)
 
 
 def _add_remedy(problem: Problem) -> Problem:

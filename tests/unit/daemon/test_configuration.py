@@ -253,3 +253,22 @@ def test_many_rules_are_named_in_part(write):
 
     assert format_rule_ids(rules[:4]) == "r0, r1, r2, r3"
     assert format_rule_ids(rules) == "r0, r1, r2, r3 and 16 more"
+
+
+def test_shipped_rules_get_the_address_of_their_runbook_and_own_rules_keep_theirs(write):
+    base = "https://wiki.example.net/watchdog#"
+    override = '[[override]]\nid = "connect-latency"\nrunbook = "https://wiki.example.net/own"\n'
+    rules = write("r.toml", RULE + override)
+    settings = write("all.toml", f'[docs]\nrunbook_base = "{base}"\n[rules]\nshipped = true\n')
+    configuration = read_configuration(ConfigurationSources(settings, rules))
+    runbooks = {rule.id: rule.runbook for rule in configuration.rules}
+    assert runbooks.pop("storm") is None
+    assert runbooks.pop("connect-latency") == "https://wiki.example.net/own"
+    assert runbooks == {name: base + name for name in runbooks}
+    values = {one.key: one for one in configuration.sources["outbound-connection-storm"].values}
+    assert values["runbook"].value == base + "outbound-connection-storm"
+
+
+def test_a_base_of_runbooks_that_is_no_address_is_a_problem(write):
+    settings = write("all.toml", '[docs]\nrunbook_base = "wiki"\n')
+    assert problems_of(ConfigurationSources(settings)) == [(settings, 2, "docs.runbook_base")]

@@ -16,7 +16,8 @@ STORM_LINES = (
     "    process=crawler, unit=crawler.service\n"
     "    since 2025-06-15 15:06:40 UTC, for 12 s; why: value above 500/s for 10 s\n"
     "    host web-1, rule outbound-connection-storm\n"
-    "    next: bpf-watchdog notifications show 5f0c7e7a8d9b\n"
+    "    next: bpf-watchdog alerts show 01234567; to silence: bpf-watchdog ack 01234567;"
+    " delivery: bpf-watchdog notifications show 5f0c7e7a8d9b\n"
 )
 
 

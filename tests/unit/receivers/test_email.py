@@ -92,7 +92,8 @@ def test_a_message_has_all_headers_and_lines(receiver, make_alert, make_notifica
         "  runbook: https://wiki.example/storm\n"
         "\n"
         f"first notification, notification {identity}\n"
-        f"next: bpf-watchdog notifications show {identity[:12]}\n"
+        "next: bpf-watchdog alerts show 01234567; to silence: bpf-watchdog ack 01234567;"
+        f" delivery: bpf-watchdog notifications show {identity[:12]}\n"
     )
 
 

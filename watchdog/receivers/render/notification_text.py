@@ -19,7 +19,8 @@ from watchdog.rules.language.rule import OVERFLOW_LABELS
 _MAX_DETAILED_ALERTS = 3  # with more alerts in a notification, each is shown in short
 _WORDS = re.compile(r"[\w.-]+")
 _AMBIGUOUS = re.compile(r'[\s,="]')
-_SHOWN_ID = 12  # characters that identify a notification in practice
+_SHOWN_ID = 12  # characters that identify a notification in practice …
+_SHOWN_FINGERPRINT = 8  # … and an alert
 TEST_PREFIX = "[TEST] "
 
 
@@ -93,8 +94,20 @@ def unusual_reason(notification: Notification) -> str:
 
 
 def next_step(notification: Notification) -> str:
-    """Return the command that shows the notification with its attempts; "" for a test, which is not recorded."""
-    return "" if notification.is_test else f"next: bpf-watchdog notifications show {notification.id[:_SHOWN_ID]}"
+    """Return the commands that show the firing alert, acknowledge it, and show the notification with its attempts.
+
+    "" for a test, which is not recorded.
+    """
+    if notification.is_test:
+        return ""
+    delivery = f"bpf-watchdog notifications show {notification.id[:_SHOWN_ID]}"
+    firing = [alert.fingerprint[:_SHOWN_FINGERPRINT] for alert in notification.alerts if alert.resolved is None]
+    match firing:
+        case []:
+            return f"next: {delivery}"
+        case [alert]:
+            return f"next: bpf-watchdog alerts show {alert}; to silence: bpf-watchdog ack {alert}; delivery: {delivery}"
+    return f"next: bpf-watchdog alerts; to silence one: bpf-watchdog ack ALERT; delivery: {delivery}"
 
 
 def worst_first(alerts: Sequence[Alert]) -> list[Alert]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import urllib.parse
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
@@ -12,6 +11,7 @@ from watchdog.config import suggestions
 from watchdog.config.document import Table
 from watchdog.config.durations import format_duration, parse_duration
 from watchdog.config.labels import read_labels
+from watchdog.config.settings import is_web_address
 from watchdog.measure.catalogue import DIMENSIONS, LISTENING, METRICS, MetricKind
 from watchdog.rules.language import expression, template
 from watchdog.rules.language.absent_keys import check_absence, read_absence
@@ -352,14 +352,6 @@ def _read_runbook(table: Table) -> str | None:
     if table.value("runbook", None) is None:
         return None
     url = table.text("runbook")
-    if not table.has_problem("runbook") and not _is_web_address(url):
+    if not table.has_problem("runbook") and not is_web_address(url):
         table.add_problem("runbook", f"must be an http or https address, not {suggestions.quote_value(url)}")
     return url
-
-
-def _is_web_address(url: str) -> bool:
-    try:
-        parts = urllib.parse.urlsplit(url)
-    except ValueError:
-        return False
-    return parts.scheme in {"http", "https"} and bool(parts.hostname) and url.isprintable() and " " not in url

@@ -147,7 +147,15 @@ def test_dimensions_without_a_value_are_not_shown(make_alert, make_notification)
     assert notification_text.detail_lines(alert, make_notification())[1] == "process=crawler"
 
 
-def test_the_next_step_is_a_command_with_the_id_of_the_notification(make_notification):
-    notification = make_notification()
-    assert notification_text.next_step(notification) == f"next: bpf-watchdog notifications show {notification.id[:12]}"
+def test_the_next_step_shows_and_silences_the_alert_and_shows_the_delivery(make_notification, make_alert):
+    delivery = f"bpf-watchdog notifications show {make_notification().id[:12]}"
+    one, other = make_alert(), make_alert(rule="other", fingerprint="fedcba9876543210")
+    ended = make_alert(resolved=1_750_000_100.0)
+    assert notification_text.next_step(make_notification(one)) == (
+        f"next: bpf-watchdog alerts show 01234567; to silence: bpf-watchdog ack 01234567; delivery: {delivery}"
+    )
+    assert notification_text.next_step(make_notification(one, other)) == (
+        f"next: bpf-watchdog alerts; to silence one: bpf-watchdog ack ALERT; delivery: {delivery}"
+    )
+    assert notification_text.next_step(make_notification(ended)) == f"next: {delivery}"
     assert notification_text.next_step(make_notification(is_test=True)) == ""

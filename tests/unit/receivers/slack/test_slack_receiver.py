@@ -96,7 +96,8 @@ def test_a_message_has_text_header_sections_and_context(slack, make_alert, make_
                     },
                     {
                         "type": "plain_text",
-                        "text": "next: bpf-watchdog notifications show 5f0c7e7a8d9b",
+                        "text": "next: bpf-watchdog alerts show 01234567; to silence: bpf-watchdog ack 01234567;"
+                        " delivery: bpf-watchdog notifications show 5f0c7e7a8d9b",
                         "emoji": False,
                     },
                 ],
