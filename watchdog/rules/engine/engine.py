@@ -315,6 +315,8 @@ class Engine:
         rule, window_ns = judge.rule, judge.evaluation.coverage.window_ns
         since_ns = self._since_ns[rule.evaluation_key]
         filled_ns = 0 if since_ns is None else min(window_ns, snapshot.at_ns - since_ns)
+        if isinstance(judge, LongWindowJudge):
+            filled_ns = min(window_ns, judge.memory.axis_ns)
         # `last` reads the newest tick alone.
         is_sparse = rule.window_ns < 2 * snapshot.elapsed_ns and rule.stat.kind is not StatKind.LAST
         is_sparse = is_sparse and snapshot.quality.missed_ticks > 0

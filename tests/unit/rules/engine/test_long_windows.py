@@ -247,7 +247,7 @@ def test_an_inspection_shows_the_value(host, daily):
     guard.tick(sends("a", 6))
     guard.tick(sends("a", 12))
     found = guard.engine.inspect_group("storm", (("unit", "a"),), [])
-    assert found.verdict.value == 18
+    assert (found.verdict.value, found.filled_ns) == (18, 180 * SECOND_NS)
     assert [(one.metric, one.window, one.newest) for one in found.metrics] == [("bytes_sent", 18, 12 / 60)]
 
 
