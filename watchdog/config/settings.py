@@ -98,10 +98,14 @@ DEFAULT_GROUP_TIMING: Final = GroupTiming(0, 60 * SECOND_NS, 4 * 3600 * SECOND_N
 
 @dataclass(frozen=True, slots=True)
 class EscalationSettings:
-    """Second receiver `to`, which gets the notifications of a receiver that has been failing for `after_ns`."""
+    """Second receiver `to`, which gets the notifications of a receiver that has been failing for `after_ns`.
+
+    `unacknowledged_ns`: it gets the alerts too that nobody has acknowledged for this time; None: it does not.
+    """
 
     to: str
     after_ns: int
+    unacknowledged_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,9 +395,12 @@ def _read_escalations(receivers: tuple[tuple[str, str, Table], ...]) -> dict[str
     for name, _, table in receivers:
         to = table.text("escalate_to", "")
         after_ns = table.duration("escalate_after", "5m", maximum="1d")
+        wait_ns = table.duration("escalate_unacknowledged", "15m", minimum="1s", maximum="7d")
+        unacknowledged_ns = wait_ns if "escalate_unacknowledged" in table else None
         if not to:
-            if "escalate_after" in table and not table.has_problem("escalate_to"):
-                table.add_problem("escalate_after", "needs escalate_to, the second receiver")
+            for key in ("escalate_after", "escalate_unacknowledged"):
+                if key in table and not table.has_problem("escalate_to"):
+                    table.add_problem(key, "needs escalate_to, the second receiver")
         elif to == name:
             table.add_problem("escalate_to", "must name another receiver")
         elif to not in names:
@@ -402,7 +409,7 @@ def _read_escalations(receivers: tuple[tuple[str, str, Table], ...]) -> dict[str
             loop = " -> ".join((name, *chain[: chain.index(name) + 1]))
             table.add_problem("escalate_to", f"escalation loop: {loop}")
         else:
-            escalations[name] = EscalationSettings(to, after_ns)
+            escalations[name] = EscalationSettings(to, after_ns, unacknowledged_ns)
     return escalations
 
 

@@ -281,7 +281,14 @@ class Pipeline:
         self._update_suppressions(firing, now)
         self._correct_groups(firing, now)
         self._unwritten += self._grouping.advance(transitions, firing, now)
-        escalated = self._outage_handler.escalate(outages, transitions, firing, self._grouping.is_routed_to, now)
+        escalated = self._outage_handler.escalate(
+            outages,
+            transitions,
+            firing,
+            self._grouping.is_routed_to,
+            now,
+            lambda receiver: self._grouping.notified_alerts((receiver,))[receiver],
+        )
         if escalated:
             # Receivers that get these alerts by escalation must not get a resolved notification by routing.
             self._grouping.request_reconcile()

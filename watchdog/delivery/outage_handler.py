@@ -116,12 +116,22 @@ class OutageHandler:
         firing: Mapping[str, Alert],
         is_routed_to: Callable[[str, Alert], bool],
         now: Now,
+        find_notified: Callable[[str], Sequence[Alert]] = lambda _: (),
     ) -> list[Notification]:
-        """Return the notifications for the escalation targets, as `EscalationTarget.advance`."""
+        """Return the notifications for the escalation targets, as `EscalationTarget.advance`.
+
+        `find_notified`: returns the firing alerts that the routes have notified a receiver of.
+        """
+
+        def notified(receiver: str) -> list[Alert]:
+            return [*find_notified(receiver), *self.notified_alerts(receiver)]
+
         return [
             notification
             for target in self._targets.values()
-            for notification in target.advance(outages, self._find_undelivered, transitions, firing, is_routed_to, now)
+            for notification in target.advance(
+                outages, self._find_undelivered, transitions, firing, is_routed_to, now, notified
+            )
         ]
 
     def notified_alerts(self, receiver: str) -> list[Alert]:
@@ -174,8 +184,11 @@ class OutageHandler:
     def _configure(self, settings: Settings, firing: Mapping[str, Alert], now: Now) -> None:
         self._routing: RoutingSettings = settings.routing
         self._after_ns: dict[str, dict[str, int]] = {}
+        self._unacknowledged_ns: dict[str, dict[str, int]] = {}
         for first, escalation in settings.escalations.items():
             self._after_ns.setdefault(escalation.to, {})[first] = escalation.after_ns
+            if escalation.unacknowledged_ns is not None:
+                self._unacknowledged_ns.setdefault(escalation.to, {})[first] = escalation.unacknowledged_ns
         for name in self._after_ns:
             self._target(name)
         self._remove_idle_targets(firing, now)
@@ -188,8 +201,8 @@ class OutageHandler:
     def _remove_idle_targets(self, firing: Mapping[str, Alert], now: Now) -> None:
         # A target that is no longer configured stays until its last resolved notification has been made.
         for name, target in list(self._targets.items()):
-            exists = name in self._receivers
-            target.reload(self._after_ns.get(name, {}), self._routing, firing, now, receiver_exists=exists)
+            exists, waits_ns = name in self._receivers, self._unacknowledged_ns.get(name, {})
+            target.reload(self._after_ns.get(name, {}), self._routing, firing, now, waits_ns, receiver_exists=exists)
             if target.is_idle:
                 target.reload({}, self._routing, {}, now, receiver_exists=False)
                 self._removed_groups += target.take_changes()

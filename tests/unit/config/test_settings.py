@@ -246,6 +246,10 @@ def test_reads_escalations_and_the_time_until_a_receiver_is_down(write):
             "4: receiver.escalate_after: needs escalate_to, the second receiver",
         ),
         (
+            tables(a='escalate_unacknowledged = "15m"'),
+            "4: receiver.escalate_unacknowledged: needs escalate_to, the second receiver",
+        ),
+        (
             tables(a='escalate_to = "b"\nescalate_after = 5', b=""),
             '5: receiver.escalate_after: needs a unit: "5s"?',
         ),

@@ -34,6 +34,8 @@ from watchdog.delivery.worker import Worker
 from watchdog.errors import DeliveryError, DeliveryErrorReason
 from watchdog.routing import routes as routes_module
 from watchdog.routing.grouping import Grouping
+from watchdog.routing.silencing import AcknowledgedFiring, Silence
+from watchdog.routing.suppressor import Suppressor
 from watchdog.rules.language.rule import Severity
 from watchdog.state import audit
 from watchdog.state.outbox import Outbox
@@ -97,6 +99,7 @@ class Scene:
         self.folder, self.clock = folder, clock
         self.places = {name: FakeReceiver(name) for name in names}
         self.default, self.escalations = default, escalations
+        self.unacknowledged, self.silences = {}, []  # ns by first receiver
         self.routing = RoutingSettings(default, 0, 60 * SECOND_NS, 4 * 3600 * SECOND_NS, 10 * MINUTE * SECOND_NS)
         self.routes = read_routes(names, routes)
         self.made = defaultdict(list)  # by receiver: every notification, merged or not
@@ -105,7 +108,8 @@ class Scene:
 
     def config(self):
         escalations = {
-            first: EscalationSettings(to, after * SECOND_NS) for first, (to, after) in self.escalations.items()
+            first: EscalationSettings(to, after * SECOND_NS, self.unacknowledged.get(first))
+            for first, (to, after) in self.escalations.items()
         }
         return Settings(BUILT_IN_SETTINGS, SamplingSettings(), self.routing, (), escalations=escalations)
 
@@ -115,9 +119,16 @@ class Scene:
         self.store.database._connection.execute("PRAGMA synchronous = OFF")  # no machine crashes here
         saved = self.store.load()
         now = Now.read(self.clock)
-        self.outages = OutageHandler(self.store.database, self.config(), self.places, HOST, log)
+        self.suppressor = Suppressor()
+        self.outages = OutageHandler(self.store.database, self.config(), self.places, HOST, log, self.suppressor)
         assert self.outages.restore(saved, self.firing_alerts, now) == 0
-        self.grouping = Grouping(self.routing, HOST, self.routes, is_escalated_to=self.outages.was_notified)
+        self.grouping = Grouping(
+            self.routing,
+            HOST,
+            self.routes,
+            is_escalated_to=self.outages.was_notified,
+            suppression=self.suppressor,
+        )
         firing = {**self.firing_alerts, **self.outages.firing_alerts()}
         entries = [
             (receiver, alert) for receiver, alert in saved.notified if not self.outages.owes_resolved(receiver, alert)
@@ -179,8 +190,16 @@ class Scene:
         transitions = [*self.transitions, *self.outages.update_alerts(failing, {}, now)]
         self.transitions = []
         firing = {**self.firing_alerts, **self.outages.firing_alerts()}
+        self.suppressor.update(self.silences, firing, now)
         notifications = self.grouping.advance(transitions, firing, now)
-        escalated = self.outages.escalate(failing, transitions, firing, self.grouping.is_routed_to, now)
+        escalated = self.outages.escalate(
+            failing,
+            transitions,
+            firing,
+            self.grouping.is_routed_to,
+            now,
+            lambda receiver: self.grouping.notified_alerts((receiver,))[receiver],
+        )
         if escalated:
             self.grouping.request_reconcile()
         notifications += escalated
@@ -786,3 +805,83 @@ def test_the_alert_about_a_receiver_survives_a_restart(make_scene):
     scene.recover("oncall")
     scene.live(6 * MINUTE)
     assert [state for _, _, state in about_receiver_down(scene.places["log"])] == ["firing", "resolved"]
+
+
+@pytest.fixture
+def unacknowledged(tmp_path, clock):
+    """Return a scene in which alerts go to `second` 15 minutes after `oncall` knows them."""
+    scene = Scene(tmp_path, clock, {"oncall": ("second", 300)}, ("oncall", "second"))
+    scene.unacknowledged = {"oncall": 15 * MINUTE * SECOND_NS}
+    scene.reload()
+    yield scene
+    scene.store.close()
+
+
+def acknowledge(scene, process, rule="storm"):
+    alert = scene.firing_alerts[fingerprint(rule, (("process", process),))]
+    acknowledged = AcknowledgedFiring(alert.fingerprint, alert.fired)
+    scene.silences = [Silence("ac", (), "ada", "", 0.0, acknowledged=acknowledged)]
+
+
+def test_an_alert_that_nobody_acknowledges_goes_to_the_second_receiver_and_ends_there_once(unacknowledged):
+    scene = unacknowledged
+    scene.fire("a")
+    scene.live(14 * MINUTE)
+    assert scene.entries("second") == []
+    scene.live(2 * MINUTE)
+    assert scene.entries("second") == [("storm", "a", "firing")]
+    assert scene.places["second"].reasons() == ["escalated: not acknowledged within 15m after a notification to oncall"]
+    scene.restart()
+    scene.live(20 * MINUTE)
+    scene.end("a")
+    scene.live(3 * MINUTE)
+    for name in ("oncall", "second"):
+        assert scene.entries(name) == [("storm", "a", "firing"), ("storm", "a", "resolved")]
+
+
+def test_an_acknowledged_alert_is_not_escalated_and_one_that_resolved_neither(unacknowledged):
+    scene = unacknowledged
+    scene.fire("a")
+    scene.fire("b")
+    scene.live(10 * MINUTE)
+    acknowledge(scene, "a")
+    scene.end("b")
+    scene.live(60 * MINUTE)
+    assert scene.entries("second") == []
+    scene.silences = []  # the acknowledgement is taken back: the time begins anew
+    scene.live(14 * MINUTE)
+    assert scene.entries("second") == []
+    scene.live(2 * MINUTE)
+    assert scene.entries("second") == [("storm", "a", "firing")]
+
+
+def test_the_time_without_an_acknowledgement_goes_on_over_restarts_and_reboots(unacknowledged):
+    scene = unacknowledged
+    scene.fire("a")
+    scene.live(10 * MINUTE)
+    scene.restart()
+    scene.live(3 * MINUTE)
+    scene.restart("boot2")
+    scene.live(3 * MINUTE)
+    assert scene.entries("second") == [("storm", "a", "firing")]
+
+
+def test_an_alert_that_fires_again_has_its_own_time(unacknowledged):
+    scene = unacknowledged
+    scene.fire("a")
+    scene.live(14 * MINUTE)
+    scene.end("a")
+    scene.tick()
+    scene.fire("a")
+    scene.live(14 * MINUTE)
+    assert scene.entries("second") == []
+
+
+def test_a_receiver_that_the_routes_notify_gets_no_second_copy(tmp_path, clock):
+    scene = Scene(tmp_path, clock, {"oncall": ("second", 300)}, ("oncall", "second"), default=("oncall", "second"))
+    scene.unacknowledged = {"oncall": MINUTE * SECOND_NS}
+    scene.reload()
+    scene.fire("a")
+    scene.live(10 * MINUTE)
+    assert scene.entries("second") == [("storm", "a", "firing")]
+    scene.store.close()

@@ -9,7 +9,9 @@ from watchdog.config.settings import read_settings
 from watchdog.errors import ConfigError
 from watchdog.receivers.registry import RECEIVER_TYPES, build_receivers, receiver_class
 
-EVERYWHERE = "escalate_after, escalate_to, name, rate_limit, send_resolved, suppress, timeout, type"
+EVERYWHERE = (
+    "escalate_after, escalate_to, escalate_unacknowledged, name, rate_limit, send_resolved, suppress, timeout, type"
+)
 URL = '"http://127.0.0.1:1/"'
 
 
