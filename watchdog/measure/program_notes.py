@@ -29,7 +29,7 @@ def _notes(executable: Executable, user_name: Callable[[int], str], folders: Seq
     if executable.is_writable:
         yield "every user can write to it"
     if executable.is_in_shared_folder:
-        yield "in a folder that every user can write to"
+        yield "below a folder that every user can write to"
     if executable.owners:
         yield f"user {' and '.join(user_name(uid) for uid in sorted(executable.owners))} can replace it"
     if host_file := _host_file(executable.path, folders):

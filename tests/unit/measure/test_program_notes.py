@@ -39,7 +39,7 @@ def test_programs_of_a_container_are_not_compared_with_those_of_the_host(folder)
 
 def test_files_that_others_than_root_can_change_are_noted(folder):
     assert notes("/x", folder, owners=frozenset((65534, 1000))) == ("user alice and nobody can replace it",)
-    assert notes("/dev/shm/x", folder, is_in_shared_folder=True) == ("in a folder that every user can write to",)
+    assert notes("/dev/shm/x", folder, is_in_shared_folder=True) == ("below a folder that every user can write to",)
     assert notes("/x", folder, is_writable=True, is_deleted=True) == ("deleted", "every user can write to it")
 
 

@@ -72,6 +72,14 @@ def test_a_decoy_that_fires_does_not_hide_the_rest(rules, decoy, owner):
     assert ("wide", "games") in fired
 
 
+def test_a_reported_storm_that_is_still_in_the_window_is_not_reported_again(host, make_rule):
+    narrow = make_rule("narrow", above=100, window_seconds=2)
+    whole = make_rule("whole", above=500, window_seconds=5, by=(), unless_firing=("narrow",))
+    rules = Rules(host, whole, narrow)
+    assert rules.ticks(4, storm("a", 5000)) == {("narrow", "a")}
+    assert rules.ticks(3, *(storm(f"n{number}", 1) for number in range(90))) == set()
+
+
 def test_an_alert_of_the_wider_rule_goes_on_when_a_narrower_one_begins(rules):
     rules.ticks(3, *(storm(f"n{number}", 1) for number in range(400)))
     rules.ticks(3, storm("a", 5000))
