@@ -58,7 +58,7 @@ class SavedState:
     `boottime_shift_ns`: is added to saved CLOCK_BOOTTIME values to get those of this boot; 0 within the same boot.
     `downtime_ns`: time since the last commit; it is the time without a daemon if timers ran until then. `notified`:
     (receiver, alert) of everything sent as firing for which no resolved notification is pending. `rule_memories`:
-    what rules learnt, by rule id and name of the part.
+    memories of rules, by rule id and name of the part.
     """
 
     alerts: tuple[JsonDocument, ...]
@@ -172,7 +172,7 @@ class Store:
     ) -> None:
         """Write the changes (None: deleted) and notifications of one tick in one transaction; none, if nothing changed.
 
-        `rule_memories`: changed parts of what rules learnt, by rule id and name of the part. `timers_running`: also
+        `rule_memories`: changed parts of the memories of rules, by rule id and name of the part. `timers_running`: also
         save the time of this tick, at least each `CLOCK_SAVE_INTERVAL_NS`. `held`: ids of notifications that are due
         later than now, and the CLOCK_BOOTTIME in ns at which they are.
 

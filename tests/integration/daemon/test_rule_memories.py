@@ -1,4 +1,4 @@
-"""What rules remember over the end of a daemon: combinations that were seen, and sums over long windows."""
+"""Memories of rules over the end of a daemon: combinations that were seen, and sums over long windows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What rules learnt, in the state file: over restarts, from older files, in damaged ones."""
+"""Memories of rules, in the state file: over restarts, from older files, in damaged ones."""
 
 from __future__ import annotations
 

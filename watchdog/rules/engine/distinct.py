@@ -124,7 +124,7 @@ class DistinctCount:
         """Release the numbers of this tick."""
         self._counts = None
 
-    def slots_beyond(self, threshold: float, *, above: bool, window_filled: bool) -> Slots:  # noqa: ARG002 - what was not seen does not count
+    def slots_beyond(self, threshold: float, *, above: bool, window_filled: bool) -> Slots:  # noqa: ARG002 - time without rows adds nothing
         """Return the slots with a number above (below) `threshold`."""
         counts = self._current()
         return np.flatnonzero(counts > threshold if above else counts < threshold).astype(np.int32)

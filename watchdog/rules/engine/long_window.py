@@ -20,6 +20,8 @@ from watchdog.rules.language.expression import metrics_of
 from watchdog.rules.language.rule import Rule, StatKind
 from watchdog.rules.language.ruleset_hash import definition_digest
 
+_UNKNOWN, _NO_ROOM = -1, -2
+_MAX_LOOKED_UP = 4_096  # new groups in a tick
 _EXTREMES: Final = (StatKind.MAX, StatKind.MIN)
 _PER_SECOND: Final = (StatKind.RATE, StatKind.MEAN)
 
@@ -43,8 +45,9 @@ class LongWindow:
         self._rule = rule
         self._per_tick = per_tick
         self._recent = RecentTicks()
-        self._rows = np.full(0, -1, np.intp)  # by slot: row of the table, -1 where unknown
-        self._generation = -1
+        self._rows = np.zeros(0, np.intp)  # by slot: row of the table, `_UNKNOWN` or `_NO_ROOM`
+        self._followed = self.table
+        self._room_version = 0
 
     def add_newest_tick(self) -> None:
         """Add the newest tick."""
@@ -54,30 +57,39 @@ class LongWindow:
         there = (values != 0) & (grouped.present_slots != UNGROUPED_SLOT)
         slots, values = grouped.present_slots[there], values[there]
         self._recent.push(pack_tick_values(grouped.snapshot.at_ns, slots, values))
-        rows = self._table_rows(slots)
+        rows = self._table_rows(slots, values)
         table.add(rows[rows >= 0], values[rows >= 0])
 
     def _misses(self) -> bool:
         missing = self.view.missing(tuple(sorted(metrics_of(self._rule.metric))))
         return missing.everywhere > 0 or len(missing.slots) > 0
 
-    def _table_rows(self, slots: Slots) -> Rows:
+    def _table_rows(self, slots: Slots, values: Numbers) -> Rows:
+        """Return the row of each of `slots`, below 0 without one; new groups get rows in order of their `values`."""
         groups, snapshot = self.view.groups, self.view.grouped.snapshot
-        if self._generation != self.table.generation or len(self._rows) < groups.capacity:
-            self._rows = np.full(groups.capacity, -1, np.intp)
-        self._rows[groups.new_slots] = -1
-        unknown = slots[self._rows[slots] < 0]
-        if len(unknown):
-            texts = [groups.texts(slot, snapshot) if slot > UNGROUPED_SLOT else () for slot in unknown.tolist()]
-            generation = self.table.generation
+        self._take_moves()
+        if len(self._rows) < groups.capacity:
+            self._rows = np.append(self._rows, np.full(groups.capacity - len(self._rows), _UNKNOWN, np.intp))
+        self._rows[groups.new_slots] = _UNKNOWN
+        unknown = self._rows[slots] == _UNKNOWN
+        chosen = slots[unknown][np.argsort(-values[unknown], kind="stable")][:_MAX_LOOKED_UP]
+        if len(chosen):
+            texts = [groups.texts(slot, snapshot) if slot > UNGROUPED_SLOT else () for slot in chosen.tolist()]
             rows = self.table.find_or_add(texts)
-            if self.table.generation != generation:  # rows may have other groups: those that are known are read again
-                self._rows[:] = -1
-                texts = [groups.texts(slot, snapshot) if slot > UNGROUPED_SLOT else () for slot in slots.tolist()]
-                unknown, rows = slots, self.table.find_or_add(texts)
-            self._rows[unknown] = rows
-        self._generation = self.table.generation
+            self._rows[chosen] = np.where(rows < 0, _NO_ROOM, rows)
         return self._rows[slots]
+
+    def _take_moves(self) -> None:
+        """Follow the table, whose rows get other numbers when groups leave it."""
+        if self.table is not self._followed:
+            self._rows[:], self._followed = _UNKNOWN, self.table
+            self.table.take_moves()
+        for moves in self.table.take_moves():
+            there = self._rows >= 0
+            self._rows[there] = moves[self._rows[there]]
+        if self._room_version != self.table.room_version:
+            self._room_version = self.table.room_version
+            self._rows[self._rows == _NO_ROOM] = _UNKNOWN
 
     def row_values(self) -> Numbers:
         """Return the value of each row of the table."""
@@ -88,7 +100,8 @@ class LongWindow:
 
     def values(self, slots: Slots, *, window_filled: bool) -> Numbers:  # noqa: ARG002 - time before the first tick has 0
         """Return the values of `slots`."""
-        if self._generation != self.table.generation or not len(self._rows):
+        self._take_moves()
+        if not len(self._rows):
             return np.zeros(len(slots))
         rows = np.where(slots < len(self._rows), self._rows[np.minimum(slots, len(self._rows) - 1)], -1)
         return np.where(rows >= 0, np.append(self.row_values(), 0.0)[rows], 0.0)

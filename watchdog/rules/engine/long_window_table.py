@@ -28,6 +28,7 @@ _RING = BUCKETS + 1
 _EMPTY = -1  # number of a place of the ring without a bucket
 _DROPPED_SHARE = 16  # of the room, at a time
 _SAVE_NS = 60 * SECOND_NS
+_ROOM_NS = 60 * SECOND_NS  # between two times at which groups are dropped for new ones
 _SAVED = np.dtype([("key", "<u8"), ("value", "<f8")])
 _HEADER, _GROUPS = "window", "window:groups"
 PART_NAMES: Final = (_HEADER, _GROUPS, *(f"window:{place}" for place in range(_RING)))
@@ -62,8 +63,10 @@ class LongWindowTable:
         self._changed = np.zeros(_RING, np.bool_)
         self._have_groups_changed = False
         self._saved_ns: int | None = None
-        self.generation = 0
-        """Changes whenever rows get other groups."""
+        self._room_ns = 0  # on the axis: when room was made last
+        self._moves: list[Rows] = []
+        self.room_version = 0
+        """Changes whenever there is room for groups that had none."""
 
     @property
     def is_filled(self) -> bool:
@@ -97,16 +100,19 @@ class LongWindowTable:
         return self._rows_by_key.get(combination_key(labels))
 
     def find_or_add(self, groups: Sequence[tuple[str, ...]]) -> Rows:
-        """Return the row of each of `groups`, by their label values; -1 for new ones without room."""
+        """Return the row of each of `groups`, by label values; -1 for new ones without room, which are counted."""
         keys = [combination_key(labels) for labels in groups]
         new = {key: labels for key, labels in zip(keys, groups, strict=True) if key not in self._rows_by_key}
         if new:
-            if len(self._labels) + len(new) > self._max_groups:
-                self._drop_smallest(
-                    len(self._labels) + len(new) - self._max_groups + self._max_groups // _DROPPED_SHARE
-                )
-            self._append(dict(list(new.items())[: self._max_groups - len(self._labels)]))
+            room = self._max_groups - len(self._labels)
+            self.dropped += max(len(new) - room, 0)
+            self._append(dict(list(new.items())[:room]))
         return np.array([self._rows_by_key.get(key, -1) for key in keys], np.intp)
+
+    def take_moves(self) -> list[Rows]:
+        """Return for each removal of groups since the last call the new row of each row, -1 for those removed."""
+        moves, self._moves = self._moves, []
+        return moves
 
     def advance(self, at_ns: int, *, misses: bool) -> None:
         """Move on to the tick at `at_ns`; `misses`: something of it is lost."""
@@ -114,6 +120,9 @@ class LongWindowTable:
         self._at_ns = at_ns
         if misses:
             self._lost_ns = self.axis_ns
+        if len(self._labels) >= self._max_groups and self.axis_ns - self._room_ns >= _ROOM_NS:
+            self._room_ns = self.axis_ns
+            self._drop_smallest(self._max_groups // _DROPPED_SHARE)
         number = self.axis_ns // self._bucket_ns
         if self._numbers[number % _RING] == number:
             return
@@ -163,7 +172,6 @@ class LongWindowTable:
         number = self.axis_ns // self._bucket_ns
         self._active = np.concatenate([self._active, np.full(len(groups), number, np.int64)])
         self._have_groups_changed = True
-        self.generation += 1
 
     def _drop_smallest(self, count: int) -> None:
         count = min(count, len(self._labels))
@@ -176,12 +184,13 @@ class LongWindowTable:
         """Keep the rows of the mask `kept`."""
         if kept.all():
             return
+        self._moves.append(np.where(kept, np.cumsum(kept) - 1, -1))
+        self.room_version += 1
         self._labels = [labels for labels, is_kept in zip(self._labels, kept.tolist(), strict=True) if is_kept]
         self._keys, self._buckets, self._values = self._keys[kept], self._buckets[:, kept], self._values[kept]
         self._active = self._active[kept]
         self._rows_by_key = {key: row for row, key in enumerate(self._keys.tolist())}
         self._have_groups_changed = True
-        self.generation += 1
 
     def _recompute(self) -> None:
         match self._stat:
@@ -196,7 +205,7 @@ class LongWindowTable:
     # What is saved
 
     def mark_changed(self) -> None:
-        """Mark everything as changed: what was saved may be gone."""
+        """Mark everything as changed: the saved parts may be gone."""
         self._changed[:] = self._have_groups_changed = True
         self._saved_ns = None
 

@@ -27,6 +27,7 @@ from watchdog.rules.language.rule import OVERFLOW_LABELS, Labels, Novelty, Rule
 from watchdog.rules.language.ruleset_hash import definition_digest
 
 MAX_SINGLE: Final = 10
+_MAX_LOOKED_UP = 4_096  # combinations in a tick: the others wait
 NO_LONGER_NEW: Final = "no longer new"
 
 _HOUR_NS = 3600 * SECOND_NS
@@ -79,7 +80,7 @@ class NoveltyMemory:
         return False
 
     def mark_changed(self) -> None:
-        """Mark everything as changed: what was saved may be gone."""
+        """Mark everything as changed: the saved parts may be gone."""
         self.seen.mark_all_changed()
         self._must_save = True
 
@@ -153,6 +154,7 @@ class NoveltyJudge(Judge):
         self._keys: Keys = np.zeros(0, np.uint64)  # by slot
         self._is_known: Mask = np.zeros(0, np.bool_)  # by slot: it has a key, which the memory contains
         self._seconds = np.zeros(0, np.uint32)  # by slot: when it was last seen
+        self._waiting: Slots = np.zeros(0, np.int32)  # slots of earlier ticks that are not looked up yet
 
     def take_memory(self, former: object) -> bool:
         """Go on with the memory of before a reload; return False if it is of another definition."""
@@ -202,7 +204,9 @@ class NoveltyJudge(Judge):
         self._is_known[new_slots] = False
         slots = slots[self._only_if_bounds(slots)[0]]
         self._seconds[slots] = self.memory.second
-        unknown = slots[~self._is_known[slots]]
+        waiting = np.union1d(np.setdiff1d(self._waiting, new_slots), slots)
+        unknown = waiting[~self._is_known[waiting]]
+        unknown, self._waiting = unknown[:_MAX_LOOKED_UP], unknown[_MAX_LOOKED_UP:]
         if not len(unknown):
             return unknown
         texts = self.evaluation.view.groups.texts

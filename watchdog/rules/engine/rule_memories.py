@@ -39,7 +39,7 @@ class RuleMemories:
         self._outdated |= before.keys()
 
     def restore(self, saved: SavedMemories, boottime_shift_ns: int) -> list[str]:
-        """Take over what a former daemon saved; return the ids of the rules that have to start anew.
+        """Take over the parts that a former daemon saved; return the ids of the rules that have to start anew.
 
         `boottime_shift_ns`: difference of CLOCK_BOOTTIME to that of the boot that saved it.
         """
@@ -52,7 +52,7 @@ class RuleMemories:
         return anew
 
     def mark_changed(self) -> None:
-        """Mark everything as changed: what was saved may be gone."""
+        """Mark everything as changed: the saved parts may be gone."""
         for memory in self._memories.values():
             memory.mark_changed()
 

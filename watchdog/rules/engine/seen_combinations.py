@@ -106,7 +106,7 @@ class SeenCombinations:
         self._changed[(keys >> _CHUNK_SHIFT).astype(np.intp)] = True
 
     def mark_all_changed(self) -> None:
-        """Mark everything as changed: what was saved may be gone."""
+        """Mark everything as changed: the saved parts may be gone."""
         self._changed[:] = True
 
     def take_changes(self) -> dict[int, bytes | None]:

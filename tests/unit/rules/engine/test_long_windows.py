@@ -23,7 +23,7 @@ HOUR, DAY = 3600, 86_400
 
 
 class Guard:
-    """Engine and alerts of one rule, and what a store keeps of both after each tick."""
+    """Engine and alerts of one rule, and a store for both, after each tick."""
 
     def __init__(self, host, rule):
         self.host, self.rule, self.alerts, self.memories = host, rule, {}, {}
@@ -225,7 +225,7 @@ def test_the_worst_of_very_many_groups_fire_and_the_others_are_counted(host, dai
     assert len(values) == 21
     assert values[("unit", "u1999"),] == 2_000
     assert values[OVERFLOW_LABELS] == 2_000 - 20
-    guard.tick(*[sends(f"v{number}") for number in range(3_000)])
+    guard.tick(*[sends(f"v{number}") for number in range(6_000)])
     assert {one.labels: one.value for one in guard.verdicts}[OVERFLOW_LABELS] <= 2_048 - 20
 
 
@@ -298,12 +298,20 @@ def test_without_room_the_smallest_groups_are_dropped_first_and_counted():
     table.advance(1, misses=False)
     table.add(table.find_or_add([("big",)]), np.array([1e9]))
     for number in range(200):
-        table.advance(2 + number, misses=False)
+        table.advance(number * 60 * SECOND_NS, misses=False)
         rows = table.find_or_add([(f"n{number}-{index}",) for index in range(10)])
         table.add(rows[rows >= 0], np.ones((rows >= 0).sum()))
     assert table.values()[table.row(("big",))] == 1e9
     assert len(table.values()) <= 32
     assert table.dropped >= 2_000 - 32
+
+
+def test_a_large_newcomer_gets_room_within_a_minute_of_a_flood(host, daily):
+    guard = Guard(host, daily(above=100_000))
+    guard.tick()
+    for minute in range(4):
+        guard.tick(*[sends(f"{minute}-{number}") for number in range(3_000)], sends("big", 60_000))
+    assert 120_000 <= guard.values["big"] <= 240_000
 
 
 @pytest.mark.parametrize(

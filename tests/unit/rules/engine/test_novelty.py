@@ -22,7 +22,7 @@ HOUR_NS = 3600 * SECOND_NS
 
 
 class Guard:
-    """Engine and alerts of rules, and what a store keeps of both after each tick."""
+    """Engine and alerts of rules, and a store for both, after each tick."""
 
     def __init__(self, host, *rules):
         self.host, self.alerts, self.memories, self.rules = host, {}, {}, rules
@@ -241,6 +241,13 @@ def test_a_combination_of_a_tick_that_was_not_judged_in_time_fires_with_the_next
     assert guard.tick(connect()) == []
     monkeypatch.undo()
     assert guard.tick() == [("firing", "app", "192.0.2.1")]
+
+
+def test_of_very_many_new_combinations_each_is_seen_after_some_ticks(guard):
+    learnt(guard)
+    assert guard.tick(*[connect(f"p{number}") for number in range(9_000)]) == [("firing", "overflow")]
+    guard.tick(), guard.tick()
+    assert guard.lifecycle.firing_alerts().popitem()[1].value == 9_000
 
 
 # Room
