@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -117,6 +118,18 @@ class Alert:
     def all_labels(self) -> Labels:
         """Return the labels of the rule's `by`, then those of the user's own."""
         return self.labels + self.identity.labels
+
+    @property
+    def weight(self) -> float:
+        """Return the distance of the value from the threshold, as a multiple of it: where lists begin.
+
+        That of a share is weighed by the amount in its evidence: ten failures of ten are less than 6,000 of 10,000.
+        """
+        distance = abs(self.value - self.threshold)
+        weight = distance / abs(self.threshold) if self.threshold else distance
+        if self.format == "percent" and self.evidence is not None and self.evidence.amount is not None:
+            weight *= self.evidence.amount
+        return 0.0 if math.isnan(weight) else weight
 
     def to_json(self) -> dict[str, Any]:
         """Return a document for `json` and `from_json`; bytes that are not UTF-8 stay surrogate-escaped."""

@@ -242,8 +242,9 @@ class NotificationGroup:
         return self.last_notification_ns is None or at_ns >= self.last_notification_ns + self._timing.group_interval_ns
 
 
-def _order(alert: Alert) -> tuple[bool, int, float, str]:
-    return (alert.resolved is not None, -alert.severity, alert.fired, alert.fingerprint)
+def _order(alert: Alert) -> tuple[bool, int, float, float, str]:
+    """Return the key of the order in a notification: a shortened one loses the end."""
+    return (alert.resolved is not None, -alert.severity, -alert.weight, alert.fired, alert.fingerprint)
 
 
 def _listed(causes: list[str]) -> str:

@@ -286,6 +286,36 @@ def test_resolved_is_notified_once_after_group_interval(host):
     assert [host.tick(3600) for _ in range(24)] == [[]] * 24
 
 
+def test_the_alert_furthest_beyond_its_limit_comes_first(host):
+    small, large, smaller = (
+        make_alert("a"),
+        replace(make_alert("b"), value=9000.0),
+        replace(make_alert("c"), value=501.0),
+    )
+    for alert in (small, large, smaller):
+        host.fire(alert)
+    (notification,) = host.tick()
+    assert [alert.labels for alert in notification.alerts] == [alert.labels for alert in (large, small, smaller)]
+
+
+def test_of_shares_the_one_of_more_connections_comes_first(host):
+    def share(process, value, amount):
+        return replace(
+            make_alert(process),
+            format="percent",
+            value=value,
+            threshold=0.2,
+            evidence=factories.make_evidence(amount=amount),
+        )
+
+    decoys = [share(f"decoy{number}", 1.0, 10.0) for number in range(3)]
+    large = share("large", 0.6, 6000.0)
+    for alert in (*decoys, large):
+        host.fire(alert)
+    (notification,) = host.tick()
+    assert notification.alerts[0].labels == large.labels
+
+
 def test_resolved_alerts_come_last_and_the_worst_first(host):
     quiet, loud, gone = make_alert("quiet"), make_alert("loud", severity=Severity.CRITICAL), make_alert("gone")
     for alert in (gone, quiet, loud):
