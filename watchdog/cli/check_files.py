@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,7 @@ from watchdog.routing.inhibition import check_inhibits
 from watchdog.routing.route_checks import check_routes
 from watchdog.routing.routes import Route, read_routes
 from watchdog.routing.suppression_rules import read_suppression_rules
+from watchdog.rules.language.changed_baselines import notes_on_changed_baselines
 from watchdog.rules.language.exceptions import notes_on_ended_exceptions
 from watchdog.rules.language.load import (
     disabled_rules,
@@ -105,6 +107,8 @@ class _Check:
         files = dict.fromkeys((*settings_files, *rule_files))
         opened = [document for file in files if (document := self._documents.get(file)) is not None]
         rules = self._judge(opened, folder)
+        if folder is not None and not report.problems:
+            report.notes += notes_on_changed_baselines(self._former_rules(folder, candidates), rules)
         if not rules and not report.problems and (request.here or request.rules_folder):
             place = folder or request.paths[0]
             report.problems.append(Problem(str(place), 1, "rule", "no rules found: no alert could ever fire"))
@@ -187,6 +191,18 @@ class _Check:
             for file in files:
                 self._open(file)
         return files
+
+    def _former_rules(self, folder: Path, candidates: Sequence[Path]) -> list[Rule]:
+        """Return the rules of the files of `folder` that `candidates` will replace, as far as they can be read."""
+        former: list[Rule] = []
+        for path in candidates:
+            place = folder / (self._request.candidate_name or _name(str(path)))
+            if self._is_settings(str(path)) or not path_exists(str(place)) or place == path:
+                continue
+            with contextlib.suppress(ConfigError):
+                document = open_document(str(place), require_secrets=False, is_in_service=False, require_trust=False)
+                former += read_rules(document, RuleEnvironment(None, SECOND_NS, {}))
+        return former
 
     def _is_settings(self, file: str) -> bool:
         document = self._documents.get(file)

@@ -13,6 +13,7 @@ from watchdog.daemon.configuration import Configuration
 from watchdog.daemon.pipeline import Pipeline, PipelineView
 from watchdog.routing.routes import Router
 from watchdog.rules.engine.judge import Verdict
+from watchdog.rules.language.changed_baselines import notes_on_changed_baselines
 from watchdog.rules.language.rule import OVERFLOW_LABELS, Rule
 
 RESOLVES, BEGINS_AGAIN = "resolves", "begins again"
@@ -32,7 +33,7 @@ def reload_changes(
     return ReloadAnswer(
         accepted=True,
         dry_run=dry_run,
-        notes=tuple(map(str, new.notes)),
+        notes=tuple(map(str, (*new.notes, *notes_on_changed_baselines(former.rules, new.rules)))),
         rules=len(new.rules),
         origin=new.rules_origin,
         added=tuple(sorted(after.keys() - before.keys())),

@@ -421,3 +421,17 @@ def test_a_rule_that_is_disabled_can_be_inhibited_and_an_unknown_one_cannot(bpf_
     code, out, _ = bpf_watchdog(*arguments)
     assert code == 1
     assert 'did you mean "outbound-connection-storm"' in out[0]
+
+
+def test_a_candidate_whose_baseline_would_start_anew_is_noted(write, bpf_watchdog, tmp_path):
+    def rule(floor, rarity):
+        return RULE.replace("fire_above = 1", f'[rule.baseline]\nfloor = {floor}\nrarity = "{rarity}"')
+
+    folder = tmp_path / "rules.d"
+    folder.mkdir()
+    write(rule(5, "30d"), "rules.d/busy.toml")
+    for floor, rarity, starts_anew in ((5, "90d", False), (6, "30d", True)):
+        candidate = write(rule(floor, rarity), "new.toml")
+        code, lines, _ = bpf_watchdog("check", "--rules", folder, "--as", "busy.toml", candidate)
+        assert code == 0
+        assert any("rule.baseline: note: learning starts anew: metric" in line for line in lines) is starts_anew

@@ -10,6 +10,7 @@ import pytest
 from simulated_host import SimulatedHost
 
 from watchdog.clock import local_seconds
+from watchdog.daemon.reload_effects import reload_changes
 from watchdog.errors import StoreError
 from watchdog.rules.language.load import load_rules
 from watchdog.scheduling.job import ScheduledTick
@@ -106,8 +107,12 @@ def test_an_alert_keeps_its_sentence_and_its_limit_over_a_crash(learning):
 def test_a_changed_floor_starts_anew_and_the_log_has_it(learning, caplog):
     caplog.set_level(logging.INFO, "watchdog")
     learning.live(6 * 12)
+    former = learning.configuration("storm")
     learning.floor = 7
-    learning.pipeline.reload(learning.configuration("storm"))
+    changed = learning.configuration("storm")
+    answer = reload_changes(learning.pipeline, former, changed, (), dry_run=True)
+    assert "learning starts anew" in answer.notes[0]
+    learning.pipeline.reload(changed)
     learning.live(1)
     assert "baseline: definition changed, learning starts anew: rule=unusual count=0" in caplog.messages
     assert learning.group().learnt_hours == 0
