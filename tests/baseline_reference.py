@@ -99,7 +99,7 @@ class Group:
         y = self.y(highest)
         bounded = min(y, self.y(limits[0])) if fired else y
         for tail, code, used in self.arms(slot):
-            weight = (F(0.25) if fired else F(1)) if used else F(0)
+            weight = (F(0.25) if record else F(1)) if used else F(0)
             tail.learn(bounded - self.decoded(code), weight, used and not fired and highest != 0)
         if not record:
             self.follow(slot, y)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from simulated_host import SimulatedHost
+from simulated_host import PATIENCE, SimulatedHost
 
 from watchdog.clock import local_seconds
 from watchdog.daemon.reload_effects import reload_changes
@@ -52,9 +53,17 @@ class LearningHost(SimulatedHost):
         self.settle()
 
     def die(self):
-        """End like after SIGKILL: nothing more is written."""
+        """End like after SIGKILL: nothing more is written. The outcome of each delivery is recorded before."""
+        end = time.monotonic() + PATIENCE
+        while self.count_pending():
+            assert time.monotonic() < end
+            time.sleep(0.005)
         self.pipeline._delivery.stop(1.0, 0.0)
         self.store.database.close()
+
+    def count_pending(self):
+        with self.store.database.transaction() as connection:
+            return connection.execute("SELECT count(*) FROM notifications WHERE state = 'pending'").fetchone()[0]
 
     def group(self):
         return self.pipeline._engine.baselines.describe("unusual", (("process", "culprit"),))

@@ -28,7 +28,7 @@ _MAX_Y = 60.0  # nats; no amount is beyond
 _SLOTS = {Season.DAY: 24, Season.WEEK: 168, Season.NONE: 0}
 _SLOT_DECAY = {Season.DAY: 0.1, Season.WEEK: 0.3, Season.NONE: 0.0}
 SEASONS_BEFORE_USE: Final = 2  # after which the arm of the hour is used
-_FIRED_WEIGHT = np.float32(0.25)  # weight of an hour that fired in the tails
+_RECORD_WEIGHT = np.float32(0.25)  # weight of a record in the tails
 _HELD = 255  # `run` of a group whose level is never adopted
 ADOPTION_HOURS: Final = 24  # so many records in a row make a new normal …
 _MAX_QUIET_HOURS = 2  # … with gaps of at most so many hours
@@ -155,9 +155,9 @@ class BaselineColumns:
         arms, limit = self._arms(rows, slot), self.limit[rows]
         fired = ok & (ended > limit)
         record = fired & (ended > self._record_limit(rows, arms))
-        # It counts for a quarter, and no further than to the limit: an attack must not move what finds it.
+        # It counts no further than to the limit, a record for a quarter: an attack must not move what finds it.
         most = np.where(fired, self._y(np.where(fired, limit, np.float32(0))), np.float32(np.inf))
-        weight = np.where(fired, _FIRED_WEIGHT * (self.run[rows] != _HELD), np.float32(1))
+        weight = np.where(record, _RECORD_WEIGHT * (self.run[rows] != _HELD), np.float32(1))
         for tails, envelope, used in (
             (self.tails[0], arms.all_hours, arms.uses_all_hours & ok),
             (self.tails[1], arms.this_hour, arms.uses_this_hour & ok),
