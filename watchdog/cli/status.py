@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -95,7 +96,7 @@ def _print_receivers(receivers: list[Mapping[str, Any]]) -> None:
             receiver["state"],
             receiver["pending"],
             sum(receiver["lost"].values()),
-            "-" if receiver["answered_at"] is None else utc_text(receiver["answered_at"]),
+            "-" if receiver["answered_at"] is None else f"{duration_text(time.time() - receiver['answered_at'])} ago",
             _answer_text(receiver),
             receiver["destination"],
         )

@@ -54,6 +54,25 @@ def test_a_storm_is_seen_and_shown_until_its_end(start_daemon, watchdog, storm, 
     assert answer(watchdog, "alerts") == []
 
 
+def test_an_acknowledged_storm_goes_on_quietly_and_ends_with_one_resolved_notification(
+    start_daemon, watchdog, server, storm, notified, wait_for
+):
+    start_daemon()
+    storm.hold()
+    notified("firing")
+    [alert] = answer(watchdog, "alerts")
+    assert ask(watchdog, "ack", alert["fingerprint"][:8], "--comment", "known")
+    wait_for(lambda: answer(watchdog, "alerts")[0]["suppressed_by"], "the acknowledgement")
+    shown = ask(watchdog, "explain", "storm")
+    assert "withheld   by acknowledgement" in shown
+    storm.hold()  # twice as many, and still quiet
+    wait_for(lambda: answer(watchdog, "alerts")[0]["value"] > storm.LIMIT + 1, "the higher value")
+    assert len(server.notifications()) == 1
+    storm.release()
+    notified("firing", "resolved")
+    assert answer(watchdog, "alerts") == []
+
+
 def test_commands_report_in_one_line_that_no_daemon_runs(watchdog):
     watchdog.state.mkdir()
     for command in PRINTED:

@@ -1,0 +1,241 @@
+"""The output of commands for answers of every kind, at narrow and wide terminals, over a real control socket."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from watchdog.cli.main import main
+from watchdog.control.alert_handlers import ActiveAlert, AlertReceiver, TimerStatus, alert_handlers
+from watchdog.control.listener import Listener
+from watchdog.control.reload_handler import AlertEffect, ReloadAnswer, reload_handlers
+from watchdog.control.rule_handlers import (
+    BaselineStatus,
+    DestinationStatus,
+    Explanation,
+    MetricValue,
+    RuleStatus,
+    ThresholdStatus,
+    WorstGroup,
+    rule_handlers,
+)
+from watchdog.control.server import ControlServer
+
+HOSTILE = {"process": "x\n\x1b[2Jy", "unit": "z" * 300}
+CLEARING = TimerStatus("warning", "clearing", 3.0, 60.0)
+PENDING = TimerStatus("warning", "pending", 2.0, 10.0)
+HITS = TimerStatus("warning", "pending", None, None, "2 of 3 hits in 5 ticks")
+
+
+def make_alert(**changes):
+    fields = {
+        "fingerprint": "0123456789abcdef",
+        "rule": "outbound-connection-storm",
+        "state": "firing",
+        "severity": "warning",
+        "labels": {"process": "crawler"},
+        "since": 1_750_000_000.0,
+        "fired": 1_750_000_010.0,
+        "value": 612.0,
+        "limit": 500.0,
+        "value_text": "612/s",
+        "limit_text": "500/s",
+        "share": 1.224,
+        "summary": "",
+        "reason": "",
+        "timers": (),
+        "receivers": (AlertReceiver("oncall", "warning"), AlertReceiver("chat", None)),
+    }
+    return ActiveAlert(**{**fields, **changes})
+
+
+def make_rule(**changes):
+    fields = {
+        "id": "storm",
+        "origin": "own",
+        "file": "/etc/bpf-watchdog/rules.d/a.toml",
+        "line": 3,
+        "state": "inactive",
+        "reason": "",
+        "firing": 0,
+        "pending": 0,
+        "timer": None,
+        "groups": 4,
+        "worst": WorstGroup({"process": "crawler"}, 90.0, "90/s", 0.9),
+        "limit_text": "100/s",
+        "window_seconds": 60.0,
+        "filled_seconds": 60.0,
+        "has_matched": True,
+        "last_fired": 1_750_000_000.0,
+        "fired_in_7_days": 7,
+    }
+    return RuleStatus(**{**fields, **changes})
+
+
+def make_explanation(**changes):
+    fields = {
+        "rule": "slow",
+        "file": "a.toml",
+        "line": 3,
+        "labels": HOSTILE,
+        "has_group": True,
+        "age_seconds": 0.1,
+        "metric": "connect_failures / closes",
+        "stat": "rate",
+        "above": True,
+        "rows_host": 9,
+        "rows_selected": 5,
+        "rows_group": 2,
+        "metrics": (MetricValue("closes", "sum", 30.0, 1.5), MetricValue("connect_failures", "sum", None, None)),
+        "value": 0.25,
+        "value_text": "25 %",
+        "low": 0.2,
+        "high": None,
+        "window_seconds": 60.0,
+        "filled_seconds": 5.0,
+        "only_if_text": "closes >= 10",
+        "only_if_value": 30.0,
+        "only_if": True,
+        "baseline": BaselineStatus(0.05, None, 170, 24.0, is_new=True),
+        "thresholds": (ThresholdStatus("warning", 0.2, 0.1, "20 %", "10 %", breached=True, cleared=False),),
+        "breached": "warning",
+        "complete": False,
+        "reason": "input incomplete",
+        "for_seconds": 10.0,
+        "keep_firing_for_seconds": 60.0,
+        "state": "pending",
+        "timers": (PENDING, HITS),
+        "fingerprint": "0123456789abcdef",
+        "suppressed_by": ("silence 1f0a3c5e",),
+        "destinations": (DestinationStatus("oncall", "slow", 0.0, 60.0, None),),
+        "earliest_seconds": 8.0,
+        "conclusion": "it is pending: it fires in 8s if the condition stays true",
+    }
+    return Explanation(**{**fields, **changes})
+
+
+@pytest.fixture
+def run(tmp_path, capsys, monkeypatch):
+    """Return a function that runs a command at a daemon with these handlers: (exit code, stdout, stderr)."""
+    servers = []
+
+    def run(handlers, *arguments, columns=200):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        path = tmp_path / f"{len(servers)}.sock"
+        server = ControlServer(Listener.at(path), handlers, logging.getLogger("watchdog"))
+        server.start()
+        servers.append(server)
+        code = main([*arguments, "--control", str(path)])
+        return code, *capsys.readouterr()
+
+    yield run
+    for server in servers:
+        server.stop()
+
+
+ALERTS = [
+    make_alert(severity="critical"),
+    make_alert(labels=HOSTILE, timers=(CLEARING,), suppressed_by=("acknowledgement 1f0a3c5e",)),
+    make_alert(state="pending", timers=(PENDING,), receivers=(), fired=None),
+    make_alert(state="pending", timers=(HITS,), receivers=(), value=None, share=None),
+]
+RULES = [
+    make_rule(state="firing", firing=2, pending=1),
+    make_rule(state="pending", pending=1, timer=PENDING),
+    make_rule(state="unknown", reason="input incomplete"),
+    make_rule(worst=WorstGroup(HOSTILE, None, "-", None), last_fired=None, fired_in_7_days=0),
+    make_rule(has_matched=False, worst=None, groups=0),
+    make_rule(filled_seconds=5.0),
+]
+EFFECTS = tuple(AlertEffect("0123456789abcdef", "storm", HOSTILE, effect, "detail " * 30) for effect in ("a", "b"))
+
+
+@pytest.mark.parametrize("columns", [80, 120, 200])
+@pytest.mark.parametrize(
+    ("command", "handlers", "rows"),
+    [
+        ("alerts", alert_handlers(lambda: ALERTS, lambda _: None), len(ALERTS)),
+        ("rules", rule_handlers(lambda: RULES, list, lambda *_: None), len(RULES)),
+        ("reload", reload_handlers(lambda dry: ReloadAnswer(True, dry, alerts=EFFECTS)), len(EFFECTS)),
+    ],
+    ids=["alerts", "rules", "reload"],
+)
+def test_each_row_of_a_table_is_one_line_that_fits(run, command, handlers, rows, columns):
+    code, out, _ = run(handlers, command, columns=columns)
+    table = out.rstrip("\n").splitlines()[-rows - 1 :]
+    assert code == 0
+    assert len(table) == rows + 1
+    assert all(len(line) <= columns and line.isprintable() for line in table)
+
+
+def test_alerts_have_their_state_receivers_and_the_cause_of_silence(run):
+    _, out, _ = run(alert_handlers(lambda: ALERTS, lambda _: None), "alerts", columns=2_000)
+    lines = out.splitlines()
+    assert "critical" in lines[1]
+    assert lines[1].endswith("oncall, chat (waits)")
+    assert "warning, clearing 3s of 60s" in lines[2]
+    assert "acknowledgement 1f0a3c5e; oncall" in lines[2]
+    assert "pending 2s of 10s" in lines[3]
+    assert "pending 2 of 3 hits in 5 ticks" in lines[4]
+
+
+def test_rules_have_a_text_for_each_state(run):
+    _, out, _ = run(rule_handlers(lambda: RULES, list, lambda *_: None), "rules", columns=2_000)
+    lines = out.splitlines()
+    for line, state in zip(
+        lines[1:],
+        ("firing 2, pending 1", "pending 2s of 10s", "unknown: input incomplete", "inactive  ",
+         "inactive, never matched", "inactive, 5s of 60s"),
+        strict=True,
+    ):  # fmt: skip
+        assert line.startswith(f"storm  {state}")
+    assert "90%" in lines[1]
+
+
+def test_an_explanation_has_losses_gate_baseline_limits_timers_and_receivers(run):
+    handlers = rule_handlers(list, list, lambda rule, labels: make_explanation(rule=f"{rule} {labels}"))
+    code, out, _ = run(handlers, "explain", "slow", "process=a=b")
+    assert code == 0
+    assert "rule       slow {'process': 'a=b'} (a.toml:3)" in out
+    for text in (
+        "9 of the host", "5 meet where", "closes: sum 30, in the newest tick 1.5", "connect_failures: sum -",
+        "25 % (rate of connect_failures / closes), with losses between 0.2 and unbounded", "5s of 60s have data",
+        "closes >= 10: holds, left side 30", "usual 0.05 in this hour, highest -, learnt 170 h, too new",
+        "fires above 20 %, clears below 10 %: breached, not sure", "pending 2 of 3 hits", "by silence 1f0a3c5e",
+        "oncall (group slow, group_wait 0s, group_interval 60s)",
+    ):  # fmt: skip
+        assert text in out
+    assert all(line.isprintable() for line in out.splitlines())
+
+
+@pytest.mark.parametrize("label", ["process", "=x=", "process=a process=b"])
+def test_labels_that_are_none_are_usage_errors(run, label):
+    handlers = rule_handlers(list, list, lambda *_: make_explanation())
+    code, out, err = run(handlers, "explain", "slow", *label.split(" "))
+    assert (code, out) == ((2, "") if "=" not in label or " " in label else (0, out))
+    assert err.count("\n") == (1 if code else 0)
+
+
+def test_a_refused_reload_prints_each_problem_and_fails(run):
+    problems = ("a.toml:3: rule.id: missing", "b.toml:1: file: not TOML")
+    handlers = reload_handlers(lambda dry: ReloadAnswer(accepted=False, dry_run=dry, problems=problems))
+    code, out, err = run(handlers, "reload", "--dry-run")
+    assert (code, out.splitlines()) == (1, list(problems))
+    assert err == ("bpf-watchdog: reload would be refused, the former configuration stays in force: 2 problems\n")
+    code, out, _ = run(handlers, "reload", "--json")
+    assert (code, json.loads(out)["problems"]) == (1, list(problems))
+
+
+def test_changes_of_a_reload_are_listed(run):
+    answer = ReloadAnswer(True, False, notes=("a.toml:1: rule: note",), rules=9, origin="/rules", added=("a", "b"),
+                          removed=("c",), restart_keys=("sampling.ledger",))  # fmt: skip
+    _, out, _ = run(reload_handlers(lambda _: answer), "reload")
+    assert out.splitlines() == [
+        "reloaded: 9 rules from /rules",
+        "rules added: a, b",
+        "rules removed: c",
+        "need a restart: sampling.ledger",
+        "note: a.toml:1: rule: note",
+    ]
