@@ -111,18 +111,12 @@ class Lifecycle:
         """Return a copy of each pending or firing instance."""
         return [instance.copy_state() for instance in self._instances.values()]
 
-    def ended_by(self, rules: Iterable[Rule]) -> list[tuple[Alert, str]]:
-        """Return the firing alerts that would end if `rules` were in force, each with the reason."""
-        by_id = {rule.id: rule for rule in rules}
-        ended = []
-        for instance in self._instances.values():
-            if instance.alert is None:
-                continue
-            rule = by_id.get(instance.rule)
-            reason = wording.RULE_REMOVED if rule is None else instance.reason_to_end(rule)
-            if reason:
-                ended.append((instance.alert, reason))
-        return ended
+    def reason_to_end(self, alert: Alert, rule: Rule | None) -> str:
+        """Return the reason for which a reload to `rule` (None: removed) ends a firing alert, "" if it goes on."""
+        instance = self._instances.get((alert.rule, alert.labels))
+        if instance is None:
+            return ""
+        return wording.RULE_REMOVED if rule is None else instance.reason_to_end(rule)
 
     def mark_all_changed(self) -> None:
         """Mark every instance as changed: its saved state may be gone."""

@@ -28,8 +28,13 @@ def reload_changes(
     To be called before the reload.
     """
     before, after = ({rule.id: rule for rule in one.rules} for one in (former, new))
+    router = Router(new.settings.routing, new.routes, set(new.receivers))
     with pipeline.view() as view:
-        effects = tuple(_effects(view, new, after))
+        alerts = list(view.lifecycle.firing_alerts().values())
+    effects: list[AlertEffect] = []
+    for alert in alerts:
+        with pipeline.view() as view:  # a tick waits for one alert at most
+            effects += _effects(view, alert, after.get(alert.rule), router)
     return ReloadAnswer(
         accepted=True,
         dry_run=dry_run,
@@ -40,30 +45,21 @@ def reload_changes(
         changed=tuple(sorted(name for name in after.keys() & before.keys() if after[name] != before[name])),
         removed=tuple(sorted(before.keys() - after.keys())),
         restart_keys=tuple(restart_keys),
-        alerts=effects,
+        alerts=tuple(effects),
     )
 
 
-def _effects(view: PipelineView, new: Configuration, rules: dict[str, Rule]) -> Iterator[AlertEffect]:
-    ended = {alert.fingerprint: reason for alert, reason in view.lifecycle.ended_by(new.rules)}
-    router = Router(new.settings.routing, new.routes, set(new.receivers))
-    for alert in view.lifecycle.firing_alerts().values():
-        if alert.fingerprint in ended:
-            yield _effect(alert, RESOLVES, ended[alert.fingerprint])
-            continue
-        rule = rules.get(alert.rule)
-        if rule is None:
-            continue
-        former = view.engine.find_rule(alert.rule)
-        if alert.labels != OVERFLOW_LABELS and former is not None:
+def _effects(view: PipelineView, alert: Alert, rule: Rule | None, router: Router) -> Iterator[AlertEffect]:
+    former = view.engine.find_rule(alert.rule)
+    if former != rule and (reason := view.lifecycle.reason_to_end(alert, rule)):
+        yield _effect(alert, RESOLVES, reason)
+    elif rule is not None:
+        if former is not None and former != rule and alert.labels != OVERFLOW_LABELS:
             yield from _judged_effect(view, alert, rule)
         yield from _routing_effect(view, alert, rule, router)
 
 
 def _judged_effect(view: PipelineView, alert: Alert, rule: Rule) -> Iterator[AlertEffect]:
-    former = view.engine.find_rule(alert.rule)
-    if former == rule:
-        return
     verdict = view.engine.preview(rule, alert.labels)
     if verdict is None:
         window = format_duration(rule.window_ns)
