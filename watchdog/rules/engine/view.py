@@ -122,6 +122,7 @@ class View:
         self.grouped: GroupedSnapshot  # the newest snapshot, grouped; between `load` and `release` only
         self.notes_selected = False  # whether `load` notes the groups with a row that meets `where`
         self.has_matched = False  # whether any row has met `where` so far
+        self._is_selected: Mask | None = None  # made when it is asked for, until the next `load`
         self._newest: tuple[Slots, Slots, Mask | None] | None = None  # present slots, group index, mask; kept
         self._mask: Mask | None = None
         self._selected_ns = np.zeros(0, np.int64)  # by slot: time of the newest row that meets `where`
@@ -131,6 +132,7 @@ class View:
         """Take the newest snapshot, already grouped."""
         self.grouped = current
         self._mask = self._counted_rows(current, selection) if len(current.group_index) else None
+        self._is_selected = None
         self._newest = current.present_slots, current.group_index, self._mask
         self.has_matched = self.has_matched or self._has_selected_rows()
         partial = current.snapshot.partial
@@ -164,11 +166,13 @@ class View:
 
     def is_selected(self) -> Mask:
         """Return a mask of all slots: those with a row that meets `where` in the newest tick."""
-        selected = np.zeros(self.groups.size, dtype=np.bool_)
-        if self._newest is not None:
-            present_slots, group_index, mask = self._newest
-            selected[present_slots if mask is None else present_slots[group_index[mask]]] = True
-        return selected
+        if self._is_selected is None:
+            selected = np.zeros(self.groups.size, dtype=np.bool_)
+            if self._newest is not None:
+                present_slots, group_index, mask = self._newest
+                selected[present_slots if mask is None else present_slots[group_index[mask]]] = True
+            self._is_selected = selected
+        return self._is_selected
 
     def selected_ns(self, slots: Slots) -> NDArray[np.int64]:
         """Return the time of the newest row of each slot that meets `where`, `NEVER_NS` where none is known.
