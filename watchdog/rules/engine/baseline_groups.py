@@ -67,12 +67,9 @@ class BaselineGroups:
             setattr(self, name, getattr(self, name)[rows])
         self._order = self.keys.argsort().astype(np.int32)
 
-    def detach(self, slots: Slots, size: int) -> None:
-        """Take `slots`, which belong to new groups now, from the rows that had them; `size`: number of slots."""
-        if len(slots) and len(self.slots):
-            reused = np.zeros(size, np.bool_)
-            reused[slots] = True
-            self.slots[reused[self.slots]] = NO_GROUP_SLOT
+    def detach(self, is_new: NDArray[np.bool_]) -> None:
+        """Take the slots that belong to new groups now, a mask of all slots, from the rows that had them."""
+        self.slots[is_new[self.slots]] = NO_GROUP_SLOT
 
     def note_hour(self, rows: slice, seen: NDArray[np.bool_], *, is_day_over: bool) -> None:
         """Count an hour; `seen`: the rows with a value in it."""

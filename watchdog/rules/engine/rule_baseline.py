@@ -126,11 +126,17 @@ class RuleBaseline:
             self._waiting = np.arange(first, groups.size if groups.by else HOST_SLOT + 1, dtype=np.int32)
             self._engine_groups = groups
         else:
-            self.groups.detach(groups.new_slots, groups.size)
-            if len(groups.new_slots):
-                self._waiting = np.union1d(self._waiting, groups.new_slots)
+            self._take_new_slots(groups.new_slots, groups.size)
         self._is_mapped, self._row_by_slot = False, None
         return np.concatenate((self.groups.slots, self._waiting))
+
+    def _take_new_slots(self, new_slots: Slots, size: int) -> None:
+        """Let new groups wait for a row; some have slots that other groups had."""
+        if len(new_slots):
+            is_new = np.zeros(size, np.bool_)
+            is_new[new_slots] = True
+            self.groups.detach(is_new)
+            self._waiting = np.concatenate((self._waiting[~is_new[self._waiting]], new_slots))
 
     def take(self, snapshot: Snapshot, amounts: Floats, incomplete: Mask) -> None:
         """Add the tick of `snapshot`: amounts of `slots_to_read`, NaN for none.

@@ -258,3 +258,18 @@ def test_groups_are_bounded_and_the_least_known_go_first(host, make_rule):
     assert life.baseline.dropped > 0
     for process in ("web", "db"):
         assert life.engine.baselines.describe("busy", (("process", process),)).learnt_hours >= 10
+
+
+def test_a_group_finds_its_baseline_again_when_others_took_its_slot(host, make_rule):
+    life = Life(host, baseline_rule(make_rule))
+    life.usual(2 * DAY, web=100, job=40)
+    job = (("process", "job"),)
+    slot = life.baseline.groups.slots[life.baseline.row_of_labels(job)]
+    for number in range(60):
+        life.tick({"web": 80} | {f"x{number}-{name}": 1 for name in range(10)})
+    row = life.baseline.row_of_labels(job)
+    assert slot not in life.baseline.groups.slots[[row]]  # another group has it
+    life.tick({"web": 80, "job": 30})
+    assert life.engine.baselines.describe("busy", job).learnt_hours >= 48
+    life.tick({"web": 80, "job": 3000})
+    assert {one.alert.labels for one in life.transitions} == {job}
