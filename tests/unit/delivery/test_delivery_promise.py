@@ -239,7 +239,7 @@ def test_each_firing_notification_has_one_resolved_one_and_the_last_state_is_tru
         to_know = {
             key: alert.severity
             for key, alert in host.firing.items()
-            if receiver in [destination.receiver for destination in host.grouping._destinations(alert)]
+            if receiver in [destination.receiver for destination in host.grouping.destinations(alert)]
         }
         check_ends(host.made[receiver])
         assert believed(notifications) == believed(host.made[receiver]) == to_know

@@ -168,6 +168,7 @@ class History:
 
     def tick(self, pause):
         notifications = self.world.tick(pause)
+        assert all(notification.alerts for notification in notifications)
         for receiver in self.receivers:
             receiver.take(notifications, self.world)
         firings = [(alert, (alert.fingerprint, alert.fired)) for alert in self.world.firing.values()]
