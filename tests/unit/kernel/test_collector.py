@@ -96,7 +96,11 @@ def counts(monkeypatch, clock):
     programs = {probe.name: probe.name for probe in CONNECTION_PROBES}
     return Collector(
         SimpleNamespace(
-            connection_programs=programs, connect_error_programs=("connects",), message_programs=("sends",), maps=maps
+            connection_programs=programs,
+            connect_error_programs=("connects",),
+            message_programs=("sends",),
+            task_iterator=None,
+            maps=maps,
         ),
         clock,
     ), kernel_counts
