@@ -55,7 +55,10 @@ def test_after_a_failed_reading_ended_connections_are_in_the_next_one(clock, mon
     monkeypatch.setattr(Collector, "_count_misses", lambda _: 0)
     monkeypatch.setattr(Collector, "_with_missed_resets", lambda _, sums: sums)
     collector = Collector(
-        SimpleNamespace(connection_programs={}, connect_error_programs=(), maps=collections.Counter()), clock
+        SimpleNamespace(
+            connection_programs={}, connect_error_programs=(), task_iterator=None, maps=collections.Counter()
+        ),
+        clock,
     )
 
     def fail(*_, **__):
