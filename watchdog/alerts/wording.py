@@ -18,6 +18,7 @@ from watchdog.rules.language.rule import GONE, OVERFLOW_LABELS, Labels, Rule, Se
 RULE_REMOVED = "rule removed"
 RULE_CHANGED = "rule changed"
 NO_LONGER_SELECTED = "no longer selected"
+LEARNT_LIMIT = "learnt for each group"  # of the groups without an alert of their own
 LOWER_BOUND = " (the value is a lower bound: not everything could be counted)"
 DISPLACED = "in the overflow alert: worse instances fire"
 _MAX_ERROR_CHARACTERS = 120
@@ -147,7 +148,9 @@ def limit_of(rule: Rule, severity: Severity, facts: BaselineFacts | None) -> tem
     """Return the limit of `severity`: the one that the baseline had, or the rule's."""
     limit = None if facts is None else facts.limits.get(severity)
     if limit is None or limit == rule.thresholds.fire[severity]:
-        return template.Limit(rule.thresholds.fire[severity], value_format(rule), fire_text(rule, severity))
+        ceiling = rule.thresholds.fire[severity]
+        text = LEARNT_LIMIT if _is_without_ceiling(rule, severity) else fire_text(rule, severity)
+        return template.Limit(ceiling, value_format(rule), text)
     form = value_format(rule)
     return template.Limit(limit, form, learnt_text(form, limit, above=rule.thresholds.above))
 

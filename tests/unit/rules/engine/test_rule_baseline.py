@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -273,3 +274,21 @@ def test_a_group_finds_its_baseline_again_when_others_took_its_slot(host, make_r
     assert life.engine.baselines.describe("busy", job).learnt_hours >= 48
     life.tick({"web": 80, "job": 3000})
     assert {one.alert.labels for one in life.transitions} == {job}
+
+
+def test_many_groups_at_once_are_instances_and_one_overflow_alert(host, make_rule):
+    life = Life(host, baseline_rule(make_rule))
+    life.usual(2 * DAY + HOUR, web=100)
+    life.tick({"web": 80} | {f"x{number}": 50_000 + number for number in range(40)})
+    assert len(life.transitions) == 21
+    overflow = life.transitions[-1].alert
+    assert overflow.summary == "20 more instances of busy fire"
+    assert overflow.reason == "value above the usual"
+    assert overflow.limit.text == "learnt for each group"
+    for transition in life.transitions:
+        assert type(overflow).from_json(json.loads(json.dumps(transition.alert.to_json()))) == transition.alert
+    saved = dict(life.lifecycle.take_changes()).values()
+    assert all(json.dumps(document, allow_nan=False) for document in saved)
+    for _ in range(3):
+        life.tick({"web": 80})
+    assert {one.kind for one in life.transitions[21:]} == {TransitionKind.RESOLVED}
