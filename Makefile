@@ -1,7 +1,7 @@
 # Every target installs its needs and can be run twice. `make` alone lists the targets.
 
 # Debian packages of the daemon, and those of its tests and checks.
-PACKAGES      := python3 python3-venv python3-bpfcc libbpf1
+PACKAGES      := python3 python3-venv python3-bpfcc libbpf1 tzdata
 TEST_PACKAGES := gcc iperf3 iproute2 nftables nginx openssl prometheus-alertmanager redis-tools rsyslog rsyslog-gnutls \
 		 rsyslog-openssl strace systemd util-linux wrk
 # Peers and traffic generators of the benchmarks.

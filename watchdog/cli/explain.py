@@ -79,9 +79,18 @@ def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "for", f"{found['for_seconds']:g}s, keep_firing_for {found['keep_firing_for_seconds']:g}s"
     for timer in found["timers"]:
         yield "timer", f"{timer['severity']}: {timer_text(timer)}"
+    for exception in found["exceptions"]:
+        yield "exception", _exception_text(exception)
     for cause in found["suppressed_by"]:
         yield "withheld", f"by {cause}"
     yield from _destinations(found["destinations"])
+
+
+def _exception_text(exception: Mapping[str, Any]) -> str:
+    where = " ".join(f"{name}={','.join(patterns)}" for name, patterns in exception["where"].items())
+    until = f", until {exception['until']}" if exception["until"] else ""
+    unused = "" if exception["has_excluded"] else "; has excluded nothing so far"
+    return f"{where} ({exception['owner']}: {exception['reason']}{until}){unused}"
 
 
 def _value_text(found: Mapping[str, Any]) -> str:

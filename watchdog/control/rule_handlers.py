@@ -122,6 +122,20 @@ class DestinationStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ExceptionStatus:
+    """One exception of the rule that is in force. `where`: patterns by dimension, excluded ones with `!`.
+
+    `until`: its last day, None without one. `has_excluded`: it has excluded a row since the start or the reload.
+    """
+
+    where: Mapping[str, Sequence[str]]
+    owner: str
+    reason: str
+    until: str | None
+    has_excluded: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """One group under one rule in the newest tick: all numbers by which the engine judged it.
 
@@ -164,6 +178,7 @@ class Explanation:
     state: str
     timers: tuple[TimerStatus, ...]
     fingerprint: str
+    exceptions: tuple[ExceptionStatus, ...]
     suppressed_by: tuple[str, ...]
     destinations: tuple[DestinationStatus, ...]
     earliest_seconds: float | None

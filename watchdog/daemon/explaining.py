@@ -12,14 +12,21 @@ from watchdog.clock import SECOND_NS, Clock
 from watchdog.config import suggestions
 from watchdog.config.durations import format_duration
 from watchdog.control.alert_handlers import TimerStatus
-from watchdog.control.rule_handlers import BaselineStatus, DestinationStatus, Explanation, MetricValue, ThresholdStatus
+from watchdog.control.rule_handlers import (
+    BaselineStatus,
+    DestinationStatus,
+    ExceptionStatus,
+    Explanation,
+    MetricValue,
+    ThresholdStatus,
+)
 from watchdog.daemon.active_alerts import finite, timer_states
 from watchdog.daemon.pipeline import Pipeline, PipelineView
 from watchdog.daemon.rule_states import NO_TICK, limit_text, value_text
 from watchdog.errors import UsageError, WatchdogError
 from watchdog.rules.engine.inspection import GroupInspection
 from watchdog.rules.language.expression import format_expression
-from watchdog.rules.language.rule import Labels, Rule, Severity
+from watchdog.rules.language.rule import Labels, Rule, RuleException, Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,7 @@ class _Copied:
     instance: InstanceState | None
     destinations: tuple[DestinationStatus, ...]
     suppressed_by: tuple[str, ...]
+    exceptions: tuple[ExceptionStatus, ...]
 
 
 def explain(pipeline: Pipeline, clock: Clock, rule_id: str, labels: Mapping[str, str]) -> Explanation:
@@ -80,8 +88,19 @@ def _copy(view: PipelineView, rule: Rule, labels: Labels) -> _Copied | None:
         )
         for one in view.grouping.destinations(alert)
     )
-    return _Copied(
-        group, instance, destinations, tuple(one.describe() for one in view.suppressed.get(alert.fingerprint, ()))
+    suppressed_by = tuple(one.describe() for one in view.suppressed.get(alert.fingerprint, ()))
+    unused = [exception for owner, exception in view.engine.unused_exceptions() if owner.id == rule.id]
+    exceptions = tuple(_exception(one, has_excluded=one not in unused) for one in rule.exceptions)
+    return _Copied(group, instance, destinations, suppressed_by, exceptions)
+
+
+def _exception(exception: RuleException, *, has_excluded: bool) -> ExceptionStatus:
+    return ExceptionStatus(
+        where={one.dimension: [*one.any_of, *(f"!{each}" for each in one.none_of)] for one in exception.where},
+        owner=exception.owner,
+        reason=exception.reason,
+        until=None if exception.until is None else exception.until.isoformat(),
+        has_excluded=has_excluded,
     )
 
 
@@ -149,6 +168,7 @@ def _explanation(rule: Rule, copied: _Copied, now_ns: int) -> Explanation:
         state=state.value,
         timers=timers,
         fingerprint=fingerprint(rule.id, verdict.labels) if instance is None else instance.fingerprint,
+        exceptions=copied.exceptions,
         suppressed_by=copied.suppressed_by,
         destinations=copied.destinations,
         earliest_seconds=earliest_ns / SECOND_NS,

@@ -14,6 +14,7 @@ from watchdog.control.reload_handler import AlertEffect, ReloadAnswer, reload_ha
 from watchdog.control.rule_handlers import (
     BaselineStatus,
     DestinationStatus,
+    ExceptionStatus,
     Explanation,
     MetricValue,
     RuleStatus,
@@ -108,6 +109,10 @@ def make_explanation(**changes):
         "state": "pending",
         "timers": (PENDING, HITS),
         "fingerprint": "0123456789abcdef",
+        "exceptions": (
+            ExceptionStatus({"process": ["a*", "!ab"], "remote": ["10.0.0.0/8"]}, "ada", "move", "2027-03-31", True),
+            ExceptionStatus({"user": ["\x1b[2J"]}, "line\nfeed", "x", None, False),
+        ),
         "suppressed_by": ("silence 1f0a3c5e",),
         "destinations": (DestinationStatus("oncall", "slow", 0.0, 60.0, None),),
         "earliest_seconds": 8.0,

@@ -250,6 +250,24 @@ def test_effective_values_have_their_file_and_line(simulation, console):
     }
 
 
+def test_an_explanation_has_the_exceptions_and_whether_they_are_needed(simulation, console):
+    except_ = '[[rule.except]]\nwhere = {{ process = "{}" }}\nowner = "ada"\nreason = "nightly"\n'
+    simulation.rule_labels = except_.format("culprit") + except_.format("gone") + "until = 2099-12-31\n"
+    configuration = simulation.configuration("storm")
+    simulation.pipeline.reload(configuration)
+    console.api.take_configuration(configuration)
+    run(simulation, CALM, STORM, STORM)
+    found = console.ask("explain", rule="storm")
+    assert found["rows_selected"] == 0
+    usual = {"owner": "ada", "reason": "nightly"}
+    assert found["exceptions"] == [
+        {"where": {"process": ["culprit"]}, **usual, "until": None, "has_excluded": True},
+        {"where": {"process": ["gone"]}, **usual, "until": "2099-12-31", "has_excluded": False},
+    ]
+    [effective] = console.ask("rules effective")
+    assert "nightly" in json.dumps(effective)
+
+
 def test_an_explanation_has_rows_values_timers_and_receivers(simulation, console):
     run(simulation, CALM, STORM, STORM, STORM)
     found = console.ask("explain", rule="storm")
