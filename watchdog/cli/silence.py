@@ -12,11 +12,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from watchdog.cli.daemon_options import add_daemon_options, ask_daemon
-from watchdog.cli.table import format_table
+from watchdog.cli.terminal import print_table
 from watchdog.config.counts import format_count
 from watchdog.sanitize import escape_unprintable
 
-_MAX_TEXT_CHARACTERS = 60
 _DESCRIPTION = """\
 Withhold the notifications of matching alerts for a while. Rules are evaluated all the same. A receiver that knows an
 alert as firing still gets its resolved notification. An alert that outlasts the silence is notified again.
@@ -108,7 +107,7 @@ def _list(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(listed, indent=2))
     elif listed["silences"]:
-        print(_table(listed["silences"]))
+        _print_table(listed["silences"])
     else:
         print("no silences", file=sys.stderr)
     return 0
@@ -125,7 +124,7 @@ def _expire(args: argparse.Namespace) -> int:
     return 0 if all(result["expired"] for result in results) else 1
 
 
-def _table(silences: Iterable[Mapping[str, Any]]) -> str:
+def _print_table(silences: Iterable[Mapping[str, Any]]) -> None:
     head = ("ID", "ENDS (UTC)", "AUTHOR", "WITHHELD", "ALERTS", "SILENCES", "COMMENT")
     rows = [
         (
@@ -139,7 +138,7 @@ def _table(silences: Iterable[Mapping[str, Any]]) -> str:
         )
         for silence in silences
     ]
-    return format_table(head, rows, _MAX_TEXT_CHARACTERS)
+    print_table(head, rows)
 
 
 def _subject(silence: Mapping[str, Any]) -> str:

@@ -157,18 +157,35 @@ RULES = [
 EFFECTS = tuple(AlertEffect("0123456789abcdef", "storm", HOSTILE, effect, "detail " * 30) for effect in ("a", "b"))
 
 
+SILENCE = {
+    "id": "1f0a3c5e",
+    "kind": "silence",
+    "matchers": {"process": ["a\nb" * 30, "!x"], "unit": ["\x1b[2J"]},
+    "fingerprint": None,
+    "author": "ada\n",
+    "comment": "move " * 90,
+    "permanent_reason": None,
+    "created_at": 0.0,
+    "ends_at": 1_800_000_000.0,
+    "withheld": 3,
+    "alerts": ["0123456789abcdef"],
+}
+SILENCES = [SILENCE, {**SILENCE, "ends_at": None}, {**SILENCE, "fingerprint": "0123456789abcdef", "ends_at": None}]
+
+
 @pytest.mark.parametrize("columns", [80, 120, 200])
 @pytest.mark.parametrize(
     ("command", "handlers", "rows"),
     [
+        ("silence list", {"silence list": lambda _: {"silences": SILENCES}}, len(SILENCES)),
         ("alerts", alert_handlers(lambda: ALERTS, lambda _: None), len(ALERTS)),
         ("rules", rule_handlers(lambda: RULES, list, lambda *_: None), len(RULES)),
         ("reload", reload_handlers(lambda dry: ReloadAnswer(True, dry, alerts=EFFECTS)), len(EFFECTS)),
     ],
-    ids=["alerts", "rules", "reload"],
+    ids=["silences", "alerts", "rules", "reload"],
 )
 def test_each_row_of_a_table_is_one_line_that_fits(run, command, handlers, rows, columns):
-    code, out, _ = run(handlers, command, columns=columns)
+    code, out, _ = run(handlers, *command.split(), columns=columns)
     table = out.rstrip("\n").splitlines()[-rows - 1 :]
     assert code == 0
     assert len(table) == rows + 1
