@@ -41,6 +41,7 @@ from watchdog.rules.language.load import (
     toml_files,
     with_shipped_rules,
 )
+from watchdog.rules.language.location_rules import check_locations
 from watchdog.rules.language.named_lists import NamedLists
 from watchdog.rules.language.narrower_rules import check_narrower_rules
 from watchdog.rules.language.parse_rule import RuleEnvironment
@@ -243,6 +244,7 @@ class _Check:
         parsed = [_check_settings(document) for document in settings]
         if not parsed and self._request.here:  # the daemon would start without a file
             parsed = [read_settings(Document("", {}, BUILT_IN_SETTINGS))]
+        locations = [one.values.locations for one in parsed]
         receivers = [name for one in parsed for name in one.values.receiver_names] if parsed else None
         interval_ns = max((one.values.sampling.interval_ns for one in parsed), default=SECOND_NS)
         lists = _read_lists(documents, is_complete=folder is not None)
@@ -250,6 +252,7 @@ class _Check:
         rules_of = {id(one): read_rules(one, environment) for one in documents if _contains_rules(one)}
         all_rules = tuple(rule for rules in rules_of.values() for rule in rules)
         routes = [_read_routes(one, all_rules or None) for one in parsed]
+        report.problems += [problem for files in locations for problem in check_locations(all_rules, files)]
         for document in documents:
             if _contains_rules(document):
                 rules = rules_of[id(document)]
@@ -357,6 +360,10 @@ def _contains_settings(document: Document) -> bool:
 
 def _check_settings(document: Document) -> SettingsDocument:
     settings = read_settings(document)
+    if "networks" in document.root:
+        from watchdog.measure.locations import report_location_files  # with numpy, which most checks do not need
+
+        report_location_files(settings)
     if "receiver" in document.root:
         # Imported late: receivers import requests, and most checks are of rule files.
         from watchdog.receivers.registry import build_receivers

@@ -18,7 +18,7 @@ from watchdog.errors import KernelUnfit, UsageError
 from watchdog.kernel.collector import Collector
 from watchdog.kernel.startup import start_collector
 from watchdog.kernel.trusted_code import require_trusted_code
-from watchdog.measure.catalogue import DIMENSIONS
+from watchdog.measure.catalogue import DIMENSIONS, LOCATION_DIMENSIONS
 from watchdog.measure.meter import Meter
 from watchdog.measure.ranked_rows import SampleRow
 from watchdog.measure.sample_connections import ConnectionAggregate
@@ -158,6 +158,8 @@ def _dimensions(texts: Sequence[str] | None) -> tuple[str, ...]:
     for index, name in enumerate(names):
         if name not in DIMENSIONS:
             raise UsageError(f"--by: {suggestions.unknown_name('dimension', name, DIMENSIONS)}")
+        if name in LOCATION_DIMENSIONS:
+            raise UsageError(f"--by: {name} is for rules only: it needs a file that the daemon has")
         if name in names[:index]:
             raise UsageError(f"--by: duplicate entry {name}")
     return names

@@ -13,7 +13,7 @@ RESERVED: Final = frozenset(
         *("alertname", "severity", "rule", "instance", "instances", "receiver", "test"),
         # The dimensions of rules, which are labels of alerts.
         *("process", "exe", "pid", "user", "unit", "container", "netns", "direction", "family", "local", "local_port"),
-        *("remote", "remote_net", "remote_port", "state", "failure"),
+        *("remote", "remote_net", "remote_country", "remote_asn", "remote_port", "state", "failure"),
     )
 )
 """Labels that alerts have by themselves."""

@@ -18,6 +18,7 @@ from watchdog.config.document import Document, Table
 from watchdog.config.durations import format_duration
 from watchdog.config.generator_url import read_generator_url
 from watchdog.config.labels import read_host, read_labels
+from watchdog.config.location_files import NO_LOCATION_FILES, LocationFiles
 from watchdog.config.map_sizes import DEFAULT_MAP_SIZES, MapSizes
 from watchdog.config.network_prefixes import DEFAULT_NETWORK_PREFIXES, NetworkPrefixes
 from watchdog.config.permissions import other_readers
@@ -149,6 +150,7 @@ class Settings:
     labels: tuple[tuple[str, str], ...] = ()
     generator_url: str = ""
     networks: NetworkPrefixes = DEFAULT_NETWORK_PREFIXES
+    locations: LocationFiles = NO_LOCATION_FILES
     docs: DocsSettings = DocsSettings()
 
 
@@ -287,7 +289,7 @@ def read_settings(document: Document) -> SettingsDocument:
     routes, mutes, inhibitions = (_bounded(root, key) for key in ("route", "mute", "inhibit"))
     heartbeat = root.table("heartbeat")  # read in any case, so that a misspelled key is compared with it
     evidence = _read_evidence(root.table("evidence"))
-    networks = _read_networks(root.table("networks"))
+    networks, locations = _read_networks(root.table("networks"))
     docs = _read_docs(root.table("docs"))
     host, labels = read_host(root), read_labels(root.table("labels"))
     generator_url = read_generator_url(root, dict(labels))
@@ -309,6 +311,7 @@ def read_settings(document: Document) -> SettingsDocument:
         labels=labels,
         generator_url=generator_url,
         networks=networks,
+        locations=locations,
         docs=docs,
     )
     given_heartbeat = heartbeat if "heartbeat" in root else None
@@ -345,14 +348,22 @@ def is_web_address(url: str) -> bool:
     return parts.scheme in {"http", "https"} and bool(parts.hostname) and url.isprintable() and " " not in url
 
 
-def _read_networks(table: Table) -> NetworkPrefixes:
+def _read_networks(table: Table) -> tuple[NetworkPrefixes, LocationFiles]:
     defaults = DEFAULT_NETWORK_PREFIXES
     prefixes = NetworkPrefixes(
         table.integer("ipv4_prefix", defaults.ipv4_prefix, minimum=8, maximum=32),
         table.integer("ipv6_prefix", defaults.ipv6_prefix, minimum=16, maximum=128),
     )
+    files = LocationFiles(_read_path(table, "country_file"), _read_path(table, "asn_file"))
     table.reject_unknown_keys()
-    return prefixes
+    return prefixes, files
+
+
+def _read_path(table: Table, key: str) -> str | None:
+    path = table.text(key, "")
+    if path and not path.startswith("/"):
+        table.add_problem(key, "must be an absolute path")
+    return path or None
 
 
 def _read_rules_settings(table: Table) -> RulesSettings:

@@ -11,6 +11,7 @@ from pathlib import Path
 from watchdog.clock import SystemClock
 from watchdog.config.document import Table
 from watchdog.config.durations import parse_duration
+from watchdog.config.location_files import NO_LOCATION_FILES
 from watchdog.config.permissions import access_remedy
 from watchdog.config.settings import (
     DEFAULT_RULES_FOLDER,
@@ -23,6 +24,7 @@ from watchdog.config.settings import (
 )
 from watchdog.daemon.heartbeat import HeartbeatTarget
 from watchdog.errors import ConfigError, Problem
+from watchdog.measure.locations import report_location_files
 from watchdog.receivers.base import OpenReceiverState, Receiver, open_volatile_state
 from watchdog.receivers.registry import build_receivers
 from watchdog.resources import shipped_rules_folder
@@ -32,6 +34,7 @@ from watchdog.routing.routes import Route, read_routes
 from watchdog.routing.suppression_rules import SuppressionRules, read_suppression_rules
 from watchdog.rules.language.exceptions import notes_on_ended_exceptions
 from watchdog.rules.language.load import RuleSet, load_layered_rules, load_rules, only_self_watch, toml_files
+from watchdog.rules.language.location_rules import check_locations
 from watchdog.rules.language.rule import Rule
 from watchdog.rules.language.rule_source import RuleOrigin, RuleSource
 
@@ -109,6 +112,7 @@ def read_configuration(
         if not loaded.rules:
             problems.append(Problem(str(folder), 1, "rule", "no rules found: no alert could ever fire"))
         problems += check_inhibits(loaded.rules, loaded.disabled)
+        problems += check_locations(loaded.rules, NO_LOCATION_FILES if settings is None else settings.locations)
     routes: tuple[Route, ...] = ()
     suppression = SuppressionRules()
     if document is not None:
@@ -145,6 +149,7 @@ def _read_settings_file(
         problems += error.problems
         return None, {}, None
     settings = read_settings(document)
+    report_location_files(settings)
     receivers: dict[str, Receiver] = {}
     with contextlib.suppress(ConfigError):  # its problems are in the document
         receivers = build_receivers(settings, open_state)
@@ -199,6 +204,7 @@ def changed_restart_keys(started: Settings, settings: Settings) -> list[str]:
     parts = (
         ("sampling", started.sampling.map_sizes, settings.sampling.map_sizes),
         ("networks", started.networks, settings.networks),
+        ("networks", started.locations, settings.locations),
     )
     return [
         f"{table}.{one.name}"

@@ -108,7 +108,7 @@ class Pipeline:
         self._log = logging.getLogger("watchdog")
         self._between_ticks = TickLock()
         self._stages = Stages(clock, self._log)
-        self._meter = Meter(configuration.settings.networks)
+        self._meter = Meter(configuration.settings.networks, configuration.settings.locations)
         self._exceptions = ExceptionWatch(configuration.rules, Now.read(clock), self._log)
         self._engine = Engine(self._exceptions.rules_in_force, clock)
         self._restore_baselines()

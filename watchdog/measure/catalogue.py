@@ -99,7 +99,7 @@ ABSENT_CODE = 2**32 - 2
 OTHER_CODE = 2**32 - 3
 """The code, in dimensions of names, of all names without space: they are one group, and match no pattern."""
 
-_PEER = ("remote", "remote_net", "remote_port", "failure")
+_PEER = ("remote", "remote_net", "remote_country", "remote_asn", "remote_port", "failure")
 _END = ("direction", "local", "local_port", "state", *_PEER)
 _OWNER = ("exe", "pid", "user", "unit", "container", "netns", "family")
 
@@ -474,6 +474,9 @@ METRICS: dict[str, Metric] = {
 }
 
 
+LOCATION_DIMENSIONS = {"remote_country": "country_file", "remote_asn": "asn_file"}
+"""Dimensions that need a file of the user's own, and the key of `[networks]` that names it."""
+
 TRAFFIC_METRICS = ("bytes_sent", "bytes_received", "packets_sent", "packets_received", "retransmits")
 """Counters of live connections, which can arrive late: see `LateTraffic`."""
 
@@ -586,6 +589,18 @@ DIMENSIONS: dict[str, Dimension] = {
             "remote_net",
             DimensionKind.ADDRESS,
             "network of the peer: the first 24 bits of its address, IPv6 48, as `[networks]` sets them",
+        ),
+        Dimension(
+            "remote_country",
+            DimensionKind.NAME,
+            "country of the peer, ISO 3166-1: `DE`; needs a file of your own in `[networks]`",
+            max_bytes=2,
+        ),
+        Dimension(
+            "remote_asn",
+            DimensionKind.NAME,
+            "autonomous system of the peer: `AS64496`; needs a file of your own in `[networks]`",
+            max_bytes=12,
         ),
         Dimension("remote_port", DimensionKind.NUMBER, "port of the peer", maximum=_MAX_PORT),
         Dimension("state", DimensionKind.CHOICE, "TCP state", TCP_STATES),

@@ -10,6 +10,7 @@ from socket import AF_INET
 import numpy as np
 from numpy.typing import NDArray
 
+from watchdog.config.location_files import NO_LOCATION_FILES, LocationFiles
 from watchdog.config.network_prefixes import DEFAULT_NETWORK_PREFIXES, NetworkPrefixes
 from watchdog.kernel.collector import Reading
 from watchdog.kernel.layout import CONNECTION
@@ -19,6 +20,7 @@ from watchdog.measure.attribution import OWNER_DIMENSIONS, Attribution
 from watchdog.measure.catalogue import (
     ABSENT_CODE,
     FAMILIES,
+    LOCATION_DIMENSIONS,
     METRICS,
     UNCOUNTED_IN_SOCKMAP,
     UNKNOWN_CODE,
@@ -30,6 +32,7 @@ from watchdog.measure.connection_table import ConnectionTable
 from watchdog.measure.deltas import KNOWN, Changes, Deltas
 from watchdog.measure.interned_texts import OWN_ACCOUNT
 from watchdog.measure.interning import InternedNames
+from watchdog.measure.locations import Locations
 from watchdog.measure.loss_bounds import DERIVED_FROM_COUNTERS, UNKNOWN_OF_LOST_CONNECTIONS, Undercounted
 from watchdog.measure.networks import network_halves
 from watchdog.measure.slot_table import NO_SLOT, Slots
@@ -74,9 +77,16 @@ NO_MISSED_TICKS = TickCounts()
 class Meter:
     """Makes snapshots from readings; keeps the last values of all connections."""
 
-    def __init__(self, prefixes: NetworkPrefixes = DEFAULT_NETWORK_PREFIXES) -> None:
-        """Start without data: the first reading is the baseline. `prefixes`: of the networks of peers."""
+    def __init__(
+        self, prefixes: NetworkPrefixes = DEFAULT_NETWORK_PREFIXES, files: LocationFiles = NO_LOCATION_FILES
+    ) -> None:
+        """Start without data: the first reading is the baseline. `prefixes`, `files`: of the networks of peers.
+
+        Raises:
+            WatchdogError: a file of locations cannot be read.
+        """
         self._prefixes = prefixes
+        self._locations = Locations(files)
         self.names = InternedNames(prefixes)
         table = ConnectionTable(KNOWN | live_rows.COLUMNS)
         self._deltas = Deltas(table)
@@ -211,8 +221,15 @@ class Meter:
             codes[complete] = self.names.intern_addresses(end, halves[complete], accounts[complete], at_ns)
             return rows.join(codes, self._live.idle_address_codes(end, at_ns))
 
+        ends = LazyColumns({end: partial(join_addresses, end) for end in (*addresses, "remote_net")})
+
+        def locate(dimension: str) -> Codes:
+            halves = self._addresses(rows, addresses)["remote"]
+            return self._locations.codes(dimension, ends["remote"], halves, self.names, at_ns)
+
         makers = {name: partial(join, name) for name in columns}
-        return LazyColumns(makers | {end: partial(join_addresses, end) for end in (*addresses, "remote_net")})
+        makers |= {end: partial(ends.__getitem__, end) for end in ends}
+        return LazyColumns(makers | {name: partial(locate, name) for name in LOCATION_DIMENSIONS})
 
     def _addresses(self, rows: SnapshotRows, changed: Mapping[str, AddressHalves]) -> Mapping[str, AddressHalves]:
         def join(end: str) -> AddressHalves:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.kernel.layout import FLAG_SOCKMAP
-from watchdog.measure.catalogue import DIMENSIONS, DIRECTIONS, TRAFFIC_METRICS, DimensionKind
+from watchdog.measure.catalogue import DIMENSIONS, DIRECTIONS, LOCATION_DIMENSIONS, TRAFFIC_METRICS, DimensionKind
 from watchdog.measure.connection_metrics import ConnectionIds, is_correction, is_listener, is_of_namespace
 from watchdog.measure.deltas import Changes, connection_ids
 from watchdog.measure.interning import address_text
@@ -25,7 +25,8 @@ from watchdog.measure.ranked_rows import Rank, SampleRow, make_ranked_rows
 from watchdog.measure.sample_sums import COUNTERS, Sums, json_value, no_sums, rank_of, totals_by_counter
 from watchdog.measure.snapshot import Snapshot
 
-_SHOWN = ("pid", *(name for name in DIMENSIONS if name != "pid"))
+_DERIVED = ("remote_net", *LOCATION_DIMENSIONS)  # of `remote`, which is shown
+_SHOWN = ("pid", *(name for name in DIMENSIONS if name not in {"pid", *_DERIVED}))
 _EVENTS = tuple(name for name in COUNTERS if name not in TRAFFIC_METRICS)
 _BYTES = ("bytes_sent", "bytes_received")
 _IN_SOCKMAP = "in_sockmap"  # in rows without counters only: their bytes are not known

@@ -58,6 +58,10 @@ def test_a_full_disk_under_its_output_is_reported_in_a_line():
         (["sample", "--for", "0s"], "--for: must be longer than 0s"),
         (["sample", "--every", ""], "--every: not a duration: ''; write it like 5s, 1m30s, 500ms"),
         (["sample", "--by", "process,process"], "--by: duplicate entry process"),
+        (
+            ["sample", "--by", "remote_country"],
+            "--by: remote_country is for rules only: it needs a file that the daemon has",
+        ),
         (["sample", "--limit", "-1"], "--limit: must not be negative; 0 shows all rows"),
         (["run", "--interval", "0s"], "--interval: must be 100ms to 1h, not 0s"),
         (["run", "--interval", ""], "--interval: not a duration: ''; write it like 5s, 1m30s, 500ms"),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from watchdog.measure.catalogue import (
     DIMENSIONS,
     DIRECTIONS,
+    LOCATION_DIMENSIONS,
     METRICS,
     OTHER_CODE,
     TRAFFIC_METRICS,
@@ -29,7 +30,9 @@ from watchdog.rules.engine.selection import Exclusion, Mask, Selection
 from watchdog.rules.engine.window import TickValues, tick_weight_ms
 from watchdog.rules.language.rule import Condition
 
-_NAMES = frozenset(name for name, dimension in DIMENSIONS.items() if dimension.kind is DimensionKind.NAME)
+_NAMES = frozenset(
+    name for name, entry in DIMENSIONS.items() if entry.kind is DimensionKind.NAME and name not in LOCATION_DIMENSIONS
+)
 
 
 class GroupedSnapshot:
