@@ -185,7 +185,12 @@ class ControlServer:
             with contextlib.suppress(OSError):  # the server has stopped
                 self._wakeup_sender.send(b"x")
 
-        threading.Thread(target=run, name=f"control-{request.name}", daemon=True).start()
+        thread = threading.Thread(target=run, name=f"control-{request.name}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # any user can use up the host's threads
+            self._in_background.discard(request.name)
+            raise WatchdogError("no further thread can be started on this host", remedy="try again later") from None
 
     def _answer_finished(self) -> None:
         while not self._finished.empty():

@@ -64,13 +64,13 @@ class LateEvidence:
     def request(self, requests: Sequence[CommandRequest], held: Mapping[str, int]) -> None:
         """Read the command lines, for the alerts and for the notifications in `held`, as in `Store.commit`.
 
-        Never waits. A request that finds too many others is dropped: its command line stays "not read in time".
+        Never waits. A request that finds too many others, or no thread, is dropped: its command line stays "not read in
+        time".
         """
         if not requests:
             return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="evidence", daemon=True)
-            self._thread.start()
+        if self._thread is None and not self._start():
+            return
         try:
             self._batches.put_nowait(_Batch(requests, held, self._clock.boottime_ns() + self._reading_ns))
         except queue.Full:
@@ -88,6 +88,16 @@ class LateEvidence:
             except queue.Full:
                 return  # it is behind: a daemon thread, which ends with the process
             self._thread.join(_STOP_SECONDS)
+
+    def _start(self) -> bool:
+        thread = threading.Thread(target=self._run, name="evidence", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # any user can use up the host's threads
+            self._log.warning("command lines not read, the host has no free thread")
+            return False
+        self._thread = thread
+        return True
 
     def _run(self) -> None:
         while True:

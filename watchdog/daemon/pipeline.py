@@ -569,8 +569,8 @@ class Pipeline:
         self._delivery.wake_workers()
 
     def _start_or_wake_delivery(self) -> None:
-        # At every tick: the start may have failed in a reload on a full disk, and the notifications of a failed commit
-        # come with a later one.
+        # At every tick: the start may have failed in a reload on a full disk, or on a host whose threads a user has used
+        # up, and the notifications of a failed commit come with a later one.
         if self._delivery_started:
             self._delivery.wake_workers()
             return
@@ -578,5 +578,7 @@ class Pipeline:
             self._delivery.start()
         except StoreError as error:
             self._log.error("outbox unavailable, deliveries paused: error=%s", error)
+        except RuntimeError as error:
+            self._log.error("not all receivers have a thread: error=%s", error)
         else:
             self._delivery_started = True

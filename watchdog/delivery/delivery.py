@@ -69,8 +69,11 @@ class Delivery:
     def start(self) -> None:
         """Begin to deliver, notifications of a former daemon first.
 
+        After an error it can be called again.
+
         Raises:
             StoreError: the outbox can't be written.
+            RuntimeError: the host has no thread for a receiver; those before it deliver.
         """
         configured = {thread.worker.name for thread in self._threads}
         for receiver, notification_id in self._outbox.fail_unconfigured(configured):
@@ -186,7 +189,8 @@ class _WorkerThread:
         return (None if former is None else former.outage) or self.worker.outage or self._outbox_outage
 
     def start(self) -> None:
-        self._thread.start()
+        if self._thread.ident is None:
+            self._thread.start()
 
     def wake(self) -> None:
         self._wake_up.set()

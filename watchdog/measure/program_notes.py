@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 
 from watchdog.kernel.executables import Executable
@@ -32,14 +33,28 @@ def _notes(executable: Executable, user_name: Callable[[int], str], folders: Seq
         yield "below a folder that every user can write to"
     if executable.owners:
         yield f"user {' and '.join(user_name(uid) for uid in sorted(executable.owners))} can replace it"
-    if host_file := _host_file(executable.path, folders):
+    if host_file := _host_file(executable, folders):
         yield f"not the host's {host_file}"
 
 
-def _host_file(path: str, folders: Sequence[str]) -> str | None:
-    """Return the host's program with the file name of `path`; None without one, or if `path` is that program."""
+def _host_file(executable: Executable, folders: Sequence[str]) -> str | None:
+    """Return the host's program with the file name of the executable; None without one, or if that is the executable.
+
+    A process can put another file at the path of a program, in a mount namespace of its own: the inode tells.
+    """
+    path = executable.path
     name = path.rpartition("/")[2]
     candidates = [f"{folder}/{name}" for folder in folders] if name else []
-    if any(path in (one, os.path.realpath(one)) for one in candidates):
+    programs = {one: status for one in candidates if (status := _program_status(one)) is not None}
+    for one, status in programs.items():
+        if path in (one, os.path.realpath(one)):
+            return None if executable.is_deleted or status.st_ino == executable.inode else path
+    return next(iter(programs), None)
+
+
+def _program_status(path: str) -> os.stat_result | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a path of text
+    except OSError:
         return None
-    return next((one for one in candidates if os.path.isfile(one)), None)  # noqa: PTH113 - a path of text
+    return status if stat.S_ISREG(status.st_mode) else None

@@ -6,6 +6,7 @@ up by a child process, and until the lookup ends, the uid is used as name.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Iterable
@@ -75,8 +76,12 @@ class UserNames:
                 self._requests.put(uid)
         if self._pending and self._thread is None:
             # A daemon thread: a lookup can hang forever, and must not delay the end of the process.
-            self._thread = threading.Thread(target=self._run_lookups, name="user-lookup", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run_lookups, name="user-lookup", daemon=True)
+            with contextlib.suppress(
+                RuntimeError
+            ):  # any user can use up the host's threads: tried again in the next tick
+                thread.start()
+                self._thread = thread
 
     def _run_lookups(self) -> None:
         while True:

@@ -32,6 +32,7 @@ from watchdog.receivers.base import Receiver, ReceiverOptions
 from watchdog.receivers.render import notification_text, prometheus
 from watchdog.receivers.transport import http
 from watchdog.receivers.transport.deadline import Deadline
+from watchdog.receivers.transport.threads import start_thread
 from watchdog.routing.notification import Notification, NotificationReason
 
 API_PATH = "/api/v2/alerts"
@@ -154,9 +155,12 @@ class Alertmanager(Receiver):
 
     def _post_to_all(self, alerts: list[_PostableAlert], deadline: Deadline) -> None:
         outcomes: _PostOutcomes = queue.SimpleQueue()
-        for member in self._members:
-            member.enqueue(alerts, outcomes)
         failures: list[DeliveryError] = []
+        for member in self._members:
+            try:
+                member.enqueue(alerts, outcomes)
+            except DeliveryError as error:
+                failures.append(error)
         while len(failures) < len(self._members):
             try:
                 failure = outcomes.get(timeout=deadline.remaining())
@@ -228,9 +232,17 @@ class _ClusterMember:
         self._learned_offset: float | None = None  # of the member's clock, as `_clock_offset`
 
     def enqueue(self, alerts: list[_PostableAlert], outcomes: _PostOutcomes) -> None:
-        """Add `alerts` to the pending ones and put the outcome of the next post into `outcomes`; return at once."""
+        """Add `alerts` to the pending ones and put the outcome of the next post into `outcomes`; return at once.
+
+        Raises:
+            DeliveryError: as of `start_thread`.
+        """
         expires_ns = self._clock.boottime_ns() + self._expiry_ns
         with self._changed:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name=f"alertmanager-{self.host}", daemon=True)
+                start_thread(thread)  # it waits for the lock
+                self._thread = thread
             for alert in alerts:
                 self._pending.pop(_labels_key(alert), None)  # the newest alerts are the last ones
                 self._pending[_labels_key(alert)] = (expires_ns, alert)
@@ -238,9 +250,6 @@ class _ClusterMember:
                 del self._pending[key]
             self._waiting.append(outcomes)
             self._changed.notify()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=f"alertmanager-{self.host}", daemon=True)
-                self._thread.start()
 
     def discard(self, alerts: list[_PostableAlert]) -> None:
         """Remove `alerts` from the pending ones, except those that a newer state has replaced."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import stat
 from pathlib import Path
@@ -27,6 +28,8 @@ from watchdog.routing.notification import Notification
 
 EXIT_REFUSED = os.EX_DATAERR
 
+_ABSOLUTE_PATH = re.compile(r"(?:^|(?<=[\s='\"(:;|&<>`]))/[^\s'\"():;|&<>`]+")
+_MAX_FIRST_LINE = 256  # BINPRM_BUF_SIZE of Linux
 _MAX_VARIABLE_LENGTH = 1_024
 _MAX_OUTPUT_LENGTH = 200  # characters in the log
 
@@ -52,6 +55,7 @@ class Command(Receiver):
             table.add_problem("command", "must not contain NUL characters")
         elif command:
             _check_program(command[0], table)
+            _check_scripts(command, table)
         return cls(name, command, options)
 
     def render(self, notification: Notification) -> bytes:
@@ -95,6 +99,32 @@ def _check_program(path: str, table: Table) -> None:
         table.add_problem("command", f"{path!r} is not an executable file", index=0)
     elif flaws := flaws_on_path(path, data_owners()):
         table.add_problem("command", f"{flaws[0].path!r}: {flaws[0]}", index=0)
+
+
+def _check_scripts(command: tuple[str, ...], table: Table) -> None:
+    """Add a problem for each file that `command` can run besides its program and that others can change.
+
+    These are interpreters, and scripts and other files among the arguments, in texts for `sh -c` too.
+    """
+    owners = data_owners()
+    for index, word in enumerate(command):
+        named = _ABSOLUTE_PATH.findall(word) if index else [word]
+        files = [path for path in named if os.path.isfile(path)]  # noqa: PTH113 - false also for a path that none can have
+        interpreters = [found for path in files if (found := _interpreter(path)) is not None]
+        for path in [*(files if index else ()), *interpreters]:
+            for flaw in flaws_on_path(path, owners):
+                table.add_problem("command", f"{flaw.path!r}: {flaw}", index=index)
+
+
+def _interpreter(path: str) -> str | None:
+    """Return the interpreter that the first line of the script at `path` names; None without one. See execve(2)."""
+    try:
+        with Path(path).open("rb") as file:
+            start, _, line = file.read(_MAX_FIRST_LINE).partition(b"\n")[0].partition(b"#!")
+    except OSError:
+        return None
+    words = os.fsdecode(line).split()
+    return words[0] if words and not start else None
 
 
 def _environment(notification: Notification) -> dict[str, str]:

@@ -141,10 +141,9 @@ class _JobThreads(BaseExecutor):
     def _do_submit_job(self, alarm: Alarm, run_times: Sequence[datetime]) -> None:  # noqa: ARG002 - signature of APScheduler
         if alarm.id not in self._threads:
             self._queues[alarm.id] = SimpleQueue()
-            self._threads[alarm.id] = threading.Thread(
-                target=self._work, args=(alarm.id,), name=f"job {alarm.id}", daemon=True
-            )
-            self._threads[alarm.id].start()
+            thread = threading.Thread(target=self._work, args=(alarm.id,), name=f"job {alarm.id}", daemon=True)
+            thread.start()  # RuntimeError, where the host has no thread: tried again at the job's next time
+            self._threads[alarm.id] = thread
         self._queues[alarm.id].put(alarm.func)
 
     def _work(self, name: str) -> None:

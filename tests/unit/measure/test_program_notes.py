@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from watchdog.kernel.executables import Executable
@@ -20,7 +22,9 @@ def folder(tmp_path):
 
 
 def notes(path, folder, *, is_in_container=False, **facts):
-    found = Executable(str(path), "8:1", 5, is_deleted=facts.pop("is_deleted", False), **facts)
+    """Return the notes on the executable at `path`, with the inode of the file that the host has there."""
+    inode = facts.pop("inode", Path(path).stat().st_ino if Path(path).exists() else 5)
+    found = Executable(str(path), "8:1", inode, is_deleted=facts.pop("is_deleted", False), **facts)
     return describe_executable(found, USERS.get, is_in_container=is_in_container, folders=[str(folder)]).notes
 
 
@@ -31,6 +35,13 @@ def test_a_program_of_the_host_has_no_notes(folder):
 def test_another_file_with_the_name_of_a_program_of_the_host_is_noted(folder):
     assert notes("/var/tmp/x/sshd", folder) == (f"not the host's {folder}/sshd",)
     assert notes("/home/alice/awk", folder) == (f"not the host's {folder}/awk",)
+
+
+def test_a_file_that_is_mounted_over_a_program_of_the_host_is_noted(folder):
+    other = (folder / "sshd").stat().st_ino
+    assert notes(folder / "mawk", folder, inode=other) == (f"not the host's {folder}/mawk",)
+    assert notes(folder / "mawk", folder, inode=other, is_in_container=True) == ()
+    assert notes(folder / "mawk", folder, inode=other, is_deleted=True) == ("deleted",)
 
 
 def test_programs_of_a_container_are_not_compared_with_those_of_the_host(folder):

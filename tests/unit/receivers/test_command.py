@@ -65,6 +65,45 @@ def test_check_reports_a_missing_program_as_a_note():
     assert [note.message for note in document.notes] == ["cannot run '/nonexistent/script': No such file or directory"]
 
 
+@pytest.fixture
+def script(tmp_path):
+    """Return a script that every user can write to, in a folder of root."""
+    tmp_path.chmod(0o755)
+    script = tmp_path / "script"
+    script.write_text("")
+    script.chmod(0o757)
+    return script
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["/bin/sh", "{}"],
+        ["/usr/bin/env", "A=1", "{}"],
+        ["/bin/sh", "-c", "exec '{}' --urgent"],
+        ["/bin/sh", "-c", "true;{}|cat"],
+        ["/bin/sh", "--rcfile={}"],
+    ],
+)
+def test_a_script_that_every_user_can_write_to_is_refused_as_an_argument(script, words):
+    reason = "writable by everyone on this host (mode 0757): chmod o-w"
+    assert problems_of([word.format(script) for word in words]) == [f"'{script}': {reason} {script}"]
+
+
+def test_an_interpreter_that_every_user_can_write_to_is_refused(script, tmp_path):
+    program = tmp_path / "program"
+    program.write_text(f"#! {script} -x\n")
+    program.chmod(0o755)
+    reason = "writable by everyone on this host (mode 0757): chmod o-w"
+    for words in ([str(program)], ["/bin/true", str(program)]):
+        assert problems_of(words) == [f"'{script}': {reason} {script}"]
+
+
+def test_arguments_that_are_no_files_of_others_are_accepted(tmp_path):
+    words = ["/bin/sh", "-c", "cat >/dev/null; a/b", str(tmp_path), "/nonexistent", "https://[::1/x"]
+    assert list(build_receivers(read_settings(document_of(words)))) == ["script"]
+
+
 def test_the_input_is_the_document_of_the_webhook(make_notification):
     document = json.loads(Command("script", ("/bin/true",)).render(make_notification()))
     assert (document["version"], document["status"], len(document["alerts"])) == ("4", "firing", 1)
