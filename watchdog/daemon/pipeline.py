@@ -569,8 +569,8 @@ class Pipeline:
         self._delivery.wake_workers()
 
     def _start_or_wake_delivery(self) -> None:
-        # At every tick: the start may have failed in a reload on a full disk, or on a host whose threads a user has used
-        # up, and the notifications of a failed commit come with a later one.
+        # At every tick: the start may have failed in a reload, on a full disk or for want of a thread, and the
+        # notifications of a failed commit come with a later one.
         if self._delivery_started:
             self._delivery.wake_workers()
             return

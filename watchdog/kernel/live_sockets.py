@@ -116,12 +116,11 @@ class HolderWalk:
                 self._begin_round(_TICK_SECONDS if self._round_began else _BASELINE_SECONDS)
             yield
         if self._unfinished and self._thread is None:
-            thread = threading.Thread(target=self._run, name="holder-walk", daemon=True)
-            with contextlib.suppress(
-                RuntimeError
-            ):  # any user can use up the host's threads: tried again in the next tick
-                thread.start()
-                self._thread = thread
+            self._thread = threading.Thread(target=self._run, name="holder-walk", daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError:  # any user can use up the host's threads: tried again in the next tick
+                self._thread = None
 
     def note_reports(self) -> None:
         """Note that the newest round reported sockets, which nothing else does: the next one begins soon."""
