@@ -80,6 +80,8 @@ class Document:
         self.problems: list[Problem] = []
         self.notes: list[Problem] = []
         self.untrusted: list[Problem] = []
+        self.inline_secrets: list[KeyPath] = []
+        """The keys of the secrets that stand in the file itself and were read."""
         self._text = text
         self.root = Table(self, (), data)
 
@@ -412,6 +414,8 @@ class Table:
             return None
         has_login = _LOGIN.match(text) is not None
         is_public = is_url and not has_login and (is_path_public or _BARE_URL.fullmatch(text) is not None)
+        if not is_public:
+            document.inline_secrets.append((*self._path, key))
         if document.other_readers is None or is_public:
             return secret
         exposed = f"is written in a file that is open to {document.other_readers}"

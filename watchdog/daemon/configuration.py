@@ -11,6 +11,7 @@ from pathlib import Path
 from watchdog.clock import SystemClock
 from watchdog.config.document import Table
 from watchdog.config.durations import parse_duration
+from watchdog.config.line_numbers import KeyPath
 from watchdog.config.location_files import NO_LOCATION_FILES
 from watchdog.config.permissions import access_remedy
 from watchdog.config.settings import (
@@ -50,9 +51,14 @@ class ConfigurationSources:
 
 @dataclass(frozen=True, slots=True)
 class ConfigurationTexts:
-    """The files as they were read: text of the settings, and of each rule file by its name; None: the shipped rules."""
+    """The files as they were read.
 
-    settings: str
+    `settings`: the parsed settings. `secrets`: the keys of the secrets that stand in them. `rules`: the text of each
+    rule file by its name; None: the shipped rules.
+    """
+
+    settings: Mapping[str, object] = field(repr=False)
+    secrets: tuple[KeyPath, ...]
     rules: Mapping[str, str] | None
 
 
@@ -135,7 +141,11 @@ def read_configuration(
         routes,
         suppression,
         sources=loaded.sources,
-        texts=ConfigurationTexts(document.document.text, None if is_shipped else loaded.texts),
+        texts=ConfigurationTexts(
+            document.document.root.data,
+            tuple(document.document.inline_secrets),
+            None if is_shipped else loaded.texts,
+        ),
     )
 
 

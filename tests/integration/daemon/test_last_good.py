@@ -96,11 +96,35 @@ def test_a_file_of_the_account_cannot_make_root_read_what_the_account_cannot(fil
     secret.chmod(0o600)
     file = files / "state" / "last-good.json"
     document = json.loads(file.read_text())
-    document["settings"] = f'[[receiver]]\nname = "hook"\ntype = "webhook"\nurl_file = "{secret}"\n'
+    document["settings"] = {"receiver": [{"name": "hook", "type": "webhook", "url_file": str(secret)}]}
     file.write_text(json.dumps(document))
     assert saved.read(open_volatile_state) is None
     os.chown(secret, privileges.service_account().pw_uid, -1)
     assert list(saved.read(open_volatile_state).receivers) == ["hook"]
+
+
+def test_secrets_in_the_settings_are_never_saved_and_come_from_the_present_file(files, sources):
+    settings = files / "watchdog.toml"
+    secret = "https://hooks.example.net/T0/b3-secret"
+    settings.write_text(
+        '[[receiver]]\nname = "log"\ntype = "console"\n[[receiver]]\nname = "hook"\ntype = "webhook"\n'
+        f'url = "{secret}"\n'
+        '[receiver.headers]\n"X-Key" = "a-plain-value"\n[labels]\nteam = "net"\n'
+    )
+    os.chown(settings, privileges.service_account().pw_uid, -1)
+    settings.chmod(0o600)
+    last_good = LastGood(files / "state", sources)
+    with privileges.acting_as(privileges.service_account()):
+        last_good.save(read_configuration(sources).texts)
+    assert "b3-secret" not in (files / "state" / "last-good.json").read_text()
+    settings.write_text(settings.read_text() + "[nonsense]\n")
+    read = last_good.read(open_volatile_state)
+    assert list(read.receivers) == ["log", "hook"]
+    assert read.receivers["hook"].destination() == "webhook hooks.example.net"
+    assert read.settings.labels == (("team", "net"),)
+    assert not [one for one in (files / "state").rglob("*") if one.is_file() and "b3-secret" in one.read_text()]
+    settings.write_text("[[")
+    assert last_good.read(open_volatile_state) is None
 
 
 def test_names_of_files_cannot_leave_the_folder(files, sources, saved):

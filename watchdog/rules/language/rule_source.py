@@ -72,7 +72,7 @@ def _entries(table: Table, path: KeyPath, data: Mapping[str, object]) -> Iterato
         if isinstance(value, dict) and value:
             yield from _entries(table, (*path, key), value)
         else:
-            name = ".".join(_toml_key(str(part)) for part in (*path, key))
+            name = ".".join(toml_key(str(part)) for part in (*path, key))
             yield SourcedValue(name, value, f"{table.document.file}:{table.line_of((*path, key))}")
 
 
@@ -86,12 +86,13 @@ def format_toml(value: object) -> str:
         case list() | tuple():
             return "[" + ", ".join(map(format_toml, value)) + "]"
         case dict():
-            entries = (f"{_toml_key(key)} = {format_toml(entry)}" for key, entry in value.items())
+            entries = (f"{toml_key(key)} = {format_toml(entry)}" for key, entry in value.items())
             return "{ " + ", ".join(entries) + " }" if value else "{}"
         case dt.date() | dt.time():
             return value.isoformat()
     return repr(value)
 
 
-def _toml_key(key: str) -> str:
+def toml_key(key: str) -> str:
+    """Return a key of a TOML document, quoted where it has to be."""
     return key if _BARE_KEY.fullmatch(key) else format_toml(key)
