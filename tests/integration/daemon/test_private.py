@@ -19,7 +19,7 @@ def test_from_a_private_checkout_it_starts_evaluates_and_reloads(
     watchdog.start()
     storm.rage()
     notified("firing")
-    assert "reloaded: rules=5 " in watchdog.reload()
+    assert "reloaded: rules=6 " in watchdog.reload()
     storm.rest()
     notified("firing", "resolved")
 
@@ -89,4 +89,4 @@ def test_a_folder_that_is_closed_later_is_not_taken_for_missing(watchdog, open_f
     storm.rage()
     notified("firing")
     inner.chmod(0o755)
-    assert "reloaded: rules=5 " in watchdog.reload()
+    assert "reloaded: rules=6 " in watchdog.reload()
