@@ -1,4 +1,4 @@
-"""`[rule.baseline]` in rule files: its keys, its defaults, and what `check` reports."""
+"""`[rule.baseline]` in rule files: keys, defaults, and the problems that `check` reports."""
 
 from __future__ import annotations
 
