@@ -1,4 +1,4 @@
-"""Services whose documentation gives the answer to a delivery: any other 2xx answer is a login page."""
+"""Services that document their answer to a delivery: any other 2xx answer is a login page."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def part(rule="busy", number=0, parts=1, content=b"x"):
 
 
 def learnt(groups, hours=60, season=Season.DAY, seed=1):
-    """Return the baseline of a rule whose groups had values of all sizes for some days."""
+    """Return the baseline of a rule, with groups that had values of all sizes for some days."""
     spec = BaselineSpec(30.0, {Severity.WARNING: 720.0, Severity.CRITICAL: 8760.0}, 24, season, above=True)
     baseline = RuleBaseline(factories.make_rule("busy", baseline=spec), SECRET, 131_072)
     random = np.random.default_rng(seed)
