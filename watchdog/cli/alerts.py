@@ -11,7 +11,7 @@ from typing import Any
 
 from watchdog.alerts.evidence import Evidence
 from watchdog.cli.daemon_options import add_daemon_options, ask_daemon
-from watchdog.cli.terminal import SEVERITY_COLOURS, print_table
+from watchdog.cli.terminal import SEVERITY_COLOURS, age_text, print_table
 from watchdog.receivers.render.evidence_text import duration_text, evidence_lines, utc_text
 from watchdog.sanitize import escape_unprintable
 
@@ -68,7 +68,7 @@ def _print_alerts(alerts: Sequence[Mapping[str, Any]]) -> None:
     rows = [
         (
             alert["fingerprint"][:_SHORT_FINGERPRINT],
-            duration_text(time.time() - alert["since"]),
+            age_text(time.time() - alert["since"]),
             _state_text(alert),
             alert["rule"],
             labels_text(alert["labels"]),

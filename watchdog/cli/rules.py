@@ -10,8 +10,7 @@ from typing import Any
 
 from watchdog.cli.alerts import labels_text, timer_text
 from watchdog.cli.daemon_options import add_daemon_options, ask_daemon
-from watchdog.cli.terminal import print_table
-from watchdog.receivers.render.evidence_text import duration_text
+from watchdog.cli.terminal import age_text, print_table
 from watchdog.sanitize import escape_unprintable
 
 _DESCRIPTION = """\
@@ -71,7 +70,7 @@ def _print_rules(rules: Sequence[Mapping[str, Any]]) -> None:
                 labels_text(worst["labels"]),
                 rule["groups"],
                 rule["fired_in_7_days"],
-                "-" if fired is None else f"{duration_text(time.time() - fired)} ago",
+                "-" if fired is None else f"{age_text(time.time() - fired)} ago",
                 rule["origin"],
                 f"{rule['file']}:{rule['line']}",
             )

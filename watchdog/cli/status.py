@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from watchdog.cli.daemon_options import add_daemon_options, ask_daemon
-from watchdog.cli.terminal import print_table
+from watchdog.cli.terminal import age_text, print_table
 from watchdog.config.counts import format_count
 from watchdog.receivers.render.evidence_text import duration_text, utc_text
 from watchdog.sanitize import escape_unprintable
@@ -96,7 +96,7 @@ def _print_receivers(receivers: list[Mapping[str, Any]]) -> None:
             receiver["state"],
             receiver["pending"],
             sum(receiver["lost"].values()),
-            "-" if receiver["answered_at"] is None else f"{duration_text(time.time() - receiver['answered_at'])} ago",
+            "-" if receiver["answered_at"] is None else f"{age_text(time.time() - receiver['answered_at'])} ago",
             _answer_text(receiver),
             receiver["destination"],
         )

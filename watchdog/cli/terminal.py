@@ -12,8 +12,17 @@ from watchdog.cli.table import format_cell, format_line
 SEVERITY_COLOURS: Mapping[str, str] = {"critical": "31", "warning": "33"}
 """Colour codes of ECMA-48 SGR by severity: red and yellow."""
 
-_MIN_CELL = 8  # characters to which a column of texts is cut at most
+_MIN_CELL = 13  # characters to which a column of texts is cut at most: less is not readable
 _SEPARATOR = 2  # characters between two columns
+
+
+def age_text(seconds: float) -> str:
+    """Return a time that has passed in its largest unit, as a column of a table: "4 s", "7 min", "2 h", "3 d"."""
+    whole = max(0, round(seconds))
+    for unit, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if whole >= unit:
+            return f"{whole // unit} {name}"
+    return f"{whole} s"
 
 
 def output_width() -> int | None:

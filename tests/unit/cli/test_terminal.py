@@ -8,7 +8,7 @@ import pty
 import pytest
 
 from watchdog.cli import terminal
-from watchdog.cli.terminal import fitted_table, output_width, paint
+from watchdog.cli.terminal import age_text, fitted_table, output_width, paint
 
 HEAD = ("FINGERPRINT", "RULE", "LABELS", "VALUE")
 ROWS = [
@@ -33,10 +33,17 @@ def test_a_wide_terminal_and_a_pipe_cut_nothing():
 
 
 def test_a_narrow_terminal_leaves_out_the_last_columns():
-    assert [line.split() for line in fitted_table(HEAD, ROWS[:1], 30)] == [
+    assert [line.split() for line in fitted_table(HEAD, ROWS[:1], 32)] == [
         ["FINGERPRINT", "RULE"],
-        ["0123456789abcdef", "outbound-co…"],
+        ["0123456789abcdef", "outbound-conn…"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-1, "0 s"), (59.4, "59 s"), (60, "1 min"), (7_199, "1 h"), (172_800, "2 d")]
+)
+def test_an_age_has_one_unit(seconds, text):
+    assert age_text(seconds) == text
 
 
 def test_the_widest_column_is_cut_first():
