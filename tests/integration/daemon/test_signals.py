@@ -49,7 +49,7 @@ def test_a_reload_keeps_the_windows_of_rules_that_stay_the_same(watchdog, server
     storm.open(100)
     notified("firing")
     watchdog.configure(hook, {**rules, "other": storm.rule(fire_above=1_000_000)})
-    assert "reloaded: rules=7 " in watchdog.reload()
+    assert "reloaded: rules=8 " in watchdog.reload()
     storm.open(100)
     documents = notified("firing", "firing")
 
@@ -66,7 +66,7 @@ def test_a_reload_applies_new_rules_and_resolves_alerts_of_removed_ones(
     notified("firing")
     second = storm.crowd_rule(fire_above=storm.LIMIT - 1, clear_below=storm.LIMIT - 1)
     watchdog.configure(hook, {"storm": storm.crowd_rule(), "second": second})
-    assert "reloaded: rules=6 " in watchdog.reload()
+    assert "reloaded: rules=7 " in watchdog.reload()
     assert alerts_of(notified("firing", "firing")) == [("storm", "firing"), ("second", "firing")]
     watchdog.configure(hook, {"second": second})
     watchdog.reload()
@@ -99,7 +99,7 @@ def test_broken_files_change_nothing_and_the_log_has_their_lines(start_daemon, w
     notified("firing", "firing")  # of the refused reload, and of the storm by the former rules
     for file, text in right.items():
         file.write_text(text)
-    assert "reloaded: rules=5 " in watchdog.reload()
+    assert "reloaded: rules=6 " in watchdog.reload()
     storm.release()
     notified("firing", "firing", "resolved", "resolved")
 
