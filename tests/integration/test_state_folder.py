@@ -99,3 +99,24 @@ def test_no_link_leads_to_another_folder(state, tmp_path):
 def test_a_file_is_no_folder(victim):
     with pytest.raises(StoreError, match=f"^{victim} is not a folder: use another folder: --state-dir DIR$"):
         prepare_folder(victim, ACCOUNT)
+
+
+@pytest.mark.parametrize("is_own", [True, False], ids=["folder", "folder above"])
+def test_a_folder_that_others_can_replace_is_refused(state, is_own):
+    folder = state if is_own else state / "below"
+    folder.mkdir(parents=True)
+    os.chown(state, 5, 5)
+
+    with pytest.raises(
+        StoreError, match=f"^state folder: {state}: belongs to .*, who can change it: chown root {state}$"
+    ):
+        prepare_folder(folder, ACCOUNT)
+    assert owner(folder) == (5 if is_own else 0)
+
+
+def test_a_folder_to_which_others_can_add_files_is_refused(state):
+    state.mkdir()
+    state.chmod(0o1777)
+
+    with pytest.raises(StoreError, match=f"^state folder: {state}: other users can add files to it: chmod go-w"):
+        prepare_folder(state, ACCOUNT)

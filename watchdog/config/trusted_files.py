@@ -7,6 +7,8 @@ A folder with the sticky bit, like /tmp, is no flaw on the way: others cannot re
 owns in it. A group may write if it is the private group of a trusted account (`umask 002`), or Debian's staff without
 members, which owns /usr/local (Debian Policy 9.1.2).
 
+A file system of a user (FUSE) shows any owner that its server wants: the user who has mounted it counts.
+
 As StrictModes of sshd_config(5); the sshd of Debian and Ubuntu accepts private groups, too.
 """
 
@@ -15,9 +17,10 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import re
 import shlex
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +29,8 @@ from watchdog.config.permissions import ACCOUNT
 _MAX_STEPS = 4_096  # names on the way to a file; links can form a circle
 _ID_MAP = Path("/proc/self/uid_map")
 _OVERFLOW_ID = Path("/proc/sys/kernel/overflowuid")
+_MOUNTS = Path("/proc/self/mountinfo")
+_USER_ID = re.compile(r"(?:^|,)user_id=(\d+)")
 _STAFF, _STAFF_FOLDER = "staff", "/usr/local"
 
 
@@ -67,7 +72,9 @@ def flaws_on_path(path: str, owners: Collection[int]) -> list[Flaw]:
 
     Nothing that this process cannot look at counts: what it cannot reach, it cannot read either.
     """
-    return [flaw for one, status in _steps(path) if (flaw := find_flaw(one, status, owners)) is not None]
+    steps = list(_steps(path))
+    flaws = [flaw for one, status in steps if (flaw := find_flaw(one, status, owners)) is not None]
+    return [*flaws, *_flaws_of_mounts(steps, owners)]
 
 
 def find_flaw(path: str, status: os.stat_result, owners: Collection[int], *, recursive: bool = False) -> Flaw | None:
@@ -91,6 +98,33 @@ def find_flaw(path: str, status: os.stat_result, owners: Collection[int], *, rec
     who = "everyone on this host" if everyone else f"the group {_group_name(status.st_gid)}"
     reason = f"writable by {who} (mode {stat.S_IMODE(status.st_mode):04o})"
     return Flaw(path, reason, f"chmod {option}{'g' * group}{'o' * everyone}-w {quoted}", recursive)
+
+
+def _flaws_of_mounts(steps: Sequence[tuple[str, os.stat_result]], owners: Collection[int]) -> Iterator[Flaw]:
+    first_on = {status.st_dev: one for one, status in reversed(steps)}
+    others = [device for device in reversed(first_on) if device != steps[0][1].st_dev]  # than that of /
+    users = _mounting_users() if others else {}
+    for device in others:
+        if (user := users.get(device, 0)) not in owners:
+            one = first_on[device]
+            reason = f"on a file system of {_account_name(user)}, who can change it"
+            yield Flaw(one, reason, f"umount {shlex.quote(one)}, or keep the file elsewhere")
+
+
+def _mounting_users() -> dict[int, int]:
+    """Return the uid of the user who has mounted each FUSE file system, by device; proc_pid_mountinfo(5)."""
+    try:
+        lines = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return {}
+    users = {}
+    for line in lines:
+        mount, _, file_system = line.partition(" - ")
+        kind, _, options = file_system.split(" ", 2)
+        if kind.startswith("fuse") and (match := _USER_ID.search(options)):
+            major, _, minor = mount.split()[2].partition(":")
+            users[os.makedev(int(major), int(minor))] = int(match[1])
+    return users
 
 
 def flaw_of_open_folder(folder: str) -> Flaw | None:

@@ -40,7 +40,7 @@ from watchdog.daemon.pipeline import Pipeline, RuleErrors
 from watchdog.daemon.reload_alert import Refusal
 from watchdog.daemon.reload_effects import reload_changes
 from watchdog.daemon.status_report import DaemonFacts
-from watchdog.errors import ConfigError, StoreError, WatchdogError
+from watchdog.errors import ConfigError, StoreError, TemporaryFailure, WatchdogError
 from watchdog.kernel import privileges
 from watchdog.kernel.startup import require_privileges, start_collector
 from watchdog.kernel.trusted_code import require_trusted_code
@@ -50,6 +50,7 @@ from watchdog.scheduling.scheduler import ScheduledTick, Scheduler
 from watchdog.scheduling.tick_loop import TickLoop
 from watchdog.state.receiver_state import ReceiverStates
 from watchdog.state.store import Store
+from watchdog.storage.damage import is_shortage
 from watchdog.storage.folder import STATE_FILE_NAME, prepare_folder
 from watchdog.systemd import Systemd
 
@@ -104,7 +105,7 @@ class Daemon:
         self._log_writer.start()
         if refusal is None:
             self._check_reload()
-        store = Store(folder, self._clock, boot_id())
+        store = self._open_store()
         self._receiver_states.attach(store.database)
         store.reserve_space()
         pipeline = self._pipeline = Pipeline(
@@ -144,6 +145,14 @@ class Daemon:
         if account is not None:
             with contextlib.suppress(ControlError):  # logged by _listen()
                 socket_path.prepare_socket_folder(self._options.control_socket, account)
+
+    def _open_store(self) -> Store:
+        try:
+            return Store(self._options.state_folder, self._clock, boot_id())
+        except StoreError as error:
+            if is_shortage(error.__cause__):
+                raise TemporaryFailure(error.text, remedy=error.remedy) from error
+            raise
 
     def _listen(self, api: ControlApi) -> ControlServer | None:
         # Not as root any more, so that the socket belongs to the account. Without a socket the daemon still works.

@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from watchdog.errors import TEMPORARY_ERRNOS
+
 MAX_QUARANTINED_FILES = 2  # each is as large as the state file itself
 
 # Result codes of SQLite (https://www.sqlite.org/rescode.html) that do not concern the content of the file: a lock, a
@@ -31,6 +33,7 @@ _NO_DAMAGE = {
 _READ_ERRORS = {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_CORRUPTFS}
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 PRIMARY_CODE_MASK = 0xFF  # an extended code holds its primary one in the lowest byte
+_SHORTAGES = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM}
 _UNIQUE_TIME = "%Y%m%dT%H%M%SZ"
 
 
@@ -74,6 +77,13 @@ def is_content_error(error: Exception) -> bool:
 def is_disk_full(error: BaseException | None) -> bool:
     """Return whether the cause is a full disk, or a file at its maximum size."""
     return getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE_MASK == sqlite3.SQLITE_FULL
+
+
+def is_shortage(error: BaseException | None) -> bool:
+    """Return whether disk space, memory or descriptors are used up, or the file is in use: a later try can succeed."""
+    if isinstance(error, OSError):
+        return error.errno in TEMPORARY_ERRNOS
+    return getattr(error, "sqlite_errorcode", 0) & PRIMARY_CODE_MASK in _SHORTAGES
 
 
 def quarantine_file(path: Path, wall: float) -> Path:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import pwd
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
-from watchdog.errors import StoreError
-from watchdog.storage.damage import is_quarantined_name
+from watchdog.config.trusted_files import data_owners, flaw_of_open_folder, flaws_on_path
+from watchdog.errors import StoreError, TemporaryFailure
+from watchdog.storage.damage import is_quarantined_name, is_shortage
 from watchdog.storage.database import NEW_SUFFIX
 
 STATE_FILE_NAME = "state.sqlite3"
@@ -27,16 +29,28 @@ def prepare_folder(folder: Path, account: pwd.struct_passwd | None) -> None:
     The owner is changed only if the folder contains nothing but state: by mistake it could be /tmp or /etc.
 
     Raises:
-        StoreError: it cannot be created, or its owner cannot be changed; with the remedy.
+        StoreError: it cannot be created or given, or others can change or replace it; with the remedy.
+        TemporaryFailure: the disk is full.
     """
+    owners = data_owners() | ({account.pw_uid} if account is not None else set())
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _require_trusted(folder, owners)
         if account is not None:
             _give(folder, account)
     except FileExistsError:
         raise StoreError(f"{folder} is not a folder", remedy=_OTHER_FOLDER) from None
     except OSError as error:
+        if is_shortage(error):
+            raise TemporaryFailure(f"cannot create the state folder {folder}: {error.strerror}") from error
         raise StoreError(f"cannot use the state folder {folder}: {error.strerror}", remedy=_OTHER_FOLDER) from error
+
+
+def _require_trusted(folder: Path, owners: Collection[int]) -> None:
+    # Who can replace the state decides which alerts count as notified or silenced.
+    for flaw in [*flaws_on_path(str(folder), owners), flaw_of_open_folder(str(folder))]:
+        if flaw is not None:
+            raise StoreError(f"state folder: {flaw.path}: {flaw.reason}", remedy=flaw.remedy)
 
 
 def _give(folder: Path, account: pwd.struct_passwd) -> None:

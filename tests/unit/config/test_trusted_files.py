@@ -186,3 +186,52 @@ def test_owners_outside_of_a_user_namespace_are_unknown_and_no_flaw():
         capture_output=True, text=True, check=False, cwd="/", env={"PYTHONPATH": str(checkout)},
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+_FUSE = r"""
+import ctypes, errno, os, struct, sys
+from watchdog.config.trusted_files import data_owners, flaws_on_path
+
+place, user = sys.argv[1:]
+fd = os.open("/dev/fuse", os.O_RDWR)
+options = f"fd={fd},rootmode=040755,user_id={user},group_id=0,allow_other".encode()
+if ctypes.CDLL(None).mount(b"x", place.encode(), b"fuse", 6, options):
+    sys.exit("mount failed")
+if os.fork() == 0:
+    print([(flaw.path, str(flaw)) for flaw in flaws_on_path(f"{place}/sub/a.toml", data_owners())], flush=True)
+    os._exit(0)
+
+def reply(unique, data=b"", error=0):
+    os.write(fd, struct.pack("<IiQ", 16 + len(data), -error, unique) + data)
+
+def attributes(node):  # of root: what this server likes
+    return struct.pack("<6Q10I", node, 1, 1, 0, 0, 0, 0, 0, 0, 0o100644 if node == 3 else 0o40755, 1, 0, 0, 0, 4096, 0)
+
+while os.waitpid(-1, os.WNOHANG)[0] == 0:
+    try:
+        os.set_blocking(fd, False)
+        request = os.read(fd, 1 << 17)
+    except BlockingIOError:
+        continue
+    code, unique, node = struct.unpack("<4xIQQ", request[:24])
+    if code == 26:  # INIT
+        reply(unique, struct.pack("<IIIIHHIIHH", 7, 31, 0, 0, 12, 9, 65536, 1, 1, 0).ljust(64, b"\0"))
+    elif code == 1:  # LOOKUP: the folder sub is node 2, the file in it node 3
+        reply(unique, struct.pack("<QQQQII", node + 1, 0, 60, 60, 0, 0) + attributes(node + 1))
+    elif code == 3:  # GETATTR
+        reply(unique, struct.pack("<QII", 60, 0, 0) + attributes(node))
+    elif code != 2:
+        reply(unique, error=errno.ENOSYS)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not Path("/dev/fuse").exists(), reason="mounts a file system (FUSE)")
+@pytest.mark.parametrize("user", [0, NOBODY.pw_uid])
+def test_the_user_who_serves_a_file_system_can_change_its_files(tmp_path, user):
+    inside = ("timeout", "-s", "KILL", "30", "unshare", "--mount", "--propagation", "private")
+    found = subprocess.run(
+        [*inside, sys.executable, "-c", _FUSE, tmp_path, str(user)], capture_output=True, text=True, check=True
+    )
+    reason = "on a file system of nobody, who can change it: umount"
+    flaw = (str(tmp_path), f"{reason} {tmp_path}, or keep the file elsewhere")
+    assert found.stdout == f"{[flaw] if user else []}\n"
