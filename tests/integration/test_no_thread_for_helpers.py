@@ -128,6 +128,26 @@ for count in (0, HARD):
         print(error)
 receiver.close()
 """
+_HEARTBEAT = """
+from watchdog.daemon.heartbeat import Heartbeat, RulesInForce
+from watchdog.daemon.host_name import HostName
+
+class Monitor:
+    interval_ns = 1_000_000_000
+    received = 0
+
+    def post(self, body, deadline_seconds, *, is_healthy):
+        self.received += 1
+
+monitor = Monitor()
+heartbeat = Heartbeat(HostName(lambda: "web-1"), list, SystemClock(), log)
+limit(0)
+heartbeat.set_target(monitor, RulesInForce(1, ""))
+heartbeat.record_tick(succeeded=True, interval_ns=1_000_000_000)
+limit(HARD)
+heartbeat.record_tick(succeeded=True, interval_ns=1_000_000_000)
+wait_until(lambda: monitor.received)
+"""
 _JOB = """
 from watchdog.scheduling.scheduler import Scheduler
 
@@ -182,3 +202,7 @@ def test_an_alertmanager_gets_later_notifications():
 
 def test_a_job_begins_at_a_later_point_of_its_grid():
     assert run(_JOB) == ["True"]
+
+
+def test_heartbeats_begin_with_a_later_tick():
+    assert run(_HEARTBEAT) == ["True"]

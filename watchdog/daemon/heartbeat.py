@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -68,16 +69,19 @@ class Heartbeat:
         self._wake_up = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._lacks_thread = False
 
     def set_target(self, target: HeartbeatTarget | None, rules: RulesInForce) -> None:
         """Send to `target` from now on, with the facts of `rules`; None: send nothing."""
         self._target, self._rules = target, rules
         if self._thread.ident is None and target is not None:
-            self._thread.start()
+            self._start()
         self._wake_up.set()
 
     def record_tick(self, *, succeeded: bool, interval_ns: int) -> None:
         """Record that a tick has ended; the next one is due `interval_ns` after its start."""
+        if self._lacks_thread:
+            self._start()
         first, now_ns = self._ended_ns is None, self._clock.boottime_ns()
         self._tick_ns = interval_ns
         if succeeded:
@@ -95,6 +99,12 @@ class Heartbeat:
         """Send no further heartbeat, without waiting for one under way."""
         self._stopping = True
         self._wake_up.set()
+
+    def _start(self) -> None:
+        self._lacks_thread = True
+        with contextlib.suppress(RuntimeError):  # any user can use up the host's threads: the next tick tries again
+            self._thread.start()
+            self._lacks_thread = False
 
     def _run(self) -> None:
         while not self._stopping:

@@ -77,9 +77,7 @@ class UserNames:
         if self._pending and self._thread is None:
             # A daemon thread: a lookup can hang forever, and must not delay the end of the process.
             thread = threading.Thread(target=self._run_lookups, name="user-lookup", daemon=True)
-            with contextlib.suppress(
-                RuntimeError
-            ):  # any user can use up the host's threads: tried again in the next tick
+            with contextlib.suppress(RuntimeError):  # any user can use up the host's threads: the next tick tries again
                 thread.start()
                 self._thread = thread
 

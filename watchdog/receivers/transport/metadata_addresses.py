@@ -24,6 +24,8 @@ _METADATA = frozenset(
         "fd20:ce::254",  # Google Cloud, "About VM metadata"
         "100.100.100.200",  # Alibaba Cloud, "ECS instance metadata"
         "fd00:100::100:200",  # Alibaba Cloud over IPv6: cloud-init, datasource AliYun
+        "100.96.0.96",  # Volcano Engine: credential server in volcengine/cello
+        "100.80.80.80",  # UCloud, docs.ucloud.cn, "metadata server"
         "168.63.129.16",  # Azure, "What is IP address 168.63.129.16?"
         "192.0.0.192",  # Oracle Cloud, "Instance metadata" of classic instances
         "fd00:c1::a9fe:a9fe",  # Oracle Cloud, "Getting instance metadata"
@@ -41,6 +43,8 @@ _EMBEDDING = (
 )
 # RFC 8215: NAT64 of a site, whose prefix may have 48, 56, 64 or 96 bits.
 _SITE_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
+_TEREDO = ipaddress.IPv6Network("2001::/32")
+_ISATAP = frozenset((0x0000_5EFE, 0x0200_5EFE))  # RFC 5214 §6.1: before the IPv4 address, in any network
 # Host names of cloud metadata services: behind a proxy, only the name is known.
 _METADATA_NAMES = (
     "metadata",
@@ -74,7 +78,7 @@ def is_metadata_host(host: str, *, look_up: bool = False) -> bool:
 
     `look_up`: or a name of which an address is one; a name server is asked, without a timeout.
     """
-    name = host.strip("[]").rstrip(".").lower()
+    name = host.strip("[]").partition("%")[0].rstrip(".").lower()  # RFC 6874: a zone follows the address
     if name in _METADATA_NAMES:
         return True
     try:
@@ -90,6 +94,11 @@ def _embedded_addresses(ip: ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Add
     for network, bits_after in _EMBEDDING:
         if ip in network:
             yield ipaddress.IPv4Address(int(ip) >> bits_after & 0xFFFF_FFFF)
+    low = int(ip) & 0xFFFF_FFFF
+    if int(ip) >> 32 & 0xFFFF_FFFF in _ISATAP:
+        yield ipaddress.IPv4Address(low)
+    if ip in _TEREDO:
+        yield ipaddress.IPv4Address(low ^ 0xFFFF_FFFF)  # RFC 4380 §4: its bits are inverted
     if ip in _SITE_NAT64:
         octets = ip.packed[:8] + ip.packed[9:]  # RFC 6052 §2.2: octet 8 is not part of the IPv4 address
         for start in (6, 7, 8):

@@ -115,6 +115,11 @@ def test_every_2xx_is_success(status):
         "64:ff9b:1:aaaa:0:0:a83f:8110",
         "64:ff9b::6464:64c8",
         "2002:a9fe:a9fe::1",
+        "100.96.0.96",
+        "100.80.80.80",
+        "2001:db8::5efe:a9fe:a9fe",  # RFC 5214, ISATAP
+        "2001:db8::200:5efe:6464:64c8",
+        "2001:0:c000:201::5601:5601",  # RFC 4380, Teredo
     ],
 )
 def test_recognises_link_local_and_metadata_addresses(address):
@@ -140,6 +145,10 @@ def test_recognises_link_local_and_metadata_addresses(address):
         "64:ff9b:1::c000:201",
         "64:ff9b:2::a9fe:a9fe",
         "2002:c000:201::1",
+        "2001:db8::5efe:c000:201",
+        "2001:db8::5eff:a9fe:a9fe",
+        "2001:0:a9fe:a9fe::3fff:fdfe",
+        "100.96.0.97",
     ],
 )
 def test_loopback_private_and_public_addresses_are_allowed(address):

@@ -41,6 +41,8 @@ def test_refuses_invalid_proxy_urls_without_showing_them(text):
         "169.254.43518",
         "::ffff:169.254.169.254",
         "[fe80::1]",
+        "[fe80::1%25eth0]",
+        "fd00:ec2::254%1",
         "fd00:ec2::254",
         "metadata.google.internal",
         "Metadata.Google.Internal.",
