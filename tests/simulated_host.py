@@ -147,12 +147,13 @@ class SimulatedHost:
         self.others, self.escalations, self.repeat_seconds = {}, {}, 6
         self.pause = threading.Event()
         self.host_name, self.labels, self.rule_labels = "web-1", (), ""
+        self.more_rules = ""  # TOML
         self.host = HostName(lambda: self.host_name)
         self.pipeline = None
         self.begin("storm")
 
     def configuration(self, *rules):
-        self.rules.write_text("".join(RULE.format(id=rule) + self.rule_labels for rule in rules))
+        self.rules.write_text("".join(RULE.format(id=rule) + self.rule_labels for rule in rules) + self.more_rules)
         self.rules.chmod(0o644)
         loaded = load_rules([self.rules], receivers=["oncall"])
         routing = RoutingSettings(("oncall",), 0, 2 * SECOND_NS, self.repeat_seconds * SECOND_NS, 20 * SECOND_NS)

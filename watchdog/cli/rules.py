@@ -87,6 +87,8 @@ def _state_text(rule: Mapping[str, Any]) -> str:
             return str(rule["state"]) if rule["timer"] is None else timer_text(rule["timer"])
         case "unknown":
             return f"unknown: {rule['reason']}"
+    if rule["reason"]:
+        return str(rule["reason"])
     if rule["filled_seconds"] < rule["window_seconds"] and rule["filled_seconds"] > 0:
         return f"inactive, {rule['filled_seconds']:.0f}s of {rule['window_seconds']:g}s"
     return "inactive" if rule["has_matched"] else "inactive, never matched"

@@ -26,9 +26,10 @@ class WorstGroup:
 class RuleStatus:
     """One rule.
 
-    `state`: "firing", "pending", "inactive" or "unknown". `reason`: of an unknown state. `firing`, `pending`: number of
-    alerts. `timer`: of the pending alert that is nearest to firing. `groups`: number of groups, None while unknown.
-    `filled_seconds` of `window_seconds` have data. `has_matched`: whether any row has met `where` since the start.
+    `state`: "firing", "pending", "inactive" or "unknown". `reason`: of an unknown state, or of an inactive one with a
+    group beyond the limit. `firing`, `pending`: number of alerts. `timer`: of the pending alert that is nearest to
+    firing. `groups`: number of groups, None while unknown. `filled_seconds` of `window_seconds` have data.
+    `has_matched`: whether any row has met `where` since the start.
     `last_fired`: wall-clock seconds, None if it is not known to have fired. `fired_in_7_days`: number of firings.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from watchdog.alerts import wording
 from watchdog.alerts.instance import InstanceState
@@ -48,6 +49,7 @@ class RuleStates:
         by_rule: dict[str, list[InstanceState]] = {}
         for instance in instances:
             by_rule.setdefault(instance.rule, []).append(instance)
+        firing = {rule_id for rule_id, found in by_rule.items() if any(one.alert is not None for one in found)}
         states = []
         for rule in rules:
             inspected, reason = self._inspect(rule)
@@ -58,7 +60,8 @@ class RuleStates:
             source = configuration.sources.get(rule.id)
             origin = RuleOrigin.OWN if source is None else source.origin
             timing = by_rule.get(rule.id, ()), history.get(rule.id, _NEVER)
-            states.append(_rule_status(rule, origin, inspected, reason, *timing, now_ns))
+            status = _rule_status(rule, origin, inspected, reason, *timing, now_ns)
+            states.append(_name_reporting_rule(status, [one for one in rule.unless_firing if one in firing]))
         return states
 
     def _inspect(self, rule: Rule) -> tuple[RuleInspection | None, str]:
@@ -116,6 +119,13 @@ def _rule_status(
         last_fired=firings.last,
         fired_in_7_days=firings.count,
     )
+
+
+def _name_reporting_rule(status: RuleStatus, reporting: Sequence[str]) -> RuleStatus:
+    """Return `status` with the reason why a group beyond the limit does not fire: narrower rules report it."""
+    if not reporting or status.state != "inactive" or status.worst is None or (status.worst.share or 0) <= 1:
+        return status
+    return replace(status, reason=f"reported by {', '.join(reporting)}")
 
 
 def _worst_group(rule: Rule, inspected: RuleInspection) -> WorstGroup | None:

@@ -7,7 +7,7 @@ import logging
 import time
 
 import pytest
-from simulated_host import CALM, STORM, SimulatedHost
+from simulated_host import CALM, RULE, STORM, SimulatedHost
 
 from watchdog.control.reload_handler import ReloadAnswer
 from watchdog.daemon.control_api import ControlApi
@@ -202,6 +202,16 @@ def test_a_rule_is_listed_from_never_matched_over_pending_and_firing_with_its_hi
     firing = rule_of(console)
     assert (firing["state"], firing["firing"], firing["fired_in_7_days"]) == ("firing", 1, 1)
     assert firing["last_fired"] == pytest.approx(simulation.clock.wall(), abs=1)
+
+
+def test_a_wider_rule_that_would_fire_names_the_rule_that_reports_its_group(simulation, console):
+    wider = RULE.format(id="wider").replace("{process}", "{user}").replace('for = "3s"', 'for = "5s"', 1)
+    simulation.more_rules = wider.replace('by = ["process"]', 'by = ["user"]\nunless_firing = ["storm"]')
+    simulation.pipeline.reload(simulation.configuration("storm"))
+    console.api.configuration = simulation.configuration("storm")
+    run(simulation, *[STORM] * 9)
+    states = {rule["id"]: (rule["state"], rule["reason"]) for rule in console.ask("rules list")}
+    assert states == {"storm": ("firing", ""), "wider": ("inactive", "reported by storm")}
 
 
 def test_the_history_of_a_rule_survives_a_restart_and_forgets_after_seven_days(simulation):
