@@ -9,12 +9,14 @@ import shlex
 import stat
 from pathlib import Path
 
+from watchdog.config.access_list import READ, named_entries
+
 ACCOUNT = "bpf-watchdog"
 _FOLDER = "/etc/bpf-watchdog"
 
 
-def other_readers(status: os.stat_result) -> str | None:
-    """Describe the users with access to a file, other than its owner; None if there are none.
+def other_readers(status: os.stat_result, path: str) -> str | None:
+    """Describe the users with access to the file at `path`, other than its owner; None if there are none.
 
     The group of the daemon's account may read it: after the daemon has given up root, it reads files of root at a
     reload through this group. The group must have the account's name, because shared groups ("users") have others.
@@ -22,9 +24,21 @@ def other_readers(status: os.stat_result) -> str | None:
     mode = stat.S_IMODE(status.st_mode)
     if mode & stat.S_IRWXO:
         return "everyone on this host"
-    if not mode & stat.S_IRWXG or (mode & stat.S_IRWXG == stat.S_IRGRP and status.st_gid in _own_groups()):
+    if not mode & stat.S_IRWXG:
         return None
+    if mode & stat.S_IRWXG == stat.S_IRGRP and status.st_gid in _own_groups():
+        return _named_reader(path)
     return f"the group {_group_name(status.st_gid)}"
+
+
+def _named_reader(path: str) -> str | None:
+    account = _entry(ACCOUNT)
+    users = {0, os.geteuid(), *(() if account is None else (account.pw_uid,))}
+    for entry in named_entries(path, READ):
+        if entry.number not in (_own_groups() if entry.is_group else users):
+            name = f"the group {_group_name(entry.number)}" if entry.is_group else _user_name(entry.number)
+            return f"{name} (access list)"
+    return None
 
 
 def restrict_command(path: str) -> str:
@@ -62,6 +76,13 @@ def _account_name() -> str:
 def _own_groups() -> set[int]:
     entries = [_entry(ACCOUNT), _entry(os.geteuid()) if os.geteuid() != 0 else None]
     return {entry.pw_gid for entry in entries if entry is not None and _group_name(entry.pw_gid) == entry.pw_name}
+
+
+def _user_name(user_id: int) -> str:
+    try:
+        return pwd.getpwuid(user_id).pw_name
+    except KeyError:
+        return f"uid {user_id}"
 
 
 def _entry(account: str | int) -> pwd.struct_passwd | None:

@@ -124,7 +124,7 @@ def _read(path: str, *, private: bool) -> Secret:
         raise SecretError(text, is_unavailable=True, denied_path=denied_path) from None
     except UnusableFile as error:
         raise SecretError(f"{path!r} {error}", is_unavailable=False) from None
-    if private and (others := other_readers(status)):
+    if private and (others := other_readers(status, path)):
         text = f"{path!r} is open to {others}"
         raise SecretError(text, is_unavailable=False, remedy=restrict_command(path))
     for flaw in flaws_on_path(path, data_owners()):

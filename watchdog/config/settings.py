@@ -220,7 +220,7 @@ def _read(file: str) -> tuple[str, str | None]:
     except UnusableFile as error:
         raise _unusable(file, str(error)) from None
     try:
-        return content.decode().removeprefix("\ufeff"), other_readers(status)
+        return content.decode().removeprefix("\ufeff"), other_readers(status, file)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise _unusable(file, f"is not UTF-8 text: byte 0x{content[error.start]:02x}", line) from None

@@ -24,6 +24,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from watchdog.config.access_list import WRITE, named_entries
 from watchdog.config.permissions import ACCOUNT
 
 _MAX_STEPS = 4_096  # names on the way to a file; links can form a circle
@@ -94,10 +95,21 @@ def find_flaw(path: str, status: os.stat_result, owners: Collection[int], *, rec
     everyone = bool(status.st_mode & stat.S_IWOTH)
     group = bool(status.st_mode & stat.S_IWGRP) and not _is_harmless_group(status.st_gid, path, owners)
     if not everyone and not group:
-        return None
+        return _flaw_of_access_list(path, status, owners)
     who = "everyone on this host" if everyone else f"the group {_group_name(status.st_gid)}"
     reason = f"writable by {who} (mode {stat.S_IMODE(status.st_mode):04o})"
     return Flaw(path, reason, f"chmod {option}{'g' * group}{'o' * everyone}-w {quoted}", recursive)
+
+
+def _flaw_of_access_list(path: str, status: os.stat_result, owners: Collection[int]) -> Flaw | None:
+    if not status.st_mode & stat.S_IWGRP:  # the mask of an access list
+        return None
+    for entry in named_entries(path, WRITE):
+        harmless = _is_harmless_group(entry.number, path, owners) if entry.is_group else entry.number in owners
+        if not harmless:
+            name = f"the group {_group_name(entry.number)}" if entry.is_group else _account_name(entry.number)
+            return Flaw(path, f"writable by {name} (access list)", f"setfacl -b {shlex.quote(path)}")
+    return None
 
 
 def _flaws_of_mounts(steps: Sequence[tuple[str, os.stat_result]], owners: Collection[int]) -> Iterator[Flaw]:

@@ -3,13 +3,14 @@
 import grp
 import os
 import pwd
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from watchdog.config.permissions import ACCOUNT
+from watchdog.config.permissions import ACCOUNT, other_readers
 from watchdog.config.trusted_files import Flaw, code_owners, data_owners, find_flaw, flaw_of_open_folder, flaws_on_path
 
 NOBODY = pwd.getpwnam("nobody")
@@ -186,6 +187,47 @@ def test_owners_outside_of_a_user_namespace_are_unknown_and_no_flaw():
         capture_output=True, text=True, check=False, cwd="/", env={"PYTHONPATH": str(checkout)},
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def give_by_access_list(path, rights, *, user=None, group=None):
+    """Give the file an access list that gives `rights` to a user or group; its group has no more than the list."""
+    tag, number = (0x02, user) if group is None else (0x08, group)
+    entries = [(0x01, 6, -1), (tag, rights, number), (0x04, 4, -1), (0x10, rights | 4, -1), (0x20, 0, -1)]
+    packed = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in sorted(entries))
+    try:
+        os.setxattr(path, "system.posix_acl_access", packed)
+    except OSError as error:
+        pytest.skip(f"no access lists here: {error}")
+
+
+@pytest.mark.parametrize(
+    ("entry", "name"),
+    [({"user": NOBODY.pw_uid}, "nobody"), ({"user": STRANGER}, "uid 61234"), ({"group": STRANGER}, "the group 61234")],
+)
+def test_write_permission_by_an_access_list_is_a_flaw(place, entry, name):
+    os.chown(place, 0, SERVICE.pw_gid)
+    give_by_access_list(place, 6, **entry)
+    assert flaws(place) == [(str(place), f"writable by {name} (access list): setfacl -b {place}")]
+    os.removexattr(place, "system.posix_acl_access")
+    give_by_access_list(place, 4, **entry)
+    assert flaws(place) == []
+
+
+def test_the_account_of_the_daemon_may_have_an_entry(place):
+    os.chown(place, 0, SERVICE.pw_gid)
+    give_by_access_list(place, 6, user=SERVICE.pw_uid)
+    assert flaws(place) == []
+
+
+def test_read_permission_by_an_access_list_opens_a_file_to_others(place):
+    os.chown(place, 0, SERVICE.pw_gid)
+    place.chmod(0o640)
+    assert other_readers(place.stat(), str(place)) is None
+    give_by_access_list(place, 4, user=SERVICE.pw_uid)
+    assert other_readers(place.stat(), str(place)) is None
+    for entry, name in (({"user": NOBODY.pw_uid}, "nobody"), ({"group": STRANGER}, "the group 61234")):
+        give_by_access_list(place, 4, **entry)
+        assert other_readers(place.stat(), str(place)) == f"{name} (access list)"
 
 
 _FUSE = r"""

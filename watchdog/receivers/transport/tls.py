@@ -173,7 +173,7 @@ def _pem(table: Table, key: str) -> str | None:
     text = content.decode("ascii", "replace")
     if "-----BEGIN " not in text:
         table.add_problem(key, f"{path!r} is not a file in PEM form")
-    elif _PRIVATE_KEY.search(text) and (others := other_readers(status)):
+    elif _PRIVATE_KEY.search(text) and (others := other_readers(status, path)):
         table.add_problem(key, f"the private key in {path!r} is open to {others}: {restrict_command(path)}")
     elif flaws := flaws_on_path(path, data_owners()):
         table.add_problem(key, f"{flaws[0].path!r}: {flaws[0]}")
