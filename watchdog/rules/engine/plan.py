@@ -74,6 +74,7 @@ class EvaluationPlan:
         """Start without parts; take them from the plan `before` where it has them."""
         self._before = before._made if before is not None else {}  # noqa: SLF001 - of its own kind
         self._made: dict[tuple[object, ...], object] = {}
+        self._by_kind: dict[type, tuple[object, ...]] = {}  # of `parts_of_type`, which each tick asks often
 
     def evaluation(self, rule: Rule) -> Evaluation:
         """Return the part that holds the values of the rule's metric."""
@@ -119,7 +120,9 @@ class EvaluationPlan:
 
     def parts_of_type(self, kind: type[_Part]) -> Iterator[_Part]:
         """Yield every part of a kind, in the order in which they were made."""
-        return (part for part in self._made.values() if isinstance(part, kind))
+        if kind not in self._by_kind:
+            self._by_kind[kind] = tuple(part for part in self._made.values() if isinstance(part, kind))
+        return iter(cast("tuple[_Part, ...]", self._by_kind[kind]))
 
     def accumulators(self) -> Iterator[_Accumulator]:
         """Yield the parts that take the newest tick from their views, each after those that it reads."""
@@ -133,6 +136,7 @@ class EvaluationPlan:
     def _get(self, key: tuple[object, ...], make: Callable[[], _Part], *, lasting: bool) -> _Part:
         if key not in self._made:
             self._made[key] = self._before[key] if lasting and key in self._before else make()
+            self._by_kind.clear()
         return cast("_Part", self._made[key])
 
     def _view(self, rule: Rule) -> View:
