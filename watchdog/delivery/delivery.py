@@ -63,8 +63,9 @@ class Delivery:
         self._threads: list[_WorkerThread] = []
         for receiver in receivers:
             state = StoredReceiverState(store.database, receiver.name, clock)
-            worker = Worker(receiver, self._outbox, clock, log, state)
-            self._threads.append(_WorkerThread(worker, clock, log, former_threads.get(receiver.name)))
+            before = former_threads.get(receiver.name)
+            worker = Worker(receiver, self._outbox, clock, log, state, None if before is None else before.worker)
+            self._threads.append(_WorkerThread(worker, clock, log, before))
 
     def start(self) -> None:
         """Begin to deliver, notifications of a former daemon first.

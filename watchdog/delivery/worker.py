@@ -10,7 +10,7 @@ import random
 import traceback
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from watchdog.alerts.alert import Alert
@@ -68,6 +68,13 @@ def open_backoff_seconds(open_attempts: int) -> float:
     return random.uniform(upper_seconds / 2, upper_seconds)  # noqa: S311 - as above
 
 
+@dataclass(slots=True)
+class _AttemptCounts:
+    # Shared with the worker of the same receiver before a reload, whose last attempt ends before the next begins.
+    delivered: int = 0
+    failed: Counter[DeliveryErrorReason] = field(default_factory=Counter)
+
+
 class Worker:
     """Delivers the notifications of one receiver.
 
@@ -75,8 +82,8 @@ class Worker:
     before the first one. `loss`: the error of a notification that failed for good, None once a later one was
     taken.
 
-    Since the start: `delivered` counts notifications, `failed_attempts` counts attempts by reason of `DeliveryError`
-    (and "internal"). Lost notifications are counted in the state file.
+    Since the start, over reloads: `delivered` counts notifications, `failed_attempts` counts attempts by reason of
+    `DeliveryError` (and "internal"). Lost notifications are counted in the state file.
     """
 
     def __init__(
@@ -86,14 +93,17 @@ class Worker:
         clock: Clock,
         log: logging.Logger,
         receiver_state: ReceiverState | None = None,
+        former: Worker | None = None,
     ) -> None:
-        """Take ownership of the receiver. `receiver_state` keeps its outage over restarts."""
+        """Take ownership of the receiver. `receiver_state` keeps its outage over restarts.
+
+        `former`: the worker of this receiver before a reload, whose counts go on here.
+        """
         self.name = receiver.name
         self.health = ReceiverHealth(receiver_state or VolatileReceiverState(), clock, HANG_TIMEOUT_SECONDS)
-        self.delivered = 0
+        self._counts: _AttemptCounts = _AttemptCounts() if former is None else former._counts  # noqa: SLF001 - the same class
         self.refusal: str | None = None
         self.loss: str | None = None
-        self.failed_attempts: Counter[DeliveryErrorReason] = Counter()
         self._receiver = receiver
         self._outbox = outbox
         self._clock = clock
@@ -108,6 +118,16 @@ class Worker:
         self._reread_files = False
         self._renewal_error = ""
         self._refresh_error: str | None = None  # logged once, not at every refresh
+
+    @property
+    def delivered(self) -> int:
+        """Return the number of notifications delivered."""
+        return self._counts.delivered
+
+    @property
+    def failed_attempts(self) -> Counter[DeliveryErrorReason]:
+        """Return the number of failed attempts by reason."""
+        return self._counts.failed
 
     @property
     def outage(self) -> Outage | None:
@@ -324,7 +344,7 @@ class Worker:
         return AttemptOutcome(attempt, "pending", result, due_ns, is_partial=True)
 
     def _sent(self, attempt: DeliveryAttempt, result: str, refusal: str = "") -> AttemptOutcome:
-        self.delivered += 1
+        self._counts.delivered += 1
         self.refusal = refusal
         self.loss = None
         self.health.attempt_succeeded()

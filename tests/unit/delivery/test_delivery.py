@@ -84,6 +84,20 @@ def test_notifications_of_a_former_daemon_and_later_ones_are_delivered(store):
     assert delivery.counters().delivered == {"oncall": 2}
 
 
+def test_counts_go_on_over_a_reload(store):
+    receivers = [QuietReceiver("oncall"), QuietReceiver("oncall")]
+    delivery = None
+    for number, receiver in enumerate(receivers, start=1):
+        put(store, make_notification(f"n{number}", "oncall"))
+        if delivery is not None:
+            delivery.retire()
+        delivery = Delivery(store, [receiver], SystemClock(), logging.getLogger("test"), delivery)
+        delivery.start()
+        assert receiver.arrived.wait(PATIENCE_SECONDS)
+    delivery.stop(PATIENCE_SECONDS)
+    assert delivery.counters().delivered == {"oncall": 2}
+
+
 def test_a_receiver_that_hangs_delays_neither_another_nor_the_stop(store):
     gate = threading.Event()
     hanging, quick = QuietReceiver("hanging", gate), QuietReceiver("quick")
