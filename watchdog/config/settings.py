@@ -23,6 +23,7 @@ from watchdog.config.map_sizes import DEFAULT_MAP_SIZES, MapSizes
 from watchdog.config.network_prefixes import DEFAULT_NETWORK_PREFIXES, NetworkPrefixes
 from watchdog.config.permissions import other_readers
 from watchdog.config.trusted_files import data_owners, flaws_on_path
+from watchdog.config.web_settings import WebSettings, read_web
 from watchdog.errors import ConfigError, Problem
 
 DEFAULT_SETTINGS_FILE: Final = "/etc/bpf-watchdog/watchdog.toml"
@@ -43,6 +44,7 @@ SETTINGS_TABLES: Final = (
     "routing",
     "rules",
     "sampling",
+    "web",
 )
 """Tables and keys of a settings file; no rule file has one of them."""
 MIN_INTERVAL: Final = "100ms"
@@ -136,7 +138,7 @@ class Settings:
 
     `file`: `BUILT_IN_SETTINGS` without a file. `receiver_names`: in the file's order. `escalations`: by the name of the
     receiver that fails. `host`: name of this host, None: as the system calls it. `labels`: of all alerts, by name.
-    `generator_url`: a template, see `config/generator_url.py`, "" without one.
+    `generator_url`: a template, see `config/generator_url.py`, "" without one. `web`: None: no metrics are served.
     """
 
     file: str
@@ -152,6 +154,7 @@ class Settings:
     networks: NetworkPrefixes = DEFAULT_NETWORK_PREFIXES
     locations: LocationFiles = NO_LOCATION_FILES
     docs: DocsSettings = DocsSettings()
+    web: WebSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +294,7 @@ def read_settings(document: Document) -> SettingsDocument:
     evidence = _read_evidence(root.table("evidence"))
     networks, locations = _read_networks(root.table("networks"))
     docs = _read_docs(root.table("docs"))
+    web = read_web(root.table("web"))
     host, labels = read_host(root), read_labels(root.table("labels"))
     generator_url = read_generator_url(root, dict(labels))
     if isinstance(root.data.get("rules"), list):  # [[rules]]
@@ -313,6 +317,7 @@ def read_settings(document: Document) -> SettingsDocument:
         networks=networks,
         locations=locations,
         docs=docs,
+        web=web,
     )
     given_heartbeat = heartbeat if "heartbeat" in root else None
     return SettingsDocument(document, values, receivers, given_heartbeat, routes, mutes, inhibitions)

@@ -28,8 +28,8 @@ class Listener:
         self._inode = path.lstat().st_ino
 
     @classmethod
-    def at(cls, path: Path) -> Self:
-        """Listen at `path`, with mode 0660 and the group of this process.
+    def at(cls, path: Path, name: str = "control socket") -> Self:
+        """Listen at `path`, with mode 0660 and the group of this process. `name`: of the socket, for errors.
 
         Raises:
             ControlError: another daemon listens there, `path` is not a socket, or it cannot be created.
@@ -41,9 +41,7 @@ class Listener:
             finally:
                 os.close(folder)
         except OSError as error:
-            raise ControlError(
-                f"cannot listen on the control socket {path}: {error.strerror}", remedy=OTHER_SOCKET
-            ) from error
+            raise ControlError(f"cannot listen on the {name} {path}: {error.strerror}", remedy=OTHER_SOCKET) from error
 
     def allows(self, peer: socket.socket) -> bool:
         """Return whether the client is root, this account, or a member of the socket's group.

@@ -216,12 +216,13 @@ def changed_restart_keys(started: Settings, settings: Settings) -> list[str]:
         ("networks", started.networks, settings.networks),
         ("networks", started.locations, settings.locations),
     )
-    return [
+    changed = [
         f"{table}.{one.name}"
         for table, before, now in parts
         for one in fields(before)
         if getattr(before, one.name) != getattr(now, one.name)
     ]
+    return [*changed, *(["web"] if started.web != settings.web else [])]
 
 
 def format_rule_ids(rules: Sequence[Rule]) -> str:

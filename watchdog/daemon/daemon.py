@@ -11,12 +11,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from watchdog import __version__
-from watchdog.clock import Clock, boot_id
+from watchdog.clock import SECOND_NS, Clock, boot_id
 from watchdog.config.counts import format_count
 from watchdog.config.durations import format_duration
 from watchdog.config.settings import Settings
+from watchdog.config.web_settings import WebSettings
 from watchdog.control import socket_path
 from watchdog.control.listener import Listener
 from watchdog.control.reload_handler import ReloadAnswer
@@ -54,6 +56,9 @@ from watchdog.storage.damage import is_shortage
 from watchdog.storage.folder import STATE_FILE_NAME, prepare_folder
 from watchdog.systemd import Systemd
 
+if TYPE_CHECKING:  # loaded with [web] only
+    from watchdog.daemon.metrics_endpoint import MetricsEndpoint
+
 _SWITCH_SECONDS = 0.0002  # while a configuration is read; Python's default is 0.005
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _log = logging.getLogger("watchdog")
@@ -84,6 +89,7 @@ class Daemon:
         self._pipeline: Pipeline | None = None
         self._api: ControlApi | None = None
         self._last_good = LastGood(options.state_folder, options.sources)
+        self._metrics: MetricsEndpoint | None = None
         self._reloading = threading.Lock()  # by a signal, or by a request on the control socket
         self._heartbeat = Heartbeat(self._host, self._problems, clock, _log)
 
@@ -124,6 +130,7 @@ class Daemon:
         if refusal is not None:
             self._report_refusal(pipeline, refusal, None)
         control = self._listen(self._api)
+        self._serve_metrics(started.web, pipeline, self._api)
         self._set_heartbeat(configuration)
         release_free_memory()
         self._tick_loop.start(lambda tick: self._tick(pipeline, tick), configuration.interval_ns)
@@ -135,6 +142,8 @@ class Daemon:
         self._heartbeat.stop()
         if control is not None:
             control.stop()
+        if self._metrics is not None:
+            self._metrics.stop()
         pipeline.stop()
         _log.info("stopped; pending notifications stay in the state file: file=%s", folder / STATE_FILE_NAME)
         return 0
@@ -165,6 +174,14 @@ class Daemon:
         control.start()
         return control
 
+    def _serve_metrics(self, settings: WebSettings | None, pipeline: Pipeline, api: ControlApi) -> None:
+        if settings is None:
+            return
+        from watchdog.daemon.metrics_endpoint import MetricsEndpoint
+
+        self._metrics = MetricsEndpoint(settings, pipeline, api, self._host, self._clock, _log)
+        self._metrics.start()
+
     def _problems(self) -> list[str]:
         return [] if self._pipeline is None else self._pipeline.problems()
 
@@ -173,7 +190,7 @@ class Daemon:
         self._heartbeat.set_target(configuration.heartbeat, rules)
 
     def _tick(self, pipeline: Pipeline, tick: ScheduledTick) -> None:
-        succeeded = False
+        succeeded, began_ns = False, self._clock.boottime_ns()
         try:
             pipeline.run_tick(tick)
             succeeded = True
@@ -183,6 +200,8 @@ class Daemon:
             self._systemd.notify_watchdog()
             raise
         finally:
+            if self._metrics is not None:
+                self._metrics.durations.add((self._clock.boottime_ns() - began_ns) / SECOND_NS)
             self._heartbeat.record_tick(succeeded=succeeded, interval_ns=self._tick_loop.interval_ns)
         self._systemd.notify_watchdog()
 

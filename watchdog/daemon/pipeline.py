@@ -85,6 +85,9 @@ class PipelineView:
 class Pipeline:
     """Owns the stages and moves a snapshot through them per tick; a reload swaps rules and receivers between ticks."""
 
+    observe_snapshot: Callable[[Snapshot], object] | None = None
+    """Called with the snapshot of each tick before the rules are judged, not with the daemon's first snapshot."""
+
     def __init__(
         self,
         collector: Collector,
@@ -261,6 +264,8 @@ class Pipeline:
         self._is_unjudged = True
         with self._stages.run(Stage.MEASURE):
             snapshot = self._snapshot = self._meter.advance(reading, wall, ticks)
+            if self.observe_snapshot is not None:
+                self.observe_snapshot(snapshot)
         with self._stages.run(Stage.RULES):
             verdicts = self._engine.evaluate(snapshot, self._lifecycle.active_keys(), self._lifecycle.firing_keys())
         self._is_unjudged = False

@@ -44,7 +44,7 @@ def settings_of(text: str) -> tuple[Document, SettingsDocument]:
     return document, read_settings(document)
 
 
-@pytest.mark.parametrize("table", ["sampling", "docs", "evidence", "routing", "rules"])
+@pytest.mark.parametrize("table", ["sampling", "docs", "evidence", "routing", "rules", "web"])
 def test_a_table_of_settings_is_documented_completely(table):
     document, _ = settings_of(f"[{table}]\n{UNKNOWN} = 1\n")
     assert documented_keys(f"`[{table}]`") == accepted_keys(document)

@@ -11,7 +11,12 @@ import watchdog.config.settings as config_module
 import watchdog.daemon.configuration as setup_of_all
 from watchdog.clock import SECOND_NS
 from watchdog.config.document import Table
-from watchdog.daemon.configuration import ConfigurationSources, format_rule_ids, read_configuration
+from watchdog.daemon.configuration import (
+    ConfigurationSources,
+    changed_restart_keys,
+    format_rule_ids,
+    read_configuration,
+)
 from watchdog.errors import ConfigError
 
 RULE = """\
@@ -272,3 +277,16 @@ def test_shipped_rules_get_the_address_of_their_runbook_and_own_rules_keep_their
 def test_a_base_of_runbooks_that_is_no_address_is_a_problem(write):
     settings = write("all.toml", '[docs]\nrunbook_base = "wiki"\n')
     assert problems_of(ConfigurationSources(settings)) == [(settings, 2, "docs.runbook_base")]
+
+
+def test_a_change_of_the_web_table_needs_a_restart(write):
+    rules = write("rules/a.toml", RULE)
+
+    def settings(text):
+        return read_configuration(ConfigurationSources(write("watchdog.toml", text), rules)).settings
+
+    without, first = settings(HOOK), settings(HOOK + '[web]\nlisten = "127.0.0.1:9464"\n')
+    other = settings(HOOK + '[web]\nlisten = "127.0.0.1:9464"\nmax_series = 50\n')
+    assert changed_restart_keys(without, first) == changed_restart_keys(first, other) == ["web"]
+    assert changed_restart_keys(first, without) == ["web"]
+    assert changed_restart_keys(first, first) == []

@@ -1,0 +1,81 @@
+"""The table `[web]` of the settings: the address at which metrics are served to Prometheus."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from watchdog.config import suggestions
+from watchdog.config.document import Table
+
+DEFAULT_MAX_SERIES: Final = 200
+_MIN_SERIES, _MAX_SERIES = 4, 5_000  # memory: about 1 kB for each
+_UNIX = "unix:"
+_MAX_PORT = 65_535
+_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})", re.ASCII)
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class WebSettings:
+    """Address and bounds of the metrics.
+
+    `listen`: path of a socket, or IP address; then `port` is not None. `hosts`: names that requests may have in their
+    `Host`, in lower case. `max_series`: pairs of process and unit with series of their own, `(other)` included.
+    """
+
+    listen: str
+    port: int | None
+    allow_remote: bool = False
+    hosts: tuple[str, ...] = ()
+    max_series: int = DEFAULT_MAX_SERIES
+
+    @property
+    def is_loopback(self) -> bool:
+        """Return whether only this host can reach the address."""
+        return self.port is None or ipaddress.ip_address(self.listen).is_loopback
+
+
+def read_web(table: Table) -> WebSettings | None:
+    """Return the settings in `table`; None without `listen`. Problems are added to its document."""
+    text = table.text("listen", "")
+    allow_remote = table.boolean("allow_remote", default=False)
+    hosts = table.texts("hosts", ())
+    max_series = table.integer("max_series", DEFAULT_MAX_SERIES, minimum=_MIN_SERIES, maximum=_MAX_SERIES)
+    table.reject_unknown_keys()
+    for index, host in enumerate(hosts):
+        if not _HOST.fullmatch(host):
+            table.add_problem(
+                "hosts", f"must be a host name without port: {suggestions.quote_value(host)}", index=index
+            )
+    if not text:
+        given = [key for key in ("allow_remote", "hosts", "max_series") if key in table]
+        if given and not table.has_problem("listen"):
+            table.add_problem(given[0], 'needs listen, the address of the metrics: listen = "127.0.0.1:9464"')
+        return None
+    address = _parse_address(text)
+    if address is None:
+        example = '"127.0.0.1:9464", "[::1]:9464" or "unix:/run/bpf-watchdog/metrics.sock"'
+        table.add_problem("listen", f"must be an IP address with a port, or a socket: {example}")
+        return None
+    settings = WebSettings(*address, allow_remote, tuple(host.lower() for host in hosts), max_series)
+    if not settings.is_loopback and not allow_remote:
+        table.add_problem("listen", "other hosts could read the metrics at this address: it needs allow_remote = true")
+    return settings
+
+
+def _parse_address(text: str) -> tuple[str, int | None] | None:
+    """Return address and port, or the path of a socket and None; None if `text` is neither."""
+    if text.startswith(_UNIX):
+        path = text.removeprefix(_UNIX)
+        return (path, None) if path.startswith("/") and "\0" not in path else None
+    found = _ADDRESS.fullmatch(text)
+    if found is None or not 1 <= int(found[3]) <= _MAX_PORT:
+        return None
+    try:
+        address = ipaddress.IPv6Address(found[1]) if found[1] else ipaddress.IPv4Address(found[2])
+    except ValueError:
+        return None
+    return str(address), int(found[3])

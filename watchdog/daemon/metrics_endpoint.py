@@ -1,0 +1,135 @@
+"""The metrics of the daemon for Prometheus: totals of the ticks and own health, served by the web server.
+
+Imported only where `[web]` sets an address.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections import Counter
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+
+from watchdog.alerts.alert import AlertState
+from watchdog.clock import Clock
+from watchdog.config.web_settings import WebSettings
+from watchdog.control.alert_handlers import ActiveAlert
+from watchdog.control.status_handlers import DaemonStatus
+from watchdog.daemon.active_alerts import ActiveAlerts
+from watchdog.daemon.control_api import ControlApi
+from watchdog.daemon.host_name import HostName
+from watchdog.daemon.pipeline import Pipeline
+from watchdog.delivery.delivery import DeliveryCounters
+from watchdog.errors import StoreError
+from watchdog.rules.language.rule import Severity
+from watchdog.web.exposition import Exposition
+from watchdog.web.own_health import OwnHealth, ReceiverMetrics, TickDurations
+from watchdog.web.traffic_totals import TrafficTotals
+from watchdog.web.web_server import WebError, WebServer
+
+_SHOWN_STATES = (AlertState.PENDING, AlertState.FIRING)
+
+
+class MetricsEndpoint:
+    """Counts from its creation on; serves from `start` until `stop`. `durations`: of ticks, the daemon adds them."""
+
+    def __init__(
+        self,
+        settings: WebSettings,
+        pipeline: Pipeline,
+        api: ControlApi,
+        host: HostName,
+        clock: Clock,
+        log: logging.Logger,
+    ) -> None:
+        """Count the snapshots of `pipeline`."""
+        self._log = log
+        self.durations = TickDurations()
+        self._settings = settings
+        self._pipeline = pipeline
+        self._api = api
+        self._host = host
+        self._alerts = ActiveAlerts(pipeline, clock)
+        self._server: WebServer | None = None
+        totals = TrafficTotals(settings.max_series)
+        pipeline.observe_snapshot = totals.add
+        self._exposition = Exposition(totals, self.durations, self.read_health)
+
+    def start(self) -> None:
+        """Start the server; where it cannot listen, that is logged, and the daemon goes on."""
+        try:
+            self._server = WebServer(self._settings, self._names, self._exposition.page)
+        except WebError as error:
+            self._log.error("metrics not served: error=%s", error)
+            return
+        self._server.start()
+        port = "" if self._settings.port is None else f" port {self._settings.port}"
+        self._log.info("metrics for Prometheus at %s%s", self._settings.listen, port)
+
+    def stop(self) -> None:
+        """Stop the server."""
+        if self._server is not None:
+            self._server.stop()
+
+    def _names(self) -> tuple[str, ...]:
+        return self._host.current, socket.gethostname()
+
+    def read_health(self) -> OwnHealth:
+        """Return the health of the daemon now."""
+        status, alerts = self._api.status.read(), self._alerts.list_alerts()
+        return OwnHealth(
+            version=status.version,
+            kernel=status.kernel,
+            configured_seconds=status.ticks.configured_seconds,
+            interval_seconds=status.ticks.interval_seconds,
+            age_seconds=status.ticks.age_seconds,
+            losses=status.quality,
+            rules=_rules_by_state({rule.id for rule in self._api.configuration.rules}, status, alerts),
+            alerts=_alerts_by_state(alerts),
+            suppressed_alerts=status.suppression.suppressed_alerts,
+            withheld=status.suppression.withheld,
+            receivers=self._receivers(status),
+            reload_succeeded=status.reload.result != "refused",
+            reload_at=status.reload.at,
+        )
+
+    def _receivers(self, status: DaemonStatus) -> tuple[ReceiverMetrics, ...]:
+        with self._pipeline.view() as view:
+            delivery = view.delivery
+        try:
+            counters = delivery.counters()
+        except StoreError:  # the counts in memory are there without a state file too
+            counters = DeliveryCounters(delivery.delivered(), {}, {}, {})
+        return tuple(
+            ReceiverMetrics(
+                name=one.name,
+                state=one.state,
+                pending=one.pending,
+                oldest_seconds=one.oldest_seconds,
+                delivered=counters.delivered.get(one.name, 0),
+                failed=one.lost,
+                failed_attempts={
+                    str(reason): count
+                    for (receiver, reason), count in counters.failed_attempts.items()
+                    if receiver == one.name
+                },
+            )
+            for one in status.receivers
+        )
+
+
+def _alerts_by_state(alerts: list[ActiveAlert]) -> Mapping[tuple[str, str], int]:
+    severities = [severity.label for severity in (Severity.WARNING, Severity.CRITICAL)]
+    counts = Counter({(str(state), severity): 0 for state in _SHOWN_STATES for severity in severities})
+    counts.update((str(alert.state), alert.severity) for alert in alerts)
+    return counts
+
+
+def _rules_by_state(rules: AbstractSet[str], status: DaemonStatus, alerts: list[ActiveAlert]) -> Mapping[str, int]:
+    # Alerts of the daemon about itself have no rule in the files.
+    firing = rules & {alert.rule for alert in alerts if alert.state == AlertState.FIRING}
+    pending = (rules & {alert.rule for alert in alerts}) - firing
+    unknown = (rules & set(status.rules.unknown)) - firing - pending
+    ok = rules - firing - pending - unknown
+    return {"firing": len(firing), "pending": len(pending), "unknown": len(unknown), "ok": len(ok)}
