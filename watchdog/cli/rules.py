@@ -17,7 +17,8 @@ _DESCRIPTION = """\
 List the rules in force: state, worst group with its share of the limit, and how often the rule fired within 7 days.
 
 SHARE is that of the limit of the least severity: above 100% the limit is breached. "never matched": no row has met
-`where` since the start. "5s of 60s": the window has data of 5 s so far. --effective prints the TOML in force, with the
+`where` since the start. "5s of 60s": the window has data of 5 s so far. "learning": a baseline or
+novelty does not fire yet. --effective prints the TOML in force, with the
 file of each value."""
 
 
@@ -87,6 +88,8 @@ def _state_text(rule: Mapping[str, Any]) -> str:
             return str(rule["state"]) if rule["timer"] is None else timer_text(rule["timer"])
         case "unknown":
             return f"unknown: {rule['reason']}"
+    if rule["learning_seconds"]:
+        return f"learning, {age_text(rule['learning_seconds'])} left"
     if rule["reason"]:
         return str(rule["reason"])
     if rule["filled_seconds"] < rule["window_seconds"] and rule["filled_seconds"] > 0:

@@ -288,7 +288,8 @@ class Table:
         value = self.value(key, default)
         placeholder = parse_duration(minimum if default is REQUIRED else default)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            self.add_problem(key, f'needs a unit: "{value}s"?')
+            unit = "d" if isinstance(default, str) and default.endswith("d") else "s"  # the likely one
+            self.add_problem(key, f'needs a unit: "{value}{unit}"?')
             return placeholder
         if not isinstance(value, str):
             self._wrong_type(key, 'a duration like "10s"', value)
@@ -319,7 +320,8 @@ class Table:
         """Return the tables of the array at `key` (`[[key]]` in the file), none if the key is missing."""
         value = self.value(key, [])
         if not isinstance(value, list) or not all(isinstance(element, dict) for element in value):
-            self.add_problem(key, f"must be tables: write [[{_bare(key)}]]")
+            name = ".".join(_bare(part) for part in (*self._path, key) if isinstance(part, str))
+            self.add_problem(key, f"must be tables: write [[{name}]]")
             return ()
         return tuple(Table(self.document, (*self._path, key, index), element) for index, element in enumerate(value))
 

@@ -30,6 +30,7 @@ class RuleStatus:
     group beyond the limit. `firing`, `pending`: number of alerts. `timer`: of the pending alert that is nearest to
     firing. `groups`: number of groups, None while unknown. `filled_seconds` of `window_seconds` have data.
     `has_matched`: whether any row has met `where` since the start.
+    `learning_seconds`: measured time until its baseline or novelty has learnt, 0 if it has and for other rules.
     `last_fired`: wall-clock seconds, None if it is not known to have fired. `fired_in_7_days`: number of firings.
     """
 
@@ -48,6 +49,7 @@ class RuleStatus:
     window_seconds: float
     filled_seconds: float
     has_matched: bool
+    learning_seconds: float
     last_fired: float | None
     fired_in_7_days: int
 

@@ -144,8 +144,7 @@ class Daemon:
             control.stop()
         if self._metrics is not None:
             self._metrics.stop()
-        pipeline.stop()
-        _log.info("stopped; pending notifications stay in the state file: file=%s", folder / STATE_FILE_NAME)
+        _log_stop(pipeline.stop(), folder)
         return 0
 
     def _prepare_folders(self) -> None:
@@ -332,3 +331,14 @@ def _yielding() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(before)
+
+
+def _log_stop(pending: int | None, folder: Path) -> None:
+    """Log the stop; `pending`: notifications that wait for the next start, None where their number is unknown."""
+    if pending == 0:
+        _log.info("stopped: no notifications pending")
+        return
+    count = "unknown" if pending is None else pending
+    _log.info(
+        "stopped, pending notifications stay in the state file: count=%s file=%s", count, folder / STATE_FILE_NAME
+    )

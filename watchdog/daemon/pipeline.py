@@ -14,6 +14,7 @@ from watchdog.alerts.evidence_collector import EvidenceCollector
 from watchdog.alerts.identity import HostIdentity
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import SECOND_NS, Clock, Now
+from watchdog.daemon.baseline_log import baseline_lines
 from watchdog.daemon.configuration import Configuration
 from watchdog.daemon.exception_watch import ExceptionWatch
 from watchdog.daemon.host_name import HostName
@@ -377,8 +378,8 @@ class Pipeline:
     def _save_baselines(self, *parts: BaselinePart | None) -> None:
         """Write learnt baselines, after all that alerts need; log the events in their life."""
         baselines = self._engine.baselines
-        for note in baselines.take_notes():
-            self._log.info("baseline: %s: rule=%s count=%d", note.event, note.rule, note.count)
+        for line in baseline_lines(baselines.take_notes()):
+            self._log.info("%s", line)
         due = [part for part in parts if part is not None]
         if not due:
             return
@@ -549,19 +550,23 @@ class Pipeline:
         elif not wanted:
             self._collector.disable_message_probes()
 
-    def stop(self) -> None:
+    def stop(self) -> int | None:
         """Deliver due notifications for at most 2.5 s, let attempts under way end, then close store and collector.
 
-        The outbox keeps the rest.
+        The outbox keeps the rest. Return their number, None where it is unknown.
         """
+        pending = None
         self._late_evidence.stop()
         self._delivery.stop(_STOP_SECONDS, _STOP_BEGIN_SECONDS)
         with self._between_ticks.held(_TICK_SECONDS) as is_held:
             if is_held:  # a tick that hangs ends with the process
                 self._save_baselines(*self._engine.baselines.all_parts())
                 self._save_memories()
+                with contextlib.suppress(StoreError):
+                    pending = self._delivery.pending()
                 self._store.close()
                 self._collector.close()
+        return pending
 
     def _save_memories(self) -> None:
         memories = self._engine.memories.take_changes(at_once=True)

@@ -116,6 +116,7 @@ def _rule_status(
         window_seconds=rule.window_ns / SECOND_NS,
         filled_seconds=0.0 if inspected is None else inspected.filled_ns / SECOND_NS,
         has_matched=inspected is not None and inspected.has_matched,
+        learning_seconds=0.0 if inspected is None else inspected.learning_ns / SECOND_NS,
         last_fired=firings.last,
         fired_in_7_days=firings.count,
     )

@@ -149,6 +149,14 @@ class Delivery:
         """Return the number of notifications delivered since the start, by receiver. Never blocks."""
         return {thread.worker.name: thread.worker.delivered for thread in self._threads}
 
+    def pending(self) -> int:
+        """Return the number of notifications that are not delivered yet.
+
+        Raises:
+            StoreError: the outbox can't be read.
+        """
+        return sum(queue.pending for queue in self._outbox.queues().values())
+
     def counters(self) -> DeliveryCounters:
         """Return the counters.
 

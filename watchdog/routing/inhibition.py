@@ -136,6 +136,12 @@ def _read_inhibition(table: Table, dimensions: Mapping[str, Dimension]) -> Inhib
         if not (sides[side] or table.has_problem(side) or table.table(side).data):
             table.add_problem(side, "needs at least one condition: every alert would match")
     equal = table.names("equal", (), kind="label", known=dimensions)
+    if "equal" not in table:
+        table.add_note(
+            "equal",
+            "missing: one such source withholds all targets of the host; "
+            'name the labels to be alike, as equal = ["unit"], or write equal = [] if that is meant',
+        )
     table.reject_unknown_keys()
     return Inhibition(sides["source"], sides["target"], equal)
 

@@ -69,6 +69,7 @@ def make_rule(**changes):
         "window_seconds": 60.0,
         "filled_seconds": 60.0,
         "has_matched": True,
+        "learning_seconds": 0.0,
         "last_fired": 1_750_000_000.0,
         "fired_in_7_days": 7,
     }
@@ -153,6 +154,7 @@ RULES = [
     make_rule(worst=WorstGroup(HOSTILE, None, "-", None), last_fired=None, fired_in_7_days=0),
     make_rule(has_matched=False, worst=None, groups=0),
     make_rule(filled_seconds=5.0),
+    make_rule(learning_seconds=80_000.0, filled_seconds=5.0),
 ]
 EFFECTS = tuple(AlertEffect("0123456789abcdef", "storm", HOSTILE, effect, "detail " * 30) for effect in ("a", "b"))
 
@@ -209,7 +211,7 @@ def test_rules_have_a_text_for_each_state(run):
     for line, state in zip(
         lines[1:],
         ("firing 2, pending 1", "pending 2s of 10s", "unknown: input incomplete", "inactive  ",
-         "inactive, never matched", "inactive, 5s of 60s"),
+         "inactive, never matched", "inactive, 5s of 60s", "learning, 22 h left"),
         strict=True,
     ):  # fmt: skip
         assert line.startswith(f"storm  {state}")

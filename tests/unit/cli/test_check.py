@@ -59,7 +59,7 @@ def test_prints_each_problem_and_note_in_the_order_of_files_and_lines(bpf_watchd
     assert bpf_watchdog("check", second, first) == (
         1,
         [
-            f"{first}:1: rule.fire_above: missing: give fire_above, fire_below or [rule.baseline]",
+            f"{first}:1: rule.fire_above: missing: give fire_above, fire_below, [rule.baseline] or [rule.novelty]",
             f'{first}:7: rule.fire_abov: unknown key "fire_abov": did you mean "fire_above"?',
             f'{second}:6: rule.window: not a duration: "10"; write it like "10s", "1m30s", "500ms", "4h"',
             f'{second}:8: rule.receivers: note: not checked: "oncall" is defined in another file',
@@ -401,6 +401,9 @@ def test_a_list_of_another_file_is_a_note_for_a_fragment_and_a_problem_for_a_fol
     code, out, _ = bpf_watchdog("check", write(text))
     assert code == 0
     assert 'rule.where.remote: note: not checked: the list "internal" is in another file' in out[0]
+    code, out, _ = bpf_watchdog("check", write('[lists]\ninternals = ["10.0.0.0/8"]\n' + text))
+    assert code == 0
+    assert 'is in another file; unknown list "internal": did you mean "internals"?' in out[0]
     (folder / "a.toml").write_text(text)
     code, out, _ = bpf_watchdog("check", "--rules", folder)
     assert code == 1

@@ -123,7 +123,7 @@ def test_a_changed_floor_starts_anew_and_the_log_has_it(learning, caplog):
     assert "learning starts anew" in answer.notes[0]
     learning.pipeline.reload(changed)
     learning.live(1)
-    assert "baseline: definition changed, learning starts anew: rule=unusual count=0" in caplog.messages
+    assert "baseline: definition changed, learning starts anew: rules=unusual" in caplog.messages
     assert learning.group().learnt_hours == 0
 
 

@@ -390,9 +390,18 @@ def test_stop_closes_the_collector_and_releases_the_state_folder(simulation):
     simulation.begin("storm")
 
 
+def test_stop_returns_the_number_of_pending_notifications(simulation, second):
+    assert simulation.pipeline.stop() == 0
+    simulation.begin("storm")
+    simulation.receiver.error = DOWN
+    until(simulation, STORM, lambda: simulation.pipeline._delivery.pending() == 1)
+    assert simulation.pipeline.stop() == 1
+    simulation.begin("storm")
+
+
 def test_a_tick_that_hangs_does_not_delay_the_stop(simulation):
     with simulation.pipeline._between_ticks.held():
-        simulation.pipeline.stop()
+        assert simulation.pipeline.stop() is None
 
     assert not simulation.kernel.closed
 

@@ -161,6 +161,17 @@ def test_problems_of_an_inhibition_are_reported(text, problem):
     assert problem in problems[0]
 
 
+@pytest.mark.parametrize(("equal", "is_noted"), [("", True), ("equal = []\n", False), ('equal = ["unit"]\n', False)])
+def test_missing_equal_is_noted(equal, is_noted):
+    text = f'[[inhibit]]\nsource = {{ rule = "x" }}\ntarget = {{ rule = "y" }}\n{equal}'
+    document = Document(text, tomllib.loads(text), "watchdog.toml")
+    read_suppression_rules(read_settings(document), None)
+    assert document.problems == []
+    assert [str(one).startswith("watchdog.toml:1: inhibit.equal: missing:") for one in document.notes] == [
+        True
+    ] * is_noted
+
+
 def test_inhibited_rule_must_exist():
     rules = [factories.make_rule("scan", inhibits=("storm", "strom")), factories.make_rule("storm")]
     assert ["strom" in problem.message and "storm" in problem.message for problem in check_inhibits(rules)] == [True]

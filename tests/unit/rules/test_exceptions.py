@@ -68,14 +68,15 @@ def test_override_adds_exceptions_to_a_shipped_rule(load):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
+        (GOOD.replace("[[rule.except]]", "[rule.except]"), "rule.except: must be tables: write [[rule.except]]"),
         (GOOD.replace("owner", "owners"), 'did you mean "owner"'),
         (GOOD.replace('owner = "ada"\n', ""), "owner: missing"),
         (GOOD.replace('reason = "nightly"\n', ""), "reason: missing"),
         (GOOD.replace('where = { process = "backup" }\n', ""), "at least one condition"),
         (GOOD.replace("process", "proces"), 'did you mean "process"'),
-        (GOOD + "until = 2027-03-31T10:00:00Z\n", "must be a day"),
+        (GOOD + "until = 2027-03-31T10:00:00Z\n", "must be a day like 2027-03-31, not a time of day"),
         (GOOD + 'until = "soon"\n', 'must be a day like 2027-03-31, not "soon"'),
-        (GOOD + "until = 5\n", "must be a day"),
+        (GOOD + "until = 5\n", "must be a day like 2027-03-31, not 5"),
     ],
 )
 def test_problems_of_an_exception_are_reported(load, text, problem):

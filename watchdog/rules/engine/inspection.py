@@ -44,6 +44,7 @@ class GroupInspection:
 class RuleInspection:
     """One rule in the newest tick.
 
+    `learning_ns`: measured time until its baseline or novelty has learnt, 0 if it has and for other rules.
     `groups`: number of its groups. `worst`: labels and value of the worst one, None without a value; `share`: of its
     limit, above 1 if it is breached. `has_matched`: whether any row has met `where` since the start.
     """
@@ -54,6 +55,7 @@ class RuleInspection:
     share: float | None
     filled_ns: int
     has_matched: bool
+    learning_ns: int
 
 
 def inspect_rule(judge: Judge, tick: RuleTick, filled_ns: int) -> RuleInspection:
@@ -63,7 +65,8 @@ def inspect_rule(judge: Judge, tick: RuleTick, filled_ns: int) -> RuleInspection
     try:
         count, worst = judge.count_groups(tick)
         if worst is None:
-            return RuleInspection(judge.rule, count, None, None, filled_ns, judge.evaluation.view.has_matched)
+            matched = judge.evaluation.view.has_matched
+            return RuleInspection(judge.rule, count, None, None, filled_ns, matched, judge.learning_ns())
         labels = groups.labels(worst, tick.snapshot)
         verdict, _ = judge.verdict_on(worst, labels, tick, is_active=True)
     finally:
@@ -74,7 +77,7 @@ def inspect_rule(judge: Judge, tick: RuleTick, filled_ns: int) -> RuleInspection
         limit = least_severe_threshold(judge.rule)
     share = share_of_limit(limit, verdict.value, above=thresholds.above)
     matched = judge.evaluation.view.has_matched
-    return RuleInspection(judge.rule, count, (labels, verdict.value), share, filled_ns, matched)
+    return RuleInspection(judge.rule, count, (labels, verdict.value), share, filled_ns, matched, judge.learning_ns())
 
 
 def inspect_group(

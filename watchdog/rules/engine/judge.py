@@ -19,6 +19,7 @@ from typing import Final
 
 import numpy as np
 
+from watchdog.clock import SECOND_NS
 from watchdog.measure.slot_table import Slots
 from watchdog.measure.snapshot import Numbers, Snapshot
 from watchdog.rules.engine.aggregations import Aggregation
@@ -437,6 +438,13 @@ class Judge:
             for one, limit in fire.items()
         }
         return Thresholds(ceiling.above, fire, clear)
+
+    def learning_ns(self) -> int:
+        """Return the measured time until the baseline has limits; 0 if it has, and without one."""
+        spec = self.rule.baseline
+        if spec is None or self._baseline is None or not self._baseline.is_learning:
+            return 0
+        return (spec.learn_hours - self._baseline.learnt_hours) * 3_600 * SECOND_NS
 
     def facts_of(self, slot: int, value: float, thresholds: Thresholds) -> BaselineFacts | None:
         """Return the facts of the group's baseline about `value`; None without one, and while it learns."""

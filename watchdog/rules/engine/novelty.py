@@ -167,6 +167,10 @@ class NoveltyJudge(Judge):
         """Return False."""
         return False
 
+    def learning_ns(self) -> int:
+        """Return the measured time until a new combination fires; 0 once it does."""
+        return max(self._novelty.learn_ns - self.memory.observed_ns, 0)
+
     def verdicts(self, tick: RuleTick, instances: ActiveInstances) -> list[Verdict]:
         """Return a verdict for each new combination or for all of them, and for each of `instances`."""
         memory = self.memory

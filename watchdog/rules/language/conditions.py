@@ -80,7 +80,11 @@ def _read_condition(
         text = str(element) if _is_plain_number(element) and dimension.kind is DimensionKind.NUMBER else element
         if not isinstance(text, str):
             wanted = "numbers or strings" if dimension.kind is DimensionKind.NUMBER else "strings"
-            where.add_problem(dimension.name, f"must hold {wanted} only", index=index if is_array else None)
+            where.add_problem(
+                dimension.name,
+                f"must hold {wanted} only, not {quote_value(element)}",
+                index=index if is_array else None,
+            )
             continue
         pattern = text.removeprefix("!")
         try:

@@ -42,7 +42,7 @@ def _read_until(table: Table) -> dt.date | None:
     try:
         return dt.date.fromisoformat(value if isinstance(value, str) else "")
     except ValueError:
-        shown = quote_value(value) if isinstance(value, str) else "this"
+        shown = "a time of day" if isinstance(value, dt.datetime | dt.time) else quote_value(value)
         table.add_problem("until", f"must be a day like 2027-03-31, not {shown}")
         return None
 

@@ -55,20 +55,27 @@ class NamedLists:
                 position = index if isinstance(where.data[key], list) else None
                 where.add_problem(key, suggestions.unknown_name("list", name, self._elements), index=position)
             else:
-                where.add_note(key, f"not checked: the list {quote_value(name)} is in another file")
+                near = f"; {suggestions.unknown_name('list', name, self._elements)}" if self._elements else ""
+                where.add_note(key, f"not checked: the list {quote_value(name)} is in another file{near}")
 
     def _read_list(self, table: Table, name: str) -> tuple[object, ...]:
         elements = table.value(name)
         if not _NAME.fullmatch(name):
             table.add_problem(name, "use a to z, 0 to 9, _ and -, beginning with a letter")
         if not isinstance(elements, list) or not elements:
-            table.add_problem(name, "must be an array of values, not empty")
+            is_scalar = isinstance(elements, str | int) and not isinstance(elements, bool)
+            remedy = f": write [{quote_value(elements)}]" if is_scalar else ", not empty"
+            table.add_problem(name, f"must be an array of values{remedy}")
             return ()
         for index, element in enumerate(elements):
             if isinstance(element, bool) or not isinstance(element, str | int) or element == "":
                 table.add_problem(name, "must hold texts or numbers only", index=index)
-            elif isinstance(element, str) and element[0] in "!@":
+            elif isinstance(element, str) and element[0] == "@":
                 table.add_problem(
-                    name, f'{quote_value(element)}: write "!" and "@" where the list is used', index=index
+                    name, f"{quote_value(element)}: a list cannot hold another one; name both in `where`", index=index
                 )
-        return tuple(elements)
+            elif isinstance(element, str) and element[0] == "!":
+                table.add_problem(
+                    name, f'{quote_value(element)}: write "!@{name}" where the list is used instead', index=index
+                )
+        return tuple(one for one in elements if not (isinstance(one, str) and one[:1] in {"", "!", "@"}))

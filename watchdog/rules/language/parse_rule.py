@@ -85,7 +85,7 @@ def read_rule(table: Table, environment: RuleEnvironment) -> Rule:
     baseline = read_baseline(table, domain) if novelty is None else None
     rule = Rule(
         id=_read_id(table, environment.rule_locations),
-        summary=_read_summary(table, by, domain, has_baseline=baseline is not None),
+        summary=_read_summary(table, by, domain, has_baseline=baseline is not None or table.has_problem("baseline")),
         metric=metric,
         stat=stat,
         window_ns=window_ns,

@@ -46,8 +46,11 @@ def read_thresholds(rule: Table, domain: ValueDomain | None, baseline: BaselineS
     above = "fire_above" in rule or "fire_below" not in rule
     fire_key, clear_key = ("fire_above", "clear_below") if above else ("fire_below", "clear_above")
     other_fire, other_clear = ("fire_below", "clear_above") if above else ("fire_above", "clear_below")
-    if fire_key not in rule:
-        rule.add_problem(fire_key, "missing: give fire_above, fire_below or [rule.baseline]")
+    clear_alone = next((key for key in ("clear_below", "clear_above") if key in rule), None)
+    if baseline is not None and fire_key not in rule and clear_alone is not None:
+        rule.add_problem(clear_alone, "has no use here: a learnt limit is its own level to clear; remove it")
+    elif fire_key not in rule and not rule.has_problem("baseline"):
+        rule.add_problem(fire_key, "missing: give fire_above, fire_below, [rule.baseline] or [rule.novelty]")
     if other_fire in rule:
         rule.add_problem(other_fire, f"cannot be combined with {fire_key}: a rule fires either above or below")
     elif other_clear in rule:
@@ -72,6 +75,8 @@ def _with_learnt_severities(
     if above is not baseline.above:
         direction = "above" if baseline.above else "below"
         rule.add_problem(key, f"contradicts baseline, which fires {direction} the usual: give fire_{direction}")
+    elif above and fire and max(fire.values()) <= baseline.floor:
+        rule.add_note(key, f"the baseline has no effect: its limits are never below its floor, {baseline.floor:g}")
     never = dict.fromkeys(baseline.rarity_hours, math.inf if above else -math.inf)
     return {**never, **fire}, {**never, **clear}
 

@@ -91,6 +91,7 @@ def learnt(guard, *rows, seconds=1):
 
 def test_nothing_fires_while_the_rule_learns_and_what_it_saw_is_known(guard):
     assert [guard.tick(connect(remote=f"192.0.2.{last}")) for last in range(10)] == [[]] * 10
+    assert guard.engine.inspect_rule("new-peer").learning_ns == 0
     assert guard.tick() == []
     assert guard.tick(connect(remote="192.0.2.3")) == []
 

@@ -167,6 +167,17 @@ def test_a_held_level_is_never_adopted_and_accept_adopts_at_once(host, make_rule
     assert life.baseline.is_learning
 
 
+def test_an_inspection_has_the_time_that_is_left_to_learn(host, make_rule):
+    life = Life(host, baseline_rule(make_rule))
+    left, hour_ns = [], 3600 * 10**9
+    for _ in range(3):
+        life.usual(12 * HOUR, web=100)
+        left.append(life.engine.inspect_rule("busy").learning_ns)
+    assert 11 * hour_ns <= left[0] <= 13 * hour_ns
+    assert left[1] <= hour_ns
+    assert left[2] == 0
+
+
 def test_an_hour_with_losses_is_not_learnt(host, make_rule):
     life = Life(host, baseline_rule(make_rule))
     life.usual(2 * DAY, web=100)

@@ -63,6 +63,14 @@ def test_fire_above_is_a_ceiling_beside_it(load):
     assert rule.thresholds.fire == {Severity.WARNING: math.inf, Severity.CRITICAL: 500.0}
 
 
+def test_a_ceiling_within_the_floor_is_noted(load):
+    [note] = load(f"{RULE}fire_above = 30\n{BASELINE}floor = 30").notes
+    assert str(note).endswith(
+        ":8: rule.fire_above: the baseline has no effect: its limits are never below its floor, 30"
+    )
+    assert load(f"{RULE}fire_above = {{ warning = 20, critical = 31 }}\n{BASELINE}floor = 30").notes == ()
+
+
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
@@ -75,6 +83,8 @@ def test_fire_above_is_a_ceiling_beside_it(load):
             "10: rule.baseline.rarity.critical: must be rarer than the warning's 30d: give a longer time",
         ),
         ("floor = 3\nrarity = {}", "10: rule.baseline.rarity: names no severity: give warning, critical or both"),
+        ("floor = 3\nrarity = 30", '10: rule.baseline.rarity: needs a unit: "30d"?'),
+        ("floor = 3\nlearn = 12", '10: rule.baseline.learn: needs a unit: "12d"?'),
         ('floor = 3\nlearn = "10m"', "10: rule.baseline.learn: must be at least 1h, not 10m"),
         ('floor = 3\nseason = "year"', '10: rule.baseline.season: unknown value "year": known are "day", "week"'),
         ('floor = 3\nfire = "over"', '10: rule.baseline.fire: unknown value "over"'),
@@ -89,6 +99,24 @@ def test_mistakes_are_reported_with_line_and_remedy(problems, keys, expected):
 def test_a_ceiling_on_the_other_side_is_a_contradiction(problems):
     [problem] = problems(f"{RULE}fire_below = 5\n{BASELINE}floor = 3")
     assert problem == "8: rule.fire_below: contradicts baseline, which fires above the usual: give fire_above"
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("baseline = 30\n", "8: rule.baseline: must be a table, not a number"),
+        (
+            f"clear_below = 5\n{BASELINE}floor = 3\n",
+            "8: rule.clear_below: has no use here: a learnt limit is its own level to clear; remove it",
+        ),
+        (
+            f"clear_above = 5\n{BASELINE}floor = 3\n",
+            "8: rule.clear_above: has no use here: a learnt limit is its own level to clear; remove it",
+        ),
+    ],
+)
+def test_one_mistake_is_one_problem(problems, keys, expected):
+    assert problems(f"{RULE}{keys}") == [expected]
 
 
 def test_a_share_is_never_above_its_floor(problems):

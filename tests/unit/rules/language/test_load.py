@@ -180,7 +180,7 @@ def test_invalid_thresholds_are_reported(problems, metric, stat, text, message):
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
-        ({}, ["1: rule.fire_above: missing: give fire_above, fire_below or [rule.baseline]"]),
+        ({}, ["1: rule.fire_above: missing: give fire_above, fire_below, [rule.baseline] or [rule.novelty]"]),
         (
             {"fire_above": 5, "fire_below": 3},
             ["8: rule.fire_below: cannot be combined with fire_above: a rule fires either above or below"],
@@ -311,12 +311,12 @@ def test_conditions_are_parsed(load, condition, expected):
         ('remote_port = "90-80"', 'remote_port: the range "90-80" is empty'),
         ('remote_port = "https"', 'remote_port: not a number or a range like "1024-65535": "https"'),
         ("remote_port = -1", 'remote_port: not a number or a range like "1024-65535": "-1"'),
-        ("remote_port = true", "remote_port: must hold numbers or strings only"),
-        ("pid = 0x" + "f" * 4000, "pid: must hold numbers or strings only"),
+        ("remote_port = true", "remote_port: must hold numbers or strings only, not true"),
+        ("pid = 0x" + "f" * 4000, "pid: must hold numbers or strings only, not a very large number"),
         ('remote = "10.0.0.0/33"', 'remote: not an address or a CIDR block: "10.0.0.0/33"'),
         ('remote = "10.0.0.1/8"', 'remote: "10.0.0.1/8" has bits set after its prefix: did you mean "10.0.0.0/8"?'),
         ('remote = "fe80::1%eth0"', 'remote: "fe80::1%eth0" names an interface; use the address without it'),
-        ("process = 3", "process: must hold strings only"),
+        ("process = 3", "process: must hold strings only, not 3"),
         ("process = []", "process: must not be empty"),
     ],
 )

@@ -66,7 +66,7 @@ def test_a_long_interval_makes_the_window_longer(read):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[rule.novelty]\nlearn = 7\n", '7: rule.novelty.learn: needs a unit: "7s"?'),
+        ("[rule.novelty]\nlearn = 7\n", '7: rule.novelty.learn: needs a unit: "7d"?'),
         ('[rule.novelty]\nlearn = "8d"\nforget = "3d"\n', "8: rule.novelty.forget: must be at least learn, 8d"),
         ('[rule.novelty]\nseverity = "bad"\n', '7: rule.novelty.severity: unknown value "bad"'),
         ("[rule.novelty]\nlern = 1\n", '7: rule.novelty.lern: unknown key "lern": did you mean "learn"?'),
