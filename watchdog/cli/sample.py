@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from watchdog.cli.table import table_lines
+from watchdog.cli.sample_columns import sample_columns, sort_key
+from watchdog.cli.sample_table import SampleTables
+from watchdog.cli.silence import format_time
+from watchdog.cli.terminal import output_width
 from watchdog.clock import SECOND_NS, Clock, SystemClock
 from watchdog.config import suggestions
 from watchdog.config.counts import format_count
@@ -19,11 +23,18 @@ from watchdog.kernel.collector import Collector
 from watchdog.kernel.startup import start_collector
 from watchdog.kernel.trusted_code import require_trusted_code
 from watchdog.measure.catalogue import DIMENSIONS, LOCATION_DIMENSIONS
+from watchdog.measure.deltas import Changes
 from watchdog.measure.meter import Meter
 from watchdog.measure.ranked_rows import SampleRow
 from watchdog.measure.sample_connections import ConnectionAggregate
 from watchdog.measure.sample_groups import GroupAggregate
 from watchdog.measure.sample_sums import SampleLosses
+from watchdog.measure.selected_rows import select_rows
+from watchdog.measure.snapshot import Snapshot
+from watchdog.routing.silencing import parse_matchers
+from watchdog.rules.engine.selection import Mask, Selection
+from watchdog.rules.language.formats import format_number
+from watchdog.rules.language.rule import Condition
 
 _Aggregate = ConnectionAggregate | GroupAggregate
 
@@ -31,23 +42,13 @@ _TICK_NS = SECOND_NS
 _DESCRIPTION = """\
 Measure every TCP connection of this host, in all network namespaces, and print one row per connection or, with --by,
 sums by dimensions (see `bpf-watchdog metrics`). Counts are exact: each byte and connection is in one row; those without
-a known process are in the process (unattributed). Needs root (CAP_BPF and CAP_PERFMON), no daemon."""
-_CONNECTION_COLUMNS = {
-    "PID": "pid", "COMMAND": "process", "DIR": "direction", "SRC ADDR": "local", "SPORT": "local_port",
-    "DST ADDR": "remote", "DPORT": "remote_port", "STATE": "state", "CONNECTS": "connects", "CLOSES": "closes",
-    "SENT": "bytes_sent", "RECEIVED": "bytes_received", "PKTS OUT": "packets_sent", "PKTS IN": "packets_received",
-    "RETRANS": "retransmits", "RTT us": "rtt_us", "FAILURE": "failure",
-}  # fmt: skip
-_GROUP_COLUMNS = {
-    "CONNECTS": "connects", "ESTABLISHED": "established", "ACCEPTS": "accepts", "FAILED": "connect_failures",
-    "CLOSES": "closes", "OPEN": "open", "SENT": "bytes_sent", "RECEIVED": "bytes_received", "PKTS OUT": "packets_sent",
-    "PKTS IN": "packets_received", "RETRANS": "retransmits",
-}  # fmt: skip
-_ANSWER_COLUMN = {"ANSWER us": "response_latency_us"}
-_MESSAGE_COLUMNS = {
-    "ANSWERS": "response_latency.count", "p50 us": "response_latency.p50", "p99 us": "response_latency.p99",
-    "UDP OUT": "udp_bytes_sent", "UDP IN": "udp_bytes_received",
-}  # fmt: skip
+a known process are in the process (unattributed). Needs root (CAP_BPF and CAP_PERFMON), no daemon.
+
+A table fits the terminal: the least important columns are left out, long names are cut. With --wide, or in a pipe, all
+columns are shown. Columns have the names of metrics and dimensions in rules; "rate" is the column before it, per
+second. An address has its port."""
+_NO_BREAK_SPACE = "\u00a0"
+_MIN_WIDTH = 20  # of a terminal, for the line of totals
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -67,6 +68,20 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         action="append",
         help="print sums by these dimensions, for example process,remote; can be repeated",
     )
+    parser.add_argument(
+        "--where",
+        metavar="NAME=PATTERN",
+        action="append",
+        help="count only these connections: a condition of rules, for example remote=10.0.0.0/8 or process!=nginx*; can"
+        " be repeated, several patterns of one name are alternatives",
+    )
+    parser.add_argument(
+        "--sort",
+        metavar="NAME",
+        help="the column to sort by, greatest number or first text first, for example retransmits, rtt, with --by also"
+        " rtt.p99 (default: bytes in both directions)",
+    )
+    parser.add_argument("--wide", action="store_true", help="show all columns, and cut nothing")
     parser.add_argument(
         "--limit", metavar="N", type=int, default=50, help="maximum rows of a table (default: 50; 0: all)"
     )
@@ -94,37 +109,84 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--limit: must not be negative; 0 shows all rows")
     if args.json and args.every is not None:
         raise UsageError("--every prints tables and cannot be combined with --json")
-    dimensions = _dimensions(args.by)
-    limit = 0 if args.json else args.limit
+    options = _read_options(args)
+    width = None if args.wide else output_width()
+    columns = sample_columns(options.dimensions, messages=args.messages, sort=args.sort or "")
+    tables = SampleTables(columns, width)
     clock = SystemClock()
     require_trusted_code()
     collector = start_collector(clock)
     try:
         if args.messages and not collector.enable_message_probes():
             raise KernelUnfit(f"--messages: {collector.message_probes_problem}")
-        for aggregate, losses in _aggregates(collector, clock, duration_ns, every_ns, dimensions, limit):
+        for period in _periods(collector, clock, duration_ns, every_ns, options):
             if args.json:
-                _print_json(aggregate)
+                _print_json(period.aggregate)
             else:
-                _print_table(aggregate, _columns(dimensions, messages=args.messages))
-            _print_losses(losses)
+                _print_table(period, tables, width, with_time=args.every is not None)
+            _print_losses(period.losses)
     finally:
         collector.close()
     return 0
 
 
-def _aggregates(
-    collector: Collector, clock: Clock, duration_ns: int, every_ns: int, dimensions: Sequence[str], limit: int
-) -> Iterator[tuple[_Aggregate, SampleLosses]]:
-    """Yield the aggregate and its losses every `every_ns`, until `duration_ns` have passed or Ctrl-C."""
-    meter = Meter()
+@dataclass(frozen=True, slots=True)
+class _SampleOptions:
+    # `where`: of the rows that are counted; `sort`: key of the values to sort by, "" for bytes; `limit`: 0 for all.
+    dimensions: tuple[str, ...]
+    where: tuple[Condition, ...]
+    sort: str
+    limit: int
+
+    def new_aggregate(self) -> _Aggregate:
+        if self.dimensions:
+            return GroupAggregate(self.dimensions, self.limit, self.sort)
+        return ConnectionAggregate(self.limit, self.sort)
+
+
+@dataclass(slots=True)
+class _SamplePeriod:
+    # `elapsed_ns`: measured time of its ticks; `ended`: wall clock of the last one, in seconds.
+    aggregate: _Aggregate
+    losses: SampleLosses
+    elapsed_ns: int = 0
+    ended: float = 0.0
+
+    def add(self, changes: Changes, snapshot: Snapshot, mask: Mask | None) -> None:
+        self.losses.add(snapshot.quality)
+        self.elapsed_ns += snapshot.elapsed_ns
+        self.ended = snapshot.wall
+        self.aggregate.add(*((changes, snapshot) if mask is None else select_rows(changes, snapshot, mask)))
+
+
+def _read_options(args: argparse.Namespace) -> _SampleOptions:
+    dimensions = _dimensions(args.by)
+    sort = "" if args.sort is None else sort_key(args.sort, dimensions, messages=args.messages)
+    return _SampleOptions(dimensions, _conditions(args.where), sort, 0 if args.json else args.limit)
+
+
+def _conditions(texts: Sequence[str] | None) -> tuple[Condition, ...]:
+    if not texts:
+        return ()
+    dimensions = {name: one for name, one in DIMENSIONS.items() if name not in LOCATION_DIMENSIONS}
+    try:
+        return parse_matchers(texts, dimensions)
+    except UsageError as error:
+        raise UsageError(f"--where: {error.text}", remedy=error.remedy) from error
+
+
+def _periods(
+    collector: Collector, clock: Clock, duration_ns: int, every_ns: int, options: _SampleOptions
+) -> Iterator[_SamplePeriod]:
+    """Yield a period every `every_ns`, until `duration_ns` have passed or Ctrl-C."""
+    meter, selection = Meter(), Selection()
     meter.names.set_retention(0)  # an aggregate keeps texts, not codes
     meter.advance_with_changes(collector.read(complete=True), clock.wall())  # the baseline
     announcement = f"watching every TCP connection of this host for {format_duration(duration_ns)} …"
     print(announcement, file=sys.stderr, flush=True)
     shown_ns = clock.boottime_ns()
     end_ns = shown_ns + duration_ns
-    aggregate, losses, interrupted = _new_aggregate(dimensions, limit), SampleLosses(), False
+    period, interrupted = _SamplePeriod(options.new_aggregate(), SampleLosses()), False
     while shown_ns < end_ns and not interrupted:
         now_ns, due_ns = clock.boottime_ns(), min(end_ns, shown_ns + every_ns)
         try:
@@ -132,15 +194,11 @@ def _aggregates(
         except KeyboardInterrupt:
             interrupted = True
         changes, snapshot = meter.advance_with_changes(collector.read(complete=True), clock.wall())
-        aggregate.add(changes, snapshot)
-        losses.add(snapshot.quality)
+        period.add(changes, snapshot, selection.mask(snapshot, options.where))
+        selection.release()
         if interrupted or clock.boottime_ns() >= due_ns:
-            yield aggregate, losses
-            aggregate, losses, shown_ns = _new_aggregate(dimensions, limit), SampleLosses(), due_ns
-
-
-def _new_aggregate(dimensions: Sequence[str], limit: int) -> _Aggregate:
-    return GroupAggregate(dimensions, limit) if dimensions else ConnectionAggregate(limit)
+            yield period
+            period, shown_ns = _SamplePeriod(options.new_aggregate(), SampleLosses()), due_ns
 
 
 def _duration(option: str, text: str) -> int:
@@ -165,21 +223,12 @@ def _dimensions(texts: Sequence[str] | None) -> tuple[str, ...]:
     return names
 
 
-def _columns(dimensions: Sequence[str], *, messages: bool) -> dict[str, str]:
-    if not dimensions:
-        return _CONNECTION_COLUMNS | (_ANSWER_COLUMN if messages else {})
-    columns = {name.upper(): name for name in dimensions} | _GROUP_COLUMNS
-    return columns | (_MESSAGE_COLUMNS if messages else {})
-
-
 @dataclass(frozen=True, slots=True)
 class _TableRows:
     aggregate: _Aggregate
-    columns: Mapping[str, str]
 
-    def __iter__(self) -> Iterator[list[object]]:
-        for row in self.aggregate.rows():
-            yield [_cell(row, name) for name in self.columns.values()]
+    def __iter__(self) -> Iterator[SampleRow]:
+        return self.aggregate.rows()
 
 
 def _print_json(aggregate: _Aggregate) -> None:
@@ -190,29 +239,35 @@ def _print_json(aggregate: _Aggregate) -> None:
     print("[]" if separator == "[" else "]")
 
 
-def _print_table(aggregate: _Aggregate, columns: Mapping[str, str]) -> None:
+def _print_table(period: _SamplePeriod, tables: SampleTables, width: int | None, *, with_time: bool) -> None:
+    aggregate, seconds = period.aggregate, period.elapsed_ns / SECOND_NS
+    if with_time:
+        print(f"{format_time(period.ended, '-')} UTC, over {format_number('seconds', seconds)}")
     shown = -1  # without the head
-    for line in table_lines(list(columns), _TableRows(aggregate, columns)):
+    for line in tables.lines(_TableRows(aggregate), seconds):
         print(line)
         shown += 1
     if more := aggregate.row_count() - shown:
         print(f"… and {format_count(more, 'more row')} (--limit 0 shows all)")
-    sums = aggregate.totals()
-    print(
-        f"total: {sums['connects']} connects, {sums['accepts']} accepts, {sums['connect_failures']} failed connects,"
-        f" {sums['closes']} closes, {sums['bytes_sent']} bytes sent, {sums['bytes_received']} bytes received\n",
-        flush=True,
-    )
+    print("\n".join(_total_lines(aggregate.totals(), seconds, width)), end="\n\n", flush=True)
 
 
-def _cell(row: SampleRow, name: str) -> object:
-    metric, _, part = name.partition(".")
-    if not part:
-        return row[name]
-    summary = row[metric]
-    if not isinstance(summary, dict):
-        return None
-    return summary[part] if part == "count" else round(summary[part] * 1e6)
+def _total_lines(sums: Mapping[str, int], seconds: float, width: int | None) -> list[str]:
+    items = [f"total: {sums['connects']} connects{_rate_text('rate', sums['connects'], seconds)}"]
+    items += [f"{sums['accepts']} accepts", f"{sums['connect_failures']} failed connects", f"{sums['closes']} closes"]
+    items += [
+        f"{sums[name]} {name.replace('_', ' ')}{_rate_text('bytes/s', sums[name], seconds)}"
+        for name in ("bytes_sent", "bytes_received")
+    ]
+    if width is None:
+        return [", ".join(items)]
+    unbroken = ", ".join(item.replace(" ", _NO_BREAK_SPACE) for item in items)
+    lines = textwrap.wrap(unbroken, max(width, _MIN_WIDTH), subsequent_indent="  ")
+    return [line.replace(_NO_BREAK_SPACE, " ") for line in lines]
+
+
+def _rate_text(name: str, total: int, seconds: float) -> str:
+    return f" ({format_number(name, total / seconds)})" if seconds else ""
 
 
 def _print_losses(losses: SampleLosses) -> None:

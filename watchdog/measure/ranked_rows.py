@@ -1,16 +1,33 @@
-"""Rows of `sample` in the order of its output, most bytes first, in bounded memory."""
+"""Rows of `sample` in the order of its output, most bytes or the given column first, in bounded memory."""
 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from watchdog.measure.sorted_runs import SortedRuns
 
 SampleRow = dict[str, object]
-Rank = tuple[int, int]
-"""Bytes in both directions, handshakes completed."""
+Rank = tuple[float, ...]
+"""Bytes in both directions, handshakes completed; before them, with a column to sort by, that of its value."""
+
+
+def row_value(row: SampleRow, name: str) -> object:
+    """Return the value of `row` at `name`, "response_latency.p99" for a part of a summary; None without a value."""
+    metric, _, part = name.partition(".")
+    value = row[metric]
+    return value.get(part) if part and isinstance(value, dict) else value
+
+
+def value_rank(value: object) -> Rank:
+    """Return the rank of a row by one value: the greatest number, or the first text, is first; no value is last."""
+    if value is None or value == "":
+        return (-math.inf,)
+    if isinstance(value, int | float):
+        return (value,)
+    return (*(-ord(character) for character in str(value)), 1)  # the end of a text, so that a prefix is first
 
 
 class RankedRows(Protocol):
@@ -64,7 +81,7 @@ class AllRows:
 
     def __iter__(self) -> Iterator[tuple[Rank, SampleRow]]:
         """Yield ranks and rows, the highest rank first."""
-        return (((-key[0], -key[1]), row) for key, row in self._runs)
+        return ((tuple(-number for number in key), row) for key, row in self._runs)
 
 
 def make_ranked_rows(limit: int) -> RankedRows:

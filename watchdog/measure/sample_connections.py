@@ -22,7 +22,7 @@ from watchdog.measure.connection_metrics import ConnectionIds, is_correction, is
 from watchdog.measure.deltas import Changes, connection_ids
 from watchdog.measure.interning import address_text
 from watchdog.measure.ranked_rows import Rank, SampleRow, make_ranked_rows
-from watchdog.measure.sample_sums import COUNTERS, Sums, json_value, no_sums, rank_of, totals_by_counter
+from watchdog.measure.sample_sums import COUNTERS, RowOrder, Sums, json_value, no_sums, totals_by_counter
 from watchdog.measure.snapshot import Snapshot
 
 _DERIVED = ("remote_net", *LOCATION_DIMENSIONS)  # of `remote`, which is shown
@@ -60,9 +60,10 @@ class ConnectionAggregate:
     too many, the oldest are completed; what comes later is in a further row of the same connection or process.
     """
 
-    def __init__(self, limit: int = 0) -> None:
-        """Start empty; keep the `limit` rows with most bytes, all rows if it is 0."""
+    def __init__(self, limit: int = 0, sort: str = "") -> None:
+        """Start empty; keep the `limit` rows with most bytes, or first by the value `sort`, all rows if it is 0."""
         self._limit = limit
+        self._order = RowOrder(sort)
         self._totals = no_sums()
         self._newest: _MeasuredTick | None = None
         self._sums: dict[int, Sums] = {}
@@ -96,7 +97,7 @@ class ConnectionAggregate:
         self._newest = tick
 
     def rows(self) -> Iterator[SampleRow]:
-        """Yield one row per connection, with the keys of `sample --json`, most bytes first, at most `limit`.
+        """Yield one row per connection, with the keys of `sample --json`, in their order, at most `limit`.
 
         Counters have their change in the period, all other keys the last value. Times are in µs, None where there is
         none. Bytes are None where a sockmap can have passed some. `response_latency_us`, measured with `--messages`, is
@@ -125,12 +126,12 @@ class ConnectionAggregate:
             for key, number in live.items():
                 counted = self._sums.get(key, _NO_SUMS)
                 response_us = self._response_us.get(key)
-                yield rank_of(counted), partial(_make_row, self._newest, number, counted, response_us)
+                yield self._ranked(counted, partial(_make_row, self._newest, number, counted, response_us))
         for key, row in self._unseen.items():
             counted = self._sums.get(key, _NO_SUMS)
-            yield rank_of(counted), partial(_with_counters, row, counted, self._response_us.get(key))
+            yield self._ranked(counted, partial(_with_counters, row, counted, self._response_us.get(key)))
         for row, counted in self._other_rows.values():
-            yield rank_of(counted), partial(_with_counters, row, counted, None)
+            yield self._ranked(counted, partial(_with_counters, row, counted, None))
 
     def _add_responses(self, tick: _MeasuredTick) -> None:
         responses, ids = tick.changes.responses, connection_ids(tick.changes.rows)
@@ -152,24 +153,25 @@ class ConnectionAggregate:
         for key, number in dict(zip(before[gone].tolist(), numbers[gone].tolist(), strict=True)).items():
             if tick.changes.rows[number]["ended_ns"]:
                 counted, response_us = self._sums.pop(key, _NO_SUMS), self._response_us.pop(key, None)
-                self._add_complete(rank_of(counted), partial(_make_row, tick, number, counted, response_us))
+                self._add_complete(counted, partial(_make_row, tick, number, counted, response_us))
             else:
                 self._unseen[key] = _describe_row(tick, number)
 
     def _limit_unseen(self, new_other_rows: int) -> None:
         for key in list(islice(self._unseen, max(0, len(self._unseen) - _MAX_UNSEEN))):
             row, counted = self._unseen.pop(key), self._sums.pop(key, _NO_SUMS)
-            self._add_complete(
-                rank_of(counted), partial(_with_counters, row, counted, self._response_us.pop(key, None))
-            )
+            self._add_complete(counted, partial(_with_counters, row, counted, self._response_us.pop(key, None)))
         idle = len(self._other_rows) - max(_MAX_UNSEEN, new_other_rows)
         for name in list(islice(self._other_rows, max(0, idle))):
             row, counted = self._other_rows.pop(name)
-            self._add_complete(rank_of(counted), partial(_with_counters, row, counted, None))
+            self._add_complete(counted, partial(_with_counters, row, counted, None))
 
-    def _add_complete(self, rank: Rank, make_row: Callable[[], SampleRow]) -> None:
+    def _add_complete(self, counted: Sums, make_row: Callable[[], SampleRow]) -> None:
         self._complete_count += 1
-        self._complete.add(rank, make_row)
+        self._complete.add(*self._ranked(counted, make_row))
+
+    def _ranked(self, counted: Sums, make_row: Callable[[], SampleRow]) -> tuple[Rank, Callable[[], SampleRow]]:
+        return self._order.rank(counted, make_row), make_row
 
 
 def _median_us(seconds: list[float]) -> int:

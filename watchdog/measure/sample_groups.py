@@ -25,10 +25,10 @@ from watchdog.measure.sample_sums import (
     COUNTERS,
     DISTRIBUTIONS,
     GAUGES,
+    RowOrder,
     Sums,
     json_value,
     no_sums,
-    rank_of,
     totals_by_counter,
 )
 from watchdog.measure.snapshot import Numbers, Snapshot
@@ -65,10 +65,11 @@ class _GroupPart:
 class GroupAggregate:
     """Adds ticks up by dimensions. Groups beyond some thousand go to a temporary file, and are added up at the end."""
 
-    def __init__(self, dimensions: Sequence[str], limit: int = 0) -> None:
-        """Start empty; show the `limit` groups with most bytes, all groups if it is 0."""
+    def __init__(self, dimensions: Sequence[str], limit: int = 0, sort: str = "") -> None:
+        """Start empty; show the `limit` groups with most bytes, or first by the value `sort`, all groups if it is 0."""
         self._dimensions = tuple(dimensions)
         self._limit = limit
+        self._order = RowOrder(sort)
         self._totals = no_sums()
         self._parts: dict[GroupKey, _GroupPart] = {}
         self._spilled = SortedRuns()
@@ -104,13 +105,14 @@ class GroupAggregate:
         self._spill(len(unique))
 
     def rows(self) -> Iterator[SampleRow]:
-        """Yield one row per combination of the dimensions' values, most bytes first, at most `limit`.
+        """Yield one row per combination of the dimensions' values, in their order, at most `limit`.
 
         Counters are sums over the period, gauges have the last value, distributions have a summary in seconds.
         """
         ranked = make_ranked_rows(self._limit)
         for key, part in self._groups():
-            ranked.add(rank_of(part.sums), partial(self._make_row, key, part))
+            make_row = partial(self._make_row, key, part)
+            ranked.add(self._order.rank(part.sums, make_row), make_row)
         return (row for _, row in ranked)
 
     def row_count(self) -> int:

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from watchdog.kernel.quality import Quality
 from watchdog.measure.catalogue import DIMENSIONS, METRICS, OWN_METRICS, DimensionKind, MetricKind
-from watchdog.measure.ranked_rows import Rank
+from watchdog.measure.ranked_rows import Rank, SampleRow, row_value, value_rank
 
 Sums = NDArray[np.int64]
 """Sums by counter, in the order of `COUNTERS`."""
@@ -44,6 +46,22 @@ def no_sums() -> Sums:
 def rank_of(sums: Sums) -> Rank:
     """Return the rank of a row with these sums."""
     return int(sums[_SENT] + sums[_RECEIVED]), int(sums[_ESTABLISHED])
+
+
+class RowOrder:
+    """The order of rows: by one value of theirs, then by bytes."""
+
+    def __init__(self, name: str = "") -> None:
+        """Order by the value at `name`, as `row_value` reads it; "": by bytes alone."""
+        self._name = name
+        self._counter = COUNTERS.index(name) if name in COUNTERS else None
+
+    def rank(self, sums: Sums, make_row: Callable[[], SampleRow]) -> Rank:
+        """Return the rank of the row of `make_row` with these sums."""
+        if not self._name:
+            return rank_of(sums)
+        value = row_value(make_row(), self._name) if self._counter is None else int(sums[self._counter])
+        return (*value_rank(value), *rank_of(sums))
 
 
 def json_value(dimension: str, text: str) -> str | int:

@@ -52,8 +52,11 @@ class Traffic:
         (ConnectionAggregate(), 25_000, 1_000),
         (GroupAggregate(PEER, limit=50), 25_000, 1_000),
         (GroupAggregate(PEER), 25_000, 1_000),
+        (ConnectionAggregate(limit=50, sort="rtt_us"), 50_000, 2_000),
+        (ConnectionAggregate(sort="remote"), 25_000, 1_000),
+        (GroupAggregate(PEER, sort="rtt.p99"), 25_000, 1_000),
     ],
-    ids=["connections", "processes", "all connections", "peers", "all peers"],
+    ids=["connections", "processes", "all connections", "peers", "all peers", "by rtt", "by address", "peers by rtt"],
 )
 def test_a_long_period_needs_no_more_memory_than_a_short_one(aggregate, count, per_tick):
     period, traffic, ticks = Period(aggregate), Traffic(per_tick), count // per_tick
