@@ -13,6 +13,7 @@ from watchdog.delivery.health import Outage
 from watchdog.delivery.worker import Worker, error_location
 from watchdog.errors import DeliveryErrorReason, StoreError
 from watchdog.receivers.base import Receiver
+from watchdog.receivers.transport.threads import THREADS_PER_ATTEMPT, keep_spare_threads
 from watchdog.state.losses import LossCause
 from watchdog.state.outbox import Outbox, QueueStatus
 from watchdog.state.receiver_state import StoredReceiverState
@@ -83,6 +84,7 @@ class Delivery:
                 receiver,
                 notification_id,
             )
+        keep_spare_threads(THREADS_PER_ATTEMPT * len(self._threads))
         self._outbox.release_deferred()
         queues = self._outbox.queues()
         for thread in self._threads:

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from watchdog.receivers.transport.deadline import Deadline
-from watchdog.receivers.transport.threads import start_thread
+from watchdog.receivers.transport.threads import run_in_thread
 
 MAX_RECEIVED_BYTES: Final = 4_194_304  # twice the longest answer that a reader takes, for TLS and full buffers
 MAX_CPU_SECONDS: Final = 2.0  # of the thread of the attempt; a TLS handshake needs some milliseconds
@@ -39,7 +39,6 @@ class AttemptGuard:
         self._lock = threading.Lock()
         self._watched: socket.socket | None = None
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="attempt guard", daemon=True)
         self._cpu_clock = 0
         self._cpu_start = 0.0
         self.has_expired = False
@@ -54,7 +53,7 @@ class AttemptGuard:
         """
         self._cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
         self._cpu_start = time.clock_gettime(self._cpu_clock)
-        start_thread(self._thread)
+        run_in_thread(self._run)
         return self
 
     def __exit__(

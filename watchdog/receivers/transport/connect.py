@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import encodings.idna  # noqa: F401 - Python imports it at the first name resolution
 import socket
-import threading
 from typing import NamedTuple
 
 from watchdog.errors import DeliveryError, DeliveryErrorReason
@@ -14,7 +13,7 @@ from watchdog.receivers.transport.metadata_addresses import (
     is_metadata_address,
     is_metadata_host,
 )
-from watchdog.receivers.transport.threads import start_thread
+from watchdog.receivers.transport.threads import run_in_thread
 
 _MAX_PROXIED_LOOK_UP_SECONDS = 1.0
 
@@ -48,9 +47,7 @@ def resolve_host(host: str, port: int, kind: socket.SocketKind, deadline: Deadli
             answers.extend(ResolvedAddress(family, sockaddr) for family, _, _, _, sockaddr in results)
 
     # getaddrinfo(3) cannot be interrupted: after the deadline its thread runs on until the resolver's own timeouts end.
-    thread = threading.Thread(target=resolve, name="resolver", daemon=True)
-    start_thread(thread)
-    thread.join(deadline.remaining())
+    run_in_thread(resolve).wait(deadline.remaining())
     if failures:
         raise DeliveryError(DeliveryErrorReason.DNS, f"{host}: name resolution failed", retryable=True)
     if not answers:
@@ -70,12 +67,9 @@ def reject_metadata_behind_proxy(host: str, deadline: Deadline) -> None:
         DeliveryError: `forbidden_address`, or `connect` as in `resolve_host`.
     """
     found: list[bool] = [is_metadata_host(host)]
-    thread = threading.Thread(
-        target=lambda: found.append(is_metadata_host(host, look_up=True)), name="resolver", daemon=True
-    )
     if not found[0]:
-        start_thread(thread)
-        thread.join(min(_MAX_PROXIED_LOOK_UP_SECONDS, deadline.remaining() / 4))
+        look_up = run_in_thread(lambda: found.append(is_metadata_host(host, look_up=True)))
+        look_up.wait(min(_MAX_PROXIED_LOOK_UP_SECONDS, deadline.remaining() / 4))
     if any(found):
         raise forbidden_address_error(host)
 
