@@ -11,7 +11,7 @@ from watchdog.config import suggestions
 from watchdog.config.document import Table
 
 DEFAULT_MAX_SERIES: Final = 200
-_MIN_SERIES, _MAX_SERIES = 4, 5_000  # memory: about 1 kB for each
+_MIN_SERIES, _MAX_SERIES = 4, 2_000  # memory: see docs/prometheus.md
 _UNIX = "unix:"
 _MAX_PORT = 65_535
 _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})", re.ASCII)

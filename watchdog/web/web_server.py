@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Final
 
 from watchdog.config.web_settings import WebSettings
-from watchdog.control.listener import BACKLOG, Listener
+from watchdog.control.listener import Listener
 from watchdog.errors import WatchdogError
 from watchdog.web.exposition import MetricsPage
 from watchdog.web.http_request import END_OF_HEAD, MAX_HEAD_BYTES, HostCheck, refusal, respond
 
 MAX_CLIENTS: Final = 32
+_BACKLOG: Final = 128
 REQUEST_SECONDS: Final = 5.0  # until a request is complete
 RESPONSE_SECONDS: Final = 15.0  # until the client has read the response
 _LINGER_SECONDS: Final = 0.5  # after a response, until the client has closed: an earlier close could lose its end
@@ -52,13 +53,13 @@ class WebServer:
         self._socket = self._listen()
         self._selector = selectors.DefaultSelector()
         self._clients: dict[socket.socket, _WebClient] = {}
-        self._is_listening = False
         self._wakeup_receiver, self._wakeup_sender = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._selector.register(self._wakeup_receiver, selectors.EVENT_READ)
+        self._selector.register(self._socket, selectors.EVENT_READ)
         self._thread.start()
 
     def stop(self) -> None:
@@ -83,7 +84,7 @@ class WebServer:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.setblocking(False)
             bound.bind((settings.listen, settings.port))
-            bound.listen(BACKLOG)
+            bound.listen(_BACKLOG)
         except OSError as error:
             bound.close()
             raise WebError(f"cannot listen on {settings.listen} port {settings.port}: {error.strerror}") from error
@@ -101,7 +102,6 @@ class WebServer:
 
     def _serve_ready(self) -> bool:
         """Wait for the next event and serve it; return False to stop."""
-        self._set_listening(len(self._clients) < MAX_CLIENTS)
         deadline = min((client.deadline for client in self._clients.values()), default=None)
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
         for key, _ in self._selector.select(timeout):
@@ -109,17 +109,9 @@ class WebServer:
                 return False
             if key.fileobj is self._socket:
                 self._accept()
-            else:
+            elif key.fileobj in self._clients:  # it can have made room for another one
                 self._advance(key.data)
         return True
-
-    def _set_listening(self, wanted: bool) -> None:  # noqa: FBT001 - a setter
-        # Beyond the limit, clients wait in the kernel's queue; slow ones are dropped at their deadline.
-        if wanted and not self._is_listening:
-            self._selector.register(self._socket, selectors.EVENT_READ)
-        elif self._is_listening and not wanted:
-            self._selector.unregister(self._socket)
-        self._is_listening = wanted
 
     def _accept(self) -> None:
         try:
@@ -130,6 +122,9 @@ class WebServer:
             peer.close()
             return
         peer.setblocking(False)
+        if len(self._clients) >= MAX_CLIENTS:
+            # A server of metrics has its request at once: those who are slow to send it go first, then slow readers.
+            self._drop(min(self._clients.values(), key=lambda client: (client.unsent is not None, client.deadline)))
         self._clients[peer] = client = _WebClient(peer)
         self._selector.register(peer, selectors.EVENT_READ, client)
 
