@@ -45,6 +45,10 @@ _GROUP_IMPORTANCE = (
 _MESSAGE_ORDER = (
     "response_latency.count", "response_latency.p50", "response_latency.p99", "udp_bytes_sent", "udp_bytes_received",
 )  # fmt: skip
+_MESSAGE_IMPORTANCE = (
+    "response_latency.p99", "response_latency.count", "bytes_sent", "bytes_received", "response_latency.p50",
+    "udp_bytes_sent", "udp_bytes_received",
+)  # fmt: skip
 _WITH_RATE = frozenset({"bytes_sent", "bytes_received", "connects", "udp_bytes_sent", "udp_bytes_received"})
 _ENDPOINTS: Final = {"local": "local_port", "remote": "remote_port"}
 
@@ -129,7 +133,8 @@ def sample_columns(dimensions: Sequence[str], *, messages: bool, sort: str = "")
     if dimensions:
         of_messages = _MESSAGE_ORDER if messages else ()
         order = [*dimensions, *of_messages, *_GROUP_ORDER]
-        importance = [*dimensions, *of_messages, *_GROUP_IMPORTANCE]
+        first = _MESSAGE_IMPORTANCE if messages else ()
+        importance = list(dict.fromkeys([*dimensions, *first, *_GROUP_IMPORTANCE]))
     else:
         order = [name for name in _CONNECTION_ORDER if messages or name != "response_latency"]
         importance = [name for name in _CONNECTION_IMPORTANCE if messages or name != "response_latency"]

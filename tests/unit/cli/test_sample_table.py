@@ -57,6 +57,11 @@ def test_at_80_columns_a_row_has_name_peer_and_bytes_with_their_rate():
     assert re.search(r" \[1112:1314:[0-9a-f:]+…:65535 +300 kB +150 kB/s +0 B +0 B/s$", first)
 
 
+def test_at_80_columns_response_latency_is_beside_bytes_with_their_rate():
+    head = table(80, GroupAggregate(["process"]), ["process"], messages=True)[0].split()
+    assert head == ["process", "response_latency.count", "response_latency.p99", "bytes_sent", "rate"]
+
+
 def test_a_pipe_and_a_wide_terminal_have_all_columns_uncut():
     lines = table(None)
     assert lines == table(1_000)
