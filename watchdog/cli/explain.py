@@ -9,6 +9,7 @@ from typing import Any
 
 from watchdog.cli.alerts import labels_text, timer_text
 from watchdog.cli.daemon_options import add_daemon_options, ask_daemon
+from watchdog.cli.terminal import duration_text
 from watchdog.errors import UsageError
 from watchdog.sanitize import escape_unprintable
 
@@ -17,6 +18,8 @@ Show why a rule fires or does not fire for one group: rows, metrics, window, onl
 
 Without labels, the group with the worst value is shown; with some of its labels, the worst of the groups that have
 them. All numbers are those by which the daemon judged the newest tick."""
+
+_MAX_EXACT = 1e6  # numbers below it fit into six digits
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -65,18 +68,21 @@ def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         f"{found['rows_host']} of the host, {found['rows_selected']} meet where, {found['rows_group']} in the group",
     )
     for metric in found["metrics"]:
-        newest = "-" if metric["newest"] is None else f"{metric['newest']:.6g}"
-        window = "-" if metric["window"] is None else f"{metric['window']:.6g}"
+        newest, window = _number(metric["newest"]), _number(metric["window"])
         yield "metric", f"{metric['metric']}: {metric['statistic']} {window}, in the newest tick {newest}"
     yield "value", _value_text(found)
-    yield "window", f"{found['filled_seconds']:g}s of {found['window_seconds']:g}s have data"
+    yield "window", f"{duration_text(found['filled_seconds'])} of {duration_text(found['window_seconds'])} have data"
     if found["only_if_text"]:
         yield "only_if", _only_if_text(found)
     if found["baseline"]:
         yield "baseline", _baseline_text(found["baseline"])
     for limit in found["thresholds"]:
         yield limit["severity"], _limit_text(found, limit)
-    yield "for", f"{found['for_seconds']:g}s, keep_firing_for {found['keep_firing_for_seconds']:g}s"
+    keep = f"keep_firing_for {duration_text(found['keep_firing_for_seconds'])}"
+    if found["hits"] is None:
+        yield "for", f"{duration_text(found['for_seconds'])}, {keep}"
+    else:
+        yield "hits", f"{found['hits']} ticks, {keep}"
     for timer in found["timers"]:
         yield "timer", f"{timer['severity']}: {timer_text(timer)}"
     for exception in found["exceptions"]:
@@ -84,6 +90,12 @@ def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for cause in found["suppressed_by"]:
         yield "withheld", f"by {cause}"
     yield from _destinations(found["destinations"])
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if abs(value) < _MAX_EXACT else f"{value:.0f}"
 
 
 def _exception_text(exception: Mapping[str, Any]) -> str:
@@ -108,12 +120,14 @@ def _only_if_text(found: Mapping[str, Any]) -> str:
 
 
 def _baseline_text(baseline: Mapping[str, Any]) -> str:
-    usual, highest = ("-" if baseline[name] is None else f"{baseline[name]:.6g}" for name in ("usual", "highest"))
+    usual, highest = (_number(baseline[name]) for name in ("usual", "highest"))
     new = ", too new for limits of its own" if baseline["is_new"] else ""
     return f"usual {usual} in this hour, highest {highest}, learnt {baseline['learnt_hours']} h{new}"
 
 
 def _limit_text(found: Mapping[str, Any], limit: Mapping[str, Any]) -> str:
+    if limit["fire"] is None:
+        return "not learnt yet"
     above, below = ("above", "below") if found["above"] else ("below", "above")
     state = "breached" if limit["breached"] else "cleared" if limit["cleared"] else "not cleared"
     unsure = "" if found["complete"] else ", not sure: input incomplete or window not filled"

@@ -106,6 +106,7 @@ def make_explanation(**changes):
         "complete": False,
         "reason": "input incomplete",
         "for_seconds": 10.0,
+        "hits": None,
         "keep_firing_for_seconds": 60.0,
         "state": "pending",
         "timers": (PENDING, HITS),
@@ -154,6 +155,7 @@ RULES = [
     make_rule(worst=WorstGroup(HOSTILE, None, "-", None), last_fired=None, fired_in_7_days=0),
     make_rule(has_matched=False, worst=None, groups=0),
     make_rule(filled_seconds=5.0),
+    make_rule(filled_seconds=3_725.0, window_seconds=86_400.0),
     make_rule(learning_seconds=80_000.0, filled_seconds=5.0),
 ]
 EFFECTS = tuple(AlertEffect("0123456789abcdef", "storm", HOSTILE, effect, "detail " * 30) for effect in ("a", "b"))
@@ -211,7 +213,7 @@ def test_rules_have_a_text_for_each_state(run):
     for line, state in zip(
         lines[1:],
         ("firing 2, pending 1", "pending 2s of 10s", "unknown: input incomplete", "inactive  ",
-         "inactive, never matched", "inactive, 5s of 60s", "learning, 22 h left"),
+         "inactive, never matched", "inactive, 5s of 60s", "inactive, 1h2m5s of 1d", "learning, 22 h left"),
         strict=True,
     ):  # fmt: skip
         assert line.startswith(f"storm  {state}")
@@ -232,6 +234,20 @@ def test_an_explanation_has_losses_gate_baseline_limits_timers_and_receivers(run
     ):  # fmt: skip
         assert text in out
     assert all(line.isprintable() for line in out.splitlines())
+
+
+def test_an_explanation_has_hits_limits_that_are_not_learnt_and_large_numbers(run):
+    limit = ThresholdStatus("warning", None, None, "-", "-", breached=False, cleared=True)
+    metric = MetricValue("bytes_sent", "sum", 263_088_123.0, 2342.625)
+    found = make_explanation(hits="3 of 5", thresholds=(limit,), metrics=(metric,), window_seconds=86_400.0)
+    _, out, _ = run(rule_handlers(list, list, lambda *_: found), "explain", "slow")
+    for line in (
+        "hits       3 of 5 ticks, keep_firing_for 60s",
+        "warning    not learnt yet",
+        "metric     bytes_sent: sum 263088123, in the newest tick 2342.62",
+        "window     5s of 1d have data",
+    ):
+        assert line in out.splitlines()
 
 
 @pytest.mark.parametrize("label", ["process", "=x=", "process=a process=b"])

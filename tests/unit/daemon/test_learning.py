@@ -11,6 +11,7 @@ import pytest
 from simulated_host import PATIENCE, SimulatedHost
 
 from watchdog.clock import local_seconds
+from watchdog.daemon.explaining import explain
 from watchdog.daemon.reload_effects import reload_changes
 from watchdog.errors import StoreError
 from watchdog.rules.language.load import load_rules
@@ -88,6 +89,18 @@ def test_limits_survive_a_crash_and_fire_at_once(learning):
     learning.live(2, most=2_000)
     notification = learning.receiver.notifications[0]
     assert "expected less than once in" in notification.alerts[0].reason
+
+
+def test_an_explanation_has_the_time_left_to_learn(learning):
+    learning.live(12)
+    found = explain(learning.pipeline, learning.clock, "unusual", {})
+    assert found.conclusion.startswith("it does not fire: its baseline learns for ")
+    assert 3600 <= found.earliest_seconds <= 3 * 3600
+    assert [(one.fire, one.fire_text) for one in found.thresholds] == [(None, "-"), (None, "-")]
+    learning.live(6 * 12)
+    found = explain(learning.pipeline, learning.clock, "unusual", {})
+    assert found.conclusion.startswith("it does not fire: it fires 0s after its value gets above ")
+    assert found.earliest_seconds == 0
 
 
 def test_a_stop_keeps_the_hour_too(learning):
