@@ -9,8 +9,9 @@ from typing import Any
 
 from watchdog.cli.alerts import labels_text, timer_text
 from watchdog.cli.daemon_options import add_daemon_options, ask_daemon
-from watchdog.cli.terminal import duration_text
-from watchdog.errors import UsageError
+from watchdog.cli.group_labels import add_group_arguments, parse_labels
+from watchdog.cli.readable_numbers import hours_text, learning_text, metric_text, newest_text, span_of
+from watchdog.rules.language.formats import format_number
 from watchdog.sanitize import escape_unprintable
 
 _DESCRIPTION = """\
@@ -19,14 +20,11 @@ Show why a rule fires or does not fire for one group: rows, metrics, window, onl
 Without labels, the group with the worst value is shown; with some of its labels, the worst of the groups that have
 them. All numbers are those by which the daemon judged the newest tick."""
 
-_MAX_EXACT = 1e6  # numbers below it fit into six digits
-
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
     parser = commands.add_parser("explain", help="show why a rule fires, or why not", description=_DESCRIPTION)
-    parser.add_argument("rule", metavar="RULE", help="the rule's id")
-    parser.add_argument("labels", metavar="NAME=VALUE", nargs="*", help="labels of the group: dimensions of its `by`")
+    add_group_arguments(parser)
     add_daemon_options(parser)
     parser.set_defaults(run=run)
 
@@ -37,25 +35,13 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UsageError: a label has no value, or the daemon knows no such rule or label.
     """
-    explanation = ask_daemon(args, "explain", rule=args.rule, labels=_labels(args.labels))
+    explanation = ask_daemon(args, "explain", rule=args.rule, labels=parse_labels(args.labels))
     if args.json:
         print(json.dumps(explanation, indent=2))
     else:
         for name, text in _lines(explanation):
             print(f"{name:<10} {escape_unprintable(text)}")
     return 0
-
-
-def _labels(given: Sequence[str]) -> dict[str, str]:
-    labels: dict[str, str] = {}
-    for text in given:
-        name, mark, value = text.partition("=")
-        if not mark:
-            raise UsageError(f"not NAME=VALUE: {escape_unprintable(text)}")
-        if name in labels:
-            raise UsageError(f"{escape_unprintable(name)} is given twice")
-        labels[name] = value
-    return labels
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -68,21 +54,16 @@ def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         f"{found['rows_host']} of the host, {found['rows_selected']} meet where, {found['rows_group']} in the group",
     )
     for metric in found["metrics"]:
-        newest, window = _number(metric["newest"]), _number(metric["window"])
-        yield "metric", f"{metric['metric']}: {metric['statistic']} {window}, in the newest tick {newest}"
+        yield "metric", _metric_text(metric["metric"], metric["statistic"], metric["window"], metric["newest"])
     yield "value", _value_text(found)
-    yield "window", f"{duration_text(found['filled_seconds'])} of {duration_text(found['window_seconds'])} have data"
+    yield "window", f"{span_of(found['filled_seconds'])} of {span_of(found['window_seconds'])} have data"
     if found["only_if_text"]:
         yield "only_if", _only_if_text(found)
     if found["baseline"]:
         yield "baseline", _baseline_text(found["baseline"])
     for limit in found["thresholds"]:
         yield limit["severity"], _limit_text(found, limit)
-    keep = f"keep_firing_for {duration_text(found['keep_firing_for_seconds'])}"
-    if found["hits"] is None:
-        yield "for", f"{duration_text(found['for_seconds'])}, {keep}"
-    else:
-        yield "hits", f"{found['hits']} ticks, {keep}"
+    yield "for", f"{found['for_seconds']:g}s, keep_firing_for {found['keep_firing_for_seconds']:g}s"
     for timer in found["timers"]:
         yield "timer", f"{timer['severity']}: {timer_text(timer)}"
     for exception in found["exceptions"]:
@@ -92,12 +73,6 @@ def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _destinations(found["destinations"])
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.6g}" if abs(value) < _MAX_EXACT else f"{value:.0f}"
-
-
 def _exception_text(exception: Mapping[str, Any]) -> str:
     where = " ".join(f"{name}={','.join(patterns)}" for name, patterns in exception["where"].items())
     until = f", until {exception['until']}" if exception["until"] else ""
@@ -105,29 +80,41 @@ def _exception_text(exception: Mapping[str, Any]) -> str:
     return f"{where} ({exception['owner']}: {exception['reason']}{until}){unused}"
 
 
+def _metric_text(metric: str, statistic: str, window: float | None, newest: float | None) -> str:
+    in_tick = newest_text(metric, statistic, newest)
+    return f"{metric}: {statistic} {metric_text(metric, statistic, window)}, in the newest tick {in_tick}"
+
+
 def _value_text(found: Mapping[str, Any]) -> str:
     text = f"{found['value_text']} ({found['stat']} of {found['metric']})"
     if (found["low"], found["high"]) == (found["value"], found["value"]):
         return text
-    low, high = (("unbounded" if found[end] is None else f"{found[end]:.6g}") for end in ("low", "high"))
+    low, high = (("unbounded" if found[end] is None else found[f"{end}_text"]) for end in ("low", "high"))
     return f"{text}, with losses between {low} and {high}"
 
 
 def _only_if_text(found: Mapping[str, Any]) -> str:
     verdict = {True: "holds", False: "does not hold", None: "unknown: losses decide it"}[found["only_if"]]
-    value = "-" if found["only_if_value"] is None else f"{found['only_if_value']:.6g}"
+    value = "-" if found["only_if_value"] is None else format_number("count", found["only_if_value"])
     return f"{found['only_if_text']}: {verdict}, left side {value}"
 
 
 def _baseline_text(baseline: Mapping[str, Any]) -> str:
-    usual, highest = (_number(baseline[name]) for name in ("usual", "highest"))
-    new = ", too new for limits of its own" if baseline["is_new"] else ""
-    return f"usual {usual} in this hour, highest {highest}, learnt {baseline['learnt_hours']} h{new}"
+    if baseline["is_learning"]:
+        return learning_text(baseline)
+    if not baseline["is_known"]:
+        return f"{learning_text(baseline)}; it knows no such group"
+    if baseline["is_new"]:
+        top = baseline["highest_text"]
+        return f"{learning_text(baseline)}; too new for limits of its own, the highest limit of others is {top}"
+    usual = f"usual {baseline['usual_text']} in this hour, highest {baseline['highest_text']}"
+    rarity = f"this value less than once in {hours_text(baseline['rarity_hours'])}"
+    return f"{usual}; {rarity}; learnt {hours_text(baseline['learnt_hours'])}"
 
 
 def _limit_text(found: Mapping[str, Any], limit: Mapping[str, Any]) -> str:
-    if limit["fire"] is None:
-        return "not learnt yet"
+    if found["baseline"] and limit["fire"] is None:
+        return "no limit yet"
     above, below = ("above", "below") if found["above"] else ("below", "above")
     state = "breached" if limit["breached"] else "cleared" if limit["cleared"] else "not cleared"
     unsure = "" if found["complete"] else ", not sure: input incomplete or window not filled"

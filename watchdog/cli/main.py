@@ -22,6 +22,7 @@ _COMMANDS = {
     "alerts": "watchdog.cli.alerts",
     "rules": "watchdog.cli.rules",
     "explain": "watchdog.cli.explain",
+    "baseline": "watchdog.cli.baseline",
     "reload": "watchdog.cli.reload",
     "notify": "watchdog.cli.notify",
     "notifications": "watchdog.cli.notifications",

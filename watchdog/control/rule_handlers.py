@@ -102,14 +102,20 @@ class ThresholdStatus:
 class BaselineStatus:
     """The numbers that the limits of a baseline are made of, in the metric's unit.
 
-    `usual`: the reference of this hour; `highest`: of any hour; None while unknown. `learnt_hours`: of the group, or of
-    the rule where `is_new`. `rarity_hours`: the value is expected less than once in so many hours.
+    `usual`: the reference of this hour; `highest`: of any hour, of a new group the highest limit of the others; None
+    while unknown. `learnt_hours`: of the group; of the rule while it learns (`learn_hours`), where `is_new` and of a
+    group that is not known. `rarity_hours`: the value is expected less than once in so many hours.
     """
 
     usual: float | None
     highest: float | None
+    usual_text: str
+    highest_text: str
     learnt_hours: int
+    learn_hours: int
     rarity_hours: float | None
+    is_learning: bool
+    is_known: bool
     is_new: bool
 
 
@@ -144,8 +150,7 @@ class Explanation:
 
     `has_group`: False if no group has the labels. `rows_*`: of the newest tick: of the host, those that meet `where`,
     those of these in the group. `low`, `high`: bounds of the value, apart where something is missing. `only_if`:
-    whether it holds, None if losses decide that. `complete`: whether the input was complete. `hits`: as in the
-    rule, None without. `earliest_seconds`: until
+    whether it holds, None if losses decide that. `complete`: whether the input was complete. `earliest_seconds`: until
     the alert can fire at the earliest, 0 if it fires, None if the value would have to change first; `conclusion` has it
     in words.
     """
@@ -167,6 +172,8 @@ class Explanation:
     value_text: str
     low: float | None
     high: float | None
+    low_text: str
+    high_text: str
     window_seconds: float
     filled_seconds: float
     only_if_text: str | None
@@ -178,7 +185,6 @@ class Explanation:
     complete: bool
     reason: str
     for_seconds: float
-    hits: str | None
     keep_firing_for_seconds: float
     state: str
     timers: tuple[TimerStatus, ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from watchdog.control.alert_handlers import alert_handlers
+from watchdog.control.baseline_handlers import baseline_handlers
 from watchdog.control.notification_handlers import notification_handlers
 from watchdog.control.reload_handler import ReloadAnswer, reload_handlers
 from watchdog.control.rule_handlers import rule_handlers
@@ -12,6 +13,7 @@ from watchdog.control.server import Handler, RequestHandler
 from watchdog.control.silence_handlers import SilencedAlerts, silence_handlers
 from watchdog.control.status_handlers import status_handlers
 from watchdog.daemon.active_alerts import ActiveAlerts
+from watchdog.daemon.baseline_control import BaselineControl
 from watchdog.daemon.configuration import Configuration
 from watchdog.daemon.explaining import explain
 from watchdog.daemon.pipeline import Pipeline
@@ -58,6 +60,7 @@ class ControlApi:
             **silence_handlers(self._store.silences, self._silenced, self._clock),
             **status_handlers(self.status.read),
             **reload_handlers(self._reload),
+            **baseline_handlers(BaselineControl(self._pipeline)),
             **alert_handlers(self._alerts.list_alerts, self._alerts.read_alert),
             **rule_handlers(
                 lambda: self._rules.list_rules(self.configuration),

@@ -26,6 +26,7 @@ from watchdog.daemon.pipeline import Pipeline, PipelineView
 from watchdog.daemon.rule_states import NO_TICK, limit_text, value_text
 from watchdog.errors import UsageError, WatchdogError
 from watchdog.rules.engine.inspection import GroupInspection
+from watchdog.rules.engine.rule_baseline import RuleBaseline
 from watchdog.rules.language.expression import format_expression
 from watchdog.rules.language.rule import Labels, Rule, RuleException, Severity
 
@@ -36,6 +37,7 @@ class _Copied:
 
     group: GroupInspection
     instance: InstanceState | None
+    baseline: BaselineStatus | None
     destinations: tuple[DestinationStatus, ...]
     suppressed_by: tuple[str, ...]
     exceptions: tuple[ExceptionStatus, ...]
@@ -92,7 +94,8 @@ def _copy(view: PipelineView, rule: Rule, labels: Labels) -> _Copied | None:
     suppressed_by = tuple(one.describe() for one in view.suppressed.get(alert.fingerprint, ()))
     unused = [exception for owner, exception in view.engine.unused_exceptions() if owner.id == rule.id]
     exceptions = tuple(_exception(one, has_excluded=one not in unused) for one in rule.exceptions)
-    return _Copied(group, instance, destinations, suppressed_by, exceptions)
+    baseline = _baseline(rule, group, view.engine.baselines.of(rule.id))
+    return _Copied(group, instance, baseline, destinations, suppressed_by, exceptions)
 
 
 def _exception(exception: RuleException, *, has_excluded: bool) -> ExceptionStatus:
@@ -154,18 +157,19 @@ def _explanation(rule: Rule, copied: _Copied, now_ns: int) -> Explanation:
         value_text=value_text(rule, verdict.value),
         low=finite(group.low),
         high=finite(group.high),
+        low_text=value_text(rule, group.low),
+        high_text=value_text(rule, group.high),
         window_seconds=rule.window_ns / SECOND_NS,
         filled_seconds=group.filled_ns / SECOND_NS,
         only_if_text=_only_if_text(rule),
         only_if_value=finite(group.only_if_value),
         only_if=group.only_if,
-        baseline=_baseline(group),
+        baseline=copied.baseline,
         thresholds=tuple(_threshold(rule, severity, group) for severity in sorted(rule.thresholds.fire)),
         breached=None if verdict.breached is None else verdict.breached.label,
         complete=verdict.complete,
         reason=verdict.reason,
         for_seconds=rule.for_ns / SECOND_NS,
-        hits=None if rule.hits is None else f"{rule.hits.count} of {rule.hits.ticks}",
         keep_firing_for_seconds=rule.keep_firing_for_ns / SECOND_NS,
         state=state.value,
         timers=timers,
@@ -174,7 +178,7 @@ def _explanation(rule: Rule, copied: _Copied, now_ns: int) -> Explanation:
         suppressed_by=copied.suppressed_by,
         destinations=copied.destinations,
         earliest_seconds=earliest_ns / SECOND_NS,
-        conclusion=_conclusion(rule, group, timers, state, earliest_ns),
+        conclusion=_conclusion(rule, copied, timers, state, earliest_ns),
     )
 
 
@@ -187,17 +191,29 @@ def _threshold(rule: Rule, severity: Severity, group: GroupInspection) -> Thresh
         finite(fire),
         finite(clear),
         limit_text(rule, severity, fire),
-        limit_text(rule, severity, fire) if is_learnt else wording.clear_text(rule, severity),
+        limit_text(rule, severity, fire) if is_learnt or math.isinf(fire) else wording.clear_text(rule, severity),
         breached=breached is not None and breached >= severity,
         cleared=not_cleared is None or not_cleared < severity,
     )
 
 
-def _baseline(group: GroupInspection) -> BaselineStatus | None:
-    facts = group.facts
-    if facts is None:
+def _baseline(rule: Rule, group: GroupInspection, baseline: RuleBaseline | None) -> BaselineStatus | None:
+    if baseline is None:
         return None
-    return BaselineStatus(facts.usual, facts.highest, facts.learnt_hours, finite(facts.rarity_hours), facts.is_new)
+    facts = group.facts
+    usual, highest = (None, None) if facts is None else (facts.usual, finite(facts.highest))
+    return BaselineStatus(
+        usual=usual,
+        highest=highest,
+        usual_text="-" if usual is None else value_text(rule, usual),
+        highest_text="-" if highest is None else value_text(rule, highest),
+        learnt_hours=baseline.learnt_hours if facts is None else facts.learnt_hours,
+        learn_hours=baseline.columns.learn_hours,
+        rarity_hours=None if facts is None else finite(facts.rarity_hours),
+        is_learning=baseline.is_learning,
+        is_known=facts is not None,
+        is_new=facts is not None and facts.is_new,
+    )
 
 
 def _only_if_text(rule: Rule) -> str | None:
@@ -213,25 +229,21 @@ def _earliest_ns(rule: Rule, group: GroupInspection, timers: tuple[TimerStatus, 
     if state is AlertState.PENDING:
         elapsed = max((timer.elapsed_seconds or 0.0 for timer in timers), default=0.0)
         return max(0, rule.for_ns - round(elapsed * SECOND_NS))
-    if rule.novelty is not None or not any(map(math.isfinite, group.thresholds.fire.values())):
-        return group.learning_ns
     fill_ns = 0 if rule.thresholds.above else rule.window_ns - group.filled_ns
     return max(0, fill_ns) + rule.for_ns
 
 
 def _conclusion(
-    rule: Rule, group: GroupInspection, timers: tuple[TimerStatus, ...], state: AlertState, earliest_ns: int
+    rule: Rule, copied: _Copied, timers: tuple[TimerStatus, ...], state: AlertState, earliest_ns: int
 ) -> str:
+    group, baseline = copied.group, copied.baseline
     if state is AlertState.FIRING:
         clearing = next((timer for timer in timers if timer.state == "clearing"), None)
         if clearing is not None and clearing.duration_seconds is not None:
             left = clearing.duration_seconds - (clearing.elapsed_seconds or 0.0)
             return f"it fires, and is cleared: it resolves in {left:.0f}s unless the value rises again"
         return "it fires"
-    learning = format_duration(round(group.learning_ns / SECOND_NS) * SECOND_NS)
     if rule.novelty is not None:
-        if group.learning_ns:
-            return f"it does not fire: it learns for {learning} more"
         return f"it does not fire ({group.verdict.reason}): it fires in the tick that sees a group for the first time"
     wait = format_duration(round(earliest_ns / SECOND_NS) * SECOND_NS)
     if state is AlertState.PENDING:
@@ -241,9 +253,9 @@ def _conclusion(
     direction = "above" if rule.thresholds.above else "below"
     severity = min(rule.thresholds.fire)
     limit = limit_text(rule, severity, group.thresholds.fire[severity])
-    if math.isinf(group.thresholds.fire[severity]):
-        if group.learning_ns:
-            return f"it does not fire: its baseline learns for {learning} more"
+    if limit == "-" and baseline is not None and baseline.is_learning:
+        return "it does not fire: its baseline learns"
+    if limit == "-":
         limit = "a limit that its baseline has not learnt yet"
     reason = f" ({group.verdict.reason})" if group.verdict.reason else ""
     return f"it does not fire{reason}: it fires {wait} after its value gets {direction} {limit}, at the earliest"

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 
 from watchdog.cli.main import main
 from watchdog.control.alert_handlers import ActiveAlert, AlertReceiver, TimerStatus, alert_handlers
+from watchdog.control.baseline_handlers import (
+    BaselineChange,
+    BaselineGroupList,
+    GroupBaselineStatus,
+    RuleBaselineStatus,
+    baseline_handlers,
+)
 from watchdog.control.listener import Listener
 from watchdog.control.reload_handler import AlertEffect, ReloadAnswer, reload_handlers
 from watchdog.control.rule_handlers import (
@@ -95,18 +103,30 @@ def make_explanation(**changes):
         "value_text": "25 %",
         "low": 0.2,
         "high": None,
+        "low_text": "20 %",
+        "high_text": "infinite",
         "window_seconds": 60.0,
         "filled_seconds": 5.0,
         "only_if_text": "closes >= 10",
         "only_if_value": 30.0,
         "only_if": True,
-        "baseline": BaselineStatus(0.05, None, 170, 24.0, is_new=True),
+        "baseline": BaselineStatus(
+            usual=0.05,
+            highest=None,
+            usual_text="5 %",
+            highest_text="-",
+            learnt_hours=170,
+            learn_hours=24,
+            rarity_hours=1700.0,
+            is_learning=False,
+            is_known=True,
+            is_new=False,
+        ),
         "thresholds": (ThresholdStatus("warning", 0.2, 0.1, "20 %", "10 %", breached=True, cleared=False),),
         "breached": "warning",
         "complete": False,
         "reason": "input incomplete",
         "for_seconds": 10.0,
-        "hits": None,
         "keep_firing_for_seconds": 60.0,
         "state": "pending",
         "timers": (PENDING, HITS),
@@ -155,7 +175,6 @@ RULES = [
     make_rule(worst=WorstGroup(HOSTILE, None, "-", None), last_fired=None, fired_in_7_days=0),
     make_rule(has_matched=False, worst=None, groups=0),
     make_rule(filled_seconds=5.0),
-    make_rule(filled_seconds=3_725.0, window_seconds=86_400.0),
     make_rule(learning_seconds=80_000.0, filled_seconds=5.0),
 ]
 EFFECTS = tuple(AlertEffect("0123456789abcdef", "storm", HOSTILE, effect, "detail " * 30) for effect in ("a", "b"))
@@ -213,7 +232,7 @@ def test_rules_have_a_text_for_each_state(run):
     for line, state in zip(
         lines[1:],
         ("firing 2, pending 1", "pending 2s of 10s", "unknown: input incomplete", "inactive  ",
-         "inactive, never matched", "inactive, 5s of 60s", "inactive, 1h2m5s of 1d", "learning, 22 h left"),
+         "inactive, never matched", "inactive, 5s of 60s", "learning, 22 h left"),
         strict=True,
     ):  # fmt: skip
         assert line.startswith(f"storm  {state}")
@@ -226,9 +245,10 @@ def test_an_explanation_has_losses_gate_baseline_limits_timers_and_receivers(run
     assert code == 0
     assert "rule       slow {'process': 'a=b'} (a.toml:3)" in out
     for text in (
-        "9 of the host", "5 meet where", "closes: sum 30, in the newest tick 1.5", "connect_failures: sum -",
-        "25 % (rate of connect_failures / closes), with losses between 0.2 and unbounded", "5s of 60s have data",
-        "closes >= 10: holds, left side 30", "usual 0.05 in this hour, highest -, learnt 170 h, too new",
+        "9 of the host", "5 meet where", "closes: sum 30, in the newest tick 1.5/s", "connect_failures: sum -",
+        "25 % (rate of connect_failures / closes), with losses between 20 % and unbounded", "5 s of 60 s have data",
+        "closes >= 10: holds, left side 30",
+        "usual 5 % in this hour, highest -; this value less than once in 1700 h; learnt 170 h",
         "fires above 20 %, clears below 10 %: breached, not sure", "pending 2 of 3 hits", "by silence 1f0a3c5e",
         "oncall (group slow, group_wait 0s, group_interval 60s)",
     ):  # fmt: skip
@@ -236,18 +256,78 @@ def test_an_explanation_has_losses_gate_baseline_limits_timers_and_receivers(run
     assert all(line.isprintable() for line in out.splitlines())
 
 
-def test_an_explanation_has_hits_limits_that_are_not_learnt_and_large_numbers(run):
-    limit = ThresholdStatus("warning", None, None, "-", "-", breached=False, cleared=True)
-    metric = MetricValue("bytes_sent", "sum", 263_088_123.0, 2342.625)
-    found = make_explanation(hits="3 of 5", thresholds=(limit,), metrics=(metric,), window_seconds=86_400.0)
+LEARNT = BaselineStatus(4.0, 9.0, "4", "9", 170, 24, 48.0, is_learning=False, is_known=True, is_new=False)
+NO_LIMIT = ThresholdStatus("warning", None, None, "-", "-", breached=False, cleared=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"is_learning": True, "learnt_hours": 2}, "baseline   learning: 2 h of 1 d\nwarning    no limit yet\n"),
+        ({"is_known": False}, "baseline   learnt 170 h; it knows no such group\n"),
+        (
+            {"is_new": True},
+            "baseline   learnt 170 h; too new for limits of its own, the highest limit of others is 9\n",
+        ),
+        ({}, "usual 4 in this hour, highest 9; this value less than once in 2 d; learnt 170 h\n"),
+    ],
+)
+def test_an_explanation_has_the_state_of_its_baseline(run, changes, text):
+    found = make_explanation(baseline=replace(LEARNT, **changes), thresholds=(NO_LIMIT,))
     _, out, _ = run(rule_handlers(list, list, lambda *_: found), "explain", "slow")
-    for line in (
-        "hits       3 of 5 ticks, keep_firing_for 60s",
-        "warning    not learnt yet",
-        "metric     bytes_sent: sum 263088123, in the newest tick 2342.62",
-        "window     5s of 1d have data",
-    ):
-        assert line in out.splitlines()
+    assert text in out
+
+
+class LearntBaselines:
+    """Answers with the same baselines to every request, and notes the changes."""
+
+    rule = RuleBaselineStatus("unusual-bytes-of-a-process", False, 170, 24, 3, 1)
+
+    def __init__(self):
+        self.changes = []
+        group = GroupBaselineStatus(
+            labels=HOSTILE, usual=3e6, highest=9e6, limits={"warning": 2e7, "critical": None}, usual_text="3 MB",
+            highest_text="9 MB", limit_texts={"warning": "20 MB", "critical": "-"}, learnt_hours=170, record_hours=5,
+            is_new=False, is_held=False,
+        )  # fmt: skip
+        self.groups = (group, replace(group, labels={}, is_held=True), replace(group, record_hours=0, is_new=True))
+
+    def list_rules(self):
+        return (self.rule, replace(self.rule, is_learning=True, learnt_hours=2))
+
+    def list_groups(self, _rule, _labels):
+        return BaselineGroupList(self.rule, 170, self.groups)
+
+    def change(self, action, rule, labels):
+        self.changes.append((action.value, rule, labels))
+        return BaselineChange(action.value, rule, labels, 1 if labels else 3)
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_baselines_are_tables_that_fit(run, columns):
+    handlers = baseline_handlers(LearntBaselines())
+    code, out, _ = run(handlers, "baseline", "show", columns=columns)
+    assert code == 0
+    assert [line.split()[1] for line in out.splitlines()] == ["STATE", "learnt", "learning:"]
+    code, groups, err = run(handlers, "baseline", "show", "x", columns=columns)
+    assert (code, len(groups.splitlines())) == (0, 5)
+    assert all(len(line) <= columns and line.isprintable() for line in (out + groups).splitlines())
+    assert "above for 5 h" in groups
+    assert "held" in groups
+    assert err == "3 of 170 groups: give NAME=VALUE for others\n"
+
+
+@pytest.mark.parametrize("action", ["accept", "hold", "release", "forget"])
+def test_changes_of_baselines_are_one_line(run, action):
+    commands = LearntBaselines()
+    handlers = baseline_handlers(commands)
+    code, out, _ = run(handlers, "baseline", action, "x", "process=a\nb", "unit=c")
+    assert (code, out.count("\n")) == (0, 1)
+    code, out, _ = run(handlers, "baseline", action, "x")
+    assert (code, out.endswith(" 3 groups\n")) == (0, True)
+    code, out, _ = run(handlers, "baseline", action, "x", "--json")
+    assert json.loads(out) == {"action": action, "rule": "x", "labels": {}, "groups": 3}
+    assert commands.changes == [(action, "x", {"process": "a\nb", "unit": "c"}), *[(action, "x", {})] * 2]
 
 
 @pytest.mark.parametrize("label", ["process", "=x=", "process=a process=b"])

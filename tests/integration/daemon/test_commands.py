@@ -75,8 +75,8 @@ def test_an_acknowledged_storm_goes_on_quietly_and_ends_with_one_resolved_notifi
 
 def test_commands_report_in_one_line_that_no_daemon_runs(watchdog):
     watchdog.state.mkdir()
-    for command in PRINTED:
-        code, out, err = watchdog.ask(command)
+    for command in (*PRINTED, "baseline show", "baseline accept storm", "baseline forget storm process=x"):
+        code, out, err = watchdog.ask(*command.split())
         assert (code, out, err.count("\n")) == (3, "", 1)
         assert "no daemon answers at" in err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from dataclasses import replace
@@ -11,9 +12,12 @@ import pytest
 from simulated_host import PATIENCE, SimulatedHost
 
 from watchdog.clock import local_seconds
+from watchdog.control.baseline_handlers import baseline_handlers
+from watchdog.daemon.baseline_control import BaselineControl
 from watchdog.daemon.explaining import explain
 from watchdog.daemon.reload_effects import reload_changes
-from watchdog.errors import StoreError
+from watchdog.errors import StoreError, UsageError, WatchdogError
+from watchdog.rules.engine import rule_baseline
 from watchdog.rules.language.load import load_rules
 from watchdog.scheduling.job import ScheduledTick
 from watchdog.state.saved_baselines import SavedBaselines
@@ -66,6 +70,14 @@ class LearningHost(SimulatedHost):
         with self.store.database.transaction() as connection:
             return connection.execute("SELECT count(*) FROM notifications WHERE state = 'pending'").fetchone()[0]
 
+    def ask(self, request, **arguments):
+        handler = baseline_handlers(BaselineControl(self.pipeline))[request]
+        answer = getattr(handler, "handle", handler)(arguments)
+        return json.loads(json.dumps(answer, allow_nan=False))
+
+    def explain(self, **labels):
+        return explain(self.pipeline, self.clock, "unusual", labels)
+
     def group(self):
         return self.pipeline._engine.baselines.describe("unusual", (("process", "culprit"),))
 
@@ -89,18 +101,6 @@ def test_limits_survive_a_crash_and_fire_at_once(learning):
     learning.live(2, most=2_000)
     notification = learning.receiver.notifications[0]
     assert "expected less than once in" in notification.alerts[0].reason
-
-
-def test_an_explanation_has_the_time_left_to_learn(learning):
-    learning.live(12)
-    found = explain(learning.pipeline, learning.clock, "unusual", {})
-    assert found.conclusion.startswith("it does not fire: its baseline learns for ")
-    assert 3600 <= found.earliest_seconds <= 3 * 3600
-    assert [(one.fire, one.fire_text) for one in found.thresholds] == [(None, "-"), (None, "-")]
-    learning.live(6 * 12)
-    found = explain(learning.pipeline, learning.clock, "unusual", {})
-    assert found.conclusion.startswith("it does not fire: it fires 0s after its value gets above ")
-    assert found.earliest_seconds == 0
 
 
 def test_a_stop_keeps_the_hour_too(learning):
@@ -158,3 +158,120 @@ def test_local_time_follows_the_zone_of_the_host(monkeypatch):
     monkeypatch.setenv("TZ", "Europe/Berlin")
     winter, summer = 1_761_440_400.0, 1_761_436_800.0  # around the end of summer time
     assert local_seconds(winter) == local_seconds(summer)
+
+
+# ------------------------------------------------------------------------------------------------------- by commands
+
+CULPRIT = {"process": "culprit"}
+
+
+def test_baselines_are_shown_while_they_learn_and_after(learning):
+    learning.live(12 + 2)
+    [rule] = learning.ask("baseline show")["rules"]
+    assert (rule["rule"], rule["is_learning"], rule["learn_hours"], rule["groups"]) == ("unusual", True, 3, 1)
+    found = learning.explain()
+    assert (found.baseline.is_learning, found.baseline.learnt_hours) == (True, rule["learnt_hours"])
+    assert found.conclusion == "it does not fire: its baseline learns"
+    assert (found.thresholds[0].fire_text, found.thresholds[0].clear_text) == ("-", "-")
+    learning.live(5 * 12)
+    shown = learning.ask("baseline show", rule="unusual")
+    assert not shown["rule"]["is_learning"]
+    [group] = shown["groups"]
+    assert (group["labels"], group["is_new"], group["is_held"]) == (CULPRIT, False, False)
+    assert group["limits"]["warning"] > group["highest"] > 0
+    assert learning.ask("baseline show", rule="unusual", labels=CULPRIT)["groups"] == [group]
+    found = learning.explain(**CULPRIT)
+    assert (found.baseline.highest, found.baseline.is_learning) == (group["highest"], False)
+    assert learning.explain(process="nobody").baseline.is_known is False
+
+
+def test_an_accepted_level_ends_its_alert_and_survives_a_crash(learning):
+    learning.live(6 * 12)
+    learning.live(14, most=300)
+    assert learning.receiver.notifications[-1].status == "firing"
+    former = learning.group().limits
+    assert learning.ask("baseline accept", rule="unusual", labels=CULPRIT)["groups"] == 1
+    learning.live(2, most=300)
+    [alert] = learning.receiver.notifications[-1].alerts
+    assert (alert.resolved is not None, alert.reason) == (True, "new normal")
+    learning.die()
+    learning.begin("storm")
+    assert all(learning.group().limits[severity] > 2 * limit for severity, limit in former.items())
+
+
+def test_a_held_group_adopts_no_level_until_it_is_released(learning):
+    learning.live(6 * 12)
+    learning.ask("baseline hold", rule="unusual", labels=CULPRIT)
+    learning.live(30 * 12, most=2_000)
+    assert learning.explain().state == "firing"
+    [group] = learning.ask("baseline show", rule="unusual")["groups"]
+    assert group["is_held"]
+    learning.ask("baseline release", rule="unusual")
+    learning.live(26 * 12, most=2_000)
+    assert learning.explain().state == "inactive"
+
+
+def test_a_release_keeps_the_new_levels_of_groups_that_were_not_held(learning):
+    learning.live(6 * 12)
+    learning.live(5 * 12, most=2_000)
+    hours = learning.group().record_hours
+    assert hours
+    learning.ask("baseline release", rule="unusual")
+    assert learning.group().record_hours == hours
+
+
+def test_a_forgotten_rule_learns_anew_also_after_a_crash(learning):
+    learning.live(6 * 12)
+    assert learning.ask("baseline forget", rule="unusual")["groups"] == 1
+    learning.live(1, most=2_000)
+    assert learning.receiver.notifications == []
+    learning.die()
+    learning.begin("storm")
+    learning.live(1, most=2_000)
+    [rule] = learning.ask("baseline show")["rules"]
+    assert (rule["is_learning"], rule["learnt_hours"]) == (True, 0)
+    assert learning.receiver.notifications == []
+
+
+def test_a_change_within_the_end_of_an_hour_hits_its_own_group(learning, monkeypatch):
+    monkeypatch.setattr(rule_baseline, "_MIN_CLOSED_ROWS", 0)
+    learning.live(12 * 12)
+    learning.kernel.comm = b"other"
+    learning.live(9 * 12)
+    baseline = learning.pipeline._engine.baselines.of("unusual")
+    for seconds in range(3_600):  # to the first tick of an hour, before all groups are closed
+        learning.clock.advance(1)
+        if int(local_seconds(learning.clock.wall())) % 3_600 == 0:
+            break
+        assert seconds < 3_599
+    baseline.groups.unseen_days[0] = 100  # to be dropped at the end of this hour
+    now_ns = learning.clock.boottime_ns()
+    baseline.end_hours(local_seconds(learning.clock.wall()), now_ns, is_measured=True)
+    assert len(baseline.groups) == 2  # the first one is dropped when the hour is closed
+    learning.ask("baseline forget", rule="unusual", labels={"process": "other"})
+    assert learning.pipeline._engine.baselines.describe("unusual", (("process", "other"),)) is None
+
+
+@pytest.mark.parametrize(
+    ("request_name", "arguments", "error", "message"),
+    [
+        ("accept", {"rule": "unusul"}, UsageError, 'unknown rule "unusul": did you mean "unusual"'),
+        ("accept", {}, UsageError, "rule is missing"),
+        ("show", {"labels": CULPRIT}, UsageError, "rule is missing"),
+        ("forget", {"rule": "unusual", "labels": {"proces": "x"}}, UsageError, 'did you mean "process"'),
+        ("hold", {"rule": "unusual", "labels": {"process": "nobody"}}, WatchdogError, "knows no group process=nobody"),
+        ("show", {"rule": "unusual", "labels": {"process": "nobody"}}, WatchdogError, "knows no group process=nobody"),
+        ("show", {"rule": "unusual", "group": "x"}, UsageError, "unknown argument"),
+    ],
+)
+def test_requests_on_no_baseline_are_refused(learning, request_name, arguments, error, message):
+    learning.live(3)
+    with pytest.raises(error, match=message):
+        learning.ask(f"baseline {request_name}", **arguments)
+
+
+def test_a_change_by_hand_is_logged_with_its_group(learning, caplog):
+    caplog.set_level(logging.INFO, "watchdog")
+    learning.live(12 + 2)
+    learning.ask("baseline hold", rule="unusual", labels=CULPRIT)
+    assert "baseline changed by hand: action=hold rule=unusual group=process=culprit count=1" in caplog.messages

@@ -213,7 +213,13 @@ class BaselineColumns:
 
     def hold(self, rows: NDArray[np.intp], *, is_held: bool) -> None:
         """Never take a level of `rows` for a new normal by itself, or allow it again."""
-        self.run[rows] = _HELD if is_held else 0
+        run = self.run[rows]
+        self.run[rows] = _HELD if is_held else np.where(run == _HELD, 0, run)
+
+    @property
+    def held_count(self) -> int:
+        """Return the number of groups of which no level is ever taken for a new normal."""
+        return int(np.count_nonzero(self.run[: self.count] == _HELD))
 
     def is_held(self, row: int) -> bool:
         """Return whether a level of `row` is never taken for a new normal."""

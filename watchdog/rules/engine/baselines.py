@@ -144,20 +144,22 @@ class Baselines:
 
     def accept(self, rule_id: str, labels: Labels | None) -> int:
         """Take the present level of a group, or of all (None), for its usual one; return the number of groups."""
-        baseline, rows = self._find(rule_id, labels)
-        baseline.columns.accept(rows)
-        baseline.set_limits()
+        baseline, rows = self._find_to_change(rule_id, labels)
+        baseline.accept(rows)
         return len(rows)
 
     def hold(self, rule_id: str, labels: Labels | None, *, is_held: bool = True) -> int:
-        """Never take a new level of a group, or of all (None), for its usual one by itself; return their number."""
-        baseline, rows = self._find(rule_id, labels)
+        """Never take a new level of a group, or of all (None), for its usual one by itself; return their number.
+
+        `is_held` False: allow it again.
+        """
+        baseline, rows = self._find_to_change(rule_id, labels)
         baseline.columns.hold(rows, is_held=is_held)
         return len(rows)
 
     def forget(self, rule_id: str, labels: Labels | None) -> int:
         """Start anew with a group, or with the whole rule (None); return the number of forgotten groups."""
-        baseline, rows = self._find(rule_id, labels)
+        baseline, rows = self._find_to_change(rule_id, labels)
         baseline.forget(rows)
         if labels is None:
             baseline.learnt_hours = 0
@@ -168,6 +170,13 @@ class Baselines:
         """Return the baseline of one group, None for an unknown one."""
         baseline, rows = self._find(rule_id, labels)
         return baseline.describe(int(rows[0])) if len(rows) else None
+
+    def _find_to_change(self, rule_id: str, labels: Labels | None) -> tuple[RuleBaseline, RowNumbers]:
+        """Return as `_find`, with the last hour closed for all groups, and the baseline due to be saved."""
+        baseline = self._by_rule[rule_id]
+        baseline.close_rows(len(baseline.groups))
+        baseline.is_due = True
+        return self._find(rule_id, labels)
 
     def _find(self, rule_id: str, labels: Labels | None) -> tuple[RuleBaseline, RowNumbers]:
         """Return the baseline of a rule, and the rows of a group, or of all groups (None).

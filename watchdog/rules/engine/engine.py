@@ -222,6 +222,11 @@ class Engine:
             if exception.where in judge.evaluation.view.unused_exclusions
         ]
 
+    @property
+    def newest(self) -> Snapshot | None:
+        """Return the newest tick without its rows; None where windows wait for their first tick."""
+        return self._newest
+
     def find_rule(self, rule_id: str) -> Rule | None:
         """Return the rule with this id, None if there is none."""
         return next((judge.rule for judge in self._judges if judge.rule.id == rule_id), None)

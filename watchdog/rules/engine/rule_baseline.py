@@ -91,6 +91,7 @@ class RuleBaseline:
         self._new_rows = 0  # in this hour
         self._known_rows = 0  # at its begin
         self._new_normal: Slots = np.zeros(0, np.int32)  # slots with one in this tick
+        self._accepted: Slots = np.zeros(0, np.int32)  # slots with one by `accept` since the newest tick
 
     def apply_rule(self, rule: Rule) -> None:
         """Apply a rule with the same definition: its rarity, and its time to learn."""
@@ -174,7 +175,7 @@ class RuleBaseline:
 
         `is_measured`: the window of the rule is filled.
         """
-        self._new_normal = np.zeros(0, np.int32)
+        self._new_normal, self._accepted = self._accepted, np.zeros(0, np.int32)
         ended = self.hour.advance(local_seconds, is_measured=is_measured)
         if ended is not None:
             self.close_rows(len(self.groups))
@@ -305,9 +306,32 @@ class RuleBaseline:
             is_held,
         )
 
+    def known_rows(self, slots: Slots | None = None) -> RowNumbers:
+        """Return the rows of the groups that have a slot, of `slots` if given: the highest levels first."""
+        rows = np.flatnonzero(self.groups.slots != NO_GROUP_SLOT) if slots is None else self._rows_of(slots)
+        rows = rows[rows != NO_ROW]
+        order = np.argsort(-self.columns.all_hours[rows].astype(np.int32), kind="stable")
+        return np.asarray(rows[order])
+
+    def read_labels(self, row: int, snapshot: Snapshot) -> Labels:
+        """Return the labels of a row that has a slot; `snapshot`: the newest tick."""
+        assert self._engine_groups is not None  # noqa: S101 - rows get their slots from it
+        return self._engine_groups.read_labels(int(self.groups.slots[row]), snapshot)
+
+    def find_slots(self, labels: Labels, snapshot: Snapshot) -> Slots:
+        """Return the slots of the groups that have `labels`, some of their labels."""
+        if self._engine_groups is None:
+            return np.zeros(0, np.int32)
+        return self._engine_groups.find_slots(labels, snapshot)
+
+    def accept(self, rows: RowNumbers) -> None:
+        """Take the present level of `rows` for the usual one: alerts that it clears end with the next tick."""
+        self.columns.accept(rows)
+        self.set_limits()
+        self._accepted = np.union1d(self._accepted, self.groups.slots[rows])
+
     def forget(self, rows: RowNumbers) -> None:
-        """Drop `rows`: their groups begin anew."""
-        self.close_rows(len(self.groups))
+        """Drop `rows`, while no hour is being closed: their groups begin anew."""
         before = self.dropped
         self.keep(np.setdiff1d(np.arange(len(self.groups)), rows))
         self.dropped = before
