@@ -27,6 +27,8 @@ _BACKLOG: Final = 128
 REQUEST_SECONDS: Final = 5.0  # until a request is complete
 RESPONSE_SECONDS: Final = 15.0  # until the client has read the response
 _LINGER_SECONDS: Final = 0.5  # after a response, until the client has closed: an earlier close could lose its end
+_PAUSE_SHARE = 2.0  # of the CPU time of a round, after it: a flood of requests leaves the interpreter to the ticks
+_MAX_PAUSE_SECONDS = 0.1
 _CHUNK = 65_536
 _MAX_DRAINED_BYTES = 4 * _CHUNK  # after a response
 
@@ -104,13 +106,16 @@ class WebServer:
         """Wait for the next event and serve it; return False to stop."""
         deadline = min((client.deadline for client in self._clients.values()), default=None)
         timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-        for key, _ in self._selector.select(timeout):
+        ready = self._selector.select(timeout)
+        began = time.thread_time()
+        for key, _ in ready:
             if key.fileobj is self._wakeup_receiver:
                 return False
             if key.fileobj is self._socket:
                 self._accept()
             elif key.fileobj in self._clients:  # it can have made room for another one
                 self._advance(key.data)
+        time.sleep(min(_MAX_PAUSE_SECONDS, _PAUSE_SHARE * (time.thread_time() - began)))
         return True
 
     def _accept(self) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+pytestmark = pytest.mark.timeout(300)  # a loaded machine takes long to load the programs
 PREFIX = "bpf_watchdog_"
 QUIET = {
     "summary": "{value}",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import socket
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -137,6 +139,21 @@ def test_a_client_that_sends_for_ever_is_dropped(serve):
             sent += peer.send(b"y" * 65_536)
     assert time.monotonic() < end, f"{sent:,} bytes were taken"
     assert served.ask() == (200, b"page")
+
+
+def test_after_its_work_the_thread_rests_for_twice_as_long_a_tenth_of_a_second_at_most(serve, monkeypatch):
+    pauses, used = [], itertools.count()
+    fake = SimpleNamespace(
+        monotonic=time.monotonic, sleep=pauses.append, thread_time=lambda: next(used) * seconds_of_a_round
+    )
+    monkeypatch.setattr(web_server, "time", fake)
+    seconds_of_a_round = 0.01
+    served = serve(body=b"page")
+    served.ask()
+    assert pauses[0] == pytest.approx(0.02)
+    seconds_of_a_round = 7.0
+    served.ask()
+    assert max(pauses) == 0.1
 
 
 def test_a_defect_in_a_page_is_logged_and_the_server_goes_on(serve, caplog):
