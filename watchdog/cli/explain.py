@@ -10,7 +10,8 @@ from typing import Any
 from watchdog.cli.alerts import labels_text, timer_text
 from watchdog.cli.daemon_options import add_daemon_options, ask_daemon
 from watchdog.cli.group_labels import add_group_arguments, parse_labels
-from watchdog.cli.readable_numbers import hours_text, learning_text, metric_text, newest_text, span_of
+from watchdog.cli.readable_numbers import hours_text, learning_text, metric_text, newest_text
+from watchdog.cli.terminal import duration_text
 from watchdog.rules.language.formats import format_number
 from watchdog.sanitize import escape_unprintable
 
@@ -19,6 +20,8 @@ Show why a rule fires or does not fire for one group: rows, metrics, window, onl
 
 Without labels, the group with the worst value is shown; with some of its labels, the worst of the groups that have
 them. All numbers are those by which the daemon judged the newest tick."""
+
+_WHOLE_FROM_SECONDS = 10  # a time is shown without decimals
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -56,14 +59,20 @@ def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for metric in found["metrics"]:
         yield "metric", _metric_text(metric["metric"], metric["statistic"], metric["window"], metric["newest"])
     yield "value", _value_text(found)
-    yield "window", f"{span_of(found['filled_seconds'])} of {span_of(found['window_seconds'])} have data"
+    filled = found["filled_seconds"]
+    filled_text = duration_text(filled if filled < _WHOLE_FROM_SECONDS else round(filled))
+    yield "window", f"{filled_text} of {duration_text(found['window_seconds'])} have data"
     if found["only_if_text"]:
         yield "only_if", _only_if_text(found)
     if found["baseline"]:
         yield "baseline", _baseline_text(found["baseline"])
     for limit in found["thresholds"]:
         yield limit["severity"], _limit_text(found, limit)
-    yield "for", f"{found['for_seconds']:g}s, keep_firing_for {found['keep_firing_for_seconds']:g}s"
+    keep = f"keep_firing_for {duration_text(found['keep_firing_for_seconds'])}"
+    if found["hits"] is None:
+        yield "for", f"{duration_text(found['for_seconds'])}, {keep}"
+    else:
+        yield "hits", f"{found['hits']} ticks, {keep}"
     for timer in found["timers"]:
         yield "timer", f"{timer['severity']}: {timer_text(timer)}"
     for exception in found["exceptions"]:
@@ -113,8 +122,8 @@ def _baseline_text(baseline: Mapping[str, Any]) -> str:
 
 
 def _limit_text(found: Mapping[str, Any], limit: Mapping[str, Any]) -> str:
-    if found["baseline"] and limit["fire"] is None:
-        return "no limit yet"
+    if limit["fire"] is None:
+        return "not learnt yet"
     above, below = ("above", "below") if found["above"] else ("below", "above")
     state = "breached" if limit["breached"] else "cleared" if limit["cleared"] else "not cleared"
     unsure = "" if found["complete"] else ", not sure: input incomplete or window not filled"

@@ -8,19 +8,7 @@ from typing import Any
 from watchdog.measure.catalogue import METRICS, Metric, MetricKind
 from watchdog.rules.language.formats import format_number, natural_format
 
-_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
-_MIN_UNITS = 2  # of a larger unit, from which on it is used
-_WHOLE_FROM = 9.95
 _HOURS_A_DAY = 24
-
-
-def span_of(seconds: float) -> str:
-    """Return a time with its unit: "0.2 s", "24 s", "60 s", "2.5 min", "24 h", "7 d"."""
-    number, unit = next(
-        ((seconds / size, name) for size, name in _UNITS if seconds >= _MIN_UNITS * size), (seconds, "s")
-    )
-    digits = f"{number:.0f}" if number >= _WHOLE_FROM else f"{number:.1f}".removesuffix(".0")
-    return f"{digits} {unit}"
 
 
 def hours_text(hours: float) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from watchdog.cli.alerts import labels_text, timer_text
 from watchdog.cli.daemon_options import add_daemon_options, ask_daemon
-from watchdog.cli.terminal import age_text, print_table
+from watchdog.cli.terminal import age_text, duration_text, print_table
 from watchdog.sanitize import escape_unprintable
 
 _DESCRIPTION = """\
@@ -93,7 +93,7 @@ def _state_text(rule: Mapping[str, Any]) -> str:
     if rule["reason"]:
         return str(rule["reason"])
     if rule["filled_seconds"] < rule["window_seconds"] and rule["filled_seconds"] > 0:
-        return f"inactive, {rule['filled_seconds']:.0f}s of {rule['window_seconds']:g}s"
+        return f"inactive, {duration_text(round(rule['filled_seconds']))} of {duration_text(rule['window_seconds'])}"
     return "inactive" if rule["has_matched"] else "inactive, never matched"
 
 

@@ -8,11 +8,14 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from watchdog.cli.table import format_cell, format_line
+from watchdog.clock import SECOND_NS
+from watchdog.config.durations import format_duration
 
 SEVERITY_COLOURS: Mapping[str, str] = {"critical": "31", "warning": "33"}
 """Colour codes of ECMA-48 SGR by severity: red and yellow."""
 
 _MIN_CELL = 13  # characters to which a column of texts is cut at most: less is not readable
+_MAX_PLAIN_SECONDS = 121  # "90s" and "120s", as people write them
 _SEPARATOR = 2  # characters between two columns
 
 
@@ -23,6 +26,13 @@ def age_text(seconds: float) -> str:
         if whole >= unit:
             return f"{whole // unit} {name}"
     return f"{whole} s"
+
+
+def duration_text(seconds: float) -> str:
+    """Return a length of time as rules have it: "0.5s", "60s", "1d"; above two minutes in whole seconds."""
+    if seconds < _MAX_PLAIN_SECONDS:
+        return f"{round(seconds, 1):g}s"
+    return format_duration(round(seconds) * SECOND_NS)
 
 
 def output_width() -> int | None:

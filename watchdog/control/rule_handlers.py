@@ -150,7 +150,8 @@ class Explanation:
 
     `has_group`: False if no group has the labels. `rows_*`: of the newest tick: of the host, those that meet `where`,
     those of these in the group. `low`, `high`: bounds of the value, apart where something is missing. `only_if`:
-    whether it holds, None if losses decide that. `complete`: whether the input was complete. `earliest_seconds`: until
+    whether it holds, None if losses decide that. `complete`: whether the input was complete. `hits`: as in the
+    rule, None without. `earliest_seconds`: until
     the alert can fire at the earliest, 0 if it fires, None if the value would have to change first; `conclusion` has it
     in words.
     """
@@ -185,6 +186,7 @@ class Explanation:
     complete: bool
     reason: str
     for_seconds: float
+    hits: str | None
     keep_firing_for_seconds: float
     state: str
     timers: tuple[TimerStatus, ...]

@@ -70,7 +70,7 @@ def _add(silences: Silences, alerts: SilencedAlerts, clock: Clock, given: Mappin
 def _end_ns(duration: str | None, permanent_reason: str, now_ns: int) -> int | None:
     if duration is None:
         if not permanent_reason:
-            raise UsageError("duration is missing", remedy="give it, or permanent_reason for a silence without an end")
+            raise UsageError("no duration", remedy="give --for, or --permanent-reason for a silence without an end")
         return None
     try:
         duration_ns = parse_duration(duration)
@@ -80,7 +80,7 @@ def _end_ns(duration: str | None, permanent_reason: str, now_ns: int) -> int | N
         raise UsageError("duration: must be at least 1s")
     if duration_ns > _MAX_NS and not permanent_reason:
         raise UsageError(
-            f"duration: {format_duration(duration_ns)} is more than {MAX_SILENCE}", remedy="give permanent_reason too"
+            f"duration: {format_duration(duration_ns)} is more than {MAX_SILENCE}", remedy="give --permanent-reason too"
         )
     return now_ns + duration_ns
 

@@ -170,6 +170,7 @@ def _explanation(rule: Rule, copied: _Copied, now_ns: int) -> Explanation:
         complete=verdict.complete,
         reason=verdict.reason,
         for_seconds=rule.for_ns / SECOND_NS,
+        hits=None if rule.hits is None else f"{rule.hits.count} of {rule.hits.ticks}",
         keep_firing_for_seconds=rule.keep_firing_for_ns / SECOND_NS,
         state=state.value,
         timers=timers,
@@ -178,7 +179,7 @@ def _explanation(rule: Rule, copied: _Copied, now_ns: int) -> Explanation:
         suppressed_by=copied.suppressed_by,
         destinations=copied.destinations,
         earliest_seconds=earliest_ns / SECOND_NS,
-        conclusion=_conclusion(rule, copied, timers, state, earliest_ns),
+        conclusion=_conclusion(rule, group, timers, state, earliest_ns),
     )
 
 
@@ -229,21 +230,25 @@ def _earliest_ns(rule: Rule, group: GroupInspection, timers: tuple[TimerStatus, 
     if state is AlertState.PENDING:
         elapsed = max((timer.elapsed_seconds or 0.0 for timer in timers), default=0.0)
         return max(0, rule.for_ns - round(elapsed * SECOND_NS))
+    if rule.novelty is not None or not any(map(math.isfinite, group.thresholds.fire.values())):
+        return group.learning_ns
     fill_ns = 0 if rule.thresholds.above else rule.window_ns - group.filled_ns
     return max(0, fill_ns) + rule.for_ns
 
 
 def _conclusion(
-    rule: Rule, copied: _Copied, timers: tuple[TimerStatus, ...], state: AlertState, earliest_ns: int
+    rule: Rule, group: GroupInspection, timers: tuple[TimerStatus, ...], state: AlertState, earliest_ns: int
 ) -> str:
-    group, baseline = copied.group, copied.baseline
     if state is AlertState.FIRING:
         clearing = next((timer for timer in timers if timer.state == "clearing"), None)
         if clearing is not None and clearing.duration_seconds is not None:
             left = clearing.duration_seconds - (clearing.elapsed_seconds or 0.0)
             return f"it fires, and is cleared: it resolves in {left:.0f}s unless the value rises again"
         return "it fires"
+    learning = format_duration(round(group.learning_ns / SECOND_NS) * SECOND_NS)
     if rule.novelty is not None:
+        if group.learning_ns:
+            return f"it does not fire: it learns for {learning} more"
         return f"it does not fire ({group.verdict.reason}): it fires in the tick that sees a group for the first time"
     wait = format_duration(round(earliest_ns / SECOND_NS) * SECOND_NS)
     if state is AlertState.PENDING:
@@ -253,9 +258,9 @@ def _conclusion(
     direction = "above" if rule.thresholds.above else "below"
     severity = min(rule.thresholds.fire)
     limit = limit_text(rule, severity, group.thresholds.fire[severity])
-    if limit == "-" and baseline is not None and baseline.is_learning:
-        return "it does not fire: its baseline learns"
-    if limit == "-":
+    if math.isinf(group.thresholds.fire[severity]):
+        if group.learning_ns:
+            return f"it does not fire: its baseline learns for {learning} more"
         limit = "a limit that its baseline has not learnt yet"
     reason = f" ({group.verdict.reason})" if group.verdict.reason else ""
     return f"it does not fire{reason}: it fires {wait} after its value gets {direction} {limit}, at the earliest"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 
 from watchdog.kernel.executables import Executable
 from watchdog.measure.program_file import ProgramFile
 
+_DYNAMIC_LINKER = re.compile(r"ld(?:64)?(?:-[\w.-]+)?\.so(?:\.\d+)?")  # ld.so(8): given a program, it runs that one
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
@@ -33,6 +35,8 @@ def _notes(executable: Executable, user_name: Callable[[int], str], folders: Seq
         yield "below a folder that every user can write to"
     if executable.owners:
         yield f"user {' and '.join(user_name(uid) for uid in sorted(executable.owners))} can replace it"
+    if _DYNAMIC_LINKER.fullmatch(executable.path.rpartition("/")[2]):
+        yield "runs a program that only its command line names"
     if host_file := _host_file(executable, folders):
         yield f"not the host's {host_file}"
 

@@ -127,6 +127,7 @@ def make_explanation(**changes):
         "complete": False,
         "reason": "input incomplete",
         "for_seconds": 10.0,
+        "hits": None,
         "keep_firing_for_seconds": 60.0,
         "state": "pending",
         "timers": (PENDING, HITS),
@@ -175,6 +176,7 @@ RULES = [
     make_rule(worst=WorstGroup(HOSTILE, None, "-", None), last_fired=None, fired_in_7_days=0),
     make_rule(has_matched=False, worst=None, groups=0),
     make_rule(filled_seconds=5.0),
+    make_rule(filled_seconds=3_725.0, window_seconds=86_400.0),
     make_rule(learning_seconds=80_000.0, filled_seconds=5.0),
 ]
 EFFECTS = tuple(AlertEffect("0123456789abcdef", "storm", HOSTILE, effect, "detail " * 30) for effect in ("a", "b"))
@@ -232,7 +234,7 @@ def test_rules_have_a_text_for_each_state(run):
     for line, state in zip(
         lines[1:],
         ("firing 2, pending 1", "pending 2s of 10s", "unknown: input incomplete", "inactive  ",
-         "inactive, never matched", "inactive, 5s of 60s", "learning, 22 h left"),
+         "inactive, never matched", "inactive, 5s of 60s", "inactive, 1h2m5s of 1d", "learning, 22 h left"),
         strict=True,
     ):  # fmt: skip
         assert line.startswith(f"storm  {state}")
@@ -246,7 +248,7 @@ def test_an_explanation_has_losses_gate_baseline_limits_timers_and_receivers(run
     assert "rule       slow {'process': 'a=b'} (a.toml:3)" in out
     for text in (
         "9 of the host", "5 meet where", "closes: sum 30, in the newest tick 1.5/s", "connect_failures: sum -",
-        "25 % (rate of connect_failures / closes), with losses between 20 % and unbounded", "5 s of 60 s have data",
+        "25 % (rate of connect_failures / closes), with losses between 20 % and unbounded", "5s of 60s have data",
         "closes >= 10: holds, left side 30",
         "usual 5 % in this hour, highest -; this value less than once in 1700 h; learnt 170 h",
         "fires above 20 %, clears below 10 %: breached, not sure", "pending 2 of 3 hits", "by silence 1f0a3c5e",
@@ -256,6 +258,22 @@ def test_an_explanation_has_losses_gate_baseline_limits_timers_and_receivers(run
     assert all(line.isprintable() for line in out.splitlines())
 
 
+def test_an_explanation_has_hits_limits_that_are_not_learnt_and_large_numbers(run):
+    limit = ThresholdStatus("warning", None, None, "-", "-", breached=False, cleared=True)
+    metric = MetricValue("bytes_sent", "sum", 263_088_123.0, 2342.625)
+    found = make_explanation(
+        hits="3 of 5", thresholds=(limit,), metrics=(metric,), window_seconds=86_400.0, filled_seconds=24.1066
+    )
+    _, out, _ = run(rule_handlers(list, list, lambda *_: found), "explain", "slow")
+    for line in (
+        "hits       3 of 5 ticks, keep_firing_for 60s",
+        "warning    not learnt yet",
+        "metric     bytes_sent: sum 263 MB, in the newest tick 2.3 kB/s",
+        "window     24s of 1d have data",
+    ):
+        assert line in out.splitlines()
+
+
 LEARNT = BaselineStatus(4.0, 9.0, "4", "9", 170, 24, 48.0, is_learning=False, is_known=True, is_new=False)
 NO_LIMIT = ThresholdStatus("warning", None, None, "-", "-", breached=False, cleared=True)
 
@@ -263,7 +281,7 @@ NO_LIMIT = ThresholdStatus("warning", None, None, "-", "-", breached=False, clea
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"is_learning": True, "learnt_hours": 2}, "baseline   learning: 2 h of 1 d\nwarning    no limit yet\n"),
+        ({"is_learning": True, "learnt_hours": 2}, "baseline   learning: 2 h of 1 d\nwarning    not learnt yet\n"),
         ({"is_known": False}, "baseline   learnt 170 h; it knows no such group\n"),
         (
             {"is_new": True},

@@ -8,7 +8,7 @@ import pty
 import pytest
 
 from watchdog.cli import terminal
-from watchdog.cli.terminal import age_text, fitted_table, output_width, paint
+from watchdog.cli.terminal import age_text, duration_text, fitted_table, output_width, paint
 
 HEAD = ("FINGERPRINT", "RULE", "LABELS", "VALUE")
 ROWS = [
@@ -77,3 +77,9 @@ def test_colours_obey_the_terminal_and_no_color(monkeypatch, environment, is_col
 
 def test_a_pipe_gets_no_colours(capsys):
     assert paint("critical", "31") == "critical"
+
+
+def test_durations_are_as_in_rules():
+    assert [duration_text(seconds) for seconds in (0.0, 0.55, 17.04, 60.0, 120.0, 150.4, 86_400.0)] == [
+        "0s", "0.6s", "17s", "60s", "120s", "2m30s", "1d",
+    ]  # fmt: skip

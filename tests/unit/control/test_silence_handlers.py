@@ -51,7 +51,7 @@ def test_added_silence_is_listed_with_the_alerts_that_it_silences(ask, clock):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"duration": None}, "duration is missing"),
+        ({"duration": None}, "no duration: give --for"),
         ({"duration": "8d"}, "8d is more than 7d"),
         ({"duration": "soon"}, "not a duration"),
         ({"duration": "0s"}, "at least 1s"),

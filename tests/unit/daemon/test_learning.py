@@ -103,6 +103,18 @@ def test_limits_survive_a_crash_and_fire_at_once(learning):
     assert "expected less than once in" in notification.alerts[0].reason
 
 
+def test_an_explanation_has_the_time_left_to_learn(learning):
+    learning.live(12)
+    found = explain(learning.pipeline, learning.clock, "unusual", {})
+    assert found.conclusion.startswith("it does not fire: its baseline learns for ")
+    assert 3600 <= found.earliest_seconds <= 3 * 3600
+    assert [(one.fire, one.fire_text) for one in found.thresholds] == [(None, "-"), (None, "-")]
+    learning.live(6 * 12)
+    found = explain(learning.pipeline, learning.clock, "unusual", {})
+    assert found.conclusion.startswith("it does not fire: it fires 0s after its value gets above ")
+    assert found.earliest_seconds == 0
+
+
 def test_a_stop_keeps_the_hour_too(learning):
     learning.live(6 * 12 + 6)
     baseline = learning.pipeline._engine.baselines.of("unusual")
@@ -171,7 +183,7 @@ def test_baselines_are_shown_while_they_learn_and_after(learning):
     assert (rule["rule"], rule["is_learning"], rule["learn_hours"], rule["groups"]) == ("unusual", True, 3, 1)
     found = learning.explain()
     assert (found.baseline.is_learning, found.baseline.learnt_hours) == (True, rule["learnt_hours"])
-    assert found.conclusion == "it does not fire: its baseline learns"
+    assert found.conclusion.startswith("it does not fire: its baseline learns for ")
     assert (found.thresholds[0].fire_text, found.thresholds[0].clear_text) == ("-", "-")
     learning.live(5 * 12)
     shown = learning.ask("baseline show", rule="unusual")

@@ -56,3 +56,9 @@ def test_files_that_others_than_root_can_change_are_noted(folder):
 
 def test_a_path_that_the_kernel_could_not_give_is_not_compared(folder):
     assert notes("", folder) == ()
+
+
+@pytest.mark.parametrize("name", ["ld-linux-x86-64.so.2", "ld-musl-aarch64.so.1", "ld-2.31.so", "ld.so", "ld64.so.2"])
+def test_the_dynamic_linker_hides_a_program(folder, name):
+    assert notes(f"/usr/lib/{name}", folder) == ("runs a program that only its command line names",)
+    assert notes(f"/usr/lib/{name}x", folder) == notes("/usr/bin/ld", folder) == ()

@@ -24,6 +24,7 @@ class GroupInspection:
     `low`, `high`: bounds of the value, apart where something is missing. `only_if`: whether it holds, None if losses
     decide that; `only_if_value`: its left side, None without it. `filled_ns`: time for which the window has data, at
     most its length. `at_ns`: CLOCK_BOOTTIME of the tick. `thresholds`: those of the group; `facts`: of its baseline.
+    `learning_ns`: as of `RuleInspection`.
     """
 
     verdict: Verdict
@@ -38,6 +39,7 @@ class GroupInspection:
     has_group: bool
     thresholds: Thresholds
     facts: BaselineFacts | None
+    learning_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ def inspect_group(
             has_group=slot != NO_GROUP_SLOT,
             thresholds=judge.thresholds_of(slot),
             facts=judge.facts_of(slot, measured.value, judge.thresholds_of(slot)),
+            learning_ns=judge.learning_ns(),
         )
     finally:
         _release(judge)
