@@ -99,7 +99,6 @@ def test_a_copy_in_a_folder_of_a_user_is_that_file_also_when_it_is_deleted(execu
     assert (found["path"], found["is_deleted"]) == (str(program), True)
 
 
-@pytest.mark.everywhere
 def test_a_file_in_a_folder_of_all_users_is_marked(executables, folder):
     os.chown(folder, 0, 0)
     folder.chmod(0o1777)
@@ -111,7 +110,6 @@ def test_a_file_in_a_folder_of_all_users_is_marked(executables, folder):
     assert (found["is_in_shared_folder"], found["is_writable"], found["owners"]) == (True, True, [])
 
 
-@pytest.mark.everywhere
 def test_a_process_with_another_start_or_that_ended_has_no_executable(executables):
     process = executables.run(PYTHON)
     assert executables.read(process, start_error_ns=1) is None
