@@ -126,6 +126,7 @@ class Table:
         self._data = data
         self._read_keys: set[str] = set()
         self._failed: set[tuple[str, int | None]] = set()
+        self._unavailable: set[str] = set()  # secrets that cannot be read here
         self.read_files = {} if read_files is None else read_files
         """The files with secrets and certificates read for this table and the tables in it, as they were then."""
 
@@ -385,6 +386,10 @@ class Table:
         """Return the key under which the secret `key` is given, None if it is not given."""
         return next((form for form in secret_forms(key) if form in self._data), None)
 
+    def is_unavailable(self, key: str) -> bool:
+        """Return whether the secret `key` is given and cannot be read here, which is a note."""
+        return key in self._unavailable
+
     def _read_secret(self, form: str, key: str, text: str) -> Secret | None:
         _, file_form, _, credential_form = secret_forms(key)
         path = {file_form: text, credential_form: credential_path(text)}.get(form)
@@ -395,6 +400,7 @@ class Table:
             return read(text)
         except SecretError as error:
             if error.is_unavailable and not self._is_required(form, key):
+                self._unavailable.add(key)
                 self.add_note(form, f"not checked: {error}")
             else:
                 self.add_problem(form, str(error), denied_path=error.denied_path)

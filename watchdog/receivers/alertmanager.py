@@ -108,7 +108,7 @@ class Alertmanager(Receiver):
                 continue
             api_url = Secret(url.reveal().rstrip("/") + API_PATH)
             endpoints.append(http.endpoint_from_url(table, key, api_url, transport, index=position))
-        if not endpoints and not table.document.problems:
+        if not endpoints and not table.document.problems and not table.is_unavailable("urls"):
             table.add_problem(key, "must contain at least one URL")
         return cls(name, endpoints, SystemClock(), options)
 

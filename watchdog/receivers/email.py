@@ -66,7 +66,8 @@ class Email(Receiver):
         tls = table.text("tls", "starttls", choices=_PORTS)
         port = table.integer("port", _PORTS[tls], minimum=1, maximum=65_535)
         username, password = table.text("username", ""), table.secret("password", required=False)
-        if (username == "") is not (password is None) and not table.document.problems:
+        has_password = password is not None or table.is_unavailable("password")
+        if (username == "") is has_password and not table.document.problems:
             given = "username" if "username" in table else table.given_form("password")
             table.add_problem(given or "username", "give both username and password, or neither")
         if password is not None and not (username + password.reveal()).isascii():

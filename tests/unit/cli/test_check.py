@@ -150,6 +150,23 @@ def test_a_secret_that_is_not_here_is_a_note(bpf_watchdog, write, tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("receiver", "key"),
+    [
+        ('type = "alertmanager"\nurls_file = "{}"\n', "urls_file"),
+        (
+            'type = "email"\nhost = "a.b"\nfrom = "a@b.c"\nto = ["a@b.c"]\nusername = "a"\npassword_file = "{}"\n',
+            "password_file",
+        ),
+    ],
+)
+def test_a_secret_that_is_not_here_makes_no_problem_of_its_receiver(bpf_watchdog, write, tmp_path, receiver, key):
+    config = write('[[receiver]]\nname = "a"\n' + receiver.replace("{}", f"{tmp_path}/none"))
+    code, lines, _ = bpf_watchdog("check", config)
+    assert code == 0
+    assert [line.split(": ")[1:4] for line in lines] == [[f"receiver.{key}", "note", "not checked"]]
+
+
 def test_unreadable_files_and_folders_are_reported_with_all_other_problems(bpf_watchdog, write, tmp_path, monkeypatch):
     broken, good = write("[[rule]\n", "a.toml"), write(RULE.replace("10s", "1s"), "b.toml")
     (tmp_path / "closed").mkdir()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 
-from watchdog.config.suggestions import quote_value
+from watchdog.config.suggestions import is_near, quote_value, unknown_name
 from watchdog.errors import Problem
 from watchdog.rules.language.overrides import Overrides
 from watchdog.rules.language.rule import Rule
@@ -42,11 +42,17 @@ def _find_circles(rules: Iterable[Rule], shipped: Mapping[str, Collection[str]])
 
 def _find_unknown(rules: Iterable[Rule], known: Collection[str]) -> list[Problem]:
     return [
-        Problem(rule.file, rule.line, _KEY, f"no rule {quote_value(name)}: it has no effect")
+        Problem(rule.file, rule.line, _KEY, _unknown_text(name, known))
         for rule in rules
         for name in rule.unless_firing
         if name not in known
     ]
+
+
+def _unknown_text(name: str, known: Collection[str]) -> str:
+    if is_near(name, known):
+        return f"{unknown_name('rule', name, known)} It has no effect"
+    return f"no rule {quote_value(name)}: it has no effect"
 
 
 def _find_equal_times(rules: Iterable[Rule], interval_ns: int) -> list[Problem]:

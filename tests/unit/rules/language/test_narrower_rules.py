@@ -41,6 +41,8 @@ def test_rules_name_narrower_ones_shipped_ones_included(load):
 def test_a_rule_that_does_not_exist_is_noted(load):
     (note,) = load(("wide", ["narow"], "0s")).notes
     assert (note.line, note.key, note.message) == (2, "rule.unless_firing", 'no rule "narow": it has no effect')
+    (note,) = load(("wide", ["narow"], "0s"), ("narrow", [], "0s")).notes
+    assert note.message == 'unknown rule "narow": did you mean "narrow"? It has no effect'
 
 
 @pytest.mark.parametrize("rules", [[("a", ["a"])], [("a", ["b"]), ("b", ["c"]), ("c", ["a"])]])
