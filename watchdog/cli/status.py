@@ -72,10 +72,10 @@ def _suppression_text(suppression: Mapping[str, Any]) -> str:
 
 
 def _reload_text(reload: Mapping[str, Any]) -> str:
+    # A line of the problems below has the reason of a refusal.
     if reload["at"] is None:
-        return "none since the start" if reload["problem"] is None else f"{reload['result']}: {reload['problem']}"
-    problem = "" if reload["problem"] is None else f": {reload['problem']}"
-    return f"{reload['result']} {utc_text(reload['at'])}{problem}"
+        return "none since the start" if reload["problem"] is None else "none; the files were refused at the start"
+    return f"{reload['result']} {utc_text(reload['at'])}"
 
 
 def _ticks_text(ticks: Mapping[str, Any]) -> str:

@@ -217,7 +217,7 @@ class Daemon:
             if configuration is None:
                 raise
             _log.error("the files have problems, the daemon starts on its last good configuration:\n%s", error)
-            return configuration, Refusal.from_error(error)
+            return configuration, Refusal.from_error(error, is_start=True)
 
     def _take_configuration(self, configuration: Configuration, refusal: Refusal | None = None) -> None:
         """Show `configuration` to commands; save its files as the last good ones, unless they are these already."""
@@ -317,7 +317,7 @@ class Daemon:
     def _report_refusal(self, pipeline: Pipeline, refusal: Refusal, wall: float | None) -> None:
         """Report a refused reload at `wall`; None: the files were refused at the start."""
         if self._api is not None:
-            self._api.status.reload = ReloadStatus("refused", wall, refusal.describe())
+            self._api.status.reload = ReloadStatus("refused", wall, refusal.first_problem())
         self._systemd.notify_status(refusal.describe())
         pipeline.report_refused_reload(refusal)
 

@@ -24,22 +24,32 @@ _MAX_PROBLEM_CHARACTERS = 300
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A refused reload: its first problem, as `file:line: key: message`, and the number of problems."""
+    """A refused reload: its first problem, as `file:line: key: message`, and the number of problems.
+
+    `is_start`: the files were refused at the start, and the last good configuration is in force.
+    """
 
     problem: str
     count: int = 1
+    is_start: bool = False
 
     @classmethod
-    def from_error(cls, error: WatchdogError) -> Refusal:
+    def from_error(cls, error: WatchdogError, *, is_start: bool = False) -> Refusal:
         """Return the refusal of a configuration with `error`."""
         problems = error.problems if isinstance(error, ConfigError) else ()
         first = str(problems[0]) if problems else str(error)
-        return cls(sanitize.escape_unprintable(first, _MAX_PROBLEM_CHARACTERS), max(1, len(problems)))
+        shown = sanitize.escape_unprintable(first, _MAX_PROBLEM_CHARACTERS)
+        return cls(shown, max(1, len(problems)), is_start)
 
     def describe(self) -> str:
         """Return the refusal in one line."""
-        more = f" (and {self.count - 1} more)" if self.count > 1 else ""
-        return f"reload refused, the former configuration stays in force: {self.problem}{more}"
+        if self.is_start:
+            return f"files refused at the start, the last good configuration is in force: {self.first_problem()}"
+        return f"reload refused, the former configuration stays in force: {self.first_problem()}"
+
+    def first_problem(self) -> str:
+        """Return the first problem, with the number of further ones."""
+        return f"{self.problem} (and {self.count - 1} more)" if self.count > 1 else self.problem
 
 
 class ReloadAlert:

@@ -102,6 +102,10 @@ def test_a_threshold_is_changed_and_the_alert_that_the_dry_run_names_resolves(st
     assert answer(watchdog, "reload", "--dry-run")["changed"] == []
 
 
+def ask_status(watchdog):
+    return watchdog.ask("status")[1]
+
+
 def test_a_refused_reload_prints_every_problem_and_reaches_status_and_receiver(
     start_daemon, watchdog, storm, server, notified
 ):
@@ -118,7 +122,14 @@ def test_a_refused_reload_prints_every_problem_and_reaches_status_and_receiver(
     notified("firing")
     code, out, _ = watchdog.ask("status", "--json")
     assert code == 1
-    assert json.loads(out)["reload"]["result"] == "refused"
+    found = json.loads(out)
+    problem = found["reload"]["problem"]
+    assert (found["reload"]["result"], problem.startswith(f"{rules}:"), "(and 1 more)" in problem) == (
+        "refused",
+        True,
+        True,
+    )
+    assert ask_status(watchdog).count(problem) == 1
     assert [alert["rule"] for alert in answer(watchdog, "alerts")] == ["watchdog-reload-refused"]
     rules.write_text(right)
     assert ask(watchdog, "reload").startswith("reloaded: ")
