@@ -421,6 +421,8 @@ def test_a_list_of_another_file_is_a_note_for_a_fragment_and_a_problem_for_a_fol
     code, out, _ = bpf_watchdog("check", write('[lists]\ninternals = ["10.0.0.0/8"]\n' + text))
     assert code == 0
     assert 'is in another file; unknown list "internal": did you mean "internals"?' in out[0]
+    out = bpf_watchdog("check", write("[lists]\nports = [80]\n" + text))[1]
+    assert out[0].endswith('the list "internal" is in another file')
     (folder / "a.toml").write_text(text)
     code, out, _ = bpf_watchdog("check", "--rules", folder)
     assert code == 1

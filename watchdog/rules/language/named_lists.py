@@ -55,7 +55,11 @@ class NamedLists:
                 position = index if isinstance(where.data[key], list) else None
                 where.add_problem(key, suggestions.unknown_name("list", name, self._elements), index=position)
             else:
-                near = f"; {suggestions.unknown_name('list', name, self._elements)}" if self._elements else ""
+                near = (
+                    f"; {suggestions.unknown_name('list', name, self._elements)}"
+                    if suggestions.is_near(name, self._elements)
+                    else ""
+                )
                 where.add_note(key, f"not checked: the list {quote_value(name)} is in another file{near}")
 
     def _read_list(self, table: Table, name: str) -> tuple[object, ...]:
