@@ -207,8 +207,8 @@ class Storm:
         }
         return self.rule(**{**crowd, **changes})
 
-    def hold(self) -> None:
-        self._order(f"hold {self.LIMIT + 1}")
+    def hold(self, count: int = LIMIT + 1) -> None:
+        self._order(f"hold {count}")
 
     def release(self) -> None:
         self._order("release")
