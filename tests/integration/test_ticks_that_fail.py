@@ -11,7 +11,8 @@ from itertools import pairwise
 import pytest
 
 from watchdog.clock import SECOND_NS, SystemClock
-from watchdog.daemon.daemon import Daemon
+from watchdog.daemon.configuration import ConfigurationSources
+from watchdog.daemon.daemon import Daemon, DaemonOptions
 from watchdog.daemon.log_writer import LogWriter
 from watchdog.daemon.pipeline import RuleErrors
 from watchdog.errors import StoreError
@@ -73,8 +74,9 @@ def pipeline():
 
 
 @pytest.fixture
-def daemon(systemd, pipeline):
-    daemon = Daemon(None, SystemClock(), LogWriter(2))  # only `run` needs options
+def daemon(systemd, pipeline, tmp_path):
+    options = DaemonOptions(ConfigurationSources(), tmp_path, tmp_path / "control.sock")
+    daemon = Daemon(options, SystemClock(), LogWriter(2))
     daemon._tick_loop.start(lambda tick: daemon._tick(pipeline, tick), INTERVAL_NS)
     yield daemon
     pipeline.released.set()

@@ -211,9 +211,9 @@ def _lock_folder(folder: Path) -> int:
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    except BlockingIOError:
         os.close(descriptor)
-        raise StoreError(
+        raise StoreError(  # without the cause: its errno would be that of a shortage
             f"another bpf-watchdog uses {folder}", remedy="stop it first, or use another folder: --state-dir DIR"
-        ) from error
+        ) from None
     return descriptor

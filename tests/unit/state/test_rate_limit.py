@@ -347,6 +347,7 @@ class Phone:
     def __init__(self, clock):
         self.name, self.rate_limit, self.clock = "oncall", RateLimit(5, HOUR * SECOND_NS), clock
         self.timeout_seconds, self.joins_copies, self.source = 10.0, False, None
+        self.send_resolved = True
         self.down, self.tried, self.notified = True, {}, set()
 
     def send(self, notification, deadline_seconds):

@@ -7,6 +7,7 @@ done their work wait for the next attempt, so that attempts go on while the host
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -56,6 +57,16 @@ def keep_spare_threads(count: int) -> None:
             helper = _HelperThread()
             start_thread(helper.thread)
             _spare.append(helper)
+
+
+def _forget_threads() -> None:
+    """Drop the threads of the parent, which a forked child does not have; its lock can be held for ever."""
+    global _lock  # noqa: PLW0603 - the only one
+    _lock = threading.Lock()
+    _spare.clear()
+
+
+os.register_at_fork(after_in_child=_forget_threads)
 
 
 class _HelperThread:

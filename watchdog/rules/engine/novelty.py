@@ -51,7 +51,7 @@ class NoveltyMemory:
     @property
     def second(self) -> int:
         """Return the second of observed time."""
-        return self.observed_ns // SECOND_NS
+        return max(self.observed_ns, 0) // SECOND_NS
 
     @property
     def other_count(self) -> int:
