@@ -94,6 +94,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     verdict = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
     if verdict != "ok":
         raise DamagedFileError(sanitize.escape_unprintable(verdict.splitlines()[-1]))
+    if not _schema_of(version) <= _schema(connection):  # in a trigger, say: SQLite parses it at its first write
+        raise DamagedFileError("its tables and triggers are not those of its version")
     _log_damaged_wal(connection, path)
     if version < len(SCHEMA_STEPS):
         # Converted rows can need more pages than a full file has left. It then stays larger than its maximum.
@@ -137,7 +139,18 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
 
 def _schema(connection: sqlite3.Connection) -> set[tuple[str, ...]]:
     rows = connection.execute("SELECT type, name, coalesce(sql, '') FROM sqlite_schema WHERE name != ?", (BALLAST,))
-    return set(rows.fetchall())
+    return {(kind, name, " ".join(sql.split())) for kind, name, sql in rows}
+
+
+def _schema_of(version: int) -> set[tuple[str, ...]]:
+    """Return the schema that files of `version` have."""
+    scratch = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        for step in SCHEMA_STEPS[:version]:
+            apply_step(scratch, step)
+        return _schema(scratch)
+    finally:
+        scratch.close()
 
 
 def _is_ours(schema: set[tuple[str, ...]]) -> bool:
