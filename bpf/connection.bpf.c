@@ -112,9 +112,6 @@ BPF_PERCPU_ARRAY(last_handled, struct handled_event, 1);
 /* Number of skipped events that the fallback program handled. No entry is deleted. 8 bytes. */
 BPF_ARRAY(fallback_events, u64, 1);
 
-/* The program on inet_sock_set_state that runs first, for the fallback program. No entry is deleted. 8 bytes. */
-BPF_PROG_ARRAY(first_program, 1);
-
 /* The reader of the iterators. No entry is deleted. 56 bytes. */
 BPF_ARRAY(observers, struct observer, 1);
 
@@ -577,10 +574,12 @@ KFUNC_PROBE(fallback_inet_sock_set_state, struct sock *sk, int from, int to)
 		return 0; /* already handled: other events came between the two programs */
 	if (!tracked && to == TCP_CLOSE && from != TCP_CLOSE && is_tcp(sk))
 		return 0; /* likewise, and its entry was in `apart_sockets` */
+	preempt_disable();
+	handle_transition(sk, from, to);
+	preempt_enable();
 	count = fallback_events.lookup(&zero);
 	if (count)
 		__sync_fetch_and_add(count, 1);
-	first_program.call(ctx, 0); /* the same code: its second copy would double the time to compile and to verify */
 	return 0;
 }
 

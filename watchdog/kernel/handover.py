@@ -52,7 +52,6 @@ MAPS = {
     "reset_peers": (layout.RESET_PEER_KEY.itemsize, layout.RESET_PEER.itemsize),
     "losses": (4, np.dtype("<u8").itemsize),
     "fallback_events": (4, np.dtype("<u8").itemsize),
-    "first_program": (4, np.dtype("<u4").itemsize),  # the kernel empties it when no process has a descriptor of it
     "complete_pass": (4, np.dtype("<u8").itemsize),
     "attached_since": (4, np.dtype("<u8").itemsize),
     "responses": (0, 0),

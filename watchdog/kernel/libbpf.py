@@ -228,9 +228,7 @@ def map_info(fd: int) -> MapInfo:
 
 
 def store_number(array: int, number: int, action: str) -> None:
-    """Store `number` in the only entry of an array map of u64, or the number of a descriptor in one of programs.
-
-    `action` is for the error. The hosts are little-endian: the first four bytes are the number too.
+    """Store `number` in the only entry of an array map of u64; `action` is for the error.
 
     Raises:
         NotPermitted, OSError: as `check_result`.

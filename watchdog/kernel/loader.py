@@ -33,7 +33,6 @@ from watchdog.kernel.programs import (
     MESSAGE_PROBES,
     OPTIONAL_LEGACY_MESSAGE_PROBES,
     SOCKET_ITERATOR,
-    STATE_PROBE,
     TASK_ITERATOR,
     Probe,
 )
@@ -150,8 +149,6 @@ def compile_and_load(folder: Path, map_sizes: MapSizes) -> LoadResult:
         bcc.lib.bcc_iter_attach(iterator, None, 0), "cannot attach the iterator over files"
     )
     fds = {f"program:{probe.name}": _load(bcc.lib, module.module, kfuncs, probe) for probe in CONNECTION_PROBES}
-    first = fds[f"program:{STATE_PROBE.name}"]
-    libbpf.store_number(module["first_program"].map_fd, first, "cannot store the program for its fallback")
     fds.update({f"link:{name}": fd for name, fd in links.items()})
     fds.update({f"map:{name}": module[name].map_fd for name in handover.MAPS})
     connect_errors = _load_connect_error_probes(bcc.lib, module.module, kfuncs, fds)
