@@ -560,6 +560,9 @@ KFUNC_PROBE(inet_sock_set_state, struct sock *sk, int from, int to)
  * events would be lost. There are only two levels, a process and one softirq above it, so one of the two programs is
  * always free; and no socket is handled at both levels at once. (Where programs can be preempted, this is true except
  * for a moment at their start and end; events that both programs miss are counted.)
+ *
+ * It has the code of the first program, and no tail call to it: since Linux 6.13 a program can have a stack of its own on
+ * each CPU, and only the guard that skips the program keeps two runs from using it at once.
  */
 KFUNC_PROBE(fallback_inet_sock_set_state, struct sock *sk, int from, int to)
 {
