@@ -4,8 +4,6 @@ import json
 import subprocess
 import sys
 
-import pytest
-
 # Judges as the daemon does, while children act. Each child takes the name in its first argument, in a namespace where
 # only loopback exists.
 WATCHED = """
@@ -99,7 +97,6 @@ print(json.dumps({"found": [[*key, *value] for key, value in found.items()], "pi
 """
 
 
-@pytest.mark.everywhere
 def test_scans_and_a_new_listener_are_found_with_their_process_and_a_busy_proxy_is_not():
     done = subprocess.run([sys.executable, "-c", WATCHED], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -88,7 +88,9 @@ def test_kills_at_random_times_lose_nothing_and_end_every_alert_once(start_daemo
 
 
 @pytest.mark.timeout(300)
-def test_with_nearly_a_thousand_notifications_pending_it_stops_in_time_and_keeps_them_all(watchdog, server, storm, wait_for):
+def test_with_nearly_a_thousand_notifications_pending_it_stops_in_time_and_keeps_them_all(
+    watchdog, server, storm, wait_for
+):
     watchdog.configure(
         {"hook": server.as_receiver(rate_limit="none")},
         {f"storm-{number}": storm.crowd_rule() for number in range(RULES)},

@@ -73,12 +73,13 @@ def test_after_a_failed_reading_ended_connections_are_in_the_next_one(clock, mon
 
     live.complete.clear()
     assert [len(collector.read().closed) for _ in range(2)] == [3, 0]
+    collector._host_sockets.close()
     assert live.complete == [True, False]  # a failed reading can have taken rows of live sockets with it
 
 
 @pytest.fixture
 def counts(monkeypatch, clock):
-    """Return a collector, and the counts of its kernel: skipped runs by program, events of the fallback program."""
+    """Yield a collector, and the counts of its kernel: skipped runs by program, events of the fallback program."""
     kernel_counts = collections.Counter()
     nothing = Totals(np.empty(0, SUMS_KEY), np.empty(0, SUMS))
     monkeypatch.setattr(module, "_open_ring_buffer", lambda _fd, record: Ledger(np.zeros(0, record)))
@@ -97,7 +98,7 @@ def counts(monkeypatch, clock):
         for name in ("sums", "reset_peers", "datagrams", "ledger", "losses", "fallback_events", "live", "cgroups")
     }
     programs = {probe.name: probe.name for probe in CONNECTION_PROBES}
-    return Collector(
+    collector = Collector(
         SimpleNamespace(
             connection_programs=programs,
             connect_error_programs=("connects",),
@@ -106,7 +107,9 @@ def counts(monkeypatch, clock):
             maps=maps,
         ),
         clock,
-    ), kernel_counts
+    )
+    yield collector, kernel_counts
+    collector._host_sockets.close()
 
 
 def test_a_skipped_event_is_lost_unless_the_fallback_program_handled_it(counts):

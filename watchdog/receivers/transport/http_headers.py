@@ -57,7 +57,10 @@ def reject_second_login(table: Table, key: str, url: Secret | None, headers: Map
 
 def has_login(url: Secret) -> bool:
     """Return whether `url` has a login before its host."""
-    return "@" in urllib.parse.urlsplit(url.reveal()).netloc
+    try:
+        return "@" in urllib.parse.urlsplit(url.reveal()).netloc
+    except ValueError:  # no URL, which the check of its form reports
+        return False
 
 
 def basic_authorization(username: str, password: str) -> str:
