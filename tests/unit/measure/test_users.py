@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from watchdog.measure import users as users_module
 from watchdog.measure.users import UserNames
 
 SECOND = 1_000_000_000
@@ -23,7 +24,7 @@ class Directory:
     """A directory server that responds to lookups, from any thread, after `open` is set."""
 
     def __init__(self):
-        self.open = threading.Event()
+        self.open, self.closed = threading.Event(), threading.Event()
         self.lookups = []
         self.names = {1000: "alice"}
 
@@ -31,6 +32,10 @@ class Directory:
         self.lookups.append(uid)
         self.open.wait(10)
         return self.names.get(uid)
+
+    def close(self):
+        """Called by the thread when it has been idle for a while."""
+        self.closed.set()
 
 
 @pytest.fixture
@@ -95,6 +100,17 @@ def test_a_hanging_directory_gets_one_request_per_user(passwd, directory):
         users.update([1000, 1001], hour * 3600 * SECOND)
     assert users._requests.qsize() <= 2
     assert users.name(1000) == "1000"
+
+
+def test_the_lookup_ends_its_process_when_idle_and_starts_again(passwd, directory, monkeypatch):
+    monkeypatch.setattr(users_module, "_IDLE_SECONDS", 0.01)
+    directory.open.set()
+    users = UserNames(passwd, directory)
+    users.update([1000], SECOND)
+    assert directory.closed.wait(10)
+    users.update([1000, 1001], 2 * SECOND)
+    wait_for_results(users, 1)
+    assert users.name(1000) == "alice"
 
 
 def test_users_out_of_use_are_forgotten(passwd, directory):

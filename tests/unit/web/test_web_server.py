@@ -58,7 +58,7 @@ class Served:
 
 
 @pytest.fixture
-def serve():
+def serve(monkeypatch):  # the servers stop before the test's patches are undone
     with contextlib.ExitStack() as stack:
 
         def start(settings=None, body=PAGE):
