@@ -33,6 +33,13 @@ class Systemd:
         """Report that the start, or the reload, has finished; return whether it was sent."""
         return self._send("READY=1")
 
+    def notify_start_step(self, step: str, limit_seconds: float) -> bool:
+        """Show the present step of the start as status, and let it take `limit_seconds` from now on.
+
+        TimeoutStartSec of the unit is never shortened by this.
+        """
+        return self._send(f"STATUS=starting: {_in_one_line(step)}\nEXTEND_TIMEOUT_USEC={round(limit_seconds * 1e6)}")
+
     def notify_reloading(self) -> bool:
         """Report that a reload begins; `notify_ready` must follow."""
         # With Type=notify-reload (systemd 253), a reload without the time never ends.
@@ -44,7 +51,7 @@ class Systemd:
 
     def notify_status(self, text: str) -> bool:
         """Show `text` in `systemctl status`. Line ends become spaces, because each line would be a separate message."""
-        return self._send(f"STATUS={' '.join(text.split())}")
+        return self._send(f"STATUS={_in_one_line(text)}")
 
     def notify_watchdog(self) -> bool:
         """Report that the daemon works. Call it after a successful sample, never from a thread that only waits.
@@ -69,6 +76,10 @@ class Systemd:
             sender.sendto(message.encode("utf-8", "replace"), self._address)
             return True
         return False
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def machine_id() -> str:

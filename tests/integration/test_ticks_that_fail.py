@@ -40,6 +40,9 @@ class FakePipeline:
     def fail(self):
         raise RuntimeError("made to fail")
 
+    def succeed(self):
+        pass
+
     def find_the_disk_full(self):
         raise StoreError("cannot write: disk full")
 
@@ -58,14 +61,19 @@ def systemd(tmp_path, monkeypatch):
         yield manager
 
 
-def heartbeats(manager):
-    """Return the number of watchdog messages since the last call."""
-    count = 0
+def messages(manager):
+    """Return the messages since the last call."""
+    received = []
     try:
         while True:
-            count += manager.recv(4096) == b"WATCHDOG=1"
+            received.append(manager.recv(4096).decode())
     except BlockingIOError:
-        return count
+        return received
+
+
+def heartbeats(manager):
+    """Return the number of watchdog messages since the last call."""
+    return messages(manager).count("WATCHDOG=1")
 
 
 @pytest.fixture
@@ -106,7 +114,7 @@ def test_no_watchdog_message_while_every_tick_hangs_or_raises_and_other_jobs_kee
         assert pipeline.ticks == 1
     gap_ns = statistics.median(later - earlier for earlier, later in pairwise(others))
     assert abs(gap_ns - INTERVAL_NS) <= INTERVAL_NS / 10
-    pipeline.does = lambda: None
+    pipeline.does = pipeline.succeed
     pipeline.released.set()
     wait_for(lambda: heartbeats(systemd))
 
@@ -116,3 +124,18 @@ def test_watchdog_messages_continue_for_failures_that_a_restart_cannot_cure(syst
     pipeline.does = getattr(pipeline, does)
     daemon._scheduler.start()
     wait_for(lambda: heartbeats(systemd) and pipeline.ticks >= 3)
+
+
+@pytest.mark.parametrize("does", ["find_the_disk_full", "judge_half", "succeed"])
+def test_the_start_ends_with_the_first_evaluated_sample(systemd, daemon, pipeline, does):
+    pipeline.does = pipeline.fail
+    daemon._scheduler.start()
+    wait_for(lambda: pipeline.ticks >= 3)
+    before = messages(systemd)
+    pipeline.does = getattr(pipeline, does)
+    after = []
+    wait_for(lambda: after.extend(messages(systemd)) or after.count("WATCHDOG=1") >= 3)
+
+    assert {message.partition("=")[0] for message in before} == {"WATCHDOG_USEC"}
+    assert after[0] == "READY=1"
+    assert after.count("READY=1") == 1

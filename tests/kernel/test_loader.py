@@ -17,7 +17,7 @@ PLACES = ["/run", "/dev/shm", "/tmp", "/var/tmp"]
 
 
 def test_a_failed_load_keeps_its_remedy(monkeypatch):
-    def fail(_channel):
+    def fail(_channel, _report_step):
         raise KernelUnfit("no BTF", remedy="boot another kernel")
 
     monkeypatch.setattr(handover, "receive", fail)

@@ -31,6 +31,13 @@ def test_each_message_arrives_as_the_protocol_writes_it(received, message):
     assert receiver.recv(4096) == message.upper().encode() + b"=1"
 
 
+def test_a_step_of_the_start_is_the_status_and_extends_the_timeout(received):
+    address, receiver = received
+
+    assert Systemd({"NOTIFY_SOCKET": address}).notify_start_step("compiling\nREADY=1", 1.5) is True
+    assert receiver.recv(4096) == b"STATUS=starting: compiling READY=1\nEXTEND_TIMEOUT_USEC=1500000"
+
+
 def test_a_reload_is_reported_with_the_monotonic_time(received):
     address, receiver = received
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000

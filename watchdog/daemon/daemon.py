@@ -44,9 +44,11 @@ from watchdog.daemon.reload_effects import reload_changes
 from watchdog.daemon.status_report import DaemonFacts
 from watchdog.errors import ConfigError, StoreError, TemporaryFailure, WatchdogError
 from watchdog.kernel import privileges
+from watchdog.kernel.handover import STEP_LIMIT_SECONDS
 from watchdog.kernel.startup import require_privileges, start_collector
 from watchdog.kernel.trusted_code import require_trusted_code
 from watchdog.receivers.base import open_volatile_state
+from watchdog.receivers.render.evidence_text import utc_text
 from watchdog.rules.language.rule_source import RuleOrigin
 from watchdog.rules.language.ruleset_hash import ruleset_hash
 from watchdog.scheduling.scheduler import ScheduledTick, Scheduler
@@ -60,6 +62,8 @@ from watchdog.systemd import Systemd
 if TYPE_CHECKING:  # loaded with [web] only
     from watchdog.daemon.metrics_endpoint import MetricsEndpoint
 
+# From one reported step of the start to the next one: systemd must not end it before the loader's own limit.
+_START_STEP_SECONDS = STEP_LIMIT_SECONDS + 60
 _SWITCH_SECONDS = 0.0002  # while a configuration is read; Python's default is 0.005
 _SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _log = logging.getLogger("watchdog")
@@ -83,6 +87,7 @@ class Daemon:
         self._clock = clock
         self._log_writer = log_writer
         self._systemd = Systemd(os.environ)
+        self._is_ready = False  # whether a sample was evaluated
         self._scheduler = Scheduler(clock, _log)
         self._tick_loop = TickLoop(self._scheduler, self._systemd, clock, _log)
         self._host = HostName()
@@ -103,21 +108,24 @@ class Daemon:
         """
         # Blocked in every later thread, so that only sigwait() receives them.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        self._report_step("reading the files")
         require_privileges()
         require_trusted_code()
         configuration, refusal = self._read_at_start()
         folder = self._options.state_folder
         self._prepare_folders()
-        collector = start_collector(self._clock, configuration.settings.sampling.map_sizes)
+        collector = start_collector(self._clock, configuration.settings.sampling.map_sizes, self._report_step)
         self._log_writer.start()
         if refusal is None:
             self._check_reload()
+        self._report_step("opening the state file")
         store = self._open_store()
         self._receiver_states.attach(store.database)
         store.reserve_space()
         pipeline = self._pipeline = Pipeline(
             collector, store, configuration, self._host, self._clock, self._systemd.notify_watchdog
         )
+        self._report_step("reading the first sample")
         open_connections = pipeline.start()
         self._log_start(configuration, open_connections, folder, pipeline.restored_alert_count)
         if problem := collector.connect_errors_problem:
@@ -136,7 +144,6 @@ class Daemon:
         release_free_memory()
         self._tick_loop.start(lambda tick: self._tick(pipeline, tick), configuration.interval_ns)
         self._scheduler.start()
-        self._systemd.notify_ready()
         self._handle_signals(pipeline, started)
         self._systemd.notify_stopping()
         self._scheduler.stop(1.0)
@@ -197,13 +204,23 @@ class Daemon:
         except (StoreError, RuleErrors):
             # The sample was evaluated. A restart would neither free disk space nor repair a rule, and would lose the
             # changes that are kept in memory.
-            self._systemd.notify_watchdog()
+            self._report_good_sample()
             raise
         finally:
             if self._metrics is not None:
                 self._metrics.durations.add((self._clock.boottime_ns() - began_ns) / SECOND_NS)
             self._heartbeat.record_tick(succeeded=succeeded, interval_ns=self._tick_loop.interval_ns)
+        self._report_good_sample()
+
+    def _report_good_sample(self) -> None:
+        """Report to systemd that the daemon works, and after the first sample that its start has finished."""
+        if not self._is_ready:
+            self._is_ready = True
+            self._systemd.notify_ready()
         self._systemd.notify_watchdog()
+
+    def _report_step(self, step: str) -> None:
+        self._systemd.notify_start_step(step, _START_STEP_SECONDS)
 
     def _read_at_start(self) -> tuple[Configuration, Refusal | None]:
         """Read the files; if they are broken, the last good configuration, with the refusal of the files.
@@ -241,12 +258,16 @@ class Daemon:
 
     def _handle_signals(self, pipeline: Pipeline, started: Settings) -> None:
         while signal.sigwait(_SIGNALS) == signal.SIGHUP:
-            self._systemd.notify_reloading()
+            # systemd expects neither message before the start has finished, and would take the second one for its end.
+            is_expected = self._is_ready
+            if is_expected:
+                self._systemd.notify_reloading()
             try:
                 self._reload(pipeline, started)
             except Exception:  # noqa: BLE001 - an edge: no content of a file may end the daemon
                 _log.exception("reload failed")
-            self._systemd.notify_ready()
+            if is_expected:
+                self._systemd.notify_ready()
 
     def _reload(self, pipeline: Pipeline, started: Settings, *, dry_run: bool = False) -> ReloadAnswer:
         """Read all files again and use them, unless they have problems; with `dry_run`, change nothing."""
@@ -315,13 +336,16 @@ class Daemon:
         self._report_rules_in_force(configuration)
 
     def _report_rules_in_force(self, configuration: Configuration) -> None:
-        self._systemd.notify_status(f"watching by {format_count(len(configuration.rules), 'rule')}")
+        reloaded_at = None if self._api is None else self._api.status.reload.at
+        since = "" if reloaded_at is None else f", reloaded at {utc_text(reloaded_at)}"
+        self._systemd.notify_status(f"watching by {format_count(len(configuration.rules), 'rule')}{since}")
 
     def _report_refusal(self, pipeline: Pipeline, refusal: Refusal, wall: float | None) -> None:
         """Report a refused reload at `wall`; None: the files were refused at the start."""
         if self._api is not None:
             self._api.status.reload = ReloadStatus("refused", wall, refusal.first_problem())
-        self._systemd.notify_status(refusal.describe())
+        at = "" if wall is None else f"{utc_text(wall)}: "
+        self._systemd.notify_status(f"{at}{refusal.describe()}")
         pipeline.report_refused_reload(refusal)
 
 

@@ -1,11 +1,12 @@
 """Hand-over of loaded programs and maps from the loader to the daemon, over a socketpair.
 
-There is one message: a JSON manifest, and the file descriptors in its order (SCM_RIGHTS). The daemon checks number,
-kind and layout of all descriptors before it uses any.
+The loader reports each of its steps. Its last message is a JSON manifest, and the file descriptors in its order
+(SCM_RIGHTS). The daemon checks number, kind and layout of all descriptors before it uses any.
 """
 
 from __future__ import annotations
 
+import enum
 import json
 import os
 import signal
@@ -13,10 +14,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -36,7 +37,6 @@ from watchdog.kernel.programs import (
 
 _MAX_FDS = 64
 _MAX_MESSAGE = 65536
-_LOADER_SECONDS = 240  # 2 s of CPU; much longer on a host that is overloaded or emulated
 _MAX_COMPILER_OUTPUT = 2000  # characters from the end of the compiler's output
 # The whole environment of the loader, which starts as root: no library, folder or option of the caller.
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
@@ -58,6 +58,21 @@ MAPS = {
     "cgroups": (0, 0),
     "datagrams": (layout.DATAGRAMS_KEY.itemsize, layout.DATAGRAMS.itemsize),
 }
+STEP_LIMIT_SECONDS = 240.0
+"""Longest time between two messages of the loader. All of it is 2 s of CPU; much longer where CPU is short."""
+
+
+class LoaderStep(enum.StrEnum):
+    """Steps of the loader, in their order; each happens once, COMPILE and the others after it again with a fallback."""
+
+    COMPILE = "compiling the BPF programs"
+    ITERATORS = "loading the iterators"
+    CONNECTIONS = "loading the programs for connections"
+    CONNECT_ERRORS = "loading the programs for failed connects"
+    MESSAGES = "loading the programs for messages"
+
+
+_MAX_STEPS = 2 * len(LoaderStep)
 _KINDS = {"program": "anon_inode:bpf-prog", "link": "anon_inode:bpf_link", "map": "anon_inode:bpf-map"}
 
 
@@ -138,6 +153,11 @@ def send(channel: socket.socket, fds: Mapping[str, int], optional: OptionalParts
     socket.send_fds(channel, [text.encode()], [fds[name] for name in names])
 
 
+def send_step(channel: socket.socket, step: LoaderStep) -> None:
+    """Report that `step` begins."""
+    channel.send(json.dumps({"step": step}).encode())
+
+
 def send_error(channel: socket.socket, error: WatchdogError) -> None:
     """Send the error of the loader instead of descriptors."""
     text = error.text[: _MAX_MESSAGE // 8]
@@ -145,26 +165,31 @@ def send_error(channel: socket.socket, error: WatchdogError) -> None:
     channel.send(json.dumps(message).encode())
 
 
-def receive(channel: socket.socket) -> LoadedPrograms:
-    """Receive and check the message of the loader.
+def receive(channel: socket.socket, report_step: Callable[[LoaderStep], object] = bool) -> LoadedPrograms:
+    """Receive and check the messages of the loader; call `report_step` when one of its steps begins.
 
     Raises:
         KernelUnfit, NotPermitted: the error that the loader sent.
         HandoverError: no message came, or it is not as expected.
     """
-    try:
-        data, fds, flags, _ = socket.recv_fds(channel, _MAX_MESSAGE, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
-    except TimeoutError as error:
-        raise HandoverError(f"no message from the loader within {_LOADER_SECONDS} s") from error
-    try:
-        return _check_message(data, fds, flags)
-    except WatchdogError:
-        for fd in fds:
-            os.close(fd)
-        raise
+    for _ in range(_MAX_STEPS + 1):
+        try:
+            data, fds, flags, _ = socket.recv_fds(channel, _MAX_MESSAGE, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+        except TimeoutError as error:
+            raise HandoverError(f"no message from the loader within {STEP_LIMIT_SECONDS:.0f} s") from error
+        try:
+            message = _decode(data, flags)
+            if "step" not in message:
+                return _check_message(message, fds)
+            report_step(_step(message["step"], fds))
+        except WatchdogError:
+            for fd in fds:
+                os.close(fd)
+            raise
+    raise HandoverError(f"the loader reported more than {_MAX_STEPS} steps")
 
 
-def _check_message(data: bytes, fds: list[int], flags: int) -> LoadedPrograms:
+def _decode(data: bytes, flags: int) -> dict[str, Any]:
     if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
         raise HandoverError("the message of the loader is truncated")
     if not data:
@@ -173,6 +198,18 @@ def _check_message(data: bytes, fds: list[int], flags: int) -> LoadedPrograms:
         message = json.loads(data)
     except ValueError as error:
         raise HandoverError("the message of the loader is not JSON") from error
+    if not isinstance(message, dict):
+        raise HandoverError("the message of the loader is not an object of JSON")
+    return message
+
+
+def _step(name: object, fds: Sequence[int]) -> LoaderStep:
+    if name not in list(LoaderStep) or fds:
+        raise HandoverError(f"unknown step of the loader: step={name!r} descriptors={len(fds)}")
+    return LoaderStep(str(name))
+
+
+def _check_message(message: Mapping[str, Any], fds: list[int]) -> LoadedPrograms:
     if "error" in message:
         kind = getattr(errors, str(message["error"]), HandoverError)
         raise kind(str(message.get("text")), remedy=str(message.get("remedy", "")))
@@ -215,10 +252,10 @@ def _known_manifests(connect_error_probes: Sequence[Probe]) -> list[list[str]]:
     ]
 
 
-def run_loader(map_sizes: MapSizes) -> LoadedPrograms:
+def run_loader(map_sizes: MapSizes, report_step: Callable[[LoaderStep], object] = bool) -> LoadedPrograms:
     """Run the loader as a child process, wait for its end, and return the loaded programs and maps.
 
-    `map_sizes`: capacities of the maps, for the records of one tick.
+    `map_sizes`: capacities of the maps, for the records of one tick. `report_step`: is called as by `receive`.
 
     Raises:
         KernelUnfit, NotPermitted: the kernel, bcc or privileges are not sufficient; with the remedy.
@@ -228,7 +265,7 @@ def run_loader(map_sizes: MapSizes) -> LoadedPrograms:
     try:
         # A file in memory: a compiler with much output would block on a pipe without a reader.
         with _source_folders() as folders, os.fdopen(os.memfd_create("compiler output"), "w+b") as compiler_output:
-            return _run_loader(folders, compiler_output, map_sizes)
+            return _run_loader(folders, compiler_output, map_sizes, report_step)
     except OSError as error:
         text = f"cannot run the loader of the BPF programs: {error.strerror}"
         raise TemporaryFailure(text, remedy="stop what uses up processes, memory or descriptors") from error
@@ -260,10 +297,15 @@ def _source_folders() -> Iterator[list[str]]:
         yield folders
 
 
-def _run_loader(folders: Sequence[str], compiler_output: BinaryIO, map_sizes: MapSizes) -> LoadedPrograms:
+def _run_loader(
+    folders: Sequence[str],
+    compiler_output: BinaryIO,
+    map_sizes: MapSizes,
+    report_step: Callable[[LoaderStep], object],
+) -> LoadedPrograms:
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with here, there:
-        here.settimeout(_LOADER_SECONDS)
+        here.settimeout(STEP_LIMIT_SECONDS)
         # -I: neither the current folder, nor PYTHONPATH, nor the user's own packages.
         command = [sys.executable, "-I", "-m", "watchdog.kernel.loader"]
         arguments = [str(there.fileno()), json.dumps(folders), *map(str, astuple(map_sizes))]
@@ -278,7 +320,7 @@ def _run_loader(folders: Sequence[str], compiler_output: BinaryIO, map_sizes: Ma
         ) as child:
             there.close()
             try:
-                return receive(here)
+                return receive(here, report_step)
             except (TemporaryFailure, KernelUnfit) as error:
                 text, remedy = error.text, error.remedy
                 if isinstance(error, HandoverError) and (ending := _ending(child)):

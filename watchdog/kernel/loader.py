@@ -1,8 +1,9 @@
 """The loader: a short-lived child process with CAP_BPF and CAP_PERFMON, the only process that maps LLVM.
 
 It compiles bpf/ with bcc against headers from the running kernel's BTF, loads every program, attaches the iterator,
-sends the descriptors to its parent, and exits. bcc does not support tp_btf programs: their bytecode is compiled as
-bcc's "kfunc" and loaded through libbpf with the attach type and BTF id of the tracepoint.
+sends the descriptors to its parent, and exits. Each step is reported to the parent as it begins. bcc does not support
+tp_btf programs: their bytecode is compiled as bcc's "kfunc" and loaded through libbpf with the attach type and BTF id
+of the tracepoint.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,10 +123,12 @@ def write_sources_to_any(folders: Sequence[Path]) -> Path:
     )
 
 
-def compile_and_load(folder: Path, map_sizes: MapSizes) -> LoadResult:
+def compile_and_load(
+    folder: Path, map_sizes: MapSizes, report_step: Callable[[handover.LoaderStep], object] = bool
+) -> LoadResult:
     """Compile the sources that `write_sources` wrote to `folder`, and load all programs.
 
-    `folder` becomes the current folder: bcc has that on its include path.
+    `folder` becomes the current folder: bcc has that on its include path. `report_step`: is called when a step begins.
 
     Raises:
         KernelUnfit: the kernel or bcc cannot compile or load a program.
@@ -137,21 +140,28 @@ def compile_and_load(folder: Path, map_sizes: MapSizes) -> LoadResult:
     bcc.BPF._trace_autoload = lambda _self: None  # noqa: SLF001 - it attaches by function name
     kfuncs = Kfuncs()
     cflags = _cflags(folder, map_sizes, kfuncs)
+    report_step(handover.LoaderStep.COMPILE)
     module, problem = _compile(bcc, folder, cflags), ""
+    report_step(handover.LoaderStep.ITERATORS)
     try:
         links = {SOCKET_ITERATOR: _attach_socket_iterator(bcc.lib, module)}
     except (KernelUnfit, OSError) as error:
         _raise_temporary(error)
         problem, links = str(error).splitlines()[0], {}
+        report_step(handover.LoaderStep.COMPILE)
         module = _compile(bcc, folder, [*cflags, "-DREPORT_FILES"])
+        report_step(handover.LoaderStep.ITERATORS)
     iterator = _load_iterator(module, FILE_ITERATOR)
     links[FILE_ITERATOR] = libbpf.check_result(
         bcc.lib.bcc_iter_attach(iterator, None, 0), "cannot attach the iterator over files"
     )
+    report_step(handover.LoaderStep.CONNECTIONS)
     fds = {f"program:{probe.name}": _load(bcc.lib, module.module, kfuncs, probe) for probe in CONNECTION_PROBES}
     fds.update({f"link:{name}": fd for name, fd in links.items()})
     fds.update({f"map:{name}": module[name].map_fd for name in handover.MAPS})
+    report_step(handover.LoaderStep.CONNECT_ERRORS)
     connect_errors = _load_connect_error_probes(bcc.lib, module.module, kfuncs, fds)
+    report_step(handover.LoaderStep.MESSAGES)
     messages = _load_message_probes(bcc.lib, module.module, kfuncs, fds)
     task_problem = _load_task_iterator(module, fds)
     return LoadResult(fds, handover.OptionalParts(*connect_errors, *messages, problem, task_problem))
@@ -287,7 +297,7 @@ def main(channel_fd: int, folders: Sequence[Path], map_sizes: MapSizes) -> int:
             privileges.require_capabilities(privileges.LOADER_CAPABILITIES)
             folder = write_sources_to_any(folders)
             privileges.keep_only_capabilities(privileges.LOADER_CAPABILITIES)
-            loaded = compile_and_load(folder, map_sizes)
+            loaded = compile_and_load(folder, map_sizes, lambda step: handover.send_step(channel, step))
             handover.send(channel, loaded.fds, loaded.optional)
         except (WatchdogError, OSError, MemoryError) as error:
             reported = _as_watchdog_error(error)

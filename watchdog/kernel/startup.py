@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 
 import numpy.ma  # noqa: F401 - np.unique imports it at its first call, when an upgrade can have replaced it
 
@@ -27,8 +28,14 @@ def require_privileges() -> None:
         privileges.service_account()
 
 
-def start_collector(clock: Clock, map_sizes: MapSizes = DEFAULT_MAP_SIZES) -> Collector:
+def start_collector(
+    clock: Clock,
+    map_sizes: MapSizes = DEFAULT_MAP_SIZES,
+    report_step: Callable[[handover.LoaderStep], object] = bool,
+) -> Collector:
     """Run the loader, give up every capability (and root), attach the programs, and return the collector.
+
+    `report_step`: is called when a step of the loader begins.
 
     Before Linux 5.19 (commit c8644cd0efe7) the kernel refuses every bpf() call without CAP_BPF: there CAP_BPF is kept.
 
@@ -36,7 +43,7 @@ def start_collector(clock: Clock, map_sizes: MapSizes = DEFAULT_MAP_SIZES) -> Co
         KernelUnfit, NotPermitted, TemporaryFailure: with the remedy.
     """
     require_privileges()
-    loaded = handover.run_loader(map_sizes)
+    loaded = handover.run_loader(map_sizes, report_step)
     keep = set() if _works_without_capabilities(loaded.maps["losses"]) else {privileges.CAP_BPF}
     privileges.keep_only_capabilities(keep)
     if keep:

@@ -9,6 +9,8 @@ from itertools import pairwise
 
 import pytest
 
+from watchdog.kernel.handover import LoaderStep
+
 AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 
@@ -168,11 +170,18 @@ def manager(open_folder):
 def test_systemd_is_notified_of_start_reload_ticks_and_stop(watchdog, server, storm, manager):
     watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.rule()})
     watchdog.start(NOTIFY_SOCKET=manager.path, WATCHDOG_USEC="30000000")
-    assert manager.read_until("READY=1") == ["STATUS=watching by 6 rules", "WATCHDOG_USEC=30000000"]
+    *steps, status, interval = manager.read_until("READY=1")
+    assert [re.fullmatch(r"STATUS=starting: (.+)\nEXTEND_TIMEOUT_USEC=300000000", step)[1] for step in steps] == [
+        "reading the files",
+        *LoaderStep,
+        "opening the state file",
+        "reading the first sample",
+    ]
+    assert (status, interval) == ("STATUS=watching by 6 rules", "WATCHDOG_USEC=30000000")
     assert manager.read_until("WATCHDOG=1") == []
     watchdog.reload()
     reloading, status = manager.read_until("READY=1")
-    assert status == "STATUS=watching by 6 rules"
+    assert re.fullmatch(r"STATUS=watching by 6 rules, reloaded at [\d-]{10} [\d:]{8} UTC", status)
     assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=\d+", reloading)
     assert watchdog.terminate()[0] == 0
     assert manager.read_until("STOPPING=1") == []
@@ -182,10 +191,11 @@ def test_another_interval_is_kept_from_the_reload_on_and_systemd_waits_according
     files = {"hook": server.as_receiver()}, {"storm": storm.rule(window="5s")}
     watchdog.configure(*files, interval="100ms")
     watchdog.start(NOTIFY_SOCKET=manager.path, WATCHDOG_USEC="2000000")
-    assert manager.read_until("READY=1") == ["STATUS=watching by 6 rules", "WATCHDOG_USEC=2000000"]
+    assert manager.read_until("READY=1")[-2:] == ["STATUS=watching by 6 rules", "WATCHDOG_USEC=2000000"]
     watchdog.configure(*files, interval="1500ms")
     watchdog.reload()
-    assert manager.read_until("READY=1")[1:] == ["WATCHDOG_USEC=4500000", "STATUS=watching by 6 rules"]
+    _, interval, status = manager.read_until("READY=1")
+    assert (interval, status.partition(", ")[0]) == ("WATCHDOG_USEC=4500000", "STATUS=watching by 6 rules")
     ticks = []
     while len(ticks) < 4:
         assert manager.read() == "WATCHDOG=1"

@@ -96,3 +96,50 @@ def test_the_error_of_the_loader_is_raised_unchanged(channel):
     with pytest.raises(KernelUnfit, match="no BTF: boot another kernel") as caught:
         handover.receive(here)
     assert caught.value.remedy == "boot another kernel"
+
+
+def test_steps_are_reported_in_their_order_before_the_result(channel):
+    here, there = channel
+    steps = []
+    for step in handover.LoaderStep:
+        handover.send_step(there, step)
+    handover.send_error(there, KernelUnfit("no BTF"))
+
+    with pytest.raises(KernelUnfit):
+        handover.receive(here, steps.append)
+    assert steps == list(handover.LoaderStep)
+
+
+@pytest.mark.parametrize(
+    ("message", "count"),
+    [({"step": "mining"}, 0), ({"step": ["compiling"]}, 0), ({"step": handover.LoaderStep.COMPILE}, 1)],
+)
+def test_an_unknown_step_or_one_with_descriptors_is_refused(channel, message, count):
+    here, there = channel
+    devices = [os.open("/dev/null", os.O_RDONLY) for _ in range(count)]
+    send(there, json.dumps(message).encode(), devices)
+    for fd in devices:
+        os.close(fd)
+    before = open_descriptors()
+
+    with pytest.raises(HandoverError, match="unknown step of the loader"):
+        handover.receive(here)
+    assert open_descriptors() == before
+
+
+def test_a_loader_cannot_keep_the_daemon_waiting_by_endless_steps(channel):
+    here, there = channel
+    for _ in range(100):
+        handover.send_step(there, handover.LoaderStep.COMPILE)
+
+    with pytest.raises(HandoverError, match="more than 10 steps"):
+        handover.receive(here)
+
+
+@pytest.mark.parametrize("message", [b"[]", b"1", b'"step"'])
+def test_a_message_that_is_no_object_is_refused(channel, message):
+    here, there = channel
+    there.send(message)
+
+    with pytest.raises(HandoverError, match="not an object"):
+        handover.receive(here)
