@@ -28,6 +28,7 @@ STORM = Path(__file__).parents[1] / "integration/daemon/storm.py"
 NAME = "bench-storm"
 RATE = 500
 PATIENCE_SECONDS = 15
+PAUSE_SECONDS = 6  # between storms: more of them at a time are a burst, collected into one notification
 CONFIG = """\
 [[receiver]]
 name = "hook"
@@ -121,7 +122,7 @@ def measure_critical(storms):
     for number in range(storms):
         name = f"{NAME}{number}"
         storm_process = StormProcess(name)
-        time.sleep(random.random())
+        time.sleep(PAUSE_SECONDS + random.random())
         started = time.monotonic()
         storm_process.set_rate(RATE)
         seconds.append(arrival("firing", "critical", name) - started)
