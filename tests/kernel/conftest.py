@@ -35,7 +35,7 @@ class Rows(list):
 
 
 class Reader:
-    """The collecting process of a test; see reader.py."""
+    """A collecting process; see reader.py."""
 
     def __init__(self, ledger_capacity: int) -> None:
         self.process = subprocess.Popen(
@@ -53,13 +53,18 @@ class Reader:
             self.stop()
             raise
 
+    def begin(self) -> None:
+        """Make now the beginning of its measurements, without message probes, as if it had just been started."""
+        self.request("begin")
+        self.quality, self.walk_unfinished, self.elapsed_seconds = {}, 0, 0.0
+
     def request(self, command: str) -> dict:
         self.process.stdin.write(f"{command}\n")
         self.process.stdin.flush()
         return self._read_answer()
 
     def rows(self, port: int | None = None, netns: int | None = None) -> Rows:
-        """Read now; return the rows since the start: all, or those of a server's port or a network namespace."""
+        """Read now; return the rows since the beginning: all, or those of a server's port or a network namespace."""
         answer = self.request("read")
         self.quality = answer["quality"]
         self.elapsed_seconds = answer["elapsed_seconds"]
@@ -102,9 +107,10 @@ class Reader:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.stdout.close()
-        self.process.wait(10)
+        self.process.wait(PATIENCE_SECONDS)
 
     def _read_answer(self) -> dict:
         line = self.process.stdout.readline()
@@ -128,6 +134,36 @@ def start_reader() -> Iterator[Callable[..., Reader]]:
         reader.stop()
 
 
+class SharedReader:
+    """One collecting process for many tests: its start takes seconds, where the kernel is emulated half a minute."""
+
+    def __init__(self) -> None:
+        self._reader: Reader | None = None
+        self._failed_before = 0
+
+    def begin(self, failed: int) -> Reader:
+        """Return the reader, with the beginning of its measurements now; a new one after a further failed test."""
+        if self._reader is None or failed != self._failed_before or self._reader.process.poll() is not None:
+            self.stop()
+            self._reader, self._failed_before = Reader(65536), failed
+        else:
+            self._reader.begin()
+        return self._reader
+
+    def stop(self) -> None:
+        if self._reader is not None:
+            self._reader.stop()
+            self._reader = None
+
+
+@pytest.fixture(scope="package")
+def shared_reader() -> Iterator[SharedReader]:
+    """Return what the tests of this folder share."""
+    shared = SharedReader()
+    yield shared
+    shared.stop()
+
+
 @pytest.fixture
 def message_tracepoints() -> None:
     """Skip the test where the message probes are fexit programs, which see fewer ways to send and receive."""
@@ -136,9 +172,12 @@ def message_tracepoints() -> None:
 
 
 @pytest.fixture
-def reader(start_reader: Callable[..., Reader]) -> Reader:
-    """Return a collecting process that has read its baseline."""
-    return start_reader()
+def reader(shared_reader: SharedReader, request: pytest.FixtureRequest) -> Reader:
+    """Return a collecting process that has read its baseline.
+
+    A test that fills a map, ends the process, or compares totals of the whole host starts its own: `start_reader`.
+    """
+    return shared_reader.begin(request.session.testsfailed)
 
 
 class Program:

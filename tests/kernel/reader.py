@@ -1,8 +1,8 @@
 """A process that collects like the daemon and prints its measurements on request, for the kernel tests.
 
-Reads commands from stdin: `read` prints all measurements since the start as one JSON object, `pass` only measures,
-`enable` and `disable` attach and detach the message probes, `status` prints /proc/self/status. Argument: capacity of
-the ledger.
+Reads commands from stdin: `read` prints all measurements since the beginning as one JSON object, `pass` only measures,
+`begin` detaches the message probes and makes now the beginning, `enable` and `disable` attach and detach them, `status`
+prints /proc/self/status. Argument: capacity of the ledger.
 """
 
 import json
@@ -16,10 +16,20 @@ from watchdog.config.map_sizes import MapSizes
 from watchdog.kernel import live_sockets
 from watchdog.kernel.startup import start_collector
 from watchdog.measure.catalogue import ABSENT_CODE, DIMENSIONS, IMPOSSIBLE_PAIRS, METRICS
+from watchdog.measure.deltas import Changes
 from watchdog.measure.meter import Meter
 from watchdog.measure.sample_connections import ConnectionAggregate
 from watchdog.measure.sample_groups import GroupAggregate
 from watchdog.measure.snapshot import Snapshot
+
+QUALITY = (
+    "ledger_full",
+    "sums_full",
+    "storage_failed",
+    "missed_events",
+    "responses_unassigned",
+    "sockmap_connections",
+)
 
 
 def contradictions(snapshot: Snapshot) -> list[str]:
@@ -42,60 +52,72 @@ def contradictions(snapshot: Snapshot) -> list[str]:
     return found
 
 
+class Measurements:
+    """The measurements since the beginning."""
+
+    def __init__(self) -> None:
+        self.connections = ConnectionAggregate()
+        self.by_port = GroupAggregate(["local_port", "state", "process"])
+        self.by_process = GroupAggregate(["pid", "process", "direction", "family"])
+        self.quality = dict.fromkeys(QUALITY, 0)
+        self.impossible: list[str] = []
+        self.snapshot: Snapshot | None = None  # of the last reading
+
+    def add(self, changes: Changes, snapshot: Snapshot) -> None:
+        for aggregate in (self.connections, self.by_port, self.by_process):
+            aggregate.add(changes, snapshot)
+        self.impossible += contradictions(snapshot)
+        for name in QUALITY:
+            self.quality[name] += getattr(snapshot.quality, name)
+        self.snapshot = snapshot
+
+    def answer(self) -> dict[str, object]:
+        return {
+            "rows": list(self.connections.rows()),
+            "by_port": list(self.by_port.rows()),
+            "by_process": list(self.by_process.rows()),
+            "quality": self.quality,
+            "impossible": self.impossible,
+            "walk_unfinished": self.snapshot.quality.walk_unfinished,
+            "elapsed_seconds": self.snapshot.elapsed_ns / SECOND_NS,
+        }
+
+
 def main() -> None:
     """Answer commands until the end of stdin."""
     live_sockets._ROUND_PAUSES = 0  # a walk over files in each tick: the tests do not wait for owners
     clock = SystemClock()
     collector = start_collector(clock, MapSizes(ledger=int(sys.argv[1])))
-    meter, connections = Meter(), ConnectionAggregate()
-    by_port, by_process = (
-        GroupAggregate(["local_port", "state", "process"]),
-        GroupAggregate(["pid", "process", "direction", "family"]),
-    )
-    quality = dict.fromkeys(
-        (
-            "ledger_full",
-            "sums_full",
-            "storage_failed",
-            "missed_events",
-            "responses_unassigned",
-            "sockmap_connections",
-        ),
-        0,
-    )
-    impossible: list[str] = []
-    _, baseline = meter.advance_with_changes(collector.read(complete=True), clock.wall())
-    print(json.dumps({"baseline": int(baseline.metrics["open"].sum())}), flush=True)
-    for line in sys.stdin:
-        if line.strip() == "enable":
-            print(json.dumps({"message_probes_enabled": collector.enable_message_probes()}), flush=True)
-            continue
-        if line.strip() == "disable":
-            collector.disable_message_probes()
-            print("{}", flush=True)
-            continue
-        if line.strip() == "status":
-            print(json.dumps({"status": Path("/proc/self/status").read_text(encoding="utf-8")}), flush=True)
-            continue
-        changes, snapshot = meter.advance_with_changes(collector.read(complete=True), clock.wall())
-        for aggregate in (connections, by_port, by_process):
-            aggregate.add(changes, snapshot)
-        impossible += contradictions(snapshot)
-        for name in quality:
-            quality[name] += getattr(snapshot.quality, name)
-        if line.strip() == "pass":
-            print("{}", flush=True)
-            continue
-        answer = {
-            "rows": list(connections.rows()),
-            "by_port": list(by_port.rows()),
-            "by_process": list(by_process.rows()),
-            "quality": quality,
-            "impossible": impossible,
-            "walk_unfinished": snapshot.quality.walk_unfinished,
-            "elapsed_seconds": snapshot.elapsed_ns / SECOND_NS,
-        }
+    meter, measurements = Meter(), Measurements()
+
+    def read() -> tuple[Changes, Snapshot]:
+        return meter.advance_with_changes(collector.read(complete=True), clock.wall())
+
+    def say(**answer: object) -> None:
         print(json.dumps(answer), flush=True)
+
+    read()
+    say()
+    for line in sys.stdin:
+        match line.strip():
+            case "enable":
+                say(message_probes_enabled=collector.enable_message_probes())
+            case "disable":
+                collector.disable_message_probes()
+                say()
+            case "status":
+                say(status=Path("/proc/self/status").read_text(encoding="utf-8"))
+            case "begin":
+                read()
+                collector.disable_message_probes()
+                measurements = Measurements()
+                say()
+            case "pass":
+                measurements.add(*read())
+                say()
+            case "read":
+                measurements.add(*read())
+                say(**measurements.answer())
     collector.close()
 
 

@@ -35,10 +35,8 @@ NOBODY = 65534
 class Executables:
     """A reader of executables, and processes with a listener."""
 
-    def __init__(self):
-        pipe = subprocess.PIPE
-        self.reader = subprocess.Popen([sys.executable, "-c", READER], stdin=pipe, stdout=pipe, text=True)
-        self.problem = json.loads(self.reader.stdout.readline())
+    def __init__(self, reader, problem):
+        self.reader, self.problem = reader, problem
         self.processes = []
 
     def run(self, program, **options):
@@ -56,13 +54,22 @@ class Executables:
         return json.loads(self.reader.stdout.readline())
 
     def end(self):
-        for process in (self.reader, *self.processes):
+        for process in self.processes:
             process.communicate()
 
 
+@pytest.fixture(scope="module")
+def executable_reader():
+    """Return a process that reads executables, and the problem of its iterator over files, or ""."""
+    pipe = subprocess.PIPE
+    reader = subprocess.Popen([sys.executable, "-c", READER], stdin=pipe, stdout=pipe, text=True)
+    yield reader, json.loads(reader.stdout.readline())
+    reader.communicate()
+
+
 @pytest.fixture
-def executables():
-    found = Executables()
+def executables(executable_reader):
+    found = Executables(*executable_reader)
     yield found
     found.end()
 

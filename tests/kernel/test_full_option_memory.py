@@ -80,7 +80,8 @@ def test_connections_without_option_memory_are_followed_with_their_bytes_and_the
     assert {reader.quality[name] for name in ("storage_failed", "ledger_full", "sums_full", "missed_events")} == {0}
 
 
-def test_connects_beyond_all_memory_count_as_lost_for_their_process(reader, starved):
+def test_connects_beyond_all_memory_count_as_lost_for_their_process(start_reader, starved):
+    reader = start_reader()
     crowd = starved.run("python3", "-c", CROWD)
     crowd.receive()
     totals = reader.totals_until(lambda of: of(crowd.pid)["connects"] >= 2200)(crowd.pid)

@@ -97,7 +97,8 @@ def test_message_probes_are_attached_only_while_they_are_enabled(reader):
 
 
 @pytest.mark.everywhere
-def test_nothing_stays_in_the_kernel_when_the_process_is_killed(reader):
+def test_nothing_stays_in_the_kernel_when_the_process_is_killed(start_reader):
+    reader = start_reader()
     ours, linked = held(reader.process.pid)
     assert len(ours) == len(OURS)
     os.kill(reader.process.pid, signal.SIGKILL)

@@ -135,7 +135,8 @@ def test_resets_for_a_socket_in_time_wait_count_for_the_peer(reader, victim):
     assert by_peer(rows, victim) == {("10.9.0.1", ""): 7}
 
 
-def test_sources_beyond_the_capacity_have_no_peer_and_push_out_no_other(reader, victim):
+def test_sources_beyond_the_capacity_have_no_peer_and_push_out_no_other(start_reader, victim):
+    reader = start_reader()
     victim.run(sys.executable, "-c", SCAN, "10.9.0.1", "10.9.0.2", 11).receive()
     before = reader.rows().where(pid=0).total("resets_sent")
     victim.run(sys.executable, "-c", FORGE, "10.9.0.1", SYN, 5003).receive()

@@ -124,7 +124,8 @@ def test_a_group_that_existed_at_the_start_and_is_gone_is_known(start_reader, jo
     assert set(jobs.places(reader).values()) == {("watchdog-old.service", "", "root")}
 
 
-def test_many_groups_of_a_user_hide_no_unit_of_the_system(reader, jobs, delegated):
+def test_many_groups_of_a_user_hide_no_unit_of_the_system(start_reader, jobs, delegated):
+    reader = start_reader()
     subprocess.run([sys.executable, "-c", FLOOD, delegated, "4000"], check=True)
     for number in range(20):
         jobs.run(f"watchdog-trial.slice/backup-{number}.service")

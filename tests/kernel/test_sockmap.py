@@ -55,6 +55,12 @@ class Sockmap:
 
 
 @pytest.fixture
+def reader(start_reader):
+    """Return a collecting process of the test alone: the count of connections in sockmaps is of the whole host."""
+    return start_reader()
+
+
+@pytest.fixture
 def sockmap():
     try:
         sockmap = Sockmap()

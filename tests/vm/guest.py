@@ -27,53 +27,60 @@ class Outcome:
     failure: str
 
 
-def run_in_guest(kernel: Kernel, script: str, share: Path) -> Outcome:
-    """Boot a kernel, run a shell script in it, and wait until it is off. `share`: a new folder for guest and host.
+class Guest:
+    """A running guest: boots a kernel, runs a shell script in it, and switches itself off."""
 
-    Raises:
-        Unavailable: the kernel cannot be downloaded.
-    """
-    root, virtme = kernel_root(kernel), virtme_path()
-    shutil.rmtree(share, ignore_errors=True)
-    share.mkdir(parents=True)
-    (share / "command").write_text(script, encoding="utf-8")
-    began = time.monotonic()
-    console = share / "console.log"
-    with console.open("wb") as output, (share / "kernel.log").open("wb") as messages:
-        process = subprocess.Popen(
-            _command(root, share),
-            env=os.environ | {"PYTHONPATH": str(virtme)},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=messages,
-            start_new_session=True,
-        )
-    try:
-        failure, booted = _watch(process, share, began)
-    finally:
+    def __init__(self, kernel: Kernel, script: str, share: Path) -> None:
+        """Start it. `share`: a new folder for guest and host, with the logs of both after its end.
+
+        Raises:
+            Unavailable: the kernel cannot be downloaded.
+        """
+        root, virtme = kernel_root(kernel), virtme_path()
+        shutil.rmtree(share, ignore_errors=True)
+        share.mkdir(parents=True)
+        (share / "command").write_text(script, encoding="utf-8")
+        self._share = share
+        self._began = time.monotonic()
+        self._boot_seconds = 0.0
+        with (share / "console.log").open("wb") as output, (share / "kernel.log").open("wb") as messages:
+            self._process = subprocess.Popen(
+                _command(root, share),
+                env=os.environ | {"PYTHONPATH": str(virtme)},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=messages,
+                start_new_session=True,
+            )
+
+    def poll(self) -> Outcome | None:
+        """Return its outcome, or None while it runs; one that takes too long is ended."""
+        ended, seconds = self._process.poll() is not None, time.monotonic() - self._began
+        if not self._boot_seconds and (self._share / "release").exists():
+            self._boot_seconds = seconds
+        if ended:
+            failure = "" if (self._share / "status").exists() else "the guest ended before its command"
+        elif not self._boot_seconds and seconds > BOOT_SECONDS:
+            failure = f"the guest was not up after {BOOT_SECONDS} s"
+        elif seconds > RUN_SECONDS:
+            failure = f"the guest was not done after {RUN_SECONDS} s"
+        else:
+            return None
+        self.end()
+        return self._outcome(seconds, failure)
+
+    def end(self) -> None:
+        """End it at once, with its helpers."""
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    release = (share / "release").read_text(encoding="ascii").strip() if booted else ""
-    if failure:
-        lines = [line for name in ("kernel.log", "console.log") for line in _lines(share / name)[-CONSOLE_TAIL:]]
-        failure = "\n".join([failure, *lines])
-    return Outcome(release, booted, time.monotonic() - began, failure)
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
-
-def _watch(process: subprocess.Popen[bytes], share: Path, began: float) -> tuple[str, float]:
-    """Wait for the guest's end; return the reason of a failure, or "", and the seconds until it was up."""
-    booted = 0.0
-    while process.poll() is None:
-        seconds = time.monotonic() - began
-        if not booted and (share / "release").exists():
-            booted = seconds
-        if not booted and seconds > BOOT_SECONDS:
-            return f"the guest was not up after {BOOT_SECONDS} s", booted
-        if seconds > RUN_SECONDS:
-            return f"the guest was not done after {RUN_SECONDS} s", booted
-        time.sleep(0.5)
-    return ("" if (share / "status").exists() else "the guest ended before its command"), booted
+    def _outcome(self, seconds: float, failure: str) -> Outcome:
+        release = (self._share / "release").read_text(encoding="ascii").strip() if self._boot_seconds else ""
+        if failure:
+            logs = [self._share / name for name in ("kernel.log", "console.log")]
+            failure = "\n".join([failure, *(line for log in logs for line in _lines(log)[-CONSOLE_TAIL:])])
+        return Outcome(release, self._boot_seconds, seconds, failure)
 
 
 def _command(root: Path, share: Path) -> list[str]:

@@ -1,14 +1,17 @@
-"""Run the kernel tests on stock Debian kernels, one guest after another, and print the results."""
+"""Run the kernel tests on stock Debian kernels, several guests at once, and print the results."""
 
 import argparse
+import os
+import re
 import shlex
 import signal
 import sys
+import time
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
-from guest import Outcome, run_in_guest
+from guest import Guest, Outcome
 from kernels import CACHE, KERNELS, Kernel, Unavailable
 
 CHECKOUT = Path(__file__).parents[2]
@@ -20,6 +23,8 @@ PYTEST = (
 ENVIRONMENT = (
     "PYTHONPYCACHEPREFIX=/tmp/bytecode HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis WATCHDOG_PATIENCE_SECONDS=300"
 )
+PROGRESS_SECONDS = 60
+GUEST_BYTES = 4 << 30  # of the host's memory for each guest: twice what it has, for the host's own programs and cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +61,69 @@ def main() -> int:
     if unknown := set(arguments.series) - set(series):
         parser.error(f"no such kernel: {', '.join(sorted(unknown))}: there are {', '.join(series)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the guest ends too
-    results = []
-    for kernel in KERNELS:
-        if kernel.series in (arguments.series or series):
-            print(f"== Linux {kernel.series}: {kernel.tests}", flush=True)
-            results.append(test(kernel, shlex.split(arguments.pytest)))
-            print_problems(results[-1])
+    wanted = [kernel for kernel in KERNELS if kernel.series in (arguments.series or series)]
+    results = test_all(wanted, shlex.split(arguments.pytest))
     print_table(results)
     return 0 if all(result.good for result in results) else 1
 
 
-def test(kernel: Kernel, pytest_arguments: list[str]) -> Result:
-    """Run a kernel's tests in a guest."""
-    share = CACHE / "results" / kernel.series
+def test_all(kernels: list[Kernel], pytest_arguments: list[str]) -> list[Result]:
+    """Run the tests of the kernels, several at once; return the results in this order."""
+    waiting, running, results = list(kernels), {}, {}
+    print_at = time.monotonic() + PROGRESS_SECONDS
+    try:
+        while waiting or running:
+            while waiting and len(running) < guests_at_once():
+                start(waiting.pop(0), pytest_arguments, running, results)
+            time.sleep(0.5)
+            for kernel, guest in list(running.items()):
+                if outcome := guest.poll():
+                    del running[kernel]
+                    results[kernel] = read_result(kernel, outcome)
+                    print_problems(results[kernel])
+            if running and time.monotonic() > print_at:
+                print("at " + ", ".join(f"{progress(kernel)} on {kernel.series}" for kernel in running), flush=True)
+                print_at += PROGRESS_SECONDS
+    finally:
+        for guest in running.values():
+            guest.end()
+    return [results[kernel] for kernel in kernels]
+
+
+def guests_at_once() -> int:
+    """Return the number of guests for which this host has memory, and a processor each: their tests rarely need two."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(len(os.sched_getaffinity(0)), memory // GUEST_BYTES))
+
+
+def share_of(kernel: Kernel) -> Path:
+    """Return the folder with the logs and results of a kernel."""
+    return CACHE / "results" / kernel.series
+
+
+def start(
+    kernel: Kernel, pytest_arguments: list[str], running: dict[Kernel, Guest], results: dict[Kernel, Result]
+) -> None:
+    """Start a kernel's tests in a guest, and add it to `running`; without the kernel, add its result."""
+    print(f"== Linux {kernel.series}: {kernel.tests}", flush=True)
     tests = shlex.join([kernel.tests, *pytest_arguments])
     script = f"cd {shlex.quote(str(CHECKOUT))} && exec env {ENVIRONMENT} {PYTEST} {tests}\n"
     try:
-        outcome = run_in_guest(kernel, script, share)
+        running[kernel] = Guest(kernel, script, share_of(kernel))
     except Unavailable as error:
-        return Result(kernel.series, None, str(error))
+        results[kernel] = Result(kernel.series, None, str(error))
+        print_problems(results[kernel])
+
+
+def progress(kernel: Kernel) -> str:
+    """Return the share of a kernel's tests that are done, such as "54%"."""
+    text = (share_of(kernel) / "console.log").read_text(encoding="utf-8", errors="replace")
+    return (re.findall(r"\[ *(\d+%)\]", text) or ["0%"])[-1]
+
+
+def read_result(kernel: Kernel, outcome: Outcome) -> Result:
+    """Return the result of a guest that has ended."""
+    share = share_of(kernel)
     if outcome.failure:
         return Result(kernel.series, outcome, outcome.failure)
     if not (share / "results.xml").exists():
@@ -98,12 +147,14 @@ def count_results(series: str, outcome: Outcome, path: Path) -> Result:
 
 
 def print_problems(result: Result) -> None:
-    """Print failures and skipped tests."""
+    """Print the end of a kernel's tests, failures and skipped tests, in one piece."""
+    kernel = result.series
+    lines = [f"== Linux {kernel}: {'ok' if result.good else f'FAILED; logs: {CACHE}/results/{kernel}/*.log'}"]
     if result.trouble:
-        print(f"trouble on {result.series}: {result.trouble}", flush=True)
+        lines.append(f"trouble on {kernel}: {result.trouble}")
     for label, texts in (("failed", result.failed), ("skipped", result.skipped)):
-        for text in texts:
-            print(f"{label} on {result.series}: {text}", flush=True)
+        lines += [f"{label} on {kernel}: {text}" for text in texts]
+    print("\n".join(lines), flush=True)
 
 
 def print_table(results: list[Result]) -> None:
