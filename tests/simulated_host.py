@@ -22,7 +22,7 @@ from watchdog.rules.language.load import load_rules
 from watchdog.scheduling.job import ScheduledTick
 from watchdog.state.store import Store
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 CALM, STORM = 0, 10  # connects a tick
 HOUR = 3_600
 RULE = """\

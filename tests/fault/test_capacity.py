@@ -33,7 +33,6 @@ def store_in(clock):
         yield open_it
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("small_disk", ["64m"], indirect=True)
 def test_an_outage_of_an_hour_costs_no_memory_and_drops_resolved_alerts_first(small_disk):
     finished = subprocess.run(

@@ -110,7 +110,6 @@ def start(folder):
         store.close()
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize(("harm", "seeds"), [(flip_file, SEEDS), (flip_wal, SEEDS // 2), (cut_wal, SEEDS // 2)])
 def test_with_any_damaged_byte_the_daemon_starts_and_sends_only_unaltered_notifications(
     tmp_path, original, caplog, harm, seeds

@@ -24,7 +24,7 @@ def run(folder, write, sync):
             command += ["-e", f"inject={call}:error=EIO:when={number}"]
     finished = subprocess.run(
         [*command, sys.executable, str(COMMIT_CYCLES), str(folder / "state")], capture_output=True, text=True,
-        timeout=60, check=False,
+        timeout=170, check=False,
     )  # fmt: skip
     assert (finished.returncode, finished.stderr) == (0, ""), finished.stderr
     return json.loads(finished.stdout), trace.read_text(encoding="ascii").count("(INJECTED)")

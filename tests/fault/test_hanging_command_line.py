@@ -21,7 +21,7 @@ from watchdog.measure.process_reader import READ_SECONDS, ProcessReader
 from watchdog.measure.procfs import UnreadReason
 
 HANG_SECONDS = 5
-PATIENCE = 30.0
+PATIENCE = 60.0
 SERVER = r"""
 import ctypes, errno, os, signal, struct, sys, time
 place, seconds, locker = sys.argv[1], float(sys.argv[2]), sys.argv[3]

@@ -177,7 +177,6 @@ def unescape(text):
     return re.sub(r"\\\\|\\x([0-9a-f]{2})|\\u([0-9a-f]{4})|\\U([0-9a-f]{8})", original, text)
 
 
-@pytest.mark.timeout(180)
 def test_ten_thousand_hostile_names_arrive_as_one_record_each_harmless_and_readable(receiver):
     shape, texts = read(receiver.type, receiver.render(notice_about(HARMLESS, HARMLESS)))
     assert any(HARMLESS in text for text in texts)

@@ -21,7 +21,7 @@ def arguments(state, inbox, receivers, condition, point=""):
 
 
 def run(*where_and_what):
-    finished = subprocess.run(arguments(*where_and_what), capture_output=True, text=True, timeout=30, check=False)
+    finished = subprocess.run(arguments(*where_and_what), capture_output=True, text=True, timeout=170, check=False)
     assert finished.stderr == ""
     return finished.returncode
 

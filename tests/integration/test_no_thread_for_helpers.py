@@ -15,7 +15,7 @@ from pathlib import Path
 from watchdog.errors import DeliveryError, WatchdogError
 from watchdog.clock import SystemClock
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 log = logging.getLogger("test")
 HARD = resource.getrlimit(resource.RLIMIT_NPROC)[1]
 

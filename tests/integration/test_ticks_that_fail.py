@@ -19,7 +19,7 @@ from watchdog.errors import StoreError
 
 INTERVAL_NS = SECOND_NS // 10
 TICKS = 10
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 class FakePipeline:

@@ -17,7 +17,7 @@ from watchdog.kernel.btf import message_probes_warning
 
 READER = Path(__file__).with_name("reader.py")
 GENERATORS = Path(__file__).with_name("generators")
-PATIENCE_SECONDS = int(os.environ.get("WATCHDOG_PATIENCE_SECONDS", "20"))  # more where the kernel is emulated
+PATIENCE_SECONDS = int(os.environ.get("WATCHDOG_PATIENCE_SECONDS", "60"))  # more where the kernel is emulated
 UNAVAILABLE = 77  # exit status of a generator where the kernel lacks a feature; its stderr names the feature
 
 

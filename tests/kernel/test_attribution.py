@@ -238,7 +238,7 @@ def test_each_worker_of_a_prefork_server_owns_the_connections_it_accepted(reader
 def test_after_the_creator_of_a_listener_exits_its_connections_belong_to_the_child_that_holds_it(reader, run):
     program = run(sys.executable, "-c", ORPHANED_LISTENER)
     facts = program.receive()
-    program.process.wait(10)
+    program.process.wait(60)
     with socket.create_connection(("127.0.0.1", facts["port"])) as client:
         client.sendall(b"o" * 19)
         client.recv(1)

@@ -35,7 +35,7 @@ def server_process(family, host, count):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process, int(process.stdout.readline())
-            process.wait(30)
+            process.wait(60)
         finally:
             process.kill()
 

@@ -20,7 +20,7 @@ ports = {wait() for _ in range(53)}
 for local in (3001, 3002, 3003):
     wait(local)
 reader = HostSocketsReader()
-end = time.monotonic() + 20
+end = time.monotonic() + 60
 found = reader.read()
 while found.time_wait_ports is None and time.monotonic() < end:
     found = reader.read()

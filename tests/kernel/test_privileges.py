@@ -102,8 +102,8 @@ def test_nothing_stays_in_the_kernel_when_the_process_is_killed(start_reader):
     ours, linked = held(reader.process.pid)
     assert len(ours) == len(OURS)
     os.kill(reader.process.pid, signal.SIGKILL)
-    reader.process.wait(10)
-    end = time.monotonic() + 10
+    reader.process.wait(60)
+    end = time.monotonic() + 60
     while (ours & links() or linked.keys() & dict(programs()).keys()) and time.monotonic() < end:
         time.sleep(0.05)  # the kernel frees programs after a grace period
 

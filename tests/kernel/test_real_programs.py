@@ -10,7 +10,7 @@ import time
 import pytest
 
 COOKIE_BYTES = 37  # iperf3 starts each connection with the name of the test: src/iperf.h, COOKIE_SIZE
-PATIENCE_SECONDS = int(os.environ.get("WATCHDOG_PATIENCE_SECONDS", "20"))
+PATIENCE_SECONDS = int(os.environ.get("WATCHDOG_PATIENCE_SECONDS", "60"))
 NGINX = """
 daemon off;
 pid {folder}/pid;

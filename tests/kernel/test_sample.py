@@ -29,7 +29,6 @@ def connect(server):
         assert accepted.recv(SIZE, socket.MSG_WAITALL) == b"x" * SIZE
 
 
-@pytest.mark.timeout(120)  # two loaders at once
 def test_a_limit_changes_the_rows_and_no_total():
     with start_sample("--json") as everything, start_sample("--limit", "20") as shown:
         for sample in (everything, shown):
@@ -57,7 +56,6 @@ def read_terminal(leader):
     return b"".join(parts).decode().replace("\r\n", "\n")
 
 
-@pytest.mark.timeout(120)
 def test_tables_fit_the_terminal_and_have_their_time_rates_and_selected_rows():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

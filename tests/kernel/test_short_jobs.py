@@ -82,7 +82,7 @@ def jobs():
     yield runner
     runner.process.stdin.close()
     runner.process.stdout.close()
-    assert runner.process.wait(20) == 0
+    assert runner.process.wait(60) == 0
 
 
 @pytest.fixture

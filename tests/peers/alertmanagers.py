@@ -54,7 +54,7 @@ class AlertmanagerProcess:
 
     def kill(self):
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
     def get(self, path):
         try:

@@ -223,7 +223,7 @@ def test_a_list_waits_for_no_transaction_of_the_daemon_and_holds_none_up(history
         listed = threading.Thread(target=lambda: results.append(command("list")))
         results = []
         listed.start()
-        listed.join(10.0)
+        listed.join(60)
         assert results == [(0, LISTED, "")]  # as it was before
 
 

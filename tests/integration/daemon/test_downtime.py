@@ -51,7 +51,6 @@ def test_alerts_that_resolve_or_fire_while_it_is_down_are_notified_once(watchdog
     assert watchdog.saved("SELECT id FROM notifications WHERE state != 'delivered'") == []
 
 
-@pytest.mark.timeout(180)
 def test_kills_at_random_times_lose_nothing_and_end_every_alert_once(start_daemon, watchdog, server, storm, wait_for):
     start_daemon()
     held, starts = False, []

@@ -6,7 +6,7 @@ import fcntl
 import os
 import subprocess
 
-PATIENCE = 15.0
+PATIENCE = 60.0
 
 
 def test_a_stuck_reader_of_the_log_blocks_neither_the_daemon_nor_its_stop(watchdog, server, storm, notified):

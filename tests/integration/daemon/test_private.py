@@ -41,7 +41,7 @@ def test_the_shipped_rules_of_a_private_checkout_can_be_reloaded_and_are_logged_
         wait_for(lambda: "reloaded" in log.read_text(), "the reload")
     finally:
         daemon.terminate()
-        daemon.wait(15)
+        daemon.wait(60)
 
     assert f" from {rules} (shipped)" in log.read_text()
     assert f" from={rules} (shipped)" in log.read_text()

@@ -43,7 +43,6 @@ MISSED = {
 }  # fmt: skip
 
 
-@pytest.mark.timeout(120)
 def test_sixty_broken_files_change_nothing_and_each_error_has_file_line_and_key(watchdog, server, storm, notified):
     rules = {"missed": MISSED, "storm": storm.crowd_rule(window="4s")}
     watchdog.configure({"hook": server.as_receiver()}, rules, interval="2s")

@@ -20,7 +20,7 @@ def refused(watchdog):
 
     def refused(*command):
         watchdog.launch(*command)
-        return watchdog.process.wait(15), watchdog.log()
+        return watchdog.process.wait(60), watchdog.log()
 
     return refused
 
@@ -145,7 +145,7 @@ class Manager:
         self.path = str(path)
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(self.path)
-        self.socket.settimeout(15.0)
+        self.socket.settimeout(60.0)
         path.chmod(0o666)
 
     def read(self):
@@ -225,7 +225,7 @@ def test_an_interval_out_of_bounds_is_a_mistake_of_the_command_line(watchdog, se
     watchdog.configure({"hook": server.as_receiver()}, {"storm": storm.rule()})
     watchdog.launch(more=["--interval", interval])
 
-    assert watchdog.process.wait(15) == 2
+    assert watchdog.process.wait(60) == 2
     assert "--interval: " in watchdog.log()
 
 

@@ -33,7 +33,6 @@ def heartbeats(open_folder):
         yield str(path), take
 
 
-@pytest.mark.timeout(180)
 def test_missed_ticks_are_counted_not_repeated_and_no_notification_is_sent_twice(
     watchdog, server, storm, notified, heartbeats
 ):

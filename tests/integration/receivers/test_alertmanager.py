@@ -145,7 +145,6 @@ def test_refreshed_alerts_keep_firing_and_others_end(cluster, server, receiver_o
     wait_for(lambda: received_alerts(server)[-1] == ("web-1", "critical", "resolved"), "the alert to end by itself")
 
 
-@pytest.mark.timeout(120)
 def test_alerts_of_twenty_hosts_arrive_once_each(cluster, server, tmp_path, wait_for):
     hosts = tmp_path / "hosts"
     hosts.mkdir()
@@ -166,8 +165,8 @@ def test_alerts_of_twenty_hosts_arrive_once_each(cluster, server, tmp_path, wait
         print("stop", file=fleet.stdin, flush=True)
         assert fleet.stdout.readline() == "done\n"
         fleet.stdin.close()
-        assert fleet.wait(30) == 0
+        assert fleet.wait(60) == 0
     finally:
         fleet.kill()
-        fleet.wait(10)
+        fleet.wait(60)
         fleet.stdout.close()

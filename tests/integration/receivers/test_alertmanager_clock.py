@@ -96,7 +96,6 @@ def notified(server, status):
     return {alert["labels"]["host"]: alert for alert in posted if alert["status"] == status}
 
 
-@pytest.mark.timeout(120)
 def test_each_alert_fires_is_refreshed_and_ends_over_steps_of_the_clock(instance, server, wait_for):
     pairs = [(step, "none") for step in STEPS] + [("none", step) for step in STEPS if step != "none"]
     cases = [Case(instance.url, phase, *pair) for phase in PHASES for pair in pairs]

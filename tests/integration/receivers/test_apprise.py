@@ -86,6 +86,6 @@ def test_sending_imports_nothing_into_the_daemon(server):
         "print(sorted(set(sys.modules) - before))\n"
     )
     url = f"json://127.0.0.1:{server.server_port}/"
-    done = subprocess.run([sys.executable, "-c", program, url], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", program, url], capture_output=True, text=True, timeout=170, check=True)
     assert done.stdout == "[]\n"
     assert len(server.posts) == 2

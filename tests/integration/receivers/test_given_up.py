@@ -117,5 +117,5 @@ def test_sending_imports_nothing_and_opens_no_file(keys_of, case, firing, resolv
     kind, keys = keys_of(case)
     given = json.dumps([kind, keys, [firing.to_json(), resolved.to_json()]])
     command = [sys.executable, "-c", textwrap.dedent(SCRIPT)]
-    done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=170, check=False)
     assert (done.stdout, done.stderr) == ("sent\n", "")

@@ -155,7 +155,7 @@ class Sender:
         """End the process; return the seconds that it took."""
         began = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(20) == 0
+        assert self.process.wait(60) == 0
         return time.monotonic() - began
 
 
@@ -203,7 +203,6 @@ class Recovering:
         return {alert["fingerprint"] for _, document in list(self.posts) for alert in document["alerts"]}
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("behave", [hang, drip, limit], ids=lambda behave: behave.__name__)
 def test_an_hour_of_failures_costs_no_memory_and_ten_thousand_pending_alerts_arrive(
     raw_server, tmp_path, make_notification, send, wait_for, behave
@@ -245,7 +244,7 @@ def test_sigterm_ends_in_time_and_keeps_a_thousand_pending_notifications_in_orde
     recovering = Recovering(hang)
     server = raw_server(recovering)
     sender = send(state, 10, 1, {"oncall": server.url})
-    assert recovering.asked.wait(15)
+    assert recovering.asked.wait(60)
     took = sender.terminate()
     assert took < 5.0
 
@@ -291,7 +290,7 @@ def test_an_endless_body_costs_no_memory(raw_server, behave):
         print(max(read), resident() - before)
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=60, check=True,
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=170, check=True,
         cwd=HERE.parents[2],
     )  # fmt: skip
     read, grown = map(int, done.stdout.split())

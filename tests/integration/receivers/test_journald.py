@@ -53,12 +53,12 @@ class Journal:
     def _read(self) -> list[dict]:
         command = ["nsenter", f"--target={self._process.pid}", "--mount", "journalctl", "--namespace=watchdog"]
         match = ["--all", "--output=json", "SYSLOG_IDENTIFIER=bpf-watchdog"]
-        done = subprocess.run([*command, *match], capture_output=True, timeout=30, check=False)
+        done = subprocess.run([*command, *match], capture_output=True, timeout=170, check=False)
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.wait(15)
+        self._process.wait(60)
 
 
 @pytest.fixture

@@ -124,14 +124,14 @@ def send_from_a_process(server, folder, notification, kill_at=None):
         if kill_at is None or len(server.workspace.calls) - calls_before < kill_at:
             return True
         process.send_signal(signal.SIGKILL)
-        process.wait(30)
+        process.wait(60)
         return False
 
     server.before_answer = kill
     keys = {"bot_token": TOKEN, "channel": CHANNEL, "api_url": f"{server.url}/api"}
     process.stdin.write(json.dumps([keys, str(folder / "state.sqlite3"), notification.to_json()]))
     process.stdin.close()
-    assert process.wait(30) == (0 if kill_at is None else -signal.SIGKILL)
+    assert process.wait(60) == (0 if kill_at is None else -signal.SIGKILL)
 
 
 @pytest.mark.parametrize("is_history_readable", [True, False], ids=["reading", "not reading"])

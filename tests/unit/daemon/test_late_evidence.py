@@ -21,7 +21,7 @@ from watchdog.measure.procfs import UnreadReason
 from watchdog.state.outbox import Outbox
 from watchdog.state.store import Store
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 PROGRAM = "import os, time; os.write(1, b'0\\n'); time.sleep(60)"
 NEVER_ANSWERS = (os.path.realpath(sys.executable), "-I", "-S", "-c", PROGRAM)
 

@@ -12,7 +12,7 @@ import pytest
 
 from watchdog.daemon.log_writer import LogWriter
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import threading
 
 from watchdog.daemon.tick_lock import TickLock
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 def start(target):

@@ -13,7 +13,7 @@ from watchdog.errors import DeliveryError, DeliveryErrorReason, StoreError
 from watchdog.state.outbox import QueueStatus
 from watchdog.state.store import Store
 
-PATIENCE_SECONDS = 10.0  # for actions of milliseconds
+PATIENCE_SECONDS = 60.0  # for actions of milliseconds
 
 
 class QuietReceiver:

@@ -65,7 +65,7 @@ def test_a_long_round_ends_between_ticks_and_never_during_one():
 
     assert tick(walk)
     assert files.at < 30  # 5 ms of CPU in the tick, of 60 ms
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while files.rounds < 2 and time.monotonic() < end:
         with walk.tick():
             files.in_tick = True
@@ -92,14 +92,14 @@ def test_a_failed_walk_is_an_error_of_the_next_tick_and_begins_anew():
 
     files.step = fail_once
     assert tick(walk)
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while walk.is_unfinished and time.monotonic() < end:
         time.sleep(0.01)
     with pytest.raises(OSError, match="no memory"):
         tick(walk)
     walk._next_round = 0.0
     tick(walk)
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while walk.is_unfinished and time.monotonic() < end:
         time.sleep(0.01)
     assert files.rounds == 2

@@ -11,7 +11,7 @@ import pytest
 
 from watchdog.measure.name_service import NameService
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 PROGRAM = "import os, time; os.write(1, b'0\\n'); time.sleep(60)"
 NEVER_ANSWERS = (os.path.realpath(sys.executable), "-I", "-S", "-c", PROGRAM)
 

@@ -16,7 +16,7 @@ from watchdog.measure.process_reader import MAX_KILLS_PER_MINUTE, ProcessReader
 from watchdog.measure.process_reader_child import MAX_BYTES
 from watchdog.measure.procfs import UnreadReason
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 TICKS = os.sysconf("SC_CLK_TCK")
 PROGRAM = "import os, time; os.write(1, b'0\\n'); time.sleep(60)"
 NEVER_ANSWERS = (os.path.realpath(sys.executable), "-I", "-S", "-c", PROGRAM)

@@ -33,7 +33,7 @@ class ScriptedEndpoint(Endpoint):
 
     def post(self, body, headers, deadline_seconds):
         self.posted.put(json.loads(body))
-        assert self.answering.wait(10)
+        assert self.answering.wait(60)
         answer = self.answer
         if isinstance(answer, Exception):
             raise answer
@@ -100,7 +100,7 @@ def test_every_member_gets_every_alert(cluster, make_notification):
     notification = make_notification()
     receiver.send(notification, 10.0)
     expected = json.loads(receiver.render(notification))
-    assert [member.posted.get(timeout=10) for member in members] == [expected, expected]
+    assert [member.posted.get(timeout=60) for member in members] == [expected, expected]
 
 
 def test_one_member_is_enough_and_a_hanging_one_causes_no_delay(cluster, make_notification):
@@ -117,9 +117,9 @@ def test_a_member_gets_missed_alerts_when_it_is_back(cluster, make_alert, make_n
     receiver.send(make_notification(make_alert(resolved=1_750_000_100.0)), 10.0)
     receiver.send(make_notification(make_alert(rule="other", fingerprint="f" * 16)), 10.0)
     for _ in range(3):
-        down.posted.get(timeout=10)
+        down.posted.get(timeout=60)
     down.answer = ACCEPTED
-    accepted = down.accepted_posts.get(timeout=10)
+    accepted = down.accepted_posts.get(timeout=60)
     assert {alert["labels"]["alertname"] for alert in accepted} == {"outbound-connection-storm", "other"}
     assert down.accepted_posts.empty()
 
@@ -129,7 +129,7 @@ def test_retry_after_of_a_member_is_obeyed(cluster, make_notification, monkeypat
     busy = ScriptedEndpoint("am-1", HttpResponse(429, b"", 60.0))
     receiver = cluster(busy, ScriptedEndpoint("am-2"))
     receiver.send(make_notification(), 10.0)
-    busy.posted.get(timeout=10)
+    busy.posted.get(timeout=60)
     with pytest.raises(queue.Empty):
         busy.posted.get(timeout=0.2)
 
@@ -138,19 +138,19 @@ def test_a_newer_state_replaces_a_missed_alert(cluster, make_alert, make_notific
     down = ScriptedEndpoint("am-1", DeliveryError(DeliveryErrorReason.CONNECT, "am-1: cannot connect", retryable=True))
     receiver = cluster(down, ScriptedEndpoint("am-2"))
     receiver.send(make_notification(), 10.0)
-    down.posted.get(timeout=10)
+    down.posted.get(timeout=60)
     receiver.send(make_notification(make_alert(resolved=1_750_000_100.0)), 10.0)
-    assert [alert["endsAt"] for alert in down.posted.get(timeout=10)] == ["2025-06-15T15:08:20.000Z"]
+    assert [alert["endsAt"] for alert in down.posted.get(timeout=60)] == ["2025-06-15T15:08:20.000Z"]
 
 
 def test_a_missed_alert_is_dropped_after_its_expiry(cluster, clock, make_alert, make_notification):
     down = ScriptedEndpoint("am-1", DeliveryError(DeliveryErrorReason.CONNECT, "am-1: cannot connect", retryable=True))
     receiver = cluster(down, ScriptedEndpoint("am-2"))
     receiver.send(make_notification(), 10.0)
-    down.posted.get(timeout=10)
+    down.posted.get(timeout=60)
     clock.advance(receiver.alert_expiry_seconds)
     receiver.send(make_notification(make_alert(rule="other", fingerprint="f" * 16)), 10.0)
-    assert [alert["labels"]["alertname"] for alert in down.posted.get(timeout=10)] == ["other"]
+    assert [alert["labels"]["alertname"] for alert in down.posted.get(timeout=60)] == ["other"]
 
 
 def test_an_alert_that_no_member_accepted_is_not_pending(cluster, make_notification):
@@ -179,14 +179,14 @@ def test_a_changed_severity_ends_the_alert_with_the_former_one(cluster, clock, m
     member = ScriptedEndpoint("am-1")
     receiver = cluster(member)
     receiver.send(make_notification(make_alert(severity=Severity.WARNING)), 10.0)
-    [warning] = member.posted.get(timeout=10)
+    [warning] = member.posted.get(timeout=60)
     clock.advance(30)
     receiver.send(make_notification(reason="severity changed"), 10.0)
-    critical, ended = member.posted.get(timeout=10)
+    critical, ended = member.posted.get(timeout=60)
     assert critical["labels"]["severity"] == "critical"
     assert ended == {**warning, "endsAt": "2025-06-15T15:07:10.000Z"}
     receiver.send(make_notification(reason="repeat"), 10.0)
-    assert len(member.posted.get(timeout=10)) == 1
+    assert len(member.posted.get(timeout=60)) == 1
 
 
 def test_a_retry_ends_the_former_severity_again(cluster, make_alert, make_notification):
@@ -198,7 +198,7 @@ def test_a_retry_ends_the_former_severity_again(cluster, make_alert, make_notifi
         receiver.send(make_notification(), 10.0)
     member.answer = ACCEPTED
     receiver.send(make_notification(), 10.0)
-    severities = [[alert["labels"]["severity"] for alert in member.posted.get(timeout=10)] for _ in range(3)]
+    severities = [[alert["labels"]["severity"] for alert in member.posted.get(timeout=60)] for _ in range(3)]
     assert severities == [["warning"], ["critical", "warning"], ["critical", "warning"]]
 
 
@@ -207,7 +207,7 @@ def test_a_refresh_moves_the_end(cluster, clock, make_alert):
     receiver = cluster(member)
     clock.advance(60)
     receiver.refresh([make_alert()], "web-1", 10.0)
-    [alert] = member.posted.get(timeout=10)
+    [alert] = member.posted.get(timeout=60)
     assert (alert["startsAt"], alert["endsAt"]) == ("2025-06-15T15:06:50.250Z", "2025-06-15T15:11:40.000Z")
     assert alert["labels"]["host"] == "web-1"
 

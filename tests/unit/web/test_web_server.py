@@ -16,7 +16,7 @@ from watchdog.web import web_server
 from watchdog.web.exposition import MetricsPage
 from watchdog.web.web_server import MAX_CLIENTS, WebError, WebServer
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 PAGE = b"x" * 3_000_000  # more than the buffers of a connection hold
 
 
