@@ -14,6 +14,7 @@ from watchdog.rules.engine.contributors import Peer
 from watchdog.rules.language.expression import Expression, MetricReference
 from watchdog.rules.language.rule import Condition, Rule, Severity, Stat, StatKind, Thresholds
 from watchdog.rules.language.template import Template
+from watchdog.web.own_health import OwnHealth, ReceiverMetrics
 
 _STORM = Alert(
     rule="outbound-connection-storm",
@@ -106,6 +107,26 @@ def make_notification(*alerts: Alert, **changes: Any) -> Notification:
     }
     merged = {**fields, **changes}
     return Notification(**{**merged, "alerts": alerts, "reason": NotificationReason(merged["reason"])})
+
+
+def make_own_health(**changes: Any) -> OwnHealth:
+    """Return the health of a daemon with a receiver that is down."""
+    health = OwnHealth(
+        version="1.0",
+        kernel="6.12",
+        configured_seconds=1.0,
+        interval_seconds=2.0,
+        age_seconds=0.5,
+        losses={"ledger_full": 3},
+        rules={"firing": 1, "ok": 4},
+        alerts={("firing", "critical"): 1, ("pending", "warning"): 0},
+        suppressed_alerts=0,
+        withheld={"silence": 2},
+        receivers=(ReceiverMetrics("oncall", "down", 3, 60.5, 7, {"expired": 1}, {"timeout": 9}),),
+        reload_succeeded=False,
+        reload_at=1_750_000_000.0,
+    )
+    return replace(health, **changes)
 
 
 def make_peer(**changes: Any) -> Peer:

@@ -15,6 +15,7 @@ ELLIPSIS = "…"
 
 _READS_AS_ESCAPE = re.compile(r"\\(?:\\|x(?:[01][0-9a-f]|7f|[89a-f][0-9a-f])|u[0-9a-f]{4}|U[0-9a-f]{8})")
 _MENTION = re.compile(r"[<`]|(?<!\w)@|\[(?=[^\]]{0,200}\]\()")
+_NEEDS_QUOTES = re.compile(r'[ ="]')
 _LONE_BYTES = range(0xDC80, 0xDD00)  # PEP 383: `surrogateescape` maps bytes that are not UTF-8 to these
 _SYSLOG_QUOTED = {'"': r"\"", "\\": r"\\", "]": r"\]"}  # RFC 5424 §6.3.3
 _SLACK_QUOTED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}  # docs.slack.dev, "Escaping text": only these three
@@ -51,6 +52,22 @@ def for_syslog_value(text: str, max_octets: int) -> bytes:
     """Return `text` for a PARAM-VALUE of RFC 5424, without the enclosing quotes, at most `max_octets` octets long."""
     quoted = ("".join(_SYSLOG_QUOTED.get(c, c) for c in piece) for piece in _pieces(text))
     return _fit(quoted, max_octets, _octets).encode()
+
+
+def for_log(text: str) -> str:
+    """Return `text` for a line of a log, with unprintable characters escaped; a backslash is never doubled.
+
+    So a text that is escaped already stays as it is, for the price that it reads like one that had the backslash.
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escape(ord(c)) for c in text)
+
+
+def for_log_value(text: str) -> str:
+    """Return `text` for the value of key=value in a line: escaped, in quotes where another value could begin in it."""
+    escaped = for_log(text)
+    if escaped and not _NEEDS_QUOTES.search(escaped):
+        return escaped
+    return '"' + escaped.replace("\\", r"\\").replace('"', r"\"") + '"'
 
 
 def utf16_length(text: str) -> int:

@@ -1,6 +1,16 @@
 from collections.abc import Sequence
+from typing import NamedTuple
 
-class Metric: ...
+class Sample(NamedTuple):
+    name: str
+    labels: dict[str, str]
+    value: float
+
+class Metric:
+    name: str
+    documentation: str
+    type: str
+    samples: list[Sample]
 
 class CounterMetricFamily(Metric):
     def __init__(self, name: str, documentation: str, value: float | None = ..., labels: Sequence[str] | None = ...) -> None: ...

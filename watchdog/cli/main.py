@@ -29,6 +29,7 @@ _COMMANDS = {
     "silence": "watchdog.cli.silence",
     "ack": "watchdog.cli.ack",
     "metrics": "watchdog.cli.metrics",
+    "export": "watchdog.cli.export",
     "doctor": "watchdog.cli.doctor",
     "selftest": "watchdog.cli.selftest",
 }

@@ -24,6 +24,7 @@ class WebSettings:
 
     `listen`: path of a socket, or IP address; then `port` is not None. `hosts`: names that requests may have in their
     `Host`, in lower case. `max_series`: pairs of process and unit with series of their own, `(other)` included.
+    `bpf_stats`: the kernel counts the runs of BPF programs.
     """
 
     listen: str
@@ -31,6 +32,7 @@ class WebSettings:
     allow_remote: bool = False
     hosts: tuple[str, ...] = ()
     max_series: int = DEFAULT_MAX_SERIES
+    bpf_stats: bool = False
 
     @property
     def is_loopback(self) -> bool:
@@ -44,6 +46,7 @@ def read_web(table: Table) -> WebSettings | None:
     allow_remote = table.boolean("allow_remote", default=False)
     hosts = table.texts("hosts", ())
     max_series = table.integer("max_series", DEFAULT_MAX_SERIES, minimum=_MIN_SERIES, maximum=_MAX_SERIES)
+    bpf_stats = table.boolean("bpf_stats", default=False)
     table.reject_unknown_keys()
     for index, host in enumerate(hosts):
         if not _HOST.fullmatch(host):
@@ -51,7 +54,7 @@ def read_web(table: Table) -> WebSettings | None:
                 "hosts", f"must be a host name without port: {suggestions.quote_value(host)}", index=index
             )
     if not text:
-        given = [key for key in ("allow_remote", "hosts", "max_series") if key in table]
+        given = [key for key in ("allow_remote", "hosts", "max_series", "bpf_stats") if key in table]
         if given and not table.has_problem("listen"):
             table.add_problem(given[0], 'needs listen, the address of the metrics: listen = "127.0.0.1:9464"')
         return None
@@ -60,7 +63,8 @@ def read_web(table: Table) -> WebSettings | None:
         example = '"127.0.0.1:9464", "[::1]:9464" or "unix:/run/bpf-watchdog/metrics.sock"'
         table.add_problem("listen", f"must be an IP address with a port, or a socket: {example}")
         return None
-    settings = WebSettings(*address, allow_remote, tuple(host.lower() for host in hosts), max_series)
+    names = tuple(host.lower() for host in hosts)
+    settings = WebSettings(*address, allow_remote, names, max_series, bpf_stats=bpf_stats)
     if not settings.is_loopback and not allow_remote:
         table.add_problem("listen", "other hosts could read the metrics at this address: it needs allow_remote = true")
     return settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -102,16 +102,12 @@ def read_configuration(
     names = settings.receiver_names if settings else None
     loaded, origin, is_shipped = None, "", False
     try:
-        folder, is_shipped = _rules_folder(sources.rules_path)
-        if is_shipped:
-            origin = f"{os.path.realpath(folder)} (shipped)"
-            loaded = load_rules([folder], receivers=names, interval_ns=interval_ns)
-            if settings is not None and settings.rules.shipped is False:
-                loaded = only_self_watch(loaded)
-        else:
-            origin = str(folder)
-            keep_shipped = settings.rules.shipped if settings else None
-            loaded = load_layered_rules(folder, receivers=names, interval_ns=interval_ns, shipped=keep_shipped)
+        folder, is_shipped = rules_folder(sources.rules_path)
+        origin = rules_origin(folder, is_shipped=is_shipped)
+        shipped = settings.rules.shipped if settings else None
+        loaded = load_rules_in_force(
+            folder, receivers=names, interval_ns=interval_ns, shipped=shipped, is_shipped=is_shipped
+        )
     except ConfigError as error:
         problems += error.problems
     else:
@@ -127,7 +123,7 @@ def read_configuration(
         problems += set(document.document.problems)
     if problems or settings is None or loaded is None or document is None:
         raise ConfigError(sorted(map(_add_remedy, problems)))
-    loaded = _with_runbooks(loaded, settings)
+    loaded = with_runbooks(loaded, settings)
     ended = notes_on_ended_exceptions(loaded.rules, SystemClock().wall())
     notes = (*document.document.notes, *check_routes(routes, loaded.rules, settings.labels), *loaded.notes, *ended)
     return Configuration(
@@ -175,7 +171,12 @@ def _heartbeat(table: Table | None) -> HeartbeatTarget | None:
     return HeartbeatUrl.from_table(table)
 
 
-def _rules_folder(given: str | None) -> tuple[Path, bool]:
+def rules_folder(given: str | None) -> tuple[Path, bool]:
+    """Return the file or folder of the rules, `given` or the default one, and whether it has the shipped rules.
+
+    Raises:
+        ConfigError: `given` does not exist, or the folder cannot be read.
+    """
     if given is not None:
         if not path_exists(given):
             raise ConfigError([Problem(given, 1, "rules", "no such file or folder")])
@@ -186,7 +187,26 @@ def _rules_folder(given: str | None) -> tuple[Path, bool]:
     return shipped_rules_folder(), True
 
 
-def _with_runbooks(loaded: RuleSet, settings: Settings) -> RuleSet:
+def rules_origin(folder: Path, *, is_shipped: bool) -> str:
+    """Return the text for people of the place of the rules."""
+    return f"{os.path.realpath(folder)} (shipped)" if is_shipped else str(folder)
+
+
+def load_rules_in_force(
+    folder: Path, *, receivers: Collection[str] | None, interval_ns: int, shipped: bool | None, is_shipped: bool
+) -> RuleSet:
+    """Load the rules that the daemon uses; arguments as of `load_layered_rules` and the results of `rules_folder`.
+
+    Raises:
+        ConfigError: with every problem of every file.
+    """
+    if not is_shipped:
+        return load_layered_rules(folder, receivers=receivers, interval_ns=interval_ns, shipped=shipped)
+    loaded = load_rules([folder], receivers=receivers, interval_ns=interval_ns)
+    return only_self_watch(loaded) if shipped is False else loaded
+
+
+def with_runbooks(loaded: RuleSet, settings: Settings) -> RuleSet:
     """Return the rules with a runbook for each shipped one that has none, below the configured address."""
     base = settings.docs.runbook_base
     if base is None:

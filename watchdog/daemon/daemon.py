@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +44,7 @@ from watchdog.daemon.reload_effects import reload_changes
 from watchdog.daemon.status_report import DaemonFacts
 from watchdog.errors import ConfigError, StoreError, TemporaryFailure, WatchdogError
 from watchdog.kernel import privileges
+from watchdog.kernel.collector import ProgramRuns
 from watchdog.kernel.handover import STEP_LIMIT_SECONDS
 from watchdog.kernel.startup import require_privileges, start_collector
 from watchdog.kernel.trusted_code import require_trusted_code
@@ -112,9 +113,14 @@ class Daemon:
         require_privileges()
         require_trusted_code()
         configuration, refusal = self._read_at_start()
+        self._log_writer.use_format(configuration.settings.log.format)
         folder = self._options.state_folder
         self._prepare_folders()
-        collector = start_collector(self._clock, configuration.settings.sampling.map_sizes, self._report_step)
+        web = configuration.settings.web
+        counts_runs = web is not None and web.bpf_stats
+        collector = start_collector(
+            self._clock, configuration.settings.sampling.map_sizes, self._report_step, count_runs=counts_runs
+        )
         self._log_writer.start()
         if refusal is None:
             self._check_reload()
@@ -130,6 +136,10 @@ class Daemon:
         self._log_start(configuration, open_connections, folder, pipeline.restored_alert_count)
         if problem := collector.connect_errors_problem:
             _log.info("connects that fail before their first packet are not all counted: reason=%s", problem)
+        if problem := collector.run_times_problem:
+            _log.warning(
+                "run time of BPF programs not counted, see bpf_stats in docs/prometheus.md: reason=%s", problem
+            )
         facts = DaemonFacts(self._tick_loop, self._heartbeat, self._host, self._clock)
         started = configuration.settings
         self._api = ControlApi(
@@ -139,7 +149,8 @@ class Daemon:
         if refusal is not None:
             self._report_refusal(pipeline, refusal, None)
         control = self._listen(self._api)
-        self._serve_metrics(started.web, pipeline, self._api)
+        is_counted = counts_runs and not collector.run_times_problem
+        self._serve_metrics(started.web, pipeline, self._api, collector.program_runs if is_counted else None)
         self._set_heartbeat(configuration)
         release_free_memory()
         self._tick_loop.start(lambda tick: self._tick(pipeline, tick), configuration.interval_ns)
@@ -181,12 +192,18 @@ class Daemon:
         control.start()
         return control
 
-    def _serve_metrics(self, settings: WebSettings | None, pipeline: Pipeline, api: ControlApi) -> None:
+    def _serve_metrics(
+        self,
+        settings: WebSettings | None,
+        pipeline: Pipeline,
+        api: ControlApi,
+        program_runs: Callable[[], Mapping[str, ProgramRuns]] | None,
+    ) -> None:
         if settings is None:
             return
         from watchdog.daemon.metrics_endpoint import MetricsEndpoint
 
-        self._metrics = MetricsEndpoint(settings, pipeline, api, self._host, self._clock, _log)
+        self._metrics = MetricsEndpoint(settings, pipeline, api, self._host, self._clock, _log, program_runs)
         self._metrics.start()
 
     def _problems(self) -> list[str]:
@@ -297,6 +314,7 @@ class Daemon:
         answer = reload_changes(pipeline, former, configuration, keys, dry_run=dry_run)
         if dry_run:
             return answer
+        self._log_writer.use_format(configuration.settings.log.format)
         pipeline.reload(configuration)
         self._take_configuration(configuration)
         if self._api is not None:

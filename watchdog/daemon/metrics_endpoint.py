@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import socket
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 
 from watchdog.alerts.alert import AlertState
-from watchdog.clock import Clock
+from watchdog.clock import SECOND_NS, Clock
 from watchdog.config.web_settings import WebSettings
 from watchdog.control.alert_handlers import ActiveAlert
 from watchdog.control.status_handlers import DaemonStatus
@@ -22,6 +22,7 @@ from watchdog.daemon.host_name import HostName
 from watchdog.daemon.pipeline import Pipeline
 from watchdog.delivery.delivery import DeliveryCounters
 from watchdog.errors import StoreError
+from watchdog.kernel.collector import ProgramRuns
 from watchdog.rules.language.rule import Severity
 from watchdog.web.exposition import Exposition
 from watchdog.web.own_health import OwnHealth, ReceiverMetrics, TickDurations
@@ -42,9 +43,11 @@ class MetricsEndpoint:
         host: HostName,
         clock: Clock,
         log: logging.Logger,
+        program_runs: Callable[[], Mapping[str, ProgramRuns]] | None = None,
     ) -> None:
-        """Count the snapshots of `pipeline`."""
+        """Count the snapshots of `pipeline`. `program_runs`: of BPF programs, None where they are not counted."""
         self._log = log
+        self._program_runs = program_runs
         self.durations = TickDurations()
         self._settings = settings
         self._pipeline = pipeline
@@ -92,7 +95,12 @@ class MetricsEndpoint:
             receivers=self._receivers(status),
             reload_succeeded=status.reload.result != "refused",
             reload_at=status.reload.at,
+            program_runs=self._read_program_runs(),
         )
+
+    def _read_program_runs(self) -> Mapping[str, tuple[int, float]]:
+        runs = {} if self._program_runs is None else self._program_runs()
+        return {name: (one.count, one.time_ns / SECOND_NS) for name, one in runs.items()}
 
     def _receivers(self, status: DaemonStatus) -> tuple[ReceiverMetrics, ...]:
         with self._pipeline.view() as view:

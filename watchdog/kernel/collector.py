@@ -63,6 +63,14 @@ class Reading:
     coverage: Coverage = Coverage.ALL
 
 
+@dataclass(frozen=True, slots=True)
+class ProgramRuns:
+    """Runs of one BPF program since it was loaded, and their time in ns."""
+
+    count: int
+    time_ns: int
+
+
 class Collector:
     """Reads the kernel half. Use it from one thread; `close` detaches all programs."""
 
@@ -110,6 +118,16 @@ class Collector:
     def task_iterator_problem(self) -> str:
         """Return the reason why this kernel does not show the path of an executable; "" where it does."""
         return self._loaded.task_iterator_problem
+
+    @property
+    def run_times_problem(self) -> str:
+        """Return the reason why the kernel does not count the runs of programs; "" where it does, or is not asked."""
+        return self._loaded.run_times_problem
+
+    def program_runs(self) -> dict[str, ProgramRuns]:
+        """Return the runs of each program by name, zeros unless the kernel counts them. For any thread."""
+        infos = {name: libbpf.program_info(fd) for name, fd in self._loaded.programs.items()}
+        return {name: ProgramRuns(int(info.run_cnt), int(info.run_time_ns)) for name, info in infos.items()}
 
     def find_executable(self, pid: int, start_ns: int) -> Executable | None:
         """Return the executable of the process with this start, CLOCK_BOOTTIME; None: it has ended or is not known."""

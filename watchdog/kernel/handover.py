@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, dataclass
+from itertools import product
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -43,6 +44,7 @@ _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 # Places for the folder of the sources. Only root can fill /run, every user can fill the others; not TMPDIR: the service
 # account often cannot reach root's.
 _PLACES = ("/run", "/dev/shm", "/tmp", "/var/tmp")  # noqa: S108 - used with mkdtemp
+_ITERATORS = (FILE_ITERATOR, SOCKET_ITERATOR, TASK_ITERATOR)
 _EXIT_SECONDS = 5.0  # from the end of the loader's connection to the end of its process
 # Map: key size, value size in bytes.
 MAPS = {
@@ -73,7 +75,14 @@ class LoaderStep(enum.StrEnum):
 
 
 _MAX_STEPS = 2 * len(LoaderStep)
-_KINDS = {"program": "anon_inode:bpf-prog", "link": "anon_inode:bpf_link", "map": "anon_inode:bpf-map"}
+_KINDS = {
+    "program": "anon_inode:bpf-prog",
+    "link": "anon_inode:bpf_link",
+    "map": "anon_inode:bpf-map",
+    "stats": "anon_inode:bpf-stats",
+}
+RUN_TIMES = "stats:run_times"
+"""Manifest name of the descriptor with which the kernel counts runs of programs, where it is wanted and permitted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +94,9 @@ class LoadedPrograms:
     each message; empty where the kernel cannot run them, for the reason in `message_probes_problem`.
     `socket_iterator_link`: None where the kernel refuses it, for the reason in `socket_iterator_problem`; the walk over
     files then reports the sockets. `task_iterator`: program that reads the executable of one process, None where the
-    kernel cannot run it, for the reason in `task_iterator_problem`.
+    kernel cannot run it, for the reason in `task_iterator_problem`. `programs`: all programs by name, those of the
+    iterators too. `run_times`: with it the kernel counts their runs, None where it is not wanted, not permitted for the
+    reason in `run_times_problem`, or set on the whole host.
     """
 
     connection_programs: Mapping[str, int]
@@ -99,13 +110,14 @@ class LoadedPrograms:
     task_iterator: int | None
     task_iterator_problem: str
     maps: Mapping[str, int]
+    programs: Mapping[str, int]
+    run_times: int | None
+    run_times_problem: str
 
     def close(self) -> None:
         """Close all descriptors; the kernel then frees programs and maps without another reference."""
-        links = [link for link in (self.file_iterator_link, self.socket_iterator_link) if link is not None]
-        programs = (*self.connection_programs.values(), *self.connect_error_programs, *self.message_programs)
-        optional = [] if self.task_iterator is None else [self.task_iterator]
-        for fd in (*programs, *optional, *links, *self.maps.values()):
+        optional = (self.file_iterator_link, self.socket_iterator_link, self.run_times)
+        for fd in (*self.programs.values(), *(fd for fd in optional if fd is not None), *self.maps.values()):
             os.close(fd)
 
 
@@ -119,6 +131,7 @@ class OptionalParts:
     message_probes_problem: str
     socket_iterator_problem: str
     task_iterator_problem: str
+    run_times_problem: str = ""
 
 
 def manifest(
@@ -127,12 +140,15 @@ def manifest(
     *,
     with_socket_iterator: bool = True,
     with_task_iterator: bool = True,
+    with_run_times: bool = False,
 ) -> list[str]:
     """Return the names of the descriptors, "KIND:NAME", in the order of the hand-over."""
     programs = [f"program:{probe.name}" for probe in (*CONNECTION_PROBES, *connect_error_probes, *message_probes)]
     task_iterator = [f"program:{TASK_ITERATOR}"] if with_task_iterator else []
-    links = [f"link:{FILE_ITERATOR}", *([f"link:{SOCKET_ITERATOR}"] if with_socket_iterator else [])]
-    return [*programs, *task_iterator, *links, *(f"map:{name}" for name in MAPS)]
+    walks = [FILE_ITERATOR, *([SOCKET_ITERATOR] if with_socket_iterator else [])]
+    iterators = [f"{kind}:{name}" for kind in ("program", "link") for name in walks]
+    run_times = [RUN_TIMES] if with_run_times else []
+    return [*programs, *task_iterator, *iterators, *(f"map:{name}" for name in MAPS), *run_times]
 
 
 def send(channel: socket.socket, fds: Mapping[str, int], optional: OptionalParts) -> None:
@@ -142,12 +158,14 @@ def send(channel: socket.socket, fds: Mapping[str, int], optional: OptionalParts
         optional.message_probes,
         with_socket_iterator=not optional.socket_iterator_problem,
         with_task_iterator=not optional.task_iterator_problem,
+        with_run_times=RUN_TIMES in fds,
     )
     problems = {
         "connect_errors_problem": optional.connect_errors_problem,
         "message_probes_problem": optional.message_probes_problem,
         "socket_iterator_problem": optional.socket_iterator_problem,
         "task_iterator_problem": optional.task_iterator_problem,
+        "run_times_problem": optional.run_times_problem,
     }
     text = json.dumps({"fds": names, **problems})
     socket.send_fds(channel, [text.encode()], [fds[name] for name in names])
@@ -217,7 +235,7 @@ def _check_message(message: Mapping[str, Any], fds: list[int]) -> LoadedPrograms
     connect_error_probes = [probe for probe in CONNECT_ERROR_PROBES if f"program:{probe.name}" in names]
     if names not in _known_manifests(connect_error_probes) or len(fds) != len(names):
         raise HandoverError(f"unexpected descriptors from the loader: count={len(fds)} names={names}")
-    by_kind: dict[str, dict[str, int]] = {"program": {}, "link": {}, "map": {}}
+    by_kind: dict[str, dict[str, int]] = {kind: {} for kind in _KINDS}
     for full_name, fd in zip(names, fds, strict=True):
         kind_name, name = full_name.split(":")
         if os.readlink(f"/proc/self/fd/{fd}").replace("bpf-link", "bpf_link") != _KINDS[kind_name]:
@@ -228,34 +246,47 @@ def _check_message(message: Mapping[str, Any], fds: list[int]) -> LoadedPrograms
         if (info.key_size, info.value_size) != sizes:
             found = f"key_size={info.key_size} value_size={info.value_size}"
             raise HandoverError(f"wrong map from the loader: {name} {found} expected={sizes}")
+    programs = by_kind["program"]
+    known = {*(probe.name for probe in (*CONNECTION_PROBES, *connect_error_probes)), *_ITERATORS}
     return LoadedPrograms(
-        connection_programs={probe.name: by_kind["program"].pop(probe.name) for probe in CONNECTION_PROBES},
-        connect_error_programs=tuple(by_kind["program"].pop(probe.name) for probe in connect_error_probes),
-        task_iterator=by_kind["program"].pop(TASK_ITERATOR, None),
+        connection_programs={probe.name: programs[probe.name] for probe in CONNECTION_PROBES},
+        connect_error_programs=tuple(programs[probe.name] for probe in connect_error_probes),
+        task_iterator=programs.get(TASK_ITERATOR),
         task_iterator_problem=str(message.get("task_iterator_problem", "")),
         connect_errors_problem=str(message.get("connect_errors_problem")),
-        message_programs=tuple(by_kind["program"].values()),
+        message_programs=tuple(fd for name, fd in programs.items() if name not in known),
         message_probes_problem=str(message.get("message_probes_problem")),
         file_iterator_link=by_kind["link"][FILE_ITERATOR],
         socket_iterator_link=by_kind["link"].get(SOCKET_ITERATOR),
         socket_iterator_problem=str(message.get("socket_iterator_problem", "")),
         maps=by_kind["map"],
+        programs=programs,
+        run_times=next(iter(by_kind["stats"].values()), None),
+        run_times_problem=str(message.get("run_times_problem", "")),
     )
 
 
 def _known_manifests(connect_error_probes: Sequence[Probe]) -> list[list[str]]:
     return [
-        manifest(connect_error_probes, probes, with_socket_iterator=sockets, with_task_iterator=tasks)
+        manifest(
+            connect_error_probes,
+            probes,
+            with_socket_iterator=sockets,
+            with_task_iterator=tasks,
+            with_run_times=run_times,
+        )
         for probes in MESSAGE_PROBE_SETS
-        for sockets in (True, False)
-        for tasks in (True, False)
+        for sockets, tasks, run_times in product((True, False), repeat=3)
     ]
 
 
-def run_loader(map_sizes: MapSizes, report_step: Callable[[LoaderStep], object] = bool) -> LoadedPrograms:
+def run_loader(
+    map_sizes: MapSizes, report_step: Callable[[LoaderStep], object] = bool, *, count_runs: bool = False
+) -> LoadedPrograms:
     """Run the loader as a child process, wait for its end, and return the loaded programs and maps.
 
     `map_sizes`: capacities of the maps, for the records of one tick. `report_step`: is called as by `receive`.
+    `count_runs`: the kernel is to count the runs of BPF programs and their time.
 
     Raises:
         KernelUnfit, NotPermitted: the kernel, bcc or privileges are not sufficient; with the remedy.
@@ -265,7 +296,8 @@ def run_loader(map_sizes: MapSizes, report_step: Callable[[LoaderStep], object] 
     try:
         # A file in memory: a compiler with much output would block on a pipe without a reader.
         with _source_folders() as folders, os.fdopen(os.memfd_create("compiler output"), "w+b") as compiler_output:
-            return _run_loader(folders, compiler_output, map_sizes, report_step)
+            settings = [str(int(count_runs)), *map(str, astuple(map_sizes))]
+            return _run_loader(folders, compiler_output, settings, report_step)
     except OSError as error:
         text = f"cannot run the loader of the BPF programs: {error.strerror}"
         raise TemporaryFailure(text, remedy="stop what uses up processes, memory or descriptors") from error
@@ -300,7 +332,7 @@ def _source_folders() -> Iterator[list[str]]:
 def _run_loader(
     folders: Sequence[str],
     compiler_output: BinaryIO,
-    map_sizes: MapSizes,
+    settings: Sequence[str],
     report_step: Callable[[LoaderStep], object],
 ) -> LoadedPrograms:
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -308,7 +340,7 @@ def _run_loader(
         here.settimeout(STEP_LIMIT_SECONDS)
         # -I: neither the current folder, nor PYTHONPATH, nor the user's own packages.
         command = [sys.executable, "-I", "-m", "watchdog.kernel.loader"]
-        arguments = [str(there.fileno()), json.dumps(folders), *map(str, astuple(map_sizes))]
+        arguments = [str(there.fileno()), json.dumps(folders), *settings]
         with subprocess.Popen(  # noqa: S603 - our own module
             [*command, *arguments],
             pass_fds=[there.fileno()],

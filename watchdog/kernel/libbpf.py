@@ -14,6 +14,7 @@ from watchdog.errors import TEMPORARY_ERRNOS, KernelUnfit, NotPermitted
 
 BPF_PROG_TYPE_TRACING = 26  # enum bpf_prog_type
 _BPF_TRACE_ITER = 28  # enum bpf_attach_type
+_BPF_STATS_RUN_TIME = 0  # enum bpf_stats_type
 
 
 class _ProgramLoadOptions(ct.Structure):
@@ -132,6 +133,7 @@ def library() -> ct.CDLL:
     lib.bpf_prog_load.argtypes = [ct.c_int, ct.c_char_p, ct.c_char_p, pointer, ct.c_size_t, pointer]
     lib.bpf_raw_tracepoint_open.argtypes = [ct.c_char_p, ct.c_int]
     lib.bpf_iter_create.argtypes = [ct.c_int]
+    lib.bpf_enable_stats.argtypes = [ct.c_int]
     lib.bpf_link_create.argtypes = [ct.c_int, ct.c_int, ct.c_int, pointer]
     lib.bpf_map_lookup_elem.argtypes = [ct.c_int, pointer, pointer]
     lib.bpf_map_update_elem.argtypes = [ct.c_int, pointer, pointer, ct.c_uint64]
@@ -242,6 +244,16 @@ def program_info(fd: int) -> ProgramInfo:
     info = ProgramInfo()
     _query_object(fd, info, "cannot query a BPF program")
     return info
+
+
+def enable_run_times() -> int:
+    """Return the fd with which the kernel counts runs and run time of all BPF programs of the host, while it is open.
+
+    Raises:
+        NotPermitted: without CAP_SYS_ADMIN (kernel/bpf/syscall.c, bpf_enable_stats).
+        OSError: on another errno.
+    """
+    return check_result(library().bpf_enable_stats(_BPF_STATS_RUN_TIME), "cannot count the run time of BPF programs")
 
 
 def recursion_misses(program: int) -> int:

@@ -16,7 +16,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,7 @@ _INSTALL_BCC = (
     "install Debian's package python3-bpfcc and make the environment with"
     " /usr/bin/python3 -m venv --system-site-packages"
 )
+_RUN_TIMES_SETTING = Path("/proc/sys/kernel/bpf_stats_enabled")
 _LOAD_AGAIN = "stop what uses them up; another start can succeed"
 _REPLACE_BCC = "pip uninstall bcc, and install Debian's package python3-bpfcc"
 
@@ -142,22 +143,22 @@ def compile_and_load(
     cflags = _cflags(folder, map_sizes, kfuncs)
     report_step(handover.LoaderStep.COMPILE)
     module, problem = _compile(bcc, folder, cflags), ""
+    fds: dict[str, int] = {}
     report_step(handover.LoaderStep.ITERATORS)
     try:
-        links = {SOCKET_ITERATOR: _attach_socket_iterator(bcc.lib, module)}
+        _attach_socket_iterator(bcc.lib, module, fds)
     except (KernelUnfit, OSError) as error:
         _raise_temporary(error)
-        problem, links = str(error).splitlines()[0], {}
+        problem = str(error).splitlines()[0]
         report_step(handover.LoaderStep.COMPILE)
         module = _compile(bcc, folder, [*cflags, "-DREPORT_FILES"])
         report_step(handover.LoaderStep.ITERATORS)
-    iterator = _load_iterator(module, FILE_ITERATOR)
-    links[FILE_ITERATOR] = libbpf.check_result(
+    iterator = fds[f"program:{FILE_ITERATOR}"] = _load_iterator(module, FILE_ITERATOR)
+    fds[f"link:{FILE_ITERATOR}"] = libbpf.check_result(
         bcc.lib.bcc_iter_attach(iterator, None, 0), "cannot attach the iterator over files"
     )
     report_step(handover.LoaderStep.CONNECTIONS)
-    fds = {f"program:{probe.name}": _load(bcc.lib, module.module, kfuncs, probe) for probe in CONNECTION_PROBES}
-    fds.update({f"link:{name}": fd for name, fd in links.items()})
+    fds.update({f"program:{probe.name}": _load(bcc.lib, module.module, kfuncs, probe) for probe in CONNECTION_PROBES})
     fds.update({f"map:{name}": module[name].map_fd for name in handover.MAPS})
     report_step(handover.LoaderStep.CONNECT_ERRORS)
     connect_errors = _load_connect_error_probes(bcc.lib, module.module, kfuncs, fds)
@@ -208,13 +209,15 @@ def _raise_temporary(error: WatchdogError | OSError) -> None:
         raise TemporaryFailure(str(error.strerror), remedy=_LOAD_AGAIN) from error
 
 
-def _attach_socket_iterator(lib: Any, module: Any) -> int:
+def _attach_socket_iterator(lib: Any, module: Any, fds: dict[str, int]) -> None:
+    """Attach the iterator over sockets and add program and link to `fds`."""
     iterator = _load_iterator(module, SOCKET_ITERATOR)
     map_fd = lib.bpf_table_fd(module.module, b"tracked_sockets")
     link_info = ct.create_string_buffer(struct.pack("<I12x", map_fd), 16)  # union bpf_iter_link_info: map.map_fd
     lib.bcc_iter_attach.argtypes = [ct.c_int, ct.c_void_p, ct.c_uint]
     link = lib.bcc_iter_attach(iterator, ct.addressof(link_info), len(link_info))
-    return libbpf.check_result(link, "cannot attach the iterator over sockets")
+    fds[f"link:{SOCKET_ITERATOR}"] = libbpf.check_result(link, "cannot attach the iterator over sockets")
+    fds[f"program:{SOCKET_ITERATOR}"] = iterator
 
 
 def _load_task_iterator(module: Any, fds: dict[str, int]) -> str:
@@ -290,15 +293,34 @@ def _load(lib: Any, module: Any, kfuncs: Kfuncs, probe: Probe) -> int:
     raise KernelUnfit(f"this version of bcc has no known symbol for the program {probe.name}: symbols={names}")
 
 
-def main(channel_fd: int, folders: Sequence[Path], map_sizes: MapSizes) -> int:
-    """Compile in one of the empty `folders`, load, send the descriptors to `channel_fd`; return the exit code."""
+def _enable_run_times(fds: dict[str, int]) -> str:
+    """Let the kernel count runs and add the descriptor to `fds`; return the reason if it is not permitted, else ""."""
+    try:
+        if _RUN_TIMES_SETTING.read_text(encoding="ascii").strip() != "0":
+            return ""
+    except OSError:  # a sandbox hides it
+        pass
+    try:
+        fds[handover.RUN_TIMES] = libbpf.enable_run_times()
+    except (NotPermitted, OSError) as error:
+        return error.text if isinstance(error, WatchdogError) else str(error.strerror)
+    return ""
+
+
+def main(channel_fd: int, folders: Sequence[Path], map_sizes: MapSizes, *, count_runs: bool = False) -> int:
+    """Compile in one of the empty `folders`, load, send the descriptors to `channel_fd`; return the exit code.
+
+    `count_runs`: the kernel is to count the runs of BPF programs, for which this process has CAP_SYS_ADMIN or not.
+    """
     with socket.socket(fileno=channel_fd) as channel:
         try:
             privileges.require_capabilities(privileges.LOADER_CAPABILITIES)
             folder = write_sources_to_any(folders)
+            run_times: dict[str, int] = {}
+            problem = _enable_run_times(run_times) if count_runs else ""
             privileges.keep_only_capabilities(privileges.LOADER_CAPABILITIES)
             loaded = compile_and_load(folder, map_sizes, lambda step: handover.send_step(channel, step))
-            handover.send(channel, loaded.fds, loaded.optional)
+            handover.send(channel, loaded.fds | run_times, replace(loaded.optional, run_times_problem=problem))
         except (WatchdogError, OSError, MemoryError) as error:
             reported = _as_watchdog_error(error)
             handover.send_error(channel, reported)
@@ -318,4 +340,5 @@ def _as_watchdog_error(error: WatchdogError | OSError | MemoryError) -> Watchdog
 
 if __name__ == "__main__":
     given_folders = [Path(folder) for folder in json.loads(sys.argv[2])]
-    sys.exit(main(int(sys.argv[1]), given_folders, MapSizes(*map(int, sys.argv[3:]))))
+    sizes = MapSizes(*map(int, sys.argv[4:]))
+    sys.exit(main(int(sys.argv[1]), given_folders, sizes, count_runs=sys.argv[3] == "1"))

@@ -32,10 +32,13 @@ def start_collector(
     clock: Clock,
     map_sizes: MapSizes = DEFAULT_MAP_SIZES,
     report_step: Callable[[handover.LoaderStep], object] = bool,
+    *,
+    count_runs: bool = False,
 ) -> Collector:
     """Run the loader, give up every capability (and root), attach the programs, and return the collector.
 
-    `report_step`: is called when a step of the loader begins.
+    `report_step`: is called when a step of the loader begins. `count_runs`: the kernel is to count the runs of BPF
+    programs, of the whole host, while the collector is open.
 
     Before Linux 5.19 (commit c8644cd0efe7) the kernel refuses every bpf() call without CAP_BPF: there CAP_BPF is kept.
 
@@ -43,7 +46,7 @@ def start_collector(
         KernelUnfit, NotPermitted, TemporaryFailure: with the remedy.
     """
     require_privileges()
-    loaded = handover.run_loader(map_sizes, report_step)
+    loaded = handover.run_loader(map_sizes, report_step, count_runs=count_runs)
     keep = set() if _works_without_capabilities(loaded.maps["losses"]) else {privileges.CAP_BPF}
     privileges.keep_only_capabilities(keep)
     if keep:

@@ -1,9 +1,10 @@
-"""The metrics in the formats of Prometheus: the text format 0.0.4 and OpenMetrics 1.0."""
+"""The metrics in the formats of Prometheus: the text format 0.0.4, OpenMetrics 1.0, and protobuf."""
 
 from __future__ import annotations
 
+import enum
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,8 +14,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 
 from watchdog.measure.catalogue import HOST_METRICS
-from watchdog.web import metric_names
+from watchdog.web import metric_names, protobuf
 from watchdog.web.metric_names import PREFIX, help_text
+from watchdog.web.native_histograms import NativeHistogram, native_histogram
 from watchdog.web.own_health import TICK_BOUNDS, OwnHealth, TickDurations
 from watchdog.web.traffic_totals import (
     BOUNDS,
@@ -28,7 +30,7 @@ from watchdog.web.traffic_totals import (
 )
 
 _PAIR = ("process", "unit")
-_OPEN_METRICS = "application/openmetrics-text"
+_PROTOBUF_PARAMETERS = {"proto=io.prometheus.client.metricfamily", "encoding=delimited"}
 _PAUSE_SECONDS = 0.000_2  # between two families, in which a tick gets the interpreter
 _RULE_STATES: Final = ("firing", "pending", "unknown", "ok")
 _RECEIVER_STATES: Final = ("ok", "failing", "down")
@@ -40,6 +42,14 @@ class MetricsPage:
 
     content_type: str
     body: bytes
+
+
+class PageFormat(enum.Enum):
+    """Format of a page, and its media type."""
+
+    TEXT = "text/plain"
+    OPEN_METRICS = "application/openmetrics-text"
+    PROTOBUF = "application/vnd.google.protobuf"
 
 
 class Exposition:
@@ -55,22 +65,22 @@ class Exposition:
         ProcessCollector(registry=self._registry)
         self._max_places = traffic.max_places
         self._made_at = (-1, -1)
-        self._pages: dict[str, MetricsPage] = {}
+        self._pages: dict[PageFormat, MetricsPage] = {}
+        self._view = traffic.view()
 
     def page(self, accept: str) -> MetricsPage:
         """Return the metrics in the format that the header `accept` prefers, text by default."""
         now = (self._traffic.ticks, int(time.monotonic()))
         if now != self._made_at:
             self._made_at, self._pages = now, {}
-        wanted = f"{_OPEN_METRICS}; version=1.0.0" if prefers_open_metrics(accept) else ""
-        if wanted not in self._pages:
-            encode, content_type = choose_encoder(wanted)
-            self._pages[wanted] = MetricsPage(content_type, encode(self._registry))
-        return self._pages[wanted]
+        form = preferred_format(accept)
+        if form not in self._pages:
+            self._pages[form] = self._make_page(form)
+        return self._pages[form]
 
     def collect(self) -> Iterator[Metric]:
         """Yield the families, called by the registry."""
-        view = self._traffic.view()
+        view = self._view
         for family in (
             *_own_families(self._read_health(), view, self._max_places),
             _tick_durations(*self._durations.view()),
@@ -80,15 +90,31 @@ class Exposition:
             yield family
             time.sleep(_PAUSE_SECONDS)
 
+    def _make_page(self, form: PageFormat) -> MetricsPage:
+        if form is PageFormat.PROTOBUF:
+            self._traffic.count_native()
+        self._view = self._traffic.view()
+        if form is PageFormat.PROTOBUF:
+            native = _native_families(self._view)
+            families = (
+                protobuf.encode_family(family, native.get(family.name, {})) for family in self._registry.collect()
+            )
+            return MetricsPage(protobuf.CONTENT_TYPE, b"".join(families))
+        encode, content_type = choose_encoder(f"{form.value}; version=1.0.0" if form is PageFormat.OPEN_METRICS else "")
+        return MetricsPage(content_type, encode(self._registry))
 
-def prefers_open_metrics(accept: str) -> bool:
-    """Return whether a header `Accept` ranks OpenMetrics above the text format (RFC 9110, section 12.5.1)."""
-    weights = {_OPEN_METRICS: 0.0, "text/plain": 0.0}
+
+def preferred_format(accept: str) -> PageFormat:
+    """Return the format that a header `Accept` ranks highest, text by default (RFC 9110, section 12.5.1)."""
+    weights = dict.fromkeys(PageFormat, 0.0)
+    by_type = {form.value: form for form in PageFormat}
     for entry in accept.lower().split(","):
         kind, *parameters = (part.strip() for part in entry.split(";"))
-        if kind in weights:
-            weights[kind] = max(weights[kind], _weight(parameters))
-    return weights[_OPEN_METRICS] > weights["text/plain"]
+        form = by_type.get(kind)
+        if form is None or (form is PageFormat.PROTOBUF and not set(parameters) >= _PROTOBUF_PARAMETERS):
+            continue
+        weights[form] = max(weights[form], _weight(parameters))
+    return max(weights, key=weights.__getitem__)  # the first of equal ones
 
 
 def _weight(parameters: Sequence[str]) -> float:
@@ -116,7 +142,7 @@ def _traffic_families(view: TrafficView) -> Iterator[Metric]:
         _labelled(view.pairs, FAILURE_NAMES, view.failures, _with_failures(view)),
     )
     yield _gauge(
-        f"{PREFIX}tcp_open_connections",
+        metric_names.OPEN_NAME,
         help_text("open"),
         (*_PAIR, "state"),
         _labelled(view.pairs, STATE_NAMES, view.open_by_state, view.seen_states),
@@ -128,6 +154,17 @@ def _traffic_families(view: TrafficView) -> Iterator[Metric]:
         yield _histogram(name, view)
     for name in HOST_METRICS:
         yield _gauge(metric_names.host_name(name), help_text(name), (), [((), view.host[name])])
+
+
+def _native_families(view: TrafficView) -> Mapping[str, Mapping[protobuf.Labels, NativeHistogram]]:
+    """Return the native histograms by name of the family and by labels."""
+    return {
+        metric_names.histogram_name(name): {
+            tuple(zip(_PAIR, view.pairs[place], strict=True)): native_histogram(name, counts[place])
+            for place in np.flatnonzero(counts.any(axis=1)).tolist()
+        }
+        for name, counts in view.native.items()
+    }
 
 
 def _with_failures(view: TrafficView) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
@@ -198,6 +235,8 @@ def _own_families(health: OwnHealth, view: TrafficView, max_places: int) -> Iter
     )
     yield from _alert_families(health)
     yield from _receiver_families(health)
+    if health.program_runs:
+        yield from _program_families(health.program_runs)
     yield _gauge(
         f"{PREFIX}process_series",
         "Pairs of process and unit with series of their own, (other) included.",
@@ -213,16 +252,29 @@ def _own_families(health: OwnHealth, view: TrafficView, max_places: int) -> Iter
     )
 
 
+def _program_families(runs: Mapping[str, tuple[int, float]]) -> Iterator[Metric]:
+    yield _counter(
+        f"{PREFIX}bpf_program_runs",
+        "Runs of the watchdog's own BPF programs since they were loaded.",
+        ("program",),
+        (((program,), count) for program, (count, _) in runs.items()),
+    )
+    yield _counter(
+        f"{PREFIX}bpf_program_run_seconds",
+        "CPU time of these runs.",
+        ("program",),
+        (((program,), seconds) for program, (_, seconds) in runs.items()),
+    )
+
+
 def _interval_families(health: OwnHealth) -> Iterator[Metric]:
     yield _gauge(
-        f"{PREFIX}configured_interval_seconds",
+        metric_names.CONFIGURED_INTERVAL_NAME,
         "Interval between two ticks by the settings.",
         (),
         [((), health.configured_seconds)],
     )
-    yield _gauge(
-        f"{PREFIX}interval_seconds", "Present interval between two ticks.", (), [((), health.interval_seconds)]
-    )
+    yield _gauge(metric_names.INTERVAL_NAME, "Present interval between two ticks.", (), [((), health.interval_seconds)])
     age = [] if health.age_seconds is None else [((), health.age_seconds)]
     yield _gauge(f"{PREFIX}tick_age_seconds", "Time since the newest tick that succeeded.", (), age)
     yield _gauge(

@@ -13,6 +13,10 @@ _HOST_NAMES: Final = {
     "ports_in_use": "host_ports_in_use",
     "ports": "host_ports",
 }
+OPEN_NAME: Final = f"{PREFIX}tcp_open_connections"
+INTERVAL_NAME: Final = f"{PREFIX}interval_seconds"
+CONFIGURED_INTERVAL_NAME: Final = f"{PREFIX}configured_interval_seconds"
+_OWN_GAUGE_NAMES: Final = {"tick_interval": INTERVAL_NAME, "configured_interval": CONFIGURED_INTERVAL_NAME}
 _SUFFIXES: Final = {Unit.SECONDS: "_seconds", Unit.RATIO: "_ratio"}
 _GAUGE_NAMES: Final = {
     "send_queue": "tcp_send_queue_bytes",
@@ -45,6 +49,11 @@ def histogram_name(metric: str) -> str:
 def own_name(metric: str) -> str:
     """Return the name of a counter of the watchdog itself, without `_total`."""
     return PREFIX + metric
+
+
+def own_gauge_name(metric: str) -> str:
+    """Return the name of a gauge of the watchdog itself."""
+    return _OWN_GAUGE_NAMES[metric]
 
 
 def help_text(metric: str) -> str:

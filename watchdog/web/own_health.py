@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 TICK_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -31,6 +31,7 @@ class OwnHealth:
 
     `losses`: data lost since the start, by cause. `rules`: number by state. `alerts`: number by state and severity.
     `withheld`: notifications withheld since the start, by cause. `reload_at`: wall-clock seconds of the newest reload.
+    `program_runs`: of each BPF program its runs and their seconds, none unless they are counted.
     """
 
     version: str
@@ -46,6 +47,7 @@ class OwnHealth:
     receivers: tuple[ReceiverMetrics, ...]
     reload_succeeded: bool
     reload_at: float | None
+    program_runs: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
 
 class TickDurations:

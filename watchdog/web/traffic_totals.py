@@ -26,6 +26,7 @@ from watchdog.measure.catalogue import (
 )
 from watchdog.measure.slot_table import NEVER_NS, NO_SLOT, SlotTable
 from watchdog.measure.snapshot import Snapshot
+from watchdog.web.native_histograms import NativeBuckets
 from watchdog.web.series_places import OTHER_PLACE, Pair, SeriesPlaces
 
 COUNTERS: Final = tuple(
@@ -46,7 +47,7 @@ STATE_NAMES: Final = ("unknown", *TCP_STATES[1:])
 
 _LATENCIES = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 BOUNDS: Final[Mapping[str, tuple[float, ...]]] = {
-    "accept_queue": (0.1, 0.25, 0.5, 0.75, 0.9, 1),
+    "accept_queue": (0.1, 0.25, 0.5, 0.8, 0.99, 1),  # with the levels of the shipped rules
     "connect_latency": _LATENCIES,
     "rtt": _LATENCIES,
     "lifetime": (0.001, 0.01, 0.1, 1, 10, 60, 300, 1800, 3600, 21_600, 86_400),
@@ -69,7 +70,8 @@ class TrafficView:
     `pairs`: (process, unit) of each place, the first is `(other)`. `counters`: (len(COUNTERS), p). `failures`:
     (p, len(FAILURE_NAMES)). `gauges`: (len(GAUGES), p), bytes or numbers. `open_by_state`: (p, len(STATE_NAMES)).
     `seen_states`: the same shape, whether the place ever had a connection in the state. `buckets`: by distribution,
-    (p, bounds + 1), not cumulative. `sums`: by distribution, (p,). `host`: gauges of the host. `own`: sums of the
+    (p, bounds + 1), not cumulative. `sums`: by distribution, (p,). `native`: counts of native histograms by
+    distribution, as of `NativeBuckets.copy`, none before `count_native`. `host`: gauges of the host. `own`: sums of the
     watchdog's own counters. `refused`: times that a pair found no place. `ticks`: number of snapshots.
     """
 
@@ -81,6 +83,7 @@ class TrafficView:
     seen_states: NDArray[np.bool_]
     buckets: Mapping[str, Counts]
     sums: Mapping[str, NDArray[np.float64]]
+    native: Mapping[str, Counts]
     host: Mapping[str, float]
     own: Mapping[str, int]
     refused: int
@@ -107,6 +110,7 @@ class TrafficTotals:
         self._seen_states = np.zeros(self._open.shape, np.bool_)
         self._buckets = {name: np.zeros((self._count, len(edges) + 1), np.int64) for name, edges in BOUNDS.items()}
         self._sums = {name: np.zeros(self._count) for name in BOUNDS}
+        self._native: NativeBuckets | None = None
         self._host = dict.fromkeys(HOST_METRICS, 0.0)
         self._own = dict.fromkeys(OWN_COUNTERS, 0)
         self._ticks = 0
@@ -126,6 +130,14 @@ class TrafficTotals:
         """Return the number of snapshots so far."""
         return self._ticks
 
+    def count_native(self) -> None:
+        """Count the distributions in native histograms too from now on."""
+        with self._lock:
+            if self._native is None:
+                self._native = NativeBuckets(self._count)
+                for name, buckets in self._buckets.items():
+                    self._native.add_classic(name, BOUNDS[name], buckets)
+
     def view(self) -> TrafficView:
         """Return a copy."""
         with self._lock:
@@ -142,6 +154,7 @@ class TrafficTotals:
                 self._seen_states[:count].copy(),
                 {name: counts[:count].copy() for name, counts in self._buckets.items()},
                 {name: sums[:count].copy() for name, sums in self._sums.items()},
+                {} if self._native is None else self._native.copy(count),
                 dict(self._host),
                 dict(self._own),
                 self._places.refused,
@@ -215,6 +228,8 @@ class TrafficTotals:
         buckets = self._buckets[name]
         buckets += _by_choice(at, np.searchsorted(BOUNDS[name], values), np.ones(len(rows)), buckets.shape)
         self._sums[name] += np.bincount(at, values, self._count)
+        if self._native is not None:
+            self._native.add(name, at, values)
 
 
 def _nonzero(snapshot: Snapshot, name: str) -> tuple[Places, NDArray[np.float64]]:

@@ -9,30 +9,18 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from factories import make_own_health
 from watchdog.measure.catalogue import HOST_METRICS, METRICS, OWN_METRICS, MetricKind
 from watchdog.web import metric_names
-from watchdog.web.exposition import Exposition, prefers_open_metrics
-from watchdog.web.own_health import OwnHealth, ReceiverMetrics, TickDurations
+from watchdog.web.exposition import Exposition, PageFormat, preferred_format
+from watchdog.web.own_health import TickDurations
 from watchdog.web.traffic_totals import COUNTERS, FAILURE_NAMES, STATE_NAMES, TrafficTotals
 
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 # As Prometheus 2.42 sends it.
 PROMETHEUS = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"  # fmt: skip  # noqa: E501
-HEALTH = OwnHealth(
-    version="1.0",
-    kernel="6.12",
-    configured_seconds=1.0,
-    interval_seconds=2.0,
-    age_seconds=0.5,
-    losses={"ledger_full": 3},
-    rules={"firing": 1, "ok": 4},
-    alerts={("firing", "critical"): 1, ("pending", "warning"): 0},
-    suppressed_alerts=0,
-    withheld={"silence": 2},
-    receivers=(ReceiverMetrics("oncall", "down", 3, 60.5, 7, {"expired": 1}, {"timeout": 9}),),
-    reload_succeeded=False,
-    reload_at=1_750_000_000.0,
-)
+PROTOBUF = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
+HEALTH = make_own_health()
 
 
 @pytest.fixture
@@ -141,19 +129,24 @@ def test_own_health():
 @pytest.mark.parametrize(
     ("accept", "wanted"),
     [
-        ("", False),
-        ("*/*", False),
-        ("text/plain", False),
-        (PROMETHEUS, True),
-        ("text/plain;version=0.0.4;q=0.6,application/openmetrics-text;version=1.0.0;q=0.5", False),
-        ("application/openmetrics-text;q=0", False),
-        ("application/openmetrics-text;q=x", False),
-        ("application/openmetrics-text;version=;q=nan, ;;,", False),
-        ("application/openmetrics-textual", False),
+        ("", PageFormat.TEXT),
+        ("*/*", PageFormat.TEXT),
+        ("text/plain", PageFormat.TEXT),
+        (PROMETHEUS, PageFormat.OPEN_METRICS),
+        ("text/plain;version=0.0.4;q=0.6,application/openmetrics-text;version=1.0.0;q=0.5", PageFormat.TEXT),
+        ("application/openmetrics-text;q=0", PageFormat.TEXT),
+        ("application/openmetrics-text;q=x", PageFormat.TEXT),
+        ("application/openmetrics-text;version=;q=nan, ;;,", PageFormat.TEXT),
+        ("application/openmetrics-textual", PageFormat.TEXT),
+        (f"{PROTOBUF},{PROMETHEUS.replace('version=1.0.0', 'version=1.0.0;q=0.8')}", PageFormat.PROTOBUF),
+        (f"{PROTOBUF};escaping=allow-utf-8;q=0.6,text/plain;version=1.0.0;q=0.5", PageFormat.PROTOBUF),
+        (f"{PROTOBUF};q=0.3,text/plain;q=0.5", PageFormat.TEXT),
+        (PROTOBUF.replace("delimited", "text"), PageFormat.TEXT),
+        ("application/vnd.google.protobuf", PageFormat.TEXT),
     ],
 )
 def test_the_format_is_the_one_that_the_client_prefers(accept, wanted):
-    assert prefers_open_metrics(accept) is wanted
+    assert preferred_format(accept) is wanted
 
 
 def test_pages_of_one_tick_are_made_once_and_those_of_the_next_anew(totals, monkeypatch):
@@ -170,6 +163,6 @@ def test_pages_of_one_tick_are_made_once_and_those_of_the_next_anew(totals, monk
     assert (len(asked), len(set(map(id, pages)))) == (1, 1)
     totals._ticks += 1
     exposition.page("")
-    now = 101.5  # a daemon whose ticks hang shows their age
+    now = 101.5  # a daemon shows the age of its newest tick, also when ticks hang
     exposition.page("")
     assert len(asked) == 3

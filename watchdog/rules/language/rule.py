@@ -99,12 +99,14 @@ class RuleException:
     file: str = field(default="", compare=False)
     line: int = field(default=1, compare=False)
 
+    @property
+    def end_seconds(self) -> int | None:
+        """Return the end of its last day, seconds of the wall clock, None without one."""
+        return None if self.until is None else (self.until.toordinal() + 1 - _EPOCH_DAY) * _DAY_SECONDS
+
     def has_ended(self, wall: float) -> bool:
         """Return whether its last day is over at `wall`, wall-clock seconds."""
-        if self.until is None:
-            return False
-        days = self.until.toordinal() + 1 - _EPOCH_DAY
-        return wall >= days * _DAY_SECONDS
+        return self.end_seconds is not None and wall >= self.end_seconds
 
 
 @dataclass(frozen=True, slots=True)
