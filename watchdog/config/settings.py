@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import re
 import urllib.parse
@@ -37,6 +38,7 @@ SETTINGS_TABLES: Final = (
     "host",
     "inhibit",
     "labels",
+    "log",
     "mute",
     "networks",
     "receiver",
@@ -118,6 +120,20 @@ class EvidenceSettings:
     command_line: bool = True  # secrets in it are masked
 
 
+class LogFormat(enum.StrEnum):
+    """Format of the daemon's log."""
+
+    TEXT = "text"  # event, then key=value
+    JSON = "json"  # one object a line
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """Log of the daemon."""
+
+    format: LogFormat = LogFormat.TEXT
+
+
 @dataclass(frozen=True, slots=True)
 class DocsSettings:
     """Documentation that alerts point to; `runbook_base`: begin of the runbooks' addresses, None without one."""
@@ -155,6 +171,7 @@ class Settings:
     locations: LocationFiles = NO_LOCATION_FILES
     docs: DocsSettings = DocsSettings()
     web: WebSettings | None = None
+    log: LogSettings = LogSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +312,7 @@ def read_settings(document: Document) -> SettingsDocument:
     networks, locations = _read_networks(root.table("networks"))
     docs = _read_docs(root.table("docs"))
     web = read_web(root.table("web"))
+    log = _read_log(root.table("log"))
     host, labels = read_host(root), read_labels(root.table("labels"))
     generator_url = read_generator_url(root, dict(labels))
     if isinstance(root.data.get("rules"), list):  # [[rules]]
@@ -318,9 +336,16 @@ def read_settings(document: Document) -> SettingsDocument:
         locations=locations,
         docs=docs,
         web=web,
+        log=log,
     )
     given_heartbeat = heartbeat if "heartbeat" in root else None
     return SettingsDocument(document, values, receivers, given_heartbeat, routes, mutes, inhibitions)
+
+
+def _read_log(table: Table) -> LogSettings:
+    text = table.text("format", LogFormat.TEXT.value, choices=[one.value for one in LogFormat])
+    table.reject_unknown_keys()
+    return LogSettings(LogFormat(text))
 
 
 def _bounded(root: Table, key: str) -> tuple[Table, ...]:

@@ -488,10 +488,12 @@ class Pipeline:
     def _log_transitions(self, transitions: Iterable[Transition]) -> None:
         for transition in transitions:
             alert = transition.alert
-            labels = "".join(f" {name}={value or '-'}" for name, value in alert.labels)
-            self._log.info(
-                "%s", sanitize.escape_unprintable(f"{transition.kind}: {alert.rule}{labels}: {alert.reason}")
-            )
+            labels = "".join(f" {name}={sanitize.for_log_value(value or '-')}" for name, value in alert.labels)
+            facts = {"transition": str(transition.kind), "rule": alert.rule, "severity": alert.severity.label}
+            facts |= {"alert": alert.fingerprint, "reason": alert.reason}
+            facts |= {f"label_{name}": value for name, value in alert.labels}
+            text = f"{transition.kind}: {alert.rule}{labels}: {sanitize.escape_unprintable(alert.reason)}"
+            self._log.info("%s", text, extra={"facts": facts})
 
     def reload(self, configuration: Configuration) -> None:
         """Use the rules, routes and receivers of `configuration` from now on; alerts and timers continue."""

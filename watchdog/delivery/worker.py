@@ -402,7 +402,7 @@ class Worker:
 
     def _log_loss(self, notification_id: str, cause: LossCause, text: str) -> None:
         self._log.error(
-            "notification failed for good: receiver=%s notification=%s cause=%s: %s",
+            "notification failed for good: receiver=%s notification=%s cause=%s reason=%s",
             self.name,
             notification_id,
             cause,

@@ -6,7 +6,6 @@ Source: systemd.io, "Journal native protocol"; systemd.journal-fields(7).
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import socket
@@ -24,8 +23,7 @@ from watchdog.receivers.render.severity import syslog_level
 from watchdog.receivers.syslog.wires import parse_unix_address, send_datagram
 from watchdog.receivers.transport.deadline import Deadline
 from watchdog.routing.notification import Notification
-
-JOURNAL_SOCKET = "/run/systemd/journal/socket"
+from watchdog.systemd import JOURNAL_SOCKET, journal_entry, sealed_file
 
 # Fixed forever: systemd.journal-fields(7), MESSAGE_ID. packaging/systemd/*.catalog explains them to users.
 FIRING_MESSAGE_ID = "3be99c91d943483786b7b7eb0620bb01"
@@ -45,7 +43,6 @@ _MAX_VALUE_LENGTH = 1_024
 _MAX_NAME_LENGTH = 64
 _NOT_IN_NAME = re.compile(r"[^A-Z0-9_]")
 _TOO_LONG_ERRORS = (errno.EMSGSIZE, errno.ENOBUFS)
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
 class Journald(Receiver):
@@ -105,7 +102,7 @@ class Journald(Receiver):
         except OSError as error:
             if error.errno not in _TOO_LONG_ERRORS:
                 raise
-            file = _sealed_file(entry)
+            file = sealed_file(entry)
             try:
                 send_datagram(datagrams, b"", deadline, self._path, [file])
             finally:
@@ -113,24 +110,7 @@ class Journald(Receiver):
 
     def _entries(self, notification: Notification) -> Iterator[bytes]:
         for alert in notification_text.worst_first(notification.alerts):
-            yield b"".join(_field(name, value) for name, value in _fields(alert, notification))
-
-
-def _sealed_file(entry: bytes) -> int:
-    """Return the descriptor of a sealed memory file: journald reads no file that can still change."""
-    file = os.memfd_create("entry", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    rest = memoryview(entry)
-    while rest:
-        rest = rest[os.write(file, rest) :]
-    fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
-    return file
-
-
-def _field(name: str, value: str) -> bytes:
-    octets = value.encode()
-    if "\n" in value:
-        return b"%b\n%b%b\n" % (name.encode(), len(octets).to_bytes(8, "little"), octets)
-    return b"%b=%b\n" % (name.encode(), octets)
+            yield journal_entry(_fields(alert, notification))
 
 
 def _fields(alert: Alert, notification: Notification) -> Iterator[tuple[str, str]]:

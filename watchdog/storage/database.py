@@ -131,7 +131,7 @@ class Database:
         found = QuarantinedFile(aside, reason, salvaged.notifications, salvaged.unreadable)
         self.quarantined += (found,)
         _log.error(
-            "state file damaged, moved aside and recreated: file=%s moved_to=%s reason=%r alerts=%d pending=%d lost=%d",
+            "state file damaged, moved aside and recreated: file=%s moved_to=%s reason=%s alerts=%d pending=%d lost=%d",
             self.path,
             aside,
             reason,

@@ -34,8 +34,8 @@ def test_a_hold_is_shown_logged_and_kept_over_kill_9(watchdog, server, storm, wa
     assert "unusual: learning: 0 h of 1 d, 1 known group\n" in out
     assert f"held   {group}\n" in out
     log = watchdog.log()
-    assert f"control request: request=baseline hold uid={os.getuid()}\n" in log
-    assert f"baseline changed by hand: action=hold rule=unusual group={group} count=1\n" in log
+    assert f'control request: request="baseline hold" uid={os.getuid()}\n' in log
+    assert f'baseline changed by hand: action=hold rule=unusual group="{group}" count=1\n' in log
     code, out, err = watchdog.ask("explain", "unusual")
     assert "baseline   learning: 0 h of 1 d\nwarning    not learnt yet\n" in out
     wait_for(lambda: watchdog.saved("SELECT rule FROM baselines") == ["unusual"], "the state file to have the hold")

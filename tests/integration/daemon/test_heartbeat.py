@@ -136,7 +136,7 @@ def test_an_unreachable_target_is_logged_once_and_so_is_its_recovery(
 ):
     port = unused_port(socket.SOCK_STREAM)
     start_with_heartbeat(port)
-    failed = "retry=0.25s reason=connect: 127.0.0.1: cannot connect: Connection refused"
+    failed = 'retry=0.25s reason="connect: 127.0.0.1: cannot connect: Connection refused"'
     wait_for(lambda: failed in watchdog.log(), "the failure in the log")
     time.sleep(1.0)
     target = start_server(port)

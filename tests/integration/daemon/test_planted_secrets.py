@@ -270,7 +270,7 @@ def test_no_secret_shows_in_failing_deliveries_or_their_listing(garden, plant, w
     attempted = "SELECT DISTINCT notification_id FROM attempts"
     wait_for(lambda: len(watchdog.saved(attempted)) >= len(planted), "every receiver to be tried", patience=60.0)
     wait_for(
-        lambda: re.search("heartbeat failed.*reason=auth: 127.0.0.1 answered 401", watchdog.log()), "the heartbeat"
+        lambda: re.search('heartbeat failed.*reason="auth: 127.0.0.1 answered 401', watchdog.log()), "the heartbeat"
     )
     results = {line.split(":")[0] for line in watchdog.saved("SELECT result FROM attempts")}
     assert results >= set(failures.values())
@@ -361,7 +361,8 @@ def test_no_secret_shows_in_the_traceback_of_a_defect(garden, plant, watchdog, s
         assert "Traceback" in watchdog.log()
         assert "<secret>" in watchdog.log()
     else:
-        wait_for(lambda: re.search("heartbeat failed.*reason=ValueError in defect.py", watchdog.log()), "the heartbeat")
+        failed = 'heartbeat failed.*reason="ValueError in defect.py'
+        wait_for(lambda: re.search(failed, watchdog.log()), "the heartbeat")
         storm.hold()
         wait_for(lambda: watchdog.log().count("internal: ValueError in defect.py") >= len(KINDS), "the receivers")
         watchdog.end()

@@ -241,7 +241,7 @@ def test_a_damaged_state_file_is_moved_aside_and_the_daemon_continues(
             file.write(b"garbage" * 20)
     watchdog.start()
     wait_for(lambda: len(server.posts) > 1, "the alert to be sent again")
-    assert watchdog.log().count(" reason='file is not a database' ") == 1
+    assert watchdog.log().count(' reason="file is not a database" ') == 1
     assert watchdog.terminate()[0] == 0
     watchdog.start()
     assert "damaged" not in watchdog.log()

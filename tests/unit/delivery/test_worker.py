@@ -178,7 +178,7 @@ def test_notification_that_is_refused_for_good_is_kept_as_failed_counted_and_log
             ("failed", "client_error: HTTP 404")
         ]
     assert (worker.failed_attempts, losses(store, clock)) == ({"client_error": 1}, {("oncall", LossCause.REFUSED): 1})
-    start = "notification failed for good: receiver=oncall notification=n1 cause=refused: "
+    start = "notification failed for good: receiver=oncall notification=n1 cause=refused reason="
     assert caplog.messages == [f"{start}client_error: HTTP 404; attempt=1"]
 
 
@@ -212,7 +212,7 @@ def test_an_expired_notification_is_counted_logged_and_not_sent(deliver, store, 
     assert receiver.attempts == ["n2"]
     assert losses(store, clock) == {("oncall", LossCause.EXPIRED): 1}
     assert caplog.messages == [
-        "notification failed for good: receiver=oncall notification=n1 cause=expired: not delivered for 24 hours"
+        "notification failed for good: receiver=oncall notification=n1 cause=expired reason=not delivered for 24 hours"
     ]
 
 
