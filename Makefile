@@ -8,6 +8,8 @@ TEST_PACKAGES := gcc iperf3 iproute2 nftables nginx openssl prometheus prometheu
 BENCH_PACKAGES := bpftrace gcc iperf3 libbpf-tools redis-tools
 # Peer of the comparison of delivery.
 DELIVERY_PACKAGES := prometheus-alertmanager
+# Browser of the tests of the status page and of its pictures: 64 MB to fetch.
+PAGE_PACKAGES := chromium-headless-shell fonts-dejavu-core
 # Tools that fetch and boot other kernels.
 KERNEL_PACKAGES := busybox-static debian-archive-keyring file kmod qemu-system-x86
 
@@ -23,7 +25,7 @@ unexport PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev packages packages-dev account run demo test test-kernels fuzz lint soak soak-delivery bench bench-delivery
+.PHONY: help setup setup-dev packages packages-dev account run demo test test-kernels fuzz lint soak soak-delivery soak-web test-page pictures bench bench-delivery
 
 help:
 	@echo 'make run     watch this host in the foreground with the shipped rules (root, or sudo)'
@@ -34,6 +36,8 @@ help:
 	@echo 'make lint    all checks of style, types, imports and the systemd unit'
 	@echo 'make soak    watch a mixed load for ten minutes; compare every count with the count of the load'
 	@echo 'make soak-delivery   kill a delivering process 5,000 times; check that no notification is lost (minutes)'
+	@echo 'make soak-web   attack the web server of a daemon; compare its ticks and memory with those before (minutes)'
+	@echo 'make test-page   the status page in a headless Chromium, checked by axe-core; make pictures: those of docs/images'
 	@echo 'make bench   measure cost and latency on this host'
 	@echo 'make bench-delivery   disturb delivery here and in Alertmanager; compare the notifications (ten minutes)'
 	@echo 'make setup   only make .venv/bin/bpf-watchdog; make setup-dev: also the tools of tests and checks'
@@ -99,6 +103,21 @@ soak: setup-dev
 
 soak-delivery: setup-dev
 	@exec $(BIN)/python tests/soak/delivery.py
+
+soak-web: setup-dev
+	@exec $(SUDO) $(BIN)/python tests/soak/web_server.py
+
+# Without the library that it is made for, which would come with a browser driver of its own: axe-core alone is needed.
+.venv/.setup-page: .venv/.setup-dev
+	@packaging/ensure-packages $(PAGE_PACKAGES)
+	$(PIP) install --no-deps 'axe-playwright-python==0.1.8'
+	@touch $@
+
+test-page: .venv/.setup-page
+	$(SUDO) $(BIN)/pytest tests/page
+
+pictures: .venv/.setup-page
+	@exec $(BIN)/python tests/page/pictures.py
 
 bench: setup
 	@packaging/ensure-packages $(BENCH_PACKAGES)

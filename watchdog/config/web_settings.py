@@ -1,4 +1,4 @@
-"""The table `[web]` of the settings: the address at which metrics are served to Prometheus."""
+"""The table `[web]` of the settings: the address of the metrics for Prometheus and of the status page."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class WebSettings:
-    """Address and bounds of the metrics.
+    """Address and bounds of the metrics and the status page.
 
     `listen`: path of a socket, or IP address; then `port` is not None. `hosts`: names that requests may have in their
     `Host`, in lower case. `max_series`: pairs of process and unit with series of their own, `(other)` included.
     `bpf_stats`: the kernel counts the runs of BPF programs.
+    `status_page`: whether the page is served beside the metrics.
     """
 
     listen: str
@@ -33,11 +34,17 @@ class WebSettings:
     hosts: tuple[str, ...] = ()
     max_series: int = DEFAULT_MAX_SERIES
     bpf_stats: bool = False
+    status_page: bool = True
 
     @property
     def is_loopback(self) -> bool:
         """Return whether only this host can reach the address."""
         return self.port is None or ipaddress.ip_address(self.listen).is_loopback
+
+    @property
+    def is_for_members(self) -> bool:
+        """Return whether only root and members of the group can read: the address is a socket in the file system."""
+        return self.port is None
 
 
 def read_web(table: Table) -> WebSettings | None:
@@ -47,6 +54,10 @@ def read_web(table: Table) -> WebSettings | None:
     hosts = table.texts("hosts", ())
     max_series = table.integer("max_series", DEFAULT_MAX_SERIES, minimum=_MIN_SERIES, maximum=_MAX_SERIES)
     bpf_stats = table.boolean("bpf_stats", default=False)
+    address = _parse_address(text)
+    # Other hosts get the metrics that `allow_remote` is about; alerts and peers only where that is said.
+    is_remote = address is not None and not WebSettings(*address).is_loopback
+    status_page = table.boolean("status_page", default=not is_remote)
     table.reject_unknown_keys()
     for index, host in enumerate(hosts):
         if not _HOST.fullmatch(host):
@@ -54,17 +65,16 @@ def read_web(table: Table) -> WebSettings | None:
                 "hosts", f"must be a host name without port: {suggestions.quote_value(host)}", index=index
             )
     if not text:
-        given = [key for key in ("allow_remote", "hosts", "max_series", "bpf_stats") if key in table]
+        given = [key for key in ("allow_remote", "hosts", "max_series", "bpf_stats", "status_page") if key in table]
         if given and not table.has_problem("listen"):
             table.add_problem(given[0], 'needs listen, the address of the metrics: listen = "127.0.0.1:9464"')
         return None
-    address = _parse_address(text)
     if address is None:
         example = '"127.0.0.1:9464", "[::1]:9464" or "unix:/run/bpf-watchdog/metrics.sock"'
         table.add_problem("listen", f"must be an IP address with a port, or a socket: {example}")
         return None
     names = tuple(host.lower() for host in hosts)
-    settings = WebSettings(*address, allow_remote, names, max_series, bpf_stats=bpf_stats)
+    settings = WebSettings(*address, allow_remote, names, max_series, bpf_stats=bpf_stats, status_page=status_page)
     if not settings.is_loopback and not allow_remote:
         table.add_problem("listen", "other hosts could read the metrics at this address: it needs allow_remote = true")
     return settings

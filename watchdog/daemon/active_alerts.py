@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from watchdog.alerts import wording
@@ -50,25 +50,35 @@ class ActiveAlerts:
 
     def read_alert(self, fingerprint: str) -> AlertDetail | None:
         """Return one alert with its evidence, None if it is not active."""
-        active = next((one for one in self.list_alerts() if one.fingerprint == fingerprint), None)
-        if active is None:
-            return None
+        return next(iter(self._details(one for one in self.list_alerts() if one.fingerprint == fingerprint)), None)
+
+    def list_details(self, limit: int) -> tuple[list[AlertDetail], int]:
+        """Return the first `limit` of `list_alerts` with their evidence, and the number of the others."""
+        alerts = self.list_alerts()
+        return self._details(alerts[:limit]), max(0, len(alerts) - limit)
+
+    def _details(self, alerts: Iterable[ActiveAlert]) -> list[AlertDetail]:
         with self._pipeline.view() as view:
-            copies = view.lifecycle.copy_instances()
+            instances = {one.fingerprint: one for one in view.lifecycle.copy_instances()}
             own = {**view.reload_alert.firing_alerts(), **view.outage_handler.firing_alerts()}
-            rule = view.engine.find_rule(active.rule)
+            rules = {rule.id: rule for rule in view.engine.rules}
             marked = view.identity.mark
-        instance = next((one for one in copies if one.fingerprint == fingerprint), None)
-        alert = own.get(fingerprint) if instance is None else instance.alert
-        evidence = instance.evidence if instance is not None else None
-        return AlertDetail(
-            active,
-            None if alert is None else marked(alert).to_json(),
-            None if evidence is None else evidence.to_json(),
-            rule.runbook if rule is not None else None,
-            rule.file if rule is not None else None,
-            rule.line if rule is not None else None,
-        )
+        details = []
+        for active in alerts:
+            instance, rule = instances.get(active.fingerprint), rules.get(active.rule)
+            alert = own.get(active.fingerprint) if instance is None else instance.alert
+            evidence = instance.evidence if instance is not None else None
+            details.append(
+                AlertDetail(
+                    active,
+                    None if alert is None else marked(alert).to_json(),
+                    None if evidence is None else evidence.to_json(),
+                    rule.runbook if rule is not None else None,
+                    rule.file if rule is not None else None,
+                    rule.line if rule is not None else None,
+                )
+            )
+        return details
 
     def _receivers(self, alerts: Sequence[Alert]) -> dict[str, tuple[AlertReceiver, ...]]:
         """Return the receivers of each alert, by its fingerprint; the targets of escalation that were notified too."""

@@ -1,4 +1,4 @@
-"""The metrics of the daemon for Prometheus: totals of the ticks and own health, served by the web server.
+"""The metrics of the daemon for Prometheus, and its status page, served by the web server.
 
 Imported only where `[web]` sets an address.
 """
@@ -10,6 +10,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING
 
 from watchdog.alerts.alert import AlertState
 from watchdog.clock import SECOND_NS, Clock
@@ -23,11 +24,16 @@ from watchdog.daemon.pipeline import Pipeline
 from watchdog.delivery.delivery import DeliveryCounters
 from watchdog.errors import StoreError
 from watchdog.kernel.collector import ProgramRuns
+from watchdog.measure.snapshot import Snapshot
 from watchdog.rules.language.rule import Severity
 from watchdog.web.exposition import Exposition
 from watchdog.web.own_health import OwnHealth, ReceiverMetrics, TickDurations
 from watchdog.web.traffic_totals import TrafficTotals
+from watchdog.web.web_page import Pages, WebPage, WebRequest
 from watchdog.web.web_server import WebError, WebServer
+
+if TYPE_CHECKING:  # loaded with the status page only
+    from watchdog.daemon.status_source import StatusSource
 
 _SHOWN_STATES = (AlertState.PENDING, AlertState.FIRING)
 
@@ -53,27 +59,54 @@ class MetricsEndpoint:
         self._pipeline = pipeline
         self._api = api
         self._host = host
+        self._clock = clock
         self._alerts = ActiveAlerts(pipeline, clock)
         self._server: WebServer | None = None
         totals = TrafficTotals(settings.max_series)
         pipeline.observe_snapshot = totals.add
         self._exposition = Exposition(totals, self.durations, self.read_health)
+        self._source: StatusSource | None = None
+        self._pages: Pages = {"/metrics": self._metrics}
+        if settings.status_page:
+            self._add_status_page(totals)
+
+    def _add_status_page(self, totals: TrafficTotals) -> None:
+        from watchdog.daemon.status_source import StatusSource
+        from watchdog.web.status_page import StatusPage
+
+        shows_commands = self._settings.is_for_members
+        source = self._source = StatusSource(self._pipeline, self._api, self._clock, shows_commands=shows_commands)
+
+        def observe(snapshot: Snapshot) -> None:
+            totals.add(snapshot)
+            source.traffic.add(snapshot)
+
+        self._pipeline.observe_snapshot, self._pipeline.observe_verdicts = observe, source.add_verdicts
+        self._pages = {"/": StatusPage(source.read).page, **self._pages}
+
+    def _metrics(self, request: WebRequest) -> WebPage:
+        return self._exposition.page(request.accept)
 
     def start(self) -> None:
         """Start the server; where it cannot listen, that is logged, and the daemon goes on."""
         try:
-            self._server = WebServer(self._settings, self._names, self._exposition.page)
+            self._server = WebServer(self._settings, self._names, self._pages)
         except WebError as error:
             self._log.error("metrics not served: error=%s", error)
             return
         self._server.start()
+        if self._source is not None:
+            self._source.start()
         port = "" if self._settings.port is None else f" port {self._settings.port}"
-        self._log.info("metrics for Prometheus at %s%s", self._settings.listen, port)
+        page = "" if self._source is None else ", status page at /"
+        self._log.info("metrics for Prometheus at %s%s%s", self._settings.listen, port, page)
 
     def stop(self) -> None:
-        """Stop the server."""
+        """Stop the server, and the history of the status page."""
         if self._server is not None:
             self._server.stop()
+            if self._source is not None:
+                self._source.stop()
 
     def _names(self) -> tuple[str, ...]:
         return self._host.current, socket.gethostname()

@@ -88,6 +88,8 @@ class Pipeline:
 
     observe_snapshot: Callable[[Snapshot], object] | None = None
     """Called with the snapshot of each tick before the rules are judged, not with the daemon's first snapshot."""
+    observe_verdicts: Callable[[Sequence[Verdict]], object] | None = None
+    """Called with the verdicts of each tick."""
 
     def __init__(
         self,
@@ -269,6 +271,8 @@ class Pipeline:
                 self.observe_snapshot(snapshot)
         with self._stages.run(Stage.RULES):
             verdicts = self._engine.evaluate(snapshot, self._lifecycle.active_keys(), self._lifecycle.firing_keys())
+            if self.observe_verdicts is not None:
+                self.observe_verdicts(verdicts)
         self._is_unjudged = False
         for cause, count in snapshot.quality.losses().items():
             self._losses[cause] += count

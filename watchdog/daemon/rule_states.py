@@ -52,7 +52,7 @@ class RuleStates:
         firing = {rule_id for rule_id, found in by_rule.items() if any(one.alert is not None for one in found)}
         states = []
         for rule in rules:
-            inspected, reason = self._inspect(rule)
+            inspected, reason = self.inspect(rule)
             if not reason and rule.id in unknown:
                 reason = INPUT_INCOMPLETE
             if probes_problem and metrics_of(rule.metric) & ON_DEMAND_METRICS:
@@ -64,7 +64,7 @@ class RuleStates:
             states.append(_name_reporting_rule(status, [one for one in rule.unless_firing if one in firing]))
         return states
 
-    def _inspect(self, rule: Rule) -> tuple[RuleInspection | None, str]:
+    def inspect(self, rule: Rule) -> tuple[RuleInspection | None, str]:
         """Return the newest tick of a rule, None and the reason where it is unknown."""
         try:
             with self._pipeline.view() as view:

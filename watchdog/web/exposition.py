@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -28,20 +27,13 @@ from watchdog.web.traffic_totals import (
     TrafficTotals,
     TrafficView,
 )
+from watchdog.web.web_page import WebPage
 
 _PAIR = ("process", "unit")
 _PROTOBUF_PARAMETERS = {"proto=io.prometheus.client.metricfamily", "encoding=delimited"}
 _PAUSE_SECONDS = 0.000_2  # between two families, in which a tick gets the interpreter
 _RULE_STATES: Final = ("firing", "pending", "unknown", "ok")
 _RECEIVER_STATES: Final = ("ok", "failing", "down")
-
-
-@dataclass(frozen=True, slots=True)
-class MetricsPage:
-    """One response: its content type and its bytes."""
-
-    content_type: str
-    body: bytes
 
 
 class PageFormat(enum.Enum):
@@ -65,10 +57,10 @@ class Exposition:
         ProcessCollector(registry=self._registry)
         self._max_places = traffic.max_places
         self._made_at = (-1, -1)
-        self._pages: dict[PageFormat, MetricsPage] = {}
+        self._pages: dict[PageFormat, WebPage] = {}
         self._view = traffic.view()
 
-    def page(self, accept: str) -> MetricsPage:
+    def page(self, accept: str) -> WebPage:
         """Return the metrics in the format that the header `accept` prefers, text by default."""
         now = (self._traffic.ticks, int(time.monotonic()))
         if now != self._made_at:
@@ -90,7 +82,7 @@ class Exposition:
             yield family
             time.sleep(_PAUSE_SECONDS)
 
-    def _make_page(self, form: PageFormat) -> MetricsPage:
+    def _make_page(self, form: PageFormat) -> WebPage:
         if form is PageFormat.PROTOBUF:
             self._traffic.count_native()
         self._view = self._traffic.view()
@@ -99,9 +91,9 @@ class Exposition:
             families = (
                 protobuf.encode_family(family, native.get(family.name, {})) for family in self._registry.collect()
             )
-            return MetricsPage(protobuf.CONTENT_TYPE, b"".join(families))
+            return WebPage(protobuf.CONTENT_TYPE, b"".join(families))
         encode, content_type = choose_encoder(f"{form.value}; version=1.0.0" if form is PageFormat.OPEN_METRICS else "")
-        return MetricsPage(content_type, encode(self._registry))
+        return WebPage(content_type, encode(self._registry))
 
 
 def preferred_format(accept: str) -> PageFormat:

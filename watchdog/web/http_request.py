@@ -1,4 +1,4 @@
-"""One HTTP request: which are answered, and the bytes of the responses. Nothing but the metrics is served."""
+"""One HTTP request: which are answered, and the bytes of the responses. Nothing but the given pages is served."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import http.client
 import io
 import ipaddress
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from watchdog.web.exposition import MetricsPage
+from watchdog.web.web_page import Pages, WebRequest
 
 MAX_HEAD_BYTES: Final = 8_192
 END_OF_HEAD: Final = b"\r\n\r\n"
-PATH: Final = "/metrics"
 _METHODS: Final = ("GET", "HEAD")
 # RFC 9112, section 3: no other space, no control character, only the versions that are answered.
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([!-~]{1,4096}) HTTP/1\.([01])")
@@ -57,15 +56,15 @@ class HostCheck:
         return address.is_loopback or not self.only_loopback
 
 
-def respond(head: bytes, hosts: HostCheck, make_page: Callable[[str], MetricsPage]) -> bytes:
-    """Return the response to the request `head`, without its last empty line; `make_page(accept)` makes the metrics."""
+def respond(head: bytes, hosts: HostCheck, pages: Pages) -> bytes:
+    """Return the response to the request `head`, without its last empty line."""
     is_head = head.startswith(b"HEAD ")
     try:
-        accept = _read(head, hosts)
+        request = _read(head, hosts, pages)
     except RefusedRequest as error:
         return refusal(error.status, str(error), is_head=is_head)
-    page = make_page(accept)
-    return _pack(HTTPStatus.OK, page.content_type, page.body, is_head=is_head)
+    page = pages[request.path](request)
+    return _pack(HTTPStatus.OK, page.content_type, page.body, page.headers, is_head=is_head)
 
 
 def refusal(status: HTTPStatus, reason: str, *, is_head: bool = False) -> bytes:
@@ -73,8 +72,8 @@ def refusal(status: HTTPStatus, reason: str, *, is_head: bool = False) -> bytes:
     return _pack(status, "text/plain; charset=utf-8", f"{reason}\n".encode(), is_head=is_head)
 
 
-def _read(head: bytes, hosts: HostCheck) -> str:
-    """Return the header `Accept` of a request for the metrics.
+def _read(head: bytes, hosts: HostCheck, pages: Pages) -> WebRequest:
+    """Return a request for one of `pages`.
 
     Raises:
         RefusedRequest: it is any other request.
@@ -94,12 +93,20 @@ def _read(head: bytes, hosts: HostCheck) -> str:
         raise RefusedRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a request must have no body")
     if found[1].decode() not in _METHODS:
         raise RefusedRequest(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD are possible")
-    if found[2].decode().partition("?")[0] != PATH:
-        raise RefusedRequest(HTTPStatus.NOT_FOUND, f"only {PATH} is here")
-    return ",".join(headers.get_all("Accept", []))
+    path, _, query = found[2].decode().partition("?")
+    if path not in pages:
+        raise RefusedRequest(HTTPStatus.NOT_FOUND, f"not here; here is {', '.join(pages)}")
+    return WebRequest(path, query, ",".join(headers.get_all("Accept", [])))
 
 
-def _pack(status: HTTPStatus, content_type: str, body: bytes, *, is_head: bool) -> bytes:
+def _pack(
+    status: HTTPStatus,
+    content_type: str,
+    body: bytes,
+    more_headers: Iterable[tuple[str, str]] = (),
+    *,
+    is_head: bool,
+) -> bytes:
     headers = [
         f"HTTP/1.1 {status.value} {status.phrase}",
         f"Content-Type: {content_type}",
@@ -107,6 +114,7 @@ def _pack(status: HTTPStatus, content_type: str, body: bytes, *, is_head: bool) 
         "Cache-Control: no-store",
         "X-Content-Type-Options: nosniff",
         "Connection: close",
+        *(f"{name}: {value}" for name, value in more_headers),
         *(["Allow: GET, HEAD"] if status is HTTPStatus.METHOD_NOT_ALLOWED else []),
     ]
     return "".join(f"{line}\r\n" for line in headers).encode() + b"\r\n" + (b"" if is_head else body)

@@ -1,6 +1,6 @@
-"""The server of the metrics: one thread, which blocks on no client; clients, bytes and times are bounded.
+"""The web server: one thread, which blocks on no client; clients, bytes and times are bounded.
 
-It reads no body, keeps no connection, and sends nothing but the metrics and short errors.
+It reads no body, keeps no connection, and sends nothing but its pages and short errors.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Final
 from watchdog.config.web_settings import WebSettings
 from watchdog.control.listener import Listener
 from watchdog.errors import WatchdogError
-from watchdog.web.exposition import MetricsPage
 from watchdog.web.http_request import END_OF_HEAD, MAX_HEAD_BYTES, HostCheck, refusal, respond
+from watchdog.web.web_page import Pages
 
 MAX_CLIENTS: Final = 32
 _BACKLOG: Final = 128
@@ -38,19 +38,17 @@ class WebError(WatchdogError):
 
 
 class WebServer:
-    """Serves `make_page` from `start` until `stop`."""
+    """Serves `pages` from `start` until `stop`."""
 
-    def __init__(
-        self, settings: WebSettings, names: Callable[[], tuple[str, ...]], make_page: Callable[[str], MetricsPage]
-    ) -> None:
-        """Listen at the address of `settings`. `names`: of this host, for `Host`. `make_page(accept)`: the metrics.
+    def __init__(self, settings: WebSettings, names: Callable[[], tuple[str, ...]], pages: Pages) -> None:
+        """Listen at the address of `settings`. `names`: of this host, for `Host`.
 
         Raises:
             WebError: another process listens there, or it is not permitted.
         """
         self._settings = settings
         self._names = names
-        self._make_page = make_page
+        self._pages = pages
         self._file: Listener | None = None
         self._socket = self._listen()
         self._selector = selectors.DefaultSelector()
@@ -128,7 +126,7 @@ class WebServer:
             return
         peer.setblocking(False)
         if len(self._clients) >= MAX_CLIENTS:
-            # A server of metrics has its request at once: those who are slow to send it go first, then slow readers.
+            # Prometheus has its request at once: those who are slow to send it go first, then slow readers.
             self._drop(min(self._clients.values(), key=lambda client: (client.unsent is not None, client.deadline)))
         self._clients[peer] = client = _WebClient(peer)
         self._selector.register(peer, selectors.EVENT_READ, client)
@@ -161,10 +159,10 @@ class WebServer:
 
     def _respond(self, head: bytes, hosts: HostCheck) -> bytes:
         try:
-            return respond(head, hosts, self._make_page)
+            return respond(head, hosts, self._pages)
         except Exception:
             # An edge: a defect in one page must not end the thread.
-            logging.getLogger("watchdog").exception("metrics not served")
+            logging.getLogger("watchdog").exception("page not served")
             return refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "defect of bpf-watchdog: see its log")
 
     def _end_overdue(self, client: _WebClient) -> None:

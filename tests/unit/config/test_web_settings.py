@@ -23,7 +23,15 @@ def read(text):
         ('listen = "127.8.0.1:1"', WebSettings("127.8.0.1", 1)),
         ('listen = "[::1]:65535"', WebSettings("::1", 65_535)),
         ('listen = "unix:/run/bpf-watchdog/metrics.sock"', WebSettings("/run/bpf-watchdog/metrics.sock", None)),
-        ('listen = "0.0.0.0:9464"\nallow_remote = true', WebSettings("0.0.0.0", 9464, allow_remote=True)),
+        (
+            'listen = "0.0.0.0:9464"\nallow_remote = true',
+            WebSettings("0.0.0.0", 9464, allow_remote=True, status_page=False),
+        ),
+        (
+            'listen = "0.0.0.0:9464"\nallow_remote = true\nstatus_page = true',
+            WebSettings("0.0.0.0", 9464, allow_remote=True, status_page=True),
+        ),
+        ('listen = "127.0.0.1:9464"\nstatus_page = false', WebSettings("127.0.0.1", 9464, status_page=False)),
         (
             'listen = "127.0.0.1:9464"\nhosts = ["Metrics.example.net"]\nmax_series = 50',
             WebSettings("127.0.0.1", 9464, hosts=("metrics.example.net",), max_series=50),
@@ -58,6 +66,8 @@ def test_without_an_address_nothing_is_served():
         ('listen = "unix:metrics.sock"', "must be an IP address with a port"),
         ("listen = 9464", "must be a text"),
         ("max_series = 50", "needs listen"),
+        ("status_page = true", "needs listen"),
+        ('listen = "127.0.0.1:9464"\nstatus_page = 1', "must be true or false"),
         ("allow_remote = true", "needs listen"),
         ('listen = "127.0.0.1:9464"\nmax_series = 0', "max_series"),
         ('listen = "127.0.0.1:9464"\nmax_series = 1_000_000', "max_series"),

@@ -6,18 +6,20 @@ import random
 
 import pytest
 
-from watchdog.web.exposition import MetricsPage
 from watchdog.web.http_request import HostCheck, respond
+from watchdog.web.web_page import WebPage
 
 LOOPBACK = HostCheck(("web-1.example.net",), only_loopback=True)
 REMOTE = HostCheck(("web-1.example.net",), only_loopback=False)
+PAGES = {
+    "/metrics": lambda request: WebPage("x", b"page"),
+    "/query": lambda request: WebPage("x", repr((request.query, request.accept)).encode(), (("More", "1"),)),
+}
 
 
 def ask(head, hosts=LOOPBACK):
     """Return status, headers and body."""
-    response = respond(
-        head.encode() if isinstance(head, str) else head, hosts, lambda accept: MetricsPage("x", b"page")
-    )
+    response = respond(head.encode() if isinstance(head, str) else head, hosts, PAGES)
     top, _, body = response.partition(b"\r\n\r\n")
     line, *headers = top.decode().split("\r\n")
     return int(line.split()[1]), dict(header.split(": ", 1) for header in headers), body
@@ -33,6 +35,12 @@ def test_get_and_head_are_answered():
     status, headers, body = ask(get(line="HEAD /metrics HTTP/1.0"))
     assert (status, headers["Content-Length"], body) == (200, "4", b"")
     assert ask(get(line="GET /metrics?name=x HTTP/1.1"))[0] == 200
+
+
+def test_a_page_gets_query_and_accept_and_adds_its_headers():
+    status, headers, body = ask(get("Accept: a", "Accept: b", line="GET /query?x=1&y=? HTTP/1.1"))
+    assert (status, body, headers["More"]) == (200, b"('x=1&y=?', 'a,b')", "1")
+    assert "More" not in ask(get())[1]
 
 
 @pytest.mark.parametrize(

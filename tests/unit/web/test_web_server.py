@@ -13,7 +13,7 @@ import pytest
 
 from watchdog.config.web_settings import WebSettings
 from watchdog.web import web_server
-from watchdog.web.exposition import MetricsPage
+from watchdog.web.web_page import WebPage
 from watchdog.web.web_server import MAX_CLIENTS, WebError, WebServer
 
 PATIENCE = 60.0
@@ -29,14 +29,15 @@ class Served:
     def __init__(self, settings, body=PAGE):
         self.settings, self.made = settings, 0
         self.body = body
-        self.server = WebServer(settings, lambda: ("web-1",), self._make)
+        self.pages = {"/metrics": self._make}
+        self.server = WebServer(settings, lambda: ("web-1",), self.pages)
         self.server.start()
 
-    def _make(self, accept):
+    def _make(self, request):
         self.made += 1
         if self.body is None:
             raise ZeroDivisionError
-        return MetricsPage("text/plain", self.body)
+        return WebPage("text/plain", self.body)
 
     def connect(self):
         if self.settings.port is None:
@@ -159,7 +160,7 @@ def test_after_its_work_the_thread_rests_for_twice_as_long_a_tenth_of_a_second_a
 def test_a_defect_in_a_page_is_logged_and_the_server_goes_on(serve, caplog):
     served = serve(body=None)
     assert served.ask()[0] == 500
-    assert "metrics not served" in caplog.text
+    assert "page not served" in caplog.text
     served.body = b"page"
     assert served.ask() == (200, b"page")
 
@@ -167,6 +168,6 @@ def test_a_defect_in_a_page_is_logged_and_the_server_goes_on(serve, caplog):
 def test_an_address_in_use_is_reported(serve):
     served = serve()
     with pytest.raises(WebError, match="Address already in use"):
-        WebServer(served.settings, tuple, served._make)
+        WebServer(served.settings, tuple, served.pages)
     with pytest.raises(WebError, match="socket of the metrics /nonexistent/x"):
-        WebServer(WebSettings("/nonexistent/x", None), tuple, served._make)
+        WebServer(WebSettings("/nonexistent/x", None), tuple, served.pages)

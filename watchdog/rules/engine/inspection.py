@@ -6,7 +6,8 @@ All values are read from the windows of the newest tick, by the functions that m
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from watchdog.rules.engine.aggregations import Aggregation, MetricReading
 from watchdog.rules.engine.distinct import DistinctCount
@@ -14,7 +15,7 @@ from watchdog.rules.engine.groups import NO_GROUP_SLOT
 from watchdog.rules.engine.judge import Judge, RuleTick, Verdict, least_severe_threshold
 from watchdog.rules.engine.learnt_facts import BaselineFacts
 from watchdog.rules.engine.view import RowCounts
-from watchdog.rules.language.rule import Labels, Rule, StatKind, Thresholds
+from watchdog.rules.language.rule import Labels, Rule, Severity, StatKind, Thresholds
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,8 @@ class RuleInspection:
 
     `learning_ns`: measured time until its baseline or novelty has learnt, 0 if it has and for other rules.
     `groups`: number of its groups. `worst`: labels and value of the worst one, None without a value; `share`: of its
-    limit, above 1 if it is breached. `has_matched`: whether any row has met `where` since the start.
+    limit, above 1 if it is breached. `has_matched`: whether any row has met `where` since the start. `limits`: to fire,
+    of the worst group. `usual`: the reference of its baseline, None without one.
     """
 
     rule: Rule
@@ -58,6 +60,8 @@ class RuleInspection:
     filled_ns: int
     has_matched: bool
     learning_ns: int
+    limits: Mapping[Severity, float] = field(default_factory=dict)
+    usual: float | None = None
 
 
 def inspect_rule(judge: Judge, tick: RuleTick, filled_ns: int) -> RuleInspection:
@@ -78,8 +82,18 @@ def inspect_rule(judge: Judge, tick: RuleTick, filled_ns: int) -> RuleInspection
     if math.isinf(limit):  # its baseline has learnt none yet: nothing fires below the floor
         limit = least_severe_threshold(judge.rule)
     share = share_of_limit(limit, verdict.value, above=thresholds.above)
-    matched = judge.evaluation.view.has_matched
-    return RuleInspection(judge.rule, count, (labels, verdict.value), share, filled_ns, matched, judge.learning_ns())
+    facts = judge.facts_of(worst, verdict.value, thresholds)
+    return RuleInspection(
+        judge.rule,
+        count,
+        (labels, verdict.value),
+        share,
+        filled_ns,
+        judge.evaluation.view.has_matched,
+        judge.learning_ns(),
+        thresholds.fire,
+        None if facts is None else facts.usual,
+    )
 
 
 def inspect_group(
