@@ -277,7 +277,10 @@ class OrderStatistic:
             read += len(entry.slots)
             if read > _MAX_SORTED_VALUES:
                 break
-        return np.intersect1d(slots, np.concatenate(chosen))
+        candidates = np.concatenate(chosen)
+        is_candidate = np.zeros(max(slots.max(initial=0), candidates.max(initial=0)) + 1, dtype=np.bool_)
+        is_candidate[candidates] = True
+        return slots[is_candidate[slots]]
 
     def history(self, slot: int, elapsed_ns: Mapping[int, int]) -> Numbers:
         """Return the statistic of `slot` in each tick of the window alone, as `Aggregation.history`."""
