@@ -10,7 +10,7 @@ from watchdog.alerts.alert import Alert, AlertState, fingerprint
 from watchdog.alerts.evidence import Evidence, TopProcess
 from watchdog.clock import SECOND_NS
 from watchdog.routing.notification import Notification, NotificationReason
-from watchdog.rules.engine.contributors import Peer
+from watchdog.rules.engine.contributor_values import Peer
 from watchdog.rules.language.expression import Expression, MetricReference
 from watchdog.rules.language.rule import Condition, Rule, Severity, Stat, StatKind, Thresholds
 from watchdog.rules.language.template import Template

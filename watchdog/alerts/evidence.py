@@ -17,7 +17,7 @@ from watchdog.alerts.masking import mask_secrets
 from watchdog.measure.catalogue import METRICS, MetricKind
 from watchdog.measure.procfs import CommandLine, Process, UnreadReason
 from watchdog.measure.program_file import ProgramFile
-from watchdog.rules.engine.contributors import Contributors, LeftOutGroup, LeftOutGroups, Peer
+from watchdog.rules.engine.contributor_values import Contributors, LeftOutGroup, LeftOutGroups, Peer
 from watchdog.rules.language import formats
 from watchdog.rules.language.rule import Rule
 

@@ -26,9 +26,7 @@ _SHORT_FINGERPRINT = 8  # characters that identify an alert in practice; command
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `alerts` and its action `show`."""
-    parser = commands.add_parser(
-        "alerts", help="list pending and firing alerts; show one with its evidence", description=_DESCRIPTION
-    )
+    parser = commands.add_parser("alerts", description=_DESCRIPTION)
     add_daemon_options(parser)
     parser.set_defaults(run=_list)
     actions = parser.add_subparsers(metavar="ACTION")

@@ -41,9 +41,7 @@ _DONE = {"accept": "accepted the present level of", "hold": "held", "release": "
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `baseline` and its actions."""
-    parser = commands.add_parser(
-        "baseline", help="show and correct the limits that rules learn", description=_DESCRIPTION
-    )
+    parser = commands.add_parser("baseline", description=_DESCRIPTION)
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     showing = actions.add_parser(
         "show",

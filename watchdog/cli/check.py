@@ -36,11 +36,7 @@ Exit code: 0 no problem, 1 problems, 2 no such path, 4 --here without root."""
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
-    parser = commands.add_parser(
-        "check",
-        help="check rule files and settings without starting anything",
-        description=_DESCRIPTION,
-    )
+    parser = commands.add_parser("check", description=_DESCRIPTION)
     parser.add_argument("paths", metavar="PATH", nargs="*", type=Path, help="a TOML file, or a folder of TOML files")
     parser.add_argument(
         "--config",

@@ -22,7 +22,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add the command."""
     parser = commands.add_parser(
         "doctor",
-        help="check the requirements on this host, with remedies",
         description="Check all requirements on this host, load the BPF programs, print one line each: ok, note (works"
         " with restrictions) or missing, with the remedy. Exit code: 0, or 4 if a requirement is missing.",
     )

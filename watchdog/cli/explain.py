@@ -26,7 +26,7 @@ _WHOLE_FROM_SECONDS = 10  # a time is shown without decimals
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
-    parser = commands.add_parser("explain", help="show why a rule fires, or why not", description=_DESCRIPTION)
+    parser = commands.add_parser("explain", description=_DESCRIPTION)
     add_group_arguments(parser)
     add_daemon_options(parser)
     parser.set_defaults(run=run)

@@ -47,7 +47,7 @@ Rules by process or unit leave out "(other)", the processes beyond max_series of
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
-    parser = commands.add_parser("export", help="print rules in the form of Prometheus", description="Export rules.")
+    parser = commands.add_parser("export", description="Export rules.")
     forms = parser.add_subparsers(title="forms", metavar="FORM", required=True)
     form = forms.add_parser(
         "prometheus-rules", help="print rules as alerting rules of Prometheus", description=_DESCRIPTION

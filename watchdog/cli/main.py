@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
-import importlib
 import os
 import sys
 import threading
 from collections.abc import Sequence
 
-from watchdog import __version__
-from watchdog.cli.argument_parser import ArgumentParser
+from watchdog.cli.commands import COMMANDS, USAGE, overview_parser, parser_of
 from watchdog.errors import TEMPORARY_ERRNOS, TemporaryFailure, UsageError, WatchdogError
 
-# Modules with `register` and `run`, by command. A module is imported only for its own command, or for the help.
-_COMMANDS = {
-    "run": "watchdog.cli.run",
-    "sample": "watchdog.cli.sample",
-    "check": "watchdog.cli.check",
-    "status": "watchdog.cli.status",
-    "alerts": "watchdog.cli.alerts",
-    "rules": "watchdog.cli.rules",
-    "explain": "watchdog.cli.explain",
-    "baseline": "watchdog.cli.baseline",
-    "reload": "watchdog.cli.reload",
-    "notify": "watchdog.cli.notify",
-    "notifications": "watchdog.cli.notifications",
-    "silence": "watchdog.cli.silence",
-    "ack": "watchdog.cli.ack",
-    "metrics": "watchdog.cli.metrics",
-    "export": "watchdog.cli.export",
-    "doctor": "watchdog.cli.doctor",
-    "selftest": "watchdog.cli.selftest",
-}
 _INTERRUPTED = 130  # as in shells: 128 plus the number of SIGINT
-_EPILOG = """\
-start here:
-  bpf-watchdog doctor              check the requirements on this host
-  bpf-watchdog sample              show the connections of the next 5 seconds
-  bpf-watchdog run                 monitor this host, notify on this terminal
-  bpf-watchdog check FILE          check a rule file
-
-exit codes: 0 ok, 1 problem found, 2 usage, 3 daemon not reachable, 4 not
-permitted or kernel unfit, 75 memory, disk space or processes are used up"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,24 +65,21 @@ def _report_shortage(error: OSError) -> int:
 
 def _run(given: Sequence[str]) -> int:
     if not given:
-        print(f"usage: bpf-watchdog COMMAND …; --help lists all commands\n\n{_EPILOG}", file=sys.stderr)
+        print(USAGE, file=sys.stderr)
         return UsageError.exit_code
-    parser = ArgumentParser(
-        prog="bpf-watchdog",
-        description="Monitor every TCP connection of this host in the kernel, evaluate rules, notify people on call.",
-        epilog=_EPILOG,
-    )
-    parser.add_argument("--version", action="version", version=f"bpf-watchdog {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    wanted = next((word for word in given if not word.startswith("-")), None)
-    for name, module in _COMMANDS.items():
-        if wanted not in _COMMANDS or name == wanted:
-            importlib.import_module(module).register(commands)
     try:
-        args = parser.parse_args(given)
+        args = _parse(given)
         return int(args.run(args))
     finally:
         sys.stdout.flush()  # here, because `main` handles its errors
+
+
+def _parse(given: Sequence[str]) -> argparse.Namespace:
+    """Return the parsed command line; exits after help, the version and wrong usage."""
+    command = given[0]
+    if command not in COMMANDS:
+        overview_parser().parse_args([command])  # exits: help, version, or wrong usage
+    return parser_of(command).parse_args(given)
 
 
 def _discard_output() -> None:

@@ -13,7 +13,6 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add the command."""
     parser = commands.add_parser(
         "metrics",
-        help="list the metrics and dimensions that rules can use",
         description="Print the catalogue: each metric with meaning, unit, kernel source and cost; each dimension.",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -37,11 +37,7 @@ StateFileQuery = Callable[[ReadableDatabase, Mapping[str, Any]], Any]
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `notifications` and its actions."""
-    parser = commands.add_parser(
-        "notifications",
-        help="show sent, pending, failed and lost notifications",
-        description=_DESCRIPTION,
-    )
+    parser = commands.add_parser("notifications", description=_DESCRIPTION)
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     listing = actions.add_parser(
         "list",

@@ -41,7 +41,7 @@ _REMEDIES = {
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `notify` and its actions."""
-    parser = commands.add_parser("notify", help="test receivers")
+    parser = commands.add_parser("notify", description="Test receivers.")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     test = actions.add_parser(
         "test",

@@ -22,7 +22,7 @@ alerts that resolve, begin again, or change severity or receivers. With --dry-ru
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
-    parser = commands.add_parser("reload", help="let the daemon read its files again", description=_DESCRIPTION)
+    parser = commands.add_parser("reload", description=_DESCRIPTION)
     parser.add_argument("--dry-run", action="store_true", help="change nothing; show problems and changes")
     add_daemon_options(parser)
     parser.set_defaults(run=run)
@@ -64,6 +64,8 @@ def _change_lines(answer: Mapping[str, Any]) -> Iterator[str]:
             yield f"rules {name}: {', '.join(answer[name])}"
     if not (answer["added"] or answer["changed"] or answer["removed"]):
         yield "no rule changes"
+    if answer["settings"]:
+        yield f"settings changed: {', '.join(answer['settings'])}"
     if answer["restart_keys"]:
         yield f"need a restart: {', '.join(answer['restart_keys'])}"
     for note in answer["notes"]:

@@ -24,7 +24,7 @@ file of each value."""
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
-    parser = commands.add_parser("rules", help="list the rules in force with their states", description=_DESCRIPTION)
+    parser = commands.add_parser("rules", description=_DESCRIPTION)
     parser.add_argument("--effective", action="store_true", help="print the TOML in force, with the file of each value")
     add_daemon_options(parser)
     parser.set_defaults(run=run)

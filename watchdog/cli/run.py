@@ -18,8 +18,6 @@ from watchdog.control.socket_path import (
     SOCKET_FILE_NAME,
     control_socket_path,
 )
-from watchdog.daemon.configuration import ConfigurationSources
-from watchdog.daemon.daemon import Daemon, DaemonOptions
 from watchdog.daemon.log_writer import LogWriter
 from watchdog.daemon.malloc import configure_malloc
 from watchdog.errors import UsageError
@@ -39,11 +37,7 @@ _LOG_DRAIN_SECONDS = 0.5  # for a slow reader of the log; a reader that hangs do
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
-    parser = commands.add_parser(
-        "run",
-        help="monitor this host, in the foreground",
-        description=_DESCRIPTION,
-    )
+    parser = commands.add_parser("run", description=_DESCRIPTION)
     parser.add_argument("--config", metavar="FILE", help=f"settings and receivers (default: {DEFAULT_SETTINGS_FILE})")
     parser.add_argument(
         "--rules", metavar="DIR", help=f"rule files (default: {DEFAULT_RULES_FOLDER}, else the shipped ones)"
@@ -61,6 +55,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UsageError: the interval is not a duration, or out of range.
     """
+    # Imported late: the help needs none of it.
+    from watchdog.daemon.configuration import ConfigurationSources
+    from watchdog.daemon.daemon import Daemon, DaemonOptions
+
     interval_ns = None
     if args.interval is not None:
         try:

@@ -53,11 +53,7 @@ _MIN_WIDTH = 20  # of a terminal, for the line of totals
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
-    parser = commands.add_parser(
-        "sample",
-        help="show the connections of the next seconds",
-        description=_DESCRIPTION,
-    )
+    parser = commands.add_parser("sample", description=_DESCRIPTION)
     parser.add_argument(
         "--for", dest="duration", metavar="TIME", default="5s", help="duration of the sample (default: 5s)"
     )

@@ -35,11 +35,7 @@ _MIN_COLUMNS = 40
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
-    parser = commands.add_parser(
-        "selftest",
-        help="test this host for losses, with its own settings and rules",
-        description=_DESCRIPTION,
-    )
+    parser = commands.add_parser("selftest", description=_DESCRIPTION)
     names = ", ".join(runner.CHECK_MODULES)
     parser.add_argument("names", metavar="NAME", nargs="*", help=f"only these: {names}")
     parser.add_argument("--config", metavar="FILE", help=f"settings and receivers (default: {DEFAULT_SETTINGS_FILE})")

@@ -28,9 +28,7 @@ The running daemon answers, and keeps silences over restarts."""
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `silence` and its actions."""
-    parser = commands.add_parser(
-        "silence", help="withhold notifications of matching alerts for a while", description=_DESCRIPTION
-    )
+    parser = commands.add_parser("silence", description=_DESCRIPTION)
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     adding = actions.add_parser(
         "add",

@@ -22,7 +22,7 @@ Exit code: 0, or 1 if the daemon reports a problem: a refused reload, a receiver
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
-    parser = commands.add_parser("status", help="show the running daemon on one screen", description=_DESCRIPTION)
+    parser = commands.add_parser("status", description=_DESCRIPTION)
     add_daemon_options(parser)
     parser.set_defaults(run=run)
 

@@ -30,8 +30,9 @@ class ReloadAnswer:
     """Result of a reload, or of the attempt with `dry_run`, which changes nothing.
 
     `problems`: all problems of all files, as `check` prints them; empty if the files are accepted. `notes`: likewise.
-    `added`, `changed`, `removed`: ids of rules. `restart_keys`: changed keys of the settings that a restart alone
-    applies. `rules`: their number, `origin`: their folder.
+    `added`, `changed`, `removed`: ids of rules. `settings`: changed tables and keys of the settings file.
+    `restart_keys`: changed keys of the settings that a restart alone applies. `rules`: their number, `origin`: their
+    folder.
     """
 
     accepted: bool
@@ -43,6 +44,7 @@ class ReloadAnswer:
     added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
     restart_keys: tuple[str, ...] = ()
     alerts: tuple[AlertEffect, ...] = ()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -66,7 +68,8 @@ class ConfigurationTexts:
 class Configuration:
     """What was read: settings, live receivers by name, rules and where they come from, notes for their author.
 
-    `sources`: of the rules, by id. `texts`: None once they are saved.
+    `sources`: of the rules, by id. `texts`: None once they are saved. `settings_digests`: of each key of the settings
+    file, by name, as `changed_settings` compares them; never shown, because settings can have secrets.
     """
 
     settings: Settings
@@ -80,6 +83,7 @@ class Configuration:
     suppression: SuppressionRules = field(default_factory=SuppressionRules)
     sources: Mapping[str, RuleSource] = field(default_factory=dict)
     texts: ConfigurationTexts | None = None
+    settings_digests: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
 
 def read_configuration(
@@ -142,7 +146,12 @@ def read_configuration(
             tuple(document.document.inline_secrets),
             None if is_shipped else loaded.texts,
         ),
+        settings_digests={key: _digest(value) for key, value in document.document.root.data.items()},
     )
+
+
+def _digest(value: object) -> bytes:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).digest()
 
 
 def _read_settings_file(
@@ -243,6 +252,12 @@ def changed_restart_keys(started: Settings, settings: Settings) -> list[str]:
         if getattr(before, one.name) != getattr(now, one.name)
     ]
     return [*changed, *(["web"] if started.web != settings.web else [])]
+
+
+def changed_settings(former: Configuration, new: Configuration) -> list[str]:
+    """Return the tables and keys of the settings file that differ, sorted; the order of the keys in them does not."""
+    before, after = former.settings_digests, new.settings_digests
+    return sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
 
 
 def format_rule_ids(rules: Sequence[Rule]) -> str:

@@ -9,7 +9,7 @@ from watchdog.alerts import wording
 from watchdog.alerts.alert import Alert
 from watchdog.config.durations import format_duration
 from watchdog.control.reload_handler import AlertEffect, ReloadAnswer
-from watchdog.daemon.configuration import Configuration
+from watchdog.daemon.configuration import Configuration, changed_settings
 from watchdog.daemon.pipeline import Pipeline, PipelineView
 from watchdog.routing.routes import Router
 from watchdog.rules.engine.judge import Verdict
@@ -44,6 +44,7 @@ def reload_changes(
         added=tuple(sorted(after.keys() - before.keys())),
         changed=tuple(sorted(name for name in after.keys() & before.keys() if after[name] != before[name])),
         removed=tuple(sorted(before.keys() - after.keys())),
+        settings=tuple(changed_settings(former, new)),
         restart_keys=tuple(restart_keys),
         alerts=tuple(effects),
     )

@@ -368,12 +368,14 @@ def test_a_refused_reload_prints_each_problem_and_fails(run):
 
 def test_changes_of_a_reload_are_listed(run):
     answer = ReloadAnswer(True, False, notes=("a.toml:1: rule: note",), rules=9, origin="/rules", added=("a", "b"),
-                          removed=("c",), restart_keys=("sampling.ledger",))  # fmt: skip
+                          removed=("c",), settings=("route", "sampling"),
+                          restart_keys=("sampling.ledger",))  # fmt: skip
     _, out, _ = run(reload_handlers(lambda _: answer), "reload")
     assert out.splitlines() == [
         "reloaded: 9 rules from /rules",
         "rules added: a, b",
         "rules removed: c",
+        "settings changed: route, sampling",
         "need a restart: sampling.ledger",
         "note: a.toml:1: rule: note",
     ]

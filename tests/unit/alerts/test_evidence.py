@@ -24,15 +24,14 @@ from watchdog.measure.catalogue import FAILURES, METRICS, TCP_STATES
 from watchdog.measure.procfs import HIDDEN, CommandLine, Process, UnreadReason
 from watchdog.measure.program_file import ProgramFile
 from watchdog.receivers.render import evidence_text
-from watchdog.rules.engine.contributors import (
-    MAX_PEERS,
-    MAX_PROCESSES,
+from watchdog.rules.engine.contributor_values import (
     ContributingProcess,
     Contributors,
     LeftOutGroup,
     LeftOutGroups,
     Peer,
 )
+from watchdog.rules.engine.contributors import MAX_PEERS, MAX_PROCESSES
 from watchdog.rules.language import template
 
 WALL = 1_750_000_000.0

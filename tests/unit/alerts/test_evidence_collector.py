@@ -15,7 +15,7 @@ from watchdog.measure.interning import InternedNames
 from watchdog.measure.procfs import CommandLine, Process, UnreadReason
 from watchdog.measure.snapshot import Snapshot
 from watchdog.receivers.render.evidence_text import evidence_sections
-from watchdog.rules.engine.contributors import ContributingProcess, Contributors
+from watchdog.rules.engine.contributor_values import ContributingProcess, Contributors
 from watchdog.rules.engine.judge import Verdict
 from watchdog.rules.language import template
 from watchdog.rules.language.rule import OVERFLOW_LABELS, Severity

@@ -16,7 +16,7 @@ from watchdog.alerts.alert import AlertState, TransitionKind, fingerprint
 from watchdog.alerts.instance import AlertInstance
 from watchdog.alerts.lifecycle import Lifecycle
 from watchdog.clock import Now
-from watchdog.rules.engine.contributors import LeftOutGroups
+from watchdog.rules.engine.contributor_values import LeftOutGroups
 from watchdog.rules.engine.engine import OVERFLOW_LABELS, Verdict
 from watchdog.rules.language import template
 from watchdog.rules.language.rule import Severity, Thresholds

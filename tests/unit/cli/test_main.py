@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from watchdog.cli import metrics
+from watchdog.cli.commands import COMMANDS, parser_of
 from watchdog.cli.main import main
 
 COMMAND = [sys.executable, "-m", "watchdog"]
@@ -95,3 +96,65 @@ def test_the_page_on_rules_has_the_dimensions_that_metrics_shows(capsys):
     assert main(["metrics"]) == 0
     shown = re.findall(r"^(\w+)  \(.*?^    dimensions: (.*?)$", capsys.readouterr().out, re.MULTILINE | re.DOTALL)
     assert documented == dict(shown)
+
+
+LOADED = """\
+import sys
+from watchdog.cli.main import main
+try:
+    main({arguments})
+except SystemExit:
+    pass
+print(*sys.modules)
+"""
+
+
+def modules_after(*arguments):
+    code = LOADED.format(arguments=list(arguments))
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("option", ["--help", "-h", "--version", "no-such-command"])
+def test_the_help_of_all_commands_loads_none_of_them(option):
+    ours = {name for name in modules_after(option) if name.startswith("watchdog.")}
+    assert ours == {
+        "watchdog.cli",
+        "watchdog.cli.argument_parser",
+        "watchdog.cli.commands",
+        "watchdog.cli.main",
+        "watchdog.errors",
+    }
+
+
+@pytest.mark.parametrize("command", ["run", "status", "alerts", "notifications", "reload", "check", "notify"])
+def test_the_help_of_a_command_loads_neither_numpy_nor_a_transport(command):
+    assert not {"numpy", "requests", "urllib3", "apscheduler", "bcc"} & modules_after(command, "--help")
+
+
+def test_every_command_has_its_line_in_the_help(capsys):
+    assert main_exits("--help") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert all(f"{name} {command.summary}" in printed for name, command in COMMANDS.items())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_module_with_its_parser_and_its_description(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parser_of(command).parse_args([command, "--help"])
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert shown.startswith(f"usage: bpf-watchdog {command} ")
+    assert re.search(r"\n\n[A-Z][^\n]* ", shown), "a description"
+
+
+@pytest.mark.parametrize("arguments", [["no-such-command"], ["--json", "status"], ["--", "status"], [""]])
+def test_a_line_without_a_known_command_in_front_is_wrong_usage(arguments, capsys):
+    assert main_exits(*arguments) == 2
+    assert capsys.readouterr().err.startswith("usage: ")
+
+
+def main_exits(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    return ended.value.code

@@ -14,6 +14,7 @@ from watchdog.config.document import Table
 from watchdog.daemon.configuration import (
     ConfigurationSources,
     changed_restart_keys,
+    changed_settings,
     format_rule_ids,
     read_configuration,
 )
@@ -290,3 +291,31 @@ def test_a_change_of_the_web_table_needs_a_restart(write):
     assert changed_restart_keys(without, first) == changed_restart_keys(first, other) == ["web"]
     assert changed_restart_keys(first, without) == ["web"]
     assert changed_restart_keys(first, first) == []
+
+
+def test_each_changed_table_of_settings_is_named_and_an_order_of_keys_is_no_change(write):
+    rules = write("rules/a.toml", RULE)
+
+    def read(text):
+        return read_configuration(ConfigurationSources(write("watchdog.toml", text), rules))
+
+    first = read('host = "a"\n[sampling]\nledger = 100\ninterval = "2s"\n[[receiver]]\nname = "c"\ntype = "console"\n')
+    same = read('[[receiver]]\ntype = "console"\nname = "c"\n[sampling]\ninterval = "2s"\nledger = 100\n').settings
+    assert same.sampling == first.settings.sampling
+    other = read('[sampling]\ninterval = "2s"\nledger = 100\n[[receiver]]\nname = "d"\ntype = "console"\n[docs]\n')
+    assert changed_settings(first, other) == ["docs", "host", "receiver"]
+    assert changed_settings(first, first) == []
+
+
+def test_a_secret_in_the_settings_that_was_rotated_is_a_change_and_is_not_shown(write):
+    rules = write("rules/a.toml", RULE)
+
+    def read(token):
+        text = f'[heartbeat]\nurl = "https://a.example/"\nbearer_token = "{token}"\n'
+        settings = write("watchdog.toml", text)
+        os.chmod(settings, 0o600)  # noqa: PTH101
+        return read_configuration(ConfigurationSources(settings, rules))
+
+    former, new = read("old-t0ken"), read("new-t0ken")
+    assert changed_settings(former, new) == ["heartbeat"]
+    assert "t0ken" not in repr(new)

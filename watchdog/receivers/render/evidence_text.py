@@ -12,7 +12,7 @@ from watchdog.alerts.evidence import Evidence, TopProcess
 from watchdog.measure.catalogue import METRICS
 from watchdog.measure.procfs import UnreadReason
 from watchdog.measure.program_file import ProgramFile
-from watchdog.rules.engine.contributors import LeftOutGroups, Peer
+from watchdog.rules.engine.contributor_values import LeftOutGroups, Peer
 from watchdog.rules.language.formats import FORMATS
 from watchdog.rules.language.rule import Labels
 

@@ -12,7 +12,7 @@ from watchdog.alerts.evidence import Evidence, TopProcess
 from watchdog.alerts.identity import HostIdentity
 from watchdog.clock import SystemClock
 from watchdog.routing.notification import Notification, NotificationReason
-from watchdog.rules.engine.contributors import Peer
+from watchdog.rules.engine.contributor_values import Peer
 from watchdog.rules.language.rule import Severity
 
 

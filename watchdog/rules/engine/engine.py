@@ -13,7 +13,7 @@ from watchdog.rules.engine import contributors, inspection
 from watchdog.rules.engine.aggregations import Aggregation
 from watchdog.rules.engine.baseline_blobs import BaselinePart
 from watchdog.rules.engine.baselines import Baselines
-from watchdog.rules.engine.contributors import Contributors
+from watchdog.rules.engine.contributor_values import Contributors
 from watchdog.rules.engine.distinct import DistinctCount
 from watchdog.rules.engine.groups import GroupSlots
 from watchdog.rules.engine.inspection import GroupInspection, RuleInspection

@@ -9,7 +9,7 @@ import pytest
 from watchdog.alerts.evidence import NOT_TAKEN, Evidence
 from watchdog.measure.program_file import ProgramFile
 from watchdog.receivers.render import evidence_text
-from watchdog.rules.engine.contributors import LeftOutGroup, LeftOutGroups
+from watchdog.rules.engine.contributor_values import LeftOutGroup, LeftOutGroups
 
 STARTED = "started 2025-06-15 13:01:31 UTC, 2 h 5 min before"
 LABELS = (("process", "crawler"), ("unit", "crawler.service"))
