@@ -10,6 +10,9 @@ BENCH_PACKAGES := bpftrace gcc iperf3 libbpf-tools redis-tools
 DELIVERY_PACKAGES := prometheus-alertmanager
 # Browser of the tests of the status page and of its pictures: 64 MB to fetch.
 PAGE_PACKAGES := chromium-headless-shell fonts-dejavu-core
+# Tools that build and check the Debian package, and those that install it into folders of Debian releases.
+DEB_PACKAGES := debhelper dh-python dpkg-dev lintian
+CHROOT_PACKAGES := debian-archive-keyring mmdebstrap
 # Tools that fetch and boot other kernels.
 KERNEL_PACKAGES := busybox-static debian-archive-keyring file kmod qemu-system-x86
 
@@ -25,7 +28,8 @@ unexport PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev packages packages-dev account run demo test test-kernels fuzz lint soak soak-delivery soak-web test-page pictures bench bench-delivery
+.PHONY: help setup setup-dev setup-deb packages packages-dev account run demo test test-kernels test-deb test-versions \
+	test-page pictures fuzz lint soak soak-delivery soak-web bench bench-delivery dist deb release-check install uninstall
 
 help:
 	@echo 'make run     watch this host in the foreground with the shipped rules (root, or sudo)'
@@ -40,10 +44,15 @@ help:
 	@echo 'make test-page   the status page in a headless Chromium, checked by axe-core; make pictures: those of docs/images'
 	@echo 'make bench   measure cost and latency on this host'
 	@echo 'make bench-delivery   disturb delivery here and in Alertmanager; compare the notifications (ten minutes)'
+	@echo 'make deb     build the Debian package (12 and 13) into dist/; make dist: source distribution and wheel'
+	@echo 'make test-deb [RELEASES="bookworm trixie"]   install, remove and purge the package in bare systems of each release'
+	@echo 'make test-versions   tests of the HTTP transport with each supported version of requests and urllib3'
+	@echo 'make release-check   versions, changelog, licences; each package built twice as the same bytes'
+	@echo 'make install [PREFIX=/usr/local] [DESTDIR=…]   install on other distributions; make uninstall'
 	@echo 'make setup   only make .venv/bin/bpf-watchdog; make setup-dev: also the tools of tests and checks'
 
 setup: packages account .venv/.setup
-setup-dev: packages-dev account .venv/.setup-dev .venv/syslog-ng/.complete
+setup-dev: packages-dev account .venv/.setup-dev .venv/syslog-ng/.complete .venv/old-http/.complete
 
 packages:
 	@packaging/ensure-packages $(PACKAGES)
@@ -72,6 +81,19 @@ $(BIN)/pip: | packages
 
 .venv/.setup-fuzz: .venv/.setup-dev
 	$(PIP) install --editable '.[dev,fuzz]'
+	@touch $@
+
+setup-deb: .venv/.setup-release
+	@packaging/ensure-packages $(DEB_PACKAGES)
+
+.venv/.setup-release: pyproject.toml | $(BIN)/pip
+	$(PIP) install --editable '.[release]'
+	@touch $@
+
+# The HTTP libraries of Debian 12, for tests with them.
+.venv/old-http/.complete: | $(BIN)/pip
+	@rm -rf .venv/old-http
+	$(PIP) install --no-compile --target .venv/old-http requests==2.28.1 urllib3==1.26.12
 	@touch $@
 
 # Unpacked, not installed: an installation would remove rsyslog.
@@ -126,6 +148,41 @@ bench: setup
 bench-delivery: setup
 	@packaging/ensure-packages $(DELIVERY_PACKAGES)
 	@exec $(SUDO) $(BIN)/python tests/bench/bench_delivery.py
+
+# Time stamps of packages: that of the newest change.
+SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --pretty=%ct 2>/dev/null),$(shell stat -c %Y CHANGELOG.md))
+export SOURCE_DATE_EPOCH
+
+dist: setup-deb
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation --outdir dist . >/dev/null
+	@ls dist/*
+
+deb: dist
+	@BIN="$(CURDIR)/$(BIN)" packaging/build-deb dist/*.tar.gz dist
+	@lintian --fail-on error,warning --tag-display-limit 0 dist/*.deb
+
+test-deb: RELEASES ?= bookworm trixie
+test-deb: deb
+	@packaging/ensure-packages $(CHROOT_PACKAGES)
+	@exec $(SUDO) $(BIN)/python tests/deb/bare_systems.py dist/*.deb $(RELEASES)
+
+test-versions: setup-dev
+	@exec $(SUDO) $(BIN)/python tests/versions/versions.py
+
+release-check: setup-deb
+	@BIN="$(CURDIR)/$(BIN)" $(BIN)/python packaging/release_check.py .
+
+# Dependencies come from the distribution; TOML is read by the same module everywhere.
+install: export PREFIX ?= /usr/local
+install: $(BIN)/pip
+	@packaging/vendor $(BIN)/pip build/vendored
+	@VENDORED=build/vendored packaging/install
+	@[ -n "$(DESTDIR)" ] || packaging/ensure-account
+
+uninstall: export PREFIX ?= /usr/local
+uninstall:
+	@packaging/install --uninstall
 
 lint: setup-dev
 	$(BIN)/ruff check

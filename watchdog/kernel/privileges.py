@@ -29,7 +29,9 @@ _PR_SET_KEEPCAPS, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_A
 _CAPABILITY_VERSION_3 = 0x20080522
 _SELF = Path("/proc/self/status")
 # Same as in packaging/ensure-account.
-CREATE_ACCOUNT_COMMAND = f"useradd --system --user-group --no-create-home --shell /usr/sbin/nologin {ACCOUNT}"
+CREATE_ACCOUNT_COMMAND = (
+    f"useradd --system --uid 61087 --user-group --no-create-home --shell /usr/sbin/nologin {ACCOUNT}"
+)
 
 
 def service_account() -> pwd.struct_passwd:

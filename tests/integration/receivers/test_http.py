@@ -522,10 +522,11 @@ def test_a_configured_proxy_forwards_http_and_tunnels_https(raw_server, server, 
     webhook_of(url=f"https://localhost:{tls_server.server_port}/in/secret-path", **keys).send(firing, DEADLINE)
     assert [lines[0] for lines in proxy.requests] == [
         f"POST http://alerts.invalid:{server.server_port}/in?token=x HTTP/1.1",
-        f"CONNECT localhost:{tls_server.server_port} HTTP/1.0",
+        f"CONNECT localhost:{tls_server.server_port} HTTP/1.1",
     ]
     login = "Proxy-Authorization: Basic dXNlcjpwcm94eS1zZWNyZXQ="
     assert [login in lines for lines in proxy.requests] == [True, True]
+    assert f"Host: localhost:{tls_server.server_port}" in proxy.requests[1]
     assert not any("secret-path" in line for line in proxy.requests[1])
     assert [path for path, _, _ in (*server.posts, *tls_server.posts)] == ["/in?token=x", "/in/secret-path"]
     assert "Proxy-Authorization" not in tls_server.posts[0][1]

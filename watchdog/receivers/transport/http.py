@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import encodings.latin_1  # noqa: F401 - Python imports it at the first header field
 import json
-import re
-import socket
 import ssl
 import time
 import urllib.parse
@@ -21,9 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 import requests
-import requests.adapters
 import urllib3
-from urllib3 import connection, connectionpool
 from urllib3.exceptions import HTTPError as TransportError
 
 from watchdog import __version__
@@ -31,11 +27,12 @@ from watchdog.config.document import Table
 from watchdog.config.secrets import Secret
 from watchdog.errors import DeliveryError, DeliveryErrorReason, UncertainDeliveryError
 from watchdog.receivers.transport.attempt_guard import AttemptGuard
-from watchdog.receivers.transport.connect import connect_tcp, reject_metadata_behind_proxy
+from watchdog.receivers.transport.connect import reject_metadata_behind_proxy
 from watchdog.receivers.transport.deadline import Deadline
 from watchdog.receivers.transport.host_names import host_problem
 from watchdog.receivers.transport.http_headers import reject_second_login
-from watchdog.receivers.transport.http_response import AnswerTooLong, FinalResponse, parse_http_date, parse_retry_after
+from watchdog.receivers.transport.http_pool import ConnectionAttempt, ProxyRefusal, SinglePoolAdapter, open_pool
+from watchdog.receivers.transport.http_response import AnswerTooLong, parse_http_date, parse_retry_after
 from watchdog.receivers.transport.proxy import Proxy, proxy_from_table
 from watchdog.receivers.transport.tls import certificate_error, host_tls_context, tls_context_from_table
 
@@ -43,8 +40,8 @@ MAX_RESPONSE_BYTES = 65_536
 
 _NO_HEADERS: Mapping[str, Secret] = MappingProxyType({})
 _PLACEHOLDER_URL = Secret("http://unset.invalid/")  # RFC 2606 §2: .invalid never resolves
+_TIMEOUTS = (TimeoutError, urllib3.exceptions.TimeoutError)
 _RETRYABLE_CLIENT_ERRORS = (408, 425)  # RFC 9110 §15.5.9 Request Timeout, RFC 8470 §5.2 Too Early
-_PROXY_REFUSES = re.compile(r"Tunnel connection failed: ([0-9]{3})")  # error text of http.client
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +140,8 @@ class Endpoint:
     ) -> HttpResponse:
         deadline = Deadline(deadline_seconds)
         with AttemptGuard(deadline) as guard:
-            attempt = _ConnectionAttempt(deadline, guard, self.transport.proxy)
+            context = self.transport.tls_context if self._is_https else None
+            attempt = ConnectionAttempt(deadline, guard, self.transport.proxy, context)
             try:
                 return self._exchange(method, body, headers, attempt, max_bytes)
             except (OSError, TransportError) as error:  # requests.RequestException is an OSError
@@ -154,7 +152,7 @@ class Endpoint:
         method: str,
         body: bytes | None,
         headers: Mapping[str, str],
-        attempt: _ConnectionAttempt,
+        attempt: ConnectionAttempt,
         max_bytes: int,
     ) -> HttpResponse:
         proxy = self.transport.proxy
@@ -163,7 +161,8 @@ class Endpoint:
         with requests.Session() as session:
             session.trust_env = False  # no proxy from the environment, no .netrc
             session.headers.clear()
-            session.mount(f"{'https' if self._is_https else 'http'}://", _SinglePoolAdapter(self._pool(attempt)))
+            pool = open_pool(self.host, self._port, attempt)
+            session.mount(f"{'https' if self._is_https else 'http'}://", SinglePoolAdapter(pool))
             response = session.request(
                 method,
                 self._url,
@@ -189,27 +188,21 @@ class Endpoint:
                 date = parse_http_date(response.headers.get("Date"))
                 return HttpResponse(response.status_code, _read_at_most(response.raw, max_bytes), retry_after, date)
 
-    def _pool(self, attempt: _ConnectionAttempt) -> connectionpool.HTTPConnectionPool:
-        options: dict[str, Any] = {"attempt": attempt}
-        if self._is_https:
-            return _TlsPool(self.host, self._port, ssl_context=self.transport.tls_context, **options)
-        return _PlainPool(self.host, self._port, **options)
-
-    def _delivery_error(self, error: Exception, attempt: _ConnectionAttempt) -> DeliveryError:
+    def _delivery_error(self, error: Exception, attempt: ConnectionAttempt) -> DeliveryError:
         causes = _causes(error)
         error_type = UncertainDeliveryError if attempt.was_sent else DeliveryError
         limit = next((str(cause) for cause in causes if isinstance(cause, AnswerTooLong)), attempt.guard.exceeded_limit)
         if limit is not None:
             return error_type(DeliveryErrorReason.CONNECT, f"{self.host}: answer too long: {limit}", retryable=True)
-        if attempt.guard.has_expired or any(isinstance(cause, (TimeoutError, requests.Timeout)) for cause in causes):
+        if attempt.guard.has_expired or any(isinstance(cause, _TIMEOUTS) for cause in causes):
             return error_type(DeliveryErrorReason.TIMEOUT, f"{self.host}: no complete answer in time", retryable=True)
         for cause in causes:
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return certificate_error(self.host, cause)
-            if attempt.proxy is not None and (refused := _PROXY_REFUSES.match(str(cause))):
-                text = f"{self.host}: the proxy {attempt.proxy.host} answered {refused[1]}"
+            if attempt.proxy is not None and isinstance(cause, ProxyRefusal):
+                text = f"{self.host}: the proxy {attempt.proxy.host} answered {cause.status}"
                 return DeliveryError(DeliveryErrorReason.CONNECT, text, retryable=True)
-        if any(isinstance(cause, (ssl.SSLError, requests.exceptions.SSLError)) for cause in causes):
+        if any(isinstance(cause, (ssl.SSLError, urllib3.exceptions.SSLError)) for cause in causes):
             # An alert refuses the request, such as one without a client certificate; a mere end of the stream does not.
             has_ended = any(isinstance(cause, ssl.SSLEOFError) for cause in causes)
             tls_error_type = error_type if has_ended else DeliveryError
@@ -315,69 +308,3 @@ def _causes(error: BaseException) -> list[BaseException]:
             found.append(current)
             unchecked += [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
     return found
-
-
-class _SinglePoolAdapter(requests.adapters.HTTPAdapter):
-    """Sends every request through one given pool, with its TLS context: no file is read at send time."""
-
-    def __init__(self, pool: connectionpool.HTTPConnectionPool) -> None:
-        super().__init__(max_retries=urllib3.Retry(0, read=False))
-        self._pool = pool
-
-    def get_connection_with_tls_context(self, *_: Any, **__: Any) -> connectionpool.HTTPConnectionPool:
-        return self._pool
-
-    def cert_verify(self, *_: Any) -> None:
-        return
-
-    def close(self) -> None:
-        self._pool.close()
-        super().close()
-
-
-@dataclass(slots=True)
-class _ConnectionAttempt:
-    """Deadline and proxy for the connections of one request, and whether all of the request was sent."""
-
-    deadline: Deadline
-    guard: AttemptGuard
-    proxy: Proxy | None
-    was_sent: bool = False
-
-
-class _DeadlineConnection(connection.HTTPConnection):
-    """Connects under a deadline, never to a metadata service; the guard watches the socket."""
-
-    response_class = FinalResponse
-
-    def __init__(self, *args: Any, attempt: _ConnectionAttempt, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._attempt = attempt
-
-    def _new_conn(self) -> socket.socket:
-        proxy = self._attempt.proxy
-        host, port = (self.host.strip("[]"), self.port) if proxy is None else (proxy.host, proxy.port)
-        tcp = connect_tcp(host, port, self._attempt.deadline)
-        self._attempt.guard.watch_socket(tcp)
-        return tcp
-
-    def request(self, *args: Any, **options: Any) -> None:
-        super().request(*args, **options)
-        self._attempt.was_sent = True
-
-
-class _DeadlineTlsConnection(_DeadlineConnection, connection.HTTPSConnection):
-    """The same with TLS; through a tunnel if there is a proxy."""
-
-    def __init__(self, *args: Any, attempt: _ConnectionAttempt, **options: Any) -> None:
-        super().__init__(*args, attempt=attempt, **options)
-        if attempt.proxy is not None:
-            self.set_tunnel(self.host.strip("[]"), self.port, attempt.proxy.headers)
-
-
-class _PlainPool(connectionpool.HTTPConnectionPool):
-    ConnectionCls = _DeadlineConnection
-
-
-class _TlsPool(connectionpool.HTTPSConnectionPool):
-    ConnectionCls = _DeadlineTlsConnection

@@ -1,0 +1,125 @@
+"""Bare Debian systems in folders, and the list of everything in them. Root only."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CACHE = Path(os.environ.get("WATCHDOG_CHROOT_CACHE", "/var/tmp/bpf-watchdog-bare-systems"))
+
+# Mounts are private to the command; its processes end with it.
+_ENTER = """
+mount --make-rprivate /
+mount -t proc proc "$1/proc"
+mount --rbind --make-rslave /sys "$1/sys"
+mount --rbind --make-rslave /dev "$1/dev"
+root=$1
+shift
+for bind in $BINDS; do
+    mkdir -p "$root${bind#*:}"
+    mount --bind "${bind%:*}" "$root${bind#*:}"
+    mount -o remount,bind,ro "$root${bind#*:}"
+done
+exec chroot "$root" "$@"
+"""
+# Files that every installation of any package changes, and those with a random content.
+_CHANGING = (
+    "etc/group-",
+    "etc/gshadow-",
+    "etc/ld.so.cache",
+    "etc/machine-id",
+    "etc/passwd-",
+    "etc/shadow-",
+    "var/cache",
+    "var/lib/apt",
+    "var/lib/dpkg/available",
+    "var/lib/dpkg/lock",
+    "var/lib/dpkg/status",
+    "var/lib/dpkg/status-old",
+    "var/lib/dpkg/triggers",
+    "var/log",
+)
+_MOUNTED = ("dev", "proc", "sys")
+
+
+class Chroot:
+    """A Debian system in a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def run(self, script: str, *, check: bool = True, binds: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a script of /bin/sh -eu; return its output, stdout and stderr together.
+
+        `binds`: folders of this host, `FROM:TO` with a space between two, mounted read-only.
+        """
+        command = ["unshare", "--mount", "--pid", "--fork", "/bin/sh", "-euc", _ENTER, "enter", str(self.root)]
+        environment = {
+            name: value for name, value in os.environ.items() if name.lower().endswith("_proxy") or name == "PIP_CERT"
+        } | {
+            "BINDS": binds,
+            "DEBIAN_FRONTEND": "noninteractive",
+            "HOME": "/root",
+            "LC_ALL": "C.UTF-8",
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        }
+        done = subprocess.run(
+            [*command, "/bin/sh", "-euc", script],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"exit code {done.returncode} of:\n{script}\n{done.stdout}")
+        return done
+
+    def entries(self) -> dict[str, tuple[object, ...]]:
+        """Return kind, mode, owner and content of each file, folder and link, by path."""
+        return dict(self._entries(self.root))
+
+    def _entries(self, folder: Path) -> Iterator[tuple[str, tuple[object, ...]]]:
+        for path in sorted(folder.iterdir()):
+            name = str(path.relative_to(self.root))
+            if name in _MOUNTED or any(name == one or name.startswith(f"{one}/") for one in _CHANGING):
+                continue
+            status = path.lstat()
+            content = None
+            if stat.S_ISLNK(status.st_mode):
+                content = str(path.readlink())
+            elif stat.S_ISREG(status.st_mode):
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+            yield name, (stat.filemode(status.st_mode), status.st_uid, status.st_gid, content)
+            if stat.S_ISDIR(status.st_mode):
+                yield from self._entries(path)
+
+
+@contextmanager
+def bare_system(release: str) -> Iterator[Chroot]:
+    """Unpack a Debian system with nothing but apt; it is removed at the end. The first one of a release is fetched."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    archive = CACHE / f"{release}.tar"
+    if not archive.exists():
+        unfinished = archive.with_suffix(".new.tar")
+        subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", release, str(unfinished)], check=True)
+        unfinished.rename(archive)
+    root = CACHE / f"{release}.{os.getpid()}"
+    root.mkdir()
+    try:
+        subprocess.run(["tar", "--extract", "--file", str(archive), "--directory", str(root)], check=True)
+        # Services are not started here; deb-systemd-invoke(1p) asks this script.
+        policy = root / "usr/sbin/policy-rc.d"
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+        shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
+        yield Chroot(root)
+    finally:
+        subprocess.run(["rm", "-rf", "--one-file-system", str(root)], check=True)
