@@ -28,8 +28,8 @@ from web_flood import (  # noqa: E402
 )
 
 COMMAND = Path(sys.executable).with_name("bpf-watchdog")
-INTERVAL_SECONDS = 0.2
-REST_SECONDS = 15
+INTERVAL_SECONDS = 1.0
+REST_SECONDS = 20
 MAX_DELAY_SECONDS = 0.1
 MAX_GROWTH_BYTES = 10_000_000
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"

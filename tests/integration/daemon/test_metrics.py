@@ -249,7 +249,7 @@ def test_without_the_table_nothing_listens_and_nothing_is_loaded(watchdog):
     maps = Path(f"/proc/{watchdog.process.pid}/task").iterdir()
     assert "web" not in {(task / "comm").read_text().strip() for task in maps}
     assert not re.search("metrics for Prometheus", watchdog.log())
-    names = "[name for name in sys.modules if 'prometheus' in name or '.web' in name]"
+    names = "[name for name in sys.modules if 'prometheus' in name or '.web' in name or 'status_source' in name]"
     probe = f"import sys, watchdog.daemon.daemon; print({names})"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout == "['watchdog.config.web_settings']\n"
