@@ -13,31 +13,31 @@ from watchdog.cli.argument_parser import ArgumentParser
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class CommandModule:
     """A command: `module` has its functions `register` and `run`, `summary` is its line in the list of all commands."""
 
     module: str
     summary: str
 
 
-COMMANDS: Final[Mapping[str, Command]] = {
-    "run": Command("watchdog.cli.run", "monitor this host, in the foreground"),
-    "sample": Command("watchdog.cli.sample", "show the connections of the next seconds"),
-    "check": Command("watchdog.cli.check", "check rule files and settings without starting anything"),
-    "status": Command("watchdog.cli.status", "show the running daemon on one screen"),
-    "alerts": Command("watchdog.cli.alerts", "list pending and firing alerts; show one with its evidence"),
-    "rules": Command("watchdog.cli.rules", "list the rules in force with their states"),
-    "explain": Command("watchdog.cli.explain", "show why a rule fires, or why not"),
-    "baseline": Command("watchdog.cli.baseline", "show and correct the limits that rules learn"),
-    "reload": Command("watchdog.cli.reload", "let the daemon read its files again"),
-    "notify": Command("watchdog.cli.notify", "test receivers"),
-    "notifications": Command("watchdog.cli.notifications", "show sent, pending, failed and lost notifications"),
-    "silence": Command("watchdog.cli.silence", "withhold notifications of matching alerts for a while"),
-    "ack": Command("watchdog.cli.ack", "silence one alert until it resolves"),
-    "metrics": Command("watchdog.cli.metrics", "list the metrics and dimensions that rules can use"),
-    "export": Command("watchdog.cli.export", "print rules in the form of Prometheus"),
-    "doctor": Command("watchdog.cli.doctor", "check the requirements on this host, with remedies"),
-    "selftest": Command("watchdog.cli.selftest", "test this host for losses, with its own settings and rules"),
+COMMANDS: Final[Mapping[str, CommandModule]] = {
+    "run": CommandModule("watchdog.cli.run", "monitor this host, in the foreground"),
+    "sample": CommandModule("watchdog.cli.sample", "show the connections of the next seconds"),
+    "check": CommandModule("watchdog.cli.check", "check rule files and settings without starting anything"),
+    "status": CommandModule("watchdog.cli.status", "show the running daemon on one screen"),
+    "alerts": CommandModule("watchdog.cli.alerts", "list pending and firing alerts; show one with its evidence"),
+    "rules": CommandModule("watchdog.cli.rules", "list the rules in force with their states"),
+    "explain": CommandModule("watchdog.cli.explain", "show why a rule fires, or why not"),
+    "baseline": CommandModule("watchdog.cli.baseline", "show and correct the limits that rules learn"),
+    "reload": CommandModule("watchdog.cli.reload", "let the daemon read its files again"),
+    "notify": CommandModule("watchdog.cli.notify", "test receivers"),
+    "notifications": CommandModule("watchdog.cli.notifications", "show sent, pending, failed and lost notifications"),
+    "silence": CommandModule("watchdog.cli.silence", "withhold notifications of matching alerts for a while"),
+    "ack": CommandModule("watchdog.cli.ack", "silence one alert until it resolves"),
+    "metrics": CommandModule("watchdog.cli.metrics", "list the metrics and dimensions that rules can use"),
+    "export": CommandModule("watchdog.cli.export", "print rules in the form of Prometheus"),
+    "doctor": CommandModule("watchdog.cli.doctor", "check the requirements on this host, with remedies"),
+    "selftest": CommandModule("watchdog.cli.selftest", "test this host for losses, with its own settings and rules"),
 }
 _EPILOG = """\
 start here:
