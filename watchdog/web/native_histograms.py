@@ -69,8 +69,9 @@ class NativeBuckets:
         with np.errstate(divide="ignore"):
             index = np.ceil(np.log2(values) * _PER_DOUBLING) - low * _PER_DOUBLING
         column = np.clip(index, 0, counts.shape[1] - 1).astype(np.intp)
-        cells, number = np.unique(places * counts.shape[1] + column, return_inverse=True)
-        counts.reshape(-1)[cells] += np.bincount(number, amounts, len(cells)).astype(np.int64)
+        sums = np.bincount(places * counts.shape[1] + column, amounts)
+        cells = np.flatnonzero(sums)  # the others use no memory yet
+        counts.reshape(-1)[cells] += sums[cells].astype(np.int64)
 
 
 def native_histogram(name: str, counts: Counts) -> NativeHistogram:

@@ -36,6 +36,7 @@ def read(text):
             'listen = "127.0.0.1:9464"\nhosts = ["Metrics.example.net"]\nmax_series = 50',
             WebSettings("127.0.0.1", 9464, hosts=("metrics.example.net",), max_series=50),
         ),
+        ('listen = "127.0.0.1:9464"\nbpf_stats = true', WebSettings("127.0.0.1", 9464, bpf_stats=True)),
     ],
 )
 def test_addresses_and_bounds(text, settings):
@@ -68,6 +69,8 @@ def test_without_an_address_nothing_is_served():
         ("max_series = 50", "needs listen"),
         ("status_page = true", "needs listen"),
         ('listen = "127.0.0.1:9464"\nstatus_page = 1', "must be true or false"),
+        ("bpf_stats = true", "needs listen"),
+        ('listen = "127.0.0.1:9464"\nbpf_stats = 1', "must be"),
         ("allow_remote = true", "needs listen"),
         ('listen = "127.0.0.1:9464"\nmax_series = 0', "max_series"),
         ('listen = "127.0.0.1:9464"\nmax_series = 1_000_000', "max_series"),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
 import select
+import socket
 import threading
 
 import pytest
 
+from watchdog.config.settings import LogFormat
 from watchdog.daemon.log_writer import LogWriter
 
 PATIENCE = 60.0
@@ -104,3 +107,57 @@ def test_a_reader_that_is_gone_blocks_nothing(logger):
 
     assert writer.drain(PATIENCE)
     os.close(writing)
+
+
+def test_json_has_one_object_a_line(pipe, logger):
+    reading, writing = pipe
+    writer = LogWriter(writing)
+    writer.use_format(LogFormat.JSON)
+    logger.addHandler(writer)
+    logger.error("delivery failed: receiver=%s attempt=%d", "x\ny", 3)
+
+    assert writer.drain(PATIENCE)
+    [line] = lines(reading)
+    shown = json.loads(line)
+    del shown["time"]
+    assert shown == {"level": "error", "event": "delivery failed", "receiver": r"x\x0ay", "attempt": 3}
+
+
+@pytest.fixture
+def journal(tmp_path, pipe, monkeypatch):
+    """Return the socket of a journal, for a log that is the journal's stream."""
+    status = os.fstat(pipe[1])
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.settimeout(PATIENCE)
+        journal.bind(str(tmp_path / "socket"))
+        yield journal
+
+
+def test_the_journal_gets_events_and_facts_in_fields(journal, pipe, logger):
+    writer = LogWriter(pipe[1], journal_socket=journal.getsockname())
+    logger.addHandler(writer)
+    logger.warning("delivery failed: receiver=%s reason=%s", "oncall", "no answer\nMESSAGE=forged")
+
+    assert writer.drain(PATIENCE)
+    assert journal.recv(65_536).decode().splitlines() == [
+        "WATCHDOG_RECEIVER=oncall",
+        r"WATCHDOG_REASON=no answer\x0aMESSAGE=forged",
+        "WATCHDOG_EVENT=delivery failed",
+        r'MESSAGE=delivery failed: receiver=oncall reason="no answer\\x0aMESSAGE=forged"',
+        "PRIORITY=4",
+        "SYSLOG_IDENTIFIER=bpf-watchdog",
+    ]
+
+
+def test_an_entry_too_long_for_a_datagram_is_sent_to_the_journal_as_a_file(journal, pipe, logger):
+    writer = LogWriter(pipe[1], journal_socket=journal.getsockname())
+    logger.addHandler(writer)
+    logger.error("defect: error=%s", "x" * 1_000_000)
+
+    assert writer.drain(PATIENCE)
+    data, [file], _, _ = socket.recv_fds(journal, 100, 1)
+    assert data == b""
+    with os.fdopen(file, "rb") as entry:
+        entry.seek(0)
+        assert b"WATCHDOG_ERROR=" + b"x" * 1_000_000 + b"\n" in entry.read()

@@ -143,3 +143,19 @@ def test_a_message_that_is_no_object_is_refused(channel, message):
 
     with pytest.raises(HandoverError, match="not an object"):
         handover.receive(here)
+
+
+def test_the_descriptor_that_counts_runs_is_known_with_and_without_iterators(channel):
+    here, there = channel
+    null = os.open("/dev/null", os.O_RDONLY)
+    try:
+        for sockets in (True, False):
+            names = handover.manifest(
+                CONNECT_ERROR_PROBES, MESSAGE_PROBES, with_socket_iterator=sockets, with_run_times=True
+            )
+            assert names[-1] == handover.RUN_TIMES
+            send(there, json.dumps({"fds": names}).encode(), [null] * len(names))
+            with pytest.raises(HandoverError, match="wrong kind of descriptor"):  # the names are right
+                handover.receive(here)
+    finally:
+        os.close(null)
