@@ -91,7 +91,8 @@ def served():
         totals._add_values(name, np.array([0.0, 0.25, 1e6]), np.array([1, 2, 2]))
     exposition = Exposition(totals, TickDurations(), make_own_health)
     port = free_port()
-    server = WebServer(WebSettings("127.0.0.1", port), tuple, exposition.page)
+    pages = {"/metrics": lambda request: exposition.page(request.accept)}
+    server = WebServer(WebSettings("127.0.0.1", port), tuple, pages)
     server.start()
     yield totals, port
     server.stop()
