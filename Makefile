@@ -28,7 +28,7 @@ unexport PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev setup-deb packages packages-dev account run demo test test-kernels test-deb test-versions \
+.PHONY: help setup setup-dev setup-deb packages packages-dev account run demo schemas test test-kernels test-deb test-versions \
 	test-page pictures fuzz lint soak soak-delivery soak-web bench bench-delivery dist deb release-check install uninstall
 
 help:
@@ -38,6 +38,7 @@ help:
 	@echo 'make test-kernels [KERNELS="6.1 6.12"] [SUBSET=all]   kernel tests on stock Debian kernels, emulated'
 	@echo 'make fuzz [SECONDS=3600] [TARGET=rules]   mutated input of every kind for an hour in all; failing inputs are kept'
 	@echo 'make lint    all checks of style, types, imports and the systemd unit'
+	@echo 'make schemas write the JSON Schemas of settings and rules again, after a change of their keys in docs/'
 	@echo 'make soak    watch a mixed load for ten minutes; compare every count with the count of the load'
 	@echo 'make soak-delivery   kill a delivering process 5,000 times; check that no notification is lost (minutes)'
 	@echo 'make soak-web   attack the web server of a daemon; compare its ticks and memory with those before (minutes)'
@@ -119,6 +120,10 @@ test-kernels: setup-dev
 fuzz: SECONDS ?= 3600
 fuzz: .venv/.setup-fuzz
 	@PYTHONPATH=tests exec $(BIN)/python tests/fuzz/fuzz.py --seconds $(SECONDS) --target '$(TARGET)'
+
+# What editors read: from the pages in docs/, the catalogue of metrics and the readers.
+schemas: setup
+	@$(BIN)/python packaging/generate/schemas.py
 
 soak: setup-dev
 	@exec $(SUDO) $(BIN)/python tests/soak/soak.py

@@ -35,6 +35,7 @@ COMMANDS: Final[Mapping[str, CommandModule]] = {
     "silence": CommandModule("watchdog.cli.silence", "withhold notifications of matching alerts for a while"),
     "ack": CommandModule("watchdog.cli.ack", "silence one alert until it resolves"),
     "metrics": CommandModule("watchdog.cli.metrics", "list the metrics and dimensions that rules can use"),
+    "schema": CommandModule("watchdog.cli.editor_schema", "print the JSON Schema of settings or rules, for editors"),
     "export": CommandModule("watchdog.cli.export", "print rules in the form of Prometheus"),
     "doctor": CommandModule("watchdog.cli.doctor", "check the requirements on this host, with remedies"),
     "selftest": CommandModule("watchdog.cli.selftest", "test this host for losses, with its own settings and rules"),
