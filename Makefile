@@ -15,6 +15,8 @@ DEB_PACKAGES := debhelper dh-python dpkg-dev lintian
 CHROOT_PACKAGES := debian-archive-keyring mmdebstrap
 # Tools that fetch and boot other kernels.
 KERNEL_PACKAGES := busybox-static debian-archive-keyring file kmod qemu-system-x86
+# Tools that build an image of Debian and boot it.
+SYSTEM_PACKAGES := debian-archive-keyring dpkg e2fsprogs mmdebstrap qemu-system-x86
 
 # Always the distribution's Python: bcc's bindings come from the distribution and fit no other.
 PYTHON := /usr/bin/python3
@@ -28,7 +30,7 @@ unexport PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev setup-deb packages packages-dev account run demo schemas test test-kernels test-deb test-versions \
+.PHONY: help setup setup-dev setup-deb packages packages-dev account run demo schemas test test-kernels test-deb test-system test-versions \
 	test-page pictures fuzz lint soak soak-delivery soak-web bench bench-delivery dist deb release-check install uninstall
 
 help:
@@ -36,6 +38,7 @@ help:
 	@echo 'make demo    show the notifications of a connection storm and a byte spike (under a minute)'
 	@echo 'make test    all tests, with real BPF programs'
 	@echo 'make test-kernels [KERNELS="6.1 6.12"] [SUBSET=all]   kernel tests on stock Debian kernels, emulated'
+	@echo 'make test-system [SYSTEM="--suite trixie"]   the .deb on Debian 12 and 13 with systemd, emulated (half an hour)'
 	@echo 'make fuzz [SECONDS=3600] [TARGET=rules]   mutated input of every kind for an hour in all; failing inputs are kept'
 	@echo 'make lint    all checks of style, types, imports and the systemd unit'
 	@echo 'make schemas write the JSON Schemas of settings and rules again, after a change of their keys in docs/'
@@ -171,6 +174,11 @@ test-deb: RELEASES ?= bookworm trixie
 test-deb: deb
 	@packaging/ensure-packages $(CHROOT_PACKAGES)
 	@exec $(SUDO) $(BIN)/python tests/deb/bare_systems.py dist/*.deb $(RELEASES)
+
+# The whole life of the package on a host. SYSTEM="--document docs/system-test.md" writes the page of its results.
+test-system: deb
+	@packaging/ensure-packages $(SYSTEM_PACKAGES)
+	@exec $(SUDO) $(PYTHON) tests/system/whole_system.py dist/*.deb $(SYSTEM)
 
 test-versions: setup-dev
 	@exec $(SUDO) $(BIN)/python tests/versions/versions.py

@@ -1,0 +1,126 @@
+"""Boot Debian with systemd in an emulated machine, and try the whole life of the package in it. As root.
+
+usage: whole_system.py PACKAGE.deb [--suite bookworm|trixie]… [--kernel-tests] [--document FILE]
+"""
+
+import argparse
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from images import CACHE, GUEST, dependencies, image
+from kernel_tests import CHECKOUT, kernel_tests
+from machine import GuestError, Machine, booted
+from report import StepResult, document, load, save, table
+from steps import SHARE, STEPS, Host, Step, StepFailure, install
+
+SUITES = {"bookworm": "Debian 12", "trixie": "Debian 13"}
+FORMER_VERSION = "0~former"
+
+
+def main() -> int:
+    """Return 0 when every step succeeds on every suite, else 1."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("package", type=Path, help="the .deb")
+    parser.add_argument("--suite", action="append", choices=SUITES, help="default: all of them")
+    parser.add_argument("--kernel-tests", action="store_true", help="also run kernel tests, on the first suite")
+    parser.add_argument("--document", type=Path, metavar="FILE", help="write the newest results to this page")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the guest ends too
+    suites = arguments.suite or list(SUITES)
+    results = {}
+    for suite in suites:
+        with_kernel_tests = arguments.kernel_tests and suite == "bookworm"
+        results[suite] = run_suite(suite, arguments.package, with_kernel_tests=with_kernel_tests)
+        save(results[suite], CACHE / f"{suite}.json")
+    print("\n".join(table({SUITES[suite]: of_suite for suite, of_suite in results.items()})))
+    if any(result.problem for of_suite in results.values() for result in of_suite):
+        return 1
+    if arguments.document:
+        saved = {name: load(CACHE / f"{suite}.json") for suite, name in SUITES.items()}
+        meanings = {step_name(step): first_line(step) for step in (*STEPS, kernel_tests)}
+        document(arguments.document, {name: of_suite for name, of_suite in saved.items() if of_suite}, meanings)
+    return 0
+
+
+def run_suite(suite: str, package: Path, *, with_kernel_tests: bool) -> list[StepResult]:
+    """Run all steps in one guest, as long as it answers and the package could be installed."""
+    print(f"== {SUITES[suite]}", flush=True)
+    booting = image(suite, dependencies(package), with_kernel_tests=with_kernel_tests)
+    with tempfile.TemporaryDirectory(prefix=".run-", dir=CACHE) as scratch:
+        folder, share = Path(scratch), Path(scratch) / "share"
+        shutil.copytree(GUEST, share)
+        present = Path(shutil.copy(package, share / "present.deb"))
+        former = repack(package, share / "former.deb", folder / "repack")
+        with booted(booting, {"share": share, "checkout": CHECKOUT}, folder) as machine:
+            host = Host(machine, f"{SHARE}/{former.name}", f"{SHARE}/{present.name}")
+            results = [StepResult("boot", machine.boot_seconds, machine.output("uname -r"))]
+            print_result(results[-1])
+            steps = [*STEPS, kernel_tests] if with_kernel_tests else STEPS
+            for step in steps:
+                results.append(run_step(step, host))
+                print_result(results[-1])
+                if results[-1].problem:
+                    print_journal(machine)
+                    if step is install or not machine.answers():
+                        break
+    return results
+
+
+def run_step(step: Step, host: Host) -> StepResult:
+    """Run one step."""
+    began = time.monotonic()
+    try:
+        detail, problem = step(host), ""
+    except (StepFailure, GuestError) as error:
+        detail, problem = "", str(error)
+    return StepResult(step_name(step), time.monotonic() - began, detail, problem)
+
+
+def step_name(step: Step) -> str:
+    """Return the name of a step for people."""
+    return step.__name__.replace("_", " ")
+
+
+def first_line(step: Step) -> str:
+    """Return the first line of the documentation of a step."""
+    return (step.__doc__ or "").splitlines()[0]
+
+
+def print_result(result: StepResult) -> None:
+    """Print one line, and the reason of a failure below it."""
+    verdict = "FAILED" if result.problem else "ok"
+    print(f"{result.name:<14} {verdict:<7} {result.seconds:5.0f} s  {result.detail}", flush=True)
+    if result.problem:
+        print(result.problem, flush=True)
+
+
+def print_journal(machine: Machine) -> None:
+    """Print the end of the daemon's journal."""
+    try:
+        print(machine.run("journalctl -q --no-pager -n 60 -u bpf-watchdog; systemctl --failed --no-pager").output)
+    except GuestError as error:
+        print(error)
+
+
+def repack(package: Path, target: Path, scratch: Path) -> Path:
+    """Make a package with the content of another one, a lower version, and a state file one step older."""
+    subprocess.run(["dpkg-deb", "--raw-extract", str(package), str(scratch)], check=True)
+    control = scratch / "DEBIAN/control"
+    lines = control.read_text(encoding="utf-8").splitlines()
+    lines = [f"Version: {FORMER_VERSION}" if line.startswith("Version:") else line for line in lines]
+    control.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    preinst = scratch / "DEBIAN/preinst"
+    text = re.sub(r"(?m)^known=(\d+)$", lambda known: f"known={int(known[1]) - 1}", preinst.read_text(encoding="utf-8"))
+    preinst.write_text(text, encoding="utf-8")
+    subprocess.run(["dpkg-deb", "-Znone", "--build", str(scratch), str(target)], check=True, stdout=subprocess.DEVNULL)
+    return target
+
+
+if __name__ == "__main__":
+    sys.exit(main())
