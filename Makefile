@@ -40,6 +40,7 @@ help:
 	@echo 'make test-kernels [KERNELS="6.1 6.12"] [SUBSET=all]   kernel tests on stock Debian kernels, emulated'
 	@echo 'make test-system [SYSTEM="--suite trixie"]   the .deb on Debian 12 and 13 with systemd, emulated (half an hour)'
 	@echo 'make fuzz [SECONDS=3600] [TARGET=rules]   mutated input of every kind for an hour in all; failing inputs are kept'
+	@echo 'make dashboard   write the dashboard of packaging/grafana again, from its description'
 	@echo 'make lint    all checks of style, types, imports and the systemd unit'
 	@echo 'make schemas write the JSON Schemas of settings and rules again, after a change of their keys in docs/'
 	@echo 'make soak    watch a mixed load for ten minutes; compare every count with the count of the load'
@@ -127,6 +128,10 @@ fuzz: .venv/.setup-fuzz
 # What editors read: from the pages in docs/, the catalogue of metrics and the readers.
 schemas: setup
 	@$(BIN)/python packaging/generate/schemas.py
+
+.PHONY: dashboard
+dashboard: setup-dev
+	$(BIN)/python packaging/grafana/dashboard.py
 
 soak: setup-dev
 	@exec $(SUDO) $(BIN)/python tests/soak/soak.py

@@ -120,6 +120,7 @@ def make_own_health(**changes: Any) -> OwnHealth:
         losses={"ledger_full": 3},
         rules={"firing": 1, "ok": 4},
         alerts={("firing", "critical"): 1, ("pending", "warning"): 0},
+        oldest_firing_seconds={"critical": 90.5, "warning": 0.0},
         suppressed_alerts=0,
         withheld={"silence": 2},
         receivers=(ReceiverMetrics("oncall", "down", 3, 60.5, 7, {"expired": 1}, {"timeout": 9}),),

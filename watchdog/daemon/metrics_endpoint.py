@@ -24,8 +24,11 @@ from watchdog.daemon.pipeline import Pipeline
 from watchdog.delivery.delivery import DeliveryCounters
 from watchdog.errors import StoreError
 from watchdog.kernel.collector import ProgramRuns
+from watchdog.kernel.quality import LOSS_CAUSES
 from watchdog.measure.snapshot import Snapshot
+from watchdog.routing.suppression import SuppressionKind
 from watchdog.rules.language.rule import Severity
+from watchdog.state.losses import LossCause
 from watchdog.web.exposition import Exposition
 from watchdog.web.own_health import OwnHealth, ReceiverMetrics, TickDurations
 from watchdog.web.traffic_totals import TrafficTotals
@@ -36,6 +39,7 @@ if TYPE_CHECKING:  # loaded with the status page only
     from watchdog.daemon.status_source import StatusSource
 
 _SHOWN_STATES = (AlertState.PENDING, AlertState.FIRING)
+_SEVERITIES = (Severity.WARNING.label, Severity.CRITICAL.label)
 
 
 class MetricsEndpoint:
@@ -120,11 +124,13 @@ class MetricsEndpoint:
             configured_seconds=status.ticks.configured_seconds,
             interval_seconds=status.ticks.interval_seconds,
             age_seconds=status.ticks.age_seconds,
-            losses=status.quality,
+            # With 0 for the rest: increase() does not see the first value of a series.
+            losses={**dict.fromkeys(LOSS_CAUSES, 0), **status.quality},
             rules=_rules_by_state({rule.id for rule in self._api.configuration.rules}, status, alerts),
             alerts=_alerts_by_state(alerts),
+            oldest_firing_seconds=_oldest_firing(alerts, self._clock.wall()),
             suppressed_alerts=status.suppression.suppressed_alerts,
-            withheld=status.suppression.withheld,
+            withheld={**dict.fromkeys(map(str, SuppressionKind), 0), **status.suppression.withheld},
             receivers=self._receivers(status),
             reload_succeeded=status.reload.result != "refused",
             reload_at=status.reload.at,
@@ -149,7 +155,7 @@ class MetricsEndpoint:
                 pending=one.pending,
                 oldest_seconds=one.oldest_seconds,
                 delivered=counters.delivered.get(one.name, 0),
-                failed=one.lost,
+                failed={cause.value: one.lost.get(cause.value, 0) for cause in LossCause},
                 failed_attempts={
                     str(reason): count
                     for (receiver, reason), count in counters.failed_attempts.items()
@@ -161,10 +167,17 @@ class MetricsEndpoint:
 
 
 def _alerts_by_state(alerts: list[ActiveAlert]) -> Mapping[tuple[str, str], int]:
-    severities = [severity.label for severity in (Severity.WARNING, Severity.CRITICAL)]
-    counts = Counter({(str(state), severity): 0 for state in _SHOWN_STATES for severity in severities})
+    counts = Counter({(str(state), severity): 0 for state in _SHOWN_STATES for severity in _SEVERITIES})
     counts.update((str(alert.state), alert.severity) for alert in alerts)
     return counts
+
+
+def _oldest_firing(alerts: list[ActiveAlert], now: float) -> Mapping[str, float]:
+    ages = dict.fromkeys(_SEVERITIES, 0.0)
+    for alert in alerts:
+        if alert.fired is not None and not alert.suppressed_by:
+            ages[alert.severity] = max(ages[alert.severity], now - alert.fired)
+    return ages
 
 
 def _rules_by_state(rules: AbstractSet[str], status: DaemonStatus, alerts: list[ActiveAlert]) -> Mapping[str, int]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from typing import Final
 
 _NO_LOSSES = frozenset(
     ("pass_seconds", "walk_unfinished", "late_seconds", "late_bytes", "unattributed_bytes", "lost_amounts")
@@ -42,3 +43,7 @@ class Quality:
     def losses(self) -> dict[str, int]:
         """Return the counts of lost data that are not 0, by cause; delays and sums of bytes are none."""
         return {name: count for name, count in asdict(self).items() if count and name not in _NO_LOSSES}
+
+
+LOSS_CAUSES: Final = tuple(part.name for part in fields(Quality) if part.name not in _NO_LOSSES)
+"""Every cause that `Quality.losses` can have."""

@@ -284,6 +284,12 @@ def _alert_families(health: OwnHealth) -> Iterator[Metric]:
         f"{PREFIX}alerts", "Alerts by state and severity.", ("state", "severity"), sorted(health.alerts.items())
     )
     yield _gauge(
+        f"{PREFIX}alerts_oldest_firing_seconds",
+        "Age of the oldest firing alert that is neither silenced nor acknowledged, 0 without one.",
+        ("severity",),
+        (((severity,), age) for severity, age in health.oldest_firing_seconds.items()),
+    )
+    yield _gauge(
         f"{PREFIX}alerts_suppressed",
         "Firing alerts whose notifications a silence, mute time or inhibition withholds.",
         (),

@@ -30,6 +30,7 @@ class OwnHealth:
     """Health of the daemon now.
 
     `losses`: data lost since the start, by cause. `rules`: number by state. `alerts`: number by state and severity.
+    `oldest_firing_seconds`: age of the oldest firing alert by severity, without silenced and acknowledged ones.
     `withheld`: notifications withheld since the start, by cause. `reload_at`: wall-clock seconds of the newest reload.
     `program_runs`: of each BPF program its runs and their seconds, none unless they are counted.
     """
@@ -42,6 +43,7 @@ class OwnHealth:
     losses: Mapping[str, int]
     rules: Mapping[str, int]
     alerts: Mapping[tuple[str, str], int]
+    oldest_firing_seconds: Mapping[str, float]
     suppressed_alerts: int
     withheld: Mapping[str, int]
     receivers: tuple[ReceiverMetrics, ...]

@@ -117,6 +117,7 @@ def test_own_health():
     assert found["bpf_watchdog_rules", ("state", "firing")] == 1
     assert found["bpf_watchdog_rules", ("state", "unknown")] == 0
     assert found["bpf_watchdog_alerts", ("severity", "critical"), ("state", "firing")] == 1
+    assert found["bpf_watchdog_alerts_oldest_firing_seconds", ("severity", "critical")] == 90.5
     assert found["bpf_watchdog_receiver_state", ("receiver", "oncall"), ("state", "down")] == 1
     assert found["bpf_watchdog_receiver_state", ("receiver", "oncall"), ("state", "ok")] == 0
     assert found["bpf_watchdog_notifications_failed_total", ("cause", "expired"), ("receiver", "oncall")] == 1
