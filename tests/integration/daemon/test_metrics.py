@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -153,77 +150,6 @@ def test_counts_of_a_process_are_those_of_its_load_over_a_reload(watchdog, start
     assert (done.returncode, done.stderr) == (0, "")
     code, _ = watchdog.terminate()
     assert code == 0
-
-
-SCRAPE = """
-global:
-  scrape_interval: 1s
-scrape_configs:
-  - job_name: bpf-watchdog
-    static_configs:
-      - targets: ["127.0.0.1:{port}"]
-"""
-
-
-class Prometheus:
-    """A Prometheus that scrapes one port each second."""
-
-    def __init__(self, folder, port):
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            own_port = server.getsockname()[1]
-        config = folder / "prometheus.yml"
-        config.write_text(SCRAPE.format(port=port))
-        self._url = f"http://127.0.0.1:{own_port}/api/v1"
-        options = [
-            f"--config.file={config}",
-            f"--storage.tsdb.path={folder}",
-            f"--web.listen-address=127.0.0.1:{own_port}",
-        ]
-        self._process = subprocess.Popen(["prometheus", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def ask(self, path):
-        """Return `data` of an answer, None while it does not answer."""
-        try:
-            with urllib.request.urlopen(f"{self._url}/{path}", timeout=60) as response:
-                return json.load(response)["data"]
-        except urllib.error.URLError:
-            return None
-
-    def value(self, query):
-        """Return the value of a query with one series, None without."""
-        found = self.ask(f"query?{urllib.parse.urlencode({'query': query})}")
-        return float(found["result"][0]["value"][1]) if found and found["result"] else None
-
-    def end(self):
-        self._process.terminate()
-        self._process.wait(60)
-
-
-def test_prometheus_scrapes_the_counts_of_the_load(watchdog, start, loads, tmp_path):
-    load = loads("scraped-load")
-    metrics = start()
-    load.run(transfers=1, payload=1)
-    series = f'{{process="{load.name}"}}'
-    prometheus = Prometheus(tmp_path, metrics.port)
-    try:
-        connects = f"{PREFIX}tcp_connects_total{series}"
-        watchdog.wait_for(lambda: prometheus.value(connects) == 1, "the first scrape")
-        load.run(transfers=40, payload=10_000, failures=9)
-        watchdog.wait_for(lambda: prometheus.value(connects) == 50, "the scrape of all connects")
-        grown = {
-            "tcp_connects_total": 49,
-            "tcp_bytes_sent_total": 400_000,
-            'tcp_connect_failures_total{failure="refused"}': 9,
-            "tcp_connect_latency_seconds_count": 40,
-        }
-        for name, count in grown.items():
-            query = PREFIX + (name.replace("}", f",{series[1:]}") if "{" in name else name + series)
-            growth = f"max_over_time({query}[5m]) - min_over_time({query}[5m])"
-            watchdog.wait_for(lambda growth=growth, count=count: prometheus.value(growth) == count, growth)
-        [target] = prometheus.ask("targets")["activeTargets"]
-        assert (target["health"], target["lastError"]) == ("up", "")
-    finally:
-        prometheus.end()
 
 
 def test_processes_beyond_the_bound_are_counted_as_other(watchdog, start, loads):
