@@ -164,7 +164,8 @@ def _worst(status: RuleStatus) -> Markup | None:
         return None
     share = "" if worst.share is None else f" ({worst.share:.0%})"
     groups = "" if status.groups is None or status.groups <= 1 else f", worst of {format_count(status.groups, 'group')}"
-    value = f"{worst.value_text}, limit {status.limit_text}{share}{groups}"
+    limit = f"limit {status.limit_text}{share}" if status.limit_text != "-" else "no limit yet"
+    value = f"{worst.value_text}, {limit}{groups}"
     labels = join((": ", _labels(worst.labels))) if worst.labels else None
     return element("p", value, labels)
 

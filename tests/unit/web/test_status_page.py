@@ -12,7 +12,15 @@ import html5lib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from status_views import HOSTILE, hostile_view, make_active_alert, make_alert_detail, make_rule_status, make_status_view
+from status_views import (
+    HOSTILE,
+    hostile_view,
+    make_active_alert,
+    make_alert_detail,
+    make_rule_status,
+    make_series,
+    make_status_view,
+)
 
 from watchdog.control.rule_handlers import WorstGroup
 from watchdog.sanitize import escape_unprintable
@@ -213,6 +221,15 @@ def test_a_quiet_host_has_a_sentence_in_place_of_each_empty_section():
         "No silence or acknowledgement is in force.",
     ):
         assert sentence in text
+
+
+def test_a_rule_that_learns_has_no_limit_yet():
+    worst = WorstGroup({"process": "x"}, 14_620.0, "14,620", 487.3)
+    rule = ShownRule(
+        make_rule_status(worst=worst, limit_text="-", learning_seconds=86_400.0), "count", make_series([1.0])
+    )
+    text = Document(make_status_view(rules=(rule,))).text()
+    assert "learning, 1 d 0 h left14,620, no limit yet, worst of 12 groups: process x" in text
 
 
 def test_problems_are_shown_in_words(hostile):
