@@ -30,7 +30,7 @@ unexport PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev setup-deb packages packages-dev account run demo schemas test test-kernels test-deb test-system test-versions \
+.PHONY: help setup setup-dev setup-deb packages packages-dev account run demo schemas test test-kernels test-deb test-system test-wheel test-versions \
 	test-page pictures fuzz lint soak soak-delivery soak-web bench bench-delivery dist deb release-check install uninstall
 
 help:
@@ -51,6 +51,7 @@ help:
 	@echo 'make bench-delivery   disturb delivery here and in Alertmanager; compare the notifications (ten minutes)'
 	@echo 'make deb     build the Debian package (12 and 13) into dist/; make dist: source distribution and wheel'
 	@echo 'make test-deb [RELEASES="bookworm trixie"]   install, remove and purge the package in bare systems of each release'
+	@echo 'make test-wheel   install the wheel into an environment over the system'\''s Python, and use it'
 	@echo 'make test-versions   tests of the HTTP transport with each supported version of requests and urllib3'
 	@echo 'make release-check   versions, changelog, licences; each package built twice as the same bytes'
 	@echo 'make install [PREFIX=/usr/local] [DESTDIR=…]   install on other distributions; make uninstall'
@@ -167,11 +168,12 @@ SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --pretty=%ct 2>/dev/null),$(shell s
 export SOURCE_DATE_EPOCH
 
 dist: setup-deb
-	@rm -rf dist
+	@rm -f dist/*.tar.gz dist/*.whl
 	@$(BIN)/python -m build --no-isolation --outdir dist . >/dev/null
 	@ls dist/*
 
 deb: dist
+	@rm -f dist/*.deb
 	@BIN="$(CURDIR)/$(BIN)" packaging/build-deb dist/*.tar.gz dist
 	@lintian --fail-on error,warning --tag-display-limit 0 dist/*.deb
 
@@ -184,6 +186,9 @@ test-deb: deb
 test-system: deb
 	@packaging/ensure-packages $(SYSTEM_PACKAGES)
 	@exec $(SUDO) $(PYTHON) tests/system/whole_system.py dist/*.deb $(SYSTEM)
+
+test-wheel: dist
+	@exec tests/deb/wheel dist/*.whl
 
 test-versions: setup-dev
 	@exec $(SUDO) $(BIN)/python tests/versions/versions.py

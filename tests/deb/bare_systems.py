@@ -2,25 +2,27 @@
 
 usage: bare_systems.py [--unit-tests] DEB RELEASE …
 
-Nothing runs as process 1 in there, so the service is enabled and not started. `--unit-tests`: also run tests/unit with
-the release's own Python and modules.
+Nothing runs as process 1 in there, so the service is enabled and not started. `--unit-tests`: instead run tests/unit
+with the release's own Python and modules.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 
 from chroot import Chroot, bare_system
 
 CHECKOUT = Path(__file__).parents[2]
 APT = "apt-get -qq -o Acquire::Retries=3 -o Dpkg::Use-Pty=0"
-TEST_TOOLS = "aiosmtpd 'apprise>=2.2' hypothesis 'maxminddb>=2.2' mmdb-writer 'pytest>=9' pytest-timeout"
+CHECKERS = ("clang-format", "import-linter", "mypy", "pytest-cov", "ruff", "types-")  # of the extra dev, no tests' need
 TEST_PACKAGES = "python3-venv ca-certificates git iproute2 openssl gcc libc6-dev"
 
 INSTALLED = """
@@ -133,6 +135,8 @@ class Checks:
         system.run("! id bpf-watchdog")
 
     def unit_tests(self) -> None:
+        extras = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        tools = shlex.join(name for name in extras["dev"] if not name.startswith(CHECKERS))
         with bare_system(self.release) as system:
             depends = subprocess.run(
                 ["dpkg-deb", "--field", self.package, "Depends"], capture_output=True, text=True, check=True
@@ -146,7 +150,7 @@ class Checks:
                     shutil.copy(settings, system.root / str(settings)[1:])
             system.run(
                 "python3 -m venv --system-site-packages /venv && "
-                f"/venv/bin/pip --quiet install 'tomli>=2.5' {TEST_TOOLS} && useradd --system bpf-watchdog"
+                f"/venv/bin/pip --quiet install 'tomli>=2.5' {tools} && useradd --system bpf-watchdog"
             )
             self.report("tests begin with " + system.run("python3 --version").stdout.strip())
             done = system.run(
@@ -167,9 +171,10 @@ def main() -> None:
     arguments = parser.parse_args()
     for release in arguments.releases:
         checks = Checks(arguments.package, release)
-        checks.run()
         if arguments.unit_tests:
             checks.unit_tests()
+        else:
+            checks.run()
 
 
 if __name__ == "__main__":
