@@ -23,6 +23,7 @@ class CommandModule:
 COMMANDS: Final[Mapping[str, CommandModule]] = {
     "run": CommandModule("watchdog.cli.run", "monitor this host, in the foreground"),
     "sample": CommandModule("watchdog.cli.sample", "show the connections of the next seconds"),
+    "top": CommandModule("watchdog.cli.top", "show the traffic of this host in a live view"),
     "check": CommandModule("watchdog.cli.check", "check rule files and settings without starting anything"),
     "status": CommandModule("watchdog.cli.status", "show the running daemon on one screen"),
     "alerts": CommandModule("watchdog.cli.alerts", "list pending and firing alerts; show one with its evidence"),

@@ -34,33 +34,48 @@ class SampleTables:
             yield self._line(shown, [column.text(row, seconds) for column, _ in shown])
 
     def _limits(self) -> dict[int, int]:
-        # Widths of the columns to show, by index: the least important ones are left out, then texts are cut.
         if self._width is None:
             return dict(enumerate(self._widths))
-        columns, limits = self._columns.columns, dict[int, int]()
-        least: dict[int, int] = {}
-        for index in self._columns.importance:
-            width = self._widths[index]
-            least[index] = width if columns[index].is_number else min(width, columns[index].min_width)
-            if limits and _line_width(least.values()) > self._width:
-                del least[index]
-                break
-            limits[index] = width
-        while _line_width(limits.values()) > self._width:
-            spare = {index: limit for index, limit in limits.items() if limit > least[index]}
-            if not spare:
-                break
-            limits[max(spare, key=spare.__getitem__)] -= 1
-        return limits
+        columns = self._columns.columns
+        return fit_columns(
+            self._widths,
+            [
+                width if column.is_number else min(width, column.min_width)
+                for width, column in zip(self._widths, columns, strict=True)
+            ],
+            self._columns.importance,
+            self._width,
+        )
 
     def _line(self, shown: Sequence[tuple[SampleColumn, int]], texts: Sequence[str]) -> str:
         cells = []
         for (column, limit), text in zip(shown, texts, strict=True):
-            cut = _cut_endpoint(text, limit) if column.is_endpoint else cut_text(text, limit)
+            cut = cut_endpoint(text, limit) if column.is_endpoint else cut_text(text, limit)
             padding = " " * (limit - text_width(cut))
             cells.append(padding + cut if column.is_number else cut + padding)
         line = _SEPARATOR.join(cells).rstrip()
         return line if self._width is None else cut_text(line, self._width)
+
+
+def fit_columns(widths: Sequence[int], least: Sequence[int], importance: Iterable[int], width: int) -> dict[int, int]:
+    """Return the widths of the columns of a table of at most `width` characters, by index.
+
+    `widths`, `least`: of each column, as wanted and at least. `importance`: indices. The least important columns are
+    left out, then the widest ones are cut; the most important one is always there.
+    """
+    limits: dict[int, int] = {}
+    for index in importance:
+        limits[index] = least[index]
+        if _line_width(limits.values()) > width and len(limits) > 1:
+            del limits[index]
+            break
+    limits = {index: widths[index] for index in limits}
+    while _line_width(limits.values()) > width:
+        spare = {index: limit for index, limit in limits.items() if limit > least[index]}
+        if not spare:
+            break
+        limits[max(spare, key=spare.__getitem__)] -= 1
+    return limits
 
 
 def text_width(text: str) -> int:
@@ -88,7 +103,8 @@ def _character_width(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in _WIDE else 1
 
 
-def _cut_endpoint(text: str, limit: int) -> str:
+def cut_endpoint(text: str, limit: int) -> str:
+    """Return an address and port in at most `limit` columns of a terminal: the address is cut."""
     address, colon, port = text.rpartition(":")
     if text_width(text) <= limit or not colon:
         return cut_text(text, limit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from watchdog.clock import SECOND_NS
 from watchdog.control.alert_handlers import alert_handlers
 from watchdog.control.baseline_handlers import baseline_handlers
 from watchdog.control.notification_handlers import notification_handlers
@@ -12,6 +13,7 @@ from watchdog.control.rule_handlers import rule_handlers
 from watchdog.control.server import Handler, RequestHandler
 from watchdog.control.silence_handlers import SilencedAlerts, silence_handlers
 from watchdog.control.status_handlers import status_handlers
+from watchdog.control.traffic_handler import traffic_handlers
 from watchdog.daemon.active_alerts import ActiveAlerts
 from watchdog.daemon.baseline_control import BaselineControl
 from watchdog.daemon.configuration import Configuration
@@ -36,6 +38,7 @@ class ControlApi:
     ) -> None:
         """Answer about `pipeline`; `facts`: about the process around it; `reload(dry_run)`: reads the files again."""
         clock = facts.clock
+        self._facts = facts
         self._reload = reload
         self._store = store
         self._silenced = SilencedAlerts(lambda: pipeline.firing, lambda: pipeline.matcher_dimensions)
@@ -62,6 +65,12 @@ class ControlApi:
             **reload_handlers(self._reload),
             **baseline_handlers(BaselineControl(self._pipeline)),
             **alert_handlers(self._alerts.list_alerts, self._alerts.read_alert),
+            **traffic_handlers(
+                self._pipeline.traffic.read,
+                self._alerts.list_alerts,
+                lambda: self._facts.host.current,
+                lambda: self._facts.tick_loop.interval_ns / SECOND_NS,
+            ),
             **rule_handlers(
                 lambda: self._rules.list_rules(self.configuration),
                 lambda: list_effective(self.configuration),

@@ -20,6 +20,7 @@ from watchdog.daemon.exception_watch import ExceptionWatch
 from watchdog.daemon.host_name import HostName
 from watchdog.daemon.late_evidence import HOLD_NS, LateEvidence
 from watchdog.daemon.left_out_log import MAX_NAMED_PER_TICK, log_left_out
+from watchdog.daemon.newest_traffic import NewestTraffic
 from watchdog.daemon.reload_alert import Refusal, ReloadAlert
 from watchdog.daemon.stages import Stage, Stages
 from watchdog.daemon.tick_lock import TickLock
@@ -110,10 +111,10 @@ class Pipeline:
         self._host = host
         self._host.configure(configuration.settings.host)
         self._set_identity(configuration)
-        self._clock = clock
-        self._log = logging.getLogger("watchdog")
+        self._clock, self._log = clock, logging.getLogger("watchdog")
         self._between_ticks = TickLock()
         self._stages = Stages(clock, self._log)
+        self.traffic = NewestTraffic(clock)
         self._meter = Meter(configuration.settings.networks, configuration.settings.locations)
         self._exceptions = ExceptionWatch(configuration.rules, Now.read(clock), self._log)
         self._engine = Engine(self._exceptions.rules_in_force, clock)
@@ -269,6 +270,7 @@ class Pipeline:
             snapshot = self._snapshot = self._meter.advance(reading, wall, ticks)
             if self.observe_snapshot is not None:
                 self.observe_snapshot(snapshot)
+            self.traffic.take(snapshot)
         with self._stages.run(Stage.RULES):
             verdicts = self._engine.evaluate(snapshot, self._lifecycle.active_keys(), self._lifecycle.firing_keys())
             if self.observe_verdicts is not None:

@@ -1,4 +1,4 @@
-"""Tables of `sample`: they fit every terminal, whatever the names are; numbers and ports are never cut."""
+"""Tables of `sample`: they fit every terminal with any names; numbers and ports are never cut."""
 
 from __future__ import annotations
 
