@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from watchdog.config.settings import DEFAULT_RULES_FOLDER, DEFAULT_SETTINGS_FILE
 from watchdog.config.trusted_files import data_owners, flaws_on_path, sudo_caller
 from watchdog.errors import ConfigError, KernelUnfit
-from watchdog.kernel.kernel_support import Finding, examine_host
 from watchdog.rules.language.load import toml_files
+
+if TYPE_CHECKING:
+    from watchdog.kernel.kernel_support import Finding
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -31,6 +34,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def run(args: argparse.Namespace) -> int:
     """Print the findings; return 0, or 4 if a requirement is missing."""
+    from watchdog.kernel.kernel_support import examine_host
+
     found = []
     # The files first: `examine_host` gives up root.
     for finding in chain(_examine_files(), examine_host()):
@@ -46,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _examine_files() -> Iterator[Finding]:
     """Yield a finding for each file and folder of the configuration that others can change."""
+    from watchdog.kernel.kernel_support import Finding
+
     folder = os.path.dirname(DEFAULT_SETTINGS_FILE)  # noqa: PTH120
     paths = [folder]
     for place, folders, files in os.walk(folder):

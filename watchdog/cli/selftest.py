@@ -13,9 +13,7 @@ from dataclasses import asdict
 from watchdog.config import suggestions
 from watchdog.config.counts import format_count
 from watchdog.config.settings import DEFAULT_RULES_FOLDER, DEFAULT_SETTINGS_FILE
-from watchdog.daemon.configuration import ConfigurationSources, read_configuration
 from watchdog.errors import UsageError
-from watchdog.kernel.startup import require_privileges
 from watchdog.kernel.trusted_code import require_trusted_code
 from watchdog.sanitize import escape_unprintable
 from watchdog.selftest import runner
@@ -55,6 +53,10 @@ def run(args: argparse.Namespace) -> int:
         UntrustedCode: others can change the program.
         ConfigError: the settings or rules cannot be used.
     """
+    # Imported late: the help needs no numpy.
+    from watchdog.daemon.configuration import ConfigurationSources, read_configuration
+    from watchdog.kernel.startup import require_privileges
+
     for name in args.names:
         if name not in runner.CHECK_MODULES:
             raise UsageError(suggestions.unknown_name("check", name, runner.CHECK_MODULES))

@@ -14,10 +14,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from watchdog.daemon.configuration import ConfigurationSources
 from watchdog.kernel import privileges
 from watchdog.selftest.result import CheckResult, CheckStatus
+
+if TYPE_CHECKING:
+    from watchdog.daemon.configuration import ConfigurationSources
 
 # Name of the check: module with its `run_check`.
 CHECK_MODULES = {
