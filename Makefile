@@ -112,8 +112,17 @@ run: setup
 demo: setup
 	@exec $(SUDO) $(BIN)/python packaging/demo/demo.py
 
+# Several processes run the tests that use neither the kernel's programs nor anything else of the whole host. They have
+# the longest files first. The second run is that of all other tests, also after a failure of the first.
+PARALLEL_TESTS := tests/integration/receivers tests/integration/control tests/unit tests/fuzz
+SERIAL_TESTS   := tests/kernel tests/integration tests/fault
+
 test: setup-dev
-	$(SUDO) $(BIN)/pytest
+	@status=0; \
+	$(SUDO) $(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder \
+		$(PARALLEL_TESTS) || status=1; \
+	$(SUDO) $(BIN)/pytest $(addprefix --ignore=,$(PARALLEL_TESTS)) $(SERIAL_TESTS) || status=1; \
+	exit $$status
 
 # Some of the tests, three minutes a kernel; with SUBSET=all every one of them, a quarter of an hour and more.
 test-kernels: SUBSET ?= everywhere
