@@ -86,6 +86,10 @@ def test_kills_at_random_times_lose_nothing_and_end_every_alert_once(start_daemo
     print(f"started again in {sorted(starts)[len(starts) // 2]:.1f} s (median)")
 
 
+def alert_name(document):
+    return document["groupLabels"]["alertname"]
+
+
 @pytest.mark.timeout(300)
 def test_with_nearly_a_thousand_notifications_pending_it_stops_in_time_and_keeps_them_all(
     watchdog, server, storm, wait_for
@@ -97,7 +101,9 @@ def test_with_nearly_a_thousand_notifications_pending_it_stops_in_time_and_keeps
     server.answering.clear()
     watchdog.start()
     storm.hold()
-    pending = "SELECT group_key FROM notifications WHERE state = 'pending' ORDER BY sequence"
+    # A busy machine also has alerts about the watchdog.
+    of_storms = "group_key LIKE 'storm-%'"
+    pending = f"SELECT group_key FROM notifications WHERE state = 'pending' AND {of_storms} ORDER BY sequence"
     wait_for(lambda: len(watchdog.saved(pending)) == RULES, "the notices")
     storm.release()
     wait_for(lambda: len(watchdog.saved(pending)) == 2 * RULES, "their ends")
@@ -106,7 +112,7 @@ def test_with_nearly_a_thousand_notifications_pending_it_stops_in_time_and_keeps
     print(f"stopped in {seconds:.1f} s")
     assert (code, seconds < STOP_SECONDS) == (0, True)
     assert len(watchdog.saved(pending)) == 2 * RULES
-    under_way = list(server.notifications())
+    under_way = {name for name in map(alert_name, server.notifications().values()) if name.startswith("storm-")}
     watchdog.start()
     until = time.monotonic() + 200
     while watchdog.saved(pending):
@@ -117,7 +123,8 @@ def test_with_nearly_a_thousand_notifications_pending_it_stops_in_time_and_keeps
     notifications = server.notifications()
     of_rule = {}
     for document in notifications.values():
-        of_rule.setdefault(document["groupLabels"]["alertname"], []).append(document["status"])
+        of_rule.setdefault(alert_name(document), []).append(document["status"])
+    of_rule = {name: statuses for name, statuses in of_rule.items() if name.startswith("storm-")}
     assert len(of_rule) == RULES
     # Notifications without an attempt are merged into the present state; the others are sent unchanged, then resolved.
     assert Counter(map(tuple, of_rule.values())) == {

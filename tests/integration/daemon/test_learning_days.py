@@ -69,8 +69,6 @@ def test_a_week_is_quiet_a_storm_is_reported_after_kill_9_and_a_deploy_is_adopte
         "baseline": {"floor": 5, "rarity": {"warning": "30d"}},  # one severity: its changes are no part of this
     }
     fast.configure({"hook": server.as_receiver()}, {"unusual": rule}, interval="25ms")
-    # The shortest interval that a busy machine can raise: no finding of this test.
-    (fast.rules / "interval.toml").write_text('[[override]]\nid = "watchdog-long-interval"\nenabled = false\n')
     fast.start()
     live(7)
     before = explained()
