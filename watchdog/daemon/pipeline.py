@@ -496,7 +496,7 @@ class Pipeline:
             alert = transition.alert
             labels = "".join(f" {name}={sanitize.for_log_value(value or '-')}" for name, value in alert.labels)
             facts = {"transition": str(transition.kind), "rule": alert.rule, "severity": alert.severity.label}
-            facts |= {"alert": alert.fingerprint, "reason": alert.reason}
+            facts |= {"fingerprint": alert.fingerprint, "reason": alert.reason}
             facts |= {f"label_{name}": value for name, value in alert.labels}
             text = f"{transition.kind}: {alert.rule}{labels}: {sanitize.escape_unprintable(alert.reason)}"
             self._log.info("%s", text, extra={"facts": facts})

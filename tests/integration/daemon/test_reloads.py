@@ -56,7 +56,7 @@ def test_sixty_broken_files_change_nothing_and_each_error_has_file_line_and_key(
             file.write_text("\n".join([*lines[:number], line, *lines[number + 1 :]]))
             refusal = watchdog.reload()
             assert "reload refused, the former configuration stays in force:\n" in refusal
-            assert re.search(rf"^{re.escape(str(file))}:{number + 1}: {blamed}\b.*: .", refusal, re.MULTILINE), (
+            assert re.search(rf"^  {re.escape(str(file))}:{number + 1}: {blamed}\b.*: .", refusal, re.MULTILINE), (
                 line,
                 refusal,
             )

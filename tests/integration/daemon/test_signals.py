@@ -91,8 +91,8 @@ def test_broken_files_change_nothing_and_the_log_has_their_lines(start_daemon, w
     ]
     assert sorted(refusal.splitlines()[1:]) == sorted(
         [
-            f'{rules}:{metric}: rule.metric: unknown metric "opn": did you mean "open"?',
-            f'{settings}:{kind}: receiver.type: unknown type "webhok": did you mean "webhook"?',
+            f'  {rules}:{metric}: rule.metric: unknown metric "opn": did you mean "open"?',
+            f'  {settings}:{kind}: receiver.type: unknown type "webhok": did you mean "webhook"?',
         ]
     )
     storm.hold()
