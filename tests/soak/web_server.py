@@ -1,7 +1,8 @@
 """Attack the web server of a daemon, and compare its ticks and memory with those before. Root.
 
-Arguments: malformed requests (default 100000), slow clients (default 1000). Exit code 1 when p99 of the ticks' delay
-reaches 100 ms more than at rest, memory grows by more than 10 MB, or anything is served that should not be.
+Arguments: malformed requests (default 100000), slow clients (default 1000), seed of the requests (default 1). Exit code
+1 when p99 of the ticks' delay reaches 100 ms more than at rest, memory grows by more than 10 MB, or anything is served
+that should not be. The daemon watches the whole host: traffic of others adds to delay and memory.
 """
 
 import os
@@ -38,14 +39,14 @@ GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 def main():
     """Run the attacks; return the exit code."""
     given = [int(word) for word in sys.argv[1:]]
-    requests, clients = [*given, *[100_000, 1_000][len(given) :]]
+    requests, clients, seed = [*given, *[100_000, 1_000, 1][len(given) :]]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         times = TickTimes(Path(folder) / "notify")
         daemon = start(Path(folder), port, times.environment)
         try:
-            return attack(daemon, port, times, requests, clients)
+            return attack(daemon, port, times, requests, clients, seed)
         finally:
             daemon.terminate()
             daemon.wait(60)
@@ -73,7 +74,7 @@ def start(folder, port, environment):
     return daemon
 
 
-def attack(daemon, port, times, requests, clients):
+def attack(daemon, port, times, requests, clients, seed):
     """Run each attack, print its figures, return the exit code."""
     for _ in range(3):  # the first pages take their memory
         for path in (b"/", b"/metrics"):
@@ -84,7 +85,7 @@ def attack(daemon, port, times, requests, clients):
     rest, memory = p99(times.take_delays(INTERVAL_SECONDS)), resident_bytes(daemon.pid)
     print(f"at rest: p99 of the ticks' delay {rest * 1000:.1f} ms, {memory / 1e6:.1f} MB")
     attacks = {
-        f"{requests:,} malformed requests": lambda: send_malformed(port, requests),
+        f"{requests:,} malformed requests": lambda: send_malformed(port, requests, seed=seed),
         f"{clients:,} slow clients": lambda: send_slowly(port, clients, 20.0),
         "400 foreign hosts": lambda: send_foreign_hosts(port, 400),
         "a body of 1 GB": lambda: send_body(port),
