@@ -12,24 +12,34 @@ from watchdog.cli.alerts import labels_text
 from watchdog.cli.daemon_options import add_daemon_options, ask_daemon
 from watchdog.cli.terminal import print_table
 from watchdog.config.counts import format_count
+from watchdog.errors import UsageError
 from watchdog.sanitize import escape_unprintable
 
 _DESCRIPTION = """\
 Let the running daemon read its settings, rules and secrets again. With a problem in any file nothing changes: every
 problem is printed as `check` prints it, and the exit code is 1. Else the changes are printed: rules, and the firing
-alerts that resolve, begin again, or change severity or receivers. With --dry-run, nothing is changed in any case."""
+alerts that resolve, begin again, or change severity or receivers. With --dry-run, nothing is changed in any case;
+with --exit-code too, the exit code is 1 if a reload is due: files differ from those in force, or the newest reload was
+refused."""
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
     parser = commands.add_parser("reload", description=_DESCRIPTION)
     parser.add_argument("--dry-run", action="store_true", help="change nothing; show problems and changes")
+    parser.add_argument("--exit-code", action="store_true", help="with --dry-run: exit with 1 if a reload is due")
     add_daemon_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Reload; return 1 if the files were refused."""
+    """Reload; return 1 if the files were refused, or with `--exit-code` if a reload is due.
+
+    Raises:
+        UsageError: `--exit-code` without `--dry-run`.
+    """
+    if args.exit_code and not args.dry_run:
+        raise UsageError("--exit-code needs --dry-run")
     answer = ask_daemon(args, "reload check" if args.dry_run else "reload", is_slow=True)
     if args.json:
         print(json.dumps(answer, indent=2))
@@ -37,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         _print_problems(answer)
     else:
         _print_changes(answer)
-    return 0 if answer["accepted"] else 1
+    return 1 if not answer["accepted"] or (args.exit_code and answer["due"]) else 0
 
 
 def _print_problems(answer: Mapping[str, Any]) -> None:

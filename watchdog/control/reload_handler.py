@@ -32,7 +32,7 @@ class ReloadAnswer:
     `problems`: all problems of all files, as `check` prints them; empty if the files are accepted. `notes`: likewise.
     `added`, `changed`, `removed`: ids of rules. `settings`: changed tables and keys of the settings file.
     `restart_keys`: changed keys of the settings that a restart alone applies. `rules`: their number, `origin`: their
-    folder.
+    folder. `due`: rules or settings differ from those in force, or the newest reload was refused.
     """
 
     accepted: bool
@@ -47,6 +47,7 @@ class ReloadAnswer:
     settings: tuple[str, ...] = ()
     restart_keys: tuple[str, ...] = ()
     alerts: tuple[AlertEffect, ...] = ()
+    due: bool = False
 
 
 def reload_handlers(reload: Callable[[bool], ReloadAnswer]) -> dict[str, RequestHandler | Handler]:

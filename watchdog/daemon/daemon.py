@@ -312,6 +312,9 @@ class Daemon:
         keys = changed_restart_keys(started, configuration.settings)
         former = configuration if self._api is None else self._api.configuration
         answer = reload_changes(pipeline, former, configuration, keys, dry_run=dry_run)
+        was_refused = self._api is not None and self._api.status.reload.problem is not None
+        is_different = any((answer.added, answer.changed, answer.removed, answer.settings))
+        answer = replace(answer, due=is_different or was_refused)
         if dry_run:
             return answer
         self._log_writer.use_format(configuration.settings.log.format)

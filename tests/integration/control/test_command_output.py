@@ -366,6 +366,14 @@ def test_a_refused_reload_prints_each_problem_and_fails(run):
     assert (code, json.loads(out)["problems"]) == (1, list(problems))
 
 
+@pytest.mark.parametrize("due", [False, True])
+def test_a_dry_run_can_exit_by_whether_a_reload_is_due(run, due):
+    handlers = reload_handlers(lambda dry: ReloadAnswer(accepted=True, dry_run=dry, due=due))
+    assert run(handlers, "reload", "--dry-run")[0] == 0
+    assert run(handlers, "reload", "--dry-run", "--exit-code")[0] == int(due)
+    assert run(handlers, "reload", "--exit-code")[0] == 2
+
+
 def test_changes_of_a_reload_are_listed(run):
     answer = ReloadAnswer(True, False, notes=("a.toml:1: rule: note",), rules=9, origin="/rules", added=("a", "b"),
                           removed=("c",), settings=("route", "sampling"),
