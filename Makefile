@@ -209,8 +209,8 @@ release-check: setup-deb
 install: export PREFIX ?= /usr/local
 install: $(BIN)/pip
 	@packaging/vendor $(BIN)/pip build/vendored
-	@VENDORED=build/vendored packaging/install
 	@[ -n "$(DESTDIR)" ] || packaging/ensure-account
+	@VENDORED=build/vendored packaging/install
 
 uninstall: export PREFIX ?= /usr/local
 uninstall:
