@@ -46,6 +46,7 @@ help:
 	@echo 'make soak    watch a mixed load for ten minutes; compare every count with the count of the load'
 	@echo 'make soak-delivery   kill a delivering process 5,000 times; check that no notification is lost (minutes)'
 	@echo 'make soak-web   attack the web server of a daemon; compare its ticks and memory with those before (minutes)'
+	@echo 'make soak-prometheus   compare counts in a Prometheus, of sample and of a load; PICTURE=FILE draws the dashboard (8 minutes)'
 	@echo 'make test-page   the status page in a headless Chromium, checked by axe-core; make pictures: those of docs/images'
 	@echo 'make bench   measure cost and latency on this host'
 	@echo 'make bench-delivery   disturb delivery here and in Alertmanager; compare the notifications (ten minutes)'
@@ -163,6 +164,11 @@ test-page: .venv/.setup-page
 
 pictures: .venv/.setup-page
 	@exec $(BIN)/python tests/page/pictures.py
+
+# Five minutes of load, then 10,000 process names; with PICTURE=docs/images/dashboard.svg the picture of the docs.
+.PHONY: soak-prometheus
+soak-prometheus: setup-dev
+	@exec $(SUDO) $(BIN)/python tests/soak/prometheus.py $(if $(SECONDS),--seconds $(SECONDS)) $(if $(PICTURE),--picture $(PICTURE))
 
 bench: setup
 	@packaging/ensure-packages $(BENCH_PACKAGES)

@@ -83,11 +83,15 @@ class PrometheusServer:
         return any(not math.isnan(float(sample["value"][1])) for sample in self.query(expression))
 
     def wait_for_scrape(self) -> None:
-        """Wait until a scrape that begins from now on has ended."""
+        """Wait until a scrape that began from now on has succeeded."""
         since, end = time.time(), time.monotonic() + PATIENCE_SECONDS
-        while (self.value(f'timestamp(up{{job="{JOB}"}}) - scrape_duration_seconds') or 0) < since:
+        while (self.value("timestamp(bpf_watchdog_ticks_total)") or 0) < since:
             assert time.monotonic() < end, "no scrape"
             time.sleep(0.2)
+
+    def rules(self) -> list[dict[str, Any]]:
+        """Return the alerting rules with their health."""
+        return [rule for group in self.ask("rules")["groups"] for rule in group["rules"]]
 
     def stop(self) -> None:
         """End the server."""
