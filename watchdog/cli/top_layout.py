@@ -27,7 +27,7 @@ MIN_WIDTH: Final = 40
 MIN_HEIGHT: Final = 10
 
 _GAP = 2  # characters between two columns
-_HISTORY_FROM = 100  # characters of a terminal with a column for the history
+_HISTORY_FROM = 102  # characters of a terminal with a column for the history: 80 are left for the others
 _HISTORY_WIDTHS = (20, HISTORY)
 _WIDE = 140
 _BARS = " ▁▂▃▄▅▆▇█"
@@ -250,8 +250,9 @@ def _tabs(screen: Screen, plain: Callable[[str], str]) -> Line:
 def _bottom(screen: Screen, width: int, plain: Callable[[str], str]) -> tuple[list[Line], tuple[int, int] | None]:
     """Return the last lines, and the cursor as line among them and column."""
     if screen.editor is None:
-        keys = "Esc back  " if screen.model.process is not None else ""
-        hint = f"{keys}? help  / filter  < > sort  f freeze  Space pause  Enter detail  q end"
+        first, last_key = ("/ filter", "Enter detail") if screen.model.process is None else ("Esc back", "")
+        keys = ("? help", first, "< > sort", "f freeze", "Space pause", last_key, "q end")
+        hint = "  ".join(filter(None, keys))
         notice = screen.notice if screen.model.traffic is not None else ""
         last = [Text(0, plain(notice), Style.WARNING)] if notice else [Text(0, hint, Style.DIM)]
         return [[Text(0, plain(escape_unprintable(screen.model.command())))], last], None
