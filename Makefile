@@ -31,7 +31,7 @@ unexport PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX VIRTUAL_ENV
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup setup-dev setup-deb packages packages-dev account run demo schemas test test-kernels test-deb test-system test-wheel test-versions \
-	test-page pictures fuzz lint soak soak-delivery soak-web bench bench-delivery dist deb release-check install uninstall
+	test-ansible test-page pictures fuzz lint soak soak-delivery soak-web bench bench-delivery dist deb release-check install uninstall
 
 help:
 	@echo 'make run     watch this host in the foreground with the shipped rules (root, or sudo)'
@@ -47,6 +47,7 @@ help:
 	@echo 'make soak-delivery   kill a delivering process 5,000 times; check that no notification is lost (minutes)'
 	@echo 'make soak-web   attack the web server of a daemon; compare its ticks and memory with those before (minutes)'
 	@echo 'make soak-prometheus   compare counts in a Prometheus, of sample and of a load; PICTURE=FILE draws the dashboard (8 minutes)'
+	@echo 'make test-ansible   the role for Ansible against a daemon, examples for Puppet and Salt, the hook for pre-commit (ten minutes)'
 	@echo 'make test-page   the status page in a headless Chromium, checked by axe-core; make pictures: those of docs/images'
 	@echo 'make bench   measure cost and latency on this host'
 	@echo 'make bench-delivery   disturb delivery here and in Alertmanager; compare the notifications (ten minutes)'
@@ -161,6 +162,15 @@ soak-web: setup-dev
 
 test-page: .venv/.setup-page
 	$(SUDO) $(BIN)/pytest tests/page
+
+# The role against a real daemon, ten minutes; the examples for Puppet and Salt and the hook for pre-commit.
+.venv/.setup-ansible: .venv/.setup-dev
+	@packaging/ensure-packages puppet-agent
+	$(PIP) install --editable '.[ansible]'
+	@touch $@
+
+test-ansible: .venv/.setup-ansible
+	$(SUDO) $(BIN)/pytest tests/ansible
 
 pictures: .venv/.setup-page
 	@exec $(BIN)/python tests/page/pictures.py
