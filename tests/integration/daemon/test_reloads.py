@@ -103,7 +103,11 @@ def test_five_hundred_reloads_under_load_leak_nothing_and_forget_no_alert(
     reload(WARM_UP)
     fds, threads, kib = held(watchdog.process)
     reload(RELOADS)
-    wait_for(lambda: held(watchdog.process)[:2] == (fds, threads), f"{fds} descriptors and {threads} threads")
+    # A receiver of the last warm-up can have been ending when they were counted: fewer are right too.
+    wait_for(
+        lambda: all(now <= then for now, then in zip(held(watchdog.process), (fds, threads), strict=False)),
+        f"at most {fds} descriptors and {threads} threads",
+    )
     growth = held(watchdog.process)[2] - kib
     print(f"resident memory: {kib} KiB, {growth:+} after {RELOADS} reloads")
     assert growth < MOST_GROWTH_KIB
