@@ -173,6 +173,7 @@ test-ansible: .venv/.setup-ansible
 	$(SUDO) $(BIN)/pytest tests/ansible
 
 pictures: .venv/.setup-page
+	$(BIN)/python tests/bench/draw_top.py
 	@exec $(BIN)/python tests/page/pictures.py
 
 # Five minutes of load, then 10,000 process names; with PICTURE=docs/images/dashboard.svg the picture of the docs.
