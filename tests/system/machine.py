@@ -86,6 +86,8 @@ class Machine:
         self._port.sendall(json.dumps({"id": self._requests, "script": script}).encode() + b"\n")
         while True:
             message = self._read(began + timeout)
+            if "boot" in message:
+                raise GuestError(f"the guest has rebooted during: {script}")
             if message.get("id") == self._requests:
                 return Done(message["code"], message["output"], time.monotonic() - began)
 
