@@ -32,7 +32,10 @@ _HEADER = re.compile(
 _SCHEME = re.compile(r"(?P<name>\b(?:bearer|basic)\s{1,3})[\w.~+/=-]{8,}", re.IGNORECASE)
 _USERINFO = re.compile(r"(?P<name>\b[a-z][a-z0-9+.-]{0,20}://)[^\s/?#]+@", re.IGNORECASE)
 _USER_OPTION = re.compile(r"-u|-U|--(?:proxy-|http-)?user|--userpwd")
-_USER = re.compile(r"(?P<user>[^\s:=]*):\S+")
+_USER = re.compile(r"(?P<user>[^\s:=]*):.+", re.DOTALL)
+# An argument that is an option or a variable with its value: all of it is secret, spaces too.
+_ASSIGNED = re.compile(rf"(?P<name>[\w.-]{{0,60}}?{_NAME}=).+", re.IGNORECASE | re.DOTALL)
+_SCRIPT_OPTION = re.compile(r"-\w{0,8}c")  # its argument is a text of commands: of `sh -c`, `su -c`
 # Secrets by their form alone: webhooks and tokens of Slack, tokens of GitHub, key ids of AWS, JSON Web Tokens.
 _SHAPES = re.compile(
     r"(?<=hooks\.slack\.com/)\S+|\b(?:xox[a-z]-[\w-]{8,}|gh[a-z]_\w{16,}|A[KS]IA[A-Z0-9]{12,}|eyJ[\w-]{8,200}\.[\w.-]+)"
@@ -56,7 +59,8 @@ def mask_secrets(arguments: Sequence[str]) -> str:
         elif equals and _USER_OPTION.fullmatch(option):
             shown.append(f"{option}={_hide_password(value)}")
         else:
-            shown.append(_argument(argument, program if number else ""))
+            is_script = number > 0 and _SCRIPT_OPTION.fullmatch(arguments[number - 1]) is not None
+            shown.append(_argument(argument, program if number else "", is_script=is_script))
         letter = _LETTERS.get(program) if number and program in _IN_NEXT else None
         hide_next = number > 0 and (_OPTION.fullmatch(argument) is not None or argument == letter)
         user_next = _USER_OPTION.fullmatch(argument) is not None
@@ -67,7 +71,9 @@ def _hide_password(argument: str) -> str:
     return _USER.sub(rf"\g<user>:{MASK}", argument)
 
 
-def _argument(argument: str, program: str) -> str:
+def _argument(argument: str, program: str, *, is_script: bool) -> str:
+    if not is_script and (assigned := _ASSIGNED.fullmatch(argument)):
+        return assigned["name"] + MASK
     letter = _LETTERS.get(program)
     if letter is not None and argument.startswith(letter) and len(argument) > len(letter):
         return letter + MASK

@@ -54,6 +54,21 @@ def test_secrets_within_one_argument_are_masked(arguments):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["curl", "-u", "bob:two words", "x"], "curl -u bob:*** x"),
+        (["curl", "--user=bob:two words", "x"], "curl --user=bob:*** x"),
+        (["backup", "--password=two words", "-v"], "backup --password=*** -v"),
+        (["backup", "--password", "two words", "-v"], "backup --password *** -v"),
+        (["env", "DB_PASSWORD=two\nlines", "backup"], "env DB_PASSWORD=*** backup"),
+        (["sh", "-c", "TOKEN=word backup --all"], "sh -c TOKEN=*** backup --all"),
+    ],
+)
+def test_a_secret_with_spaces_is_masked_to_its_end(arguments, shown):
+    assert mask_secrets(arguments) == shown
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "/usr/sbin/nginx -g daemon off;",
