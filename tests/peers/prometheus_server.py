@@ -101,8 +101,12 @@ class PrometheusServer:
 
 def panels() -> list[dict[str, Any]]:
     """Return the panels of the dashboard that have queries."""
-    board = json.loads((PACKAGING / "grafana/bpf-watchdog.json").read_text())
-    return [panel for panel in board["panels"] if panel["type"] != "row"]
+    return [panel for panel in panels_and_rows() if panel["type"] != "row"]
+
+
+def panels_and_rows() -> list[dict[str, Any]]:
+    """Return all panels of the dashboard, the headings of rows among them."""
+    return json.loads((PACKAGING / "grafana/bpf-watchdog.json").read_text())["panels"]
 
 
 def filled_in(expression: str, window: str, pattern: str = ".*") -> str:

@@ -6,7 +6,7 @@ import html
 import math
 from itertools import pairwise
 
-from prometheus_server import filled_in, panels
+from prometheus_server import filled_in, panels_and_rows
 
 COLUMN, ROW, GAP = 50, 17, 4  # pixels
 POINTS, MAX_LINES, MAX_ROWS = 60, 6, 8
@@ -27,10 +27,14 @@ class PanelPicture:
     def draw(self):
         """Return the SVG."""
         drawn, bottom = [], 0
-        for panel in panels():
+        for panel in panels_and_rows():
             at = panel["gridPos"]
             x, y, width, height = at["x"] * COLUMN, at["y"] * ROW, at["w"] * COLUMN - GAP, at["h"] * ROW - GAP
             bottom = max(bottom, y + height)
+            if panel["type"] == "row":
+                title = html.escape(panel["title"].replace("$process in $unit", "all"))
+                drawn.append(f'<text x="{x + 6}" y="{y + 12}" font-size="12" font-weight="bold">{title}</text>')
+                continue
             kind = {"timeseries": self._lines, "stat": self._number, "heatmap": self._cells, "table": self._rows}
             inside = kind[panel["type"]](panel, width, height)
             title = html.escape(panel["title"])
