@@ -25,11 +25,11 @@ def run(*command, **environment):
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment or None)
 
 
-def install(root, *options, prefix="/usr"):
+def install(root, *options):
     vendored = root.parent / "vendored"
     if not vendored.exists():
         shutil.copytree(Path(tomli.__file__).parent, vendored / "tomli", ignore=shutil.ignore_patterns("*.so", "*.pyc"))
-    environment = {"PATH": "/usr/bin:/bin", "DESTDIR": str(root), "PREFIX": prefix, "VENDORED": str(vendored)}
+    environment = {"PATH": "/usr/bin:/bin", "DESTDIR": str(root), "PREFIX": "/usr/local", "VENDORED": str(vendored)}
     done = run(PACKAGING / "install", *options, **environment)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -38,48 +38,57 @@ def files(root):
     return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_symlink() or not path.is_dir()}
 
 
-@pytest.mark.parametrize("prefix", ["/usr", "/usr/local"])
-def test_an_installation_runs_with_the_systems_python_and_is_removed_without_rest(tmp_path, prefix):
-    root = tmp_path / "root"
-    install(root, prefix=prefix)
-    program = root / prefix[1:] / "lib/bpf-watchdog"
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Return the root folder of an installation below /usr/local; its settings were changed before a second one."""
+    root = tmp_path_factory.mktemp("installation") / "root"
+    install(root, "--no-compile")
+    (root / "etc/bpf-watchdog/watchdog.toml").write_text("# by hand\n")
+    install(root)
+    return root
+
+
+@pytest.mark.timeout(180)
+def test_an_installation_runs_with_the_systems_python(root):
+    program = root / "usr/local/lib/bpf-watchdog"
     script = """
 import tomli, watchdog
 from watchdog.resources import bpf_folder, shipped_rules_folder
 print(watchdog.__version__, tomli.__file__, bpf_folder(), shipped_rules_folder(), sep="\\n")
 """
     version, *paths = run(program / "bin/python3", "-I", "-c", script).stdout.splitlines()
+
     assert version == __version__
     assert [Path(path).is_relative_to(program) for path in paths] == [True] * 3
-    command = (root / prefix[1:] / "bin/bpf-watchdog").read_text()
-    assert command.startswith(f"#!{prefix}/lib/bpf-watchdog/bin/python3 -I\n")
-    unit = (root / prefix[1:] / "lib/systemd/system/bpf-watchdog.service").read_text()
-    assert re.findall(r"^Exec\w+=(\S+)", unit, re.MULTILINE) == [f"{prefix}/bin/bpf-watchdog"] * 2
-
-    install(root, "--uninstall", prefix=prefix)
-    assert files(root) == {"etc/bpf-watchdog/watchdog.toml"}
+    command = (root / "usr/local/bin/bpf-watchdog").read_text()
+    assert command.startswith("#!/usr/local/lib/bpf-watchdog/bin/python3 -I\n")
+    unit = (root / "usr/local/lib/systemd/system/bpf-watchdog.service").read_text()
+    assert re.findall(r"^Exec\w+=(\S+)", unit, re.MULTILINE) == ["/usr/local/bin/bpf-watchdog"] * 2
 
 
-def test_an_installation_has_every_file_of_the_program_and_no_other(tmp_path):
-    root = tmp_path / "root"
-    install(root, "--no-compile")
-    modules = root / "usr/lib/bpf-watchdog/lib/python3/site-packages/watchdog"
+def test_an_installation_has_every_file_of_the_program_and_no_other(root):
+    modules = root / "usr/local/lib/bpf-watchdog/lib/python3/site-packages/watchdog"
     expected = {
         f"_shipped/{folder}/{path.name}" for folder in ("bpf", "rules") for path in (CHECKOUT / folder).iterdir()
     }
     expected |= {name for name in files(CHECKOUT / "watchdog") if "__pycache__" not in name}
 
-    assert files(modules) == expected
+    assert {name for name in files(modules) if "__pycache__" not in name} == expected
 
 
-def test_a_second_installation_keeps_changed_settings(tmp_path):
-    root = tmp_path / "root"
-    install(root, "--no-compile")
+def test_everybody_can_read_what_is_installed(root):
+    for path in (root / "usr").rglob("*"):
+        mode = path.stat().st_mode if path.exists() else 0o755
+        assert mode & 0o044 == 0o044, path
+        assert mode & 0o022 == 0, path
+
+
+def test_a_second_installation_keeps_changed_settings_and_a_removal_too(root):
     settings = root / "etc/bpf-watchdog/watchdog.toml"
-    settings.write_text("# by hand\n")
-    install(root, "--no-compile")
-
     assert settings.read_text() == "# by hand\n"
+    install(root, "--uninstall")
+
+    assert files(root) == {"etc/bpf-watchdog/watchdog.toml"}
 
 
 def test_the_settings_of_the_package_are_valid():
