@@ -72,7 +72,7 @@ class CountedLoad:
         return client, self._listener.accept()[0]
 
     def _hold(self):
-        # What nobody reads stays in a receive queue.
+        # Unread bytes stay in a receive queue.
         client, server = self._pair()
         self._move(client, None, 700)
         self._held += [client, server]
