@@ -126,7 +126,7 @@ test: setup-dev
 	$(SUDO) $(BIN)/pytest $(addprefix --ignore=,$(PARALLEL_TESTS)) $(SERIAL_TESTS) || status=1; \
 	exit $$status
 
-# Some of the tests, three minutes a kernel; with SUBSET=all every one of them, a quarter of an hour and more.
+# Some of the tests, with as many kernels at once as there are processors; with SUBSET=all every one of the tests.
 test-kernels: SUBSET ?= everywhere
 test-kernels: setup-dev
 	@packaging/ensure-packages $(KERNEL_PACKAGES)
