@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-# What must not be seen in a package: each build has other ones.
+# Settings of the building process that must not change a package.
 _FIRST = {"TZ": "UTC", "LC_ALL": "C", "umask": "022"}
 _SECOND = {"TZ": "Pacific/Auckland", "LC_ALL": "C.UTF-8", "umask": "077"}
 
