@@ -22,7 +22,7 @@ PAGE = """\
 
 This page has the results of `make test-system`, which wrote it on {date}. The test boots Debian with systemd as process
 1 in an emulated machine, installs the package, and tries its whole life on a host. Everything takes ten to fifty times
-as long there as on real hardware: the times show what was tried, not the speed of bpf-watchdog.
+as long there as on real hardware: the times are no measure of its speed.
 
 ```
 make test-system                                # both releases, under half an hour
@@ -32,7 +32,7 @@ make test-system SYSTEM="--kernel-tests"        # on Debian 12 also the tests of
 
 {table}
 
-| step | what is tried |
+| step | meaning |
 |---|---|
 {meanings}
 
@@ -69,7 +69,7 @@ def load(path: Path) -> list[StepResult]:
 
 
 def document(path: Path, results: Mapping[str, Sequence[StepResult]], meanings: Mapping[str, str]) -> None:
-    """Write the page. `meanings`: what each step tries, by name."""
+    """Write the page. `meanings`: meaning of each step, by name."""
     rows = "\n".join(f"| {name} | {meaning} |" for name, meaning in meanings.items())
     date = dt.datetime.now(tz=dt.UTC).date().isoformat()
     text = PAGE.format(date=date, table="\n".join(table(results)), meanings=rows)
