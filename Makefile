@@ -43,6 +43,7 @@ help:
 	@echo 'make dashboard   write the dashboard of packaging/grafana again, from its description'
 	@echo 'make lint    all checks of style, types, imports and the systemd unit'
 	@echo 'make schemas write the JSON Schemas of settings and rules again, after a change of their keys in docs/'
+	@echo 'make docs    the pages of docs/ as a site, in build/site'
 	@echo 'make soak    watch a mixed load for ten minutes; compare every count with the count of the load'
 	@echo 'make soak-delivery   kill a delivering process 5,000 times; check that no notification is lost (minutes)'
 	@echo 'make soak-web   attack the web server of a daemon; compare its ticks and memory with those before (minutes)'
@@ -144,6 +145,17 @@ schemas: setup
 .PHONY: dashboard
 dashboard: setup-dev
 	$(BIN)/python packaging/grafana/dashboard.py
+
+# An environment of its own: mkdocs needs a library that also has the import name `watchdog`.
+.venv/docs/.complete: pyproject.toml | $(BIN)/pip
+	$(PYTHON) -m venv --clear .venv/docs
+	@.venv/docs/bin/pip --quiet --disable-pip-version-check --no-input install $$($(BIN)/python -c \
+		'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])')
+	@touch $@
+
+.PHONY: docs
+docs: .venv/docs/.complete
+	@NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict --config-file packaging/docs/mkdocs.yml
 
 soak: setup-dev
 	@exec $(SUDO) $(BIN)/python tests/soak/soak.py
